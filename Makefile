@@ -1,0 +1,48 @@
+# `make run` and `make test` need Python 3.11 or newer, make and a package registry; nothing else.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP     = $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test soak lint bench clean
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
+
+# One stamp a level: what is installed is not installed again until its lists change.
+$(VENV)/core: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "moreish needs Python 3.11 or newer; say which with: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
+	@echo "Setting up $(VENV) (once; a minute or two) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) install --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/dev: $(VENV)/core
+	@$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+setup: $(VENV)/dev  ## make .venv with everything that developing needs
+
+run: $(VENV)/core  ## train on the built-in names, print the losses and twenty new names
+	@$(BIN)/moreish train names --out runs/names --overwrite
+	@echo; echo "Twenty names that stand nowhere in the training data:"; echo
+	@$(BIN)/moreish sample runs/names -n 20 --new-only --unique
+
+test: $(VENV)/dev  ## the tests (a few minutes on two cores)
+	@$(BIN)/python -m pytest -m "not soak"
+
+soak: $(VENV)/dev  ## the long proofs
+	@$(BIN)/python -m pytest -m soak
+
+lint: $(VENV)/dev  ## ruff and mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+bench: $(VENV)/dev  ## the published figures, written to benchmarks/results
+	@$(BIN)/python benchmarks/quality.py
+
+clean:  ## remove the virtual environment and caches (not your runs)
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -1,0 +1,38 @@
+"""Moreish makes more of whatever text you feed it.
+
+    import moreish
+
+    run = moreish.train("names", model="mlp", steps=2000)
+    run.sample(10)
+    run.evaluate()["val"].loss
+    run = moreish.load("runs/names-mlp")
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from moreish.api import load, resume, train
+    from moreish.errors import MoreishError
+    from moreish.run import Run
+
+_HOME = {
+    "MoreishError": "moreish.errors",
+    "Run": "moreish.run",
+    "load": "moreish.api",
+    "resume": "moreish.api",
+    "train": "moreish.api",
+}
+
+__all__ = ["MoreishError", "Run", "load", "resume", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: torch takes a second, and `moreish --help` does not need it."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'moreish' has no attribute '{name}'")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,99 @@
+"""What `import moreish` offers; the command line is a thin skin over it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from moreish.config import RunConfig, resolve
+from moreish.run import Run
+from moreish.settings import Tree, from_toml, merge
+from moreish.train import resume as resume_training
+from moreish.train import train as carry_out
+from moreish.train.events import Report
+
+
+def train(
+    source: str | Path | None = None,
+    *,
+    model: str | None = None,
+    steps: int | None = None,
+    minutes: float | None = None,
+    epochs: float | None = None,
+    context: int | None = None,
+    seed: int | None = None,
+    kind: str | None = None,
+    split: str | None = None,
+    encoding: str | None = None,
+    tokenizer: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    config: str | Path | None = None,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    report: Report | None = None,
+) -> Run:
+    """Train a language model of `source` and return its run.
+
+    Without arguments: the built-in names, a GPT, about a minute.
+
+    Args:
+        source: a built-in data set, a file, or a folder of text files.
+        model: a name in `moreish.models.REGISTRY`.
+        steps, minutes, epochs: how long; at most one of them.
+        context: the same as `settings={"model": {"context": …}}`.
+        kind: "lines" (each line an item) or "text" (running text); None guesses.
+        split: "seeded" (80/10/10 by item, 90/5/5 of running text) or "lecture".
+        settings: any other setting, as nested groups: `{"train": {"lr": 0.001}}`.
+        config: a TOML recipe; the arguments here win over it.
+        out: the run folder; None makes a new one in `runs/`.
+        overwrite: replace the run at `out`.
+        report: is called with every event of the training; None shows progress on the terminal.
+
+    Raises:
+        MoreishError: a setting, the source or the place is wrong; nothing was written then.
+    """
+    given: Tree = {
+        "seed": seed,
+        "model": {"name": model, "context": context},
+        "train": {"steps": steps, "minutes": minutes, "epochs": epochs},
+        "data": {
+            "source": None if source is None else str(source),
+            "kind": kind,
+            "split": split,
+            "encoding": encoding,
+            "tokenizer": tokenizer,
+        },
+    }
+    recipe = {} if config is None else from_toml(Path(config))
+    resolved: RunConfig = resolve(recipe, merge(_without_none(given), settings or {}))
+    place = None if out is None else Path(out).expanduser()
+    run, _ = carry_out(resolved, place, overwrite=overwrite, report=report or _shown())
+    return run
+
+
+def resume(path: str | Path, *, report: Report | None = None) -> Run:
+    """Go on with an interrupted training. Raises MoreishError when there is nothing to resume."""
+    run, _ = resume_training(Path(path).expanduser(), report=report or _shown())
+    return run
+
+
+def load(path: str | Path) -> Run:
+    """Open a run folder. Raises MoreishError when it is none, or damaged."""
+    return Run.open(path)
+
+
+def _without_none(tree: Mapping[str, Any]) -> Tree:
+    """Only what was given; groups that are empty then go too."""
+    kept: Tree = {}
+    for key, value in tree.items():
+        value = _without_none(value) if isinstance(value, Mapping) else value
+        if value is not None and value != {}:
+            kept[key] = value
+    return kept
+
+
+def _shown() -> Report:
+    from moreish.console import TrainingView
+
+    return TrainingView()
+
+

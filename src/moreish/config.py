@@ -1,0 +1,118 @@
+"""The settings of a run: defaults < what suits the model < recipe (TOML) < flags."""
+
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from pydantic import Field, SerializeAsAny, model_validator
+
+from moreish.data.split import Rule
+from moreish.data.text import Kind
+from moreish.errors import MoreishError, nearest
+from moreish.models import ModelConfig, model_class, model_config
+from moreish.settings import Settings, Tree, merge
+
+BUDGETS = ("steps", "minutes", "epochs")
+DEFAULT_MINUTES = 1.0
+
+
+class DataConfig(Settings):
+    """What to learn from."""
+
+    source: str = "names"
+    """A built-in data set, a file, or a folder of text files."""
+    kind: Kind | None = None
+    """A list of lines, or running text; None: guess."""
+    split: Rule = "seeded"
+    split_seed: int = Field(42, ge=0, lt=2**63)
+    """Apart from the training's seed, so that runs of several seeds share one split."""
+    encoding: str = "utf-8"
+    tokenizer: str = "char"
+
+
+class TrainConfig(Settings):
+    """How to train. Shares are of the whole training, whatever its length is measured in."""
+
+    steps: int | None = Field(None, ge=1)
+    minutes: float | None = Field(None, gt=0)
+    epochs: float | None = Field(None, gt=0)
+    batch_size: int | Literal["all"] | None = None
+    """Items or windows a step; "all" is the whole training split; None fills `batch_tokens`."""
+    batch_tokens: int = Field(1024, ge=1)
+    optimizer: str = "adamw"
+    lr: float = Field(1e-3, gt=0)
+    warmup: float = Field(0.02, ge=0, lt=1)
+    """Share of the training in which the rate rises from zero."""
+    decay: Literal["cosine", "linear", "constant"] = "cosine"
+    final_lr: float = Field(0.0, ge=0, le=1)
+    """The rate at the end, as a share of `lr`."""
+    momentum: float = Field(0.0, ge=0, lt=1)
+    """Of plain gradient descent (sgd)."""
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.99, ge=0, lt=1)
+    weight_decay: float = Field(0.0, ge=0)
+    """Decoupled (AdamW), on matrices only."""
+    squared_weights: float = Field(0.0, ge=0)
+    """Times the mean squared weight, added to the loss: the lecture's regulariser."""
+    clip: float = Field(1.0, ge=0)
+    """Largest norm of the gradient; 0: no limit."""
+    eval_every: int | None = Field(None, ge=1)
+    """Steps between exact evaluations; None keeps their cost under a tenth of the training."""
+    patience: int = Field(10, ge=0)
+    """Evaluations above the best after which training stops early; 0: never."""
+    checkpoint_every: int | None = Field(None, ge=1)
+    """Steps between checkpoints; None: after an evaluation, at most every half minute."""
+    device: str = "auto"
+
+    @model_validator(mode="after")
+    def _batch_is_positive(self) -> Self:
+        if isinstance(self.batch_size, int) and self.batch_size < 1:
+            raise ValueError('train.batch_size must be 1 or more, or "all"')
+        return self
+
+
+class RunConfig(Settings):
+    """Everything that decides a run."""
+
+    seed: int = Field(0, ge=0, lt=2**63)
+    data: DataConfig = DataConfig()
+    model: SerializeAsAny[ModelConfig]
+    train: TrainConfig = TrainConfig()
+
+
+def resolve(*trees: Mapping[str, Any]) -> RunConfig:
+    """The checked settings of `trees` laid over each other, later ones winning.
+
+    Raises:
+        MoreishError: an unknown key (the nearest is named), or a value that does not fit.
+    """
+    tree: Tree = {}
+    for layer in trees:
+        if isinstance(layer.get("model"), str):
+            layer = {**layer, "model": {"name": layer["model"]}}
+        for group in ("data", "model", "train"):
+            if not isinstance(layer.get(group, {}), Mapping):
+                raise MoreishError(f"setting {group}={layer[group]}: it is a group of settings")
+        budgets = [name for name in BUDGETS if layer.get("train", {}).get(name) is not None]
+        if len(budgets) > 1:
+            raise MoreishError(f"give one of {' and '.join(budgets)}, not both")
+        if budgets:  # a later budget replaces an earlier one of another kind
+            earlier = {k: v for k, v in tree.get("train", {}).items() if k not in BUDGETS}
+            tree = {**tree, "train": earlier}
+        tree = merge(tree, layer)
+    if unknown := set(tree) - set(RunConfig.model_fields):
+        key = min(unknown)
+        raise MoreishError(f"unknown setting {key}: {nearest(key, RunConfig.model_fields)}")
+    model = model_config({"name": "gpt", **tree.get("model", {})})
+    train = merge(model_class(model.name).training_defaults, tree.get("train", {}))
+    parsed = TrainConfig.parse(train, "train")
+    if all(getattr(parsed, name) is None for name in BUDGETS):
+        parsed = parsed.model_copy(update={"minutes": DEFAULT_MINUTES})
+    return RunConfig.parse(
+        {
+            **tree,
+            "model": model,
+            "train": parsed,
+            "data": DataConfig.parse(tree.get("data", {}), "data"),
+        },
+        "run",
+    )

@@ -1,0 +1,218 @@
+"""What people see on a terminal: progress, tables, coloured text."""
+
+import math
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from moreish.evaluate.metrics import Score
+from moreish.evaluate.surprisal import TokenSurprisal
+from moreish.train.events import Evaluated, Event, Note, Sampled, Started, Step, Working
+
+SPLIT_TITLES = {"train": "training", "val": "validation", "test": "test"}
+
+PLAIN_LINES = 12
+"""Progress lines of a training where there is no terminal to draw a bar on."""
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console that never breaks words of samples or paths apart where output is piped."""
+    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+
+
+class TrainingView:
+    """Shows a training as it goes: a bar on a terminal, plain lines elsewhere."""
+
+    def __init__(self, out: Console | None = None) -> None:
+        self.out = out or console()
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+        self._loss = math.nan
+        self._val = math.nan
+        self._began = (0.0, 0)
+        self._printed = 0.0
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Started():
+                self._started(event)
+            case Step():
+                self._step(event)
+            case Evaluated():
+                self._val = event.score.loss
+            case Sampled():
+                self._sampled(event)
+            case Working():
+                self._working(event)
+            case Note():
+                self.out.print(f"[dim]{event.text}[/dim]")
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _started(self, event: Started) -> None:
+        for key, value in understood(event):
+            self.out.print(Text(f"{key:<11}", style="dim") + Text(value))
+        self.out.print()
+        self._began = (time.perf_counter(), 0)
+
+    def _draw(self, columns: str, total: float) -> Progress:
+        if self._bar is None:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=28),
+                TextColumn("{task.percentage:>3.0f}%"),
+                TextColumn("{task.fields[facts]}"),
+                console=self.out,
+                transient=True,
+            )
+            self._task = self._bar.add_task(columns, total=total, facts="")
+            self._bar.start()
+        return self._bar
+
+    def _step(self, event: Step) -> None:
+        first = math.isnan(self._loss)
+        self._loss = event.loss if first else 0.95 * self._loss + 0.05 * event.loss
+        if first:
+            self._began = (time.perf_counter(), event.tokens)
+        now = time.perf_counter()
+        pace = (event.tokens - self._began[1]) / max(now - self._began[0], 1e-9)
+        facts = f"loss {self._loss:.3f}"
+        if not math.isnan(self._val):
+            facts += f"  validation {self._val:.3f}"
+        facts += f"  {pace / 1000:,.0f}k tokens/s  {clock(event.seconds_left)} left"
+        if self.out.is_terminal:
+            bar = self._draw("training", event.steps)
+            bar.update(self._task, completed=event.step, total=event.steps, facts=facts)
+        elif event.step / event.steps >= self._printed + 1 / PLAIN_LINES:
+            self._printed = event.step / event.steps
+            self.out.print(f"step {event.step:,} of {event.steps:,}  {facts}")
+        if event.step == event.steps:
+            self.close()
+
+    def _sampled(self, event: Sampled) -> None:
+        texts = "  ".join(event.texts) if len(event.texts) > 1 else event.texts[0]
+        label = Text(f"after {event.step:,} steps  ", style="dim")
+        shown = texts if len(event.texts) > 1 else repr(texts)
+        self.out.print(label + Text(shown, style="italic"))
+
+    def _working(self, event: Working) -> None:
+        if not self.out.is_terminal:
+            return
+        if self._bar is None:
+            self._draw(event.what, 1.0)
+        elif self._bar.tasks[self._task].description != "training":
+            self._bar.update(self._task, description=event.what, completed=event.share)
+            if event.share >= 1:
+                self.close()
+
+
+def understood(event: Started) -> list[tuple[str, str]]:
+    """What Moreish makes of data and settings, as rows for the user to check."""
+    data, config = event.data, event.config
+    if data["kind"] == "lines":
+        size = (
+            f"{plural(data['documents'], 'line')} ({data['distinct']:,} distinct), "
+            f"{data['shortest']} to {data['longest']} characters"
+        )
+        parts = data["split_documents"]
+    else:
+        files = f" in {plural(data['documents'], 'file')}" if data["documents"] > 1 else ""
+        size = f"running text, {plural(data['characters'], 'character')}{files}"
+        parts = data["tokens"]
+    if config["data"]["split"] == "lecture":
+        rule = "as in the lecture"
+    elif data["kind"] == "lines":
+        rule = "by line, copies of one line kept together"
+    else:
+        rule = "by position"
+    shares = ", ".join(f"{count:,} {SPLIT_TITLES[name]}" for name, count in parts.items())
+    rows = [("data", f"{data['name']}: {size}")]
+    rows += [("", note) for note in data["notes"]]
+    rows += [("split", f"{shares} ({rule})")]
+    rows += [("vocabulary", _vocabulary(data, config["data"]["tokenizer"]))]
+    model = config["model"]
+    context = f", context {model['context']}" if "context" in model else ""
+    order = f", order {model['order']}" if "order" in model else ""
+    size = f", {event.parameters:,} parameters" if event.parameters else ""
+    rows += [("model", f"{model['name']}{size}{context}{order}")]
+    if (
+        data["longest_item"] is not None
+        and "layers" in model
+        and model["context"] <= data["longest_item"]
+    ):
+        rows += [("", f"lines longer than {model['context'] - 1} characters are learned in pieces")]
+    if event.steps:
+        rows += [("training", _length(event))]
+    rows += [("run", event.path)]
+    return rows
+
+
+def _vocabulary(data: dict[str, Any], tokenizer: str) -> str:
+    boundary = " and the boundary" if data["boundary"] else ""
+    if tokenizer == "char":
+        alphabet = "".join(c if c.isprintable() else "" for c in data["alphabet"]).strip()
+        shown = alphabet if len(alphabet) <= 70 else alphabet[:70] + "…"
+        count = data["vocabulary"] - data["boundary"]
+        return f"{plural(count, 'character')}{boundary}: {shown}"
+    return f"{data['vocabulary'] - data['boundary']} {tokenizer}s{boundary}"
+
+
+def _length(event: Started) -> str:
+    train = event.config["train"]
+    if event.from_step:
+        length = f"steps {event.from_step:,} to {event.steps:,}"
+    elif train["minutes"] is not None:
+        length = f"about {event.steps:,} steps in {train['minutes']:g} min"
+    else:
+        length = plural(event.steps, "step")
+    return f"{length} on {event.device}, seed {event.config['seed']}"
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 line`, `2,000 lines`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def clock(seconds: float) -> str:
+    """`0:59`, `1:02:03`."""
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def score_table(scores: dict[str, Score]) -> Table:
+    """Exact losses, a row for each split."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("")
+    for title in ("loss (nats/token)", "bits/char", "bits/byte", "perplexity", "tokens"):
+        table.add_column(title, justify="right")
+    for name, score in scores.items():
+        error = "" if math.isnan(score.stderr) else f" ± {score.stderr:.4f}"
+        table.add_row(
+            SPLIT_TITLES[name],
+            f"{score.loss:.4f}{error}",
+            f"{score.bits_per_char:.3f}",
+            f"{score.bits_per_byte:.3f}",
+            f"{score.perplexity:.2f}",
+            f"{score.tokens:,}",
+        )
+    return table
+
+
+def surprisal_table(tokens: list[TokenSurprisal]) -> Table:
+    """One row for each token: its probability, and how many nats it costs."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("")
+    table.add_column("probability", justify="right")
+    table.add_column("nats", justify="right")
+    for token in tokens:
+        table.add_row(Text(token.token), f"{token.probability:.4f}", f"{token.nats:.3f}")
+    return table

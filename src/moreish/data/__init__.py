@@ -1,0 +1,1 @@
+"""From a source to tokens on disk: catalog, text, split, batches."""

@@ -1,0 +1,21 @@
+"""What goes wrong by a user's doing: one clear line that says what to do."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class MoreishError(ValueError):
+    """A user's mistake. The command line prints its message as one line and exits with status 2."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The end of an error message about an unknown `word`: the nearest known one, or all of them.
+
+    >>> nearest("gtp", ["gpt", "mlp"])
+    "did you mean 'gpt'?"
+    >>> nearest("x", ["gpt", "mlp"])
+    'known: gpt, mlp'
+    """
+    known = sorted(known)
+    close = get_close_matches(word, known, n=1)
+    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"

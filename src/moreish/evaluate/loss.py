@@ -1,0 +1,31 @@
+"""The one place where logits become losses.
+
+B batch, T time, V vocabulary.
+"""
+
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from moreish.data.tokens import UNSCORED
+
+
+def token_losses(
+    logits_BTV: Float[Tensor, "B T V"], targets_BT: Int[Tensor, "B T"]
+) -> Float[Tensor, "B T"]:
+    """Minus the log-probability of each target, in nats; 0 where it is `UNSCORED`."""
+    return F.cross_entropy(
+        logits_BTV.flatten(0, 1).float(),
+        targets_BT.flatten(),
+        ignore_index=UNSCORED,
+        reduction="none",
+    ).unflatten(0, targets_BT.shape)
+
+
+def mean_loss(
+    logits_BTV: Float[Tensor, "B T V"], targets_BT: Int[Tensor, "B T"]
+) -> Float[Tensor, ""]:
+    """The mean over the targets that are scored, in nats per token."""
+    return F.cross_entropy(
+        logits_BTV.flatten(0, 1).float(), targets_BT.flatten(), ignore_index=UNSCORED
+    )

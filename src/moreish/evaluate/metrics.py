@@ -1,0 +1,133 @@
+"""Exact losses over a whole split, on one ruler for every model and tokenizer.
+
+B batch, T time, U units.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from moreish.data.tokens import UNSCORED, Batch, Spans, Tokens
+from moreish.errors import MoreishError
+from moreish.evaluate.loss import token_losses
+from moreish.models.base import Model
+from moreish.tokenizers.base import Tokenizer
+
+BATCH_POSITIONS = 16_384
+"""Positions (padding included) that one forward pass evaluates. The result does not depend on it."""
+
+WINDOW = 512
+"""Positions a pass scores where the model itself sets no limit."""
+
+UNIT = 256
+"""Tokens of running text that count as one observation in the standard error: neighbouring tokens
+are not independent. In a list every item is one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """The loss of one split. `stderr` is the standard error of `loss`, by item or by stretch."""
+
+    loss: float
+    stderr: float
+    bits_per_char: float
+    bits_per_byte: float
+    perplexity: float
+    tokens: int
+
+    def as_json(self) -> dict[str, float | int | None]:
+        """JSON has no infinity and no NaN: they become null."""
+        return {key: value if math.isfinite(value) else None for key, value in asdict(self).items()}
+
+
+def evaluation_spans(model: Model, tokens: Tokens, stride: int | None = None) -> Spans:
+    """How a split is cut so that every token is predicted once.
+
+    Items start afresh. A model that sees only its context of K tokens gets K - 1 of them again
+    before each further piece, so that the cuts change nothing. A model with a limited length gets
+    consecutive windows of that length; a `stride` below it lets windows overlap, and scores in
+    each only the last `stride` predictions, which then have more past.
+
+    Raises:
+        MoreishError: `stride` is not between 1 and the context.
+    """
+    if model.max_length is None:
+        return tokens.spans(WINDOW + model.context - 1, model.context - 1)
+    stride = model.max_length if stride is None else stride
+    if not 1 <= stride <= model.max_length:
+        raise MoreishError(f"--stride {stride}: give 1 to {model.max_length}, the context")
+    return tokens.spans(model.max_length, model.max_length - stride)
+
+
+def evaluation_batches(tokens: Tokens, spans: Spans) -> Iterator[tuple[Spans, Batch]]:
+    """All spans, in batches of like length."""
+    spans = spans[np.argsort(-spans.length_S, kind="stable")]
+    first = 0
+    while first < len(spans):
+        rows = max(1, BATCH_POSITIONS // int(spans.length_S[first]))
+        chosen = spans[first : first + rows]
+        yield chosen, tokens.gather(chosen)
+        first += rows
+
+
+@torch.inference_mode()
+def losses_of(
+    model: Model,
+    tokens: Tokens,
+    stride: int | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> NDArray[np.float32]:
+    """(predictions,) the loss of each token but the first, in nats, in the order of the split.
+
+    `progress` is told the share that is done.
+    """
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    spans = evaluation_spans(model, tokens, stride)
+    losses = np.empty(tokens.predictions, dtype=np.float32)
+    was_training = model.training
+    model.eval()
+    done = 0
+    for chosen, batch in evaluation_batches(tokens, spans):
+        there = batch.to(device)
+        losses_BT = token_losses(model(there.tokens_BT)[0], there.targets_BT).cpu().numpy()
+        scored_BT = batch.targets_BT.numpy() != UNSCORED
+        places_BT = chosen.start_S[:, None] + np.arange(losses_BT.shape[1])
+        losses[places_BT[scored_BT]] = losses_BT[scored_BT]
+        done += len(chosen)
+        if progress is not None:
+            progress(done / len(spans))
+    model.train(was_training)
+    return losses
+
+
+def score(losses: NDArray[np.float32], tokens: Tokens, tokenizer: Tokenizer) -> Score:
+    """Sum up the losses of a split."""
+    exact = losses.astype(np.float64)
+    total, count = float(exact.sum()), len(exact)
+    predicted = np.bincount(tokens.ids_N[1:], minlength=tokenizer.vocab_size)
+    bits = total / math.log(2)
+    mean = total / count
+    return Score(
+        loss=mean,
+        stderr=_standard_error(exact, tokens),
+        bits_per_char=bits / max(1, int(predicted @ tokenizer.char_lengths())),
+        bits_per_byte=bits / int(predicted @ tokenizer.byte_lengths()),
+        perplexity=math.exp(min(mean, 700.0)) if math.isfinite(mean) else math.inf,
+        tokens=count,
+    )
+
+
+def _standard_error(losses: NDArray[np.float64], tokens: Tokens) -> float:
+    """Of a ratio of sums over independent units (Cochran 1977, section 6.4); NaN for one unit."""
+    starts_U, _ = tokens.sections() if tokens.items else (np.arange(0, len(losses), UNIT), None)
+    units = len(starts_U)
+    if units < 2 or not np.isfinite(losses).all():
+        return math.nan
+    sums_U = np.add.reduceat(losses, starts_U)
+    sizes_U = np.diff(np.append(starts_U, len(losses)))
+    residuals_U = sums_U - losses.mean() * sizes_U
+    return math.sqrt(units / (units - 1) * float(residuals_U @ residuals_U)) / len(losses)

@@ -1,0 +1,48 @@
+"""Every model behind one interface. A new model is one file and one line in `REGISTRY`."""
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+from moreish.errors import MoreishError, nearest
+from moreish.models.base import CountedModel, Model, ModelConfig
+
+REGISTRY = {
+    "ngram": "moreish.models.ngram:NGram",
+    "bigram": "moreish.models.bigram:Bigram",
+    "mlp": "moreish.models.mlp:MLP",
+    "gpt": "moreish.models.gpt:GPT",
+}
+
+
+def model_class(name: str) -> type[Model]:
+    """The class registered as `name`. Raises MoreishError, naming the nearest."""
+    if name not in REGISTRY:
+        raise MoreishError(f"unknown model '{name}': {nearest(name, REGISTRY)}")
+    module, _, attribute = REGISTRY[name].partition(":")
+    found: type[Model] = getattr(import_module(module), attribute)
+    return found
+
+
+def model_config(settings: Mapping[str, Any]) -> ModelConfig:
+    """The checked settings of the model that `settings["name"]` names."""
+    name = settings.get("name")
+    if not isinstance(name, str):
+        raise MoreishError(f"setting model.name={name}: it must be the name of a model")
+    return model_class(name).Config.parse(settings, "model")
+
+
+def build_model(config: ModelConfig, vocab_size: int) -> Model:
+    """A freshly initialised model."""
+    return model_class(config.name)(config, vocab_size)
+
+
+__all__ = [
+    "REGISTRY",
+    "CountedModel",
+    "Model",
+    "ModelConfig",
+    "build_model",
+    "model_class",
+    "model_config",
+]

@@ -1,0 +1,71 @@
+"""The one interface that carries the ladder.
+
+B batch, T time (positions), V vocabulary.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from moreish.data.tokens import Tokens
+from moreish.settings import Settings
+
+State = Any
+"""What a model carries from one call to the next: nothing, the last tokens, a hidden vector or a
+key/value cache. Only the model that made it looks inside."""
+
+
+class ModelConfig(Settings):
+    """A model's own settings; `name` is its key in the registry."""
+
+    name: str
+
+    def for_data(self, longest_item: int | None) -> Self:
+        """These settings with every `None` decided; `longest_item` is None for running text."""
+        return self
+
+
+class Model(nn.Module, ABC):
+    """Gives each position the logits of the token that follows it.
+
+    A model reads tokens from left to right and never looks ahead. It returns logits; losses are
+    not its business. `forward(b, forward(a)[1])` continues where `forward(a)` ended, with the
+    logits that `forward(a + b)` has there.
+    """
+
+    Config: ClassVar[type[ModelConfig]]
+    training_defaults: ClassVar[Mapping[str, Any]] = {}
+    """`train.*` settings that suit this model where the user names none."""
+
+    def __init__(self, vocab_size: int, *, context: int, max_length: int | None) -> None:
+        """
+        Args:
+            vocab_size: V.
+            context: how many tokens, the current one included, a prediction can depend on.
+            max_length: the most positions that one call may pass; None: any number.
+        """
+        super().__init__()
+        self.vocab_size = vocab_size
+        self.context = context
+        self.max_length = max_length
+
+    @abstractmethod
+    def forward(
+        self, tokens_BT: Int[Tensor, "B T"], state: State = None
+    ) -> tuple[Float[Tensor, "B T V"], State]:
+        """Logits after each token, and the state after the last; `state` None is a fresh start."""
+
+    def parameter_count(self) -> int:
+        """How many numbers training may change."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+
+class CountedModel(Model, ABC):
+    """A model that is fitted by counting, in one pass, and not by gradients."""
+
+    @abstractmethod
+    def fit(self, tokens: Tokens) -> None:
+        """Replace whatever was counted before by the counts of `tokens`."""

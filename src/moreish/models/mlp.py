@@ -1,0 +1,61 @@
+"""The multi-layer perceptron of Bengio et al. 2003, "A Neural Probabilistic Language Model".
+
+B batch, T time, K context, D embedding width, V vocabulary.
+"""
+
+from typing import Literal, final
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from moreish.models.base import Model, ModelConfig, State
+from moreish.tokenizers.base import BOUNDARY
+
+
+class MLPConfig(ModelConfig):
+    name: Literal["mlp"] = "mlp"
+    context: int = Field(8, ge=1, le=4096)
+    """Tokens that the network reads."""
+    embedding: int = Field(32, ge=1, le=65536)
+    """Width of the embedding that all positions share."""
+    hidden: int = Field(512, ge=1, le=1 << 20)
+    """Units of the tanh layer."""
+
+
+@final
+class MLP(Model):
+    """The last K tokens, embedded and concatenated, through one tanh layer.
+
+    Before the start stand boundaries, as in makemore part 2 (`...` before `emma`); running text,
+    which has none, has its token 0 there: most often the line end.
+    """
+
+    Config = MLPConfig
+    training_defaults = {"lr": 3e-3, "batch_tokens": 1024, "weight_decay": 0.01}
+
+    def __init__(self, config: MLPConfig, vocab_size: int) -> None:
+        super().__init__(vocab_size, context=config.context, max_length=None)
+        self.embedding = nn.Embedding(vocab_size, config.embedding)
+        self.hidden = nn.Linear(config.context * config.embedding, config.hidden)
+        self.head = nn.Linear(config.hidden, vocab_size)
+        # tanh keeps unit variance through the layer at a gain of 5/3 (Kaiming He et al. 2015,
+        # makemore part 3); a head at zero makes the first prediction uniform.
+        nn.init.kaiming_normal_(self.hidden.weight, nonlinearity="tanh")
+        nn.init.zeros_(self.hidden.bias)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(
+        self, tokens_BT: Int[Tensor, "B T"], state: State = None
+    ) -> tuple[Float[Tensor, "B T V"], State]:
+        past = self.context - 1
+        if state is None:
+            state = tokens_BT.new_full((len(tokens_BT), past), BOUNDARY)
+        seen_BS = torch.cat([state, tokens_BT], dim=1)  # S = K - 1 + T
+        embedded_BTDK = self.embedding(seen_BS).unfold(1, self.context, 1)
+        window_BTI = embedded_BTDK.transpose(-1, -2).flatten(2)
+        logits_BTV = self.head(F.tanh(self.hidden(window_BTI)))
+        return logits_BTV, seen_BS[:, seen_BS.shape[1] - past :]

@@ -1,0 +1,408 @@
+"""The run folder: everything that a training leaves behind, and everything that reads it."""
+
+import json
+import math
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import safetensors
+import torch
+from safetensors.torch import load_file
+from safetensors.torch import save as to_safetensors
+
+from moreish.config import RunConfig, resolve
+from moreish.data.split import SPLITS, SplitName
+from moreish.data.text import Kind
+from moreish.data.tokens import Tokens, fingerprint, load_tokens, save_tokens
+from moreish.errors import MoreishError
+from moreish.evaluate.metrics import Score, losses_of, score
+from moreish.evaluate.novelty import Known
+from moreish.evaluate.surprisal import TokenSurprisal, surprisal
+from moreish.files import PART, to_json, write_atomic
+from moreish.generate.sampling import Sampling
+from moreish.generate.texts import Writer
+from moreish.models import Model, build_model
+from moreish.tokenizers import Tokenizer, tokenizer_from_json
+from moreish.tokenizers.base import BOUNDARY, Ids
+
+FORMAT = 1
+"""Of the run folder; a newer one than this code knows is refused."""
+
+TEXT_TOKENS = 500
+"""Length of a sample of running text, where none is asked for."""
+
+
+class Run:
+    """One training and its results, in a folder that works without the source text.
+
+    Open one with `moreish.load(path)`; `moreish.train(...)` returns one.
+    """
+
+    def __init__(self, path: Path, record: dict[str, Any]) -> None:
+        """`record` is the content of run.json; use `Run.open` or `Run.create`."""
+        self.path = path
+        self.record = record
+        self.config = resolve(record["config"])
+        self.kind: Kind = record["data"]["kind"]
+
+    def __repr__(self) -> str:
+        return f"Run('{self.path}': {self.record['status']}, {self.config.model.name})"
+
+    # --- opening and creating ---
+
+    @classmethod
+    def open(cls, path: str | Path) -> Self:
+        """Open a run folder.
+
+        Raises:
+            MoreishError: it is none, it is damaged, or it is newer than this Moreish.
+        """
+        path = Path(path).expanduser()
+        if not path.exists():
+            raise MoreishError(f"no run at {path}{_other_runs(path)}")
+        if not (path / "run.json").is_file():
+            raise MoreishError(f"{path} is not a run folder: it has no run.json{_other_runs(path)}")
+        try:
+            record = json.loads((path / "run.json").read_bytes())
+            if record["format"] > FORMAT:
+                raise MoreishError(
+                    f"{path} was written by a newer Moreish ({record['versions']['moreish']}): "
+                    "upgrade with pip install --upgrade moreish"
+                )
+            return cls(path, record)
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+            raise _damaged(path / "run.json", error) from None
+
+    @classmethod
+    def create(
+        cls,
+        path: Path,
+        config: RunConfig,
+        tokenizer: Tokenizer,
+        splits: Mapping[SplitName, Tokens],
+        data: dict[str, Any],
+        *,
+        overwrite: bool,
+    ) -> Self:
+        """A new run folder, with its data but not yet with weights; it appears whole or not at all.
+
+        Raises:
+            MoreishError: `path` exists (and is not a run that `overwrite` may replace).
+        """
+        check_free(path, overwrite=overwrite)
+        record = {
+            "format": FORMAT,
+            "status": "created",
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "config": config.model_dump(mode="json"),
+            "data": {
+                **data,
+                "tokens": {name: len(tokens.ids_N) for name, tokens in splits.items()},
+                "sha256": {name: fingerprint(tokens) for name, tokens in splits.items()},
+            },
+            "tokenizer": tokenizer.fingerprint(),
+            "versions": {name: version(name) for name in ("moreish", "torch", "numpy")}
+            | {"python": platform.python_version()},
+            "machine": {
+                "system": platform.platform(),
+                "processors": os.cpu_count(),
+                "threads": torch.get_num_threads(),
+            },
+            "command": sys.argv,
+            "test_evaluations": 0,
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{path.name}.{os.getpid()}{PART}")
+        try:
+            (beside / "data").mkdir(parents=True)
+            for name, tokens in splits.items():
+                save_tokens(beside / "data" / f"{name}.npy", tokens)
+            write_atomic(beside / "tokenizer.json", to_json(tokenizer.to_json()))
+            write_atomic(beside / "run.json", to_json(record))
+            if path.exists():
+                old = path.with_name(f".{path.name}.{os.getpid()}.old")
+                path.rename(old)
+                beside.rename(path)
+                shutil.rmtree(old)
+            else:
+                beside.rename(path)
+        except BaseException:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise
+        return cls(path, record)
+
+    def update(self, **changes: Any) -> None:
+        """Change entries of run.json."""
+        self.record = {**self.record, **changes}
+        write_atomic(self.path / "run.json", to_json(self.record))
+
+    # --- parts ---
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """Raises MoreishError when it is damaged or not the one the run was trained with."""
+        path = self.path / "tokenizer.json"
+        try:
+            tokenizer = tokenizer_from_json(json.loads(path.read_bytes()))
+        except (OSError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+            raise _damaged(path, error) from None
+        if tokenizer.fingerprint() != self.record["tokenizer"]:
+            raise MoreishError(f"{path} is not the tokenizer that this run was trained with")
+        return tokenizer
+
+    @cached_property
+    def model(self) -> Model:
+        """The best model of the run, ready to use.
+
+        Raises:
+            MoreishError: there are no weights yet, or they are damaged or of another model.
+        """
+        model = self.new_model()
+        self.load_weights(model)
+        return model.eval()
+
+    def new_model(self) -> Model:
+        """The model of this run, freshly initialised."""
+        torch.manual_seed(self.config.seed)
+        return build_model(self.config.model, self.tokenizer.vocab_size)
+
+    def load_weights(self, model: Model) -> None:
+        """Put the best weights into `model`; raises MoreishError as the property `model` does."""
+        path = self.path / "model.safetensors"
+        if not path.is_file():
+            raise MoreishError(
+                f"{self.path} has no weights yet: go on with moreish train --resume {self.path}"
+            )
+        try:
+            model.load_state_dict(load_file(path))
+        except (OSError, safetensors.SafetensorError, RuntimeError) as error:
+            raise _damaged(path, error) from None
+
+    def save_weights(self, model: Model) -> None:
+        """Make the weights of `model` those of the run."""
+        state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+        metadata = {"format": "pt", "tokenizer": self.record["tokenizer"]}
+        write_atomic(self.path / "model.safetensors", to_safetensors(_untied(state), metadata))
+
+    @property
+    def split_names(self) -> list[SplitName]:
+        return [name for name in SPLITS if name in self.record["data"]["tokens"]]
+
+    def split(self, name: SplitName) -> Tokens:
+        """The tokens of a split. Raises MoreishError when there is none, or it is damaged."""
+        if name not in self.split_names:
+            raise MoreishError(f"this run has no {name} split: the lecture's split has none")
+        path = self.path / "data" / f"{name}.npy"
+        try:
+            tokens = load_tokens(path, items=self.kind == "lines")
+        except (OSError, ValueError) as error:
+            raise _damaged(path, error) from None
+        if len(tokens.ids_N) != self.record["data"]["tokens"][name]:
+            raise _damaged(path, ValueError("it is not as long as run.json says"))
+        return tokens
+
+    # --- what a model is for ---
+
+    def sample(
+        self,
+        n: int = 1,
+        *,
+        prompt: str = "",
+        max_tokens: int | None = None,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int = 0,
+        new_only: bool = False,
+        unique: bool = False,
+        unknown: str = "error",
+    ) -> list[str]:
+        """`n` texts that begin with `prompt`; the same seed gives the same texts.
+
+        Args:
+            max_tokens: the most tokens to draw; by default 500 of running text, and for items four
+                times the longest one, which they reach hardly ever.
+            temperature: below 1 more likely, above 1 more surprising, 0 always the likeliest.
+            new_only: nothing that stands in the data.
+            unique: no text twice.
+            unknown: "error" or "drop": what to do with characters that the model never saw.
+
+        Raises:
+            MoreishError: a setting is out of range, the prompt has unknown characters, or too few
+                texts that are wanted were found.
+        """
+        if n < 1:
+            raise MoreishError(f"-n {n}: ask for at least one text")
+        writer = self.writer(
+            prompt=prompt,
+            max_tokens=max_tokens,
+            sampling=Sampling.parse(
+                {"temperature": temperature, "top_k": top_k, "top_p": top_p}, "sample"
+            ),
+            seed=seed,
+            unknown=unknown,
+        )
+        known = self.known if new_only else ()
+        seen: set[bytes] = set()
+
+        def wanted(ids: Ids) -> bool:
+            if ids in known:
+                return False
+            if unique:
+                key = ids.tobytes()
+                if key in seen:
+                    return False
+                seen.add(key)
+            return True
+
+        return list(writer.texts(n, wanted))
+
+    def stream(self, *, prompt: str = "", **options: Any) -> Iterator[str]:
+        """One text in pieces, as it is drawn: the first that `sample` gives."""
+        sampling = {key: options.pop(key, None) for key in ("top_k", "top_p")}
+        sampling["temperature"] = options.pop("temperature", 1.0)
+        return self.writer(
+            prompt=prompt, sampling=Sampling.parse(sampling, "sample"), **options
+        ).stream()
+
+    def writer(
+        self,
+        *,
+        prompt: str,
+        sampling: Sampling,
+        seed: int = 0,
+        max_tokens: int | None = None,
+        unknown: str = "error",
+        model: Model | None = None,
+    ) -> Writer:
+        """What draws texts: see `sample`. `model` None is the run's best."""
+        if max_tokens is not None and max_tokens < 1:
+            raise MoreishError(f"--max-tokens {max_tokens}: give at least 1")
+        if seed < 0:
+            raise MoreishError(f"--seed {seed}: give 0 or more")
+        if missing := self.tokenizer.unknown(prompt):
+            if unknown != "drop":
+                raise MoreishError(
+                    f"the model never saw {' '.join(map(repr, missing))}: change the prompt, or "
+                    "leave such characters out with --unknown drop"
+                )
+            prompt = "".join(c for c in prompt if c not in missing)
+        ids = self.tokenizer.encode(prompt)
+        if max_tokens is None:
+            longest = self.record["data"]["longest_item"]
+            max_tokens = TEXT_TOKENS if longest is None else max(4 * longest, 32)
+        return Writer(
+            model=model or self.model,
+            tokenizer=self.tokenizer,
+            prompt=ids,
+            lead=self._lead(ids),
+            max_tokens=max_tokens,
+            sampling=sampling,
+            seed=seed,
+        )
+
+    def _lead(self, prompt: Ids) -> Ids:
+        """What a text follows: a boundary; else, for an empty prompt, a line end or the like."""
+        if self.tokenizer.has_boundary:
+            return np.array([BOUNDARY])
+        if len(prompt):
+            return prompt[:0]
+        if not self.tokenizer.unknown("\n"):
+            return self.tokenizer.encode("\n")
+        return self.split("train").ids_N[:1].astype(np.int64)
+
+    @cached_property
+    def known(self) -> Known:
+        """Everything that stands in the data of this run, on whatever side of the split."""
+        return Known(self.split(name) for name in self.split_names)
+
+    def evaluate(
+        self,
+        *,
+        test: bool = False,
+        stride: int | None = None,
+        progress: Callable[[str, float], None] | None = None,
+    ) -> dict[str, Score]:
+        """Exact losses on the training and validation splits, and on the test split if asked.
+
+        Args:
+            test: evaluate the test split too; run.json counts how often that was done.
+            stride: see `moreish.evaluate.metrics.evaluation_spans`.
+            progress: is told the split and the share of it that is done.
+        """
+        names = self.split_names if test else [n for n in self.split_names if n != "test"]
+        if test:
+            self.split("test")  # the lecture's split of running text has none: say so at once
+        scores = {name: self.score(name, stride=stride, progress=progress) for name in names}
+        if test:
+            self.update(test_evaluations=self.record["test_evaluations"] + 1)
+        return scores
+
+    def score(
+        self,
+        name: SplitName,
+        model: Model | None = None,
+        *,
+        stride: int | None = None,
+        progress: Callable[[str, float], None] | None = None,
+    ) -> Score:
+        """The exact score of one split; `model` None is the run's best."""
+        tokens = self.split(name)
+        told = None if progress is None else lambda share: progress(name, share)
+        losses = losses_of(model or self.model, tokens, stride, told)
+        return score(losses, tokens, self.tokenizer)
+
+    @property
+    def scores(self) -> dict[str, Score]:
+        """The losses that the training ended with, from run.json; empty before its end."""
+        return {
+            name: Score(**{key: math.nan if v is None else v for key, v in saved.items()})
+            for name, saved in self.record.get("splits", {}).items()
+        }
+
+    def surprisal(self, text: str) -> list[TokenSurprisal]:
+        """Each token of `text` with minus its log-probability in nats."""
+        return surprisal(self.model, self.tokenizer, text, items=self.kind == "lines")
+
+
+def check_free(path: Path, *, overwrite: bool) -> None:
+    """Raises MoreishError when a run cannot be made at `path`."""
+    if path.is_dir() and not any(path.iterdir()):
+        return
+    if not path.exists() and not path.is_symlink():
+        return
+    if not overwrite:
+        raise MoreishError(f"{path} exists: choose another --out, or replace it with --overwrite")
+    if not (path / "run.json").is_file():
+        raise MoreishError(f"{path} is not a run folder, so --overwrite will not replace it")
+
+
+def _untied(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """safetensors holds no shared memory: a tied weight is written twice."""
+    seen: set[int] = set()
+    for name, tensor in state.items():
+        if tensor.data_ptr() in seen and tensor.numel():
+            state[name] = tensor.clone()
+        seen.add(tensor.data_ptr())
+    return state
+
+
+def _damaged(path: Path, error: Exception) -> MoreishError:
+    reason = " ".join(str(error).split())
+    return MoreishError(f"{path} is damaged ({type(error).__name__}: {reason[:200]})")
+
+
+def _other_runs(path: Path) -> str:
+    """The runs beside `path`, for an error message."""
+    folder = path if path.is_dir() else path.parent
+    runs = sorted(str(found.parent) for found in folder.glob("*/run.json"))
+    return f"; there are {', '.join(runs[:5])}" if runs else ""

@@ -1,0 +1,79 @@
+"""Settings: frozen, strict, and explained in one line when they are wrong."""
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from moreish.errors import MoreishError, nearest
+
+Tree = dict[str, Any]
+
+
+class Settings(BaseModel):
+    """A group of settings: keyword-only, immutable, no unknown keys, no NaN or infinity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], group: str) -> Self:
+        """Check `values`; `group` ("train", "model", …) names them in the error message.
+
+        Raises:
+            MoreishError: a key is unknown (the nearest is named) or a value does not fit.
+        """
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join([group, *map(str, first["loc"])])
+            if first["type"] == "extra_forbidden":
+                hint = nearest(str(first["loc"][-1]), cls.model_fields)
+                raise MoreishError(f"unknown setting {key}: {hint}") from None
+            reason = first["msg"].removeprefix("Value error, ")
+            raise MoreishError(f"setting {key}={first['input']}: {reason}") from None
+
+
+def merge(*trees: Mapping[str, Any]) -> Tree:
+    """Nested dictionaries laid over each other: later ones win, key by key."""
+    merged: Tree = {}
+    for tree in trees:
+        for key, value in tree.items():
+            both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+            merged[key] = merge(merged[key], value) if both else value
+    return merged
+
+
+def from_assignments(assignments: Iterable[str]) -> Tree:
+    """`--set a.b=value` flags as a tree; a value is read as TOML, and as plain text if it is none.
+
+    >>> from_assignments(["train.lr=0.1", "model.name=mlp"])
+    {'train': {'lr': 0.1}, 'model': {'name': 'mlp'}}
+    """
+    tree: Tree = {}
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        keys = path.strip().split(".")
+        if not equals or not all(keys):
+            raise MoreishError(f"--set {assignment}: write it as name=value, e.g. train.lr=0.001")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text.strip()
+        branch: Any = value
+        for key in reversed(keys):
+            branch = {key: branch}
+        tree = merge(tree, branch)
+    return tree
+
+
+def from_toml(path: Path) -> Tree:
+    """A recipe file. Raises MoreishError when it cannot be read or is not TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MoreishError(f"no such recipe: {path}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise MoreishError(f"{path} is not a valid TOML recipe: {error}") from None

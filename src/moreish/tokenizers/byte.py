@@ -1,0 +1,61 @@
+"""One token a byte of UTF-8: nothing is ever unknown."""
+
+from collections.abc import Iterable
+from typing import Any, Self, final
+
+import numpy as np
+
+from moreish.errors import MoreishError
+from moreish.tokenizers.base import Ids, Tokenizer
+
+
+@final
+class ByteTokenizer(Tokenizer):
+    """256 byte values, after the boundary where there is one.
+
+    >>> ByteTokenizer(boundary=True).encode("é").tolist()
+    [196, 170]
+    """
+
+    name = "byte"
+
+    def __init__(self, *, boundary: bool) -> None:
+        self.has_boundary = boundary
+        self._first = int(boundary)
+        self.vocab_size = 256 + self._first
+
+    @classmethod
+    def build(cls, texts: Iterable[str], *, boundary: bool) -> Self:
+        return cls(boundary=boundary)
+
+    def encode(self, text: str) -> Ids:
+        try:
+            # What a terminal could not decode arrives as escaped bytes: here they are bytes again.
+            encoded = text.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError as error:
+            raise MoreishError(f"{text[error.start]!r} is half a character, not UTF-8") from None
+        return np.frombuffer(encoded, dtype=np.uint8).astype(np.int64) + self._first
+
+    def to_bytes(self, ids: Ids) -> bytes:
+        values = np.asarray(ids, dtype=np.int64) - self._first
+        return values[values >= 0].astype(np.uint8).tobytes()
+
+    def unknown(self, text: str) -> str:
+        return ""
+
+    def char_lengths(self) -> Ids:
+        # A character's first byte counts for it; its continuation bytes are 0b10xxxxxx.
+        starts = (np.arange(256) & 0b1100_0000) != 0b1000_0000
+        return np.concatenate([np.ones(self._first), starts]).astype(np.int64)
+
+    def byte_lengths(self) -> Ids:
+        return np.ones(self.vocab_size, dtype=np.int64)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"name": self.name, "boundary": self.has_boundary}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        if not isinstance(data.get("boundary"), bool):
+            raise MoreishError("the tokenizer file is damaged: it does not say if it has a boundary")
+        return cls(boundary=data["boundary"])

@@ -1,0 +1,86 @@
+"""How long to train: steps, epochs or minutes to a plan that can be saved and resumed."""
+
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from moreish.config import TrainConfig
+from moreish.data.batches import Sampler
+
+EVALUATIONS = 25
+"""Exact evaluations in a run, where their cost allows it."""
+
+SHARE = 0.08
+"""Share of the run that evaluations may take; the promise is a tenth."""
+
+FORWARD = 1 / 3
+"""Cost of evaluating a token against that of training on it: no backward pass."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The number of steps, and the way there. Schedules see `progress`, never a clock.
+
+    A plan made for minutes may turn out too long or too short. `replanned` then stretches or
+    squeezes what is left, from the step and the progress where that happened. All of it is saved
+    with each checkpoint, so that a resumed run goes the same way.
+    """
+
+    steps: int
+    eval_every: int
+    from_step: int = 0
+    from_progress: float = 0.0
+
+    def progress(self, step: int) -> float:
+        """Share of the training that is done before `step`."""
+        share = (step - self.from_step) / max(1, self.steps - self.from_step)
+        return self.from_progress + (1 - self.from_progress) * share
+
+    def replanned(self, step: int, steps: int) -> "Plan":
+        """The same training, to end after `steps` steps in all."""
+        assert steps > step
+        return replace(self, steps=steps, from_step=step, from_progress=self.progress(step))
+
+
+def plan_steps(steps: int, step_positions: float, eval_positions: float) -> Plan:
+    """A plan that no clock decides: the same settings give the same evaluations, everywhere.
+
+    Args:
+        step_positions: positions (padding included) in a training step.
+        eval_positions: positions in an evaluation.
+    """
+    affordable = FORWARD * eval_positions / step_positions / SHARE
+    return Plan(steps=steps, eval_every=min(steps, math.ceil(max(steps / EVALUATIONS, affordable))))
+
+
+def plan_minutes(minutes: float, step_seconds: float, eval_seconds: float) -> Plan:
+    """As many steps as fit into the minutes beside their evaluations."""
+    seconds = minutes * 60
+    evaluations = max(1, min(EVALUATIONS, int(SHARE * seconds / eval_seconds)))
+    steps = max(1, int((seconds - evaluations * eval_seconds) / step_seconds))
+    return Plan(steps=steps, eval_every=math.ceil(steps / evaluations))
+
+
+def epochs_to_steps(epochs: float, sampler: Sampler) -> int:
+    """Steps in which every piece of the training data comes `epochs` times."""
+    return max(1, round(epochs * sampler.steps_per_epoch))
+
+
+def measure(action: Callable[[], object], seconds: float = 1.0, least: int = 3) -> float:
+    """Median seconds of `action`, repeated for a while after a first call that warms up."""
+    action()
+    times: list[float] = []
+    while len(times) < least or sum(times) < seconds:
+        began = time.perf_counter()
+        action()
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)
+
+
+def budget_steps(config: TrainConfig, sampler: Sampler) -> int | None:
+    """The steps that the settings ask for; None when they ask for minutes."""
+    if config.steps is not None:
+        return config.steps
+    return None if config.epochs is None else epochs_to_steps(config.epochs, sampler)

@@ -1,0 +1,77 @@
+"""What a training tells its watchers: the progress bar, the log, a page."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from moreish.evaluate.metrics import Score
+
+
+@dataclass(frozen=True, kw_only=True)
+class Note:
+    """A sentence for the user."""
+
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Started:
+    """The data are understood and the model is built; training begins (or goes on)."""
+
+    path: str
+    data: dict[str, Any]
+    config: dict[str, Any]
+    parameters: int
+    steps: int
+    """0 for a model that is counted."""
+    from_step: int
+    device: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One update of the weights is done."""
+
+    step: int
+    steps: int
+    loss: float
+    lr: float
+    gradient_norm: float
+    tokens: int
+    """Predictions trained on since the start."""
+    seconds: float
+    """Trained since the start, resumed parts included."""
+    seconds_left: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """The validation split was evaluated after `step` steps; `best` if never lower before."""
+
+    step: int
+    score: Score
+    best: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampled:
+    """What the model writes after `step` steps."""
+
+    step: int
+    texts: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Working:
+    """Something beside the training takes a while; `share` of it is done."""
+
+    what: str
+    share: float
+
+
+Event = Note | Started | Step | Evaluated | Sampled | Working
+Report = Callable[[Event], None]
+
+
+def silent(event: Event) -> None:
+    """Tell nobody."""

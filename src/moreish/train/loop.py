@@ -1,0 +1,174 @@
+"""The one gradient loop. It takes an objective and knows nothing of models, files or terminals."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from moreish.config import TrainConfig
+from moreish.data.batches import Sampler
+from moreish.data.tokens import UNSCORED
+from moreish.errors import MoreishError
+from moreish.evaluate.metrics import Score
+from moreish.models.base import Model
+from moreish.train.budget import Plan
+from moreish.train.events import Evaluated, Report, Step
+from moreish.train.objective import Objective
+from moreish.train.optim import build_optimizer, set_rate
+from moreish.train.schedule import rate
+
+TOLERANCE = 0.02
+"""How far the end may drift from the minutes asked for before the rest is planned anew."""
+
+
+@dataclass(kw_only=True)
+class Position:
+    """Where a training stands: with the weights and the optimizer, all that resuming needs."""
+
+    plan: Plan
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    eval_seconds: float = 0.0
+    best_loss: float = math.inf
+    best_step: int = 0
+    evaluations_since_best: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hooks:
+    """What the loop calls on its way."""
+
+    evaluate: Callable[[], Score]
+    """The exact score of the validation split."""
+    keep_best: Callable[[], None]
+    """The weights are the best so far."""
+    checkpoint: Callable[[], None]
+    """Save everything, to go on from here."""
+    stopping: Callable[[], bool]
+    """Whether somebody asked to stop after this step."""
+    report: Report
+
+
+class Trainer:
+    """Trains `model` on what `sampler` deals out, from `position` to the end of its plan."""
+
+    def __init__(
+        self,
+        model: Model,
+        sampler: Sampler,
+        config: TrainConfig,
+        *,
+        objective: Objective,
+        position: Position,
+        device: torch.device,
+    ) -> None:
+        self.model = model.to(device)
+        self.sampler = sampler
+        self.config = config
+        self.objective = objective
+        self.position = position
+        self.device = device
+        self.optimizer = build_optimizer(model, config)
+        self._saved_at = 0.0
+
+    def run(self, hooks: Hooks) -> str:
+        """Train; returns why it ended: "finished", "stopped early" or "interrupted".
+
+        Raises:
+            MoreishError: the loss or the gradient is not finite.
+        """
+        at = self.position
+        self._saved_at = at.seconds
+        while at.step < at.plan.steps:
+            began = time.perf_counter()
+            done = self.step()
+            at.seconds += time.perf_counter() - began
+            hooks.report(done)
+            if at.step % at.plan.eval_every == 0 or at.step == at.plan.steps:
+                self._evaluate(hooks)
+                if self._overfitting():
+                    hooks.checkpoint()
+                    return "stopped early"
+                self._replan()
+            if self._checkpoint_is_due():
+                hooks.checkpoint()
+                self._saved_at = at.seconds
+            if hooks.stopping() and at.step < at.plan.steps:
+                hooks.checkpoint()
+                return "interrupted"
+        hooks.checkpoint()
+        return "finished"
+
+    def step(self) -> Step:
+        """One update of the weights."""
+        at = self.position
+        lr = rate(self.config, at.plan.progress(at.step))
+        set_rate(self.optimizer, lr)
+        # Dropout depends on the seed and the step alone, as batches do.
+        torch.manual_seed((self.sampler.seed * 1_000_003 + at.step) % 2**63)
+        self.model.train()
+        batch = self.sampler.batch(at.step)
+        loss = self.objective(self.model, batch.to(self.device))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip or math.inf)
+        loss_value, norm_value = loss.item(), norm.item()
+        if not (math.isfinite(loss_value) and math.isfinite(norm_value)):
+            raise MoreishError(
+                f"training came apart at step {at.step}: the loss is {loss_value:.3g}, the norm of "
+                f"its gradient {norm_value:.3g}. Try a lower --set train.lr (it was {lr:.3g}); the "
+                "best weights so far are kept"
+            )
+        self.optimizer.step()
+        at.step += 1
+        at.tokens += int((batch.targets_BT != UNSCORED).sum())
+        return Step(
+            step=at.step,
+            steps=at.plan.steps,
+            loss=loss_value,
+            lr=lr,
+            gradient_norm=norm_value,
+            tokens=at.tokens,
+            seconds=at.seconds,
+            seconds_left=at.seconds / at.step * (at.plan.steps - at.step),
+        )
+
+    def _evaluate(self, hooks: Hooks) -> None:
+        at = self.position
+        began = time.perf_counter()
+        score = hooks.evaluate()
+        best = score.loss < at.best_loss
+        if best:
+            at.best_loss, at.best_step, at.evaluations_since_best = score.loss, at.step, 0
+            hooks.keep_best()
+        else:
+            at.evaluations_since_best += 1
+        hooks.report(Evaluated(step=at.step, score=score, best=best))
+        taken = time.perf_counter() - began
+        at.eval_seconds += taken
+        at.seconds += taken
+
+    def _overfitting(self) -> bool:
+        patience = self.config.patience
+        return 0 < patience <= self.position.evaluations_since_best
+
+    def _replan(self) -> None:
+        """Keep the end where the minutes say, at the pace of the training so far."""
+        at, minutes = self.position, self.config.minutes
+        if minutes is None or at.step >= at.plan.steps:
+            return
+        pace = at.seconds / at.step
+        left = minutes * 60 - at.seconds
+        if abs(pace * (at.plan.steps - at.step) - left) > TOLERANCE * minutes * 60:
+            at.plan = at.plan.replanned(at.step, at.step + max(1, int(left / pace)))
+
+    def _checkpoint_is_due(self) -> bool:
+        at = self.position
+        if self.config.checkpoint_every is not None:
+            return at.step % self.config.checkpoint_every == 0
+        evaluated = at.step % at.plan.eval_every == 0
+        return evaluated and at.seconds - self._saved_at > 30

@@ -1,0 +1,28 @@
+"""What training makes smaller: a model and a batch to one number."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from moreish.data.tokens import Batch
+from moreish.evaluate.loss import mean_loss
+from moreish.models.base import Model
+
+Objective = Callable[[Model, Batch], Tensor]
+
+
+def next_token(model: Model, batch: Batch) -> Tensor:
+    """Mean cross-entropy of the next token, in nats."""
+    logits_BTV, _ = model(batch.tokens_BT)
+    return mean_loss(logits_BTV, batch.targets_BT)
+
+
+def with_squared_weights(objective: Objective, strength: float) -> Objective:
+    """`objective` plus `strength` times the mean squared weight (makemore, part 1)."""
+
+    def penalised(model: Model, batch: Batch) -> Tensor:
+        matrices = [p.flatten() for p in model.parameters() if p.ndim >= 2]
+        return objective(model, batch) + strength * torch.cat(matrices).square().mean()
+
+    return penalised if strength else objective

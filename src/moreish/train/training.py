@@ -1,0 +1,359 @@
+"""One training from start to end: data, model, loop, log, results."""
+
+import copy
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from moreish.config import RunConfig, TrainConfig
+from moreish.data.batches import Sampler
+from moreish.data.split import SplitName
+from moreish.data.text import Corpus, read_corpus
+from moreish.data.tokens import Tokens, encode_corpus
+from moreish.errors import MoreishError
+from moreish.evaluate.loss import token_losses
+from moreish.evaluate.metrics import Score, evaluation_batches, evaluation_spans
+from moreish.generate.sampling import Sampling
+from moreish.models import CountedModel, Model, build_model
+from moreish.run import Run, check_free
+from moreish.tokenizers import Tokenizer, tokenizer_class
+from moreish.train.budget import Plan, budget_steps, measure, plan_minutes, plan_steps
+from moreish.train.checkpoint import restore_checkpoint, save_checkpoint
+from moreish.train.events import Evaluated, Event, Note, Report, Sampled, Started, Step, Working
+from moreish.train.loop import Hooks, Position, Trainer
+from moreish.train.objective import next_token, with_squared_weights
+from moreish.train.optim import build_optimizer
+
+RUNS = Path("runs")
+"""Where runs are made when no place is named."""
+
+WINDOW = 64
+"""Predictions in a piece of training text, for models that set no length themselves."""
+
+LOGGED = 40
+"""Log lines between two evaluations, at the most."""
+
+
+def train(
+    config: RunConfig, out: Path | None, *, overwrite: bool, report: Report
+) -> tuple[Run, bool]:
+    """Train what `config` says; returns the run, and whether it came to its end.
+
+    Args:
+        out: the run folder; None finds a free name in `runs/`.
+        overwrite: whether a run at `out` may be replaced.
+
+    Raises:
+        MoreishError: a user's mistake; then no run folder was made.
+    """
+    if out is not None:
+        check_free(out, overwrite=overwrite)
+    device = find_device(config.train.device)
+    corpus = read_corpus(config.data.source, config.data.kind, config.data.encoding)
+    tokenizer = tokenizer_class(config.data.tokenizer).build(
+        corpus.documents, boundary=corpus.has_boundary
+    )
+    splits = encode_corpus(corpus, tokenizer, config.data.split, config.data.split_seed)
+    facts = describe(corpus, tokenizer, splits)
+    model_config = config.model.for_data(facts["longest_item"])
+    config = config.model_copy(update={"model": model_config})
+    # Whatever is wrong with the settings is to be said before anything is written.
+    model = build_model(model_config, tokenizer.vocab_size)
+    if not isinstance(model, CountedModel):
+        build_optimizer(model, config.train)
+    path = out or free_path(f"{corpus.name}-{model_config.name}")
+    run = Run.create(path, config, tokenizer, splits, facts, overwrite=overwrite)
+    return _carry_out(run, device, report, resuming=False)
+
+
+def resume(path: Path, *, report: Report) -> tuple[Run, bool]:
+    """Go on with an interrupted training from its newest checkpoint.
+
+    Raises:
+        MoreishError: there is no such run, it came to its end, or it has no checkpoint.
+    """
+    run = Run.open(path)
+    if run.record["status"] in ("finished", "stopped early"):
+        raise MoreishError(
+            f"{path} came to its end ({run.record['status']}): there is nothing to resume"
+        )
+    return _carry_out(run, find_device(run.config.train.device), report, resuming=True)
+
+
+def find_device(name: str) -> torch.device:
+    """The device that `train.device` names; "auto" is a CUDA GPU where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        raise MoreishError(f"train.device={name}: there is no such device here; try auto") from None
+    return device
+
+
+def free_path(name: str) -> Path:
+    """runs/name, or the first of runs/name-2, runs/name-3 … that does not exist."""
+    path, number = RUNS / name, 1
+    while path.exists():
+        number += 1
+        path = RUNS / f"{name}-{number}"
+    return path
+
+
+def describe(
+    corpus: Corpus, tokenizer: Tokenizer, splits: dict[SplitName, Tokens]
+) -> dict[str, Any]:
+    """What the user and later readers of run.json want to know of the data."""
+    items = corpus.kind == "lines"
+    lengths = [len(document) for document in corpus.documents]
+    return {
+        "name": corpus.name,
+        "kind": corpus.kind,
+        "documents": len(corpus.documents),
+        "distinct": len(set(corpus.documents)),
+        "characters": sum(lengths),
+        "shortest": min(lengths),
+        "longest": max(lengths),
+        "longest_item": max(tokens.longest_item for tokens in splits.values()) if items else None,
+        "vocabulary": tokenizer.vocab_size,
+        "boundary": tokenizer.has_boundary,
+        "alphabet": "".join(sorted(set().union(*corpus.documents)))[:200],
+        "split_documents": {n: len(t.boundaries) - 1 for n, t in splits.items()} if items else None,
+        "notes": corpus.notes,
+    }
+
+
+def _carry_out(
+    run: Run, device: torch.device, report: Report, *, resuming: bool
+) -> tuple[Run, bool]:
+    model = run.new_model()
+    if isinstance(model, CountedModel):
+        seconds = _count(run, model, report)
+        tokens_per_second = run.split("train").predictions / max(seconds, 1e-9)
+        ended = "finished"
+    else:
+        ended, position = _descend(run, model, device, report, resuming=resuming)
+        seconds = position.seconds
+        tokens_per_second = position.tokens / max(seconds - position.eval_seconds, 1e-9)
+    scores = {} if ended == "interrupted" else _final_scores(run, seconds, report)
+    run.update(
+        status=ended,
+        parameters=model.parameter_count(),
+        splits={name: score.as_json() for name, score in scores.items()},
+        seconds=round(seconds, 3),
+        tokens_per_second=round(tokens_per_second, 1),
+    )
+    return run, ended != "interrupted"
+
+
+def _count(run: Run, model: CountedModel, report: Report) -> float:
+    report(_started(run, model, Position(plan=Plan(steps=0, eval_every=1)), torch.device("cpu")))
+    began = time.perf_counter()
+    model.fit(run.split("train"))
+    seconds = time.perf_counter() - began
+    run.save_weights(model)
+    return seconds
+
+
+def _descend(
+    run: Run, model: Model, device: torch.device, report: Report, *, resuming: bool
+) -> tuple[str, Position]:
+    """Train by gradients; returns why it ended and where it stands."""
+    config = run.config.train
+    sampler = make_sampler(run, model)
+    trainer = Trainer(
+        model,
+        sampler,
+        config,
+        objective=with_squared_weights(next_token, config.squared_weights),
+        position=Position(plan=Plan(steps=1, eval_every=1)),
+        device=device,
+    )
+    checkpoints = run.path / "checkpoints"
+    if resuming:
+        restore_checkpoint(checkpoints, trainer)
+    else:
+        trainer.position.plan = make_plan(run, trainer)
+        run.update(status="training")
+    log = Log(run, trainer, report, resuming=resuming)
+    report(_started(run, model, trainer.position, device))
+    with stop_on_signals() as stopping:
+        ended = trainer.run(
+            Hooks(
+                evaluate=lambda: run.score("val", model, progress=_tell(report)),
+                keep_best=lambda: run.save_weights(model),
+                checkpoint=lambda: save_checkpoint(checkpoints, trainer),
+                stopping=stopping,
+                report=log,
+            )
+        )
+    if not (run.path / "model.safetensors").exists():  # interrupted before the first evaluation
+        run.save_weights(model)
+    return ended, trainer.position
+
+
+def make_sampler(run: Run, model: Model) -> Sampler:
+    """Training batches as the settings of the run want them."""
+    config, tokens = run.config.train, run.split("train")
+    if model.max_length is not None:
+        length, overlap = model.max_length, 0
+    else:
+        length, overlap = WINDOW + model.context - 1, model.context - 1
+    sampler = Sampler(
+        tokens=tokens, batch_size=1, length=length, overlap=overlap, seed=run.config.seed
+    )
+    if config.batch_size == "all":
+        rows = sampler.pieces
+    else:
+        mean_length = tokens.predictions / sampler.pieces
+        rows = config.batch_size or max(1, round(config.batch_tokens / mean_length))
+    return Sampler(
+        tokens=tokens, batch_size=rows, length=length, overlap=overlap, seed=run.config.seed
+    )
+
+
+def make_plan(run: Run, trainer: Trainer) -> Plan:
+    """Steps and evaluations for the budget; minutes are turned into steps by a short trial."""
+    plan = _plan_for_budget(run, trainer)
+    every = run.config.train.eval_every
+    return plan if every is None else Plan(steps=plan.steps, eval_every=every)
+
+
+def _plan_for_budget(run: Run, trainer: Trainer) -> Plan:
+    config: TrainConfig = run.config.train
+    validation = run.split("val")
+    spans = evaluation_spans(trainer.model, validation)
+    steps = budget_steps(config, trainer.sampler)
+    if steps is not None:
+        step_positions = trainer.sampler.batch(0).tokens_BT.numel()
+        return plan_steps(steps, step_positions, float(spans.length_S.sum()))
+    assert config.minutes is not None
+    trial = Trainer(
+        copy.deepcopy(trainer.model),
+        trainer.sampler,
+        config,
+        objective=trainer.objective,
+        position=Position(plan=Plan(steps=1_000_000, eval_every=1)),
+        device=trainer.device,
+    )
+    step_seconds = measure(trial.step, seconds=min(1.0, config.minutes * 3))
+    batches = list(evaluation_batches(validation, spans[:: max(1, len(spans) // 2000)]))
+    positions = sum(batch.tokens_BT.numel() for _, batch in batches)
+
+    def evaluate_some() -> None:
+        with torch.inference_mode():
+            for _, batch in batches:
+                there = batch.to(trial.device)
+                token_losses(trial.model(there.tokens_BT)[0], there.targets_BT)
+
+    eval_seconds = measure(evaluate_some, seconds=0.0, least=1)
+    eval_seconds *= float(spans.length_S.sum()) / positions
+    return plan_minutes(config.minutes, step_seconds, eval_seconds)
+
+
+def _final_scores(run: Run, trained_seconds: float, report: Report) -> dict[SplitName, Score]:
+    """Validation always; training too, unless that would take longer than the training did."""
+    began = time.perf_counter()
+    scores: dict[SplitName, Score] = {"val": run.score("val", progress=_tell(report))}
+    taken = time.perf_counter() - began
+    expected = taken * run.split("train").predictions / run.split("val").predictions
+    if expected > max(30.0, trained_seconds):
+        text = f"the training split would take {expected / 60:.0f} minutes: moreish eval {run.path}"
+        report(Note(text=text))
+        return scores
+    return {"train": run.score("train", progress=_tell(report)), **scores}
+
+
+def _tell(report: Report) -> Callable[[str, float], None]:
+    return lambda split, share: report(Working(what=f"evaluating {split}", share=share))
+
+
+def _started(run: Run, model: Model, position: Position, device: torch.device) -> Started:
+    return Started(
+        path=str(run.path),
+        data=run.record["data"],
+        config=run.record["config"],
+        parameters=model.parameter_count(),
+        steps=position.plan.steps,
+        from_step=position.step,
+        device=str(device),
+    )
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[Callable[[], bool]]:
+    """While open, the first Ctrl-C (or SIGTERM) only raises a flag; the second interrupts."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set  # signals belong to the main thread
+        return
+
+    def ask(number: int, frame: Any) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Log:
+    """Writes metrics.jsonl and samples.txt, and passes every event on."""
+
+    def __init__(self, run: Run, trainer: Trainer, report: Report, *, resuming: bool) -> None:
+        self.run, self.trainer, self.report = run, trainer, report
+        self.path = run.path / "metrics.jsonl"
+        self.every = max(1, trainer.position.plan.eval_every // LOGGED)
+        if resuming:  # what was logged after the checkpoint will be logged again
+            lines = [json.loads(line) for line in self.path.read_text("utf-8").splitlines()]
+            kept = [line for line in lines if line["step"] <= trainer.position.step]
+            self.path.write_text("".join(json.dumps(line) + "\n" for line in kept), "utf-8")
+
+    def __call__(self, event: Event) -> None:
+        self.report(event)
+        if isinstance(event, Step) and event.step % self.every == 0:
+            self._write(
+                step=event.step,
+                tokens=event.tokens,
+                seconds=round(event.seconds, 3),
+                loss=event.loss,
+                lr=event.lr,
+                gradient_norm=event.gradient_norm,
+            )
+        elif isinstance(event, Evaluated):
+            self._write(step=event.step, val=event.score.as_json(), best=event.best)
+            number = event.step // self.trainer.position.plan.eval_every
+            if number & (number - 1) == 0:  # after 1, 2, 4, 8 … evaluations
+                self._sample(event.step)
+
+    def _sample(self, step: int) -> None:
+        """Let the model as it is now write something."""
+        items = self.run.kind == "lines"
+        writer = self.run.writer(
+            prompt="",
+            sampling=Sampling(),
+            max_tokens=None if items else 120,
+            model=self.trainer.model,
+        )
+        texts = list(writer.texts(6 if items else 1, lambda ids: True))
+        self._write(step=step, samples=texts)
+        with (self.run.path / "samples.txt").open("a", encoding="utf-8") as file:
+            file.write(f"--- after {step} steps ---\n" + "\n".join(texts) + "\n\n")
+        self.report(Sampled(step=step, texts=texts))
+
+    def _write(self, **entry: Any) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+
