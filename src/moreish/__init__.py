@@ -1,11 +1,11 @@
 """Moreish makes more of whatever text you feed it.
 
-    import moreish
+import moreish
 
-    run = moreish.train("names", model="mlp", steps=2000)
-    run.sample(10)
-    run.evaluate()["val"].loss
-    run = moreish.load("runs/names-mlp")
+run = moreish.train("names", model="mlp", steps=2000)
+run.sample(10)
+run.evaluate()["val"].loss
+run = moreish.load("runs/names-mlp")
 """
 
 from importlib import import_module

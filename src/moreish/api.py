@@ -95,5 +95,3 @@ def _shown() -> Report:
     from moreish.console import TrainingView
 
     return TrainingView()
-
-

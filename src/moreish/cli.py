@@ -51,7 +51,9 @@ def train(
     tokenizer: Annotated[str | None, typer.Option(help="char or byte.  [char]")] = None,
     encoding: Annotated[str | None, typer.Option(help="Of the source.  [utf-8]")] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder.  [a new one in runs/]")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run at --out.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the run at --out.")
+    ] = False,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="A.B=VALUE", help="Any setting, e.g. train.lr=0.001."),
@@ -120,8 +122,12 @@ def sample(
     n: Annotated[
         int | None, typer.Option("-n", help="How many.  [10 items, or 1 running text]")
     ] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="The most tokens to draw for each.")] = None,
-    temperature: Annotated[float, typer.Option(help="0: always the likeliest; 1: as learned.")] = 1.0,
+    max_tokens: Annotated[
+        int | None, typer.Option(help="The most tokens to draw for each.")
+    ] = None,
+    temperature: Annotated[
+        float, typer.Option(help="0: always the likeliest; 1: as learned.")
+    ] = 1.0,
     top_k: Annotated[int | None, typer.Option(help="Draw from the k likeliest only.")] = None,
     top_p: Annotated[float | None, typer.Option(help="… or from the likeliest share p.")] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same output.")] = 0,
@@ -167,12 +173,16 @@ def sample(
 @app.command(name="eval")
 def evaluate(
     path: RunPath,
-    test: Annotated[bool, typer.Option("--test", help="The test split too; that is counted.")] = False,
+    test: Annotated[
+        bool, typer.Option("--test", help="The test split too; that is counted.")
+    ] = False,
     text: Annotated[
-        str | None, typer.Option(help="Instead: how likely this text is, letter by letter; - reads it.")
+        str | None,
+        typer.Option(help="Instead: how likely this text is, letter by letter; - reads it."),
     ] = None,
     stride: Annotated[
-        int | None, typer.Option(help="Overlap windows of running text: each scores this many tokens.")
+        int | None,
+        typer.Option(help="Overlap windows of running text: each scores this many tokens."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -199,7 +209,7 @@ def evaluate(
         splits = {name: score.as_json() for name, score in scores.items()}
         print_json({"run": str(run.path), "splits": splits, "test_evaluations": count})
         return
-    console().print(score_table(dict(scores)))
+    console().print(score_table(scores))
     if test:
         times = "once" if count == 1 else f"{count} times"
         console().print(f"\n[dim]The test split of this run has been evaluated {times}.[/dim]")

@@ -42,7 +42,7 @@ class TrainConfig(Settings):
     lr: float = Field(1e-3, gt=0)
     warmup: float = Field(0.02, ge=0, lt=1)
     """Share of the training in which the rate rises from zero."""
-    decay: Literal["cosine", "linear", "constant"] = "cosine"
+    decay: Literal["cosine", "linear", "constant"] = "linear"
     final_lr: float = Field(0.0, ge=0, le=1)
     """The rate at the end, as a share of `lr`."""
     momentum: float = Field(0.0, ge=0, lt=1)

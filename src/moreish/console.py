@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
@@ -9,11 +10,12 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from moreish.data.split import SplitName
 from moreish.evaluate.metrics import Score
 from moreish.evaluate.surprisal import TokenSurprisal
 from moreish.train.events import Evaluated, Event, Note, Sampled, Started, Step, Working
 
-SPLIT_TITLES = {"train": "training", "val": "validation", "test": "test"}
+SPLIT_TITLES: dict[SplitName, str] = {"train": "training", "val": "validation", "test": "test"}
 
 PLAIN_LINES = 12
 """Progress lines of a training where there is no terminal to draw a bar on."""
@@ -49,7 +51,7 @@ class TrainingView:
             case Working():
                 self._working(event)
             case Note():
-                self.out.print(f"[dim]{event.text}[/dim]")
+                self.out.print(Text(event.text, style="dim"))
 
     def close(self) -> None:
         """Take the bar away."""
@@ -188,7 +190,7 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def score_table(scores: dict[str, Score]) -> Table:
+def score_table(scores: Mapping[SplitName, Score]) -> Table:
     """Exact losses, a row for each split."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("")

@@ -1,7 +1,6 @@
 """The run folder: everything that a training leaves behind, and everything that reads it."""
 
 import json
-import math
 import os
 import platform
 import shutil
@@ -331,7 +330,7 @@ class Run:
         test: bool = False,
         stride: int | None = None,
         progress: Callable[[str, float], None] | None = None,
-    ) -> dict[str, Score]:
+    ) -> dict[SplitName, Score]:
         """Exact losses on the training and validation splits, and on the test split if asked.
 
         Args:
@@ -362,11 +361,10 @@ class Run:
         return score(losses, tokens, self.tokenizer)
 
     @property
-    def scores(self) -> dict[str, Score]:
+    def scores(self) -> dict[SplitName, Score]:
         """The losses that the training ended with, from run.json; empty before its end."""
         return {
-            name: Score(**{key: math.nan if v is None else v for key, v in saved.items()})
-            for name, saved in self.record.get("splits", {}).items()
+            name: Score.from_json(saved) for name, saved in self.record.get("splits", {}).items()
         }
 
     def surprisal(self, text: str) -> list[TokenSurprisal]:

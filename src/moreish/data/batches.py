@@ -1,15 +1,18 @@
 """Training batches: a pure function of (seed, step, rank, world size), with no loader state."""
 
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+import math
+from functools import cached_property
 
 import numpy as np
 
 from moreish.data.tokens import Batch, Spans, Tokens
 from moreish.tokenizers.base import Ids
 
+BUCKET = 32
+"""Batches whose items are sorted by length together, so that rows of a batch need little padding.
+The order of the batches stays random."""
 
-@dataclass(frozen=True, kw_only=True)
+
 class Sampler:
     """Cuts the training tokens into pieces and deals them out, every piece once an epoch.
 
@@ -17,39 +20,61 @@ class Sampler:
     of `length`, and the cuts lie elsewhere in every epoch.
     """
 
-    tokens: Tokens
-    batch_size: int
-    length: int
-    overlap: int
-    seed: int
+    def __init__(
+        self, tokens: Tokens, *, batch_size: int, length: int, overlap: int, seed: int
+    ) -> None:
+        """
+        Args:
+            batch_size: pieces in a step; the last step of an epoch gets what is left.
+            length, overlap: as in `Tokens.spans`.
+        """
+        self.tokens = tokens
+        self.batch_size = batch_size
+        self.length = length
+        self.overlap = overlap
+        self.seed = seed
+        self._dealt: tuple[int, Ids, Ids, int] | None = None  # the latest epoch, kept
 
-    @property
+    @cached_property
     def pieces(self) -> int:
         """How many pieces an epoch deals out."""
         return len(self._items) if self.tokens.items else self._windows
 
     @property
-    def steps_per_epoch(self) -> float:
-        return self.pieces / self.batch_size
+    def steps_per_epoch(self) -> int:
+        return math.ceil(self.pieces / self.batch_size)
 
     def batch(self, step: int, rank: int = 0, world_size: int = 1) -> Batch:
         """The rows that process `rank` of `world_size` trains on at `step`.
 
         The rows of all ranks together are the same whatever the world size.
         """
-        places = np.arange(rank, self.batch_size, world_size) + step * self.batch_size
-        return self.tokens.gather(self._pieces_at(places))
+        epoch, number = divmod(step, self.steps_per_epoch)
+        pieces, order, shift = self._deal(epoch)
+        first = int(order[number]) * self.batch_size
+        chosen = pieces[first : first + self.batch_size][rank::world_size]
+        spans = self._items[chosen] if self.tokens.items else self._cut(chosen, shift)
+        return self.tokens.gather(spans)
 
-    def _pieces_at(self, places: Ids) -> Spans:
-        """The pieces that come at `places`, counted from the start of the training."""
-        epochs, within = places // self.pieces, places % self.pieces
-        starts, lengths, skips = (np.empty(len(places), dtype=np.int64) for _ in range(3))
-        for epoch in np.unique(epochs):
-            mine = epochs == epoch
-            chosen = _permutation(self.seed, int(epoch), self.pieces)[within[mine]]
-            spans = self._items[chosen] if self.tokens.items else self._cut(int(epoch), chosen)
-            starts[mine], lengths[mine], skips[mine] = spans.start_S, spans.length_S, spans.skip_S
-        return Spans(start_S=starts, length_S=lengths, skip_S=skips)
+    def _deal(self, epoch: int) -> tuple[Ids, Ids, int]:
+        """An epoch's pieces, the order of its batches, and how far the cuts of a text are shifted.
+
+        Pieces are in random order, but items of like length are brought together.
+        """
+        if self._dealt is None or self._dealt[0] != epoch:
+            random = np.random.default_rng((self.seed, epoch))
+            pieces = random.permutation(self.pieces)
+            if self.tokens.items:
+                bucket = np.arange(self.pieces) // (BUCKET * self.batch_size)
+                pieces = pieces[np.lexsort((self._items.length_S[pieces], bucket))]
+            order = random.permutation(self.steps_per_epoch)
+            self._dealt = (
+                epoch,
+                pieces,
+                order,
+                0 if self.tokens.items else int(random.integers(self._slack + 1)),
+            )
+        return self._dealt[1:]
 
     @cached_property
     def _items(self) -> Spans:
@@ -64,10 +89,12 @@ class Sampler:
         """One window fewer than would fit leaves room to shift all of them by up to a window."""
         return max(1, (self.tokens.predictions - self.overlap) // self._step - 1)
 
-    def _cut(self, epoch: int, chosen: Ids) -> Spans:
-        covered = self._windows * self._step + self.overlap
-        slack = self.tokens.predictions - covered
-        shift = int(np.random.default_rng((self.seed, epoch, 1)).integers(slack + 1))
+    @property
+    def _slack(self) -> int:
+        """Tokens of running text that the windows of an epoch leave over."""
+        return self.tokens.predictions - self._windows * self._step - self.overlap
+
+    def _cut(self, chosen: Ids, shift: int) -> Spans:
         start = chosen * self._step + shift
         return Spans(
             start_S=start,
@@ -75,9 +102,3 @@ class Sampler:
             # At the very start of the text there is no earlier context, so all of it is scored.
             skip_S=np.where(start > 0, self.overlap, 0),
         )
-
-
-@lru_cache(maxsize=2)
-def _permutation(seed: int, epoch: int, pieces: int) -> Ids:
-    return np.random.default_rng((seed, epoch, 0)).permutation(pieces)
-

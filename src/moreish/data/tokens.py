@@ -140,9 +140,7 @@ def encode_corpus(
         (document,) = corpus.documents
         ids = tokenizer.encode(document)
     bounds = text_bounds(len(ids), rule)
-    return {
-        name: Tokens(ids[part].astype(smallest), items=False) for name, part in bounds.items()
-    }
+    return {name: Tokens(ids[part].astype(smallest), items=False) for name, part in bounds.items()}
 
 
 def _stream(documents: list[str], tokenizer: Tokenizer) -> Ids:

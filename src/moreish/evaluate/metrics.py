@@ -4,8 +4,9 @@ B batch, T time, U units.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from moreish.models.base import Model
 from moreish.tokenizers.base import Tokenizer
 
 BATCH_POSITIONS = 16_384
-"""Positions (padding included) that one forward pass evaluates. The result does not depend on it."""
+"""Positions that one forward pass evaluates; the result does not depend on it."""
 
 WINDOW = 512
 """Positions a pass scores where the model itself sets no limit."""
@@ -42,6 +43,12 @@ class Score:
     def as_json(self) -> dict[str, float | int | None]:
         """JSON has no infinity and no NaN: they become null."""
         return {key: value if math.isfinite(value) else None for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Back from `as_json`; a null is NaN."""
+        known: dict[str, Any] = {k: math.nan if v is None else v for k, v in data.items()}
+        return cls(**known)
 
 
 def evaluation_spans(model: Model, tokens: Tokens, stride: int | None = None) -> Spans:

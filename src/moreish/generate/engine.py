@@ -12,6 +12,7 @@ from moreish.generate.sampling import Sampling, draw, probabilities, uniforms
 from moreish.models.base import Model
 from moreish.tokenizers.base import Ids
 
+
 @torch.inference_mode()
 def generate(
     model: Model,

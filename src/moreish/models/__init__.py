@@ -34,7 +34,9 @@ def model_config(settings: Mapping[str, Any]) -> ModelConfig:
 
 def build_model(config: ModelConfig, vocab_size: int) -> Model:
     """A freshly initialised model."""
-    return model_class(config.name)(config, vocab_size)
+    construct: Any = model_class(config.name)  # registered models take these two, by contract
+    model: Model = construct(config, vocab_size)
+    return model
 
 
 __all__ = [

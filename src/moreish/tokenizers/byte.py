@@ -57,5 +57,5 @@ class ByteTokenizer(Tokenizer):
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
         if not isinstance(data.get("boundary"), bool):
-            raise MoreishError("the tokenizer file is damaged: it does not say if it has a boundary")
+            raise MoreishError("the tokenizer file is damaged: it names no boundary, yes or no")
         return cls(boundary=data["boundary"])

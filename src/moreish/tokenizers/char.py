@@ -78,8 +78,11 @@ class CharTokenizer(Tokenizer):
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
         characters, boundary = data.get("characters"), data.get("boundary")
-        valid = isinstance(characters, str) and isinstance(boundary, bool)
-        if not valid or sorted(set(characters)) != list(characters):
+        if (
+            not isinstance(characters, str)
+            or not isinstance(boundary, bool)
+            or sorted(set(characters)) != list(characters)
+        ):
             raise MoreishError("the tokenizer file is damaged: its characters are not in order")
         return cls(characters, boundary=boundary)
 

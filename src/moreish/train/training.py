@@ -207,17 +207,14 @@ def make_sampler(run: Run, model: Model) -> Sampler:
         length, overlap = model.max_length, 0
     else:
         length, overlap = WINDOW + model.context - 1, model.context - 1
-    sampler = Sampler(
-        tokens=tokens, batch_size=1, length=length, overlap=overlap, seed=run.config.seed
-    )
+    seed = run.config.seed
+    pieces = Sampler(tokens, batch_size=1, length=length, overlap=overlap, seed=seed).pieces
     if config.batch_size == "all":
-        rows = sampler.pieces
+        rows = pieces
     else:
-        mean_length = tokens.predictions / sampler.pieces
+        mean_length = tokens.predictions / pieces
         rows = config.batch_size or max(1, round(config.batch_tokens / mean_length))
-    return Sampler(
-        tokens=tokens, batch_size=rows, length=length, overlap=overlap, seed=run.config.seed
-    )
+    return Sampler(tokens, batch_size=min(rows, pieces), length=length, overlap=overlap, seed=seed)
 
 
 def make_plan(run: Run, trainer: Trainer) -> Plan:
@@ -356,4 +353,3 @@ class Log:
     def _write(self, **entry: Any) -> None:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry, ensure_ascii=False) + "\n")
-

@@ -1,0 +1,146 @@
+"""Shared by all tests: shapes are checked, data are found, and the command line is at hand."""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# Checks the jaxtyping shapes of every function of the package with beartype; it must come before
+# the package is imported.
+from jaxtyping import install_import_hook
+
+install_import_hook("moreish", "beartype.beartype")
+
+# isort: split
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+from moreish.data import catalog  # noqa: E402
+from moreish.data.text import Corpus  # noqa: E402
+from moreish.data.tokens import Tokens, encode_corpus  # noqa: E402
+from moreish.run import Run  # noqa: E402
+from moreish.tokenizers.char import CharTokenizer  # noqa: E402
+
+ROOT = Path(__file__).parent.parent
+BESIDE = ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _data_and_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Lecture data from a folder that the environment names, else beside the project if there."""
+    if catalog.FOLDER_VARIABLE not in os.environ and BESIDE.is_dir():
+        os.environ[catalog.FOLDER_VARIABLE] = str(BESIDE)
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
+def lecture_text(name: str) -> str:
+    """A text of the lectures; the test is skipped where it is not at hand."""
+    entry = catalog.find(name)
+    if not catalog.is_here(entry):
+        pytest.skip(f"{entry.file_name} is not here: name its folder with MOREISH_DATA")
+    return catalog.load(name)
+
+
+@pytest.fixture(scope="session")
+def lecture_names() -> list[str]:
+    return lecture_text("names-lecture").split("\n")
+
+
+@pytest.fixture(scope="session")
+def shakespeare() -> str:
+    return lecture_text("shakespeare")
+
+
+def item_tokens(items: list[str]) -> tuple[CharTokenizer, Tokens]:
+    """Items as one split, all of them."""
+    tokenizer = CharTokenizer.build(items, boundary=True)
+    ids = [0]
+    for item in items:
+        ids += [*tokenizer.encode(item), 0]
+    return tokenizer, Tokens(np.array(ids, dtype=np.uint8), items=True)
+
+
+def split_tokens(items: list[str], rule: str) -> tuple[CharTokenizer, dict[str, Tokens]]:
+    """Items as the splits of a rule."""
+    corpus = Corpus(name="x", kind="lines", documents=items)
+    tokenizer = CharTokenizer.build(items, boundary=True)
+    return tokenizer, encode_corpus(corpus, tokenizer, rule, 42)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command printed and how it ended."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Moreish = Callable[..., Result]
+
+
+@pytest.fixture
+def moreish(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Moreish:
+    """Runs a command line in this process, in an empty folder."""
+    from moreish.cli import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["moreish", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return Result(int(ended.value.code or 0), out, err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of a small list of names, for tests that only read it."""
+    from moreish import api
+    from moreish.train.events import silent
+
+    folder = tmp_path_factory.mktemp("small")
+    names = catalog.load("names").split("\n")[:400]
+    source = folder / "names.txt"
+    source.write_text("\n".join(names), encoding="utf-8")
+    settings = {"model": {"layers": 1, "heads": 2, "width": 16}}
+    return api.train(source, steps=60, out=folder / "run", settings=settings, report=silent)
+
+
+@pytest.fixture(scope="session")
+def text_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of running text, for tests that only read it."""
+    from moreish import api
+    from moreish.train.events import silent
+
+    folder = tmp_path_factory.mktemp("text")
+    source = folder / "story.txt"
+    source.write_text(STORY * 20, encoding="utf-8")
+    settings = {"model": {"layers": 1, "heads": 2, "width": 16}}
+    return api.train(source, steps=60, out=folder / "run", settings=settings, report=silent)
+
+
+STORY = """The miller had three sons, a mill, an ass and a cat.
+
+The sons ground the corn, the ass carried it away, and the cat caught the mice.
+When the miller died, the eldest took the mill, the second took the ass,
+and nothing was left for the youngest but the cat.
+
+"What shall I do with a cat?" he said. "I could have gloves made of its fur."
+"Listen," said the cat, who had understood all of it; "have boots made for me instead,
+so that I can go out among people, and you shall soon be helped."
+
+"""

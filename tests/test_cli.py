@@ -1,0 +1,227 @@
+"""The verbs, as people and as programs use them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT, STORY, Moreish
+from moreish.run import Run
+
+TINY = ("--set", "model.layers=1", "--set", "model.heads=2", "--set", "model.width=16")
+
+
+def test_train_says_what_it_understood_and_what_to_do_next(
+    moreish: Moreish, tmp_path: Path
+) -> None:
+    Path("pets.txt").write_text("cat\ndog\nrat\nhen\ncow\ncat\n" * 3 + "newt\n")
+    result = moreish("train", "pets.txt", "--steps", 20, *TINY)
+    assert result.status == 0
+    for part in (
+        "pets: 19 lines (6 distinct), 3 to 4 characters",
+        "it looks like a list, one item a line (if not: --as text)",
+        "copies of one line kept together",
+        "and the boundary: acdeghnortw",
+        "20 steps on cpu, seed 0",
+        "runs/pets-gpt",
+        "step 20 of 20",
+        "after 20 steps",
+        "training",
+        "validation",
+        "moreish sample runs/pets-gpt",
+    ):
+        assert part in result.out
+    assert result.err == ""
+    again = moreish("train", "pets.txt", "--steps", 2, *TINY)
+    assert "runs/pets-gpt-2" in again.out
+
+
+def test_json_is_one_object_and_nothing_else(moreish: Moreish) -> None:
+    result = moreish("train", "names", "--model", "mlp", "--steps", 5, "--out", "r", "--json")
+    assert set(result.json) >= {"run", "splits", "seconds", "tokens_per_second"}
+    assert result.json["run"] == "r"
+    assert set(result.json["splits"]) == {"train", "val"}
+    evaluated = moreish("eval", "r", "--test", "--json").json
+    assert set(evaluated["splits"]) == {"train", "val", "test"}
+    for split in evaluated["splits"].values():
+        assert set(split) >= {"loss", "stderr", "bits_per_char", "bits_per_byte", "tokens"}
+    assert evaluated["splits"]["val"] == pytest.approx(result.json["splits"]["val"])
+    assert evaluated["test_evaluations"] == 1
+    samples = moreish("sample", "r", "-n", 3, "--json").json["samples"]
+    assert len(samples) == 3
+    assert all(isinstance(text, str) for text in samples)
+    assert moreish("sample", "r", "-n", 3).out.splitlines() == samples
+    letters = moreish("eval", "r", "--text", "andrej", "--json").json
+    assert [t["token"] for t in letters["tokens"]] == [*"andrej", "·"]
+    assert letters["nats"] == pytest.approx(sum(t["nats"] for t in letters["tokens"]))
+    names = [entry["name"] for entry in moreish("data", "list", "--json").json["data"]]
+    assert names == ["names", "names-lecture", "shakespeare"]
+    assert moreish("data", "show", "names", "--json").json["licence"].startswith("public domain")
+    assert moreish("data", "get", "names", "--json").json["characters"] > 200_000
+
+
+def test_eval_prints_tables(moreish: Moreish, small_run: Run) -> None:
+    out = moreish("eval", small_run.path).out
+    for part in ("loss (nats/token)", "bits/char", "bits/byte", "perplexity", "validation", "±"):
+        assert part in out
+    assert "test" not in out
+    letters = moreish("eval", small_run.path, "--text", "emma").out
+    assert "log-likelihood -" in letters
+    assert "nats per token" in letters
+
+
+def test_eval_reads_standard_input(
+    moreish: Moreish, small_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import io
+
+    monkeypatch.setattr("sys.stdin", io.StringIO("emma\nava\n"))
+    out = moreish("eval", small_run.path, "--text", "-").out
+    assert "emma" in out
+    assert "ava" in out
+
+
+def test_running_text_streams(moreish: Moreish, text_run: Run) -> None:
+    result = moreish(
+        "sample", text_run.path, "--prompt", "The cat", "--max-tokens", 50, "--seed", 4
+    )
+    assert result.out.startswith("The cat")
+    assert len(result.out) == len("The cat") + 50 + 1
+    several = moreish("sample", text_run.path, "-n", 2, "--max-tokens", 20).out
+    assert several.count("---") == 1
+
+
+def test_top_k_above_the_vocabulary_is_harmless(moreish: Moreish, small_run: Run) -> None:
+    everything = moreish("sample", small_run.path)
+    assert moreish("sample", small_run.path, "--top-k", 10_000).out == everything.out
+    assert moreish("sample", small_run.path, "--temperature", 0).status == 0
+
+
+def test_flags_win_over_the_recipe(moreish: Moreish) -> None:
+    Path("recipe.toml").write_text(
+        'seed = 3\n[data]\nsource = "names"\n[model]\nname = "mlp"\nhidden = 8\ncontext = 2\n'
+        "[train]\nsteps = 3\n"
+    )
+    result = moreish("train", "--config", "recipe.toml", "--context", 4, "--out", "r", "--json")
+    config = Run.open("r").config
+    assert result.status == 0
+    assert (config.model.name, config.model.context, config.model.hidden) == ("mlp", 4, 8)
+    assert (config.train.steps, config.seed) == (3, 3)
+
+
+def test_lines_longer_than_the_context_are_said(moreish: Moreish) -> None:
+    Path("l.txt").write_text("\n".join(f"a long line number {i}" for i in range(30)))
+    result = moreish("train", "l.txt", "--context", 8, "--steps", 3, *TINY)
+    assert "lines longer than 7 characters are learned in pieces" in result.out
+
+
+def test_catalog_verbs(moreish: Moreish) -> None:
+    assert "names" in moreish("data", "list").out
+    shown = moreish("data", "show", "shakespeare").out
+    assert "public domain" in shown
+    assert "86c4e6aa" in shown
+    assert "inside the package" in moreish("data", "get", "names").out
+
+
+def shell(*arguments: str, cwd: Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "moreish", *arguments],
+        cwd=cwd,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.argv = ['moreish', '--help']\n"
+        "from moreish.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print([m for m in ('torch', 'numpy', 'safetensors') if m in sys.modules])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+    for verb in ("train", "sample", "eval", "data"):
+        assert verb in done.stdout
+
+
+def test_the_module_is_a_command_and_errors_are_one_line(tmp_path: Path) -> None:
+    done = shell("train", "nothing.txt", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("moreish: no file, folder or built-in data set 'nothing.txt'")
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_control_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
+    import signal
+    import time
+
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "moreish",
+            "train",
+            "names",
+            "--steps",
+            "100000",
+            "--out",
+            "r",
+            *TINY,
+        ],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    log = tmp_path / "r" / "metrics.jsonl"
+    deadline = time.monotonic() + 60
+    while not log.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Go on with: moreish train --resume r" in out
+    assert err == ""
+    assert json.loads((tmp_path / "r" / "run.json").read_text())["status"] == "interrupted"
+    assert len(shell("sample", "r", "-n", "2", cwd=tmp_path).stdout.splitlines()) == 2
+
+
+def test_a_closed_pipe_is_no_traceback(text_run: Run, tmp_path: Path) -> None:
+    command = f"{sys.executable} -m moreish sample {text_run.path} --max-tokens 3000 | head -c 20"
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path, timeout=120
+    )
+    assert len(done.stdout) == 20
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "configs").glob("*.toml")), ids=lambda p: p.stem)
+def test_recipes_run(moreish: Moreish, recipe: Path, tmp_path: Path) -> None:
+    """Every recipe, cut short; those on lecture data are run where the data are."""
+    text = recipe.read_text()
+    if "names-lecture" in text or "shakespeare" in text:
+        from conftest import lecture_text
+
+        lecture_text("shakespeare" if "shakespeare" in text else "names-lecture")
+    result = moreish("train", "--config", recipe, "--steps", 2, "--out", "r", "--json")
+    assert result.status == 0, result.err
+    assert result.json["splits"]["val"]["loss"] < 6
+
+
+def test_stories_are_found(moreish: Moreish) -> None:
+    """A folder of texts, from the command line to a sample, with nothing but defaults."""
+    Path("tales").mkdir()
+    for i in range(2):
+        Path(f"tales/{i}.txt").write_text(STORY * 4)
+    assert moreish("train", "tales", "--model", "ngram").status == 0
+    assert moreish("sample", "runs/tales-ngram", "--max-tokens", 20).status == 0

@@ -1,0 +1,73 @@
+"""The structure: imports only point upstream."""
+
+import ast
+from pathlib import Path
+
+import moreish
+
+PACKAGE = Path(moreish.__file__).parent
+
+ORDER = [
+    "errors",
+    "files",
+    "settings",
+    "tokenizers",
+    "data",
+    "models",
+    "config",
+    "evaluate",
+    "generate",
+    "run",
+    "train",
+    "console",
+    "api",
+    "cli",
+]
+"""Each may import those before it, and itself."""
+
+
+def module_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    """First names below `moreish` that a file imports, wherever in the file it does."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module]
+            if node.module == "moreish":
+                names = [f"moreish.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        found |= {name.split(".")[1] for name in names if name.startswith("moreish.")}
+    return found
+
+
+def test_imports_point_upstream() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        module = module_of(path)
+        if module in ("__init__", "__main__"):
+            continue
+        assert module in ORDER, f"say in tests/test_imports.py where {module} belongs"
+        allowed = set(ORDER[: ORDER.index(module) + 1])
+        assert imports(path) <= allowed, f"{path} looks downstream"
+
+
+def test_nothing_unpickles() -> None:
+    """No path of the package may run code out of data."""
+    banned = ("pickle", "torch.load(", "allow_pickle=True", "marshal", "shelve", "yaml")
+    for path in PACKAGE.rglob("*.py"):
+        text = path.read_text()
+        assert not [word for word in banned if word in text], path
+
+
+def test_models_fit_on_a_screen_or_three() -> None:
+    for path in (PACKAGE / "models").glob("*.py"):
+        assert len(path.read_text().splitlines()) <= 250, path
+
+
+def test_public_names_exist() -> None:
+    for name in moreish.__all__:
+        assert getattr(moreish, name)

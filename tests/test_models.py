@@ -1,0 +1,227 @@
+"""The contract of every registered model, and what is particular to each."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from conftest import item_tokens
+from moreish.data.tokens import Tokens
+from moreish.errors import MoreishError
+from moreish.evaluate.loss import mean_loss
+from moreish.models import REGISTRY, CountedModel, Model, build_model, model_class, model_config
+from moreish.models.gpt import GPT, Attention, GPTConfig
+from moreish.train.objective import next_token
+
+NAMES = sorted(REGISTRY)
+VOCABULARY = 7
+SMALL = {
+    "ngram": [{"order": 1}, {"order": 2}, {"order": 4}],
+    "mlp": [{"context": 1}, {"context": 5, "embedding": 4, "hidden": 8}],
+    "gpt": [
+        {"layers": 2, "heads": 2, "width": 8, "context": 16},
+        {"layers": 1, "heads": 1, "width": 8, "context": 16, "tied": True, "dropout": 0.5},
+    ],
+}
+CASES = [(name, settings) for name in NAMES for settings in SMALL.get(name, [{}])]
+each_model = pytest.mark.parametrize(("name", "settings"), CASES)
+
+
+def tokens_of(batch: int, length: int, seed: int = 0) -> Tensor:
+    return torch.randint(VOCABULARY, (batch, length), generator=torch.Generator().manual_seed(seed))
+
+
+def build(name: str, settings: dict[str, object], *, scrambled: bool = True) -> Model:
+    """A model whose every weight matters: those that start at zero are drawn too."""
+    config = model_config({"name": name, **settings})
+    torch.manual_seed(0)
+    model = build_model(config.for_data(None), VOCABULARY).eval()
+    if isinstance(model, CountedModel):
+        model.fit(Tokens(tokens_of(1, 400, seed=1)[0].numpy().astype("u1"), items=False))
+    elif scrambled:
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter) * 0.3)
+    return model
+
+
+@each_model
+@torch.inference_mode()
+def test_shuffling_the_future_leaves_the_past_bitwise_unchanged(name: str, settings: dict) -> None:
+    model = build(name, settings)
+    tokens = tokens_of(3, 16)
+    before, _ = model(tokens)
+    for place in (1, 7, 15):
+        other = torch.cat([tokens[:, :place], tokens[:, place:].flip(1).add(1) % VOCABULARY], 1)
+        after, _ = model(other)
+        assert torch.equal(before[:, :place], after[:, :place])
+        assert not torch.equal(before, after)
+
+
+@each_model
+@torch.inference_mode()
+def test_decoding_by_state_equals_the_full_forward_pass(name: str, settings: dict) -> None:
+    model = build(name, settings)
+    tokens = tokens_of(3, 16)
+    full, _ = model(tokens)
+    for cuts in ([1] * 16, [5, 1, 3, 7], [16]):
+        state, pieces = None, []
+        for piece in tokens.split(cuts, dim=1):
+            logits, state = model(piece, state)
+            pieces.append(logits)
+        torch.testing.assert_close(torch.cat(pieces, 1), full, atol=1e-5, rtol=0)
+
+
+@each_model
+def test_training_starts_at_the_uniform_loss(name: str, settings: dict) -> None:
+    model = build(name, settings, scrambled=False)
+    if isinstance(model, CountedModel):
+        pytest.skip("it is counted, so it has no start")
+    tokens = tokens_of(8, 16)
+    loss = mean_loss(model(tokens)[0], tokens.roll(-1, 1))
+    assert abs(loss.item() - math.log(VOCABULARY)) < 0.05
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "ngram"])
+@pytest.mark.parametrize("vocabulary", [27, 65, 1000])
+def test_models_of_default_size_start_at_the_uniform_loss_too(name: str, vocabulary: int) -> None:
+    for settings in [{}] + [{"tied": True}, {"tied": True, "width": 512}] * (name == "gpt"):
+        config = model_config({"name": name, **settings}).for_data(None)
+        model = build_model(config, vocabulary)
+        tokens = torch.randint(vocabulary, (4, 64))
+        loss = mean_loss(model(tokens)[0], tokens.roll(-1, 1))
+        assert abs(loss.item() - math.log(vocabulary)) < 0.05
+
+
+@each_model
+def test_it_learns(name: str, settings: dict) -> None:
+    """A cycle of tokens is predicted almost surely after a little training."""
+    tokens = Tokens(torch.arange(VOCABULARY).repeat(30).numpy().astype("u1"), items=False)
+    model = build(name, settings, scrambled=False)
+    batch = tokens.gather(tokens.spans(15))
+    if isinstance(model, CountedModel):
+        model.fit(tokens)
+    else:
+        model.train()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.03)
+        for _ in range(150):
+            optimizer.zero_grad()
+            next_token(model, batch).backward()
+            optimizer.step()
+    model.eval()
+    order_one = settings.get("order") == 1
+    assert next_token(model, batch).item() < (math.log(VOCABULARY) + 1e-3 if order_one else 0.1)
+
+
+@each_model
+def test_the_weights_make_the_model(name: str, settings: dict) -> None:
+    model = build(name, settings)
+    config = model_config({"name": name, **settings}).for_data(None)
+    torch.manual_seed(99)
+    again = build_model(config, VOCABULARY).eval()
+    again.load_state_dict(model.state_dict())
+    tokens = tokens_of(2, 9)
+    assert torch.equal(again(tokens)[0], model(tokens)[0])
+
+
+@each_model
+@torch.inference_mode()
+def test_it_goes_on_past_its_context(name: str, settings: dict) -> None:
+    model = build(name, settings)
+    state, tokens = None, tokens_of(2, 60)
+    for piece in tokens.split(1, dim=1):
+        logits, state = model(piece, state)
+        assert logits.shape == (2, 1, VOCABULARY)
+        assert not logits.isnan().any()
+
+
+@torch.inference_mode()
+def test_a_full_gpt_forgets_its_older_half() -> None:
+    model = build("gpt", {"layers": 2, "heads": 2, "width": 8, "context": 8})
+    tokens = tokens_of(2, 9)
+    _, state = model(tokens[:, :8])
+    late, _ = model(tokens[:, 8:], state)
+    fresh, _ = model(tokens[:, -4:])
+    torch.testing.assert_close(late[:, -1], fresh[:, -1])
+    with pytest.raises(ValueError, match="the context holds 8"):
+        model(tokens)
+
+
+def test_unknown_models_and_settings_name_the_nearest() -> None:
+    with pytest.raises(MoreishError, match="did you mean 'gpt'"):
+        model_class("gtp")
+    with pytest.raises(MoreishError, match=r"unknown setting model.widht: did you mean 'width'"):
+        model_config({"name": "gpt", "widht": 3})
+    with pytest.raises(MoreishError, match="does not divide into 3 heads"):
+        model_config({"name": "gpt", "heads": 3})
+
+
+def test_all_heads_batched_equal_one_head_at_a_time() -> None:
+    """Scaled dot-product attention written out as in Vaswani et al. 2017, head by head."""
+    config = GPTConfig(heads=4, width=32, context=16)
+    torch.manual_seed(3)
+    attention = Attention(config).eval()
+    x = torch.randn(2, 16, 32)
+    together, _ = attention(x, None)
+    q, k, v = attention.qkv(x).split(32, dim=-1)
+    future = torch.ones(16, 16).triu(1).bool()
+    heads = []
+    for h in range(4):
+        part = slice(8 * h, 8 * h + 8)
+        affinity = q[..., part] @ k[..., part].transpose(1, 2) / math.sqrt(8)
+        heads.append(affinity.masked_fill(future, -torch.inf).softmax(-1) @ v[..., part])
+    torch.testing.assert_close(together, attention.out(torch.cat(heads, -1)), atol=1e-5, rtol=0)
+
+
+def test_gpt2_shapes_have_gpt2s_parameter_count() -> None:
+    config = GPTConfig(layers=12, heads=12, width=768, context=1024, tied=True)
+    with torch.device("meta"):
+        model = GPT.__new__(GPT)
+        GPT.__init__(model, config, 50257)
+    assert model.parameter_count() == 124_439_808
+
+
+def test_items_do_not_see_each_other_in_an_ngram() -> None:
+    _, tokens = item_tokens(["ab", "ba", "ab"])
+    model = build_model(model_config({"name": "ngram", "order": 3, "add_k": 0}), 3)
+    model.fit(tokens)
+    start = torch.tensor([[0]])
+    torch.testing.assert_close(
+        F.softmax(model(start)[0][0, 0], -1), torch.tensor([0, 2 / 3, 1 / 3])
+    )
+    after_a, _ = model(torch.tensor([[0, 1]]))
+    torch.testing.assert_close(F.softmax(after_a[0, 1], -1), torch.tensor([0.0, 0.0, 1.0]))
+
+
+def test_an_ngram_equals_counting_by_hand() -> None:
+    """Against dictionaries, for orders 1 to 5, on every position of a text."""
+    ids = tokens_of(1, 300, seed=4)[0]
+    for order in range(1, 6):
+        for k in (0.0, 0.5):
+            config = model_config({"name": "ngram", "order": order, "add_k": k})
+            model = build_model(config, VOCABULARY)
+            model.fit(Tokens(ids.numpy().astype("u1"), items=False))
+            counts: dict[tuple[int, ...], list[int]] = {}
+            padded = [0] * (order - 2) + ids.tolist()
+            first = max(0, order - 2) + 1
+            for i in range(first, len(padded)):
+                context = tuple(padded[i - order + 1 : i])
+                counts.setdefault(context, [0] * VOCABULARY)[padded[i]] += 1
+            probe = tokens_of(1, 40, seed=5)
+            got = model(probe)[0][0].exp()
+            seen = [0] * (order - 2) + probe[0].tolist()
+            for place in range(40):
+                end = place + max(0, order - 2) + 1
+                row = counts.get(tuple(seen[end - order + 1 : end]), [0] * VOCABULARY)
+                total = sum(row) + k * VOCABULARY
+                want = [(c + k) / total if total else 1 / VOCABULARY for c in row]
+                torch.testing.assert_close(got[place], torch.tensor(want), atol=1e-6, rtol=0)
+
+
+def test_ngrams_too_long_for_their_integers_are_refused() -> None:
+    with pytest.raises(
+        MoreishError, match="order=14 is too long for a vocabulary of 27: at most 13"
+    ):
+        build_model(model_config({"name": "ngram", "order": 14}), 27)

@@ -1,0 +1,169 @@
+"""The run folder: whole, self-sufficient, and refused when it is not what it says."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from moreish import api
+from moreish.errors import MoreishError
+from moreish.run import Run
+from moreish.train.events import silent
+
+
+@pytest.fixture
+def copy(small_run: Run, tmp_path: Path) -> Path:
+    """A run to spoil."""
+    return Path(shutil.copytree(small_run.path, tmp_path / "copy"))
+
+
+def test_it_holds_what_the_design_says_and_no_pickle(small_run: Run) -> None:
+    found = {path.name for path in small_run.path.iterdir()}
+    assert {
+        "run.json",
+        "tokenizer.json",
+        "model.safetensors",
+        "metrics.jsonl",
+        "samples.txt",
+        "data",
+        "checkpoints",
+    } == found
+    kinds = {path.suffix for path in small_run.path.rglob("*") if path.is_file()}
+    assert kinds == {".json", ".safetensors", ".jsonl", ".txt", ".npy"}
+    record = json.loads((small_run.path / "run.json").read_text())
+    for key in ("config", "data", "tokenizer", "versions", "machine", "splits", "seconds"):
+        assert record[key]
+    assert set(record["data"]["sha256"]) == {"train", "val", "test"}
+
+
+def test_it_works_without_the_source_text(tmp_path: Path) -> None:
+    source = tmp_path / "list.txt"
+    source.write_text("\n".join(f"word{i}" for i in range(50)))
+    run = api.train(source, model="ngram", out=tmp_path / "run", report=silent)
+    source.unlink()
+    moved = shutil.move(run.path, tmp_path / "elsewhere")
+    again = api.load(moved)
+    assert len(again.sample(3)) == 3
+    assert again.evaluate()["val"].loss == pytest.approx(again.scores["val"].loss)
+    assert again.sample(3, new_only=True)
+
+
+def test_the_recorded_losses_are_the_evaluated_ones(small_run: Run) -> None:
+    found = small_run.evaluate()
+    assert list(found) == ["train", "val"]
+    for name, score in found.items():
+        assert score.loss == pytest.approx(small_run.scores[name].loss, abs=1e-6)
+
+
+def test_the_test_split_is_counted(copy: Path) -> None:
+    assert list(Run.open(copy).evaluate(test=True)) == ["train", "val", "test"]
+    Run.open(copy).evaluate()
+    Run.open(copy).evaluate(test=True)
+    assert json.loads((copy / "run.json").read_text())["test_evaluations"] == 2
+
+
+def test_what_is_no_run_is_refused_and_its_neighbours_named(copy: Path) -> None:
+    with pytest.raises(MoreishError, match=rf"no run at .*; there are {re.escape(str(copy))}"):
+        Run.open(copy.parent / "cpoy")
+    with pytest.raises(MoreishError, match="has no run.json"):
+        Run.open(copy / "data")
+
+
+def spoil_json(path: Path) -> None:
+    (path / "run.json").write_text('{"format": 1')
+
+
+def spoil_record(path: Path) -> None:
+    (path / "run.json").write_text('{"format": 1}')
+
+
+def spoil_setting(path: Path) -> None:
+    record = json.loads((path / "run.json").read_text())
+    record["config"]["train"]["lr"] = "fast"
+    (path / "run.json").write_text(json.dumps(record))
+
+
+def spoil_tokenizer(path: Path) -> None:
+    (path / "tokenizer.json").write_text("{}")
+
+
+def swap_tokenizer(path: Path) -> None:
+    (path / "tokenizer.json").write_text('{"name": "char", "boundary": true, "characters": "ab"}')
+
+
+def cut_weights(path: Path) -> None:
+    raw = (path / "model.safetensors").read_bytes()
+    (path / "model.safetensors").write_bytes(raw[: len(raw) // 2])
+
+
+def lose_weight(path: Path) -> None:
+    weights = load_file(path / "model.safetensors")
+    weights.popitem()
+    save_file(weights, path / "model.safetensors")
+
+
+def no_weights(path: Path) -> None:
+    (path / "model.safetensors").unlink()
+
+
+def cut_data(path: Path) -> None:
+    raw = (path / "data" / "val.npy").read_bytes()
+    (path / "data" / "val.npy").write_bytes(raw[:200])
+
+
+def no_data(path: Path) -> None:
+    (path / "data" / "val.npy").unlink()
+
+
+def newer(path: Path) -> None:
+    record = json.loads((path / "run.json").read_text())
+    (path / "run.json").write_text(json.dumps({**record, "format": 99}))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (spoil_json, "run.json is damaged"),
+        (spoil_record, "run.json is damaged"),
+        (spoil_setting, "train.lr=fast"),
+        (spoil_tokenizer, "tokenizer file is damaged"),
+        (swap_tokenizer, "not the tokenizer that this run was trained with"),
+        (cut_weights, "model.safetensors is damaged"),
+        (lose_weight, "model.safetensors is damaged"),
+        (no_weights, "has no weights yet"),
+        (cut_data, "val.npy is damaged"),
+        (no_data, "val.npy is damaged"),
+        (newer, "written by a newer Moreish"),
+    ],
+)
+def test_damage_is_named(copy: Path, spoil, message: str) -> None:
+    spoil(copy)
+    with pytest.raises(MoreishError, match=message):
+        Run.open(copy).evaluate()
+
+
+def test_a_run_in_its_place_is_not_replaced_by_chance(copy: Path, tmp_path: Path) -> None:
+    source = tmp_path / "list.txt"
+    source.write_text("\n".join(f"word{i}" for i in range(50)))
+
+    def again(**options: bool) -> Run:
+        return api.train(source, model="ngram", out=copy, report=silent, **options)
+
+    before = (copy / "run.json").read_bytes()
+    with pytest.raises(MoreishError, match="--overwrite"):
+        again()
+    assert (copy / "run.json").read_bytes() == before
+    assert again(overwrite=True).config.model.name == "ngram"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "list.txt"]
+
+
+def test_overwrite_never_removes_what_is_no_run(tmp_path: Path) -> None:
+    precious = tmp_path / "thesis"
+    precious.mkdir()
+    (precious / "chapter1.txt").write_text("years of work")
+    with pytest.raises(MoreishError, match="is not a run folder"):
+        api.train("names", model="ngram", out=precious, overwrite=True, report=silent)
+    assert (precious / "chapter1.txt").exists()

@@ -1,0 +1,82 @@
+from pathlib import Path
+
+import pytest
+
+from moreish.config import resolve
+from moreish.errors import MoreishError
+from moreish.settings import from_assignments, from_toml, merge
+
+
+def test_later_layers_win_key_by_key() -> None:
+    assert merge({"a": {"x": 1, "y": 2}}, {"a": {"y": 3}, "b": 4}) == {
+        "a": {"x": 1, "y": 3},
+        "b": 4,
+    }
+
+
+def test_assignments_are_toml_or_plain_text() -> None:
+    tree = from_assignments(["a.b=3", "a.c=0.5", "a.d=true", "e=gpt", 'f="x y"', "a.b=4"])
+    assert tree == {"a": {"b": 4, "c": 0.5, "d": True}, "e": "gpt", "f": "x y"}
+    for wrong in ("a.b", "=3", "a..b=3"):
+        with pytest.raises(MoreishError, match="name=value"):
+            from_assignments([wrong])
+
+
+def test_defaults_model_recipe_flags_in_this_order() -> None:
+    assert resolve({}).train.lr == 3e-3
+    assert resolve({"model": "bigram"}).train.optimizer == "sgd"
+    recipe = {"model": {"name": "bigram"}, "train": {"lr": 7.0}}
+    assert resolve(recipe).train.lr == 7
+    assert resolve(recipe, {"train": {"lr": 8.0}}).train.lr == 8
+
+
+def test_a_later_budget_replaces_an_earlier_one() -> None:
+    assert resolve({}).train.minutes == 1
+    train = resolve({"train": {"steps": 5}}, {"train": {"minutes": 2}}).train
+    assert (train.steps, train.minutes) == (None, 2)
+    with pytest.raises(MoreishError, match="one of steps and minutes"):
+        resolve({"train": {"steps": 5, "minutes": 2}})
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        ({"trian": {}}, "unknown setting trian: did you mean 'train'"),
+        ({"train": {"lrr": 1}}, "unknown setting train.lrr: did you mean 'lr'"),
+        (
+            {"model": {"name": "mlp", "hiden": 1}},
+            "unknown setting model.hiden: did you mean 'hidden'",
+        ),
+        ({"train": {"lr": "fast"}}, "train.lr=fast"),
+        ({"train": {"lr": -1}}, "train.lr=-1"),
+        ({"train": {"lr": float("nan")}}, "train.lr=nan"),
+        ({"train": {"lr": float("inf")}}, "train.lr=inf"),
+        ({"train": {"steps": 0}}, "train.steps=0"),
+        ({"train": {"steps": 1.5}}, "train.steps=1.5"),
+        ({"train": {"batch_size": 0}}, "batch_size must be 1 or more"),
+        ({"train": 3}, "train=3: it is a group"),
+        ({"data": {"kind": "prose"}}, "data.kind=prose"),
+        ({"data": {"split": "random"}}, "data.split=random"),
+        ({"model": {"name": 3}}, "model.name=3"),
+        ({"model": "gtp"}, "did you mean 'gpt'"),
+        ({"seed": -1}, "seed=-1"),
+    ],
+)
+def test_wrong_settings_are_named(tree: dict, message: str) -> None:
+    with pytest.raises(MoreishError) as error:
+        resolve(tree)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_run_config_survives_json() -> None:
+    config = resolve({"model": {"name": "mlp", "context": 3}, "train": {"epochs": 2}, "seed": 5})
+    assert resolve(config.model_dump(mode="json")) == config
+
+
+def test_recipes_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(MoreishError, match="no such recipe"):
+        from_toml(tmp_path / "missing.toml")
+    (tmp_path / "bad.toml").write_text("a = ")
+    with pytest.raises(MoreishError, match="not a valid TOML recipe"):
+        from_toml(tmp_path / "bad.toml")

@@ -1,0 +1,65 @@
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moreish.data.split import split_items, split_items_as_lecture, text_bounds
+from moreish.errors import MoreishError
+
+ITEMS = st.lists(st.text("abc", min_size=1, max_size=3), min_size=1, max_size=60)
+
+
+@given(items=ITEMS, seed=st.integers(0, 5))
+def test_every_item_has_one_side_and_copies_stay_together(items: list[str], seed: int) -> None:
+    if len(set(items)) < 3:
+        with pytest.raises(MoreishError, match="cannot be split"):
+            split_items(items, seed)
+        return
+    parts = split_items(items, seed)
+    assert sorted(item for part in parts.values() for item in part) == sorted(items)
+    assert all(parts.values())
+    sides = [set(part) for part in parts.values()]
+    assert len(set.union(*sides)) == sum(map(len, sides))
+    assert split_items(items, seed) == parts
+
+
+def test_shares_are_80_10_10_and_depend_on_the_seed() -> None:
+    items = [str(i) for i in range(1000)]
+    parts = split_items(items, 42)
+    assert {name: len(part) for name, part in parts.items()} == {
+        "train": 800,
+        "val": 100,
+        "test": 100,
+    }
+    assert split_items(items, 43) != parts
+
+
+def test_one_frequent_item_does_not_empty_a_side() -> None:
+    parts = split_items(["a"] * 1000 + ["b", "c"], 0)
+    assert all(parts.values())
+
+
+def test_the_lectures_split(lecture_names: list[str]) -> None:
+    parts = split_items_as_lecture(lecture_names)
+    assert [len(part) for part in parts.values()] == [25_626, 3_203, 3_204]
+    assert parts["train"][:3] == ["yuheng", "diondre", "xavien"]
+    with pytest.raises(MoreishError, match="too few"):
+        split_items_as_lecture(["a", "b", "c"])
+
+
+@given(length=st.integers(0, 10_000))
+def test_text_is_cut_by_position_without_gaps(length: int) -> None:
+    for rule, least in (("seeded", 40), ("lecture", 20)):
+        if length < least:
+            continue
+        bounds = list(text_bounds(length, rule).values())
+        assert bounds[0].start == 0
+        assert bounds[-1].stop == length
+        assert all(a.stop == b.start for a, b in pairwise(bounds))
+        assert all(part.stop - part.start >= 2 for part in bounds)
+
+
+def test_too_little_text() -> None:
+    with pytest.raises(MoreishError, match="give 40 or more"):
+        text_bounds(5, "seeded")

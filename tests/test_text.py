@@ -1,0 +1,104 @@
+from pathlib import Path
+
+import pytest
+
+from conftest import STORY
+from moreish.data.text import guess_kind, read_corpus
+from moreish.errors import MoreishError
+
+
+def read(tmp_path: Path, content: bytes | str, **options: str):
+    path = tmp_path / "source.txt"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return read_corpus(str(path), **options)
+
+
+def test_a_list_is_told_from_running_text(tmp_path: Path) -> None:
+    assert read(tmp_path, "emma\nolivia\nava\n").kind == "lines"
+    assert read(tmp_path, STORY).kind == "text"
+    assert read(tmp_path, "one line without an end").kind == "text"
+    assert read(tmp_path, "word " * 500 + "\n" + "word " * 400).kind == "text"
+    assert read(tmp_path, Path(__file__).read_bytes()).kind == "text"
+
+
+def test_the_guess_is_said_and_can_be_overruled(tmp_path: Path) -> None:
+    assert "--as text" in " ".join(read(tmp_path, "a\nb\n").notes)
+    assert read(tmp_path, "a\nb\n", kind="text").documents == ["a\nb\n"]
+    assert read(tmp_path, STORY, kind="lines").kind == "lines"
+
+
+def test_shakespeare_and_names_are_guessed_right(
+    shakespeare: str, lecture_names: list[str]
+) -> None:
+    assert guess_kind([shakespeare]) == "text"
+    assert guess_kind(["\n".join(lecture_names)]) == "lines"
+
+
+def test_lines_lose_white_space_and_empty_ones(tmp_path: Path) -> None:
+    corpus = read(tmp_path, " emma \n\n\tolivia\n   \nava", kind="lines")
+    assert corpus.documents == ["emma", "olivia", "ava"]
+    assert "left out 2 empty lines" in corpus.notes
+
+
+def test_only_line_feeds_end_lines(tmp_path: Path) -> None:
+    assert read(tmp_path, "a\u2028b\nc\x0bd\n", kind="lines").documents == ["a\u2028b", "c\x0bd"]
+
+
+def test_bom_and_windows_line_ends_are_handled_and_said(tmp_path: Path) -> None:
+    corpus = read(tmp_path, b"\xef\xbb\xbfemma\r\nolivia\r\n", kind="lines")
+    assert corpus.documents == ["emma", "olivia"]
+    assert "byte order mark" in corpus.notes[0]
+    assert "line ends" in corpus.notes[1]
+
+
+def test_bad_bytes_are_located(tmp_path: Path) -> None:
+    with pytest.raises(MoreishError, match=r"byte 0xff at offset 5; .*--encoding latin-1"):
+        read(tmp_path, b"emma\n\xff\n")
+    assert read(tmp_path, b"caf\xe9\nth\xe9\n", encoding="latin-1").documents == ["café", "thé"]
+
+
+def test_utf16_is_recognised(tmp_path: Path) -> None:
+    raw = "emma\nolivia\n".encode("utf-16")
+    with pytest.raises(MoreishError, match="--encoding utf-16"):
+        read(tmp_path, raw)
+    assert read(tmp_path, raw, encoding="utf-16").documents == ["emma", "olivia"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "empty"),
+        (b" \n\n \n", "empty"),
+        (b"a\0b\n", "NUL at character 1"),
+    ],
+)
+def test_what_is_no_text_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    with pytest.raises(MoreishError, match=message):
+        read(tmp_path, content)
+
+
+def test_unknown_encoding(tmp_path: Path) -> None:
+    with pytest.raises(MoreishError, match="unknown encoding 'utf-99'"):
+        read(tmp_path, "a", encoding="utf-99")
+
+
+def test_a_folder_is_its_text_files_in_order(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "2.txt").write_text("second\n" * 9)
+    (tmp_path / "a.txt").write_text("first\n\n" * 9)
+    (tmp_path / ".hidden").write_text("hidden")
+    (tmp_path / "picture.png").write_bytes(b"\x89PNG\xff\0")
+    corpus = read_corpus(str(tmp_path))
+    assert corpus.documents == ["first\n\n" * 9, "second\n" * 9]
+    assert corpus.has_boundary
+    assert any("picture.png" in note for note in corpus.notes)
+
+
+def test_a_folder_without_text(tmp_path: Path) -> None:
+    with pytest.raises(MoreishError, match="no text files"):
+        read_corpus(str(tmp_path))
+
+
+def test_a_missing_source_suggests_the_nearest() -> None:
+    with pytest.raises(MoreishError, match="did you mean 'shakespeare'"):
+        read_corpus("shakespear")

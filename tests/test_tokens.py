@@ -1,0 +1,119 @@
+"""Pieces of a token stream: every prediction is scored exactly once, however it is cut."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moreish.data.batches import Sampler
+from moreish.data.tokens import UNSCORED, Tokens, fingerprint, load_tokens, save_tokens
+
+ITEMS = st.lists(st.integers(1, 30), min_size=1, max_size=12)
+
+
+def stream(lengths: list[int], items: bool) -> Tokens:
+    """Distinct tokens, so that a prediction is known by its target."""
+    ids, number = [0], 1
+    for length in lengths:
+        ids += [*range(number, number + length), 0]
+        number += length
+    if not items:
+        ids = list(range(len(ids)))
+    return Tokens(np.array(ids, dtype=np.uint16), items=items)
+
+
+@given(lengths=ITEMS, items=st.booleans(), max_length=st.integers(1, 9), overlap=st.integers(0, 8))
+def test_spans_score_everything_once(
+    lengths: list[int], items: bool, max_length: int, overlap: int
+) -> None:
+    overlap = min(overlap, max_length - 1)
+    tokens = stream(lengths, items)
+    spans = tokens.spans(max_length, overlap)
+    assert spans.length_S.max() <= max_length
+    scored = np.zeros(tokens.predictions, dtype=int)
+    for start, length, skip in zip(spans.start_S, spans.length_S, spans.skip_S, strict=True):
+        assert length > skip
+        scored[start + skip : start + length] += 1
+    assert (scored == 1).all()
+
+
+@given(lengths=ITEMS, items=st.booleans(), max_length=st.integers(1, 9))
+def test_gather_gives_each_token_its_successor(
+    lengths: list[int], items: bool, max_length: int
+) -> None:
+    tokens = stream(lengths, items)
+    batch = tokens.gather(tokens.spans(max_length, max_length // 2))
+    follows = dict(zip(tokens.ids_N[:-1].tolist(), tokens.ids_N[1:].tolist(), strict=True))
+    count = 0
+    for inputs, targets in zip(batch.tokens_BT.tolist(), batch.targets_BT.tolist(), strict=True):
+        for token, target in zip(inputs, targets, strict=True):
+            if target != UNSCORED:
+                count += 1
+                assert token == 0 or follows[token] == target
+    assert count == tokens.predictions
+
+
+def test_items_are_found_again() -> None:
+    tokens = stream([2, 3, 1], items=True)
+    assert [tokens.item(i).tolist() for i in range(3)] == [[1, 2], [3, 4, 5], [6]]
+    assert tokens.longest_item == 3
+
+
+def sampler(tokens: Tokens, batch_size: int = 4, length: int = 5, overlap: int = 0) -> Sampler:
+    return Sampler(tokens, batch_size=batch_size, length=length, overlap=overlap, seed=7)
+
+
+@pytest.mark.parametrize("items", [True, False])
+@pytest.mark.parametrize("overlap", [0, 2])
+def test_an_epoch_deals_every_piece_once(items: bool, overlap: int) -> None:
+    tokens = stream([3, 9, 1, 4, 4, 12, 2, 7], items)
+    dealt = sampler(tokens, batch_size=1, overlap=overlap)
+    rows = [dealt.batch(step) for step in range(dealt.pieces)]
+    targets = [t for row in rows for t in row.targets_BT[0].tolist() if t != UNSCORED]
+    assert len([t for t in targets if t]) == len({t for t in targets if t})
+    if items:
+        assert len(targets) == tokens.predictions
+    again = [dealt.batch(step + dealt.pieces).tokens_BT.tolist() for step in range(dealt.pieces)]
+    assert again != [row.tokens_BT.tolist() for row in rows]
+
+
+@pytest.mark.parametrize("items", [True, False])
+def test_a_batch_is_a_pure_function_whatever_the_world_size(items: bool) -> None:
+    tokens = stream([3, 9, 1, 4, 4, 12, 2, 7] * 3, items)
+
+    def rows(step: int, world_size: int) -> list[list[int]]:
+        ranks = [
+            sampler(tokens, batch_size=6).batch(step, rank, world_size)
+            for rank in range(world_size)
+        ]
+        return sorted(
+            [t for t in row if t != UNSCORED] for rank in ranks for row in rank.targets_BT.tolist()
+        )
+
+    for step in (0, 3, 50):
+        assert rows(step, 1) == rows(step, 2) == rows(step, 3)
+    assert rows(0, 1) != rows(1, 1)
+
+
+@given(length=st.integers(2, 40), window=st.integers(1, 50))
+def test_text_shorter_than_a_window_still_trains(length: int, window: int) -> None:
+    tokens = Tokens(np.arange(length, dtype=np.uint8), items=False)
+    batch = sampler(tokens, length=window).batch(3)
+    inside = batch.targets_BT != UNSCORED
+    assert inside.any(1).all()
+    assert (batch.targets_BT[inside] == batch.tokens_BT[inside] + 1).all()
+
+
+def test_tokens_survive_the_disk_with_their_fingerprint(tmp_path: Path) -> None:
+    tokens = stream([3, 2], items=True)
+    save_tokens(tmp_path / "t.npy", tokens)
+    again = load_tokens(tmp_path / "t.npy", items=True)
+    assert isinstance(again.ids_N, np.memmap)
+    assert fingerprint(again) == fingerprint(tokens)
+    wider = Tokens(tokens.ids_N.astype(np.uint32), items=True)
+    assert fingerprint(wider) == fingerprint(tokens)
+    (tmp_path / "bad.npy").write_bytes(b"no array")
+    with pytest.raises(ValueError):
+        load_tokens(tmp_path / "bad.npy", items=True)

@@ -1,0 +1,233 @@
+"""The loop: budgets, best weights, early stop, resuming, and what it refuses."""
+
+import json
+import math
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from conftest import STORY
+from moreish import api
+from moreish.config import TrainConfig
+from moreish.data import catalog
+from moreish.errors import MoreishError
+from moreish.run import Run
+from moreish.train.budget import Plan, plan_minutes, plan_steps
+from moreish.train.events import Evaluated, Event, Sampled, Started, Step, silent
+from moreish.train.loop import Trainer
+from moreish.train.optim import REGISTRY as OPTIMIZERS
+from moreish.train.schedule import rate
+
+TINY = {"model": {"layers": 1, "heads": 2, "width": 16}}
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "names.txt"
+    path.write_text("\n".join(catalog.load("names").split("\n")[:300]), encoding="utf-8")
+    return path
+
+
+def train(source: Path, name: str = "run", report: Any = silent, **options: Any) -> Run:
+    options = {"settings": TINY, **options}
+    return api.train(source, out=source.parent / name, report=report, **options)
+
+
+def weights(run: Run) -> dict[str, torch.Tensor]:
+    return run.model.state_dict()
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_the_same_seed_gives_the_same_bits(source: Path) -> None:
+    first, second = train(source, "a", steps=30), train(source, "b", steps=30)
+    assert same(weights(first), weights(second))
+    assert not same(weights(first), weights(train(source, "c", steps=30, seed=1)))
+
+
+def test_the_log_has_every_kind_of_line(source: Path) -> None:
+    events: list[Event] = []
+    run = train(source, steps=50, report=events.append)
+    lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == list(range(1, 51))
+    evaluated = [line for line in lines if "val" in line]
+    assert evaluated[-1]["step"] == 50
+    assert min(line["val"]["loss"] for line in evaluated) == pytest.approx(run.scores["val"].loss)
+    assert any("samples" in line for line in lines)
+    assert "--- after" in (run.path / "samples.txt").read_text()
+    kinds = [type(event) for event in events]
+    assert kinds[0] is Started
+    assert {Step, Evaluated, Sampled} <= set(kinds)
+
+
+def test_epochs_count_the_data(source: Path) -> None:
+    run = train(source, epochs=2, settings={**TINY, "train": {"batch_size": 24}})
+    steps = max(json.loads(line)["step"] for line in (run.path / "metrics.jsonl").open())
+    assert steps == round(2 * 240 / 24)
+
+
+def test_minutes_end_on_time(source: Path) -> None:
+    run = train(source, minutes=0.05)
+    assert run.record["status"] == "finished"
+    # Wide, for this machine may be busy: what is tested is that minutes are minutes.
+    assert 0.5 < run.record["seconds"] / 3 < 2
+
+
+def test_the_best_weights_are_kept_and_training_stops_early(source: Path) -> None:
+    """A model trained far too long on a few names: validation turns, and the turn is kept."""
+    settings = {
+        "model": {"layers": 1, "heads": 2, "width": 64},
+        "train": {"lr": 0.01, "eval_every": 20, "patience": 4, "decay": "constant"},
+    }
+    run = train(source, steps=5000, settings=settings)
+    assert run.record["status"] == "stopped early"
+    lines = [json.loads(line) for line in (run.path / "metrics.jsonl").open()]
+    losses = [line["val"]["loss"] for line in lines if "val" in line]
+    assert len(losses) < 100
+    assert run.evaluate()["val"].loss == pytest.approx(min(losses), abs=1e-6)
+    assert losses[-1] > min(losses)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(source: Path) -> None:
+    with pytest.raises(MoreishError, match=r"came apart at step \d+.*lower --set train.lr"):
+        train(
+            source,
+            model="bigram",
+            steps=50,
+            settings={"train": {"lr": 1e38, "decay": "constant", "warmup": 0}},
+        )
+
+
+@pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
+def test_a_run_cut_and_resumed_ends_with_the_same_bits(source: Path, optimizer: str) -> None:
+    settings = {
+        "model": {**TINY["model"], "dropout": 0.2},
+        "train": {"optimizer": optimizer, "momentum": 0.9, "eval_every": 10, "lr": 0.01},
+    }
+    whole = train(source, "whole", steps=40, settings=settings)
+
+    def interrupt(event: Event) -> None:
+        if isinstance(event, Step) and event.step == 17:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    cut = train(source, "cut", steps=40, settings=settings, report=interrupt)
+    assert cut.record["status"] == "interrupted"
+    resumed = api.resume(cut.path, report=silent)
+    assert resumed.record["status"] == "finished"
+    assert same(weights(whole), weights(resumed))
+    logs = [
+        [
+            {k: v for k, v in json.loads(line).items() if k != "seconds"}
+            for line in (run.path / "metrics.jsonl").open()
+        ]
+        for run in (whole, resumed)
+    ]
+    assert logs[0] == logs[1]
+    samples = [(run.path / "samples.txt").read_text() for run in (whole, resumed)]
+    assert samples[0] == samples[1]
+
+
+def test_resuming_what_is_finished_or_never_began(source: Path, small_run: Run) -> None:
+    with pytest.raises(MoreishError, match="came to its end"):
+        api.resume(small_run.path, report=silent)
+    with pytest.raises(MoreishError, match="no run at"):
+        api.resume(source.parent / "nothing", report=silent)
+
+
+def test_a_damaged_checkpoint_is_passed_over(source: Path) -> None:
+    settings = {**TINY, "train": {"checkpoint_every": 5}}
+
+    def interrupt(event: Event) -> None:
+        if isinstance(event, Step) and event.step == 13:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    run = train(source, steps=40, settings=settings, report=interrupt)
+    newest, older = sorted((run.path / "checkpoints").iterdir(), reverse=True)
+    assert (newest.name, older.name) == ("step-000013", "step-000010")
+    (newest / "weights.safetensors").write_bytes(b"torn")
+    started: list[Started] = []
+    resumed = api.resume(
+        run.path, report=lambda e: started.append(e) if isinstance(e, Started) else None
+    )
+    assert started[0].from_step == 10
+    assert same(weights(resumed), weights(train(source, "whole", steps=40, settings=settings)))
+    for place in (run.path / "checkpoints").iterdir():
+        (place / "state.json").write_text("{}")
+    run.update(status="interrupted")
+    with pytest.raises(MoreishError, match="no whole checkpoint"):
+        api.resume(run.path, report=silent)
+
+
+def test_running_text_trains_too(tmp_path: Path) -> None:
+    path = tmp_path / "story.txt"
+    path.write_text(STORY * 8, encoding="utf-8")
+    for model in ("gpt", "mlp", "bigram", "ngram"):
+        budget = {} if model == "ngram" else {"steps": 40}
+        run = api.train(path, model=model, out=tmp_path / model, report=silent, **budget)
+        assert run.scores["val"].loss < math.log(run.tokenizer.vocab_size)
+
+
+def test_a_folder_of_files_has_boundaries(tmp_path: Path) -> None:
+    folder = tmp_path / "tales"
+    folder.mkdir()
+    for i in range(3):
+        (folder / f"{i}.txt").write_text(STORY * (i + 1), encoding="utf-8")
+    run = api.train(folder, model="ngram", out=tmp_path / "run", report=silent)
+    assert run.tokenizer.has_boundary
+    assert run.record["data"]["documents"] == 3
+    assert len(run.sample(2, max_tokens=50)) == 2
+
+
+# --- plans and schedules ---
+
+
+def test_a_plan_in_steps_needs_no_clock() -> None:
+    assert plan_steps(1000, 1000, 1000) == Plan(steps=1000, eval_every=40)
+    costly = plan_steps(1000, 1000, 1_000_000)
+    assert costly.eval_every == 1000
+    # Evaluations at a third of a training step's cost per token take less than a tenth.
+    fair = plan_steps(10_000, 1000, 100_000)
+    assert 100_000 / 3 / 1000 / fair.eval_every < 0.1
+
+
+def test_a_plan_in_minutes_leaves_room_for_evaluations() -> None:
+    plan = plan_minutes(1, step_seconds=0.01, eval_seconds=1.0)
+    evaluations = plan.steps / plan.eval_every
+    assert evaluations <= 6
+    assert plan.steps * 0.01 + evaluations * 1.0 == pytest.approx(60, rel=0.05)
+    assert plan_minutes(0.001, 10, 10).steps == 1
+
+
+def test_a_plan_made_anew_goes_on_from_where_it_is() -> None:
+    plan = Plan(steps=100, eval_every=10)
+    longer = plan.replanned(40, 200)
+    assert longer.progress(40) == plan.progress(40) == 0.4
+    assert longer.progress(120) == pytest.approx(0.7)
+    assert longer.progress(200) == 1
+
+
+@pytest.mark.parametrize("decay", ["cosine", "linear"])
+def test_the_rate_rises_then_falls(decay: str) -> None:
+    config = TrainConfig(lr=2, warmup=0.1, final_lr=0.1, decay=decay)
+    rates = [rate(config, i / 1000) for i in range(1001)]
+    assert 0 < rates[0] < 0.01
+    assert rates[100] == 2
+    assert rates[1000] == pytest.approx(0.2)
+    assert rates[:101] == sorted(rates[:101])
+    assert rates[100:] == sorted(rates[100:], reverse=True)
+    assert rates[550] == pytest.approx(1.1)
+    assert rate(TrainConfig(lr=2, warmup=0, decay="constant"), 0.99) == 2
+
+
+def test_the_loop_knows_no_files() -> None:
+    """It takes hooks: nothing it imports reads or writes a run."""
+    import moreish.train.loop as loop
+
+    assert "moreish.run" not in Path(loop.__file__).read_text()
+    assert Trainer.__module__ == "moreish.train.loop"
