@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# Checks the jaxtyping shapes of every function of the package with beartype; it must come before
-# the package is imported.
+# Checks the jaxtyping shapes of all that handles tensors with beartype; it must come before the
+# package is imported.
 from jaxtyping import install_import_hook
 
-install_import_hook("moreish", "beartype.beartype")
+install_import_hook(
+    ["moreish.models", "moreish.generate.sampling", "moreish.evaluate.loss"], "beartype.beartype"
+)
 
 # isort: split
 import numpy as np  # noqa: E402

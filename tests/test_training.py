@@ -45,6 +45,17 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
+def log_of(run: Run) -> list[dict[str, Any]]:
+    lines = (run.path / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def records_of(run: Run) -> tuple[list[dict[str, Any]], str]:
+    """All that a training logged but its times."""
+    lines = [{k: v for k, v in line.items() if k != "seconds"} for line in log_of(run)]
+    return lines, (run.path / "samples.txt").read_text()
+
+
 def test_the_same_seed_gives_the_same_bits(source: Path) -> None:
     first, second = train(source, "a", steps=30), train(source, "b", steps=30)
     assert same(weights(first), weights(second))
@@ -54,7 +65,7 @@ def test_the_same_seed_gives_the_same_bits(source: Path) -> None:
 def test_the_log_has_every_kind_of_line(source: Path) -> None:
     events: list[Event] = []
     run = train(source, steps=50, report=events.append)
-    lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    lines = log_of(run)
     assert [line["step"] for line in lines if "loss" in line] == list(range(1, 51))
     evaluated = [line for line in lines if "val" in line]
     assert evaluated[-1]["step"] == 50
@@ -68,12 +79,12 @@ def test_the_log_has_every_kind_of_line(source: Path) -> None:
 
 def test_epochs_count_the_data(source: Path) -> None:
     run = train(source, epochs=2, settings={**TINY, "train": {"batch_size": 24}})
-    steps = max(json.loads(line)["step"] for line in (run.path / "metrics.jsonl").open())
+    steps = max(line["step"] for line in log_of(run))
     assert steps == round(2 * 240 / 24)
 
 
 def test_minutes_end_on_time(source: Path) -> None:
-    run = train(source, minutes=0.05)
+    run = train(source, minutes=0.05, settings={**TINY, "train": {"patience": 0}})
     assert run.record["status"] == "finished"
     # Wide, for this machine may be busy: what is tested is that minutes are minutes.
     assert 0.5 < run.record["seconds"] / 3 < 2
@@ -87,7 +98,7 @@ def test_the_best_weights_are_kept_and_training_stops_early(source: Path) -> Non
     }
     run = train(source, steps=5000, settings=settings)
     assert run.record["status"] == "stopped early"
-    lines = [json.loads(line) for line in (run.path / "metrics.jsonl").open()]
+    lines = log_of(run)
     losses = [line["val"]["loss"] for line in lines if "val" in line]
     assert len(losses) < 100
     assert run.evaluate()["val"].loss == pytest.approx(min(losses), abs=1e-6)
@@ -121,16 +132,7 @@ def test_a_run_cut_and_resumed_ends_with_the_same_bits(source: Path, optimizer: 
     resumed = api.resume(cut.path, report=silent)
     assert resumed.record["status"] == "finished"
     assert same(weights(whole), weights(resumed))
-    logs = [
-        [
-            {k: v for k, v in json.loads(line).items() if k != "seconds"}
-            for line in (run.path / "metrics.jsonl").open()
-        ]
-        for run in (whole, resumed)
-    ]
-    assert logs[0] == logs[1]
-    samples = [(run.path / "samples.txt").read_text() for run in (whole, resumed)]
-    assert samples[0] == samples[1]
+    assert records_of(whole) == records_of(resumed)
 
 
 def test_resuming_what_is_finished_or_never_began(source: Path, small_run: Run) -> None:
@@ -141,7 +143,7 @@ def test_resuming_what_is_finished_or_never_began(source: Path, small_run: Run) 
 
 
 def test_a_damaged_checkpoint_is_passed_over(source: Path) -> None:
-    settings = {**TINY, "train": {"checkpoint_every": 5}}
+    settings = {**TINY, "train": {"checkpoint_every": 5, "eval_every": 6}}
 
     def interrupt(event: Event) -> None:
         if isinstance(event, Step) and event.step == 13:
@@ -156,7 +158,9 @@ def test_a_damaged_checkpoint_is_passed_over(source: Path) -> None:
         run.path, report=lambda e: started.append(e) if isinstance(e, Started) else None
     )
     assert started[0].from_step == 10
-    assert same(weights(resumed), weights(train(source, "whole", steps=40, settings=settings)))
+    whole = train(source, "whole", steps=40, settings=settings)
+    assert same(weights(resumed), weights(whole))
+    assert records_of(resumed) == records_of(whole)
     for place in (run.path / "checkpoints").iterdir():
         (place / "state.json").write_text("{}")
     run.update(status="interrupted")
@@ -216,7 +220,7 @@ def test_a_plan_made_anew_goes_on_from_where_it_is() -> None:
 def test_the_rate_rises_then_falls(decay: str) -> None:
     config = TrainConfig(lr=2, warmup=0.1, final_lr=0.1, decay=decay)
     rates = [rate(config, i / 1000) for i in range(1001)]
-    assert 0 < rates[0] < 0.01
+    assert 0 < rates[0] < 0.03
     assert rates[100] == 2
     assert rates[1000] == pytest.approx(0.2)
     assert rates[:101] == sorted(rates[:101])

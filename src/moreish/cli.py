@@ -309,7 +309,7 @@ def main() -> NoReturn:
     except MoreishError as error:
         fail(str(error))
     except typer.TyperException as error:
-        fail(str(getattr(error, "message", error)))
+        fail(error.format_message())
     except OSError as error:
         fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
     except KeyboardInterrupt:

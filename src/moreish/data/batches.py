@@ -8,10 +8,6 @@ import numpy as np
 from moreish.data.tokens import Batch, Spans, Tokens
 from moreish.tokenizers.base import Ids
 
-BUCKET = 32
-"""Batches whose items are sorted by length together, so that rows of a batch need little padding.
-The order of the batches stays random."""
-
 
 class Sampler:
     """Cuts the training tokens into pieces and deals them out, every piece once an epoch.
@@ -33,7 +29,7 @@ class Sampler:
         self.length = length
         self.overlap = overlap
         self.seed = seed
-        self._dealt: tuple[int, Ids, Ids, int] | None = None  # the latest epoch, kept
+        self._dealt: tuple[int, Ids, int] | None = None  # the latest epoch, kept
 
     @cached_property
     def pieces(self) -> int:
@@ -50,30 +46,19 @@ class Sampler:
         The rows of all ranks together are the same whatever the world size.
         """
         epoch, number = divmod(step, self.steps_per_epoch)
-        pieces, order, shift = self._deal(epoch)
-        first = int(order[number]) * self.batch_size
+        pieces, shift = self._deal(epoch)
+        first = number * self.batch_size
         chosen = pieces[first : first + self.batch_size][rank::world_size]
         spans = self._items[chosen] if self.tokens.items else self._cut(chosen, shift)
         return self.tokens.gather(spans)
 
-    def _deal(self, epoch: int) -> tuple[Ids, Ids, int]:
-        """An epoch's pieces, the order of its batches, and how far the cuts of a text are shifted.
-
-        Pieces are in random order, but items of like length are brought together.
-        """
+    def _deal(self, epoch: int) -> tuple[Ids, int]:
+        """An epoch's pieces in random order, and how far the cuts of running text are shifted."""
         if self._dealt is None or self._dealt[0] != epoch:
             random = np.random.default_rng((self.seed, epoch))
             pieces = random.permutation(self.pieces)
-            if self.tokens.items:
-                bucket = np.arange(self.pieces) // (BUCKET * self.batch_size)
-                pieces = pieces[np.lexsort((self._items.length_S[pieces], bucket))]
-            order = random.permutation(self.steps_per_epoch)
-            self._dealt = (
-                epoch,
-                pieces,
-                order,
-                0 if self.tokens.items else int(random.integers(self._slack + 1)),
-            )
+            shift = 0 if self.tokens.items else int(random.integers(self._slack + 1))
+            self._dealt = epoch, pieces, shift
         return self._dealt[1:]
 
     @cached_property

@@ -154,8 +154,11 @@ def _stream(documents: list[str], tokenizer: Tokenizer) -> Ids:
 
 def save_tokens(path: Path, tokens: Tokens) -> None:
     """Write the stream as a NumPy file, which says its own type and can be memory-mapped."""
+    ids = np.ascontiguousarray(tokens.ids_N)
     with path.open("wb") as file:
-        np.save(file, tokens.ids_N, allow_pickle=False)
+        # np.save writes past Python's file, and so hides why a write failed.
+        np.lib.format.write_array_header_2_0(file, np.lib.format.header_data_from_array_1_0(ids))
+        file.write(ids.data)
 
 
 def load_tokens(path: Path, *, items: bool) -> Tokens:

@@ -5,7 +5,7 @@ B batch, T time (positions), V vocabulary.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -23,8 +23,12 @@ class ModelConfig(Settings):
 
     name: str
 
-    def for_data(self, longest_item: int | None) -> Self:
-        """These settings with every `None` decided; `longest_item` is None for running text."""
+    def for_data(self, longest_item: int | None) -> "ModelConfig":
+        """These settings, with what the user left open fitted to the data.
+
+        Args:
+            longest_item: in tokens; None for running text.
+        """
         return self
 
 

@@ -5,7 +5,7 @@ C model width, V vocabulary.
 """
 
 import math
-from typing import Literal, NamedTuple, Self, final
+from typing import Literal, NamedTuple, final
 
 import torch
 from jaxtyping import Float, Int
@@ -24,24 +24,29 @@ class GPTConfig(ModelConfig):
     layers: int = Field(4, ge=1, le=1000)
     heads: int = Field(4, ge=1, le=1000)
     width: int = Field(128, ge=1, le=1 << 20)
-    context: int | None = Field(None, ge=1, le=1 << 24)
-    """Positions that the model can see; by default the longest item, or 64 of running text."""
+    context: int = Field(64, ge=1, le=1 << 24)
+    """Positions that the model can see."""
     dropout: float = Field(0.0, ge=0, lt=1)
     tied: bool = False
     """Whether the output layer is the embedding table (Press and Wolf 2017)."""
 
     @model_validator(mode="after")
-    def _heads_divide_width(self) -> Self:
+    def _heads_divide_width(self) -> "GPTConfig":
         if self.width % self.heads:
-            raise ValueError(f"a width of {self.width} does not divide into {self.heads} heads")
+            raise ValueError(f"a width of {self.width} does not divide by {self.heads} heads")
         return self
 
-    def for_data(self, longest_item: int | None) -> Self:
-        if self.context is not None:
+    def for_data(self, longest_item: int | None) -> "GPTConfig":
+        """For items, a width of 64 and a context that just holds the longest, unless they are set.
+
+        An item of n tokens is n + 1 predictions, the first of them from the boundary.
+        """
+        if longest_item is None:
             return self
-        # An item of n tokens is n + 1 predictions, the first of them from the boundary.
-        context = 64 if longest_item is None else min(64, longest_item + 1)
-        return self.model_copy(update={"context": context})
+        width = self.width if 64 % self.heads else 64
+        fitting = {"width": width, "context": min(self.context, longest_item + 1)}
+        unset = {k: v for k, v in fitting.items() if k not in self.model_fields_set}
+        return type(self).model_validate(self.model_dump() | unset)
 
 
 class GPTState(NamedTuple):
@@ -116,10 +121,9 @@ class GPT(Model):
     """
 
     Config = GPTConfig
-    training_defaults = {"lr": 3e-3, "batch_tokens": 1024, "weight_decay": 0.1}
+    training_defaults = {"lr": 3e-3, "batch_tokens": 512, "weight_decay": 0.1}
 
     def __init__(self, config: GPTConfig, vocab_size: int) -> None:
-        assert config.context is not None, "for_data() decides the context"
         super().__init__(vocab_size, context=config.context, max_length=config.context)
         self.embedding = nn.Embedding(vocab_size, config.width)
         self.position = nn.Embedding(config.context, config.width)
@@ -138,8 +142,9 @@ class GPT(Model):
                 last = name.endswith(("out.weight", "down.weight"))
                 nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * config.layers if last else 1))
         if config.tied:
-            # The logits' variance is the width times this one's: keep it under 0.06.
-            nn.init.normal_(self.embedding.weight, std=min(0.02, 0.24 / math.sqrt(config.width)))
+            # The last position's own embedding is in the stream, so a tied model starts by
+            # repeating its input, the surer the wider it is; a small gain keeps it uniform.
+            nn.init.constant_(self.norm.weight, min(1.0, 16 / config.width))
             self.head.weight = self.embedding.weight
         else:
             nn.init.zeros_(self.head.weight)

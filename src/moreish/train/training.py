@@ -311,12 +311,10 @@ class Log:
 
     def __init__(self, run: Run, trainer: Trainer, report: Report, *, resuming: bool) -> None:
         self.run, self.trainer, self.report = run, trainer, report
-        self.path = run.path / "metrics.jsonl"
+        self.metrics, self.samples = run.path / "metrics.jsonl", run.path / "samples.txt"
         self.every = max(1, trainer.position.plan.eval_every // LOGGED)
-        if resuming:  # what was logged after the checkpoint will be logged again
-            lines = [json.loads(line) for line in self.path.read_text("utf-8").splitlines()]
-            kept = [line for line in lines if line["step"] <= trainer.position.step]
-            self.path.write_text("".join(json.dumps(line) + "\n" for line in kept), "utf-8")
+        if resuming:
+            self._rewind(trainer.position.step)
 
     def __call__(self, event: Event) -> None:
         self.report(event)
@@ -331,8 +329,10 @@ class Log:
             )
         elif isinstance(event, Evaluated):
             self._write(step=event.step, val=event.score.as_json(), best=event.best)
-            number = event.step // self.trainer.position.plan.eval_every
-            if number & (number - 1) == 0:  # after 1, 2, 4, 8 … evaluations
+            plan = self.trainer.position.plan
+            number = event.step // plan.eval_every
+            # After 1, 2, 4, 8 … evaluations, and at the end.
+            if number & (number - 1) == 0 or event.step == plan.steps:
                 self._sample(event.step)
 
     def _sample(self, step: int) -> None:
@@ -346,10 +346,24 @@ class Log:
         )
         texts = list(writer.texts(6 if items else 1, lambda ids: True))
         self._write(step=step, samples=texts)
-        with (self.run.path / "samples.txt").open("a", encoding="utf-8") as file:
-            file.write(f"--- after {step} steps ---\n" + "\n".join(texts) + "\n\n")
+        self._show(step, texts)
         self.report(Sampled(step=step, texts=texts))
 
     def _write(self, **entry: Any) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
+        with self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+
+    def _show(self, step: int, texts: list[str]) -> None:
+        with self.samples.open("a", encoding="utf-8") as file:
+            file.write(f"--- after {step} steps ---\n" + "\n".join(texts) + "\n\n")
+
+    def _rewind(self, step: int) -> None:
+        """Forget what was logged after `step`: it will be logged again."""
+        old = self.metrics.read_text("utf-8").splitlines() if self.metrics.exists() else []
+        entries = [entry for entry in map(json.loads, old) if entry["step"] <= step]
+        self.metrics.write_text("", "utf-8")
+        self.samples.write_text("", "utf-8")
+        for entry in entries:
+            self._write(**entry)
+            if "samples" in entry:
+                self._show(entry["step"], entry["samples"])
