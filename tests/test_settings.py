@@ -23,7 +23,7 @@ def test_assignments_are_toml_or_plain_text() -> None:
 
 
 def test_defaults_model_recipe_flags_in_this_order() -> None:
-    assert resolve({}).train.lr == 3e-3
+    assert resolve({}).train.lr is None
     assert resolve({"model": "bigram"}).train.optimizer == "sgd"
     recipe = {"model": {"name": "bigram"}, "train": {"lr": 7.0}}
     assert resolve(recipe).train.lr == 7

@@ -39,7 +39,8 @@ class TrainConfig(Settings):
     """Items or windows a step; "all" is the whole training split; None fills `batch_tokens`."""
     batch_tokens: int = Field(1024, ge=1)
     optimizer: str = "adamw"
-    lr: float = Field(1e-3, gt=0)
+    lr: float | None = Field(None, gt=0)
+    """The highest learning rate; None takes what suits the model and its size."""
     warmup: float = Field(0.02, ge=0, lt=1)
     """Share of the training in which the rate rises from zero."""
     decay: Literal["cosine", "linear", "constant"] = "linear"

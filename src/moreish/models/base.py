@@ -44,17 +44,26 @@ class Model(nn.Module, ABC):
     training_defaults: ClassVar[Mapping[str, Any]] = {}
     """`train.*` settings that suit this model where the user names none."""
 
-    def __init__(self, vocab_size: int, *, context: int, max_length: int | None) -> None:
+    def __init__(
+        self,
+        vocab_size: int,
+        *,
+        context: int,
+        max_length: int | None,
+        learning_rate: float = 1e-3,
+    ) -> None:
         """
         Args:
             vocab_size: V.
             context: how many tokens, the current one included, a prediction can depend on.
             max_length: the most positions that one call may pass; None: any number.
+            learning_rate: one that suits this model at its size, where the user names none.
         """
         super().__init__()
         self.vocab_size = vocab_size
         self.context = context
         self.max_length = max_length
+        self.learning_rate = learning_rate
 
     @abstractmethod
     def forward(

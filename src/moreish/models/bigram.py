@@ -26,7 +26,6 @@ class Bigram(Model):
     Config = BigramConfig
     training_defaults = {
         "optimizer": "sgd",
-        "lr": 50.0,
         "batch_tokens": 8192,
         "decay": "linear",
         "clip": 0.0,
@@ -34,7 +33,7 @@ class Bigram(Model):
     }
 
     def __init__(self, config: BigramConfig, vocab_size: int) -> None:
-        super().__init__(vocab_size, context=1, max_length=None)
+        super().__init__(vocab_size, context=1, max_length=None, learning_rate=50.0)
         self.table = nn.Embedding(vocab_size, vocab_size)
         nn.init.zeros_(self.table.weight)
 

@@ -121,10 +121,16 @@ class GPT(Model):
     """
 
     Config = GPTConfig
-    training_defaults = {"lr": 3e-3, "batch_tokens": 512, "weight_decay": 0.1}
+    training_defaults = {"batch_tokens": 512, "weight_decay": 0.1}
 
     def __init__(self, config: GPTConfig, vocab_size: int) -> None:
-        super().__init__(vocab_size, context=config.context, max_length=config.context)
+        super().__init__(
+            vocab_size,
+            context=config.context,
+            max_length=config.context,
+            # The best rate of Adam falls with the width (Yang et al. 2022, "Tensor Programs V").
+            learning_rate=0.4 / config.width,
+        )
         self.embedding = nn.Embedding(vocab_size, config.width)
         self.position = nn.Embedding(config.context, config.width)
         self.dropout = nn.Dropout(config.dropout)

@@ -34,10 +34,10 @@ class MLP(Model):
     """
 
     Config = MLPConfig
-    training_defaults = {"lr": 3e-3, "batch_tokens": 1024, "weight_decay": 0.01}
+    training_defaults = {"batch_tokens": 1024, "weight_decay": 0.01}
 
     def __init__(self, config: MLPConfig, vocab_size: int) -> None:
-        super().__init__(vocab_size, context=config.context, max_length=None)
+        super().__init__(vocab_size, context=config.context, max_length=None, learning_rate=3e-3)
         self.embedding = nn.Embedding(vocab_size, config.embedding)
         self.hidden = nn.Linear(config.context * config.embedding, config.hidden)
         self.head = nn.Linear(config.hidden, vocab_size)

@@ -25,13 +25,13 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 def adamw(model: nn.Module, config: TrainConfig) -> Optimizer:
     """Loshchilov and Hutter 2019."""
     groups = parameter_groups(model, config.weight_decay)
-    return AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), fused=True)
+    return AdamW(groups, betas=(config.beta1, config.beta2), fused=True)
 
 
 def sgd(model: nn.Module, config: TrainConfig) -> Optimizer:
     """Plain gradient descent, with momentum if asked for."""
     groups = parameter_groups(model, config.weight_decay)
-    return SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)
+    return SGD(groups, lr=1.0, momentum=config.momentum, fused=True)
 
 
 REGISTRY: Mapping[str, Callable[[nn.Module, TrainConfig], Optimizer]] = MappingProxyType(
@@ -40,7 +40,11 @@ REGISTRY: Mapping[str, Callable[[nn.Module, TrainConfig], Optimizer]] = MappingP
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> Optimizer:
-    """The optimizer that `config.optimizer` names. Raises MoreishError, naming the nearest."""
+    """The optimizer that `config.optimizer` names, its rate to be set at each step.
+
+    Raises:
+        MoreishError: there is no such optimizer; the nearest is named.
+    """
     if config.optimizer not in REGISTRY:
         hint = nearest(config.optimizer, REGISTRY)
         raise MoreishError(f"unknown optimizer '{config.optimizer}': {hint}")

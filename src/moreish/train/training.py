@@ -67,6 +67,8 @@ def train(
     # Whatever is wrong with the settings is to be said before anything is written.
     model = build_model(model_config, tokenizer.vocab_size)
     if not isinstance(model, CountedModel):
+        lr = config.train.lr or model.learning_rate
+        config = config.model_copy(update={"train": config.train.model_copy(update={"lr": lr})})
         build_optimizer(model, config.train)
     path = out or free_path(f"{corpus.name}-{model_config.name}")
     run = Run.create(path, config, tokenizer, splits, facts, overwrite=overwrite)

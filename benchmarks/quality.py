@@ -1,0 +1,91 @@
+"""What Moreish reaches on the lectures' data, through its own command line; one JSON file.
+
+    python benchmarks/quality.py [--only NAME ...] [--out benchmarks/results/quality.json]
+
+Losses are exact over the whole validation split. Where a goal is in minutes, it is minutes on the
+machine that the JSON describes.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+LECTURE = ["--split", "lecture"]
+CASES: dict[str, dict[str, Any]] = {
+    "names-bigram-counts": {
+        "arguments": ["names-lecture", *LECTURE, "--model", "ngram"],
+        "goal": None,
+    },
+    "names-bigram": {
+        "arguments": ["names-lecture", *LECTURE, "--model", "bigram", "--minutes", "0.3"],
+        "goal": 2.47,
+        "source": "makemore 1: approaches the counts' 2.454 from above",
+    },
+    "names-mlp-context-3": {
+        "arguments": ["names-lecture", *LECTURE, "--model", "mlp", "--context", "3"],
+        "goal": 2.20,
+        "source": "makemore 2: 2.17 after 200,000 steps",
+    },
+    "names-gpt-2-minutes": {
+        "arguments": ["names-lecture", *LECTURE, "--minutes", "2"],
+        "goal": 2.05,
+        "source": "makemore's default transformer: 2.00 after 6,000 steps",
+    },
+    "names-default": {"arguments": ["names"], "goal": None},
+    "shakespeare-nanogpt-cpu": {
+        "arguments": ["--config", "configs/shakespeare-char.toml"],
+        "goal": 1.90,
+        "source": "nanoGPT's README: 1.88 after 2,000 steps of 12 x 64 tokens",
+    },
+}
+
+
+def measure(arguments: list[str], folder: str) -> dict[str, Any]:
+    """One training; what `moreish train --json` says of it."""
+    command = [sys.executable, "-m", "moreish", "train", *arguments, "--out", f"{folder}/run"]
+    done = subprocess.run([*command, "--json"], stdout=subprocess.PIPE, text=True, check=True)
+    record: dict[str, Any] = json.loads(done.stdout)
+    del record["run"]
+    return record
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="*", choices=sorted(CASES), default=list(CASES))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/quality.json"))
+    options = parser.parse_args()
+    results = {}
+    for name in options.only:
+        case = CASES[name]
+        with tempfile.TemporaryDirectory() as folder:
+            record = measure(case["arguments"], folder)
+        results[name] = {**case, **record}
+        loss = record["splits"]["val"]["loss"]
+        goal = case["goal"]
+        verdict = "" if goal is None else f"  goal {goal}: {'met' if loss <= goal else 'MISSED'}"
+        print(f"{name:<26} validation {loss:.4f}  {record['seconds']:.0f} s{verdict}", flush=True)
+    report = {
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": {
+            "system": platform.platform(),
+            "processors": os.cpu_count(),
+            "python": platform.python_version(),
+            "torch": version("torch"),
+            "moreish": version("moreish"),
+        },
+        "results": results,
+    }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
