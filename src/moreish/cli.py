@@ -32,25 +32,23 @@ RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, e.g.
 def train(
     source: Annotated[
         str | None,
-        typer.Argument(help="A built-in data set, a file, or a folder of text files.  [names]"),
+        typer.Argument(help="A built-in data set, a file, or a folder of text files (names)."),
     ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="ngram, bigram, mlp or gpt.  [gpt]", show_default=False)
-    ] = None,
-    minutes: Annotated[float | None, typer.Option(help="Train this long.  [1]")] = None,
+    model: Annotated[str | None, typer.Option(help="ngram, bigram, mlp or gpt (gpt).")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Train this long (1).")] = None,
     steps: Annotated[int | None, typer.Option(help="… or this many steps.")] = None,
     epochs: Annotated[float | None, typer.Option(help="… or this often over the data.")] = None,
     context: Annotated[int | None, typer.Option(help="Tokens that the model sees.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of weights and batches.  [0]")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights and batches (0).")] = None,
     kind: Annotated[
         str | None, typer.Option("--as", help="lines (each an item) or text; else guessed.")
     ] = None,
     split: Annotated[
-        str | None, typer.Option(help="seeded, or lecture: the lectures' own split.  [seeded]")
+        str | None, typer.Option(help="seeded, or lecture: the lectures' own split (seeded).")
     ] = None,
-    tokenizer: Annotated[str | None, typer.Option(help="char or byte.  [char]")] = None,
-    encoding: Annotated[str | None, typer.Option(help="Of the source.  [utf-8]")] = None,
-    out: Annotated[Path | None, typer.Option(help="The run folder.  [a new one in runs/]")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="char or byte (char).")] = None,
+    encoding: Annotated[str | None, typer.Option(help="Of the source (utf-8).")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run folder (a new one in runs/).")] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the run at --out.")
     ] = False,
@@ -105,7 +103,8 @@ def train(
         out_console.print(f"\nStopped and saved. Go on with: moreish train --resume {run.path}")
         raise typer.Exit(130)
     if as_json:
-        keys = ("status", "parameters", "splits", "seconds", "tokens_per_second")
+        results = ("status", "parameters", "splits", "seconds", "evaluation_seconds")
+        keys = (*results, "tokens_per_second")
         print_json({"run": str(run.path), **{key: record[key] for key in keys}})
         return
     if record["status"] == "stopped early":
@@ -120,7 +119,7 @@ def sample(
     path: RunPath,
     prompt: Annotated[str, typer.Option(help="How each text begins.")] = "",
     n: Annotated[
-        int | None, typer.Option("-n", help="How many.  [10 items, or 1 running text]")
+        int | None, typer.Option("-n", help="How many (10 items, or 1 running text).")
     ] = None,
     max_tokens: Annotated[
         int | None, typer.Option(help="The most tokens to draw for each.")

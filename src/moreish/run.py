@@ -78,7 +78,9 @@ class Run:
                     "upgrade with pip install --upgrade moreish"
                 )
             return cls(path, record)
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        except MoreishError:
+            raise
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise _damaged(path / "run.json", error) from None
 
     @classmethod

@@ -138,31 +138,31 @@ def _carry_out(
 ) -> tuple[Run, bool]:
     model = run.new_model()
     if isinstance(model, CountedModel):
-        seconds = _count(run, model, report)
-        tokens_per_second = run.split("train").predictions / max(seconds, 1e-9)
-        ended = "finished"
+        ended, position = "finished", _count(run, model, report)
     else:
         ended, position = _descend(run, model, device, report, resuming=resuming)
-        seconds = position.seconds
-        tokens_per_second = position.tokens / max(seconds - position.eval_seconds, 1e-9)
-    scores = {} if ended == "interrupted" else _final_scores(run, seconds, report)
+    scores = {} if ended == "interrupted" else _final_scores(run, position.seconds, report)
+    training_seconds = max(position.seconds - position.eval_seconds, 1e-9)
     run.update(
         status=ended,
         parameters=model.parameter_count(),
         splits={name: score.as_json() for name, score in scores.items()},
-        seconds=round(seconds, 3),
-        tokens_per_second=round(tokens_per_second, 1),
+        seconds=round(position.seconds, 3),
+        evaluation_seconds=round(position.eval_seconds, 3),
+        tokens_per_second=round(position.tokens / training_seconds, 1),
     )
     return run, ended != "interrupted"
 
 
-def _count(run: Run, model: CountedModel, report: Report) -> float:
-    report(_started(run, model, Position(plan=Plan(steps=0, eval_every=1)), torch.device("cpu")))
+def _count(run: Run, model: CountedModel, report: Report) -> Position:
+    position = Position(plan=Plan(steps=0, eval_every=1))
+    report(_started(run, model, position, torch.device("cpu")))
+    tokens = run.split("train")
     began = time.perf_counter()
-    model.fit(run.split("train"))
-    seconds = time.perf_counter() - began
+    model.fit(tokens)
+    position.seconds, position.tokens = time.perf_counter() - began, tokens.predictions
     run.save_weights(model)
-    return seconds
+    return position
 
 
 def _descend(
