@@ -112,7 +112,7 @@ def moreish(
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run of a small list of names, for tests that only read it."""
     from moreish import api
-    from moreish.train.events import silent
+    from moreish.training.events import silent
 
     folder = tmp_path_factory.mktemp("small")
     names = catalog.load("names").split("\n")[:400]
@@ -126,7 +126,7 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def text_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run of running text, for tests that only read it."""
     from moreish import api
-    from moreish.train.events import silent
+    from moreish.training.events import silent
 
     folder = tmp_path_factory.mktemp("text")
     source = folder / "story.txt"

@@ -14,7 +14,7 @@ from moreish.evaluate.metrics import losses_of, score
 from moreish.generate.engine import generate
 from moreish.generate.sampling import Sampling
 from moreish.models import Model, build_model, model_config
-from moreish.train.objective import next_token, with_squared_weights
+from moreish.training.objective import next_token, with_squared_weights
 
 
 def counted(tokens: Tokens, add_k: float, vocabulary: int = 27) -> Model:

@@ -13,7 +13,7 @@ from moreish.errors import MoreishError
 from moreish.evaluate.loss import mean_loss
 from moreish.models import REGISTRY, CountedModel, Model, build_model, model_class, model_config
 from moreish.models.gpt import GPT, Attention, GPTConfig
-from moreish.train.objective import next_token
+from moreish.training.objective import next_token
 
 NAMES = sorted(REGISTRY)
 VOCABULARY = 7

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from moreish import api
 from moreish.errors import MoreishError
 from moreish.run import Run
-from moreish.train.events import silent
+from moreish.training.events import silent
 
 
 @pytest.fixture

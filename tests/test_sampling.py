@@ -146,7 +146,7 @@ def test_unknown_characters_in_a_prompt(small_run: Run) -> None:
 
 def test_characters_are_never_cut_in_two(tmp_path) -> None:
     from moreish import api
-    from moreish.train.events import silent
+    from moreish.training.events import silent
 
     source = tmp_path / "s.txt"
     source.write_text("日本語のテキスト。" * 60, encoding="utf-8")

@@ -6,7 +6,7 @@ import pytest
 
 from conftest import ROOT, lecture_text
 from moreish import api
-from moreish.train.events import silent
+from moreish.training.events import silent
 
 pytestmark = pytest.mark.soak
 

@@ -16,11 +16,11 @@ from moreish.config import TrainConfig
 from moreish.data import catalog
 from moreish.errors import MoreishError
 from moreish.run import Run
-from moreish.train.budget import Plan, plan_minutes, plan_steps
-from moreish.train.events import Evaluated, Event, Sampled, Started, Step, silent
-from moreish.train.loop import Trainer
-from moreish.train.optim import REGISTRY as OPTIMIZERS
-from moreish.train.schedule import rate
+from moreish.training.budget import Plan, plan_minutes, plan_steps
+from moreish.training.events import Evaluated, Event, Sampled, Started, Step, silent
+from moreish.training.loop import Trainer
+from moreish.training.optim import REGISTRY as OPTIMIZERS
+from moreish.training.schedule import rate
 
 TINY = {"model": {"layers": 1, "heads": 2, "width": 16}}
 
@@ -231,7 +231,7 @@ def test_the_rate_rises_then_falls(decay: str) -> None:
 
 def test_the_loop_knows_no_files() -> None:
     """It takes hooks: nothing it imports reads or writes a run."""
-    import moreish.train.loop as loop
+    import moreish.training.loop as loop
 
     assert "moreish.run" not in Path(loop.__file__).read_text()
-    assert Trainer.__module__ == "moreish.train.loop"
+    assert Trainer.__module__ == "moreish.training.loop"

@@ -7,9 +7,9 @@ from typing import Any
 from moreish.config import RunConfig, resolve
 from moreish.run import Run
 from moreish.settings import Tree, from_toml, merge
-from moreish.train import resume as resume_training
-from moreish.train import train as carry_out
-from moreish.train.events import Report
+from moreish.training import resume as resume_training
+from moreish.training import train as carry_out
+from moreish.training.events import Report
 
 
 def train(

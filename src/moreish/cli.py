@@ -188,7 +188,7 @@ def evaluate(
     """Exact losses over whole splits, or the probability of a text."""
     from moreish import api
     from moreish.console import TrainingView, console, score_table
-    from moreish.train.events import Working
+    from moreish.training.events import Working
 
     run = api.load(path)
     if text is not None:

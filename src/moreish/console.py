@@ -13,7 +13,7 @@ from rich.text import Text
 from moreish.data.split import SplitName
 from moreish.evaluate.metrics import Score
 from moreish.evaluate.surprisal import TokenSurprisal
-from moreish.train.events import Evaluated, Event, Note, Sampled, Started, Step, Working
+from moreish.training.events import Evaluated, Event, Note, Sampled, Started, Step, Working
 
 SPLIT_TITLES: dict[SplitName, str] = {"train": "training", "val": "validation", "test": "test"}
 

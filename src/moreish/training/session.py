@@ -24,12 +24,12 @@ from moreish.generate.sampling import Sampling
 from moreish.models import CountedModel, Model, build_model
 from moreish.run import Run, check_free
 from moreish.tokenizers import Tokenizer, tokenizer_class
-from moreish.train.budget import Plan, budget_steps, measure, plan_minutes, plan_steps
-from moreish.train.checkpoint import restore_checkpoint, save_checkpoint
-from moreish.train.events import Evaluated, Event, Note, Report, Sampled, Started, Step, Working
-from moreish.train.loop import Hooks, Position, Trainer
-from moreish.train.objective import next_token, with_squared_weights
-from moreish.train.optim import build_optimizer
+from moreish.training.budget import Plan, budget_steps, measure, plan_minutes, plan_steps
+from moreish.training.checkpoint import restore_checkpoint, save_checkpoint
+from moreish.training.events import Evaluated, Event, Note, Report, Sampled, Started, Step, Working
+from moreish.training.loop import Hooks, Position, Trainer
+from moreish.training.objective import next_token, with_squared_weights
+from moreish.training.optim import build_optimizer
 
 RUNS = Path("runs")
 """Where runs are made when no place is named."""

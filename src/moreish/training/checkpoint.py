@@ -13,9 +13,9 @@ from safetensors.torch import save as to_safetensors
 
 from moreish.errors import MoreishError
 from moreish.files import PART, flush_folder, to_json, write_durable
-from moreish.train.budget import Plan
-from moreish.train.loop import Position, Trainer
-from moreish.train.optim import optimizer_tensors, restore_optimizer
+from moreish.training.budget import Plan
+from moreish.training.loop import Position, Trainer
+from moreish.training.optim import optimizer_tensors, restore_optimizer
 
 KEPT = 2
 """Newest checkpoints that stay; the best weights are apart from them."""

@@ -1,5 +1,5 @@
 """From settings to a run folder."""
 
-from moreish.train.training import resume, train
+from moreish.training.session import resume, train
 
 __all__ = ["resume", "train"]

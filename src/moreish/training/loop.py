@@ -14,11 +14,11 @@ from moreish.data.tokens import UNSCORED
 from moreish.errors import MoreishError
 from moreish.evaluate.metrics import Score
 from moreish.models.base import Model
-from moreish.train.budget import Plan
-from moreish.train.events import Evaluated, Report, Step
-from moreish.train.objective import Objective
-from moreish.train.optim import build_optimizer, set_rate
-from moreish.train.schedule import rate
+from moreish.training.budget import Plan
+from moreish.training.events import Evaluated, Report, Step
+from moreish.training.objective import Objective
+from moreish.training.optim import build_optimizer, set_rate
+from moreish.training.schedule import rate
 
 TOLERANCE = 0.02
 """How far the end may drift from the minutes asked for before the rest is planned anew."""
