@@ -48,10 +48,12 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-def measure(arguments: list[str], folder: str) -> dict[str, Any]:
-    """One training; what `moreish train --json` says of it."""
+def measure(arguments: list[str], folder: str) -> dict[str, Any] | None:
+    """One training: what `moreish train --json` says of it; None where its data cannot be had."""
     command = [sys.executable, "-m", "moreish", "train", *arguments, "--out", f"{folder}/run"]
-    done = subprocess.run([*command, "--json"], stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run([*command, "--json"], stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        return None
     record: dict[str, Any] = json.loads(done.stdout)
     del record["run"]
     return record
@@ -67,6 +69,9 @@ def main() -> None:
         case = CASES[name]
         with tempfile.TemporaryDirectory() as folder:
             record = measure(case["arguments"], folder)
+        if record is None:
+            print(f"{name:<26} NOT MEASURED (see above)", flush=True)
+            continue
         results[name] = {**case, **record}
         loss = record["splits"]["val"]["loss"]
         goal = case["goal"]
