@@ -198,6 +198,7 @@ def test_a_plan_in_steps_needs_no_clock() -> None:
     # Evaluations at a third of a training step's cost per token take less than a tenth.
     fair = plan_steps(10_000, 1000, 100_000)
     assert 100_000 / 3 / 1000 / fair.eval_every < 0.1
+    assert fair.steps / fair.eval_every == 16
 
 
 def test_a_plan_in_minutes_leaves_room_for_evaluations() -> None:
