@@ -19,8 +19,8 @@ from moreish.models.base import Model
 from moreish.tokenizers.base import Tokenizer
 
 BATCH_POSITIONS = 4_096
-"""Positions that one forward pass evaluates: few enough that a CPU keeps them in its cache, which is
-1.6 times as fast as 16,384. The result does not depend on it."""
+"""Positions that one forward pass evaluates: few enough that a CPU keeps them in its cache,
+which is 1.6 times as fast as 16,384. The result does not depend on it."""
 
 WINDOW = 512
 """Positions a pass scores where the model itself sets no limit."""
