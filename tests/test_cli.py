@@ -117,6 +117,12 @@ def test_lines_longer_than_the_context_are_said(moreish: Moreish) -> None:
     assert "lines longer than 7 characters are learned in pieces" in result.out
 
 
+def test_the_bare_command_is_its_help(moreish: Moreish) -> None:
+    assert "train" in moreish().out
+    assert moreish().err == ""
+    assert moreish("--version").out.startswith("moreish 0.")
+
+
 def test_catalog_verbs(moreish: Moreish) -> None:
     assert "names" in moreish("data", "list").out
     shown = moreish("data", "show", "shakespeare").out

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -26,6 +27,22 @@ app.add_typer(data_app, name="data")
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, e.g. runs/names-gpt.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"moreish {version('moreish')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    show_version: Annotated[
+        bool,
+        typer.Option("--version", help="Print it.", callback=_print_version, is_eager=True),
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -317,6 +334,7 @@ def main() -> NoReturn:
 
 
 def fail(message: str) -> NoReturn:
-    """One line, exit status 2."""
-    sys.stderr.write(f"moreish: {' '.join(message.split())}\n")
+    """One line, exit status 2. A bare `moreish` has shown its help, and has nothing to add."""
+    if message:
+        sys.stderr.write(f"moreish: {' '.join(message.split())}\n")
     sys.exit(2)
