@@ -77,7 +77,7 @@ def test_eval_reads_standard_input(
 ) -> None:
     import io
 
-    monkeypatch.setattr("sys.stdin", io.StringIO("emma\nava\n"))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\xef\xbb\xbfemma\r\nava\r\n")))
     out = moreish("eval", small_run.path, "--text", "-").out
     assert "emma" in out
     assert "ava" in out

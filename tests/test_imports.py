@@ -17,6 +17,7 @@ ORDER = [
     "config",
     "evaluate",
     "generate",
+    "record",
     "run",
     "training",
     "console",

@@ -53,7 +53,7 @@ def test_a_later_budget_replaces_an_earlier_one() -> None:
         ({"train": {"lr": float("inf")}}, "train.lr=inf"),
         ({"train": {"steps": 0}}, "train.steps=0"),
         ({"train": {"steps": 1.5}}, "train.steps=1.5"),
-        ({"train": {"batch_size": 0}}, "batch_size must be 1 or more"),
+        ({"train": {"batch_size": 0}}, "train.batch_size=0: give 1 or more, or all"),
         ({"train": 3}, "train=3: it is a group"),
         ({"data": {"kind": "prose"}}, "data.kind=prose"),
         ({"data": {"split": "random"}}, "data.split=random"),

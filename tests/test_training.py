@@ -85,9 +85,9 @@ def test_epochs_count_the_data(source: Path) -> None:
 
 def test_minutes_end_on_time(source: Path) -> None:
     run = train(source, minutes=0.05, settings={**TINY, "train": {"patience": 0}})
-    assert run.record["status"] == "finished"
+    assert run.record.status == "finished"
     # Wide, for this machine may be busy: what is tested is that minutes are minutes.
-    assert 0.5 < run.record["seconds"] / 3 < 2
+    assert 0.5 < run.record.seconds / 3 < 2
 
 
 def test_the_best_weights_are_kept_and_training_stops_early(source: Path) -> None:
@@ -97,7 +97,7 @@ def test_the_best_weights_are_kept_and_training_stops_early(source: Path) -> Non
         "train": {"lr": 0.01, "eval_every": 20, "patience": 4, "decay": "constant"},
     }
     run = train(source, steps=5000, settings=settings)
-    assert run.record["status"] == "stopped early"
+    assert run.record.status == "stopped early"
     lines = log_of(run)
     losses = [line["val"]["loss"] for line in lines if "val" in line]
     assert len(losses) < 100
@@ -128,9 +128,9 @@ def test_a_run_cut_and_resumed_ends_with_the_same_bits(source: Path, optimizer: 
             os.kill(os.getpid(), signal.SIGINT)
 
     cut = train(source, "cut", steps=40, settings=settings, report=interrupt)
-    assert cut.record["status"] == "interrupted"
+    assert cut.record.status == "interrupted"
     resumed = api.resume(cut.path, report=silent)
-    assert resumed.record["status"] == "finished"
+    assert resumed.record.status == "finished"
     assert same(weights(whole), weights(resumed))
     assert records_of(whole) == records_of(resumed)
 
@@ -184,7 +184,7 @@ def test_a_folder_of_files_has_boundaries(tmp_path: Path) -> None:
         (folder / f"{i}.txt").write_text(STORY * (i + 1), encoding="utf-8")
     run = api.train(folder, model="ngram", out=tmp_path / "run", report=silent)
     assert run.tokenizer.has_boundary
-    assert run.record["data"]["documents"] == 3
+    assert run.record.data.documents == 3
     assert len(run.sample(2, max_tokens=50)) == 2
 
 

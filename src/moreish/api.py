@@ -1,10 +1,11 @@
 """What `import moreish` offers; the command line is a thin skin over it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from moreish.config import RunConfig, resolve
+from moreish.config import RunConfig, resolve, spelled_out
 from moreish.run import Run
 from moreish.settings import Tree, from_toml, merge
 from moreish.training import resume as resume_training
@@ -64,15 +65,17 @@ def train(
         },
     }
     recipe = {} if config is None else from_toml(Path(config))
-    resolved: RunConfig = resolve(recipe, merge(_without_none(given), settings or {}))
+    resolved: RunConfig = resolve(recipe, merge(_without_none(given), spelled_out(settings or {})))
     place = None if out is None else Path(out).expanduser()
-    run, _ = carry_out(resolved, place, overwrite=overwrite, report=report or _shown())
+    with _watching(report) as told:
+        run, _ = carry_out(resolved, place, overwrite=overwrite, report=told)
     return run
 
 
 def resume(path: str | Path, *, report: Report | None = None) -> Run:
     """Go on with an interrupted training. Raises MoreishError when there is nothing to resume."""
-    run, _ = resume_training(Path(path).expanduser(), report=report or _shown())
+    with _watching(report) as told:
+        run, _ = resume_training(Path(path).expanduser(), report=told)
     return run
 
 
@@ -91,7 +94,16 @@ def _without_none(tree: Mapping[str, Any]) -> Tree:
     return kept
 
 
-def _shown() -> Report:
+@contextmanager
+def _watching(report: Report | None) -> Iterator[Report]:
+    """Who is told: `report`, or else the terminal, whose progress bar then goes in any case."""
+    if report is not None:
+        yield report
+        return
     from moreish.console import TrainingView
 
-    return TrainingView()
+    view = TrainingView()
+    try:
+        yield view
+    finally:
+        view.close()

@@ -1,6 +1,10 @@
 """The verbs. A thin skin over `moreish.api`; torch is imported only by the verbs that need it."""
 
+import io
 import json
+import math
+import os
+import re
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -8,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from moreish.errors import MoreishError, nearest
+from moreish.errors import MoreishError, command
 
 if TYPE_CHECKING:
     from moreish.run import Run
@@ -24,6 +28,20 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="The built-in data sets: list, show, get.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+
+OUT_OF_MEMORY = re.compile("allocate memory|out of memory", re.IGNORECASE)
+"""What PyTorch's errors say, which are plain RuntimeErrors on a CPU."""
+
+RESULTS = {
+    "status",
+    "parameters",
+    "splits",
+    "seconds",
+    "evaluation_seconds",
+    "scoring_seconds",
+    "tokens_per_second",
+}
+"""Of run.json, what `train --json` prints."""
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, e.g. runs/names-gpt.")]
@@ -116,19 +134,18 @@ def train(
     finally:
         view.close()
     record = run.record
-    if record["status"] == "interrupted":
-        out_console.print(f"\nStopped and saved. Go on with: moreish train --resume {run.path}")
+    if record.status == "interrupted":
+        go_on = command("train", "--resume", run.path)
+        out_console.print(f"\nStopped and saved. Go on with: {go_on}")
         raise typer.Exit(130)
     if as_json:
-        results = ("status", "parameters", "splits", "seconds", "evaluation_seconds")
-        keys = (*results, "tokens_per_second")
-        print_json({"run": str(run.path), **{key: record[key] for key in keys}})
+        print_json({"run": str(run.path), **record.model_dump(mode="json", include=RESULTS)})
         return
-    if record["status"] == "stopped early":
+    if record.status == "stopped early":
         out_console.print("Stopped early: validation was rising. The best weights are kept.")
     out_console.print()
     out_console.print(score_table(run.scores))
-    out_console.print(f"\nMore of it: moreish sample {run.path}")
+    out_console.print(f"\nMore of it: {command('sample', run.path)}")
 
 
 @app.command()
@@ -158,10 +175,10 @@ def sample(
 ) -> None:
     """Write more: new items of a list, or running text that streams in."""
     from moreish import api
+    from moreish.console import visible
 
-    if unknown not in ("error", "drop"):
-        raise MoreishError(f"--unknown {unknown}: {nearest(unknown, ['error', 'drop'])}")
     run = api.load(path)
+    on_terminal = sys.stdout.isatty()
     options: dict[str, Any] = {
         "prompt": prompt,
         "max_tokens": max_tokens,
@@ -174,7 +191,7 @@ def sample(
     n = n if n is not None else (10 if run.kind == "lines" else 1)
     if run.kind == "text" and n == 1 and not (new_only or unique or as_json):
         for piece in run.stream(**options):
-            sys.stdout.write(piece)
+            sys.stdout.write(visible(piece) if on_terminal else piece)
             sys.stdout.flush()
         sys.stdout.write("\n")
         return
@@ -183,7 +200,8 @@ def sample(
         print_json({"run": str(run.path), "samples": texts})
         return
     separator = "\n" if run.kind == "lines" else "\n\n---\n\n"
-    sys.stdout.write(separator.join(texts) + "\n")
+    written = separator.join(texts) + "\n"
+    sys.stdout.write(visible(written) if on_terminal else written)
 
 
 @app.command(name="eval")
@@ -200,6 +218,9 @@ def evaluate(
         int | None,
         typer.Option(help="Overlap windows of running text: each scores this many tokens."),
     ] = None,
+    unknown: Annotated[
+        str, typer.Option(help="Characters of --text that the model never saw: error or drop.")
+    ] = "error",
     as_json: Json = False,
 ) -> None:
     """Exact losses over whole splits, or the probability of a text."""
@@ -209,7 +230,9 @@ def evaluate(
 
     run = api.load(path)
     if text is not None:
-        _evaluate_text(run, sys.stdin.read() if text == "-" else text, as_json)
+        if test or stride is not None:
+            raise MoreishError("--text is instead of the splits: leave out --test and --stride")
+        _evaluate_text(run, _read_stdin() if text == "-" else text, unknown, as_json)
         return
     view = TrainingView(console(stderr=True))
     try:
@@ -220,7 +243,7 @@ def evaluate(
         )
     finally:
         view.close()
-    count = run.record["test_evaluations"]
+    count = run.record.test_evaluations
     if as_json:
         splits = {name: score.as_json() for name, score in scores.items()}
         print_json({"run": str(run.path), "splits": splits, "test_evaluations": count})
@@ -228,14 +251,21 @@ def evaluate(
     console().print(score_table(scores))
     if test:
         times = "once" if count == 1 else f"{count} times"
-        console().print(f"\n[dim]The test split of this run has been evaluated {times}.[/dim]")
+        counted = f"\nThe test split of this run has been evaluated {times}."
+        console().print(counted, style="dim")
 
 
-def _evaluate_text(run: "Run", text: str, as_json: bool) -> None:
-    from moreish.console import console, surprisal_table
+def _read_stdin() -> str:
+    from moreish.data.text import decode, with_line_feeds
+
+    return with_line_feeds(decode(sys.stdin.buffer.read(), "utf-8", "standard input")[0])
+
+
+def _evaluate_text(run: "Run", text: str, unknown: str, as_json: bool) -> None:
+    from moreish.console import console, surprisal_table, visible
 
     items = [line for line in text.split("\n") if line] if run.kind == "lines" else [text]
-    results = [(item, run.surprisal(item)) for item in items]
+    results = [(item, run.surprisal(item, unknown=unknown)) for item in items]
     if not results:
         raise MoreishError("there is no text to evaluate")
     tokens = [token for _, found in results for token in found]
@@ -244,17 +274,18 @@ def _evaluate_text(run: "Run", text: str, as_json: bool) -> None:
         print_json(
             {
                 "run": str(run.path),
-                "nats": total,
-                "nats_per_token": total / len(tokens),
+                "nats": finite(total),
+                "nats_per_token": finite(total / len(tokens)),
                 "tokens": [
-                    {"token": t.token, "probability": t.probability, "nats": t.nats} for t in tokens
+                    {"token": t.token, "probability": t.probability, "nats": finite(t.nats)}
+                    for t in tokens
                 ],
             }
         )
         return
     for item, found in results:
         if len(results) > 1:
-            console().print(f"[bold]{item}[/bold]")
+            console().print(visible(item), style="bold")
         console().print(surprisal_table(found))
     mean = total / len(tokens)
     console().print(f"\nlog-likelihood {-total:.4f} nats, {mean:.4f} nats per token")
@@ -302,11 +333,11 @@ def data_show(name: str, as_json: Json = False) -> None:
 @data_app.command("get")
 def data_get(name: str, as_json: Json = False) -> None:
     """Fetch a data set now, so that it is here without a network later."""
-    from moreish.data.catalog import cache_path, find, load
+    from moreish.data.catalog import find, load, place
 
     entry = find(name)
     text = load(name)
-    where = "inside the package" if entry.url is None else str(cache_path(entry))
+    where = str(place(entry) or "inside the package")
     if as_json:
         print_json({"name": name, "characters": len(text), "where": where})
         return
@@ -315,20 +346,38 @@ def data_get(name: str, as_json: Json = False) -> None:
 
 def print_json(data: dict[str, Any]) -> None:
     """One object on standard output."""
-    sys.stdout.write(json.dumps(data, ensure_ascii=False, allow_nan=False) + "\n")
+    everything = (sys.stdout.encoding or "").lower().startswith("utf")
+    sys.stdout.write(json.dumps(data, ensure_ascii=not everything, allow_nan=False) + "\n")
+
+
+def finite(value: float) -> float | None:
+    """JSON has no infinity and no NaN: they become null."""
+    return value if math.isfinite(value) else None
 
 
 def main() -> NoReturn:
     """Run a verb; a user's mistake is one line on standard error and exit status 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show becomes a ?
+            stream.reconfigure(errors="replace")
     try:
         status = app(standalone_mode=False)
+        sys.stdout.flush()
     except MoreishError as error:
         fail(str(error))
     except typer.TyperException as error:
         fail(error.format_message())
+    except BrokenPipeError:  # the reader has seen enough, as in `moreish sample RUN | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
     except OSError as error:
         fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
-    except KeyboardInterrupt:
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error)):
+            fail("out of memory: try a smaller batch (--set train.batch_tokens) or a smaller model")
+        raise
+    except (KeyboardInterrupt, typer.Abort):
+        sys.stderr.write("moreish: interrupted\n")
         sys.exit(130)
     sys.exit(status if isinstance(status, int) else 0)
 

@@ -1,9 +1,9 @@
 """The settings of a run: defaults < what suits the model < recipe (TOML) < flags."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
-from pydantic import Field, SerializeAsAny, model_validator
+from pydantic import Field, SerializeAsAny, field_validator
 
 from moreish.data.split import Rule
 from moreish.data.text import Kind
@@ -32,10 +32,10 @@ class DataConfig(Settings):
 class TrainConfig(Settings):
     """How to train. Shares are of the whole training, whatever its length is measured in."""
 
-    steps: int | None = Field(None, ge=1)
-    minutes: float | None = Field(None, gt=0)
-    epochs: float | None = Field(None, gt=0)
-    batch_size: int | Literal["all"] | None = None
+    steps: int | None = Field(None, ge=1, le=10**12)
+    minutes: float | None = Field(None, gt=0, le=60 * 24 * 3660)
+    epochs: float | None = Field(None, gt=0, le=10**9)
+    batch_size: int | str | None = None
     """Items or windows a step; "all" is the whole training split; None fills `batch_tokens`."""
     batch_tokens: int = Field(1024, ge=1)
     optimizer: str = "adamw"
@@ -64,11 +64,12 @@ class TrainConfig(Settings):
     """Steps between checkpoints; None: after an evaluation, at most every half minute."""
     device: str = "auto"
 
-    @model_validator(mode="after")
-    def _batch_is_positive(self) -> Self:
-        if isinstance(self.batch_size, int) and self.batch_size < 1:
-            raise ValueError('train.batch_size must be 1 or more, or "all"')
-        return self
+    @field_validator("batch_size")
+    @classmethod
+    def _a_size_or_all(cls, value: int | str | None) -> int | str | None:
+        if value is None or value == "all" or (isinstance(value, int) and value >= 1):
+            return value
+        raise ValueError("give 1 or more, or all")
 
 
 class RunConfig(Settings):
@@ -80,6 +81,12 @@ class RunConfig(Settings):
     train: TrainConfig = TrainConfig()
 
 
+def spelled_out(tree: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`model = "mlp"` is short for `model.name = "mlp"`."""
+    short = tree.get("model")
+    return {**tree, "model": {"name": short}} if isinstance(short, str) else tree
+
+
 def resolve(*trees: Mapping[str, Any]) -> RunConfig:
     """The checked settings of `trees` laid over each other, later ones winning.
 
@@ -88,8 +95,7 @@ def resolve(*trees: Mapping[str, Any]) -> RunConfig:
     """
     tree: Tree = {}
     for layer in trees:
-        if isinstance(layer.get("model"), str):
-            layer = {**layer, "model": {"name": layer["model"]}}
+        layer = spelled_out(layer)
         for group in ("data", "model", "train"):
             if not isinstance(layer.get(group, {}), Mapping):
                 raise MoreishError(f"setting {group}={layer[group]}: it is a group of settings")

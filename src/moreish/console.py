@@ -1,9 +1,10 @@
 """What people see on a terminal: progress, tables, coloured text."""
 
 import math
+import os
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import IO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
@@ -13,6 +14,7 @@ from rich.text import Text
 from moreish.data.split import SplitName
 from moreish.evaluate.metrics import Score
 from moreish.evaluate.surprisal import TokenSurprisal
+from moreish.record import DataFacts
 from moreish.training.events import Evaluated, Event, Note, Sampled, Started, Step, Working
 
 SPLIT_TITLES: dict[SplitName, str] = {"train": "training", "val": "validation", "test": "test"}
@@ -21,9 +23,38 @@ PLAIN_LINES = 12
 """Progress lines of a training where there is no terminal to draw a bar on."""
 
 
+class PatientConsole(Console):
+    """A console that falls silent when its reader goes: `moreish train | head` still trains."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        hush(self.file)
+
+
 def console(*, stderr: bool = False) -> Console:
-    """A console that never breaks words of samples or paths apart where output is piped."""
-    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+    """Prints paths and samples as they are: no markup in them, no word broken in two."""
+    return PatientConsole(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+
+def hush(stream: IO[str]) -> None:
+    """Let what is still to be written go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def visible(text: str) -> str:
+    """Control characters as pictures: what a model writes must not steer a terminal.
+
+    >>> visible("\\x1b[31m")
+    '␛[31m'
+    """
+    return text.translate(PICTURES)
+
+
+PICTURES = {
+    **{code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in "\n\t"},
+    0x7F: "\u2421",
+    **dict.fromkeys(range(0x80, 0xA0), "\ufffd"),
+}
 
 
 class TrainingView:
@@ -100,9 +131,9 @@ class TrainingView:
             self.close()
 
     def _sampled(self, event: Sampled) -> None:
-        texts = "  ".join(event.texts) if len(event.texts) > 1 else event.texts[0]
         label = Text(f"after {event.step:,} steps  ", style="dim")
-        shown = texts if len(event.texts) > 1 else repr(texts)
+        many = len(event.texts) > 1
+        shown = visible("  ".join(event.texts)) if many else repr(event.texts[0])
         self.out.print(label + Text(shown, style="italic"))
 
     def _working(self, event: Working) -> None:
@@ -119,25 +150,24 @@ class TrainingView:
 def understood(event: Started) -> list[tuple[str, str]]:
     """What Moreish makes of data and settings, as rows for the user to check."""
     data, config = event.data, event.config
-    if data["kind"] == "lines":
+    if data.kind == "lines":
         size = (
-            f"{plural(data['documents'], 'line')} ({data['distinct']:,} distinct), "
-            f"{data['shortest']} to {data['longest']} characters"
+            f"{plural(data.documents, 'line')} ({data.distinct:,} distinct), "
+            f"{data.shortest} to {data.longest} characters"
         )
-        parts = data["split_documents"]
     else:
-        files = f" in {plural(data['documents'], 'file')}" if data["documents"] > 1 else ""
-        size = f"running text, {plural(data['characters'], 'character')}{files}"
-        parts = data["tokens"]
+        files = f" in {plural(data.documents, 'file')}" if data.documents > 1 else ""
+        size = f"running text, {plural(data.characters, 'character')}{files}"
+    parts = data.split_documents or data.tokens
     if config["data"]["split"] == "lecture":
         rule = "as in the lecture"
-    elif data["kind"] == "lines":
+    elif data.kind == "lines":
         rule = "by line, copies of one line kept together"
     else:
         rule = "by position"
     shares = ", ".join(f"{count:,} {SPLIT_TITLES[name]}" for name, count in parts.items())
-    rows = [("data", f"{data['name']}: {size}")]
-    rows += [("", note) for note in data["notes"]]
+    rows = [("data", f"{data.name}: {size}")]
+    rows += [("", note) for note in data.notes]
     rows += [("split", f"{shares} ({rule})")]
     rows += [("vocabulary", _vocabulary(data, config["data"]["tokenizer"]))]
     model = config["model"]
@@ -146,9 +176,9 @@ def understood(event: Started) -> list[tuple[str, str]]:
     size = f", {event.parameters:,} parameters" if event.parameters else ""
     rows += [("model", f"{model['name']}{size}{context}{order}")]
     if (
-        data["longest_item"] is not None
+        data.longest_item is not None
         and "layers" in model
-        and model["context"] <= data["longest_item"]
+        and model["context"] <= data.longest_item
     ):
         rows += [("", f"lines longer than {model['context'] - 1} characters are learned in pieces")]
     if event.steps:
@@ -157,14 +187,14 @@ def understood(event: Started) -> list[tuple[str, str]]:
     return rows
 
 
-def _vocabulary(data: dict[str, Any], tokenizer: str) -> str:
-    boundary = " and the boundary" if data["boundary"] else ""
+def _vocabulary(data: DataFacts, tokenizer: str) -> str:
+    boundary = " and the boundary" if data.boundary else ""
     if tokenizer == "char":
-        alphabet = "".join(c if c.isprintable() else "" for c in data["alphabet"]).strip()
+        alphabet = "".join(c if c.isprintable() else "" for c in data.alphabet).strip()
         shown = alphabet if len(alphabet) <= 70 else alphabet[:70] + "…"
-        count = data["vocabulary"] - data["boundary"]
+        count = data.vocabulary - data.boundary
         return f"{plural(count, 'character')}{boundary}: {shown}"
-    return f"{data['vocabulary'] - data['boundary']} {tokenizer}s{boundary}"
+    return f"{data.vocabulary - data.boundary} {tokenizer}s{boundary}"
 
 
 def _length(event: Started) -> str:

@@ -1,7 +1,9 @@
 """What goes wrong by a user's doing: one clear line that says what to do."""
 
+import shlex
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 
 
 class MoreishError(ValueError):
@@ -19,3 +21,12 @@ def nearest(word: str, known: Iterable[str]) -> str:
     known = sorted(known)
     close = get_close_matches(word, known, n=1)
     return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
+
+
+def command(*words: str | Path) -> str:
+    """A command line that can be copied into a shell, whatever the paths in it.
+
+    >>> command("sample", Path("runs/my names"))
+    "moreish sample 'runs/my names'"
+    """
+    return shlex.join(["moreish", *map(str, words)])

@@ -2,13 +2,9 @@
 
 import json
 import os
-import platform
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,9 +16,8 @@ from safetensors.torch import save as to_safetensors
 
 from moreish.config import RunConfig, resolve
 from moreish.data.split import SPLITS, SplitName
-from moreish.data.text import Kind
 from moreish.data.tokens import Tokens, fingerprint, load_tokens, save_tokens
-from moreish.errors import MoreishError
+from moreish.errors import MoreishError, command, nearest
 from moreish.evaluate.metrics import Score, losses_of, score
 from moreish.evaluate.novelty import Known
 from moreish.evaluate.surprisal import TokenSurprisal, surprisal
@@ -30,11 +25,9 @@ from moreish.files import PART, to_json, write_atomic
 from moreish.generate.sampling import Sampling
 from moreish.generate.texts import Writer
 from moreish.models import Model, build_model
+from moreish.record import DataFacts, Record
 from moreish.tokenizers import Tokenizer, tokenizer_from_json
 from moreish.tokenizers.base import BOUNDARY, Ids
-
-FORMAT = 1
-"""Of the run folder; a newer one than this code knows is refused."""
 
 TEXT_TOKENS = 500
 """Length of a sample of running text, where none is asked for."""
@@ -46,15 +39,16 @@ class Run:
     Open one with `moreish.load(path)`; `moreish.train(...)` returns one.
     """
 
-    def __init__(self, path: Path, record: dict[str, Any]) -> None:
+    def __init__(self, path: Path, record: Record) -> None:
         """`record` is the content of run.json; use `Run.open` or `Run.create`."""
         self.path = path
         self.record = record
-        self.config = resolve(record["config"])
-        self.kind: Kind = record["data"]["kind"]
+        self.config: RunConfig = resolve(record.config)
+        self.kind = record.data.kind
+        self._splits: dict[SplitName, Tokens] = {}
 
     def __repr__(self) -> str:
-        return f"Run('{self.path}': {self.record['status']}, {self.config.model.name})"
+        return f"Run('{self.path}': {self.record.status}, {self.config.model.name})"
 
     # --- opening and creating ---
 
@@ -70,18 +64,7 @@ class Run:
             raise MoreishError(f"no run at {path}{_other_runs(path)}")
         if not (path / "run.json").is_file():
             raise MoreishError(f"{path} is not a run folder: it has no run.json{_other_runs(path)}")
-        try:
-            record = json.loads((path / "run.json").read_bytes())
-            if record["format"] > FORMAT:
-                raise MoreishError(
-                    f"{path} was written by a newer Moreish ({record['versions']['moreish']}): "
-                    "upgrade with pip install --upgrade moreish"
-                )
-            return cls(path, record)
-        except MoreishError:
-            raise
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise _damaged(path / "run.json", error) from None
+        return cls(path, Record.read((path / "run.json").read_bytes(), str(path / "run.json")))
 
     @classmethod
     def create(
@@ -90,7 +73,7 @@ class Run:
         config: RunConfig,
         tokenizer: Tokenizer,
         splits: Mapping[SplitName, Tokens],
-        data: dict[str, Any],
+        data: DataFacts,
         *,
         overwrite: bool,
     ) -> Self:
@@ -100,27 +83,7 @@ class Run:
             MoreishError: `path` exists (and is not a run that `overwrite` may replace).
         """
         check_free(path, overwrite=overwrite)
-        record = {
-            "format": FORMAT,
-            "status": "created",
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "config": config.model_dump(mode="json"),
-            "data": {
-                **data,
-                "tokens": {name: len(tokens.ids_N) for name, tokens in splits.items()},
-                "sha256": {name: fingerprint(tokens) for name, tokens in splits.items()},
-            },
-            "tokenizer": tokenizer.fingerprint(),
-            "versions": {name: version(name) for name in ("moreish", "torch", "numpy")}
-            | {"python": platform.python_version()},
-            "machine": {
-                "system": platform.platform(),
-                "processors": os.cpu_count(),
-                "threads": torch.get_num_threads(),
-            },
-            "command": sys.argv,
-            "test_evaluations": 0,
-        }
+        record = Record.new(config, data, tokenizer.fingerprint())
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f".{path.name}.{os.getpid()}{PART}")
         try:
@@ -128,7 +91,7 @@ class Run:
             for name, tokens in splits.items():
                 save_tokens(beside / "data" / f"{name}.npy", tokens)
             write_atomic(beside / "tokenizer.json", to_json(tokenizer.to_json()))
-            write_atomic(beside / "run.json", to_json(record))
+            write_atomic(beside / "run.json", to_json(record.model_dump(mode="json")))
             if path.exists():
                 old = path.with_name(f".{path.name}.{os.getpid()}.old")
                 path.rename(old)
@@ -143,8 +106,12 @@ class Run:
 
     def update(self, **changes: Any) -> None:
         """Change entries of run.json."""
-        self.record = {**self.record, **changes}
-        write_atomic(self.path / "run.json", to_json(self.record))
+        self.record = Record.model_validate({**self.record.model_dump(), **changes})
+        write_atomic(self.path / "run.json", to_json(self.record.model_dump(mode="json")))
+
+    @property
+    def has_weights(self) -> bool:
+        return (self.path / "model.safetensors").is_file()
 
     # --- parts ---
 
@@ -156,7 +123,7 @@ class Run:
             tokenizer = tokenizer_from_json(json.loads(path.read_bytes()))
         except (OSError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
             raise _damaged(path, error) from None
-        if tokenizer.fingerprint() != self.record["tokenizer"]:
+        if tokenizer.fingerprint() != self.record.tokenizer:
             raise MoreishError(f"{path} is not the tokenizer that this run was trained with")
         return tokenizer
 
@@ -179,10 +146,14 @@ class Run:
     def load_weights(self, model: Model) -> None:
         """Put the best weights into `model`; raises MoreishError as the property `model` does."""
         path = self.path / "model.safetensors"
-        if not path.is_file():
+        if not self.has_weights and self.record.status == "diverged":
             raise MoreishError(
-                f"{self.path} has no weights yet: go on with moreish train --resume {self.path}"
+                f"{self.path} has no weights, its training came apart: train again with a lower "
+                "--set train.lr and --overwrite"
             )
+        if not self.has_weights:
+            go_on = command("train", "--resume", self.path)
+            raise MoreishError(f"{self.path} has no weights yet: go on with {go_on}")
         try:
             model.load_state_dict(load_file(path))
         except (OSError, safetensors.SafetensorError, RuntimeError) as error:
@@ -191,24 +162,37 @@ class Run:
     def save_weights(self, model: Model) -> None:
         """Make the weights of `model` those of the run."""
         state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-        metadata = {"format": "pt", "tokenizer": self.record["tokenizer"]}
+        # One entry only: safetensors writes several in any order, and equal runs in equal bytes
+        # are worth more than a second one.
+        metadata = {"tokenizer": self.record.tokenizer}
         write_atomic(self.path / "model.safetensors", to_safetensors(_untied(state), metadata))
 
     @property
     def split_names(self) -> list[SplitName]:
-        return [name for name in SPLITS if name in self.record["data"]["tokens"]]
+        return [name for name in SPLITS if name in self.record.data.tokens]
 
     def split(self, name: SplitName) -> Tokens:
-        """The tokens of a split. Raises MoreishError when there is none, or it is damaged."""
+        """The tokens of a split, which are those that the run was made with.
+
+        Raises:
+            MoreishError: there is no such split, or its file is damaged or another's.
+        """
+        if name not in self._splits:
+            self._splits[name] = self._read_split(name)
+        return self._splits[name]
+
+    def _read_split(self, name: SplitName) -> Tokens:
         if name not in self.split_names:
             raise MoreishError(f"this run has no {name} split: the lecture's split has none")
         path = self.path / "data" / f"{name}.npy"
         try:
             tokens = load_tokens(path, items=self.kind == "lines")
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise _damaged(path, error) from None
-        if len(tokens.ids_N) != self.record["data"]["tokens"][name]:
-            raise _damaged(path, ValueError("it is not as long as run.json says"))
+        if fingerprint(tokens) != self.record.data.sha256.get(name):
+            raise MoreishError(
+                f"{path} is damaged: its sha256 is not the one in run.json, so no loss on it counts"
+            )
         return tokens
 
     # --- what a model is for ---
@@ -290,16 +274,9 @@ class Run:
             raise MoreishError(f"--max-tokens {max_tokens}: give at least 1")
         if seed < 0:
             raise MoreishError(f"--seed {seed}: give 0 or more")
-        if missing := self.tokenizer.unknown(prompt):
-            if unknown != "drop":
-                raise MoreishError(
-                    f"the model never saw {' '.join(map(repr, missing))}: change the prompt, or "
-                    "leave such characters out with --unknown drop"
-                )
-            prompt = "".join(c for c in prompt if c not in missing)
-        ids = self.tokenizer.encode(prompt)
+        ids = self.tokenizer.encode(self._known_text(prompt, unknown))
         if max_tokens is None:
-            longest = self.record["data"]["longest_item"]
+            longest = self.record.data.longest_item
             max_tokens = TEXT_TOKENS if longest is None else max(4 * longest, 32)
         return Writer(
             model=model or self.model,
@@ -310,6 +287,19 @@ class Run:
             sampling=sampling,
             seed=seed,
         )
+
+    def _known_text(self, text: str, unknown: str) -> str:
+        """`text` without the characters that the model never saw, if `unknown` is "drop"."""
+        if unknown not in ("error", "drop"):
+            raise MoreishError(f"--unknown {unknown}: {nearest(unknown, ['error', 'drop'])}")
+        missing = self.tokenizer.unknown(text)
+        if missing and unknown == "error":
+            shown = " ".join(map(repr, missing[:10])) + (" …" if len(missing) > 10 else "")
+            raise MoreishError(
+                f"the model never saw {shown}: change the text, or leave such characters out with "
+                "--unknown drop"
+            )
+        return "".join(c for c in text if c not in missing) if missing else text
 
     def _lead(self, prompt: Ids) -> Ids:
         """What a text follows: a boundary; else, for an empty prompt, a line end or the like."""
@@ -345,7 +335,7 @@ class Run:
             self.split("test")  # the lecture's split of running text has none: say so at once
         scores = {name: self.score(name, stride=stride, progress=progress) for name in names}
         if test:
-            self.update(test_evaluations=self.record["test_evaluations"] + 1)
+            self.update(test_evaluations=self.record.test_evaluations + 1)
         return scores
 
     def score(
@@ -366,16 +356,19 @@ class Run:
     def scores(self) -> dict[SplitName, Score]:
         """The losses that the training ended with, from run.json; empty before its end."""
         return {
-            name: Score.from_json(saved) for name, saved in self.record.get("splits", {}).items()
+            name: Score.from_json(saved.model_dump()) for name, saved in self.record.splits.items()
         }
 
-    def surprisal(self, text: str) -> list[TokenSurprisal]:
-        """Each token of `text` with minus its log-probability in nats."""
+    def surprisal(self, text: str, *, unknown: str = "error") -> list[TokenSurprisal]:
+        """Each token of `text` with minus its log-probability in nats; `unknown` as in `sample`."""
+        text = self._known_text(text, unknown)
         return surprisal(self.model, self.tokenizer, text, items=self.kind == "lines")
 
 
 def check_free(path: Path, *, overwrite: bool) -> None:
     """Raises MoreishError when a run cannot be made at `path`."""
+    if path.name in ("", ".."):
+        raise MoreishError(f"--out {path}: give the run a folder of its own, e.g. runs/mine")
     if path.is_dir() and not any(path.iterdir()):
         return
     if not path.exists() and not path.is_symlink():

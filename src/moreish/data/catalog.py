@@ -6,6 +6,7 @@ whatever way it comes, it is used only if its sha256 is right.
 
 import csv
 import hashlib
+import http.client
 import io
 import lzma
 import os
@@ -27,6 +28,16 @@ from moreish.errors import MoreishError, nearest
 
 FOLDER_VARIABLE = "MOREISH_DATA"
 """Environment variable: a folder where data files may already lie, under their `file_name`."""
+
+
+FAILURES = (
+    OSError,
+    http.client.HTTPException,
+    subprocess.SubprocessError,
+    KeyError,
+    zipfile.BadZipFile,
+)
+"""Of fetching: the next way is tried."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +123,12 @@ def is_here(entry: DataSet) -> bool:
     return entry.url is None or _local(entry) is not None
 
 
+def place(entry: DataSet) -> Path | None:
+    """The file that `load` reads; None for what is inside the package, or not here yet."""
+    found = None if entry.url is None else _local(entry)
+    return found and found[0]
+
+
 def load(name: str) -> str:
     """The text of a built-in data set, fetched first where it must be.
 
@@ -119,8 +136,15 @@ def load(name: str) -> str:
         MoreishError: it cannot be had; the message says what was tried and how to place it by hand.
     """
     entry = find(name)
-    raw = _shipped(entry) if entry.url is None else (_local(entry) or _fetched(entry))
-    return entry.to_text(raw)
+    if entry.url is None:
+        return entry.to_text(_shipped(entry))
+    found = _local(entry)
+    if found is None and (given := _given(entry)) is not None and given.is_file():
+        raise MoreishError(
+            f"{given} is not '{name}': its sha256 is not the catalog's. Put the right file there, "
+            "or take it away to have it fetched"
+        )
+    return entry.to_text(found[1] if found else _fetched(entry))
 
 
 def _intact(entry: DataSet, raw: bytes) -> bool:
@@ -133,12 +157,17 @@ def _shipped(entry: DataSet) -> bytes:
     return raw
 
 
-def _local(entry: DataSet) -> bytes | None:
-    """The file from the user's own folder or from the cache; None where neither has it intact."""
+def _given(entry: DataSet) -> Path | None:
+    """Where the file would lie in the user's own folder."""
     folder = os.environ.get(FOLDER_VARIABLE)
-    for path in ([Path(folder) / entry.file_name] if folder else []) + [cache_path(entry)]:
-        if path.is_file() and _intact(entry, raw := path.read_bytes()):
-            return raw
+    return Path(folder) / entry.file_name if folder else None
+
+
+def _local(entry: DataSet) -> tuple[Path, bytes] | None:
+    """The file in the user's own folder or in the cache; None where neither has it intact."""
+    for path in (_given(entry), cache_path(entry)):
+        if path is not None and path.is_file() and _intact(entry, raw := path.read_bytes()):
+            return path, raw
     return None
 
 
@@ -154,7 +183,7 @@ def _fetched(entry: DataSet) -> bytes:
             continue
         try:
             raw = fetch()
-        except (OSError, subprocess.SubprocessError, KeyError, zipfile.BadZipFile) as error:
+        except FAILURES as error:
             tried.append(f"{origin} ({_reason(error)})")
             continue
         if not _intact(entry, raw):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from moreish.data import catalog
-from moreish.errors import MoreishError, nearest
+from moreish.errors import MoreishError, command, nearest
 
 Kind = Literal["lines", "text"]
 
@@ -16,11 +16,13 @@ MEDIAN_LINE = 40
 """Longer lines than these are prose, not items. A guess, printed, and overruled by `--as`."""
 
 BOMS = {
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
+    "utf-8": codecs.BOM_UTF8,
+    "utf-32-le": codecs.BOM_UTF32_LE,
+    "utf-32-be": codecs.BOM_UTF32_BE,
+    "utf-16-le": codecs.BOM_UTF16_LE,
+    "utf-16-be": codecs.BOM_UTF16_BE,
 }
+"""Byte order marks by the encoding that they announce, longer ones before their own beginnings."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +55,7 @@ def read_corpus(source: str, kind: Kind | None = None, encoding: str = "utf-8") 
     elif path.is_dir():
         name, raw_texts = path.resolve().name, list(_folder(path, encoding, notes))
         if not raw_texts:
-            raise MoreishError(f"no text files in folder {path}")
+            raise MoreishError(f"no text files in folder {path}{''.join(f'; {n}' for n in notes)}")
     elif path.is_file():
         name, raw_texts = path.stem, [_decode(path, encoding, notes)]
     elif path.exists():
@@ -62,8 +64,9 @@ def read_corpus(source: str, kind: Kind | None = None, encoding: str = "utf-8") 
         hint = nearest(source, catalog.CATALOG)
         raise MoreishError(f"no file, folder or built-in data set '{source}': {hint}")
 
-    texts = [_clean(text, notes) for text in raw_texts]
-    texts = [text for text in texts if text.strip()]
+    if any("\r" in text for text in raw_texts):
+        notes.append("turned Windows line ends (CR LF) into LF")
+    texts = [text for text in map(with_line_feeds, raw_texts) if text.strip()]
     if not texts:
         raise MoreishError(f"{source} is empty: there is no text to learn from")
     if kind is None:
@@ -85,18 +88,25 @@ def guess_kind(texts: list[str]) -> Kind:
     lines = [line for text in texts for line in text.rstrip("\n").split("\n")]
     lengths = sorted(len(line.strip()) for line in lines)
     blank = sum(length == 0 for length in lengths)
-    if len(lines) < 2 or blank > len(lines) // 50:
+    if len(lines) < 2 or blank > len(lines) // 20:
         return "text"
     median, long = lengths[len(lengths) // 2], lengths[len(lengths) * 95 // 100]
     return "lines" if median <= MEDIAN_LINE and long <= MAX_LINE else "text"
 
 
 def _folder(folder: Path, encoding: str, notes: list[str]) -> Iterator[str]:
-    """Texts of all files below `folder`, by path; hidden and undecodable files are left out."""
+    """Texts of all files below `folder`, by path. Hidden and undecodable files are left out, and
+    so are run folders: they hold samples and logs, which are no text to learn from."""
+    if (folder / "run.json").is_file():
+        resume = command("train", "--resume", folder)
+        raise MoreishError(f"{folder} is a run, not a text; to go on with it: {resume}")
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    runs = {path.parent for path in paths if path.name == "run.json"}
     skipped = []
     for path in paths:
         if any(part.startswith(".") for part in path.relative_to(folder).parts):
+            continue
+        if not runs.isdisjoint(path.parents):
             continue
         try:
             yield _decode(path, encoding, notes)
@@ -105,34 +115,47 @@ def _folder(folder: Path, encoding: str, notes: list[str]) -> Iterator[str]:
     if skipped:
         shown = ", ".join(skipped[:3]) + (", …" if len(skipped) > 3 else "")
         notes.append(f"left out {len(skipped)} file(s) that are not {encoding} text: {shown}")
+    if runs:
+        notes.append(f"left out {len(runs)} run folder(s)")
 
 
 def _decode(path: Path, encoding: str, notes: list[str]) -> str:
-    raw = path.read_bytes()
-    if raw.startswith(codecs.BOM_UTF8) and encoding == "utf-8":
-        raw = raw.removeprefix(codecs.BOM_UTF8)
+    text, marked = decode(path.read_bytes(), encoding, str(path))
+    if marked:
         notes.append(f"left out the byte order mark of {path.name}")
+    return text
+
+
+def decode(raw: bytes, encoding: str, where: str) -> tuple[str, bool]:
+    """Text from bytes, and whether a byte order mark was left out; `where` names it in errors.
+
+    Raises:
+        MoreishError: there is no such encoding, or the bytes are not in it.
+    """
     try:
-        text = raw.decode(encoding)
+        mark = BOMS.get(codecs.lookup(encoding).name, b"")
+        skipped = len(mark) if mark and raw.startswith(mark) else 0
+        text = raw[skipped:].decode(encoding)
     except LookupError:
         raise MoreishError(f"unknown encoding '{encoding}' (try utf-8 or latin-1)") from None
     except UnicodeDecodeError as error:
-        marks = (name for mark, name in BOMS.items() if raw.startswith(mark))
-        guess = next(marks, "latin-1")
+        announced = (name[:6] for name, mark in BOMS.items() if raw.startswith(mark))
+        guess = next((name for name in announced if name != "utf-8"), "latin-1")
+        at = skipped + error.start
         raise MoreishError(
-            f"{path} is not {encoding}: byte 0x{raw[error.start]:02x} at offset {error.start}; "
+            f"{where} is not {encoding}: byte 0x{raw[at]:02x} at offset {at}; "
             f"say how it is encoded, e.g. --encoding {guess}"
         ) from None
+    except UnicodeError as error:
+        raise MoreishError(f"{where} is not {encoding}: {error}") from None
     if (at := text.find("\0")) >= 0:
         raise MoreishError(
-            f"{path} holds a NUL at character {at}: it is a binary file, or encoded otherwise "
+            f"{where} holds a NUL at character {at}: it is a binary file, or encoded otherwise "
             "(e.g. --encoding utf-16)"
         )
-    return text
+    return text, skipped > 0
 
 
-def _clean(text: str, notes: list[str]) -> str:
-    if "\r" in text:
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
-        notes.append("turned Windows line ends (CR LF) into LF")
-    return text
+def with_line_feeds(text: str) -> str:
+    """Lines that end with LF, whatever ended them before (CR LF or CR)."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")

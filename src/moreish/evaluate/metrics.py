@@ -22,6 +22,9 @@ BATCH_POSITIONS = 4_096
 """Positions that one forward pass evaluates: few enough that a CPU keeps them in its cache,
 which is 1.6 times as fast as 16,384. The result does not depend on it."""
 
+BATCH_LOGITS = 2**24
+"""Logits that one forward pass makes, where the vocabulary is large: 64 MB of them."""
+
 WINDOW = 512
 """Positions a pass scores where the model itself sets no limit."""
 
@@ -64,6 +67,10 @@ def evaluation_spans(model: Model, tokens: Tokens, stride: int | None = None) ->
         MoreishError: `stride` is not between 1 and the context.
     """
     if model.max_length is None:
+        if stride is not None:
+            raise MoreishError(
+                f"--stride {stride}: this model has no windows, each token sees all of its context"
+            )
         return tokens.spans(WINDOW + model.context - 1, model.context - 1)
     stride = model.max_length if stride is None else stride
     if not 1 <= stride <= model.max_length:
@@ -71,12 +78,13 @@ def evaluation_spans(model: Model, tokens: Tokens, stride: int | None = None) ->
     return tokens.spans(model.max_length, model.max_length - stride)
 
 
-def evaluation_batches(tokens: Tokens, spans: Spans) -> Iterator[tuple[Spans, Batch]]:
+def evaluation_batches(model: Model, tokens: Tokens, spans: Spans) -> Iterator[tuple[Spans, Batch]]:
     """All spans, in batches of like length."""
+    positions = min(BATCH_POSITIONS, BATCH_LOGITS // model.vocab_size)
     spans = spans[np.argsort(-spans.length_S, kind="stable")]
     first = 0
     while first < len(spans):
-        rows = max(1, BATCH_POSITIONS // int(spans.length_S[first]))
+        rows = max(1, positions // int(spans.length_S[first]))
         chosen = spans[first : first + rows]
         yield chosen, tokens.gather(chosen)
         first += rows
@@ -99,7 +107,7 @@ def losses_of(
     was_training = model.training
     model.eval()
     done = 0
-    for chosen, batch in evaluation_batches(tokens, spans):
+    for chosen, batch in evaluation_batches(model, tokens, spans):
         there = batch.to(device)
         losses_BT = token_losses(model(there.tokens_BT)[0], there.targets_BT).cpu().numpy()
         scored_BT = batch.targets_BT.numpy() != UNSCORED

@@ -69,11 +69,17 @@ def epochs_to_steps(epochs: float, sampler: Sampler) -> int:
     return max(1, round(epochs * sampler.steps_per_epoch))
 
 
-def measure(action: Callable[[], object], seconds: float = 1.0, least: int = 3) -> float:
-    """Median seconds of `action`, repeated for a while after a first call that warms up."""
-    action()
+def measure(
+    action: Callable[[], object], stopping: Callable[[], bool], seconds: float = 1.0, least: int = 3
+) -> float:
+    """Median seconds of `action`, repeated for a while after a first call that warms up.
+
+    Once `stopping` says yes, one measurement has to do.
+    """
+    if not stopping():
+        action()
     times: list[float] = []
-    while len(times) < least or sum(times) < seconds:
+    while not times or (not stopping() and (len(times) < least or sum(times) < seconds)):
         began = time.perf_counter()
         action()
         times.append(time.perf_counter() - began)

@@ -12,6 +12,7 @@ from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 
 from moreish.errors import MoreishError
+from moreish.evaluate.metrics import Score
 from moreish.files import PART, flush_folder, to_json, write_durable
 from moreish.training.budget import Plan
 from moreish.training.loop import Position, Trainer
@@ -25,9 +26,8 @@ MANIFEST = "manifest.json"
 
 def save_checkpoint(folder: Path, trainer: Trainer) -> None:
     """Write `folder`/step-N; older checkpoints than the newest few are removed afterwards."""
-    position = asdict(trainer.position)
-    if trainer.position.evaluations_since_best == 0 and trainer.position.best_step == 0:
-        position["best_loss"] = None  # JSON has no infinity
+    best = trainer.position.best
+    position = {**asdict(trainer.position), "best": best and best.as_json()}
     parts = {
         "weights.safetensors": to_safetensors(_owned(trainer.model.state_dict())),
         "optimizer.safetensors": to_safetensors(_owned(optimizer_tensors(trainer.optimizer))),
@@ -65,9 +65,8 @@ def restore_checkpoint(folder: Path, trainer: Trainer) -> None:
         trainer.model.load_state_dict(from_safetensors(parts["weights.safetensors"]))
         restore_optimizer(trainer.optimizer, from_safetensors(parts["optimizer.safetensors"]))
         state = json.loads(parts["state.json"])
-        if state["best_loss"] is None:
-            state["best_loss"] = float("inf")
-        trainer.position = Position(**{**state, "plan": Plan(**state["plan"])})
+        best = state["best"] and Score.from_json(state["best"])
+        trainer.position = Position(**{**state, "plan": Plan(**state["plan"]), "best": best})
         return
     raise MoreishError(f"{folder} holds no whole checkpoint: there is nothing to resume")
 

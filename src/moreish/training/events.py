@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from moreish.evaluate.metrics import Score
+from moreish.record import DataFacts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +20,7 @@ class Started:
     """The data are understood and the model is built; training begins (or goes on)."""
 
     path: str
-    data: dict[str, Any]
+    data: DataFacts
     config: dict[str, Any]
     parameters: int
     steps: int

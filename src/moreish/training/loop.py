@@ -33,7 +33,8 @@ class Position:
     tokens: int = 0
     seconds: float = 0.0
     eval_seconds: float = 0.0
-    best_loss: float = math.inf
+    """Of `seconds`: spent on evaluations on the way. The one after the last step is the result."""
+    best: Score | None = None
     best_step: int = 0
     evaluations_since_best: int = 0
 
@@ -51,6 +52,10 @@ class Hooks:
     stopping: Callable[[], bool]
     """Whether somebody asked to stop after this step."""
     report: Report
+
+
+class DivergenceError(MoreishError):
+    """The loss, a gradient or a weight is not finite: more steps of this kind cannot help."""
 
 
 class Trainer:
@@ -73,17 +78,21 @@ class Trainer:
         self.position = position
         self.device = device
         self.optimizer = build_optimizer(model, config)
+        self.last_eval_seconds = 0.0
         self._saved_at = 0.0
 
     def run(self, hooks: Hooks) -> str:
         """Train; returns why it ended: "finished", "stopped early" or "interrupted".
 
         Raises:
-            MoreishError: the loss or the gradient is not finite.
+            DivergenceError: the loss, the gradient or a weight is not finite.
         """
         at = self.position
         self._saved_at = at.seconds
         while at.step < at.plan.steps:
+            if hooks.stopping():
+                self._checkpoint(hooks)
+                return "interrupted"
             began = time.perf_counter()
             done = self.step()
             at.seconds += time.perf_counter() - began
@@ -91,16 +100,12 @@ class Trainer:
             if at.step % at.plan.eval_every == 0 or at.step == at.plan.steps:
                 self._evaluate(hooks)
                 if self._overfitting():
-                    hooks.checkpoint()
+                    self._checkpoint(hooks)
                     return "stopped early"
                 self._replan()
             if self._checkpoint_is_due():
-                hooks.checkpoint()
-                self._saved_at = at.seconds
-            if hooks.stopping() and at.step < at.plan.steps:
-                hooks.checkpoint()
-                return "interrupted"
-        hooks.checkpoint()
+                self._checkpoint(hooks)
+        self._checkpoint(hooks)
         return "finished"
 
     def step(self) -> Step:
@@ -118,11 +123,8 @@ class Trainer:
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip or math.inf)
         loss_value, norm_value = loss.item(), norm.item()
         if not (math.isfinite(loss_value) and math.isfinite(norm_value)):
-            raise MoreishError(
-                f"training came apart at step {at.step}: the loss is {loss_value:.3g}, the norm of "
-                f"its gradient {norm_value:.3g}. Try a lower --set train.lr (it was {lr:.3g}); the "
-                "best weights so far are kept"
-            )
+            what = f"the loss is {loss_value:.3g}, the norm of its gradient {norm_value:.3g}"
+            raise self._diverged(what)
         self.optimizer.step()
         at.step += 1
         at.tokens += int((batch.targets_BT != UNSCORED).sum())
@@ -141,16 +143,32 @@ class Trainer:
         at = self.position
         began = time.perf_counter()
         score = hooks.evaluate()
-        best = score.loss < at.best_loss
+        if not math.isfinite(score.loss):
+            raise self._diverged(f"the validation loss is {score.loss:.3g}")
+        best = at.best is None or score.loss < at.best.loss
         if best:
-            at.best_loss, at.best_step, at.evaluations_since_best = score.loss, at.step, 0
+            at.best, at.best_step, at.evaluations_since_best = score, at.step, 0
             hooks.keep_best()
         else:
             at.evaluations_since_best += 1
         hooks.report(Evaluated(step=at.step, score=score, best=best))
-        taken = time.perf_counter() - began
-        at.eval_seconds += taken
-        at.seconds += taken
+        self.last_eval_seconds = time.perf_counter() - began
+        if at.step < at.plan.steps:
+            at.eval_seconds += self.last_eval_seconds
+            at.seconds += self.last_eval_seconds
+
+    def _checkpoint(self, hooks: Hooks) -> None:
+        if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
+            raise self._diverged("a weight is not finite")
+        hooks.checkpoint()
+        self._saved_at = self.position.seconds
+
+    def _diverged(self, what: str) -> DivergenceError:
+        lr = f"{self.config.lr:.3g}"
+        return DivergenceError(
+            f"training came apart at step {self.position.step}: {what}. Try a lower "
+            f"--set train.lr (it was {lr})"
+        )
 
     def _overfitting(self) -> bool:
         patience = self.config.patience

@@ -2,11 +2,14 @@
 
 import copy
 import json
+import os
+import shutil
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +19,23 @@ from moreish.config import RunConfig, TrainConfig
 from moreish.data.batches import Sampler
 from moreish.data.split import SplitName
 from moreish.data.text import Corpus, read_corpus
-from moreish.data.tokens import Tokens, encode_corpus
-from moreish.errors import MoreishError
+from moreish.data.tokens import Tokens, encode_corpus, fingerprint
+from moreish.errors import MoreishError, command
 from moreish.evaluate.loss import token_losses
 from moreish.evaluate.metrics import Score, evaluation_batches, evaluation_spans
 from moreish.generate.sampling import Sampling
-from moreish.models import CountedModel, Model, build_model
+from moreish.models import CountedModel, Model, ModelConfig, build_model
+from moreish.record import ENDED, DataFacts
 from moreish.run import Run, check_free
 from moreish.tokenizers import Tokenizer, tokenizer_class
 from moreish.training.budget import Plan, budget_steps, measure, plan_minutes, plan_steps
 from moreish.training.checkpoint import restore_checkpoint, save_checkpoint
 from moreish.training.events import Evaluated, Event, Note, Report, Sampled, Started, Step, Working
-from moreish.training.loop import Hooks, Position, Trainer
+from moreish.training.loop import DivergenceError, Hooks, Position, Trainer
 from moreish.training.objective import next_token, with_squared_weights
 from moreish.training.optim import build_optimizer
+
+CHECKPOINTS = "checkpoints"
 
 RUNS = Path("runs")
 """Where runs are made when no place is named."""
@@ -62,9 +68,10 @@ def train(
     )
     splits = encode_corpus(corpus, tokenizer, config.data.split, config.data.split_seed)
     facts = describe(corpus, tokenizer, splits)
-    model_config = config.model.for_data(facts["longest_item"])
+    model_config = config.model.for_data(facts.longest_item)
     config = config.model_copy(update={"model": model_config})
     # Whatever is wrong with the settings is to be said before anything is written.
+    check_memory(model_config, tokenizer.vocab_size, device)
     model = build_model(model_config, tokenizer.vocab_size)
     if not isinstance(model, CountedModel):
         lr = config.train.lr or model.learning_rate
@@ -72,19 +79,24 @@ def train(
         build_optimizer(model, config.train)
     path = out or free_path(f"{corpus.name}-{model_config.name}")
     run = Run.create(path, config, tokenizer, splits, facts, overwrite=overwrite)
-    return _carry_out(run, device, report, resuming=False)
+    try:
+        return _carry_out(run, device, report, resuming=False)
+    except Exception:
+        if not (run.has_weights or _has_checkpoints(run)):  # nothing there is worth keeping
+            shutil.rmtree(run.path, ignore_errors=True)
+        raise
 
 
 def resume(path: Path, *, report: Report) -> tuple[Run, bool]:
-    """Go on with an interrupted training from its newest checkpoint.
+    """Go on with an interrupted training from its newest checkpoint, else from the beginning.
 
     Raises:
-        MoreishError: there is no such run, it came to its end, or it has no checkpoint.
+        MoreishError: there is no such run, it came to its end, or its checkpoints are damaged.
     """
     run = Run.open(path)
-    if run.record["status"] in ("finished", "stopped early"):
+    if run.record.status in ENDED:
         raise MoreishError(
-            f"{path} came to its end ({run.record['status']}): there is nothing to resume"
+            f"{path} came to its end ({run.record.status}): there is nothing to resume"
         )
     return _carry_out(run, find_device(run.config.train.device), report, resuming=True)
 
@@ -110,27 +122,48 @@ def free_path(name: str) -> Path:
     return path
 
 
-def describe(
-    corpus: Corpus, tokenizer: Tokenizer, splits: dict[SplitName, Tokens]
-) -> dict[str, Any]:
+def describe(corpus: Corpus, tokenizer: Tokenizer, splits: dict[SplitName, Tokens]) -> DataFacts:
     """What the user and later readers of run.json want to know of the data."""
     items = corpus.kind == "lines"
     lengths = [len(document) for document in corpus.documents]
-    return {
-        "name": corpus.name,
-        "kind": corpus.kind,
-        "documents": len(corpus.documents),
-        "distinct": len(set(corpus.documents)),
-        "characters": sum(lengths),
-        "shortest": min(lengths),
-        "longest": max(lengths),
-        "longest_item": max(tokens.longest_item for tokens in splits.values()) if items else None,
-        "vocabulary": tokenizer.vocab_size,
-        "boundary": tokenizer.has_boundary,
-        "alphabet": "".join(sorted(set().union(*corpus.documents)))[:200],
-        "split_documents": {n: len(t.boundaries) - 1 for n, t in splits.items()} if items else None,
-        "notes": corpus.notes,
-    }
+    return DataFacts(
+        name=corpus.name,
+        kind=corpus.kind,
+        documents=len(corpus.documents),
+        distinct=len(set(corpus.documents)),
+        characters=sum(lengths),
+        shortest=min(lengths),
+        longest=max(lengths),
+        longest_item=max(tokens.longest_item for tokens in splits.values()) if items else None,
+        vocabulary=tokenizer.vocab_size,
+        boundary=tokenizer.has_boundary,
+        alphabet="".join(sorted(set().union(*corpus.documents)))[:200],
+        split_documents={n: len(t.boundaries) - 1 for n, t in splits.items()} if items else None,
+        tokens={name: len(tokens.ids_N) for name, tokens in splits.items()},
+        sha256={name: fingerprint(tokens) for name, tokens in splits.items()},
+        notes=corpus.notes,
+    )
+
+
+def check_memory(config: ModelConfig, vocab_size: int, device: torch.device) -> None:
+    """Raises MoreishError when the weights, as training needs them, cannot fit into the machine."""
+    try:
+        with torch.device("meta"):  # shapes without memory
+            parameters = build_model(config, vocab_size).parameter_count()
+    except RuntimeError as error:
+        raise MoreishError(f"this model cannot be built: {error}") from None
+    needed = parameters * 4 * 4  # float32: weights, gradients, AdamW's two moments
+    if device.type == "cuda":
+        there = torch.cuda.get_device_properties(device).total_memory
+    elif "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ()):
+        there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    else:
+        return
+    if needed > there:
+        raise MoreishError(
+            f"a {config.name} of {parameters:,} parameters needs {needed / 1e9:,.0f} GB to train, "
+            f"and this machine has {there / 1e9:,.0f} GB: make it smaller"
+        )
 
 
 def _carry_out(
@@ -138,23 +171,35 @@ def _carry_out(
 ) -> tuple[Run, bool]:
     model = run.new_model()
     if isinstance(model, CountedModel):
-        ended, position = "finished", _count(run, model, report)
+        outcome = _count(run, model, report)
     else:
-        ended, position = _descend(run, model, device, report, resuming=resuming)
-    scores = {} if ended == "interrupted" else _final_scores(run, position.seconds, report)
-    training_seconds = max(position.seconds - position.eval_seconds, 1e-9)
+        outcome = _descend(run, model, device, report, resuming=resuming)
+    at = outcome.position
+    began = time.perf_counter()
+    scores = {} if outcome.ended == "interrupted" else _final_scores(run, outcome, report)
     run.update(
-        status=ended,
+        status=outcome.ended,
         parameters=model.parameter_count(),
         splits={name: score.as_json() for name, score in scores.items()},
-        seconds=round(position.seconds, 3),
-        evaluation_seconds=round(position.eval_seconds, 3),
-        tokens_per_second=round(position.tokens / training_seconds, 1),
+        seconds=round(at.seconds, 3),
+        evaluation_seconds=round(at.eval_seconds, 3),
+        scoring_seconds=round(outcome.val_seconds + time.perf_counter() - began, 3),
+        tokens_per_second=round(at.tokens / max(at.seconds - at.eval_seconds, 1e-9), 1),
     )
-    return run, ended != "interrupted"
+    return run, outcome.ended != "interrupted"
 
 
-def _count(run: Run, model: CountedModel, report: Report) -> Position:
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a training ended."""
+
+    ended: str
+    position: Position
+    val_seconds: float
+    """That the last evaluation took."""
+
+
+def _count(run: Run, model: CountedModel, report: Report) -> Outcome:
     position = Position(plan=Plan(steps=0, eval_every=1))
     report(_started(run, model, position, torch.device("cpu")))
     tokens = run.split("train")
@@ -162,44 +207,56 @@ def _count(run: Run, model: CountedModel, report: Report) -> Position:
     model.fit(tokens)
     position.seconds, position.tokens = time.perf_counter() - began, tokens.predictions
     run.save_weights(model)
-    return position
+    began = time.perf_counter()
+    position.best = run.score("val", progress=_tell(report))
+    return Outcome(ended="finished", position=position, val_seconds=time.perf_counter() - began)
 
 
 def _descend(
     run: Run, model: Model, device: torch.device, report: Report, *, resuming: bool
-) -> tuple[str, Position]:
-    """Train by gradients; returns why it ended and where it stands."""
+) -> Outcome:
+    """Train by gradients."""
     config = run.config.train
-    sampler = make_sampler(run, model)
     trainer = Trainer(
         model,
-        sampler,
+        make_sampler(run, model),
         config,
         objective=with_squared_weights(next_token, config.squared_weights),
         position=Position(plan=Plan(steps=1, eval_every=1)),
         device=device,
     )
-    checkpoints = run.path / "checkpoints"
-    if resuming:
-        restore_checkpoint(checkpoints, trainer)
-    else:
-        trainer.position.plan = make_plan(run, trainer)
-        run.update(status="training")
-    log = Log(run, trainer, report, resuming=resuming)
-    report(_started(run, model, trainer.position, device))
+    checkpoints = run.path / CHECKPOINTS
     with stop_on_signals() as stopping:
-        ended = trainer.run(
-            Hooks(
-                evaluate=lambda: run.score("val", model, progress=_tell(report)),
-                keep_best=lambda: run.save_weights(model),
-                checkpoint=lambda: save_checkpoint(checkpoints, trainer),
-                stopping=stopping,
-                report=log,
-            )
+        if resuming and _has_checkpoints(run):
+            restore_checkpoint(checkpoints, trainer)
+        else:
+            if resuming:
+                report(Note(text="it has no checkpoint yet, so it starts from the beginning"))
+            trainer.position.plan = make_plan(run, trainer, stopping)
+            run.update(status="training")
+        log = Log(run, trainer, report, resuming=resuming)
+        report(_started(run, model, trainer.position, device))
+        hooks = Hooks(
+            evaluate=lambda: run.score("val", model, progress=_tell(report)),
+            keep_best=lambda: run.save_weights(model),
+            checkpoint=lambda: save_checkpoint(checkpoints, trainer),
+            stopping=stopping,
+            report=log,
         )
-    if not (run.path / "model.safetensors").exists():  # interrupted before the first evaluation
-        run.save_weights(model)
-    return ended, trainer.position
+        try:
+            ended = trainer.run(hooks)
+        except DivergenceError as error:
+            run.update(status="diverged")
+            kept = f"the best weights until then are kept: {command('sample', run.path)}"
+            nothing = "there were no weights yet that are worth keeping"
+            raise MoreishError(f"{error}; {kept if run.has_weights else nothing}") from None
+        if not run.has_weights:  # interrupted before the first evaluation
+            run.save_weights(model)
+    return Outcome(ended=ended, position=trainer.position, val_seconds=trainer.last_eval_seconds)
+
+
+def _has_checkpoints(run: Run) -> bool:
+    return any((run.path / CHECKPOINTS).glob("step-*"))
 
 
 def make_sampler(run: Run, model: Model) -> Sampler:
@@ -211,22 +268,21 @@ def make_sampler(run: Run, model: Model) -> Sampler:
         length, overlap = WINDOW + model.context - 1, model.context - 1
     seed = run.config.seed
     pieces = Sampler(tokens, batch_size=1, length=length, overlap=overlap, seed=seed).pieces
-    if config.batch_size == "all":
-        rows = pieces
-    else:
-        mean_length = tokens.predictions / pieces
-        rows = config.batch_size or max(1, round(config.batch_tokens / mean_length))
+    mean_length = tokens.predictions / pieces
+    rows = max(1, round(config.batch_tokens / mean_length))
+    if config.batch_size is not None:
+        rows = config.batch_size if isinstance(config.batch_size, int) else pieces
     return Sampler(tokens, batch_size=min(rows, pieces), length=length, overlap=overlap, seed=seed)
 
 
-def make_plan(run: Run, trainer: Trainer) -> Plan:
+def make_plan(run: Run, trainer: Trainer, stopping: Callable[[], bool]) -> Plan:
     """Steps and evaluations for the budget; minutes are turned into steps by a short trial."""
-    plan = _plan_for_budget(run, trainer)
+    plan = _plan_for_budget(run, trainer, stopping)
     every = run.config.train.eval_every
     return plan if every is None else Plan(steps=plan.steps, eval_every=every)
 
 
-def _plan_for_budget(run: Run, trainer: Trainer) -> Plan:
+def _plan_for_budget(run: Run, trainer: Trainer, stopping: Callable[[], bool]) -> Plan:
     config: TrainConfig = run.config.train
     validation = run.split("val")
     spans = evaluation_spans(trainer.model, validation)
@@ -243,8 +299,9 @@ def _plan_for_budget(run: Run, trainer: Trainer) -> Plan:
         position=Position(plan=Plan(steps=1_000_000, eval_every=1)),
         device=trainer.device,
     )
-    step_seconds = measure(trial.step, seconds=min(1.0, config.minutes * 3))
-    batches = list(evaluation_batches(validation, spans[:: max(1, len(spans) // 2000)]))
+    step_seconds = measure(trial.step, stopping, seconds=min(1.0, config.minutes * 3))
+    some = spans[:: max(1, len(spans) // 2000)]
+    batches = list(evaluation_batches(trainer.model, validation, some))
     positions = sum(batch.tokens_BT.numel() for _, batch in batches)
 
     def evaluate_some() -> None:
@@ -253,22 +310,22 @@ def _plan_for_budget(run: Run, trainer: Trainer) -> Plan:
                 there = batch.to(trial.device)
                 token_losses(trial.model(there.tokens_BT)[0], there.targets_BT)
 
-    eval_seconds = measure(evaluate_some, seconds=0.0, least=1)
+    eval_seconds = measure(evaluate_some, stopping, seconds=0.0, least=1)
     eval_seconds *= float(spans.length_S.sum()) / positions
     return plan_minutes(config.minutes, step_seconds, eval_seconds)
 
 
-def _final_scores(run: Run, trained_seconds: float, report: Report) -> dict[SplitName, Score]:
-    """Validation always; training too, unless that would take longer than the training did."""
-    began = time.perf_counter()
-    scores: dict[SplitName, Score] = {"val": run.score("val", progress=_tell(report))}
-    taken = time.perf_counter() - began
-    expected = taken * run.split("train").predictions / run.split("val").predictions
-    if expected > max(30.0, trained_seconds):
-        text = f"the training split would take {expected / 60:.0f} minutes: moreish eval {run.path}"
-        report(Note(text=text))
-        return scores
-    return {"train": run.score("train", progress=_tell(report)), **scores}
+def _final_scores(run: Run, outcome: Outcome, report: Report) -> dict[SplitName, Score]:
+    """Of the best weights: validation, as measured when they were the best; and training, unless
+    that would take longer than the training itself did."""
+    best = outcome.position.best
+    assert best is not None
+    expected = outcome.val_seconds * run.split("train").predictions / best.tokens
+    if expected > max(30.0, outcome.position.seconds):
+        ask = command("eval", run.path)
+        report(Note(text=f"the training split would take {expected / 60:.0f} minutes: {ask}"))
+        return {"val": best}
+    return {"train": run.score("train", progress=_tell(report)), "val": best}
 
 
 def _tell(report: Report) -> Callable[[str, float], None]:
@@ -278,8 +335,8 @@ def _tell(report: Report) -> Callable[[str, float], None]:
 def _started(run: Run, model: Model, position: Position, device: torch.device) -> Started:
     return Started(
         path=str(run.path),
-        data=run.record["data"],
-        config=run.record["config"],
+        data=run.record.data,
+        config=run.record.config,
         parameters=model.parameter_count(),
         steps=position.plan.steps,
         from_step=position.step,

@@ -1,0 +1,130 @@
+"""What run.json holds: every fact of a run, checked whenever one is opened."""
+
+import json
+import os
+import platform
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any, Literal, Self
+
+import torch
+from pydantic import Field, ValidationError
+
+from moreish.config import RunConfig
+from moreish.data.split import SplitName
+from moreish.data.text import Kind
+from moreish.errors import MoreishError
+from moreish.settings import Settings
+
+FORMAT: Literal[1] = 1
+"""Of the run folder; a newer one than this code knows is refused."""
+
+Status = Literal["created", "training", "interrupted", "diverged", "stopped early", "finished"]
+
+ENDED: tuple[Status, ...] = ("finished", "stopped early", "diverged")
+"""There is nothing to resume."""
+
+
+class DataFacts(Settings):
+    """What a text was understood to be."""
+
+    name: str
+    kind: Kind
+    documents: int
+    """Items of a list, or files of running text."""
+    distinct: int
+    characters: int
+    shortest: int
+    longest: int
+    longest_item: int | None
+    """In tokens; None for running text."""
+    vocabulary: int
+    boundary: bool
+    alphabet: str
+    """The first characters that occur, for people to read."""
+    split_documents: dict[SplitName, int] | None
+    tokens: dict[SplitName, int]
+    sha256: dict[SplitName, str]
+    """Of the tokens of each split, see `moreish.data.tokens.fingerprint`."""
+    notes: list[str]
+
+
+class SavedScore(Settings):
+    """A `Score` as JSON; what is not finite is None."""
+
+    loss: float | None
+    stderr: float | None
+    bits_per_char: float | None
+    bits_per_byte: float | None
+    perplexity: float | None
+    tokens: int
+
+
+class Record(Settings):
+    """run.json. The results are None or empty until the training has ended."""
+
+    format: Literal[1] = FORMAT
+    status: Status = "created"
+    created: str
+    config: dict[str, Any]
+    data: DataFacts
+    tokenizer: str
+    """Its fingerprint."""
+    versions: dict[str, str]
+    machine: dict[str, Any]
+    command: list[str]
+    test_evaluations: int = Field(0, ge=0)
+    parameters: int | None = None
+    splits: dict[SplitName, SavedScore] = {}
+    """The exact losses of the best weights."""
+    seconds: float | None = None
+    """Trained, the evaluations on the way included."""
+    evaluation_seconds: float | None = None
+    """Of `seconds`: spent on evaluations on the way."""
+    scoring_seconds: float | None = None
+    """After the training: the exact losses of the splits."""
+    tokens_per_second: float | None = None
+
+    @classmethod
+    def new(cls, config: RunConfig, data: DataFacts, tokenizer: str) -> Self:
+        """The record of a run that begins now, here."""
+        return cls(
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            config=config.model_dump(mode="json"),
+            data=data,
+            tokenizer=tokenizer,
+            versions={name: version(name) for name in ("moreish", "torch", "numpy")}
+            | {"python": platform.python_version()},
+            machine={
+                "system": platform.platform(),
+                "processors": os.cpu_count(),
+                "threads": torch.get_num_threads(),
+            },
+            command=sys.argv,
+        )
+
+    @classmethod
+    def read(cls, raw: bytes, where: str) -> Self:
+        """Parse a run.json; `where` names it in the error message.
+
+        Raises:
+            MoreishError: it is damaged, or newer than this Moreish.
+        """
+        try:
+            tree = json.loads(raw)
+            if isinstance(tree, dict) and _number(tree.get("format")) > FORMAT:
+                raise MoreishError(
+                    f"{where} was written by a newer Moreish: pip install --upgrade moreish"
+                )
+            return cls.model_validate(tree)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(map(str, first["loc"]))
+            raise MoreishError(f"{where} is damaged ({key}: {first['msg']})") from None
+        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise MoreishError(f"{where} is damaged ({error})") from None
+
+
+def _number(value: Any) -> float:
+    return value if isinstance(value, int) else 0
