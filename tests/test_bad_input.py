@@ -84,6 +84,13 @@ TRAIN = [
     (["fine.txt", "extra"], "extra"),
     (["/dev/null"], "neither a file nor a folder"),
     (["fine.txt", "--model", "ngram", "--set", "model.order=30"], "at most"),
+    (["fine.txt", "--out", "."], "a folder of its own"),
+    (["fine.txt", "--out", ".."], "a folder of its own"),
+    (["fine.txt", "--out", ""], "a folder of its own"),
+    (["fine.txt", "--set", "train.batch_size=0"], "train.batch_size=0: give 1 or more, or all"),
+    (["fine.txt", "--epochs", "1e300"], "train.epochs=1e+300"),
+    (["fine.txt", "--set", "model.width=1048576"], "make it smaller"),
+    (["fine.txt", "--set", "model=mlp", "--context", "0"], "model.context=0"),
 ]
 
 
@@ -116,6 +123,9 @@ OTHERS = [
     (["eval", "RUN", "--text", "Zoë"], "never saw 'Z' 'ë'"),
     (["eval", "RUN", "--text", ""], "no text"),
     (["eval", "RUN", "--stride", "0"], "give 1 to"),
+    (["eval", "RUN", "--text", "emma", "--test"], "leave out --test"),
+    (["eval", "RUN", "--text", "emma", "--stride", "2"], "leave out --test and --stride"),
+    (["eval", "RUN", "--text", "emma", "--unknown", "dorp"], "did you mean 'drop'"),
     (["eval", "nowhere"], "no run at nowhere"),
     (["data", "show", "nmaes"], "did you mean 'names'"),
     (["data", "get", "nmaes"], "did you mean 'names'"),
@@ -133,6 +143,16 @@ def test_other_verbs_refuse(
     assert result.err.startswith("moreish: ")
     assert result.err.count("\n") == 1
     assert result.out == ""
+
+
+def test_a_rate_far_too_high_is_one_line_and_leaves_nothing(moreish: Moreish) -> None:
+    before = files()
+    for steps in (1, 50):
+        result = moreish("train", "fine.txt", "--steps", steps, "--set", "train.lr=1e38")
+        assert result.status == 2
+        assert "came apart at step" in result.err
+        assert result.err.count("\n") == 1
+        assert files() - before <= {Path("runs")}
 
 
 def test_a_mistake_in_overwriting_keeps_the_old_run(moreish: Moreish) -> None:
@@ -160,10 +180,8 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, moreish: Mor
         assert result.status == 2
         assert "No space left on device" in result.err
         assert result.err.count("\n") == 1
-        # The data fit and the weights do not: what is there is a run that can be named, not a ruin.
-        assert not list(disk.rglob("*.part"))
-        for run in disk.glob("*/run.json"):
-            Run.open(run.parent)
+        # The data fit and the weights do not: there is nothing to keep, so nothing is kept.
+        assert list(disk.iterdir()) == []
     finally:
         subprocess.run(["umount", "--lazy", str(disk)], check=True)
 

@@ -1,6 +1,7 @@
 """The catalog: nothing is used whose checksum is wrong, wherever it came from."""
 
 import hashlib
+import http.client
 import subprocess
 import urllib.error
 from pathlib import Path
@@ -52,6 +53,10 @@ def test_a_wrong_checksum_is_refused_wherever_it_comes_from(
     monkeypatch.setenv(catalog.FOLDER_VARIABLE, str(empty))
     monkeypatch.setattr(catalog, "_download", lambda url: wrong)
     monkeypatch.setattr(catalog, "_unpack", lambda entry: wrong)
+    with pytest.raises(MoreishError, match=r"speare\.txt is not 'shakespeare': its sha256"):
+        catalog.load("shakespeare")
+    assert not catalog.is_here(catalog.find("shakespeare"))
+    monkeypatch.delenv(catalog.FOLDER_VARIABLE)
     with pytest.raises(MoreishError, match="sha256 is not the catalog's"):
         catalog.load("shakespeare")
     assert not catalog.cache_path(catalog.find("shakespeare")).exists()
@@ -74,6 +79,10 @@ def test_what_was_fetched_is_kept(empty: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(catalog, "_download", lambda url: fetched.append(url) or raw)
     assert catalog.load("x") == catalog.load("x") == raw.decode()
     assert fetched == ["https://example.org/x.txt"]
+    assert catalog.place(entry) == catalog.cache_path(entry)
+    monkeypatch.setenv(catalog.FOLDER_VARIABLE, str(empty))
+    (empty / "x.txt").write_bytes(raw)
+    assert catalog.place(entry) == empty / "x.txt"
     assert [path.name for path in catalog.cache_path(entry).parent.iterdir()] == ["x.txt"]
 
 
@@ -92,3 +101,14 @@ def test_entries_say_where_they_come_from() -> None:
         assert entry.name == name
         assert entry.title and entry.source and entry.licence
         assert len(entry.sha256) == 64
+
+
+def test_a_download_that_breaks_off_is_one_that_failed(
+    empty: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(url: str) -> bytes:
+        raise http.client.IncompleteRead(b"half")
+
+    monkeypatch.setattr(catalog, "_download", broken)
+    with pytest.raises(MoreishError, match="IncompleteRead"):
+        catalog.load("names-lecture")

@@ -1,6 +1,7 @@
 """The verbs, as people and as programs use them."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -231,3 +232,91 @@ def test_stories_are_found(moreish: Moreish) -> None:
         Path(f"tales/{i}.txt").write_text(STORY * 4)
     assert moreish("train", "tales", "--model", "ngram").status == 0
     assert moreish("sample", "runs/tales-ngram", "--max-tokens", 20).status == 0
+
+
+def test_an_impossible_text_is_null_in_json(moreish: Moreish) -> None:
+    Path("l.txt").write_text("\n".join(["ab", "ba", "aab", "abb"] * 5))
+    moreish("train", "l.txt", "--model", "ngram", "--set", "model.add_k=0", "--out", "r")
+    found = moreish("eval", "r", "--text", "bb" * 3 + "aaa", "--json")
+    assert found.status == 0
+    assert found.json["nats"] is None
+    assert None in [token["nats"] for token in found.json["tokens"]]
+    assert "inf nats" in moreish("eval", "r", "--text", "bb" * 3 + "aaa").out
+
+
+def test_a_short_name_of_a_model_goes_with_its_other_settings(moreish: Moreish) -> None:
+    """--set model=mlp must not forget --context."""
+    moreish("train", "--context", 5, "--set", "model=mlp", "--steps", 1, "--out", "r")
+    config = Run.open("r").config
+    assert (config.model.name, config.model.context) == ("mlp", 5)
+
+
+def test_paths_are_printed_as_they_are_and_can_be_copied(moreish: Moreish) -> None:
+    Path("l.txt").write_text("\n".join(f"item{i}" for i in range(30)))
+    result = moreish("train", "l.txt", "--model", "ngram", "--out", "a [bold]run[/bold] :cat:")
+    assert "moreish sample 'a [bold]run[/bold] :cat:'" in result.out
+    out = moreish("eval", "a [bold]run[/bold] :cat:", "--text", "[/x]\nitem2", "--unknown", "drop")
+    assert out.status == 0
+    assert "[/x]" in out.out
+
+
+def test_unknown_characters_of_a_text_can_be_dropped(moreish: Moreish, small_run: Run) -> None:
+    assert moreish("eval", small_run.path, "--text", "Émma").status == 2
+    dropped = moreish("eval", small_run.path, "--text", "Émma", "--unknown", "drop", "--json").json
+    assert [token["token"] for token in dropped["tokens"]] == [*"mma", "·"]
+
+
+def test_an_output_that_knows_only_ascii(small_run: Run, tmp_path: Path) -> None:
+    source = tmp_path / "l.txt"
+    source.write_text("\n".join(f"é{i}" for i in range(40)), encoding="utf-8")
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "moreish", *arguments]
+        return subprocess.run(
+            command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=120
+        )
+
+    trained = run("train", "l.txt", "--model", "ngram", "--out", "r")
+    assert (trained.returncode, trained.stderr) == (0, "")
+    assert "?" in run("eval", "r").stdout
+    samples = json.loads(run("sample", "r", "--json").stdout)["samples"]
+    assert any("é" in text for text in samples)
+
+
+def test_training_goes_on_when_nobody_reads_any_more(tmp_path: Path) -> None:
+    options = "--steps 60 --out r " + " ".join(TINY)
+    command = f"{sys.executable} -m moreish train names {options} | head -n 1"
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command}"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=120,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads((tmp_path / "r" / "run.json").read_text())["status"] == "finished"
+
+
+def test_what_a_model_writes_does_not_steer_the_terminal(tmp_path: Path) -> None:
+    """On a terminal control characters are pictures; into a file they go as they are."""
+    import pty
+
+    source = tmp_path / "l.txt"
+    source.write_text("\x1b[31mred\n" * 3000 + "\x1b[0mend\nplain\n", encoding="utf-8")
+    shell("train", "l.txt", "--model", "ngram", "--as", "lines", "--out", "r", cwd=tmp_path)
+    assert "\x1b" in shell("sample", "r", cwd=tmp_path).stdout
+    parent, child = pty.openpty()
+    command = [sys.executable, "-m", "moreish", "sample", "r"]
+    subprocess.run(command, stdout=child, cwd=tmp_path, check=True, timeout=120)
+    os.close(child)
+    shown = os.read(parent, 10_000).decode()
+    os.close(parent)
+    assert "\x1b" not in shown
+    assert "␛" in shown
+
+
+def test_the_group_of_verbs_alone_is_its_help(moreish: Moreish) -> None:
+    result = moreish("data")
+    assert "show" in result.out
+    assert result.err == ""

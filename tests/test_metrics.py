@@ -130,3 +130,20 @@ def test_running_text_of_any_length_has_a_surprisal(text_run: Run) -> None:
         text_run.surprisal("T")
     with pytest.raises(MoreishError, match="never saw 'Z'"):
         text_run.surprisal("aZ")
+
+
+def test_a_large_vocabulary_takes_small_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The logits of a pass stay within bounds, whatever the alphabet."""
+    characters = "".join(chr(0x4E00 + i) for i in range(6000))
+    tokenizer, tokens = item_tokens([characters[i : i + 20] for i in range(0, 6000, 20)])
+    model = build_model(model_config({"name": "bigram"}), tokenizer.vocab_size)
+    sizes: list[int] = []
+    forward = type(model).forward
+    monkeypatch.setattr(
+        type(model),
+        "forward",
+        lambda self, ids, state=None: sizes.append(ids.numel()) or forward(self, ids, state),
+    )
+    losses = metrics.losses_of(model, tokens)
+    assert len(losses) == tokens.predictions
+    assert max(sizes) * tokenizer.vocab_size <= metrics.BATCH_LOGITS

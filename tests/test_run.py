@@ -3,8 +3,10 @@
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
@@ -118,6 +120,36 @@ def no_data(path: Path) -> None:
     (path / "data" / "val.npy").unlink()
 
 
+def empty_data(path: Path) -> None:
+    (path / "data" / "val.npy").write_bytes(b"")
+
+
+def change_ids(path: Path) -> None:
+    """As many tokens, all of them in the vocabulary, but others."""
+    ids = np.load(path / "data" / "val.npy")
+    np.save(path / "data" / "val.npy", ids[::-1].copy())
+
+
+def wild_ids(path: Path) -> None:
+    ids = np.load(path / "data" / "val.npy")
+    ids[5] = 200
+    np.save(path / "data" / "val.npy", ids)
+
+
+def without(*keys: str) -> Callable[[Path], None]:
+    """Takes an entry out of run.json."""
+
+    def spoil(path: Path) -> None:
+        record = json.loads((path / "run.json").read_text())
+        inner = record
+        for key in keys[:-1]:
+            inner = inner[key]
+        del inner[keys[-1]]
+        (path / "run.json").write_text(json.dumps(record))
+
+    return spoil
+
+
 def newer(path: Path) -> None:
     record = json.loads((path / "run.json").read_text())
     (path / "run.json").write_text(json.dumps({**record, "format": 99}))
@@ -135,6 +167,14 @@ def newer(path: Path) -> None:
         (lose_weight, "model.safetensors is damaged"),
         (no_weights, "has no weights yet"),
         (cut_data, "val.npy is damaged"),
+        (empty_data, "val.npy is damaged"),
+        (change_ids, "val.npy is damaged: its sha256"),
+        (wild_ids, "val.npy is damaged: its sha256"),
+        (without("data"), r"run.json is damaged \(data:"),
+        (without("data", "tokens"), r"run.json is damaged \(data.tokens:"),
+        (without("data", "sha256"), r"run.json is damaged \(data.sha256:"),
+        (without("tokenizer"), r"run.json is damaged \(tokenizer:"),
+        (without("config"), r"run.json is damaged \(config:"),
         (no_data, "val.npy is damaged"),
         (newer, "written by a newer Moreish"),
     ],
@@ -167,3 +207,18 @@ def test_overwrite_never_removes_what_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(MoreishError, match="is not a run folder"):
         api.train("names", model="ngram", out=precious, overwrite=True, report=silent)
     assert (precious / "chapter1.txt").exists()
+
+
+@pytest.mark.parametrize("raw", [b"", b"[]", b"null", b"3", b"\xff", b"[" * 100_000, b'{"a": NaN}'])
+def test_any_rubbish_in_run_json_is_one_line(copy: Path, raw: bytes) -> None:
+    (copy / "run.json").write_bytes(raw)
+    with pytest.raises(MoreishError, match=r"run\.json is damaged"):
+        Run.open(copy)
+
+
+def test_equal_runs_have_equal_bytes(small_run: Run, tmp_path: Path) -> None:
+    before = (small_run.path / "model.safetensors").read_bytes()
+    other = Run.open(shutil.copytree(small_run.path, tmp_path / "again"))
+    for _ in range(5):
+        other.save_weights(small_run.model)
+        assert (other.path / "model.safetensors").read_bytes() == before

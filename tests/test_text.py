@@ -51,9 +51,52 @@ def test_bom_and_windows_line_ends_are_handled_and_said(tmp_path: Path) -> None:
     assert "line ends" in corpus.notes[1]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "UTF-8", "utf8", "utf_8", "utf-8-sig"])
+def test_a_bom_goes_however_its_encoding_is_spelled(tmp_path: Path, encoding: str) -> None:
+    raw = b"\xef\xbb\xbfemma\nolivia\n"
+    assert read(tmp_path, raw, kind="lines", encoding=encoding).documents == ["emma", "olivia"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "UTF-32LE", "utf_16", "utf-32"])
+def test_wide_encodings_lose_their_bom(tmp_path: Path, encoding: str) -> None:
+    text = "emma\nolivia\n"
+    marked = text if encoding in ("utf_16", "utf-32") else "\ufeff" + text
+    corpus = read(tmp_path, marked.encode(encoding), kind="lines", encoding=encoding)
+    assert corpus.documents == ["emma", "olivia"]
+
+
+def test_line_ends_of_many_files_are_one_note(tmp_path: Path) -> None:
+    for i in range(3):
+        (tmp_path / f"{i}.txt").write_bytes(b"emma\r\nolivia\r\n")
+    notes = read_corpus(str(tmp_path)).notes
+    assert sum("line ends" in note for note in notes) == 1
+
+
+def test_runs_are_no_text(tmp_path: Path) -> None:
+    """`moreish train .` twice: the first run lies in the folder that the second reads."""
+    (tmp_path / "a.txt").write_text("first\n\n" * 9)
+    run = tmp_path / "runs" / "a-gpt"
+    (run / "checkpoints" / "step-000001").mkdir(parents=True)
+    (run / "run.json").write_text("{}")
+    (run / "samples.txt").write_text("samples")
+    (run / "checkpoints" / "step-000001" / "state.json").write_text("{}")
+    corpus = read_corpus(str(tmp_path))
+    assert corpus.documents == ["first\n\n" * 9]
+    assert "left out 1 run folder(s)" in corpus.notes
+    with pytest.raises(MoreishError, match="is a run, not a text"):
+        read_corpus(str(run))
+
+
+def test_a_few_empty_lines_make_no_prose(tmp_path: Path) -> None:
+    names = "\n".join(f"name{i}" for i in range(58))
+    assert read(tmp_path, names + "\n\n" + "last\n\nnow\n").kind == "lines"
+
+
 def test_bad_bytes_are_located(tmp_path: Path) -> None:
     with pytest.raises(MoreishError, match=r"byte 0xff at offset 5; .*--encoding latin-1"):
         read(tmp_path, b"emma\n\xff\n")
+    with pytest.raises(MoreishError, match=r"byte 0xff at offset 8"):
+        read(tmp_path, b"\xef\xbb\xbfemma\n\xff\n")
     assert read(tmp_path, b"caf\xe9\nth\xe9\n", encoding="latin-1").documents == ["café", "thé"]
 
 

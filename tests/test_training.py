@@ -15,12 +15,15 @@ from moreish import api
 from moreish.config import TrainConfig
 from moreish.data import catalog
 from moreish.errors import MoreishError
+from moreish.models import REGISTRY as MODELS
+from moreish.models import model_config
 from moreish.run import Run
 from moreish.training.budget import Plan, plan_minutes, plan_steps
-from moreish.training.events import Evaluated, Event, Sampled, Started, Step, silent
+from moreish.training.events import Evaluated, Event, Note, Sampled, Started, Step, silent
 from moreish.training.loop import Trainer
 from moreish.training.optim import REGISTRY as OPTIMIZERS
 from moreish.training.schedule import rate
+from moreish.training.session import check_memory
 
 TINY = {"model": {"layers": 1, "heads": 2, "width": 16}}
 
@@ -236,3 +239,124 @@ def test_the_loop_knows_no_files() -> None:
 
     assert "moreish.run" not in Path(loop.__file__).read_text()
     assert Trainer.__module__ == "moreish.training.loop"
+
+
+# --- what goes wrong ---
+
+
+def wild(source: Path, steps: int, lr: float, **options: Any) -> Run:
+    settings = {"train": {"lr": lr, "decay": "constant", "warmup": 0, **options}}
+    return train(source, model="bigram", steps=steps, settings=settings)
+
+
+def test_weights_that_are_not_finite_after_the_last_step_are_noticed(source: Path) -> None:
+    """The step's own loss and gradient were still fine."""
+    settings = {**TINY, "train": {"lr": 1e38, "decay": "constant", "warmup": 0}}
+    with pytest.raises(MoreishError, match=r"came apart at step 1: the validation loss is nan"):
+        train(source, steps=1, settings=settings)
+
+
+def test_weights_that_are_not_finite_are_never_a_checkpoint(source: Path) -> None:
+    settings = {
+        **TINY,
+        "train": {"lr": 1e38, "decay": "constant", "warmup": 0, "checkpoint_every": 1},
+    }
+    with pytest.raises(MoreishError, match="a weight is not finite"):
+        train(source, steps=50, settings=settings)
+
+
+def test_coming_apart_before_anything_was_kept_leaves_nothing(source: Path) -> None:
+    with pytest.raises(MoreishError, match="no weights yet that are worth keeping"):
+        wild(source, 50, 1e38)
+    assert [path.name for path in source.parent.iterdir()] == ["names.txt"]
+
+
+def test_coming_apart_later_keeps_the_best_weights(source: Path) -> None:
+    """The rate rises until the weights overflow; the first evaluation was long before."""
+    options = {"eval_every": 1, "optimizer": "sgd", "clip": 0, "squared_weights": 10.0}
+    with pytest.raises(MoreishError, match="best weights until then are kept: moreish sample"):
+        wild(source, 500, 1e4, **options)
+    run = api.load(source.parent / "run")
+    assert run.record.status == "diverged"
+    assert len(run.sample(3)) == 3
+    with pytest.raises(MoreishError, match="nothing to resume"):
+        api.resume(run.path, report=silent)
+
+
+def test_control_c_before_the_first_step(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the trial that turns minutes into steps is running."""
+    asked: list[int] = []
+    step = Trainer.step
+
+    def slow(self: Trainer) -> Step:
+        if not asked:
+            asked.append(1)
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(self)
+
+    monkeypatch.setattr(Trainer, "step", slow)
+    run = train(source, minutes=0.02)
+    assert run.record.status == "interrupted"
+    assert len(run.sample(2)) == 2
+    assert api.resume(run.path, report=silent).record.status in ("finished", "stopped early")
+
+
+def test_a_run_without_a_checkpoint_starts_from_the_beginning(source: Path) -> None:
+    """As after kill -9 in the first half minute."""
+    import shutil
+
+    whole = train(source, "whole", steps=12)
+
+    class Killed(BaseException):
+        pass
+
+    def kill(event: Event) -> None:
+        if isinstance(event, Step) and event.step == 7:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(source, "cut", steps=12, report=kill)
+    shutil.rmtree(source.parent / "cut" / "checkpoints", ignore_errors=True)
+    with pytest.raises(MoreishError, match="no weights yet"):
+        api.load(source.parent / "cut").sample(1)
+    notes: list[str] = []
+    resumed = api.resume(
+        source.parent / "cut",
+        report=lambda e: notes.append(e.text) if isinstance(e, Note) else None,
+    )
+    assert "starts from the beginning" in notes[0]
+    assert same(weights(whole), weights(resumed))
+    assert records_of(whole) == records_of(resumed)
+
+
+def test_evaluations_on_the_way_are_counted_and_the_last_is_the_result(source: Path) -> None:
+    """A very short run has no evaluation on its way: the one at its end gives its losses."""
+    short = train(source, "short", steps=5)
+    assert short.record.evaluation_seconds == 0
+    assert short.record.scoring_seconds > 0
+    longer = train(source, "longer", steps=300)
+    evaluated = [line["step"] for line in log_of(longer) if "val" in line]
+    assert len(evaluated) > 1
+    assert 0 < longer.record.evaluation_seconds < longer.record.seconds
+
+
+def test_a_model_larger_than_the_machine_is_refused(source: Path) -> None:
+    with pytest.raises(MoreishError, match=r"needs [\d,]+ GB to train, .* make it smaller"):
+        train(source, steps=1, settings={"model": {"width": 2**20}})
+    assert [path.name for path in source.parent.iterdir()] == ["names.txt"]
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_every_model_can_be_sized_without_memory(name: str) -> None:
+    check_memory(model_config({"name": name}), 65, torch.device("cpu"))
+
+
+def test_the_bar_goes_when_training_fails(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[bool] = []
+    monkeypatch.setattr("moreish.console.TrainingView.close", lambda self: closed.append(True))
+    with pytest.raises(MoreishError):
+        api.train(source, model="gtp", out=source.parent / "run")
+    with pytest.raises(MoreishError):
+        wild_settings = {"train": {"lr": 1e38, "warmup": 0}}
+        api.train(source, model="bigram", steps=9, out=source.parent / "r", settings=wild_settings)
+    assert closed

@@ -12,8 +12,12 @@ from moreish.data.batches import Sampler
 EVALUATIONS = 25
 """Exact evaluations in a run, where their cost allows it."""
 
-SHARE = 0.08
-"""Share of the run that evaluations may take; the promise is a tenth."""
+SHARE = 0.06
+"""Share of the run planned for evaluations; with the samples that go with them, the promise is a
+tenth."""
+
+SPACING = 40
+"""Training steps between two evaluations at the least: each has costs that no token count tells."""
 
 FORWARD = 1 / 2
 """Cost of evaluating a token against that of training on it: no backward pass, but a sample of what
@@ -53,15 +57,21 @@ def plan_steps(steps: int, step_positions: float, eval_positions: float) -> Plan
         eval_positions: positions in an evaluation.
     """
     affordable = int(SHARE * steps * step_positions / (FORWARD * eval_positions))
-    return Plan(steps=steps, eval_every=math.ceil(steps / max(1, min(EVALUATIONS, affordable))))
+    return _with_evaluations(steps, affordable)
 
 
 def plan_minutes(minutes: float, step_seconds: float, eval_seconds: float) -> Plan:
     """As many steps as fit into the minutes beside their evaluations."""
     seconds = minutes * 60
-    evaluations = max(1, min(EVALUATIONS, int(SHARE * seconds / eval_seconds)))
+    evaluations = min(EVALUATIONS, int(SHARE * seconds / eval_seconds))
     steps = max(1, int((seconds - evaluations * eval_seconds) / step_seconds))
-    return Plan(steps=steps, eval_every=math.ceil(steps / evaluations))
+    return _with_evaluations(steps, evaluations)
+
+
+def _with_evaluations(steps: int, affordable: int) -> Plan:
+    """The last evaluation comes after the last step, and gives the result of the run."""
+    count = max(1, min(EVALUATIONS, affordable, steps // SPACING))
+    return Plan(steps=steps, eval_every=math.ceil(steps / count))
 
 
 def epochs_to_steps(epochs: float, sampler: Sampler) -> int:
