@@ -76,7 +76,9 @@ def main() -> None:
         loss = record["splits"]["val"]["loss"]
         goal = case["goal"]
         verdict = "" if goal is None else f"  goal {goal}: {'met' if loss <= goal else 'MISSED'}"
-        print(f"{name:<26} validation {loss:.4f}  {record['seconds']:.0f} s{verdict}", flush=True)
+        share = record["evaluation_seconds"] / record["seconds"]
+        facts = f"validation {loss:.4f}  {record['seconds']:.0f} s, {share:.1%} of it evaluation"
+        print(f"{name:<26} {facts}{verdict}", flush=True)
     report = {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {

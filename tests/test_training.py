@@ -18,7 +18,7 @@ from moreish.errors import MoreishError
 from moreish.models import REGISTRY as MODELS
 from moreish.models import model_config
 from moreish.run import Run
-from moreish.training.budget import Plan, plan_minutes, plan_steps
+from moreish.training.budget import EVALUATIONS, Plan, plan_minutes, plan_steps
 from moreish.training.events import Evaluated, Event, Note, Sampled, Started, Step, silent
 from moreish.training.loop import Trainer
 from moreish.training.optim import REGISTRY as OPTIMIZERS
@@ -198,10 +198,12 @@ def test_a_plan_in_steps_needs_no_clock() -> None:
     assert plan_steps(1000, 1000, 1000) == Plan(steps=1000, eval_every=40)
     costly = plan_steps(1000, 1000, 1_000_000)
     assert costly.eval_every == 1000
-    # Evaluations at a third of a training step's cost per token take less than a tenth.
-    fair = plan_steps(10_000, 1000, 100_000)
-    assert 100_000 / 3 / 1000 / fair.eval_every < 0.1
-    assert fair.steps / fair.eval_every == 16
+    # At half of a training step's cost per token, evaluations stay under a tenth of any length.
+    for steps in (1, 20, 100, 300, 1_000, 10_000, 1_000_000):
+        plan = plan_steps(steps, 1000, 100_000)
+        on_the_way = (steps - 1) // plan.eval_every
+        assert on_the_way * 100_000 / 2 <= 0.1 * steps * 1000
+    assert plan.steps / plan.eval_every == EVALUATIONS
 
 
 def test_a_plan_in_minutes_leaves_room_for_evaluations() -> None:
