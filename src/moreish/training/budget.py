@@ -69,8 +69,8 @@ def plan_minutes(minutes: float, step_seconds: float, eval_seconds: float) -> Pl
 
 
 def _with_evaluations(steps: int, affordable: int) -> Plan:
-    """The last evaluation comes after the last step, and gives the result of the run."""
-    count = max(1, min(EVALUATIONS, affordable, steps // SPACING))
+    """The affordable ones on the way, and one after the last step, which is the result."""
+    count = max(1, min(EVALUATIONS, affordable + 1, steps // SPACING))
     return Plan(steps=steps, eval_every=math.ceil(steps / count))
 
 
