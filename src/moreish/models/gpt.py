@@ -1,4 +1,6 @@
-"""The GPT: a decoder-only Transformer in GPT-2's arrangement (Radford et al. 2019).
+"""The GPT: a decoder-only Transformer, by default in GPT-2's arrangement (Radford et al. 2019).
+
+Its switches lead from the first attention head of the GPT lecture to the models of today.
 
 B batch, T time (new positions), S positions in all (cached and new), H heads, D head width,
 C model width, V vocabulary.
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from moreish.models.base import Model, ModelConfig, State
+from moreish.models.layers import Activation, FeedForward, Norm, norm_layer, rotate
 
 Cache = tuple[Tensor, Tensor]
 """Keys and values of one layer, each (B, H, S, D)."""
@@ -23,20 +26,42 @@ class GPTConfig(ModelConfig):
     name: Literal["gpt"] = "gpt"
     layers: int = Field(4, ge=1, le=1000)
     heads: int = Field(4, ge=1, le=1000)
+    kv_heads: int | None = Field(None, ge=1)
+    """Heads of keys and values, each shared by several of queries (Ainslie et al. 2023)."""
     width: int = Field(128, ge=1, le=1 << 20)
     context: int = Field(64, ge=1, le=1 << 24)
     """Positions that the model can see."""
     dropout: float = Field(0.0, ge=0, lt=1)
     tied: bool = False
     """Whether the output layer is the embedding table (Press and Wolf 2017)."""
+    bias: bool = True
+    positions: Literal["learned", "rotary"] = "learned"
+    norm: Norm = "layer"
+    norm_place: Literal["before", "after"] = "before"
+    """Before each part, as in GPT-2, or after each sum, as in Vaswani et al. 2017."""
+    qk_norm: bool = False
+    """Queries and keys of unit size in every head (Henry et al. 2020)."""
+    scaled: bool = True
+    """Whether affinities are divided by the root of the head width."""
+    projection: bool = True
+    """A linear layer after the heads."""
+    residual: bool = True
+    """Whether each part adds to its input, or takes its place."""
+    feedforward: Activation | Literal["none"] = "gelu"
+    feedforward_ratio: float = Field(4.0, gt=0, le=1024)
+    """Inner width of the feed-forward over the model's."""
+    softcap: float = Field(0.0, ge=0)
+    """Logits are squeezed between plus and minus this (Gemma 2, 2024); 0: not at all."""
 
     @model_validator(mode="after")
-    def _heads_divide_width(self) -> "GPTConfig":
+    def _heads_divide(self) -> "GPTConfig":
         if self.width % self.heads:
             raise ValueError(f"a width of {self.width} does not divide by {self.heads} heads")
+        if self.kv_heads is not None and self.heads % self.kv_heads:
+            raise ValueError(f"{self.heads} heads do not divide by {self.kv_heads} kv_heads")
         return self
 
-    def for_data(self, longest_item: int | None) -> "GPTConfig":
+    def for_data(self, longest_item: int | None, vocab_size: int) -> "GPTConfig":
         """For items, a width of 64 and a context that just holds the longest, unless they are set.
 
         An item of n tokens is n + 1 predictions, the first of them from the boundary.
@@ -61,18 +86,19 @@ class Attention(nn.Module):
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        self.heads = config.heads
-        self.dropout = config.dropout
-        self.qkv = nn.Linear(config.width, 3 * config.width)
-        self.out = nn.Linear(config.width, config.width)
+        self.config = config
+        self.head_width = config.width // config.heads
+        self.groups = config.heads // (config.kv_heads or config.heads)
+        kv_width = config.width // self.groups
+        self.sizes = [config.width, kv_width, kv_width]
+        self.qkv = nn.Linear(config.width, sum(self.sizes), bias=config.bias)
+        out = nn.Linear(config.width, config.width, bias=config.bias)
+        self.out = out if config.projection else nn.Identity()
 
     def forward(
-        self, x_BTC: Float[Tensor, "B T C"], cache: Cache | None
+        self, x_BTC: Float[Tensor, "B T C"], places_T: Int[Tensor, " T"], cache: Cache | None
     ) -> tuple[Float[Tensor, "B T C"], Cache]:
-        q_BHTD, k_BHSD, v_BHSD = (
-            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for part in self.qkv(x_BTC).chunk(3, dim=-1)
-        )
+        q_BHTD, k_BHSD, v_BHSD = self._heads(x_BTC, places_T)
         if cache is not None:
             k_BHSD = torch.cat([cache[0], k_BHSD], dim=2)
             v_BHSD = torch.cat([cache[1], v_BHSD], dim=2)
@@ -82,34 +108,72 @@ class Attention(nn.Module):
             mask_TS = torch.ones(new, seen, dtype=torch.bool, device=x_BTC.device).tril(seen - new)
         y_BHTD = F.scaled_dot_product_attention(
             q_BHTD,
-            k_BHSD,
-            v_BHSD,
+            k_BHSD.repeat_interleave(self.groups, dim=1),
+            v_BHSD.repeat_interleave(self.groups, dim=1),
             attn_mask=mask_TS,
-            dropout_p=self.dropout if self.training else 0.0,
+            dropout_p=self.config.dropout if self.training else 0.0,
             is_causal=new == seen,
+            scale=None if self.config.scaled else 1.0,
         )
         return self.out(y_BHTD.transpose(1, 2).flatten(2)), (k_BHSD, v_BHSD)
 
+    def weights(
+        self, x_BTC: Float[Tensor, "B T C"], places_T: Int[Tensor, " T"]
+    ) -> Float[Tensor, "B H T T"]:
+        """How much each position takes from each: what `forward` does not keep."""
+        q_BHTD, k_BHTD, _ = self._heads(x_BTC, places_T)
+        scale = self.head_width**-0.5 if self.config.scaled else 1.0
+        affinity_BHTT = q_BHTD @ k_BHTD.repeat_interleave(self.groups, dim=1).mT * scale
+        future_TT = torch.ones_like(affinity_BHTT[0, 0], dtype=torch.bool).triu(1)
+        return affinity_BHTT.masked_fill(future_TT, -torch.inf).softmax(dim=-1)
+
+    def _heads(self, x_BTC: Tensor, places_T: Tensor) -> list[Tensor]:
+        """Queries, keys and values, each (B, H, T, D)."""
+        q, k, v = (
+            part.unflatten(-1, (-1, self.head_width)).transpose(1, 2)
+            for part in self.qkv(x_BTC).split(self.sizes, dim=-1)
+        )
+        if self.config.positions == "rotary":
+            q, k = rotate(q, places_T), rotate(k, places_T)
+        if self.config.qk_norm:
+            # Of unit mean square, which the usual scale then suits.
+            q, k = F.rms_norm(q, q.shape[-1:]), F.rms_norm(k, k.shape[-1:])
+        return [q, k, v]
+
 
 class Block(nn.Module):
-    """Attention, then a feed-forward of four times the width; each normalised first and added."""
+    """Attention, then a feed-forward; each normalised and added as the config says."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        self.norm_attention = nn.LayerNorm(config.width)
+        self.residual, self.before = config.residual, config.norm_place == "before"
+        self.norm_attention = norm_layer(config.norm, config.width, config.bias)
         self.attention = Attention(config)
-        self.norm_feedforward = nn.LayerNorm(config.width)
-        self.up = nn.Linear(config.width, 4 * config.width)
-        self.down = nn.Linear(4 * config.width, config.width)
+        self.feedforward = None
+        if config.feedforward != "none":
+            self.norm_feedforward = norm_layer(config.norm, config.width, config.bias)
+            self.feedforward = FeedForward(
+                config.width, config.feedforward_ratio, config.feedforward, bias=config.bias
+            )
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
-        self, x_BTC: Float[Tensor, "B T C"], cache: Cache | None
+        self, x_BTC: Float[Tensor, "B T C"], places_T: Int[Tensor, " T"], cache: Cache | None
     ) -> tuple[Float[Tensor, "B T C"], Cache]:
-        y_BTC, cache = self.attention(self.norm_attention(x_BTC), cache)
-        x_BTC = x_BTC + self.dropout(y_BTC)
-        y_BTC = self.down(F.gelu(self.up(self.norm_feedforward(x_BTC)), approximate="tanh"))
-        return x_BTC + self.dropout(y_BTC), cache
+        y_BTC, cache = self.attention(self.attention_input(x_BTC), places_T, cache)
+        x_BTC = self._joined(x_BTC, y_BTC, self.norm_attention)
+        if self.feedforward is None:
+            return x_BTC, cache
+        y_BTC = self.feedforward(self.norm_feedforward(x_BTC) if self.before else x_BTC)
+        return self._joined(x_BTC, y_BTC, self.norm_feedforward), cache
+
+    def attention_input(self, x_BTC: Tensor) -> Tensor:
+        return self.norm_attention(x_BTC) if self.before else x_BTC
+
+    def _joined(self, x_BTC: Tensor, y_BTC: Tensor, norm: nn.Module) -> Tensor:
+        y_BTC = self.dropout(y_BTC)
+        x_BTC = x_BTC + y_BTC if self.residual else y_BTC
+        return x_BTC if self.before else norm(x_BTC)
 
 
 @final
@@ -132,28 +196,40 @@ class GPT(Model):
             learning_rate=0.4 / config.width,
         )
         self.embedding = nn.Embedding(vocab_size, config.width)
-        self.position = nn.Embedding(config.context, config.width)
+        learned = config.positions == "learned"
+        self.position = nn.Embedding(config.context, config.width) if learned else None
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
-        self.norm = nn.LayerNorm(config.width)
+        last = config.norm if config.norm_place == "before" else "none"
+        self.norm = norm_layer(last, config.width, config.bias)
         self.head = nn.Linear(config.width, vocab_size, bias=False)
+        self.softcap = config.softcap
         self._initialise(config)
 
     def _initialise(self, config: GPTConfig) -> None:
-        """GPT-2's: normal with deviation 0.02, less on the residual path; a uniform first guess."""
+        """GPT-2's: normal with deviation 0.02, less on the residual path; a uniform first guess.
+
+        Where no norm restores the scale, every layer keeps it by itself.
+        """
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
+            elif parameter.ndim == 2 and config.norm == "none":
+                inputs = 1 if "embedding" in name or "position" in name else parameter.shape[1]
+                nn.init.normal_(parameter, std=inputs**-0.5)
             elif parameter.ndim == 2:
                 last = name.endswith(("out.weight", "down.weight"))
                 nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * config.layers if last else 1))
-        if config.tied:
-            # The last position's own embedding is in the stream, so a tied model starts by
-            # repeating its input, the surer the wider it is; a small gain keeps it uniform.
-            nn.init.constant_(self.norm.weight, min(1.0, 16 / config.width))
-            self.head.weight = self.embedding.weight
-        else:
+        if not config.tied:
             nn.init.zeros_(self.head.weight)
+            return
+        # The last position's own embedding is in the stream, so a tied model starts by repeating
+        # its input, the surer the wider it is; a small scale keeps it uniform.
+        if isinstance(self.norm, nn.Identity):
+            nn.init.normal_(self.embedding.weight, std=0.1 / math.sqrt(config.width))
+        else:
+            nn.init.constant_(self.norm.weight, min(1.0, 16 / config.width))
+        self.head.weight = self.embedding.weight
 
     def forward(
         self, tokens_BT: Int[Tensor, "B T"], state: State = None
@@ -168,9 +244,26 @@ class GPT(Model):
             logits_BKV, state = self(seen_BS[:, -kept:])
             return logits_BKV[:, -new:], state
         places_T = torch.arange(past, past + new, device=tokens_BT.device)
-        x_BTC = self.dropout(self.embedding(tokens_BT) + self.position(places_T))
+        x_BTC = self._embed(tokens_BT, places_T)
         caches: list[Cache] = []
         for i, block in enumerate(self.blocks):
-            x_BTC, cache = block(x_BTC, None if state is None else state.caches[i])
+            x_BTC, cache = block(x_BTC, places_T, None if state is None else state.caches[i])
             caches.append(cache)
-        return self.head(self.norm(x_BTC)), GPTState(seen_BS, caches)
+        logits_BTV = self.head(self.norm(x_BTC))
+        if self.softcap:
+            logits_BTV = self.softcap * (logits_BTV / self.softcap).tanh()
+        return logits_BTV, GPTState(seen_BS, caches)
+
+    def attention_maps(self, tokens_BT: Int[Tensor, "B T"]) -> list[Float[Tensor, "B H T T"]]:
+        """Of each layer, how much every position takes from every earlier one; rows sum to 1."""
+        places_T = torch.arange(tokens_BT.shape[1], device=tokens_BT.device)
+        x_BTC = self._embed(tokens_BT, places_T)
+        maps = []
+        for block in self.blocks:
+            maps.append(block.attention.weights(block.attention_input(x_BTC), places_T))
+            x_BTC, _ = block(x_BTC, places_T, None)
+        return maps
+
+    def _embed(self, tokens_BT: Tensor, places_T: Tensor) -> Tensor:
+        x_BTC = self.embedding(tokens_BT)
+        return self.dropout(x_BTC if self.position is None else x_BTC + self.position(places_T))

@@ -1,0 +1,71 @@
+"""The verbs, a module each. A thin skin over `moreish.api`; torch is imported only by the verbs
+that need it, so that `moreish --help` answers at once."""
+
+import io
+import os
+import re
+import sys
+from importlib import import_module
+from importlib.metadata import version
+from typing import Annotated, NoReturn
+
+import typer
+
+from moreish.cli.base import app
+from moreish.errors import MoreishError
+
+for verb in ("train", "sample", "evaluate", "data"):  # the order in which the help lists them
+    import_module(f"moreish.cli.{verb}")
+
+OUT_OF_MEMORY = re.compile("allocate memory|out of memory", re.IGNORECASE)
+"""What PyTorch's errors say, which are plain RuntimeErrors on a CPU."""
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"moreish {version('moreish')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    show_version: Annotated[
+        bool,
+        typer.Option("--version", help="Print it.", callback=_print_version, is_eager=True),
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> NoReturn:
+    """Run a verb; a user's mistake is one line on standard error and exit status 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show becomes a ?
+            stream.reconfigure(errors="replace")
+    try:
+        status = app(standalone_mode=False)
+        sys.stdout.flush()
+    except MoreishError as error:
+        fail(str(error))
+    except typer.TyperException as error:
+        fail(error.format_message())
+    except BrokenPipeError:  # the reader has seen enough, as in `moreish sample RUN | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except OSError as error:
+        fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error)):
+            fail("out of memory: try a smaller batch (--set train.batch_tokens) or a smaller model")
+        raise
+    except (KeyboardInterrupt, typer.Abort):
+        sys.stderr.write("moreish: interrupted\n")
+        sys.exit(130)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def fail(message: str) -> NoReturn:
+    """One line, exit status 2. A bare `moreish` has shown its help, and has nothing to add."""
+    if message:
+        sys.stderr.write(f"moreish: {' '.join(message.split())}\n")
+    sys.exit(2)

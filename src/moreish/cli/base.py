@@ -1,0 +1,33 @@
+"""What the verbs share: the app, common options, and JSON on standard output."""
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="moreish",
+    help="Give it a text; it gives you a language model of that text, trained here and now.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="moreish VERB --help explains a verb. Start with: moreish train",
+)
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, e.g. runs/names-gpt.")]
+
+
+def print_json(data: dict[str, Any]) -> None:
+    """One object on standard output."""
+    everything = (sys.stdout.encoding or "").lower().startswith("utf")
+    sys.stdout.write(json.dumps(data, ensure_ascii=not everything, allow_nan=False) + "\n")
+
+
+def finite(value: float) -> float | None:
+    """JSON has no infinity and no NaN: they become null."""
+    return value if math.isfinite(value) else None

@@ -1,0 +1,99 @@
+"""`moreish eval`."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from moreish.cli.base import Json, RunPath, app, finite, print_json
+from moreish.errors import MoreishError
+
+if TYPE_CHECKING:
+    from moreish.run import Run
+
+
+@app.command(name="eval")
+def evaluate(
+    path: RunPath,
+    test: Annotated[
+        bool, typer.Option("--test", help="The test split too; that is counted.")
+    ] = False,
+    text: Annotated[
+        str | None,
+        typer.Option(help="Instead: how likely this text is, letter by letter; - reads it."),
+    ] = None,
+    stride: Annotated[
+        int | None,
+        typer.Option(help="Overlap windows of running text: each scores this many tokens."),
+    ] = None,
+    unknown: Annotated[
+        str, typer.Option(help="Characters of --text that the model never saw: error or drop.")
+    ] = "error",
+    as_json: Json = False,
+) -> None:
+    """Exact losses over whole splits, or the probability of a text."""
+    from moreish import api
+    from moreish.console import TrainingView, console, score_table
+    from moreish.training.events import Working
+
+    run = api.load(path)
+    if text is not None:
+        if test or stride is not None:
+            raise MoreishError("--text is instead of the splits: leave out --test and --stride")
+        _evaluate_text(run, _read_stdin() if text == "-" else text, unknown, as_json)
+        return
+    view = TrainingView(console(stderr=True))
+    try:
+        scores = run.evaluate(
+            test=test,
+            stride=stride,
+            progress=lambda split, share: view(Working(what=f"evaluating {split}", share=share)),
+        )
+    finally:
+        view.close()
+    count = run.record.test_evaluations
+    if as_json:
+        splits = {name: score.as_json() for name, score in scores.items()}
+        print_json({"run": str(run.path), "splits": splits, "test_evaluations": count})
+        return
+    console().print(score_table(scores))
+    if test:
+        times = "once" if count == 1 else f"{count} times"
+        counted = f"\nThe test split of this run has been evaluated {times}."
+        console().print(counted, style="dim")
+
+
+def _read_stdin() -> str:
+    from moreish.data.text import decode, with_line_feeds
+
+    return with_line_feeds(decode(sys.stdin.buffer.read(), "utf-8", "standard input")[0])
+
+
+def _evaluate_text(run: "Run", text: str, unknown: str, as_json: bool) -> None:
+    from moreish.console import console, surprisal_table, visible
+
+    items = [line for line in text.split("\n") if line] if run.kind == "lines" else [text]
+    results = [(item, run.surprisal(item, unknown=unknown)) for item in items]
+    if not results:
+        raise MoreishError("there is no text to evaluate")
+    tokens = [token for _, found in results for token in found]
+    total = sum(token.nats for token in tokens)
+    if as_json:
+        print_json(
+            {
+                "run": str(run.path),
+                "nats": finite(total),
+                "nats_per_token": finite(total / len(tokens)),
+                "tokens": [
+                    {"token": t.token, "probability": t.probability, "nats": finite(t.nats)}
+                    for t in tokens
+                ],
+            }
+        )
+        return
+    for item, found in results:
+        if len(results) > 1:
+            console().print(visible(item), style="bold")
+        console().print(surprisal_table(found))
+    mean = total / len(tokens)
+    console().print(f"\nlog-likelihood {-total:.4f} nats, {mean:.4f} nats per token")

@@ -1,0 +1,105 @@
+"""`moreish train`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from moreish.cli.base import Json, app, print_json
+from moreish.errors import MoreishError, command
+
+RESULTS = {
+    "status",
+    "parameters",
+    "splits",
+    "seconds",
+    "evaluation_seconds",
+    "scoring_seconds",
+    "tokens_per_second",
+}
+"""Of run.json, what `train --json` prints."""
+
+
+@app.command()
+def train(
+    source: Annotated[
+        str | None,
+        typer.Argument(help="A built-in data set, a file, or a folder of text files (names)."),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="ngram, bigram, mlp or gpt (gpt).")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Train this long (1).")] = None,
+    steps: Annotated[int | None, typer.Option(help="… or this many steps.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="… or this often over the data.")] = None,
+    context: Annotated[int | None, typer.Option(help="Tokens that the model sees.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights and batches (0).")] = None,
+    kind: Annotated[
+        str | None, typer.Option("--as", help="lines (each an item) or text; else guessed.")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="seeded, or lecture: the lectures' own split (seeded).")
+    ] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="char or byte (char).")] = None,
+    encoding: Annotated[str | None, typer.Option(help="Of the source (utf-8).")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run folder (a new one in runs/).")] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the run at --out.")
+    ] = False,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="A.B=VALUE", help="Any setting, e.g. train.lr=0.001."),
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="A recipe (TOML) of settings.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Go on with an interrupted training.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Train a model of a text. Without arguments: names, a GPT, about a minute."""
+    from moreish import api
+    from moreish.console import TrainingView, console, score_table
+    from moreish.settings import from_assignments
+
+    out_console = console(stderr=as_json)
+    view = TrainingView(out_console)
+    options: dict[str, Any] = {
+        "source": source,
+        "model": model,
+        "minutes": minutes,
+        "steps": steps,
+        "epochs": epochs,
+        "context": context,
+        "seed": seed,
+        "kind": kind,
+        "split": split,
+        "tokenizer": tokenizer,
+        "encoding": encoding,
+        "out": out,
+        "config": config,
+    }
+    try:
+        if resume is None:
+            run = api.train(
+                **options,
+                settings=from_assignments(settings or []),
+                overwrite=overwrite,
+                report=view,
+            )
+        elif settings or overwrite or any(value is not None for value in options.values()):
+            raise MoreishError("--resume takes no other settings: the run has its own")
+        else:
+            run = api.resume(resume, report=view)
+    finally:
+        view.close()
+    record = run.record
+    if record.status == "interrupted":
+        go_on = command("train", "--resume", run.path)
+        out_console.print(f"\nStopped and saved. Go on with: {go_on}")
+        raise typer.Exit(130)
+    if as_json:
+        print_json({"run": str(run.path), **record.model_dump(mode="json", include=RESULTS)})
+        return
+    if record.status == "stopped early":
+        out_console.print("Stopped early: validation was rising. The best weights are kept.")
+    out_console.print()
+    out_console.print(score_table(run.scores))
+    out_console.print(f"\nMore of it: {command('sample', run.path)}")

@@ -1,0 +1,72 @@
+"""The causal bag of words: each position knows the average of what came before (the GPT lecture;
+makemore's BoW).
+
+B batch, T time, S positions seen (kept and new), K context, C width, V vocabulary.
+"""
+
+from typing import Literal, final
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from moreish.models.base import Model, ModelConfig, State
+
+
+class BagOfWordsConfig(ModelConfig):
+    name: Literal["bow"] = "bow"
+    context: int = Field(8, ge=1, le=4096)
+    """Tokens that are averaged."""
+    width: int = Field(64, ge=1, le=65536)
+    hidden: int = Field(256, ge=1, le=1 << 20)
+
+
+def average_by_loop(x_BTC: Float[Tensor, "B T C"], context: int) -> Float[Tensor, "B T C"]:
+    """The mean of each position and up to `context` - 1 before it, one position at a time."""
+    means = [
+        x_BTC[:, max(0, t + 1 - context) : t + 1].mean(dim=1) for t in range(x_BTC.shape[1])
+    ]
+    return torch.stack(means, dim=1)
+
+
+def average_by_product(x_BTC: Float[Tensor, "B T C"], context: int) -> Float[Tensor, "B T C"]:
+    """The same as a product with a triangular matrix whose rows sum to one."""
+    band_TT = x_BTC.new_ones(x_BTC.shape[1], x_BTC.shape[1]).tril().triu(1 - context)
+    return (band_TT / band_TT.sum(dim=1, keepdim=True)) @ x_BTC
+
+
+def average_by_softmax(x_BTC: Float[Tensor, "B T C"], context: int) -> Float[Tensor, "B T C"]:
+    """The same as attention in which all affinities are zero, where they are not masked away."""
+    band_TT = x_BTC.new_ones(x_BTC.shape[1], x_BTC.shape[1]).tril().triu(1 - context)
+    affinity_TT = torch.zeros_like(band_TT).masked_fill(band_TT == 0, -torch.inf)
+    return affinity_TT.softmax(dim=-1) @ x_BTC
+
+
+@final
+class BagOfWords(Model):
+    """The last token, and the average of the last K without their order, through one tanh layer."""
+
+    Config = BagOfWordsConfig
+    training_defaults = {"batch_tokens": 1024, "weight_decay": 0.01}
+
+    def __init__(self, config: BagOfWordsConfig, vocab_size: int) -> None:
+        super().__init__(vocab_size, context=config.context, max_length=None, learning_rate=3e-3)
+        self.embedding = nn.Embedding(vocab_size, config.width)
+        self.hidden = nn.Linear(2 * config.width, config.hidden)
+        self.head = nn.Linear(config.hidden, vocab_size)
+        nn.init.kaiming_normal_(self.hidden.weight, nonlinearity="tanh")
+        nn.init.zeros_(self.hidden.bias)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(
+        self, tokens_BT: Int[Tensor, "B T"], state: State = None
+    ) -> tuple[Float[Tensor, "B T V"], State]:
+        seen_BS = tokens_BT if state is None else torch.cat([state, tokens_BT], dim=1)
+        x_BSC = self.embedding(seen_BS)
+        both_BSC = torch.cat([x_BSC, average_by_product(x_BSC, self.context)], dim=-1)
+        both_BTC = both_BSC[:, -tokens_BT.shape[1] :]
+        logits_BTV = self.head(F.tanh(self.hidden(both_BTC)))
+        return logits_BTV, seen_BS[:, max(0, seen_BS.shape[1] + 1 - self.context) :]

@@ -1,0 +1,95 @@
+"""N-grams as sorted integers: counting without dictionaries.
+
+An n-gram is one integer whose digits in base V are its tokens, the newest last. So the n-grams of
+one context lie side by side in sorted order, and a look-up is a binary search. Before the start of
+a text or an item stand boundaries (of running text, which has none, its token 0).
+
+P positions, G distinct n-grams, N tokens.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moreish.data.tokens import Tokens
+from moreish.errors import MoreishError
+from moreish.tokenizers.base import BOUNDARY, Ids
+
+CHUNK = 1 << 24
+"""Positions that are counted at a time: half a gigabyte of working memory."""
+
+
+def longest_order(vocab_size: int) -> int:
+    """The most tokens of which an n-gram fits into 63 bits."""
+    order = 1
+    while vocab_size ** (order + 1) < 2**63:
+        order += 1
+    return order
+
+
+def check_order(order: int, vocab_size: int) -> None:
+    """Raises MoreishError when n-grams of `order` do not fit into 63 bits."""
+    if order > (most := longest_order(vocab_size)):
+        raise MoreishError(
+            f"model.order={order} is too long for a vocabulary of {vocab_size}: at most {most}"
+        )
+
+
+def count(tokens: Tokens, order: int, vocab_size: int) -> tuple[Ids, Ids]:
+    """(G,) the distinct n-grams of `tokens`, sorted, and (G,) how often each occurs.
+
+    Chunks are counted one after another and their results merged like the carries of a binary
+    counter, so that memory grows with the distinct n-grams and not with the text.
+    """
+    runs: list[tuple[Ids, Ids]] = []
+    for first in range(0, tokens.predictions, CHUNK):
+        last = min(first + CHUNK, tokens.predictions)
+        grams_P = np.sort(grams(tokens, order, vocab_size, first, last))
+        runs.append(distinct(grams_P))
+        while len(runs) > 1 and len(runs[-2][0]) <= 2 * len(runs[-1][0]):
+            runs.append(_merged(runs.pop(), runs.pop()))
+    while len(runs) > 1:
+        runs.append(_merged(runs.pop(), runs.pop()))
+    return runs[0]
+
+
+def grams(tokens: Tokens, order: int, vocab_size: int, first: int = 0, last: int = -1) -> Ids:
+    """(P,) the n-gram that ends with the target of each prediction from `first` to `last`."""
+    last = tokens.predictions if last < 0 else last
+    start = max(0, first - order)
+    ids = tokens.ids_N[start : last + 1].astype(np.int64)
+    place_P = np.arange(first - start, last - start)
+    begin_P = np.zeros_like(place_P)  # where the item of each place begins, if within reach
+    if tokens.items:
+        marks = np.where(ids == BOUNDARY, np.arange(len(ids)), 0)
+        begin_P = np.maximum.accumulate(marks)[place_P]
+    gram_P = np.zeros_like(place_P)
+    for back in range(order - 2, -1, -1):
+        inside_P = place_P - back >= begin_P
+        gram_P *= vocab_size
+        gram_P += np.where(inside_P, ids[np.maximum(place_P - back, 0)], BOUNDARY)
+    gram_P *= vocab_size
+    gram_P += ids[place_P + 1]
+    return gram_P
+
+
+def distinct(sorted_P: Ids) -> tuple[Ids, Ids]:
+    """The distinct values of a sorted array, and how often each occurs."""
+    first_G = run_starts(sorted_P)
+    return sorted_P[first_G], np.diff(np.append(first_G, len(sorted_P)))
+
+
+def run_starts(sorted_P: Ids) -> Ids:
+    """Where each run of equal values begins."""
+    return np.flatnonzero(np.append(True, sorted_P[1:] != sorted_P[:-1]))
+
+
+def _merged(a: tuple[Ids, Ids], b: tuple[Ids, Ids]) -> tuple[Ids, Ids]:
+    grams_P = np.concatenate([a[0], b[0]])
+    counts_P = np.concatenate([a[1], b[1]])
+    order_P = np.argsort(grams_P, kind="stable")  # a radix or a merge sort: both are half sorted
+    grams_P, counts_P = grams_P[order_P], counts_P[order_P]
+    first_G = run_starts(grams_P)
+    return grams_P[first_G], np.add.reduceat(counts_P, first_G)
+
+
+Shares = NDArray[np.float32]

@@ -1,0 +1,144 @@
+"""Recurrent networks: what was read is a vector that each token changes.
+
+B batch, T time, C width, V vocabulary, G gates.
+"""
+
+import math
+from abc import abstractmethod
+from typing import ClassVar, Literal, final
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from moreish.models.base import Model, ModelConfig, State
+
+
+class RecurrentConfig(ModelConfig):
+    width: int = Field(128, ge=1, le=65536)
+    """Of the embedding and of the hidden vector."""
+    context: int = Field(64, ge=1, le=1 << 20)
+    """Tokens through which the gradient flows back; the past beyond is remembered all the same."""
+
+    def for_data(self, longest_item: int | None, vocab_size: int) -> "RecurrentConfig":
+        """For items, a context that just holds the longest, unless it is set."""
+        if longest_item is None or "context" in self.model_fields_set:
+            return self
+        return self.model_copy(update={"context": longest_item + 1})
+
+
+class RNNConfig(RecurrentConfig):
+    name: Literal["rnn"] = "rnn"
+
+
+class LSTMConfig(RecurrentConfig):
+    name: Literal["lstm"] = "lstm"
+
+
+class GRUConfig(RecurrentConfig):
+    name: Literal["gru"] = "gru"
+
+
+class Recurrent(Model):
+    """An embedding, one recurrent layer and a linear one. The state is the layer's own, so that a
+    sampled token costs the same however long the text is."""
+
+    gates: ClassVar[int]
+    training_defaults = {"batch_tokens": 1024, "weight_decay": 0.01}
+
+    def __init__(self, config: RecurrentConfig, vocab_size: int) -> None:
+        super().__init__(
+            vocab_size, context=config.context, max_length=config.context, learning_rate=4e-3
+        )
+        self.embedding = nn.Embedding(vocab_size, config.width)
+        self.input = nn.Linear(config.width, self.gates * config.width)
+        self.recurrent = nn.Linear(config.width, self.gates * config.width)
+        self.head = nn.Linear(config.width, vocab_size)
+        for gate in self.recurrent.weight.chunk(self.gates):
+            # A rotation neither swells nor shrinks what it remembers (Saxe et al. 2014).
+            nn.init.orthogonal_(gate)
+        nn.init.normal_(self.input.weight, std=1 / math.sqrt(config.width))
+        for bias in (self.input.bias, self.recurrent.bias, self.head.bias):
+            nn.init.zeros_(bias)
+        nn.init.zeros_(self.head.weight)
+
+    @abstractmethod
+    def start(self, like_BC: Float[Tensor, "B C"]) -> tuple[Tensor, ...]:
+        """The state before the first token."""
+
+    @abstractmethod
+    def step(
+        self, input_BG: Float[Tensor, "B G"], state: tuple[Tensor, ...]
+    ) -> tuple[Tensor, ...]:
+        """The state after one token, whose hidden vector stands first; `input_BG` is what the
+        token itself says to each gate."""
+
+    def forward(
+        self, tokens_BT: Int[Tensor, "B T"], state: State = None
+    ) -> tuple[Float[Tensor, "B T V"], State]:
+        x_BTC = self.embedding(tokens_BT)
+        input_BTG = self.input(x_BTC)  # for all positions at once: only the rest must wait
+        state = self.start(x_BTC[:, 0]) if state is None else state
+        hidden = []
+        for input_BG in input_BTG.unbind(dim=1):
+            state = self.step(input_BG, state)
+            hidden.append(state[0])
+        return self.head(torch.stack(hidden, dim=1)), state
+
+
+@final
+class RNN(Recurrent):
+    """h' = tanh(W x + U h) (Elman 1990; as a language model Mikolov et al. 2010)."""
+
+    Config = RNNConfig
+    gates = 1
+
+    def start(self, like_BC: Tensor) -> tuple[Tensor, ...]:
+        return (torch.zeros_like(like_BC),)
+
+    def step(self, input_BG: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (F.tanh(input_BG + self.recurrent(state[0])),)
+
+
+@final
+class LSTM(Recurrent):
+    """Long short-term memory (Hochreiter and Schmidhuber 1997; forget gate of Gers et al. 2000)."""
+
+    Config = LSTMConfig
+    gates = 4
+
+    def __init__(self, config: LSTMConfig, vocab_size: int) -> None:
+        super().__init__(config, vocab_size)
+        with torch.no_grad():  # remember, to begin with (Jozefowicz et al. 2015)
+            self.input.bias[config.width : 2 * config.width] = 1.0
+
+    def start(self, like_BC: Tensor) -> tuple[Tensor, ...]:
+        return torch.zeros_like(like_BC), torch.zeros_like(like_BC)
+
+    def step(self, input_BG: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        hidden_BC, cell_BC = state
+        enter, forget, new, leave = (input_BG + self.recurrent(hidden_BC)).chunk(4, dim=-1)
+        cell_BC = forget.sigmoid() * cell_BC + enter.sigmoid() * new.tanh()
+        return leave.sigmoid() * cell_BC.tanh(), cell_BC
+
+
+@final
+class GRU(Recurrent):
+    """Gated recurrent unit (Cho et al. 2014), its reset after the product, as in cuDNN."""
+
+    Config = GRUConfig
+    gates = 3
+
+    def start(self, like_BC: Tensor) -> tuple[Tensor, ...]:
+        return (torch.zeros_like(like_BC),)
+
+    def step(self, input_BG: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        (hidden_BC,) = state
+        width = hidden_BC.shape[-1]
+        past_BG = self.recurrent(hidden_BC)
+        gates_BG = (input_BG[:, : 2 * width] + past_BG[:, : 2 * width]).sigmoid()
+        reset_BC, keep_BC = gates_BG.chunk(2, dim=-1)
+        new_BC = (input_BG[:, 2 * width :] + reset_BC * past_BG[:, 2 * width :]).tanh()
+        return (torch.lerp(new_BC, hidden_BC, keep_BC),)

@@ -1,0 +1,73 @@
+"""Dilated causal convolutions (van den Oord et al. 2016, "WaveNet"; makemore, part 5).
+
+B batch, T time, S positions seen (kept and new), K context, C width, V vocabulary.
+"""
+
+from typing import Literal, final
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from moreish.models.base import Model, ModelConfig, State
+from moreish.tokenizers.base import BOUNDARY
+
+
+class WaveNetConfig(ModelConfig):
+    name: Literal["wavenet"] = "wavenet"
+    layers: int = Field(4, ge=1, le=20)
+    """Each sees twice as far as the one before: 2^layers tokens in all."""
+    width: int = Field(64, ge=1, le=65536)
+
+
+class Convolution(nn.Module):
+    """Two taps, `dilation` apart, through a gate; added to what came in (section 2.3)."""
+
+    def __init__(self, width: int, dilation: int) -> None:
+        super().__init__()
+        self.dilation = dilation
+        self.taps = nn.Linear(2 * width, 2 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x_BSC: Float[Tensor, "B S C"]) -> Float[Tensor, "B R C"]:
+        """Shorter by the dilation: the first positions lack a past."""
+        old_BRC, new_BRC = x_BSC[:, : -self.dilation], x_BSC[:, self.dilation :]
+        filter_BRC, gate_BRC = self.taps(torch.cat([old_BRC, new_BRC], -1)).chunk(2, dim=-1)
+        return new_BRC + self.out(F.tanh(filter_BRC) * F.sigmoid(gate_BRC))
+
+
+@final
+class WaveNet(Model):
+    """A stack of convolutions whose dilations double, so that K = 2^layers tokens are seen.
+
+    Before the start stand boundaries (of running text token 0). The state is the last K - 1
+    tokens.
+    """
+
+    Config = WaveNetConfig
+    training_defaults = {"batch_tokens": 1024, "weight_decay": 0.01}
+
+    def __init__(self, config: WaveNetConfig, vocab_size: int) -> None:
+        super().__init__(vocab_size, context=2**config.layers, max_length=None, learning_rate=3e-3)
+        self.embedding = nn.Embedding(vocab_size, config.width)
+        self.layers = nn.ModuleList(
+            Convolution(config.width, 2**layer) for layer in range(config.layers)
+        )
+        self.norm = nn.LayerNorm(config.width)
+        self.head = nn.Linear(config.width, vocab_size)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(
+        self, tokens_BT: Int[Tensor, "B T"], state: State = None
+    ) -> tuple[Float[Tensor, "B T V"], State]:
+        past = self.context - 1
+        if state is None:
+            state = tokens_BT.new_full((len(tokens_BT), past), BOUNDARY)
+        seen_BS = torch.cat([state, tokens_BT], dim=1)
+        x = self.embedding(seen_BS)
+        for layer in self.layers:
+            x = layer(x)
+        return self.head(self.norm(x)), seen_BS[:, seen_BS.shape[1] - past :]
