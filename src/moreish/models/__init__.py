@@ -9,8 +9,14 @@ from moreish.models.base import CountedModel, Model, ModelConfig
 
 REGISTRY = {
     "ngram": "moreish.models.ngram:NGram",
+    "kneser-ney": "moreish.models.kneser_ney:KneserNey",
     "bigram": "moreish.models.bigram:Bigram",
     "mlp": "moreish.models.mlp:MLP",
+    "bow": "moreish.models.bow:BagOfWords",
+    "rnn": "moreish.models.recurrent:RNN",
+    "lstm": "moreish.models.recurrent:LSTM",
+    "gru": "moreish.models.recurrent:GRU",
+    "wavenet": "moreish.models.wavenet:WaveNet",
     "gpt": "moreish.models.gpt:GPT",
 }
 

@@ -23,11 +23,12 @@ class ModelConfig(Settings):
 
     name: str
 
-    def for_data(self, longest_item: int | None) -> "ModelConfig":
+    def for_data(self, longest_item: int | None, vocab_size: int) -> "ModelConfig":
         """These settings, with what the user left open fitted to the data.
 
         Args:
             longest_item: in tokens; None for running text.
+            vocab_size: V.
         """
         return self
 

@@ -25,9 +25,7 @@ class BagOfWordsConfig(ModelConfig):
 
 def average_by_loop(x_BTC: Float[Tensor, "B T C"], context: int) -> Float[Tensor, "B T C"]:
     """The mean of each position and up to `context` - 1 before it, one position at a time."""
-    means = [
-        x_BTC[:, max(0, t + 1 - context) : t + 1].mean(dim=1) for t in range(x_BTC.shape[1])
-    ]
+    means = [x_BTC[:, max(0, t + 1 - context) : t + 1].mean(dim=1) for t in range(x_BTC.shape[1])]
     return torch.stack(means, dim=1)
 
 

@@ -225,10 +225,10 @@ class GPT(Model):
             return
         # The last position's own embedding is in the stream, so a tied model starts by repeating
         # its input, the surer the wider it is; a small scale keeps it uniform.
+        for name, gain in self.norm.named_parameters():
+            nn.init.constant_(gain, 0.0 if name == "bias" else min(1.0, 16 / config.width))
         if isinstance(self.norm, nn.Identity):
             nn.init.normal_(self.embedding.weight, std=0.1 / math.sqrt(config.width))
-        else:
-            nn.init.constant_(self.norm.weight, min(1.0, 16 / config.width))
         self.head.weight = self.embedding.weight
 
     def forward(
@@ -260,6 +260,7 @@ class GPT(Model):
         x_BTC = self._embed(tokens_BT, places_T)
         maps = []
         for block in self.blocks:
+            assert isinstance(block, Block)
             maps.append(block.attention.weights(block.attention_input(x_BTC), places_T))
             x_BTC, _ = block(x_BTC, places_T, None)
         return maps

@@ -1,4 +1,4 @@
-"""Interpolated modified Kneser-Ney smoothing (Chen and Goodman 1999, section 3; Kneser and Ney 1995).
+"""Interpolated modified Kneser-Ney smoothing (Chen and Goodman 1999, after Kneser and Ney 1995).
 
 B batch, T time, P positions (B·T), K context (order - 1), V vocabulary, G distinct n-grams,
 C distinct contexts.
@@ -19,7 +19,7 @@ from moreish.models.grams import check_order, count, distinct, longest_order, ru
 from moreish.tokenizers.base import BOUNDARY, Ids
 
 LEAST_DISCOUNT = 0.05
-"""Where counts of counts are too few to estimate a discount, something is set aside all the same."""
+"""Something is set aside even where counts of counts are too few to say how much."""
 
 
 class KneserNeyConfig(ModelConfig):

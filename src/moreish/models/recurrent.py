@@ -69,9 +69,7 @@ class Recurrent(Model):
         """The state before the first token."""
 
     @abstractmethod
-    def step(
-        self, input_BG: Float[Tensor, "B G"], state: tuple[Tensor, ...]
-    ) -> tuple[Tensor, ...]:
+    def step(self, input_BG: Float[Tensor, "B G"], state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """The state after one token, whose hidden vector stands first; `input_BG` is what the
         token itself says to each gate."""
 

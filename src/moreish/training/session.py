@@ -68,7 +68,7 @@ def train(
     )
     splits = encode_corpus(corpus, tokenizer, config.data.split, config.data.split_seed)
     facts = describe(corpus, tokenizer, splits)
-    model_config = config.model.for_data(facts.longest_item)
+    model_config = config.model.for_data(facts.longest_item, tokenizer.vocab_size)
     config = config.model_copy(update={"model": model_config})
     # Whatever is wrong with the settings is to be said before anything is written.
     check_memory(model_config, tokenizer.vocab_size, device)
