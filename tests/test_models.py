@@ -27,15 +27,23 @@ SMALL = {
     "lstm": [{"width": 16, "context": 16}],
     "gru": [{"width": 16, "context": 16}],
     "wavenet": [{"layers": 1, "width": 8}, {"layers": 3, "width": 8}],
-    "mlp": [{"context": 1}, {"context": 5, "embedding": 4, "hidden": 8}],
+    "mixture": [
+        {"network": {"name": "mlp", "context": 5, "embedding": 4, "hidden": 8}, "order": 3},
+        {"network": {"name": "gpt", **GPT_SMALL}, "order": 4},
+    ],
+    "mlp": [
+        {"context": 1},
+        {"context": 5, "embedding": 4, "hidden": 8},
+        {"context": 4, "embedding": 4, "hidden": 8, "direct": True, "shared": False},
+    ],
     "gpt": [
         {"layers": 2, "heads": 2, "width": 8, "context": 16},
         {"layers": 1, "heads": 1, "width": 8, "context": 16, "tied": True, "dropout": 0.5},
         GPT_SMALL | {"scaled": False, "projection": False, "residual": False, **PLAIN},
         GPT_SMALL | {"norm_place": "after", "feedforward": "relu", "bias": False},
         GPT_SMALL | {"positions": "rotary", "norm": "rms", "qk_norm": True, "kv_heads": 1},
-        GPT_SMALL | {"feedforward": "swiglu", "softcap": 15.0, "tied": True, "norm": "none"},
-        GPT_SMALL | {"feedforward": "relu2", "feedforward_ratio": 1, "layers": 1},
+        GPT_SMALL | {"feedforward": "swiglu", "softcap": 15.0, "tied": True},
+        GPT_SMALL | {"feedforward": "relu2", "feedforward_ratio": 2},
     ],
 }
 CASES = [(name, settings) for name in NAMES for settings in SMALL.get(name, [{}])]
@@ -51,9 +59,10 @@ def build(name: str, settings: dict[str, object], *, scrambled: bool = True) -> 
     config = model_config({"name": name, **settings})
     torch.manual_seed(0)
     model = build_model(config.for_data(None, VOCABULARY), VOCABULARY).eval()
-    if isinstance(model, CountedModel):
-        model.fit(Tokens(tokens_of(1, 400, seed=1)[0].numpy().astype("u1"), items=False))
-    elif scrambled:
+    for part in model.modules():
+        if isinstance(part, CountedModel):
+            part.fit(Tokens(tokens_of(1, 400, seed=1)[0].numpy().astype("u1"), items=False))
+    if scrambled:
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(torch.randn_like(parameter) * 0.3)
@@ -114,9 +123,10 @@ def test_it_learns(name: str, settings: dict) -> None:
     tokens = Tokens(torch.arange(VOCABULARY).repeat(30).numpy().astype("u1"), items=False)
     model = build(name, settings, scrambled=False)
     batch = tokens.gather(tokens.spans(15))
-    if isinstance(model, CountedModel):
-        model.fit(tokens)
-    else:
+    for part in model.modules():
+        if isinstance(part, CountedModel):
+            part.fit(tokens)
+    if list(model.parameters()):
         model.train()
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.03)
         for _ in range(150):

@@ -175,12 +175,9 @@ def understood(event: Started) -> list[tuple[str, str]]:
     order = f", order {model['order']}" if "order" in model else ""
     size = f", {event.parameters:,} parameters" if event.parameters else ""
     rows += [("model", f"{model['name']}{size}{context}{order}")]
-    if (
-        data.longest_item is not None
-        and "layers" in model
-        and model["context"] <= data.longest_item
-    ):
-        rows += [("", f"lines longer than {model['context'] - 1} characters are learned in pieces")]
+    longest, most = data.longest_item, event.max_length
+    if longest is not None and most is not None and most <= longest:
+        rows += [("", f"lines longer than {most - 1} characters are learned in pieces")]
     if event.steps:
         rows += [("training", _length(event))]
     rows += [("run", event.path)]

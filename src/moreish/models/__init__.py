@@ -18,6 +18,7 @@ REGISTRY = {
     "gru": "moreish.models.recurrent:GRU",
     "wavenet": "moreish.models.wavenet:WaveNet",
     "gpt": "moreish.models.gpt:GPT",
+    "mixture": "moreish.models.mixture:Mixture",
 }
 
 

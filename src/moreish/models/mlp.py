@@ -23,6 +23,10 @@ class MLPConfig(ModelConfig):
     """Width of the embedding that all positions share."""
     hidden: int = Field(512, ge=1, le=1 << 20)
     """Units of the tanh layer."""
+    direct: bool = False
+    """A second, linear way from the embeddings to the output (the paper's W)."""
+    shared: bool = True
+    """One embedding for all positions (the paper's C), or one for each."""
 
 
 @final
@@ -34,11 +38,15 @@ class MLP(Model):
     """
 
     Config = MLPConfig
+    table_K: Tensor
     training_defaults = {"batch_tokens": 1024, "weight_decay": 0.01}
 
     def __init__(self, config: MLPConfig, vocab_size: int) -> None:
         super().__init__(vocab_size, context=config.context, max_length=None, learning_rate=3e-3)
-        self.embedding = nn.Embedding(vocab_size, config.embedding)
+        tables = 1 if config.shared else config.context
+        self.embedding = nn.Embedding(tables * vocab_size, config.embedding)
+        place_K = torch.arange(config.context) * (0 if config.shared else vocab_size)
+        self.register_buffer("table_K", place_K, persistent=False)
         self.hidden = nn.Linear(config.context * config.embedding, config.hidden)
         self.head = nn.Linear(config.hidden, vocab_size)
         # tanh keeps unit variance through the layer at a gain of 5/3 (Kaiming He et al. 2015,
@@ -47,6 +55,10 @@ class MLP(Model):
         nn.init.zeros_(self.hidden.bias)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
+        self.direct: nn.Linear | None = None
+        if config.direct:
+            self.direct = nn.Linear(config.context * config.embedding, vocab_size, bias=False)
+            nn.init.zeros_(self.direct.weight)
 
     def forward(
         self, tokens_BT: Int[Tensor, "B T"], state: State = None
@@ -55,7 +67,8 @@ class MLP(Model):
         if state is None:
             state = tokens_BT.new_full((len(tokens_BT), past), BOUNDARY)
         seen_BS = torch.cat([state, tokens_BT], dim=1)  # S = K - 1 + T
-        embedded_BTDK = self.embedding(seen_BS).unfold(1, self.context, 1)
-        window_BTI = embedded_BTDK.transpose(-1, -2).flatten(2)
+        window_BTI = self.embedding(seen_BS.unfold(1, self.context, 1) + self.table_K).flatten(2)
         logits_BTV = self.head(F.tanh(self.hidden(window_BTI)))
+        if self.direct is not None:
+            logits_BTV = logits_BTV + self.direct(window_BTI)
         return logits_BTV, seen_BS[:, seen_BS.shape[1] - past :]

@@ -23,6 +23,8 @@ class Started:
     data: DataFacts
     config: dict[str, Any]
     parameters: int
+    max_length: int | None
+    """Positions that the model can see at once."""
     steps: int
     """0 for a model that is counted."""
     from_step: int

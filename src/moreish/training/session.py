@@ -22,9 +22,10 @@ from moreish.data.text import Corpus, read_corpus
 from moreish.data.tokens import Tokens, encode_corpus, fingerprint
 from moreish.errors import MoreishError, command
 from moreish.evaluate.loss import token_losses
-from moreish.evaluate.metrics import Score, evaluation_batches, evaluation_spans
+from moreish.evaluate.metrics import Score, evaluation_batches, evaluation_spans, losses_of
 from moreish.generate.sampling import Sampling
 from moreish.models import CountedModel, Model, ModelConfig, build_model
+from moreish.models.mixture import Mixture
 from moreish.record import ENDED, DataFacts
 from moreish.run import Run, check_free
 from moreish.tokenizers import Tokenizer, tokenizer_class
@@ -215,8 +216,11 @@ def _count(run: Run, model: CountedModel, report: Report) -> Outcome:
 def _descend(
     run: Run, model: Model, device: torch.device, report: Report, *, resuming: bool
 ) -> Outcome:
-    """Train by gradients."""
+    """Train by gradients; parts that are counted are counted first."""
     config = run.config.train
+    for part in model.modules():
+        if isinstance(part, CountedModel):
+            part.fit(run.split("train"))
     trainer = Trainer(
         model,
         make_sampler(run, model),
@@ -252,7 +256,19 @@ def _descend(
             raise MoreishError(f"{error}; {kept if run.has_weights else nothing}") from None
         if not run.has_weights:  # interrupted before the first evaluation
             run.save_weights(model)
+    if isinstance(model, Mixture) and ended != "interrupted":
+        trainer.position.best = _weigh(run, model, report)
     return Outcome(ended=ended, position=trainer.position, val_seconds=trainer.last_eval_seconds)
+
+
+def _weigh(run: Run, model: Mixture, report: Report) -> Score:
+    """Set the weight of the best network's mixture on validation; returns its score there."""
+    run.load_weights(model)
+    validation = run.split("val")
+    model.set_weight(losses_of(model.network, validation), losses_of(model.counts, validation))
+    run.save_weights(model)
+    report(Note(text=f"on validation the network weighs {model.weight:.3f} in the mixture"))
+    return run.score("val", model, progress=_tell(report))
 
 
 def _has_checkpoints(run: Run) -> bool:
@@ -338,6 +354,7 @@ def _started(run: Run, model: Model, position: Position, device: torch.device) -
         data=run.record.data,
         config=run.record.config,
         parameters=model.parameter_count(),
+        max_length=model.max_length,
         steps=position.plan.steps,
         from_step=position.step,
         device=str(device),

@@ -1,0 +1,95 @@
+"""A network and counts, averaged (Bengio et al. 2003, section 4.2: "interpolated" models).
+
+B batch, T time, V vocabulary.
+"""
+
+from typing import Any, Literal, final
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from pydantic import Field, SerializeAsAny, field_validator
+from torch import Tensor
+
+from moreish.models.base import Model, ModelConfig, State
+from moreish.models.kneser_ney import KneserNey, KneserNeyConfig
+
+
+class MixtureConfig(ModelConfig):
+    name: Literal["mixture"] = "mixture"
+    network: SerializeAsAny[ModelConfig] = Field(default_factory=lambda: _parsed({"name": "mlp"}))
+    """Settings of the model that is trained by gradients, `name` included."""
+    order: int | None = Field(None, ge=1, le=64)
+    """Of the Kneser-Ney n-grams; None: what suits the data."""
+
+    @field_validator("network", mode="before")
+    @classmethod
+    def _of_a_registered_model(cls, value: Any) -> ModelConfig:
+        return value if isinstance(value, ModelConfig) else _parsed(value)
+
+    def for_data(self, longest_item: int | None, vocab_size: int) -> "MixtureConfig":
+        set_by_user = {} if self.order is None else {"order": self.order}
+        counts = KneserNeyConfig(**set_by_user).for_data(longest_item, vocab_size)
+        network = self.network.for_data(longest_item, vocab_size)
+        return MixtureConfig(network=network, order=counts.order)
+
+
+@final
+class Mixture(Model):
+    """p = w · p(network) + (1 - w) · p(counts), the weight w set on validation after training.
+
+    In training its logits are the network's alone: gradients then know nothing of the counts.
+    """
+
+    Config = MixtureConfig
+    training_defaults = {}
+    weight: Tensor
+
+    def __init__(self, config: MixtureConfig, vocab_size: int) -> None:
+        from moreish.models import build_model
+
+        network = build_model(config.network, vocab_size)
+        counts = KneserNey(KneserNeyConfig(order=config.order or 2), vocab_size)
+        super().__init__(
+            vocab_size,
+            context=max(network.context, counts.context),
+            max_length=network.max_length,
+            learning_rate=network.learning_rate,
+        )
+        self.network, self.counts = network, counts
+        self.register_buffer("weight", torch.tensor(0.5))
+
+    def set_weight(
+        self, network_losses: NDArray[np.float32], counts_losses: NDArray[np.float32]
+    ) -> None:
+        """The weight at which the mixture's mean loss is lowest, from both parts' losses of each
+        token: expectation maximisation, which has one optimum here (Jelinek and Mercer 1980)."""
+        network, counts = (np.exp(-x.astype(float)) for x in (network_losses, counts_losses))
+        weight = 0.5
+        for _ in range(200):
+            share = weight * network
+            weight = float(np.mean(share / (share + (1 - weight) * counts)))
+        self.weight.fill_(weight)
+
+    def forward(
+        self, tokens_BT: Int[Tensor, "B T"], state: State = None
+    ) -> tuple[Float[Tensor, "B T V"], State]:
+        network_state, counts_state = (None, None) if state is None else state
+        logits_BTV, network_state = self.network(tokens_BT, network_state)
+        if self.training:
+            return logits_BTV, (network_state, counts_state)
+        counts_BTV, counts_state = self.counts(tokens_BT, counts_state)
+        both_BTV = torch.logaddexp(
+            logits_BTV.log_softmax(dim=-1) + self.weight.log(),
+            counts_BTV + (1 - self.weight).log(),
+        )
+        return both_BTV, (network_state, counts_state)
+
+
+def _parsed(settings: dict[str, Any]) -> ModelConfig:
+    from moreish.models import model_config
+
+    if settings.get("name") == "mixture":
+        raise ValueError("a mixture holds no mixture")
+    return model_config(settings)
