@@ -5,9 +5,7 @@ import math
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from conftest import item_tokens
 from moreish.data.tokens import Tokens
 from moreish.errors import MoreishError
 from moreish.evaluate.loss import mean_loss
@@ -204,47 +202,3 @@ def test_gpt2_shapes_have_gpt2s_parameter_count() -> None:
         model = GPT.__new__(GPT)
         GPT.__init__(model, config, 50257)
     assert model.parameter_count() == 124_439_808
-
-
-def test_items_do_not_see_each_other_in_an_ngram() -> None:
-    _, tokens = item_tokens(["ab", "ba", "ab"])
-    model = build_model(model_config({"name": "ngram", "order": 3, "add_k": 0}), 3)
-    model.fit(tokens)
-    start = torch.tensor([[0]])
-    torch.testing.assert_close(
-        F.softmax(model(start)[0][0, 0], -1), torch.tensor([0, 2 / 3, 1 / 3])
-    )
-    after_a, _ = model(torch.tensor([[0, 1]]))
-    torch.testing.assert_close(F.softmax(after_a[0, 1], -1), torch.tensor([0.0, 0.0, 1.0]))
-
-
-def test_an_ngram_equals_counting_by_hand() -> None:
-    """Against dictionaries, for orders 1 to 5, on every position of a text."""
-    ids = tokens_of(1, 300, seed=4)[0]
-    for order in range(1, 6):
-        for k in (0.0, 0.5):
-            config = model_config({"name": "ngram", "order": order, "add_k": k})
-            model = build_model(config, VOCABULARY)
-            model.fit(Tokens(ids.numpy().astype("u1"), items=False))
-            counts: dict[tuple[int, ...], list[int]] = {}
-            padded = [0] * (order - 2) + ids.tolist()
-            first = max(0, order - 2) + 1
-            for i in range(first, len(padded)):
-                context = tuple(padded[i - order + 1 : i])
-                counts.setdefault(context, [0] * VOCABULARY)[padded[i]] += 1
-            probe = tokens_of(1, 40, seed=5)
-            got = model(probe)[0][0].exp()
-            seen = [0] * (order - 2) + probe[0].tolist()
-            for place in range(40):
-                end = place + max(0, order - 2) + 1
-                row = counts.get(tuple(seen[end - order + 1 : end]), [0] * VOCABULARY)
-                total = sum(row) + k * VOCABULARY
-                want = [(c + k) / total if total else 1 / VOCABULARY for c in row]
-                torch.testing.assert_close(got[place], torch.tensor(want), atol=1e-6, rtol=0)
-
-
-def test_ngrams_too_long_for_their_integers_are_refused() -> None:
-    with pytest.raises(
-        MoreishError, match="order=14 is too long for a vocabulary of 27: at most 13"
-    ):
-        build_model(model_config({"name": "ngram", "order": 14}), 27)

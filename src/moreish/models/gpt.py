@@ -228,7 +228,7 @@ class GPT(Model):
         for name, gain in self.norm.named_parameters():
             nn.init.constant_(gain, 0.0 if name == "bias" else min(1.0, 16 / config.width))
         if isinstance(self.norm, nn.Identity):
-            nn.init.normal_(self.embedding.weight, std=0.1 / math.sqrt(config.width))
+            nn.init.normal_(self.embedding.weight, std=0.05 / math.sqrt(config.width))
         self.head.weight = self.embedding.weight
 
     def forward(
