@@ -22,6 +22,7 @@ ORDER = [
     "training",
     "console",
     "api",
+    "ladder",
     "cli",
 ]
 """Each may import those before it, and itself."""

@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from moreish.config import RunConfig, resolve, spelled_out
+from moreish.data.text import read_corpus
 from moreish.run import Run
 from moreish.settings import Tree, from_toml, merge
 from moreish.training import resume as resume_training
 from moreish.training import train as carry_out
 from moreish.training.events import Report
+from moreish.training.lr_range import LRRange
+from moreish.training.session import prepare, try_rates
 
 
 def train(
@@ -82,6 +85,34 @@ def resume(path: str | Path, *, report: Report | None = None) -> Run:
 def load(path: str | Path) -> Run:
     """Open a run folder. Raises MoreishError when it is none, or damaged."""
     return Run.open(path)
+
+
+def lr_range(
+    source: str | Path = "names",
+    *,
+    model: str | None = None,
+    low: float = 1e-5,
+    high: float = 1.0,
+    steps: int = 300,
+    split: str | None = None,
+    kind: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    report: Report | None = None,
+) -> LRRange:
+    """Train `model` for a few steps at rates from `low` to `high`: see
+    `moreish.training.lr_range`. The other arguments are those of `train`."""
+    given: Tree = {
+        "model": {"name": model},
+        "data": {"source": str(source), "split": split, "kind": kind},
+    }
+    config = resolve(merge(_without_none(given), spelled_out(settings or {})))
+    with _watching(report) as told:
+        return try_rates(prepare(config), report=told, low=low, high=high, steps=steps)
+
+
+def kind_of(source: str) -> str:
+    """ "lines" or "text": what `source` looks like."""
+    return read_corpus(source).kind
 
 
 def _without_none(tree: Mapping[str, Any]) -> Tree:

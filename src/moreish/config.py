@@ -39,8 +39,9 @@ class TrainConfig(Settings):
     """Items or windows a step; "all" is the whole training split; None fills `batch_tokens`."""
     batch_tokens: int = Field(1024, ge=1)
     optimizer: str = "adamw"
-    lr: float | None = Field(None, gt=0)
-    """The highest learning rate; None takes what suits the model and its size."""
+    lr: float | Literal["auto"] | None = None
+    """The highest learning rate; None takes what suits the model and its size, "auto" tests a range
+    of rates first."""
     warmup: float = Field(0.02, ge=0, lt=1)
     """Share of the training in which the rate rises from zero."""
     decay: Literal["cosine", "linear", "constant"] = "linear"
@@ -63,6 +64,13 @@ class TrainConfig(Settings):
     checkpoint_every: int | None = Field(None, ge=1)
     """Steps between checkpoints; None: after an evaluation, at most every half minute."""
     device: str = "auto"
+
+    @field_validator("lr")
+    @classmethod
+    def _above_zero(cls, value: float | str | None) -> float | str | None:
+        if isinstance(value, float) and value <= 0:
+            raise ValueError("give a rate above 0, or auto")
+        return value
 
     @field_validator("batch_size")
     @classmethod

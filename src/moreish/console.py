@@ -3,9 +3,10 @@
 import math
 import os
 import time
-from collections.abc import Mapping
-from typing import IO
+from collections.abc import Mapping, Sequence
+from typing import IO, Any
 
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
@@ -16,6 +17,7 @@ from moreish.evaluate.metrics import Score
 from moreish.evaluate.surprisal import TokenSurprisal
 from moreish.record import DataFacts
 from moreish.training.events import Evaluated, Event, Note, Sampled, Started, Step, Working
+from moreish.training.lr_range import LRRange
 
 SPLIT_TITLES: dict[SplitName, str] = {"train": "training", "val": "validation", "test": "test"}
 
@@ -60,8 +62,10 @@ PICTURES = {
 class TrainingView:
     """Shows a training as it goes: a bar on a terminal, plain lines elsewhere."""
 
-    def __init__(self, out: Console | None = None) -> None:
+    def __init__(self, out: Console | None = None, *, brief: bool = False) -> None:
+        """`brief`: only the bar, for many trainings one after another."""
         self.out = out or console()
+        self.brief = brief
         self._bar: Progress | None = None
         self._task = TaskID(0)
         self._loss = math.nan
@@ -72,13 +76,19 @@ class TrainingView:
     def __call__(self, event: Event) -> None:
         match event:
             case Started():
-                self._started(event)
+                self._loss = self._val = math.nan
+                self._printed = 0.0
+                self._name = event.config["model"]["name"]
+                self._began = (time.perf_counter(), 0)
+                if not self.brief:
+                    self._started(event)
             case Step():
                 self._step(event)
             case Evaluated():
                 self._val = event.score.loss
             case Sampled():
-                self._sampled(event)
+                if not self.brief:
+                    self._sampled(event)
             case Working():
                 self._working(event)
             case Note():
@@ -94,7 +104,13 @@ class TrainingView:
         for key, value in understood(event):
             self.out.print(Text(f"{key:<11}", style="dim") + Text(value))
         self.out.print()
-        self._began = (time.perf_counter(), 0)
+
+    def rung(self, entry: Mapping[str, Any]) -> None:
+        """A rung of the ladder is done: one line."""
+        self.close()
+        line = Text(f"{entry['rung']:<14} {entry['splits']['val']['loss']:.4f}  ")
+        sample = visible("  ".join(entry["samples"]).replace("\n", " ↵ "))[:60]
+        self.out.print(line + Text(sample, style="italic"))
 
     def _draw(self, columns: str, total: float) -> Progress:
         if self._bar is None:
@@ -122,9 +138,9 @@ class TrainingView:
             facts += f"  validation {self._val:.3f}"
         facts += f"  {pace / 1000:,.0f}k tokens/s  {clock(event.seconds_left)} left"
         if self.out.is_terminal:
-            bar = self._draw("training", event.steps)
+            bar = self._draw(f"training {self._name}", event.steps)
             bar.update(self._task, completed=event.step, total=event.steps, facts=facts)
-        elif event.step / event.steps >= self._printed + 1 / PLAIN_LINES:
+        elif not self.brief and event.step / event.steps >= self._printed + 1 / PLAIN_LINES:
             self._printed = event.step / event.steps
             self.out.print(f"step {event.step:,} of {event.steps:,}  {facts}")
         if event.step == event.steps:
@@ -141,7 +157,7 @@ class TrainingView:
             return
         if self._bar is None:
             self._draw(event.what, 1.0)
-        elif self._bar.tasks[self._task].description != "training":
+        elif not self._bar.tasks[self._task].description.startswith("training "):
             self._bar.update(self._task, description=event.what, completed=event.share)
             if event.share >= 1:
                 self.close()
@@ -234,6 +250,45 @@ def score_table(scores: Mapping[SplitName, Score]) -> Table:
             f"{score.tokens:,}",
         )
     return table
+
+
+def ladder_table(entries: Sequence[Mapping[str, Any]]) -> Table:
+    """A row for each rung, and the lecture's figure where there is one."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    columns = ("numbers", "seconds", "training", "validation", "test", "bits/char", "stated")
+    for title in ("rung", *columns):
+        table.add_column(title, justify="left" if title == "rung" else "right", no_wrap=True)
+    best = min(entry["splits"]["val"]["loss"] for entry in entries)
+    for entry in entries:
+        splits, val = entry["splits"], entry["splits"]["val"]
+        table.add_row(
+            entry["rung"],
+            f"{entry['parameters']:,}",
+            f"{entry['seconds']:.1f}",
+            f"{splits['train']['loss']:.3f}" if "train" in splits else "",
+            f"{val['loss']:.4f} ± {val['stderr']:.4f}",
+            f"{splits['test']['loss']:.3f}" if "test" in splits else "",
+            f"{val['bits_per_char']:.3f}",
+            f"{entry['stated']['loss']:.2f}" if entry["stated"] else "",
+            style="bold" if val["loss"] == best else None,
+        )
+    return table
+
+
+def range_lines(found: LRRange) -> list[Text]:
+    """The range test as a sideways curve: a line for each stretch of rates."""
+    count = min(24, len(found.rates))
+    groups = np.array_split(np.arange(len(found.rates)), count)
+    losses = [float(np.mean([found.smoothed[i] for i in group])) for group in groups]
+    low, high = min(losses), min(max(losses), 2 * losses[0])
+    lines = []
+    for group, loss in zip(groups, losses, strict=True):
+        length = round(40 * min(1.0, (loss - low) / max(high - low, 1e-9)))
+        first, last = found.rates[group[0]], found.rates[group[-1]]
+        mark = "  lowest" if loss == low else ""
+        mark += "  suggested" if first <= found.suggested <= last else ""
+        lines.append(Text(f"{first:9.2e}  {loss:7.4f}  ") + Text("█" * length + mark))
+    return lines
 
 
 def surprisal_table(tokens: list[TokenSurprisal]) -> Table:

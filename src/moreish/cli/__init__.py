@@ -14,7 +14,8 @@ import typer
 from moreish.cli.base import app
 from moreish.errors import MoreishError
 
-for verb in ("train", "sample", "evaluate", "data"):  # the order in which the help lists them
+# The order in which the help lists them.
+for verb in ("train", "sample", "evaluate", "ladder", "lr_range", "data"):
     import_module(f"moreish.cli.{verb}")
 
 OUT_OF_MEMORY = re.compile("allocate memory|out of memory", re.IGNORECASE)

@@ -73,8 +73,9 @@ class Model(nn.Module, ABC):
         """Logits after each token, and the state after the last; `state` None is a fresh start."""
 
     def parameter_count(self) -> int:
-        """How many numbers training may change."""
-        return sum(parameter.numel() for parameter in self.parameters())
+        """How many numbers training may change, and how many were counted."""
+        counted = sum(p.counted() for p in self.modules() if isinstance(p, CountedModel))
+        return counted + sum(parameter.numel() for parameter in self.parameters())
 
 
 class CountedModel(Model, ABC):
@@ -83,3 +84,7 @@ class CountedModel(Model, ABC):
     @abstractmethod
     def fit(self, tokens: Tokens) -> None:
         """Replace whatever was counted before by the counts of `tokens`."""
+
+    @abstractmethod
+    def counted(self) -> int:
+        """How many numbers the counting left."""

@@ -8,7 +8,6 @@ P positions, G distinct n-grams, N tokens.
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
 from moreish.data.tokens import Tokens
 from moreish.errors import MoreishError
@@ -90,6 +89,3 @@ def _merged(a: tuple[Ids, Ids], b: tuple[Ids, Ids]) -> tuple[Ids, Ids]:
     grams_P, counts_P = grams_P[order_P], counts_P[order_P]
     first_G = run_starts(grams_P)
     return grams_P[first_G], np.add.reduceat(counts_P, first_G)
-
-
-Shares = NDArray[np.float32]

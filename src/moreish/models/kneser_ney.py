@@ -65,6 +65,10 @@ class KneserNey(CountedModel):
                 setattr(self, f"{name}_{m}", torch.from_numpy(table))
             grams_G, counts_G = distinct(np.sort(grams_G % self.vocab_size ** (m - 1)))
 
+    def counted(self) -> int:
+        names = (f"{table}_{m}" for table in ("shares", "gamma") for m in range(1, self.order + 1))
+        return sum(self.get_buffer(name).numel() for name in names)
+
     def forward(
         self, tokens_BT: Int[Tensor, "B T"], state: State = None
     ) -> tuple[Float[Tensor, "B T V"], State]:

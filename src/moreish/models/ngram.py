@@ -5,15 +5,14 @@ B batch, T time, P positions (B·T), K context (order - 1), V vocabulary, G dist
 
 from typing import Literal, final
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
 from moreish.data.tokens import Tokens
-from moreish.errors import MoreishError
 from moreish.models.base import CountedModel, ModelConfig, State
+from moreish.models.grams import check_order, count
 from moreish.tokenizers.base import BOUNDARY
 
 
@@ -29,10 +28,7 @@ class NGramConfig(ModelConfig):
 class NGram(CountedModel):
     """P(token | context) = (count + k) / (context's count + k·V), from a sorted list of n-grams.
 
-    An n-gram is one integer, its tokens being the digits in base V, the newest last: so the
-    n-grams of one context lie side by side, and a look-up is a binary search. Before the start
-    stand boundaries (running text, which has none, has its token 0 there). Where the context never
-    occurred and k is 0, every token is equally likely.
+    Where the context never occurred and k is 0, every token is equally likely.
     """
 
     Config = NGramConfig
@@ -43,32 +39,19 @@ class NGram(CountedModel):
 
     def __init__(self, config: NGramConfig, vocab_size: int) -> None:
         """Raises MoreishError when an n-gram does not fit into 63 bits."""
+        check_order(config.order, vocab_size)
         super().__init__(vocab_size, context=max(1, config.order - 1), max_length=None)
         self.order, self.add_k = config.order, config.add_k
-        if vocab_size**config.order >= 2**63:
-            most = int(63 / np.log2(vocab_size))
-            raise MoreishError(
-                f"model.order={config.order} is too long for a vocabulary of {vocab_size}: "
-                f"at most {most}"
-            )
         self.register_buffer("grams_G", torch.empty(0, dtype=torch.int64))
         self.register_buffer("counts_G", torch.empty(0, dtype=torch.int64))
         self.register_load_state_dict_pre_hook(_make_room)
 
     def fit(self, tokens: Tokens) -> None:
-        past = self.context - 1
-        ids = np.concatenate([np.full(past, BOUNDARY), tokens.ids_N.astype(np.int64)])
-        place_P = np.arange(past, len(ids) - 1)
-        # Looking back stops at the boundary that begins the item, which so repeats itself.
-        starts, lengths = tokens.sections()
-        limit_P = np.repeat(starts + past, lengths) if tokens.items else np.zeros_like(place_P)
-        gram_P = np.zeros_like(place_P)
-        for back in range(self.order - 2, -1, -1):
-            gram_P = gram_P * self.vocab_size + ids[np.maximum(place_P - back, limit_P)]
-        gram_P = gram_P * self.vocab_size + ids[place_P + 1]
-        grams_G, counts_G = np.unique(gram_P, return_counts=True)
-        self.grams_G = torch.from_numpy(grams_G)
-        self.counts_G = torch.from_numpy(counts_G)
+        grams_G, counts_G = count(tokens, self.order, self.vocab_size)
+        self.grams_G, self.counts_G = torch.from_numpy(grams_G), torch.from_numpy(counts_G)
+
+    def counted(self) -> int:
+        return len(self.counts_G)
 
     def forward(
         self, tokens_BT: Int[Tensor, "B T"], state: State = None

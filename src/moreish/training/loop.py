@@ -164,10 +164,9 @@ class Trainer:
         self._saved_at = self.position.seconds
 
     def _diverged(self, what: str) -> DivergenceError:
-        lr = f"{self.config.lr:.3g}"
         return DivergenceError(
             f"training came apart at step {self.position.step}: {what}. Try a lower "
-            f"--set train.lr (it was {lr})"
+            f"--set train.lr (it was {self.config.lr})"
         )
 
     def _overfitting(self) -> bool:

@@ -11,7 +11,7 @@ def rate(config: TrainConfig, progress: float) -> float:
     It rises in a line over the warm-up, then falls to `final_lr`: along half a cosine
     (Loshchilov and Hutter 2017), in a line, or not at all.
     """
-    assert config.lr is not None, "training decides it"
+    assert isinstance(config.lr, float), "training decides it"
     if progress < config.warmup:
         # Not quite zero at the first step, which would be lost.
         return config.lr * max(progress, 1e-3) / config.warmup

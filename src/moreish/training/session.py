@@ -33,6 +33,7 @@ from moreish.training.budget import Plan, budget_steps, measure, plan_minutes, p
 from moreish.training.checkpoint import restore_checkpoint, save_checkpoint
 from moreish.training.events import Evaluated, Event, Note, Report, Sampled, Started, Step, Working
 from moreish.training.loop import DivergenceError, Hooks, Position, Trainer
+from moreish.training.lr_range import LRRange, lr_range
 from moreish.training.objective import next_token, with_squared_weights
 from moreish.training.optim import build_optimizer
 
@@ -62,24 +63,21 @@ def train(
     """
     if out is not None:
         check_free(out, overwrite=overwrite)
-    device = find_device(config.train.device)
-    corpus = read_corpus(config.data.source, config.data.kind, config.data.encoding)
-    tokenizer = tokenizer_class(config.data.tokenizer).build(
-        corpus.documents, boundary=corpus.has_boundary
-    )
-    splits = encode_corpus(corpus, tokenizer, config.data.split, config.data.split_seed)
-    facts = describe(corpus, tokenizer, splits)
-    model_config = config.model.for_data(facts.longest_item, tokenizer.vocab_size)
-    config = config.model_copy(update={"model": model_config})
+    ready = prepare(config)
     # Whatever is wrong with the settings is to be said before anything is written.
-    check_memory(model_config, tokenizer.vocab_size, device)
-    model = build_model(model_config, tokenizer.vocab_size)
+    model = ready.model()
+    config = ready.config
     if not isinstance(model, CountedModel):
         lr = config.train.lr or model.learning_rate
+        if lr == "auto":
+            found = try_rates(ready, report=report)
+            lr = found.suggested
+            report(Note(text=f"learning rate {lr:.3g}, from a range test"))
         config = config.model_copy(update={"train": config.train.model_copy(update={"lr": lr})})
         build_optimizer(model, config.train)
-    path = out or free_path(f"{corpus.name}-{model_config.name}")
-    run = Run.create(path, config, tokenizer, splits, facts, overwrite=overwrite)
+    path = out or free_path(f"{ready.facts.name}-{config.model.name}")
+    run = Run.create(path, config, ready.tokenizer, ready.splits, ready.facts, overwrite=overwrite)
+    device = ready.device
     try:
         return _carry_out(run, device, report, resuming=False)
     except Exception:
@@ -100,6 +98,57 @@ def resume(path: Path, *, report: Report) -> tuple[Run, bool]:
             f"{path} came to its end ({run.record.status}): there is nothing to resume"
         )
     return _carry_out(run, find_device(run.config.train.device), report, resuming=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ready:
+    """Data and settings, understood and fitted to each other."""
+
+    config: RunConfig
+    tokenizer: Tokenizer
+    splits: dict[SplitName, Tokens]
+    facts: DataFacts
+    device: torch.device
+
+    def model(self) -> Model:
+        """Freshly initialised. Raises MoreishError when it is too large for the machine."""
+        check_memory(self.config.model, self.tokenizer.vocab_size, self.device)
+        torch.manual_seed(self.config.seed)
+        return build_model(self.config.model, self.tokenizer.vocab_size)
+
+
+def prepare(config: RunConfig) -> Ready:
+    """Read and split the data, and fit to them what the settings leave open."""
+    device = find_device(config.train.device)
+    corpus = read_corpus(config.data.source, config.data.kind, config.data.encoding)
+    tokenizer = tokenizer_class(config.data.tokenizer).build(
+        corpus.documents, boundary=corpus.has_boundary
+    )
+    splits = encode_corpus(corpus, tokenizer, config.data.split, config.data.split_seed)
+    facts = describe(corpus, tokenizer, splits)
+    model = config.model.for_data(facts.longest_item, tokenizer.vocab_size)
+    config = config.model_copy(update={"model": model})
+    return Ready(config=config, tokenizer=tokenizer, splits=splits, facts=facts, device=device)
+
+
+def try_rates(ready: Ready, *, report: Report, **options: Any) -> LRRange:
+    """The learning-rate range test of these settings; `options` as in `lr_range`.
+
+    Raises:
+        MoreishError: the model is counted, or no rate can be found.
+    """
+    model, config = ready.model(), ready.config
+    if isinstance(model, CountedModel):
+        raise MoreishError(f"{config.model.name} is counted: it has no learning rate")
+    return lr_range(
+        model,
+        make_sampler(config, ready.splits["train"], model),
+        config.train,
+        with_squared_weights(next_token, config.train.squared_weights),
+        device=ready.device,
+        progress=lambda share: report(Working(what="testing learning rates", share=share)),
+        **options,
+    )
 
 
 def find_device(name: str) -> torch.device:
@@ -223,7 +272,7 @@ def _descend(
             part.fit(run.split("train"))
     trainer = Trainer(
         model,
-        make_sampler(run, model),
+        make_sampler(run.config, run.split("train"), model),
         config,
         objective=with_squared_weights(next_token, config.squared_weights),
         position=Position(plan=Plan(steps=1, eval_every=1)),
@@ -275,14 +324,13 @@ def _has_checkpoints(run: Run) -> bool:
     return any((run.path / CHECKPOINTS).glob("step-*"))
 
 
-def make_sampler(run: Run, model: Model) -> Sampler:
-    """Training batches as the settings of the run want them."""
-    config, tokens = run.config.train, run.split("train")
+def make_sampler(run_config: RunConfig, tokens: Tokens, model: Model) -> Sampler:
+    """Training batches as the settings want them."""
+    config, seed = run_config.train, run_config.seed
     if model.max_length is not None:
         length, overlap = model.max_length, 0
     else:
         length, overlap = WINDOW + model.context - 1, model.context - 1
-    seed = run.config.seed
     pieces = Sampler(tokens, batch_size=1, length=length, overlap=overlap, seed=seed).pieces
     mean_length = tokens.predictions / pieces
     rows = max(1, round(config.batch_tokens / mean_length))

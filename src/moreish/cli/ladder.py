@@ -1,0 +1,65 @@
+"""`moreish ladder`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from moreish.cli.base import Json, app, print_json
+from moreish.errors import MoreishError, command
+
+
+@app.command()
+def ladder(
+    source: Annotated[
+        str, typer.Argument(help="A built-in data set, a file, or a folder of text files.")
+    ] = "names",
+    minutes: Annotated[float | None, typer.Option(help="Train each rung this long (1).")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Six seconds a rung.")] = False,
+    rungs: Annotated[
+        str | None, typer.Option(metavar="A,B,C", help="Only these rungs, in this order.")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="seeded, or lecture (which the lectures' data get).")
+    ] = None,
+    kind: Annotated[
+        str | None, typer.Option("--as", help="lines (each an item) or text; else guessed.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of weights and batches.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Its folder (ladders/SOURCE).")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Train all of it again.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Climb from counting pairs to a GPT on one split: one table, one figure, one report."""
+    from moreish.console import TrainingView, console, ladder_table
+    from moreish.ladder import QUICK, climb
+
+    if quick and minutes is not None:
+        raise MoreishError("give --quick or --minutes, not both")
+    place = out or Path("ladders") / Path(source).stem
+    view = TrainingView(console(stderr=as_json), brief=True)
+    try:
+        found = climb(
+            source,
+            out=place,
+            minutes=QUICK if quick else 1.0 if minutes is None else minutes,
+            rungs=rungs,
+            split=split,
+            kind=kind,
+            seed=seed,
+            overwrite=overwrite,
+            report=view,
+            done=view.rung,
+        )
+    finally:
+        view.close()
+    if as_json:
+        print_json(found)
+    else:
+        console().print()
+        console().print(ladder_table(found["rungs"]))
+    if not found["complete"]:
+        console(stderr=True).print("Stopped and saved; the same command goes on.")
+        raise typer.Exit(130)
+    if not as_json:
+        console().print(f"\nAny of them: {command('sample', place / found['rungs'][-1]['rung'])}")

@@ -1,0 +1,270 @@
+"""Every rung from counting pairs to a GPT, on one split, with one evaluation and one table."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from moreish import api
+from moreish.errors import MoreishError, nearest
+from moreish.files import to_json, write_atomic
+from moreish.models import REGISTRY
+from moreish.record import ENDED
+from moreish.run import Run
+from moreish.settings import Tree
+from moreish.training.events import Report
+
+QUICK = 0.1
+"""Minutes a rung of `--quick`."""
+
+LADDER = "ladder.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stated:
+    """A validation loss that a lecture or a peer states, and where."""
+
+    loss: float
+    where: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rung:
+    """A step of the ladder: what it adds, and the settings that make it."""
+
+    name: str
+    adds: str
+    model: Tree
+    stated: Mapping[str, Stated]
+    """By data set, for the lecture's own split."""
+
+
+def _rung(name: str, adds: str, model: Tree, **stated: tuple[float, str]) -> Rung:
+    by_data = {
+        data.replace("_", "-"): Stated(loss=loss, where=where)
+        for data, (loss, where) in stated.items()
+    }
+    return Rung(name=name, adds=adds, model=model, stated=by_data)
+
+
+# The GPT lecture's: 32 wide, 8 tokens of context, nothing but what each rung adds.
+HEAD: Tree = {
+    "name": "gpt",
+    "layers": 1,
+    "heads": 1,
+    "width": 32,
+    "norm": "none",
+    "residual": False,
+    "projection": False,
+    "feedforward": "none",
+}
+HEADS = {**HEAD, "heads": 4}
+FORWARD = {**HEADS, "feedforward": "relu", "feedforward_ratio": 1}
+RESIDUAL = {
+    **FORWARD,
+    "layers": 3,
+    "residual": True,
+    "projection": True,
+    "feedforward_ratio": 4,
+}
+NORM = {**RESIDUAL, "norm": "layer"}
+MODERN: Tree = {
+    "name": "gpt",
+    "positions": "rotary",
+    "norm": "rms",
+    "qk_norm": True,
+    "feedforward": "relu2",
+    "softcap": 15.0,
+    "bias": False,
+}
+GPT_LECTURE = "the GPT lecture, a few random batches"
+
+RUNGS: tuple[Rung, ...] = (
+    _rung(
+        "counts",
+        "how often each letter follows another",
+        {"name": "ngram", "order": 2, "add_k": 0.01},
+        names_lecture=(2.454, "makemore 1, all words, training loss"),
+    ),
+    _rung("kneser-ney", "longer n-grams, smoothed well", {"name": "kneser-ney"}),
+    _rung(
+        "bigram",
+        "the same table, learned by gradients",
+        {"name": "bigram"},
+        names_lecture=(2.45, "makemore 1, training loss"),
+        shakespeare=(2.5, GPT_LECTURE),
+    ),
+    _rung(
+        "mlp",
+        "three letters through a hidden layer, the lecture's size",
+        {"name": "mlp", "context": 3, "embedding": 10, "hidden": 200},
+        names_lecture=(2.17, "makemore 2, 200,000 steps"),
+    ),
+    _rung("mlp-wide", "more context, a wider layer", {"name": "mlp"}),
+    _rung(
+        "mixture",
+        "that network and the counts, averaged",
+        {"name": "mixture", "network": {"name": "mlp"}},
+    ),
+    _rung("bow", "an average of the past, without order", {"name": "bow"}),
+    _rung("rnn", "a memory of all that was read", {"name": "rnn"}),
+    _rung("gru", "gates to the memory", {"name": "gru"}),
+    _rung("lstm", "a cell beside it", {"name": "lstm"}),
+    _rung("wavenet", "the past in pairs of pairs", {"name": "wavenet"}),
+    _rung("head-unscaled", "one attention head", {**HEAD, "scaled": False}),
+    _rung("head", "affinities scaled", HEAD, shakespeare=(2.4, GPT_LECTURE)),
+    _rung("heads", "four heads", HEADS, shakespeare=(2.28, GPT_LECTURE)),
+    _rung("feedforward", "a layer to think after", FORWARD, shakespeare=(2.24, GPT_LECTURE)),
+    _rung(
+        "residual",
+        "three blocks, residual, projected, four times wider inside",
+        RESIDUAL,
+        shakespeare=(2.08, GPT_LECTURE),
+    ),
+    _rung("norm", "layer norm", NORM, shakespeare=(2.06, GPT_LECTURE)),
+    _rung("dropout", "dropout 0.1", {**NORM, "dropout": 0.1}),
+    _rung(
+        "gpt",
+        "GPT-2's arrangement, as large as the budget suits",
+        {"name": "gpt"},
+        names_lecture=(2.00, "makemore's default transformer, 6,000 steps"),
+        shakespeare=(1.88, "nanoGPT's README, its CPU setting"),
+    ),
+    _rung("modern", "rotary positions, RMS and QK norm, squared ReLU, soft cap", MODERN),
+)
+
+
+def rungs_for(names: str | None) -> list[Rung]:
+    """The rungs that a comma-separated list names, all of them for None; a registered model that
+    is no rung of its own is one with its default settings.
+
+    Raises:
+        MoreishError: a name is unknown; the nearest is named.
+    """
+    known = {rung.name: rung for rung in RUNGS}
+    used = {rung.model["name"] for rung in RUNGS}
+    for model in REGISTRY:
+        if model not in known and model not in used:
+            known[model] = _rung(model, "a registered model", {"name": model})
+    chosen = list(known) if names is None else [n.strip() for n in names.split(",") if n.strip()]
+    for name in chosen:
+        if name not in known:
+            raise MoreishError(f"unknown rung '{name}': {nearest(name, known)}")
+    return [known[name] for name in chosen]
+
+
+def settings_for(rung: Rung, kind: str) -> Tree:
+    """The model settings of a rung: running text gets the lecture's context of eight."""
+    small = rung.model.get("width") == 32 and rung.model["name"] == "gpt"
+    return {**rung.model, "context": 8} if small and kind == "text" else rung.model
+
+
+def climb(
+    source: str,
+    *,
+    out: Path,
+    minutes: float = 1.0,
+    rungs: str | None = None,
+    split: str | None = None,
+    kind: str | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+    report: Report,
+    done: Callable[[dict[str, Any]], None] = lambda rung: None,
+) -> dict[str, Any]:
+    """Train every rung for `minutes` (counted ones take what they need); returns ladder.json.
+
+    A rung that `out` holds already is not trained again; one that was interrupted goes on.
+
+    Args:
+        split: as in `train`; None is the lecture's for the lectures' own data.
+        done: is called with each rung's entry as soon as it is there.
+
+    Raises:
+        MoreishError: a rung is unknown, `out` holds another ladder, or a training failed.
+    """
+    chosen = rungs_for(rungs)
+    lectures = {data for rung in RUNGS for data in rung.stated}
+    split = split or ("lecture" if source in lectures else "seeded")
+    plan = {"source": source, "split": split, "kind": kind, "minutes": minutes, "seed": seed}
+    entries = {} if overwrite else _earlier(out, plan)
+    for rung in chosen:
+        if rung.name not in entries:
+            run = _trained(rung, plan, out / rung.name, overwrite, report)
+            if run.record.status == "interrupted":
+                break
+            entries[rung.name] = _entry(rung, run, plan)
+            out.mkdir(parents=True, exist_ok=True)
+            write_atomic(out / LADDER, to_json({**plan, "rungs": list(entries.values())}))
+        done(entries[rung.name])
+    shown = [entries[rung.name] for rung in chosen if rung.name in entries]
+    return {**plan, "complete": len(shown) == len(chosen), "rungs": shown}
+
+
+def _earlier(out: Path, plan: Tree) -> dict[str, dict[str, Any]]:
+    """The rungs that are done already. Raises MoreishError when they are of another ladder."""
+    try:
+        saved = json.loads((out / LADDER).read_bytes())
+        entries = {entry["rung"]: entry for entry in saved["rungs"]}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, LookupError, TypeError) as error:
+        raise MoreishError(f"{out / LADDER} is damaged ({error}): use --overwrite") from None
+    for key, value in plan.items():
+        if saved.get(key) != value:
+            raise MoreishError(
+                f"{out} is a ladder with {key} {saved.get(key)}, not {value}: "
+                "choose another --out, or replace it with --overwrite"
+            )
+    return entries
+
+
+def _trained(rung: Rung, plan: Tree, path: Path, overwrite: bool, report: Report) -> Run:
+    if (path / "run.json").exists() and not overwrite:
+        run = Run.open(path)
+        return run if run.record.status in ENDED else api.resume(path, report=report)
+    kind = plan["kind"] or api.kind_of(plan["source"])
+    options: Tree = {} if counted(rung) else {"minutes": plan["minutes"]}
+    return api.train(
+        plan["source"],
+        split=plan["split"],
+        kind=plan["kind"],
+        seed=plan["seed"],
+        settings={"model": settings_for(rung, kind)},
+        out=path,
+        overwrite=overwrite,
+        report=report,
+        **options,
+    )
+
+
+def counted(rung: Rung) -> bool:
+    """Whether it is fitted by counting alone."""
+    from moreish.models import CountedModel, model_class
+
+    return issubclass(model_class(rung.model["name"]), CountedModel)
+
+
+def _entry(rung: Rung, run: Run, plan: Tree) -> dict[str, Any]:
+    scores = dict(run.scores)
+    if "test" in run.split_names:
+        scores["test"] = run.score("test")
+        run.update(test_evaluations=run.record.test_evaluations + 1)
+    stated = rung.stated.get(plan["source"]) if plan["split"] == "lecture" else None
+    items = run.kind == "lines"
+    return {
+        "rung": rung.name,
+        "adds": rung.adds,
+        "run": run.path.name,
+        "parameters": run.model.parameter_count(),
+        "seconds": run.record.seconds,
+        "splits": {name: score.as_json() for name, score in scores.items()},
+        "samples": run.sample(5) if items else run.sample(1, max_tokens=120),
+        "stated": None if stated is None else asdict(stated),
+    }
+
+
+def ranked(entries: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Best validation loss first."""
+    return sorted(entries, key=lambda entry: entry["splits"]["val"]["loss"])

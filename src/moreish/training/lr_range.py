@@ -1,0 +1,91 @@
+"""The learning-rate range test (Smith 2017, section 3.3; makemore, part 2)."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from moreish.config import TrainConfig
+from moreish.data.batches import Sampler
+from moreish.errors import MoreishError
+from moreish.models import Model
+from moreish.training.objective import Objective
+from moreish.training.optim import build_optimizer, set_rate
+
+SMOOTHING = 0.97
+"""Weight of the past in the running mean of the losses."""
+
+MARGIN = {"sgd": 4.0, "adamw": 20.0}
+"""The suggested rate is this much below the bottom of the valley: what a fresh model bears for a few
+steps is more than what is good for it in the long run, above all where Adam scales the steps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LRRange:
+    """One step at each rate, from low to high, spaced by exponent."""
+
+    rates: list[float]
+    losses: list[float]
+    smoothed: list[float]
+    valley: float
+    """The rate at which the smoothed loss was lowest."""
+    suggested: float
+
+
+def lr_range(
+    model: Model,
+    sampler: Sampler,
+    config: TrainConfig,
+    objective: Objective,
+    *,
+    device: torch.device,
+    low: float = 1e-5,
+    high: float = 1.0,
+    steps: int = 300,
+    progress: Callable[[float], None] = lambda share: None,
+) -> LRRange:
+    """Train `model` (which is spoilt by it) for `steps` steps at growing rates.
+
+    It ends early once the loss is four times what it was at its lowest, or not finite.
+
+    Raises:
+        MoreishError: the rates or the steps make no range, or the first losses are not finite.
+    """
+    if not (0 < low < high and steps >= 10):
+        raise MoreishError("give rates with 0 < low < high, and at least 10 steps")
+    model.to(device).train()
+    optimizer = build_optimizer(model, config)
+    rates, losses, smoothed = [], [], []
+    mean = 0.0
+    for step in range(steps):
+        lr = low * (high / low) ** (step / (steps - 1))
+        set_rate(optimizer, lr)
+        torch.manual_seed((sampler.seed * 1_000_003 + step) % 2**63)
+        loss = objective(model, sampler.batch(step).to(device))
+        value = loss.item()
+        if not math.isfinite(value):
+            break
+        mean = SMOOTHING * mean + (1 - SMOOTHING) * value
+        rates.append(lr)
+        losses.append(value)
+        smoothed.append(mean / (1 - SMOOTHING ** (step + 1)))
+        if value > 4 * min(smoothed):
+            break
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), config.clip or math.inf)
+        optimizer.step()
+        progress((step + 1) / steps)
+    if len(rates) < 10:
+        raise MoreishError(f"the loss is not finite at a rate of {low:g} already: try a lower one")
+    valley = rates[int(np.argmin(smoothed))]
+    return LRRange(
+        rates=rates,
+        losses=losses,
+        smoothed=smoothed,
+        valley=valley,
+        suggested=valley / MARGIN.get(config.optimizer, 10.0),
+    )

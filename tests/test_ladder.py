@@ -1,0 +1,181 @@
+"""The ladder and the learning-rate range test."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from conftest import STORY, Moreish
+from moreish import api
+from moreish.data import catalog
+from moreish.errors import MoreishError
+from moreish.ladder import RUNGS, climb, rungs_for
+from moreish.models import REGISTRY
+from moreish.run import Run
+from moreish.training.events import silent
+
+CHEAP = "counts,kneser-ney,bow,head"
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "names.txt"
+    path.write_text("\n".join(catalog.load("names").split("\n")[:300]), encoding="utf-8")
+    return path
+
+
+def test_a_ladder_is_one_table_on_one_split(moreish: Moreish, source: Path) -> None:
+    result = moreish("ladder", source, "--minutes", "0.003", "--rungs", CHEAP)
+    assert result.status == 0, result.err
+    for word in ("counts", "kneser-ney", "validation", "±", "bits/char", "moreish sample"):
+        assert word in result.out
+    saved = json.loads(Path("ladders/names/ladder.json").read_text())
+    assert [entry["rung"] for entry in saved["rungs"]] == CHEAP.split(",")
+    for entry in saved["rungs"]:
+        assert set(entry["splits"]) == {"train", "val", "test"}
+        for split in entry["splits"].values():
+            assert 0 < split["loss"] < 4
+            assert split["stderr"] > 0
+        assert entry["parameters"] > 0
+        assert entry["samples"]
+    hashes = {
+        json.dumps(Run.open(f"ladders/names/{rung}").record.data.sha256)
+        for rung in CHEAP.split(",")
+    }
+    assert len(hashes) == 1
+
+
+def test_what_is_done_is_not_done_again(moreish: Moreish, source: Path) -> None:
+    options = ("ladder", source, "--minutes", "0.003", "--json")
+    first = moreish(*options, "--rungs", "counts,head").json
+    made = Run.open("ladders/names/head").record.created
+    weights = Path("ladders/names/head/model.safetensors").read_bytes()
+    second = moreish(*options, "--rungs", "bow,head").json
+    assert [entry["rung"] for entry in second["rungs"]] == ["bow", "head"]
+    assert second["rungs"][1] == first["rungs"][1]
+    assert Run.open("ladders/names/head").record.created == made
+    assert Path("ladders/names/head/model.safetensors").read_bytes() == weights
+    other = moreish("ladder", source, "--minutes", "0.004", "--rungs", "head")
+    assert other.status == 2
+    assert "is a ladder with minutes 0.003, not 0.004" in other.err
+
+
+def test_an_interrupted_rung_goes_on(source: Path, tmp_path: Path) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(event: object) -> None:
+        raise Killed
+
+    options = {"out": tmp_path / "ladder", "minutes": 0.003, "rungs": "counts,head"}
+    with pytest.raises(Killed):
+        climb(str(source), report=kill, **options)
+    found = climb(str(source), report=silent, **options)
+    assert found["complete"]
+    assert [entry["rung"] for entry in found["rungs"]] == ["counts", "head"]
+
+
+def test_running_text_has_a_ladder_too(tmp_path: Path) -> None:
+    path = tmp_path / "story.txt"
+    path.write_text(STORY * 8, encoding="utf-8")
+    found = climb(
+        str(path), out=tmp_path / "l", minutes=0.002, rungs="kneser-ney,mlp,head,gpt", report=silent
+    )
+    losses = {entry["rung"]: entry["splits"]["val"]["loss"] for entry in found["rungs"]}
+    assert all(loss < math.log(60) for loss in losses.values())
+    assert Run.open(tmp_path / "l" / "head").config.model.context == 8
+
+
+def test_the_lectures_numbers_stand_beside_ours_on_its_own_split(
+    lecture_names: list[str], tmp_path: Path
+) -> None:
+    found = climb("names-lecture", out=tmp_path / "l", rungs="counts", report=silent)
+    (entry,) = found["rungs"]
+    assert found["split"] == "lecture"
+    assert entry["stated"]["loss"] == 2.454
+    assert "makemore 1" in entry["stated"]["where"]
+    assert entry["splits"]["val"]["loss"] == pytest.approx(2.4535, abs=1e-4)
+    seeded = climb(
+        "names-lecture", out=tmp_path / "s", split="seeded", rungs="counts", report=silent
+    )
+    assert seeded["rungs"][0]["stated"] is None
+
+
+def test_unknown_rungs_name_the_nearest(moreish: Moreish) -> None:
+    result = moreish("ladder", "names", "--rungs", "counts,kneserney")
+    assert result.status == 2
+    assert "did you mean 'kneser-ney'?" in result.err
+    assert moreish("ladder", "names", "--quick", "--minutes", "1").status == 2
+
+
+def test_a_new_model_is_a_rung_by_being_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    used = {rung.model["name"] for rung in RUNGS}
+    assert used == set(REGISTRY)
+    monkeypatch.setitem(REGISTRY, "toy", "moreish.models.bigram:Bigram")
+    assert rungs_for(None)[-1].name == "toy"
+    assert rungs_for("toy")[0].model == {"name": "toy"}
+
+
+# --- the learning-rate range test ---
+
+
+def test_the_range_has_a_valley_between_its_ends(source: Path) -> None:
+    found = api.lr_range(
+        source,
+        low=1e-4,
+        high=3.0,
+        steps=60,
+        settings={"model": {"layers": 1, "width": 16}},
+        report=silent,
+    )
+    assert found.rates[0] == pytest.approx(1e-4)
+    ratios = [b / a for a, b in zip(found.rates, found.rates[1:], strict=False)]
+    assert max(ratios) == pytest.approx(min(ratios))  # spaced by exponent
+    assert found.rates[0] < found.valley < found.rates[-1]
+    assert found.suggested < found.valley
+    assert found.losses[0] == pytest.approx(math.log(27), abs=0.3)
+    assert min(found.smoothed) < found.smoothed[0]
+
+
+def test_the_lectures_valley_lies_near_a_tenth(lecture_names: list[str]) -> None:
+    """makemore 2: plain gradient descent, batches of 32, rates from 0.001 to 1."""
+    settings = {
+        "model": {"context": 3, "embedding": 10, "hidden": 200},
+        "train": {"optimizer": "sgd", "batch_size": 32},
+        "data": {"split": "lecture"},
+    }
+    found = api.lr_range(
+        "names-lecture",
+        model="mlp",
+        low=1e-3,
+        high=1.0,
+        steps=500,
+        settings=settings,
+        report=silent,
+    )
+    assert 0.05 < found.suggested < 0.2
+
+
+def test_auto_takes_the_suggested_rate(moreish: Moreish, source: Path) -> None:
+    result = moreish(
+        "train", source, "--steps", 5, "--set", "train.lr=auto", "--set", "model.width=16",
+        "--out", "r",
+    )  # fmt: skip
+    assert "from a range test" in result.out
+    lr = Run.open("r").config.train.lr
+    assert isinstance(lr, float)
+    tested = moreish("lr-range", source, "--set", "model.width=16", "--json").json
+    assert tested["suggested"] == lr
+    shown = moreish("lr-range", source, "--set", "model.width=16")
+    assert "lowest" in shown.out
+    assert f"--set train.lr={lr:.2g}" in shown.out
+
+
+def test_range_tests_that_make_no_sense(source: Path) -> None:
+    with pytest.raises(MoreishError, match="is counted"):
+        api.lr_range(source, model="kneser-ney", report=silent)
+    with pytest.raises(MoreishError, match="low < high"):
+        api.lr_range(source, low=1, high=0.1, report=silent)
+    with pytest.raises(MoreishError, match=r"train\.lr=car"):
+        api.train(source, settings={"train": {"lr": "car"}}, report=silent)
