@@ -133,7 +133,7 @@ def test_the_range_has_a_valley_between_its_ends(source: Path) -> None:
     ratios = [b / a for a, b in zip(found.rates, found.rates[1:], strict=False)]
     assert max(ratios) == pytest.approx(min(ratios))  # spaced by exponent
     assert found.rates[0] < found.valley < found.rates[-1]
-    assert found.suggested < found.valley
+    assert found.suggested <= found.valley
     assert found.losses[0] == pytest.approx(math.log(27), abs=0.3)
     assert min(found.smoothed) < found.smoothed[0]
 
@@ -168,7 +168,7 @@ def test_auto_takes_the_suggested_rate(moreish: Moreish, source: Path) -> None:
     tested = moreish("lr-range", source, "--set", "model.width=16", "--json").json
     assert tested["suggested"] == lr
     shown = moreish("lr-range", source, "--set", "model.width=16")
-    assert "lowest" in shown.out
+    assert "the valley begins" in shown.out
     assert f"--set train.lr={lr:.2g}" in shown.out
 
 

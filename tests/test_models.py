@@ -10,7 +10,8 @@ from moreish.data.tokens import Tokens
 from moreish.errors import MoreishError
 from moreish.evaluate.loss import mean_loss
 from moreish.models import REGISTRY, CountedModel, Model, build_model, model_class, model_config
-from moreish.models.gpt import GPT, Attention, GPTConfig
+from moreish.models.attention import Attention
+from moreish.models.gpt import GPT, GPTConfig
 from moreish.training.objective import next_token
 
 NAMES = sorted(REGISTRY)
@@ -37,7 +38,7 @@ SMALL = {
     "gpt": [
         {"layers": 2, "heads": 2, "width": 8, "context": 16},
         {"layers": 1, "heads": 1, "width": 8, "context": 16, "tied": True, "dropout": 0.5},
-        GPT_SMALL | {"scaled": False, "projection": False, "residual": False, **PLAIN},
+        GPT_SMALL | {"scaled": False, "projection": False, "residual": False, "layers": 1, **PLAIN},
         GPT_SMALL | {"norm_place": "after", "feedforward": "relu", "bias": False},
         GPT_SMALL | {"positions": "rotary", "norm": "rms", "qk_norm": True, "kv_heads": 1},
         GPT_SMALL | {"feedforward": "swiglu", "softcap": 15.0, "tied": True},
@@ -181,9 +182,8 @@ def test_unknown_models_and_settings_name_the_nearest() -> None:
 
 def test_all_heads_batched_equal_one_head_at_a_time() -> None:
     """Scaled dot-product attention written out as in Vaswani et al. 2017, head by head."""
-    config = GPTConfig(heads=4, width=32, context=16)
     torch.manual_seed(3)
-    attention = Attention(config).eval()
+    attention = Attention(32, 4).eval()
     x = torch.randn(2, 16, 32)
     together, _ = attention(x, torch.arange(16), None)
     q, k, v = attention.qkv(x).split(32, dim=-1)

@@ -8,8 +8,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from moreish.models import build_model, model_config
+from moreish.models.attention import Attention
 from moreish.models.bow import average_by_loop, average_by_product, average_by_softmax
-from moreish.models.gpt import GPT, Attention, GPTConfig
+from moreish.models.gpt import GPT, GPTConfig
 from moreish.models.layers import FeedForward, rotate
 from moreish.models.recurrent import GRU, LSTM, RNN, Recurrent
 
@@ -107,8 +108,8 @@ def test_the_variance_of_affinities() -> None:
 
 def test_shared_keys_equal_copied_ones() -> None:
     torch.manual_seed(0)
-    grouped = Attention(GPTConfig(heads=4, kv_heads=2, width=16, context=8))
-    full = Attention(GPTConfig(heads=4, width=16, context=8))
+    grouped = Attention(16, 4, kv_heads=2)
+    full = Attention(16, 4)
     with torch.no_grad():
         q, k, v = grouped.qkv.weight.split([16, 8, 8])
         copied = [part.view(2, 4, 16).repeat_interleave(2, 0).reshape(16, 16) for part in (k, v)]

@@ -39,7 +39,7 @@ class TrainConfig(Settings):
     """Items or windows a step; "all" is the whole training split; None fills `batch_tokens`."""
     batch_tokens: int = Field(1024, ge=1)
     optimizer: str = "adamw"
-    lr: float | Literal["auto"] | None = None
+    lr: float | str | None = None
     """The highest learning rate; None takes what suits the model and its size, "auto" tests a range
     of rates first."""
     warmup: float = Field(0.02, ge=0, lt=1)
@@ -68,9 +68,9 @@ class TrainConfig(Settings):
     @field_validator("lr")
     @classmethod
     def _above_zero(cls, value: float | str | None) -> float | str | None:
-        if isinstance(value, float) and value <= 0:
-            raise ValueError("give a rate above 0, or auto")
-        return value
+        if value is None or value == "auto" or (isinstance(value, float) and value > 0):
+            return value
+        raise ValueError("give a rate above 0, or auto")
 
     @field_validator("batch_size")
     @classmethod

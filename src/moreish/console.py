@@ -285,7 +285,7 @@ def range_lines(found: LRRange) -> list[Text]:
     for group, loss in zip(groups, losses, strict=True):
         length = round(40 * min(1.0, (loss - low) / max(high - low, 1e-9)))
         first, last = found.rates[group[0]], found.rates[group[-1]]
-        mark = "  lowest" if loss == low else ""
+        mark = "  the valley begins" if first <= found.valley <= last else ""
         mark += "  suggested" if first <= found.suggested <= last else ""
         lines.append(Text(f"{first:9.2e}  {loss:7.4f}  ") + Text("█" * length + mark))
     return lines

@@ -28,7 +28,8 @@ class Settings(BaseModel):
             return cls.model_validate(dict(values))
         except ValidationError as error:
             first = error.errors()[0]
-            key = ".".join([group, *map(str, first["loc"])])
+            # What follows the name of a setting are the kinds of a union.
+            key = ".".join([group, *map(str, first["loc"][:1])])
             if first["type"] == "extra_forbidden":
                 hint = nearest(str(first["loc"][-1]), cls.model_fields)
                 raise MoreishError(f"unknown setting {key}: {hint}") from None

@@ -2,8 +2,7 @@
 
 Its switches lead from the first attention head of the GPT lecture to the models of today.
 
-B batch, T time (new positions), S positions in all (cached and new), H heads, D head width,
-C model width, V vocabulary.
+B batch, T time, S positions in all (cached and new), H heads, C width, V vocabulary.
 """
 
 import math
@@ -13,13 +12,10 @@ import torch
 from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from moreish.models.attention import Attention, Cache
 from moreish.models.base import Model, ModelConfig, State
-from moreish.models.layers import Activation, FeedForward, Norm, norm_layer, rotate
-
-Cache = tuple[Tensor, Tensor]
-"""Keys and values of one layer, each (B, H, S, D)."""
+from moreish.models.layers import Activation, FeedForward, Norm, norm_layer
 
 
 class GPTConfig(ModelConfig):
@@ -81,66 +77,6 @@ class GPTState(NamedTuple):
     caches: list[Cache]
 
 
-class Attention(nn.Module):
-    """Causal self-attention, all heads in one product (Vaswani et al. 2017, section 3.2)."""
-
-    def __init__(self, config: GPTConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.head_width = config.width // config.heads
-        self.groups = config.heads // (config.kv_heads or config.heads)
-        kv_width = config.width // self.groups
-        self.sizes = [config.width, kv_width, kv_width]
-        self.qkv = nn.Linear(config.width, sum(self.sizes), bias=config.bias)
-        out = nn.Linear(config.width, config.width, bias=config.bias)
-        self.out = out if config.projection else nn.Identity()
-
-    def forward(
-        self, x_BTC: Float[Tensor, "B T C"], places_T: Int[Tensor, " T"], cache: Cache | None
-    ) -> tuple[Float[Tensor, "B T C"], Cache]:
-        q_BHTD, k_BHSD, v_BHSD = self._heads(x_BTC, places_T)
-        if cache is not None:
-            k_BHSD = torch.cat([cache[0], k_BHSD], dim=2)
-            v_BHSD = torch.cat([cache[1], v_BHSD], dim=2)
-        new, seen = q_BHTD.shape[2], k_BHSD.shape[2]
-        mask_TS = None
-        if 1 < new < seen:  # new tokens after cached ones: each sees all of the past
-            mask_TS = torch.ones(new, seen, dtype=torch.bool, device=x_BTC.device).tril(seen - new)
-        y_BHTD = F.scaled_dot_product_attention(
-            q_BHTD,
-            k_BHSD.repeat_interleave(self.groups, dim=1),
-            v_BHSD.repeat_interleave(self.groups, dim=1),
-            attn_mask=mask_TS,
-            dropout_p=self.config.dropout if self.training else 0.0,
-            is_causal=new == seen,
-            scale=None if self.config.scaled else 1.0,
-        )
-        return self.out(y_BHTD.transpose(1, 2).flatten(2)), (k_BHSD, v_BHSD)
-
-    def weights(
-        self, x_BTC: Float[Tensor, "B T C"], places_T: Int[Tensor, " T"]
-    ) -> Float[Tensor, "B H T T"]:
-        """How much each position takes from each: what `forward` does not keep."""
-        q_BHTD, k_BHTD, _ = self._heads(x_BTC, places_T)
-        scale = self.head_width**-0.5 if self.config.scaled else 1.0
-        affinity_BHTT = q_BHTD @ k_BHTD.repeat_interleave(self.groups, dim=1).mT * scale
-        future_TT = torch.ones_like(affinity_BHTT[0, 0], dtype=torch.bool).triu(1)
-        return affinity_BHTT.masked_fill(future_TT, -torch.inf).softmax(dim=-1)
-
-    def _heads(self, x_BTC: Tensor, places_T: Tensor) -> list[Tensor]:
-        """Queries, keys and values, each (B, H, T, D)."""
-        q, k, v = (
-            part.unflatten(-1, (-1, self.head_width)).transpose(1, 2)
-            for part in self.qkv(x_BTC).split(self.sizes, dim=-1)
-        )
-        if self.config.positions == "rotary":
-            q, k = rotate(q, places_T), rotate(k, places_T)
-        if self.config.qk_norm:
-            # Of unit mean square, which the usual scale then suits.
-            q, k = F.rms_norm(q, q.shape[-1:]), F.rms_norm(k, k.shape[-1:])
-        return [q, k, v]
-
-
 class Block(nn.Module):
     """Attention, then a feed-forward; each normalised and added as the config says."""
 
@@ -148,7 +84,17 @@ class Block(nn.Module):
         super().__init__()
         self.residual, self.before = config.residual, config.norm_place == "before"
         self.norm_attention = norm_layer(config.norm, config.width, config.bias)
-        self.attention = Attention(config)
+        self.attention = Attention(
+            config.width,
+            config.heads,
+            kv_heads=config.kv_heads,
+            bias=config.bias,
+            dropout=config.dropout,
+            rotary=config.positions == "rotary",
+            qk_norm=config.qk_norm,
+            scaled=config.scaled,
+            projection=config.projection,
+        )
         self.feedforward = None
         if config.feedforward != "none":
             self.norm_feedforward = norm_layer(config.norm, config.width, config.bias)
@@ -228,7 +174,7 @@ class GPT(Model):
         for name, gain in self.norm.named_parameters():
             nn.init.constant_(gain, 0.0 if name == "bias" else min(1.0, 16 / config.width))
         if isinstance(self.norm, nn.Identity):
-            nn.init.normal_(self.embedding.weight, std=0.05 / math.sqrt(config.width))
+            nn.init.normal_(self.embedding.weight, std=0.02 / math.sqrt(config.width))
         self.head.weight = self.embedding.weight
 
     def forward(

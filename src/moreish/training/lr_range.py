@@ -18,9 +18,13 @@ from moreish.training.optim import build_optimizer, set_rate
 SMOOTHING = 0.97
 """Weight of the past in the running mean of the losses."""
 
-MARGIN = {"sgd": 4.0, "adamw": 20.0}
-"""The suggested rate is this much below the bottom of the valley: what a fresh model bears for a few
-steps is more than what is good for it in the long run, above all where Adam scales the steps."""
+FLOOR = 0.02
+"""The valley begins where the smoothed loss is within this share of its lowest. Its lowest point
+itself is often far to the right, where a few steps more would have burst."""
+
+MARGIN = {"sgd": 1.0, "adamw": 5.0}
+"""How far below the valley the suggested rate lies: what a fresh model bears for a few steps is
+more than is good for it in the long run, where Adam scales the steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +35,7 @@ class LRRange:
     losses: list[float]
     smoothed: list[float]
     valley: float
-    """The rate at which the smoothed loss was lowest."""
+    """The lowest rate that brought the smoothed loss near its lowest."""
     suggested: float
 
 
@@ -81,11 +85,11 @@ def lr_range(
         progress((step + 1) / steps)
     if len(rates) < 10:
         raise MoreishError(f"the loss is not finite at a rate of {low:g} already: try a lower one")
-    valley = rates[int(np.argmin(smoothed))]
+    valley = rates[int(np.argmax(np.array(smoothed) <= (1 + FLOOR) * min(smoothed)))]
     return LRRange(
         rates=rates,
         losses=losses,
         smoothed=smoothed,
         valley=valley,
-        suggested=valley / MARGIN.get(config.optimizer, 10.0),
+        suggested=valley / MARGIN.get(config.optimizer, 5.0),
     )
