@@ -150,11 +150,11 @@ def test_the_lectures_valley_lies_near_a_tenth(lecture_names: list[str]) -> None
         model="mlp",
         low=1e-3,
         high=1.0,
-        steps=500,
+        steps=1000,
         settings=settings,
         report=silent,
     )
-    assert 0.05 < found.suggested < 0.2
+    assert 0.05 < found.suggested < 0.25
 
 
 def test_auto_takes_the_suggested_rate(moreish: Moreish, source: Path) -> None:

@@ -18,7 +18,7 @@ from moreish.training.optim import build_optimizer, set_rate
 SMOOTHING = 0.97
 """Weight of the past in the running mean of the losses."""
 
-FLOOR = 0.02
+FLOOR = 0.03
 """The valley begins where the smoothed loss is within this share of its lowest. Its lowest point
 itself is often far to the right, where a few steps more would have burst."""
 
