@@ -1,0 +1,241 @@
+"""Every number that the lectures state, ours beside it, and how to get it; one Markdown page.
+
+    python benchmarks/lecture_numbers.py [--out docs/lecture-numbers.md]
+
+Small numbers are worked out here, in a few seconds. Losses of trained models come from the ladders
+in benchmarks/results (`make ladders` trains them again).
+"""
+
+import argparse
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from moreish.data import catalog
+from moreish.data.text import Corpus
+from moreish.data.tokens import Tokens, encode_corpus
+from moreish.evaluate.metrics import losses_of
+from moreish.models import Model, build_model, model_config
+from moreish.models.bow import average_by_loop, average_by_product, average_by_softmax
+from moreish.models.gpt import GPT, GPTConfig
+from moreish.models.ngram import NGram
+from moreish.tokenizers.char import CharTokenizer
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A stated number, ours, and how to get it again."""
+
+    what: str
+    stated: str
+    ours: str
+    how: str = "`python benchmarks/lecture_numbers.py`"
+
+
+def data(name: str, kind: str) -> tuple[list[str], CharTokenizer, dict[str, Tokens], Tokens]:
+    """Documents, tokenizer, the lecture's splits, and all of it as one stream."""
+    text = catalog.load(name)
+    documents = text.split("\n") if kind == "lines" else [text]
+    tokenizer = CharTokenizer.build(documents, boundary=kind == "lines")
+    corpus = Corpus(name=name, kind=kind, documents=documents)
+    splits = encode_corpus(corpus, tokenizer, "lecture", 42)
+    pieces = [[0]] if kind == "lines" else []
+    for document in documents:
+        pieces += [tokenizer.encode(document).tolist(), [0]] if kind == "lines" else []
+    ids = np.concatenate(pieces) if pieces else tokenizer.encode(text)
+    return documents, tokenizer, splits, Tokens(ids.astype(np.uint8), items=kind == "lines")
+
+
+def build(name: str, vocab_size: int, **settings: object) -> Model:
+    return build_model(model_config({"name": name, **settings}), vocab_size)
+
+
+def counted(tokens: Tokens, vocab_size: int, name: str = "ngram", **settings: object) -> Model:
+    model = build(name, vocab_size, **settings)
+    model.fit(tokens)  # type: ignore[operator]
+    return model
+
+
+def mean(model: Model, tokens: Tokens) -> str:
+    return f"{losses_of(model, tokens).mean(dtype=float):.4f}"
+
+
+def names_lines() -> Iterator[Line]:
+    words, tokenizer, splits, all_tokens = data("names-lecture", "lines")
+    lengths = sorted(map(len, words))
+    yield Line(
+        "names; shortest, longest; distinct",
+        "32,033; 2, 15; 29,494",
+        f"{len(words):,}; {lengths[0]}, {lengths[-1]}; {len(set(words)):,}",
+    )
+    ends = tokenizer.encode("az").tolist()
+    yield Line(
+        "vocabulary; `.`, `a`, `z`",
+        "27; 0, 1, 26",
+        f"{tokenizer.vocab_size}; 0, {ends[0]}, {ends[1]}",
+    )
+    table = counted(all_tokens, 27, order=2, add_k=0)
+    assert isinstance(table, NGram)
+    counts = dict(zip(table.grams_G.tolist(), table.counts_G.tolist(), strict=True))
+
+    def cell(pair: str) -> int:
+        first, second = (0 if c == "." else ord(c) - 96 for c in pair)
+        return counts.get(27 * first + second, 0)
+
+    yield Line(
+        "bigrams in all words; non-zero cells",
+        "228,146; 627 of 729",
+        f"{all_tokens.predictions:,}; {len(counts)} of {27**2}",
+    )
+    yield Line(
+        "`n.`, `a.`, `.m`, `m.`, `jq`",
+        "6,763; 6,640; 2,538; 516; 0",
+        "; ".join(f"{cell(pair):,}" for pair in ("n.", "a.", ".m", "m.", "jq")),
+    )
+    three = Tokens(all_tokens.ids_N[: 4 + sum(map(len, words[:3]))], items=True)
+    yield Line(
+        "log-likelihood of the first three words", "−38.7856",
+        f"−{losses_of(table, three).sum(dtype=float):.4f}",
+    )  # fmt: skip
+    for k, stated in ((0, "2.4540"), (1, "2.4546"), (5, "2.4577")):
+        model = counted(all_tokens, 27, order=2, add_k=k)
+        yield Line(f"count bigram, all words, +{k}", stated, mean(model, all_tokens))
+
+    def word(model: Model, text: str) -> str:
+        ids = np.array([0, *tokenizer.encode(text), 0], dtype=np.uint8)
+        value = losses_of(model, Tokens(ids, items=True)).mean(dtype=float)
+        return "infinite" if math.isinf(value) else f"{value:.3f}"
+
+    plus_one = counted(all_tokens, 27, order=2, add_k=1)
+    yield Line(
+        "`andrej`; `andrejq`, and with +1", "3.039; infinite, 3.483",
+        f"{word(table, 'andrej')}; {word(table, 'andrejq')}, {word(plus_one, 'andrejq')}",
+    )  # fmt: skip
+    yield Line("uniform", "3.2958", mean(build("bigram", 27), all_tokens))
+    sizes = [
+        build("mlp", 27, context=3, embedding=e, hidden=h).parameter_count()
+        for e, h in ((2, 100), (2, 300), (10, 200))
+    ]
+    yield Line(
+        "MLP parameters: 2×100, 2×300, 10×200", "3,481; 10,281; 11,897",
+        "; ".join(f"{size:,}" for size in sizes),
+    )  # fmt: skip
+    yield Line(
+        "split of words; of examples", "25,626 / 3,203 / 3,204; 182,625 / 22,655 / 22,866",
+        " / ".join(f"{len(s.boundaries) - 1:,}" for s in splits.values())
+        + "; " + " / ".join(f"{s.predictions:,}" for s in splits.values()),
+    )  # fmt: skip
+    first = Tokens(all_tokens.ids_N[:33], items=True)
+    mlp = build("mlp", 27, context=3, embedding=2, hidden=100)
+    careful = mean(mlp, first)
+    torch.manual_seed(2147483647)
+    for parameter in mlp.parameters():
+        torch.nn.init.normal_(parameter)
+    yield Line(
+        "initial loss on 32 examples: naive; careful (E02)",
+        "17; 3.30",
+        f"{mean(mlp, first)}; {careful}",
+    )
+    stated = {2: 2.4528, 3: 2.2185, 4: 2.0560, 5: 1.9832, 6: 1.9740, 7: 1.9794}
+    for order, value in stated.items():
+        model = counted(splits["train"], 27, "kneser-ney", order=order)
+        yield Line(
+            f"Kneser-Ney, order {order}, validation", f"{value:.4f}", mean(model, splits["val"])
+        )
+
+
+def shakespeare_lines() -> Iterator[Line]:
+    (text,), tokenizer, splits, _ = data("shakespeare", "text")
+    yield Line("characters; vocabulary", "1,115,394; 65", f"{len(text):,}; {tokenizer.vocab_size}")
+    yield Line(
+        "`hii there`", "46 47 47 1 58 46 43 56 43",
+        " ".join(map(str, tokenizer.encode("hii there").tolist())),
+    )  # fmt: skip
+    yield Line(
+        "first nine tokens", "18 47 56 57 58 1 15 47 58",
+        " ".join(map(str, splits["train"].ids_N[:9].tolist())),
+    )  # fmt: skip
+    yield Line(
+        "split by position", "1,003,854 / 111,540",
+        " / ".join(f"{len(s.ids_N):,}" for s in splits.values()),
+    )  # fmt: skip
+    yield Line("uniform", "4.1744", mean(build("bigram", 65), splits["val"]))
+    x = torch.randn(4, 8, 32, generator=torch.Generator().manual_seed(1337))
+    loop = average_by_loop(x, 8)
+    gap = max(
+        float((other(x, 8) - loop).abs().max())
+        for other in (average_by_product, average_by_softmax)
+    )
+    yield Line("averaging by loop, product, softmax", "equal", f"equal to {gap:.0e}")
+    q, k = torch.randn(2, 512, 64, 16, generator=torch.Generator().manual_seed(1337))
+    affinity = q @ k.mT
+    yield Line(
+        "variance of q·k for heads of 16; scaled", "16; 1",
+        f"{affinity.var():.2f}; {(affinity / 4).var():.3f}",
+    )  # fmt: skip
+    with torch.device("meta"):
+        big = GPT(GPTConfig(layers=6, heads=6, width=384, context=256, feedforward="relu"), 65)
+    yield Line(
+        "parameters of the scaled-up model", "10.79 M", f"{big.parameter_count() / 1e6:.2f} M"
+    )
+    stated = {2: 2.4835, 3: 2.0381, 4: 1.7191, 5: 1.5612, 6: 1.5227, 7: 1.5165, 8: 1.5192}
+    for order, value in stated.items():
+        model = counted(splits["train"], 65, "kneser-ney", order=order)
+        yield Line(
+            f"Kneser-Ney, order {order}, validation", f"{value:.4f}", mean(model, splits["val"])
+        )
+
+
+def ladder_lines(source: str) -> Iterator[Line]:
+    """From the committed ladder, if there is one."""
+    path = RESULTS / f"ladder-{source}.json"
+    if not path.exists():
+        return
+    ladder = json.loads(path.read_text(encoding="utf-8"))
+    for entry in ladder["rungs"]:
+        val, stated = entry["splits"]["val"], entry["stated"]
+        yield Line(
+            f"{entry['rung']}: {entry['adds']}",
+            f"{stated['loss']:.2f} ({stated['where']})" if stated else "",
+            f"{val['loss']:.4f} ± {val['stderr']:.4f}",
+            f"`moreish ladder {source} --minutes {ladder['minutes']:g} --rungs {entry['rung']}`",
+        )
+
+
+def page() -> str:
+    parts = ["# The lectures' numbers, and ours\n"]
+    parts.append(
+        "Made by `python benchmarks/lecture_numbers.py`. Losses are exact, over whole splits, in "
+        "nats per\ncharacter; where a lecture's figure came from a few random batches, the exact "
+        "one stands beside it.\nThe tests hold most of these lines too.\n"
+    )
+    sections = {
+        "Names (makemore)": names_lines(),
+        "Tiny Shakespeare (the GPT lecture, nanoGPT)": shakespeare_lines(),
+        "The ladder on the lecture's names": ladder_lines("names-lecture"),
+        "The ladder on tiny Shakespeare": ladder_lines("shakespeare"),
+    }
+    for title, lines in sections.items():
+        rows = [f"| {x.what} | {x.stated} | {x.ours} | {x.how} |" for x in lines]
+        if rows:
+            head = "| what | stated | ours | how to get it |\n|---|---|---|---|\n"
+            parts.append(f"## {title}\n\n{head}" + "\n".join(rows) + "\n")
+    return "\n".join(parts)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("docs/lecture-numbers.md"))
+    options = parser.parse_args()
+    options.out.write_text(page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
