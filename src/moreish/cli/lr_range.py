@@ -1,6 +1,5 @@
 """`moreish lr-range`."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -26,7 +25,6 @@ def lr_range(
         list[str] | None,
         typer.Option("--set", metavar="A.B=VALUE", help="Any setting of the training."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Draw the curve into this file (.svg).")] = None,
     as_json: Json = False,
 ) -> None:
     """Train a little at growing learning rates: where does the loss fall, where does it burst?"""
@@ -49,10 +47,6 @@ def lr_range(
         )
     finally:
         view.close()
-    if out is not None:
-        from moreish.figures.lr_range import draw
-
-        draw(found.rates, found.losses, found.suggested).savefig(out)
     if as_json:
         print_json(
             {
