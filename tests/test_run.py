@@ -107,6 +107,17 @@ def lose_weight(path: Path) -> None:
     save_file(weights, path / "model.safetensors")
 
 
+def change_weight(path: Path) -> None:
+    """One bit of one weight: nothing but a hash can notice."""
+    raw = bytearray((path / "model.safetensors").read_bytes())
+    raw[-7] ^= 1
+    (path / "model.safetensors").write_bytes(raw)
+
+
+def foreign_weights(path: Path) -> None:
+    save_file(load_file(path / "model.safetensors"), path / "model.safetensors")
+
+
 def no_weights(path: Path) -> None:
     (path / "model.safetensors").unlink()
 
@@ -165,6 +176,8 @@ def newer(path: Path) -> None:
         (swap_tokenizer, "not the tokenizer that this run was trained with"),
         (cut_weights, "model.safetensors is damaged"),
         (lose_weight, "model.safetensors is damaged"),
+        (change_weight, "model.safetensors is damaged.*sha256"),
+        (foreign_weights, "model.safetensors is damaged"),
         (no_weights, "has no weights yet"),
         (cut_data, "val.npy is damaged"),
         (empty_data, "val.npy is damaged"),
@@ -222,3 +235,40 @@ def test_equal_runs_have_equal_bytes(small_run: Run, tmp_path: Path) -> None:
     for _ in range(5):
         other.save_weights(small_run.model)
         assert (other.path / "model.safetensors").read_bytes() == before
+
+
+def test_no_damage_is_a_traceback_or_goes_unnoticed(small_run: Run, tmp_path: Path) -> None:
+    """Random damage to any file: a clear refusal, or the same results as before."""
+    random = np.random.default_rng(0)
+    files = [p for p in sorted(small_run.path.rglob("*")) if p.suffix in KINDS]
+    files = [p.relative_to(small_run.path) for p in files if "checkpoints" not in p.parts]
+    before = (small_run.evaluate(), small_run.sample(2))
+    refused = 0
+    for number in range(80):
+        copy = Path(shutil.copytree(small_run.path, tmp_path / str(number)))
+        damage(copy / files[random.integers(len(files))], random)
+        try:
+            run = Run.open(copy)
+            assert (run.evaluate(), run.sample(2)) == before
+        except MoreishError:
+            refused += 1
+        shutil.rmtree(copy)
+    assert refused > 50
+
+
+KINDS = (".json", ".npy", ".safetensors")
+
+
+def damage(path: Path, random: np.random.Generator) -> None:
+    raw = bytearray(path.read_bytes())
+    place = int(random.integers(min(len(raw), 1000)))
+    match random.integers(4):
+        case 0:
+            raw[place] ^= 1 << int(random.integers(8))
+        case 1:
+            del raw[place:]
+        case 2:
+            raw[place:place] = random.bytes(5)
+        case 3:
+            raw[place : place + 8] = bytes(8)
+    path.write_bytes(raw)

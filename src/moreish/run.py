@@ -1,5 +1,6 @@
 """The run folder: everything that a training leaves behind, and everything that reads it."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -11,7 +12,6 @@ from typing import Any, Self
 import numpy as np
 import safetensors
 import torch
-from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
 
 from moreish.config import RunConfig, resolve
@@ -155,16 +155,23 @@ class Run:
             go_on = command("train", "--resume", self.path)
             raise MoreishError(f"{self.path} has no weights yet: go on with {go_on}")
         try:
-            model.load_state_dict(load_file(path))
-        except (OSError, safetensors.SafetensorError, RuntimeError) as error:
-            raise _damaged(path, error) from None
+            with safetensors.safe_open(path, framework="pt") as file:
+                about = json.loads((file.metadata() or {})["moreish"])
+                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if about["sha256"] != _digest(state):
+                raise ValueError("its sha256 is not the one that was saved with it")
+            if about["tokenizer"] != self.record.tokenizer:
+                raise ValueError("it was trained with another tokenizer")
+            model.load_state_dict(state)
+        except (OSError, safetensors.SafetensorError, RuntimeError, ValueError, LookupError) as e:
+            raise _damaged(path, e) from None
 
     def save_weights(self, model: Model) -> None:
         """Make the weights of `model` those of the run."""
         state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-        # One entry only: safetensors writes several in any order, and equal runs in equal bytes
-        # are worth more than a second one.
-        metadata = {"tokenizer": self.record.tokenizer}
+        about = {"sha256": _digest(state), "tokenizer": self.record.tokenizer}
+        # One entry: safetensors writes several in any order, and equal runs have equal bytes.
+        metadata = {"moreish": json.dumps(about)}
         write_atomic(self.path / "model.safetensors", to_safetensors(_untied(state), metadata))
 
     @property
@@ -187,7 +194,7 @@ class Run:
         path = self.path / "data" / f"{name}.npy"
         try:
             tokens = load_tokens(path, items=self.kind == "lines")
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError) as error:
             raise _damaged(path, error) from None
         if fingerprint(tokens) != self.record.data.sha256.get(name):
             raise MoreishError(
@@ -377,6 +384,16 @@ def check_free(path: Path, *, overwrite: bool) -> None:
         raise MoreishError(f"{path} exists: choose another --out, or replace it with --overwrite")
     if not (path / "run.json").is_file():
         raise MoreishError(f"{path} is not a run folder, so --overwrite will not replace it")
+
+
+def _digest(state: Mapping[str, torch.Tensor]) -> str:
+    """sha256 over names, shapes and numbers of all tensors."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(memoryview(tensor.flatten().view(torch.uint8).numpy()))
+    return digest.hexdigest()
 
 
 def _untied(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

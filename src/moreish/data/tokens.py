@@ -7,6 +7,7 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 import torch
@@ -163,7 +164,10 @@ def save_tokens(path: Path, tokens: Tokens) -> None:
 
 def load_tokens(path: Path, *, items: bool) -> Tokens:
     """The stream, memory-mapped. Raises OSError or ValueError when the file is no such array."""
-    ids = np.load(path, mmap_mode="r", allow_pickle=False)
+    try:
+        ids = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (EOFError, SyntaxError, TokenError) as error:  # NumPy's ways to reject a header
+        raise ValueError(str(error)) from None
     if ids.ndim != 1 or ids.dtype.kind != "u" or len(ids) < 2:
         raise ValueError(f"{path} does not hold tokens")
     return Tokens(ids, items=items)
