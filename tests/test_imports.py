@@ -19,6 +19,7 @@ ORDER = [
     "generate",
     "record",
     "run",
+    "compare",
     "training",
     "console",
     "api",

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from moreish.compare import Group
 from moreish.data.split import SplitName
 from moreish.evaluate.metrics import Score
 from moreish.evaluate.surprisal import TokenSurprisal
@@ -272,6 +273,19 @@ def ladder_table(entries: Sequence[Mapping[str, Any]]) -> Table:
             f"{entry['stated']['loss']:.2f}" if entry["stated"] else "",
             style="bold" if val["loss"] == best else None,
         )
+    return table
+
+
+def comparison_table(groups: Sequence[Group]) -> Table:
+    """A row for each group of runs, best first."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("")
+    for title in ("runs", "loss (nats)", "between seeds"):
+        table.add_column(title, justify="right")
+    for group in groups:
+        spread = max(group.losses) - min(group.losses)
+        seeds = f"{spread:.4f}" if len(group.losses) > 1 else ""
+        table.add_row(group.name, str(len(group.runs)), f"{group.loss:.4f}", seeds)
     return table
 
 

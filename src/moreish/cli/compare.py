@@ -1,0 +1,66 @@
+"""`moreish compare`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from moreish.cli.base import Json, app, print_json
+from moreish.errors import MoreishError
+
+
+@app.command(name="compare")
+def compare_verb(
+    paths: Annotated[list[Path], typer.Argument(metavar="RUN RUN …", help="Two runs or more.")],
+    test: Annotated[
+        bool, typer.Option("--test", help="On the test split instead; that is counted.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Is one run better than another, or was it luck? Runs of several seeds count as one."""
+    from moreish import api
+    from moreish.compare import compare
+    from moreish.console import TrainingView, comparison_table, console
+    from moreish.training.events import Working
+
+    if len(set(paths)) < 2:
+        raise MoreishError("name two different runs at least")
+    runs = [api.load(path) for path in paths]
+    view = TrainingView(console(stderr=True))
+    try:
+        groups, comparisons = compare(
+            runs,
+            "test" if test else "val",
+            progress=lambda what, share: view(Working(what=what, share=share)),
+        )
+    finally:
+        view.close()
+    if test:
+        for run in runs:
+            run.update(test_evaluations=run.record.test_evaluations + 1)
+    if as_json:
+        print_json(
+            {
+                "groups": [
+                    {"runs": [str(run.path) for run in g.runs], "losses": g.losses, "loss": g.loss}
+                    for g in groups
+                ],
+                "comparisons": [
+                    {
+                        "better": c.better,
+                        "worse": c.worse,
+                        "difference": c.difference,
+                        "stderr": c.stderr,
+                        "interval": [c.low, c.high],
+                        "real": c.real,
+                        "sentence": c.sentence(),
+                    }
+                    for c in comparisons
+                ],
+            }
+        )
+        return
+    console().print(comparison_table(groups))
+    console().print()
+    for comparison in comparisons:
+        console().print(comparison.sentence())
