@@ -15,6 +15,7 @@ from rich.text import Text
 from moreish.compare import Group
 from moreish.data.split import SplitName
 from moreish.evaluate.metrics import Score
+from moreish.evaluate.novelty import TextNovelty
 from moreish.evaluate.surprisal import TokenSurprisal
 from moreish.record import DataFacts
 from moreish.training.events import Evaluated, Event, Note, Sampled, Started, Step, Working
@@ -255,8 +256,8 @@ def score_table(scores: Mapping[SplitName, Score]) -> Table:
 
 def ladder_table(entries: Sequence[Mapping[str, Any]]) -> Table:
     """A row for each rung, and the lecture's figure where there is one."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    columns = ("numbers", "seconds", "training", "validation", "test", "bits/char", "stated")
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    columns = ("numbers", "s", "train", "validation", "test", "bits/char", "stated")
     for title in ("rung", *columns):
         table.add_column(title, justify="left" if title == "rung" else "right", no_wrap=True)
     best = min(entry["splits"]["val"]["loss"] for entry in entries)
@@ -264,7 +265,7 @@ def ladder_table(entries: Sequence[Mapping[str, Any]]) -> Table:
         splits, val = entry["splits"], entry["splits"]["val"]
         table.add_row(
             entry["rung"],
-            f"{entry['parameters']:,}",
+            _size(entry["parameters"]),
             f"{entry['seconds']:.1f}",
             f"{splits['train']['loss']:.3f}" if "train" in splits else "",
             f"{val['loss']:.4f} ± {val['stderr']:.4f}",
@@ -274,6 +275,31 @@ def ladder_table(entries: Sequence[Mapping[str, Any]]) -> Table:
             style="bold" if val["loss"] == best else None,
         )
     return table
+
+
+def _size(number: int) -> str:
+    """`729`, `204 k`, `1.3 M`."""
+    if number < 10_000:
+        return str(number)
+    return f"{number / 1e3:.0f} k" if number < 1e6 else f"{number / 1e6:.1f} M"
+
+
+def novelty_table(texts: Sequence[TextNovelty]) -> Table:
+    """The ten samples that owe the most to the training data."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    items = texts[0].nearest is not None
+    for title in ("sample", "longest shared piece", *(["nearest", "edits"] if items else ["line"])):
+        table.add_column(title)
+    for text in sorted(texts, key=lambda t: (not t.known, -len(t.overlap)))[:10]:
+        rest = [text.nearest, str(text.distance)] if items else [str(text.line)]
+        cells = [_short(text.text), _short(text.overlap), *(_short(cell or "") for cell in rest)]
+        table.add_row(*cells, style="bold" if text.known else None)
+    return table
+
+
+def _short(text: str) -> Text:
+    text = visible(text.replace("\n", "↵").replace("\t", " "))
+    return Text(text if len(text) <= 32 else text[:31] + "…")
 
 
 def comparison_table(groups: Sequence[Group]) -> Table:

@@ -19,15 +19,18 @@ from moreish.data.split import SPLITS, SplitName
 from moreish.data.tokens import Tokens, fingerprint, load_tokens, save_tokens
 from moreish.errors import MoreishError, command, nearest
 from moreish.evaluate.metrics import Score, losses_of, score
-from moreish.evaluate.novelty import Known
+from moreish.evaluate.novelty import Items, Known, Passages, TextNovelty
 from moreish.evaluate.surprisal import TokenSurprisal, surprisal
 from moreish.files import PART, to_json, write_atomic
+from moreish.generate.constraints import Constraint, compile_constraint, parse_length
 from moreish.generate.sampling import Sampling
 from moreish.generate.texts import Writer
 from moreish.models import Model, build_model
 from moreish.record import DataFacts, Record
 from moreish.tokenizers import Tokenizer, tokenizer_from_json
 from moreish.tokenizers.base import BOUNDARY, Ids
+
+RANKS = ("likelihood", "novelty")
 
 TEXT_TOKENS = 500
 """Length of a sample of running text, where none is asked for."""
@@ -217,6 +220,12 @@ class Run:
         new_only: bool = False,
         unique: bool = False,
         unknown: str = "error",
+        ends: str | None = None,
+        contains: str | None = None,
+        regex: str | None = None,
+        length: str | None = None,
+        max_overlap: int | None = None,
+        rank: str | None = None,
     ) -> list[str]:
         """`n` texts that begin with `prompt`; the same seed gives the same texts.
 
@@ -227,13 +236,28 @@ class Run:
             new_only: nothing that stands in the data.
             unique: no text twice.
             unknown: "error" or "drop": what to do with characters that the model never saw.
+            ends, contains, regex, length: of items only: how each ends, what stands in it, what
+                matches it whole, and its characters (`5`, `3..7`, `3..`); by construction.
+            max_overlap: no text with more characters in a row that stand in the training data.
+            rank: "likelihood" (most likely first) or "novelty" (farthest from the training data
+                first); None leaves them as drawn.
 
         Raises:
-            MoreishError: a setting is out of range, the prompt has unknown characters, or too few
-                texts that are wanted were found.
+            MoreishError: a setting is out of range, the prompt has unknown characters, nothing can
+                match, or too few texts that are wanted were found.
         """
         if n < 1:
             raise MoreishError(f"-n {n}: ask for at least one text")
+        if max_overlap is not None and max_overlap < 1:
+            raise MoreishError(f"--max-overlap {max_overlap}: give at least 1")
+        if rank not in (None, *RANKS):
+            raise MoreishError(f"--rank {rank}: {nearest(str(rank), RANKS)}")
+        asked = Constraint(
+            ends=ends,
+            contains=contains,
+            regex=regex,
+            length=None if length is None else parse_length(length),
+        )
         writer = self.writer(
             prompt=prompt,
             max_tokens=max_tokens,
@@ -242,6 +266,7 @@ class Run:
             ),
             seed=seed,
             unknown=unknown,
+            asked=asked,
         )
         known = self.known if new_only else ()
         seen: set[bytes] = set()
@@ -249,6 +274,10 @@ class Run:
         def wanted(ids: Ids) -> bool:
             if ids in known:
                 return False
+            if max_overlap is not None:
+                text = self.tokenizer.decode(ids)
+                if len(self.passages.longest(text).text) > max_overlap:
+                    return False
             if unique:
                 key = ids.tobytes()
                 if key in seen:
@@ -256,7 +285,21 @@ class Run:
                 seen.add(key)
             return True
 
-        return list(writer.texts(n, wanted))
+        texts = list(writer.texts(n, wanted))
+        return texts if rank is None else self._ranked(texts, rank)
+
+    def _ranked(self, texts: list[str], rank: str) -> list[str]:
+        """Most likely first (by the mean over a text's tokens), or farthest from the data first."""
+
+        def key(text: str) -> float:
+            if rank == "likelihood":
+                tokens = self.surprisal(text)
+                return sum(token.nats for token in tokens) / len(tokens)
+            if self.kind == "lines":
+                return -self.items.nearest(self.tokenizer.encode(text))[1] / max(1, len(text))
+            return len(self.passages.longest(text).text) / max(1, len(text))
+
+        return sorted(texts, key=key)
 
     def stream(self, *, prompt: str = "", **options: Any) -> Iterator[str]:
         """One text in pieces, as it is drawn: the first that `sample` gives."""
@@ -275,6 +318,7 @@ class Run:
         max_tokens: int | None = None,
         unknown: str = "error",
         model: Model | None = None,
+        asked: Constraint | None = None,
     ) -> Writer:
         """What draws texts: see `sample`. `model` None is the run's best."""
         if max_tokens is not None and max_tokens < 1:
@@ -285,6 +329,13 @@ class Run:
         if max_tokens is None:
             longest = self.record.data.longest_item
             max_tokens = TEXT_TOKENS if longest is None else max(4 * longest, 32)
+        automaton = None
+        if asked:
+            if self.kind == "text":
+                raise MoreishError(f"{asked} is for lists; running text can be begun by --prompt")
+            most = len(ids) + max_tokens - 1
+            automaton = compile_constraint(asked, self.tokenizer, self.split("train"), most)
+            automaton.after(ids)  # nothing can match: say so before anything is drawn
         return Writer(
             model=model or self.model,
             tokenizer=self.tokenizer,
@@ -293,6 +344,7 @@ class Run:
             max_tokens=max_tokens,
             sampling=sampling,
             seed=seed,
+            automaton=automaton,
         )
 
     def _known_text(self, text: str, unknown: str) -> str:
@@ -322,6 +374,43 @@ class Run:
     def known(self) -> Known:
         """Everything that stands in the data of this run, on whatever side of the split."""
         return Known(self.split(name) for name in self.split_names)
+
+    @cached_property
+    def passages(self) -> Passages:
+        """The training data as bytes, to look up what a text shares with them."""
+        return Passages(self.training_bytes)
+
+    @cached_property
+    def training_bytes(self) -> bytes:
+        """The training data in UTF-8, items and documents each on their line."""
+        ids = self.split("train").ids_N.astype(np.int64)
+        if not self.tokenizer.has_boundary:
+            return self.tokenizer.to_bytes(ids)
+        pieces = np.split(ids, np.flatnonzero(ids == BOUNDARY))
+        return b"\n".join(self.tokenizer.to_bytes(piece) for piece in pieces if len(piece) > 1)
+
+    @cached_property
+    def items(self) -> Items:
+        """The training items, to find the nearest to a text."""
+        return Items(self.split("train"))
+
+    def novelty(self, texts: list[str]) -> list[TextNovelty]:
+        """What each of `texts` owes to the training data."""
+        return [self._novelty(text) for text in texts]
+
+    def _novelty(self, text: str) -> TextNovelty:
+        overlap = self.passages.longest(text)
+        item, distance, line = None, None, None
+        if self.kind == "lines":
+            ids, distance = self.items.nearest(self.tokenizer.encode(text))
+            item = self.tokenizer.decode(ids)
+            known = distance == 0
+        else:
+            known = len(overlap.text) == len(text)
+            line = self.training_bytes.count(b"\n", 0, overlap.place) + 1
+        return TextNovelty(
+            text=text, known=known, overlap=overlap.text, line=line, nearest=item, distance=distance
+        )
 
     def evaluate(
         self,

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from moreish.cli.base import Json, RunPath, app, print_json
+from moreish.errors import MoreishError
 
 
 @app.command()
@@ -27,6 +28,20 @@ def sample(
     new_only: Annotated[
         bool, typer.Option("--new-only", help="Nothing that stands in the data.")
     ] = False,
+    starts: Annotated[str | None, typer.Option(help="Items that begin so; --prompt.")] = None,
+    ends: Annotated[str | None, typer.Option(help="Items that end so.")] = None,
+    contains: Annotated[str | None, typer.Option(help="Items with this in them.")] = None,
+    regex: Annotated[str | None, typer.Option(help="Items that match it whole.")] = None,
+    length: Annotated[
+        str | None, typer.Option(metavar="A..B", help="Items of so many characters: 5, 3..7, 3..")
+    ] = None,
+    max_overlap: Annotated[
+        int | None,
+        typer.Option(help="Nothing with more characters in a row from the training data."),
+    ] = None,
+    rank: Annotated[
+        str | None, typer.Option(help="likelihood or novelty: the best of it first.")
+    ] = None,
     unique: Annotated[bool, typer.Option("--unique", help="No text twice.")] = False,
     unknown: Annotated[
         str, typer.Option(help="Characters of the prompt that the model never saw: error or drop.")
@@ -39,8 +54,10 @@ def sample(
 
     run = api.load(path)
     on_terminal = sys.stdout.isatty()
+    if starts is not None and prompt:
+        raise MoreishError("--starts and --prompt are the same: give one of them")
     options: dict[str, Any] = {
-        "prompt": prompt,
+        "prompt": prompt if starts is None else starts,
         "max_tokens": max_tokens,
         "temperature": temperature,
         "top_k": top_k,
@@ -49,13 +66,24 @@ def sample(
         "unknown": unknown,
     }
     n = n if n is not None else (10 if run.kind == "lines" else 1)
-    if run.kind == "text" and n == 1 and not (new_only or unique or as_json):
+    asked: dict[str, Any] = {
+        "new_only": new_only,
+        "unique": unique,
+        "ends": ends,
+        "contains": contains,
+        "regex": regex,
+        "length": length,
+        "max_overlap": max_overlap,
+        "rank": rank,
+    }
+    plain = not any(value not in (None, False) for value in asked.values())
+    if run.kind == "text" and n == 1 and plain and not as_json:
         for piece in run.stream(**options):
             sys.stdout.write(visible(piece) if on_terminal else piece)
             sys.stdout.flush()
         sys.stdout.write("\n")
         return
-    texts = run.sample(n, new_only=new_only, unique=unique, **options)
+    texts = run.sample(n, **asked, **options)
     if as_json:
         print_json({"run": str(run.path), "samples": texts})
         return

@@ -1,10 +1,12 @@
 """What stands in the data already, word for word."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 
 from moreish.data.tokens import Tokens
+from moreish.errors import MoreishError
 from moreish.tokenizers.base import Ids
 
 
@@ -36,3 +38,132 @@ def _stands_in(wanted: bytes, text: bytes) -> bool:
     while at % 4 and at >= 0:
         at = text.find(wanted, at + 1)
     return at >= 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overlap:
+    """The longest piece of a text that stands in the data, word for word."""
+
+    text: str
+    place: int
+    """Of its first occurrence found, in bytes of the data."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextNovelty:
+    """What a text owes to the training data."""
+
+    text: str
+    known: bool
+    """It stands there whole."""
+    overlap: str
+    """Its longest piece that stands there."""
+    line: int | None
+    """Where that piece stands in running text."""
+    nearest: str | None
+    """The item with the fewest edits to it, and how many those are."""
+    distance: int | None
+
+
+class Passages:
+    """Finds what texts share with the data: a suffix array (Manber and Myers 1993) over the bytes
+    of the data, built once in linear time, so that a look-up is a binary search."""
+
+    def __init__(self, data: bytes) -> None:
+        """Five bytes of memory for each byte of `data`.
+
+        Raises:
+            MoreishError: the library that sorts suffixes is not installed.
+        """
+        try:
+            from pydivsufsort import divsufsort
+        except ImportError:
+            raise MoreishError(
+                "finding overlaps needs a library: pip install 'moreish[analysis]'"
+            ) from None
+        self._data = data
+        self._suffixes = divsufsort(data)
+
+    def longest(self, text: str) -> Overlap:
+        """The longest common piece of `text` and the data; empty if they share no character."""
+        wanted = text.encode("utf-8", "surrogatepass")
+        best, best_at, best_place = 0, 0, 0
+        for at in range(len(wanted)):
+            if len(wanted) - at <= best:
+                break
+            if _continues(wanted[at]):
+                continue
+            length, place = self._match(wanted[at:])
+            if length > best:
+                best, best_at, best_place = length, at, place
+        piece = wanted[best_at : best_at + best].decode("utf-8", "surrogatepass")
+        return Overlap(text=piece, place=best_place)
+
+    def _match(self, wanted: bytes) -> tuple[int, int]:
+        """Length and place of the longest prefix of `wanted` in the data."""
+        low, high = 0, len(self._suffixes)
+        while low < high:
+            middle = (low + high) // 2
+            start = int(self._suffixes[middle])
+            if self._data[start : start + len(wanted)] < wanted:
+                low = middle + 1
+            else:
+                high = middle
+        best, place = 0, 0
+        for neighbour in (low - 1, low):
+            if 0 <= neighbour < len(self._suffixes):
+                start = int(self._suffixes[neighbour])
+                shared = _common(self._data[start : start + len(wanted)], wanted)
+                while shared < len(wanted) and _continues(wanted[shared]):
+                    shared -= 1  # half a character is none
+                if shared > best:
+                    best, place = shared, start
+        return best, place
+
+
+class Items:
+    """Finds the nearest item of a list by edit distance (Levenshtein 1966), all items at once."""
+
+    def __init__(self, tokens: Tokens) -> None:
+        starts, lengths = tokens.sections()
+        self._tokens = tokens
+        self._lengths_I = lengths - 1
+        places_IL = starts[:, None] + 1 + np.arange(int(self._lengths_I.max()))
+        inside_IL = np.arange(places_IL.shape[1]) < self._lengths_I[:, None]
+        ids = tokens.ids_N.astype(np.int32)
+        self._items_IL = np.where(inside_IL, ids[np.where(inside_IL, places_IL, 0)], -1)
+
+    def nearest(self, wanted: Ids) -> tuple[Ids, int]:
+        """The item with the fewest insertions, deletions and replacements to `wanted`, and how
+        many those are; the first of several."""
+        items_IL = self._items_IL
+        columns = np.arange(items_IL.shape[1] + 1, dtype=np.int32)
+        row_IL = np.broadcast_to(columns, (len(items_IL), len(columns)))
+        for number, token in enumerate(wanted, start=1):
+            change_IL = row_IL[:, :-1] + (items_IL != token)
+            best_IL = np.minimum(change_IL, row_IL[:, 1:] + 1)
+            best_IL = np.concatenate(
+                [np.full((len(items_IL), 1), number, dtype=np.int32), best_IL], axis=1
+            )
+            # An insertion costs one more than the place before it: a running minimum, tilted.
+            row_IL = np.minimum.accumulate(best_IL - columns, axis=1) + columns
+        distance_I = row_IL[np.arange(len(items_IL)), self._lengths_I]
+        first = int(distance_I.argmin())
+        return self._tokens.item(first), int(distance_I[first])
+
+
+def _continues(byte: int) -> bool:
+    """Whether a byte of UTF-8 stands inside a character."""
+    return byte & 0b1100_0000 == 0b1000_0000
+
+
+def _common(a: bytes, b: bytes) -> int:
+    """How many bytes two strings begin with in common."""
+    low, high = 0, min(len(a), len(b))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if a[:middle] == b[:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low

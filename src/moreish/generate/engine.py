@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from moreish.generate.constraints import Guide
 from moreish.generate.sampling import Sampling, draw, probabilities, uniforms
 from moreish.models.base import Model
 from moreish.tokenizers.base import Ids
@@ -23,6 +24,7 @@ def generate(
     sampling: Sampling,
     seed: int,
     stop: int | None = None,
+    guide: Guide | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Continue `prompt` in every stream; yields (B,) tokens and (B,) whether each stream goes on.
 
@@ -33,6 +35,7 @@ def generate(
         streams: numbers of the streams. With the same `seed`, stream 7 is the same text alone or
             among others.
         stop: a token that ends a stream (the boundary).
+        guide: says at each step what may be drawn.
     """
     assert len(prompt)
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
@@ -43,9 +46,14 @@ def generate(
     state = None
     for position in range(max_tokens):
         logits_BTV, state = model(tokens_BT, state)
-        shares_BV = probabilities(logits_BTV[:, -1].cpu(), sampling)
+        logits_BV = logits_BTV[:, -1].cpu()
+        if guide is not None:
+            logits_BV = guide.steer(logits_BV, sampling.temperature)
+        shares_BV = probabilities(logits_BV, sampling)
         uniform_B = uniforms(seed, position, streams.stop)[streams.start :]
         token_B = draw(shares_BV, uniform_B)
+        if guide is not None:
+            guide.advance(token_B)
         if stop is not None:
             alive_B = alive_B & (token_B != stop)
         yield token_B, alive_B

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from moreish.errors import MoreishError
+from moreish.generate.constraints import Automaton, Guide, resample
 from moreish.generate.engine import generate
 from moreish.generate.sampling import Sampling
 from moreish.models.base import Model
@@ -18,6 +19,18 @@ CHUNK = 256
 
 TRIES = 200
 """Streams drawn for each text that is asked for, before giving up on finding one that is wanted."""
+
+
+POOL = 4
+"""Texts drawn for each that is chosen, where they are constrained."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Drawn:
+    """A text, and how much of the probability its constraints left it, as a logarithm."""
+
+    ids: Ids
+    log_weight: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +46,8 @@ class Writer:
     max_tokens: int
     sampling: Sampling
     seed: int
+    automaton: Automaton | None = None
+    """What the texts must match."""
 
     @property
     def _stop(self) -> int | None:
@@ -44,18 +59,31 @@ class Writer:
         Raises:
             MoreishError: after many tries there are still too few.
         """
+        if self.automaton is None:
+            drawn: Iterator[Drawn] = self._wanted(n, n, wanted)
+        else:
+            pool = list(self._wanted(POOL * n, n, wanted))
+            chosen = resample([text.log_weight for text in pool], n, self.seed)
+            drawn = (pool[place] for place in chosen)
+        for text in drawn:
+            yield self.tokenizer.decode(text.ids)
+
+    def _wanted(self, n: int, least: int, wanted: Callable[[Ids], bool]) -> Iterator["Drawn"]:
+        """`n` texts; fewer, but `least`, where many tries find no more."""
         found, first = 0, 0
         while found < n:
-            if first >= TRIES * n:
+            if first >= TRIES * least:
+                if found >= least:
+                    return
                 raise MoreishError(
-                    f"only {found} of {n} texts found in {first:,} tries: ask for fewer, "
-                    "raise the temperature, or shorten the prompt"
+                    f"only {found} of {least} texts found in {first:,} tries: ask for fewer, "
+                    "raise the temperature, or ask less of them"
                 )
             streams = range(first, first + min(CHUNK, max(32, n - found)))
-            for ids in self._batch(streams):
-                if found < n and wanted(ids):
+            for text in self._batch(streams):
+                if found < n and wanted(text.ids):
                     found += 1
-                    yield self.tokenizer.decode(ids)
+                    yield text
             first = streams.stop
 
     def stream(self) -> Iterator[str]:
@@ -67,17 +95,22 @@ class Writer:
                 yield decoder.decode(self.tokenizer.to_bytes(token_B.numpy()))
         yield decoder.decode(b"", final=True)
 
-    def _batch(self, streams: range) -> Iterator[Ids]:
-        tokens, alive = [], []
-        for token_B, alive_B in self._steps(streams):
+    def _batch(self, streams: range) -> Iterator["Drawn"]:
+        tokens, alive, guide = [], [], None
+        if self.automaton is not None:
+            guide = Guide(self.automaton, self.prompt, len(streams))
+        for token_B, alive_B in self._steps(streams, guide):
             tokens.append(token_B)
             alive.append(alive_B)
         drawn_BT = torch.stack(tokens, dim=1).numpy()
         lengths_B = torch.stack(alive, dim=1).sum(1).tolist()
-        for row, length in zip(drawn_BT, lengths_B, strict=True):
-            yield np.concatenate([self.prompt, row[:length]])
+        weights_B = [0.0] * len(streams) if guide is None else guide.log_weight_B.tolist()
+        for row, length, weight in zip(drawn_BT, lengths_B, weights_B, strict=True):
+            yield Drawn(ids=np.concatenate([self.prompt, row[:length]]), log_weight=weight)
 
-    def _steps(self, streams: range) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def _steps(
+        self, streams: range, guide: Guide | None = None
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         return generate(
             self.model,
             np.concatenate([self.lead, self.prompt]),
@@ -86,4 +119,5 @@ class Writer:
             sampling=self.sampling,
             seed=self.seed,
             stop=self._stop,
+            guide=guide,
         )

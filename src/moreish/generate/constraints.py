@@ -1,0 +1,221 @@
+"""Texts that end, contain or match what is asked for, by construction.
+
+A constraint is a deterministic automaton over the tokens. While a text is drawn, no token is
+allowed after which no allowed end can be reached in time. That alone would draw texts whose
+beginnings look likely and whose only ways on are not, so the model is also told how hopeful each
+way is: the chance, reckoned with letter-pair counts, that a text goes on to an allowed end (a
+"twist", Whiteley and Lee 2014). What that guess gets wrong is known for each text, as a weight, and
+texts are chosen by weight from a larger pool (Rubin 1987), so that the result follows the model's
+own distribution of texts that match.
+
+B streams, S states, V vocabulary, L length in tokens.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from moreish.data.tokens import Tokens
+from moreish.errors import MoreishError
+from moreish.tokenizers.base import BOUNDARY, Ids, Tokenizer
+from moreish.tokenizers.byte import ByteTokenizer
+from moreish.tokenizers.char import CharTokenizer
+
+SPECIAL = frozenset("\\[]|(){}.*+?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constraint:
+    """What the user asked of an item; None of it is no constraint."""
+
+    ends: str | None = None
+    contains: str | None = None
+    regex: str | None = None
+    length: tuple[int, int | None] | None = None
+    """Least and most characters."""
+
+    def __bool__(self) -> bool:
+        return self != Constraint()
+
+    def __str__(self) -> str:
+        given = {flag: getattr(self, flag) for flag in ("ends", "contains", "regex")}
+        asked = [f"--{flag} {value}" for flag, value in given.items() if value is not None]
+        if self.length is not None:
+            asked.append(f"--length {self.length[0]}..{self.length[1] or ''}")
+        return " ".join(asked)
+
+
+def parse_length(text: str) -> tuple[int, int | None]:
+    """`5`, `3..7`, `3..`, `..7`. Raises MoreishError when it is none of these."""
+    low, dots, high = text.partition("..")
+    try:
+        least = int(low) if low else 0
+        most = (int(high) if high else None) if dots else least
+    except ValueError:
+        raise MoreishError(f"--length {text}: write 5, 3..7, 3.. or ..7") from None
+    if least < 0 or (most is not None and most < max(1, least)):
+        raise MoreishError(f"--length {text}: the least comes first, and the most is at least 1")
+    return least, most
+
+
+@dataclass(frozen=True, eq=False)
+class Automaton:
+    """Which tokens may follow, state by state and length by length, and how hopeful each is.
+
+    Beside the states of the constraints stands one more, from which nothing is allowed.
+    """
+
+    next_SV: Tensor
+    stops_LS: Tensor
+    """Whether a text of so many tokens may end in a state."""
+    hope_LSV: Tensor
+    """The chance that a text of so many tokens, in a state, its last token being v, goes on to an
+    allowed end, in pairs of tokens; 0 if it cannot."""
+    asked: str
+
+    def after(self, prompt: Ids) -> int:
+        """The state once `prompt` was read. Raises MoreishError when nothing can come of it."""
+        state = 0
+        for token in prompt:
+            state = int(self.next_SV[state, int(token)])
+        last = int(prompt[-1]) if len(prompt) else BOUNDARY
+        if len(prompt) >= len(self.hope_LSV) or not self.hope_LSV[len(prompt), state, last]:
+            raise MoreishError(f"nothing that the model can write matches {self.asked}")
+        return state
+
+    def hope(self, state_B: Tensor, length: int) -> Tensor:
+        """(B, V) of each token that may be drawn after `length` tokens; the boundary is the end."""
+        every_V = torch.arange(self.next_SV.shape[1])
+        hope_BV = self.hope_LSV[length + 1][self.next_SV[state_B], every_V]
+        hope_BV[:, BOUNDARY] = self.stops_LS[length, state_B].double()
+        return hope_BV
+
+
+def compile_constraint(
+    asked: Constraint, tokenizer: Tokenizer, tokens: Tokens, max_tokens: int
+) -> Automaton:
+    """The automaton of all that was asked, for texts of at most `max_tokens` tokens.
+
+    Args:
+        tokens: items whose pairs tell what is hopeful.
+
+    Raises:
+        MoreishError: the tokenizer has tokens of several characters, a character of the constraint
+            is unknown to it, or the regular expression is not understood.
+    """
+    characters = _characters(tokenizer)
+    fsm = _parsed(asked, tokenizer)
+    numbers = {state: i for i, state in enumerate(dict.fromkeys([fsm.initial, *fsm.map]))}
+    dead, size = len(numbers), tokenizer.vocab_size
+    next_SV = torch.full((dead + 1, size), dead)
+    members = {
+        kind: torch.tensor([i for i, c in enumerate(characters) if c and kind.accepts(c)]).long()
+        for kind in fsm.alphabet
+    }
+    for state, row in fsm.map.items():
+        for kind, target in row.items():
+            next_SV[numbers[state], members[kind]] = numbers[target]
+    accepts_S = torch.zeros(dead + 1, dtype=torch.bool)
+    accepts_S[[numbers[state] for state in fsm.finals]] = True
+    least, most = asked.length or (0, None)
+    most = min(max_tokens, max_tokens if most is None else most)
+    stops_LS = torch.zeros(max_tokens + 2, dead + 1, dtype=torch.bool)
+    stops_LS[least : most + 1] = accepts_S
+    hope_LSV = torch.zeros(max_tokens + 2, dead + 1, size, dtype=torch.float64)
+    automaton = Automaton(next_SV, stops_LS, hope_LSV, str(asked))
+    pairs_VV = _pairs(tokens, size)
+    for length in range(max_tokens, -1, -1):
+        hope_LSV[length] = automaton.hope(torch.arange(dead + 1), length) @ pairs_VV.T
+    return automaton
+
+
+def _pairs(tokens: Tokens, size: int) -> Tensor:
+    """(V, V) the share of each token after each, every pair being possible."""
+    ids_N = torch.from_numpy(tokens.ids_N.astype(np.int64))
+    counts = torch.bincount(ids_N[:-1] * size + ids_N[1:], minlength=size * size).double() + 0.01
+    counts_VV = counts.view(size, size)
+    return counts_VV / counts_VV.sum(dim=1, keepdim=True)
+
+
+class Guide:
+    """Walks the automaton beside a batch of streams, and weighs its own influence."""
+
+    def __init__(self, automaton: Automaton, prompt: Ids, streams: int) -> None:
+        self.automaton = automaton
+        self.state_B = torch.full((streams,), automaton.after(prompt))
+        self.length = len(prompt)
+        self.log_weight_B = torch.zeros(streams, dtype=torch.float64)
+        self._hope_BV = torch.empty(0)
+
+    def steer(self, logits_BV: Tensor, temperature: float) -> Tensor:
+        """Logits with hope added, and what may not follow at minus infinity."""
+        hope_BV = self.automaton.hope(self.state_B, self.length)
+        # Streams that have ended are drawn all the same, and not looked at.
+        hope_BV[~(hope_BV > 0).any(dim=1)] = 1.0
+        self._hope_BV = hope_BV.log()
+        logits_BV = logits_BV.double()
+        if temperature == 0:
+            return logits_BV.masked_fill(hope_BV == 0, -torch.inf)
+        shares_BV = (logits_BV / temperature).log_softmax(dim=-1)
+        self.log_weight_B += (shares_BV + self._hope_BV).logsumexp(dim=-1)
+        return logits_BV + temperature * self._hope_BV
+
+    def advance(self, token_B: Tensor) -> None:
+        """Follow the tokens that were drawn. A boundary leads to the state where nothing is
+        allowed, and so nothing weighed, any more."""
+        self.log_weight_B -= self._hope_BV.gather(1, token_B[:, None])[:, 0]
+        self.state_B = self.automaton.next_SV[self.state_B, token_B]
+        self.length += 1
+
+
+def resample(log_weights: list[float], n: int, seed: int) -> list[int]:
+    """`n` distinct places drawn by weight, in order (Gumbel's trick, Vieira 2014)."""
+    noise = np.random.default_rng((seed, 1)).gumbel(size=len(log_weights))
+    return sorted(np.argsort(-(np.array(log_weights) + noise), kind="stable")[:n].tolist())
+
+
+def _characters(tokenizer: Tokenizer) -> list[str]:
+    """The character of each token; none for the boundary. A byte stands for one of 256."""
+    first = [""] * int(tokenizer.has_boundary)
+    if isinstance(tokenizer, CharTokenizer):
+        return first + list(tokenizer.characters)
+    if isinstance(tokenizer, ByteTokenizer):
+        return first + [chr(byte) for byte in range(256)]
+    raise MoreishError("constraints need a character or byte tokenizer")
+
+
+def _parsed(asked: Constraint, tokenizer: Tokenizer) -> Any:
+    try:
+        from greenery import parse
+    except ImportError:
+        raise MoreishError("constraints need a library: pip install 'moreish[analysis]'") from None
+
+    in_bytes = isinstance(tokenizer, ByteTokenizer)
+    patterns = []
+    for flag, before, after in (("ends", ".*", ""), ("contains", ".*", ".*")):
+        value = getattr(asked, flag)
+        if value is None:
+            continue
+        if unknown := tokenizer.unknown(value):
+            raise MoreishError(f"--{flag} {value}: the model never saw {unknown!r}")
+        literal = value.encode().decode("latin-1") if in_bytes else value
+        quoted = "".join("\\" + c if c in SPECIAL else c for c in literal)
+        patterns.append(f"{before}{quoted}{after}")
+    if asked.regex is not None:
+        if in_bytes and not asked.regex.isascii():
+            raise MoreishError(f"--regex {asked.regex}: only ASCII for a model of bytes")
+        patterns.append(asked.regex.removeprefix("^").removesuffix("$"))
+    fsm = parse(".*").to_fsm()
+    for pattern in patterns:
+        try:
+            fsm = fsm & parse(pattern).to_fsm()
+        except Exception as error:  # greenery has no error of its own for a pattern it cannot read
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise MoreishError(
+                f"--regex {pattern}: not understood ({reason[:100]}); it matches the whole item, "
+                "and knows . [ ] ( ) | * + ? { }"
+            ) from None
+    return fsm
