@@ -21,6 +21,7 @@ ORDER = [
     "run",
     "compare",
     "training",
+    "figures",
     "console",
     "api",
     "ladder",

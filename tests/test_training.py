@@ -93,6 +93,16 @@ def test_minutes_end_on_time(source: Path) -> None:
     assert 0.5 < run.record.seconds / 3 < 2
 
 
+def test_a_plan_made_in_a_bad_moment_does_not_last(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trial finds steps of a second each; they take milliseconds."""
+    monkeypatch.setattr("moreish.training.session.measure", lambda *a, **k: 1.0)
+    run = train(source, minutes=0.05, settings={**TINY, "train": {"patience": 0}})
+    assert 0.5 < run.record.seconds / 3 < 2
+    assert max(line["step"] for line in log_of(run)) > 20
+
+
 def test_the_best_weights_are_kept_and_training_stops_early(source: Path) -> None:
     """A model trained far too long on a few names: validation turns, and the turn is kept."""
     settings = {
@@ -220,6 +230,8 @@ def test_a_plan_made_anew_goes_on_from_where_it_is() -> None:
     assert longer.progress(40) == plan.progress(40) == 0.4
     assert longer.progress(120) == pytest.approx(0.7)
     assert longer.progress(200) == 1
+    assert longer.eval_every == 27
+    assert plan.replanned(40, 101).eval_every == 10
 
 
 @pytest.mark.parametrize("decay", ["cosine", "linear"])

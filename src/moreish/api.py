@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from moreish.config import RunConfig, resolve, spelled_out
 from moreish.data.text import read_corpus
+from moreish.errors import MoreishError
 from moreish.run import Run
 from moreish.settings import Tree, from_toml, merge
 from moreish.training import resume as resume_training
@@ -14,6 +15,9 @@ from moreish.training import train as carry_out
 from moreish.training.events import Report
 from moreish.training.lr_range import LRRange
 from moreish.training.session import prepare, try_rates
+
+if TYPE_CHECKING:
+    from moreish.figures.pictures import Picture
 
 
 def train(
@@ -108,6 +112,63 @@ def lr_range(
     config = resolve(merge(_without_none(given), spelled_out(settings or {})))
     with _watching(report) as told:
         return try_rates(prepare(config), report=told, low=low, high=high, steps=steps)
+
+
+def figures(run: Run, *, text: str | None = None) -> "list[Picture]":
+    """Draw all pictures of `run` into its folder; `text` is the one that is looked at closely.
+
+    Raises:
+        MoreishError: the drawing library is not installed.
+    """
+    try:
+        from moreish.figures.pictures import make
+    except ImportError:
+        raise MoreishError("drawing needs a library: pip install 'moreish[figures]'") from None
+    return make(run, run.path / "figures", text)
+
+
+def report(run: Run, *, text: str | None = None) -> Path:
+    """Draw all pictures of `run` and write its report; returns where that is."""
+    pictures = figures(run, text=text)
+    from moreish.figures.report import run_page, write
+
+    write(run.path / "report.html", run_page(run, pictures))
+    return run.path / "report.html"
+
+
+def ladder_report(found: Mapping[str, Any], folder: Path) -> Path:
+    """Draw the figure of a ladder into `folder` and write its report; returns where that is.
+
+    Raises:
+        MoreishError: the drawing library is not installed.
+    """
+    try:
+        from moreish.figures import draw
+        from moreish.figures.pictures import THEMES
+        from moreish.figures.report import ladder_page, write
+        from moreish.figures.style import save, themed
+    except ImportError:
+        raise MoreishError("drawing needs a library: pip install 'moreish[figures]'") from None
+    for theme, suffix in THEMES:
+        with themed(theme):
+            save(draw.ladder(found["rungs"], theme), folder / f"ladder{suffix}.svg")
+    page = ladder_page(found, folder / "ladder.svg", folder / "ladder-dark.svg")
+    write(folder / "report.html", page)
+    return folder / "report.html"
+
+
+def draw_range(found: LRRange, path: Path) -> None:
+    """Draw a learning-rate range test. Raises MoreishError without the drawing library."""
+    try:
+        from moreish.figures import draw
+        from moreish.figures.style import LIGHT, save, themed
+    except ImportError:
+        raise MoreishError("drawing needs a library: pip install 'moreish[figures]'") from None
+    with themed(LIGHT):
+        figure = draw.lr_range(
+            found.rates, found.losses, found.smoothed, found.valley, found.suggested, LIGHT
+        )
+        save(figure, path)
 
 
 def kind_of(source: str) -> str:

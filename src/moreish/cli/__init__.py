@@ -15,7 +15,17 @@ from moreish.cli.base import app
 from moreish.errors import MoreishError
 
 # The order in which the help lists them.
-for verb in ("train", "sample", "evaluate", "novelty", "compare", "ladder", "lr_range", "data"):
+for verb in (
+    "train",
+    "sample",
+    "evaluate",
+    "figures",
+    "novelty",
+    "compare",
+    "ladder",
+    "lr_range",
+    "data",
+):
     import_module(f"moreish.cli.{verb}")
 
 OUT_OF_MEMORY = re.compile("allocate memory|out of memory", re.IGNORECASE)

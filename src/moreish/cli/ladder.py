@@ -31,6 +31,7 @@ def ladder(
     as_json: Json = False,
 ) -> None:
     """Climb from counting pairs to a GPT on one split: one table, one figure, one report."""
+    from moreish import api
     from moreish.console import TrainingView, console, ladder_table
     from moreish.ladder import QUICK, climb
 
@@ -53,6 +54,7 @@ def ladder(
         )
     finally:
         view.close()
+    api.ladder_report(found, place)
     if as_json:
         print_json(found)
     else:
@@ -62,4 +64,5 @@ def ladder(
         console(stderr=True).print("Stopped and saved; the same command goes on.")
         raise typer.Exit(130)
     if not as_json:
-        console().print(f"\nAny of them: {command('sample', place / found['rungs'][-1]['rung'])}")
+        console().print(f"\nThe report: {place / 'report.html'}")
+        console().print(f"Any of them: {command('sample', place / found['rungs'][-1]['rung'])}")

@@ -1,5 +1,6 @@
 """`moreish lr-range`."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -25,6 +26,7 @@ def lr_range(
         list[str] | None,
         typer.Option("--set", metavar="A.B=VALUE", help="Any setting of the training."),
     ] = None,
+    out: Annotated[Path | None, typer.Option(help="Draw the curve into this SVG file.")] = None,
     as_json: Json = False,
 ) -> None:
     """Train a little at growing learning rates: where does the loss fall, where does it burst?"""
@@ -47,6 +49,8 @@ def lr_range(
         )
     finally:
         view.close()
+    if out is not None:
+        api.draw_range(found, out)
     if as_json:
         print_json(
             {

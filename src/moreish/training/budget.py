@@ -4,7 +4,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from moreish.config import TrainConfig
 from moreish.data.batches import Sampler
@@ -44,9 +44,16 @@ class Plan:
         return self.from_progress + (1 - self.from_progress) * share
 
     def replanned(self, step: int, steps: int) -> "Plan":
-        """The same training, to end after `steps` steps in all."""
+        """The same training, to end after `steps` steps in all; evaluations keep their distance,
+        unless there are to be many more or many fewer steps."""
         assert steps > step
-        return replace(self, steps=steps, from_step=step, from_progress=self.progress(step))
+        stretch = (steps - step) / max(1, self.steps - step)
+        every = self.eval_every
+        if not 1 / 1.5 < stretch < 1.5:
+            every = max(1, round(every * stretch))
+        return Plan(
+            steps=steps, eval_every=every, from_step=step, from_progress=self.progress(step)
+        )
 
 
 def plan_steps(steps: int, step_positions: float, eval_positions: float) -> Plan:

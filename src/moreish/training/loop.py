@@ -23,6 +23,10 @@ from moreish.training.schedule import rate
 TOLERANCE = 0.02
 """How far the end may drift from the minutes asked for before the rest is planned anew."""
 
+REPLANS = 50
+"""How often that is looked at, spread over the minutes: a machine may turn fast or slow at any
+time, and a plan that was made in a bad moment must not last."""
+
 
 @dataclass(kw_only=True)
 class Position:
@@ -80,6 +84,7 @@ class Trainer:
         self.optimizer = build_optimizer(model, config)
         self.last_eval_seconds = 0.0
         self._saved_at = 0.0
+        self._planned_at = 0.0
 
     def run(self, hooks: Hooks) -> str:
         """Train; returns why it ended: "finished", "stopped early" or "interrupted".
@@ -88,7 +93,7 @@ class Trainer:
             DivergenceError: the loss, the gradient or a weight is not finite.
         """
         at = self.position
-        self._saved_at = at.seconds
+        self._saved_at = self._planned_at = at.seconds
         while at.step < at.plan.steps:
             if hooks.stopping():
                 self._checkpoint(hooks)
@@ -102,7 +107,7 @@ class Trainer:
                 if self._overfitting():
                     self._checkpoint(hooks)
                     return "stopped early"
-                self._replan()
+            self._replan()
             if self._checkpoint_is_due():
                 self._checkpoint(hooks)
         self._checkpoint(hooks)
@@ -178,6 +183,10 @@ class Trainer:
         at, minutes = self.position, self.config.minutes
         if minutes is None or at.step >= at.plan.steps:
             return
+        last_chance = at.step + 1 == at.plan.steps
+        if at.seconds - self._planned_at < minutes * 60 / REPLANS and not last_chance:
+            return
+        self._planned_at = at.seconds
         pace = at.seconds / at.step
         left = minutes * 60 - at.seconds
         if abs(pace * (at.plan.steps - at.step) - left) > TOLERANCE * minutes * 60:

@@ -1,0 +1,1 @@
+"""Pictures of runs: what they learned, how, and what they look at."""

@@ -1,0 +1,169 @@
+"""One HTML page that holds all of a run, or of a ladder, and needs nothing else."""
+
+import base64
+import html
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from moreish.figures.pictures import Picture
+from moreish.files import write_atomic
+from moreish.run import Run
+
+STYLE = """
+:root { color-scheme: light dark; --paper: #fff; --ink: #1f2328; --faint: #656d76;
+  --line: #d8dee4; }
+@media (prefers-color-scheme: dark) {
+  :root { --paper: #0d1117; --ink: #e6edf3; --faint: #9aa4af; --line: #30363d; }
+}
+body { margin: 0 auto; max-width: 60rem; padding: 2rem 1rem 4rem; background: var(--paper);
+  color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
+h1 { font-size: 1.6rem; margin: 0 0 .2rem; } h2 { font-size: 1.15rem; margin: 2.6rem 0 .3rem; }
+p { margin: .3rem 0 .8rem; max-width: 42rem; } .faint { color: var(--faint); }
+table { border-collapse: collapse; margin: .6rem 0; font-variant-numeric: tabular-nums; }
+td, th { padding: .25rem .9rem .25rem 0; text-align: left; border-bottom: 1px solid var(--line);
+  font-weight: 400; vertical-align: top; } th { color: var(--faint); }
+td.number { text-align: right; } .wide { overflow-x: auto; }
+img { max-width: 100%; height: auto; display: block; } .wide img { max-width: none; }
+pre { white-space: pre-wrap; font: 14px/1.45 ui-monospace, monospace; border-left: 3px solid
+  var(--line); padding-left: .9rem; margin: .5rem 0; }
+"""
+
+
+def page(title: str, about: str, parts: Iterable[str]) -> str:
+    """A whole document around `parts`."""
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{html.escape(title)}</title><style>{STYLE}</style></head><body>"
+        f"<h1>{html.escape(title)}</h1><p class=faint>{html.escape(about)}</p>"
+        + "".join(parts)
+        + "</body></html>\n"
+    )
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Cells that look like numbers stand to the right."""
+    titles = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
+    body = ""
+    for row in rows:
+        cells = "".join(
+            f"<td{' class=number' if _is_number(c) else ''}>{html.escape(c)}</td>" for c in row
+        )
+        body += f"<tr>{cells}</tr>"
+    return f"<div class=wide><table><tr>{titles}</tr>{body}</table></div>"
+
+
+def figure(light: Path, dark: Path, title: str, reading: str) -> str:
+    """A picture for either theme, inside the page."""
+    return (
+        f"<h2>{html.escape(title)}</h2><p class=faint>{html.escape(reading)}</p><picture>"
+        f'<source media="(prefers-color-scheme: dark)" srcset="{_inline(dark)}">'
+        f'<img alt="{html.escape(title)}" src="{_inline(light)}"></picture>'
+    )
+
+
+def run_page(run: Run, pictures: Iterable[Picture]) -> str:
+    """The report of a run."""
+    record, data = run.record, run.record.data
+    losses = table(
+        ("", "loss (nats/token)", "± ", "bits/char", "bits/byte", "perplexity", "tokens"),
+        (
+            (
+                {"train": "training", "val": "validation", "test": "test"}[name],
+                f"{score.loss:.4f}",
+                f"{score.stderr:.4f}",
+                f"{score.bits_per_char:.3f}",
+                f"{score.bits_per_byte:.3f}",
+                f"{score.perplexity:.2f}",
+                f"{score.tokens:,}",
+            )
+            for name, score in run.scores.items()
+        ),
+    )
+    facts = [
+        ("data", (f"{data.name}: {data.documents:,} {'lines' if run.kind == 'lines' else 'texts'}, "
+                 f"{data.characters:,} characters, {data.vocabulary} tokens to choose from")),
+        ("model", f"{record.config['model']['name']}, {record.parameters or 0:,} numbers"),
+        ("trained", f"{record.seconds or 0:.0f} s, {record.status}"),
+        ("made", (f"{record.created}, Moreish {record.versions['moreish']}, "
+                 f"PyTorch {record.versions['torch']}, {record.machine['system']}")),
+    ]  # fmt: skip
+    settings = [
+        (f"{group}.{key}", str(value))
+        for group in ("data", "model", "train")
+        for key, value in record.config[group].items()
+        if value is not None
+    ]
+    parts = [
+        table(("", ""), facts),
+        "<h2>Exact losses</h2>",
+        losses,
+        "<h2>What it writes</h2><pre>",
+        html.escape(_samples(run)),
+        "</pre>",
+        *(figure(p.light, p.dark, p.title, p.reading) for p in pictures),
+        _growing(run),
+        "<h2>Settings</h2>",
+        table(("", ""), settings),
+    ]
+    return page(run.path.name, "a report by Moreish", parts)
+
+
+def ladder_page(found: Mapping[str, Any], light: Path, dark: Path) -> str:
+    """The report of a ladder."""
+    rows = []
+    for rung in found["rungs"]:
+        splits, stated = rung["splits"], rung["stated"]
+        rows.append(
+            (
+                rung["rung"],
+                rung["adds"],
+                f"{rung['parameters']:,}",
+                f"{rung['seconds']:.1f}",
+                *(
+                    f"{splits[name]['loss']:.4f}" if name in splits else ""
+                    for name in ("train", "val", "test")
+                ),
+                f"{splits['val']['stderr'] or 0:.4f}",
+                f"{splits['val']['bits_per_char']:.3f}",
+                f"{stated['loss']:.2f} ({stated['where']})" if stated else "",
+            )
+        )
+    head = ("rung", "adds", "numbers", "seconds", "training", "validation", "test", "±",
+            "bits/char", "stated")  # fmt: skip
+    samples = "".join(
+        f"<h2>{html.escape(rung['rung'])}</h2>"
+        f"<pre>{html.escape(chr(10).join(rung['samples']))}</pre>"
+        for rung in found["rungs"]
+    )
+    reading = (
+        "Left: every rung, best at the bottom, with 95 % intervals. Right: what it cost in "
+        "numbers. Counted rungs have another colour."
+    )
+    about = f"{found['minutes']:g} minutes for each rung, {found['split']} split"
+    parts = [figure(light, dark, "Loss and cost", reading), table(head, rows), samples]
+    return page(f"The ladder on {found['source']}", about, parts)
+
+
+def write(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    write_atomic(path, text.encode())
+
+
+def _samples(run: Run) -> str:
+    return "\n".join(run.sample(20, new_only=True)) if run.kind == "lines" else run.sample(1)[0]
+
+
+def _growing(run: Run) -> str:
+    path = run.path / "samples.txt"
+    text = path.read_text("utf-8") if path.exists() else ""
+    return f"<h2>What it wrote while it learned</h2><pre>{html.escape(text)}</pre>" if text else ""
+
+
+def _inline(path: Path) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode()
+
+
+def _is_number(cell: str) -> bool:
+    return cell.replace(",", "").replace(".", "", 1).isdigit()
