@@ -238,8 +238,11 @@ def ladder(rungs: Sequence[Mapping[str, Any]], theme: Theme) -> Figure:
     names = [rung["rung"] for rung in ranked]
     losses = np.array([rung["splits"]["val"]["loss"] for rung in ranked])
     errors = np.array([rung["splits"]["val"]["stderr"] or 0.0 for rung in ranked])
-    figure = Figure(figsize=(11, max(3.4, 0.3 * len(ranked) + 1.0)))
-    bars, cost = figure.subplots(1, 2, width_ratios=(1.0, 1.1))
+    figure = Figure(figsize=(11, max(4.6, 0.3 * len(ranked) + 1.0)))
+    halves: Any = figure.subfigures(1, 2, width_ratios=(1.0, 1.1))
+    left, right = halves
+    bars: Axes = left.subplots()
+    by_size, by_time = right.subplots(2, 1)
     y = np.arange(len(ranked))
     colours = [theme.series[2] if rung["parameters"] and rung["rung"] in ("counts", "kneser-ney")
                else theme.series[0] for rung in ranked]  # fmt: skip
@@ -258,29 +261,49 @@ def ladder(rungs: Sequence[Mapping[str, Any]], theme: Theme) -> Figure:
     bars.set_xlabel("validation loss (nats per token); | as the lecture states it")
     bars.grid(axis="x")
     bars.set_axisbelow(True)
-    size = np.array([max(1, rung["parameters"]) for rung in ranked])
-    cost.scatter(size, losses, color=colours, s=34, zorder=3)
-    _label_points(cost, size, losses, names, theme)
-    cost.set_xscale("log")
-    cost.set_xlabel("numbers learned or counted")
-    cost.set_ylabel("validation loss")
-    cost.grid()
-    cost.set_axisbelow(True)
+    for axes, key, least, title in (
+        (by_size, "parameters", 1, "numbers learned or counted"),
+        (by_time, "seconds", 0.01, "seconds of training"),
+    ):
+        cost = np.array([max(least, rung[key]) for rung in ranked])
+        axes.scatter(cost, losses, color=colours, s=26, zorder=3)
+        axes.set_xscale("log")
+        axes.margins(x=0.18, y=0.1)
+        axes.set_xlabel(title)
+        axes.set_ylabel("validation loss")
+        axes.grid()
+        axes.set_axisbelow(True)
+        # Under an equal budget many take the same time: there only those are named that nothing
+        # faster beats.
+        named = [
+            i for i in range(len(names))
+            if key == "parameters" or not ((cost < cost[i]) & (losses <= losses[i])).any()
+        ]  # fmt: skip
+        _label_points(axes, cost[named], losses[named], [names[i] for i in named], theme)
     return figure
 
 
 def _label_points(axes: Axes, x: Array, y: Array, names: Sequence[str], theme: Theme) -> None:
-    """Names beside points, moved up where they would lie on each other."""
-    span = max(float(y.max() - y.min()), 1e-9)
-    placed: list[tuple[float, float]] = []
+    """Names to the right of their points, moved up or down to where there is room."""
+    wide, high = max(np.ptp(np.log10(x)), 0.3) * 1.36, max(np.ptp(y), 1e-9) * 1.2
+    taken = [(math.log10(a), b, 0.012 * wide) for a, b in zip(x, y, strict=True)]
     for i in np.argsort(y):
-        here, height = math.log10(x[i]), float(y[i])
-        while any(abs(here - a) < 0.9 and abs(height - b) < 0.032 * span for a, b in placed):
-            height += 0.033 * span
-        placed.append((here, height))
+        length = 0.0165 * wide * len(names[i])
+        at = math.log10(x[i]) + 0.02 * wide
+        for shift in sorted(np.arange(-12, 13), key=abs):
+            level = y[i] + shift * 0.03 * high
+            clash = any(
+                abs(level - b) < 0.055 * high and at < a + w and a < at + length
+                for a, b, w in taken
+                if (a, b) != (math.log10(x[i]), y[i])
+            )
+            if not clash:
+                break
+        taken.append((at, level, length))
+        far = abs(level - y[i]) > 0.05 * high
         axes.annotate(
-            names[i], (x[i], y[i]), xytext=(x[i] * 1.12, height), fontsize=8, color=theme.faint,
-            va="center", textcoords="data",
+            names[i], (x[i], y[i]), xytext=(10**at, level), fontsize=7.5, color=theme.faint,
+            va="center", arrowprops={"arrowstyle": "-", "color": theme.grid} if far else None,
         )  # fmt: skip
 
 

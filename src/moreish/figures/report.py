@@ -138,10 +138,12 @@ def ladder_page(found: Mapping[str, Any], light: Path, dark: Path) -> str:
         for rung in found["rungs"]
     )
     reading = (
-        "Left: every rung, best at the bottom, with 95 % intervals. Right: what it cost in "
-        "numbers. Counted rungs have another colour."
+        "Left: every rung, best at the top, with 95 % intervals. Right: what it cost in "
+        "numbers and in seconds. Counted rungs have another colour."
     )
-    about = f"{found['minutes']:g} minutes for each rung, {found['split']} split"
+    minutes = found["minutes"]
+    budget = "a minute" if minutes == 1 else f"{minutes:g} minutes"
+    about = f"{budget} for each rung that is trained by gradients, {found['split']} split"
     parts = [figure(light, dark, "Loss and cost", reading), table(head, rows), samples]
     return page(f"The ladder on {found['source']}", about, parts)
 
