@@ -54,7 +54,10 @@ def ladder(
         )
     finally:
         view.close()
-    api.ladder_report(found, place)
+    try:
+        drawn = f"The report: {api.ladder_report(found, place)}"
+    except MoreishError as error:  # the table is there all the same
+        drawn = f"No report: {error}"
     if as_json:
         print_json(found)
     else:
@@ -64,5 +67,5 @@ def ladder(
         console(stderr=True).print("Stopped and saved; the same command goes on.")
         raise typer.Exit(130)
     if not as_json:
-        console().print(f"\nThe report: {place / 'report.html'}")
+        console().print(f"\n{drawn}")
         console().print(f"Any of them: {command('sample', place / found['rungs'][-1]['rung'])}")
