@@ -159,15 +159,15 @@ def test_the_lectures_valley_lies_near_a_tenth(lecture_names: list[str]) -> None
 
 def test_auto_takes_the_suggested_rate(moreish: Moreish, source: Path) -> None:
     result = moreish(
-        "train", source, "--steps", 5, "--set", "train.lr=auto", "--set", "model.width=16",
+        "train", source, "--steps", 5, "--set", "train.lr=auto", "--model", "bow",
         "--out", "r",
     )  # fmt: skip
     assert "from a range test" in result.out
     lr = Run.open("r").config.train.lr
     assert isinstance(lr, float)
-    tested = moreish("lr-range", source, "--set", "model.width=16", "--json").json
+    tested = moreish("lr-range", source, "--model", "bow", "--json").json
     assert tested["suggested"] == lr
-    shown = moreish("lr-range", source, "--set", "model.width=16")
+    shown = moreish("lr-range", source, "--model", "bow")
     assert "the valley begins" in shown.out
     assert f"--set train.lr={lr:.2g}" in shown.out
 
