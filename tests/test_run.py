@@ -135,6 +135,15 @@ def empty_data(path: Path) -> None:
     (path / "data" / "val.npy").write_bytes(b"")
 
 
+def zipped_data(path: Path) -> None:
+    np.savez(path / "data" / "val.npz", np.arange(3))
+    (path / "data" / "val.npz").rename(path / "data" / "val.npy")
+
+
+def nested_tokenizer(path: Path) -> None:
+    (path / "tokenizer.json").write_text("[" * 100_000)
+
+
 def change_ids(path: Path) -> None:
     """As many tokens, all of them in the vocabulary, but others."""
     ids = np.load(path / "data" / "val.npy")
@@ -181,6 +190,8 @@ def newer(path: Path) -> None:
         (no_weights, "has no weights yet"),
         (cut_data, "val.npy is damaged"),
         (empty_data, "val.npy is damaged"),
+        (zipped_data, "val.npy is damaged"),
+        (nested_tokenizer, "tokenizer.json is damaged"),
         (change_ids, "val.npy is damaged: its sha256"),
         (wild_ids, "val.npy is damaged: its sha256"),
         (without("data"), r"run.json is damaged \(data:"),
@@ -272,3 +283,16 @@ def damage(path: Path, random: np.random.Generator) -> None:
         case 3:
             raw[place : place + 8] = bytes(8)
     path.write_bytes(raw)
+
+
+def test_overwrite_never_takes_the_ground_away(
+    small_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside = Path(shutil.copytree(small_run.path, tmp_path / "run"))
+    (tmp_path / "link").symlink_to(inside)
+    with pytest.raises(MoreishError, match="not a run folder"):
+        api.train("names", model="ngram", out=tmp_path / "link", overwrite=True, report=silent)
+    monkeypatch.chdir(inside / "data")
+    with pytest.raises(MoreishError, match="you are inside"):
+        api.train("names", model="ngram", out=inside, overwrite=True, report=silent)
+    assert Run.open(inside).sample(1)

@@ -374,3 +374,25 @@ def test_the_bar_goes_when_training_fails(source: Path, monkeypatch: pytest.Monk
         wild_settings = {"train": {"lr": 1e38, "warmup": 0}}
         api.train(source, model="bigram", steps=9, out=source.parent / "r", settings=wild_settings)
     assert closed
+
+
+def test_a_log_that_was_cut_short_does_not_keep_a_run_from_going_on(source: Path) -> None:
+    """As after a full disk, a crash, or a copy that somebody made of a checkpoint."""
+    import shutil
+
+    def interrupt(event: Event) -> None:
+        if isinstance(event, Step) and event.step == 13:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    run = train(source, "cut", steps=40, report=interrupt)
+    with (run.path / "metrics.jsonl").open("ab") as file:
+        file.write(b'{"a": 1}\n\xff\xfe\n[]\n{"step')
+    checkpoint = run.path / "checkpoints" / "step-000013"
+    shutil.copytree(checkpoint, run.path / "checkpoints" / "step-000013 copy")
+    (run.path / "checkpoints" / "step-").mkdir()
+    resumed = api.resume(run.path, report=silent)
+    assert records_of(resumed) == records_of(train(source, "whole", steps=40))
+    (checkpoint.parent / "step-000099").mkdir()
+    (checkpoint.parent / "step-000099" / "manifest.json").write_text('{"sha256": {}}')
+    run.update(status="interrupted")
+    assert api.resume(run.path, report=silent).record.status == "finished"

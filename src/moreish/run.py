@@ -124,7 +124,7 @@ class Run:
         path = self.path / "tokenizer.json"
         try:
             tokenizer = tokenizer_from_json(json.loads(path.read_bytes()))
-        except (OSError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise _damaged(path, error) from None
         if tokenizer.fingerprint() != self.record.tokenizer:
             raise MoreishError(f"{path} is not the tokenizer that this run was trained with")
@@ -471,8 +471,10 @@ def check_free(path: Path, *, overwrite: bool) -> None:
         return
     if not overwrite:
         raise MoreishError(f"{path} exists: choose another --out, or replace it with --overwrite")
-    if not (path / "run.json").is_file():
+    if path.is_symlink() or not (path / "run.json").is_file():
         raise MoreishError(f"{path} is not a run folder, so --overwrite will not replace it")
+    if path.resolve() in (Path.cwd(), *Path.cwd().parents):
+        raise MoreishError(f"you are inside {path}: go elsewhere before you replace it")
 
 
 def _digest(state: Mapping[str, torch.Tensor]) -> str:

@@ -70,9 +70,17 @@ def main() -> NoReturn:
             fail("out of memory: try a smaller batch (--set train.batch_tokens) or a smaller model")
         raise
     except (KeyboardInterrupt, typer.Abort):
-        sys.stderr.write("moreish: interrupted\n")
-        sys.exit(130)
+        interrupted()
+    except SystemExit as ended:  # what typer makes of Ctrl-C
+        if ended.code == 130:
+            interrupted()
+        raise
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def interrupted() -> NoReturn:
+    sys.stderr.write("moreish: interrupted; a training goes on with moreish train --resume RUN\n")
+    sys.exit(130)
 
 
 def fail(message: str) -> NoReturn:

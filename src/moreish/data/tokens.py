@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from tokenize import TokenError
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -166,9 +167,14 @@ def load_tokens(path: Path, *, items: bool) -> Tokens:
     """The stream, memory-mapped. Raises OSError or ValueError when the file is no such array."""
     try:
         ids = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (EOFError, SyntaxError, TokenError) as error:  # NumPy's ways to reject a header
+    except (
+        EOFError,
+        SyntaxError,
+        TokenError,
+        BadZipFile,
+    ) as error:  # NumPy's ways to reject a header
         raise ValueError(str(error)) from None
-    if ids.ndim != 1 or ids.dtype.kind != "u" or len(ids) < 2:
+    if not isinstance(ids, np.ndarray) or ids.ndim != 1 or ids.dtype.kind != "u" or len(ids) < 2:
         raise ValueError(f"{path} does not hold tokens")
     return Tokens(ids, items=items)
 

@@ -23,6 +23,8 @@ KEPT = 2
 
 MANIFEST = "manifest.json"
 
+PARTS = ("weights.safetensors", "optimizer.safetensors", "state.json")
+
 
 def save_checkpoint(folder: Path, trainer: Trainer) -> None:
     """Write `folder`/step-N; older checkpoints than the newest few are removed afterwards."""
@@ -74,7 +76,7 @@ def restore_checkpoint(folder: Path, trainer: Trainer) -> None:
 def _by_age(folder: Path) -> list[Path]:
     """Checkpoints, newest first."""
     return sorted(
-        (path for path in folder.glob("step-*") if path.suffix != PART),
+        (path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdecimal()),
         key=lambda path: int(path.name.removeprefix("step-")),
         reverse=True,
     )
@@ -84,8 +86,10 @@ def _read_whole(place: Path) -> dict[str, bytes] | None:
     """The files of a checkpoint, if all are there as the manifest says."""
     try:
         digests = json.loads((place / MANIFEST).read_bytes())["sha256"]
-        parts = {name: (place / name).read_bytes() for name in digests}
+        parts = {name: (place / name).read_bytes() for name in PARTS}
     except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if not isinstance(digests, dict) or set(digests) != set(PARTS):
         return None
     whole = all(hashlib.sha256(parts[name]).hexdigest() == digests[name] for name in digests)
     return parts if whole else None
