@@ -50,8 +50,11 @@ class Score:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Back from `as_json`; a null is NaN."""
-        known: dict[str, Any] = {k: math.nan if v is None else v for k, v in data.items()}
+        """Back from `as_json`; a null is infinity, and an unknown error NaN."""
+        lost = {"stderr": math.nan}
+        known: dict[str, Any] = {
+            k: lost.get(k, math.inf) if v is None else v for k, v in data.items()
+        }
         return cls(**known)
 
 

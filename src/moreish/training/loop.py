@@ -148,6 +148,7 @@ class Trainer:
         at = self.position
         began = time.perf_counter()
         score = hooks.evaluate()
+        self.last_eval_seconds = time.perf_counter() - began
         if not math.isfinite(score.loss):
             raise self._diverged(f"the validation loss is {score.loss:.3g}")
         best = at.best is None or score.loss < at.best.loss
@@ -157,10 +158,10 @@ class Trainer:
         else:
             at.evaluations_since_best += 1
         hooks.report(Evaluated(step=at.step, score=score, best=best))
-        self.last_eval_seconds = time.perf_counter() - began
         if at.step < at.plan.steps:
-            at.eval_seconds += self.last_eval_seconds
-            at.seconds += self.last_eval_seconds
+            taken = time.perf_counter() - began  # with the samples that go with it
+            at.eval_seconds += taken
+            at.seconds += taken
 
     def _checkpoint(self, hooks: Hooks) -> None:
         if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
