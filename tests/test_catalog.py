@@ -112,3 +112,14 @@ def test_a_download_that_breaks_off_is_one_that_failed(
     monkeypatch.setattr(catalog, "_download", broken)
     with pytest.raises(MoreishError, match="IncompleteRead"):
         catalog.load("names-lecture")
+
+
+def test_a_folder_variable_that_names_no_folder_is_said(
+    empty: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = empty / "names.txt"
+    file.write_text("emma")
+    monkeypatch.setenv(catalog.FOLDER_VARIABLE, str(file))
+    with pytest.raises(MoreishError, match="which is not a folder"):
+        catalog.load("names-lecture")
+    assert catalog.load("names")

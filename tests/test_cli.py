@@ -1,7 +1,9 @@
 """The verbs, as people and as programs use them."""
 
+import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -252,10 +254,12 @@ def test_a_short_name_of_a_model_goes_with_its_other_settings(moreish: Moreish) 
 
 
 def test_paths_are_printed_as_they_are_and_can_be_copied(moreish: Moreish) -> None:
-    Path("l.txt").write_text("\n".join(f"item{i}" for i in range(30)))
+    Path("l.txt").write_text("\n".join(f"[/x]{i}" for i in range(30)))
     result = moreish("train", "l.txt", "--model", "ngram", "--out", "a [bold]run[/bold] :cat:")
     assert "moreish sample 'a [bold]run[/bold] :cat:'" in result.out
-    out = moreish("eval", "a [bold]run[/bold] :cat:", "--text", "[/x]\nitem2", "--unknown", "drop")
+    out = moreish(
+        "eval", "a [bold]run[/bold] :cat:", "--text", "[/x]1é\n[/x]2", "--unknown", "drop"
+    )
     assert out.status == 0
     assert "[/x]" in out.out
 
@@ -320,3 +324,39 @@ def test_the_group_of_verbs_alone_is_its_help(moreish: Moreish) -> None:
     result = moreish("data")
     assert "show" in result.out
     assert result.err == ""
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_streams_are_no_traceback(tmp_path: Path, closed: str) -> None:
+    for arguments, status in ((["data", "list"], 0), (["sample", "nowhere"], 2)):
+        line = shlex.join([sys.executable, "-m", "moreish", *arguments])
+        done = subprocess.run(
+            ["sh", "-c", f"{line} {closed}"], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.returncode == status
+        assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_standard_input_in_another_encoding(
+    moreish: Moreish, small_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def given(raw: bytes) -> None:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(raw)))
+
+    given("emma\n".encode("utf-16"))
+    asked = ("eval", small_run.path, "--text", "-", "--json")
+    found = moreish(*asked, "--encoding", "utf-16").json
+    given("emma\n".encode("utf-16"))
+    refused = moreish(*asked)
+    assert "--encoding utf-16" in refused.err
+    assert found["nats"] == moreish("eval", small_run.path, "--text", "emma", "--json").json["nats"]
+
+
+def test_an_infinite_loss_is_infinite_in_every_table(moreish: Moreish) -> None:
+    Path("list.txt").write_text("\n".join(["ab", "ba", "abc", "cab", "bca", "cc"]))
+    trained = moreish("train", "list.txt", "--model", "ngram", "--set", "model.add_k=0")
+    evaluated = moreish("eval", "runs/list-ngram")
+    rows = [line for line in trained.out.splitlines() if line.startswith("validation")]
+    assert "inf" in rows[0]
+    assert rows[0] in evaluated.out
+    assert "nan" not in trained.out + evaluated.out

@@ -170,6 +170,20 @@ def without(*keys: str) -> Callable[[Path], None]:
     return spoil
 
 
+def edited(value: object, *keys: str) -> Callable[[Path], None]:
+    """Changes an entry of run.json to another that is as good by itself."""
+
+    def spoil(path: Path) -> None:
+        record = json.loads((path / "run.json").read_text())
+        inner = record
+        for key in keys[:-1]:
+            inner = inner[key]
+        inner[keys[-1]] = value
+        (path / "run.json").write_text(json.dumps(record))
+
+    return spoil
+
+
 def newer(path: Path) -> None:
     record = json.loads((path / "run.json").read_text())
     (path / "run.json").write_text(json.dumps({**record, "format": 99}))
@@ -180,7 +194,12 @@ def newer(path: Path) -> None:
     [
         (spoil_json, "run.json is damaged"),
         (spoil_record, "run.json is damaged"),
-        (spoil_setting, "train.lr=fast"),
+        (spoil_setting, "run.json was edited"),
+        (edited("text", "data", "kind"), "run.json was edited"),
+        (edited({}, "data", "tokens"), "run.json was edited"),
+        (edited(2, "config", "model", "layers"), "run.json was edited"),
+        (edited("gtp", "config", "model", "name"), "run.json was edited"),
+        (edited("0" * 64, "sha256"), "run.json was edited"),
         (spoil_tokenizer, "tokenizer file is damaged"),
         (swap_tokenizer, "not the tokenizer that this run was trained with"),
         (cut_weights, "model.safetensors is damaged"),
@@ -296,3 +315,8 @@ def test_overwrite_never_takes_the_ground_away(
     with pytest.raises(MoreishError, match="you are inside"):
         api.train("names", model="ngram", out=inside, overwrite=True, report=silent)
     assert Run.open(inside).sample(1)
+
+
+def test_a_run_holds_no_other(copy: Path) -> None:
+    with pytest.raises(MoreishError, match="is a run, and holds no other"):
+        api.train("names", model="ngram", out=copy / "inner", report=silent)

@@ -63,3 +63,14 @@ def test_text_is_cut_by_position_without_gaps(length: int) -> None:
 def test_too_little_text() -> None:
     with pytest.raises(MoreishError, match="give 40 or more"):
         text_bounds(5, "seeded")
+
+
+def test_what_comes_very_often_is_training() -> None:
+    """97 copies of one line of 100 once filled the test split."""
+    parts = split_items(["a"] * 97 + ["b", "c", "d"], 0)
+    assert parts["train"].count("a") == 97
+    assert len(parts["val"]) + len(parts["test"]) <= 3
+    crowd = ["a"] * 50 + ["b"] * 30 + [str(i) for i in range(100)]
+    parts = split_items(crowd, 0)
+    assert parts["train"].count("a") == 50
+    assert [len(part) for part in parts.values()] == [160, 10, 10]

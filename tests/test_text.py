@@ -104,7 +104,9 @@ def test_utf16_is_recognised(tmp_path: Path) -> None:
     raw = "emma\nolivia\n".encode("utf-16")
     with pytest.raises(MoreishError, match="--encoding utf-16"):
         read(tmp_path, raw)
-    assert read(tmp_path, raw, encoding="utf-16").documents == ["emma", "olivia"]
+    corpus = read(tmp_path, raw, encoding="utf-16")
+    assert corpus.documents == ["emma", "olivia"]
+    assert any("byte order mark" in note for note in corpus.notes)
 
 
 @pytest.mark.parametrize(

@@ -221,7 +221,7 @@ def test_a_plan_in_minutes_leaves_room_for_evaluations() -> None:
     evaluations = plan.steps / plan.eval_every
     assert evaluations <= 6
     assert plan.steps * 0.01 + evaluations * 1.0 == pytest.approx(60, rel=0.05)
-    assert plan_minutes(0.001, 10, 10).steps == 1
+    assert plan_minutes(0.001, 10, 10).steps == 2
 
 
 def test_a_plan_made_anew_goes_on_from_where_it_is() -> None:
@@ -341,6 +341,109 @@ def test_a_run_without_a_checkpoint_starts_from_the_beginning(source: Path) -> N
     assert "starts from the beginning" in notes[0]
     assert same(weights(whole), weights(resumed))
     assert records_of(whole) == records_of(resumed)
+
+
+@pytest.mark.parametrize("model", ["gpt", "ngram"])
+def test_control_c_while_the_result_is_scored(
+    source: Path, monkeypatch: pytest.MonkeyPatch, model: str
+) -> None:
+    """The training is done; what is missing are its exact losses."""
+    budget = {} if model == "ngram" else {"steps": 12}
+    settings = {} if model == "ngram" else TINY
+    whole = train(source, "whole", model=model, settings=settings, **budget)
+    score = Run.score
+
+    def interrupted(self: Run, name: str, *rest: Any, **options: Any) -> Any:
+        if name == "train":
+            raise KeyboardInterrupt
+        return score(self, name, *rest, **options)
+
+    monkeypatch.setattr(Run, "score", interrupted)
+    cut = train(source, "cut", model=model, settings=settings, **budget)
+    assert cut.record.status == "interrupted"
+    monkeypatch.undo()
+    resumed = api.resume(cut.path, report=silent)
+    assert resumed.record.status == "finished"
+    assert resumed.scores == whole.scores
+    assert same(weights(whole), weights(resumed))
+
+
+def test_a_second_control_c_leaves_a_run_that_goes_on(source: Path) -> None:
+    whole = train(source, "whole", steps=12)
+
+    def in_a_hurry(event: Event) -> None:
+        if isinstance(event, Step) and event.step == 7:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    cut = train(source, "cut", steps=12, report=in_a_hurry)
+    assert cut.record.status == "interrupted"
+    assert same(weights(api.resume(cut.path, report=silent)), weights(whole))
+
+
+def test_what_stopped_early_and_was_cut_while_scored_does_not_train_on(source: Path) -> None:
+    settings = {**TINY, "train": {"lr": 0.03, "eval_every": 5, "patience": 2, "decay": "constant"}}
+    run = train(source, steps=2000, settings=settings)
+    assert run.record.status == "stopped early"
+    before = records_of(run)
+    run.update(status="training")
+    assert api.resume(run.path, report=silent).record.status == "stopped early"
+    assert records_of(run) == before
+
+
+def test_what_overwrites_and_fails_brings_the_old_run_back(source: Path) -> None:
+    old = train(source, steps=5)
+    before = (old.path / "model.safetensors").read_bytes()
+    settings = {**TINY, "train": {"lr": 1e38, "warmup": 0}}
+    with pytest.raises(MoreishError, match="came apart"):
+        train(source, steps=5, settings=settings, overwrite=True)
+    assert (old.path / "model.safetensors").read_bytes() == before
+    assert sorted(path.name for path in source.parent.iterdir()) == ["names.txt", "run"]
+    train(source, steps=6, overwrite=True)
+    assert sorted(path.name for path in source.parent.iterdir()) == ["names.txt", "run"]
+
+
+def test_the_training_loss_is_part_of_every_small_result(source: Path) -> None:
+    """However long its scoring takes beside a very short training."""
+    assert set(train(source, steps=1).scores) == {"train", "val"}
+
+
+def test_a_large_training_split_is_scored_only_if_that_is_quick(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("moreish.training.session.LARGE", 100)
+    notes: list[str] = []
+    run = train(source, steps=1, report=lambda e: notes.append(getattr(e, "text", "")))
+    assert set(run.scores) == {"val"}
+    assert any("moreish eval" in note for note in notes)
+
+
+def test_evaluations_that_turn_out_costly_become_fewer(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trial finds them ten times as cheap as they are."""
+    import time
+
+    score = Run.score
+
+    def slow(self: Run, name: str, *rest: Any, **options: Any) -> Any:
+        time.sleep(0.1)
+        return score(self, name, *rest, **options)
+
+    monkeypatch.setattr(Run, "score", slow)
+    run = train(source, minutes=0.05, settings={**TINY, "train": {"patience": 0}})
+    assert sum("val" in line for line in log_of(run)) >= 2
+    assert run.record.evaluation_seconds <= 0.15 * run.record.seconds
+
+
+def test_a_counted_model_says_that_it_needs_no_steps(source: Path) -> None:
+    notes: list[str] = []
+    options = {"model": "ngram", "settings": {}}
+    tell = lambda event: notes.append(event.text) if isinstance(event, Note) else None  # noqa: E731
+    train(source, "a", report=tell, **options)
+    assert notes == []
+    train(source, "b", report=tell, steps=5, **options)
+    assert notes == ["ngram is counted: it needs no steps, minutes, epochs"]
 
 
 def test_evaluations_on_the_way_are_counted_and_the_last_is_the_result(source: Path) -> None:

@@ -8,7 +8,7 @@ from pydantic import Field, SerializeAsAny, field_validator
 from moreish.data.split import Rule
 from moreish.data.text import Kind
 from moreish.errors import MoreishError, nearest
-from moreish.models import ModelConfig, model_class, model_config
+from moreish.models import CountedModel, ModelConfig, model_class, model_config
 from moreish.settings import Settings, Tree, merge
 
 BUDGETS = ("steps", "minutes", "epochs")
@@ -103,6 +103,8 @@ def resolve(*trees: Mapping[str, Any]) -> RunConfig:
     """
     tree: Tree = {}
     for layer in trees:
+        if not isinstance(layer, Mapping):
+            raise MoreishError(f"settings are groups of name = value, not {layer!r}")
         layer = spelled_out(layer)
         for group in ("data", "model", "train"):
             if not isinstance(layer.get(group, {}), Mapping):
@@ -120,7 +122,8 @@ def resolve(*trees: Mapping[str, Any]) -> RunConfig:
     model = model_config({"name": "gpt", **tree.get("model", {})})
     train = merge(model_class(model.name).training_defaults, tree.get("train", {}))
     parsed = TrainConfig.parse(train, "train")
-    if all(getattr(parsed, name) is None for name in BUDGETS):
+    counted = issubclass(model_class(model.name), CountedModel)
+    if not counted and all(getattr(parsed, name) is None for name in BUDGETS):
         parsed = parsed.model_copy(update={"minutes": DEFAULT_MINUTES})
     return RunConfig.parse(
         {

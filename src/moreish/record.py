@@ -1,5 +1,6 @@
 """What run.json holds: every fact of a run, checked whenever one is opened."""
 
+import hashlib
 import json
 import os
 import platform
@@ -71,6 +72,8 @@ class Record(Settings):
     data: DataFacts
     tokenizer: str
     """Its fingerprint."""
+    sha256: str
+    """Of `config`, `data` and `tokenizer`, which never change: whoever edits them is told."""
     versions: dict[str, str]
     machine: dict[str, Any]
     command: list[str]
@@ -89,11 +92,13 @@ class Record(Settings):
     @classmethod
     def new(cls, config: RunConfig, data: DataFacts, tokenizer: str) -> Self:
         """The record of a run that begins now, here."""
+        settings = config.model_dump(mode="json")
         return cls(
             created=datetime.now(UTC).isoformat(timespec="seconds"),
-            config=config.model_dump(mode="json"),
+            config=settings,
             data=data,
             tokenizer=tokenizer,
+            sha256=_digest(settings, data, tokenizer),
             versions={name: version(name) for name in ("moreish", "torch", "numpy")}
             | {"python": platform.python_version()},
             machine={
@@ -117,13 +122,24 @@ class Record(Settings):
                 raise MoreishError(
                     f"{where} was written by a newer Moreish: pip install --upgrade moreish"
                 )
-            return cls.model_validate(tree)
+            record = cls.model_validate(tree)
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(map(str, first["loc"]))
             raise MoreishError(f"{where} is damaged ({key}: {first['msg']})") from None
         except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise MoreishError(f"{where} is damaged ({error})") from None
+        if record.sha256 != _digest(record.config, record.data, record.tokenizer):
+            raise MoreishError(
+                f"{where} was edited: its config, data or tokenizer are not those that the run was "
+                "made with, so nothing in it counts; undo that, or train again"
+            )
+        return record
+
+
+def _digest(config: dict[str, Any], data: DataFacts, tokenizer: str) -> str:
+    content = json.dumps([config, data.model_dump(mode="json"), tokenizer], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _number(value: Any) -> float:

@@ -82,6 +82,8 @@ class Run:
     ) -> Self:
         """A new run folder, with its data but not yet with weights; it appears whole or not at all.
 
+        What it replaces is kept at `replaced_by(path)`, until the new one has proved itself.
+
         Raises:
             MoreishError: `path` exists (and is not a run that `overwrite` may replace).
         """
@@ -96,14 +98,12 @@ class Run:
             write_atomic(beside / "tokenizer.json", to_json(tokenizer.to_json()))
             write_atomic(beside / "run.json", to_json(record.model_dump(mode="json")))
             if path.exists():
-                old = path.with_name(f".{path.name}.{os.getpid()}.old")
-                path.rename(old)
-                beside.rename(path)
-                shutil.rmtree(old)
-            else:
-                beside.rename(path)
+                path.rename(replaced_by(path))
+            beside.rename(path)
         except BaseException:
             shutil.rmtree(beside, ignore_errors=True)
+            if replaced_by(path).exists():
+                replaced_by(path).rename(path)
             raise
         return cls(path, record)
 
@@ -325,7 +325,7 @@ class Run:
             raise MoreishError(f"--max-tokens {max_tokens}: give at least 1")
         if seed < 0:
             raise MoreishError(f"--seed {seed}: give 0 or more")
-        ids = self.tokenizer.encode(self._known_text(prompt, unknown))
+        ids = self.tokenizer.encode(self.known_text(prompt, unknown))
         if max_tokens is None:
             longest = self.record.data.longest_item
             max_tokens = TEXT_TOKENS if longest is None else max(4 * longest, 32)
@@ -347,7 +347,7 @@ class Run:
             automaton=automaton,
         )
 
-    def _known_text(self, text: str, unknown: str) -> str:
+    def known_text(self, text: str, unknown: str) -> str:
         """`text` without the characters that the model never saw, if `unknown` is "drop"."""
         if unknown not in ("error", "drop"):
             raise MoreishError(f"--unknown {unknown}: {nearest(unknown, ['error', 'drop'])}")
@@ -457,14 +457,22 @@ class Run:
 
     def surprisal(self, text: str, *, unknown: str = "error") -> list[TokenSurprisal]:
         """Each token of `text` with minus its log-probability in nats; `unknown` as in `sample`."""
-        text = self._known_text(text, unknown)
+        text = self.known_text(text, unknown)
         return surprisal(self.model, self.tokenizer, text, items=self.kind == "lines")
+
+
+def replaced_by(path: Path) -> Path:
+    """Where this process keeps the run that the one at `path` replaces."""
+    return path.with_name(f".{path.name}.{os.getpid()}.old")
 
 
 def check_free(path: Path, *, overwrite: bool) -> None:
     """Raises MoreishError when a run cannot be made at `path`."""
     if path.name in ("", ".."):
         raise MoreishError(f"--out {path}: give the run a folder of its own, e.g. runs/mine")
+    for above in path.absolute().parents:
+        if (above / "run.json").is_file():
+            raise MoreishError(f"--out {path}: {above} is a run, and holds no other")
     if path.is_dir() and not any(path.iterdir()):
         return
     if not path.exists() and not path.is_symlink():

@@ -13,9 +13,10 @@ Tree = dict[str, Any]
 
 
 class Settings(BaseModel):
-    """A group of settings: keyword-only, immutable, no unknown keys, no NaN or infinity."""
+    """A group of settings: keyword-only, immutable, no unknown keys, no NaN or infinity, and
+    nothing taken for what it is not (`true` is no 1)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], group: str) -> Self:
@@ -61,7 +62,7 @@ def from_assignments(assignments: Iterable[str]) -> Tree:
             raise MoreishError(f"--set {assignment}: write it as name=value, e.g. train.lr=0.001")
         try:
             value = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
+        except (tomllib.TOMLDecodeError, RecursionError):
             value = text.strip()
         branch: Any = value
         for key in reversed(keys):
@@ -76,5 +77,5 @@ def from_toml(path: Path) -> Tree:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise MoreishError(f"no such recipe: {path}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MoreishError(f"{path} is not a valid TOML recipe: {error}") from None

@@ -50,6 +50,9 @@ def root(
 
 def main() -> NoReturn:
     """Run a verb; a user's mistake is one line on standard error and exit status 2."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed, as by `moreish … >&-`
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show becomes a ?
             stream.reconfigure(errors="replace")
@@ -79,7 +82,7 @@ def main() -> NoReturn:
 
 
 def interrupted() -> NoReturn:
-    sys.stderr.write("moreish: interrupted; a training goes on with moreish train --resume RUN\n")
+    sys.stderr.write("moreish: interrupted\n")
     sys.exit(130)
 
 

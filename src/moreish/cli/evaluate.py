@@ -29,6 +29,7 @@ def evaluate(
     unknown: Annotated[
         str, typer.Option(help="Characters of --text that the model never saw: error or drop.")
     ] = "error",
+    encoding: Annotated[str, typer.Option(help="Of what --text - reads.")] = "utf-8",
     as_json: Json = False,
 ) -> None:
     """Exact losses over whole splits, or the probability of a text."""
@@ -40,7 +41,7 @@ def evaluate(
     if text is not None:
         if test or stride is not None:
             raise MoreishError("--text is instead of the splits: leave out --test and --stride")
-        _evaluate_text(run, _read_stdin() if text == "-" else text, unknown, as_json)
+        _evaluate_text(run, _read_stdin(encoding) if text == "-" else text, unknown, as_json)
         return
     view = TrainingView(console(stderr=True))
     try:
@@ -63,19 +64,20 @@ def evaluate(
         console().print(counted, style="dim")
 
 
-def _read_stdin() -> str:
+def _read_stdin(encoding: str) -> str:
     from moreish.data.text import decode, with_line_feeds
 
-    return with_line_feeds(decode(sys.stdin.buffer.read(), "utf-8", "standard input")[0])
+    return with_line_feeds(decode(sys.stdin.buffer.read(), encoding, "standard input")[0])
 
 
 def _evaluate_text(run: "Run", text: str, unknown: str, as_json: bool) -> None:
     from moreish.console import console, surprisal_table, visible
 
     items = [line for line in text.split("\n") if line] if run.kind == "lines" else [text]
-    results = [(item, run.surprisal(item, unknown=unknown)) for item in items]
-    if not results:
+    known = [text for item in items if (text := run.known_text(item, unknown))]
+    if not known:
         raise MoreishError("there is no text to evaluate")
+    results = [(text, run.surprisal(text)) for text in known]
     tokens = [token for _, found in results for token in found]
     total = sum(token.nats for token in tokens)
     if as_json:

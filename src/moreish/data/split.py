@@ -21,7 +21,8 @@ TEXT_SHARES = (0.9, 0.95)
 def split_items(items: list[str], seed: int) -> dict[SplitName, list[str]]:
     """80/10/10 by item, shuffled by `seed`; all copies of an item stay on one side.
 
-    Each side keeps the order of the source.
+    An item that is more than a tenth of all would fill a side alone: it goes to training, and the
+    shares are those of the others. Each side keeps the order of the source.
 
     Raises:
         MoreishError: there are fewer than three distinct items.
@@ -35,17 +36,20 @@ def split_items(items: list[str], seed: int) -> dict[SplitName, list[str]]:
     copies: dict[str, int] = dict.fromkeys(distinct, 0)
     for item in items:
         copies[item] += 1
-    order = np.random.default_rng(seed).permutation(len(distinct))
+    often = [item for item in distinct if copies[item] > max(1.0, len(items) / 10)]
+    often = sorted(often, key=lambda item: -copies[item])[: len(distinct) - 2]
+    side: dict[str, SplitName] = dict.fromkeys(often, "train")
+    order = [distinct[i] for i in np.random.default_rng(seed).permutation(len(distinct))]
+    rest = [item for item in order if item not in side]
     # Where each item's copies end in the shuffled list decides its side, so that the shares hold
     # for copies too; the clip leaves at least one distinct item to each side.
-    ends = np.cumsum([copies[distinct[i]] for i in order])
-    first = int(np.searchsorted(ends, ITEM_SHARES[0] * len(items), side="right"))
-    first = min(max(first, 1), len(distinct) - 2)
-    second = int(np.searchsorted(ends, ITEM_SHARES[1] * len(items), side="right"))
-    second = min(max(second, first + 1), len(distinct) - 1)
-    side: dict[str, SplitName] = {}
-    for place, i in enumerate(order):
-        side[distinct[i]] = "train" if place < first else "val" if place < second else "test"
+    ends = np.cumsum([copies[item] for item in rest])
+    first = int(np.searchsorted(ends, ITEM_SHARES[0] * ends[-1], side="right"))
+    first = min(max(first, 0 if often else 1), len(rest) - 2)
+    second = int(np.searchsorted(ends, ITEM_SHARES[1] * ends[-1], side="right"))
+    second = min(max(second, first + 1), len(rest) - 1)
+    for place, item in enumerate(rest):
+        side[item] = "train" if place < first else "val" if place < second else "test"
     parts: dict[SplitName, list[str]] = {name: [] for name in SPLITS}
     for item in items:
         parts[side[item]].append(item)

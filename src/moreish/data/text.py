@@ -1,6 +1,7 @@
 """A source (built-in name, file or folder) to a `Corpus` of items or of running text."""
 
 import codecs
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,10 @@ BOMS = {
 """Byte order marks by the encoding that they announce, longer ones before their own beginnings."""
 
 
+SURROGATE = re.compile("[\ud800-\udfff]")
+"""What no text may hold: one half of a pair that only UTF-16 needs."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
     """Clean text: `documents` are the items where `kind` is "lines", else the files, whole."""
@@ -47,6 +52,8 @@ def read_corpus(source: str, kind: Kind | None = None, encoding: str = "utf-8") 
     Raises:
         MoreishError: there is no such source, it holds no text, or it is not in `encoding`.
     """
+    if not source:
+        raise MoreishError("the source is empty: name a built-in data set, a file or a folder")
     path = Path(source).expanduser()
     notes: list[str] = []
     if source in catalog.CATALOG:
@@ -133,8 +140,11 @@ def decode(raw: bytes, encoding: str, where: str) -> tuple[str, bool]:
         MoreishError: there is no such encoding, or the bytes are not in it.
     """
     try:
-        mark = BOMS.get(codecs.lookup(encoding).name, b"")
+        codec = codecs.lookup(encoding).name
+        mark = BOMS.get(codec, b"")
         skipped = len(mark) if mark and raw.startswith(mark) else 0
+        # These find the mark themselves.
+        marked = codec in ("utf-8-sig", "utf-16", "utf-32") and raw.startswith(tuple(BOMS.values()))
         text = raw[skipped:].decode(encoding)
     except LookupError:
         raise MoreishError(f"unknown encoding '{encoding}' (try utf-8 or latin-1)") from None
@@ -148,12 +158,14 @@ def decode(raw: bytes, encoding: str, where: str) -> tuple[str, bool]:
         ) from None
     except UnicodeError as error:
         raise MoreishError(f"{where} is not {encoding}: {error}") from None
+    if found := SURROGATE.search(text):
+        raise MoreishError(f"{where} holds half a character ({found[0]!r} at {found.start()})")
     if (at := text.find("\0")) >= 0:
         raise MoreishError(
             f"{where} holds a NUL at character {at}: it is a binary file, or encoded otherwise "
             "(e.g. --encoding utf-16)"
         )
-    return text, skipped > 0
+    return text, marked or skipped > 0
 
 
 def with_line_feeds(text: str) -> str:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from moreish.data.split import Rule, SplitName, split_corpus, text_bounds
 from moreish.data.text import Corpus
+from moreish.files import named
 from moreish.tokenizers.base import BOUNDARY, Ids, Tokenizer
 
 UNSCORED = -1
@@ -157,7 +158,7 @@ def _stream(documents: list[str], tokenizer: Tokenizer) -> Ids:
 def save_tokens(path: Path, tokens: Tokens) -> None:
     """Write the stream as a NumPy file, which says its own type and can be memory-mapped."""
     ids = np.ascontiguousarray(tokens.ids_N)
-    with path.open("wb") as file:
+    with named(path), path.open("wb") as file:
         # np.save writes past Python's file, and so hides why a write failed.
         np.lib.format.write_array_header_2_0(file, np.lib.format.header_data_from_array_1_0(ids))
         file.write(ids.data)

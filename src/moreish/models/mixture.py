@@ -29,8 +29,8 @@ class MixtureConfig(ModelConfig):
         return value if isinstance(value, ModelConfig) else _parsed(value)
 
     def for_data(self, longest_item: int | None, vocab_size: int) -> "MixtureConfig":
-        set_by_user = {} if self.order is None else {"order": self.order}
-        counts = KneserNeyConfig(**set_by_user).for_data(longest_item, vocab_size)
+        asked = KneserNeyConfig() if self.order is None else KneserNeyConfig(order=self.order)
+        counts = asked.for_data(longest_item, vocab_size)
         network = self.network.for_data(longest_item, vocab_size)
         return MixtureConfig(network=network, order=counts.order)
 

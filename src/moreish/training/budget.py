@@ -71,7 +71,8 @@ def plan_minutes(minutes: float, step_seconds: float, eval_seconds: float) -> Pl
     """As many steps as fit into the minutes beside their evaluations."""
     seconds = minutes * 60
     evaluations = min(EVALUATIONS, int(SHARE * seconds / eval_seconds))
-    steps = max(1, int((seconds - evaluations * eval_seconds) / step_seconds))
+    # Two at the least: after the first it can be planned anew.
+    steps = max(2, int((seconds - evaluations * eval_seconds) / step_seconds))
     return _with_evaluations(steps, evaluations)
 
 

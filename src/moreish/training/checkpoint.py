@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 
@@ -64,13 +65,21 @@ def restore_checkpoint(folder: Path, trainer: Trainer) -> None:
         parts = _read_whole(place)
         if parts is None:
             continue
-        trainer.model.load_state_dict(from_safetensors(parts["weights.safetensors"]))
-        restore_optimizer(trainer.optimizer, from_safetensors(parts["optimizer.safetensors"]))
-        state = json.loads(parts["state.json"])
-        best = state["best"] and Score.from_json(state["best"])
-        trainer.position = Position(**{**state, "plan": Plan(**state["plan"]), "best": best})
+        try:
+            _restore(parts, trainer)
+        except (RuntimeError, ValueError, LookupError, TypeError, SafetensorError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise MoreishError(f"{place} is not a checkpoint of this run ({reason})") from None
         return
     raise MoreishError(f"{folder} holds no whole checkpoint: there is nothing to resume")
+
+
+def _restore(parts: dict[str, bytes], trainer: Trainer) -> None:
+    trainer.model.load_state_dict(from_safetensors(parts["weights.safetensors"]))
+    restore_optimizer(trainer.optimizer, from_safetensors(parts["optimizer.safetensors"]))
+    state = json.loads(parts["state.json"])
+    best = state["best"] and Score.from_json(state["best"])
+    trainer.position = Position(**{**state, "plan": Plan(**state["plan"]), "best": best})
 
 
 def _by_age(folder: Path) -> list[Path]:

@@ -23,6 +23,9 @@ from moreish.training.schedule import rate
 TOLERANCE = 0.02
 """How far the end may drift from the minutes asked for before the rest is planned anew."""
 
+LIMIT = 0.08
+"""Share of the minutes after which no more evaluations are made on the way."""
+
 REPLANS = 50
 """How often that is looked at, spread over the minutes: a machine may turn fast or slow at any
 time, and a plan that was made in a bad moment must not last."""
@@ -95,6 +98,9 @@ class Trainer:
         at = self.position
         self._saved_at = self._planned_at = at.seconds
         while at.step < at.plan.steps:
+            if self._overfitting():  # a resumed one may be at its end
+                self._checkpoint(hooks)
+                return "stopped early"
             if hooks.stopping():
                 self._checkpoint(hooks)
                 return "interrupted"
@@ -102,11 +108,9 @@ class Trainer:
             done = self.step()
             at.seconds += time.perf_counter() - began
             hooks.report(done)
-            if at.step % at.plan.eval_every == 0 or at.step == at.plan.steps:
+            last = at.step == at.plan.steps
+            if last or (at.step % at.plan.eval_every == 0 and self._affordable()):
                 self._evaluate(hooks)
-                if self._overfitting():
-                    self._checkpoint(hooks)
-                    return "stopped early"
             self._replan()
             if self._checkpoint_is_due():
                 self._checkpoint(hooks)
@@ -162,6 +166,13 @@ class Trainer:
             taken = time.perf_counter() - began  # with the samples that go with it
             at.eval_seconds += taken
             at.seconds += taken
+
+    def _affordable(self) -> bool:
+        """Whether another evaluation keeps them within their share of the minutes: a machine that
+        was fast in the trial may be slow now. Without minutes, no clock decides."""
+        at, minutes = self.position, self.config.minutes
+        after = at.eval_seconds + self.last_eval_seconds
+        return minutes is None or after <= LIMIT * max(at.seconds, minutes * 60)
 
     def _checkpoint(self, hooks: Hooks) -> None:
         if not all(bool(p.isfinite().all()) for p in self.model.parameters()):

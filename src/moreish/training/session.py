@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from moreish.config import RunConfig, TrainConfig
+from moreish.config import BUDGETS, RunConfig, TrainConfig
 from moreish.data.batches import Sampler
 from moreish.data.split import SplitName
 from moreish.data.text import Corpus, read_corpus
@@ -23,11 +23,12 @@ from moreish.data.tokens import Tokens, encode_corpus, fingerprint
 from moreish.errors import MoreishError, command
 from moreish.evaluate.loss import token_losses
 from moreish.evaluate.metrics import Score, evaluation_batches, evaluation_spans, losses_of
+from moreish.files import named
 from moreish.generate.sampling import Sampling
 from moreish.models import CountedModel, Model, ModelConfig, build_model
 from moreish.models.mixture import Mixture
 from moreish.record import ENDED, DataFacts
-from moreish.run import Run, check_free
+from moreish.run import Run, check_free, replaced_by
 from moreish.tokenizers import Tokenizer, tokenizer_class
 from moreish.training.budget import Plan, budget_steps, measure, plan_minutes, plan_steps
 from moreish.training.checkpoint import restore_checkpoint, save_checkpoint
@@ -44,6 +45,12 @@ RUNS = Path("runs")
 
 WINDOW = 64
 """Predictions in a piece of training text, for models that set no length themselves."""
+
+SAMPLING = 0.03
+"""Share of the minutes that samples on the way may take."""
+
+LARGE = 2_000_000
+"""Training tokens, up to which their exact loss is always part of the result."""
 
 LOGGED = 40
 """Log lines between two evaluations, at the most."""
@@ -76,14 +83,26 @@ def train(
         config = config.model_copy(update={"train": config.train.model_copy(update={"lr": lr})})
         build_optimizer(model, config.train)
     path = out or free_path(f"{ready.facts.name}-{config.model.name}")
+    alone = not path.parent.exists()
     run = Run.create(path, config, ready.tokenizer, ready.splits, ready.facts, overwrite=overwrite)
-    device = ready.device
+    replaced = replaced_by(path)
     try:
-        return _carry_out(run, device, report, resuming=False)
-    except Exception:
+        return _carry_out(run, ready.device, report, resuming=False)
+    except Exception as error:
         if not (run.has_weights or _has_checkpoints(run)):  # nothing there is worth keeping
-            shutil.rmtree(run.path, ignore_errors=True)
+            shutil.rmtree(path, ignore_errors=True)
+            if replaced.exists():
+                replaced.rename(path)
+            elif alone:
+                path.parent.rmdir()
+        elif isinstance(error, OSError):
+            raise MoreishError(
+                f"{error.strerror or error}: {error.filename}; when that is mended, go on with "
+                f"{command('train', '--resume', path)}"
+            ) from None
         raise
+    finally:
+        shutil.rmtree(replaced, ignore_errors=True)
 
 
 def resume(path: Path, *, report: Report) -> tuple[Run, bool]:
@@ -157,8 +176,8 @@ def find_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError):
+        torch.ones(1, device=device).sum().item()  # some kinds exist and cannot reckon
+    except (RuntimeError, AssertionError, ImportError, AttributeError):
         raise MoreishError(f"train.device={name}: there is no such device here; try auto") from None
     return device
 
@@ -220,13 +239,17 @@ def _carry_out(
     run: Run, device: torch.device, report: Report, *, resuming: bool
 ) -> tuple[Run, bool]:
     model = run.new_model()
-    if isinstance(model, CountedModel):
-        outcome = _count(run, model, report)
-    else:
-        outcome = _descend(run, model, device, report, resuming=resuming)
+    try:
+        if isinstance(model, CountedModel):
+            outcome = _count(run, model, report)
+        else:
+            outcome = _descend(run, model, device, report, resuming=resuming)
+        began = time.perf_counter()
+        scores = {} if outcome.ended == "interrupted" else _final_scores(run, outcome, report)
+    except KeyboardInterrupt:  # while counting or scoring, or in a hurry
+        run.update(status="interrupted")
+        return run, False
     at = outcome.position
-    began = time.perf_counter()
-    scores = {} if outcome.ended == "interrupted" else _final_scores(run, outcome, report)
     run.update(
         status=outcome.ended,
         parameters=model.parameter_count(),
@@ -252,6 +275,8 @@ class Outcome:
 def _count(run: Run, model: CountedModel, report: Report) -> Outcome:
     position = Position(plan=Plan(steps=0, eval_every=1))
     report(_started(run, model, position, torch.device("cpu")))
+    if any(getattr(run.config.train, budget) is not None for budget in BUDGETS):
+        report(Note(text=f"{run.config.model.name} is counted: it needs no {', '.join(BUDGETS)}"))
     tokens = run.split("train")
     began = time.perf_counter()
     model.fit(tokens)
@@ -381,11 +406,12 @@ def _plan_for_budget(run: Run, trainer: Trainer, stopping: Callable[[], bool]) -
 
 def _final_scores(run: Run, outcome: Outcome, report: Report) -> dict[SplitName, Score]:
     """Of the best weights: validation, as measured when they were the best; and training, unless
-    that would take longer than the training itself did."""
+    that is large and would take longer than the training itself did."""
     best = outcome.position.best
     assert best is not None
-    expected = outcome.val_seconds * run.split("train").predictions / best.tokens
-    if expected > max(30.0, outcome.position.seconds):
+    predictions = run.split("train").predictions
+    expected = outcome.val_seconds * predictions / best.tokens
+    if predictions > LARGE and expected > outcome.position.seconds:
         ask = command("eval", run.path)
         report(Note(text=f"the training split would take {expected / 60:.0f} minutes: {ask}"))
         return {"val": best}
@@ -436,6 +462,7 @@ class Log:
     def __init__(self, run: Run, trainer: Trainer, report: Report, *, resuming: bool) -> None:
         self.run, self.trainer, self.report = run, trainer, report
         self.metrics, self.samples = run.path / "metrics.jsonl", run.path / "samples.txt"
+        self.spent = self.last = 0.0
         self.every = max(1, trainer.position.plan.eval_every // LOGGED)
         if resuming:
             self._rewind(trainer.position.step)
@@ -455,9 +482,18 @@ class Log:
             self._write(step=event.step, val=event.score.as_json(), best=event.best)
             plan = self.trainer.position.plan
             number = event.step // plan.eval_every
-            # After 1, 2, 4, 8 … evaluations, and at the end.
-            if number & (number - 1) == 0 or event.step == plan.steps:
+            # After 1, 2, 4, 8 … evaluations while it is cheap, and at the end.
+            if event.step == plan.steps or (number & (number - 1) == 0 and self._affordable()):
+                began = time.perf_counter()
                 self._sample(event.step)
+                self.last = time.perf_counter() - began
+                self.spent += self.last
+
+    def _affordable(self) -> bool:
+        """Whether another sample keeps them within their share of the minutes. Without minutes,
+        no clock decides."""
+        minutes = self.trainer.config.minutes
+        return minutes is None or self.spent + self.last <= SAMPLING * minutes * 60
 
     def _sample(self, step: int) -> None:
         """Let the model as it is now write something."""
@@ -474,11 +510,11 @@ class Log:
         self.report(Sampled(step=step, texts=texts))
 
     def _write(self, **entry: Any) -> None:
-        with self.metrics.open("a", encoding="utf-8") as file:
+        with named(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry, ensure_ascii=False) + "\n")
 
     def _show(self, step: int, texts: list[str]) -> None:
-        with self.samples.open("a", encoding="utf-8") as file:
+        with named(self.samples), self.samples.open("a", encoding="utf-8") as file:
             file.write(f"--- after {step} steps ---\n" + "\n".join(texts) + "\n\n")
 
     def _entries(self) -> Iterator[dict[str, Any]]:
