@@ -7,7 +7,7 @@ import pytest
 
 from conftest import Moreish
 from moreish import api
-from moreish.compare import Group, _compared, compare, student_quantile
+from moreish.comparison import Group, _compared, compare, student_quantile
 from moreish.data import catalog
 from moreish.errors import MoreishError
 from moreish.run import Run

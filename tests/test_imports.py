@@ -19,7 +19,7 @@ ORDER = [
     "generate",
     "record",
     "run",
-    "compare",
+    "comparison",
     "training",
     "figures",
     "console",

@@ -109,12 +109,73 @@ def test_unknown_rungs_name_the_nearest(moreish: Moreish) -> None:
     assert moreish("ladder", "names", "--quick", "--minutes", "1").status == 2
 
 
-def test_a_new_model_is_a_rung_by_being_registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    used = {rung.model["name"] for rung in RUNGS}
-    assert used == set(REGISTRY)
-    monkeypatch.setitem(REGISTRY, "toy", "moreish.models.bigram:Bigram")
+def test_equal_data_instead_of_equal_time(moreish: Moreish, source: Path) -> None:
+    result = moreish("ladder", source, "--epochs", "2", "--rungs", "counts,bow,head", "--json")
+    assert result.status == 0, result.err
+    assert (result.json["minutes"], result.json["epochs"]) == (None, 2)
+    tokens = [
+        max(line["tokens"] for line in Run.open(f"ladders/names/{rung}").logged() if "loss" in line)
+        for rung in ("bow", "head")
+    ]
+    assert tokens[0] == pytest.approx(tokens[1], rel=0.3)
+    assert "2 times over the data" in Path("ladders/names/report.html").read_text()
+
+
+TOY = """
+from typing import Literal, final
+
+from torch import nn
+
+from moreish.models.base import Model, ModelConfig
+
+
+class ToyConfig(ModelConfig):
+    name: Literal["toy"] = "toy"
+
+
+@final
+class Toy(Model):
+    Config = ToyConfig
+
+    def __init__(self, config, vocab_size):
+        super().__init__(vocab_size, context=1, max_length=None, learning_rate=0.1)
+        self.inner = nn.Embedding(vocab_size, 8)
+        self.head = nn.Linear(8, vocab_size)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, tokens_BT, state=None):
+        return self.head(self.inner(tokens_BT).tanh()), None
+"""
+
+
+def test_a_new_model_is_one_file_and_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: Path, moreish: Moreish
+) -> None:
+    """The contract tests, the ladder and the report take it up by themselves."""
+    import test_models as contract
+
+    assert {rung.model["name"] for rung in RUNGS} == set(REGISTRY)
+    (tmp_path / "toy.py").write_text(TOY)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(REGISTRY, "toy", "toy:Toy")
+
+    for test in (
+        contract.test_shuffling_the_future_leaves_the_past_bitwise_unchanged,
+        contract.test_decoding_by_state_equals_the_full_forward_pass,
+        contract.test_training_starts_at_the_uniform_loss,
+        contract.test_it_learns,
+    ):
+        test("toy", {})
     assert rungs_for(None)[-1].name == "toy"
-    assert rungs_for("toy")[0].model == {"name": "toy"}
+    found = moreish("ladder", source, "--epochs", "5", "--rungs", "counts,toy", "--json").json
+    assert [entry["rung"] for entry in found["rungs"]] == ["counts", "toy"]
+    assert found["rungs"][1]["splits"]["val"]["loss"] < math.log(27)
+    assert "toy" in Path("ladders/names/report.html").read_text()
+    assert moreish("report", "ladders/names/toy").status == 0
+    page = Path("ladders/names/toy/report.html").read_text()
+    for word in ("Exact losses", "Pairs that the model expects", "Inside the layers"):
+        assert word in page
 
 
 # --- the learning-rate range test ---

@@ -13,18 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from moreish.api import load, resume, train
+    from moreish.comparison import compare
     from moreish.errors import MoreishError
     from moreish.run import Run
 
 _HOME = {
     "MoreishError": "moreish.errors",
     "Run": "moreish.run",
+    "compare": "moreish.comparison",
     "load": "moreish.api",
     "resume": "moreish.api",
     "train": "moreish.api",
 }
 
-__all__ = ["MoreishError", "Run", "load", "resume", "train"]
+__all__ = ["MoreishError", "Run", "compare", "load", "resume", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -152,8 +152,7 @@ def ladder_report(found: Mapping[str, Any], folder: Path) -> Path:
     for theme, suffix in THEMES:
         with themed(theme):
             save(draw.ladder(found["rungs"], theme), folder / f"ladder{suffix}.svg")
-    page = ladder_page(found, folder / "ladder.svg", folder / "ladder-dark.svg")
-    write(folder / "report.html", page)
+    write(folder / "report.html", ladder_page(found, folder))
     return folder / "report.html"
 
 

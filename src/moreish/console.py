@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from moreish.compare import Group
+from moreish.comparison import Group
 from moreish.data.split import SplitName
 from moreish.evaluate.metrics import Score
 from moreish.evaluate.novelty import TextNovelty

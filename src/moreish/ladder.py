@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from moreish import api
+from moreish.config import DEFAULT_MINUTES
 from moreish.errors import MoreishError, nearest
 from moreish.files import to_json, write_atomic
 from moreish.models import REGISTRY
@@ -164,7 +165,8 @@ def climb(
     source: str,
     *,
     out: Path,
-    minutes: float = 1.0,
+    minutes: float | None = None,
+    epochs: float | None = None,
     rungs: str | None = None,
     split: str | None = None,
     kind: str | None = None,
@@ -173,11 +175,12 @@ def climb(
     report: Report,
     done: Callable[[dict[str, Any]], None] = lambda rung: None,
 ) -> dict[str, Any]:
-    """Train every rung for `minutes` (counted ones take what they need); returns ladder.json.
+    """Train every rung for as long (counted ones take what they need); returns ladder.json.
 
     A rung that `out` holds already is not trained again; one that was interrupted goes on.
 
     Args:
+        minutes, epochs: equal time, or as often over the data; by default a minute.
         split: as in `train`; None is the lecture's for the lectures' own data.
         done: is called with each rung's entry as soon as it is there.
 
@@ -187,7 +190,12 @@ def climb(
     chosen = rungs_for(rungs)
     lectures = {data for rung in RUNGS for data in rung.stated}
     split = split or ("lecture" if source in lectures else "seeded")
-    plan = {"source": source, "split": split, "kind": kind, "minutes": minutes, "seed": seed}
+    budget = {"minutes": minutes, "epochs": epochs}
+    if minutes is not None and epochs is not None:
+        raise MoreishError("give one of minutes and epochs, not both")
+    if minutes is None and epochs is None:
+        budget["minutes"] = DEFAULT_MINUTES
+    plan = {"source": source, "split": split, "kind": kind, **budget, "seed": seed}
     entries = {} if overwrite else _earlier(out, plan)
     for rung in chosen:
         if rung.name not in entries:
@@ -225,7 +233,7 @@ def _trained(rung: Rung, plan: Tree, path: Path, overwrite: bool, report: Report
         run = Run.open(path)
         return run if run.record.status in ENDED else api.resume(path, report=report)
     kind = plan["kind"] or api.kind_of(plan["source"])
-    options: Tree = {} if counted(rung) else {"minutes": plan["minutes"]}
+    options = {} if counted(rung) else {budget: plan[budget] for budget in ("minutes", "epochs")}
     return api.train(
         plan["source"],
         split=plan["split"],
@@ -257,6 +265,7 @@ def _entry(rung: Rung, run: Run, plan: Tree) -> dict[str, Any]:
         "rung": rung.name,
         "adds": rung.adds,
         "run": run.path.name,
+        "counted": counted(rung),
         "parameters": run.model.parameter_count(),
         "seconds": run.record.seconds,
         "splits": {name: score.as_json() for name, score in scores.items()},

@@ -448,6 +448,17 @@ class Run:
         losses = losses_of(model or self.model, tokens, stride, told)
         return score(losses, tokens, self.tokenizer)
 
+    def logged(self) -> Iterator[dict[str, Any]]:
+        """The lines of metrics.jsonl, but for those that a full disk or a crash cut short."""
+        path = self.path / "metrics.jsonl"
+        for line in path.read_bytes().splitlines() if path.exists() else ():
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(entry, dict) and isinstance(entry.get("step"), int):
+                yield entry
+
     @property
     def scores(self) -> dict[SplitName, Score]:
         """The losses that the training ended with, from run.json; empty before its end."""

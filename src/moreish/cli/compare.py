@@ -19,7 +19,7 @@ def compare_verb(
 ) -> None:
     """Is one run better than another, or was it luck? Runs of several seeds count as one."""
     from moreish import api
-    from moreish.compare import compare
+    from moreish.comparison import compare
     from moreish.console import TrainingView, comparison_table, console
     from moreish.training.events import Working
 

@@ -15,6 +15,7 @@ def ladder(
         str, typer.Argument(help="A built-in data set, a file, or a folder of text files.")
     ] = "names",
     minutes: Annotated[float | None, typer.Option(help="Train each rung this long (1).")] = None,
+    epochs: Annotated[float | None, typer.Option(help="… or this often over the data.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Six seconds a rung.")] = False,
     rungs: Annotated[
         str | None, typer.Option(metavar="A,B,C", help="Only these rungs, in this order.")
@@ -35,15 +36,16 @@ def ladder(
     from moreish.console import TrainingView, console, ladder_table
     from moreish.ladder import QUICK, climb
 
-    if quick and minutes is not None:
-        raise MoreishError("give --quick or --minutes, not both")
+    if quick and (minutes, epochs) != (None, None):
+        raise MoreishError("give one of --quick, --minutes and --epochs")
     place = out or Path("ladders") / Path(source).stem
     view = TrainingView(console(stderr=as_json), brief=True)
     try:
         found = climb(
             source,
             out=place,
-            minutes=QUICK if quick else 1.0 if minutes is None else minutes,
+            minutes=QUICK if quick else minutes,
+            epochs=epochs,
             rungs=rungs,
             split=split,
             kind=kind,

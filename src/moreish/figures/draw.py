@@ -244,8 +244,7 @@ def ladder(rungs: Sequence[Mapping[str, Any]], theme: Theme) -> Figure:
     bars: Axes = left.subplots()
     by_size, by_time = right.subplots(2, 1)
     y = np.arange(len(ranked))
-    colours = [theme.series[2] if rung["parameters"] and rung["rung"] in ("counts", "kneser-ney")
-               else theme.series[0] for rung in ranked]  # fmt: skip
+    colours = [theme.series[2 if rung["counted"] else 0] for rung in ranked]
     bars.hlines(y, losses.min() * 0.97, losses, color=theme.grid, linewidth=1)
     bars.errorbar(losses, y, xerr=1.96 * errors, fmt="none", ecolor=theme.faint, elinewidth=1)
     bars.scatter(losses, y, color=colours, s=34, zorder=3)
@@ -301,10 +300,11 @@ def _label_points(axes: Axes, x: Array, y: Array, names: Sequence[str], theme: T
                 break
         taken.append((at, level, length))
         far = abs(level - y[i]) > 0.05 * high
-        axes.annotate(
+        label = axes.annotate(
             names[i], (x[i], y[i]), xytext=(10**at, level), fontsize=7.5, color=theme.faint,
             va="center", arrowprops={"arrowstyle": "-", "color": theme.grid} if far else None,
         )  # fmt: skip
+        label.set_in_layout(False)  # or a label far off would squeeze the picture to nothing
 
 
 def _short(number: float) -> str:

@@ -4,7 +4,6 @@ V vocabulary, C width, T time.
 """
 
 import copy
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,9 +154,7 @@ def _all(run: Run, text: str | None) -> Iterator[tuple[str, str, str, Draw]]:
 
 
 def _log(run: Run) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    path = run.path / "metrics.jsonl"
-    lines = path.read_text("utf-8").splitlines() if path.exists() else []
-    entries = [json.loads(line) for line in lines]
+    entries = list(run.logged())
     return [e for e in entries if "loss" in e], [e for e in entries if "val" in e]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from moreish.errors import command
 from moreish.figures.pictures import Picture
 from moreish.files import write_atomic
 from moreish.run import Run
@@ -110,8 +111,15 @@ def run_page(run: Run, pictures: Iterable[Picture]) -> str:
     return page(run.path.name, "a report by Moreish", parts)
 
 
-def ladder_page(found: Mapping[str, Any], light: Path, dark: Path) -> str:
-    """The report of a ladder."""
+def _loss(split: Mapping[str, Any] | None) -> str:
+    """With its standard error."""
+    if split is None or split["loss"] is None:
+        return "" if split is None else "∞"
+    return f"{split['loss']:.4f}" + (f" ± {split['stderr']:.4f}" if split["stderr"] else "")
+
+
+def ladder_page(found: Mapping[str, Any], folder: Path) -> str:
+    """The report of the ladder in `folder`, whose figure is there already."""
     rows = []
     for rung in found["rungs"]:
         splits, stated = rung["splits"], rung["stated"]
@@ -121,29 +129,29 @@ def ladder_page(found: Mapping[str, Any], light: Path, dark: Path) -> str:
                 rung["adds"],
                 f"{rung['parameters']:,}",
                 f"{rung['seconds']:.1f}",
-                *(
-                    f"{splits[name]['loss']:.4f}" if name in splits else ""
-                    for name in ("train", "val", "test")
-                ),
-                f"{splits['val']['stderr'] or 0:.4f}",
+                *(_loss(splits.get(name)) for name in ("train", "val", "test")),
                 f"{splits['val']['bits_per_char']:.3f}",
                 f"{stated['loss']:.2f} ({stated['where']})" if stated else "",
             )
         )
-    head = ("rung", "adds", "numbers", "seconds", "training", "validation", "test", "±",
-            "bits/char", "stated")  # fmt: skip
+    head = ("rung", "adds", "numbers", "seconds", "training", "validation", "test", "bits/char",
+            "stated")  # fmt: skip
     samples = "".join(
         f"<h2>{html.escape(rung['rung'])}</h2>"
         f"<pre>{html.escape(chr(10).join(rung['samples']))}</pre>"
+        f"<p class=faint>Inside it: <code>{html.escape(command('report', folder / rung['run']))}"
+        "</code></p>"
         for rung in found["rungs"]
     )
     reading = (
         "Left: every rung, best at the top, with 95 % intervals. Right: what it cost in "
         "numbers and in seconds. Counted rungs have another colour."
     )
-    minutes = found["minutes"]
-    budget = "a minute" if minutes == 1 else f"{minutes:g} minutes"
+    minutes, epochs = found["minutes"], found["epochs"]
+    budget = "a minute" if minutes == 1 else f"{minutes:g} minutes" if minutes else ""
+    budget = budget or f"{epochs:g} times over the data"
     about = f"{budget} for each rung that is trained by gradients, {found['split']} split"
+    light, dark = folder / "ladder.svg", folder / "ladder-dark.svg"
     parts = [figure(light, dark, "Loss and cost", reading), table(head, rows), samples]
     return page(f"The ladder on {found['source']}", about, parts)
 
@@ -168,4 +176,4 @@ def _inline(path: Path) -> str:
 
 
 def _is_number(cell: str) -> bool:
-    return cell.replace(",", "").replace(".", "", 1).isdigit()
+    return cell[:1].isdigit() and not set(cell) - set("0123456789.,± ")

@@ -517,20 +517,9 @@ class Log:
         with named(self.samples), self.samples.open("a", encoding="utf-8") as file:
             file.write(f"--- after {step} steps ---\n" + "\n".join(texts) + "\n\n")
 
-    def _entries(self) -> Iterator[dict[str, Any]]:
-        """What was logged so far, but for lines that a full disk or a crash cut short."""
-        raw = self.metrics.read_bytes() if self.metrics.exists() else b""
-        for line in raw.splitlines():
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(entry, dict) and isinstance(entry.get("step"), int):
-                yield entry
-
     def _rewind(self, step: int) -> None:
         """Forget what was logged after `step`: it will be logged again."""
-        entries = [entry for entry in self._entries() if entry["step"] <= step]
+        entries = [entry for entry in self.run.logged() if entry["step"] <= step]
         self.metrics.write_text("", "utf-8")
         self.samples.write_text("", "utf-8")
         for entry in entries:

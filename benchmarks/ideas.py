@@ -1,0 +1,145 @@
+"""What each idea buys, with error bars: variants of one model, several seeds, paired differences.
+
+    python benchmarks/ideas.py [--only NAME ...] [--seeds 3] [--out benchmarks/results/ideas.json]
+
+Variants of a family see equal data, not equal time: the question is what an idea is worth, not what
+it costs. Differences are those of `moreish compare`: on the same tokens of the validation split,
+with the spread between seeds in the interval.
+"""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import moreish
+from moreish.comparison import Comparison
+from moreish.ladder import RUNGS, settings_for
+from moreish.training.events import silent
+
+LADDER = {rung.name: settings_for(rung, "text") for rung in RUNGS}
+MLP = {"name": "mlp", "context": 3, "embedding": 10, "hidden": 200}
+GPT = {"name": "gpt"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """Variants of a model, and what each is held against."""
+
+    source: str
+    train: Mapping[str, Any]
+    variants: Mapping[str, Mapping[str, Any]]
+    chain: bool
+    """Each against the one before, or each against the first."""
+
+
+FAMILIES = {
+    "attention": Family(
+        source="shakespeare",
+        train={"steps": 5000, "batch_size": 32, "lr": 1e-3},  # the GPT lecture's
+        variants={
+            name: LADDER[name]
+            for name in (
+                "head-unscaled", "head", "heads", "feedforward", "residual", "norm", "dropout"
+            )
+        },
+        chain=True,
+    ),
+    "bengio": Family(
+        source="names-lecture",
+        train={"epochs": 35},  # makemore part 2: 200,000 steps of 32 examples
+        variants={
+            "mlp": MLP,
+            "direct": MLP | {"direct": True},
+            "separate embeddings": MLP | {"shared": False},
+            "mixture": {"name": "mixture", "network": MLP},
+            "direct, mixture": {"name": "mixture", "network": MLP | {"direct": True}},
+        },
+        chain=False,
+    ),
+    "modern": Family(
+        source="names-lecture",
+        train={"epochs": 6},
+        variants={
+            "gpt": GPT,
+            "rotary positions": GPT | {"positions": "rotary"},
+            "RMS norm": GPT | {"norm": "rms"},
+            "QK norm": GPT | {"qk_norm": True},
+            "squared ReLU": GPT | {"feedforward": "relu2"},
+            "SwiGLU": GPT | {"feedforward": "swiglu"},
+            "grouped queries": GPT | {"kv_heads": 1},
+            "tied embeddings": GPT | {"tied": True},
+            "soft cap": GPT | {"softcap": 15.0},
+            "post-norm": GPT | {"norm_place": "after"},
+            "all of the modern rung": LADDER["modern"],
+        },
+        chain=False,
+    ),
+}  # fmt: skip
+
+
+def measure(family: Family, seeds: int, folder: Path) -> list[dict[str, Any]]:
+    """Train every variant with every seed; returns an entry for each variant."""
+    groups: dict[str, list[moreish.Run]] = {}
+    entries: list[dict[str, Any]] = []
+    for name, model in family.variants.items():
+        groups[name] = [
+            moreish.train(
+                family.source, split="lecture", seed=seed, report=silent,
+                settings={"model": model, "train": family.train},
+                out=folder / f"{name} {seed}",
+            )
+            for seed in range(seeds)
+        ]  # fmt: skip
+        losses = [run.scores["val"].loss for run in groups[name]]
+        entry: dict[str, Any] = {
+            "variant": name,
+            "parameters": groups[name][0].model.parameter_count(),
+            "seconds": sum(run.record.seconds or 0.0 for run in groups[name]) / seeds,
+            "losses": losses,
+            "loss": sum(losses) / seeds,
+        }
+        if entries:
+            other = entries[-1 if family.chain else 0]["variant"]
+            _, (found,) = moreish.compare([*groups[other], *groups[name]])
+            entry |= {"against": other, **difference(found, entry["loss"], groups[other])}
+        entries.append(entry)
+        print(f"{name:<24} {entry['loss']:.4f}  {entry.get('says', '')}", flush=True)
+    return entries
+
+
+def difference(found: Comparison, loss: float, other: list[moreish.Run]) -> dict[str, Any]:
+    """How much lower the variant's loss is than the other's; below zero it is higher."""
+    before = sum(run.scores["val"].loss for run in other) / len(other)
+    sign = 1 if loss <= before else -1
+    low, high = sorted((sign * found.low, sign * found.high))
+    says = "better" if low > 0 else "worse" if high < 0 else "no difference beyond the error bars"
+    return {"gain": sign * found.difference, "low": low, "high": high, "says": says}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="*", choices=sorted(FAMILIES), default=list(FAMILIES))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/ideas.json"))
+    options = parser.parse_args()
+    report = json.loads(options.out.read_text("utf-8")) if options.out.exists() else {}
+    for name in options.only:
+        with tempfile.TemporaryDirectory() as folder:
+            entries = measure(FAMILIES[name], options.seeds, Path(folder))
+        family = FAMILIES[name]
+        report[name] = {
+            "made": datetime.now(UTC).isoformat(timespec="seconds"),
+            "source": family.source, "train": family.train, "seeds": options.seeds,
+            "variants": entries,
+        }  # fmt: skip
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
