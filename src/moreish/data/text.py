@@ -16,6 +16,9 @@ MAX_LINE = 80
 MEDIAN_LINE = 40
 """Longer lines than these are prose, not items. A guess, printed, and overruled by `--as`."""
 
+JUDGED = 100_000
+"""Lines of a file that are looked at to guess."""
+
 BOMS = {
     "utf-8": codecs.BOM_UTF8,
     "utf-32-le": codecs.BOM_UTF32_LE,
@@ -92,7 +95,7 @@ def read_corpus(source: str, kind: Kind | None = None, encoding: str = "utf-8") 
 
 def guess_kind(texts: list[str]) -> Kind:
     """Short lines without blank ones between them are items; anything else is running text."""
-    lines = [line for text in texts for line in text.rstrip("\n").split("\n")]
+    lines = [line for text in texts for line in text.rstrip("\n").split("\n", JUDGED)[:JUDGED]]
     lengths = sorted(len(line.strip()) for line in lines)
     blank = sum(length == 0 for length in lengths)
     if len(lines) < 2 or blank > len(lines) // 20:
@@ -158,7 +161,7 @@ def decode(raw: bytes, encoding: str, where: str) -> tuple[str, bool]:
         ) from None
     except UnicodeError as error:
         raise MoreishError(f"{where} is not {encoding}: {error}") from None
-    if found := SURROGATE.search(text):
+    if codec != "utf-8" and (found := SURROGATE.search(text)):  # UTF-8 has none
         raise MoreishError(f"{where} holds half a character ({found[0]!r} at {found.start()})")
     if (at := text.find("\0")) >= 0:
         raise MoreishError(

@@ -24,6 +24,10 @@ UNSCORED = -1
 """The target of a position that is padding or only gives context."""
 
 
+PIECE = 1 << 24
+"""Characters that are encoded at a time."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Batch:
     """Inputs, and at each position the token that follows (or `UNSCORED`)."""
@@ -134,24 +138,27 @@ def encode_corpus(
     if corpus.kind == "lines":
         parts = split_corpus(corpus, rule, seed)
         return {
-            name: Tokens(_stream(items, tokenizer).astype(smallest), items=True)
+            name: Tokens(_stream(items, tokenizer, smallest), items=True)
             for name, items in parts.items()
         }
-    if tokenizer.has_boundary:
-        ids = _stream(corpus.documents, tokenizer)
-    else:
-        (document,) = corpus.documents
-        ids = tokenizer.encode(document)
+    ids = _stream(corpus.documents, tokenizer, smallest)
     bounds = text_bounds(len(ids), rule)
-    return {name: Tokens(ids[part].astype(smallest), items=False) for name, part in bounds.items()}
+    return {name: Tokens(ids[part], items=False) for name, part in bounds.items()}
 
 
-def _stream(documents: list[str], tokenizer: Tokenizer) -> Ids:
-    """Documents one after another, with a boundary before, between and after them."""
-    boundary = np.array([BOUNDARY])
-    pieces = [boundary]
+def _stream(
+    documents: list[str], tokenizer: Tokenizer, dtype: np.dtype
+) -> NDArray[np.unsignedinteger]:
+    """Documents one after another, with a boundary before, between and after them if there is one.
+
+    Encoded piece by piece: a gigabyte of text takes a gigabyte in the end, but eight on its way.
+    """
+    boundary = [np.array([BOUNDARY], dtype)] if tokenizer.has_boundary else []
+    pieces = [*boundary]
     for document in documents:
-        pieces += [tokenizer.encode(document), boundary]
+        starts = range(0, len(document), PIECE)
+        pieces += [tokenizer.encode(document[i : i + PIECE]).astype(dtype) for i in starts]
+        pieces += boundary
     return np.concatenate(pieces)
 
 
