@@ -31,7 +31,7 @@ def pairs(table_VV: Array, labels: Sequence[str], theme: Theme, *, counts: bool)
     table = table_VV[np.ix_(chosen, chosen)].astype(float)
     names = [labels[i] for i in chosen]
     size = len(names)
-    figure = Figure(figsize=(0.44 * size + 1.2, 0.44 * size + 1.0))
+    figure = Figure(figsize=(0.37 * size + 1.2, 0.37 * size + 1.0))
     axes = figure.add_subplot()
     high = max(float(table.max()), 1e-9)
     norm = LogNorm(0.5, high) if counts and high > 1 else Normalize(0, high)

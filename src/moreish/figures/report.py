@@ -17,7 +17,7 @@ STYLE = """
 @media (prefers-color-scheme: dark) {
   :root { --paper: #0d1117; --ink: #e6edf3; --faint: #9aa4af; --line: #30363d; }
 }
-body { margin: 0 auto; max-width: 60rem; padding: 2rem 1rem 4rem; background: var(--paper);
+body { margin: 0 auto; max-width: 70rem; padding: 2rem 1rem 4rem; background: var(--paper);
   color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.6rem; margin: 0 0 .2rem; } h2 { font-size: 1.15rem; margin: 2.6rem 0 .3rem; }
 p { margin: .3rem 0 .8rem; max-width: 42rem; } .faint { color: var(--faint); }
@@ -25,7 +25,7 @@ table { border-collapse: collapse; margin: .6rem 0; font-variant-numeric: tabula
 td, th { padding: .25rem .9rem .25rem 0; text-align: left; border-bottom: 1px solid var(--line);
   font-weight: 400; vertical-align: top; } th { color: var(--faint); }
 td.number { text-align: right; } .wide { overflow-x: auto; }
-img { max-width: 100%; height: auto; display: block; } .wide img { max-width: none; }
+img { height: auto; display: block; }
 pre { white-space: pre-wrap; font: 14px/1.45 ui-monospace, monospace; border-left: 3px solid
   var(--line); padding-left: .9rem; margin: .5rem 0; }
 """
@@ -56,11 +56,12 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def figure(light: Path, dark: Path, title: str, reading: str) -> str:
-    """A picture for either theme, inside the page."""
+    """A picture for either theme, inside the page; one that is wider than it can be moved."""
     return (
-        f"<h2>{html.escape(title)}</h2><p class=faint>{html.escape(reading)}</p><picture>"
+        f"<h2>{html.escape(title)}</h2><p class=faint>{html.escape(reading)}</p>"
+        "<div class=wide tabindex=0><picture>"
         f'<source media="(prefers-color-scheme: dark)" srcset="{_inline(dark)}">'
-        f'<img alt="{html.escape(title)}" src="{_inline(light)}"></picture>'
+        f'<img alt="{html.escape(title)}" src="{_inline(light)}"></picture></div>'
     )
 
 
