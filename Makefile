@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP     = $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test soak lint bench clean
+.PHONY: help setup run test soak lint bench ladders clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
@@ -43,6 +43,14 @@ lint: $(VENV)/dev  ## ruff and mypy
 
 bench: $(VENV)/dev  ## the published figures, written to benchmarks/results
 	@$(BIN)/python benchmarks/quality.py
+
+ladders: $(VENV)/dev  ## every rung on the lectures' data, and what single ideas buy (two hours)
+	@for data in names-lecture shakespeare; do \
+	  $(BIN)/moreish ladder $$data --overwrite --json > benchmarks/results/ladder-$$data.json || exit 1; \
+	done
+	@$(BIN)/python benchmarks/ideas.py
+	@$(BIN)/python benchmarks/scale.py
+	@$(BIN)/python benchmarks/lecture_numbers.py
 
 clean:  ## remove the virtual environment and caches (not your runs)
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis

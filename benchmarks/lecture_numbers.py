@@ -205,8 +205,44 @@ def ladder_lines(source: str) -> Iterator[Line]:
             f"{entry['rung']}: {entry['adds']}",
             f"{stated['loss']:.2f} ({stated['where']})" if stated else "",
             f"{val['loss']:.4f} ± {val['stderr']:.4f}",
-            f"`moreish ladder {source} --minutes {ladder['minutes']:g} --rungs {entry['rung']}`",
+            f"`moreish ladder {source} --rungs {entry['rung']}`",
         )
+
+
+IDEAS = {
+    "attention": "The GPT lecture's attention rungs at its own budget: each against the one before",
+    "bengio": "What Bengio's ideas buy (E03): each against the lecture's MLP",
+    "modern": "What each modern switch buys (EX4): each against GPT-2's arrangement",
+}
+
+
+def ideas() -> Iterator[str]:
+    """A table for each family of variants, from the committed measurement."""
+    path = RESULTS / "ideas.json"
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    for name, title in IDEAS.items():
+        if name not in found:
+            continue
+        family = found[name]
+        budget = ", ".join(
+            f"{key.replace('_', ' ')} {value}" for key, value in family["train"].items()
+        )
+        head = (
+            f"## {title}\n\n{family['source']}, {budget}, {family['seeds']} seeds, validation; "
+            "gains with their 95 % intervals\n(paired by item or stretch of text, the spread "
+            f"between seeds included). `python benchmarks/ideas.py --only {name}`\n\n"
+            "| variant | numbers | loss | against | gain | |\n|---|---|---|---|---|---|\n"
+        )
+        rows = []
+        for entry in family["variants"]:
+            against, gain = entry.get("against", ""), ""
+            if against:
+                gain = f"{entry['gain']:+.4f} ({entry['low']:+.4f} to {entry['high']:+.4f})"
+            rows.append(
+                f"| {entry['variant']} | {entry['parameters']:,} | {entry['loss']:.4f} | {against} "
+                f"| {gain} | {entry.get('says', '')} |"
+            )
+        yield head + "\n".join(rows) + "\n"
 
 
 def page() -> str:
@@ -227,7 +263,7 @@ def page() -> str:
         if rows:
             head = "| what | stated | ours | how to get it |\n|---|---|---|---|\n"
             parts.append(f"## {title}\n\n{head}" + "\n".join(rows) + "\n")
-    return "\n".join(parts)
+    return "\n".join([*parts, *ideas()])
 
 
 def main() -> None:

@@ -39,6 +39,11 @@ CASES: dict[str, dict[str, Any]] = {
         "goal": 2.05,
         "source": "makemore's default transformer: 2.00 after 6,000 steps",
     },
+    "names-lstm-3-minutes": {
+        "arguments": ["names-lecture", *LECTURE, "--model", "lstm", "--minutes", "3"],
+        "goal": 1.96,
+        "source": "the best purely neural rung within ten minutes",
+    },
     "names-default": {"arguments": ["names"], "goal": None},
     "shakespeare-nanogpt-cpu": {
         "arguments": ["--config", "configs/shakespeare-char.toml"],

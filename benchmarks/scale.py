@@ -1,0 +1,127 @@
+"""Time and memory of what must bear large texts: counting, and finding what stands in the data.
+
+    python benchmarks/scale.py [--only NAME ...] [--out benchmarks/results/scale.json]
+
+The text is made here: words drawn by their frequency in tiny Shakespeare, so that new n-grams keep
+coming for as long as it is. Each case runs in its own process, whose highest memory is reported.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from moreish.data import catalog
+from moreish.data.tokens import Tokens
+from moreish.evaluate.novelty import Passages
+from moreish.models import build_model, model_config
+from moreish.tokenizers.char import CharTokenizer
+
+
+def words(megabytes: int) -> bytes:
+    """Text of that many million characters."""
+    found, counts = np.unique(catalog.load("shakespeare").split(), return_counts=True)
+    spaced = np.array([f"{word} ".encode() for word in found], dtype=object)
+    random = np.random.default_rng(0)
+    pieces: list[bytes] = []
+    size = 0
+    while size < megabytes * 1_000_000:
+        drawn = random.choice(len(spaced), size=1_000_000, p=counts / counts.sum())
+        pieces.append(b"".join(spaced[drawn]))
+        size += len(pieces[-1])
+    return b"".join(pieces)[: megabytes * 1_000_000]
+
+
+def shakespeare() -> tuple[Tokens, int]:
+    text = catalog.load("shakespeare")
+    tokenizer = CharTokenizer.build([text], boundary=False)
+    ids = tokenizer.encode(text).astype(np.uint8)
+    return Tokens(ids[: int(0.9 * len(ids))], items=False), tokenizer.vocab_size
+
+
+def fit(tokens: Tokens, vocab_size: int, order: int) -> dict[str, Any]:
+    model = build_model(model_config({"name": "kneser-ney", "order": order}), vocab_size)
+    began = time.perf_counter()
+    model.fit(tokens)  # type: ignore[operator]
+    return {"seconds": time.perf_counter() - began, "numbers": model.parameter_count()}
+
+
+def counting_shakespeare() -> dict[str, Any]:
+    """Kneser-Ney of order 7, the best of nine."""
+    tokens, size = shakespeare()
+    return min((fit(tokens, size, 7) for _ in range(9)), key=lambda found: found["seconds"])
+
+
+def counting(megabytes: int) -> dict[str, Any]:
+    """Kneser-Ney of order 5 on a memory-mapped file of tokens, as a run has them."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "ids"
+        raw = np.frombuffer(words(megabytes), dtype=np.uint8)
+        letters = np.unique(raw)
+        places = np.zeros(256, dtype=np.uint8)
+        places[letters] = np.arange(len(letters))
+        places[raw].tofile(path)
+        del raw
+        before = highest()
+        ids = np.memmap(path, dtype=np.uint8, mode="r")
+        return {"before": before, **fit(Tokens(ids, items=False), len(letters), 5)}
+
+
+def novelty() -> dict[str, Any]:
+    """The suffix array of 100 MB, and look-ups of 500 characters in it."""
+    data = words(100)
+    began = time.perf_counter()
+    passages = Passages(data)
+    built = time.perf_counter() - began
+    text = catalog.load("shakespeare")[5000:5500]
+    began = time.perf_counter()
+    longest = [passages.longest(text[i:] + text[:i]) for i in range(20)]
+    return {
+        "seconds": built,
+        "seconds_a_text": (time.perf_counter() - began) / 20,
+        "longest": max(len(found.text) for found in longest),
+    }
+
+
+CASES: dict[str, Callable[[], dict[str, Any]]] = {
+    "counting-shakespeare": counting_shakespeare,
+    "counting-100-mb": lambda: counting(100),
+    "counting-1-gb": lambda: counting(1000),
+    "novelty-100-mb": novelty,
+}
+
+
+def highest() -> float:
+    """Gigabytes of memory that this process has had at the most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="*", choices=sorted(CASES), default=list(CASES))
+    parser.add_argument("--case", choices=sorted(CASES), help="in this process, as JSON")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/scale.json"))
+    options = parser.parse_args()
+    if options.case:
+        found = CASES[options.case]()
+        print(json.dumps({**found, "gigabytes": highest()}))
+        return
+    report = json.loads(options.out.read_text("utf-8")) if options.out.exists() else {}
+    for name in options.only:
+        command = [sys.executable, __file__, "--case", name]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        report[name] = {key: round(value, 4) for key, value in json.loads(done.stdout).items()}
+        print(name, report[name], flush=True)
+        options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
