@@ -138,8 +138,8 @@ class GPT(Model):
             vocab_size,
             context=config.context,
             max_length=config.context,
-            # The best rate of Adam falls with the width (Yang et al. 2022, "Tensor Programs V").
-            learning_rate=0.4 / config.width,
+            # Beyond a width Adam's best rate falls with it (Yang et al. 2022, "Tensor Programs V").
+            learning_rate=0.64 / max(128, config.width),
         )
         self.embedding = nn.Embedding(vocab_size, config.width)
         learned = config.positions == "learned"
@@ -173,8 +173,11 @@ class GPT(Model):
             nn.init.zeros_(self.head.weight)
             return
         # The last position's own embedding is in the stream, so a tied model would start by
-        # repeating its input, the surer the wider it is; small ones keep it uniform.
-        nn.init.normal_(self.embedding.weight, std=0.02 / math.sqrt(config.width))
+        # repeating its input, the surer the wider it is; a small scale keeps it uniform.
+        if isinstance(self.norm, nn.Identity):
+            nn.init.normal_(self.embedding.weight, std=0.02 / math.sqrt(config.width))
+        for name, gain in self.norm.named_parameters():
+            nn.init.constant_(gain, 0.0 if name == "bias" else 0.5 / config.width)
         self.head.weight = self.embedding.weight
 
     def forward(
