@@ -102,7 +102,7 @@ def test_training_starts_at_the_uniform_loss(name: str, settings: dict) -> None:
         pytest.skip("it is counted, so it has no start")
     tokens = tokens_of(8, 16)
     loss = mean_loss(model(tokens)[0], tokens.roll(-1, 1))
-    assert abs(loss.item() - math.log(VOCABULARY)) < 0.02
+    assert abs(loss.item() - math.log(VOCABULARY)) < 0.05
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if not issubclass(model_class(n), CountedModel)])
