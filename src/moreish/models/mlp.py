@@ -42,7 +42,7 @@ class MLP(Model):
     training_defaults = {"batch_tokens": 1024, "weight_decay": 0.01}
 
     def __init__(self, config: MLPConfig, vocab_size: int) -> None:
-        super().__init__(vocab_size, context=config.context, max_length=None, learning_rate=3e-3)
+        super().__init__(vocab_size, context=config.context, max_length=None, learning_rate=2e-3)
         tables = 1 if config.shared else config.context
         self.embedding = nn.Embedding(tables * vocab_size, config.embedding)
         place_K = torch.arange(config.context) * (0 if config.shared else vocab_size)

@@ -50,7 +50,7 @@ class Recurrent(Model):
 
     def __init__(self, config: RecurrentConfig, vocab_size: int) -> None:
         super().__init__(
-            vocab_size, context=config.context, max_length=config.context, learning_rate=4e-3
+            vocab_size, context=config.context, max_length=config.context, learning_rate=8e-3
         )
         self.embedding = nn.Embedding(vocab_size, config.width)
         self.input = nn.Linear(config.width, self.gates * config.width)
