@@ -28,7 +28,7 @@ def source(tmp_path: Path) -> Path:
 def test_a_ladder_is_one_table_on_one_split(moreish: Moreish, source: Path) -> None:
     result = moreish("ladder", source, "--minutes", "0.003", "--rungs", CHEAP)
     assert result.status == 0, result.err
-    for word in ("counts", "kneser-ney", "validation", "±", "bits/char", "moreish sample"):
+    for word in ("counts", "kneser-ney", "validation", "±", "bits/", "moreish sample"):
         assert word in result.out
     saved = json.loads(Path("ladders/names/ladder.json").read_text())
     assert [entry["rung"] for entry in saved["rungs"]] == CHEAP.split(",")

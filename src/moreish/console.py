@@ -255,26 +255,41 @@ def score_table(scores: Mapping[SplitName, Score]) -> Table:
 
 
 def ladder_table(entries: Sequence[Mapping[str, Any]]) -> Table:
-    """A row for each rung, and the lecture's figure where there is one."""
+    """A row for each rung, and the lecture's figure where there is one; 80 columns wide."""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    columns = ("numbers", "s", "train", "validation", "test", "bits/char", "stated")
+    columns = ("size", "s", "train", "validation", "test", "bits/\nchar", "stated")
     for title in ("rung", *columns):
         table.add_column(title, justify="left" if title == "rung" else "right", no_wrap=True)
-    best = min(entry["splits"]["val"]["loss"] for entry in entries)
+    best = min(entry["splits"]["val"]["loss"] or math.inf for entry in entries)
     for entry in entries:
         splits, val = entry["splits"], entry["splits"]["val"]
         table.add_row(
             entry["rung"],
             _size(entry["parameters"]),
             f"{entry['seconds']:.1f}",
-            f"{splits['train']['loss']:.3f}" if "train" in splits else "",
-            f"{val['loss']:.4f} ± {val['stderr']:.4f}",
-            f"{splits['test']['loss']:.3f}" if "test" in splits else "",
+            *(_loss(splits.get(name)) for name in ("train", "val", "test")),
             f"{val['bits_per_char']:.3f}",
             f"{entry['stated']['loss']:.2f}" if entry["stated"] else "",
             style="bold" if val["loss"] == best else None,
         )
     return table
+
+
+def _loss(split: Mapping[str, Any] | None) -> str:
+    """`1.9740±.0081`."""
+    if split is None or split["loss"] is None:
+        return "" if split is None else "∞"
+    error = f"±{split['stderr']:.4f}".replace("±0.", "±.") if split["stderr"] else ""
+    return f"{split['loss']:.4f}{error}"
+
+
+def stated_lines(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Where the stated figures of a ladder come from."""
+    return [
+        f"stated for {entry['rung']}: {entry['stated']['loss']:.2f}, {entry['stated']['where']}"
+        for entry in entries
+        if entry["stated"]
+    ]
 
 
 def _size(number: int) -> str:

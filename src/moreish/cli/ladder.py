@@ -33,7 +33,7 @@ def ladder(
 ) -> None:
     """Climb from counting pairs to a GPT on one split: one table, one figure, one report."""
     from moreish import api
-    from moreish.console import TrainingView, console, ladder_table
+    from moreish.console import TrainingView, console, ladder_table, stated_lines
     from moreish.ladder import QUICK, climb
 
     if quick and (minutes, epochs) != (None, None):
@@ -65,6 +65,8 @@ def ladder(
     else:
         console().print()
         console().print(ladder_table(found["rungs"]))
+        for line in stated_lines(found["rungs"]):
+            console().print(line, style="dim")
     if not found["complete"]:
         console(stderr=True).print("Stopped and saved; the same command goes on.")
         raise typer.Exit(130)
