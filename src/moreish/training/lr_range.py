@@ -22,7 +22,7 @@ FLOOR = 0.03
 """The valley begins where the smoothed loss is within this share of its lowest. Its lowest point
 itself is often far to the right, where a few steps more would have burst."""
 
-MARGIN = {"sgd": 1.0, "adamw": 5.0}
+MARGIN = {"sgd": 1.0, "adamw": 2.5}
 """How far below the valley the suggested rate lies: what a fresh model bears for a few steps is
 more than is good for it in the long run, where Adam scales the steps."""
 
@@ -91,5 +91,5 @@ def lr_range(
         losses=losses,
         smoothed=smoothed,
         valley=valley,
-        suggested=valley / MARGIN.get(config.optimizer, 5.0),
+        suggested=valley / MARGIN.get(config.optimizer, 2.5),
     )
