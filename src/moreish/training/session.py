@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,8 @@ def train(
             if replaced.exists():
                 replaced.rename(path)
             elif alone:
-                path.parent.rmdir()
+                with suppress(OSError):  # somebody else's run may be there by now
+                    path.parent.rmdir()
         elif isinstance(error, OSError):
             raise MoreishError(
                 f"{error.strerror or error}: {error.filename}; when that is mended, go on with "
