@@ -63,7 +63,7 @@ FAMILIES = {
     ),
     "modern": Family(
         source="names-lecture",
-        train={"epochs": 6},
+        train={"epochs": 4},
         variants={
             "gpt": GPT,
             "rotary positions": GPT | {"positions": "rotary"},

@@ -85,7 +85,7 @@ class Trainer:
         self.position = position
         self.device = device
         self.optimizer = build_optimizer(model, config)
-        self.last_eval_seconds = 0.0
+        self.last_eval_seconds = self._last_taken = 0.0
         self._saved_at = 0.0
         self._planned_at = 0.0
 
@@ -162,16 +162,16 @@ class Trainer:
         else:
             at.evaluations_since_best += 1
         hooks.report(Evaluated(step=at.step, score=score, best=best))
+        self._last_taken = time.perf_counter() - began  # with the samples that go with it
         if at.step < at.plan.steps:
-            taken = time.perf_counter() - began  # with the samples that go with it
-            at.eval_seconds += taken
-            at.seconds += taken
+            at.eval_seconds += self._last_taken
+            at.seconds += self._last_taken
 
     def _affordable(self) -> bool:
         """Whether another evaluation keeps them within their share of the minutes: a machine that
         was fast in the trial may be slow now. Without minutes, no clock decides."""
         at, minutes = self.position, self.config.minutes
-        after = at.eval_seconds + self.last_eval_seconds
+        after = at.eval_seconds + self._last_taken
         return minutes is None or after <= LIMIT * max(at.seconds, minutes * 60)
 
     def _checkpoint(self, hooks: Hooks) -> None:
