@@ -63,6 +63,8 @@ TRAIN = [
     (["fine.txt", "--as", "prose"], "data.kind=prose"),
     (["fine.txt", "--set", "train.lrr=1"], "did you mean 'lr'"),
     (["fine.txt", "--set", "model.depth=1"], "unknown setting model.depth"),
+    (["fine.txt", "--set", "heads=3"], "did you mean 'model.heads'?"),
+    (["fine.txt", "--set", "lr=3"], "did you mean 'train.lr'?"),
     (["fine.txt", "--set", "train.lr"], "name=value"),
     (["fine.txt", "--set", "train.lr=-1"], "train.lr=-1"),
     (["fine.txt", "--set", "train.lr=nan"], "train.lr=nan"),

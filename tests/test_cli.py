@@ -360,3 +360,56 @@ def test_an_infinite_loss_is_infinite_in_every_table(moreish: Moreish) -> None:
     assert "inf" in rows[0]
     assert rows[0] in evaluated.out
     assert "nan" not in trained.out + evaluated.out
+
+
+@pytest.mark.parametrize("verb", ["train", "sample", "eval"])
+def test_control_c_outside_the_loop_is_said(
+    moreish: Moreish, small_run: Run, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    for name in ("moreish.api.train", "moreish.run.Run.sample", "moreish.run.Run.evaluate"):
+        monkeypatch.setattr(name, interrupt)
+    result = moreish(verb, *([] if verb == "train" else [small_run.path]))
+    assert result.status == 130
+    assert result.err == "moreish: interrupted\n"
+
+
+def test_a_reader_that_goes_early_is_no_failure(small_run: Run, tmp_path: Path) -> None:
+    line = shlex.join(
+        [sys.executable, "-m", "moreish", "sample", str(small_run.path), "-n", "3000"]
+    )
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {line} | head -c 5"],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_interrupted_training_says_where_it_is_in_json_too(
+    moreish: Moreish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("l.txt").write_text("\n".join(f"item{i}" for i in range(30)))
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Run, "score", interrupt)
+    result = moreish("train", "l.txt", "--model", "ngram", "--json")
+    assert result.status == 130
+    assert (result.json["run"], result.json["status"]) == ("runs/l-ngram", "interrupted")
+    assert "--resume runs/l-ngram" in result.err
+
+
+def test_items_of_bytes_stay_on_their_lines(moreish: Moreish) -> None:
+    Path("l.txt").write_text("\n".join(f"é{i}" for i in range(30)))
+    settings = ("--tokenizer", "byte", "--set", "model.add_k=3")
+    moreish("train", "l.txt", "--model", "ngram", *settings)
+    options = ("sample", "runs/l-ngram", "-n", 300, "--unique", "--new-only")
+    texts = moreish(*options, "--json").json["samples"]
+    assert any("\n" in text for text in texts)
+    assert len(set(texts)) == 300
+    assert "" not in texts
+    printed = moreish(*options).out
+    assert printed.count("\n") == 300

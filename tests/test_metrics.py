@@ -125,9 +125,15 @@ def test_surprisal_adds_up_to_the_loss(small_run: Run) -> None:
 
 def test_running_text_of_any_length_has_a_surprisal(text_run: Run) -> None:
     text = "The cat " * 40
-    assert len(text_run.surprisal(text)) == len(text) - 1
-    with pytest.raises(MoreishError, match="too short"):
-        text_run.surprisal("T")
+    found = text_run.surprisal(text)
+    assert "".join(token.token for token in found).replace("␣", " ") == text
+    after_a_line_end = losses_of(
+        text_run.model,
+        Tokens(text_run.tokenizer.encode("\nT").astype(np.uint8), items=False),
+    )
+    assert text_run.surprisal("T")[0].nats == pytest.approx(after_a_line_end[0], abs=1e-5)
+    with pytest.raises(MoreishError, match="no text"):
+        text_run.surprisal("")
     with pytest.raises(MoreishError, match="never saw 'Z'"):
         text_run.surprisal("aZ")
 

@@ -147,3 +147,10 @@ def test_a_folder_without_text(tmp_path: Path) -> None:
 def test_a_missing_source_suggests_the_nearest() -> None:
     with pytest.raises(MoreishError, match="did you mean 'shakespeare'"):
         read_corpus("shakespear")
+
+
+def test_white_space_around_items_is_said(tmp_path: Path) -> None:
+    corpus = read(tmp_path, b"  emma\nolivia \nava\n")
+    assert corpus.documents == ["emma", "olivia", "ava"]
+    assert any("white space" in note for note in corpus.notes)
+    assert not any("white space" in note for note in read(tmp_path, b"emma\nava\n").notes)

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -317,8 +318,6 @@ def test_control_c_before_the_first_step(source: Path, monkeypatch: pytest.Monke
 
 def test_a_run_without_a_checkpoint_starts_from_the_beginning(source: Path) -> None:
     """As after kill -9 in the first half minute."""
-    import shutil
-
     whole = train(source, "whole", steps=12)
 
     class Killed(BaseException):
@@ -381,6 +380,26 @@ def test_a_second_control_c_leaves_a_run_that_goes_on(source: Path) -> None:
     assert same(weights(api.resume(cut.path, report=silent)), weights(whole))
 
 
+def test_a_run_that_lost_its_best_weights_does_not_go_on(source: Path) -> None:
+    """Its checkpoint knows a best loss that no weights have any more."""
+
+    def interrupt(event: Event) -> None:
+        if isinstance(event, Step) and event.step == 13:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    settings = {**TINY, "train": {"eval_every": 5}}
+    run = train(source, "cut", steps=40, settings=settings, report=interrupt)
+    (run.path / "model.safetensors").rename(source.parent / "aside")
+    with pytest.raises(MoreishError, match="best weights so far, is missing"):
+        api.resume(run.path, report=silent)
+    (source.parent / "aside").rename(run.path / "model.safetensors")
+    resumed = api.resume(run.path, report=silent)
+    assert resumed.scores["val"] == resumed.evaluate()["val"]
+    (run.path / "model.safetensors").unlink()
+    with pytest.raises(MoreishError, match=r"model\.safetensors is missing"):
+        api.load(run.path).sample(1)
+
+
 def test_what_stopped_early_and_was_cut_while_scored_does_not_train_on(source: Path) -> None:
     settings = {**TINY, "train": {"lr": 0.03, "eval_every": 5, "patience": 2, "decay": "constant"}}
     run = train(source, steps=2000, settings=settings)
@@ -401,6 +420,39 @@ def test_what_overwrites_and_fails_brings_the_old_run_back(source: Path) -> None
     assert sorted(path.name for path in source.parent.iterdir()) == ["names.txt", "run"]
     train(source, steps=6, overwrite=True)
     assert sorted(path.name for path in source.parent.iterdir()) == ["names.txt", "run"]
+
+
+def test_a_hurried_end_before_anything_better_brings_the_old_run_back(source: Path) -> None:
+    old = train(source, steps=5)
+    before = (old.path / "model.safetensors").read_bytes()
+
+    def in_a_hurry(event: Event) -> None:
+        if isinstance(event, Step):
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(source, steps=50, report=in_a_hurry, overwrite=True)
+    assert (old.path / "model.safetensors").read_bytes() == before
+    assert sorted(path.name for path in source.parent.iterdir()) == ["names.txt", "run"]
+
+
+def test_what_was_killed_while_it_replaced_a_run_leaves_one_old_run_at_most(source: Path) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(event: Event) -> None:
+        if isinstance(event, Step):
+            raise Killed
+
+    train(source, steps=5)
+    hidden = source.parent / ".run.old"
+    shutil.copytree(source.parent / "run", hidden)  # as after kill -9
+    with pytest.raises(Killed):
+        train(source, steps=8, report=kill, overwrite=True)
+    shutil.copytree(source.parent / "run", hidden, dirs_exist_ok=True)
+    assert api.resume(source.parent / "run", report=silent).record.status == "finished"
+    assert not hidden.exists()
 
 
 def test_the_training_loss_is_part_of_every_small_result(source: Path) -> None:
@@ -481,7 +533,6 @@ def test_the_bar_goes_when_training_fails(source: Path, monkeypatch: pytest.Monk
 
 def test_a_log_that_was_cut_short_does_not_keep_a_run_from_going_on(source: Path) -> None:
     """As after a full disk, a crash, or a copy that somebody made of a checkpoint."""
-    import shutil
 
     def interrupt(event: Event) -> None:
         if isinstance(event, Step) and event.step == 13:

@@ -118,7 +118,15 @@ def resolve(*trees: Mapping[str, Any]) -> RunConfig:
         tree = merge(tree, layer)
     if unknown := set(tree) - set(RunConfig.model_fields):
         key = min(unknown)
-        raise MoreishError(f"unknown setting {key}: {nearest(key, RunConfig.model_fields)}")
+        name = {"name": "gpt", **tree.get("model", {})}["name"]
+        inner: dict[str, type[Settings]] = {
+            "data": DataConfig,
+            "model": model_class(name).Config,
+            "train": TrainConfig,
+        }
+        full = [f"{group}.{key}" for group, config in inner.items() if key in config.model_fields]
+        hint = f"did you mean '{full[0]}'?" if full else nearest(key, RunConfig.model_fields)
+        raise MoreishError(f"unknown setting {key}: {hint}")
     model = model_config({"name": "gpt", **tree.get("model", {})})
     train = merge(model_class(model.name).training_defaults, tree.get("train", {}))
     parsed = TrainConfig.parse(train, "train")

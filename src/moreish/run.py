@@ -26,7 +26,7 @@ from moreish.generate.constraints import Constraint, compile_constraint, parse_l
 from moreish.generate.sampling import Sampling
 from moreish.generate.texts import Writer
 from moreish.models import Model, build_model
-from moreish.record import DataFacts, Record
+from moreish.record import ENDED, DataFacts, Record
 from moreish.tokenizers import Tokenizer, tokenizer_from_json
 from moreish.tokenizers.base import BOUNDARY, Ids
 
@@ -98,6 +98,7 @@ class Run:
             write_atomic(beside / "tokenizer.json", to_json(tokenizer.to_json()))
             write_atomic(beside / "run.json", to_json(record.model_dump(mode="json")))
             if path.exists():
+                shutil.rmtree(replaced_by(path), ignore_errors=True)
                 path.rename(replaced_by(path))
             beside.rename(path)
         except BaseException:
@@ -154,6 +155,8 @@ class Run:
                 f"{self.path} has no weights, its training came apart: train again with a lower "
                 "--set train.lr and --overwrite"
             )
+        if not self.has_weights and self.record.status in ENDED:
+            raise MoreishError(f"{self.path} is damaged: its model.safetensors is missing")
         if not self.has_weights:
             go_on = command("train", "--resume", self.path)
             raise MoreishError(f"{self.path} has no weights yet: go on with {go_on}")
@@ -269,20 +272,17 @@ class Run:
             asked=asked,
         )
         known = self.known if new_only else ()
-        seen: set[bytes] = set()
+        seen: set[str] = set()
 
         def wanted(ids: Ids) -> bool:
             if ids in known:
                 return False
-            if max_overlap is not None:
-                text = self.tokenizer.decode(ids)
-                if len(self.passages.longest(text).text) > max_overlap:
-                    return False
-            if unique:
-                key = ids.tobytes()
-                if key in seen:
-                    return False
-                seen.add(key)
+            text = self.tokenizer.decode(ids)
+            if max_overlap is not None and len(self.passages.longest(text).text) > max_overlap:
+                return False
+            if unique and text in seen:
+                return False
+            seen.add(text)
             return True
 
         texts = list(writer.texts(n, wanted))
@@ -467,14 +467,18 @@ class Run:
         }
 
     def surprisal(self, text: str, *, unknown: str = "error") -> list[TokenSurprisal]:
-        """Each token of `text` with minus its log-probability in nats; `unknown` as in `sample`."""
+        """Each token of `text` with minus its log-probability in nats; `unknown` as in `sample`.
+
+        It follows what a sample follows: the start of an item or a document, else a line end.
+        """
         text = self.known_text(text, unknown)
-        return surprisal(self.model, self.tokenizer, text, items=self.kind == "lines")
+        lead = self._lead(self.tokenizer.encode(""))
+        return surprisal(self.model, self.tokenizer, text, lead=lead, items=self.kind == "lines")
 
 
 def replaced_by(path: Path) -> Path:
-    """Where this process keeps the run that the one at `path` replaces."""
-    return path.with_name(f".{path.name}.{os.getpid()}.old")
+    """Where the run that the one at `path` replaces is kept until that is clear of its start."""
+    return path.with_name(f".{path.name}.old")
 
 
 def check_free(path: Path, *, overwrite: bool) -> None:

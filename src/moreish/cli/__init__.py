@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from moreish.cli.base import app
+from moreish.cli.base import Stopped, app
 from moreish.errors import MoreishError
 
 # The order in which the help lists them.
@@ -63,9 +63,12 @@ def main() -> NoReturn:
         fail(str(error))
     except typer.TyperException as error:
         fail(error.format_message())
-    except BrokenPipeError:  # the reader has seen enough, as in `moreish sample RUN | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+    except Stopped as stopped:
+        if isinstance(stopped.__cause__, BrokenPipeError):
+            reader_gone()
+        interrupted()
+    except BrokenPipeError:
+        reader_gone()
     except OSError as error:
         fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
     except (MemoryError, RuntimeError) as error:
@@ -74,11 +77,13 @@ def main() -> NoReturn:
         raise
     except (KeyboardInterrupt, typer.Abort):
         interrupted()
-    except SystemExit as ended:  # what typer makes of Ctrl-C
-        if ended.code == 130:
-            interrupted()
-        raise
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def reader_gone() -> NoReturn:
+    """It has seen enough, as in `moreish sample RUN | head`."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(0)
 
 
 def interrupted() -> NoReturn:

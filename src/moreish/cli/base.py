@@ -7,8 +7,25 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+
+
+class Stopped(Exception):  # noqa: N818 (it is no error)
+    """Ctrl-C, or a reader that has gone; typer ends a command for either without a word."""
+
+
+class Verbs(TyperGroup):
+    """Passes both on, so that `moreish.cli.main` says what is to be said."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (KeyboardInterrupt, BrokenPipeError) as cause:
+            raise Stopped from cause
+
 
 app = typer.Typer(
+    cls=Verbs,
     name="moreish",
     help="Give it a text; it gives you a language model of that text, trained here and now.",
     no_args_is_help=True,

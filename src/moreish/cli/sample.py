@@ -87,6 +87,8 @@ def sample(
     if as_json:
         print_json({"run": str(run.path), "samples": texts})
         return
-    separator = "\n" if run.kind == "lines" else "\n\n---\n\n"
-    written = separator.join(texts) + "\n"
+    if run.kind == "lines":  # one a line, whatever a model of bytes may write
+        written = "".join(text.replace("\n", "↵") + "\n" for text in texts)
+    else:
+        written = "\n\n---\n\n".join(texts) + "\n"
     sys.stdout.write(visible(written) if on_terminal else written)

@@ -94,9 +94,11 @@ def train(
     if record.status == "interrupted":
         go_on = command("train", "--resume", run.path)
         out_console.print(f"\nStopped. Go on with: {go_on}")
-        raise typer.Exit(130)
     if as_json:
         print_json({"run": str(run.path), **record.model_dump(mode="json", include=RESULTS)})
+    if record.status == "interrupted":
+        raise typer.Exit(130)
+    if as_json:
         return
     if record.status == "stopped early":
         out_console.print("Stopped early: validation was rising. The best weights are kept.")

@@ -75,7 +75,7 @@ def read_corpus(source: str, kind: Kind | None = None, encoding: str = "utf-8") 
         raise MoreishError(f"no file, folder or built-in data set '{source}': {hint}")
 
     if any("\r" in text for text in raw_texts):
-        notes.append("turned Windows line ends (CR LF) into LF")
+        notes.append("turned other line ends (CR LF, CR) into LF")
     texts = [text for text in map(with_line_feeds, raw_texts) if text.strip()]
     if not texts:
         raise MoreishError(f"{source} is empty: there is no text to learn from")
@@ -86,8 +86,11 @@ def read_corpus(source: str, kind: Kind | None = None, encoding: str = "utf-8") 
         notes.append(f"it looks like {looks} (if not: --as {other})")
     if kind == "text":
         return Corpus(name=name, kind=kind, documents=texts, notes=notes)
-    lines = [line.strip() for text in texts for line in text.split("\n")]
+    raw_lines = [line for text in texts for line in text.split("\n")]
+    lines = [line.strip() for line in raw_lines]
     items = [line for line in lines if line]
+    if any(len(line) != len(line.strip()) for line in raw_lines if line.strip()):
+        notes.append("left out white space at the beginning and end of lines")
     if blank := len(lines) - len(items) - sum(text.endswith("\n") for text in texts):
         notes.append(f"left out {blank:,} empty line{'s' * (blank > 1)}")
     return Corpus(name=name, kind=kind, documents=items, notes=notes)

@@ -13,7 +13,8 @@ from moreish.tokenizers.base import Ids
 class Known:
     """The data that a run was made of, all splits of it; `ids in known` asks if it holds a text.
 
-    An item is known if it equals one; running text, if it stands anywhere in one piece.
+    An item is known if it equals one; running text, if it stands anywhere in one piece. That there
+    is nothing is known of any data.
     """
 
     def __init__(self, splits: Iterable[Tokens]) -> None:
@@ -29,7 +30,11 @@ class Known:
 
     def __contains__(self, ids: Ids) -> bool:
         wanted = np.asarray(ids).astype("<u4").tobytes()
-        return wanted in self._items or any(_stands_in(wanted, text) for text in self._texts)
+        return (
+            not wanted
+            or wanted in self._items
+            or any(_stands_in(wanted, text) for text in self._texts)
+        )
 
 
 def _stands_in(wanted: bytes, text: bytes) -> bool:

@@ -9,7 +9,7 @@ from moreish.data.tokens import Tokens
 from moreish.errors import MoreishError
 from moreish.evaluate.metrics import losses_of
 from moreish.models.base import Model
-from moreish.tokenizers.base import BOUNDARY, Tokenizer
+from moreish.tokenizers.base import BOUNDARY, Ids, Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,24 +25,20 @@ class TokenSurprisal:
 
 
 def surprisal(
-    model: Model, tokenizer: Tokenizer, text: str, *, items: bool
+    model: Model, tokenizer: Tokenizer, text: str, *, lead: Ids, items: bool
 ) -> list[TokenSurprisal]:
     """Every token of `text` with its surprisal given all before it.
 
-    An item (`items`) is read between boundaries, its end included; of running text the first token
-    is not scored where nothing comes before it.
+    Args:
+        lead: the token that stands before the text, which the model reads first.
+        items: the text is an item, whose end is predicted too.
 
     Raises:
-        MoreishError: `text` has characters that the model never saw, or nothing to score.
+        MoreishError: `text` has characters that the model never saw, or is empty.
     """
-    ids = tokenizer.encode(text)
-    edge = np.array([BOUNDARY])
-    if items:
-        ids = np.concatenate([edge, ids, edge])
-    elif tokenizer.has_boundary:
-        ids = np.concatenate([edge, ids])
+    ids = np.concatenate([lead, tokenizer.encode(text), np.array([BOUNDARY][: int(items)], int)])
     if len(ids) < 2:
-        raise MoreishError("the text is too short: one character follows from nothing")
+        raise MoreishError("there is no text to evaluate")
     # Half a context at the least before every token, where the text has it.
     stride = None if model.max_length is None else max(1, model.max_length // 2)
     losses = losses_of(model, Tokens(ids.astype(np.uint32), items=False), stride)

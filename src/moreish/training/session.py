@@ -87,8 +87,11 @@ def train(
     run = Run.create(path, config, ready.tokenizer, ready.splits, ready.facts, overwrite=overwrite)
     replaced = replaced_by(path)
     try:
-        return _carry_out(run, ready.device, report, resuming=False)
-    except Exception as error:
+        run, ended = _carry_out(run, ready.device, report, resuming=False)
+        if replaced.exists() and not (run.has_weights or _has_checkpoints(run)):
+            raise KeyboardInterrupt  # it came before there was anything better than the old run
+        return run, ended
+    except (Exception, KeyboardInterrupt) as error:
         if not (run.has_weights or _has_checkpoints(run)):  # nothing there is worth keeping
             shutil.rmtree(path, ignore_errors=True)
             if replaced.exists():
@@ -117,7 +120,9 @@ def resume(path: Path, *, report: Report) -> tuple[Run, bool]:
         raise MoreishError(
             f"{path} came to its end ({run.record.status}): there is nothing to resume"
         )
-    return _carry_out(run, find_device(run.config.train.device), report, resuming=True)
+    ended = _carry_out(run, find_device(run.config.train.device), report, resuming=True)
+    shutil.rmtree(replaced_by(run.path), ignore_errors=True)  # where its start was killed
+    return ended
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,7 +251,11 @@ def _carry_out(
         else:
             outcome = _descend(run, model, device, report, resuming=resuming)
         began = time.perf_counter()
-        scores = {} if outcome.ended == "interrupted" else _final_scores(run, outcome, report)
+        scores = {}
+        if outcome.ended != "interrupted":
+            if resuming:  # the weights may be newer than the checkpoint, and better than it knows
+                outcome.position.best = run.score("val", progress=_tell(report))
+            scores = _final_scores(run, outcome, report)
     except KeyboardInterrupt:  # while counting or scoring, or in a hurry
         run.update(status="interrupted")
         return run, False
@@ -308,6 +317,11 @@ def _descend(
     with stop_on_signals() as stopping:
         if resuming and _has_checkpoints(run):
             restore_checkpoint(checkpoints, trainer)
+            if trainer.position.best is not None and not run.has_weights:
+                raise MoreishError(
+                    f"{run.path} is damaged: its model.safetensors, the best weights so far, is "
+                    "missing; put it back, or train again with --overwrite"
+                )
         else:
             if resuming:
                 report(Note(text="it has no checkpoint yet, so it starts from the beginning"))
