@@ -31,7 +31,7 @@ run: $(VENV)/core  ## train on the built-in names, print the losses and twenty n
 	@$(BIN)/moreish sample runs/names -n 20 --new-only --unique
 
 test: $(VENV)/dev  ## the tests (a few minutes on two cores)
-	@$(BIN)/python -m pytest -m "not soak"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not soak" -n auto --maxprocesses 8
 
 soak: $(VENV)/dev  ## the long proofs
 	@$(BIN)/python -m pytest -m soak

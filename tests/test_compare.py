@@ -127,3 +127,39 @@ def test_the_verb(moreish: Moreish, runs: dict[str, Run]) -> None:
     assert Run.open(paths[0]).record.test_evaluations == before + 1
     assert moreish("compare", paths[0]).status == 2
     assert moreish("compare", paths[0], Path("nowhere")).status == 2
+
+
+@pytest.mark.parametrize(
+    ("freedom", "expected"),
+    [(1, 12.7062), (1.5, 6.0), (2, 4.3027), (3, 3.1824), (10, 2.2281), (1000, 1.9623), (1e9, 1.96)],
+)
+def test_students_quantiles_of_few_seeds(freedom: float, expected: float) -> None:
+    """Tables; for one and a half, between those of one and two."""
+    found = student_quantile(0.975, freedom)
+    assert found == pytest.approx(expected, rel=0.05 if freedom == 1.5 else 2e-4)
+
+
+def test_an_impossible_token_decides_a_comparison(moreish: Moreish) -> None:
+    Path("l.txt").write_text("\n".join(f"{a}{b}{a}" for a in "abcdefgh" for b in "ijklmnop"))
+    impossible = ("--set", "model.order=4", "--set", "model.add_k=0")
+    moreish("train", "l.txt", "--model", "ngram", "--out", "a", *impossible)
+    moreish("train", "l.txt", "--model", "ngram", "--out", "b")
+    found = moreish("compare", "a", "b", "--json")
+    assert found.status == 0, found.err
+    assert found.json["comparisons"][0]["better"] == "b"
+    assert found.json["comparisons"][0]["real"]
+    assert "rules out" in moreish("compare", "a", "b").out
+    moreish("train", "l.txt", "--model", "ngram", "--out", "c")
+    same = moreish("compare", "a", "b", "c")
+    assert same.status == 2
+    assert "same settings and seed" in same.err
+
+
+def test_text_beyond_ascii_is_compared_by_the_byte(moreish: Moreish) -> None:
+    Path("t.txt").write_text("é" + "Žluťoučký kůň úpěl ďábelské ódy. " * 300, encoding="utf-8")
+    moreish("train", "t.txt", "--as", "text", "--model", "kneser-ney", "--out", "a")
+    options = ("--tokenizer", "byte", "--set", "model.order=4")
+    moreish("train", "t.txt", "--as", "text", "--model", "kneser-ney", "--out", "b", *options)
+    result = moreish("compare", "a", "b")
+    assert result.status == 0, result.err
+    assert "nats" in result.out

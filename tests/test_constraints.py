@@ -170,3 +170,25 @@ def test_the_command_line(moreish: Moreish, counted: dict[str, Run]) -> None:
     novel = moreish("sample", path, "--rank", "novelty", "-n", 20, "--json").json["samples"]
     assert set(novel) == set(likely)
     assert moreish("sample", path, "--starts", "a", "--prompt", "b").status == 2
+
+
+@pytest.mark.parametrize(
+    "sampling", [{"top_k": 1}, {"top_p": 0.1}, {"temperature": 0.0}, {"top_k": 3, "top_p": 0.5}]
+)
+def test_truncated_sampling_still_matches(small_run: Run, sampling: dict[str, float]) -> None:
+    for text in small_run.sample(8, contains="qx", length="..9", **sampling):
+        assert "qx" in text
+        assert len(text) <= 9
+
+
+def test_top_k_keeps_to_the_likeliest_where_it_can(small_run: Run) -> None:
+    """What matches anyway is drawn as without a constraint: the greedy text, whatever the seed."""
+    (greedy,) = small_run.sample(1, top_k=1)
+    assert set(small_run.sample(5, top_k=1, regex=".*")) == {greedy}
+
+
+def test_anchors_are_not_needed_and_not_swallowed(small_run: Run) -> None:
+    assert all(text.startswith("a") for text in small_run.sample(5, regex="^a.*$"))
+    for regex in ("^a.*|^b.*", "^anna$|^emma$"):
+        with pytest.raises(MoreishError, match="leave out"):
+            small_run.sample(1, regex=regex)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import Moreish
+from conftest import STORY, Moreish
 from moreish import api
 from moreish.data import catalog
 from moreish.figures import draw
@@ -78,7 +78,7 @@ def test_text_on_cells_can_be_read() -> None:
             ink = draw.readable_on(ground)
             rgb = tuple(int(ink[i : i + 2], 16) / 255 for i in (1, 3, 5))
             low, high = sorted((luminance(ground), luminance(rgb)))
-            assert (high + 0.05) / (low + 0.05) >= 4.3
+            assert (high + 0.05) / (low + 0.05) >= 4.5
 
 
 def test_a_running_mean_follows() -> None:
@@ -129,3 +129,20 @@ def test_a_range_test_can_be_drawn(moreish: Moreish) -> None:
     result = moreish("lr-range", "names", "--model", "bow", "--steps", 30, "--out", "r.svg")
     assert result.status == 0, result.err
     assert "suggested" in Path("r.svg").read_text()
+
+
+def test_items_as_long_as_paragraphs_have_a_report(moreish: Moreish) -> None:
+    Path("p.txt").write_text("\n".join(f"{i} " + STORY.replace("\n", " ") for i in range(12)))
+    moreish("train", "p.txt", "--as", "lines", "--model", "ngram", "--out", "p")
+    assert moreish("report", "p").status == 0
+    for text in ("", "a"):
+        refused = moreish("figures", "p", "--text", text)
+        assert refused.status == 2
+        assert "at least two characters" in refused.err
+
+
+def test_a_model_that_knows_only_its_data_has_a_report(moreish: Moreish) -> None:
+    Path("l.txt").write_text("\n".join(f"item number {i}" for i in range(40)))
+    settings = ("--set", "model.order=12", "--set", "model.add_k=0")
+    moreish("train", "l.txt", "--model", "ngram", "--out", "l", *settings)
+    assert moreish("report", "l").status == 0

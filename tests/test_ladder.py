@@ -155,7 +155,7 @@ def test_a_new_model_is_one_file_and_one_line(
     """The contract tests, the ladder and the report take it up by themselves."""
     import test_models as contract
 
-    assert {rung.model["name"] for rung in RUNGS} == set(REGISTRY)
+    assert {rung.model["name"] for rung in RUNGS} <= set(REGISTRY)
     (tmp_path / "toy.py").write_text(TOY)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(REGISTRY, "toy", "toy:Toy")
@@ -240,3 +240,85 @@ def test_range_tests_that_make_no_sense(source: Path) -> None:
         api.lr_range(source, low=1, high=0.1, report=silent)
     with pytest.raises(MoreishError, match=r"train\.lr=car"):
         api.train(source, settings={"train": {"lr": "car"}}, report=silent)
+
+
+# --- what goes wrong on a ladder ---
+
+
+def test_control_c_in_the_first_rung(moreish: Moreish, source: Path) -> None:
+    import os
+    import signal
+
+    from moreish.training.loop import Trainer
+
+    step = Trainer.step
+    cut: list[int] = []
+
+    def interrupted(self: Trainer):
+        if self.position.step == 5 and not cut:
+            cut.append(1)
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(self)
+
+    options = ("ladder", source, "--epochs", "3", "--rungs", "bow,counts")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "step", interrupted)
+        result = moreish(*options)
+    assert result.status == 130
+    assert "the same command goes on" in result.err
+    assert "Traceback" not in result.err
+    stopped = max(line["step"] for line in Run.open("ladders/names/bow").logged())
+    result = moreish(*options)
+    assert result.status == 0
+    whole = api.train(source, model="bow", epochs=3, out=source.parent / "whole", report=silent)
+    assert stopped == 5
+    resumed = Run.open("ladders/names/bow")
+    assert resumed.scores == whole.scores
+
+
+def test_a_rung_that_comes_apart_does_not_stop_the_others(
+    monkeypatch: pytest.MonkeyPatch, moreish: Moreish, source: Path
+) -> None:
+    import dataclasses
+
+    import moreish.ladder as ladder
+
+    wild = {"name": "bow", "context": 2, "width": 4}
+    rungs = [dataclasses.replace(rung) for rung in RUNGS if rung.name in ("counts", "bow")]
+    rungs[1] = dataclasses.replace(rungs[1], model=wild)
+    monkeypatch.setattr(ladder, "RUNGS", tuple(reversed(rungs)))
+    monkeypatch.setattr(
+        "moreish.models.bow.BagOfWords.training_defaults", {"lr": 1e38, "warmup": 0.0}
+    )
+    result = moreish("ladder", source, "--epochs", "1", "--rungs", "bow,counts", "--json")
+    assert result.status == 0
+    assert [entry["rung"] for entry in result.json["rungs"]] == ["counts"]
+    assert "came apart" in result.json["failed"]["bow"]
+    again = moreish("ladder", source, "--epochs", "1", "--rungs", "bow,counts", "--json")
+    assert again.json["failed"].keys() == {"bow"}
+
+
+def test_runs_of_another_ladder_are_not_taken_for_this_one(moreish: Moreish, source: Path) -> None:
+    moreish("ladder", source, "--epochs", "1", "--rungs", "counts,bow")
+    Path("ladders/names/ladder.json").unlink()
+    other = moreish("ladder", source, "--epochs", "2", "--rungs", "bow")
+    assert other.status == 2
+    assert "is a run of another ladder" in other.err
+    moreish("ladder", source, "--epochs", "2", "--rungs", "counts", "--overwrite")
+    assert not Path("ladders/names/bow").exists()
+    source.write_text(source.read_text() + "\nzzyzx\nxyzzy\n", encoding="utf-8")
+    changed = moreish("ladder", source, "--epochs", "2", "--rungs", "counts")
+    assert changed.status == 2
+    assert "is a ladder of other data" in changed.err
+    assert moreish("ladder", source, "--rungs", ",").status == 2
+    Path("precious").mkdir()
+    Path("precious/thesis.txt").write_text("years")
+    refused = moreish("ladder", source, "--out", "precious", "--overwrite", "--rungs", "counts")
+    assert "is not a ladder" in refused.err
+
+
+def test_the_range_lies_around_the_models_own_rate(source: Path) -> None:
+    found = api.lr_range(source, model="bigram", steps=60, report=silent)
+    assert found.rates[0] < 1 < found.rates[-1]
+    with pytest.raises(MoreishError, match="hardly falls"):
+        api.lr_range(source, model="mlp", low=1e-9, high=1e-8, steps=20, report=silent)

@@ -50,7 +50,7 @@ def test_items_do_not_run_into_each_other(small_run: Run) -> None:
     items = small_run.training_bytes.decode().split("\n")
     assert len(items) == small_run.record.data.split_documents["train"]
     glued = items[3] + items[4]
-    assert len(small_run.novelty([glued])[0].overlap) < len(glued) or glued in "".join(items)
+    assert len(small_run.novelty([glued])[0].overlap) < len(glued)
     known = small_run.novelty([items[7]])[0]
     assert known.known
     assert (known.distance, known.nearest, known.overlap) == (0, items[7], items[7])

@@ -1,12 +1,15 @@
 """The rungs' own promises: averaging in three forms, recurrences, rotary positions, switches."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from conftest import STORY
+from moreish.errors import MoreishError
 from moreish.models import build_model, model_config
 from moreish.models.attention import Attention
 from moreish.models.bow import average_by_loop, average_by_product, average_by_softmax
@@ -189,3 +192,31 @@ def test_every_switch_starts_near_uniform() -> None:
         tokens = torch.randint(65, (4, 64))
         loss = F.cross_entropy(model(tokens)[0].flatten(0, 1), tokens.roll(-1, 1).flatten())
         assert abs(loss.item() - math.log(65)) < 0.05, settings
+
+
+def test_a_mixture_trains_as_its_network_would() -> None:
+    from moreish.config import resolve
+
+    for network in ("mlp", "gpt", "bigram"):
+        alone = resolve({"model": {"name": network}}).train
+        mixed = resolve({"model": {"name": "mixture", "network": {"name": network}}}).train
+        assert mixed == alone
+    with pytest.raises(MoreishError, match="a network that is trained, not kneser-ney"):
+        resolve({"model": {"name": "mixture", "network": {"name": "kneser-ney"}}})
+
+
+def test_the_weight_suits_the_windows_that_are_evaluated(tmp_path: Path) -> None:
+    """A windowed network: its counts begin afresh in every window too."""
+    from moreish import api
+    from moreish.training.events import silent
+
+    path = tmp_path / "story.txt"
+    path.write_text(STORY * 8, encoding="utf-8")
+    gpt = {"name": "gpt", "layers": 1, "heads": 1, "width": 8, "context": 4}
+    settings = {"model": {"name": "mixture", "network": gpt, "order": 6}}
+    run = api.train(path, steps=60, settings=settings, out=tmp_path / "run", report=silent)
+    best, weight = run.scores["val"].loss, float(run.model.weight)
+    for other in (weight - 0.05, weight + 0.05):
+        if 0 < other < 1:
+            run.model.weight.fill_(other)
+            assert run.score("val").loss > best

@@ -8,7 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moreish.data.batches import Sampler
-from moreish.data.tokens import UNSCORED, Tokens, fingerprint, load_tokens, save_tokens
+from moreish.data.text import Corpus
+from moreish.data.tokens import (
+    UNSCORED,
+    Tokens,
+    encode_corpus,
+    fingerprint,
+    load_tokens,
+    save_tokens,
+)
+from moreish.tokenizers.byte import ByteTokenizer
+from moreish.tokenizers.char import CharTokenizer
 
 ITEMS = st.lists(st.integers(1, 30), min_size=1, max_size=12)
 
@@ -117,3 +127,18 @@ def test_tokens_survive_the_disk_with_their_fingerprint(tmp_path: Path) -> None:
     (tmp_path / "bad.npy").write_bytes(b"no array")
     with pytest.raises(ValueError):
         load_tokens(tmp_path / "bad.npy", items=True)
+
+
+@pytest.mark.parametrize("documents", [["abcdefghij" * 9], ["é" * 50, "abc" * 20, "ž"]])
+def test_running_text_is_cut_at_the_same_characters_whatever_the_tokens(documents) -> None:
+    corpus = Corpus(name="x", kind="text", documents=documents)
+    texts = []
+    for kind in (CharTokenizer, ByteTokenizer):
+        tokenizer = kind.build(documents, boundary=len(documents) > 1)
+        splits = encode_corpus(corpus, tokenizer, "seeded", 42)
+        texts.append([tokenizer.decode(tokens.ids_N.astype(int)) for tokens in splits.values()])
+        if len(documents) > 1:
+            edges = sum(int((tokens.ids_N == 0).sum()) for tokens in splits.values())
+            assert edges == len(documents) + 1
+    assert texts[0] == texts[1]
+    assert "".join(texts[0]) == "".join(documents)

@@ -23,8 +23,8 @@ from moreish.training.budget import EVALUATIONS, Plan, plan_minutes, plan_steps
 from moreish.training.events import Evaluated, Event, Note, Sampled, Started, Step, silent
 from moreish.training.loop import Trainer
 from moreish.training.optim import REGISTRY as OPTIMIZERS
+from moreish.training.prepare import check_memory
 from moreish.training.schedule import rate
-from moreish.training.session import check_memory
 
 TINY = {"model": {"layers": 1, "heads": 2, "width": 16}}
 

@@ -14,7 +14,7 @@ from moreish.training import resume as resume_training
 from moreish.training import train as carry_out
 from moreish.training.events import Report
 from moreish.training.lr_range import LRRange
-from moreish.training.session import prepare, try_rates
+from moreish.training.prepare import prepare, try_rates
 
 if TYPE_CHECKING:
     from moreish.figures.pictures import Picture
@@ -95,15 +95,15 @@ def lr_range(
     source: str | Path = "names",
     *,
     model: str | None = None,
-    low: float = 1e-5,
-    high: float = 1.0,
+    low: float | None = None,
+    high: float | None = None,
     steps: int = 300,
     split: str | None = None,
     kind: str | None = None,
     settings: Mapping[str, Any] | None = None,
     report: Report | None = None,
 ) -> LRRange:
-    """Train `model` for a few steps at rates from `low` to `high`: see
+    """Train `model` for a few steps at rates from `low` to `high`, see
     `moreish.training.lr_range`. The other arguments are those of `train`."""
     given: Tree = {
         "model": {"name": model},

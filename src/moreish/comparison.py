@@ -14,11 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moreish.data.split import SplitName
-from moreish.data.tokens import Tokens
 from moreish.errors import MoreishError
 from moreish.evaluate.metrics import UNIT, losses_of
 from moreish.run import Run
-from moreish.tokenizers import Tokenizer
 
 CONFIDENCE = 0.95
 
@@ -63,10 +61,12 @@ class Comparison:
     @property
     def real(self) -> bool:
         """Whether the interval lies on one side of zero."""
-        return self.low > 0
+        return self.low > 0 or math.isinf(self.difference)
 
     def sentence(self) -> str:
         """What it means, in plain words."""
+        if not math.isfinite(self.difference):
+            return f"{self.better} is better than {self.worse}, which rules out what really came"
         interval = f"{self.difference:.4f} nats (95 % between {self.low:.4f} and {self.high:.4f})"
         caution = ""
         if min(self.seeds) < 2:
@@ -122,6 +122,9 @@ def compare(
 
 def _group(members: list[tuple[Run, Sums]], sizes_U: Sizes) -> Group:
     runs = [run for run, _ in members]
+    if len({run.config.seed for run in runs}) < len(runs):
+        names = " and ".join(str(run.path) for run in runs)
+        raise MoreishError(f"{names} have the same settings and seed: leave out all but one")
     return Group(
         name=str(runs[0].path) + (f" and {len(runs) - 1} more" if len(runs) > 1 else ""),
         runs=runs,
@@ -131,7 +134,16 @@ def _group(members: list[tuple[Run, Sums]], sizes_U: Sizes) -> Group:
 
 
 def _compared(better: Group, worse: Group, sizes_U: Sizes) -> Comparison:
+    if not math.isfinite(better.loss):
+        raise MoreishError(f"{better.name} and {worse.name} both rule out what really came")
     difference = worse.loss - better.loss
+    if math.isinf(difference):
+        low = high = stderr = math.nan
+        seeds = len(better.runs), len(worse.runs)
+        return Comparison(
+            better=better.name, worse=worse.name, difference=difference, stderr=stderr,
+            low=low, high=high, seeds=seeds,
+        )  # fmt: skip
     residuals_U = worse.unit_sums_U - better.unit_sums_U - difference * sizes_U
     units = len(sizes_U)
     of_tokens = units / (units - 1) * float(residuals_U @ residuals_U) / float(sizes_U.sum()) ** 2
@@ -153,21 +165,17 @@ def _compared(better: Group, worse: Group, sizes_U: Sizes) -> Comparison:
 
 
 def student_quantile(share: float, freedom: float) -> float:
-    """Of Student's t distribution: exact for 1 and 2 degrees of freedom, from 3 on Cornish and
-    Fisher's expansion (Abramowitz and Stegun 26.7.5), within one per cent at 97.5 %."""
-    if freedom < 1.5:
-        return math.tan(math.pi * (share - 0.5))
-    if freedom < 2.5:
-        centre = 2 * share - 1
-        return centre * math.sqrt(2 / (1 - centre**2))
-    z = NormalDist().inv_cdf(share)
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
-    )
-    return z + sum(term / freedom ** (k + 1) for k, term in enumerate(terms))
+    """Of Student's t distribution, for a share above a half and any degrees of freedom from 1 on.
+
+    With t = sqrt(freedom) tan(angle) its density is that of cos(angle)^(freedom - 1).
+    """
+    if freedom > 2000:
+        return NormalDist().inv_cdf(share)
+    angles = np.linspace(0, math.pi / 2, 200_001)
+    mass = np.cos(angles) ** (freedom - 1)
+    below = np.concatenate([[0.0], np.cumsum(mass[1:] + mass[:-1])])
+    angle = float(np.interp((2 * share - 1) * below[-1], below, angles))
+    return math.sqrt(freedom) * math.tan(angle)
 
 
 def _units(run: Run, split: SplitName, *, in_bytes: bool) -> tuple[NDArray[np.int64], Sizes]:
@@ -180,7 +188,10 @@ def _units(run: Run, split: SplitName, *, in_bytes: bool) -> tuple[NDArray[np.in
         unit_P = np.searchsorted(tokens.boundaries, np.arange(tokens.predictions), "right") - 1
     else:
         # A stretch of bytes is the same stretch of text, however it was cut into tokens.
-        unit_P = (np.cumsum(lengths_P) - 1) // UNIT
+        before = 0
+        if in_bytes:  # the first token is not predicted, and may be of several bytes
+            before = int(run.tokenizer.byte_lengths()[int(tokens.ids_N[0])])
+        unit_P = (before + np.cumsum(lengths_P) - 1) // UNIT
     sizes_U = np.bincount(unit_P, lengths_P)
     if len(sizes_U) < 2:
         raise MoreishError(f"the {split} split of {run.path} is too short to compare anything on")
@@ -191,14 +202,12 @@ def _text(run: Run, split: SplitName) -> list[bytes]:
     """What a split stands for, item by item."""
     tokens, tokenizer = run.split(split), run.tokenizer
     if not tokens.items:
-        return [_bytes_after_the_first(tokens, tokenizer)]
+        return [tokenizer.to_bytes(tokens.ids_N.astype(np.int64))]
     return [tokenizer.to_bytes(tokens.item(i)) for i in range(len(tokens.boundaries) - 1)]
 
 
-def _bytes_after_the_first(tokens: Tokens, tokenizer: Tokenizer) -> bytes:
-    return tokenizer.to_bytes(tokens.ids_N[1:].astype(np.int64))
-
-
 def _settings_of(run: Run) -> str:
-    """Equal for runs that differ in their seed only."""
-    return run.config.model_copy(update={"seed": 0}).model_dump_json()
+    """Equal for runs that differ in their seed only. Where the text came from does not matter: that
+    it is the same has been checked."""
+    data = run.config.data.model_copy(update={"source": ""})
+    return run.config.model_copy(update={"seed": 0, "data": data}).model_dump_json()

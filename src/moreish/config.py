@@ -128,7 +128,7 @@ def resolve(*trees: Mapping[str, Any]) -> RunConfig:
         hint = f"did you mean '{full[0]}'?" if full else nearest(key, RunConfig.model_fields)
         raise MoreishError(f"unknown setting {key}: {hint}")
     model = model_config({"name": "gpt", **tree.get("model", {})})
-    train = merge(model_class(model.name).training_defaults, tree.get("train", {}))
+    train = merge(model_class(model.name).defaults_for(model), tree.get("train", {}))
     parsed = TrainConfig.parse(train, "train")
     counted = issubclass(model_class(model.name), CountedModel)
     if not counted and all(getattr(parsed, name) is None for name in BUDGETS):

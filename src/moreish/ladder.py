@@ -1,20 +1,23 @@
 """Every rung from counting pairs to a GPT, on one split, with one evaluation and one table."""
 
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from moreish import api
-from moreish.config import DEFAULT_MINUTES
+from moreish.config import DEFAULT_MINUTES, resolve
 from moreish.errors import MoreishError, nearest
 from moreish.files import to_json, write_atomic
 from moreish.models import REGISTRY
 from moreish.record import ENDED
 from moreish.run import Run
 from moreish.settings import Tree
-from moreish.training.events import Report
+from moreish.training.events import Note, Report
+from moreish.training.loop import DivergenceError
+from moreish.training.prepare import prepare
 
 QUICK = 0.1
 """Minutes a rung of `--quick`."""
@@ -127,7 +130,7 @@ RUNGS: tuple[Rung, ...] = (
     _rung("dropout", "dropout 0.1", {**NORM, "dropout": 0.1}),
     _rung(
         "gpt",
-        "GPT-2's arrangement, as large as the budget suits",
+        "GPT-2's arrangement, wider and with more context",
         {"name": "gpt"},
         names_lecture=(2.00, "makemore's default transformer, 6,000 steps"),
         shakespeare=(1.88, "nanoGPT's README, its CPU setting"),
@@ -188,6 +191,10 @@ def climb(
         MoreishError: a rung is unknown, `out` holds another ladder, or a training failed.
     """
     chosen = rungs_for(rungs)
+    if not chosen:
+        raise MoreishError(
+            f"--rungs {rungs}: name at least one of {', '.join(r.name for r in RUNGS)}"
+        )
     lectures = {data for rung in RUNGS for data in rung.stated}
     split = split or ("lecture" if source in lectures else "seeded")
     budget = {"minutes": minutes, "epochs": epochs}
@@ -195,19 +202,62 @@ def climb(
         raise MoreishError("give one of minutes and epochs, not both")
     if minutes is None and epochs is None:
         budget["minutes"] = DEFAULT_MINUTES
-    plan = {"source": source, "split": split, "kind": kind, **budget, "seed": seed}
-    entries = {} if overwrite else _earlier(out, plan)
+    plan: Tree = {"source": source, "split": split, "kind": kind, **budget, "seed": seed}
+    data = _fingerprint(source, kind, split)
+    if overwrite:
+        _remove(out)
+    plan |= {"data": data}
+    entries, complete = _earlier(out, plan), True
+    failed: dict[str, str] = {}
     for rung in chosen:
         if rung.name not in entries:
-            run = _trained(rung, plan, out / rung.name, overwrite, report)
+            try:
+                run = _trained(rung, plan, out / rung.name, report)
+            except DivergenceError as error:  # the others can still be climbed
+                report(Note(text=f"{rung.name}: {error}"))
+                failed[rung.name] = str(error)
+                continue
             if run.record.status == "interrupted":
+                complete = False
                 break
             entries[rung.name] = _entry(rung, run, plan)
-            out.mkdir(parents=True, exist_ok=True)
-            write_atomic(out / LADDER, to_json({**plan, "rungs": list(entries.values())}))
+            _save(out, {**plan, "complete": False}, entries)
         done(entries[rung.name])
-    shown = [entries[rung.name] for rung in chosen if rung.name in entries]
-    return {**plan, "complete": len(shown) == len(chosen), "rungs": shown}
+    return _save(out, {**plan, "complete": complete, "failed": failed}, entries)
+
+
+def _save(out: Path, about: Tree, entries: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """ladder.json: all rungs that are there, in their order."""
+    order = {rung.name: place for place, rung in enumerate(RUNGS)}
+    rungs = sorted(entries.values(), key=lambda entry: order.get(entry["rung"], len(order)))
+    found = {**about, "rungs": rungs}
+    if rungs:
+        out.mkdir(parents=True, exist_ok=True)
+        write_atomic(out / LADDER, to_json(found))
+    return found
+
+
+def _fingerprint(source: str, kind: str | None, split: str) -> dict[str, str]:
+    """sha256 of each split's tokens: a file that has changed is another ladder."""
+    tree = {"data": {"source": source, "split": split} | ({"kind": kind} if kind else {})}
+    sha256 = prepare(resolve(tree, {"model": {"name": "ngram"}})).facts.sha256
+    return {str(name): digest for name, digest in sha256.items()}
+
+
+def _remove(out: Path) -> None:
+    """The ladder at `out` and the runs in it; nothing else.
+
+    Raises:
+        MoreishError: there is something, and it is no ladder.
+    """
+    if not out.exists():
+        return
+    runs = [path.parent for path in out.glob("*/run.json")]
+    if not (out / LADDER).is_file() and not runs and any(out.iterdir()):
+        raise MoreishError(f"{out} is not a ladder, so --overwrite will not replace it")
+    (out / LADDER).unlink(missing_ok=True)
+    for run in runs:
+        shutil.rmtree(run)
 
 
 def _earlier(out: Path, plan: Tree) -> dict[str, dict[str, Any]]:
@@ -221,17 +271,27 @@ def _earlier(out: Path, plan: Tree) -> dict[str, dict[str, Any]]:
         raise MoreishError(f"{out / LADDER} is damaged ({error}): use --overwrite") from None
     for key, value in plan.items():
         if saved.get(key) != value:
+            other = (
+                f"with {key} {saved.get(key)}, not {value}" if key != "data" else "of other data"
+            )
             raise MoreishError(
-                f"{out} is a ladder with {key} {saved.get(key)}, not {value}: "
-                "choose another --out, or replace it with --overwrite"
+                f"{out} is a ladder {other}: choose another --out, or replace it with --overwrite"
             )
     return entries
 
 
-def _trained(rung: Rung, plan: Tree, path: Path, overwrite: bool, report: Report) -> Run:
-    if (path / "run.json").exists() and not overwrite:
+def _trained(rung: Rung, plan: Tree, path: Path, report: Report) -> Run:
+    """The run of a rung: new, or gone on with where it was stopped."""
+    if (path / "run.json").exists():
         run = Run.open(path)
-        return run if run.record.status in ENDED else api.resume(path, report=report)
+        if run.record.status == "diverged":
+            shutil.rmtree(path)
+        elif not _fits(run, plan):
+            raise MoreishError(
+                f"{path} is a run of another ladder: choose another --out, or use --overwrite"
+            )
+        else:
+            return run if run.record.status in ENDED else api.resume(path, report=report)
     kind = plan["kind"] or api.kind_of(plan["source"])
     options = {} if counted(rung) else {budget: plan[budget] for budget in ("minutes", "epochs")}
     return api.train(
@@ -241,10 +301,17 @@ def _trained(rung: Rung, plan: Tree, path: Path, overwrite: bool, report: Report
         seed=plan["seed"],
         settings={"model": settings_for(rung, kind)},
         out=path,
-        overwrite=overwrite,
         report=report,
         **options,
     )
+
+
+def _fits(run: Run, plan: Tree) -> bool:
+    """Whether a run that was found is one of this ladder."""
+    train = run.config.train
+    budget = (train.minutes, train.epochs) in ((plan["minutes"], plan["epochs"]), (None, None))
+    same = run.record.data.sha256 == plan["data"] and run.config.seed == plan["seed"]
+    return budget and same
 
 
 def counted(rung: Rung) -> bool:

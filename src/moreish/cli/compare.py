@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from moreish.cli.base import Json, app, print_json
+from moreish.cli.base import Json, app, finite, print_json
 from moreish.errors import MoreishError
 
 
@@ -42,16 +42,20 @@ def compare_verb(
         print_json(
             {
                 "groups": [
-                    {"runs": [str(run.path) for run in g.runs], "losses": g.losses, "loss": g.loss}
+                    {
+                        "runs": [str(run.path) for run in g.runs],
+                        "losses": [finite(loss) for loss in g.losses],
+                        "loss": finite(g.loss),
+                    }
                     for g in groups
                 ],
                 "comparisons": [
                     {
                         "better": c.better,
                         "worse": c.worse,
-                        "difference": c.difference,
-                        "stderr": c.stderr,
-                        "interval": [c.low, c.high],
+                        "difference": finite(c.difference),
+                        "stderr": finite(c.stderr),
+                        "interval": [finite(c.low), finite(c.high)],
                         "real": c.real,
                         "sentence": c.sentence(),
                     }

@@ -56,20 +56,22 @@ def ladder(
         )
     finally:
         view.close()
-    try:
-        drawn = f"The report: {api.ladder_report(found, place)}"
-    except MoreishError as error:  # the table is there all the same
-        drawn = f"No report: {error}"
+    drawn = ""
+    if found["rungs"]:
+        try:
+            drawn = f"The report: {api.ladder_report(found, place)}"
+        except MoreishError as error:  # the table is there all the same
+            drawn = f"No report: {error}"
     if as_json:
         print_json(found)
-    else:
+    elif found["rungs"]:
         console().print()
         console().print(ladder_table(found["rungs"]))
         for line in stated_lines(found["rungs"]):
             console().print(line, style="dim")
+    if drawn and not as_json:
+        console().print(f"\n{drawn}")
+        console().print(f"Any of them: {command('sample', place / found['rungs'][-1]['rung'])}")
     if not found["complete"]:
         console(stderr=True).print("Stopped and saved; the same command goes on.")
         raise typer.Exit(130)
-    if not as_json:
-        console().print(f"\n{drawn}")
-        console().print(f"Any of them: {command('sample', place / found['rungs'][-1]['rung'])}")

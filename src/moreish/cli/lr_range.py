@@ -15,8 +15,12 @@ def lr_range(
         str, typer.Argument(help="A built-in data set, a file, or a folder of text files.")
     ] = "names",
     model: Annotated[str | None, typer.Option(help="As in train (gpt).")] = None,
-    low: Annotated[float, typer.Option(help="The first rate.")] = 1e-5,
-    high: Annotated[float, typer.Option(help="The last rate.")] = 1.0,
+    low: Annotated[
+        float | None, typer.Option(help="The first rate (a 300th of the model's own).")
+    ] = None,
+    high: Annotated[
+        float | None, typer.Option(help="The last rate (300 times the model's own).")
+    ] = None,
     steps: Annotated[int, typer.Option(help="Rates in between, one step each.")] = 300,
     split: Annotated[str | None, typer.Option(help="seeded or lecture (seeded).")] = None,
     kind: Annotated[
@@ -63,6 +67,8 @@ def lr_range(
         return
     for line in range_lines(found):
         console().print(line)
-    rate = f"train.lr={found.suggested:.2g}"
-    named = [] if model is None else ["--model", model]
-    console().print(f"\nUse it: {command('train', source, *named, '--set', rate)}")
+    given = {"--model": model, "--split": split, "--as": kind}
+    words = [word for flag, value in given.items() if value for word in (flag, value)]
+    for setting in [*(settings or []), f"train.lr={found.suggested:.2g}"]:
+        words += ["--set", setting]
+    console().print(f"\nUse it: {command('train', source, *words)}")

@@ -33,7 +33,8 @@ def sample(
     contains: Annotated[str | None, typer.Option(help="Items with this in them.")] = None,
     regex: Annotated[str | None, typer.Option(help="Items that match it whole.")] = None,
     length: Annotated[
-        str | None, typer.Option(metavar="A..B", help="Items of so many characters: 5, 3..7, 3..")
+        str | None,
+        typer.Option(metavar="A..B", help="Items of so many characters: 5, 3..7, 3.."),
     ] = None,
     max_overlap: Annotated[
         int | None,

@@ -141,24 +141,46 @@ def encode_corpus(
             name: Tokens(_stream(items, tokenizer, smallest), items=True)
             for name, items in parts.items()
         }
-    ids = _stream(corpus.documents, tokenizer, smallest)
-    bounds = text_bounds(len(ids), rule)
-    return {name: Tokens(ids[part], items=False) for name, part in bounds.items()}
+    edges = int(tokenizer.has_boundary)
+    # In characters, so that the cuts are the same whatever the tokens are.
+    length = sum(len(text) + edges for text in corpus.documents) + edges
+    return {
+        name: Tokens(_stretch(corpus.documents, part, tokenizer, smallest), items=False)
+        for name, part in text_bounds(length, rule).items()
+    }
 
 
-def _stream(
-    documents: list[str], tokenizer: Tokenizer, dtype: np.dtype
+def _stretch(
+    documents: list[str], part: slice, tokenizer: Tokenizer, dtype: np.dtype
 ) -> NDArray[np.unsignedinteger]:
-    """Documents one after another, with a boundary before, between and after them if there is one.
-
-    Encoded piece by piece: a gigabyte of text takes a gigabyte in the end, but eight on its way.
-    """
-    boundary = [np.array([BOUNDARY], dtype)] if tokenizer.has_boundary else []
-    pieces = [*boundary]
+    """The tokens of a part of all documents, boundaries counted as a character each."""
+    boundary = np.array([BOUNDARY], dtype)
+    edges = int(tokenizer.has_boundary)
+    pieces = [boundary] if edges and part.start == 0 else []
+    at = edges
     for document in documents:
-        starts = range(0, len(document), PIECE)
-        pieces += [tokenizer.encode(document[i : i + PIECE]).astype(dtype) for i in starts]
-        pieces += boundary
+        first, last = max(0, part.start - at), max(0, part.stop - at)
+        pieces.append(_encoded(document[first:last], tokenizer, dtype))
+        at += len(document)
+        if edges and part.start <= at < part.stop:
+            pieces.append(boundary)
+        at += edges
+    return np.concatenate(pieces)
+
+
+def _encoded(text: str, tokenizer: Tokenizer, dtype: np.dtype) -> NDArray[np.unsignedinteger]:
+    """Piece by piece: a gigabyte of text takes a gigabyte in the end, but eight on its way."""
+    starts = range(0, len(text), PIECE)
+    pieces = [tokenizer.encode(text[i : i + PIECE]).astype(dtype) for i in starts]
+    return np.concatenate(pieces) if pieces else np.empty(0, dtype)
+
+
+def _stream(items: list[str], tokenizer: Tokenizer, dtype: np.dtype) -> NDArray[np.unsignedinteger]:
+    """Items one after another, with a boundary before, between and after them."""
+    boundary = np.array([BOUNDARY], dtype)
+    pieces = [boundary]
+    for item in items:
+        pieces += [_encoded(item, tokenizer, dtype), boundary]
     return np.concatenate(pieces)
 
 

@@ -9,6 +9,9 @@ from moreish.data.tokens import Tokens
 from moreish.errors import MoreishError
 from moreish.tokenizers.base import Ids
 
+ROWS = 1 << 16
+"""Items that are compared at a time."""
+
 
 class Known:
     """The data that a run was made of, all splits of it; `ids in known` asks if it holds a text.
@@ -127,34 +130,50 @@ class Passages:
 
 
 class Items:
-    """Finds the nearest item of a list by edit distance (Levenshtein 1966), all items at once."""
+    """Finds the nearest item of a list by edit distance (Levenshtein 1966), many items at once.
+
+    Items of like length are looked at together, the likeliest lengths first, and lengths that
+    differ by more than the best distance so far not at all.
+    """
 
     def __init__(self, tokens: Tokens) -> None:
         starts, lengths = tokens.sections()
         self._tokens = tokens
-        self._lengths_I = lengths - 1
-        places_IL = starts[:, None] + 1 + np.arange(int(self._lengths_I.max()))
-        inside_IL = np.arange(places_IL.shape[1]) < self._lengths_I[:, None]
-        ids = tokens.ids_N.astype(np.int32)
-        self._items_IL = np.where(inside_IL, ids[np.where(inside_IL, places_IL, 0)], -1)
+        self._starts_I, self._lengths_I = starts + 1, lengths - 1
+        self._by_length = np.argsort(self._lengths_I, kind="stable")
+        self._sorted_lengths = self._lengths_I[self._by_length]
 
     def nearest(self, wanted: Ids) -> tuple[Ids, int]:
-        """The item with the fewest insertions, deletions and replacements to `wanted`, and how
-        many those are; the first of several."""
-        items_IL = self._items_IL
-        columns = np.arange(items_IL.shape[1] + 1, dtype=np.int32)
-        row_IL = np.broadcast_to(columns, (len(items_IL), len(columns)))
+        """An item with the fewest insertions, deletions and replacements to `wanted`, and how many
+        those are."""
+        best, nearest = len(wanted) + int(self._sorted_lengths[-1]) + 1, 0
+        there = np.unique(self._sorted_lengths)
+        for length in sorted(there.tolist(), key=lambda n: (abs(n - len(wanted)), n)):
+            if abs(length - len(wanted)) >= best:
+                break
+            first, last = np.searchsorted(self._sorted_lengths, [length, length + 1])
+            for at in range(first, last, ROWS):
+                chosen_I = self._by_length[at : min(at + ROWS, last)]
+                distance_I = self._distances(chosen_I, length, wanted)
+                if distance_I.min() < best:
+                    best = int(distance_I.min())
+                    nearest = int(chosen_I[distance_I.argmin()])
+        return self._tokens.item(nearest), best
+
+    def _distances(self, chosen_I: Ids, length: int, wanted: Ids) -> Ids:
+        """To items that are all `length` long, by Wagner and Fischer's table, row by row."""
+        places_IL = self._starts_I[chosen_I][:, None] + np.arange(length)
+        items_IL = self._tokens.ids_N[places_IL].astype(np.int64)
+        columns = np.arange(length + 1, dtype=np.int32)
+        row_IL = np.broadcast_to(columns, (len(chosen_I), length + 1))
         for number, token in enumerate(wanted, start=1):
             change_IL = row_IL[:, :-1] + (items_IL != token)
             best_IL = np.minimum(change_IL, row_IL[:, 1:] + 1)
-            best_IL = np.concatenate(
-                [np.full((len(items_IL), 1), number, dtype=np.int32), best_IL], axis=1
-            )
+            start_I1 = np.full((len(chosen_I), 1), number, dtype=np.int32)
+            best_IL = np.concatenate([start_I1, best_IL], axis=1)
             # An insertion costs one more than the place before it: a running minimum, tilted.
             row_IL = np.minimum.accumulate(best_IL - columns, axis=1) + columns
-        distance_I = row_IL[np.arange(len(items_IL)), self._lengths_I]
-        first = int(distance_I.argmin())
-        return self._tokens.item(first), int(distance_I[first])
+        return row_IL[:, -1].astype(np.int64)
 
 
 def _continues(byte: int) -> bool:

@@ -103,7 +103,7 @@ def readable_on(ground: tuple[float, float, float, float]) -> str:
     """Black or white, whichever has the greater contrast (WCAG 2.1, relative luminance)."""
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in ground[:3]]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-    return "#0d1117" if (luminance + 0.05) ** 2 > 1.05 * 0.055 else "#ffffff"
+    return "#000000" if (luminance + 0.05) ** 2 > 1.05 * 0.05 else "#ffffff"
 
 
 def smoothed(values: Array, window: float = 0.02) -> Array:
@@ -267,7 +267,7 @@ def ladder(rungs: Sequence[Mapping[str, Any]], theme: Theme) -> Figure:
         cost = np.array([max(least, rung[key]) for rung in ranked])
         axes.scatter(cost, losses, color=colours, s=26, zorder=3)
         axes.set_xscale("log")
-        axes.margins(x=0.18, y=0.1)
+        axes.margins(x=0.18, y=0.16)
         axes.set_xlabel(title)
         axes.set_ylabel("validation loss")
         axes.grid()

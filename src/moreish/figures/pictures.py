@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from moreish.data.tokens import Batch
+from moreish.errors import MoreishError
 from moreish.evaluate.loss import mean_loss
 from moreish.figures import draw
 from moreish.figures.style import DARK, LIGHT, Theme, save, themed
@@ -180,9 +181,16 @@ def _embedding(run: Run) -> np.ndarray | None:
 def _text_ids(run: Run, text: str | None) -> np.ndarray:
     """A few items or a stretch of running text, at most 400 tokens."""
     if text is not None:
-        ids = run.tokenizer.encode(text)
+        ids = run.tokenizer.encode(run.known_text(text, "error"))
+        if len(ids) < 2:
+            raise MoreishError(f"--text {text!r}: give at least two characters")
         return np.concatenate([[0], ids, [0]]) if run.kind == "lines" else ids
-    return run.split("val").ids_N[: 160 if run.kind == "lines" else 400].astype(np.int64)
+    tokens = run.split("val")
+    if run.kind == "text":
+        return tokens.ids_N[:400].astype(np.int64)
+    ends = tokens.boundaries[1:]  # whole items, the first however long it is
+    last = max(int(ends[0]), int(ends[ends < 160][-1]) if (ends < 160).any() else 0)
+    return tokens.ids_N[: last + 1].astype(np.int64)
 
 
 @torch.inference_mode()
@@ -190,8 +198,6 @@ def _surprisals(run: Run, ids: np.ndarray) -> list[tuple[str, float]]:
     from moreish.data.tokens import Tokens
     from moreish.evaluate.metrics import losses_of
 
-    if run.kind == "lines":  # whole items only
-        ids = ids[: np.flatnonzero(ids == 0)[-1] + 1]
     losses = losses_of(run.model, Tokens(ids.astype(np.uint32), items=run.kind == "lines"))
     told = [run.tokenizer.label(int(token)) for token in ids[1:]]
     return [(label, float(loss)) for label, loss in zip(told, losses, strict=True)]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from moreish.errors import command
+from moreish.errors import MoreishError, command
 from moreish.figures.pictures import Picture
 from moreish.files import write_atomic
 from moreish.run import Run
@@ -24,7 +24,7 @@ p { margin: .3rem 0 .8rem; max-width: 42rem; } .faint { color: var(--faint); }
 table { border-collapse: collapse; margin: .6rem 0; font-variant-numeric: tabular-nums; }
 td, th { padding: .25rem .9rem .25rem 0; text-align: left; border-bottom: 1px solid var(--line);
   font-weight: 400; vertical-align: top; } th { color: var(--faint); }
-td.number { text-align: right; } .wide { overflow-x: auto; }
+td.number { text-align: right; white-space: nowrap; } .wide { overflow-x: auto; }
 img { height: auto; display: block; }
 pre { white-space: pre-wrap; font: 14px/1.45 ui-monospace, monospace; border-left: 3px solid
   var(--line); padding-left: .9rem; margin: .5rem 0; }
@@ -163,7 +163,12 @@ def write(path: Path, text: str) -> None:
 
 
 def _samples(run: Run) -> str:
-    return "\n".join(run.sample(20, new_only=True)) if run.kind == "lines" else run.sample(1)[0]
+    if run.kind == "text":
+        return run.sample(1)[0]
+    try:
+        return "\n".join(run.sample(20, new_only=True))
+    except MoreishError:  # it knows hardly anything but its data
+        return "\n".join(run.sample(20))
 
 
 def _growing(run: Run) -> str:

@@ -11,6 +11,7 @@ own distribution of texts that match.
 B streams, S states, V vocabulary, L length in tokens.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -150,18 +151,28 @@ class Guide:
         self.log_weight_B = torch.zeros(streams, dtype=torch.float64)
         self._hope_BV = torch.empty(0)
 
-    def steer(self, logits_BV: Tensor, temperature: float) -> Tensor:
-        """Logits with hope added, and what may not follow at minus infinity."""
+    def steer(self, shares_BV: Tensor, plain_BV: Tensor, *, greedy: bool) -> Tensor:
+        """The distribution to draw from: the sampler's own times hope.
+
+        Args:
+            shares_BV: what the sampler would draw from.
+            plain_BV: what the model says, for streams of which the sampler (top-k, top-p) leaves
+                nothing that may follow.
+            greedy: take the best of it.
+        """
         hope_BV = self.automaton.hope(self.state_B, self.length)
         # Streams that have ended are drawn all the same, and not looked at.
         hope_BV[~(hope_BV > 0).any(dim=1)] = 1.0
         self._hope_BV = hope_BV.log()
-        logits_BV = logits_BV.double()
-        if temperature == 0:
-            return logits_BV.masked_fill(hope_BV == 0, -torch.inf)
-        shares_BV = (logits_BV / temperature).log_softmax(dim=-1)
-        self.log_weight_B += (shares_BV + self._hope_BV).logsumexp(dim=-1)
-        return logits_BV + temperature * self._hope_BV
+        steered_BV = (plain_BV if greedy else shares_BV) * hope_BV
+        steered_BV = torch.where(
+            steered_BV.sum(dim=1, keepdim=True) > 0, steered_BV, plain_BV * hope_BV
+        )
+        total_B1 = steered_BV.sum(dim=1, keepdim=True)
+        self.log_weight_B += total_B1[:, 0].log()
+        if greedy:
+            return torch.nn.functional.one_hot(steered_BV.argmax(-1), hope_BV.shape[1]).double()
+        return steered_BV / total_B1
 
     def advance(self, token_B: Tensor) -> None:
         """Follow the tokens that were drawn. A boundary leads to the state where nothing is
@@ -187,6 +198,18 @@ def _characters(tokenizer: Tokenizer) -> list[str]:
     raise MoreishError("constraints need a character or byte tokenizer")
 
 
+def _without_anchors(regex: str) -> str:
+    """The pattern matches whole items anyway. Raises MoreishError where one stands inside."""
+    escaped_end = regex.endswith("\\$") and not regex.endswith("\\\\$")
+    inner = regex.removeprefix("^")
+    inner = inner if escaped_end else inner.removesuffix("$")
+    if re.search(r"(?<![\\\[])[$^]", inner):
+        raise MoreishError(
+            f"--regex {regex}: it matches whole items: leave out ^ and $, or write \\^ and \\$"
+        )
+    return re.sub(r"\\([$^])", r"\1", inner)  # to greenery they are characters like others
+
+
 def _parsed(asked: Constraint, tokenizer: Tokenizer) -> Any:
     try:
         from greenery import parse
@@ -207,7 +230,7 @@ def _parsed(asked: Constraint, tokenizer: Tokenizer) -> Any:
     if asked.regex is not None:
         if in_bytes and not asked.regex.isascii():
             raise MoreishError(f"--regex {asked.regex}: only ASCII for a model of bytes")
-        patterns.append(asked.regex.removeprefix("^").removesuffix("$"))
+        patterns.append(_without_anchors(asked.regex))
     fsm = parse(".*").to_fsm()
     for pattern in patterns:
         try:
@@ -215,7 +238,7 @@ def _parsed(asked: Constraint, tokenizer: Tokenizer) -> Any:
         except Exception as error:  # greenery has no error of its own for a pattern it cannot read
             reason = " ".join(str(error).split()) or type(error).__name__
             raise MoreishError(
-                f"--regex {pattern}: not understood ({reason[:100]}); it matches the whole item, "
+                f"{asked}: not understood ({reason[:100]}); it matches the whole item, "
                 "and knows . [ ] ( ) | * + ? { }"
             ) from None
     return fsm

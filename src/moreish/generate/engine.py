@@ -47,9 +47,10 @@ def generate(
     for position in range(max_tokens):
         logits_BTV, state = model(tokens_BT, state)
         logits_BV = logits_BTV[:, -1].cpu()
-        if guide is not None:
-            logits_BV = guide.steer(logits_BV, sampling.temperature)
         shares_BV = probabilities(logits_BV, sampling)
+        if guide is not None:
+            plain_BV = logits_BV.double().softmax(dim=-1)
+            shares_BV = guide.steer(shares_BV, plain_BV, greedy=sampling.temperature == 0)
         uniform_B = uniforms(seed, position, streams.stop)[streams.start :]
         token_B = draw(shares_BV, uniform_B)
         if guide is not None:

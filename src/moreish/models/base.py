@@ -66,6 +66,11 @@ class Model(nn.Module, ABC):
         self.max_length = max_length
         self.learning_rate = learning_rate
 
+    @classmethod
+    def defaults_for(cls, config: ModelConfig) -> Mapping[str, Any]:
+        """The `training_defaults` of a model with these settings."""
+        return cls.training_defaults
+
     @abstractmethod
     def forward(
         self, tokens_BT: Int[Tensor, "B T"], state: State = None

@@ -3,6 +3,7 @@
 B batch, T time, V vocabulary.
 """
 
+from collections.abc import Mapping
 from typing import Any, Literal, final
 
 import numpy as np
@@ -43,8 +44,15 @@ class Mixture(Model):
     """
 
     Config = MixtureConfig
-    training_defaults = {}
     weight: Tensor
+
+    @classmethod
+    def defaults_for(cls, config: ModelConfig) -> Mapping[str, Any]:
+        """Those of its network."""
+        from moreish.models import model_class
+
+        assert isinstance(config, MixtureConfig)
+        return model_class(config.network.name).defaults_for(config.network)
 
     def __init__(self, config: MixtureConfig, vocab_size: int) -> None:
         from moreish.models import build_model
@@ -88,8 +96,9 @@ class Mixture(Model):
 
 
 def _parsed(settings: dict[str, Any]) -> ModelConfig:
-    from moreish.models import model_config
+    from moreish.models import CountedModel, model_class, model_config
 
-    if settings.get("name") == "mixture":
-        raise ValueError("a mixture holds no mixture")
-    return model_config(settings)
+    config = model_config(settings)
+    if config.name == "mixture" or issubclass(model_class(config.name), CountedModel):
+        raise ValueError(f"a mixture needs a network that is trained, not {config.name}")
+    return config

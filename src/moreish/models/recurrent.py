@@ -20,7 +20,8 @@ class RecurrentConfig(ModelConfig):
     width: int = Field(128, ge=1, le=65536)
     """Of the embedding and of the hidden vector."""
     context: int = Field(64, ge=1, le=1 << 20)
-    """Tokens through which the gradient flows back; the past beyond is remembered all the same."""
+    """Tokens through which the gradient flows back, and after which training and
+    evaluation begin afresh; what it writes remembers all."""
 
     def for_data(self, longest_item: int | None, vocab_size: int) -> "RecurrentConfig":
         """For items, a context that just holds the longest, unless it is set."""

@@ -22,6 +22,9 @@ FLOOR = 0.03
 """The valley begins where the smoothed loss is within this share of its lowest. Its lowest point
 itself is often far to the right, where a few steps more would have burst."""
 
+SPAN = 300
+"""How far the range reaches below and above the model's own rate."""
+
 MARGIN = {"sgd": 1.0, "adamw": 2.5}
 """How far below the valley the suggested rate lies: what a fresh model bears for a few steps is
 more than is good for it in the long run, where Adam scales the steps."""
@@ -46,8 +49,8 @@ def lr_range(
     objective: Objective,
     *,
     device: torch.device,
-    low: float = 1e-5,
-    high: float = 1.0,
+    low: float | None = None,
+    high: float | None = None,
     steps: int = 300,
     progress: Callable[[float], None] = lambda share: None,
 ) -> LRRange:
@@ -55,9 +58,14 @@ def lr_range(
 
     It ends early once the loss is four times what it was at its lowest, or not finite.
 
+    Args:
+        low, high: by default far below and above the rate that the model itself names.
+
     Raises:
-        MoreishError: the rates or the steps make no range, or the first losses are not finite.
+        MoreishError: the rates or the steps make no range, or there is no valley in it.
     """
+    low = model.learning_rate / SPAN if low is None else low
+    high = model.learning_rate * SPAN if high is None else high
     if not (0 < low < high and steps >= 10):
         raise MoreishError("give rates with 0 < low < high, and at least 10 steps")
     model.to(device).train()
@@ -84,8 +92,14 @@ def lr_range(
         optimizer.step()
         progress((step + 1) / steps)
     if len(rates) < 10:
-        raise MoreishError(f"the loss is not finite at a rate of {low:g} already: try a lower one")
-    valley = rates[int(np.argmax(np.array(smoothed) <= (1 + FLOOR) * min(smoothed)))]
+        raise MoreishError(f"the loss bursts at a rate of {low:g} already: try a lower --low")
+    near = np.array(smoothed) <= (1 + FLOOR) * min(smoothed)
+    if near[0]:
+        raise MoreishError(
+            f"the loss hardly falls at rates from {low:g} to {rates[-1]:g}: try more --steps, or "
+            "another --low and --high"
+        )
+    valley = rates[int(np.argmax(near))]
     return LRRange(
         rates=rates,
         losses=losses,

@@ -1,0 +1,89 @@
+"""What a training leaves to read: metrics.jsonl and samples.txt."""
+
+import json
+import time
+from typing import Any
+
+from moreish.files import named
+from moreish.generate.sampling import Sampling
+from moreish.run import Run
+from moreish.training.events import Evaluated, Event, Report, Sampled, Step
+from moreish.training.loop import Trainer
+
+LINES = 40
+"""Between two evaluations, at the most."""
+
+SAMPLING = 0.03
+"""Share of the minutes that samples on the way may take."""
+
+
+class Log:
+    """Writes metrics.jsonl and samples.txt, and passes every event on."""
+
+    def __init__(self, run: Run, trainer: Trainer, report: Report, *, resuming: bool) -> None:
+        self.run, self.trainer, self.report = run, trainer, report
+        self.metrics, self.samples = run.path / "metrics.jsonl", run.path / "samples.txt"
+        self.spent = self.last = 0.0
+        self.every = max(1, trainer.position.plan.eval_every // LINES)
+        if resuming:
+            self._rewind(trainer.position.step)
+
+    def __call__(self, event: Event) -> None:
+        self.report(event)
+        if isinstance(event, Step) and event.step % self.every == 0:
+            self._write(
+                step=event.step,
+                tokens=event.tokens,
+                seconds=round(event.seconds, 3),
+                loss=event.loss,
+                lr=event.lr,
+                gradient_norm=event.gradient_norm,
+            )
+        elif isinstance(event, Evaluated):
+            self._write(step=event.step, val=event.score.as_json(), best=event.best)
+            plan = self.trainer.position.plan
+            number = event.step // plan.eval_every
+            # After 1, 2, 4, 8 … evaluations while it is cheap, and at the end.
+            if event.step == plan.steps or (number & (number - 1) == 0 and self._affordable()):
+                began = time.perf_counter()
+                self._sample(event.step)
+                self.last = time.perf_counter() - began
+                self.spent += self.last
+
+    def _affordable(self) -> bool:
+        """Whether another sample keeps them within their share of the minutes. Without minutes,
+        no clock decides."""
+        minutes = self.trainer.config.minutes
+        return minutes is None or self.spent + self.last <= SAMPLING * minutes * 60
+
+    def _sample(self, step: int) -> None:
+        """Let the model as it is now write something."""
+        items = self.run.kind == "lines"
+        writer = self.run.writer(
+            prompt="",
+            sampling=Sampling(),
+            max_tokens=None if items else 120,
+            model=self.trainer.model,
+        )
+        texts = list(writer.texts(6 if items else 1, lambda ids: True))
+        self._write(step=step, samples=texts)
+        self._show(step, texts)
+        self.report(Sampled(step=step, texts=texts))
+
+    def _write(self, **entry: Any) -> None:
+        with named(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+
+    def _show(self, step: int, texts: list[str]) -> None:
+        with named(self.samples), self.samples.open("a", encoding="utf-8") as file:
+            file.write(f"--- after {step} steps ---\n" + "\n".join(texts) + "\n\n")
+
+    def _rewind(self, step: int) -> None:
+        """Forget what was logged after `step`: it will be logged again."""
+        entries = [entry for entry in self.run.logged() if entry["step"] <= step]
+        self.metrics.write_text("", "utf-8")
+        self.samples.write_text("", "utf-8")
+        for entry in entries:
+            self._write(**entry)
+            if "samples" in entry:
+                self._show(entry["step"], entry["samples"])

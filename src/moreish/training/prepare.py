@@ -1,0 +1,145 @@
+"""Data and settings, understood and fitted to each other, before anything is written."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from moreish.config import RunConfig
+from moreish.data.batches import Sampler
+from moreish.data.split import SplitName
+from moreish.data.text import Corpus, read_corpus
+from moreish.data.tokens import Tokens, encode_corpus, fingerprint
+from moreish.errors import MoreishError
+from moreish.models import CountedModel, Model, ModelConfig, build_model
+from moreish.record import DataFacts
+from moreish.tokenizers import Tokenizer, tokenizer_class
+from moreish.training.events import Report, Working
+from moreish.training.lr_range import LRRange, lr_range
+from moreish.training.objective import next_token, with_squared_weights
+
+WINDOW = 64
+"""Predictions in a piece of training text, for models that set no length themselves."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ready:
+    """Data and settings, understood and fitted to each other."""
+
+    config: RunConfig
+    tokenizer: Tokenizer
+    splits: dict[SplitName, Tokens]
+    facts: DataFacts
+    device: torch.device
+
+    def model(self) -> Model:
+        """Freshly initialised. Raises MoreishError when it is too large for the machine."""
+        check_memory(self.config.model, self.tokenizer.vocab_size, self.device)
+        torch.manual_seed(self.config.seed)
+        return build_model(self.config.model, self.tokenizer.vocab_size)
+
+
+def prepare(config: RunConfig) -> Ready:
+    """Read and split the data, and fit to them what the settings leave open."""
+    device = find_device(config.train.device)
+    corpus = read_corpus(config.data.source, config.data.kind, config.data.encoding)
+    tokenizer = tokenizer_class(config.data.tokenizer).build(
+        corpus.documents, boundary=corpus.has_boundary
+    )
+    splits = encode_corpus(corpus, tokenizer, config.data.split, config.data.split_seed)
+    facts = describe(corpus, tokenizer, splits)
+    model = config.model.for_data(facts.longest_item, tokenizer.vocab_size)
+    config = config.model_copy(update={"model": model})
+    return Ready(config=config, tokenizer=tokenizer, splits=splits, facts=facts, device=device)
+
+
+def try_rates(ready: Ready, *, report: Report, **options: Any) -> LRRange:
+    """The learning-rate range test of these settings; `options` as in `lr_range`.
+
+    Raises:
+        MoreishError: the model is counted, or no rate can be found.
+    """
+    model, config = ready.model(), ready.config
+    if isinstance(model, CountedModel):
+        raise MoreishError(f"{config.model.name} is counted: it has no learning rate")
+    return lr_range(
+        model,
+        make_sampler(config, ready.splits["train"], model),
+        config.train,
+        with_squared_weights(next_token, config.train.squared_weights),
+        device=ready.device,
+        progress=lambda share: report(Working(what="testing learning rates", share=share)),
+        **options,
+    )
+
+
+def find_device(name: str) -> torch.device:
+    """The device that `train.device` names; "auto" is a CUDA GPU where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.ones(1, device=device).sum().item()  # some kinds exist and cannot reckon
+    except (RuntimeError, AssertionError, ImportError, AttributeError):
+        raise MoreishError(f"train.device={name}: there is no such device here; try auto") from None
+    return device
+
+
+def describe(corpus: Corpus, tokenizer: Tokenizer, splits: dict[SplitName, Tokens]) -> DataFacts:
+    """What the user and later readers of run.json want to know of the data."""
+    items = corpus.kind == "lines"
+    lengths = [len(document) for document in corpus.documents]
+    return DataFacts(
+        name=corpus.name,
+        kind=corpus.kind,
+        documents=len(corpus.documents),
+        distinct=len(set(corpus.documents)),
+        characters=sum(lengths),
+        shortest=min(lengths),
+        longest=max(lengths),
+        longest_item=max(tokens.longest_item for tokens in splits.values()) if items else None,
+        vocabulary=tokenizer.vocab_size,
+        boundary=tokenizer.has_boundary,
+        alphabet="".join(sorted(set().union(*corpus.documents)))[:200],
+        split_documents={n: len(t.boundaries) - 1 for n, t in splits.items()} if items else None,
+        tokens={name: len(tokens.ids_N) for name, tokens in splits.items()},
+        sha256={name: fingerprint(tokens) for name, tokens in splits.items()},
+        notes=corpus.notes,
+    )
+
+
+def check_memory(config: ModelConfig, vocab_size: int, device: torch.device) -> None:
+    """Raises MoreishError when the weights, as training needs them, cannot fit into the machine."""
+    try:
+        with torch.device("meta"):  # shapes without memory
+            parameters = build_model(config, vocab_size).parameter_count()
+    except RuntimeError as error:
+        raise MoreishError(f"this model cannot be built: {error}") from None
+    needed = parameters * 4 * 4  # float32: weights, gradients, AdamW's two moments
+    if device.type == "cuda":
+        there = torch.cuda.get_device_properties(device).total_memory
+    elif "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ()):
+        there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    else:
+        return
+    if needed > there:
+        raise MoreishError(
+            f"a {config.name} of {parameters:,} parameters needs {needed / 1e9:,.0f} GB to train, "
+            f"and this machine has {there / 1e9:,.0f} GB: make it smaller"
+        )
+
+
+def make_sampler(run_config: RunConfig, tokens: Tokens, model: Model) -> Sampler:
+    """Training batches as the settings want them."""
+    config, seed = run_config.train, run_config.seed
+    if model.max_length is not None:
+        length, overlap = model.max_length, 0
+    else:
+        length, overlap = WINDOW + model.context - 1, model.context - 1
+    pieces = Sampler(tokens, batch_size=1, length=length, overlap=overlap, seed=seed).pieces
+    mean_length = tokens.predictions / pieces
+    rows = max(1, round(config.batch_tokens / mean_length))
+    if config.batch_size is not None:
+        rows = config.batch_size if isinstance(config.batch_size, int) else pieces
+    return Sampler(tokens, batch_size=min(rows, pieces), length=length, overlap=overlap, seed=seed)
