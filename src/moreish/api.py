@@ -149,6 +149,8 @@ def ladder_report(found: Mapping[str, Any], folder: Path) -> Path:
         from moreish.figures.style import save, themed
     except ImportError:
         raise MoreishError("drawing needs a library: pip install 'moreish[figures]'") from None
+    if all(rung["splits"]["val"]["loss"] is None for rung in found["rungs"]):
+        raise MoreishError("no rung has a finite loss: there is nothing to draw")
     for theme, suffix in THEMES:
         with themed(theme):
             save(draw.ladder(found["rungs"], theme), folder / f"ladder{suffix}.svg")

@@ -110,7 +110,8 @@ class TrainingView:
     def rung(self, entry: Mapping[str, Any]) -> None:
         """A rung of the ladder is done: one line."""
         self.close()
-        line = Text(f"{entry['rung']:<14} {entry['splits']['val']['loss']:.4f}  ")
+        loss = entry["splits"]["val"]["loss"]
+        line = Text(f"{entry['rung']:<14} {math.inf if loss is None else loss:.4f}  ")
         sample = visible("  ".join(entry["samples"]).replace("\n", " ↵ "))[:60]
         self.out.print(line + Text(sample, style="italic"))
 
@@ -268,7 +269,7 @@ def ladder_table(entries: Sequence[Mapping[str, Any]]) -> Table:
             _size(entry["parameters"]),
             f"{entry['seconds']:.1f}",
             *(_loss(splits.get(name)) for name in ("train", "val", "test")),
-            f"{val['bits_per_char']:.3f}",
+            f"{val['bits_per_char'] or math.inf:.3f}",
             f"{entry['stated']['loss']:.2f}" if entry["stated"] else "",
             style="bold" if val["loss"] == best else None,
         )

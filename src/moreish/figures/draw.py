@@ -234,7 +234,8 @@ def lr_range(rates: Sequence[float], losses: Sequence[float], smooth: Sequence[f
 
 def ladder(rungs: Sequence[Mapping[str, Any]], theme: Theme) -> Figure:
     """Validation loss of every rung, best first, with its error; then against what it cost."""
-    ranked = sorted(rungs, key=lambda rung: -rung["splits"]["val"]["loss"])
+    finite = [rung for rung in rungs if rung["splits"]["val"]["loss"] is not None]
+    ranked = sorted(finite, key=lambda rung: -rung["splits"]["val"]["loss"])
     names = [rung["rung"] for rung in ranked]
     losses = np.array([rung["splits"]["val"]["loss"] for rung in ranked])
     errors = np.array([rung["splits"]["val"]["stderr"] or 0.0 for rung in ranked])

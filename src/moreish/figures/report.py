@@ -2,6 +2,7 @@
 
 import base64
 import html
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -131,7 +132,7 @@ def ladder_page(found: Mapping[str, Any], folder: Path) -> str:
                 f"{rung['parameters']:,}",
                 f"{rung['seconds']:.1f}",
                 *(_loss(splits.get(name)) for name in ("train", "val", "test")),
-                f"{splits['val']['bits_per_char']:.3f}",
+                f"{splits['val']['bits_per_char'] or math.inf:.3f}",
                 f"{stated['loss']:.2f} ({stated['where']})" if stated else "",
             )
         )
