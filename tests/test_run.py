@@ -206,7 +206,7 @@ def newer(path: Path) -> None:
         (lose_weight, "model.safetensors is damaged"),
         (change_weight, "model.safetensors is damaged.*sha256"),
         (foreign_weights, "model.safetensors is damaged"),
-        (no_weights, "has no weights yet"),
+        (no_weights, "its model.safetensors is missing"),
         (cut_data, "val.npy is damaged"),
         (empty_data, "val.npy is damaged"),
         (zipped_data, "val.npy is damaged"),

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -339,8 +339,3 @@ def _entry(rung: Rung, run: Run, plan: Tree) -> dict[str, Any]:
         "samples": run.sample(5) if items else run.sample(1, max_tokens=120),
         "stated": None if stated is None else asdict(stated),
     }
-
-
-def ranked(entries: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Best validation loss first."""
-    return sorted(entries, key=lambda entry: entry["splits"]["val"]["loss"])
