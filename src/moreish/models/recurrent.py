@@ -23,6 +23,9 @@ class RecurrentConfig(ModelConfig):
     """Tokens through which the gradient flows back, and after which training and
     evaluation begin afresh; what it writes remembers all."""
 
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Of what goes in and what comes out, not of what is remembered (Zaremba et al. 2014)."""
+
     def for_data(self, longest_item: int | None, vocab_size: int) -> "RecurrentConfig":
         """For items, a context that just holds the longest, unless it is set."""
         if longest_item is None or "context" in self.model_fields_set:
@@ -57,6 +60,7 @@ class Recurrent(Model):
         self.input = nn.Linear(config.width, self.gates * config.width)
         self.recurrent = nn.Linear(config.width, self.gates * config.width)
         self.head = nn.Linear(config.width, vocab_size)
+        self.dropout = nn.Dropout(config.dropout)
         for gate in self.recurrent.weight.chunk(self.gates):
             # A rotation neither swells nor shrinks what it remembers (Saxe et al. 2014).
             nn.init.orthogonal_(gate)
@@ -77,14 +81,14 @@ class Recurrent(Model):
     def forward(
         self, tokens_BT: Int[Tensor, "B T"], state: State = None
     ) -> tuple[Float[Tensor, "B T V"], State]:
-        x_BTC = self.embedding(tokens_BT)
+        x_BTC = self.dropout(self.embedding(tokens_BT))
         input_BTG = self.input(x_BTC)  # for all positions at once: only the rest must wait
         state = self.start(x_BTC[:, 0]) if state is None else state
         hidden = []
         for input_BG in input_BTG.unbind(dim=1):
             state = self.step(input_BG, state)
             hidden.append(state[0])
-        return self.head(torch.stack(hidden, dim=1)), state
+        return self.head(self.dropout(torch.stack(hidden, dim=1))), state
 
 
 @final
