@@ -63,7 +63,7 @@ FAMILIES = {
     ),
     "modern": Family(
         source="names-lecture",
-        train={"epochs": 4},
+        train={"epochs": 3},
         variants={
             "gpt": GPT,
             "rotary positions": GPT | {"positions": "rotary"},

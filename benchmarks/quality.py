@@ -40,7 +40,10 @@ CASES: dict[str, dict[str, Any]] = {
         "source": "makemore's default transformer: 2.00 after 6,000 steps",
     },
     "names-lstm": {
-        "arguments": ["names-lecture", *LECTURE, "--model", "lstm"],
+        "arguments": [
+            *("names-lecture", *LECTURE, "--model", "lstm", "--steps", "8000"),
+            *("--set", "model.dropout=0.2"),
+        ],
         "goal": 1.96,
         "source": "the best purely neural rung within ten minutes",
     },
