@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +26,17 @@ from moreish.models import build_model, model_config
 from moreish.tokenizers.char import CharTokenizer
 
 
-def words(megabytes: int) -> bytes:
-    """Text of that many million characters."""
+def words(megabytes: int) -> Iterator[bytes]:
+    """Pieces of a text of that many million characters."""
     found, counts = np.unique(catalog.load("shakespeare").split(), return_counts=True)
     spaced = np.array([f"{word} ".encode() for word in found], dtype=object)
     random = np.random.default_rng(0)
-    pieces: list[bytes] = []
-    size = 0
-    while size < megabytes * 1_000_000:
+    left = megabytes * 1_000_000
+    while left > 0:
         drawn = random.choice(len(spaced), size=1_000_000, p=counts / counts.sum())
-        pieces.append(b"".join(spaced[drawn]))
-        size += len(pieces[-1])
-    return b"".join(pieces)[: megabytes * 1_000_000]
+        piece = b"".join(spaced[drawn])[:left]
+        left -= len(piece)
+        yield piece
 
 
 def shakespeare() -> tuple[Tokens, int]:
@@ -64,12 +63,14 @@ def counting(megabytes: int) -> dict[str, Any]:
     """Kneser-Ney of order 5 on a memory-mapped file of tokens, as a run has them."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "ids"
-        raw = np.frombuffer(words(megabytes), dtype=np.uint8)
-        letters = np.unique(raw)
+        letters = np.unique(
+            np.frombuffer(" ".join(catalog.load("shakespeare").split()).encode(), "u1")
+        )
         places = np.zeros(256, dtype=np.uint8)
         places[letters] = np.arange(len(letters))
-        places[raw].tofile(path)
-        del raw
+        with path.open("wb") as file:
+            for piece in words(megabytes):
+                file.write(places[np.frombuffer(piece, "u1")].tobytes())
         before = highest()
         ids = np.memmap(path, dtype=np.uint8, mode="r")
         return {"before": before, **fit(Tokens(ids, items=False), len(letters), 5)}
@@ -77,7 +78,7 @@ def counting(megabytes: int) -> dict[str, Any]:
 
 def novelty() -> dict[str, Any]:
     """The suffix array of 100 MB, and look-ups of 500 characters in it."""
-    data = words(100)
+    data = b"".join(words(100))
     began = time.perf_counter()
     passages = Passages(data)
     built = time.perf_counter() - began
