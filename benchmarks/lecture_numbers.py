@@ -20,7 +20,7 @@ from moreish.data import catalog
 from moreish.data.text import Corpus
 from moreish.data.tokens import Tokens, encode_corpus
 from moreish.evaluate.metrics import losses_of
-from moreish.models import Model, build_model, model_config
+from moreish.models import CountedModel, Model, build_model, model_config
 from moreish.models.bow import average_by_loop, average_by_product, average_by_softmax
 from moreish.models.gpt import GPT, GPTConfig
 from moreish.models.ngram import NGram
@@ -59,7 +59,8 @@ def build(name: str, vocab_size: int, **settings: object) -> Model:
 
 def counted(tokens: Tokens, vocab_size: int, name: str = "ngram", **settings: object) -> Model:
     model = build(name, vocab_size, **settings)
-    model.fit(tokens)  # type: ignore[operator]
+    assert isinstance(model, CountedModel)
+    model.fit(tokens)
     return model
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from moreish.data import catalog
 from moreish.data.tokens import Tokens
 from moreish.evaluate.novelty import Passages
-from moreish.models import build_model, model_config
+from moreish.models import CountedModel, build_model, model_config
 from moreish.tokenizers.char import CharTokenizer
 
 
@@ -49,7 +49,8 @@ def shakespeare() -> tuple[Tokens, int]:
 def fit(tokens: Tokens, vocab_size: int, order: int) -> dict[str, Any]:
     model = build_model(model_config({"name": "kneser-ney", "order": order}), vocab_size)
     began = time.perf_counter()
-    model.fit(tokens)  # type: ignore[operator]
+    assert isinstance(model, CountedModel)
+    model.fit(tokens)
     return {"seconds": time.perf_counter() - began, "numbers": model.parameter_count()}
 
 

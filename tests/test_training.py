@@ -446,13 +446,22 @@ def test_what_was_killed_while_it_replaced_a_run_leaves_one_old_run_at_most(sour
             raise Killed
 
     train(source, steps=5)
-    hidden = source.parent / ".run.old"
+    hidden = source.parent / ".run.replaced"
     shutil.copytree(source.parent / "run", hidden)  # as after kill -9
     with pytest.raises(Killed):
         train(source, steps=8, report=kill, overwrite=True)
     shutil.copytree(source.parent / "run", hidden, dirs_exist_ok=True)
     assert api.resume(source.parent / "run", report=silent).record.status == "finished"
     assert not hidden.exists()
+
+
+def test_a_folder_that_only_looks_set_aside_is_left_alone(source: Path) -> None:
+    precious = source.parent / ".run.replaced"
+    precious.mkdir()
+    (precious / "thesis.txt").write_text("years")
+    train(source, steps=3)
+    train(source, steps=3, overwrite=False, name="other")
+    assert (precious / "thesis.txt").read_text() == "years"
 
 
 def test_the_training_loss_is_part_of_every_small_result(source: Path) -> None:

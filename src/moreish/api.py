@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moreish.config import RunConfig, resolve, spelled_out
-from moreish.data.text import read_corpus
 from moreish.errors import MoreishError
 from moreish.run import Run
 from moreish.settings import Tree, from_toml, merge
@@ -170,11 +169,6 @@ def draw_range(found: LRRange, path: Path) -> None:
             found.rates, found.losses, found.smoothed, found.valley, found.suggested, LIGHT
         )
         save(figure, path)
-
-
-def kind_of(source: str) -> str:
-    """ "lines" or "text": what `source` looks like."""
-    return read_corpus(source).kind
 
 
 def _without_none(tree: Mapping[str, Any]) -> Tree:

@@ -12,7 +12,7 @@ from moreish.config import DEFAULT_MINUTES, resolve
 from moreish.errors import MoreishError, nearest
 from moreish.files import to_json, write_atomic
 from moreish.models import REGISTRY
-from moreish.record import ENDED
+from moreish.record import ENDED, DataFacts
 from moreish.run import Run
 from moreish.settings import Tree
 from moreish.training.events import Note, Report
@@ -202,11 +202,11 @@ def climb(
         raise MoreishError("give one of minutes and epochs, not both")
     if minutes is None and epochs is None:
         budget["minutes"] = DEFAULT_MINUTES
-    plan: Tree = {"source": source, "split": split, "kind": kind, **budget, "seed": seed}
-    data = _fingerprint(source, kind, split)
+    facts = _facts(source, kind, split)
+    plan: Tree = {"source": source, "split": split, "kind": facts.kind, **budget, "seed": seed}
+    plan["data"] = dict(facts.sha256)  # a file that has changed is another ladder
     if overwrite:
         _remove(out)
-    plan |= {"data": data}
     entries, complete = _earlier(out, plan), True
     failed: dict[str, str] = {}
     for rung in chosen:
@@ -237,11 +237,10 @@ def _save(out: Path, about: Tree, entries: dict[str, dict[str, Any]]) -> dict[st
     return found
 
 
-def _fingerprint(source: str, kind: str | None, split: str) -> dict[str, str]:
-    """sha256 of each split's tokens: a file that has changed is another ladder."""
-    tree = {"data": {"source": source, "split": split} | ({"kind": kind} if kind else {})}
-    sha256 = prepare(resolve(tree, {"model": {"name": "ngram"}})).facts.sha256
-    return {str(name): digest for name, digest in sha256.items()}
+def _facts(source: str, kind: str | None, split: str) -> DataFacts:
+    """What the data are understood to be, for every rung."""
+    data = {"source": source, "split": split} | ({"kind": kind} if kind else {})
+    return prepare(resolve({"data": data, "model": {"name": "ngram"}})).facts
 
 
 def _remove(out: Path) -> None:
@@ -292,14 +291,13 @@ def _trained(rung: Rung, plan: Tree, path: Path, report: Report) -> Run:
             )
         else:
             return run if run.record.status in ENDED else api.resume(path, report=report)
-    kind = plan["kind"] or api.kind_of(plan["source"])
     options = {} if counted(rung) else {budget: plan[budget] for budget in ("minutes", "epochs")}
     return api.train(
         plan["source"],
         split=plan["split"],
         kind=plan["kind"],
         seed=plan["seed"],
-        settings={"model": settings_for(rung, kind)},
+        settings={"model": settings_for(rung, plan["kind"])},
         out=path,
         report=report,
         **options,

@@ -88,6 +88,7 @@ class Run:
             MoreishError: `path` exists (and is not a run that `overwrite` may replace).
         """
         check_free(path, overwrite=overwrite)
+        replacing = (path / "run.json").is_file()
         record = Record.new(config, data, tokenizer.fingerprint())
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f".{path.name}.{os.getpid()}{PART}")
@@ -97,13 +98,13 @@ class Run:
                 save_tokens(beside / "data" / f"{name}.npy", tokens)
             write_atomic(beside / "tokenizer.json", to_json(tokenizer.to_json()))
             write_atomic(beside / "run.json", to_json(record.model_dump(mode="json")))
-            if path.exists():
-                shutil.rmtree(replaced_by(path), ignore_errors=True)
+            if replacing:
+                discard(replaced_by(path))
                 path.rename(replaced_by(path))
             beside.rename(path)
         except BaseException:
             shutil.rmtree(beside, ignore_errors=True)
-            if replaced_by(path).exists():
+            if replacing and not path.exists():
                 replaced_by(path).rename(path)
             raise
         return cls(path, record)
@@ -478,7 +479,13 @@ class Run:
 
 def replaced_by(path: Path) -> Path:
     """Where the run that the one at `path` replaces is kept until that is clear of its start."""
-    return path.with_name(f".{path.name}.old")
+    return path.with_name(f".{path.name}.replaced")
+
+
+def discard(run: Path) -> None:
+    """Remove a run folder; what is none is left alone."""
+    if (run / "run.json").is_file():
+        shutil.rmtree(run, ignore_errors=True)
 
 
 def check_free(path: Path, *, overwrite: bool) -> None:

@@ -89,7 +89,7 @@ def read_corpus(source: str, kind: Kind | None = None, encoding: str = "utf-8") 
     raw_lines = [line for text in texts for line in text.split("\n")]
     lines = [line.strip() for line in raw_lines]
     items = [line for line in lines if line]
-    if any(len(line) != len(line.strip()) for line in raw_lines if line.strip()):
+    if any(line and line != raw for line, raw in zip(lines, raw_lines, strict=True)):
         notes.append("left out white space at the beginning and end of lines")
     if blank := len(lines) - len(items) - sum(text.endswith("\n") for text in texts):
         notes.append(f"left out {blank:,} empty line{'s' * (blank > 1)}")

@@ -4,6 +4,7 @@ B batch, T time (positions), N tokens of a split, S spans.
 """
 
 import hashlib
+import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +24,8 @@ from moreish.tokenizers.base import BOUNDARY, Ids, Tokenizer
 UNSCORED = -1
 """The target of a position that is padding or only gives context."""
 
+
+EVERYTHING = slice(0, sys.maxsize)
 
 PIECE = 1 << 24
 """Characters that are encoded at a time."""
@@ -138,7 +141,7 @@ def encode_corpus(
     if corpus.kind == "lines":
         parts = split_corpus(corpus, rule, seed)
         return {
-            name: Tokens(_stream(items, tokenizer, smallest), items=True)
+            name: Tokens(_stretch(items, EVERYTHING, tokenizer, smallest), items=True)
             for name, items in parts.items()
         }
     edges = int(tokenizer.has_boundary)
@@ -153,7 +156,8 @@ def encode_corpus(
 def _stretch(
     documents: list[str], part: slice, tokenizer: Tokenizer, dtype: np.dtype
 ) -> NDArray[np.unsignedinteger]:
-    """The tokens of a part of all documents, boundaries counted as a character each."""
+    """The tokens of a part of all documents, with a boundary before, between and after them if
+    there is one; it counts as a character."""
     boundary = np.array([BOUNDARY], dtype)
     edges = int(tokenizer.has_boundary)
     pieces = [boundary] if edges and part.start == 0 else []
@@ -173,15 +177,6 @@ def _encoded(text: str, tokenizer: Tokenizer, dtype: np.dtype) -> NDArray[np.uns
     starts = range(0, len(text), PIECE)
     pieces = [tokenizer.encode(text[i : i + PIECE]).astype(dtype) for i in starts]
     return np.concatenate(pieces) if pieces else np.empty(0, dtype)
-
-
-def _stream(items: list[str], tokenizer: Tokenizer, dtype: np.dtype) -> NDArray[np.unsignedinteger]:
-    """Items one after another, with a boundary before, between and after them."""
-    boundary = np.array([BOUNDARY], dtype)
-    pieces = [boundary]
-    for item in items:
-        pieces += [_encoded(item, tokenizer, dtype), boundary]
-    return np.concatenate(pieces)
 
 
 def save_tokens(path: Path, tokens: Tokens) -> None:

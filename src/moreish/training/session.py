@@ -21,7 +21,7 @@ from moreish.evaluate.metrics import Score, evaluation_batches, evaluation_spans
 from moreish.models import CountedModel, Model
 from moreish.models.mixture import Mixture
 from moreish.record import ENDED
-from moreish.run import Run, check_free, replaced_by
+from moreish.run import Run, check_free, discard, replaced_by
 from moreish.training.budget import Plan, budget_steps, measure, plan_minutes, plan_steps
 from moreish.training.checkpoint import restore_checkpoint, save_checkpoint
 from moreish.training.events import Note, Report, Started, Working
@@ -68,18 +68,18 @@ def train(
         build_optimizer(model, config.train)
     path = out or free_path(f"{ready.facts.name}-{config.model.name}")
     alone = not path.parent.exists()
+    replacing = (path / "run.json").is_file()
     run = Run.create(path, config, ready.tokenizer, ready.splits, ready.facts, overwrite=overwrite)
-    replaced = replaced_by(path)
     try:
         run, ended = _carry_out(run, ready.device, report, resuming=False)
-        if replaced.exists() and not (run.has_weights or _has_checkpoints(run)):
+        if replacing and not (run.has_weights or _has_checkpoints(run)):
             raise KeyboardInterrupt  # it came before there was anything better than the old run
         return run, ended
     except (Exception, KeyboardInterrupt) as error:
         if not (run.has_weights or _has_checkpoints(run)):  # nothing there is worth keeping
             shutil.rmtree(path, ignore_errors=True)
-            if replaced.exists():
-                replaced.rename(path)
+            if replacing:
+                replaced_by(path).rename(path)
             elif alone:
                 with suppress(OSError):  # somebody else's run may be there by now
                     path.parent.rmdir()
@@ -90,7 +90,8 @@ def train(
             ) from None
         raise
     finally:
-        shutil.rmtree(replaced, ignore_errors=True)
+        if replacing:
+            discard(replaced_by(path))
 
 
 def resume(path: Path, *, report: Report) -> tuple[Run, bool]:
@@ -105,7 +106,7 @@ def resume(path: Path, *, report: Report) -> tuple[Run, bool]:
             f"{path} came to its end ({run.record.status}): there is nothing to resume"
         )
     ended = _carry_out(run, find_device(run.config.train.device), report, resuming=True)
-    shutil.rmtree(replaced_by(run.path), ignore_errors=True)  # where its start was killed
+    discard(replaced_by(run.path))  # where its start was killed
     return ended
 
 
