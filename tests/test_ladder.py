@@ -301,12 +301,16 @@ def test_a_rung_that_comes_apart_does_not_stop_the_others(
 
 def test_runs_of_another_ladder_are_not_taken_for_this_one(moreish: Moreish, source: Path) -> None:
     moreish("ladder", source, "--epochs", "1", "--rungs", "counts,bow")
-    Path("ladders/names/ladder.json").unlink()
     other = moreish("ladder", source, "--epochs", "2", "--rungs", "bow")
     assert other.status == 2
-    assert "is a run of another ladder" in other.err
+    assert "is a ladder with epochs 1.0, not 2.0" in other.err
     moreish("ladder", source, "--epochs", "2", "--rungs", "counts", "--overwrite")
     assert not Path("ladders/names/bow").exists()
+    moreish("train", source, "--model", "bow", "--steps", "2", "--out", "ladders/names/bow")
+    stranger = moreish("ladder", source, "--epochs", "2", "--rungs", "bow")
+    assert stranger.status == 2
+    assert "is another run than this ladder's" in stranger.err
+    assert Run.open("ladders/names/bow").config.train.steps == 2
     source.write_text(source.read_text() + "\nzzyzx\nxyzzy\n", encoding="utf-8")
     changed = moreish("ladder", source, "--epochs", "2", "--rungs", "counts")
     assert changed.status == 2
@@ -314,8 +318,34 @@ def test_runs_of_another_ladder_are_not_taken_for_this_one(moreish: Moreish, sou
     assert moreish("ladder", source, "--rungs", ",").status == 2
     Path("precious").mkdir()
     Path("precious/thesis.txt").write_text("years")
-    refused = moreish("ladder", source, "--out", "precious", "--overwrite", "--rungs", "counts")
-    assert "is not a ladder" in refused.err
+    moreish("train", source, "--model", "ngram", "--out", "runs/kept")
+    for place in ("precious", "runs"):
+        refused = moreish("ladder", source, "--out", place, "--overwrite", "--rungs", "counts")
+        assert refused.status == 2
+        assert "is not a ladder" in refused.err
+    assert Run.open("runs/kept").record.status == "finished"
+
+
+@pytest.mark.parametrize("budget", ["nan", "-1", "0", "inf"])
+def test_a_budget_must_make_sense_even_where_nothing_is_trained(
+    budget: str, moreish: Moreish, source: Path
+) -> None:
+    for option in ("--minutes", "--epochs"):
+        result = moreish("ladder", source, option, budget, "--rungs", "counts")
+        assert result.status == 2
+        assert result.err.count("\n") == 1, result.err
+    assert not Path("ladders").exists()
+
+
+def test_overwrite_trains_the_named_rungs_again(moreish: Moreish, source: Path) -> None:
+    moreish("ladder", source, "--epochs", "1", "--rungs", "counts,bow")
+    before = {name: Run.open(f"ladders/names/{name}").record.command for name in ("counts", "bow")}
+    found = moreish(
+        "ladder", source, "--epochs", "1", "--rungs", "bow", "--overwrite", "--json"
+    ).json
+    assert [entry["rung"] for entry in found["rungs"]] == ["counts", "bow"]
+    assert Run.open("ladders/names/counts").record.command == before["counts"]
+    assert Run.open("ladders/names/bow").record.command != before["bow"]
 
 
 def test_the_range_lies_around_the_models_own_rate(source: Path) -> None:

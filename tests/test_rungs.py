@@ -14,7 +14,7 @@ from moreish.models import build_model, model_config
 from moreish.models.attention import Attention
 from moreish.models.bow import average_by_loop, average_by_product, average_by_softmax
 from moreish.models.gpt import GPT, GPTConfig
-from moreish.models.layers import FeedForward, rotate
+from moreish.models.layers import FeedForward, rotate, rotation
 from moreish.models.recurrent import GRU, LSTM, RNN, Recurrent
 
 
@@ -90,14 +90,17 @@ def test_direct_connections_are_linear() -> None:
 
 
 def test_a_turned_product_depends_on_distance_alone() -> None:
-    q, k = torch.randn(1, 1, 1, 8), torch.randn(1, 1, 1, 8)
+    q, k = torch.randn(1, 1, 1, 9), torch.randn(1, 1, 1, 9)
+
+    def turned(x: torch.Tensor, place: int) -> torch.Tensor:
+        return rotate(x, rotation(torch.tensor([place]), 9))
 
     def product(i: int, j: int) -> torch.Tensor:
-        return (rotate(q, torch.tensor([i])) * rotate(k, torch.tensor([j]))).sum()
+        return (turned(q, i) * turned(k, j)).sum()
 
     torch.testing.assert_close(product(3, 1), product(103, 101), atol=1e-4, rtol=0)
     assert abs(product(3, 1) - product(4, 1)) > 1e-3
-    torch.testing.assert_close(rotate(q, torch.tensor([7])).norm(), q.norm())
+    torch.testing.assert_close(turned(q, 7).norm(), q.norm())
 
 
 def test_the_variance_of_affinities() -> None:
@@ -120,9 +123,9 @@ def test_shared_keys_equal_copied_ones() -> None:
         full.qkv.bias.zero_()
         grouped.qkv.bias.zero_()
         full.out.load_state_dict(grouped.out.state_dict())
-    x, places = torch.randn(2, 8, 16), torch.arange(8)
-    torch.testing.assert_close(grouped(x, places, None)[0], full(x, places, None)[0])
-    assert grouped(x, places, None)[1][0].shape == (2, 2, 8, 4)  # the cache is half as large
+    x = torch.randn(2, 8, 16)
+    torch.testing.assert_close(grouped(x, None, None)[0], full(x, None, None)[0])
+    assert grouped(x, None, None)[1][0].shape == (2, 2, 8, 4)  # the cache is half as large
 
 
 @pytest.mark.parametrize("settings", [{}, {"positions": "rotary", "qk_norm": True, "kv_heads": 2}])
@@ -135,22 +138,23 @@ def test_attention_maps_are_what_attention_does(settings: dict[str, object]) -> 
     for m in maps:
         torch.testing.assert_close(m.sum(-1), torch.ones(2, 4, 8))
         assert (m.triu(1) == 0).all()
-    block, places = model.blocks[0], torch.arange(8)
-    x = block.attention_input(model._embed(tokens, places))
-    _, _, v = block.attention._heads(x, places)
+    block = model.blocks[0]
+    x, turn = model._embed(tokens, torch.arange(8))
+    x = block.attention_input(x)
+    _, _, v = block.attention._heads(x, turn)
     groups = config.heads // (config.kv_heads or config.heads)
     mixed = maps[0] @ v.repeat_interleave(groups, 1)
     expected = block.attention.out(mixed.transpose(1, 2).flatten(2))
-    torch.testing.assert_close(block.attention(x, places, None)[0], expected)
+    torch.testing.assert_close(block.attention(x, turn, None)[0], expected)
 
 
 def test_post_norm_is_the_paper_of_2017() -> None:
     config = GPTConfig(layers=1, heads=2, width=8, context=8, norm_place="after", bias=False)
     model = GPT(config, 5)
-    block, x, places = model.blocks[0], torch.randn(1, 8, 8), torch.arange(8)
-    y = block.norm_attention(x + block.attention(x, places, None)[0])
+    block, x = model.blocks[0], torch.randn(1, 8, 8)
+    y = block.norm_attention(x + block.attention(x, None, None)[0])
     y = block.norm_feedforward(y + block.feedforward(y))
-    torch.testing.assert_close(block(x, places, None)[0], y)
+    torch.testing.assert_close(block(x, None, None)[0], y)
     assert isinstance(model.norm, nn.Identity)
 
 

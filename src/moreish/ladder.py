@@ -1,20 +1,20 @@
 """Every rung from counting pairs to a GPT, on one split, with one evaluation and one table."""
 
 import json
-import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from moreish import api
-from moreish.config import DEFAULT_MINUTES, resolve
+from moreish.config import DEFAULT_MINUTES, RunConfig, resolve
 from moreish.errors import MoreishError, nearest
 from moreish.files import to_json, write_atomic
 from moreish.models import REGISTRY
-from moreish.record import ENDED, DataFacts
-from moreish.run import Run
+from moreish.record import ENDED, DataFacts, machine, versions
+from moreish.run import Run, discard
 from moreish.settings import Tree
+from moreish.training import resume, train
 from moreish.training.events import Note, Report
 from moreish.training.loop import DivergenceError
 from moreish.training.prepare import prepare
@@ -185,53 +185,65 @@ def climb(
     Args:
         minutes, epochs: equal time, or as often over the data; by default a minute.
         split: as in `train`; None is the lecture's for the lectures' own data.
+        overwrite: train the chosen rungs again; of another ladder at `out`, nothing stays then.
         done: is called with each rung's entry as soon as it is there.
 
     Raises:
-        MoreishError: a rung is unknown, `out` holds another ladder, or a training failed.
+        MoreishError: a rung is unknown, `out` holds something else, or a training failed.
     """
     chosen = rungs_for(rungs)
     if not chosen:
         raise MoreishError(
             f"--rungs {rungs}: name at least one of {', '.join(r.name for r in RUNGS)}"
         )
-    lectures = {data for rung in RUNGS for data in rung.stated}
-    split = split or ("lecture" if source in lectures else "seeded")
-    budget = {"minutes": minutes, "epochs": epochs}
-    if minutes is not None and epochs is not None:
-        raise MoreishError("give one of minutes and epochs, not both")
+    budget: Tree = {"minutes": minutes, "epochs": epochs}
     if minutes is None and epochs is None:
         budget["minutes"] = DEFAULT_MINUTES
+    resolve({"train": budget})  # counted rungs would not notice a budget that makes no sense
+    lectures = {data for rung in RUNGS for data in rung.stated}
+    split = split or ("lecture" if source in lectures else "seeded")
     facts = _facts(source, kind, split)
     plan: Tree = {"source": source, "split": split, "kind": facts.kind, **budget, "seed": seed}
     plan["data"] = dict(facts.sha256)  # a file that has changed is another ladder
-    if overwrite:
-        _remove(out)
-    entries, complete = _earlier(out, plan), True
-    failed: dict[str, str] = {}
-    for rung in chosen:
-        if rung.name not in entries:
-            try:
-                run = _trained(rung, plan, out / rung.name, report)
-            except DivergenceError as error:  # the others can still be climbed
-                report(Note(text=f"{rung.name}: {error}"))
-                failed[rung.name] = str(error)
-                continue
-            if run.record.status == "interrupted":
-                complete = False
-                break
-            entries[rung.name] = _entry(rung, run, plan)
-            _save(out, {**plan, "complete": False}, entries)
-        done(entries[rung.name])
+    entries, others = _earlier(out, plan, overwrite=overwrite)
+    complete, failed = True, {}
+    try:
+        for rung in chosen:
+            config, path = _config(rung, plan), out / rung.name
+            found = None if overwrite else _found(path, config, facts)
+            if found is None or rung.name not in entries:
+                entries.pop(rung.name, None)
+                _save(out, {**plan, "complete": False}, entries)
+                try:
+                    run = _trained(config, found, path, report)
+                except DivergenceError as error:  # the others can still be climbed
+                    report(Note(text=f"{rung.name}: {error}"))
+                    failed[rung.name] = str(error)
+                    continue
+                if run.record.status == "interrupted":
+                    complete = False
+                    break
+                entries[rung.name] = _entry(rung, run, plan)
+            done(entries[rung.name])
+    finally:
+        if not entries and not any(out.glob("*/run.json")):
+            (out / LADDER).unlink(missing_ok=True)
+            with suppress(OSError):  # there was something else before
+                out.rmdir()
+    if failed and not entries:
+        raise MoreishError(f"no rung could be trained; the last said: {failed.popitem()[1]}")
+    if complete:
+        for name in others - {rung.name for rung in chosen}:
+            discard(out / name)
     return _save(out, {**plan, "complete": complete, "failed": failed}, entries)
 
 
 def _save(out: Path, about: Tree, entries: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """ladder.json: all rungs that are there, in their order."""
+    """ladder.json: all rungs that are there, in their order. It also says whose folder this is."""
     order = {rung.name: place for place, rung in enumerate(RUNGS)}
     rungs = sorted(entries.values(), key=lambda entry: order.get(entry["rung"], len(order)))
-    found = {**about, "rungs": rungs}
-    if rungs:
+    found = {**about, "versions": versions(), "machine": machine(), "rungs": rungs}
+    if rungs or not about["complete"]:
         out.mkdir(parents=True, exist_ok=True)
         write_atomic(out / LADDER, to_json(found))
     return found
@@ -243,73 +255,80 @@ def _facts(source: str, kind: str | None, split: str) -> DataFacts:
     return prepare(resolve({"data": data, "model": {"name": "ngram"}})).facts
 
 
-def _remove(out: Path) -> None:
-    """The ladder at `out` and the runs in it; nothing else.
+def _earlier(
+    out: Path, plan: Tree, *, overwrite: bool
+) -> tuple[dict[str, dict[str, Any]], set[str]]:
+    """The rungs that are done already, and the names of those that make way for this ladder.
 
     Raises:
-        MoreishError: there is something, and it is no ladder.
+        MoreishError: there is something else at `out`, or another ladder that is to stay.
     """
-    if not out.exists():
-        return
-    runs = [path.parent for path in out.glob("*/run.json")]
-    if not (out / LADDER).is_file() and not runs and any(out.iterdir()):
-        raise MoreishError(f"{out} is not a ladder, so --overwrite will not replace it")
-    (out / LADDER).unlink(missing_ok=True)
-    for run in runs:
-        shutil.rmtree(run)
-
-
-def _earlier(out: Path, plan: Tree) -> dict[str, dict[str, Any]]:
-    """The rungs that are done already. Raises MoreishError when they are of another ladder."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return {}, set()
+    if not (out / LADDER).is_file():
+        raise MoreishError(f"{out} is there, and is not a ladder: choose another --out")
     try:
         saved = json.loads((out / LADDER).read_bytes())
         entries = {entry["rung"]: entry for entry in saved["rungs"]}
-    except FileNotFoundError:
-        return {}
     except (ValueError, LookupError, TypeError) as error:
+        if overwrite:
+            return {}, set()
         raise MoreishError(f"{out / LADDER} is damaged ({error}): use --overwrite") from None
     for key, value in plan.items():
-        if saved.get(key) != value:
+        if saved.get(key) != value and not overwrite:
             other = (
                 f"with {key} {saved.get(key)}, not {value}" if key != "data" else "of other data"
             )
             raise MoreishError(
                 f"{out} is a ladder {other}: choose another --out, or replace it with --overwrite"
             )
-    return entries
+    if all(saved.get(key) == value for key, value in plan.items()):
+        return entries, set()
+    return {}, set(entries)
 
 
-def _trained(rung: Rung, plan: Tree, path: Path, report: Report) -> Run:
-    """The run of a rung: new, or gone on with where it was stopped."""
-    if (path / "run.json").exists():
-        run = Run.open(path)
-        if run.record.status == "diverged":
-            shutil.rmtree(path)
-        elif not _fits(run, plan):
-            raise MoreishError(
-                f"{path} is a run of another ladder: choose another --out, or use --overwrite"
-            )
-        else:
-            return run if run.record.status in ENDED else api.resume(path, report=report)
-    options = {} if counted(rung) else {budget: plan[budget] for budget in ("minutes", "epochs")}
-    return api.train(
-        plan["source"],
-        split=plan["split"],
-        kind=plan["kind"],
-        seed=plan["seed"],
-        settings={"model": settings_for(rung, plan["kind"])},
-        out=path,
-        report=report,
-        **options,
+def _config(rung: Rung, plan: Tree) -> RunConfig:
+    budget = {} if counted(rung) else {key: plan[key] for key in ("minutes", "epochs")}
+    return resolve(
+        {
+            "seed": plan["seed"],
+            "model": settings_for(rung, plan["kind"]),
+            "train": budget,
+            "data": {key: plan[key] for key in ("source", "split", "kind")},
+        }
     )
 
 
-def _fits(run: Run, plan: Tree) -> bool:
-    """Whether a run that was found is one of this ladder."""
-    train = run.config.train
-    budget = (train.minutes, train.epochs) in ((plan["minutes"], plan["epochs"]), (None, None))
-    same = run.record.data.sha256 == plan["data"] and run.config.seed == plan["seed"]
-    return budget and same
+def _found(path: Path, config: RunConfig, facts: DataFacts) -> Run | None:
+    """The run at `path`, if it is the one that `config` asks for.
+
+    Raises:
+        MoreishError: it is another.
+    """
+    if not (path / "run.json").exists():
+        return None
+    run = Run.open(path)
+    there = run.config
+    expected = config.model_copy(
+        update={"model": config.model.for_data(facts.longest_item, facts.vocabulary)}
+    )
+    if config.train.lr is None:  # it took what suits the model
+        rate = {"lr": there.train.lr}
+        expected = expected.model_copy(update={"train": config.train.model_copy(update=rate)})
+    same = all(getattr(there, key) == getattr(expected, key) for key in ("seed", "model", "train"))
+    if not same or run.record.data.sha256 != facts.sha256:
+        raise MoreishError(
+            f"{path} is another run than this ladder's: choose another --out, or use --overwrite"
+        )
+    return run
+
+
+def _trained(config: RunConfig, found: Run | None, path: Path, report: Report) -> Run:
+    """The run of a rung: new, or gone on with where it was stopped."""
+    if found is not None and found.record.status != "diverged":
+        ended = found.record.status in ENDED
+        return found if ended else resume(path, report=report)[0]
+    return train(config, path, overwrite=True, report=report)[0]
 
 
 def counted(rung: Rung) -> bool:
@@ -330,6 +349,7 @@ def _entry(rung: Rung, run: Run, plan: Tree) -> dict[str, Any]:
         "rung": rung.name,
         "adds": rung.adds,
         "run": run.path.name,
+        "made": run.record.created,
         "counted": counted(rung),
         "parameters": run.model.parameter_count(),
         "seconds": run.record.seconds,

@@ -99,13 +99,8 @@ class Record(Settings):
             data=data,
             tokenizer=tokenizer,
             sha256=_digest(settings, data, tokenizer),
-            versions={name: version(name) for name in ("moreish", "torch", "numpy")}
-            | {"python": platform.python_version()},
-            machine={
-                "system": platform.platform(),
-                "processors": os.cpu_count(),
-                "threads": torch.get_num_threads(),
-            },
+            versions=versions(),
+            machine=machine(),
             command=sys.argv,
         )
 
@@ -135,6 +130,21 @@ class Record(Settings):
                 "made with, so nothing in it counts; undo that, or train again"
             )
         return record
+
+
+def versions() -> dict[str, str]:
+    """Of what decides the numbers."""
+    found = {name: version(name) for name in ("moreish", "torch", "numpy")}
+    return {**found, "python": platform.python_version()}
+
+
+def machine() -> dict[str, Any]:
+    """Where this runs."""
+    return {
+        "system": platform.platform(),
+        "processors": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+    }
 
 
 def _digest(config: dict[str, Any], data: DataFacts, tokenizer: str) -> str:

@@ -17,9 +17,7 @@ def ladder(
     minutes: Annotated[float | None, typer.Option(help="Train each rung this long (1).")] = None,
     epochs: Annotated[float | None, typer.Option(help="… or this often over the data.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Six seconds a rung.")] = False,
-    rungs: Annotated[
-        str | None, typer.Option(metavar="A,B,C", help="Only these rungs, in this order.")
-    ] = None,
+    rungs: Annotated[str | None, typer.Option(metavar="A,B,C", help="Only these rungs.")] = None,
     split: Annotated[
         str | None, typer.Option(help="seeded, or lecture (which the lectures' data get).")
     ] = None,
@@ -28,7 +26,9 @@ def ladder(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of weights and batches.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Its folder (ladders/SOURCE).")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Train all of it again.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Train these rungs again.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Climb from counting pairs to a GPT on one split: one table, one figure, one report."""
@@ -38,7 +38,7 @@ def ladder(
 
     if quick and (minutes, epochs) != (None, None):
         raise MoreishError("give one of --quick, --minutes and --epochs")
-    place = out or Path("ladders") / Path(source).stem
+    place = out or Path("ladders") / (Path(source).resolve().stem or "ladder")
     view = TrainingView(console(stderr=as_json), brief=True)
     try:
         found = climb(
@@ -73,5 +73,6 @@ def ladder(
         console().print(f"\n{drawn}")
         console().print(f"Any of them: {command('sample', place / found['rungs'][-1]['rung'])}")
     if not found["complete"]:
-        console(stderr=True).print("Stopped and saved; the same command goes on.")
+        again = "the same command goes on" + (", without --overwrite" if overwrite else "")
+        console(stderr=True).print(f"Stopped and saved; {again}.")
         raise typer.Exit(130)

@@ -5,11 +5,11 @@ C width.
 """
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from moreish.models.layers import rotate
+from moreish.models.layers import Rotation, rotate
 
 Cache = tuple[Tensor, Tensor]
 """Keys and values of one layer, each (B, H, S, D)."""
@@ -26,7 +26,6 @@ class Attention(nn.Module):
         kv_heads: int | None = None,
         bias: bool = True,
         dropout: float = 0.0,
-        rotary: bool = False,
         qk_norm: bool = False,
         scaled: bool = True,
         projection: bool = True,
@@ -35,7 +34,7 @@ class Attention(nn.Module):
         super().__init__()
         self.head_width = width // heads
         self.groups = heads // (kv_heads or heads)
-        self.dropout, self.rotary, self.qk_norm = dropout, rotary, qk_norm
+        self.dropout, self.qk_norm = dropout, qk_norm
         self.scale = self.head_width**-0.5 if scaled else 1.0
         kv_width = width // self.groups
         self.sizes = [width, kv_width, kv_width]
@@ -43,9 +42,10 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width, bias=bias) if projection else nn.Identity()
 
     def forward(
-        self, x_BTC: Float[Tensor, "B T C"], places_T: Int[Tensor, " T"], cache: Cache | None
+        self, x_BTC: Float[Tensor, "B T C"], turn: Rotation | None, cache: Cache | None
     ) -> tuple[Float[Tensor, "B T C"], Cache]:
-        q_BHTD, k_BHSD, v_BHSD = self._heads(x_BTC, places_T)
+        """`turn`: of the new positions, where positions are rotary."""
+        q_BHTD, k_BHSD, v_BHSD = self._heads(x_BTC, turn)
         if cache is not None:
             k_BHSD = torch.cat([cache[0], k_BHSD], dim=2)
             v_BHSD = torch.cat([cache[1], v_BHSD], dim=2)
@@ -65,22 +65,22 @@ class Attention(nn.Module):
         return self.out(y_BHTD.transpose(1, 2).flatten(2)), (k_BHSD, v_BHSD)
 
     def weights(
-        self, x_BTC: Float[Tensor, "B T C"], places_T: Int[Tensor, " T"]
+        self, x_BTC: Float[Tensor, "B T C"], turn: Rotation | None
     ) -> Float[Tensor, "B H T T"]:
         """How much each position takes from each: what `forward` does not keep."""
-        q_BHTD, k_BHTD, _ = self._heads(x_BTC, places_T)
+        q_BHTD, k_BHTD, _ = self._heads(x_BTC, turn)
         affinity_BHTT = q_BHTD @ k_BHTD.repeat_interleave(self.groups, dim=1).mT * self.scale
         future_TT = torch.ones_like(affinity_BHTT[0, 0], dtype=torch.bool).triu(1)
         return affinity_BHTT.masked_fill(future_TT, -torch.inf).softmax(dim=-1)
 
-    def _heads(self, x_BTC: Tensor, places_T: Tensor) -> list[Tensor]:
+    def _heads(self, x_BTC: Tensor, turn: Rotation | None) -> list[Tensor]:
         """Queries, keys and values, each (B, H, T, D)."""
         q, k, v = (
             part.unflatten(-1, (-1, self.head_width)).transpose(1, 2)
             for part in self.qkv(x_BTC).split(self.sizes, dim=-1)
         )
-        if self.rotary:
-            q, k = rotate(q, places_T), rotate(k, places_T)
+        if turn is not None:
+            q, k = rotate(q, turn), rotate(k, turn)
         if self.qk_norm:
             # Of unit mean square, which the usual scale then suits.
             q, k = F.rms_norm(q, q.shape[-1:]), F.rms_norm(k, k.shape[-1:])

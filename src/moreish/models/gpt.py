@@ -15,7 +15,14 @@ from torch import Tensor, nn
 
 from moreish.models.attention import Attention, Cache
 from moreish.models.base import Model, ModelConfig, State
-from moreish.models.layers import Activation, FeedForward, Norm, norm_layer
+from moreish.models.layers import (
+    Activation,
+    FeedForward,
+    Norm,
+    Rotation,
+    norm_layer,
+    rotation,
+)
 
 
 class GPTConfig(ModelConfig):
@@ -90,7 +97,6 @@ class Block(nn.Module):
             kv_heads=config.kv_heads,
             bias=config.bias,
             dropout=config.dropout,
-            rotary=config.positions == "rotary",
             qk_norm=config.qk_norm,
             scaled=config.scaled,
             projection=config.projection,
@@ -104,9 +110,9 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
-        self, x_BTC: Float[Tensor, "B T C"], places_T: Int[Tensor, " T"], cache: Cache | None
+        self, x_BTC: Float[Tensor, "B T C"], turn: Rotation | None, cache: Cache | None
     ) -> tuple[Float[Tensor, "B T C"], Cache]:
-        y_BTC, cache = self.attention(self.attention_input(x_BTC), places_T, cache)
+        y_BTC, cache = self.attention(self.attention_input(x_BTC), turn, cache)
         x_BTC = self._joined(x_BTC, y_BTC, self.norm_attention)
         if self.feedforward is None:
             return x_BTC, cache
@@ -150,6 +156,7 @@ class GPT(Model):
         self.norm = norm_layer(last, config.width, config.bias)
         self.head = nn.Linear(config.width, vocab_size, bias=False)
         self.softcap = config.softcap
+        self.head_width = config.width // config.heads
         self._initialise(config)
 
     def _initialise(self, config: GPTConfig) -> None:
@@ -193,10 +200,10 @@ class GPT(Model):
             logits_BKV, state = self(seen_BS[:, -kept:])
             return logits_BKV[:, -new:], state
         places_T = torch.arange(past, past + new, device=tokens_BT.device)
-        x_BTC = self._embed(tokens_BT, places_T)
+        x_BTC, turn = self._embed(tokens_BT, places_T)
         caches: list[Cache] = []
         for i, block in enumerate(self.blocks):
-            x_BTC, cache = block(x_BTC, places_T, None if state is None else state.caches[i])
+            x_BTC, cache = block(x_BTC, turn, None if state is None else state.caches[i])
             caches.append(cache)
         logits_BTV = self.head(self.norm(x_BTC))
         if self.softcap:
@@ -206,14 +213,17 @@ class GPT(Model):
     def attention_maps(self, tokens_BT: Int[Tensor, "B T"]) -> list[Float[Tensor, "B H T T"]]:
         """Of each layer, how much every position takes from every earlier one; rows sum to 1."""
         places_T = torch.arange(tokens_BT.shape[1], device=tokens_BT.device)
-        x_BTC = self._embed(tokens_BT, places_T)
+        x_BTC, turn = self._embed(tokens_BT, places_T)
         maps = []
         for block in self.blocks:
             assert isinstance(block, Block)
-            maps.append(block.attention.weights(block.attention_input(x_BTC), places_T))
-            x_BTC, _ = block(x_BTC, places_T, None)
+            maps.append(block.attention.weights(block.attention_input(x_BTC), turn))
+            x_BTC, _ = block(x_BTC, turn, None)
         return maps
 
-    def _embed(self, tokens_BT: Tensor, places_T: Tensor) -> Tensor:
+    def _embed(self, tokens_BT: Tensor, places_T: Tensor) -> tuple[Tensor, Rotation | None]:
+        """What goes into the first block, and what its queries and keys are turned by."""
         x_BTC = self.embedding(tokens_BT)
-        return self.dropout(x_BTC if self.position is None else x_BTC + self.position(places_T))
+        if self.position is None:
+            return self.dropout(x_BTC), rotation(places_T, self.head_width)
+        return self.dropout(x_BTC + self.position(places_T)), None

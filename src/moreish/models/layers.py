@@ -13,6 +13,9 @@ from torch.nn import functional as F
 Norm = Literal["layer", "rms", "none"]
 Activation = Literal["gelu", "relu", "relu2", "swiglu"]
 
+Rotation = tuple[Tensor, Tensor]
+"""Cosines and signed sines of each place, each (T, D): see `rotation`."""
+
 
 def norm_layer(kind: Norm, width: int, bias: bool) -> nn.Module:
     """Layer norm (Ba et al. 2016), RMS norm (Zhang and Sennrich 2019), or nothing."""
@@ -21,20 +24,34 @@ def norm_layer(kind: Norm, width: int, bias: bool) -> nn.Module:
     return nn.RMSNorm(width) if kind == "rms" else nn.LayerNorm(width, bias=bias)
 
 
-def rotate(
-    x_BHTD: Float[Tensor, "B H T D"], places_T: Int[Tensor, " T"]
-) -> Float[Tensor, "B H T D"]:
-    """Turn each pair of components by an angle that grows with the position (Su et al. 2021).
+def rotation(places_T: Int[Tensor, " T"], head_width: int) -> Rotation:
+    """What `rotate` turns each place by: cosines, and sines with their signs.
 
-    The product of a turned query and a turned key depends on their distance alone.
+    Each pair of components (d, d + half) turns by an angle that grows with the position (Su et al.
+    2021), so that the product of a turned query and a turned key depends on their distance alone.
+    An odd component stays as it is.
     """
-    half = x_BHTD.shape[-1] // 2
-    frequency_D = 10_000 ** (-torch.arange(half, device=x_BHTD.device) / half)
+    half = head_width // 2
+    frequency_D = 10_000 ** (-torch.arange(half, device=places_T.device) / half)
     angle_TD = places_T[:, None] * frequency_D
-    cosine_TD, sine_TD = angle_TD.cos().to(x_BHTD), angle_TD.sin().to(x_BHTD)
-    a, b = x_BHTD[..., :half], x_BHTD[..., half : 2 * half]
-    turned = (a * cosine_TD - b * sine_TD, a * sine_TD + b * cosine_TD, x_BHTD[..., 2 * half :])
-    return torch.cat(turned, dim=-1)
+    cosine_TD, sine_TD = angle_TD.cos(), angle_TD.sin()
+    rest_TD = cosine_TD.new_ones(len(places_T), head_width % 2)
+    return (
+        torch.cat([cosine_TD, cosine_TD, rest_TD], dim=-1),
+        torch.cat([-sine_TD, sine_TD, 0 * rest_TD], dim=-1),
+    )
+
+
+def rotate(
+    x_BHTD: Float[Tensor, "B H T D"],
+    turn: Rotation,
+) -> Float[Tensor, "B H T D"]:
+    """Turn queries or keys by what `rotation` gave for their places."""
+    cosine_TD, sine_TD = turn
+    half = x_BHTD.shape[-1] // 2
+    a, b, rest = x_BHTD.split([half, half, x_BHTD.shape[-1] % 2], dim=-1)
+    other_BHTD = torch.cat([b, a, rest], dim=-1)
+    return torch.addcmul(x_BHTD * cosine_TD.to(x_BHTD), other_BHTD, sine_TD.to(x_BHTD))
 
 
 class FeedForward(nn.Module):
@@ -60,7 +77,8 @@ class FeedForward(nn.Module):
             case "relu":
                 inner = F.relu(up)
             case "relu2":
-                inner = F.relu(up).square()
+                some = F.relu(up)
+                inner = some * some  # twice as fast as its square() on a CPU
             case "swiglu":
                 gate, value = up.chunk(2, dim=-1)
                 inner = F.silu(gate) * value
