@@ -22,6 +22,9 @@ from moreish.training.prepare import prepare
 QUICK = 0.1
 """Minutes a rung of `--quick`."""
 
+LARGE = "scale"
+"""The rung that is climbed only when it is named."""
+
 LADDER = "ladder.json"
 
 
@@ -78,7 +81,7 @@ MODERN: Tree = {
     "positions": "rotary",
     "norm": "rms",
     "qk_norm": True,
-    "feedforward": "relu2",
+    "feedforward": "swiglu",
     "softcap": 15.0,
     "bias": False,
 }
@@ -135,13 +138,27 @@ RUNGS: tuple[Rung, ...] = (
         names_lecture=(2.00, "makemore's default transformer, 6,000 steps"),
         shakespeare=(1.88, "nanoGPT's README, its CPU setting"),
     ),
-    _rung("modern", "rotary positions, RMS and QK norm, squared ReLU, soft cap", MODERN),
+    _rung("modern", "rotary positions, RMS and QK norm, SwiGLU, soft cap", MODERN),
+    _rung(
+        "scale",
+        "the GPT lecture's last model; it needs a GPU or hours",
+        {
+            "name": "gpt",
+            "layers": 6,
+            "heads": 6,
+            "width": 384,
+            "context": 256,
+            "feedforward": "relu",
+            "dropout": 0.2,
+        },
+        shakespeare=(1.48, "the GPT lecture, 5,000 steps of an A100"),
+    ),
 )
 
 
 def rungs_for(names: str | None) -> list[Rung]:
-    """The rungs that a comma-separated list names, all of them for None; a registered model that
-    is no rung of its own is one with its default settings.
+    """The rungs that a comma-separated list names; for None all but the large one. A registered
+    model that is no rung of its own is one with its default settings.
 
     Raises:
         MoreishError: a name is unknown; the nearest is named.
@@ -151,7 +168,8 @@ def rungs_for(names: str | None) -> list[Rung]:
     for model in REGISTRY:
         if model not in known and model not in used:
             known[model] = _rung(model, "a registered model", {"name": model})
-    chosen = list(known) if names is None else [n.strip() for n in names.split(",") if n.strip()]
+    some = [name for name in known if name != LARGE]
+    chosen = some if names is None else [n.strip() for n in names.split(",") if n.strip()]
     for name in chosen:
         if name not in known:
             raise MoreishError(f"unknown rung '{name}': {nearest(name, known)}")
