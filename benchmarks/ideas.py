@@ -75,7 +75,7 @@ FAMILIES = {
             "tied embeddings": GPT | {"tied": True},
             "soft cap": GPT | {"softcap": 15.0},
             "post-norm": GPT | {"norm_place": "after"},
-            "all of the modern rung": LADDER["modern"],
+            "the modern rung": LADDER["modern"],
         },
         chain=False,
     ),

@@ -11,11 +11,13 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from moreish import api
 from moreish.data import catalog
 from moreish.data.text import Corpus
 from moreish.data.tokens import Tokens, encode_corpus
@@ -25,6 +27,7 @@ from moreish.models.bow import average_by_loop, average_by_product, average_by_s
 from moreish.models.gpt import GPT, GPTConfig
 from moreish.models.ngram import NGram
 from moreish.tokenizers.char import CharTokenizer
+from moreish.training.events import silent
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -68,6 +71,38 @@ def mean(model: Model, tokens: Tokens) -> str:
     return f"{losses_of(model, tokens).mean(dtype=float):.4f}"
 
 
+def gradient_bigram(tokens: Tokens, strength: float) -> Model:
+    """makemore 1: 200 steps of plain gradient descent on all pairs at once, at a rate of 50."""
+    model = build("bigram", 27)
+    (weight,) = model.parameters()
+    pairs, counts = np.unique(
+        tokens.ids_N[:-1].astype(int) * 27 + tokens.ids_N[1:], return_counts=True
+    )
+    before, after = torch.from_numpy(pairs // 27), torch.from_numpy(pairs % 27)
+    share = torch.from_numpy(counts / counts.sum()).float()
+    for _ in range(200):
+        logits = model(before[:, None])[0][:, 0]
+        costs = torch.nn.functional.cross_entropy(logits, after, reduction="none")
+        loss = (share * costs).sum() + strength * weight.square().mean()
+        (gradient,) = torch.autograd.grad(loss, weight)
+        with torch.no_grad():
+            weight -= 50 * gradient
+    return model.requires_grad_(False)
+
+
+def same_draws(a: torch.Tensor, b: torch.Tensor) -> int:
+    """Of a thousand letters drawn one after another from both tables with the same numbers."""
+    uniform = np.random.default_rng(2147483647).random(1000)
+    at, same = 0, 0
+    for u in uniform:
+        first, second = (
+            int(np.searchsorted(t[at].double().cumsum(0), u * 0.999999)) for t in (a, b)
+        )
+        same += first == second
+        at = first
+    return same
+
+
 def names_lines() -> Iterator[Line]:
     words, tokenizer, splits, all_tokens = data("names-lecture", "lines")
     lengths = sorted(map(len, words))
@@ -100,6 +135,14 @@ def names_lines() -> Iterator[Line]:
         "6,763; 6,640; 2,538; 516; 0",
         "; ".join(f"{cell(pair):,}" for pair in ("n.", "a.", ".m", "m.", "jq")),
     )
+    emma = all_tokens.ids_N[:6].tolist()
+    letters = "." + tokenizer.characters
+    yield Line(
+        "the examples of `emma`", "`.e em mm ma a.`",
+        "`" + " ".join(letters[a] + letters[b] for a, b in pairwise(emma)) + "`",
+    )  # fmt: skip
+    five = Tokens(all_tokens.ids_N[: 6 + sum(map(len, words[:5]))], items=True)
+    yield Line("examples in the first five words, context 3", "32", str(five.predictions))
     three = Tokens(all_tokens.ids_N[: 4 + sum(map(len, words[:3]))], items=True)
     yield Line(
         "log-likelihood of the first three words", "−38.7856",
@@ -120,6 +163,39 @@ def names_lines() -> Iterator[Line]:
         f"{word(table, 'andrej')}; {word(table, 'andrejq')}, {word(plus_one, 'andrejq')}",
     )  # fmt: skip
     yield Line("uniform", "3.2958", mean(build("bigram", 27), all_tokens))
+    by_gradients = {
+        strength: gradient_bigram(all_tokens, strength) for strength in (0, 0.01, 1, 10)
+    }
+    yield Line(
+        "neural bigram, full batch, rate 50, 200 steps: loss", "under 2.47, towards 2.4540",
+        mean(by_gradients[0], all_tokens),
+    )  # fmt: skip
+    shares = [m(torch.arange(27)[:, None])[0][:, 0].softmax(-1) for m in (by_gradients[0], table)]
+    yield Line(
+        "its probabilities and the counts'; same draws for one seed", "the same in the limit",
+        f"within {float((shares[0] - shares[1]).abs().max()):.3f}; {same_draws(*shares)} of 1,000",
+    )  # fmt: skip
+    entropies = [
+        float(torch.distributions.Categorical(logits=m(torch.arange(27)[:, None])[0][:, 0])
+              .entropy().mean())
+        for m in by_gradients.values()
+    ]  # fmt: skip
+    yield Line(
+        "regularised with 0, 0.01, 1, 10 · mean(W²): mean entropy of a row",
+        "stronger pulls towards uniform, 3.2958",
+        "; ".join(f"{entropy:.3f}" for entropy in entropies),
+    )
+    valley = api.lr_range(
+        "names-lecture", model="mlp", split="lecture", low=1e-3, high=1.0, steps=1000,
+        settings={"model": {"context": 3, "embedding": 10, "hidden": 200},
+                  "train": {"optimizer": "sgd", "batch_size": 32}}, report=silent,
+    )  # fmt: skip
+    yield Line(
+        "learning-rate range test, 10^-3 to 1, 1,000 steps: the valley", "near 0.1",
+        f"{valley.valley:.2f}", "`moreish lr-range names-lecture --split lecture --model mlp "
+        "--low 0.001 --high 1 --steps 1000 --set model.context=3 --set model.embedding=10 "
+        "--set model.hidden=200 --set train.optimizer=sgd --set train.batch_size=32`",
+    )  # fmt: skip
     sizes = [
         build("mlp", 27, context=3, embedding=e, hidden=h).parameter_count()
         for e, h in ((2, 100), (2, 300), (10, 200))
@@ -184,8 +260,11 @@ def shakespeare_lines() -> Iterator[Line]:
     with torch.device("meta"):
         big = GPT(GPTConfig(layers=6, heads=6, width=384, context=256, feedforward="relu"), 65)
     yield Line(
-        "parameters of the scaled-up model", "10.79 M", f"{big.parameter_count() / 1e6:.2f} M"
-    )
+        "parameters of the scaled-up model", "10.79 M",
+        f"{big.parameter_count():,} (with biases to queries, keys and values, as in GPT-2; without "
+        f"them and with one to the head, the lecture's, {big.parameter_count() - 6912 + 65:,})",
+    )  # fmt: skip
+    yield Line("GPT-2 tokens of the split", "301,966 / 36,059", "not yet: no GPT-2 tokenizer", "")
     stated = {2: 2.4835, 3: 2.0381, 4: 1.7191, 5: 1.5612, 6: 1.5227, 7: 1.5165, 8: 1.5192}
     for order, value in stated.items():
         model = counted(splits["train"], 65, "kneser-ney", order=order)
@@ -212,6 +291,18 @@ def trained_lines() -> Iterator[Line]:
         ("GPT-2 124M on OpenWebText", "about 2.85"),
     ):
         yield Line(what, stated, "not measured: it needs a GPU", "")
+
+
+def kenlm_lines() -> Iterator[Line]:
+    """From the committed comparison."""
+    found = json.loads((RESULTS / "kenlm.json").read_text(encoding="utf-8"))
+    for entry in found["orders"]:
+        yield Line(
+            f"KenLM's Kneser-Ney, order {entry['order']}, the lecture's names, validation",
+            f"{entry['kenlm']:.4f}",
+            f"{entry['ours']:.4f}",
+            "`python benchmarks/kenlm.py PATH/TO/lmplz`",
+        )
 
 
 def ladder_lines(source: str) -> Iterator[Line]:
@@ -276,6 +367,7 @@ def page() -> str:
     sections = {
         "Names (makemore)": names_lines(),
         "Tiny Shakespeare (the GPT lecture, nanoGPT)": shakespeare_lines(),
+        "An independent implementation of Kneser-Ney": kenlm_lines(),
         "Single trainings, validation (`make bench`)": trained_lines(),
         "The ladder on the lecture's names": ladder_lines("names-lecture"),
         "The ladder on tiny Shakespeare": ladder_lines("shakespeare"),

@@ -2,8 +2,9 @@
 
     python benchmarks/scale.py [--only NAME ...] [--out benchmarks/results/scale.json]
 
-The text is made here: words drawn by their frequency in tiny Shakespeare, so that new n-grams keep
-coming for as long as it is. Each case runs in its own process, whose highest memory is reported.
+The text is made here: words drawn by their frequency in tiny Shakespeare, one letter of two hundred
+replaced by another, so that new n-grams keep coming for as long as it is. Each case runs in its
+own process, whose highest memory is reported.
 """
 
 import argparse
@@ -21,7 +22,7 @@ import numpy as np
 
 from moreish.data import catalog
 from moreish.data.tokens import Tokens
-from moreish.evaluate.novelty import Passages
+from moreish.evaluate.novelty import Items, Passages
 from moreish.models import CountedModel, build_model, model_config
 from moreish.tokenizers.char import CharTokenizer
 
@@ -29,12 +30,16 @@ from moreish.tokenizers.char import CharTokenizer
 def words(megabytes: int) -> Iterator[bytes]:
     """Pieces of a text of that many million characters."""
     found, counts = np.unique(catalog.load("shakespeare").split(), return_counts=True)
+    letters = np.frombuffer(b"abcdefghijklmnopqrstuvwxyz", "u1")
     spaced = np.array([f"{word} ".encode() for word in found], dtype=object)
     random = np.random.default_rng(0)
     left = megabytes * 1_000_000
     while left > 0:
         drawn = random.choice(len(spaced), size=1_000_000, p=counts / counts.sum())
-        piece = b"".join(spaced[drawn])[:left]
+        bytes_P = np.frombuffer(b"".join(spaced[drawn])[:left], "u1").copy()
+        odd = random.integers(len(bytes_P), size=len(bytes_P) // 200)
+        bytes_P[odd] = random.choice(letters, size=len(odd))
+        piece = bytes_P.tobytes()
         left -= len(piece)
         yield piece
 
@@ -61,7 +66,7 @@ def counting_shakespeare() -> dict[str, Any]:
 
 
 def counting(megabytes: int) -> dict[str, Any]:
-    """Kneser-Ney of order 5 on a memory-mapped file of tokens, as a run has them."""
+    """Kneser-Ney of order 7 on a memory-mapped file of tokens, as a run has them."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "ids"
         letters = np.unique(
@@ -74,7 +79,7 @@ def counting(megabytes: int) -> dict[str, Any]:
                 file.write(places[np.frombuffer(piece, "u1")].tobytes())
         before = highest()
         ids = np.memmap(path, dtype=np.uint8, mode="r")
-        return {"before": before, **fit(Tokens(ids, items=False), len(letters), 5)}
+        return {"before": before, **fit(Tokens(ids, items=False), len(letters), 7)}
 
 
 def novelty() -> dict[str, Any]:
@@ -93,11 +98,32 @@ def novelty() -> dict[str, Any]:
     }
 
 
+def nearest() -> dict[str, Any]:
+    """The nearest of ten million items (100 MB), to names that stand nowhere."""
+    known = catalog.load("names").split("\n")
+    random = np.random.default_rng(0)
+    pairs = random.integers(len(known), size=(10_000_000, 2))
+    items = [known[a][:5] + known[b][-4:] for a, b in pairs.tolist()]
+    began = time.perf_counter()
+    found = Items(items)
+    built = time.perf_counter() - began
+    asked = [name[::-1] for name in known[:20]]
+    began = time.perf_counter()
+    distances = [found.nearest(name)[1] for name in asked]
+    return {
+        "seconds": built,
+        "seconds_a_text": (time.perf_counter() - began) / 20,
+        "megabytes": sum(map(len, items)) / 1e6 + 10,
+        "mean_distance": float(np.mean(distances)),
+    }
+
+
 CASES: dict[str, Callable[[], dict[str, Any]]] = {
     "counting-shakespeare": counting_shakespeare,
     "counting-100-mb": lambda: counting(100),
     "counting-1-gb": lambda: counting(1000),
     "novelty-100-mb": novelty,
+    "nearest-100-mb": nearest,
 }
 
 

@@ -1,7 +1,9 @@
 """Constrained sampling: always right, natural, and honest where nothing can match."""
 
 import re
+import time
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -192,3 +194,30 @@ def test_anchors_are_not_needed_and_not_swallowed(small_run: Run) -> None:
     for regex in ("^a.*|^b.*", "^anna$|^emma$"):
         with pytest.raises(MoreishError, match="leave out"):
             small_run.sample(1, regex=regex)
+
+
+def test_anchors_in_classes_and_escapes_are_characters(tmp_path: Path) -> None:
+    source = tmp_path / "signs.txt"
+    source.write_text("a$b\n^ab\nab$\nba^\n" * 20, encoding="utf-8")
+    run = api.train(source, model="ngram", kind="lines", out=tmp_path / "r", report=silent)
+    for regex, allowed in (("[ab$]+", "ab$"), (r"a\$.*", "ab$^"), (r"[ab^]+", "ab^")):
+        texts = run.sample(5, regex=regex)
+        assert all(set(text) <= set(allowed) for text in texts)
+    assert all(text.startswith("a$") for text in run.sample(5, regex=r"a\$.*"))
+
+
+@pytest.mark.parametrize("regex", [".*a.{16}", "(.*a.{9}|.*b.{9}).{8}"])
+def test_patterns_that_would_take_for_ever_are_refused(regex: str, small_run: Run) -> None:
+    began = time.perf_counter()
+    with pytest.raises(MoreishError, match="too many states"):
+        small_run.sample(1, regex=regex)
+    assert time.perf_counter() - began < 60
+
+
+def test_automata_larger_than_memory_are_refused(small_run: Run) -> None:
+    with pytest.raises(MoreishError, match=r"needs .* GB"):
+        small_run.sample(1, ends="a" * 30, max_tokens=200_000)
+
+
+def test_what_is_empty_ranks_last(text_run: Run) -> None:
+    assert text_run._ranked(["", "the"], "likelihood") == ["the", ""]

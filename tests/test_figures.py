@@ -7,11 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
 
 from conftest import STORY, Moreish
 from moreish import api
 from moreish.data import catalog
 from moreish.figures import draw
+from moreish.figures.pictures import Watch, _layers
 from moreish.figures.style import DARK, LIGHT, save, themed
 from moreish.models import REGISTRY, CountedModel, model_class
 from moreish.run import Run
@@ -146,3 +150,33 @@ def test_a_model_that_knows_only_its_data_has_a_report(moreish: Moreish) -> None
     settings = ("--set", "model.order=12", "--set", "model.add_k=0")
     moreish("train", "l.txt", "--model", "ngram", "--out", "l", *settings)
     assert moreish("report", "l").status == 0
+
+
+def test_layers_are_watched_in_every_network(tmp_path: Path) -> None:
+    """What is saturated or dead, against what it is by definition."""
+    source = tmp_path / "names.txt"
+    source.write_text("anna\notto\nemma\nbob\n" * 30, encoding="utf-8")
+    expected = {"rnn": "tanh", "lstm": "sigmoid", "wavenet": "tanh", "mlp": "tanh", "gpt": "gelu"}
+    for model, kind in expected.items():
+        run = api.train(source, model=model, steps=3, out=tmp_path / model, report=silent)
+        layers = _layers(run)
+        watched = [layer for layer in layers if layer["name"].split(".")[-1] == kind]
+        assert watched, model
+        assert all(0 <= layer["silent"] <= 1 for layer in watched)
+        matrices = [layer for layer in layers if layer["update"] is not None]
+        assert any(layer["update"] > 0 and layer["gradient"] > 0 for layer in matrices)
+        assert layers[0]["name"].endswith("embedding")  # in the order of their work
+
+
+def test_what_counts_as_saturated_or_dead() -> None:
+    class Three(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.tanh() + F.relu(x) + torch.sigmoid(x)
+
+    model = Three()
+    x = torch.tensor([[[5.0, 0.1, -5.0, -0.1], [0.1, 0.1, -1.0, -0.1]]])
+    with Watch(model) as watch:
+        model(x)
+    assert watch.layers["tanh"]["silent"] == 2 / 8
+    assert watch.layers["relu"]["silent"] == 2 / 4
+    assert watch.layers["sigmoid"]["silent"] == 2 / 8

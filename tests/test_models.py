@@ -102,6 +102,7 @@ def test_training_starts_at_the_uniform_loss(name: str, settings: dict) -> None:
         pytest.skip("it is counted, so it has no start")
     tokens = tokens_of(8, 16)
     loss = mean_loss(model(tokens)[0], tokens.roll(-1, 1))
+    # A tied model of eight numbers is noisier than one of a size that anybody trains, see below.
     assert abs(loss.item() - math.log(VOCABULARY)) < 0.05
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import STORY, Moreish, item_tokens
+from conftest import STORY, Moreish
 from moreish.evaluate.novelty import Items, Passages
 from moreish.run import Run
 
@@ -40,10 +40,10 @@ def edits(a: str, b: str) -> int:
     st.text(alphabet="abc", max_size=8),
 )
 def test_the_nearest_item_is_the_nearest(items: list[str], text: str) -> None:
-    tokenizer, tokens = item_tokens([*items, "abc"])
-    found, distance = Items(tokens).nearest(tokenizer.encode(text))
-    assert distance == min(edits(text, item) for item in [*items, "abc"])
-    assert edits(text, tokenizer.decode(found)) == distance
+    found, distance = Items(items).nearest(text)
+    assert distance == min(edits(text, item) for item in items)
+    assert found in items
+    assert edits(text, found) == distance
 
 
 def test_items_do_not_run_into_each_other(small_run: Run) -> None:
@@ -54,6 +54,10 @@ def test_items_do_not_run_into_each_other(small_run: Run) -> None:
     known = small_run.novelty([items[7]])[0]
     assert known.known
     assert (known.distance, known.nearest, known.overlap) == (0, items[7], items[7])
+    for found in small_run.novelty(["zz" + items[9][:4], items[5] + "zz"]):
+        assert found.overlap in found.passage
+        assert items[found.place - 1] == found.passage  # the item in which the piece stands
+        assert not found.known
 
 
 def test_running_text_names_the_line(text_run: Run) -> None:
@@ -61,7 +65,8 @@ def test_running_text_names_the_line(text_run: Run) -> None:
     found = text_run.novelty([passage])[0]
     assert found.known
     assert found.overlap == passage
-    assert found.line % (STORY.count("\n")) == 3
+    assert found.place % (STORY.count("\n")) == 3
+    assert found.overlap in found.passage
     assert found.nearest is None
 
 

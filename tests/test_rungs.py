@@ -182,7 +182,9 @@ def test_soft_capped_logits_stay_within() -> None:
 def test_the_lectures_scaled_up_model_has_its_parameters() -> None:
     config = GPTConfig(layers=6, heads=6, width=384, context=256, feedforward="relu")
     with torch.device("meta"):
-        assert GPT(config, 65).parameter_count() / 1e6 == pytest.approx(10.79, abs=0.03)
+        ours = GPT(config, 65).parameter_count()
+    # The lecture's heads have no bias in queries, keys and values, and its output layer has one.
+    assert ours - 6 * 3 * 384 + 65 == 10_788_929
 
 
 def test_every_switch_starts_near_uniform() -> None:
@@ -195,7 +197,7 @@ def test_every_switch_starts_near_uniform() -> None:
         model = GPT(GPTConfig(**settings), 65)
         tokens = torch.randint(65, (4, 64))
         loss = F.cross_entropy(model(tokens)[0].flatten(0, 1), tokens.roll(-1, 1).flatten())
-        assert abs(loss.item() - math.log(65)) < 0.05, settings
+        assert abs(loss.item() - math.log(65)) < 0.02, settings
 
 
 def test_a_mixture_trains_as_its_network_would() -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from moreish.data.split import SplitName
 from moreish.errors import MoreishError
 from moreish.evaluate.metrics import UNIT, losses_of
+from moreish.models import CountedModel
 from moreish.run import Run
 
 CONFIDENCE = 0.95
@@ -40,6 +41,11 @@ class Group:
         return mean(self.losses)
 
     @property
+    def lone(self) -> bool:
+        """Whether another seed might give another loss, and only one was tried."""
+        return len(self.runs) == 1 and not isinstance(self.runs[0].model, CountedModel)
+
+    @property
     def seed_variance(self) -> float:
         """Of the mean loss, as far as it comes from the seed; unknown (0) for one run."""
         runs = len(self.losses)
@@ -56,7 +62,8 @@ class Comparison:
     stderr: float
     low: float
     high: float
-    seeds: tuple[int, int]
+    lone: bool
+    """Whether how much other seeds would change is not known."""
 
     @property
     def real(self) -> bool:
@@ -65,12 +72,12 @@ class Comparison:
 
     def sentence(self) -> str:
         """What it means, in plain words."""
-        if not math.isfinite(self.difference):
+        if math.isnan(self.difference):
+            return f"{self.better} and {self.worse} both rule out what really came"
+        if math.isinf(self.difference):
             return f"{self.better} is better than {self.worse}, which rules out what really came"
         interval = f"{self.difference:.4f} nats (95 % between {self.low:.4f} and {self.high:.4f})"
-        caution = ""
-        if min(self.seeds) < 2:
-            caution = "; how much other seeds would change is not known from one"
+        caution = "; how much other seeds would change is not known from one" if self.lone else ""
         if self.real:
             return f"{self.better} is better than {self.worse} by {interval}{caution}"
         return (
@@ -134,15 +141,12 @@ def _group(members: list[tuple[Run, Sums]], sizes_U: Sizes) -> Group:
 
 
 def _compared(better: Group, worse: Group, sizes_U: Sizes) -> Comparison:
-    if not math.isfinite(better.loss):
-        raise MoreishError(f"{better.name} and {worse.name} both rule out what really came")
-    difference = worse.loss - better.loss
-    if math.isinf(difference):
-        low = high = stderr = math.nan
-        seeds = len(better.runs), len(worse.runs)
+    difference = worse.loss - better.loss  # NaN if both are infinite
+    lone = better.lone or worse.lone
+    if not math.isfinite(difference):
         return Comparison(
-            better=better.name, worse=worse.name, difference=difference, stderr=stderr,
-            low=low, high=high, seeds=seeds,
+            better=better.name, worse=worse.name, difference=difference, stderr=math.nan,
+            low=math.nan, high=math.nan, lone=lone,
         )  # fmt: skip
     residuals_U = worse.unit_sums_U - better.unit_sums_U - difference * sizes_U
     units = len(sizes_U)
@@ -160,7 +164,7 @@ def _compared(better: Group, worse: Group, sizes_U: Sizes) -> Comparison:
         stderr=math.sqrt(total),
         low=difference - reach,
         high=difference + reach,
-        seeds=(len(better.runs), len(worse.runs)),
+        lone=lone,
     )
 
 

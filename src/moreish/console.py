@@ -304,10 +304,12 @@ def novelty_table(texts: Sequence[TextNovelty]) -> Table:
     """The ten samples that owe the most to the training data."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     items = texts[0].nearest is not None
-    for title in ("sample", "longest shared piece", *(["nearest", "edits"] if items else ["line"])):
+    where = ["stands in", *(["nearest", "edits"] if items else ["line"])]
+    for title in ("sample", "longest shared piece", *where):
         table.add_column(title)
     for text in sorted(texts, key=lambda t: (not t.known, -len(t.overlap)))[:10]:
-        rest = [text.nearest, str(text.distance)] if items else [str(text.line)]
+        rest = [text.nearest, str(text.distance)] if items else [str(text.place)]
+        rest = [text.passage, *rest]
         cells = [_short(text.text), _short(text.overlap), *(_short(cell or "") for cell in rest)]
         table.add_row(*cells, style="bold" if text.known else None)
     return table

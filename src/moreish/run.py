@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -31,6 +32,9 @@ from moreish.tokenizers import Tokenizer, tokenizer_from_json
 from moreish.tokenizers.base import BOUNDARY, Ids
 
 RANKS = ("likelihood", "novelty")
+
+AROUND = 40
+"""Bytes before and after a shared piece that are shown with it."""
 
 TEXT_TOKENS = 500
 """Length of a sample of running text, where none is asked for."""
@@ -294,10 +298,12 @@ class Run:
 
         def key(text: str) -> float:
             if rank == "likelihood":
+                if not text:
+                    return math.inf  # nothing was written, so nothing can be said of it
                 tokens = self.surprisal(text)
                 return sum(token.nats for token in tokens) / len(tokens)
             if self.kind == "lines":
-                return -self.items.nearest(self.tokenizer.encode(text))[1] / max(1, len(text))
+                return -self.items.nearest(text)[1] / max(1, len(text))
             return len(self.passages.longest(text).text) / max(1, len(text))
 
         return sorted(texts, key=key)
@@ -387,13 +393,18 @@ class Run:
         ids = self.split("train").ids_N.astype(np.int64)
         if not self.tokenizer.has_boundary:
             return self.tokenizer.to_bytes(ids)
-        pieces = np.split(ids, np.flatnonzero(ids == BOUNDARY))
-        return b"\n".join(self.tokenizer.to_bytes(piece) for piece in pieces if len(piece) > 1)
+        # Boundaries give no bytes, so each piece ends where those before it do.
+        ends = np.cumsum(np.where(ids == BOUNDARY, 0, self.tokenizer.byte_lengths()[ids]))
+        edges = np.unique(ends[ids == BOUNDARY]).tolist()
+        whole = self.tokenizer.to_bytes(ids)
+        return b"\n".join(
+            whole[a:b] for a, b in zip([0, *edges], [*edges, len(whole)], strict=True) if a < b
+        )
 
     @cached_property
     def items(self) -> Items:
         """The training items, to find the nearest to a text."""
-        return Items(self.split("train"))
+        return Items(self.training_bytes.decode("utf-8", "replace").split("\n"))
 
     def novelty(self, texts: list[str]) -> list[TextNovelty]:
         """What each of `texts` owes to the training data."""
@@ -401,16 +412,23 @@ class Run:
 
     def _novelty(self, text: str) -> TextNovelty:
         overlap = self.passages.longest(text)
-        item, distance, line = None, None, None
+        item, distance, known = None, None, len(overlap.text) == len(text)
         if self.kind == "lines":
-            ids, distance = self.items.nearest(self.tokenizer.encode(text))
-            item = self.tokenizer.decode(ids)
+            item, distance = self.items.nearest(text)
             known = distance == 0
-        else:
-            known = len(overlap.text) == len(text)
-            line = self.training_bytes.count(b"\n", 0, overlap.place) + 1
+        data, at = self.training_bytes, overlap.place
+        first = max(data.rfind(b"\n", 0, at) + 1, at - AROUND)
+        end = at + len(overlap.text.encode("utf-8", "surrogatepass"))
+        after = data.find(b"\n", end)
+        last = min(len(data) if after < 0 else after, end + AROUND)
         return TextNovelty(
-            text=text, known=known, overlap=overlap.text, line=line, nearest=item, distance=distance
+            text=text,
+            known=known,
+            overlap=overlap.text,
+            place=data.count(b"\n", 0, at) + 1 if overlap.text else 0,
+            passage=data[first:last].decode("utf-8", "replace") if overlap.text else "",
+            nearest=item,
+            distance=distance,
         )
 
     def evaluate(

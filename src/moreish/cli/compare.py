@@ -8,6 +8,9 @@ import typer
 from moreish.cli.base import Json, app, finite, print_json
 from moreish.errors import MoreishError
 
+MANY = 5
+"""Comparisons at once, above which chance is mentioned."""
+
 
 @app.command(name="compare")
 def compare_verb(
@@ -68,3 +71,9 @@ def compare_verb(
     console().print()
     for comparison in comparisons:
         console().print(comparison.sentence())
+    if len(comparisons) > MANY:
+        console().print(
+            f"\n{len(comparisons)} comparisons at 95 %: about one in twenty of those without a "
+            "difference will seem to have one.",
+            style="dim",
+        )

@@ -67,6 +67,9 @@ def ladder(
     elif found["rungs"]:
         console().print()
         console().print(ladder_table(found["rungs"]))
+        if found["source"] == "names":
+            hint = "The lectures' own names, with their numbers: moreish ladder names-lecture"
+            console().print(hint, style="dim")
         for line in stated_lines(found["rungs"]):
             console().print(line, style="dim")
     if drawn and not as_json:

@@ -9,9 +9,6 @@ from moreish.data.tokens import Tokens
 from moreish.errors import MoreishError
 from moreish.tokenizers.base import Ids
 
-ROWS = 1 << 16
-"""Items that are compared at a time."""
-
 
 class Known:
     """The data that a run was made of, all splits of it; `ids in known` asks if it holds a text.
@@ -66,8 +63,10 @@ class TextNovelty:
     """It stands there whole."""
     overlap: str
     """Its longest piece that stands there."""
-    line: int | None
-    """Where that piece stands in running text."""
+    place: int
+    """The line of the training data where that piece stands, from 1; 0 if there is none."""
+    passage: str
+    """That line, or as much of it as lies around the piece."""
     nearest: str | None
     """The item with the fewest edits to it, and how many those are."""
     distance: int | None
@@ -130,50 +129,38 @@ class Passages:
 
 
 class Items:
-    """Finds the nearest item of a list by edit distance (Levenshtein 1966), many items at once.
+    """Finds the nearest item of a list by edit distance (Levenshtein 1966)."""
 
-    Items of like length are looked at together, the likeliest lengths first, and lengths that
-    differ by more than the best distance so far not at all.
-    """
+    def __init__(self, items: Iterable[str]) -> None:
+        """Raises MoreishError when the library that reckons distances is not installed."""
+        try:
+            from rapidfuzz.distance import Levenshtein
+            from rapidfuzz.process import extractOne
+        except ImportError:
+            raise MoreishError(
+                "finding the nearest item needs a library: pip install 'moreish[analysis]'"
+            ) from None
+        self._extract, self._distance = extractOne, Levenshtein.distance
+        self._by_length: dict[int, list[str]] = {}
+        for item in items:
+            self._by_length.setdefault(len(item), []).append(item)
 
-    def __init__(self, tokens: Tokens) -> None:
-        starts, lengths = tokens.sections()
-        self._tokens = tokens
-        self._starts_I, self._lengths_I = starts + 1, lengths - 1
-        self._by_length = np.argsort(self._lengths_I, kind="stable")
-        self._sorted_lengths = self._lengths_I[self._by_length]
+    def nearest(self, text: str) -> tuple[str, int]:
+        """An item with the fewest insertions, deletions and replacements of a character to `text`,
+        and how many those are.
 
-    def nearest(self, wanted: Ids) -> tuple[Ids, int]:
-        """An item with the fewest insertions, deletions and replacements to `wanted`, and how many
-        those are."""
-        best, nearest = len(wanted) + int(self._sorted_lengths[-1]) + 1, 0
-        there = np.unique(self._sorted_lengths)
-        for length in sorted(there.tolist(), key=lambda n: (abs(n - len(wanted)), n)):
-            if abs(length - len(wanted)) >= best:
+        The likeliest lengths come first; one that differs by as much as the best distance so far
+        holds nothing nearer.
+        """
+        nearest, best = "", len(text) + max(self._by_length) + 1
+        for length in sorted(self._by_length, key=lambda n: (abs(n - len(text)), n)):
+            if abs(length - len(text)) >= best:
                 break
-            first, last = np.searchsorted(self._sorted_lengths, [length, length + 1])
-            for at in range(first, last, ROWS):
-                chosen_I = self._by_length[at : min(at + ROWS, last)]
-                distance_I = self._distances(chosen_I, length, wanted)
-                if distance_I.min() < best:
-                    best = int(distance_I.min())
-                    nearest = int(chosen_I[distance_I.argmin()])
-        return self._tokens.item(nearest), best
-
-    def _distances(self, chosen_I: Ids, length: int, wanted: Ids) -> Ids:
-        """To items that are all `length` long, by Wagner and Fischer's table, row by row."""
-        places_IL = self._starts_I[chosen_I][:, None] + np.arange(length)
-        items_IL = self._tokens.ids_N[places_IL].astype(np.int64)
-        columns = np.arange(length + 1, dtype=np.int32)
-        row_IL = np.broadcast_to(columns, (len(chosen_I), length + 1))
-        for number, token in enumerate(wanted, start=1):
-            change_IL = row_IL[:, :-1] + (items_IL != token)
-            best_IL = np.minimum(change_IL, row_IL[:, 1:] + 1)
-            start_I1 = np.full((len(chosen_I), 1), number, dtype=np.int32)
-            best_IL = np.concatenate([start_I1, best_IL], axis=1)
-            # An insertion costs one more than the place before it: a running minimum, tilted.
-            row_IL = np.minimum.accumulate(best_IL - columns, axis=1) + columns
-        return row_IL[:, -1].astype(np.int64)
+            items = self._by_length[length]
+            found = self._extract(text, items, scorer=self._distance, score_cutoff=best - 1)
+            if found is not None:
+                nearest, best, _ = found
+        return nearest, best
 
 
 def _continues(byte: int) -> bool:

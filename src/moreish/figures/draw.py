@@ -19,6 +19,9 @@ from moreish.figures.style import Theme
 
 Array = NDArray[Any]
 
+MOST_MAPS = 8
+"""Layers, and heads of each, whose attention is drawn."""
+
 MOST_CELLS = 40
 """Rows of a table of pairs; of a larger vocabulary the most frequent tokens are shown."""
 
@@ -62,9 +65,9 @@ def pairs(table_VV: Array, labels: Sequence[str], theme: Theme, *, counts: bool)
 
 def curves(steps: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]],
            theme: Theme) -> Figure:  # fmt: skip
-    """Loss against steps, and against tokens with both axes logarithmic."""
-    figure = Figure(figsize=(9.6, 3.6))
-    linear, log = figure.subplots(1, 2)
+    """Loss against steps and against tokens, each on linear and on logarithmic axes."""
+    figure = Figure(figsize=(9.6, 6.6))
+    grid: Any = figure.subplots(2, 2)
     step = np.array([line["step"] for line in steps])
     tokens = np.array([line["tokens"] for line in steps])
     loss = np.array([line["loss"] for line in steps])
@@ -72,7 +75,8 @@ def curves(steps: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str
     at = np.array([line["step"] for line in evaluations])
     val = np.array([line["val"]["loss"] for line in evaluations])
     at_tokens = np.interp(at, step, tokens) if len(step) else at
-    for axes, x, x_val in ((linear, step, at), (log, tokens, at_tokens)):
+    ways = ((step, at, "steps"), (tokens, at_tokens, "tokens trained on"))
+    for axes, (x, x_val, what) in zip(grid.flat, [*ways, *ways], strict=True):
         axes.plot(x, loss, color=theme.series[0], alpha=0.25, linewidth=0.6)
         axes.plot(x, smooth, color=theme.series[0], linewidth=1.6, label="training, smoothed")
         marker = "o" if len(at) < 40 else None
@@ -81,21 +85,23 @@ def curves(steps: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str
             label="validation, exact",
         )  # fmt: skip
         axes.grid(axis="y")
+        axes.set_xlabel(what)
+    for axes in grid[0]:
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: _short(v)))
+    for axes in grid[1]:
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+        axes.yaxis.set_minor_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    for axes in grid[:, 0]:
+        axes.set_ylabel("loss (nats per token)")
     if len(val):
         best = int(val.argmin())
-        linear.annotate(
-            f"{val[best]:.3f}", (at[best], val[best]), xytext=(0, -14), textcoords="offset points",
+        grid[0, 0].annotate(
+            f"{val[best]:.3f}", (at[best], val[best]), xytext=(0, 7), textcoords="offset points",
             ha="right", fontsize=9, color=theme.series[1],
         )  # fmt: skip
-    linear.set_xlabel("steps")
-    linear.set_ylabel("loss (nats per token)")
-    linear.xaxis.set_major_formatter(FuncFormatter(lambda v, _: _short(v)))
-    log.set_xlabel("tokens trained on")
-    log.set_xscale("log")
-    log.set_yscale("log")
-    log.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-    log.yaxis.set_minor_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-    linear.legend(loc="upper right")
+    grid[0, 0].legend(loc="upper right")
     return figure
 
 
@@ -143,7 +149,7 @@ def embeddings(weight_VC: Array, labels: Sequence[str], theme: Theme) -> Figure:
 def attention(maps: Sequence[Array], labels: Sequence[str], theme: Theme) -> Figure:
     """A row for each layer, a column for each head; each (H, T, T), rows taking from columns."""
     layers, heads, length = len(maps), maps[0].shape[0], len(labels)
-    shown_layers, shown_heads = min(layers, 8), min(heads, 8)
+    shown_layers, shown_heads = min(layers, MOST_MAPS), min(heads, MOST_MAPS)
     side = min(2.6, max(1.5, 0.13 * length))
     figure = Figure(figsize=(shown_heads * side + 0.6, shown_layers * side + 0.6))
     grid = figure.subplots(shown_layers, shown_heads, squeeze=False)
@@ -156,6 +162,14 @@ def attention(maps: Sequence[Array], labels: Sequence[str], theme: Theme) -> Fig
         axes.spines[:].set_color(theme.grid)
         axes.set_title(f"layer {i + 1}, head {j + 1}", fontsize=8, color=theme.faint, loc="center")
     return figure
+
+
+def left_off(maps: Sequence[Array]) -> str:
+    """What `attention` does not show, as a sentence."""
+    layers, heads = len(maps), maps[0].shape[0]
+    if max(layers, heads) <= MOST_MAPS:
+        return ""
+    return f"Of {layers} layers and {heads} heads the first {MOST_MAPS} are shown. "
 
 
 def surprisal(tokens: Sequence[tuple[str, float]], theme: Theme, *, row: int = 48) -> Figure:
@@ -182,9 +196,9 @@ def surprisal(tokens: Sequence[tuple[str, float]], theme: Theme, *, row: int = 4
 
 
 def statistics(layers: Sequence[Mapping[str, Any]], theme: Theme) -> Figure:
-    """Of each matrix: spread of what it gives, units that say nothing, size of an update."""
+    """Of each layer: spread of what it gives, units that say nothing, gradient, size of a step."""
     figure = Figure(figsize=(10.4, 0.3 * len(layers) + 1.3))
-    spread, silent, update = figure.subplots(1, 3, sharey=True)
+    spread, silent, gradient, update = figure.subplots(1, 4, sharey=True)
     names = [layer["name"] for layer in layers]
     y = np.arange(len(layers))
     spread.barh(y, [layer["spread"] for layer in layers], color=theme.series[0], height=0.62)
@@ -196,12 +210,17 @@ def statistics(layers: Sequence[Mapping[str, Any]], theme: Theme) -> Figure:
         silent.text(shares[place], place, note, va="center", fontsize=8, color=theme.faint)
     silent.set_xlim(0, max(30.0, 1.6 * max(shares)))
     silent.set_xlabel("units saturated or dead (%)")
-    ratio = [math.log10(max(layer["update"], 1e-9)) for layer in layers]
-    update.scatter(ratio, y, color=theme.series[2], s=26, zorder=3)
-    update.set_xlabel("rate × gradient over weight\n(powers of ten)")
+    for axes, key, what in (
+        (gradient, "gradient", "deviation of the gradient\n(powers of ten)"),
+        (update, "update", "a step over the matrix\n(powers of ten)"),
+    ):
+        there = [place for place, layer in enumerate(layers) if layer[key] is not None]
+        power = [math.log10(max(layers[place][key], 1e-9)) for place in there]
+        axes.scatter(power, there, color=theme.series[2], s=26, zorder=3)
+        axes.set_xlabel(what)
     spread.set_yticks(y, names)
     spread.set_ylim(len(layers) - 0.5, -0.5)
-    for axes in (spread, silent, update):
+    for axes in (spread, silent, gradient, update):
         axes.grid(axis="x")
         axes.set_axisbelow(True)
         axes.tick_params(axis="y", length=0)
@@ -258,7 +277,12 @@ def ladder(rungs: Sequence[Mapping[str, Any]], theme: Theme) -> Figure:
             bars.scatter(rung["stated"]["loss"], place, marker="|", s=110, color=theme.series[1])
     bars.set_yticks(y, names)
     bars.tick_params(axis="y", length=0)
-    bars.set_xlabel("validation loss (nats per token); | as the lecture states it")
+    bars.set_xlabel("validation loss (nats per token)")
+    stated = [rung["stated"]["where"] for rung in ranked if rung["stated"]]
+    if stated:
+        trained = any("training loss" in where for where in stated)
+        note = "| as the lecture states it" + (" (counts, bigram: on all data)" if trained else "")
+        bars.set_title(note, fontsize=8, color=theme.series[1], loc="left")
     bars.grid(axis="x")
     bars.set_axisbelow(True)
     for axes, key, least, title in (

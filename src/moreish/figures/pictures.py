@@ -4,8 +4,11 @@ V vocabulary, C width, T time.
 """
 
 import copy
+import math
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +16,33 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
-from moreish.data.tokens import Batch
 from moreish.errors import MoreishError
-from moreish.evaluate.loss import mean_loss
 from moreish.figures import draw
 from moreish.figures.style import DARK, LIGHT, Theme, save, themed
 from moreish.models import CountedModel
 from moreish.models.gpt import GPT
-from moreish.models.layers import FeedForward
+from moreish.models.mixture import Mixture
 from moreish.run import Run
+from moreish.training.lr_range import LRRange
+from moreish.training.objective import next_token
+from moreish.training.optim import build_optimizer, set_rate
+from moreish.training.prepare import make_sampler
 
 SHOWN_TOKENS = 24
 """Of a text whose attention is drawn."""
 
+MIXED = (
+    " In training a mixture is its network alone; on validation its counts have an equal say until "
+    "the weight is set at the end."
+)
+
 SATURATED = 0.97
-"""A tanh beyond this passes hardly any gradient."""
+"""A tanh beyond this passes hardly any gradient, and a gate so near to open or shut no more."""
+
+MORE_STEPS = 10
+"""That are made to see how much one changes: AdamW's first ones are larger than the later."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,9 +91,18 @@ def _all(run: Run, text: str | None) -> Iterator[tuple[str, str, str, Draw]]:
             (
                 "Pale: every logged step. Where validation turns up while training falls, the "
                 "model began to learn its data by heart; the best weights are those of its lowest "
-                "point."
+                "point." + MIXED * isinstance(run.model, Mixture)
             ),
             lambda theme: draw.curves(steps, evaluations, theme),
+        )
+    if (tested := LRRange.load(run.path)) is not None:
+        yield (
+            "lr-range",
+            "Which learning rate",
+            "The range test from which this run has its rate: one step of a fresh model at each.",
+            lambda theme: draw.lr_range(
+                tested.rates, tested.losses, tested.smoothed, tested.valley, tested.suggested, theme
+            ),
         )
     labels = [run.tokenizer.label(token) for token in range(run.tokenizer.vocab_size)]
     counts_VV = _pair_counts(run)
@@ -126,7 +148,8 @@ def _all(run: Run, text: str | None) -> Iterator[tuple[str, str, str, Draw]]:
             "Where each token looks",
             (
                 "One square for each head: a row is a token, and its strong cells are the earlier "
-                "tokens from which it takes."
+                f"tokens from which it takes. {draw.left_off(maps)}The text is cut at "
+                f"{SHOWN_TOKENS} tokens."
             ),
             lambda theme: draw.attention(maps, [labels[i] for i in few], theme),
         )
@@ -145,10 +168,11 @@ def _all(run: Run, text: str | None) -> Iterator[tuple[str, str, str, Draw]]:
             "layers",
             "Inside the layers",
             (
-                "Left: how widely each layer's output spreads. Middle: units whose tanh is "
-                "saturated, or that were silent on a whole batch. Right: the learning rate times "
-                "the gradient's deviation over the matrix's (makemore, part 3); about a thousandth "
-                "is healthy for plain gradient descent, AdamW rescales it."
+                "In the order of their work: how widely each layer's output spreads; units of a "
+                "tanh or a gate that are saturated, or of a ReLU that were silent on a whole "
+                "batch; the deviation of the gradient; and how much a step at the highest rate "
+                "changes a matrix, over its own deviation. About a thousandth is healthy (makemore "
+                "3)."
             ),
             lambda theme: draw.statistics(layers, theme),
         )
@@ -204,56 +228,78 @@ def _surprisals(run: Run, ids: np.ndarray) -> list[tuple[str, float]]:
 
 
 def _layers(run: Run) -> list[dict[str, Any]]:
-    """Statistics of every matrix from one batch, on a copy of the model."""
+    """Statistics of every matrix and non-linearity, in the order of their work, from a few more
+    training steps at the run's highest rate, on a copy of the model."""
     if isinstance(run.model, CountedModel):
         return []
-    model = copy.deepcopy(run.model).train()
-    outputs: dict[str, Tensor] = {}
-    silent: dict[str, tuple[float, str]] = {}
-
-    def watch(name: str, module: nn.Module) -> None:
-        def hook(_: nn.Module, __: Any, output: Tensor) -> None:
-            outputs[name] = output.detach()
-            if name.endswith("hidden"):
-                saturated = (F.tanh(output.detach()).abs() > SATURATED).float().mean()
-                silent[name] = (float(saturated), "saturated")
-            if name.endswith("feedforward.up"):
-                parent = model.get_submodule(name.removesuffix(".up"))
-                assert isinstance(parent, FeedForward)
-                units = output.detach().chunk(2, -1)[0] if parent.activation == "swiglu" else output
-                least = -4.0 if parent.activation in ("gelu", "swiglu") else 0.0
-                dead = (units.detach().flatten(0, 1) <= least).all(dim=0).float().mean()
-                silent[name] = (float(dead), "dead")
-
-        module.register_forward_hook(hook)
-
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Linear | nn.Embedding):
-            watch(name, module)
-    batch = _some(run, model.max_length or 64)
-    mean_loss(model(batch.tokens_BT)[0], batch.targets_BT).backward()
-    lr = run.config.train.lr
-    layers = []
+    model, config = copy.deepcopy(run.model).train(), run.config.train
+    sampler = make_sampler(run.config, run.split("train"), model)
+    optimizer = build_optimizer(model, config)
+    assert isinstance(config.lr, float)
+    set_rate(optimizer, config.lr)
+    layers: dict[str, dict[str, Any]] = {}
+    for number in range(MORE_STEPS):
+        batch = sampler.batch(number)
+        with Watch(model) if number == 0 else nullcontext() as watch:
+            loss = next_token(model, batch)
+        layers = layers if watch is None else watch.layers
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), config.clip or math.inf)
+        before = {name: p.detach().clone() for name, p in model.named_parameters()}
+        gradients = {n: p.grad.std() for n, p in model.named_parameters() if p.grad is not None}
+        optimizer.step()
     for name, matrix in model.named_parameters():
-        layer = name.removesuffix(".weight")
-        if matrix.ndim != 2 or layer not in outputs or matrix.grad is None:
-            continue
-        share, kind = silent.get(layer, (None, ""))
-        step = (lr if isinstance(lr, float) else 1.0) * matrix.grad.std()
-        layers.append(
-            {
-                "name": layer,
-                "spread": float(outputs[layer].float().std()),
-                "silent": share,
-                "kind": kind,
-                "update": float(step / matrix.detach().std().clamp(min=1e-12)),
-            }
-        )
-    return layers
+        layer = layers.get(name.removesuffix(".weight"))
+        if matrix.ndim == 2 and layer is not None and name in gradients:
+            layer["gradient"] = float(gradients[name])
+            change = (matrix.detach() - before[name]).std()
+            layer["update"] = float(change / before[name].std().clamp(min=1e-12))
+    return list(layers.values())
 
 
-def _some(run: Run, length: int) -> Batch:
-    """Up to 32 pieces of the training data."""
-    tokens = run.split("train")
-    spans = tokens.spans(length)
-    return tokens.gather(spans[np.linspace(0, len(spans) - 1, min(32, len(spans))).astype(int)])
+class Watch(TorchFunctionMode):
+    """While open, notes what comes out of each matrix and each non-linearity of a model."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.layers: dict[str, dict[str, Any]] = {}
+        self._inside: list[str] = []
+        self._alive: dict[str, Tensor] = {}
+        for name, module in model.named_modules():
+            module.register_forward_pre_hook(partial(self._enter, name))
+            module.register_forward_hook(partial(self._leave, name))
+
+    def _enter(self, name: str, *_: Any) -> None:
+        self._inside.append(name)
+
+    def _leave(self, name: str, module: nn.Module, _: Any, output: Any) -> None:
+        self._inside.pop()
+        if isinstance(module, nn.Linear | nn.Embedding):
+            self._note(name, output)
+
+    def _note(self, name: str, output: Tensor, silent: float | None = None, kind: str = "") -> None:
+        """A recurrent network comes here once a token: the mean of all times counts."""
+        new = {"name": name, "calls": 0, "spread": 0.0, "silent": silent, "kind": kind}
+        layer = self.layers.setdefault(name, {**new, "gradient": None, "update": None})
+        layer["calls"] += 1
+        layer["spread"] += (float(output.detach().float().std()) - layer["spread"]) / layer["calls"]
+        if silent is not None:
+            layer["silent"] += (silent - layer["silent"]) / layer["calls"]
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        name = getattr(func, "__name__", "")
+        where = ".".join(filter(None, [self._inside[-1] if self._inside else "", name]))
+        match name:
+            case "tanh" | "sigmoid":
+                reach = output.detach().abs() if name == "tanh" else (2 * output.detach() - 1).abs()
+                self._note(where, output, float((reach > SATURATED).float().mean()), "saturated")
+            case "relu" | "gelu" | "silu":
+                # GELU and SiLU are never quite silent, but below -4 they are as good as that.
+                speaks = args[0].detach() > (0.0 if name == "relu" else -4.0)
+                units = speaks.flatten(0, -2).any(dim=0)
+                alive = self._alive[where] = self._alive.get(where, units) | units
+                self._note(where, output, 0.0, "dead")
+                self.layers[where]["silent"] = float(1 - alive.float().mean())
+        return output

@@ -12,7 +12,10 @@ B streams, S states, V vocabulary, L length in tokens.
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -26,6 +29,12 @@ from moreish.tokenizers.byte import ByteTokenizer
 from moreish.tokenizers.char import CharTokenizer
 
 SPECIAL = frozenset("\\[]|(){}.*+?")
+
+MOST_BYTES = 2**30
+"""That an automaton may take."""
+
+MOST_STATES = 2_000
+"""Of an automaton while it is made: what takes more, takes minutes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +120,11 @@ def compile_constraint(
     fsm = _parsed(asked, tokenizer)
     numbers = {state: i for i, state in enumerate(dict.fromkeys([fsm.initial, *fsm.map]))}
     dead, size = len(numbers), tokenizer.vocab_size
+    if (needed := 8 * (max_tokens + 2) * (dead + 1) * size) > MOST_BYTES:
+        raise MoreishError(
+            f"{asked} needs {needed / 2**30:.1f} GB for texts of up to {max_tokens} tokens: ask "
+            "for something simpler, or fewer --max-tokens"
+        )
     next_SV = torch.full((dead + 1, size), dead)
     members = {
         kind: torch.tensor([i for i, c in enumerate(characters) if c and kind.accepts(c)]).long()
@@ -199,15 +213,54 @@ def _characters(tokenizer: Tokenizer) -> list[str]:
 
 
 def _without_anchors(regex: str) -> str:
-    """The pattern matches whole items anyway. Raises MoreishError where one stands inside."""
-    escaped_end = regex.endswith("\\$") and not regex.endswith("\\\\$")
-    inner = regex.removeprefix("^")
-    inner = inner if escaped_end else inner.removesuffix("$")
-    if re.search(r"(?<![\\\[])[$^]", inner):
-        raise MoreishError(
-            f"--regex {regex}: it matches whole items: leave out ^ and $, or write \\^ and \\$"
-        )
-    return re.sub(r"\\([$^])", r"\1", inner)  # to greenery they are characters like others
+    """The pattern without a `^` before it and a `$` after it: it matches whole items anyway. To
+    greenery both are characters like others, with a backslash only for `^` in a class.
+
+    Raises:
+        MoreishError: one stands inside.
+    """
+    parts: list[str] = []
+    in_class = False
+    pieces = re.findall(r"\\.|.|\n", regex, re.DOTALL)
+    for place, piece in enumerate(pieces):
+        if piece in ("^", "$") and not in_class:
+            if place != {"^": 0, "$": len(pieces) - 1}[piece]:
+                raise MoreishError(
+                    f"--regex {regex}: it matches whole items: leave out ^ and $, or write \\^ and "
+                    "\\$"
+                )
+            continue
+        if in_class and piece == "^" and parts[-1] != "[":
+            piece = "\\^"
+        plain = piece == "\\$" or (piece == "\\^" and not in_class)
+        in_class = piece != "]" if in_class else piece == "["
+        parts.append(piece[1:] if plain else piece)
+    return "".join(parts)
+
+
+@contextmanager
+def _bounded() -> Iterator[None]:
+    """greenery makes automata state by state; some patterns (`.*a.{20}`) need millions of them."""
+    fsm: Any = import_module("greenery.fsm")
+    crawl = fsm.crawl
+
+    def bounded(alphabet: Any, initial: Any, final: Any, follow: Any) -> Any:
+        left = MOST_STATES * len(alphabet)
+
+        def counted(state: Any, symbol: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise MoreishError("it needs too many states: ask for something simpler")
+            return follow(state, symbol)
+
+        return crawl(alphabet, initial, final, counted)
+
+    fsm.crawl = bounded
+    try:
+        yield
+    finally:
+        fsm.crawl = crawl
 
 
 def _parsed(asked: Constraint, tokenizer: Tokenizer) -> Any:
@@ -234,7 +287,10 @@ def _parsed(asked: Constraint, tokenizer: Tokenizer) -> Any:
     fsm = parse(".*").to_fsm()
     for pattern in patterns:
         try:
-            fsm = fsm & parse(pattern).to_fsm()
+            with _bounded():
+                fsm = fsm & parse(pattern).to_fsm()
+        except MoreishError as error:
+            raise MoreishError(f"{asked}: {error}") from None
         except Exception as error:  # greenery has no error of its own for a pattern it cannot read
             reason = " ".join(str(error).split()) or type(error).__name__
             raise MoreishError(

@@ -1,8 +1,11 @@
 """The learning-rate range test (Smith 2017, section 3.3; makemore, part 2)."""
 
+import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -11,6 +14,7 @@ from torch import nn
 from moreish.config import TrainConfig
 from moreish.data.batches import Sampler
 from moreish.errors import MoreishError
+from moreish.files import to_json, write_atomic
 from moreish.models import Model
 from moreish.training.objective import Objective
 from moreish.training.optim import build_optimizer, set_rate
@@ -24,6 +28,8 @@ itself is often far to the right, where a few steps more would have burst."""
 
 SPAN = 300
 """How far the range reaches below and above the model's own rate."""
+
+FILE = "lr_range.json"
 
 MARGIN = {"sgd": 1.0, "adamw": 2.5}
 """How far below the valley the suggested rate lies: what a fresh model bears for a few steps is
@@ -40,6 +46,18 @@ class LRRange:
     valley: float
     """The lowest rate that brought the smoothed loss near its lowest."""
     suggested: float
+
+    def save(self, folder: Path) -> None:
+        """Into the run that takes its rate from here."""
+        write_atomic(folder / FILE, to_json(asdict(self)))
+
+    @classmethod
+    def load(cls, folder: Path) -> Self | None:
+        """What `save` left in a run, if its rate came from a range test."""
+        try:
+            return cls(**json.loads((folder / FILE).read_bytes()))
+        except (OSError, ValueError, TypeError):
+            return None
 
 
 def lr_range(
@@ -92,12 +110,15 @@ def lr_range(
         optimizer.step()
         progress((step + 1) / steps)
     if len(rates) < 10:
-        raise MoreishError(f"the loss bursts at a rate of {low:g} already: try a lower --low")
+        raise MoreishError(
+            f"the loss bursts at a rate of {low:g} already: try `moreish lr-range` with a lower "
+            "--low"
+        )
     near = np.array(smoothed) <= (1 + FLOOR) * min(smoothed)
     if near[0]:
         raise MoreishError(
-            f"the loss hardly falls at rates from {low:g} to {rates[-1]:g}: try more --steps, or "
-            "another --low and --high"
+            f"the loss hardly falls at rates from {low:g} to {rates[-1]:g}: try `moreish lr-range` "
+            "with more --steps, or another --low and --high"
         )
     valley = rates[int(np.argmax(near))]
     return LRRange(

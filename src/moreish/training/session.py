@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +57,13 @@ def train(
     ready = prepare(config)
     # Whatever is wrong with the settings is to be said before anything is written.
     model = ready.model()
-    config = ready.config
+    config, found = ready.config, None
     if not isinstance(model, CountedModel):
         lr = config.train.lr or model.learning_rate
         if lr == "auto":
-            found = try_rates(ready, report=report)
+            # With one seed for all runs, so that those that differ in theirs stay comparable.
+            fixed = replace(ready, config=config.model_copy(update={"seed": 0}))
+            found = try_rates(fixed, report=report)
             lr = found.suggested
             report(Note(text=f"learning rate {lr:.3g}, from a range test"))
         config = config.model_copy(update={"train": config.train.model_copy(update={"lr": lr})})
@@ -70,6 +72,8 @@ def train(
     alone = not path.parent.exists()
     replacing = (path / "run.json").is_file()
     run = Run.create(path, config, ready.tokenizer, ready.splits, ready.facts, overwrite=overwrite)
+    if found is not None:
+        found.save(run.path)
     try:
         run, ended = _carry_out(run, ready.device, report, resuming=False)
         if replacing and not (run.has_weights or _has_checkpoints(run)):
