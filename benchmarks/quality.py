@@ -47,6 +47,34 @@ CASES: dict[str, dict[str, Any]] = {
         "source": "the best purely neural rung within ten minutes",
     },
     "names-default": {"arguments": ["names"], "goal": None},
+    "names-hybrid-20-seconds": {
+        "arguments": ["--config", "configs/names-hybrid.toml", "--minutes", "0.333"],
+        "goal": 1.93,
+    },
+    "names-hybrid-2-minutes": {
+        "arguments": [
+            *("--config", "configs/names-hybrid.toml", "--minutes", "2"),
+            *("--set", "model.network.dropout=0.1"),
+        ],
+        "goal": 1.91,
+    },
+    "shakespeare-grams-11-seconds": {
+        "arguments": ["--config", "configs/shakespeare-grams.toml", "--minutes", "0.18"],
+        "goal": 1.886,
+        "source": "nanoGPT's CPU setting, which takes eight times as long on the same machine",
+    },
+    "shakespeare-hybrid-18-seconds": {
+        "arguments": ["--config", "configs/shakespeare-hybrid.toml", "--minutes", "0.3"],
+        "goal": 1.4697,
+        "source": "nanoGPT's README: three minutes of an A100",
+    },
+    "shakespeare-hybrid-87-seconds": {
+        "arguments": [
+            *("--config", "configs/shakespeare-hybrid.toml", "--minutes", "1.45"),
+            *("--set", "model.network.layers=2", "--set", "model.network.dropout=0.1"),
+        ],
+        "goal": 1.42,
+    },
     "shakespeare-nanogpt-cpu": {
         "arguments": ["--config", "configs/shakespeare-char.toml"],
         "goal": 1.90,

@@ -12,7 +12,7 @@ from moreish.data.text import Corpus
 from moreish.data.tokens import Tokens, encode_corpus
 from moreish.errors import MoreishError
 from moreish.evaluate.metrics import losses_of
-from moreish.models import build_model, model_config
+from moreish.models import build_model, kneser_ney, model_config
 from moreish.models import grams as counting
 from moreish.models.kneser_ney import KneserNey, KneserNeyConfig
 from moreish.tokenizers.char import CharTokenizer
@@ -144,6 +144,57 @@ def test_kneser_ney_sums_to_one_even_where_nothing_was_seen() -> None:
     assert (shares > 0).all()
 
 
+@pytest.mark.parametrize(("order", "items"), [(1, False), (2, True), (4, False), (5, True)])
+def test_without_itself_is_as_if_one_had_not_been_counted(order: int, items: bool) -> None:
+    """Against counting all over again without the one n-gram, the discounts being kept."""
+    if items:
+        tokenizer, tokens = item_tokens(["anna", "anne", "nan", "an", "na", "anna", "hannah"] * 2)
+        size = tokenizer.vocab_size
+    else:
+        ids = tokens_of(1, 150, seed=5)[0].numpy() % 3
+        ids[::17] = 0
+        tokens, size = Tokens(ids.astype("u1"), items=False), 4
+    model = KneserNey(KneserNeyConfig(order=order), size)
+    model.fit(tokens)
+    every_G, counts_G = counting.count(tokens, order, size)
+    each_P = counting.grams(tokens, order, size)
+    spans = tokens.spans(10_000)
+    batch = tokens.gather(spans)
+    got = model.without_itself(batch.tokens_BT, batch.targets_BT).exp()
+    places = [(b, t) for b, n in enumerate(spans.length_S.tolist()) for t in range(n)]
+    for gram, (row, column) in zip(each_P, places, strict=True):
+        left_G = counts_G - (every_G == gram)
+        other = KneserNey(KneserNeyConfig(order=order), size)
+        grams_G, number_G = every_G[left_G > 0], left_G[left_G > 0]
+        for m in range(order, 0, -1):
+            discounts = model.get_buffer(f"discounts_{m}").numpy().astype(float)
+            for name, table in kneser_ney._tables(grams_G, number_G, size, discounts).items():
+                setattr(other, f"{name}_{m}", torch.from_numpy(table))
+            grams_G, number_G = counting.distinct(np.sort(grams_G % size ** (m - 1)))
+        expected = other(batch.tokens_BT[row : row + 1, : column + 1])[0][0, -1].exp()
+        torch.testing.assert_close(got[row, column], expected, atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(got.sum(-1), torch.ones(got.shape[:2]))
+
+
+def test_where_the_past_is_unknown_shorter_contexts_are_looked_up() -> None:
+    ids = tokens_of(1, 400, seed=4)[0].numpy().astype("u1")
+    tokens = Tokens(ids, items=False)
+    long = KneserNey(KneserNeyConfig(order=4, start="unknown"), VOCABULARY)
+    long.fit(tokens)
+    some = tokens_of(2, 6, seed=9)
+    got = long(some)[0]
+    continued = long(some[:, 3:], long(some[:, :3])[1])[0]
+    torch.testing.assert_close(got[:, 3:], continued)
+    # With two tokens known, what counts are those of pairs before a third: the tables of order 3.
+    padded = KneserNey(KneserNeyConfig(order=4), VOCABULARY)
+    padded.load_state_dict(long.state_dict())
+    torch.testing.assert_close(got[:, 3:], padded(some)[0][:, 3:])
+    assert not torch.allclose(got[:, :2], padded(some)[0][:, :2])
+    for m in (4, 3):  # nothing is known of contexts that are not there
+        long.get_buffer(f"contexts_{m}").fill_(-5)
+    torch.testing.assert_close(got[:, 0], long(some)[0][:, 0])
+
+
 NAMES_VALUES = {2: 2.4528, 3: 2.2185, 4: 2.0560, 5: 1.9832, 6: 1.9740, 7: 1.9794}
 SHAKESPEARE_VALUES = {
     2: 2.4835,
@@ -186,7 +237,7 @@ def test_the_order_suits_data_and_vocabulary() -> None:
 def test_the_weight_of_a_mixture_is_the_best_there_is() -> None:
     random = np.random.default_rng(1)
     model = build_model(
-        model_config({"name": "mixture", "network": {"name": "bigram"}, "order": 2}), 5
+        model_config({"name": "mixture", "network": {"name": "bigram"}, "counts": {"order": 2}}), 5
     )
     network, counts = random.exponential(1, 500), random.exponential(1.1, 500)
     model.set_weight(network.astype(np.float32), counts.astype(np.float32))

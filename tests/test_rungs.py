@@ -14,7 +14,7 @@ from moreish.models import build_model, model_config
 from moreish.models.attention import Attention
 from moreish.models.bow import average_by_loop, average_by_product, average_by_softmax
 from moreish.models.gpt import GPT, GPTConfig
-from moreish.models.layers import FeedForward, rotate, rotation
+from moreish.models.layers import FeedForward, GramEmbedding, rotate, rotation
 from moreish.models.recurrent import GRU, LSTM, RNN, Recurrent
 
 
@@ -207,7 +207,9 @@ def test_a_mixture_trains_as_its_network_would() -> None:
         alone = resolve({"model": {"name": network}}).train
         mixed = resolve({"model": {"name": "mixture", "network": {"name": network}}}).train
         assert mixed == alone
-    with pytest.raises(MoreishError, match="a network that is trained, not kneser-ney"):
+    with pytest.raises(
+        MoreishError, match="a network that is trained by gradients, not kneser-ney"
+    ):
         resolve({"model": {"name": "mixture", "network": {"name": "kneser-ney"}}})
 
 
@@ -219,10 +221,27 @@ def test_the_weight_suits_the_windows_that_are_evaluated(tmp_path: Path) -> None
     path = tmp_path / "story.txt"
     path.write_text(STORY * 8, encoding="utf-8")
     gpt = {"name": "gpt", "layers": 1, "heads": 1, "width": 8, "context": 4}
-    settings = {"model": {"name": "mixture", "network": gpt, "order": 6}}
+    settings = {"model": {"name": "mixture", "network": gpt, "counts": {"order": 6}}}
     run = api.train(path, steps=60, settings=settings, out=tmp_path / "run", report=silent)
     best, weight = run.scores["val"].loss, float(run.model.weight)
     for other in (weight - 0.05, weight + 0.05):
         if 0 < other < 1:
             run.model.weight.fill_(other)
             assert run.score("val").loss > best
+
+
+@pytest.mark.parametrize(("rows", "length"), [(10_000, 3), (64, 3), (10_000, 1)])
+def test_equal_n_grams_have_equal_embeddings(rows: int, length: int) -> None:
+    grams = GramEmbedding(length, 7, rows, 8, 0.0)
+    nn.init.normal_(grams.table.weight)
+    assert grams.exact == (7**length <= rows)
+    tokens = torch.randint(7, (1, 30))
+    x = grams(tokens, 30)[0]
+    assert (x[: length - 1] == 0).all()  # the n-gram would reach back beyond the start
+    seen: dict[tuple[int, ...], torch.Tensor] = {}
+    for t in range(length - 1, 30):
+        gram = tuple(tokens[0, t - length + 1 : t + 1].tolist())
+        torch.testing.assert_close(x[t], seen.setdefault(gram, x[t]))
+    if grams.exact:
+        assert len({tuple(v.tolist()) for v in seen.values()}) == len(seen)
+    torch.testing.assert_close(grams(tokens, 4)[0], x[-4:])

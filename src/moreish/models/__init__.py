@@ -19,6 +19,7 @@ REGISTRY = {
     "wavenet": "moreish.models.wavenet:WaveNet",
     "gpt": "moreish.models.gpt:GPT",
     "mixture": "moreish.models.mixture:Mixture",
+    "hybrid": "moreish.models.hybrid:Hybrid",
 }
 
 

@@ -53,10 +53,14 @@ class Attention(nn.Module):
         mask_TS = None
         if 1 < new < seen:  # new tokens after cached ones: each sees all of the past
             mask_TS = torch.ones(new, seen, dtype=torch.bool, device=x_BTC.device).tril(seen - new)
+        if self.groups > 1:
+            k_BHTD, v_BHTD = (x.repeat_interleave(self.groups, dim=1) for x in (k_BHSD, v_BHSD))
+        else:
+            k_BHTD, v_BHTD = k_BHSD, v_BHSD
         y_BHTD = F.scaled_dot_product_attention(
             q_BHTD,
-            k_BHSD.repeat_interleave(self.groups, dim=1),
-            v_BHSD.repeat_interleave(self.groups, dim=1),
+            k_BHTD,
+            v_BHTD,
             attn_mask=mask_TS,
             dropout_p=self.dropout if self.training else 0.0,
             is_causal=new == seen,

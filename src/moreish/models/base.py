@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from moreish.data.tokens import Tokens
+from moreish.data.tokens import Batch, Tokens
 from moreish.settings import Settings
 
 State = Any
@@ -76,6 +76,12 @@ class Model(nn.Module, ABC):
         self, tokens_BT: Int[Tensor, "B T"], state: State = None
     ) -> tuple[Float[Tensor, "B T V"], State]:
         """Logits after each token, and the state after the last; `state` None is a fresh start."""
+
+    def training_logits(self, batch: Batch) -> Float[Tensor, "B T V"]:
+        """The logits that gradients are taken of. A model that has counted the training text must
+        make them as if it had not counted the targets of `batch`."""
+        logits_BTV, _ = self(batch.tokens_BT)
+        return logits_BTV
 
     def parameter_count(self) -> int:
         """How many numbers training may change, and how many were counted."""

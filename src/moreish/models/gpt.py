@@ -18,6 +18,7 @@ from moreish.models.base import Model, ModelConfig, State
 from moreish.models.layers import (
     Activation,
     FeedForward,
+    GramEmbedding,
     Norm,
     Rotation,
     norm_layer,
@@ -39,6 +40,13 @@ class GPTConfig(ModelConfig):
     """Whether the output layer is the embedding table (Press and Wolf 2017)."""
     bias: bool = True
     positions: Literal["learned", "rotary"] = "learned"
+    grams: int = Field(1, ge=1, le=32)
+    """The longest n-grams with embeddings of their own, added to that of the token that ends them
+    (Pagnoni et al. 2024, "Byte Latent Transformer", section 3.2.1); 1: none."""
+    gram_rows: int = Field(1 << 14, ge=1, le=1 << 26)
+    """Rows for the n-grams of each length; where there are more, they share rows by chance."""
+    gram_dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of the n-gram embeddings that are left out at each position in training."""
     norm: Norm = "layer"
     norm_place: Literal["before", "after"] = "before"
     """Before each part, as in GPT-2, or after each sum, as in Vaswani et al. 2017."""
@@ -151,6 +159,11 @@ class GPT(Model):
         learned = config.positions == "learned"
         self.position = nn.Embedding(config.context, config.width) if learned else None
         self.dropout = nn.Dropout(config.dropout)
+        lengths = range(2, config.grams + 1)
+        self.grams = nn.ModuleList(
+            GramEmbedding(n, vocab_size, config.gram_rows, config.width, config.gram_dropout)
+            for n in lengths
+        )
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         last = config.norm if config.norm_place == "before" else "none"
         self.norm = norm_layer(last, config.width, config.bias)
@@ -167,7 +180,7 @@ class GPT(Model):
         faster from embeddings of size one (docs/dev-log.md).
         """
         for name, parameter in self.named_parameters():
-            if name.endswith("bias"):
+            if name.endswith("bias") or name.startswith("grams."):
                 nn.init.zeros_(parameter)
             elif parameter.ndim == 2:
                 embeds = name in ("embedding.weight", "position.weight")
@@ -200,7 +213,7 @@ class GPT(Model):
             logits_BKV, state = self(seen_BS[:, -kept:])
             return logits_BKV[:, -new:], state
         places_T = torch.arange(past, past + new, device=tokens_BT.device)
-        x_BTC, turn = self._embed(tokens_BT, places_T)
+        x_BTC, turn = self._embed(seen_BS, places_T)
         caches: list[Cache] = []
         for i, block in enumerate(self.blocks):
             x_BTC, cache = block(x_BTC, turn, None if state is None else state.caches[i])
@@ -221,9 +234,12 @@ class GPT(Model):
             x_BTC, _ = block(x_BTC, turn, None)
         return maps
 
-    def _embed(self, tokens_BT: Tensor, places_T: Tensor) -> tuple[Tensor, Rotation | None]:
-        """What goes into the first block, and what its queries and keys are turned by."""
-        x_BTC = self.embedding(tokens_BT)
+    def _embed(self, seen_BS: Tensor, places_T: Tensor) -> tuple[Tensor, Rotation | None]:
+        """What goes into the first block for the newest tokens of those seen, and what its queries
+        and keys are turned by."""
+        x_BTC = self.embedding(seen_BS[:, -len(places_T) :])
+        for grams in self.grams:
+            x_BTC = x_BTC + grams(seen_BS, len(places_T))
         if self.position is None:
             return self.dropout(x_BTC), rotation(places_T, self.head_width)
         return self.dropout(x_BTC + self.position(places_T)), None

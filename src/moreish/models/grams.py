@@ -18,9 +18,9 @@ CHUNK = 1 << 24
 
 
 def longest_order(vocab_size: int) -> int:
-    """The most tokens of which an n-gram fits into 63 bits."""
+    """The most tokens of which an n-gram fits into 63 bits, or its context and a length."""
     order = 1
-    while vocab_size ** (order + 1) < 2**63:
+    while vocab_size**order * max(vocab_size, order + 1) < 2**63:
         order += 1
     return order
 

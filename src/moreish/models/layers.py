@@ -1,6 +1,6 @@
 """Parts of Transformers: norms, rotary positions, feed-forwards.
 
-B batch, T time, H heads, D head width, C model width.
+B batch, T time (new positions), S positions in all, H heads, D head width, C model width.
 """
 
 from typing import Literal
@@ -15,6 +15,10 @@ Activation = Literal["gelu", "relu", "relu2", "swiglu"]
 
 Rotation = tuple[Tensor, Tensor]
 """Cosines and signed sines of each place, each (T, D): see `rotation`."""
+
+
+MIXER = 2_654_435_761
+"""Two to the 32nd over the golden ratio: multiplying by it spreads n-grams over rows (Knuth)."""
 
 
 def norm_layer(kind: Norm, width: int, bias: bool) -> nn.Module:
@@ -52,6 +56,36 @@ def rotate(
     a, b, rest = x_BHTD.split([half, half, x_BHTD.shape[-1] % 2], dim=-1)
     other_BHTD = torch.cat([b, a, rest], dim=-1)
     return torch.addcmul(x_BHTD * cosine_TD.to(x_BHTD), other_BHTD, sine_TD.to(x_BHTD))
+
+
+class GramEmbedding(nn.Module):
+    """A vector for each n-gram, zero where it would reach back beyond what was seen."""
+
+    def __init__(self, length: int, vocab_size: int, rows: int, width: int, dropout: float) -> None:
+        """`length` of the n-grams; `rows` that they have at the most."""
+        super().__init__()
+        self.exact = vocab_size**length <= rows
+        self.table = nn.Embedding(min(rows, vocab_size**length), width)
+        self.length, self.vocab_size, self.dropout = length, vocab_size, dropout
+
+    def forward(self, seen_BS: Int[Tensor, "B S"], new: int) -> Float[Tensor, "B T C"]:
+        """Of the n-grams that end with each of the last `new` tokens."""
+        whole = min(new, max(0, seen_BS.shape[1] - self.length + 1))
+        row_BT = seen_BS.new_zeros(len(seen_BS), whole)
+        for back in range(self.length - 1, -1, -1):
+            last = seen_BS.shape[1] - back
+            token_BT = seen_BS[:, last - whole : last]
+            if self.exact:
+                row_BT = row_BT * self.vocab_size + token_BT
+            else:
+                row_BT = (row_BT * MIXER + token_BT + 1) % 2**31
+        if not self.exact:
+            row_BT = (row_BT ^ (row_BT >> 15)) % self.table.num_embeddings
+        x_BTC = self.table(row_BT)
+        if self.training and self.dropout:
+            kept_BT1 = torch.rand_like(x_BTC[..., :1]) >= self.dropout
+            x_BTC = x_BTC * kept_BT1 / (1 - self.dropout)
+        return F.pad(x_BTC, (0, 0, new - whole, 0))
 
 
 class FeedForward(nn.Module):

@@ -4,43 +4,61 @@ B batch, T time, V vocabulary.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal, final
+from typing import Any, ClassVar, Literal, final
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
-from pydantic import Field, SerializeAsAny, field_validator
+from pydantic import SerializeAsAny, field_validator, model_validator
 from torch import Tensor
 
+from moreish.data.tokens import Batch
 from moreish.models.base import Model, ModelConfig, State
 from moreish.models.kneser_ney import KneserNey, KneserNeyConfig
 
 
-class MixtureConfig(ModelConfig):
-    name: Literal["mixture"] = "mixture"
-    network: SerializeAsAny[ModelConfig] = Field(default_factory=lambda: _parsed({"name": "mlp"}))
-    """Settings of the model that is trained by gradients, `name` included."""
-    order: int | None = Field(None, ge=1, le=64)
-    """Of the Kneser-Ney n-grams; None: what suits the data."""
+class WithCounts(ModelConfig):
+    """Settings of a network and counts together."""
+
+    NETWORK: ClassVar[str]
+    """The name of the network where none is given."""
+    network: SerializeAsAny[ModelConfig]
+    """Of the model that is trained by gradients, `name` included."""
+    counts: KneserNeyConfig = KneserNeyConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _the_rest_is_for_the_network(cls, values: Any) -> Any:
+        """`model.width` is short for `model.network.width`, and so is `--context`."""
+        if not isinstance(values, Mapping) or isinstance(values.get("network"), ModelConfig):
+            return values
+        own = {key: value for key, value in values.items() if key in cls.model_fields}
+        rest = {key: value for key, value in values.items() if key not in own}
+        network = own.get("network") or {}
+        return {**own, "network": {"name": cls.NETWORK, **network, **rest}}
 
     @field_validator("network", mode="before")
     @classmethod
     def _of_a_registered_model(cls, value: Any) -> ModelConfig:
-        return value if isinstance(value, ModelConfig) else _parsed(value)
+        return value if isinstance(value, ModelConfig) else parsed_network(value)
 
-    def for_data(self, longest_item: int | None, vocab_size: int) -> "MixtureConfig":
-        asked = KneserNeyConfig() if self.order is None else KneserNeyConfig(order=self.order)
-        counts = asked.for_data(longest_item, vocab_size)
+    def for_data(self, longest_item: int | None, vocab_size: int) -> "WithCounts":
         network = self.network.for_data(longest_item, vocab_size)
-        return MixtureConfig(network=network, order=counts.order)
+        counts = self.counts.for_data(longest_item, vocab_size)
+        return self.model_copy(update={"network": network, "counts": counts})
+
+
+class MixtureConfig(WithCounts):
+    NETWORK = "mlp"
+    name: Literal["mixture"] = "mixture"
 
 
 @final
 class Mixture(Model):
     """p = w · p(network) + (1 - w) · p(counts), the weight w set on validation after training.
 
-    In training its logits are the network's alone: gradients then know nothing of the counts.
+    Its network is trained alone: gradients know nothing of the counts.
     """
 
     Config = MixtureConfig
@@ -58,7 +76,7 @@ class Mixture(Model):
         from moreish.models import build_model
 
         network = build_model(config.network, vocab_size)
-        counts = KneserNey(KneserNeyConfig(order=config.order or 2), vocab_size)
+        counts = KneserNey(config.counts, vocab_size)
         super().__init__(
             vocab_size,
             context=max(network.context, counts.context),
@@ -67,6 +85,9 @@ class Mixture(Model):
         )
         self.network, self.counts = network, counts
         self.register_buffer("weight", torch.tensor(0.5))
+
+    def training_logits(self, batch: Batch) -> Float[Tensor, "B T V"]:
+        return self.network.training_logits(batch)
 
     def set_weight(
         self, network_losses: NDArray[np.float32], counts_losses: NDArray[np.float32]
@@ -85,8 +106,6 @@ class Mixture(Model):
     ) -> tuple[Float[Tensor, "B T V"], State]:
         network_state, counts_state = (None, None) if state is None else state
         logits_BTV, network_state = self.network(tokens_BT, network_state)
-        if self.training:
-            return logits_BTV, (network_state, counts_state)
         counts_BTV, counts_state = self.counts(tokens_BT, counts_state)
         both_BTV = torch.logaddexp(
             logits_BTV.log_softmax(dim=-1) + self.weight.log(),
@@ -95,10 +114,11 @@ class Mixture(Model):
         return both_BTV, (network_state, counts_state)
 
 
-def _parsed(settings: dict[str, Any]) -> ModelConfig:
+def parsed_network(settings: dict[str, Any]) -> ModelConfig:
     from moreish.models import CountedModel, model_class, model_config
 
     config = model_config(settings)
-    if config.name == "mixture" or issubclass(model_class(config.name), CountedModel):
-        raise ValueError(f"a mixture needs a network that is trained, not {config.name}")
+    counts = isinstance(config, WithCounts) or issubclass(model_class(config.name), CountedModel)
+    if counts:
+        raise ValueError(f"this needs a network that is trained by gradients, not {config.name}")
     return config

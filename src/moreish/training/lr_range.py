@@ -17,7 +17,7 @@ from moreish.errors import MoreishError
 from moreish.files import to_json, write_atomic
 from moreish.models import Model
 from moreish.training.objective import Objective
-from moreish.training.optim import build_optimizer, set_rate
+from moreish.training.optim import build_optimizer, default_rate, set_rate
 
 SMOOTHING = 0.97
 """Weight of the past in the running mean of the losses."""
@@ -31,7 +31,7 @@ SPAN = 300
 
 FILE = "lr_range.json"
 
-MARGIN = {"sgd": 1.0, "adamw": 2.5}
+MARGIN = {"sgd": 1.0, "adamw": 2.5, "muon": 2.5}
 """How far below the valley the suggested rate lies: what a fresh model bears for a few steps is
 more than is good for it in the long run, where Adam scales the steps."""
 
@@ -82,8 +82,9 @@ def lr_range(
     Raises:
         MoreishError: the rates or the steps make no range, or there is no valley in it.
     """
-    low = model.learning_rate / SPAN if low is None else low
-    high = model.learning_rate * SPAN if high is None else high
+    own = default_rate(model, config.optimizer)
+    low = own / SPAN if low is None else low
+    high = own * SPAN if high is None else high
     if not (0 < low < high and steps >= 10):
         raise MoreishError("give rates with 0 < low < high, and at least 10 steps")
     model.to(device).train()

@@ -1,15 +1,27 @@
-"""Optimizers. A new one is one function and one line in `REGISTRY`."""
+"""Optimizers. A new one is one function and one line in `REGISTRY`.
+
+N matrices of one shape, R rows, C columns.
+"""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from moreish.config import TrainConfig
 from moreish.errors import MoreishError, nearest
+from moreish.models import Model
+
+MUON_RATE = 0.03
+"""Suits matrices of any shape, since what Muon adds to each has the same size. AdamW beside it has
+the same, six times its own where it is alone: with linear decay to nothing, that learns faster."""
+
+NEWTON_SCHULZ = ((3.4445, -4.7750, 2.0315),) * 5
+"""Coefficients of the odd polynomials that drive singular values to about one (Jordan 2024)."""
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -34,8 +46,84 @@ def sgd(model: nn.Module, config: TrainConfig) -> Optimizer:
     return SGD(groups, lr=1.0, momentum=config.momentum, fused=True)
 
 
+def muon(model: nn.Module, config: TrainConfig) -> Optimizer:
+    """Jordan 2024: hidden matrices by Muon, everything else by AdamW."""
+    matrices = hidden_matrices(model)
+    own = {id(matrix) for matrix in matrices}
+    rest = [
+        {**group, "params": [p for p in group["params"] if id(p) not in own]}
+        for group in parameter_groups(model, config.weight_decay)
+    ]
+    groups = [
+        {"params": matrices, "weight_decay": config.weight_decay, "muon": True},
+        *({**group, "muon": False} for group in rest),
+    ]
+    return Muon([g for g in groups if g["params"]], betas=(config.beta1, config.beta2), fused=True)
+
+
+def hidden_matrices(model: nn.Module) -> list[Tensor]:
+    """The weights of linear layers between vectors of the model's own; not those that begin or end
+    at tokens, embeddings and heads, which want a rate for each token."""
+    return [
+        module.weight
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and name.split(".")[-1] not in ("head", "direct")
+    ]
+
+
+class Muon(AdamW):
+    """In groups marked `muon`, momentum made orthogonal (Jordan 2024, "Muon"); AdamW in others."""
+
+    MOMENTUM = 0.95
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """One update. AdamW passes over what Muon has changed, since it finds no gradient there."""
+        for group in self.param_groups:
+            if group["muon"]:
+                self._step_matrices(group)
+        return super().step(closure)
+
+    def _step_matrices(self, group: dict[str, Any]) -> None:
+        by_shape: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = {}
+        for matrix in group["params"]:
+            if matrix.grad is None:
+                continue
+            state = self.state[matrix]
+            momentum = state.setdefault("momentum", torch.zeros_like(matrix))
+            state["step"] = state.get("step", torch.tensor(0.0)) + 1  # AdamW reads it back
+            momentum.lerp_(matrix.grad, 1 - self.MOMENTUM)
+            update = matrix.grad.lerp(momentum, self.MOMENTUM)  # Nesterov's
+            matrix.grad = None
+            if update.shape[0] > update.shape[1]:
+                update = update.mT
+            by_shape.setdefault(tuple(update.shape), []).append((matrix, update))
+        for same in by_shape.values():
+            updates_NRC = orthogonalised(torch.stack([update for _, update in same]))
+            for (matrix, _), update in zip(same, updates_NRC, strict=True):
+                rows, columns = matrix.shape
+                matrix.mul_(1 - group["lr"] * group["weight_decay"])
+                matrix.add_(
+                    update.mT if rows > columns else update,
+                    alpha=-group["lr"] * max(1.0, rows / columns) ** 0.5,
+                )
+
+
+def orthogonalised(x_NRC: Float[Tensor, "N R C"]) -> Float[Tensor, "N R C"]:
+    """The nearest matrices with orthonormal rows (R <= C), roughly: singular values lie between 0.7
+    and 1.2. All matrices of one shape at once; in float32, except on GPUs."""
+    x_NRC = x_NRC / (x_NRC.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    if x_NRC.is_cuda:
+        x_NRC = x_NRC.bfloat16()
+    for a, b, c in NEWTON_SCHULZ:
+        gram_NRR = x_NRC @ x_NRC.mT
+        factor_NRR = torch.baddbmm(gram_NRR, gram_NRR, gram_NRR, beta=b, alpha=c)
+        x_NRC = torch.baddbmm(x_NRC, factor_NRR, x_NRC, beta=a)
+    return x_NRC
+
+
 REGISTRY: Mapping[str, Callable[[nn.Module, TrainConfig], Optimizer]] = MappingProxyType(
-    {"adamw": adamw, "sgd": sgd}
+    {"adamw": adamw, "sgd": sgd, "muon": muon}
 )
 
 
@@ -55,6 +143,11 @@ def set_rate(optimizer: Optimizer, lr: float) -> None:
     """The learning rate of the next step."""
     for group in optimizer.param_groups:
         group["lr"] = lr
+
+
+def default_rate(model: Model, optimizer: str) -> float:
+    """The highest learning rate that suits a model, where the user names none."""
+    return MUON_RATE if optimizer == "muon" else model.learning_rate
 
 
 def optimizer_tensors(optimizer: Optimizer) -> dict[str, torch.Tensor]:

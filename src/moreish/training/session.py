@@ -28,7 +28,7 @@ from moreish.training.events import Note, Report, Started, Working
 from moreish.training.log import Log
 from moreish.training.loop import DivergenceError, Hooks, Position, Trainer
 from moreish.training.objective import next_token, with_squared_weights
-from moreish.training.optim import build_optimizer
+from moreish.training.optim import build_optimizer, default_rate
 from moreish.training.prepare import find_device, make_sampler, prepare, try_rates
 
 CHECKPOINTS = "checkpoints"
@@ -59,7 +59,7 @@ def train(
     model = ready.model()
     config, found = ready.config, None
     if not isinstance(model, CountedModel):
-        lr = config.train.lr or model.learning_rate
+        lr = config.train.lr or default_rate(model, config.train.optimizer)
         if lr == "auto":
             # With one seed for all runs, so that those that differ in theirs stay comparable.
             fixed = replace(ready, config=config.model_copy(update={"seed": 0}))
