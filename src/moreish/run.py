@@ -33,9 +33,6 @@ from moreish.tokenizers.base import BOUNDARY, Ids
 
 RANKS = ("likelihood", "novelty")
 
-AROUND = 40
-"""Bytes before and after a shared piece that are shown with it."""
-
 TEXT_TOKENS = 500
 """Length of a sample of running text, where none is asked for."""
 
@@ -416,17 +413,13 @@ class Run:
         if self.kind == "lines":
             item, distance = self.items.nearest(text)
             known = distance == 0
-        data, at = self.training_bytes, overlap.place
-        first = max(data.rfind(b"\n", 0, at) + 1, at - AROUND)
-        end = at + len(overlap.text.encode("utf-8", "surrogatepass"))
-        after = data.find(b"\n", end)
-        last = min(len(data) if after < 0 else after, end + AROUND)
+        place, passage = self.passages.where(overlap)
         return TextNovelty(
             text=text,
             known=known,
             overlap=overlap.text,
-            place=data.count(b"\n", 0, at) + 1 if overlap.text else 0,
-            passage=data[first:last].decode("utf-8", "replace") if overlap.text else "",
+            place=place,
+            passage=passage,
             nearest=item,
             distance=distance,
         )

@@ -9,6 +9,9 @@ from moreish.data.tokens import Tokens
 from moreish.errors import MoreishError
 from moreish.tokenizers.base import Ids
 
+AROUND = 40
+"""Bytes before and after a shared piece that are shown with it."""
+
 
 class Known:
     """The data that a run was made of, all splits of it; `ids in known` asks if it holds a text.
@@ -105,6 +108,18 @@ class Passages:
                 best, best_at, best_place = length, at, place
         piece = wanted[best_at : best_at + best].decode("utf-8", "surrogatepass")
         return Overlap(text=piece, place=best_place)
+
+    def where(self, overlap: Overlap) -> tuple[int, str]:
+        """The line of the data on which an overlap begins, from 1, and as much of that line as lies
+        around it; 0 and nothing for an empty one."""
+        if not overlap.text:
+            return 0, ""
+        data, at = self._data, overlap.place
+        end = at + len(overlap.text.encode("utf-8", "surrogatepass"))
+        after = data.find(b"\n", end)
+        first = max(data.rfind(b"\n", 0, at) + 1, at - AROUND)
+        last = min(len(data) if after < 0 else after, end + AROUND)
+        return data.count(b"\n", 0, at) + 1, data[first:last].decode("utf-8", "replace")
 
     def _match(self, wanted: bytes) -> tuple[int, int]:
         """Length and place of the longest prefix of `wanted` in the data."""

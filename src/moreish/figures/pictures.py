@@ -246,8 +246,9 @@ def _layers(run: Run) -> list[dict[str, Any]]:
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), config.clip or math.inf)
-        before = {name: p.detach().clone() for name, p in model.named_parameters()}
-        gradients = {n: p.grad.std() for n, p in model.named_parameters() if p.grad is not None}
+        if number == MORE_STEPS - 1:
+            before = {name: p.detach().clone() for name, p in model.named_parameters()}
+            gradients = {n: p.grad.std() for n, p in model.named_parameters() if p.grad is not None}
         optimizer.step()
     for name, matrix in model.named_parameters():
         layer = layers.get(name.removesuffix(".weight"))

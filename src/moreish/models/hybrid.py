@@ -6,16 +6,14 @@ In the line of Bengio et al. 2003 (section 4.2, mixtures with n-grams) and of Ne
 B batch, T time, V vocabulary, U outputs of the network: V logits and a gate.
 """
 
-from collections.abc import Mapping
-from typing import Any, Literal, final
+from typing import Literal, final
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from moreish.data.tokens import Batch
-from moreish.models.base import Model, ModelConfig, State
-from moreish.models.kneser_ney import KneserNey
-from moreish.models.mixture import WithCounts
+from moreish.models.base import State
+from moreish.models.mixture import NetworkWithCounts, WithCounts
 
 
 class HybridConfig(WithCounts):
@@ -24,7 +22,7 @@ class HybridConfig(WithCounts):
 
 
 @final
-class Hybrid(Model):
+class Hybrid(NetworkWithCounts):
     """logits = network + (1 + gate) · log p(counts), where the network gives the gate as well.
 
     A network's outputs begin near zero, so training begins at the loss of the counts. For the text
@@ -34,26 +32,7 @@ class Hybrid(Model):
 
     Config = HybridConfig
 
-    @classmethod
-    def defaults_for(cls, config: ModelConfig) -> Mapping[str, Any]:
-        """Those of its network."""
-        from moreish.models import model_class
-
-        assert isinstance(config, HybridConfig)
-        return model_class(config.network.name).defaults_for(config.network)
-
-    def __init__(self, config: HybridConfig, vocab_size: int) -> None:
-        from moreish.models import build_model
-
-        network = build_model(config.network, vocab_size + 1)  # the gate is one output more
-        counts = KneserNey(config.counts, vocab_size)
-        super().__init__(
-            vocab_size,
-            context=max(network.context, counts.context),
-            max_length=network.max_length,
-            learning_rate=network.learning_rate,
-        )
-        self.network, self.counts = network, counts
+    EXTRA = 1  # the gate
 
     def forward(
         self, tokens_BT: Int[Tensor, "B T"], state: State = None

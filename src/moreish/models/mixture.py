@@ -54,28 +54,24 @@ class MixtureConfig(WithCounts):
     name: Literal["mixture"] = "mixture"
 
 
-@final
-class Mixture(Model):
-    """p = w · p(network) + (1 - w) · p(counts), the weight w set on validation after training.
+class NetworkWithCounts(Model):
+    """What a mixture and a hybrid share: a network, and counts that are fitted before it learns."""
 
-    Its network is trained alone: gradients know nothing of the counts.
-    """
-
-    Config = MixtureConfig
-    weight: Tensor
+    EXTRA: ClassVar[int] = 0
+    """Outputs of the network beside the logits."""
 
     @classmethod
     def defaults_for(cls, config: ModelConfig) -> Mapping[str, Any]:
         """Those of its network."""
         from moreish.models import model_class
 
-        assert isinstance(config, MixtureConfig)
+        assert isinstance(config, WithCounts)
         return model_class(config.network.name).defaults_for(config.network)
 
-    def __init__(self, config: MixtureConfig, vocab_size: int) -> None:
+    def __init__(self, config: WithCounts, vocab_size: int) -> None:
         from moreish.models import build_model
 
-        network = build_model(config.network, vocab_size)
+        network = build_model(config.network, vocab_size + self.EXTRA)
         counts = KneserNey(config.counts, vocab_size)
         super().__init__(
             vocab_size,
@@ -84,6 +80,20 @@ class Mixture(Model):
             learning_rate=network.learning_rate,
         )
         self.network, self.counts = network, counts
+
+
+@final
+class Mixture(NetworkWithCounts):
+    """p = w · p(network) + (1 - w) · p(counts), the weight w set on validation after training.
+
+    Its network is trained alone: gradients know nothing of the counts.
+    """
+
+    Config = MixtureConfig
+    weight: Tensor
+
+    def __init__(self, config: MixtureConfig, vocab_size: int) -> None:
+        super().__init__(config, vocab_size)
         self.register_buffer("weight", torch.tensor(0.5))
 
     def training_logits(self, batch: Batch) -> Float[Tensor, "B T V"]:

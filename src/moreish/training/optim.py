@@ -90,8 +90,11 @@ class Muon(AdamW):
             if matrix.grad is None:
                 continue
             state = self.state[matrix]
-            momentum = state.setdefault("momentum", torch.zeros_like(matrix))
-            state["step"] = state.get("step", torch.tensor(0.0)) + 1  # AdamW reads it back
+            if not state:
+                state["momentum"] = torch.zeros_like(matrix)
+                state["step"] = torch.tensor(0.0)  # AdamW expects one when it reads a checkpoint
+            momentum = state["momentum"]
+            state["step"] += 1
             momentum.lerp_(matrix.grad, 1 - self.MOMENTUM)
             update = matrix.grad.lerp(momentum, self.MOMENTUM)  # Nesterov's
             matrix.grad = None
