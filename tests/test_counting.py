@@ -14,6 +14,7 @@ from moreish.errors import MoreishError
 from moreish.evaluate.metrics import losses_of
 from moreish.models import build_model, kneser_ney, model_config
 from moreish.models import grams as counting
+from moreish.models.discounting import discounted
 from moreish.models.kneser_ney import KneserNey, KneserNeyConfig
 from moreish.tokenizers.char import CharTokenizer
 
@@ -145,35 +146,56 @@ def test_kneser_ney_sums_to_one_even_where_nothing_was_seen() -> None:
 
 
 @pytest.mark.parametrize(("order", "items"), [(1, False), (2, True), (4, False), (5, True)])
-def test_without_itself_is_as_if_one_had_not_been_counted(order: int, items: bool) -> None:
-    """Against counting all over again without the one n-gram, the discounts being kept."""
+@pytest.mark.parametrize("folds", [2, 3, 7])
+def test_each_stretch_is_looked_up_in_the_counts_of_all_others(
+    order: int, items: bool, folds: int
+) -> None:
+    """Against counting the rest of the text alone, fold by fold."""
     if items:
         tokenizer, tokens = item_tokens(["anna", "anne", "nan", "an", "na", "anna", "hannah"] * 2)
         size = tokenizer.vocab_size
     else:
-        ids = tokens_of(1, 150, seed=5)[0].numpy() % 3
-        ids[::17] = 0
-        tokens, size = Tokens(ids.astype("u1"), items=False), 4
-    model = KneserNey(KneserNeyConfig(order=order), size)
-    model.fit(tokens)
-    every_G, counts_G = counting.count(tokens, order, size)
-    each_P = counting.grams(tokens, order, size)
-    spans = tokens.spans(10_000)
-    batch = tokens.gather(spans)
-    got = model.without_itself(batch.tokens_BT, batch.targets_BT).exp()
-    places = [(b, t) for b, n in enumerate(spans.length_S.tolist()) for t in range(n)]
-    for gram, (row, column) in zip(each_P, places, strict=True):
-        left_G = counts_G - (every_G == gram)
-        other = KneserNey(KneserNeyConfig(order=order), size)
-        grams_G, number_G = every_G[left_G > 0], left_G[left_G > 0]
-        for m in range(order, 0, -1):
-            discounts = model.get_buffer(f"discounts_{m}").numpy().astype(float)
-            for name, table in kneser_ney._tables(grams_G, number_G, size, discounts).items():
-                setattr(other, f"{name}_{m}", torch.from_numpy(table))
-            grams_G, number_G = counting.distinct(np.sort(grams_G % size ** (m - 1)))
-        expected = other(batch.tokens_BT[row : row + 1, : column + 1])[0][0, -1].exp()
-        torch.testing.assert_close(got[row, column], expected, atol=1e-6, rtol=1e-4)
-    torch.testing.assert_close(got.sum(-1), torch.ones(got.shape[:2]))
+        tokens, size = Tokens(tokens_of(1, 150, seed=5)[0].numpy().astype("u1"), items=False), 7
+    config = KneserNeyConfig(order=order, start="unknown")
+    model = KneserNey(config, size)
+    model.fit_folds(tokens, folds)
+    batch = tokens.gather(tokens.spans(23))
+    place_BT = batch.start_B[:, None] + torch.arange(batch.tokens_BT.shape[1])
+    got, left, _ = model.by_order(batch.tokens_BT, place_BT=place_BT)
+    every_P = counting.grams(tokens, order, size)
+    fold_P = np.arange(len(every_P)) * folds // len(every_P)
+    assert set(fold_P) == set(range(folds))
+    for fold in range(folds):
+        rest = KneserNey(config, size)
+        stretch = np.flatnonzero(fold_P == fold)
+        without = range(stretch[0], stretch[-1] + 1)
+        assert sorted(every_P[fold_P != fold]) == list(
+            np.repeat(*counting.count(tokens, order, size, without))
+        )
+        rest._take([discounted(tokens, order, size, without)])
+        here_BT = torch.from_numpy(np.isin(place_BT.numpy(), stretch)) & (batch.targets_BT >= 0)
+        alone, left_alone, _ = rest.by_order(batch.tokens_BT)
+        torch.testing.assert_close(got[here_BT], alone[here_BT])
+        torch.testing.assert_close(left[here_BT], left_alone[here_BT])
+
+
+def test_orders_are_those_of_shorter_models() -> None:
+    """Of continuation counts, except for the longest; and rows made in advance change nothing."""
+    ids = tokens_of(1, 400, seed=4)[0]
+    model = KneserNey(KneserNeyConfig(order=4), VOCABULARY)
+    model.fit(Tokens(ids.numpy().astype("u1"), items=False))
+    every, left, _ = model.by_order(ids[None])
+    assert every.shape == (1, 400, 4, VOCABULARY)
+    torch.testing.assert_close(every[:, :, 3], model(ids[None])[0])
+    torch.testing.assert_close(every[:, :, 2:], model.by_order(ids[None], orders=2)[0])
+    torch.testing.assert_close(every.exp().sum(-1), torch.ones(1, 400, 4))
+    assert ((left > 0) & (left <= 1)).all()
+    model._rows = [*model._rows[:2]]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kneser_ney, "DENSE", 0)
+        torch.testing.assert_close(every, model.by_order(ids[None])[0])
+        model._rows = []
+        torch.testing.assert_close(every, model.by_order(ids[None])[0])
 
 
 def test_where_the_past_is_unknown_shorter_contexts_are_looked_up() -> None:

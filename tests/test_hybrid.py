@@ -15,6 +15,7 @@ from moreish.evaluate.loss import mean_loss
 from moreish.evaluate.metrics import losses_of
 from moreish.models import build_model, model_config
 from moreish.models.hybrid import Hybrid
+from moreish.models.kneser_ney import KneserNey
 from moreish.run import Run
 from moreish.training.events import silent
 from moreish.training.objective import next_token
@@ -27,7 +28,7 @@ def hybrid(tokens: Tokens, size: int, order: int = 4) -> Hybrid:
     torch.manual_seed(0)
     model = build_model(config.for_data(None, size), size)
     assert isinstance(model, Hybrid)
-    model.counts.fit(tokens)
+    model.before_training(tokens)
     return model
 
 
@@ -44,7 +45,10 @@ def test_it_starts_at_the_loss_of_its_counts() -> None:
         model(windows.tokens_BT)[0], model.counts(windows.tokens_BT)[0], atol=1e-5, rtol=0
     )
     batch = tokens.gather(tokens.spans(16))
-    honest = model.counts.without_itself(batch.tokens_BT, batch.targets_BT)
+    others = KneserNey(model.counts.config, 5)
+    others.fit_folds(tokens, 20)
+    place_BT = batch.start_B[:, None] + torch.arange(16)
+    honest = others.by_order(batch.tokens_BT, place_BT=place_BT, orders=1)[0][:, :, 0]
     assert next_token(model, batch).item() == pytest.approx(
         mean_loss(honest, batch.targets_BT).item(), abs=1e-4
     )

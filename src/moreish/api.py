@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moreish.config import RunConfig, resolve, spelled_out
+from moreish.config import AutoConfig, RunConfig, resolve, spelled_out
 from moreish.errors import MoreishError
 from moreish.run import Run
 from moreish.settings import Tree, from_toml, merge
@@ -13,6 +13,7 @@ from moreish.training import resume as resume_training
 from moreish.training import train as carry_out
 from moreish.training.events import Report
 from moreish.training.lr_range import LRRange
+from moreish.training.planner import Advice, advise, planned
 from moreish.training.prepare import prepare, try_rates
 
 if TYPE_CHECKING:
@@ -40,11 +41,12 @@ def train(
 ) -> Run:
     """Train a language model of `source` and return its run.
 
-    Without arguments: the built-in names, a GPT, about a minute.
+    Without arguments: the built-in names, about a minute, and the model that suits them and this
+    machine (see `plan`).
 
     Args:
         source: a built-in data set, a file, or a folder of text files.
-        model: a name in `moreish.models.REGISTRY`.
+        model: a name in `moreish.models.REGISTRY`, or "auto".
         steps, minutes, epochs: how long; at most one of them.
         context: the same as `settings={"model": {"context": …}}`.
         kind: "lines" (each line an item) or "text" (running text); None guesses.
@@ -76,6 +78,39 @@ def train(
     with _watching(report) as told:
         run, _ = carry_out(resolved, place, overwrite=overwrite, report=told)
     return run
+
+
+def plan(
+    source: str | Path = "names",
+    *,
+    steps: int | None = None,
+    minutes: float | None = None,
+    epochs: float | None = None,
+    kind: str | None = None,
+    split: str | None = None,
+    encoding: str | None = None,
+    tokenizer: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Advice:
+    """What `train` would choose with these arguments, and why; nothing is trained.
+
+    Raises:
+        MoreishError: a setting or the source is wrong, or the model is chosen already.
+    """
+    given: Tree = {
+        "train": {"steps": steps, "minutes": minutes, "epochs": epochs},
+        "data": {
+            "source": str(source),
+            "kind": kind,
+            "split": split,
+            "encoding": encoding,
+            "tokenizer": tokenizer,
+        },
+    }
+    config = resolve(merge(_without_none(given), spelled_out(settings or {})))
+    if not isinstance(config.model, AutoConfig):
+        raise MoreishError(f"the model is chosen already, {config.model.name}: nothing to plan")
+    return advise(prepare(config))
 
 
 def resume(path: str | Path, *, report: Report | None = None) -> Run:
@@ -110,7 +145,8 @@ def lr_range(
     }
     config = resolve(merge(_without_none(given), spelled_out(settings or {})))
     with _watching(report) as told:
-        return try_rates(prepare(config), report=told, low=low, high=high, steps=steps)
+        ready, _ = planned(prepare(config))
+        return try_rates(ready, report=told, low=low, high=high, steps=steps)
 
 
 def figures(run: Run, *, text: str | None = None) -> "list[Picture]":

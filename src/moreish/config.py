@@ -13,6 +13,7 @@ from moreish.settings import Settings, Tree, merge
 
 BUDGETS = ("steps", "minutes", "epochs")
 DEFAULT_MINUTES = 1.0
+AUTO = "auto"
 
 
 class DataConfig(Settings):
@@ -80,6 +81,12 @@ class TrainConfig(Settings):
         raise ValueError("give 1 or more, or all")
 
 
+class AutoConfig(ModelConfig):
+    """The model that suits text, machine and time: the planner puts another in its place."""
+
+    name: Literal["auto"] = "auto"
+
+
 class RunConfig(Settings):
     """Everything that decides a run."""
 
@@ -119,6 +126,7 @@ def resolve(*trees: Mapping[str, Any]) -> RunConfig:
     if unknown := set(tree) - set(RunConfig.model_fields):
         key = min(unknown)
         name = {"name": "gpt", **tree.get("model", {})}["name"]
+        name = "gpt" if name == AUTO else name
         inner: dict[str, type[Settings]] = {
             "data": DataConfig,
             "model": model_class(name).Config,
@@ -127,10 +135,16 @@ def resolve(*trees: Mapping[str, Any]) -> RunConfig:
         full = [f"{group}.{key}" for group, config in inner.items() if key in config.model_fields]
         hint = f"did you mean '{full[0]}'?" if full else nearest(key, RunConfig.model_fields)
         raise MoreishError(f"unknown setting {key}: {hint}")
-    model = model_config({"name": "gpt", **tree.get("model", {})})
-    train = merge(model_class(model.name).defaults_for(model), tree.get("train", {}))
-    parsed = TrainConfig.parse(train, "train")
-    counted = issubclass(model_class(model.name), CountedModel)
+    model: ModelConfig
+    defaults: Mapping[str, Any]
+    asked = {"name": "gpt", **(tree.get("model") or {"name": AUTO})}
+    if asked["name"] == AUTO:  # the data will tell
+        model, defaults, counted = AutoConfig.parse(asked, "model"), {}, False
+    else:
+        model = model_config(asked)
+        defaults = model_class(model.name).defaults_for(model)
+        counted = issubclass(model_class(model.name), CountedModel)
+    parsed = TrainConfig.parse(merge(defaults, tree.get("train", {})), "train")
     if not counted and all(getattr(parsed, name) is None for name in BUDGETS):
         parsed = parsed.model_copy(update={"minutes": DEFAULT_MINUTES})
     return RunConfig.parse(

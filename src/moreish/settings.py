@@ -1,5 +1,6 @@
 """Settings: frozen, strict, and explained in one line when they are wrong."""
 
+import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -69,6 +70,30 @@ def from_assignments(assignments: Iterable[str]) -> Tree:
             branch = {key: branch}
         tree = merge(tree, branch)
     return tree
+
+
+def to_toml(tree: Tree) -> str:
+    """A recipe: what has a value first, then the groups.
+
+    >>> print(to_toml({"seed": 0, "model": {"name": "mlp"}}))
+    seed = 0
+    <BLANKLINE>
+    [model]
+    name = "mlp"
+    """
+    # Strings, numbers and booleans of JSON are written the same in TOML.
+    lines: list[str] = []
+
+    def write(group: Tree, path: tuple[str, ...]) -> None:
+        values = {k: v for k, v in group.items() if not isinstance(v, Mapping)}
+        if path and values:
+            lines.extend(["", f"[{'.'.join(path)}]"])
+        lines.extend(f"{key} = {json.dumps(value)}" for key, value in values.items())
+        for key in group.keys() - values.keys():
+            write(group[key], (*path, key))
+
+    write(tree, ())
+    return "\n".join(lines).strip()
 
 
 def from_toml(path: Path) -> Tree:

@@ -17,6 +17,7 @@ from moreish.errors import MoreishError
 # The order in which the help lists them.
 for verb in (
     "train",
+    "plan",
     "sample",
     "evaluate",
     "figures",

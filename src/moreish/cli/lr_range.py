@@ -14,7 +14,7 @@ def lr_range(
     source: Annotated[
         str, typer.Argument(help="A built-in data set, a file, or a folder of text files.")
     ] = "names",
-    model: Annotated[str | None, typer.Option(help="As in train (gpt).")] = None,
+    model: Annotated[str | None, typer.Option(help="As in train (auto).")] = None,
     low: Annotated[
         float | None, typer.Option(help="The first rate (a 300th of the model's own).")
     ] = None,

@@ -26,7 +26,9 @@ def train(
         str | None,
         typer.Argument(help="A built-in data set, a file, or a folder of text files (names)."),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="ngram, bigram, mlp or gpt (gpt).")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="ngram, bigram, mlp, gpt, hybrid … (auto).")
+    ] = None,
     minutes: Annotated[float | None, typer.Option(help="Train this long (1).")] = None,
     steps: Annotated[int | None, typer.Option(help="… or this many steps.")] = None,
     epochs: Annotated[float | None, typer.Option(help="… or this often over the data.")] = None,
@@ -54,7 +56,7 @@ def train(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Train a model of a text. Without arguments: names, a GPT, about a minute."""
+    """Train a model of a text. Without arguments: names, for a minute."""
     from moreish import api
     from moreish.console import TrainingView, console, score_table
     from moreish.settings import from_assignments

@@ -37,12 +37,16 @@ class Batch:
 
     tokens_BT: Tensor
     targets_BT: Tensor
+    start_B: Tensor | None = None
+    """Where in the stream each row begins, where it comes from one."""
 
     def to(self, device: torch.device) -> "Batch":
-        tokens, targets = (
-            tensor.to(device, non_blocking=True) for tensor in (self.tokens_BT, self.targets_BT)
+        tokens, targets, start = (
+            None if tensor is None else tensor.to(device, non_blocking=True)
+            for tensor in (self.tokens_BT, self.targets_BT, self.start_B)
         )
-        return Batch(tokens_BT=tokens, targets_BT=targets)
+        assert tokens is not None and targets is not None
+        return Batch(tokens_BT=tokens, targets_BT=targets, start_B=start)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +134,7 @@ class Tokens:
         return Batch(
             tokens_BT=torch.from_numpy(self.ids_N[place_BT].astype(np.int64)),
             targets_BT=torch.from_numpy(targets_BT),
+            start_B=torch.from_numpy(spans.start_S.astype(np.int64)),
         )
 
 

@@ -233,6 +233,7 @@ def _layers(run: Run) -> list[dict[str, Any]]:
     if isinstance(run.model, CountedModel):
         return []
     model, config = copy.deepcopy(run.model).train(), run.config.train
+    model.before_training(run.split("train"))
     sampler = make_sampler(run.config, run.split("train"), model)
     optimizer = build_optimizer(model, config)
     assert isinstance(config.lr, float)

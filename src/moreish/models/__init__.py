@@ -40,10 +40,10 @@ def model_config(settings: Mapping[str, Any]) -> ModelConfig:
     return model_class(name).Config.parse(settings, "model")
 
 
-def build_model(config: ModelConfig, vocab_size: int) -> Model:
+def build_model(config: ModelConfig, vocab_size: int, **more: Any) -> Model:
     """A freshly initialised model."""
     construct: Any = model_class(config.name)  # registered models take these two, by contract
-    model: Model = construct(config, vocab_size)
+    model: Model = construct(config, vocab_size, **more)
     return model
 
 

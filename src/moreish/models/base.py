@@ -44,6 +44,9 @@ class Model(nn.Module, ABC):
     Config: ClassVar[type[ModelConfig]]
     training_defaults: ClassVar[Mapping[str, Any]] = {}
     """`train.*` settings that suit this model where the user names none."""
+    takes_hints: ClassVar[bool] = False
+    """Whether `hints=N` at construction makes it read N numbers beside each token: a third argument
+    of `forward`, (B, T, N). A hybrid's network is told so what the counts say."""
 
     def __init__(
         self,
@@ -76,6 +79,9 @@ class Model(nn.Module, ABC):
         self, tokens_BT: Int[Tensor, "B T"], state: State = None
     ) -> tuple[Float[Tensor, "B T V"], State]:
         """Logits after each token, and the state after the last; `state` None is a fresh start."""
+
+    def before_training(self, tokens: Tokens) -> None:
+        """Count what is to be counted of the training tokens, before the first step."""
 
     def training_logits(self, batch: Batch) -> Float[Tensor, "B T V"]:
         """The logits that gradients are taken of. A model that has counted the training text must

@@ -86,9 +86,10 @@ class GPTConfig(ModelConfig):
 
 
 class GPTState(NamedTuple):
-    """What the model has read, and its keys and values layer by layer."""
+    """What the model has read, hints included, and its keys and values layer by layer."""
 
     tokens_BS: Tensor
+    hints_BSN: Tensor | None
     caches: list[Cache]
 
 
@@ -147,7 +148,9 @@ class GPT(Model):
     Config = GPTConfig
     training_defaults = {"batch_tokens": 512, "weight_decay": 0.1}
 
-    def __init__(self, config: GPTConfig, vocab_size: int) -> None:
+    takes_hints = True
+
+    def __init__(self, config: GPTConfig, vocab_size: int, *, hints: int = 0) -> None:
         super().__init__(
             vocab_size,
             context=config.context,
@@ -164,6 +167,7 @@ class GPT(Model):
             GramEmbedding(n, vocab_size, config.gram_rows, config.width, config.gram_dropout)
             for n in lengths
         )
+        self.hints = nn.Linear(hints, config.width, bias=False) if hints else None
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         last = config.norm if config.norm_place == "before" else "none"
         self.norm = norm_layer(last, config.width, config.bias)
@@ -180,7 +184,7 @@ class GPT(Model):
         faster from embeddings of size one (docs/dev-log.md).
         """
         for name, parameter in self.named_parameters():
-            if name.endswith("bias") or name.startswith("grams."):
+            if name.endswith("bias") or name.startswith(("grams.", "hints.")):
                 nn.init.zeros_(parameter)
             elif parameter.ndim == 2:
                 embeds = name in ("embedding.weight", "position.weight")
@@ -201,19 +205,27 @@ class GPT(Model):
         self.head.weight = self.embedding.weight
 
     def forward(
-        self, tokens_BT: Int[Tensor, "B T"], state: State = None
+        self,
+        tokens_BT: Int[Tensor, "B T"],
+        state: State = None,
+        hints_BTN: Float[Tensor, "B T N"] | None = None,
     ) -> tuple[Float[Tensor, "B T V"], State]:
         new = tokens_BT.shape[1]
         if new > self.context:
             raise ValueError(f"{new} tokens at once, but the context holds {self.context}")
         past = 0 if state is None else state.tokens_BS.shape[1]
-        seen_BS = tokens_BT if state is None else torch.cat([state.tokens_BS, tokens_BT], dim=1)
+        seen_BS, hints_BSN = tokens_BT, hints_BTN
+        if state is not None:
+            seen_BS = torch.cat([state.tokens_BS, tokens_BT], dim=1)
+            if hints_BTN is not None:
+                hints_BSN = torch.cat([state.hints_BSN, hints_BTN], dim=1)
         if past + new > self.context:
             kept = max(new, self.context // 2)
-            logits_BKV, state = self(seen_BS[:, -kept:])
+            kept_BSN = None if hints_BSN is None else hints_BSN[:, -kept:]
+            logits_BKV, state = self(seen_BS[:, -kept:], None, kept_BSN)
             return logits_BKV[:, -new:], state
         places_T = torch.arange(past, past + new, device=tokens_BT.device)
-        x_BTC, turn = self._embed(seen_BS, places_T)
+        x_BTC, turn = self._embed(seen_BS, places_T, hints_BTN)
         caches: list[Cache] = []
         for i, block in enumerate(self.blocks):
             x_BTC, cache = block(x_BTC, turn, None if state is None else state.caches[i])
@@ -221,12 +233,14 @@ class GPT(Model):
         logits_BTV = self.head(self.norm(x_BTC))
         if self.softcap:
             logits_BTV = self.softcap * (logits_BTV / self.softcap).tanh()
-        return logits_BTV, GPTState(seen_BS, caches)
+        return logits_BTV, GPTState(seen_BS, hints_BSN, caches)
 
-    def attention_maps(self, tokens_BT: Int[Tensor, "B T"]) -> list[Float[Tensor, "B H T T"]]:
+    def attention_maps(
+        self, tokens_BT: Int[Tensor, "B T"], hints_BTN: Float[Tensor, "B T N"] | None = None
+    ) -> list[Float[Tensor, "B H T T"]]:
         """Of each layer, how much every position takes from every earlier one; rows sum to 1."""
         places_T = torch.arange(tokens_BT.shape[1], device=tokens_BT.device)
-        x_BTC, turn = self._embed(tokens_BT, places_T)
+        x_BTC, turn = self._embed(tokens_BT, places_T, hints_BTN)
         maps = []
         for block in self.blocks:
             assert isinstance(block, Block)
@@ -234,10 +248,14 @@ class GPT(Model):
             x_BTC, _ = block(x_BTC, turn, None)
         return maps
 
-    def _embed(self, seen_BS: Tensor, places_T: Tensor) -> tuple[Tensor, Rotation | None]:
+    def _embed(
+        self, seen_BS: Tensor, places_T: Tensor, hints_BTN: Tensor | None
+    ) -> tuple[Tensor, Rotation | None]:
         """What goes into the first block for the newest tokens of those seen, and what its queries
         and keys are turned by."""
         x_BTC = self.embedding(seen_BS[:, -len(places_T) :])
+        if self.hints is not None:
+            x_BTC = x_BTC + self.hints(hints_BTN)
         for grams in self.grams:
             x_BTC = x_BTC + grams(seen_BS, len(places_T))
         if self.position is None:

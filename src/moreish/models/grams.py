@@ -17,6 +17,9 @@ CHUNK = 1 << 24
 """Positions that are counted at a time: half a gigabyte of working memory."""
 
 
+NOTHING = range(0)
+
+
 def longest_order(vocab_size: int) -> int:
     """The most tokens of which an n-gram fits into 63 bits, or its context and a length."""
     order = 1
@@ -33,15 +36,17 @@ def check_order(order: int, vocab_size: int) -> None:
         )
 
 
-def count(tokens: Tokens, order: int, vocab_size: int) -> tuple[Ids, Ids]:
-    """(G,) the distinct n-grams of `tokens`, sorted, and (G,) how often each occurs.
+def count(tokens: Tokens, order: int, vocab_size: int, without: range = NOTHING) -> tuple[Ids, Ids]:
+    """(G,) the distinct n-grams of `tokens`, sorted, and (G,) how often each occurs; but for those
+    that end with the target of a prediction in `without`.
 
     Chunks are counted one after another and their results merged like the carries of a binary
     counter, so that memory grows with the distinct n-grams and not with the text.
     """
     runs: list[tuple[Ids, Ids]] = []
-    for first in range(0, tokens.predictions, CHUNK):
-        last = min(first + CHUNK, tokens.predictions)
+    both = range(without.start), range(without.stop, tokens.predictions)
+    for first, end in ((first, part.stop) for part in both for first in part[::CHUNK]):
+        last = min(first + CHUNK, end)
         grams_P = np.sort(grams(tokens, order, vocab_size, first, last))
         runs.append(distinct(grams_P))
         while len(runs) > 1 and len(runs[-2][0]) <= 2 * len(runs[-1][0]):

@@ -3,51 +3,98 @@
 In the line of Bengio et al. 2003 (section 4.2, mixtures with n-grams) and of Neubig and Dyer 2016
 ("Generalizing and Hybridizing Count-based and Neural Language Models").
 
-B batch, T time, V vocabulary, U outputs of the network: V logits and a gate.
+B batch, T time, M orders, V vocabulary, U outputs of the network: V logits and M gates.
 """
 
-from typing import Literal, final
+from collections.abc import Mapping
+from typing import Any, Literal, final
 
+import torch
 from jaxtyping import Float, Int
+from pydantic import Field
 from torch import Tensor
 
-from moreish.data.tokens import Batch
-from moreish.models.base import State
+from moreish.data.tokens import Batch, Tokens
+from moreish.models.base import ModelConfig, State
+from moreish.models.kneser_ney import KneserNey
 from moreish.models.mixture import NetworkWithCounts, WithCounts
+
+MOST = 1 << 25
+"""Tokens that are counted for all stretches together: of larger texts fewer are cut."""
+
+SURE = 8.0
+"""What a hint says of a token that is certain: the counts speak as loud as an embedding."""
 
 
 class HybridConfig(WithCounts):
     NETWORK = "gpt"
     name: Literal["hybrid"] = "hybrid"
+    folds: int = Field(20, ge=2, le=1000)
+    """Stretches of the training text that are each looked up in the counts of all the others; fewer
+    of a very large text."""
 
 
 @final
 class Hybrid(NetworkWithCounts):
-    """logits = network + (1 + gate) · log p(counts), where the network gives the gate as well.
+    """logits = network + sum over orders m of gate(m) · log p(counts of order m).
 
-    A network's outputs begin near zero, so training begins at the loss of the counts. For the text
-    that was counted they are asked as if each target had not been counted; otherwise the network
-    would learn to trust what was learned by heart.
+    The network gives the gates as well, as differences from one for the longest order and from zero
+    for the others. Its outputs begin near zero, so training begins at the loss of the counts. A
+    network that takes hints reads beside each token what the counts expect after it, and has to
+    learn no more than where they go wrong.
+
+    Those of the text that it is trained on are cross-fitted: each stretch of the text is looked up
+    in the counts of all the others. Otherwise the network would learn to trust what was learned by
+    heart.
     """
 
     Config = HybridConfig
+    _held_out: tuple[KneserNey, ...] = ()
 
-    EXTRA = 1  # the gate
+    @classmethod
+    def defaults_for(cls, config: ModelConfig) -> Mapping[str, Any]:
+        """Those of its network, by Muon: it begins where others end, so every step counts."""
+        return {**super().defaults_for(config), "optimizer": "muon", "weight_decay": 0.0}
+
+    def __init__(self, config: HybridConfig, vocab_size: int) -> None:
+        super().__init__(config, vocab_size, gates=config.counts.order)
+        self.folds = config.folds
 
     def forward(
         self, tokens_BT: Int[Tensor, "B T"], state: State = None
     ) -> tuple[Float[Tensor, "B T V"], State]:
         network_state, counts_state = (None, None) if state is None else state
-        outputs_BTU, network_state = self.network(tokens_BT, network_state)
-        counts_BTV, counts_state = self.counts(tokens_BT, counts_state)
-        return _gated(outputs_BTU, counts_BTV), (network_state, counts_state)
+        logs_BTMV, left_BTM, counts_state = self.counts.by_order(tokens_BT, counts_state)
+        logits_BTV, network_state = self._corrected(tokens_BT, logs_BTMV, left_BTM, network_state)
+        return logits_BTV, (network_state, counts_state)
+
+    def before_training(self, tokens: Tokens) -> None:
+        super().before_training(tokens)
+        held_out = KneserNey(self.counts.config, self.vocab_size)
+        held_out.fit_folds(tokens, max(2, min(self.folds, MOST // tokens.predictions)))
+        self._held_out = (held_out,)  # in a tuple, so that it is no part of the model
 
     def training_logits(self, batch: Batch) -> Float[Tensor, "B T V"]:
-        outputs_BTU, _ = self.network(batch.tokens_BT)
-        return _gated(outputs_BTU, self.counts.without_itself(batch.tokens_BT, batch.targets_BT))
+        assert batch.start_B is not None
+        (held_out,) = self._held_out
+        offset_T = torch.arange(batch.tokens_BT.shape[1], device=batch.tokens_BT.device)
+        place_BT = batch.start_B[:, None] + offset_T
+        logs_BTMV, left_BTM, _ = held_out.by_order(batch.tokens_BT, place_BT=place_BT)
+        return self._corrected(batch.tokens_BT, logs_BTMV, left_BTM, None)[0]
 
-
-def _gated(
-    outputs_BTU: Float[Tensor, "B T U"], counts_BTV: Float[Tensor, "B T V"]
-) -> Float[Tensor, "B T V"]:
-    return outputs_BTU[..., :-1] + (1 + outputs_BTU[..., -1:]) * counts_BTV
+    def _corrected(
+        self,
+        tokens_BT: Tensor,
+        logs_BTMV: Float[Tensor, "B T M V"],
+        left_BTM: Float[Tensor, "B T M"],
+        state: State,
+    ) -> tuple[Float[Tensor, "B T V"], State]:
+        longest_BTV = logs_BTMV[..., -1, :]
+        hints: tuple[Tensor, ...] = ()
+        if self.network.takes_hints:
+            hints = (torch.cat([SURE * longest_BTV.exp(), left_BTM], dim=-1),)
+        outputs_BTU, state = self.network(tokens_BT, state, *hints)
+        orders = logs_BTMV.shape[2]
+        logits_BTV, gates_BTM = outputs_BTU.split([self.vocab_size, orders], dim=-1)
+        explained_BTV = (gates_BTM[..., None, :] @ logs_BTMV)[..., 0, :]
+        return logits_BTV + explained_BTV + longest_BTV, state

@@ -1,25 +1,31 @@
 """Interpolated modified Kneser-Ney smoothing (Chen and Goodman 1999, after Kneser and Ney 1995).
 
-B batch, T time, P positions (B·T), K context (order - 1), V vocabulary, G distinct n-grams,
-C distinct contexts.
+B batch, T time, P positions (B·T), K context (order - 1), M orders, V vocabulary, S some of
+the positions, F found n-grams, G distinct n-grams, C distinct contexts.
 """
 
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Literal, final
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
 from moreish.data.tokens import Tokens
 from moreish.models.base import CountedModel, ModelConfig, State
-from moreish.models.grams import check_order, count, distinct, longest_order, run_starts
-from moreish.tokenizers.base import BOUNDARY, Ids
+from moreish.models.discounting import TABLES, Tables, discounted
+from moreish.models.grams import check_order, longest_order
+from moreish.tokenizers.base import BOUNDARY
 
-LEAST_DISCOUNT = 0.05
-"""Something is set aside even where counts of counts are too few to say how much."""
+DENSE = 1 << 22
+"""Numbers in a table of whole rows: the short contexts are few, and nearly every token follows
+them, so that a look-up of a row is far cheaper than one of its n-grams."""
+
+UNKNOWN = -1
+"""In the place of a token before a text whose past nobody knows."""
 
 
 class KneserNeyConfig(ModelConfig):
@@ -61,155 +67,166 @@ class KneserNey(CountedModel):
         """Raises MoreishError when an n-gram does not fit into 63 bits."""
         check_order(config.order, vocab_size)
         super().__init__(vocab_size, context=max(1, config.order - 1), max_length=None)
-        self.order = config.order
+        self.config, self.order = config, config.order
         self.before = UNKNOWN if config.start == "unknown" else BOUNDARY
+        self._folds = self._predictions = 1
+        self._rows: list[Tensor] = []
         for m in range(1, self.order + 1):
-            for name, dtype in TABLES.items():
-                self.register_buffer(f"{name}_{m}", torch.empty(0, dtype=dtype))
+            for name in TABLES:
+                self.register_buffer(f"{name}_{m}", torch.empty(0))
         self.register_load_state_dict_pre_hook(_make_room)
 
     def fit(self, tokens: Tokens) -> None:
-        grams_G, counts_G = count(tokens, self.order, self.vocab_size)
-        for m in range(self.order, 0, -1):
-            tables = _tables(grams_G, counts_G, self.vocab_size, discounts(counts_G))
-            for name, table in tables.items():
-                setattr(self, f"{name}_{m}", torch.from_numpy(table))
-            grams_G, counts_G = distinct(np.sort(grams_G % self.vocab_size ** (m - 1)))
+        self._take([discounted(tokens, self.order, self.vocab_size)])
+
+    def fit_folds(self, tokens: Tokens, folds: int) -> None:
+        """Count for cross-fitting: the predictions are cut into `folds` stretches, and counted as
+        many times, each time without one of them. `by_order` then wants to know the place of what
+        it looks up, and takes the counts without the stretch where that lies."""
+        self._folds, self._predictions = folds, tokens.predictions
+        cuts = [-(-tokens.predictions * fold // folds) for fold in range(folds + 1)]
+        stretches = [range(first, last) for first, last in pairwise(cuts)]
+        with ThreadPoolExecutor(max_workers=torch.get_num_threads()) as pool:  # sorting is NumPy's
+            counted = pool.map(
+                lambda out: discounted(tokens, self.order, self.vocab_size, out), stretches
+            )
+            self._take(list(counted))
+
+    def _take(self, folds: list[list[Tables]]) -> None:
+        """The tables of all folds in one: the fold is the first digit of a context."""
+        self._rows = []
+        for m in range(1, self.order + 1):
+            of_folds = [orders.pop(0) for orders in folds]
+            ends = np.cumsum([0] + [len(tables["targets"]) for tables in of_folds])
+            for fold, (tables, end) in enumerate(zip(of_folds, ends, strict=False)):
+                tables["contexts"] = tables["contexts"] + fold * self.vocab_size ** (m - 1)
+                tables["first"] = tables["first"][min(1, fold) :] + end
+            for name in TABLES:
+                pieces = [tables[name] for tables in of_folds]
+                whole = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+                setattr(self, f"{name}_{m}", torch.from_numpy(whole))
 
     def counted(self) -> int:
-        names = (f"{table}_{m}" for table in ("counts", "left") for m in range(1, self.order + 1))
-        return sum(self.get_buffer(name).numel() for name in names)
+        return sum(
+            self.get_buffer(f"{table}_{m}").numel()
+            for table in ("shares", "gammas")
+            for m in range(1, self.order + 1)
+        )
 
     def forward(
         self, tokens_BT: Int[Tensor, "B T"], state: State = None
     ) -> tuple[Float[Tensor, "B T V"], State]:
-        key_BT, state = self._keys(tokens_BT, state)
-        # Positions with the same context have the same answer: each is worked out once.
-        key_P, where_BT = key_BT.unique(return_inverse=True)
-        return self._probabilities(key_P).log().float()[where_BT], state
+        logs_BTMV, _, state = self.by_order(tokens_BT, state, orders=1)
+        return logs_BTMV[:, :, 0], state
 
-    def without_itself(
-        self, tokens_BT: Int[Tensor, "B T"], targets_BT: Int[Tensor, "B T"]
-    ) -> Float[Tensor, "B T V"]:
-        """What `forward` would say had this one occurrence of each target not been counted.
+    def by_order(
+        self,
+        tokens_BT: Int[Tensor, "B T"],
+        state: State = None,
+        *,
+        orders: int | None = None,
+        place_BT: Int[Tensor, "B T"] | None = None,
+    ) -> tuple[Float[Tensor, "B T M V"], Float[Tensor, "B T M"], State]:
+        """Log-probabilities of the longest `orders` (None: all), the longest last; how much of them
+        each leaves to the shorter ones (all of it, where its context was never seen); the state.
 
-        That is exact but for the discounts, which stay those of all counts, and where the past is
-        unknown: there the longest context that is known loses one count too. It is meant for the
-        text that was counted; a target below zero stands for none.
+        Args:
+            place_BT: where each position stands in the text that was counted: see `fit_folds`.
         """
-        key_BT, _ = self._keys(tokens_BT, None)
-        shares_PV = self._probabilities(key_BT.flatten(), targets_BT.flatten())
-        return shares_PV.log().float().unflatten(0, tokens_BT.shape)
-
-    def _keys(
-        self, tokens_BT: Int[Tensor, "B T"], state: State
-    ) -> tuple[Int[Tensor, "B T"], Tensor]:
-        """An integer for each position's context and how much of it is known; and the state."""
         past = self.context - 1
         if state is None:
             state = tokens_BT.new_full((len(tokens_BT), past), self.before)
         seen_BS = torch.cat([state, tokens_BT], dim=1)
         window_BTK = seen_BS.unfold(1, self.context, 1)
         digits_K = self.vocab_size ** torch.arange(self.context - 1, -1, -1)
-        context_BT = (window_BTK.clamp(min=0) * digits_K.to(seen_BS)).sum(-1)
-        known_BT = (window_BTK != UNKNOWN).sum(-1)
-        return context_BT * (self.context + 1) + known_BT, seen_BS[:, seen_BS.shape[1] - past :]
+        context_P = (window_BTK.clamp(min=0) * digits_K.to(seen_BS)).sum(-1).flatten()
+        known_P = (window_BTK != UNKNOWN).sum(-1).flatten()
+        fold_P = torch.zeros_like(context_P)
+        if place_BT is not None:
+            fold_P = (place_BT.flatten() * self._folds // self._predictions).clamp(
+                max=self._folds - 1
+            )
+        logs_PMV, left_PM = self._looked_up(context_P, known_P, fold_P, orders or self.order)
+        logs_BTMV, left_BTM = (x.unflatten(0, tokens_BT.shape) for x in (logs_PMV, left_PM))
+        return logs_BTMV, left_BTM, seen_BS[:, seen_BS.shape[1] - past :]
 
-    def _probabilities(
-        self, key_P: Int[Tensor, " P"], left_out_P: Int[Tensor, " P"] | None = None
-    ) -> Float[Tensor, "P V"]:
-        """From the longest context to the shortest, each filling what the longer ones left.
+    def _looked_up(
+        self,
+        context_P: Int[Tensor, " P"],
+        known_P: Int[Tensor, " P"],
+        fold_P: Int[Tensor, " P"],
+        orders: int,
+    ) -> tuple[Float[Tensor, "P M V"], Float[Tensor, "P M"]]:
+        """From the shortest context to the longest, each giving way to the longer one."""
+        rows = self._dense_rows()
+        shares_PV = torch.full((len(context_P), self.vocab_size), 1 / self.vocab_size)
+        shares_PV = shares_PV.to(context_P.device)
+        logs_PMV = shares_PV.new_empty(len(context_P), orders, self.vocab_size)
+        left_PM = shares_PV.new_ones(len(context_P), orders)
+        for m in range(1, self.order + 1):
+            digit = self.vocab_size ** (m - 1)
+            contexts_C = self.get_buffer(f"contexts_{m}")
+            wanted_P = context_P % digit + fold_P * digit
+            place_P = torch.searchsorted(contexts_C, wanted_P).clamp_(max=len(contexts_C) - 1)
+            there_P = (contexts_C[place_P] == wanted_P) & (known_P >= m - 1)
+            if m <= len(rows):
+                shares_PV = torch.where(there_P[:, None], rows[m - 1][place_P], shares_PV)
+            else:
+                (seen_S,) = torch.nonzero(there_P, as_tuple=True)
+                self._lengthen(m, shares_PV, seen_S, place_P[seen_S])
+            if m > self.order - orders:
+                column = m - 1 - self.order + orders
+                torch.log(shares_PV, out=logs_PMV[:, column])
+                gammas_C = self.get_buffer(f"gammas_{m}")
+                left_PM[:, column] = torch.where(there_P, gammas_C[place_P], 1.0)
+        return logs_PMV, left_PM
+
+    def _lengthen(
+        self,
+        m: int,
+        shares_PV: Float[Tensor, "P V"],
+        row_S: Int[Tensor, " S"],
+        place_S: Int[Tensor, " S"],
+    ) -> None:
+        """In each of these rows, go from order m - 1 to order m, in place.
 
         Args:
-            left_out_P: a token of which one occurrence is taken out. A shorter context has counted
-                it only where the longer one has none of it left then.
+            place_S: of the context of each row in the tables of order m.
         """
+        targets_G, shares_G, _, first_C, gammas_C = (self.get_buffer(f"{n}_{m}") for n in TABLES)
+        shares_PV[row_S] *= gammas_C[place_S, None]
+        # The n-grams of all these contexts, one context after another.
+        low_S, found_S = first_C[place_S], first_C[place_S + 1] - first_C[place_S]
+        row_F = torch.repeat_interleave(found_S)
+        ahead_S = found_S.cumsum(0) - found_S
+        gram_F = torch.arange(len(row_F), device=row_F.device) + (low_S - ahead_S)[row_F]
+        # No n-gram comes twice in a row, so adding is putting.
+        place_F = row_S[row_F] * self.vocab_size + targets_G[gram_F]
+        shares_PV.view(-1).index_add_(0, place_F, shares_G[gram_F])
+
+    def _dense_rows(self) -> list[Float[Tensor, "C V"]]:
+        """Of the shorter orders, the probabilities after every context: made once."""
         size = self.vocab_size
-        context_P, known_P = key_P // (self.context + 1), key_P % (self.context + 1)
-        # Every training step leaves one out, and there single precision will do.
-        dtype = torch.float64 if left_out_P is None else torch.float32
-        shares_PV = key_P.new_zeros((len(key_P), size), dtype=dtype)
-        rest_P = key_P.new_ones(len(key_P), dtype=dtype)
-        for m in range(self.order, 0, -1):
-            tables = (self.get_buffer(f"{name}_{m}") for name in TABLES)
-            targets_G, counts_G, kept_G, discounts_4, contexts_C, first_C, totals_C, left_C = tables
-            wanted_P = context_P % size ** (m - 1)
-            place_P = torch.searchsorted(contexts_C, wanted_P).clamp(max=len(contexts_C) - 1)
-            there_P = (contexts_C[place_P] == wanted_P) & (known_P >= m - 1)
-            (seen_S,) = torch.nonzero(there_P, as_tuple=True)
-            place_S = place_P[seen_S]
-            # The n-grams of all these contexts, one context after another.
-            low_S, found_S = first_C[place_S], first_C[place_S + 1] - first_C[place_S]
-            row_F = torch.repeat_interleave(found_S)
-            ahead_S = found_S.cumsum(0) - found_S
-            gram_F = torch.arange(len(row_F), device=row_F.device) + (low_S - ahead_S)[row_F]
-            target_F, kept_F = targets_G[gram_F].long(), kept_G[gram_F]
-            total_S, left_S = totals_C[place_S], left_C[place_S]
-            if left_out_P is not None:
-                (hit_H,) = torch.nonzero(target_F == left_out_P[seen_S][row_F], as_tuple=True)
-                row_H, before_H = row_F[hit_H], counts_G[gram_F[hit_H]]
-                less_H, more_H = (discounts_4[c.clamp(max=3)] for c in (before_H - 1, before_H))
-                kept_F[hit_H] = before_H - 1 - less_H
-                total_S[row_H] -= 1
-                left_S[row_H] += less_H - more_H
-                left_out_P = left_out_P.index_fill(0, seen_S[row_H[before_H > 1]], -1)
-            total_S = total_S.to(dtype)
-            emptied_S = total_S == 0
-            scale_S = torch.where(emptied_S, 0.0, rest_P[seen_S] / total_S)
-            # No n-gram comes twice, so adding is putting.
-            place_F = seen_S[row_F] * size + target_F
-            shares_PV.view(-1).index_add_(0, place_F, kept_F * scale_S[row_F])
-            rest_P[seen_S] *= torch.where(emptied_S, 1.0, left_S / total_S)
-        return shares_PV + rest_P[:, None] / size
-
-
-UNKNOWN = -1
-"""In the place of a token before a text whose past nobody knows."""
-
-TABLES = {
-    "targets": torch.int32,
-    "counts": torch.int32,
-    "kept": torch.float32,
-    "discounts": torch.float32,
-    "contexts": torch.int64,
-    "first": torch.int64,
-    "totals": torch.int64,
-    "left": torch.float32,
-}
-"""Of each order: (G,) last token and count of each n-gram, sorted, and what the discount keeps of
-the count; (4,) discounts by count; (C,) the contexts, (C + 1,) where the n-grams of each begin,
-(C,) their counts together, and how much of these the discounts leave to the shorter context."""
-
-
-def _tables(
-    grams_G: Ids, counts_G: Ids, vocab_size: int, discounts_4: NDArray[np.float64]
-) -> dict[str, NDArray[np.generic]]:
-    contexts_G = grams_G // vocab_size
-    first_C = run_starts(contexts_G)
-    discounts_G = discounts_4[np.minimum(counts_G, 3)]
-    return {
-        "targets": (grams_G % vocab_size).astype(np.int32),
-        "counts": counts_G.astype(np.int32),
-        "kept": (counts_G - discounts_G).astype(np.float32),
-        "discounts": discounts_4.astype(np.float32),
-        "contexts": contexts_G[first_C],
-        "first": np.append(first_C, len(grams_G)),
-        "totals": np.add.reduceat(counts_G, first_C),
-        "left": np.add.reduceat(discounts_G, first_C).astype(np.float32),
-    }
-
-
-def discounts(counts_G: Ids) -> NDArray[np.float64]:
-    """By count: 0, 1, 2, and 3 or more (Chen and Goodman 1999, equation 26)."""
-    n1, n2, n3, n4 = (max(1, int((counts_G == k).sum())) for k in (1, 2, 3, 4))
-    y = n1 / (n1 + 2 * n2)
-    found = [1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3]
-    # A discount takes no more than the count that it is taken from.
-    return np.array([0.0] + [min(k + 1, max(LEAST_DISCOUNT, d)) for k, d in enumerate(found)])
+        for m in range(len(self._rows) + 1, self.order + 1):
+            contexts_C = self.get_buffer(f"contexts_{m}")
+            if len(contexts_C) * size > DENSE:
+                break
+            if m == 1:
+                rows_CV = torch.full((len(contexts_C), size), 1 / size, device=contexts_C.device)
+            else:
+                digit, shorter = size ** (m - 1), size ** (m - 2)
+                wanted_C = contexts_C % shorter + contexts_C // digit * shorter
+                above = torch.searchsorted(self.get_buffer(f"contexts_{m - 1}"), wanted_C)
+                rows_CV = self._rows[-1][above]
+            every_C = torch.arange(len(contexts_C), device=contexts_C.device)
+            self._lengthen(m, rows_CV, every_C, every_C)
+            self._rows.append(rows_CV)
+        return self._rows
 
 
 def _make_room(module: KneserNey, state: dict[str, Tensor], prefix: str, *_: object) -> None:
     """How long the tables are is known only to the saved ones."""
+    module._rows = []
     for name, _buffer in list(module.named_buffers(recurse=False)):
         if (saved := state.get(prefix + name)) is not None:
             setattr(module, name, torch.empty_like(saved))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import SerializeAsAny, field_validator, model_validator
 from torch import Tensor
 
-from moreish.data.tokens import Batch
+from moreish.data.tokens import Batch, Tokens
 from moreish.models.base import Model, ModelConfig, State
 from moreish.models.kneser_ney import KneserNey, KneserNeyConfig
 
@@ -57,9 +57,6 @@ class MixtureConfig(WithCounts):
 class NetworkWithCounts(Model):
     """What a mixture and a hybrid share: a network, and counts that are fitted before it learns."""
 
-    EXTRA: ClassVar[int] = 0
-    """Outputs of the network beside the logits."""
-
     @classmethod
     def defaults_for(cls, config: ModelConfig) -> Mapping[str, Any]:
         """Those of its network."""
@@ -68,10 +65,13 @@ class NetworkWithCounts(Model):
         assert isinstance(config, WithCounts)
         return model_class(config.network.name).defaults_for(config.network)
 
-    def __init__(self, config: WithCounts, vocab_size: int) -> None:
-        from moreish.models import build_model
+    def __init__(self, config: WithCounts, vocab_size: int, *, gates: int = 0) -> None:
+        """`gates`: outputs of the network beside the logits."""
+        from moreish.models import build_model, model_class
 
-        network = build_model(config.network, vocab_size + self.EXTRA)
+        takes_hints = gates and model_class(config.network.name).takes_hints
+        more = {"hints": vocab_size + config.counts.order} if takes_hints else {}
+        network = build_model(config.network, vocab_size + gates, **more)
         counts = KneserNey(config.counts, vocab_size)
         super().__init__(
             vocab_size,
@@ -80,6 +80,9 @@ class NetworkWithCounts(Model):
             learning_rate=network.learning_rate,
         )
         self.network, self.counts = network, counts
+
+    def before_training(self, tokens: Tokens) -> None:
+        self.counts.fit(tokens)
 
 
 @final

@@ -14,7 +14,7 @@ from moreish.data.tokens import UNSCORED
 from moreish.errors import MoreishError
 from moreish.evaluate.metrics import Score
 from moreish.models.base import Model
-from moreish.training.budget import Plan
+from moreish.training.budget import Plan, measure
 from moreish.training.events import Evaluated, Report, Step
 from moreish.training.objective import Objective
 from moreish.training.optim import build_optimizer, set_rate
@@ -39,6 +39,8 @@ class Position:
     step: int = 0
     tokens: int = 0
     seconds: float = 0.0
+    before: float = 0.0
+    """Of `seconds`: spent before the first step, on counting."""
     eval_seconds: float = 0.0
     """Of `seconds`: spent on evaluations on the way. The one after the last step is the result."""
     best: Score | None = None
@@ -145,7 +147,7 @@ class Trainer:
             gradient_norm=norm_value,
             tokens=at.tokens,
             seconds=at.seconds,
-            seconds_left=at.seconds / at.step * (at.plan.steps - at.step),
+            seconds_left=(at.seconds - at.before) / at.step * (at.plan.steps - at.step),
         )
 
     def _evaluate(self, hooks: Hooks) -> None:
@@ -199,7 +201,7 @@ class Trainer:
         if at.seconds - self._planned_at < minutes * 60 / REPLANS and not last_chance:
             return
         self._planned_at = at.seconds
-        pace = at.seconds / at.step
+        pace = (at.seconds - at.before) / at.step
         left = minutes * 60 - at.seconds
         if abs(pace * (at.plan.steps - at.step) - left) > TOLERANCE * minutes * 60:
             at.plan = at.plan.replanned(at.step, at.step + max(1, int(left / pace)))
@@ -210,3 +212,23 @@ class Trainer:
             return at.step % self.config.checkpoint_every == 0
         evaluated = at.step % at.plan.eval_every == 0
         return evaluated and at.seconds - self._saved_at > 30
+
+
+def time_of_step(trainer: Trainer, stopping: Callable[[], bool], seconds: float) -> float:
+    """Median seconds of a step, from a trial of some `seconds` that leaves no trace."""
+    model = trainer.model
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    trial = Trainer(
+        model,
+        trainer.sampler,
+        trainer.config,
+        objective=trainer.objective,
+        position=Position(plan=Plan(steps=1_000_000, eval_every=1)),
+        device=trainer.device,
+    )
+    found = measure(trial.step, stopping, seconds=seconds)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            p.copy_(before[name])
+            p.grad = None
+    return found

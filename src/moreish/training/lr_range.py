@@ -87,6 +87,7 @@ def lr_range(
     high = own * SPAN if high is None else high
     if not (0 < low < high and steps >= 10):
         raise MoreishError("give rates with 0 < low < high, and at least 10 steps")
+    model.before_training(sampler.tokens)
     model.to(device).train()
     optimizer = build_optimizer(model, config)
     rates, losses, smoothed = [], [], []

@@ -1,5 +1,6 @@
 """Data and settings, understood and fitted to each other, before anything is written."""
 
+import math
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -109,25 +110,39 @@ def describe(corpus: Corpus, tokenizer: Tokenizer, splits: dict[SplitName, Token
     )
 
 
-def check_memory(config: ModelConfig, vocab_size: int, device: torch.device) -> None:
-    """Raises MoreishError when the weights, as training needs them, cannot fit into the machine."""
+def parameters_of(config: ModelConfig, vocab_size: int) -> int:
+    """How many a model will have. Raises MoreishError when it cannot be built."""
     try:
         with torch.device("meta"):  # shapes without memory
-            parameters = build_model(config, vocab_size).parameter_count()
+            return build_model(config, vocab_size).parameter_count()
     except RuntimeError as error:
         raise MoreishError(f"this model cannot be built: {error}") from None
+
+
+def check_memory(config: ModelConfig, vocab_size: int, device: torch.device) -> None:
+    """Raises MoreishError when the weights, as training needs them, cannot fit into the machine."""
+    parameters = parameters_of(config, vocab_size)
     needed = parameters * 4 * 4  # float32: weights, gradients, AdamW's two moments
+    there: float
     if device.type == "cuda":
         there = torch.cuda.get_device_properties(device).total_memory
-    elif "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ()):
-        there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     else:
-        return
+        there = _pages("SC_PHYS_PAGES")
     if needed > there:
         raise MoreishError(
             f"a {config.name} of {parameters:,} parameters needs {needed / 1e9:,.0f} GB to train, "
             f"and this machine has {there / 1e9:,.0f} GB: make it smaller"
         )
+
+
+def available_memory() -> float:
+    """Bytes that nobody uses now; infinite where the system does not tell."""
+    return _pages("SC_AVPHYS_PAGES")
+
+
+def _pages(name: str) -> float:
+    known = name in getattr(os, "sysconf_names", ())
+    return os.sysconf(name) * os.sysconf("SC_PAGE_SIZE") if known else math.inf
 
 
 def make_sampler(run_config: RunConfig, tokens: Tokens, model: Model) -> Sampler:

@@ -1,6 +1,5 @@
 """One training from start to end: data, model, loop, log, results."""
 
-import copy
 import shutil
 import signal
 import threading
@@ -26,9 +25,10 @@ from moreish.training.budget import Plan, budget_steps, measure, plan_minutes, p
 from moreish.training.checkpoint import restore_checkpoint, save_checkpoint
 from moreish.training.events import Note, Report, Started, Working
 from moreish.training.log import Log
-from moreish.training.loop import DivergenceError, Hooks, Position, Trainer
+from moreish.training.loop import DivergenceError, Hooks, Position, Trainer, time_of_step
 from moreish.training.objective import next_token, with_squared_weights
 from moreish.training.optim import build_optimizer, default_rate
+from moreish.training.planner import planned
 from moreish.training.prepare import find_device, make_sampler, prepare, try_rates
 
 CHECKPOINTS = "checkpoints"
@@ -54,7 +54,9 @@ def train(
     """
     if out is not None:
         check_free(out, overwrite=overwrite)
-    ready = prepare(config)
+    ready, reasons = planned(prepare(config))
+    for reason in reasons:
+        report(Note(text=reason))
     # Whatever is wrong with the settings is to be said before anything is written.
     model = ready.model()
     config, found = ready.config, None
@@ -184,15 +186,15 @@ def _descend(
 ) -> Outcome:
     """Train by gradients; parts that are counted are counted first."""
     config = run.config.train
-    for part in model.modules():
-        if isinstance(part, CountedModel):
-            part.fit(run.split("train"))
+    began = time.perf_counter()
+    model.before_training(run.split("train"))
+    before = time.perf_counter() - began
     trainer = Trainer(
         model,
         make_sampler(run.config, run.split("train"), model),
         config,
         objective=with_squared_weights(next_token, config.squared_weights),
-        position=Position(plan=Plan(steps=1, eval_every=1)),
+        position=Position(plan=Plan(steps=1, eval_every=1), seconds=before, before=before),
         device=device,
     )
     checkpoints = run.path / CHECKPOINTS
@@ -266,15 +268,7 @@ def _plan_for_budget(run: Run, trainer: Trainer, stopping: Callable[[], bool]) -
         step_positions = trainer.sampler.batch(0).tokens_BT.numel()
         return plan_steps(steps, step_positions, float(spans.length_S.sum()))
     assert config.minutes is not None
-    trial = Trainer(
-        copy.deepcopy(trainer.model),
-        trainer.sampler,
-        config,
-        objective=trainer.objective,
-        position=Position(plan=Plan(steps=1_000_000, eval_every=1)),
-        device=trainer.device,
-    )
-    step_seconds = measure(trial.step, stopping, seconds=min(1.0, config.minutes * 3))
+    step_seconds = time_of_step(trainer, stopping, seconds=min(1.0, config.minutes * 3))
     some = spans[:: max(1, len(spans) // 2000)]
     batches = list(evaluation_batches(trainer.model, validation, some))
     positions = sum(batch.tokens_BT.numel() for _, batch in batches)
@@ -282,12 +276,13 @@ def _plan_for_budget(run: Run, trainer: Trainer, stopping: Callable[[], bool]) -
     def evaluate_some() -> None:
         with torch.inference_mode():
             for _, batch in batches:
-                there = batch.to(trial.device)
-                token_losses(trial.model(there.tokens_BT)[0], there.targets_BT)
+                there = batch.to(trainer.device)
+                token_losses(trainer.model(there.tokens_BT)[0], there.targets_BT)
 
     eval_seconds = measure(evaluate_some, stopping, seconds=0.0, least=1)
     eval_seconds *= float(spans.length_S.sum()) / positions
-    return plan_minutes(config.minutes, step_seconds, eval_seconds)
+    left = max(0.0, config.minutes - trainer.position.before / 60)
+    return plan_minutes(left, step_seconds, eval_seconds)
 
 
 def _final_scores(run: Run, outcome: Outcome, report: Report) -> dict[SplitName, Score]:

@@ -1,0 +1,283 @@
+"""What to train in the time there is, on this machine, of this text.
+
+What is known here was measured: docs/dev-log.md has the runs.
+"""
+
+from dataclasses import dataclass, replace
+
+from moreish.config import AutoConfig, RunConfig, TrainConfig
+from moreish.data.tokens import UNSCORED, Tokens
+from moreish.models import model_class, model_config
+from moreish.models.hybrid import MOST, HybridConfig
+from moreish.settings import Tree, merge
+from moreish.training.budget import Plan
+from moreish.training.loop import Position, Trainer, time_of_step
+from moreish.training.objective import next_token
+from moreish.training.optim import default_rate
+from moreish.training.prepare import Ready, available_memory, make_sampler, parameters_of
+
+SIZES = (
+    (1, 32, 1),
+    (1, 64, 2),
+    (2, 64, 2),
+    (2, 96, 3),
+    (3, 128, 4),
+    (4, 192, 6),
+    (6, 256, 8),
+    (6, 384, 6),
+    (8, 512, 8),
+    (12, 768, 12),
+)
+"""Layers, width and heads, from small to large."""
+
+TOKENS_A_PARAMETER = 8
+"""How many predictions a network should be trained on for each of its parameters: with fewer, a
+smaller one would be better by then. (With counts that carry most of the weight; Hoffmann et al.
+2022 found 20 for networks alone.)"""
+
+LEAST_TOKENS = 2_000
+"""Training tokens below which a network learns nothing that counts do not know."""
+
+LEAST_SECONDS = 3.0
+"""Budget below which only counting is worth while."""
+
+COUNTING = 0.2
+"""Share of the budget that counting may take. Beyond it, a network has to do without."""
+
+COUNTS_A_SECOND = 8e6
+"""Predictions that are counted in a second, all orders together."""
+
+TRIAL_TOKENS = 50_000
+"""Of the text, for a trial of the speed."""
+
+TRIAL = 0.3
+"""Seconds of a trial, more or less."""
+
+LARGEST_VOCABULARY = 1000
+"""Beyond it whole rows of counts, one number for each token, cost more than the network."""
+
+CONTEXT = 384
+
+MODERN: Tree = {
+    "name": "gpt",
+    "positions": "rotary",
+    "qk_norm": True,
+    "feedforward": "relu2",
+    "softcap": 15.0,
+    "bias": False,
+}
+
+DROPOUT = ((4, 0.0), (10, 0.1), (float("inf"), 0.2))
+"""By the most times that the text is seen."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Advice:
+    """A run that suits text, machine and time."""
+
+    config: RunConfig
+    reasons: tuple[str, str, str]
+
+
+def planned(ready: Ready) -> tuple[Ready, tuple[str, ...]]:
+    """`ready` with a model, and the reasons for it; as it is, where the user chose one."""
+    if not isinstance(ready.config.model, AutoConfig):
+        return ready, ()
+    advice = advise(ready)
+    return replace(ready, config=advice.config), advice.reasons
+
+
+def advise(ready: Ready) -> Advice:
+    """The model, context, batch and regularisation for the budget of `ready`.
+
+    What the user set of `train.*` stays as it is.
+    """
+    train, tokens = ready.config.train, ready.splits["train"].predictions
+    seconds = None if train.minutes is None else train.minutes * 60
+    if tokens < LEAST_TOKENS:
+        why = "That is too little for a network, so what can be counted is counted: Kneser-Ney."
+        return _counts(ready, why)
+    if seconds is not None and seconds < LEAST_SECONDS:
+        why = f"{seconds:.2g} seconds are too few for a network, so this only counts: Kneser-Ney."
+        return _counts(ready, why)
+    room = available_memory()
+    folds = _folds(ready, seconds, room)
+    best: _Choice | None = None
+    for size in SIZES:
+        if best is not None and best.predictions < TOKENS_A_PARAMETER * _weights(size):
+            break  # a larger one would be slower still
+        choice = _tried(ready, size, folds)
+        if best is not None and (
+            choice.predictions < TOKENS_A_PARAMETER * _weights(size) or choice.memory > room
+        ):
+            break
+        best = choice
+    assert best is not None
+    return Advice(config=best.config, reasons=_reasons(ready, best, folds))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Choice:
+    """A size, and how far it would come."""
+
+    size: tuple[int, int, int]
+    config: RunConfig
+    dropout: float
+    parameters: int
+    predictions: float
+    """That the budget lets it be trained on."""
+    rate: float | None
+    """Predictions a second; None where the budget is in steps or epochs."""
+    memory: float
+    """Bytes that it needs."""
+
+
+def _folds(ready: Ready, seconds: float | None, room: float) -> int:
+    """How many stretches of the text the counts are made without; 0: counts cost too much."""
+    tokens, most = ready.splits["train"].predictions, HybridConfig.model_fields["folds"].default
+    if ready.tokenizer.vocab_size > LARGEST_VOCABULARY:
+        return 0
+    if seconds is not None:
+        most = min(most, int(COUNTING * seconds * COUNTS_A_SECOND / tokens) - 1)
+    folds = max(2, min(most, MOST // tokens))
+    return folds if most >= 2 and _memory_of_counts(tokens, folds) < room / 2 else 0
+
+
+def _tried(ready: Ready, size: tuple[int, int, int], folds: int) -> _Choice:
+    train, tokens = ready.config.train, ready.splits["train"]
+    config = _settings(ready, size, folds, dropout=0.0)
+    rate = None
+    if train.steps is not None:
+        predictions = float(train.steps * config.train.batch_tokens)
+    elif train.epochs is not None:
+        predictions = train.epochs * tokens.predictions
+    else:
+        assert train.minutes is not None
+        rate = _rate(replace(ready, config=config))
+        predictions = rate * train.minutes * 60
+    passes = predictions / tokens.predictions
+    dropout = next(share for most, share in DROPOUT if passes <= most)
+    config = _settings(ready, size, folds, dropout=dropout)
+    parameters = parameters_of(config.model, ready.tokenizer.vocab_size)
+    layers, width, _ = size
+    activations = config.train.batch_tokens * (
+        layers * width * 160 + 16 * ready.tokenizer.vocab_size
+    )
+    memory: float = 16 * parameters + activations
+    memory += _memory_of_counts(tokens.predictions, folds) if folds else 0
+    return _Choice(
+        size=size,
+        config=config,
+        dropout=dropout,
+        parameters=parameters,
+        predictions=predictions,
+        rate=rate,
+        memory=memory,
+    )
+
+
+def _settings(ready: Ready, size: tuple[int, int, int], folds: int, *, dropout: float) -> RunConfig:
+    layers, width, heads = size
+    network: Tree = {
+        **MODERN,
+        "layers": layers,
+        "width": width,
+        "heads": heads,
+        "dropout": dropout,
+    }
+    if ready.facts.kind == "text":
+        network["context"] = CONTEXT
+    if not folds:
+        small = ready.tokenizer.vocab_size <= LARGEST_VOCABULARY
+        network["grams"] = 5 if small else 1
+    model: Tree = {"name": "hybrid", "folds": folds, "network": network} if folds else network
+    return _run(ready, model, {"optimizer": "muon", "weight_decay": 0.1, "batch_tokens": 1024})
+
+
+def _run(ready: Ready, model: Tree, train: Tree) -> RunConfig:
+    """These settings, fitted to the data, and what the user set of `train.*` above them."""
+    config = model_config(model).for_data(ready.facts.longest_item, ready.tokenizer.vocab_size)
+    defaults = model_class(config.name).defaults_for(config)
+    chosen = ready.config.train.model_dump(exclude_unset=True)
+    parsed = TrainConfig.parse(merge(defaults, train, chosen), "train")
+    return ready.config.model_copy(update={"model": config, "train": parsed})
+
+
+def _rate(ready: Ready) -> float:
+    """Predictions a second, from a short trial on the beginning of the text."""
+    tokens = _beginning(ready.splits["train"])
+    model = ready.model()
+    model.before_training(tokens)
+    train = ready.config.train
+    lr = default_rate(model, train.optimizer)
+    trainer = Trainer(
+        model,
+        make_sampler(ready.config, tokens, model),
+        train.model_copy(update={"lr": lr}),
+        objective=next_token,
+        position=Position(plan=Plan(steps=1, eval_every=1)),
+        device=ready.device,
+    )
+    seconds = time_of_step(trainer, lambda: False, seconds=TRIAL)
+    batch = trainer.sampler.batch(0)
+    return float((batch.targets_BT != UNSCORED).sum()) / seconds
+
+
+def _beginning(tokens: Tokens) -> Tokens:
+    last = min(len(tokens.ids_N), TRIAL_TOKENS)
+    if tokens.items:  # up to the end of an item
+        last = (
+            int(tokens.boundaries[tokens.boundaries < max(last, tokens.longest_item + 2)][-1]) + 1
+        )
+    return Tokens(tokens.ids_N[:last], items=tokens.items)
+
+
+def _counts(ready: Ready, why: str) -> Advice:
+    config = _run(ready, {"name": "kneser-ney"}, {})
+    told = f"Counting takes {_span(ready.splits['train'].predictions / COUNTS_A_SECOND)}."
+    return Advice(config=config, reasons=(_text(ready), why, told))
+
+
+def _text(ready: Ready) -> str:
+    facts, tokens = ready.facts, ready.splits["train"].predictions
+    lines = facts.kind == "lines"
+    number, unit = (facts.documents, "items") if lines else (facts.characters, "characters")
+    return (
+        f"{facts.name}: {number:,} {unit}, of which {tokens:,} tokens to learn from, "
+        f"{facts.vocabulary:,} kinds of them."
+    )
+
+
+def _reasons(ready: Ready, best: _Choice, folds: int) -> tuple[str, str, str]:
+    layers, width, _ = best.size
+    network = f"a GPT of {layers} x {width} ({best.parameters:,} parameters)"
+    passes = best.predictions / ready.splits["train"].predictions
+    if best.rate is None:
+        sees = f"It is trained on {best.predictions:,.0f} tokens, {passes:.2g} times the text"
+    else:
+        sees = (
+            f"This machine trains it on {best.rate:,.0f} tokens a second, which is {passes:.2g} "
+            "times the text"
+        )
+    care = f"; so often, that dropout of {best.dropout} is needed." if best.dropout else "."
+    counting = (1 + max(2, folds)) * ready.splits["train"].predictions / COUNTS_A_SECOND
+    if folds:
+        model = f"Kneser-Ney counts ({_span(counting)}), and {network} that learns where they fail."
+    else:
+        model = f"{network[0].upper()}{network[1:]} alone: counts would take {_span(counting)}."
+    return _text(ready), sees + care, model
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds >= 1 else "less than a second"
+
+
+def _weights(size: tuple[int, int, int]) -> int:
+    """Parameters of the blocks, which is where the time goes."""
+    layers, width, _ = size
+    return 12 * layers * width**2
+
+
+def _memory_of_counts(tokens: int, folds: int) -> float:
+    """Bytes, for texts of the usual variety: 20 MB for a million tokens, 2.5 GB for a thousand."""
+    return (1 + folds) * 20e6 * (tokens / 1e6) ** 0.7
