@@ -85,7 +85,16 @@ CASES: dict[str, dict[str, Any]] = {
 
 def measure(arguments: list[str], folder: str) -> dict[str, Any] | None:
     """One training: what `moreish train --json` says of it; None where its data cannot be had."""
-    command = [sys.executable, "-m", "moreish", "train", *arguments, "--out", f"{folder}/run"]
+    command = [
+        sys.executable,
+        "-m",
+        "moreish",
+        "train",
+        *arguments,
+        "--out",
+        f"{folder}/run",
+        "--overwrite",
+    ]
     done = subprocess.run([*command, "--json"], stdout=subprocess.PIPE, text=True)
     if done.returncode:
         return None

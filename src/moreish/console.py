@@ -258,7 +258,7 @@ def score_table(scores: Mapping[SplitName, Score]) -> Table:
 def ladder_table(entries: Sequence[Mapping[str, Any]]) -> Table:
     """A row for each rung, and the lecture's figure where there is one; 80 columns wide."""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    columns = ("size", "s", "train", "validation", "test", "bits/\nchar", "stated")
+    columns = ("size", "s", "train", "validation", "test", "bits/\nchar", "copied", "stated")
     for title in ("rung", *columns):
         table.add_column(title, justify="left" if title == "rung" else "right", no_wrap=True)
     best = min(entry["splits"]["val"]["loss"] or math.inf for entry in entries)
@@ -270,6 +270,7 @@ def ladder_table(entries: Sequence[Mapping[str, Any]]) -> Table:
             f"{entry['seconds']:.1f}",
             *(_loss(splits.get(name)) for name in ("train", "val", "test")),
             f"{val['bits_per_char'] or math.inf:.3f}",
+            f"{entry['copied']:.0%}" if entry["copied"] <= 1 else f"{entry['copied']:.0f}",
             f"{entry['stated']['loss']:.2f}" if entry["stated"] else "",
             style="bold" if val["loss"] == best else None,
         )

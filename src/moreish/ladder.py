@@ -17,6 +17,7 @@ from moreish.settings import Tree
 from moreish.training import resume, train
 from moreish.training.events import Note, Report
 from moreish.training.loop import DivergenceError
+from moreish.training.planner import NETWORK, TRAIN
 from moreish.training.prepare import prepare
 
 QUICK = 0.1
@@ -43,16 +44,19 @@ class Rung:
     name: str
     adds: str
     model: Tree
+    train: Tree
     stated: Mapping[str, Stated]
     """By data set, for the lecture's own split."""
 
 
-def _rung(name: str, adds: str, model: Tree, **stated: tuple[float, str]) -> Rung:
+def _rung(
+    name: str, adds: str, model: Tree, train: Tree | None = None, **stated: tuple[float, str]
+) -> Rung:
     by_data = {
         data.replace("_", "-"): Stated(loss=loss, where=where)
         for data, (loss, where) in stated.items()
     }
-    return Rung(name=name, adds=adds, model=model, stated=by_data)
+    return Rung(name=name, adds=adds, model=model, train=train or {}, stated=by_data)
 
 
 # The GPT lecture's: 32 wide, 8 tokens of context, nothing but what each rung adds.
@@ -139,6 +143,17 @@ RUNGS: tuple[Rung, ...] = (
         shakespeare=(1.88, "nanoGPT's README, its CPU setting"),
     ),
     _rung("modern", "rotary positions, RMS and QK norm, SwiGLU, soft cap", MODERN),
+    _rung(
+        "grams",
+        "embeddings of n-grams up to five in place of layers, by Muon",
+        {**NETWORK, "layers": 1, "width": 64, "heads": 2, "context": 128, "grams": 5},
+        TRAIN,
+    ),
+    _rung(
+        "hybrid",
+        "counts, and a network that learns where they fail",
+        {"name": "hybrid", "network": {**NETWORK, "layers": 2, "width": 96, "heads": 3}},
+    ),
     _rung(
         "scale",
         "the GPT lecture's last model; it needs a GPU or hours",
@@ -311,7 +326,7 @@ def _config(rung: Rung, plan: Tree) -> RunConfig:
         {
             "seed": plan["seed"],
             "model": settings_for(rung, plan["kind"]),
-            "train": budget,
+            "train": {**rung.train, **budget},
             "data": {key: plan[key] for key in ("source", "split", "kind")},
         }
     )
@@ -363,6 +378,7 @@ def _entry(rung: Rung, run: Run, plan: Tree) -> dict[str, Any]:
         run.update(test_evaluations=run.record.test_evaluations + 1)
     stated = rung.stated.get(plan["source"]) if plan["split"] == "lecture" else None
     items = run.kind == "lines"
+    texts = run.sample(100) if items else run.sample(3, max_tokens=300)
     return {
         "rung": rung.name,
         "adds": rung.adds,
@@ -372,6 +388,16 @@ def _entry(rung: Rung, run: Run, plan: Tree) -> dict[str, Any]:
         "parameters": run.model.parameter_count(),
         "seconds": run.record.seconds,
         "splits": {name: score.as_json() for name, score in scores.items()},
-        "samples": run.sample(5) if items else run.sample(1, max_tokens=120),
+        "samples": texts[:5] if items else [texts[0][:120]],
+        "copied": _copied(run, texts),
         "stated": None if stated is None else asdict(stated),
     }
+
+
+def _copied(run: Run, texts: list[str]) -> float:
+    """What a rung learned by heart: of what it writes, the share of items that stand in the data,
+    or the characters of the longest passage that does, on the average."""
+    found = run.novelty(texts)
+    if run.kind == "lines":
+        return sum(text.known for text in found) / len(found)
+    return sum(len(text.overlap) for text in found) / len(found)

@@ -53,8 +53,9 @@ class Hybrid(NetworkWithCounts):
 
     @classmethod
     def defaults_for(cls, config: ModelConfig) -> Mapping[str, Any]:
-        """Those of its network, by Muon: it begins where others end, so every step counts."""
-        return {**super().defaults_for(config), "optimizer": "muon", "weight_decay": 0.0}
+        """By Muon: it begins where others end, so every step counts."""
+        own = {"optimizer": "muon", "weight_decay": 0.1, "batch_tokens": 1024}
+        return {**super().defaults_for(config), **own}
 
     def __init__(self, config: HybridConfig, vocab_size: int) -> None:
         super().__init__(config, vocab_size, gates=config.counts.order)

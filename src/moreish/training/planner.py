@@ -58,7 +58,7 @@ LARGEST_VOCABULARY = 1000
 
 CONTEXT = 384
 
-MODERN: Tree = {
+NETWORK: Tree = {
     "name": "gpt",
     "positions": "rotary",
     "qk_norm": True,
@@ -66,6 +66,7 @@ MODERN: Tree = {
     "softcap": 15.0,
     "bias": False,
 }
+TRAIN: Tree = {"optimizer": "muon", "weight_decay": 0.1, "batch_tokens": 1024}
 
 DROPOUT = ((4, 0.0), (10, 0.1), (float("inf"), 0.2))
 """By the most times that the text is seen."""
@@ -179,7 +180,7 @@ def _tried(ready: Ready, size: tuple[int, int, int], folds: int) -> _Choice:
 def _settings(ready: Ready, size: tuple[int, int, int], folds: int, *, dropout: float) -> RunConfig:
     layers, width, heads = size
     network: Tree = {
-        **MODERN,
+        **NETWORK,
         "layers": layers,
         "width": width,
         "heads": heads,
@@ -191,7 +192,7 @@ def _settings(ready: Ready, size: tuple[int, int, int], folds: int, *, dropout: 
         small = ready.tokenizer.vocab_size <= LARGEST_VOCABULARY
         network["grams"] = 5 if small else 1
     model: Tree = {"name": "hybrid", "folds": folds, "network": network} if folds else network
-    return _run(ready, model, {"optimizer": "muon", "weight_decay": 0.1, "batch_tokens": 1024})
+    return _run(ready, model, TRAIN)
 
 
 def _run(ready: Ready, model: Tree, train: Tree) -> RunConfig:
