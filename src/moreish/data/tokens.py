@@ -39,10 +39,25 @@ class Batch:
     targets_BT: Tensor
 
     def to(self, device: torch.device) -> "Batch":
-        tokens, targets = (
-            tensor.to(device, non_blocking=True) for tensor in (self.tokens_BT, self.targets_BT)
-        )
+        """The batch on `device`. A GPU fetches it while the processor goes on."""
+        tensors = [self.tokens_BT, self.targets_BT]
+        if device.type == "cuda":  # which copies by itself from memory that stays where it is
+            tensors = [tensor.pin_memory() for tensor in tensors]
+        tokens, targets = (tensor.to(device, non_blocking=True) for tensor in tensors)
         return Batch(tokens_BT=tokens, targets_BT=targets)
+
+    def parts(self, count: int) -> "list[Batch]":
+        """The rows in `count` parts of like size, or each row by itself where there are fewer."""
+        count = min(count, len(self.tokens_BT))
+        both = zip(
+            self.tokens_BT.tensor_split(count), self.targets_BT.tensor_split(count), strict=True
+        )
+        return [Batch(tokens_BT=tokens, targets_BT=targets) for tokens, targets in both]
+
+    @cached_property
+    def scored(self) -> int:
+        """How many targets count."""
+        return int((self.targets_BT != UNSCORED).sum())
 
 
 @dataclass(frozen=True, kw_only=True)
