@@ -3,7 +3,8 @@
     python benchmarks/speed.py --nanogpt PATH [--only NAME ...] [--out FILE]
 
 PATH is a checkout of nanoGPT (github.com/karpathy/nanoGPT); without one, the cases that need it are
-left out and said to be. Each ratio is the median over rounds in which both sides take turns, with
+left out and said to be. Training is compared with `transformers`' GPT-2 as well where that package
+is installed. Each ratio is the median over rounds in which both sides take turns, with
 the lowest and the highest round beside it: seconds alone mean little on a shared machine.
 """
 
@@ -24,6 +25,7 @@ from torch import nn
 
 import moreish
 from moreish.config import resolve
+from moreish.evaluate.loss import mean_loss
 from moreish.models import build_model, model_config
 from moreish.record import machine, versions
 from moreish.training.budget import Plan
@@ -31,34 +33,38 @@ from moreish.training.events import silent
 from moreish.training.loop import Position, Trainer
 from moreish.training.objective import next_token
 from moreish.training.prepare import make_sampler, prepare
+from moreish.training.utilisation import Work
 
 CPU_SETTING = {"layers": 4, "heads": 4, "width": 128, "context": 64}
 """nanoGPT's own for a CPU; batches of 12."""
 
 BATCH = 12
 ROUNDS = 7
+STEPS = 20
+"""Of training in each round."""
 
 Side = Callable[[], int]
 """Does some work, returns how many tokens that was."""
 
 
-def in_turn(ours: Side, theirs: Side) -> dict[str, Any]:
-    """Tokens a second of both sides, and the ratio of each round."""
-    ours(), theirs()
-    speeds: dict[str, list[float]] = {"ours": [], "theirs": []}
+def in_turn(sides: dict[str, Side]) -> dict[str, float]:
+    """Tokens a second of all sides, the first of which is ours, and its ratio to each other one."""
+    for side in sides.values():
+        side()
+    speeds: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(ROUNDS):
-        for name, side in (("ours", ours), ("theirs", theirs)):
+        for name, side in sides.items():
             began = time.perf_counter()
             tokens = side()
             speeds[name].append(tokens / (time.perf_counter() - began))
-    ratios = sorted(a / b for a, b in zip(speeds["ours"], speeds["theirs"], strict=True))
-    return {
-        "ours_tokens_per_second": statistics.median(speeds["ours"]),
-        "theirs_tokens_per_second": statistics.median(speeds["theirs"]),
-        "ratio": statistics.median(ratios),
-        "ratio_low": ratios[0],
-        "ratio_high": ratios[-1],
-    }
+    found = {f"{name}_tokens_per_second": statistics.median(x) for name, x in speeds.items()}
+    ours, *peers = sides
+    for peer in peers:
+        ratios = sorted(a / b for a, b in zip(speeds[ours], speeds[peer], strict=True))
+        which = f"_to_{peer}" if len(peers) > 1 else ""
+        found |= {f"ratio{which}": statistics.median(ratios)}
+        found |= {f"ratio{which}_low": ratios[0], f"ratio{which}_high": ratios[-1]}
+    return found
 
 
 def matmul_peak() -> float:
@@ -73,11 +79,11 @@ def matmul_peak() -> float:
     return 2 * 2048**3 / statistics.median(times)
 
 
-def trainer(model: dict[str, Any]) -> Trainer:
+def trainer(model: dict[str, Any], **train: Any) -> Trainer:
     """Ours, on tiny Shakespeare at nanoGPT's batch size."""
     config = resolve(
         {"data": {"source": "shakespeare"}, "model": model,
-         "train": {"steps": 2000, "batch_size": BATCH, "lr": 1e-3, "optimizer": "adamw"}}
+         "train": {"steps": 2000, "batch_size": BATCH, "lr": 1e-3, "optimizer": "adamw", **train}}
     )  # fmt: skip
     ready = prepare(config)
     built = ready.model()
@@ -98,36 +104,120 @@ def their_model(checkout: Path) -> nn.Module:
     )  # fmt: skip
 
 
-def training(checkout: Path) -> dict[str, Any]:
-    """One step of AdamW on batches of 12 x 64, the gradient clipped, as nanoGPT's train.py does."""
-    mine = trainer({"name": "gpt", **CPU_SETTING, "bias": False, "tied": True})
-    theirs = their_model(checkout)
-    optimizer = theirs.configure_optimizers(0.1, 1e-3, (0.9, 0.99), "cpu")
-    ids = torch.from_numpy(mine.sampler.tokens.ids_N.astype("int64"))
+def gpt2_of_transformers() -> nn.Module | None:
+    """The same sizes and exact GELU; its biases cannot be left out. None if it is not installed."""
+    try:
+        from transformers import GPT2Config, GPT2LMHeadModel
+    except ImportError:
+        return None
+    return GPT2LMHeadModel(
+        GPT2Config(vocab_size=65, n_positions=64, n_embd=128, n_layer=4, n_head=4, use_cache=False,
+                   bos_token_id=None, eos_token_id=None,
+                   activation_function="gelu", resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
+    )  # fmt: skip
 
-    def our_steps() -> int:
-        for _ in range(20):
+
+def steps_of(mine: Trainer) -> Side:
+    def steps() -> int:
+        for _ in range(STEPS):
             mine.step()
-        return 20 * BATCH * 64
+        return STEPS * BATCH * 64
 
-    def their_steps() -> int:
-        for _ in range(20):
+    return steps
+
+
+def their_steps(
+    loss_of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    optimizer: torch.optim.Optimizer,
+    ids: torch.Tensor,
+) -> Side:
+    """A step as nanoGPT's train.py makes it, the reading of the loss included."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+
+    def steps() -> int:
+        for _ in range(STEPS):
             starts = torch.randint(len(ids) - 64, (BATCH,))
             x = torch.stack([ids[i : i + 64] for i in starts])
             y = torch.stack([ids[i + 1 : i + 65] for i in starts])
-            _, loss = theirs(x, y)
+            loss = loss_of(x, y)
             loss.backward()
-            nn.utils.clip_grad_norm_(theirs.parameters(), 1.0)
+            nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             loss.item()
-        return 20 * BATCH * 64
+        return STEPS * BATCH * 64
 
-    found = in_turn(our_steps, their_steps)
-    parameters = sum(p.numel() for p in mine.model.parameters())
-    attention = 2 * CPU_SETTING["layers"] * CPU_SETTING["width"] * CPU_SETTING["context"]
-    work = 6 * (parameters - 64 * 128) + 6 * attention
-    return {**found, "share_of_matmul_peak": work * found["ours_tokens_per_second"] / matmul_peak()}
+    return steps
+
+
+def training(checkout: Path, *, compiled: bool = False) -> dict[str, float]:
+    """AdamW on batches of 12 x 64 in float32, without dropout or biases, with exact GELU and tied
+    embeddings, the gradient clipped. nanoGPT's is not compiled, as its CPU setting says."""
+    like = {"name": "gpt", **CPU_SETTING, "bias": False, "tied": True, "feedforward": "gelu-exact"}
+    mine = trainer(like, compile=compiled)
+    began = time.perf_counter()
+    mine.step()
+    first = time.perf_counter() - began
+    ids = torch.from_numpy(mine.sampler.tokens.ids_N.astype("int64"))
+    nano = their_model(checkout)
+    adamw = nano.configure_optimizers(0.1, 1e-3, (0.9, 0.99), "cpu")
+    sides = {"ours": steps_of(mine), "nanogpt": their_steps(lambda x, y: nano(x, y)[1], adamw, ids)}
+    peer = gpt2_of_transformers()
+    if peer is None:
+        print("training          transformers NOT MEASURED: it is not installed", flush=True)
+    else:
+        plain = torch.optim.AdamW(peer.parameters(), 1e-3, (0.9, 0.99), weight_decay=0.1)
+        sides["transformers"] = their_steps(
+            lambda x, y: nn.functional.cross_entropy(peer(x).logits.flatten(0, 1), y.flatten()),
+            plain,
+            ids,
+        )
+    found = in_turn(sides)
+    work = Work(mine.model).of(mine.sampler.batch(0)) / (BATCH * 64)
+    share = work * found["ours_tokens_per_second"] / matmul_peak()
+    found |= {"share_of_matmul_peak": share}
+    return found | ({"first_step_seconds": first} if compiled else step_parts(mine))
+
+
+def step_parts(mine: Trainer) -> dict[str, float]:
+    """Milliseconds of one step, and of its parts measured by themselves, forwards and backwards."""
+    model, block = mine.model, mine.model.blocks[0]
+    x_BTC = torch.randn(BATCH, 64, CPU_SETTING["width"], requires_grad=True)
+    there_BTC = torch.randn_like(x_BTC)
+    targets_BT = mine.sampler.batch(0).targets_BT
+
+    def layers(part: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[], None]:
+        def every() -> None:
+            for _ in range(CPU_SETTING["layers"]):
+                part(x_BTC).backward(there_BTC)
+
+        return every
+
+    def update() -> None:
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        mine.optimizer.step()
+
+    mine.step()
+    gradients = [p.grad for p in model.parameters()]
+    actions = {
+        "step": mine.step,
+        "attention": layers(lambda x: block.attention(x, None, None)[0]),
+        "feedforward": layers(block.feedforward),
+        "norms": layers(lambda x: block.norm_feedforward(block.norm_attention(x))),
+        "head_and_loss": lambda: mean_loss(model.head(x_BTC), targets_BT).backward(),
+        "clip_and_optimizer": update,
+        "batch": lambda: mine.sampler.batch(7),
+    }
+    times: dict[str, list[float]] = {name: [] for name in actions}
+    for _ in range(3 * ROUNDS):
+        for name, action in actions.items():
+            for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+                parameter.grad = gradient if name == "clip_and_optimizer" else None
+            began = time.perf_counter()
+            action()
+            times[name].append(time.perf_counter() - began)
+    found = {f"{name}_ms": 1e3 * statistics.median(x) for name, x in times.items()}
+    return found | {"rest_ms": 2 * found["step_ms"] - sum(found.values())}
 
 
 def sampling(checkout: Path, streams: int) -> dict[str, Any]:
@@ -152,7 +242,7 @@ def sampling(checkout: Path, streams: int) -> dict[str, Any]:
         theirs.generate(torch.zeros(1, 1, dtype=torch.long), 500, temperature=0.8, top_k=200)
         return 500
 
-    return in_turn(ours, their)
+    return in_turn({"ours": ours, "theirs": their})
 
 
 def names() -> dict[str, Any]:
@@ -183,12 +273,13 @@ def starting() -> dict[str, Any]:
 
 CASES: dict[str, Callable[[Path], dict[str, Any]]] = {
     "training": training,
+    "training-compiled": lambda checkout: training(checkout, compiled=True),
     "sampling-1": lambda checkout: sampling(checkout, 1),
     "sampling-32": lambda checkout: sampling(checkout, 32),
     "names-10000": lambda _: names(),
     "starting": lambda _: starting(),
 }
-PEERED = ("training", "sampling-1", "sampling-32")
+PEERED = ("training", "training-compiled", "sampling-1", "sampling-32")
 
 
 def main() -> None:
@@ -200,12 +291,12 @@ def main() -> None:
     report = json.loads(options.out.read_text("utf-8")) if options.out.exists() else {}
     for name in options.only:
         if options.nanogpt is None and name in PEERED:
-            print(f"{name:<14} NOT MEASURED: it needs --nanogpt", flush=True)
+            print(f"{name:<17} NOT MEASURED: it needs --nanogpt", flush=True)
             continue
         found = {key: round(value, 4) for key, value in CASES[name](options.nanogpt).items()}
         made = datetime.now(UTC).isoformat(timespec="seconds")
         report[name] = {**found, "made": made, "machine": machine(), "versions": versions()}
-        print(f"{name:<14} {found}", flush=True)
+        print(f"{name:<17} {found}", flush=True)
         options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 

@@ -15,6 +15,7 @@ from moreish.evaluate.metrics import losses_of
 from moreish.models import build_model, kneser_ney, model_config
 from moreish.models import grams as counting
 from moreish.models.discounting import discounted
+from moreish.models.grams import Folds
 from moreish.models.kneser_ney import KneserNey, KneserNeyConfig
 from moreish.tokenizers.char import CharTokenizer
 
@@ -158,25 +159,42 @@ def test_each_stretch_is_looked_up_in_the_counts_of_all_others(
         tokens, size = Tokens(tokens_of(1, 150, seed=5)[0].numpy().astype("u1"), items=False), 7
     config = KneserNeyConfig(order=order, start="unknown")
     model = KneserNey(config, size)
-    model.fit_folds(tokens, folds)
+    parts = Folds(tokens, folds)
+    model.fit_folds(parts)
     batch = tokens.gather(tokens.spans(23))
-    place_BT = batch.start_B[:, None] + torch.arange(batch.tokens_BT.shape[1])
-    got, left, _ = model.by_order(batch.tokens_BT, place_BT=place_BT)
+    place_BT = batch.start_B[:, None] + np.arange(batch.tokens_BT.shape[1])
+    fold_BT = torch.from_numpy(parts.of(place_BT))
+    got, left, _ = model.by_order(batch.tokens_BT, fold_BT=fold_BT)
     every_P = counting.grams(tokens, order, size)
-    fold_P = np.arange(len(every_P)) * folds // len(every_P)
-    assert set(fold_P) == set(range(folds))
+    fold_P = parts.of(np.arange(len(every_P)))
+    assert set(fold_P) <= set(range(folds)) and len(set(fold_P)) > 1
     for fold in range(folds):
         rest = KneserNey(config, size)
-        stretch = np.flatnonzero(fold_P == fold)
-        without = range(stretch[0], stretch[-1] + 1)
-        assert sorted(every_P[fold_P != fold]) == list(
-            np.repeat(*counting.count(tokens, order, size, without))
-        )
-        rest._take([discounted(tokens, order, size, without)])
-        here_BT = torch.from_numpy(np.isin(place_BT.numpy(), stretch)) & (batch.targets_BT >= 0)
+        kept = np.repeat(*counting.count(tokens, order, size, parts, fold))
+        assert sorted(every_P[fold_P != fold]) == list(kept)
+        rest._take([discounted(tokens, order, size, parts, fold)])
+        here_BT = (fold_BT == fold) & (batch.targets_BT >= 0)
         alone, left_alone, _ = rest.by_order(batch.tokens_BT)
         torch.testing.assert_close(got[here_BT], alone[here_BT])
         torch.testing.assert_close(left[here_BT], left_alone[here_BT])
+
+
+def test_parts_are_cut_as_validation_is() -> None:
+    """Text in stretches; items by themselves, copies together, whatever order they stand in."""
+    words = [f"{a}{b}{c}" for a in "abcdefg" for b in "hijklmn" for c in "opqrst"] * 2
+    _, tokens = item_tokens(words)
+    parts = Folds(tokens, 5)
+    of_P = parts.of(np.arange(tokens.predictions))
+    start_I, length_I = tokens.sections()
+    of_items = [set(of_P[s : s + n]) for s, n in zip(start_I, length_I, strict=True)]
+    assert all(len(one) == 1 for one in of_items)
+    assert of_items[:294] == of_items[294:]
+    shares = np.bincount(of_P) / len(of_P)
+    assert len(shares) == 5 and shares.min() > 0.13
+    assert len({min(one) for one in of_items[:6]}) > 1
+    text = Tokens(np.zeros(102, dtype="u1"), items=False)
+    of_text = Folds(text, 4).of(np.arange(101))
+    assert (np.diff(of_text) >= 0).all() and set(np.bincount(of_text)) == {25, 26}
 
 
 def test_orders_are_those_of_shorter_models() -> None:

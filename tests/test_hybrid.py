@@ -14,6 +14,7 @@ from moreish.errors import MoreishError
 from moreish.evaluate.loss import mean_loss
 from moreish.evaluate.metrics import losses_of
 from moreish.models import build_model, model_config
+from moreish.models.grams import Folds
 from moreish.models.hybrid import Hybrid
 from moreish.models.kneser_ney import KneserNey
 from moreish.run import Run
@@ -46,9 +47,10 @@ def test_it_starts_at_the_loss_of_its_counts() -> None:
     )
     batch = tokens.gather(tokens.spans(16))
     others = KneserNey(model.counts.config, 5)
-    others.fit_folds(tokens, 20)
-    place_BT = batch.start_B[:, None] + torch.arange(16)
-    honest = others.by_order(batch.tokens_BT, place_BT=place_BT, orders=1)[0][:, :, 0]
+    folds = Folds(tokens, 20)
+    others.fit_folds(folds)
+    fold_BT = torch.from_numpy(folds.of(batch.start_B[:, None] + np.arange(16)))
+    honest = others.by_order(batch.tokens_BT, fold_BT=fold_BT, orders=1)[0][:, :, 0]
     assert next_token(model, batch).item() == pytest.approx(
         mean_loss(honest, batch.targets_BT).item(), abs=1e-4
     )

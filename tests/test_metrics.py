@@ -9,7 +9,7 @@ from moreish.data.tokens import Tokens
 from moreish.errors import MoreishError
 from moreish.evaluate import metrics
 from moreish.evaluate.metrics import Score, evaluation_spans, losses_of, score
-from moreish.models import build_model, model_config
+from moreish.models import Model, build_model, model_config
 from moreish.run import Run
 from moreish.tokenizers.byte import ByteTokenizer
 
@@ -153,3 +153,36 @@ def test_a_large_vocabulary_takes_small_passes(monkeypatch: pytest.MonkeyPatch) 
     losses = metrics.losses_of(model, tokens)
     assert len(losses) == tokens.predictions
     assert max(sizes) * tokenizer.vocab_size <= metrics.BATCH_LOGITS
+
+
+def test_a_gpu_takes_what_fits(text_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passes are halved until they fit, and stay so; here a "memory" of three rows."""
+    tokens, model = text_run.split("val"), text_run.model
+    want = losses_of(model, tokens)
+    monkeypatch.setattr(metrics, "BATCH_POSITIONS", 64 * 8)
+    rows: list[int] = []
+    forward, most = type(model).forward, 3
+
+    def limited(self: Model, ids: torch.Tensor, state: object = None) -> object:
+        rows.append(len(ids))
+        if len(ids) > most:
+            raise torch.OutOfMemoryError
+        return forward(self, ids, state)
+
+    monkeypatch.setattr(type(model), "forward", limited)
+    np.testing.assert_allclose(losses_of(model, tokens), want, atol=1e-5)
+    assert rows[:3] == [8, 4, 2]
+    assert max(rows[3:]) == 2
+    most = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        losses_of(model, tokens)
+
+
+def test_a_gpu_s_passes_grow_with_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build_model(model_config({"name": "gpt", "width": 64}), 65)
+    assert metrics.batch_positions(model) == metrics.BATCH_POSITIONS
+    monkeypatch.setattr(metrics, "device_of", lambda model: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**30, 2**33))
+    assert metrics.batch_positions(model) == 2**30 // (4 * metrics.GPU_NUMBERS) // 256
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**40, 2**40))
+    assert metrics.batch_positions(model) * 256 <= 2**31

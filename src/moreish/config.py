@@ -62,6 +62,15 @@ class TrainConfig(Settings):
     """Steps between exact evaluations; None keeps their cost under a tenth of the training."""
     patience: int = Field(10, ge=0)
     """Evaluations above the best after which training stops early; 0: never."""
+    accumulate: int = Field(1, ge=1)
+    """Parts that a step's batch is taken in, one after another, where a GPU's memory does not hold
+    it at once. The gradient stays that of the whole batch."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the products in training; weights, losses and evaluations are in float32 always. "auto" is
+    bfloat16 on GPUs that have it."""
+    compile: bool = False
+    """Whether PyTorch compiles the model first (torch.compile), which takes its time and a C++
+    compiler, and then trains faster."""
     checkpoint_every: int | None = Field(None, ge=1)
     """Steps between checkpoints; None: after an evaluation, at most every half minute."""
     device: str = "auto"

@@ -139,7 +139,10 @@ class TrainingView:
         facts = f"loss {self._loss:.3f}"
         if not math.isnan(self._val):
             facts += f"  validation {self._val:.3f}"
-        facts += f"  {pace / 1000:,.0f}k tokens/s  {clock(event.seconds_left)} left"
+        facts += f"  {pace / 1000:,.0f}k tokens/s"
+        if event.utilisation is not None:
+            facts += f"  {event.utilisation:.0%} of the GPU's peak"
+        facts += f"  {clock(event.seconds_left)} left"
         if self.out.is_terminal:
             bar = self._draw(f"training {self._name}", event.steps)
             bar.update(self._task, completed=event.step, total=event.steps, facts=facts)

@@ -37,16 +37,33 @@ class Batch:
 
     tokens_BT: Tensor
     targets_BT: Tensor
-    start_B: Tensor | None = None
+    start_B: Ids | None = None
     """Where in the stream each row begins, where it comes from one."""
 
     def to(self, device: torch.device) -> "Batch":
-        tokens, targets, start = (
-            None if tensor is None else tensor.to(device, non_blocking=True)
-            for tensor in (self.tokens_BT, self.targets_BT, self.start_B)
-        )
-        assert tokens is not None and targets is not None
-        return Batch(tokens_BT=tokens, targets_BT=targets, start_B=start)
+        """The batch on `device`. A GPU fetches it while the processor goes on."""
+        tensors = [self.tokens_BT, self.targets_BT]
+        if device.type == "cuda":  # which copies by itself from memory that stays where it is
+            tensors = [tensor.pin_memory() for tensor in tensors]
+        tokens, targets = (tensor.to(device, non_blocking=True) for tensor in tensors)
+        return Batch(tokens_BT=tokens, targets_BT=targets, start_B=self.start_B)
+
+    def parts(self, count: int) -> "list[Batch]":
+        """The rows in `count` parts of like size, or each row by itself where there are fewer."""
+        rows_N = torch.arange(len(self.tokens_BT)).tensor_split(min(count, len(self.tokens_BT)))
+        return [
+            Batch(
+                tokens_BT=self.tokens_BT[rows[0] : rows[-1] + 1],
+                targets_BT=self.targets_BT[rows[0] : rows[-1] + 1],
+                start_B=None if self.start_B is None else self.start_B[rows[0] : rows[-1] + 1],
+            )
+            for rows in rows_N
+        ]
+
+    @cached_property
+    def scored(self) -> int:
+        """How many targets count."""
+        return int((self.targets_BT != UNSCORED).sum())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +151,7 @@ class Tokens:
         return Batch(
             tokens_BT=torch.from_numpy(self.ids_N[place_BT].astype(np.int64)),
             targets_BT=torch.from_numpy(targets_BT),
-            start_B=torch.from_numpy(spans.start_S.astype(np.int64)),
+            start_B=spans.start_S,
         )
 
 

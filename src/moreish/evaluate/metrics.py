@@ -25,6 +25,10 @@ which is 1.6 times as fast as 16,384. The result does not depend on it."""
 BATCH_LOGITS = 2**24
 """Logits that one forward pass makes, where the vocabulary is large: 64 MB of them."""
 
+GPU_NUMBERS = 16
+"""Numbers that a GPU holds at a time for every number of a position's widest vector, about: halving
+a pass mends a guess that was too low."""
+
 WINDOW = 512
 """Positions a pass scores where the model itself sets no limit."""
 
@@ -83,7 +87,7 @@ def evaluation_spans(model: Model, tokens: Tokens, stride: int | None = None) ->
 
 def evaluation_batches(model: Model, tokens: Tokens, spans: Spans) -> Iterator[tuple[Spans, Batch]]:
     """All spans, in batches of like length."""
-    positions = min(BATCH_POSITIONS, BATCH_LOGITS // model.vocab_size)
+    positions = batch_positions(model)
     spans = spans[np.argsort(-spans.length_S, kind="stable")]
     first = 0
     while first < len(spans):
@@ -91,6 +95,40 @@ def evaluation_batches(model: Model, tokens: Tokens, spans: Spans) -> Iterator[t
         chosen = spans[first : first + rows]
         yield chosen, tokens.gather(chosen)
         first += rows
+
+
+def batch_positions(model: Model) -> int:
+    """Positions in one forward pass: few on a CPU, for its cache; on a GPU as many as should fit
+    into its memory."""
+    device = device_of(model)
+    if device.type != "cuda":
+        return min(BATCH_POSITIONS, BATCH_LOGITS // model.vocab_size)
+    widest = max(model.vocab_size, *(max(p.shape) for p in model.parameters()))
+    free, _ = torch.cuda.mem_get_info(device)
+    # No tensor of more numbers than 32 bits count, which some kernels rely on.
+    return max(1, min(free // (4 * GPU_NUMBERS), 2**31) // widest)
+
+
+def device_of(model: Model) -> torch.device:
+    """Where the model is; one without parameters is on the CPU."""
+    return next((p.device for p in model.parameters()), torch.device("cpu"))
+
+
+def fitting(model: Model, batch: Batch, parts: int) -> tuple[NDArray[np.float32], int]:
+    """(B, T) the losses of `batch`, taken in `parts`, or in twice as many until the memory of the
+    GPU holds each; and how many these were, to begin the next batch with."""
+    device = device_of(model)
+    while True:
+        try:
+            losses = []
+            for part in batch.parts(parts):
+                there = part.to(device)
+                losses.append(token_losses(model(there.tokens_BT)[0], there.targets_BT).cpu())
+            return torch.cat(losses).numpy(), parts
+        except torch.OutOfMemoryError:
+            if parts >= len(batch.tokens_BT):
+                raise
+            parts *= 2
 
 
 @torch.inference_mode()
@@ -104,15 +142,13 @@ def losses_of(
 
     `progress` is told the share that is done.
     """
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
     spans = evaluation_spans(model, tokens, stride)
     losses = np.empty(tokens.predictions, dtype=np.float32)
     was_training = model.training
     model.eval()
-    done = 0
+    done, parts = 0, 1
     for chosen, batch in evaluation_batches(model, tokens, spans):
-        there = batch.to(device)
-        losses_BT = token_losses(model(there.tokens_BT)[0], there.targets_BT).cpu().numpy()
+        losses_BT, parts = fitting(model, batch, parts)
         scored_BT = batch.targets_BT.numpy() != UNSCORED
         places_BT = chosen.start_S[:, None] + np.arange(losses_BT.shape[1])
         losses[places_BT[scored_BT]] = losses_BT[scored_BT]

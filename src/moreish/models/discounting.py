@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moreish.data.tokens import Tokens
-from moreish.models.grams import NOTHING, count, distinct, run_starts
+from moreish.models.grams import Folds, count, distinct, run_starts
 from moreish.tokenizers.base import Ids
 
 Tables = dict[str, NDArray[np.generic]]
@@ -22,10 +22,10 @@ of the counts the discounts leave to the shorter context."""
 
 
 def discounted(
-    tokens: Tokens, order: int, vocab_size: int, without: range = NOTHING
+    tokens: Tokens, order: int, vocab_size: int, folds: Folds | None = None, without: int = 0
 ) -> list[Tables]:
-    """The tables of orders 1 to `order`, from all predictions but those in `without`."""
-    grams_G, counts_G = count(tokens, order, vocab_size, without)
+    """The tables of orders 1 to `order`; of `folds`, one part may be left out."""
+    grams_G, counts_G = count(tokens, order, vocab_size, folds, without)
     small = np.uint8 if vocab_size <= 256 else np.int32
     found = []
     for m in range(order, 0, -1):

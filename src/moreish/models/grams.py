@@ -8,6 +8,7 @@ P positions, G distinct n-grams, N tokens.
 """
 
 import numpy as np
+from numpy.typing import NDArray
 
 from moreish.data.tokens import Tokens
 from moreish.errors import MoreishError
@@ -15,9 +16,6 @@ from moreish.tokenizers.base import BOUNDARY, Ids
 
 CHUNK = 1 << 24
 """Positions that are counted at a time: half a gigabyte of working memory."""
-
-
-NOTHING = range(0)
 
 
 def longest_order(vocab_size: int) -> int:
@@ -36,19 +34,52 @@ def check_order(order: int, vocab_size: int) -> None:
         )
 
 
-def count(tokens: Tokens, order: int, vocab_size: int, without: range = NOTHING) -> tuple[Ids, Ids]:
+class Folds:
+    """Parts of a text, each to be held out from the counts of the others.
+
+    They are cut as validation is: running text into stretches, because words and names come in
+    clusters, and lists item by item, all copies of an item into the same part.
+    """
+
+    def __init__(self, tokens: Tokens, number: int) -> None:
+        self.tokens, self.number = tokens, number
+        if tokens.items:
+            self._of_item = _hashes(tokens) % np.uint64(number)
+
+    def of(self, place_P: Ids) -> Ids:
+        """(P,) the part in which each of these predictions is."""
+        if self.tokens.items:
+            item_P = np.searchsorted(self.tokens.boundaries, place_P, side="right") - 1
+            return self._of_item[np.minimum(item_P, len(self._of_item) - 1)].astype(np.int64)
+        return np.minimum(place_P * self.number // self.tokens.predictions, self.number - 1)
+
+
+def _hashes(tokens: Tokens) -> NDArray[np.uint64]:
+    """Of each item a number that only its copies share, nearly always."""
+    start_I, length_I = tokens.sections()
+    offset_P = np.arange(tokens.predictions) - np.repeat(start_I, length_I)
+    factors = np.random.default_rng(0).integers(2**63, size=int(length_I.max()), dtype=np.uint64)
+    # Products wrap around, which is what mixes them; the high bits are the mixed ones.
+    mixed_P = (tokens.ids_N[1:].astype(np.uint64) + np.uint64(1)) * factors[offset_P]
+    return np.add.reduceat(mixed_P, start_I) >> np.uint64(32)
+
+
+def count(
+    tokens: Tokens, order: int, vocab_size: int, folds: Folds | None = None, without: int = 0
+) -> tuple[Ids, Ids]:
     """(G,) the distinct n-grams of `tokens`, sorted, and (G,) how often each occurs; but for those
-    that end with the target of a prediction in `without`.
+    that end with the target of a prediction in part `without` of `folds`.
 
     Chunks are counted one after another and their results merged like the carries of a binary
     counter, so that memory grows with the distinct n-grams and not with the text.
     """
     runs: list[tuple[Ids, Ids]] = []
-    both = range(without.start), range(without.stop, tokens.predictions)
-    for first, end in ((first, part.stop) for part in both for first in part[::CHUNK]):
-        last = min(first + CHUNK, end)
-        grams_P = np.sort(grams(tokens, order, vocab_size, first, last))
-        runs.append(distinct(grams_P))
+    for first in range(0, tokens.predictions, CHUNK):
+        last = min(first + CHUNK, tokens.predictions)
+        grams_P = grams(tokens, order, vocab_size, first, last)
+        if folds is not None:
+            grams_P = grams_P[folds.of(np.arange(first, last)) != without]
+        runs.append(distinct(np.sort(grams_P)))
         while len(runs) > 1 and len(runs[-2][0]) <= 2 * len(runs[-1][0]):
             runs.append(_merged(runs.pop(), runs.pop()))
     while len(runs) > 1:

@@ -9,6 +9,7 @@ B batch, T time, M orders, V vocabulary, U outputs of the network: V logits and 
 from collections.abc import Mapping
 from typing import Any, Literal, final
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from pydantic import Field
@@ -16,11 +17,12 @@ from torch import Tensor
 
 from moreish.data.tokens import Batch, Tokens
 from moreish.models.base import ModelConfig, State
+from moreish.models.grams import Folds
 from moreish.models.kneser_ney import KneserNey
 from moreish.models.mixture import NetworkWithCounts, WithCounts
 
 MOST = 1 << 25
-"""Tokens that are counted for all stretches together: of larger texts fewer are cut."""
+"""Tokens that are counted for all parts together: a larger text has fewer."""
 
 SURE = 8.0
 """What a hint says of a token that is certain: the counts speak as loud as an embedding."""
@@ -30,8 +32,8 @@ class HybridConfig(WithCounts):
     NETWORK = "gpt"
     name: Literal["hybrid"] = "hybrid"
     folds: int = Field(20, ge=2, le=1000)
-    """Stretches of the training text that are each looked up in the counts of all the others; fewer
-    of a very large text."""
+    """Parts of the training text that are each looked up in the counts of all the others; fewer of
+    a very large text."""
 
 
 @final
@@ -43,13 +45,13 @@ class Hybrid(NetworkWithCounts):
     network that takes hints reads beside each token what the counts expect after it, and has to
     learn no more than where they go wrong.
 
-    Those of the text that it is trained on are cross-fitted: each stretch of the text is looked up
-    in the counts of all the others. Otherwise the network would learn to trust what was learned by
+    Those of the text that it is trained on are cross-fitted: each part of the text is looked up in
+    the counts of all the others. Otherwise the network would learn to trust what was learned by
     heart.
     """
 
     Config = HybridConfig
-    _held_out: tuple[KneserNey, ...] = ()
+    _held_out: tuple[KneserNey, Folds] | None = None
 
     @classmethod
     def defaults_for(cls, config: ModelConfig) -> Mapping[str, Any]:
@@ -71,16 +73,18 @@ class Hybrid(NetworkWithCounts):
 
     def before_training(self, tokens: Tokens) -> None:
         super().before_training(tokens)
+        folds = Folds(tokens, max(2, min(self.folds, MOST // tokens.predictions)))
         held_out = KneserNey(self.counts.config, self.vocab_size)
-        held_out.fit_folds(tokens, max(2, min(self.folds, MOST // tokens.predictions)))
-        self._held_out = (held_out,)  # in a tuple, so that it is no part of the model
+        held_out.fit_folds(folds)
+        self._held_out = (held_out, folds)  # in a tuple, so that it is no part of the model
 
     def training_logits(self, batch: Batch) -> Float[Tensor, "B T V"]:
-        assert batch.start_B is not None
-        (held_out,) = self._held_out
-        offset_T = torch.arange(batch.tokens_BT.shape[1], device=batch.tokens_BT.device)
-        place_BT = batch.start_B[:, None] + offset_T
-        logs_BTMV, left_BTM, _ = held_out.by_order(batch.tokens_BT, place_BT=place_BT)
+        assert self._held_out is not None and batch.start_B is not None
+        held_out, folds = self._held_out
+        place_BT = batch.start_B[:, None] + np.arange(batch.tokens_BT.shape[1])
+        fold_BT = torch.from_numpy(folds.of(place_BT)).to(batch.tokens_BT.device)
+        held_out.to(fold_BT.device)
+        logs_BTMV, left_BTM, _ = held_out.by_order(batch.tokens_BT, fold_BT=fold_BT)
         return self._corrected(batch.tokens_BT, logs_BTMV, left_BTM, None)[0]
 
     def _corrected(

@@ -5,7 +5,6 @@ the positions, F found n-grams, G distinct n-grams, C distinct contexts.
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 from typing import Literal, final
 
 import numpy as np
@@ -17,7 +16,7 @@ from torch import Tensor
 from moreish.data.tokens import Tokens
 from moreish.models.base import CountedModel, ModelConfig, State
 from moreish.models.discounting import TABLES, Tables, discounted
-from moreish.models.grams import check_order, longest_order
+from moreish.models.grams import Folds, check_order, longest_order
 from moreish.tokenizers.base import BOUNDARY
 
 DENSE = 1 << 22
@@ -69,7 +68,6 @@ class KneserNey(CountedModel):
         super().__init__(vocab_size, context=max(1, config.order - 1), max_length=None)
         self.config, self.order = config, config.order
         self.before = UNKNOWN if config.start == "unknown" else BOUNDARY
-        self._folds = self._predictions = 1
         self._rows: list[Tensor] = []
         for m in range(1, self.order + 1):
             for name in TABLES:
@@ -79,16 +77,13 @@ class KneserNey(CountedModel):
     def fit(self, tokens: Tokens) -> None:
         self._take([discounted(tokens, self.order, self.vocab_size)])
 
-    def fit_folds(self, tokens: Tokens, folds: int) -> None:
-        """Count for cross-fitting: the predictions are cut into `folds` stretches, and counted as
-        many times, each time without one of them. `by_order` then wants to know the place of what
-        it looks up, and takes the counts without the stretch where that lies."""
-        self._folds, self._predictions = folds, tokens.predictions
-        cuts = [-(-tokens.predictions * fold // folds) for fold in range(folds + 1)]
-        stretches = [range(first, last) for first, last in pairwise(cuts)]
-        with ThreadPoolExecutor(max_workers=torch.get_num_threads()) as pool:  # sorting is NumPy's
+    def fit_folds(self, folds: Folds) -> None:
+        """Count as many times as there are parts, each time without one of them; `by_order` is then
+        to be told which one."""
+        with ThreadPoolExecutor(max_workers=torch.get_num_threads()) as pool:  # NumPy lets go
             counted = pool.map(
-                lambda out: discounted(tokens, self.order, self.vocab_size, out), stretches
+                lambda part: discounted(folds.tokens, self.order, self.vocab_size, folds, part),
+                range(folds.number),
             )
             self._take(list(counted))
 
@@ -125,13 +120,13 @@ class KneserNey(CountedModel):
         state: State = None,
         *,
         orders: int | None = None,
-        place_BT: Int[Tensor, "B T"] | None = None,
+        fold_BT: Int[Tensor, "B T"] | None = None,
     ) -> tuple[Float[Tensor, "B T M V"], Float[Tensor, "B T M"], State]:
         """Log-probabilities of the longest `orders` (None: all), the longest last; how much of them
         each leaves to the shorter ones (all of it, where its context was never seen); the state.
 
         Args:
-            place_BT: where each position stands in the text that was counted: see `fit_folds`.
+            fold_BT: the part of `fit_folds` without which the counts of a position are to be.
         """
         past = self.context - 1
         if state is None:
@@ -141,11 +136,7 @@ class KneserNey(CountedModel):
         digits_K = self.vocab_size ** torch.arange(self.context - 1, -1, -1)
         context_P = (window_BTK.clamp(min=0) * digits_K.to(seen_BS)).sum(-1).flatten()
         known_P = (window_BTK != UNKNOWN).sum(-1).flatten()
-        fold_P = torch.zeros_like(context_P)
-        if place_BT is not None:
-            fold_P = (place_BT.flatten() * self._folds // self._predictions).clamp(
-                max=self._folds - 1
-            )
+        fold_P = torch.zeros_like(context_P) if fold_BT is None else fold_BT.flatten()
         logs_PMV, left_PM = self._looked_up(context_P, known_P, fold_P, orders or self.order)
         logs_BTMV, left_BTM = (x.unflatten(0, tokens_BT.shape) for x in (logs_PMV, left_PM))
         return logs_BTMV, left_BTM, seen_BS[:, seen_BS.shape[1] - past :]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 Norm = Literal["layer", "rms", "none"]
-Activation = Literal["gelu", "relu", "relu2", "swiglu"]
+Activation = Literal["gelu", "gelu-exact", "relu", "relu2", "swiglu"]
 
 Rotation = tuple[Tensor, Tensor]
 """Cosines and signed sines of each place, each (T, D): see `rotation`."""
@@ -91,8 +91,8 @@ class GramEmbedding(nn.Module):
 class FeedForward(nn.Module):
     """Each position by itself through one wider layer.
 
-    Activations: GELU with tanh (Hendrycks and Gimpel 2016, as in GPT-2), ReLU, its square (So et
-    al. 2021), and SwiGLU (Shazeer 2020), whose gate is paid for by two thirds of the width.
+    Activations: GELU (Hendrycks and Gimpel 2016), with tanh as in GPT-2 or exact; ReLU, its square
+    (So et al. 2021), and SwiGLU (Shazeer 2020), whose gate is paid for by two thirds of the width.
     """
 
     def __init__(self, width: int, ratio: float, activation: Activation, *, bias: bool) -> None:
@@ -108,6 +108,8 @@ class FeedForward(nn.Module):
         match self.activation:
             case "gelu":
                 inner = F.gelu(up, approximate="tanh")
+            case "gelu-exact":
+                inner = F.gelu(up)  # half the time of tanh on a CPU
             case "relu":
                 inner = F.relu(up)
             case "relu2":

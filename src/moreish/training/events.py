@@ -45,6 +45,8 @@ class Step:
     seconds: float
     """Trained since the start, resumed parts included."""
     seconds_left: float
+    utilisation: float | None
+    """Share of the GPU's peak that was used; None where no peak is known."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,6 +38,7 @@ class Log:
                 loss=event.loss,
                 lr=event.lr,
                 gradient_norm=event.gradient_norm,
+                **({} if event.utilisation is None else {"utilisation": event.utilisation}),
             )
         elif isinstance(event, Evaluated):
             self._write(step=event.step, val=event.score.as_json(), best=event.best)

@@ -10,15 +10,17 @@ from torch import nn
 
 from moreish.config import TrainConfig
 from moreish.data.batches import Sampler
-from moreish.data.tokens import UNSCORED
+from moreish.data.tokens import Batch
 from moreish.errors import MoreishError
 from moreish.evaluate.metrics import Score
 from moreish.models.base import Model
+from moreish.training.backward import Backward
 from moreish.training.budget import Plan, measure
 from moreish.training.events import Evaluated, Report, Step
 from moreish.training.objective import Objective
 from moreish.training.optim import build_optimizer, set_rate
 from moreish.training.schedule import rate
+from moreish.training.utilisation import Work, peak_of
 
 TOLERANCE = 0.02
 """How far the end may drift from the minutes asked for before the rest is planned anew."""
@@ -87,6 +89,9 @@ class Trainer:
         self.position = position
         self.device = device
         self.optimizer = build_optimizer(model, config)
+        self.backward = Backward(self.model, objective, config, device)
+        self._work, self._peak = Work(self.model), peak_of(device)
+        self._ahead: tuple[int, Batch] | None = None
         self.last_eval_seconds = self._last_taken = 0.0
         self._saved_at = 0.0
         self._planned_at = 0.0
@@ -122,23 +127,25 @@ class Trainer:
     def step(self) -> Step:
         """One update of the weights."""
         at = self.position
+        began = time.perf_counter()
         lr = rate(self.config, at.plan.progress(at.step))
         set_rate(self.optimizer, lr)
         # Dropout depends on the seed and the step alone, as batches do.
         torch.manual_seed((self.sampler.seed * 1_000_003 + at.step) % 2**63)
         self.model.train()
-        batch = self.sampler.batch(at.step)
-        loss = self.objective(self.model, batch.to(self.device))
+        batch = self._batch(at.step)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss = self.backward(batch)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip or math.inf)
+        self._ahead = at.step + 1, self.sampler.batch(at.step + 1)  # while a GPU still reckons
         loss_value, norm_value = loss.item(), norm.item()
         if not (math.isfinite(loss_value) and math.isfinite(norm_value)):
             what = f"the loss is {loss_value:.3g}, the norm of its gradient {norm_value:.3g}"
             raise self._diverged(what)
         self.optimizer.step()
         at.step += 1
-        at.tokens += int((batch.targets_BT != UNSCORED).sum())
+        at.tokens += batch.scored
+        reckoned = self._work.of(batch) / (time.perf_counter() - began)
         return Step(
             step=at.step,
             steps=at.plan.steps,
@@ -148,7 +155,13 @@ class Trainer:
             tokens=at.tokens,
             seconds=at.seconds,
             seconds_left=(at.seconds - at.before) / at.step * (at.plan.steps - at.step),
+            utilisation=self._peak and reckoned / self._peak,
         )
+
+    def _batch(self, step: int) -> Batch:
+        """Cut already, unless it is the first or another step was thought to come."""
+        ahead, self._ahead = self._ahead, None
+        return ahead[1] if ahead and ahead[0] == step else self.sampler.batch(step)
 
     def _evaluate(self, hooks: Hooks) -> None:
         at = self.position

@@ -16,6 +16,7 @@ from moreish.data.batches import Sampler
 from moreish.errors import MoreishError
 from moreish.files import to_json, write_atomic
 from moreish.models import Model
+from moreish.training.backward import Backward
 from moreish.training.objective import Objective
 from moreish.training.optim import build_optimizer, default_rate, set_rate
 
@@ -90,14 +91,15 @@ def lr_range(
     model.before_training(sampler.tokens)
     model.to(device).train()
     optimizer = build_optimizer(model, config)
+    backward = Backward(model, objective, config, device)
     rates, losses, smoothed = [], [], []
     mean = 0.0
     for step in range(steps):
         lr = low * (high / low) ** (step / (steps - 1))
         set_rate(optimizer, lr)
         torch.manual_seed((sampler.seed * 1_000_003 + step) % 2**63)
-        loss = objective(model, sampler.batch(step).to(device))
-        value = loss.item()
+        optimizer.zero_grad(set_to_none=True)
+        value = backward(sampler.batch(step)).item()
         if not math.isfinite(value):
             break
         mean = SMOOTHING * mean + (1 - SMOOTHING) * value
@@ -106,8 +108,6 @@ def lr_range(
         smoothed.append(mean / (1 - SMOOTHING ** (step + 1)))
         if value > 4 * min(smoothed):
             break
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), config.clip or math.inf)
         optimizer.step()
         progress((step + 1) / steps)

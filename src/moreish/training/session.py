@@ -15,8 +15,13 @@ import torch
 from moreish.config import BUDGETS, RunConfig, TrainConfig
 from moreish.data.split import SplitName
 from moreish.errors import MoreishError, command
-from moreish.evaluate.loss import token_losses
-from moreish.evaluate.metrics import Score, evaluation_batches, evaluation_spans, losses_of
+from moreish.evaluate.metrics import (
+    Score,
+    evaluation_batches,
+    evaluation_spans,
+    fitting,
+    losses_of,
+)
 from moreish.models import CountedModel, Model
 from moreish.models.mixture import Mixture
 from moreish.record import ENDED
@@ -276,8 +281,7 @@ def _plan_for_budget(run: Run, trainer: Trainer, stopping: Callable[[], bool]) -
     def evaluate_some() -> None:
         with torch.inference_mode():
             for _, batch in batches:
-                there = batch.to(trainer.device)
-                token_losses(trainer.model(there.tokens_BT)[0], there.targets_BT)
+                fitting(trainer.model, batch, 1)
 
     eval_seconds = measure(evaluate_some, stopping, seconds=0.0, least=1)
     eval_seconds *= float(spans.length_S.sum()) / positions

@@ -1,0 +1,155 @@
+"""What needs a CUDA GPU: the lecture's 10.8 M model, and how much of the GPU a GPT-2 124M uses.
+
+    python benchmarks/gpu.py [--only NAME ...] [--out benchmarks/results/gpu.json]
+
+Nothing here was measured until benchmarks/results/gpu.json says so: it was written without a GPU
+at hand, and only its workings are tested, on a CPU with tiny sizes.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import moreish
+from moreish.config import TrainConfig
+from moreish.data.batches import Sampler
+from moreish.data.tokens import Tokens
+from moreish.models import build_model, model_config
+from moreish.record import machine, versions
+from moreish.training.budget import Plan
+from moreish.training.events import silent
+from moreish.training.loop import Position, Trainer
+from moreish.training.objective import next_token
+from moreish.training.utilisation import Work, peak_of
+
+GOAL = 1.4697
+"""nanoGPT's README: its best validation loss, after three minutes of an A100."""
+
+LECTURE_MODEL = {"name": "gpt", "layers": 6, "heads": 6, "width": 384, "context": 256,
+                 "dropout": 0.2, "bias": False, "tied": True}  # fmt: skip
+LECTURE_TRAINING = {"batch_size": 64, "lr": 1e-3, "decay": "cosine", "final_lr": 0.1,
+                    "weight_decay": 0.1, "eval_every": 250, "patience": 0}  # fmt: skip
+
+GPT2 = {"name": "gpt", "layers": 12, "heads": 12, "width": 768, "context": 1024, "bias": False,
+        "tied": True}  # fmt: skip
+GPT2_VOCABULARY = 50_304
+"""GPT-2's 50,257, filled up to a multiple of 64, as nanoGPT has it."""
+
+
+def shakespeare(
+    model: dict[str, Any] = LECTURE_MODEL, steps: int = 5000, **train: Any
+) -> dict[str, Any]:
+    """Tiny Shakespeare on the lecture's split: the loss, the seconds, and the way there."""
+    settings = {"model": model, "train": {**LECTURE_TRAINING, **train}}
+    with tempfile.TemporaryDirectory() as folder:
+        run = moreish.train(
+            "shakespeare", steps=steps, split="lecture", settings=settings,
+            out=Path(folder) / "run", report=silent,
+        )  # fmt: skip
+        lines = list(run.logged())
+    seconds = {line["step"]: line["seconds"] for line in lines if "loss" in line}
+    curve = [
+        {"step": line["step"], "seconds": seconds.get(line["step"]), "loss": line["val"]["loss"]}
+        for line in lines
+        if "val" in line
+    ]
+    shares = [line["utilisation"] for line in lines if "utilisation" in line]
+    return {
+        "goal": GOAL,
+        "loss": run.scores["val"].loss,
+        "seconds": run.record.seconds,
+        "seconds_to_goal": next((at["seconds"] for at in curve if at["loss"] <= GOAL), None),
+        "tokens_per_second": run.record.tokens_per_second,
+        "utilisation": statistics.median(shares) if shares else None,
+        "curve": curve,
+    }
+
+
+def utilisation(
+    model: dict[str, Any] = GPT2, vocabulary: int = GPT2_VOCABULARY, rows: int = 480,
+    steps: int = 15, **train: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """Steps of a GPT-2 124M on tokens drawn at random, which cost what any others do. `rows` in a
+    step are nanoGPT's half a million tokens."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    context = int(model["context"])
+    ids = np.random.default_rng(0).integers(vocabulary, size=(rows + 2) * context, dtype=np.uint16)
+    tokens = Tokens(ids, items=False)
+    torch.manual_seed(0)
+    trainer = Trainer(
+        build_model(model_config(model), vocabulary),
+        Sampler(tokens, batch_size=rows, length=context, overlap=0, seed=0),
+        TrainConfig.parse({"steps": steps, "lr": 6e-4, "weight_decay": 0.1, **train}, "train"),
+        objective=next_token,
+        position=Position(plan=Plan(steps=1_000_000, eval_every=10**9)),
+        device=device,
+    )
+    began = time.perf_counter()
+    trainer.step()
+    first = time.perf_counter() - began
+    times = []
+    for _ in range(steps):
+        began = time.perf_counter()
+        trainer.step()  # it reads the loss, so the GPU is done with all but the update
+        times.append(time.perf_counter() - began)
+    seconds, peak = statistics.median(times), peak_of(device)
+    batch = trainer.sampler.batch(0)
+    return {
+        "first_step_seconds": first,
+        "tokens_per_second": batch.scored / seconds,
+        "tflops": Work(trainer.model).of(batch) / seconds / 1e12,
+        "utilisation": peak and Work(trainer.model).of(batch) / seconds / peak,
+        "peak_memory_gb": torch.cuda.max_memory_allocated() / 1e9
+        if device.type == "cuda"
+        else None,
+    }
+
+
+CASES: dict[str, Callable[[], dict[str, Any]]] = {
+    "shakespeare-10.8m": shakespeare,
+    "shakespeare-10.8m-compiled": lambda: shakespeare(compile=True),
+    "shakespeare-10.8m-float32": lambda: shakespeare(precision="float32"),
+    "gpt2-124m": lambda: utilisation(accumulate=40),
+    "gpt2-124m-compiled": lambda: utilisation(accumulate=40, compile=True),
+    "gpt2-124m-compiled-muon": lambda: utilisation(accumulate=40, compile=True, optimizer="muon"),
+    "gpt2-124m-compiled-large-parts": lambda: utilisation(accumulate=10, compile=True),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="*", choices=sorted(CASES), default=list(CASES))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/gpu.json"))
+    options = parser.parse_args()
+    if not torch.cuda.is_available():
+        sys.exit("NOT MEASURED: there is no CUDA GPU here, or PyTorch is built without CUDA")
+    report = json.loads(options.out.read_text("utf-8")) if options.out.exists() else {}
+    for name in options.only:
+        found = CASES[name]()
+        made = datetime.now(UTC).isoformat(timespec="seconds")
+        gpu = torch.cuda.get_device_name()
+        report[name] = {
+            **found,
+            "gpu": gpu,
+            "made": made,
+            "machine": machine(),
+            "versions": versions(),
+        }
+        print(f"{name:<31} { {k: v for k, v in found.items() if k != 'curve'} }", flush=True)
+        for at in found.get("curve", []):
+            print(f"  step {at['step']:>5}  {at['seconds']} s  {at['loss']:.4f}", flush=True)
+        options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

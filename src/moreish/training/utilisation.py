@@ -1,0 +1,56 @@
+"""Model FLOPs utilisation: what a training reckons, over what the machine could (Chowdhery et al.
+2022, "PaLM", appendix B).
+"""
+
+import re
+
+import torch
+from torch import nn
+
+from moreish.data.tokens import Batch
+from moreish.models.attention import Attention
+
+GPU_PEAKS = {
+    "A100": 312e12,
+    "H100": 989e12,
+    "H200": 989e12,
+    "L4": 121e12,
+    "L40S": 362e12,
+    "4090": 165e12,
+}
+"""Dense operations a second in bfloat16, from the maker's data sheets (SXM where there are two)."""
+
+
+def gpu_peak(name: str) -> float | None:
+    """The peak of the GPU of this name, if it is a known one.
+
+    >>> gpu_peak("NVIDIA A100-SXM4-80GB")
+    312000000000000.0
+    """
+    return next((GPU_PEAKS[w] for w in re.findall(r"\w+", name) if w in GPU_PEAKS), None)
+
+
+class Work:
+    """Floating-point operations of training on a batch: two for each weight and position, and as
+    many for each gradient, of weights and of inputs; and those of attention, all affinities
+    counted. Embeddings are looked up, for nothing."""
+
+    def __init__(self, model: nn.Module) -> None:
+        weights = {
+            id(weight): weight.numel()
+            for module in model.modules()
+            if not isinstance(module, nn.Embedding)
+            for weight in module.parameters(recurse=False)
+            if weight.ndim == 2
+        }
+        self.weights = sum(weights.values())
+        self.widths = sum(m.sizes[0] for m in model.modules() if isinstance(m, Attention))
+
+    def of(self, batch: Batch) -> float:
+        positions, length = batch.tokens_BT.numel(), batch.tokens_BT.shape[1]
+        return positions * (6 * self.weights + 12 * self.widths * length)
+
+
+def peak_of(device: torch.device) -> float | None:
+    """Operations a second that `device` promises, where that is known."""
+    return gpu_peak(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
