@@ -10,6 +10,7 @@ given to the planner. Losses are exact, on validation.
 
 import argparse
 import json
+import math
 import sysconfig
 import tempfile
 from collections.abc import Callable
@@ -97,7 +98,7 @@ def main() -> None:
             "machine": machine(),
             "versions": versions(),
         }
-        print(f"{name:<14} " + "  ".join(f"{k} {v:.4f}" for k, v in losses.items()), flush=True)
+        print(f"{name:<14} " + "  ".join(f"{k} {v or math.nan:.4f}" for k, v in losses.items()), flush=True)
         options.out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
 
