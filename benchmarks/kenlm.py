@@ -63,7 +63,7 @@ def main() -> None:
     options = parser.parse_args()
     names = catalog.load("names-lecture").split("\n")
     tokenizer = CharTokenizer.build(names, boundary=True)
-    corpus = Corpus(name="names-lecture", kind="lines", documents=names)
+    corpus = Corpus.of(names, "lines")
     splits = encode_corpus(corpus, tokenizer, "lecture", 42)
 
     def texts(split: str) -> list[str]:

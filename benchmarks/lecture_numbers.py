@@ -47,7 +47,7 @@ def data(name: str, kind: str) -> tuple[list[str], CharTokenizer, dict[str, Toke
     text = catalog.load(name)
     documents = text.split("\n") if kind == "lines" else [text]
     tokenizer = CharTokenizer.build(documents, boundary=kind == "lines")
-    corpus = Corpus(name=name, kind=kind, documents=documents)
+    corpus = Corpus.of(documents, kind)
     splits = encode_corpus(corpus, tokenizer, "lecture", 42)
     pieces = [[0]] if kind == "lines" else []
     for document in documents:

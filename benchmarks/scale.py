@@ -1,4 +1,5 @@
-"""Time and memory of what must bear large texts: counting, and finding what stands in the data.
+"""Time and memory of what must bear large texts: preparing them, counting, and finding what stands
+in the data.
 
     python benchmarks/scale.py [--only NAME ...] [--out benchmarks/results/scale.json]
 
@@ -20,11 +21,14 @@ from typing import Any
 
 import numpy as np
 
+from moreish.config import resolve
 from moreish.data import catalog
 from moreish.data.tokens import Tokens
 from moreish.evaluate.novelty import Items, Passages
 from moreish.models import CountedModel, build_model, model_config
+from moreish.run import Run
 from moreish.tokenizers.char import CharTokenizer
+from moreish.training.prepare import prepare
 
 
 def words(megabytes: int) -> Iterator[bytes]:
@@ -82,6 +86,56 @@ def counting(megabytes: int) -> dict[str, Any]:
         return {"before": before, **fit(Tokens(ids, items=False), len(letters), 7)}
 
 
+def preparing(tokenizer: str, kind: str = "text") -> dict[str, Any]:
+    """A file of 1 GB, from reading it to the folder of a run; and reading it alone, both from the
+    page cache, since what a disk does is the disk's."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "text.txt"
+        # In another process, for its memory is not what is measured.
+        subprocess.run([sys.executable, __file__, "--write", path, "--as", kind], check=True)
+        before = highest()
+        plain = min(read_through(path) for _ in range(3))
+        settings = {
+            "data": {"source": str(path), "tokenizer": tokenizer, "kind": kind},
+            "model": {"name": "ngram"},
+        }
+        began, cpu = time.perf_counter(), time.process_time()
+        ready = prepare(resolve(settings))
+        Run.create(
+            Path(folder) / "run", ready.config, ready.tokenizer, ready.splits, ready.facts,
+            overwrite=False,
+        )  # fmt: skip
+        seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
+        megabytes = path.stat().st_size / 1e6
+        return {
+            "before": before,
+            "seconds": seconds,
+            "cpu_seconds": cpu,
+            "megabytes_a_second": megabytes / seconds,
+            "read_megabytes_a_second": megabytes / plain,
+        }
+
+
+def read_through(path: Path) -> float:
+    """Seconds that reading a file takes."""
+    began = time.perf_counter()
+    with path.open("rb", buffering=0) as file:
+        while file.read(1 << 20):
+            pass
+    return time.perf_counter() - began
+
+
+def write(path: Path, kind: str) -> None:
+    """1 GB of running text, or of lines of three words."""
+    with path.open("wb") as file:
+        for piece in words(1000):
+            if kind == "lines":
+                spaces = np.flatnonzero((letters := np.frombuffer(piece, "u1").copy()) == ord(" "))
+                letters[spaces[::3]] = ord("\n")
+                piece = letters.tobytes()
+            file.write(piece)
+
+
 def novelty() -> dict[str, Any]:
     """The suffix array of 100 MB, and look-ups of 500 characters in it."""
     data = b"".join(words(100))
@@ -119,6 +173,9 @@ def nearest() -> dict[str, Any]:
 
 
 CASES: dict[str, Callable[[], dict[str, Any]]] = {
+    "preparing-1-gb-byte": lambda: preparing("byte"),
+    "preparing-1-gb-char": lambda: preparing("char"),
+    "preparing-1-gb-of-lines": lambda: preparing("char", "lines"),
     "counting-shakespeare": counting_shakespeare,
     "counting-100-mb": lambda: counting(100),
     "counting-1-gb": lambda: counting(1000),
@@ -136,8 +193,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="*", choices=sorted(CASES), default=list(CASES))
     parser.add_argument("--case", choices=sorted(CASES), help="in this process, as JSON")
+    parser.add_argument("--write", type=Path, help="the text of a case, to this file")
+    parser.add_argument("--as", dest="kind", choices=["text", "lines"], default="text")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/scale.json"))
     options = parser.parse_args()
+    if options.write:
+        write(options.write, options.kind)
+        return
     if options.case:
         found = CASES[options.case]()
         print(json.dumps({**found, "gigabytes": highest()}))

@@ -67,7 +67,7 @@ def item_tokens(items: list[str]) -> tuple[CharTokenizer, Tokens]:
 
 def split_tokens(items: list[str], rule: str) -> tuple[CharTokenizer, dict[str, Tokens]]:
     """Items as the splits of a rule."""
-    corpus = Corpus(name="x", kind="lines", documents=items)
+    corpus = Corpus.of(items, "lines")
     tokenizer = CharTokenizer.build(items, boundary=True)
     return tokenizer, encode_corpus(corpus, tokenizer, rule, 42)
 

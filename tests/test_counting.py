@@ -257,7 +257,7 @@ def test_kneser_ney_on_the_lectures_names(lecture_names: list[str]) -> None:
 
 def test_kneser_ney_on_shakespeare(shakespeare: str) -> None:
     tokenizer = CharTokenizer.build([shakespeare], boundary=False)
-    corpus = Corpus(name="x", kind="text", documents=[shakespeare])
+    corpus = Corpus.of([shakespeare], "text")
     splits = encode_corpus(corpus, tokenizer, "lecture", 42)
     for order, value in SHAKESPEARE_VALUES.items():
         model = KneserNey(KneserNeyConfig(order=order), 65)

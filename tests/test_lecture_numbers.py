@@ -182,7 +182,7 @@ def test_shakespeare_split_and_tokens(shakespeare: str) -> None:
     tokenizer = CharTokenizer.build([shakespeare], boundary=False)
     assert (len(shakespeare), tokenizer.vocab_size) == (1_115_394, 65)
     assert tokenizer.encode("hii there").tolist() == [46, 47, 47, 1, 58, 46, 43, 56, 43]
-    corpus = Corpus(name="s", kind="text", documents=[shakespeare])
+    corpus = Corpus.of([shakespeare], "text")
     splits = encode_corpus(corpus, tokenizer, "lecture", 0)
     assert [len(s.ids_N) for s in splits.values()] == [1_003_854, 111_540]
     assert splits["train"].ids_N[:9].tolist() == [18, 47, 56, 57, 58, 1, 15, 47, 58]

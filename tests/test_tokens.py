@@ -131,7 +131,7 @@ def test_tokens_survive_the_disk_with_their_fingerprint(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("documents", [["abcdefghij" * 9], ["é" * 50, "abc" * 20, "ž"]])
 def test_running_text_is_cut_at_the_same_characters_whatever_the_tokens(documents) -> None:
-    corpus = Corpus(name="x", kind="text", documents=documents)
+    corpus = Corpus.of(documents, "text")
     texts = []
     for kind in (CharTokenizer, ByteTokenizer):
         tokenizer = kind.build(documents, boundary=len(documents) > 1)

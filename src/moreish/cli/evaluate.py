@@ -65,9 +65,9 @@ def evaluate(
 
 
 def _read_stdin(encoding: str) -> str:
-    from moreish.data.text import decode, with_line_feeds
+    from moreish.data.decode import decoded, with_line_feeds
 
-    return with_line_feeds(decode(sys.stdin.buffer.read(), encoding, "standard input")[0])
+    return "".join(with_line_feeds(decoded(sys.stdin.buffer, encoding, "standard input")))
 
 
 def _evaluate_text(run: "Run", text: str, unknown: str, as_json: bool) -> None:

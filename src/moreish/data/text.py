@@ -1,14 +1,20 @@
 """A source (built-in name, file or folder) to a `Corpus` of items or of running text."""
 
-import codecs
-import re
-from collections.abc import Iterator
+import hashlib
+import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
+
+import numpy as np
 
 from moreish.data import catalog
+from moreish.data.decode import Alphabet, Text, has_mark, text_file, text_of
 from moreish.errors import MoreishError, command, nearest
+from moreish.tokenizers.base import Ids
 
 Kind = Literal["lines", "text"]
 
@@ -19,38 +25,131 @@ MEDIAN_LINE = 40
 JUDGED = 100_000
 """Lines of a file that are looked at to guess."""
 
-BOMS = {
-    "utf-8": codecs.BOM_UTF8,
-    "utf-32-le": codecs.BOM_UTF32_LE,
-    "utf-32-be": codecs.BOM_UTF32_BE,
-    "utf-16-le": codecs.BOM_UTF16_LE,
-    "utf-16-be": codecs.BOM_UTF16_BE,
-}
-"""Byte order marks by the encoding that they announce, longer ones before their own beginnings."""
+LONG = 100_000
+"""Characters of a line that are looked at to guess: it is no item."""
 
 
-SURROGATE = re.compile("[\ud800-\udfff]")
-"""What no text may hold: one half of a pair that only UTF-16 needs."""
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What is counted of a corpus."""
+
+    documents: int
+    distinct: int
+    characters: int
+    shortest: int
+    longest: int
+    """Characters of a document, like `shortest`."""
+    alphabet: str
+    """The characters that occur, in code point order."""
+    numbers_I: Ids | None = None
+    """For each item the number of its first like: 0, 1, 2 … in the order in which they come."""
+    stripped: bool = False
+    """Items had white space around them."""
+    blank: int = 0
+    """Lines without an item."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """Clean text: `documents` are the items where `kind` is "lines", else the files, whole."""
+    """Clean text, read piece by piece whenever it is gone through: it may be larger than memory."""
 
     name: str
     kind: Kind
-    documents: list[str]
+    texts: list[Text]
+    """None of them is blank."""
     notes: list[str] = field(default_factory=list)
     """What was done to the text or guessed of it, for the user to read."""
+
+    @classmethod
+    def of(cls, documents: list[str], kind: Kind, name: str = "corpus") -> Self:
+        """Documents that are in memory already: items, or running texts."""
+        texts = ["\n".join(documents)] if kind == "lines" else documents
+        return cls(name=name, kind=kind, texts=[text_of(text) for text in texts])
 
     @property
     def has_boundary(self) -> bool:
         """Items, or several documents, need a token for where one ends."""
-        return self.kind == "lines" or len(self.documents) > 1
+        return self.kind == "lines" or len(self.texts) > 1
+
+    def items(self) -> Iterator[list[str]]:
+        """The items of a list, some at a time."""
+        assert self.kind == "lines"
+        for text in self.texts:
+            for lines in whole_lines(text):
+                yield [item for line in lines if (item := line.strip())]
+
+    @cached_property
+    def facts(self) -> Facts:
+        """Takes a reading, where one has not been taken yet."""
+        return _facts_of_items(self.texts) if self.kind == "lines" else _facts_of_texts(self.texts)
+
+
+def _facts_of_texts(texts: list[Text]) -> Facts:
+    lengths = [text.survey.characters for text in texts]
+    return Facts(
+        documents=len(texts),
+        distinct=1 if len(texts) == 1 else len({_digest(text) for text in texts}),
+        characters=sum(lengths),
+        shortest=min(lengths),
+        longest=max(lengths),
+        alphabet=_characters(frozenset().union(*(text.survey.alphabet for text in texts))),
+    )
+
+
+def _facts_of_items(texts: list[Text]) -> Facts:
+    hashes, alphabet, stripped, blank = [], Alphabet(), False, 0
+    characters, shortest, longest = 0, sys.maxsize, 0
+    for text in texts:
+        for lines in whole_lines(text):
+            pairs = [(line, item) for line in lines if (item := line.strip())]
+            blank += len(lines) - len(pairs)
+            if not pairs:
+                continue
+            stripped = stripped or any(line != item for line, item in pairs)
+            items = [item for _, item in pairs]
+            # Two items of a billion may share a hash: they then stay on one side, like copies.
+            hashes.append(np.fromiter(map(hash, items), np.int64, len(items)))
+            lengths = np.fromiter(map(len, items), np.int64, len(items))
+            characters += int(lengths.sum())
+            shortest, longest = min(shortest, int(lengths.min())), max(longest, int(lengths.max()))
+            alphabet.add("".join(items))
+        blank -= not lines[-1]  # the line end at the end of a text begins no other line
+    numbers_I, distinct = _numbered(np.concatenate(hashes))
+    return Facts(
+        documents=len(numbers_I),
+        distinct=distinct,
+        characters=characters,
+        shortest=shortest,
+        longest=longest,
+        alphabet=_characters(alphabet.points),
+        numbers_I=numbers_I,
+        stripped=stripped,
+        blank=blank,
+    )
+
+
+def _numbered(hashes_I: Ids) -> tuple[Ids, int]:
+    """The number of each among the distinct ones, in the order in which they come; and how many
+    those are (D)."""
+    _, first_D, which_I = np.unique(hashes_I, return_index=True, return_inverse=True)
+    number_D = np.empty_like(first_D)
+    number_D[np.argsort(first_D)] = np.arange(len(first_D))
+    return number_D[which_I], len(first_D)
+
+
+def _digest(text: Text) -> bytes:
+    digest = hashlib.blake2b()
+    for piece in text:
+        digest.update(piece.encode())
+    return digest.digest()
+
+
+def _characters(points: Iterable[int]) -> str:
+    return "".join(map(chr, sorted(points)))
 
 
 def read_corpus(source: str, kind: Kind | None = None, encoding: str = "utf-8") -> Corpus:
-    """Read `source`; `kind` None guesses from the look of the lines.
+    """Understand `source`; `kind` None guesses from the look of the lines.
 
     Raises:
         MoreishError: there is no such source, it holds no text, or it is not in `encoding`.
@@ -60,23 +159,23 @@ def read_corpus(source: str, kind: Kind | None = None, encoding: str = "utf-8") 
     path = Path(source).expanduser()
     notes: list[str] = []
     if source in catalog.CATALOG:
-        name, raw_texts = source, [catalog.load(source)]
+        name, found = source, [text_of(catalog.load(source))]
         kind = kind or ("lines" if catalog.CATALOG[source].kind == "lines" else "text")
     elif path.is_dir():
-        name, raw_texts = path.resolve().name, list(_folder(path, encoding, notes))
-        if not raw_texts:
+        name, found = path.resolve().name, list(_folder(path, encoding, notes))
+        if not found:
             raise MoreishError(f"no text files in folder {path}{''.join(f'; {n}' for n in notes)}")
     elif path.is_file():
-        name, raw_texts = path.stem, [_decode(path, encoding, notes)]
+        name, found = path.stem, [_file(path, encoding, notes)]
     elif path.exists():
         raise MoreishError(f"{path} is neither a file nor a folder")
     else:
         hint = nearest(source, catalog.CATALOG)
         raise MoreishError(f"no file, folder or built-in data set '{source}': {hint}")
 
-    if any("\r" in text for text in raw_texts):
+    if any(text.survey.other_line_ends for text in found):
         notes.append("turned other line ends (CR LF, CR) into LF")
-    texts = [text for text in map(with_line_feeds, raw_texts) if text.strip()]
+    texts = [text for text in found if not text.survey.blank]
     if not texts:
         raise MoreishError(f"{source} is empty: there is no text to learn from")
     if kind is None:
@@ -84,30 +183,54 @@ def read_corpus(source: str, kind: Kind | None = None, encoding: str = "utf-8") 
         other = "text" if kind == "lines" else "lines"
         looks = "a list, one item a line" if kind == "lines" else "running text"
         notes.append(f"it looks like {looks} (if not: --as {other})")
-    if kind == "text":
-        return Corpus(name=name, kind=kind, documents=texts, notes=notes)
-    raw_lines = [line for text in texts for line in text.split("\n")]
-    lines = [line.strip() for line in raw_lines]
-    items = [line for line in lines if line]
-    if any(line and line != raw for line, raw in zip(lines, raw_lines, strict=True)):
+    corpus = Corpus(name=name, kind=kind, texts=texts, notes=notes)
+    if corpus.facts.stripped:
         notes.append("left out white space at the beginning and end of lines")
-    if blank := len(lines) - len(items) - sum(text.endswith("\n") for text in texts):
+    if blank := corpus.facts.blank:
         notes.append(f"left out {blank:,} empty line{'s' * (blank > 1)}")
-    return Corpus(name=name, kind=kind, documents=items, notes=notes)
+    return corpus
 
 
-def guess_kind(texts: list[str]) -> Kind:
+def whole_lines(text: Iterable[str]) -> Iterator[list[str]]:
+    """All lines of a text, some at a time; after a line end at its end, an empty one."""
+    begun: list[str] = []
+    for piece in text:
+        lines, line_end, rest = piece.rpartition("\n")
+        if line_end:
+            yield "".join([*begun, lines]).split("\n")
+            begun = []
+        begun.append(rest)
+    yield "".join(begun).split("\n")
+
+
+def guess_kind(texts: Iterable[Iterable[str]]) -> Kind:
     """Short lines without blank ones between them are items; anything else is running text."""
-    lines = [line for text in texts for line in text.rstrip("\n").split("\n", JUDGED)[:JUDGED]]
-    lengths = sorted(len(line.strip()) for line in lines)
+    lengths = sorted(length for text in texts for length in _first_lengths(text))
     blank = sum(length == 0 for length in lengths)
-    if len(lines) < 2 or blank > len(lines) // 20:
+    if len(lengths) < 2 or blank > len(lengths) // 20:
         return "text"
     median, long = lengths[len(lengths) // 2], lengths[len(lengths) * 95 // 100]
     return "lines" if median <= MEDIAN_LINE and long <= MAX_LINE else "text"
 
 
-def _folder(folder: Path, encoding: str, notes: list[str]) -> Iterator[str]:
+def _first_lengths(text: Iterable[str]) -> list[int]:
+    """Of the first lines, without white space around them; empty lines at the end are none."""
+    lengths: list[int] = []
+    used, rest = 0, ""
+    for piece in chain(text, "\n"):
+        *lines, rest = (rest + piece).split("\n")
+        rest = rest[:LONG]
+        for line in lines:
+            if len(lengths) < JUDGED:
+                lengths.append(len(line.strip()))
+            if line:
+                used = len(lengths)
+        if used == JUDGED:
+            break
+    return lengths[:used]
+
+
+def _folder(folder: Path, encoding: str, notes: list[str]) -> Iterator[Text]:
     """Texts of all files below `folder`, by path. Hidden and undecodable files are left out, and
     so are run folders: they hold samples and logs, which are no text to learn from."""
     if (folder / "run.json").is_file():
@@ -122,7 +245,7 @@ def _folder(folder: Path, encoding: str, notes: list[str]) -> Iterator[str]:
         if not runs.isdisjoint(path.parents):
             continue
         try:
-            yield _decode(path, encoding, notes)
+            yield _file(path, encoding, notes)
         except MoreishError:
             skipped.append(path.name)
     if skipped:
@@ -132,48 +255,10 @@ def _folder(folder: Path, encoding: str, notes: list[str]) -> Iterator[str]:
         notes.append(f"left out {len(runs)} run folder(s)")
 
 
-def _decode(path: Path, encoding: str, notes: list[str]) -> str:
-    text, marked = decode(path.read_bytes(), encoding, str(path))
-    if marked:
+def _file(path: Path, encoding: str, notes: list[str]) -> Text:
+    """The text of a file, which is known to be one. Raises MoreishError when it is none."""
+    text = text_file(path, encoding)
+    _ = text.survey
+    if has_mark(path, encoding):
         notes.append(f"left out the byte order mark of {path.name}")
     return text
-
-
-def decode(raw: bytes, encoding: str, where: str) -> tuple[str, bool]:
-    """Text from bytes, and whether a byte order mark was left out; `where` names it in errors.
-
-    Raises:
-        MoreishError: there is no such encoding, or the bytes are not in it.
-    """
-    try:
-        codec = codecs.lookup(encoding).name
-        mark = BOMS.get(codec, b"")
-        skipped = len(mark) if mark and raw.startswith(mark) else 0
-        # These find the mark themselves.
-        marked = codec in ("utf-8-sig", "utf-16", "utf-32") and raw.startswith(tuple(BOMS.values()))
-        text = raw[skipped:].decode(encoding)
-    except LookupError:
-        raise MoreishError(f"unknown encoding '{encoding}' (try utf-8 or latin-1)") from None
-    except UnicodeDecodeError as error:
-        announced = (name[:6] for name, mark in BOMS.items() if raw.startswith(mark))
-        guess = next((name for name in announced if name != "utf-8"), "latin-1")
-        at = skipped + error.start
-        raise MoreishError(
-            f"{where} is not {encoding}: byte 0x{raw[at]:02x} at offset {at}; "
-            f"say how it is encoded, e.g. --encoding {guess}"
-        ) from None
-    except UnicodeError as error:
-        raise MoreishError(f"{where} is not {encoding}: {error}") from None
-    if codec != "utf-8" and (found := SURROGATE.search(text)):  # UTF-8 has none
-        raise MoreishError(f"{where} holds half a character ({found[0]!r} at {found.start()})")
-    if (at := text.find("\0")) >= 0:
-        raise MoreishError(
-            f"{where} holds a NUL at character {at}: it is a binary file, or encoded otherwise "
-            "(e.g. --encoding utf-16)"
-        )
-    return text, marked or skipped > 0
-
-
-def with_line_feeds(text: str) -> str:
-    """Lines that end with LF, whatever ended them before (CR LF or CR)."""
-    return text.replace("\r\n", "\n").replace("\r", "\n")

@@ -1,14 +1,20 @@
 """Tokens on disk and the pieces that models see of them.
 
-B batch, T time (positions), N tokens of a split, S spans.
+B batch, T time (positions), N tokens of a split, S spans, I items, J items of a split, K some of
+those.
 """
 
 import hashlib
+import mmap
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from tokenize import TokenError
+from typing import Self
 from zipfile import BadZipFile
 
 import numpy as np
@@ -16,8 +22,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from moreish.data.split import Rule, SplitName, split_corpus, text_bounds
+from moreish.data.split import (
+    Rule,
+    SplitName,
+    split_items,
+    split_items_as_lecture,
+    text_bounds,
+)
 from moreish.data.text import Corpus
+from moreish.errors import MoreishError
 from moreish.files import named
 from moreish.tokenizers.base import BOUNDARY, Ids, Tokenizer
 
@@ -25,10 +38,11 @@ UNSCORED = -1
 """The target of a position that is padding or only gives context."""
 
 
-EVERYTHING = slice(0, sys.maxsize)
+PIECE = 1 << 20
+"""Tokens that are handled at a time."""
 
-PIECE = 1 << 24
-"""Characters that are encoded at a time."""
+AnyIds = NDArray[np.integer]
+"""Of any width: as they lie on disk, or as a tokenizer gives them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,56 +172,135 @@ class Tokens:
 def encode_corpus(
     corpus: Corpus, tokenizer: Tokenizer, rule: Rule, seed: int
 ) -> dict[SplitName, Tokens]:
-    """The corpus as tokens, split by item (lists) or by position (running text)."""
-    smallest = np.min_scalar_type(tokenizer.vocab_size - 1)
+    """The corpus as tokens, split by item (lists) or by position (running text).
+
+    Raises:
+        MoreishError: it is too small to be split, or has changed since it was first read.
+    """
     if corpus.kind == "lines":
-        parts = split_corpus(corpus, rule, seed)
-        return {
-            name: Tokens(_stretch(items, EVERYTHING, tokenizer, smallest), items=True)
-            for name, items in parts.items()
-        }
-    edges = int(tokenizer.has_boundary)
-    # In characters, so that the cuts are the same whatever the tokens are.
-    length = sum(len(text) + edges for text in corpus.documents) + edges
-    return {
-        name: Tokens(_stretch(corpus.documents, part, tokenizer, smallest), items=False)
-        for name, part in text_bounds(length, rule).items()
-    }
+        return _encode_items(corpus, tokenizer, rule, seed)
+    edges = (len(corpus.texts) + 1) * tokenizer.has_boundary
+    # In characters, so that the cuts are the same whatever the tokens are; a boundary is one too.
+    length = corpus.facts.characters + edges
+    bounds = text_bounds(length, rule)
+    with ExitStack() as opened:
+        spools = {name: opened.enter_context(Spool(tokenizer)) for name in bounds}
+        at = 0
+        for piece in _pieces_of_texts(corpus, tokenizer):
+            size = 1 if piece is None else len(piece)
+            for name, part in bounds.items():
+                first, last = max(0, part.start - at), min(size, part.stop - at)
+                if first < last:
+                    ids = [BOUNDARY] if piece is None else tokenizer.encode(piece[first:last])
+                    spools[name].add(np.asarray(ids))
+            at += size
+        if at != length:
+            raise _changed(corpus)
+        return {name: Tokens(spool.mapped(), items=False) for name, spool in spools.items()}
 
 
-def _stretch(
-    documents: list[str], part: slice, tokenizer: Tokenizer, dtype: np.dtype
-) -> NDArray[np.unsignedinteger]:
-    """The tokens of a part of all documents, with a boundary before, between and after them if
-    there is one; it counts as a character."""
-    boundary = np.array([BOUNDARY], dtype)
-    edges = int(tokenizer.has_boundary)
-    pieces = [boundary] if edges and part.start == 0 else []
-    at = edges
-    for document in documents:
-        first, last = max(0, part.start - at), max(0, part.stop - at)
-        pieces.append(_encoded(document[first:last], tokenizer, dtype))
-        at += len(document)
-        if edges and part.start <= at < part.stop:
-            pieces.append(boundary)
-        at += edges
-    return np.concatenate(pieces)
+def _pieces_of_texts(corpus: Corpus, tokenizer: Tokenizer) -> Iterator[str | None]:
+    """All texts; None for the boundaries before, between and after them, if there are such."""
+    for text in corpus.texts:
+        if tokenizer.has_boundary:
+            yield None
+        yield from text
+    if tokenizer.has_boundary:
+        yield None
 
 
-def _encoded(text: str, tokenizer: Tokenizer, dtype: np.dtype) -> NDArray[np.unsignedinteger]:
-    """Piece by piece: a gigabyte of text takes a gigabyte in the end, but eight on its way."""
-    starts = range(0, len(text), PIECE)
-    pieces = [tokenizer.encode(text[i : i + PIECE]).astype(dtype) for i in starts]
-    return np.concatenate(pieces) if pieces else np.empty(0, dtype)
+def _encode_items(
+    corpus: Corpus, tokenizer: Tokenizer, rule: Rule, seed: int
+) -> dict[SplitName, Tokens]:
+    """Encode all items in the order of the source, then deal them out to the splits."""
+    numbers_I = corpus.facts.numbers_I
+    assert numbers_I is not None
+    lecture = rule == "lecture"
+    places = split_items_as_lecture(len(numbers_I)) if lecture else split_items(numbers_I, seed)
+    splits, edges = {}, [np.zeros(1, dtype=np.int64)]
+    with Spool(tokenizer) as source:
+        for items in corpus.items():
+            ids_N = tokenizer.encode_items(items)
+            edges.append(source.length + np.flatnonzero(ids_N == BOUNDARY) + 1)
+            source.add(ids_N)
+        edge_I = np.concatenate(edges)
+        if len(edge_I) != len(numbers_I) + 1:
+            raise _changed(corpus)
+        for name, place_J in places.items():
+            with Spool(tokenizer) as spool:
+                spool.add(np.array([BOUNDARY]))
+                for ids_K in _gathered(source.mapped(), edge_I, place_J):
+                    spool.add(ids_K)
+                splits[name] = Tokens(spool.mapped(), items=True)
+    return splits
+
+
+def _gathered(ids_N: AnyIds, edge_I: Ids, place_J: Ids) -> Iterator[AnyIds]:
+    """The items at some places, one after another; item i lies from edge i to edge i + 1."""
+    total_J = np.cumsum(edge_I[place_J + 1] - edge_I[place_J])
+    for place_K in np.split(place_J, np.flatnonzero(np.diff(total_J // PIECE)) + 1):
+        start_K = edge_I[place_K]
+        length_K = edge_I[place_K + 1] - start_K
+        before_K = np.cumsum(length_K) - length_K
+        yield ids_N[np.repeat(start_K - before_K, length_K) + np.arange(length_K.sum())]
+        release(ids_N)
+
+
+def _changed(corpus: Corpus) -> MoreishError:
+    return MoreishError(f"{corpus.name} changed while it was read: try again")
+
+
+class Spool:
+    """Tokens on their way into a run: in a file without a name, so that they take no memory, and
+    nothing is left of them however it ends."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.length = 0
+        self._dtype = np.min_scalar_type(tokenizer.vocab_size - 1)
+        self._folder = Path(tempfile.gettempdir())
+        with named(self._folder):
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115 (closed by __exit__)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def add(self, ids_N: AnyIds) -> None:
+        """Raises OSError when the disk is full."""
+        with named(self._folder):
+            self._file.write(ids_N.astype(self._dtype).data)
+        self.length += len(ids_N)
+
+    def mapped(self) -> NDArray[np.unsignedinteger]:
+        """All that was added; it lasts when the spool is closed. Raises OSError as `add` does."""
+        with named(self._folder):
+            self._file.flush()
+        return np.memmap(self._file, self._dtype, "r", shape=(self.length,))
+
+
+def release(ids_N: AnyIds) -> None:
+    """Let go of what was read of a mapped file: it counts as memory, and can be read again."""
+    if sys.platform != "win32" and isinstance(ids_N.base, mmap.mmap):
+        ids_N.base.madvise(mmap.MADV_DONTNEED)
+
+
+def pieces(ids_N: AnyIds) -> Iterator[AnyIds]:
+    """Ids a few at a time, so that a mapped file never is in memory whole."""
+    for first in range(0, len(ids_N), PIECE):
+        yield ids_N[first : first + PIECE]
+        release(ids_N)
 
 
 def save_tokens(path: Path, tokens: Tokens) -> None:
     """Write the stream as a NumPy file, which says its own type and can be memory-mapped."""
-    ids = np.ascontiguousarray(tokens.ids_N)
+    header = np.lib.format.header_data_from_array_1_0(tokens.ids_N)
     with named(path), path.open("wb") as file:
         # np.save writes past Python's file, and so hides why a write failed.
-        np.lib.format.write_array_header_2_0(file, np.lib.format.header_data_from_array_1_0(ids))
-        file.write(ids.data)
+        np.lib.format.write_array_header_2_0(file, header)
+        for ids in pieces(tokens.ids_N):
+            file.write(np.ascontiguousarray(ids).data)
 
 
 def load_tokens(path: Path, *, items: bool) -> Tokens:
@@ -229,6 +322,6 @@ def load_tokens(path: Path, *, items: bool) -> Tokens:
 def fingerprint(tokens: Tokens) -> str:
     """sha256 over the ids, whatever their width on disk."""
     digest = hashlib.sha256()
-    for first in range(0, len(tokens.ids_N), 1 << 20):
-        digest.update(tokens.ids_N[first : first + (1 << 20)].astype("<u4").tobytes())
+    for ids in pieces(tokens.ids_N):
+        digest.update(ids.astype("<u4").data)
     return digest.hexdigest()

@@ -36,6 +36,10 @@ class Tokenizer(ABC):
         """Ids of `text`, without boundaries. Raises MoreishError naming unknown characters."""
 
     @abstractmethod
+    def encode_items(self, items: list[str]) -> Ids:
+        """Ids of all `items` in one go, each followed by a boundary; none holds a line end."""
+
+    @abstractmethod
     def to_bytes(self, ids: Ids) -> bytes:
         """The UTF-8 bytes that `ids` stand for; boundaries give none."""
 

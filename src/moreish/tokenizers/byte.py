@@ -6,7 +6,7 @@ from typing import Any, Self, final
 import numpy as np
 
 from moreish.errors import MoreishError
-from moreish.tokenizers.base import Ids, Tokenizer
+from moreish.tokenizers.base import BOUNDARY, Ids, Tokenizer
 
 
 @final
@@ -35,6 +35,12 @@ class ByteTokenizer(Tokenizer):
         except UnicodeEncodeError as error:
             raise MoreishError(f"{text[error.start]!r} is half a character, not UTF-8") from None
         return np.frombuffer(encoded, dtype=np.uint8).astype(np.int64) + self._first
+
+    def encode_items(self, items: list[str]) -> Ids:
+        assert self.has_boundary
+        ids_N = self.encode("\n".join([*items, ""]))
+        ids_N[ids_N == ord("\n") + self._first] = BOUNDARY
+        return ids_N
 
     def to_bytes(self, ids: Ids) -> bytes:
         values = np.asarray(ids, dtype=np.int64) - self._first

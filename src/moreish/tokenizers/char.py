@@ -4,15 +4,23 @@ from collections.abc import Iterable
 from typing import Any, Self, final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from moreish.errors import MoreishError
 from moreish.tokenizers.base import BOUNDARY, Ids, Tokenizer
 
+LINE_END = "\n"
 
-def code_points(text: str) -> Ids:
-    """The Unicode code points of `text`."""
+UNKNOWN = -1
+"""In place of an id, while text is looked up."""
+
+
+def code_points(text: str) -> NDArray[np.unsignedinteger]:
+    """The Unicode code points of `text`, in the fewest bytes that are quick to be had."""
+    if text.isascii():
+        return np.frombuffer(text.encode(), dtype=np.uint8)
     encoded = text.encode("utf-32-le", "surrogatepass")  # a lone surrogate is a character to name
-    return np.frombuffer(encoded, dtype="<u4").astype(np.int64)
+    return np.frombuffer(encoded, dtype="<u4")
 
 
 @final
@@ -35,6 +43,10 @@ class CharTokenizer(Tokenizer):
         self._code_points = code_points(characters)
         self._first = int(boundary)
         self.vocab_size = self._first + len(characters)
+        # The id of every code point; the last entry is that of all beyond.
+        highest = int(self._code_points.max(initial=ord(LINE_END)))
+        self._ids = np.full(highest + 2, UNKNOWN)
+        self._ids[self._code_points] = np.arange(self._first, self.vocab_size)
 
     @classmethod
     def build(cls, texts: Iterable[str], *, boundary: bool) -> Self:
@@ -44,17 +56,20 @@ class CharTokenizer(Tokenizer):
         return cls("".join(sorted(distinct)), boundary=boundary)
 
     def encode(self, text: str) -> Ids:
-        points = code_points(text)
-        if not len(self._code_points):
-            places, found = points, points < 0
-        else:
-            places = np.searchsorted(self._code_points, points)
-            places = np.minimum(places, len(self._code_points) - 1)
-            found = self._code_points[places] == points
-        if not found.all():
+        return self._look_up(text, self._ids)
+
+    def encode_items(self, items: list[str]) -> Ids:
+        assert self.has_boundary
+        ids = self._ids.copy()
+        ids[ord(LINE_END)] = BOUNDARY
+        return self._look_up(LINE_END.join([*items, ""]), ids)
+
+    def _look_up(self, text: str, ids: Ids) -> Ids:
+        found: Ids = ids.take(code_points(text), mode="clip")
+        if (found == UNKNOWN).any():
             names = " ".join(map(repr, self.unknown(text)))
             raise MoreishError(f"the model never saw {names}; leave them out or drop them")
-        return places + self._first
+        return found
 
     def to_bytes(self, ids: Ids) -> bytes:
         places = np.asarray(ids, dtype=np.int64) - self._first

@@ -46,7 +46,7 @@ def prepare(config: RunConfig) -> Ready:
     device = find_device(config.train.device)
     corpus = read_corpus(config.data.source, config.data.kind, config.data.encoding)
     tokenizer = tokenizer_class(config.data.tokenizer).build(
-        corpus.documents, boundary=corpus.has_boundary
+        [corpus.facts.alphabet], boundary=corpus.has_boundary
     )
     splits = encode_corpus(corpus, tokenizer, config.data.split, config.data.split_seed)
     facts = describe(corpus, tokenizer, splits)
@@ -89,20 +89,19 @@ def find_device(name: str) -> torch.device:
 
 def describe(corpus: Corpus, tokenizer: Tokenizer, splits: dict[SplitName, Tokens]) -> DataFacts:
     """What the user and later readers of run.json want to know of the data."""
-    items = corpus.kind == "lines"
-    lengths = [len(document) for document in corpus.documents]
+    items, counted = corpus.kind == "lines", corpus.facts
     return DataFacts(
         name=corpus.name,
         kind=corpus.kind,
-        documents=len(corpus.documents),
-        distinct=len(set(corpus.documents)),
-        characters=sum(lengths),
-        shortest=min(lengths),
-        longest=max(lengths),
+        documents=counted.documents,
+        distinct=counted.distinct,
+        characters=counted.characters,
+        shortest=counted.shortest,
+        longest=counted.longest,
         longest_item=max(tokens.longest_item for tokens in splits.values()) if items else None,
         vocabulary=tokenizer.vocab_size,
         boundary=tokenizer.has_boundary,
-        alphabet="".join(sorted(set().union(*corpus.documents)))[:200],
+        alphabet=counted.alphabet[:200],
         split_documents={n: len(t.boundaries) - 1 for n, t in splits.items()} if items else None,
         tokens={name: len(tokens.ids_N) for name, tokens in splits.items()},
         sha256={name: fingerprint(tokens) for name, tokens in splits.items()},
