@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from moreish.data.tokens import Batch, Tokens
@@ -15,7 +15,19 @@ from moreish.settings import Settings
 
 State = Any
 """What a model carries from one call to the next: nothing, the last tokens, a hidden vector or a
-key/value cache. Only the model that made it looks inside."""
+key/value cache. Only the model that made it looks inside; to others it is a tree of tuples and
+lists whose tensors all have the batch as their first dimension."""
+
+
+def select(state: State, which_B: Bool[Tensor, " B"]) -> State:
+    """The state of some rows of the batch."""
+    if isinstance(state, Tensor):
+        return state[which_B]
+    if isinstance(state, tuple | list):
+        parts = [select(part, which_B) for part in state]
+        named = isinstance(state, tuple) and type(state) is not tuple
+        return type(state)(*parts) if named else type(state)(parts)
+    return state
 
 
 class ModelConfig(Settings):

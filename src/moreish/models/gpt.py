@@ -6,6 +6,7 @@ B batch, T time, S positions in all (cached and new), H heads, C width, V vocabu
 """
 
 import math
+from collections.abc import Sequence
 from typing import Literal, NamedTuple, final
 
 import torch
@@ -13,8 +14,9 @@ from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from moreish.models.attention import Attention, Cache
+from moreish.models.attention import Attention
 from moreish.models.base import Model, ModelConfig, State
+from moreish.models.cache import Cache, with_room
 from moreish.models.layers import (
     Activation,
     FeedForward,
@@ -86,7 +88,7 @@ class GPTConfig(ModelConfig):
 
 
 class GPTState(NamedTuple):
-    """What the model has read, and its keys and values layer by layer."""
+    """The last tokens that may be needed again, and keys and values layer by layer."""
 
     tokens_BS: Tensor
     caches: list[Cache]
@@ -108,6 +110,7 @@ class Block(nn.Module):
             qk_norm=config.qk_norm,
             scaled=config.scaled,
             projection=config.projection,
+            context=config.context,
         )
         self.feedforward = None
         if config.feedforward != "none":
@@ -131,7 +134,8 @@ class Block(nn.Module):
         return self.norm_attention(x_BTC) if self.before else x_BTC
 
     def _joined(self, x_BTC: Tensor, y_BTC: Tensor, norm: nn.Module) -> Tensor:
-        y_BTC = self.dropout(y_BTC)
+        if self.training:
+            y_BTC = self.dropout(y_BTC)
         x_BTC = x_BTC + y_BTC if self.residual else y_BTC
         return x_BTC if self.before else norm(x_BTC)
 
@@ -140,8 +144,9 @@ class Block(nn.Module):
 class GPT(Model):
     """Token and position embeddings, blocks, a last norm and a linear layer to the logits.
 
-    A state that has filled the context forgets its older half and reads the newer half again,
-    since learned positions cannot slide.
+    Past the context, rotary positions slide: each layer sees the last `context` positions of the
+    layer below, whatever those have seen, so nothing is read again. Learned positions cannot slide:
+    a state that has filled the context forgets its older half and reads the newer half again.
     """
 
     Config = GPTConfig
@@ -170,6 +175,7 @@ class GPT(Model):
         self.head = nn.Linear(config.width, vocab_size, bias=False)
         self.softcap = config.softcap
         self.head_width = config.width // config.heads
+        self.remembered = config.context if learned else max(1, config.grams - 1)
         self._initialise(config)
 
     def _initialise(self, config: GPTConfig) -> None:
@@ -206,27 +212,30 @@ class GPT(Model):
         new = tokens_BT.shape[1]
         if new > self.context:
             raise ValueError(f"{new} tokens at once, but the context holds {self.context}")
-        past = 0 if state is None else state.tokens_BS.shape[1]
         seen_BS = tokens_BT if state is None else torch.cat([state.tokens_BS, tokens_BT], dim=1)
-        if past + new > self.context:
+        past = 0 if state is None else state.caches[0].end
+        if self.position is not None and past + new > self.context:
             kept = max(new, self.context // 2)
             logits_BKV, state = self(seen_BS[:, -kept:])
             return logits_BKV[:, -new:], state
-        places_T = torch.arange(past, past + new, device=tokens_BT.device)
-        x_BTC, turn = self._embed(seen_BS, places_T)
-        caches: list[Cache] = []
-        for i, block in enumerate(self.blocks):
-            x_BTC, cache = block(x_BTC, turn, None if state is None else state.caches[i])
-            caches.append(cache)
+        caches: Sequence[Cache | None] = [None] * len(self.blocks)
+        if state is not None:
+            rotary = self.position is None
+            caches = with_room(state.caches, new, self.context, rotary=rotary)
+            past = caches[0].end
+        x_BTC, turn = self._embed(seen_BS, range(past, past + new))
+        filled: list[Cache] = []
+        for block, cache in zip(self.blocks, caches, strict=True):
+            x_BTC, cache = block(x_BTC, turn, cache)
+            filled.append(cache)
         logits_BTV = self.head(self.norm(x_BTC))
         if self.softcap:
             logits_BTV = self.softcap * (logits_BTV / self.softcap).tanh()
-        return logits_BTV, GPTState(seen_BS, caches)
+        return logits_BTV, GPTState(seen_BS[:, -self.remembered :], filled)
 
     def attention_maps(self, tokens_BT: Int[Tensor, "B T"]) -> list[Float[Tensor, "B H T T"]]:
         """Of each layer, how much every position takes from every earlier one; rows sum to 1."""
-        places_T = torch.arange(tokens_BT.shape[1], device=tokens_BT.device)
-        x_BTC, turn = self._embed(tokens_BT, places_T)
+        x_BTC, turn = self._embed(tokens_BT, range(tokens_BT.shape[1]))
         maps = []
         for block in self.blocks:
             assert isinstance(block, Block)
@@ -234,12 +243,16 @@ class GPT(Model):
             x_BTC, _ = block(x_BTC, turn, None)
         return maps
 
-    def _embed(self, seen_BS: Tensor, places_T: Tensor) -> tuple[Tensor, Rotation | None]:
+    def _embed(self, seen_BS: Tensor, places: range) -> tuple[Tensor, Rotation | None]:
         """What goes into the first block for the newest tokens of those seen, and what its queries
         and keys are turned by."""
-        x_BTC = self.embedding(seen_BS[:, -len(places_T) :])
+        x_BTC = self.embedding(seen_BS[:, -len(places) :])
         for grams in self.grams:
-            x_BTC = x_BTC + grams(seen_BS, len(places_T))
+            x_BTC = x_BTC + grams(seen_BS, len(places))
+        turn = None
         if self.position is None:
-            return self.dropout(x_BTC), rotation(places_T, self.head_width)
-        return self.dropout(x_BTC + self.position(places_T)), None
+            places_T = torch.arange(places.start, places.stop, device=seen_BS.device)
+            turn = rotation(places_T, self.head_width)
+        else:
+            x_BTC = x_BTC + self.position.weight[places.start : places.stop]
+        return self.dropout(x_BTC) if self.training else x_BTC, turn
