@@ -1,6 +1,6 @@
 """The one interface that carries the ladder.
 
-B batch, T time (positions), V vocabulary.
+B batch, R rows of it, T time (positions), V vocabulary.
 """
 
 from abc import ABC, abstractmethod
@@ -19,12 +19,12 @@ key/value cache. Only the model that made it looks inside; to others it is a tre
 lists whose tensors all have the batch as their first dimension."""
 
 
-def select(state: State, which_B: Bool[Tensor, " B"]) -> State:
-    """The state of some rows of the batch."""
+def select(state: State, which: Bool[Tensor, " B"] | Int[Tensor, " R"]) -> State:
+    """The state of some rows of the batch, by mask or by number."""
     if isinstance(state, Tensor):
-        return state[which_B]
+        return state[which]
     if isinstance(state, tuple | list):
-        parts = [select(part, which_B) for part in state]
+        parts = [select(part, which) for part in state]
         named = isinstance(state, tuple) and type(state) is not tuple
         return type(state)(*parts) if named else type(state)(parts)
     return state
