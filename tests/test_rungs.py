@@ -139,7 +139,7 @@ def test_attention_maps_are_what_attention_does(settings: dict[str, object]) -> 
         torch.testing.assert_close(m.sum(-1), torch.ones(2, 4, 8))
         assert (m.triu(1) == 0).all()
     block = model.blocks[0]
-    x, turn = model._embed(tokens, torch.arange(8))
+    x, turn = model._embed(tokens, range(8))
     x = block.attention_input(x)
     _, _, v = block.attention._heads(x, turn)
     groups = config.heads // (config.kv_heads or config.heads)

@@ -279,6 +279,8 @@ class Run:
         def wanted(ids: Ids) -> bool:
             if ids in known:
                 return False
+            if max_overlap is None and not unique:
+                return True
             text = self.tokenizer.decode(ids)
             if max_overlap is not None and len(self.passages.longest(text).text) > max_overlap:
                 return False

@@ -1,17 +1,22 @@
 """Prompts to streams of tokens, many at once.
 
-B streams, T time, V vocabulary.
+B streams, R those of them that still run through the model, T time, V vocabulary, N positions of a
+block.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
 from moreish.generate.constraints import Guide
-from moreish.generate.sampling import Sampling, draw, probabilities, uniforms
-from moreish.models.base import Model
+from moreish.generate.sampling import BLOCK, Sampling, draw, probabilities, uniforms
+from moreish.models.base import Model, select
 from moreish.tokenizers.base import Ids
+
+SMALL = 4_000_000
+"""Multiplications in a step, below which threads wait for each other longer than they work."""
 
 
 @torch.inference_mode()
@@ -40,24 +45,69 @@ def generate(
     assert len(prompt)
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     read = prompt if model.max_length is None else prompt[-model.max_length :]
-    tokens_BT = torch.as_tensor(read, device=device).long().expand(len(streams), -1)
+    tokens_RT = torch.as_tensor(read, device=device).long()[None]
+    token_B = torch.zeros(len(streams), dtype=torch.long)
     alive_B = torch.ones(len(streams), dtype=torch.bool)
+    running_R = torch.arange(len(streams))
+    parameters = model.parameter_count()
     model.eval()
     state = None
-    for position in range(max_tokens):
-        logits_BTV, state = model(tokens_BT, state)
-        logits_BV = logits_BTV[:, -1].cpu()
-        shares_BV = probabilities(logits_BV, sampling)
-        if guide is not None:
-            plain_BV = logits_BV.double().softmax(dim=-1)
-            shares_BV = guide.steer(shares_BV, plain_BV, greedy=sampling.temperature == 0)
-        uniform_B = uniforms(seed, position, streams.stop)[streams.start :]
-        token_B = draw(shares_BV, uniform_B)
-        if guide is not None:
-            guide.advance(token_B)
-        if stop is not None:
-            alive_B = alive_B & (token_B != stop)
-        yield token_B, alive_B
-        if not alive_B.any():
-            return
-        tokens_BT = token_B[:, None].to(device)
+    with _parts_at_hand(model):
+        for position in range(max_tokens):
+            with _one_thread(tokens_RT.numel() * parameters < SMALL):
+                logits_RTV, state = model(tokens_RT, state)
+                logits_RV = logits_RTV[:, -1].cpu()
+                if position == 0:  # the prompt was read once, for all
+                    logits_RV, state = select((logits_RV, state), torch.zeros_like(running_R))
+                shares_RV = probabilities(logits_RV, sampling)
+                if guide is not None:
+                    plain_RV = logits_RV.double().softmax(dim=-1)
+                    shares_RV = guide.steer(shares_RV, plain_RV, greedy=sampling.temperature == 0)
+                if position % BLOCK == 0:
+                    uniform_RN = uniforms(seed, position // BLOCK, streams)[running_R]
+                token_R = draw(shares_RV, uniform_RN[:, position % BLOCK])
+                if guide is not None:
+                    guide.advance(token_R)
+            if stop is None:
+                yield token_R, alive_B
+            else:
+                token_B = token_B.index_copy(0, running_R, token_R)
+                alive_B = alive_B & (token_B != stop)
+                yield token_B, alive_B
+                alive_R = alive_B[running_R]
+                if not alive_R.any():
+                    return
+                if guide is None and 2 * int(alive_R.sum()) <= len(running_R):
+                    # Only those that go on stay; a guide keeps its own books of all.
+                    running_R, token_R, uniform_RN, state = select(
+                        (running_R, token_R, uniform_RN, state), alive_R
+                    )
+            tokens_RT = token_R[:, None].to(device)
+
+
+@contextmanager
+def _parts_at_hand(model: Model) -> Iterator[None]:
+    """Parameters and modules as ordinary attributes: `nn.Module` has to look for them, which takes
+    a fifth of the time that a small model needs for a token."""
+    found = [(m.__dict__, {**m._parameters, **m._modules}) for m in model.modules()]
+    for attributes, parts in found:
+        attributes.update(parts)
+    try:
+        yield
+    finally:
+        for attributes, parts in found:
+            for name in parts:
+                attributes.pop(name, None)
+
+
+@contextmanager
+def _one_thread(only: bool) -> Iterator[None]:
+    """One thread, if `only`; what the user had is back afterwards."""
+    before = torch.get_num_threads()
+    if only:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if only:
+            torch.set_num_threads(before)

@@ -13,6 +13,9 @@ from moreish.settings import Settings
 
 Logits = Float[Tensor, "B V"]
 
+BLOCK = 32
+"""Positions for which random numbers are drawn together: to start a generator takes longer."""
+
 
 class Sampling(Settings):
     """How to draw. Temperature 0 takes the likeliest token always."""
@@ -25,8 +28,7 @@ class Sampling(Settings):
 
 
 def keep_top_k(logits_BV: Logits, k: int) -> Logits:
-    """All but the `k` largest become minus infinity; ties at the edge stay."""
-    k = min(k, logits_BV.shape[-1])
+    """All but the `k` largest (there are more) become minus infinity; ties at the edge stay."""
     least_B1 = logits_BV.topk(k).values[:, -1:]
     return logits_BV.masked_fill(logits_BV < least_B1, -torch.inf)
 
@@ -42,14 +44,15 @@ def keep_top_p(logits_BV: Logits, p: float) -> Logits:
 
 def probabilities(logits_BV: Logits, sampling: Sampling) -> Logits:
     """The distribution that `sampling` draws from: top-k, then the temperature, then top-p."""
-    # With the largest at 0, no temperature above 0 is too small to divide by.
-    logits_BV = logits_BV.double() - logits_BV.max(-1, keepdim=True).values
+    logits_BV = logits_BV.double()
     if sampling.temperature == 0:
         best_B = logits_BV.argmax(-1)
         return torch.nn.functional.one_hot(best_B, logits_BV.shape[-1]).double()
-    if sampling.top_k is not None:
+    if sampling.top_k is not None and sampling.top_k < logits_BV.shape[-1]:
         logits_BV = keep_top_k(logits_BV, sampling.top_k)
-    logits_BV = logits_BV / sampling.temperature
+    if sampling.temperature != 1:
+        # Less than this is as good as 0, and could be too small to divide by.
+        logits_BV = logits_BV / max(sampling.temperature, 1e-200)
     if sampling.top_p is not None:
         logits_BV = keep_top_p(logits_BV, sampling.top_p)
     return logits_BV.softmax(-1)
@@ -65,10 +68,11 @@ def draw(
     return torch.searchsorted(cumulative_BV, target_B1, right=True)[:, 0]
 
 
-def uniforms(seed: int, position: int, streams: int) -> Tensor:
-    """(streams,) numbers in [0, 1) that depend only on the seed, the position and the stream.
+def uniforms(seed: int, block: int, streams: range) -> Tensor:
+    """(streams, BLOCK) numbers in [0, 1): what each stream draws in a block of positions.
 
-    The first n of them are the same however many streams there are, so that a stream's text does
-    not depend on its neighbours.
+    They depend only on the seed, the block and the stream, so that a stream's text does not depend
+    on its neighbours.
     """
-    return torch.from_numpy(np.random.default_rng((seed, position)).random(streams))
+    bits = np.random.PCG64((seed, block)).advance(streams.start * BLOCK)
+    return torch.from_numpy(np.random.Generator(bits).random((len(streams), BLOCK)))

@@ -9,10 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from moreish.models.cache import Cache
 from moreish.models.layers import Rotation, rotate
-
-Cache = tuple[Tensor, Tensor]
-"""Keys and values of one layer, each (B, H, S, D)."""
 
 
 class Attention(nn.Module):
@@ -29,30 +27,35 @@ class Attention(nn.Module):
         qk_norm: bool = False,
         scaled: bool = True,
         projection: bool = True,
+        context: int = 1 << 24,
     ) -> None:
         """See `GPTConfig` for what each switch is."""
         super().__init__()
         self.head_width = width // heads
         self.groups = heads // (kv_heads or heads)
+        self.heads = [heads, heads // self.groups, heads // self.groups]
+        self.context = context
         self.dropout, self.qk_norm = dropout, qk_norm
         self.scale = self.head_width**-0.5 if scaled else 1.0
-        kv_width = width // self.groups
-        self.sizes = [width, kv_width, kv_width]
-        self.qkv = nn.Linear(width, sum(self.sizes), bias=bias)
+        self.qkv = nn.Linear(width, sum(self.heads) * self.head_width, bias=bias)
         self.out = nn.Linear(width, width, bias=bias) if projection else nn.Identity()
 
     def forward(
         self, x_BTC: Float[Tensor, "B T C"], turn: Rotation | None, cache: Cache | None
     ) -> tuple[Float[Tensor, "B T C"], Cache]:
-        """`turn`: of the new positions, where positions are rotary."""
+        """`turn`: of the new positions, where positions are rotary; `cache` must have room."""
         q_BHTD, k_BHSD, v_BHSD = self._heads(x_BTC, turn)
-        if cache is not None:
-            k_BHSD = torch.cat([cache[0], k_BHSD], dim=2)
-            v_BHSD = torch.cat([cache[1], v_BHSD], dim=2)
+        if cache is None:
+            cache = Cache.of(k_BHSD, v_BHSD)
+        else:
+            begin = max(0, cache.end + 1 - self.context)
+            cache = cache.add(k_BHSD, v_BHSD)
+            k_BHSD, v_BHSD = cache.since(begin)
         new, seen = q_BHTD.shape[2], k_BHSD.shape[2]
         mask_TS = None
-        if 1 < new < seen:  # new tokens after cached ones: each sees all of the past
-            mask_TS = torch.ones(new, seen, dtype=torch.bool, device=x_BTC.device).tril(seen - new)
+        if 1 < new < seen:  # new tokens after cached ones: each sees those of the past in reach
+            mask_TS = torch.ones(new, seen, dtype=torch.bool, device=x_BTC.device)
+            mask_TS = mask_TS.tril(seen - new).triu(seen - new + 1 - self.context)
         if self.groups > 1:
             k_BHTD, v_BHTD = (x.repeat_interleave(self.groups, dim=1) for x in (k_BHSD, v_BHSD))
         else:
@@ -66,7 +69,7 @@ class Attention(nn.Module):
             is_causal=new == seen,
             scale=self.scale,
         )
-        return self.out(y_BHTD.transpose(1, 2).flatten(2)), (k_BHSD, v_BHSD)
+        return self.out(y_BHTD.transpose(1, 2).flatten(2)), cache
 
     def weights(
         self, x_BTC: Float[Tensor, "B T C"], turn: Rotation | None
@@ -79,10 +82,8 @@ class Attention(nn.Module):
 
     def _heads(self, x_BTC: Tensor, turn: Rotation | None) -> list[Tensor]:
         """Queries, keys and values, each (B, H, T, D)."""
-        q, k, v = (
-            part.unflatten(-1, (-1, self.head_width)).transpose(1, 2)
-            for part in self.qkv(x_BTC).split(self.sizes, dim=-1)
-        )
+        heads_BTHD = self.qkv(x_BTC).view(*x_BTC.shape[:2], -1, self.head_width)
+        q, k, v = heads_BTHD.transpose(1, 2).split_with_sizes(self.heads, dim=1)
         if turn is not None:
             q, k = rotate(q, turn), rotate(k, turn)
         if self.qk_norm:

@@ -1,13 +1,13 @@
 """The one interface that carries the ladder.
 
-B batch, T time (positions), V vocabulary.
+B batch, R rows of it, T time (positions), V vocabulary.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from moreish.data.tokens import Batch, Tokens
@@ -15,7 +15,19 @@ from moreish.settings import Settings
 
 State = Any
 """What a model carries from one call to the next: nothing, the last tokens, a hidden vector or a
-key/value cache. Only the model that made it looks inside."""
+key/value cache. Only the model that made it looks inside; to others it is a tree of tuples and
+lists whose tensors all have the batch as their first dimension."""
+
+
+def select(state: State, which: Bool[Tensor, " B"] | Int[Tensor, " R"]) -> State:
+    """The state of some rows of the batch, by mask or by number."""
+    if isinstance(state, Tensor):
+        return state[which]
+    if isinstance(state, tuple | list):
+        parts = [select(part, which) for part in state]
+        named = isinstance(state, tuple) and type(state) is not tuple
+        return type(state)(*parts) if named else type(state)(parts)
+    return state
 
 
 class ModelConfig(Settings):

@@ -6,87 +6,22 @@ B batch, T time, S positions in all (cached and new), H heads, C width, V vocabu
 """
 
 import math
-from typing import Literal, NamedTuple, final
+from collections.abc import Sequence
+from typing import NamedTuple, final
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from moreish.models.attention import Attention, Cache
-from moreish.models.base import Model, ModelConfig, State
-from moreish.models.layers import (
-    Activation,
-    FeedForward,
-    GramEmbedding,
-    Norm,
-    Rotation,
-    norm_layer,
-    rotation,
-)
-
-
-class GPTConfig(ModelConfig):
-    name: Literal["gpt"] = "gpt"
-    layers: int = Field(4, ge=1, le=1000)
-    heads: int = Field(4, ge=1, le=1000)
-    kv_heads: int | None = Field(None, ge=1)
-    """Heads of keys and values, each shared by several of queries (Ainslie et al. 2023)."""
-    width: int = Field(128, ge=1, le=1 << 20)
-    context: int = Field(64, ge=1, le=1 << 24)
-    """Positions that the model can see."""
-    dropout: float = Field(0.0, ge=0, lt=1)
-    tied: bool = False
-    """Whether the output layer is the embedding table (Press and Wolf 2017)."""
-    bias: bool = True
-    positions: Literal["learned", "rotary"] = "learned"
-    grams: int = Field(1, ge=1, le=32)
-    """The longest n-grams with embeddings of their own, added to that of the token that ends them
-    (Pagnoni et al. 2024, "Byte Latent Transformer", section 3.2.1); 1: none."""
-    gram_rows: int = Field(1 << 14, ge=1, le=1 << 26)
-    """Rows for the n-grams of each length; where there are more, they share rows by chance."""
-    gram_dropout: float = Field(0.0, ge=0, lt=1)
-    """Share of the n-gram embeddings that are left out at each position in training."""
-    norm: Norm = "layer"
-    norm_place: Literal["before", "after"] = "before"
-    """Before each part, as in GPT-2, or after each sum, as in Vaswani et al. 2017."""
-    qk_norm: bool = False
-    """Queries and keys of unit size in every head (Henry et al. 2020)."""
-    scaled: bool = True
-    """Whether affinities are divided by the root of the head width."""
-    projection: bool = True
-    """A linear layer after the heads."""
-    residual: bool = True
-    """Whether each part adds to its input, or takes its place."""
-    feedforward: Activation | Literal["none"] = "gelu"
-    feedforward_ratio: float = Field(4.0, gt=0, le=1024)
-    """Inner width of the feed-forward over the model's."""
-    softcap: float = Field(0.0, ge=0)
-    """Logits are squeezed between plus and minus this (Gemma 2, 2024); 0: not at all."""
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> "GPTConfig":
-        if self.width % self.heads:
-            raise ValueError(f"a width of {self.width} does not divide by {self.heads} heads")
-        if self.kv_heads is not None and self.heads % self.kv_heads:
-            raise ValueError(f"{self.heads} heads do not divide by {self.kv_heads} kv_heads")
-        return self
-
-    def for_data(self, longest_item: int | None, vocab_size: int) -> "GPTConfig":
-        """For items, a width of 64 and a context that just holds the longest, unless they are set.
-
-        An item of n tokens is n + 1 predictions, the first of them from the boundary.
-        """
-        if longest_item is None:
-            return self
-        width = self.width if 64 % self.heads else 64
-        fitting = {"width": width, "context": min(self.context, longest_item + 1)}
-        unset = {k: v for k, v in fitting.items() if k not in self.model_fields_set}
-        return type(self).model_validate(self.model_dump() | unset)
+from moreish.models.attention import Attention
+from moreish.models.base import Model, State
+from moreish.models.cache import Cache, with_room
+from moreish.models.gpt_config import GPTConfig
+from moreish.models.layers import FeedForward, GramEmbedding, Rotation, norm_layer, rotation
 
 
 class GPTState(NamedTuple):
-    """What the model has read, hints included, and its keys and values layer by layer."""
+    """The last tokens (and hints) that may be needed again, and keys and values layer by layer."""
 
     tokens_BS: Tensor
     hints_BSN: Tensor | None
@@ -109,6 +44,7 @@ class Block(nn.Module):
             qk_norm=config.qk_norm,
             scaled=config.scaled,
             projection=config.projection,
+            context=config.context,
         )
         self.feedforward = None
         if config.feedforward != "none":
@@ -132,7 +68,8 @@ class Block(nn.Module):
         return self.norm_attention(x_BTC) if self.before else x_BTC
 
     def _joined(self, x_BTC: Tensor, y_BTC: Tensor, norm: nn.Module) -> Tensor:
-        y_BTC = self.dropout(y_BTC)
+        if self.training:
+            y_BTC = self.dropout(y_BTC)
         x_BTC = x_BTC + y_BTC if self.residual else y_BTC
         return x_BTC if self.before else norm(x_BTC)
 
@@ -141,8 +78,9 @@ class Block(nn.Module):
 class GPT(Model):
     """Token and position embeddings, blocks, a last norm and a linear layer to the logits.
 
-    A state that has filled the context forgets its older half and reads the newer half again,
-    since learned positions cannot slide.
+    Past the context, rotary positions slide: each layer sees the last `context` positions of the
+    layer below, whatever those have seen, so nothing is read again. Learned positions cannot slide:
+    a state that has filled the context forgets its older half and reads the newer half again.
     """
 
     Config = GPTConfig
@@ -174,6 +112,7 @@ class GPT(Model):
         self.head = nn.Linear(config.width, vocab_size, bias=False)
         self.softcap = config.softcap
         self.head_width = config.width // config.heads
+        self.remembered = config.context if learned else max(1, config.grams - 1)
         self._initialise(config)
 
     def _initialise(self, config: GPTConfig) -> None:
@@ -213,34 +152,36 @@ class GPT(Model):
         new = tokens_BT.shape[1]
         if new > self.context:
             raise ValueError(f"{new} tokens at once, but the context holds {self.context}")
-        past = 0 if state is None else state.tokens_BS.shape[1]
-        seen_BS, hints_BSN = tokens_BT, hints_BTN
-        if state is not None:
-            seen_BS = torch.cat([state.tokens_BS, tokens_BT], dim=1)
-            if hints_BTN is not None:
-                hints_BSN = torch.cat([state.hints_BSN, hints_BTN], dim=1)
-        if past + new > self.context:
+        seen_BS = tokens_BT if state is None else torch.cat([state.tokens_BS, tokens_BT], dim=1)
+        hints_BSN = hints_BTN if self.position is not None else None  # only these read again
+        if hints_BSN is not None and state is not None:
+            hints_BSN = torch.cat([state.hints_BSN, hints_BSN], dim=1)
+        past = 0 if state is None else state.caches[0].end
+        if self.position is not None and past + new > self.context:
             kept = max(new, self.context // 2)
             kept_BSN = None if hints_BSN is None else hints_BSN[:, -kept:]
             logits_BKV, state = self(seen_BS[:, -kept:], None, kept_BSN)
             return logits_BKV[:, -new:], state
-        places_T = torch.arange(past, past + new, device=tokens_BT.device)
-        x_BTC, turn = self._embed(seen_BS, places_T, hints_BTN)
-        caches: list[Cache] = []
-        for i, block in enumerate(self.blocks):
-            x_BTC, cache = block(x_BTC, turn, None if state is None else state.caches[i])
-            caches.append(cache)
+        caches: Sequence[Cache | None] = [None] * len(self.blocks)
+        if state is not None:
+            rotary = self.position is None
+            caches = with_room(state.caches, new, self.context, rotary=rotary)
+            past = caches[0].end
+        x_BTC, turn = self._embed(seen_BS, range(past, past + new), hints_BTN)
+        filled: list[Cache] = []
+        for block, cache in zip(self.blocks, caches, strict=True):
+            x_BTC, cache = block(x_BTC, turn, cache)
+            filled.append(cache)
         logits_BTV = self.head(self.norm(x_BTC))
         if self.softcap:
             logits_BTV = self.softcap * (logits_BTV / self.softcap).tanh()
-        return logits_BTV, GPTState(seen_BS, hints_BSN, caches)
+        return logits_BTV, GPTState(seen_BS[:, -self.remembered :], hints_BSN, filled)
 
     def attention_maps(
         self, tokens_BT: Int[Tensor, "B T"], hints_BTN: Float[Tensor, "B T N"] | None = None
     ) -> list[Float[Tensor, "B H T T"]]:
         """Of each layer, how much every position takes from every earlier one; rows sum to 1."""
-        places_T = torch.arange(tokens_BT.shape[1], device=tokens_BT.device)
-        x_BTC, turn = self._embed(tokens_BT, places_T, hints_BTN)
+        x_BTC, turn = self._embed(tokens_BT, range(tokens_BT.shape[1]), hints_BTN)
         maps = []
         for block in self.blocks:
             assert isinstance(block, Block)
@@ -249,15 +190,19 @@ class GPT(Model):
         return maps
 
     def _embed(
-        self, seen_BS: Tensor, places_T: Tensor, hints_BTN: Tensor | None
+        self, seen_BS: Tensor, places: range, hints_BTN: Tensor | None
     ) -> tuple[Tensor, Rotation | None]:
         """What goes into the first block for the newest tokens of those seen, and what its queries
         and keys are turned by."""
-        x_BTC = self.embedding(seen_BS[:, -len(places_T) :])
+        x_BTC = self.embedding(seen_BS[:, -len(places) :])
         if self.hints is not None:
             x_BTC = x_BTC + self.hints(hints_BTN)
         for grams in self.grams:
-            x_BTC = x_BTC + grams(seen_BS, len(places_T))
+            x_BTC = x_BTC + grams(seen_BS, len(places))
+        turn = None
         if self.position is None:
-            return self.dropout(x_BTC), rotation(places_T, self.head_width)
-        return self.dropout(x_BTC + self.position(places_T)), None
+            places_T = torch.arange(places.start, places.stop, device=seen_BS.device)
+            turn = rotation(places_T, self.head_width)
+        else:
+            x_BTC = x_BTC + self.position.weight[places.start : places.stop]
+        return self.dropout(x_BTC) if self.training else x_BTC, turn

@@ -42,8 +42,8 @@ class Convolution(nn.Module):
 class WaveNet(Model):
     """A stack of convolutions whose dilations double, so that K = 2^layers tokens are seen.
 
-    Before the start stand boundaries (of running text token 0). The state is the last K - 1
-    tokens.
+    Before the start stand boundaries (of running text token 0). The state is what each layer still
+    needs of its own past, so that nothing is computed twice (Le Paine et al. 2016).
     """
 
     Config = WaveNetConfig
@@ -63,11 +63,14 @@ class WaveNet(Model):
     def forward(
         self, tokens_BT: Int[Tensor, "B T"], state: State = None
     ) -> tuple[Float[Tensor, "B T V"], State]:
-        past = self.context - 1
         if state is None:
-            state = tokens_BT.new_full((len(tokens_BT), past), BOUNDARY)
-        seen_BS = torch.cat([state, tokens_BT], dim=1)
-        x = self.embedding(seen_BS)
-        for layer in self.layers:
-            x = layer(x)
-        return self.head(self.norm(x)), seen_BS[:, seen_BS.shape[1] - past :]
+            before_BS = tokens_BT.new_full((len(tokens_BT), self.context - 1), BOUNDARY)
+            tokens_BT = torch.cat([before_BS, tokens_BT], dim=1)
+        x_BSC = self.embedding(tokens_BT)
+        pasts = []
+        for i, layer in enumerate(self.layers):
+            if state is not None:
+                x_BSC = torch.cat([state[i], x_BSC], dim=1)
+            pasts.append(x_BSC[:, -(2**i) :])
+            x_BSC = layer(x_BSC)
+        return self.head(self.norm(x_BSC)), pasts

@@ -44,7 +44,9 @@ class Work:
             if weight.ndim == 2
         }
         self.weights = sum(weights.values())
-        self.widths = sum(m.sizes[0] for m in model.modules() if isinstance(m, Attention))
+        self.widths = sum(
+            m.heads[0] * m.head_width for m in model.modules() if isinstance(m, Attention)
+        )
 
     def of(self, batch: Batch) -> float:
         positions, length = batch.tokens_BT.numel(), batch.tokens_BT.shape[1]
