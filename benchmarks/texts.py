@@ -98,7 +98,10 @@ def main() -> None:
             "machine": machine(),
             "versions": versions(),
         }
-        print(f"{name:<14} " + "  ".join(f"{k} {v or math.nan:.4f}" for k, v in losses.items()), flush=True)
+        print(
+            f"{name:<14} " + "  ".join(f"{k} {v or math.nan:.4f}" for k, v in losses.items()),
+            flush=True,
+        )
         options.out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
 

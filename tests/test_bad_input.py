@@ -161,7 +161,9 @@ def test_other_verbs_refuse(
 def test_a_rate_far_too_high_is_one_line_and_leaves_nothing(moreish: Moreish) -> None:
     before = files()
     for steps in (1, 50):
-        result = moreish("train", "fine.txt", "--steps", steps, "--set", "train.lr=1e38")
+        result = moreish(
+            "train", "fine.txt", "--model", "gpt", "--steps", steps, "--set", "train.lr=1e38"
+        )
         assert result.status == 2
         assert "came apart at step" in result.err
         assert result.err.count("\n") == 1

@@ -138,9 +138,7 @@ def test_it_learns(name: str, settings: dict) -> None:
     tokens = Tokens(torch.arange(VOCABULARY).repeat(30).numpy().astype("u1"), items=False)
     model = build(name, settings, scrambled=False)
     batch = tokens.gather(tokens.spans(15))
-    for part in model.modules():
-        if isinstance(part, CountedModel):
-            part.fit(tokens)
+    model.before_training(tokens)
     if list(model.parameters()):
         model.train()
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.03)

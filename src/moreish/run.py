@@ -508,6 +508,8 @@ def check_free(path: Path, *, overwrite: bool) -> None:
     for above in path.absolute().parents:
         if (above / "run.json").is_file():
             raise MoreishError(f"--out {path}: {above} is a run, and holds no other")
+        if above.is_file():
+            raise MoreishError(f"--out {path}: {above} is a file, not a folder")
     if path.is_dir() and not any(path.iterdir()):
         return
     if not path.exists() and not path.is_symlink():

@@ -110,6 +110,9 @@ class Model(nn.Module, ABC):
 class CountedModel(Model, ABC):
     """A model that is fitted by counting, in one pass, and not by gradients."""
 
+    def before_training(self, tokens: Tokens) -> None:
+        self.fit(tokens)
+
     @abstractmethod
     def fit(self, tokens: Tokens) -> None:
         """Replace whatever was counted before by the counts of `tokens`."""

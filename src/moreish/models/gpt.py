@@ -190,7 +190,7 @@ class GPT(Model):
         return maps
 
     def _embed(
-        self, seen_BS: Tensor, places: range, hints_BTN: Tensor | None
+        self, seen_BS: Tensor, places: range, hints_BTN: Tensor | None = None
     ) -> tuple[Tensor, Rotation | None]:
         """What goes into the first block for the newest tokens of those seen, and what its queries
         and keys are turned by."""

@@ -130,15 +130,19 @@ REGISTRY: Mapping[str, Callable[[nn.Module, TrainConfig], Optimizer]] = MappingP
 )
 
 
+def check_optimizer(name: str) -> None:
+    """Raises MoreishError when there is no such optimizer; the nearest is named."""
+    if name not in REGISTRY:
+        raise MoreishError(f"unknown optimizer '{name}': {nearest(name, REGISTRY)}")
+
+
 def build_optimizer(model: nn.Module, config: TrainConfig) -> Optimizer:
     """The optimizer that `config.optimizer` names, its rate to be set at each step.
 
     Raises:
         MoreishError: there is no such optimizer; the nearest is named.
     """
-    if config.optimizer not in REGISTRY:
-        hint = nearest(config.optimizer, REGISTRY)
-        raise MoreishError(f"unknown optimizer '{config.optimizer}': {hint}")
+    check_optimizer(config.optimizer)
     return REGISTRY[config.optimizer](model, config)
 
 

@@ -32,7 +32,7 @@ from moreish.training.events import Note, Report, Started, Working
 from moreish.training.log import Log
 from moreish.training.loop import DivergenceError, Hooks, Position, Trainer, time_of_step
 from moreish.training.objective import next_token, with_squared_weights
-from moreish.training.optim import build_optimizer, default_rate
+from moreish.training.optim import build_optimizer, check_optimizer, default_rate
 from moreish.training.planner import planned
 from moreish.training.prepare import find_device, make_sampler, prepare, try_rates
 
@@ -59,6 +59,7 @@ def train(
     """
     if out is not None:
         check_free(out, overwrite=overwrite)
+    check_optimizer(config.train.optimizer)  # a model that only counts would not notice
     ready, reasons = planned(prepare(config))
     for reason in reasons:
         report(Note(text=reason))
