@@ -20,12 +20,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 import moreish
 from moreish.config import resolve
 from moreish.evaluate.loss import mean_loss
+from moreish.generate.engine import generate
+from moreish.generate.sampling import Sampling
 from moreish.models import build_model, model_config
 from moreish.record import machine, versions
 from moreish.training.budget import Plan
@@ -227,9 +230,6 @@ def sampling(checkout: Path, streams: int) -> dict[str, Any]:
 
     @torch.inference_mode()
     def ours() -> int:
-        from moreish.generate.engine import generate
-        from moreish.generate.sampling import Sampling
-
         for _ in generate(
             model, torch.zeros(1, dtype=torch.long).numpy(), streams=range(streams),
             max_tokens=500, sampling=Sampling(temperature=0.8, top_k=200), seed=0,
@@ -243,6 +243,32 @@ def sampling(checkout: Path, streams: int) -> dict[str, Any]:
         return 500
 
     return in_turn({"ours": ours, "theirs": their})
+
+
+def tokens_one_by_one() -> dict[str, Any]:
+    """Microseconds for each token of one stream, in blocks of as many tokens as the context holds:
+    the first, which fills it, and those after it. Of each place the median over rounds."""
+    block, found = CPU_SETTING["context"], {}
+    for positions in ("learned", "rotary"):
+        settings = {"name": "gpt", **CPU_SETTING, "positions": positions}
+        model = build_model(model_config(settings), 65).eval()
+        rounds = []
+        for _ in range(ROUNDS + 1):
+            times, began = [], time.perf_counter()
+            for _ in generate(
+                model, np.zeros(1, dtype=int), streams=range(1), max_tokens=8 * block,
+                sampling=Sampling(), seed=0,
+            ):  # fmt: skip
+                times.append(time.perf_counter() - began)
+                began = time.perf_counter()
+            rounds.append(times)
+        blocks = 1e6 * np.median(rounds[1:], axis=0).reshape(-1, block)  # the first warms up
+        for name, part in (("before", blocks[0, 1:]), ("after", blocks[1:])):
+            found[f"{positions}_{name}_p50"] = float(np.median(part))
+            found[f"{positions}_{name}_worst"] = float(part.max())
+        means = blocks.mean(axis=1)
+        found[f"{positions}_mean_after_over_before"] = float(means[1:].mean() / means[0])
+    return found
 
 
 def names() -> dict[str, Any]:
@@ -276,6 +302,7 @@ CASES: dict[str, Callable[[Path], dict[str, Any]]] = {
     "training-compiled": lambda checkout: training(checkout, compiled=True),
     "sampling-1": lambda checkout: sampling(checkout, 1),
     "sampling-32": lambda checkout: sampling(checkout, 32),
+    "token-by-token": lambda _: tokens_one_by_one(),
     "names-10000": lambda _: names(),
     "starting": lambda _: starting(),
 }

@@ -1,15 +1,20 @@
 """The contract of every registered model, and what is particular to each."""
 
 import math
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from moreish.data.tokens import Batch, Tokens
 from moreish.errors import MoreishError
+from moreish.generate.engine import generate
+from moreish.generate.sampling import Sampling
 from moreish.models import REGISTRY, CountedModel, Model, build_model, model_class, model_config
 from moreish.models.attention import Attention
+from moreish.models.base import select
 from moreish.models.gpt import GPT, GPTConfig
 from moreish.models.hybrid import Hybrid
 from moreish.training.objective import next_token
@@ -171,6 +176,103 @@ def test_it_goes_on_past_its_context(name: str, settings: dict) -> None:
         logits, state = model(piece, state)
         assert logits.shape == (2, 1, VOCABULARY)
         assert not logits.isnan().any()
+
+
+def longer(settings: dict[str, Any], context: int) -> dict[str, Any]:
+    """The same settings with room for so many positions."""
+    if "network" in settings:
+        return settings | {"network": longer(settings["network"], context)}
+    return settings | ({"context": context} if "heads" in settings else {})
+
+
+@each_model
+@torch.inference_mode()
+def test_greedy_decoding_by_state_is_greedy_decoding(name: str, settings: dict) -> None:
+    """A thousand tokens, each of them (but for rounding) the likeliest after all those before it.
+
+    One pass over the whole is decoding without a state, since no position sees the future.
+    """
+    model = build(name, longer(settings, 1024), scrambled=False)
+    torch.manual_seed(1)
+    for parameter in model.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter)
+    steps = generate(
+        model,
+        np.array([3]),
+        streams=range(1),
+        max_tokens=1000,
+        sampling=Sampling(temperature=0),
+        seed=0,
+    )
+    tokens = torch.cat([torch.tensor([3]), *(token for token, _ in steps)])[None]
+    logits = model(tokens[:, :-1])[0]
+    chosen = logits.gather(2, tokens[:, 1:, None])[..., 0]
+    torch.testing.assert_close(chosen, logits.amax(-1), atol=1e-4, rtol=0)
+
+
+@each_model
+@torch.inference_mode()
+def test_a_state_can_be_continued_twice_and_in_part(name: str, settings: dict) -> None:
+    model = build(name, settings)
+    tokens = tokens_of(5, 40)
+    state = None
+    for place in range(40):
+        one, other = tokens[:, place, None], (tokens[:, place, None] + 1) % VOCABULARY
+        logits, after = model(one, state)
+        _, elsewhere = model(other, state)
+        model(other, elsewhere)
+        again, _ = model(one, state)
+        torch.testing.assert_close(again, logits, atol=1e-5, rtol=0)
+        some = torch.tensor([True, False, True, True, False])
+        if state is not None:
+            few, _ = model(one[some], select(state, some))
+            torch.testing.assert_close(few, logits[some], atol=1e-5, rtol=0)
+        state = after
+
+
+ROTARY = GPT_SMALL | {"positions": "rotary", "qk_norm": True, "kv_heads": 1}
+
+
+@torch.inference_mode()
+def test_rotary_positions_slide() -> None:
+    """Each layer sees the last positions of the layer below: as a mask would have it."""
+    model, oracle = build("gpt", ROTARY), build("gpt", ROTARY | {"context": 128})
+    assert isinstance(model, GPT)
+    for block in oracle.blocks:
+        block.attention.context = 16
+    tokens = tokens_of(2, 120)
+    first, state = oracle(tokens[:, :1])
+    rest, _ = oracle(tokens[:, 1:], state)
+    computed: list[int] = []
+    model.blocks[0].register_forward_pre_hook(lambda _, inputs: computed.append(inputs[0].shape[1]))
+    for cuts in ([1] * 120, [9, 16, 3, 16, 16, 1, 16, 16, 16, 11]):
+        state, pieces = None, []
+        for piece in tokens.split(cuts, dim=1):
+            logits, state = model(piece, state)
+            pieces.append(logits)
+            assert state.caches[0].end <= 2 * 16  # places, and errors with them, do not grow
+        torch.testing.assert_close(
+            torch.cat(pieces, 1), torch.cat([first, rest], 1), atol=1e-5, rtol=0
+        )
+        assert computed == cuts  # nothing is read twice
+        computed.clear()
+
+
+def test_gradients_flow_through_a_state() -> None:
+    for settings in (GPT_SMALL, ROTARY):
+        model = build("gpt", settings)
+        tokens = tokens_of(2, 12)
+        model(tokens)[0].square().sum().backward()
+        whole = [parameter.grad.clone() for parameter in model.parameters()]
+        model.zero_grad()
+        state, total = None, torch.tensor(0.0)
+        for piece in tokens.split([5, 1, 6], dim=1):
+            logits, state = model(piece, state)
+            total = total + logits.square().sum()
+        total.backward()
+        for parameter, expected in zip(model.parameters(), whole, strict=True):
+            torch.testing.assert_close(parameter.grad, expected, atol=1e-3, rtol=1e-3)
 
 
 @torch.inference_mode()

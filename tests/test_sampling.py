@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from conftest import item_tokens
 from moreish.errors import MoreishError
 from moreish.generate.engine import generate
-from moreish.generate.sampling import Sampling, draw, probabilities, uniforms
+from moreish.generate.sampling import BLOCK, Sampling, draw, probabilities, uniforms
 from moreish.models import build_model, model_config
 from moreish.run import Run
 
@@ -73,21 +73,63 @@ def test_draw_follows_the_distribution() -> None:
     torch.testing.assert_close(frequencies, row[0].float(), atol=0.008, rtol=0)
 
 
-def test_a_stream_does_not_depend_on_its_neighbours(small_run: Run) -> None:
-    def tokens(streams: range) -> list[list[int]]:
+@pytest.mark.parametrize("stop", [None, 0])
+def test_a_stream_does_not_depend_on_its_neighbours(
+    small_run: Run, text_run: Run, stop: int | None
+) -> None:
+    """Also past the context, past a block of random numbers, and when half of them have ended."""
+
+    def tokens(run: Run, streams: range) -> list[list[int]]:
         steps = generate(
-            small_run.model,
+            run.model,
             np.array([0]),
             streams=streams,
-            max_tokens=12,
+            max_tokens=3 * BLOCK,
             sampling=Sampling(),
             seed=5,
+            stop=stop,
         )
-        return torch.stack([token for token, _ in steps], 1).tolist()
+        drawn, alive = (torch.stack(list(parts), 1) for parts in zip(*steps, strict=True))
+        lengths = alive.sum(1).tolist()
+        return [row[:length].tolist() for row, length in zip(drawn, lengths, strict=True)]
 
-    together = tokens(range(20))
-    assert tokens(range(7, 8))[0] == together[7]
-    assert tokens(range(4)) == together[:4]
+    for run in (small_run, text_run):
+        together = tokens(run, range(40))
+        assert tokens(run, range(7, 8))[0] == together[7]
+        assert tokens(run, range(30, 40)) == together[30:]
+        assert tokens(run, range(4)) == together[:4]
+
+
+def test_random_numbers_belong_to_streams() -> None:
+    many = uniforms(3, 1, range(20))
+    assert many.shape == (20, BLOCK)
+    assert torch.equal(uniforms(3, 1, range(7, 9)), many[7:9])
+    assert not torch.equal(uniforms(3, 2, range(20)), many)
+    assert not torch.equal(uniforms(4, 1, range(20)), many)
+
+
+def test_generating_leaves_threads_and_model_as_they_were(small_run: Run) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        for ends_early in (False, True):
+            steps = generate(
+                small_run.model,
+                np.array([0]),
+                streams=range(2),
+                max_tokens=5,
+                sampling=Sampling(),
+                seed=0,
+            )
+            for _ in steps:
+                assert torch.get_num_threads() == 3
+                assert not torch.is_inference_mode_enabled()
+                if ends_early:
+                    break
+            steps.close()
+            assert not any(set(m._parameters) & set(m.__dict__) for m in small_run.model.modules())
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_the_same_seed_writes_the_same_texts(small_run: Run, text_run: Run) -> None:

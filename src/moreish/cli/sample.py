@@ -1,6 +1,7 @@
 """`moreish sample`."""
 
 import sys
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -50,11 +51,14 @@ def sample(
     as_json: Json = False,
 ) -> None:
     """Write more: new items of a list, or running text that streams in."""
-    from moreish import api
-    from moreish.console import visible
+    from moreish.run import Run  # what trains and draws would take longer to import than to open it
 
-    run = api.load(path)
-    on_terminal = sys.stdout.isatty()
+    run = Run.open(path)
+    shown: Callable[[str], str] = str
+    if sys.stdout.isatty():
+        from moreish.console import visible
+
+        shown = visible
     if starts is not None and prompt:
         raise MoreishError("--starts and --prompt are the same: give one of them")
     options: dict[str, Any] = {
@@ -80,7 +84,7 @@ def sample(
     plain = not any(value not in (None, False) for value in asked.values())
     if run.kind == "text" and n == 1 and plain and not as_json:
         for piece in run.stream(**options):
-            sys.stdout.write(visible(piece) if on_terminal else piece)
+            sys.stdout.write(shown(piece))
             sys.stdout.flush()
         sys.stdout.write("\n")
         return
@@ -92,4 +96,4 @@ def sample(
         written = "".join(text.replace("\n", "↵") + "\n" for text in texts)
     else:
         written = "\n\n---\n\n".join(texts) + "\n"
-    sys.stdout.write(visible(written) if on_terminal else written)
+    sys.stdout.write(shown(written))

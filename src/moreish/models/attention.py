@@ -33,11 +33,11 @@ class Attention(nn.Module):
         super().__init__()
         self.head_width = width // heads
         self.groups = heads // (kv_heads or heads)
-        self.heads = [heads, heads // self.groups, heads // self.groups]
+        self.heads = heads, heads // self.groups
         self.context = context
         self.dropout, self.qk_norm = dropout, qk_norm
         self.scale = self.head_width**-0.5 if scaled else 1.0
-        self.qkv = nn.Linear(width, sum(self.heads) * self.head_width, bias=bias)
+        self.qkv = nn.Linear(width, width + 2 * (width // self.groups), bias=bias)
         self.out = nn.Linear(width, width, bias=bias) if projection else nn.Identity()
 
     def forward(
@@ -83,10 +83,11 @@ class Attention(nn.Module):
     def _heads(self, x_BTC: Tensor, turn: Rotation | None) -> list[Tensor]:
         """Queries, keys and values, each (B, H, T, D)."""
         heads_BTHD = self.qkv(x_BTC).view(*x_BTC.shape[:2], -1, self.head_width)
-        q, k, v = heads_BTHD.transpose(1, 2).split_with_sizes(self.heads, dim=1)
+        heads, kv_heads = self.heads
+        qk, v = heads_BTHD.transpose(1, 2).split_with_sizes([heads + kv_heads, kv_heads], dim=1)
         if turn is not None:
-            q, k = rotate(q, turn), rotate(k, turn)
+            qk = rotate(qk, turn)
         if self.qk_norm:
             # Of unit mean square, which the usual scale then suits.
-            q, k = F.rms_norm(q, q.shape[-1:]), F.rms_norm(k, k.shape[-1:])
-        return [q, k, v]
+            qk = F.rms_norm(qk, qk.shape[-1:])
+        return [*qk.split_with_sizes([heads, kv_heads], dim=1), v]
