@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP     = $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test soak lint bench ladders clean
+.PHONY: help setup run test soak lint bench texts ladders clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
@@ -41,13 +41,20 @@ lint: $(VENV)/dev  ## ruff and mypy
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-bench: $(VENV)/dev  ## the published figures, written to benchmarks/results
-	@$(BIN)/python benchmarks/quality.py
+bench: $(VENV)/dev  ## the figures of the README, both measured and written (under twenty minutes)
+	@$(BIN)/python benchmarks/quality.py --short
+	@$(BIN)/python benchmarks/speed.py $(if $(NANOGPT),--nanogpt $(NANOGPT))
+	@$(BIN)/python benchmarks/table.py
+
+texts: $(VENV)/dev  ## the planner on texts that it was not tuned on (a quarter of an hour)
+	@$(BIN)/python benchmarks/texts.py
+	@$(BIN)/python benchmarks/table.py
 
 ladders: $(VENV)/dev  ## every rung on the lectures' data, and what single ideas buy (two hours)
 	@for data in names-lecture shakespeare; do \
 	  $(BIN)/moreish ladder $$data --overwrite --json > benchmarks/results/ladder-$$data.json || exit 1; \
 	done
+	@$(BIN)/python benchmarks/quality.py
 	@$(BIN)/python benchmarks/ideas.py
 	@$(BIN)/python benchmarks/scale.py
 	@$(BIN)/python benchmarks/lecture_numbers.py

@@ -140,7 +140,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/quality.json"))
     options = parser.parse_args()
     earlier = json.loads(options.out.read_text("utf-8"))["results"] if options.out.exists() else {}
-    results = {name: earlier[name] for name in CASES if name in earlier}
+    results = {name: {**earlier[name], **CASES[name]} for name in CASES if name in earlier}
     for name in SHORT if options.short else options.only:
         case = CASES[name]
         with tempfile.TemporaryDirectory() as folder:
