@@ -35,6 +35,9 @@ TOKENS_A_PARAMETER = 8
 smaller one would be better by then. (With counts that carry most of the weight; Hoffmann et al.
 2022 found 20 for networks alone.)"""
 
+PARAMETERS_A_TOKEN = 4
+"""More weights than so many for each token of the text only learn it by heart."""
+
 LEAST_TOKENS = 2_000
 """Training tokens below which a network learns nothing that counts do not know."""
 
@@ -105,8 +108,12 @@ def advise(ready: Ready) -> Advice:
     folds = _folds(ready, seconds, room)
     best: _Choice | None = None
     for size in SIZES:
-        if best is not None and best.predictions < TOKENS_A_PARAMETER * _weights(size):
-            break  # a larger one would be slower still
+        if best is not None and (
+            _weights(size) > PARAMETERS_A_TOKEN * tokens
+            # A larger one would be slower still.
+            or best.predictions < TOKENS_A_PARAMETER * _weights(size)
+        ):
+            break
         choice = _tried(ready, size, folds)
         if best is not None and (
             choice.predictions < TOKENS_A_PARAMETER * _weights(size) or choice.memory > room
