@@ -260,11 +260,12 @@ def _reasons(ready: Ready, best: _Choice, folds: int) -> tuple[str, str, str]:
     layers, width, _ = best.size
     network = f"a GPT of {layers} x {width} ({best.parameters:,} parameters)"
     passes = best.predictions / ready.splits["train"].predictions
+    times = f"{passes:,.0f}" if passes >= 10 else f"{passes:.2g}"
     if best.rate is None:
-        sees = f"It is trained on {best.predictions:,.0f} tokens, {passes:.2g} times the text"
+        sees = f"It is trained on {best.predictions:,.0f} tokens, {times} times the text"
     else:
         sees = (
-            f"This machine trains it on {best.rate:,.0f} tokens a second, which is {passes:.2g} "
+            f"This machine trains it on {best.rate:,.0f} tokens a second, which is {times} "
             "times the text"
         )
     care = f"; so often, that dropout of {best.dropout} is needed." if best.dropout else "."
