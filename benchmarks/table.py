@@ -42,7 +42,7 @@ def quality() -> list[str]:
 
 
 def texts() -> list[str]:
-    """What a minute buys on texts that nothing was tuned on, beside two that it was."""
+    """What half a minute buys on texts that nothing was tuned on, beside two that it was."""
     rows = ["| text | counted | a GPT alone | planned |", "|---|---|---|---|"]
     for name, found in load("texts").items():
         sides = [found["losses"][side] for side in ("kneser-ney", "gpt", "planned")]
@@ -88,7 +88,7 @@ def section() -> str:
             "",
             *quality(),
             "",
-            "What a minute buys on texts that nothing was tuned on (and the two that it was):",
+            "What half a minute buys on texts that nothing was tuned on (and the two that it was):",
             "",
             *texts(),
             "",

@@ -1,11 +1,11 @@
-"""The planner on texts that it was not tuned on, beside those that it was: what a minute buys.
+"""The planner on texts that it was not tuned on, beside those that it was: what half a minute buys.
 
-    python benchmarks/texts.py [--minutes 1] [--out benchmarks/results/texts.json]
+    python benchmarks/texts.py [--minutes 0.5] [--out benchmarks/results/texts.json]
 
 Needed beside the lectures' data: a word list and German prose, in Debian's packages `wamerican`
 and `fortunes-de`; the Python source is that of the running interpreter. What is missing is named
-and passed over. Each text is counted, given to a GPT alone (the planner's, without counts), and
-given to the planner. Losses are exact, on validation.
+and passed over. Each text is counted, given to a GPT alone (what the planner would choose without
+counts), and given to the planner. Losses are exact, on validation.
 """
 
 import argparse
@@ -20,16 +20,11 @@ from typing import Any
 
 from quality import measure
 
+from moreish.config import resolve
 from moreish.record import machine, versions
-
-GPT_ALONE = ["--set", "train.optimizer=muon", "--set", "train.weight_decay=0.1"]
-SWITCHES = (
-    "positions='rotary'",
-    "qk_norm=true",
-    "feedforward='relu2'",
-    "softcap=15.0",
-    "bias=false",
-)
+from moreish.settings import to_toml
+from moreish.training.planner import advise
+from moreish.training.prepare import prepare
 
 
 def words() -> str:
@@ -58,19 +53,23 @@ TUNED = ("names-lecture", "shakespeare")
 
 def compare(source: str, minutes: float, folder: str) -> dict[str, Any]:
     """Counts, a GPT alone and the plan on one text."""
-    budget = ["--minutes", str(minutes)]
-    switches = [part for switch in SWITCHES for part in ("--set", f"model.{switch}")]
+    split = "lecture" if source in TUNED else "seeded"
+    text, budget = [source, "--split", split], ["--minutes", str(minutes)]
+    asked = {"data": {"source": source, "split": split}, "train": {"minutes": minutes}}
+    alone = advise(prepare(resolve(asked)), counts=False).config
+    recipe = Path(folder) / "alone.toml"
+    recipe.write_text(to_toml(alone.model_dump(mode="json", exclude_none=True)), "utf-8")
     sides = {
-        "kneser-ney": ["--model", "kneser-ney"],
-        "gpt": ["--model", "gpt", *budget, *GPT_ALONE, *switches],
-        "planned": budget,
+        "kneser-ney": [*text, "--model", "kneser-ney"],
+        "gpt": ["--config", str(recipe)],
+        "planned": [*text, *budget],
     }
-    return {name: measure([source, *arguments], folder) for name, arguments in sides.items()}
+    return {name: measure(arguments, folder) for name, arguments in sides.items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=1.0)
+    parser.add_argument("--minutes", type=float, default=0.5)
     parser.add_argument("--only", nargs="*", choices=[*TUNED, *OTHERS], default=[*TUNED, *OTHERS])
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/texts.json"))
     options = parser.parse_args()

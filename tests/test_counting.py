@@ -79,11 +79,15 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         for order in (1, 2, 4, 9):
             whole = counting.count(tokens, order, 5)
             assert whole[1].sum() == tokens.predictions
+            parts = Folds(tokens, 2)
+            half = counting.count(tokens, order, 5, parts, 0)
             for chunk in (1, 7, 64):
                 monkeypatch.setattr(counting, "CHUNK", chunk)
                 found = counting.count(tokens, order, 5)
+                found_half = counting.count(tokens, order, 5, parts, 0)
                 monkeypatch.undo()
                 assert all(np.array_equal(a, b) for a, b in zip(whole, found, strict=True))
+                assert all(np.array_equal(a, b) for a, b in zip(half, found_half, strict=True))
 
 
 def kneser_ney_by_hand(ids: list[int], order: int, size: int) -> dict[tuple[int, ...], list[float]]:
@@ -195,6 +199,31 @@ def test_parts_are_cut_as_validation_is() -> None:
     text = Tokens(np.zeros(102, dtype="u1"), items=False)
     of_text = Folds(text, 4).of(np.arange(101))
     assert (np.diff(of_text) >= 0).all() and set(np.bincount(of_text)) == {25, 26}
+
+
+def test_too_little_to_hold_out() -> None:
+    for items in (["anna"] * 50, ["anna"]):
+        with pytest.raises(MoreishError, match="too little to hold out"):
+            Folds(item_tokens(items)[1], 20)
+    two = Folds(item_tokens(["anna", "bob", "anna"])[1], 20)
+    assert two.number == 2 and set(two.of(np.arange(13))) == {0, 1}
+
+
+def test_a_piece_of_an_item_is_no_beginning() -> None:
+    """Where a window begins in the middle of an item, what stands before it is unknown."""
+    tokenizer, tokens = item_tokens(["banana", "bandana", "ananas", "nab"] * 3)
+    model = KneserNey(KneserNeyConfig(order=4, start="boundary"), tokenizer.vocab_size)
+    model.fit(tokens)
+    middle = torch.from_numpy(tokenizer.encode("anan"))[None]
+    unknown = KneserNey(KneserNeyConfig(order=4, start="unknown"), tokenizer.vocab_size)
+    unknown.load_state_dict(model.state_dict())
+    torch.testing.assert_close(model(middle)[0], unknown(middle)[0])
+    whole = torch.cat([torch.zeros(1, 1, dtype=torch.long), middle], dim=1)
+    assert not torch.allclose(model(whole)[0], unknown(whole)[0])
+
+
+def test_one_kind_of_token_is_no_endless_search() -> None:
+    assert counting.longest_order(1) == counting.longest_order(2)
 
 
 def test_orders_are_those_of_shorter_models() -> None:

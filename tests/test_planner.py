@@ -87,15 +87,26 @@ def test_where_counting_takes_too_long_a_network_goes_alone(
     found = advice(story(tmp_path, 60), minutes=0.2)
     assert isinstance(found.config.model, GPTConfig)
     assert found.config.model.grams == 5
-    assert "alone" in found.reasons[2]
+    assert "alone: counting would take" in found.reasons[2]
+
+
+def test_a_list_of_one_thing_is_only_counted(tmp_path: Path) -> None:
+    (tmp_path / "same.txt").write_text("anna\n" * 2000 + "bob\neve\n")
+    assert isinstance(advice(tmp_path / "same.txt", steps=3).config.model, KneserNeyConfig)
+    (tmp_path / "ones.txt").write_text("a" * 5000)
+    assert advice(tmp_path / "ones.txt", steps=3).config.model.name in ("hybrid", "kneser-ney")
 
 
 @pytest.mark.usefixtures("machine")
 def test_memory_is_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = story(tmp_path, 60)
     roomy = advice(path, minutes=60.0).config.model
-    monkeypatch.setattr(planner, "available_memory", lambda: 120e6)
+    assert roomy.folds == 20
+    monkeypatch.setattr(planner, "available_memory", lambda: 20e6)
     tight = advice(path, minutes=60.0).config.model
+    assert tight.folds < 20
+    monkeypatch.setattr(planner, "available_memory", lambda: 1e6)
+    assert "would not fit into the memory" in advice(path, minutes=60.0).reasons[2]
     assert isinstance(roomy, HybridConfig) and isinstance(tight, HybridConfig)
     assert tight.network.width < roomy.network.width
     assert math.isfinite(planner.available_memory())
@@ -107,7 +118,7 @@ def test_what_the_user_sets_stays(tmp_path: Path) -> None:
     assert config.train.optimizer == "muon"
     with pytest.raises(MoreishError, match="chosen already, mlp"):
         api.plan("names", settings={"model": "mlp"})
-    with pytest.raises(MoreishError, match=r"unknown setting model\.width"):
+    with pytest.raises(MoreishError, match="auto chooses these"):
         api.plan("names", settings={"model": {"name": "auto", "width": 3}})
 
 

@@ -148,7 +148,12 @@ def resolve(*trees: Mapping[str, Any]) -> RunConfig:
     defaults: Mapping[str, Any]
     asked = {"name": "gpt", **(tree.get("model") or {"name": AUTO})}
     if asked["name"] == AUTO:  # the data will tell
-        model, defaults, counted = AutoConfig.parse(asked, "model"), {}, False
+        if set(asked) != {"name"}:
+            raise MoreishError(
+                f"setting model.{min(set(asked) - {'name'})}: auto chooses these; name a model, "
+                "e.g. --model hybrid"
+            )
+        model, defaults, counted = AutoConfig(), {}, False
     else:
         model = model_config(asked)
         defaults = model_class(model.name).defaults_for(model)

@@ -273,11 +273,18 @@ def ladder_table(entries: Sequence[Mapping[str, Any]]) -> Table:
             f"{entry['seconds']:.1f}",
             *(_loss(splits.get(name)) for name in ("train", "val", "test")),
             f"{val['bits_per_char'] or math.inf:.3f}",
-            f"{entry['copied']:.0%}" if entry["copied"] <= 1 else f"{entry['copied']:.0f}",
+            _copied(entry.get("copied")),
             f"{entry['stated']['loss']:.2f}" if entry["stated"] else "",
             style="bold" if val["loss"] == best else None,
         )
     return table
+
+
+def _copied(share: float | None) -> str:
+    """`12%` of the items, or so many characters; nothing where an older ladder does not tell."""
+    if share is None:
+        return ""
+    return f"{share:.0%}" if share <= 1 else f"{share:.0f}"
 
 
 def _loss(split: Mapping[str, Any] | None) -> str:

@@ -49,7 +49,7 @@ def generate(
     token_B = torch.zeros(len(streams), dtype=torch.long)
     alive_B = torch.ones(len(streams), dtype=torch.bool)
     running_R = torch.arange(len(streams))
-    parameters = model.parameter_count()
+    parameters = sum(p.numel() for p in model.parameters())
     model.eval()
     state = None
     with _parts_at_hand(model):

@@ -21,7 +21,8 @@ CHUNK = 1 << 24
 def longest_order(vocab_size: int) -> int:
     """The most tokens of which an n-gram fits into 63 bits, or its context and a length."""
     order = 1
-    while vocab_size**order * max(vocab_size, order + 1) < 2**63:
+    size = max(2, vocab_size)  # powers of one would never end
+    while size**order * max(size, order + 1) < 2**63:
         order += 1
     return order
 
@@ -42,15 +43,27 @@ class Folds:
     """
 
     def __init__(self, tokens: Tokens, number: int) -> None:
-        self.tokens, self.number = tokens, number
+        """Of `number` parts, or as many as there are things to deal.
+
+        Raises:
+            MoreishError: there are not two of them.
+        """
+        self.tokens, most = tokens, tokens.predictions
         if tokens.items:
-            self._of_item = _hashes(tokens) % np.uint64(number)
+            # In the order of their hashes, which is none.
+            distinct, of_item = np.unique(_hashes(tokens), return_inverse=True)
+            most = len(distinct)
+        self.number = min(number, most)
+        if self.number < 2:
+            raise MoreishError("there is too little to hold out for a hybrid: --model kneser-ney")
+        if tokens.items:
+            self._of_item = of_item % self.number
 
     def of(self, place_P: Ids) -> Ids:
         """(P,) the part in which each of these predictions is."""
         if self.tokens.items:
             item_P = np.searchsorted(self.tokens.boundaries, place_P, side="right") - 1
-            return self._of_item[np.minimum(item_P, len(self._of_item) - 1)].astype(np.int64)
+            return self._of_item[np.minimum(item_P, len(self._of_item) - 1)]
         return np.minimum(place_P * self.number // self.tokens.predictions, self.number - 1)
 
 
@@ -79,6 +92,8 @@ def count(
         grams_P = grams(tokens, order, vocab_size, first, last)
         if folds is not None:
             grams_P = grams_P[folds.of(np.arange(first, last)) != without]
+            if not len(grams_P):
+                continue
         runs.append(distinct(np.sort(grams_P)))
         while len(runs) > 1 and len(runs[-2][0]) <= 2 * len(runs[-1][0]):
             runs.append(_merged(runs.pop(), runs.pop()))

@@ -131,6 +131,8 @@ class KneserNey(CountedModel):
         past = self.context - 1
         if state is None:
             state = tokens_BT.new_full((len(tokens_BT), past), self.before)
+            if self.config.start == "boundary":  # a piece of an item is no beginning
+                state[tokens_BT[:, 0] != BOUNDARY] = UNKNOWN
         seen_BS = torch.cat([state, tokens_BT], dim=1)
         window_BTK = seen_BS.unfold(1, self.context, 1)
         digits_K = self.vocab_size ** torch.arange(self.context - 1, -1, -1)

@@ -3,11 +3,12 @@
 What is known here was measured: docs/dev-log.md has the runs.
 """
 
+import time
 from dataclasses import dataclass, replace
 
-from moreish.config import AutoConfig, RunConfig, TrainConfig
+from moreish.config import BUDGETS, AutoConfig, RunConfig, TrainConfig
 from moreish.data.tokens import UNSCORED, Tokens
-from moreish.models import model_class, model_config
+from moreish.models import CountedModel, model_class, model_config
 from moreish.models.hybrid import MOST, HybridConfig
 from moreish.settings import Tree, merge
 from moreish.training.budget import Plan
@@ -41,6 +42,9 @@ PARAMETERS_A_TOKEN = 4
 LEAST_TOKENS = 2_000
 """Training tokens below which a network learns nothing that counts do not know."""
 
+LEAST_ITEMS = 20
+"""Different items of a list, below which there is nothing but to remember them."""
+
 LEAST_SECONDS = 3.0
 """Budget below which only counting is worth while."""
 
@@ -49,6 +53,9 @@ COUNTING = 0.2
 
 COUNTS_A_SECOND = 8e6
 """Predictions that are counted in a second, all orders together."""
+
+PLANNING = 0.05
+"""Share of the budget after which no larger network is tried."""
 
 TRIAL_TOKENS = 50_000
 """Of the text, for a trial of the speed."""
@@ -91,27 +98,32 @@ def planned(ready: Ready) -> tuple[Ready, tuple[str, ...]]:
     return replace(ready, config=advice.config), advice.reasons
 
 
-def advise(ready: Ready) -> Advice:
+def advise(ready: Ready, *, counts: bool = True) -> Advice:
     """The model, context, batch and regularisation for the budget of `ready`.
 
     What the user set of `train.*` stays as it is.
+
+    Args:
+        counts: whether there may be any; without, a network is alone.
     """
     train, tokens = ready.config.train, ready.splits["train"].predictions
     seconds = None if train.minutes is None else train.minutes * 60
-    if tokens < LEAST_TOKENS:
+    if tokens < LEAST_TOKENS or ready.facts.distinct < LEAST_ITEMS <= ready.facts.documents:
         why = "That is too little for a network, so what can be counted is counted: Kneser-Ney."
         return _counts(ready, why)
     if seconds is not None and seconds < LEAST_SECONDS:
         why = f"{seconds:.2g} seconds are too few for a network, so this only counts: Kneser-Ney."
         return _counts(ready, why)
     room = available_memory()
-    folds = _folds(ready, seconds, room)
+    folds, why = _folds(ready, seconds, room) if counts else (0, "as was asked.")
+    began = time.perf_counter()
     best: _Choice | None = None
     for size in SIZES:
         if best is not None and (
             _weights(size) > PARAMETERS_A_TOKEN * tokens
             # A larger one would be slower still.
             or best.predictions < TOKENS_A_PARAMETER * _weights(size)
+            or time.perf_counter() - began > max(LEAST_SECONDS, PLANNING * (seconds or 0))
         ):
             break
         choice = _tried(ready, size, folds)
@@ -121,7 +133,7 @@ def advise(ready: Ready) -> Advice:
             break
         best = choice
     assert best is not None
-    return Advice(config=best.config, reasons=_reasons(ready, best, folds))
+    return Advice(config=best.config, reasons=_reasons(ready, best, folds, why))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,15 +152,23 @@ class _Choice:
     """Bytes that it needs."""
 
 
-def _folds(ready: Ready, seconds: float | None, room: float) -> int:
-    """How many stretches of the text the counts are made without; 0: counts cost too much."""
+def _folds(ready: Ready, seconds: float | None, room: float) -> tuple[int, str]:
+    """How many parts of the text the counts are to be made without, and how long that takes; 0:
+    they cost too much, and what."""
     tokens, most = ready.splits["train"].predictions, HybridConfig.model_fields["folds"].default
     if ready.tokenizer.vocab_size > LARGEST_VOCABULARY:
-        return 0
-    if seconds is not None:
-        most = min(most, int(COUNTING * seconds * COUNTS_A_SECOND / tokens) - 1)
+        return 0, "there are too many kinds of tokens to count."
     folds = max(2, min(most, MOST // tokens))
-    return folds if most >= 2 and _memory_of_counts(tokens, folds) < room / 2 else 0
+    if seconds is not None:
+        affordable = int(COUNTING * seconds * COUNTS_A_SECOND / tokens) - 1
+        if affordable < 2:
+            return 0, f"counting would take {_span(3 * tokens / COUNTS_A_SECOND)}."
+        folds = min(folds, affordable)
+    while folds >= 2 and _memory_of_counts(tokens, folds) > room / 2:
+        folds -= 1
+    if folds < 2:
+        return 0, "counts would not fit into the memory that is free."
+    return folds, _span((1 + folds) * tokens / COUNTS_A_SECOND)
 
 
 def _tried(ready: Ready, size: tuple[int, int, int], folds: int) -> _Choice:
@@ -193,8 +213,8 @@ def _settings(ready: Ready, size: tuple[int, int, int], folds: int, *, dropout: 
         "heads": heads,
         "dropout": dropout,
     }
-    if ready.facts.kind == "text":
-        network["context"] = CONTEXT
+    longest = ready.facts.longest_item
+    network["context"] = CONTEXT if longest is None else min(CONTEXT, longest + 1)
     if not folds:
         small = ready.tokenizer.vocab_size <= LARGEST_VOCABULARY
         network["grams"] = 5 if small else 1
@@ -207,6 +227,8 @@ def _run(ready: Ready, model: Tree, train: Tree) -> RunConfig:
     config = model_config(model).for_data(ready.facts.longest_item, ready.tokenizer.vocab_size)
     defaults = model_class(config.name).defaults_for(config)
     chosen = ready.config.train.model_dump(exclude_unset=True)
+    if issubclass(model_class(config.name), CountedModel):
+        chosen = {key: value for key, value in chosen.items() if key not in BUDGETS}
     parsed = TrainConfig.parse(merge(defaults, train, chosen), "train")
     return ready.config.model_copy(update={"model": config, "train": parsed})
 
@@ -221,7 +243,7 @@ def _rate(ready: Ready) -> float:
     trainer = Trainer(
         model,
         make_sampler(ready.config, tokens, model),
-        train.model_copy(update={"lr": lr}),
+        train.model_copy(update={"lr": lr, "compile": False}),
         objective=next_token,
         position=Position(plan=Plan(steps=1, eval_every=1)),
         device=ready.device,
@@ -256,7 +278,8 @@ def _text(ready: Ready) -> str:
     )
 
 
-def _reasons(ready: Ready, best: _Choice, folds: int) -> tuple[str, str, str]:
+def _reasons(ready: Ready, best: _Choice, folds: int, why: str) -> tuple[str, str, str]:
+    """`why`: how long the counting takes, or why there is none."""
     layers, width, _ = best.size
     network = f"a GPT of {layers} x {width} ({best.parameters:,} parameters)"
     passes = best.predictions / ready.splits["train"].predictions
@@ -269,11 +292,10 @@ def _reasons(ready: Ready, best: _Choice, folds: int) -> tuple[str, str, str]:
             "times the text"
         )
     care = f"; so often, that dropout of {best.dropout} is needed." if best.dropout else "."
-    counting = (1 + max(2, folds)) * ready.splits["train"].predictions / COUNTS_A_SECOND
     if folds:
-        model = f"Kneser-Ney counts ({_span(counting)}), and {network} that learns where they fail."
+        model = f"Kneser-Ney counts ({why}), and {network} that learns where they fail."
     else:
-        model = f"{network[0].upper()}{network[1:]} alone: counts would take {_span(counting)}."
+        model = f"{network[0].upper()}{network[1:]} alone: {why}"
     return _text(ready), sees + care, model
 
 

@@ -3,6 +3,7 @@
 import math
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -135,8 +136,12 @@ def check_memory(config: ModelConfig, vocab_size: int, device: torch.device) -> 
 
 
 def available_memory() -> float:
-    """Bytes that nobody uses now; infinite where the system does not tell."""
-    return _pages("SC_AVPHYS_PAGES")
+    """Bytes that can be had now; infinite where the system does not tell."""
+    try:  # on Linux, where files that are only kept in memory count as free
+        told = Path("/proc/meminfo").read_text()
+        return 1024.0 * int(told.split("MemAvailable:")[1].split()[0])
+    except (OSError, LookupError, ValueError):
+        return _pages("SC_AVPHYS_PAGES")
 
 
 def _pages(name: str) -> float:

@@ -157,7 +157,7 @@ def _carry_out(
         seconds=round(at.seconds, 3),
         evaluation_seconds=round(at.eval_seconds, 3),
         scoring_seconds=round(outcome.val_seconds + time.perf_counter() - began, 3),
-        tokens_per_second=round(at.tokens / max(at.seconds - at.eval_seconds, 1e-9), 1),
+        tokens_per_second=round(at.tokens / max(at.seconds - at.before - at.eval_seconds, 1e-9), 1),
     )
     return run, outcome.ended != "interrupted"
 
