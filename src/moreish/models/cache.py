@@ -46,6 +46,13 @@ class Cache(NamedTuple):
         return self.keys_BHRD.narrow(2, begin, seen), self.values_BHRD.narrow(2, begin, seen)
 
 
+class GPTState(NamedTuple):
+    """The last tokens that may be needed again, and keys and values layer by layer."""
+
+    tokens_BS: Tensor
+    caches: list[Cache]
+
+
 def with_room(caches: list[Cache], new: int, context: int, *, rotary: bool) -> list[Cache]:
     """The caches of all layers with room for `new` positions more.
 

@@ -6,8 +6,7 @@ B batch, T time, S positions in all (cached and new), H heads, C width, V vocabu
 """
 
 import math
-from collections.abc import Sequence
-from typing import Literal, NamedTuple, final
+from typing import Literal, final
 
 import torch
 from jaxtyping import Float, Int
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from moreish.models.attention import Attention
 from moreish.models.base import Model, ModelConfig, State
-from moreish.models.cache import Cache, with_room
+from moreish.models.cache import Cache, GPTState, with_room
 from moreish.models.layers import (
     Activation,
     FeedForward,
@@ -87,13 +86,6 @@ class GPTConfig(ModelConfig):
         return type(self).model_validate(self.model_dump() | unset)
 
 
-class GPTState(NamedTuple):
-    """The last tokens that may be needed again, and keys and values layer by layer."""
-
-    tokens_BS: Tensor
-    caches: list[Cache]
-
-
 class Block(nn.Module):
     """Attention, then a feed-forward; each normalised and added as the config says."""
 
@@ -134,8 +126,7 @@ class Block(nn.Module):
         return self.norm_attention(x_BTC) if self.before else x_BTC
 
     def _joined(self, x_BTC: Tensor, y_BTC: Tensor, norm: nn.Module) -> Tensor:
-        if self.training:
-            y_BTC = self.dropout(y_BTC)
+        y_BTC = self.dropout(y_BTC) if self.training else y_BTC
         x_BTC = x_BTC + y_BTC if self.residual else y_BTC
         return x_BTC if self.before else norm(x_BTC)
 
@@ -218,7 +209,7 @@ class GPT(Model):
             kept = max(new, self.context // 2)
             logits_BKV, state = self(seen_BS[:, -kept:])
             return logits_BKV[:, -new:], state
-        caches: Sequence[Cache | None] = [None] * len(self.blocks)
+        caches: list[Cache] | list[None] = [None] * len(self.blocks)
         if state is not None:
             rotary = self.position is None
             caches = with_room(state.caches, new, self.context, rotary=rotary)
