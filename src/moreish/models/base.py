@@ -50,7 +50,8 @@ class Model(nn.Module, ABC):
 
     A model reads tokens from left to right and never looks ahead. It returns logits; losses are
     not its business. `forward(b, forward(a)[1])` continues where `forward(a)` ended, with the
-    logits that `forward(a + b)` has there.
+    logits that `forward(a + b)` has there; what a model does when that is more than it can hold is
+    said where it is defined. A state stays what it is: several texts may go on from it.
     """
 
     Config: ClassVar[type[ModelConfig]]
