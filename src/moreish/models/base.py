@@ -57,6 +57,9 @@ class Model(nn.Module, ABC):
     Config: ClassVar[type[ModelConfig]]
     training_defaults: ClassVar[Mapping[str, Any]] = {}
     """`train.*` settings that suit this model where the user names none."""
+    windows: ClassVar[bool] = False
+    """Whether a prediction depends on just the last `context` tokens, with boundaries (or the token
+    0) before the first. Equal windows then need to be trained on once, with their counts."""
     takes_hints: ClassVar[bool] = False
     """Whether `hints=N` at construction makes it read N numbers beside each token: a third argument
     of `forward`, (B, T, N). A hybrid's network is told so what the counts say."""
