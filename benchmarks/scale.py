@@ -10,7 +10,9 @@ own process, whose highest memory is reported.
 
 import argparse
 import json
+import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -87,14 +89,16 @@ def counting(megabytes: int) -> dict[str, Any]:
 
 
 def preparing(tokenizer: str, kind: str = "text") -> dict[str, Any]:
-    """A file of 1 GB, from reading it to the folder of a run; and reading it alone, both from the
-    page cache, since what a disk does is the disk's."""
+    """A file of 1 GB that is not in the page cache, from reading it to the folder of a run; beside
+    it, reading it alone, and copying it."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "text.txt"
         # In another process, for its memory is not what is measured.
         subprocess.run([sys.executable, __file__, "--write", path, "--as", kind], check=True)
         before = highest()
-        plain = min(read_through(path) for _ in range(3))
+        read = min(read_through(path) for _ in range(3))
+        copied = copy(path)
+        forget(path)
         settings = {
             "data": {"source": str(path), "tokenizer": tokenizer, "kind": kind},
             "model": {"name": "ngram"},
@@ -112,17 +116,37 @@ def preparing(tokenizer: str, kind: str = "text") -> dict[str, Any]:
             "seconds": seconds,
             "cpu_seconds": cpu,
             "megabytes_a_second": megabytes / seconds,
-            "read_megabytes_a_second": megabytes / plain,
+            "read_megabytes_a_second": megabytes / read,
+            "copy_megabytes_a_second": megabytes / copied,
         }
+
+
+def forget(path: Path) -> None:
+    """Take a file out of the page cache."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def read_through(path: Path) -> float:
     """Seconds that reading a file takes."""
+    forget(path)
     began = time.perf_counter()
     with path.open("rb", buffering=0) as file:
         while file.read(1 << 20):
             pass
     return time.perf_counter() - began
+
+
+def copy(path: Path) -> float:
+    """Seconds that copying a file takes."""
+    forget(path)
+    beside = path.with_suffix(".copy")
+    began = time.perf_counter()
+    shutil.copyfile(path, beside)
+    seconds = time.perf_counter() - began
+    beside.unlink()
+    return seconds
 
 
 def write(path: Path, kind: str) -> None:

@@ -281,7 +281,7 @@ def names() -> dict[str, Any]:
 
 
 def starting() -> dict[str, Any]:
-    """Whole processes: seconds and the highest memory in megabytes, the median of five."""
+    """Whole processes: seconds, the median of five."""
     with tempfile.TemporaryDirectory() as folder:
         run = str(Path(folder) / "run")
         moreish.train("names", steps=50, out=run, report=silent)
@@ -297,6 +297,26 @@ def starting() -> dict[str, Any]:
         return found
 
 
+def memory() -> dict[str, Any]:
+    """Megabytes that whole trainings need at the most: the default one, and tiny Shakespeare's."""
+    watch = (
+        "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True); "
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)"
+    )
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("names", "shakespeare"):
+            train = [sys.executable, "-m", "moreish", "train", name, "--minutes", "0.3"]
+            done = subprocess.run(
+                [sys.executable, "-c", watch, *train, "--out", f"{folder}/{name}"],
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            if done.returncode == 0:
+                found[f"{name}_megabytes"] = float(done.stdout.splitlines()[-1])
+    return found
+
+
 CASES: dict[str, Callable[[Path], dict[str, Any]]] = {
     "training": training,
     "training-compiled": lambda checkout: training(checkout, compiled=True),
@@ -305,6 +325,7 @@ CASES: dict[str, Callable[[Path], dict[str, Any]]] = {
     "token-by-token": lambda _: tokens_one_by_one(),
     "names-10000": lambda _: names(),
     "starting": lambda _: starting(),
+    "memory": lambda _: memory(),
 }
 PEERED = ("training", "training-compiled", "sampling-1", "sampling-32")
 

@@ -66,6 +66,16 @@ def speed() -> list[str]:
                 rows.append(f"| {title} | {ratio:.2f} times {side} ({low:.2f} to {high:.2f}) |")
     if "names-10000" in found:
         rows.append(f"| 10,000 names | {found['names-10000']['seconds']:.1f} s |")
+    for name, peak in found.get("memory", {}).items():
+        if name.endswith("_megabytes"):
+            what = {"names_megabytes": "`make run`"}.get(name, "a training on tiny Shakespeare")
+            rows.append(f"| memory that {what} needs at the most | {peak:.0f} MB |")
+    prepared = load("scale").get("preparing-1-gb-char")
+    if prepared is not None:
+        rows.append(
+            "| a text of a gigabyte, read, split and encoded | "
+            f"{prepared['megabytes_a_second']:.0f} MB/s, {1000 * prepared['gigabytes']:.0f} MB |"
+        )
     if "starting" in found:
         start = found["starting"]
         rows.append(f"| `moreish --help` | {start['help_seconds']:.2f} s |")

@@ -15,7 +15,7 @@ import numpy as np
 from moreish.errors import MoreishError
 from moreish.tokenizers.char import code_points
 
-PIECE = 1 << 20
+PIECE = 1 << 16
 """Bytes that are read at a time: few enough for the cache, many enough for NumPy."""
 
 BOMS = {

@@ -1,4 +1,7 @@
-"""A source (built-in name, file or folder) to a `Corpus` of items or of running text."""
+"""A source (built-in name, file or folder) to a `Corpus` of items or of running text.
+
+I items, D distinct items.
+"""
 
 import hashlib
 import sys
@@ -42,7 +45,8 @@ class Facts:
     alphabet: str
     """The characters that occur, in code point order."""
     numbers_I: Ids | None = None
-    """For each item the number of its first like: 0, 1, 2 … in the order in which they come."""
+    """Of each item, its number among the distinct ones, in the order in which those come; None for
+    running text."""
     stripped: bool = False
     """Items had white space around them."""
     blank: int = 0
@@ -101,12 +105,12 @@ def _facts_of_items(texts: list[Text]) -> Facts:
     characters, shortest, longest = 0, sys.maxsize, 0
     for text in texts:
         for lines in whole_lines(text):
-            pairs = [(line, item) for line in lines if (item := line.strip())]
-            blank += len(lines) - len(pairs)
-            if not pairs:
+            kept = [line for line in lines if line.strip()]
+            items = [line.strip() for line in kept]
+            blank += len(lines) - len(kept)
+            if not kept:
                 continue
-            stripped = stripped or any(line != item for line, item in pairs)
-            items = [item for _, item in pairs]
+            stripped = stripped or items != kept
             # Two items of a billion may share a hash: they then stay on one side, like copies.
             hashes.append(np.fromiter(map(hash, items), np.int64, len(items)))
             lengths = np.fromiter(map(len, items), np.int64, len(items))
@@ -129,8 +133,7 @@ def _facts_of_items(texts: list[Text]) -> Facts:
 
 
 def _numbered(hashes_I: Ids) -> tuple[Ids, int]:
-    """The number of each among the distinct ones, in the order in which they come; and how many
-    those are (D)."""
+    """The number of each among the distinct ones (see `Facts`), and how many of those there are."""
     _, first_D, which_I = np.unique(hashes_I, return_index=True, return_inverse=True)
     number_D = np.empty_like(first_D)
     number_D[np.argsort(first_D)] = np.arange(len(first_D))

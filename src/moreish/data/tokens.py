@@ -53,30 +53,42 @@ class Batch:
     targets_BT: Tensor
     start_B: Ids | None = None
     """Where in the stream each row begins, where it comes from one."""
+    counts_BT: Tensor | None = None
+    """How often each of these predictions occurs, where they were counted."""
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on `device`. A GPU fetches it while the processor goes on."""
-        tensors = [self.tokens_BT, self.targets_BT]
-        if device.type == "cuda":  # which copies by itself from memory that stays where it is
-            tensors = [tensor.pin_memory() for tensor in tensors]
-        tokens, targets = (tensor.to(device, non_blocking=True) for tensor in tensors)
-        return Batch(tokens_BT=tokens, targets_BT=targets, start_B=self.start_B)
+
+        def there(tensor: Tensor) -> Tensor:
+            if device.type == "cuda":  # which copies by itself from memory that stays where it is
+                tensor = tensor.pin_memory()
+            return tensor.to(device, non_blocking=True)
+
+        return Batch(
+            tokens_BT=there(self.tokens_BT),
+            targets_BT=there(self.targets_BT),
+            start_B=self.start_B,
+            counts_BT=None if self.counts_BT is None else there(self.counts_BT),
+        )
 
     def parts(self, count: int) -> "list[Batch]":
         """The rows in `count` parts of like size, or each row by itself where there are fewer."""
-        rows_N = torch.arange(len(self.tokens_BT)).tensor_split(min(count, len(self.tokens_BT)))
+        rows = np.array_split(np.arange(len(self.tokens_BT)), min(count, len(self.tokens_BT)))
         return [
             Batch(
-                tokens_BT=self.tokens_BT[rows[0] : rows[-1] + 1],
-                targets_BT=self.targets_BT[rows[0] : rows[-1] + 1],
-                start_B=None if self.start_B is None else self.start_B[rows[0] : rows[-1] + 1],
+                tokens_BT=self.tokens_BT[first:last],
+                targets_BT=self.targets_BT[first:last],
+                start_B=None if self.start_B is None else self.start_B[first:last],
+                counts_BT=None if self.counts_BT is None else self.counts_BT[first:last],
             )
-            for rows in rows_N
+            for first, last in ((part[0], part[-1] + 1) for part in rows)
         ]
 
     @cached_property
     def scored(self) -> int:
         """How many targets count."""
+        if self.counts_BT is not None:
+            return int(self.counts_BT.sum())
         return int((self.targets_BT != UNSCORED).sum())
 
 

@@ -23,9 +23,13 @@ def token_losses(
 
 
 def mean_loss(
-    logits_BTV: Float[Tensor, "B T V"], targets_BT: Int[Tensor, "B T"]
+    logits_BTV: Float[Tensor, "B T V"],
+    targets_BT: Int[Tensor, "B T"],
+    counts_BT: Int[Tensor, "B T"] | None = None,
 ) -> Float[Tensor, ""]:
-    """The mean over the targets that are scored, in nats per token."""
+    """The mean over the targets that are scored, in nats per token; each as often as it counts."""
+    if counts_BT is not None:
+        return (token_losses(logits_BTV, targets_BT) * counts_BT).sum() / counts_BT.sum()
     return F.cross_entropy(
         logits_BTV.flatten(0, 1).float(), targets_BT.flatten(), ignore_index=UNSCORED
     )

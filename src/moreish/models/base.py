@@ -50,12 +50,16 @@ class Model(nn.Module, ABC):
 
     A model reads tokens from left to right and never looks ahead. It returns logits; losses are
     not its business. `forward(b, forward(a)[1])` continues where `forward(a)` ended, with the
-    logits that `forward(a + b)` has there.
+    logits that `forward(a + b)` has there; what a model does when that is more than it can hold is
+    said where it is defined. A state stays what it is: several texts may go on from it.
     """
 
     Config: ClassVar[type[ModelConfig]]
     training_defaults: ClassVar[Mapping[str, Any]] = {}
     """`train.*` settings that suit this model where the user names none."""
+    windows: ClassVar[bool] = False
+    """Whether a prediction depends on just the last `context` tokens, with boundaries (or the token
+    0) before the first. Equal windows then need to be trained on once, with their counts."""
     takes_hints: ClassVar[bool] = False
     """Whether `hints=N` at construction makes it read N numbers beside each token: a third argument
     of `forward`, (B, T, N). A hybrid's network is told so what the counts say."""

@@ -24,6 +24,7 @@ class Bigram(Model):
     """
 
     Config = BigramConfig
+    windows = True
     training_defaults = {
         "optimizer": "sgd",
         "batch_tokens": 8192,

@@ -14,7 +14,7 @@ Objective = Callable[[Model, Batch], Tensor]
 
 def next_token(model: Model, batch: Batch) -> Tensor:
     """Mean cross-entropy of the next token, in nats."""
-    return mean_loss(model.training_logits(batch), batch.targets_BT)
+    return mean_loss(model.training_logits(batch), batch.targets_BT, batch.counts_BT)
 
 
 def with_squared_weights(objective: Objective, strength: float) -> Objective:

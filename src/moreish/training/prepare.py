@@ -17,9 +17,13 @@ from moreish.errors import MoreishError
 from moreish.models import CountedModel, Model, ModelConfig, build_model
 from moreish.record import DataFacts
 from moreish.tokenizers import Tokenizer, tokenizer_class
+from moreish.training.distinct import distinct_windows
 from moreish.training.events import Report, Working
 from moreish.training.lr_range import LRRange, lr_range
 from moreish.training.objective import next_token, with_squared_weights
+
+LOGITS = 1 << 24
+"""Numbers that a batch of distinct windows may make: 64 MB."""
 
 WINDOW = 64
 """Predictions in a piece of training text, for models that set no length themselves."""
@@ -159,6 +163,11 @@ def make_sampler(run_config: RunConfig, tokens: Tokens, model: Model) -> Sampler
     pieces = Sampler(tokens, batch_size=1, length=length, overlap=overlap, seed=seed).pieces
     mean_length = tokens.predictions / pieces
     rows = max(1, round(config.batch_tokens / mean_length))
+    if config.batch_size in (None, "all"):
+        most = config.batch_tokens if config.batch_size is None else tokens.predictions
+        most = min(most, LOGITS // model.vocab_size)
+        if (found := distinct_windows(tokens, model, seed, positions=most)) is not None:
+            return found
     if config.batch_size is not None:
         rows = config.batch_size if isinstance(config.batch_size, int) else pieces
     return Sampler(tokens, batch_size=min(rows, pieces), length=length, overlap=overlap, seed=seed)
