@@ -78,7 +78,7 @@ NETWORK: Tree = {
 }
 TRAIN: Tree = {"optimizer": "muon", "weight_decay": 0.1, "batch_tokens": 1024}
 
-DROPOUT = ((4, 0.0), (10, 0.1), (float("inf"), 0.2))
+DROPOUT = ((5, 0.0), (25, 0.1), (float("inf"), 0.2))
 """By the most times that the text is seen."""
 
 
