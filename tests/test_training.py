@@ -472,6 +472,17 @@ def test_the_training_loss_is_part_of_every_small_result(source: Path) -> None:
 def test_a_large_training_split_is_scored_only_if_that_is_quick(
     source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Not where it would take longer than the training, here a step: evaluations are made slow, so
+    that no clock decides."""
+    import time
+
+    score = Run.score
+
+    def slow(self: Run, name: str, *rest: Any, **options: Any) -> Any:
+        time.sleep(1)  # for an eighth of the tokens of the training split
+        return score(self, name, *rest, **options)
+
+    monkeypatch.setattr(Run, "score", slow)
     monkeypatch.setattr("moreish.training.session.LARGE", 100)
     notes: list[str] = []
     run = train(source, steps=1, report=lambda e: notes.append(getattr(e, "text", "")))
