@@ -281,7 +281,7 @@ def trained_lines() -> Iterator[Line]:
         val = result["splits"]["val"]
         yield Line(
             name,
-            result.get("source", ""),
+            result["peer"],
             f"{val['loss']:.4f} ± {val['stderr']:.4f} after {result['seconds']:.0f} s",
             f"`moreish train {' '.join(result['arguments'])}`",
         )
@@ -368,7 +368,7 @@ def page() -> str:
         "Names (makemore)": names_lines(),
         "Tiny Shakespeare (the GPT lecture, nanoGPT)": shakespeare_lines(),
         "An independent implementation of Kneser-Ney": kenlm_lines(),
-        "Single trainings, validation (`make bench`)": trained_lines(),
+        "Single trainings, validation (`python benchmarks/quality.py`)": trained_lines(),
         "The ladder on the lecture's names": ladder_lines("names-lecture"),
         "The ladder on tiny Shakespeare": ladder_lines("shakespeare"),
     }
