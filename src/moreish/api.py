@@ -11,7 +11,7 @@ from moreish.run import Run
 from moreish.settings import Tree, from_toml, merge
 from moreish.training import resume as resume_training
 from moreish.training import train as carry_out
-from moreish.training.events import Note, Report
+from moreish.training.events import Report
 from moreish.training.lr_range import LRRange
 from moreish.training.planner import Advice, advise, planned
 from moreish.training.prepare import prepare, try_rates
@@ -72,14 +72,16 @@ def train(
             "tokenizer": tokenizer,
         },
     }
-    recipe = {} if config is None else from_toml(Path(config))
-    resolved: RunConfig = resolve(recipe, merge(_without_none(given), spelled_out(settings or {})))
+    recipe = spelled_out({} if config is None else from_toml(Path(config)))
+    asked = merge(_without_none(given), spelled_out(settings or {}))
+    resolved: RunConfig = resolve(recipe, asked)
     place = None if out is None else Path(out).expanduser()
-    unnamed = resolved.model.name == "gpt" and model is None and "model" not in (settings or {})
+    own = merge(recipe, asked).get("model", {})
+    notes: tuple[str, ...] = ()
+    if own and "name" not in own:
+        notes = (f"model.{min(own)} without --model: a plain GPT, which is not planned",)
     with _watching(report) as told:
-        if unnamed and context is not None:
-            told(Note(text="without --model, --context makes it a plain GPT that is not planned"))
-        run, _ = carry_out(resolved, place, overwrite=overwrite, report=told)
+        run, _ = carry_out(resolved, place, overwrite=overwrite, report=told, notes=notes)
     return run
 
 

@@ -46,13 +46,19 @@ LARGE = 2_000_000
 
 
 def train(
-    config: RunConfig, out: Path | None, *, overwrite: bool, report: Report
+    config: RunConfig,
+    out: Path | None,
+    *,
+    overwrite: bool,
+    report: Report,
+    notes: tuple[str, ...] = (),
 ) -> tuple[Run, bool]:
     """Train what `config` says; returns the run, and whether it came to its end.
 
     Args:
         out: the run folder; None finds a free name in `runs/`.
         overwrite: whether a run at `out` may be replaced.
+        notes: what to say about the settings, once they are known to be good.
 
     Raises:
         MoreishError: a user's mistake; then no run folder was made.
@@ -61,10 +67,10 @@ def train(
         check_free(out, overwrite=overwrite)
     check_optimizer(config.train.optimizer)  # a model that only counts would not notice
     ready, reasons = planned(prepare(config))
-    for reason in reasons:
-        report(Note(text=reason))
     # Whatever is wrong with the settings is to be said before anything is written.
     model = ready.model()
+    for note in (*notes, *reasons):
+        report(Note(text=note))
     config, found = ready.config, None
     if not isinstance(model, CountedModel):
         lr = config.train.lr or default_rate(model, config.train.optimizer)
