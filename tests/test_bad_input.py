@@ -1,6 +1,7 @@
 """Bad input: one clear line on standard error, status 2, nothing half-written."""
 
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -162,7 +163,7 @@ def test_a_rate_far_too_high_is_one_line_and_leaves_nothing(moreish: Moreish) ->
     before = files()
     for steps in (1, 50):
         result = moreish(
-            "train", "fine.txt", "--model", "gpt", "--steps", steps, "--set", "train.lr=1e38"
+            "train", "fine.txt", "--model", "gpt", "--steps", steps, "--set", "train.lr=1e300"
         )
         assert result.status == 2
         assert "came apart at step" in result.err
@@ -193,9 +194,8 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, moreish: Mor
     try:
         result = moreish("train", "names", "--steps", "3", "--out", disk / "r")
         assert result.status == 2
-        assert f"No space left on device: {disk / 'r'}" in result.err
+        assert re.search(r"this run takes \d.*B of disk, and \d+ kB are free", result.err)
         assert result.err.count("\n") == 1
-        # The data fit and the weights do not: there is nothing to keep, so nothing is kept.
         assert list(disk.iterdir()) == []
     finally:
         subprocess.run(["umount", "--lazy", str(disk)], check=True)

@@ -32,8 +32,10 @@ def test_it_holds_what_the_design_says_and_no_pickle(small_run: Run) -> None:
         "samples.txt",
         "data",
         "checkpoints",
+        ".lock",
+        ".record.lock",
     } == found
-    kinds = {path.suffix for path in small_run.path.rglob("*") if path.is_file()}
+    kinds = {path.suffix for path in small_run.path.rglob("[!.]*") if path.is_file()}
     assert kinds == {".json", ".safetensors", ".jsonl", ".txt", ".npy"}
     record = json.loads((small_run.path / "run.json").read_text())
     for key in ("config", "data", "tokenizer", "versions", "machine", "splits", "seconds"):

@@ -118,10 +118,17 @@ def plan(
     return advise(prepare(config))
 
 
-def resume(path: str | Path, *, report: Report | None = None) -> Run:
-    """Go on with an interrupted training. Raises MoreishError when there is nothing to resume."""
+def resume(path: str | Path, *, inexact: bool = False, report: Report | None = None) -> Run:
+    """Go on with an interrupted training, to the bits that it had ended with uninterrupted.
+
+    Args:
+        inexact: even where other versions, threads or machines make that impossible.
+
+    Raises:
+        MoreishError: there is nothing to resume, or it would not be exact.
+    """
     with _watching(report) as told:
-        run, _ = resume_training(Path(path).expanduser(), report=told)
+        run, _ = resume_training(Path(path).expanduser(), inexact=inexact, report=told)
     return run
 
 

@@ -18,7 +18,17 @@ from moreish.evaluate.metrics import Score
 from moreish.evaluate.novelty import TextNovelty
 from moreish.evaluate.surprisal import TokenSurprisal
 from moreish.record import DataFacts
-from moreish.training.events import Evaluated, Event, Note, Sampled, Started, Step, Working
+from moreish.training.events import (
+    Evaluated,
+    Event,
+    Note,
+    Sampled,
+    Skipped,
+    Started,
+    Step,
+    WentBack,
+    Working,
+)
 from moreish.training.lr_range import LRRange
 
 SPLIT_TITLES: dict[SplitName, str] = {"train": "training", "val": "validation", "test": "test"}
@@ -93,6 +103,11 @@ class TrainingView:
                     self._sampled(event)
             case Working():
                 self._working(event)
+            case Skipped():
+                self.out.print(Text(f"step {event.step:,} left out: {event.why}", style="yellow"))
+            case WentBack():
+                text = f"back to step {event.step:,}, on with a rate of {event.lr:.2g}: {event.why}"
+                self.out.print(Text(text, style="yellow"))
             case Note():
                 self.out.print(Text(event.text, style="dim"))
 

@@ -1,21 +1,30 @@
 """Writing so that a file is either the old one or the new one, whole, whatever happens."""
 
+import errno
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
+from moreish.errors import MoreishError
+
 PART = ".part"
 """Ending of what is being written and not yet in its place."""
+
+SPARE = 1 << 16
+"""Bytes that a file system needs beside what is written: names, blocks that are not full."""
 
 
 def write_atomic(path: Path, content: bytes) -> None:
     """Write beside, flush to disk, rename, flush the folder."""
     beside = path.with_name(f"{path.name}.{os.getpid()}{PART}")
     try:
-        write_durable(beside, content)
+        write_durable(beside, [content])
         beside.replace(path)
     except BaseException:
         beside.unlink(missing_ok=True)
@@ -23,12 +32,19 @@ def write_atomic(path: Path, content: bytes) -> None:
     flush_folder(path.parent)
 
 
-def write_durable(path: Path, content: bytes) -> None:
-    """Write and flush to disk."""
-    with named(path), path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+def write_durable(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
+    """Write and flush to disk. By system calls alone, so that tests can make each of them fail."""
+    with named(path):
+        how = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
+        descriptor = os.open(path, how, 0o666)
+        try:
+            for piece in pieces:
+                left = memoryview(piece).cast("B")
+                while left:  # a write may be a short one
+                    left = left[os.write(descriptor, left) :]
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 @contextmanager
@@ -40,6 +56,16 @@ def named(path: Path) -> Iterator[None]:
         raise OSError(error.errno, error.strerror, str(path)) from None
 
 
+def flush(path: Path) -> None:
+    """Flush to disk what was appended to a file, if there is one."""
+    with named(path), suppress(FileNotFoundError):
+        descriptor = os.open(path, os.O_RDWR)  # Windows flushes only what may be written
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 def flush_folder(folder: Path) -> None:
     """Flush a folder's entries, so that a rename in it survives a loss of power."""
     if os.name == "nt":  # Windows cannot open folders, and flushes their entries itself
@@ -49,6 +75,53 @@ def flush_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def clear_parts(folder: Path) -> None:
+    """Remove what a process that was killed left half written below `folder`."""
+    for part in folder.rglob(f"*{PART}"):
+        shutil.rmtree(part, ignore_errors=True)
+        part.unlink(missing_ok=True)
+
+
+def check_space(place: Path, needed: int, what: str) -> None:
+    """Raises OSError when there is no room for so many bytes at `place`, or above it."""
+    there = next(folder for folder in (place, *place.absolute().parents) if folder.is_dir())
+    free = shutil.disk_usage(there).free
+    if needed + SPARE > free:
+        reason = f"{what} takes {in_bytes(needed)} of disk, and {in_bytes(free)} are free"
+        raise OSError(errno.ENOSPC, reason, str(there))
+
+
+def in_bytes(count: float) -> str:
+    """A number of bytes for people.
+
+    >>> in_bytes(1_234_567)
+    '1.2 MB'
+    """
+    units = ["TB", "GB", "MB", "kB", "bytes"]
+    while count >= 1000 and len(units) > 1:
+        count, _ = count / 1000, units.pop()
+    small = count < 10 and units[-1] != "bytes"
+    return f"{count:.1f} {units[-1]}" if small else f"{count:.0f} {units[-1]}"
+
+
+@contextmanager
+def locked(path: Path, otherwise: str, *, seconds: float = 0.0) -> Iterator[None]:
+    """While open, no other process has `path` locked; the system lets go of it when this one dies.
+
+    Raises:
+        MoreishError: another has, and keeps it for longer than `seconds`; it says `otherwise`.
+    """
+    lock = FileLock(path, timeout=seconds)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise MoreishError(otherwise) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def to_json(data: Any) -> bytes:

@@ -15,8 +15,8 @@ from moreish.record import ENDED, DataFacts, machine, versions
 from moreish.run import Run, discard
 from moreish.settings import Tree
 from moreish.training import resume, train
+from moreish.training.divergence import DivergenceError
 from moreish.training.events import Note, Report
-from moreish.training.loop import DivergenceError
 from moreish.training.planner import NETWORK, TRAIN
 from moreish.training.prepare import prepare
 

@@ -5,8 +5,10 @@ import json
 import os
 import platform
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
@@ -145,6 +147,28 @@ def machine() -> dict[str, Any]:
         "processors": os.cpu_count(),
         "threads": torch.get_num_threads(),
     }
+
+
+def surroundings(device: str) -> dict[str, str]:
+    """What decides the bits of a training beside its settings and its data."""
+    made = {name: found for name, found in versions().items() if name != "python"}
+    if device.startswith("cuda"):
+        device = torch.cuda.get_device_name(device)
+    return {
+        **made,
+        "threads": str(torch.get_num_threads()),
+        "processor": _processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "device": device,
+    }
+
+
+def _processor() -> str:
+    """Its model, where the system tells."""
+    with suppress(OSError, IndexError):
+        told = Path("/proc/cpuinfo").read_text("utf-8", "replace")
+        return told.split("model name")[1].split("\n")[0].strip("\t :")
+    return platform.processor() or platform.machine()
 
 
 def _digest(config: dict[str, Any], data: DataFacts, tokenizer: str) -> str:

@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -22,7 +23,7 @@ from moreish.errors import MoreishError, command, nearest
 from moreish.evaluate.metrics import Score, losses_of, score
 from moreish.evaluate.novelty import Items, Known, Passages, TextNovelty
 from moreish.evaluate.surprisal import TokenSurprisal, surprisal
-from moreish.files import PART, to_json, write_atomic
+from moreish.files import PART, flush_folder, locked, to_json, write_atomic
 from moreish.generate.constraints import Constraint, compile_constraint, parse_length
 from moreish.generate.sampling import Sampling
 from moreish.generate.texts import Writer
@@ -32,6 +33,9 @@ from moreish.tokenizers import Tokenizer, tokenizer_from_json
 from moreish.tokenizers.base import BOUNDARY, Ids
 
 RANKS = ("likelihood", "novelty")
+
+LARGEST_JSON = 1 << 26
+"""Bytes of a run.json or a tokenizer.json; a larger one is none of ours."""
 
 TEXT_TOKENS = 500
 """Length of a sample of running text, where none is asked for."""
@@ -68,7 +72,7 @@ class Run:
             raise MoreishError(f"no run at {path}{_other_runs(path)}")
         if not (path / "run.json").is_file():
             raise MoreishError(f"{path} is not a run folder: it has no run.json{_other_runs(path)}")
-        return cls(path, Record.read((path / "run.json").read_bytes(), str(path / "run.json")))
+        return cls(path, cls._read_record(path))
 
     @classmethod
     def create(
@@ -94,6 +98,8 @@ class Run:
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f".{path.name}.{os.getpid()}{PART}")
         try:
+            for left in path.parent.glob(f".{path.name}.*{PART}"):  # of a killed process
+                shutil.rmtree(left, ignore_errors=True)
             (beside / "data").mkdir(parents=True)
             for name, tokens in splits.items():
                 save_tokens(beside / "data" / f"{name}.npy", tokens)
@@ -102,7 +108,9 @@ class Run:
             if replacing:
                 discard(replaced_by(path))
                 path.rename(replaced_by(path))
+            flush_folder(beside / "data")
             beside.rename(path)
+            flush_folder(path.parent)
         except BaseException:
             shutil.rmtree(beside, ignore_errors=True)
             if replacing and not path.exists():
@@ -112,8 +120,29 @@ class Run:
 
     def update(self, **changes: Any) -> None:
         """Change entries of run.json."""
-        self.record = Record.model_validate({**self.record.model_dump(), **changes})
-        write_atomic(self.path / "run.json", to_json(self.record.model_dump(mode="json")))
+        with self._updating() as record:
+            self.record = Record.model_validate({**record.model_dump(), **changes})
+
+    @contextmanager
+    def _updating(self) -> Iterator[Record]:
+        """The record as it is on disk, where another process may have changed it; then the new one
+        takes its place."""
+        busy = f"{self.path} is being written by another process: try again"
+        with locked(self.path / ".record.lock", busy, seconds=10):
+            yield self._read_record(self.path)
+            write_atomic(self.path / "run.json", to_json(self.record.model_dump(mode="json")))
+
+    @staticmethod
+    def _read_record(path: Path) -> Record:
+        place = path / "run.json"
+        if place.stat().st_size > LARGEST_JSON:
+            raise MoreishError(f"{place} is damaged: it is far too large")
+        return Record.read(place.read_bytes(), str(place))
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of what resuming needs."""
+        return self.path / "checkpoints"
 
     @property
     def has_weights(self) -> bool:
@@ -445,7 +474,9 @@ class Run:
             self.split("test")  # the lecture's split of running text has none: say so at once
         scores = {name: self.score(name, stride=stride, progress=progress) for name in names}
         if test:
-            self.update(test_evaluations=self.record.test_evaluations + 1)
+            with self._updating() as record:
+                counted = {"test_evaluations": record.test_evaluations + 1}
+                self.record = record.model_copy(update=counted)
         return scores
 
     def score(
@@ -499,6 +530,12 @@ def discard(run: Path) -> None:
     """Remove a run folder; what is none is left alone."""
     if (run / "run.json").is_file():
         shutil.rmtree(run, ignore_errors=True)
+
+
+def training_lock(path: Path) -> AbstractContextManager[None]:
+    """While open, nobody else trains in the run folder at `path`. Raises MoreishError if another
+    does."""
+    return locked(path / ".lock", f"{path} is being trained by another process: wait for its end")
 
 
 def check_free(path: Path, *, overwrite: bool) -> None:

@@ -54,6 +54,9 @@ def train(
     resume: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Go on with an interrupted training.")
     ] = None,
+    inexact: Annotated[
+        bool, typer.Option("--inexact", help="… even if it cannot end with the same bits.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Train a model of a text. Without arguments: names, for a minute."""
@@ -79,6 +82,8 @@ def train(
         "config": config,
     }
     try:
+        if inexact and resume is None:
+            raise MoreishError("--inexact goes with --resume")
         if resume is None:
             run = api.train(
                 **options,
@@ -89,7 +94,7 @@ def train(
         elif settings or overwrite or any(value is not None for value in options.values()):
             raise MoreishError("--resume takes no other settings: the run has its own")
         else:
-            run = api.resume(resume, report=view)
+            run = api.resume(resume, inexact=inexact, report=view)
     finally:
         view.close()
     record = run.record

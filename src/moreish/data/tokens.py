@@ -5,6 +5,7 @@ those.
 """
 
 import hashlib
+import io
 import mmap
 import sys
 import tempfile
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from tokenize import TokenError
 from typing import Self
@@ -31,7 +33,7 @@ from moreish.data.split import (
 )
 from moreish.data.text import Corpus
 from moreish.errors import MoreishError
-from moreish.files import named
+from moreish.files import named, write_durable
 from moreish.tokenizers.base import BOUNDARY, Ids, Tokenizer
 
 UNSCORED = -1
@@ -307,12 +309,11 @@ def pieces(ids_N: AnyIds) -> Iterator[AnyIds]:
 
 def save_tokens(path: Path, tokens: Tokens) -> None:
     """Write the stream as a NumPy file, which says its own type and can be memory-mapped."""
-    header = np.lib.format.header_data_from_array_1_0(tokens.ids_N)
-    with named(path), path.open("wb") as file:
-        # np.save writes past Python's file, and so hides why a write failed.
-        np.lib.format.write_array_header_2_0(file, header)
-        for ids in pieces(tokens.ids_N):
-            file.write(np.ascontiguousarray(ids).data)
+    header = io.BytesIO()
+    facts = np.lib.format.header_data_from_array_1_0(tokens.ids_N)
+    np.lib.format.write_array_header_2_0(header, facts)
+    ids = (np.ascontiguousarray(part).data for part in pieces(tokens.ids_N))
+    write_durable(path, chain([header.getvalue()], ids))
 
 
 def load_tokens(path: Path, *, items: bool) -> Tokens:

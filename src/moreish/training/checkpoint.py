@@ -4,8 +4,11 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -14,7 +17,7 @@ from safetensors.torch import save as to_safetensors
 
 from moreish.errors import MoreishError
 from moreish.evaluate.metrics import Score
-from moreish.files import PART, flush_folder, to_json, write_durable
+from moreish.files import PART, check_space, clear_parts, flush_folder, to_json, write_durable
 from moreish.training.budget import Plan
 from moreish.training.loop import Position, Trainer
 from moreish.training.optim import optimizer_tensors, restore_optimizer
@@ -26,84 +29,151 @@ MANIFEST = "manifest.json"
 
 PARTS = ("weights.safetensors", "optimizer.safetensors", "state.json")
 
+LARGEST_JSON = 1 << 20
+"""Bytes of a manifest or a state; a larger one is none of ours."""
 
-def save_checkpoint(folder: Path, trainer: Trainer) -> None:
-    """Write `folder`/step-N; older checkpoints than the newest few are removed afterwards."""
+
+class Checkpoints:
+    """The checkpoints of one run, in its folder `checkpoints`."""
+
+    def __init__(self, folder: Path, run: str, here: Mapping[str, str]) -> None:
+        """
+        Args:
+            run: the sha256 of what the run is, so that those of another are told from its own.
+            here: what decides the bits of a training, see `moreish.record.surroundings`.
+        """
+        self.folder, self.run, self.here = folder, run, dict(here)
+
+    def __bool__(self) -> bool:
+        return bool(self._by_age())
+
+    def save(self, trainer: Trainer) -> None:
+        """Write `step-N`; older ones than the newest few are removed afterwards."""
+        place = self.folder / f"step-{trainer.position.step:06d}"
+        if _manifest(place) is not None:  # a training that is cut and resumed makes the same again
+            return
+        clear_parts(self.folder)  # of a process that was killed
+        check_space(self.folder, size(trainer), "a checkpoint")
+        beside = place.with_name(f"{place.name}.{os.getpid()}{PART}")
+        digests = {}
+        try:
+            beside.mkdir(parents=True)
+            for name, content in _parts(trainer):
+                digests[name] = hashlib.sha256(content).hexdigest()
+                write_durable(beside / name, [content])
+            manifest = {"sha256": digests, "run": self.run, "here": self.here}
+            write_durable(beside / MANIFEST, [to_json(manifest)])
+            flush_folder(beside)
+            shutil.rmtree(place, ignore_errors=True)  # a damaged one
+            beside.rename(place)
+        except BaseException:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise
+        flush_folder(self.folder)
+        for old in self._by_age()[KEPT:]:
+            shutil.rmtree(old)
+
+    def restore(self, trainer: Trainer, *, inexact: bool = False) -> list[Path]:
+        """Put the newest whole checkpoint into `trainer`; returns the damaged ones before it.
+
+        Raises:
+            MoreishError: there is none, it is another run's, or what is trained on from it here
+                would not have the same bits (unless `inexact`).
+        """
+        damaged = []
+        for place in self._by_age():
+            manifest = _manifest(place)
+            if manifest is None:
+                damaged.append(place)
+                continue
+            self._check(place, manifest, inexact)
+            try:
+                _restore(place, trainer)
+            except (RuntimeError, ValueError, LookupError, TypeError, SafetensorError) as error:
+                reason = " ".join(str(error).split())[:200]
+                raise MoreishError(f"{place} is not a checkpoint of this run ({reason})") from None
+            return damaged
+        raise MoreishError(f"{self.folder} holds no whole checkpoint: there is nothing to resume")
+
+    def _check(self, place: Path, manifest: Mapping[str, Any], inexact: bool) -> None:
+        if manifest.get("run", self.run) != self.run:
+            raise MoreishError(
+                f"{place} is a checkpoint of another run: its settings, data or tokenizer are not "
+                "those of this one"
+            )
+        there = manifest.get("here", self.here)
+        if there != self.here and not inexact:
+            kinds = sorted(set(there) | set(self.here))
+            changed = [
+                f"{kind} was {there.get(kind)} and is {self.here.get(kind)}"
+                for kind in kinds
+                if there.get(kind) != self.here.get(kind)
+            ]
+            raise MoreishError(
+                f"going on would not give the same bits: {'; '.join(changed)}. Restore that, or go "
+                "on all the same with --inexact"
+            )
+
+    def _by_age(self) -> list[Path]:
+        """Newest first."""
+        steps = {path: path.name.removeprefix("step-") for path in self.folder.glob("step-*")}
+        whole = [path for path, step in steps.items() if step.isdecimal()]
+        return sorted(whole, key=lambda path: int(steps[path]), reverse=True)
+
+
+def size(trainer: Trainer) -> int:
+    """Bytes of a checkpoint."""
+    weights, moments = trainer.model.state_dict(), optimizer_tensors(trainer.optimizer)
+    return sum(tensor.nbytes for part in (weights, moments) for tensor in part.values())
+
+
+def _parts(trainer: Trainer) -> Iterator[tuple[str, bytes]]:
+    """The files of a checkpoint, one after another: each may be large."""
     best = trainer.position.best
     position = {**asdict(trainer.position), "best": best and best.as_json()}
-    parts = {
-        "weights.safetensors": to_safetensors(_owned(trainer.model.state_dict())),
-        "optimizer.safetensors": to_safetensors(_owned(optimizer_tensors(trainer.optimizer))),
-        "state.json": to_json(position),
-    }
-    digests = {name: hashlib.sha256(content).hexdigest() for name, content in parts.items()}
-    place = folder / f"step-{trainer.position.step:06d}"
-    beside = place.with_name(f"{place.name}.{os.getpid()}{PART}")
-    try:
-        beside.mkdir(parents=True)
-        for name, content in parts.items():
-            write_durable(beside / name, content)
-        write_durable(beside / MANIFEST, to_json({"sha256": digests}))
-        flush_folder(beside)
-        shutil.rmtree(place, ignore_errors=True)
-        beside.rename(place)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
-    flush_folder(folder)
-    for old in _by_age(folder)[KEPT:]:
-        shutil.rmtree(old)
-
-
-def restore_checkpoint(folder: Path, trainer: Trainer) -> None:
-    """Put the newest whole checkpoint into `trainer`.
-
-    Raises:
-        MoreishError: there is none.
-    """
-    for place in _by_age(folder):
-        parts = _read_whole(place)
-        if parts is None:
-            continue
-        try:
-            _restore(parts, trainer)
-        except (RuntimeError, ValueError, LookupError, TypeError, SafetensorError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise MoreishError(f"{place} is not a checkpoint of this run ({reason})") from None
-        return
-    raise MoreishError(f"{folder} holds no whole checkpoint: there is nothing to resume")
-
-
-def _restore(parts: dict[str, bytes], trainer: Trainer) -> None:
-    trainer.model.load_state_dict(from_safetensors(parts["weights.safetensors"]))
-    restore_optimizer(trainer.optimizer, from_safetensors(parts["optimizer.safetensors"]))
-    state = json.loads(parts["state.json"])
-    best = state["best"] and Score.from_json(state["best"])
-    trainer.position = Position(**{**state, "plan": Plan(**state["plan"]), "best": best})
-
-
-def _by_age(folder: Path) -> list[Path]:
-    """Checkpoints, newest first."""
-    return sorted(
-        (path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdecimal()),
-        key=lambda path: int(path.name.removeprefix("step-")),
-        reverse=True,
+    parts: tuple[Callable[[], bytes], ...] = (
+        lambda: to_safetensors(_owned(trainer.model.state_dict())),
+        lambda: to_safetensors(_owned(optimizer_tensors(trainer.optimizer))),
+        partial(to_json, position),
     )
+    return ((name, part()) for name, part in zip(PARTS, parts, strict=True))
 
 
-def _read_whole(place: Path) -> dict[str, bytes] | None:
-    """The files of a checkpoint, if all are there as the manifest says."""
+def _restore(place: Path, trainer: Trainer) -> None:
+    weights, optimizer, state = ((place / name).read_bytes() for name in PARTS)
+    entries = json.loads(state)
+    best = entries["best"] and Score.from_json(entries["best"])
+    position = Position(**{**entries, "plan": Plan(**entries["plan"]), "best": best})
+    trainer.model.load_state_dict(from_safetensors(weights))
+    restore_optimizer(trainer.optimizer, from_safetensors(optimizer))
+    trainer.position = position
+
+
+def _manifest(place: Path) -> dict[str, Any] | None:
+    """The manifest of a checkpoint, if all its files are there as it says."""
     try:
-        digests = json.loads((place / MANIFEST).read_bytes())["sha256"]
-        parts = {name: (place / name).read_bytes() for name in PARTS}
-    except (OSError, ValueError, KeyError, TypeError):
+        if (place / MANIFEST).stat().st_size > LARGEST_JSON:
+            return None
+        manifest = json.loads((place / MANIFEST).read_bytes())
+        digests = manifest["sha256"]
+        if not isinstance(manifest.get("here", {}), dict) or set(digests) != set(PARTS):
+            return None
+        for name in PARTS:
+            with (place / name).open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != digests[name]:
+                    return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    if not isinstance(digests, dict) or set(digests) != set(PARTS):
-        return None
-    whole = all(hashlib.sha256(parts[name]).hexdigest() == digests[name] for name in digests)
-    return parts if whole else None
+    return manifest
 
 
-def _owned(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Each tensor with its own memory, on the CPU, as safetensors wants it."""
-    return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+def _owned(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """On the CPU, each with its own memory, as safetensors wants them; copied only if need be."""
+    owned: dict[str, torch.Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        start = tensor.untyped_storage().data_ptr()
+        owned[name] = tensor.clone() if start in seen and tensor.numel() else tensor
+        seen.add(start)
+    return owned

@@ -50,6 +50,24 @@ class Step:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Skipped:
+    """A step whose loss or gradient is not finite: the weights stay as they were."""
+
+    step: int
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class WentBack:
+    """Steps were skipped one after another, or weights are lost: it goes on from `step`, slower."""
+
+    step: int
+    why: str
+    lr: float
+    """The highest learning rate from now on."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluated:
     """The validation split was evaluated after `step` steps; `best` if never lower before."""
 
@@ -74,7 +92,7 @@ class Working:
     share: float
 
 
-Event = Note | Started | Step | Evaluated | Sampled | Working
+Event = Note | Started | Step | Skipped | WentBack | Evaluated | Sampled | Working
 Report = Callable[[Event], None]
 
 

@@ -2,12 +2,21 @@
 
 import json
 import time
+from collections.abc import Mapping
 from typing import Any
 
-from moreish.files import named
+from moreish.files import flush, named, write_atomic
 from moreish.generate.sampling import Sampling
 from moreish.run import Run
-from moreish.training.events import Evaluated, Event, Report, Sampled, Step
+from moreish.training.events import (
+    Evaluated,
+    Event,
+    Report,
+    Sampled,
+    Skipped,
+    Step,
+    WentBack,
+)
 from moreish.training.loop import Trainer
 
 LINES = 40
@@ -30,7 +39,12 @@ class Log:
 
     def __call__(self, event: Event) -> None:
         self.report(event)
-        if isinstance(event, Step) and event.step % self.every == 0:
+        if isinstance(event, Skipped):
+            self._write(step=event.step, skipped=event.why)
+        elif isinstance(event, WentBack):
+            self._rewind(event.step)
+            self._write(step=event.step, went_back=event.why, lr=event.lr)
+        elif isinstance(event, Step) and event.step % self.every == 0:
             self._write(
                 step=event.step,
                 tokens=event.tokens,
@@ -50,6 +64,11 @@ class Log:
                 self._sample(event.step)
                 self.last = time.perf_counter() - began
                 self.spent += self.last
+
+    def flush(self) -> None:
+        """On to the disk, before the checkpoint that goes with it."""
+        flush(self.metrics)
+        flush(self.samples)
 
     def _affordable(self) -> bool:
         """Whether another sample keeps them within their share of the minutes. Without minutes,
@@ -73,18 +92,23 @@ class Log:
 
     def _write(self, **entry: Any) -> None:
         with named(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+            file.write(_line(entry))
 
     def _show(self, step: int, texts: list[str]) -> None:
         with named(self.samples), self.samples.open("a", encoding="utf-8") as file:
-            file.write(f"--- after {step} steps ---\n" + "\n".join(texts) + "\n\n")
+            file.write(_shown(step, texts))
 
     def _rewind(self, step: int) -> None:
         """Forget what was logged after `step`: it will be logged again."""
         entries = [entry for entry in self.run.logged() if entry["step"] <= step]
-        self.metrics.write_text("", "utf-8")
-        self.samples.write_text("", "utf-8")
-        for entry in entries:
-            self._write(**entry)
-            if "samples" in entry:
-                self._show(entry["step"], entry["samples"])
+        shown = [_shown(e["step"], e["samples"]) for e in entries if "samples" in e]
+        write_atomic(self.metrics, "".join(map(_line, entries)).encode())
+        write_atomic(self.samples, "".join(shown).encode())
+
+
+def _line(entry: Mapping[str, Any]) -> str:
+    return json.dumps(entry, ensure_ascii=False) + "\n"
+
+
+def _shown(step: int, texts: list[str]) -> str:
+    return f"--- after {step} steps ---\n" + "\n".join(texts) + "\n\n"

@@ -11,12 +11,19 @@ from torch import nn
 from moreish.config import TrainConfig
 from moreish.data.batches import Sampler
 from moreish.data.tokens import Batch
-from moreish.errors import MoreishError
 from moreish.evaluate.metrics import Score
 from moreish.models.base import Model
 from moreish.training.backward import Backward
 from moreish.training.budget import Plan, measure
-from moreish.training.events import Evaluated, Report, Step
+from moreish.training.divergence import (
+    RETREATS,
+    SKIPS,
+    SLOWER,
+    DivergenceError,
+    NotFinite,
+    origin,
+)
+from moreish.training.events import Evaluated, Report, Skipped, Step, WentBack
 from moreish.training.objective import Objective
 from moreish.training.optim import build_optimizer, set_rate
 from moreish.training.schedule import rate
@@ -42,12 +49,18 @@ class Position:
     tokens: int = 0
     seconds: float = 0.0
     before: float = 0.0
-    """Of `seconds`: spent before the first step, on counting."""
+    """Of `seconds`: spent on counting before the first step, and on steps that were taken back."""
     eval_seconds: float = 0.0
     """Of `seconds`: spent on evaluations on the way. The one after the last step is the result."""
     best: Score | None = None
     best_step: int = 0
     evaluations_since_best: int = 0
+    skipped: int = 0
+    """Steps in a row, up to this one, whose numbers were not finite."""
+    retreats: int = 0
+    """How often it went back to a checkpoint."""
+    slower: float = 1.0
+    """Times the learning rate, because of that."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,13 +73,11 @@ class Hooks:
     """The weights are the best so far."""
     checkpoint: Callable[[], None]
     """Save everything, to go on from here."""
+    go_back: Callable[[], None]
+    """Put the trainer where it was at the last checkpoint, or at the beginning."""
     stopping: Callable[[], bool]
     """Whether somebody asked to stop after this step."""
     report: Report
-
-
-class DivergenceError(MoreishError):
-    """The loss, a gradient or a weight is not finite: more steps of this kind cannot help."""
 
 
 class Trainer:
@@ -100,12 +111,28 @@ class Trainer:
         self._saved_at = 0.0
         self._planned_at = 0.0
 
+    def begin(self, model: Model, position: Position) -> None:
+        """Begin anew at `position`, with the weights of `model` and an optimizer without memory."""
+        self.model.load_state_dict(model.state_dict())
+        self.optimizer = build_optimizer(self.model, self.config)
+        self.position = position
+
     def run(self, hooks: Hooks) -> str:
         """Train; returns why it ended: "finished", "stopped early" or "interrupted".
 
+        What is not finite never reaches the weights: such steps are left out. After some in a row
+        it goes back to the last checkpoint, and on from there at a lower rate.
+
         Raises:
-            DivergenceError: the loss, the gradient or a weight is not finite.
+            DivergenceError: that did not help.
         """
+        while True:
+            try:
+                return self._run(hooks)
+            except NotFinite as trouble:
+                self._retreat(str(trouble), hooks)
+
+    def _run(self, hooks: Hooks) -> str:
         at = self.position
         self._saved_at = self._planned_at = at.seconds
         while at.step < at.plan.steps:
@@ -119,6 +146,8 @@ class Trainer:
             done = self.step()
             at.seconds += time.perf_counter() - began
             hooks.report(done)
+            if isinstance(done, Skipped) and at.skipped >= SKIPS:
+                raise NotFinite(done.why)
             last = at.step == at.plan.steps
             if last or (at.step % at.plan.eval_every == 0 and self._affordable()):
                 self._evaluate(hooks)
@@ -128,14 +157,13 @@ class Trainer:
         self._checkpoint(hooks)
         return "finished"
 
-    def step(self) -> Step:
+    def step(self) -> Step | Skipped:
         """One update of the weights."""
         at = self.position
         began = time.perf_counter()
-        lr = rate(self.config, at.plan.progress(at.step))
+        lr = at.slower * rate(self.config, at.plan.progress(at.step))
         set_rate(self.optimizer, lr)
-        # Dropout depends on the seed and the step alone, as batches do.
-        self._reseed((self.sampler.seed * 1_000_003 + at.step) % 2**63)
+        self._seed(at.step)
         if not self.model.training:
             self.model.train()
         batch = self._batch(at.step)
@@ -144,11 +172,13 @@ class Trainer:
         norm = nn.utils.clip_grad_norm_(self._parameters, self.config.clip or math.inf)
         self._ahead = at.step + 1, self.sampler.batch(at.step + 1)  # while a GPU still reckons
         loss_value, norm_value = loss.item(), norm.item()
-        if not (math.isfinite(loss_value) and math.isfinite(norm_value)):
-            what = f"the loss is {loss_value:.3g}, the norm of its gradient {norm_value:.3g}"
-            raise self._diverged(what)
-        self.optimizer.step()
         at.step += 1
+        if not (math.isfinite(loss_value) and math.isfinite(norm_value)):
+            at.skipped += 1
+            why = f"the loss is {loss_value:.3g}, the norm of its gradient {norm_value:.3g}"
+            return Skipped(step=at.step, why=why)
+        at.skipped = 0
+        self.optimizer.step()
         at.tokens += batch.scored
         reckoned = self._work.of(batch) / (time.perf_counter() - began)
         return Step(
@@ -163,6 +193,10 @@ class Trainer:
             utilisation=self._peak and reckoned / self._peak,
         )
 
+    def _seed(self, step: int) -> None:
+        """Dropout depends on the seed and the step alone, as batches do."""
+        self._reseed((self.sampler.seed * 1_000_003 + step) % 2**63)
+
     def _batch(self, step: int) -> Batch:
         """Cut already, unless it is the first or another step was thought to come."""
         ahead, self._ahead = self._ahead, None
@@ -174,7 +208,7 @@ class Trainer:
         score = hooks.evaluate()
         self.last_eval_seconds = time.perf_counter() - began
         if not math.isfinite(score.loss):
-            raise self._diverged(f"the validation loss is {score.loss:.3g}")
+            raise NotFinite(f"the validation loss is {score.loss:.3g}")
         best = at.best is None or score.loss < at.best.loss
         if best:
             at.best, at.best_step, at.evaluations_since_best = score, at.step, 0
@@ -196,14 +230,42 @@ class Trainer:
 
     def _checkpoint(self, hooks: Hooks) -> None:
         if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
-            raise self._diverged("a weight is not finite")
+            raise NotFinite("a weight is not finite")
+        began = time.perf_counter()
         hooks.checkpoint()
+        if self.position.step < self.position.plan.steps:
+            self.position.seconds += time.perf_counter() - began
         self._saved_at = self.position.seconds
 
-    def _diverged(self, what: str) -> DivergenceError:
+    def _retreat(self, why: str, hooks: Hooks) -> None:
+        """Go back to the last checkpoint, and on at a lower rate. The time is spent all the same.
+
+        Raises:
+            DivergenceError: that was done often enough.
+        """
+        before = self.position
+        if before.retreats == RETREATS:
+            raise self._diverged(why)
+        hooks.go_back()
+        at = self.position
+        lost = before.seconds - at.seconds
+        at.seconds, at.before = at.seconds + lost, at.before + lost
+        at.retreats, at.slower = before.retreats + 1, before.slower * SLOWER
+        assert isinstance(self.config.lr, float)
+        hooks.report(WentBack(step=at.step, why=why, lr=at.slower * self.config.lr))
+
+    def _diverged(self, why: str) -> DivergenceError:
+        step = self.position.step
+        batch = self.sampler.batch(step - 1)
+        self._seed(step - 1)
+        parts = (part.to(self.device) for part in batch.parts(self.config.accumulate))
+        found = (origin(self.model.train(), self.objective, part) for part in parts)
+        where = next(filter(None, found), "")
         return DivergenceError(
-            f"training came apart at step {self.position.step}: {what}. Try a lower "
-            f"--set train.lr (it was {self.config.lr})"
+            f"training came apart at step {step}: {why}{where}. It went back to a checkpoint "
+            f"{RETREATS} times, each time to a third of the rate, in vain; try a lower "
+            f"--set train.lr (it was {self.config.lr:.3g})",
+            batch,
         )
 
     def _overfitting(self) -> bool:
@@ -233,7 +295,8 @@ class Trainer:
 
 
 def time_of_step(trainer: Trainer, stopping: Callable[[], bool], seconds: float) -> float:
-    """Median seconds of a step, from a trial of some `seconds` that leaves no trace."""
+    """Median seconds of a step, from a trial of some `seconds` that leaves no trace, except that a
+    model that is to be compiled is compiled then."""
     model = trainer.model
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     trial = Trainer(
@@ -244,6 +307,7 @@ def time_of_step(trainer: Trainer, stopping: Callable[[], bool], seconds: float)
         position=Position(plan=Plan(steps=1_000_000, eval_every=1)),
         device=trainer.device,
     )
+    trial.backward = trainer.backward
     found = measure(trial.step, stopping, seconds=seconds)
     with torch.no_grad():
         for name, p in model.named_parameters():

@@ -3,6 +3,7 @@
 What is known here was measured: docs/dev-log.md has the runs.
 """
 
+import math
 import time
 from dataclasses import dataclass, replace
 
@@ -54,8 +55,11 @@ COUNTING = 0.2
 COUNTS_A_SECOND = 8e6
 """Predictions that are counted in a second, all orders together."""
 
-PLANNING = 0.05
-"""Share of the budget after which no larger network is tried."""
+PLANNING = 2.0
+"""Seconds after which no further size is tried: its speed is judged by those that were."""
+
+OPERATIONS = 5e10
+"""A second, of a machine of which nothing is known yet."""
 
 TRIAL_TOKENS = 50_000
 """Of the text, for a trial of the speed."""
@@ -116,24 +120,41 @@ def advise(ready: Ready, *, counts: bool = True) -> Advice:
         return _counts(ready, why)
     room = available_memory()
     folds, why = _folds(ready, seconds, room) if counts else (0, "as was asked.")
-    began = time.perf_counter()
-    best: _Choice | None = None
-    for size in SIZES:
-        if best is not None and (
-            _weights(size) > PARAMETERS_A_TOKEN * tokens
-            # A larger one would be slower still.
-            or best.predictions < TOKENS_A_PARAMETER * _weights(size)
-            or time.perf_counter() - began > max(LEAST_SECONDS, PLANNING * (seconds or 0))
-        ):
+    speeds, began = _Speeds(ready, folds), time.perf_counter()
+    sizes = [size for size in SIZES if _weights(size) <= PARAMETERS_A_TOKEN * tokens]
+    for _ in SIZES:  # what was measured last may make another the best
+        smallest, *larger = (_choice(ready, size, folds, speeds) for size in sizes or SIZES[:1])
+        best = next((choice for choice in reversed(larger) if choice.suits(room)), smallest)
+        late = time.perf_counter() - began > PLANNING
+        if seconds is None or best.measured or (late and speeds.measured):
             break
-        choice = _tried(ready, size, folds)
-        if best is not None and (
-            choice.predictions < TOKENS_A_PARAMETER * _weights(size) or choice.memory > room
-        ):
-            break
-        best = choice
-    assert best is not None
+        speeds.measure(best.size)
     return Advice(config=best.config, reasons=_reasons(ready, best, folds, why))
+
+
+class _Speeds:
+    """How many predictions a second networks of each size are trained on here, with counts in so
+    many folds."""
+
+    def __init__(self, ready: Ready, folds: int) -> None:
+        self.ready, self.folds = ready, folds
+        self.measured: dict[tuple[int, int, int], float] = {}
+
+    def measure(self, size: tuple[int, int, int]) -> None:
+        config = _settings(self.ready, size, self.folds, dropout=0.0)
+        self.measured[size] = _rate(replace(self.ready, config=config))
+
+    def of(self, size: tuple[int, int, int]) -> float:
+        """As measured, or judged by the nearest size that was."""
+        if not self.measured:
+            return OPERATIONS / _work(size)
+        nearest = min(self.measured, key=lambda known: abs(math.log(_work(known) / _work(size))))
+        return self.measured[nearest] * _work(nearest) / _work(size)
+
+
+def _work(size: tuple[int, int, int]) -> float:
+    """Operations for a prediction: those of the weights, and what is the same for all sizes."""
+    return 6.0 * (_weights(size) + 10_000)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,8 +169,14 @@ class _Choice:
     """That the budget lets it be trained on."""
     rate: float | None
     """Predictions a second; None where the budget is in steps or epochs."""
+    measured: bool
+    """Whether the rate was; else it was judged by another size's."""
     memory: float
     """Bytes that it needs."""
+
+    def suits(self, room: float) -> bool:
+        enough = self.predictions >= TOKENS_A_PARAMETER * _weights(self.size)
+        return enough and self.memory <= room
 
 
 def _folds(ready: Ready, seconds: float | None, room: float) -> tuple[int, str]:
@@ -171,7 +198,7 @@ def _folds(ready: Ready, seconds: float | None, room: float) -> tuple[int, str]:
     return folds, _span((1 + folds) * tokens / COUNTS_A_SECOND)
 
 
-def _tried(ready: Ready, size: tuple[int, int, int], folds: int) -> _Choice:
+def _choice(ready: Ready, size: tuple[int, int, int], folds: int, speeds: _Speeds) -> _Choice:
     train, tokens = ready.config.train, ready.splits["train"]
     config = _settings(ready, size, folds, dropout=0.0)
     rate = None
@@ -181,7 +208,7 @@ def _tried(ready: Ready, size: tuple[int, int, int], folds: int) -> _Choice:
         predictions = train.epochs * tokens.predictions
     else:
         assert train.minutes is not None
-        rate = _rate(replace(ready, config=config))
+        rate = speeds.of(size)
         predictions = rate * train.minutes * 60
     passes = predictions / tokens.predictions
     dropout = next(share for most, share in DROPOUT if passes <= most)
@@ -200,6 +227,7 @@ def _tried(ready: Ready, size: tuple[int, int, int], folds: int) -> _Choice:
         parameters=parameters,
         predictions=predictions,
         rate=rate,
+        measured=size in speeds.measured,
         memory=memory,
     )
 
@@ -217,7 +245,8 @@ def _settings(ready: Ready, size: tuple[int, int, int], folds: int, *, dropout: 
     network["context"] = CONTEXT if longest is None else min(CONTEXT, longest + 1)
     if not folds:
         small = ready.tokenizer.vocab_size <= LARGEST_VOCABULARY
-        network["grams"] = 5 if small else 1
+        # Items are too few to learn embeddings of n-grams from (docs/dev-log.md).
+        network["grams"] = 5 if small and longest is None else 1
     model: Tree = {"name": "hybrid", "folds": folds, "network": network} if folds else network
     return _run(ready, model, TRAIN)
 
@@ -287,8 +316,9 @@ def _reasons(ready: Ready, best: _Choice, folds: int, why: str) -> tuple[str, st
     if best.rate is None:
         sees = f"It is trained on {best.predictions:,.0f} tokens, {times} times the text"
     else:
+        about = "" if best.measured else "about "
         sees = (
-            f"This machine trains it on {best.rate:,.0f} tokens a second, which is {times} "
+            f"This machine trains it on {about}{best.rate:,.0f} tokens a second, which is {times} "
             "times the text"
         )
     care = f"; so often, that dropout of {best.dropout} is needed." if best.dropout else "."

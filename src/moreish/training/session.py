@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,21 +22,21 @@ from moreish.evaluate.metrics import (
     fitting,
     losses_of,
 )
+from moreish.files import check_space, clear_parts
 from moreish.models import CountedModel, Model
 from moreish.models.mixture import Mixture
-from moreish.record import ENDED
-from moreish.run import Run, check_free, discard, replaced_by
+from moreish.record import ENDED, surroundings
+from moreish.run import Run, check_free, discard, replaced_by, training_lock
 from moreish.training.budget import Plan, budget_steps, measure, plan_minutes, plan_steps
-from moreish.training.checkpoint import restore_checkpoint, save_checkpoint
+from moreish.training.checkpoint import KEPT, Checkpoints
+from moreish.training.divergence import DivergenceError
 from moreish.training.events import Note, Report, Started, Working
 from moreish.training.log import Log
-from moreish.training.loop import DivergenceError, Hooks, Position, Trainer, time_of_step
+from moreish.training.loop import Hooks, Position, Trainer, time_of_step
 from moreish.training.objective import next_token, with_squared_weights
 from moreish.training.optim import build_optimizer, check_optimizer, default_rate
 from moreish.training.planner import planned
-from moreish.training.prepare import find_device, make_sampler, prepare, try_rates
-
-CHECKPOINTS = "checkpoints"
+from moreish.training.prepare import Ready, find_device, make_sampler, prepare, try_rates
 
 RUNS = Path("runs")
 """Where runs are made when no place is named."""
@@ -65,6 +65,9 @@ def train(
     """
     if out is not None:
         check_free(out, overwrite=overwrite)
+        if (out / "run.json").is_file():
+            with training_lock(out):
+                pass  # said before the data are prepared
     check_optimizer(config.train.optimizer)  # a model that only counts would not notice
     ready, reasons = planned(prepare(config))
     # Whatever is wrong with the settings is to be said before anything is written.
@@ -83,49 +86,70 @@ def train(
         config = config.model_copy(update={"train": config.train.model_copy(update={"lr": lr})})
         build_optimizer(model, config.train)
     path = out or free_path(f"{ready.facts.name}-{config.model.name}")
-    alone = not path.parent.exists()
-    replacing = (path / "run.json").is_file()
-    run = Run.create(path, config, ready.tokenizer, ready.splits, ready.facts, overwrite=overwrite)
-    if found is not None:
-        found.save(run.path)
-    try:
-        run, ended = _carry_out(run, ready.device, report, resuming=False)
-        if replacing and not (run.has_weights or _has_checkpoints(run)):
+    check_space(path, _space(ready, model), "this run")
+    with _new_run(path, replace(ready, config=config), overwrite=overwrite) as run:
+        if found is not None:
+            found.save(run.path)
+        ended = _carry_out(run, ready.device, report)
+        if not _worth_keeping(run) and replaced_by(path).exists():
             raise KeyboardInterrupt  # it came before there was anything better than the old run
         return run, ended
-    except (Exception, KeyboardInterrupt) as error:
-        if not (run.has_weights or _has_checkpoints(run)):  # nothing there is worth keeping
-            shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def _new_run(path: Path, ready: Ready, *, overwrite: bool) -> Iterator[Run]:
+    """A new run folder, locked. When an error ends it before anything worth keeping was made, it
+    goes again, and the run that it replaced comes back."""
+    alone = not path.parent.exists()
+    replacing = (path / "run.json").is_file()
+    with training_lock(path) if replacing else nullcontext():
+        run = Run.create(
+            path, ready.config, ready.tokenizer, ready.splits, ready.facts, overwrite=overwrite
+        )
+    with training_lock(path):
+        try:
+            yield run
+        except (Exception, KeyboardInterrupt) as error:
+            if not _worth_keeping(run):
+                shutil.rmtree(path, ignore_errors=True)
+                if replacing:
+                    replaced_by(path).rename(path)
+                elif alone:
+                    with suppress(OSError):  # somebody else's run may be there by now
+                        path.parent.rmdir()
+            elif isinstance(error, OSError):
+                raise MoreishError(
+                    f"{error.strerror or error}: {error.filename}; when that is mended, go on with "
+                    f"{command('train', '--resume', path)}"
+                ) from None
+            raise
+        finally:
             if replacing:
-                replaced_by(path).rename(path)
-            elif alone:
-                with suppress(OSError):  # somebody else's run may be there by now
-                    path.parent.rmdir()
-        elif isinstance(error, OSError):
-            raise MoreishError(
-                f"{error.strerror or error}: {error.filename}; when that is mended, go on with "
-                f"{command('train', '--resume', path)}"
-            ) from None
-        raise
-    finally:
-        if replacing:
-            discard(replaced_by(path))
+                discard(replaced_by(path))
 
 
-def resume(path: Path, *, report: Report) -> tuple[Run, bool]:
+def resume(path: Path, *, inexact: bool = False, report: Report) -> tuple[Run, bool]:
     """Go on with an interrupted training from its newest checkpoint, else from the beginning.
 
+    Args:
+        inexact: even where it would not end with the bits that it had ended with uninterrupted.
+
     Raises:
-        MoreishError: there is no such run, it came to its end, or its checkpoints are damaged.
+        MoreishError: there is no such run, it came to its end, another process trains it, it would
+            not be exact, or its checkpoints are damaged.
     """
     run = Run.open(path)
-    if run.record.status in ENDED:
-        raise MoreishError(
-            f"{path} came to its end ({run.record.status}): there is nothing to resume"
-        )
-    ended = _carry_out(run, find_device(run.config.train.device), report, resuming=True)
-    discard(replaced_by(run.path))  # where its start was killed
-    return ended
+    with training_lock(path):
+        run = Run.open(path)  # as it is now that nobody else can change it
+        if run.record.status in ENDED:
+            raise MoreishError(
+                f"{path} came to its end ({run.record.status}): there is nothing to resume"
+            )
+        clear_parts(path)
+        exact = not inexact
+        ended = _carry_out(run, find_device(run.config.train.device), report, exact=exact)
+        discard(replaced_by(run.path))  # where its start was killed
+    return run, ended
 
 
 def free_path(name: str) -> Path:
@@ -138,23 +162,28 @@ def free_path(name: str) -> Path:
 
 
 def _carry_out(
-    run: Run, device: torch.device, report: Report, *, resuming: bool
-) -> tuple[Run, bool]:
+    run: Run, device: torch.device, report: Report, *, exact: bool | None = None
+) -> bool:
+    """Train, score and record; returns whether it came to its end.
+
+    Args:
+        exact: of a training that goes on: whether that must be exact. None: it begins.
+    """
     model = run.new_model()
     try:
         if isinstance(model, CountedModel):
             outcome = _count(run, model, report)
         else:
-            outcome = _descend(run, model, device, report, resuming=resuming)
+            outcome = _descend(run, model, device, report, exact=exact)
         began = time.perf_counter()
         scores = {}
         if outcome.ended != "interrupted":
-            if resuming:  # the weights may be newer than the checkpoint, and better than it knows
+            if exact is not None:  # the weights may be newer than the checkpoint, and better
                 outcome.position.best = run.score("val", progress=_tell(report))
             scores = _final_scores(run, outcome, report)
     except KeyboardInterrupt:  # while counting or scoring, or in a hurry
         run.update(status="interrupted")
-        return run, False
+        return False
     at = outcome.position
     run.update(
         status=outcome.ended,
@@ -165,7 +194,7 @@ def _carry_out(
         scoring_seconds=round(outcome.val_seconds + time.perf_counter() - began, 3),
         tokens_per_second=round(at.tokens / max(at.seconds - at.before - at.eval_seconds, 1e-9), 1),
     )
-    return run, outcome.ended != "interrupted"
+    return outcome.ended != "interrupted"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,41 +223,59 @@ def _count(run: Run, model: CountedModel, report: Report) -> Outcome:
 
 
 def _descend(
-    run: Run, model: Model, device: torch.device, report: Report, *, resuming: bool
+    run: Run, model: Model, device: torch.device, report: Report, *, exact: bool | None
 ) -> Outcome:
     """Train by gradients; parts that are counted are counted first."""
     config = run.config.train
     began = time.perf_counter()
     model.before_training(run.split("train"))
-    before = time.perf_counter() - began
     trainer = Trainer(
         model,
         make_sampler(run.config, run.split("train"), model),
         config,
         objective=with_squared_weights(next_token, config.squared_weights),
-        position=Position(plan=Plan(steps=1, eval_every=1), seconds=before, before=before),
+        position=Position(plan=Plan(steps=1, eval_every=1)),
         device=device,
     )
-    checkpoints = run.path / CHECKPOINTS
+    checkpoints = Checkpoints(run.checkpoints, run.record.sha256, surroundings(str(device)))
     with stop_on_signals() as stopping:
-        if resuming and _has_checkpoints(run):
-            restore_checkpoint(checkpoints, trainer)
+        if exact is not None and checkpoints:
+            for damaged in checkpoints.restore(trainer, inexact=not exact):
+                report(Note(text=f"{damaged} is damaged: an older one is taken"))
             if trainer.position.best is not None and not run.has_weights:
                 raise MoreishError(
                     f"{run.path} is damaged: its model.safetensors, the best weights so far, is "
                     "missing; put it back, or train again with --overwrite"
                 )
         else:
-            if resuming:
+            if exact is not None:
                 report(Note(text="it has no checkpoint yet, so it starts from the beginning"))
-            trainer.position.plan = make_plan(run, trainer, stopping)
+            plan = make_plan(run, trainer, stopping, began)
+            spent = time.perf_counter() - began
+            trainer.position = Position(plan=plan, seconds=spent, before=spent)
             run.update(status="training")
-        log = Log(run, trainer, report, resuming=resuming)
+        log = Log(run, trainer, report, resuming=exact is not None)
         report(_started(run, model, trainer.position, device))
+
+        start = replace(trainer.position)
+
+        def checkpoint() -> None:
+            log.flush()
+            checkpoints.save(trainer)
+
+        def go_back() -> None:
+            if checkpoints:
+                checkpoints.restore(trainer)
+                return
+            fresh = run.new_model()
+            fresh.before_training(run.split("train"))
+            trainer.begin(fresh, replace(start))
+
         hooks = Hooks(
             evaluate=lambda: run.score("val", model, progress=_tell(report)),
             keep_best=lambda: run.save_weights(model),
-            checkpoint=lambda: save_checkpoint(checkpoints, trainer),
+            checkpoint=checkpoint,
+            go_back=go_back,
             stopping=stopping,
             report=log,
         )
@@ -236,14 +283,23 @@ def _descend(
             ended = trainer.run(hooks)
         except DivergenceError as error:
             run.update(status="diverged")
-            kept = f"the best weights until then are kept: {command('sample', run.path)}"
-            nothing = "there were no weights yet that are worth keeping"
-            raise DivergenceError(f"{error}; {kept if run.has_weights else nothing}") from None
+            raise _explained(error, run) from None
         if not run.has_weights:  # interrupted before the first evaluation
             run.save_weights(model)
     if isinstance(model, Mixture) and ended != "interrupted":
         trainer.position.best = _weigh(run, model, report)
     return Outcome(ended=ended, position=trainer.position, val_seconds=trainer.last_eval_seconds)
+
+
+def _explained(error: DivergenceError, run: Run) -> DivergenceError:
+    """With what the batch begins, and what is left."""
+    text = ""
+    if error.batch is not None:
+        ids = error.batch.tokens_BT[0].numpy()
+        text = f" Its batch begins with {run.tokenizer.decode(ids[ids > 0])[:30]!r}."
+    kept = f"The best weights until then are kept: {command('sample', run.path)}"
+    nothing = "There were no weights yet that are worth keeping"
+    return DivergenceError(f"{error}.{text} {kept if run.has_weights else nothing}")
 
 
 def _weigh(run: Run, model: Mixture, report: Report) -> Score:
@@ -260,18 +316,32 @@ def _weigh(run: Run, model: Mixture, report: Report) -> Score:
     return run.score("val", model, progress=_tell(report))
 
 
-def _has_checkpoints(run: Run) -> bool:
-    return any((run.path / CHECKPOINTS).glob("step-*"))
+def _worth_keeping(run: Run) -> bool:
+    return run.has_weights or any(run.checkpoints.glob("step-*"))
 
 
-def make_plan(run: Run, trainer: Trainer, stopping: Callable[[], bool]) -> Plan:
-    """Steps and evaluations for the budget; minutes are turned into steps by a short trial."""
-    plan = _plan_for_budget(run, trainer, stopping)
+def _space(ready: Ready, model: Model) -> int:
+    """Bytes of disk that a run takes: its data, its best weights and its checkpoints."""
+    data = sum(tokens.ids_N.nbytes for tokens in ready.splits.values())
+    weights = sum(tensor.nbytes for tensor in model.state_dict().values())
+    if isinstance(model, CountedModel):
+        return data + weights
+    moments = 2 * sum(parameter.nbytes for parameter in model.parameters())
+    # One more of each while it is written.
+    return data + 2 * weights + (KEPT + 1) * (weights + moments)
+
+
+def make_plan(run: Run, trainer: Trainer, stopping: Callable[[], bool], began: float) -> Plan:
+    """Steps and evaluations for the budget; minutes, of which some are gone since `began`, are
+    turned into steps by a short trial."""
+    plan = _plan_for_budget(run, trainer, stopping, began)
     every = run.config.train.eval_every
     return plan if every is None else Plan(steps=plan.steps, eval_every=every)
 
 
-def _plan_for_budget(run: Run, trainer: Trainer, stopping: Callable[[], bool]) -> Plan:
+def _plan_for_budget(
+    run: Run, trainer: Trainer, stopping: Callable[[], bool], began: float
+) -> Plan:
     config: TrainConfig = run.config.train
     validation = run.split("val")
     spans = evaluation_spans(trainer.model, validation)
@@ -280,7 +350,7 @@ def _plan_for_budget(run: Run, trainer: Trainer, stopping: Callable[[], bool]) -
         step_positions = trainer.sampler.batch(0).tokens_BT.numel()
         return plan_steps(steps, step_positions, float(spans.length_S.sum()))
     assert config.minutes is not None
-    step_seconds = time_of_step(trainer, stopping, seconds=min(1.0, config.minutes * 3))
+    step_seconds = time_of_step(trainer, stopping, seconds=min(0.5, config.minutes))
     some = spans[:: max(1, len(spans) // 2000)]
     batches = list(evaluation_batches(trainer.model, validation, some))
     positions = sum(batch.tokens_BT.numel() for _, batch in batches)
@@ -292,7 +362,7 @@ def _plan_for_budget(run: Run, trainer: Trainer, stopping: Callable[[], bool]) -
 
     eval_seconds = measure(evaluate_some, stopping, seconds=0.0, least=1)
     eval_seconds *= float(spans.length_S.sum()) / positions
-    left = max(0.0, config.minutes - trainer.position.before / 60)
+    left = max(0.0, config.minutes - (time.perf_counter() - began) / 60)
     return plan_minutes(left, step_seconds, eval_seconds)
 
 
