@@ -108,6 +108,47 @@ def moreish(
     return run
 
 
+class Clock:
+    """Time that only work moves on: a step, an evaluation, a checkpoint take what is said here."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.step, self.evaluation, self.checkpoint, self.counting = 0.01, 0.1, 0.05, 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """In place of the real one, so that what depends on time can be told in advance."""
+    import time
+
+    from moreish.models import Model
+    from moreish.training import session
+    from moreish.training.backward import Backward
+    from moreish.training.checkpoint import Checkpoints
+
+    clock = Clock()
+
+    def costing(owner: Any, name: str, cost: str) -> None:
+        work = getattr(owner, name)
+
+        def slow(*arguments: Any, **options: Any) -> Any:
+            clock.now += getattr(clock, cost)
+            return work(*arguments, **options)
+
+        monkeypatch.setattr(owner, name, slow)
+
+    costing(Backward, "__call__", "step")
+    costing(Run, "score", "evaluation")
+    costing(session, "fitting", "evaluation")
+    costing(Checkpoints, "save", "checkpoint")
+    costing(Model, "before_training", "counting")
+    monkeypatch.setattr(time, "perf_counter", clock)
+    return clock
+
+
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run of a small list of names, for tests that only read it."""

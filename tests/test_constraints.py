@@ -1,7 +1,6 @@
 """Constrained sampling: always right, natural, and honest where nothing can match."""
 
 import re
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -208,10 +207,8 @@ def test_anchors_in_classes_and_escapes_are_characters(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("regex", [".*a.{16}", "(.*a.{9}|.*b.{9}).{8}"])
 def test_patterns_that_would_take_for_ever_are_refused(regex: str, small_run: Run) -> None:
-    began = time.perf_counter()
     with pytest.raises(MoreishError, match="too many states"):
         small_run.sample(1, regex=regex)
-    assert time.perf_counter() - began < 60
 
 
 def test_automata_larger_than_memory_are_refused(small_run: Run) -> None:

@@ -7,6 +7,8 @@ a text or an item stand boundaries (of running text, which has none, its token 0
 P positions, G distinct n-grams, N tokens.
 """
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,11 +29,17 @@ def longest_order(vocab_size: int) -> int:
     return order
 
 
-def check_order(order: int, vocab_size: int) -> None:
-    """Raises MoreishError when n-grams of `order` do not fit into 63 bits."""
+def check_order(order: int, vocab_size: int, folds: int = 1) -> None:
+    """Raises MoreishError when n-grams of `order` do not fit into 63 bits, or their contexts in so
+    many `folds` do not."""
     if order > (most := longest_order(vocab_size)):
         raise MoreishError(
             f"model.order={order} is too long for a vocabulary of {vocab_size}: at most {most}"
+        )
+    if folds * vocab_size ** (order - 1) >= 2**63:
+        raise MoreishError(
+            f"model.folds={folds} are too many for model.counts.order={order} and a vocabulary of "
+            f"{vocab_size}: give fewer of either"
         )
 
 
@@ -70,11 +78,21 @@ class Folds:
 def _hashes(tokens: Tokens) -> NDArray[np.uint64]:
     """Of each item a number that only its copies share, nearly always."""
     start_I, length_I = tokens.sections()
-    offset_P = np.arange(tokens.predictions) - np.repeat(start_I, length_I)
     factors = np.random.default_rng(0).integers(2**63, size=int(length_I.max()), dtype=np.uint64)
-    # Products wrap around, which is what mixes them; the high bits are the mixed ones.
-    mixed_P = (tokens.ids_N[1:].astype(np.uint64) + np.uint64(1)) * factors[offset_P]
-    return np.add.reduceat(mixed_P, start_I) >> np.uint64(32)
+    hash_I = np.empty(len(start_I), np.uint64)
+    edges = np.searchsorted(start_I, np.arange(0, tokens.predictions, CHUNK)).tolist()
+    for first, last in pairwise([*edges, len(start_I)]):
+        start_K, length_K = start_I[first:last], length_I[first:last]
+        if not len(start_K):  # within an item that is longer than a chunk
+            continue
+        begin, end = int(start_K[0]), int(start_K[-1] + length_K[-1])
+        offset_P = np.arange(begin, end) - np.repeat(start_K, length_K)
+        # Products wrap around, which is what mixes them; the high bits are the mixed ones.
+        mixed_P = (tokens.ids_N[begin + 1 : end + 1].astype(np.uint64) + np.uint64(1)) * (
+            factors[offset_P]
+        )
+        hash_I[first:last] = np.add.reduceat(mixed_P, start_K - begin) >> np.uint64(32)
+    return hash_I
 
 
 def count(

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from moreish.data.tokens import Batch, Tokens
 from moreish.models.base import ModelConfig, State
-from moreish.models.grams import Folds
+from moreish.models.grams import Folds, check_order
 from moreish.models.kneser_ney import KneserNey
 from moreish.models.mixture import NetworkWithCounts, WithCounts
 
@@ -60,6 +60,7 @@ class Hybrid(NetworkWithCounts):
         return {**super().defaults_for(config), **own}
 
     def __init__(self, config: HybridConfig, vocab_size: int) -> None:
+        check_order(config.counts.order, vocab_size, config.folds)
         super().__init__(config, vocab_size, gates=config.counts.order)
         self.folds = config.folds
 

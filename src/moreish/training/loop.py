@@ -52,6 +52,10 @@ class Position:
     """Of `seconds`: spent on counting before the first step, and on steps that were taken back."""
     eval_seconds: float = 0.0
     """Of `seconds`: spent on evaluations on the way. The one after the last step is the result."""
+    last_taken: float = 0.0
+    """By the last of them, with the samples that go with it."""
+    planned_at: float = 0.0
+    """Of `seconds`: when the plan was last looked at."""
     best: Score | None = None
     best_step: int = 0
     evaluations_since_best: int = 0
@@ -107,9 +111,8 @@ class Trainer:
         alone = device.type == "cpu"
         self._reseed = torch.default_generator.manual_seed if alone else torch.manual_seed
         self._ahead: tuple[int, Batch] | None = None
-        self.last_eval_seconds = self._last_taken = 0.0
+        self.last_eval_seconds = 0.0
         self._saved_at = 0.0
-        self._planned_at = 0.0
 
     def begin(self, model: Model, position: Position) -> None:
         """Begin anew at `position`, with the weights of `model` and an optimizer without memory."""
@@ -134,7 +137,7 @@ class Trainer:
 
     def _run(self, hooks: Hooks) -> str:
         at = self.position
-        self._saved_at = self._planned_at = at.seconds
+        self._saved_at = at.seconds
         while at.step < at.plan.steps:
             if self._overfitting():  # a resumed one may be at its end
                 self._checkpoint(hooks)
@@ -216,16 +219,16 @@ class Trainer:
         else:
             at.evaluations_since_best += 1
         hooks.report(Evaluated(step=at.step, score=score, best=best))
-        self._last_taken = time.perf_counter() - began  # with the samples that go with it
+        at.last_taken = time.perf_counter() - began
         if at.step < at.plan.steps:
-            at.eval_seconds += self._last_taken
-            at.seconds += self._last_taken
+            at.eval_seconds += at.last_taken
+            at.seconds += at.last_taken
 
     def _affordable(self) -> bool:
         """Whether another evaluation keeps them within their share of the minutes: a machine that
         was fast in the trial may be slow now. Without minutes, no clock decides."""
         at, minutes = self.position, self.config.minutes
-        after = at.eval_seconds + self._last_taken
+        after = at.eval_seconds + at.last_taken
         return minutes is None or after <= LIMIT * max(at.seconds, minutes * 60)
 
     def _checkpoint(self, hooks: Hooks) -> None:
@@ -278,9 +281,9 @@ class Trainer:
         if minutes is None or at.step >= at.plan.steps:
             return
         last_chance = at.step + 1 == at.plan.steps
-        if at.seconds - self._planned_at < minutes * 60 / REPLANS and not last_chance:
+        if at.seconds - at.planned_at < minutes * 60 / REPLANS and not last_chance:
             return
-        self._planned_at = at.seconds
+        at.planned_at = at.seconds
         pace = (at.seconds - at.before) / at.step
         left = minutes * 60 - at.seconds
         if abs(pace * (at.plan.steps - at.step) - left) > TOLERANCE * minutes * 60:

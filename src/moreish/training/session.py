@@ -252,7 +252,7 @@ def _descend(
                 report(Note(text="it has no checkpoint yet, so it starts from the beginning"))
             plan = make_plan(run, trainer, stopping, began)
             spent = time.perf_counter() - began
-            trainer.position = Position(plan=plan, seconds=spent, before=spent)
+            trainer.position = Position(plan=plan, seconds=spent, before=spent, planned_at=spent)
             run.update(status="training")
         log = Log(run, trainer, report, resuming=exact is not None)
         report(_started(run, model, trainer.position, device))
