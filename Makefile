@@ -43,6 +43,7 @@ lint: $(VENV)/dev  ## ruff and mypy
 
 bench: $(VENV)/dev  ## the figures of the README, both measured and written (under twenty minutes)
 	@$(BIN)/python benchmarks/quality.py --short
+	@$(BIN)/python benchmarks/race.py $(if $(NANOGPT),--nanogpt $(NANOGPT))
 	@$(BIN)/python benchmarks/speed.py $(if $(NANOGPT),--nanogpt $(NANOGPT))
 	@$(BIN)/python benchmarks/table.py
 

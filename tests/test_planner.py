@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import STORY, Moreish
+from conftest import STORY, Clock, Moreish
 from moreish import api
 from moreish.config import AutoConfig, resolve
 from moreish.errors import MoreishError
@@ -94,7 +94,30 @@ def test_a_list_of_one_thing_is_only_counted(tmp_path: Path) -> None:
     (tmp_path / "same.txt").write_text("anna\n" * 2000 + "bob\neve\n")
     assert isinstance(advice(tmp_path / "same.txt", steps=3).config.model, KneserNeyConfig)
     (tmp_path / "ones.txt").write_text("a" * 5000)
-    assert advice(tmp_path / "ones.txt", steps=3).config.model.name in ("hybrid", "kneser-ney")
+    assert isinstance(advice(tmp_path / "ones.txt", steps=3).config.model, HybridConfig)
+
+
+@pytest.mark.parametrize("cost", [0.1, 1.6, 3.1, 60.0])
+def test_what_is_chosen_does_not_depend_on_what_a_trial_takes(
+    tmp_path: Path, shakespeare: str, monkeypatch: pytest.MonkeyPatch, clock: Clock, cost: float
+) -> None:
+    """Only on the speed that it finds; where trials are slow, there are few of them."""
+    (tmp_path / "play.txt").write_text(shakespeare[:300_000])
+    trials = []
+
+    def rate(ready: planner.Ready) -> float:
+        clock.now += cost
+        network = ready.config.model.network
+        trials.append((network.layers, network.width))
+        return 2e10 / (6 * (12 * network.layers * network.width**2 + 10_000))
+
+    monkeypatch.setattr(planner, "_rate", rate)
+    found = advice(tmp_path / "play.txt", minutes=1.0)
+    network = found.config.model.network
+    assert (network.layers, network.width) == (2, 64)
+    assert cost * len(trials) <= planner.PLANNING + cost
+    measured = (2, 64) in trials
+    assert ("on about" in found.reasons[1]) == (not measured)
 
 
 @pytest.mark.usefixtures("machine")

@@ -23,7 +23,7 @@ from moreish.training.optim import REGISTRY as OPTIMIZERS
 
 STEPS, CUT = 16, 11
 
-GPT: Tree = {"name": "gpt", "layers": 1, "heads": 2, "width": 16, "context": 16, "dropout": 0.2}
+GPT: Tree = {"name": "gpt", "layers": 1, "heads": 2, "width": 16, "context": 32, "dropout": 0.2}
 HIDDEN: Tree = {"hidden": 12, "embedding": 6}
 
 FAMILIES: dict[str, Tree] = {
@@ -130,6 +130,7 @@ def test_cut_at_any_steps(tmp_path_factory: Any, cuts: list[int], data: st.DataO
     source = folder / "story.txt"
     source.write_text(STORY * 8, encoding="utf-8")
     options = {
+        "length_warmup": data.draw(st.sampled_from([0.0, 0.5])),
         "checkpoint_every": data.draw(st.integers(1, 7)),
         "eval_every": data.draw(st.integers(1, 7)),
         "accumulate": data.draw(st.integers(1, 4)),

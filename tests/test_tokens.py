@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import item_tokens
 from moreish.data.batches import Sampler
 from moreish.data.text import Corpus
 from moreish.data.tokens import (
@@ -142,3 +143,16 @@ def test_running_text_is_cut_at_the_same_characters_whatever_the_tokens(document
             assert edges == len(documents) + 1
     assert texts[0] == texts[1]
     assert "".join(texts[0]) == "".join(documents)
+
+
+def test_shorter_pieces_are_as_many_tokens() -> None:
+    ids = np.arange(5000, dtype=np.uint16)
+    whole = Sampler(Tokens(ids, items=False), batch_size=8, length=64, overlap=0, seed=3)
+    short = whole.shortened(4)
+    batch, part = whole.batch(2), short.batch(2)
+    assert tuple(batch.tokens_BT.shape) == (8, 64)
+    assert tuple(part.tokens_BT.shape) == (32, 16)
+    assert short.shortened(4) is short  # they would be too short
+    _, items = item_tokens(["anna", "bob"] * 40)
+    of_items = Sampler(items, batch_size=8, length=64, overlap=0, seed=3)
+    assert of_items.shortened(4) is of_items

@@ -45,6 +45,9 @@ class TrainConfig(Settings):
     of rates first."""
     warmup: float = Field(0.02, ge=0, lt=1)
     """Share of the training in which the rate rises from zero."""
+    length_warmup: float = Field(0, ge=0, lt=1)
+    """Share of the training in which pieces of running text are a quarter as long, which is faster
+    and learns what is near first (Li, Zhang and He 2022, "The Stability-Efficiency Dilemma")."""
     decay: Literal["cosine", "linear", "constant"] = "linear"
     final_lr: float = Field(0.0, ge=0, le=1)
     """The rate at the end, as a share of `lr`."""

@@ -31,6 +31,20 @@ class Sampler:
         self.seed = seed
         self._dealt: tuple[int, Ids, int] | None = None  # the latest epoch, kept
 
+    def shortened(self, times: int) -> "Sampler":
+        """With so many times as many pieces of running text that are as much shorter; where that
+        cannot be, this one."""
+        whole = self.tokens.items or self.overlap > 0 or type(self) is not Sampler
+        if whole or self.length < 8 * times:
+            return self
+        return Sampler(
+            self.tokens,
+            batch_size=self.batch_size * times,
+            length=self.length // times,
+            overlap=0,
+            seed=self.seed,
+        )
+
     @cached_property
     def pieces(self) -> int:
         """How many pieces an epoch deals out."""

@@ -40,6 +40,10 @@ REPLANS = 50
 time, and a plan that was made in a bad moment must not last."""
 
 
+SHORTER = 4
+"""Times, that pieces of text are in the length warm-up."""
+
+
 @dataclass(kw_only=True)
 class Position:
     """Where a training stands: with the weights and the optimizer, all that resuming needs."""
@@ -99,6 +103,7 @@ class Trainer:
     ) -> None:
         self.model = model.to(device)
         self.sampler = sampler
+        self.short = sampler.shortened(SHORTER) if config.length_warmup else sampler
         self.config = config
         self.objective = objective
         self.position = position
@@ -110,7 +115,7 @@ class Trainer:
         # Where a CPU suffices: to seed every kind of device takes seventy times as long.
         alone = device.type == "cpu"
         self._reseed = torch.default_generator.manual_seed if alone else torch.manual_seed
-        self._ahead: tuple[int, Batch] | None = None
+        self._ahead: tuple[int, Sampler, Batch] | None = None
         self.last_eval_seconds = 0.0
         self._saved_at = 0.0
 
@@ -173,7 +178,8 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.backward(batch)
         norm = nn.utils.clip_grad_norm_(self._parameters, self.config.clip or math.inf)
-        self._ahead = at.step + 1, self.sampler.batch(at.step + 1)  # while a GPU still reckons
+        sampler = self._sampler(at.step + 1)
+        self._ahead = at.step + 1, sampler, sampler.batch(at.step + 1)  # while a GPU still reckons
         loss_value, norm_value = loss.item(), norm.item()
         at.step += 1
         if not (math.isfinite(loss_value) and math.isfinite(norm_value)):
@@ -200,10 +206,15 @@ class Trainer:
         """Dropout depends on the seed and the step alone, as batches do."""
         self._reseed((self.sampler.seed * 1_000_003 + step) % 2**63)
 
+    def _sampler(self, step: int) -> Sampler:
+        early = self.position.plan.progress(step) < self.config.length_warmup
+        return self.short if early else self.sampler
+
     def _batch(self, step: int) -> Batch:
         """Cut already, unless it is the first or another step was thought to come."""
         ahead, self._ahead = self._ahead, None
-        return ahead[1] if ahead and ahead[0] == step else self.sampler.batch(step)
+        wanted = step, self._sampler(step)
+        return ahead[2] if ahead and ahead[:2] == wanted else wanted[1].batch(step)
 
     def _evaluate(self, hooks: Hooks) -> None:
         at = self.position
@@ -259,7 +270,7 @@ class Trainer:
 
     def _diverged(self, why: str) -> DivergenceError:
         step = self.position.step
-        batch = self.sampler.batch(step - 1)
+        batch = self._sampler(step - 1).batch(step - 1)
         self._seed(step - 1)
         parts = (part.to(self.device) for part in batch.parts(self.config.accumulate))
         found = (origin(self.model.train(), self.objective, part) for part in parts)
@@ -305,7 +316,7 @@ def time_of_step(trainer: Trainer, stopping: Callable[[], bool], seconds: float)
     trial = Trainer(
         model,
         trainer.sampler,
-        trainer.config,
+        trainer.config.model_copy(update={"length_warmup": 0.0}),
         objective=trainer.objective,
         position=Position(plan=Plan(steps=1_000_000, eval_every=1)),
         device=trainer.device,

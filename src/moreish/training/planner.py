@@ -80,7 +80,12 @@ NETWORK: Tree = {
     "softcap": 15.0,
     "bias": False,
 }
-TRAIN: Tree = {"optimizer": "muon", "weight_decay": 0.1, "batch_tokens": 1024}
+TRAIN: Tree = {
+    "optimizer": "muon",
+    "weight_decay": 0.1,
+    "batch_tokens": 1024,
+    "length_warmup": 0.4,
+}
 
 DROPOUT = ((5, 0.0), (25, 0.1), (float("inf"), 0.2))
 """By the most times that the text is seen."""
