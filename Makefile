@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP     = $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test soak lint bench texts ladders clean
+.PHONY: help setup run test proofs soak lint bench texts ladders clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
@@ -32,6 +32,11 @@ run: $(VENV)/core  ## train on the built-in names, print the losses and twenty n
 
 test: $(VENV)/dev  ## the tests (a few minutes on two cores)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not soak" -n auto --maxprocesses 8
+
+proofs: $(VENV)/dev  ## docs/reliability.md, from the tests and the long proofs
+	@rm -f .proofs.jsonl
+	@MOREISH_PROOFS=$(CURDIR)/.proofs.jsonl $(MAKE) --no-print-directory test soak
+	@$(BIN)/python benchmarks/reliability.py .proofs.jsonl
 
 soak: $(VENV)/dev  ## the long proofs
 	@$(BIN)/python -m pytest -m soak

@@ -26,6 +26,15 @@ from moreish.data.tokens import Tokens, encode_corpus  # noqa: E402
 from moreish.run import Run  # noqa: E402
 from moreish.tokenizers.char import CharTokenizer  # noqa: E402
 
+
+def _no_code_from_data(event: str, arguments: tuple[object, ...]) -> None:
+    """Whatever unpickles during the tests, fails them."""
+    if event == "pickle.find_class":
+        raise RuntimeError(f"something unpickles: {arguments}")
+
+
+sys.addaudithook(_no_code_from_data)
+
 ROOT = Path(__file__).parent.parent
 BESIDE = ROOT.parent / "shared" / "data"
 
@@ -106,6 +115,23 @@ def moreish(
         return Result(int(ended.value.code or 0), out, err)
 
     return run
+
+
+Proved = Callable[[int, str, dict[str, int]], None]
+
+
+@pytest.fixture
+def proved() -> Proved:
+    """Takes the number of a promise, what it was tested with, and how often: docs/reliability.md is
+    made of that, where MOREISH_PROOFS names a file to write it to."""
+
+    def proved(promise: int, what: str, counts: dict[str, int]) -> None:
+        if place := os.environ.get("MOREISH_PROOFS"):
+            entry = {"promise": promise, "what": what, "counts": counts}
+            with Path(place).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+
+    return proved
 
 
 class Clock:

@@ -1,4 +1,4 @@
-"""Kills trainings: run by tests/test_crashes.py in a process of its own, from which forks are cheap.
+"""Kills trainings: run by tests/test_faults.py in a process of its own, where forks are cheap.
 
     python tests/crashes.py FOLDER KILLS SEED
 
@@ -87,7 +87,7 @@ def main() -> None:
     train(source, folder / "whole")
     lasts = time.perf_counter() - began
     expected = result(folder / "whole")
-    chance = random.Random(seed)
+    chance = random.Random(seed)  # noqa: S311
     out, before = folder / "run", 0
     done = {"kills": 0, "finished": 0, "lost": 0, "resumed_from": [0] * 13, "too_late": 0}
     while done["kills"] < kills:
@@ -119,7 +119,7 @@ def main() -> None:
             shutil.rmtree(out)
             before = 0
     done["seconds_of_a_whole_training"] = round(lasts, 3)
-    print(json.dumps(done))
+    sys.stdout.write(json.dumps(done))
 
 
 if __name__ == "__main__":

@@ -302,6 +302,35 @@ def test_training_goes_on_when_nobody_reads_any_more(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "r" / "run.json").read_text())["status"] == "finished"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such terminals")
+def test_training_goes_on_when_its_terminal_is_closed(tmp_path: Path) -> None:
+    """The terminal of a process is gone: the system tells it so (SIGHUP), and what it writes there
+    fails. Its log goes on to the last step."""
+    import pty
+
+    options = ["--steps", "400", "--out", str(tmp_path / "r"), *TINY]
+    parent, child = pty.openpty()
+    begin = (
+        "import os, sys; os.setsid(); os.open(sys.argv[1], os.O_RDWR); os.execv(*eval(sys.argv[2]))"
+    )
+    command = [sys.executable, "-m", "moreish", "train", "names", *options]
+    process = subprocess.Popen(
+        [sys.executable, "-c", begin, os.ttyname(child), repr((sys.executable, command))],
+        stdin=child,
+        stdout=child,
+        stderr=child,
+    )
+    os.close(child)
+    shown = b""
+    while b"%" not in shown:  # the bar has begun
+        shown += os.read(parent, 1000)
+    os.close(parent)
+    assert process.wait(timeout=300) == 0
+    lines = (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()
+    assert max(json.loads(line)["step"] for line in lines) == 400
+    assert json.loads((tmp_path / "r" / "run.json").read_text())["status"] == "finished"
+
+
 def test_what_a_model_writes_does_not_steer_the_terminal(tmp_path: Path) -> None:
     """On a terminal control characters are pictures; into a file they go as they are."""
     import pty

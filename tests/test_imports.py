@@ -3,6 +3,8 @@
 import ast
 from pathlib import Path
 
+import pytest
+
 import moreish
 
 PACKAGE = Path(moreish.__file__).parent
@@ -65,6 +67,13 @@ def test_nothing_unpickles() -> None:
     for path in PACKAGE.rglob("*.py"):
         text = path.read_text()
         assert not [word for word in banned if word in text], path
+
+
+def test_the_tests_notice_what_unpickles() -> None:
+    import pickle  # noqa: TID251
+
+    with pytest.raises(RuntimeError, match="something unpickles"):
+        pickle.loads(pickle.dumps(Path("x")))  # noqa: S301
 
 
 def test_models_fit_on_a_screen_or_three() -> None:

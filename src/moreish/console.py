@@ -17,6 +17,7 @@ from moreish.data.split import SplitName
 from moreish.evaluate.metrics import Score
 from moreish.evaluate.novelty import TextNovelty
 from moreish.evaluate.surprisal import TokenSurprisal
+from moreish.files import in_bytes
 from moreish.record import DataFacts
 from moreish.training.events import (
     Evaluated,
@@ -216,7 +217,8 @@ def understood(event: Started) -> list[tuple[str, str]]:
     if longest is not None and most is not None and most <= longest:
         rows += [("", f"lines longer than {most - 1} characters are learned in pieces")]
     if event.steps:
-        rows += [("training", _length(event))]
+        memory = "" if event.memory is None else f", about {in_bytes(event.memory)} of memory"
+        rows += [("training", _length(event) + memory)]
     rows += [("run", event.path)]
     return rows
 

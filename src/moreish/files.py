@@ -16,6 +16,9 @@ from moreish.errors import MoreishError
 PART = ".part"
 """Ending of what is being written and not yet in its place."""
 
+LARGEST_JSON = 1 << 26
+"""Bytes of a JSON file; a larger one is none of ours."""
+
 SPARE = 1 << 16
 """Bytes that a file system needs beside what is written: names, blocks that are not full."""
 
@@ -122,6 +125,16 @@ def locked(path: Path, otherwise: str, *, seconds: float = 0.0) -> Iterator[None
         yield
     finally:
         lock.release()
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds. Raises OSError, or ValueError when it is none, or far too large."""
+    if path.stat().st_size > LARGEST_JSON:
+        raise ValueError(f"it is larger than {in_bytes(LARGEST_JSON)}")
+    try:
+        return json.loads(path.read_bytes())
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def to_json(data: Any) -> bytes:

@@ -1,6 +1,5 @@
 """Every rung from counting pairs to a GPT, on one split, with one evaluation and one table."""
 
-import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -9,7 +8,7 @@ from typing import Any
 
 from moreish.config import DEFAULT_MINUTES, RunConfig, resolve
 from moreish.errors import MoreishError, nearest
-from moreish.files import to_json, write_atomic
+from moreish.files import read_json, to_json, write_atomic
 from moreish.models import REGISTRY
 from moreish.record import ENDED, DataFacts, machine, versions
 from moreish.run import Run, discard
@@ -301,7 +300,7 @@ def _earlier(
     if not (out / LADDER).is_file():
         raise MoreishError(f"{out} is there, and is not a ladder: choose another --out")
     try:
-        saved = json.loads((out / LADDER).read_bytes())
+        saved = read_json(out / LADDER)
         entries = {entry["rung"]: entry for entry in saved["rungs"]}
     except (ValueError, LookupError, TypeError) as error:
         if overwrite:
@@ -375,7 +374,7 @@ def _entry(rung: Rung, run: Run, plan: Tree) -> dict[str, Any]:
     scores = dict(run.scores)
     if "test" in run.split_names:
         scores["test"] = run.score("test")
-        run.update(test_evaluations=run.record.test_evaluations + 1)
+        run.count_test()
     stated = rung.stated.get(plan["source"]) if plan["split"] == "lecture" else None
     items = run.kind == "lines"
     texts = run.sample(100) if items else run.sample(3, max_tokens=300)

@@ -107,25 +107,22 @@ class Record(Settings):
         )
 
     @classmethod
-    def read(cls, raw: bytes, where: str) -> Self:
-        """Parse a run.json; `where` names it in the error message.
+    def read(cls, tree: Any, where: str) -> Self:
+        """The record that a run.json holds as JSON; `where` names it in the error message.
 
         Raises:
             MoreishError: it is damaged, or newer than this Moreish.
         """
+        if isinstance(tree, dict) and _number(tree.get("format")) > FORMAT:
+            raise MoreishError(
+                f"{where} was written by a newer Moreish: pip install --upgrade moreish"
+            )
         try:
-            tree = json.loads(raw)
-            if isinstance(tree, dict) and _number(tree.get("format")) > FORMAT:
-                raise MoreishError(
-                    f"{where} was written by a newer Moreish: pip install --upgrade moreish"
-                )
             record = cls.model_validate(tree)
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(map(str, first["loc"]))
             raise MoreishError(f"{where} is damaged ({key}: {first['msg']})") from None
-        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise MoreishError(f"{where} is damaged ({error})") from None
         if record.sha256 != _digest(record.config, record.data, record.tokenizer):
             raise MoreishError(
                 f"{where} was edited: its config, data or tokenizer are not those that the run was "

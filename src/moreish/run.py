@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import shlex
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -23,7 +24,7 @@ from moreish.errors import MoreishError, command, nearest
 from moreish.evaluate.metrics import Score, losses_of, score
 from moreish.evaluate.novelty import Items, Known, Passages, TextNovelty
 from moreish.evaluate.surprisal import TokenSurprisal, surprisal
-from moreish.files import PART, flush_folder, locked, to_json, write_atomic
+from moreish.files import PART, flush_folder, locked, read_json, to_json, write_atomic
 from moreish.generate.constraints import Constraint, compile_constraint, parse_length
 from moreish.generate.sampling import Sampling
 from moreish.generate.texts import Writer
@@ -34,8 +35,8 @@ from moreish.tokenizers.base import BOUNDARY, Ids
 
 RANKS = ("likelihood", "novelty")
 
-LARGEST_JSON = 1 << 26
-"""Bytes of a run.json or a tokenizer.json; a larger one is none of ours."""
+LONGEST_LINE = 1 << 24
+"""Bytes of a line of metrics.jsonl; what is longer is damaged."""
 
 TEXT_TOKENS = 500
 """Length of a sample of running text, where none is asked for."""
@@ -68,6 +69,12 @@ class Run:
             MoreishError: it is none, it is damaged, or it is newer than this Moreish.
         """
         path = Path(path).expanduser()
+        aside = replaced_by(path)
+        if not path.exists() and (aside / "run.json").is_file():
+            raise MoreishError(
+                f"{path} was being replaced when that was cut short; the old run is still there: "
+                f"{shlex.join(['mv', str(aside), str(path)])}"
+            )
         if not path.exists():
             raise MoreishError(f"no run at {path}{_other_runs(path)}")
         if not (path / "run.json").is_file():
@@ -135,9 +142,11 @@ class Run:
     @staticmethod
     def _read_record(path: Path) -> Record:
         place = path / "run.json"
-        if place.stat().st_size > LARGEST_JSON:
-            raise MoreishError(f"{place} is damaged: it is far too large")
-        return Record.read(place.read_bytes(), str(place))
+        try:
+            tree = read_json(place)
+        except ValueError as error:
+            raise _damaged(place, error) from None
+        return Record.read(tree, str(place))
 
     @property
     def checkpoints(self) -> Path:
@@ -155,8 +164,8 @@ class Run:
         """Raises MoreishError when it is damaged or not the one the run was trained with."""
         path = self.path / "tokenizer.json"
         try:
-            tokenizer = tokenizer_from_json(json.loads(path.read_bytes()))
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            tokenizer = tokenizer_from_json(read_json(path))
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise _damaged(path, error) from None
         if tokenizer.fingerprint() != self.record.tokenizer:
             raise MoreishError(f"{path} is not the tokenizer that this run was trained with")
@@ -194,11 +203,16 @@ class Run:
         try:
             with safetensors.safe_open(path, framework="pt") as file:
                 about = json.loads((file.metadata() or {})["moreish"])
+                for name, parameter in model.named_parameters():
+                    if file.get_slice(name).get_shape() != list(parameter.shape):
+                        raise ValueError(f"{name} has another shape than in this model")
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             if about["sha256"] != _digest(state):
                 raise ValueError("its sha256 is not the one that was saved with it")
             if about["tokenizer"] != self.record.tokenizer:
                 raise ValueError("it was trained with another tokenizer")
+            if about.get("data", self._data) != self._data:
+                raise ValueError("it was trained on other data, or on another split of them")
             model.load_state_dict(state)
         except (OSError, safetensors.SafetensorError, RuntimeError, ValueError, LookupError) as e:
             raise _damaged(path, e) from None
@@ -206,10 +220,19 @@ class Run:
     def save_weights(self, model: Model) -> None:
         """Make the weights of `model` those of the run."""
         state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-        about = {"sha256": _digest(state), "tokenizer": self.record.tokenizer}
+        about = {
+            "sha256": _digest(state),
+            "tokenizer": self.record.tokenizer,
+            "data": self._data,
+        }
         # One entry: safetensors writes several in any order, and equal runs have equal bytes.
         metadata = {"moreish": json.dumps(about)}
         write_atomic(self.path / "model.safetensors", to_safetensors(_untied(state), metadata))
+
+    @property
+    def _data(self) -> str:
+        """A hash of all splits."""
+        return hashlib.sha256(to_json(self.record.data.sha256)).hexdigest()
 
     @property
     def split_names(self) -> list[SplitName]:
@@ -233,6 +256,8 @@ class Run:
             tokens = load_tokens(path, items=self.kind == "lines")
         except (OSError, ValueError) as error:
             raise _damaged(path, error) from None
+        if len(tokens.ids_N) != self.record.data.tokens[name]:  # which may be far too many to read
+            raise MoreishError(f"{path} is damaged: it holds {len(tokens.ids_N):,} tokens")
         if fingerprint(tokens) != self.record.data.sha256.get(name):
             raise MoreishError(
                 f"{path} is damaged: its sha256 is not the one in run.json, so no loss on it counts"
@@ -474,10 +499,14 @@ class Run:
             self.split("test")  # the lecture's split of running text has none: say so at once
         scores = {name: self.score(name, stride=stride, progress=progress) for name in names}
         if test:
-            with self._updating() as record:
-                counted = {"test_evaluations": record.test_evaluations + 1}
-                self.record = record.model_copy(update=counted)
+            self.count_test()
         return scores
+
+    def count_test(self) -> None:
+        """The test split was evaluated once more."""
+        with self._updating() as record:
+            counted = {"test_evaluations": record.test_evaluations + 1}
+            self.record = record.model_copy(update=counted)
 
     def score(
         self,
@@ -496,13 +525,16 @@ class Run:
     def logged(self) -> Iterator[dict[str, Any]]:
         """The lines of metrics.jsonl, but for those that a full disk or a crash cut short."""
         path = self.path / "metrics.jsonl"
-        for line in path.read_bytes().splitlines() if path.exists() else ():
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(entry, dict) and isinstance(entry.get("step"), int):
-                yield entry
+        if not path.exists():
+            return
+        with path.open("rb") as file:
+            while line := file.readline(LONGEST_LINE):
+                try:
+                    entry = json.loads(line)
+                except (ValueError, RecursionError):
+                    continue
+                if isinstance(entry, dict) and isinstance(entry.get("step"), int):
+                    yield entry
 
     @property
     def scores(self) -> dict[SplitName, Score]:

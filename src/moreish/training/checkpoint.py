@@ -1,7 +1,6 @@
 """Checkpoints: everything that resuming needs, written beside its place and renamed when whole."""
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +16,15 @@ from safetensors.torch import save as to_safetensors
 
 from moreish.errors import MoreishError
 from moreish.evaluate.metrics import Score
-from moreish.files import PART, check_space, clear_parts, flush_folder, to_json, write_durable
+from moreish.files import (
+    PART,
+    check_space,
+    clear_parts,
+    flush_folder,
+    read_json,
+    to_json,
+    write_durable,
+)
 from moreish.training.budget import Plan
 from moreish.training.loop import Position, Trainer
 from moreish.training.optim import optimizer_tensors, restore_optimizer
@@ -28,9 +35,6 @@ KEPT = 2
 MANIFEST = "manifest.json"
 
 PARTS = ("weights.safetensors", "optimizer.safetensors", "state.json")
-
-LARGEST_JSON = 1 << 20
-"""Bytes of a manifest or a state; a larger one is none of ours."""
 
 
 class Checkpoints:
@@ -50,9 +54,13 @@ class Checkpoints:
     def save(self, trainer: Trainer) -> None:
         """Write `step-N`; older ones than the newest few are removed afterwards."""
         place = self.folder / f"step-{trainer.position.step:06d}"
-        if _manifest(place) is not None:  # a training that is cut and resumed makes the same again
-            return
         clear_parts(self.folder)  # of a process that was killed
+        if _manifest(place) is None:  # a training that is cut and resumed makes the same again
+            self._write(place, trainer)
+        for old in self._by_age()[KEPT:]:
+            _remove(old)
+
+    def _write(self, place: Path, trainer: Trainer) -> None:
         check_space(self.folder, size(trainer), "a checkpoint")
         beside = place.with_name(f"{place.name}.{os.getpid()}{PART}")
         digests = {}
@@ -64,14 +72,13 @@ class Checkpoints:
             manifest = {"sha256": digests, "run": self.run, "here": self.here}
             write_durable(beside / MANIFEST, [to_json(manifest)])
             flush_folder(beside)
-            shutil.rmtree(place, ignore_errors=True)  # a damaged one
+            if place.exists():  # a damaged one
+                _remove(place)
             beside.rename(place)
         except BaseException:
             shutil.rmtree(beside, ignore_errors=True)
             raise
         flush_folder(self.folder)
-        for old in self._by_age()[KEPT:]:
-            shutil.rmtree(old)
 
     def restore(self, trainer: Trainer, *, inexact: bool = False) -> list[Path]:
         """Put the newest whole checkpoint into `trainer`; returns the damaged ones before it.
@@ -121,6 +128,13 @@ class Checkpoints:
         return sorted(whole, key=lambda path: int(steps[path]), reverse=True)
 
 
+def _remove(place: Path) -> None:
+    """In one go: what is killed on the way leaves a part, and no half checkpoint."""
+    part = place.with_name(f"{place.name}.{os.getpid()}.old{PART}")
+    place.rename(part)
+    shutil.rmtree(part)
+
+
 def size(trainer: Trainer) -> int:
     """Bytes of a checkpoint."""
     weights, moments = trainer.model.state_dict(), optimizer_tensors(trainer.optimizer)
@@ -140,8 +154,8 @@ def _parts(trainer: Trainer) -> Iterator[tuple[str, bytes]]:
 
 
 def _restore(place: Path, trainer: Trainer) -> None:
-    weights, optimizer, state = ((place / name).read_bytes() for name in PARTS)
-    entries = json.loads(state)
+    weights, optimizer = ((place / name).read_bytes() for name in PARTS[:2])
+    entries = read_json(place / PARTS[2])
     best = entries["best"] and Score.from_json(entries["best"])
     position = Position(**{**entries, "plan": Plan(**entries["plan"]), "best": best})
     trainer.model.load_state_dict(from_safetensors(weights))
@@ -152,9 +166,7 @@ def _restore(place: Path, trainer: Trainer) -> None:
 def _manifest(place: Path) -> dict[str, Any] | None:
     """The manifest of a checkpoint, if all its files are there as it says."""
     try:
-        if (place / MANIFEST).stat().st_size > LARGEST_JSON:
-            return None
-        manifest = json.loads((place / MANIFEST).read_bytes())
+        manifest = read_json(place / MANIFEST)
         digests = manifest["sha256"]
         if not isinstance(manifest.get("here", {}), dict) or set(digests) != set(PARTS):
             return None
@@ -162,7 +174,7 @@ def _manifest(place: Path) -> dict[str, Any] | None:
             with (place / name).open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != digests[name]:
                     return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return manifest
 

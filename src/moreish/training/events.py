@@ -29,6 +29,8 @@ class Started:
     """0 for a model that is counted."""
     from_step: int
     device: str
+    memory: float | None
+    """Bytes that it will need, about; None for a model that is counted."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,5 @@
 """The learning-rate range test (Smith 2017, section 3.3; makemore, part 2)."""
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -14,7 +13,7 @@ from torch import nn
 from moreish.config import TrainConfig
 from moreish.data.batches import Sampler
 from moreish.errors import MoreishError
-from moreish.files import to_json, write_atomic
+from moreish.files import read_json, to_json, write_atomic
 from moreish.models import Model
 from moreish.training.backward import Backward
 from moreish.training.objective import Objective
@@ -56,7 +55,7 @@ class LRRange:
     def load(cls, folder: Path) -> Self | None:
         """What `save` left in a run, if its rate came from a range test."""
         try:
-            return cls(**json.loads((folder / FILE).read_bytes()))
+            return cls(**read_json(folder / FILE))
         except (OSError, ValueError, TypeError):
             return None
 

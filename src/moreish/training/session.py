@@ -1,5 +1,6 @@
 """One training from start to end: data, model, loop, log, results."""
 
+import os
 import shutil
 import signal
 import threading
@@ -33,6 +34,7 @@ from moreish.training.divergence import DivergenceError
 from moreish.training.events import Note, Report, Started, Working
 from moreish.training.log import Log
 from moreish.training.loop import Hooks, Position, Trainer, time_of_step
+from moreish.training.memory import check_memory_of
 from moreish.training.objective import next_token, with_squared_weights
 from moreish.training.optim import build_optimizer, check_optimizer, default_rate
 from moreish.training.planner import planned
@@ -171,16 +173,17 @@ def _carry_out(
     """
     model = run.new_model()
     try:
-        if isinstance(model, CountedModel):
-            outcome = _count(run, model, report)
-        else:
-            outcome = _descend(run, model, device, report, exact=exact)
-        began = time.perf_counter()
-        scores = {}
-        if outcome.ended != "interrupted":
-            if exact is not None:  # the weights may be newer than the checkpoint, and better
-                outcome.position.best = run.score("val", progress=_tell(report))
-            scores = _final_scores(run, outcome, report)
+        with outliving_its_terminal():
+            if isinstance(model, CountedModel):
+                outcome = _count(run, model, report)
+            else:
+                outcome = _descend(run, model, device, report, exact=exact)
+            began = time.perf_counter()
+            scores = {}
+            if outcome.ended != "interrupted":
+                if exact is not None:  # the weights may be newer than the checkpoint, and better
+                    outcome.position.best = run.score("val", progress=_tell(report))
+                scores = _final_scores(run, outcome, report)
     except KeyboardInterrupt:  # while counting or scoring, or in a hurry
         run.update(status="interrupted")
         return False
@@ -237,6 +240,7 @@ def _descend(
         position=Position(plan=Plan(steps=1, eval_every=1)),
         device=device,
     )
+    memory = check_memory_of(trainer)
     checkpoints = Checkpoints(run.checkpoints, run.record.sha256, surroundings(str(device)))
     with stop_on_signals() as stopping:
         if exact is not None and checkpoints:
@@ -255,7 +259,7 @@ def _descend(
             trainer.position = Position(plan=plan, seconds=spent, before=spent, planned_at=spent)
             run.update(status="training")
         log = Log(run, trainer, report, resuming=exact is not None)
-        report(_started(run, model, trainer.position, device))
+        report(_started(run, model, trainer.position, device, memory))
 
         start = replace(trainer.position)
 
@@ -384,7 +388,9 @@ def _tell(report: Report) -> Callable[[str, float], None]:
     return lambda split, share: report(Working(what=f"evaluating {split}", share=share))
 
 
-def _started(run: Run, model: Model, position: Position, device: torch.device) -> Started:
+def _started(
+    run: Run, model: Model, position: Position, device: torch.device, memory: float | None = None
+) -> Started:
     return Started(
         path=str(run.path),
         data=run.record.data,
@@ -394,7 +400,28 @@ def _started(run: Run, model: Model, position: Position, device: torch.device) -
         steps=position.plan.steps,
         from_step=position.step,
         device=str(device),
+        memory=memory,
     )
+
+
+@contextmanager
+def outliving_its_terminal() -> Iterator[None]:
+    """While open, a terminal that is closed (SIGHUP) takes only the output with it."""
+    hang_up = getattr(signal, "SIGHUP", None)  # Windows has none
+    main = threading.current_thread() is threading.main_thread()
+    if hang_up is None or not main or signal.getsignal(hang_up) is not signal.SIG_DFL:
+        yield
+        return
+
+    def fall_silent(number: int, frame: Any) -> None:
+        for descriptor in (1, 2):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+
+    signal.signal(hang_up, fall_silent)
+    try:
+        yield
+    finally:
+        signal.signal(hang_up, signal.SIG_DFL)
 
 
 @contextmanager

@@ -1,0 +1,97 @@
+"""docs/reliability.md from what the tests proved.
+
+    make proofs
+
+The tests write a line for each promise that they put to the proof, with how often. All lines go
+into benchmarks/results/reliability.json, and the page is made of that; with `--check` it is only
+said whether the page is what the results make of it.
+"""
+
+import argparse
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from moreish.record import machine, versions
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "reliability.json"
+PAGE = ROOT / "docs" / "reliability.md"
+
+PROMISES = """Exact resume
+A training that is cut at any step and resumed ends with the bits of one that never was: weights,
+optimizer, log and samples, on the same machine with as many threads. Where that cannot be, it is
+said why, and `--inexact` goes on all the same.
+
+No lost checkpoint
+Whatever write, flush or rename fails, and whenever the process is killed or the power goes: the
+newest checkpoint that was whole is still there, and is the one resumed.
+
+No code from data
+Nothing is unpickled. A damaged or malicious file is refused within a second, in bounded memory, in
+one line.
+
+No silent divergence
+A loss or a gradient that is not finite never reaches the weights. Such steps are left out; after
+three in a row training goes back to its last checkpoint and on at a third of the rate; after three
+times it stops, and names step, batch and layer.
+
+Honest numbers
+Losses are of whole splits and do not depend on how they are batched. No item stands on two sides of
+a split, unless the lecture's was asked for. Evaluations of the test split are counted.
+
+Mismatch is refused
+Tokenizer, data, split, weights and checkpoints carry hashes; the wrong one is named.
+
+Memory and space are asked for first
+A training that will not fit is not begun; what would fit is said.
+
+One training in a folder
+A second one is refused; the lock goes with the process that held it.
+"""
+
+
+def page(results: dict[str, Any]) -> str:
+    where = f"with PyTorch {results['versions']['torch']} on {results['machine']['system']}"
+    made = f"Made by the tests (`make proofs`), {results['made'][:10]}, {where}."
+    lines = ["# What Moreish promises, and how that was tested", "", made]
+    for number, text in enumerate(PROMISES.strip().split("\n\n"), 1):
+        title, _, promise = text.partition("\n")
+        proofs = [proof for proof in results["proofs"] if proof["promise"] == number]
+        lines += ["", f"## {number}. {title}", "", promise]
+        if proofs:
+            lines += ["", "| put to the proof | how often |", "|---|---|"]
+        for proof in sorted(proofs, key=lambda proof: proof["what"]):
+            counts = ", ".join(f"{count:,} {what}" for what, count in proof["counts"].items())
+            lines.append(f"| {proof['what']} | {counts} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("proofs", type=Path, nargs="?")
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args()
+    if options.proofs is not None:
+        found = [json.loads(line) for line in options.proofs.read_text("utf-8").splitlines()]
+        latest = {(proof["promise"], proof["what"]): proof for proof in found}
+        results = {
+            "proofs": list(latest.values()),
+            "made": datetime.now(UTC).isoformat(timespec="seconds"),
+            "machine": machine(),
+            "versions": versions(),
+        }
+        RESULTS.write_text(json.dumps(results, indent=2) + "\n", "utf-8")
+    made = page(json.loads(RESULTS.read_text("utf-8")))
+    if options.check:
+        same = PAGE.read_text("utf-8") == made
+        sys.exit(
+            0 if same else f"{PAGE.name} is not what the results say: benchmarks/reliability.py"
+        )
+    PAGE.write_text(made, "utf-8")
+
+
+if __name__ == "__main__":
+    main()
