@@ -10,6 +10,7 @@ said whether the page is what the results make of it.
 import argparse
 import json
 import sys
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,9 @@ A training that will not fit is not begun; what would fit is said.
 
 One training in a folder
 A second one is refused; the lock goes with the process that held it.
+
+No traceback
+Whatever text, file or setting it is given: Moreish takes it, or says in one line what is wrong.
 """
 
 
@@ -76,9 +80,15 @@ def main() -> None:
     options = parser.parse_args()
     if options.proofs is not None:
         found = [json.loads(line) for line in options.proofs.read_text("utf-8").splitlines()]
-        latest = {(proof["promise"], proof["what"]): proof for proof in found}
+        summed: dict[tuple[int, str], Counter[str]] = {}
+        for proof in found:
+            counts = summed.setdefault((proof["promise"], proof["what"]), Counter())
+            counts.update(proof["counts"])
         results = {
-            "proofs": list(latest.values()),
+            "proofs": [
+                {"promise": promise, "what": what, "counts": dict(counts)}
+                for (promise, what), counts in sorted(summed.items())
+            ],
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
             "machine": machine(),
             "versions": versions(),

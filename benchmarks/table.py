@@ -120,16 +120,19 @@ def speed() -> list[str]:
 
 
 def section() -> str:
-    machine = next(iter(load("quality")["results"].values()))["machine"]
+    results = load("quality")["results"].values()
+    machine = next(iter(results))["machine"]
+    days = sorted(result["made"][:10] for result in results)
+    when = days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
     return "\n".join(
         [
             BEGIN,
             "",
             (
                 "Validation loss in nats per character, exact over the whole split, on "
-                f"{machine['processors']} cores without a GPU. Seconds count everything from the "
-                "beginning of counting to the last step. `python benchmarks/quality.py --only` "
-                "measures a row."
+                f"{machine['processors']} cores without a GPU ({when}). Seconds count everything "
+                "from the beginning of counting to the last step. `python benchmarks/quality.py "
+                "--only` measures a row."
             ),
             "",
             *quality(),

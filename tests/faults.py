@@ -73,6 +73,8 @@ class Disk:
             return None
         node = self.node
         for part in parts[:-1]:
+            if part not in node.entries:  # the system will say so
+                return None
             node = node.entries[part]
         return node, parts[-1] if parts else ""
 

@@ -214,7 +214,14 @@ class Run:
             if about.get("data", self._data) != self._data:
                 raise ValueError("it was trained on other data, or on another split of them")
             model.load_state_dict(state)
-        except (OSError, safetensors.SafetensorError, RuntimeError, ValueError, LookupError) as e:
+        except (
+            OSError,
+            safetensors.SafetensorError,
+            RuntimeError,
+            ValueError,
+            LookupError,
+            TypeError,
+        ) as e:
             raise _damaged(path, e) from None
 
     def save_weights(self, model: Model) -> None:

@@ -35,7 +35,9 @@ class WithCounts(ModelConfig):
             return values
         own = {key: value for key, value in values.items() if key in cls.model_fields}
         rest = {key: value for key, value in values.items() if key not in own}
-        network = own.get("network") or {}
+        network = own.get("network", {})
+        if not isinstance(network, Mapping):
+            raise ValueError("the network is a group of settings")
         return {**own, "network": {"name": cls.NETWORK, **network, **rest}}
 
     @field_validator("network", mode="before")

@@ -1,6 +1,7 @@
 """Checkpoints: everything that resuming needs, written beside its place and renamed when whole."""
 
 import hashlib
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from safetensors import SafetensorError
 from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
@@ -25,7 +27,7 @@ from moreish.files import (
     to_json,
     write_durable,
 )
-from moreish.training.budget import Plan
+from moreish.record import SavedScore
 from moreish.training.loop import Position, Trainer
 from moreish.training.optim import optimizer_tensors, restore_optimizer
 
@@ -35,6 +37,9 @@ KEPT = 2
 MANIFEST = "manifest.json"
 
 PARTS = ("weights.safetensors", "optimizer.safetensors", "state.json")
+
+
+POSITION = TypeAdapter(Position)
 
 
 class Checkpoints:
@@ -156,8 +161,13 @@ def _parts(trainer: Trainer) -> Iterator[tuple[str, bytes]]:
 def _restore(place: Path, trainer: Trainer) -> None:
     weights, optimizer = ((place / name).read_bytes() for name in PARTS[:2])
     entries = read_json(place / PARTS[2])
-    best = entries["best"] and Score.from_json(entries["best"])
-    position = Position(**{**entries, "plan": Plan(**entries["plan"]), "best": best})
+    if (best := entries["best"]) is not None:
+        best = Score.from_json(SavedScore.model_validate(best).model_dump())
+    position = POSITION.validate_python({**entries, "best": None})
+    numbers = [value for value in vars(position).values() if isinstance(value, float)]
+    if position.step < 0 or position.plan.eval_every < 1 or not all(map(math.isfinite, numbers)):
+        raise ValueError("its numbers cannot be")
+    position.best = best
     trainer.model.load_state_dict(from_safetensors(weights))
     restore_optimizer(trainer.optimizer, from_safetensors(optimizer))
     trainer.position = position
