@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import item_tokens
+from conftest import Proved, item_tokens
 from moreish.data.tokens import Tokens
 from moreish.errors import MoreishError
 from moreish.evaluate import metrics
@@ -27,7 +27,11 @@ def test_a_uniform_model_has_the_uniform_loss() -> None:
 
 @pytest.mark.parametrize("positions", [1, 7, 64, 100_000])
 def test_the_batch_size_does_not_matter(
-    small_run: Run, text_run: Run, positions: int, monkeypatch: pytest.MonkeyPatch
+    small_run: Run,
+    text_run: Run,
+    positions: int,
+    monkeypatch: pytest.MonkeyPatch,
+    proved: Proved,
 ) -> None:
     for run in (small_run, text_run):
         reference = run.score("val")
@@ -35,6 +39,7 @@ def test_the_batch_size_does_not_matter(
         assert run.score("val").loss == pytest.approx(reference.loss, abs=1e-6)
         assert run.score("val").stderr == pytest.approx(reference.stderr, abs=1e-6)
         monkeypatch.undo()
+    proved(5, "the loss of a split, however it is batched, to 1e-6", {"batch sizes": 1})
 
 
 def test_losses_are_those_of_one_item_at_a_time(small_run: Run) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from conftest import STORY, Clock, Moreish
+from conftest import STORY, Clock, Moreish, Proved
 from moreish import api
 from moreish.data import catalog
 from moreish.errors import MoreishError
@@ -103,7 +103,9 @@ TIMES = ("seconds", "before", "eval_seconds", "last_taken", "planned_at")
 
 @pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_model_with_every_optimizer(source: Path, family: str, optimizer: str) -> None:
+def test_every_model_with_every_optimizer(
+    source: Path, family: str, optimizer: str, proved: Proved
+) -> None:
     """Killed, it goes on from step 8 of 16; asked to stop, from step 11."""
     model, options = FAMILIES[family], {"optimizer": optimizer, "momentum": 0.9, "lr": 0.01}
     whole = everything(train(source, "whole", model, **options).path)
@@ -118,13 +120,16 @@ def test_every_model_with_every_optimizer(source: Path, family: str, optimizer: 
             whole = {key: value for key, value in whole.items() if "step-000012" not in key}
             ends = {key: value for key, value in ends.items() if "step-000012" not in key}
         assert ends == whole
+    proved(1, "models with optimizers", {"pairs": 1, "cuts": 2})
 
 
 @settings(
     max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.lists(st.integers(1, STEPS), max_size=4, unique=True).map(sorted), st.data())
-def test_cut_at_any_steps(tmp_path_factory: Any, cuts: list[int], data: st.DataObject) -> None:
+def test_cut_at_any_steps(
+    tmp_path_factory: Any, proved: Proved, cuts: list[int], data: st.DataObject
+) -> None:
     """As often as one likes; running text, and checkpoints and evaluations at any distance."""
     folder = tmp_path_factory.mktemp("cuts")
     source = folder / "story.txt"
@@ -149,6 +154,7 @@ def test_cut_at_any_steps(tmp_path_factory: Any, cuts: list[int], data: st.DataO
     if Run.open(path).record.status != "finished":
         api.resume(path, report=silent)
     assert everything(path) == everything(whole.path)
+    proved(1, "one training, cut again and again", {"trainings": 1, "cuts": len(cuts)})
 
 
 def test_minutes_are_those_of_the_training(source: Path, clock: Clock) -> None:
@@ -187,7 +193,7 @@ def test_what_cannot_be_exact_is_refused(source: Path, moreish: Moreish) -> None
     assert moreish("train", "names", "--inexact").err == "moreish: --inexact goes with --resume\n"
 
 
-def test_a_checkpoint_of_another_run_is_named(source: Path) -> None:
+def test_a_checkpoint_of_another_run_is_named(source: Path, proved: Proved) -> None:
     mine, other = (cut(source, name, GPT, polite, lr=lr) for name, lr in (("a", 0.1), ("b", 0.2)))
     for path in (mine / "checkpoints").iterdir():
         (other / "checkpoints" / path.name / "manifest.json").write_bytes(
@@ -197,6 +203,32 @@ def test_a_checkpoint_of_another_run_is_named(source: Path) -> None:
             (other / "checkpoints" / path.name / part.name).write_bytes(part.read_bytes())
     with pytest.raises(MoreishError, match="checkpoint of another run"):
         api.resume(other, report=silent)
+    proved(6, "a checkpoint of another run", {"refused": 1})
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ("model.safetensors", "trained on other data"),
+        ("tokenizer.json", "not the tokenizer that this run was trained with"),
+        ("data/val.npy", "val.npy is damaged"),
+    ],
+)
+def test_the_wrong_part_is_named(source: Path, part: str, message: str, proved: Proved) -> None:
+    """Of a run that differs in its data alone."""
+    mine = train(source, "mine", FAMILIES["bigram"]).path
+    other = source.parent / "other.txt"
+    names = source.read_text("utf-8").split("\n")
+    other.write_text("\n".join(name[::-1] for name in names), encoding="utf-8")
+    if part == "tokenizer.json":
+        other.write_text("\n".join([*names, "ÄÖÜ"]), encoding="utf-8")
+    theirs = train(other, "theirs", FAMILIES["bigram"]).path
+    (mine / part).write_bytes((theirs / part).read_bytes())
+    with pytest.raises(MoreishError, match=message):
+        run = api.load(mine)
+        run.sample(1)
+        run.evaluate()
+    proved(6, f"{part} of another run", {"refused": 1})
 
 
 def test_a_damaged_checkpoint_is_said_to_be_one(source: Path) -> None:
@@ -209,7 +241,7 @@ def test_a_damaged_checkpoint_is_said_to_be_one(source: Path) -> None:
     assert notes == [f"{newest} is damaged: an older one is taken"]
 
 
-def test_only_one_trains_in_a_folder(source: Path, moreish: Moreish) -> None:
+def test_only_one_trains_in_a_folder(source: Path, moreish: Moreish, proved: Proved) -> None:
     path = source.parent / "run"
 
     def meanwhile(event: Event) -> None:
@@ -224,6 +256,7 @@ def test_only_one_trains_in_a_folder(source: Path, moreish: Moreish) -> None:
     assert train(source, "run", GPT, meanwhile).record.status == "finished"
     assert said == [3]
     assert train(source, "run2", GPT).record.status == "finished"
+    proved(8, "resume and replace, while it trains", {"refused": 2})
 
 
 def test_tests_that_are_counted_meanwhile_stay_counted(source: Path) -> None:

@@ -2,9 +2,10 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from conftest import Proved
 from moreish.data import split
 from moreish.errors import MoreishError
 
@@ -19,8 +20,11 @@ def split_items(items: list[str], seed: int) -> dict[str, list[str]]:
 ITEMS = st.lists(st.text("abc", min_size=1, max_size=3), min_size=1, max_size=60)
 
 
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(items=ITEMS, seed=st.integers(0, 5))
-def test_every_item_has_one_side_and_copies_stay_together(items: list[str], seed: int) -> None:
+def test_every_item_has_one_side_and_copies_stay_together(
+    proved: Proved, items: list[str], seed: int
+) -> None:
     if len(set(items)) < 3:
         with pytest.raises(MoreishError, match="cannot be split"):
             split_items(items, seed)
@@ -31,6 +35,7 @@ def test_every_item_has_one_side_and_copies_stay_together(items: list[str], seed
     sides = [set(part) for part in parts.values()]
     assert len(set.union(*sides)) == sum(map(len, sides))
     assert split_items(items, seed) == parts
+    proved(5, "lists split, no item on two sides", {"lists": 1})
 
 
 def test_shares_are_80_10_10_and_depend_on_the_seed() -> None:
