@@ -13,13 +13,16 @@ from moreish.files import in_bytes
 from moreish.training.loop import Trainer
 from moreish.training.prepare import available_memory
 
+WORKSPACE = 64e6
+"""Bytes that the libraries for products take for themselves, and that lie between other blocks."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Need:
     """Bytes, beside the weights, which are there already."""
 
     fixed: float
-    """Of gradients and of the optimizer."""
+    """Of gradients, of the optimizer and of libraries."""
     row: float
     """Of what each row of a batch leaves for the way back."""
     rows: int
@@ -50,7 +53,11 @@ def needed(trainer: Trainer) -> Need:
     logits = 4 * row.tokens_BT.numel() * model.vocab_size
     weights = sum(p.nbytes for p in model.parameters())
     moments = {"sgd": float(trainer.config.momentum > 0)}.get(trainer.config.optimizer, 2.0)
-    return Need(fixed=(1 + moments) * weights, row=1.1 * sum(kept.values()) + 2 * logits, rows=rows)
+    return Need(
+        fixed=WORKSPACE + (1 + moments) * weights,
+        row=1.1 * sum(kept.values()) + 2 * logits,
+        rows=rows,
+    )
 
 
 def check_memory_of(trainer: Trainer) -> float:

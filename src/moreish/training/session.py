@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -416,6 +417,8 @@ def outliving_its_terminal() -> Iterator[None]:
     def fall_silent(number: int, frame: Any) -> None:
         for descriptor in (1, 2):
             os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+        # What could not be written yet stays in the old streams, and would spoil the exit status.
+        sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
 
     signal.signal(hang_up, fall_silent)
     try:
