@@ -311,7 +311,8 @@ def test_training_goes_on_when_its_terminal_is_closed(tmp_path: Path) -> None:
     options = ["--steps", "400", "--out", str(tmp_path / "r"), *TINY]
     parent, child = pty.openpty()
     begin = (
-        "import os, sys; os.setsid(); os.open(sys.argv[1], os.O_RDWR); os.execv(*eval(sys.argv[2]))"
+        "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_DFL); os.setsid(); "
+        "os.open(sys.argv[1], os.O_RDWR); os.execv(*eval(sys.argv[2]))"
     )
     command = [sys.executable, "-m", "moreish", "train", "names", *options]
     process = subprocess.Popen(
