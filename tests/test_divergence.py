@@ -143,6 +143,53 @@ def test_lost_weights_are_fetched_from_the_checkpoint(
     proved(4, "a weight lost", {"went back": 1})
 
 
+def test_it_goes_back_to_before_the_trouble(
+    source: Path, inject: Callable[[Injection], None]
+) -> None:
+    """Even with a checkpoint after each step: none is made after steps that were left out."""
+    calls = [0]
+
+    def for_a_while(model: Model, batch: Batch, loss: Tensor) -> Tensor:
+        calls[0] += 1
+        return loss * NAN if 12 < calls[0] <= 15 else loss
+
+    inject(for_a_while)
+    run, told = train(source, checkpoint_every=1)
+    assert [event.step for event in of_kind(told, WentBack)] == [12 - 1]
+    assert run.record.status == "finished"
+
+
+def test_it_goes_back_after_an_inexact_resume_too(
+    source: Path, inject: Callable[[Injection], None]
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(event: Event) -> None:
+        if isinstance(event, Step) and event.step == 12:
+            raise Killed
+
+    given = {"steps": 30, "batch_size": 16, "eval_every": 10, "checkpoint_every": 10}
+    out = source.parent / "run"
+    with pytest.raises(Killed):
+        api.train(source, out=out, settings={"model": TINY, "train": given}, report=kill)
+    (checkpoint,) = (out / "checkpoints").iterdir()
+    manifest = json.loads((checkpoint / "manifest.json").read_text())
+    manifest["here"]["threads"] = "64"
+    (checkpoint / "manifest.json").write_text(json.dumps(manifest))
+    calls = [0]
+
+    def at_first(model: Model, batch: Batch, loss: Tensor) -> Tensor:
+        calls[0] += 1
+        return loss * NAN if 1 < calls[0] <= 4 else loss  # the first is that of the estimate
+
+    inject(at_first)
+    told: list[Event] = []
+    run = api.resume(out, inexact=True, report=told.append)
+    assert [event.step for event in of_kind(told, WentBack)] == [10]
+    assert run.record.status == "finished"
+
+
 def test_before_there_is_a_checkpoint_it_begins_anew(
     source: Path, inject: Callable[[Injection], None]
 ) -> None:

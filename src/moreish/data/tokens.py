@@ -76,15 +76,16 @@ class Batch:
     def parts(self, count: int) -> "list[Batch]":
         """The rows in `count` parts of like size, or each row by itself where there are fewer."""
         rows = np.array_split(np.arange(len(self.tokens_BT)), min(count, len(self.tokens_BT)))
-        return [
-            Batch(
-                tokens_BT=self.tokens_BT[first:last],
-                targets_BT=self.targets_BT[first:last],
-                start_B=None if self.start_B is None else self.start_B[first:last],
-                counts_BT=None if self.counts_BT is None else self.counts_BT[first:last],
-            )
-            for first, last in ((part[0], part[-1] + 1) for part in rows)
-        ]
+        return [self[part[0] : part[-1] + 1] for part in rows]
+
+    def __getitem__(self, rows: slice) -> "Batch":
+        """Some of the rows."""
+        return Batch(
+            tokens_BT=self.tokens_BT[rows],
+            targets_BT=self.targets_BT[rows],
+            start_B=None if self.start_B is None else self.start_B[rows],
+            counts_BT=None if self.counts_BT is None else self.counts_BT[rows],
+        )
 
     @cached_property
     def scored(self) -> int:

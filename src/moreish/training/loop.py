@@ -302,6 +302,8 @@ class Trainer:
 
     def _checkpoint_is_due(self) -> bool:
         at = self.position
+        if at.skipped:  # it may have to go back, and to something better than this
+            return False
         if self.config.checkpoint_every is not None:
             return at.step % self.config.checkpoint_every == 0
         evaluated = at.step % at.plan.eval_every == 0

@@ -45,7 +45,7 @@ def needed(trainer: Trainer) -> Need:
         return tensor
 
     rows = len(batch.tokens_BT)
-    row = batch.parts(rows)[0].to(trainer.device)
+    row = batch[:1].to(trainer.device)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         loss = trainer.objective(model.train(), row)
     del loss

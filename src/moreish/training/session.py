@@ -270,7 +270,7 @@ def _descend(
 
         def go_back() -> None:
             if checkpoints:
-                checkpoints.restore(trainer)
+                checkpoints.restore(trainer, inexact=True)  # whether it is, was asked at the start
                 return
             fresh = run.new_model()
             fresh.before_training(run.split("train"))
