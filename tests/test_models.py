@@ -251,7 +251,7 @@ def test_rotary_positions_slide() -> None:
         for piece in tokens.split(cuts, dim=1):
             logits, state = model(piece, state)
             pieces.append(logits)
-            assert state.caches[0].end <= 2 * 16  # places, and errors with them, do not grow
+            assert state.cache.end <= 2 * 16  # places, and errors with them, do not grow
         torch.testing.assert_close(
             torch.cat(pieces, 1), torch.cat([first, rest], 1), atol=1e-5, rtol=0
         )

@@ -132,6 +132,19 @@ def test_generating_leaves_threads_and_model_as_they_were(small_run: Run) -> Non
         torch.set_num_threads(before)
 
 
+def test_hooks_are_called_while_sampling(small_run: Run) -> None:
+    layer = next(m for m in small_run.model.modules() if isinstance(m, torch.nn.Linear))
+    seen: list[int] = []
+    hook = layer.register_forward_hook(lambda *_: seen.append(1))
+    try:
+        small_run.sample(1, max_tokens=3)
+    finally:
+        hook.remove()
+    called = len(seen)
+    small_run.sample(1, max_tokens=3)
+    assert len(seen) == called > 0
+
+
 def test_the_same_seed_writes_the_same_texts(small_run: Run, text_run: Run) -> None:
     for run in (small_run, text_run):
         first = run.sample(5, seed=3)

@@ -6,9 +6,12 @@ block.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from moreish.generate.constraints import Guide
 from moreish.generate.sampling import BLOCK, Sampling, draw, probabilities, uniforms
@@ -87,9 +90,13 @@ def generate(
 
 @contextmanager
 def _parts_at_hand(model: Model) -> Iterator[None]:
-    """Parameters and modules as ordinary attributes: `nn.Module` has to look for them, which takes
-    a fifth of the time that a small model needs for a token."""
-    found = [(m.__dict__, {**m._parameters, **m._modules}) for m in model.modules()]
+    """Parameters and modules as ordinary attributes, and modules without hooks as plain functions:
+    what `nn.Module` does beside the work takes a third of the time that a small model needs for a
+    token."""
+    found = []
+    for module in model.modules():
+        called = {name: _called(part) for name, part in module._modules.items()}
+        found.append((module.__dict__, {**module._parameters, **called}))
     for attributes, parts in found:
         attributes.update(parts)
     try:
@@ -98,6 +105,28 @@ def _parts_at_hand(model: Model) -> Iterator[None]:
         for attributes, parts in found:
             for name in parts:
                 attributes.pop(name, None)
+
+
+class _Called(partial[Any]):
+    """A function that has the attributes of the module it stands for."""
+
+    module: nn.Module
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.module, name)
+
+
+def _called(module: nn.Module | None) -> Any:
+    if module is None or isinstance(module, nn.ModuleList):
+        return module
+    if module._forward_hooks or module._forward_pre_hooks:
+        return module
+    if type(module) is nn.Linear:
+        called = _Called(F.linear, weight=module.weight, bias=module.bias)
+    else:
+        called = _Called(module.forward)
+    called.module = module
+    return called
 
 
 @contextmanager

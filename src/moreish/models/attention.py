@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from moreish.models.cache import Cache
+from moreish.models.cache import Slot
 from moreish.models.layers import Rotation, rotate
 
 
@@ -41,35 +41,37 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width, bias=bias) if projection else nn.Identity()
 
     def forward(
-        self, x_BTC: Float[Tensor, "B T C"], turn: Rotation | None, cache: Cache | None
-    ) -> tuple[Float[Tensor, "B T C"], Cache]:
-        """`turn`: of the new positions, where positions are rotary; `cache` must have room."""
-        q_BHTD, k_BHSD, v_BHSD = self._heads(x_BTC, turn)
-        if cache is None:
-            cache = Cache.of(k_BHSD, v_BHSD)
-        else:
-            begin = max(0, cache.end + 1 - self.context)
-            cache = cache.add(k_BHSD, v_BHSD)
-            k_BHSD, v_BHSD = cache.since(begin)
+        self, x_BTC: Float[Tensor, "B T C"], turn: Rotation | None, slot: Slot | None
+    ) -> tuple[Float[Tensor, "B T C"], tuple[Tensor, Tensor]]:
+        """What the new positions gather, and their keys and values, each (B, H, T, D).
+
+        Args:
+            turn: of the new positions, where positions are rotary.
+            slot: in the cache, where there is a past.
+        """
+        q_BHTD, new_k_BHTD, new_v_BHTD = self._heads(x_BTC, turn)
+        k_BHSD, v_BHSD = new_k_BHTD, new_v_BHTD
+        if slot is not None:
+            slot.new_keys_BHTD.copy_(new_k_BHTD)
+            slot.new_values_BHTD.copy_(new_v_BHTD)
+            _, _, k_BHSD, v_BHSD = slot
         new, seen = q_BHTD.shape[2], k_BHSD.shape[2]
         mask_TS = None
         if 1 < new < seen:  # new tokens after cached ones: each sees those of the past in reach
             mask_TS = torch.ones(new, seen, dtype=torch.bool, device=x_BTC.device)
             mask_TS = mask_TS.tril(seen - new).triu(seen - new + 1 - self.context)
         if self.groups > 1:
-            k_BHTD, v_BHTD = (x.repeat_interleave(self.groups, dim=1) for x in (k_BHSD, v_BHSD))
-        else:
-            k_BHTD, v_BHTD = k_BHSD, v_BHSD
+            k_BHSD, v_BHSD = (x.repeat_interleave(self.groups, dim=1) for x in (k_BHSD, v_BHSD))
         y_BHTD = F.scaled_dot_product_attention(
             q_BHTD,
-            k_BHTD,
-            v_BHTD,
+            k_BHSD,
+            v_BHSD,
             attn_mask=mask_TS,
             dropout_p=self.dropout if self.training else 0.0,
             is_causal=new == seen,
             scale=self.scale,
         )
-        return self.out(y_BHTD.transpose(1, 2).flatten(2)), cache
+        return self.out(y_BHTD.transpose(1, 2).flatten(2)), (new_k_BHTD, new_v_BHTD)
 
     def weights(
         self, x_BTC: Float[Tensor, "B T C"], turn: Rotation | None
@@ -80,14 +82,17 @@ class Attention(nn.Module):
         future_TT = torch.ones_like(affinity_BHTT[0, 0], dtype=torch.bool).triu(1)
         return affinity_BHTT.masked_fill(future_TT, -torch.inf).softmax(dim=-1)
 
-    def _heads(self, x_BTC: Tensor, turn: Rotation | None) -> list[Tensor]:
+    def _heads(self, x_BTC: Tensor, turn: Rotation | None) -> tuple[Tensor, ...]:
         """Queries, keys and values, each (B, H, T, D)."""
         heads_BTHD = self.qkv(x_BTC).view(*x_BTC.shape[:2], -1, self.head_width)
+        heads_BHTD = heads_BTHD.transpose(1, 2)
         heads, kv_heads = self.heads
-        qk, v = heads_BTHD.transpose(1, 2).split_with_sizes([heads + kv_heads, kv_heads], dim=1)
+        if turn is None and not self.qk_norm:
+            return heads_BHTD.split_with_sizes([heads, kv_heads, kv_heads], dim=1)
+        qk_BHTD, v_BHTD = heads_BHTD.split_with_sizes([heads + kv_heads, kv_heads], dim=1)
         if turn is not None:
-            qk = rotate(qk, turn)
+            qk_BHTD = rotate(qk_BHTD, turn)
         if self.qk_norm:
             # Of unit mean square, which the usual scale then suits.
-            qk = F.rms_norm(qk, qk.shape[-1:])
-        return [*qk.split_with_sizes([heads, kv_heads], dim=1), v]
+            qk_BHTD = F.rms_norm(qk_BHTD, qk_BHTD.shape[-1:])
+        return *qk_BHTD.split_with_sizes([heads, kv_heads], dim=1), v_BHTD

@@ -1,79 +1,100 @@
 """What attention remembers: keys and values of what was read, with room for what comes.
 
-B batch, H heads, T new positions, S positions seen, R positions that there is room for, D head
-width.
+B batch, L layers, H heads of keys or values, T new positions, S positions seen, R positions that
+there is room for, D head width.
 """
 
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from moreish.models.layers import rotate, rotation
 
 LEAST_ROOM = 64
 """Positions. It doubles whenever it is full, so that hardly ever something is copied."""
 
+Layers = Float[Tensor, "B L H R D"] | list[Float[Tensor, "B H R D"]]
+"""Keys or values of all layers: one tensor where it can be, so that all are cut at once."""
+
+
+class Slot(NamedTuple):
+    """What one layer needs of the cache for its new positions: where their keys and values go, and
+    those of all that they can see, once they are there."""
+
+    new_keys_BHTD: Tensor
+    new_values_BHTD: Tensor
+    keys_BHSD: Tensor
+    values_BHSD: Tensor
+
 
 class Cache(NamedTuple):
-    """Keys and values of one layer, each (B, H, R, D): the first `end` positions are filled.
+    """Keys and values of all layers, of which the first `end` positions are filled.
 
     Later caches share its tensors and fill what comes after; `written` says how far they are.
     """
 
-    keys_BHRD: Tensor
-    values_BHRD: Tensor
+    keys: Layers
+    values: Layers
     end: int
     written: list[int]
 
     @classmethod
-    def of(cls, keys_BHTD: Tensor, values_BHTD: Tensor) -> "Cache":
-        """Without room for more."""
-        end = keys_BHTD.shape[2]
-        return cls(keys_BHTD, values_BHTD, end, [end])
+    def of(cls, read: list[tuple[Tensor, Tensor]]) -> "Cache":
+        """Of what each layer has read first, without room for more."""
+        keys, values = map(list, zip(*read, strict=True))
+        end = keys[0].shape[2]
+        return cls(keys, values, end, [end])
 
-    def add(self, keys_BHTD: Tensor, values_BHTD: Tensor) -> "Cache":
-        """With new positions, for which `with_room` has made room."""
-        new = keys_BHTD.shape[2]
-        self.keys_BHRD.narrow(2, self.end, new).copy_(keys_BHTD)
-        self.values_BHRD.narrow(2, self.end, new).copy_(values_BHTD)
-        self.written[0] = self.end + new
-        return Cache(self.keys_BHRD, self.values_BHRD, self.end + new, self.written)
-
-    def since(self, begin: int) -> tuple[Tensor, Tensor]:
-        """Keys and values from a position on, each (B, H, S, D)."""
-        seen = self.end - begin
-        return self.keys_BHRD.narrow(2, begin, seen), self.values_BHRD.narrow(2, begin, seen)
+    def slots(self, new: int, context: int) -> "tuple[list[Slot], Cache]":
+        """For each layer a slot for `new` positions, for which `with_room` has made room; and the
+        cache as it is when every layer has filled its slot."""
+        begin, end = max(0, self.end + 1 - context), self.end + new
+        parts = [
+            _cut(of, start, end) for start in (self.end, begin) for of in (self.keys, self.values)
+        ]
+        self.written[0] = end
+        return list(map(Slot, *parts)), Cache(self.keys, self.values, end, self.written)
 
 
-def with_room(caches: list[Cache], new: int, context: int, *, rotary: bool) -> list[Cache]:
-    """The caches of all layers with room for `new` positions more.
+def with_room(cache: Cache, new: int, context: int, *, rotary: bool) -> Cache:
+    """The cache with room for `new` positions more.
 
-    They stay where they are if they can: nobody has gone on from them yet, and no gradient needs
-    them as they were. Else what the new positions can still see is copied, and turned back to the
-    first places, so that places, and with them the errors of rounding, do not grow without bound.
+    It stays where it is if it can: nobody has gone on from it yet, and no gradient needs it as it
+    was. Else what the new positions can still see is copied, and turned back to the first places,
+    so that places, and with them the errors of rounding, do not grow without bound.
 
     Args:
         context: positions that each position can see, itself included.
     """
-    keys_BHRD, _, end, written = caches[0]
+    keys, values, end, written = cache
     untouched = written[0] == end and torch.is_inference_mode_enabled()
-    if untouched and end + new <= keys_BHRD.shape[2]:
-        return caches
+    if untouched and isinstance(keys, Tensor) and end + new <= keys.shape[3]:
+        return cache
     kept = min(end, context - 1)
     # Rotary positions slide through twice the context before they are copied; others never slide.
     room = min(max(LEAST_ROOM, 2 * (kept + new)), 2 * context if rotary else context)
-    back = rotation(torch.tensor([kept - end], device=keys_BHRD.device), keys_BHRD.shape[-1])
-    copies = []
-    for cache in caches:
-        keys_BHSD, values_BHSD = cache.since(end - kept)
-        if rotary and kept < end:
-            keys_BHSD = rotate(keys_BHSD, back)
-        copied = Cache(_empty(keys_BHSD, room), _empty(values_BHSD, room), 0, [0])
-        copies.append(copied.add(keys_BHSD, values_BHSD))
-    return copies
+    seen_keys = _cut(keys, end - kept, end)
+    if rotary and kept < end:
+        back = rotation(
+            torch.tensor([kept - end], device=seen_keys[0].device), seen_keys[0].shape[-1]
+        )
+        seen_keys = [rotate(keys_BHSD, back) for keys_BHSD in seen_keys]
+    seen_values = _cut(values, end - kept, end)
+    return Cache(_roomy(seen_keys, room), _roomy(seen_values, room), kept, [kept])
 
 
-def _empty(like_BHSD: Tensor, room: int) -> Tensor:
-    batch, heads, _, width = like_BHSD.shape
-    return like_BHSD.new_empty(batch, heads, room, width)
+def _cut(layers: Layers, begin: int, end: int) -> list[Tensor] | tuple[Tensor, ...]:
+    """Of each layer the positions from `begin` to before `end`."""
+    if isinstance(layers, Tensor):
+        return layers.narrow(3, begin, end - begin).unbind(1)
+    return [layer_BHRD.narrow(2, begin, end - begin) for layer_BHRD in layers]
+
+
+def _roomy(seen: list[Tensor] | tuple[Tensor, ...], room: int) -> Layers:
+    """A copy of what was seen, with room for so many positions in all."""
+    copies = [F.pad(seen_BHSD, (0, 0, 0, room - seen_BHSD.shape[2])) for seen_BHSD in seen]
+    # A gradient may need what one layer has read while the next one writes: no shared tensor then.
+    return torch.stack(copies, dim=1) if torch.is_inference_mode_enabled() else copies

@@ -6,7 +6,7 @@ B batch, T time, S positions in all (cached and new), H heads, C width, V vocabu
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, final
 
 import torch
@@ -15,17 +15,17 @@ from torch import Tensor, nn
 
 from moreish.models.attention import Attention
 from moreish.models.base import Model, State
-from moreish.models.cache import Cache, with_room
+from moreish.models.cache import Cache, Slot, with_room
 from moreish.models.gpt_config import GPTConfig
 from moreish.models.layers import FeedForward, GramEmbedding, Rotation, norm_layer, rotation
 
 
 class GPTState(NamedTuple):
-    """The last tokens (and hints) that may be needed again, and keys and values layer by layer."""
+    """The last tokens (and hints) that may be needed again, and keys and values."""
 
     tokens_BS: Tensor
     hints_BSN: Tensor | None
-    caches: list[Cache]
+    cache: Cache
 
 
 class Block(nn.Module):
@@ -55,19 +55,19 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
-        self, x_BTC: Float[Tensor, "B T C"], turn: Rotation | None, cache: Cache | None
-    ) -> tuple[Float[Tensor, "B T C"], Cache]:
-        y_BTC, cache = self.attention(self.attention_input(x_BTC), turn, cache)
+        self, x_BTC: Float[Tensor, "B T C"], turn: Rotation | None, slot: Slot | None
+    ) -> tuple[Float[Tensor, "B T C"], tuple[Tensor, Tensor]]:
+        y_BTC, read = self.attention(self.attention_input(x_BTC), turn, slot)
         x_BTC = self._joined(x_BTC, y_BTC, self.norm_attention)
         if self.feedforward is None:
-            return x_BTC, cache
+            return x_BTC, read
         y_BTC = self.feedforward(self.norm_feedforward(x_BTC) if self.before else x_BTC)
-        return self._joined(x_BTC, y_BTC, self.norm_feedforward), cache
+        return self._joined(x_BTC, y_BTC, self.norm_feedforward), read
 
     def attention_input(self, x_BTC: Tensor) -> Tensor:
         return self.norm_attention(x_BTC) if self.before else x_BTC
 
-    def _joined(self, x_BTC: Tensor, y_BTC: Tensor, norm: nn.Module) -> Tensor:
+    def _joined(self, x_BTC: Tensor, y_BTC: Tensor, norm: Callable[[Tensor], Tensor]) -> Tensor:
         if self.training:
             y_BTC = self.dropout(y_BTC)
         x_BTC = x_BTC + y_BTC if self.residual else y_BTC
@@ -156,26 +156,29 @@ class GPT(Model):
         hints_BSN = hints_BTN if self.position is not None else None  # only these read again
         if hints_BSN is not None and state is not None:
             hints_BSN = torch.cat([state.hints_BSN, hints_BSN], dim=1)
-        past = 0 if state is None else state.caches[0].end
+        past = 0 if state is None else state.cache.end
         if self.position is not None and past + new > self.context:
             kept = max(new, self.context // 2)
             kept_BSN = None if hints_BSN is None else hints_BSN[:, -kept:]
             logits_BKV, state = self(seen_BS[:, -kept:], None, kept_BSN)
             return logits_BKV[:, -new:], state
-        caches: Sequence[Cache | None] = [None] * len(self.blocks)
+        cache: Cache | None = None
+        slots: Sequence[Slot | None] = [None] * len(self.blocks)
         if state is not None:
-            rotary = self.position is None
-            caches = with_room(state.caches, new, self.context, rotary=rotary)
-            past = caches[0].end
+            cache = with_room(state.cache, new, self.context, rotary=self.position is None)
+            past = cache.end
+            slots, cache = cache.slots(new, self.context)
         x_BTC, turn = self._embed(seen_BS, range(past, past + new), hints_BTN)
-        filled: list[Cache] = []
-        for block, cache in zip(self.blocks, caches, strict=True):
-            x_BTC, cache = block(x_BTC, turn, cache)
-            filled.append(cache)
+        layers = []
+        for block, slot in zip(self.blocks, slots, strict=True):
+            x_BTC, read = block(x_BTC, turn, slot)
+            layers.append(read)
         logits_BTV = self.head(self.norm(x_BTC))
         if self.softcap:
             logits_BTV = self.softcap * (logits_BTV / self.softcap).tanh()
-        return logits_BTV, GPTState(seen_BS[:, -self.remembered :], hints_BSN, filled)
+        return logits_BTV, GPTState(
+            seen_BS[:, -self.remembered :], hints_BSN, cache or Cache.of(layers)
+        )
 
     def attention_maps(
         self, tokens_BT: Int[Tensor, "B T"], hints_BTN: Float[Tensor, "B T N"] | None = None
