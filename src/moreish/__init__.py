@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from moreish.api import load, plan, resume, train
+    from moreish.api import doctor, load, plan, resume, train
     from moreish.comparison import compare
     from moreish.errors import MoreishError
     from moreish.run import Run
@@ -21,13 +21,14 @@ _HOME = {
     "MoreishError": "moreish.errors",
     "Run": "moreish.run",
     "compare": "moreish.comparison",
+    "doctor": "moreish.api",
     "load": "moreish.api",
     "plan": "moreish.api",
     "resume": "moreish.api",
     "train": "moreish.api",
 }
 
-__all__ = ["MoreishError", "Run", "compare", "load", "plan", "resume", "train"]
+__all__ = ["MoreishError", "Run", "compare", "doctor", "load", "plan", "resume", "train"]
 
 
 def __getattr__(name: str) -> Any:

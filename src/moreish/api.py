@@ -5,13 +5,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moreish.config import AutoConfig, RunConfig, resolve, spelled_out
+from moreish.config import BUDGETS, AutoConfig, RunConfig, resolve, spelled_out
+from moreish.data.doctor import Diagnosis, diagnose
 from moreish.errors import MoreishError
 from moreish.run import Run
 from moreish.settings import Tree, from_toml, merge
 from moreish.training import resume as resume_training
 from moreish.training import train as carry_out
-from moreish.training.events import Report
+from moreish.training.events import Report, Working
 from moreish.training.lr_range import LRRange
 from moreish.training.planner import Advice, advise, planned
 from moreish.training.prepare import prepare, try_rates
@@ -33,6 +34,10 @@ def train(
     split: str | None = None,
     encoding: str | None = None,
     tokenizer: str | None = None,
+    dedup: bool | None = None,
+    nfc: bool | None = None,
+    clean: bool | None = None,
+    min_count: int | None = None,
     settings: Mapping[str, Any] | None = None,
     config: str | Path | None = None,
     out: str | Path | None = None,
@@ -51,6 +56,7 @@ def train(
         context: the same as `settings={"model": {"context": …}}`.
         kind: "lines" (each line an item) or "text" (running text); None guesses.
         split: "seeded" (80/10/10 by item, 90/5/5 of running text) or "lecture".
+        dedup, nfc, clean, min_count: how to mend the text first, see `moreish.data.mend`.
         settings: any other setting, as nested groups: `{"train": {"lr": 0.001}}`.
         config: a TOML recipe; the arguments here win over it.
         out: the run folder; None makes a new one in `runs/`.
@@ -60,20 +66,25 @@ def train(
     Raises:
         MoreishError: a setting, the source or the place is wrong; nothing was written then.
     """
-    given: Tree = {
-        "seed": seed,
-        "model": {"name": model, "context": context},
-        "train": {"steps": steps, "minutes": minutes, "epochs": epochs},
-        "data": {
-            "source": None if source is None else str(source),
-            "kind": kind,
-            "split": split,
-            "encoding": encoding,
-            "tokenizer": tokenizer,
-        },
-    }
+    given = _tree(
+        seed=seed,
+        model=model,
+        context=context,
+        steps=steps,
+        minutes=minutes,
+        epochs=epochs,
+        source=source,
+        kind=kind,
+        split=split,
+        encoding=encoding,
+        tokenizer=tokenizer,
+        dedup=dedup,
+        nfc=nfc,
+        clean=clean,
+        min_count=min_count,
+    )
     recipe = spelled_out({} if config is None else from_toml(Path(config)))
-    asked = merge(_without_none(given), spelled_out(settings or {}))
+    asked = merge(given, spelled_out(settings or {}))
     resolved: RunConfig = resolve(recipe, asked)
     place = None if out is None else Path(out).expanduser()
     own = merge(recipe, asked).get("model", {})
@@ -95,6 +106,10 @@ def plan(
     split: str | None = None,
     encoding: str | None = None,
     tokenizer: str | None = None,
+    dedup: bool | None = None,
+    nfc: bool | None = None,
+    clean: bool | None = None,
+    min_count: int | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Advice:
     """What `train` would choose with these arguments, and why; nothing is trained.
@@ -102,20 +117,70 @@ def plan(
     Raises:
         MoreishError: a setting or the source is wrong, or the model is chosen already.
     """
-    given: Tree = {
-        "train": {"steps": steps, "minutes": minutes, "epochs": epochs},
-        "data": {
-            "source": str(source),
-            "kind": kind,
-            "split": split,
-            "encoding": encoding,
-            "tokenizer": tokenizer,
-        },
-    }
-    config = resolve(merge(_without_none(given), spelled_out(settings or {})))
+    given = _tree(
+        steps=steps,
+        minutes=minutes,
+        epochs=epochs,
+        source=source,
+        kind=kind,
+        split=split,
+        encoding=encoding,
+        tokenizer=tokenizer,
+        dedup=dedup,
+        nfc=nfc,
+        clean=clean,
+        min_count=min_count,
+    )
+    config = resolve(merge(given, spelled_out(settings or {})))
     if not isinstance(config.model, AutoConfig):
         raise MoreishError(f"the model is chosen already, {config.model.name}: nothing to plan")
     return advise(prepare(config))
+
+
+def doctor(
+    source: str | Path,
+    *,
+    kind: str | None = None,
+    split: str | None = None,
+    encoding: str | None = None,
+    dedup: bool | None = None,
+    nfc: bool | None = None,
+    clean: bool | None = None,
+    min_count: int | None = None,
+    report: Report | None = None,
+) -> Diagnosis:
+    """What is wrong with a text, and what would mend it. The arguments are those of `train`.
+
+    Raises:
+        MoreishError: the source cannot be read.
+    """
+    given = _tree(
+        source=source,
+        kind=kind,
+        split=split,
+        encoding=encoding,
+        dedup=dedup,
+        nfc=nfc,
+        clean=clean,
+        min_count=min_count,
+    )
+    data = resolve(given).data
+    with _watching(report) as told:
+        return diagnose(
+            data.source,
+            data.kind,
+            data.encoding,
+            data.mending,
+            data.split,
+            progress=lambda share: told(Working(what="reading", share=share)),
+        )
+
+
+def doctor_page(diagnosis: Diagnosis, path: Path) -> None:
+    """Write what the doctor says as a page."""
+    from moreish.figures.report import doctor_page, write
+
+    write(path, doctor_page(diagnosis))
 
 
 def resume(path: str | Path, *, inexact: bool = False, report: Report | None = None) -> Run:
@@ -151,11 +216,8 @@ def lr_range(
 ) -> LRRange:
     """Train `model` for a few steps at rates from `low` to `high`, see
     `moreish.training.lr_range`. The other arguments are those of `train`."""
-    given: Tree = {
-        "model": {"name": model},
-        "data": {"source": str(source), "split": split, "kind": kind},
-    }
-    config = resolve(merge(_without_none(given), spelled_out(settings or {})))
+    given = _tree(model=model, source=source, split=split, kind=kind)
+    config = resolve(merge(given, spelled_out(settings or {})))
     with _watching(report) as told:
         ready, _ = planned(prepare(config))
         return try_rates(ready, report=told, low=low, high=high, steps=steps)
@@ -219,14 +281,21 @@ def draw_range(found: LRRange, path: Path) -> None:
         save(figure, path)
 
 
-def _without_none(tree: Mapping[str, Any]) -> Tree:
-    """Only what was given; groups that are empty then go too."""
-    kept: Tree = {}
-    for key, value in tree.items():
-        value = _without_none(value) if isinstance(value, Mapping) else value
-        if value is not None and value != {}:
-            kept[key] = value
-    return kept
+def _tree(**options: Any) -> Tree:
+    """The options that are given, each in its group of settings."""
+    tree: Tree = {}
+    for name, value in options.items():
+        if value is None:
+            continue
+        if name == "seed":
+            tree[name] = value
+        elif name in ("model", "context"):
+            tree.setdefault("model", {})["name" if name == "model" else name] = value
+        elif name in BUDGETS:
+            tree.setdefault("train", {})[name] = value
+        else:
+            tree.setdefault("data", {})[name] = str(value) if isinstance(value, Path) else value
+    return tree
 
 
 @contextmanager

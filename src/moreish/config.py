@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field, SerializeAsAny, field_validator
 
+from moreish.data.mend import Mending
 from moreish.data.split import Rule
 from moreish.data.text import Kind
 from moreish.errors import MoreishError, nearest
@@ -16,8 +17,8 @@ DEFAULT_MINUTES = 1.0
 AUTO = "auto"
 
 
-class DataConfig(Settings):
-    """What to learn from."""
+class DataConfig(Mending):
+    """What to learn from, and how to mend it first."""
 
     source: str = "names"
     """A built-in data set, a file, or a folder of text files."""
@@ -28,6 +29,11 @@ class DataConfig(Settings):
     """Apart from the training's seed, so that runs of several seeds share one split."""
     encoding: str = "utf-8"
     tokenizer: str = "char"
+
+    @property
+    def mending(self) -> Mending:
+        """Only how to mend it."""
+        return Mending(**self.model_dump(include=set(Mending.model_fields)))
 
 
 class TrainConfig(Settings):

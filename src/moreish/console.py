@@ -13,7 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from moreish.comparison import Group
+from moreish.data.checks import Finding
+from moreish.data.doctor import PER_PARAMETER, Diagnosis
 from moreish.data.split import SplitName
+from moreish.errors import command
 from moreish.evaluate.metrics import Score
 from moreish.evaluate.novelty import TextNovelty
 from moreish.evaluate.surprisal import TokenSurprisal
@@ -22,6 +25,7 @@ from moreish.record import DataFacts
 from moreish.training.events import (
     Evaluated,
     Event,
+    Examined,
     Note,
     Sampled,
     Skipped,
@@ -109,6 +113,10 @@ class TrainingView:
             case WentBack():
                 text = f"back to step {event.step:,}, on with a rate of {event.lr:.2g}: {event.why}"
                 self.out.print(Text(text, style="yellow"))
+            case Examined():
+                if not self.brief:
+                    for line in warning_lines(event.diagnosis, event.source):
+                        self.out.print(line)
             case Note():
                 self.out.print(Text(event.text, style="dim"))
 
@@ -254,6 +262,49 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(max(0, round(seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def warning_lines(diagnosis: Diagnosis, source: str) -> list[Text]:
+    """Of what the doctor found only what can be mended, or is grave."""
+    told = [finding for finding in diagnosis.findings if finding.grave or finding.mend]
+    if not told:
+        return []
+    looked = "" if diagnosis.whole else "the beginning was looked at; "
+    more = Text(f"  {looked}more: {command('doctor', source)}", style="dim")
+    return [*(_finding(finding) for finding in told), more, Text()]
+
+
+def diagnosis_lines(diagnosis: Diagnosis, source: str) -> list[Text]:
+    """All that the doctor says."""
+    kind = "a list of" if diagnosis.kind == "lines" else "running text of"
+    many = diagnosis.kind == "text" and diagnosis.documents > 1
+    files = f" in {plural(diagnosis.documents, 'file')}" if many else ""
+    size = f"{plural(diagnosis.lines, 'line')}{files}, {plural(diagnosis.characters, 'character')}"
+    suits = diagnosis.characters // PER_PARAMETER
+    enough = (
+        f"enough for {suits:,} parameters ({PER_PARAMETER} characters each); a larger model begins "
+        "to learn by heart"
+    )
+    lines = [
+        Text(f"{diagnosis.name}: {kind} {size}, {diagnosis.alphabet:,} of them different"),
+        *(Text(note, style="dim") for note in (*diagnosis.notes, enough)),
+        Text(),
+    ]
+    for finding in diagnosis.findings:
+        lines.append(_finding(finding))
+        if finding.where:
+            lines.append(Text(f"  {finding.where}: {visible(finding.example)}", style="dim"))
+    if not diagnosis.findings:
+        lines.append(Text("Nothing to mend."))
+    if mends := diagnosis.mends:
+        lines += [Text(), Text(f"Mended while it is read: {command('train', source)} {mends}")]
+    return lines
+
+
+def _finding(finding: Finding) -> Text:
+    mark = Text("! ", style="bold red") if finding.grave else Text("· ", style="dim")
+    mend = Text(f"  {finding.mend}", style="bold") if finding.mend else Text()
+    return mark + Text(finding.sentence) + mend
 
 
 def score_table(scores: Mapping[SplitName, Score]) -> Table:

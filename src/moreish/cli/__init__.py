@@ -27,6 +27,7 @@ for verb in (
     "compare",
     "ladder",
     "lr_range",
+    "doctor",
     "data",
 ):
     import_module(f"moreish.cli.{verb}")

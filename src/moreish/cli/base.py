@@ -36,6 +36,14 @@ app = typer.Typer(
 )
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+Dedup = Annotated[
+    bool, typer.Option("--dedup", help="Leave out copies of items, or of long lines of text.")
+]
+Nfc = Annotated[bool, typer.Option("--nfc", help="Write accented letters as one character each.")]
+Clean = Annotated[bool, typer.Option("--clean", help="Leave out control and invisible characters.")]
+MinCount = Annotated[
+    int | None, typer.Option(metavar="N", help="Leave out characters rarer than N times.")
+]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, e.g. runs/names-gpt.")]
 
 

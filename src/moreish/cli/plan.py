@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from moreish.cli.base import Json, app, print_json
+from moreish.cli.base import Clean, Dedup, Json, MinCount, Nfc, app, print_json
 
 
 @app.command()
@@ -21,6 +21,10 @@ def plan(
     split: Annotated[str | None, typer.Option(help="seeded or lecture (seeded).")] = None,
     tokenizer: Annotated[str | None, typer.Option(help="char or byte (char).")] = None,
     encoding: Annotated[str | None, typer.Option(help="Of the source (utf-8).")] = None,
+    dedup: Dedup = False,
+    nfc: Nfc = False,
+    clean: Clean = False,
+    min_count: MinCount = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="A.B=VALUE", help="Any setting of the training."),
@@ -40,6 +44,10 @@ def plan(
         split=split,
         tokenizer=tokenizer,
         encoding=encoding,
+        dedup=dedup or None,
+        nfc=nfc or None,
+        clean=clean or None,
+        min_count=min_count,
         settings=from_assignments(settings or []),
     )
     recipe = advice.config.model_dump(mode="json", exclude_none=True)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from moreish.cli.base import Json, app, print_json
+from moreish.cli.base import Clean, Dedup, Json, MinCount, Nfc, app, print_json
 from moreish.errors import MoreishError, command
 
 RESULTS = {
@@ -42,6 +42,10 @@ def train(
     ] = None,
     tokenizer: Annotated[str | None, typer.Option(help="char or byte (char).")] = None,
     encoding: Annotated[str | None, typer.Option(help="Of the source (utf-8).")] = None,
+    dedup: Dedup = False,
+    nfc: Nfc = False,
+    clean: Clean = False,
+    min_count: MinCount = None,
     out: Annotated[Path | None, typer.Option(help="The run folder (a new one in runs/).")] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the run at --out.")
@@ -78,6 +82,10 @@ def train(
         "split": split,
         "tokenizer": tokenizer,
         "encoding": encoding,
+        "dedup": dedup or None,
+        "nfc": nfc or None,
+        "clean": clean or None,
+        "min_count": min_count,
         "out": out,
         "config": config,
     }

@@ -52,6 +52,8 @@ class Text:
     """
 
     read: Callable[[], Iterator[str]]
+    name: str = ""
+    """Of its file."""
 
     def __iter__(self) -> Iterator[str]:
         return with_line_feeds(self.read())
@@ -90,7 +92,7 @@ def text_of(*pieces: str) -> Text:
 
 def text_file(path: Path, encoding: str) -> Text:
     """The text of a file."""
-    return Text(partial(_read, path, encoding))
+    return Text(partial(_read, path, encoding), str(path))
 
 
 def _read(path: Path, encoding: str) -> Iterator[str]:

@@ -16,6 +16,8 @@ import numpy as np
 
 from moreish.data import catalog
 from moreish.data.decode import Alphabet, Text, has_mark, text_file, text_of
+from moreish.data.lines import whole_lines
+from moreish.data.mend import Mending, mended
 from moreish.errors import MoreishError, command, nearest
 from moreish.tokenizers.base import Ids
 
@@ -151,7 +153,12 @@ def _characters(points: Iterable[int]) -> str:
     return "".join(map(chr, sorted(points)))
 
 
-def read_corpus(source: str, kind: Kind | None = None, encoding: str = "utf-8") -> Corpus:
+def read_corpus(
+    source: str,
+    kind: Kind | None = None,
+    encoding: str = "utf-8",
+    mending: Mending = Mending(),  # noqa: B008 (it cannot be changed)
+) -> Corpus:
     """Understand `source`; `kind` None guesses from the look of the lines.
 
     Raises:
@@ -186,6 +193,11 @@ def read_corpus(source: str, kind: Kind | None = None, encoding: str = "utf-8") 
         other = "text" if kind == "lines" else "lines"
         looks = "a list, one item a line" if kind == "lines" else "running text"
         notes.append(f"it looks like {looks} (if not: --as {other})")
+    if mending != Mending():
+        texts = [text for text in mended(texts, mending, kind) if not text.survey.blank]
+        if not texts:
+            raise MoreishError(f"mending leaves nothing of {source}")
+        notes.append(_mended(mending, kind))
     corpus = Corpus(name=name, kind=kind, texts=texts, notes=notes)
     if corpus.facts.stripped:
         notes.append("left out white space at the beginning and end of lines")
@@ -194,16 +206,16 @@ def read_corpus(source: str, kind: Kind | None = None, encoding: str = "utf-8") 
     return corpus
 
 
-def whole_lines(text: Iterable[str]) -> Iterator[list[str]]:
-    """All lines of a text, some at a time; after a line end at its end, an empty one."""
-    begun: list[str] = []
-    for piece in text:
-        lines, line_end, rest = piece.rpartition("\n")
-        if line_end:
-            yield "".join([*begun, lines]).split("\n")
-            begun = []
-        begun.append(rest)
-    yield "".join(begun).split("\n")
+def _mended(how: Mending, kind: Kind) -> str:
+    """What mending did, in words."""
+    rare = "items with characters" if kind == "lines" else "characters"
+    done = [
+        (how.clean, "left out control and invisible characters"),
+        (how.nfc, "wrote accented letters as one character each (NFC)"),
+        (how.min_count > 1, f"left out {rare} that occur fewer than {how.min_count} times"),
+        (how.dedup, "left out copies"),
+    ]
+    return ", ".join(words for is_so, words in done if is_so)
 
 
 def guess_kind(texts: Iterable[Iterable[str]]) -> Kind:

@@ -5,12 +5,15 @@ import html
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from moreish.data.doctor import Diagnosis
 from moreish.errors import MoreishError, command
-from moreish.figures.pictures import Picture
 from moreish.files import write_atomic
 from moreish.run import Run
+
+if TYPE_CHECKING:
+    from moreish.figures.pictures import Picture
 
 STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1f2328; --faint: #656d76;
@@ -66,7 +69,7 @@ def figure(light: Path, dark: Path, title: str, reading: str) -> str:
     )
 
 
-def run_page(run: Run, pictures: Iterable[Picture]) -> str:
+def run_page(run: Run, pictures: "Iterable[Picture]") -> str:
     """The report of a run."""
     record, data = run.record, run.record.data
     losses = table(
@@ -107,6 +110,7 @@ def run_page(run: Run, pictures: Iterable[Picture]) -> str:
         "</pre>",
         *(figure(p.light, p.dark, p.title, p.reading) for p in pictures),
         _growing(run),
+        _examined(run),
         "<h2>Settings</h2>",
         table(("", ""), settings),
     ]
@@ -156,6 +160,38 @@ def ladder_page(found: Mapping[str, Any], folder: Path) -> str:
     light, dark = folder / "ladder.svg", folder / "ladder-dark.svg"
     parts = [figure(light, dark, "Loss and cost", reading), table(head, rows), samples]
     return page(f"The ladder on {found['source']}", about, parts)
+
+
+def doctor_page(diagnosis: Diagnosis) -> str:
+    """What the doctor says of a text."""
+    return page(f"The doctor on {diagnosis.name}", "by Moreish", _diagnosis(diagnosis))
+
+
+def _diagnosis(diagnosis: Diagnosis) -> list[str]:
+    rows = [
+        ("!" if finding.grave else "", finding.sentence, finding.where, finding.example,
+         finding.mend)
+        for finding in diagnosis.findings
+    ]  # fmt: skip
+    about = (
+        f"{diagnosis.lines:,} lines, {diagnosis.characters:,} characters, {diagnosis.alphabet:,} "
+        f"of them different{'' if diagnosis.whole else '; the beginning was looked at'}. "
+        "! marks what spoils a model, or exposes somebody."
+    )
+    notes = "".join(f"<p class=faint>{html.escape(note)}</p>" for note in diagnosis.notes)
+    parts = [f"<p>{html.escape(about)}</p>", notes]
+    if not rows:
+        return [*parts, "<p>Nothing to mend.</p>"]
+    return [*parts, table(("", "found", "where", "for example", "mended by"), rows)]
+
+
+def _examined(run: Run) -> str:
+    """What the doctor found before the training, where there was a text to look at."""
+    try:
+        diagnosis = Diagnosis.load(run.path / "doctor.json")
+    except (OSError, ValueError):
+        return ""
+    return "<h2>What the doctor found</h2>" + "".join(_diagnosis(diagnosis))
 
 
 def write(path: Path, text: str) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from moreish.data.doctor import Diagnosis
 from moreish.evaluate.metrics import Score
 from moreish.record import DataFacts
 
@@ -13,6 +14,14 @@ class Note:
     """A sentence for the user."""
 
     text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examined:
+    """What the doctor found at the beginning of the text."""
+
+    source: str
+    diagnosis: Diagnosis
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +103,7 @@ class Working:
     share: float
 
 
-Event = Note | Started | Step | Skipped | WentBack | Evaluated | Sampled | Working
+Event = Note | Examined | Started | Step | Skipped | WentBack | Evaluated | Sampled | Working
 Report = Callable[[Event], None]
 
 

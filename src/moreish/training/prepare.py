@@ -10,6 +10,8 @@ import torch
 
 from moreish.config import RunConfig
 from moreish.data.batches import Sampler
+from moreish.data.catalog import CATALOG
+from moreish.data.doctor import Diagnosis, examine
 from moreish.data.split import SplitName
 from moreish.data.text import Corpus, read_corpus
 from moreish.data.tokens import Tokens, encode_corpus, fingerprint
@@ -25,6 +27,9 @@ from moreish.training.objective import next_token, with_squared_weights
 LOGITS = 1 << 24
 """Numbers that a batch of distinct windows may make: 64 MB."""
 
+GLANCE = 1 << 20
+"""Characters that the doctor looks at before a training: a fraction of a second."""
+
 WINDOW = 64
 """Predictions in a piece of training text, for models that set no length themselves."""
 
@@ -38,6 +43,8 @@ class Ready:
     splits: dict[SplitName, Tokens]
     facts: DataFacts
     device: torch.device
+    diagnosis: Diagnosis | None = None
+    """What the doctor finds at the beginning of the text, where it was asked."""
 
     def model(self) -> Model:
         """Freshly initialised. Raises MoreishError when it is too large for the machine."""
@@ -46,18 +53,33 @@ class Ready:
         return build_model(self.config.model, self.tokenizer.vocab_size)
 
 
-def prepare(config: RunConfig) -> Ready:
-    """Read and split the data, and fit to them what the settings leave open."""
+def prepare(config: RunConfig, *, examined: bool = False) -> Ready:
+    """Read and split the data, and fit to them what the settings leave open.
+
+    Args:
+        examined: whether to have the doctor look at the beginning of the user's own text.
+    """
     device = find_device(config.train.device)
-    corpus = read_corpus(config.data.source, config.data.kind, config.data.encoding)
+    data = config.data
+    corpus = read_corpus(data.source, data.kind, data.encoding, data.mending)
     tokenizer = tokenizer_class(config.data.tokenizer).build(
         [corpus.facts.alphabet], boundary=corpus.has_boundary
     )
+    diagnosis = None
+    if examined and data.source not in CATALOG:
+        diagnosis = examine(corpus, data.split, most=GLANCE)
     splits = encode_corpus(corpus, tokenizer, config.data.split, config.data.split_seed)
     facts = describe(corpus, tokenizer, splits)
     model = config.model.for_data(facts.longest_item, tokenizer.vocab_size)
     config = config.model_copy(update={"model": model})
-    return Ready(config=config, tokenizer=tokenizer, splits=splits, facts=facts, device=device)
+    return Ready(
+        config=config,
+        tokenizer=tokenizer,
+        splits=splits,
+        facts=facts,
+        device=device,
+        diagnosis=diagnosis,
+    )
 
 
 def try_rates(ready: Ready, *, report: Report, **options: Any) -> LRRange:

@@ -32,7 +32,7 @@ from moreish.run import Run, check_free, discard, replaced_by, training_lock
 from moreish.training.budget import Plan, budget_steps, measure, plan_minutes, plan_steps
 from moreish.training.checkpoint import KEPT, Checkpoints
 from moreish.training.divergence import DivergenceError
-from moreish.training.events import Note, Report, Started, Working
+from moreish.training.events import Examined, Note, Report, Started, Working
 from moreish.training.log import Log
 from moreish.training.loop import Hooks, Position, Trainer, time_of_step
 from moreish.training.memory import check_memory_of
@@ -72,9 +72,11 @@ def train(
             with training_lock(out):
                 pass  # said before the data are prepared
     check_optimizer(config.train.optimizer)  # a model that only counts would not notice
-    ready, reasons = planned(prepare(config))
+    ready, reasons = planned(prepare(config, examined=True))
     # Whatever is wrong with the settings is to be said before anything is written.
     model = ready.model()
+    if ready.diagnosis is not None:
+        report(Examined(source=config.data.source, diagnosis=ready.diagnosis))
     for note in (*notes, *reasons):
         report(Note(text=note))
     config, found = ready.config, None
@@ -93,6 +95,8 @@ def train(
     with _new_run(path, replace(ready, config=config), overwrite=overwrite) as run:
         if found is not None:
             found.save(run.path)
+        if ready.diagnosis is not None:
+            ready.diagnosis.save(run.path / "doctor.json")
         ended = _carry_out(run, ready.device, report)
         if not _worth_keeping(run) and replaced_by(path).exists():
             raise KeyboardInterrupt  # it came before there was anything better than the old run
