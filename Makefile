@@ -58,12 +58,13 @@ texts: $(VENV)/dev  ## the planner on texts that it was not tuned on (a quarter 
 
 ladders: $(VENV)/dev  ## every rung on the lectures' data, and what single ideas buy (two hours)
 	@for data in names-lecture shakespeare; do \
-	  $(BIN)/moreish ladder $$data --overwrite --json > benchmarks/results/ladder-$$data.json || exit 1; \
+	  $(BIN)/moreish ladder $$data --test --overwrite --json > benchmarks/results/ladder-$$data.json || exit 1; \
 	done
 	@$(BIN)/python benchmarks/quality.py
 	@$(BIN)/python benchmarks/ideas.py
 	@$(BIN)/python benchmarks/scale.py
 	@$(BIN)/python benchmarks/lecture_numbers.py
+	@$(BIN)/python benchmarks/table.py
 
 clean:  ## remove the virtual environment and caches (not your runs)
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis

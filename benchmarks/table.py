@@ -1,8 +1,8 @@
-"""One table of everything that was measured, and the README's section made of it.
+"""One table of everything that was measured: the README's section, and that of docs/ladder.md.
 
     python benchmarks/table.py [--check]
 
-With `--check` it only says whether the README is what the results make of it.
+With `--check` it only says whether these pages are what the results make of them.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-BEGIN, END = "<!-- figures: begin (make bench) -->", "<!-- figures: end -->"
+BEGIN, END = "<!-- figures: begin ({}) -->", "<!-- figures: end -->"
 
 RACE = {
     "nanogpt": "nanoGPT's CPU setting, which takes R",
@@ -126,7 +126,6 @@ def section() -> str:
     when = days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
     return "\n".join(
         [
-            BEGIN,
             "",
             (
                 "Validation loss in nats per character, exact over the whole split, on "
@@ -160,23 +159,54 @@ def section() -> str:
             "",
             *speed(),
             "",
-            END,
         ]
     )
+
+
+def ladders() -> str:
+    """Every rung on both of the lectures' data."""
+    names, text = (load(f"ladder-{data}")["rungs"] for data in ("names-lecture", "shakespeare"))
+    by_rung = {entry["rung"]: entry for entry in text}
+    rows = [
+        (
+            "| rung | names: validation | training | copied "
+            "| tiny Shakespeare: validation | training | copied |"
+        ),
+        "|---|---|---|---|---|---|---|",
+    ]
+    best = [min(entry["splits"]["val"]["loss"] for entry in entries) for entries in (names, text)]
+    for entry in names:
+        cells = [entry["rung"]]
+        for of, least in zip((entry, by_rung[entry["rung"]]), best, strict=True):
+            val, train = (of["splits"][split]["loss"] for split in ("val", "train"))
+            cells += [f"**{val:.4f}**" if val == least else f"{val:.4f}", f"{train:.4f}"]
+            copied = of["copied"]
+            cells.append(f"{copied:.0%}" if of is entry else f"{copied:.0f} characters")
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(["", *rows, ""])
+
+
+PAGES = (
+    (ROOT / "README.md", "make bench", section),
+    (ROOT / "docs" / "ladder.md", "make ladders", ladders),
+)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
-    page = (ROOT / "README.md").read_text("utf-8")
-    before, rest = page.split(BEGIN)
-    after = rest.split(END)[1]
-    made = before + section() + after
-    if options.check:
-        sys.exit(0 if made == page else "README.md is not what the results say: make bench")
-    (ROOT / "README.md").write_text(made, "utf-8")
-    print(section())
+    for path, command, made in PAGES:
+        page = path.read_text("utf-8")
+        begin = BEGIN.format(command)
+        before, rest = page.split(begin)
+        new = f"{before}{begin}\n{made()}\n{END}{rest.split(END)[1]}"
+        if not options.check:
+            path.write_text(new, "utf-8")
+        elif new != page:
+            sys.exit(f"{path.name} is not what the results say: {command}")
+    if not options.check:
+        print(section())
 
 
 if __name__ == "__main__":

@@ -225,6 +225,9 @@ def fine(result: Result) -> bool:
     return False
 
 
+MENDED = ("--dedup", "--nfc", "--clean", "--min-count", "3")
+
+
 def bounded() -> Iterator[None]:
     """Processor time and memory that a test may take."""
     began = time.process_time()
@@ -247,12 +250,15 @@ def test_texts(name: str, moreish: Moreish, tmp_path: Path, proved: Proved) -> N
         ["train", source, "--model", "kneser-ney", "--out", "k", "--overwrite"],
         ["train", source, *TINY, "--tokenizer", "byte", "--out", "b", "--overwrite"],
         ["train", source, *TINY, "--encoding", "utf-16", "--out", "w", "--overwrite"],
+        ["train", source, *TINY, *MENDED, "--out", "m", "--overwrite"],
+        ["doctor", source, "--report", "page.html"],
+        ["doctor", source, "--as", "lines", "--encoding", "utf-16", "--json"],
         ["plan", source, "--steps", "2"],
         ["lr-range", source, *TINY[:2], *TINY[4:], "--steps", "5"],
         ["ladder", source, "--rungs", "counts,bigram", "--epochs", "0.01", "--out", "l"],
     ]
     succeeded = sum(fine(moreish(*verb)) for verb in verbs)
-    for run in ("r", "k", "b", "w"):
+    for run in ("r", "k", "b", "w", "m"):
         if (tmp_path / run).exists():
             fine(moreish("sample", run, "-n", "2", "--max-tokens", "20"))
             fine(moreish("eval", run))

@@ -13,6 +13,7 @@ ORDER = [
     "errors",
     "files",
     "settings",
+    "importing",
     "tokenizers",
     "data",
     "models",
@@ -54,7 +55,7 @@ def imports(path: Path) -> set[str]:
 def test_imports_point_upstream() -> None:
     for path in PACKAGE.rglob("*.py"):
         module = module_of(path)
-        if module in ("__init__", "__main__"):
+        if module in ("__init__", "__main__", "unpickle"):
             continue
         assert module in ORDER, f"say in tests/test_imports.py where {module} belongs"
         allowed = set(ORDER[: ORDER.index(module) + 1])
@@ -62,11 +63,14 @@ def test_imports_point_upstream() -> None:
 
 
 def test_nothing_unpickles() -> None:
-    """No path of the package may run code out of data."""
+    """No path of the package may run code out of data, but for the process that is started for
+    it, which nothing imports."""
     banned = ("import pickle", "torch.load(", "allow_pickle=True", "marshal", "shelve", "yaml")
     for path in PACKAGE.rglob("*.py"):
         text = path.read_text()
-        assert not [word for word in banned if word in text], path
+        assert "import unpickle" not in text
+        if path.name != "unpickle.py":
+            assert not [word for word in banned if word in text], path
 
 
 def test_the_tests_notice_what_unpickles() -> None:

@@ -33,7 +33,7 @@ def test_a_ladder_is_one_table_on_one_split(moreish: Moreish, source: Path) -> N
     saved = json.loads(Path("ladders/names/ladder.json").read_text())
     assert [entry["rung"] for entry in saved["rungs"]] == CHEAP.split(",")
     for entry in saved["rungs"]:
-        assert set(entry["splits"]) == {"train", "val", "test"}
+        assert set(entry["splits"]) == {"train", "val"}
         for split in entry["splits"].values():
             assert 0 < split["loss"] < 4
             assert split["stderr"] > 0
@@ -354,3 +354,16 @@ def test_the_range_lies_around_the_models_own_rate(source: Path) -> None:
     assert found.rates[0] < 1 < found.rates[-1]
     with pytest.raises(MoreishError, match="hardly falls"):
         api.lr_range(source, model="mlp", low=1e-9, high=1e-8, steps=20, report=silent)
+
+
+def test_the_test_split_is_evaluated_when_it_is_asked_for(moreish: Moreish, source: Path) -> None:
+    """Also of rungs that are there already, once each; the runs say so."""
+    ladder = ("ladder", source, "--minutes", "0.003", "--rungs", "counts")
+    assert "test" not in moreish(*ladder).out
+    for _ in range(2):
+        result = moreish(*ladder, "--test")
+        assert result.status == 0, result.err
+        assert "test" in result.out
+    (entry,) = json.loads(Path("ladders/names/ladder.json").read_text())["rungs"]
+    assert set(entry["splits"]) == {"train", "val", "test"}
+    assert Run.open("ladders/names/counts").record.test_evaluations == 1

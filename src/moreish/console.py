@@ -249,7 +249,9 @@ def _length(event: Started) -> str:
         length = f"about {event.steps:,} steps in {train['minutes']:g} min"
     else:
         length = plural(event.steps, "step")
-    return f"{length} on {event.device}, seed {event.config['seed']}"
+    # Some of a GPU's sums add in any order.
+    bits = " (the same up to rounding each time)" if event.device.startswith("cuda") else ""
+    return f"{length} on {event.device}, seed {event.config['seed']}{bits}"
 
 
 def plural(count: int, noun: str) -> str:
@@ -329,8 +331,10 @@ def score_table(scores: Mapping[SplitName, Score]) -> Table:
 def ladder_table(entries: Sequence[Mapping[str, Any]]) -> Table:
     """A row for each rung, and the lecture's figure where there is one; 80 columns wide."""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    columns = ("size", "s", "train", "validation", "test", "bits/\nchar", "copied", "stated")
-    for title in ("rung", *columns):
+    tested = any("test" in entry["splits"] for entry in entries)
+    names = ("train", "val", "test") if tested else ("train", "val")
+    losses = ("train", "validation", "test")[: len(names)]
+    for title in ("rung", "size", "s", *losses, "bits/\nchar", "copied", "stated"):
         table.add_column(title, justify="left" if title == "rung" else "right", no_wrap=True)
     best = min(entry["splits"]["val"]["loss"] or math.inf for entry in entries)
     for entry in entries:
@@ -339,7 +343,7 @@ def ladder_table(entries: Sequence[Mapping[str, Any]]) -> Table:
             entry["rung"],
             _size(entry["parameters"]),
             f"{entry['seconds']:.1f}",
-            *(_loss(splits.get(name)) for name in ("train", "val", "test")),
+            *(_loss(splits.get(name)) for name in names),
             f"{val['bits_per_char'] or math.inf:.3f}",
             _copied(entry.get("copied")),
             f"{entry['stated']['loss']:.2f}" if entry["stated"] else "",

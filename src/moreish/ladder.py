@@ -206,6 +206,7 @@ def climb(
     split: str | None = None,
     kind: str | None = None,
     seed: int = 0,
+    test: bool = False,
     overwrite: bool = False,
     report: Report,
     done: Callable[[dict[str, Any]], None] = lambda rung: None,
@@ -217,6 +218,7 @@ def climb(
     Args:
         minutes, epochs: equal time, or as often over the data; by default a minute.
         split: as in `train`; None is the lecture's for the lectures' own data.
+        test: evaluate the test split too, which each run records.
         overwrite: train the chosen rungs again; of another ladder at `out`, nothing stays then.
         done: is called with each rung's entry as soon as it is there.
 
@@ -256,6 +258,8 @@ def climb(
                     complete = False
                     break
                 entries[rung.name] = _entry(rung, run, plan)
+            if test and "test" not in entries[rung.name]["splits"]:
+                _test(entries[rung.name], Run.open(path))
             done(entries[rung.name])
     finally:
         if not entries and not any(out.glob("*/run.json")):
@@ -371,10 +375,6 @@ def counted(rung: Rung) -> bool:
 
 
 def _entry(rung: Rung, run: Run, plan: Tree) -> dict[str, Any]:
-    scores = dict(run.scores)
-    if "test" in run.split_names:
-        scores["test"] = run.score("test")
-        run.count_test()
     stated = rung.stated.get(plan["source"]) if plan["split"] == "lecture" else None
     items = run.kind == "lines"
     texts = run.sample(100) if items else run.sample(3, max_tokens=300)
@@ -386,11 +386,18 @@ def _entry(rung: Rung, run: Run, plan: Tree) -> dict[str, Any]:
         "counted": counted(rung),
         "parameters": run.model.parameter_count(),
         "seconds": run.record.seconds,
-        "splits": {name: score.as_json() for name, score in scores.items()},
+        "splits": {name: score.as_json() for name, score in run.scores.items()},
         "samples": texts[:5] if items else [texts[0][:120]],
         "copied": _copied(run, texts),
         "stated": None if stated is None else asdict(stated),
     }
+
+
+def _test(entry: dict[str, Any], run: Run) -> None:
+    """The lectures' split of running text has no test part."""
+    if "test" in run.split_names:
+        entry["splits"]["test"] = run.score("test").as_json()
+        run.count_test()
 
 
 def _copied(run: Run, texts: list[str]) -> float:

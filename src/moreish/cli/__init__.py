@@ -29,6 +29,7 @@ for verb in (
     "lr_range",
     "doctor",
     "data",
+    "importing",
 ):
     import_module(f"moreish.cli.{verb}")
 

@@ -25,6 +25,7 @@ def ladder(
         str | None, typer.Option("--as", help="lines (each an item) or text; else guessed.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of weights and batches.")] = 0,
+    test: Annotated[bool, typer.Option("--test", help="Evaluate the test split too.")] = False,
     out: Annotated[Path | None, typer.Option(help="Its folder (ladders/SOURCE).")] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Train these rungs again.")
@@ -50,6 +51,7 @@ def ladder(
             split=split,
             kind=kind,
             seed=seed,
+            test=test,
             overwrite=overwrite,
             report=view,
             done=view.rung,

@@ -127,6 +127,8 @@ def _loss(split: Mapping[str, Any] | None) -> str:
 def ladder_page(found: Mapping[str, Any], folder: Path) -> str:
     """The report of the ladder in `folder`, whose figure is there already."""
     rows = []
+    tested = any("test" in rung["splits"] for rung in found["rungs"])
+    names = ("train", "val", "test") if tested else ("train", "val")
     for rung in found["rungs"]:
         splits, stated = rung["splits"], rung["stated"]
         rows.append(
@@ -135,13 +137,13 @@ def ladder_page(found: Mapping[str, Any], folder: Path) -> str:
                 rung["adds"],
                 f"{rung['parameters']:,}",
                 f"{rung['seconds']:.1f}",
-                *(_loss(splits.get(name)) for name in ("train", "val", "test")),
+                *(_loss(splits.get(name)) for name in names),
                 f"{splits['val']['bits_per_char'] or math.inf:.3f}",
                 f"{stated['loss']:.2f} ({stated['where']})" if stated else "",
             )
         )
-    head = ("rung", "adds", "numbers", "seconds", "training", "validation", "test", "bits/char",
-            "stated")  # fmt: skip
+    losses = ("training", "validation", "test")[: len(names)]
+    head = ("rung", "adds", "numbers", "seconds", *losses, "bits/char", "stated")
     samples = "".join(
         f"<h2>{html.escape(rung['rung'])}</h2>"
         f"<pre>{html.escape(chr(10).join(rung['samples']))}</pre>"

@@ -1,0 +1,48 @@
+"""`moreish import pt`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from moreish.cli.base import Json, app, print_json
+
+import_app = typer.Typer(help="Files of other programs: pt.", no_args_is_help=True)
+app.add_typer(import_app, name="import")
+
+
+@import_app.command("pt")
+def import_pt(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="What torch.save wrote.")],
+    out: Annotated[Path, typer.Option(help="A new folder.")],
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Run whatever program the file holds.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """The tensors of a PyTorch file (.pt, .pth, .ckpt), as safetensors.
+
+    Such a file is a program that builds what was saved, and a malicious one can do anything that
+    you can. Without --trust only tensors and plain values are built, in a process of its own.
+    """
+    from moreish.importing import describe
+    from moreish.importing import import_pt as carry_out
+
+    if trust:
+        typer.echo(
+            f"Whatever program {path} holds runs now, with your rights: it can read your files and "
+            "use the network.",
+            err=True,
+        )
+    imported = carry_out(path.expanduser(), out.expanduser(), trusted=trust)
+    if as_json:
+        print_json(
+            {
+                "weights": str(imported.weights),
+                "tensors": imported.tensors,
+                "numbers": imported.numbers,
+                "about": imported.about,
+            }
+        )
+        return
+    typer.echo(f"{imported.weights}: {describe(imported)}")
