@@ -19,6 +19,7 @@ from moreish.record import machine, versions
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "reliability.json"
+MUTATION = ROOT / "benchmarks" / "results" / "mutation.json"
 PAGE = ROOT / "docs" / "reliability.md"
 
 PROMISES = """Exact resume
@@ -70,7 +71,32 @@ def page(results: dict[str, Any]) -> str:
         for proof in sorted(proofs, key=lambda proof: proof["what"]):
             counts = ", ".join(f"{count:,} {what}" for what, count in proof["counts"].items())
             lines.append(f"| {proof['what']} | {counts} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *tests_of_tests()]) + "\n"
+
+
+def tests_of_tests() -> list[str]:
+    """What benchmarks/mutation.py found."""
+    areas = json.loads(MUTATION.read_text("utf-8")) if MUTATION.exists() else {}
+    if not areas:
+        return []
+    rows = [
+        f"| {area} | {found['coverage']:.0%} | {found['noticed']} of {found['mutants']} "
+        f"({found['noticed'] / found['mutants']:.0%}) |"
+        for area, found in areas.items()
+    ]
+    return [
+        "",
+        "## The tests, put to the test",
+        "",
+        "Small mistakes (`<` for `<=`, a number that is one more, a call left out …) are put into",
+        "the code that must not be wrong, one at a time, and its tests are run (`python",
+        "benchmarks/mutation.py`, a fixed random choice). Those that no test noticed are listed in",
+        "benchmarks/results/mutation.json.",
+        "",
+        "| code | lines and branches reached | mistakes noticed |",
+        "|---|---|---|",
+        *rows,
+    ]
 
 
 def main() -> None:

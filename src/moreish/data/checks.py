@@ -190,7 +190,7 @@ PATTERNS = (
             r"[^\s\"']{8,})"
         ),
         hints=("private key", "akia", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "xox", "aiza", "sk-",
-               "eyj", "passw", "secret", "key", "token"),
+               "eyj", "passw", "secret", "apikey", "api_key", "accesstoken", "access_token"),
         what="passwords, keys or tokens, perhaps; take them out before you train",
         holds=_secret,
         grave=True,
@@ -221,6 +221,24 @@ PATTERNS = (
 )  # fmt: skip
 
 
+def _matches(pattern: Pattern, text: str) -> Iterator[re.Match[str]]:
+    """All that the expression finds; where it has hints, only lines with one are looked at."""
+    small = text.lower() if pattern.hints else ""
+    if not pattern.hints or len(small) != len(text):  # a few capitals are two small letters
+        yield from pattern.regex.finditer(text)
+        return
+    lines = set()
+    for hint in pattern.hints:
+        at = small.find(hint)
+        while at >= 0:
+            begin, end = text.rfind("\n", 0, at) + 1, text.find("\n", at)
+            end = len(text) if end < 0 else end
+            lines.add((begin, end))
+            at = small.find(hint, end)
+    for begin, end in sorted(lines):
+        yield from pattern.regex.finditer(text, begin, end)
+
+
 class Patterns(Check):
     """All regular expressions."""
 
@@ -229,15 +247,10 @@ class Patterns(Check):
         self.examples = [(0, "")] * len(PATTERNS)
 
     def see(self, seen: Seen) -> None:
-        small = ""
         for number, pattern in enumerate(PATTERNS):
             if pattern.points and pattern.points.isdisjoint(seen.points):
                 continue
-            if pattern.hints:
-                small = small or seen.joined.lower()
-                if not any(hint in small for hint in pattern.hints):
-                    continue
-            for found in pattern.regex.finditer(seen.joined):
+            for found in _matches(pattern, seen.joined):
                 if pattern.holds(found[0]):
                     if self.counts[number] == 0:
                         line = seen.first + seen.joined.count("\n", 0, found.start())
