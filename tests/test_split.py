@@ -38,6 +38,43 @@ def test_every_item_has_one_side_and_copies_stay_together(
     proved(5, "lists split, no item on two sides", {"lists": 1})
 
 
+def by_hand(items: list[str], seed: int) -> dict[str, list[str]]:
+    """The same rule, item by item."""
+    distinct = list(dict.fromkeys(items))
+    often = [item for item in distinct if items.count(item) > max(1, len(items) / 10)]
+    often = sorted(often, key=lambda item: -items.count(item))[: len(distinct) - 2]
+    shuffled = [distinct[n] for n in np.random.default_rng(seed).permutation(len(distinct))]
+    dealt = [item for item in shuffled if item not in often]
+    total = sum(map(items.count, dealt))
+    side = dict.fromkeys(often, "train")
+    upto = 0
+    for place, item in enumerate(dealt):
+        upto += items.count(item)
+        side[item] = "train" if upto <= 0.8 * total else "val" if upto <= 0.9 * total else "test"
+        left = len(dealt) - place  # this one and those after it
+        held_out = [s for s in map(side.get, dealt[:place]) if s != "train"]
+        # Nobody goes away empty: the last two items are for validation and test.
+        if place == 0 and not often:
+            side[item] = "train"
+        elif left <= 2 and "val" not in held_out:
+            side[item] = "val"
+        elif left == 1:
+            side[item] = "test"
+        elif not held_out and side[item] == "test":
+            side[item] = "val"
+    return {name: [i for i in items if side[i] == name] for name in ("train", "val", "test")}
+
+
+@settings(max_examples=400)
+@given(
+    items=st.lists(st.sampled_from([*"abc", *map(str, range(30))]), min_size=3, max_size=70),
+    seed=st.integers(0, 9),
+)
+def test_every_split_is_the_one_worked_out_by_hand(items: list[str], seed: int) -> None:
+    if len(set(items)) >= 3:
+        assert split_items(items, seed) == by_hand(items, seed)
+
+
 def test_shares_are_80_10_10_and_depend_on_the_seed() -> None:
     items = [str(i) for i in range(1000)]
     parts = split_items(items, 42)
@@ -58,8 +95,10 @@ def test_the_lectures_split(lecture_names: list[str]) -> None:
     parts = split.split_items_as_lecture(len(lecture_names))
     assert [len(part) for part in parts.values()] == [25_626, 3_203, 3_204]
     assert [lecture_names[i] for i in parts["train"][:3]] == ["yuheng", "diondre", "xavien"]
-    with pytest.raises(MoreishError, match="too few"):
-        split.split_items_as_lecture(3)
+    for count in range(6):
+        with pytest.raises(MoreishError, match="too few"):
+            split.split_items_as_lecture(count)
+    assert all(len(part) for part in split.split_items_as_lecture(6).values())
 
 
 @given(length=st.integers(0, 10_000))
@@ -74,9 +113,27 @@ def test_text_is_cut_by_position_without_gaps(length: int) -> None:
         assert all(part.stop - part.start >= 2 for part in bounds)
 
 
-def test_too_little_text() -> None:
-    with pytest.raises(MoreishError, match="give 40 or more"):
-        split.text_bounds(5, "seeded")
+def test_text_is_cut_90_5_5_or_as_in_the_lecture() -> None:
+    assert split.text_bounds(1000, "seeded") == {
+        "train": slice(0, 900),
+        "val": slice(900, 950),
+        "test": slice(950, 1000),
+    }
+    assert split.text_bounds(1000, "lecture") == {"train": slice(0, 900), "val": slice(900, 1000)}
+
+
+@pytest.mark.parametrize(("rule", "least"), [("seeded", 40), ("lecture", 20)])
+def test_too_little_text(rule: split.Rule, least: int) -> None:
+    for length in range(least - 1):  # just below it, rounding may leave enough
+        try:
+            bounds = split.text_bounds(length, rule)
+        except MoreishError as error:
+            assert f"give {least} or more" in str(error)
+        else:
+            assert all(part.stop - part.start >= 2 for part in bounds.values())
+    with pytest.raises(MoreishError, match=f"^5 characters .* give {least} or more"):
+        split.text_bounds(5, rule)
+    split.text_bounds(least, rule)
 
 
 def test_what_comes_very_often_is_training() -> None:
