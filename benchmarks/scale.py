@@ -25,6 +25,8 @@ import numpy as np
 
 from moreish.config import resolve
 from moreish.data import catalog
+from moreish.data.doctor import diagnose
+from moreish.data.text import Kind
 from moreish.data.tokens import Tokens
 from moreish.evaluate.novelty import Items, Passages
 from moreish.models import CountedModel, build_model, model_config
@@ -121,6 +123,21 @@ def preparing(tokenizer: str, kind: str = "text") -> dict[str, Any]:
         }
 
 
+def doctor(kind: Kind) -> dict[str, Any]:
+    """The doctor on 1 GB: in lines of three words, or in one line."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "text.txt"
+        subprocess.run([sys.executable, __file__, "--write", path, "--as", kind], check=True)
+        before, began = highest(), time.perf_counter()
+        found = diagnose(str(path), kind)
+        return {
+            "before": before,
+            "seconds": time.perf_counter() - began,
+            "lines": found.lines,
+            "findings": len(found.findings),
+        }
+
+
 def forget(path: Path) -> None:
     """Take a file out of the page cache."""
     with path.open("rb") as file:
@@ -200,6 +217,8 @@ CASES: dict[str, Callable[[], dict[str, Any]]] = {
     "preparing-1-gb-byte": lambda: preparing("byte"),
     "preparing-1-gb-char": lambda: preparing("char"),
     "preparing-1-gb-of-lines": lambda: preparing("char", "lines"),
+    "doctor-1-gb": lambda: doctor("text"),
+    "doctor-1-gb-of-lines": lambda: doctor("lines"),
     "counting-shakespeare": counting_shakespeare,
     "counting-100-mb": lambda: counting(100),
     "counting-1-gb": lambda: counting(1000),

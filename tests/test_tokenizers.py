@@ -1,3 +1,5 @@
+import hashlib
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -95,3 +97,43 @@ def test_labels_are_readable() -> None:
     tokenizer = tokenizer_class("char").build([" \n\ta\x07"], boundary=True)
     labels = [tokenizer.label(i) for i in range(tokenizer.vocab_size)]
     assert labels == ["·", "07", "⇥", "↵", "␣", "a"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(items=st.lists(TEXT.map(lambda text: text.replace("\n", ""))))
+def test_items_are_encoded_as_one_by_one(name: str, items: list[str]) -> None:
+    tokenizer = tokenizer_class(name).build([*items, "a"], boundary=True)
+    one_by_one = [[*tokenizer.encode(item).tolist(), 0] for item in items]
+    assert tokenizer.encode_items(items).tolist() == [i for item in one_by_one for i in item]
+
+
+def test_ids_are_code_points_in_order_after_the_boundary() -> None:
+    for boundary in (True, False):
+        tokenizer = tokenizer_class("char").build(["zé\n", "a漢"], boundary=boundary)
+        ids = tokenizer.encode("\nazé漢")
+        assert ids.tolist() == [place + boundary for place in range(5)]
+        assert tokenizer.vocab_size == 5 + boundary
+        assert tokenizer.byte_lengths()[ids].tolist() == [1, 1, 1, 2, 3]
+        assert tokenizer.char_lengths().tolist() == [1] * (5 + boundary)
+        for unknown in ("b", "\U0010ffff", "\x00", "鿿"):  # between, beyond and before the known
+            with pytest.raises(MoreishError, match="never saw"):
+                tokenizer.encode("a" + unknown)
+        of_bytes = tokenizer_class("byte").build([], boundary=boundary)
+        assert of_bytes.vocab_size == 256 + boundary
+        assert of_bytes.encode("a\xff").tolist() == [n + boundary for n in (97, 195, 191)]
+        assert of_bytes.byte_lengths().tolist() == [1] * (256 + boundary)
+        assert of_bytes.char_lengths().sum() == 192 + boundary  # 64 bytes go on with a character
+
+
+def test_fingerprints_stay_what_they_are() -> None:
+    """Runs hold them: one that changed would refuse every run there is."""
+    built = tokenizer_class("char").build(["abé"], boundary=True)
+    expected = '{"boundary": true, "characters": "ab\\u00e9", "name": "char"}'
+    assert built.fingerprint() == hashlib.sha256(expected.encode()).hexdigest()
+
+
+def test_an_empty_alphabet_has_only_the_boundary() -> None:
+    tokenizer = tokenizer_class("char").build([""], boundary=True)
+    assert tokenizer.vocab_size == 1
+    assert tokenizer.encode_items([""]).tolist() == [0]
+    assert tokenizer.unknown("aa") == "a"

@@ -145,6 +145,52 @@ def test_running_text_is_cut_at_the_same_characters_whatever_the_tokens(document
     assert "".join(texts[0]) == "".join(documents)
 
 
+@given(
+    length=st.integers(2, 200),
+    window=st.integers(1, 40),
+    overlap=st.integers(0, 12),
+    batch_size=st.integers(1, 9),
+    steps=st.lists(st.integers(0, 60), min_size=1, max_size=6),
+)
+def test_batches_of_running_text_worked_out_by_hand(
+    length: int, window: int, overlap: int, batch_size: int, steps: list[int]
+) -> None:
+    """Windows side by side, one fewer than would fit, all shifted by one random number."""
+    overlap = min(overlap, window - 1, length - 2)
+    dealt = sampler(
+        Tokens(np.arange(length, dtype=np.uint16), items=False), batch_size, window, overlap
+    )
+    predictions = length - 1
+    stride = min(window, predictions) - overlap
+    windows = max(1, (predictions - overlap) // stride - 1)
+    assert dealt.pieces == windows
+    assert dealt.steps_per_epoch == -(-windows // batch_size)
+    for step in steps:
+        epoch, number = divmod(step, dealt.steps_per_epoch)
+        random = np.random.default_rng((7, epoch))
+        order = random.permutation(windows)[number * batch_size : (number + 1) * batch_size]
+        shift = random.integers(predictions - windows * stride - overlap + 1)
+        batch = dealt.batch(step)
+        for row, start in enumerate((order * stride + shift).tolist()):
+            read = list(range(start, start + stride + overlap))
+            skipped = overlap if start > 0 else 0
+            targets = [UNSCORED] * skipped + [token + 1 for token in read[skipped:]]
+            assert batch.tokens_BT[row].tolist() == read
+            assert batch.targets_BT[row].tolist() == targets
+            assert targets[-1] < length
+        assert len(batch.tokens_BT) == len(order)
+        assert batch.start_B is not None
+        assert batch.start_B.tolist() == (order * stride + shift).tolist()
+
+
+def test_the_cuts_move_over_all_that_is_left() -> None:
+    """5 windows of 10 in 69 predictions: they may be shifted by 0 to 19."""
+    dealt = sampler(Tokens(np.arange(70, dtype=np.uint16), items=False), 5, 10)
+    assert dealt.pieces == 5
+    shifts = {int(dealt.batch(epoch).tokens_BT.min()) for epoch in range(400)}
+    assert shifts == set(range(20))
+
+
 def test_shorter_pieces_are_as_many_tokens() -> None:
     ids = np.arange(5000, dtype=np.uint16)
     whole = Sampler(Tokens(ids, items=False), batch_size=8, length=64, overlap=0, seed=3)

@@ -219,7 +219,9 @@ def understood(event: Started) -> list[tuple[str, str]]:
     model = config["model"]
     context = f", context {model['context']}" if "context" in model else ""
     order = f", order {model['order']}" if "order" in model else ""
-    size = f", {event.parameters:,} parameters" if event.parameters else ""
+    each = data.tokens["train"] / max(1, event.parameters)
+    size = f", {event.parameters:,} parameters ({each:,.{int(each < 10)}f} training tokens each)"
+    size = size if event.parameters else ""
     rows += [("model", f"{model['name']}{size}{context}{order}")]
     longest, most = data.longest_item, event.max_length
     if longest is not None and most is not None and most <= longest:
