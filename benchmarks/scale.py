@@ -26,7 +26,7 @@ import numpy as np
 from moreish.config import resolve
 from moreish.data import catalog
 from moreish.data.doctor import diagnose
-from moreish.data.text import Kind
+from moreish.data.lines import Kind
 from moreish.data.tokens import Tokens
 from moreish.evaluate.novelty import Items, Passages
 from moreish.models import CountedModel, build_model, model_config

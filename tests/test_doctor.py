@@ -1,5 +1,6 @@
 """The data doctor: what it finds, where, and that what it names mends it."""
 
+import time
 import unicodedata
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import moreish
+from conftest import Moreish
 from moreish.data import doctor, mend
 from moreish.data.decode import Text, text_of
 from moreish.data.doctor import Diagnosis, diagnose, examine, guess_encoding
@@ -19,6 +21,13 @@ PROSE = [
     f"In chapter {n} nothing much happens to anybody, and it takes its time." for n in range(300)
 ]
 """Lines that are near copies of each other, and nothing else."""
+
+
+@pytest.fixture
+def moreish_(moreish: Moreish) -> Moreish:
+    """The command line; the package has its name here."""
+    return moreish
+
 
 WORDS = ["amber", "birch", "cedar", "dogwood", "elder", "fir", "ginkgo", "hazel", "ivy", "juniper",
          "kapok", "larch", "maple"]  # fmt: skip
@@ -59,6 +68,12 @@ def test_nothing_is_found_where_nothing_is_wrong(tmp_path: Path) -> None:
         ("scripts", "Привет", 2, False),
         ("copies", VARIED[17], 1, False),
         ("near copies", VARIED[17].upper() + "!", 1, False),
+        ("mojibake", "cafÃ©”", 1, True),
+        ("mojibake", "itâ\x80\x99s Ã\x81rbol", 2, True),
+        ("secrets", "DB_PASSWORD=hunter2hunter2", 1, True),
+        ("secrets", "client_secret: 8f3kd93kd93k and api-key: 8f3kd93kd93k", 2, True),
+        ("telephone numbers", "Call me at (555) 123-4567.", 1, False),
+        ("telephone numbers", "+491712345678", 1, False),
         ("line ends", "the end of this line is another\r", 1, False),
     ],
 )
@@ -69,7 +84,8 @@ def test_findings_have_counts_lines_and_examples(
     finding = found[name]
     assert (finding.count, finding.grave, finding.where) == (count, grave, "line 401")
     if name in ("secrets", "card numbers"):
-        assert len(finding.example) == 5  # it is not shown to everybody who reads a report
+        assert "…" in finding.example  # it is not shown to everybody who reads a report
+        assert "hunter2" not in finding.example and "8f3k" not in finding.example
     elif name != "scripts":
         assert finding.example[:20].strip("'…") in line.rstrip("\r")
 
@@ -81,6 +97,10 @@ def test_findings_have_counts_lines_and_examples(
         "on 2024-01-15 10 of them came",
         "number 123456789012",
         "4111 1111 1111 1112",
+        "0.4111111111111111 0.3456789123456789",
+        "0000000000000000",
+        "192.168.100.200 and 10.120.130.140",
+        "1º 2ª 5 µm",
         "naïve façade, Ærø, über",
         "at the token: nothing",
         "the key is under the mat",
@@ -91,11 +111,95 @@ def test_what_only_looks_alike_is_left_in_peace(tmp_path: Path, line: str) -> No
     assert set(found) <= {"rare characters"}
 
 
+def test_vowel_signs_matter(tmp_path: Path) -> None:
+    lines = [f"{word} और फिर बहुत दिनों तक कुछ भी नहीं हुआ, कुछ नहीं" for word in ("की", "के", "का", "कु")]
+    assert "near copies" not in found_in(tmp_path / "a.txt", [*VARIED, *lines])
+
+
 def test_leakage_of_running_text(tmp_path: Path) -> None:
     found = found_in(tmp_path / "a.txt", [*VARIED, *VARIED[:80]])
     assert found["leakage"].grave and found["leakage"].mend == "--dedup"
     assert found["leakage"].count == 68  # of the last tenth, which ends at line 680
     assert found["copies"].count == 80
+
+
+def test_leakage_goes_by_characters_as_the_split_does(tmp_path: Path) -> None:
+    lines = ["a"] * 9000 + VARIED[:500] + VARIED[:500]
+    leaked = found_in(tmp_path / "a.txt", lines, kind="text")["leakage"]
+    text = "\n".join(lines)
+    held = text[int(0.9 * len(text)) :].count("\n")
+    assert abs(leaked.count - held) <= 1
+
+
+def test_no_leakage_is_claimed_from_the_beginning_alone(tmp_path: Path) -> None:
+    corpus = Corpus.of(
+        ["\n".join([*VARIED, *VARIED[:80], *(f"{n} " * 20 for n in range(9999))])], "text"
+    )
+    names = {finding.name for finding in examine(corpus, most=60_000).findings}
+    assert "copies" in names and "leakage" not in names and "rare characters" not in names
+
+
+def test_secrets_are_shown_by_no_other_finding(tmp_path: Path) -> None:
+    line = "password=hunter2hunter2 bob@example.com \x07 and so on for a while, a while"
+    found = found_in(tmp_path / "a.txt", [*VARIED, line, line, "x" * 12_000 + line])
+    assert {"e-mail addresses", "control characters", "copies", "long lines"} <= set(found)
+    assert not [finding for finding in found.values() if "hunter2" in finding.example]
+
+
+def test_lines_and_line_ends_are_where_they_stand(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"x\ny\n")
+    (tmp_path / "b.txt").write_bytes(b"a\r\nb\r\nc\rd\n")
+    diagnosis = diagnose(str(tmp_path), "text")
+    assert diagnosis.lines == 6
+    ends = {f.what[20:25].strip(): (f.count, f.where) for f in diagnosis.findings[:2]}
+    b = tmp_path / "b.txt"
+    assert ends == {"CR LF": (2, f"{b}, line 1"), "CR in": (1, f"{b}, line 3")}
+
+
+def test_a_line_that_is_too_long_to_be_held(tmp_path: Path) -> None:
+    found = found_in(tmp_path / "a.txt", ["begin begin begin begin begin " + "x" * 4_500_000])
+    assert set(found) == {"long lines"}
+    assert found["long lines"].count == 1 and "4,500,030" in found["long lines"].what
+    assert found["long lines"].example.startswith("begin begin")
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["-eyJ" * 250_000, "a" * 1_000_000, "e" + "\u0301\u0327" * 250_000, "1-" * 500_000,
+     "".join(map(chr, range(0x3400, 0xD7FF))) * 2, "Ã" * 300_000, "@a." * 300_000,
+     "password:" * 100_000, "-----BEGIN " * 90_000, "+1" * 500_000],
+    ids=range(10),
+)  # fmt: skip
+def test_no_line_takes_for_ever(tmp_path: Path, line: str) -> None:
+    began = time.process_time()
+    found_in(tmp_path / "a.txt", [*VARIED, line], mending=Mending(nfc=True))
+    assert time.process_time() - began < 20  # a second or two; quadratic time takes minutes
+
+
+def test_figures_and_copies_without_end_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(moreish.data.checks, "REMEMBERED", 1000)  # type: ignore[attr-defined]
+    texts = ["\n".join(["12:34"] * 5000), "\n".join(f"{n},{n * 7}" for n in range(20_000))]
+    found = {f.name: f for f in examine(Corpus.of(texts, "text")).findings}
+    assert "copies" not in found  # short lines may come again
+    found = {f.name: f for f in examine(Corpus.of(["\n".join(texts)], "lines")).findings}
+    assert not found or abs(found["copies"].count - 4999) < 5000
+
+
+def test_commands_keep_the_options_that_were_given(moreish_: Moreish, tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes("\n".join([*VARIED, *VARIED, "naïve"]).encode("latin-1"))
+    told = moreish_("doctor", path, "--as", "text", "--encoding", "latin-1", "--clean").out
+    assert f"moreish train {path} --as text --encoding latin-1 --clean --dedup" in told
+
+
+def test_other_alphabets_are_not_taken_for_latin(moreish_: Moreish, tmp_path: Path) -> None:
+    for encoding in ("cp1251", "shift_jis", "koi8-r"):
+        path = tmp_path / "a.txt"
+        path.write_bytes(("привет, как дела\n" * 99).encode(encoding))
+        assert guess_encoding(path) is None
+        refused = moreish_("doctor", path)
+        assert refused.status == 2 and "is not utf-8" in refused.err
+    assert "unknown encoding" in moreish_("doctor", path, "--encoding", "foo").err
 
 
 def test_leakage_of_the_lectures_split() -> None:
@@ -254,6 +358,10 @@ def test_short_lines_of_running_text_may_come_again() -> None:
 def test_rare_characters_go_from_text_and_take_their_items_with_them() -> None:
     assert through(["abz", "ab"], Mending(min_count=2)) == "abab"
     assert through(["ab\nabz\nab"], Mending(min_count=2), "lines") == "ab\nab"
+    # Leaving one out makes others rare; and what stands around items is left out anyway.
+    assert through(["ab\nab\nac\ncz\nab\t"], Mending(min_count=2), "lines") == "ab\nab\nab\t"
+    # Copies go first.
+    assert through(["a\nz\nz\nba\nb"], Mending(min_count=2, dedup=True), "lines") == "a\nba\nb"
 
 
 def test_mending_reads_whenever_it_is_gone_through() -> None:

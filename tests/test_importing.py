@@ -48,7 +48,7 @@ def test_tensors_and_plain_values(tmp_path: Path) -> None:
         assert torch.equal(tensors[f"model.{name}"], tensor)
     assert imported.tensors == len(tensors)
     assert imported.numbers == sum(tensor.numel() for tensor in tensors.values())
-    assert imported.about["model_args"] == {"n_layer": 2, "bias": False}
+    assert imported.about["model_args"] == {"n_layer": 2, "bias": False, "vocab_size": None}
     assert imported.about["worst"] == "inf"
     assert json.loads((tmp_path / "out" / "about.json").read_text()) == imported.about
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ckpt.pt", "out"]
@@ -92,6 +92,32 @@ def test_settings_of_a_class_of_their_own_need_trust(tmp_path: Path) -> None:
 def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.pt").write_bytes(content)
     with pytest.raises(MoreishError, match=r"a\.pt"):
+        import_pt(tmp_path / "a.pt", tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
+
+
+@pytest.mark.parametrize(
+    "content", [b"not a checkpoint, only some text", pickle.dumps({"a": 1}), b"\x1b[31m\x07" * 9]
+)
+def test_what_is_no_checkpoint_asks_for_no_trust(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.pt").write_bytes(content)
+    with pytest.raises(MoreishError, match="damaged, or none") as refused:
+        import_pt(tmp_path / "a.pt", tmp_path / "out")
+    assert "--trust" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("saved", "why"),
+    [
+        ({"a.b": torch.ones(2), "a": {"b": torch.zeros(2)}}, "two of its tensors"),
+        ({1: 5, "1": 6}, "would have one name"),
+        ({"w": torch.ones(1).expand(2**40)}, "claims 1,099,511,627,776 numbers"),
+        ({"w": torch.eye(3).to_sparse()}, "safetensors cannot"),
+    ],
+)
+def test_what_safetensors_cannot_hold_is_said(tmp_path: Path, saved: object, why: str) -> None:
+    torch.save(saved, tmp_path / "a.pt")
+    with pytest.raises(MoreishError, match=why):
         import_pt(tmp_path / "a.pt", tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
 

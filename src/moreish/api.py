@@ -172,6 +172,7 @@ def doctor(
             data.encoding,
             data.mending,
             data.split,
+            given=[data.source, *data.options()],
             progress=lambda share: told(Working(what="reading", share=share)),
         )
 

@@ -5,9 +5,9 @@ from typing import Any, Literal
 
 from pydantic import Field, SerializeAsAny, field_validator
 
+from moreish.data.lines import Kind
 from moreish.data.mend import Mending
 from moreish.data.split import Rule
-from moreish.data.text import Kind
 from moreish.errors import MoreishError, nearest
 from moreish.models import CountedModel, ModelConfig, model_class, model_config
 from moreish.settings import Settings, Tree, merge
@@ -29,6 +29,18 @@ class DataConfig(Mending):
     """Apart from the training's seed, so that runs of several seeds share one split."""
     encoding: str = "utf-8"
     tokenizer: str = "char"
+
+    def options(self) -> list[str]:
+        """What to add to a command that is to read it like this."""
+        named = {"kind": "--as", "split": "--split", "encoding": "--encoding"}
+        defaults = type(self)()
+        words = []
+        for name in ("kind", "encoding", "split", *Mending.model_fields):
+            value = getattr(self, name)
+            if value != getattr(defaults, name):
+                words.append(named.get(name, "--" + name.replace("_", "-")))
+                words += [] if value is True else [str(value)]
+        return words
 
     @property
     def mending(self) -> Mending:

@@ -16,7 +16,7 @@ from moreish.comparison import Group
 from moreish.data.checks import Finding
 from moreish.data.doctor import PER_PARAMETER, Diagnosis
 from moreish.data.split import SplitName
-from moreish.errors import command
+from moreish.errors import command, visible
 from moreish.evaluate.metrics import Score
 from moreish.evaluate.novelty import TextNovelty
 from moreish.evaluate.surprisal import TokenSurprisal
@@ -60,22 +60,6 @@ def hush(stream: IO[str]) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def visible(text: str) -> str:
-    """Control characters as pictures: what a model writes must not steer a terminal.
-
-    >>> visible("\\x1b[31m")
-    '␛[31m'
-    """
-    return text.translate(PICTURES)
-
-
-PICTURES = {
-    **{code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in "\n\t"},
-    0x7F: "\u2421",
-    **dict.fromkeys(range(0x80, 0xA0), "\ufffd"),
-}
-
-
 class TrainingView:
     """Shows a training as it goes: a bar on a terminal, plain lines elsewhere."""
 
@@ -115,7 +99,7 @@ class TrainingView:
                 self.out.print(Text(text, style="yellow"))
             case Examined():
                 if not self.brief:
-                    for line in warning_lines(event.diagnosis, event.source):
+                    for line in warning_lines(event.diagnosis):
                         self.out.print(line)
             case Note():
                 self.out.print(Text(event.text, style="dim"))
@@ -268,17 +252,17 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def warning_lines(diagnosis: Diagnosis, source: str) -> list[Text]:
+def warning_lines(diagnosis: Diagnosis) -> list[Text]:
     """Of what the doctor found only what can be mended, or is grave."""
     told = [finding for finding in diagnosis.findings if finding.grave or finding.mend]
     if not told:
         return []
     looked = "" if diagnosis.whole else "the beginning was looked at; "
-    more = Text(f"  {looked}more: {command('doctor', source)}", style="dim")
+    more = Text(f"  {looked}more: {command('doctor', *diagnosis.given)}", style="dim")
     return [*(_finding(finding) for finding in told), more, Text()]
 
 
-def diagnosis_lines(diagnosis: Diagnosis, source: str) -> list[Text]:
+def diagnosis_lines(diagnosis: Diagnosis) -> list[Text]:
     """All that the doctor says."""
     kind = "a list of" if diagnosis.kind == "lines" else "running text of"
     many = diagnosis.kind == "text" and diagnosis.documents > 1
@@ -290,18 +274,19 @@ def diagnosis_lines(diagnosis: Diagnosis, source: str) -> list[Text]:
         "to learn by heart"
     )
     lines = [
-        Text(f"{diagnosis.name}: {kind} {size}, {diagnosis.alphabet:,} of them different"),
-        *(Text(note, style="dim") for note in (*diagnosis.notes, enough)),
+        Text(f"{visible(diagnosis.name)}: {kind} {size}, {diagnosis.alphabet:,} of them different"),
+        *(Text(visible(note), style="dim") for note in (*diagnosis.notes, enough)),
         Text(),
     ]
     for finding in diagnosis.findings:
         lines.append(_finding(finding))
         if finding.where:
-            lines.append(Text(f"  {finding.where}: {visible(finding.example)}", style="dim"))
+            lines.append(Text(visible(f"  {finding.where}: {finding.example}"), style="dim"))
     if not diagnosis.findings:
         lines.append(Text("Nothing to mend."))
     if mends := diagnosis.mends:
-        lines += [Text(), Text(f"Mended while it is read: {command('train', source)} {mends}")]
+        train = command("train", *diagnosis.given)
+        lines += [Text(), Text(visible(f"Mended while it is read: {train} {mends}"))]
     return lines
 
 

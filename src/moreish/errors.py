@@ -30,3 +30,19 @@ def command(*words: str | Path) -> str:
     "moreish sample 'runs/my names'"
     """
     return shlex.join(["moreish", *map(str, words)])
+
+
+def visible(text: str) -> str:
+    """Control characters as pictures: what a model writes must not steer a terminal.
+
+    >>> visible("\\x1b[31m")
+    '␛[31m'
+    """
+    return text.translate(PICTURES)
+
+
+PICTURES = {
+    **{code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in "\n\t"},
+    0x7F: "\u2421",
+    **dict.fromkeys(range(0x80, 0xA0), "\ufffd"),
+}

@@ -72,7 +72,7 @@ def import_pt(path: Path, out: Path, *, trusted: bool = False) -> Imported:
             )
         except subprocess.TimeoutExpired:
             raise MoreishError(f"{path} was not read after an hour: it was given up") from None
-        said = (done.stdout.strip().splitlines() or ["nothing was said"])[-1]
+        said = (done.stdout.strip().splitlines() or ["its process died"])[-1]
         if done.returncode == NEEDS_TRUST:
             raise MoreishError(
                 f"{path} holds more than tensors and plain values ({said}): to build it runs code "

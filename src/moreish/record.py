@@ -15,8 +15,8 @@ import torch
 from pydantic import Field, ValidationError
 
 from moreish.config import RunConfig
+from moreish.data.lines import Kind
 from moreish.data.split import SplitName
-from moreish.data.text import Kind
 from moreish.errors import MoreishError
 from moreish.settings import Settings
 

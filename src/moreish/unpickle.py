@@ -21,27 +21,49 @@ from safetensors.torch import save_file
 NEEDS_TRUST = 3
 
 
+REFUSED = re.compile(r"WeightsUnpickler error.*?(?:GLOBAL|[Cc]lass|type) ([\w.]+)")
+"""How PyTorch names what it would not build."""
+
+GATHERED = 1_000_000
+"""Numbers that a tensor may have more of than it holds (PyTorch's `expand`)."""
+
+
+class Unfit(Exception):  # noqa: N818 (its text is the message)
+    """Something that safetensors cannot hold."""
+
+
 def main(path: str, folder: str, how: str) -> int:
     """Returns the exit status."""
     try:
         # This process is what the rule against it is for: see `moreish.importing`.
         found = torch.load(path, map_location="cpu", weights_only=how == "plain")  # noqa: TID251
-    except pickle.UnpicklingError as error:
-        if how == "plain" and "weights_only" in str(error):
-            print(_name(str(error)))  # noqa: T201
-            return NEEDS_TRUST
-        print(_first_line(error))  # noqa: T201
-        return 1
     except Exception as error:  # a stranger's program may raise anything
-        print(_first_line(error))  # noqa: T201
+        refused = re.search(
+            r"WeightsUnpickler error.*?(?:GLOBAL|[Cc]lass|type) ([\w.]+)", str(error)
+        )
+        if how == "plain" and isinstance(error, pickle.UnpicklingError) and refused:
+            print(refused[1])  # noqa: T201
+            return NEEDS_TRUST
+        print(f"damaged, or none ({_kind(error)})")  # noqa: T201
         return 1
-    tensors: dict[str, torch.Tensor] = {}
-    about = sorted_out(found, "", tensors)
-    # Tied weights share their memory, which the format does not allow.
-    save_file({name: t.detach().clone().contiguous() for name, t in tensors.items()},
-              Path(folder) / "weights.safetensors")  # fmt: skip
-    (Path(folder) / "about.json").write_text(json.dumps(about if about is not None else {}))
+    try:
+        tensors: dict[str, torch.Tensor] = {}
+        about = sorted_out(found, "", tensors)
+        # Tied weights share their memory, which the format does not allow.
+        copies = {name: t.detach().clone().contiguous() for name, t in tensors.items()}
+        save_file(copies, Path(folder) / "weights.safetensors")
+        (Path(folder) / "about.json").write_text(json.dumps({} if about is GONE else about))
+    except Unfit as error:
+        print(error)  # noqa: T201
+        return 1
+    except Exception as error:  # sparse, quantised, in itself …
+        print(f"it holds what safetensors cannot ({_kind(error)})")  # noqa: T201
+        return 1
     return 0
+
+
+GONE = object()
+"""In place of a tensor, which stands elsewhere now."""
 
 
 def sorted_out(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
@@ -49,15 +71,27 @@ def sorted_out(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
     if isinstance(value, torch.nn.Module):
         value = value.state_dict()
     if isinstance(value, torch.Tensor):
-        tensors[name or "tensor"] = value
-        return None
+        name = name or "tensor"
+        if name in tensors:
+            raise Unfit(f"two of its tensors would be called {name}")
+        holds = value.untyped_storage().nbytes() // value.element_size()
+        if value.numel() > holds + GATHERED:
+            raise Unfit(f"{name} claims {value.numel():,} numbers and holds {holds:,}")
+        tensors[name] = value
+        return GONE
     if isinstance(value, dict):
-        parts = {str(key): (part, f"{name}.{key}".lstrip(".")) for key, part in value.items()}
-        plain = {key: sorted_out(part, full, tensors) for key, (part, full) in parts.items()}
-        return {key: part for key, part in plain.items() if part is not None} or None
+        if len({str(key) for key in value}) < len(value):
+            raise Unfit(f"two entries of {name or 'it'} would have one name")
+        parts = {str(key): sorted_out(part, f"{name}.{key}".lstrip("."), tensors)
+                 for key, part in value.items()}  # fmt: skip
+        kept = {key: part for key, part in parts.items() if part is not GONE}
+        return kept if kept or not parts else GONE
     if isinstance(value, list | tuple | set):
-        plain_list = [sorted_out(part, f"{name}.{n}", tensors) for n, part in enumerate(value)]
-        return [part for part in plain_list if part is not None] or None
+        found = [
+            sorted_out(part, f"{name}.{n}".lstrip("."), tensors) for n, part in enumerate(value)
+        ]
+        rest = [part for part in found if part is not GONE]
+        return rest if rest or not found else GONE
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if value is None or isinstance(value, bool | int | float | str):
@@ -67,14 +101,10 @@ def sorted_out(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
     return f"({type(value).__name__})"
 
 
-def _name(message: str) -> str:
-    """Of what the restricted reader would not build."""
-    found = re.search(r"GLOBAL ([\w.]+)", message)
-    return found[1] if found else "objects"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _kind(error: Exception) -> str:
+    found = str(error).partition("WeightsUnpickler error: ")
+    lines = (found[2] or found[0]).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}"[:200]
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from moreish.cli.base import Stopped, app
-from moreish.errors import MoreishError
+from moreish.errors import MoreishError, visible
 
 # The order in which the help lists them.
 for verb in (
@@ -103,5 +103,5 @@ def interrupted() -> NoReturn:
 def fail(message: str) -> NoReturn:
     """One line, exit status 2. A bare `moreish` has shown its help, and has nothing to add."""
     if message:
-        sys.stderr.write(f"moreish: {' '.join(message.split())}\n")
+        sys.stderr.write(f"moreish: {visible(' '.join(message.split()))}\n")
     sys.exit(2)

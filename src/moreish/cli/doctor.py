@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from moreish.cli.base import Clean, Dedup, Json, MinCount, Nfc, app, print_json
+from moreish.errors import MoreishError
 
 
 @app.command()
@@ -32,6 +33,8 @@ def doctor(
     from moreish import api
     from moreish.console import TrainingView, console, diagnosis_lines
 
+    if page is not None and (page.is_dir() or not page.parent.is_dir()):
+        raise MoreishError(f"--report {page}: name a file in a folder that exists")
     out = console(stderr=as_json)
     view = TrainingView(out)
     try:
@@ -53,7 +56,7 @@ def doctor(
     if as_json:
         print_json({**asdict(diagnosis), "mends": diagnosis.mends})
         return
-    for line in diagnosis_lines(diagnosis, source):
+    for line in diagnosis_lines(diagnosis):
         out.print(line)
     if page is not None:
         out.print(f"\nThe page: {page}")

@@ -71,7 +71,8 @@ def _read_stdin(encoding: str) -> str:
 
 
 def _evaluate_text(run: "Run", text: str, unknown: str, as_json: bool) -> None:
-    from moreish.console import console, surprisal_table, visible
+    from moreish.console import console, surprisal_table
+    from moreish.errors import visible
 
     items = [line for line in text.split("\n") if line] if run.kind == "lines" else [text]
     known = [text for item in items if (text := run.known_text(item, unknown))]

@@ -56,7 +56,7 @@ def sample(
     run = Run.open(path)
     shown: Callable[[str], str] = str
     if sys.stdout.isatty():
-        from moreish.console import visible
+        from moreish.errors import visible
 
         shown = visible
     if starts is not None and prompt:

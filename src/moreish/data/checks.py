@@ -3,6 +3,7 @@
 L lines.
 """
 
+import math
 import re
 import sys
 import unicodedata
@@ -15,9 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from moreish.data.mend import CONTROL, INVISIBLE, REMARKABLE
+from moreish.data.lines import Kind
+from moreish.data.mend import CONTROL, INVISIBLE, REMARKABLE, is_composed, normalized
 from moreish.data.split import Rule, split_items_as_lecture
-from moreish.data.text import Kind
 from moreish.tokenizers.char import code_points
 
 SHOWN = 60
@@ -64,10 +65,26 @@ class Seen(NamedTuple):
     """With line ends between them."""
     points: frozenset[int]
     """The code points that occur."""
-    goes_on: bool
-    """Whether the last line is only a part, which goes on."""
     first: int
     """The number of the first line among all lines of all texts, from 0."""
+    offset: int
+    """Where it begins, in characters of all texts."""
+    went_on: bool
+    """Whether the first line is only a part, which began before."""
+    goes_on: bool
+    """Whether the last line is only a part, which goes on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scope:
+    """What is looked at."""
+
+    kind: Kind
+    whole: bool
+    """Whether all of it is; else only the beginning."""
+    characters: int
+    documents: int
+    rule: Rule
 
 
 class Found(NamedTuple):
@@ -85,7 +102,7 @@ class Check(ABC):
         """Some lines more."""
 
     @abstractmethod
-    def found(self, kind: Kind) -> Iterator[Found]:
+    def found(self) -> Iterator[Found]:
         """What there was, once everything has been seen."""
 
 
@@ -96,7 +113,6 @@ class Pattern:
     name: str
     regex: re.Pattern[str]
     what: str
-    """`{}` stands for the count."""
     points: frozenset[int] = frozenset()
     """Code points of which one occurs in all that it finds; none: that is not known."""
     hints: tuple[str, ...] = ()
@@ -118,26 +134,30 @@ def _points(characters: str) -> frozenset[int]:
 
 
 def _doubly_encoded(text: str) -> bool:
-    """Whether it is UTF-8 that somebody took for Windows-1252."""
+    """Whether it is UTF-8 that somebody took for Windows-1252 (or its gaps for Latin-1)."""
     try:
-        return text.encode("cp1252").decode("utf-8") != text
+        raw = b"".join(c.encode("latin-1" if "\x80" <= c <= "\x9f" else "cp1252") for c in text)
+        return raw.decode("utf-8") != text
     except UnicodeError:
         return False
 
 
 def _telephone(text: str) -> bool:
-    """Groups of two to five digits, nine to fifteen in all, and no date."""
+    """Groups of two to five digits, nine to fifteen in all, or all at once after a plus; no date,
+    and no address of a computer."""
+    if text[0] == "+" and text[1:].isdigit():
+        return 10 <= len(text) <= 16
     groups = re.findall(r"\d+", text)
-    dated = re.match(r"(?:19|20)\d\d[-./ ][01]?\d[-./ ][0-3]?\d\b", text)
+    other = r"(?:19|20)\d\d[-./ ][01]?\d[-./ ][0-3]?\d\b|\d{1,3}(?:\.\d{1,3}){3}$"
     like = 3 <= len(groups) <= 6 and all(2 <= len(group) <= 5 for group in groups)
-    return like and 9 <= sum(map(len, groups)) <= 15 and not dated
+    return like and 9 <= sum(map(len, groups)) <= 15 and not re.match(other, text)
 
 
 def _card(digits: str) -> bool:
     """The checksum of card numbers (Luhn)."""
     figures = [int(digit) for digit in digits if digit.isdigit()]
     doubled = [sum(divmod(2 * figure, 10)) for figure in figures[-2::-2]]
-    return len(figures) >= 13 and (sum(doubled) + sum(figures[::-2])) % 10 == 0
+    return len(set(figures)) > 1 and (sum(doubled) + sum(figures[::-2])) % 10 == 0
 
 
 def _secret(text: str) -> bool:
@@ -145,6 +165,22 @@ def _secret(text: str) -> bool:
     name, _, value = text.replace("=", ":", 1).partition(":")
     return name == text or not value.strip(" \"',;.!?").isalpha()
 
+
+def masked(text: str) -> str:
+    """Without the secrets in it: reports are read by others."""
+    for pattern in PATTERNS:
+        if pattern.secret:
+            text = pattern.regex.sub(
+                lambda found, holds=pattern.holds: (  # type: ignore[misc]
+                    found[0][:4] + "…" if holds(found[0]) else found[0]
+                ),
+                text,
+            )
+    return text
+
+
+CONTINUES = "[\u0080-\u00bf\u0152-\u0192\u02c6-\u02dc\u2013-\u203a\u20ac\u2122]"
+"""A byte of UTF-8 after the first, as Windows-1252 or Latin-1 have it."""
 
 DIGITS = _points("0-9")
 
@@ -173,7 +209,7 @@ PATTERNS = (
     Pattern(
         name="mojibake",
         regex=re.compile(
-            "[\u00c2-\u00f4][\u0080-\u00bf\u0152-\u0192\u02c6-\u02dc\u2013-\u203a\u20ac\u2122]{1,3}"
+            f"[\u00c2-\u00df]{CONTINUES}|[\u00e0-\u00ef]{CONTINUES}{{2}}|[\u00f0-\u00f4]{CONTINUES}{{3}}"
         ),
         points=_points("\u00c2-\u00f4"),
         what="places that look like UTF-8 taken for Windows-1252",
@@ -183,14 +219,15 @@ PATTERNS = (
     Pattern(
         name="secrets",
         regex=re.compile(
-            r"-----BEGIN [A-Z ]*PRIVATE KEY-----|\bAKIA[0-9A-Z]{16}\b|\bgh[pousr]_\w{36,}"
+            r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----|\bAKIA[0-9A-Z]{16}\b|\bgh[pousr]_\w{36,}"
             r"|\bxox[abprs]-[\w-]{10,}|\bAIza[\w-]{35}|\bsk-[\w-]{20,}"
-            r"|\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}"
-            r"|(?i:\b(?:password|passwd|secret|api_?key|access_?token)[\"']?\s*[:=]\s*[\"']?"
-            r"[^\s\"']{8,})"
+            r"|(?<![\w-])eyJ[\w-]{10,999}\.eyJ[\w-]{10,999}\.[\w-]{10,999}"
+            r"|(?i:(?<![^\W_])(?:password|passwd|secret|api[_-]?key|access[_-]?token)[\"']?\s{0,9}"
+            r"[:=]\s{0,9}[\"']?[^\s\"']{8,})"
         ),
         hints=("private key", "akia", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "xox", "aiza", "sk-",
-               "eyj", "passw", "secret", "apikey", "api_key", "accesstoken", "access_token"),
+               "eyj", "passw", "secret", "apikey", "api_key", "api-key", "accesstoken",
+               "access_token", "access-token"),
         what="passwords, keys or tokens, perhaps; take them out before you train",
         holds=_secret,
         grave=True,
@@ -204,14 +241,14 @@ PATTERNS = (
     ),
     Pattern(
         name="telephone numbers",
-        regex=re.compile(r"(?<![\w.])\d[\d ()./-]{8,20}\d(?![\w.])"),
+        regex=re.compile(r"(?<![\w.+])(?:\+\d{9,15}|\d[\d ()./-]{8,20}\d)(?!\w|[.-]\d)"),
         points=DIGITS,
         what="telephone numbers, perhaps, which a model may repeat",
         holds=_telephone,
     ),
     Pattern(
         name="card numbers",
-        regex=re.compile(r"(?<!\d)(?:\d{4}[ -]?){3}\d{1,4}(?!\d)"),
+        regex=re.compile(r"(?<![\d.])[2-6]\d{3}(?:[ -]?\d{4}){2}[ -]?\d{1,4}(?!\d)"),
         points=DIGITS,
         what="numbers of payment cards, perhaps; take them out before you train",
         holds=_card,
@@ -242,7 +279,7 @@ def _matches(pattern: Pattern, text: str) -> Iterator[re.Match[str]]:
 class Patterns(Check):
     """All regular expressions."""
 
-    def __init__(self) -> None:
+    def __init__(self, scope: Scope) -> None:
         self.counts = [0] * len(PATTERNS)
         self.examples = [(0, "")] * len(PATTERNS)
 
@@ -255,12 +292,10 @@ class Patterns(Check):
                     if self.counts[number] == 0:
                         line = seen.first + seen.joined.count("\n", 0, found.start())
                         example = _around(seen.joined, found.start(), found.end())
-                        if pattern.secret:
-                            example = found[0][:4] + "…"
                         self.examples[number] = line, example
                     self.counts[number] += 1
 
-    def found(self, kind: Kind) -> Iterator[Found]:
+    def found(self) -> Iterator[Found]:
         for pattern, count, (line, example) in zip(
             PATTERNS, self.counts, self.examples, strict=True
         ):
@@ -279,38 +314,47 @@ class Patterns(Check):
 class Lines(Check):
     """Lengths, and white space at the ends."""
 
-    def __init__(self) -> None:
-        self.lines = self.blank = self.begun = 0
-        self.long: list[tuple[int, int, str]] = []
+    def __init__(self, scope: Scope) -> None:
+        self.kind = scope.kind
+        self.lines = self.blank = self.long = self.padded = 0
+        self.longest = (0, 0, "")
         """Length, place and beginning."""
-        self.padded: list[tuple[int, str]] = []
-        self.many_padded = self.many_long = 0
+        self.first_padded = (0, "")
+        self.begun = (0, "")
+        """Of a line that is not over: length and beginning."""
 
     def see(self, seen: Seen) -> None:
-        for place, line in enumerate(seen.lines, seen.first):
-            length, self.begun = self.begun + len(line), 0
-            if seen.goes_on and line is seen.lines[-1]:
-                self.begun = length
+        last = len(seen.lines) - 1
+        for number, line in enumerate(seen.lines):
+            place, (before, beginning) = seen.first + number, self.begun
+            length, beginning = before + len(line), beginning or line[:SHOWN]
+            self.begun = (0, "")
+            if seen.goes_on and number == last:
+                self.begun = length, beginning
                 return
             if length > LONG_LINE:
-                self.many_long += 1
-                self.long = [max([*self.long, (length, place, line[:SHOWN])])]
-            if not line or line.isspace():
+                self.long += 1
+                self.longest = max(self.longest, (length, place, beginning))
+            if not before and (not line or line.isspace()):
                 self.blank += 1
-            elif line[-1].isspace():
-                self.many_padded += 1
-                self.padded = self.padded or [(place, repr(line[-SHOWN:]))]
+            elif line and line[-1].isspace():
+                if not self.padded:
+                    self.first_padded = place, repr(line[-SHOWN // 2 :])
+                self.padded += 1
             self.lines += 1
 
-    def found(self, kind: Kind) -> Iterator[Found]:
-        for length, place, example in self.long:
+    def found(self) -> Iterator[Found]:
+        if self.long:
+            length, place, example = self.longest
             what = f"lines of more than {LONG_LINE:,} characters (the longest has {length:,})"
-            finding = Finding(name="long lines", what=what, count=self.many_long, example=example)
-            yield Found(finding, place)
-        if kind == "lines":
+            yield Found(
+                Finding(name="long lines", what=what, count=self.long, example=example), place
+            )
+        if self.kind == "lines":
             return  # white space around items and empty lines are left out anyway
-        for place, example in self.padded:
-            what, count = "lines that end with white space", self.many_padded
+        if self.padded:
+            place, example = self.first_padded
+            what, count = "lines that end with white space", self.padded
             yield Found(Finding(name="white space", what=what, count=count, example=example), place)
         if self.blank > self.lines / 2:
             what = f"empty lines, of {self.lines:,} in all"
@@ -320,19 +364,19 @@ class Lines(Check):
 class Normal(Check):
     """One character written in two ways."""
 
-    def __init__(self) -> None:
+    def __init__(self, scope: Scope) -> None:
         self.count, self.line, self.example = 0, 0, ""
 
     def see(self, seen: Seen) -> None:
-        if seen.joined.isascii() or unicodedata.is_normalized("NFC", seen.joined):
+        if seen.joined.isascii() or is_composed(seen.joined):
             return
         for number, line in enumerate(seen.lines, seen.first):
-            if not unicodedata.is_normalized("NFC", line):
+            if not is_composed(line):
                 if not self.count:
                     self.line, self.example = number, line
                 self.count += 1
 
-    def found(self, kind: Kind) -> Iterator[Found]:
+    def found(self) -> Iterator[Found]:
         if self.count:
             what = "lines with letters and accents as separate characters (not NFC)"
             finding = Finding(
@@ -348,24 +392,30 @@ class Normal(Check):
 class Characters(Check):
     """Which characters there are, how often, of which scripts."""
 
-    def __init__(self) -> None:
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
         self.counts = np.zeros(sys.maxunicode + 1, np.int64)
         self.lines: dict[int, int] = {}
         """Where each stands first."""
 
     def see(self, seen: Seen) -> None:
-        found = np.bincount(code_points(seen.joined))
+        items = self.scope.kind == "lines"  # around them, white space is left out anyway
+        joined = "\n".join(map(str.strip, seen.lines)) if items else seen.joined
+        points = code_points(joined)
+        found = np.bincount(points)
         present = np.flatnonzero(found)
-        for point in present[self.counts[present] == 0].tolist():
-            before = seen.joined.count("\n", 0, seen.joined.index(chr(point)))
-            self.lines[point] = seen.first + before
+        if (new := present[self.counts[present] == 0]).size:
+            at, line_ends = np.flatnonzero(np.isin(points, new)), np.flatnonzero(points == LINE_END)
+            new, which = np.unique(points[at], return_index=True)
+            places = seen.first + np.searchsorted(line_ends, at[which])
+            self.lines |= dict(zip(new.tolist(), places.tolist(), strict=True))
         self.counts[present] += found[present]
 
-    def found(self, kind: Kind) -> Iterator[Found]:
+    def found(self) -> Iterator[Found]:
         present = np.flatnonzero(self.counts)
-        present = present[present != ord("\n")]
+        present = present[present != LINE_END]
         rare = present[self.counts[present] < RARE].tolist()
-        if len(rare) > max(5, len(present) // 20):
+        if self.scope.whole and len(rare) > max(5, len(present) // 20):
             finding = Finding(
                 name="rare characters",
                 what=f"characters that occur fewer than {RARE} times, too rarely to be learned "
@@ -377,9 +427,7 @@ class Characters(Check):
             yield Found(finding, self.lines[rare[0]])
         scripts: dict[str, list[int]] = {}
         for point in present.tolist():
-            if chr(point).isalpha():
-                script = unicodedata.name(chr(point), "UNNAMED").split()[0]
-                script = script if script == "CJK" else script.capitalize()
+            if script := _script(chr(point)):
                 scripts.setdefault(script, []).append(point)
         if len(scripts) > 1:
             letters = {script: int(self.counts[points].sum()) for script, points in scripts.items()}
@@ -396,103 +444,146 @@ class Characters(Check):
             yield Found(finding, self.lines[least[0]])
 
 
+LINE_END = ord("\n")
+
+
+def _script(character: str) -> str:
+    """What Unicode's names of letters begin with; nothing for other characters."""
+    name = unicodedata.name(character, "")
+    first = name.partition(" ")[0]
+    if first in ("CJK", "HANGUL"):
+        return first if first == "CJK" else "Hangul"
+    return first.capitalize() if " LETTER" in name else ""
+
+
+NEAR, EXACT, PLACE, AGAIN, LENGTH, CHOICE, TRAIN, HELD, HELD_AT = range(9)
+"""What `Copies` keeps of a line: the hash of what matters of it, its own hash, where it stands
+first and where again (`NOWHERE`: nowhere), its length, a number that chooses some lines, how often
+it stands in training and in what is held out, and where it stands there first."""
+
+NOWHERE = np.iinfo(np.int64).max
+
+
 class Copies(Check):
-    """Lines that come more than once, word for word or nearly, and on both sides of a split.
+    """Lines that come more than once, word for word or nearly, and on both sides of a split."""
 
-    Of a line four numbers are kept: the hash of what matters of it, the hash of it as it stands,
-    its place and its length.
-    """
-
-    def __init__(self, rule: Rule) -> None:
-        self.rule = rule
-        self.rows: list[NDArray[np.int64]] = []
+    def __init__(self, scope: Scope) -> None:
+        self.kind = scope.kind
+        self.rows = [np.zeros((0, 9), np.int64)]
         self.kept = self.items = 0
         self.every = 1
         """Of so many different lines one is kept, chosen by what matters of it."""
+        # Of a part, nobody can tell how it will be dealt out; else copies of an item stay together.
+        self.held_from = math.inf
+        self.held_items: NDArray[np.bool_] | None = None
+        if scope.whole and scope.kind == "text":
+            self.held_from = 0.9 * scope.characters
+        elif scope.whole and scope.rule == "lecture" and scope.documents >= 10:
+            self.held_items = np.ones(scope.documents, bool)
+            self.held_items[split_items_as_lecture(scope.documents)["train"]] = False
 
     def see(self, seen: Seen) -> None:
-        places, stripped = [], []
-        for place, line in enumerate(seen.lines, seen.first):
-            if text := line.strip():
-                places.append(place)
+        places, stripped, held = [], [], []
+        offset, last = seen.offset, len(seen.lines) - 1
+        for number, line in enumerate(seen.lines):
+            part = (seen.went_on and number == 0) or (seen.goes_on and number == last)
+            if (text := line.strip()) and not part:
+                places.append(seen.first + number)
                 stripped.append(text)
-        self.items += len(places)
-        plain = [_plain(text) for text in stripped]
-        chosen = np.fromiter((zlib.crc32(text.encode()) for text in plain), np.int64, len(plain))
-        near = np.fromiter(map(hash, plain), np.int64, len(plain))
-        exact = np.fromiter(map(hash, stripped), np.int64, len(plain))
-        length = np.fromiter(map(len, stripped), np.int64, len(plain))
-        rows_L5 = np.stack([near, exact, np.array(places, np.int64), length, chosen], axis=1)
-        # Lines of signs alone have nothing in common.
-        rows_L5[:, 0] = np.where(list(map(bool, plain)), rows_L5[:, 0], rows_L5[:, 1])
-        self._keep(rows_L5)
-
-    def _keep(self, rows_L5: NDArray[np.int64]) -> None:
-        self.rows.append(rows_L5[rows_L5[:, 4] % self.every == 0])
+                held.append(offset >= self.held_from)
+            offset += len(line) + 1
+        count = len(places)
+        if self.held_items is not None:
+            held = self.held_items[self.items : self.items + count].tolist()
+        self.items += count
+        plain = [_plain(text) or text for text in stripped]  # signs alone have to be the same
+        rows_L9 = np.zeros((count, 9), np.int64)
+        rows_L9[:, NEAR] = np.fromiter(map(hash, plain), np.int64, count)
+        rows_L9[:, EXACT] = np.fromiter(map(hash, stripped), np.int64, count)
+        rows_L9[:, PLACE] = places
+        rows_L9[:, AGAIN] = NOWHERE
+        rows_L9[:, LENGTH] = np.fromiter(map(len, stripped), np.int64, count)
+        rows_L9[:, CHOICE] = [zlib.crc32(text.encode("utf-8", "replace")) for text in plain]
+        rows_L9[:, HELD] = held
+        rows_L9[:, TRAIN] = 1 - rows_L9[:, HELD]
+        rows_L9[:, HELD_AT] = np.where(held, rows_L9[:, PLACE], NOWHERE)
+        if self.kind == "text":
+            rows_L9 = rows_L9[rows_L9[:, LENGTH] >= REMARKABLE]
+        self.rows.append(rows_L9[rows_L9[:, CHOICE] % self.every == 0])
         self.kept += len(self.rows[-1])
-        while self.kept > REMEMBERED:
+        if self.kept > 2 * REMEMBERED:
+            self._forget()
+
+    def _forget(self) -> None:
+        """Copies become one row, and then every second line goes until they are few enough."""
+        rows_L9 = _merged(np.concatenate(self.rows))
+        while len(rows_L9) > REMEMBERED:
             self.every *= 2
-            everything = np.concatenate(self.rows)
-            self.rows = [everything[everything[:, 4] % self.every == 0]]
-            if self.kept == len(self.rows[0]):
-                return  # one line again and again
-            self.kept = len(self.rows[0])
+            rows_L9 = rows_L9[rows_L9[:, CHOICE] % self.every == 0]
+        self.rows, self.kept = [rows_L9], len(rows_L9)
 
-    def found(self, kind: Kind) -> Iterator[Found]:
-        rows_L5 = np.concatenate(self.rows) if self.rows else np.zeros((0, 5), np.int64)
-        things = "lines"
-        if kind == "text":
-            rows_L5 = rows_L5[rows_L5[:, 3] >= REMARKABLE]
-            things = f"lines of {REMARKABLE} characters or more"
+    def found(self) -> Iterator[Found]:
+        rows_L9 = _merged(np.concatenate(self.rows))
+        things = "lines" if self.kind == "lines" else f"lines of {REMARKABLE} characters or more"
+        times_L = rows_L9[:, TRAIN] + rows_L9[:, HELD]
 
-        def finding(name: str, what: str, rows: NDArray[np.int64], **more: Any) -> Found:
-            count, about = len(rows) * self.every, self.every > 1
-            finding = Finding(name=name, what=what, count=count, about=about, **more)
-            return Found(finding, int(rows[0, 2]))
+        def finding(name: str, what: str, count: int, place: int, **more: Any) -> Found:
+            count, about = count * self.every, self.every > 1
+            return Found(Finding(name=name, what=what, count=count, about=about, **more), place)
 
-        again, _ = _repeated(rows_L5, column=1)
-        if len(again):
-            grave = kind == "text" and len(again) > len(rows_L5) / 10
-            yield finding(
-                "copies", f"{things} that stood there before", again, mend="--dedup", grave=grave
-            )
-        nearly, earlier = _repeated(rows_L5, column=0)
-        nearly = nearly[nearly[:, 1] != earlier[:, 1]]
-        if len(nearly):
-            what = f"{things} that differ from an earlier one only in capitals, accents or signs"
-            yield finding("near copies", what, nearly)
-        held = self._held_out(rows_L5, kind)
-        leaked = rows_L5[held][np.isin(rows_L5[held, 1], rows_L5[~held, 1])]
+        if again := int((times_L - 1).sum()):
+            place = int(rows_L9[:, AGAIN].min())
+            grave = self.kind == "text" and again > times_L.sum() / 10
+            what = f"{things} that stood there before"
+            yield finding("copies", what, again, place, mend="--dedup", grave=grave)
+        later = _later(rows_L9)
+        if len(later):
+            differ = "differ from an earlier one only in capitals, accents, digits or signs"
+            place = int(later[:, PLACE].min())
+            yield finding("near copies", f"{things} that {differ}", len(later), place)
+        leaked = rows_L9[(rows_L9[:, TRAIN] > 0) & (rows_L9[:, HELD] > 0)]
         if len(leaked):
-            share = len(leaked) / max(1, int(held.sum()))
-            where = (
-                "the last tenth, which is held out," if kind == "text" else "validation and test"
-            )
+            count, place = int(leaked[:, HELD].sum()), int(leaked[:, HELD_AT].min())
+            share = count / int(rows_L9[:, HELD].sum())
+            text = self.kind == "text"
+            where = "the last tenth, which is held out," if text else "validation and test"
             what = f"{things} of {where} that are in training too, {_share(share)} of them"
-            mend = "--dedup" if kind == "text" or self.rule == "seeded" else "--split seeded"
-            yield finding("leakage", what, leaked, mend=mend, grave=share > 0.05)
-
-    def _held_out(self, rows_L5: NDArray[np.int64], kind: Kind) -> NDArray[np.bool_]:
-        """Which lines validation or test would get that training has copies of."""
-        place_L = rows_L5[:, 2]
-        if kind == "text":
-            return place_L > 0.9 * place_L.max(initial=0)
-        if self.rule == "seeded" or self.every > 1 or self.items < 10:
-            return np.zeros(len(rows_L5), bool)  # copies stay together
-        sides = split_items_as_lecture(self.items)
-        number_L = np.argsort(np.argsort(place_L))
-        return ~np.isin(number_L, sides["train"])
+            mend = "--dedup" if text else "--split seeded"
+            yield finding("leakage", what, count, place, mend=mend, grave=share > 0.05)
 
 
-CHECKS: tuple[Callable[[], Check], ...] = (Patterns, Lines, Normal, Characters)
+def _merged(rows_L9: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Rows of equal lines as one."""
+    if not len(rows_L9):
+        return rows_L9
+    rows_L9 = rows_L9[np.lexsort((rows_L9[:, PLACE], rows_L9[:, EXACT]))]
+    first = np.flatnonzero(np.append(True, rows_L9[1:, EXACT] != rows_L9[:-1, EXACT]))
+    merged = rows_L9[first]
+    for column in (TRAIN, HELD):
+        merged[:, column] = np.add.reduceat(rows_L9[:, column], first)
+    merged[:, HELD_AT] = np.minimum.reduceat(rows_L9[:, HELD_AT], first)
+    # Where it stands again: the first row knows, or it is where the next row begins.
+    last = np.append(first[1:], len(rows_L9))
+    following = np.append(rows_L9[1:, PLACE], NOWHERE)[first]
+    following[last - first == 1] = NOWHERE
+    merged[:, AGAIN] = np.minimum(merged[:, AGAIN], following)
+    return merged
+
+
+def _later(rows_L9: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Different lines of which an earlier one is the same but for what does not matter."""
+    rows_L9 = rows_L9[np.lexsort((rows_L9[:, PLACE], rows_L9[:, NEAR]))]
+    return rows_L9[1:][rows_L9[1:, NEAR] == rows_L9[:-1, NEAR]]
 
 
 def _around(text: str, start: int, end: int) -> str:
-    """What was found, and what stands beside it in its line."""
-    first = max(text.rfind("\n", 0, start) + 1, start - SHOWN // 3)
-    last = text.find("\n", end)
-    cut = "…" if first and text[first - 1] != "\n" else ""
-    return cut + text[first : len(text) if last < 0 else last]
+    """What was found, and what stands beside it in its line, without secrets."""
+    begin, last = text.rfind("\n", 0, start) + 1, text.find("\n", end)
+    last = len(text) if last < 0 else last
+    line = masked(text[max(begin, start - 2000) : min(last, end + 2000)])
+    at = max(0, line.find(text[start:end]))
+    cut = max(0, at - SHOWN // 3)
+    return ("…" if cut else "") + line[cut:]
 
 
 def _share(share: float) -> str:
@@ -503,23 +594,9 @@ def _plain(line: str) -> str:
     """A line without what does not matter: capitals, accents, digits, signs, spaces."""
     folded = line.casefold()
     if not folded.isascii():
-        folded = unicodedata.normalize("NFD", folded)
+        folded = normalized("NFD", folded)
     return NO_LETTER.sub("", folded)
 
 
-NO_LETTER = re.compile(r"[\W\d_]+")
-
-
-def _repeated(
-    rows_L5: NDArray[np.int64], *, column: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The rows whose value in `column` an earlier one has, and beside each that first one."""
-    order = np.lexsort((rows_L5[:, 2], rows_L5[:, column]))
-    sorted_L5 = rows_L5[order]
-    values = sorted_L5[:, column]
-    new = np.ones(len(values), bool)
-    new[1:] = values[1:] != values[:-1]
-    first = sorted_L5[np.flatnonzero(new)[np.cumsum(new) - 1]]
-    again, first = sorted_L5[~new], first[~new]
-    by_place = np.argsort(again[:, 2], kind="stable")
-    return again[by_place], first[by_place]
+NO_LETTER = re.compile(r"[\s\d_!-/:-@\[-`{-~\u00a0-\u00bf\u0300-\u036f\u2000-\u206f\u3000-\u303f]+")
+"""Marks of other scripts are vowels, which do matter."""

@@ -1,6 +1,10 @@
 """Texts line by line, some lines at a time."""
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Literal
+
+Kind = Literal["lines", "text"]
+"""A list of items, one a line, or running text."""
 
 LONGEST = 1 << 20
 """Characters that are waited for until a line ends, where lines may be of any length."""

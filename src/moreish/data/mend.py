@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from moreish.data.decode import Text
-from moreish.data.lines import chosen_lines, short_lines
+from moreish.data.lines import Kind, chosen_lines, short_lines
 from moreish.settings import Settings
 from moreish.tokenizers.char import code_points
 
@@ -33,6 +33,25 @@ APART = re.compile("[\x00-\x7f\u3400-\u9fff]")
 """Characters that never become one with what stands before them."""
 
 
+RUN = re.compile(
+    "([\u0300-\u036f\u0483-\u0489\u0591-\u05bd\u0610-\u061a\u064b-\u065f\u1ab0-\u1aff"
+    "\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]{100,})"
+)
+"""More marks on one letter than anybody writes: to put them into order takes quadratic time."""
+
+
+def normalized(form: Literal["NFC", "NFD"], text: str) -> str:
+    """In that form of Unicode, but for absurd runs of marks."""
+    parts = RUN.split(text)
+    parts[::2] = [unicodedata.normalize(form, part) for part in parts[::2]]
+    return "".join(parts)
+
+
+def is_composed(text: str) -> bool:
+    """Whether it is in form C, but for absurd runs of marks."""
+    return all(unicodedata.is_normalized("NFC", part) for part in RUN.split(text)[::2])
+
+
 class Mending(Settings):
     """What is to be done to a text before it is learned from."""
 
@@ -46,17 +65,19 @@ class Mending(Settings):
     """Keep one of each item of a list; of running text, of each line of 40 characters or more."""
 
 
-def mended(texts: list[Text], how: Mending, kind: Literal["lines", "text"]) -> list[Text]:
+def mended(texts: list[Text], how: Mending, kind: Kind) -> list[Text]:
     """The texts, mended whenever they are gone through. What takes counts reads them here first."""
     if how.clean:
         texts = [_through(text, _cleaned) for text in texts]
     if how.nfc:
         texts = [_through(text, _composed) for text in texts]
-    if how.min_count > 1 and (rare := _rare(texts, how.min_count)):
-        without = _without_items if kind == "lines" else _without_characters
-        texts = [_through(text, partial(without, rare)) for text in texts]
     if how.dedup:
         texts = _once(texts, 1 if kind == "lines" else REMARKABLE)
+    if how.min_count > 1:
+        # Leaving items out may make other characters rare.
+        while rare := _rare(texts, how.min_count, kind):
+            without = _without_items if kind == "lines" else _without_characters
+            texts = [_through(text, partial(without, rare)) for text in texts]
     return texts
 
 
@@ -76,16 +97,20 @@ def _composed(pieces: Iterable[str]) -> Iterator[str]:
         last = next((n for n in range(len(held) - 1, -1, -1) if APART.match(held[n])), 0)
         if last == 0 and len(held) > HELD:
             last = len(held)
-        yield unicodedata.normalize("NFC", held[:last])
+        yield normalized("NFC", held[:last])
         held = held[last:]
-    yield unicodedata.normalize("NFC", held)
+    yield normalized("NFC", held)
 
 
-def _rare(texts: list[Text], least: int) -> str:
-    """The characters that occur less often in all texts; a line end never is one."""
+def _rare(texts: list[Text], least: int, kind: Kind) -> str:
+    """The characters that occur less often in all texts; a line end never is one, nor what stands
+    around items, which is left out anyway."""
     counts = np.zeros(0x110000, np.int64)
     for text in texts:
-        for piece in text:
+        pieces: Iterable[str] = text
+        if kind == "lines":
+            pieces = ("\n".join(map(str.strip, lines)) for lines, _ in short_lines(text))
+        for piece in pieces:
             found = np.bincount(code_points(piece))
             counts[: len(found)] += found
     counts[ord("\n")] = 0
@@ -99,7 +124,8 @@ def _without_characters(rare: str, pieces: Iterable[str]) -> Iterator[str]:
 
 def _without_items(rare: str, pieces: Iterable[str]) -> Iterator[str]:
     """A name without one of its letters would be another name."""
-    return chosen_lines(pieces, lambda line: set(rare).isdisjoint(line))
+    gone = frozenset(rare)
+    return chosen_lines(pieces, lambda line: gone.isdisjoint(line.strip()))
 
 
 def _once(texts: list[Text], least: int) -> list[Text]:

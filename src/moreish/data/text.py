@@ -10,18 +10,16 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 
 from moreish.data import catalog
 from moreish.data.decode import Alphabet, Text, has_mark, text_file, text_of
-from moreish.data.lines import whole_lines
+from moreish.data.lines import Kind, whole_lines
 from moreish.data.mend import Mending, mended
 from moreish.errors import MoreishError, command, nearest
 from moreish.tokenizers.base import Ids
-
-Kind = Literal["lines", "text"]
 
 MAX_LINE = 80
 MEDIAN_LINE = 40

@@ -198,7 +198,7 @@ def _examined(run: Run) -> str:
 
 def write(path: Path, text: str) -> None:
     """Whole or not at all."""
-    write_atomic(path, text.encode())
+    write_atomic(path, text.encode("utf-8", "replace"))
 
 
 def _samples(run: Run) -> str:

@@ -20,7 +20,6 @@ class Note:
 class Examined:
     """What the doctor found at the beginning of the text."""
 
-    source: str
     diagnosis: Diagnosis
 
 

@@ -67,7 +67,8 @@ def prepare(config: RunConfig, *, examined: bool = False) -> Ready:
     )
     diagnosis = None
     if examined and data.source not in CATALOG:
-        diagnosis = examine(corpus, data.split, most=GLANCE)
+        given = [data.source, *data.options()]
+        diagnosis = examine(corpus, data.split, most=GLANCE, given=given)
     splits = encode_corpus(corpus, tokenizer, config.data.split, config.data.split_seed)
     facts = describe(corpus, tokenizer, splits)
     model = config.model.for_data(facts.longest_item, tokenizer.vocab_size)

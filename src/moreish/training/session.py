@@ -76,7 +76,7 @@ def train(
     # Whatever is wrong with the settings is to be said before anything is written.
     model = ready.model()
     if ready.diagnosis is not None:
-        report(Examined(source=config.data.source, diagnosis=ready.diagnosis))
+        report(Examined(diagnosis=ready.diagnosis))
     for note in (*notes, *reasons):
         report(Note(text=note))
     config, found = ready.config, None
