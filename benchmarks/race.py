@@ -1,6 +1,6 @@
 """Time to quality: nanoGPT's CPU setting and Moreish on tiny Shakespeare, whole processes in turn.
 
-    python benchmarks/race.py --nanogpt PATH [--rounds 2] [--out benchmarks/results/race.json]
+    python benchmarks/race.py --nanogpt PATH [--rounds 1] [--out benchmarks/results/race.json]
 
 PATH is a checkout of nanoGPT (github.com/karpathy/nanoGPT). In each round its `train.py` runs with
 the CPU setting of its README; R is how long that process takes. Then Moreish gets budgets of R/8,
@@ -115,7 +115,7 @@ def ours(arguments: list[str], minutes: float, seed: int, folder: Path) -> dict[
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--nanogpt", type=Path)
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/race.json"))
     options = parser.parse_args()
     if options.nanogpt is None:

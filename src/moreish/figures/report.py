@@ -29,6 +29,8 @@ table { border-collapse: collapse; margin: .6rem 0; font-variant-numeric: tabula
 td, th { padding: .25rem .9rem .25rem 0; text-align: left; border-bottom: 1px solid var(--line);
   font-weight: 400; vertical-align: top; } th { color: var(--faint); }
 td.number { text-align: right; white-space: nowrap; } .wide { overflow-x: auto; }
+.doctor td:nth-child(3), .doctor td:nth-child(5) { white-space: nowrap; }
+.doctor td:nth-child(4) { white-space: pre-wrap; }
 img { height: auto; display: block; }
 pre { white-space: pre-wrap; font: 14px/1.45 ui-monospace, monospace; border-left: 3px solid
   var(--line); padding-left: .9rem; margin: .5rem 0; }
@@ -184,7 +186,8 @@ def _diagnosis(diagnosis: Diagnosis) -> list[str]:
     parts = [f"<p>{html.escape(about)}</p>", notes]
     if not rows:
         return [*parts, "<p>Nothing to mend.</p>"]
-    return [*parts, table(("", "found", "where", "for example", "mended by"), rows)]
+    found = table(("", "found", "where", "for example", "mended by"), rows)
+    return [*parts, f"<div class=doctor>{found}</div>"]
 
 
 def _examined(run: Run) -> str:
