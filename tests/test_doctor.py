@@ -121,6 +121,9 @@ def test_leakage_of_running_text(tmp_path: Path) -> None:
     assert found["leakage"].grave and found["leakage"].mend == "--dedup"
     assert found["leakage"].count == 68  # of the last tenth, which ends at line 680
     assert found["copies"].count == 80
+    diagnosis = diagnose(str(tmp_path / "a.txt"))
+    diagnosis.save(tmp_path / "doctor.json")
+    assert Diagnosis.load(tmp_path / "doctor.json") == diagnosis
 
 
 def test_leakage_goes_by_characters_as_the_split_does(tmp_path: Path) -> None:

@@ -533,7 +533,7 @@ class Copies(Check):
 
         if again := int((times_L - 1).sum()):
             place = int(rows_L9[:, AGAIN].min())
-            grave = self.kind == "text" and again > times_L.sum() / 10
+            grave = self.kind == "text" and again > int(times_L.sum()) / 10
             what = f"{things} that stood there before"
             yield finding("copies", what, again, place, mend="--dedup", grave=grave)
         later = _later(rows_L9)
