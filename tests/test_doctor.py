@@ -180,7 +180,7 @@ def test_no_line_takes_for_ever(tmp_path: Path, line: str) -> None:
 
 
 def test_figures_and_copies_without_end_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(moreish.data.checks, "REMEMBERED", 1000)  # type: ignore[attr-defined]
+    monkeypatch.setattr(moreish.data.copies, "REMEMBERED", 1000)  # type: ignore[attr-defined]
     texts = ["\n".join(["12:34"] * 5000), "\n".join(f"{n},{n * 7}" for n in range(20_000))]
     found = {f.name: f for f in examine(Corpus.of(texts, "text")).findings}
     assert "copies" not in found  # short lines may come again
@@ -261,7 +261,7 @@ def test_memory_is_bounded_by_an_even_sample(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every line twice: from an eighth of them the doctor knows nearly how many there are."""
-    monkeypatch.setattr(moreish.data.checks, "REMEMBERED", 500)  # type: ignore[attr-defined]
+    monkeypatch.setattr(moreish.data.copies, "REMEMBERED", 500)  # type: ignore[attr-defined]
     lines = [f"{a} {b} {c} and so on until it is long enough" for a in WORDS for b in WORDS
              for c in WORDS]  # fmt: skip
     found = found_in(tmp_path / "a.txt", lines + lines, kind="text")["copies"]

@@ -1,31 +1,19 @@
-"""What the doctor looks for: each check reads a text some lines at a time, in bounded memory.
+"""What the doctor looks for: each check reads a text some lines at a time, in bounded memory."""
 
-L lines.
-"""
-
-import math
-import re
 import sys
 import unicodedata
-import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from moreish.data.lines import Kind
-from moreish.data.mend import CONTROL, INVISIBLE, REMARKABLE, is_composed, normalized
-from moreish.data.split import Rule, split_items_as_lecture
+from moreish.data.mend import is_composed
+from moreish.data.patterns import PATTERNS, SHOWN, around, matches
+from moreish.data.split import Rule
 from moreish.tokenizers.char import code_points
-
-SHOWN = 60
-"""Characters of an example."""
-
-REMEMBERED = 1 << 20
-"""Lines that are remembered to find their copies. Of more, an even sample stands for all."""
 
 LONG_LINE = 10_000
 """Characters."""
@@ -106,176 +94,6 @@ class Check(ABC):
         """What there was, once everything has been seen."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pattern:
-    """Something that a regular expression finds."""
-
-    name: str
-    regex: re.Pattern[str]
-    what: str
-    points: frozenset[int] = frozenset()
-    """Code points of which one occurs in all that it finds; none: that is not known."""
-    hints: tuple[str, ...] = ()
-    """Words, in small letters, of which one occurs in all that it finds; none: likewise."""
-    holds: Callable[[str], bool] = lambda found: True
-    """A closer look at what the expression found."""
-    mend: str = ""
-    grave: bool = False
-    secret: bool = False
-    """Whether the example must not show what was found."""
-
-
-SMALL_POINTS = "".join(map(chr, [*range(0x3000), *range(0xFE00, 0x10000)]))
-
-
-def _points(characters: str) -> frozenset[int]:
-    """The code points of a class of characters, as regular expressions write it."""
-    return frozenset(map(ord, re.findall(f"[{characters}]", SMALL_POINTS)))
-
-
-def _doubly_encoded(text: str) -> bool:
-    """Whether it is UTF-8 that somebody took for Windows-1252 (or its gaps for Latin-1)."""
-    try:
-        raw = b"".join(c.encode("latin-1" if "\x80" <= c <= "\x9f" else "cp1252") for c in text)
-        return raw.decode("utf-8") != text
-    except UnicodeError:
-        return False
-
-
-def _telephone(text: str) -> bool:
-    """Groups of two to five digits, nine to fifteen in all, or all at once after a plus; no date,
-    and no address of a computer."""
-    if text[0] == "+" and text[1:].isdigit():
-        return 10 <= len(text) <= 16
-    groups = re.findall(r"\d+", text)
-    other = r"(?:19|20)\d\d[-./ ][01]?\d[-./ ][0-3]?\d\b|\d{1,3}(?:\.\d{1,3}){3}$"
-    like = 3 <= len(groups) <= 6 and all(2 <= len(group) <= 5 for group in groups)
-    return like and 9 <= sum(map(len, groups)) <= 15 and not re.match(other, text)
-
-
-def _card(digits: str) -> bool:
-    """The checksum of card numbers (Luhn)."""
-    figures = [int(digit) for digit in digits if digit.isdigit()]
-    doubled = [sum(divmod(2 * figure, 10)) for figure in figures[-2::-2]]
-    return len(set(figures)) > 1 and (sum(doubled) + sum(figures[::-2])) % 10 == 0
-
-
-def _secret(text: str) -> bool:
-    """A key of a known form, or a value that is no plain word."""
-    name, _, value = text.replace("=", ":", 1).partition(":")
-    return name == text or not value.strip(" \"',;.!?").isalpha()
-
-
-def masked(text: str) -> str:
-    """Without the secrets in it: reports are read by others."""
-    for pattern in PATTERNS:
-        if pattern.secret:
-            text = pattern.regex.sub(
-                lambda found, holds=pattern.holds: (  # type: ignore[misc]
-                    found[0][:4] + "…" if holds(found[0]) else found[0]
-                ),
-                text,
-            )
-    return text
-
-
-CONTINUES = "[\u0080-\u00bf\u0152-\u0192\u02c6-\u02dc\u2013-\u203a\u20ac\u2122]"
-"""A byte of UTF-8 after the first, as Windows-1252 or Latin-1 have it."""
-
-DIGITS = _points("0-9")
-
-PATTERNS = (
-    Pattern(
-        name="control characters",
-        regex=re.compile(f"[{CONTROL}]"),
-        points=_points(CONTROL),
-        what="control characters",
-        mend="--clean",
-    ),
-    Pattern(
-        name="invisible characters",
-        regex=re.compile(f"[{INVISIBLE}]"),
-        points=_points(INVISIBLE),
-        what="characters that cannot be seen (soft hyphens, marks, directions)",
-        mend="--clean",
-    ),
-    Pattern(
-        name="lost characters",
-        regex=re.compile("\ufffd"),
-        points=frozenset([0xFFFD]),
-        what="characters that an earlier conversion lost (U+FFFD)",
-        grave=True,
-    ),
-    Pattern(
-        name="mojibake",
-        regex=re.compile(
-            f"[\u00c2-\u00df]{CONTINUES}|[\u00e0-\u00ef]{CONTINUES}{{2}}|[\u00f0-\u00f4]{CONTINUES}{{3}}"
-        ),
-        points=_points("\u00c2-\u00f4"),
-        what="places that look like UTF-8 taken for Windows-1252",
-        holds=_doubly_encoded,
-        grave=True,
-    ),
-    Pattern(
-        name="secrets",
-        regex=re.compile(
-            r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----|\bAKIA[0-9A-Z]{16}\b|\bgh[pousr]_\w{36,}"
-            r"|\bxox[abprs]-[\w-]{10,}|\bAIza[\w-]{35}|\bsk-[\w-]{20,}"
-            r"|(?<![\w-])eyJ[\w-]{10,999}\.eyJ[\w-]{10,999}\.[\w-]{10,999}"
-            r"|(?i:(?<![^\W_])(?:password|passwd|secret|api[_-]?key|access[_-]?token)[\"']?\s{0,9}"
-            r"[:=]\s{0,9}[\"']?[^\s\"']{8,})"
-        ),
-        hints=("private key", "akia", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "xox", "aiza", "sk-",
-               "eyj", "passw", "secret", "apikey", "api_key", "api-key", "accesstoken",
-               "access_token", "access-token"),
-        what="passwords, keys or tokens, perhaps; take them out before you train",
-        holds=_secret,
-        grave=True,
-        secret=True,
-    ),
-    Pattern(
-        name="e-mail addresses",
-        regex=re.compile(r"\b[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{2,63}){1,4}\b"),
-        points=frozenset([ord("@")]),
-        what="e-mail addresses, which a model may repeat",
-    ),
-    Pattern(
-        name="telephone numbers",
-        regex=re.compile(r"(?<![\w.+])(?:\+\d{9,15}|\d[\d ()./-]{8,20}\d)(?!\w|[.-]\d)"),
-        points=DIGITS,
-        what="telephone numbers, perhaps, which a model may repeat",
-        holds=_telephone,
-    ),
-    Pattern(
-        name="card numbers",
-        regex=re.compile(r"(?<![\d.])[2-6]\d{3}(?:[ -]?\d{4}){2}[ -]?\d{1,4}(?!\d)"),
-        points=DIGITS,
-        what="numbers of payment cards, perhaps; take them out before you train",
-        holds=_card,
-        grave=True,
-        secret=True,
-    ),
-)  # fmt: skip
-
-
-def _matches(pattern: Pattern, text: str) -> Iterator[re.Match[str]]:
-    """All that the expression finds; where it has hints, only lines with one are looked at."""
-    small = text.lower() if pattern.hints else ""
-    if not pattern.hints or len(small) != len(text):  # a few capitals are two small letters
-        yield from pattern.regex.finditer(text)
-        return
-    lines = set()
-    for hint in pattern.hints:
-        at = small.find(hint)
-        while at >= 0:
-            begin, end = text.rfind("\n", 0, at) + 1, text.find("\n", at)
-            end = len(text) if end < 0 else end
-            lines.add((begin, end))
-            at = small.find(hint, end)
-    for begin, end in sorted(lines):
-        yield from pattern.regex.finditer(text, begin, end)
-
-
 class Patterns(Check):
     """All regular expressions."""
 
@@ -287,11 +105,11 @@ class Patterns(Check):
         for number, pattern in enumerate(PATTERNS):
             if pattern.points and pattern.points.isdisjoint(seen.points):
                 continue
-            for found in _matches(pattern, seen.joined):
+            for found in matches(pattern, seen.joined):
                 if pattern.holds(found[0]):
                     if self.counts[number] == 0:
                         line = seen.first + seen.joined.count("\n", 0, found.start())
-                        example = _around(seen.joined, found.start(), found.end())
+                        example = around(seen.joined, found.start(), found.end())
                         self.examples[number] = line, example
                     self.counts[number] += 1
 
@@ -433,7 +251,7 @@ class Characters(Check):
             letters = {script: int(self.counts[points].sum()) for script, points in scripts.items()}
             shares = sorted(letters.items(), key=lambda item: -item[1])
             total = sum(letters.values())
-            shown = ", ".join(f"{script} {_share(n / total)}" for script, n in shares[:6])
+            shown = ", ".join(f"{script} {in_percent(n / total)}" for script, n in shares[:6])
             least = scripts[shares[-1][0]]
             finding = Finding(
                 name="scripts",
@@ -456,147 +274,5 @@ def _script(character: str) -> str:
     return first.capitalize() if " LETTER" in name else ""
 
 
-NEAR, EXACT, PLACE, AGAIN, LENGTH, CHOICE, TRAIN, HELD, HELD_AT = range(9)
-"""What `Copies` keeps of a line: the hash of what matters of it, its own hash, where it stands
-first and where again (`NOWHERE`: nowhere), its length, a number that chooses some lines, how often
-it stands in training and in what is held out, and where it stands there first."""
-
-NOWHERE = np.iinfo(np.int64).max
-
-
-class Copies(Check):
-    """Lines that come more than once, word for word or nearly, and on both sides of a split."""
-
-    def __init__(self, scope: Scope) -> None:
-        self.kind = scope.kind
-        self.rows = [np.zeros((0, 9), np.int64)]
-        self.kept = self.items = 0
-        self.every = 1
-        """Of so many different lines one is kept, chosen by what matters of it."""
-        # Of a part, nobody can tell how it will be dealt out; else copies of an item stay together.
-        self.held_from = math.inf
-        self.held_items: NDArray[np.bool_] | None = None
-        if scope.whole and scope.kind == "text":
-            self.held_from = 0.9 * scope.characters
-        elif scope.whole and scope.rule == "lecture" and scope.documents >= 10:
-            self.held_items = np.ones(scope.documents, bool)
-            self.held_items[split_items_as_lecture(scope.documents)["train"]] = False
-
-    def see(self, seen: Seen) -> None:
-        places, stripped, held = [], [], []
-        offset, last = seen.offset, len(seen.lines) - 1
-        for number, line in enumerate(seen.lines):
-            part = (seen.went_on and number == 0) or (seen.goes_on and number == last)
-            if (text := line.strip()) and not part:
-                places.append(seen.first + number)
-                stripped.append(text)
-                held.append(offset >= self.held_from)
-            offset += len(line) + 1
-        count = len(places)
-        if self.held_items is not None:
-            held = self.held_items[self.items : self.items + count].tolist()
-        self.items += count
-        plain = [_plain(text) or text for text in stripped]  # signs alone have to be the same
-        rows_L9 = np.zeros((count, 9), np.int64)
-        rows_L9[:, NEAR] = np.fromiter(map(hash, plain), np.int64, count)
-        rows_L9[:, EXACT] = np.fromiter(map(hash, stripped), np.int64, count)
-        rows_L9[:, PLACE] = places
-        rows_L9[:, AGAIN] = NOWHERE
-        rows_L9[:, LENGTH] = np.fromiter(map(len, stripped), np.int64, count)
-        rows_L9[:, CHOICE] = [zlib.crc32(text.encode("utf-8", "replace")) for text in plain]
-        rows_L9[:, HELD] = held
-        rows_L9[:, TRAIN] = 1 - rows_L9[:, HELD]
-        rows_L9[:, HELD_AT] = np.where(held, rows_L9[:, PLACE], NOWHERE)
-        if self.kind == "text":
-            rows_L9 = rows_L9[rows_L9[:, LENGTH] >= REMARKABLE]
-        self.rows.append(rows_L9[rows_L9[:, CHOICE] % self.every == 0])
-        self.kept += len(self.rows[-1])
-        if self.kept > 2 * REMEMBERED:
-            self._forget()
-
-    def _forget(self) -> None:
-        """Copies become one row, and then every second line goes until they are few enough."""
-        rows_L9 = _merged(np.concatenate(self.rows))
-        while len(rows_L9) > REMEMBERED:
-            self.every *= 2
-            rows_L9 = rows_L9[rows_L9[:, CHOICE] % self.every == 0]
-        self.rows, self.kept = [rows_L9], len(rows_L9)
-
-    def found(self) -> Iterator[Found]:
-        rows_L9 = _merged(np.concatenate(self.rows))
-        things = "lines" if self.kind == "lines" else f"lines of {REMARKABLE} characters or more"
-        times_L = rows_L9[:, TRAIN] + rows_L9[:, HELD]
-
-        def finding(name: str, what: str, count: int, place: int, **more: Any) -> Found:
-            count, about = count * self.every, self.every > 1
-            return Found(Finding(name=name, what=what, count=count, about=about, **more), place)
-
-        if again := int((times_L - 1).sum()):
-            place = int(rows_L9[:, AGAIN].min())
-            grave = self.kind == "text" and again > int(times_L.sum()) / 10
-            what = f"{things} that stood there before"
-            yield finding("copies", what, again, place, mend="--dedup", grave=grave)
-        later = _later(rows_L9)
-        if len(later):
-            differ = "differ from an earlier one only in capitals, accents, digits or signs"
-            place = int(later[:, PLACE].min())
-            yield finding("near copies", f"{things} that {differ}", len(later), place)
-        leaked = rows_L9[(rows_L9[:, TRAIN] > 0) & (rows_L9[:, HELD] > 0)]
-        if len(leaked):
-            count, place = int(leaked[:, HELD].sum()), int(leaked[:, HELD_AT].min())
-            share = count / int(rows_L9[:, HELD].sum())
-            text = self.kind == "text"
-            where = "the last tenth, which is held out," if text else "validation and test"
-            what = f"{things} of {where} that are in training too, {_share(share)} of them"
-            mend = "--dedup" if text else "--split seeded"
-            yield finding("leakage", what, count, place, mend=mend, grave=share > 0.05)
-
-
-def _merged(rows_L9: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Rows of equal lines as one."""
-    if not len(rows_L9):
-        return rows_L9
-    rows_L9 = rows_L9[np.lexsort((rows_L9[:, PLACE], rows_L9[:, EXACT]))]
-    first = np.flatnonzero(np.append(True, rows_L9[1:, EXACT] != rows_L9[:-1, EXACT]))
-    merged = rows_L9[first]
-    for column in (TRAIN, HELD):
-        merged[:, column] = np.add.reduceat(rows_L9[:, column], first)
-    merged[:, HELD_AT] = np.minimum.reduceat(rows_L9[:, HELD_AT], first)
-    # Where it stands again: the first row knows, or it is where the next row begins.
-    last = np.append(first[1:], len(rows_L9))
-    following = np.append(rows_L9[1:, PLACE], NOWHERE)[first]
-    following[last - first == 1] = NOWHERE
-    merged[:, AGAIN] = np.minimum(merged[:, AGAIN], following)
-    return merged
-
-
-def _later(rows_L9: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Different lines of which an earlier one is the same but for what does not matter."""
-    rows_L9 = rows_L9[np.lexsort((rows_L9[:, PLACE], rows_L9[:, NEAR]))]
-    return rows_L9[1:][rows_L9[1:, NEAR] == rows_L9[:-1, NEAR]]
-
-
-def _around(text: str, start: int, end: int) -> str:
-    """What was found, and what stands beside it in its line, without secrets."""
-    begin, last = text.rfind("\n", 0, start) + 1, text.find("\n", end)
-    last = len(text) if last < 0 else last
-    line = masked(text[max(begin, start - 2000) : min(last, end + 2000)])
-    at = max(0, line.find(text[start:end]))
-    cut = max(0, at - SHOWN // 3)
-    return ("…" if cut else "") + line[cut:]
-
-
-def _share(share: float) -> str:
+def in_percent(share: float) -> str:
     return f"{share:.1%}" if share >= 0.001 else "under 0.1%"
-
-
-def _plain(line: str) -> str:
-    """A line without what does not matter: capitals, accents, digits, signs, spaces."""
-    folded = line.casefold()
-    if not folded.isascii():
-        folded = normalized("NFD", folded)
-    return NO_LETTER.sub("", folded)
-
-
-NO_LETTER = re.compile(r"[\s\d_!-/:-@\[-`{-~\u00a0-\u00bf\u0300-\u036f\u2000-\u206f\u3000-\u303f]+")
-"""Marks of other scripts are vowels, which do matter."""

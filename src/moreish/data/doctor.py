@@ -16,10 +16,8 @@ import numpy as np
 
 from moreish.data import catalog
 from moreish.data.checks import (
-    SHOWN,
     Characters,
     Check,
-    Copies,
     Finding,
     Found,
     Lines,
@@ -27,11 +25,12 @@ from moreish.data.checks import (
     Patterns,
     Scope,
     Seen,
-    masked,
 )
+from moreish.data.copies import Copies
 from moreish.data.decode import BOMS, Text, text_file, with_line_feeds
 from moreish.data.lines import Kind, short_lines
 from moreish.data.mend import Mending
+from moreish.data.patterns import SHOWN, masked
 from moreish.data.split import Rule
 from moreish.data.text import Corpus, read_corpus
 from moreish.errors import MoreishError
