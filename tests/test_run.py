@@ -26,6 +26,7 @@ def test_it_holds_what_the_design_says_and_no_pickle(small_run: Run) -> None:
     found = {path.name for path in small_run.path.iterdir()}
     assert {
         "run.json",
+        "doctor.json",
         "tokenizer.json",
         "model.safetensors",
         "metrics.jsonl",

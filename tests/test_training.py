@@ -20,7 +20,16 @@ from moreish.models import REGISTRY as MODELS
 from moreish.models import model_config
 from moreish.run import Run
 from moreish.training.budget import EVALUATIONS, Plan, plan_minutes, plan_steps
-from moreish.training.events import Evaluated, Event, Note, Sampled, Started, Step, silent
+from moreish.training.events import (
+    Evaluated,
+    Event,
+    Examined,
+    Note,
+    Sampled,
+    Started,
+    Step,
+    silent,
+)
 from moreish.training.loop import Trainer
 from moreish.training.optim import REGISTRY as OPTIMIZERS
 from moreish.training.prepare import check_memory
@@ -77,7 +86,7 @@ def test_the_log_has_every_kind_of_line(source: Path) -> None:
     assert any("samples" in line for line in lines)
     assert "--- after" in (run.path / "samples.txt").read_text()
     kinds = [type(event) for event in events if not isinstance(event, Note)]
-    assert kinds[0] is Started
+    assert kinds[:2] == [Examined, Started]
     assert {Step, Evaluated, Sampled} <= set(kinds)
 
 
