@@ -1,5 +1,6 @@
 """Files of other programs, made into such as Moreish reads."""
 
+import math
 import shutil
 import subprocess
 import sys
@@ -93,13 +94,7 @@ def _checked(made: Path, path: Path) -> dict[str, Any]:
             shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
     except (OSError, ValueError, SafetensorError) as error:
         raise MoreishError(f"{path} was not turned into tensors: {error}") from None
-    numbers = 0
-    for shape in shapes:
-        count = 1
-        for size in shape:
-            count *= size
-        numbers += count
-    return {"tensors": len(shapes), "numbers": numbers, "about": about}
+    return {"tensors": len(shapes), "numbers": sum(map(math.prod, shapes)), "about": about}
 
 
 def describe(imported: Imported) -> str:
