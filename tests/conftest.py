@@ -1,5 +1,6 @@
 """Shared by all tests: shapes are checked, data are found, and the command line is at hand."""
 
+import functools
 import json
 import os
 import sys
@@ -19,6 +20,7 @@ install_import_hook(
 # isort: split
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+import typer.main  # noqa: E402
 
 from moreish.data import catalog  # noqa: E402
 from moreish.data.text import Corpus  # noqa: E402
@@ -96,6 +98,9 @@ class Result:
 
 Moreish = Callable[..., Result]
 
+get_command = functools.cache(typer.main.get_command)
+"""To make the command line of all verbs anew takes longer than many a verb."""
+
 
 @pytest.fixture
 def moreish(
@@ -105,6 +110,7 @@ def moreish(
     from moreish.cli import main
 
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(typer.main, "get_command", get_command)
 
     def run(*arguments: object) -> Result:
         monkeypatch.setattr(sys, "argv", ["moreish", *map(str, arguments)])

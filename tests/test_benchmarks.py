@@ -1,5 +1,7 @@
-"""The benchmarks that no machine here can run do at least run, with tiny sizes."""
+"""The benchmarks that no machine here can run do at least run, with tiny sizes; and the page of
+proofs says which ones are missing."""
 
+import json
 import subprocess
 import sys
 from importlib import util
@@ -48,3 +50,51 @@ def test_without_a_gpu_it_says_so(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "there is no CUDA GPU here" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def reliability(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Its script, which writes into an empty folder."""
+    script = ROOT / "benchmarks" / "reliability.py"
+    spec = util.spec_from_file_location("reliability", script)
+    assert spec is not None
+    assert spec.loader is not None
+    module = util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "RESULTS", tmp_path / "reliability.json")
+    monkeypatch.setattr(module, "PAGE", tmp_path / "reliability.md")
+    return module
+
+
+def test_a_page_without_the_long_proofs_must_be_asked_for(
+    reliability: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    record = tmp_path / "proofs.jsonl"
+
+    def made_of(kills: int, *flags: str) -> str:
+        what = f"training, {kills} times kill -9"
+        record.write_text(json.dumps({"promise": 2, "what": what, "counts": {"SIGKILL": kills}}))
+        monkeypatch.setattr(sys, "argv", ["reliability.py", str(record), *flags])
+        reliability.main()
+        return (tmp_path / "reliability.md").read_text()
+
+    with pytest.raises(SystemExit) as ended:
+        made_of(200)
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("not in the record: training, 1000 times kill -9.")
+    assert said.count("\n") == 1
+    assert list(tmp_path.iterdir()) == [record]
+    assert "Without the long proofs." in made_of(200, "--without-soak")
+    assert "Without" not in made_of(1000)
+
+
+def test_the_long_proofs_are_those_of_the_tests(reliability: ModuleType) -> None:
+    """Else the page could never be made."""
+    faults = (ROOT / "tests" / "test_faults.py").read_text("utf-8")
+    assert "kills(tmp_path, 1000, proved)" in faults
+    assert 'f"training, {number} times kill -9"' in faults
+    assert {"training, 1000 times kill -9"} == reliability.SOAK

@@ -17,7 +17,7 @@ from moreish.models import Model, build_model, model_config
 from moreish.run import Run
 from moreish.training import session
 from moreish.training.divergence import RETREATS, SKIPS, origin
-from moreish.training.events import Event, Skipped, Step, WentBack
+from moreish.training.events import Evaluated, Event, Skipped, Step, WentBack
 from moreish.training.objective import next_token
 
 Injection = Callable[[Model, Batch, Tensor], Tensor]
@@ -113,6 +113,26 @@ def test_a_training_with_bad_steps_resumes_exactly(
     resumed = api.resume(source.parent / "cut", report=lambda event: None)
     expected = whole.model.state_dict()
     assert all(torch.equal(t, expected[name]) for name, t in resumed.model.state_dict().items())
+
+
+def test_the_best_weights_outlive_going_back(
+    source: Path, inject: Callable[[Injection], None]
+) -> None:
+    """It goes back behind the best evaluation, and whatever comes after is worse."""
+    calls = [0]
+
+    def lost_then_worse(model: Model, batch: Batch, loss: Tensor) -> Tensor:
+        calls[0] += model.training
+        if 17 <= calls[0] < 20:
+            return loss * NAN
+        return -loss if calls[0] >= 20 else loss
+
+    inject(lost_then_worse)
+    options = {"eval_every": 2, "checkpoint_every": 13, "optimizer": "sgd", "lr": 0.5}
+    run, told = train(source, steps=40, patience=0, **options)
+    assert len(of_kind(told, WentBack)) == 1
+    best = min(event.score.loss for event in of_kind(told, Evaluated))
+    assert run.scores["val"].loss == best == pytest.approx(run.evaluate()["val"].loss, abs=1e-6)
 
 
 def test_lost_weights_are_fetched_from_the_checkpoint(

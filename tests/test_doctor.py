@@ -13,7 +13,8 @@ from conftest import Moreish
 from moreish.data import doctor, mend
 from moreish.data.checks import Seen
 from moreish.data.decode import Text, text_of
-from moreish.data.doctor import Diagnosis, diagnose, examine, guess_encoding
+from moreish.data.doctor import Diagnosis, diagnose, examine
+from moreish.data.guess import guess_encoding
 from moreish.data.lines import chosen_lines, short_lines, whole_lines
 from moreish.data.mend import Mending, mended
 from moreish.data.text import Corpus, read_corpus
@@ -75,6 +76,27 @@ def test_nothing_is_found_where_nothing_is_wrong(tmp_path: Path) -> None:
         ("secrets", "client_secret: 8f3kd93kd93k and api-key: 8f3kd93kd93k", 2, True),
         ("telephone numbers", "Call me at (555) 123-4567.", 1, False),
         ("telephone numbers", "+491712345678", 1, False),
+        ("misread characters", "it\x92s \x93here\x94", 3, True),
+        ("control characters", "one page\x0canother\x0bline\u2028and\u2029more\x85", 5, False),
+        ("invisible characters", "\u200eleft\u200f \u061c \u3164 \u00a0no break\u202f", 6, False),
+        ("invisible characters", "join\u200cing\u200dnothing", 2, False),
+        ("invisible characters", "tagged\U000e0041\U000e007f", 2, False),
+        ("telephone numbers", "+33 1 23 45 67 89 or +49 171 1234567", 2, False),
+        ("telephone numbers", "+81 3-1234-5678, +45 12 34 56 78, +91 98765 43210", 3, False),
+        ("telephone numbers", "+353 1 234 5678, +61 2 9374 4000, 0049 30 123456", 3, False),
+        ("telephone numbers", "0171/1234567, 030 12345678, 07700 900123", 3, False),
+        ("telephone numbers", "1-800-555-1234, 8 (495) 123-45-67, 01 23 45 67 89", 3, False),
+        ("secrets", "aws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEX", 1, True),
+        ("secrets", "SECRET_KEY = 'django-insecure-8f3kd93k$d93k'", 1, True),
+        ("secrets", "github_pat_11ABCDEFG0123456789_abcdefghijklmnop", 1, True),
+        ("secrets", "glpat-abcdefghij0123456789 sk_live_abcdefghij0123456789", 2, True),
+        ("secrets", "hf_abcdefghijklmnopqrstuvwxyzabcdefgh", 1, True),
+        ("secrets", "npm_abcdefghijklmnopqrstuvwxyz0123456789", 1, True),
+        ("secrets", "-----BEGIN PGP PRIVATE KEY BLOCK-----", 1, True),
+        ("secrets", "Authorization: Bearer abcdef8f3kd93kd93kd93k", 1, True),
+        ("secrets", "TOKEN=8f3kd93kd93kd9 pwd=hunter2 password=hunter2 ", 3, True),
+        ("secrets", "sk-proj-abcdefgh8f3kd93kd93kd93k", 1, True),
+        ("secrets", "postgres://anna:hunter2@db.example.com/x", 1, True),
         ("line ends", "the end of this line is another\r", 1, False),
     ],
 )
@@ -103,13 +125,24 @@ def test_findings_have_counts_lines_and_examples(
         "192.168.100.200 and 10.120.130.140",
         "1º 2ª 5 µm",
         "naïve façade, Ærø, über",
+        "می‌خواهم, क्‍ष, 👩‍👩‍👧 and 👩🏽‍🚒",
         "at the token: nothing",
+        "31.12.1999 23:59, 05/10/2023 12:30, 2024-01-15 10:20",
+        "100 200 300 400",
+        "Psalm 119 105 106 107",
+        "10.1000/182",
+        "+1.2345678901",
+        "password: self.password",
+        "api_key = get_api_key()",
+        "password: str|None=None, and password==other",
+        "token: 1234567890123 and token = tokenizer2.next",
+        "sk-this-is-a-css-class-name-long",
         "the key is under the mat",
     ],
 )
 def test_what_only_looks_alike_is_left_in_peace(tmp_path: Path, line: str) -> None:
     found = found_in(tmp_path / "a.txt", [*VARIED, line])
-    assert set(found) <= {"rare characters"}
+    assert set(found) <= {"rare characters", "scripts"}
 
 
 def test_vowel_signs_matter(tmp_path: Path) -> None:
@@ -148,6 +181,13 @@ def test_secrets_are_shown_by_no_other_finding(tmp_path: Path) -> None:
     found = found_in(tmp_path / "a.txt", [*VARIED, line, line, "x" * 12_000 + line])
     assert {"e-mail addresses", "control characters", "copies", "long lines"} <= set(found)
     assert not [finding for finding in found.values() if "hunter2" in finding.example]
+    url = "postgres://anna:hunter2@db.example.com/x?mail=bob@example.com "
+    secret = "password=" + "8f3k" * 20
+    lines = [*VARIED, url, url, secret + " ", "x" * 50 + secret + "x" * 12_000]
+    found = found_in(tmp_path / "a.txt", lines)
+    assert found["e-mail addresses"].count == 2
+    assert {"white space", "long lines"} <= set(found)
+    assert not [f for f in found.values() if "hunter2" in f.example or "8f3k" in f.example]
 
 
 def test_lines_and_line_ends_are_where_they_stand(tmp_path: Path) -> None:
@@ -171,8 +211,9 @@ def test_a_line_that_is_too_long_to_be_held(tmp_path: Path) -> None:
     "line",
     ["-eyJ" * 250_000, "a" * 1_000_000, "e" + "\u0301\u0327" * 250_000, "1-" * 500_000,
      "".join(map(chr, range(0x3400, 0xD7FF))) * 2, "Ã" * 300_000, "@a." * 300_000,
-     "password:" * 100_000, "-----BEGIN " * 90_000, "+1" * 500_000],
-    ids=range(10),
+     "password:" * 100_000, "-----BEGIN " * 90_000, "+1" * 500_000, "+1 " * 300_000,
+     "01 " * 300_000, "://a:" * 200_000, "bearer a" * 120_000, "token=a" * 140_000],
+    ids=range(15),
 )  # fmt: skip
 def test_no_line_takes_for_ever(tmp_path: Path, line: str) -> None:
     began = time.process_time()
@@ -187,7 +228,7 @@ def test_figures_and_copies_without_end_are_bounded(monkeypatch: pytest.MonkeyPa
     class Watched(doctor.Copies):
         def see(self, seen: Seen) -> None:
             super().see(seen)
-            kept.append(self.kept)
+            kept.append(max(self.same.kept, self.near.kept))
 
     monkeypatch.setattr(moreish.data.copies, "REMEMBERED", 1000)  # type: ignore[attr-defined]
     monkeypatch.setattr(doctor, "Copies", Watched)
@@ -205,14 +246,63 @@ def test_commands_keep_the_options_that_were_given(moreish_: Moreish, tmp_path: 
     assert f"moreish train {path} --as text --encoding latin-1 --clean --dedup" in told
 
 
-def test_other_alphabets_are_not_taken_for_latin(moreish_: Moreish, tmp_path: Path) -> None:
-    for encoding in ("cp1251", "shift_jis", "koi8-r"):
-        path = tmp_path / "a.txt"
-        path.write_bytes(("привет, как дела\n" * 99).encode(encoding))
-        assert guess_encoding(path) is None
-        refused = moreish_("doctor", path)
-        assert refused.status == 2 and "is not utf-8" in refused.err
+SAMPLES = {
+    "fr": "Le garçon naïve à la façade, l'été où l'élève arrive\n",
+    "pl": "Wszyscy ludzie rodzą się wolni i równi pod względem swej godności, łącznie\n",
+    "cs": "Příliš žluťoučký kůň úpěl ďábelské ódy\n",
+    "tr": "Bütün insanlar hür, haysiyet ve haklar bakımından eşit doğarlar\n",
+    "ru": "Все люди рождаются свободными\n",
+    "mixed": "the word for it is привет and so on\n",
+    "zh": "the word 自由 means freedom, and 权利上一律平等 much else\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("language", "encoding"),
+    [("fr", "cp1252"), ("fr", "mac_roman"), ("fr", "cp850"), ("pl", "cp1250"),
+     ("pl", "iso8859-2"), ("cs", "iso8859-2"), ("cs", "cp1250"), ("tr", "cp1254"),
+     ("ru", "cp1251"), ("ru", "koi8-r"), ("mixed", "cp1251"), ("mixed", "koi8-r"),
+     ("zh", "gb18030")],
+)  # fmt: skip
+def test_guesses_say_so_and_show_what_they_read(
+    moreish_: Moreish, tmp_path: Path, language: str, encoding: str
+) -> None:
+    """What is guessed from stands far behind the beginning."""
+    path = tmp_path / "a.txt"
+    path.write_bytes(("hello there\n" * 9000 + SAMPLES[language]).encode(encoding))
+    guess = guess_encoding(path)
+    assert guess is not None and not guess.sure
+    right = guess.shown.partition(f"{encoding}: ")[2].partition(" | ")[0]
+    assert len(right) > 15 and right in SAMPLES[language]
+    told = moreish_("doctor", path).out
+    assert f"perhaps --encoding {guess.encoding}" in told and right in told
+    assert "Mended while it is read, if that guess is right: moreish train" in told
+
+
+def test_what_no_encoding_reads_well_is_not_guessed(moreish_: Moreish, tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes("naïve façade, “été”\n".encode() * 99 + b"\xe9")  # UTF-8, nearly
+    assert guess_encoding(path) is None
+    refused = moreish_("doctor", path)
+    assert refused.status == 2 and "is not utf-8" in refused.err
     assert "unknown encoding" in moreish_("doctor", path, "--encoding", "foo").err
+    path.write_bytes("hello there".encode("utf-16")[:-1])
+    assert "moreish doctor" not in moreish_("doctor", path).err  # which was just asked
+
+
+def test_files_that_are_left_out_are_a_finding(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("\n".join(VARIED))
+    (tmp_path / "b.png").write_bytes(b"\x89PNG\xff\0")
+    (finding,) = diagnose(str(tmp_path)).findings
+    assert (finding.name, finding.count, finding.grave) == ("files left out", 1, False)
+    (tmp_path / "c.txt").write_bytes("“façade”, naïve password=hunter2hunter2".encode("cp1252"))
+    (finding,) = diagnose(str(tmp_path)).findings
+    assert (finding.count, finding.grave, finding.mend) == (2, True, "")
+    assert "perhaps --encoding cp1252" in finding.what and "façade" in finding.example
+    assert finding.where == str(tmp_path / "c.txt") and "hunter2" not in finding.example
+    (tmp_path / "a.txt").unlink()
+    (first, *_) = diagnose(str(tmp_path)).findings
+    assert first.mended_by == "perhaps --encoding cp1252"
 
 
 def test_leakage_of_the_lectures_split() -> None:
@@ -254,10 +344,12 @@ def test_other_encodings_are_read_and_named(tmp_path: Path, encoding: str) -> No
     path.write_bytes("\n".join([*VARIED, *quoted, "naïve façade"]).encode(encoding))
     guess = guess_encoding(path)
     assert guess is not None
-    assert "naïve" in path.read_bytes().decode(guess)
+    assert guess.sure == encoding.startswith("utf")
+    assert "naïve" in path.read_bytes().decode(guess.encoding)
     (first, *_) = diagnose(str(path)).findings
-    assert first.name == "encoding" and first.grave and first.mend == f"--encoding {guess}"
-    moreish.data.text.read_corpus(str(path), None, guess)  # type: ignore[attr-defined]
+    assert first.name == "encoding" and first.grave
+    assert first.mend == f"--encoding {guess.encoding}"
+    moreish.data.text.read_corpus(str(path), None, guess.encoding)  # type: ignore[attr-defined]
 
 
 def test_places_name_the_file_of_a_folder(tmp_path: Path) -> None:
@@ -277,6 +369,25 @@ def test_memory_is_bounded_by_an_even_sample(
     found = found_in(tmp_path / "a.txt", lines + lines, kind="text")["copies"]
     assert found.about
     assert abs(found.count - len(lines)) < 0.15 * len(lines)
+
+
+def test_copies_are_counted_however_alike_the_lines_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Numbered lines are one line but for what does not matter: once, all of them were forgotten.
+    A line that comes very often is known for certain."""
+    monkeypatch.setattr(moreish.data.copies, "REMEMBERED", 2000)  # type: ignore[attr-defined]
+    numbered = [f"user{n}" for n in range(12_000)]
+    found = found_in(tmp_path / "a.txt", numbered + numbered[:6000], kind="lines")
+    assert found["copies"].about and abs(found["copies"].count - 6000) < 0.1 * 6000
+    near = found["near copies"]
+    assert (near.count, near.about) == (17_998, False)  # but for user0, who comes again
+    words = [f"{a} {b}{c} {d}" for a in WORDS for b in WORDS for c in WORDS for d in WORDS]
+    lines = [line for word in words[:8000] for line in (word, "often")]
+    again = [word.upper() for word in words[:4000]]
+    found = found_in(tmp_path / "a.txt", lines + again, kind="lines")
+    assert found["copies"].about and found["copies"].count == 7999
+    assert found["near copies"].about and abs(found["near copies"].count - 4000) < 0.1 * 4000
 
 
 def test_only_the_beginning_is_looked_at_where_that_is_asked() -> None:
@@ -307,18 +418,39 @@ def test_a_training_says_what_the_doctor_found(
 
 def test_pages_show_text_as_text(tmp_path: Path) -> None:
     source = tmp_path / "a.txt"
-    source.write_text("\n".join([*VARIED, "<script>x bob@example.com"]))
+    source.write_text("\n".join([*VARIED, "<script>x bob@example.com \x1b[31m"]))
     diagnosis = moreish.doctor(source)
     moreish.api.doctor_page(diagnosis, tmp_path / "page.html")  # type: ignore[attr-defined]
     page = (tmp_path / "page.html").read_text()
     assert "<script>" not in page and "&lt;script&gt;" in page
+    assert "\x1b" not in page and "␛[31m" in page
+    assert f"Mended while it is read: moreish train {source} --clean" in page
+
+
+def test_a_page_replaces_nothing_but_a_page(moreish_: Moreish, tmp_path: Path) -> None:
+    folder, page = tmp_path / "texts", tmp_path / "page.html"
+    folder.mkdir()
+    source, notes = folder / "a.txt", tmp_path / "notes.txt"
+    source.write_text("\n".join(VARIED))
+    notes.write_text("mine")
+    for text, place in ((source, source), (folder, folder / "new.html"), (source, notes)):
+        refused = moreish_("doctor", text, "--report", place)
+        assert refused.status == 2 and f"--report {place}" in refused.err
+    assert source.read_text() == "\n".join(VARIED) and notes.read_text() == "mine"
+    assert not (folder / "new.html").exists()
+    for _ in range(2):
+        assert moreish_("doctor", source, "--report", page).status == 0
+    page.write_text(moreish.figures.report.page("another", "", []))  # type: ignore[attr-defined]
+    assert moreish_("doctor", source, "--report", page).status == 2
+    with pytest.raises(moreish.MoreishError, match="in the source"):
+        moreish.api.doctor_page(moreish.doctor(source), source)  # type: ignore[attr-defined]
 
 
 # Mending
 
 
 def through(pieces: list[str], how: Mending, kind: str = "text") -> str:
-    return "".join(mended([text_of(*pieces)], how, kind)[0])  # type: ignore[arg-type]
+    return "".join(mended([text_of(*pieces)], how, kind)[0][0])  # type: ignore[arg-type]
 
 
 pieces_of_text = st.lists(st.text(alphabet="ab\n e\u0301\u0327가\u1100\u1161漢", max_size=12))
@@ -357,8 +489,9 @@ def test_copies_go_wherever_they_stand(files: list[list[str]]) -> None:
                 kept.append(line)
             seen.add(line.strip())
         expected.append("\n".join(kept))
+    once, _ = mended(texts, Mending(dedup=True), "lines")
     for _ in range(2):  # whenever they are gone through
-        assert ["".join(text) for text in mended(texts, Mending(dedup=True), "lines")] == expected
+        assert ["".join(text) for text in once] == expected
 
 
 def test_short_lines_of_running_text_may_come_again() -> None:
@@ -377,6 +510,19 @@ def test_rare_characters_go_from_text_and_take_their_items_with_them() -> None:
     assert through(["a\nz\nz\nba\nb"], Mending(min_count=2, dedup=True), "lines") == "a\nba\nb"
 
 
+def test_notes_count_what_goes(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    how = Mending(dedup=True, min_count=2)
+    path.write_text("ab\nabz\nab\nac\ncy\nabab\n\n")
+    (note,) = (n for n in read_corpus(str(path), "lines", "utf-8", how).notes if "copies" in n)
+    assert note == (  # ab again; abz and cy, and then ac
+        "left out copies: 1, left out items with characters that occur fewer than 2 times: 3"
+    )
+    path.write_text("aaabbbz" + "y")
+    (note,) = read_corpus(str(path), "text", "utf-8", Mending(min_count=2)).notes
+    assert note == "left out characters that occur fewer than 2 times: 2"
+
+
 def test_mending_reads_whenever_it_is_gone_through() -> None:
     times = []
 
@@ -384,9 +530,40 @@ def test_mending_reads_whenever_it_is_gone_through() -> None:
         times.append(1)
         return iter(["a\x07b"])
 
-    (text,) = mended([Text(read)], Mending(clean=True), "text")  # type: ignore[arg-type]
+    (text,), _ = mended([Text(read)], Mending(clean=True), "text")  # type: ignore[arg-type]
     assert ["".join(text), "".join(text)] == ["ab", "ab"]
     assert len(times) == 2
+
+
+def test_cleaning_glues_no_words_together() -> None:
+    broken = "one\x0ctwo\x0bthree\x85four\u2028five\u2029six\u00a0seven\x1eeight\x07\u200e\u061c"
+    assert through([broken], Mending(clean=True)) == "one\ntwo\nthree\nfour\nfive\nsix seven\neight"
+    items = through([broken + "\nb"], Mending(clean=True), "lines")
+    assert items == "one two three four five six seven eight\nb"
+
+
+@given(st.lists(st.text(alphabet="a\x07\u06cc\u0915\u200c\u200d👩 ", max_size=6)))
+def test_joiners_stay_where_they_join(pieces: list[str]) -> None:
+    kept = through(["".join(pieces)], Mending(clean=True))
+    assert through(pieces, Mending(clean=True)) == kept
+    assert through([kept], Mending(clean=True)) == kept
+    for text in ("می‌خواهم", "क्‍ष", "👩‍👩‍👧"):
+        assert through([text], Mending(clean=True)) == text
+    assert through(["a\u200cb\u200d"], Mending(clean=True)) == "ab"
+
+
+def test_cleaning_is_not_offered_where_it_destroys(moreish_: Moreish, tmp_path: Path) -> None:
+    """Quotes of Windows-1252, read as Latin-1, and a bell."""
+    path = tmp_path / "a.txt"
+    path.write_bytes("\n".join([*VARIED, "it’s “naïve” \x07"]).encode("cp1252"))
+    told = moreish_("doctor", path, "--encoding", "latin-1").out
+    assert f"moreish train {path} --encoding cp1252" in told.splitlines()[-1]
+    assert "--clean would delete them: 3  perhaps --encoding cp1252\n" in told
+    assert "control characters: 1\n" in told
+    path.write_bytes("\n".join([*VARIED, "and so on… and on"]).encode("cp1252"))
+    assert "perhaps --encoding cp1252" in moreish_("doctor", path, "--encoding", "latin-1").out
+    found = found_in(tmp_path / "b.txt", [*VARIED, "itâ\x80\x99s \x07"])
+    assert not [f for f in found.values() if f.mend == "--clean"]
 
 
 def test_nothing_left_is_an_error(tmp_path: Path) -> None:
@@ -394,3 +571,12 @@ def test_nothing_left_is_an_error(tmp_path: Path) -> None:
     path.write_text("abc\ndef\n" * 2)
     with pytest.raises(moreish.MoreishError, match="mending leaves nothing"):
         read_corpus(str(path), "lines", "utf-8", Mending(min_count=9))
+
+
+def test_a_short_text_is_not_mended_to_nothing(moreish: Moreish) -> None:
+    """Most of its characters are rare: without them there would be no item left."""
+    Path("few.txt").write_text("anna 0171\nbob x@y\nclara = 3\n")
+    told = moreish("doctor", "few.txt", "--as", "lines", "--json")
+    rare = [f for f in told.json["findings"] if f["name"] == "rare characters"]
+    assert len(rare) == 1 and not rare[0]["mend"]
+    assert "--min-count" not in str(told.json["mends"])

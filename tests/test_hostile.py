@@ -6,6 +6,7 @@ import os
 import resource
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -262,6 +263,8 @@ def test_texts(name: str, moreish: Moreish, tmp_path: Path, proved: Proved) -> N
         if (tmp_path / run).exists():
             fine(moreish("sample", run, "-n", "2", "--max-tokens", "20"))
             fine(moreish("eval", run))
+    if (tmp_path / "r").exists():  # its samples are long, so of one run
+        fine(moreish("novelty", "r", "-n", "1"))
     assert not list(tmp_path.rglob("*.part"))
     proved(9, "hostile texts", {"verbs": len(verbs), "accepted": succeeded, "texts": 1})
 
@@ -275,6 +278,19 @@ def test_texts_from_the_command_line(name: str, small_run: Run, moreish: Moreish
         fine(moreish("eval", small_run.path, "--text", text, "--unknown", unknown))
     for flag in ("--ends", "--contains", "--regex", "--length"):
         fine(moreish("sample", small_run.path, flag, text[:40]))
+    (found,) = small_run.novelty([text])
+    assert found.text == text
+
+
+@pytest.mark.parametrize("name", ["one line", *PLACES])
+def test_places_that_are_no_run(
+    name: str, small_run: Run, moreish: Moreish, tmp_path: Path, proved: Proved
+) -> None:
+    place = made(name, tmp_path)
+    verbs = [[verb, place] for verb in ("figures", "report", "novelty", "sample", "eval")]
+    verbs += [["compare", place, small_run.path], ["compare", small_run.path, place]]
+    assert not any(fine(moreish(*verb)) for verb in verbs)
+    proved(9, "places that are no run", {"verbs": len(verbs)})
 
 
 @settings(
@@ -298,6 +314,64 @@ def test_any_text(moreish: Moreish, tmp_path: Path, content: str, times: int) ->
     source = tmp_path / "any.txt"
     source.write_bytes((content * times).encode("utf-8", "surrogatepass"))
     fine(moreish("train", source, *TINY, "--out", "r", "--overwrite"))
+
+
+PIECES = [text[at : at + 40] for text in TEXTS.values() for at in (0, 30)]
+
+ANY = st.one_of(
+    st.binary(max_size=300),
+    st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass")),
+    st.lists(st.sampled_from(PIECES), max_size=9).map(b"".join),
+)
+"""Bytes, characters, and what is hostile by itself in new neighbourhoods."""
+
+COUNTED = ["train", "any.txt", "--out", "r", "--overwrite", "--model"]
+
+ON_FILES = [
+    [*COUNTED, "kneser-ney"],
+    ["doctor", "any.txt"],
+    ["doctor", "any.txt", "--as", "lines", "--json"],
+    ["doctor", "any.txt", "--as", "text"],
+    ["doctor", "any.txt", "--encoding", "utf-16"],
+    ["plan", "any.txt", "--steps", "2"],
+    ["plan", "any.txt", "--steps", "2", "--as", "lines", "--json"],
+    ["plan", "any.txt", "--steps", "2", "--as", "text", *MENDED],
+]
+
+ON_RUNS = [
+    ["eval", "--text"],
+    ["eval", "--unknown", "drop", "--text"],
+    ["sample", "-n", "1", "--max-tokens", "2", "--prompt"],
+    ["sample", "-n", "1", "--max-tokens", "2", "--unknown", "drop", "--prompt"],
+    ["sample", "-n", "1", "--max-tokens", "2", "--ends"],
+    ["sample", "-n", "1", "--max-tokens", "2", "--contains"],
+]
+
+
+def test_any_text_through_any_verb(
+    small_run: Run, moreish: Moreish, tmp_path: Path, proved: Proved
+) -> None:
+    """2,000 of them, so verbs that answer in milliseconds; of a regular expression, whose automaton
+    may be huge, that is not so."""
+    done: Counter[str] = Counter()
+
+    @settings(max_examples=2000, deadline=None)
+    @given(ANY, st.integers(1, 9), st.sampled_from([*ON_FILES, *ON_RUNS, ["novelty"]]))
+    def any_text(content: bytes, times: int, verb: list[str]) -> None:
+        done.update(["examples", verb[0]])
+        text = os.fsdecode(content.replace(b"\0", b""))
+        if verb in ON_FILES:
+            (tmp_path / "any.txt").write_bytes(content * times)
+            fine(moreish(*verb))
+        elif verb in ON_RUNS:
+            fine(moreish(verb[0], small_run.path, *verb[1:], text))
+        else:
+            (found,) = small_run.novelty([text * times])
+            assert found.overlap in text * times
+
+    any_text()
+    assert done["examples"] >= 2000
+    proved(9, "texts that hypothesis made", done)
 
 
 def test_a_file_that_shrinks_while_it_is_read(
@@ -366,3 +440,11 @@ def test_settings(
         setting = ["--set", f"{field}={value}"]
         fine(moreish("train", source, *small, *budget, *setting, "--out", "r", "--overwrite"))
     proved(9, "wild settings", {"values": len(WILD)})
+
+
+@pytest.mark.parametrize("value", WILD)
+def test_options_of_the_range_test(value: str, moreish: Moreish, tmp_path: Path) -> None:
+    source = tmp_path / "names.txt"
+    source.write_text("\n".join(f"anna{n}" for n in range(60)))
+    for flag in ("--steps", "--low", "--high"):
+        fine(moreish("lr-range", source, "--model", "bigram", "--steps", "10", flag, value))

@@ -12,8 +12,10 @@ PACKAGE = Path(moreish.__file__).parent
 ORDER = [
     "errors",
     "files",
+    "terminal",
     "settings",
     "importing",
+    "weights",
     "tokenizers",
     "data",
     "models",

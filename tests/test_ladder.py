@@ -240,6 +240,9 @@ def test_range_tests_that_make_no_sense(source: Path) -> None:
         api.lr_range(source, model="kneser-ney", report=silent)
     with pytest.raises(MoreishError, match="low < high"):
         api.lr_range(source, model="gpt", low=1, high=0.1, report=silent)
+    for steps in (-1, 9, 1_000_001, 10**30):
+        with pytest.raises(MoreishError, match=rf"--steps {steps}: give 10 to 1,000,000"):
+            api.lr_range(source, model="bow", steps=steps, report=silent)
     with pytest.raises(MoreishError, match=r"train\.lr=car"):
         api.train(source, settings={"train": {"lr": "car"}}, report=silent)
 

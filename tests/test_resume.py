@@ -241,6 +241,36 @@ def test_a_damaged_checkpoint_is_said_to_be_one(source: Path) -> None:
     assert notes == [f"{newest} is damaged: an older one is taken"]
 
 
+@pytest.mark.parametrize("log", ["metrics.jsonl", "samples.txt"])
+def test_a_log_that_is_not_whole_is_said(source: Path, moreish: Moreish, log: str) -> None:
+    """Only what was logged until the checkpoint counts: the rest is logged again."""
+    path = cut(source, "run", GPT, polite)
+    content = (path / log).read_bytes()
+    for spoiled in (None, content[:-1], b"x" + content[1:]):
+        (path / log).unlink()
+        if spoiled is not None:
+            (path / log).write_bytes(spoiled)
+        refused = moreish("train", "--resume", path)
+        assert refused.status == 2
+        assert f"{log} is not what it was when step-" in refused.err and "--inexact" in refused.err
+        (path / log).write_bytes(content)
+    (path / log).write_bytes(content + b"torn")
+    assert moreish("train", "--resume", path).status == 0
+    whole = train(source, "whole", GPT)
+    assert everything(path) == everything(whole.path)
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_says_what_is_left(
+    source: Path, moreish: Moreish
+) -> None:
+    path = cut(source, "run", GPT, polite)
+    for weights in path.glob("checkpoints/*/weights.safetensors"):
+        weights.write_bytes(b"torn")
+    refused = moreish("train", "--resume", path)
+    assert refused.status == 2
+    assert f"moreish sample {path}" in refused.err and "--overwrite" in refused.err
+
+
 def test_only_one_trains_in_a_folder(source: Path, moreish: Moreish, proved: Proved) -> None:
     path = source.parent / "run"
 

@@ -65,14 +65,23 @@ def by_hand(items: list[str], seed: int) -> dict[str, list[str]]:
     return {name: [i for i in items if side[i] == name] for name in ("train", "val", "test")}
 
 
+COPIES = st.lists(st.sampled_from([1, 1, 1, 2, 3, 4, 6, 8, 10, 15, 40]), min_size=3, max_size=24)
+
+
 @settings(max_examples=400)
-@given(
-    items=st.lists(st.sampled_from([*"abc", *map(str, range(30))]), min_size=3, max_size=70),
-    seed=st.integers(0, 9),
-)
-def test_every_split_is_the_one_worked_out_by_hand(items: list[str], seed: int) -> None:
-    if len(set(items)) >= 3:
-        assert split_items(items, seed) == by_hand(items, seed)
+@given(copies=COPIES, seed=st.integers(0, 9))
+def test_every_split_is_the_one_worked_out_by_hand(copies: list[int], seed: int) -> None:
+    items = [str(item) for item, count in enumerate(copies) for _ in range(count)]
+    np.random.default_rng(seed).shuffle(items)
+    assert split_items(items, seed) == by_hand(items, seed)
+
+
+def test_what_comes_more_often_than_a_tenth_is_training() -> None:
+    few = [[*"aab", *map(str, range(7))], [*"aaab", *map(str, range(26))]]
+    for items in few:  # just a tenth of 10 is 1, of 30 it is 3
+        often = items.count("a") > len(items) / 10
+        sides = {split_items(items, seed)["train"].count("a") for seed in range(40)}
+        assert (sides == {items.count("a")}) == often
 
 
 def test_shares_are_80_10_10_and_depend_on_the_seed() -> None:

@@ -99,7 +99,9 @@ def test_a_few_empty_lines_make_no_prose(tmp_path: Path) -> None:
 
 
 def test_bad_bytes_are_located(tmp_path: Path) -> None:
-    with pytest.raises(MoreishError, match=r"byte 0xff at offset 5; .*--encoding latin-1"):
+    with pytest.raises(
+        MoreishError, match=r"byte 0xff at offset 5; .*--encoding cp1252; .*moreish doctor"
+    ):
         read(tmp_path, b"emma\n\xff\n")
     with pytest.raises(MoreishError, match=r"byte 0xff at offset 8"):
         read(tmp_path, b"\xef\xbb\xbfemma\n\xff\n")
@@ -148,6 +150,14 @@ def test_a_folder_is_its_text_files_in_order(tmp_path: Path) -> None:
 def test_a_folder_without_text(tmp_path: Path) -> None:
     with pytest.raises(MoreishError, match="no text files"):
         read_corpus(str(tmp_path))
+
+
+def test_a_folder_in_another_encoding_is_no_folder_without_text(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\xff\0")
+    (tmp_path / "b.txt").write_bytes("“façade”, naïve".encode("cp1252"))
+    with pytest.raises(MoreishError, match=r"no text files.*perhaps --encoding cp1252 for b\.txt"):
+        read_corpus(str(tmp_path))
+    assert len(read_corpus(str(tmp_path), encoding="cp1252").left_out) == 1
 
 
 def test_a_missing_source_suggests_the_nearest() -> None:

@@ -97,6 +97,9 @@ def test_labels_are_readable() -> None:
     tokenizer = tokenizer_class("char").build([" \n\ta\x07"], boundary=True)
     labels = [tokenizer.label(i) for i in range(tokenizer.vocab_size)]
     assert labels == ["·", "07", "⇥", "↵", "␣", "a"]
+    of_bytes = tokenizer_class("byte").build([], boundary=False)
+    assert [of_bytes.label(byte) for byte in (0, 65, 195)] == ["00", "A", "c3"]
+    assert of_bytes.unknown("any é") == ""
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -115,6 +118,7 @@ def test_ids_are_code_points_in_order_after_the_boundary() -> None:
         assert tokenizer.vocab_size == 5 + boundary
         assert tokenizer.byte_lengths()[ids].tolist() == [1, 1, 1, 2, 3]
         assert tokenizer.char_lengths().tolist() == [1] * (5 + boundary)
+        assert tokenizer.byte_lengths().tolist() == [1] * boundary + [1, 1, 1, 2, 3]
         for unknown in ("b", "\U0010ffff", "\x00", "鿿"):  # between, beyond and before the known
             with pytest.raises(MoreishError, match="never saw"):
                 tokenizer.encode("a" + unknown)

@@ -198,7 +198,13 @@ def test_shorter_pieces_are_as_many_tokens() -> None:
     batch, part = whole.batch(2), short.batch(2)
     assert tuple(batch.tokens_BT.shape) == (8, 64)
     assert tuple(part.tokens_BT.shape) == (32, 16)
+    assert part.scored == batch.scored == 8 * 64
     assert short.shortened(4) is short  # they would be too short
+    for length, divided in ((31, 31), (32, 8)):  # eight tokens are the least
+        one = Sampler(Tokens(ids, items=False), batch_size=8, length=length, overlap=0, seed=3)
+        assert one.shortened(4).length == divided
+    overlapping = Sampler(Tokens(ids, items=False), batch_size=8, length=64, overlap=1, seed=3)
+    assert overlapping.shortened(4) is overlapping
     _, items = item_tokens(["anna", "bob"] * 40)
     of_items = Sampler(items, batch_size=8, length=64, overlap=0, seed=3)
     assert of_items.shortened(4) is of_items

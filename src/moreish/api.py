@@ -178,9 +178,11 @@ def doctor(
 
 
 def doctor_page(diagnosis: Diagnosis, path: Path) -> None:
-    """Write what the doctor says as a page."""
-    from moreish.figures.report import doctor_page, write
+    """Write what the doctor says as a page. Raises MoreishError where it would replace something
+    else, or lie in the source."""
+    from moreish.figures.report import check_doctor_page, doctor_page, write
 
+    check_doctor_page(path, next(iter(diagnosis.given), ""))
     write(path, doctor_page(diagnosis))
 
 

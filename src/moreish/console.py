@@ -284,15 +284,14 @@ def diagnosis_lines(diagnosis: Diagnosis) -> list[Text]:
             lines.append(Text(visible(f"  {finding.where}: {finding.example}"), style="dim"))
     if not diagnosis.findings:
         lines.append(Text("Nothing to mend."))
-    if mends := diagnosis.mends:
-        train = command("train", *diagnosis.given)
-        lines += [Text(), Text(visible(f"Mended while it is read: {train} {mends}"))]
+    if mending := diagnosis.mending:
+        lines += [Text(), Text(visible(mending))]
     return lines
 
 
 def _finding(finding: Finding) -> Text:
     mark = Text("! ", style="bold red") if finding.grave else Text("· ", style="dim")
-    mend = Text(f"  {finding.mend}", style="bold") if finding.mend else Text()
+    mend = Text(f"  {finding.mended_by}", style="bold") if finding.mend else Text()
     return mark + Text(finding.sentence) + mend
 
 

@@ -23,11 +23,11 @@ SPARE = 1 << 16
 """Bytes that a file system needs beside what is written: names, blocks that are not full."""
 
 
-def write_atomic(path: Path, content: bytes) -> None:
+def write_atomic(path: Path, content: bytes | Iterable[bytes]) -> None:
     """Write beside, flush to disk, rename, flush the folder."""
     beside = path.with_name(f"{path.name}.{os.getpid()}{PART}")
     try:
-        write_durable(beside, [content])
+        write_durable(beside, [content] if isinstance(content, bytes) else content)
         beside.replace(path)
     except BaseException:
         beside.unlink(missing_ok=True)

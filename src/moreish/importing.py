@@ -11,7 +11,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from moreish.errors import MoreishError
+from moreish.errors import MoreishError, visible
 from moreish.files import in_bytes, read_json
 
 UNPICKLER = Path(__file__).parent / "unpickle.py"
@@ -23,6 +23,9 @@ NEEDS_TRUST = 3
 PATIENCE = 3600
 """Seconds."""
 
+SHOWN = 8
+"""Names of what was left out; about.json lists them all."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Imported:
@@ -33,8 +36,10 @@ class Imported:
     tensors: int
     numbers: int
     """Of all tensors together."""
-    about: dict[str, Any]
+    about: Any
     """The plain values, which lie beside the weights in about.json."""
+    left_out: dict[str, str]
+    """What was neither a tensor nor plain, by its type; listed in about.json too."""
 
 
 def import_pt(path: Path, out: Path, *, trusted: bool = False) -> Imported:
@@ -48,8 +53,8 @@ def import_pt(path: Path, out: Path, *, trusted: bool = False) -> Imported:
         trusted: run whatever program it holds, with the user's rights.
 
     Raises:
-        MoreishError: it is no such file, holds more than tensors and is not `trusted`, or `out`
-            exists.
+        MoreishError: it is no such file, holds more than tensors and is not `trusted`, holds no
+            tensors, or `out` exists.
     """
     if not path.is_file():
         raise MoreishError(f"{path} is no file")
@@ -59,25 +64,16 @@ def import_pt(path: Path, out: Path, *, trusted: bool = False) -> Imported:
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
         made = Path(folder) / "made"
         made.mkdir()
-        how = "trusted" if trusted else "plain"
         try:
-            done = subprocess.run(  # noqa: S603 (our own script; isolated from folder and settings)
-                [sys.executable, "-I", UNPICKLER, path.resolve(), made.resolve(), how],
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=PATIENCE,
-                check=False,
-            )
+            done = _in_another_process(path.resolve(), made, "trusted" if trusted else "plain")
         except subprocess.TimeoutExpired:
             raise MoreishError(f"{path} was not read after an hour: it was given up") from None
         said = (done.stdout.strip().splitlines() or ["its process died"])[-1]
         if done.returncode == NEEDS_TRUST:
             raise MoreishError(
-                f"{path} holds more than tensors and plain values ({said}): to build it runs code "
-                "that whoever made the file chose, with your rights. If you trust them: --trust"
+                f"{path} holds more than tensors and plain values ({said}): to build it would "
+                "run code that whoever made the file chose, with your rights. If you trust them, "
+                "--trust runs it"
             )
         if done.returncode != 0:
             raise MoreishError(f"{path} cannot be read as a PyTorch file: {said}")
@@ -86,18 +82,40 @@ def import_pt(path: Path, out: Path, *, trusted: bool = False) -> Imported:
     return Imported(**{**found, "weights": out / "weights.safetensors"})
 
 
+def _in_another_process(path: Path, made: Path, how: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(  # noqa: S603 (our own script; isolated from folder and settings)
+        [sys.executable, "-I", UNPICKLER, path, made.resolve(), how],
+        cwd=made.parent,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
 def _checked(made: Path, path: Path) -> dict[str, Any]:
     """What the other process wrote is not believed before it is read."""
     try:
         about = read_json(made / "about.json")
+        values, left_out = about["values"], about["left_out"]
         with safe_open(made / "weights.safetensors", "pt") as file:
             shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise MoreishError(f"{path} was not turned into tensors: {error}") from None
-    return {"tensors": len(shapes), "numbers": sum(map(math.prod, shapes)), "about": about}
+    numbers = sum(map(math.prod, shapes))
+    return {"tensors": len(shapes), "numbers": numbers, "about": values, "left_out": left_out}
 
 
 def describe(imported: Imported) -> str:
-    """A sentence for the user."""
+    """A sentence for the user, and a second one if something was left out."""
     size = in_bytes(imported.weights.stat().st_size)
-    return f"{imported.tensors:,} tensors, {imported.numbers:,} numbers, {size}"
+    said = f"{imported.tensors:,} tensors, {imported.numbers:,} numbers, {size}"
+    if imported.left_out:
+        shown = list(imported.left_out.items())[:SHOWN]
+        more = len(imported.left_out) - len(shown)
+        names = ", ".join(f"{name[:100]} ({kind[:100]})" for name, kind in shown)
+        said += "\nleft out, neither tensors nor plain values: " + visible(names)
+        said += f" and {more:,} more, listed in about.json" if more else ""
+    return said

@@ -397,7 +397,6 @@ def _test(entry: dict[str, Any], run: Run) -> None:
     """The lectures' split of running text has no test part."""
     if "test" in run.split_names:
         entry["splits"]["test"] = run.score("test").as_json()
-        run.count_test()
 
 
 def _copied(run: Run, texts: list[str]) -> float:

@@ -15,7 +15,6 @@ from typing import Any, Self
 import numpy as np
 import safetensors
 import torch
-from safetensors.torch import save as to_safetensors
 
 from moreish.config import RunConfig, resolve
 from moreish.data.split import SPLITS, SplitName
@@ -32,6 +31,7 @@ from moreish.models import Model, build_model
 from moreish.record import ENDED, DataFacts, Record
 from moreish.tokenizers import Tokenizer, tokenizer_from_json
 from moreish.tokenizers.base import BOUNDARY, Ids
+from moreish.weights import raw_bytes, safetensors_pieces
 
 RANKS = ("likelihood", "novelty")
 
@@ -118,10 +118,12 @@ class Run:
             flush_folder(beside / "data")
             beside.rename(path)
             flush_folder(path.parent)
-        except BaseException:
+        except BaseException as error:
             shutil.rmtree(beside, ignore_errors=True)
             if replacing and not path.exists():
                 replaced_by(path).rename(path)
+            if isinstance(error, OSError):
+                check_free(path, overwrite=overwrite)  # another training was faster
             raise
         return cls(path, record)
 
@@ -226,7 +228,7 @@ class Run:
 
     def save_weights(self, model: Model) -> None:
         """Make the weights of `model` those of the run."""
-        state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+        state = model.state_dict()
         about = {
             "sha256": _digest(state),
             "tokenizer": self.record.tokenizer,
@@ -234,7 +236,7 @@ class Run:
         }
         # One entry: safetensors writes several in any order, and equal runs have equal bytes.
         metadata = {"moreish": json.dumps(about)}
-        write_atomic(self.path / "model.safetensors", to_safetensors(_untied(state), metadata))
+        write_atomic(self.path / "model.safetensors", safetensors_pieces(state, metadata))
 
     @property
     def _data(self) -> str:
@@ -504,10 +506,7 @@ class Run:
         names = self.split_names if test else [n for n in self.split_names if n != "test"]
         if test:
             self.split("test")  # the lecture's split of running text has none: say so at once
-        scores = {name: self.score(name, stride=stride, progress=progress) for name in names}
-        if test:
-            self.count_test()
-        return scores
+        return {name: self.score(name, stride=stride, progress=progress) for name in names}
 
     def count_test(self) -> None:
         """The test split was evaluated once more."""
@@ -523,10 +522,13 @@ class Run:
         stride: int | None = None,
         progress: Callable[[str, float], None] | None = None,
     ) -> Score:
-        """The exact score of one split; `model` None is the run's best."""
+        """The exact score of one split; `model` None is the run's best. Of the test split it is
+        counted."""
         tokens = self.split(name)
         told = None if progress is None else lambda share: progress(name, share)
         losses = losses_of(model or self.model, tokens, stride, told)
+        if name == "test":
+            self.count_test()
         return score(losses, tokens, self.tokenizer)
 
     def logged(self) -> Iterator[dict[str, Any]]:
@@ -602,20 +604,9 @@ def _digest(state: Mapping[str, torch.Tensor]) -> str:
     """sha256 over names, shapes and numbers of all tensors."""
     digest = hashlib.sha256()
     for name in sorted(state):
-        tensor = state[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+        digest.update(f"{name} {state[name].dtype} {list(state[name].shape)}\n".encode())
+        digest.update(raw_bytes(state[name]))
     return digest.hexdigest()
-
-
-def _untied(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """safetensors holds no shared memory: a tied weight is written twice."""
-    seen: set[int] = set()
-    for name, tensor in state.items():
-        if tensor.data_ptr() in seen and tensor.numel():
-            state[name] = tensor.clone()
-        seen.add(tensor.data_ptr())
-    return state
 
 
 def _damaged(path: Path, error: Exception) -> MoreishError:

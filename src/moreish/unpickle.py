@@ -12,17 +12,22 @@ import math
 import pickle  # noqa: TID251 (for the name of its error)
 import re
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 
 NEEDS_TRUST = 3
 
-
-REFUSED = re.compile(r"WeightsUnpickler error.*?(?:GLOBAL|[Cc]lass|type) ([\w.]+)")
-"""How PyTorch names what it would not build."""
+REFUSED = re.compile(
+    r"GLOBAL (.+?) (?:was not an allowed|whose module)"
+    r"|``weights_only=True`` with (TorchScript archives|files saved in the legacy \.tar format)"
+)
+"""How PyTorch names what it would not build: of some modules it says that they are blocked, of all
+other functions and classes that they are not allowed."""
 
 GATHERED = 1_000_000
 """Numbers that a tensor may have more of than it holds (PyTorch's `expand`)."""
@@ -38,21 +43,20 @@ def main(path: str, folder: str, how: str) -> int:
         # This process is what the rule against it is for: see `moreish.importing`.
         found = torch.load(path, map_location="cpu", weights_only=how == "plain")  # noqa: TID251
     except Exception as error:  # a stranger's program may raise anything
-        refused = re.search(
-            r"WeightsUnpickler error.*?(?:GLOBAL|[Cc]lass|type) ([\w.]+)", str(error)
-        )
-        if how == "plain" and isinstance(error, pickle.UnpicklingError) and refused:
-            print(refused[1])  # noqa: T201
-            return NEEDS_TRUST
-        print(f"damaged, or none ({_kind(error)})")  # noqa: T201
-        return 1
+        program = of_its_own(path, error) if how == "plain" else None
+        print(program or f"damaged, or none ({_kind(error)})")  # noqa: T201
+        return NEEDS_TRUST if program else 1
     try:
         tensors: dict[str, torch.Tensor] = {}
-        about = sorted_out(found, "", tensors)
+        left_out: dict[str, str] = {}
+        values = sorted_out(found, "", tensors, left_out)
+        if not tensors:
+            raise Unfit("it holds no tensors")
         # Tied weights share their memory, which the format does not allow.
         copies = {name: t.detach().clone().contiguous() for name, t in tensors.items()}
         save_file(copies, Path(folder) / "weights.safetensors")
-        (Path(folder) / "about.json").write_text(json.dumps({} if about is GONE else about))
+        about = {"values": {} if values is GONE else values, "left_out": left_out}
+        (Path(folder) / "about.json").write_text(json.dumps(about))
     except Unfit as error:
         print(error)  # noqa: T201
         return 1
@@ -62,14 +66,35 @@ def main(path: str, folder: str, how: str) -> int:
     return 0
 
 
+def of_its_own(path: str, error: Exception) -> str | None:
+    """What the file would run to be built, if that is why PyTorch's restricted reader gave up."""
+    refused = REFUSED.search(str(error))
+    if refused and isinstance(error, pickle.UnpicklingError | RuntimeError):
+        return (refused[1] or refused[2])[:100]
+    # Newer pickles name their functions in a way that the reader does not understand.
+    if "Unsupported operand" in str(error) and zipfile.is_zipfile(path):
+        return "a pickle that is not PyTorch's own: what it calls is not known"
+    return None
+
+
 GONE = object()
-"""In place of a tensor, which stands elsewhere now."""
+"""In place of what is not a plain value: a tensor, which stands elsewhere now, or left out."""
+
+NUMBERS = "?bhilqBHILQefdFD"
+"""Type codes of the NumPy arrays that PyTorch has a type for."""
 
 
-def sorted_out(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
-    """Puts tensors into `tensors`, under their names; returns what is plain beside them."""
+def sorted_out(
+    value: Any, name: str, tensors: dict[str, torch.Tensor], left_out: dict[str, str]
+) -> Any:
+    """Puts tensors into `tensors`, under their names, and the types of what is neither a tensor nor
+    plain into `left_out`; returns what is plain."""
     if isinstance(value, torch.nn.Module):
         value = value.state_dict()
+    if isinstance(value, np.generic):
+        value = value.item()
+    if type(value) is np.ndarray and value.dtype.char in NUMBERS:
+        value = torch.from_numpy(np.array(value, value.dtype.newbyteorder("=")))
     if isinstance(value, torch.Tensor):
         name = name or "tensor"
         if name in tensors:
@@ -82,13 +107,14 @@ def sorted_out(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
     if isinstance(value, dict):
         if len({str(key) for key in value}) < len(value):
             raise Unfit(f"two entries of {name or 'it'} would have one name")
-        parts = {str(key): sorted_out(part, f"{name}.{key}".lstrip("."), tensors)
+        parts = {str(key): sorted_out(part, f"{name}.{key}".lstrip("."), tensors, left_out)
                  for key, part in value.items()}  # fmt: skip
         kept = {key: part for key, part in parts.items() if part is not GONE}
         return kept if kept or not parts else GONE
-    if isinstance(value, list | tuple | set):
+    if isinstance(value, list | tuple | set | frozenset):
         found = [
-            sorted_out(part, f"{name}.{n}".lstrip("."), tensors) for n, part in enumerate(value)
+            sorted_out(part, f"{name}.{n}".lstrip("."), tensors, left_out)
+            for n, part in enumerate(value)
         ]
         rest = [part for part in found if part is not GONE]
         return rest if rest or not found else GONE
@@ -96,9 +122,11 @@ def sorted_out(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
         return str(value)
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if hasattr(value, "__dict__"):  # a configuration of a class of its own
-        return sorted_out(vars(value), name, tensors)
-    return f"({type(value).__name__})"
+    fields = getattr(value, "__dict__", None)
+    if isinstance(fields, dict) and fields and not isinstance(value, np.ndarray):
+        return sorted_out(fields, name, tensors, left_out)  # settings of a class of their own
+    left_out[name or "all of it"] = type(value).__name__
+    return GONE
 
 
 def _kind(error: Exception) -> str:

@@ -82,7 +82,8 @@ def main() -> NoReturn:
         fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error)):
-            fail("out of memory: try a smaller batch (--set train.batch_tokens) or a smaller model")
+            smaller = "a smaller batch (--set train.batch_tokens), model, or order of counts"
+            fail(f"out of memory: try {smaller} (--set model.order)")
         raise
     except (KeyboardInterrupt, typer.Abort):
         interrupted()

@@ -40,7 +40,7 @@ def compare_verb(
         view.close()
     if test:
         for run in runs:
-            run.update(test_evaluations=run.record.test_evaluations + 1)
+            run.count_test()
     if as_json:
         print_json(
             {

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from moreish.cli.base import Clean, Dedup, Json, MinCount, Nfc, app, print_json
-from moreish.errors import MoreishError
 
 
 @app.command()
@@ -33,8 +32,10 @@ def doctor(
     from moreish import api
     from moreish.console import TrainingView, console, diagnosis_lines
 
-    if page is not None and (page.is_dir() or not page.parent.is_dir()):
-        raise MoreishError(f"--report {page}: name a file in a folder that exists")
+    if page is not None:
+        from moreish.figures.report import check_doctor_page
+
+        check_doctor_page(page, source)
     out = console(stderr=as_json)
     view = TrainingView(out)
     try:

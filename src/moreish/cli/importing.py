@@ -42,6 +42,7 @@ def import_pt(
                 "tensors": imported.tensors,
                 "numbers": imported.numbers,
                 "about": imported.about,
+                "left_out": imported.left_out,
             }
         )
         return

@@ -7,9 +7,11 @@ import typer
 
 from moreish.cli.base import Json, app, print_json
 from moreish.errors import MoreishError, command
+from moreish.terminal import outliving_its_terminal
 
 
 @app.command()
+@outliving_its_terminal()
 def ladder(
     source: Annotated[
         str, typer.Argument(help="A built-in data set, a file, or a folder of text files.")

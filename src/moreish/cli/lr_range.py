@@ -7,9 +7,11 @@ import typer
 
 from moreish.cli.base import Json, app, print_json
 from moreish.errors import command
+from moreish.terminal import outliving_its_terminal
 
 
 @app.command(name="lr-range")
+@outliving_its_terminal()
 def lr_range(
     source: Annotated[
         str, typer.Argument(help="A built-in data set, a file, or a folder of text files.")

@@ -7,6 +7,7 @@ import typer
 
 from moreish.cli.base import Clean, Dedup, Json, MinCount, Nfc, app, print_json
 from moreish.errors import MoreishError, command
+from moreish.terminal import outliving_its_terminal
 
 RESULTS = {
     "status",
@@ -21,6 +22,7 @@ RESULTS = {
 
 
 @app.command()
+@outliving_its_terminal()
 def train(
     source: Annotated[
         str | None,

@@ -10,13 +10,17 @@ from typing import NamedTuple
 import numpy as np
 
 from moreish.data.lines import Kind
-from moreish.data.mend import is_composed
-from moreish.data.patterns import PATTERNS, SHOWN, around, matches
+from moreish.data.mend import UNWANTED, is_composed
+from moreish.data.patterns import PATTERNS, SHOWN, around, masked, matches
 from moreish.data.split import Rule
 from moreish.tokenizers.char import code_points
 
 LONG_LINE = 10_000
 """Characters."""
+
+UNCUT = 2000
+"""Characters of a line that are kept until secrets have been taken out of them: of half a secret
+nobody could tell that it is one."""
 
 RARE = 5
 """Occurrences below which a character is too rare to be learned."""
@@ -36,8 +40,15 @@ class Finding:
     example: str = ""
     mend: str = ""
     """What to add to `moreish train`."""
+    guess: bool = False
+    """Whether that is only a guess."""
     grave: bool = False
     """Whether it spoils what a model learns, what its losses mean, or whom it exposes."""
+
+    @property
+    def mended_by(self) -> str:
+        """What mends it, for people."""
+        return f"perhaps {self.mend}" if self.guess else self.mend
 
     @property
     def sentence(self) -> str:
@@ -145,7 +156,7 @@ class Lines(Check):
         last = len(seen.lines) - 1
         for number, line in enumerate(seen.lines):
             place, (before, beginning) = seen.first + number, self.begun
-            length, beginning = before + len(line), beginning or line[:SHOWN]
+            length, beginning = before + len(line), beginning or line[:UNCUT]
             self.begun = (0, "")
             if seen.goes_on and number == last:
                 self.begun = length, beginning
@@ -157,7 +168,7 @@ class Lines(Check):
                 self.blank += 1
             elif line and line[-1].isspace():
                 if not self.padded:
-                    self.first_padded = place, repr(line[-SHOWN // 2 :])
+                    self.first_padded = place, repr(masked(line[-UNCUT:])[-SHOWN // 2 :])
                 self.padded += 1
             self.lines += 1
 
@@ -240,7 +251,8 @@ class Characters(Check):
                 f"(of {len(present):,} different ones)",
                 count=len(rare),
                 example=" ".join(map(chr, rare[:20])),
-                mend=f"--min-count {RARE}",
+                # Of a short text that would leave nothing.
+                mend=f"--min-count {RARE}" if 2 * len(rare) < len(present) else "",
             )
             yield Found(finding, self.lines[rare[0]])
         scripts: dict[str, list[int]] = {}
@@ -267,6 +279,8 @@ LINE_END = ord("\n")
 
 def _script(character: str) -> str:
     """What Unicode's names of letters begin with; nothing for other characters."""
+    if UNWANTED.match(character):
+        return ""
     name = unicodedata.name(character, "")
     first = name.partition(" ")[0]
     if first in ("CJK", "HANGUL"):

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from moreish.errors import MoreishError
+from moreish.errors import MoreishError, command
 from moreish.tokenizers.char import code_points
 
 PIECE = 1 << 16
@@ -29,6 +29,12 @@ BOMS = {
 
 SURROGATE = re.compile("[\ud800-\udfff]")
 """What no text may hold: one half of a pair that only UTF-16 needs."""
+
+
+class NotTextError(MoreishError):
+    """A file is no text, or not in the encoding in which it is read."""
+
+    path: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +103,12 @@ def text_file(path: Path, encoding: str) -> Text:
 
 def _read(path: Path, encoding: str) -> Iterator[str]:
     with path.open("rb") as file:
-        yield from decoded(file, encoding, str(path))
+        try:
+            yield from decoded(file, encoding, str(path))
+        except NotTextError as error:
+            told = NotTextError(f"{error}; for a closer look: {command('doctor', path)}")
+            told.path = path
+            raise told from None
 
 
 def has_mark(path: Path, encoding: str) -> bool:
@@ -110,7 +121,8 @@ def decoded(file: BinaryIO, encoding: str, where: str) -> Iterator[str]:
     """The text of a binary file without its byte order mark; `where` names it in errors.
 
     Raises:
-        MoreishError: there is no such encoding, or the bytes are not in it.
+        MoreishError: there is no such encoding.
+        NotTextError: the bytes are not in it.
     """
     head = file.read(4)
     codec, at_byte = _opening(head, encoding)
@@ -123,18 +135,18 @@ def decoded(file: BinaryIO, encoding: str, where: str) -> Iterator[str]:
             text = decoder.decode(raw, final=ended)
         except UnicodeDecodeError as error:
             announced = (name[:6] for name, mark in BOMS.items() if head.startswith(mark))
-            guess = next((name for name in announced if name != "utf-8"), "latin-1")
-            raise MoreishError(
+            guess = next((name for name in announced if name != "utf-8"), "cp1252")
+            raise NotTextError(
                 f"{where} is not {encoding}: byte 0x{error.object[error.start]:02x} at offset "
                 f"{at_byte - held + error.start}; say how it is encoded, e.g. --encoding {guess}"
             ) from None
         except UnicodeError as error:
-            raise MoreishError(f"{where} is not {encoding}: {error}") from None
+            raise NotTextError(f"{where} is not {encoding}: {error}") from None
         if codec != "utf-8" and (found := SURROGATE.search(text)):  # UTF-8 has none
             place = at_character + found.start()
-            raise MoreishError(f"{where} holds half a character ({found[0]!r} at {place})")
+            raise NotTextError(f"{where} holds half a character ({found[0]!r} at {place})")
         if (at := text.find("\0")) >= 0:
-            raise MoreishError(
+            raise NotTextError(
                 f"{where} holds a NUL at character {at_character + at}: it is a binary file, or "
                 "encoded otherwise (e.g. --encoding utf-16)"
             )
@@ -154,7 +166,7 @@ def _opening(head: bytes, encoding: str) -> tuple[str, int]:
         codec = codecs.lookup(encoding).name
         "".encode(encoding)  # some turn bytes into bytes
     except (LookupError, UnicodeError):
-        raise MoreishError(f"unknown encoding '{encoding}' (try utf-8 or latin-1)") from None
+        raise MoreishError(f"unknown encoding '{encoding}' (try utf-8 or cp1252)") from None
     if codec == "utf-8-sig":
         codec = "utf-8"
     if codec in ("utf-16", "utf-32"):

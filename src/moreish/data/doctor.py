@@ -14,7 +14,6 @@ from typing import Self
 
 import numpy as np
 
-from moreish.data import catalog
 from moreish.data.checks import (
     Characters,
     Check,
@@ -27,13 +26,14 @@ from moreish.data.checks import (
     Seen,
 )
 from moreish.data.copies import Copies
-from moreish.data.decode import BOMS, Text, text_file, with_line_feeds
+from moreish.data.decode import NotTextError, Text, with_line_feeds
+from moreish.data.guess import first_guess, guess_encoding
 from moreish.data.lines import Kind, short_lines
 from moreish.data.mend import Mending
-from moreish.data.patterns import SHOWN, masked
+from moreish.data.patterns import MISREAD, SHOWN, masked
 from moreish.data.split import Rule
 from moreish.data.text import Corpus, read_corpus
-from moreish.errors import MoreishError
+from moreish.errors import MoreishError, command
 from moreish.files import read_json, write_atomic
 from moreish.tokenizers.char import code_points
 
@@ -68,6 +68,18 @@ class Diagnosis:
     def mends(self) -> str:
         """All options that mend something."""
         return " ".join(dict.fromkeys(f.mend for f in self.findings if f.mend))
+
+    @property
+    def mending(self) -> str:
+        """The command that mends it, for people; nothing where nothing does."""
+        if not self.mends:
+            return ""
+        given = self.given
+        if "--encoding" in self.mends and "--encoding" in given:  # another one
+            at = given.index("--encoding")
+            given = given[:at] + given[at + 2 :]
+        guess = ", if that guess is right" if any(f.guess for f in self.findings) else ""
+        return f"Mended while it is read{guess}: {command('train', *given)} {self.mends}"
 
     def save(self, path: Path) -> None:
         """As JSON, which `load` reads."""
@@ -104,61 +116,44 @@ def diagnose(
         MoreishError: as `read_corpus` does.
     """
     mending = mending or Mending()
+    wrong: list[Finding] = []
     try:
         corpus = read_corpus(source, kind, encoding, mending)
-        return examine(corpus, rule, given=given, progress=progress)
-    except MoreishError as error:
-        guess = None if source in catalog.CATALOG else guess_encoding(Path(source).expanduser())
-        if (
-            guess is None
-            or not _is_known(encoding)
-            or codecs.lookup(guess) == codecs.lookup(encoding)
-        ):
-            raise
-        wrong = Finding(
-            name="encoding",
-            what=f"files in another encoding ({str(error).partition(';')[0]})",
-            count=1,
-            mend=f"--encoding {guess}",
-            grave=True,
+    except NotTextError as error:
+        what = str(error).partition(";")[0]
+        guess = error.path and guess_encoding(error.path)
+        if not guess or codecs.lookup(guess.encoding) == codecs.lookup(encoding):
+            raise MoreishError(f"{what}; name its encoding, which is hard to guess") from None
+        judge = "" if guess.sure else "; judge by the example which it is"
+        wrong.append(
+            Finding(
+                name="encoding",
+                what=f"files in another encoding ({what}){judge}",
+                count=1,
+                where=str(error.path) if guess.shown else "",
+                example=guess.shown,
+                mend=f"--encoding {guess.encoding}",
+                guess=not guess.sure,
+                grave=True,
+            )
         )
-        corpus = read_corpus(source, kind, guess, mending)
-        found = examine(corpus, rule, given=given, progress=progress)
-        found.findings.insert(0, wrong)
-        return found
-
-
-def _is_known(encoding: str) -> bool:
-    try:
-        codecs.lookup(encoding)
-    except LookupError:
-        return False
-    return True
-
-
-def guess_encoding(path: Path) -> str | None:
-    """What the bytes of a file look like: None where it is no file, no text, or hard to tell."""
-    if not path.is_file():
-        return None
-    with path.open("rb") as file:
-        head = file.read(1 << 16)
-    for name, mark in BOMS.items():
-        if head.startswith(mark):
-            return name
-    wide = ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be") if 0 in head else ()
-    for name in (*wide, "utf-8", "cp1252", "latin-1"):
-        text = head[: len(head) // 4 * 4].decode(name, "replace")
-        letters = [character for character in text if character.isalpha()]
-        plain = sum(map(str.isascii, letters)) >= 0.6 * len(letters) > 0
-        gaps = any("\x80" <= character <= "\x9f" for character in text)
-        if "\0" in text or (name != "utf-8" and (gaps or not plain)):
-            continue  # another alphabet: to guess among its encodings takes more than this
         try:
-            _ = text_file(path, name).survey
-        except MoreishError:
-            continue
-        return name
-    return None
+            corpus = read_corpus(source, kind, guess.encoding, mending)
+        except NotTextError as cut:  # its mark is that of an encoding, the rest is not
+            raise MoreishError(str(cut).partition(";")[0]) from None
+    found = examine(corpus, rule, given=given, progress=progress)
+    findings = found.findings
+    if not wrong and _is_latin_1(encoding):
+        # What is an ellipsis in Windows-1252 is a line end in Latin-1, which nobody writes.
+        which = "control characters" if "\x85" in corpus.facts.alphabet else ""
+        which = MISREAD if any(f.name == MISREAD for f in findings) else which
+        mend = "--encoding cp1252"
+        findings = [replace(f, mend=mend, guess=True) if f.name == which else f for f in findings]
+    return replace(found, findings=[*wrong, *findings])
+
+
+def _is_latin_1(encoding: str) -> bool:
+    return codecs.lookup(encoding).name == "iso8859-1"
 
 
 def examine(
@@ -208,6 +203,10 @@ def examine(
                 break
     found = [*ends.found(), *(found for check in checks for found in check.found())]
     findings = [_placed(each, corpus.texts, starts) for each in found]
+    if any(finding.name == MISREAD for finding in findings):  # which it would delete
+        findings = [replace(f, mend="") if f.mend == "--clean" else f for f in findings]
+    if corpus.left_out:
+        findings.append(_left_out(corpus.left_out))
     if total < FEW:
         few = "characters in all, from which counts may learn more than a network"
         findings.append(Finding(name="little text", what=few, count=total))
@@ -222,6 +221,22 @@ def examine(
         given=list(given),
         notes=corpus.notes,
         findings=sorted(findings, key=lambda finding: not finding.grave),
+    )
+
+
+def _left_out(paths: list[Path]) -> Finding:
+    """Files of a folder that are not read: pictures, or text in another encoding."""
+    what = "files that are left out, being no text in the encoding of the others"
+    if (found := first_guess(paths)) is None:
+        return Finding(name="files left out", what=what, count=len(paths), example=paths[0].name)
+    path, guess = found
+    return Finding(
+        name="files left out",
+        what=f"{what}; convert what is text to theirs ({guess.words} reads the example)",
+        count=len(paths),
+        where=str(path),
+        example=guess.shown,
+        grave=True,
     )
 
 

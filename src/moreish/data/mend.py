@@ -8,7 +8,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +25,30 @@ REMARKABLE = 40
 HELD = 1 << 20
 """Characters after which a text is cut even where that may part an accent from its letter."""
 
-CONTROL = "\x00-\x08\x0b-\x1f\x7f-\x9f"
-INVISIBLE = "\u00ad\u200b\u2060\ufeff\u202a-\u202e\u2066-\u2069"
-UNWANTED = re.compile(f"[{CONTROL}{INVISIBLE}]")
+CONTROL = "\x00-\x08\x0e-\x1b\x7f"
+C1 = "\x80-\x84\x86-\x9f"
+"""Control characters as well; but that they are seen is mostly a sign of a wrong encoding."""
+INVISIBLE = (
+    "\u00ad\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164\ufeff\uffa0"
+    "\U000e0000-\U000e007f"
+)
+UNWANTED = re.compile(f"[{CONTROL}{C1}{INVISIBLE}]")
+
+BREAKS = "\x0b\x0c\x1c-\x1f\x85\u2028\u2029"
+"""Control characters that part words: lines, pages, records, paragraphs."""
+PARTING = re.compile(f"[{BREAKS}]")
+
+SPACES = "\u00a0\u2007\u202f"
+"""At which no line may be broken. They look like any other."""
+SPACE = re.compile(f"[{SPACES}]")
+
+UNJOINING = (
+    "(?<![\u0600-\u109f\u1700-\u18af\u1a00-\u1cff\ua800-\uabff\ufb50-\ufdff\ufe70-\ufefe\ufe0f"
+    "\u00a9\u00ae\u2190-\u2bff\U00010800-\U00011fff\U0001f000-\U0001faff])[\u200c\u200d]"
+)
+"""Joiners, and what prevents joining, but for those after letters of Arabic and Indic scripts, and
+after pictures, where they tell how the next one is to be written."""
+JOINER = re.compile(UNJOINING)
 
 APART = re.compile("[\x00-\x7f\u3400-\u9fff]")
 """Characters that never become one with what stands before them."""
@@ -56,7 +77,8 @@ class Mending(Settings):
     """What is to be done to a text before it is learned from."""
 
     clean: bool = False
-    """Leave out control characters, and such as cannot be seen."""
+    """Leave out control characters, and such as cannot be seen; those between words become a line
+    end or a space."""
     nfc: bool = False
     """Write each accented letter as one character (Unicode's form C)."""
     min_count: int = Field(1, ge=1)
@@ -65,28 +87,50 @@ class Mending(Settings):
     """Keep one of each item of a list; of running text, of each line of 40 characters or more."""
 
 
-def mended(texts: list[Text], how: Mending, kind: Kind) -> list[Text]:
-    """The texts, mended whenever they are gone through. What takes counts reads them here first."""
+def mended(texts: list[Text], how: Mending, kind: Kind) -> tuple[list[Text], list[str]]:
+    """The texts, mended whenever they are gone through, and what is done to them, in words. What
+    takes counts reads them here first."""
+    done = []
     if how.clean:
-        texts = [_through(text, _cleaned) for text in texts]
+        parting = " " if kind == "lines" else "\n"
+        texts = [_through(text, partial(_cleaned, parting)) for text in texts]
+        done.append("left out control and invisible characters")
     if how.nfc:
         texts = [_through(text, _composed) for text in texts]
+        done.append("wrote accented letters as one character each (NFC)")
     if how.dedup:
-        texts = _once(texts, 1 if kind == "lines" else REMARKABLE)
+        texts, copies = _once(texts, 1 if kind == "lines" else REMARKABLE)
+        done.append(f"left out copies: {copies:,}")
     if how.min_count > 1:
-        # Leaving items out may make other characters rare.
-        while rare := _rare(texts, how.min_count, kind):
+        first = rare = _rare(texts, how.min_count, kind)
+        times = 0
+        while rare.characters:  # leaving items out may make others rare
             without = _without_items if kind == "lines" else _without_characters
-            texts = [_through(text, partial(without, rare)) for text in texts]
-    return texts
+            texts = [_through(text, partial(without, rare.characters)) for text in texts]
+            times += rare.times
+            rare = _rare(texts, how.min_count, kind)
+        is_list = kind == "lines"
+        things = "items with characters" if is_list else "characters"
+        count = first.items - rare.items if is_list else times
+        done.append(f"left out {things} that occur fewer than {how.min_count} times: {count:,}")
+    return texts, done
 
 
 def _through(text: Text, change: Callable[[Iterable[str]], Iterator[str]]) -> Text:
     return Text(lambda: change(text), text.name)
 
 
-def _cleaned(pieces: Iterable[str]) -> Iterator[str]:
-    return (UNWANTED.sub("", piece) for piece in pieces)
+def _cleaned(parting: str, pieces: Iterable[str]) -> Iterator[str]:
+    """What parts words becomes `parting`. The last character is held back, and a joiner with what
+    stands before it: from that is seen whether it joins something."""
+    held = ""
+    for piece in pieces:
+        piece = SPACE.sub(" ", PARTING.sub(parting, UNWANTED.sub("", piece)))
+        piece = JOINER.sub("", held + piece)
+        cut = -2 if piece.endswith(("\u200c", "\u200d")) else -1
+        yield piece[:cut]
+        held = piece[cut:]
+    yield held
 
 
 def _composed(pieces: Iterable[str]) -> Iterator[str]:
@@ -102,19 +146,39 @@ def _composed(pieces: Iterable[str]) -> Iterator[str]:
     yield normalized("NFC", held)
 
 
-def _rare(texts: list[Text], least: int, kind: Kind) -> str:
+class Rare(NamedTuple):
+    """Characters that occur too seldom."""
+
+    characters: str
+    times: int
+    """How often they occur, all together."""
+    items: int
+    """How many there are in a list, with them."""
+
+
+def _rare(texts: list[Text], least: int, kind: Kind) -> Rare:
     """The characters that occur less often in all texts; a line end never is one, nor what stands
     around items, which is left out anyway."""
     counts = np.zeros(0x110000, np.int64)
+    items = 0
     for text in texts:
-        pieces: Iterable[str] = text
+        pieces: Iterable[tuple[str, int]] = ((piece, 0) for piece in text)
         if kind == "lines":
-            pieces = ("\n".join(map(str.strip, lines)) for lines, _ in short_lines(text))
-        for piece in pieces:
+            pieces = _items(text)
+        for piece, ended in pieces:
             found = np.bincount(code_points(piece))
             counts[: len(found)] += found
+            items += ended
     counts[ord("\n")] = 0
-    return "".join(map(chr, np.flatnonzero((counts > 0) & (counts < least)).tolist()))
+    rare = np.flatnonzero((counts > 0) & (counts < least))
+    return Rare("".join(map(chr, rare.tolist())), int(counts[rare].sum()), items)
+
+
+def _items(text: Text) -> Iterator[tuple[str, int]]:
+    """Lines without white space around them, and how many items end there."""
+    for lines, goes_on in short_lines(text):
+        stripped = list(map(str.strip, lines))
+        yield "\n".join(stripped), sum(map(bool, stripped[: len(lines) - goes_on]))
 
 
 def _without_characters(rare: str, pieces: Iterable[str]) -> Iterator[str]:
@@ -128,16 +192,18 @@ def _without_items(rare: str, pieces: Iterable[str]) -> Iterator[str]:
     return chosen_lines(pieces, lambda line: gone.isdisjoint(line.strip()))
 
 
-def _once(texts: list[Text], least: int) -> list[Text]:
-    """Of all texts together, each line of so many characters once: where it stands first."""
+def _once(texts: list[Text], least: int) -> tuple[list[Text], int]:
+    """Of all texts together, each line of so many characters once: where it stands first. And how
+    many go."""
     hashes_L = [np.fromiter(_hashes(text, least), np.int64) for text in texts]
     new_L = np.zeros(sum(map(len, hashes_L)), bool)
     new_L[np.unique(np.concatenate(hashes_L), return_index=True)[1]] = True
     ends = np.cumsum([len(hashes) for hashes in hashes_L])[:-1]
-    return [
+    chosen = [
         _through(text, partial(_chosen, new, least))
         for text, new in zip(texts, np.split(new_L, ends), strict=True)
     ]
+    return chosen, int((~new_L).sum())
 
 
 def _hashes(text: Iterable[str], least: int) -> Iterator[int]:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from moreish.data.mend import CONTROL, INVISIBLE
+from moreish.data.mend import BREAKS, C1, CONTROL, INVISIBLE, SPACES, UNJOINING
 
 SHOWN = 60
 """Characters of an example."""
@@ -29,7 +29,12 @@ class Pattern:
     """Whether the example must not show what was found."""
 
 
-SMALL_POINTS = "".join(map(chr, [*range(0x3000), *range(0xFE00, 0x10000)]))
+MISREAD = "misread characters"
+"""A finding that another encoding may mend."""
+
+SMALL_POINTS = "".join(
+    map(chr, [*range(0x3200), *range(0xFE00, 0x10000), *range(0xE0000, 0xE0080)])
+)
 
 
 def _points(characters: str) -> frozenset[int]:
@@ -46,15 +51,30 @@ def _doubly_encoded(text: str) -> bool:
         return False
 
 
+TELEPHONE = re.compile(
+    r"(?<![\w.+-])(?:"
+    r"(?:\+|00)[1-9](?:[ ()./-]{0,3}\d){7,14}"  # from anywhere: +33 1 23 45 67 89
+    r"|\(?0[1-9]\d{0,3}\)?(?:[ /.-]{1,3}\d{2,8}){1,4}"  # from elsewhere in the land: 030 12345678
+    r"|(?:1[-. ])?\(?[2-9]\d\d\)?[-. ]{1,2}\d{3}[-. ]\d{4}"  # North America: (555) 123-4567
+    r"|[78][ -]?\(?\d{3}\)?[ -]{1,2}\d{3}[ -]\d\d[ -]\d\d"  # Russia: 8 (495) 123-45-67
+    r"|\d{2,5}(?:-\d{2,5}){2,5}"
+    r")(?!\w|[.:-]\d)"
+)
+
+NO_TELEPHONE = re.compile(
+    r"(?:19|20)\d\d([-./ ])[01]?\d\1[0-3]?\d\b"  # 1999-12-31
+    r"|[0-3]?\d([-./])[0-3]?\d\2(?:19|20)?\d\d(?!\2|\d)"  # 31.12.1999
+    r"|\+\d+\.\d+$"
+)
+"""What begins with a date, and decimal fractions."""
+
+
 def _telephone(text: str) -> bool:
-    """Groups of two to five digits, nine to fifteen in all, or all at once after a plus; no date,
-    and no address of a computer."""
-    if text[0] == "+" and text[1:].isdigit():
-        return 10 <= len(text) <= 16
-    groups = re.findall(r"\d+", text)
-    other = r"(?:19|20)\d\d[-./ ][01]?\d[-./ ][0-3]?\d\b|\d{1,3}(?:\.\d{1,3}){3}$"
-    like = 3 <= len(groups) <= 6 and all(2 <= len(group) <= 5 for group in groups)
-    return like and 9 <= sum(map(len, groups)) <= 15 and not re.match(other, text)
+    """Eight to fifteen digits after a sign of another land, else nine to thirteen."""
+    digits = sum(map(str.isdigit, text))
+    if NO_TELEPHONE.match(text):
+        return False
+    return text.startswith(("+", "00")) or 9 <= digits <= 13
 
 
 def _card(digits: str) -> bool:
@@ -65,9 +85,33 @@ def _card(digits: str) -> bool:
 
 
 def _secret(text: str) -> bool:
-    """A key of a known form, or a value that is no plain word."""
-    name, _, value = text.replace("=", ":", 1).partition(":")
-    return name == text or not value.strip(" \"',;.!?").isalpha()
+    """A key of a known form, or a value that is neither a plain word nor a piece of a program."""
+    if text.startswith("sk-"):  # or the name of something: sk-a-long-name
+        return any(len(part) >= 16 and NUMERAL.search(part) for part in re.split("[-_]", text[3:]))
+    named = NAMED.match(text)
+    if named is None:
+        return True
+    value = named["value"].rstrip(",;.!?)")
+    if PROGRAM.search(value) or len(value) < 6:
+        return False
+    if named["token"]:  # of which programs and papers on language models are full
+        return len(value) >= 12 and NUMERAL.search(value) is not None and not value.isdigit()
+    return SIGN.search(value) is not None
+
+
+NUMERAL = re.compile("[0-9]")
+SIGN = re.compile("[0-9!@#%^&+/=]")
+"""What a plain word does not have."""
+
+PROGRAM = re.compile(r"[(\[{|]|^[/.=<>$]|://|^[^\W\d]\w*(?:\.[^\W\d]\w*)+$")
+"""What stands in a program where a value might: a call, a variable, a part of something, a path."""
+
+NAMED = re.compile(
+    r"(?i:(?:(?P<token>token)|(?:access|auth)[_-]?token|password|passwd|pwd|api[_-]?key"
+    r"|(?:secret|access)[_-]?(?:access[_-]?)?key|secret)"
+    r"[\"']?\s{0,9}[:=]\s{0,9}[\"']?(?!bearer\s)(?P<value>[^\s\"']{6,}))"
+)
+"""A value with a name that tells of secrets."""
 
 
 def masked(text: str) -> str:
@@ -91,16 +135,25 @@ DIGITS = _points("0-9")
 PATTERNS = (
     Pattern(
         name="control characters",
-        regex=re.compile(f"[{CONTROL}]"),
-        points=_points(CONTROL),
+        regex=re.compile(f"[{CONTROL}{BREAKS}]"),
+        points=_points(CONTROL + BREAKS),
         what="control characters",
         mend="--clean",
     ),
     Pattern(
+        name=MISREAD,
+        regex=re.compile(f"[{C1}]"),
+        points=_points(C1),
+        what="control characters (U+0080 to U+009F) that were letters or quotes, as a rule, in "
+        "Windows-1252 or UTF-8 that was read as Latin-1; --clean would delete them",
+        grave=True,
+    ),
+    Pattern(
         name="invisible characters",
-        regex=re.compile(f"[{INVISIBLE}]"),
-        points=_points(INVISIBLE),
-        what="characters that cannot be seen (soft hyphens, marks, directions)",
+        regex=re.compile(f"[{INVISIBLE}{SPACES}]|{UNJOINING}"),
+        points=_points(INVISIBLE + SPACES + "\u200c\u200d"),
+        what="characters that cannot be seen, or not be told from a space (soft hyphens, marks, "
+        "directions, joiners that join nothing, no-break spaces)",
         mend="--clean",
     ),
     Pattern(
@@ -123,15 +176,20 @@ PATTERNS = (
     Pattern(
         name="secrets",
         regex=re.compile(
-            r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----|\bAKIA[0-9A-Z]{16}\b|\bgh[pousr]_\w{36,}"
+            r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY(?: BLOCK)?-----|\bAKIA[0-9A-Z]{16}\b"
+            r"|\bgh[pousr]_\w{36,}|\bgithub_pat_\w{22,}|\bglpat-[\w-]{20,}"
+            r"|\b[rs]k_(?:live|test)_\w{16,}|\bhf_[A-Za-z0-9]{30,}|\bnpm_[A-Za-z0-9]{36,}"
             r"|\bxox[abprs]-[\w-]{10,}|\bAIza[\w-]{35}|\bsk-[\w-]{20,}"
+            r"|://[^\s/:@]{0,64}:[^\s/]{1,128}@"
             r"|(?<![\w-])eyJ[\w-]{10,999}\.eyJ[\w-]{10,999}\.[\w-]{10,999}"
-            r"|(?i:(?<![^\W_])(?:password|passwd|secret|api[_-]?key|access[_-]?token)[\"']?\s{0,9}"
-            r"[:=]\s{0,9}[\"']?[^\s\"']{8,})"
+            r"|(?i:\bbearer\s{1,9}(?=[^\s\"']{0,99}\d)[\w.~+/=-]{16,})"
+            rf"|(?<![^\W_]){NAMED.pattern}"
         ),
         hints=("private key", "akia", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "xox", "aiza", "sk-",
-               "eyj", "passw", "secret", "apikey", "api_key", "api-key", "accesstoken",
-               "access_token", "access-token"),
+               "eyj", "passw", "pwd", "secret", "apikey", "api_key", "api-key", "accesskey",
+               "access_key", "access-key", "token=", "token:", "token =", "token :", 'token"',
+               "token'", "bearer", "github_pat_", "glpat-", "k_live_", "k_test_", "hf_", "npm_",
+               "://"),
         what="passwords, keys or tokens, perhaps; take them out before you train",
         holds=_secret,
         grave=True,
@@ -139,13 +197,16 @@ PATTERNS = (
     ),
     Pattern(
         name="e-mail addresses",
-        regex=re.compile(r"\b[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{2,63}){1,4}\b"),
+        regex=re.compile(
+            r"://[^\s/:@]{0,64}:[^\s/]{1,128}@|\b[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{2,63}){1,4}\b"
+        ),
         points=frozenset([ord("@")]),
+        holds=lambda found: not found.startswith("://"),  # but a user and the password
         what="e-mail addresses, which a model may repeat",
     ),
     Pattern(
         name="telephone numbers",
-        regex=re.compile(r"(?<![\w.+])(?:\+\d{9,15}|\d[\d ()./-]{8,20}\d)(?!\w|[.-]\d)"),
+        regex=TELEPHONE,
         points=DIGITS,
         what="telephone numbers, perhaps, which a model may repeat",
         holds=_telephone,

@@ -48,12 +48,12 @@ def split_items(numbers_I: Ids, seed: int) -> dict[SplitName, Ids]:
     rest = np.random.default_rng(seed).permutation(distinct)
     rest = rest[~np.isin(rest, often)]
     # Where each item's copies end in the shuffled list decides its side, so that the shares hold
-    # for copies too; the clip leaves at least one distinct item to each side.
+    # for copies too; the limits leave at least one distinct item to each side.
     ends = np.cumsum(copies_D[rest])
     first = int(np.searchsorted(ends, ITEM_SHARES[0] * ends[-1], side="right"))
-    first = min(max(first, 0 if len(often) else 1), len(rest) - 2)
+    first = min(first, len(rest) - 2)
     second = int(np.searchsorted(ends, ITEM_SHARES[1] * ends[-1], side="right"))
-    second = min(max(second, first + 1), len(rest) - 1)
+    second = max(second, first + 1)
     side_D = np.zeros(distinct, np.uint8)
     side_D[rest[first:second]] = SPLITS.index("val")
     side_D[rest[second:]] = SPLITS.index("test")
@@ -67,7 +67,7 @@ def split_items_as_lecture(count: int) -> dict[SplitName, Ids]:
     shuffled = list(range(count))
     random.Random(42).shuffle(shuffled)  # noqa: S311 (the lecture's own generator)
     first, second = (int(share * count) for share in ITEM_SHARES)
-    if not 0 < first < second < count:
+    if first == second:
         raise MoreishError(f"{count} line(s) are too few for the lecture's 80/10/10 split")
     train, val, test = np.split(np.array(shuffled), [first, second])
     return {"train": train, "val": val, "test": test}

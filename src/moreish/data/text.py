@@ -15,7 +15,8 @@ from typing import Self
 import numpy as np
 
 from moreish.data import catalog
-from moreish.data.decode import Alphabet, Text, has_mark, text_file, text_of
+from moreish.data.decode import Alphabet, NotTextError, Text, has_mark, text_file, text_of
+from moreish.data.guess import first_guess
 from moreish.data.lines import Kind, whole_lines
 from moreish.data.mend import Mending, mended
 from moreish.errors import MoreishError, command, nearest
@@ -63,6 +64,8 @@ class Corpus:
     """None of them is blank."""
     notes: list[str] = field(default_factory=list)
     """What was done to the text or guessed of it, for the user to read."""
+    left_out: list[Path] = field(default_factory=list)
+    """Files of a folder that are no text, or not in its encoding."""
 
     @classmethod
     def of(cls, documents: list[str], kind: Kind, name: str = "corpus") -> Self:
@@ -166,13 +169,14 @@ def read_corpus(
         raise MoreishError("the source is empty: name a built-in data set, a file or a folder")
     path = Path(source).expanduser()
     notes: list[str] = []
+    left_out: list[Path] = []
     if source in catalog.CATALOG:
         name, found = source, [text_of(catalog.load(source))]
         kind = kind or ("lines" if catalog.CATALOG[source].kind == "lines" else "text")
     elif path.is_dir():
-        name, found = path.resolve().name, list(_folder(path, encoding, notes))
+        name, found = path.resolve().name, list(_folder(path, encoding, notes, left_out))
         if not found:
-            raise MoreishError(f"no text files in folder {path}{''.join(f'; {n}' for n in notes)}")
+            raise _no_text(path, notes, left_out)
     elif path.is_file():
         name, found = path.stem, [_file(path, encoding, notes)]
     elif path.exists():
@@ -192,28 +196,17 @@ def read_corpus(
         looks = "a list, one item a line" if kind == "lines" else "running text"
         notes.append(f"it looks like {looks} (if not: --as {other})")
     if mending != Mending():
-        texts = [text for text in mended(texts, mending, kind) if not text.survey.blank]
+        texts, done = mended(texts, mending, kind)
+        texts = [text for text in texts if not text.survey.blank]
         if not texts:
             raise MoreishError(f"mending leaves nothing of {source}")
-        notes.append(_mended(mending, kind))
-    corpus = Corpus(name=name, kind=kind, texts=texts, notes=notes)
+        notes.append(", ".join(done))
+    corpus = Corpus(name=name, kind=kind, texts=texts, notes=notes, left_out=left_out)
     if corpus.facts.stripped:
         notes.append("left out white space at the beginning and end of lines")
     if blank := corpus.facts.blank:
         notes.append(f"left out {blank:,} empty line{'s' * (blank > 1)}")
     return corpus
-
-
-def _mended(how: Mending, kind: Kind) -> str:
-    """What mending did, in words."""
-    rare = "items with characters" if kind == "lines" else "characters"
-    done = [
-        (how.clean, "left out control and invisible characters"),
-        (how.nfc, "wrote accented letters as one character each (NFC)"),
-        (how.min_count > 1, f"left out {rare} that occur fewer than {how.min_count} times"),
-        (how.dedup, "left out copies"),
-    ]
-    return ", ".join(words for is_so, words in done if is_so)
 
 
 def guess_kind(texts: Iterable[Iterable[str]]) -> Kind:
@@ -243,7 +236,19 @@ def _first_lengths(text: Iterable[str]) -> list[int]:
     return lengths[:used]
 
 
-def _folder(folder: Path, encoding: str, notes: list[str]) -> Iterator[Text]:
+def _no_text(folder: Path, notes: list[str], left_out: list[Path]) -> MoreishError:
+    """What is wrong with a folder that holds no text in the encoding that was asked for."""
+    words = f"no text files in folder {folder}{''.join(f'; {note}' for note in notes)}"
+    if (found := first_guess(left_out)) is None:
+        return MoreishError(words)
+    path, guess = found
+    look = command("doctor", folder)
+    error = NotTextError(f"{words}; {guess.words} for {path.name}; for a closer look: {look}")
+    error.path = path
+    return error
+
+
+def _folder(folder: Path, encoding: str, notes: list[str], left_out: list[Path]) -> Iterator[Text]:
     """Texts of all files below `folder`, by path. Hidden and undecodable files are left out, and
     so are run folders: they hold samples and logs, which are no text to learn from."""
     if (folder / "run.json").is_file():
@@ -251,7 +256,6 @@ def _folder(folder: Path, encoding: str, notes: list[str]) -> Iterator[Text]:
         raise MoreishError(f"{folder} is a run, not a text; to go on with it: {resume}")
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     runs = {path.parent for path in paths if path.name == "run.json"}
-    skipped = []
     for path in paths:
         if any(part.startswith(".") for part in path.relative_to(folder).parts):
             continue
@@ -259,17 +263,17 @@ def _folder(folder: Path, encoding: str, notes: list[str]) -> Iterator[Text]:
             continue
         try:
             yield _file(path, encoding, notes)
-        except MoreishError:
-            skipped.append(path.name)
-    if skipped:
-        shown = ", ".join(skipped[:3]) + (", …" if len(skipped) > 3 else "")
-        notes.append(f"left out {len(skipped)} file(s) that are not {encoding} text: {shown}")
+        except NotTextError:
+            left_out.append(path)
+    if left_out:
+        names = ", ".join(path.name for path in left_out[:3]) + (", …" if left_out[3:] else "")
+        notes.append(f"left out {len(left_out)} file(s) that are not {encoding} text: {names}")
     if runs:
         notes.append(f"left out {len(runs)} run folder(s)")
 
 
 def _file(path: Path, encoding: str, notes: list[str]) -> Text:
-    """The text of a file, which is known to be one. Raises MoreishError when it is none."""
+    """The text of a file, which is known to be one. Raises NotTextError when it is none."""
     text = text_file(path, encoding)
     _ = text.survey
     if has_mark(path, encoding):

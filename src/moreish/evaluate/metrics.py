@@ -11,6 +11,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from moreish.data.tokens import UNSCORED, Batch, Spans, Tokens
 from moreish.errors import MoreishError
@@ -24,6 +25,9 @@ which is 1.6 times as fast as 16,384. The result does not depend on it."""
 
 BATCH_LOGITS = 2**24
 """Logits that one forward pass makes, where the vocabulary is large: 64 MB of them."""
+
+BATCH_NUMBERS = 2**21
+"""Numbers of the widest layer in one forward pass: 8 MB of them."""
 
 GPU_NUMBERS = 16
 """Numbers that a GPU holds at a time for every number of a position's widest vector, about: halving
@@ -102,7 +106,9 @@ def batch_positions(model: Model) -> int:
     into its memory."""
     device = device_of(model)
     if device.type != "cuda":
-        return min(BATCH_POSITIONS, BATCH_LOGITS // model.vocab_size)
+        layers = [part.out_features for part in model.modules() if isinstance(part, nn.Linear)]
+        fitting = BATCH_NUMBERS // max(layers, default=1)
+        return max(1, min(BATCH_POSITIONS, BATCH_LOGITS // model.vocab_size, fitting))
     widest = max(model.vocab_size, *(max(p.shape) for p in model.parameters()))
     free, _ = torch.cuda.mem_get_info(device)
     # No tensor of more numbers than 32 bits count, which some kernels rely on.

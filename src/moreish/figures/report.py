@@ -3,12 +3,14 @@
 import base64
 import html
 import math
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from moreish.data.catalog import CATALOG
 from moreish.data.doctor import Diagnosis
-from moreish.errors import MoreishError, command
+from moreish.errors import MoreishError, command, visible
 from moreish.files import write_atomic
 from moreish.run import Run
 
@@ -37,12 +39,17 @@ pre { white-space: pre-wrap; font: 14px/1.45 ui-monospace, monospace; border-lef
 """
 
 
+HEAD = (
+    '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+    '<meta name="viewport" content="width=device-width, initial-scale=1"><title>'
+)
+"""What every page begins with."""
+
+
 def page(title: str, about: str, parts: Iterable[str]) -> str:
     """A whole document around `parts`."""
     return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{STYLE}</style></head><body>"
+        f"{HEAD}{html.escape(title)}</title><style>{STYLE}</style></head><body>"
         f"<h1>{html.escape(title)}</h1><p class=faint>{html.escape(about)}</p>"
         + "".join(parts)
         + "</body></html>\n"
@@ -166,15 +173,37 @@ def ladder_page(found: Mapping[str, Any], folder: Path) -> str:
     return page(f"The ladder on {found['source']}", about, parts)
 
 
+DOCTOR = "The doctor on "
+"""What the title of such a page begins with."""
+
+
 def doctor_page(diagnosis: Diagnosis) -> str:
     """What the doctor says of a text."""
-    return page(f"The doctor on {diagnosis.name}", "by Moreish", _diagnosis(diagnosis))
+    return page(f"{DOCTOR}{visible(diagnosis.name)}", "by Moreish", _diagnosis(diagnosis))
+
+
+def check_doctor_page(path: Path, source: str) -> None:
+    """Raises MoreishError where a page at `path` would replace something else, or be read as a
+    part of the source (of which the name may be unknown: empty)."""
+    # Unlike Path.resolve, this takes links that lead round in a circle.
+    whole = Path(os.path.realpath(Path(source).expanduser()))
+    there = Path(os.path.realpath(path))
+    inside = whole == there or (whole.is_dir() and whole in there.parents)
+    if source and source not in CATALOG and inside:
+        raise MoreishError(f"--report {path}: that is in the source; name a file outside of it")
+    if path.is_dir() or not path.parent.is_dir():
+        raise MoreishError(f"--report {path}: name a file in a folder that exists")
+    if path.exists():
+        ours = (HEAD + DOCTOR).encode()
+        with path.open("rb") as file:
+            if file.read(len(ours)) != ours:
+                raise MoreishError(f"--report {path}: it is no page of the doctor; name a new file")
 
 
 def _diagnosis(diagnosis: Diagnosis) -> list[str]:
     rows = [
-        ("!" if finding.grave else "", finding.sentence, finding.where, finding.example,
-         finding.mend)
+        ("!" if finding.grave else "", finding.sentence, visible(finding.where),
+         visible(finding.example), finding.mended_by)
         for finding in diagnosis.findings
     ]  # fmt: skip
     about = (
@@ -182,12 +211,13 @@ def _diagnosis(diagnosis: Diagnosis) -> list[str]:
         f"of them different{'' if diagnosis.whole else '; the beginning was looked at'}. "
         "! marks what spoils a model, or exposes somebody."
     )
-    notes = "".join(f"<p class=faint>{html.escape(note)}</p>" for note in diagnosis.notes)
+    notes = "".join(f"<p class=faint>{html.escape(visible(n))}</p>" for n in diagnosis.notes)
     parts = [f"<p>{html.escape(about)}</p>", notes]
     if not rows:
         return [*parts, "<p>Nothing to mend.</p>"]
     found = table(("", "found", "where", "for example", "mended by"), rows)
-    return [*parts, f"<div class=doctor>{found}</div>"]
+    mended = html.escape(visible(diagnosis.mending))
+    return [*parts, f"<div class=doctor>{found}</div>", f"<p>{mended}</p>" if mended else ""]
 
 
 def _examined(run: Run) -> str:

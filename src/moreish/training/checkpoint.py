@@ -4,19 +4,16 @@ import hashlib
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import torch
-from pydantic import TypeAdapter
+from pydantic import NonNegativeInt, TypeAdapter
 from safetensors import SafetensorError
 from safetensors.torch import load as from_safetensors
-from safetensors.torch import save as to_safetensors
 
-from moreish.errors import MoreishError
+from moreish.errors import MoreishError, command
 from moreish.evaluate.metrics import Score
 from moreish.files import (
     PART,
@@ -30,6 +27,7 @@ from moreish.files import (
 from moreish.record import SavedScore
 from moreish.training.loop import Position, Trainer
 from moreish.training.optim import optimizer_tensors, restore_optimizer
+from moreish.weights import safetensors_pieces
 
 KEPT = 2
 """Newest checkpoints that stay; the best weights are apart from them."""
@@ -38,8 +36,11 @@ MANIFEST = "manifest.json"
 
 PARTS = ("weights.safetensors", "optimizer.safetensors", "state.json")
 
+LOGS = ("metrics.jsonl", "samples.txt")
+"""Of the run: what was logged until a checkpoint goes with it."""
 
 POSITION = TypeAdapter(Position)
+LOGGED = TypeAdapter(dict[Literal["metrics.jsonl", "samples.txt"], tuple[NonNegativeInt, str]])
 
 
 class Checkpoints:
@@ -56,6 +57,10 @@ class Checkpoints:
     def __bool__(self) -> bool:
         return bool(self._by_age())
 
+    @property
+    def _logs(self) -> dict[str, Path]:
+        return {name: self.folder.parent / name for name in LOGS}
+
     def save(self, trainer: Trainer) -> None:
         """Write `step-N`; older ones than the newest few are removed afterwards."""
         place = self.folder / f"step-{trainer.position.step:06d}"
@@ -71,10 +76,12 @@ class Checkpoints:
         digests = {}
         try:
             beside.mkdir(parents=True)
-            for name, content in _parts(trainer):
-                digests[name] = hashlib.sha256(content).hexdigest()
-                write_durable(beside / name, [content])
-            manifest = {"sha256": digests, "run": self.run, "here": self.here}
+            for name, pieces in _parts(trainer):
+                digest = hashlib.sha256()
+                write_durable(beside / name, _told(pieces, digest.update))
+                digests[name] = digest.hexdigest()
+            logged = {name: _logged(path) for name, path in self._logs.items() if path.exists()}
+            manifest = {"sha256": digests, "run": self.run, "here": self.here, "logged": logged}
             write_durable(beside / MANIFEST, [to_json(manifest)])
             flush_folder(beside)
             if place.exists():  # a damaged one
@@ -105,7 +112,11 @@ class Checkpoints:
                 reason = " ".join(str(error).split())[:200]
                 raise MoreishError(f"{place} is not a checkpoint of this run ({reason})") from None
             return damaged
-        raise MoreishError(f"{self.folder} holds no whole checkpoint: there is nothing to resume")
+        run = self.folder.parent
+        raise MoreishError(
+            f"{self.folder} holds no whole checkpoint: there is nothing to resume. If the run has "
+            f"weights, {command('sample', run)} takes the best; or train again with --overwrite"
+        )
 
     def _check(self, place: Path, manifest: Mapping[str, Any], inexact: bool) -> None:
         if manifest.get("run", self.run) != self.run:
@@ -113,8 +124,18 @@ class Checkpoints:
                 f"{place} is a checkpoint of another run: its settings, data or tokenizer are not "
                 "those of this one"
             )
+        if inexact:
+            return
+        for name, (length, digest) in manifest["logged"].items():
+            path = self._logs[name]
+            there_now = path.stat().st_size if path.exists() else -1
+            if there_now < length or _logged(path, length) != (length, digest):
+                raise MoreishError(
+                    f"{path} is not what it was when {place.name} was saved: its log would not be "
+                    "whole. Put it back, or go on all the same with --inexact"
+                )
         there = manifest.get("here", self.here)
-        if there != self.here and not inexact:
+        if there != self.here:
             kinds = sorted(set(there) | set(self.here))
             changed = [
                 f"{kind} was {there.get(kind)} and is {self.here.get(kind)}"
@@ -146,16 +167,23 @@ def size(trainer: Trainer) -> int:
     return sum(tensor.nbytes for part in (weights, moments) for tensor in part.values())
 
 
-def _parts(trainer: Trainer) -> Iterator[tuple[str, bytes]]:
-    """The files of a checkpoint, one after another: each may be large."""
+def _parts(trainer: Trainer) -> Iterator[tuple[str, Iterable[bytes]]]:
+    """The files of a checkpoint, each in pieces."""
     best = trainer.position.best
     position = {**asdict(trainer.position), "best": best and best.as_json()}
-    parts: tuple[Callable[[], bytes], ...] = (
-        lambda: to_safetensors(_owned(trainer.model.state_dict())),
-        lambda: to_safetensors(_owned(optimizer_tensors(trainer.optimizer))),
-        partial(to_json, position),
+    contents = (
+        safetensors_pieces(trainer.model.state_dict()),
+        safetensors_pieces(optimizer_tensors(trainer.optimizer)),
+        [to_json(position)],
     )
-    return ((name, part()) for name, part in zip(PARTS, parts, strict=True))
+    return zip(PARTS, contents, strict=True)
+
+
+def _told(pieces: Iterable[bytes], hear: Callable[[bytes], None]) -> Iterator[bytes]:
+    """The same pieces, of each of which somebody else hears."""
+    for piece in pieces:
+        hear(piece)
+        yield piece
 
 
 def _restore(place: Path, trainer: Trainer) -> None:
@@ -173,6 +201,13 @@ def _restore(place: Path, trainer: Trainer) -> None:
     trainer.position = position
 
 
+def _logged(path: Path, most: int = -1) -> tuple[int, str]:
+    """The length of the first `most` bytes of a log, or of all of it, and their sha256."""
+    with path.open("rb") as file:
+        content = file.read(most)
+    return len(content), hashlib.sha256(content).hexdigest()
+
+
 def _manifest(place: Path) -> dict[str, Any] | None:
     """The manifest of a checkpoint, if all its files are there as it says."""
     try:
@@ -180,6 +215,7 @@ def _manifest(place: Path) -> dict[str, Any] | None:
         digests = manifest["sha256"]
         if not isinstance(manifest.get("here", {}), dict) or set(digests) != set(PARTS):
             return None
+        manifest["logged"] = LOGGED.validate_python(manifest.get("logged", {}))
         for name in PARTS:
             with (place / name).open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != digests[name]:
@@ -187,15 +223,3 @@ def _manifest(place: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return manifest
-
-
-def _owned(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """On the CPU, each with its own memory, as safetensors wants them; copied only if need be."""
-    owned: dict[str, torch.Tensor] = {}
-    seen: set[int] = set()
-    for name, tensor in tensors.items():
-        tensor = tensor.detach().cpu().contiguous()
-        start = tensor.untyped_storage().data_ptr()
-        owned[name] = tensor.clone() if start in seen and tensor.numel() else tensor
-        seen.add(start)
-    return owned

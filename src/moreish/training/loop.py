@@ -265,6 +265,7 @@ class Trainer:
         lost = before.seconds - at.seconds
         at.seconds, at.before = at.seconds + lost, at.before + lost
         at.retreats, at.slower = before.retreats + 1, before.slower * SLOWER
+        at.best, at.best_step = before.best, before.best_step  # as the weights that are kept
         assert isinstance(self.config.lr, float)
         hooks.report(WentBack(step=at.step, why=why, lr=at.slower * self.config.lr))
 

@@ -29,6 +29,9 @@ itself is often far to the right, where a few steps more would have burst."""
 SPAN = 300
 """How far the range reaches below and above the model's own rate."""
 
+STEPS = range(10, 1_000_001)
+"""How many there may be: fewer make no curve, and all are kept."""
+
 FILE = "lr_range.json"
 
 MARGIN = {"sgd": 1.0, "adamw": 2.5, "muon": 2.5}
@@ -85,14 +88,16 @@ def lr_range(
     own = default_rate(model, config.optimizer)
     low = own / SPAN if low is None else low
     high = own * SPAN if high is None else high
-    if not (0 < low < high and steps >= 10):
-        raise MoreishError("give rates with 0 < low < high, and at least 10 steps")
+    if not 0 < low < high:
+        raise MoreishError("give rates with 0 < low < high")
+    if steps not in STEPS:
+        raise MoreishError(f"--steps {steps}: give {STEPS[0]} to {STEPS[-1]:,}")
     model.before_training(sampler.tokens)
     model.to(device).train()
     optimizer = build_optimizer(model, config)
     backward = Backward(model, objective, config, device)
     rates, losses, smoothed = [], [], []
-    mean = 0.0
+    mean, lowest = 0.0, math.inf
     for step in range(steps):
         lr = low * (high / low) ** (step / (steps - 1))
         set_rate(optimizer, lr)
@@ -105,7 +110,8 @@ def lr_range(
         rates.append(lr)
         losses.append(value)
         smoothed.append(mean / (1 - SMOOTHING ** (step + 1)))
-        if value > 4 * min(smoothed):
+        lowest = min(lowest, smoothed[-1])
+        if value > 4 * lowest:
             break
         nn.utils.clip_grad_norm_(model.parameters(), config.clip or math.inf)
         optimizer.step()
@@ -115,7 +121,7 @@ def lr_range(
             f"the loss bursts at a rate of {low:g} already: try `moreish lr-range` with a lower "
             "--low"
         )
-    near = np.array(smoothed) <= (1 + FLOOR) * min(smoothed)
+    near = np.array(smoothed) <= (1 + FLOOR) * lowest
     if near[0]:
         raise MoreishError(
             f"the loss hardly falls at rates from {low:g} to {rates[-1]:g}: try `moreish lr-range` "

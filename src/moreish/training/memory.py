@@ -2,14 +2,19 @@
 
 import math
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from moreish.data.tokens import Tokens
 from moreish.errors import MoreishError
 from moreish.files import in_bytes
+from moreish.models import Model
+from moreish.models.grams import count
+from moreish.models.kneser_ney import KneserNey
+from moreish.models.ngram import NGram
 from moreish.training.loop import Trainer
 from moreish.training.prepare import available_memory
 
@@ -17,12 +22,20 @@ WORKSPACE = 64e6
 """Bytes that the libraries for products take for themselves, and that lie between other blocks."""
 
 
+TABLES, COUNTING = 23, 100
+"""Bytes that each distinct n-gram leaves in the tables, and that each of the longest takes while it
+is counted (measured on random text)."""
+
+SAMPLE = 1 << 20
+"""Tokens from which the number of distinct n-grams is reckoned."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Need:
     """Bytes, beside the weights, which are there already."""
 
     fixed: float
-    """Of gradients, of the optimizer and of libraries."""
+    """Of gradients, the optimizer and libraries, and of a copy of the weights for a trial."""
     row: float
     """Of what each row of a batch leaves for the way back."""
     rows: int
@@ -52,9 +65,10 @@ def needed(trainer: Trainer) -> Need:
     # On the way back the loss makes two more of what it was made of, and each layer one of its own.
     logits = 4 * row.tokens_BT.numel() * model.vocab_size
     weights = sum(p.nbytes for p in model.parameters())
+    copies = 1 + float(trainer.config.minutes is not None)
     moments = {"sgd": float(trainer.config.momentum > 0)}.get(trainer.config.optimizer, 2.0)
     return Need(
-        fixed=WORKSPACE + (1 + moments) * weights,
+        fixed=WORKSPACE + (copies + moments) * weights,
         row=1.1 * sum(kept.values()) + 2 * logits,
         rows=rows,
     )
@@ -81,6 +95,51 @@ def check_memory_of(trainer: Trainer) -> float:
     raise MoreishError(f"{problem}: give the model fewer layers, less width or less --context")
 
 
+def check_counting(model: Model, tokens: Tokens) -> None:
+    """Raises MoreishError when the n-grams that `model` is to count are more than memory holds, and
+    says which order would fit."""
+    free = free_memory(torch.device("cpu"))
+    folds = 1 + getattr(model, "folds", 0)
+    for part in model.modules():
+        if not isinstance(part, KneserNey | NGram):
+            continue
+
+        def need(order: int, distinct: float) -> float:
+            shorter = sum(min(distinct, model.vocab_size**m) for m in range(1, order + 1))
+            return folds * TABLES * shorter + COUNTING * distinct
+
+        if need(part.order, tokens.predictions) <= free:
+            continue  # whatever it holds
+        found = need(part.order, expected_grams(tokens, part.order, model.vocab_size))
+        if found <= free:
+            continue
+        fitting = [
+            order
+            for order in range(1, part.order)
+            if need(order, expected_grams(tokens, order, model.vocab_size)) <= free
+        ]
+        name = "model.order" if part is model else "model.counts.order"
+        advice = f"--set {name}={fitting[-1]} would fit" if fitting else "give less text"
+        raise MoreishError(
+            f"counting needs about {in_bytes(found)} of memory, and {in_bytes(free)} are free: "
+            f"{advice}"
+        )
+
+
+def expected_grams(tokens: Tokens, order: int, vocab_size: int) -> float:
+    """About how many distinct n-grams there are, from how they grow in the beginning: as a power of
+    the length (Heaps 1978, section 7.5)."""
+    sizes = [min(tokens.predictions, SAMPLE // part) for part in (4, 1)]
+    few, many = (
+        len(count(replace(tokens, ids_N=tokens.ids_N[: size + 1]), order, vocab_size)[0])
+        for size in sizes
+    )
+    if sizes[0] == sizes[1] or tokens.predictions == sizes[1]:
+        return many
+    growth = math.log(many / few) / math.log(sizes[1] / sizes[0])
+    return many * (tokens.predictions / sizes[1]) ** growth
+
+
 def free_memory(device: torch.device) -> float:
     """Bytes that can be had on `device`."""
     if device.type == "cuda":
@@ -88,9 +147,8 @@ def free_memory(device: torch.device) -> float:
     return min(available_memory(), _of_container())
 
 
-def _of_container() -> float:
+def _of_container(folder: Path = Path("/sys/fs/cgroup")) -> float:
     """What a container's limit leaves (Linux, cgroup 2)."""
-    folder = Path("/sys/fs/cgroup")
     with suppress(OSError, ValueError):
         limit = int((folder / "memory.max").read_text())
         return limit - int((folder / "memory.current").read_text())

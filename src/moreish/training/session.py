@@ -1,9 +1,7 @@
 """One training from start to end: data, model, loop, log, results."""
 
-import os
 import shutil
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,17 +23,19 @@ from moreish.evaluate.metrics import (
     losses_of,
 )
 from moreish.files import check_space, clear_parts
-from moreish.models import CountedModel, Model
+from moreish.models import CountedModel, Model, build_model
 from moreish.models.mixture import Mixture
 from moreish.record import ENDED, surroundings
 from moreish.run import Run, check_free, discard, replaced_by, training_lock
+from moreish.terminal import outliving_its_terminal
 from moreish.training.budget import Plan, budget_steps, measure, plan_minutes, plan_steps
 from moreish.training.checkpoint import KEPT, Checkpoints
 from moreish.training.divergence import DivergenceError
 from moreish.training.events import Examined, Note, Report, Started, Working
 from moreish.training.log import Log
 from moreish.training.loop import Hooks, Position, Trainer, time_of_step
-from moreish.training.memory import check_memory_of
+from moreish.training.lr_range import LRRange
+from moreish.training.memory import check_counting, check_memory_of
 from moreish.training.objective import next_token, with_squared_weights
 from moreish.training.optim import build_optimizer, check_optimizer, default_rate
 from moreish.training.planner import planned
@@ -74,25 +74,15 @@ def train(
     check_optimizer(config.train.optimizer)  # a model that only counts would not notice
     ready, reasons = planned(prepare(config, examined=True))
     # Whatever is wrong with the settings is to be said before anything is written.
-    model = ready.model()
+    ready.model()
     if ready.diagnosis is not None:
         report(Examined(diagnosis=ready.diagnosis))
     for note in (*notes, *reasons):
         report(Note(text=note))
-    config, found = ready.config, None
-    if not isinstance(model, CountedModel):
-        lr = config.train.lr or default_rate(model, config.train.optimizer)
-        if lr == "auto":
-            # With one seed for all runs, so that those that differ in theirs stay comparable.
-            fixed = replace(ready, config=config.model_copy(update={"seed": 0}))
-            found = try_rates(fixed, report=report)
-            lr = found.suggested
-            report(Note(text=f"learning rate {lr:.3g}, from a range test"))
-        config = config.model_copy(update={"train": config.train.model_copy(update={"lr": lr})})
-        build_optimizer(model, config.train)
-    path = out or free_path(f"{ready.facts.name}-{config.model.name}")
-    check_space(path, _space(ready, model), "this run")
-    with _new_run(path, replace(ready, config=config), overwrite=overwrite) as run:
+    ready, found = _with_rate(ready, report)
+    path = out or free_path(f"{ready.facts.name}-{ready.config.model.name}")
+    check_space(path, _space(ready), "this run")
+    with _new_run(path, ready, overwrite=overwrite) as run:
         if found is not None:
             found.save(run.path)
         if ready.diagnosis is not None:
@@ -101,6 +91,23 @@ def train(
         if not _worth_keeping(run) and replaced_by(path).exists():
             raise KeyboardInterrupt  # it came before there was anything better than the old run
         return run, ended
+
+
+def _with_rate(ready: Ready, report: Report) -> tuple[Ready, LRRange | None]:
+    """With the learning rate, if it has one, and the test that found it."""
+    model, config, found = ready.model(), ready.config, None
+    if isinstance(model, CountedModel):
+        return ready, None
+    lr = config.train.lr or default_rate(model, config.train.optimizer)
+    if lr == "auto":
+        # With one seed for all runs, so that those that differ in theirs stay comparable.
+        fixed = replace(ready, config=config.model_copy(update={"seed": 0}))
+        found = try_rates(fixed, report=report)
+        lr = found.suggested
+        report(Note(text=f"learning rate {lr:.3g}, from a range test"))
+    config = config.model_copy(update={"train": config.train.model_copy(update={"lr": lr})})
+    build_optimizer(model, config.train)
+    return replace(ready, config=config), found
 
 
 @contextmanager
@@ -216,11 +223,12 @@ class Outcome:
 
 
 def _count(run: Run, model: CountedModel, report: Report) -> Outcome:
+    tokens = run.split("train")
+    check_counting(model, tokens)
     position = Position(plan=Plan(steps=0, eval_every=1))
     report(_started(run, model, position, torch.device("cpu")))
     if any(getattr(run.config.train, budget) is not None for budget in BUDGETS):
         report(Note(text=f"{run.config.model.name} is counted: it needs no {', '.join(BUDGETS)}"))
-    tokens = run.split("train")
     began = time.perf_counter()
     model.fit(tokens)
     position.seconds, position.tokens = time.perf_counter() - began, tokens.predictions
@@ -236,6 +244,7 @@ def _descend(
     """Train by gradients; parts that are counted are counted first."""
     config = run.config.train
     began = time.perf_counter()
+    check_counting(model, run.split("train"))
     model.before_training(run.split("train"))
     trainer = Trainer(
         model,
@@ -329,8 +338,10 @@ def _worth_keeping(run: Run) -> bool:
     return run.has_weights or any(run.checkpoints.glob("step-*"))
 
 
-def _space(ready: Ready, model: Model) -> int:
+def _space(ready: Ready) -> int:
     """Bytes of disk that a run takes: its data, its best weights and its checkpoints."""
+    with torch.device("meta"):  # shapes without memory
+        model = build_model(ready.config.model, ready.tokenizer.vocab_size)
     data = sum(tokens.ids_N.nbytes for tokens in ready.splits.values())
     weights = sum(tensor.nbytes for tensor in model.state_dict().values())
     if isinstance(model, CountedModel):
@@ -407,28 +418,6 @@ def _started(
         device=str(device),
         memory=memory,
     )
-
-
-@contextmanager
-def outliving_its_terminal() -> Iterator[None]:
-    """While open, a terminal that is closed (SIGHUP) takes only the output with it."""
-    hang_up = getattr(signal, "SIGHUP", None)  # Windows has none
-    main = threading.current_thread() is threading.main_thread()
-    if hang_up is None or not main or signal.getsignal(hang_up) is not signal.SIG_DFL:
-        yield
-        return
-
-    def fall_silent(number: int, frame: Any) -> None:
-        for descriptor in (1, 2):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
-        # What could not be written yet stays in the old streams, and would spoil the exit status.
-        sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
-
-    signal.signal(hang_up, fall_silent)
-    try:
-        yield
-    finally:
-        signal.signal(hang_up, signal.SIG_DFL)
 
 
 @contextmanager
