@@ -6,14 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from conftest import Moreish
 from moreish import api
 from moreish.data import catalog
 from moreish.errors import MoreishError
+from moreish.generate import constraints
 from moreish.generate.constraints import (
     Constraint,
     Guide,
+    _with,
     compile_constraint,
     parse_length,
     resample,
@@ -62,6 +66,21 @@ def test_every_text_is_right(
         assert all(re.fullmatch(pattern, text) for text in texts), texts
         assert run.sample(12, **asked) == texts
         assert run.sample(12, seed=1, **asked) != texts or "(an|be)" in pattern
+
+
+@given(st.text("ab", min_size=1, max_size=6), st.text("abc", max_size=12))
+def test_automata_of_literals(literal: str, text: str) -> None:
+    assert _with(literal, anywhere=False).accepts(text) == text.endswith(literal)
+    assert _with(literal, anywhere=True).accepts(text) == (literal in text)
+
+
+def test_an_automaton_that_takes_long_is_given_up(
+    small_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constraints, "MOST_SECONDS", 0)
+    with pytest.raises(MoreishError, match="ask for something simpler"):
+        small_run.sample(1, regex="(an|be)+")
+    assert small_run.sample(1, ends="a" * 10) != [""]  # literals need no search
 
 
 def test_letters_of_several_bytes(counted: dict[str, Run]) -> None:

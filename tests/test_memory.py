@@ -64,7 +64,6 @@ def trainer_of(tmp_path: Path, model: dict[str, object], train: dict[str, object
     ("train", "times"),
     [
         ({"optimizer": "adamw"}, 3),
-        ({"optimizer": "muon"}, 3),
         ({"optimizer": "sgd"}, 1),
         ({"optimizer": "sgd", "momentum": 0.9}, 2),
         ({"optimizer": "sgd", "steps": None, "minutes": 1.0}, 2),
@@ -78,6 +77,10 @@ def test_the_estimate_by_hand(tmp_path: Path, train: dict[str, object], times: i
     need = memory.needed(trainer)
     weights = sum(4 * p.numel() for p in trainer.model.parameters())
     assert need.fixed == 64e6 + times * weights
+    muon = memory.needed(trainer_of(tmp_path, model, {"batch_size": 5, "optimizer": "muon"}))
+    # Of matrices there is one moment; the largest of one shape lie together some times over.
+    matrices = 4 * 16 * 16 * 12
+    assert muon.fixed == 64e6 + 3 * weights - matrices + 4 * min(weights, 4 << 22)
     kept: dict[int, int] = {}
     ours = {p.data_ptr() for p in trainer.model.state_dict().values()}
     row = trainer.sampler.batch(0)[:1]
@@ -209,7 +212,7 @@ def test_a_whole_training_takes_what_was_said(tmp_path: Path, proved: Proved) ->
         told.append(json.loads(done.stdout))
     weights = (tmp_path / "768" / "model.safetensors").stat().st_size
     taken, said = (told[1][name] - told[0][name] for name in ("peak", "said"))
-    ratio = taken / (said + weights)
+    ratio = taken / (said + 2 * weights)  # those of the model, and the file that is read at the end
     assert 0.7 < ratio < 1.4, (told, weights)
     proved(7, "a whole training takes 0.7 to 1.4 times what was said", {"trainings": 1})
 

@@ -40,18 +40,21 @@ def pairs(table_VV: Array, labels: Sequence[str], theme: Theme, *, counts: bool)
     norm = LogNorm(0.5, high) if counts and high > 1 else Normalize(0, high)
     shown = np.maximum(table, 0.5) if counts else table
     axes.imshow(shown, cmap=theme.colormap, norm=norm, aspect="equal")
+    grounds = theme.colormap(norm(shown))
     for row in range(size):
         for column in range(size):
             value = table[row, column]
-            colour = readable_on(theme.colormap(norm(shown[row, column])))
+            colour = readable_on(grounds[row, column])
             number = _short(value) if counts else (f"{100 * value:.0f}" if value >= 0.005 else "")
             axes.text(
                 column, row - 0.16, names[row] + names[column], ha="center", va="center",
-                fontsize=7.5, color=colour,
+                fontsize=7.5, color=colour, in_layout=False,
             )  # fmt: skip
-            axes.text(
-                column, row + 0.24, number, ha="center", va="center", fontsize=6, color=colour
-            )
+            if number:
+                axes.text(
+                    column, row + 0.24, number, ha="center", va="center", fontsize=6, color=colour,
+                    in_layout=False,
+                )  # fmt: skip
     axes.set_xticks(range(size), names)
     axes.set_yticks(range(size), names)
     axes.xaxis.tick_top()
@@ -185,7 +188,7 @@ def surprisal(tokens: Sequence[tuple[str, float]], theme: Theme, *, row: int = 4
         colour = readable_on(ground)
         axes.text(
             x + 0.5, -y - 0.45, label, ha="center", va="center", fontsize=9, color=colour,
-            family="DejaVu Sans Mono",
+            family="DejaVu Sans Mono", in_layout=False,
         )  # fmt: skip
     axes.set_xlim(0, width)
     axes.set_ylim(-rows, 0)

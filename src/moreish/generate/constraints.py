@@ -12,6 +12,7 @@ B streams, S states, V vocabulary, L length in tokens.
 """
 
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,13 +29,14 @@ from moreish.tokenizers.base import BOUNDARY, Ids, Tokenizer
 from moreish.tokenizers.byte import ByteTokenizer
 from moreish.tokenizers.char import CharTokenizer
 
-SPECIAL = frozenset("\\[]|(){}.*+?")
-
 MOST_BYTES = 2**30
 """That an automaton may take."""
 
 MOST_STATES = 2_000
 """Of an automaton while it is made: what takes more, takes minutes."""
+
+MOST_SECONDS = 20
+"""To make one: small ones can take long, where their parts are large on the way."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,13 +246,15 @@ def _bounded() -> Iterator[None]:
     fsm: Any = import_module("greenery.fsm")
     crawl = fsm.crawl
 
+    until = time.monotonic() + MOST_SECONDS
+
     def bounded(alphabet: Any, initial: Any, final: Any, follow: Any) -> Any:
         left = MOST_STATES * len(alphabet)
 
         def counted(state: Any, symbol: Any) -> Any:
             nonlocal left
             left -= 1
-            if left < 0:
+            if left < 0 or time.monotonic() > until:
                 raise MoreishError("it needs too many states: ask for something simpler")
             return follow(state, symbol)
 
@@ -270,31 +274,51 @@ def _parsed(asked: Constraint, tokenizer: Tokenizer) -> Any:
         raise MoreishError("constraints need a library: pip install 'moreish[analysis]'") from None
 
     in_bytes = isinstance(tokenizer, ByteTokenizer)
-    patterns = []
-    for flag, before, after in (("ends", ".*", ""), ("contains", ".*", ".*")):
+    fsm = parse(".*").to_fsm()
+    for flag in ("ends", "contains"):
         value = getattr(asked, flag)
-        if value is None:
+        if not value:
             continue
         if unknown := tokenizer.unknown(value):
             raise MoreishError(f"--{flag} {value}: the model never saw {unknown!r}")
         literal = value.encode().decode("latin-1") if in_bytes else value
-        quoted = "".join("\\" + c if c in SPECIAL else c for c in literal)
-        patterns.append(f"{before}{quoted}{after}")
-    if asked.regex is not None:
-        if in_bytes and not asked.regex.isascii():
-            raise MoreishError(f"--regex {asked.regex}: only ASCII for a model of bytes")
-        patterns.append(_without_anchors(asked.regex))
-    fsm = parse(".*").to_fsm()
-    for pattern in patterns:
-        try:
-            with _bounded():
-                fsm = fsm & parse(pattern).to_fsm()
-        except MoreishError as error:
-            raise MoreishError(f"{asked}: {error}") from None
-        except Exception as error:  # greenery has no error of its own for a pattern it cannot read
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise MoreishError(
-                f"{asked}: not understood ({reason[:100]}); it matches the whole item, "
-                "and knows . [ ] ( ) | * + ? { }"
-            ) from None
-    return fsm
+        fsm = fsm & _with(literal, anywhere=flag == "contains")
+    if asked.regex is None:
+        return fsm
+    if in_bytes and not asked.regex.isascii():
+        raise MoreishError(f"--regex {asked.regex}: only ASCII for a model of bytes")
+    pattern = _without_anchors(asked.regex)
+    try:
+        with _bounded():
+            return fsm & parse(pattern).to_fsm()
+    except MoreishError as error:
+        raise MoreishError(f"{asked}: {error}") from None
+    except Exception as error:  # greenery has no error of its own for a pattern it cannot read
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise MoreishError(
+            f"{asked}: not understood ({reason[:100]}); it matches the whole item, "
+            "and knows . [ ] ( ) | * + ? { }"
+        ) from None
+
+
+def _with(literal: str, *, anywhere: bool) -> Any:
+    """The automaton of texts that end with `literal`, or hold it (Knuth, Morris and Pratt 1977)."""
+    from greenery import Charclass, Fsm
+
+    kinds = {character: Charclass(character) for character in literal}
+    others = ~Charclass("".join(kinds))
+    end = len(literal)
+    rows: dict[int, dict[Any, int]] = {}
+    shorter = 0  # the state of what was read, but for its first character
+    for state in range(end + 1):
+        row = dict(rows[shorter]) if state else dict.fromkeys((*kinds.values(), others), 0)
+        if state:
+            shorter = rows[shorter][kinds[literal[state]]] if state < end else shorter
+        if state < end:
+            row[kinds[literal[state]]] = state + 1
+        elif anywhere:
+            row = dict.fromkeys(row, end)
+        rows[state] = row
+    return Fsm(
+        alphabet={*kinds.values(), others}, states=set(rows), initial=0, finals={end}, map=rows
+    )

@@ -16,6 +16,7 @@ from moreish.models.grams import count
 from moreish.models.kneser_ney import KneserNey
 from moreish.models.ngram import NGram
 from moreish.training.loop import Trainer
+from moreish.training.optim import memory_of
 from moreish.training.prepare import available_memory
 
 WORKSPACE = 64e6
@@ -66,9 +67,8 @@ def needed(trainer: Trainer) -> Need:
     logits = 4 * row.tokens_BT.numel() * model.vocab_size
     weights = sum(p.nbytes for p in model.parameters())
     copies = 1 + float(trainer.config.minutes is not None)
-    moments = {"sgd": float(trainer.config.momentum > 0)}.get(trainer.config.optimizer, 2.0)
     return Need(
-        fixed=WORKSPACE + (copies + moments) * weights,
+        fixed=WORKSPACE + copies * weights + memory_of(model, trainer.config),
         row=1.1 * sum(kept.values()) + 2 * logits,
         rows=rows,
     )

@@ -3,6 +3,7 @@
 N matrices of one shape, R rows, C columns.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -22,6 +23,10 @@ the same, six times its own where it is alone: with linear decay to nothing, tha
 
 NEWTON_SCHULZ = ((3.4445, -4.7750, 2.0315),) * 5
 """Coefficients of the odd polynomials that drive singular values to about one (Jordan 2024)."""
+
+TOGETHER = 1 << 22
+"""Numbers in the matrices that are made orthogonal at once: 16 MB, of which some copies are made.
+Small matrices gain by being together; large ones do not."""
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -101,15 +106,17 @@ class Muon(AdamW):
             if update.shape[0] > update.shape[1]:
                 update = update.mT
             by_shape.setdefault(tuple(update.shape), []).append((matrix, update))
-        for same in by_shape.values():
-            updates_NRC = orthogonalised(torch.stack([update for _, update in same]))
-            for (matrix, _), update in zip(same, updates_NRC, strict=True):
-                rows, columns = matrix.shape
-                matrix.mul_(1 - group["lr"] * group["weight_decay"])
-                matrix.add_(
-                    update.mT if rows > columns else update,
-                    alpha=-group["lr"] * max(1.0, rows / columns) ** 0.5,
-                )
+        for shape, same in by_shape.items():
+            count = max(1, TOGETHER // math.prod(shape))
+            for some in (same[first : first + count] for first in range(0, len(same), count)):
+                updates_NRC = orthogonalised(torch.stack([update for _, update in some]))
+                for (matrix, _), update in zip(some, updates_NRC, strict=True):
+                    rows, columns = matrix.shape
+                    matrix.mul_(1 - group["lr"] * group["weight_decay"])
+                    matrix.add_(
+                        update.mT if rows > columns else update,
+                        alpha=-group["lr"] * max(1.0, rows / columns) ** 0.5,
+                    )
 
 
 def orthogonalised(x_NRC: Float[Tensor, "N R C"]) -> Float[Tensor, "N R C"]:
@@ -144,6 +151,16 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> Optimizer:
     """
     check_optimizer(config.optimizer)
     return REGISTRY[config.optimizer](model, config)
+
+
+def memory_of(model: nn.Module, config: TrainConfig) -> int:
+    """Bytes of the optimizer's moments, and of what it works with."""
+    weights = sum(p.nbytes for p in model.parameters())
+    if config.optimizer == "sgd":
+        return weights if config.momentum else 0
+    matrices = hidden_matrices(model) if config.optimizer == "muon" else []
+    together = max((max(p.nbytes, min(4 * TOGETHER, weights)) for p in matrices), default=0)
+    return 2 * weights - sum(matrix.nbytes for matrix in matrices) + 4 * together
 
 
 def set_rate(optimizer: Optimizer, lr: float) -> None:

@@ -193,9 +193,10 @@ def _carry_out(
             began = time.perf_counter()
             scores = {}
             if outcome.ended != "interrupted":
-                if exact is not None:  # the weights may be newer than the checkpoint, and better
-                    outcome.position.best = run.score("val", progress=_tell(report))
-                scores = _final_scores(run, outcome, report)
+                run.load_weights(model)  # the best, into the memory that is there
+                if exact is not None:  # they may be newer than the checkpoint, and better
+                    outcome.position.best = run.score("val", model, progress=_tell(report))
+                scores = _final_scores(run, model, outcome, report)
     except KeyboardInterrupt:  # while counting or scoring, or in a hurry
         run.update(status="interrupted")
         return False
@@ -386,7 +387,9 @@ def _plan_for_budget(
     return plan_minutes(left, step_seconds, eval_seconds)
 
 
-def _final_scores(run: Run, outcome: Outcome, report: Report) -> dict[SplitName, Score]:
+def _final_scores(
+    run: Run, model: Model, outcome: Outcome, report: Report
+) -> dict[SplitName, Score]:
     """Of the best weights: validation, as measured when they were the best; and training, unless
     that is large and would take longer than the training itself did."""
     best = outcome.position.best
@@ -397,7 +400,7 @@ def _final_scores(run: Run, outcome: Outcome, report: Report) -> dict[SplitName,
         ask = command("eval", run.path)
         report(Note(text=f"the training split would take {expected / 60:.0f} minutes: {ask}"))
         return {"val": best}
-    return {"train": run.score("train", progress=_tell(report)), "val": best}
+    return {"train": run.score("train", model, progress=_tell(report)), "val": best}
 
 
 def _tell(report: Report) -> Callable[[str, float], None]:
