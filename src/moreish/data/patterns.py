@@ -29,6 +29,9 @@ class Pattern:
     """Whether the example must not show what was found."""
 
 
+AROUND = 4000
+"""Characters before and after a hint that are looked at: what is found is shorter."""
+
 MISREAD = "misread characters"
 """A finding that another encoding may mend."""
 
@@ -224,21 +227,30 @@ PATTERNS = (
 
 
 def matches(pattern: Pattern, text: str) -> Iterator[re.Match[str]]:
-    """All that the expression finds; where it has hints, only lines with one are looked at."""
+    """All that the expression finds; where it has hints, only lines with one are looked at, and of
+    long lines only what stands around it."""
     small = text.lower() if pattern.hints else ""
     if not pattern.hints or len(small) != len(text):  # a few capitals are two small letters
         yield from pattern.regex.finditer(text)
         return
-    lines = set()
-    for hint in pattern.hints:
-        at = small.find(hint)
-        while at >= 0:
-            begin, end = text.rfind("\n", 0, at) + 1, text.find("\n", at)
-            end = len(text) if end < 0 else end
-            lines.add((begin, end))
-            at = small.find(hint, end)
-    for begin, end in sorted(lines):
-        yield from pattern.regex.finditer(text, begin, end)
+    places = sorted(
+        (at, at + len(hint)) for hint in pattern.hints for at in _occurrences(hint, small)
+    )
+    done = 0
+    for start, end in places:
+        if start < done:
+            continue
+        begin = max(done, text.rfind("\n", max(0, start - AROUND), start) + 1, start - AROUND)
+        line_end = text.find("\n", end, end + AROUND)
+        done = line_end if line_end >= 0 else min(len(text), end + AROUND)
+        yield from pattern.regex.finditer(text, begin, done)
+
+
+def _occurrences(hint: str, text: str) -> Iterator[int]:
+    at = text.find(hint)
+    while at >= 0:
+        yield at
+        at = text.find(hint, at + len(hint))
 
 
 def around(text: str, start: int, end: int) -> str:
