@@ -14,11 +14,11 @@ from moreish.data.catalog import CATALOG
 from moreish.data.doctor import Diagnosis, examine
 from moreish.data.split import SplitName
 from moreish.data.text import Corpus, read_corpus
-from moreish.data.tokens import Tokens, encode_corpus, fingerprint
+from moreish.data.tokens import Tokens, TrainingTexts, encode_corpus, fingerprint
 from moreish.errors import MoreishError
 from moreish.models import CountedModel, Model, ModelConfig, build_model
 from moreish.record import DataFacts
-from moreish.tokenizers import Tokenizer, tokenizer_class
+from moreish.tokenizers import Tokenizer, builder
 from moreish.training.distinct import distinct_windows
 from moreish.training.events import Report, Working
 from moreish.training.lr_range import LRRange, lr_range
@@ -62,8 +62,12 @@ def prepare(config: RunConfig, *, examined: bool = False) -> Ready:
     device = find_device(config.train.device)
     data = config.data
     corpus = read_corpus(data.source, data.kind, data.encoding, data.mending)
-    tokenizer = tokenizer_class(config.data.tokenizer).build(
-        [corpus.facts.alphabet], boundary=corpus.has_boundary
+    made = builder(data.tokenizer)
+    texts = TrainingTexts(corpus, data.split, data.split_seed)
+    tokenizer = made.build(
+        texts if made.learns else [corpus.facts.alphabet],
+        boundary=corpus.has_boundary,
+        limits=data.limits,
     )
     diagnosis = None
     if examined and data.source not in CATALOG:
@@ -128,7 +132,7 @@ def describe(corpus: Corpus, tokenizer: Tokenizer, splits: dict[SplitName, Token
         longest=counted.longest,
         longest_item=max(tokens.longest_item for tokens in splits.values()) if items else None,
         vocabulary=tokenizer.vocab_size,
-        boundary=tokenizer.has_boundary,
+        boundary=tokenizer.boundary is not None,
         alphabet=counted.alphabet[:200],
         split_documents={n: len(t.boundaries) - 1 for n, t in splits.items()} if items else None,
         tokens={name: len(tokens.ids_N) for name, tokens in splits.items()},
