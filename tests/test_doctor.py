@@ -580,3 +580,13 @@ def test_a_short_text_is_not_mended_to_nothing(moreish: Moreish) -> None:
     rare = [f for f in told.json["findings"] if f["name"] == "rare characters"]
     assert len(rare) == 1 and not rare[0]["mend"]
     assert "--min-count" not in str(told.json["mends"])
+
+
+def test_items_are_not_numbered_for_the_doctor(tmp_path: Path) -> None:
+    """It takes forty bytes for each, which of a gigabyte of short lines are more than its own."""
+    (tmp_path / "l.txt").write_text("anna\notto\nanna\n" * 50)
+    found = diagnose(str(tmp_path / "l.txt"), "lines")
+    assert (found.documents, found.lines) == (150, 150)
+    corpus = read_corpus(str(tmp_path / "l.txt"), "lines", numbered=False)
+    assert corpus.facts.numbers_I is None
+    assert read_corpus(str(tmp_path / "l.txt"), "lines").facts.distinct == 2

@@ -118,7 +118,7 @@ def diagnose(
     mending = mending or Mending()
     wrong: list[Finding] = []
     try:
-        corpus = read_corpus(source, kind, encoding, mending)
+        corpus = read_corpus(source, kind, encoding, mending, numbered=False)
     except NotTextError as error:
         what = str(error).partition(";")[0]
         guess = error.path and guess_encoding(error.path)
@@ -138,7 +138,7 @@ def diagnose(
             )
         )
         try:
-            corpus = read_corpus(source, kind, guess.encoding, mending)
+            corpus = read_corpus(source, kind, guess.encoding, mending, numbered=False)
         except NotTextError as cut:  # its mark is that of an encoding, the rest is not
             raise MoreishError(str(cut).partition(";")[0]) from None
     found = examine(corpus, rule, given=given, progress=progress)

@@ -39,6 +39,7 @@ class Facts:
 
     documents: int
     distinct: int
+    """All of them, where they were not numbered."""
     characters: int
     shortest: int
     longest: int
@@ -46,8 +47,8 @@ class Facts:
     alphabet: str
     """The characters that occur, in code point order."""
     numbers_I: Ids | None = None
-    """Of each item, its number among the distinct ones, in the order in which those come; None for
-    running text."""
+    """Of each item, its number among the distinct ones, in the order in which those come; None
+    where they were not numbered, and for running text."""
     stripped: bool = False
     """Items had white space around them."""
     blank: int = 0
@@ -66,6 +67,8 @@ class Corpus:
     """What was done to the text or guessed of it, for the user to read."""
     left_out: list[Path] = field(default_factory=list)
     """Files of a folder that are no text, or not in its encoding."""
+    numbered: bool = True
+    """Whether equal items are told from others, which takes forty bytes of memory for each item."""
 
     @classmethod
     def of(cls, documents: list[str], kind: Kind, name: str = "corpus") -> Self:
@@ -88,7 +91,9 @@ class Corpus:
     @cached_property
     def facts(self) -> Facts:
         """Takes a reading, where one has not been taken yet."""
-        return _facts_of_items(self.texts) if self.kind == "lines" else _facts_of_texts(self.texts)
+        if self.kind == "text":
+            return _facts_of_texts(self.texts)
+        return _facts_of_items(self.texts, numbered=self.numbered)
 
 
 def _facts_of_texts(texts: list[Text]) -> Facts:
@@ -103,9 +108,9 @@ def _facts_of_texts(texts: list[Text]) -> Facts:
     )
 
 
-def _facts_of_items(texts: list[Text]) -> Facts:
+def _facts_of_items(texts: list[Text], *, numbered: bool) -> Facts:
     hashes, alphabet, stripped, blank = [], Alphabet(), False, 0
-    characters, shortest, longest = 0, sys.maxsize, 0
+    documents, characters, shortest, longest = 0, 0, sys.maxsize, 0
     for text in texts:
         for lines in whole_lines(text):
             kept = [line for line in lines if line.strip()]
@@ -114,16 +119,18 @@ def _facts_of_items(texts: list[Text]) -> Facts:
             if not kept:
                 continue
             stripped = stripped or items != kept
-            # Two items of a billion may share a hash: they then stay on one side, like copies.
-            hashes.append(np.fromiter(map(hash, items), np.int64, len(items)))
+            documents += len(items)
+            if numbered:
+                # Two items of a billion may share a hash: they then stay on one side, like copies.
+                hashes.append(np.fromiter(map(hash, items), np.int64, len(items)))
             lengths = np.fromiter(map(len, items), np.int64, len(items))
             characters += int(lengths.sum())
             shortest, longest = min(shortest, int(lengths.min())), max(longest, int(lengths.max()))
             alphabet.add("".join(items))
         blank -= not lines[-1]  # the line end at the end of a text begins no other line
-    numbers_I, distinct = _numbered(np.concatenate(hashes))
+    numbers_I, distinct = _numbered(np.concatenate(hashes)) if numbered else (None, documents)
     return Facts(
-        documents=len(numbers_I),
+        documents=documents,
         distinct=distinct,
         characters=characters,
         shortest=shortest,
@@ -159,8 +166,13 @@ def read_corpus(
     kind: Kind | None = None,
     encoding: str = "utf-8",
     mending: Mending = Mending(),  # noqa: B008 (it cannot be changed)
+    *,
+    numbered: bool = True,
 ) -> Corpus:
     """Understand `source`; `kind` None guesses from the look of the lines.
+
+    Args:
+        numbered: see `Corpus`.
 
     Raises:
         MoreishError: there is no such source, it holds no text, or it is not in `encoding`.
@@ -201,7 +213,9 @@ def read_corpus(
         if not texts:
             raise MoreishError(f"mending leaves nothing of {source}")
         notes.append(", ".join(done))
-    corpus = Corpus(name=name, kind=kind, texts=texts, notes=notes, left_out=left_out)
+    corpus = Corpus(
+        name=name, kind=kind, texts=texts, notes=notes, left_out=left_out, numbered=numbered
+    )
     if corpus.facts.stripped:
         notes.append("left out white space at the beginning and end of lines")
     if blank := corpus.facts.blank:
