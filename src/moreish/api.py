@@ -34,6 +34,7 @@ def train(
     split: str | None = None,
     encoding: str | None = None,
     tokenizer: str | None = None,
+    vocab_size: int | None = None,
     dedup: bool | None = None,
     nfc: bool | None = None,
     clean: bool | None = None,
@@ -56,6 +57,8 @@ def train(
         context: the same as `settings={"model": {"context": …}}`.
         kind: "lines" (each line an item) or "text" (running text); None guesses.
         split: "seeded" (80/10/10 by item, 90/5/5 of running text) or "lecture".
+        tokenizer: a name in `moreish.tokenizers.REGISTRY`, or a tokenizer.json.
+        vocab_size: the most tokens of a vocabulary that is learned from the text.
         dedup, nfc, clean, min_count: how to mend the text first, see `moreish.data.mend`.
         settings: any other setting, as nested groups: `{"train": {"lr": 0.001}}`.
         config: a TOML recipe; the arguments here win over it.
@@ -78,6 +81,7 @@ def train(
         split=split,
         encoding=encoding,
         tokenizer=tokenizer,
+        vocab_size=vocab_size,
         dedup=dedup,
         nfc=nfc,
         clean=clean,
@@ -106,6 +110,7 @@ def plan(
     split: str | None = None,
     encoding: str | None = None,
     tokenizer: str | None = None,
+    vocab_size: int | None = None,
     dedup: bool | None = None,
     nfc: bool | None = None,
     clean: bool | None = None,
@@ -126,6 +131,7 @@ def plan(
         split=split,
         encoding=encoding,
         tokenizer=tokenizer,
+        vocab_size=vocab_size,
         dedup=dedup,
         nfc=nfc,
         clean=clean,

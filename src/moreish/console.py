@@ -17,7 +17,7 @@ from moreish.data.checks import Finding
 from moreish.data.doctor import PER_PARAMETER, Diagnosis
 from moreish.data.split import SplitName
 from moreish.errors import command, visible
-from moreish.evaluate.metrics import Score
+from moreish.evaluate.metrics import Score, bits_shown
 from moreish.evaluate.novelty import TextNovelty
 from moreish.evaluate.surprisal import TokenSurprisal
 from moreish.files import in_bytes
@@ -224,7 +224,11 @@ def _vocabulary(data: DataFacts, tokenizer: str) -> str:
         shown = alphabet if len(alphabet) <= 70 else alphabet[:70] + "…"
         count = data.vocabulary - data.boundary
         return f"{plural(count, 'character')}{boundary}: {shown}"
-    return f"{data.vocabulary - data.boundary} {tokenizer}s{boundary}"
+    count = data.vocabulary - data.boundary
+    if tokenizer in ("byte", "word"):
+        return f"{plural(count, tokenizer)}{boundary}"
+    learned = {"bpe": "learned from the training split", "gpt2": "GPT-2's"}
+    return f"{plural(count, 'token')}{boundary}, {learned.get(tokenizer, f'of {tokenizer}')}"
 
 
 def _length(event: Started) -> str:
@@ -306,8 +310,8 @@ def score_table(scores: Mapping[SplitName, Score]) -> Table:
         table.add_row(
             SPLIT_TITLES[name],
             f"{score.loss:.4f}{error}",
-            f"{score.bits_per_char:.3f}",
-            f"{score.bits_per_byte:.3f}",
+            bits_shown(score.bits_per_char),
+            bits_shown(score.bits_per_byte),
             f"{score.perplexity:.2f}",
             f"{score.tokens:,}",
         )
@@ -330,7 +334,7 @@ def ladder_table(entries: Sequence[Mapping[str, Any]]) -> Table:
             _size(entry["parameters"]),
             f"{entry['seconds']:.1f}",
             *(_loss(splits.get(name)) for name in names),
-            f"{val['bits_per_char'] or math.inf:.3f}",
+            bits_shown(Score.from_json(val).bits_per_char),
             _copied(entry.get("copied")),
             f"{entry['stated']['loss']:.2f}" if entry["stated"] else "",
             style="bold" if val["loss"] == best else None,

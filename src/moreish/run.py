@@ -342,7 +342,7 @@ class Run:
         seen: set[str] = set()
 
         def wanted(ids: Ids) -> bool:
-            if ids in known:
+            if self.tokenizer.to_bytes(ids) in known:
                 return False
             if max_overlap is None and not unique:
                 return True
@@ -444,7 +444,8 @@ class Run:
     @cached_property
     def known(self) -> Known:
         """Everything that stands in the data of this run, on whatever side of the split."""
-        return Known(self.split(name) for name in self.split_names)
+        texts = (self._bytes_of(name) for name in self.split_names)
+        return Known(texts, items=self.kind == "lines")
 
     @cached_property
     def passages(self) -> Passages:
@@ -454,7 +455,10 @@ class Run:
     @cached_property
     def training_bytes(self) -> bytes:
         """The training data in UTF-8, items and documents each on their line."""
-        ids = self.split("train").ids_N.astype(np.int64)
+        return self._bytes_of("train")
+
+    def _bytes_of(self, name: SplitName) -> bytes:
+        ids = self.split(name).ids_N.astype(np.int64)
         if (boundary := self.tokenizer.boundary) is None:
             return self.tokenizer.to_bytes(ids)
         # Boundaries give no bytes, so each piece ends where those before it do.

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
+from itertools import chain, compress
 from pathlib import Path
 from tokenize import TokenError
 from typing import Self
@@ -212,7 +212,7 @@ def encode_corpus(
                 first, last = max(0, part.start - at), min(size, part.stop - at)
                 if first < last and piece is None:
                     spools[name].add_boundary()
-                elif first < last:
+                elif piece is not None and first < last:
                     spools[name].add_text(piece[first:last])
             at += size
         if at != length:
@@ -250,7 +250,7 @@ class TrainingTexts:
         for items in self.corpus.items():
             chosen_K = chosen_I[at : at + len(items)]
             at += len(items)
-            yield "".join(f"{item}\n" for item, is_in in zip(items, chosen_K, strict=False) if is_in)
+            yield "\n".join([*compress(items, chosen_K), ""])
 
 
 def _pieces_of_texts(corpus: Corpus) -> Iterator[str | None]:

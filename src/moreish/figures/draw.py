@@ -1,6 +1,6 @@
 """The pictures: functions from numbers to a matplotlib figure. They know nothing of runs.
 
-V vocabulary, L layers, H heads, T time.
+V vocabulary, M some of it, L layers, H heads, T time.
 """
 
 import math
@@ -26,13 +26,13 @@ MOST_CELLS = 40
 """Rows of a table of pairs; of a larger vocabulary the most frequent tokens are shown."""
 
 
-def pairs(table_VV: Array, labels: Sequence[str], theme: Theme, *, counts: bool) -> Figure:
-    """Rows: the token before; columns: the one after. In each cell the pair and its number."""
-    chosen = np.sort(np.argsort(-table_VV.sum(axis=1), kind="stable")[:MOST_CELLS])
-    if not counts:  # rows sum to one: the most frequent are not known, so the most expected are
-        chosen = np.sort(np.argsort(-table_VV.sum(axis=0), kind="stable")[:MOST_CELLS])
-    table = table_VV[np.ix_(chosen, chosen)].astype(float)
-    names = [labels[i] for i in chosen]
+def pairs(table_MM: Array, names: Sequence[str], theme: Theme, *, counts: bool, of: int) -> Figure:
+    """Rows: the token before; columns: the one after. In each cell the pair and its number.
+
+    Args:
+        names: of the tokens, the most frequent ones of a vocabulary of `of`.
+    """
+    table = table_MM.astype(float)
     size = len(names)
     figure = Figure(figsize=(0.37 * size + 1.2, 0.37 * size + 1.0))
     axes = figure.add_subplot()
@@ -61,7 +61,7 @@ def pairs(table_VV: Array, labels: Sequence[str], theme: Theme, *, counts: bool)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     what = "how often the column follows the row" if counts else "chance of the column in per cent"
-    rest = f"; the {size} most frequent of {len(labels)} tokens" if len(labels) > size else ""
+    rest = f"; the {size} most frequent of {of:,} tokens" if of > size else ""
     axes.set_xlabel(what + rest)
     return figure
 

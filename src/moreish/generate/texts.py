@@ -49,10 +49,6 @@ class Writer:
     automaton: Automaton | None = None
     """What the texts must match."""
 
-    @property
-    def _stop(self) -> int | None:
-        return self.tokenizer.boundary
-
     def texts(self, n: int, wanted: Callable[[Ids], bool]) -> Iterator[str]:
         """`n` texts of which `wanted` says yes, in the order of their streams.
 
@@ -118,6 +114,7 @@ class Writer:
             max_tokens=self.max_tokens,
             sampling=self.sampling,
             seed=self.seed,
-            stop=self._stop,
+            stop=self.tokenizer.boundary,
+            never=self.tokenizer.unk,
             guide=guide,
         )

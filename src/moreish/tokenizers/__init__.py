@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from moreish.errors import MoreishError, nearest
 from moreish.files import read_json
-from moreish.tokenizers.base import Limits, Tokenizer
+from moreish.tokenizers.base import ANY, Limits, Tokenizer
 
 REGISTRY = {
     "char": "moreish.tokenizers.char:CharTokenizer",
@@ -44,9 +44,7 @@ class FromFile:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def build(
-        self, texts: Iterable[str], *, boundary: bool, limits: Limits = Limits()
-    ) -> Tokenizer:
+    def build(self, texts: Iterable[str], *, boundary: bool, limits: Limits = ANY) -> Tokenizer:
         try:
             return tokenizer_from_json(read_json(self.path), boundary=boundary)
         except (OSError, ValueError) as error:

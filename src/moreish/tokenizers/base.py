@@ -34,6 +34,10 @@ class Limits:
     occur three times or fewer."""
 
 
+ANY = Limits()
+"""What suits the text."""
+
+
 def utf8(text: str) -> bytes:
     """The bytes of `text`; those that a terminal could not decode, and escaped, are bytes again.
 
@@ -62,8 +66,11 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def encode(self, text: str) -> Ids:
-        """Ids of `text`, without boundaries. Raises MoreishError naming what is unknown, where there
-        is no token for that."""
+        """Ids of `text`, without boundaries.
+
+        Raises:
+            MoreishError: some of it is unknown, which is named, and there is no token for that.
+        """
 
     @abstractmethod
     def cut(self, text: str) -> int:
@@ -80,7 +87,7 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def unknown(self, text: str) -> list[str]:
-        """The distinct characters or words of `text` that this tokenizer does not know, in order."""
+        """The distinct characters or words of `text` that it does not know, in order."""
 
     @abstractmethod
     def without_unknown(self, text: str) -> str:

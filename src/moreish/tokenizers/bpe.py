@@ -16,7 +16,7 @@ from typing import Any, Self, final
 import numpy as np
 
 from moreish.errors import MoreishError
-from moreish.tokenizers.base import BOUNDARY, Ids, Limits, Tokenizer, utf8
+from moreish.tokenizers.base import ANY, Ids, Limits, Tokenizer, utf8
 
 Encoder = Callable[[list[str]], list[list[int]]]
 
@@ -80,7 +80,7 @@ class BPETokenizer(Tokenizer):
         self._start_V = np.cumsum(self._length_V) - self._length_V
 
     @classmethod
-    def build(cls, texts: Iterable[str], *, boundary: bool, limits: Limits = Limits()) -> Self:
+    def build(cls, texts: Iterable[str], *, boundary: bool, limits: Limits = ANY) -> Self:
         """Learn the pairs that occur most often, one after another."""
         hf = _library("tokenizers")
         least = len(BYTES) + boundary
@@ -174,7 +174,7 @@ class BPETokenizer(Tokenizer):
         vocab, merges = model["vocab"], model["merges"]
         ids = [vocab.get(left + right) for left, right in map(_pair, merges)]
         plain = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
-        given = self._data.get("pre_tokenizer")
+        given = self._data["pre_tokenizer"]
         return (
             self._data.get("normalizer") is None
             and {key: given.get(key) for key in plain} == plain
@@ -188,11 +188,10 @@ class BPETokenizer(Tokenizer):
     def _encoder(self) -> Encoder:
         if self._like_gpt2:
             tiktoken = _library("tiktoken")
-            from tiktoken_ext.openai_public import r50k_pat_str
-
+            words = _library("tiktoken_ext.openai_public").r50k_pat_str
             core = tiktoken.Encoding(
                 "bpe",
-                pat_str=r50k_pat_str,
+                pat_str=words,
                 mergeable_ranks={token: i for i, token in enumerate(self._tokens) if token},
                 special_tokens={},
             )
@@ -247,7 +246,8 @@ def _pair(merge: str | list[str]) -> tuple[str, str]:
 def _compact(data: dict[str, Any]) -> dict[str, Any]:
     """With pairs as strings, a fifth of the size."""
     try:
-        merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in data["model"]["merges"]]
+        given = data["model"]["merges"]
+        merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in given]
         return {**data, "model": {**data["model"], "merges": merges}}
     except (KeyError, TypeError) as error:
         raise _damaged(str(error)) from None
@@ -274,5 +274,5 @@ def _library(name: str) -> Any:
         return import_module(name)
     except ImportError:
         raise MoreishError(
-            f"this tokenizer needs the library {name}: pip install 'moreish[bpe]'"
+            f"this tokenizer needs a library ({name}): pip install 'moreish[bpe]'"
         ) from None

@@ -6,7 +6,7 @@ from typing import Any, Self, final
 import numpy as np
 
 from moreish.errors import MoreishError
-from moreish.tokenizers.base import BOUNDARY, Ids, Limits, Tokenizer, utf8
+from moreish.tokenizers.base import ANY, BOUNDARY, Ids, Limits, Tokenizer, utf8
 
 
 @final
@@ -27,7 +27,7 @@ class ByteTokenizer(Tokenizer):
         self.vocab_size = 256 + self._first
 
     @classmethod
-    def build(cls, texts: Iterable[str], *, boundary: bool, limits: Limits = Limits()) -> Self:
+    def build(cls, texts: Iterable[str], *, boundary: bool, limits: Limits = ANY) -> Self:
         return cls(boundary=boundary)
 
     def encode(self, text: str) -> Ids:

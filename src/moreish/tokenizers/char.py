@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moreish.errors import MoreishError
-from moreish.tokenizers.base import BOUNDARY, Ids, Limits, Tokenizer
+from moreish.tokenizers.base import ANY, BOUNDARY, Ids, Limits, Tokenizer
 
 LINE_END = "\n"
 
@@ -51,7 +51,7 @@ class CharTokenizer(Tokenizer):
         self._ids[self._code_points] = np.arange(self._first, self.vocab_size)
 
     @classmethod
-    def build(cls, texts: Iterable[str], *, boundary: bool, limits: Limits = Limits()) -> Self:
+    def build(cls, texts: Iterable[str], *, boundary: bool, limits: Limits = ANY) -> Self:
         distinct: set[str] = set()
         for text in texts:
             distinct.update(text)

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable
 
 from moreish.fetch import RemoteFile, WheelMember, get
-from moreish.tokenizers.base import Limits
+from moreish.tokenizers.base import ANY, Limits
 from moreish.tokenizers.bpe import END_OF_TEXT, BPETokenizer, added_token
 
 _ADDRESS = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/"
@@ -32,9 +32,7 @@ class GPT2:
     learns = False
 
     @staticmethod
-    def build(
-        texts: Iterable[str], *, boundary: bool, limits: Limits = Limits()
-    ) -> BPETokenizer:
+    def build(texts: Iterable[str], *, boundary: bool, limits: Limits = ANY) -> BPETokenizer:
         """Whatever the texts. Raises MoreishError when its files cannot be had."""
         vocab = json.loads(get(VOCABULARY))
         lines = get(MERGES).decode().split("\n")

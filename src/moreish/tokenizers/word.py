@@ -8,7 +8,7 @@ from typing import Any, Self, final
 import numpy as np
 
 from moreish.errors import MoreishError
-from moreish.tokenizers.base import BOUNDARY, UNKNOWN_TEXT, Ids, Limits, Tokenizer
+from moreish.tokenizers.base import ANY, BOUNDARY, UNKNOWN_TEXT, Ids, Limits, Tokenizer, utf8
 
 PIECES = re.compile(r" ?\w+(?:['’]\w+)*| ?[^\w\s]|\s")
 """Words and signs, with the space before them, and white space; together they are the text."""
@@ -21,9 +21,9 @@ SAFE = re.compile(r"(?s).*\S(?=[ \n])")
 class WordTokenizer(Tokenizer):
     """The words in the order of their frequency, after the boundary and the unknown word.
 
-    >>> tokenizer = WordTokenizer.build(["a cat, a dog"], boundary=False, limits=Limits(min_word_count=1))
-    >>> tokenizer.encode("a dog").tolist()
-    [5, 4]
+    >>> tokenizer = WordTokenizer(["a", " dog", ","], boundary=False)
+    >>> tokenizer.encode("a dog, a").tolist()
+    [1, 2, 3, 0]
     """
 
     name = "word"
@@ -39,7 +39,7 @@ class WordTokenizer(Tokenizer):
         self._ids = {word: place for place, word in enumerate(words, self._first)}
 
     @classmethod
-    def build(cls, texts: Iterable[str], *, boundary: bool, limits: Limits = Limits()) -> Self:
+    def build(cls, texts: Iterable[str], *, boundary: bool, limits: Limits = ANY) -> Self:
         counts: Counter[str] = Counter()
         rest = ""
         for text in texts:
@@ -49,7 +49,7 @@ class WordTokenizer(Tokenizer):
             rest = rest[at:]
         counts.update(PIECES.findall(rest))
         kept = [word for word, count in counts.items() if count >= limits.min_word_count]
-        if not kept:
+        if counts and not kept:
             raise MoreishError(
                 f"no word occurs {limits.min_word_count} times: --set data.min_word_count=1"
             )
@@ -58,6 +58,7 @@ class WordTokenizer(Tokenizer):
         return cls(kept[:most], boundary=boundary)
 
     def encode(self, text: str) -> Ids:
+        utf8(text)  # half a character is no word
         ids, unk = self._ids, self.unk
         found = PIECES.findall(text)
         return np.fromiter((ids.get(piece, unk) for piece in found), np.int64, len(found))
@@ -79,7 +80,8 @@ class WordTokenizer(Tokenizer):
         return "".join(told).encode()
 
     def unknown(self, text: str) -> list[str]:
-        return list(dict.fromkeys(p.strip() or p for p in PIECES.findall(text) if p not in self._ids))
+        pieces = PIECES.findall(text)
+        return list(dict.fromkeys(p.strip() or p for p in pieces if p not in self._ids))
 
     def without_unknown(self, text: str) -> str:
         return "".join(piece for piece in PIECES.findall(text) if piece in self._ids)
