@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
 import numpy as np
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
@@ -20,6 +21,7 @@ from moreish.errors import command, visible
 from moreish.evaluate.metrics import Score, bits_shown
 from moreish.evaluate.novelty import TextNovelty
 from moreish.evaluate.surprisal import TokenSurprisal
+from moreish.evaluate.tokenization import Token, Tokenization
 from moreish.files import in_bytes
 from moreish.record import DataFacts
 from moreish.training.events import (
@@ -316,6 +318,43 @@ def score_table(scores: Mapping[SplitName, Score]) -> Table:
             f"{score.tokens:,}",
         )
     return table
+
+
+def tokenization_table(compared: Sequence[Tokenization]) -> Table:
+    """A row for each tokenizer."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("tokenizer")
+    for title in ("vocabulary", "tokens", "bytes/token", "MB/s", "unknown"):
+        table.add_column(title, justify="right")
+    for each in compared:
+        table.add_row(
+            visible(each.name),
+            f"{each.vocabulary:,}",
+            f"{each.tokens:,}",
+            f"{each.bytes_per_token:.2f}",
+            f"{each.megabytes_per_second:.1f}",
+            f"{each.unknown:.1%}" if each.unknown else "",
+        )
+    return table
+
+
+GROUNDS = ("on blue", "on dark_green", "on dark_red", "on purple4", "on dark_goldenrod")
+"""Of tokens that stand side by side."""
+
+
+def token_lines(name: str, tokens: Sequence[Token]) -> list[Text]:
+    """A text with each token on a ground of its own, then each with its id and its bytes."""
+    size = sum(len(token.bytes.split()) for token in tokens)
+    each = f", {size / len(tokens):.2f} bytes each" if tokens else ""
+    lines = [Text(f"{visible(name)}: {plural(len(tokens), 'token')}{each}")]
+    grounds = [f"white {GROUNDS[place % len(GROUNDS)]}" for place in range(len(tokens))]
+    lines.append(Text.assemble(*((t.label, g) for t, g in zip(tokens, grounds, strict=True))))
+    wide = max((cell_len(token.label) for token in tokens), default=0)
+    for token, ground in zip(tokens, grounds, strict=True):
+        space = " " * (wide - cell_len(token.label))
+        lines.append(Text(f"{token.id:>8}  ") + Text(token.label, ground))
+        lines[-1].append(f"{space}  {token.bytes}", "dim")
+    return [*lines, Text()]
 
 
 def ladder_table(entries: Sequence[Mapping[str, Any]]) -> Table:

@@ -7,7 +7,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -233,10 +233,9 @@ def _text_ids(run: Run, text: str | None) -> np.ndarray:
 
 @torch.inference_mode()
 def _surprisals(run: Run, ids: np.ndarray) -> list[tuple[str, float]]:
-    from moreish.data.tokens import Tokens
     from moreish.evaluate.metrics import losses_of
 
-    losses = losses_of(run.model, Tokens(ids.astype(np.uint32), items=run.kind == "lines"))
+    losses = losses_of(run.model, replace(run.split("val"), ids_N=ids.astype(np.uint32)))
     told = [run.tokenizer.label(int(token)) for token in ids[1:]]
     return [(label, float(loss)) for label, loss in zip(told, losses, strict=True)]
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
-from moreish.config import RunConfig
+from moreish.config import DataConfig, RunConfig
 from moreish.data.batches import Sampler
 from moreish.data.catalog import CATALOG
 from moreish.data.doctor import Diagnosis, examine
 from moreish.data.split import SplitName
 from moreish.data.text import Corpus, read_corpus
-from moreish.data.tokens import Tokens, TrainingTexts, encode_corpus, fingerprint
+from moreish.data.tokens import Tokens, TrainingTexts, encode_corpus, fingerprint, pieces
 from moreish.errors import MoreishError
 from moreish.models import CountedModel, Model, ModelConfig, build_model
 from moreish.record import DataFacts
@@ -62,18 +62,13 @@ def prepare(config: RunConfig, *, examined: bool = False) -> Ready:
     device = find_device(config.train.device)
     data = config.data
     corpus = read_corpus(data.source, data.kind, data.encoding, data.mending)
-    made = builder(data.tokenizer)
-    texts = TrainingTexts(corpus, data.split, data.split_seed)
-    tokenizer = made.build(
-        texts if made.learns else [corpus.facts.alphabet],
-        boundary=corpus.has_boundary,
-        limits=data.limits,
-    )
+    tokenizer = make_tokenizer(data, corpus)
     diagnosis = None
     if examined and data.source not in CATALOG:
         given = [data.source, *data.options()]
         diagnosis = examine(corpus, data.split, most=GLANCE, given=given)
     splits = encode_corpus(corpus, tokenizer, config.data.split, config.data.split_seed)
+    _check_unknown(splits["train"], tokenizer)
     facts = describe(corpus, tokenizer, splits)
     model = config.model.for_data(facts.longest_item, tokenizer.vocab_size)
     config = config.model_copy(update={"model": model})
@@ -85,6 +80,29 @@ def prepare(config: RunConfig, *, examined: bool = False) -> Ready:
         device=device,
         diagnosis=diagnosis,
     )
+
+
+def make_tokenizer(data: DataConfig, corpus: Corpus) -> Tokenizer:
+    """The tokenizer of these settings; one that learns does so from the training split."""
+    made = builder(data.tokenizer)
+    texts = TrainingTexts(corpus, data.split, data.split_seed)
+    return made.build(
+        texts if made.learns else [corpus.facts.alphabet],
+        boundary=corpus.has_boundary,
+        limits=data.limits,
+    )
+
+
+def _check_unknown(tokens: Tokens, tokenizer: Tokenizer) -> None:
+    """Raises MoreishError when most of the training text is unknown to its own tokenizer."""
+    if tokenizer.unk is None:
+        return
+    unknown = sum(int((ids == tokenizer.unk).sum()) for ids in pieces(tokens.ids_N))
+    if 2 * unknown > tokens.predictions:
+        raise MoreishError(
+            f"{unknown / tokens.predictions:.0%} of the words are too rare to be known: --set "
+            "data.min_word_count=1, or another --tokenizer"
+        )
 
 
 def try_rates(ready: Ready, *, report: Report, **options: Any) -> LRRange:
@@ -187,8 +205,8 @@ def make_sampler(run_config: RunConfig, tokens: Tokens, model: Model) -> Sampler
         length, overlap = model.max_length, 0
     else:
         length, overlap = WINDOW + model.context - 1, model.context - 1
-    pieces = Sampler(tokens, batch_size=1, length=length, overlap=overlap, seed=seed).pieces
-    mean_length = tokens.predictions / pieces
+    dealt = Sampler(tokens, batch_size=1, length=length, overlap=overlap, seed=seed).pieces
+    mean_length = tokens.predictions / dealt
     rows = max(1, round(config.batch_tokens / mean_length))
     if config.batch_size in (None, "all"):
         most = config.batch_tokens if config.batch_size is None else tokens.predictions
@@ -196,5 +214,5 @@ def make_sampler(run_config: RunConfig, tokens: Tokens, model: Model) -> Sampler
         if (found := distinct_windows(tokens, model, seed, positions=most)) is not None:
             return found
     if config.batch_size is not None:
-        rows = config.batch_size if isinstance(config.batch_size, int) else pieces
-    return Sampler(tokens, batch_size=min(rows, pieces), length=length, overlap=overlap, seed=seed)
+        rows = config.batch_size if isinstance(config.batch_size, int) else dealt
+    return Sampler(tokens, batch_size=min(rows, dealt), length=length, overlap=overlap, seed=seed)
