@@ -425,9 +425,10 @@ class Run:
         missing = self.tokenizer.unknown(text)
         if missing and unknown == "error":
             shown = " ".join(map(repr, missing[:10])) + (" …" if len(missing) > 10 else "")
+            spaced = not self.tokenizer.unknown(f" {text}")
             raise MoreishError(
-                f"the model never saw {shown}: change the text, or leave such characters out with "
-                "--unknown drop"
+                f"the model never saw {shown}: change the text, or leave out what is unknown with "
+                f"--unknown drop{'; with a space before it, it is known' if spaced else ''}"
             )
         return self.tokenizer.without_unknown(text) if missing else text
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from moreish.config import DataConfig, RunConfig
@@ -97,10 +98,14 @@ def _check_unknown(tokens: Tokens, tokenizer: Tokenizer) -> None:
     """Raises MoreishError when most of the training text is unknown to its own tokenizer."""
     if tokenizer.unk is None:
         return
-    unknown = sum(int((ids == tokenizer.unk).sum()) for ids in pieces(tokens.ids_N))
-    if 2 * unknown > tokens.predictions:
+    counts_V = np.zeros(tokenizer.vocab_size, np.int64)
+    for ids in pieces(tokens.ids_N):
+        counts_V += np.bincount(ids, minlength=tokenizer.vocab_size)
+    words = np.delete(counts_V, [] if tokenizer.boundary is None else [tokenizer.boundary]).sum()
+    unknown = counts_V[tokenizer.unk]
+    if 2 * unknown > words:
         raise MoreishError(
-            f"{unknown / tokens.predictions:.0%} of the words are too rare to be known: --set "
+            f"{unknown / words:.0%} of the words are too rare to be known: --set "
             "data.min_word_count=1, or another --tokenizer"
         )
 
