@@ -85,7 +85,7 @@ def check_memory_of(trainer: Trainer) -> float:
         f"this training needs about {in_bytes(need.total(parts))} of memory, and {in_bytes(free)} "
         "are free"
     )
-    more = [2**power for power in range(1, 1 + math.ceil(math.log2(need.rows or 1)))]
+    more = [2**power for power in range(1, 1 + (need.rows - 1).bit_length())]
     for parts in (parts for parts in more if parts > trainer.config.accumulate):
         if need.total(parts) <= free:
             raise MoreishError(
@@ -134,7 +134,7 @@ def expected_grams(tokens: Tokens, order: int, vocab_size: int) -> float:
         len(count(replace(tokens, ids_N=tokens.ids_N[: size + 1]), order, vocab_size)[0])
         for size in sizes
     )
-    if sizes[0] == sizes[1] or tokens.predictions == sizes[1]:
+    if sizes[0] == sizes[1]:
         return many
     growth = math.log(many / few) / math.log(sizes[1] / sizes[0])
     return many * (tokens.predictions / sizes[1]) ** growth
