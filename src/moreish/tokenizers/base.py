@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,9 @@ from numpy.typing import NDArray
 from moreish.errors import MoreishError
 
 Ids = NDArray[np.int64]
+
+SURROGATE = re.compile("[\ud800-\udfff]")
+"""Half a character, which only UTF-16 needs."""
 
 SHOWN_AS = {" ": "␣", "\n": "↵", "\t": "⇥"}
 
@@ -48,6 +52,11 @@ def utf8(text: str) -> bytes:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:
         raise MoreishError(f"{text[error.start]!r} is half a character, not UTF-8") from None
+
+
+def is_text(found: Any) -> TypeGuard[str]:
+    """Whether it is text that UTF-8 can write."""
+    return isinstance(found, str) and not SURROGATE.search(found)
 
 
 class Tokenizer(ABC):

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moreish.errors import MoreishError
-from moreish.tokenizers.base import ANY, BOUNDARY, Ids, Limits, Tokenizer
+from moreish.tokenizers.base import ANY, BOUNDARY, Ids, Limits, Tokenizer, is_text
 
 LINE_END = "\n"
 
@@ -107,7 +107,7 @@ class CharTokenizer(Tokenizer):
     def from_json(cls, data: dict[str, Any], *, boundary: bool) -> Self:
         characters = data.get("characters")
         if (
-            not isinstance(characters, str)
+            not is_text(characters)
             or not isinstance(data.get("boundary"), bool)
             or sorted(set(characters)) != list(characters)
         ):

@@ -8,7 +8,16 @@ from typing import Any, Self, final
 import numpy as np
 
 from moreish.errors import MoreishError
-from moreish.tokenizers.base import ANY, BOUNDARY, UNKNOWN_TEXT, Ids, Limits, Tokenizer, utf8
+from moreish.tokenizers.base import (
+    ANY,
+    BOUNDARY,
+    UNKNOWN_TEXT,
+    Ids,
+    Limits,
+    Tokenizer,
+    is_text,
+    utf8,
+)
 
 PIECES = re.compile(r" ?\w+(?:['’]\w+)*| ?[^\w\s]|\s")
 """Words and signs, with the space before them, and white space; together they are the text."""
@@ -101,7 +110,7 @@ class WordTokenizer(Tokenizer):
         if (
             not isinstance(words, list)
             or not isinstance(data.get("boundary"), bool)
-            or not all(isinstance(word, str) and PIECES.fullmatch(word) for word in words)
+            or not all(is_text(word) and PIECES.fullmatch(word) for word in words)
             or len(set(words)) != len(words)
         ):
             raise MoreishError("the tokenizer file is damaged: its words are no list of words")
