@@ -304,3 +304,55 @@ def test_the_tokens_of_a_text(tmp_path: Path, moreish: Moreish) -> None:
     assert refused.status == 2 and "never saw 'é'" in refused.err
     refused = moreish("tokenize", "names", "--tokenizer", "bqe")
     assert refused.status == 2 and "did you mean" in refused.err
+
+
+# --- a million ---
+
+KINDS = (
+    [chr(point) for point in range(32, 127)],
+    list(" \n\t\r  \u3000\x85\x1c"),
+    [chr(point) for point in range(0xA0, 0x250)],
+    [chr(point) for point in range(0x300, 0x370)],
+    [chr(point) for point in (*range(0x370, 0x530), *range(0x5D0, 0x700), *range(0x900, 0xA00))],
+    [chr(point) for point in range(0x4E00, 0x5200)],
+    [chr(point) for point in (*range(0x1F300, 0x1F700), 0x200D, 0xFE0F, 0x10FFFF, 0xFFFD)],
+    list("'sdtmllvere’.,;:!?-–—()[]{}0123456789"),
+)
+
+
+def random_strings(count: int, seed: int) -> list[str]:
+    """Of letters of one to three kinds, up to forty of them."""
+    random = np.random.default_rng(seed)
+    strings = []
+    for _ in range(count):
+        kinds = [KINDS[place] for place in random.integers(len(KINDS), size=random.integers(1, 4))]
+        letters = [letter for kind in kinds for letter in kind]
+        places = random.integers(len(letters), size=random.integers(0, 40))
+        strings.append("".join(letters[place] for place in places.tolist()))
+    return strings
+
+
+def round_trips(count: int, tokenizers: list[BPETokenizer]) -> None:
+    """Through each of them and back, and the ids of the library that learned one of them."""
+    from tokenizers import Tokenizer
+
+    libraries = []
+    for tokenizer in tokenizers:
+        bare = {**tokenizer.to_json(), "added_tokens": []}
+        libraries.append((tokenizer, Tokenizer.from_str(json.dumps(bare))))
+    for seed in range(count // 1000):
+        strings = random_strings(1000, seed)
+        for tokenizer, library in libraries:
+            found = [tokenizer.encode(text) for text in strings]
+            assert [tokenizer.decode(ids) for ids in found] == strings
+            expected = library.encode_batch_fast(strings, add_special_tokens=False)
+            assert [ids.tolist() for ids in found] == [encoding.ids for encoding in expected]
+
+
+def test_many_strings(gpt2: BPETokenizer, learned: BPETokenizer) -> None:
+    round_trips(3000, [gpt2, learned])
+
+
+@pytest.mark.soak
+def test_a_million_strings(gpt2: BPETokenizer, learned: BPETokenizer) -> None:
+    round_trips(1_000_000, [gpt2, learned])
