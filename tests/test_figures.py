@@ -41,18 +41,24 @@ def test_the_numbers_are_in_the_table(small_run: Run, tmp_path: Path) -> None:
     counts = np.array([[0, 3], [12, 1500]])
     for theme in (LIGHT, DARK):
         with themed(theme):
-            save(draw.pairs(counts, ["a", "b"], theme, counts=True), tmp_path / "t.svg")
+            save(draw.pairs(counts, ["a", "b"], theme, counts=True, of=2), tmp_path / "t.svg")
         text = (tmp_path / "t.svg").read_text()
         assert all(f">{part}<" in text for part in ("aa", "ba", "12", "1.5k", "0"))
         assert theme.paper in text
 
 
 def test_large_vocabularies_show_their_most_frequent(tmp_path: Path) -> None:
-    counts = np.random.default_rng(0).integers(0, 50, (300, 300))
-    with themed(LIGHT):
-        figure = draw.pairs(counts, [f"t{i}" for i in range(300)], LIGHT, counts=True)
-        save(figure, tmp_path / "t.svg")
-    assert "the 40 most frequent of 300 tokens" in (tmp_path / "t.svg").read_text()
+    source = tmp_path / "wide.txt"
+    letters = [chr(0x4E00 + place) for place in range(300)]
+    # The first letters are the most frequent; of these, each is followed by itself once more.
+    source.write_text("".join(c * (400 - i) for i, c in enumerate(letters)), encoding="utf-8")
+    run = api.train(source, model="ngram", kind="text", out=tmp_path / "r", report=silent)
+    pictures = {picture.name: picture for picture in api.figures(run)}
+    shown = pictures["pairs-counted"].light.read_text("utf-8")
+    assert f"the 40 most frequent of {run.tokenizer.vocab_size} tokens" in shown
+    assert f">{letters[0] * 2}<" in shown and f">{letters[39] * 2}<" in shown
+    assert ">399<" in shown  # how often the first follows itself
+    assert f">{letters[40] * 2}<" not in shown
 
 
 def test_two_dimensional_embeddings_are_shown_as_they_are(tmp_path: Path) -> None:

@@ -250,6 +250,9 @@ def test_texts(name: str, moreish: Moreish, tmp_path: Path, proved: Proved) -> N
         ["train", source, *TINY, "--out", "r", "--overwrite", "--as", "text"],
         ["train", source, "--model", "kneser-ney", "--out", "k", "--overwrite"],
         ["train", source, *TINY, "--tokenizer", "byte", "--out", "b", "--overwrite"],
+        ["train", source, *TINY, "--tokenizer", "bpe", "--out", "p", "--overwrite"],
+        ["train", source, *TINY, "--tokenizer", "word", "--out", "o", "--overwrite"],
+        ["tokenize", source],
         ["train", source, *TINY, "--encoding", "utf-16", "--out", "w", "--overwrite"],
         ["train", source, *TINY, *MENDED, "--out", "m", "--overwrite"],
         ["doctor", source, "--report", "page.html"],
@@ -259,7 +262,7 @@ def test_texts(name: str, moreish: Moreish, tmp_path: Path, proved: Proved) -> N
         ["ladder", source, "--rungs", "counts,bigram", "--epochs", "0.01", "--out", "l"],
     ]
     succeeded = sum(fine(moreish(*verb)) for verb in verbs)
-    for run in ("r", "k", "b", "w", "m"):
+    for run in ("r", "k", "b", "p", "o", "w", "m"):
         if (tmp_path / run).exists():
             fine(moreish("sample", run, "-n", "2", "--max-tokens", "20"))
             fine(moreish("eval", run))

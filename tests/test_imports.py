@@ -16,6 +16,7 @@ ORDER = [
     "settings",
     "importing",
     "weights",
+    "fetch",
     "tokenizers",
     "data",
     "models",

@@ -37,7 +37,7 @@ def test_names(lecture_names: list[str]) -> None:
 def test_vocabulary(names) -> None:
     tokenizer, _ = names
     assert tokenizer.vocab_size == 27
-    assert tokenizer.has_boundary
+    assert tokenizer.boundary == 0
     assert tokenizer.encode("az").tolist() == [1, 26]
 
 

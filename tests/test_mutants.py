@@ -8,6 +8,7 @@ import shutil
 import struct
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import Proved
+from conftest import STORY, Proved
 from moreish import api
 from moreish.errors import MoreishError
 from moreish.record import _digest as signature
 from moreish.run import Run
+from moreish.tokenizers import Limits, builder
 from moreish.training.checkpoint import MANIFEST, PARTS, Checkpoints
 from moreish.training.events import silent
 
@@ -237,6 +239,35 @@ def test_tokenizer(mutable: Path, proved: Proved) -> None:
         file.write_bytes(bomb * 1_000_000)
         judge()
     proved(3, "tokenizer.json", judge.verdict())
+
+
+@pytest.mark.parametrize("name", ["bpe", "word", "char"])
+def test_tokenizers_of_others(name: str, tmp_path: Path, proved: Proved) -> None:
+    """What another project wrote has no hash: it is refused, or encodes and decodes."""
+    file, random = tmp_path / "tokenizer.json", np.random.default_rng(5)
+    limits = Limits(vocab_size=290, min_word_count=1)
+    built = builder(name).build([STORY], boundary=True, limits=limits)
+    raw = dumped(built.to_json())
+
+    def read() -> None:
+        tokenizer = builder(str(file)).build([], boundary=True)
+        ids = tokenizer.encode(STORY[:200])
+        assert isinstance(tokenizer.decode(ids), str)
+        assert len(tokenizer.byte_lengths()) == tokenizer.vocab_size
+        assert len(tokenizer.char_lengths()) == tokenizer.vocab_size
+
+    file.write_bytes(raw)
+    judge = Judge(read)
+    trees = list(islice(values_changed(json.loads(raw)), 0, None, 20))
+    for mutant in (trees[place] for place in random.permutation(len(trees))[:400]):
+        file.write_bytes(dumped(mutant))
+        judge(strict=False)
+    for _ in range(400):
+        file.write_bytes(bytes_changed(raw, random))
+        judge(strict=False)
+    assert judge.slowest < 1 and judge.refused > 50
+    counted = {"mutants": judge.refused + judge.same, "refused": judge.refused}
+    proved(3, "tokenizer.json of others", counted)
 
 
 def test_tokens(mutable: Path, proved: Proved) -> None:

@@ -16,7 +16,7 @@ from moreish.data import decode, tokens
 from moreish.data.text import Corpus, guess_kind, read_corpus
 from moreish.data.tokens import Tokens, encode_corpus, fingerprint
 from moreish.errors import MoreishError
-from moreish.tokenizers import tokenizer_class
+from moreish.tokenizers import builder
 from moreish.training.prepare import describe, prepare
 
 AWKWARD = {
@@ -96,9 +96,7 @@ def in_pieces(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
 def check(source: Path, raw: list[str], kind: str, encoding: str = "utf-8") -> None:
     corpus = read_corpus(str(source), kind, encoding)
     for name in ("char", "byte"):
-        tokenizer = tokenizer_class(name).build(
-            [corpus.facts.alphabet], boundary=corpus.has_boundary
-        )
+        tokenizer = builder(name).build([corpus.facts.alphabet], boundary=corpus.has_boundary)
         for rule in ("seeded", "lecture"):
             expected, alphabet = plain(raw, kind, rule, name)
             assert corpus.facts.alphabet == alphabet
@@ -198,7 +196,7 @@ def test_a_text_that_changes_meanwhile_is_refused(tmp_path: Path) -> None:
     for kind, content in (("text", STORY), ("lines", "a\nb\nc\nd\n")):
         path.write_text(content)
         corpus = read_corpus(str(path), kind)
-        tokenizer = tokenizer_class("byte").build([], boundary=corpus.has_boundary)
+        tokenizer = builder("byte").build([], boundary=corpus.has_boundary)
         path.write_text(content + content)
         with pytest.raises(MoreishError, match="changed while it was read"):
             encode_corpus(corpus, tokenizer, "seeded", 42)

@@ -224,7 +224,7 @@ def test_a_folder_of_files_has_boundaries(tmp_path: Path) -> None:
     for i in range(3):
         (folder / f"{i}.txt").write_text(STORY * (i + 1), encoding="utf-8")
     run = api.train(folder, model="ngram", out=tmp_path / "run", report=silent)
-    assert run.tokenizer.has_boundary
+    assert run.tokenizer.boundary == 0
     assert run.record.data.documents == 3
     assert len(run.sample(2, max_tokens=50)) == 2
 

@@ -1,21 +1,24 @@
 """What `import moreish` offers; the command line is a thin skin over it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moreish.config import BUDGETS, AutoConfig, RunConfig, resolve, spelled_out
 from moreish.data.doctor import Diagnosis, diagnose
+from moreish.data.text import Corpus, read_corpus
 from moreish.errors import MoreishError
+from moreish.evaluate.tokenization import Token, Tokenization, measured, tokens_of
 from moreish.run import Run
 from moreish.settings import Tree, from_toml, merge
+from moreish.tokenizers import REGISTRY, Tokenizer
 from moreish.training import resume as resume_training
 from moreish.training import train as carry_out
 from moreish.training.events import Report, Working
 from moreish.training.lr_range import LRRange
 from moreish.training.planner import Advice, advise, planned
-from moreish.training.prepare import prepare, try_rates
+from moreish.training.prepare import make_tokenizer, prepare, try_rates
 
 if TYPE_CHECKING:
     from moreish.figures.pictures import Picture
@@ -34,6 +37,7 @@ def train(
     split: str | None = None,
     encoding: str | None = None,
     tokenizer: str | None = None,
+    vocab_size: int | None = None,
     dedup: bool | None = None,
     nfc: bool | None = None,
     clean: bool | None = None,
@@ -56,6 +60,8 @@ def train(
         context: the same as `settings={"model": {"context": …}}`.
         kind: "lines" (each line an item) or "text" (running text); None guesses.
         split: "seeded" (80/10/10 by item, 90/5/5 of running text) or "lecture".
+        tokenizer: a name in `moreish.tokenizers.REGISTRY`, or a tokenizer.json.
+        vocab_size: the most tokens of a vocabulary that is learned from the text.
         dedup, nfc, clean, min_count: how to mend the text first, see `moreish.data.mend`.
         settings: any other setting, as nested groups: `{"train": {"lr": 0.001}}`.
         config: a TOML recipe; the arguments here win over it.
@@ -78,6 +84,7 @@ def train(
         split=split,
         encoding=encoding,
         tokenizer=tokenizer,
+        vocab_size=vocab_size,
         dedup=dedup,
         nfc=nfc,
         clean=clean,
@@ -106,6 +113,7 @@ def plan(
     split: str | None = None,
     encoding: str | None = None,
     tokenizer: str | None = None,
+    vocab_size: int | None = None,
     dedup: bool | None = None,
     nfc: bool | None = None,
     clean: bool | None = None,
@@ -126,6 +134,7 @@ def plan(
         split=split,
         encoding=encoding,
         tokenizer=tokenizer,
+        vocab_size=vocab_size,
         dedup=dedup,
         nfc=nfc,
         clean=clean,
@@ -135,6 +144,65 @@ def plan(
     if not isinstance(config.model, AutoConfig):
         raise MoreishError(f"the model is chosen already, {config.model.name}: nothing to plan")
     return advise(prepare(config))
+
+
+def compare_tokenizers(
+    source: str | Path = "names",
+    tokenizers: Sequence[str] | None = None,
+    *,
+    vocab_size: int | None = None,
+) -> list[Tokenization]:
+    """What each of `tokenizers` makes of a source; those that learn do so from its training split.
+
+    Args:
+        tokenizers: registered names, or tokenizer.json files; None: all that can be had.
+
+    Raises:
+        MoreishError: the source or a tokenizer cannot be had.
+    """
+    if (Path(source) / "run.json").is_file():
+        raise MoreishError(f"{source} is a run: give --text, to see what its tokenizer makes of it")
+    built = _tokenizers(str(source), tokenizers, vocab_size)
+    return [measured(name, tokenizer, corpus) for name, tokenizer, corpus in built]
+
+
+def tokenize(
+    text: str,
+    source: str | Path = "names",
+    tokenizers: Sequence[str] | None = None,
+    *,
+    vocab_size: int | None = None,
+) -> dict[str, list[Token]]:
+    """The tokens of `text`, by the name of the tokenizer.
+
+    Args:
+        source: a run, whose tokenizer is taken; or what the tokenizers are to cover, see
+            `compare_tokenizers`.
+
+    Raises:
+        MoreishError: the source or a tokenizer cannot be had, or `text` is unknown to it.
+    """
+    if (Path(source) / "run.json").is_file():
+        run = load(source)
+        return {run.config.data.tokenizer: tokens_of(run.tokenizer, text)}
+    built = _tokenizers(str(source), tokenizers, vocab_size)
+    return {name: tokens_of(tokenizer, text) for name, tokenizer, _ in built}
+
+
+def _tokenizers(
+    source: str, names: Sequence[str] | None, vocab_size: int | None
+) -> Iterator[tuple[str, Tokenizer, Corpus]]:
+    """Each of them, made for the source."""
+    config = resolve(_tree(source=source, vocab_size=vocab_size)).data
+    corpus = read_corpus(config.source)
+    for name in names or REGISTRY:
+        try:
+            tokenizer = make_tokenizer(config.model_copy(update={"tokenizer": name}), corpus)
+        except MoreishError:
+            if names:
+                raise
+            continue  # a library or a file is not here
+        yield name, tokenizer, corpus
 
 
 def doctor(

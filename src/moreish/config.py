@@ -11,6 +11,7 @@ from moreish.data.split import Rule
 from moreish.errors import MoreishError, nearest
 from moreish.models import CountedModel, ModelConfig, model_class, model_config
 from moreish.settings import Settings, Tree, merge
+from moreish.tokenizers import Limits
 
 BUDGETS = ("steps", "minutes", "epochs")
 DEFAULT_MINUTES = 1.0
@@ -29,6 +30,11 @@ class DataConfig(Mending):
     """Apart from the training's seed, so that runs of several seeds share one split."""
     encoding: str = "utf-8"
     tokenizer: str = "char"
+    """A registered name, or a tokenizer.json."""
+    vocab_size: int | None = Field(None, ge=1, le=2**24)
+    """The most tokens of a vocabulary that is learned; None: what suits the text."""
+    min_word_count: int = Field(Limits().min_word_count, ge=1)
+    """Occurrences below which a word is unknown to the tokenizer of words."""
 
     def options(self) -> list[str]:
         """What to add to a command that is to read it like this."""
@@ -41,6 +47,11 @@ class DataConfig(Mending):
                 words.append(named.get(name, "--" + name.replace("_", "-")))
                 words += [] if value is True else [str(value)]
         return words
+
+    @property
+    def limits(self) -> Limits:
+        """Of the vocabulary."""
+        return Limits(vocab_size=self.vocab_size, min_word_count=self.min_word_count)
 
     @property
     def mending(self) -> Mending:

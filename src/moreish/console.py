@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
 import numpy as np
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
@@ -17,9 +18,10 @@ from moreish.data.checks import Finding
 from moreish.data.doctor import PER_PARAMETER, Diagnosis
 from moreish.data.split import SplitName
 from moreish.errors import command, visible
-from moreish.evaluate.metrics import Score
+from moreish.evaluate.metrics import Score, bits_shown
 from moreish.evaluate.novelty import TextNovelty
 from moreish.evaluate.surprisal import TokenSurprisal
+from moreish.evaluate.tokenization import Token, Tokenization
 from moreish.files import in_bytes
 from moreish.record import DataFacts
 from moreish.training.events import (
@@ -224,7 +226,11 @@ def _vocabulary(data: DataFacts, tokenizer: str) -> str:
         shown = alphabet if len(alphabet) <= 70 else alphabet[:70] + "…"
         count = data.vocabulary - data.boundary
         return f"{plural(count, 'character')}{boundary}: {shown}"
-    return f"{data.vocabulary - data.boundary} {tokenizer}s{boundary}"
+    count = data.vocabulary - data.boundary
+    if tokenizer in ("byte", "word"):
+        return f"{plural(count, tokenizer)}{boundary}"
+    learned = {"bpe": "learned from the training split", "gpt2": "GPT-2's"}
+    return f"{plural(count, 'token')}{boundary}, {learned.get(tokenizer, f'of {tokenizer}')}"
 
 
 def _length(event: Started) -> str:
@@ -306,12 +312,49 @@ def score_table(scores: Mapping[SplitName, Score]) -> Table:
         table.add_row(
             SPLIT_TITLES[name],
             f"{score.loss:.4f}{error}",
-            f"{score.bits_per_char:.3f}",
-            f"{score.bits_per_byte:.3f}",
+            bits_shown(score.bits_per_char),
+            bits_shown(score.bits_per_byte),
             f"{score.perplexity:.2f}",
             f"{score.tokens:,}",
         )
     return table
+
+
+def tokenization_table(compared: Sequence[Tokenization]) -> Table:
+    """A row for each tokenizer."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("tokenizer")
+    for title in ("vocabulary", "tokens", "bytes/token", "MB/s", "unknown"):
+        table.add_column(title, justify="right")
+    for each in compared:
+        table.add_row(
+            visible(each.name),
+            f"{each.vocabulary:,}",
+            f"{each.tokens:,}",
+            f"{each.bytes_per_token:.2f}",
+            f"{each.megabytes_per_second:.1f}",
+            f"{each.unknown:.1%}" if each.unknown else "",
+        )
+    return table
+
+
+GROUNDS = ("on blue", "on dark_green", "on dark_red", "on purple4", "on dark_goldenrod")
+"""Of tokens that stand side by side."""
+
+
+def token_lines(name: str, tokens: Sequence[Token]) -> list[Text]:
+    """A text with each token on a ground of its own, then each with its id and its bytes."""
+    size = sum(len(token.bytes.split()) for token in tokens)
+    each = f", {size / len(tokens):.2f} bytes each" if tokens else ""
+    lines = [Text(f"{visible(name)}: {plural(len(tokens), 'token')}{each}")]
+    grounds = [f"white {GROUNDS[place % len(GROUNDS)]}" for place in range(len(tokens))]
+    lines.append(Text.assemble(*((t.label, g) for t, g in zip(tokens, grounds, strict=True))))
+    wide = max((cell_len(token.label) for token in tokens), default=0)
+    for token, ground in zip(tokens, grounds, strict=True):
+        space = " " * (wide - cell_len(token.label))
+        lines.append(Text(f"{token.id:>8}  ") + Text(token.label, ground))
+        lines[-1].append(f"{space}  {token.bytes}", "dim")
+    return [*lines, Text()]
 
 
 def ladder_table(entries: Sequence[Mapping[str, Any]]) -> Table:
@@ -330,7 +373,7 @@ def ladder_table(entries: Sequence[Mapping[str, Any]]) -> Table:
             _size(entry["parameters"]),
             f"{entry['seconds']:.1f}",
             *(_loss(splits.get(name)) for name in names),
-            f"{val['bits_per_char'] or math.inf:.3f}",
+            bits_shown(Score.from_json(val).bits_per_char),
             _copied(entry.get("copied")),
             f"{entry['stated']['loss']:.2f}" if entry["stated"] else "",
             style="bold" if val["loss"] == best else None,

@@ -166,7 +166,8 @@ class Run:
         """Raises MoreishError when it is damaged or not the one the run was trained with."""
         path = self.path / "tokenizer.json"
         try:
-            tokenizer = tokenizer_from_json(read_json(path))
+            data = read_json(path)
+            tokenizer = tokenizer_from_json(data, boundary=self.record.data.boundary)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise _damaged(path, error) from None
         if tokenizer.fingerprint() != self.record.tokenizer:
@@ -262,7 +263,8 @@ class Run:
             raise MoreishError(f"this run has no {name} split: the lecture's split has none")
         path = self.path / "data" / f"{name}.npy"
         try:
-            tokens = load_tokens(path, items=self.kind == "lines")
+            items, boundary = self.kind == "lines", self.tokenizer.boundary
+            tokens = load_tokens(path, items=items, boundary=boundary or BOUNDARY)
         except (OSError, ValueError) as error:
             raise _damaged(path, error) from None
         if len(tokens.ids_N) != self.record.data.tokens[name]:  # which may be far too many to read
@@ -340,7 +342,7 @@ class Run:
         seen: set[str] = set()
 
         def wanted(ids: Ids) -> bool:
-            if ids in known:
+            if self.tokenizer.to_bytes(ids) in known:
                 return False
             if max_overlap is None and not unique:
                 return True
@@ -423,16 +425,17 @@ class Run:
         missing = self.tokenizer.unknown(text)
         if missing and unknown == "error":
             shown = " ".join(map(repr, missing[:10])) + (" …" if len(missing) > 10 else "")
+            spaced = not self.tokenizer.unknown(f" {text}")
             raise MoreishError(
-                f"the model never saw {shown}: change the text, or leave such characters out with "
-                "--unknown drop"
+                f"the model never saw {shown}: change the text, or leave out what is unknown with "
+                f"--unknown drop{'; with a space before it, it is known' if spaced else ''}"
             )
-        return "".join(c for c in text if c not in missing) if missing else text
+        return self.tokenizer.without_unknown(text) if missing else text
 
     def _lead(self, prompt: Ids) -> Ids:
         """What a text follows: a boundary; else, for an empty prompt, a line end or the like."""
-        if self.tokenizer.has_boundary:
-            return np.array([BOUNDARY])
+        if self.tokenizer.boundary is not None:
+            return np.array([self.tokenizer.boundary])
         if len(prompt):
             return prompt[:0]
         if not self.tokenizer.unknown("\n"):
@@ -442,7 +445,8 @@ class Run:
     @cached_property
     def known(self) -> Known:
         """Everything that stands in the data of this run, on whatever side of the split."""
-        return Known(self.split(name) for name in self.split_names)
+        texts = (self._bytes_of(name) for name in self.split_names)
+        return Known(texts, items=self.kind == "lines")
 
     @cached_property
     def passages(self) -> Passages:
@@ -452,12 +456,15 @@ class Run:
     @cached_property
     def training_bytes(self) -> bytes:
         """The training data in UTF-8, items and documents each on their line."""
-        ids = self.split("train").ids_N.astype(np.int64)
-        if not self.tokenizer.has_boundary:
+        return self._bytes_of("train")
+
+    def _bytes_of(self, name: SplitName) -> bytes:
+        ids = self.split(name).ids_N.astype(np.int64)
+        if (boundary := self.tokenizer.boundary) is None:
             return self.tokenizer.to_bytes(ids)
         # Boundaries give no bytes, so each piece ends where those before it do.
-        ends = np.cumsum(np.where(ids == BOUNDARY, 0, self.tokenizer.byte_lengths()[ids]))
-        edges = np.unique(ends[ids == BOUNDARY]).tolist()
+        ends = np.cumsum(np.where(ids == boundary, 0, self.tokenizer.byte_lengths()[ids]))
+        edges = np.unique(ends[ids == boundary]).tolist()
         whole = self.tokenizer.to_bytes(ids)
         return b"\n".join(
             whole[a:b] for a, b in zip([0, *edges], [*edges, len(whole)], strict=True) if a < b

@@ -28,6 +28,7 @@ for verb in (
     "ladder",
     "lr_range",
     "doctor",
+    "tokenize",
     "data",
     "importing",
 ):

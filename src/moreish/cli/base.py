@@ -44,6 +44,13 @@ Clean = Annotated[bool, typer.Option("--clean", help="Leave out control and invi
 MinCount = Annotated[
     int | None, typer.Option(metavar="N", help="Leave out characters rarer than N times.")
 ]
+Tokenizer = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="char, byte, word, bpe, gpt2 or a tokenizer.json (char)."),
+]
+VocabSize = Annotated[
+    int | None, typer.Option(metavar="N", help="The most tokens that word or bpe learns.")
+]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, e.g. runs/names-gpt.")]
 
 

@@ -25,7 +25,8 @@ def data_list(as_json: Json = False) -> None:
 @data_app.command("show")
 def data_show(name: str, as_json: Json = False) -> None:
     """One data set: what it is, where it comes from, under which licence."""
-    from moreish.data.catalog import cache_path, find, is_here
+    from moreish.data.catalog import find, is_here
+    from moreish.fetch import cache_path
 
     entry = find(name)
     facts = {

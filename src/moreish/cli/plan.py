@@ -4,7 +4,17 @@ from typing import Annotated
 
 import typer
 
-from moreish.cli.base import Clean, Dedup, Json, MinCount, Nfc, app, print_json
+from moreish.cli.base import (
+    Clean,
+    Dedup,
+    Json,
+    MinCount,
+    Nfc,
+    Tokenizer,
+    VocabSize,
+    app,
+    print_json,
+)
 
 
 @app.command()
@@ -19,7 +29,8 @@ def plan(
         str | None, typer.Option("--as", help="lines (each an item) or text; else guessed.")
     ] = None,
     split: Annotated[str | None, typer.Option(help="seeded or lecture (seeded).")] = None,
-    tokenizer: Annotated[str | None, typer.Option(help="char or byte (char).")] = None,
+    tokenizer: Tokenizer = None,
+    vocab_size: VocabSize = None,
     encoding: Annotated[str | None, typer.Option(help="Of the source (utf-8).")] = None,
     dedup: Dedup = False,
     nfc: Nfc = False,
@@ -43,6 +54,7 @@ def plan(
         kind=kind,
         split=split,
         tokenizer=tokenizer,
+        vocab_size=vocab_size,
         encoding=encoding,
         dedup=dedup or None,
         nfc=nfc or None,

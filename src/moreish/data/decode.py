@@ -2,7 +2,6 @@
 
 import codecs
 import io
-import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import BinaryIO
 import numpy as np
 
 from moreish.errors import MoreishError, command
+from moreish.tokenizers.base import SURROGATE
 from moreish.tokenizers.char import code_points
 
 PIECE = 1 << 16
@@ -26,9 +26,6 @@ BOMS = {
     "utf-16-be": codecs.BOM_UTF16_BE,
 }
 """Byte order marks by the encoding that they announce, longer ones before their own beginnings."""
-
-SURROGATE = re.compile("[\ud800-\udfff]")
-"""What no text may hold: one half of a pair that only UTF-16 needs."""
 
 
 class NotTextError(MoreishError):

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
+from itertools import chain, compress
 from pathlib import Path
 from tokenize import TokenError
 from typing import Self
@@ -42,6 +42,9 @@ UNSCORED = -1
 
 PIECE = 1 << 20
 """Tokens that are handled at a time."""
+
+LONGEST_WORD = 1 << 20
+"""Characters without a place to cut that are encoded together."""
 
 AnyIds = NDArray[np.integer]
 """Of any width: as they lie on disk, or as a tokenizer gives them."""
@@ -121,6 +124,8 @@ class Tokens:
 
     ids_N: NDArray[np.unsignedinteger]
     items: bool
+    boundary: int = BOUNDARY
+    """Of items."""
 
     @property
     def predictions(self) -> int:
@@ -131,7 +136,7 @@ class Tokens:
     def boundaries(self) -> Ids:
         """Where the boundaries stand, in a list of items."""
         assert self.items
-        return np.flatnonzero(self.ids_N == BOUNDARY)
+        return np.flatnonzero(self.ids_N == self.boundary)
 
     @cached_property
     def longest_item(self) -> int:
@@ -194,33 +199,67 @@ def encode_corpus(
     """
     if corpus.kind == "lines":
         return _encode_items(corpus, tokenizer, rule, seed)
-    edges = (len(corpus.texts) + 1) * tokenizer.has_boundary
+    edges = (len(corpus.texts) + 1) * corpus.has_boundary
     # In characters, so that the cuts are the same whatever the tokens are; a boundary is one too.
     length = corpus.facts.characters + edges
     bounds = text_bounds(length, rule)
     with ExitStack() as opened:
         spools = {name: opened.enter_context(Spool(tokenizer)) for name in bounds}
         at = 0
-        for piece in _pieces_of_texts(corpus, tokenizer):
+        for piece in _pieces_of_texts(corpus):
             size = 1 if piece is None else len(piece)
             for name, part in bounds.items():
                 first, last = max(0, part.start - at), min(size, part.stop - at)
-                if first < last:
-                    ids = [BOUNDARY] if piece is None else tokenizer.encode(piece[first:last])
-                    spools[name].add(np.asarray(ids))
+                if first < last and piece is None:
+                    spools[name].add_boundary()
+                elif piece is not None and first < last:
+                    spools[name].add_text(piece[first:last])
             at += size
         if at != length:
             raise _changed(corpus)
         return {name: Tokens(spool.mapped(), items=False) for name, spool in spools.items()}
 
 
-def _pieces_of_texts(corpus: Corpus, tokenizer: Tokenizer) -> Iterator[str | None]:
+@dataclass(frozen=True)
+class TrainingTexts:
+    """What tokenizers may learn from: the training split, piece by piece, as often as wanted."""
+
+    corpus: Corpus
+    rule: Rule
+    seed: int
+
+    def __iter__(self) -> Iterator[str]:
+        if self.corpus.kind == "text":
+            yield from self._running()
+        else:
+            yield from self._items()
+
+    def _running(self) -> Iterator[str]:
+        edges = (len(self.corpus.texts) + 1) * self.corpus.has_boundary
+        part, at = text_bounds(self.corpus.facts.characters + edges, self.rule)["train"], 0
+        for piece in _pieces_of_texts(self.corpus):
+            if piece is not None and part.start <= at < part.stop:
+                yield piece[: part.stop - at]
+            at += 1 if piece is None else len(piece)
+
+    def _items(self) -> Iterator[str]:
+        place_J = _places(self.corpus, self.rule, self.seed)["train"]
+        chosen_I = np.zeros(self.corpus.facts.documents, dtype=bool)
+        chosen_I[place_J] = True
+        at = 0
+        for items in self.corpus.items():
+            chosen_K = chosen_I[at : at + len(items)]
+            at += len(items)
+            yield "\n".join([*compress(items, chosen_K), ""])
+
+
+def _pieces_of_texts(corpus: Corpus) -> Iterator[str | None]:
     """All texts; None for the boundaries before, between and after them, if there are such."""
     for text in corpus.texts:
-        if tokenizer.has_boundary:
+        if corpus.has_boundary:
             yield None
         yield from text
-    if tokenizer.has_boundary:
+    if corpus.has_boundary:
         yield None
 
 
@@ -228,26 +267,34 @@ def _encode_items(
     corpus: Corpus, tokenizer: Tokenizer, rule: Rule, seed: int
 ) -> dict[SplitName, Tokens]:
     """Encode all items in the order of the source, then deal them out to the splits."""
-    numbers_I = corpus.facts.numbers_I
-    assert numbers_I is not None
-    lecture = rule == "lecture"
-    places = split_items_as_lecture(len(numbers_I)) if lecture else split_items(numbers_I, seed)
+    places = _places(corpus, rule, seed)
     splits, edges = {}, [np.zeros(1, dtype=np.int64)]
+    boundary = tokenizer.boundary
+    assert boundary is not None
     with Spool(tokenizer) as source:
         for items in corpus.items():
             ids_N = tokenizer.encode_items(items)
-            edges.append(source.length + np.flatnonzero(ids_N == BOUNDARY) + 1)
+            edges.append(source.length + np.flatnonzero(ids_N == boundary) + 1)
             source.add(ids_N)
         edge_I = np.concatenate(edges)
-        if len(edge_I) != len(numbers_I) + 1:
+        if len(edge_I) != corpus.facts.documents + 1:
             raise _changed(corpus)
         for name, place_J in places.items():
             with Spool(tokenizer) as spool:
-                spool.add(np.array([BOUNDARY]))
+                spool.add_boundary()
                 for ids_K in _gathered(source.mapped(), edge_I, place_J):
                     spool.add(ids_K)
-                splits[name] = Tokens(spool.mapped(), items=True)
+                splits[name] = Tokens(spool.mapped(), items=True, boundary=boundary)
     return splits
+
+
+def _places(corpus: Corpus, rule: Rule, seed: int) -> dict[SplitName, Ids]:
+    """Which items are in which split."""
+    numbers_I = corpus.facts.numbers_I
+    assert numbers_I is not None
+    if rule == "lecture":
+        return split_items_as_lecture(len(numbers_I))
+    return split_items(numbers_I, seed)
 
 
 def _gathered(ids_N: AnyIds, edge_I: Ids, place_J: Ids) -> Iterator[AnyIds]:
@@ -271,6 +318,7 @@ class Spool:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.length = 0
+        self._tokenizer, self._held = tokenizer, ""
         self._dtype = np.min_scalar_type(tokenizer.vocab_size - 1)
         self._folder = Path(tempfile.gettempdir())
         with named(self._folder):
@@ -288,8 +336,29 @@ class Spool:
             self._file.write(ids_N.astype(self._dtype).data)
         self.length += len(ids_N)
 
+    def add_text(self, text: str) -> None:
+        """Some more of a text; its tokens are those of the whole, wherever it was cut."""
+        self._held += text
+        at = self._tokenizer.cut(self._held)
+        if at == 0 and len(self._held) > LONGEST_WORD:
+            at = len(self._held)
+        held, self._held = self._held[:at], self._held[at:]
+        if held:
+            self.add(self._tokenizer.encode(held))
+
+    def add_boundary(self) -> None:
+        """A text ends, or an item."""
+        self._end_text()
+        self.add(np.array([self._tokenizer.boundary]))
+
+    def _end_text(self) -> None:
+        if self._held:
+            held, self._held = self._held, ""
+            self.add(self._tokenizer.encode(held))
+
     def mapped(self) -> NDArray[np.unsignedinteger]:
         """All that was added; it lasts when the spool is closed. Raises OSError as `add` does."""
+        self._end_text()
         with named(self._folder):
             self._file.flush()
         return np.memmap(self._file, self._dtype, "r", shape=(self.length,))
@@ -317,7 +386,7 @@ def save_tokens(path: Path, tokens: Tokens) -> None:
     write_durable(path, chain([header.getvalue()], ids))
 
 
-def load_tokens(path: Path, *, items: bool) -> Tokens:
+def load_tokens(path: Path, *, items: bool, boundary: int = BOUNDARY) -> Tokens:
     """The stream, memory-mapped. Raises OSError or ValueError when the file is no such array."""
     try:
         ids = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -330,7 +399,7 @@ def load_tokens(path: Path, *, items: bool) -> Tokens:
         raise ValueError(str(error)) from None
     if not isinstance(ids, np.ndarray) or ids.ndim != 1 or ids.dtype.kind != "u" or len(ids) < 2:
         raise ValueError(f"{path} does not hold tokens")
-    return Tokens(ids, items=items)
+    return Tokens(ids, items=items, boundary=boundary)
 
 
 def fingerprint(tokens: Tokens) -> str:

@@ -48,6 +48,7 @@ class Score:
     loss: float
     stderr: float
     bits_per_char: float
+    """NaN, like those of bytes, where there are unknown words: what they are was not predicted."""
     bits_per_byte: float
     perplexity: float
     tokens: int
@@ -58,12 +59,20 @@ class Score:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Back from `as_json`; a null is infinity, and an unknown error NaN."""
+        """Back from `as_json`. A null is infinity, in an error NaN, and in bits too where the loss
+        is finite."""
         lost = {"stderr": math.nan}
+        if data["loss"] is not None:
+            lost |= {"bits_per_char": math.nan, "bits_per_byte": math.nan}
         known: dict[str, Any] = {
             k: lost.get(k, math.inf) if v is None else v for k, v in data.items()
         }
         return cls(**known)
+
+
+def bits_shown(value: float) -> str:
+    """Bits per character or byte; a dash where words are unknown, so that nobody can tell."""
+    return "–" if math.isnan(value) else f"{value:.3f}"
 
 
 def evaluation_spans(model: Model, tokens: Tokens, stride: int | None = None) -> Spans:
@@ -170,7 +179,8 @@ def score(losses: NDArray[np.float32], tokens: Tokens, tokenizer: Tokenizer) -> 
     exact = losses.astype(np.float64)
     total, count = float(exact.sum()), len(exact)
     predicted = np.bincount(tokens.ids_N[1:], minlength=tokenizer.vocab_size)
-    bits = total / math.log(2)
+    known = tokenizer.unk is None or predicted[tokenizer.unk] == 0
+    bits = total / math.log(2) if known else math.nan
     mean = total / count
     return Score(
         loss=mean,

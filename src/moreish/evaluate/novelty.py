@@ -3,49 +3,31 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
-
-from moreish.data.tokens import Tokens
 from moreish.errors import MoreishError
-from moreish.tokenizers.base import Ids
 
 AROUND = 40
 """Bytes before and after a shared piece that are shown with it."""
 
 
 class Known:
-    """The data that a run was made of, all splits of it; `ids in known` asks if it holds a text.
+    """The data that a run was made of, all splits of it; `text in known` asks if it holds a text.
 
     An item is known if it equals one; running text, if it stands anywhere in one piece. That there
-    is nothing is known of any data.
+    is nothing is known of any data. All texts are UTF-8: one text may be written in many tokens.
     """
 
-    def __init__(self, splits: Iterable[Tokens]) -> None:
+    def __init__(self, texts: Iterable[bytes], *, items: bool) -> None:
+        """`items`: each line of a text is one."""
         self._items: set[bytes] = set()
         self._texts: list[bytes] = []
-        for split in splits:
-            if split.items:
-                ids = split.ids_N.astype("<u4")
-                edges = zip(split.boundaries[:-1] + 1, split.boundaries[1:], strict=True)
-                self._items.update(ids[first:last].tobytes() for first, last in edges)
+        for text in texts:
+            if items:
+                self._items.update(text.split(b"\n"))
             else:
-                self._texts.append(split.ids_N.astype("<u4").tobytes())
+                self._texts.append(text)
 
-    def __contains__(self, ids: Ids) -> bool:
-        wanted = np.asarray(ids).astype("<u4").tobytes()
-        return (
-            not wanted
-            or wanted in self._items
-            or any(_stands_in(wanted, text) for text in self._texts)
-        )
-
-
-def _stands_in(wanted: bytes, text: bytes) -> bool:
-    """Whether the tokens of `wanted` stand in `text`: four bytes each, so places are in fours."""
-    at = text.find(wanted)
-    while at % 4 and at >= 0:
-        at = text.find(wanted, at + 1)
-    return at >= 0
+    def __contains__(self, text: bytes) -> bool:
+        return not text or text in self._items or any(text in known for known in self._texts)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from moreish.data.tokens import Tokens
 from moreish.errors import MoreishError
 from moreish.evaluate.metrics import losses_of
 from moreish.models.base import Model
-from moreish.tokenizers.base import BOUNDARY, Ids, Tokenizer
+from moreish.tokenizers.base import Ids, Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,8 @@ def surprisal(
     Raises:
         MoreishError: `text` has characters that the model never saw, or is empty.
     """
-    ids = np.concatenate([lead, tokenizer.encode(text), np.array([BOUNDARY][: int(items)], int)])
+    end = [tokenizer.boundary] if items else []
+    ids = np.concatenate([lead, tokenizer.encode(text), np.array(end, dtype=np.int64)])
     if len(ids) < 2:
         raise MoreishError("there is no text to evaluate")
     # Half a context at the least before every token, where the text has it.

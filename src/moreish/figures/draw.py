@@ -1,6 +1,6 @@
 """The pictures: functions from numbers to a matplotlib figure. They know nothing of runs.
 
-V vocabulary, L layers, H heads, T time.
+V vocabulary, M some of it, L layers, H heads, T time.
 """
 
 import math
@@ -22,17 +22,23 @@ Array = NDArray[Any]
 MOST_MAPS = 8
 """Layers, and heads of each, whose attention is drawn."""
 
+LETTER = 0.42
+"""Width of a letter of a longer token, where one alone has a cell of 1."""
+
+SHORT = 2
+"""Letters of tokens that have room in a cell, or on an axis as they are."""
+
 MOST_CELLS = 40
 """Rows of a table of pairs; of a larger vocabulary the most frequent tokens are shown."""
 
 
-def pairs(table_VV: Array, labels: Sequence[str], theme: Theme, *, counts: bool) -> Figure:
-    """Rows: the token before; columns: the one after. In each cell the pair and its number."""
-    chosen = np.sort(np.argsort(-table_VV.sum(axis=1), kind="stable")[:MOST_CELLS])
-    if not counts:  # rows sum to one: the most frequent are not known, so the most expected are
-        chosen = np.sort(np.argsort(-table_VV.sum(axis=0), kind="stable")[:MOST_CELLS])
-    table = table_VV[np.ix_(chosen, chosen)].astype(float)
-    names = [labels[i] for i in chosen]
+def pairs(table_MM: Array, names: Sequence[str], theme: Theme, *, counts: bool, of: int) -> Figure:
+    """Rows: the token before; columns: the one after. In each cell the pair and its number.
+
+    Args:
+        names: of the tokens, the most frequent ones of a vocabulary of `of`.
+    """
+    table = table_MM.astype(float)
     size = len(names)
     figure = Figure(figsize=(0.37 * size + 1.2, 0.37 * size + 1.0))
     axes = figure.add_subplot()
@@ -40,28 +46,30 @@ def pairs(table_VV: Array, labels: Sequence[str], theme: Theme, *, counts: bool)
     norm = LogNorm(0.5, high) if counts and high > 1 else Normalize(0, high)
     shown = np.maximum(table, 0.5) if counts else table
     axes.imshow(shown, cmap=theme.colormap, norm=norm, aspect="equal")
+    short = max(map(len, names)) <= SHORT
     grounds = theme.colormap(norm(shown))
     for row in range(size):
         for column in range(size):
             value = table[row, column]
             colour = readable_on(grounds[row, column])
             number = _short(value) if counts else (f"{100 * value:.0f}" if value >= 0.005 else "")
-            axes.text(
-                column, row - 0.16, names[row] + names[column], ha="center", va="center",
-                fontsize=7.5, color=colour, in_layout=False,
-            )  # fmt: skip
+            if short:
+                axes.text(
+                    column, row - 0.16, names[row] + names[column], ha="center", va="center",
+                    fontsize=7.5, color=colour, in_layout=False,
+                )  # fmt: skip
             if number:
                 axes.text(
-                    column, row + 0.24, number, ha="center", va="center", fontsize=6, color=colour,
-                    in_layout=False,
+                    column, row + 0.24 * short, number, ha="center", va="center", fontsize=6,
+                    color=colour, in_layout=False,
                 )  # fmt: skip
-    axes.set_xticks(range(size), names)
+    axes.set_xticks(range(size), names, rotation=0 if short else 90)
     axes.set_yticks(range(size), names)
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     what = "how often the column follows the row" if counts else "chance of the column in per cent"
-    rest = f"; the {size} most frequent of {len(labels)} tokens" if len(labels) > size else ""
+    rest = f"; the {size} most frequent of {of:,} tokens" if of > size else ""
     axes.set_xlabel(what + rest)
     return figure
 
@@ -153,13 +161,15 @@ def attention(maps: Sequence[Array], labels: Sequence[str], theme: Theme) -> Fig
     """A row for each layer, a column for each head; each (H, T, T), rows taking from columns."""
     layers, heads, length = len(maps), maps[0].shape[0], len(labels)
     shown_layers, shown_heads = min(layers, MOST_MAPS), min(heads, MOST_MAPS)
+    short = max(map(len, labels)) <= SHORT
     side = min(2.6, max(1.5, 0.13 * length))
     figure = Figure(figsize=(shown_heads * side + 0.6, shown_layers * side + 0.6))
     grid = figure.subplots(shown_layers, shown_heads, squeeze=False)
     for i, j in np.ndindex(shown_layers, shown_heads):
         axes: Any = grid[i, j]
         axes.imshow(maps[i][j], cmap=theme.colormap, vmin=0, vmax=1)
-        axes.set_xticks(range(length), labels if i == shown_layers - 1 else [""] * length)
+        below = labels if i == shown_layers - 1 else [""] * length
+        axes.set_xticks(range(length), below, rotation=0 if short else 90)
         axes.set_yticks(range(length), labels if j == 0 else [""] * length)
         axes.tick_params(length=0, labelsize=6.5)
         axes.spines[:].set_color(theme.grid)
@@ -176,18 +186,29 @@ def left_off(maps: Sequence[Array]) -> str:
 
 
 def surprisal(tokens: Sequence[tuple[str, float]], theme: Theme, *, row: int = 48) -> Figure:
-    """Letters on a ground that is the darker the more they surprised (nats)."""
-    rows, width = math.ceil(len(tokens) / row), max(24, min(row, len(tokens)))
+    """Tokens on a ground that is the darker the more they surprised (nats).
+
+    Args:
+        row: letters that find room beside each other.
+    """
+    widths = [max(1.0, LETTER * len(label) + 0.4) for label, _ in tokens]
+    places, x, y = [], 0.0, 0
+    for wide in widths:  # as many in a row as find room
+        if x and x + wide > row:
+            x, y = 0.0, y + 1
+        places.append((x, y))
+        x += wide
+    rows = y + 1
+    width = max(24.0, *(x + wide for (x, _), wide in zip(places, widths, strict=True)))
     figure = Figure(figsize=(0.2 * width + 0.4, 0.36 * rows + 0.7))
     axes = figure.add_subplot()
     norm = Normalize(0, 6)
-    for i, (label, nats) in enumerate(tokens):
-        y, x = divmod(i, row)
+    for (label, nats), (x, y), wide in zip(tokens, places, widths, strict=True):
         ground = theme.colormap(norm(min(nats, 6)))
-        axes.add_patch(Rectangle((x, -y - 0.9), 1, 0.9, color=ground, linewidth=0))
+        axes.add_patch(Rectangle((x, -y - 0.9), wide, 0.9, color=ground, linewidth=0))
         colour = readable_on(ground)
         axes.text(
-            x + 0.5, -y - 0.45, label, ha="center", va="center", fontsize=9, color=colour,
+            x + wide / 2, -y - 0.45, label, ha="center", va="center", fontsize=9, color=colour,
             family="DejaVu Sans Mono", in_layout=False,
         )  # fmt: skip
     axes.set_xlim(0, width)

@@ -7,7 +7,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -104,19 +104,20 @@ def _all(run: Run, text: str | None) -> Iterator[tuple[str, str, str, Draw]]:
                 tested.rates, tested.losses, tested.smoothed, tested.valley, tested.suggested, theme
             ),
         )
-    labels = [run.tokenizer.label(token) for token in range(run.tokenizer.vocab_size)]
-    counts_VV = _pair_counts(run)
+    label, size = run.tokenizer.label, run.tokenizer.vocab_size
+    by_count = _by_count(run)
+    frequent_M = np.sort(by_count[: draw.MOST_CELLS])
+    names = [label(int(token)) for token in frequent_M]
+    counts_MM = _pair_counts(run, frequent_M)
     yield (
         "pairs-counted",
         "Pairs in the training data",
         "A row for each token, a column for what came after it. The first row is how items begin, "
         "the first column how they end." if run.kind == "lines"
         else "A row for each token, a column for what came after it.",
-        lambda theme: draw.pairs(counts_VV, labels, theme, counts=True),
+        lambda theme: draw.pairs(counts_MM, names, theme, counts=True, of=size),
     )  # fmt: skip
-    expected_VV = _expected_pairs(run)
-    by_count = np.argsort(-counts_VV.sum(axis=1), kind="stable")[: draw.MOST_CELLS]
-    kept = np.sort(by_count)
+    expected_MM = _expected_pairs(run, frequent_M)
     yield (
         "pairs-expected",
         "Pairs that the model expects",
@@ -124,23 +125,23 @@ def _all(run: Run, text: str | None) -> Iterator[tuple[str, str, str, Draw]]:
             "What the model would write after a single token, in per cent. Where it differs from "
             "the counts, it has smoothed them or learned to wait for more of the text."
         ),
-        lambda theme: draw.pairs(
-            expected_VV[np.ix_(kept, kept)], [labels[i] for i in kept], theme, counts=False
-        ),
+        lambda theme: draw.pairs(expected_MM, names, theme, counts=False, of=size),
     )
     if (weight_VC := _embedding(run)) is not None:
-        chosen = np.sort(np.argsort(-counts_VV.sum(axis=1), kind="stable")[:120])
+        chosen = np.sort(by_count[:120])
         yield (
             "embeddings",
             "Tokens as the model sees them",
             "Tokens that lie together are used alike. Vowels have another colour.",
-            lambda theme: draw.embeddings(weight_VC[chosen], [labels[i] for i in chosen], theme),
+            lambda theme: draw.embeddings(
+                weight_VC[chosen], [label(int(i)) for i in chosen], theme
+            ),
         )
     ids = _text_ids(run, text)
     if isinstance(run.model, GPT):
         few = ids[: min(SHOWN_TOKENS, run.model.context)]
         if run.kind == "lines":  # each item is read afresh, so one of them is enough
-            few = max(np.split(few, np.flatnonzero(few == 0)), key=len)
+            few = max(np.split(few, np.flatnonzero(few == run.tokenizer.boundary)), key=len)
         with torch.inference_mode():
             maps = [m[0].numpy() for m in run.model.attention_maps(torch.from_numpy(few)[None])]
         yield (
@@ -151,7 +152,7 @@ def _all(run: Run, text: str | None) -> Iterator[tuple[str, str, str, Draw]]:
                 f"tokens from which it takes. {draw.left_off(maps)}The text is cut at "
                 f"{SHOWN_TOKENS} tokens."
             ),
-            lambda theme: draw.attention(maps, [labels[i] for i in few], theme),
+            lambda theme: draw.attention(maps, [label(int(i)) for i in few], theme),
         )
     costs = _surprisals(run, ids)
     yield (
@@ -183,15 +184,27 @@ def _log(run: Run) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     return [e for e in entries if "loss" in e], [e for e in entries if "val" in e]
 
 
-def _pair_counts(run: Run) -> np.ndarray:
-    ids, size = run.split("train").ids_N.astype(np.int64), run.tokenizer.vocab_size
-    return np.bincount(ids[:-1] * size + ids[1:], minlength=size * size).reshape(size, size)
+def _by_count(run: Run) -> np.ndarray:
+    """(V,) the tokens by how often another follows them in training."""
+    counts_V = np.bincount(run.split("train").ids_N[:-1], minlength=run.tokenizer.vocab_size)
+    return np.argsort(-counts_V, kind="stable")
+
+
+def _pair_counts(run: Run, chosen_M: np.ndarray) -> np.ndarray:
+    """(M, M) how often one of these follows another."""
+    size = len(chosen_M)
+    place_V = np.full(run.tokenizer.vocab_size, size)
+    place_V[chosen_M] = np.arange(size)
+    place_N = place_V[run.split("train").ids_N]
+    pairs = np.bincount(place_N[:-1] * (size + 1) + place_N[1:], minlength=(size + 1) ** 2)
+    return pairs.reshape(size + 1, size + 1)[:size, :size]
 
 
 @torch.inference_mode()
-def _expected_pairs(run: Run) -> np.ndarray:
-    every_VT = torch.arange(run.tokenizer.vocab_size)[:, None]
-    return run.model(every_VT)[0][:, 0].softmax(dim=-1).numpy()
+def _expected_pairs(run: Run, chosen_M: np.ndarray) -> np.ndarray:
+    """(M, M) the chance of one of these after another, nothing being before."""
+    chosen_MT = torch.from_numpy(chosen_M)[:, None]
+    return run.model(chosen_MT)[0][:, 0].softmax(dim=-1).numpy()[:, chosen_M]
 
 
 def _embedding(run: Run) -> np.ndarray | None:
@@ -208,7 +221,8 @@ def _text_ids(run: Run, text: str | None) -> np.ndarray:
         ids = run.tokenizer.encode(run.known_text(text, "error"))
         if len(ids) < 2:
             raise MoreishError(f"--text {text!r}: give at least two characters")
-        return np.concatenate([[0], ids, [0]]) if run.kind == "lines" else ids
+        edge = [run.tokenizer.boundary]
+        return np.concatenate([edge, ids, edge]) if run.kind == "lines" else ids
     tokens = run.split("val")
     if run.kind == "text":
         return tokens.ids_N[:400].astype(np.int64)
@@ -219,10 +233,9 @@ def _text_ids(run: Run, text: str | None) -> np.ndarray:
 
 @torch.inference_mode()
 def _surprisals(run: Run, ids: np.ndarray) -> list[tuple[str, float]]:
-    from moreish.data.tokens import Tokens
     from moreish.evaluate.metrics import losses_of
 
-    losses = losses_of(run.model, Tokens(ids.astype(np.uint32), items=run.kind == "lines"))
+    losses = losses_of(run.model, replace(run.split("val"), ids_N=ids.astype(np.uint32)))
     told = [run.tokenizer.label(int(token)) for token in ids[1:]]
     return [(label, float(loss)) for label, loss in zip(told, losses, strict=True)]
 

@@ -2,7 +2,6 @@
 
 import base64
 import html
-import math
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from moreish.data.catalog import CATALOG
 from moreish.data.doctor import Diagnosis
 from moreish.errors import MoreishError, command, visible
+from moreish.evaluate.metrics import Score, bits_shown
 from moreish.files import write_atomic
 from moreish.run import Run
 
@@ -88,8 +88,8 @@ def run_page(run: Run, pictures: "Iterable[Picture]") -> str:
                 {"train": "training", "val": "validation", "test": "test"}[name],
                 f"{score.loss:.4f}",
                 f"{score.stderr:.4f}",
-                f"{score.bits_per_char:.3f}",
-                f"{score.bits_per_byte:.3f}",
+                bits_shown(score.bits_per_char),
+                bits_shown(score.bits_per_byte),
                 f"{score.perplexity:.2f}",
                 f"{score.tokens:,}",
             )
@@ -147,7 +147,7 @@ def ladder_page(found: Mapping[str, Any], folder: Path) -> str:
                 f"{rung['parameters']:,}",
                 f"{rung['seconds']:.1f}",
                 *(_loss(splits.get(name)) for name in names),
-                f"{splits['val']['bits_per_char'] or math.inf:.3f}",
+                bits_shown(Score.from_json(splits["val"]).bits_per_char),
                 f"{stated['loss']:.2f} ({stated['where']})" if stated else "",
             )
         )

@@ -1,5 +1,6 @@
 """One look for all pictures, light and dark, readable by the colour-blind (Okabe and Ito 2008)."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -92,7 +93,10 @@ def save(figure: Figure, path: Path) -> None:
     from io import BytesIO
 
     file = BytesIO()
-    figure.savefig(file, format="svg", metadata={"Date": None, "Creator": "moreish"})
+    with warnings.catch_warnings():
+        # Letters that the font lacks are the reader's: only their width is guessed.
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": "moreish"})
     # Where that font is missing, the reader's own is better than a serif.
     text = file.getvalue().replace(b"'DejaVu Sans'", b"'DejaVu Sans', Verdana, sans-serif")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -206,7 +206,7 @@ def resample(log_weights: list[float], n: int, seed: int) -> list[int]:
 
 def _characters(tokenizer: Tokenizer) -> list[str]:
     """The character of each token; none for the boundary. A byte stands for one of 256."""
-    first = [""] * int(tokenizer.has_boundary)
+    first = [""] * int(tokenizer.boundary is not None)
     if isinstance(tokenizer, CharTokenizer):
         return first + list(tokenizer.characters)
     if isinstance(tokenizer, ByteTokenizer):

@@ -32,6 +32,7 @@ def generate(
     sampling: Sampling,
     seed: int,
     stop: int | None = None,
+    never: int | None = None,
     guide: Guide | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Continue `prompt` in every stream; yields (B,) tokens and (B,) whether each stream goes on.
@@ -43,6 +44,7 @@ def generate(
         streams: numbers of the streams. With the same `seed`, stream 7 is the same text alone or
             among others.
         stop: a token that ends a stream (the boundary).
+        never: a token that is not drawn (the unknown word).
         guide: says at each step what may be drawn.
     """
     assert len(prompt)
@@ -60,6 +62,8 @@ def generate(
             with _one_thread(tokens_RT.numel() * parameters < SMALL):
                 logits_RTV, state = model(tokens_RT, state)
                 logits_RV = logits_RTV[:, -1].cpu()
+                if never is not None:
+                    logits_RV = logits_RV.index_fill(1, torch.tensor([never]), -torch.inf)
                 if position == 0:  # the prompt was read once, for all
                     logits_RV, state = select((logits_RV, state), torch.zeros_like(running_R))
                 shares_RV = probabilities(logits_RV, sampling)

@@ -12,7 +12,7 @@ from moreish.generate.constraints import Automaton, Guide, resample
 from moreish.generate.engine import generate
 from moreish.generate.sampling import Sampling
 from moreish.models.base import Model
-from moreish.tokenizers.base import BOUNDARY, Ids, Tokenizer
+from moreish.tokenizers.base import Ids, Tokenizer
 
 CHUNK = 256
 """Streams that run through the model together."""
@@ -48,10 +48,6 @@ class Writer:
     seed: int
     automaton: Automaton | None = None
     """What the texts must match."""
-
-    @property
-    def _stop(self) -> int | None:
-        return BOUNDARY if self.tokenizer.has_boundary else None
 
     def texts(self, n: int, wanted: Callable[[Ids], bool]) -> Iterator[str]:
         """`n` texts of which `wanted` says yes, in the order of their streams.
@@ -118,6 +114,7 @@ class Writer:
             max_tokens=self.max_tokens,
             sampling=self.sampling,
             seed=self.seed,
-            stop=self._stop,
+            stop=self.tokenizer.boundary,
+            never=self.tokenizer.unk,
             guide=guide,
         )

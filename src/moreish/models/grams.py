@@ -128,7 +128,7 @@ def grams(tokens: Tokens, order: int, vocab_size: int, first: int = 0, last: int
     place_P = np.arange(first - start, last - start)
     begin_P = np.zeros_like(place_P)  # where the item of each place begins, if within reach
     if tokens.items:
-        marks = np.where(ids == BOUNDARY, np.arange(len(ids)), 0)
+        marks = np.where(ids == tokens.boundary, np.arange(len(ids)), 0)
         begin_P = np.maximum.accumulate(marks)[place_P]
     gram_P = np.zeros_like(place_P)
     for back in range(order - 2, -1, -1):

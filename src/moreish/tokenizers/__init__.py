@@ -1,31 +1,88 @@
 """Text to token ids and back. A new tokenizer is one file and one line in `REGISTRY`."""
 
+from collections.abc import Iterable
 from importlib import import_module
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from moreish.errors import MoreishError, nearest
-from moreish.tokenizers.base import Tokenizer
+from moreish.files import read_json
+from moreish.tokenizers.base import ANY, Limits, Tokenizer
 
 REGISTRY = {
     "char": "moreish.tokenizers.char:CharTokenizer",
     "byte": "moreish.tokenizers.byte:ByteTokenizer",
+    "word": "moreish.tokenizers.word:WordTokenizer",
+    "bpe": "moreish.tokenizers.bpe:BPETokenizer",
+    "gpt2": "moreish.tokenizers.gpt2:GPT2",
 }
 
 
-def tokenizer_class(name: str) -> type[Tokenizer]:
-    """The class registered as `name`. Raises MoreishError, naming the nearest."""
-    if name not in REGISTRY:
-        raise MoreishError(f"unknown tokenizer '{name}': {nearest(name, REGISTRY)}")
-    module, _, attribute = REGISTRY[name].partition(":")
-    found: type[Tokenizer] = getattr(import_module(module), attribute)
+class Builder(Protocol):
+    """Makes a tokenizer for a text."""
+
+    learns: bool
+    """Whether `build` has to read the texts themselves; else the characters in them suffice."""
+
+    def build(self, texts: Iterable[str], *, boundary: bool, limits: Limits = ...) -> Tokenizer:
+        """A tokenizer that covers all of `texts`.
+
+        Args:
+            texts: pieces of the text; they may be gone through more than once.
+            boundary: whether it is to have a boundary token.
+
+        Raises:
+            MoreishError: the limits leave no room, or a library or a file is missing.
+        """
+
+
+class FromFile:
+    """Takes the tokenizer.json of a run, or of another project."""
+
+    learns = False
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def build(self, texts: Iterable[str], *, boundary: bool, limits: Limits = ANY) -> Tokenizer:
+        try:
+            return tokenizer_from_json(read_json(self.path), boundary=boundary)
+        except (OSError, ValueError) as error:
+            raise MoreishError(f"{self.path} is no tokenizer: {error}") from None
+
+
+def builder(name: str) -> Builder:
+    """What makes the tokenizers registered as `name`; or takes the one in the file of that name.
+
+    Raises:
+        MoreishError: there is none; the nearest is named.
+    """
+    if name in REGISTRY:
+        return _imported(name)
+    if not (path := Path(name).expanduser()).is_file():
+        hint = nearest(name, REGISTRY)
+        raise MoreishError(f"unknown tokenizer '{name}': {hint} (or name a tokenizer.json)")
+    return FromFile(path)
+
+
+def tokenizer_from_json(data: Any, *, boundary: bool) -> Tokenizer:
+    """The tokenizer that `Tokenizer.to_json` described, or that of another project.
+
+    Raises:
+        MoreishError: it is damaged, or of a kind that is not known here.
+    """
+    if not isinstance(data, dict) or data.keys().isdisjoint(("name", "model")):
+        raise MoreishError("the tokenizer file is damaged: it does not say which tokenizer it is")
+    name = data.get("name", "bpe")
+    if name not in ("char", "byte", "word", "bpe"):
+        raise MoreishError(f"the tokenizer file is damaged: there is no tokenizer {name!r}")
+    found: Tokenizer = _imported(name).from_json(data, boundary=boundary)
     return found
 
 
-def tokenizer_from_json(data: Any) -> Tokenizer:
-    """The tokenizer that `Tokenizer.to_json` described. Raises MoreishError when it is damaged."""
-    if not isinstance(data, dict) or not isinstance(data.get("name"), str):
-        raise MoreishError("the tokenizer file is damaged: it does not say which tokenizer it is")
-    return tokenizer_class(data["name"]).from_json(data)
+def _imported(name: str) -> Any:
+    module, _, attribute = REGISTRY[name].partition(":")
+    return getattr(import_module(module), attribute)
 
 
-__all__ = ["REGISTRY", "Tokenizer", "tokenizer_class", "tokenizer_from_json"]
+__all__ = ["REGISTRY", "Builder", "Limits", "Tokenizer", "builder", "tokenizer_from_json"]

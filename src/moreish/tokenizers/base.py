@@ -2,38 +2,89 @@
 
 import hashlib
 import json
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
+from moreish.errors import MoreishError
+
 Ids = NDArray[np.int64]
 
+SURROGATE = re.compile("[\ud800-\udfff]")
+"""Half a character, which only UTF-16 needs."""
+
+SHOWN_AS = {" ": "␣", "\n": "↵", "\t": "⇥"}
+
 BOUNDARY = 0
-"""The id of the boundary token, where a tokenizer has one. The lectures write it `.`."""
+"""The id of the boundary token of our own tokenizers, where there is one; the lectures write it
+`.`. Other people's may have another id."""
+
+UNKNOWN_TEXT = "\ufffd"
+"""What a token of which the text is not known is written as."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a vocabulary that is learned from a text is to have."""
+
+    vocab_size: int | None = None
+    """The most tokens; None: what suits the text."""
+    min_word_count: int = 4
+    """Occurrences below which a word is unknown: Bengio et al. 2003, section 4.1, merge those that
+    occur three times or fewer."""
+
+
+ANY = Limits()
+"""What suits the text."""
+
+
+def utf8(text: str) -> bytes:
+    """The bytes of `text`; those that a terminal could not decode, and escaped, are bytes again.
+
+    Raises:
+        MoreishError: it holds half a character.
+    """
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise MoreishError(f"{text[error.start]!r} is half a character, not UTF-8") from None
+
+
+def is_text(found: Any) -> TypeGuard[str]:
+    """Whether it is text that UTF-8 can write."""
+    return isinstance(found, str) and not SURROGATE.search(found)
 
 
 class Tokenizer(ABC):
     """Text to ids and back, exactly: `decode(encode(text)) == text` for every text it covers.
 
-    Where a text is a list of items, or several documents, id 0 is the boundary token: it begins
-    and ends every item and never stands inside one. One running text has no boundary.
+    Where a text is a list of items, or several documents, there is a boundary token: it begins and
+    ends every item and never stands inside one. One running text has no boundary.
     """
 
     name: ClassVar[str]
-    has_boundary: bool
+    boundary: int | None
+    """The id of the boundary token, if there is one."""
+    unk: int | None
+    """The id that stands for all that is unknown; None: unknown text is an error."""
     vocab_size: int
-
-    @classmethod
-    @abstractmethod
-    def build(cls, texts: Iterable[str], *, boundary: bool) -> Self:
-        """A tokenizer that covers all of `texts`."""
 
     @abstractmethod
     def encode(self, text: str) -> Ids:
-        """Ids of `text`, without boundaries. Raises MoreishError naming unknown characters."""
+        """Ids of `text`, without boundaries.
+
+        Raises:
+            MoreishError: some of it is unknown, which is named, and there is no token for that.
+        """
+
+    @abstractmethod
+    def cut(self, text: str) -> int:
+        """The last place at which `text` may be cut so that its parts are encoded as the whole is,
+        whatever comes after it; 0 if there is none."""
 
     @abstractmethod
     def encode_items(self, items: list[str]) -> Ids:
@@ -44,8 +95,12 @@ class Tokenizer(ABC):
         """The UTF-8 bytes that `ids` stand for; boundaries give none."""
 
     @abstractmethod
-    def unknown(self, text: str) -> str:
-        """The distinct characters of `text` that this tokenizer cannot encode, in order."""
+    def unknown(self, text: str) -> list[str]:
+        """The distinct characters or words of `text` that it does not know, in order."""
+
+    @abstractmethod
+    def without_unknown(self, text: str) -> str:
+        """`text` without them."""
 
     @abstractmethod
     def char_lengths(self) -> Ids:
@@ -57,12 +112,16 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
-        """Everything that `from_json` needs, `name` included."""
+        """Everything that `from_json` needs."""
 
     @classmethod
     @abstractmethod
-    def from_json(cls, data: dict[str, Any]) -> Self:
-        """Raises MoreishError when `data` is not what `to_json` gives."""
+    def from_json(cls, data: dict[str, Any], *, boundary: bool) -> Self:
+        """The tokenizer that `to_json` described, with a boundary or without one.
+
+        Raises:
+            MoreishError: `data` is not what `to_json` gives.
+        """
 
     def decode(self, ids: Ids) -> str:
         """The text of `ids`; bytes that are no UTF-8 become U+FFFD."""
@@ -70,16 +129,15 @@ class Tokenizer(ABC):
 
     def label(self, token: int) -> str:
         """One token as a person reads it: `·` for the boundary, `␣` and `↵` for white space."""
-        if self.has_boundary and token == BOUNDARY:
+        if token == self.boundary:
             return "·"
         raw = self.to_bytes(np.array([token]))
         try:
             text = raw.decode()
         except UnicodeDecodeError:
             return raw.hex()
-        return {" ": "␣", "\n": "↵", "\t": "⇥"}.get(text) or (
-            text if text.isprintable() else raw.hex()
-        )
+        text = "".join(SHOWN_AS.get(character, character) for character in text)
+        return text if text.isprintable() else raw.hex()
 
     def fingerprint(self) -> str:
         """sha256 of the JSON form: equal fingerprints encode equally."""

@@ -6,7 +6,7 @@ from typing import Any, Self, final
 import numpy as np
 
 from moreish.errors import MoreishError
-from moreish.tokenizers.base import BOUNDARY, Ids, Tokenizer
+from moreish.tokenizers.base import ANY, BOUNDARY, Ids, Limits, Tokenizer, utf8
 
 
 @final
@@ -18,26 +18,23 @@ class ByteTokenizer(Tokenizer):
     """
 
     name = "byte"
+    learns = False
+    unk = None
 
     def __init__(self, *, boundary: bool) -> None:
-        self.has_boundary = boundary
+        self.boundary = BOUNDARY if boundary else None
         self._first = int(boundary)
         self.vocab_size = 256 + self._first
 
     @classmethod
-    def build(cls, texts: Iterable[str], *, boundary: bool) -> Self:
+    def build(cls, texts: Iterable[str], *, boundary: bool, limits: Limits = ANY) -> Self:
         return cls(boundary=boundary)
 
     def encode(self, text: str) -> Ids:
-        try:
-            # What a terminal could not decode arrives as escaped bytes: here they are bytes again.
-            encoded = text.encode("utf-8", "surrogateescape")
-        except UnicodeEncodeError as error:
-            raise MoreishError(f"{text[error.start]!r} is half a character, not UTF-8") from None
-        return np.frombuffer(encoded, dtype=np.uint8).astype(np.int64) + self._first
+        return np.frombuffer(utf8(text), dtype=np.uint8).astype(np.int64) + self._first
 
     def encode_items(self, items: list[str]) -> Ids:
-        assert self.has_boundary
+        assert self.boundary is not None
         ids_N = self.encode("\n".join([*items, ""]))
         ids_N[ids_N == ord("\n") + self._first] = BOUNDARY
         return ids_N
@@ -46,8 +43,14 @@ class ByteTokenizer(Tokenizer):
         values = np.asarray(ids, dtype=np.int64) - self._first
         return values[values >= 0].astype(np.uint8).tobytes()
 
-    def unknown(self, text: str) -> str:
-        return ""
+    def cut(self, text: str) -> int:
+        return len(text)
+
+    def unknown(self, text: str) -> list[str]:
+        return []
+
+    def without_unknown(self, text: str) -> str:
+        return text
 
     def char_lengths(self) -> Ids:
         # A character's first byte counts for it; its continuation bytes are 0b10xxxxxx.
@@ -58,10 +61,10 @@ class ByteTokenizer(Tokenizer):
         return np.ones(self.vocab_size, dtype=np.int64)
 
     def to_json(self) -> dict[str, Any]:
-        return {"name": self.name, "boundary": self.has_boundary}
+        return {"name": self.name, "boundary": self.boundary is not None}
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Self:
+    def from_json(cls, data: dict[str, Any], *, boundary: bool) -> Self:
         if not isinstance(data.get("boundary"), bool):
             raise MoreishError("the tokenizer file is damaged: it names no boundary, yes or no")
-        return cls(boundary=data["boundary"])
+        return cls(boundary=boundary)

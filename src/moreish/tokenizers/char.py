@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moreish.errors import MoreishError
-from moreish.tokenizers.base import BOUNDARY, Ids, Tokenizer
+from moreish.tokenizers.base import ANY, BOUNDARY, Ids, Limits, Tokenizer, is_text
 
 LINE_END = "\n"
 
@@ -35,11 +35,13 @@ class CharTokenizer(Tokenizer):
     """
 
     name = "char"
+    learns = False
+    unk = None
 
     def __init__(self, characters: str, *, boundary: bool) -> None:
         """`characters`: distinct and in code point order."""
         self.characters = characters
-        self.has_boundary = boundary
+        self.boundary = BOUNDARY if boundary else None
         self._code_points = code_points(characters)
         self._first = int(boundary)
         self.vocab_size = self._first + len(characters)
@@ -49,7 +51,7 @@ class CharTokenizer(Tokenizer):
         self._ids[self._code_points] = np.arange(self._first, self.vocab_size)
 
     @classmethod
-    def build(cls, texts: Iterable[str], *, boundary: bool) -> Self:
+    def build(cls, texts: Iterable[str], *, boundary: bool, limits: Limits = ANY) -> Self:
         distinct: set[str] = set()
         for text in texts:
             distinct.update(text)
@@ -59,7 +61,7 @@ class CharTokenizer(Tokenizer):
         return self._look_up(text, self._ids)
 
     def encode_items(self, items: list[str]) -> Ids:
-        assert self.has_boundary
+        assert self.boundary is not None
         ids = self._ids.copy()
         ids[ord(LINE_END)] = BOUNDARY
         return self._look_up(LINE_END.join([*items, ""]), ids)
@@ -76,9 +78,16 @@ class CharTokenizer(Tokenizer):
         points = self._code_points[places[places >= 0]]
         return points.astype("<u4").tobytes().decode("utf-32-le").encode()
 
-    def unknown(self, text: str) -> str:
+    def cut(self, text: str) -> int:
+        return len(text)
+
+    def unknown(self, text: str) -> list[str]:
         known = set(self.characters)
-        return "".join(dict.fromkeys(c for c in text if c not in known))
+        return list(dict.fromkeys(c for c in text if c not in known))
+
+    def without_unknown(self, text: str) -> str:
+        known = set(self.characters)
+        return "".join(c for c in text if c in known)
 
     def char_lengths(self) -> Ids:
         return np.ones(self.vocab_size, dtype=np.int64)
@@ -88,14 +97,18 @@ class CharTokenizer(Tokenizer):
         return np.array([1] * self._first + lengths, dtype=np.int64)
 
     def to_json(self) -> dict[str, Any]:
-        return {"name": self.name, "boundary": self.has_boundary, "characters": self.characters}
+        return {
+            "name": self.name,
+            "boundary": self.boundary is not None,
+            "characters": self.characters,
+        }
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Self:
-        characters, boundary = data.get("characters"), data.get("boundary")
+    def from_json(cls, data: dict[str, Any], *, boundary: bool) -> Self:
+        characters = data.get("characters")
         if (
-            not isinstance(characters, str)
-            or not isinstance(boundary, bool)
+            not is_text(characters)
+            or not isinstance(data.get("boundary"), bool)
             or sorted(set(characters)) != list(characters)
         ):
             raise MoreishError("the tokenizer file is damaged: its characters are not in order")

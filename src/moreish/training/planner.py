@@ -293,7 +293,7 @@ def _beginning(tokens: Tokens) -> Tokens:
         last = (
             int(tokens.boundaries[tokens.boundaries < max(last, tokens.longest_item + 2)][-1]) + 1
         )
-    return Tokens(tokens.ids_N[:last], items=tokens.items)
+    return replace(tokens, ids_N=tokens.ids_N[:last])
 
 
 def _counts(ready: Ready, why: str) -> Advice:

@@ -6,19 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from moreish.config import RunConfig
+from moreish.config import DataConfig, RunConfig
 from moreish.data.batches import Sampler
 from moreish.data.catalog import CATALOG
 from moreish.data.doctor import Diagnosis, examine
 from moreish.data.split import SplitName
 from moreish.data.text import Corpus, read_corpus
-from moreish.data.tokens import Tokens, encode_corpus, fingerprint
+from moreish.data.tokens import Tokens, TrainingTexts, encode_corpus, fingerprint, pieces
 from moreish.errors import MoreishError
 from moreish.models import CountedModel, Model, ModelConfig, build_model
 from moreish.record import DataFacts
-from moreish.tokenizers import Tokenizer, tokenizer_class
+from moreish.tokenizers import Tokenizer, builder
 from moreish.training.distinct import distinct_windows
 from moreish.training.events import Report, Working
 from moreish.training.lr_range import LRRange, lr_range
@@ -62,14 +63,13 @@ def prepare(config: RunConfig, *, examined: bool = False) -> Ready:
     device = find_device(config.train.device)
     data = config.data
     corpus = read_corpus(data.source, data.kind, data.encoding, data.mending)
-    tokenizer = tokenizer_class(config.data.tokenizer).build(
-        [corpus.facts.alphabet], boundary=corpus.has_boundary
-    )
+    tokenizer = make_tokenizer(data, corpus)
     diagnosis = None
     if examined and data.source not in CATALOG:
         given = [data.source, *data.options()]
         diagnosis = examine(corpus, data.split, most=GLANCE, given=given)
     splits = encode_corpus(corpus, tokenizer, config.data.split, config.data.split_seed)
+    _check_unknown(splits["train"], tokenizer)
     facts = describe(corpus, tokenizer, splits)
     model = config.model.for_data(facts.longest_item, tokenizer.vocab_size)
     config = config.model_copy(update={"model": model})
@@ -81,6 +81,33 @@ def prepare(config: RunConfig, *, examined: bool = False) -> Ready:
         device=device,
         diagnosis=diagnosis,
     )
+
+
+def make_tokenizer(data: DataConfig, corpus: Corpus) -> Tokenizer:
+    """The tokenizer of these settings; one that learns does so from the training split."""
+    made = builder(data.tokenizer)
+    texts = TrainingTexts(corpus, data.split, data.split_seed)
+    return made.build(
+        texts if made.learns else [corpus.facts.alphabet],
+        boundary=corpus.has_boundary,
+        limits=data.limits,
+    )
+
+
+def _check_unknown(tokens: Tokens, tokenizer: Tokenizer) -> None:
+    """Raises MoreishError when most of the training text is unknown to its own tokenizer."""
+    if tokenizer.unk is None:
+        return
+    counts_V = np.zeros(tokenizer.vocab_size, np.int64)
+    for ids in pieces(tokens.ids_N):
+        counts_V += np.bincount(ids, minlength=tokenizer.vocab_size)
+    words = np.delete(counts_V, [] if tokenizer.boundary is None else [tokenizer.boundary]).sum()
+    unknown = counts_V[tokenizer.unk]
+    if 2 * unknown > words:
+        raise MoreishError(
+            f"{unknown / words:.0%} of the words are too rare to be known: --set "
+            "data.min_word_count=1, or another --tokenizer"
+        )
 
 
 def try_rates(ready: Ready, *, report: Report, **options: Any) -> LRRange:
@@ -128,7 +155,7 @@ def describe(corpus: Corpus, tokenizer: Tokenizer, splits: dict[SplitName, Token
         longest=counted.longest,
         longest_item=max(tokens.longest_item for tokens in splits.values()) if items else None,
         vocabulary=tokenizer.vocab_size,
-        boundary=tokenizer.has_boundary,
+        boundary=tokenizer.boundary is not None,
         alphabet=counted.alphabet[:200],
         split_documents={n: len(t.boundaries) - 1 for n, t in splits.items()} if items else None,
         tokens={name: len(tokens.ids_N) for name, tokens in splits.items()},
@@ -183,8 +210,8 @@ def make_sampler(run_config: RunConfig, tokens: Tokens, model: Model) -> Sampler
         length, overlap = model.max_length, 0
     else:
         length, overlap = WINDOW + model.context - 1, model.context - 1
-    pieces = Sampler(tokens, batch_size=1, length=length, overlap=overlap, seed=seed).pieces
-    mean_length = tokens.predictions / pieces
+    dealt = Sampler(tokens, batch_size=1, length=length, overlap=overlap, seed=seed).pieces
+    mean_length = tokens.predictions / dealt
     rows = max(1, round(config.batch_tokens / mean_length))
     if config.batch_size in (None, "all"):
         most = config.batch_tokens if config.batch_size is None else tokens.predictions
@@ -192,5 +219,5 @@ def make_sampler(run_config: RunConfig, tokens: Tokens, model: Model) -> Sampler
         if (found := distinct_windows(tokens, model, seed, positions=most)) is not None:
             return found
     if config.batch_size is not None:
-        rows = config.batch_size if isinstance(config.batch_size, int) else pieces
-    return Sampler(tokens, batch_size=min(rows, pieces), length=length, overlap=overlap, seed=seed)
+        rows = config.batch_size if isinstance(config.batch_size, int) else dealt
+    return Sampler(tokens, batch_size=min(rows, dealt), length=length, overlap=overlap, seed=seed)

@@ -315,7 +315,7 @@ def _explained(error: DivergenceError, run: Run) -> DivergenceError:
     text = ""
     if error.batch is not None:
         ids = error.batch.tokens_BT[0].numpy()
-        text = f" Its batch begins with {run.tokenizer.decode(ids[ids > 0])[:30]!r}."
+        text = f" Its batch begins with {run.tokenizer.decode(ids)[:30]!r}."
     kept = f"The best weights until then are kept: {command('sample', run.path)}"
     nothing = "There were no weights yet that are worth keeping"
     return DivergenceError(f"{error}.{text} {kept if run.has_weights else nothing}")

@@ -1,0 +1,44 @@
+"""`moreish tokenize`."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from moreish.cli.base import Json, VocabSize, app, print_json
+
+
+@app.command()
+def tokenize(
+    source: Annotated[
+        str, typer.Argument(help="A run, a built-in data set, a file, or a folder of text files.")
+    ] = "names",
+    text: Annotated[
+        str | None, typer.Option(help="Show the tokens of this text, not of the source.")
+    ] = None,
+    tokenizer: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="char, byte, word, bpe, gpt2 or a tokenizer.json."),
+    ] = None,
+    vocab_size: VocabSize = None,
+    as_json: Json = False,
+) -> None:
+    """Compare tokenizers on a source, or show the tokens of a text."""
+    from moreish import api
+    from moreish.console import console, token_lines, tokenization_table
+
+    if text is None:
+        compared = api.compare_tokenizers(source, tokenizer, vocab_size=vocab_size)
+        if as_json:
+            print_json({"tokenizers": [asdict(each) for each in compared]})
+        else:
+            console().print(tokenization_table(compared))
+        return
+    found = api.tokenize(text, source, tokenizer, vocab_size=vocab_size)
+    if as_json:
+        tokens = {name: [asdict(token) for token in each] for name, each in found.items()}
+        print_json({"text": text, "tokens": tokens})
+        return
+    for name, each in found.items():
+        for line in token_lines(name, each):
+            console().print(line)

@@ -1,0 +1,80 @@
+"""What tokenizers make of a text, and what they cost."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from moreish.data.text import Corpus
+from moreish.data.tokens import Spool
+from moreish.tokenizers import Tokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Token:
+    """One token of a text."""
+
+    id: int
+    label: str
+    """As a person reads it."""
+    bytes: str
+    """Its UTF-8, hexadecimal."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokenization:
+    """What one tokenizer makes of a corpus."""
+
+    name: str
+    vocabulary: int
+    tokens: int
+    bytes_per_token: float
+    unknown: float
+    """Share of the tokens that stand for what is unknown."""
+    megabytes_per_second: float
+
+
+def tokens_of(tokenizer: Tokenizer, text: str) -> list[Token]:
+    """The tokens of `text`, in order. Raises MoreishError when some of it is unknown."""
+    ids = tokenizer.encode(text)
+    return [
+        Token(
+            id=int(token),
+            label=tokenizer.label(int(token)),
+            bytes=tokenizer.to_bytes(ids[place : place + 1]).hex(" "),
+        )
+        for place, token in enumerate(ids)
+    ]
+
+
+def measured(name: str, tokenizer: Tokenizer, corpus: Corpus) -> Tokenization:
+    """Encode all of `corpus`; only the encoding is timed, not the reading."""
+    seconds = 0.0
+    with Spool(tokenizer) as spool:
+        for part in corpus.items() if corpus.kind == "lines" else _pieces(corpus):
+            began = time.perf_counter()
+            if isinstance(part, str):
+                spool.add_text(part)
+            else:
+                spool.add(tokenizer.encode_items(part))
+            seconds += time.perf_counter() - began
+        ids_N = spool.mapped()
+    predicted_V = np.bincount(ids_N, minlength=tokenizer.vocab_size)
+    count, size = len(ids_N), int(predicted_V @ tokenizer.byte_lengths())
+    unknown = 0 if tokenizer.unk is None else int(predicted_V[tokenizer.unk])
+    if unknown:  # whose length nobody knows
+        size = sum(len(piece.encode()) for piece in _pieces(corpus))
+    return Tokenization(
+        name=name,
+        vocabulary=tokenizer.vocab_size,
+        tokens=count,
+        bytes_per_token=size / count,
+        unknown=unknown / count,
+        megabytes_per_second=size / 1e6 / max(seconds, 1e-9),
+    )
+
+
+def _pieces(corpus: Corpus) -> Iterator[str]:
+    for text in corpus.texts:
+        yield from text
