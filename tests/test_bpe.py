@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +113,18 @@ def test_learning_is_the_same_each_time(learned: BPETokenizer) -> None:
     assert builder("bpe").build(texts, boundary=False).vocab_size < 512  # nothing more to learn
     with pytest.raises(MoreishError, match="--vocab-size 256: give 257"):
         builder("bpe").build([STORY], boundary=True, limits=Limits(vocab_size=256))
+
+
+@pytest.mark.parametrize("long", ["x", " ", "ab", "漢"])
+def test_long_words_take_no_time(long: str) -> None:
+    """The library takes five minutes for half a million of them in one piece."""
+    text = long * (300_000 // len(long))
+    began = time.process_time()
+    built = builder("bpe").build([STORY, text], boundary=False)
+    ids = built.encode(text)
+    assert time.process_time() - began < 10
+    assert built.decode(ids) == text
+    assert len(ids) < len(text) / 50
 
 
 def test_the_vocabularies_of_others(learned: BPETokenizer, tmp_path: Path) -> None:

@@ -280,7 +280,8 @@ def _parsed(asked: Constraint, tokenizer: Tokenizer) -> Any:
         if not value:
             continue
         if unknown := tokenizer.unknown(value):
-            raise MoreishError(f"--{flag} {value}: the model never saw {unknown!r}")
+            names = " ".join(map(repr, unknown))
+            raise MoreishError(f"--{flag} {value}: the model never saw {names}")
         literal = value.encode().decode("latin-1") if in_bytes else value
         fsm = fsm & _with(literal, anywhere=flag == "contains")
     if asked.regex is None:

@@ -8,7 +8,7 @@ it, several times as fast and to the same ids.
 import json
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, Self, final
@@ -27,6 +27,11 @@ ENDS = (END_OF_TEXT, "<|end_of_text|>", "<|im_end|>", "</s>", "<eos>")
 LEAST, MOST = 512, 32_768
 CHARACTERS = 500
 """Of text for each token of a vocabulary for which nobody names a size."""
+
+LONG_WORD = 1000
+"""Characters."""
+
+LONG_WORDS = re.compile(rf"\S{{{LONG_WORD}}}|\s{{{LONG_WORD}}}")
 
 SAFE = re.compile(r"(?s).*\S(?=[ \n])")
 """Up to the last place that no token of GPT-2's kind reaches across."""
@@ -96,7 +101,7 @@ class BPETokenizer(Tokenizer):
             special_tokens=[END_OF_TEXT] if boundary else [],
             show_progress=False,
         )
-        learner.train_from_iterator(iter(texts), trainer)
+        learner.train_from_iterator(_without_long_words(texts), trainer)
         return cls(_compact(json.loads(learner.to_str())), boundary=boundary)
 
     def encode(self, text: str) -> Ids:
@@ -257,6 +262,16 @@ def added_token(place: int) -> dict[str, Any]:
     """The boundary, as files have it."""
     no = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     return {"id": place, "content": END_OF_TEXT, **no, "special": True}
+
+
+def _without_long_words(texts: Iterable[str]) -> Iterator[str]:
+    """Learning takes time as the square of a word's length: what goes on for long without white
+    space, or with nothing else, is cut."""
+    for text in texts:
+        if LONG_WORDS.search(text) is None:
+            yield text
+        else:
+            yield from (text[at : at + LONG_WORD] for at in range(0, len(text), LONG_WORD))
 
 
 def _suiting(characters: int) -> int:
