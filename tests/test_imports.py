@@ -27,6 +27,7 @@ ORDER = [
     "run",
     "comparison",
     "training",
+    "exchange",
     "figures",
     "console",
     "api",

@@ -273,6 +273,22 @@ def load(path: str | Path) -> Run:
     return Run.open(path)
 
 
+def import_hf(source: str | Path, *, out: str | Path, overwrite: bool = False) -> Run:
+    """A run with a model of Hugging Face's transformers, GPT-2's or Llama's, and its tokenizer.
+
+    Args:
+        source: a folder, or a name on the hub, such as openai-community/gpt2.
+        out: the new run; `overwrite` replaces one.
+
+    Raises:
+        MoreishError: the model is of another kind, damaged, or cannot be reached.
+    """
+    from moreish.exchange.hf import fetched
+    from moreish.exchange.hf import import_hf as carry_out
+
+    return carry_out(fetched(str(source)), Path(out).expanduser(), overwrite=overwrite)
+
+
 def lr_range(
     source: str | Path = "names",
     *,

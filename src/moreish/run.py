@@ -259,6 +259,8 @@ class Run:
         return self._splits[name]
 
     def _read_split(self, name: SplitName) -> Tokens:
+        if not self.split_names:
+            raise MoreishError(f"{self.path} has no data: its model was trained elsewhere")
         if name not in self.split_names:
             raise MoreishError(f"this run has no {name} split: the lecture's split has none")
         path = self.path / "data" / f"{name}.npy"
@@ -445,6 +447,7 @@ class Run:
     @cached_property
     def known(self) -> Known:
         """Everything that stands in the data of this run, on whatever side of the split."""
+        self.split("train")  # an imported model has none
         texts = (self._bytes_of(name) for name in self.split_names)
         return Known(texts, items=self.kind == "lines")
 
@@ -510,6 +513,7 @@ class Run:
             stride: see `moreish.evaluate.metrics.evaluation_spans`.
             progress: is told the split and the share of it that is done.
         """
+        self.split("train")  # an imported model has none: say so at once
         names = self.split_names if test else [n for n in self.split_names if n != "test"]
         if test:
             self.split("test")  # the lecture's split of running text has none: say so at once

@@ -1,4 +1,4 @@
-"""`moreish import pt`."""
+"""`moreish import pt|hf`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 from moreish.cli.base import Json, app, print_json
+from moreish.errors import command
 
-import_app = typer.Typer(help="Files of other programs: pt.", no_args_is_help=True)
+import_app = typer.Typer(help="Models of other programs: hf, pt.", no_args_is_help=True)
 app.add_typer(import_app, name="import")
 
 
@@ -47,3 +48,30 @@ def import_pt(
         )
         return
     typer.echo(f"{imported.weights}: {describe(imported)}")
+
+
+@import_app.command("hf")
+def import_hf(
+    path: Annotated[
+        str, typer.Argument(metavar="FOLDER", help="Of a GPT-2 or Llama model, or its name.")
+    ],
+    out: Annotated[Path, typer.Option(help="The new run.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run there.")] = False,
+    as_json: Json = False,
+) -> None:
+    """A model of Hugging Face's transformers as a run: GPT-2 or Llama, safetensors, byte-level.
+
+    A name such as openai-community/gpt2 is fetched from the hub, where that can be reached.
+    """
+    from moreish import api
+
+    run = api.import_hf(path, out=out, overwrite=overwrite)
+    model = run.config.model.model_dump()
+    if as_json:
+        print_json({"run": str(run.path), "parameters": run.record.parameters, "model": model})
+        return
+    typer.echo(
+        f"{run.path}: a GPT of {run.record.parameters:,} parameters, {model['layers']} layers, "
+        f"width {model['width']}, context {model['context']:,}\n"
+        f"More of it: {command('sample', run.path)}"
+    )

@@ -59,7 +59,7 @@ class Cache(NamedTuple):
         return list(map(Slot, *parts)), Cache(self.keys, self.values, end, self.written)
 
 
-def with_room(cache: Cache, new: int, context: int, *, rotary: bool) -> Cache:
+def with_room(cache: Cache, new: int, context: int, rotary_base: float | None) -> Cache:
     """The cache with room for `new` positions more.
 
     It stays where it is if it can: nobody has gone on from it yet, and no gradient needs it as it
@@ -68,6 +68,7 @@ def with_room(cache: Cache, new: int, context: int, *, rotary: bool) -> Cache:
 
     Args:
         context: positions that each position can see, itself included.
+        rotary_base: of rotary positions; None: positions are learned, and do not slide.
     """
     keys, values, end, written = cache
     untouched = written[0] == end and torch.is_inference_mode_enabled()
@@ -75,11 +76,13 @@ def with_room(cache: Cache, new: int, context: int, *, rotary: bool) -> Cache:
         return cache
     kept = min(end, context - 1)
     # Rotary positions slide through twice the context before they are copied; others never slide.
-    room = min(max(LEAST_ROOM, 2 * (kept + new)), 2 * context if rotary else context)
+    room = min(max(LEAST_ROOM, 2 * (kept + new)), context if rotary_base is None else 2 * context)
     seen_keys = _cut(keys, end - kept, end)
-    if rotary and kept < end:
+    if rotary_base is not None and kept < end:
         back = rotation(
-            torch.tensor([kept - end], device=seen_keys[0].device), seen_keys[0].shape[-1]
+            torch.tensor([kept - end], device=seen_keys[0].device),
+            seen_keys[0].shape[-1],
+            rotary_base,
         )
         seen_keys = [rotate(keys_BHSD, back) for keys_BHSD in seen_keys]
     seen_values = _cut(values, end - kept, end)

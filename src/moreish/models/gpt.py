@@ -34,7 +34,7 @@ class Block(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.residual, self.before = config.residual, config.norm_place == "before"
-        self.norm_attention = norm_layer(config.norm, config.width, config.bias)
+        self.norm_attention = norm_layer(config.norm, config.width, config.bias, config.norm_eps)
         self.attention = Attention(
             config.width,
             config.heads,
@@ -48,9 +48,15 @@ class Block(nn.Module):
         )
         self.feedforward = None
         if config.feedforward != "none":
-            self.norm_feedforward = norm_layer(config.norm, config.width, config.bias)
+            self.norm_feedforward = norm_layer(
+                config.norm, config.width, config.bias, config.norm_eps
+            )
             self.feedforward = FeedForward(
-                config.width, config.feedforward_ratio, config.feedforward, bias=config.bias
+                config.width,
+                config.feedforward_ratio,
+                config.feedforward,
+                bias=config.bias,
+                inner=config.feedforward_width,
             )
         self.dropout = nn.Dropout(config.dropout)
 
@@ -108,10 +114,11 @@ class GPT(Model):
         self.hints = nn.Linear(hints, config.width, bias=False) if hints else None
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         last = config.norm if config.norm_place == "before" else "none"
-        self.norm = norm_layer(last, config.width, config.bias)
+        self.norm = norm_layer(last, config.width, config.bias, config.norm_eps)
         self.head = nn.Linear(config.width, vocab_size, bias=False)
         self.softcap = config.softcap
         self.head_width = config.width // config.heads
+        self.rotary_base = None if learned else config.rotary_base
         self.remembered = config.context if learned else max(1, config.grams - 1)
         self._initialise(config)
 
@@ -165,7 +172,7 @@ class GPT(Model):
         cache: Cache | None = None
         slots: Sequence[Slot | None] = [None] * len(self.blocks)
         if state is not None:
-            cache = with_room(state.cache, new, self.context, rotary=self.position is None)
+            cache = with_room(state.cache, new, self.context, self.rotary_base)
             past = cache.end
             slots, cache = cache.slots(new, self.context)
         x_BTC, turn = self._embed(seen_BS, range(past, past + new), hints_BTN)
@@ -203,9 +210,10 @@ class GPT(Model):
         for grams in self.grams:
             x_BTC = x_BTC + grams(seen_BS, len(places))
         turn = None
-        if self.position is None:
+        if self.rotary_base is not None:
             places_T = torch.arange(places.start, places.stop, device=seen_BS.device)
-            turn = rotation(places_T, self.head_width)
+            turn = rotation(places_T, self.head_width, self.rotary_base)
         else:
+            assert self.position is not None
             x_BTC = x_BTC + self.position.weight[places.start : places.stop]
         return self.dropout(x_BTC) if self.training else x_BTC, turn

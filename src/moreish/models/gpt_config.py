@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from moreish.models.base import ModelConfig
-from moreish.models.layers import Activation, Norm
+from moreish.models.layers import ROTARY_BASE, Activation, Norm
 
 
 class GPTConfig(ModelConfig):
@@ -22,6 +22,8 @@ class GPTConfig(ModelConfig):
     """Whether the output layer is the embedding table (Press and Wolf 2017)."""
     bias: bool = True
     positions: Literal["learned", "rotary"] = "learned"
+    rotary_base: float = Field(ROTARY_BASE, gt=1, le=1e12)
+    """Of rotary positions: the larger, the slower they turn."""
     grams: int = Field(1, ge=1, le=32)
     """The longest n-grams with embeddings of their own, added to that of the token that ends them
     (Pagnoni et al. 2024, "Byte Latent Transformer", section 3.2.1); 1: none."""
@@ -30,6 +32,8 @@ class GPTConfig(ModelConfig):
     gram_dropout: float = Field(0.0, ge=0, lt=1)
     """Share of the n-gram embeddings that are left out at each position in training."""
     norm: Norm = "layer"
+    norm_eps: float | None = Field(None, gt=0, lt=1)
+    """What norms add to the mean square; None: PyTorch's own."""
     norm_place: Literal["before", "after"] = "before"
     """Before each part, as in GPT-2, or after each sum, as in Vaswani et al. 2017."""
     qk_norm: bool = False
@@ -43,6 +47,8 @@ class GPTConfig(ModelConfig):
     feedforward: Activation | Literal["none"] = "gelu"
     feedforward_ratio: float = Field(4.0, gt=0, le=1024)
     """Inner width of the feed-forward over the model's."""
+    feedforward_width: int | None = Field(None, ge=1, le=1 << 24)
+    """The inner width itself, where it is no such multiple."""
     softcap: float = Field(0.0, ge=0)
     """Logits are squeezed between plus and minus this (Gemma 2, 2024); 0: not at all."""
 

@@ -17,18 +17,27 @@ Rotation = tuple[Tensor, Tensor]
 """Cosines and signed sines of each place, each (T, D): see `rotation`."""
 
 
+ROTARY_BASE = 10_000.0
+"""Of the angles that positions turn by (Su et al. 2021, section 3.2.2)."""
+
 MIXER = 2_654_435_761
 """Two to the 32nd over the golden ratio: multiplying by it spreads n-grams over rows (Knuth)."""
 
 
-def norm_layer(kind: Norm, width: int, bias: bool) -> nn.Module:
-    """Layer norm (Ba et al. 2016), RMS norm (Zhang and Sennrich 2019), or nothing."""
+def norm_layer(kind: Norm, width: int, bias: bool, eps: float | None = None) -> nn.Module:
+    """Layer norm (Ba et al. 2016), RMS norm (Zhang and Sennrich 2019), or nothing.
+
+    Args:
+        eps: added to the mean square; None: what PyTorch adds.
+    """
     if kind == "none":
         return nn.Identity()
-    return nn.RMSNorm(width) if kind == "rms" else nn.LayerNorm(width, bias=bias)
+    if kind == "rms":
+        return nn.RMSNorm(width, eps)
+    return nn.LayerNorm(width, 1e-5 if eps is None else eps, bias=bias)
 
 
-def rotation(places_T: Int[Tensor, " T"], head_width: int) -> Rotation:
+def rotation(places_T: Int[Tensor, " T"], head_width: int, base: float = ROTARY_BASE) -> Rotation:
     """What `rotate` turns each place by: cosines, and sines with their signs.
 
     Each pair of components (d, d + half) turns by an angle that grows with the position (Su et al.
@@ -36,7 +45,7 @@ def rotation(places_T: Int[Tensor, " T"], head_width: int) -> Rotation:
     An odd component stays as it is.
     """
     half = head_width // 2
-    frequency_D = 10_000 ** (-torch.arange(half, device=places_T.device) / half)
+    frequency_D = base ** (-torch.arange(half, device=places_T.device) / half)
     angle_TD = places_T[:, None] * frequency_D
     cosine_TD, sine_TD = angle_TD.cos(), angle_TD.sin()
     rest_TD = cosine_TD.new_ones(len(places_T), head_width % 2)
@@ -95,11 +104,20 @@ class FeedForward(nn.Module):
     (So et al. 2021), and SwiGLU (Shazeer 2020), whose gate is paid for by two thirds of the width.
     """
 
-    def __init__(self, width: int, ratio: float, activation: Activation, *, bias: bool) -> None:
+    def __init__(
+        self,
+        width: int,
+        ratio: float,
+        activation: Activation,
+        *,
+        bias: bool,
+        inner: int | None = None,
+    ) -> None:
+        """`inner`: its width, where that is no `ratio`."""
         super().__init__()
         self.activation = activation
         gated = activation == "swiglu"
-        inner = max(1, round(width * ratio * (2 / 3 if gated else 1)))
+        inner = inner or max(1, round(width * ratio * (2 / 3 if gated else 1)))
         self.up = nn.Linear(width, inner * (2 if gated else 1), bias=bias)
         self.down = nn.Linear(inner, width, bias=bias)
 

@@ -1,0 +1,1 @@
+"""Models that go to other programs, or come from them."""
