@@ -245,3 +245,22 @@ def test_equal_n_grams_have_equal_embeddings(rows: int, length: int) -> None:
     if grams.exact:
         assert len({tuple(v.tolist()) for v in seen.values()}) == len(seen)
     torch.testing.assert_close(grams(tokens, 4)[0], x[-4:])
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_gpt2_s_initialisation(tied: bool) -> None:
+    settings = {"name": "gpt", "layers": 6, "width": 256, "heads": 4, "context": 64, "tied": tied}
+    torch.manual_seed(0)
+    model = build_model(model_config({**settings, "init": "gpt2"}), 500)
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            assert not parameter.any(), name
+        elif parameter.ndim == 1:
+            assert (parameter == 1).all(), name
+        else:
+            joins = name.endswith(("out.weight", "down.weight"))
+            expected = 0.02 / math.sqrt(12) if joins else 0.02
+            assert parameter.std().item() == pytest.approx(expected, rel=0.03), name
+    logits, _ = model(torch.arange(64)[None])
+    loss = F.cross_entropy(logits[0], torch.arange(1, 65))
+    assert loss.item() == pytest.approx(math.log(500), abs=0.15)

@@ -16,9 +16,11 @@ from moreish.tokenizers import REGISTRY, Tokenizer
 from moreish.training import resume as resume_training
 from moreish.training import train as carry_out
 from moreish.training.events import Report, Working
+from moreish.training.initial import inherited
 from moreish.training.lr_range import LRRange
 from moreish.training.planner import Advice, advise, planned
 from moreish.training.prepare import make_tokenizer, prepare, try_rates
+from moreish.training.session import RUNS
 
 if TYPE_CHECKING:
     from moreish.figures.pictures import Picture
@@ -42,6 +44,7 @@ def train(
     nfc: bool | None = None,
     clean: bool | None = None,
     min_count: int | None = None,
+    init_from: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
     config: str | Path | None = None,
     out: str | Path | None = None,
@@ -63,6 +66,8 @@ def train(
         tokenizer: a name in `moreish.tokenizers.REGISTRY`, or a tokenizer.json.
         vocab_size: the most tokens of a vocabulary that is learned from the text.
         dedup, nfc, clean, min_count: how to mend the text first, see `moreish.data.mend`.
+        init_from: a run whose weights the training starts from; or `hf:` and what `import_hf`
+            takes, which is then imported to `runs/`.
         settings: any other setting, as nested groups: `{"train": {"lr": 0.001}}`.
         config: a TOML recipe; the arguments here win over it.
         out: the run folder; None makes a new one in `runs/`.
@@ -89,12 +94,19 @@ def train(
         nfc=nfc,
         clean=clean,
         min_count=min_count,
+        init_from=init_from,
     )
     recipe = spelled_out({} if config is None else from_toml(Path(config)))
     asked = merge(given, spelled_out(settings or {}))
-    resolved: RunConfig = resolve(recipe, asked)
+    wanted = merge(recipe, asked)
+    base: Tree = {}
+    if (start := wanted.get("init_from")) is not None:
+        source_run = _start(start)
+        base = inherited(source_run, wanted)
+        asked = merge(asked, {"init_from": str(source_run.path)})
+    resolved: RunConfig = resolve(base, recipe, asked)
     place = None if out is None else Path(out).expanduser()
-    own = merge(recipe, asked).get("model", {})
+    own = {} if base else wanted.get("model", {})
     notes: tuple[str, ...] = ()
     if own and "name" not in own:
         notes = (f"model.{min(own)} without --model: a plain GPT, which is not planned",)
@@ -273,6 +285,15 @@ def load(path: str | Path) -> Run:
     return Run.open(path)
 
 
+def _start(name: str) -> Run:
+    """The run to start from; what is elsewhere is imported first."""
+    if not name.startswith("hf:"):
+        return load(name)
+    source = name.removeprefix("hf:")
+    place = RUNS / f"hf-{Path(source).name}"
+    return load(place) if (place / "run.json").is_file() else import_hf(source, out=place)
+
+
 def import_hf(source: str | Path, *, out: str | Path, overwrite: bool = False) -> Run:
     """A run with a model of Hugging Face's transformers, GPT-2's or Llama's, and its tokenizer.
 
@@ -374,8 +395,8 @@ def _tree(**options: Any) -> Tree:
     for name, value in options.items():
         if value is None:
             continue
-        if name == "seed":
-            tree[name] = value
+        if name in ("seed", "init_from"):
+            tree[name] = str(value) if isinstance(value, Path) else value
         elif name in ("model", "context"):
             tree.setdefault("model", {})["name" if name == "model" else name] = value
         elif name in BUDGETS:

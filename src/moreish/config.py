@@ -132,6 +132,8 @@ class RunConfig(Settings):
     """Everything that decides a run."""
 
     seed: int = Field(0, ge=0, lt=2**63)
+    init_from: str | None = None
+    """A run whose weights the training starts from; the model and the tokenizer are then its."""
     data: DataConfig = DataConfig()
     model: SerializeAsAny[ModelConfig]
     train: TrainConfig = TrainConfig()

@@ -68,6 +68,10 @@ def train(
         typer.Option("--set", metavar="A.B=VALUE", help="Any setting, e.g. train.lr=0.001."),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="A recipe (TOML) of settings.")] = None,
+    init_from: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="Start from its weights; or from hf:FOLDER."),
+    ] = None,
     resume: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Go on with an interrupted training.")
     ] = None,
@@ -100,6 +104,7 @@ def train(
         "nfc": nfc or None,
         "clean": clean or None,
         "min_count": min_count,
+        "init_from": init_from,
         "out": out,
         "config": config,
     }

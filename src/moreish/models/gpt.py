@@ -129,6 +129,9 @@ class GPT(Model):
         GPT-2's own deviation of 0.02 suits its width; the narrow models of a laptop learn far
         faster from embeddings of size one (docs/dev-log.md).
         """
+        if config.init == "gpt2":
+            self._initialise_as_gpt2(config)
+            return
         for name, parameter in self.named_parameters():
             if name.endswith("bias") or name.startswith(("grams.", "hints.")):
                 nn.init.zeros_(parameter)
@@ -149,6 +152,18 @@ class GPT(Model):
         for name, gain in self.norm.named_parameters():
             nn.init.constant_(gain, 0.0 if name == "bias" else 0.5 / config.width)
         self.head.weight = self.embedding.weight
+
+    def _initialise_as_gpt2(self, config: GPTConfig) -> None:
+        """Radford et al. 2019, section 2.3, and their code: 0.02, of projections onto the residual
+        path over the root of how many there are."""
+        if config.tied:
+            self.head.weight = self.embedding.weight
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
+            elif parameter.ndim == 2:
+                joins = name.endswith(("out.weight", "down.weight"))
+                nn.init.normal_(parameter, std=0.02 * (2 * config.layers if joins else 1) ** -0.5)
 
     def forward(
         self,

@@ -32,6 +32,7 @@ from moreish.training.budget import Plan, budget_steps, measure, plan_minutes, p
 from moreish.training.checkpoint import KEPT, Checkpoints
 from moreish.training.divergence import DivergenceError
 from moreish.training.events import Examined, Note, Report, Started, Working
+from moreish.training.initial import SLOWER, check_start, source_of, start_from
 from moreish.training.log import Log
 from moreish.training.loop import Hooks, Position, Trainer, time_of_step
 from moreish.training.lr_range import LRRange
@@ -74,7 +75,9 @@ def train(
     check_optimizer(config.train.optimizer)  # a model that only counts would not notice
     ready, reasons = planned(prepare(config, examined=True))
     # Whatever is wrong with the settings is to be said before anything is written.
-    ready.model()
+    fresh = ready.model()
+    if config.init_from is not None:
+        check_start(Run.open(Path(config.init_from)), fresh, ready.tokenizer)
     if ready.diagnosis is not None:
         report(Examined(diagnosis=ready.diagnosis))
     for note in (*notes, *reasons):
@@ -99,6 +102,9 @@ def _with_rate(ready: Ready, report: Report) -> tuple[Ready, LRRange | None]:
     if isinstance(model, CountedModel):
         return ready, None
     lr = config.train.lr or default_rate(model, config.train.optimizer)
+    if config.train.lr is None and config.init_from is not None and isinstance(lr, float):
+        lr *= SLOWER
+        report(Note(text=f"learning rate {lr:.2g}, a tenth of the usual: it has learned already"))
     if lr == "auto":
         # With one seed for all runs, so that those that differ in theirs stay comparable.
         fixed = replace(ready, config=config.model_copy(update={"seed": 0}))
@@ -183,7 +189,7 @@ def _carry_out(
     Args:
         exact: of a training that goes on: whether that must be exact. None: it begins.
     """
-    model = run.new_model()
+    model = _fresh(run) if exact is None else run.new_model()
     try:
         with outliving_its_terminal():
             if isinstance(model, CountedModel):
@@ -211,6 +217,14 @@ def _carry_out(
         tokens_per_second=round(at.tokens / max(at.seconds - at.before - at.eval_seconds, 1e-9), 1),
     )
     return outcome.ended != "interrupted"
+
+
+def _fresh(run: Run) -> Model:
+    """The model that a training begins with."""
+    model = run.new_model()
+    if (source := source_of(run)) is not None:
+        start_from(source, model)
+    return model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,6 +283,7 @@ def _descend(
         else:
             if exact is not None:
                 report(Note(text="it has no checkpoint yet, so it starts from the beginning"))
+                model.load_state_dict(_fresh(run).state_dict())
             plan = make_plan(run, trainer, stopping, began)
             spent = time.perf_counter() - began
             trainer.position = Position(plan=plan, seconds=spent, before=spent, planned_at=spent)
@@ -286,7 +301,7 @@ def _descend(
             if checkpoints:
                 checkpoints.restore(trainer, inexact=True)  # whether it is, was asked at the start
                 return
-            fresh = run.new_model()
+            fresh = _fresh(run)
             fresh.before_training(run.split("train"))
             trainer.begin(fresh, replace(start))
 

@@ -1,0 +1,124 @@
+"""Trainings that start from the weights of others."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from conftest import STORY, Moreish
+from moreish import api
+from moreish.data.tokens import Tokens
+from moreish.errors import MoreishError
+from moreish.evaluate.metrics import losses_of
+from moreish.run import Run
+from moreish.training.events import silent
+from test_hf import saved
+
+GPT = {"name": "gpt", "layers": 2, "heads": 2, "width": 16, "context": 24}
+STILL = {"train": {"lr": 1e-12}}
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Path:
+    """Text of the same characters."""
+    path = tmp_path / "other.txt"
+    path.write_text("".join(reversed(STORY)) * 6, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def learned(tmp_path: Path) -> Run:
+    path = tmp_path / "story.txt"
+    path.write_text(STORY * 6, encoding="utf-8")
+    settings = {"model": GPT, "train": {"optimizer": "muon"}}
+    return api.train(path, steps=60, settings=settings, out=tmp_path / "a", report=silent)
+
+
+def test_it_starts_where_the_other_ended(learned: Run, other: Path, tmp_path: Path) -> None:
+    run = api.train(other, init_from=learned.path, steps=1, settings=STILL, out=tmp_path / "b",
+                    report=silent)  # fmt: skip
+    before = losses_of(learned.model, run.split("val")).mean()
+    assert run.scores["val"].loss == pytest.approx(float(before), abs=1e-4)
+    assert run.config.model == learned.config.model
+    assert run.record.tokenizer == learned.record.tokenizer
+    further = api.train(other, init_from=learned.path, steps=40, out=tmp_path / "c", report=silent)
+    assert further.scores["val"].loss < run.scores["val"].loss - 0.05
+    assert further.config.train.lr == pytest.approx(0.1 * 0.64 / 128)
+    tuned = tmp_path / "recipe.toml"
+    tuned.write_text(f'init_from = "{learned.path}"\n[train]\nlr = 0.01\n')
+    again = api.train(other, config=tuned, steps=2, out=tmp_path / "d", report=silent)
+    assert again.config.init_from == str(learned.path)
+    assert again.config.train.lr == 0.01
+
+
+def test_the_context_is_cropped(learned: Run, other: Path, tmp_path: Path) -> None:
+    run = api.train(other, init_from=learned.path, context=10, steps=1, settings=STILL,
+                    out=tmp_path / "b", report=silent)  # fmt: skip
+    tokens = Tokens(run.split("val").ids_N[:11], items=False)
+    assert losses_of(run.model, tokens) == pytest.approx(losses_of(learned.model, tokens), abs=1e-4)
+    assert run.model.max_length == 10
+    with pytest.raises(MoreishError, match="a context of 30 is longer than the 24"):
+        api.train(other, init_from=learned.path, context=30, steps=1, out=tmp_path / "c",
+                  report=silent)  # fmt: skip
+
+
+def test_what_does_not_go_together(learned: Run, other: Path, tmp_path: Path) -> None:
+    for options, why in (
+        ({"model": "lstm"}, "model.name=lstm is not that of"),
+        ({"settings": {"model": {"width": 32}}}, "model.width=32 is not that of"),
+        ({"tokenizer": "byte"}, "leave --tokenizer out"),
+        ({"kind": "lines"}, "no token for where an item or a document ends"),
+        ({"init_from": tmp_path / "nothing"}, "no run at"),
+        ({"init_from": "hf:nothing"}, "no folder nothing"),
+    ):
+        given = {"init_from": learned.path, "steps": 1, "out": tmp_path / "b", **options}
+        with pytest.raises(MoreishError, match=why):
+            api.train(other, report=silent, **given)
+        assert not (tmp_path / "b").exists()
+    strange = tmp_path / "strange.txt"
+    strange.write_text("漢字 " * 50, encoding="utf-8")
+    with pytest.raises(MoreishError, match=r"never saw '.' '.'"):
+        api.train(strange, init_from=learned.path, steps=1, out=tmp_path / "b", report=silent)
+    counted = api.train(other, model="kneser-ney", out=tmp_path / "k", report=silent)
+    with pytest.raises(MoreishError, match="counts, and counting starts anew"):
+        api.train(other, init_from=counted.path, out=tmp_path / "b", report=silent)
+
+
+def test_it_resumes_to_the_same_bits(learned: Run, other: Path, tmp_path: Path) -> None:
+    settings = {"train": {"checkpoint_every": 2}}
+
+    def tuned(out: str, stop_after: int | None) -> Run:
+        def told(event: object) -> None:
+            if stop_after is not None and getattr(event, "step", 0) == stop_after:
+                raise KeyboardInterrupt
+
+        with pytest.MonkeyPatch.context():
+            return api.train(other, init_from=learned.path, steps=7, settings=settings,
+                             out=tmp_path / out, report=told)  # fmt: skip
+
+    whole = tuned("whole", None)
+    for stop_after in (1, 5):  # before there is a checkpoint, and after some
+        cut = tuned(f"cut-{stop_after}", stop_after)
+        assert cut.record.status == "interrupted"
+        resumed = api.resume(cut.path, report=silent)
+        assert resumed.scores["val"].loss == whole.scores["val"].loss
+        for ours, theirs in zip(resumed.model.parameters(), whole.model.parameters(), strict=True):
+            assert torch.equal(ours, theirs)
+
+
+def test_from_a_model_of_transformers(
+    other: Path, tmp_path: Path, moreish: Moreish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    theirs = saved(tmp_path / "small", "gpt2")
+    args = ["train", other, "--init-from", "hf:small", "--context", "12", "--set", "train.lr=1e-9"]
+    shown = moreish(*args, "--steps", "1", "--out", "tuned")
+    assert shown.status == 0, shown.err
+    run = api.load("tuned")
+    tokens = torch.randint(300, (1, 12))
+    with torch.inference_mode():
+        difference = run.model(tokens)[0] - theirs(tokens).logits
+    assert difference.abs().max() < 1e-4
+    assert (tmp_path / "runs" / "hf-small" / "run.json").is_file()
+    assert moreish(*args, "--steps", "1", "--out", "again").status == 0
+    assert moreish("sample", "tuned", "-n", "1", "--max-tokens", "5").status == 0
