@@ -13,6 +13,7 @@ from conftest import STORY, Moreish
 from moreish import api
 from moreish.errors import MoreishError
 from moreish.tokenizers import Limits, builder
+from moreish.training.events import silent
 
 TINY_GPT2 = {"n_layer": 3, "n_head": 4, "n_embd": 32, "n_positions": 24}
 TINY_LLAMA = {
@@ -192,3 +193,106 @@ def test_names_of_models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     saved(tmp_path / "hf", "gpt2")
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *a, **o: str(tmp_path / "hf"))
     assert api.import_hf("openai-community/gpt2", out=tmp_path / "run").record.parameters
+
+
+# --- the way out ---
+
+LLAMA = {"positions": "rotary", "norm": "rms", "feedforward": "swiglu", "bias": False}
+EXPORTED: dict[str, tuple[str, dict[str, Any]]] = {
+    "gpt2 of bytes": ("byte", {}),
+    "gpt2 of pairs": ("bpe", {"tied": True}),
+    "gpt2 of characters, no biases": ("char", {"bias": False, "feedforward": "relu"}),
+    "llama of pairs": ("bpe", {**LLAMA, "kv_heads": 2}),
+    "llama of characters": ("char", {**LLAMA, "tied": True, "feedforward_width": 40}),
+}
+
+
+@pytest.mark.parametrize("kind", ["lines", "text"])
+@pytest.mark.parametrize("name", EXPORTED)
+def test_runs_go_to_transformers(name: str, kind: str, tmp_path: Path, moreish: Moreish) -> None:
+    tokenizer, model = EXPORTED[name]
+    (tmp_path / "story.txt").write_text(STORY * 4, encoding="utf-8")
+    settings = {"name": "gpt", "layers": 2, "heads": 4, "width": 16, "context": 20, **model}
+    run = api.train(
+        tmp_path / "story.txt", kind=kind, tokenizer=tokenizer, steps=20, out=tmp_path / "run",
+        settings={"model": settings}, report=silent,
+    )  # fmt: skip
+    shown = moreish("export", run.path, "--out", "hf", "--licence", "mit", "--json").json
+    assert shown["logit_difference"] < 1e-4 and shown["tokens_alike"] == 19
+    assert shown["kind"] == name.split()[0]
+    theirs = transformers.AutoModelForCausalLM.from_pretrained("hf").eval()
+    reader = transformers.AutoTokenizer.from_pretrained("hf")
+    ids = reader("the story", add_special_tokens=False)["input_ids"]
+    assert ids == run.tokenizer.encode("the story").tolist()
+    assert reader.decode(ids, clean_up_tokenization_spaces=False) == "the story"
+    with torch.inference_mode():
+        difference = theirs(torch.tensor([ids])).logits - run.model(torch.tensor([ids]))[0]
+    assert difference.abs().max() < 1e-4
+    card = Path("hf/README.md").read_text()
+    assert "license: mit" in card and run.record.data.sha256["train"] in card
+    if tokenizer == "bpe":  # and back
+        again = api.import_hf("hf", out=tmp_path / "again")
+        with torch.inference_mode():
+            difference = again.model(torch.tensor([ids]))[0] - run.model(torch.tensor([ids]))[0]
+        assert not difference.any()
+    refused = moreish("export", run.path, "--out", "hf")
+    assert refused.status == 2 and "--overwrite replaces" in refused.err
+    assert moreish("export", run.path, "--out", "hf", "--overwrite").status == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [
+        ({"name": "lstm", "width": 8}, "no lstm"),
+        ({"qk_norm": True}, "model.qk_norm=True"),
+        ({"grams": 3}, "model.grams=3"),
+        ({"positions": "rotary"}, "only two kinds"),
+        ({**LLAMA, "bias": True}, "no biases"),
+        ({"kv_heads": 2}, "kv_heads"),
+    ],
+)
+def test_what_transformers_lacks_is_refused(
+    model: dict[str, Any], why: str, tmp_path: Path
+) -> None:
+    (tmp_path / "story.txt").write_text(STORY * 4, encoding="utf-8")
+    gpt = {"name": "gpt", "layers": 1, "heads": 4, "width": 16, "context": 20}
+    settings = {"model": model if "name" in model else {**gpt, **model}, "train": {"lr": 0.01}}
+    run = api.train(
+        tmp_path / "story.txt", steps=1, out=tmp_path / "run", settings=settings, report=silent
+    )
+    with pytest.raises(MoreishError, match=why):
+        api.export(run, tmp_path / "hf")
+    assert not list(tmp_path.glob("*hf*"))
+    with pytest.raises(MoreishError, match="--to gguff"):
+        api.export(run, tmp_path / "hf", to="gguff")
+
+
+def test_an_export_that_disagrees_does_not_appear(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from moreish.exchange import hf_export
+
+    (tmp_path / "story.txt").write_text(STORY * 4, encoding="utf-8")
+    gpt = {"name": "gpt", "layers": 1, "heads": 4, "width": 16, "context": 20}
+    run = api.train(
+        tmp_path / "story.txt", steps=9, out=tmp_path / "run", settings={"model": gpt},
+        report=silent,
+    )  # fmt: skip
+    right = hf_export._settings
+    wrong = lambda *a: ({**right(*a)[0], "layer_norm_epsilon": 0.1}, right(*a)[1])  # noqa: E731
+    monkeypatch.setattr(hf_export, "_settings", wrong)
+    with pytest.raises(MoreishError, match=r"does not agree with this run \(logits differ"):
+        api.export(run, tmp_path / "hf")
+    monkeypatch.setattr(hf_export, "_settings", right)
+    _tokens = hf_export._tokenizer
+
+    def swapped(tokenizer: Any) -> Any:
+        tree = _tokens(tokenizer)
+        vocab = tree["model"]["vocab"]
+        vocab["e"], vocab["t"] = vocab["t"], vocab["e"]
+        return tree
+
+    monkeypatch.setattr(hf_export, "_tokenizer", swapped)
+    with pytest.raises(MoreishError, match="becomes other tokens"):
+        api.export(run, tmp_path / "hf")
+    assert not list(tmp_path.glob("*hf*"))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from moreish.config import BUDGETS, AutoConfig, RunConfig, resolve, spelled_out
 from moreish.data.doctor import Diagnosis, diagnose
 from moreish.data.text import Corpus, read_corpus
-from moreish.errors import MoreishError
+from moreish.errors import MoreishError, nearest
 from moreish.evaluate.tokenization import Token, Tokenization, measured, tokens_of
 from moreish.run import Run
 from moreish.settings import Tree, from_toml, merge
@@ -23,7 +23,11 @@ from moreish.training.prepare import make_tokenizer, prepare, try_rates
 from moreish.training.session import RUNS
 
 if TYPE_CHECKING:
+    from moreish.exchange.hf_export import Exported
     from moreish.figures.pictures import Picture
+
+EXPORTS = ("hf",)
+"""Programs that runs can be taken to."""
 
 
 def train(
@@ -308,6 +312,27 @@ def import_hf(source: str | Path, *, out: str | Path, overwrite: bool = False) -
     from moreish.exchange.hf import import_hf as carry_out
 
     return carry_out(fetched(str(source)), Path(out).expanduser(), overwrite=overwrite)
+
+
+def export(
+    run: Run,
+    out: str | Path,
+    *,
+    to: str = "hf",
+    licence: str = "unknown",
+    overwrite: bool = False,
+) -> "Exported":
+    """Take a run to another program: "hf", a folder for Hugging Face's transformers. It is checked
+    there before it appears.
+
+    Raises:
+        MoreishError: the model cannot be expressed there, a library is missing, or `out` exists.
+    """
+    if to not in EXPORTS:
+        raise MoreishError(f"--to {to}: {nearest(to, EXPORTS)}")
+    from moreish.exchange.hf_export import export_hf
+
+    return export_hf(run, Path(out).expanduser(), licence=licence, overwrite=overwrite)
 
 
 def lr_range(

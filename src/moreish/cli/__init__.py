@@ -31,6 +31,7 @@ for verb in (
     "tokenize",
     "data",
     "importing",
+    "export",
 ):
     import_module(f"moreish.cli.{verb}")
 

@@ -115,10 +115,10 @@ def _understood(settings: Tree) -> tuple[Tree, Callable[[int], Iterator[Part]]]:
     """Our settings of a model, and what the tensors of one with so many layers are made of."""
     kind = settings.get("model_type")
     if kind == "gpt2":
-        return _gpt2(settings), _gpt2_parts
+        return _gpt2(settings), gpt2_parts
     if kind == "llama":
         tied = bool(settings.get("tie_word_embeddings", False))
-        return _llama(settings, tied=tied), partial(_llama_parts, tied=tied)
+        return _llama(settings, tied=tied), partial(llama_parts, tied=tied)
     raise MoreishError(f"a model of the kind {kind!r} is not known here: gpt2 and llama are")
 
 
@@ -147,7 +147,8 @@ def _gpt2(settings: Tree) -> Tree:
     }
 
 
-def _gpt2_parts(layers: int) -> Iterator[Part]:
+def gpt2_parts(layers: int, *, tied: bool = True) -> Iterator[Part]:
+    """What the tensors of a GPT-2 are made of; names without what all theirs begin with."""
     yield Part(ours="embedding.weight", theirs=("wte.weight",))
     yield Part(ours="position.weight", theirs=("wpe.weight",))
     for i in range(layers):
@@ -165,7 +166,7 @@ def _gpt2_parts(layers: int) -> Iterator[Part]:
                 yield Part(ours=f"blocks.{i}.{ours}.{end}", theirs=(f"h.{i}.{theirs}.{end}",))
     yield Part(ours="norm.weight", theirs=("ln_f.weight",))
     yield Part(ours="norm.bias", theirs=("ln_f.bias",))
-    yield Part(ours="head.weight", theirs=("wte.weight",))
+    yield Part(ours="head.weight", theirs=("wte.weight" if tied else "lm_head.weight",))
 
 
 def _llama(settings: Tree, *, tied: bool) -> Tree:
@@ -198,7 +199,8 @@ def _llama(settings: Tree, *, tied: bool) -> Tree:
     }
 
 
-def _llama_parts(layers: int, *, tied: bool) -> Iterator[Part]:
+def llama_parts(layers: int, *, tied: bool) -> Iterator[Part]:
+    """What the tensors of a Llama are made of, likewise."""
     yield Part(ours="embedding.weight", theirs=("embed_tokens.weight",))
     for i in range(layers):
         for ours, theirs in (
