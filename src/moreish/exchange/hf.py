@@ -285,8 +285,9 @@ def _tokenizer(path: Path) -> Tokenizer:
     """Raises MoreishError when there is none that is byte-level."""
     if not (path / "tokenizer.json").is_file():
         raise MoreishError(f"{path} holds no tokenizer.json, which Moreish needs")
+    data = _json(path, "tokenizer.json")
     try:
-        return tokenizer_from_json(_json(path, "tokenizer.json"), boundary=True)
+        return tokenizer_from_json(data, boundary=bool(data.get("added_tokens")))
     except MoreishError as error:
         raise MoreishError(f"{path / 'tokenizer.json'}: {error}") from None
 
@@ -302,7 +303,7 @@ def _no_data(path: Path, tokenizer: Tokenizer) -> DataFacts:
         longest=0,
         longest_item=None,
         vocabulary=tokenizer.vocab_size,
-        boundary=True,
+        boundary=tokenizer.boundary is not None,
         alphabet="",
         split_documents=None,
         tokens={},

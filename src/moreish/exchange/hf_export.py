@@ -268,6 +268,8 @@ def _checked(run: Run, model: GPT, folder: Path, transformers: Any) -> tuple[flo
     Raises:
         MoreishError: they disagree.
     """
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
     theirs = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     context = model.context
@@ -277,10 +279,8 @@ def _checked(run: Run, model: GPT, folder: Path, transformers: Any) -> tuple[flo
     if not difference < TOLERANCE:
         raise _disagree(f"logits differ by {difference:.2g}")
     text = _some_text(run)
-    if (
-        tokenizer(text, add_special_tokens=False)["input_ids"]
-        != run.tokenizer.encode(text).tolist()
-    ):
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    if ids != run.tokenizer.encode(text).tolist():
         raise _disagree(f"{text[:30]!r} becomes other tokens")
     start = [0 if run.tokenizer.boundary is None else run.tokenizer.boundary]
     most = min(GREEDY, context - 1)
