@@ -121,4 +121,12 @@ def test_from_a_model_of_transformers(
     assert difference.abs().max() < 1e-4
     assert (tmp_path / "runs" / "hf-small" / "run.json").is_file()
     assert moreish(*args, "--steps", "1", "--out", "again").status == 0
+    assert len(list((tmp_path / "runs").iterdir())) == 1  # imported once
+    saved(tmp_path / "elsewhere" / "small", "gpt2")
+    args[3] = "hf:elsewhere/small"
+    assert moreish(*args, "--steps", "1", "--out", "third").status == 0
+    assert (tmp_path / "runs" / "hf-small-2").is_dir()
+    recipe = tmp_path / "r.toml"
+    recipe.write_text("init_from = 3")
+    assert "init_from" in moreish("train", other, "--config", recipe, "--out", "x").err
     assert moreish("sample", "tuned", "-n", "1", "--max-tokens", "5").status == 0

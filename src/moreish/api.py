@@ -20,7 +20,7 @@ from moreish.training.initial import inherited
 from moreish.training.lr_range import LRRange
 from moreish.training.planner import Advice, advise, planned
 from moreish.training.prepare import make_tokenizer, prepare, try_rates
-from moreish.training.session import RUNS
+from moreish.training.session import RUNS, free_path
 
 if TYPE_CHECKING:
     from moreish.exchange.hf_export import Exported
@@ -104,7 +104,7 @@ def train(
     asked = merge(given, spelled_out(settings or {}))
     wanted = merge(recipe, asked)
     base: Tree = {}
-    if (start := wanted.get("init_from")) is not None:
+    if isinstance(start := wanted.get("init_from"), str):
         source_run = _start(start)
         base = inherited(source_run, wanted)
         asked = merge(asked, {"init_from": str(source_run.path)})
@@ -293,9 +293,16 @@ def _start(name: str) -> Run:
     """The run to start from; what is elsewhere is imported first."""
     if not name.startswith("hf:"):
         return load(name)
-    source = name.removeprefix("hf:")
-    place = RUNS / f"hf-{Path(source).name}"
-    return load(place) if (place / "run.json").is_file() else import_hf(source, out=place)
+    from moreish.exchange.hf import fetched
+    from moreish.exchange.hf import import_hf as carry_out
+
+    folder = fetched(name.removeprefix("hf:"))
+    for place in RUNS.glob(f"hf-{folder.name}*"):
+        if (place / "run.json").is_file():
+            run = load(place)
+            if run.config.data.source == str(folder.resolve()):
+                return run
+    return carry_out(folder, free_path(f"hf-{folder.name}"))
 
 
 def import_hf(source: str | Path, *, out: str | Path, overwrite: bool = False) -> Run:

@@ -68,7 +68,7 @@ def import_hf(path: Path, out: Path, *, overwrite: bool = False) -> Run:
         model, parts_of = _understood(_json(path, "config.json"))
     except (KeyError, TypeError, ValueError, OverflowError, ZeroDivisionError) as error:
         raise MoreishError(f"{path / 'config.json'} is damaged: {error!r}") from None
-    config = resolve({"data": {"source": str(path), "kind": "text"}, "model": model})
+    config = resolve({"data": {"source": str(path.resolve()), "kind": "text"}, "model": model})
     tokenizer = _tokenizer(path)
     parts = list(parts_of(model["layers"]))
     with ExitStack() as opened:
