@@ -1,6 +1,7 @@
 import hashlib
 import json
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -203,3 +204,27 @@ def test_texts_are_cut_where_it_does_not_matter(name: str, parts: list[str]) -> 
     if place:
         halves = [tokenizer.encode(text[:place]), tokenizer.encode(text[place:])]
         assert np.concatenate(halves).tolist() == tokenizer.encode(text).tolist()
+
+
+def test_characters_and_bytes_may_be_cut_anywhere() -> None:
+    for name in ("char", "byte"):
+        assert not builder(name).learns  # characters that only validation has are known too
+        assert build(name, ["abc"], boundary=False).cut("abcab") == 5
+    assert build("byte", [], boundary=False).without_unknown("é!") == "é!"
+    assert build("char", ["ab"], boundary=False).without_unknown("a b?a") == "aba"
+
+
+def test_words_are_known_from_four_occurrences() -> None:
+    words = builder("word").build(["\nfour" * 4 + "\nthree" * 3], boundary=False)
+    assert words.encode("four").tolist() != [words.unk]
+    assert words.encode("three").tolist() == [words.unk]
+
+
+def test_a_file_is_a_tokenizer_or_is_refused(tmp_path: Path) -> None:
+    built = build("char", ["abc"], boundary=False)
+    (tmp_path / "t.json").write_text(json.dumps(built.to_json()))
+    again = builder(str(tmp_path / "t.json")).build([], boundary=True)
+    assert again.encode("abc").tolist() == [1, 2, 3]
+    (tmp_path / "t.json").write_text("{")
+    with pytest.raises(MoreishError, match="is no tokenizer"):
+        builder(str(tmp_path / "t.json")).build([], boundary=True)
