@@ -160,6 +160,7 @@ def test_what_is_wrong_is_said(name: str, tmp_path: Path) -> None:
     with pytest.raises(MoreishError) as error:
         api.import_hf(tmp_path / "hf", out=tmp_path / "run")
     assert why in str(error.value) and "\n" not in str(error.value)
+    assert "MoreishError" not in str(error.value)
     assert not (tmp_path / "run").exists()
 
 

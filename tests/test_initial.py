@@ -92,8 +92,7 @@ def test_it_resumes_to_the_same_bits(learned: Run, other: Path, tmp_path: Path) 
             if stop_after is not None and getattr(event, "step", 0) == stop_after:
                 raise KeyboardInterrupt
 
-        with pytest.MonkeyPatch.context():
-            return api.train(other, init_from=learned.path, steps=7, settings=settings,
+        return api.train(other, init_from=learned.path, steps=7, settings=settings,
                              out=tmp_path / out, report=told)  # fmt: skip
 
     whole = tuned("whole", None)

@@ -64,8 +64,11 @@ def import_hf(path: Path, out: Path, *, overwrite: bool = False) -> Run:
         MoreishError: the folder is damaged, holds another kind of model, or `out` exists.
     """
     check_free(out, overwrite=overwrite)
+    settings = _json(path, "config.json")
     try:
-        model, parts_of = _understood(_json(path, "config.json"))
+        model, parts_of = _understood(settings)
+    except MoreishError:  # which is a ValueError too, and says enough
+        raise
     except (KeyError, TypeError, ValueError, OverflowError, ZeroDivisionError) as error:
         raise MoreishError(f"{path / 'config.json'} is damaged: {error!r}") from None
     config = resolve({"data": {"source": str(path.resolve()), "kind": "text"}, "model": model})

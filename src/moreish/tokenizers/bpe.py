@@ -123,8 +123,8 @@ class BPETokenizer(Tokenizer):
 
     def encode_items(self, items: list[str]) -> Ids:
         assert self.boundary is not None
-        (line_end,) = self.encode("\n").tolist()
         if self._like_gpt2 and all(item and item == item.strip() for item in items):
+            (line_end,) = self.encode("\n").tolist()
             ids_N = self.encode("\n".join([*items, ""]))
             ids_N[ids_N == line_end] = self.boundary
             return ids_N
@@ -221,13 +221,15 @@ def _tokens(data: dict[str, Any]) -> tuple[list[bytes], dict[str, int]]:
         KeyError, TypeError, ValueError, AttributeError: it is no byte-level tokenizer.
     """
     model = data["model"]
-    if model.get("type", "BPE") != "BPE" or "ByteLevel" not in json.dumps(data["pre_tokenizer"]):
+    words = data["pre_tokenizer"]
+    bytewise = isinstance(words, dict) and "ByteLevel" in json.dumps(words)
+    if model.get("type", "BPE") != "BPE" or not bytewise:
         raise ValueError("only byte-level BPE is read")
     vocab: dict[str, int] = model["vocab"]
     added = data.get("added_tokens") or []
     special = {token["content"]: token["id"] for token in added}
     ids = {**vocab, **special}
-    if sorted(set(ids.values())) != list(range(len(ids))):
+    if {*map(type, ids.values())} != {int} or sorted(ids.values()) != list(range(len(ids))):
         raise ValueError("its ids are not 0, 1, 2 …")
     tokens = [b""] * len(ids)
     for token, place in vocab.items():
