@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import sys
 import time
 from pathlib import Path
 
@@ -372,3 +373,15 @@ def test_many_strings(gpt2: BPETokenizer, learned: BPETokenizer) -> None:
 @pytest.mark.soak
 def test_a_million_strings(gpt2: BPETokenizer, learned: BPETokenizer) -> None:
     round_trips(1_000_000, [gpt2, learned])
+
+
+def test_what_is_not_installed_is_left_out_unless_it_is_named(
+    monkeypatch: pytest.MonkeyPatch, moreish: Moreish
+) -> None:
+    for name in ("tiktoken", "tokenizers"):
+        monkeypatch.setitem(sys.modules, name, None)
+    shown = moreish("tokenize", "names")
+    assert shown.status == 0 and "Left out: bpe, gpt2." in shown.out
+    for name in ("bpe", "gpt2"):
+        refused = moreish("tokenize", "names", "--tokenizer", name)
+        assert refused.status == 2 and "pip install 'moreish[bpe]'" in refused.err

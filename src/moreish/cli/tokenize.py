@@ -26,6 +26,7 @@ def tokenize(
     """Compare tokenizers on a source, or show the tokens of a text."""
     from moreish import api
     from moreish.console import console, token_lines, tokenization_table
+    from moreish.tokenizers import REGISTRY
 
     if text is None:
         compared = api.compare_tokenizers(source, tokenizer, vocab_size=vocab_size)
@@ -33,6 +34,9 @@ def tokenize(
             print_json({"tokenizers": [asdict(each) for each in compared]})
         else:
             console().print(tokenization_table(compared))
+            if missing := set() if tokenizer else {*REGISTRY} - {each.name for each in compared}:
+                names = ", ".join(sorted(missing))
+                typer.echo(f"\nLeft out: {names}. To see what one lacks, name it: --tokenizer NAME")
         return
     found = api.tokenize(text, source, tokenizer, vocab_size=vocab_size)
     if as_json:

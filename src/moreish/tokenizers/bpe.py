@@ -87,7 +87,7 @@ class BPETokenizer(Tokenizer):
     @classmethod
     def build(cls, texts: Iterable[str], *, boundary: bool, limits: Limits = ANY) -> Self:
         """Learn the pairs that occur most often, one after another."""
-        hf = _library("tokenizers")
+        hf = library("tokenizers")
         least = len(BYTES) + boundary
         if limits.vocab_size is not None and limits.vocab_size < least:
             raise MoreishError(f"--vocab-size {limits.vocab_size}: give {least} or more, the bytes")
@@ -192,8 +192,8 @@ class BPETokenizer(Tokenizer):
     @cached_property
     def _encoder(self) -> Encoder:
         if self._like_gpt2:
-            tiktoken = _library("tiktoken")
-            words = _library("tiktoken_ext.openai_public").r50k_pat_str
+            tiktoken = library("tiktoken")
+            words = library("tiktoken_ext.openai_public").r50k_pat_str
             core = tiktoken.Encoding(
                 "bpe",
                 pat_str=words,
@@ -201,7 +201,7 @@ class BPETokenizer(Tokenizer):
                 special_tokens={},
             )
             return lambda texts: [core.encode_ordinary(text) for text in texts]
-        hf = _library("tokenizers")
+        hf = library("tokenizers")
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
         # Without the names of special tokens, which may stand in a text.
         bare = {**self._data, "added_tokens": [], "post_processor": None, "truncation": None}
@@ -284,7 +284,8 @@ def _damaged(why: str) -> MoreishError:
     return MoreishError(f"the tokenizer file is damaged or of another kind: {why[:100]}")
 
 
-def _library(name: str) -> Any:
+def library(name: str) -> Any:
+    """The module of that name. Raises MoreishError when it is not installed."""
     from importlib import import_module
 
     try:
