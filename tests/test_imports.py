@@ -16,6 +16,7 @@ ORDER = [
     "settings",
     "importing",
     "weights",
+    "world",
     "fetch",
     "tokenizers",
     "data",

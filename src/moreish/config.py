@@ -96,10 +96,13 @@ class TrainConfig(Settings):
     """Evaluations above the best after which training stops early; 0: never."""
     accumulate: int = Field(1, ge=1)
     """Parts that a step's batch is taken in, one after another, where a GPU's memory does not hold
-    it at once. The gradient stays that of the whole batch."""
+    it at once; several processes share them. The gradient stays that of the whole batch."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the products in training; weights, losses and evaluations are in float32 always. "auto" is
     bfloat16 on GPUs that have it."""
+    parallel: Literal["auto", "ddp", "fsdp"] = "auto"
+    """Of several processes: each has a copy of the weights (ddp), or a part of them (fsdp). "auto"
+    is ddp where a copy fits into the memory of each."""
     compile: bool = False
     """Whether PyTorch compiles the model first (torch.compile), which takes its time and a C++
     compiler, and then trains faster."""

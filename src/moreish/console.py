@@ -213,7 +213,10 @@ def understood(event: Started) -> list[tuple[str, str]]:
     if longest is not None and most is not None and most <= longest:
         rows += [("", f"lines longer than {most - 1} characters are learned in pieces")]
     if event.steps:
-        memory = "" if event.memory is None else f", about {in_bytes(event.memory)} of memory"
+        apiece = " each" if event.processes > 1 else ""
+        memory = (
+            "" if event.memory is None else f", about {in_bytes(event.memory)} of memory{apiece}"
+        )
         rows += [("training", _length(event) + memory)]
     rows += [("run", event.path)]
     return rows
@@ -243,7 +246,11 @@ def _length(event: Started) -> str:
         length = plural(event.steps, "step")
     # Some of a GPU's sums add in any order.
     bits = " (the same up to rounding each time)" if event.device.startswith("cuda") else ""
-    return f"{length} on {event.device}, seed {event.config['seed']}{bits}"
+    where = event.device
+    if event.processes > 1:
+        how = "a part of the weights in each" if event.parted else "the weights in each"
+        where = f"{event.processes} processes ({where.split(':')[0]}, {how})"
+    return f"{length} on {where}, seed {event.config['seed']}{bits}"
 
 
 def plural(count: int, noun: str) -> str:

@@ -10,6 +10,10 @@ class MoreishError(ValueError):
     """A user's mistake. The command line prints its message as one line and exits with status 2."""
 
 
+class GoneError(MoreishError):
+    """Another process of the same training died, and knows why."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """The end of an error message about an unknown `word`: the nearest known one, or all of them.
 

@@ -32,6 +32,7 @@ from moreish.record import ENDED, DataFacts, Record
 from moreish.tokenizers import Tokenizer, tokenizer_from_json
 from moreish.tokenizers.base import BOUNDARY, Ids
 from moreish.weights import raw_bytes, safetensors_pieces
+from moreish.world import ALONE, World, load_state, wholes
 
 RANKS = ("likelihood", "novelty")
 
@@ -216,7 +217,7 @@ class Run:
                 raise ValueError("it was trained with another tokenizer")
             if about.get("data", self._data) != self._data:
                 raise ValueError("it was trained on other data, or on another split of them")
-            model.load_state_dict(state)
+            load_state(model, state)
         except (
             OSError,
             safetensors.SafetensorError,
@@ -227,9 +228,11 @@ class Run:
         ) as e:
             raise _damaged(path, e) from None
 
-    def save_weights(self, model: Model) -> None:
-        """Make the weights of `model` those of the run."""
-        state = model.state_dict()
+    def save_weights(self, model: Model, world: World = ALONE) -> None:
+        """Make the weights of `model` those of the run; the first process of several does it."""
+        state = wholes(model.state_dict())
+        if not world.first:
+            return
         about = {
             "sha256": _digest(state),
             "tokenizer": self.record.tokenizer,
@@ -532,12 +535,13 @@ class Run:
         *,
         stride: int | None = None,
         progress: Callable[[str, float], None] | None = None,
+        world: World = ALONE,
     ) -> Score:
         """The exact score of one split; `model` None is the run's best. Of the test split it is
-        counted."""
+        counted. The processes of `world` share the work."""
         tokens = self.split(name)
         told = None if progress is None else lambda share: progress(name, share)
-        losses = losses_of(model or self.model, tokens, stride, told)
+        losses = losses_of(model or self.model, tokens, stride, told, world)
         if name == "test":
             self.count_test()
         return score(losses, tokens, self.tokenizer)

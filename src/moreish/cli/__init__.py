@@ -4,17 +4,20 @@ that need it, so that `moreish --help` answers at once."""
 import atexit
 import gc
 import io
+import json
 import os
 import re
 import sys
+import time
 from importlib import import_module
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
 from moreish.cli.base import Stopped, app
-from moreish.errors import MoreishError, visible
+from moreish.errors import GoneError, MoreishError, visible
 
 # The order in which the help lists them.
 for verb in (
@@ -71,6 +74,7 @@ def main() -> NoReturn:
         status = app(standalone_mode=False)
         sys.stdout.flush()
     except MoreishError as error:
+        wait_for_reason(error)
         fail(str(error))
     except typer.TyperException as error:
         fail(error.format_message())
@@ -92,6 +96,15 @@ def main() -> NoReturn:
     sys.exit(status if isinstance(status, int) else 0)
 
 
+def wait_for_reason(error: MoreishError) -> None:
+    """Of several processes that train together, whoever knows the reason speaks first: the launcher
+    then ends the others before they have repeated it."""
+    if isinstance(error, GoneError):
+        time.sleep(10)
+    elif os.environ.get("RANK", "0") != "0":
+        time.sleep(5)
+
+
 def reader_gone() -> NoReturn:
     """It has seen enough, as in `moreish sample RUN | head`."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -106,5 +119,9 @@ def interrupted() -> NoReturn:
 def fail(message: str) -> NoReturn:
     """One line, exit status 2. A bare `moreish` has shown its help, and has nothing to add."""
     if message:
-        sys.stderr.write(f"moreish: {visible(' '.join(message.split()))}\n")
+        line = visible(" ".join(message.split()))
+        sys.stderr.write(f"moreish: {line}\n")
+        if report := os.environ.get("TORCHELASTIC_ERROR_FILE"):  # torchrun tells why it ends
+            reason = {"message": line, "extraInfo": {"timestamp": str(int(time.time()))}}
+            Path(report).write_text(json.dumps({"message": reason}))
     sys.exit(2)

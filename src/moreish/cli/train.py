@@ -84,6 +84,7 @@ def train(
     from moreish import api
     from moreish.console import TrainingView, console, score_table
     from moreish.settings import from_assignments
+    from moreish.world import first
 
     out_console = console(stderr=as_json)
     view = TrainingView(out_console)
@@ -124,6 +125,8 @@ def train(
             run = api.resume(resume, inexact=inexact, report=view)
     finally:
         view.close()
+    if not first():
+        return
     record = run.record
     if record.status == "interrupted":
         go_on = command("train", "--resume", run.path)

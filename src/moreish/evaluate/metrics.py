@@ -5,7 +5,7 @@ B batch, T time, U units.
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -18,6 +18,7 @@ from moreish.errors import MoreishError
 from moreish.evaluate.loss import token_losses
 from moreish.models.base import Model
 from moreish.tokenizers.base import Tokenizer
+from moreish.world import ALONE, World
 
 BATCH_POSITIONS = 4_096
 """Positions that one forward pass evaluates: few enough that a CPU keeps them in its cache,
@@ -98,16 +99,23 @@ def evaluation_spans(model: Model, tokens: Tokens, stride: int | None = None) ->
     return tokens.spans(model.max_length, model.max_length - stride)
 
 
-def evaluation_batches(model: Model, tokens: Tokens, spans: Spans) -> Iterator[tuple[Spans, Batch]]:
-    """All spans, in batches of like length."""
-    positions = batch_positions(model)
+def evaluation_batches(
+    model: Model, tokens: Tokens, spans: Spans, world: World = ALONE
+) -> Iterator[tuple[Spans, Batch]]:
+    """All spans, in batches of like length. Of several processes each has its own, and as many as
+    the others, where needed one of which nothing is scored: layers in parts need all of them."""
+    positions = int(world.share(batch_positions(model)))
     spans = spans[np.argsort(-spans.length_S, kind="stable")]
-    first = 0
+    groups, first = [], 0
     while first < len(spans):
         rows = max(1, positions // int(spans.length_S[first]))
-        chosen = spans[first : first + rows]
-        yield chosen, tokens.gather(chosen)
+        groups.append(spans[first : first + rows])
         first += rows
+    for first in range(0, len(groups), world.size):
+        chosen = groups[min(first + world.rank, len(groups) - 1)]
+        if first + world.rank >= len(groups):
+            chosen = replace(chosen, skip_S=chosen.length_S)
+        yield chosen, tokens.gather(chosen)
 
 
 def batch_positions(model: Model) -> int:
@@ -152,25 +160,29 @@ def losses_of(
     tokens: Tokens,
     stride: int | None = None,
     progress: Callable[[float], None] | None = None,
+    world: World = ALONE,
 ) -> NDArray[np.float32]:
     """(predictions,) the loss of each token but the first, in nats, in the order of the split.
 
-    `progress` is told the share that is done.
+    Args:
+        progress: is told the share that is done.
+        world: the processes that share the work; each has all losses then.
     """
     spans = evaluation_spans(model, tokens, stride)
-    losses = np.empty(tokens.predictions, dtype=np.float32)
+    losses = np.zeros(tokens.predictions, dtype=np.float32)
     was_training = model.training
     model.eval()
     done, parts = 0, 1
-    for chosen, batch in evaluation_batches(model, tokens, spans):
+    for chosen, batch in evaluation_batches(model, tokens, spans, world):
         losses_BT, parts = fitting(model, batch, parts)
         scored_BT = batch.targets_BT.numpy() != UNSCORED
         places_BT = chosen.start_S[:, None] + np.arange(losses_BT.shape[1])
         losses[places_BT[scored_BT]] = losses_BT[scored_BT]
-        done += len(chosen)
+        done += len(chosen) * world.size
         if progress is not None:
-            progress(done / len(spans))
+            progress(min(1.0, done / len(spans)))
     model.train(was_training)
+    world.sum(torch.from_numpy(losses))  # what others have scored is zero here
     return losses
 
 

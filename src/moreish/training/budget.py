@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from moreish.config import TrainConfig
 from moreish.data.batches import Sampler
+from moreish.world import ALONE, World
 
 EVALUATIONS = 25
 """Exact evaluations in a run, where their cost allows it."""
@@ -88,19 +89,24 @@ def epochs_to_steps(epochs: float, sampler: Sampler) -> int:
 
 
 def measure(
-    action: Callable[[], object], stopping: Callable[[], bool], seconds: float = 1.0, least: int = 3
+    action: Callable[[], object],
+    stopping: Callable[[], bool],
+    seconds: float = 1.0,
+    least: int = 3,
+    world: World = ALONE,
 ) -> float:
-    """Median seconds of `action`, repeated for a while after a first call that warms up.
+    """Median seconds of `action`, repeated for a while after a first call that warms up: as often
+    in every process.
 
     Once `stopping` says yes, one measurement has to do.
     """
-    if not stopping():
+    if not world.any(stopping()):
         action()
     times: list[float] = []
-    while not times or (not stopping() and (len(times) < least or sum(times) < seconds)):
+    while not times or (not world.any(stopping()) and (len(times) < least or sum(times) < seconds)):
         began = time.perf_counter()
         action()
-        times.append(time.perf_counter() - began)
+        times.append(world.share(time.perf_counter() - began))
     return statistics.median(times)
 
 

@@ -28,11 +28,18 @@ from moreish.record import SavedScore
 from moreish.training.loop import Position, Trainer
 from moreish.training.optim import optimizer_tensors, restore_optimizer
 from moreish.weights import safetensors_pieces
+from moreish.world import load_state, wholes
+
+Parts = Iterable[tuple[str, Iterable[bytes]]]
+"""Names of files, and what is in them."""
 
 KEPT = 2
 """Newest checkpoints that stay; the best weights are apart from them."""
 
 MANIFEST = "manifest.json"
+
+PROCESSES = "processes"
+"""Of what decides the bits of a training: how many share it, where it is not one."""
 
 PARTS = ("weights.safetensors", "optimizer.safetensors", "state.json")
 
@@ -62,21 +69,27 @@ class Checkpoints:
         return {name: self.folder.parent / name for name in LOGS}
 
     def save(self, trainer: Trainer) -> None:
-        """Write `step-N`; older ones than the newest few are removed afterwards."""
+        """Write `step-N`; older ones than the newest few are removed afterwards. Every process
+        gives its part, and the first one writes."""
+        parts = _parts(trainer)
+        if trainer.world.first:
+            self._save(trainer, parts)
+
+    def _save(self, trainer: Trainer, parts: Parts) -> None:
         place = self.folder / f"step-{trainer.position.step:06d}"
         clear_parts(self.folder)  # of a process that was killed
         if _manifest(place) is None:  # a training that is cut and resumed makes the same again
-            self._write(place, trainer)
+            self._write(place, trainer, parts)
         for old in self._by_age()[KEPT:]:
             _remove(old)
 
-    def _write(self, place: Path, trainer: Trainer) -> None:
+    def _write(self, place: Path, trainer: Trainer, parts: Parts) -> None:
         check_space(self.folder, size(trainer), "a checkpoint")
         beside = place.with_name(f"{place.name}.{os.getpid()}{PART}")
         digests = {}
         try:
             beside.mkdir(parents=True)
-            for name, pieces in _parts(trainer):
+            for name, pieces in parts:
                 digest = hashlib.sha256()
                 write_durable(beside / name, _told(pieces, digest.update))
                 digests[name] = digest.hexdigest()
@@ -135,17 +148,25 @@ class Checkpoints:
                     "whole. Put it back, or go on all the same with --inexact"
                 )
         there = manifest.get("here", self.here)
-        if there != self.here:
-            kinds = sorted(set(there) | set(self.here))
-            changed = [
+        kinds = sorted(set(there) | set(self.here))
+        changed = {kind for kind in kinds if there.get(kind) != self.here.get(kind)}
+        if PROCESSES in changed:  # which whoever starts them wants; launchers set threads as well
+            changed -= {PROCESSES, "threads"}
+        if changed:
+            how = "; ".join(
                 f"{kind} was {there.get(kind)} and is {self.here.get(kind)}"
-                for kind in kinds
-                if there.get(kind) != self.here.get(kind)
-            ]
-            raise MoreishError(
-                f"going on would not give the same bits: {'; '.join(changed)}. Restore that, or go "
-                "on all the same with --inexact"
+                for kind in sorted(changed)
             )
+            raise MoreishError(
+                f"going on would not give the same bits: {how}. Restore that, or go on all the "
+                "same with --inexact"
+            )
+
+    @property
+    def processes(self) -> int | None:
+        """How many have trained together until the newest checkpoint."""
+        found = next(filter(None, map(_manifest, self._by_age())), None)
+        return None if found is None else int(found.get("here", {}).get(PROCESSES, 1))
 
     def _by_age(self) -> list[Path]:
         """Newest first."""
@@ -167,13 +188,13 @@ def size(trainer: Trainer) -> int:
     return sum(tensor.nbytes for part in (weights, moments) for tensor in part.values())
 
 
-def _parts(trainer: Trainer) -> Iterator[tuple[str, Iterable[bytes]]]:
+def _parts(trainer: Trainer) -> Parts:
     """The files of a checkpoint, each in pieces."""
     best = trainer.position.best
     position = {**asdict(trainer.position), "best": best and best.as_json()}
     contents = (
-        safetensors_pieces(trainer.model.state_dict()),
-        safetensors_pieces(optimizer_tensors(trainer.optimizer)),
+        safetensors_pieces(wholes(trainer.model.state_dict())),
+        safetensors_pieces(wholes(optimizer_tensors(trainer.optimizer))),
         [to_json(position)],
     )
     return zip(PARTS, contents, strict=True)
@@ -196,7 +217,7 @@ def _restore(place: Path, trainer: Trainer) -> None:
     if position.step < 0 or position.plan.eval_every < 1 or not all(map(math.isfinite, numbers)):
         raise ValueError("its numbers cannot be")
     position.best = best
-    trainer.model.load_state_dict(from_safetensors(weights))
+    load_state(trainer.model, from_safetensors(weights))
     restore_optimizer(trainer.optimizer, from_safetensors(optimizer))
     trainer.position = position
 

@@ -38,7 +38,11 @@ class Started:
     from_step: int
     device: str
     memory: float | None
-    """Bytes that it will need, about; None for a model that is counted."""
+    """Bytes that each process will need, about; None where it is not known: of a model that is
+    counted, or in parts."""
+    processes: int = 1
+    parted: bool = False
+    """Whether each process has a part of the weights, not all of them."""
 
 
 @dataclass(frozen=True, kw_only=True)

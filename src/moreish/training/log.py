@@ -18,6 +18,7 @@ from moreish.training.events import (
     WentBack,
 )
 from moreish.training.loop import Trainer
+from moreish.world import parted
 
 LINES = 40
 """Between two evaluations, at the most."""
@@ -77,7 +78,9 @@ class Log:
         return minutes is None or self.spent + self.last <= SAMPLING * minutes * 60
 
     def _sample(self, step: int) -> None:
-        """Let the model as it is now write something."""
+        """Let the model as it is now write something; one that is in parts needs all processes."""
+        if parted(self.trainer.model):
+            return
         items = self.run.kind == "lines"
         writer = self.run.writer(
             prompt="",

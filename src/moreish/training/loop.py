@@ -28,6 +28,7 @@ from moreish.training.objective import Objective
 from moreish.training.optim import build_optimizer, set_rate
 from moreish.training.schedule import rate
 from moreish.training.utilisation import Work, peak_of
+from moreish.world import ALONE, World, load_state, local, whole
 
 TOLERANCE = 0.02
 """How far the end may drift from the minutes asked for before the rest is planned anew."""
@@ -100,8 +101,11 @@ class Trainer:
         objective: Objective,
         position: Position,
         device: torch.device,
+        world: World = ALONE,
+        backward: Backward | None = None,
     ) -> None:
-        self.model = model.to(device)
+        """`backward` None makes one of `model`."""
+        self.model, self.world = model.to(device), world
         self.sampler = sampler
         self.short = sampler.shortened(SHORTER) if config.length_warmup else sampler
         self.config = config
@@ -109,7 +113,7 @@ class Trainer:
         self.position = position
         self.device = device
         self.optimizer = build_optimizer(model, config)
-        self.backward = Backward(self.model, objective, config, device)
+        self.backward = backward or Backward(self.model, objective, config, device, world)
         self._work, self._peak = Work(self.model), peak_of(device)
         self._parameters = list(self.model.parameters())
         # Where a CPU suffices: to seed every kind of device takes seventy times as long.
@@ -121,7 +125,7 @@ class Trainer:
 
     def begin(self, model: Model, position: Position) -> None:
         """Begin anew at `position`, with the weights of `model` and an optimizer without memory."""
-        self.model.load_state_dict(model.state_dict())
+        load_state(self.model, model.state_dict())
         self.optimizer = build_optimizer(self.model, self.config)
         self.position = position
 
@@ -147,12 +151,12 @@ class Trainer:
             if self._overfitting():  # a resumed one may be at its end
                 self._checkpoint(hooks)
                 return "stopped early"
-            if hooks.stopping():
+            if self.world.any(hooks.stopping()):
                 self._checkpoint(hooks)
                 return "interrupted"
             began = time.perf_counter()
             done = self.step()
-            at.seconds += time.perf_counter() - began
+            at.seconds += self._since(began)
             hooks.report(done)
             if isinstance(done, Skipped) and at.skipped >= SKIPS:
                 raise NotFinite(done.why)
@@ -180,7 +184,7 @@ class Trainer:
         norm = nn.utils.clip_grad_norm_(self._parameters, self.config.clip or math.inf)
         sampler = self._sampler(at.step + 1)
         self._ahead = at.step + 1, sampler, sampler.batch(at.step + 1)  # while a GPU still reckons
-        loss_value, norm_value = loss.item(), norm.item()
+        loss_value, norm_value = loss.item(), whole(norm).item()
         at.step += 1
         if not (math.isfinite(loss_value) and math.isfinite(norm_value)):
             at.skipped += 1
@@ -189,7 +193,7 @@ class Trainer:
         at.skipped = 0
         self.optimizer.step()
         at.tokens += batch.scored
-        reckoned = self._work.of(batch) / (time.perf_counter() - began)
+        reckoned = self._work.of(batch) / (time.perf_counter() - began) / self.world.size
         return Step(
             step=at.step,
             steps=at.plan.steps,
@@ -202,9 +206,14 @@ class Trainer:
             utilisation=self._peak and reckoned / self._peak,
         )
 
+    def _since(self, began: float) -> float:
+        """Seconds by the clock of the first process: all that is decided by time is by one."""
+        return self.world.share(time.perf_counter() - began)
+
     def _seed(self, step: int) -> None:
-        """Dropout depends on the seed and the step alone, as batches do."""
-        self._reseed((self.sampler.seed * 1_000_003 + step) % 2**63)
+        """Dropout depends on the seed, the step and the process alone, as batches do."""
+        own = self.world.rank * 2**32
+        self._reseed((self.sampler.seed * 1_000_003 + step + own) % 2**63)
 
     def _sampler(self, step: int) -> Sampler:
         early = self.position.plan.progress(step) < self.config.length_warmup
@@ -220,7 +229,7 @@ class Trainer:
         at = self.position
         began = time.perf_counter()
         score = hooks.evaluate()
-        self.last_eval_seconds = time.perf_counter() - began
+        self.last_eval_seconds = self._since(began)
         if not math.isfinite(score.loss):
             raise NotFinite(f"the validation loss is {score.loss:.3g}")
         best = at.best is None or score.loss < at.best.loss
@@ -230,7 +239,7 @@ class Trainer:
         else:
             at.evaluations_since_best += 1
         hooks.report(Evaluated(step=at.step, score=score, best=best))
-        at.last_taken = time.perf_counter() - began
+        at.last_taken = self._since(began)
         if at.step < at.plan.steps:
             at.eval_seconds += at.last_taken
             at.seconds += at.last_taken
@@ -243,12 +252,14 @@ class Trainer:
         return minutes is None or after <= LIMIT * max(at.seconds, minutes * 60)
 
     def _checkpoint(self, hooks: Hooks) -> None:
-        if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
+        finite = all(bool(local(p).isfinite().all()) for p in self.model.parameters())
+        if self.world.any(not finite):
             raise NotFinite("a weight is not finite")
         began = time.perf_counter()
         hooks.checkpoint()
+        taken = self._since(began)  # when it is written, for all of them
         if self.position.step < self.position.plan.steps:
-            self.position.seconds += time.perf_counter() - began
+            self.position.seconds += taken
         self._saved_at = self.position.seconds
 
     def _retreat(self, why: str, hooks: Hooks) -> None:
@@ -323,9 +334,10 @@ def time_of_step(trainer: Trainer, stopping: Callable[[], bool], seconds: float)
         objective=trainer.objective,
         position=Position(plan=Plan(steps=1_000_000, eval_every=1)),
         device=trainer.device,
+        world=trainer.world,
+        backward=trainer.backward,
     )
-    trial.backward = trainer.backward
-    found = measure(trial.step, stopping, seconds=seconds)
+    found = measure(trial.step, stopping, seconds=seconds, world=trainer.world)
     with torch.no_grad():
         for name, p in model.named_parameters():
             p.copy_(before[name])

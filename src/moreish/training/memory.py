@@ -18,6 +18,7 @@ from moreish.models.ngram import NGram
 from moreish.training.loop import Trainer
 from moreish.training.optim import memory_of
 from moreish.training.prepare import available_memory
+from moreish.world import sharing
 
 WORKSPACE = 64e6
 """Bytes that the libraries for products take for themselves, and that lie between other blocks."""
@@ -58,7 +59,7 @@ def needed(trainer: Trainer) -> Need:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    rows = len(batch.tokens_BT)
+    rows = math.ceil(len(batch.tokens_BT) / trainer.world.size)
     row = batch[:1].to(trainer.device)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         loss = trainer.objective(model.train(), row)
@@ -77,7 +78,7 @@ def needed(trainer: Trainer) -> Need:
 def check_memory_of(trainer: Trainer) -> float:
     """How many bytes the training will need; raises MoreishError when there are not so many, and
     says what would fit."""
-    need, parts = needed(trainer), trainer.config.accumulate
+    need, parts = needed(trainer), math.ceil(trainer.config.accumulate / trainer.world.size)
     free = free_memory(trainer.device)
     if need.total(parts) <= free:
         return need.total(parts)
@@ -86,11 +87,11 @@ def check_memory_of(trainer: Trainer) -> float:
         "are free"
     )
     more = [2**power for power in range(1, 1 + (need.rows - 1).bit_length())]
-    for parts in (parts for parts in more if parts > trainer.config.accumulate):
-        if need.total(parts) <= free:
+    for part in (part for part in more if part > parts):
+        if need.total(part) <= free:
             raise MoreishError(
-                f"{problem}: --set train.accumulate={parts} takes each batch in {parts} parts, "
-                f"for which {in_bytes(need.total(parts))} suffice"
+                f"{problem}: --set train.accumulate={part * trainer.world.size} takes each batch "
+                f"in parts, for which {in_bytes(need.total(part))} suffice"
             )
     raise MoreishError(f"{problem}: give the model fewer layers, less width or less --context")
 
@@ -141,10 +142,10 @@ def expected_grams(tokens: Tokens, order: int, vocab_size: int) -> float:
 
 
 def free_memory(device: torch.device) -> float:
-    """Bytes that can be had on `device`."""
+    """Bytes that this process can have on `device`: of a machine's memory its share."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return min(available_memory(), _of_container())
+    return min(available_memory(), _of_container()) / sharing()
 
 
 def _of_container(folder: Path = Path("/sys/fs/cgroup")) -> float:

@@ -16,6 +16,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from moreish.config import TrainConfig
 from moreish.errors import MoreishError, nearest
 from moreish.models import Model
+from moreish.world import parted_like, whole
 
 MUON_RATE = 0.03
 """Suits matrices of any shape, since what Muon adds to each has the same size. AdamW beside it has
@@ -101,7 +102,7 @@ class Muon(AdamW):
             momentum = state["momentum"]
             state["step"] += 1
             momentum.lerp_(matrix.grad, 1 - self.MOMENTUM)
-            update = matrix.grad.lerp(momentum, self.MOMENTUM)  # Nesterov's
+            update = whole(matrix.grad.lerp(momentum, self.MOMENTUM))  # Nesterov's
             matrix.grad = None
             if update.shape[0] > update.shape[1]:
                 update = update.mT
@@ -114,7 +115,7 @@ class Muon(AdamW):
                     rows, columns = matrix.shape
                     matrix.mul_(1 - group["lr"] * group["weight_decay"])
                     matrix.add_(
-                        update.mT if rows > columns else update,
+                        parted_like(update.mT if rows > columns else update, matrix),
                         alpha=-group["lr"] * max(1.0, rows / columns) ** 0.5,
                     )
 
@@ -186,9 +187,11 @@ def optimizer_tensors(optimizer: Optimizer) -> dict[str, torch.Tensor]:
 
 def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
     """Put back what `optimizer_tensors` gave."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, torch.Tensor]] = {}
     for key, tensor in tensors.items():
         index, _, slot = key.partition(".")
-        state.setdefault(int(index), {})[slot] = tensor
+        part = parted_like(tensor, parameters[int(index)])
+        state.setdefault(int(index), {})[slot] = part
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})

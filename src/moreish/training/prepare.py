@@ -24,6 +24,7 @@ from moreish.training.distinct import distinct_windows
 from moreish.training.events import Report, Working
 from moreish.training.lr_range import LRRange, lr_range
 from moreish.training.objective import next_token, with_squared_weights
+from moreish.world import launched_size, local_rank, sharing
 
 LOGITS = 1 << 24
 """Numbers that a batch of distinct windows may make: 64 MB."""
@@ -131,9 +132,11 @@ def try_rates(ready: Ready, *, report: Report, **options: Any) -> LRRange:
 
 
 def find_device(name: str) -> torch.device:
-    """The device that `train.device` names; "auto" is a CUDA GPU where there is one."""
+    """The device that `train.device` names; "auto" is a CUDA GPU where there is one, of several
+    processes to each its own."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        there = torch.cuda.is_available()
+        return torch.device("cuda", local_rank()) if there else torch.device("cpu")
     try:
         device = torch.device(name)
         torch.ones(1, device=device).sum().item()  # some kinds exist and cannot reckon
@@ -179,9 +182,9 @@ def check_memory(config: ModelConfig, vocab_size: int, device: torch.device) -> 
     needed = parameters * 4 * 4  # float32: weights, gradients, AdamW's two moments
     there: float
     if device.type == "cuda":
-        there = torch.cuda.get_device_properties(device).total_memory
+        there = torch.cuda.get_device_properties(device).total_memory * launched_size()
     else:
-        there = _pages("SC_PHYS_PAGES")
+        there = _pages("SC_PHYS_PAGES") * launched_size() / sharing()
     if needed > there:
         raise MoreishError(
             f"a {config.name} of {parameters:,} parameters needs {needed / 1e9:,.0f} GB to train, "

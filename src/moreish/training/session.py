@@ -1,5 +1,6 @@
 """One training from start to end: data, model, loop, log, results."""
 
+import json
 import shutil
 import signal
 import threading
@@ -29,18 +30,28 @@ from moreish.record import ENDED, surroundings
 from moreish.run import Run, check_free, discard, replaced_by, training_lock
 from moreish.terminal import outliving_its_terminal
 from moreish.training.budget import Plan, budget_steps, measure, plan_minutes, plan_steps
-from moreish.training.checkpoint import KEPT, Checkpoints
+from moreish.training.checkpoint import KEPT, PROCESSES, Checkpoints
 from moreish.training.divergence import DivergenceError
-from moreish.training.events import Examined, Note, Report, Started, Working
+from moreish.training.events import Examined, Note, Report, Started, Working, silent
 from moreish.training.initial import SLOWER, check_start, source_of, start_from
 from moreish.training.log import Log
 from moreish.training.loop import Hooks, Position, Trainer, time_of_step
 from moreish.training.lr_range import LRRange
-from moreish.training.memory import check_counting, check_memory_of
+from moreish.training.memory import check_counting, check_memory_of, free_memory
 from moreish.training.objective import next_token, with_squared_weights
 from moreish.training.optim import build_optimizer, check_optimizer, default_rate
+from moreish.training.parallel import in_parts, spread
 from moreish.training.planner import planned
 from moreish.training.prepare import Ready, find_device, make_sampler, prepare, try_rates
+from moreish.world import (
+    ALONE,
+    World,
+    load_state,
+    may_restart,
+    parted,
+    restarts,
+    together,
+)
 
 RUNS = Path("runs")
 """Where runs are made when no place is named."""
@@ -64,9 +75,33 @@ def train(
         overwrite: whether a run at `out` may be replaced.
         notes: what to say about the settings, once they are known to be good.
 
+    Started by a launcher as one of several processes, it trains together with the others; started
+    anew by it, because one of them died, it goes on in the run at `out`.
+
     Raises:
         MoreishError: a user's mistake; then no run folder was made.
     """
+    with together() as world:
+        if not world.first:
+            return _follow(world)
+        with _leading(world) as lead:
+            if out is not None and restarts() and (out / "run.json").is_file():
+                return _go_on(out, lead, inexact=False, report=report)
+            return _begin(config, out, lead, overwrite=overwrite, report=report, notes=notes)
+
+
+def _begin(
+    config: RunConfig,
+    out: Path | None,
+    lead: "Lead",
+    *,
+    overwrite: bool,
+    report: Report,
+    notes: tuple[str, ...],
+) -> tuple[Run, bool]:
+    """A new run, see `train`."""
+    if out is None and may_restart():
+        raise MoreishError("name the run, --out runs/…: a restart is to go on in it")
     if out is not None:
         check_free(out, overwrite=overwrite)
         if (out / "run.json").is_file():
@@ -76,6 +111,9 @@ def train(
     ready, reasons = planned(prepare(config, examined=True))
     # Whatever is wrong with the settings is to be said before anything is written.
     fresh = ready.model()
+    if lead.world.size > 1 and isinstance(fresh, CountedModel):
+        name = ready.config.model.name
+        raise MoreishError(f"{name} only counts, which one process does: start it without others")
     if config.init_from is not None:
         check_start(Run.open(Path(config.init_from)), fresh, ready.tokenizer)
     if ready.diagnosis is not None:
@@ -90,7 +128,7 @@ def train(
             found.save(run.path)
         if ready.diagnosis is not None:
             ready.diagnosis.save(run.path / "doctor.json")
-        ended = _carry_out(run, ready.device, report)
+        ended = lead(run, ready.device, report)
         if not _worth_keeping(run) and replaced_by(path).exists():
             raise KeyboardInterrupt  # it came before there was anything better than the old run
         return run, ended
@@ -158,6 +196,15 @@ def resume(path: Path, *, inexact: bool = False, report: Report) -> tuple[Run, b
         MoreishError: there is no such run, it came to its end, another process trains it, it would
             not be exact, or its checkpoints are damaged.
     """
+    with together() as world:
+        if not world.first:
+            return _follow(world)
+        with _leading(world) as lead:
+            return _go_on(path, lead, inexact=inexact, report=report)
+
+
+def _go_on(path: Path, lead: "Lead", *, inexact: bool, report: Report) -> tuple[Run, bool]:
+    """Of an interrupted run, see `resume`."""
     run = Run.open(path)
     with training_lock(path):
         run = Run.open(path)  # as it is now that nobody else can change it
@@ -167,9 +214,47 @@ def resume(path: Path, *, inexact: bool = False, report: Report) -> tuple[Run, b
             )
         clear_parts(path)
         exact = not inexact
-        ended = _carry_out(run, find_device(run.config.train.device), report, exact=exact)
+        ended = lead(run, find_device(run.config.train.device), report, exact=exact)
         discard(replaced_by(run.path))  # where its start was killed
     return run, ended
+
+
+@dataclass
+class Lead:
+    """The first process tells the others of the run, and all carry it out."""
+
+    world: World
+    told: bool = False
+
+    def __call__(
+        self, run: Run, device: torch.device, report: Report, *, exact: bool | None = None
+    ) -> bool:
+        self.told = True
+        self.world.tell(json.dumps([str(run.path.absolute()), exact]))
+        return _carry_out(run, device, report, exact=exact, world=self.world)
+
+
+@contextmanager
+def _leading(world: World) -> Iterator[Lead]:
+    """Whatever goes wrong before the others know of a run, they go home."""
+    lead = Lead(world)
+    try:
+        yield lead
+    except BaseException:
+        if not lead.told:
+            world.tell("null")
+        raise
+
+
+def _follow(world: World) -> tuple[Run, bool]:
+    """Train along in the run that the first process has made or opened."""
+    told = json.loads(world.tell(""))
+    if told is None:  # it says why itself
+        raise SystemExit(0)
+    path, exact = told
+    run = Run.open(path)
+    device = find_device(run.config.train.device)
+    return run, _carry_out(run, device, silent, exact=exact, world=world)
 
 
 def free_path(name: str) -> Path:
@@ -182,12 +267,13 @@ def free_path(name: str) -> Path:
 
 
 def _carry_out(
-    run: Run, device: torch.device, report: Report, *, exact: bool | None = None
+    run: Run, device: torch.device, report: Report, *, exact: bool | None, world: World
 ) -> bool:
     """Train, score and record; returns whether it came to its end.
 
     Args:
         exact: of a training that goes on: whether that must be exact. None: it begins.
+        world: the processes that do it together.
     """
     model = _fresh(run) if exact is None else run.new_model()
     try:
@@ -195,17 +281,21 @@ def _carry_out(
             if isinstance(model, CountedModel):
                 outcome = _count(run, model, report)
             else:
-                outcome = _descend(run, model, device, report, exact=exact)
+                outcome = _descend(run, model, device, report, exact=exact, world=world)
             began = time.perf_counter()
             scores = {}
             if outcome.ended != "interrupted":
                 run.load_weights(model)  # the best, into the memory that is there
                 if exact is not None:  # they may be newer than the checkpoint, and better
-                    outcome.position.best = run.score("val", model, progress=_tell(report))
-                scores = _final_scores(run, model, outcome, report)
+                    told = _tell(report)
+                    outcome.position.best = run.score("val", model, progress=told, world=world)
+                scores = _final_scores(run, model, outcome, report, world)
     except KeyboardInterrupt:  # while counting or scoring, or in a hurry
-        run.update(status="interrupted")
+        if world.first:
+            run.update(status="interrupted")
         return False
+    if not world.first:
+        return outcome.ended != "interrupted"
     at = outcome.position
     run.update(
         status=outcome.ended,
@@ -254,13 +344,22 @@ def _count(run: Run, model: CountedModel, report: Report) -> Outcome:
 
 
 def _descend(
-    run: Run, model: Model, device: torch.device, report: Report, *, exact: bool | None
+    run: Run,
+    model: Model,
+    device: torch.device,
+    report: Report,
+    *,
+    exact: bool | None,
+    world: World,
 ) -> Outcome:
     """Train by gradients; parts that are counted are counted first."""
     config = run.config.train
     began = time.perf_counter()
     check_counting(model, run.split("train"))
     model.before_training(run.split("train"))
+    model.to(device)
+    if in_parts(model, config, world, world.share(free_memory(device))):
+        spread(model, world, device)
     trainer = Trainer(
         model,
         make_sampler(run.config, run.split("train"), model),
@@ -268,11 +367,18 @@ def _descend(
         objective=with_squared_weights(next_token, config.squared_weights),
         position=Position(plan=Plan(steps=1, eval_every=1)),
         device=device,
+        world=world,
     )
-    memory = check_memory_of(trainer)
-    checkpoints = Checkpoints(run.checkpoints, run.record.sha256, surroundings(str(device)))
+    memory = None if parted(model) else check_memory_of(trainer)
+    surrounded = surroundings(str(device))
+    if world.size > 1:
+        surrounded[PROCESSES] = str(world.size)
+    checkpoints = Checkpoints(run.checkpoints, run.record.sha256, surrounded)
     with stop_on_signals() as stopping:
         if exact is not None and checkpoints:
+            if (before := checkpoints.processes) not in (None, world.size):
+                now = f"{world.size} now, {before} before: the same up to rounding"
+                report(Note(text=f"processes: {now}"))
             for damaged in checkpoints.restore(trainer, inexact=not exact):
                 report(Note(text=f"{damaged} is damaged: an older one is taken"))
             if trainer.position.best is not None and not run.has_weights:
@@ -283,18 +389,20 @@ def _descend(
         else:
             if exact is not None:
                 report(Note(text="it has no checkpoint yet, so it starts from the beginning"))
-                model.load_state_dict(_fresh(run).state_dict())
+                load_state(model, _fresh(run).state_dict())
             plan = make_plan(run, trainer, stopping, began)
-            spent = time.perf_counter() - began
+            spent = world.share(time.perf_counter() - began)
             trainer.position = Position(plan=plan, seconds=spent, before=spent, planned_at=spent)
-            run.update(status="training")
-        log = Log(run, trainer, report, resuming=exact is not None)
-        report(_started(run, model, trainer.position, device, memory))
+            if world.first:
+                run.update(status="training")
+        log = Log(run, trainer, report, resuming=exact is not None) if world.first else None
+        report(_started(run, model, trainer.position, device, memory, world))
 
         start = replace(trainer.position)
 
         def checkpoint() -> None:
-            log.flush()
+            if log is not None:
+                log.flush()
             checkpoints.save(trainer)
 
         def go_back() -> None:
@@ -306,22 +414,23 @@ def _descend(
             trainer.begin(fresh, replace(start))
 
         hooks = Hooks(
-            evaluate=lambda: run.score("val", model, progress=_tell(report)),
-            keep_best=lambda: run.save_weights(model),
+            evaluate=lambda: run.score("val", model, progress=_tell(report), world=world),
+            keep_best=lambda: run.save_weights(model, world),
             checkpoint=checkpoint,
             go_back=go_back,
             stopping=stopping,
-            report=log,
+            report=log or silent,
         )
         try:
             ended = trainer.run(hooks)
         except DivergenceError as error:
-            run.update(status="diverged")
+            if world.first:
+                run.update(status="diverged")
             raise _explained(error, run) from None
-        if not run.has_weights:  # interrupted before the first evaluation
-            run.save_weights(model)
+        if not world.share(run.has_weights):  # interrupted before the first evaluation
+            run.save_weights(model, world)
     if isinstance(model, Mixture) and ended != "interrupted":
-        trainer.position.best = _weigh(run, model, report)
+        trainer.position.best = _weigh(run, model, report, world)
     return Outcome(ended=ended, position=trainer.position, val_seconds=trainer.last_eval_seconds)
 
 
@@ -336,18 +445,18 @@ def _explained(error: DivergenceError, run: Run) -> DivergenceError:
     return DivergenceError(f"{error}.{text} {kept if run.has_weights else nothing}")
 
 
-def _weigh(run: Run, model: Mixture, report: Report) -> Score:
+def _weigh(run: Run, model: Mixture, report: Report, world: World) -> Score:
     """Set the weight of the best network's mixture on validation; returns its score there."""
     run.load_weights(model)
     validation = run.split("val")
     alone = []
     for weight in (1.0, 0.0):  # each part as the mixture has it, in the same windows
         model.weight.fill_(weight)
-        alone.append(losses_of(model, validation))
+        alone.append(losses_of(model, validation, world=world))
     model.set_weight(*alone)
-    run.save_weights(model)
+    run.save_weights(model, world)
     report(Note(text=f"on validation the network weighs {model.weight:.3f} in the mixture"))
-    return run.score("val", model, progress=_tell(report))
+    return run.score("val", model, progress=_tell(report), world=world)
 
 
 def _worth_keeping(run: Run) -> bool:
@@ -386,9 +495,10 @@ def _plan_for_budget(
         step_positions = trainer.sampler.batch(0).tokens_BT.numel()
         return plan_steps(steps, step_positions, float(spans.length_S.sum()))
     assert config.minutes is not None
+    world = trainer.world
     step_seconds = time_of_step(trainer, stopping, seconds=min(0.5, config.minutes))
     some = spans[:: max(1, len(spans) // 2000)]
-    batches = list(evaluation_batches(trainer.model, validation, some))
+    batches = list(evaluation_batches(trainer.model, validation, some, world))
     positions = sum(batch.tokens_BT.numel() for _, batch in batches)
 
     def evaluate_some() -> None:
@@ -396,14 +506,14 @@ def _plan_for_budget(
             for _, batch in batches:
                 fitting(trainer.model, batch, 1)
 
-    eval_seconds = measure(evaluate_some, stopping, seconds=0.0, least=1)
-    eval_seconds *= float(spans.length_S.sum()) / positions
-    left = max(0.0, config.minutes - (time.perf_counter() - began) / 60)
+    eval_seconds = measure(evaluate_some, stopping, seconds=0.0, least=1, world=world)
+    eval_seconds *= float(spans.length_S.sum()) / world.share(positions) / world.size
+    left = max(0.0, config.minutes - world.share(time.perf_counter() - began) / 60)
     return plan_minutes(left, step_seconds, eval_seconds)
 
 
 def _final_scores(
-    run: Run, model: Model, outcome: Outcome, report: Report
+    run: Run, model: Model, outcome: Outcome, report: Report, world: World
 ) -> dict[SplitName, Score]:
     """Of the best weights: validation, as measured when they were the best; and training, unless
     that is large and would take longer than the training itself did."""
@@ -415,7 +525,8 @@ def _final_scores(
         ask = command("eval", run.path)
         report(Note(text=f"the training split would take {expected / 60:.0f} minutes: {ask}"))
         return {"val": best}
-    return {"train": run.score("train", model, progress=_tell(report)), "val": best}
+    scored = run.score("train", model, progress=_tell(report), world=world)
+    return {"train": scored, "val": best}
 
 
 def _tell(report: Report) -> Callable[[str, float], None]:
@@ -423,7 +534,12 @@ def _tell(report: Report) -> Callable[[str, float], None]:
 
 
 def _started(
-    run: Run, model: Model, position: Position, device: torch.device, memory: float | None = None
+    run: Run,
+    model: Model,
+    position: Position,
+    device: torch.device,
+    memory: float | None = None,
+    world: World = ALONE,
 ) -> Started:
     return Started(
         path=str(run.path),
@@ -435,6 +551,8 @@ def _started(
         from_step=position.step,
         device=str(device),
         memory=memory,
+        processes=world.size,
+        parted=parted(model),
     )
 
 
