@@ -12,17 +12,20 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from conftest import STORY, item_tokens
+from conftest import STORY, Moreish, item_tokens
 from moreish import api
-from moreish.config import TrainConfig
+from moreish.config import TrainConfig, resolve
 from moreish.data.batches import Sampler
 from moreish.data.tokens import Batch, Tokens
-from moreish.errors import MoreishError
 from moreish.models import Model, build_model, model_config
 from moreish.run import Run
-from moreish.training.backward import Backward, in_bfloat16
-from moreish.training.events import Event, Step, silent
+from moreish.training.backward import Backward
+from moreish.training.budget import Plan
+from moreish.training.events import Event, Skipped, Step, silent
+from moreish.training.loop import Position, Trainer
 from moreish.training.objective import next_token, with_squared_weights
+from moreish.training.platform import lacking, precision_of
+from moreish.training.prepare import make_sampler, prepare
 from moreish.training.utilisation import Work, gpu_peak
 
 CPU = torch.device("cpu")
@@ -98,16 +101,93 @@ def test_bfloat16_is_the_same_to_its_precision(name: str, settings: dict[str, An
     assert torch.cosine_similarity(exact, rounded, dim=0) > 0.99
 
 
-def test_without_a_gpu_all_is_float32() -> None:
-    assert not in_bfloat16("auto", CPU)
-    assert in_bfloat16("bfloat16", CPU)
-    assert not in_bfloat16("float32", torch.device("cuda"))
+def test_without_a_gpu_all_is_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    def found(precision: str, device: torch.device = CPU) -> torch.dtype:
+        return precision_of(TrainConfig(precision=precision), device)
+
+    assert found("auto") is torch.float32
+    assert found("bfloat16") is torch.bfloat16
+    gpu = torch.device("cuda")
+    assert found("float32", gpu) is torch.float32
+    for there, expected in ((True, torch.bfloat16), (False, torch.float16)):
+        monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda there=there, **_: there)
+        assert found("auto", gpu) is expected
+    assert found("float16", torch.device("meta")) is torch.float32  # has no autocast
 
 
-def test_a_compiled_model_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_to_be_had_is_done_without_and_said(
+    moreish: Moreish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "story.txt"
+    source.write_text(STORY * 8, encoding="utf-8")
     monkeypatch.setattr("shutil.which", lambda name: None)
-    with pytest.raises(MoreishError, match=r"train\.compile needs a C\+\+ compiler"):
-        gradient(tiny(), compile=True)
+    train = ["train", source, "--model", "lstm", "--steps", "2", "--out", tmp_path / "run"]
+    wanted = ["--set", "train.compile=true", "--set", "train.recompute=true"]
+    done = moreish(*train, *wanted)
+    assert done.status == 0
+    assert "train.compile needs a C++ compiler, such as g++: not compiled" in done.out
+    assert "train.recompute is for the layers of a GPT" in done.out
+    config = TrainConfig(precision="float16")
+    assert lacking(config, tiny(), torch.device("meta")) == [
+        "a meta device has no float16 products: float32 instead"
+    ]
+
+
+@pytest.mark.parametrize("settings", [{}, {"grams": 3, "dropout": 0.2}])
+def test_layers_that_are_reckoned_again_give_the_same_gradient(settings: dict[str, Any]) -> None:
+    found = []
+    for recompute in (False, True):
+        model = tiny(layers=3, **settings)
+        model.recompute = recompute
+        torch.manual_seed(0)
+        found.append(gradient(model))
+    (kept_loss, kept), (loss, again) = found
+    assert loss == kept_loss and torch.equal(again, kept)
+
+
+def scaled_trainer(tmp_path: Path, **train: Any) -> Trainer:
+    source = tmp_path / "story.txt"
+    source.write_text(STORY * 8, encoding="utf-8")
+    model = {"name": "gpt", "layers": 1, "heads": 2, "width": 16, "context": 16}
+    tree = {"data": {"source": str(source)}, "model": model}
+    ready = prepare(resolve({**tree, "train": {"steps": 5, "lr": 0.01, **train}}))
+    fresh = ready.model()
+    return Trainer(
+        fresh,
+        make_sampler(ready.config, ready.splits["train"], fresh),
+        ready.config.train,
+        objective=OBJECTIVE,
+        position=Position(plan=Plan(steps=5, eval_every=5)),
+        device=CPU,
+    )
+
+
+def test_in_float16_the_loss_is_scaled_to_just_not_overflow(tmp_path: Path) -> None:
+    exact, rounded = (
+        scaled_trainer(tmp_path, precision=precision) for precision in ("float32", "float16")
+    )
+    rounded.position.scale = 2.0**40  # far too large
+    for trainer in (exact, rounded):
+        for _ in range(3):
+            done = trainer.step()
+            assert isinstance(done, Step)
+    found = rounded.position.scale
+    assert 1 < found < 2.0**30 and rounded.position.skipped == 0
+    for one, other in zip(exact.model.parameters(), rounded.model.parameters(), strict=True):
+        torch.testing.assert_close(one, other, atol=0.02, rtol=0.02)
+    rounded.position.since_scaled = 2000
+    rounded.step()
+    assert rounded.position.scale in (found, 2 * found)
+    # What vanishes otherwise: a gradient below the smallest number of half precision.
+    assert torch.tensor(1e-8).half() == 0
+    assert (torch.tensor(1e-8) * found).half() > 0
+
+
+def test_in_float16_what_diverges_is_still_seen(tmp_path: Path) -> None:
+    trainer = scaled_trainer(tmp_path, precision="float16")
+    with torch.no_grad():
+        trainer.model.get_parameter("head.weight").fill_(torch.inf)
+    assert isinstance(trainer.step(), Skipped)
 
 
 def test_what_is_compiled_is_the_objective(monkeypatch: pytest.MonkeyPatch) -> None:

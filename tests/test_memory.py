@@ -253,10 +253,11 @@ GPT = {"name": "gpt", "layers": 4, "heads": 4, "width": 128, "context": 128}
     [
         (GPT, {"batch_tokens": 16384}),
         (GPT, {"batch_tokens": 16384, "accumulate": 4}),
+        (GPT, {"batch_tokens": 16384, "recompute": True}),
         ({**GPT, "feedforward": "swiglu", "norm": "rms"}, {"batch_tokens": 8192}),
         ({"name": "lstm", "width": 256}, {"batch_tokens": 16384}),
     ],
-    ids=["gpt", "gpt-in-parts", "gpt-swiglu", "lstm"],
+    ids=["gpt", "gpt-in-parts", "gpt-reckoned-again", "gpt-swiglu", "lstm"],
 )
 def test_the_estimate_is_near_what_is_taken(
     model: dict[str, object], train: dict[str, object], tmp_path: Path, proved: Proved

@@ -97,9 +97,12 @@ class TrainConfig(Settings):
     accumulate: int = Field(1, ge=1)
     """Parts that a step's batch is taken in, one after another, where a GPU's memory does not hold
     it at once; several processes share them. The gradient stays that of the whole batch."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Of the products in training; weights, losses and evaluations are in float32 always. "auto" is
-    bfloat16 on GPUs that have it."""
+    bfloat16 on GPUs that have it, and float16 on others. In float16 the loss is scaled."""
+    recompute: bool = False
+    """Whether the layers of a GPT are reckoned again on the way back instead of kept: a third more
+    work, and far less memory (Chen et al. 2016, "Training Deep Nets with Sublinear Memory")."""
     parallel: Literal["auto", "ddp", "fsdp"] = "auto"
     """Of several processes: each has a copy of the weights (ddp), or a part of them (fsdp). "auto"
     is ddp where a copy fits into the memory of each."""

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from moreish.errors import GoneError, MoreishError
 
@@ -116,9 +118,9 @@ def _meet() -> None:
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank())
     try:
-        store, rank, size = next(dist.rendezvous("env://", timeout=PATIENCE))
+        store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
         # A restart must not find where the processes before it could be reached.
-        store = dist.PrefixStore(f"moreish/{restarts()}", store)
+        store = PrefixStore(f"moreish/{restarts()}", store)
         dist.init_process_group(store=store, rank=rank, world_size=size, timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
         raise MoreishError(f"the processes did not meet: {_in_short(error)}") from None

@@ -60,6 +60,10 @@ class Model(nn.Module, ABC):
     windows: ClassVar[bool] = False
     """Whether a prediction depends on just the last `context` tokens, with boundaries (or the token
     0) before the first. Equal windows then need to be trained on once, with their counts."""
+    recomputes: ClassVar[bool] = False
+    """Whether it heeds `recompute`."""
+    recompute: bool = False
+    """Whether its layers are reckoned again on the way back, instead of kept."""
     takes_hints: ClassVar[bool] = False
     """Whether `hints=N` at construction makes it read N numbers beside each token: a third argument
     of `forward`, (B, T, N). A hybrid's network is told so what the counts say."""

@@ -7,11 +7,12 @@ B batch, T time, S positions in all (cached and new), H heads, C width, V vocabu
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, final
+from typing import Any, NamedTuple, final
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from moreish.models.attention import Attention
 from moreish.models.base import Model, State
@@ -92,7 +93,7 @@ class GPT(Model):
     Config = GPTConfig
     training_defaults = {"batch_tokens": 512, "weight_decay": 0.1}
 
-    takes_hints = True
+    recomputes = takes_hints = True
 
     def __init__(self, config: GPTConfig, vocab_size: int, *, hints: int = 0) -> None:
         super().__init__(
@@ -193,7 +194,7 @@ class GPT(Model):
         x_BTC, turn = self._embed(seen_BS, range(past, past + new), hints_BTN)
         layers = []
         for block, slot in zip(self.blocks, slots, strict=True):
-            x_BTC, read = block(x_BTC, turn, slot)
+            x_BTC, read = self._through(block, x_BTC, turn, slot)
             layers.append(read)
         logits_BTV = self.head(self.norm(x_BTC))
         if self.softcap:
@@ -201,6 +202,11 @@ class GPT(Model):
         return logits_BTV, GPTState(
             seen_BS[:, -self.remembered :], hints_BSN, cache or Cache.of(layers)
         )
+
+    def _through(self, block: nn.Module, *inputs: Any) -> Any:
+        if self.recompute and self.training:
+            return checkpoint(block, *inputs, use_reentrant=False)
+        return block(*inputs)
 
     def attention_maps(
         self, tokens_BT: Int[Tensor, "B T"], hints_BTN: Float[Tensor, "B T N"] | None = None

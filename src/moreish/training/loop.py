@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from moreish.config import TrainConfig
 from moreish.data.batches import Sampler
@@ -26,6 +26,7 @@ from moreish.training.divergence import (
 from moreish.training.events import Evaluated, Report, Skipped, Step, WentBack
 from moreish.training.objective import Objective
 from moreish.training.optim import build_optimizer, set_rate
+from moreish.training.platform import recomputing
 from moreish.training.schedule import rate
 from moreish.training.utilisation import Work, peak_of
 from moreish.world import ALONE, World, load_state, local, whole
@@ -40,6 +41,9 @@ REPLANS = 50
 """How often that is looked at, spread over the minutes: a machine may turn fast or slow at any
 time, and a plan that was made in a bad moment must not last."""
 
+
+PATIENT = 2000
+"""Steps after which a loss that never was too large for float16 is made twice as large."""
 
 SHORTER = 4
 """Times, that pieces of text are in the length warm-up."""
@@ -70,6 +74,10 @@ class Position:
     """How often it went back to a checkpoint."""
     slower: float = 1.0
     """Times the learning rate, because of that."""
+    scale: float = 2.0**16
+    """Times the loss, where its gradient is reckoned in float16."""
+    since_scaled: int = 0
+    """Steps since that was changed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +114,8 @@ class Trainer:
     ) -> None:
         """`backward` None makes one of `model`."""
         self.model, self.world = model.to(device), world
+        for part in recomputing(model):
+            part.recompute = config.recompute
         self.sampler = sampler
         self.short = sampler.shortened(SHORTER) if config.length_warmup else sampler
         self.config = config
@@ -175,13 +185,10 @@ class Trainer:
         began = time.perf_counter()
         lr = at.slower * rate(self.config, at.plan.progress(at.step))
         set_rate(self.optimizer, lr)
-        self._seed(at.step)
         if not self.model.training:
             self.model.train()
         batch = self._batch(at.step)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = self.backward(batch)
-        norm = nn.utils.clip_grad_norm_(self._parameters, self.config.clip or math.inf)
+        loss, norm = self._scaled(batch) if self.backward.scaled else self._gradient(batch)
         sampler = self._sampler(at.step + 1)
         self._ahead = at.step + 1, sampler, sampler.batch(at.step + 1)  # while a GPU still reckons
         loss_value, norm_value = loss.item(), whole(norm).item()
@@ -205,6 +212,31 @@ class Trainer:
             seconds_left=(at.seconds - at.before) / at.step * (at.plan.steps - at.step),
             utilisation=self._peak and reckoned / self._peak,
         )
+
+    def _gradient(self, batch: Batch, scale: float = 1.0) -> tuple[Tensor, Tensor]:
+        """The loss, and the norm of its gradient before that was clipped."""
+        self._seed(self.position.step)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.backward(batch, scale)
+        if scale != 1:
+            for parameter in self._parameters:
+                if parameter.grad is not None:
+                    parameter.grad.div_(scale)
+        return loss, nn.utils.clip_grad_norm_(self._parameters, self.config.clip or math.inf)
+
+    def _scaled(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """As `_gradient`, in half precision, in which small numbers vanish and large ones overflow:
+        the loss is as large as just does not (Micikevicius et al. 2018, section 3.2)."""
+        at = self.position
+        if at.since_scaled >= PATIENT:
+            at.scale, at.since_scaled = 2 * at.scale, 0
+        while True:
+            loss, norm = self._gradient(batch, at.scale)
+            finite = math.isfinite(whole(norm).item())
+            if finite or at.scale <= 1 or not math.isfinite(loss.item()):
+                at.since_scaled += 1
+                return loss, norm
+            at.scale, at.since_scaled = at.scale / 2, 0
 
     def _since(self, began: float) -> float:
         """Seconds by the clock of the first process: all that is decided by time is by one."""

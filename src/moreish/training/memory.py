@@ -8,15 +8,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from moreish.data.tokens import Tokens
+from moreish.data.tokens import Batch, Tokens
 from moreish.errors import MoreishError
 from moreish.files import in_bytes
 from moreish.models import Model
+from moreish.models.gpt import GPT
 from moreish.models.grams import count
 from moreish.models.kneser_ney import KneserNey
 from moreish.models.ngram import NGram
 from moreish.training.loop import Trainer
 from moreish.training.optim import memory_of
+from moreish.training.platform import recomputing
 from moreish.training.prepare import available_memory
 from moreish.world import sharing
 
@@ -50,6 +52,33 @@ class Need:
 def needed(trainer: Trainer) -> Need:
     """From the forward pass of one row."""
     model, batch = trainer.model, trainer.sampler.batch(0)
+    rows = math.ceil(len(batch.tokens_BT) / trainer.world.size)
+    row = batch[:1].to(trainer.device)
+    kept = _kept(trainer, row)
+    for part in recomputing(model):
+        if not part.recompute:
+            continue
+        # Outside of its layers as always; what goes into each; and one with all its gradients.
+        assert isinstance(part, GPT)
+        part.recompute = False
+        inside = _kept(trainer, row) - kept
+        part.recompute = True
+        kept += 2 * inside / len(part.blocks)
+        kept += 4 * row.tokens_BT.numel() * part.embedding.embedding_dim * len(part.blocks)
+    # On the way back the loss makes two more of what it was made of, and each layer one of its own.
+    logits = 4 * row.tokens_BT.numel() * model.vocab_size
+    weights = sum(p.nbytes for p in model.parameters())
+    copies = 1 + float(trainer.config.minutes is not None)
+    return Need(
+        fixed=WORKSPACE + copies * weights + memory_of(model, trainer.config),
+        row=1.1 * kept + 2 * logits,
+        rows=rows,
+    )
+
+
+def _kept(trainer: Trainer, row: Batch) -> float:
+    """Bytes that the forward pass of `row` leaves for the way back."""
+    model = trainer.model
     own = {p.untyped_storage().data_ptr() for p in (*model.parameters(), *model.buffers())}
     kept: dict[int, int] = {}
 
@@ -59,20 +88,10 @@ def needed(trainer: Trainer) -> Need:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    rows = math.ceil(len(batch.tokens_BT) / trainer.world.size)
-    row = batch[:1].to(trainer.device)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         loss = trainer.objective(model.train(), row)
     del loss
-    # On the way back the loss makes two more of what it was made of, and each layer one of its own.
-    logits = 4 * row.tokens_BT.numel() * model.vocab_size
-    weights = sum(p.nbytes for p in model.parameters())
-    copies = 1 + float(trainer.config.minutes is not None)
-    return Need(
-        fixed=WORKSPACE + copies * weights + memory_of(model, trainer.config),
-        row=1.1 * sum(kept.values()) + 2 * logits,
-        rows=rows,
-    )
+    return sum(kept.values())
 
 
 def check_memory_of(trainer: Trainer) -> float:
@@ -91,7 +110,8 @@ def check_memory_of(trainer: Trainer) -> float:
         if need.total(part) <= free:
             raise MoreishError(
                 f"{problem}: --set train.accumulate={part * trainer.world.size} takes each batch "
-                f"in parts, for which {in_bytes(need.total(part))} suffice"
+                f"in {part * trainer.world.size} parts, for which {in_bytes(need.total(part))} "
+                "suffice"
             )
     raise MoreishError(f"{problem}: give the model fewer layers, less width or less --context")
 

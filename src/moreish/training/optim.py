@@ -16,6 +16,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from moreish.config import TrainConfig
 from moreish.errors import MoreishError, nearest
 from moreish.models import Model
+from moreish.training.platform import FUSED
 from moreish.world import parted_like, whole
 
 MUON_RATE = 0.03
@@ -40,16 +41,21 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     return [group for group in groups if group["params"]]
 
 
+def fused(groups: list[dict[str, Any]]) -> bool:
+    """Whether the whole update can be one kernel where the parameters are."""
+    return all(p.device.type in FUSED for group in groups for p in group["params"])
+
+
 def adamw(model: nn.Module, config: TrainConfig) -> Optimizer:
     """Loshchilov and Hutter 2019."""
     groups = parameter_groups(model, config.weight_decay)
-    return AdamW(groups, betas=(config.beta1, config.beta2), fused=True)
+    return AdamW(groups, betas=(config.beta1, config.beta2), fused=fused(groups))
 
 
 def sgd(model: nn.Module, config: TrainConfig) -> Optimizer:
     """Plain gradient descent, with momentum if asked for."""
     groups = parameter_groups(model, config.weight_decay)
-    return SGD(groups, lr=1.0, momentum=config.momentum, fused=True)
+    return SGD(groups, lr=1.0, momentum=config.momentum, fused=fused(groups))
 
 
 def muon(model: nn.Module, config: TrainConfig) -> Optimizer:
@@ -64,7 +70,8 @@ def muon(model: nn.Module, config: TrainConfig) -> Optimizer:
         {"params": matrices, "weight_decay": config.weight_decay, "muon": True},
         *({**group, "muon": False} for group in rest),
     ]
-    return Muon([g for g in groups if g["params"]], betas=(config.beta1, config.beta2), fused=True)
+    groups = [group for group in groups if group["params"]]
+    return Muon(groups, betas=(config.beta1, config.beta2), fused=fused(groups))
 
 
 def hidden_matrices(model: nn.Module) -> list[Tensor]:

@@ -42,6 +42,7 @@ from moreish.training.objective import next_token, with_squared_weights
 from moreish.training.optim import build_optimizer, check_optimizer, default_rate
 from moreish.training.parallel import in_parts, spread
 from moreish.training.planner import planned
+from moreish.training.platform import lacking
 from moreish.training.prepare import Ready, find_device, make_sampler, prepare, try_rates
 from moreish.world import (
     ALONE,
@@ -358,6 +359,8 @@ def _descend(
     check_counting(model, run.split("train"))
     model.before_training(run.split("train"))
     model.to(device)
+    for note in lacking(config, model, device):
+        report(Note(text=note))
     if in_parts(model, config, world, world.share(free_memory(device))):
         spread(model, world, device)
     trainer = Trainer(
