@@ -15,6 +15,7 @@ from moreish.settings import Tree, from_toml, merge
 from moreish.tokenizers import REGISTRY, Tokenizer
 from moreish.training import resume as resume_training
 from moreish.training import train as carry_out
+from moreish.training.estimate import MFU, Estimate, foreseen
 from moreish.training.events import Report, Working
 from moreish.training.initial import inherited
 from moreish.training.lr_range import LRRange
@@ -120,11 +121,13 @@ def train(
 
 
 def plan(
-    source: str | Path = "names",
+    source: str | Path | None = None,
     *,
+    model: str | None = None,
     steps: int | None = None,
     minutes: float | None = None,
     epochs: float | None = None,
+    context: int | None = None,
     kind: str | None = None,
     split: str | None = None,
     encoding: str | None = None,
@@ -135,16 +138,29 @@ def plan(
     clean: bool | None = None,
     min_count: int | None = None,
     settings: Mapping[str, Any] | None = None,
-) -> Advice:
-    """What `train` would choose with these arguments, and why; nothing is trained.
+    config: str | Path | None = None,
+    gpus: int | None = None,
+    gpu: str | None = None,
+    mfu: float | None = None,
+) -> Advice | Estimate:
+    """What `train` would choose with these arguments, and why; or, where the model is chosen, what
+    the training will take. Nothing is trained, and data that are not here are not fetched: their
+    vocabulary must be known then.
+
+    Args:
+        gpus: how many there will be (1).
+        gpu: a known one, such as "h100", or its peak in TFLOP/s in bfloat16; None: the one here.
+        mfu: share of that peak which is used (0.3).
 
     Raises:
-        MoreishError: a setting or the source is wrong, or the model is chosen already.
+        MoreishError: a setting or the source is wrong, or what is asked depends on missing data.
     """
     given = _tree(
+        model=model,
         steps=steps,
         minutes=minutes,
         epochs=epochs,
+        context=context,
         source=source,
         kind=kind,
         split=split,
@@ -156,10 +172,35 @@ def plan(
         clean=clean,
         min_count=min_count,
     )
-    config = resolve(merge(given, spelled_out(settings or {})))
-    if not isinstance(config.model, AutoConfig):
-        raise MoreishError(f"the model is chosen already, {config.model.name}: nothing to plan")
-    return advise(prepare(config))
+    recipe = spelled_out({} if config is None else from_toml(Path(config)))
+    asked = merge(given, spelled_out(settings or {}))
+    start, base = merge(recipe, asked).get("init_from"), Tree()
+    if isinstance(start, str):
+        base = _planned_start(start, merge(recipe, asked))
+    resolved = resolve(base, recipe, asked)
+    if isinstance(resolved.model, AutoConfig):
+        if not (gpus is None and gpu is None and mfu is None):
+            raise MoreishError(
+                "the planner chooses for this machine: --gpus, --gpu and --mfu go with a model "
+                "that is chosen, by --config or --model"
+            )
+        return advise(prepare(resolved))
+    return foreseen(resolved, asked=source is not None, gpus=gpus or 1, gpu=gpu, mfu=mfu or MFU)
+
+
+def _planned_start(start: str, asked: Mapping[str, Any]) -> Tree:
+    """What a training takes over from the run, or the folder of another project, it starts from."""
+    if not start.startswith("hf:"):
+        return inherited(load(start), asked)
+    from moreish.exchange.hf import described
+
+    folder = Path(start.removeprefix("hf:")).expanduser()
+    if not folder.is_dir():
+        raise MoreishError(
+            f"{start} is no folder here, and a plan fetches nothing: name one, with --set "
+            "init_from=hf:FOLDER"
+        )
+    return {"model": described(folder), "data": {"tokenizer": str(folder / "tokenizer.json")}}
 
 
 def compare_tokenizers(

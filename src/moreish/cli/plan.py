@@ -1,6 +1,8 @@
 """`moreish plan`."""
 
-from typing import Annotated
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,15 +18,23 @@ from moreish.cli.base import (
     print_json,
 )
 
+if TYPE_CHECKING:
+    from moreish.training.estimate import Estimate, Memory
+
 
 @app.command()
 def plan(
     source: Annotated[
-        str, typer.Argument(help="A built-in data set, a file, or a folder of text files.")
-    ] = "names",
+        str | None,
+        typer.Argument(help="A built-in data set, a file, or a folder of text files (names)."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="What this one will take, instead of choosing one (auto).")
+    ] = None,
     minutes: Annotated[float | None, typer.Option(help="There are so many (1).")] = None,
     steps: Annotated[int | None, typer.Option(help="… or this many steps.")] = None,
     epochs: Annotated[float | None, typer.Option(help="… or this often over the data.")] = None,
+    context: Annotated[int | None, typer.Option(help="Tokens that the model sees.")] = None,
     kind: Annotated[
         str | None, typer.Option("--as", help="lines (each an item) or text; else guessed.")
     ] = None,
@@ -40,17 +50,32 @@ def plan(
         list[str] | None,
         typer.Option("--set", metavar="A.B=VALUE", help="Any setting of the training."),
     ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="A recipe (TOML): what it will take; it needs no data.")
+    ] = None,
+    gpus: Annotated[int | None, typer.Option(help="… on so many (1).")] = None,
+    gpu: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="… of these: h100, a100 …, or a peak in TFLOP/s."),
+    ] = None,
+    mfu: Annotated[
+        float | None, typer.Option(metavar="SHARE", help="… that this much of the peak is used of.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """What train would do, and why: a recipe for --config, without training."""
+    """What train would do, and why: a recipe for --config. Or, of a recipe or a --model, what the
+    training will take: operations, memory, hours."""
     from moreish import api
     from moreish.settings import from_assignments, to_toml
+    from moreish.training.planner import Advice
 
-    advice = api.plan(
+    found = api.plan(
         source,
+        model=model,
         minutes=minutes,
         steps=steps,
         epochs=epochs,
+        context=context,
         kind=kind,
         split=split,
         tokenizer=tokenizer,
@@ -61,11 +86,113 @@ def plan(
         clean=clean or None,
         min_count=min_count,
         settings=from_assignments(settings or []),
+        config=config,
+        gpus=gpus,
+        gpu=gpu,
+        mfu=mfu,
     )
-    recipe = advice.config.model_dump(mode="json", exclude_none=True)
-    if as_json:
-        print_json({"reasons": advice.reasons, "recipe": recipe})
+    recipe = found.config.model_dump(mode="json", exclude_none=True)
+    if not isinstance(found, Advice):
+        if as_json:
+            print_json({"recipe": recipe, "estimate": as_tree(found)})
+        else:
+            typer.echo("\n".join(lines_of(found)))
         return
-    for reason in advice.reasons:
+    if as_json:
+        print_json({"reasons": found.reasons, "recipe": recipe})
+        return
+    for reason in found.reasons:
         typer.echo(f"# {reason}")
     typer.echo(to_toml(recipe))
+
+
+def as_tree(found: "Estimate") -> dict[str, Any]:
+    """An estimate as JSON; sizes in bytes."""
+    tree = {k: v for k, v in asdict(found).items() if k != "config"}
+    for kind, memory in (("ddp", found.ddp), ("fsdp", found.fsdp)):
+        if memory is not None:
+            tree[kind]["total"] = memory.total
+    return tree
+
+
+def lines_of(found: "Estimate") -> list[str]:
+    """An estimate for people: a line a subject, and a table of memory."""
+    load, devices = found.load, found.devices
+    kind = "bfloat16" if found.bfloat16 else "float32"
+    parts = found.config.train.accumulate
+    shares = [f"{devices} devices"] * (devices > 1) + [f"{parts} parts"] * (parts > 1)
+    among = f" ({load.rows:,} / {' / '.join(shares)})" if shares else ""
+    rows = [
+        ("model", _model(found)),
+        ("step", f"{load.rows:,} rows of {load.length:,} positions, {load.tokens:,} tokens"),
+        ("training", _training(found)),
+        ("for its size", f"{_count(found.optimal_tokens)} tokens are compute-optimal"),
+        ("operations", _operations(found)),
+        ("time", _time(found)),
+        ("disk", f"{_size(found.disk)} at the most, {_size(found.checkpoint)} a checkpoint"),
+        ("at once", f"{found.rows_at_once:,} rows{among} on each, products in {kind}"),
+    ]
+    lines = [f"{name:<13}{text}" for name, text in rows]
+    return [*lines, "", *_table(found.ddp, found.fsdp)]
+
+
+def _model(found: "Estimate") -> str:
+    name, rest = found.config.model.name, found.parameters - found.embeddings
+    return f"{name}, {found.parameters:,} parameters, {rest:,} without embeddings"
+
+
+def _training(found: "Estimate") -> str:
+    if found.tokens is None or found.load.steps is None:
+        return "as many steps as there is time or data for"
+    passes = ""
+    if found.load.data_tokens is not None:
+        passes = f", {_short(found.tokens / found.load.data_tokens)} times the data"
+    each = _short(found.tokens / found.parameters)
+    tokens = f"{_count(found.tokens)} tokens ({each} a parameter{passes})"
+    return f"{found.load.steps:,} steps, {tokens}"
+
+
+def _operations(found: "Estimate") -> str:
+    each = f"{_count(found.operations_per_position)} a token, {found.attention:.0%} of it attention"
+    return each if found.operations is None else f"{found.operations:.3g} ({each})"
+
+
+def _time(found: "Estimate") -> str:
+    if found.config.train.minutes is not None:
+        return f"{found.config.train.minutes:g} minutes, as was asked"
+    if found.peak is None:
+        return "unknown: --gpu NAME (or its TFLOP/s) and --gpus N tell it"
+    use = f"{found.devices} x {found.peak / 1e12:g} TFLOP/s, of which {found.mfu:.0%} are used"
+    if found.hours is None:
+        return f"unknown: it depends on the data ({use})"
+    hours = f"{found.hours:,.3g} hours" if found.hours >= 1 else f"{found.hours * 60:.2g} minutes"
+    days = f" ({found.hours / 24:.3g} days)" if found.hours >= 48 else ""
+    return f"{hours}{days} on {use}"
+
+
+def _table(ddp: "Memory", fsdp: "Memory | None") -> list[str]:
+    columns = [("whole (DDP)", ddp), ("shared (FSDP)", fsdp)] if fsdp else [("memory", ddp)]
+    lines = ["             " + "".join(f"{title:>15}" for title, _ in columns)]
+    for name in (*asdict(ddp), "total"):
+        sizes = [getattr(memory, name) for _, memory in columns]
+        shown = "".join(f"{'?' if size is None else _size(size):>15}" for size in sizes)
+        lines.append(f"{name:<13}{shown}")
+    return lines
+
+
+def _size(count: float) -> str:
+    from moreish.files import in_bytes
+
+    return in_bytes(count) if count else "-"
+
+
+def _short(number: float) -> str:
+    return f"{number:,.0f}" if number >= 100 else f"{number:.2g}"
+
+
+def _count(number: float) -> str:
+    """`855 M`, `2.95 B`."""
+    for size, unit in ((1e12, " T"), (1e9, " B"), (1e6, " M"), (1e3, " k")):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return f"{number:.3g}"

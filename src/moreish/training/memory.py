@@ -25,6 +25,8 @@ from moreish.world import sharing
 WORKSPACE = 64e6
 """Bytes that the libraries for products take for themselves, and that lie between other blocks."""
 
+KEPT_SHARE, LOGITS_BACK = 1.1, 2
+"""On the way back each layer makes one more of its own, and the loss two of what it was made of."""
 
 TABLES, COUNTING = 23, 100
 """Bytes that each distinct n-gram leaves in the tables, and that each of the longest takes while it
@@ -65,13 +67,12 @@ def needed(trainer: Trainer) -> Need:
         part.recompute = True
         kept += 2 * inside / len(part.blocks)
         kept += 4 * row.tokens_BT.numel() * part.embedding.embedding_dim * len(part.blocks)
-    # On the way back the loss makes two more of what it was made of, and each layer one of its own.
     logits = 4 * row.tokens_BT.numel() * model.vocab_size
     weights = sum(p.nbytes for p in model.parameters())
     copies = 1 + float(trainer.config.minutes is not None)
     return Need(
         fixed=WORKSPACE + copies * weights + memory_of(model, trainer.config),
-        row=1.1 * kept + 2 * logits,
+        row=KEPT_SHARE * kept + LOGITS_BACK * logits,
         rows=rows,
     )
 

@@ -161,14 +161,21 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> Optimizer:
     return REGISTRY[config.optimizer](model, config)
 
 
-def memory_of(model: nn.Module, config: TrainConfig) -> int:
-    """Bytes of the optimizer's moments, and of what it works with."""
+def moments_of(model: nn.Module, config: TrainConfig) -> int:
+    """Bytes of the optimizer's moments, which its checkpoints hold."""
     weights = sum(p.nbytes for p in model.parameters())
     if config.optimizer == "sgd":
         return weights if config.momentum else 0
     matrices = hidden_matrices(model) if config.optimizer == "muon" else []
+    return 2 * weights - sum(matrix.nbytes for matrix in matrices)
+
+
+def memory_of(model: nn.Module, config: TrainConfig) -> int:
+    """Bytes of the optimizer's moments, and of what it works with."""
+    weights = sum(p.nbytes for p in model.parameters())
+    matrices = hidden_matrices(model) if config.optimizer == "muon" else []
     together = max((max(p.nbytes, min(4 * TOGETHER, weights)) for p in matrices), default=0)
-    return 2 * weights - sum(matrix.nbytes for matrix in matrices) + 4 * together
+    return moments_of(model, config) + 4 * together
 
 
 def set_rate(optimizer: Optimizer, lr: float) -> None:

@@ -2,12 +2,15 @@
 2022, "PaLM", appendix B).
 """
 
+import math
 import re
+from contextlib import suppress
 
 import torch
 from torch import nn
 
 from moreish.data.tokens import Batch
+from moreish.errors import MoreishError, nearest
 from moreish.models.attention import Attention
 
 GPU_PEAKS = {
@@ -19,6 +22,24 @@ GPU_PEAKS = {
     "4090": 165e12,
 }
 """Dense operations a second in bfloat16, from the maker's data sheets (SXM where there are two)."""
+
+
+def peak_named(name: str) -> float:
+    """The peak that a user gives: the name of a GPU, or TFLOP/s.
+
+    >>> peak_named("h100"), peak_named("250")
+    (989000000000000.0, 250000000000000.0)
+
+    Raises:
+        MoreishError: it is neither; the nearest name is given.
+    """
+    if (peak := gpu_peak(name.upper())) is not None:
+        return peak
+    with suppress(ValueError):
+        if 0 < (given := float(name)) < math.inf:
+            return given * 1e12
+    hint = nearest(name.upper(), GPU_PEAKS)
+    raise MoreishError(f"--gpu {name}: {hint} (or give its TFLOP/s in bfloat16)")
 
 
 def gpu_peak(name: str) -> float | None:
@@ -49,8 +70,11 @@ class Work:
         )
 
     def of(self, batch: Batch) -> float:
-        positions, length = batch.tokens_BT.numel(), batch.tokens_BT.shape[1]
-        return positions * (6 * self.weights + 12 * self.widths * length)
+        return batch.tokens_BT.numel() * self.of_position(batch.tokens_BT.shape[1])
+
+    def of_position(self, length: int) -> float:
+        """Of one position among `length`."""
+        return 6 * self.weights + 12 * self.widths * length
 
 
 def peak_of(device: torch.device) -> float | None:
