@@ -185,7 +185,13 @@ def plan(
                 "that is chosen, by --config or --model"
             )
         return advise(prepare(resolved))
-    return foreseen(resolved, asked=source is not None, gpus=gpus or 1, gpu=gpu, mfu=mfu or MFU)
+    return foreseen(
+        resolved,
+        asked=source is not None,
+        gpus=1 if gpus is None else gpus,
+        gpu=gpu,
+        mfu=MFU if mfu is None else mfu,
+    )
 
 
 def _planned_start(start: str, asked: Mapping[str, Any]) -> Tree:

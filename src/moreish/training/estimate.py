@@ -129,7 +129,9 @@ def foreseen(config: RunConfig, *, asked: bool, gpus: int, gpu: str | None, mfu:
         MoreishError: a setting is wrong, or depends on data that are not here.
     """
     if gpus < 1 or not 0 < mfu <= 1:
-        raise MoreishError("--gpus is 1 or more, and --mfu a share of the peak, above 0 and up to 1")
+        raise MoreishError(
+            "--gpus is 1 or more, and --mfu a share of the peak, above 0 and up to 1"
+        )
     if asked or data_are_here(config.data.source):
         ready = prepare(config)
         config, vocabulary, load = ready.config, ready.tokenizer.vocab_size, load_of(ready)
@@ -248,9 +250,7 @@ def load_ahead(config: RunConfig, vocabulary: int) -> Load:
     length = outline(config, vocabulary).max_length or WINDOW
     rows = train.batch_size or max(1, round(train.batch_tokens / length))
     assert isinstance(rows, int)
-    return Load(
-        rows=rows, length=length, tokens=rows * length, steps=train.steps, data_tokens=None
-    )
+    return Load(rows=rows, length=length, tokens=rows * length, steps=train.steps, data_tokens=None)
 
 
 def data_are_here(source: str) -> bool:
@@ -271,7 +271,7 @@ def vocabulary_ahead(data: DataConfig) -> int:
     made = builder(data.tokenizer)
     if made.learns or data.tokenizer == "char":
         raise MoreishError(
-            f"{data.source} is not here, and its characters decide the vocabulary: put it there, or "
+            f"{data.source} is not here, and its text decides the vocabulary: put it there, or "
             "name one that is known, e.g. --tokenizer gpt2"
         )
     return made.build([], boundary=True).vocab_size
@@ -287,7 +287,7 @@ def kept(config: GPTConfig, vocabulary: int, *, bfloat16: bool) -> tuple[float, 
     size, width = (2 if bfloat16 else 4), config.width
     ours = width * (config.kv_heads or config.heads) // config.heads
     turned, grouped = config.positions == "rotary", ours < width
-    # Norms are in float32 always: their input and what it was divided by; RMS norm the quotient too.
+    # Norms are in float32: their input and what it was divided by; of RMS norm the quotient too.
     norm = {"layer": 4 * width + 8, "rms": 8 * width + 4, "none": 0}[config.norm]
     attention = norm + size * width  # what queries, keys and values are made of
     lost = grouped and (turned or (config.qk_norm and bfloat16))
