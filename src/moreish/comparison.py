@@ -212,6 +212,8 @@ def _text(run: Run, split: SplitName) -> list[bytes]:
 
 def _settings_of(run: Run) -> str:
     """Equal for runs that differ in their seed only. Where the text came from does not matter: that
-    it is the same has been checked."""
+    it is the same has been checked. Nor does where a run was shown."""
     data = run.config.data.model_copy(update={"source": ""})
-    return run.config.model_copy(update={"seed": 0, "data": data}).model_dump_json()
+    train = run.config.train.model_copy(update={"track": None})
+    settings = {"seed": 0, "data": data, "train": train}
+    return run.config.model_copy(update=settings).model_dump_json()

@@ -112,6 +112,8 @@ class TrainConfig(Settings):
     checkpoint_every: int | None = Field(None, ge=1)
     """Steps between checkpoints; None: after an evaluation, at most every half minute."""
     device: str = "auto"
+    track: str | None = None
+    """Where else to show what is logged: tensorboard, wandb, or both with a comma."""
 
     @field_validator("lr")
     @classmethod

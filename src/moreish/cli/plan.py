@@ -120,8 +120,8 @@ def lines_of(found: "Estimate") -> list[str]:
     load, devices = found.load, found.devices
     kind = "bfloat16" if found.bfloat16 else "float32"
     parts = found.config.train.accumulate
-    shares = [f"{devices} devices"] * (devices > 1) + [f"{parts} parts"] * (parts > 1)
-    among = f" ({load.rows:,} / {' / '.join(shares)})" if shares else ""
+    on = f" on each of {devices}" * (devices > 1)
+    split = f" (a step is taken in {parts} parts)" * (parts > 1)
     rows = [
         ("model", _model(found)),
         ("step", f"{load.rows:,} rows of {load.length:,} positions, {load.tokens:,} tokens"),
@@ -130,7 +130,7 @@ def lines_of(found: "Estimate") -> list[str]:
         ("operations", _operations(found)),
         ("time", _time(found)),
         ("disk", f"{_size(found.disk)} at the most, {_size(found.checkpoint)} a checkpoint"),
-        ("at once", f"{found.rows_at_once:,} rows{among} on each, products in {kind}"),
+        ("at once", f"{found.rows_at_once:,} rows{on}{split}, products in {kind}"),
     ]
     lines = [f"{name:<13}{text}" for name, text in rows]
     return [*lines, "", *_table(found.ddp, found.fsdp)]

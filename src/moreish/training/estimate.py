@@ -4,7 +4,7 @@ docs/planning.md holds it against published tables, tests/test_estimate.py again
 """
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
@@ -65,7 +65,8 @@ class Memory:
     moments: float
     """Of the optimizer, and what it works with."""
     copies: float
-    """Of weights: in bfloat16, and of those that lie on other devices, while they are needed."""
+    """Of weights in bfloat16; of those that lie on other devices, while they are needed; and of
+    gradients on their way to them."""
     activations: float | None
     """That the way back needs of the rows taken at once."""
     logits: float | None
@@ -182,12 +183,13 @@ def estimate(
         seconds = config.train.minutes * 60
     elif peak is not None and in_all is not None:
         seconds = in_all / (devices * peak * mfu)
-    at_once = math.ceil(math.ceil(load.rows / devices) / config.train.accumulate)
+    parts = math.ceil(config.train.accumulate / devices)  # devices share them
+    at_once = math.ceil(math.ceil(load.rows / devices) / parts)
     weights = sum(tensor.nbytes for tensor in model.state_dict().values())
     checkpoint = weights + moments_of(model, config.train)
     embeddings = [m.weight for m in model.modules() if isinstance(m, nn.Embedding)]
     parameters = model.parameter_count()
-    ddp = _memory(model, config, at_once * load.length, load.length, bfloat16=bfloat16)
+    alone = _memory(model, config, at_once * load.length, bfloat16=bfloat16)
     return Estimate(
         config=config,
         vocabulary=vocabulary,
@@ -202,8 +204,8 @@ def estimate(
         devices=devices,
         rows_at_once=at_once,
         bfloat16=bfloat16,
-        ddp=ddp,
-        fsdp=_shared_out(ddp, model, devices) if devices > 1 else None,
+        ddp=alone if devices == 1 else replace(alone, copies=alone.copies + alone.gradients),
+        fsdp=None if devices == 1 else _shared_out(alone, model, devices),
         checkpoint=checkpoint,
         disk=2 * weights + (KEPT + 1) * checkpoint,  # one more of each while it is written
         peak=peak,
@@ -313,9 +315,8 @@ def kept(config: GPTConfig, vocabulary: int, *, bfloat16: bool) -> tuple[float, 
     return config.layers * block + last, logits
 
 
-def _memory(
-    model: Model, config: RunConfig, positions: int, length: int, *, bfloat16: bool
-) -> Memory:
+def _memory(model: Model, config: RunConfig, positions: int, *, bfloat16: bool) -> Memory:
+    """On one device that has all of the weights."""
     weights = float(sum(p.nbytes for p in model.parameters()))
     activations = logits = None
     cast = 0.0
@@ -336,18 +337,15 @@ def _memory(
     )
 
 
-def _shared_out(ddp: Memory, model: Model, devices: int) -> Memory:
+def _shared_out(alone: Memory, model: Model, devices: int) -> Memory:
     """The same, with each block a unit that is gathered when it is its turn, the next one already
     behind it, and all that lies outside of blocks a unit that stays."""
     blocks = [sum(p.nbytes for p in block.parameters()) for block in getattr(model, "blocks", [])]
-    largest = max(blocks, default=0)
-    outside = ddp.weights - sum(blocks)
-    return Memory(
-        weights=ddp.weights / devices,
-        gradients=ddp.gradients / devices,
-        moments=ddp.moments / devices,
-        copies=ddp.copies + 2 * outside + 3 * largest,
-        activations=ddp.activations,
-        logits=ddp.logits,
-        libraries=ddp.libraries,
+    outside = alone.weights - sum(blocks)
+    return replace(
+        alone,
+        weights=alone.weights / devices,
+        gradients=alone.gradients / devices,
+        moments=alone.moments / devices,
+        copies=alone.copies + 2 * outside + 3 * max(blocks, default=0),
     )

@@ -18,6 +18,7 @@ from moreish.training.events import (
     WentBack,
 )
 from moreish.training.loop import Trainer
+from moreish.training.tracking import Tracking
 from moreish.world import parted
 
 LINES = 40
@@ -35,6 +36,7 @@ class Log:
         self.metrics, self.samples = run.path / "metrics.jsonl", run.path / "samples.txt"
         self.spent = self.last = 0.0
         self.every = max(1, trainer.position.plan.eval_every // LINES)
+        self.tracking = Tracking(run, trainer.position.step, report)
         if resuming:
             self._rewind(trainer.position.step)
 
@@ -44,6 +46,7 @@ class Log:
             self._write(step=event.step, skipped=event.why)
         elif isinstance(event, WentBack):
             self._rewind(event.step)
+            self.tracking.go_back(event.step)
             self._write(step=event.step, went_back=event.why, lr=event.lr)
         elif isinstance(event, Step) and event.step % self.every == 0:
             self._write(
@@ -70,6 +73,11 @@ class Log:
         """On to the disk, before the checkpoint that goes with it."""
         flush(self.metrics)
         flush(self.samples)
+        self.tracking.flush()
+
+    def close(self) -> None:
+        """The training ends, or pauses."""
+        self.tracking.close()
 
     def _affordable(self) -> bool:
         """Whether another sample keeps them within their share of the minutes. Without minutes,
@@ -96,6 +104,7 @@ class Log:
     def _write(self, **entry: Any) -> None:
         with named(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
             file.write(_line(entry))
+        self.tracking(entry)
 
     def _show(self, step: int, texts: list[str]) -> None:
         with named(self.samples), self.samples.open("a", encoding="utf-8") as file:

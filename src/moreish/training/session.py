@@ -44,6 +44,7 @@ from moreish.training.parallel import in_parts, spread
 from moreish.training.planner import planned
 from moreish.training.platform import lacking
 from moreish.training.prepare import Ready, find_device, make_sampler, prepare, try_rates
+from moreish.training.tracking import trackers_of
 from moreish.world import (
     ALONE,
     World,
@@ -109,6 +110,7 @@ def _begin(
             with training_lock(out):
                 pass  # said before the data are prepared
     check_optimizer(config.train.optimizer)  # a model that only counts would not notice
+    trackers_of(config.train.track)
     ready, reasons = planned(prepare(config, examined=True))
     # Whatever is wrong with the settings is to be said before anything is written.
     fresh = ready.model()
@@ -430,6 +432,9 @@ def _descend(
             if world.first:
                 run.update(status="diverged")
             raise _explained(error, run) from None
+        finally:
+            if log is not None:
+                log.close()
         if not world.share(run.has_weights):  # interrupted before the first evaluation
             run.save_weights(model, world)
     if isinstance(model, Mixture) and ended != "interrupted":
