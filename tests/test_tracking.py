@@ -200,6 +200,46 @@ def entry(step: int, loss: float) -> dict[str, Any]:
             "seconds": float(step)}  # fmt: skip
 
 
+class Listening(Tracker):
+    """Remembers what it is told."""
+
+    begins_anew = True
+
+    def __init__(self, run: Run, step: int) -> None:
+        self.told: list[tuple[int, str]] = []
+
+    def numbers(self, step: int, values: Mapping[str, float]) -> None:
+        self.told += [(step, name) for name in values if "loss" in name]
+
+    def texts(self, step: int, texts: Iterable[str]) -> None:
+        self.told.append((step, "samples"))
+
+    def go_back(self, step: int) -> None:
+        self.told.clear()
+
+    def flush(self) -> None: ...
+    def close(self) -> None: ...
+
+
+def test_what_begins_anew_is_told_all_that_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = {**tracking.REGISTRY, "wandb": Listening}
+    monkeypatch.setattr(tracking, "REGISTRY", MappingProxyType(registry))
+    run = train(tmp_path, "run", "wandb")
+    shown = Tracking(run, 6, silent)
+    listener = shown.trackers["wandb"]
+    assert isinstance(listener, Listening)
+    until = [(step, "train/loss") for step in range(1, 6)]
+    until += [(5, "val/loss"), (5, "samples"), (6, "train/loss")]
+    assert listener.told == until
+    shown(entry(7, 1.0))
+    assert listener.told == [*until, (7, "train/loss")]
+    shown.go_back(5)
+    assert listener.told == until[:-1]
+    assert Tracking(run, 0, silent).trackers["wandb"].told == []
+
+
 class Broken(Tracker):
     """Its network goes after a while."""
 

@@ -5,6 +5,7 @@ A new tracker is one class and one line in `REGISTRY`.
 """
 
 import os
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -63,7 +64,7 @@ class TensorBoard(Tracker):
     """Event files in the run's folder `tensorboard`."""
 
     def __init__(self, run: Run, step: int) -> None:
-        self.folder = str(run.path / "tensorboard")
+        self.folder = run.path / "tensorboard"
         self._open(step)
         if step == 0:
             self._settings(run.record.config)
@@ -71,8 +72,11 @@ class TensorBoard(Tracker):
     def _open(self, step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        # Readers forget what stands in older files from this step on.
-        self.writer = SummaryWriter(self.folder, purge_step=step + 1 if step else 0)
+        # Readers forget what stands in older files from this step on; older are those whose names
+        # come first, which begin with the second that they were made in.
+        while any(self.folder.glob(f"events.out.tfevents.{int(time.time())}.*")):
+            time.sleep(0.1)
+        self.writer = SummaryWriter(str(self.folder), purge_step=step + 1 if step else 0)
 
     def _settings(self, config: Tree) -> None:
         from torch.utils.tensorboard.summary import hparams
