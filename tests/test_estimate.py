@@ -170,14 +170,14 @@ def test_activations_are_what_autograd_keeps(name: str, *, bfloat16: bool) -> No
         torch.autocast("cpu", torch.bfloat16, enabled=bfloat16),
     ):
         loss = next_token(model.train(), batch)
-    reckoned = sum(kept(config, 300, bfloat16=bfloat16)) * batch.tokens_BT.numel()
+    reckoned = sum(kept(config, 300, half=bfloat16)) * batch.tokens_BT.numel()
     reckoned += 2 * Work(model).weights * bfloat16  # autocast's copies
     assert loss.isfinite()
     assert reckoned == pytest.approx(sum(found.values()), rel=0.01)
 
 
 @pytest.mark.parametrize(
-    "train", [{}, {"optimizer": "muon", "accumulate": 3}, {"optimizer": "sgd"}]
+    "train", [{}, {"optimizer": "muon", "accumulate": 3}, {"optimizer": "sgd"}, {"recompute": True}]
 )
 def test_memory_is_that_of_the_measured_estimate(tmp_path: Path, train: dict[str, Any]) -> None:
     """Of one device here: what `train` asks for before it begins, which is held against the peak of
@@ -217,7 +217,7 @@ def test_memory_of_many_devices_by_hand() -> None:
     model = {"name": "gpt", "layers": 3, "width": 8, "heads": 2, "context": 4, "bias": False}
     config = resolve({"model": model, "train": {"batch_size": 10, "steps": 5, "accumulate": 8}})
     found = estimate(
-        config, 20, load_ahead(config, 20), devices=4, peak=1e9, mfu=0.5, bfloat16=True
+        config, 20, load_ahead(config, 20), devices=4, peak=1e9, mfu=0.5, precision="bfloat16"
     )
     block = 4 * (12 * 8 * 8 + 2 * 8)
     outside = 4 * (20 * 8 + 4 * 8 + 8 + 20 * 8)
@@ -327,7 +327,7 @@ def test_a_plan_of_what_is_here_knows_its_data(moreish: Moreish, tmp_path: Path)
     ]
     found = moreish(*plan, "--json").json["estimate"]
     assert found["tokens"] == pytest.approx(3 * found["load"]["data_tokens"], rel=0.05)
-    assert not found["bfloat16"]
+    assert found["precision"] == "float32"
     done = moreish(*plan)
     assert "3 times the data" in done.out
     assert re.search(r"time +[\d.e-]+ minutes on 1 x 10 TFLOP/s, of which 30% are used", done.out)

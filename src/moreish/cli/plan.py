@@ -118,7 +118,6 @@ def as_tree(found: "Estimate") -> dict[str, Any]:
 def lines_of(found: "Estimate") -> list[str]:
     """An estimate for people: a line a subject, and a table of memory."""
     load, devices = found.load, found.devices
-    kind = "bfloat16" if found.bfloat16 else "float32"
     parts = found.config.train.accumulate
     on = f" on each of {devices}" * (devices > 1)
     split = f" (a step is taken in {parts} parts)" * (parts > 1)
@@ -130,7 +129,7 @@ def lines_of(found: "Estimate") -> list[str]:
         ("operations", _operations(found)),
         ("time", _time(found)),
         ("disk", f"{_size(found.disk)} at the most, {_size(found.checkpoint)} a checkpoint"),
-        ("at once", f"{found.rows_at_once:,} rows{on}{split}, products in {kind}"),
+        ("at once", f"{found.rows_at_once:,} rows{on}{split}, products in {found.precision}"),
     ]
     lines = [f"{name:<13}{text}" for name, text in rows]
     return [*lines, "", *_table(found.ddp, found.fsdp)]

@@ -17,11 +17,11 @@ from moreish.models import CountedModel, Model, build_model
 from moreish.models.gpt_config import GPTConfig
 from moreish.tokenizers import builder
 from moreish.tokenizers.gpt2 import SIZE as GPT2_SIZE
-from moreish.training.backward import in_bfloat16
 from moreish.training.budget import budget_steps
 from moreish.training.checkpoint import KEPT
 from moreish.training.memory import KEPT_SHARE, LOGITS_BACK, WORKSPACE
 from moreish.training.optim import memory_of, moments_of
+from moreish.training.platform import precision_of
 from moreish.training.prepare import (
     WINDOW,
     Ready,
@@ -102,7 +102,8 @@ class Estimate:
     devices: int
     rows_at_once: int
     """On each device."""
-    bfloat16: bool
+    precision: str
+    """Of products."""
     ddp: Memory
     """With weights, gradients and moments whole on each device (DDP), or on the only one."""
     fsdp: Memory | None
@@ -139,7 +140,11 @@ def foreseen(config: RunConfig, *, asked: bool, gpus: int, gpu: str | None, mfu:
     else:
         vocabulary = vocabulary_ahead(config.data)
         load = load_ahead(config, vocabulary)
-    here, precision = find_device(config.train.device), config.train.precision
+    here = find_device(config.train.device)
+    precision = str(precision_of(config.train, here)).removeprefix("torch.")
+    if gpu is not None:
+        asked_for = config.train.precision
+        precision = "bfloat16" if asked_for == "auto" else asked_for
     return estimate(
         config,
         vocabulary,
@@ -147,7 +152,7 @@ def foreseen(config: RunConfig, *, asked: bool, gpus: int, gpu: str | None, mfu:
         devices=gpus,
         peak=peak_of(here) if gpu is None else peak_named(gpu),
         mfu=mfu,
-        bfloat16=in_bfloat16(precision, here) if gpu is None else precision != "float32",
+        precision=precision,
     )
 
 
@@ -159,14 +164,14 @@ def estimate(
     devices: int = 1,
     peak: float | None = None,
     mfu: float = MFU,
-    bfloat16: bool = False,
+    precision: str = "float32",
 ) -> Estimate:
     """What training as `config` says takes on so many devices.
 
     Args:
         peak: operations a second that each promises.
         mfu: share of them that is used (model FLOPs utilisation).
-        bfloat16: whether products are in it.
+        precision: of products: float32, bfloat16 or float16.
 
     Raises:
         MoreishError: the model cannot be built, or is counted.
@@ -189,7 +194,7 @@ def estimate(
     checkpoint = weights + moments_of(model, config.train)
     embeddings = [m.weight for m in model.modules() if isinstance(m, nn.Embedding)]
     parameters = model.parameter_count()
-    alone = _memory(model, config, at_once * load.length, bfloat16=bfloat16)
+    alone = _memory(model, config, at_once * load.length, half=precision != "float32")
     return Estimate(
         config=config,
         vocabulary=vocabulary,
@@ -203,7 +208,7 @@ def estimate(
         operations=in_all,
         devices=devices,
         rows_at_once=at_once,
-        bfloat16=bfloat16,
+        precision=precision,
         ddp=alone if devices == 1 else replace(alone, copies=alone.copies + alone.gradients),
         fsdp=None if devices == 1 else _shared_out(alone, model, devices),
         checkpoint=checkpoint,
@@ -279,26 +284,33 @@ def vocabulary_ahead(data: DataConfig) -> int:
     return made.build([], boundary=True).vocab_size
 
 
-def kept(config: GPTConfig, vocabulary: int, *, bfloat16: bool) -> tuple[float, float]:
+def kept(
+    config: GPTConfig, vocabulary: int, *, half: bool = False, recompute: bool = False
+) -> tuple[float, float]:
     """Bytes that autograd keeps of each position of a GPT for the way back; with dropout, those of
     kernels that keep no affinities (as on GPUs).
+
+    Args:
+        half: whether products are in 16 bits.
+        recompute: whether layers are reckoned again: one of them is kept then, with its gradients,
+            and what goes into each.
 
     Returns:
         of its blocks and its last norm, and of its logits.
     """
-    size, width = (2 if bfloat16 else 4), config.width
+    size, width = (2 if half else 4), config.width
     ours = width * (config.kv_heads or config.heads) // config.heads
     turned, grouped = config.positions == "rotary", ours < width
     # Norms are in float32: their input and what it was divided by; of RMS norm the quotient too.
     norm = {"layer": 4 * width + 8, "rms": 8 * width + 4, "none": 0}[config.norm]
     attention = norm + size * width  # what queries, keys and values are made of
-    lost = grouped and (turned or (config.qk_norm and bfloat16))
+    lost = grouped and (turned or (config.qk_norm and half))
     attention += 0 if lost else size * (width + 2 * ours)
     attention += size * 2 * width if grouped else 0  # keys and values, repeated
     if config.qk_norm:
         attention += size * (width + ours) + size * width
-        attention += 4 * (width + ours) if bfloat16 else 0
-    if turned and not (config.qk_norm and bfloat16):
+        attention += 4 * (width + ours) if half else 0
+    if turned and not (config.qk_norm and half):
         attention += size * (width + ours)
     attention += size * width + 4 * config.heads  # what the heads gathered, and their denominators
     block = attention
@@ -312,19 +324,22 @@ def kept(config: GPTConfig, vocabulary: int, *, bfloat16: bool) -> tuple[float, 
         block += (1 + (config.feedforward != "none")) * width  # masks, a byte each
     last = size * width + (norm if config.norm_place == "before" else 0) + 16  # tokens and targets
     logits = 4 * vocabulary + (size * vocabulary if config.softcap else 0)
-    return config.layers * block + last, logits
+    blocks = 2 * block + 4 * width * config.layers if recompute else config.layers * block
+    return blocks + last, logits
 
 
-def _memory(model: Model, config: RunConfig, positions: int, *, bfloat16: bool) -> Memory:
+def _memory(model: Model, config: RunConfig, positions: int, *, half: bool) -> Memory:
     """On one device that has all of the weights."""
     weights = float(sum(p.nbytes for p in model.parameters()))
     activations = logits = None
     cast = 0.0
     if isinstance(config.model, GPTConfig):
-        inside, at_end = kept(config.model, model.vocab_size, bfloat16=bfloat16)
+        inside, at_end = kept(
+            config.model, model.vocab_size, half=half, recompute=config.train.recompute
+        )
         activations = KEPT_SHARE * inside * positions
         logits = KEPT_SHARE * at_end * positions + LOGITS_BACK * 4 * model.vocab_size * positions
-        if bfloat16:  # autocast keeps each matrix once more
+        if half:  # autocast keeps each matrix once more
             cast = 2.0 * Work(model).weights
     return Memory(
         weights=weights,
