@@ -44,9 +44,9 @@ MODEL = {
     "norm": "rms", "qk_norm": True, "feedforward": "relu2", "softcap": 15.0, "bias": False,
 }  # fmt: skip
 
-TRAIN = {"optimizer": "muon", "batch_tokens": 4096}
+TRAIN = {"optimizer": "muon", "batch_tokens": 2048}
 
-LONG, SHORT = 5000, 500
+LONG, SHORT = 2500, 500
 """Steps on verse, and on Shakespeare after it."""
 
 

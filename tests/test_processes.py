@@ -16,7 +16,11 @@ from typing import Any
 import pytest
 
 import together
+from moreish.config import TrainConfig
+from moreish.models import build_model, model_config
 from moreish.run import Run
+from moreish.training.parallel import in_parts
+from moreish.world import World
 
 SMALL = ["--model", "gpt", "--set", "model.layers=2", "--set", "train.batch_tokens=512"]
 SMALL += ["--set", "train.checkpoint_every=20", "--set", "train.eval_every=50", "--seed", "3"]
@@ -83,6 +87,21 @@ def processes_of(out: Path) -> list[int]:
 def validation(run: Path) -> dict[int, float]:
     lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
     return {entry["step"]: entry["val"]["loss"] for entry in lines if "val" in entry}
+
+
+def test_weights_are_parted_where_copies_do_not_fit() -> None:
+    model = build_model(model_config({"name": "gpt"}), 100)
+    needed = 16 * sum(parameter.numel() for parameter in model.parameters())
+    two = World(0, 2)
+
+    def chosen(memory: float, parallel: str = "auto", world: World = two) -> bool:
+        return in_parts(model, TrainConfig(parallel=parallel), world, memory)
+
+    assert not chosen(needed / 0.69)
+    assert chosen(needed / 0.71)
+    assert not chosen(needed / 2, world=World())
+    assert chosen(1e15, "fsdp") and not chosen(1.0, "ddp")
+    assert not chosen(1e15, "fsdp", World())
 
 
 @pytest.mark.parametrize(
@@ -182,14 +201,16 @@ def test_mistakes_are_told_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.soak
-def test_minutes_end_when_they_should(tmp_path: Path) -> None:
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_minutes_end_when_they_should(tmp_path: Path, parallel: str) -> None:
     done = launched(
-        "-m", "moreish", "train", "names", "--model", "gpt", "--minutes", "0.2", "--out",
-        tmp_path / "run",
+        "-m", "moreish", "train", "names", "--model", "gpt", "--minutes", "0.2", "--set",
+        f"train.parallel={parallel}", "--out", tmp_path / "run",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     record = Run.open(tmp_path / "run").record
     assert record.seconds == pytest.approx(12, rel=0.25)
+    assert record.status == "finished"
 
 
 @contextmanager
