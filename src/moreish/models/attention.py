@@ -49,7 +49,7 @@ class Attention(nn.Module):
             turn: of the new positions, where positions are rotary.
             slot: in the cache, where there is a past.
         """
-        q_BHTD, new_k_BHTD, new_v_BHTD = self._heads(x_BTC, turn)
+        q_BHTD, new_k_BHTD, new_v_BHTD = self.split_heads(x_BTC, turn)
         k_BHSD, v_BHSD = new_k_BHTD, new_v_BHTD
         if slot is not None:
             slot.new_keys_BHTD.copy_(new_k_BHTD)
@@ -77,12 +77,12 @@ class Attention(nn.Module):
         self, x_BTC: Float[Tensor, "B T C"], turn: Rotation | None
     ) -> Float[Tensor, "B H T T"]:
         """How much each position takes from each: what `forward` does not keep."""
-        q_BHTD, k_BHTD, _ = self._heads(x_BTC, turn)
+        q_BHTD, k_BHTD, _ = self.split_heads(x_BTC, turn)
         affinity_BHTT = q_BHTD @ k_BHTD.repeat_interleave(self.groups, dim=1).mT * self.scale
         future_TT = torch.ones_like(affinity_BHTT[0, 0], dtype=torch.bool).triu(1)
         return affinity_BHTT.masked_fill(future_TT, -torch.inf).softmax(dim=-1)
 
-    def _heads(self, x_BTC: Tensor, turn: Rotation | None) -> tuple[Tensor, ...]:
+    def split_heads(self, x_BTC: Tensor, turn: Rotation | None) -> tuple[Tensor, ...]:
         """Queries, keys and values, each (B, H, T, D)."""
         heads_BTHD = self.qkv(x_BTC).view(*x_BTC.shape[:2], -1, self.head_width)
         heads_BHTD = heads_BTHD.transpose(1, 2)

@@ -65,14 +65,18 @@ class Block(nn.Module):
         self, x_BTC: Float[Tensor, "B T C"], turn: Rotation | None, slot: Slot | None
     ) -> tuple[Float[Tensor, "B T C"], tuple[Tensor, Tensor]]:
         y_BTC, read = self.attention(self.attention_input(x_BTC), turn, slot)
-        x_BTC = self._joined(x_BTC, y_BTC, self.norm_attention)
-        if self.feedforward is None:
-            return x_BTC, read
-        y_BTC = self.feedforward(self.norm_feedforward(x_BTC) if self.before else x_BTC)
-        return self._joined(x_BTC, y_BTC, self.norm_feedforward), read
+        return self.after_attention(x_BTC, y_BTC), read
 
     def attention_input(self, x_BTC: Tensor) -> Tensor:
         return self.norm_attention(x_BTC) if self.before else x_BTC
+
+    def after_attention(self, x_BTC: Tensor, y_BTC: Tensor) -> Tensor:
+        """What the block gives, from its input and what the attention gathered."""
+        x_BTC = self._joined(x_BTC, y_BTC, self.norm_attention)
+        if self.feedforward is None:
+            return x_BTC
+        y_BTC = self.feedforward(self.norm_feedforward(x_BTC) if self.before else x_BTC)
+        return self._joined(x_BTC, y_BTC, self.norm_feedforward)
 
     def _joined(self, x_BTC: Tensor, y_BTC: Tensor, norm: Callable[[Tensor], Tensor]) -> Tensor:
         if self.training:
@@ -196,12 +200,16 @@ class GPT(Model):
         for block, slot in zip(self.blocks, slots, strict=True):
             x_BTC, read = self._through(block, x_BTC, turn, slot)
             layers.append(read)
+        return self.to_logits(x_BTC), GPTState(
+            seen_BS[:, -self.remembered :], hints_BSN, cache or Cache.of(layers)
+        )
+
+    def to_logits(self, x_BTC: Float[Tensor, "B T C"]) -> Float[Tensor, "B T V"]:
+        """From what the last block gives."""
         logits_BTV = self.head(self.norm(x_BTC))
         if self.softcap:
             logits_BTV = self.softcap * (logits_BTV / self.softcap).tanh()
-        return logits_BTV, GPTState(
-            seen_BS[:, -self.remembered :], hints_BSN, cache or Cache.of(layers)
-        )
+        return logits_BTV
 
     def _through(self, block: nn.Module, *inputs: Any) -> Any:
         if self.recompute and self.training:

@@ -95,12 +95,22 @@ class Hybrid(NetworkWithCounts):
         left_BTM: Float[Tensor, "B T M"],
         state: State,
     ) -> tuple[Float[Tensor, "B T V"], State]:
-        longest_BTV = logs_BTMV[..., -1, :]
-        hints: tuple[Tensor, ...] = ()
-        if self.network.takes_hints:
-            hints = (torch.cat([SURE * longest_BTV.exp(), left_BTM], dim=-1),)
-        outputs_BTU, state = self.network(tokens_BT, state, *hints)
-        orders = logs_BTMV.shape[2]
-        logits_BTV, gates_BTM = outputs_BTU.split([self.vocab_size, orders], dim=-1)
+        outputs_BTU, state = self.network(tokens_BT, state, *self.hints(logs_BTMV, left_BTM))
+        return self.explained(outputs_BTU, logs_BTMV), state
+
+    def hints(
+        self, logs_BTMV: Float[Tensor, "B T M V"], left_BTM: Float[Tensor, "B T M"]
+    ) -> tuple[Tensor, ...]:
+        """What the network is told of the counts: (B, T, V + M), or nothing."""
+        if not self.network.takes_hints:
+            return ()
+        return (torch.cat([SURE * logs_BTMV[..., -1, :].exp(), left_BTM], dim=-1),)
+
+    def explained(
+        self, outputs_BTU: Float[Tensor, "B T U"], logs_BTMV: Float[Tensor, "B T M V"]
+    ) -> Float[Tensor, "B T V"]:
+        """The logits of both, through the gates."""
+        gates = outputs_BTU.shape[-1] - self.vocab_size
+        logits_BTV, gates_BTM = outputs_BTU.split([self.vocab_size, gates], dim=-1)
         explained_BTV = (gates_BTM[..., None, :] @ logs_BTMV)[..., 0, :]
-        return logits_BTV + explained_BTV + longest_BTV, state
+        return logits_BTV + explained_BTV + logs_BTMV[..., -1, :]

@@ -48,7 +48,7 @@ def rotation(places_T: Int[Tensor, " T"], head_width: int, base: float = ROTARY_
     frequency_D = base ** (-torch.arange(half, device=places_T.device) / half)
     angle_TD = places_T[:, None] * frequency_D
     cosine_TD, sine_TD = angle_TD.cos(), angle_TD.sin()
-    rest_TD = cosine_TD.new_ones(len(places_T), head_width % 2)
+    rest_TD = cosine_TD.new_ones(places_T.shape[0], head_width % 2)
     return (
         torch.cat([cosine_TD, cosine_TD, rest_TD], dim=-1),
         torch.cat([-sine_TD, sine_TD, 0 * rest_TD], dim=-1),
@@ -80,21 +80,24 @@ class GramEmbedding(nn.Module):
     def forward(self, seen_BS: Int[Tensor, "B S"], new: int) -> Float[Tensor, "B T C"]:
         """Of the n-grams that end with each of the last `new` tokens."""
         whole = min(new, max(0, seen_BS.shape[1] - self.length + 1))
-        row_BT = seen_BS.new_zeros(len(seen_BS), whole)
-        for back in range(self.length - 1, -1, -1):
-            last = seen_BS.shape[1] - back
-            token_BT = seen_BS[:, last - whole : last]
+        lasts = range(seen_BS.shape[1] - self.length + 1, seen_BS.shape[1] + 1)
+        x_BTC = self.table(self.rows([seen_BS[:, last - whole : last] for last in lasts]))
+        if self.training and self.dropout:
+            kept_BT1 = torch.rand_like(x_BTC[..., :1]) >= self.dropout
+            x_BTC = x_BTC * kept_BT1 / (1 - self.dropout)
+        return F.pad(x_BTC, (0, 0, new - whole, 0))
+
+    def rows(self, tokens: list[Int[Tensor, "B T"]]) -> Int[Tensor, "B T"]:
+        """Of the n-grams whose tokens these are, the oldest first."""
+        row_BT = torch.zeros_like(tokens[0])
+        for token_BT in tokens:
             if self.exact:
                 row_BT = row_BT * self.vocab_size + token_BT
             else:
                 row_BT = (row_BT * MIXER + token_BT + 1) % 2**31
         if not self.exact:
             row_BT = (row_BT ^ (row_BT >> 15)) % self.table.num_embeddings
-        x_BTC = self.table(row_BT)
-        if self.training and self.dropout:
-            kept_BT1 = torch.rand_like(x_BTC[..., :1]) >= self.dropout
-            x_BTC = x_BTC * kept_BT1 / (1 - self.dropout)
-        return F.pad(x_BTC, (0, 0, new - whole, 0))
+        return row_BT
 
 
 class FeedForward(nn.Module):

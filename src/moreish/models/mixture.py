@@ -122,11 +122,16 @@ class Mixture(NetworkWithCounts):
         network_state, counts_state = (None, None) if state is None else state
         logits_BTV, network_state = self.network(tokens_BT, network_state)
         counts_BTV, counts_state = self.counts(tokens_BT, counts_state)
-        both_BTV = torch.logaddexp(
+        return self.averaged(logits_BTV, counts_BTV), (network_state, counts_state)
+
+    def averaged(
+        self, logits_BTV: Float[Tensor, "B T V"], counts_BTV: Float[Tensor, "B T V"]
+    ) -> Float[Tensor, "B T V"]:
+        """The logarithm of the mean of both."""
+        return torch.logaddexp(
             logits_BTV.log_softmax(dim=-1) + self.weight.log(),
             counts_BTV + (1 - self.weight).log(),
         )
-        return both_BTV, (network_state, counts_state)
 
 
 def parsed_network(settings: dict[str, Any]) -> ModelConfig:
