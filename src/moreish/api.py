@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from moreish.config import BUDGETS, AutoConfig, RunConfig, resolve, spelled_out
 from moreish.data.doctor import Diagnosis, diagnose
 from moreish.data.text import Corpus, read_corpus
-from moreish.errors import MoreishError, nearest
+from moreish.errors import MoreishError
 from moreish.evaluate.tokenization import Token, Tokenization, measured, tokens_of
 from moreish.run import Run
 from moreish.settings import Tree, from_toml, merge
@@ -24,11 +24,8 @@ from moreish.training.prepare import make_tokenizer, prepare, try_rates
 from moreish.training.session import RUNS, free_path
 
 if TYPE_CHECKING:
-    from moreish.exchange.hf_export import Exported
+    from moreish.exchange.exports import Exported
     from moreish.figures.pictures import Picture
-
-EXPORTS = ("hf",)
-"""Programs that runs can be taken to."""
 
 
 def train(
@@ -376,17 +373,18 @@ def export(
     licence: str = "unknown",
     overwrite: bool = False,
 ) -> "Exported":
-    """Take a run to another program: "hf", a folder for Hugging Face's transformers. It is checked
-    there before it appears.
+    """Take a run to another program, which checks the folder before it appears.
+
+    Args:
+        to: "hf" (Hugging Face's transformers), "gguf" (llama.cpp) or "onnx" (ONNX Runtime).
+        licence: for the model card.
 
     Raises:
         MoreishError: the model cannot be expressed there, a library is missing, or `out` exists.
     """
-    if to not in EXPORTS:
-        raise MoreishError(f"--to {to}: {nearest(to, EXPORTS)}")
-    from moreish.exchange.hf_export import export_hf
+    from moreish.exchange.exports import export as carry_out
 
-    return export_hf(run, Path(out).expanduser(), licence=licence, overwrite=overwrite)
+    return carry_out(run, Path(out).expanduser(), to=to, licence=licence, overwrite=overwrite)
 
 
 def lr_range(

@@ -12,7 +12,13 @@ from moreish.cli.base import Json, RunPath, app, print_json
 def export(
     run: RunPath,
     out: Annotated[Path, typer.Option(help="The new folder.")],
-    to: Annotated[str, typer.Option(help="hf: a folder for Hugging Face's transformers.")] = "hf",
+    to: Annotated[
+        str,
+        typer.Option(
+            help="hf (Hugging Face's transformers), gguf (llama.cpp and what is made with it) or "
+            "onnx (ONNX Runtime)."
+        ),
+    ] = "hf",
     licence: Annotated[str, typer.Option(help="For the model card.")] = "unknown",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the export at --out.")
@@ -27,13 +33,18 @@ def export(
         print_json(
             {
                 "path": str(found.path),
+                "program": found.program,
                 "kind": found.kind,
                 "logit_difference": found.logit_difference,
+                "compared": found.compared,
                 "tokens_alike": found.tokens_alike,
+                "ties": found.ties,
             }
         )
         return
+    ties = f", {found.ties} of them ties" if found.ties else ""
     typer.echo(
-        f"{found.path}: a model of the kind {found.kind}. Checked with transformers: logits differ "
-        f"by {found.logit_difference:.1g} at most, {found.tokens_alike} tokens written alike."
+        f"{found.path}: a model of the kind {found.kind}. Checked with {found.program}: "
+        f"{found.compared} differ by {found.logit_difference:.1g} at most, {found.tokens_alike} "
+        f"tokens written alike{ties}. How to use it: {found.path / 'README.md'}"
     )

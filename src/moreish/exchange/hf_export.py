@@ -1,20 +1,27 @@
 """Runs as folders for Hugging Face's transformers, checked with it."""
 
-import json
-import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Self, final
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from moreish.errors import MoreishError, command
+from moreish.errors import MoreishError
+from moreish.exchange.exports import (
+    GREEDY,
+    Agreement,
+    DisagreementError,
+    Export,
+    first_token,
+    greedy_agreement,
+    largest_difference,
+    some_text,
+)
 from moreish.exchange.hf import ACTIVATIONS, Part, gpt2_parts, llama_parts
-from moreish.files import PART, to_json, write_atomic
+from moreish.files import to_json, write_atomic
 from moreish.models.gpt import GPT, Block
 from moreish.models.gpt_config import GPTConfig
 from moreish.run import Run
@@ -31,80 +38,99 @@ TOLERANCE = 1e-4
 PREFIXES = {"gpt2": "transformer.", "llama": "model."}
 """What the names of their tensors begin with."""
 
-GREEDY = 200
-"""Tokens that both must write alike."""
+
+@final
+class ToTransformers(Export):
+    """A folder that AutoModelForCausalLM and AutoTokenizer read."""
+
+    program = "transformers"
+    libraries = ("transformers",)
+    library_name = "transformers"
+    main_file = "config.json"
+
+    def __init__(self, run: Run, model: GPT, settings: Tree, parts: list[Part]) -> None:
+        self.run, self.model, self.settings, self.parts = run, model, settings, parts
+        self.kind = settings["model_type"]
+
+    @classmethod
+    def of(cls, run: Run) -> Self:
+        return cls(run, *described(run, cls.program))
+
+    def write(self, folder: Path) -> None:
+        write_atomic(folder / "config.json", to_json(self.settings))
+        write_atomic(folder / "tokenizer.json", to_json(_tokenizer(self.run.tokenizer)))
+        write_atomic(folder / "tokenizer_config.json", to_json(_about_tokenizer(self.run)))
+        prefix = PREFIXES[self.kind]
+        weights = {
+            name if name.startswith("lm_head") else prefix + name: tensor
+            for name, tensor in weights_of(self.model, self.parts)
+        }
+        about = {"format": "pt"}
+        write_atomic(folder / "model.safetensors", safetensors_pieces(weights, about))
+
+    def usage(self) -> str:
+        return """
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("FOLDER")
+tokenizer = AutoTokenizer.from_pretrained("FOLDER")
+```
+"""
+
+    @torch.inference_mode()
+    def agreement(self, folder: Path) -> Agreement:
+        run, model, transformers = self.run, self.model, import_module("transformers")
+        transformers.utils.logging.set_verbosity_error()
+        transformers.utils.logging.disable_progress_bar()
+        theirs = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+        context = model.context
+        random = np.random.default_rng(0).integers(model.vocab_size, size=(2, min(context, 256)))
+        tokens_BT = torch.from_numpy(random)
+        difference = largest_difference(theirs(tokens_BT).logits, model(tokens_BT)[0])
+        if not difference < TOLERANCE:
+            raise DisagreementError(f"logits differ by {difference:.2g}")
+        text = some_text(run)
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        if ids != run.tokenizer.encode(text).tolist():
+            raise DisagreementError(f"{text[:30]!r} becomes other tokens")
+        first_BT = torch.tensor([[first_token(run)]])
+        most = min(GREEDY, context - 1)
+        asked = {"max_new_tokens": most, "do_sample": False, "eos_token_id": None}
+        written = [first_token(run)]
+        if most:
+            mask_BT = torch.ones_like(first_BT)
+            found = theirs.generate(first_BT, attention_mask=mask_BT, pad_token_id=0, **asked)
+            written = found[0].tolist()
+        alike, ties = greedy_agreement(model, written[0], written[1:], TOLERANCE)
+        return Agreement(difference=difference, alike=alike, ties=ties)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Exported:
-    """What was written, and how well it was found to agree."""
-
-    path: Path
-    kind: str
-    """Of model, as transformers calls it."""
-    logit_difference: float
-    """The largest."""
-    tokens_alike: int
-    """Written greedily by both."""
-
-
-def export_hf(
-    run: Run, out: Path, *, licence: str = "unknown", overwrite: bool = False
-) -> Exported:
-    """A folder that AutoModelForCausalLM and AutoTokenizer read; it appears only if what they make
-    of it is what the run makes of it.
-
-    Args:
-        licence: for the model card.
+def described(run: Run, program: str) -> tuple[GPT, Tree, list[Part]]:
+    """The model of a run, its config.json, and what its tensors become there.
 
     Raises:
-        MoreishError: the model cannot be expressed, transformers is missing or disagrees, or `out`
-            exists.
+        MoreishError: it is of neither of the two kinds, which `program` does not know either.
     """
-    if out.exists() and not (overwrite and (out / "config.json").is_file()):
-        hint = ": --overwrite replaces an export" if (out / "config.json").is_file() else ""
-        raise MoreishError(f"{out} exists{hint}")
-    try:
-        transformers = import_module("transformers")
-    except ImportError:
-        raise MoreishError("this needs a library: pip install 'moreish[hf]'") from None
-    model = run.model
-    if not isinstance(model, GPT) or not isinstance(run.config.model, GPTConfig):
-        raise MoreishError(f"transformers has no {run.config.model.name}: only a gpt can be taken")
-    settings, parts = _settings(model, run.config.model, run.tokenizer)
-    beside = out.with_name(f".{out.name}{PART}")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    try:
-        write_atomic(beside / "config.json", to_json(settings))
-        write_atomic(beside / "tokenizer.json", to_json(_tokenizer(run.tokenizer)))
-        write_atomic(beside / "tokenizer_config.json", to_json(_about_tokenizer(run)))
-        weights = dict(_weights(model, parts, PREFIXES[settings["model_type"]]))
-        about = {"format": "pt"}
-        write_atomic(beside / "model.safetensors", safetensors_pieces(weights, about))
-        write_atomic(beside / "README.md", _card(run, licence).encode())
-        found = _checked(run, model, beside, transformers)
-        if out.exists():
-            shutil.rmtree(out)
-        beside.rename(out)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-    return Exported(
-        path=out,
-        kind=settings["model_type"],
-        logit_difference=found[0],
-        tokens_alike=found[1],
-    )
+    model, config = run.model, run.config.model
+    if not isinstance(model, GPT) or not isinstance(config, GPTConfig):
+        raise MoreishError(
+            f"{program} has no {config.name}, only a gpt can be taken there; --to onnx takes all"
+        )
+    settings, parts = _settings(model, config, run.tokenizer, program)
+    return model, settings, parts
 
 
-def _settings(model: GPT, config: GPTConfig, tokenizer: Tokenizer) -> tuple[Tree, list[Part]]:
-    """config.json, and what our tensors become."""
+def _settings(
+    model: GPT, config: GPTConfig, tokenizer: Tokenizer, program: str
+) -> tuple[Tree, list[Part]]:
     for name, expected in (
         ("grams", 1), ("norm_place", "before"), ("qk_norm", False), ("scaled", True),
         ("projection", True), ("residual", True), ("softcap", 0.0),
     ):  # fmt: skip
         if (found := getattr(config, name)) != expected:
-            raise MoreishError(f"transformers has no model with model.{name}={found}")
+            raise MoreishError(f"{program} has no model with model.{name}={found}")
     common = {
         "torch_dtype": "float32",
         "vocab_size": tokenizer.vocab_size,
@@ -134,6 +160,8 @@ def _settings(model: GPT, config: GPTConfig, tokenizer: Tokenizer) -> tuple[Tree
     if config.positions == "rotary" and config.norm == "rms" and config.feedforward == "swiglu":
         if config.bias:
             raise MoreishError("Llama has no biases (model.bias=false)")
+        if model.head_width % 2:
+            raise MoreishError("Llama has no heads of an odd width (model.width over model.heads)")
         eps = torch.finfo(torch.float32).eps if config.norm_eps is None else config.norm_eps
         rope = {"rope_type": "default", "rope_theta": config.rotary_base}
         return {
@@ -152,7 +180,7 @@ def _settings(model: GPT, config: GPTConfig, tokenizer: Tokenizer) -> tuple[Tree
             "attention_dropout": config.dropout,
         }, list(llama_parts(config.layers, tied=config.tied))
     raise MoreishError(
-        "only two kinds can be taken to transformers: GPT-2's (model.positions=learned, "
+        f"only two kinds can be taken to {program}: GPT-2's (model.positions=learned, "
         "norm=layer, feedforward=gelu) and Llama's (rotary, rms, swiglu, without biases)"
     )
 
@@ -164,8 +192,8 @@ def _inner(model: GPT) -> int:
     return block.feedforward.down.in_features
 
 
-def _weights(model: GPT, parts: list[Part], prefix: str) -> Iterator[tuple[str, Tensor]]:
-    """Their tensors; a bias that we do not have is zero."""
+def weights_of(model: GPT, parts: list[Part]) -> Iterator[tuple[str, Tensor]]:
+    """Their tensors, by their names without prefix; a bias that we do not have is zero."""
     state = model.state_dict()
     block = model.blocks[0]
     assert isinstance(block, Block)
@@ -182,8 +210,7 @@ def _weights(model: GPT, parts: list[Part], prefix: str) -> Iterator[tuple[str, 
         else:
             pieces = found.chunk(len(part.theirs))
         for theirs, piece in zip(part.theirs, pieces, strict=True):
-            name = theirs if theirs.startswith("lm_head") else prefix + theirs
-            yield name, piece.mT if part.turned else piece
+            yield theirs, piece.mT if part.turned else piece
 
 
 def _tokenizer(tokenizer: Tokenizer) -> Tree:
@@ -229,91 +256,3 @@ def _about_tokenizer(run: Run) -> Tree:
         end = next(t["content"] for t in added if t["id"] == run.tokenizer.boundary)
         about |= {"bos_token": end, "eos_token": end}
     return about
-
-
-def _card(run: Run, licence: str) -> str:
-    """The model card."""
-    record, data = run.record, run.record.data
-    scores = "\n".join(
-        f"| {name} | {score.loss:.4f} | {score.bits_per_byte:.4f} | {score.tokens:,} |"
-        for name, score in run.scores.items()
-    )
-    hashes = "\n".join(f"- {name}: `{digest}`" for name, digest in data.sha256.items())
-    return f"""---
-license: {licence}
-library_name: transformers
-pipeline_tag: text-generation
----
-
-# {run.path.resolve().name}
-
-A language model of {data.name} ({data.characters:,} characters), trained with Moreish
-{record.versions["moreish"]}: {record.parameters or 0:,} parameters.
-
-| split | loss (nats per token) | bits per byte | tokens |
-|---|---|---|---|
-{scores}
-
-sha256 of the tokens of each split:
-
-{hashes}
-
-Settings:
-
-```json
-{json.dumps(record.config, indent=2)}
-```
-"""
-
-
-@torch.inference_mode()
-def _checked(run: Run, model: GPT, folder: Path, transformers: Any) -> tuple[float, int]:
-    """The largest difference of logits, and how many tokens both write alike.
-
-    Raises:
-        MoreishError: they disagree.
-    """
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    context = model.context
-    random = np.random.default_rng(0).integers(model.vocab_size, size=(2, min(context, 256)))
-    tokens_BT = torch.from_numpy(random)
-    difference = float((model(tokens_BT)[0] - theirs(tokens_BT).logits).abs().max())
-    if not difference < TOLERANCE:
-        raise _disagree(f"logits differ by {difference:.2g}")
-    text = _some_text(run)
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    if ids != run.tokenizer.encode(text).tolist():
-        raise _disagree(f"{text[:30]!r} becomes other tokens")
-    start = [0 if run.tokenizer.boundary is None else run.tokenizer.boundary]
-    most = min(GREEDY, context - 1)
-    asked = {"max_new_tokens": most, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
-    prompt_BT = torch.tensor([start])
-    written = theirs.generate(prompt_BT, attention_mask=torch.ones_like(prompt_BT), **asked)[0]
-    state, last_BT = None, prompt_BT
-    for place, token in enumerate(written.tolist()[1:]):
-        logits_BTV, state = model(last_BT, state)
-        last_BT = logits_BTV[:, -1:].argmax(-1)
-        if int(last_BT) != token:
-            if logits_BTV[0, -1].max() - logits_BTV[0, -1, token] < TOLERANCE:
-                return difference, place  # as likely, so either may be taken
-            raise _disagree("what they write without chance differs")
-    return difference, most
-
-
-def _some_text(run: Run) -> str:
-    """Of validation, where there is any."""
-    if not run.split_names:
-        return "The quick brown fox\njumps over 13 lazy dogs."
-    tokens = run.split("val")
-    ids = tokens.item(0) if tokens.items else tokens.ids_N[:500].astype(np.int64)
-    return run.tokenizer.decode(ids).replace("\ufffd", "")
-
-
-def _disagree(why: str) -> MoreishError:
-    return MoreishError(
-        f"transformers does not agree with this run ({why}), so nothing was exported: please "
-        f"report that, with what {command('eval')} and pip show transformers print"
-    )
