@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from moreish.data.decode import NotTextError, decoded, with_line_feeds
+from moreish.data.folder import refuse_prepared
 from moreish.errors import MoreishError, nearest
 
 HF = "hf:"
@@ -149,10 +150,9 @@ def _plain_name(path: Path) -> str:
 def _walked(folder: Path, how: Reading) -> tuple[tuple[Path, ...], int]:
     """All files below a folder that can be read, by path, and how many cannot. Hidden ones are
     passed over."""
-    for mark in ("run.json", "manifest.json"):
-        if (folder / mark).is_file():
-            kind = "a run" if mark == "run.json" else "prepared already"
-            raise MoreishError(f"{folder} is {kind} (it has a {mark}): name the texts themselves")
+    refuse_prepared(folder)
+    if (folder / "run.json").is_file():
+        raise MoreishError(f"{folder} is a run, not a text")
     paths = sorted(
         path
         for path in folder.rglob("*")

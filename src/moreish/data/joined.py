@@ -24,6 +24,10 @@ class Origin:
     bounds: dict[str, tuple[int, int]]
     """The first token of each source, and the one after its last."""
 
+    def as_json(self) -> dict[str, str]:
+        """What finds it again."""
+        return {"folder": str(self.folder.resolve()), "manifest": self.manifest}
+
 
 class Joined:
     """As much of a NumPy array as readers of tokens need: slices without steps, integers, and

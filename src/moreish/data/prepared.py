@@ -9,18 +9,17 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import ValidationError
 
+from moreish.data.folder import MANIFEST, TOKENIZER
 from moreish.data.joined import Array, Joined, Origin
 from moreish.data.shards import digest
 from moreish.data.split import SPLITS, SplitName
 from moreish.data.tokens import Tokens, load_tokens
-from moreish.errors import MoreishError, command
+from moreish.errors import MoreishError
 from moreish.files import read_json
 from moreish.settings import Settings
 from moreish.tokenizers import Tokenizer, tokenizer_from_json
 
 FORMAT: Literal[1] = 1
-
-MANIFEST, PROGRESS, TOKENIZER = "manifest.json", "progress.json", "tokenizer.json"
 
 
 class FileFacts(Settings):
@@ -79,20 +78,20 @@ class Manifest(Settings):
     """By source, in the order of the text."""
     versions: dict[str, str]
 
-    def tokens(self, split: SplitName) -> int:
-        return sum(shard.tokens for shard in self.shards if shard.split == split)
+    def tokens(self) -> dict[SplitName, int]:
+        """Of each split."""
+        found = dict.fromkeys(SPLITS, 0)
+        for shard in self.shards:
+            found[shard.split] += shard.tokens
+        return found
 
-
-def kind_of(folder: Path) -> Literal["prepared", "begun", "other"]:
-    """Whether a folder holds prepared text, or some of it, or is something else."""
-    for name, kind in ((MANIFEST, "prepared"), (PROGRESS, "begun")):
-        try:
-            tree = read_json(folder / name)
-        except (OSError, ValueError):
-            continue
-        if isinstance(tree, dict) and tree.get("moreish") == kind:
-            return "prepared" if kind == "prepared" else "begun"
-    return "other"
+    def training_tokens(self) -> dict[str, int]:
+        """Of each source that has some."""
+        found: dict[str, int] = {}
+        for shard in self.shards:
+            if shard.split == "train":
+                found[shard.source] = found.get(shard.source, 0) + shard.tokens
+        return found
 
 
 @dataclass(frozen=True)
@@ -180,16 +179,3 @@ class Prepared:
                         f"{self.folder / shard.file} is damaged: its sha256 is not the one in "
                         f"{MANIFEST}; prepare the text again, with --overwrite"
                     )
-
-
-def refuse_prepared(folder: Path) -> None:
-    """Raises MoreishError where prepared text is given to what reads texts."""
-    kind = kind_of(folder)
-    if kind == "prepared":
-        raise MoreishError(
-            f"{folder} is prepared text, which train, plan and lr-range take: name the text itself"
-        )
-    if kind == "begun":
-        raise MoreishError(
-            f"{folder} is prepared only in part: run the same {command('prepare', '…')} again"
-        )

@@ -16,6 +16,7 @@ import numpy as np
 
 from moreish.data import catalog
 from moreish.data.decode import Alphabet, NotTextError, Text, has_mark, text_file, text_of
+from moreish.data.folder import refuse_prepared
 from moreish.data.guess import first_guess
 from moreish.data.lines import Kind, whole_lines
 from moreish.data.mend import Mending, mended
@@ -180,6 +181,7 @@ def read_corpus(
     if not source:
         raise MoreishError("the source is empty: name a built-in data set, a file or a folder")
     path = Path(source).expanduser()
+    refuse_prepared(path)
     notes: list[str] = []
     left_out: list[Path] = []
     if source in catalog.CATALOG:

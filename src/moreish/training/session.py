@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from moreish.config import BUDGETS, RunConfig, TrainConfig
+from moreish.data.joined import Joined
 from moreish.data.split import SplitName
 from moreish.errors import MoreishError, command
 from moreish.evaluate.metrics import (
@@ -475,7 +476,11 @@ def _space(ready: Ready) -> int:
     """Bytes of disk that a run takes: its data, its best weights and its checkpoints."""
     with torch.device("meta"):  # shapes without memory
         model = build_model(ready.config.model, ready.tokenizer.vocab_size)
-    data = sum(tokens.ids_N.nbytes for tokens in ready.splits.values())
+    data = sum(
+        tokens.ids_N.nbytes
+        for name, tokens in ready.splits.items()
+        if name != "train" or not isinstance(tokens.ids_N, Joined)  # which is not copied
+    )
     weights = sum(tensor.nbytes for tensor in model.state_dict().values())
     if isinstance(model, CountedModel):
         return data + weights
@@ -529,6 +534,9 @@ def _final_scores(
     assert best is not None
     predictions = run.split("train").predictions
     expected = outcome.val_seconds * predictions / best.tokens
+    if run.is_prepared and predictions > LARGE:
+        report(Note(text="prepared text: validation is scored, all of the training split is not"))
+        return {"val": best}
     if predictions > LARGE and expected > outcome.position.seconds:
         ask = command("eval", run.path)
         report(Note(text=f"the training split would take {expected / 60:.0f} minutes: {ask}"))
