@@ -30,6 +30,7 @@ from moreish.errors import MoreishError
 from moreish.models import CountedModel, Model, ModelConfig, build_model
 from moreish.record import DataFacts
 from moreish.tokenizers import Tokenizer, builder
+from moreish.tokenizers.char import CharTokenizer
 from moreish.training.distinct import distinct_windows
 from moreish.training.events import Report, Working
 from moreish.training.lr_range import LRRange, lr_range
@@ -106,8 +107,11 @@ def from_prepared(config: RunConfig, device: torch.device) -> Ready:
     """
     found = Prepared.open(Path(config.data.source).expanduser())
     tokenizer, splits, facts = found.tokenizer(), found.splits(), found.manifest
-    allowed = {"source", "weights", *({"tokenizer"} if config.init_from else ())}
-    if given := sorted(config.data.model_fields_set - allowed):
+    decided = {**type(config.data)().model_dump(), "tokenizer": facts.tokenizer}
+    if config.init_from is not None:  # whether it is the same is asked when the weights are
+        decided["tokenizer"] = config.data.tokenizer
+    asked = config.data.model_dump(include=config.data.model_fields_set - {"source", "weights"})
+    if given := sorted(name for name, value in asked.items() if value != decided[name]):
         raise MoreishError(
             f"{config.data.source} is prepared: leave data.{' and data.'.join(given)} out, which "
             "was decided by moreish prepare"
@@ -115,7 +119,7 @@ def from_prepared(config: RunConfig, device: torch.device) -> Ready:
     if config.data.weights is not None:
         quotas_of(config.data.weights, list(facts.training_tokens()))
     _check_unknown(splits["val"], tokenizer)
-    described = describe_prepared(found, splits)
+    described = describe_prepared(found, tokenizer, splits)
     update = {
         "data": config.data.model_copy(update={"tokenizer": facts.tokenizer}),
         "model": config.model.for_data(None, tokenizer.vocab_size),
@@ -129,7 +133,9 @@ def from_prepared(config: RunConfig, device: torch.device) -> Ready:
     )
 
 
-def describe_prepared(found: Prepared, splits: dict[SplitName, Tokens]) -> DataFacts:
+def describe_prepared(
+    found: Prepared, tokenizer: Tokenizer, splits: dict[SplitName, Tokens]
+) -> DataFacts:
     """As `describe`, as far as it is known without reading everything."""
     manifest = found.manifest
     documents = sum(source.documents for source in manifest.sources)
@@ -144,7 +150,7 @@ def describe_prepared(found: Prepared, splits: dict[SplitName, Tokens]) -> DataF
         longest_item=None,
         vocabulary=manifest.vocabulary,
         boundary=True,
-        alphabet="",
+        alphabet=tokenizer.characters[:200] if isinstance(tokenizer, CharTokenizer) else "",
         split_documents=None,
         tokens={name: len(tokens.ids_N) for name, tokens in splits.items()},
         sha256={

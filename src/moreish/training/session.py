@@ -119,7 +119,8 @@ def _begin(
         name = ready.config.model.name
         raise MoreishError(f"{name} only counts, which one process does: start it without others")
     if config.init_from is not None:
-        check_start(Run.open(Path(config.init_from)), fresh, ready.tokenizer)
+        prepared = ready.facts.sources is not None
+        check_start(Run.open(Path(config.init_from)), fresh, ready.tokenizer, prepared=prepared)
     if ready.diagnosis is not None:
         report(Examined(diagnosis=ready.diagnosis))
     for note in (*notes, *reasons):
