@@ -35,6 +35,9 @@ LONGEST_LINE = 1 << 28
 PEEK = 1 << 20
 """Bytes of text from which the size of the rest is judged."""
 
+READ = 1 << 14
+"""Bytes that are decompressed at a time: they may become many times as many."""
+
 LONG = 1 << 16
 """Characters of a document beyond which it is not waited for its end."""
 
@@ -205,12 +208,40 @@ def _through(raw: BinaryIO, path: Path) -> Iterator[BinaryIO]:
         case ".zst":
             library = wanted("zstandard")
             damage = (*damage, library.ZstdError)
-            stream = library.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
-            file = io.BufferedReader(stream, PEEK)
+            file = io.BufferedReader(_Zstandard(raw, library.ZstdDecompressor()), LONG)
     try:
         yield cast(BinaryIO, file)
     except damage as error:
         raise MoreishError(f"{path} is damaged: {error}") from None
+
+
+class _Zstandard(io.RawIOBase):
+    """Frames one after another; unlike the library's own reader it notices when the last one is
+    cut short."""
+
+    def __init__(self, raw: BinaryIO, library: Any) -> None:
+        """`library`: a `ZstdDecompressor`."""
+        self._raw, self._library = raw, library
+        self._frame = library.decompressobj()
+        self._rest, self._held, self._inside = b"", memoryview(b""), False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._held:
+            some = self._rest or self._raw.read(READ)
+            if not some and self._inside:
+                raise EOFError("it ends before its end")
+            if not some:
+                return 0
+            self._held = memoryview(self._frame.decompress(some))
+            self._rest, self._inside = self._frame.unused_data, not self._frame.eof
+            if self._frame.eof:
+                self._frame = self._library.decompressobj()
+        count = min(len(buffer), len(self._held))
+        buffer[:count], self._held = self._held[:count], self._held[count:]
+        return count
 
 
 def wanted(name: str) -> Any:
