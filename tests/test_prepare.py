@@ -27,8 +27,8 @@ from moreish.errors import MoreishError
 from moreish.tokenizers import builder
 from moreish.tokenizers.base import cut_before_space
 
-WORDS = """the miller had three sons, a mill, an ass and a cat. What? 'I could' é 漢字
-""".split(" ")
+TEXT = "the miller had three sons, a mill, an ass and a cat. What? 'I could' é 漢字\n"
+WORDS = TEXT.split(" ")
 FAST = [
     "--model", "gpt", "--steps", "3", "--context", "32",
     *(f"--set=model.{name}" for name in ("layers=1", "heads=2", "width=16")),
@@ -154,7 +154,7 @@ def test_separators_are_found_wherever_pieces_end(length: int) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.jsonl", b'{"text": "x"}\n\n{"tex": "y"}\n', "a.jsonl, line 3: there is no field 'text'"),
+        ("a.jsonl", b'{"text": "x"}\n\n{"tex": ""}\n', "a.jsonl, line 3: there is no field 'text'"),
         ("a.jsonl", b'{"text": "x"}\n{"text": \n', "a.jsonl, line 2: it is no JSON"),
         ("a.jsonl", b'["x"]\n', "a.jsonl, line 1: it is no object"),
         ("a.jsonl", b'{"text": 7}\n', "a.jsonl, line 1: field 'text' is no text but '7'"),
