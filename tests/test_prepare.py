@@ -383,6 +383,34 @@ def test_an_error_at_any_operation_leaves_what_goes_on_to_the_same_bytes(
     assert failed > 12
 
 
+@pytest.mark.usefixtures("small_steps")
+def test_what_is_noted_is_on_the_disk_before(
+    tmp_path: Path, many: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = {name: getattr(os, name) for name in ("write", "fsync", "replace")}
+    dirty, noted = set[int](), list[str]()
+
+    def write(descriptor: int, content: Any) -> int:
+        dirty.add(descriptor)
+        return int(real["write"](descriptor, content))
+
+    def fsync(descriptor: int) -> None:
+        dirty.discard(descriptor)
+        real["fsync"](descriptor)
+
+    def replace(source: Any, target: Any) -> None:
+        assert not dirty, target
+        noted.append(Path(target).name)
+        real["replace"](source, target)
+
+    with monkeypatch.context() as patch:
+        for function in (write, fsync, replace):
+            patch.setattr(os, function.__name__, function)
+        made(tmp_path / "out", *many)
+    assert noted[0] == "tokenizer.json" and noted[-1] == "manifest.json"
+    assert noted.count("progress.json") > 20
+
+
 SCRIPT = """
 import sys
 from pathlib import Path
@@ -545,6 +573,8 @@ def test_training_on_it_needs_it_only_where_it_must(moreish: Moreish, prepared: 
     Path("recipe.toml").write_text(recipe)
     assert moreish("train", "--config", "recipe.toml", "--out", "u", *FAST[2:4]).status == 0
     assert moreish("novelty", "r", "-n", "2").status == 0
+    counted = moreish("train", "p", "--model", "kneser-ney", "--out", "k", *weights)
+    assert "what is counted is counted once, whatever the weights" in counted.out
     prepared.rename("elsewhere")
     assert moreish("sample", "r", "--max-tokens", "5").status == 0
     gone = moreish("eval", "r")

@@ -26,6 +26,7 @@ from moreish.evaluate.metrics import (
 )
 from moreish.files import check_space, clear_parts
 from moreish.models import CountedModel, Model, build_model
+from moreish.models.kneser_ney import KneserNey
 from moreish.models.mixture import Mixture
 from moreish.record import ENDED, surroundings
 from moreish.run import Run, check_free, discard, replaced_by, training_lock
@@ -125,6 +126,9 @@ def _begin(
         report(Examined(diagnosis=ready.diagnosis))
     for note in (*notes, *reasons):
         report(Note(text=note))
+    counts = any(isinstance(part, CountedModel | KneserNey) for part in fresh.modules())
+    if counts and ready.config.data.weights is not None:
+        report(Note(text="what is counted is counted once, whatever the weights"))
     ready, found = _with_rate(ready, report)
     path = out or free_path(f"{ready.facts.name}-{ready.config.model.name}")
     check_space(path, _space(ready), "this run")
