@@ -435,7 +435,9 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(tmp_path: Path, many: 
         ) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == b"ready\n"
-            time.sleep(random.uniform(0, 0.6) * took)
+            while process.poll() is None and not (out / "progress.json").exists():
+                time.sleep(0.001)
+            time.sleep(random.uniform(0, 0.3) * took)
             process.send_signal(signal.SIGKILL)
         begun += (out / "progress.json").exists()
     prepare_text(order, out, overwrite=False)
@@ -505,6 +507,42 @@ def test_finished_folders_are_verified_and_others_refused(tmp_path: Path) -> Non
         prepare_text(order, out, overwrite=False)
     text.unlink()
     assert not prepare_text(order, out, overwrite=False).new, "they are no longer needed"
+
+
+def test_moments_that_a_kill_may_leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.jsonl").write_bytes(json_lines(stories(200)))
+    order = Order(sources=(str(tmp_path / "a.jsonl"),), tokenizer="byte")
+    prepare_text(order, tmp_path / "whole", overwrite=False)
+    expected = files_of(tmp_path / "whole")
+
+    out = tmp_path / "begun"
+    out.mkdir()
+    for name in (".lock", "tokenizer.json", "tokenizer.json.1.part", "progress.json.1.part"):
+        (out / name).write_text("")
+    assert prepare_text(order, out, overwrite=False).new
+    assert files_of(out) == expected
+
+    (out / "progress.json").write_text('{"moreish": "begun"}')
+    (out / "manifest.json.7.part").write_text("")
+    assert not prepare_text(order, out, overwrite=False).new
+    assert files_of(out) == expected
+
+    unlink, left = Path.unlink, [0]
+
+    def killed(path: Path, missing_ok: bool = False) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        unlink(path, missing_ok=missing_ok)
+
+    for at in range(1, 6):  # of replacing it
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "unlink", killed)
+            left[0] = at
+            with pytest.raises(KeyboardInterrupt):
+                prepare_text(order, out, overwrite=True)
+        assert prepare_text(order, out, overwrite=True).new
+        assert files_of(out) == expected
 
 
 def test_changed_sources_are_not_gone_on_with(

@@ -31,7 +31,15 @@ from moreish.data.prepared import (
 from moreish.data.shards import Shard, Shards, digest
 from moreish.data.split import SPLITS, SplitName
 from moreish.errors import MoreishError
-from moreish.files import check_space, flush_folder, locked, read_json, to_json, write_atomic
+from moreish.files import (
+    check_space,
+    clear_parts,
+    flush_folder,
+    locked,
+    read_json,
+    to_json,
+    write_atomic,
+)
 from moreish.tokenizers import Limits, Tokenizer, tokenizer_from_json
 from moreish.tokenizers.base import Ids
 
@@ -115,9 +123,11 @@ def prepare_text(
             raise MoreishError(f"--out {out} lies in {source.given}; choose another folder")
     out.mkdir(parents=True, exist_ok=True)
     with locked(out / ".lock", f"{out} is being prepared by another process: wait for its end"):
+        clear_parts(out)
         if overwrite:
             _clear(out)
         if kind_of(out) == "prepared":
+            (out / PROGRESS).unlink(missing_ok=True)  # where the last moment was cut short
             found = Prepared.open(out)
             _check_same(out, found.manifest.arguments, order.arguments())
             _check_unchanged(out, found.manifest, order)
@@ -377,7 +387,8 @@ def _check_place(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise MoreishError(f"--out {out} is a file, not a folder")
     ours = kind_of(out) != "other" or not out.exists()
-    if not ours and any(path.name not in (".lock", TOKENIZER) for path in out.iterdir()):
+    before = (".lock", TOKENIZER, PROGRESS)  # there is, where a beginning was cut short
+    if not ours and not all(path.name.startswith(before) for path in out.iterdir()):
         raise MoreishError(f"--out {out} holds something else: name a folder of its own")
 
 
@@ -406,8 +417,8 @@ def _check_unchanged(out: Path, manifest: Manifest, order: Order) -> None:
 
 
 def _clear(out: Path) -> None:
-    """Remove what is ours, what makes it valid first."""
+    """Remove what is ours, what says that it is last."""
     if kind_of(out) == "other":
         return
-    for path in (out / MANIFEST, out / PROGRESS, out / TOKENIZER, *out.glob("*.npy")):
+    for path in (*out.glob("*.npy"), out / TOKENIZER, out / PROGRESS, out / MANIFEST):
         path.unlink(missing_ok=True)
