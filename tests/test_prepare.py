@@ -597,6 +597,20 @@ def test_prepare_says_what_it_did(moreish: Moreish, prepared: Path) -> None:
     assert "with sources=['a.jsonl', 'b.txt']" in moreish("prepare", "a.jsonl", "--out", "p").err
 
 
+def test_from_python(tmp_path: Path) -> None:
+    import moreish
+
+    (tmp_path / "a.jsonl").write_bytes(json_lines(stories(300)))
+    done = moreish.prepare(tmp_path / "a.jsonl", out=tmp_path / "p", tokenizer="byte", workers=1)
+    assert done.new and done.prepared.manifest.vocabulary == 257
+    settings = {"model": {"layers": 1, "heads": 2, "width": 16, "context": 32}}
+    run = moreish.train(
+        tmp_path / "p", model="gpt", steps=2, weights={"a": 1.0}, settings=settings,
+        out=tmp_path / "r",
+    )  # fmt: skip
+    assert run.record.data.sources == done.prepared.manifest.training_tokens()
+
+
 def test_training_on_it_needs_it_only_where_it_must(moreish: Moreish, prepared: Path) -> None:
     weights = ["--weight", "a=3", "--weight", "b=1"]
     result = moreish("train", "p", "--out", "r", *weights, *FAST)
