@@ -167,6 +167,7 @@ def test_separators_are_found_wherever_pieces_end(length: int) -> None:
         ("a.txt.zst", b"none", "a.txt.zst is damaged"),
         ("a.parquet", b"none", "a.parquet is damaged"),
     ],
+    ids=map(str, range(12)),  # not by their bytes: gzip writes the time into its own
 )  # fmt: skip
 def test_errors_name_the_place(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content)
@@ -588,6 +589,13 @@ def prepared(moreish: Moreish) -> Path:
     assert told["new"] and set(told["sources"]) == {"a", "b"} and told["tokenizer"] == "char"
     assert told["tokens"]["train"] == sum(told["sources"].values())
     return Path("p")
+
+
+def test_built_in_names_come_first(moreish: Moreish, prepared: Path) -> None:
+    prepared.rename("names")
+    told = moreish("train", "names", "--model", "kneser-ney", "--out", "r").out
+    assert "by line, copies" in told
+    assert "of running text" not in told
 
 
 def test_prepare_says_what_it_did(moreish: Moreish, prepared: Path) -> None:

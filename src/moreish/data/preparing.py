@@ -308,7 +308,7 @@ class _Work:
             )
         self.shards.seal()
         self._save()
-        self.told("hashing", self.size, self.size)
+        self.told("hashing", 0, 0)
         paths = [self.out / shard.file for shard in self.written]
         sums = list(pool.map(digest, paths))
         sources = [

@@ -181,13 +181,13 @@ def read_corpus(
     if not source:
         raise MoreishError("the source is empty: name a built-in data set, a file or a folder")
     path = Path(source).expanduser()
-    refuse_prepared(path)
     notes: list[str] = []
     left_out: list[Path] = []
     if source in catalog.CATALOG:
         name, found = source, [text_of(catalog.load(source))]
         kind = kind or ("lines" if catalog.CATALOG[source].kind == "lines" else "text")
     elif path.is_dir():
+        refuse_prepared(path)
         name, found = path.resolve().name, list(_folder(path, encoding, notes, left_out))
         if not found:
             raise _no_text(path, notes, left_out)

@@ -74,7 +74,7 @@ def prepare(config: RunConfig, *, examined: bool = False) -> Ready:
     """
     device = find_device(config.train.device)
     data = config.data
-    if kind_of(Path(data.source).expanduser()) == "prepared":
+    if data.source not in CATALOG and kind_of(Path(data.source).expanduser()) == "prepared":
         return from_prepared(config, device)
     if data.weights is not None:
         raise MoreishError(f"--weight is for prepared text, and {data.source} is none")
