@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from moreish.api import doctor, load, plan, resume, train
+    from moreish.api import doctor, load, plan, prepare, resume, train
     from moreish.comparison import compare
     from moreish.errors import MoreishError
     from moreish.run import Run
@@ -24,11 +24,12 @@ _HOME = {
     "doctor": "moreish.api",
     "load": "moreish.api",
     "plan": "moreish.api",
+    "prepare": "moreish.api",
     "resume": "moreish.api",
     "train": "moreish.api",
 }
 
-__all__ = ["MoreishError", "Run", "compare", "doctor", "load", "plan", "resume", "train"]
+__all__ = ["MoreishError", "Run", "compare", "doctor", "load", "plan", "prepare", "resume", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -7,20 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 from moreish.config import BUDGETS, AutoConfig, RunConfig, resolve, spelled_out
 from moreish.data.doctor import Diagnosis, diagnose
+from moreish.data.documents import Reading
+from moreish.data.preparing import Order, Outcome, prepare_text
 from moreish.data.text import Corpus, read_corpus
 from moreish.errors import MoreishError
 from moreish.evaluate.tokenization import Token, Tokenization, measured, tokens_of
 from moreish.run import Run
 from moreish.settings import Tree, from_toml, merge
-from moreish.tokenizers import REGISTRY, Tokenizer
+from moreish.tokenizers import REGISTRY, Limits, Tokenizer
 from moreish.training import resume as resume_training
 from moreish.training import train as carry_out
 from moreish.training.estimate import MFU, Estimate, foreseen
-from moreish.training.events import Report, Working
+from moreish.training.events import Note, Report, Working
 from moreish.training.initial import inherited
 from moreish.training.lr_range import LRRange
 from moreish.training.planner import Advice, advise, planned
-from moreish.training.prepare import make_tokenizer, prepare, try_rates
+from moreish.training.prepare import make_tokenizer, try_rates
+from moreish.training.prepare import prepare as understood
 from moreish.training.session import RUNS, free_path
 
 if TYPE_CHECKING:
@@ -46,6 +49,7 @@ def train(
     nfc: bool | None = None,
     clean: bool | None = None,
     min_count: int | None = None,
+    weights: Mapping[str, float] | None = None,
     init_from: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
     config: str | Path | None = None,
@@ -59,7 +63,7 @@ def train(
     machine (see `plan`).
 
     Args:
-        source: a built-in data set, a file, or a folder of text files.
+        source: a built-in data set, a file, a folder of text files, or one that `prepare` made.
         model: a name in `moreish.models.REGISTRY`, or "auto".
         steps, minutes, epochs: how long; at most one of them.
         context: the same as `settings={"model": {"context": …}}`.
@@ -68,6 +72,7 @@ def train(
         tokenizer: a name in `moreish.tokenizers.REGISTRY`, or a tokenizer.json.
         vocab_size: the most tokens of a vocabulary that is learned from the text.
         dedup, nfc, clean, min_count: how to mend the text first, see `moreish.data.mend`.
+        weights: of prepared text, the share of each source in what is trained on.
         init_from: a run whose weights the training starts from; or `hf:` and what `import_hf`
             takes, which is then imported to `runs/`.
         settings: any other setting, as nested groups: `{"train": {"lr": 0.001}}`.
@@ -96,6 +101,7 @@ def train(
         nfc=nfc,
         clean=clean,
         min_count=min_count,
+        weights=weights,
         init_from=init_from,
     )
     recipe = spelled_out({} if config is None else from_toml(Path(config)))
@@ -134,6 +140,7 @@ def plan(
     nfc: bool | None = None,
     clean: bool | None = None,
     min_count: int | None = None,
+    weights: Mapping[str, float] | None = None,
     settings: Mapping[str, Any] | None = None,
     config: str | Path | None = None,
     gpus: int | None = None,
@@ -168,6 +175,7 @@ def plan(
         nfc=nfc,
         clean=clean,
         min_count=min_count,
+        weights=weights,
     )
     recipe = spelled_out({} if config is None else from_toml(Path(config)))
     asked = merge(given, spelled_out(settings or {}))
@@ -181,7 +189,7 @@ def plan(
                 "the planner chooses for this machine: --gpus, --gpu and --mfu go with a model "
                 "that is chosen, by --config or --model"
             )
-        return advise(prepare(resolved))
+        return advise(understood(resolved))
     return foreseen(
         resolved,
         asked=source is not None,
@@ -204,6 +212,55 @@ def _planned_start(start: str, asked: Mapping[str, Any]) -> Tree:
             "init_from=hf:FOLDER"
         )
     return {"model": described(folder), "data": {"tokenizer": str(folder / "tokenizer.json")}}
+
+
+def prepare(
+    sources: str | Path | Sequence[str | Path],
+    *,
+    out: str | Path,
+    field: str = "text",
+    separator: str | None = None,
+    encoding: str = "utf-8",
+    tokenizer: str = "gpt2",
+    vocab_size: int | None = None,
+    hold_out: float | None = None,
+    split_seed: int = 42,
+    workers: int | None = None,
+    overwrite: bool = False,
+    report: Report | None = None,
+) -> Outcome:
+    """Make token files of text of any size, which `train` and `plan` take; or go on with it, where
+    it was cut short; or verify it, where it is done.
+
+    Args:
+        sources: files (text, JSON lines, Parquet; .gz, .bz2, .xz, .zst), folders of them, and data
+            sets of Hugging Face, `hf:NAME` or `hf:NAME:CONFIG`.
+        field: of JSON lines; the column of Parquet files and data sets.
+        separator: what stands between the documents of a text file; None: each file is one.
+        hold_out: the share of validation, and of test; None: what suits the size.
+        workers: threads, None: one for each core. They decide nothing but the speed.
+
+    Raises:
+        MoreishError: a source, an option or the place is wrong, or the text is too small.
+    """
+    given = [sources] if isinstance(sources, str | Path) else sources
+    order = Order(
+        sources=tuple(map(str, given)),
+        reading=Reading(field=field, separator=separator, encoding=encoding),
+        tokenizer=tokenizer,
+        limits=Limits(vocab_size=vocab_size),
+        hold_out=hold_out,
+        split_seed=split_seed,
+    )
+    with _watching(report) as tell:
+        return prepare_text(
+            order,
+            Path(out).expanduser(),
+            overwrite=overwrite,
+            workers=workers,
+            told=lambda what, done, of: tell(Working(what=what, share=done / max(1, of))),
+            note=lambda text: tell(Note(text=text)),
+        )
 
 
 def compare_tokenizers(
@@ -404,7 +461,7 @@ def lr_range(
     given = _tree(model=model, source=source, split=split, kind=kind)
     config = resolve(merge(given, spelled_out(settings or {})))
     with _watching(report) as told:
-        ready, _ = planned(prepare(config))
+        ready, _ = planned(understood(config))
         return try_rates(ready, report=told, low=low, high=high, steps=steps)
 
 
@@ -479,6 +536,7 @@ def _tree(**options: Any) -> Tree:
         elif name in BUDGETS:
             tree.setdefault("train", {})[name] = value
         else:
+            value = dict(value) if isinstance(value, Mapping) else value
             tree.setdefault("data", {})[name] = str(value) if isinstance(value, Path) else value
     return tree
 

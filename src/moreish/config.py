@@ -22,7 +22,7 @@ class DataConfig(Mending):
     """What to learn from, and how to mend it first."""
 
     source: str = "names"
-    """A built-in data set, a file, or a folder of text files."""
+    """A built-in data set, a file, a folder of text files, or of text that is prepared."""
     kind: Kind | None = None
     """A list of lines, or running text; None: guess."""
     split: Rule = "seeded"
@@ -35,6 +35,16 @@ class DataConfig(Mending):
     """The most tokens of a vocabulary that is learned; None: what suits the text."""
     min_word_count: int = Field(Limits().min_word_count, ge=1)
     """Occurrences below which a word is unknown to the tokenizer of words."""
+    weights: dict[str, float] | None = None
+    """Of prepared text, the share of each source in what is trained on; they need not add up to
+    one. None: everything once an epoch."""
+
+    @field_validator("weights")
+    @classmethod
+    def _not_below_zero(cls, value: dict[str, float] | None) -> dict[str, float] | None:
+        if value is not None and (not value or min(value.values()) < 0):
+            raise ValueError("give each source a share of 0 or more")
+        return value
 
     def options(self) -> list[str]:
         """What to add to a command that is to read it like this."""

@@ -188,11 +188,14 @@ def understood(event: Started) -> list[tuple[str, str]]:
             f"{data.shortest} to {data.longest} characters"
         )
     else:
-        files = f" in {plural(data.documents, 'file')}" if data.documents > 1 else ""
+        unit = "file" if data.sources is None else "document"
+        files = f" in {plural(data.documents, unit)}" if data.documents > 1 else ""
         size = f"running text, {plural(data.characters, 'character')}{files}"
     parts = data.split_documents or data.tokens
     if config["data"]["split"] == "lecture":
         rule = "as in the lecture"
+    elif data.sources is not None:
+        rule = "by passage, equal ones kept together"
     elif data.kind == "lines":
         rule = "by line, copies of one line kept together"
     else:
@@ -200,6 +203,8 @@ def understood(event: Started) -> list[tuple[str, str]]:
     shares = ", ".join(f"{count:,} {SPLIT_TITLES[name]}" for name, count in parts.items())
     rows = [("data", f"{data.name}: {size}")]
     rows += [("", note) for note in data.notes]
+    if data.sources is not None:
+        rows += [("", _mix(data.sources, config["data"]["weights"]))]
     rows += [("split", f"{shares} ({rule})")]
     rows += [("vocabulary", _vocabulary(data, config["data"]["tokenizer"]))]
     model = config["model"]
@@ -220,6 +225,16 @@ def understood(event: Started) -> list[tuple[str, str]]:
         rows += [("training", _length(event) + memory)]
     rows += [("run", event.path)]
     return rows
+
+
+def _mix(sources: Mapping[str, int], weights: Mapping[str, float] | None) -> str:
+    """Which share of the training comes from which source."""
+    shares = sources if weights is None else weights
+    total = sum(shares.values())
+    told = [
+        f"{name} {shares[name] / total:.1%} ({tokens:,} tokens)" for name, tokens in sources.items()
+    ]
+    return f"prepared; trained on {', '.join(told)}"
 
 
 def _vocabulary(data: DataFacts, tokenizer: str) -> str:

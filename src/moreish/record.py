@@ -51,6 +51,8 @@ class DataFacts(Settings):
     sha256: dict[SplitName, str]
     """Of the tokens of each split, see `moreish.data.tokens.fingerprint`."""
     notes: list[str]
+    sources: dict[str, int] | None = None
+    """Of prepared text, the training tokens of each; None for other texts."""
 
 
 class SavedScore(Settings):
@@ -169,7 +171,9 @@ def _processor() -> str:
 
 
 def _digest(config: dict[str, Any], data: DataFacts, tokenizer: str) -> str:
-    content = json.dumps([config, data.model_dump(mode="json"), tokenizer], sort_keys=True)
+    # Runs from before there were sources have none in their hash.
+    facts = data.model_dump(mode="json", exclude={"sources"} if data.sources is None else None)
+    content = json.dumps([config, facts, tokenizer], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
 
 

@@ -17,6 +17,9 @@ import safetensors
 import torch
 
 from moreish.config import RunConfig, resolve
+from moreish.data.folder import MANIFEST
+from moreish.data.joined import Joined
+from moreish.data.prepared import Prepared
 from moreish.data.split import SPLITS, SplitName
 from moreish.data.tokens import Tokens, fingerprint, load_tokens, save_tokens
 from moreish.errors import MoreishError, command, nearest
@@ -38,6 +41,15 @@ RANKS = ("likelihood", "novelty")
 
 LONGEST_LINE = 1 << 24
 """Bytes of a line of metrics.jsonl; what is longer is damaged."""
+
+REFERENCE = "data/train.json"
+"""In place of the training tokens of prepared text: where they lie."""
+
+SEARCHED = 1 << 25
+"""Tokens of prepared text that are taken into memory to look up what stands there."""
+
+SCORED = 2_000_000
+"""Training tokens of prepared text up to which their exact loss is part of an evaluation."""
 
 TEXT_TOKENS = 500
 """Length of a sample of running text, where none is asked for."""
@@ -110,7 +122,10 @@ class Run:
                 shutil.rmtree(left, ignore_errors=True)
             (beside / "data").mkdir(parents=True)
             for name, tokens in splits.items():
-                save_tokens(beside / "data" / f"{name}.npy", tokens)
+                if name == "train" and isinstance(tokens.ids_N, Joined):
+                    write_atomic(beside / REFERENCE, to_json(tokens.ids_N.origin.as_json()))
+                else:
+                    save_tokens(beside / "data" / f"{name}.npy", tokens)
             write_atomic(beside / "tokenizer.json", to_json(tokenizer.to_json()))
             write_atomic(beside / "run.json", to_json(record.model_dump(mode="json")))
             if replacing:
@@ -266,6 +281,8 @@ class Run:
             raise MoreishError(f"{self.path} has no data: its model was trained elsewhere")
         if name not in self.split_names:
             raise MoreishError(f"this run has no {name} split: the lecture's split has none")
+        if name == "train" and self.is_prepared:
+            return self._prepared_split()
         path = self.path / "data" / f"{name}.npy"
         try:
             items, boundary = self.kind == "lines", self.tokenizer.boundary
@@ -279,6 +296,39 @@ class Run:
                 f"{path} is damaged: its sha256 is not the one in run.json, so no loss on it counts"
             )
         return tokens
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether it was trained on prepared text, which lies elsewhere."""
+        return self.record.data.sources is not None
+
+    def _prepared_split(self) -> Tokens:
+        """The training split of prepared text. Raises MoreishError when it is gone, or another."""
+        place = self.path / REFERENCE
+        try:
+            folder = Path(read_json(place)["folder"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise _damaged(place, error) from None
+        if not (folder / MANIFEST).is_file():
+            raise MoreishError(
+                f"the training data of {self.path} are gone, {folder}: put them back, or say where "
+                f"they are in {place}"
+            )
+        found = Prepared.open(folder)
+        if found.sha256 != self.record.data.sha256["train"]:
+            raise MoreishError(
+                f"{folder} holds other data than those that {self.path} was trained on"
+            )
+        return found.tokens("train")
+
+    def check_searchable(self) -> None:
+        """Raises MoreishError when the training data are too large to be held in memory."""
+        tokens = self.record.data.tokens.get("train", 0)
+        if self.is_prepared and tokens > SEARCHED:
+            raise MoreishError(
+                f"the training data of {self.path} are prepared text of {tokens:,} tokens; only "
+                f"{SEARCHED:,} or fewer can be looked through for what stands there"
+            )
 
     # --- what a model is for ---
 
@@ -465,7 +515,8 @@ class Run:
         return self._bytes_of("train")
 
     def _bytes_of(self, name: SplitName) -> bytes:
-        ids = self.split(name).ids_N.astype(np.int64)
+        self.check_searchable()
+        ids = self.split(name).ids_N[:].astype(np.int64)
         if (boundary := self.tokenizer.boundary) is None:
             return self.tokenizer.to_bytes(ids)
         # Boundaries give no bytes, so each piece ends where those before it do.
@@ -509,15 +560,18 @@ class Run:
         stride: int | None = None,
         progress: Callable[[str, float], None] | None = None,
     ) -> dict[SplitName, Score]:
-        """Exact losses on the training and validation splits, and on the test split if asked.
+        """Exact losses on the training and validation splits, and on the test split if asked. Of
+        prepared text, the training split is left out unless it is small.
 
         Args:
             test: evaluate the test split too; run.json counts how often that was done.
             stride: see `moreish.evaluate.metrics.evaluation_spans`.
             progress: is told the split and the share of it that is done.
         """
-        self.split("train")  # an imported model has none: say so at once
+        self.split("val")  # an imported model has none: say so at once
         names = self.split_names if test else [n for n in self.split_names if n != "test"]
+        if self.is_prepared and self.record.data.tokens["train"] > SCORED:
+            names.remove("train")  # it would take longer than the training
         if test:
             self.split("test")  # the lecture's split of running text has none: say so at once
         return {name: self.score(name, stride=stride, progress=progress) for name in names}

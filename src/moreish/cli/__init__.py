@@ -23,6 +23,7 @@ from moreish.errors import GoneError, MoreishError, visible
 for verb in (
     "train",
     "plan",
+    "prepare",
     "sample",
     "evaluate",
     "figures",

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from moreish.errors import MoreishError
+
 
 class Stopped(Exception):  # noqa: N818 (it is no error)
     """Ctrl-C, or a reader that has gone; typer ends a command for either without a word."""
@@ -51,7 +53,28 @@ Tokenizer = Annotated[
 VocabSize = Annotated[
     int | None, typer.Option(metavar="N", help="The most tokens that word or bpe learns.")
 ]
+Weight = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--weight", metavar="NAME=SHARE", help="Of prepared text: a source's share of the training."
+    ),
+]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, e.g. runs/names-gpt.")]
+
+
+def shares(given: list[str] | None) -> dict[str, float] | None:
+    """What several `--weight NAME=SHARE` say. Raises MoreishError when one is written otherwise."""
+    found: dict[str, float] = {}
+    for one in given or ():
+        name, _, share = one.rpartition("=")
+        try:
+            number = float(share)
+        except ValueError:
+            number = math.nan
+        if not name or not number >= 0 or name in found:
+            raise MoreishError(f"--weight {one}: write each once, as NAME=SHARE, e.g. stories=0.7")
+        found[name] = number
+    return found or None
 
 
 def print_json(data: dict[str, Any]) -> None:

@@ -58,6 +58,8 @@ def evaluate(
         print_json({"run": str(run.path), "splits": splits, "test_evaluations": count})
         return
     console().print(score_table(scores))
+    if "train" not in scores:
+        console().print("\nThe training split is prepared text and not scored.", style="dim")
     if test:
         times = "once" if count == 1 else f"{count} times"
         counted = f"\nThe test split of this run has been evaluated {times}."

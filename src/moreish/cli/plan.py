@@ -14,8 +14,10 @@ from moreish.cli.base import (
     Nfc,
     Tokenizer,
     VocabSize,
+    Weight,
     app,
     print_json,
+    shares,
 )
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ def plan(
     nfc: Nfc = False,
     clean: Clean = False,
     min_count: MinCount = None,
+    weight: Weight = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="A.B=VALUE", help="Any setting of the training."),
@@ -85,6 +88,7 @@ def plan(
         nfc=nfc or None,
         clean=clean or None,
         min_count=min_count,
+        weights=shares(weight),
         settings=from_assignments(settings or []),
         config=config,
         gpus=gpus,

@@ -13,8 +13,10 @@ from moreish.cli.base import (
     Nfc,
     Tokenizer,
     VocabSize,
+    Weight,
     app,
     print_json,
+    shares,
 )
 from moreish.errors import MoreishError, command
 from moreish.terminal import outliving_its_terminal
@@ -36,7 +38,7 @@ RESULTS = {
 def train(
     source: Annotated[
         str | None,
-        typer.Argument(help="A built-in data set, a file, or a folder of text files (names)."),
+        typer.Argument(help="A built-in data set, a file, a folder of texts or prepared (names)."),
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="ngram, bigram, mlp, gpt, hybrid … (auto).")
@@ -59,6 +61,7 @@ def train(
     nfc: Nfc = False,
     clean: Clean = False,
     min_count: MinCount = None,
+    weight: Weight = None,
     out: Annotated[Path | None, typer.Option(help="The run folder (a new one in runs/).")] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the run at --out.")
@@ -105,6 +108,7 @@ def train(
         "nfc": nfc or None,
         "clean": clean or None,
         "min_count": min_count,
+        "weights": shares(weight),
         "init_from": init_from,
         "out": out,
         "config": config,

@@ -16,6 +16,7 @@ import numpy as np
 
 from moreish.data import catalog
 from moreish.data.decode import Alphabet, NotTextError, Text, has_mark, text_file, text_of
+from moreish.data.folder import refuse_prepared
 from moreish.data.guess import first_guess
 from moreish.data.lines import Kind, whole_lines
 from moreish.data.mend import Mending, mended
@@ -186,6 +187,7 @@ def read_corpus(
         name, found = source, [text_of(catalog.load(source))]
         kind = kind or ("lines" if catalog.CATALOG[source].kind == "lines" else "text")
     elif path.is_dir():
+        refuse_prepared(path)
         name, found = path.resolve().name, list(_folder(path, encoding, notes, left_out))
         if not found:
             raise _no_text(path, notes, left_out)

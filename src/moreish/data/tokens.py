@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from moreish.data.joined import Joined
 from moreish.data.split import (
     Rule,
     SplitName,
@@ -122,8 +123,9 @@ class Spans:
 class Tokens:
     """One split as a stream: items between boundaries (`· a n n · b o b ·`), or running text."""
 
-    ids_N: NDArray[np.unsignedinteger]
+    ids_N: NDArray[np.unsignedinteger] | Joined
     items: bool
+    """They are never joined."""
     boundary: int = BOUNDARY
     """Of items."""
 
@@ -364,30 +366,43 @@ class Spool:
         return np.memmap(self._file, self._dtype, "r", shape=(self.length,))
 
 
-def release(ids_N: AnyIds) -> None:
+def release(ids_N: AnyIds | Joined) -> None:
     """Let go of what was read of a mapped file: it counts as memory, and can be read again."""
-    if sys.platform != "win32" and isinstance(ids_N.base, mmap.mmap):
+    if isinstance(ids_N, Joined):
+        for shard in ids_N.shards:
+            release(shard)
+    elif sys.platform != "win32" and isinstance(ids_N.base, mmap.mmap):
         ids_N.base.madvise(mmap.MADV_DONTNEED)
 
 
-def pieces(ids_N: AnyIds) -> Iterator[AnyIds]:
+def pieces(ids_N: AnyIds | Joined) -> Iterator[AnyIds]:
     """Ids a few at a time, so that a mapped file never is in memory whole."""
     for first in range(0, len(ids_N), PIECE):
         yield ids_N[first : first + PIECE]
         release(ids_N)
 
 
+def occurrences(ids_N: AnyIds | Joined, vocab_size: int) -> Ids:
+    """(V,) how often each token occurs."""
+    counts_V = np.zeros(vocab_size, np.int64)
+    for ids in pieces(ids_N):
+        counts_V += np.bincount(ids, minlength=vocab_size)
+    return counts_V
+
+
 def save_tokens(path: Path, tokens: Tokens) -> None:
     """Write the stream as a NumPy file, which says its own type and can be memory-mapped."""
-    header = io.BytesIO()
-    facts = np.lib.format.header_data_from_array_1_0(tokens.ids_N)
+    header, ids_N = io.BytesIO(), tokens.ids_N
+    kind = np.lib.format.dtype_to_descr(ids_N.dtype)
+    facts = {"descr": kind, "fortran_order": False, "shape": (len(ids_N),)}
     np.lib.format.write_array_header_2_0(header, facts)
-    ids = (np.ascontiguousarray(part).data for part in pieces(tokens.ids_N))
+    ids = (np.ascontiguousarray(part).data for part in pieces(ids_N))
     write_durable(path, chain([header.getvalue()], ids))
 
 
-def load_tokens(path: Path, *, items: bool, boundary: int = BOUNDARY) -> Tokens:
-    """The stream, memory-mapped. Raises OSError or ValueError when the file is no such array."""
+def load_tokens(path: Path, *, items: bool, boundary: int = BOUNDARY, least: int = 2) -> Tokens:
+    """The stream of `least` tokens or more, memory-mapped. Raises OSError or ValueError when the
+    file is no such array."""
     try:
         ids = np.load(path, mmap_mode="r", allow_pickle=False)
     except (
@@ -397,7 +412,12 @@ def load_tokens(path: Path, *, items: bool, boundary: int = BOUNDARY) -> Tokens:
         BadZipFile,
     ) as error:  # NumPy's ways to reject a header
         raise ValueError(str(error)) from None
-    if not isinstance(ids, np.ndarray) or ids.ndim != 1 or ids.dtype.kind != "u" or len(ids) < 2:
+    if (
+        not isinstance(ids, np.ndarray)
+        or ids.ndim != 1
+        or ids.dtype.kind != "u"
+        or len(ids) < least
+    ):
         raise ValueError(f"{path} does not hold tokens")
     return Tokens(ids, items=items, boundary=boundary)
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from moreish.data.tokens import UNSCORED, Batch, Spans, Tokens
+from moreish.data.tokens import UNSCORED, Batch, Spans, Tokens, occurrences
 from moreish.errors import MoreishError
 from moreish.evaluate.loss import token_losses
 from moreish.models.base import Model
@@ -190,7 +190,8 @@ def score(losses: NDArray[np.float32], tokens: Tokens, tokenizer: Tokenizer) -> 
     """Sum up the losses of a split."""
     exact = losses.astype(np.float64)
     total, count = float(exact.sum()), len(exact)
-    predicted = np.bincount(tokens.ids_N[1:], minlength=tokenizer.vocab_size)
+    predicted = occurrences(tokens.ids_N, tokenizer.vocab_size)
+    predicted[int(tokens.ids_N[0])] -= 1
     known = tokenizer.unk is None or predicted[tokenizer.unk] == 0
     bits = total / math.log(2) if known else math.nan
     mean = total / count

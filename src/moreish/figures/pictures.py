@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from moreish.data.tokens import PIECE, occurrences
 from moreish.errors import MoreishError
 from moreish.figures import draw
 from moreish.figures.style import DARK, LIGHT, Theme, save, themed
@@ -186,7 +187,9 @@ def _log(run: Run) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
 
 def _by_count(run: Run) -> np.ndarray:
     """(V,) the tokens by how often another follows them in training."""
-    counts_V = np.bincount(run.split("train").ids_N[:-1], minlength=run.tokenizer.vocab_size)
+    ids_N = run.split("train").ids_N
+    counts_V = occurrences(ids_N, run.tokenizer.vocab_size)
+    counts_V[int(ids_N[-1])] -= 1
     return np.argsort(-counts_V, kind="stable")
 
 
@@ -195,8 +198,10 @@ def _pair_counts(run: Run, chosen_M: np.ndarray) -> np.ndarray:
     size = len(chosen_M)
     place_V = np.full(run.tokenizer.vocab_size, size)
     place_V[chosen_M] = np.arange(size)
-    place_N = place_V[run.split("train").ids_N]
-    pairs = np.bincount(place_N[:-1] * (size + 1) + place_N[1:], minlength=(size + 1) ** 2)
+    ids_N, pairs = run.split("train").ids_N, np.zeros((size + 1) ** 2, np.int64)
+    for first in range(0, len(ids_N) - 1, PIECE):
+        place_N = place_V[ids_N[first : first + PIECE + 1]]
+        pairs += np.bincount(place_N[:-1] * (size + 1) + place_N[1:], minlength=len(pairs))
     return pairs.reshape(size + 1, size + 1)[:size, :size]
 
 

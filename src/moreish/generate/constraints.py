@@ -151,7 +151,7 @@ def compile_constraint(
 
 def _pairs(tokens: Tokens, size: int) -> Tensor:
     """(V, V) the share of each token after each, every pair being possible."""
-    ids_N = torch.from_numpy(tokens.ids_N.astype(np.int64))
+    ids_N = torch.from_numpy(tokens.ids_N[:].astype(np.int64))
     counts = torch.bincount(ids_N[:-1] * size + ids_N[1:], minlength=size * size).double() + 0.01
     counts_VV = counts.view(size, size)
     return counts_VV / counts_VV.sum(dim=1, keepdim=True)

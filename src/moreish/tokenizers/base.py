@@ -17,6 +17,9 @@ Ids = NDArray[np.int64]
 SURROGATE = re.compile("[\ud800-\udfff]")
 """Half a character, which only UTF-16 needs."""
 
+BEFORE_SPACE = re.compile(r"(?s).*\S(?=[ \n])")
+"""Up to the last place that no word of ours, and no token of GPT-2's kind, reaches across."""
+
 SHOWN_AS = {" ": "␣", "\n": "↵", "\t": "⇥"}
 
 BOUNDARY = 0
@@ -57,6 +60,12 @@ def utf8(text: str) -> bytes:
 def is_text(found: Any) -> TypeGuard[str]:
     """Whether it is text that UTF-8 can write."""
     return isinstance(found, str) and not SURROGATE.search(found)
+
+
+def cut_before_space(text: str) -> int:
+    """The last such place; 0 if there is none."""
+    found = BEFORE_SPACE.match(text)
+    return found.end() if found else 0
 
 
 class Tokenizer(ABC):

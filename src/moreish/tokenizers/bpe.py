@@ -14,11 +14,12 @@ from itertools import pairwise
 from typing import Any, Self, final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from moreish.errors import MoreishError
-from moreish.tokenizers.base import ANY, Ids, Limits, Tokenizer, utf8
+from moreish.tokenizers.base import ANY, Ids, Limits, Tokenizer, cut_before_space, utf8
 
-Encoder = Callable[[list[str]], list[list[int]]]
+Encoder = Callable[[list[str]], list[NDArray[np.integer]]]
 
 END_OF_TEXT = "<|endoftext|>"
 ENDS = (END_OF_TEXT, "<|end_of_text|>", "<|im_end|>", "</s>", "<eos>")
@@ -33,12 +34,9 @@ LONG_WORD = 1000
 
 LONG_WORDS = re.compile(rf"\S{{{LONG_WORD}}}|\s{{{LONG_WORD}}}")
 
-SAFE = re.compile(r"(?s).*\S(?=[ \n])")
-"""Up to the last place that no token of GPT-2's kind reaches across."""
-
 SAFE_ANYWHERE = re.compile(r"(?s).*\w\n(?=\w)")
-"""… that none reaches across in the vocabularies of others either, where line ends may go with the
-signs before them."""
+"""Up to the last place that no token reaches across in the vocabularies of others either, where
+line ends may go with the signs before them."""
 
 PIECE = 1 << 20
 """Tokens that are decoded at a time."""
@@ -110,7 +108,7 @@ class BPETokenizer(Tokenizer):
         except UnicodeEncodeError:
             return self._encode_bytes(utf8(text))
         (ids,) = self._encoder([text])
-        return np.array(ids, dtype=np.int64)
+        return ids.astype(np.int64)
 
     def _encode_bytes(self, raw: bytes) -> Ids:
         """What a terminal could not decode: a token for each byte."""
@@ -118,7 +116,9 @@ class BPETokenizer(Tokenizer):
         return np.array([token_of[raw[at : at + 1]] for at in range(len(raw))], dtype=np.int64)
 
     def cut(self, text: str) -> int:
-        found = (SAFE if self._like_gpt2 else SAFE_ANYWHERE).match(text)
+        if self._like_gpt2:
+            return cut_before_space(text)
+        found = SAFE_ANYWHERE.match(text)
         return found.end() if found else 0
 
     def encode_items(self, items: list[str]) -> Ids:
@@ -130,8 +130,8 @@ class BPETokenizer(Tokenizer):
             return ids_N
         for item in items:
             utf8(item)
-        encoded = self._encoder(items)
-        return np.array([i for ids in encoded for i in (*ids, self.boundary)], dtype=np.int64)
+        parts = [np.append(ids, self.boundary) for ids in self._encoder(items)]
+        return np.concatenate([np.zeros(0, np.int64), *parts])
 
     def to_bytes(self, ids: Ids) -> bytes:
         ids = np.asarray(ids, dtype=np.int64)
@@ -198,9 +198,10 @@ class BPETokenizer(Tokenizer):
                 "bpe",
                 pat_str=words,
                 mergeable_ranks={token: i for i, token in enumerate(self._tokens) if token},
-                special_tokens={},
+                # It has to have one. Its name in a text is text all the same.
+                special_tokens={END_OF_TEXT: len(self._tokens)},
             )
-            return lambda texts: [core.encode_ordinary(text) for text in texts]
+            return lambda texts: [core.encode_to_numpy(t, disallowed_special=()) for t in texts]
         hf = library("tokenizers")
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
         # Without the names of special tokens, which may stand in a text.
@@ -210,7 +211,8 @@ class BPETokenizer(Tokenizer):
         except Exception as error:  # the library has no class of its own for its errors
             raise _damaged(str(error)) from None
         return lambda texts: [
-            found.ids for found in encoding.encode_batch_fast(texts, add_special_tokens=False)
+            np.array(found.ids, np.int64)
+            for found in encoding.encode_batch_fast(texts, add_special_tokens=False)
         ]
 
 

@@ -15,15 +15,13 @@ from moreish.tokenizers.base import (
     Ids,
     Limits,
     Tokenizer,
+    cut_before_space,
     is_text,
     utf8,
 )
 
 PIECES = re.compile(r" ?\w+(?:['’]\w+)*| ?[^\w\s]|\s")
 """Words and signs, with the space before them, and white space; together they are the text."""
-
-SAFE = re.compile(r"(?s).*\S(?=[ \n])")
-"""Up to the last place that no piece reaches across."""
 
 
 @final
@@ -53,7 +51,7 @@ class WordTokenizer(Tokenizer):
         rest = ""
         for text in texts:
             rest += text
-            at = _cut(rest)
+            at = cut_before_space(rest)
             counts.update(PIECES.findall(rest[:at]))
             rest = rest[at:]
         counts.update(PIECES.findall(rest))
@@ -73,7 +71,7 @@ class WordTokenizer(Tokenizer):
         return np.fromiter((ids.get(piece, unk) for piece in found), np.int64, len(found))
 
     def cut(self, text: str) -> int:
-        return _cut(text)
+        return cut_before_space(text)
 
     def encode_items(self, items: list[str]) -> Ids:
         assert self.boundary is not None
@@ -115,8 +113,3 @@ class WordTokenizer(Tokenizer):
         ):
             raise MoreishError("the tokenizer file is damaged: its words are no list of words")
         return cls(words, boundary=boundary)
-
-
-def _cut(text: str) -> int:
-    found = SAFE.match(text)
-    return found.end() if found else 0

@@ -40,10 +40,19 @@ def inherited(run: Run, asked: Mapping[str, Any]) -> Tree:
     return {"model": own, "data": {"tokenizer": str(run.path / "tokenizer.json")}}
 
 
-def check_start(run: Run, model: Model, tokenizer: Tokenizer) -> None:
-    """Raises MoreishError when the weights of `run` cannot be those that `model` starts from."""
+def check_start(run: Run, model: Model, tokenizer: Tokenizer, *, prepared: bool = False) -> None:
+    """Raises MoreishError when the weights of `run` cannot be those that `model` starts from.
+
+    Args:
+        prepared: whether the text was tokenized before.
+    """
     if any(isinstance(part, CountedModel | KneserNey) for part in model.modules()):
         raise MoreishError(f"{run.config.model.name} counts, and counting starts anew")
+    if tokenizer.fingerprint() != run.record.tokenizer and prepared:
+        raise MoreishError(
+            f"the text was prepared with another tokenizer than that of {run.path}: prepare it "
+            f"with --tokenizer {run.path / 'tokenizer.json'}"
+        )
     if tokenizer.fingerprint() != run.record.tokenizer:
         of = "a list or several documents" if tokenizer.boundary is not None else "one text"
         raise MoreishError(

@@ -13,13 +13,24 @@ from moreish.config import DataConfig, RunConfig
 from moreish.data.batches import Sampler
 from moreish.data.catalog import CATALOG
 from moreish.data.doctor import Diagnosis, examine
+from moreish.data.folder import kind_of
+from moreish.data.joined import Joined
+from moreish.data.mixing import MixedSampler, quotas_of
+from moreish.data.prepared import Prepared
 from moreish.data.split import SplitName
 from moreish.data.text import Corpus, read_corpus
-from moreish.data.tokens import Tokens, TrainingTexts, encode_corpus, fingerprint, pieces
+from moreish.data.tokens import (
+    Tokens,
+    TrainingTexts,
+    encode_corpus,
+    fingerprint,
+    occurrences,
+)
 from moreish.errors import MoreishError
 from moreish.models import CountedModel, Model, ModelConfig, build_model
 from moreish.record import DataFacts
 from moreish.tokenizers import Tokenizer, builder
+from moreish.tokenizers.char import CharTokenizer
 from moreish.training.distinct import distinct_windows
 from moreish.training.events import Report, Working
 from moreish.training.lr_range import LRRange, lr_range
@@ -63,6 +74,10 @@ def prepare(config: RunConfig, *, examined: bool = False) -> Ready:
     """
     device = find_device(config.train.device)
     data = config.data
+    if data.source not in CATALOG and kind_of(Path(data.source).expanduser()) == "prepared":
+        return from_prepared(config, device)
+    if data.weights is not None:
+        raise MoreishError(f"--weight is for prepared text, and {data.source} is none")
     corpus = read_corpus(data.source, data.kind, data.encoding, data.mending)
     tokenizer = make_tokenizer(data, corpus)
     diagnosis = None
@@ -84,6 +99,69 @@ def prepare(config: RunConfig, *, examined: bool = False) -> Ready:
     )
 
 
+def from_prepared(config: RunConfig, device: torch.device) -> Ready:
+    """As `prepare`, of a folder that `moreish prepare` made; its training tokens stay there.
+
+    Raises:
+        MoreishError: it is damaged, or settings are given that were decided when it was made.
+    """
+    found = Prepared.open(Path(config.data.source).expanduser())
+    tokenizer, splits, facts = found.tokenizer(), found.splits(), found.manifest
+    decided = {**type(config.data)().model_dump(), "tokenizer": facts.tokenizer}
+    if config.init_from is not None:  # whether it is the same is asked when the weights are
+        decided["tokenizer"] = config.data.tokenizer
+    asked = config.data.model_dump(include=config.data.model_fields_set - {"source", "weights"})
+    if given := sorted(name for name, value in asked.items() if value != decided[name]):
+        raise MoreishError(
+            f"{config.data.source} is prepared: leave data.{' and data.'.join(given)} out, which "
+            "was decided by moreish prepare"
+        )
+    if config.data.weights is not None:
+        quotas_of(config.data.weights, list(facts.training_tokens()))
+    _check_unknown(splits["val"], tokenizer)
+    described = describe_prepared(found, tokenizer, splits)
+    update = {
+        "data": config.data.model_copy(update={"tokenizer": facts.tokenizer}),
+        "model": config.model.for_data(None, tokenizer.vocab_size),
+    }
+    return Ready(
+        config=config.model_copy(update=update),
+        tokenizer=tokenizer,
+        splits=splits,
+        facts=described,
+        device=device,
+    )
+
+
+def describe_prepared(
+    found: Prepared, tokenizer: Tokenizer, splits: dict[SplitName, Tokens]
+) -> DataFacts:
+    """As `describe`, as far as it is known without reading everything."""
+    manifest = found.manifest
+    documents = sum(source.documents for source in manifest.sources)
+    return DataFacts(
+        name=found.folder.resolve().name,
+        kind="text",
+        documents=documents,
+        distinct=documents,
+        characters=sum(source.characters for source in manifest.sources),
+        shortest=min(source.shortest for source in manifest.sources),
+        longest=max(source.longest for source in manifest.sources),
+        longest_item=None,
+        vocabulary=manifest.vocabulary,
+        boundary=True,
+        alphabet=tokenizer.characters[:200] if isinstance(tokenizer, CharTokenizer) else "",
+        split_documents=None,
+        tokens={name: len(tokens.ids_N) for name, tokens in splits.items()},
+        sha256={
+            "train": found.sha256,
+            **{name: fingerprint(splits[name]) for name in splits if name != "train"},
+        },
+        notes=[],
+        sources=manifest.training_tokens(),
+    )
+
+
 def make_tokenizer(data: DataConfig, corpus: Corpus) -> Tokenizer:
     """The tokenizer of these settings; one that learns does so from the training split."""
     made = builder(data.tokenizer)
@@ -99,9 +177,7 @@ def _check_unknown(tokens: Tokens, tokenizer: Tokenizer) -> None:
     """Raises MoreishError when most of the training text is unknown to its own tokenizer."""
     if tokenizer.unk is None:
         return
-    counts_V = np.zeros(tokenizer.vocab_size, np.int64)
-    for ids in pieces(tokens.ids_N):
-        counts_V += np.bincount(ids, minlength=tokenizer.vocab_size)
+    counts_V = occurrences(tokens.ids_N, tokenizer.vocab_size)
     words = np.delete(counts_V, [] if tokenizer.boundary is None else [tokenizer.boundary]).sum()
     unknown = counts_V[tokenizer.unk]
     if 2 * unknown > words:
@@ -216,6 +292,17 @@ def make_sampler(run_config: RunConfig, tokens: Tokens, model: Model) -> Sampler
     dealt = Sampler(tokens, batch_size=1, length=length, overlap=overlap, seed=seed).pieces
     mean_length = tokens.predictions / dealt
     rows = max(1, round(config.batch_tokens / mean_length))
+    if isinstance(tokens.ids_N, Joined):
+        if config.batch_size == "all":
+            raise MoreishError("train.batch_size=all: prepared text is too large for one batch")
+        return MixedSampler(
+            tokens,
+            weights=run_config.data.weights,
+            batch_size=config.batch_size if isinstance(config.batch_size, int) else rows,
+            length=length,
+            overlap=overlap,
+            seed=seed,
+        )
     if config.batch_size in (None, "all"):
         most = config.batch_tokens if config.batch_size is None else tokens.predictions
         most = min(most, LOGITS // model.vocab_size)

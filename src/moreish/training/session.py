@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from moreish.config import BUDGETS, RunConfig, TrainConfig
+from moreish.data.joined import Joined
 from moreish.data.split import SplitName
 from moreish.errors import MoreishError, command
 from moreish.evaluate.metrics import (
@@ -25,6 +26,7 @@ from moreish.evaluate.metrics import (
 )
 from moreish.files import check_space, clear_parts
 from moreish.models import CountedModel, Model, build_model
+from moreish.models.kneser_ney import KneserNey
 from moreish.models.mixture import Mixture
 from moreish.record import ENDED, surroundings
 from moreish.run import Run, check_free, discard, replaced_by, training_lock
@@ -118,11 +120,15 @@ def _begin(
         name = ready.config.model.name
         raise MoreishError(f"{name} only counts, which one process does: start it without others")
     if config.init_from is not None:
-        check_start(Run.open(Path(config.init_from)), fresh, ready.tokenizer)
+        prepared = ready.facts.sources is not None
+        check_start(Run.open(Path(config.init_from)), fresh, ready.tokenizer, prepared=prepared)
     if ready.diagnosis is not None:
         report(Examined(diagnosis=ready.diagnosis))
     for note in (*notes, *reasons):
         report(Note(text=note))
+    counts = any(isinstance(part, CountedModel | KneserNey) for part in fresh.modules())
+    if counts and ready.config.data.weights is not None:
+        report(Note(text="what is counted is counted once, whatever the weights"))
     ready, found = _with_rate(ready, report)
     path = out or free_path(f"{ready.facts.name}-{ready.config.model.name}")
     check_space(path, _space(ready), "this run")
@@ -475,7 +481,11 @@ def _space(ready: Ready) -> int:
     """Bytes of disk that a run takes: its data, its best weights and its checkpoints."""
     with torch.device("meta"):  # shapes without memory
         model = build_model(ready.config.model, ready.tokenizer.vocab_size)
-    data = sum(tokens.ids_N.nbytes for tokens in ready.splits.values())
+    data = sum(
+        tokens.ids_N.nbytes
+        for name, tokens in ready.splits.items()
+        if name != "train" or not isinstance(tokens.ids_N, Joined)  # which is not copied
+    )
     weights = sum(tensor.nbytes for tensor in model.state_dict().values())
     if isinstance(model, CountedModel):
         return data + weights
@@ -529,6 +539,9 @@ def _final_scores(
     assert best is not None
     predictions = run.split("train").predictions
     expected = outcome.val_seconds * predictions / best.tokens
+    if run.is_prepared and predictions > LARGE:
+        report(Note(text="prepared text: validation is scored, all of the training split is not"))
+        return {"val": best}
     if predictions > LARGE and expected > outcome.position.seconds:
         ask = command("eval", run.path)
         report(Note(text=f"the training split would take {expected / 60:.0f} minutes: {ask}"))

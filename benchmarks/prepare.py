@@ -1,0 +1,155 @@
+"""`moreish prepare` with GPT-2's tokenizer, against tiktoken alone on as many threads, in turn.
+
+    python benchmarks/prepare.py [--text FILE] [--megabytes 1000] [--rounds 3]
+
+Without a file the text is made here: documents of stretches of tiny Shakespeare in any order, one
+word of fifty with its letters in another order, so that new words keep coming. tiktoken gets it
+from memory, split into the same documents (`encode_ordinary_batch`), and its tokens are thrown
+away; `prepare` reads the file and leaves verified token files. Each runs in its own process, whose
+highest memory is reported.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from moreish.data import catalog
+from moreish.data.documents import Reading
+from moreish.data.preparing import Order, cores, prepare_text
+from moreish.record import machine, versions
+from moreish.tokenizers import builder
+
+SEPARATOR = "<|endoftext|>"
+
+TOGETHER = 16_000_000
+"""Characters that tiktoken gets at a time: as Python numbers, the tokens of all do not fit into
+memory."""
+
+
+def documents(megabytes: float) -> Iterator[str]:
+    """So many million characters."""
+    words = catalog.load("shakespeare").split(" ")
+    random = np.random.default_rng(0)
+    left = megabytes * 1e6
+    while left > 0:
+        drawn: list[str] = []
+        for _ in range(random.integers(2, 30)):
+            at = int(random.integers(len(words) - 40))
+            drawn += words[at : at + int(random.integers(5, 40))]
+        for odd in random.integers(len(drawn), size=len(drawn) // 50):
+            drawn[odd] = "".join(random.permutation(list(drawn[odd])))
+        document = " ".join(drawn)
+        left -= len(document) + len(SEPARATOR) + 2
+        yield document
+
+
+def tiktoken_alone(text: Path) -> dict[str, Any]:
+    import tiktoken
+    from tiktoken_ext.openai_public import r50k_pat_str
+
+    vocabulary = builder("gpt2").build([], boundary=True)
+    ranks = {vocabulary.to_bytes(np.array([n])): n for n in range(vocabulary.vocab_size - 1)}
+    encoding = tiktoken.Encoding(
+        "gpt2", pat_str=r50k_pat_str, mergeable_ranks=ranks, special_tokens={}
+    )
+    every = [part.strip("\n") for part in text.read_text("utf-8").split(SEPARATOR)]
+    encoding.encode_ordinary("warm")
+    seconds, tokens, held, size = 0.0, 0, list[str](), 0
+    for number, document in enumerate(every, 1):
+        held.append(document)
+        size += len(document)
+        if size >= TOGETHER or number == len(every):
+            began = time.perf_counter()
+            found = encoding.encode_ordinary_batch(held, num_threads=cores())
+            seconds += time.perf_counter() - began
+            tokens += sum(map(len, found))
+            held, size = [], 0
+    return {"seconds": seconds, "tokens": tokens}
+
+
+def ours(text: Path) -> dict[str, Any]:
+    builder("gpt2").build([], boundary=True)  # fetched, if need be
+    with tempfile.TemporaryDirectory(dir=text.parent) as folder:
+        order = Order(sources=(str(text),), reading=Reading(separator=SEPARATOR))
+        began = time.perf_counter()
+        done = prepare_text(order, Path(folder) / "prepared", overwrite=False)
+        seconds = time.perf_counter() - began
+        began = time.perf_counter()
+        prepare_text(order, Path(folder) / "prepared", overwrite=False)
+        manifest = done.prepared.manifest
+        boundaries = sum(shard.documents for shard in manifest.shards)
+        tokens = sum(manifest.tokens().values()) - boundaries
+        return {
+            "seconds": seconds,
+            "tokens": tokens,
+            "verifying": time.perf_counter() - began,
+            "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000,
+        }
+
+
+SIDES = {"tiktoken": tiktoken_alone, "moreish": ours}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--text", type=Path)
+    parser.add_argument("--megabytes", type=float, default=1000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/prepare.json"))
+    parser.add_argument("--side", choices=SIDES)
+    given = parser.parse_args()
+    if given.side:
+        print(json.dumps(SIDES[given.side](given.text)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        text = given.text or Path(folder) / "text.txt"
+        if given.text is None:
+            with text.open("w", encoding="utf-8") as file:
+                for document in documents(given.megabytes):
+                    file.write(f"{document}\n{SEPARATOR}\n")
+        rounds: list[dict[str, dict[str, Any]]] = []
+        for number in range(given.rounds):
+            rounds.append({})
+            for side in sorted(SIDES, reverse=number % 2 == 0):
+                command = [sys.executable, __file__, "--side", side, "--text", str(text)]
+                done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+                rounds[-1][side] = json.loads(done.stdout)
+                print(number + 1, side, rounds[-1][side], flush=True)
+        megabytes = text.stat().st_size / 1e6
+    assert len({found["tokens"] for one in rounds for found in one.values()}) == 1
+    pace = {side: [megabytes / one[side]["seconds"] for one in rounds] for side in SIDES}
+    ratios = [one["tiktoken"]["seconds"] / one["moreish"]["seconds"] for one in rounds]
+    found = {
+        "megabytes": round(megabytes, 1),
+        "threads": cores(),
+        "tokens": rounds[0]["moreish"]["tokens"],
+        "megabytes_a_second": {
+            side: [round(p, 2) for p in sorted(of)] for side, of in pace.items()
+        },
+        "times_tiktoken": {
+            "median": round(median(ratios), 3),
+            "lowest": round(min(ratios), 3),
+            "highest": round(max(ratios), 3),
+        },
+        "verifying_seconds": round(median(one["moreish"]["verifying"] for one in rounds), 2),
+        "memory_mb": round(max(one["moreish"]["memory_mb"] for one in rounds)),
+        "versions": versions(),
+        "machine": machine(),
+    }
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    given.out.write_text(json.dumps(found, indent=2) + "\n")
+    print(json.dumps(found, indent=2))
+
+
+if __name__ == "__main__":
+    main()

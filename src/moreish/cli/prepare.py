@@ -1,0 +1,177 @@
+"""`moreish prepare`."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from moreish.cli.base import Json, app, print_json
+from moreish.errors import MoreishError, command
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+PLAIN_EVERY = 10.0
+"""Seconds between two lines, where there is no terminal to draw a bar on."""
+
+
+@app.command()
+def prepare(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCES…",
+            help="Text, .jsonl or .parquet files (.gz, .bz2, .xz, .zst), folders, hf:NAME.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the token files go.")],
+    field: Annotated[str, typer.Option(help="Of JSON lines; column of Parquet.")] = "text",
+    separator: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT", help="Stands between documents of a text file, e.g. '<|endoftext|>'."
+        ),
+    ] = None,
+    encoding: Annotated[str, typer.Option(help="Of text files.")] = "utf-8",
+    tokenizer: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="gpt2, bpe, char, byte, word or a tokenizer.json."),
+    ] = "gpt2",
+    vocab_size: Annotated[
+        int | None, typer.Option(metavar="N", help="The most tokens that word or bpe learns.")
+    ] = None,
+    hold_out: Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help="Of the text, for each of validation and test (auto)."),
+    ] = None,
+    split_seed: Annotated[int, typer.Option(help="Of what is held out.", min=0)] = 42,
+    workers: Annotated[int | None, typer.Option(help="Threads (one for each core).", min=1)] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace what was prepared in FOLDER.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Make token files of large text, for train. The same command goes on after a stop."""
+    from moreish.console import console
+    from moreish.data.documents import Reading
+    from moreish.data.preparing import Order, prepare_text
+    from moreish.tokenizers import Limits
+
+    order = Order(
+        sources=tuple(sources),
+        reading=Reading(field=field, separator=separator, encoding=encoding),
+        tokenizer=tokenizer,
+        limits=Limits(vocab_size=vocab_size),
+        hold_out=hold_out,
+        split_seed=split_seed,
+    )
+    shown = console(stderr=as_json)
+    meter = Meter(shown)
+    began = time.perf_counter()
+    try:
+        done = prepare_text(
+            order,
+            out.expanduser(),
+            overwrite=overwrite,
+            workers=workers,
+            told=meter,
+            note=lambda text: shown.print(text, style="dim"),
+        )
+    except KeyboardInterrupt:
+        meter.close()
+        shown.print("Stopped. The same command goes on.")
+        raise
+    except OSError as error:
+        reason = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
+        raise MoreishError(f"{reason}; when that is mended, the same command goes on") from None
+    finally:
+        meter.close()
+    seconds = time.perf_counter() - began
+    manifest = done.prepared.manifest
+    if as_json:
+        told = manifest.model_dump(mode="json", include={"tokenizer", "vocabulary", "held_out"})
+        sums = {"tokens": manifest.tokens(), "sources": manifest.training_tokens()}
+        print_json({"folder": str(out), "new": done.new, "seconds": seconds, **told, **sums})
+        return
+    for line in summary(done.prepared, new=done.new, seconds=seconds):
+        shown.print(line)
+
+
+def summary(prepared: Any, *, new: bool, seconds: float) -> list[str]:
+    """What was made, or found to be whole."""
+    from moreish.console import plural
+    from moreish.files import in_bytes
+
+    manifest = prepared.manifest
+    tokens = manifest.tokens()
+    lines = []
+    for source in manifest.sources:
+        empty = f" ({source.empty:,} without text left out)" if source.empty else ""
+        lines.append(
+            f"{source.name}: {plural(source.documents, 'document')}{empty}, "
+            f"{in_bytes(source.bytes)} of text, "
+            f"{plural(manifest.training_tokens().get(source.name, 0), 'training token')}"
+        )
+    split = f"{tokens['train']:,} training, {tokens['val']:,} validation, {tokens['test']:,} test"
+    lines.append(f"tokens: {split}, {manifest.vocabulary:,} kinds of them ({manifest.tokenizer})")
+    files = plural(len(manifest.shards), "file")
+    if new:
+        size = sum(source.bytes for source in manifest.sources)
+        pace = f", {size / 1e6 / seconds:,.1f} MB/s" if seconds >= 1 else ""
+        lines.append(f"{files} in {prepared.folder}{pace}")
+    else:
+        lines.append(f"It was prepared already: {files} verified, each is as it was written.")
+    return [*lines, "", f"Train on it: {command('train', prepared.folder)}"]
+
+
+class Meter:
+    """How far it is: a bar on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, out: Any) -> None:
+        """`out`: a rich console."""
+        self.out = out
+        self._what = ""
+        self._bar: Progress | None = None
+        self._began = self._printed = (0.0, 0)
+
+    def __call__(self, what: str, done: int, of: int) -> None:
+        now = time.perf_counter()
+        if what != self._what:
+            self.close()
+            self._what, self._began, self._printed = what, (now, done), (now, done)
+        if self.out.is_terminal:
+            self._draw(what, done, of, now)
+        elif of and now - self._printed[0] >= PLAIN_EVERY:
+            self._printed = now, done
+            self.out.print(f"{what}  {done / of:.0%}  {self._facts(done, of, now)}")
+
+    def _facts(self, done: int, of: int, now: float) -> str:
+        from moreish.console import clock
+
+        pace = (done - self._began[1]) / max(now - self._began[0], 1e-9)
+        left = f"  {clock((of - done) / pace)} left" if pace > 0 else ""
+        return f"{done / 1e6:,.0f} of about {of / 1e6:,.0f} MB  {pace / 1e6:,.1f} MB/s{left}"
+
+    def _draw(self, what: str, done: int, of: int, now: float) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        if self._bar is None:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=28),
+                TextColumn("{task.fields[facts]}"),
+                console=self.out,
+                transient=True,
+            )
+            self._bar.add_task(what, total=None, facts="")
+            self._bar.start()
+        facts = self._facts(done, of, now) if of else ""
+        task = self._bar.task_ids[0]
+        self._bar.update(task, description=what, completed=done, total=of or None, facts=facts)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
