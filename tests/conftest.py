@@ -171,7 +171,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     import time
 
     from moreish.models import Model
-    from moreish.training import session
+    from moreish.training import carry_out
     from moreish.training.backward import Backward
     from moreish.training.checkpoint import Checkpoints
 
@@ -188,7 +188,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
     costing(Backward, "__call__", "step")
     costing(Run, "score", "evaluation")
-    costing(session, "fitting", "evaluation")
+    costing(carry_out, "fitting", "evaluation")
     costing(Checkpoints, "save", "checkpoint")
     costing(Model, "before_training", "counting")
     monkeypatch.setattr(time, "perf_counter", clock)

@@ -15,7 +15,7 @@ from moreish.data.tokens import Batch
 from moreish.errors import MoreishError
 from moreish.models import Model, build_model, model_config
 from moreish.run import Run
-from moreish.training import session
+from moreish.training import carry_out
 from moreish.training.divergence import RETREATS, SKIPS, origin
 from moreish.training.events import Evaluated, Event, Skipped, Step, WentBack
 from moreish.training.objective import next_token
@@ -41,7 +41,7 @@ def inject(monkeypatch: pytest.MonkeyPatch) -> Callable[[Injection], None]:
         def spoiled(model: Model, batch: Batch) -> Tensor:
             return injection(model, batch, next_token(model, batch))
 
-        monkeypatch.setattr(session, "next_token", spoiled)
+        monkeypatch.setattr(carry_out, "next_token", spoiled)
 
     return install
 

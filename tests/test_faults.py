@@ -18,7 +18,7 @@ from moreish import api
 from moreish.errors import MoreishError
 from moreish.files import PART, write_atomic
 from moreish.run import Run
-from moreish.training import session
+from moreish.training import carry_out
 from moreish.training.checkpoint import Checkpoints
 from moreish.training.events import silent
 from moreish.training.loop import Trainer
@@ -39,7 +39,7 @@ def trainers(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("trained")
     (folder / "names.txt").write_text("\n".join(f"anna{n}" for n in range(30)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session, "Checkpoints", Watching)
+        patch.setattr(carry_out, "Checkpoints", Watching)
         settings = {"train": {"checkpoint_every": 1, "steps": 4}}
         api.train(
             folder / "names.txt", model="bigram", settings=settings, out=folder / "run",

@@ -125,7 +125,7 @@ def test_a_plan_made_in_a_bad_moment_does_not_last(
     source: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The trial finds steps of a second each; they take milliseconds."""
-    monkeypatch.setattr("moreish.training.session.measure", lambda *a, **k: 1.0)
+    monkeypatch.setattr("moreish.training.carry_out.measure", lambda *a, **k: 1.0)
     run = train(source, minutes=0.05, settings={**TINY, "train": {"patience": 0}})
     assert run.record.seconds == pytest.approx(3, rel=0.1)
     assert max(line["step"] for line in log_of(run)) > 200
@@ -510,7 +510,7 @@ def test_a_large_training_split_is_scored_only_if_that_is_quick(
         return score(self, name, *rest, **options)
 
     monkeypatch.setattr(Run, "score", slow)
-    monkeypatch.setattr("moreish.training.session.LARGE", 100)
+    monkeypatch.setattr("moreish.training.carry_out.LARGE", 100)
     notes: list[str] = []
     run = train(source, steps=1, report=lambda e: notes.append(getattr(e, "text", "")))
     assert set(run.scores) == {"val"}
@@ -521,7 +521,7 @@ def test_evaluations_that_turn_out_costly_become_fewer(
     source: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The trial finds them ten times as cheap as they are."""
-    monkeypatch.setattr("moreish.training.session.measure", lambda *a, **k: 0.01)
+    monkeypatch.setattr("moreish.training.carry_out.measure", lambda *a, **k: 0.01)
     run = train(source, minutes=0.05, settings={**TINY, "train": {"patience": 0}})
     assert sum("val" in line for line in log_of(run)) >= 2
     assert run.record.evaluation_seconds <= 0.15 * run.record.seconds
