@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP     = $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test proofs soak lint bench texts ladders clean
+.PHONY: help setup run test proofs soak lint bench large texts ladders clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
@@ -50,6 +50,11 @@ bench: $(VENV)/dev  ## the figures of the README, both measured and written (und
 	@$(BIN)/python benchmarks/quality.py --short
 	@$(BIN)/python benchmarks/race.py $(if $(NANOGPT),--nanogpt $(NANOGPT))
 	@$(BIN)/python benchmarks/speed.py $(if $(NANOGPT),--nanogpt $(NANOGPT))
+	@$(BIN)/python benchmarks/table.py
+
+large: $(VENV)/dev  ## a gigabyte through GPT-2's tokenizer; a large text first, then Shakespeare (an hour)
+	@$(BIN)/python benchmarks/prepare.py
+	@$(BIN)/python benchmarks/pretrain.py
 	@$(BIN)/python benchmarks/table.py
 
 texts: $(VENV)/dev  ## the planner on texts that it was not tuned on (a quarter of an hour)

@@ -112,6 +112,13 @@ def speed() -> list[str]:
             f"{prepared['copy_megabytes_a_second']:.0f}); memory "
             f"{1000 * prepared['gigabytes']:.0f} MB |"
         )
+    large = load("prepare")
+    if large:
+        ratio, memory = large["times_tiktoken"]["median"], large["memory_mb"]
+        rows.append(
+            "| a gigabyte through GPT-2's tokenizer into token files | "
+            f"{ratio:.2f} times tiktoken alone on as many threads; memory {memory:.0f} MB |"
+        )
     if default is not None:
         rows.append(f"| `moreish --help` | {default['help_seconds']:.2f} s |")
         first = default["first_sample_seconds"]
@@ -186,7 +193,27 @@ def ladders() -> str:
     return "\n".join(["", *rows, ""])
 
 
+def pretrained() -> str:
+    """The lecture's third exercise."""
+    found = load("pretrain")
+    rows = ["| trained on | steps | validation loss | lowest after |", "|---|---|---|---|"]
+    for run in found["runs"][1:]:
+        loss = f"**{run['val']:.4f}** ± {run['stderr']:.4f}"
+        rows.append(f"| {run['what']} | {run['steps']:,} | {loss} | {run['best_after']:,} steps |")
+    verse, run = found["verse"], found["runs"][0]
+    text = (
+        f"The large text: {verse['characters'] / 1e6:.0f} million characters of verse "
+        f"({verse['shared_with_shakespeare']:,} lines that share six words in a row with tiny "
+        f"Shakespeare are left out). The model: a GPT of {run['parameters']:,} parameters, context "
+        f"{found['model']['context']}, {found['train']['batch_tokens']:,} characters a step. It "
+        f"saw {run['steps'] * found['train']['batch_tokens'] / 1e6:.1f} million characters of "
+        f"verse, and had a loss of {run['val']:.4f} on verse then. One seed, {found['date']}."
+    )
+    return "\n".join(["", text, "", *rows, ""])
+
+
 PAGES = (
+    (ROOT / "docs" / "fine-tuning.md", "python benchmarks/pretrain.py", pretrained),
     (ROOT / "README.md", "make bench", section),
     (ROOT / "docs" / "ladder.md", "make ladders", ladders),
 )

@@ -25,6 +25,7 @@ ORDER = [
     "evaluate",
     "generate",
     "record",
+    "run_folder",
     "run",
     "comparison",
     "training",

@@ -694,10 +694,10 @@ def test_what_does_not_go_with_prepared_text(
 def test_what_is_too_large_to_be_looked_through(
     moreish: Moreish, prepared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from moreish import run
+    from moreish import run, run_folder
 
     assert moreish("train", "p", "--out", "r", *FAST).status == 0
-    monkeypatch.setattr(run, "SEARCHED", 1000)
+    monkeypatch.setattr(run_folder, "SEARCHED", 1000)
     monkeypatch.setattr(run, "SCORED", 1000)
     assert "can be looked through" in moreish("novelty", "r", "-n", "1").err
     assert "can be looked through" in moreish("sample", "r", "--new-only").err

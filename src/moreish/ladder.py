@@ -11,7 +11,8 @@ from moreish.errors import MoreishError, nearest
 from moreish.files import read_json, to_json, write_atomic
 from moreish.models import REGISTRY
 from moreish.record import ENDED, DataFacts, machine, versions
-from moreish.run import Run, discard
+from moreish.run import Run
+from moreish.run_folder import discard
 from moreish.settings import Tree
 from moreish.training import resume, train
 from moreish.training.divergence import DivergenceError

@@ -22,7 +22,8 @@ from moreish.files import read_json
 from moreish.models import Model, build_model
 from moreish.models.layers import ROTARY_BASE
 from moreish.record import DataFacts
-from moreish.run import Run, check_free
+from moreish.run import Run
+from moreish.run_folder import check_free
 from moreish.settings import Tree
 from moreish.tokenizers import Tokenizer, tokenizer_from_json
 

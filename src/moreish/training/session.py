@@ -16,7 +16,8 @@ from moreish.files import check_space, clear_parts
 from moreish.models import CountedModel, build_model
 from moreish.models.kneser_ney import KneserNey
 from moreish.record import ENDED
-from moreish.run import Run, check_free, discard, replaced_by, training_lock
+from moreish.run import Run
+from moreish.run_folder import check_free, discard, replaced_by, training_lock
 from moreish.training.carry_out import carry_out
 from moreish.training.checkpoint import KEPT
 from moreish.training.events import Examined, Note, Report, silent
