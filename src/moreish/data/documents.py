@@ -1,20 +1,16 @@
 """Sources of any size to documents, a piece at a time: text, JSON lines, Parquet, compressed or
 not, folders of them, and data sets of Hugging Face that are streamed."""
 
-import bz2
-import gzip
 import io
 import json
-import lzma
 import re
-import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
+from moreish.data.compressed import COMPRESSED, opened, through, wanted
 from moreish.data.decode import NotTextError, decoded, with_line_feeds
 from moreish.data.folder import refuse_prepared
 from moreish.errors import MoreishError, nearest
@@ -22,7 +18,6 @@ from moreish.errors import MoreishError, nearest
 HF = "hf:"
 """What stands before the name of a data set of Hugging Face."""
 
-COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 JSON_LINES = (".jsonl", ".ndjson")
 PARQUET = ".parquet"
 
@@ -34,9 +29,6 @@ LONGEST_LINE = 1 << 28
 
 PEEK = 1 << 20
 """Bytes of text from which the size of the rest is judged."""
-
-READ = 1 << 14
-"""Bytes that are decompressed at a time: they may become many times as many."""
 
 LONG = 1 << 16
 """Characters of a document beyond which it is not waited for its end."""
@@ -179,80 +171,6 @@ def _is_readable(path: Path, how: Reading) -> bool:
         return bool(head)
     except NotTextError:
         return False
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[BinaryIO]:
-    """A file as its bytes are before compression.
-
-    Raises:
-        MoreishError: it is damaged, or a library is missing.
-    """
-    with path.open("rb") as raw, _through(raw, path) as file:
-        yield file
-
-
-@contextmanager
-def _through(raw: BinaryIO, path: Path) -> Iterator[BinaryIO]:
-    """What the open file at `path` holds."""
-    damage: tuple[type[Exception], ...] = (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError)
-    file: Any = raw
-    match path.suffix:
-        case ".gz":
-            file = gzip.GzipFile(fileobj=raw)
-        case ".bz2":
-            file = bz2.BZ2File(raw)
-            damage = (*damage, OSError)
-        case ".xz":
-            file = lzma.LZMAFile(raw)  # noqa: SIM115 (it does not own its file)
-        case ".zst":
-            library = wanted("zstandard")
-            damage = (*damage, library.ZstdError)
-            file = io.BufferedReader(_Zstandard(raw, library.ZstdDecompressor()), LONG)
-    try:
-        yield cast(BinaryIO, file)
-    except damage as error:
-        raise MoreishError(f"{path} is damaged: {error}") from None
-
-
-class _Zstandard(io.RawIOBase):
-    """Frames one after another; unlike the library's own reader it notices when the last one is
-    cut short."""
-
-    def __init__(self, raw: BinaryIO, library: Any) -> None:
-        """`library`: a `ZstdDecompressor`."""
-        self._raw, self._library = raw, library
-        self._frame = library.decompressobj()
-        self._rest, self._held, self._inside = b"", memoryview(b""), False
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._held:
-            some = self._rest or self._raw.read(READ)
-            if not some and self._inside:
-                raise EOFError("it ends before its end")
-            if not some:
-                return 0
-            self._held = memoryview(self._frame.decompress(some))
-            self._rest, self._inside = self._frame.unused_data, not self._frame.eof
-            if self._frame.eof:
-                self._frame = self._library.decompressobj()
-        count = min(len(buffer), len(self._held))
-        buffer[:count], self._held = self._held[:count], self._held[count:]
-        return count
-
-
-def wanted(name: str) -> Any:
-    """A library of the extra `large`. Raises MoreishError when it is not installed."""
-    extra = "hub" if name == "datasets" else "large"
-    try:
-        return import_module(name)
-    except ImportError:
-        raise MoreishError(
-            f"this needs a library ({name.partition('.')[0]}): pip install 'moreish[{extra}]'"
-        ) from None
 
 
 def _texts(path: Path, how: Reading) -> Iterator[Piece]:
@@ -406,7 +324,7 @@ def _size_of_file(path: Path, how: Reading) -> int:
     if path.suffix not in COMPRESSED:
         return on_disk
     read = 0
-    with path.open("rb") as raw, _through(raw, path) as file:
+    with path.open("rb") as raw, through(raw, path) as file:
         while some := file.read(1 << 16):
             read += len(some)
             if read >= PEEK:
