@@ -193,6 +193,7 @@ print(json.dumps({"said": said[0], "peak": 1024 * int(peak)}))
 """
 
 
+@pytest.mark.soak
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells the peak")
 def test_a_whole_training_takes_what_was_said(tmp_path: Path, proved: Proved) -> None:
     """Its checkpoints and its evaluations too, which once took three times the weights."""
@@ -244,6 +245,8 @@ for _ in range(2):
 print(json.dumps({"expected": expected, "taken": peak() - before}))
 """
 
+LONG = pytest.mark.soak
+
 GPT = {"name": "gpt", "layers": 4, "heads": 4, "width": 128, "context": 128}
 
 
@@ -251,13 +254,19 @@ GPT = {"name": "gpt", "layers": 4, "heads": 4, "width": 128, "context": 128}
 @pytest.mark.parametrize(
     ("model", "train"),
     [
-        (GPT, {"batch_tokens": 16384}),
-        (GPT, {"batch_tokens": 16384, "accumulate": 4}),
-        (GPT, {"batch_tokens": 16384, "recompute": True}),
-        ({**GPT, "feedforward": "swiglu", "norm": "rms"}, {"batch_tokens": 8192}),
-        ({"name": "lstm", "width": 256}, {"batch_tokens": 16384}),
+        pytest.param(GPT, {"batch_tokens": 16384}, id="gpt"),
+        pytest.param(GPT, {"batch_tokens": 16384, "recompute": True}, id="gpt-reckoned-again"),
+        pytest.param(GPT, {"batch_tokens": 16384, "accumulate": 4}, id="in-parts", marks=LONG),
+        pytest.param(
+            {**GPT, "feedforward": "swiglu", "norm": "rms"},
+            {"batch_tokens": 8192},
+            id="gpt-swiglu",
+            marks=LONG,
+        ),
+        pytest.param(
+            {"name": "lstm", "width": 256}, {"batch_tokens": 16384}, id="lstm", marks=LONG
+        ),
     ],
-    ids=["gpt", "gpt-in-parts", "gpt-reckoned-again", "gpt-swiglu", "lstm"],
 )
 def test_the_estimate_is_near_what_is_taken(
     model: dict[str, object], train: dict[str, object], tmp_path: Path, proved: Proved

@@ -24,10 +24,6 @@ from test_gguf import QWEN_2, of_others
 from test_stepwise import GPT, MODELS, ROTARY
 
 QUICK: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "rotary gpt of pairs, n-grams": (
-        "bpe", "text",
-        {**GPT, **ROTARY, "layers": 1, "kv_heads": 2, "grams": 3, "gram_rows": 100},
-    ),
     "lstm of bytes": ("byte", "text", {"name": "lstm", "width": 16}),
     "hybrid of characters": (
         "char", "lines", {"name": "hybrid", "layers": 1, "heads": 2, "width": 16, "context": 20},
@@ -36,6 +32,10 @@ QUICK: dict[str, tuple[str, str, dict[str, Any]]] = {
 """Learned positions, which are begun anew, are the hybrid's."""
 
 SLOW = {
+    "rotary gpt of pairs, n-grams": (
+        "bpe", "text",
+        {**GPT, **ROTARY, "layers": 1, "kv_heads": 2, "grams": 3, "gram_rows": 100},
+    ),
     f"{name} in {kind}": ("char", kind, model)
     for name, model in MODELS.items()
     for kind in ("lines", "text")

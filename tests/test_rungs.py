@@ -141,7 +141,7 @@ def test_attention_maps_are_what_attention_does(settings: dict[str, object]) -> 
     block = model.blocks[0]
     x, turn = model._embed(tokens, range(8))
     x = block.attention_input(x)
-    _, _, v = block.attention._heads(x, turn)
+    _, _, v = block.attention.split_heads(x, turn)
     groups = config.heads // (config.kv_heads or config.heads)
     mixed = maps[0] @ v.repeat_interleave(groups, 1)
     expected = block.attention.out(mixed.transpose(1, 2).flatten(2))

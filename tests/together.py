@@ -38,7 +38,7 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-FEW = ("gpt", "gpt tied, fsdp", "hybrid")
+FEW = ("gpt", "gpt tied, fsdp")
 
 
 def train_all(folder: Path, names: Iterable[str]) -> None:
