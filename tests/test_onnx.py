@@ -31,15 +31,17 @@ QUICK: dict[str, tuple[str, str, dict[str, Any]]] = {
 }  # fmt: skip
 """Learned positions, which are begun anew, are the hybrid's."""
 
-SLOW = {
+SLOW: dict[str, tuple[str, str, dict[str, Any]]] = {
     "rotary gpt of pairs, n-grams": (
         "bpe", "text",
         {**GPT, **ROTARY, "layers": 1, "kv_heads": 2, "grams": 3, "gram_rows": 100},
     ),
-    f"{name} in {kind}": ("char", kind, model)
-    for name, model in MODELS.items()
-    for kind in ("lines", "text")
-}
+    **{
+        f"{name} in {kind}": ("char", kind, model)
+        for name, model in MODELS.items()
+        for kind in ("lines", "text")
+    },
+}  # fmt: skip
 
 ALONE = """
 import runpy, sys
