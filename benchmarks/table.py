@@ -196,6 +196,8 @@ def ladders() -> str:
 def pretrained() -> str:
     """The lecture's third exercise."""
     found = load("pretrain")
+    if not found:
+        return ""
     rows = ["| trained on | steps | validation loss | lowest after |", "|---|---|---|---|"]
     for run in found["runs"][1:]:
         loss = f"**{run['val']:.4f}** ± {run['stderr']:.4f}"
