@@ -49,7 +49,7 @@ MODEL = {
 
 TRAIN = {"optimizer": "muon", "batch_tokens": 2048}
 
-LONG, SHORT = 2000, 400
+LONG, SHORT = 2500, 500
 """Steps on verse, and on Shakespeare after it."""
 
 
@@ -117,14 +117,19 @@ def main() -> None:
         large = folder / "verse.txt"
         large.write_text(text, encoding="utf-8")
         own = {"split": "lecture"}
+        tokens = {"tokenizer": "byte"}  # one vocabulary for both texts, which are ASCII
         rows = [
-            trained("verse", folder, str(large), LONG),
+            trained("verse", folder, str(large), LONG, kind="text", **tokens),
             trained(
                 "verse, then Shakespeare", folder, "shakespeare", SHORT,
                 init_from=folder / "verse", **own,
             ),
-            trained("Shakespeare alone, as short", folder, "shakespeare", SHORT, **own),
-            trained("Shakespeare alone, as long", folder, "shakespeare", LONG + SHORT, **own),
+            trained(
+                "Shakespeare alone, as short", folder, "shakespeare", SHORT, **own, **tokens
+            ),
+            trained(
+                "Shakespeare alone, as long", folder, "shakespeare", LONG + SHORT, **own, **tokens
+            ),
         ]  # fmt: skip
     found = {
         "date": datetime.now(UTC).date().isoformat(),
