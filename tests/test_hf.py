@@ -25,6 +25,7 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2": ("gpt2", {}),
     "gpt2-wide": ("gpt2", {"n_inner": 40, "activation_function": "gelu", "n_head": 2}),
     "gpt2-padded": ("gpt2", {"vocab_size": 320}),
+    "gpt2-untied": ("gpt2", {"tie_word_embeddings": False}),
     "llama": ("llama", {}),
     "llama-tied": ("llama", {"tie_word_embeddings": True, "num_key_value_heads": 4}),
     "llama-3": ("llama", {"rope_parameters": {"rope_type": "default", "rope_theta": 500_000.0}}),

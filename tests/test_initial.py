@@ -62,6 +62,40 @@ def test_the_context_is_cropped(learned: Run, other: Path, tmp_path: Path) -> No
                   report=silent)  # fmt: skip
 
 
+@pytest.mark.parametrize("tokenizer", ["char", "byte", "word"])
+def test_from_many_documents_to_one(tokenizer: str, other: Path, tmp_path: Path) -> None:
+    """A boundary that is not needed stays, and so does every token."""
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for number in range(3):
+        (folder / f"{number}.txt").write_text(STORY * 2 + other.read_text(), encoding="utf-8")
+    settings = {"model": GPT}
+    before = api.train(folder, steps=2, tokenizer=tokenizer, settings=settings,
+                       out=tmp_path / "a", report=silent)  # fmt: skip
+    run = api.train(other, init_from=before.path, steps=2, out=tmp_path / "b", report=silent)
+    assert run.record.tokenizer == before.record.tokenizer and run.tokenizer.boundary is not None
+    assert not (run.split("val").ids_N == run.tokenizer.boundary).any()
+    assert run.sample(1, max_tokens=5)
+
+
+def test_what_is_elsewhere_is_looked_at_each_time(
+    other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def started() -> Run:
+        return api.train(other, init_from="hf:tiny", steps=1, settings=STILL, report=silent)
+
+    saved(Path("tiny"), "gpt2")
+    first, again = started(), started()
+    assert first.config.init_from == again.config.init_from
+    saved(Path("tiny"), "gpt2-wide")
+    changed = started()
+    assert changed.config.init_from != first.config.init_from
+    assert changed.config.model != first.config.model
+    assert Run.open(str(changed.config.init_from)).config.data.tokenizer.endswith("tokenizer.json")
+
+
 def test_what_does_not_go_together(learned: Run, other: Path, tmp_path: Path) -> None:
     for options, why in (
         ({"model": "lstm"}, "model.name=lstm is not that of"),

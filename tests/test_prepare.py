@@ -199,6 +199,7 @@ def test_wrong_columns_sets_and_places(tmp_path: Path) -> None:
         ("empty", {}, "holds no text, JSON lines or Parquet file"),
         ("nothing", {}, "no file or folder"),
         ("a.txt", {"hold_out": 0.9}, "--hold-out 0.9: give a share"),
+        ("a.txt", {"reading": Reading(separator="")}, "--separator '': give what stands between"),
         ("a.txt", {"tokenizer": "bpee"}, "unknown tokenizer 'bpee': did you mean 'bpe'"),
         ("a.txt", {}, "1 passage.* too few to hold out"),
     ):
@@ -213,6 +214,14 @@ def test_wrong_columns_sets_and_places(tmp_path: Path) -> None:
     with pytest.raises(MoreishError, match="choose another folder"):
         made(tmp_path / "new", tmp_path)
         made(tmp_path / "set" / "new", tmp_path / "set")
+
+
+def test_a_mistake_is_mended_by_the_right_command(moreish: Moreish) -> None:
+    Path("a.jsonl").write_bytes(json_lines(stories(200)))
+    order = ["prepare", "a.jsonl", "--tokenizer", "byte", "--out", "p"]
+    assert "no field 'body'" in moreish(*order, "--field", "body").err
+    assert moreish(*order).status == 0
+    assert "was prepared with" in moreish(*order, "--field", "body").err
 
 
 # --- passages and sides ---

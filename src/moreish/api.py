@@ -394,14 +394,15 @@ def _start(name: str) -> Run:
     """The run to start from; what is elsewhere is imported first."""
     if not name.startswith("hf:"):
         return load(name)
-    from moreish.exchange.hf import fetched
+    from moreish.exchange.hf import content_of, fetched
     from moreish.exchange.hf import import_hf as carry_out
 
     folder = fetched(name.removeprefix("hf:"))
     for place in RUNS.glob(f"hf-{folder.name}*"):
         if (place / "run.json").is_file():
             run = load(place)
-            if run.config.data.source == str(folder.resolve()):
+            here = run.config.data.source == str(folder.resolve())
+            if here and content_of(folder) in run.record.data.notes:
                 return run
     return carry_out(folder, free_path(f"hf-{folder.name}"))
 

@@ -112,6 +112,8 @@ def prepare_text(
     _check_place(out)
     if order.hold_out is not None and not 0 < order.hold_out <= 0.4:
         raise MoreishError(f"--hold-out {order.hold_out}: give a share above 0, up to 0.4")
+    if order.reading.separator == "":
+        raise MoreishError("--separator '': give what stands between documents, or leave it out")
     workers = workers or cores()
     there = kind_of(out)
     finished = there == "prepared" and not overwrite
@@ -124,7 +126,7 @@ def prepare_text(
     out.mkdir(parents=True, exist_ok=True)
     with locked(out / ".lock", f"{out} is being prepared by another process: wait for its end"):
         clear_parts(out)
-        if overwrite:
+        if overwrite or _untouched(out):
             _clear(out)
         if kind_of(out) == "prepared":
             (out / PROGRESS).unlink(missing_ok=True)  # where the last moment was cut short
@@ -414,6 +416,16 @@ def _check_unchanged(out: Path, manifest: Manifest, order: Order) -> None:
             f"the sources have changed since {out} was prepared: choose another --out, or "
             "--overwrite"
         )
+
+
+def _untouched(out: Path) -> bool:
+    """Whether it was begun and nothing written yet: a mistake may be mended then."""
+    if kind_of(out) != "begun":
+        return False
+    try:
+        return read_json(out / PROGRESS)["shards"] == []
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
 
 
 def _clear(out: Path) -> None:

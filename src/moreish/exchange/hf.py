@@ -4,6 +4,7 @@ A folder holds config.json, tokenizer.json and the weights as safetensors, in on
 with an index.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -66,7 +67,9 @@ def import_hf(path: Path, out: Path, *, overwrite: bool = False) -> Run:
     """
     check_free(out, overwrite=overwrite)
     model, parts_of = _read_config(path)
-    config = resolve({"data": {"source": str(path.resolve()), "kind": "text"}, "model": model})
+    place = path.resolve()
+    data = {"source": str(place), "kind": "text", "tokenizer": str(place / "tokenizer.json")}
+    config = resolve({"data": data, "model": model})
     tokenizer = _tokenizer(path)
     parts = list(parts_of(model["layers"]))
     with ExitStack() as opened:
@@ -80,6 +83,15 @@ def import_hf(path: Path, out: Path, *, overwrite: bool = False) -> Run:
     run.save_weights(built)
     run.update(status="finished", parameters=built.parameter_count())
     return Run.open(out)
+
+
+def content_of(path: Path) -> str:
+    """A note that is another one for other weights, settings or tokenizers in a folder."""
+    found = hashlib.sha256()
+    for file in sorted([*path.glob("*.json"), *path.glob("*.safetensors")]):
+        with file.open("rb") as opened:
+            found.update(hashlib.file_digest(opened, "sha256").digest())
+    return f"sha256 of its files: {found.hexdigest()}"
 
 
 def described(path: Path) -> Tree:
@@ -129,14 +141,15 @@ def _understood(settings: Tree) -> tuple[Tree, Callable[[int], Iterator[Part]]]:
     """Our settings of a model, and what the tensors of one with so many layers are made of."""
     kind = settings.get("model_type")
     if kind == "gpt2":
-        return _gpt2(settings), gpt2_parts
+        tied = bool(settings.get("tie_word_embeddings", True))
+        return _gpt2(settings, tied=tied), partial(gpt2_parts, tied=tied)
     if kind == "llama":
         tied = bool(settings.get("tie_word_embeddings", False))
         return _llama(settings, tied=tied), partial(llama_parts, tied=tied)
     raise MoreishError(f"a model of the kind {kind!r} is not known here: gpt2 and llama are")
 
 
-def _gpt2(settings: Tree) -> Tree:
+def _gpt2(settings: Tree, *, tied: bool) -> Tree:
     activation = settings.get("activation_function", "gelu_new")
     if activation not in ACTIVATIONS:
         raise MoreishError(f"activation_function={activation}: known are {', '.join(ACTIVATIONS)}")
@@ -144,7 +157,6 @@ def _gpt2(settings: Tree) -> Tree:
         ("scale_attn_weights", True),
         ("scale_attn_by_inverse_layer_idx", False),
         ("add_cross_attention", False),
-        ("tie_word_embeddings", True),
     ):
         if settings.get(name, expected) is not expected:
             raise MoreishError(f"{name}={settings[name]} is not known here")
@@ -154,7 +166,7 @@ def _gpt2(settings: Tree) -> Tree:
         "heads": settings["n_head"],
         "width": settings["n_embd"],
         "context": settings["n_positions"],
-        "tied": True,
+        "tied": tied,
         "norm_eps": settings.get("layer_norm_epsilon", 1e-5),
         "feedforward": ACTIVATIONS[activation],
         "feedforward_width": settings.get("n_inner") or 4 * settings["n_embd"],
@@ -322,7 +334,7 @@ def _no_data(path: Path, tokenizer: Tokenizer) -> DataFacts:
         split_documents=None,
         tokens={},
         sha256={},
-        notes=["the model was trained elsewhere, on data that are not here"],
+        notes=["the model was trained elsewhere, on data that are not here", content_of(path)],
     )
 
 

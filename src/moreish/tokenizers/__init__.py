@@ -45,8 +45,11 @@ class FromFile:
         self.path = path
 
     def build(self, texts: Iterable[str], *, boundary: bool, limits: Limits = ANY) -> Tokenizer:
+        """One that has a boundary keeps it, needed or not: tokens stay what they were."""
         try:
-            return tokenizer_from_json(read_json(self.path), boundary=boundary)
+            data = read_json(self.path)
+            has_one = isinstance(data, dict) and data.get("boundary") is True
+            return tokenizer_from_json(data, boundary=boundary or has_one)
         except (OSError, ValueError) as error:
             raise MoreishError(f"{self.path} is no tokenizer: {error}") from None
 

@@ -114,6 +114,8 @@ def _count(run: Run, model: CountedModel, report: Report) -> Outcome:
     check_counting(model, tokens)
     position = Position(plan=Plan(steps=0, eval_every=1))
     report(_started(run, model, position, torch.device("cpu")))
+    if run.config.train.track is not None:
+        report(Note(text="train.track is for what is trained in steps, and this is counted"))
     if any(getattr(run.config.train, budget) is not None for budget in BUDGETS):
         report(Note(text=f"{run.config.model.name} is counted: it needs no {', '.join(BUDGETS)}"))
     began = time.perf_counter()

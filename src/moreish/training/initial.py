@@ -54,10 +54,9 @@ def check_start(run: Run, model: Model, tokenizer: Tokenizer, *, prepared: bool 
             f"with --tokenizer {run.path / 'tokenizer.json'}"
         )
     if tokenizer.fingerprint() != run.record.tokenizer:
-        of = "a list or several documents" if tokenizer.boundary is not None else "one text"
         raise MoreishError(
-            f"{run.path} has no token for where an item or a document ends, or has one that is not "
-            f"needed; this is {of}"
+            f"{run.path} has no token for where an item or a document ends, and this is a list or "
+            "several documents"
         )
     theirs, ours = run.new_model().state_dict(), model.state_dict()
     for name, tensor in ours.items():
