@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from conftest import ROOT, STORY, Moreish
+from conftest import ROOT, STORY, Moreish, needs_gpt2
 from moreish import api
 from moreish.config import resolve
 from moreish.data.batches import Sampler
@@ -330,7 +330,7 @@ def test_a_plan_of_what_is_here_knows_its_data(moreish: Moreish, tmp_path: Path)
     assert found["precision"] == "float32"
     done = moreish(*plan)
     assert "3 times the data" in done.out
-    assert re.search(r"time +[\d.e-]+ minutes on 1 x 10 TFLOP/s, of which 30% are used", done.out)
+    assert re.search(r"time +less than a second on 1 x 10 TFLOP/s, of which 30% are used", done.out)
     assert (
         "2 minutes, as was asked"
         in moreish("plan", "story.txt", "--model", "lstm", "--minutes", 2).out
@@ -345,8 +345,13 @@ def test_a_fine_tuning_is_planned_by_what_it_starts_from(moreish: Moreish, tmp_p
     theirs = saved(tmp_path / "theirs", "gpt2")
     Path("story.txt").write_text(STORY * 50)
     plan = ["plan", "story.txt", "--config", ROOT / "configs" / "shakespeare-gpt2-finetune.toml"]
-    refused = moreish(*plan)
+    refused = moreish(*plan, "--set", "init_from=hf:nobody/nothing")
     assert "a plan fetches nothing" in refused.err
+    needs_gpt2()
+    by_name = moreish(*plan, "--json").json["estimate"]  # OpenAI's smallest
+    assert by_name["parameters"] == 124_439_808
+    too_many = moreish(*plan, "--gpus", "33", "--gpu", "h100")
+    assert too_many.status == 2 and f"a step has {by_name['load']['rows']} rows" in too_many.err
     of_folder = moreish(*plan, "--set", f"init_from=hf:{tmp_path / 'theirs'}", "--json").json
     assert of_folder["estimate"]["parameters"] == theirs.num_parameters()
     api.import_hf(tmp_path / "theirs", out="run")

@@ -566,7 +566,8 @@ def test_changed_sources_are_not_gone_on_with(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(preparing, "encoded_block", stopped)
+        patch.setattr(preparing, "EVERY", -1.0)  # what is written is noted at once
+        patch.setattr(preparing._Work, "_finish", stopped)
         with pytest.raises(KeyboardInterrupt):
             prepare_text(order, tmp_path / "out", overwrite=False)
     text.write_bytes(json_lines(stories(200, seed=5)))
@@ -646,14 +647,15 @@ def test_training_on_it_needs_it_only_where_it_must(moreish: Moreish, prepared: 
     assert "what is counted is counted once, whatever the weights" in counted.out
     prepared.rename("elsewhere")
     assert moreish("sample", "r", "--max-tokens", "5").status == 0
-    gone = moreish("eval", "r")
+    assert set(moreish("eval", "r", "--json").json["splits"]) == {"val"}
+    gone = moreish("novelty", "r", "-n", "1")
     assert "the training data of r are gone" in gone.err and "r/data/train.json" in gone.err
     place = Path("r/data/train.json")
     place.write_text(place.read_text().replace(str(prepared.resolve()), "elsewhere"))
     assert moreish("eval", "r").status == 0
     order = ["a.jsonl", "b.txt", "--out", "elsewhere", "--tokenizer", "char", "--overwrite"]
     assert moreish("prepare", *order, "--hold-out", "0.2").status == 0
-    assert "holds other data than those that r was trained on" in moreish("eval", "r").err
+    assert "holds other data than those that r was trained on" in moreish("novelty", "r").err
 
 
 def test_training_on_it_goes_on_to_the_same_weights(

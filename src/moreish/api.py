@@ -203,8 +203,10 @@ def _planned_start(start: str, asked: Mapping[str, Any]) -> Tree:
     """What a training takes over from the run, or the folder of another project, it starts from."""
     if not start.startswith("hf:"):
         return inherited(load(start), asked)
-    from moreish.exchange.hf import described
+    from moreish.exchange.hf import described, described_by_name
 
+    if (known := described_by_name(start.removeprefix("hf:"))) is not None:
+        return {"model": known, "data": {"tokenizer": "gpt2"}}
     folder = Path(start.removeprefix("hf:")).expanduser()
     if not folder.is_dir():
         raise MoreishError(

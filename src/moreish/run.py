@@ -273,8 +273,9 @@ class Run(RunFolder):
         """
         self.split("val")  # an imported model has none: say so at once
         names = self.split_names if test else [n for n in self.split_names if n != "test"]
-        if self.is_prepared and self.record.data.tokens["train"] > SCORED:
-            names.remove("train")  # it would take longer than the training
+        large = self.is_prepared and self.record.data.tokens["train"] > SCORED
+        if large or self.training_is_gone:  # it would take longer than the training did
+            names.remove("train")
         if test:
             self.split("test")  # the lecture's split of running text has none: say so at once
         return {name: self.score(name, stride=stride, progress=progress) for name in names}

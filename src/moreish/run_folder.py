@@ -284,6 +284,17 @@ class RunFolder:
         """Whether it was trained on prepared text, which lies elsewhere."""
         return self.record.data.sources is not None
 
+    @property
+    def training_is_gone(self) -> bool:
+        """Whether its training data lie elsewhere, and are not there any more."""
+        if not self.is_prepared:
+            return False
+        try:
+            self.split("train")
+        except MoreishError:
+            return True
+        return False
+
     def _prepared_split(self) -> Tokens:
         """The training split of prepared text. Raises MoreishError when it is gone, or another."""
         place = self.path / REFERENCE

@@ -121,10 +121,13 @@ def as_tree(found: "Estimate") -> dict[str, Any]:
 
 def lines_of(found: "Estimate") -> list[str]:
     """An estimate for people: a line a subject, and a table of memory."""
+    from moreish.console import plural
+
     load, devices = found.load, found.devices
     parts = found.config.train.accumulate
-    on = f" on each of {devices}" * (devices > 1)
+    on = f" on each of {devices:,}" * (devices > 1)
     split = f" (a step is taken in {parts} parts)" * (parts > 1)
+    at_once = plural(found.rows_at_once, "row")
     rows = [
         ("model", _model(found)),
         ("step", f"{load.rows:,} rows of {load.length:,} positions, {load.tokens:,} tokens"),
@@ -133,7 +136,7 @@ def lines_of(found: "Estimate") -> list[str]:
         ("operations", _operations(found)),
         ("time", _time(found)),
         ("disk", f"{_size(found.disk)} at the most, {_size(found.checkpoint)} a checkpoint"),
-        ("at once", f"{found.rows_at_once:,} rows{on}{split}, products in {found.precision}"),
+        ("at once", f"{at_once}{on}{split}, products in {found.precision}"),
     ]
     lines = [f"{name:<13}{text}" for name, text in rows]
     return [*lines, "", *_table(found.ddp, found.fsdp)]
@@ -164,11 +167,12 @@ def _time(found: "Estimate") -> str:
     if found.config.train.minutes is not None:
         return f"{found.config.train.minutes:g} minutes, as was asked"
     if found.peak is None:
-        return "unknown: --gpu NAME (or its TFLOP/s) and --gpus N tell it"
+        return "unknown: --gpu NAME (or its TFLOP/s) tells it"
     use = f"{found.devices} x {found.peak / 1e12:g} TFLOP/s, of which {found.mfu:.0%} are used"
     if found.hours is None:
         return f"unknown: it depends on the data ({use})"
-    hours = f"{found.hours:,.3g} hours" if found.hours >= 1 else f"{found.hours * 60:.2g} minutes"
+    hours = f"{found.hours:,.3g} hours" if found.hours >= 1 else f"{found.hours * 60:.2g} min"
+    hours = "less than a second" if found.hours * 3600 < 1 else hours
     days = f" ({found.hours / 24:.3g} days)" if found.hours >= 48 else ""
     return f"{hours}{days} on {use}"
 

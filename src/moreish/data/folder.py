@@ -11,7 +11,8 @@ MANIFEST, PROGRESS, TOKENIZER = "manifest.json", "progress.json", "tokenizer.jso
 
 def kind_of(folder: Path) -> Literal["prepared", "begun", "other"]:
     """Whether a folder holds prepared text, or some of it, or is something else."""
-    if _says(folder / MANIFEST, "prepared"):
+    damaged = (folder / MANIFEST).is_file() and any(folder.glob("*-train-*.npy"))
+    if damaged or _says(folder / MANIFEST, "prepared"):
         return "prepared"
     return "begun" if _says(folder / PROGRESS, "begun") else "other"
 

@@ -41,6 +41,14 @@ ACTIVATIONS = {
 }
 """Their names for ours."""
 
+GPT2_SIZES = {
+    "gpt2": (12, 12, 768),
+    "gpt2-medium": (24, 16, 1024),
+    "gpt2-large": (36, 20, 1280),
+    "gpt2-xl": (48, 25, 1600),
+}
+"""Layers, heads and width, by their names on the hub."""
+
 ROWS = ("embedding.weight", "head.weight")
 """Ours, of which theirs may have rows that no token uses."""
 
@@ -98,6 +106,15 @@ def described(path: Path) -> Tree:
     """Our settings of the model in a folder. Raises MoreishError when it is damaged, or of another
     kind."""
     return _read_config(path)[0]
+
+
+def described_by_name(name: str) -> Tree | None:
+    """Our settings of one of GPT-2's sizes, which need not be here to be known."""
+    layers, heads, width = GPT2_SIZES.get(name.removeprefix("openai-community/"), (0, 0, 0))
+    if not layers:
+        return None
+    sizes = {"n_layer": layers, "n_head": heads, "n_embd": width, "n_positions": 1024}
+    return _gpt2(sizes, tied=True)
 
 
 def fetched(source: str) -> Path:

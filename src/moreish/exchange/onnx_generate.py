@@ -235,6 +235,8 @@ def main() -> None:
     options.add_argument("--temperature", type=float, default=1.0)
     options.add_argument("--seed", type=int)
     asked = options.parse_args()
+    if asked.temperature < 0:
+        options.error("--temperature: give 0 or more")
     folder = Path(__file__).parent
     model, tokenizer = Model(folder / "model.onnx"), Tokenizer(folder / "tokenizer.json")
     ids = tokenizer.encode(asked.prompt)

@@ -188,6 +188,11 @@ def estimate(
         seconds = config.train.minutes * 60
     elif peak is not None and in_all is not None:
         seconds = in_all / (devices * peak * mfu)
+    if devices > load.rows:
+        raise MoreishError(
+            f"a step has {load.rows:,} rows, which so many share at the most: give fewer --gpus, "
+            "or more train.batch_tokens"
+        )
     parts = math.ceil(config.train.accumulate / devices)  # devices share them
     at_once = math.ceil(math.ceil(load.rows / devices) / parts)
     weights = sum(tensor.nbytes for tensor in model.state_dict().values())
