@@ -195,6 +195,13 @@ def test_mistakes_are_told_once(tmp_path: Path) -> None:
         assert done.stderr.count(f"moreish: {message}") == 1
         assert f"traceback : {message}" in done.stderr  # in what torchrun says at the end
         assert not (tmp_path / "run").exists()
+    whole = ["--set", "train.parallel=fsdp", "--set", "train.squared_weights=0.1"]
+    run = tmp_path / "run"
+    done = launched(
+        "-m", "moreish", "train", "names", "--model", "mlp", *whole, "--steps", "2", "--out", run
+    )
+    assert done.stderr.count("moreish: train.squared_weights asks for all weights") == 1
+    assert not run.exists()
     options = ("--max-restarts", "1")
     done = launched("-m", "moreish", "train", "names", "--steps", "1", options=options)
     assert "name the run, --out runs/" in done.stderr

@@ -145,7 +145,7 @@ def _descend(
     for note in lacking(config, model, device):
         report(Note(text=note))
     if in_parts(model, config, world, world.share(free_memory(device))):
-        spread(model, world, device)
+        spread(model, config, world, device)
     trainer = Trainer(
         model,
         make_sampler(run.config, run.split("train"), model),

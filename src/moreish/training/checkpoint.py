@@ -164,9 +164,12 @@ class Checkpoints:
 
     @property
     def processes(self) -> int | None:
-        """How many have trained together until the newest checkpoint."""
-        found = next(filter(None, map(_manifest, self._by_age())), None)
-        return None if found is None else int(found.get("here", {}).get(PROCESSES, 1))
+        """How many have trained together until the newest checkpoint, as it says; whether that is
+        whole is asked when it is read."""
+        try:
+            return int(read_json(self._by_age()[0] / MANIFEST)["here"].get(PROCESSES, 1))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            return None
 
     def _by_age(self) -> list[Path]:
         """Newest first."""

@@ -9,6 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from moreish.config import TrainConfig
 from moreish.data.tokens import Batch
+from moreish.errors import MoreishError
 from moreish.models import Model
 from moreish.training.objective import Objective
 from moreish.world import World, parted
@@ -30,9 +31,18 @@ def in_parts(model: Model, config: TrainConfig, world: World, memory: float) -> 
     return world.size > 1 and needed > ROOM * memory
 
 
-def spread(model: Model, world: World, device: torch.device) -> None:
+def spread(model: Model, config: TrainConfig, world: World, device: torch.device) -> None:
     """Leave of every weight a part in each process (Zhao et al. 2023, "PyTorch FSDP"). Layers are
-    put together one at a time when they are needed, and taken apart again."""
+    put together one at a time when they are needed, and taken apart again.
+
+    Raises:
+        MoreishError: the objective asks for all weights at once.
+    """
+    if config.squared_weights:
+        raise MoreishError(
+            "train.squared_weights asks for all weights in each process: --set train.parallel=ddp, "
+            "or train.weight_decay in its place"
+        )
     from torch.distributed.device_mesh import init_device_mesh  # takes most of a second
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
