@@ -125,6 +125,10 @@ def main() -> None:
                 init_from=folder / "verse", **own,
             ),
             trained(
+                "verse, then Shakespeare for long", folder, "shakespeare", LONG + SHORT,
+                init_from=folder / "verse", **own,
+            ),
+            trained(
                 "Shakespeare alone, as short", folder, "shakespeare", SHORT, **own, **tokens
             ),
             trained(

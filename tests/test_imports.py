@@ -34,6 +34,7 @@ ORDER = [
     "console",
     "api",
     "ladder",
+    "serve",
     "cli",
 ]
 """Each may import those before it, and itself."""

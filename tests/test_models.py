@@ -318,3 +318,36 @@ def test_gpt2_shapes_have_gpt2s_parameter_count() -> None:
         model = GPT.__new__(GPT)
         GPT.__init__(model, config, 50257)
     assert model.parameter_count() == 124_439_808
+
+
+@each_model
+@torch.inference_mode()
+def test_texts_of_different_lengths_are_decoded_together(name: str, settings: dict) -> None:
+    """What each gets is what it gets alone, whatever its length; far past the context too."""
+    model = build(name, settings)
+    read = [1, 3, 16, 2, 7]
+    states, alone = [], []
+    for seed, length in enumerate(read):
+        _, state = model(tokens_of(1, length, seed=seed))
+        states.append(state)
+        alone.append(model(tokens_of(1, length, seed=seed))[1])
+    for position in range(40):
+        token = tokens_of(len(read), 1, seed=100 + position)[:, 0]
+        together, states = model.decode_step(token, states)
+        for row, state in enumerate(alone):
+            expected, alone[row] = model(token[row : row + 1, None], state)
+            torch.testing.assert_close(together[row], expected[0, 0], atol=1e-5, rtol=0)
+
+
+@each_model
+@torch.inference_mode()
+def test_several_texts_go_on_from_one_state(name: str, settings: dict) -> None:
+    model = build(name, settings)
+    _, state = model(tokens_of(1, 9))
+    token = torch.arange(3)
+    first, _ = model.decode_step(token, [state] * 3)
+    again, _ = model.decode_step(token, [state] * 3)
+    assert torch.equal(first, again)
+    for row in range(3):
+        expected, _ = model(token[row : row + 1, None], state)
+        torch.testing.assert_close(first[row], expected[0, 0], atol=1e-5, rtol=0)

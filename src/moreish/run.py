@@ -169,7 +169,7 @@ class Run(RunFolder):
             model=model or self.model,
             tokenizer=self.tokenizer,
             prompt=ids,
-            lead=self._lead(ids),
+            lead=self.lead(ids),
             max_tokens=max_tokens,
             sampling=sampling,
             seed=seed,
@@ -190,7 +190,7 @@ class Run(RunFolder):
             )
         return self.tokenizer.without_unknown(text) if missing else text
 
-    def _lead(self, prompt: Ids) -> Ids:
+    def lead(self, prompt: Ids) -> Ids:
         """What a text follows: a boundary; else, for an empty prompt, a line end or the like."""
         if self.tokenizer.boundary is not None:
             return np.array([self.tokenizer.boundary])
@@ -304,5 +304,5 @@ class Run(RunFolder):
         It follows what a sample follows: the start of an item or a document, else a line end.
         """
         text = self.known_text(text, unknown)
-        lead = self._lead(self.tokenizer.encode(""))
+        lead = self.lead(self.tokenizer.encode(""))
         return surprisal(self.model, self.tokenizer, text, lead=lead, items=self.kind == "lines")

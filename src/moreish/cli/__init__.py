@@ -36,6 +36,7 @@ for verb in (
     "data",
     "importing",
     "export",
+    "serve",
 ):
     import_module(f"moreish.cli.{verb}")
 

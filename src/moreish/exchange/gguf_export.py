@@ -32,7 +32,8 @@ from moreish.exchange.exports import (
 from moreish.exchange.gguf_vocabulary import Vocabulary, vocabulary
 from moreish.exchange.hf_export import described, weights_of
 from moreish.files import flush
-from moreish.models.gpt import GPT, Block
+from moreish.models.block import Block
+from moreish.models.gpt import GPT
 from moreish.models.layers import FeedForward
 from moreish.run import Run
 from moreish.settings import Tree

@@ -22,7 +22,8 @@ from moreish.exchange.exports import (
 )
 from moreish.exchange.hf import ACTIVATIONS, Part, gpt2_parts, llama_parts
 from moreish.files import to_json, write_atomic
-from moreish.models.gpt import GPT, Block
+from moreish.models.block import Block
+from moreish.models.gpt import GPT
 from moreish.models.gpt_config import GPTConfig
 from moreish.run import Run
 from moreish.settings import Tree

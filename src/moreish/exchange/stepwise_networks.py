@@ -14,8 +14,9 @@ from torch.nn import functional as F
 from moreish.exchange.stepwise import BATCH, PAST, Start, Stepwise, Tensors, marked
 from moreish.models.attention import Attention
 from moreish.models.bigram import Bigram
+from moreish.models.block import Block
 from moreish.models.bow import BagOfWords
-from moreish.models.gpt import GPT, Block
+from moreish.models.gpt import GPT
 from moreish.models.layers import GramEmbedding, Rotation, rotate, rotation
 from moreish.models.mlp import MLP
 from moreish.models.recurrent import GRU, LSTM, RNN, Recurrent

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from moreish.models.cache import Slot
+from moreish.models.cache import Slot, Slots
 from moreish.models.layers import Rotation, rotate
 
 
@@ -41,28 +41,38 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width, bias=bias) if projection else nn.Identity()
 
     def forward(
-        self, x_BTC: Float[Tensor, "B T C"], turn: Rotation | None, slot: Slot | None
+        self, x_BTC: Float[Tensor, "B T C"], turn: Rotation | None, slots: Slots
     ) -> tuple[Float[Tensor, "B T C"], tuple[Tensor, Tensor]]:
         """What the new positions gather, and their keys and values, each (B, H, T, D).
 
         Args:
             turn: of the new positions, where positions are rotary.
-            slot: in the cache, where there is a past.
+            slots: in the cache, where there is a past; of each row, where each has its own.
         """
-        q_BHTD, new_k_BHTD, new_v_BHTD = self.split_heads(x_BTC, turn)
-        k_BHSD, v_BHSD = new_k_BHTD, new_v_BHTD
-        if slot is not None:
-            slot.new_keys_BHTD.copy_(new_k_BHTD)
-            slot.new_values_BHTD.copy_(new_v_BHTD)
-            _, _, k_BHSD, v_BHSD = slot
+        q_BHTD, k_BHTD, v_BHTD = self.split_heads(x_BTC, turn)
+        if slots is None:
+            y_BHTD = self._gathered(q_BHTD, k_BHTD, v_BHTD)
+        elif isinstance(slots, Slot):
+            y_BHTD = self._gathered(q_BHTD, *slots.filled(k_BHTD, v_BHTD))
+        else:
+            parts = (x_BHTD.split(1) for x_BHTD in (q_BHTD, k_BHTD, v_BHTD))
+            y_BHTD = torch.cat(
+                [
+                    self._gathered(q_1HTD, *slot.filled(k_1HTD, v_1HTD))
+                    for slot, q_1HTD, k_1HTD, v_1HTD in zip(slots, *parts, strict=True)
+                ]
+            )
+        return self.out(y_BHTD.transpose(1, 2).flatten(2)), (k_BHTD, v_BHTD)
+
+    def _gathered(self, q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor) -> Tensor:
         new, seen = q_BHTD.shape[2], k_BHSD.shape[2]
         mask_TS = None
         if 1 < new < seen:  # new tokens after cached ones: each sees those of the past in reach
-            mask_TS = torch.ones(new, seen, dtype=torch.bool, device=x_BTC.device)
+            mask_TS = torch.ones(new, seen, dtype=torch.bool, device=q_BHTD.device)
             mask_TS = mask_TS.tril(seen - new).triu(seen - new + 1 - self.context)
         if self.groups > 1:
             k_BHSD, v_BHSD = (x.repeat_interleave(self.groups, dim=1) for x in (k_BHSD, v_BHSD))
-        y_BHTD = F.scaled_dot_product_attention(
+        return F.scaled_dot_product_attention(
             q_BHTD,
             k_BHSD,
             v_BHSD,
@@ -71,7 +81,6 @@ class Attention(nn.Module):
             is_causal=new == seen,
             scale=self.scale,
         )
-        return self.out(y_BHTD.transpose(1, 2).flatten(2)), (new_k_BHTD, new_v_BHTD)
 
     def weights(
         self, x_BTC: Float[Tensor, "B T C"], turn: Rotation | None

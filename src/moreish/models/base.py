@@ -4,9 +4,10 @@ B batch, R rows of it, T time (positions), V vocabulary.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -19,8 +20,8 @@ key/value cache. Only the model that made it looks inside; to others it is a tre
 lists whose tensors all have the batch as their first dimension."""
 
 
-def select(state: State, which: Bool[Tensor, " B"] | Int[Tensor, " R"]) -> State:
-    """The state of some rows of the batch, by mask or by number."""
+def select(state: State, which: Bool[Tensor, " B"] | Int[Tensor, " R"] | slice) -> State:
+    """The state of some rows of the batch, by mask, by number or by place."""
     if isinstance(state, Tensor):
         return state[which]
     if isinstance(state, tuple | list):
@@ -28,6 +29,21 @@ def select(state: State, which: Bool[Tensor, " B"] | Int[Tensor, " R"]) -> State
         named = isinstance(state, tuple) and type(state) is not tuple
         return type(state)(*parts) if named else type(state)(parts)
     return state
+
+
+def joined(states: Sequence[State]) -> State:
+    """One state of several rows, of states whose tensors have the same shapes: undone by `rows`."""
+    first = states[0]
+    if isinstance(first, Tensor):
+        return torch.cat(list(states))
+    if isinstance(first, tuple | list):
+        return type(first)(joined(parts) for parts in zip(*states, strict=True))
+    return first
+
+
+def rows(state: State, number: int) -> list[State]:
+    """The state of each of so many rows by itself."""
+    return [select(state, slice(row, row + 1)) for row in range(number)]
 
 
 class ModelConfig(Settings):
@@ -99,6 +115,17 @@ class Model(nn.Module, ABC):
         self, tokens_BT: Int[Tensor, "B T"], state: State = None
     ) -> tuple[Float[Tensor, "B T V"], State]:
         """Logits after each token, and the state after the last; `state` None is a fresh start."""
+
+    def decode_step(
+        self, token_R: Int[Tensor, " R"], states: Sequence[State]
+    ) -> tuple[Float[Tensor, "R V"], list[State]]:
+        """One more token of each of several texts, whatever was read of each before: the logits and
+        states that `forward` gives for it alone, but the work is done for all together.
+
+        This suits a model whose state has the same shapes after every token.
+        """
+        logits_R1V, state = self(token_R[:, None], joined(states))
+        return logits_R1V[:, 0], rows(state, len(states))
 
     def before_training(self, tokens: Tokens) -> None:
         """Count what is to be counted of the training tokens, before the first step."""

@@ -4,6 +4,7 @@ makemore's BoW).
 B batch, T time, S positions seen (kept and new), K context, C width, V vocabulary.
 """
 
+from collections.abc import Sequence
 from typing import Literal, final
 
 import torch
@@ -62,9 +63,21 @@ class BagOfWords(Model):
     def forward(
         self, tokens_BT: Int[Tensor, "B T"], state: State = None
     ) -> tuple[Float[Tensor, "B T V"], State]:
+        both_BTC, state = self._read(tokens_BT, state)
+        return self.head(F.tanh(self.hidden(both_BTC))), state
+
+    def decode_step(
+        self, token_R: Int[Tensor, " R"], states: Sequence[State]
+    ) -> tuple[Float[Tensor, "R V"], list[State]]:
+        """Each text is averaged by itself, since at first they are of different lengths."""
+        read = [self._read(token_R[r : r + 1, None], state) for r, state in enumerate(states)]
+        both_RC = torch.cat([both_B1C[:, 0] for both_B1C, _ in read])
+        return self.head(F.tanh(self.hidden(both_RC))), [state for _, state in read]
+
+    def _read(self, tokens_BT: Tensor, state: State) -> tuple[Float[Tensor, "B T C"], State]:
+        """The new tokens and their averages, and the tokens that the next average needs."""
         seen_BS = tokens_BT if state is None else torch.cat([state, tokens_BT], dim=1)
         x_BSC = self.embedding(seen_BS)
         both_BSC = torch.cat([x_BSC, average_by_product(x_BSC, self.context)], dim=-1)
-        both_BTC = both_BSC[:, -tokens_BT.shape[1] :]
-        logits_BTV = self.head(F.tanh(self.hidden(both_BTC)))
-        return logits_BTV, seen_BS[:, max(0, seen_BS.shape[1] + 1 - self.context) :]
+        kept_BS = seen_BS[:, max(0, seen_BS.shape[1] + 1 - self.context) :]
+        return both_BSC[:, -tokens_BT.shape[1] :], kept_BS

@@ -4,6 +4,7 @@ B batch, L layers, H heads of keys or values, T new positions, S positions seen,
 there is room for, D head width.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -28,6 +29,17 @@ class Slot(NamedTuple):
     new_values_BHTD: Tensor
     keys_BHSD: Tensor
     values_BHSD: Tensor
+
+    def filled(self, keys_BHTD: Tensor, values_BHTD: Tensor) -> tuple[Tensor, Tensor]:
+        """All keys and values, once those of the new positions are there."""
+        self.new_keys_BHTD.copy_(keys_BHTD)
+        self.new_values_BHTD.copy_(values_BHTD)
+        return self.keys_BHSD, self.values_BHSD
+
+
+Slots = Slot | Sequence[Slot] | None
+"""Of one layer: for all rows, for each row its own (they are of different lengths), or none, where
+there is no past."""
 
 
 class Cache(NamedTuple):

@@ -5,20 +5,21 @@ Its switches lead from the first attention head of the GPT lecture to the models
 B batch, T time, S positions in all (cached and new), H heads, C width, V vocabulary.
 """
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, final
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from moreish.models.attention import Attention
 from moreish.models.base import Model, State
-from moreish.models.cache import Cache, Slot, with_room
+from moreish.models.block import Block
+from moreish.models.cache import Cache, Slots, with_room
 from moreish.models.gpt_config import GPTConfig
-from moreish.models.layers import FeedForward, GramEmbedding, Rotation, norm_layer, rotation
+from moreish.models.gpt_init import initialise
+from moreish.models.layers import GramEmbedding, Rotation, norm_layer, rotation
 
 
 class GPTState(NamedTuple):
@@ -27,62 +28,6 @@ class GPTState(NamedTuple):
     tokens_BS: Tensor
     hints_BSN: Tensor | None
     cache: Cache
-
-
-class Block(nn.Module):
-    """Attention, then a feed-forward; each normalised and added as the config says."""
-
-    def __init__(self, config: GPTConfig) -> None:
-        super().__init__()
-        self.residual, self.before = config.residual, config.norm_place == "before"
-        self.norm_attention = norm_layer(config.norm, config.width, config.bias, config.norm_eps)
-        self.attention = Attention(
-            config.width,
-            config.heads,
-            kv_heads=config.kv_heads,
-            bias=config.bias,
-            dropout=config.dropout,
-            qk_norm=config.qk_norm,
-            scaled=config.scaled,
-            projection=config.projection,
-            context=config.context,
-        )
-        self.feedforward = None
-        if config.feedforward != "none":
-            self.norm_feedforward = norm_layer(
-                config.norm, config.width, config.bias, config.norm_eps
-            )
-            self.feedforward = FeedForward(
-                config.width,
-                config.feedforward_ratio,
-                config.feedforward,
-                bias=config.bias,
-                inner=config.feedforward_width,
-            )
-        self.dropout = nn.Dropout(config.dropout)
-
-    def forward(
-        self, x_BTC: Float[Tensor, "B T C"], turn: Rotation | None, slot: Slot | None
-    ) -> tuple[Float[Tensor, "B T C"], tuple[Tensor, Tensor]]:
-        y_BTC, read = self.attention(self.attention_input(x_BTC), turn, slot)
-        return self.after_attention(x_BTC, y_BTC), read
-
-    def attention_input(self, x_BTC: Tensor) -> Tensor:
-        return self.norm_attention(x_BTC) if self.before else x_BTC
-
-    def after_attention(self, x_BTC: Tensor, y_BTC: Tensor) -> Tensor:
-        """What the block gives, from its input and what the attention gathered."""
-        x_BTC = self._joined(x_BTC, y_BTC, self.norm_attention)
-        if self.feedforward is None:
-            return x_BTC
-        y_BTC = self.feedforward(self.norm_feedforward(x_BTC) if self.before else x_BTC)
-        return self._joined(x_BTC, y_BTC, self.norm_feedforward)
-
-    def _joined(self, x_BTC: Tensor, y_BTC: Tensor, norm: Callable[[Tensor], Tensor]) -> Tensor:
-        if self.training:
-            y_BTC = self.dropout(y_BTC)
-        x_BTC = x_BTC + y_BTC if self.residual else y_BTC
-        return x_BTC if self.before else norm(x_BTC)
 
 
 @final
@@ -125,50 +70,7 @@ class GPT(Model):
         self.head_width = config.width // config.heads
         self.rotary_base = None if learned else config.rotary_base
         self.remembered = config.context if learned else max(1, config.grams - 1)
-        self._initialise(config)
-
-    def _initialise(self, config: GPTConfig) -> None:
-        """Every layer keeps the scale of its input, those that end on the residual path add less of
-        it the more there are (Radford et al. 2019, section 2.3), and the first guess is uniform.
-
-        GPT-2's own deviation of 0.02 suits its width; the narrow models of a laptop learn far
-        faster from embeddings of size one (docs/dev-log.md).
-        """
-        if config.init == "gpt2":
-            self._initialise_as_gpt2(config)
-            return
-        for name, parameter in self.named_parameters():
-            if name.endswith("bias") or name.startswith(("grams.", "hints.")):
-                nn.init.zeros_(parameter)
-            elif parameter.ndim == 2:
-                embeds = name in ("embedding.weight", "position.weight")
-                joins = config.residual and name.endswith(("out.weight", "down.weight"))
-                inputs = 1 if embeds else parameter.shape[1]
-                nn.init.normal_(
-                    parameter, std=(inputs * (2 * config.layers if joins else 1)) ** -0.5
-                )
-        if not config.tied:
-            nn.init.zeros_(self.head.weight)
-            return
-        # The last position's own embedding is in the stream, so a tied model would start by
-        # repeating its input, the surer the wider it is; a small scale keeps it uniform.
-        if isinstance(self.norm, nn.Identity):
-            nn.init.normal_(self.embedding.weight, std=0.02 / math.sqrt(config.width))
-        for name, gain in self.norm.named_parameters():
-            nn.init.constant_(gain, 0.0 if name == "bias" else 0.5 / config.width)
-        self.head.weight = self.embedding.weight
-
-    def _initialise_as_gpt2(self, config: GPTConfig) -> None:
-        """Radford et al. 2019, section 2.3, and their code: 0.02, of projections onto the residual
-        path over the root of how many there are."""
-        if config.tied:
-            self.head.weight = self.embedding.weight
-        for name, parameter in self.named_parameters():
-            if name.endswith("bias"):
-                nn.init.zeros_(parameter)
-            elif parameter.ndim == 2:
-                joins = name.endswith(("out.weight", "down.weight"))
-                nn.init.normal_(parameter, std=0.02 * (2 * config.layers if joins else 1) ** -0.5)
+        initialise(self, config)
 
     def forward(
         self,
@@ -190,7 +92,7 @@ class GPT(Model):
             logits_BKV, state = self(seen_BS[:, -kept:], None, kept_BSN)
             return logits_BKV[:, -new:], state
         cache: Cache | None = None
-        slots: Sequence[Slot | None] = [None] * len(self.blocks)
+        slots: Sequence[Slots] = [None] * len(self.blocks)
         if state is not None:
             cache = with_room(state.cache, new, self.context, self.rotary_base)
             past = cache.end
@@ -203,6 +105,49 @@ class GPT(Model):
         return self.to_logits(x_BTC), GPTState(
             seen_BS[:, -self.remembered :], hints_BSN, cache or Cache.of(layers)
         )
+
+    def decode_step(
+        self,
+        token_R: Int[Tensor, " R"],
+        states: Sequence[State],
+        hints_RN: Float[Tensor, "R N"] | None = None,
+    ) -> tuple[Float[Tensor, "R V"], list[State]]:
+        """Each text has a cache of its own, so that only attention, which is the smaller part of
+        the work, is done text by text."""
+        states = [self._with_place(state) for state in states]
+        caches, slots = [], []
+        for state in states:
+            cache = with_room(state.cache, 1, self.context, self.rotary_base)
+            slots_L, cache = cache.slots(1, self.context)
+            slots.append(slots_L)
+            caches.append(cache)
+        x_R1C, turn = self._embed_each(token_R, states, [cache.end - 1 for cache in caches])
+        if self.hints is not None:
+            x_R1C = x_R1C + self.hints(hints_RN)[:, None]
+        for block, slots_R in zip(self.blocks, zip(*slots, strict=True), strict=True):
+            x_R1C, _ = block(x_R1C, turn, slots_R)
+        after: list[State] = []
+        for row, (state, cache) in enumerate(zip(states, caches, strict=True)):
+            one = slice(row, row + 1)
+            tokens_BS = torch.cat([state.tokens_BS, token_R[one, None]], dim=1)
+            hints_BSN = state.hints_BSN
+            if hints_BSN is not None and hints_RN is not None:
+                hints_BSN = torch.cat([hints_BSN, hints_RN[one, None]], dim=1)
+            after.append(GPTState(tokens_BS[:, -self.remembered :], hints_BSN, cache))
+        return self.to_logits(x_R1C)[:, 0], after
+
+    def _with_place(self, state: State) -> State:
+        """`state`, or where learned positions are all taken, what is left of it without the older
+        half: as in `forward`, the next token counts to the newer one."""
+        if self.position is None or state.cache.end < self.context:
+            return state
+        tokens_BS, hints_BSN, cache = state
+        kept = max(1, self.context // 2) - 1
+        if hints_BSN is not None:
+            hints_BSN = hints_BSN[:, hints_BSN.shape[1] - kept :]
+        if kept == 0:
+            return GPTState(tokens_BS[:, :0], hints_BSN, cache._replace(end=0))
+        return self(tokens_BS[:, -kept:], None, hints_BSN)[1]
 
     def to_logits(self, x_BTC: Float[Tensor, "B T C"]) -> Float[Tensor, "B T V"]:
         """From what the last block gives."""
@@ -246,3 +191,25 @@ class GPT(Model):
             assert self.position is not None
             x_BTC = x_BTC + self.position.weight[places.start : places.stop]
         return self.dropout(x_BTC) if self.training else x_BTC, turn
+
+    def _embed_each(
+        self, token_R: Tensor, states: Sequence[GPTState], places: list[int]
+    ) -> tuple[Float[Tensor, "R 1 C"], Rotation | None]:
+        """As `_embed`, without hints, for one new token of each text at its own place."""
+        x_RC = self.embedding(token_R)
+        place_R = torch.tensor(places, device=token_R.device)
+        if self.grams:
+            reach = len(self.grams)  # tokens before the last one
+            pasts = [state.tokens_BS[:, -reach:] for state in states]
+            known_R = torch.tensor([past.shape[1] for past in pasts], device=token_R.device)
+            past_RS = torch.cat([F.pad(past, (reach - past.shape[1], 0)) for past in pasts])
+            seen_RS = torch.cat([past_RS, token_R[:, None]], dim=1)
+            for grams in self.grams:
+                assert isinstance(grams, GramEmbedding)
+                there_R1 = (known_R >= grams.length - 1)[:, None]
+                x_RC = x_RC + grams(seen_RS, 1)[:, 0] * there_R1
+        if self.rotary_base is None:
+            assert self.position is not None
+            return (x_RC + self.position(place_R))[:, None], None
+        cosine_RD, sine_RD = rotation(place_R, self.head_width, self.rotary_base)
+        return x_RC[:, None], (cosine_RD[:, None, None], sine_RD[:, None, None])

@@ -6,7 +6,7 @@ In the line of Bengio et al. 2003 (section 4.2, mixtures with n-grams) and of Ne
 B batch, T time, M orders, V vocabulary, U outputs of the network: V logits and M gates.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, final
 
 import numpy as np
@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from moreish.data.tokens import Batch, Tokens
-from moreish.models.base import ModelConfig, State
+from moreish.models.base import ModelConfig, State, joined, rows
 from moreish.models.grams import Folds, check_order
 from moreish.models.kneser_ney import KneserNey
 from moreish.models.mixture import NetworkWithCounts, WithCounts
@@ -71,6 +71,19 @@ class Hybrid(NetworkWithCounts):
         logs_BTMV, left_BTM, counts_state = self.counts.by_order(tokens_BT, counts_state)
         logits_BTV, network_state = self._corrected(tokens_BT, logs_BTMV, left_BTM, network_state)
         return logits_BTV, (network_state, counts_state)
+
+    def decode_step(
+        self, token_R: Int[Tensor, " R"], states: Sequence[State]
+    ) -> tuple[Float[Tensor, "R V"], list[State]]:
+        of_network, of_counts = zip(*states, strict=True)
+        logs_R1MV, left_R1M, counts_state = self.counts.by_order(
+            token_R[:, None], joined(of_counts)
+        )
+        hints = (hints_R1N[:, 0] for hints_R1N in self.hints(logs_R1MV, left_R1M))
+        outputs_RU, network_states = self.network.decode_step(token_R, of_network, *hints)
+        logits_RV = self.explained(outputs_RU[:, None], logs_R1MV)[:, 0]
+        together = zip(network_states, rows(counts_state, len(states)), strict=True)
+        return logits_RV, list(together)
 
     def before_training(self, tokens: Tokens) -> None:
         super().before_training(tokens)

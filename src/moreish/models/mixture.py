@@ -3,7 +3,7 @@
 B batch, T time, V vocabulary.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, final
 
 import numpy as np
@@ -124,9 +124,18 @@ class Mixture(NetworkWithCounts):
         counts_BTV, counts_state = self.counts(tokens_BT, counts_state)
         return self.averaged(logits_BTV, counts_BTV), (network_state, counts_state)
 
+    def decode_step(
+        self, token_R: Int[Tensor, " R"], states: Sequence[State]
+    ) -> tuple[Float[Tensor, "R V"], list[State]]:
+        of_network, of_counts = zip(*states, strict=True)
+        logits_RV, network_states = self.network.decode_step(token_R, of_network)
+        counts_RV, counts_states = self.counts.decode_step(token_R, of_counts)
+        together = zip(network_states, counts_states, strict=True)
+        return self.averaged(logits_RV, counts_RV), list(together)
+
     def averaged(
-        self, logits_BTV: Float[Tensor, "B T V"], counts_BTV: Float[Tensor, "B T V"]
-    ) -> Float[Tensor, "B T V"]:
+        self, logits_BTV: Float[Tensor, "*B V"], counts_BTV: Float[Tensor, "*B V"]
+    ) -> Float[Tensor, "*B V"]:
         """The logarithm of the mean of both."""
         return torch.logaddexp(
             logits_BTV.log_softmax(dim=-1) + self.weight.log(),

@@ -1,0 +1,61 @@
+"""`moreish serve`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from moreish.cli.base import app
+from moreish.errors import MoreishError
+
+
+@app.command()
+def serve(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="RUN…", help="Run folders, e.g. runs/names-gpt.")
+    ],
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 8000,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            envvar="MOREISH_TOKEN", help="Whoever asks has to know it (or in MOREISH_TOKEN)."
+        ),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Another name of this server, as in its address."),
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Listen beyond this machine without a token.")
+    ] = False,
+    slots: Annotated[
+        int, typer.Option(help="Texts that a model writes at a time.", min=1, max=1024)
+    ] = 16,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="See docs/serving.md, e.g. max_tokens=1000."),
+    ] = None,
+) -> None:
+    """A page to play with models, and an API as OpenAI's clients speak it."""
+    from moreish.console import console
+    from moreish.settings import from_assignments
+
+    try:
+        from moreish.serve.limits import Limits
+        from moreish.serve.server import serve as serve_runs
+    except ImportError as error:
+        raise MoreishError(
+            f"serving needs a library ({error.name}): pip install 'moreish[serve]'"
+        ) from None
+    serve_runs(
+        paths,
+        host=host,
+        port=port,
+        token=token,
+        hosts=allow_host or [],
+        insecure=insecure,
+        slots=slots,
+        limits=Limits.parse(from_assignments(limit or []), "limit"),
+        tell=console().print,
+    )

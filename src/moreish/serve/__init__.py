@@ -1,0 +1,1 @@
+"""Run folders as an HTTP service and a page."""

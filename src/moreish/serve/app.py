@@ -1,0 +1,63 @@
+"""The whole service: routes, errors, guard, and what is started and stopped with it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import anyio.to_thread
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.staticfiles import StaticFiles
+
+from moreish.errors import MoreishError
+from moreish.serve import completions, monitoring
+from moreish.serve.engine import Busy, Closing, Failed, Late
+from moreish.serve.errors import ApiError, answer_error, as_api_error
+from moreish.serve.guard import Guard, Rules
+from moreish.serve.registry import Registry
+from moreish.serve.side import Side
+
+PAGE = Path(__file__).parent / "page"
+
+DRAIN = 30.0
+"""Seconds that those who are being answered have when the server stops."""
+
+
+def make_app(registry: Registry, rules: Rules) -> FastAPI:
+    """What a web server runs."""
+    side = Side()
+
+    @asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        side.stop()
+        await anyio.to_thread.run_sync(registry.stop, DRAIN)
+
+    app = FastAPI(
+        title="Moreish",
+        version=version("moreish"),
+        summary="Language models of your own texts, trained and served on this machine.",
+        lifespan=life,
+        docs_url=None,  # it would load its scripts from elsewhere
+        redoc_url=None,
+        max_body_size=registry.limits.body_bytes,
+    )
+
+    async def moreish_error(request: Request, error: Exception) -> JSONResponse:
+        found = as_api_error(error)
+        message = registry.without_paths(found.detail.message)
+        return ApiError(found.status, message, param=found.detail.param).response()
+
+    for kind in (ApiError, Busy, Closing, Late, Failed, RequestValidationError, HTTPException):
+        app.add_exception_handler(kind, answer_error)
+    app.add_exception_handler(MoreishError, moreish_error)
+    app.add_exception_handler(Exception, answer_error)
+    app.include_router(monitoring.router(registry))
+    app.include_router(completions.router(registry))
+    if PAGE.is_dir():
+        app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
+    app.add_middleware(Guard, rules=rules)
+    return app

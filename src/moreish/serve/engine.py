@@ -1,0 +1,263 @@
+"""A thread that writes, and the way to it for those that wait without blocking."""
+
+import asyncio
+import logging
+import math
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import TracebackType
+from typing import Self
+
+import torch
+
+from moreish.models.base import Model
+from moreish.serve.batch import Ask, Batch, Job, Piece
+from moreish.tokenizers.base import Tokenizer
+
+SMALL = 4_000_000
+"""Multiplications in a step of all slots, below which threads wait for each other longer than they
+work."""
+
+Pieces = list[tuple[int, Piece]]
+"""What texts of a request gained, each with its place."""
+
+
+class Busy(Exception):  # noqa: N818 (it is an answer, no error)
+    """The queue is full; there may be room in so many seconds."""
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(f"too many texts are waiting: try again in {seconds} s")
+        self.seconds = seconds
+
+
+class Closing(Exception):  # noqa: N818
+    """The server is about to stop."""
+
+
+class Late(Exception):  # noqa: N818
+    """The request was given up for its time."""
+
+
+class Failed(Exception):  # noqa: N818
+    """The model could not go on; the log says why."""
+
+
+class Engine:
+    """Writes the texts of all requests for one model, in a thread of its own.
+
+    Only that thread touches the batch. Requests come to it through a list; what was written goes
+    back to the event loop, all of a step in one go.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        tokenizer: Tokenizer,
+        *,
+        slots: int,
+        queue: int,
+        ended: "Callable[[Answer], None]" = lambda answer: None,
+    ) -> None:
+        """
+        Args:
+            slots: texts that are written at a time.
+            queue: texts that may wait for one.
+            ended: is told of every request that is over, however it went.
+        """
+        work = slots * sum(p.numel() for p in model.parameters())
+        self.threads = 1 if work < SMALL else torch.get_num_threads()
+        with _threads(self.threads):
+            self._batch = Batch(model, tokenizer, slots)
+        self.slots, self.queue, self._ended = slots, queue, ended
+        self._new: list[Job] = []
+        self._open: dict[Job, Answer] = {}
+        self._wake = threading.Condition()
+        self._stopping = False
+        self._pace = 1.0
+        """Seconds from a request to its end, of late."""
+        self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def alone(self) -> bool:
+        """Whether each text has to be written by itself."""
+        return self._batch.rows == 0
+
+    @property
+    def writing(self) -> int:
+        """Texts that are being written."""
+        return len(self._batch.writing)
+
+    @property
+    def waiting(self) -> int:
+        """Texts that wait for a slot."""
+        return len(self._batch.waiting) + sum(job.texts for job in self._new)
+
+    @property
+    def open(self) -> int:
+        """Requests that somebody listens to."""
+        return len(self._open)
+
+    @property
+    def drawn(self) -> int:
+        """Tokens, since the start."""
+        return self._batch.drawn
+
+    def submit(self, asks: list[Ask], seconds: float) -> "Answer":
+        """Have texts written; to be called on the event loop that is to hear of them.
+
+        Args:
+            seconds: after which the request is given up.
+
+        Raises:
+            Busy: too many texts are waiting.
+            Closing: no more requests are taken.
+        """
+        job = Job(asks, time.monotonic() + seconds)
+        answer = Answer(self, job)
+        with self._wake:
+            if self._stopping:
+                raise Closing
+            if self.waiting + job.texts > self.queue + max(0, self.slots - self.writing):
+                rounds = 1 + self.waiting / self.slots
+                raise Busy(min(60, math.ceil(rounds * self._pace)))
+            self._new.append(job)
+            self._open[job] = answer
+            self._wake.notify()
+        return answer
+
+    def give_up(self, job: Job) -> None:
+        """Nobody listens any more: its slots are free within a token."""
+        job.cancelled = True
+        with self._wake:
+            answer = self._open.pop(job, None)
+            self._wake.notify()
+        if answer is not None:
+            self._pace += 0.1 * (time.monotonic() - job.asked_at - self._pace)
+            self._ended(answer)
+
+    def stop(self, seconds: float) -> None:
+        """Take no more requests, and end those that there are, for no longer than this."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+        self._thread.join(seconds)
+        for job in list(self._open):
+            job.cancelled = True
+        self._thread.join(10)
+
+    def _work(self) -> None:
+        torch.set_num_threads(self.threads)
+        while True:
+            with self._wake:
+                while not self._new and self._batch.idle and not self._stopping:
+                    self._wake.wait()
+                if self._stopping and not self._new and self._batch.idle:
+                    return
+                new, self._new = self._new, []
+                for job in new:
+                    self._batch.add(job)
+            self._tell(self._turn())
+
+    def _turn(self) -> "dict[Job, Pieces | None]":
+        """What each request gained; None where the model could not go on."""
+        told: dict[Job, Pieces | None] = {}
+        try:
+            for job, place, piece in self._batch.turn():
+                pieces = told.setdefault(job, [])
+                assert pieces is not None
+                pieces.append((place, piece))
+        except Exception:  # whatever it is, those who wait must hear of it, and others go on
+            logging.getLogger("moreish.serve").exception("a model could not go on")
+            return dict.fromkeys(self._batch.clear())
+        return told
+
+    def _tell(self, told: "dict[Job, Pieces | None]") -> None:
+        with self._wake:
+            # Those that were given up for their time hear that, and nothing else.
+            late: dict[Job, Pieces | None] = {job: [] for job in self._open if job.over}
+            told = {job: pieces for job, pieces in {**told, **late}.items() if job in self._open}
+            answers = [(self._open[job], pieces) for job, pieces in told.items()]
+        loops = {answer.loop for answer, _ in answers}
+        for loop in loops:
+            some = [(answer, pieces) for answer, pieces in answers if answer.loop is loop]
+            with suppress(RuntimeError):  # it is closed: nobody listens
+                loop.call_soon_threadsafe(_hand_over, some)
+
+
+class Answer:
+    """What a request hears; to be closed, or used in `with`, since that frees its slots."""
+
+    def __init__(self, engine: Engine, job: Job) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.job, self._engine = job, engine
+        self.first_token: float | None = None
+        """Seconds that the first piece took to come."""
+        self._left = job.texts
+        self._over = self._failed = False
+        self._pieces: Pieces = []
+        self._there = asyncio.Event()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._engine.give_up(self.job)
+
+    def take(self, pieces: Pieces | None) -> None:
+        """Told by the engine, on the event loop: None where the model could not go on, nothing
+        where it is over."""
+        if pieces is None:
+            self._failed = True
+        else:
+            if pieces and self.first_token is None:
+                self.first_token = time.monotonic() - self.job.asked_at
+            self._pieces += pieces
+            self._left -= sum(1 for _, piece in pieces if piece.finish is not None)
+        self._over = not pieces or self._left == 0 or self._over
+        self._there.set()
+
+    async def __aiter__(self) -> AsyncIterator[Pieces]:
+        """What the texts gain, step by step, until each has ended.
+
+        Raises:
+            Late, Failed: they will not end.
+        """
+        while True:
+            await self._there.wait()
+            self._there.clear()
+            pieces, self._pieces = self._pieces, []
+            if pieces:
+                yield pieces
+            if self._failed:
+                raise Failed
+            if self._over and self.job.late:
+                raise Late
+            if self._over and not self._pieces:
+                return
+
+
+def _hand_over(told: list[tuple[Answer, Pieces | None]]) -> None:
+    for answer, pieces in told:
+        answer.take(pieces)
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

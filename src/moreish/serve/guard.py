@@ -1,0 +1,113 @@
+"""Who may ask: the server's own page and programs on this machine, or who knows the token.
+
+The reasons are in docs/serving.md, under "Threat model".
+"""
+
+import hmac
+from collections.abc import Iterable
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from moreish.serve.errors import ApiError
+
+LOCAL = ("127.0.0.1", "localhost", "::1")
+
+ALWAYS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "X-Frame-Options": "DENY",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
+        "connect-src 'self'; font-src 'self'; manifest-src 'self'; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; "
+        "trusted-types 'none'"
+    ),
+}
+"""Headers of every answer: nothing from elsewhere, and no text becomes a script."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """Whom the guard lets in."""
+
+    hosts: frozenset[str]
+    """Names in the Host header, without port."""
+    token: str | None = None
+    """Known to whoever may ask for more than the page itself."""
+    uploads: frozenset[str] = frozenset()
+    """Paths whose body is a file, and no JSON."""
+
+    @classmethod
+    def of(cls, hosts: Iterable[str], token: str | None, uploads: Iterable[str] = ()) -> "Rules":
+        return cls(
+            hosts=frozenset(host.lower().strip("[]") for host in hosts),
+            token=token or None,
+            uploads=frozenset(uploads),
+        )
+
+
+class Guard:
+    """ASGI middleware around everything."""
+
+    def __init__(self, app: ASGIApp, rules: Rules) -> None:
+        self.app, self.rules = app, rules
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self.app(scope, receive, send)
+            return
+
+        async def guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in ALWAYS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        if (error := self._refusal(scope)) is not None:
+            await error.response()(scope, receive, guarded)
+        else:
+            await self.app(scope, receive, guarded)
+
+    def _refusal(self, scope: Scope) -> ApiError | None:
+        headers = Headers(scope=scope)
+        host = headers.get("host", "")
+        if _name(host) not in self.rules.hosts:
+            # A page from elsewhere whose name was made to point here must not get in (DNS
+            # rebinding); 421 is what HTTP has for this.
+            return ApiError(421, f"this server is not {host[:100]!r}; see --allow-host")
+        origin = headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+            return ApiError(403, "only this server's own page may ask")
+        path = scope["path"]
+        private = path.startswith(("/v1", "/api", "/metrics", "/openapi", "/docs"))
+        if self.rules.token is not None and private:
+            given = headers.get("authorization", "")
+            kind, _, token = given.partition(" ")
+            right = hmac.compare_digest(token.strip().encode(), self.rules.token.encode())
+            if kind.lower() != "bearer" or not right:
+                challenge = {"WWW-Authenticate": "Bearer"}
+                message = "give the server's token: Authorization: Bearer …"
+                return ApiError(401, message, code="invalid_api_key", headers=challenge)
+        if scope["method"] in ("POST", "PUT", "PATCH"):
+            wanted = "application/json"
+            if path in self.rules.uploads:
+                wanted = "application/octet-stream"
+            # Forms of other pages cannot send these types.
+            if headers.get("content-type", "").partition(";")[0].strip().lower() != wanted:
+                return ApiError(415, f"the body has to be {wanted}")
+        return None
+
+
+def _name(host: str) -> str:
+    """Without port; empty where it is none."""
+    try:
+        return (urlsplit(f"//{host}").hostname or "").lower()
+    except ValueError:
+        return ""

@@ -1,0 +1,130 @@
+"""What is asked and answered at /v1, as OpenAI's API reference has it for completions."""
+
+import time
+import uuid
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from moreish.serve.batch import Drawn, Piece
+
+
+class Asked(BaseModel):
+    """A request: JSON, no unknown parameter, and nothing taken for what it is not."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class StreamOptions(Asked):
+    include_usage: bool = False
+    """A last chunk without choices that tells the usage."""
+    include_obfuscation: bool | None = None
+    """Accepted; there is none."""
+
+
+Prompt = str | list[str] | list[int] | list[list[int]]
+
+
+class CompletionRequest(Asked):
+    """What `POST /v1/completions` takes. Parameters that change nothing here are taken where they
+    say so, and refused where they say anything else."""
+
+    model: str
+    prompt: Prompt | None = None
+    """A text, texts, token ids, or lists of them."""
+    max_tokens: int | None = Field(None, ge=0)
+    """The most tokens that each text gains; 16 by default, as the clients expect."""
+    temperature: float | None = Field(None, ge=0, le=100)
+    """0 takes the likeliest token always; 1, the default, draws as learned."""
+    top_p: float | None = Field(None, gt=0, le=1)
+    top_k: int | None = Field(None, ge=-1)
+    """Draw from so many of the likeliest; 0 and -1: from all. Not OpenAI's."""
+    n: int | None = Field(None, ge=1)
+    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    """The same seed, the same text, whatever else is being written."""
+    stop: str | Annotated[list[str], Field(max_length=16)] | None = None
+    logprobs: int | None = Field(None, ge=0)
+    echo: bool | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    suffix: str | None = None
+    best_of: int | None = Field(None, ge=1)
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    logit_bias: dict[str, float] | None = None
+    user: str | None = None
+
+
+class Logprobs(BaseModel):
+    tokens: list[str]
+    """Of part of a character "bytes:" and what it is in hexadecimal."""
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float | None] | None]
+    text_offset: list[int]
+
+    @classmethod
+    def of(cls, drawn: Sequence[Drawn]) -> "Logprobs":
+        return cls(
+            tokens=[token.text for token in drawn],
+            token_logprobs=[token.logprob for token in drawn],
+            top_logprobs=[
+                None if token.logprob is None else {text: log for _, text, log in token.top}
+                for token in drawn
+            ],
+            text_offset=[token.offset for token in drawn],
+        )
+
+
+class Choice(BaseModel):
+    text: str
+    index: int
+    logprobs: Logprobs | None = None
+    finish_reason: Literal["stop", "length"] | None = None
+
+
+class Usage(BaseModel):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+    @classmethod
+    def of(cls, prompt: int, completion: int) -> "Usage":
+        return cls(
+            prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion
+        )
+
+
+class Completion(BaseModel):
+    """The answer, or a part of it as it streams."""
+
+    id: str = Field(default_factory=lambda: f"cmpl-{uuid.uuid4().hex}")
+    object: Literal["text_completion"] = "text_completion"
+    created: int = Field(default_factory=lambda: int(time.time()))
+    model: str
+    choices: list[Choice]
+    usage: Usage | None = None
+
+
+class ModelCard(BaseModel):
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "moreish"
+
+
+class ModelList(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[ModelCard]
+
+
+def choice_of(place: int, pieces: Sequence[Piece], *, logprobs: bool) -> Choice:
+    """What some pieces of one text are together."""
+    drawn = [token for piece in pieces for token in piece.tokens]
+    found: dict[str, Any] = {"finish_reason": pieces[-1].finish} if pieces else {}
+    return Choice(
+        text="".join(piece.text for piece in pieces),
+        index=place,
+        logprobs=Logprobs.of(drawn) if logprobs else None,
+        **found,
+    )

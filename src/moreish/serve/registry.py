@@ -1,0 +1,84 @@
+"""The models that are served, by name: a name from outside is looked up here and nowhere else."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from moreish.errors import MoreishError, nearest
+from moreish.run import Run
+from moreish.serve.engine import Engine
+from moreish.serve.errors import ApiError
+from moreish.serve.limits import Limits
+from moreish.serve.measured import Measured
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Served:
+    """A run, and what writes with it."""
+
+    name: str
+    run: Run
+    engine: Engine
+    since: int = field(default_factory=lambda: int(time.time()))
+    """Seconds since 1970."""
+
+
+class Registry:
+    """What is served. Runs are added while the server runs, when a training has ended."""
+
+    def __init__(self, limits: Limits, slots: int, measured: Measured) -> None:
+        self.limits, self.slots, self.measured = limits, slots, measured
+        self._served: dict[str, Served] = {}
+
+    def __iter__(self) -> Iterator[Served]:
+        return iter(list(self._served.values()))
+
+    def load(self, path: Path) -> Served:
+        """Read a run and make it ready, without serving it yet: this takes a while.
+
+        Raises:
+            MoreishError: it is no run, or has no weights.
+        """
+        run = Run.open(path)
+        name = path.resolve().name
+        if other := self._served.get(name):
+            raise MoreishError(
+                f"{path} and {other.run.path} would both be served as {name!r}: rename one folder"
+            )
+        engine = Engine(
+            run.model,
+            run.tokenizer,
+            slots=self.slots,
+            queue=self.limits.queue,
+            ended=lambda answer: self.measured.completion(name, answer),
+        )
+        return Served(name=name, run=run, engine=engine)
+
+    def add(self, served: Served) -> None:
+        """Serve it, in the place of one of its name."""
+        if old := self._served.get(served.name):
+            old.engine.stop(0)
+        self._served[served.name] = served
+
+    def find(self, name: str) -> Served:
+        """Raises ApiError (404) when there is none of this name."""
+        if found := self._served.get(name):
+            return found
+        raise ApiError(
+            404,
+            f"no model {name[:100]!r} is served here; {nearest(name, self._served)}",
+            param="model",
+            code="model_not_found",
+        )
+
+    def without_paths(self, message: str) -> str:
+        """An error message in which runs have their names, and nobody learns where they lie."""
+        for served in self:
+            for path in (served.run.path.resolve(), served.run.path):
+                message = message.replace(str(path), served.name)
+        return message
+
+    def stop(self, seconds: float) -> None:
+        for served in self:
+            served.engine.stop(seconds)

@@ -1,0 +1,85 @@
+"""Answers on their way to clients that may go, or stop reading."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from moreish.serve.engine import Answer
+from moreish.serve.errors import as_api_error
+
+T = TypeVar("T")
+
+
+class Gone(Exception):  # noqa: N818
+    """The client has closed the connection."""
+
+
+class EventStream(Response):
+    """Server-sent events (the HTML standard, section 9.2), each a line of JSON.
+
+    The answer is closed in any case: at the end, when the client goes, and when it takes nothing
+    for so many seconds.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, answer: Answer, events: AsyncIterator[str], stall: float) -> None:
+        super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self._answer, self._events, self._stall = answer, events, stall
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._answer:
+            sending = asyncio.create_task(self._send(send))
+            with suppress(Gone, TimeoutError):
+                await until_gone(sending, receive)
+
+    async def _send(self, send: Send) -> None:
+        async def out(message: dict[str, Any]) -> None:
+            async with asyncio.timeout(self._stall):
+                await send(message)
+
+        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        await out(start)
+        async for event in self._events:
+            body = f"data: {event}\n\n".encode()
+            await out({"type": "http.response.body", "body": body, "more_body": True})
+        await out({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def until_gone(work: "asyncio.Task[T]", receive: Callable[[], Awaitable[Any]]) -> T:
+    """What `work` gives, unless the client goes before.
+
+    Raises:
+        Gone: it went.
+    """
+    leaving = asyncio.create_task(_disconnected(receive))
+    try:
+        await asyncio.wait({work, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            raise Gone
+        return work.result()
+    finally:
+        for task in (work, leaving):
+            task.cancel()
+        await asyncio.gather(work, leaving, return_exceptions=True)
+
+
+async def _disconnected(receive: Callable[[], Awaitable[Any]]) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def with_errors(
+    events: AsyncIterator[str], shape: Callable[[dict[str, Any]], str]
+) -> AsyncIterator[str]:
+    """The events; an error on the way is the last of them."""
+    try:
+        async for event in events:
+            yield event
+    except Exception as error:
+        yield shape(as_api_error(error).body())
