@@ -137,10 +137,12 @@ class Mixture(NetworkWithCounts):
         self, logits_BTV: Float[Tensor, "*B V"], counts_BTV: Float[Tensor, "*B V"]
     ) -> Float[Tensor, "*B V"]:
         """The logarithm of the mean of both."""
-        return torch.logaddexp(
+        both = (
             logits_BTV.log_softmax(dim=-1) + self.weight.log(),
             counts_BTV + (1 - self.weight).log(),
         )
+        # Not torch.logaddexp: what it gives depends on where in memory a number stands.
+        return torch.stack(both).logsumexp(dim=0)
 
 
 def parsed_network(settings: dict[str, Any]) -> ModelConfig:

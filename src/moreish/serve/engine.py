@@ -120,9 +120,9 @@ class Engine:
         with self._wake:
             if self._stopping:
                 raise Closing
-            if self.waiting + job.texts > self.queue + max(0, self.slots - self.writing):
-                rounds = 1 + self.waiting / self.slots
-                raise Busy(min(60, math.ceil(rounds * self._pace)))
+            texts = sum(other.texts for other in self._open)
+            if texts + job.texts > self.queue + self.slots:
+                raise Busy(min(60, math.ceil(texts / self.slots * self._pace)))
             self._new.append(job)
             self._open[job] = answer
             self._wake.notify()
