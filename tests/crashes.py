@@ -87,7 +87,7 @@ def main() -> None:
     train(source, folder / "whole")
     lasts = time.perf_counter() - began
     expected = result(folder / "whole")
-    chance = random.Random(seed)  # noqa: S311
+    chance = random.Random(seed)
     out, before = folder / "run", 0
     done = {"kills": 0, "finished": 0, "lost": 0, "resumed_from": [0] * 13, "too_late": 0}
     while done["kills"] < kills:

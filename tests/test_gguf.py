@@ -106,7 +106,7 @@ def test_any_text_becomes_the_same_tokens(tokenizer: str, tmp_path: Path) -> Non
         settings={"model": GPT},
     )  # fmt: skip
     api.export(run, tmp_path / "g", to="gguf")
-    chance = random.Random(0)  # noqa: S311
+    chance = random.Random(0)
     with gguf_export._LlamaCpp(tmp_path / "g" / "model.gguf", run.model, run.tokenizer) as theirs:
         for _ in range(200):
             text = "".join(chance.choice(chance.choice(kinds)) for _ in range(20))

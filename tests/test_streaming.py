@@ -62,7 +62,7 @@ def plain(raw: list[str], kind: str, rule: str, name: str) -> tuple[dict[str, li
 
 def lecture(items: list[str]) -> dict[str, list[int]]:
     places = list(range(len(items)))
-    random.Random(42).shuffle(places)  # noqa: S311
+    random.Random(42).shuffle(places)
     first, second = int(0.8 * len(items)), int(0.9 * len(items))
     return {"train": places[:first], "val": places[first:second], "test": places[second:]}
 

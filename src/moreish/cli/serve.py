@@ -43,12 +43,12 @@ def serve(
 
     try:
         from moreish.serve.limits import Limits
-        from moreish.serve.server import serve as serve_runs
+        from moreish.serve.server import Service
     except ImportError as error:
         raise MoreishError(
             f"serving needs a library ({error.name}): pip install 'moreish[serve]'"
         ) from None
-    serve_runs(
+    service = Service(
         paths,
         host=host,
         port=port,
@@ -57,5 +57,14 @@ def serve(
         insecure=insecure,
         slots=slots,
         limits=Limits.parse(from_assignments(limit or []), "limit"),
-        tell=console().print,
     )
+    out = console()
+    for served in service.registry:
+        out.print(f"{served.name}: {served.run.config.model.name}")
+        if served.engine.alone:
+            out.print(
+                "  Its texts are written one by one: on this machine they would depend on each "
+                "other in the last digits."
+            )
+    out.print(f"Open {service.url} (Ctrl-C stops)")
+    service.run()

@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
 
 from moreish.errors import MoreishError
 from moreish.serve import completions, monitoring
@@ -26,7 +27,7 @@ DRAIN = 30.0
 """Seconds that those who are being answered have when the server stops."""
 
 
-def make_app(registry: Registry, rules: Rules) -> FastAPI:
+def make_app(registry: Registry, rules: Rules) -> ASGIApp:
     """What a web server runs."""
     side = Side()
 
@@ -59,5 +60,4 @@ def make_app(registry: Registry, rules: Rules) -> FastAPI:
     app.include_router(completions.router(registry))
     if PAGE.is_dir():
         app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
-    app.add_middleware(Guard, rules=rules)
-    return app
+    return Guard(app, rules)

@@ -86,7 +86,9 @@ def as_api_error(error: Exception) -> ApiError:
 
 
 def _validation_error(error: RequestValidationError) -> ApiError:
-    first = error.errors()[0]
+    errors = error.errors()
+    # Of a union there is an error for each of its types: one that is about more tells more.
+    first = next((e for e in errors if not e["type"].endswith("_type")), errors[0])
     kind, where = first["type"], [str(part) for part in first["loc"]]
     if kind == "json_invalid":
         return ApiError(400, f"the body is no JSON: {first['ctx'].get('error', 'not understood')}")

@@ -4,8 +4,9 @@ The reasons are in docs/serving.md, under "Threat model".
 """
 
 import hmac
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -39,16 +40,16 @@ class Rules:
     """Names in the Host header, without port."""
     token: str | None = None
     """Known to whoever may ask for more than the page itself."""
-    uploads: frozenset[str] = frozenset()
-    """Paths whose body is a file, and no JSON."""
+    body_bytes: int = 1_000_000
+    """Of a body that is JSON; it is not read further."""
+    uploads: Mapping[str, int] = field(default_factory=dict)
+    """Paths whose body is a file, and no JSON, and how many bytes of it are read."""
 
     @classmethod
-    def of(cls, hosts: Iterable[str], token: str | None, uploads: Iterable[str] = ()) -> "Rules":
-        return cls(
-            hosts=frozenset(host.lower().strip("[]") for host in hosts),
-            token=token or None,
-            uploads=frozenset(uploads),
-        )
+    def of(cls, hosts: Iterable[str], token: str | None, **more: Any) -> "Rules":
+        """`hosts` as people write them; an empty token is none."""
+        names = frozenset(host.lower().strip("[]") for host in hosts)
+        return cls(hosts=names, token=token or None, **more)
 
 
 class Guard:
@@ -68,10 +69,15 @@ class Guard:
                 headers = MutableHeaders(scope=message)
                 for name, value in ALWAYS.items():
                     headers.setdefault(name, value)
+                if message["status"] == 413:
+                    headers["Connection"] = "close"
             await send(message)
 
         if (error := self._refusal(scope)) is not None:
-            await error.response()(scope, receive, guarded)
+            # The body is left unread, so that the connection is of no more use.
+            response = error.response()
+            response.headers["Connection"] = "close"
+            await response(scope, receive, guarded)
         else:
             await self.app(scope, receive, guarded)
 
@@ -96,17 +102,22 @@ class Guard:
                 message = "give the server's token: Authorization: Bearer …"
                 return ApiError(401, message, code="invalid_api_key", headers=challenge)
         if scope["method"] in ("POST", "PUT", "PATCH"):
-            wanted = "application/json"
-            if path in self.rules.uploads:
-                wanted = "application/octet-stream"
+            upload = path in self.rules.uploads
+            wanted = "application/octet-stream" if upload else "application/json"
             # Forms of other pages cannot send these types.
             if headers.get("content-type", "").partition(";")[0].strip().lower() != wanted:
                 return ApiError(415, f"the body has to be {wanted}")
+            most = self.rules.uploads.get(path, self.rules.body_bytes)
+            length = headers.get("content-length", "0")
+            if not length.isdecimal() or int(length) > most:
+                return ApiError(413, f"the body may have {most:,} bytes at the most")
         return None
 
 
 def _name(host: str) -> str:
     """Without port; empty where it is none."""
+    if set(host) & set("@/?#\\"):
+        return ""
     try:
         return (urlsplit(f"//{host}").hostname or "").lower()
     except ValueError:

@@ -2,7 +2,7 @@
 
 import ipaddress
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import uvicorn
@@ -39,7 +39,9 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def rules_of(host: str, *, token: str | None, hosts: Sequence[str], insecure: bool) -> Rules:
+def rules_of(
+    host: str, *, token: str | None, hosts: Sequence[str], insecure: bool, limits: Limits
+) -> Rules:
     """Whom to let in. Raises MoreishError when anybody could come in."""
     if not is_local(host) and not token and not insecure:
         raise MoreishError(
@@ -47,7 +49,7 @@ def rules_of(host: str, *, token: str | None, hosts: Sequence[str], insecure: bo
             "they have to know, or say --insecure"
         )
     names = [*LOCAL, *hosts, host]
-    return Rules.of(names, token)
+    return Rules.of(names, token, body_bytes=limits.body_bytes)
 
 
 def is_local(host: str) -> bool:
@@ -60,54 +62,68 @@ def is_local(host: str) -> bool:
         return False
 
 
-def serve(
-    paths: Sequence[Path],
-    *,
-    host: str = "127.0.0.1",
-    port: int = 8000,
-    token: str | None = None,
-    hosts: Sequence[str] = (),
-    insecure: bool = False,
-    slots: int = 16,
-    limits: Limits = Limits(),  # noqa: B008 (it cannot be changed)
-    tell: Callable[[str], None] = print,
-) -> None:
-    """Serve the runs until the process is told to stop (Ctrl-C or SIGTERM).
+class Service:
+    """Run folders behind an address."""
 
-    Args:
-        hosts: further names that the Host header may have.
-        slots: texts that each model writes at a time.
-        tell: is told what the user should know.
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        *,
+        host: str = "127.0.0.1",
+        port: int = 8000,
+        token: str | None = None,
+        hosts: Sequence[str] = (),
+        insecure: bool = False,
+        slots: int = 16,
+        limits: Limits = Limits(),  # noqa: B008 (it cannot be changed)
+    ) -> None:
+        """
+        Args:
+            port: 0 takes a free one.
+            token: whoever asks has to know it.
+            hosts: further names that the Host header may have.
+            insecure: listen beyond this machine without a token.
+            slots: texts that each model writes at a time.
 
-    Raises:
-        MoreishError: a run cannot be served, or the address not be had.
-    """
-    rules = rules_of(host, token=token, hosts=hosts, insecure=insecure)
-    listener = listen(host, port)
-    try:
-        registry = Registry(limits, slots, Measured())
-        for path in paths:
-            served = registry.load(path)
-            registry.add(served)
-            if served.engine.alone:
-                tell(
-                    f"{served.name}: texts are written one by one, since on this machine they "
-                    "would depend on each other"
-                )
-        name = f"[{host}]" if ":" in host else host
-        port = listener.getsockname()[1]
-        names = ", ".join(served.name for served in registry)
-        tell(f"Serving {names} at http://{name}:{port} (Ctrl-C stops)")
-        config = uvicorn.Config(
-            make_app(registry, rules),
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=int(DRAIN),
-            timeout_keep_alive=30,
-            h11_max_incomplete_event_size=1 << 16,
+        Raises:
+            MoreishError: a run cannot be served, or the address not be had.
+        """
+        rules = rules_of(host, token=token, hosts=hosts, insecure=insecure, limits=limits)
+        self._listener = listen(host, port)
+        self.registry = Registry(limits, slots, Measured())
+        try:
+            for path in paths:
+                self.registry.add(self.registry.load(path))
+        except BaseException:
+            self.close()
+            raise
+        shown = f"[{host}]" if ":" in host else host
+        self.url = f"http://{shown}:{self._listener.getsockname()[1]}"
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                make_app(self.registry, rules),
+                log_level="warning",
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_graceful_shutdown=int(DRAIN),
+                timeout_keep_alive=30,
+            )
         )
-        uvicorn.Server(config).run(sockets=[listener])
-    finally:
-        listener.close()
+
+    def run(self) -> None:
+        """Serve until told to stop: by `stop`, or in the main thread by Ctrl-C or SIGTERM. What has
+        been begun is ended, within a time."""
+        try:
+            self._server.run(sockets=[self._listener])
+        finally:
+            self.close()
+
+    def stop(self) -> None:
+        """To be called from another thread, or from a signal."""
+        self._server.should_exit = True
+
+    def close(self) -> None:
+        """Give back the address and the engines' threads, if nothing runs."""
+        self._listener.close()
+        self.registry.stop(0)

@@ -1,0 +1,62 @@
+"""A server for the tests: the real one, in a thread of its own, on a free port of this machine."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from moreish import api
+from moreish.serve.server import Service
+from moreish.training.events import silent
+
+STORY = "The cat sat on the mat. A dog ran to the sea, and the cat ran too. Ünïcode € 😀!\n" * 40
+NAMES = [
+    a + b + c
+    for a in ("an", "be", "ca", "do", "el")
+    for b in "aeiou"
+    for c in ("na", "ra", "lo", "")
+]
+
+
+def make_runs(folder: Path) -> dict[str, Path]:
+    """A list that is counted, and running text that a small GPT has read a little of."""
+    (folder / "words.txt").write_text("\n".join(NAMES), "utf-8")
+    (folder / "story.txt").write_text(STORY, "utf-8")
+    found = {"words": folder / "words", "story": folder / "story"}
+    api.train(folder / "words.txt", model="ngram", out=found["words"], report=silent)
+    api.train(
+        folder / "story.txt",
+        kind="text",
+        tokenizer="byte",
+        steps=30,
+        settings={
+            "model": {"name": "gpt", "layers": 2, "heads": 2, "width": 32, "context": 64},
+            "train": {"batch_tokens": 512},
+        },
+        out=found["story"],
+        report=silent,
+    )
+    return found
+
+
+@contextmanager
+def serving(paths: list[Path], **options: Any) -> Iterator[Service]:
+    """The server, while it is used."""
+    service = Service(paths, port=0, **options)
+    thread = threading.Thread(target=service.run)
+    thread.start()
+    try:
+        for _ in range(600):
+            try:
+                httpx.get(f"{service.url}/healthz", timeout=5)
+                break
+            except httpx.TransportError:
+                thread.join(0.01)
+        yield service
+    finally:
+        service.stop()
+        thread.join(60)
+        assert not thread.is_alive()
