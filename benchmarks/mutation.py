@@ -273,7 +273,7 @@ def main() -> None:
         survived: list[Mutant] = []
         everything = [(file, mutant) for file in AREAS[area] for mutant in mutants_of(file)]
         some = min(options.most, len(everything))
-        chosen = random.Random(0).sample(everything, some)  # noqa: S311
+        chosen = random.Random(0).sample(everything, some)
         for file, tests in AREAS[area].items():
             seconds, reached_here, there_here = measure(file, tests)
             reached, there = reached + reached_here, there + there_here

@@ -338,6 +338,8 @@ def test_pages_from_elsewhere_may_not_ask(http: httpx.Client, service: Service) 
     assert (
         http.post("/v1/completions", json=body, headers={"Origin": service.url}).status_code == 200
     )
+    for site, status in (("cross-site", 403), ("same-site", 403), ("same-origin", 200)):
+        assert http.get("/v1/models", headers={"Sec-Fetch-Site": site}).status_code == status
     asked = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
     assert http.options("/v1/completions", headers=asked).status_code == 403
 

@@ -88,11 +88,14 @@ class Guard:
             # A page from elsewhere whose name was made to point here must not get in (DNS
             # rebinding); 421 is what HTTP has for this.
             return ApiError(421, f"this server is not {host[:100]!r}; see --allow-host")
-        origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
-            return ApiError(403, "only this server's own page may ask")
         path = scope["path"]
-        private = path.startswith(("/v1", "/api", "/metrics", "/openapi", "/docs"))
+        private = path.startswith(("/v1", "/api", "/metrics", "/openapi"))
+        origin = headers.get("origin", "").lower()
+        own = ("", f"http://{host}".lower(), f"https://{host}".lower())
+        # Browsers tell both; other programs tell neither.
+        elsewhere = headers.get("sec-fetch-site") in ("cross-site", "same-site")
+        if origin not in own or (elsewhere and private):
+            return ApiError(403, "only this server's own page may ask")
         if self.rules.token is not None and private:
             given = headers.get("authorization", "")
             kind, _, token = given.partition(" ")
@@ -101,14 +104,14 @@ class Guard:
                 challenge = {"WWW-Authenticate": "Bearer"}
                 message = "give the server's token: Authorization: Bearer …"
                 return ApiError(401, message, code="invalid_api_key", headers=challenge)
-        if scope["method"] in ("POST", "PUT", "PATCH"):
+        length = headers.get("content-length", "0")
+        if length != "0" or "transfer-encoding" in headers:
             upload = path in self.rules.uploads
             wanted = "application/octet-stream" if upload else "application/json"
             # Forms of other pages cannot send these types.
             if headers.get("content-type", "").partition(";")[0].strip().lower() != wanted:
                 return ApiError(415, f"the body has to be {wanted}")
             most = self.rules.uploads.get(path, self.rules.body_bytes)
-            length = headers.get("content-length", "0")
             if not length.isdecimal() or int(length) > most:
                 return ApiError(413, f"the body may have {most:,} bytes at the most")
         return None

@@ -41,7 +41,7 @@ class CompletionRequest(Asked):
     top_k: int | None = Field(None, ge=-1)
     """Draw from so many of the likeliest; 0 and -1: from all. Not OpenAI's."""
     n: int | None = Field(None, ge=1)
-    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    seed: int | None = None
     """The same seed, the same text, whatever else is being written."""
     stop: str | Annotated[list[str], Field(max_length=16)] | None = None
     logprobs: int | None = Field(None, ge=0)

@@ -1,0 +1,247 @@
+"""What a server bears: streams of many clients for minutes, and clients that go.
+
+    python benchmarks/serve.py [--seconds 300] [--streams 64] [--slots 64] [--disconnects 1000]
+                               [--out benchmarks/results/serve.json]
+
+A GPT of ten million parameters (untrained: what it writes does not matter) is served by a process
+of its own. Each client asks for a text, reads all of it, checks that nothing is lost or doubled,
+and asks again. Then clients that go in the middle, and what is left behind. The server's memory and
+open files are read from /proc.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+
+from moreish import api
+from moreish.record import machine, versions
+from moreish.training.events import silent
+
+MODEL = {
+    "name": "gpt", "layers": 6, "heads": 6, "width": 384, "context": 256, "positions": "rotary",
+    "norm": "rms", "feedforward": "relu2", "bias": False,
+}  # fmt: skip
+
+EVERY = 5.0
+"""Seconds between two looks at the server's memory."""
+
+
+def make_run(folder: Path) -> Path:
+    """Ten million parameters, one step of training."""
+    text = folder / "text.txt"
+    letters = "abcdefghijklmnopqrstuvwxyz ,.\n"
+    draw = random.Random(1)
+    text.write_text("".join(draw.choice(letters) for _ in range(200_000)))
+    settings = {"model": MODEL, "train": {"batch_tokens": 256, "lr": 1e-6}}
+    api.train(text, kind="text", steps=1, settings=settings, out=folder / "gpt-10m", report=silent)
+    return folder / "gpt-10m"
+
+
+class Server:
+    """The command, and what the system says of its process."""
+
+    def __init__(self, run: Path, slots: int) -> None:
+        command = [sys.executable, "-m", "moreish", "serve", str(run), "--port", "0"]
+        limits = ["--slots", str(slots), "--limit", "queue=1000", "--limit", "seconds=600"]
+        self.process = subprocess.Popen(
+            [*command, *limits],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+        assert self.process.stdout is not None
+        self.url = ""
+        while not self.url:
+            if found := re.search(r"http://\S+", self.process.stdout.readline()):
+                self.url = found[0]
+        self.name = run.name
+
+    def memory(self) -> float:
+        """Megabytes that are held."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
+
+    def left(self) -> dict[str, int]:
+        """Open files and threads."""
+        place = Path(f"/proc/{self.process.pid}")
+        return {"files": len(list(place.glob("fd/*"))), "threads": len(list(place.glob("task/*")))}
+
+    def gauge(self, name: str) -> float:
+        """One of its metrics."""
+        text = httpx.get(f"{self.url}/metrics").text
+        return float(re.search(rf"^moreish_{name}{{[^}}]*}} (\S+)", text, re.M)[1])
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(60)
+
+
+async def stream(http: httpx.AsyncClient, body: dict[str, Any]) -> tuple[str, list[float], Any]:
+    """The text, when each piece came, and the usage."""
+    text, times, usage, ended = "", [], None, False
+    began = time.perf_counter()
+    async with http.stream("POST", "/v1/completions", json=body) as answer:
+        assert answer.status_code == 200, await answer.aread()
+        async for line in answer.aiter_lines():
+            if not line:
+                continue
+            data = line.removeprefix("data: ")
+            if data == "[DONE]":
+                ended = True
+                continue
+            event = json.loads(data)
+            usage = event.get("usage") or usage
+            for choice in event["choices"]:
+                text += choice["text"]
+                times.append(time.perf_counter() - began)
+    assert ended
+    return text, times, usage
+
+
+async def load(server: Server, streams: int, seconds: float) -> dict[str, Any]:
+    """All clients at once, again and again; every text is the one that its seed had alone."""
+    draw = random.Random(2)
+    bodies = [
+        {
+            "model": server.name,
+            "prompt": "the " * draw.randrange(1, 20),
+            "max_tokens": draw.randrange(20, 200),
+            "seed": seed,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        for seed in range(40)
+    ]
+    limits = httpx.Limits(max_connections=streams + 10)
+    async with httpx.AsyncClient(base_url=server.url, timeout=600, limits=limits) as http:
+        expected = [(await stream(http, body))[0] for body in bodies]
+        lonely = [(await stream(http, bodies[0]))[1] for _ in range(5)]
+        firsts: list[float] = []
+        gaps: list[float] = []
+        requests = wrong = tokens = 0
+        memory = []
+        end = time.perf_counter() + seconds
+
+        async def client(number: int) -> None:
+            nonlocal requests, wrong, tokens
+            own = random.Random(number)
+            while time.perf_counter() < end:
+                which = own.randrange(len(bodies))
+                text, times, usage = await stream(http, bodies[which])
+                requests += 1
+                tokens += usage["completion_tokens"]
+                wrong += text != expected[which] or len(text) != usage["completion_tokens"]
+                firsts.append(times[0])
+                gaps.extend(np.diff(times))
+
+        async def watch() -> None:
+            while time.perf_counter() < end:
+                memory.append(server.memory())
+                await asyncio.sleep(EVERY)
+
+        began = time.perf_counter()
+        await asyncio.gather(watch(), *(client(number) for number in range(streams)))
+        lasted = time.perf_counter() - began
+    third = len(memory) // 3
+    return {
+        "streams": streams,
+        "seconds": round(lasted),
+        "requests": requests,
+        "lost_or_doubled": wrong,
+        "tokens": tokens,
+        "tokens_per_second": tokens / lasted,
+        "tokens_per_second_alone": float(np.median([len(t) / t[-1] for t in lonely])),
+        "first_token_seconds": percentiles(firsts),
+        "between_tokens_seconds": percentiles(gaps),
+        "memory_mb": {
+            "after_a_third": float(np.median(memory[third : 2 * third])),
+            "at_the_end": float(np.median(memory[2 * third :])),
+            "most": max(memory),
+        },
+    }
+
+
+def percentiles(values: list[float]) -> dict[str, float]:
+    return {f"p{at}": float(np.percentile(values, at)) for at in (50, 90, 99)}
+
+
+async def disconnect(server: Server, count: int) -> dict[str, Any]:
+    """Clients that go after some pieces, or before the first."""
+    body = {"model": server.name, "prompt": "a", "max_tokens": 2000, "stream": True}
+    await asyncio.sleep(1)
+    before, memory = server.left(), server.memory()
+    freed: list[float] = []
+
+    async def go(number: int) -> None:
+        http = httpx.AsyncClient(base_url=server.url, timeout=600)
+        async with http, http.stream("POST", "/v1/completions", json=body) as answer:
+            lines = answer.aiter_lines()
+            for _ in range(number % 7):
+                await anext(lines)
+
+    for first in range(0, count, 50):
+        await asyncio.gather(*(go(number) for number in range(first, min(count, first + 50))))
+        began = time.perf_counter()
+        while server.gauge("requests_open") or server.gauge("texts_writing"):
+            await asyncio.sleep(0.01)
+            assert time.perf_counter() - began < 60
+        freed.append(time.perf_counter() - began)
+    await asyncio.sleep(1)
+    return {
+        "disconnects": count,
+        "before": before,
+        "after": server.left(),
+        "memory_mb": {"before": memory, "after": server.memory()},
+        "seconds_until_all_slots_were_free": percentiles(freed),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=300)
+    parser.add_argument("--streams", type=int, default=64)
+    parser.add_argument("--slots", type=int, default=64)
+    parser.add_argument("--disconnects", type=int, default=1000)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/serve.json"))
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        run = make_run(Path(temporary))
+        server = Server(run, given.slots)
+        try:
+            loaded = asyncio.run(load(server, given.streams, given.seconds))
+            print(json.dumps(loaded, indent=2), flush=True)
+            left = asyncio.run(disconnect(server, given.disconnects))
+            print(json.dumps(left, indent=2))
+        finally:
+            status = server.stop()
+        parameters = api.load(run).record.parameters
+    found = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "command": "python " + " ".join(sys.argv),
+        "machine": machine(),
+        "versions": versions(),
+        "model": {**MODEL, "parameters": parameters},
+        "slots": given.slots,
+        "load": loaded,
+        "disconnects": left,
+        "exit_status": status,
+    }
+    given.out.write_text(json.dumps(found, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
