@@ -12,8 +12,8 @@ from moreish.errors import MoreishError
 @app.command()
 def serve(
     paths: Annotated[
-        list[Path], typer.Argument(metavar="RUN…", help="Run folders, e.g. runs/names-gpt.")
-    ],
+        list[Path] | None, typer.Argument(metavar="RUN…", help="Run folders, e.g. runs/names-gpt.")
+    ] = None,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 8000,
     token: Annotated[
@@ -32,6 +32,12 @@ def serve(
     slots: Annotated[
         int, typer.Option(help="Texts that a model writes at a time.", min=1, max=1024)
     ] = 16,
+    home: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Where what is trained from the page goes.")
+    ] = Path("runs"),
+    training: Annotated[
+        bool, typer.Option("--training/--no-training", help="Whether the page may train.")
+    ] = True,
     limit: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="See docs/serving.md, e.g. max_tokens=1000."),
@@ -48,8 +54,10 @@ def serve(
         raise MoreishError(
             f"serving needs a library ({error.name}): pip install 'moreish[serve]'"
         ) from None
+    if not paths and (not training or insecure):
+        raise MoreishError("name a run folder: moreish serve runs/…")
     service = Service(
-        paths,
+        paths or [],
         host=host,
         port=port,
         token=token,
@@ -57,6 +65,7 @@ def serve(
         insecure=insecure,
         slots=slots,
         limits=Limits.parse(from_assignments(limit or []), "limit"),
+        home=home.expanduser() if training and not insecure else None,
     )
     out = console()
     for served in service.registry:

@@ -14,12 +14,13 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from moreish.errors import MoreishError
-from moreish.serve import completions, monitoring
+from moreish.serve import completions, monitoring, training
 from moreish.serve.engine import Busy, Closing, Failed, Late
 from moreish.serve.errors import ApiError, answer_error, as_api_error
 from moreish.serve.guard import Guard, Rules
 from moreish.serve.registry import Registry
 from moreish.serve.side import Side
+from moreish.serve.training import Trainings
 
 PAGE = Path(__file__).parent / "page"
 
@@ -27,9 +28,8 @@ DRAIN = 30.0
 """Seconds that those who are being answered have when the server stops."""
 
 
-def make_app(registry: Registry, rules: Rules) -> ASGIApp:
-    """What a web server runs."""
-    side = Side()
+def make_app(registry: Registry, rules: Rules, side: Side, trainings: Trainings | None) -> ASGIApp:
+    """What a web server runs; without `trainings` nobody can train."""
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
@@ -58,6 +58,8 @@ def make_app(registry: Registry, rules: Rules) -> ASGIApp:
     app.add_exception_handler(Exception, answer_error)
     app.include_router(monitoring.router(registry))
     app.include_router(completions.router(registry))
+    if trainings is not None:
+        app.include_router(training.router(trainings))
     if PAGE.is_dir():
         app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
     return Guard(app, rules)

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from moreish.generate.sampling import Sampling
 from moreish.serve.batch import Ask, Piece
 from moreish.serve.engine import Answer
-from moreish.serve.errors import ApiError, ErrorBody, refused
+from moreish.serve.errors import ERRORS, ApiError, refused
 from moreish.serve.limits import Limits
 from moreish.serve.protocol import (
     Completion,
@@ -26,24 +26,6 @@ from moreish.serve.protocol import (
 from moreish.serve.registry import Registry, Served
 from moreish.serve.streams import EventStream, Gone, until_gone, with_errors
 from moreish.tokenizers.base import Ids
-
-ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorBody, "description": text}
-    for status, text in {
-        400: "The request is not understood, or asks for too much.",
-        401: "The token is missing or wrong.",
-        403: "The page that asks is not this server's.",
-        404: "There is no such thing.",
-        405: "Not with this method.",
-        413: "The body is too large.",
-        415: "The body is no JSON.",
-        421: "The Host header names another server.",
-        429: "Too many requests are waiting; see Retry-After.",
-        500: "An error that should not be.",
-        503: "The server is stopping.",
-        504: "It took too long.",
-    }.items()
-}
 
 DEFAULT_TOKENS = 16
 
@@ -74,7 +56,7 @@ def router(registry: Registry) -> APIRouter:
         answer = served.engine.submit(asks, registry.limits.seconds)
         if asked.stream:
             events = with_errors(_events(answer, asked, asks), json.dumps)
-            return EventStream(answer, events, registry.limits.stall)
+            return EventStream(events, registry.limits.stall, answer.close)
         with answer:
             try:
                 return await until_gone(

@@ -29,6 +29,27 @@ class ErrorBody(BaseModel):
     error: ErrorDetail
 
 
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorBody, "description": text}
+    for status, text in {
+        400: "The request is not understood, or asks for too much.",
+        401: "The token is missing or wrong.",
+        403: "The page that asks is not this server's.",
+        404: "There is no such thing.",
+        405: "Not with this method.",
+        409: "Not now: see the message.",
+        413: "The body is too large.",
+        415: "The body is no JSON.",
+        421: "The Host header names another server.",
+        429: "Too many requests are waiting; see Retry-After.",
+        500: "An error that should not be.",
+        503: "The server is stopping.",
+        504: "It took too long.",
+    }.items()
+}
+"""For the OpenAPI document."""
+
+
 class ApiError(Exception):
     """An answer that is no success; raised anywhere below a route."""
 

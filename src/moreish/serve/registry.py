@@ -35,14 +35,16 @@ class Registry:
         return iter(list(self._served.values()))
 
     def load(self, path: Path) -> Served:
-        """Read a run and make it ready, without serving it yet: this takes a while.
+        """Read a run and make it ready, without serving it yet: this takes a while. One that is
+        served may be read anew.
 
         Raises:
             MoreishError: it is no run, or has no weights.
         """
         run = Run.open(path)
         name = path.resolve().name
-        if other := self._served.get(name):
+        other = self._served.get(name)
+        if other is not None and other.run.path.resolve() != path.resolve():
             raise MoreishError(
                 f"{path} and {other.run.path} would both be served as {name!r}: rename one folder"
             )

@@ -13,6 +13,8 @@ from moreish.serve.guard import LOCAL, Rules
 from moreish.serve.limits import Limits
 from moreish.serve.measured import Measured
 from moreish.serve.registry import Registry
+from moreish.serve.side import Side
+from moreish.serve.training import Trainings
 
 SEND_BUFFER = 1 << 16
 """Bytes that the system holds for a client that does not read: few, so that it is soon noticed."""
@@ -49,7 +51,8 @@ def rules_of(
             "they have to know, or say --insecure"
         )
     names = [*LOCAL, *hosts, host]
-    return Rules.of(names, token, body_bytes=limits.body_bytes)
+    uploads = {"/api/texts": limits.upload_bytes}
+    return Rules.of(names, token, body_bytes=limits.body_bytes, uploads=uploads)
 
 
 def is_local(host: str) -> bool:
@@ -60,6 +63,19 @@ def is_local(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+class _Server(uvicorn.Server):
+    """Ends the training first, since pages that watch it would be waited for."""
+
+    def __init__(self, trainings: Trainings | None, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._trainings = trainings
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._trainings is not None:
+            await self._trainings.stop()
+        await super().shutdown(sockets)
 
 
 class Service:
@@ -76,6 +92,7 @@ class Service:
         insecure: bool = False,
         slots: int = 16,
         limits: Limits = Limits(),  # noqa: B008 (it cannot be changed)
+        home: Path | None = None,
     ) -> None:
         """
         Args:
@@ -84,6 +101,7 @@ class Service:
             hosts: further names that the Host header may have.
             insecure: listen beyond this machine without a token.
             slots: texts that each model writes at a time.
+            home: folder of what is trained from the page; None: nobody can train.
 
         Raises:
             MoreishError: a run cannot be served, or the address not be had.
@@ -99,16 +117,19 @@ class Service:
             raise
         shown = f"[{host}]" if ":" in host else host
         self.url = f"http://{shown}:{self._listener.getsockname()[1]}"
-        self._server = uvicorn.Server(
+        side = Side()
+        trainings = None if home is None else Trainings(self.registry, side, home)
+        self._server = _Server(
+            trainings,
             uvicorn.Config(
-                make_app(self.registry, rules),
+                make_app(self.registry, rules, side, trainings),
                 log_level="warning",
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
                 timeout_graceful_shutdown=int(DRAIN),
                 timeout_keep_alive=30,
-            )
+            ),
         )
 
     def run(self) -> None:

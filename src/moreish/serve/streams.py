@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from moreish.serve.engine import Answer
 from moreish.serve.errors import as_api_error
 
 T = TypeVar("T")
@@ -19,24 +18,31 @@ class Gone(Exception):  # noqa: N818
 
 
 class EventStream(Response):
-    """Server-sent events (the HTML standard, section 9.2), each a line of JSON.
-
-    The answer is closed in any case: at the end, when the client goes, and when it takes nothing
-    for so many seconds.
-    """
+    """Server-sent events (the HTML standard, section 9.2), each a line of JSON."""
 
     media_type = "text/event-stream"
 
-    def __init__(self, answer: Answer, events: AsyncIterator[str], stall: float) -> None:
+    def __init__(
+        self,
+        events: AsyncIterator[str],
+        stall: float,
+        close: Callable[[], None] = lambda: None,
+    ) -> None:
+        """
+        Args:
+            stall: seconds in which a client that takes nothing is given up.
+            close: is called in any case: at the end, or when the client is given up, or goes.
+        """
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
-        self._answer, self._events, self._stall = answer, events, stall
+        self._events, self._stall, self._close = events, stall, close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._answer:
-            sending = asyncio.create_task(self._send(send))
+        try:
             with suppress(Gone, TimeoutError):
-                await until_gone(sending, receive)
+                await until_gone(asyncio.create_task(self._send(send)), receive)
+        finally:
+            self._close()
 
     async def _send(self, send: Send) -> None:
         async def out(message: dict[str, Any]) -> None:

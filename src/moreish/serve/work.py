@@ -1,0 +1,114 @@
+"""What reads whole texts and trains, in a process of its own: `python -m moreish.serve.work`.
+
+It is told what to do by a line of JSON on standard input, and tells what comes of it in lines of
+JSON on standard output: `{"event": …}` on the way, and at the end `{"result": …}` or
+`{"mistake": …}`. Ctrl-C (SIGINT) stops a training so that it can go on.
+"""
+
+import json
+import sys
+import time
+from dataclasses import asdict
+from typing import Any
+
+from moreish.errors import MoreishError
+
+OFTEN = 0.2
+"""Seconds between two steps that are told."""
+
+
+def main() -> None:
+    """Do what the first line says."""
+    order = json.loads(sys.stdin.readline())
+    verbs = {"doctor": _doctor, "plan": _plan, "train": _train, "resume": _resume}
+    try:
+        _tell(result=verbs[order["verb"]](order["options"]))
+    except MoreishError as error:
+        _tell(mistake=str(error))
+    except OSError as error:
+        _tell(mistake=error.strerror or type(error).__name__)
+    except KeyboardInterrupt:
+        _tell(result={"status": "stopped"})
+
+
+def _tell(**what: Any) -> None:
+    try:
+        sys.stdout.write(json.dumps(what, default=str) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:  # the server is gone: nobody wants this any more
+        raise KeyboardInterrupt from None
+
+
+def _doctor(options: dict[str, Any]) -> dict[str, Any]:
+    from moreish import api
+    from moreish.console import diagnosis_lines
+    from moreish.training.events import silent
+
+    found = api.doctor(**options, report=silent)
+    facts = {key: value for key, value in asdict(found).items() if key not in ("findings", "given")}
+    # The last line is a command, which is for those who read it on a terminal.
+    lines = [line.plain for line in diagnosis_lines(found)]
+    findings = [
+        {**asdict(finding), "sentence": finding.sentence, "mended_by": finding.mended_by}
+        for finding in found.findings
+    ]
+    return {"facts": facts, "findings": findings, "lines": lines[: -2 if found.mending else None]}
+
+
+def _plan(options: dict[str, Any]) -> dict[str, Any]:
+    from moreish import api
+    from moreish.cli.plan import lines_of
+    from moreish.training.planner import Advice
+
+    found = api.plan(**options)
+    return {"lines": list(found.reasons) if isinstance(found, Advice) else lines_of(found)}
+
+
+def _train(options: dict[str, Any]) -> dict[str, Any]:
+    from moreish import api
+
+    return _ended(api.train(**options, report=_Told()))
+
+
+def _resume(options: dict[str, Any]) -> dict[str, Any]:
+    from moreish import api
+
+    return _ended(api.resume(options["path"], report=_Told()))
+
+
+def _ended(run: Any) -> dict[str, Any]:
+    record = run.record
+    return {"status": "stopped" if record.status == "interrupted" else "finished"}
+
+
+class _Told:
+    """Passes on what a training tells, steps not too often."""
+
+    def __init__(self) -> None:
+        self._last = 0.0
+
+    def __call__(self, event: Any) -> None:
+        from moreish.training.events import Evaluated, Note, Sampled, Started, Step, Working
+
+        now = time.monotonic()
+        match event:
+            case Step(step=step, steps=steps, loss=loss, seconds_left=left):
+                if step < steps and now - self._last < OFTEN:
+                    return
+                self._last = now
+                _tell(event={"step": step, "steps": steps, "loss": loss, "seconds_left": left})
+            case Started(steps=steps, from_step=first, parameters=count, config=config):
+                about = {"parameters": count, "model": config["model"]["name"]}
+                _tell(event={"status": "training", "step": first, "steps": steps, **about})
+            case Evaluated(score=score):
+                _tell(event={"val": score.loss})
+            case Sampled(step=step, texts=texts):
+                _tell(event={"sample": {"step": step, "text": "\n".join(texts)}})
+            case Note(text=text):
+                _tell(event={"message": text})
+            case Working(what=what, share=share):
+                _tell(event={"message": f"{what}: {share:.0%}"})
+
+
+if __name__ == "__main__":
+    main()

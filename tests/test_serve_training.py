@@ -1,0 +1,158 @@
+"""Training through the server: a text is brought, looked at, trained on, and played with."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from moreish.run import Run
+from moreish.serve.limits import Limits
+from moreish.serve.server import Service
+from serving import NAMES, STORY, serving
+
+LIMITS = Limits(upload_bytes=100_000)
+BYTES = {"Content-Type": "application/octet-stream"}
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def service(home: Path) -> Iterator[Service]:
+    with serving([], slots=2, limits=LIMITS, home=home) as service:
+        yield service
+
+
+@pytest.fixture
+def http(service: Service) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=service.url, timeout=60) as http:
+        yield http
+
+
+def bring(http: httpx.Client, name: str, content: bytes) -> httpx.Response:
+    return http.post("/api/texts", params={"name": name}, content=content, headers=BYTES)
+
+
+def until(http: httpx.Client, *statuses: str, seconds: float = 120) -> dict[str, Any]:
+    """The state, once it is one of these."""
+    end = time.monotonic() + seconds
+    while (state := http.get("/api/training").json())["status"] not in statuses:
+        assert state["status"] != "failed", state
+        assert time.monotonic() < end, state
+        time.sleep(0.05)
+    return state
+
+
+def test_from_a_text_to_a_model(http: httpx.Client, home: Path) -> None:
+    assert http.get("/api/training").json()["status"] == "none"
+    text = "\n".join(NAMES * 30).encode()
+    assert bring(http, "names.txt", text).json() == {"name": "names.txt", "bytes": len(text)}
+    assert http.get("/api/texts").json()["texts"] == [{"name": "names.txt", "bytes": len(text)}]
+    found = http.post("/api/doctor", json={"text": "names.txt"}).json()
+    assert found["facts"]["kind"] == "lines"
+    assert any("--dedup" in finding["mend"] for finding in found["findings"])
+    assert str(home) not in json.dumps(found)
+    plan = http.post("/api/plan", json={"text": "names.txt", "minutes": 0.05}).json()
+    assert plan["lines"]
+    asked = {"text": "names.txt", "name": "my names", "minutes": 0.05, "dedup": True}
+    assert http.post("/api/training", json=asked).json()["status"] == "starting"
+    with http.stream("GET", "/api/training/events") as events:
+        states = [json.loads(line[6:]) for line in events.iter_lines() if line]
+    assert states[-1]["status"] == "finished"
+    assert states[-1]["model"] == "kneser-ney"
+    assert (home / "my names" / "model.safetensors").is_file()
+    run = Run.open(home / "my names")
+    assert run.config.data.dedup
+    body = {"model": "my names", "seed": 1, "n": 3}
+    choices = http.post("/v1/completions", json=body).json()["choices"]
+    assert [choice["text"] for choice in choices] == run.sample(3, seed=1)
+    answer = http.post("/api/training", json=asked)
+    assert answer.status_code == 400
+    assert "already" in answer.json()["error"]["message"]
+
+
+def test_stopping_and_going_on(http: httpx.Client, home: Path) -> None:
+    bring(http, "story.txt", STORY.encode() * 10)
+    asked = {"text": "story.txt", "name": "story", "minutes": 5, "model": "mlp", "kind": "text"}
+    assert http.post("/api/training/stop").status_code == 409
+    http.post("/api/training", json=asked)
+    assert http.post("/api/training", json={**asked, "name": "other"}).status_code == 409
+    end = time.monotonic() + 120
+    while (state := http.get("/api/training").json())["step"] < 5:
+        assert time.monotonic() < end, state
+    assert state["status"] == "training"
+    assert state["steps"] > state["step"]
+    assert 0 < state["share"] < 1
+    assert state["loss"] > 0
+    assert state["seconds_left"] > 0
+    assert http.post("/api/training/stop").json()["status"] == "stopping"
+    state = until(http, "stopped")
+    assert state["resumable"] == ["story"]
+    assert http.post("/api/training/resume", json={"name": "other"}).status_code == 404
+    assert http.post("/api/training/resume", json={"name": "story"}).status_code == 202
+    begun = state["step"]
+    while (state := http.get("/api/training").json())["step"] <= begun:
+        assert state["status"] in ("starting", "training"), state
+    assert http.post("/api/training/stop").status_code == 202
+    until(http, "stopped")
+    found = http.post("/v1/completions", json={"model": "story", "prompt": "The "})
+    assert found.status_code == (200 if (home / "story" / "model.safetensors").is_file() else 404)
+
+
+def test_a_server_that_ends_leaves_a_training_that_can_go_on(home: Path) -> None:
+    with serving([], slots=2, home=home) as service, httpx.Client(base_url=service.url) as http:
+        bring(http, "story.txt", STORY.encode() * 10)
+        asked = {"text": "story.txt", "name": "story", "minutes": 5, "model": "mlp"}
+        http.post("/api/training", json={**asked, "kind": "text"})
+        while http.get("/api/training").json()["step"] < 5:
+            time.sleep(0.05)
+    assert Run.open(home / "story").record.status == "interrupted"
+    with serving([], slots=2, home=home) as service:
+        assert httpx.get(f"{service.url}/api/training").json()["resumable"] == ["story"]
+
+
+def test_mistakes(http: httpx.Client, home: Path) -> None:
+    for name in ("../x", "a/b", ".hidden", "", "x" * 81, "a\\b", "a\0b", "CON:", "x.part", "x."):
+        assert bring(http, name, b"text").status_code == 400, name
+    assert bring(http, "empty.txt", b"").status_code == 400
+    assert bring(http, "large.txt", b"x" * 100_001).status_code == 413
+    pieces = (b"x" * 10_000 for _ in range(20))
+    answer = http.post("/api/texts", params={"name": "l.txt"}, content=pieces, headers=BYTES)
+    assert answer.status_code == 413
+    assert http.post("/api/texts", params={"name": "a.txt"}, json={}).status_code == 415
+    assert http.get("/api/texts").json()["texts"] == []
+    assert not list((home / "texts").iterdir())
+    assert http.post("/api/doctor", json={"text": "../../etc/passwd"}).status_code == 404
+    bring(http, "zeros.bin", bytes(range(256)) * 8)
+    answer = http.post("/api/doctor", json={"text": "zeros.bin"})
+    assert answer.status_code == 400
+    assert "zeros.bin" in answer.json()["error"]["message"]
+    assert str(home) not in answer.text
+    bring(http, "story.txt", STORY.encode())
+    for name in ("../x", "texts", ".x", "a/b"):
+        answer = http.post("/api/training", json={"text": "story.txt", "name": name})
+        assert answer.status_code == 400, name
+    asked = {"text": "story.txt", "name": "x", "model": "gtp", "minutes": 0.1}
+    http.post("/api/training", json=asked)
+    end = time.monotonic() + 60
+    while (state := http.get("/api/training").json())["status"] != "failed":
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert "did you mean 'gpt'" in state["message"]
+    assert not (home / "x").exists()
+
+
+def test_nobody_trains_where_it_is_not_wanted(tmp_path: Path, home: Path, service: Service) -> None:
+    with serving([], slots=2) as closed:
+        assert httpx.get(f"{closed.url}/api/training").status_code == 404
+        assert bring(httpx.Client(base_url=closed.url), "a.txt", b"a").status_code in (
+            404,
+            405,
+            415,
+        )
