@@ -1,5 +1,6 @@
 """`moreish serve`."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -76,4 +77,6 @@ def serve(
                 "other in the last digits."
             )
     out.print(f"Open {service.url} (Ctrl-C stops)")
-    service.run()
+    with suppress(KeyboardInterrupt):  # the way to stop it
+        service.run()
+    out.print("Stopped.")
