@@ -342,7 +342,7 @@ def test_no_more_than_the_slots_are_written_and_a_cancelled_text_is_gone_at_once
     assert {text.job for text in (*batch.writing, *batch.waiting)} == {jobs[1], jobs[3]}
     jobs[1].until = time.monotonic() - 1
     list(batch.turn())
-    assert jobs[1].late
+    assert jobs[1].over
     assert {text.job for text in batch.writing} == {jobs[3]}
 
 
@@ -485,6 +485,19 @@ def test_a_model_that_breaks_fails_those_who_wait_and_nobody_else(
 
     asyncio.run(main())
     assert "out of luck" in caplog.text
+
+
+def test_those_who_are_given_up_at_the_end_hear_of_it(engines: Any) -> None:
+    engine = engines(never_ending(build("gpt", GPT)), queue=10)
+
+    async def main() -> None:
+        asked = [asyncio.create_task(heard(engine, ask(s, max_tokens=10**6))) for s in range(5)]
+        await asyncio.sleep(0.05)
+        await asyncio.to_thread(engine.stop, 0.1)
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        assert {type(error) for error in found} == {Closing}
+
+    asyncio.run(main())
 
 
 def test_stopping_lets_those_end_who_have_begun(engines: Any) -> None:

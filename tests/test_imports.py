@@ -33,6 +33,7 @@ ORDER = [
     "figures",
     "console",
     "api",
+    "plan_lines",
     "ladder",
     "serve",
     "cli",

@@ -489,7 +489,7 @@ def test_what_takes_too_long_is_given_up(runs: dict[str, Path]) -> None:
         client = openai.OpenAI(base_url=f"{service.url}/v1", api_key="x")
         with client, pytest.raises(openai.APIError, match="took too long"):
             list(client.completions.create(**body, stream=True))
-        assert idle(service)
+        wait_until(lambda: idle(service))
 
 
 def test_health_and_metrics(http: httpx.Client, service: Service) -> None:

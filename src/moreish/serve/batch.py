@@ -93,8 +93,6 @@ class Job:
     """When it is given up, in seconds of time.monotonic()."""
     cancelled: bool = False
     """Whoever asked does not want it any more."""
-    late: bool = False
-    """It was given up for its time."""
     asked_at: float = field(default_factory=time.monotonic)
 
     @property
@@ -104,9 +102,7 @@ class Job:
     @property
     def over(self) -> bool:
         """Whether nothing more is to be done for it."""
-        if not self.cancelled and time.monotonic() > self.until:
-            self.cancelled = self.late = True
-        return self.cancelled
+        return self.cancelled or time.monotonic() > self.until
 
 
 Event = tuple[Job, int, Piece]

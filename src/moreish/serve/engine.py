@@ -139,11 +139,13 @@ class Engine:
             self._ended(answer)
 
     def stop(self, seconds: float) -> None:
-        """Take no more requests, and end those that there are, for no longer than this."""
+        """Take no more requests, end those that there are, for no longer than this, and give up the
+        others."""
         with self._wake:
             self._stopping = True
             self._wake.notify()
         self._thread.join(seconds)
+        self._tell(dict.fromkeys(list(self._open), Closing()))
         for job in list(self._open):
             job.cancelled = True
         self._thread.join(10)
@@ -157,32 +159,28 @@ class Engine:
                 if self._stopping and not self._new and self._batch.idle:
                     return
                 new, self._new = self._new, []
-                for job in new:
-                    self._batch.add(job)
-            self._tell(self._turn())
+            told = self._turn(new)
+            # Those that were given up for their time hear that, and nothing else.
+            self._tell({**told, **{job: Late() for job in list(self._open) if job.over}})
 
-    def _turn(self) -> "dict[Job, Pieces | None]":
-        """What each request gained; None where the model could not go on."""
-        told: dict[Job, Pieces | None] = {}
+    def _turn(self, new: list[Job]) -> "Told":
+        """What each request gained, or why it gains no more."""
+        pieces: dict[Job, Pieces] = {}
         try:
+            for job in new:
+                self._batch.add(job)
             for job, place, piece in self._batch.turn():
-                pieces = told.setdefault(job, [])
-                assert pieces is not None
-                pieces.append((place, piece))
+                pieces.setdefault(job, []).append((place, piece))
         except Exception:  # whatever it is, those who wait must hear of it, and others go on
             logging.getLogger("moreish.serve").exception("a model could not go on")
-            return dict.fromkeys(self._batch.clear())
-        return told
+            return dict.fromkeys([*self._batch.clear(), *new], Failed())
+        return dict(pieces)
 
-    def _tell(self, told: "dict[Job, Pieces | None]") -> None:
+    def _tell(self, told: "Told") -> None:
         with self._wake:
-            # Those that were given up for their time hear that, and nothing else.
-            late: dict[Job, Pieces | None] = {job: [] for job in self._open if job.over}
-            told = {job: pieces for job, pieces in {**told, **late}.items() if job in self._open}
-            answers = [(self._open[job], pieces) for job, pieces in told.items()]
-        loops = {answer.loop for answer, _ in answers}
-        for loop in loops:
-            some = [(answer, pieces) for answer, pieces in answers if answer.loop is loop]
+            answers = [(self._open[job], what) for job, what in told.items() if job in self._open]
+        for loop in {answer.loop for answer, _ in answers}:
+            some = [(answer, what) for answer, what in answers if answer.loop is loop]
             with suppress(RuntimeError):  # it is closed: nobody listens
                 loop.call_soon_threadsafe(_hand_over, some)
 
@@ -196,7 +194,7 @@ class Answer:
         self.first_token: float | None = None
         """Seconds that the first piece took to come."""
         self._left = job.texts
-        self._over = self._failed = False
+        self._error: Exception | None = None
         self._pieces: Pieces = []
         self._there = asyncio.Event()
 
@@ -215,42 +213,41 @@ class Answer:
         """Stop listening."""
         self._engine.give_up(self.job)
 
-    def take(self, pieces: Pieces | None) -> None:
-        """Told by the engine, on the event loop: None where the model could not go on, nothing
-        where it is over."""
-        if pieces is None:
-            self._failed = True
+    def take(self, what: "Pieces | Exception") -> None:
+        """Told by the engine, on the event loop: what is new, or why there is no more."""
+        if isinstance(what, Exception):
+            self._error = what
         else:
-            if pieces and self.first_token is None:
+            if self.first_token is None:
                 self.first_token = time.monotonic() - self.job.asked_at
-            self._pieces += pieces
-            self._left -= sum(1 for _, piece in pieces if piece.finish is not None)
-        self._over = not pieces or self._left == 0 or self._over
+            self._pieces += what
+            self._left -= sum(1 for _, piece in what if piece.finish is not None)
         self._there.set()
 
     async def __aiter__(self) -> AsyncIterator[Pieces]:
         """What the texts gain, step by step, until each has ended.
 
         Raises:
-            Late, Failed: they will not end.
+            Late, Failed, Closing: they will not end.
         """
-        while True:
+        while self._left:
             await self._there.wait()
             self._there.clear()
             pieces, self._pieces = self._pieces, []
             if pieces:
                 yield pieces
-            if self._failed:
-                raise Failed
-            if self._over and self.job.late:
-                raise Late
-            if self._over and not self._pieces:
-                return
+            if self._error is not None:
+                raise self._error
+        if self._pieces:
+            yield self._pieces
 
 
-def _hand_over(told: list[tuple[Answer, Pieces | None]]) -> None:
-    for answer, pieces in told:
-        answer.take(pieces)
+Told = dict[Job, Pieces | Exception]
+
+
+def _hand_over(told: list[tuple[Answer, Pieces | Exception]]) -> None:
+    for answer, what in told:
+        answer.take(what)
 
 
 @contextmanager

@@ -34,9 +34,11 @@ class Registry:
     def __iter__(self) -> Iterator[Served]:
         return iter(list(self._served.values()))
 
-    def load(self, path: Path) -> Served:
-        """Read a run and make it ready, without serving it yet: this takes a while. One that is
-        served may be read anew.
+    def load(self, path: Path, *, again: bool = False) -> Served:
+        """Read a run and make it ready, without serving it yet: this takes a while.
+
+        Args:
+            again: it may be one that is served, and has changed.
 
         Raises:
             MoreishError: it is no run, or has no weights.
@@ -44,7 +46,8 @@ class Registry:
         run = Run.open(path)
         name = path.resolve().name
         other = self._served.get(name)
-        if other is not None and other.run.path.resolve() != path.resolve():
+        same = other is not None and other.run.path.resolve() == path.resolve()
+        if other is not None and not (again and same):
             raise MoreishError(
                 f"{path} and {other.run.path} would both be served as {name!r}: rename one folder"
             )

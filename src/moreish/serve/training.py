@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -234,7 +235,7 @@ class Trainings:
             await self._process.wait()
             self._process = None
             if status != "failed" and (path / "model.safetensors").is_file():
-                served = await self.side.run(self.registry.load, path)
+                served = await self.side.run(partial(self.registry.load, path, again=True))
                 self.registry.add(served)
         except Exception:
             logging.getLogger("moreish.serve").exception("a training failed")

@@ -57,7 +57,7 @@ def _doctor(options: dict[str, Any]) -> dict[str, Any]:
 
 def _plan(options: dict[str, Any]) -> dict[str, Any]:
     from moreish import api
-    from moreish.cli.plan import lines_of
+    from moreish.plan_lines import lines_of
     from moreish.training.planner import Advice
 
     found = api.plan(**options)
