@@ -19,7 +19,7 @@ import pytest
 from conftest import Moreish, needs_gpt2
 from moreish.data import preparing
 from moreish.data.documents import Reading, find_sources
-from moreish.data.passages import PASSAGE, Sides, passages
+from moreish.data.passages import PASSAGE, Sides, passage_of, passages
 from moreish.data.prepared import Prepared
 from moreish.data.preparing import Order, prepare_text
 from moreish.data.split import SPLITS
@@ -233,10 +233,10 @@ def test_passages_are_the_document_and_its_tokens() -> None:
     assert len(long) > 5 * PASSAGE
     unbroken = "x" * (3 * PASSAGE) + " " + "y" * PASSAGE
     pieces = [(0, "short", True), (1, long, True), (2, unbroken, True)]
-    found = list(passages(pieces, cut_before_space))
+    found = list(passages(pieces, cut_before_space, PASSAGE))
     in_bits = [(n, text[at : at + 999], at + 999 >= len(text)) for n, text, _ in pieces
                for at in range(0, len(text), 999)]  # fmt: skip
-    assert list(passages(in_bits, cut_before_space)) == found
+    assert list(passages(in_bits, cut_before_space, PASSAGE)) == found
     for number, text, _ in pieces:
         own = [passage for passage in found if passage.document == number]
         assert "".join(passage.text for passage in own) == text
@@ -256,16 +256,30 @@ def test_equal_passages_lie_on_one_side_and_shares_hold() -> None:
     assert sides.hashed(b"a") == sides.hashed(b"a") != Sides(share=0.1, seed=43).hashed(b"a")
 
 
+def test_of_a_small_text_no_side_is_empty_by_chance(tmp_path: Path) -> None:
+    for size, most in ((10_000, 1024), (300_000, 1171), (1_000_000, 3906), (10**9, PASSAGE)):
+        assert passage_of(size) == most
+    text = "\n".join(stories(800))[:100_000]
+    (tmp_path / "a.txt").write_text(text)
+    for seed in range(10):
+        out = tmp_path / f"out{seed}"
+        manifest = made(out, tmp_path / "a.txt", split_seed=seed).manifest
+        tokens = manifest.tokens()
+        assert manifest.passage == 1024 and manifest.sources[0].passages > 95
+        held_out = [tokens[name] / sum(tokens.values()) for name in SPLITS[1:]]
+        assert min(held_out) > 0.01 and max(held_out) < 0.2
+
+
 def test_documents_end_with_boundaries_also_where_a_passage_is_held_out(tmp_path: Path) -> None:
     """An oracle by hand: the passages of each document, dealt out one by one."""
     texts = [*stories(60), "\n".join(stories(4000, seed=1)), *stories(40, seed=2), "", " \n"]
     (tmp_path / "a.jsonl").write_bytes(json_lines(texts))
     prepared = made(tmp_path / "out", tmp_path / "a.jsonl", hold_out=0.2)
-    sides = Sides(share=0.2, seed=42)
+    sides, most = Sides(share=0.2, seed=42), prepared.manifest.passage
     expected: dict[str, list[str]] = {name: [] for name in SPLITS}
     for number, text in enumerate(texts):
         before = None
-        for passage in passages([(number, text, True)], cut_before_space):
+        for passage in passages([(number, text, True)], cut_before_space, most):
             if not text.strip():
                 continue
             side = sides.side(sides.hashed(passage.text.encode())[0])
@@ -474,6 +488,7 @@ def test_what_is_done_is_not_done_again(
         prepare_text(order, tmp_path / "out", overwrite=False, workers=1)
     told: list[str] = []
     first = len(done)
+    monkeypatch.setattr(preparing, "passage_of", lambda size: 1 << 9)  # it is not judged anew
     prepare_text(order, tmp_path / "out", overwrite=False, workers=1, note=told.append)
     again = len(done) - first
     monkeypatch.setattr(preparing, "encoded_block", real)
@@ -487,7 +502,8 @@ def _blocks(order: Order) -> Any:
     from moreish.data.passages import blocks
 
     sources = find_sources(order.sources, order.reading)
-    return blocks(sources, order.reading, cut_before_space, Sides(share=0.1, seed=42))
+    sides = Sides(share=0.1, seed=42, passage=1 << 10)
+    return blocks(sources, order.reading, cut_before_space, sides)
 
 
 def test_finished_folders_are_verified_and_others_refused(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from moreish.data.documents import Reading, Source, find_sources
 from moreish.data.folder import MANIFEST, PROGRESS, TOKENIZER, kind_of
 from moreish.data.joined import Array
 from moreish.data.learning import cut_of, learned
-from moreish.data.passages import Block, Counts, Position, Sides, blocks
+from moreish.data.passages import Block, Counts, Position, Sides, blocks, passage_of
 from moreish.data.prepared import (
     FORMAT,
     FileFacts,
@@ -178,7 +178,11 @@ class _Work:
         how = self.order.reading
         self.size = max(1, sum(source.size(how) for source in self.sources))
         share = min(MOST_HELD_OUT, HELD_OUT / self.size)
-        self.sides = Sides(share=self.order.hold_out or share, seed=self.order.split_seed)
+        self.sides = Sides(
+            share=self.order.hold_out or share,
+            seed=self.order.split_seed,
+            passage=passage_of(self.size),
+        )
         self.tokenizer = learned(
             self.order.tokenizer,
             self.order.limits,
@@ -202,7 +206,9 @@ class _Work:
                     "--overwrite"
                 )
             self.size = saved["size"]
-            self.sides = Sides(share=saved["held_out"], seed=self.order.split_seed)
+            self.sides = Sides(
+                share=saved["held_out"], seed=self.order.split_seed, passage=saved["passage"]
+            )
             self.position = Position(**saved["position"])
             self.counts = {name: Counts(**of) for name, of in saved["counts"].items()}
             self.written = [Shard(**of) for of in saved["shards"]]
@@ -233,6 +239,7 @@ class _Work:
             "modified": self.modified,
             "size": self.size,
             "held_out": self.sides.share,
+            "passage": self.sides.passage,
             "position": asdict(self.position),
             "counts": {name: asdict(counts) for name, counts in self.counts.items()},
             "shards": [asdict(shard) for shard in self.written],
@@ -333,6 +340,7 @@ class _Work:
             dtype=self.dtype.str,
             held_out=self.sides.share,
             split_seed=self.sides.seed,
+            passage=self.sides.passage,
             sources=sources,
             shards=[
                 ShardFacts(**asdict(shard), sha256=found)
