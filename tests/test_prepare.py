@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from conftest import Moreish, needs_gpt2
-from moreish.data import preparing
+from moreish.data import catalog, preparing
 from moreish.data.documents import Reading, find_sources
 from moreish.data.passages import PASSAGE, Sides, passage_of, passages
 from moreish.data.prepared import Prepared
@@ -197,7 +197,7 @@ def test_wrong_columns_sets_and_places(tmp_path: Path) -> None:
         ("a.parquet", {"reading": Reading(field="txt")}, "no column 'txt' .*did you mean 'text'"),
         ("a.parquet", {"reading": Reading(field="id")}, "column 'id' is no text but int64"),
         ("empty", {}, "holds no text, JSON lines or Parquet file"),
-        ("nothing", {}, "no file or folder"),
+        ("nothing", {}, "no file, folder or built-in data set .*known: names, names-lecture, "),
         ("a.txt", {"hold_out": 0.9}, "--hold-out 0.9: give a share"),
         ("a.txt", {"reading": Reading(separator="")}, "--separator '': give what stands between"),
         ("a.txt", {"tokenizer": "bpee"}, "unknown tokenizer 'bpee': did you mean 'bpe'"),
@@ -214,6 +214,30 @@ def test_wrong_columns_sets_and_places(tmp_path: Path) -> None:
     with pytest.raises(MoreishError, match="choose another folder"):
         made(tmp_path / "new", tmp_path)
         made(tmp_path / "set" / "new", tmp_path / "set")
+
+
+def test_built_in_data_sets_where_nothing_else_has_their_name(
+    moreish: Moreish, shakespeare: str
+) -> None:
+    names = [*filter(None, catalog.load("names").split("\n"))]
+    for out in ("names", "names/p"):
+        result = moreish("prepare", "names", "--out", out, "--tokenizer", "byte")
+        assert f"--out {out} is names or in it" in result.err
+    order = ["names", "shakespeare", "--out", "p", "--tokenizer", "byte"]
+    assert moreish("prepare", *order).status == 0
+    prepared = Prepared.open(Path("p"))
+    items, plays = prepared.manifest.sources
+    assert (items.documents, items.characters) == (len(names), sum(map(len, names)))
+    assert (plays.documents, plays.characters) == (1, len(shakespeare))
+    sides = Sides(share=prepared.manifest.held_out, seed=42)
+    expected = [name for name in names if sides.side(sides.hashed(name.encode())[0]) == "val"]
+    assert documents(prepared)["val"][: len(expected)] == expected
+    assert "It was prepared already" in moreish("prepare", *order).out
+    result = moreish("prepare", "shakespeer", "--out", "q")
+    assert result.status == 2 and "data set 'shakespeer': did you mean 'shakes" in result.err
+    Path("names").write_text("\n\n".join(stories(700)))
+    assert moreish("prepare", "names", "--out", "q", "--tokenizer", "byte").status == 0
+    assert Prepared.open(Path("q")).manifest.sources[0].documents == 1
 
 
 def test_a_mistake_is_mended_by_the_right_command(moreish: Moreish) -> None:

@@ -235,8 +235,8 @@ def prepare(
     it was cut short; or verify it, where it is done.
 
     Args:
-        sources: files (text, JSON lines, Parquet; .gz, .bz2, .xz, .zst), folders of them, and data
-            sets of Hugging Face, `hf:NAME` or `hf:NAME:CONFIG`.
+        sources: files (text, JSON lines, Parquet; .gz, .bz2, .xz, .zst), folders of them, built-in
+            data sets, and those of Hugging Face, `hf:NAME` or `hf:NAME:CONFIG`.
         field: of JSON lines; the column of Parquet files and data sets.
         separator: what stands between the documents of a text file; None: each file is one.
         hold_out: the share of validation, and of test; None: what suits the size.

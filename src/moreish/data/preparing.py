@@ -121,8 +121,9 @@ def prepare_text(
     for source in sources:
         if out.resolve() in [p for path in source.files for p in path.resolve().parents]:
             raise MoreishError(f"--out {out}: {source.given} lies in it; choose another folder")
-        if Path(source.given).expanduser().resolve() in out.resolve().parents:
-            raise MoreishError(f"--out {out} lies in {source.given}; choose another folder")
+        place = Path(source.given).expanduser().resolve()
+        if place in (out.resolve(), *out.resolve().parents):  # of a data set, its name's
+            raise MoreishError(f"--out {out} is {source.given} or in it; choose another folder")
     out.mkdir(parents=True, exist_ok=True)
     with locked(out / ".lock", f"{out} is being prepared by another process: wait for its end"):
         clear_parts(out)
