@@ -104,6 +104,7 @@ def test_every_format_gives_the_same_documents(tmp_path: Path) -> None:
     (tmp_path / "folder" / "a.jsonl").write_bytes(json_lines(texts[:100]))
     write_parquet(tmp_path / "folder" / "b.parquet", texts[100:])
     (tmp_path / "folder" / ".hidden.jsonl").write_text("no JSON")
+    (tmp_path / "folder" / "empty.txt").write_text("")
     (tmp_path / "folder" / "picture.png").write_bytes(b"\x89PNG\0\1\2")
     given = [str(path) for path in sorted(tmp_path.iterdir()) if path.name != "set"]
     given.append(f"hf:{tmp_path / 'set'}")
@@ -112,12 +113,12 @@ def test_every_format_gives_the_same_documents(tmp_path: Path) -> None:
     assert [source.name for source in sources] == [
         "cbz2", "cgz", "cxz", "czst", "folder", "lines", "plain", "table", "set",
     ]  # fmt: skip
-    assert sources[4].skipped == 1
+    assert sources[4].left_out == (tmp_path / "folder" / "picture.png",)
     size = len("".join(texts).encode())
     for source in sources:
         found = []
         for part in range(source.parts):
-            found += [text for _, text, ends in source.pieces(part, how) if ends]
+            found += [text for _, text, ends in source.pieces(part, how) if ends and text]
             rest = [text for _, text, _ in source.pieces(part, how, 60)]
             assert rest == [text for n, text, _ in source.pieces(part, how) if n >= 60]
         assert found == texts, source.name
@@ -196,7 +197,7 @@ def test_wrong_columns_sets_and_places(tmp_path: Path) -> None:
     for source, options, message in (
         ("a.parquet", {"reading": Reading(field="txt")}, "no column 'txt' .*did you mean 'text'"),
         ("a.parquet", {"reading": Reading(field="id")}, "column 'id' is no text but int64"),
-        ("empty", {}, "holds no text, JSON lines or Parquet file"),
+        ("empty", {}, "holds no utf-8 text .--encoding., JSON lines or Parquet$"),
         ("nothing", {}, "no file, folder or built-in data set .*known: names, names-lecture, "),
         ("a.txt", {"hold_out": 0.9}, "--hold-out 0.9: give a share"),
         ("a.txt", {"reading": Reading(separator="")}, "--separator '': give what stands between"),
@@ -238,6 +239,21 @@ def test_built_in_data_sets_where_nothing_else_has_their_name(
     Path("names").write_text("\n\n".join(stories(700)))
     assert moreish("prepare", "names", "--out", "q", "--tokenizer", "byte").status == 0
     assert Prepared.open(Path("q")).manifest.sources[0].documents == 1
+
+
+def test_files_in_another_encoding_are_named(moreish: Moreish) -> None:
+    Path("a").mkdir()
+    for number in range(4):
+        Path("a", f"{number}.txt").write_text("\n".join(stories(200)), encoding="utf-16")
+    order = ["prepare", "a", "--out", "p", "--tokenizer", "byte"]
+    none = "a holds no utf-8 text (--encoding), JSON lines or Parquet; there are 0.txt, 1.txt"
+    assert none in moreish(*order).err
+    assert moreish(*order, "--encoding", "utf-16").status == 0
+    assert len(Prepared.open(Path("p")).manifest.sources[0].files) == 4
+    Path("a", "z.txt").write_text("\n".join(stories(700)))
+    told = " ".join(moreish(*order, "--overwrite").out.split())
+    left_out = "left out 4 file(s) in a that are no JSON lines, Parquet or utf-8 text (--encoding)"
+    assert f"{left_out}: 0.txt, 1.txt, 2.txt, …" in told
 
 
 def test_a_mistake_is_mended_by_the_right_command(moreish: Moreish) -> None:

@@ -1,7 +1,6 @@
 """Sources of any size to documents, a piece at a time: text, JSON lines, Parquet, compressed or
 not, folders of them, built-in data sets, and those of Hugging Face, which are streamed."""
 
-import io
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -15,6 +14,7 @@ from moreish.data.compressed import COMPRESSED, opened, through, wanted
 from moreish.data.decode import NotTextError, decoded, with_line_feeds
 from moreish.data.folder import refuse_prepared
 from moreish.errors import MoreishError, nearest
+from moreish.files import first_few
 
 HF = "hf:"
 """What stands before the name of a data set of Hugging Face."""
@@ -64,8 +64,8 @@ class Source:
     given: str
     files: tuple[Path, ...]
     """None for a data set."""
-    skipped: int = 0
-    """Files of a folder that are of no known kind."""
+    left_out: tuple[Path, ...] = ()
+    """Files of a folder that are of no known kind, or in another encoding."""
 
     @property
     def parts(self) -> int:
@@ -123,10 +123,13 @@ def find_sources(given: Iterable[str], how: Reading) -> list[Source]:
         if path.is_file():
             found.append(Source(name=name, given=one, files=(path,)))
         elif path.is_dir():
-            files, skipped = _walked(path, how)
+            files, left_out = _walked(path, how)
             if not files:
-                raise MoreishError(f"{path} holds no text, JSON lines or Parquet file")
-            found.append(Source(name=name, given=one, files=files, skipped=skipped))
+                seen = f"; there are {first_few(left_out)}" if left_out else ""
+                raise MoreishError(
+                    f"{path} holds no {how.encoding} text (--encoding), JSON lines or Parquet{seen}"
+                )
+            found.append(Source(name=name, given=one, files=files, left_out=left_out))
         else:
             raise MoreishError(
                 f"no file, folder or built-in data set '{one}': {nearest(one, catalog.CATALOG)} "
@@ -149,8 +152,8 @@ def _plain_name(path: Path) -> str:
     return path.stem if path.suffix in COMPRESSED else path.name
 
 
-def _walked(folder: Path, how: Reading) -> tuple[tuple[Path, ...], int]:
-    """All files below a folder that can be read, by path, and how many cannot. Hidden ones are
+def _walked(folder: Path, how: Reading) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """All files below a folder that can be read, by path, and those that cannot. Hidden ones are
     passed over."""
     refuse_prepared(folder)
     if (folder / "run.json").is_file():
@@ -160,8 +163,9 @@ def _walked(folder: Path, how: Reading) -> tuple[tuple[Path, ...], int]:
         for path in folder.rglob("*")
         if path.is_file() and not any(p.startswith(".") for p in path.relative_to(folder).parts)
     )
-    files = tuple(path for path in paths if _is_readable(path, how))
-    return files, len(paths) - len(files)
+    readable = {path: _is_readable(path, how) for path in paths}
+    files = tuple(path for path in paths if readable[path])
+    return files, tuple(path for path in paths if not readable[path])
 
 
 def _is_readable(path: Path, how: Reading) -> bool:
@@ -170,12 +174,8 @@ def _is_readable(path: Path, how: Reading) -> bool:
         return True
     try:
         with opened(path) as file:
-            head = file.read(1 << 16)
-        if b"\0" in head and how.encoding == "utf-8":
-            return False
-        # The last character may be cut.
-        _ = "".join(decoded(io.BytesIO(head[: head.rfind(b"\n") + 1]), how.encoding, ""))
-        return bool(head)
+            next(decoded(file, how.encoding, ""), "")
+        return True
     except NotTextError:
         return False
 

@@ -34,6 +34,7 @@ from moreish.errors import MoreishError
 from moreish.files import (
     check_space,
     clear_parts,
+    first_few,
     flush_folder,
     locked,
     read_json,
@@ -138,8 +139,11 @@ def prepare_text(
             found.verify(workers)
             return Outcome(prepared=found, new=False)
         for source in sources:
-            if source.skipped:
-                note(f"left out {source.skipped:,} file(s) of unknown kinds in {source.given}")
+            if left_out := source.left_out:
+                note(
+                    f"left out {len(left_out):,} file(s) in {source.given} that are no JSON lines, "
+                    f"Parquet or {order.reading.encoding} text (--encoding): {first_few(left_out)}"
+                )
         work = _Work(order, sources, out, told, note)
         work.carry_out(workers)
         return Outcome(prepared=Prepared.open(out), new=True)
