@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT, STORY, Moreish
+from moreish.files import to_json
 from moreish.run import Run
+from moreish.tokenizers import builder
 
 TINY = ("--set", "model.layers=1", "--set", "model.heads=2", "--set", "model.width=16")
 
@@ -465,3 +467,18 @@ def test_items_of_bytes_stay_on_their_lines(moreish: Moreish) -> None:
     assert "" not in texts
     printed = moreish(*options).out
     assert printed.count("\n") == 300
+
+
+@pytest.mark.parametrize("verb", ["train", "plan", "lr-range", "prepare"])
+def test_a_size_of_a_vocabulary_that_is_not_learned_is_refused(moreish: Moreish, verb: str) -> None:
+    Path("a.txt").write_text(STORY * 20)
+    own = builder("byte").build([], boundary=False)
+    Path("own.json").write_bytes(to_json(own.to_json()))
+    given = ["--set", "data.vocab_size=99"] if verb == "lr-range" else ["--vocab-size", 99]
+    for name in ("gpt2", "byte", "char", "own.json"):
+        which = ["--set", f"data.tokenizer={name}"] if verb == "lr-range" else ["--tokenizer", name]
+        where = ["--out", "x"] if verb == "prepare" else []
+        result = moreish(verb, "a.txt", *where, *which, *given)
+        assert result.status == 2 and result.err.count("\n") == 1
+        assert f"--vocab-size 99: {name} has a vocabulary of its own; leave it out" in result.err
+    assert not Path("x").exists() and not Path("runs").exists()

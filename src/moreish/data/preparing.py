@@ -41,7 +41,7 @@ from moreish.files import (
     to_json,
     write_atomic,
 )
-from moreish.tokenizers import Limits, Tokenizer, tokenizer_from_json
+from moreish.tokenizers import Limits, Tokenizer, check_limits, tokenizer_from_json
 from moreish.tokenizers.base import Ids
 
 HELD_OUT, MOST_HELD_OUT = 1_000_000, 0.1
@@ -115,6 +115,7 @@ def prepare_text(
         raise MoreishError(f"--hold-out {order.hold_out}: give a share above 0, up to 0.4")
     if order.reading.separator == "":
         raise MoreishError("--separator '': give what stands between documents, or leave it out")
+    check_limits(order.tokenizer, order.limits)
     workers = workers or cores()
     there = kind_of(out)
     finished = there == "prepared" and not overwrite

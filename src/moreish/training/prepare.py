@@ -29,7 +29,7 @@ from moreish.data.tokens import (
 from moreish.errors import MoreishError
 from moreish.models import CountedModel, Model, ModelConfig, build_model
 from moreish.record import DataFacts
-from moreish.tokenizers import Tokenizer, builder
+from moreish.tokenizers import Tokenizer, builder, check_limits
 from moreish.tokenizers.char import CharTokenizer
 from moreish.training.distinct import distinct_windows
 from moreish.training.events import Report, Working
@@ -78,6 +78,7 @@ def prepare(config: RunConfig, *, examined: bool = False) -> Ready:
         return from_prepared(config, device)
     if data.weights is not None:
         raise MoreishError(f"--weight is for prepared text, and {data.source} is none")
+    check_limits(data.tokenizer, data.limits)
     corpus = read_corpus(data.source, data.kind, data.encoding, data.mending)
     tokenizer = make_tokenizer(data, corpus)
     diagnosis = None
