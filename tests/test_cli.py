@@ -274,6 +274,14 @@ def test_a_short_name_of_a_model_goes_with_its_other_settings(moreish: Moreish) 
     assert (config.model.name, config.model.context) == ("mlp", 5)
 
 
+def test_the_present_folder_may_be_a_run(
+    moreish: Moreish, small_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert ". is not a run folder" in moreish("sample", ".").err
+    monkeypatch.chdir(small_run.path)
+    assert moreish("sample", ".", "-n", 2).out == moreish("sample", small_run.path, "-n", 2).out
+
+
 def test_paths_are_printed_as_they_are_and_can_be_copied(moreish: Moreish) -> None:
     Path("l.txt").write_text("\n".join(f"[/x]{i}" for i in range(30)))
     result = moreish("train", "l.txt", "--model", "ngram", "--out", "a [bold]run[/bold] :cat:")
