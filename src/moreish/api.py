@@ -205,10 +205,11 @@ def _planned_start(start: str, asked: Mapping[str, Any]) -> Tree:
         return inherited(load(start), asked)
     from moreish.exchange.hf import described, described_by_name
 
-    if (known := described_by_name(start.removeprefix("hf:"))) is not None:
+    name = start.removeprefix("hf:")
+    if (known := described_by_name(name)) is not None:
         return {"model": known, "data": {"tokenizer": "gpt2"}}
-    folder = Path(start.removeprefix("hf:")).expanduser()
-    if not folder.is_dir():
+    folder = Path(name).expanduser()
+    if not name or not folder.is_dir():
         raise MoreishError(
             f"{start} is no folder here, and a plan fetches nothing: name one, with --set "
             "init_from=hf:FOLDER"
