@@ -256,6 +256,21 @@ def test_files_in_another_encoding_are_named(moreish: Moreish) -> None:
     assert f"{left_out}: 0.txt, 1.txt, 2.txt, …" in told
 
 
+def test_sources_without_text_are_named(moreish: Moreish) -> None:
+    Path("e.txt").write_text("")
+    Path("w.txt").write_text(" \n")
+    Path("a.txt").write_text("\n".join(stories(700)))
+    order = ["--out", "p", "--tokenizer", "byte"]
+    for sources in (["e.txt"], ["w.txt", "e.txt"]):
+        result = moreish("prepare", *sources, *order)
+        assert f"there is no text in {', '.join(sources)}" in result.err
+        assert not Path("p").exists()
+    assert "the source 'hf:' is empty" in moreish("prepare", "hf:", *order).err
+    assert moreish("prepare", "a.txt", "e.txt", *order).status == 0
+    result = moreish("train", "p", "--weight", "e=0.5", "--weight", "a=0.5", *FAST)
+    assert result.status == 2 and "--weight e: it has no text to train on" in result.err
+
+
 def test_a_mistake_is_mended_by_the_right_command(moreish: Moreish) -> None:
     Path("a.jsonl").write_bytes(json_lines(stories(200)))
     order = ["prepare", "a.jsonl", "--tokenizer", "byte", "--out", "p"]
@@ -740,8 +755,8 @@ def test_training_on_it_goes_on_to_the_same_weights(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "p", "--tokenizer", "byte"], "p is prepared: leave data.tokenizer out"),
-        (["train", "p", "--split", "lecture", "--clean"], "leave data.clean and data.split out"),
+        (["train", "p", "--tokenizer", "byte"], "prepare decided data.tokenizer: leave it out"),
+        (["train", "p", "--split", "lecture", "--clean"], "data.clean, data.split: leave them out"),
         (["train", "p", "--weight", "a=1"], "b has none; the sources are a, b"),
         (["train", "p", "--weight", "a"], "--weight a: write each once, as NAME=SHARE"),
         (["train", "p", "--set", "train.batch_size=all", *FAST], "too large for one batch"),

@@ -112,6 +112,8 @@ def find_sources(given: Iterable[str], how: Reading) -> list[Source]:
     """
     found: list[Source] = []
     for one in given:
+        if not one.removeprefix(HF):
+            raise MoreishError(f"the source '{one}' is empty: name a file, folder or data set")
         name = re.sub(r"[^\w-]+", "-", _name_of(one)).strip("-") or "source"
         taken = {source.name for source in found}
         numbered = (f"{name}-{number}" for number in range(2, len(taken) + 3))

@@ -4,8 +4,9 @@ import hashlib
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from itertools import groupby
@@ -126,8 +127,7 @@ def prepare_text(
         place = Path(source.given).expanduser().resolve()
         if place in (out.resolve(), *out.resolve().parents):  # of a data set, its name's
             raise MoreishError(f"--out {out} is {source.given} or in it; choose another folder")
-    out.mkdir(parents=True, exist_ok=True)
-    with locked(out / ".lock", f"{out} is being prepared by another process: wait for its end"):
+    with _made(out):
         clear_parts(out)
         if overwrite or _untouched(out):
             _clear(out)
@@ -148,6 +148,21 @@ def prepare_text(
         work = _Work(order, sources, out, told, note)
         work.carry_out(workers)
         return Outcome(prepared=Prepared.open(out), new=True)
+
+
+@contextmanager
+def _made(out: Path) -> Iterator[None]:
+    """The folder is there, and nobody else's; a new one goes again if nothing came into it."""
+    new, lock = not out.exists(), out / ".lock"
+    out.mkdir(parents=True, exist_ok=True)
+    with locked(lock, f"{out} is being prepared by another process: wait for its end"):
+        try:
+            yield
+        finally:
+            if new and [*out.iterdir()] == [lock]:
+                with suppress(OSError):  # Windows keeps what is open
+                    lock.unlink()
+                    out.rmdir()
 
 
 def cores() -> int:
@@ -316,6 +331,8 @@ class _Work:
         if few := [name for name in SPLITS if tokens[name] < 2]:
             passages = sum(counts.passages for counts in self.counts.values())
             _clear(self.out)
+            if not passages:
+                raise MoreishError(f"there is no text in {', '.join(self.order.sources)}")
             raise MoreishError(
                 f"{passages:,} passage(s) of text are too few to hold out some of them for "
                 f"{' and '.join(few)}: give more, a larger --hold-out, or the text itself to "

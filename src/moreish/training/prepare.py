@@ -112,13 +112,19 @@ def from_prepared(config: RunConfig, device: torch.device) -> Ready:
     if config.init_from is not None:  # whether it is the same is asked when the weights are
         decided["tokenizer"] = config.data.tokenizer
     asked = config.data.model_dump(include=config.data.model_fields_set - {"source", "weights"})
-    if given := sorted(name for name, value in asked.items() if value != decided[name]):
+    if given := sorted(f"data.{name}" for name, value in asked.items() if value != decided[name]):
         raise MoreishError(
-            f"{config.data.source} is prepared: leave data.{' and data.'.join(given)} out, which "
-            "was decided by moreish prepare"
+            f"{config.data.source} is prepared, and moreish prepare decided {', '.join(given)}: "
+            f"leave {'them' if len(given) > 1 else 'it'} out"
         )
     if config.data.weights is not None:
-        quotas_of(config.data.weights, list(facts.training_tokens()))
+        with_text = list(facts.training_tokens())
+        for source in facts.sources:
+            if source.name in config.data.weights and source.name not in with_text:
+                raise MoreishError(
+                    f"--weight {source.name}: it has no text to train on; leave it out"
+                )
+        quotas_of(config.data.weights, with_text)
     _check_unknown(splits["val"], tokenizer)
     described = describe_prepared(found, tokenizer, splits)
     update = {
