@@ -256,6 +256,21 @@ def test_nanogpts_four_days(moreish: Moreish) -> None:
     assert found["ddp"]["total"] < 40e9
 
 
+def test_the_modern_recipe_says_what_its_plan_says() -> None:
+    recipe = ROOT / "configs" / "gpt2-124m-modern.toml"
+    found = api.plan(config=recipe)
+    assert isinstance(found, Estimate) and found.tokens is not None
+    head = " ".join(recipe.read_text().partition("\n[data]")[0].replace("\n#", "").split())
+    looked_up_not = found.parameters - found.embeddings
+    for part in (
+        f"{found.tokens / 1e9:.1f} billion tokens",
+        f"{found.tokens / looked_up_not:.0f} for each of the {looked_up_not / 1e6:.0f} million",
+        f"{found.tokens / found.parameters:.0f} for each of all {found.parameters / 1e6:.0f} mill",
+        f"would be {found.optimal_tokens / 1e9:.2f} billion",
+    ):
+        assert part in head
+
+
 @pytest.mark.parametrize(("gpu", "gpus"), [("a100", 1), ("a100", 8), ("h100", 1), ("h100", 8)])
 @pytest.mark.parametrize("name", ["gpt2-124m", "gpt2-124m-modern"])
 def test_the_hours_on_the_page(name: str, gpu: str, gpus: int) -> None:
