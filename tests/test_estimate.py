@@ -282,6 +282,18 @@ def test_the_hours_on_the_page(name: str, gpu: str, gpus: int) -> None:
     )
 
 
+@pytest.mark.parametrize("asked", ["train.track=wandbb", "train.optimizer=adamm"])
+def test_names_that_train_refuses_are_no_plan(
+    moreish: Moreish, monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    of_recipe = ["--config", ROOT / "configs" / "gpt2-124m.toml"]
+    for arguments in (["train"], ["plan"], ["plan", *of_recipe]):
+        result = moreish(*arguments, "--set", asked)
+        assert result.status == 2 and "did you mean '" in result.err, arguments
+    monkeypatch.setattr("moreish.training.tracking.version", lambda name: 1 / 0)
+    assert moreish("plan", *of_recipe, "--set", "train.track=wandb").status == 0
+
+
 def test_a_peak_is_a_name_or_a_number() -> None:
     assert peak_named("a100") == peak_named("A100") == peak_named("312") == 312e12
     assert peak_named("4090") == 165e12

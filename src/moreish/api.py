@@ -21,10 +21,12 @@ from moreish.training.estimate import MFU, Estimate, foreseen
 from moreish.training.events import Note, Report, Working
 from moreish.training.initial import inherited
 from moreish.training.lr_range import LRRange
+from moreish.training.optim import check_optimizer
 from moreish.training.planner import Advice, advise, planned
 from moreish.training.prepare import make_tokenizer, try_rates
 from moreish.training.prepare import prepare as understood
 from moreish.training.session import RUNS, free_path
+from moreish.training.tracking import tracker_names
 
 if TYPE_CHECKING:
     from moreish.exchange.exports import Exported
@@ -183,6 +185,8 @@ def plan(
     if isinstance(start, str):
         base = _planned_start(start, merge(recipe, asked))
     resolved = resolve(base, recipe, asked)
+    check_optimizer(resolved.train.optimizer)
+    tracker_names(resolved.train.track)  # whose packages need not be here
     if isinstance(resolved.model, AutoConfig):
         if not (gpus is None and gpu is None and mfu is None):
             raise MoreishError(
