@@ -686,6 +686,19 @@ def test_prepare_says_what_it_did(moreish: Moreish, prepared: Path) -> None:
     assert "with sources=['a.jsonl', 'b.txt']" in moreish("prepare", "a.jsonl", "--out", "p").err
 
 
+def test_the_ladder_is_climbed_on_it(moreish: Moreish, prepared: Path) -> None:
+    order = ["ladder", "p", "--epochs", "0.01", "--rungs", "counts,bigram", "--out", "l"]
+    result = moreish(*order, "--test", "--json")
+    assert result.status == 0, result.err
+    assert [rung["rung"] for rung in result.json["rungs"]] == ["counts", "bigram"]
+    assert moreish("train", "p", "--model", "ngram", "--set", "model.add_k=0.01", "--out", "r").out
+    alone = moreish("eval", "r", "--json").json["splits"]["val"]["loss"]
+    assert result.json["rungs"][0]["splits"]["val"]["loss"] == pytest.approx(alone)
+    assert moreish("train", "p", "--as", "text", "--model", "ngram", "--out", "t").status == 0
+    for wrong in (["--as", "lines"], ["--split", "lecture"]):
+        assert "moreish prepare decided data." in moreish(*order, *wrong, "--out", "m").err
+
+
 def test_from_python(tmp_path: Path) -> None:
     import moreish
 
@@ -761,7 +774,7 @@ def test_training_on_it_goes_on_to_the_same_weights(
         (["train", "p", "--weight", "a"], "--weight a: write each once, as NAME=SHARE"),
         (["train", "p", "--set", "train.batch_size=all", *FAST], "too large for one batch"),
         (["train", "a.jsonl", "--weight", "a=1"], "--weight is for prepared text"),
-        (["doctor", "p"], "p is prepared text, which train, plan and lr-range take"),
+        (["doctor", "p"], "p is prepared text, for train, plan, ladder and lr-range"),
         (["tokenize", "p"], "p is prepared text"),
         (["prepare", "p", "--out", "q"], "p is prepared text"),
     ],

@@ -108,7 +108,7 @@ def from_prepared(config: RunConfig, device: torch.device) -> Ready:
     """
     found = Prepared.open(Path(config.data.source).expanduser())
     tokenizer, splits, facts = found.tokenizer(), found.splits(), found.manifest
-    decided = {**type(config.data)().model_dump(), "tokenizer": facts.tokenizer}
+    decided = {**type(config.data)().model_dump(), "kind": "text", "tokenizer": facts.tokenizer}
     if config.init_from is not None:  # whether it is the same is asked when the weights are
         decided["tokenizer"] = config.data.tokenizer
     asked = config.data.model_dump(include=config.data.model_fields_set - {"source", "weights"})
