@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT, STORY, Moreish
+from moreish.files import to_json
 from moreish.run import Run
+from moreish.tokenizers import builder
 
 TINY = ("--set", "model.layers=1", "--set", "model.heads=2", "--set", "model.width=16")
 
@@ -272,6 +274,14 @@ def test_a_short_name_of_a_model_goes_with_its_other_settings(moreish: Moreish) 
     assert (config.model.name, config.model.context) == ("mlp", 5)
 
 
+def test_the_present_folder_may_be_a_run(
+    moreish: Moreish, small_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert ". is not a run folder" in moreish("sample", ".").err
+    monkeypatch.chdir(small_run.path)
+    assert moreish("sample", ".", "-n", 2).out == moreish("sample", small_run.path, "-n", 2).out
+
+
 def test_paths_are_printed_as_they_are_and_can_be_copied(moreish: Moreish) -> None:
     Path("l.txt").write_text("\n".join(f"[/x]{i}" for i in range(30)))
     result = moreish("train", "l.txt", "--model", "ngram", "--out", "a [bold]run[/bold] :cat:")
@@ -465,3 +475,18 @@ def test_items_of_bytes_stay_on_their_lines(moreish: Moreish) -> None:
     assert "" not in texts
     printed = moreish(*options).out
     assert printed.count("\n") == 300
+
+
+@pytest.mark.parametrize("verb", ["train", "plan", "lr-range", "prepare"])
+def test_a_size_of_a_vocabulary_that_is_not_learned_is_refused(moreish: Moreish, verb: str) -> None:
+    Path("a.txt").write_text(STORY * 20)
+    own = builder("byte").build([], boundary=False)
+    Path("own.json").write_bytes(to_json(own.to_json()))
+    given = ["--set", "data.vocab_size=99"] if verb == "lr-range" else ["--vocab-size", 99]
+    for name in ("gpt2", "byte", "char", "own.json"):
+        which = ["--set", f"data.tokenizer={name}"] if verb == "lr-range" else ["--tokenizer", name]
+        where = ["--out", "x"] if verb == "prepare" else []
+        result = moreish(verb, "a.txt", *where, *which, *given)
+        assert result.status == 2 and result.err.count("\n") == 1
+        assert f"--vocab-size 99: {name} has a vocabulary of its own; leave it out" in result.err
+    assert not Path("x").exists() and not Path("runs").exists()

@@ -161,6 +161,17 @@ def test_lengths() -> None:
     assert parse_length("..7") == (0, 7)
 
 
+def test_a_length_has_the_tokens_that_it_needs(small_run: Run) -> None:
+    far = 5 * (small_run.record.data.longest_item or 0)  # of itself it writes four times as much
+    for prompt in ("", "ab"):
+        (text,) = small_run.sample(1, length=f"{far}..{far}", prompt=prompt)
+        assert len(text) == far and text.startswith(prompt)
+        needed = far + 1 - len(prompt)  # the last one is the end
+        small_run.sample(1, length=f"{far}", prompt=prompt, max_tokens=needed)
+        with pytest.raises(MoreishError, match=f"takes --max-tokens {needed} or more"):
+            small_run.sample(1, length=f"{far}", prompt=prompt, max_tokens=needed - 1)
+
+
 def test_resampling_follows_the_weights() -> None:
     counts = Counter(place for seed in range(3000) for place in resample([0.0, 1.0, 2.0], 1, seed))
     expected = np.exp([0, 1, 2]) / np.exp([0, 1, 2]).sum()

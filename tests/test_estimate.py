@@ -256,6 +256,21 @@ def test_nanogpts_four_days(moreish: Moreish) -> None:
     assert found["ddp"]["total"] < 40e9
 
 
+def test_the_modern_recipe_says_what_its_plan_says() -> None:
+    recipe = ROOT / "configs" / "gpt2-124m-modern.toml"
+    found = api.plan(config=recipe)
+    assert isinstance(found, Estimate) and found.tokens is not None
+    head = " ".join(recipe.read_text().partition("\n[data]")[0].replace("\n#", "").split())
+    looked_up_not = found.parameters - found.embeddings
+    for part in (
+        f"{found.tokens / 1e9:.1f} billion tokens",
+        f"{found.tokens / looked_up_not:.0f} for each of the {looked_up_not / 1e6:.0f} million",
+        f"{found.tokens / found.parameters:.0f} for each of all {found.parameters / 1e6:.0f} mill",
+        f"would be {found.optimal_tokens / 1e9:.2f} billion",
+    ):
+        assert part in head
+
+
 @pytest.mark.parametrize(("gpu", "gpus"), [("a100", 1), ("a100", 8), ("h100", 1), ("h100", 8)])
 @pytest.mark.parametrize("name", ["gpt2-124m", "gpt2-124m-modern"])
 def test_the_hours_on_the_page(name: str, gpu: str, gpus: int) -> None:
@@ -265,6 +280,18 @@ def test_the_hours_on_the_page(name: str, gpu: str, gpus: int) -> None:
     on_page(
         f"`{name}`", f"{gpus} x {gpu.upper()}", f"{found.operations:.2e}", f"{found.hours:,.1f}"
     )
+
+
+@pytest.mark.parametrize("asked", ["train.track=wandbb", "train.optimizer=adamm"])
+def test_names_that_train_refuses_are_no_plan(
+    moreish: Moreish, monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    of_recipe = ["--config", ROOT / "configs" / "gpt2-124m.toml"]
+    for arguments in (["train"], ["plan"], ["plan", *of_recipe]):
+        result = moreish(*arguments, "--set", asked)
+        assert result.status == 2 and "did you mean '" in result.err, arguments
+    monkeypatch.setattr("moreish.training.tracking.version", lambda name: 1 / 0)
+    assert moreish("plan", *of_recipe, "--set", "train.track=wandb").status == 0
 
 
 def test_a_peak_is_a_name_or_a_number() -> None:
@@ -347,6 +374,7 @@ def test_a_fine_tuning_is_planned_by_what_it_starts_from(moreish: Moreish, tmp_p
     plan = ["plan", "story.txt", "--config", ROOT / "configs" / "shakespeare-gpt2-finetune.toml"]
     refused = moreish(*plan, "--set", "init_from=hf:nobody/nothing")
     assert "a plan fetches nothing" in refused.err
+    assert "hf: is no folder here" in moreish(*plan, "--set", "init_from=hf:").err
     needs_gpt2()
     by_name = moreish(*plan, "--json").json["estimate"]  # OpenAI's smallest
     assert by_name["parameters"] == 124_439_808

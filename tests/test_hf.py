@@ -251,6 +251,7 @@ def test_runs_go_to_transformers(name: str, kind: str, tmp_path: Path, moreish: 
         ({"positions": "rotary"}, "only two kinds"),
         ({**LLAMA, "bias": True}, "no biases"),
         ({"kv_heads": 2}, "kv_heads"),
+        ({"tokenizer": "word"}, "no tokenizer like 'word'"),
     ],
 )
 def test_what_transformers_lacks_is_refused(
@@ -258,10 +259,13 @@ def test_what_transformers_lacks_is_refused(
 ) -> None:
     (tmp_path / "story.txt").write_text(STORY * 4, encoding="utf-8")
     gpt = {"name": "gpt", "layers": 1, "heads": 4, "width": 16, "context": 20}
+    model = dict(model)
+    tokenizer = model.pop("tokenizer", None)
     settings = {"model": model if "name" in model else {**gpt, **model}, "train": {"lr": 0.01}}
     run = api.train(
-        tmp_path / "story.txt", steps=1, out=tmp_path / "run", settings=settings, report=silent
-    )
+        tmp_path / "story.txt", steps=1, out=tmp_path / "run", settings=settings, report=silent,
+        tokenizer=tokenizer,
+    )  # fmt: skip
     with pytest.raises(MoreishError, match=why):
         api.export(run, tmp_path / "hf")
     assert not list(tmp_path.glob("*hf*"))

@@ -145,11 +145,26 @@ def test_the_example_makes_the_same_tokens(
     same()
 
 
-def test_the_example_refuses_what_it_cannot_read(tmp_path: Path) -> None:
-    ours = builder("char").build([STORY], boundary=True)
-    alone = tokenizer_alone(ours, tmp_path)
-    with pytest.raises(SystemExit, match="never saw '語'"):
-        alone.encode("a 語")
+@pytest.mark.parametrize(
+    ("name", "prompt", "unknown"),
+    [
+        ("char", "a 語 é 語", "'語' 'é'"),
+        ("word", "The zebra, the cat\tof zebra", "' zebra' '\\t' 'of'"),
+    ],
+)
+def test_the_example_says_what_it_cannot_read(
+    name: str, prompt: str, unknown: str, tmp_path: Path
+) -> None:
+    run = trained(tmp_path, name, "text", {"name": "bigram"})
+    api.export(run, tmp_path / "o", to="onnx")
+    line = [sys.executable, tmp_path / "o" / "generate.py", "--prompt", prompt]
+    done = subprocess.run(line, capture_output=True, text=True, encoding="utf-8")
+    assert done.returncode == 2 and not done.stdout
+    assert done.stderr.endswith(f"--prompt: the model never saw {unknown}\n")
+    if name == "char":
+        alone = onnx_generate.Tokenizer(tmp_path / "o" / "tokenizer.json")
+        with pytest.raises(ValueError, match="never saw '語'"):
+            alone.encode(prompt)
 
 
 def test_words_of_others_need_a_library(tmp_path: Path) -> None:

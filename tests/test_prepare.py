@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 
 from conftest import Moreish, needs_gpt2
-from moreish.data import preparing
+from moreish.data import catalog, preparing
 from moreish.data.documents import Reading, find_sources
-from moreish.data.passages import PASSAGE, Sides, passages
+from moreish.data.passages import PASSAGE, Sides, passage_of, passages
 from moreish.data.prepared import Prepared
 from moreish.data.preparing import Order, prepare_text
 from moreish.data.split import SPLITS
@@ -104,6 +104,7 @@ def test_every_format_gives_the_same_documents(tmp_path: Path) -> None:
     (tmp_path / "folder" / "a.jsonl").write_bytes(json_lines(texts[:100]))
     write_parquet(tmp_path / "folder" / "b.parquet", texts[100:])
     (tmp_path / "folder" / ".hidden.jsonl").write_text("no JSON")
+    (tmp_path / "folder" / "empty.txt").write_text("")
     (tmp_path / "folder" / "picture.png").write_bytes(b"\x89PNG\0\1\2")
     given = [str(path) for path in sorted(tmp_path.iterdir()) if path.name != "set"]
     given.append(f"hf:{tmp_path / 'set'}")
@@ -112,12 +113,12 @@ def test_every_format_gives_the_same_documents(tmp_path: Path) -> None:
     assert [source.name for source in sources] == [
         "cbz2", "cgz", "cxz", "czst", "folder", "lines", "plain", "table", "set",
     ]  # fmt: skip
-    assert sources[4].skipped == 1
+    assert sources[4].left_out == (tmp_path / "folder" / "picture.png",)
     size = len("".join(texts).encode())
     for source in sources:
         found = []
         for part in range(source.parts):
-            found += [text for _, text, ends in source.pieces(part, how) if ends]
+            found += [text for _, text, ends in source.pieces(part, how) if ends and text]
             rest = [text for _, text, _ in source.pieces(part, how, 60)]
             assert rest == [text for n, text, _ in source.pieces(part, how) if n >= 60]
         assert found == texts, source.name
@@ -196,8 +197,8 @@ def test_wrong_columns_sets_and_places(tmp_path: Path) -> None:
     for source, options, message in (
         ("a.parquet", {"reading": Reading(field="txt")}, "no column 'txt' .*did you mean 'text'"),
         ("a.parquet", {"reading": Reading(field="id")}, "column 'id' is no text but int64"),
-        ("empty", {}, "holds no text, JSON lines or Parquet file"),
-        ("nothing", {}, "no file or folder"),
+        ("empty", {}, "holds no utf-8 text .--encoding., JSON lines or Parquet$"),
+        ("nothing", {}, "no file, folder or built-in data set .*known: names, names-lecture, "),
         ("a.txt", {"hold_out": 0.9}, "--hold-out 0.9: give a share"),
         ("a.txt", {"reading": Reading(separator="")}, "--separator '': give what stands between"),
         ("a.txt", {"tokenizer": "bpee"}, "unknown tokenizer 'bpee': did you mean 'bpe'"),
@@ -214,6 +215,60 @@ def test_wrong_columns_sets_and_places(tmp_path: Path) -> None:
     with pytest.raises(MoreishError, match="choose another folder"):
         made(tmp_path / "new", tmp_path)
         made(tmp_path / "set" / "new", tmp_path / "set")
+
+
+def test_built_in_data_sets_where_nothing_else_has_their_name(
+    moreish: Moreish, shakespeare: str
+) -> None:
+    names = [*filter(None, catalog.load("names").split("\n"))]
+    for out in ("names", "names/p"):
+        result = moreish("prepare", "names", "--out", out, "--tokenizer", "byte")
+        assert f"--out {out} is names or in it" in result.err
+    order = ["names", "shakespeare", "--out", "p", "--tokenizer", "byte"]
+    assert moreish("prepare", *order).status == 0
+    prepared = Prepared.open(Path("p"))
+    items, plays = prepared.manifest.sources
+    assert (items.documents, items.characters) == (len(names), sum(map(len, names)))
+    assert (plays.documents, plays.characters) == (1, len(shakespeare))
+    sides = Sides(share=prepared.manifest.held_out, seed=42)
+    expected = [name for name in names if sides.side(sides.hashed(name.encode())[0]) == "val"]
+    assert documents(prepared)["val"][: len(expected)] == expected
+    assert "It was prepared already" in moreish("prepare", *order).out
+    result = moreish("prepare", "shakespeer", "--out", "q")
+    assert result.status == 2 and "data set 'shakespeer': did you mean 'shakes" in result.err
+    Path("names").write_text("\n\n".join(stories(700)))
+    assert moreish("prepare", "names", "--out", "q", "--tokenizer", "byte").status == 0
+    assert Prepared.open(Path("q")).manifest.sources[0].documents == 1
+
+
+def test_files_in_another_encoding_are_named(moreish: Moreish) -> None:
+    Path("a").mkdir()
+    for number in range(4):
+        Path("a", f"{number}.txt").write_text("\n".join(stories(200)), encoding="utf-16")
+    order = ["prepare", "a", "--out", "p", "--tokenizer", "byte"]
+    none = "a holds no utf-8 text (--encoding), JSON lines or Parquet; there are 0.txt, 1.txt"
+    assert none in moreish(*order).err
+    assert moreish(*order, "--encoding", "utf-16").status == 0
+    assert len(Prepared.open(Path("p")).manifest.sources[0].files) == 4
+    Path("a", "z.txt").write_text("\n".join(stories(700)))
+    told = " ".join(moreish(*order, "--overwrite").out.split())
+    left_out = "left out 4 file(s) in a that are no JSON lines, Parquet or utf-8 text (--encoding)"
+    assert f"{left_out}: 0.txt, 1.txt, 2.txt, …" in told
+
+
+def test_sources_without_text_are_named(moreish: Moreish) -> None:
+    Path("e.txt").write_text("")
+    Path("w.txt").write_text(" \n")
+    Path("a.txt").write_text("\n".join(stories(700)))
+    order = ["--out", "p", "--tokenizer", "byte"]
+    for sources in (["e.txt"], ["w.txt", "e.txt"]):
+        result = moreish("prepare", *sources, *order)
+        assert f"there is no text in {', '.join(sources)}" in result.err
+        assert not Path("p").exists()
+    assert "the source 'hf:' is empty" in moreish("prepare", "hf:", *order).err
+    assert moreish("prepare", "a.txt", "e.txt", *order).status == 0
+    result = moreish("train", "p", "--weight", "e=0.5", "--weight", "a=0.5", *FAST)
+    assert result.status == 2 and "--weight e: it has no text to train on" in result.err
 
 
 def test_a_mistake_is_mended_by_the_right_command(moreish: Moreish) -> None:
@@ -233,10 +288,10 @@ def test_passages_are_the_document_and_its_tokens() -> None:
     assert len(long) > 5 * PASSAGE
     unbroken = "x" * (3 * PASSAGE) + " " + "y" * PASSAGE
     pieces = [(0, "short", True), (1, long, True), (2, unbroken, True)]
-    found = list(passages(pieces, cut_before_space))
+    found = list(passages(pieces, cut_before_space, PASSAGE))
     in_bits = [(n, text[at : at + 999], at + 999 >= len(text)) for n, text, _ in pieces
                for at in range(0, len(text), 999)]  # fmt: skip
-    assert list(passages(in_bits, cut_before_space)) == found
+    assert list(passages(in_bits, cut_before_space, PASSAGE)) == found
     for number, text, _ in pieces:
         own = [passage for passage in found if passage.document == number]
         assert "".join(passage.text for passage in own) == text
@@ -256,16 +311,30 @@ def test_equal_passages_lie_on_one_side_and_shares_hold() -> None:
     assert sides.hashed(b"a") == sides.hashed(b"a") != Sides(share=0.1, seed=43).hashed(b"a")
 
 
+def test_of_a_small_text_no_side_is_empty_by_chance(tmp_path: Path) -> None:
+    for size, most in ((10_000, 1024), (300_000, 1171), (1_000_000, 3906), (10**9, PASSAGE)):
+        assert passage_of(size) == most
+    text = "\n".join(stories(800))[:100_000]
+    (tmp_path / "a.txt").write_text(text)
+    for seed in range(10):
+        out = tmp_path / f"out{seed}"
+        manifest = made(out, tmp_path / "a.txt", split_seed=seed).manifest
+        tokens = manifest.tokens()
+        assert manifest.passage == 1024 and manifest.sources[0].passages > 95
+        held_out = [tokens[name] / sum(tokens.values()) for name in SPLITS[1:]]
+        assert min(held_out) > 0.01 and max(held_out) < 0.2
+
+
 def test_documents_end_with_boundaries_also_where_a_passage_is_held_out(tmp_path: Path) -> None:
     """An oracle by hand: the passages of each document, dealt out one by one."""
     texts = [*stories(60), "\n".join(stories(4000, seed=1)), *stories(40, seed=2), "", " \n"]
     (tmp_path / "a.jsonl").write_bytes(json_lines(texts))
     prepared = made(tmp_path / "out", tmp_path / "a.jsonl", hold_out=0.2)
-    sides = Sides(share=0.2, seed=42)
+    sides, most = Sides(share=0.2, seed=42), prepared.manifest.passage
     expected: dict[str, list[str]] = {name: [] for name in SPLITS}
     for number, text in enumerate(texts):
         before = None
-        for passage in passages([(number, text, True)], cut_before_space):
+        for passage in passages([(number, text, True)], cut_before_space, most):
             if not text.strip():
                 continue
             side = sides.side(sides.hashed(passage.text.encode())[0])
@@ -474,6 +543,7 @@ def test_what_is_done_is_not_done_again(
         prepare_text(order, tmp_path / "out", overwrite=False, workers=1)
     told: list[str] = []
     first = len(done)
+    monkeypatch.setattr(preparing, "passage_of", lambda size: 1 << 9)  # it is not judged anew
     prepare_text(order, tmp_path / "out", overwrite=False, workers=1, note=told.append)
     again = len(done) - first
     monkeypatch.setattr(preparing, "encoded_block", real)
@@ -487,7 +557,8 @@ def _blocks(order: Order) -> Any:
     from moreish.data.passages import blocks
 
     sources = find_sources(order.sources, order.reading)
-    return blocks(sources, order.reading, cut_before_space, Sides(share=0.1, seed=42))
+    sides = Sides(share=0.1, seed=42, passage=1 << 10)
+    return blocks(sources, order.reading, cut_before_space, sides)
 
 
 def test_finished_folders_are_verified_and_others_refused(tmp_path: Path) -> None:
@@ -615,6 +686,19 @@ def test_prepare_says_what_it_did(moreish: Moreish, prepared: Path) -> None:
     assert "with sources=['a.jsonl', 'b.txt']" in moreish("prepare", "a.jsonl", "--out", "p").err
 
 
+def test_the_ladder_is_climbed_on_it(moreish: Moreish, prepared: Path) -> None:
+    order = ["ladder", "p", "--epochs", "0.01", "--rungs", "counts,bigram", "--out", "l"]
+    result = moreish(*order, "--test", "--json")
+    assert result.status == 0, result.err
+    assert [rung["rung"] for rung in result.json["rungs"]] == ["counts", "bigram"]
+    assert moreish("train", "p", "--model", "ngram", "--set", "model.add_k=0.01", "--out", "r").out
+    alone = moreish("eval", "r", "--json").json["splits"]["val"]["loss"]
+    assert result.json["rungs"][0]["splits"]["val"]["loss"] == pytest.approx(alone)
+    assert moreish("train", "p", "--as", "text", "--model", "ngram", "--out", "t").status == 0
+    for wrong in (["--as", "lines"], ["--split", "lecture"]):
+        assert "moreish prepare decided data." in moreish(*order, *wrong, "--out", "m").err
+
+
 def test_from_python(tmp_path: Path) -> None:
     import moreish
 
@@ -684,13 +768,13 @@ def test_training_on_it_goes_on_to_the_same_weights(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "p", "--tokenizer", "byte"], "p is prepared: leave data.tokenizer out"),
-        (["train", "p", "--split", "lecture", "--clean"], "leave data.clean and data.split out"),
+        (["train", "p", "--tokenizer", "byte"], "prepare decided data.tokenizer: leave it out"),
+        (["train", "p", "--split", "lecture", "--clean"], "data.clean, data.split: leave them out"),
         (["train", "p", "--weight", "a=1"], "b has none; the sources are a, b"),
         (["train", "p", "--weight", "a"], "--weight a: write each once, as NAME=SHARE"),
         (["train", "p", "--set", "train.batch_size=all", *FAST], "too large for one batch"),
         (["train", "a.jsonl", "--weight", "a=1"], "--weight is for prepared text"),
-        (["doctor", "p"], "p is prepared text, which train, plan and lr-range take"),
+        (["doctor", "p"], "p is prepared text, for train, plan, ladder and lr-range"),
         (["tokenize", "p"], "p is prepared text"),
         (["prepare", "p", "--out", "q"], "p is prepared text"),
     ],

@@ -20,6 +20,9 @@ def test_assignments_are_toml_or_plain_text() -> None:
     for wrong in ("a.b", "=3", "a..b=3"):
         with pytest.raises(MoreishError, match="name=value"):
             from_assignments([wrong])
+    assert from_assignments(['a={b=1, c="x"}']) == {"a": {"b": 1, "c": "x"}}
+    with pytest.raises(MoreishError, match=r"--set a: its value is no group .* set each by itself"):
+        from_assignments(['a={"b": 1}'])
 
 
 def test_defaults_model_recipe_flags_in_this_order() -> None:
@@ -58,6 +61,20 @@ def test_a_later_budget_replaces_an_earlier_one() -> None:
         ({"data": {"kind": "prose"}}, "data.kind=prose"),
         ({"data": {"split": "random"}}, "data.split=random"),
         ({"model": {"name": 3}}, "model.name=3"),
+        ({"model": {"name": {"a": 1}}}, "setting model.name: it must be the name"),
+        ({"train": {"steps": {"a": 1}}}, "setting train.steps: Input should be a valid integer"),
+        (
+            {"model": {"name": "hybrid", "network": {"layers": "x"}}},
+            "setting model.layers=x: Input should be a valid integer",
+        ),
+        (
+            {"model": {"name": "hybrid", "network": {"name": "ngram"}}},
+            "setting model.network: this needs a network that is trained by gradients, not ngram",
+        ),
+        (
+            {"model": {"name": "hybrid", "network": "gpt"}},
+            "setting model.network=gpt: it is a group of settings",
+        ),
         ({"model": "gtp"}, "did you mean 'gpt'"),
         ({"seed": -1}, "seed=-1"),
     ],
@@ -65,7 +82,7 @@ def test_a_later_budget_replaces_an_earlier_one() -> None:
 def test_wrong_settings_are_named(tree: dict, message: str) -> None:
     with pytest.raises(MoreishError) as error:
         resolve(tree)
-    assert message in str(error.value)
+    assert message in str(error.value) and "{" not in str(error.value)
     assert "\n" not in str(error.value)
 
 

@@ -21,10 +21,12 @@ from moreish.training.estimate import MFU, Estimate, foreseen
 from moreish.training.events import Note, Report, Working
 from moreish.training.initial import inherited
 from moreish.training.lr_range import LRRange
+from moreish.training.optim import check_optimizer
 from moreish.training.planner import Advice, advise, planned
 from moreish.training.prepare import make_tokenizer, try_rates
 from moreish.training.prepare import prepare as understood
 from moreish.training.session import RUNS, free_path
+from moreish.training.tracking import tracker_names
 
 if TYPE_CHECKING:
     from moreish.exchange.exports import Exported
@@ -183,6 +185,8 @@ def plan(
     if isinstance(start, str):
         base = _planned_start(start, merge(recipe, asked))
     resolved = resolve(base, recipe, asked)
+    check_optimizer(resolved.train.optimizer)
+    tracker_names(resolved.train.track)  # whose packages need not be here
     if isinstance(resolved.model, AutoConfig):
         if not (gpus is None and gpu is None and mfu is None):
             raise MoreishError(
@@ -205,10 +209,11 @@ def _planned_start(start: str, asked: Mapping[str, Any]) -> Tree:
         return inherited(load(start), asked)
     from moreish.exchange.hf import described, described_by_name
 
-    if (known := described_by_name(start.removeprefix("hf:"))) is not None:
+    name = start.removeprefix("hf:")
+    if (known := described_by_name(name)) is not None:
         return {"model": known, "data": {"tokenizer": "gpt2"}}
-    folder = Path(start.removeprefix("hf:")).expanduser()
-    if not folder.is_dir():
+    folder = Path(name).expanduser()
+    if not name or not folder.is_dir():
         raise MoreishError(
             f"{start} is no folder here, and a plan fetches nothing: name one, with --set "
             "init_from=hf:FOLDER"
@@ -235,8 +240,8 @@ def prepare(
     it was cut short; or verify it, where it is done.
 
     Args:
-        sources: files (text, JSON lines, Parquet; .gz, .bz2, .xz, .zst), folders of them, and data
-            sets of Hugging Face, `hf:NAME` or `hf:NAME:CONFIG`.
+        sources: files (text, JSON lines, Parquet; .gz, .bz2, .xz, .zst), folders of them, built-in
+            data sets, and those of Hugging Face, `hf:NAME` or `hf:NAME:CONFIG`.
         field: of JSON lines; the column of Parquet files and data sets.
         separator: what stands between the documents of a text file; None: each file is one.
         hold_out: the share of validation, and of test; None: what suits the size.

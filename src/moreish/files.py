@@ -4,7 +4,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -107,6 +107,15 @@ def in_bytes(count: float) -> str:
         count, _ = count / 1000, units.pop()
     small = count < 10 and units[-1] != "bytes"
     return f"{count:.1f} {units[-1]}" if small else f"{count:.0f} {units[-1]}"
+
+
+def first_few(paths: Sequence[Path]) -> str:
+    """The names of some files, for people.
+
+    >>> first_few([Path("a/b.txt"), Path("c.txt")])
+    'b.txt, c.txt'
+    """
+    return ", ".join(path.name for path in paths[:3]) + (", …" if paths[3:] else "")
 
 
 @contextmanager

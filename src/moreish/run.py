@@ -59,7 +59,7 @@ class Run(RunFolder):
 
         Args:
             max_tokens: the most tokens to draw; by default 500 of running text, and for items four
-                times the longest one, which they reach hardly ever.
+                times the longest one, which they reach hardly ever, or twice the least `length`.
             temperature: below 1 more likely, above 1 more surprising, 0 always the likeliest.
             new_only: nothing that stands in the data.
             unique: no text twice.
@@ -158,11 +158,16 @@ class Run(RunFolder):
         if max_tokens is None:
             longest = self.record.data.longest_item
             max_tokens = TEXT_TOKENS if longest is None else max(4 * longest, 32)
+            if asked and asked.length:
+                max_tokens = max(max_tokens, 2 * asked.length[0])
         automaton = None
         if asked:
             if self.kind == "text":
                 raise MoreishError(f"{asked} is for lists; running text can be begun by --prompt")
             most = len(ids) + max_tokens - 1
+            if asked.length and asked.length[0] > most:
+                needed = asked.length[0] - len(ids) + 1
+                raise MoreishError(f"{asked}: that takes --max-tokens {needed} or more")
             automaton = compile_constraint(asked, self.tokenizer, self.split("train"), most)
             automaton.after(ids)  # nothing can match: say so before anything is drawn
         return Writer(

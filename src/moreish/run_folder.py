@@ -353,7 +353,8 @@ class RunFolder:
 
 def replaced_by(path: Path) -> Path:
     """Where the run that the one at `path` replaces is kept until that is clear of its start."""
-    return path.with_name(f".{path.name}.replaced")
+    path = path if path.name else path.absolute()  # of the present folder
+    return path.parent / f".{path.name}.replaced"
 
 
 def discard(run: Path) -> None:

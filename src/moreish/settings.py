@@ -30,13 +30,16 @@ class Settings(BaseModel):
             return cls.model_validate(dict(values))
         except ValidationError as error:
             first = error.errors()[0]
+            if isinstance(within := first.get("ctx", {}).get("error"), MoreishError):
+                raise within from None  # of a group in this one, which names it
             # What follows the name of a setting are the kinds of a union.
             key = ".".join([group, *map(str, first["loc"][:1])])
             if first["type"] == "extra_forbidden":
                 hint = nearest(str(first["loc"][-1]), cls.model_fields)
                 raise MoreishError(f"unknown setting {key}: {hint}") from None
             reason = first["msg"].removeprefix("Value error, ")
-            raise MoreishError(f"setting {key}={first['input']}: {reason}") from None
+            given = "" if isinstance(first["input"], Mapping) else f"={first['input']}"
+            raise MoreishError(f"setting {key}{given}: {reason}") from None
 
 
 def merge(*trees: Mapping[str, Any]) -> Tree:
@@ -65,6 +68,11 @@ def from_assignments(assignments: Iterable[str]) -> Tree:
             value = tomllib.loads(f"value = {text}")["value"]
         except (tomllib.TOMLDecodeError, RecursionError):
             value = text.strip()
+            if value.startswith("{"):
+                raise MoreishError(
+                    f"--set {path.strip()}: its value is no group as TOML has them; set each by "
+                    "itself, e.g. --set model.layers=2 --set model.width=64"
+                ) from None
         branch: Any = value
         for key in reversed(keys):
             branch = {key: branch}

@@ -14,7 +14,7 @@ from moreish.terminal import outliving_its_terminal
 @outliving_its_terminal()
 def ladder(
     source: Annotated[
-        str, typer.Argument(help="A built-in data set, a file, or a folder of text files.")
+        str, typer.Argument(help="A built-in data set, a file, a folder of texts or prepared.")
     ] = "names",
     minutes: Annotated[float | None, typer.Option(help="Train each rung this long (1).")] = None,
     epochs: Annotated[float | None, typer.Option(help="… or this often over the data.")] = None,

@@ -22,7 +22,8 @@ def prepare(
         list[str],
         typer.Argument(
             metavar="SOURCES…",
-            help="Text, .jsonl or .parquet files (.gz, .bz2, .xz, .zst), folders, hf:NAME.",
+            help="Text, .jsonl or .parquet files (.gz, .bz2, .xz, .zst), folders, "
+            "built-in data sets, hf:NAME.",
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the token files go.")],

@@ -1,7 +1,6 @@
 """Sources of any size to documents, a piece at a time: text, JSON lines, Parquet, compressed or
-not, folders of them, and data sets of Hugging Face that are streamed."""
+not, folders of them, built-in data sets, and those of Hugging Face, which are streamed."""
 
-import io
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -10,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from moreish.data import catalog
 from moreish.data.compressed import COMPRESSED, opened, through, wanted
 from moreish.data.decode import NotTextError, decoded, with_line_feeds
 from moreish.data.folder import refuse_prepared
 from moreish.errors import MoreishError, nearest
+from moreish.files import first_few
 
 HF = "hf:"
 """What stands before the name of a data set of Hugging Face."""
@@ -62,13 +63,13 @@ class Source:
     name: str
     given: str
     files: tuple[Path, ...]
-    """None for a data set that is streamed."""
-    skipped: int = 0
-    """Files of a folder that are of no known kind."""
+    """None for a data set."""
+    left_out: tuple[Path, ...] = ()
+    """Files of a folder that are of no known kind, or in another encoding."""
 
     @property
     def parts(self) -> int:
-        """Files, or one stream."""
+        """Files, or one data set."""
         return len(self.files) or 1
 
     def where(self, part: int) -> str:
@@ -82,7 +83,8 @@ class Source:
             MoreishError: it is damaged or of another kind, and where.
         """
         if not self.files:
-            return _streamed(self.given, how, skip)
+            documents = _built_in if self.given in catalog.CATALOG else _streamed
+            return documents(self.given, how, skip)
         path = self.files[part]
         if path.name.endswith(PARQUET):
             return _rows(path, how, skip)
@@ -92,6 +94,8 @@ class Source:
 
     def size(self, how: Reading) -> int:
         """About how many bytes of text it has."""
+        if self.given in catalog.CATALOG and not self.files:
+            return len(catalog.load(self.given).encode())
         if not self.files:
             return _size_of_stream(self.given, how)
         judged = self.files[:JUDGED]
@@ -104,27 +108,35 @@ def find_sources(given: Iterable[str], how: Reading) -> list[Source]:
     """What was named on the command line, each with a name of its own.
 
     Raises:
-        MoreishError: there is no such file, or no file of a known kind in a folder.
+        MoreishError: there is no such source, or no file of a known kind in a folder.
     """
     found: list[Source] = []
     for one in given:
+        if not one.removeprefix(HF):
+            raise MoreishError(f"the source '{one}' is empty: name a file, folder or data set")
         name = re.sub(r"[^\w-]+", "-", _name_of(one)).strip("-") or "source"
         taken = {source.name for source in found}
         numbered = (f"{name}-{number}" for number in range(2, len(taken) + 3))
         name = name if name not in taken else next(n for n in numbered if n not in taken)
-        if one.startswith(HF):
+        path = Path(one).expanduser()
+        if one.startswith(HF) or (one in catalog.CATALOG and not path.exists()):
             found.append(Source(name=name, given=one, files=()))
             continue
-        path = Path(one).expanduser()
         if path.is_file():
             found.append(Source(name=name, given=one, files=(path,)))
         elif path.is_dir():
-            files, skipped = _walked(path, how)
+            files, left_out = _walked(path, how)
             if not files:
-                raise MoreishError(f"{path} holds no text, JSON lines or Parquet file")
-            found.append(Source(name=name, given=one, files=files, skipped=skipped))
+                seen = f"; there are {first_few(left_out)}" if left_out else ""
+                raise MoreishError(
+                    f"{path} holds no {how.encoding} text (--encoding), JSON lines or Parquet{seen}"
+                )
+            found.append(Source(name=name, given=one, files=files, left_out=left_out))
         else:
-            raise MoreishError(f"no file or folder {path} (a data set on the hub is hf:NAME)")
+            raise MoreishError(
+                f"no file, folder or built-in data set '{one}': {nearest(one, catalog.CATALOG)} "
+                "(one on the hub is hf:NAME)"
+            )
     if not found:
         raise MoreishError("name at least one file, folder or data set (hf:NAME)")
     return found
@@ -142,8 +154,8 @@ def _plain_name(path: Path) -> str:
     return path.stem if path.suffix in COMPRESSED else path.name
 
 
-def _walked(folder: Path, how: Reading) -> tuple[tuple[Path, ...], int]:
-    """All files below a folder that can be read, by path, and how many cannot. Hidden ones are
+def _walked(folder: Path, how: Reading) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """All files below a folder that can be read, by path, and those that cannot. Hidden ones are
     passed over."""
     refuse_prepared(folder)
     if (folder / "run.json").is_file():
@@ -153,8 +165,9 @@ def _walked(folder: Path, how: Reading) -> tuple[tuple[Path, ...], int]:
         for path in folder.rglob("*")
         if path.is_file() and not any(p.startswith(".") for p in path.relative_to(folder).parts)
     )
-    files = tuple(path for path in paths if _is_readable(path, how))
-    return files, len(paths) - len(files)
+    readable = {path: _is_readable(path, how) for path in paths}
+    files = tuple(path for path in paths if readable[path])
+    return files, tuple(path for path in paths if not readable[path])
 
 
 def _is_readable(path: Path, how: Reading) -> bool:
@@ -163,12 +176,8 @@ def _is_readable(path: Path, how: Reading) -> bool:
         return True
     try:
         with opened(path) as file:
-            head = file.read(1 << 16)
-        if b"\0" in head and how.encoding == "utf-8":
-            return False
-        # The last character may be cut.
-        _ = "".join(decoded(io.BytesIO(head[: head.rfind(b"\n") + 1]), how.encoding, ""))
-        return bool(head)
+            next(decoded(file, how.encoding, ""), "")
+        return True
     except NotTextError:
         return False
 
@@ -272,6 +281,18 @@ def _check_column(file: Any, path: Path, field: str) -> None:
     kind = str(file.schema_arrow.field(field).type)
     if "string" not in kind:
         raise MoreishError(f"{path}: column '{field}' is no text but {kind}")
+
+
+def _built_in(given: str, how: Reading, skip: int) -> Iterator[Piece]:
+    """The items of a list, or one document."""
+    text = catalog.load(given)
+    pieces: Iterable[Piece] = [(0, text, True)]
+    if catalog.CATALOG[given].kind == "lines":
+        items = (line.strip() for line in text.split("\n") if line.strip())
+        pieces = ((number, item, True) for number, item in enumerate(items))
+    elif how.separator is not None:
+        pieces = _separated([text], how.separator)
+    return (piece for piece in pieces if piece[0] >= skip)
 
 
 def _streamed(given: str, how: Reading, skip: int) -> Iterator[Piece]:

@@ -30,7 +30,7 @@ def refuse_prepared(folder: Path) -> None:
     kind = kind_of(folder)
     if kind == "prepared":
         raise MoreishError(
-            f"{folder} is prepared text, which train, plan and lr-range take: name the text itself"
+            f"{folder} is prepared text, for train, plan, ladder and lr-range: name the text itself"
         )
     if kind == "begun":
         raise MoreishError(

@@ -39,7 +39,8 @@ class TrainingSample:
         done = 0
         for source in self.sources:
             for part in range(source.parts):
-                for passage in passages(source.pieces(part, self.how), cut_before_space):
+                pieces = source.pieces(part, self.how)
+                for passage in passages(pieces, cut_before_space, self.sides.passage):
                     raw = encoded(passage, source, part)
                     place, chance = self.sides.hashed(raw)
                     if self.sides.side(place) == "train" and chance < self.share:

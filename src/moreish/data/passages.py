@@ -10,8 +10,14 @@ from moreish.data.split import SPLITS, SplitName
 from moreish.errors import MoreishError
 
 PASSAGE = 1 << 13
-"""Characters of a longer document that are kept together: several windows of most models, and few
-enough that even ten megabytes have some for each side."""
+"""Characters of a longer document that are kept together: several windows of most models."""
+
+LEAST = 1 << 10
+"""… of a small text."""
+
+PARTS = 256
+"""Passages that a text is to have, where they need not be smaller for that: with few of them
+chance decides how much is held out."""
 
 LONGEST = 1 << 20
 """Characters without a place to cut; then it is cut anywhere."""
@@ -34,20 +40,26 @@ class Passage(NamedTuple):
     """Whether the document ends with it."""
 
 
-def passages(pieces: Iterable[Piece], cut: Cut) -> Iterator[Passage]:
-    """Every document in passages, which depend on nothing but the document."""
+def passage_of(size: int) -> int:
+    """The most characters of a passage, of a text of about `size` bytes."""
+    return min(PASSAGE, max(LEAST, size // PARTS))
+
+
+def passages(pieces: Iterable[Piece], cut: Cut, most: int) -> Iterator[Passage]:
+    """Every document in passages of `most` characters, which depend on nothing but the document.
+    One is longer where there is no place to cut."""
     held: list[str] = []
     length = number = 0
     for document, text, ends in pieces:
-        if ends and not held and number == 0 and len(text) <= PASSAGE:
+        if ends and not held and number == 0 and len(text) <= most:
             yield Passage(document, 0, text, True)
             continue
         held.append(text)
         length += len(text)
-        if length <= PASSAGE and not ends:
+        if length <= most and not ends:
             continue
         whole, at = "".join(held), 0
-        size = PASSAGE
+        size = most
         while len(whole) - at > size:
             reach = cut(whole[at : at + size])
             if reach == 0 and size < LONGEST:
@@ -55,7 +67,7 @@ def passages(pieces: Iterable[Piece], cut: Cut) -> Iterator[Passage]:
                 continue
             reach = reach or size
             yield Passage(document, number, whole[at : at + reach], False)
-            at, number, size = at + reach, number + 1, PASSAGE
+            at, number, size = at + reach, number + 1, most
         if ends:
             yield Passage(document, number, whole[at:], True)
             held, length, number = [], 0, 0
@@ -71,6 +83,8 @@ class Sides:
     share: float
     """Of the text, for each of validation and test."""
     seed: int
+    passage: int = PASSAGE
+    """The most characters of one."""
 
     def hashed(self, raw: bytes) -> tuple[float, float]:
         """Two numbers from 0 to 1 that only depend on these bytes and the seed."""
@@ -158,7 +172,7 @@ def _of_source(
         begin = (start.document, start.passage) if part == start.part else (0, 0)
         standing: SplitName | None = None
         length = 0
-        for passage in passages(source.pieces(part, how, begin[0]), cut):
+        for passage in passages(source.pieces(part, how, begin[0]), cut, sides.passage):
             if passage.ends and passage.number == 0 and not passage.text.strip():
                 counts.empty += 1
                 continue

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from moreish.data.folder import MANIFEST, TOKENIZER
 from moreish.data.joined import Array, Joined, Origin
+from moreish.data.passages import PASSAGE
 from moreish.data.shards import digest
 from moreish.data.split import SPLITS, SplitName
 from moreish.data.tokens import Tokens, load_tokens
@@ -73,6 +74,8 @@ class Manifest(Settings):
     held_out: float
     """Share of the text, for each of validation and test."""
     split_seed: int
+    passage: int = PASSAGE
+    """The most characters of one, see `Sides`."""
     sources: list[SourceFacts]
     shards: list[ShardFacts]
     """By source, in the order of the text."""

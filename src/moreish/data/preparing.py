@@ -4,8 +4,9 @@ import hashlib
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from itertools import groupby
@@ -19,7 +20,7 @@ from moreish.data.documents import Reading, Source, find_sources
 from moreish.data.folder import MANIFEST, PROGRESS, TOKENIZER, kind_of
 from moreish.data.joined import Array
 from moreish.data.learning import cut_of, learned
-from moreish.data.passages import Block, Counts, Position, Sides, blocks
+from moreish.data.passages import Block, Counts, Position, Sides, blocks, passage_of
 from moreish.data.prepared import (
     FORMAT,
     FileFacts,
@@ -34,13 +35,14 @@ from moreish.errors import MoreishError
 from moreish.files import (
     check_space,
     clear_parts,
+    first_few,
     flush_folder,
     locked,
     read_json,
     to_json,
     write_atomic,
 )
-from moreish.tokenizers import Limits, Tokenizer, tokenizer_from_json
+from moreish.tokenizers import Limits, Tokenizer, check_limits, tokenizer_from_json
 from moreish.tokenizers.base import Ids
 
 HELD_OUT, MOST_HELD_OUT = 1_000_000, 0.1
@@ -114,6 +116,7 @@ def prepare_text(
         raise MoreishError(f"--hold-out {order.hold_out}: give a share above 0, up to 0.4")
     if order.reading.separator == "":
         raise MoreishError("--separator '': give what stands between documents, or leave it out")
+    check_limits(order.tokenizer, order.limits)
     workers = workers or cores()
     there = kind_of(out)
     finished = there == "prepared" and not overwrite
@@ -121,10 +124,10 @@ def prepare_text(
     for source in sources:
         if out.resolve() in [p for path in source.files for p in path.resolve().parents]:
             raise MoreishError(f"--out {out}: {source.given} lies in it; choose another folder")
-        if Path(source.given).expanduser().resolve() in out.resolve().parents:
-            raise MoreishError(f"--out {out} lies in {source.given}; choose another folder")
-    out.mkdir(parents=True, exist_ok=True)
-    with locked(out / ".lock", f"{out} is being prepared by another process: wait for its end"):
+        place = Path(source.given).expanduser().resolve()
+        if place in (out.resolve(), *out.resolve().parents):  # of a data set, its name's
+            raise MoreishError(f"--out {out} is {source.given} or in it; choose another folder")
+    with _made(out):
         clear_parts(out)
         if overwrite or _untouched(out):
             _clear(out)
@@ -137,11 +140,29 @@ def prepare_text(
             found.verify(workers)
             return Outcome(prepared=found, new=False)
         for source in sources:
-            if source.skipped:
-                note(f"left out {source.skipped:,} file(s) of unknown kinds in {source.given}")
+            if left_out := source.left_out:
+                note(
+                    f"left out {len(left_out):,} file(s) in {source.given} that are no JSON lines, "
+                    f"Parquet or {order.reading.encoding} text (--encoding): {first_few(left_out)}"
+                )
         work = _Work(order, sources, out, told, note)
         work.carry_out(workers)
         return Outcome(prepared=Prepared.open(out), new=True)
+
+
+@contextmanager
+def _made(out: Path) -> Iterator[None]:
+    """The folder is there, and nobody else's; a new one goes again if nothing came into it."""
+    new, lock = not out.exists(), out / ".lock"
+    out.mkdir(parents=True, exist_ok=True)
+    with locked(lock, f"{out} is being prepared by another process: wait for its end"):
+        try:
+            yield
+        finally:
+            if new and [*out.iterdir()] == [lock]:
+                with suppress(OSError):  # Windows keeps what is open
+                    lock.unlink()
+                    out.rmdir()
 
 
 def cores() -> int:
@@ -178,7 +199,11 @@ class _Work:
         how = self.order.reading
         self.size = max(1, sum(source.size(how) for source in self.sources))
         share = min(MOST_HELD_OUT, HELD_OUT / self.size)
-        self.sides = Sides(share=self.order.hold_out or share, seed=self.order.split_seed)
+        self.sides = Sides(
+            share=self.order.hold_out or share,
+            seed=self.order.split_seed,
+            passage=passage_of(self.size),
+        )
         self.tokenizer = learned(
             self.order.tokenizer,
             self.order.limits,
@@ -202,7 +227,9 @@ class _Work:
                     "--overwrite"
                 )
             self.size = saved["size"]
-            self.sides = Sides(share=saved["held_out"], seed=self.order.split_seed)
+            self.sides = Sides(
+                share=saved["held_out"], seed=self.order.split_seed, passage=saved["passage"]
+            )
             self.position = Position(**saved["position"])
             self.counts = {name: Counts(**of) for name, of in saved["counts"].items()}
             self.written = [Shard(**of) for of in saved["shards"]]
@@ -233,6 +260,7 @@ class _Work:
             "modified": self.modified,
             "size": self.size,
             "held_out": self.sides.share,
+            "passage": self.sides.passage,
             "position": asdict(self.position),
             "counts": {name: asdict(counts) for name, counts in self.counts.items()},
             "shards": [asdict(shard) for shard in self.written],
@@ -303,6 +331,8 @@ class _Work:
         if few := [name for name in SPLITS if tokens[name] < 2]:
             passages = sum(counts.passages for counts in self.counts.values())
             _clear(self.out)
+            if not passages:
+                raise MoreishError(f"there is no text in {', '.join(self.order.sources)}")
             raise MoreishError(
                 f"{passages:,} passage(s) of text are too few to hold out some of them for "
                 f"{' and '.join(few)}: give more, a larger --hold-out, or the text itself to "
@@ -333,6 +363,7 @@ class _Work:
             dtype=self.dtype.str,
             held_out=self.sides.share,
             split_seed=self.sides.seed,
+            passage=self.sides.passage,
             sources=sources,
             shards=[
                 ShardFacts(**asdict(shard), sha256=found)

@@ -21,6 +21,7 @@ from moreish.data.guess import first_guess
 from moreish.data.lines import Kind, whole_lines
 from moreish.data.mend import Mending, mended
 from moreish.errors import MoreishError, command, nearest
+from moreish.files import first_few
 from moreish.tokenizers.base import Ids
 
 MAX_LINE = 80
@@ -282,7 +283,7 @@ def _folder(folder: Path, encoding: str, notes: list[str], left_out: list[Path])
         except NotTextError:
             left_out.append(path)
     if left_out:
-        names = ", ".join(path.name for path in left_out[:3]) + (", …" if left_out[3:] else "")
+        names = first_few(left_out)
         notes.append(f"left out {len(left_out)} file(s) that are not {encoding} text: {names}")
     if runs:
         notes.append(f"left out {len(runs)} run folder(s)")

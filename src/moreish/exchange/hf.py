@@ -123,6 +123,8 @@ def fetched(source: str) -> Path:
     Raises:
         MoreishError: there is none, or the hub cannot be reached.
     """
+    if not source:
+        raise MoreishError("no model is named: give a folder, or a name on the hub (hf:NAME)")
     path = Path(source).expanduser()
     if path.is_dir():
         return path

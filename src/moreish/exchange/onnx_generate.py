@@ -58,14 +58,14 @@ class Tokenizer:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
         self.kind = data.get("name", "bpe")
         first = int(bool(data.get("boundary")))
-        self.unknown: int | None = None
+        self.unk = 0
         self.library: Any = None
         if self.kind == "char":
             self.tokens = [b""] * first + [c.encode() for c in data["characters"]]
         elif self.kind == "byte":
             self.tokens = [b""] * first + [bytes([byte]) for byte in range(256)]
         elif self.kind == "word":
-            self.unknown = first
+            self.unk = first
             words = [word.encode() for word in data["words"]]
             self.tokens = [b""] * first + ["\ufffd".encode(), *words]
         else:
@@ -100,7 +100,17 @@ class Tokenizer:
         bare = {**data, "added_tokens": [], "post_processor": None}
         self.library = Library.from_str(json.dumps(bare))
 
+    def unknown(self, text: str) -> list[str]:
+        """What the model never saw: characters, or words with the space before them."""
+        pieces = {"char": list(text), "word": PIECES.findall(text)}.get(self.kind, [])
+        return [
+            piece
+            for piece in dict.fromkeys(pieces)
+            if piece.encode("utf-8", "surrogatepass") not in self.ids
+        ]
+
     def encode(self, text: str) -> list[int]:
+        """A word that the model never saw becomes the one that stands for all of them."""
         if self.library:
             ids: list[int] = self.library.encode(text, add_special_tokens=False).ids
             return ids
@@ -111,10 +121,10 @@ class Tokenizer:
         elif self.kind == "byte":
             found = [bytes([byte]) for byte in text.encode()]
         else:
+            if missing := self.unknown(text):
+                raise ValueError(f"the model never saw {missing[0]!r}")
             found = [character.encode() for character in text]
-        if self.unknown is None and (missing := [t for t in found if t not in self.ids]):
-            sys.exit(f"The model never saw {missing[0].decode()!r}")
-        return [self.ids.get(token, self.unknown or 0) for token in found]
+        return [self.ids.get(token, self.unk) for token in found]
 
     def decode(self, ids: list[int]) -> str:
         return b"".join(self.tokens[place] for place in ids).decode("utf-8", "replace")
@@ -239,6 +249,8 @@ def main() -> None:
         options.error("--temperature: give 0 or more")
     folder = Path(__file__).parent
     model, tokenizer = Model(folder / "model.onnx"), Tokenizer(folder / "tokenizer.json")
+    if unknown := tokenizer.unknown(asked.prompt):
+        options.error(f"--prompt: the model never saw {' '.join(map(repr, unknown))}")
     ids = tokenizer.encode(asked.prompt)
     if model.boundary is not None:  # which begins every text
         ids = [model.boundary, *ids]

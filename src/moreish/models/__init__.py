@@ -36,7 +36,8 @@ def model_config(settings: Mapping[str, Any]) -> ModelConfig:
     """The checked settings of the model that `settings["name"]` names."""
     name = settings.get("name")
     if not isinstance(name, str):
-        raise MoreishError(f"setting model.name={name}: it must be the name of a model")
+        given = "" if isinstance(name, Mapping) else f"={name}"
+        raise MoreishError(f"setting model.name{given}: it must be the name of a model")
     return model_class(name).Config.parse(settings, "model")
 
 

@@ -14,6 +14,7 @@ from pydantic import SerializeAsAny, field_validator, model_validator
 from torch import Tensor
 
 from moreish.data.tokens import Batch, Tokens
+from moreish.errors import MoreishError
 from moreish.models.base import Model, ModelConfig, State
 from moreish.models.kneser_ney import KneserNey, KneserNeyConfig
 
@@ -37,7 +38,7 @@ class WithCounts(ModelConfig):
         rest = {key: value for key, value in values.items() if key not in own}
         network = own.get("network", {})
         if not isinstance(network, Mapping):
-            raise ValueError("the network is a group of settings")
+            raise MoreishError(f"setting model.network={network}: it is a group of settings")
         return {**own, "network": {"name": cls.NETWORK, **network, **rest}}
 
     @field_validator("network", mode="before")

@@ -68,6 +68,16 @@ def builder(name: str) -> Builder:
     return FromFile(path)
 
 
+def check_limits(name: str, limits: Limits) -> None:
+    """Raises MoreishError where a size is asked of a vocabulary that is not learned, or there is no
+    such tokenizer."""
+    if not builder(name).learns and limits.vocab_size is not None:
+        raise MoreishError(
+            f"--vocab-size {limits.vocab_size}: {name} has a vocabulary of its own; leave it out, "
+            "or take --tokenizer bpe or word, which learn one"
+        )
+
+
 def tokenizer_from_json(data: Any, *, boundary: bool) -> Tokenizer:
     """The tokenizer that `Tokenizer.to_json` described, or that of another project.
 
@@ -88,4 +98,12 @@ def _imported(name: str) -> Any:
     return getattr(import_module(module), attribute)
 
 
-__all__ = ["REGISTRY", "Builder", "Limits", "Tokenizer", "builder", "tokenizer_from_json"]
+__all__ = [
+    "REGISTRY",
+    "Builder",
+    "Limits",
+    "Tokenizer",
+    "builder",
+    "check_limits",
+    "tokenizer_from_json",
+]

@@ -15,7 +15,7 @@ from moreish.data.catalog import CATALOG, find, is_here
 from moreish.errors import MoreishError
 from moreish.models import CountedModel, Model, build_model
 from moreish.models.gpt_config import GPTConfig
-from moreish.tokenizers import builder
+from moreish.tokenizers import builder, check_limits
 from moreish.tokenizers.gpt2 import SIZE as GPT2_SIZE
 from moreish.training.budget import budget_steps
 from moreish.training.checkpoint import KEPT
@@ -276,6 +276,7 @@ def vocabulary_ahead(data: DataConfig) -> int:
     Raises:
         MoreishError: the text decides it.
     """
+    check_limits(data.tokenizer, data.limits)
     if data.tokenizer == "gpt2":
         return GPT2_SIZE
     if data.tokenizer == "bpe" and data.vocab_size is not None:

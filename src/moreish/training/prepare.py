@@ -29,7 +29,7 @@ from moreish.data.tokens import (
 from moreish.errors import MoreishError
 from moreish.models import CountedModel, Model, ModelConfig, build_model
 from moreish.record import DataFacts
-from moreish.tokenizers import Tokenizer, builder
+from moreish.tokenizers import Tokenizer, builder, check_limits
 from moreish.tokenizers.char import CharTokenizer
 from moreish.training.distinct import distinct_windows
 from moreish.training.events import Report, Working
@@ -78,6 +78,7 @@ def prepare(config: RunConfig, *, examined: bool = False) -> Ready:
         return from_prepared(config, device)
     if data.weights is not None:
         raise MoreishError(f"--weight is for prepared text, and {data.source} is none")
+    check_limits(data.tokenizer, data.limits)
     corpus = read_corpus(data.source, data.kind, data.encoding, data.mending)
     tokenizer = make_tokenizer(data, corpus)
     diagnosis = None
@@ -107,17 +108,23 @@ def from_prepared(config: RunConfig, device: torch.device) -> Ready:
     """
     found = Prepared.open(Path(config.data.source).expanduser())
     tokenizer, splits, facts = found.tokenizer(), found.splits(), found.manifest
-    decided = {**type(config.data)().model_dump(), "tokenizer": facts.tokenizer}
+    decided = {**type(config.data)().model_dump(), "kind": "text", "tokenizer": facts.tokenizer}
     if config.init_from is not None:  # whether it is the same is asked when the weights are
         decided["tokenizer"] = config.data.tokenizer
     asked = config.data.model_dump(include=config.data.model_fields_set - {"source", "weights"})
-    if given := sorted(name for name, value in asked.items() if value != decided[name]):
+    if given := sorted(f"data.{name}" for name, value in asked.items() if value != decided[name]):
         raise MoreishError(
-            f"{config.data.source} is prepared: leave data.{' and data.'.join(given)} out, which "
-            "was decided by moreish prepare"
+            f"{config.data.source} is prepared, and moreish prepare decided {', '.join(given)}: "
+            f"leave {'them' if len(given) > 1 else 'it'} out"
         )
     if config.data.weights is not None:
-        quotas_of(config.data.weights, list(facts.training_tokens()))
+        with_text = list(facts.training_tokens())
+        for source in facts.sources:
+            if source.name in config.data.weights and source.name not in with_text:
+                raise MoreishError(
+                    f"--weight {source.name}: it has no text to train on; leave it out"
+                )
+        quotas_of(config.data.weights, with_text)
     _check_unknown(splits["val"], tokenizer)
     described = describe_prepared(found, tokenizer, splits)
     update = {

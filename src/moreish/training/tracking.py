@@ -152,17 +152,20 @@ REGISTRY: Mapping[str, type[Tracker]] = MappingProxyType(
 )
 
 
-def trackers_of(track: str | None) -> list[str]:
-    """The names in `train.track`, which commas part.
-
-    Raises:
-        MoreishError: there is no such tracker, or its package is not installed.
-    """
+def tracker_names(track: str | None) -> list[str]:
+    """The names in `train.track`, which commas part. Raises MoreishError where one is unknown."""
     names = [name.strip() for name in track.split(",")] if track else []
     for name in names:
         if name not in REGISTRY:
             hint = nearest(name, REGISTRY)
             raise MoreishError(f"train.track={track}: there is no tracker {name!r}: {hint}")
+    return names
+
+
+def trackers_of(track: str | None) -> list[str]:
+    """As `tracker_names`. Raises MoreishError where the package of one is not installed, too."""
+    names = tracker_names(track)
+    for name in names:
         try:
             version(name)
         except PackageNotFoundError:
