@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from moreish import api
+from moreish import api, tokenizers
 from moreish.data import catalog
 from moreish.data.text import Corpus
 from moreish.data.tokens import Tokens, encode_corpus
@@ -264,7 +264,9 @@ def shakespeare_lines() -> Iterator[Line]:
         f"{big.parameter_count():,} (with biases to queries, keys and values, as in GPT-2; without "
         f"them and with one to the head, the lecture's, {big.parameter_count() - 6912 + 65:,})",
     )  # fmt: skip
-    yield Line("GPT-2 tokens of the split", "301,966 / 36,059", "not yet: no GPT-2 tokenizer", "")
+    gpt2, cut = tokenizers.builder("gpt2").build([], boundary=True), int(0.9 * len(text))
+    sizes = [len(gpt2.encode(part)) for part in (text[:cut], text[cut:])]
+    yield Line("GPT-2 tokens of the split", "301,966 / 36,059", "{:,} / {:,}".format(*sizes))
     stated = {2: 2.4835, 3: 2.0381, 4: 1.7191, 5: 1.5612, 6: 1.5227, 7: 1.5165, 8: 1.5192}
     for order, value in stated.items():
         model = counted(splits["train"], 65, "kneser-ney", order=order)

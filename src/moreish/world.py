@@ -5,6 +5,7 @@ only it can know (the time, a signal, a path) it shares, so that all decide alik
 """
 
 import atexit
+import gc
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -124,7 +125,14 @@ def _meet() -> None:
         dist.init_process_group(store=store, rank=rank, world_size=size, timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
         raise MoreishError(f"the processes did not meet: {_in_short(error)}") from None
-    atexit.register(dist.destroy_process_group)
+    atexit.register(_part)
+
+
+def _part() -> None:
+    """Before Python ends: a thread of gloo that lets go of a tensor after that aborts the process
+    (pytorch/pytorch#179291). What is in cycles would keep such threads alive."""
+    gc.collect()
+    dist.destroy_process_group()
 
 
 def local_rank() -> int:
