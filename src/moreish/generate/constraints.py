@@ -29,14 +29,17 @@ from moreish.tokenizers.base import BOUNDARY, Ids, Tokenizer
 from moreish.tokenizers.byte import ByteTokenizer
 from moreish.tokenizers.char import CharTokenizer
 
-MOST_BYTES = 2**30
-"""That an automaton may take."""
-
 MOST_STATES = 2_000
 """Of an automaton while it is made: what takes more, takes minutes."""
 
-MOST_SECONDS = 20
-"""To make one: small ones can take long, where their parts are large on the way."""
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """What an automaton may take."""
+
+    seconds: float = 20
+    """To make it: small ones can take long, where their parts are large on the way."""
+    bytes: int = 2**30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +110,11 @@ class Automaton:
 
 
 def compile_constraint(
-    asked: Constraint, tokenizer: Tokenizer, tokens: Tokens, max_tokens: int
+    asked: Constraint,
+    tokenizer: Tokenizer,
+    tokens: Tokens,
+    max_tokens: int,
+    effort: Effort = Effort(),
 ) -> Automaton:
     """The automaton of all that was asked, for texts of at most `max_tokens` tokens.
 
@@ -119,10 +126,10 @@ def compile_constraint(
             is unknown to it, or the regular expression is not understood.
     """
     characters = _characters(tokenizer)
-    fsm = _parsed(asked, tokenizer)
+    fsm = _parsed(asked, tokenizer, effort.seconds)
     numbers = {state: i for i, state in enumerate(dict.fromkeys([fsm.initial, *fsm.map]))}
     dead, size = len(numbers), tokenizer.vocab_size
-    if (needed := 8 * (max_tokens + 2) * (dead + 1) * size) > MOST_BYTES:
+    if (needed := 8 * (max_tokens + 2) * (dead + 1) * size) > effort.bytes:
         raise MoreishError(
             f"{asked} needs {needed / 2**30:.1f} GB for texts of up to {max_tokens} tokens: ask "
             "for something simpler, or fewer --max-tokens"
@@ -241,12 +248,12 @@ def _without_anchors(regex: str) -> str:
 
 
 @contextmanager
-def _bounded() -> Iterator[None]:
+def _bounded(seconds: float) -> Iterator[None]:
     """greenery makes automata state by state; some patterns (`.*a.{20}`) need millions of them."""
     fsm: Any = import_module("greenery.fsm")
     crawl = fsm.crawl
 
-    until = time.monotonic() + MOST_SECONDS
+    until = time.monotonic() + seconds
 
     def bounded(alphabet: Any, initial: Any, final: Any, follow: Any) -> Any:
         left = MOST_STATES * len(alphabet)
@@ -267,7 +274,7 @@ def _bounded() -> Iterator[None]:
         fsm.crawl = crawl
 
 
-def _parsed(asked: Constraint, tokenizer: Tokenizer) -> Any:
+def _parsed(asked: Constraint, tokenizer: Tokenizer, seconds: float) -> Any:
     try:
         from greenery import parse
     except ImportError:
@@ -290,7 +297,7 @@ def _parsed(asked: Constraint, tokenizer: Tokenizer) -> Any:
         raise MoreishError(f"--regex {asked.regex}: only ASCII for a model of bytes")
     pattern = _without_anchors(asked.regex)
     try:
-        with _bounded():
+        with _bounded(seconds):
             return fsm & parse(pattern).to_fsm()
     except MoreishError as error:
         raise MoreishError(f"{asked}: {error}") from None
