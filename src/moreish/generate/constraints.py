@@ -248,7 +248,7 @@ def _without_anchors(regex: str) -> str:
 
 
 @contextmanager
-def _bounded(seconds: float) -> Iterator[None]:
+def _bounded(asked: Constraint, seconds: float) -> Iterator[None]:
     """greenery makes automata state by state; some patterns (`.*a.{20}`) need millions of them."""
     fsm: Any = import_module("greenery.fsm")
     crawl = fsm.crawl
@@ -262,7 +262,7 @@ def _bounded(seconds: float) -> Iterator[None]:
             nonlocal left
             left -= 1
             if left < 0 or time.monotonic() > until:
-                raise MoreishError("it needs too many states: ask for something simpler")
+                raise MoreishError(f"{asked}: it needs too many states: ask for something simpler")
             return follow(state, symbol)
 
         return crawl(alphabet, initial, final, counted)
@@ -281,32 +281,32 @@ def _parsed(asked: Constraint, tokenizer: Tokenizer, seconds: float) -> Any:
         raise MoreishError("constraints need a library: pip install 'moreish[analysis]'") from None
 
     in_bytes = isinstance(tokenizer, ByteTokenizer)
-    fsm = parse(".*").to_fsm()
-    for flag in ("ends", "contains"):
-        value = getattr(asked, flag)
-        if not value:
-            continue
-        if unknown := tokenizer.unknown(value):
-            names = " ".join(map(repr, unknown))
-            raise MoreishError(f"--{flag} {value}: the model never saw {names}")
-        literal = value.encode().decode("latin-1") if in_bytes else value
-        fsm = fsm & _with(literal, anywhere=flag == "contains")
-    if asked.regex is None:
-        return fsm
-    if in_bytes and not asked.regex.isascii():
+    if in_bytes and not (asked.regex or "").isascii():
         raise MoreishError(f"--regex {asked.regex}: only ASCII for a model of bytes")
-    pattern = _without_anchors(asked.regex)
-    try:
-        with _bounded(seconds):
+    pattern = None if asked.regex is None else _without_anchors(asked.regex)
+    with _bounded(asked, seconds):
+        fsm = parse(".*").to_fsm()
+        for flag in ("ends", "contains"):
+            value = getattr(asked, flag)
+            if not value:
+                continue
+            if unknown := tokenizer.unknown(value):
+                names = " ".join(map(repr, unknown))
+                raise MoreishError(f"--{flag} {value}: the model never saw {names}")
+            literal = value.encode().decode("latin-1") if in_bytes else value
+            fsm = fsm & _with(literal, anywhere=flag == "contains")
+        if pattern is None:
+            return fsm
+        try:
             return fsm & parse(pattern).to_fsm()
-    except MoreishError as error:
-        raise MoreishError(f"{asked}: {error}") from None
-    except Exception as error:  # greenery has no error of its own for a pattern it cannot read
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise MoreishError(
-            f"{asked}: not understood ({reason[:100]}); it matches the whole item, "
-            "and knows . [ ] ( ) | * + ? { }"
-        ) from None
+        except MoreishError:
+            raise
+        except Exception as error:  # greenery has no error of its own for what it cannot read
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise MoreishError(
+                f"{asked}: not understood ({reason[:100]}); it matches the whole item, "
+                "and knows . [ ] ( ) | * + ? { }"
+            ) from None
 
 
 def _with(literal: str, *, anywhere: bool) -> Any:
