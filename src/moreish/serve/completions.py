@@ -145,16 +145,16 @@ def _prompts(asked: WriteRequest, served: Served, limits: Limits) -> list[Ids]:
     return [ids_of(prompt, served) for prompt in prompts]
 
 
-def ids_of(prompt: str | list[int], served: Served) -> Ids:
-    """Raises ApiError (400) when the model never saw some of it."""
+def ids_of(prompt: str | list[int], served: Served, param: str = "prompt") -> Ids:
+    """Raises ApiError (400), about this parameter, when the model never saw some of it."""
     tokenizer = served.run.tokenizer
     if isinstance(prompt, str):
         if missing := tokenizer.unknown(prompt):
             shown = " ".join(map(repr, missing[:10])) + (" …" if len(missing) > 10 else "")
-            raise refused("prompt", f"the model never saw {shown}")
+            raise refused(param, f"the model never saw {shown}")
         return tokenizer.encode(prompt)
     if wrong := [token for token in prompt if not 0 <= token < tokenizer.vocab_size]:
-        raise refused("prompt", f"{wrong[0]} is no token: there are {tokenizer.vocab_size:,}")
+        raise refused(param, f"{wrong[0]} is no token: there are {tokenizer.vocab_size:,}")
     return np.array(prompt, dtype=np.int64)
 
 

@@ -18,8 +18,6 @@ class Limits(Settings):
     """That one request may draw in all: prompts times n times max_tokens."""
     prompt_characters: int = Field(100_000, ge=1)
     """Of all prompts of a request together, and of any other text; of token ids the number."""
-    searched_characters: int = Field(20_000, ge=1)
-    """Of all texts of a request that are looked up in the training data."""
     logprobs: int = Field(20, ge=0)
     """The likeliest tokens that are told beside each that was drawn."""
     body_bytes: int = Field(1_000_000, ge=1)

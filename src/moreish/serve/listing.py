@@ -4,7 +4,7 @@ import random
 import re
 import time
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from moreish.errors import MoreishError
 from moreish.evaluate.novelty import Known
@@ -16,7 +16,7 @@ from moreish.serve.completions import ids_of
 from moreish.serve.engine import Late
 from moreish.serve.errors import ApiError, refused
 from moreish.serve.limits import Limits
-from moreish.serve.looking import check_length, described
+from moreish.serve.looking import check_length, check_searchable, described
 from moreish.serve.registry import Served
 from moreish.serve.side import Side
 
@@ -32,16 +32,10 @@ PIECE = 8
 MOST_PATTERN = 500
 """Characters of a constraint."""
 
+FLAGS = r"--(ends|contains|regex|length)\b"
+"""How the command line calls what is asked here."""
+
 EFFORT = Effort(seconds=2, bytes=2**26)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prepared:
-    """What draws them."""
-
-    writer: Writer
-    known: Known | None
-    """What is not wanted."""
 
 
 async def listed(
@@ -50,28 +44,27 @@ async def listed(
     """The items, with what stands in the data and what is nearest to each."""
     until = time.monotonic() + limits.seconds
     seed = random.getrandbits(32) if asked.seed is None else asked.seed
-    prepared = await side.run(_prepared, served, asked, seed, limits)
-    texts = await _drawn(served, asked, prepared, until, limits)
+    writer = await side.run(_writer, served, asked, seed, limits)
+    known = await side.run(lambda: served.run.known) if asked.new_only else None
+    texts = await _drawn(served, asked, writer, known, until, limits)
     items = []
     for first in range(0, len(texts), PIECE):
         items += await side.run(_looked_up, served, texts[first : first + PIECE])
     return shapes.Items(items=items, seed=seed)
 
 
-def _prepared(served: Served, asked: shapes.ListRequest, seed: int, limits: Limits) -> Prepared:
+def _writer(served: Served, asked: shapes.ListRequest, seed: int, limits: Limits) -> Writer:
+    """What the command line would draw with. Raises ApiError (400) and MoreishError."""
     run = served.run
     if run.kind != "lines":
         raise refused("model", f"{served.name} is a model of running text; lists come from lists")
     if asked.n > (most := 8 * limits.n):
         raise refused("n", f"n: {asked.n:,} is more than {most:,}, the most here")
     check_length("starts", len(asked.starts), limits)
-    ids_of(asked.starts, served)
+    ids_of(asked.starts, served, "starts")
     for name in ("ends", "contains", "regex", "length"):
         if len(getattr(asked, name) or "") > MOST_PATTERN:
             raise refused(name, f"{name}: more than {MOST_PATTERN} characters")
-    needs = asked.new_only or asked.ends or asked.contains or asked.regex or asked.length
-    if needs and not described(served).has.data:
-        raise ApiError(400, f"the training data of {served.name} are not at hand here")
     try:
         constraint = Constraint(
             ends=asked.ends or None,
@@ -79,20 +72,26 @@ def _prepared(served: Served, asked: shapes.ListRequest, seed: int, limits: Limi
             regex=asked.regex or None,
             length=parse_length(asked.length) if asked.length else None,
         )
-        writer = run.writer(
+        if constraint or asked.new_only:
+            check_searchable(served)
+        return run.writer(
             prompt=asked.starts, sampling=asked.sampling, seed=seed, asked=constraint, effort=EFFORT
         )
     except MoreishError as error:
-        message = re.sub(r"--(ends|contains|regex|length|max-tokens)\b", r"\1", str(error))
-        raise ApiError(400, message) from None
-    return Prepared(writer=writer, known=run.known if asked.new_only else None)
+        if (flag := re.search(FLAGS, str(error))) is None:
+            raise
+        raise refused(flag[1], re.sub(FLAGS, r"\1", str(error))) from None
 
 
 async def _drawn(
-    served: Served, asked: shapes.ListRequest, prepared: Prepared, until: float, limits: Limits
+    served: Served,
+    asked: shapes.ListRequest,
+    writer: Writer,
+    known: Known | None,
+    until: float,
+    limits: Limits,
 ) -> list[str]:
     """The texts that are wanted, in the order of their numbers; see `Writer.texts`."""
-    writer = prepared.writer
     ask = Ask(
         lead=writer.lead,
         prompt=writer.prompt,
@@ -114,7 +113,7 @@ async def _drawn(
         size = min(most, max(least, wanted - len(found)))
         for rest, weight in await _round(served, replace(ask, n=size, first=first), seconds):
             text = asked.starts + rest
-            if prepared.known is not None and text.encode() in prepared.known:
+            if known is not None and text.encode() in known:
                 continue
             if asked.unique and text in seen:
                 continue
@@ -123,10 +122,8 @@ async def _drawn(
             weights.append(weight)
         first += size
     if not found:
-        raise ApiError(
-            400,
-            f"none found in {first:,} tries: raise the temperature, or ask less of them",
-        )
+        message = f"none found in {first:,} tries: raise the temperature, or ask less of them"
+        raise ApiError(400, message)
     if writer.automaton is None:
         return found[: asked.n]
     chosen = resample(weights[:wanted], asked.n, writer.seed)
@@ -161,17 +158,11 @@ async def novelty(
     served: Served, asked: shapes.NoveltyRequest, side: Side, limits: Limits
 ) -> shapes.Novelty:
     """What each text owes to the training data."""
-    size = sum(map(len, asked.texts))
-    if size > limits.searched_characters:
-        raise refused(
-            "texts", f"texts: {size:,} characters are more than {limits.searched_characters:,}"
-        )
+    check_length("texts", sum(map(len, asked.texts)), limits)
     return shapes.Novelty(texts=[await side.run(_novelty, served, text) for text in asked.texts])
 
 
 def _novelty(served: Served, text: str) -> shapes.TextNovelty:
-    from moreish.serve.looking import check_searchable
-
     check_searchable(served)
     (found,) = served.run.novelty([text])
     return shapes.TextNovelty(**vars(found))

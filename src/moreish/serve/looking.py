@@ -130,21 +130,22 @@ def surprisal(served: Served, asked: shapes.SurprisalRequest, limits: Limits) ->
     """Every token of a text, and how little it was expected."""
     run, model = served.run, served.run.model
     check_length("text", len(asked.text), limits)
-    ids = ids_of(asked.text, served)
+    ids = ids_of(asked.text, served, "text")
     each = sum(p.numel() for p in model.parameters()) + 16 * model.vocab_size
     if len(ids) > (most := max(1, WORK // each)):
         raise refused("text", f"text: {len(ids):,} tokens are more than {most:,}, the most here")
     found = run.surprisal(asked.text)
-    nats = sum(token.nats for token in found)
-    lengths = run.tokenizer.char_lengths()
-    characters = sum(int(lengths[token.id]) for token in found)
+    nats, of_text = sum(token.nats for token in found), [token.id for token in found]
+    bits = math.nan  # of unknown words nobody knows how long they are
+    if run.tokenizer.unk not in of_text:
+        bits = nats / math.log(2) / max(1, int(run.tokenizer.char_lengths()[of_text].sum()))
     return shapes.Surprisal(
         tokens=[
             shapes.Surprising(**dict(token_of(run.tokenizer, token.id)), nats=_finite(token.nats))
             for token in found
         ],
         nats_per_token=_finite(nats / len(found)),
-        bits_per_character=_finite(nats / math.log(2) / max(1, characters)),
+        bits_per_character=_finite(bits),
     )
 
 
@@ -182,7 +183,7 @@ def attention(served: Served, asked: shapes.AttentionRequest, limits: Limits) ->
     if asked.layer >= layers:
         raise refused("layer", f"layer: {asked.layer} is none of its {layers}, counted from 0")
     check_length("text", len(asked.text), limits)
-    ids = ids_of(asked.text, served)
+    ids = ids_of(asked.text, served, "text")
     ids_T = np.concatenate([run.lead(ids), ids])[-min(ATTENDED, network.context) :]
     maps_HTT = looking.attention_maps(run.model, ids_T)[asked.layer]
     return shapes.Attention(

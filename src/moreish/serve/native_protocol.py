@@ -78,6 +78,7 @@ class Surprisal(BaseModel):
     tokens: list[Surprising]
     nats_per_token: float | None
     bits_per_character: float | None
+    """The end of an item counts as one; null too where words are unknown."""
 
 
 class NextRequest(Drawing):
@@ -219,7 +220,7 @@ class ListRequest(Drawing):
     """Characters: `5`, `3..7`, `3..` or `..7`."""
     new_only: bool = False
     unique: bool = False
-    seed: int | None = Field(None, ge=0, lt=2**63)
+    seed: int | None = Field(None, ge=0, le=2**63 - 1)
 
 
 class Item(BaseModel):
