@@ -22,7 +22,7 @@ from moreish.serve.protocol import (
     choice_of,
 )
 from moreish.serve.registry import Registry, Served
-from moreish.serve.streams import EventStream, unless_gone, with_errors
+from moreish.serve.streams import EVENTS, EventStream, unless_gone, with_errors
 from moreish.tokenizers.base import Ids
 
 DEFAULT_TOKENS = 16
@@ -42,11 +42,7 @@ def router(registry: Registry) -> APIRouter:
         """One of them."""
         return _card(registry.find(model))
 
-    @api.post(
-        "/completions",
-        response_model=Completion,
-        responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
-    )
+    @api.post("/completions", response_model=Completion, responses=EVENTS)
     async def create_completion(asked: CompletionRequest, request: Request) -> Any:
         """Continue prompts; with `stream`, as server-sent events."""
         served = registry.find(asked.model)

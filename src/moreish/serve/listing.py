@@ -43,7 +43,7 @@ async def listed(
 ) -> shapes.Items:
     """The items, with what stands in the data and what is nearest to each."""
     until = time.monotonic() + limits.seconds
-    seed = random.getrandbits(32) if asked.seed is None else asked.seed
+    seed = random.getrandbits(32) if asked.seed is None else asked.seed % 2**63
     writer = await side.run(_writer, served, asked, seed, limits)
     known = await side.run(lambda: served.run.known) if asked.new_only else None
     texts = await _drawn(served, asked, writer, known, until, limits)

@@ -19,7 +19,7 @@ from moreish.serve.engine import Answer
 from moreish.serve.protocol import Usage
 from moreish.serve.registry import Registry, Served
 from moreish.serve.side import Side
-from moreish.serve.streams import EventStream, unless_gone, with_errors
+from moreish.serve.streams import EVENTS, EventStream, unless_gone, with_errors
 
 
 def router(registry: Registry, side: Side, *, training: bool = False) -> APIRouter:
@@ -78,11 +78,7 @@ def router(registry: Registry, side: Side, *, training: bool = False) -> APIRout
         served = registry.find(asked.model)
         return await unless_gone(listing.novelty(served, asked, side, limits), request)
 
-    @api.post(
-        "/write",
-        response_class=Response,
-        responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
-    )
+    @api.post("/write", response_class=Response, responses=EVENTS)
     async def write(asked: shapes.NativeWriteRequest) -> Response:
         """Continue prompts: an event for what a text gains by each token."""
         served = registry.find(asked.model)

@@ -220,7 +220,7 @@ class ListRequest(Drawing):
     """Characters: `5`, `3..7`, `3..` or `..7`."""
     new_only: bool = False
     unique: bool = False
-    seed: int | None = Field(None, ge=0, le=2**63 - 1)
+    seed: int | None = Field(None, ge=0)
 
 
 class Item(BaseModel):

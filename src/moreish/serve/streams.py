@@ -13,6 +13,23 @@ from moreish.serve.errors import as_api_error
 
 T = TypeVar("T")
 
+EVENTS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {
+            "text/event-stream": {
+                "itemSchema": {
+                    "type": "object",
+                    "properties": {
+                        "data": {"type": "string", "contentMediaType": "application/json"}
+                    },
+                    "required": ["data"],
+                }
+            }
+        }
+    }
+}
+"""What OpenAPI 3.2 has for a stream of them."""
+
 
 class Gone(Exception):  # noqa: N818
     """The client has closed the connection."""
