@@ -3,8 +3,11 @@
 import json
 import re
 import shutil
+import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +141,7 @@ def test_what_comes_next(native: Native, runs: dict[str, Run], model: str) -> No
     with torch.inference_mode():
         logits_1V = run.model(torch.from_numpy(ids)[None])[0][:, -1]
     p_V = logits_1V.softmax(dim=-1)[0]
-    settings = {"temperature": 0.7, "top_k": 5, "top_p": 0.8}
+    settings = {"temperature": 0.7, "top_k": 8, "top_p": 0.99}
     q_V = probabilities(logits_1V, Sampling.parse(settings, "sample"))[0]
     found = native.ask("next", model=model, prompt=prompt, top=4, **settings)
     assert found["vocabulary"] == len(p_V)
@@ -331,7 +334,7 @@ def test_history(native: Native, runs: dict[str, Run]) -> None:
 @pytest.mark.parametrize(
     "asked",
     [
-        {"n": 30, "seed": 3},  # more than wait at a time
+        {"n": 50, "seed": 3},  # more than may wait at a time
         {"n": 10, "seed": 1, "new_only": True, "unique": True, "temperature": 1.3},
         {"n": 6, "seed": 2, "starts": "b", "ends": "a", "unique": True},
         {"n": 5, "seed": 4, "regex": "(an|be).*", "length": "3..6", "top_k": 9},
@@ -373,6 +376,66 @@ def test_novelty(native: Native, runs: dict[str, Run]) -> None:
     for model, some in texts.items():
         found = native.ask("novelty", model=model, texts=some)["texts"]
         assert found == [vars(one) for one in runs[model].novelty(some)]
+
+
+def test_missing_libraries(
+    native: Native, monkeypatch: pytest.MonkeyPatch, runs: dict[str, Run]
+) -> None:
+    for library in ("pydivsufsort", "rapidfuzz.distance", "greenery"):
+        monkeypatch.setitem(sys.modules, library, None)
+    for what, body in (("novelty", {"texts": ["a"]}), ("list", {"ends": "a"})):
+        answer = native.http.post(f"/api/{what}", json={"model": "both", **body})
+        assert answer.status_code == 400
+        message = answer.json()["error"]["message"]
+        assert message.endswith("a library: pip install 'moreish[analysis]'")
+    (item,) = native.ask("list", model="both", n=1, seed=0)["items"]
+    assert [item["text"]] == runs["both"].sample(1)
+    assert item["nearest"] is item["distance"] is None
+
+
+# --- beside each other ---
+
+
+def test_looking_changes_nothing_that_is_written(native: Native, runs: dict[str, Run]) -> None:
+    """While texts are written, everything else is asked of the same models."""
+    body = {"prompt": "a", "n": 4, "max_tokens": 60, "seed": 7}
+    text = "The cat sat on the mat."
+
+    def look(_: int) -> list[Any]:
+        return [
+            native.ask("attention", model="story", text=text, layer=1),
+            native.ask("surprisal", model="both", text="anana"),
+            native.ask("next", model="both", prompt="be"),
+            native.ask("list", model="both", n=2, ends="a", seed=1),
+            events(native, model="story", **body),
+            native.http.post("/v1/completions", json={"model": "both", **body}).json()["choices"],
+        ]
+
+    alone = look(0)
+    with ThreadPoolExecutor(3) as pool:
+        for together in pool.map(look, range(3)):
+            for one, other in zip(alone[:4] + alone[5:], together[:4] + together[5:], strict=True):
+                assert one == other
+            for place in range(4):
+                assert of_place(alone[4], place) == of_place(together[4], place)
+
+
+def of_place(told: list[Any], place: int) -> list[Any]:
+    return [event for event in told if event.get("place") == place]
+
+
+def test_who_goes_is_forgotten(service: Service, native: Native) -> None:
+    with pytest.raises(httpx.ReadTimeout):
+        body = {"model": "names", "n": 128, "regex": ".*a.*e.*", "new_only": True, "unique": True}
+        native.http.post("/api/list", json=body, timeout=0.2)
+    engine = service.registry.find("names").engine
+    end = time.monotonic() + 10
+    while engine.writing or engine.waiting or engine.open:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    drawn = engine.drawn
+    time.sleep(0.1)
+    assert engine.drawn == drawn
 
 
 # --- the documents ---
@@ -466,6 +529,20 @@ def test_what_has_no_data(native: Native, runs: dict[str, Run]) -> None:
         assert message == "the training data of bare are not at hand here"
     answer = native.http.get("/api/embedding", params={"model": "words"})
     assert answer.json()["error"]["message"] == "words has no embedding"
+
+
+def test_large_data_are_not_looked_through(
+    native: Native, monkeypatch: pytest.MonkeyPatch, runs: dict[str, Run]
+) -> None:
+    from moreish.serve import looking
+
+    characters = runs["words"].record.data.characters
+    monkeypatch.setattr(looking, "SEARCHED", characters - 1)
+    for what, body in (("novelty", {"texts": ["a"]}), ("list", {"new_only": True})):
+        answer = native.http.post(f"/api/{what}", json={"model": "words", **body})
+        assert answer.status_code == 400
+        assert f"of words are {characters:,} characters; only" in answer.json()["error"]["message"]
+    assert native.ask("list", model="words", n=1)["items"]
 
 
 def test_large_models_are_asked_less(
