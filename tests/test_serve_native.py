@@ -25,7 +25,7 @@ from moreish.serve.server import Service
 from moreish.training.events import silent
 from serving import NAMES, make_runs, serving
 
-LIMITS = Limits(prompt_characters=2000, max_tokens=200, queue=24)
+LIMITS = Limits(prompt_characters=2000, max_tokens=200, total_tokens=3000, queue=24)
 
 
 @pytest.fixture(scope="module")
@@ -366,6 +366,16 @@ def test_a_list_may_be_shorter(native: Native) -> None:
     answer = native.http.post("/api/list", json={"model": "words", "n": 2, **both})
     assert answer.status_code == 400
     assert "none found in 80 tries" in answer.json()["error"]["message"]
+
+
+def test_a_list_ends_with_its_tokens(native: Native, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many tries there would be."""
+    from moreish.serve import listing
+
+    monkeypatch.setattr(listing, "TRIES", 10**9)
+    monkeypatch.setattr(listing, "MORE", 0.2)
+    asked = {"n": 2, "unique": True, "temperature": 0}
+    assert len(native.ask("list", model="names", **asked)["items"]) == 1
 
 
 def test_novelty(native: Native, runs: dict[str, Run]) -> None:

@@ -156,11 +156,7 @@ class Run(RunFolder):
         if seed < 0:
             raise MoreishError(f"--seed {seed}: give 0 or more")
         ids = self.tokenizer.encode(self.known_text(prompt, unknown))
-        if max_tokens is None:
-            longest = self.record.data.longest_item
-            max_tokens = TEXT_TOKENS if longest is None else max(4 * longest, 32)
-            if asked and asked.length:
-                max_tokens = max(max_tokens, 2 * asked.length[0])
+        max_tokens = max_tokens or self.usual_tokens(asked)
         automaton = None
         if asked:
             if self.kind == "text":
@@ -182,6 +178,12 @@ class Run(RunFolder):
             seed=seed,
             automaton=automaton,
         )
+
+    def usual_tokens(self, asked: Constraint | None = None) -> int:
+        """The most tokens that are drawn for a text where nothing is said of that."""
+        longest = self.record.data.longest_item
+        usual = TEXT_TOKENS if longest is None else max(4 * longest, 32)
+        return max(usual, 2 * asked.length[0]) if asked and asked.length else usual
 
     def known_text(self, text: str, unknown: str) -> str:
         """`text` without the characters that the model never saw, if `unknown` is "drop"."""

@@ -23,6 +23,9 @@ from moreish.serve.side import Side
 TRIES = 40
 """Texts drawn for each that is asked for, before giving up on finding one that is wanted."""
 
+MORE = 8
+"""Times as many texts, and tokens, as a completion may have: items are short."""
+
 ROUND = 64
 """Texts that are asked of the engine together, so that others come between."""
 
@@ -32,7 +35,7 @@ PIECE = 8
 MOST_PATTERN = 500
 """Characters of a constraint."""
 
-FLAGS = r"--(ends|contains|regex|length)\b"
+FLAGS = r"--(ends|contains|regex|length|max-tokens)\b"
 """How the command line calls what is asked here."""
 
 EFFORT = Effort(seconds=2, bytes=2**26)
@@ -58,7 +61,7 @@ def _writer(served: Served, asked: shapes.ListRequest, seed: int, limits: Limits
     run = served.run
     if run.kind != "lines":
         raise refused("model", f"{served.name} is a model of running text; lists come from lists")
-    if asked.n > (most := 8 * limits.n):
+    if asked.n > (most := MORE * limits.n):
         raise refused("n", f"n: {asked.n:,} is more than {most:,}, the most here")
     check_length("starts", len(asked.starts), limits)
     ids_of(asked.starts, served, "starts")
@@ -75,7 +78,12 @@ def _writer(served: Served, asked: shapes.ListRequest, seed: int, limits: Limits
         if constraint or asked.new_only:
             check_searchable(served)
         return run.writer(
-            prompt=asked.starts, sampling=asked.sampling, seed=seed, asked=constraint, effort=EFFORT
+            prompt=asked.starts,
+            max_tokens=min(run.usual_tokens(constraint), limits.max_tokens),
+            sampling=asked.sampling,
+            seed=seed,
+            asked=constraint,
+            effort=EFFORT,
         )
     except MoreishError as error:
         if (flag := re.search(FLAGS, str(error))) is None:
@@ -106,12 +114,14 @@ async def _drawn(
     found: list[str] = []
     weights: list[float] = []
     seen: set[str] = set()
-    first = 0
-    while len(found) < wanted and first < TRIES * asked.n:
+    first, left = 0, MORE * limits.total_tokens
+    while len(found) < wanted and first < TRIES * asked.n and left > 0:
         if (seconds := until - time.monotonic()) <= 0:
             raise Late
         size = min(most, max(least, wanted - len(found)))
-        for rest, weight in await _round(served, replace(ask, n=size, first=first), seconds):
+        drawn = await _round(served, replace(ask, n=size, first=first), seconds)
+        for rest, weight, tokens in drawn:
+            left -= tokens
             text = asked.starts + rest
             if known is not None and text.encode() in known:
                 continue
@@ -130,15 +140,16 @@ async def _drawn(
     return [found[place] for place in chosen]
 
 
-async def _round(served: Served, ask: Ask, seconds: float) -> list[tuple[str, float]]:
-    """Some texts, each with its weight."""
-    texts, weights = [""] * ask.n, [0.0] * ask.n
+async def _round(served: Served, ask: Ask, seconds: float) -> list[tuple[str, float, int]]:
+    """Some texts, each with its weight and how many tokens it has."""
+    texts, weights, tokens = [""] * ask.n, [0.0] * ask.n, [0] * ask.n
     with served.engine.submit([ask], seconds) as answer:
         async for pieces in answer:
             for place, piece in pieces:
                 texts[place] += piece.text
                 weights[place] += piece.log_weight
-    return list(zip(texts, weights, strict=True))
+                tokens[place] += piece.drawn
+    return list(zip(texts, weights, tokens, strict=True))
 
 
 def _looked_up(served: Served, texts: list[str]) -> list[shapes.Item]:

@@ -14,8 +14,9 @@ from starlette.responses import Response
 from moreish.serve import listing, looking
 from moreish.serve import native_protocol as shapes
 from moreish.serve.batch import Ask, Drawn
-from moreish.serve.completions import ERRORS, asks_of
+from moreish.serve.completions import asks_of
 from moreish.serve.engine import Answer
+from moreish.serve.errors import ERRORS
 from moreish.serve.protocol import Usage
 from moreish.serve.registry import Registry, Served
 from moreish.serve.side import Side
@@ -84,9 +85,8 @@ def router(registry: Registry, side: Side, *, training: bool = False) -> APIRout
         served = registry.find(asked.model)
         asks = asks_of(asked, served, limits)
         answer = served.engine.submit(asks, limits.seconds)
-        return EventStream(
-            answer, with_errors(_events(answer, served, asks), json.dumps), limits.stall
-        )
+        events = with_errors(_events(answer, served, asks), json.dumps)
+        return EventStream(events, limits.stall, answer.close)
 
     return api
 
