@@ -32,7 +32,7 @@ def test_every_model_has_pictures(model: str, tmp_path: Path) -> None:
     names = {picture.name for picture in api.figures(run)}
     assert {"pairs-counted", "pairs-expected", "surprisal"} <= names
     assert ("loss" in names) == ("layers" in names) == (not counted)
-    assert ("attention" in names) == (model == "gpt")
+    assert ("attention" in names) == (model in ("gpt", "hybrid"))
     for path in (run.path / "figures").iterdir():
         ET.parse(path)  # noqa: S314 (our own)
 

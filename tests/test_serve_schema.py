@@ -47,7 +47,8 @@ def test_nothing_that_reaches_a_model_breaks_it(service: Service) -> None:
     and all else is written."""
     schema = schemathesis.openapi.from_url(f"{service.url}/openapi.json")
     statuses: dict[int, int] = {}
-    for operation in ("/v1/completions",):
+    native = ("surprisal", "next", "write", "attention", "list", "novelty")
+    for operation in ("/v1/completions", *(f"/api/{what}" for what in native)):
         strategy = schema[operation]["POST"].as_strategy()
 
         @given(case=strategy)

@@ -12,7 +12,7 @@ from moreish.errors import MoreishError, nearest
 from moreish.evaluate.metrics import Score, losses_of, score
 from moreish.evaluate.novelty import Items, Known, Passages, TextNovelty
 from moreish.evaluate.surprisal import TokenSurprisal, surprisal
-from moreish.generate.constraints import Constraint, compile_constraint, parse_length
+from moreish.generate.constraints import Constraint, Effort, compile_constraint, parse_length
 from moreish.generate.sampling import Sampling
 from moreish.generate.texts import Writer
 from moreish.models import Model
@@ -148,6 +148,7 @@ class Run(RunFolder):
         unknown: str = "error",
         model: Model | None = None,
         asked: Constraint | None = None,
+        effort: Effort = Effort(),  # noqa: B008 (it cannot be changed)
     ) -> Writer:
         """What draws texts: see `sample`. `model` None is the run's best."""
         if max_tokens is not None and max_tokens < 1:
@@ -155,11 +156,7 @@ class Run(RunFolder):
         if seed < 0:
             raise MoreishError(f"--seed {seed}: give 0 or more")
         ids = self.tokenizer.encode(self.known_text(prompt, unknown))
-        if max_tokens is None:
-            longest = self.record.data.longest_item
-            max_tokens = TEXT_TOKENS if longest is None else max(4 * longest, 32)
-            if asked and asked.length:
-                max_tokens = max(max_tokens, 2 * asked.length[0])
+        max_tokens = max_tokens or self.usual_tokens(asked)
         automaton = None
         if asked:
             if self.kind == "text":
@@ -168,7 +165,8 @@ class Run(RunFolder):
             if asked.length and asked.length[0] > most:
                 needed = asked.length[0] - len(ids) + 1
                 raise MoreishError(f"{asked}: that takes --max-tokens {needed} or more")
-            automaton = compile_constraint(asked, self.tokenizer, self.split("train"), most)
+            tokens = self.split("train")
+            automaton = compile_constraint(asked, self.tokenizer, tokens, most, effort)
             automaton.after(ids)  # nothing can match: say so before anything is drawn
         return Writer(
             model=model or self.model,
@@ -180,6 +178,12 @@ class Run(RunFolder):
             seed=seed,
             automaton=automaton,
         )
+
+    def usual_tokens(self, asked: Constraint | None = None) -> int:
+        """The most tokens that are drawn for a text where nothing is said of that."""
+        longest = self.record.data.longest_item
+        usual = TEXT_TOKENS if longest is None else max(4 * longest, 32)
+        return max(usual, 2 * asked.length[0]) if asked and asked.length else usual
 
     def known_text(self, text: str, unknown: str) -> str:
         """`text` without the characters that the model never saw, if `unknown` is "drop"."""

@@ -83,7 +83,7 @@ class Passages:
         for at in range(len(wanted)):
             if len(wanted) - at <= best:
                 break
-            if _continues(wanted[at]):
+            if _continues(wanted[at]) or not self._stands(wanted[at : at + best + 1]):
                 continue
             length, place = self._match(wanted[at:])
             if length > best:
@@ -103,8 +103,16 @@ class Passages:
         last = min(len(data) if after < 0 else after, end + AROUND)
         return data.count(b"\n", 0, at) + 1, data[first:last].decode("utf-8", "replace")
 
-    def _match(self, wanted: bytes) -> tuple[int, int]:
-        """Length and place of the longest prefix of `wanted` in the data."""
+    def _stands(self, piece: bytes) -> bool:
+        """Whether it stands in the data."""
+        low = self._before(piece)
+        if low == len(self._suffixes):
+            return False
+        start = int(self._suffixes[low])
+        return self._data[start : start + len(piece)] == piece
+
+    def _before(self, wanted: bytes) -> int:
+        """How many suffixes come before `wanted`, and before all that begin with it."""
         low, high = 0, len(self._suffixes)
         while low < high:
             middle = (low + high) // 2
@@ -113,6 +121,11 @@ class Passages:
                 low = middle + 1
             else:
                 high = middle
+        return low
+
+    def _match(self, wanted: bytes) -> tuple[int, int]:
+        """Length and place of the longest prefix of `wanted` in the data."""
+        low = self._before(wanted)
         best, place = 0, 0
         for neighbour in (low - 1, low):
             if 0 <= neighbour < len(self._suffixes):

@@ -14,8 +14,9 @@ from moreish.tokenizers.base import Ids, Tokenizer
 
 @dataclass(frozen=True, kw_only=True)
 class TokenSurprisal:
-    """One token: its label, and minus its log-probability in nats."""
+    """One token: its id, its label, and minus its log-probability in nats."""
 
+    id: int
     token: str
     nats: float
 
@@ -44,6 +45,6 @@ def surprisal(
     stride = None if model.max_length is None else max(1, model.max_length // 2)
     losses = losses_of(model, Tokens(ids.astype(np.uint32), items=False), stride)
     return [
-        TokenSurprisal(token=tokenizer.label(int(token)), nats=float(nats))
+        TokenSurprisal(id=int(token), token=tokenizer.label(int(token)), nats=float(nats))
         for token, nats in zip(ids[1:], losses, strict=True)
     ]

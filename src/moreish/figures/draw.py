@@ -15,6 +15,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
+from moreish.evaluate.looking import principal
 from moreish.figures.style import Theme
 
 Array = NDArray[Any]
@@ -135,13 +136,10 @@ def smoothed(values: Array, window: float = 0.02) -> Array:
 
 def embeddings(weight_VC: Array, labels: Sequence[str], theme: Theme) -> Figure:
     """Tokens as points: the embedding itself if it has two numbers, else its two widest axes."""
-    centred = weight_VC - weight_VC.mean(axis=0)
     names = ["first number", "second number"]
     points = weight_VC
     if weight_VC.shape[1] != 2:
-        u, s, _ = np.linalg.svd(centred, full_matrices=False)
-        points = u[:, :2] * s[:2]
-        shares = s**2 / max(float((s**2).sum()), 1e-12)
+        points, shares = principal(weight_VC)
         names = [f"component {i + 1} ({shares[i]:.0%} of the variance)" for i in range(2)]
     figure = Figure(figsize=(6.4, 6.0))
     axes = figure.add_subplot()

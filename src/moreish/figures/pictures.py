@@ -18,12 +18,11 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from moreish.data.tokens import PIECE, occurrences
 from moreish.errors import MoreishError
+from moreish.evaluate import looking
 from moreish.figures import draw
 from moreish.figures.style import DARK, LIGHT, Theme, save, themed
 from moreish.models import CountedModel
-from moreish.models.gpt import GPT
 from moreish.models.mixture import Mixture
 from moreish.run import Run
 from moreish.training.lr_range import LRRange
@@ -106,10 +105,11 @@ def _all(run: Run, text: str | None) -> Iterator[tuple[str, str, str, Draw]]:
             ),
         )
     label, size = run.tokenizer.label, run.tokenizer.vocab_size
-    by_count = _by_count(run)
-    frequent_M = np.sort(by_count[: draw.MOST_CELLS])
+    ids_N = run.split("train").ids_N
+    most_V = looking.by_count(looking.followed(ids_N, size))
+    frequent_M = np.sort(most_V[: draw.MOST_CELLS])
     names = [label(int(token)) for token in frequent_M]
-    counts_MM = _pair_counts(run, frequent_M)
+    counts_MM = looking.pair_counts(ids_N, frequent_M, size)
     yield (
         "pairs-counted",
         "Pairs in the training data",
@@ -118,7 +118,7 @@ def _all(run: Run, text: str | None) -> Iterator[tuple[str, str, str, Draw]]:
         else "A row for each token, a column for what came after it.",
         lambda theme: draw.pairs(counts_MM, names, theme, counts=True, of=size),
     )  # fmt: skip
-    expected_MM = _expected_pairs(run, frequent_M)
+    expected_MM = looking.expected_pairs(run.model, frequent_M)
     yield (
         "pairs-expected",
         "Pairs that the model expects",
@@ -128,8 +128,8 @@ def _all(run: Run, text: str | None) -> Iterator[tuple[str, str, str, Draw]]:
         ),
         lambda theme: draw.pairs(expected_MM, names, theme, counts=False, of=size),
     )
-    if (weight_VC := _embedding(run)) is not None:
-        chosen = np.sort(by_count[:120])
+    if (weight_VC := looking.token_embedding(run.model, size)) is not None:
+        chosen = np.sort(most_V[:120])
         yield (
             "embeddings",
             "Tokens as the model sees them",
@@ -139,12 +139,11 @@ def _all(run: Run, text: str | None) -> Iterator[tuple[str, str, str, Draw]]:
             ),
         )
     ids = _text_ids(run, text)
-    if isinstance(run.model, GPT):
-        few = ids[: min(SHOWN_TOKENS, run.model.context)]
+    if (network := looking.attending(run.model)) is not None:
+        few = ids[: min(SHOWN_TOKENS, network.context)]
         if run.kind == "lines":  # each item is read afresh, so one of them is enough
             few = max(np.split(few, np.flatnonzero(few == run.tokenizer.boundary)), key=len)
-        with torch.inference_mode():
-            maps = [m[0].numpy() for m in run.model.attention_maps(torch.from_numpy(few)[None])]
+        maps = [maps_HTT.numpy() for maps_HTT in looking.attention_maps(run.model, few)]
         yield (
             "attention",
             "Where each token looks",
@@ -183,41 +182,6 @@ def _all(run: Run, text: str | None) -> Iterator[tuple[str, str, str, Draw]]:
 def _log(run: Run) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     entries = list(run.logged())
     return [e for e in entries if "loss" in e], [e for e in entries if "val" in e]
-
-
-def _by_count(run: Run) -> np.ndarray:
-    """(V,) the tokens by how often another follows them in training."""
-    ids_N = run.split("train").ids_N
-    counts_V = occurrences(ids_N, run.tokenizer.vocab_size)
-    counts_V[int(ids_N[-1])] -= 1
-    return np.argsort(-counts_V, kind="stable")
-
-
-def _pair_counts(run: Run, chosen_M: np.ndarray) -> np.ndarray:
-    """(M, M) how often one of these follows another."""
-    size = len(chosen_M)
-    place_V = np.full(run.tokenizer.vocab_size, size)
-    place_V[chosen_M] = np.arange(size)
-    ids_N, pairs = run.split("train").ids_N, np.zeros((size + 1) ** 2, np.int64)
-    for first in range(0, len(ids_N) - 1, PIECE):
-        place_N = place_V[ids_N[first : first + PIECE + 1]]
-        pairs += np.bincount(place_N[:-1] * (size + 1) + place_N[1:], minlength=len(pairs))
-    return pairs.reshape(size + 1, size + 1)[:size, :size]
-
-
-@torch.inference_mode()
-def _expected_pairs(run: Run, chosen_M: np.ndarray) -> np.ndarray:
-    """(M, M) the chance of one of these after another, nothing being before."""
-    chosen_MT = torch.from_numpy(chosen_M)[:, None]
-    return run.model(chosen_MT)[0][:, 0].softmax(dim=-1).numpy()[:, chosen_M]
-
-
-def _embedding(run: Run) -> np.ndarray | None:
-    for name, module in run.model.named_modules():
-        if name.endswith("embedding") and isinstance(module, nn.Embedding):
-            weight = module.weight.detach()[: run.tokenizer.vocab_size]
-            return weight.numpy() if weight.shape[1] > 1 else None
-    return None
 
 
 def _text_ids(run: Run, text: str | None) -> np.ndarray:

@@ -29,14 +29,17 @@ from moreish.tokenizers.base import BOUNDARY, Ids, Tokenizer
 from moreish.tokenizers.byte import ByteTokenizer
 from moreish.tokenizers.char import CharTokenizer
 
-MOST_BYTES = 2**30
-"""That an automaton may take."""
-
 MOST_STATES = 2_000
 """Of an automaton while it is made: what takes more, takes minutes."""
 
-MOST_SECONDS = 20
-"""To make one: small ones can take long, where their parts are large on the way."""
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """What an automaton may take."""
+
+    seconds: float = 20
+    """To make it: small ones can take long, where their parts are large on the way."""
+    bytes: int = 2**30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +110,11 @@ class Automaton:
 
 
 def compile_constraint(
-    asked: Constraint, tokenizer: Tokenizer, tokens: Tokens, max_tokens: int
+    asked: Constraint,
+    tokenizer: Tokenizer,
+    tokens: Tokens,
+    max_tokens: int,
+    effort: Effort = Effort(),
 ) -> Automaton:
     """The automaton of all that was asked, for texts of at most `max_tokens` tokens.
 
@@ -119,10 +126,10 @@ def compile_constraint(
             is unknown to it, or the regular expression is not understood.
     """
     characters = _characters(tokenizer)
-    fsm = _parsed(asked, tokenizer)
+    fsm = _parsed(asked, tokenizer, effort.seconds)
     numbers = {state: i for i, state in enumerate(dict.fromkeys([fsm.initial, *fsm.map]))}
     dead, size = len(numbers), tokenizer.vocab_size
-    if (needed := 8 * (max_tokens + 2) * (dead + 1) * size) > MOST_BYTES:
+    if (needed := 8 * (max_tokens + 2) * (dead + 1) * size) > effort.bytes:
         raise MoreishError(
             f"{asked} needs {needed / 2**30:.1f} GB for texts of up to {max_tokens} tokens: ask "
             "for something simpler, or fewer --max-tokens"
@@ -241,12 +248,12 @@ def _without_anchors(regex: str) -> str:
 
 
 @contextmanager
-def _bounded() -> Iterator[None]:
+def _bounded(asked: Constraint, seconds: float) -> Iterator[None]:
     """greenery makes automata state by state; some patterns (`.*a.{20}`) need millions of them."""
     fsm: Any = import_module("greenery.fsm")
     crawl = fsm.crawl
 
-    until = time.monotonic() + MOST_SECONDS
+    until = time.monotonic() + seconds
 
     def bounded(alphabet: Any, initial: Any, final: Any, follow: Any) -> Any:
         left = MOST_STATES * len(alphabet)
@@ -255,7 +262,7 @@ def _bounded() -> Iterator[None]:
             nonlocal left
             left -= 1
             if left < 0 or time.monotonic() > until:
-                raise MoreishError("it needs too many states: ask for something simpler")
+                raise MoreishError(f"{asked}: it needs too many states: ask for something simpler")
             return follow(state, symbol)
 
         return crawl(alphabet, initial, final, counted)
@@ -267,39 +274,39 @@ def _bounded() -> Iterator[None]:
         fsm.crawl = crawl
 
 
-def _parsed(asked: Constraint, tokenizer: Tokenizer) -> Any:
+def _parsed(asked: Constraint, tokenizer: Tokenizer, seconds: float) -> Any:
     try:
         from greenery import parse
     except ImportError:
         raise MoreishError("constraints need a library: pip install 'moreish[analysis]'") from None
 
     in_bytes = isinstance(tokenizer, ByteTokenizer)
-    fsm = parse(".*").to_fsm()
-    for flag in ("ends", "contains"):
-        value = getattr(asked, flag)
-        if not value:
-            continue
-        if unknown := tokenizer.unknown(value):
-            names = " ".join(map(repr, unknown))
-            raise MoreishError(f"--{flag} {value}: the model never saw {names}")
-        literal = value.encode().decode("latin-1") if in_bytes else value
-        fsm = fsm & _with(literal, anywhere=flag == "contains")
-    if asked.regex is None:
-        return fsm
-    if in_bytes and not asked.regex.isascii():
+    if in_bytes and not (asked.regex or "").isascii():
         raise MoreishError(f"--regex {asked.regex}: only ASCII for a model of bytes")
-    pattern = _without_anchors(asked.regex)
-    try:
-        with _bounded():
+    pattern = None if asked.regex is None else _without_anchors(asked.regex)
+    with _bounded(asked, seconds):
+        fsm = parse(".*").to_fsm()
+        for flag in ("ends", "contains"):
+            value = getattr(asked, flag)
+            if not value:
+                continue
+            if unknown := tokenizer.unknown(value):
+                names = " ".join(map(repr, unknown))
+                raise MoreishError(f"--{flag} {value}: the model never saw {names}")
+            literal = value.encode().decode("latin-1") if in_bytes else value
+            fsm = fsm & _with(literal, anywhere=flag == "contains")
+        if pattern is None:
+            return fsm
+        try:
             return fsm & parse(pattern).to_fsm()
-    except MoreishError as error:
-        raise MoreishError(f"{asked}: {error}") from None
-    except Exception as error:  # greenery has no error of its own for a pattern it cannot read
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise MoreishError(
-            f"{asked}: not understood ({reason[:100]}); it matches the whole item, "
-            "and knows . [ ] ( ) | * + ? { }"
-        ) from None
+        except MoreishError:
+            raise
+        except Exception as error:  # greenery has no error of its own for what it cannot read
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise MoreishError(
+                f"{asked}: not understood ({reason[:100]}); it matches the whole item, "
+                "and knows . [ ] ( ) | * + ? { }"
+            ) from None
 
 
 def _with(literal: str, *, anywhere: bool) -> Any:

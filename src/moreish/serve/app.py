@@ -14,7 +14,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from moreish.errors import MoreishError
-from moreish.serve import completions, monitoring, training
+from moreish.serve import completions, monitoring, native, training
 from moreish.serve.engine import Busy, Closing, Failed, Late
 from moreish.serve.errors import ApiError, answer_error, as_api_error
 from moreish.serve.guard import Guard, Rules
@@ -58,6 +58,7 @@ def make_app(registry: Registry, rules: Rules, side: Side, trainings: Trainings 
     app.add_exception_handler(Exception, answer_error)
     app.include_router(monitoring.router(registry))
     app.include_router(completions.router(registry))
+    app.include_router(native.router(registry, side, training=trainings is not None))
     if trainings is not None:
         app.include_router(training.router(trainings))
     if PAGE.is_dir():

@@ -1,6 +1,5 @@
 """`/v1`: completions and models, as OpenAI's clients ask for them."""
 
-import asyncio
 import json
 import random
 from collections.abc import AsyncIterator
@@ -8,9 +7,7 @@ from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, Request
-from starlette.responses import Response
 
-from moreish.generate.sampling import Sampling
 from moreish.serve.batch import Ask, Piece
 from moreish.serve.engine import Answer
 from moreish.serve.errors import ERRORS, ApiError, refused
@@ -21,10 +18,11 @@ from moreish.serve.protocol import (
     ModelCard,
     ModelList,
     Usage,
+    WriteRequest,
     choice_of,
 )
 from moreish.serve.registry import Registry, Served
-from moreish.serve.streams import EventStream, Gone, until_gone, with_errors
+from moreish.serve.streams import EVENTS, EventStream, unless_gone, with_errors
 from moreish.tokenizers.base import Ids
 
 DEFAULT_TOKENS = 16
@@ -44,26 +42,19 @@ def router(registry: Registry) -> APIRouter:
         """One of them."""
         return _card(registry.find(model))
 
-    @api.post(
-        "/completions",
-        response_model=Completion,
-        responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
-    )
+    @api.post("/completions", response_model=Completion, responses=EVENTS)
     async def create_completion(asked: CompletionRequest, request: Request) -> Any:
         """Continue prompts; with `stream`, as server-sent events."""
         served = registry.find(asked.model)
+        if asked.stream_options is not None and not asked.stream:
+            raise refused("stream_options", "stream_options: only with stream")
         asks = asks_of(asked, served, registry.limits)
         answer = served.engine.submit(asks, registry.limits.seconds)
         if asked.stream:
             events = with_errors(_events(answer, asked, asks), json.dumps)
             return EventStream(events, registry.limits.stall, answer.close)
         with answer:
-            try:
-                return await until_gone(
-                    asyncio.create_task(_whole(answer, asked, asks)), request.receive
-                )
-            except Gone:
-                return Response(status_code=499)
+            return await unless_gone(_whole(answer, asked, asks), request)
 
     @api.post("/chat/completions", include_in_schema=False)
     async def no_chat() -> None:
@@ -76,7 +67,7 @@ def _card(served: Served) -> ModelCard:
     return ModelCard(id=served.name, created=served.since)
 
 
-def asks_of(asked: CompletionRequest, served: Served, limits: Limits) -> list[Ask]:
+def asks_of(asked: WriteRequest, served: Served, limits: Limits) -> list[Ask]:
     """What the engine is to do. Raises ApiError (400) where it cannot or must not."""
     for name, plain in (
         ("suffix", (None, "")),
@@ -103,14 +94,7 @@ def asks_of(asked: CompletionRequest, served: Served, limits: Limits) -> list[As
             f"{len(prompts)} prompt(s), n={n} and max_tokens={most:,} make more than "
             f"{limits.total_tokens:,} tokens, the most of a request",
         )
-    if asked.stream_options is not None and not asked.stream:
-        raise refused("stream_options", "stream_options: only with stream")
     stop = [asked.stop] if isinstance(asked.stop, str) else asked.stop or []
-    sampling = Sampling(
-        temperature=1.0 if asked.temperature is None else asked.temperature,
-        top_k=asked.top_k if asked.top_k and asked.top_k > 0 else None,
-        top_p=asked.top_p,
-    )
     seed = random.getrandbits(63) if asked.seed is None else asked.seed % 2**63
     asks = []
     for ids in prompts:
@@ -128,7 +112,7 @@ def asks_of(asked: CompletionRequest, served: Served, limits: Limits) -> list[As
                 lead=lead,
                 prompt=ids,
                 max_tokens=most,
-                sampling=sampling,
+                sampling=asked.sampling,
                 seed=seed,
                 n=n,
                 stop=tuple(stop),
@@ -139,7 +123,7 @@ def asks_of(asked: CompletionRequest, served: Served, limits: Limits) -> list[As
     return asks
 
 
-def _prompts(asked: CompletionRequest, served: Served, limits: Limits) -> list[Ids]:
+def _prompts(asked: WriteRequest, served: Served, limits: Limits) -> list[Ids]:
     """The ids of each prompt."""
     given = "" if asked.prompt is None else asked.prompt
     if isinstance(given, str):
@@ -154,18 +138,19 @@ def _prompts(asked: CompletionRequest, served: Served, limits: Limits) -> list[I
         raise refused("prompt", f"{len(prompts)} prompts are more than {limits.prompts}")
     if (size := sum(map(len, prompts))) > limits.prompt_characters:
         raise refused("prompt", f"{size:,} characters are more than {limits.prompt_characters:,}")
-    return [_ids(prompt, served) for prompt in prompts]
+    return [ids_of(prompt, served) for prompt in prompts]
 
 
-def _ids(prompt: str | list[int], served: Served) -> Ids:
+def ids_of(prompt: str | list[int], served: Served, param: str = "prompt") -> Ids:
+    """Raises ApiError (400), about this parameter, when the model never saw some of it."""
     tokenizer = served.run.tokenizer
     if isinstance(prompt, str):
         if missing := tokenizer.unknown(prompt):
             shown = " ".join(map(repr, missing[:10])) + (" …" if len(missing) > 10 else "")
-            raise refused("prompt", f"the model never saw {shown}")
+            raise refused(param, f"the model never saw {shown}")
         return tokenizer.encode(prompt)
     if wrong := [token for token in prompt if not 0 <= token < tokenizer.vocab_size]:
-        raise refused("prompt", f"{wrong[0]} is no token: there are {tokenizer.vocab_size:,}")
+        raise refused(param, f"{wrong[0]} is no token: there are {tokenizer.vocab_size:,}")
     return np.array(prompt, dtype=np.int64)
 
 

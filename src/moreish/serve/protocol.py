@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from moreish.generate.sampling import Sampling
 from moreish.serve.batch import Drawn, Piece
 
 
@@ -16,6 +17,50 @@ class Asked(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
+class Drawing(Asked):
+    """How tokens are drawn."""
+
+    temperature: float | None = Field(None, ge=0, le=100)
+    """0 takes the likeliest token always; 1, the default, draws as learned."""
+    top_p: float | None = Field(None, gt=0, le=1)
+    top_k: int | None = Field(None, ge=-1)
+    """Draw from so many of the likeliest; 0 and -1: from all. Not OpenAI's."""
+
+    @property
+    def sampling(self) -> Sampling:
+        return Sampling(
+            temperature=1.0 if self.temperature is None else self.temperature,
+            top_k=self.top_k if self.top_k and self.top_k > 0 else None,
+            top_p=self.top_p,
+        )
+
+
+Prompt = str | list[str] | list[int] | list[list[int]]
+
+
+class WriteRequest(Drawing):
+    """What is to be written. Parameters that change nothing here are taken where they say so, and
+    refused where they say anything else."""
+
+    model: str
+    prompt: Prompt | None = None
+    """A text, texts, token ids, or lists of them."""
+    max_tokens: int | None = Field(None, ge=0)
+    """The most tokens that each text gains; 16 by default, as the clients expect."""
+    n: int | None = Field(None, ge=1)
+    seed: int | None = None
+    """The same seed, the same text, whatever else is being written."""
+    stop: str | Annotated[list[str], Field(max_length=16)] | None = None
+    logprobs: int | None = Field(None, ge=0)
+    echo: bool | None = None
+    suffix: str | None = None
+    best_of: int | None = Field(None, ge=1)
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    logit_bias: dict[str, float] | None = None
+    user: str | None = None
+
+
 class StreamOptions(Asked):
     include_usage: bool = False
     """A last chunk without choices that tells the usage."""
@@ -23,37 +68,11 @@ class StreamOptions(Asked):
     """Accepted; there is none."""
 
 
-Prompt = str | list[str] | list[int] | list[list[int]]
+class CompletionRequest(WriteRequest):
+    """What `POST /v1/completions` takes."""
 
-
-class CompletionRequest(Asked):
-    """What `POST /v1/completions` takes. Parameters that change nothing here are taken where they
-    say so, and refused where they say anything else."""
-
-    model: str
-    prompt: Prompt | None = None
-    """A text, texts, token ids, or lists of them."""
-    max_tokens: int | None = Field(None, ge=0)
-    """The most tokens that each text gains; 16 by default, as the clients expect."""
-    temperature: float | None = Field(None, ge=0, le=100)
-    """0 takes the likeliest token always; 1, the default, draws as learned."""
-    top_p: float | None = Field(None, gt=0, le=1)
-    top_k: int | None = Field(None, ge=-1)
-    """Draw from so many of the likeliest; 0 and -1: from all. Not OpenAI's."""
-    n: int | None = Field(None, ge=1)
-    seed: int | None = None
-    """The same seed, the same text, whatever else is being written."""
-    stop: str | Annotated[list[str], Field(max_length=16)] | None = None
-    logprobs: int | None = Field(None, ge=0)
-    echo: bool | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    suffix: str | None = None
-    best_of: int | None = Field(None, ge=1)
-    frequency_penalty: float | None = None
-    presence_penalty: float | None = None
-    logit_bias: dict[str, float] | None = None
-    user: str | None = None
 
 
 class Logprobs(BaseModel):

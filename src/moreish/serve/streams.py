@@ -1,16 +1,34 @@
 """Answers on their way to clients that may go, or stop reading."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from moreish.serve.errors import as_api_error
 
 T = TypeVar("T")
+
+EVENTS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {
+            "text/event-stream": {
+                "itemSchema": {
+                    "type": "object",
+                    "properties": {
+                        "data": {"type": "string", "contentMediaType": "application/json"}
+                    },
+                    "required": ["data"],
+                }
+            }
+        }
+    }
+}
+"""What OpenAPI 3.2 has for a stream of them."""
 
 
 class Gone(Exception):  # noqa: N818
@@ -73,6 +91,14 @@ async def until_gone(work: "asyncio.Task[T]", receive: Callable[[], Awaitable[An
         for task in (work, leaving):
             task.cancel()
         await asyncio.gather(work, leaving, return_exceptions=True)
+
+
+async def unless_gone(work: Coroutine[Any, Any, T], request: Request) -> T | Response:
+    """The answer to a request, unless nobody waits for it any more: the work is then given up."""
+    try:
+        return await until_gone(asyncio.create_task(work), request.receive)
+    except Gone:
+        return Response(status_code=499)
 
 
 async def _disconnected(receive: Callable[[], Awaitable[Any]]) -> None:

@@ -24,7 +24,7 @@ from moreish.serve.errors import ERRORS, ApiError, refused
 from moreish.serve.protocol import Asked
 from moreish.serve.registry import Registry
 from moreish.serve.side import Side
-from moreish.serve.streams import EventStream
+from moreish.serve.streams import EVENTS, EventStream
 
 NAME = re.compile(r"[^\W_][\w .()+-]{0,79}")
 """Of a text or a run: no separators, nothing hidden, nothing to run."""
@@ -381,11 +381,7 @@ def router(trainings: Trainings) -> APIRouter:
         """How the training is."""
         return trainings.told()
 
-    @api.get(
-        "/training/events",
-        responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
-        response_class=Response,
-    )
+    @api.get("/training/events", responses=EVENTS, response_class=Response)
     async def training_events() -> Response:
         """The same whenever it changes, as server-sent events."""
         events = (state.model_dump_json() async for state in trainings.changes())
