@@ -1,0 +1,177 @@
+// The way to the server: one place that knows the token, the errors and the streams.
+
+import { byId, say } from "./dom.js";
+import { shown } from "./text.js";
+import { keep, tell } from "./state.js";
+
+/** An answer that is no success, in the server's words. */
+export class ApiError extends Error {
+  constructor(status, { message, param = null, code = null }) {
+    super(message);
+    Object.assign(this, { status, param, code });
+  }
+}
+
+/** No answer. */
+export class Away extends Error {
+  constructor() {
+    super("The server does not answer.");
+  }
+}
+
+/** @returns {Promise<any>} */
+export const get = async (path, signal) => (await request(path, { signal })).json();
+
+/** @returns {Promise<any>} */
+export const post = async (path, body, signal) => (await sent(path, body, signal)).json();
+
+const sent = (path, body, signal) =>
+  request(path, {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify(body),
+    signal,
+  });
+
+/** A file, as it is. @returns {Promise<any>} */
+export const upload = async (path, file) =>
+  (await request(path, {
+    method: "POST",
+    headers: { "Content-Type": "application/octet-stream" },
+    body: file,
+  })).json();
+
+/**
+ * Server-sent events (HTML standard, 9.2), each a line of JSON; of a GET where there is no body.
+ * `EventSource` cannot send the token.
+ * @returns {AsyncGenerator<any>}
+ */
+export async function* stream(path, body, signal) {
+  const response = await (body ? sent(path, body, signal) : request(path, { signal }));
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let held = "";
+  for (;;) {
+    const { value, done } = await reader.read().catch((error) => {
+      if (signal?.aborted) throw error;
+      away();
+      throw new Away();
+    });
+    if (done) return;
+    const events = (held + value).split(/\r?\n\r?\n/);
+    held = events.pop() ?? "";
+    for (const event of events) {
+      const data = event.replace(/^data: ?/, "");
+      if (data === event) continue; // a comment that keeps the line open
+      const found = JSON.parse(data);
+      if (found.error) throw new ApiError(200, found.error);
+      yield found;
+    }
+  }
+}
+
+let token = keep.tab.get("token", "");
+
+async function request(path, options) {
+  for (;;) {
+    const used = token;
+    const headers = { ...options.headers, ...(used && { Authorization: `Bearer ${used}` }) };
+    let response;
+    try {
+      response = await fetch(path, { ...options, headers, cache: "no-store" });
+    } catch (error) {
+      if (options.signal?.aborted) throw error;
+      away();
+      throw new Away();
+    }
+    if (response.status === 401) {
+      await askForToken(used);
+      continue;
+    }
+    if (!response.ok) throw await errorOf(response);
+    return response;
+  }
+}
+
+async function errorOf(response) {
+  try {
+    return new ApiError(response.status, (await response.json()).error);
+  } catch {
+    return new ApiError(response.status, { message: `the server answered ${response.status}` });
+  }
+}
+
+let asking = null;
+
+/** Until the user has given a token other than the one that was refused. */
+async function askForToken(refused) {
+  if (token !== refused) return; // meanwhile another request has asked
+  asking ??= new Promise((resolve) => {
+    const dialog = byId("token");
+    byId("token-error").textContent = refused ? "That is not the token." : "";
+    dialog.querySelector("form").onsubmit = (event) => {
+      event.preventDefault();
+      token = byId("token-field").value.trim();
+      keep.tab.set("token", token);
+      dialog.close();
+      asking = null;
+      resolve(undefined);
+    };
+    // Without it nothing works: Escape would leave an empty page behind.
+    dialog.oncancel = (event) => event.preventDefault();
+    byId("token-field").value = "";
+    dialog.showModal();
+  });
+  await asking;
+}
+
+let isAway = false;
+
+/** Says that the server is away, and looks for it until it is back. */
+async function away() {
+  if (isAway) return;
+  isAway = true;
+  const line = byId("away");
+  line.textContent = "The server does not answer. Trying again until it does …";
+  line.hidden = false;
+  for (let wait = 1000; ; wait = Math.min(2 * wait, 8000)) {
+    await new Promise((resolve) => setTimeout(resolve, wait));
+    const there = await fetch("/healthz", { cache: "no-store" }).then((r) => r.ok, () => false);
+    if (there) break;
+  }
+  isAway = false;
+  line.hidden = true;
+  say("The server is back.");
+  tell("back");
+}
+
+/** A signal for a request that replaces the one before. */
+export function latest() {
+  let controller = new AbortController();
+  return () => {
+    controller.abort();
+    controller = new AbortController();
+    return controller.signal;
+  };
+}
+
+/**
+ * Does the work and says in the line what went wrong; what was aborted is no error.
+ * @template T
+ * @param {HTMLElement} line
+ * @param {() => Promise<T>} work
+ * @returns {Promise<T | undefined>}
+ */
+export async function attempt(line, work) {
+  try {
+    const found = await work();
+    line.textContent = "";
+    return found;
+  } catch (error) {
+    if (error.name === "AbortError") return undefined;
+    if (!(error instanceof ApiError || error instanceof Away)) console.error(error);
+    line.textContent = sentence(shown(error.message));
+    return undefined;
+  }
+}
+
+const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?…]$/.test(text) ? "" : ".");

@@ -1,0 +1,146 @@
+// Where each token of a text looks, layer by layer and head by head.
+
+import { attempt, latest, post, stream } from "./api.js";
+import { errorLine, field } from "./controls.js";
+import { debounce, h } from "./dom.js";
+import { makeMatrix, pixels } from "./matrix.js";
+import { events, keep, written } from "./state.js";
+import { makeStrip } from "./strip.js";
+import { percent, shown } from "./text.js";
+
+const MEAN = -1;
+
+/** Tokens whose maps can be taken in at a glance. */
+const GLANCE = 48;
+
+export function makeAttention(panel) {
+  let of = "";
+  /** @type {{tokens: string[], layers: number, heads: number, maps: number[][][]} | null} */
+  let found = null;
+  let [layer, head, at] = [0, MEAN, 0];
+  const replaced = latest();
+
+  const text = h("input", { type: "text", spellcheck: "false", autocapitalize: "off", autocomplete: "off", dir: "auto" });
+  const layers = h("div", { class: "choices", role: "group", "aria-label": "Layer" });
+  const heads = h("div", { class: "heads", role: "group", "aria-label": "Head" });
+  const error = errorLine();
+  const strip = makeStrip({ label: "Tokens; each shows where it looks", looked: (to) => to !== null && look(to),
+    describe: (to) => `${shown(found.tokens[to])}: ${inWords(to)}` });
+  strip.element.classList.add("chips");
+  const told = h("p", { class: "told" });
+  const matrix = makeMatrix({ label: "Attention: a row for each token, a column for each that it may look at",
+    describe: (row, column) => `${name(row)} looks at ${name(column)}: ${percent(weight(row, column))}`,
+    looked: (row, column) => look(row, column) });
+
+  panel.append(
+    h("p", { class: "lead" }, "Before it predicts, each token looks back at those before it and takes something from each. ",
+      "Point at a token, or reach it with Tab and the arrow keys: the stronger the tint, the more is taken from there."),
+    h("div", { class: "row" }, field("Text", text),
+      h("button", { type: "button", onclick: () => invent() }, "Let it write one")),
+    error,
+    h("div", { class: "row" }, h("span", { class: "label", "aria-hidden": "true" }, "Layer"), layers),
+    heads, strip.element, told, matrix.element);
+
+  text.addEventListener("input", debounce(250, () => {
+    keep.tab.set(`attention.${of}`, text.value);
+    ask();
+  }));
+  events.addEventListener("theme", () => found && drawHeads());
+
+  async function ask() {
+    const signal = replaced();
+    const answer = await attempt(error, () =>
+      post("/api/attention", { model: of, text: text.value, layer }, signal));
+    if (!answer) return;
+    found = answer;
+    at = found.tokens.length - 1;
+    strip.cut(0);
+    for (const token of found.tokens) strip.push(shown(token));
+    drawLayers();
+    drawHeads();
+    draw();
+  }
+
+  /** A text of the model's own: it knows all of its characters. */
+  async function invent() {
+    const signal = replaced();
+    const body = { model: of, prompt: "", max_tokens: GLANCE };
+    const words = await attempt(error, async () => {
+      let whole = "";
+      for await (const event of stream("/api/write", body, signal)) whole += event.text ?? "";
+      return whole;
+    });
+    if (words === undefined) return;
+    text.value = words.trim().split("\n").join(" ");
+    keep.tab.set(`attention.${of}`, text.value);
+    ask();
+  }
+
+  /** How much one token takes from another, by the head that is looked at. */
+  const weight = (row, column, of = head) =>
+    of === MEAN ? found.maps.reduce((sum, map) => sum + map[row][column], 0) / found.heads : found.maps[of][row][column];
+
+  const name = (to) => `“${shown(found.tokens[to])}” (${to + 1})`;
+
+  function inWords(row) {
+    const looks = found.tokens.slice(0, row + 1).map((token, column) => ({ token, column, share: weight(row, column) }));
+    looks.sort((a, b) => b.share - a.share);
+    const most = looks.slice(0, 4).filter(({ share }) => share >= 0.01);
+    return `looks at ${most.map(({ column, share }) => `${name(column)} ${percent(share)}`).join(", ")}`;
+  }
+
+  function look(row, column = row) {
+    at = row;
+    strip.select(row);
+    strip.paint((to) => (to <= row ? Math.sqrt(weight(row, to)) : null));
+    told.replaceChildren(h("bdi", {}, `${name(row)} ${inWords(row)}`));
+    matrix.mark(row, column);
+  }
+
+  function draw() {
+    matrix.set({ rows: found.tokens.map(shown), columns: found.tokens.map(shown),
+      strength: (row, column) => (column <= row ? Math.sqrt(weight(row, column)) : 0) });
+    strip.stale();
+    look(at);
+  }
+
+  function drawLayers() {
+    if (layers.children.length === found.layers) return;
+    layers.replaceChildren(...Array.from({ length: found.layers }, (_, number) =>
+      h("button", { type: "button", "aria-pressed": String(number === layer), onclick: () => {
+        layer = number;
+        [...layers.children].forEach((button, other) => button.setAttribute("aria-pressed", String(other === layer)));
+        ask();
+      } }, `${number + 1}`)));
+  }
+
+  function drawHeads() {
+    const size = found.tokens.length;
+    if (head >= found.heads) head = MEAN;
+    const all = found.heads > 1 ? [MEAN, ...found.maps.keys()] : [0];
+    const focused = [...heads.children].indexOf(document.activeElement);
+    heads.replaceChildren(...all.map((number) =>
+      h("button", { type: "button", "aria-pressed": String(number === head || all.length === 1), onclick: (event) => {
+        head = number;
+        for (const button of heads.children) button.setAttribute("aria-pressed", String(button === event.currentTarget));
+        draw();
+      } }, pixels(size, size, (row, column) => (column <= row ? Math.sqrt(weight(row, column, number)) : 0)),
+      number === MEAN ? "All heads" : `Head ${number + 1}`)));
+    heads.children[focused]?.focus();
+  }
+
+  return {
+    show(card) {
+      if (of !== card.name) {
+        of = card.name;
+        [found, layer, head] = [null, 0, MEAN];
+        layers.replaceChildren();
+        heads.replaceChildren();
+        const lately = written.of === of ? written.text.trim().split("\n")[0].slice(0, GLANCE) : "";
+        text.value = keep.tab.get(`attention.${of}`, "") || lately;
+      } else if (found) return;
+      if (text.value) ask();
+      else invent();
+    },
+  };
+}

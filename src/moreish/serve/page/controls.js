@@ -1,0 +1,103 @@
+// Fields that several views have.
+
+import { fresh, h } from "./dom.js";
+import { model, sampling } from "./state.js";
+
+/** A label above a field. */
+export function field(title, input, hint) {
+  input.id ||= fresh("field");
+  const about = hint ? h("small", { id: fresh("hint") }, hint) : null;
+  if (about) input.setAttribute("aria-describedby", about.id);
+  return h("div", { class: "field" }, h("label", { for: input.id }, title), input, about);
+}
+
+/** A box to tick, with its label. */
+export const tick = (title, input) => h("label", { class: "tick" }, input, title);
+
+/** A line for what went wrong here. */
+export const errorLine = () => h("p", { class: "error", role: "alert" });
+
+/**
+ * A slider whose value is told in words.
+ * @param {string} title
+ * @param {{values: () => number[], name: (value: number) => string, get: () => number,
+ *   set: (value: number) => void, hint: string}} options
+ */
+function slider(title, { values, name, get, set, hint }) {
+  const input = h("input", { type: "range", min: 0, step: 1 });
+  const output = h("output", {});
+  const wrapped = field(title, input, hint);
+  wrapped.classList.add("slider");
+  wrapped.querySelector("label").append(output);
+  const tell = (value) => {
+    output.textContent = name(value);
+    input.setAttribute("aria-valuetext", name(value));
+  };
+  const refresh = () => {
+    const all = values();
+    input.max = all.length - 1;
+    // The value that comes closest: another model may have fewer.
+    const at = all.reduce((best, value, i) => (far(value, get()) < far(all[best], get()) ? i : best), 0);
+    input.value = at;
+    tell(all[at]);
+  };
+  input.addEventListener("input", () => {
+    const value = values()[input.valueAsNumber];
+    set(value);
+    tell(value);
+  });
+  refresh();
+  return { element: wrapped, refresh };
+}
+
+const far = (a, b) => Math.abs(Math.log((a || 1e9) / (b || 1e9)));
+
+const TEMPERATURES = [0.01, ...Array.from({ length: 40 }, (_, i) => (i + 1) / 20)];
+const TOP_PS = Array.from({ length: 20 }, (_, i) => (i + 1) / 20);
+const TOP_KS = [1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 75, 100, 200, 500, 1000];
+
+/** All makers of sampling sliders on the page, so that they agree. */
+const copies = [];
+
+/**
+ * Temperature, top-k and top-p.
+ * @param {() => void} changed
+ */
+export function samplingControls(changed) {
+  const setter = (name, of = (value) => value) => (value) => {
+    sampling[name] = of(value);
+    for (const other of copies) if (other !== refresh) other();
+    changed();
+  };
+  const sliders = [
+    slider("Temperature", {
+      values: () => TEMPERATURES,
+      name: (value) => (value <= 0.01 ? "0" : value.toFixed(2)),
+      get: () => sampling.temperature || 0.01,
+      set: setter("temperature", (value) => (value <= 0.01 ? 0 : value)),
+      hint: "Lower is safer, higher is bolder; 1 is as learned.",
+    }),
+    slider("Top-k", {
+      values: () => [...TOP_KS.filter((k) => k < (model()?.vocabulary ?? Infinity)), 0],
+      name: (value) => (value ? `the ${value} likeliest` : "all"),
+      get: () => sampling.top_k,
+      set: setter("top_k"),
+      hint: "Draw from so many of the likeliest.",
+    }),
+    slider("Top-p", {
+      values: () => TOP_PS,
+      name: (value) => (value < 1 ? `the likeliest ${Math.round(100 * value)} %` : "all"),
+      get: () => sampling.top_p,
+      set: setter("top_p"),
+      hint: "Draw from the likeliest that make up this share.",
+    }),
+  ];
+  const refresh = () => sliders.forEach((one) => one.refresh());
+  copies.push(refresh);
+  const element = h("fieldset", { class: "sampling" }, h("legend", {}, "How tokens are drawn"),
+    sliders.map((one) => one.element));
+  return { element, refresh };
+}
+
+/** A whole number that the random draws start from; small enough to read out. */
+export const newSeed = () => Math.floor(Math.random() * 1e6);

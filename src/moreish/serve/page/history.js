@@ -1,0 +1,166 @@
+// How models were trained: losses and samples on the way, several side by side.
+
+import { attempt, get } from "./api.js";
+import { makeLines, thinned } from "./charts.js";
+import { errorLine, field } from "./controls.js";
+import { h } from "./dom.js";
+import { server } from "./state.js";
+import { large, shown, whole } from "./text.js";
+
+/** Colours that can be told apart; more runs than these cannot be compared at a glance. */
+export const COLOURS = 6;
+
+const MOST_POINTS = 400;
+
+export function makeHistory(panel) {
+  let of = "";
+  /** What each run logged. @type {Map<string, any>} */
+  const logs = new Map();
+  /** Those that are shown; each keeps its colour. @type {(string | null)[]} */
+  let chosen = [];
+  const error = errorLine();
+  const others = h("div", { class: "runs", role: "group", "aria-label": "Runs to compare" });
+  const unit = h("select", {}, h("option", { value: "tokens" }, "tokens learned from"), h("option", { value: "steps" }, "steps"));
+  const chart = makeLines({ label: "Loss over the training", x: "tokens", y: "nats per token",
+    looked: (x) => sampleAt(x) });
+  const when = h("input", { type: "range", min: 0, step: 1, "aria-label": "Sample" });
+  const step = h("p", { class: "where" });
+  const sample = h("pre", { class: "sample", dir: "auto", tabindex: 0, "aria-label": "Sample" });
+  const samples = h("section", { class: "samples" }, h("h2", {}, "What it wrote on the way"), when, step, sample);
+  const table = h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Runs and their settings" });
+  panel.append(
+    h("p", { class: "lead" }, "The loss is how surprised the model was, in nats per token: lower is better. Thin lines are ",
+      "the batches it learned from, thick ones the validation split, which it never saw."),
+    h("div", { class: "row" }, others, h("span", { class: "gap" }), field("Across", unit)),
+    error, chart.element, samples, h("h2", {}, "Side by side"), table);
+  unit.addEventListener("change", draw);
+  when.addEventListener("input", () => showSample(when.valueAsNumber));
+
+  const perStep = (name) => (unit.value === "tokens" ? logs.get(name).tokens_per_step : 1);
+  const there = () => chosen.filter((name) => name !== null && logs.has(name));
+
+  function draw() {
+    const series = there().flatMap((name) => {
+      const { steps, evaluations } = logs.get(name);
+      const [colour, by] = [chosen.indexOf(name), perStep(name)];
+      const losses = steps.filter(({ loss }) => loss !== null).map(({ step, loss }) => [step * by, loss]);
+      const curve = (key) => evaluations.filter((one) => one[key] !== null).map((one) => [one.step * by, one[key]]);
+      const [train, val] = [curve("train"), curve("val")];
+      return [
+        { name: `${shown(name)}, training`, points: thinned(train.length ? train : losses, MOST_POINTS), colour, faint: true },
+        { name: `${shown(name)}, validation`, points: val, colour, marks: true },
+      ].filter(({ points }) => points.length);
+    });
+    chart.name(unit.value === "tokens" ? "tokens" : "steps");
+    chart.set(series);
+    drawTable();
+  }
+
+  function drawOthers() {
+    const names = server.models.filter((card) => card.has.history).map((card) => card.name);
+    others.replaceChildren(...names.map((name) => {
+      const at = chosen.indexOf(name);
+      const box = h("input", { type: "checkbox", checked: at >= 0, disabled: name === of, onchange: () => {
+        if (box.checked) add(name);
+        else chosen[chosen.indexOf(name)] = null;
+        drawOthers();
+        draw();
+        [...others.querySelectorAll("input")].find((input) => input.value === name)?.focus();
+      }, value: name });
+      const full = at < 0 && there().length >= COLOURS;
+      box.disabled ||= full;
+      return h("label", { class: "tick" }, box, h("span", { class: at >= 0 ? `swatch c${at}` : "swatch" }),
+        h("bdi", {}, shown(name)));
+    }));
+    others.hidden = names.length < 2;
+  }
+
+  function add(name) {
+    const free = chosen.indexOf(null);
+    if (free >= 0) chosen[free] = name;
+    else chosen.push(name);
+    fetchLog(name);
+  }
+
+  async function fetchLog(name) {
+    if (!logs.has(name)) {
+      const found = await attempt(error, () => get(`/api/history?model=${encodeURIComponent(name)}`));
+      if (!found) return;
+      logs.set(name, found);
+    }
+    draw();
+    if (name === of) openSamples();
+  }
+
+  function openSamples() {
+    const found = logs.get(of).samples;
+    samples.hidden = !found.length;
+    when.max = String(Math.max(0, found.length - 1));
+    when.value = when.max;
+    showSample(found.length - 1);
+  }
+
+  function showSample(at) {
+    const found = logs.get(of)?.samples[at];
+    if (!found) return;
+    step.textContent = `After ${whole(found.step)} steps`;
+    when.setAttribute("aria-valuetext", step.textContent);
+    sample.textContent = shown(found.text);
+  }
+
+  /** The last sample before a place in the chart. */
+  function sampleAt(x) {
+    const found = logs.get(of)?.samples ?? [];
+    const at = found.findLastIndex(({ step }) => step * perStep(of) <= x);
+    if (at < 0 || String(at) === when.value) return;
+    when.value = String(at);
+    showSample(at);
+  }
+
+  function drawTable() {
+    const names = there();
+    const cards = names.map((name) => server.models.find((card) => card.name === name));
+    const number = (value) => (value === null || value === undefined ? "–" : value.toFixed(4));
+    const facts = [
+      ["trained on", cards.map((card) => shown(card.data))],
+      ["architecture", cards.map((card) => card.architecture)],
+      ["parameters", cards.map((card) => large(card.parameters))],
+      ["tokens", cards.map((card) => `${whole(card.vocabulary)}, ${card.tokenizer}`)],
+      ["training loss, nats per token", cards.map((card) => number(card.losses.train))],
+      ["validation loss, nats per token", cards.map((card) => number(card.losses.val))],
+      ["validation, bits per byte", cards.map((card) => number(card.bits_per_byte))],
+      ...settings(names),
+    ];
+    table.replaceChildren(h("table", {},
+      h("thead", {}, h("tr", {}, h("td", {}), names.map((name) => h("th", { scope: "col" },
+        h("span", { class: `swatch c${chosen.indexOf(name)}` }), h("bdi", {}, shown(name)))))),
+      h("tbody", {}, facts.map(([name, values]) => h("tr", {}, h("th", { scope: "row" }, name),
+        values.map((value) => h("td", {}, h("bdi", {}, value))))))));
+  }
+
+  /** Of one run all settings, of several those in which they differ. */
+  function settings(names) {
+    const all = names.map((name) => {
+      const { model, train } = logs.get(name).settings;
+      return Object.fromEntries([["model", model], ["train", train]].flatMap(([group, values]) =>
+        Object.entries(values).map(([key, value]) => [`${group}.${key}`, asText(value)])));
+    });
+    const keys = [...new Set(all.flatMap(Object.keys))];
+    const differ = (key) => names.length < 2 || all.some((one) => one[key] !== all[0][key]);
+    return keys.filter(differ).map((key) => [key, all.map((one) => shown(one[key] ?? "–"))]);
+  }
+
+  return {
+    show(card) {
+      if (of !== card.name) {
+        of = card.name;
+        chosen = [of];
+        samples.hidden = true;
+        fetchLog(of);
+      }
+      drawOthers();
+    },
+  };
+}
+
+const asText = (value) => (value === null ? "–" : typeof value === "object" ? JSON.stringify(value) : String(value));

@@ -1,0 +1,45 @@
+// The view into a model: attention, embedding, pairs, and how it was trained.
+
+import { makeAttention } from "./attention.js";
+import { h } from "./dom.js";
+import { makeEmbedding } from "./embedding.js";
+import { makeHistory } from "./history.js";
+import { makePairs } from "./pairs.js";
+import { here, writeAddress } from "./state.js";
+import { makeTabs } from "./tabs.js";
+
+const PARTS = [
+  { key: "attention", title: "Attention", make: makeAttention },
+  { key: "embedding", title: "Embedding", make: makeEmbedding },
+  { key: "pairs", title: "Pairs", make: makePairs },
+  { key: "history", title: "Training", make: makeHistory },
+];
+
+export function makeInside(panel) {
+  const list = h("div", { class: "tabs parts", role: "tablist", "aria-label": "Parts of the model" });
+  const none = h("p", { class: "hint", hidden: true }, "There is nothing to be seen in this model: ",
+    "it has neither attention nor embedding, and its training data and log are not at hand.");
+  const panels = h("div", {});
+  panel.append(list, none, panels);
+  let card = null;
+  const tabs = makeTabs(list, panels, PARTS, (key) => choose(key));
+  const parts = Object.fromEntries(PARTS.map(({ key, make }) => [key, make(tabs.panel(key))]));
+
+  function choose(wanted) {
+    const offered = PARTS.map(({ key }) => key).filter((key) => card.has[key]);
+    here.part = offered.includes(wanted) ? wanted : (offered[0] ?? "");
+    tabs.offer(offered);
+    tabs.choose(here.part);
+    list.hidden = !offered.length;
+    none.hidden = offered.length > 0;
+    writeAddress();
+    if (here.part) parts[here.part].show(card);
+  }
+
+  return {
+    show(wanted) {
+      card = wanted;
+      choose(here.part);
+    },
+  };
+}

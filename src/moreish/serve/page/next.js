@@ -1,0 +1,116 @@
+// What may come next: what the model says, what the sampling makes of it, and a way to take it.
+
+import { attempt, latest, post } from "./api.js";
+import { errorLine } from "./controls.js";
+import { debounce, h, setVars } from "./dom.js";
+import { asAsked, here } from "./state.js";
+import { labelled, percent, shown } from "./text.js";
+
+const FEW = 12;
+const MANY = 40;
+
+/** A token by itself, as it is read. */
+export const nameOf = ({ text, label }) => (isEnd({ text }) ? "end" : text === null ? shown(label) : labelled(text));
+
+/** The boundary of an item: it has no text. */
+export const isEnd = ({ text }) => text === "";
+
+/**
+ * @param {(token: {id: number, text: string | null, label: string, p: number}) => void} take
+ */
+export function makeNext(take) {
+  const where = h("p", { class: "where" });
+  const error = errorLine();
+  const list = h("ol", { class: "bars" });
+  const rest = h("p", { class: "hint rest" });
+  const more = h("button", { type: "button", class: "quiet", hidden: true, onclick: () => {
+    most = most === FEW ? MANY : FEW;
+    draw();
+  } });
+  const key = h("p", { class: "key", "aria-hidden": "true" }, h("span", { class: "said" }, "as the model says"),
+    h("span", { class: "drawn" }, "as it is drawn"));
+  const element = h("div", { class: "next" }, where, error, key, list, rest, more);
+
+  const replaced = latest();
+  let most = FEW;
+  let found = null;
+  /** @type {{prompt: string | number[], taken: number | null} | null} */
+  let place = null;
+  /** The rows by token, kept so that their bars move. */
+  let rows = new Map();
+
+  const ask = async () => {
+    if (!place) return;
+    const { prompt } = place;
+    const body = { model: here.model, prompt: prompt.length ? prompt : "", ...asAsked(), top: MANY };
+    const signal = replaced();
+    await attempt(error, async () => {
+      found = await post("/api/next", body, signal);
+      draw();
+    });
+  };
+  const soon = debounce(120, ask);
+
+  function draw() {
+    if (!found) return;
+    const tokens = found.tokens.slice(0, most);
+    const longest = Math.max(...tokens.map(({ p, q }) => Math.max(p, q)), 1e-9);
+    const before = rows;
+    rows = new Map(tokens.map((token) => [token.id, before.get(token.id) ?? row(token)]));
+    for (const token of tokens) update(rows.get(token.id), token, longest);
+    const wanted = [...rows.values()].map(({ item }) => item);
+    // Only where the order is another: what is focused stays so.
+    if (wanted.some((item, i) => list.children[i] !== item) || list.children.length !== wanted.length) {
+      list.replaceChildren(...wanted);
+    }
+    const left = found.vocabulary - tokens.length;
+    const [p, q] = ["p", "q"].map((name) => 1 - tokens.reduce((sum, token) => sum + token[name], 0));
+    rest.textContent = left > 0
+      ? `${left.toLocaleString("en")} others: ${percent(Math.max(0, p))}, drawn ${percent(Math.max(0, q))}`
+      : "";
+    more.hidden = found.tokens.length <= FEW;
+    more.textContent = most === FEW ? `Show ${Math.min(MANY, found.tokens.length)}` : `Show ${FEW}`;
+  }
+
+  function row(token) {
+    const said = h("span", { class: "said" });
+    const drawn = h("span", { class: "drawn" });
+    const figure = h("span", { class: "figure" });
+    const button = h("button", { type: "button", onclick: () => take(of.token) },
+      h("bdi", { class: isEnd(token) ? "token end" : "token" }, nameOf(token)), h("span", { class: "bar" }, said, drawn), figure);
+    const of = { item: h("li", {}, button), button, said, drawn, figure, token };
+    return of;
+  }
+
+  function update(of, token, longest) {
+    of.token = token;
+    setVars(of.said, { share: (token.p / longest).toFixed(4) });
+    setVars(of.drawn, { share: (token.q / longest).toFixed(4) });
+    of.figure.textContent = percent(token.q);
+    of.button.setAttribute("aria-label",
+      `Take ${nameOf(token)}: the model says ${percent(token.p)}, drawn with ${percent(token.q)}`);
+    of.button.title = `The model says ${percent(token.p)}; drawn with ${percent(token.q)}. Take it and go on.`;
+    if (place?.taken === token.id) of.button.setAttribute("aria-current", "true");
+    else of.button.removeAttribute("aria-current");
+  }
+
+  return {
+    element,
+    /** Look at a place: what stands before it, what was taken there, and in words where it is. */
+    look(prompt, taken, words) {
+      place = { prompt, taken };
+      where.replaceChildren(...words);
+      soon();
+    },
+    /** The sampling has changed. */
+    refresh: soon,
+    /** Another model: nothing is known. */
+    clear() {
+      replaced();
+      [place, found, rows] = [null, null, new Map()];
+      list.replaceChildren();
+      where.textContent = rest.textContent = error.textContent = "";
+      more.hidden = true;
+    },
+  };
+}

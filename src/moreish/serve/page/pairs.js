@@ -1,0 +1,74 @@
+// What follows what: counted in the training data, beside what the model expects.
+
+import { attempt, get, latest } from "./api.js";
+import { errorLine } from "./controls.js";
+import { h, setVars } from "./dom.js";
+import { makeMatrix } from "./matrix.js";
+import { percent, shown, whole } from "./text.js";
+
+export function makePairs(panel) {
+  let of = "";
+  let found = null;
+  /** How often each was followed by one of these. */
+  let totals = [];
+  const replaced = latest();
+  const error = errorLine();
+  const told = h("p", { class: "told" });
+  const rows = h("ol", { class: "bars pairs" });
+  const title = h("h2", {});
+  const counted = makeMatrix({ label: "Counted: a row for each token, a column for what came after it",
+    describe: inWords, looked: look });
+  const expected = makeMatrix({ label: "Expected by the model: a row for each token, a column for what comes after it",
+    describe: inWords, looked: look });
+  panel.append(
+    h("p", { class: "lead" }, "A row for each token, a column for what comes after it: how often it did in the training ",
+      "data, and how likely the model holds it to be when it sees nothing but that token."),
+    error, told,
+    h("div", { class: "both" },
+      h("figure", {}, h("figcaption", {}, "Counted"), counted.element),
+      h("figure", {}, h("figcaption", {}, "Expected"), expected.element)),
+    h("section", { class: "after" }, title,
+      h("p", { class: "key", "aria-hidden": "true" }, h("span", { class: "said" }, "counted"),
+        h("span", { class: "drawn" }, "expected")), rows));
+
+  const share = (row, column) => found.counts[row][column] / (totals[row] || 1);
+
+  function inWords(row, column) {
+    const [first, second] = [row, column].map((at) => shown(found.labels[at]));
+    return `${first}${second}: ${whole(found.counts[row][column])} times, ${percent(share(row, column))} of what follows ${
+      first}; the model expects ${percent(found.expected[row][column])}`;
+  }
+
+  function look(row, column) {
+    counted.mark(row, column);
+    expected.mark(row, column);
+    told.replaceChildren(h("bdi", {}, inWords(row, column)));
+    title.replaceChildren("After ", h("bdi", { class: "token" }, shown(found.labels[row])));
+    const followers = found.labels.map((label, at) => ({ label, said: share(row, at), drawn: found.expected[row][at] }));
+    followers.sort((a, b) => b.said - a.said);
+    const longest = Math.max(1e-9, ...followers.flatMap(({ said, drawn }) => [said, drawn]));
+    rows.replaceChildren(...followers.slice(0, 12).map(({ label, said, drawn }) => {
+      const bars = [h("span", { class: "said" }), h("span", { class: "drawn" })];
+      setVars(bars[0], { share: (said / longest).toFixed(4) });
+      setVars(bars[1], { share: (drawn / longest).toFixed(4) });
+      return h("li", {}, h("div", {}, h("bdi", { class: "token" }, shown(label)), h("span", { class: "bar" }, bars),
+        h("span", { class: "figure" }, percent(said), " ", h("span", { class: "second" }, percent(drawn)))));
+    }));
+  }
+
+  return {
+    async show(card) {
+      if (of === card.name) return;
+      of = card.name;
+      const signal = replaced();
+      const answer = await attempt(error, () => get(`/api/pairs?model=${encodeURIComponent(of)}`, signal));
+      if (!answer) return void (of = of === card.name ? "" : of);
+      found = answer;
+      totals = found.counts.map((row) => row.reduce((sum, count) => sum + count, 0));
+      const labels = found.labels.map(shown);
+      counted.set({ rows: labels, columns: labels, strength: (row, column) => Math.sqrt(share(row, column)) });
+      expected.set({ rows: labels, columns: labels, strength: (row, column) => Math.sqrt(found.expected[row][column]) });
+      look(0, 0);
+    },
+  };
+}
