@@ -228,6 +228,7 @@ def pairs(served: Served) -> shapes.Pairs:
     chosen_M = np.sort(looking.by_count(_counts(served))[:PAIRED])
     return shapes.Pairs(
         labels=[run.tokenizer.label(int(token)) for token in chosen_M],
+        totals=_counts(served)[chosen_M].tolist(),
         counts=looking.pair_counts(ids_N, chosen_M, size).tolist(),
         expected=looking.expected_pairs(run.model, chosen_M).tolist(),
     )

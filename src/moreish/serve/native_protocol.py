@@ -177,6 +177,8 @@ class Pairs(BaseModel):
     """A row for each token, a column for what came after it."""
 
     labels: list[str]
+    totals: list[int]
+    """How often each was followed by anything."""
     counts: list[list[int]]
     expected: list[list[float]]
 

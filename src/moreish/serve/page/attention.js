@@ -32,19 +32,22 @@ export function makeAttention(panel) {
     describe: (row, column) => `${name(row)} looks at ${name(column)}: ${percent(weight(row, column))}`,
     looked: (row, column) => look(row, column) });
 
-  panel.append(
-    h("p", { class: "lead" }, "Before it predicts, each token looks back at those before it and takes something from each. ",
+  panel.append(h("p", { class: "lead" }, "Before it predicts, each token looks back at those before it and takes something from each. ",
       "Point at a token, or reach it with Tab and the arrow keys: the stronger the tint, the more is taken from there."),
     h("div", { class: "row" }, field("Text", text),
       h("button", { type: "button", onclick: () => invent() }, "Let it write one")),
     error,
     h("div", { class: "row" }, h("span", { class: "label", "aria-hidden": "true" }, "Layer"), layers),
-    heads, strip.element, told, matrix.element);
+    h("div", { class: "looking" }, h("div", { class: "paper" }, heads, strip.element, told), matrix.element));
 
-  text.addEventListener("input", debounce(250, () => {
+  const soon = debounce(250, () => {
     keep.tab.set(`attention.${of}`, text.value);
     ask();
-  }));
+  });
+  text.addEventListener("input", () => {
+    replaced(); // what is on its way must not come over what is typed
+    soon();
+  });
   events.addEventListener("theme", () => found && drawHeads());
 
   async function ask() {

@@ -26,14 +26,14 @@ export function thinned(points, most) {
   return means;
 }
 
-const MARGIN = { top: 12, right: 14, bottom: 34, left: 44 };
+const MARGIN = { top: 22, right: 14, bottom: 42, left: 44 };
 
 /**
  * Curves over one axis, with a line that a pointer or the arrow keys move.
  * @param {{label: string, x: string, y: string, height?: number, looked?: (x: number) => void}} options
  */
 export function makeLines({ label, x: xName, y: yName, height = 300, looked }) {
-  const told = h("p", { class: "told", role: "status" });
+  const told = h("p", { class: "told values", role: "status" });
   const box = h("div", { class: "chart", tabindex: 0, role: "application", "aria-label": label,
     "aria-roledescription": "chart, arrow keys move" });
   const element = h("div", {}, box, told);
@@ -69,7 +69,7 @@ export function makeLines({ label, x: xName, y: yName, height = 300, looked }) {
     for (const x of ticks(...reach.x, wide / 90)) {
       marks.push(svg("text", { class: "tick x", x: px(x), y: height - MARGIN.bottom + 18 }, short.format(x)));
     }
-    marks.push(svg("text", { class: "axis", x: width - MARGIN.right, y: height - 3, "text-anchor": "end" }, xName));
+    marks.push(svg("text", { class: "axis", x: width - MARGIN.right, y: height - 4, "text-anchor": "end" }, xName));
     for (const { points, colour, faint, marks: dots } of series) {
       const path = points.map(([x, y], i) => `${i ? "L" : "M"}${px(x).toFixed(1)} ${py(y).toFixed(1)}`).join("");
       marks.push(svg("path", { class: `curve c${colour}${faint ? " faint" : ""}`, d: path }));
@@ -85,7 +85,7 @@ export function makeLines({ label, x: xName, y: yName, height = 300, looked }) {
       }
     }
     const picture = svg("svg", { viewBox: `0 0 ${width} ${height}`, width, height, "aria-hidden": "true" },
-      svg("text", { class: "axis", x: 4, y: 9 }, yName), marks);
+      svg("text", { class: "axis", x: 0, y: 10 }, yName), marks);
     picture.addEventListener("pointermove", (event) => {
       const share = (event.clientX - picture.getBoundingClientRect().left - MARGIN.left) / wide;
       look(reach.x[0] + Math.min(1, Math.max(0, share)) * (reach.x[1] - reach.x[0]));
@@ -96,11 +96,11 @@ export function makeLines({ label, x: xName, y: yName, height = 300, looked }) {
   function look(x) {
     at = x;
     draw();
-    const parts = series.flatMap(({ name, points }) => {
+    const parts = series.flatMap(({ name, points, colour }) => {
       const near = nearest(points, x);
-      return near ? [`${name} ${near[1].toFixed(3)}`] : [];
+      return near ? [h("span", { class: `value c${colour}` }, h("bdi", {}, name), ` ${near[1].toFixed(3)}`)] : [];
     });
-    told.textContent = `${xName} ${short.format(Math.round(x))}: ${parts.join(", ")}`;
+    told.replaceChildren(h("span", { class: "value" }, `${short.format(Math.round(x))} ${xName}`), ...parts);
     looked?.(x);
   }
 
@@ -132,8 +132,10 @@ export function makeLines({ label, x: xName, y: yName, height = 300, looked }) {
   };
 }
 
+/** The point nearest to a place; none where the curve has ended. */
 function nearest(points, x) {
   let best = null;
+  if (!points.length || x > points.at(-1)[0] * 1.02) return best;
   for (const point of points) if (!best || Math.abs(point[0] - x) < Math.abs(best[0] - x)) best = point;
   return best;
 }

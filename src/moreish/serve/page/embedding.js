@@ -44,9 +44,9 @@ export function makeEmbedding(panel) {
       if (!found) return void (of = of === card.name ? "" : of);
       tokens = found.tokens;
       const seen = found.explained.reduce((sum, share) => sum + share, 0);
-      lead.textContent = `To the model each token is a vector. Here ${tokens.length < card.vocabulary
-        ? `the ${whole(tokens.length)} most frequent` : `all ${whole(tokens.length)}`} lie where the two directions have them in which ${
-        ""}they differ most; these two show ${percent(seen)} of the differences.`;
+      const some = tokens.length < card.vocabulary ? `the ${whole(tokens.length)} most frequent` : `all ${whole(tokens.length)}`;
+      lead.textContent = `To the model each token is a vector: those that it treats alike lie together. Here ${some} are laid ${
+        ""}out along the two directions in which they differ most, which show ${percent(seen)} of all differences.`;
       choice.replaceChildren(h("option", { value: "" }, "none"),
         ...tokens.map(({ label }, at) => h("option", { value: at }, shown(label))));
       const most = Math.sqrt(Math.max(1, ...tokens.map(({ count }) => count ?? 1)));

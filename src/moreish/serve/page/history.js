@@ -2,7 +2,7 @@
 
 import { attempt, get } from "./api.js";
 import { makeLines, thinned } from "./charts.js";
-import { errorLine, field } from "./controls.js";
+import { errorLine } from "./controls.js";
 import { h } from "./dom.js";
 import { server } from "./state.js";
 import { large, shown, whole } from "./text.js";
@@ -18,9 +18,10 @@ export function makeHistory(panel) {
   const logs = new Map();
   /** Those that are shown; each keeps its colour. @type {(string | null)[]} */
   let chosen = [];
+  let settingsShown = false;
   const error = errorLine();
   const others = h("div", { class: "runs", role: "group", "aria-label": "Runs to compare" });
-  const unit = h("select", {}, h("option", { value: "tokens" }, "tokens learned from"), h("option", { value: "steps" }, "steps"));
+  const unit = h("select", {}, h("option", { value: "tokens" }, "tokens"), h("option", { value: "steps" }, "steps"));
   const chart = makeLines({ label: "Loss over the training", x: "tokens", y: "nats per token",
     looked: (x) => sampleAt(x) });
   const when = h("input", { type: "range", min: 0, step: 1, "aria-label": "Sample" });
@@ -31,7 +32,7 @@ export function makeHistory(panel) {
   panel.append(
     h("p", { class: "lead" }, "The loss is how surprised the model was, in nats per token: lower is better. Thin lines are ",
       "the batches it learned from, thick ones the validation split, which it never saw."),
-    h("div", { class: "row" }, others, h("span", { class: "gap" }), field("Across", unit)),
+    h("div", { class: "row" }, others, h("span", { class: "gap" }), h("label", { class: "tick" }, "across", unit)),
     error, chart.element, samples, h("h2", {}, "Side by side"), table);
   unit.addEventListener("change", draw);
   when.addEventListener("input", () => showSample(when.valueAsNumber));
@@ -95,6 +96,7 @@ export function makeHistory(panel) {
   function openSamples() {
     const found = logs.get(of).samples;
     samples.hidden = !found.length;
+    when.hidden = found.length < 2;
     when.max = String(Math.max(0, found.length - 1));
     when.value = when.max;
     showSample(found.length - 1);
@@ -129,13 +131,20 @@ export function makeHistory(panel) {
       ["training loss, nats per token", cards.map((card) => number(card.losses.train))],
       ["validation loss, nats per token", cards.map((card) => number(card.losses.val))],
       ["validation, bits per byte", cards.map((card) => number(card.bits_per_byte))],
-      ...settings(names),
     ];
+    const rows = (all) => h("tbody", {}, all.map(([name, values]) => h("tr", {}, h("th", { scope: "row" }, name),
+      values.map((value) => h("td", {}, h("bdi", {}, value))))));
+    const more = rows(settings(names));
+    more.hidden = !settingsShown;
+    const open = h("button", { type: "button", class: "quiet", "aria-expanded": String(settingsShown), onclick: () => {
+      settingsShown = !settingsShown;
+      more.hidden = !settingsShown;
+      open.setAttribute("aria-expanded", String(settingsShown));
+    } }, names.length > 1 ? "Settings in which they differ" : "All settings");
     table.replaceChildren(h("table", {},
       h("thead", {}, h("tr", {}, h("td", {}), names.map((name) => h("th", { scope: "col" },
         h("span", { class: `swatch c${chosen.indexOf(name)}` }), h("bdi", {}, shown(name)))))),
-      h("tbody", {}, facts.map(([name, values]) => h("tr", {}, h("th", { scope: "row" }, name),
-        values.map((value) => h("td", {}, h("bdi", {}, value))))))));
+      rows(facts), more), open);
   }
 
   /** Of one run all settings, of several those in which they differ. */

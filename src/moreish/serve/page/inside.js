@@ -20,7 +20,8 @@ export function makeInside(panel) {
   const none = h("p", { class: "hint", hidden: true }, "There is nothing to be seen in this model: ",
     "it has neither attention nor embedding, and its training data and log are not at hand.");
   const panels = h("div", {});
-  panel.append(list, none, panels);
+  const key = h("p", { class: "hint" });
+  panel.append(list, none, panels, key);
   let card = null;
   const tabs = makeTabs(list, panels, PARTS, (key) => choose(key));
   const parts = Object.fromEntries(PARTS.map(({ key, make }) => [key, make(tabs.panel(key))]));
@@ -32,6 +33,8 @@ export function makeInside(panel) {
     tabs.choose(here.part);
     list.hidden = !offered.length;
     none.hidden = offered.length > 0;
+    key.textContent = `␣ is a space, ↵ a line end${card.kind === "lines" ? ", · the beginning or end of an item" : ""}.`;
+    key.hidden = !["attention", "embedding", "pairs"].includes(here.part);
     writeAddress();
     if (here.part) parts[here.part].show(card);
   }

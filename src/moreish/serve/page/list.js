@@ -43,7 +43,7 @@ export function makeList(panel) {
     h("div", { class: "paper" },
       h("div", { class: "filters", role: "group", "aria-label": "What the items are to be like" },
         field("Starts with", filters.starts), field("Ends with", filters.ends), field("Contains", filters.contains),
-        field("Length", filters.length), field("Matches", filters.regex, "a regular expression, for the whole item")),
+        field("Length", filters.length), field("Matches (regex)", filters.regex)),
       h("div", { class: "row" }, start, stop, tick("Only new ones", newOnly), tick("No repeats", unique),
         h("span", { class: "gap" }), clear),
       error, status, empty, list),
@@ -73,9 +73,9 @@ export function makeList(panel) {
   }
 
   function busy(is) {
-    if (is && document.activeElement === start) setTimeout(() => stop.focus());
-    if (!is && document.activeElement === stop) setTimeout(() => start.focus());
+    const focused = [start, stop].includes(document.activeElement);
     [start.hidden, stop.hidden] = [is, !is];
+    if (focused) (is ? stop : start).focus();
     if (is) status.textContent = "Making …";
     list.setAttribute("aria-busy", String(is));
   }

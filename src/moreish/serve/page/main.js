@@ -7,7 +7,7 @@ import { makeInside } from "./inside.js";
 import { makeList } from "./list.js";
 import { events, here, keep, model, readAddress, server, writeAddress } from "./state.js";
 import { makeTabs } from "./tabs.js";
-import { large, shown, whole } from "./text.js";
+import { counted, large, shown, whole } from "./text.js";
 import { makeTrain } from "./train.js";
 import { makeWrite } from "./write.js";
 
@@ -35,6 +35,8 @@ function go(to) {
   writeAddress();
   picker.value = here.model;
   describe();
+  byId("wait").textContent = offered.length ? "" : "This server has no models yet.";
+  byId("wait").hidden = offered.length > 0;
   const view = VIEWS.find(({ key }) => key === here.view);
   document.title = view ? `${view.title} · ${here.model || "Moreish"}` : "Moreish";
   const card = model();
@@ -47,13 +49,13 @@ function describe() {
   if (!card) return byId("facts").replaceChildren();
   const { losses } = card;
   const facts = [
-    ["", `${card.architecture}${card.layers ? `, ${card.layers} × ${card.heads} heads` : ""}`],
+    ["", card.layers ? `${card.architecture}, ${counted(card.layers, "layer")} of ${counted(card.heads, "head")}` : card.architecture],
     ["", `${large(card.parameters)} parameters`],
     ["learned from ", h("bdi", {}, shown(card.data))],
-    ["", `${whole(card.vocabulary)} tokens (${card.tokenizer})`],
-    ["", card.context > 1 ? `looks back ${whole(card.context)}` : "looks back 1"],
-    losses.val === null ? null : ["validation loss ", `${losses.val.toFixed(3)} nats`],
-    losses.train === null ? null : ["training ", losses.train.toFixed(3)],
+    ["", `${whole(card.vocabulary)} kinds of token (${card.tokenizer})`],
+    ["", `looks back ${counted(card.context, "token")}`],
+    losses.val === null ? null : ["loss ", `${losses.val.toFixed(3)}${
+      losses.train === null ? "" : ` (training ${losses.train.toFixed(3)})`} nats a token`],
     card.bits_per_byte === null ? null : ["", `${card.bits_per_byte.toFixed(3)} bits a byte`],
   ];
   byId("facts").replaceChildren(...facts.filter(Boolean).map(([name, value]) =>
@@ -62,7 +64,6 @@ function describe() {
 
 async function load() {
   const found = await attempt(error, () => get("/api/models"));
-  byId("wait").hidden = true;
   if (!found) return;
   Object.assign(server, found);
   byId("version").textContent = `Moreish ${server.version}`;

@@ -6,6 +6,9 @@ import { debounce, h, setVars } from "./dom.js";
 import { asAsked, here } from "./state.js";
 import { labelled, percent, shown } from "./text.js";
 
+/** What was taken where a text has ended. */
+export const END = "end";
+
 const FEW = 12;
 const MANY = 40;
 
@@ -34,7 +37,7 @@ export function makeNext(take) {
   const replaced = latest();
   let most = FEW;
   let found = null;
-  /** @type {{prompt: string | number[], taken: number | null} | null} */
+  /** @type {{prompt: string | number[], taken: number | string | null} | null} */
   let place = null;
   /** The rows by token, kept so that their bars move. */
   let rows = new Map();
@@ -76,9 +79,10 @@ export function makeNext(take) {
     const said = h("span", { class: "said" });
     const drawn = h("span", { class: "drawn" });
     const figure = h("span", { class: "figure" });
+    const words = h("span", { class: "unseen" });
     const button = h("button", { type: "button", onclick: () => take(of.token) },
-      h("bdi", { class: isEnd(token) ? "token end" : "token" }, nameOf(token)), h("span", { class: "bar" }, said, drawn), figure);
-    const of = { item: h("li", {}, button), button, said, drawn, figure, token };
+      h("bdi", { class: isEnd(token) ? "token end" : "token" }, nameOf(token)), h("span", { class: "bar" }, said, drawn), figure, words);
+    const of = { item: h("li", {}, button), button, said, drawn, figure, words, token };
     return of;
   }
 
@@ -87,10 +91,10 @@ export function makeNext(take) {
     setVars(of.said, { share: (token.p / longest).toFixed(4) });
     setVars(of.drawn, { share: (token.q / longest).toFixed(4) });
     of.figure.textContent = percent(token.q);
-    of.button.setAttribute("aria-label",
-      `Take ${nameOf(token)}: the model says ${percent(token.p)}, drawn with ${percent(token.q)}`);
+    of.words.textContent = ` drawn, ${percent(token.p)} as the model says: take it`;
     of.button.title = `The model says ${percent(token.p)}; drawn with ${percent(token.q)}. Take it and go on.`;
-    if (place?.taken === token.id) of.button.setAttribute("aria-current", "true");
+    const taken = place?.taken === END ? isEnd(token) : place?.taken === token.id;
+    if (taken) of.button.setAttribute("aria-current", "true");
     else of.button.removeAttribute("aria-current");
   }
 

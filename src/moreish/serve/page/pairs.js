@@ -9,8 +9,6 @@ import { percent, shown, whole } from "./text.js";
 export function makePairs(panel) {
   let of = "";
   let found = null;
-  /** How often each was followed by one of these. */
-  let totals = [];
   const replaced = latest();
   const error = errorLine();
   const told = h("p", { class: "told" });
@@ -31,7 +29,7 @@ export function makePairs(panel) {
       h("p", { class: "key", "aria-hidden": "true" }, h("span", { class: "said" }, "counted"),
         h("span", { class: "drawn" }, "expected")), rows));
 
-  const share = (row, column) => found.counts[row][column] / (totals[row] || 1);
+  const share = (row, column) => found.counts[row][column] / (found.totals[row] || 1);
 
   function inWords(row, column) {
     const [first, second] = [row, column].map((at) => shown(found.labels[at]));
@@ -64,7 +62,6 @@ export function makePairs(panel) {
       const answer = await attempt(error, () => get(`/api/pairs?model=${encodeURIComponent(of)}`, signal));
       if (!answer) return void (of = of === card.name ? "" : of);
       found = answer;
-      totals = found.counts.map((row) => row.reduce((sum, count) => sum + count, 0));
       const labels = found.labels.map(shown);
       counted.set({ rows: labels, columns: labels, strength: (row, column) => Math.sqrt(share(row, column)) });
       expected.set({ rows: labels, columns: labels, strength: (row, column) => Math.sqrt(found.expected[row][column]) });

@@ -5,6 +5,8 @@ import { h, setVars } from "./dom.js";
 /** Levels of tint; a token of level n had a chance of about 1 in 2ⁿ. */
 export const LEVELS = 8;
 
+const WHITE = new Map([["", "part of a character"], [" ", "space"], ["\n", "line end"], ["\t", "tab"]]);
+
 /** Bits of surprise, as a level. */
 export const levelOf = (p) => Math.min(LEVELS - 1, Math.max(0, Math.floor(-Math.log2(p))));
 
@@ -99,7 +101,7 @@ export function makeStrip({ label, chosen, looked, describe }) {
     push(text, { p, kind } = {}) {
       const span = h("span", { role: "option", tabindex: spans.length ? -1 : 0, "aria-selected": "false",
         class: kind, "data-level": p === undefined ? null : levelOf(p),
-        "data-part": text === "" }, text);
+        "data-part": text === "", "aria-label": text.trim() ? null : WHITE.get(text) ?? "white space" }, text);
       spans.push(span);
       element.append(span);
       element.hidden = false;

@@ -3,7 +3,7 @@
 import { attempt, post, stream } from "./api.js";
 import { errorLine, field, newSeed, samplingControls, tick } from "./controls.js";
 import { copyButton, debounce, h, say } from "./dom.js";
-import { isEnd, makeNext, nameOf } from "./next.js";
+import { END, isEnd, makeNext, nameOf } from "./next.js";
 import { asAsked, here, keep, written } from "./state.js";
 import { legend, makeStrip } from "./strip.js";
 import { counted, decoding, percent, shown } from "./text.js";
@@ -70,12 +70,11 @@ export function makeWrite(panel) {
       h("div", { class: "row under" }, legend(), status),
       h("section", { class: "unseen", "aria-label": "The text, at a stretch" }, plain)),
     h("aside", { "aria-label": "What comes next, and how it is drawn" },
-      h("div", { class: "row" }, h("h2", {}, "What comes next"), h("span", { class: "gap" }),
-        h("div", { class: "steps" }, before, after, last)),
+      h("div", { class: "head" }, h("h2", {}, "What comes next"), h("div", { class: "steps" }, before, after, last)),
       next.element,
       sampling.element,
       h("div", { class: "pair" }, field("Most tokens", most), field("Seed", seed)),
-      h("div", { class: "row" }, tick("A new seed each time", renew), h("span", { class: "gap" }),
+      h("div", { class: "head" }, tick("New seed each time", renew),
         h("button", { type: "button", class: "quiet", onclick: () => (seed.value = newSeed()) }, "New seed")))));
 
   /** The text as it was written. */
@@ -137,7 +136,7 @@ export function makeWrite(panel) {
     plain.textContent = shown(text());
     Object.assign(written, { of, text: text() });
     end.hidden = finish !== "stop";
-    look(-1);
+    look(strip.selected);
   }
 
   function halt() {
@@ -145,11 +144,11 @@ export function makeWrite(panel) {
   }
 
   function busy(is) {
-    stop.hidden = !is;
+    // One button in two shapes: the keyboard's focus stays on it.
+    const focused = [start, stop].includes(document.activeElement);
+    [start.hidden, stop.hidden] = [is, !is];
+    if (focused) (is ? stop : start).focus();
     on.hidden = is || !tokens.length || finish === "stop";
-    if (is && document.activeElement === start) stop.focus();
-    start.hidden = is;
-    if (!is && document.activeElement === document.body) start.focus();
     page.setAttribute("aria-busy", String(is));
     if (is) status.textContent = "Writing …";
   }
@@ -207,7 +206,7 @@ export function makeWrite(panel) {
       ? [at < 0 ? "After the text: " : "After ", h("bdi", {}, tail(lead))]
       : ["At the very beginning"];
     if (at >= 0) words.push(h("span", { class: "here" }, describe(at)));
-    next.look(tokens.length ? ids : prompt.value, at < 0 ? null : tokens[at].id, words);
+    next.look(tokens.length ? ids : prompt.value, at >= 0 ? tokens[at].id : finish === "stop" ? END : null, words);
     before.disabled = !tokens.length || place === 0;
     after.disabled = last.disabled = at < 0;
   }
