@@ -1,5 +1,6 @@
 """The whole service: routes, errors, guard, and what is started and stopped with it."""
 
+import mimetypes
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -61,6 +62,7 @@ def make_app(registry: Registry, rules: Rules, side: Side, trainings: Trainings 
     app.include_router(native.router(registry, side, training=trainings is not None))
     if trainings is not None:
         app.include_router(training.router(trainings))
-    if PAGE.is_dir():
-        app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
+    # Some systems say otherwise, and browsers run no module of another type.
+    mimetypes.add_type("text/javascript", ".js")
+    app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
     return Guard(app, rules)

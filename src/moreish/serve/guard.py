@@ -17,6 +17,8 @@ from moreish.serve.errors import ApiError
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
 ALWAYS = {
+    # Modules of the page that are older than others would not fit.
+    "Cache-Control": "no-cache",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "X-Frame-Options": "DENY",
@@ -89,7 +91,7 @@ class Guard:
             # rebinding); 421 is what HTTP has for this.
             return ApiError(421, f"this server is not {host[:100]!r}; see --allow-host")
         path = scope["path"]
-        private = path.startswith(("/v1", "/api", "/metrics", "/openapi"))
+        private = path.startswith(("/v1/", "/api/", "/metrics", "/openapi"))
         origin = headers.get("origin", "").lower()
         own = ("", f"http://{host}".lower(), f"https://{host}".lower())
         # Browsers tell both; other programs tell neither.

@@ -6,7 +6,7 @@ import { debounce, h } from "./dom.js";
 import { makeMatrix, pixels } from "./matrix.js";
 import { events, keep, written } from "./state.js";
 import { makeStrip } from "./strip.js";
-import { percent, shown } from "./text.js";
+import { labelled, percent } from "./text.js";
 
 const MEAN = -1;
 
@@ -25,7 +25,7 @@ export function makeAttention(panel) {
   const heads = h("div", { class: "heads", role: "group", "aria-label": "Head" });
   const error = errorLine();
   const strip = makeStrip({ label: "Tokens; each shows where it looks", looked: (to) => to !== null && look(to),
-    describe: (to) => `${shown(found.tokens[to])}: ${inWords(to)}` });
+    describe: (to) => `${labelled(found.tokens[to])}: ${inWords(to)}` });
   strip.element.classList.add("chips");
   const told = h("p", { class: "told" });
   const matrix = makeMatrix({ label: "Attention: a row for each token, a column for each that it may look at",
@@ -58,7 +58,7 @@ export function makeAttention(panel) {
     found = answer;
     at = found.tokens.length - 1;
     strip.cut(0);
-    for (const token of found.tokens) strip.push(shown(token));
+    for (const token of found.tokens) strip.push(labelled(token));
     drawLayers();
     drawHeads();
     draw();
@@ -83,7 +83,7 @@ export function makeAttention(panel) {
   const weight = (row, column, of = head) =>
     of === MEAN ? found.maps.reduce((sum, map) => sum + map[row][column], 0) / found.heads : found.maps[of][row][column];
 
-  const name = (to) => `“${shown(found.tokens[to])}” (${to + 1})`;
+  const name = (to) => `“${labelled(found.tokens[to])}” (${to + 1})`;
 
   function inWords(row) {
     const looks = found.tokens.slice(0, row + 1).map((token, column) => ({ token, column, share: weight(row, column) }));
@@ -101,7 +101,7 @@ export function makeAttention(panel) {
   }
 
   function draw() {
-    matrix.set({ rows: found.tokens.map(shown), columns: found.tokens.map(shown),
+    matrix.set({ rows: found.tokens.map(labelled), columns: found.tokens.map(labelled),
       strength: (row, column) => (column <= row ? Math.sqrt(weight(row, column)) : 0) });
     strip.stale();
     look(at);

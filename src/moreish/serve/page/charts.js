@@ -64,7 +64,7 @@ export function makeLines({ label, x: xName, y: yName, height = 300, looked }) {
     const marks = [];
     for (const y of ticks(...reach.y, high / 50)) {
       marks.push(svg("line", { class: "grid", x1: MARGIN.left, x2: width - MARGIN.right, y1: py(y), y2: py(y) }),
-        svg("text", { class: "tick y", x: MARGIN.left - 8, y: py(y) }, fine.format(y)));
+        svg("text", { class: "tick y", x: MARGIN.left - 8, y: py(y) }, (Math.abs(y) < 1e4 ? fine : short).format(y)));
     }
     for (const x of ticks(...reach.x, wide / 90)) {
       marks.push(svg("text", { class: "tick x", x: px(x), y: height - MARGIN.bottom + 18 }, short.format(x)));

@@ -4,7 +4,7 @@ import { attempt, get, latest } from "./api.js";
 import { makeScatter } from "./charts.js";
 import { errorLine, field } from "./controls.js";
 import { h } from "./dom.js";
-import { counted, percent, shown, whole } from "./text.js";
+import { counted, labelled, percent, whole } from "./text.js";
 
 /** Neighbours that are named. */
 const NEAR = 6;
@@ -30,9 +30,9 @@ export function makeEmbedding(panel) {
     const { label, count, x, y } = tokens[at];
     const far = (other) => Math.hypot(other.x - x, other.y - y);
     const near = tokens.filter((other) => other !== tokens[at]).sort((a, b) => far(a) - far(b)).slice(0, NEAR);
-    told.append(h("bdi", { class: "token" }, shown(label)),
+    told.append(h("bdi", { class: "token" }, labelled(label)),
       count === null ? "" : ` occurs ${counted(count, "time")} in the training data;`, " nearest here: ",
-      ...near.flatMap((other, i) => [i ? " " : "", h("bdi", { class: "token" }, shown(other.label))]));
+      ...near.flatMap((other, i) => [i ? " " : "", h("bdi", { class: "token" }, labelled(other.label))]));
   }
 
   return {
@@ -48,10 +48,10 @@ export function makeEmbedding(panel) {
       lead.textContent = `To the model each token is a vector: those that it treats alike lie together. Here ${some} are laid ${
         ""}out along the two directions in which they differ most, which show ${percent(seen)} of all differences.`;
       choice.replaceChildren(h("option", { value: "" }, "none"),
-        ...tokens.map(({ label }, at) => h("option", { value: at }, shown(label))));
+        ...tokens.map(({ label }, at) => h("option", { value: at }, labelled(label))));
       const most = Math.sqrt(Math.max(1, ...tokens.map(({ count }) => count ?? 1)));
       scatter.set(tokens.map(({ x, y, label, count }) =>
-        ({ x, y, name: shown(label), size: Math.sqrt(count ?? 1) / most })));
+        ({ x, y, name: labelled(label), size: Math.sqrt(count ?? 1) / most })));
       look(null);
     },
   };

@@ -132,7 +132,7 @@ export function makeHistory(panel) {
       ["validation loss, nats per token", cards.map((card) => number(card.losses.val))],
       ["validation, bits per byte", cards.map((card) => number(card.bits_per_byte))],
     ];
-    const rows = (all) => h("tbody", {}, all.map(([name, values]) => h("tr", {}, h("th", { scope: "row" }, name),
+    const rows = (all) => h("tbody", {}, all.map(([name, values]) => h("tr", {}, h("th", { scope: "row" }, h("bdi", {}, shown(name))),
       values.map((value) => h("td", {}, h("bdi", {}, value))))));
     const more = rows(settings(names));
     more.hidden = !settingsShown;

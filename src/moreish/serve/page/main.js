@@ -38,7 +38,7 @@ function go(to) {
   byId("wait").textContent = offered.length ? "" : "This server has no models yet.";
   byId("wait").hidden = offered.length > 0;
   const view = VIEWS.find(({ key }) => key === here.view);
-  document.title = view ? `${view.title} · ${here.model || "Moreish"}` : "Moreish";
+  document.title = view ? `${view.title} · ${shown(here.model) || "Moreish"}` : "Moreish";
   const card = model();
   if (view && (card || view.key === "train")) views[view.key].show(card);
 }
@@ -49,10 +49,10 @@ function describe() {
   if (!card) return byId("facts").replaceChildren();
   const { losses } = card;
   const facts = [
-    ["", card.layers ? `${card.architecture}, ${counted(card.layers, "layer")} of ${counted(card.heads, "head")}` : card.architecture],
+    ["", shown(card.layers ? `${card.architecture}, ${counted(card.layers, "layer")} of ${counted(card.heads, "head")}` : card.architecture)],
     ["", `${large(card.parameters)} parameters`],
     ["learned from ", h("bdi", {}, shown(card.data))],
-    ["", `${whole(card.vocabulary)} kinds of token (${card.tokenizer})`],
+    ["", `${whole(card.vocabulary)} kinds of token (${shown(card.tokenizer)})`],
     ["", `looks back ${counted(card.context, "token")}`],
     losses.val === null ? null : ["loss ", `${losses.val.toFixed(3)}${
       losses.train === null ? "" : ` (training ${losses.train.toFixed(3)})`} nats a token`],

@@ -4,7 +4,7 @@ import { attempt, latest, post } from "./api.js";
 import { errorLine } from "./controls.js";
 import { debounce, h, setVars } from "./dom.js";
 import { asAsked, here } from "./state.js";
-import { labelled, percent, shown } from "./text.js";
+import { labelled, percent } from "./text.js";
 
 /** What was taken where a text has ended. */
 export const END = "end";
@@ -13,7 +13,7 @@ const FEW = 12;
 const MANY = 40;
 
 /** A token by itself, as it is read. */
-export const nameOf = ({ text, label }) => (isEnd({ text }) ? "end" : text === null ? shown(label) : labelled(text));
+export const nameOf = ({ text, label }) => (isEnd({ text }) ? "end" : labelled(text ?? label));
 
 /** The boundary of an item: it has no text. */
 export const isEnd = ({ text }) => text === "";

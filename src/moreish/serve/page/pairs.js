@@ -4,7 +4,7 @@ import { attempt, get, latest } from "./api.js";
 import { errorLine } from "./controls.js";
 import { h, setVars } from "./dom.js";
 import { makeMatrix } from "./matrix.js";
-import { percent, shown, whole } from "./text.js";
+import { labelled, percent, whole } from "./text.js";
 
 export function makePairs(panel) {
   let of = "";
@@ -32,7 +32,7 @@ export function makePairs(panel) {
   const share = (row, column) => found.counts[row][column] / (found.totals[row] || 1);
 
   function inWords(row, column) {
-    const [first, second] = [row, column].map((at) => shown(found.labels[at]));
+    const [first, second] = [row, column].map((at) => labelled(found.labels[at]));
     return `${first}${second}: ${whole(found.counts[row][column])} times, ${percent(share(row, column))} of what follows ${
       first}; the model expects ${percent(found.expected[row][column])}`;
   }
@@ -41,7 +41,7 @@ export function makePairs(panel) {
     counted.mark(row, column);
     expected.mark(row, column);
     told.replaceChildren(h("bdi", {}, inWords(row, column)));
-    title.replaceChildren("After ", h("bdi", { class: "token" }, shown(found.labels[row])));
+    title.replaceChildren("After ", h("bdi", { class: "token" }, labelled(found.labels[row])));
     const followers = found.labels.map((label, at) => ({ label, said: share(row, at), drawn: found.expected[row][at] }));
     followers.sort((a, b) => b.said - a.said);
     const longest = Math.max(1e-9, ...followers.flatMap(({ said, drawn }) => [said, drawn]));
@@ -49,7 +49,7 @@ export function makePairs(panel) {
       const bars = [h("span", { class: "said" }), h("span", { class: "drawn" })];
       setVars(bars[0], { share: (said / longest).toFixed(4) });
       setVars(bars[1], { share: (drawn / longest).toFixed(4) });
-      return h("li", {}, h("div", {}, h("bdi", { class: "token" }, shown(label)), h("span", { class: "bar" }, bars),
+      return h("li", {}, h("div", {}, h("bdi", { class: "token" }, labelled(label)), h("span", { class: "bar" }, bars),
         h("span", { class: "figure" }, percent(said), " ", h("span", { class: "second" }, percent(drawn)))));
     }));
   }
@@ -62,7 +62,7 @@ export function makePairs(panel) {
       const answer = await attempt(error, () => get(`/api/pairs?model=${encodeURIComponent(of)}`, signal));
       if (!answer) return void (of = of === card.name ? "" : of);
       found = answer;
-      const labels = found.labels.map(shown);
+      const labels = found.labels.map(labelled);
       counted.set({ rows: labels, columns: labels, strength: (row, column) => Math.sqrt(share(row, column)) });
       expected.set({ rows: labels, columns: labels, strength: (row, column) => Math.sqrt(found.expected[row][column]) });
       look(0, 0);

@@ -30,9 +30,12 @@ function picture(code) {
 
 const WHITE = new Map([[" ", "␣"], ["\n", "↵"], ["\t", "⇥"]]);
 
+/** Characters of a token that are shown where it stands by itself. */
+const LABEL = 24;
+
 /** A token by itself: white space is seen, and a mark has something to sit on. */
 export function labelled(text) {
-  const seen = shown(text).replace(/[ \n\t]/g, (white) => WHITE.get(white) ?? white);
+  const seen = shown(shortened(text, LABEL)).replace(/[ \n\t]/g, (white) => WHITE.get(white) ?? white);
   return /^\p{M}/u.test(seen) ? `◌${seen}` : seen;
 }
 
@@ -40,6 +43,13 @@ export function labelled(text) {
 export function shortened(text, most) {
   const characters = [...text];
   return characters.length > most ? `${characters.slice(0, most - 1).join("")}…` : text;
+}
+
+/** The last of a text, in one line. */
+export function ending(text, most) {
+  const characters = [...text];
+  const last = shown(characters.slice(-most).join("")).replaceAll("\n", "↵");
+  return characters.length > most ? `…${last}` : last;
 }
 
 const HEX = /^(?:[0-9a-f]{2})+$/;
@@ -50,19 +60,15 @@ const HEX = /^(?:[0-9a-f]{2})+$/;
  * @returns {(token: {text: string | null, label: string}) => string}
  */
 export function decoding() {
-  let decoder = utf8();
+  const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
   return ({ text, label }) => {
-    if (text !== null) {
-      decoder = utf8();
-      return text;
-    }
+    // What was begun and never ended is a replacement character, as in the server's text.
+    if (text !== null) return decoder.decode() + text;
     if (!HEX.test(label)) return label;
     const bytes = Uint8Array.from(label.match(/../g) ?? [], (pair) => parseInt(pair, 16));
     return decoder.decode(bytes, { stream: true });
   };
 }
-
-const utf8 = () => new TextDecoder("utf-8", { ignoreBOM: true });
 
 const SMALL = new Intl.NumberFormat("en", { maximumSignificantDigits: 2 });
 const WHOLE = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });

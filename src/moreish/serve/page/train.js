@@ -66,6 +66,8 @@ export function makeTrain(panel) {
     drop.classList.remove("over");
     if (event.dataTransfer.files[0]) take(event.dataTransfer.files[0]);
   });
+  // A file that is dropped beside it is not to take the place of this page.
+  for (const kind of ["dragover", "drop"]) panel.addEventListener(kind, (event) => event.preventDefault());
   there.addEventListener("change", () => there.value && look(there.value));
   minutes.addEventListener("input", debounce(500, makePlan));
   model.addEventListener("change", makePlan);
@@ -97,7 +99,7 @@ export function makeTrain(panel) {
     const found = await attempt(error, () => post("/api/doctor", { text }));
     if (!found || text !== wanted) return;
     findings.replaceChildren(...(found.findings.length ? found.findings.map(({ severity, text: words, mend }) =>
-      h("li", { class: severity }, h("span", { class: "badge" }, shown(severity)), h("bdi", {}, shown(words)),
+      h("li", { "data-severity": severity }, h("span", { class: "badge" }, shown(severity)), h("bdi", {}, shown(words)),
         mend && h("bdi", { class: "mend" }, shown(mend)))) : [h("li", {}, "Nothing to complain of.")]));
     doctor.hidden = planned.hidden = false;
     makePlan();

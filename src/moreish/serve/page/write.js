@@ -2,11 +2,11 @@
 
 import { attempt, post, stream } from "./api.js";
 import { errorLine, field, newSeed, samplingControls, tick } from "./controls.js";
-import { copyButton, debounce, h, say } from "./dom.js";
+import { copyButton, debounce, eachFrame, h, say } from "./dom.js";
 import { END, isEnd, makeNext, nameOf } from "./next.js";
 import { asAsked, here, keep, written } from "./state.js";
 import { legend, makeStrip } from "./strip.js";
-import { counted, decoding, percent, shown } from "./text.js";
+import { counted, decoding, ending, percent, shown } from "./text.js";
 
 /**
  * @typedef {{id: number, text: string | null, label: string, p: number | null,
@@ -27,6 +27,9 @@ export function makeWrite(panel) {
   let of = "";
   /** @type {AbortController | null} */
   let writing = null;
+  /** Tokens that are not shown yet. @type {Token[]} */
+  let arrived = [];
+  const soon = eachFrame(flush);
 
   const prompt = h("textarea", { rows: 3, spellcheck: "false", autocapitalize: "off", dir: "auto",
     placeholder: "Leave it empty, and the model begins by itself." });
@@ -122,11 +125,13 @@ export function makeWrite(panel) {
 
   /** One writing at a time: a new one puts an end to the one before. */
   async function run(work) {
+    flush();
     writing?.abort();
     const mine = (writing = new AbortController());
     busy(true);
     await attempt(error, () => work(mine.signal));
     if (writing !== mine) return;
+    flush();
     writing = null;
     busy(false);
     const words = mine.signal.aborted ? "Stopped after" : "Written:";
@@ -161,13 +166,20 @@ export function makeWrite(panel) {
     for await (const event of stream("/api/write", body, signal)) {
       if (event.done) whole = true;
       else {
-        const down = page.scrollHeight - page.scrollTop - page.clientHeight < 40;
-        for (const token of event.tokens) push({ ...token, kind: "drawn" });
+        arrived.push(...event.tokens.map((token) => ({ ...token, kind: "drawn" })));
         finish = event.finish ?? finish;
-        if (down) page.scrollTop = page.scrollHeight;
+        soon();
       }
     }
     if (!whole) throw new Error("the answer broke off");
+  }
+
+  /** Show what has arrived: once a frame, since to lay out a long text takes a while. */
+  function flush() {
+    if (!arrived.length) return;
+    const down = page.scrollHeight - page.scrollTop - page.clientHeight < 40;
+    arrived.splice(0).forEach(push);
+    if (down) page.scrollTop = page.scrollHeight;
   }
 
   function push(token) {
@@ -177,6 +189,7 @@ export function makeWrite(panel) {
 
   /** Other tokens; those that stay are not drawn again. */
   function set(wanted) {
+    arrived = [];
     let same = 0;
     while (same < wanted.length && wanted[same] === tokens[same]) same++;
     tokens = tokens.slice(0, same);
@@ -203,18 +216,12 @@ export function makeWrite(panel) {
     const ids = tokens.slice(0, place).map((token) => token.id);
     const lead = tokens.length ? tokens.slice(0, place).map(decoding()).join("") : prompt.value;
     const words = lead
-      ? [at < 0 ? "After the text: " : "After ", h("bdi", {}, tail(lead))]
+      ? [at < 0 ? "After the text: " : "After ", h("bdi", {}, ending(lead, AROUND))]
       : ["At the very beginning"];
     if (at >= 0) words.push(h("span", { class: "here" }, describe(at)));
     next.look(tokens.length ? ids : prompt.value, at >= 0 ? tokens[at].id : finish === "stop" ? END : null, words);
     before.disabled = !tokens.length || place === 0;
     after.disabled = last.disabled = at < 0;
-  }
-
-  function tail(lead) {
-    const characters = [...lead];
-    const few = shown(characters.slice(-AROUND).join("")).replace(/\s/g, (white) => (white === "\n" ? "↵" : " "));
-    return characters.length > AROUND ? `…${few}` : few;
   }
 
   function step(way) {

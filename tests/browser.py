@@ -1,0 +1,97 @@
+"""A browser for the tests of the page: Debian's Chromium, or another of that name."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+expect.set_options(timeout=20_000)
+
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+
+
+def chromium() -> str:
+    """Where it is; the test is skipped where there is none."""
+    found = shutil.which("chromium", path="/usr/bin") or shutil.which("chromium")
+    if found is None:
+        pytest.skip("NO BROWSER: the page is not tested, for want of a `chromium`")
+    return found
+
+
+@contextmanager
+def launched() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=QUIET)
+        yield browser
+        browser.close()
+
+
+class Watched:
+    """A page, and all that it does which it must not."""
+
+    def __init__(self, browser: Browser, url: str, **options: Any) -> None:
+        self.context = browser.new_context(
+            viewport=options.pop("viewport", {"width": 1280, "height": 900}), **options
+        )
+        self.context.add_init_script("window.before = Object.keys(window).length")
+        self.page: Page = self.context.new_page()
+        self.page.set_default_timeout(20_000)
+        self.url = url
+        self.wrong: list[str] = []
+        self.answers: list[int] = []
+        """Statuses of errors, which the browser puts on its console too."""
+        self.page.on("console", self._console)
+        self.page.on("pageerror", lambda error: self.wrong.append(f"error: {error}"))
+        self.page.on("dialog", lambda dialog: (self.wrong.append("dialog"), dialog.dismiss()))
+        self.page.on("request", self._request)
+        self.page.on(
+            "response", lambda answer: answer.status >= 400 and self.answers.append(answer.status)
+        )
+
+    def _console(self, message: Any) -> None:
+        if message.type in ("error", "warning") and "Failed to load resource" not in message.text:
+            self.wrong.append(f"console: {message.text}")
+
+    def _request(self, request: Any) -> None:
+        parts = urlsplit(request.url)
+        if parts.scheme not in ("data", "blob") and f"//{parts.netloc}" not in self.url:
+            self.wrong.append(f"request: {request.url}")
+
+    def open(self, place: str) -> Page:
+        """A view, as an address names it."""
+        self.page.goto("about:blank")
+        self.page.goto(f"{self.url}/#/{place}")
+        self.page.wait_for_selector("#facts span")
+        return self.page
+
+    def answer(self, path: str, body: Any, status: int = 200) -> None:
+        """Answer requests in the place of the server; a list is a stream of events."""
+        if isinstance(body, list):
+            text, kind = "".join(f"data: {json.dumps(one)}\n\n" for one in body), "event-stream"
+            headers = {"Content-Type": f"text/{kind}"}
+        else:
+            text, headers = json.dumps(body), {"Content-Type": "application/json"}
+        self.page.route(
+            lambda url: urlsplit(url).path == path,
+            lambda route: route.fulfill(status=status, body=text, headers=headers),
+        )
+
+    def close(self) -> None:
+        self.context.close()
+        assert not self.wrong
+
+
+def axe() -> Path:
+    """The checker of accessibility; the test is skipped where it is not at hand."""
+    import os
+
+    found = Path(os.environ.get("MOREISH_AXE", ""))
+    if not found.is_file():
+        pytest.skip("NO AXE: MOREISH_AXE names no axe.min.js (npm install axe-core)")
+    return found

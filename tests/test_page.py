@@ -1,0 +1,744 @@
+"""The page, as a user of a browser has it."""
+
+import math
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from browser import Watched, axe, chromium, launched
+from moreish.run import Run
+from moreish.serve.app import PAGE
+from moreish.serve.server import Service
+from serving import NAMES, make_runs, serving
+
+VIEWS = {
+    "write/story": ".next .bars li",
+    "list/words": ".list .sampling",
+    "inside/story/attention": ".chips [role=option]",
+    "inside/story/embedding": ".point",
+    "inside/story/pairs": ".pairs .bars li",
+    "inside/story/history": ".history tbody tr",
+}
+"""Each with what is there when all is."""
+
+MODULES = sorted(PAGE.glob("*.js"))
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory, small_run: Run) -> Iterator[Service]:
+    chromium()
+    runs = make_runs(tmp_path_factory.mktemp("runs"))
+    with serving([*runs.values(), small_run.path]) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    chromium()
+    with launched() as browser:
+        yield browser
+
+
+Open = Callable[..., Watched]
+
+
+@pytest.fixture
+def opened(browser: Browser, service: Service) -> Iterator[Open]:
+    """Opens a page of the server; whatever it does that it must not fails the test."""
+    all_of_them: list[Watched] = []
+
+    def opened(url: str | None = None, **options: Any) -> Watched:
+        all_of_them.append(Watched(browser, url or service.url, **options))
+        return all_of_them[-1]
+
+    yield opened
+    for one in all_of_them:
+        one.close()
+
+
+@pytest.fixture
+def watched(opened: Open) -> Watched:
+    return opened()
+
+
+def tokens(page: Page) -> Locator:
+    return page.locator(".write .strip [role=option]")
+
+
+def texts(page: Page) -> str:
+    return "".join(tokens(page).all_text_contents())
+
+
+def pictured(text: str) -> str:
+    """Control characters as the page shows them."""
+    return re.sub("[\0-\x08\x0b-\x1f]", lambda found: chr(0x2400 + ord(found[0])), text).replace(
+        "\x7f", "␡"
+    )
+
+
+def write(page: Page, prompt: str, most: int = 40, seed: int = 3) -> None:
+    page.get_by_label("Begin with").fill(prompt)
+    page.get_by_label("Most tokens").fill(str(most))
+    page.get_by_label("Seed", exact=True).fill(str(seed))
+    page.get_by_role("button", name="Write", exact=True).click()
+    expect(page.locator(".write .status")).to_contain_text("Written")
+
+
+def bodies(page: Page, path: str) -> list[dict[str, Any]]:
+    """Collects what is posted there from now on."""
+    found: list[dict[str, Any]] = []
+    page.on(
+        "request",
+        lambda request: urlsplit(request.url).path == path and found.append(request.post_data_json),
+    )
+    return found
+
+
+# --- write ---
+
+
+def test_it_writes_what_the_server_draws_and_tints_each_token(
+    watched: Watched, service: Service
+) -> None:
+    page = watched.open("write/story")
+    write(page, "The cat ", most=40, seed=3)
+    asked = {"model": "story", "prompt": "The cat ", "max_tokens": 40, "seed": 3, "logprobs": 0}
+    answer = httpx.post(f"{service.url}/v1/completions", json=asked).json()["choices"][0]
+    shown = "The cat " + answer["text"]
+    assert texts(page) == pictured(shown)
+    assert page.locator("section[aria-label='The text, at a stretch']").text_content() == texts(page)
+    drawn = tokens(page).evaluate_all(
+        "all => all.slice(8).map(one => [one.textContent, Number(one.dataset.level)])"
+    )
+    for (text, level), log in zip(drawn, answer["logprobs"]["token_logprobs"], strict=True):
+        assert level == min(7, math.floor(-log / math.log(2))), text
+    assert len({level for _, level in drawn}) > 2, "they differ"
+    # The number is there in words too.
+    tokens(page).nth(8).hover()
+    expect(tokens(page).nth(8)).to_have_attribute("title", re.compile(r"%, \d.* bits, drawn"))
+
+
+def test_a_character_of_several_tokens(watched: Watched) -> None:
+    page = watched.open("write/story")
+    write(page, "Ünï € 😀", most=1)
+    assert texts(page).startswith("Ünï € 😀")
+    # A byte is a token; its character comes with the last of its bytes.
+    assert tokens(page).all_text_contents()[:2] == ["", "Ü"]
+
+
+def test_another_token_is_taken_and_it_goes_on_from_there(watched: Watched) -> None:
+    page = watched.open("write/story")
+    write(page, "A dog ", most=30)
+    before = tokens(page).all_text_contents()
+    tokens(page).nth(12).click()
+    bars = page.locator(".next .bars button")
+    expect(page.locator(".next [aria-current=true] .token")).to_have_text(
+        before[12].replace(" ", "␣")
+    )
+    expect(page.locator(".where .here")).to_contain_text("drawn")
+    other = bars.locator(":scope:not([aria-current])").first
+    label = other.locator(".token").inner_text()
+    asked = bodies(page, "/api/write")
+    other.click()
+    expect(page.locator(".write .status")).to_contain_text("Written: 36 tokens")
+    after = tokens(page).all_text_contents()
+    assert after[:12] == before[:12] and after[12] == label.replace("␣", " ")
+    assert len(after) == 13 + 30
+    (body,) = asked
+    assert bytes(body["prompt"]).decode("utf-8", "replace") == "".join(after[:13])
+    expect(tokens(page).nth(12)).to_have_class("taken")
+
+
+def test_what_is_taken_puts_an_end_to_what_is_being_written(
+    watched: Watched, service: Service
+) -> None:
+    page = watched.open("write/story")
+    page.get_by_label("Most tokens").fill("4000")
+    page.get_by_label("Seed", exact=True).fill("5")
+    page.get_by_role("button", name="Write", exact=True).click()
+    expect(tokens(page).nth(20)).to_be_attached()
+    tokens(page).nth(10).click()
+    page.get_by_label("Most tokens").fill("30")
+    asked = bodies(page, "/api/write")
+    expect(page.locator(".next [aria-current=true]")).to_be_visible()
+    page.locator(".next .bars button:not([aria-current])").first.click()
+    expect(page.locator(".write .status")).to_contain_text("Written")
+    expect(tokens(page)).to_have_count(41)
+    answer = httpx.post(f"{service.url}/v1/completions", json={**asked[0], "echo": True}).json()
+    assert texts(page) == pictured(answer["choices"][0]["text"])
+
+
+def test_an_item_ends_and_may_go_on(watched: Watched) -> None:
+    page = watched.open("write/words")
+    write(page, "an", most=40)
+    expect(page.get_by_text("The model ended it here.")).to_be_visible()
+    expect(page.get_by_role("button", name="Go on")).to_be_hidden()
+    expect(page.locator(".next [aria-current=true] .token")).to_have_text("end")
+    page.locator(".next .bars button").filter(has_not_text="end").first.click()
+    expect(tokens(page).locator(":scope.taken")).to_have_count(1)
+
+
+def test_sliders_change_what_is_drawn(watched: Watched, service: Service) -> None:
+    page = watched.open("write/story")
+    page.get_by_label("Begin with").fill("The ")
+    figures = page.locator(".next .figure")
+    sliders = page.locator(".write .sampling")
+    expect(page.locator(".write .where")).to_contain_text("The")
+
+    def told(**sampling: Any) -> list[float]:
+        asked = {"model": "story", "prompt": "The ", "top": 12, **sampling}
+        answer = httpx.post(f"{service.url}/api/next", json=asked).json()
+        return [token["q"] for token in answer["tokens"]]
+
+    def is_shown(shares: list[float]) -> None:
+        for at, share in enumerate(shares[:3]):
+            expected = f"{100 * share:.2g}".rstrip(".") if share >= 0.0001 else ""
+            number = re.escape(f"{float(expected or 0):g}")
+            expect(figures.nth(at)).to_have_text(re.compile(rf"^<?{number}"))
+
+    is_shown(told())
+    sliders.get_by_label("Temperature").press("Home")
+    expect(figures.first).to_have_text("100 %")
+    sliders.get_by_label("Temperature").press("End")
+    is_shown(told(temperature=2.0))
+    sliders.get_by_label("Top-k").press("Home")
+    expect(figures.first).to_have_text("100 %")
+    expect(sliders.get_by_label("Top-k")).to_have_attribute("aria-valuetext", "the 1 likeliest")
+    sliders.get_by_label("Top-k").press("End")
+    for _ in range(10):
+        sliders.get_by_label("Top-p").press("ArrowLeft")
+    is_shown(told(temperature=2.0, top_p=0.5))
+
+
+def test_stop_frees_the_slot(watched: Watched, service: Service) -> None:
+    page = watched.open("write/story")
+    page.get_by_label("Most tokens").fill("4000")
+    page.get_by_role("button", name="Write", exact=True).click()
+    expect(tokens(page).nth(5)).to_be_attached()
+    engine = service.registry.find("story").engine
+    assert engine.writing == 1
+    page.get_by_role("button", name="Stop").click()
+    expect(page.locator(".write .status")).to_contain_text("Stopped after")
+    end = time.monotonic() + 5
+    while engine.writing:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    page.get_by_label("Most tokens").fill("3")
+    count = tokens(page).count()
+    page.get_by_role("button", name="Go on").click()
+    expect(tokens(page)).to_have_count(count + 3)
+
+
+def test_errors_are_plain_lines_where_they_arise(watched: Watched) -> None:
+    page = watched.open("write/words")
+    page.get_by_label("Begin with").fill("Q!")
+    page.get_by_role("button", name="Write", exact=True).click()
+    expect(page.locator(".write .paper .error")).to_have_text("The model never saw 'Q' '!'.")
+    expect(page.locator(".next .error")).to_have_text("The model never saw 'Q' '!'.")
+    assert set(watched.answers) == {400}
+    write(page, "an")
+    expect(page.locator(".write .paper .error")).to_be_empty()
+
+
+# --- make a list ---
+
+
+def test_lists_are_marked_filtered_and_kept(
+    watched: Watched, service: Service, tmp_path: Path
+) -> None:
+    page = watched.open("list/words")
+    known = set(NAMES)
+    make = page.get_by_role("button", name=re.compile("^Make 20"))
+    items = page.locator(".item")
+    make.click()
+    expect(items).to_have_count(20)
+    for item in items.all():
+        text = item.locator(".text").inner_text()
+        assert item.locator(".badge").inner_text() == ("known" if text in known else "new")
+    page.get_by_label("Starts with").fill("b")
+    page.get_by_label("Contains").fill("e")
+    page.get_by_label("Ends with").fill("a")
+    page.get_by_label("Length").fill("3..6")
+    page.get_by_label("Matches (regex)").fill("b[a-z]+")
+    page.get_by_label("Only new ones").check()
+    page.get_by_role("button", name="Clear").click()
+    expect(items).to_have_count(0)
+    make.click()
+    expect(items.first).to_be_visible()
+    for text in page.locator(".item .text").all_inner_texts():
+        assert re.fullmatch("b[a-z]{1,4}a", text) and "e" in text and text not in known
+    page.get_by_label("Matches (regex)").fill("[")
+    make.click()
+    expect(page.locator(".list .error").first).to_contain_text("regex")
+
+    kept = page.locator(".item .text").first.inner_text()
+    star = page.get_by_role("button", name=f"Keep {kept}", exact=True).first
+    star.click()
+    expect(star).to_have_attribute("aria-pressed", "true")
+    page.reload()
+    expect(page.locator(".favourites .text")).to_have_text([kept])
+    assert page.url.endswith("#/list/words"), "a reload comes back to where it was"
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save as a file").click()
+    download.value.save_as(tmp_path / "kept.txt")
+    assert (tmp_path / "kept.txt").read_text("utf-8") == f"{kept}\n"
+    assert download.value.suggested_filename == "words-favourites.txt"
+    page.locator("#model").select_option("run")
+    expect(page.locator(".favourites .text")).to_have_count(0)
+    page.locator("#model").select_option("words")
+    page.get_by_role("button", name=f"Remove {kept}", exact=True).click()
+    expect(page.locator(".favourites .text")).to_have_count(0)
+
+
+def test_a_text_has_no_list(watched: Watched) -> None:
+    page = watched.open("list/story")
+    expect(page.get_by_role("tab", name="Make a list")).to_be_hidden()
+    expect(page.get_by_role("tab", name="Write")).to_have_attribute("aria-selected", "true")
+
+
+# --- look inside ---
+
+
+def test_attention(watched: Watched, service: Service) -> None:
+    page = watched.open("inside/story/attention")
+    expect(page.locator(".chips [role=option]").first).to_be_visible()
+    page.get_by_label("Text", exact=True).fill("The cat sat")
+    chips = page.locator(".chips [role=option]")
+    expect(chips).to_have_count(11)
+    asked = {"model": "story", "text": "The cat sat", "layer": 1}
+    maps = httpx.post(f"{service.url}/api/attention", json=asked).json()["maps"]
+    page.get_by_role("group", name="Layer").get_by_role("button", name="2").click()
+    page.get_by_role("button", name="Head 2").click()
+    chips.nth(6).hover()
+    strongest = max(range(7), key=lambda at: maps[1][6][at])
+    told = page.locator(".attention .told")
+    expect(told).to_contain_text(f"“t” (7) looks at “{'The␣cat␣sat'[strongest]}” ({strongest + 1})")
+    strengths = chips.evaluate_all("all => all.map(one => one.style.getPropertyValue('--strength'))")
+    for at in range(7):
+        assert float(strengths[at]) == pytest.approx(math.sqrt(maps[1][6][at]), abs=0.01)
+    expect(page.locator(".chips .painted")).to_have_count(7)
+    # The same with the keyboard alone.
+    chips.nth(6).focus()
+    page.keyboard.press("ArrowLeft")
+    expect(told).to_contain_text("“a” (6) looks at")
+    matrix = page.locator(".attention .matrix")
+    matrix.focus()
+    page.keyboard.press("ArrowUp")
+    expect(told).to_contain_text("“c” (5) looks at")
+    expect(matrix.locator("[role=status]")).to_contain_text("“c” (5) looks at “a” (6): 0 %")
+
+
+def test_embedding(watched: Watched) -> None:
+    page = watched.open("inside/story/embedding")
+    points = page.locator(".scatter .point")
+    expect(points).to_have_count(256)
+    box = points.filter(has_text=re.compile("^e$")).bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    expect(page.locator(".embedding .told")).to_contain_text("occurs")
+    page.locator(".embedding select").select_option("a")
+    expect(page.locator(".point.marked")).to_have_text("a")
+    expect(page.locator(".embedding .told")).to_contain_text("nearest here")
+
+
+def test_pairs(watched: Watched, service: Service) -> None:
+    page = watched.open("inside/words/pairs")
+    found = httpx.get(f"{service.url}/api/pairs", params={"model": "words"}).json()
+    matrix = page.locator(".pairs .matrix").first
+    expect(page.locator(".pairs .bars li").first).to_be_visible()
+    matrix.focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowRight")
+    pair = "".join(found["labels"][1]) * 2
+    times = found["counts"][1][1]
+    expect(page.locator(".pairs .told")).to_contain_text(f"{pair}: {times} times")
+    expect(page.locator(".pairs h2")).to_have_text(f"After {found['labels'][1]}")
+    shares = [count / found["totals"][1] for count in found["counts"][1]]
+    first = page.locator(".pairs .bars .figure").first
+    expect(first).to_contain_text(f"{float(f'{100 * max(shares):.2g}'):g} %")
+
+
+def test_two_histories(watched: Watched) -> None:
+    page = watched.open("inside/story/history")
+    curves = page.locator(".history .curve")
+    expect(curves).to_have_count(2)
+    page.get_by_label("run", exact=True).check()
+    expect(page.locator(".history thead th")).to_have_text(["story", "run"])
+    expect(page.locator(".history .curve.c1")).to_have_count(2)
+    chart = page.get_by_label("Loss over the training")
+    chart.focus()
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator(".history .told")).to_contain_text("tokens")
+    page.get_by_role("button", name="Settings in which they differ").click()
+    expect(page.get_by_role("rowheader", name="model.width")).to_be_visible()
+    page.get_by_label("run", exact=True).uncheck()
+    expect(page.locator(".history thead th")).to_have_text(["story"])
+
+
+# --- who may ask, and when nobody answers ---
+
+
+def test_the_token_is_asked_for_and_kept(opened: Open, service: Service) -> None:
+    paths = [service.registry.find("words").run.path]
+    with serving(paths, token="sesame") as closed:  # noqa: S106
+        watched = opened(closed.url)
+        page = watched.page
+        page.goto(closed.url)
+        field = page.locator("#token-field")
+        field.fill("open")
+        page.keyboard.press("Enter")
+        expect(page.locator("#token-error")).to_have_text("That is not the token.")
+        page.keyboard.press("Escape")
+        expect(page.locator("#token")).to_be_visible()
+        field.fill("sesame")
+        page.get_by_role("button", name="Let me in").click()
+        expect(page.locator("#facts")).to_contain_text("ngram")
+        write(page, "an")
+        page.reload()
+        expect(page.locator("#facts")).to_contain_text("ngram")
+        assert set(watched.answers) == {401}
+        watched.context.close()  # so that the server need not wait for it
+
+
+def test_it_waits_for_a_server_that_is_away(watched: Watched) -> None:
+    page = watched.open("write/words")
+    page.route("**/api/**", lambda route: route.abort())
+    page.route("**/healthz", lambda route: route.abort())
+    page.get_by_role("button", name="Write", exact=True).click()
+    expect(page.locator(".write .paper .error")).to_have_text("The server does not answer.")
+    expect(page.locator("#away")).to_be_visible()
+    page.unroute_all()
+    expect(page.locator("#away")).to_be_hidden()
+    expect(page.locator("#say")).to_have_text("The server is back.")
+    write(page, "an")
+
+
+# --- hostile text ---
+
+MARKUP = [
+    "<img src=x onerror=window.pwned=1>", "<script>window.pwned=1</script>", "<svg onload=alert(1)>",
+    "</bdi></li><iframe src=javascript:alert(1)>", "<a href='javascript:alert(1)'>x</a>", "&lt;b&gt;&amp;",
+    "{{7*7}}${7*7}#{7*7}", "'\"><style>*{display:none}</style>", "javascript:alert(1)", "__proto__", "constructor",
+    "<base href=//example.org>", "<form action=//example.org><input name=x>", "<!--", "]]>", "<template>",
+]  # fmt: skip
+UNSEEN = [
+    *map(chr, range(32)), *map(chr, range(127, 160)), *map(chr, range(0x200B, 0x2010)),
+    *map(chr, range(0x2028, 0x202F)), *map(chr, range(0x2060, 0x2070)), "\u061c", "\u00ad", "\ufeff", "\U000e0041",
+]  # fmt: skip
+HOSTILE = [
+    *MARKUP, *(f"a{mark}b" for mark in UNSEEN), *UNSEEN,
+    "\u202egnp.exe", "a\u202e" * 200, "\u2066\u2067\u2068" * 50, "e" + "\u0301" * 500, "\u0301" * 300, "x" * 20_000,
+    "\ufdfd" * 60, "\U00012427" * 40, "𝕏" * 3000, "👩\u200d👩\u200d👧" * 200, "\u0e47" * 400, "مرحبا " * 500,
+    "שלום", "\n" * 300, "\t" * 300, " " * 3000, "a b " * 2000, "\ud800", "\udfff x", "\ufffe\uffff", "\u0000" * 100,
+    *(f"<b id=x{number}>{chr(0x300 + number) * 40}" for number in range(112)),
+    *(chr(0xFE00 + number) * 30 for number in range(16)),
+]  # fmt: skip
+BIDI = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
+
+ALLOWED = set(
+    "a article aside bdi body button canvas circle code dialog div fieldset figcaption figure footer form g h1 h2 h3 "
+    "head header html input label legend li line link main meta noscript ol option output p path pre script section "
+    "select small span strong svg symbol table tbody td text textarea th thead title tr ul use".split()
+)
+
+
+def harmless(page: Page) -> None:
+    """Text stayed text, and nothing lies beside the page or over it."""
+    found = page.evaluate(
+        """() => ({
+            tags: [...new Set([...document.querySelectorAll("*")].map(one => one.localName))],
+            scripts: [...document.scripts].map(one => one.getAttribute("src")),
+            listeners: [...document.querySelectorAll("*")].flatMap(one => one.getAttributeNames()
+                .filter(name => name.startsWith("on"))),
+            links: [...document.querySelectorAll("a, [href]")].map(one => one.getAttribute("href")),
+            pwned: window.pwned ?? null,
+            globals: Object.keys(window).length - window.before - 1,
+            polluted: Object.keys(Object.prototype).length,
+            wide: document.documentElement.scrollWidth - document.documentElement.clientWidth,
+            title: document.querySelector("h1").textContent,
+            text: document.body.innerText + document.title,
+        })"""
+    )
+    assert set(found["tags"]) <= ALLOWED
+    assert found["scripts"] == ["theme.js", "main.js"]
+    assert found["listeners"] == [] and found["pwned"] is None and found["polluted"] == 0
+    assert set(found["links"]) <= {"#panels", "favicon.svg", "base.css", "views.css", "#bite"}
+    assert found["globals"] == 0 and found["title"] == "Moreish"
+    assert found["wide"] <= 0, "it is as wide as the window"
+    assert not BIDI.search(found["text"])
+
+
+NARROW = {"width": 360, "height": 740}
+
+
+def test_hostile_texts_stay_texts_in_lists(opened: Open) -> None:
+    assert len(HOSTILE) >= 300
+    watched = opened(viewport=NARROW)
+    page = watched.open("list/words")
+    page.evaluate(
+        "all => localStorage.setItem('moreish.favourites.words', JSON.stringify(all))", HOSTILE
+    )
+    items = [
+        {"text": text, "known": at % 2 == 0, "nearest": HOSTILE[-at], "distance": at}
+        for at, text in enumerate(HOSTILE)
+    ]
+    watched.answer("/api/list", {"items": items, "seed": 1})
+    page.reload()
+    kept = page.locator(".favourites .text")
+    expect(kept).to_have_count(len(HOSTILE))
+    page.get_by_role("button", name="Make 20").click()
+    expect(page.locator(".item")).to_have_count(len(HOSTILE))
+    harmless(page)
+    # Nothing is lost but what cannot be seen.
+    for seen in (kept.all_text_contents(), page.locator(".item .text").all_text_contents()):
+        for text, shown in zip(HOSTILE, seen, strict=True):
+            if not any(mark in text for mark in UNSEEN) and not re.search("[\ud800-\udfff]", text):
+                assert shown == text
+    # No item paints over others, however high its marks are piled.
+    assert page.locator(".item").first.evaluate("one => getComputedStyle(one).contain") == "paint"
+
+
+def test_hostile_tokens_stay_texts(opened: Open, service: Service) -> None:
+    watched = opened(viewport=NARROW)
+    models = httpx.get(f"{service.url}/api/models").json()
+    story = next(card for card in models["models"] if card["name"] == "story")
+    story |= {"data": HOSTILE[0], "architecture": HOSTILE[1], "tokenizer": HOSTILE[-1]}
+    hostile = [{**story, "name": name} for name in HOSTILE[:40] if not BIDI.search(name)]
+    watched.answer("/api/models", {**models, "version": HOSTILE[3], "models": [story, *hostile]})
+    drawn = [
+        {"id": at, "text": text if at % 3 else None, "label": text, "p": 0.1, "q": 0.1, "offset": 0,
+         "top": []}
+        for at, text in enumerate(HOSTILE)
+    ]  # fmt: skip
+    events = [{"place": 0, "text": one["text"], "tokens": [one], "finish": None} for one in drawn]
+    watched.answer("/api/write", [*events, {"done": True, "usage": {}}])
+    watched.answer("/api/next", {"tokens": drawn[:40], "rest": {"p": 0, "q": 0}, "vocabulary": 300})
+    page = watched.open("write/story")
+    page.get_by_role("button", name="Write", exact=True).click()
+    expect(tokens(page)).to_have_count(len(HOSTILE))
+    page.get_by_role("button", name="Show 40").click()
+    harmless(page)
+    for at in range(0, len(HOSTILE), 30):
+        tokens(page).nth(at).evaluate("one => one.click()")
+        harmless(page)
+    for text in (HOSTILE[0], "\u202e", "x" * 500):
+        watched.answer("/api/surprisal", {"error": {"message": text}}, status=400)
+        page.get_by_label("Begin with").fill(text)
+        page.get_by_role("button", name="Write", exact=True).click()
+        expect(page.locator(".write .paper .error")).not_to_be_empty()
+        harmless(page)
+
+
+def test_hostile_insides_stay_texts(opened: Open) -> None:
+    watched = opened(viewport=NARROW)
+    some = HOSTILE[:: len(HOSTILE) // 29][:30]
+    table = [[1] * len(some)] * len(some)
+    maps = [[[0.1] * len(some)] * len(some)] * 2
+    watched.answer("/api/attention", {"tokens": some, "layers": 2, "heads": 2, "maps": maps})
+    watched.answer(
+        "/api/pairs", {"labels": some, "totals": [9] * len(some), "counts": table, "expected": table}
+    )
+    points = [{"id": i, "label": t, "x": i, "y": -i, "count": 1} for i, t in enumerate(HOSTILE)]
+    watched.answer("/api/embedding", {"tokens": points, "explained": [0.5, 0.1]})
+    samples = [{"step": at, "text": text} for at, text in enumerate(HOSTILE)]
+    watched.answer(
+        "/api/history",
+        {
+            "steps": [{"step": 1, "loss": 1e9}, {"step": 2, "loss": None}],
+            "evaluations": [{"step": 1, "train": None, "val": 0.5}],
+            "samples": samples,
+            "settings": {"model": {text[:99]: text for text in some}, "train": {}},
+            "tokens_per_step": 10,
+        },
+    )
+    for view, there in list(VIEWS.items())[2:]:
+        page = watched.open(view)
+        page.wait_for_selector(there, state="attached")
+        if view.endswith("history"):
+            page.get_by_role("button", name="All settings").click()
+            page.get_by_label("Sample", exact=True).first.press("Home")
+        harmless(page)
+
+
+# --- training ---
+
+
+def test_training_from_a_file_to_playing(watched: Watched, service: Service) -> None:
+    models = httpx.get(f"{service.url}/api/models").json()
+    watched.answer("/api/models", {**models, "training": True})
+    watched.answer("/api/doctor", {"facts": {}, "lines": [], "findings": [
+        {"severity": "warning", "text": "3 lines occur twice", "mend": "--dedup"}]})  # fmt: skip
+    watched.answer("/api/plan", {"lines": ["A hybrid of 300,000 parameters."]})
+    texts: list[dict[str, Any]] = []
+    page = watched.page
+
+    def taken(route: Any) -> None:
+        if route.request.method == "POST":
+            name = parse_qs(urlsplit(route.request.url).query)["name"][0]
+            texts.append({"name": name, "bytes": len(route.request.post_data_buffer)})
+            assert route.request.headers["content-type"] == "application/octet-stream"
+            route.fulfill(json=texts[-1])
+        else:
+            route.fulfill(json={"texts": texts})
+
+    page.route(lambda url: urlsplit(url).path == "/api/texts", taken)
+    state = {"status": "none"}
+    at = {"name": "words", "step": 50, "steps": 100, "share": 0.5, "seconds_left": 75, "loss": 2.5,
+          "val": 2.6, "samples": [{"step": 50, "text": "anna"}], "message": None}  # fmt: skip
+
+    def training(route: Any) -> None:
+        if route.request.method == "POST":
+            assert route.request.post_data_json == {
+                "text": "words.txt", "minutes": 0.5, "model": "gpt", "name": "words"}  # fmt: skip
+            state.update(at, status="starting")
+        route.fulfill(json=state)
+
+    page.route(lambda url: urlsplit(url).path == "/api/training", training)
+    half = {**at, "status": "training"}
+    stopped = {**at, "status": "stopped"}
+    watched.answer("/api/training/events", [half, {**half, "step": 60, "loss": 2.4}, stopped])
+    watched.answer("/api/training/stop", {})
+    page = watched.open("train")
+    page.locator("#file").set_input_files(
+        {"name": "words.txt", "mimeType": "text/plain", "buffer": b"anna\nbob\n"}
+    )
+    expect(page.locator(".findings li")).to_contain_text("3 lines occur twice")
+    expect(page.locator(".findings .mend")).to_have_text("--dedup")
+    expect(page.locator(".plan li")).to_have_text("A hybrid of 300,000 parameters.")
+    assert texts == [{"name": "words.txt", "bytes": 9}]
+    page.get_by_label("Minutes").fill("0.5")
+    page.locator(".train .trio select").select_option("gpt")
+    page.get_by_role("button", name="Train", exact=True).click()
+    told = page.locator(".training .told").first
+    expect(told).to_have_text("Stopped · step 50 of 100 · loss 2.500 · validation 2.600")
+    expect(page.locator(".live li")).to_contain_text("anna")
+    expect(page.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "50")
+    state["status"] = "stopped"
+    page.reload()  # it is all there again
+    expect(told).to_contain_text("Stopped · step 50 of 100")
+    expect(page.locator(".findings li")).to_contain_text("3 lines occur twice")
+    expect(page.locator(".training .curve.faint")).to_be_attached()
+    watched.answer("/api/training/events", [half, {**at, "status": "finished", "share": 1.0}])
+    watched.answer("/api/training/resume", {**half, "status": "starting"})
+    page.get_by_role("button", name="Resume").click()
+    expect(told).to_contain_text("Finished")
+    page.get_by_role("button", name="Play with it").click()
+    expect(page.get_by_role("tab", name="Write")).to_have_attribute("aria-selected", "true")
+    write(page, "an")
+
+
+def test_no_training_where_the_server_does_not_train(watched: Watched) -> None:
+    page = watched.open("train")
+    expect(page.get_by_role("tab", name="Train")).to_be_hidden()
+    expect(page.get_by_role("tab", name="Write")).to_have_attribute("aria-selected", "true")
+
+
+# --- for everybody ---
+
+
+def test_the_keyboard_alone(watched: Watched) -> None:
+    page = watched.open("write/words")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the view")).to_be_focused()
+    for place in ("#model", "#theme", "[role=tab][aria-selected=true]"):
+        page.keyboard.press("Tab")
+        expect(page.locator(place).first).to_be_focused()
+    tab = page.get_by_role("tab", name="Make a list")
+    page.keyboard.press("ArrowRight")
+    expect(tab).to_be_focused()
+    expect(tab).to_have_attribute("aria-selected", "true")
+    panel = page.locator(f"#{tab.get_attribute('aria-controls')}")
+    expect(panel).to_be_visible()
+    assert tab.evaluate("one => getComputedStyle(one).outlineStyle") == "solid", "focus is seen"
+    page.keyboard.press("End")
+    expect(page.get_by_role("tab", name="Look inside")).to_be_focused()
+    page.keyboard.press("ArrowRight")  # round again
+    expect(page.get_by_role("tab", name="Write")).to_be_focused()
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("tabpanel", name="Write")).to_be_focused()
+    page.keyboard.press("Tab")
+    page.keyboard.type("ca")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator(".write .status")).to_contain_text("Written")
+    while not page.evaluate("document.activeElement.role === 'option'"):
+        page.keyboard.press("Tab")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    expect(tokens(page).nth(1)).to_have_attribute("aria-selected", "true")
+    expect(page.locator(".next [aria-current=true] .token")).to_have_text("a")
+    while not page.evaluate("document.activeElement.closest('.next') !== null"):
+        page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(tokens(page).locator(":scope.taken")).to_have_count(1)
+
+
+def test_a_phone_has_no_sideways_scrolling(opened: Open) -> None:
+    page = (watched := opened(viewport=NARROW, has_touch=True, color_scheme="dark")).page
+    for view, there in VIEWS.items():
+        watched.open(view)
+        page.wait_for_selector(there)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360, view
+
+
+def test_colours_and_motion(opened: Open) -> None:
+    watched = opened(color_scheme="light", reduced_motion="reduce")
+    page = watched.open("list/words")
+
+    def dark() -> bool:
+        ground = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
+        return sum(map(int, re.findall(r"\d+", ground)[:3])) < 300
+
+    assert not dark()
+    page.emulate_media(color_scheme="dark", reduced_motion="reduce")
+    assert dark()
+    page.get_by_label("Colours").select_option("light")
+    assert not dark()
+    page.reload()
+    page.wait_for_selector("#facts span")
+    assert not dark(), "the choice is kept"
+    page.get_by_role("button", name="Make 20").click()
+    moving = page.locator(".item").first.evaluate("one => getComputedStyle(one).animationName")
+    assert moving == "none"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(opened: Open, scheme: str) -> None:
+    script = axe()
+    watched = opened(bypass_csp=True, color_scheme=scheme, reduced_motion="reduce")
+    for view, there in VIEWS.items():
+        page = watched.open(view)
+        if view.startswith("write"):
+            write(page, "The cat ")
+        if view.startswith("list"):
+            page.get_by_role("button", name="Make 20").click()
+            expect(page.locator(".item").first).to_be_visible()
+        page.wait_for_selector(there)
+        page.add_script_tag(path=script)
+        found = page.evaluate("axe.run()")["violations"]
+        assert not [(view, one["id"], one["nodes"][0]["target"]) for one in found], found
+
+
+# --- the files ---
+
+
+def test_modules_are_short_and_make_no_markup_of_text() -> None:
+    banned = ("innerHTML", "outerHTML", "insertAdjacent", "document.write", "eval(", "Function(",
+              "parseFromString", "srcdoc", "http:", "https:")  # fmt: skip
+    for path in (*MODULES, PAGE / "index.html"):
+        text = path.read_text("utf-8").replace("http://www.w3.org/2000/svg", "")
+        assert not [word for word in banned if word in text], path
+        assert len(text.splitlines()) <= 250, path
+    assert "style=" not in (PAGE / "index.html").read_text("utf-8")
+
+
+def test_every_file_is_used() -> None:
+    everything = "".join(path.read_text("utf-8") for path in PAGE.iterdir())
+    for path in PAGE.iterdir():
+        assert path.name == "index.html" or f'{path.name}"' in everything, path
