@@ -144,7 +144,8 @@ class WriteDone(BaseModel):
 
 class AttentionRequest(Asked):
     model: str
-    text: str
+    text: str | list[int]
+    """Or token ids: a model of words may write what it cannot read again."""
     layer: int = Field(0, ge=0)
 
 

@@ -6,7 +6,7 @@ import { debounce, h } from "./dom.js";
 import { makeMatrix, pixels } from "./matrix.js";
 import { events, keep, written } from "./state.js";
 import { makeStrip } from "./strip.js";
-import { labelled, percent } from "./text.js";
+import { decoding, labelled, percent } from "./text.js";
 
 const MEAN = -1;
 
@@ -18,6 +18,8 @@ export function makeAttention(panel) {
   /** @type {{tokens: string[], layers: number, heads: number, maps: number[][][]} | null} */
   let found = null;
   let [layer, head, at] = [0, MEAN, 0];
+  /** The tokens of the text, where it is the model's own. @type {number[] | null} */
+  let ids = null;
   const replaced = latest();
 
   const text = h("input", { type: "text", spellcheck: "false", autocapitalize: "off", autocomplete: "off", dir: "auto" });
@@ -45,6 +47,7 @@ export function makeAttention(panel) {
     ask();
   });
   text.addEventListener("input", () => {
+    ids = null;
     replaced(); // what is on its way must not come over what is typed
     soon();
   });
@@ -53,7 +56,7 @@ export function makeAttention(panel) {
   async function ask() {
     const signal = replaced();
     const answer = await attempt(error, () =>
-      post("/api/attention", { model: of, text: text.value, layer }, signal));
+      post("/api/attention", { model: of, text: ids ?? text.value, layer }, signal));
     if (!answer) return;
     found = answer;
     at = found.tokens.length - 1;
@@ -64,18 +67,22 @@ export function makeAttention(panel) {
     draw();
   }
 
-  /** A text of the model's own: it knows all of its characters. */
+  /** Have the model write a text: it knows all of its tokens. */
   async function invent() {
     const signal = replaced();
-    const body = { model: of, prompt: "", max_tokens: GLANCE };
-    const words = await attempt(error, async () => {
-      let whole = "";
-      for await (const event of stream("/api/write", body, signal)) whole += event.text ?? "";
-      return whole;
+    const tokens = await attempt(error, async () => {
+      const all = [];
+      for await (const event of stream("/api/write", { model: of, max_tokens: GLANCE }, signal)) {
+        all.push(...(event.tokens ?? []));
+      }
+      return all;
     });
-    if (words === undefined) return;
-    text.value = words.trim().split("\n").join(" ");
-    keep.tab.set(`attention.${of}`, text.value);
+    if (tokens) take(tokens);
+  }
+
+  function take(tokens) {
+    ids = tokens.map((token) => token.id);
+    text.value = tokens.map(decoding()).join("").replaceAll("\n", " ");
     ask();
   }
 
@@ -139,10 +146,10 @@ export function makeAttention(panel) {
         [found, layer, head] = [null, 0, MEAN];
         layers.replaceChildren();
         heads.replaceChildren();
-        const lately = written.of === of ? written.text.trim().split("\n")[0].slice(0, GLANCE) : "";
-        text.value = keep.tab.get(`attention.${of}`, "") || lately;
+        [ids, text.value] = [null, keep.tab.get(`attention.${of}`, "")];
       } else if (found) return;
       if (text.value) ask();
+      else if (written.of === of && written.tokens.length) take(written.tokens.slice(0, GLANCE));
       else invent();
     },
   };

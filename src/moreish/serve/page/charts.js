@@ -154,18 +154,20 @@ export function makeScatter({ label, looked }) {
     if (!width || !points.length) return;
     const height = Math.round(Math.min(0.72 * width, 620));
     const [xs, ys] = [points.map(({ x }) => x), points.map(({ y }) => y)];
-    const scale = (values, size) => {
+    const scale = (values, size, margin) => {
       const [low, high] = [Math.min(...values), Math.max(...values)];
-      return (value) => 24 + ((value - low) / (high - low || 1)) * (size - 48);
+      return (value) => margin + ((value - low) / (high - low || 1)) * (size - 2 * margin);
     };
-    const [px, py] = [scale(xs, width), scale(ys, height)];
+    const wordy = points.some(({ name }) => [...name].length > 2);
+    const [px, py] = [scale(xs, width, wordy ? 52 : 24), scale(ys, height, 24)];
     const taken = [];
     marks = points.map(({ x, y, name, size }) => {
       const [left, top] = [px(x), height - py(y)];
       const half = 4 + 4.2 * [...name].length;
       const free = !taken.some((other) => Math.abs(other.left - left) < half + other.half && Math.abs(other.top - top) < 15);
       if (free) taken.push({ left, top, half });
-      return svg("g", { class: free ? "point" : "point bare", transform: `translate(${left.toFixed(1)} ${top.toFixed(1)})` },
+      const kind = `point${free ? "" : " bare"}${[...name].length > 2 ? " word" : ""}`;
+      return svg("g", { class: kind, transform: `translate(${left.toFixed(1)} ${top.toFixed(1)})` },
         svg("circle", { r: free ? 11 : 2 + 2 * size }), svg("text", {}, name));
     });
     const picture = svg("svg", { viewBox: `0 0 ${width} ${height}`, width, height, "aria-hidden": "true" },

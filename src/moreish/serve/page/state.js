@@ -41,8 +41,8 @@ function decoded(part) {
 export const events = new EventTarget();
 export const tell = (name) => events.dispatchEvent(new Event(name));
 
-/** The text that was written last, to be looked into. */
-export const written = { of: "", text: "" };
+/** What was written last, and by which model: to be looked into. @type {{of: string, tokens: any[]}} */
+export const written = { of: "", tokens: [] };
 
 /** How tokens are drawn, in every view. */
 export const sampling = { temperature: 1, top_k: 0, top_p: 1 };

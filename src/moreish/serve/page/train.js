@@ -1,7 +1,7 @@
 // The view that makes a model of a text: look at it, plan, train, and play with what comes out.
 
 import { attempt, get, post, stream, upload } from "./api.js";
-import { makeLines } from "./charts.js";
+import { makeLines, thinned } from "./charts.js";
 import { errorLine, field } from "./controls.js";
 import { debounce, h, say, setVars } from "./dom.js";
 import { here, keep, server, tell } from "./state.js";
@@ -10,6 +10,8 @@ import { duration, large, shown, whole } from "./text.js";
 const MODELS = [["", "what suits the text"], ["kneser-ney", "Kneser–Ney counts"], ["bigram", "bigram"], ["mlp", "MLP"],
   ["rnn", "RNN"], ["gru", "GRU"], ["lstm", "LSTM"], ["wavenet", "WaveNet"], ["gpt", "GPT"],
   ["hybrid", "hybrid: a GPT over counts"]];
+
+const MOST_POINTS = 1000;
 
 const BUSY = ["starting", "training", "stopping"];
 
@@ -140,6 +142,8 @@ export function makeTrain(panel) {
     mine.abort();
     listening = null;
     if (now.status === "finished") tell("models");
+    // The line was cut, and not by the end of the training.
+    if (BUSY.includes(now.status)) setTimeout(show, 2000);
   }
 
   function draw(found) {
@@ -180,6 +184,7 @@ export function makeTrain(panel) {
       const last = curve[key].at(-1);
       const news = key === "loss" ? last?.[0] !== now.step : last?.[1] !== now.val;
       if (now.step && typeof now[key] === "number" && news) curve[key].push([now.step, now[key]]);
+      if (curve[key].length > MOST_POINTS) curve[key] = thinned(curve[key], MOST_POINTS / 2);
     }
     keep.tab.set("train.curve", curve);
     chart.set([{ name: "training", points: curve.loss, colour: 0, faint: true },
@@ -190,15 +195,15 @@ export function makeTrain(panel) {
     location.hash = `#/write/${encodeURIComponent(now.name)}`;
   }
 
-  return {
-    async show() {
-      if (listening) return;
-      const found = keep.tab.get("train.curve", curve);
-      if (Array.isArray(found.loss) && Array.isArray(found.val)) curve = found;
-      listTexts();
-      const training = await attempt(failure, () => get("/api/training"));
-      if (training && here.view === "train") follow(training);
-      if (!text && keep.tab.get("train.text", "")) look(keep.tab.get("train.text", ""));
-    },
-  };
+  async function show() {
+    if (listening || here.view !== "train") return;
+    const found = keep.tab.get("train.curve", curve);
+    if (Array.isArray(found.loss) && Array.isArray(found.val)) curve = found;
+    listTexts();
+    const training = await attempt(failure, () => get("/api/training"));
+    if (training) follow(training);
+    if (!text && keep.tab.get("train.text", "")) look(keep.tab.get("train.text", ""));
+  }
+
+  return { show };
 }

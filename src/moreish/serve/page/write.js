@@ -139,7 +139,7 @@ export function makeWrite(panel) {
     status.textContent = error.textContent ? "" : `${words} ${counted(drawn, "token")}, ${counted([...text()].length, "character")}`;
     say(status.textContent);
     plain.textContent = shown(text());
-    Object.assign(written, { of, text: text() });
+    Object.assign(written, { of, tokens });
     end.hidden = finish !== "stop";
     look(strip.selected);
   }
