@@ -16,7 +16,8 @@ from browser import Watched, axe, chromium, launched
 from moreish.run import Run
 from moreish.serve.app import PAGE
 from moreish.serve.server import Service
-from serving import NAMES, make_runs, serving
+from moreish.serve.training import Diagnosed, PlanRequest, Sample, State, TrainRequest
+from serving import NAMES, STORY, make_runs, serving
 
 VIEWS = {
     "write/story": ".next .bars li",
@@ -571,11 +572,13 @@ def test_hostile_insides_stay_texts(opened: Open) -> None:
 
 
 def test_training_from_a_file_to_playing(watched: Watched, service: Service) -> None:
+    """Against answers in the shapes of the real ones; the long proofs have the real ones."""
     models = httpx.get(f"{service.url}/api/models").json()
     watched.answer("/api/models", {**models, "training": True})
-    watched.answer("/api/doctor", {"facts": {}, "lines": [], "findings": [
-        {"severity": "warning", "text": "3 lines occur twice", "mend": "--dedup"}]})  # fmt: skip
-    watched.answer("/api/plan", {"lines": ["A hybrid of 300,000 parameters."]})
+    copies = {"sentence": "3 lines occur twice", "mend": "--dedup", "grave": True, "where": "line 2",
+              "example": "<b>anna"}  # fmt: skip
+    lines = ["words: a list of 2 lines", "", "ignored"]
+    watched.answer("/api/doctor", Diagnosed(facts={}, findings=[copies], lines=lines).model_dump())
     texts: list[dict[str, Any]] = []
     page = watched.page
 
@@ -588,50 +591,102 @@ def test_training_from_a_file_to_playing(watched: Watched, service: Service) -> 
         else:
             route.fulfill(json={"texts": texts})
 
-    page.route(lambda url: urlsplit(url).path == "/api/texts", taken)
-    state = {"status": "none"}
-    at = {"name": "words", "step": 50, "steps": 100, "share": 0.5, "seconds_left": 75, "loss": 2.5,
-          "val": 2.6, "samples": [{"step": 50, "text": "anna"}], "message": None}  # fmt: skip
+    at = State(name="words", step=50, steps=100, share=0.5, seconds_left=75, loss=2.5, val=2.6,
+               model="gpt", parameters=12345, samples=[Sample(step=50, text="anna")])  # fmt: skip
+    states = {"now": State()}
+    asked: list[Any] = []
 
     def training(route: Any) -> None:
         if route.request.method == "POST":
-            assert route.request.post_data_json == {
-                "text": "words.txt", "minutes": 0.5, "model": "gpt", "name": "words"}  # fmt: skip
-            state.update(at, status="starting")
-        route.fulfill(json=state)
+            asked.append(TrainRequest(**route.request.post_data_json))
+            states["now"] = at.model_copy(update={"status": "starting"})
+        route.fulfill(json=states["now"].model_dump())
 
+    def ends(status: str, **more: Any) -> None:
+        """How the events go on from here."""
+        half = at.model_copy(update={"status": "training"})
+        on = half.model_copy(update={"step": 60, "share": 0.6, "loss": 2.4})
+        last = on.model_copy(update={"status": status, "seconds_left": None, **more})
+        states["now"] = last
+        events = [state.model_dump(mode="json") for state in (half, on, last)]
+        watched.answer("/api/training/events", events)
+
+    page.route(lambda url: urlsplit(url).path == "/api/texts", taken)
     page.route(lambda url: urlsplit(url).path == "/api/training", training)
-    half = {**at, "status": "training"}
-    stopped = {**at, "status": "stopped"}
-    watched.answer("/api/training/events", [half, {**half, "step": 60, "loss": 2.4}, stopped])
-    watched.answer("/api/training/stop", {})
+    watched.answer("/api/plan", {"lines": ["A hybrid of 300,000 parameters."]})
+    ends("stopped", resumable=["words"])
+    states["now"] = State()
     page = watched.open("train")
     page.locator("#file").set_input_files(
         {"name": "words.txt", "mimeType": "text/plain", "buffer": b"anna\nbob\n"}
     )
     expect(page.locator(".findings li")).to_contain_text("3 lines occur twice")
-    expect(page.locator(".findings .mend")).to_have_text("--dedup")
+    expect(page.locator(".findings .where")).to_have_text("line 2: <b>anna")
     expect(page.locator(".plan li")).to_have_text("A hybrid of 300,000 parameters.")
     assert texts == [{"name": "words.txt", "bytes": 9}]
+    plans = bodies(page, "/api/plan")
+    page.get_by_label("Leave out copies").check()
     page.get_by_label("Minutes").fill("0.5")
     page.locator(".train .trio select").select_option("gpt")
+    page.get_by_label("Name of the result").fill("words")
     page.get_by_role("button", name="Train", exact=True).click()
     told = page.locator(".training .told").first
-    expect(told).to_have_text("Stopped · step 50 of 100 · loss 2.500 · validation 2.600")
+    expect(told).to_have_text(
+        "Stopped · gpt, 12,345 parameters · step 60 of 100 · loss 2.400 · validation 2.600"
+    )
+    wishes = {"text": "words.txt", "minutes": 0.5, "model": "gpt", "dedup": True}
+    assert asked == [TrainRequest(**wishes, name="words")]
+    assert PlanRequest(**plans[-1]) == PlanRequest(**wishes)
     expect(page.locator(".live li")).to_contain_text("anna")
-    expect(page.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "50")
-    state["status"] = "stopped"
+    states["now"] = at.model_copy(update={"status": "stopped", "resumable": ["words"]})
     page.reload()  # it is all there again
-    expect(told).to_contain_text("Stopped · step 50 of 100")
+    expect(told).to_contain_text("Stopped · gpt, 12,345 parameters · step 50 of 100")
     expect(page.locator(".findings li")).to_contain_text("3 lines occur twice")
     expect(page.locator(".training .curve.faint")).to_be_attached()
-    watched.answer("/api/training/events", [half, {**at, "status": "finished", "share": 1.0}])
-    watched.answer("/api/training/resume", {**half, "status": "starting"})
-    page.get_by_role("button", name="Resume").click()
+    ends("finished", step=100, share=1.0)
+    begun = at.model_copy(update={"status": "starting"}).model_dump()
+    watched.answer("/api/training/resume", begun)
+    page.get_by_role("button", name="Go on with words").click()
     expect(told).to_contain_text("Finished")
     page.get_by_role("button", name="Play with it").click()
     expect(page.get_by_role("tab", name="Write")).to_have_attribute("aria-selected", "true")
     write(page, "an")
+
+
+@pytest.mark.soak
+def test_training_with_a_server_that_trains(opened: Open, tmp_path: Path) -> None:
+    (text := tmp_path / "story.txt").write_text(STORY * 10, "utf-8")
+    with serving([], home=tmp_path / "runs") as empty:
+        watched = opened(empty.url)
+        page = watched.page
+        page.goto(empty.url)
+        expect(page.get_by_role("tab", name="Train")).to_have_attribute("aria-selected", "true")
+        page.locator("#file").set_input_files(text)
+        expect(page.locator(".plan li").first).to_be_visible(timeout=60_000)
+        page.get_by_label("Read it as").select_option("text")
+        page.locator(".train .trio select").select_option("mlp")
+        page.get_by_label("Minutes").fill("5")
+        page.get_by_label("Name of the result").fill("my story")
+        expect(page.locator(".plan pre")).to_contain_text("mlp", timeout=60_000)
+        page.get_by_role("button", name="Train", exact=True).click()
+        told = page.locator(".training .told").first
+        expect(told).to_contain_text("loss", timeout=60_000)
+        page.reload()
+        expect(told).to_contain_text("loss")
+        page.get_by_role("button", name="Stop").click()
+        expect(told).to_contain_text("Stopped", timeout=60_000)
+        page.get_by_role("button", name="Go on with my story").click()
+        expect(told).to_contain_text("Training", timeout=60_000)
+        page.get_by_role("button", name="Stop").click()
+        expect(told).to_contain_text("Stopped", timeout=60_000)
+        page.get_by_label("Name of the result").fill("counts")
+        page.locator(".train .trio select").select_option("kneser-ney")
+        page.get_by_role("button", name="Train", exact=True).click()
+        expect(told).to_contain_text("Finished", timeout=60_000)
+        page.get_by_role("button", name="Play with it").click()
+        write(page, "The cat ")
+        assert page.locator("#model").input_value() == "counts"
+        watched.context.close()
 
 
 def test_no_training_where_the_server_does_not_train(watched: Watched) -> None:
