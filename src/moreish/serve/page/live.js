@@ -107,7 +107,7 @@ export function makeLive(changed) {
       if (curve[key].length > MOST_POINTS) curve[key] = thinned(curve[key], MOST_POINTS / 2);
     }
     keep.tab.set("train.curve", curve);
-    chart.element.hidden = !curve.loss.length;
+    chart.element.hidden = curve.loss.length < 2;
     chart.set([{ name: "training", points: curve.loss, colour: 0, faint: true },
       { name: "validation", points: curve.val, colour: 0, marks: true }].filter(({ points }) => points.length));
   }

@@ -28,7 +28,7 @@ export function makeTrain(panel) {
     h("span", {}, "or choose one. A list (an item a line) gives new items; running text is continued."));
   const there = h("select", {}, h("option", { value: "" }, "–"));
   const error = errorLine();
-  const about = h("p", { class: "hint" });
+  const about = h("div", { class: "hint" });
   const findings = h("ul", { class: "findings" });
   const kind = h("select", { onchange: () => look(text) }, h("option", { value: "" }, "as it looks"),
     h("option", { value: "lines" }, "a list, an item a line"), h("option", { value: "text" }, "running text"));
@@ -94,7 +94,7 @@ export function makeTrain(panel) {
     const found = await attempt(error, () => post("/api/doctor", { text, ...reading() }));
     if (!found || asked !== `${text} ${kind.value}`) return;
     const end = found.lines.indexOf("");
-    about.textContent = shown(found.lines.slice(0, end < 0 ? found.lines.length : end).join(". "));
+    about.replaceChildren(...found.lines.slice(0, end < 0 ? found.lines.length : end).map((line) => h("p", {}, shown(line))));
     const all = found.findings;
     findings.replaceChildren(...(all.length ? all.map(finding) : [h("li", {}, "Nothing to complain of.")]));
     encoding = all.map(({ mend }) => /^--encoding ([\w-]+)$/.exec(mend)?.[1]).find(Boolean) ?? null;
