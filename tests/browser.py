@@ -84,7 +84,7 @@ class Watched:
 
     def close(self) -> None:
         self.context.close()
-        assert not self.wrong
+        assert not self.wrong, self.wrong
 
 
 def axe() -> Path:

@@ -307,6 +307,15 @@ def test_a_text_has_no_list(watched: Watched) -> None:
 # --- look inside ---
 
 
+CELLS = """wanted => {
+    const canvas = document.querySelector(".attention .matrix canvas");
+    const { width, height, data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+    const at = (place, size) => Math.floor((place + 1.3) * size / 12);
+    return wanted.map(([row, column]) => data[4 * (at(row, height) * width + at(column, width))]);
+}"""
+"""How red some cells are in a matrix of eleven tokens, whose labels are as wide as a cell."""
+
+
 def test_attention(watched: Watched, service: Service) -> None:
     page = watched.open("inside/story/attention")
     expect(page.locator(".chips [role=option]").first).to_be_visible()
@@ -325,6 +334,10 @@ def test_attention(watched: Watched, service: Service) -> None:
     for at in range(7):
         assert float(strengths[at]) == pytest.approx(math.sqrt(maps[1][6][at]), abs=0.01)
     expect(page.locator(".chips .painted")).to_have_count(7)
+    # In the picture a cell is as strong as its chip: 1 in the first, nothing above the diagonal.
+    full, cell, none = page.evaluate(CELLS, [[0, 0], [6, 2], [2, 6]])
+    share = (cell - none) / (full - none)
+    assert share == pytest.approx(math.sqrt(maps[1][6][2]), abs=0.05)
     # The same with the keyboard alone.
     chips.nth(6).focus()
     page.keyboard.press("ArrowLeft")
@@ -363,7 +376,7 @@ def test_pairs(watched: Watched, service: Service) -> None:
     expect(page.locator(".pairs h2")).to_have_text(f"After {found['labels'][1]}")
     shares = [count / found["totals"][1] for count in found["counts"][1]]
     first = page.locator(".pairs .bars .figure").first
-    expect(first).to_contain_text(f"{float(f'{100 * max(shares):.2g}'):g} %")
+    expect(first).to_have_text(re.compile(f"^{float(f'{100 * max(shares):.2g}'):g} %"))
 
 
 def test_two_histories(watched: Watched) -> None:
@@ -415,9 +428,13 @@ def test_it_waits_for_a_server_that_is_away(watched: Watched) -> None:
     page.get_by_role("button", name="Write", exact=True).click()
     expect(page.locator(".write .paper .error")).to_have_text("The server does not answer.")
     expect(page.locator("#away")).to_be_visible()
+    page.reload()
+    expect(page.locator("#away")).to_be_visible()
+    expect(page.locator("#facts")).to_be_empty()
     page.unroute_all()
     expect(page.locator("#away")).to_be_hidden()
     expect(page.locator("#say")).to_have_text("The server is back.")
+    expect(page.locator("#facts")).to_contain_text("ngram")
     write(page, "an")
 
 

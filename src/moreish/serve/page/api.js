@@ -63,7 +63,6 @@ export async function* stream(path, body, signal) {
       const data = event.replace(/^data: ?/, "");
       if (data === event) continue; // a comment that keeps the line open
       const found = JSON.parse(data);
-      signal?.throwIfAborted();
       if (found.error) throw new ApiError(200, found.error);
       yield found;
     }

@@ -125,7 +125,6 @@ export function makeWrite(panel) {
 
   /** One writing at a time: a new one puts an end to the one before. */
   async function run(work) {
-    flush();
     writing?.abort();
     const mine = (writing = new AbortController());
     busy(true);
