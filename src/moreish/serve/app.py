@@ -1,6 +1,5 @@
 """The whole service: routes, errors, guard, and what is started and stopped with it."""
 
-import mimetypes
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -9,9 +8,9 @@ from pathlib import Path
 import anyio.to_thread
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import FileResponse, JSONResponse
 from starlette.exceptions import HTTPException
-from starlette.staticfiles import StaticFiles
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from moreish.errors import MoreishError
@@ -62,7 +61,17 @@ def make_app(registry: Registry, rules: Rules, side: Side, trainings: Trainings 
     app.include_router(native.router(registry, side, training=trainings is not None))
     if trainings is not None:
         app.include_router(training.router(trainings))
-    # Some systems say otherwise, and browsers run no module of another type.
-    mimetypes.add_type("text/javascript", ".js")
-    app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
+    for path in PAGE.iterdir():
+        app.router.routes.append(_page_route(path))
     return Guard(app, rules)
+
+
+def _page_route(path: Path) -> Route:
+    """Of one of the page's files: there is no other, whatever is asked for."""
+    # Some systems name other types, and browsers run no module that has one.
+    kind = "text/javascript" if path.suffix == ".js" else None
+
+    async def answer(request: Request) -> FileResponse:
+        return FileResponse(path, media_type=kind)
+
+    return Route("/" if path.name == "index.html" else f"/{path.name}", answer)
