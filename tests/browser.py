@@ -1,6 +1,7 @@
 """A browser for the tests of the page: Debian's Chromium, or another of that name."""
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -89,8 +90,6 @@ class Watched:
 
 def axe() -> Path:
     """The checker of accessibility; the test is skipped where it is not at hand."""
-    import os
-
     found = Path(os.environ.get("MOREISH_AXE", ""))
     if not found.is_file():
         pytest.skip("NO AXE: MOREISH_AXE names no axe.min.js (npm install axe-core)")
