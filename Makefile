@@ -31,6 +31,8 @@ run: $(VENV)/core  ## train on the built-in names, print the losses and twenty n
 	@$(BIN)/moreish sample runs/names -n 20 --new-only --unique
 
 test: $(VENV)/dev  ## the tests (a few minutes on two cores)
+	@command -v chromium >/dev/null || \
+	  echo "NO BROWSER: the page is not tested; Debian has one: apt-get install chromium" >&2
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not soak" -n auto --maxprocesses 8
 
 proofs: $(VENV)/dev  ## docs/reliability.md, from the tests and the long proofs

@@ -1,7 +1,6 @@
 """A browser for the tests of the page: Debian's Chromium, or another of that name."""
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import axe_playwright_python
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
@@ -89,8 +89,5 @@ class Watched:
 
 
 def axe() -> Path:
-    """The checker of accessibility; the test is skipped where it is not at hand."""
-    found = Path(os.environ.get("MOREISH_AXE", ""))
-    if not found.is_file():
-        pytest.skip("NO AXE: MOREISH_AXE names no axe.min.js (npm install axe-core)")
-    return found
+    """The checker of accessibility."""
+    return Path(axe_playwright_python.__file__).parent / "axe.min.js"

@@ -47,6 +47,7 @@ def test_the_numbers_are_in_the_table(small_run: Run, tmp_path: Path) -> None:
         assert theme.paper in text
 
 
+@pytest.mark.soak
 def test_large_vocabularies_show_their_most_frequent(tmp_path: Path) -> None:
     source = tmp_path / "wide.txt"
     letters = [chr(0x4E00 + place) for place in range(300)]
@@ -141,6 +142,7 @@ def test_a_range_test_can_be_drawn(moreish: Moreish) -> None:
     assert "suggested" in Path("r.svg").read_text()
 
 
+@pytest.mark.soak
 def test_items_as_long_as_paragraphs_have_a_report(moreish: Moreish) -> None:
     Path("p.txt").write_text("\n".join(f"{i} " + STORY.replace("\n", " ") for i in range(12)))
     moreish("train", "p.txt", "--as", "lines", "--model", "ngram", "--out", "p")

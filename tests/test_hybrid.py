@@ -72,7 +72,13 @@ def test_it_does_not_learn_to_trust_what_was_learned_by_heart() -> None:
     assert losses_of(model.counts, held_out).mean() > losses_of(model, held_out).mean()
 
 
-@pytest.mark.parametrize("network", ["gpt", "mlp", "lstm", "wavenet", "bigram"])
+@pytest.mark.parametrize(
+    "network",
+    [
+        "gpt",
+        *(pytest.param(n, marks=pytest.mark.soak) for n in ("mlp", "lstm", "wavenet", "bigram")),
+    ],
+)
 def test_it_wraps_any_network_from_training_to_sampling(network: str, tmp_path: Path) -> None:
     path = tmp_path / "story.txt"
     path.write_text(STORY * 6, encoding="utf-8")

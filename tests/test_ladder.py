@@ -219,6 +219,7 @@ def test_the_lectures_valley_lies_near_a_tenth(lecture_names: list[str]) -> None
     assert 0.05 < found.suggested < 0.25
 
 
+@pytest.mark.soak
 def test_auto_takes_the_suggested_rate(moreish: Moreish, source: Path) -> None:
     result = moreish(
         "train", source, "--steps", 5, "--set", "train.lr=auto", "--model", "bow",

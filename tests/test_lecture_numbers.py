@@ -138,6 +138,7 @@ def test_neural_bigram_at_its_optimum_is_the_count_table(names) -> None:
     assert drawn(model) == drawn(table)
 
 
+@pytest.mark.soak
 def test_squared_weights_pull_towards_uniform(names) -> None:
     _, tokens = names
     losses = [losses_of(full_batch_descent(tokens, 60, s), tokens).mean() for s in (0, 0.01, 1, 10)]

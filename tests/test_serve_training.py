@@ -105,6 +105,7 @@ def test_stopping_and_going_on(http: httpx.Client, home: Path) -> None:
     assert found.status_code == (200 if (home / "story" / "model.safetensors").is_file() else 404)
 
 
+@pytest.mark.soak
 def test_a_server_that_ends_leaves_a_training_that_can_go_on(home: Path) -> None:
     with serving([], slots=2, home=home) as service, httpx.Client(base_url=service.url) as http:
         bring(http, "story.txt", STORY.encode() * 10)
