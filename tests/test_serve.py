@@ -505,6 +505,7 @@ def test_health_and_metrics(http: httpx.Client, service: Service) -> None:
     assert grown('moreish_tokens_total{model="story"}') == 7
     assert grown('moreish_first_token_seconds_count{model="story"}') == 1
     assert grown('moreish_completion_seconds_count{model="story"}') == 1
+    assert grown('moreish_requests_total{status="200"}') == 2  # this one, and the first /metrics
     assert after['moreish_slots{model="words"}'] == 8
     assert after['moreish_texts_writing{model="story"}'] == 0
 

@@ -35,7 +35,7 @@ def make_app(registry: Registry, rules: Rules, side: Side, trainings: Trainings 
     async def life(app: FastAPI) -> AsyncIterator[None]:
         yield
         side.stop()
-        await anyio.to_thread.run_sync(registry.stop, DRAIN)
+        await anyio.to_thread.run_sync(registry.stop, 0)  # nobody listens any more
 
     app = FastAPI(
         title="Moreish",
@@ -63,7 +63,7 @@ def make_app(registry: Registry, rules: Rules, side: Side, trainings: Trainings 
         app.include_router(training.router(trainings))
     for path in PAGE.iterdir():
         app.router.routes.append(_page_route(path))
-    return Guard(app, rules)
+    return Guard(app, rules, registry.measured.answered)
 
 
 def _page_route(path: Path) -> Route:

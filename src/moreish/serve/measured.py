@@ -32,6 +32,10 @@ class Measured:
             registry=self.collected,
         )
 
+    def answered(self, status: int) -> None:
+        """A request has its answer, or the beginning of it."""
+        self.requests.labels(status).inc()
+
     def completion(self, model: str, answer: Answer) -> None:
         """A request for a completion is over."""
         if answer.first_token is not None:

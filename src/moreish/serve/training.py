@@ -17,6 +17,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
+from moreish.errors import MoreishError
 from moreish.files import PART, check_space
 from moreish.run_folder import replaced_by
 from moreish.serve.engine import Busy, Failed, Late
@@ -237,9 +238,11 @@ class Trainings:
             if status != "failed" and (path / "model.safetensors").is_file():
                 served = await self.side.run(partial(self.registry.load, path, again=True))
                 self.registry.add(served)
-        except Exception:
+        except MoreishError as error:
+            status, message = "failed", self._without_paths(str(error))
+        except Exception:  # it has to end in a state, whatever it is
             logging.getLogger("moreish.serve").exception("a training failed")
-            status = "failed"
+            status, message = "failed", "it failed for a reason that the server's log tells"
         finally:
             self._process = None
             self.state = self.state.model_copy(
