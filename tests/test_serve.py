@@ -264,6 +264,13 @@ def test_what_is_refused(http: httpx.Client, body: dict, param: str, message: st
     assert set(error) == {"message", "type", "param", "code"}
 
 
+def test_whole_numbers_may_be_written_with_a_point(http: httpx.Client) -> None:
+    plain = {"prompt": list(b"The"), "max_tokens": 5, "seed": 1, "temperature": 1}
+    pointed = {**plain, "prompt": [84.0, 104.0, 101.0], "max_tokens": 5.0, "seed": 1.0}
+    assert post(http, **pointed).json()["choices"] == post(http, **plain).json()["choices"]
+    assert post(http, max_tokens=5.5).status_code == 400
+
+
 def test_unknown_characters_are_named(http: httpx.Client) -> None:
     answer = post(http, model="words", prompt="Zoë")
     assert answer.status_code == 400

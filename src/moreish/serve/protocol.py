@@ -5,16 +5,30 @@ import uuid
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from moreish.generate.sampling import Sampling
 from moreish.serve.batch import Drawn, Piece
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_whole(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 class Asked(BaseModel):
     """A request: JSON, no unknown parameter, and nothing taken for what it is not."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole_numbers(cls, values: Any) -> Any:
+        """`5.0` is an integer: JSON has one kind of number."""
+        if not isinstance(values, dict):
+            return values
+        return {key: _whole(value) for key, value in values.items()}
 
 
 class Drawing(Asked):
