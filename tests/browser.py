@@ -88,6 +88,8 @@ class Watched:
         assert not self.wrong, self.wrong
 
 
-def axe() -> Path:
-    """The checker of accessibility."""
-    return Path(axe_playwright_python.__file__).parent / "axe.min.js"
+def complaints(page: Page) -> list[tuple[str, str]]:
+    """What the checker of accessibility finds: its rule, and where."""
+    page.evaluate((Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text("utf-8"))
+    found = page.evaluate("axe.run()")["violations"]
+    return [(one["id"], str(node["target"])) for one in found for node in one["nodes"]]

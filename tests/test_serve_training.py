@@ -51,6 +51,7 @@ def until(http: httpx.Client, *statuses: str, seconds: float = 120) -> dict[str,
 
 def test_from_a_text_to_a_model(http: httpx.Client, home: Path) -> None:
     assert http.get("/api/training").json()["status"] == "none"
+    assert http.get("/api/training/history").status_code == 404
     text = "\n".join(NAMES * 30).encode()
     assert bring(http, "names.txt", text).json() == {"name": "names.txt", "bytes": len(text)}
     assert http.get("/api/texts").json()["texts"] == [{"name": "names.txt", "bytes": len(text)}]
@@ -91,6 +92,9 @@ def test_stopping_and_going_on(http: httpx.Client, home: Path) -> None:
     assert 0 < state["share"] < 1
     assert state["loss"] > 0
     assert state["seconds_left"] > 0
+    logged = http.get("/api/training/history").json()
+    assert logged["steps"][-1]["step"] > 0
+    assert logged["settings"]["model"]["name"] == "mlp"
     assert http.post("/api/training/stop").json()["status"] == "stopping"
     state = until(http, "stopped")
     assert state["resumable"] == ["story"]

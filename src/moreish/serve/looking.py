@@ -18,6 +18,7 @@ from moreish.evaluate import looking
 from moreish.generate.sampling import probabilities
 from moreish.models.gpt_config import GPTConfig
 from moreish.models.mixture import WithCounts
+from moreish.run import Run
 from moreish.run_folder import SEARCHED
 from moreish.serve import native_protocol as shapes
 from moreish.serve.completions import ids_of
@@ -243,9 +244,14 @@ def _counts(served: Served) -> Any:
 
 @once
 def history(served: Served) -> shapes.History:
-    """What the training logged, thinned out where it is much."""
-    config = served.run.config
-    logged = list(served.run.logged())
+    """What the training logged."""
+    return history_of(served.run)
+
+
+def history_of(run: Run) -> shapes.History:
+    """What a training has logged so far, thinned out where it is much."""
+    config = run.config
+    logged = list(run.logged())
     steps = [entry for entry in logged if "loss" in entry]
     learned = steps[-1]["tokens"] / steps[-1]["step"] if steps else config.train.batch_tokens
     every = max(1, math.ceil(len(steps) / LOGGED))

@@ -19,9 +19,12 @@ from starlette.responses import Response
 
 from moreish.errors import MoreishError
 from moreish.files import PART, check_space
+from moreish.run import Run
 from moreish.run_folder import replaced_by
 from moreish.serve.engine import Busy, Failed, Late
 from moreish.serve.errors import ERRORS, ApiError, refused
+from moreish.serve.looking import history_of
+from moreish.serve.native_protocol import History
 from moreish.serve.protocol import Asked
 from moreish.serve.registry import Registry
 from moreish.serve.side import Side
@@ -289,6 +292,13 @@ class Trainings:
         """The state, as it is told."""
         return self.state.model_copy(update={"resumable": [] if self.on else self.resumable()})
 
+    def history(self) -> History:
+        """Of the training that is on or was the last. Raises ApiError (404) if there is none."""
+        path = self.home / (self.state.name or "")
+        if self.state.name is None or not (path / "run.json").is_file():
+            raise ApiError(404, "nothing has been logged yet", code="idle")
+        return history_of(Run.open(path))
+
     async def changes(self) -> AsyncIterator[State]:
         """The state now, and whenever it changes, but not too often; until nothing is on."""
         while True:
@@ -383,6 +393,11 @@ def router(trainings: Trainings) -> APIRouter:
     async def training() -> State:
         """How the training is."""
         return trainings.told()
+
+    @api.get("/training/history")
+    async def training_history() -> History:
+        """What it has logged so far."""
+        return await trainings.side.run(trainings.history)
 
     @api.get("/training/events", responses=EVENTS, response_class=Response)
     async def training_events() -> Response:

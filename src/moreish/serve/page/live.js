@@ -4,7 +4,7 @@ import { attempt, get, post, stream } from "./api.js";
 import { makeLines, thinned } from "./charts.js";
 import { errorLine } from "./controls.js";
 import { h, say, setVars } from "./dom.js";
-import { here, keep, server, tell } from "./state.js";
+import { here, server, tell } from "./state.js";
 import { duration, large, shown, whole } from "./text.js";
 
 const IN_WORDS = { starting: "Starting", training: "Training", stopping: "Stopping", stopped: "Stopped",
@@ -19,7 +19,7 @@ export function makeLive(changed) {
   let now = { status: "none" };
   /** Whether the server tells of each change. */
   let listening = false;
-  /** Losses of this training, which only the browser keeps. */
+  /** Losses of this training: what was logged before this page began to listen, and what came since. */
   let curve = { name: "", loss: [], val: [] };
 
   const bar = h("div", { class: "progress", role: "progressbar", "aria-label": "Training", "aria-valuemin": 0,
@@ -97,17 +97,33 @@ export function makeLive(changed) {
     others.hidden = !now.resumable.length;
   }
 
+  /** What was logged before this page began to listen. */
+  async function recall() {
+    curve = { name: now.name, loss: [], val: [] };
+    const found = await attempt(error, () => get("/api/training/history"));
+    if (!found || curve.name !== now.name) return;
+    const before = (entries, key) => entries.filter((one) => one[key] !== null).map((one) => [one.step, one[key]]);
+    const joined = (old, since) => [...old, ...since.filter(([step]) => step > (old.at(-1)?.[0] ?? 0))];
+    curve.loss = joined(before(found.steps, "loss"), curve.loss);
+    curve.val = joined(before(found.evaluations, "val"), curve.val);
+    drawCurve();
+  }
+
   function addPoint() {
-    const last = curve.loss.at(-1);
-    if (curve.name !== now.name || (now.step && last && now.step < last[0])) curve = { name: now.name, loss: [], val: [] };
-    for (const key of ["loss", "val"]) {
+    if (now.step && curve.name !== now.name) recall();
+    for (const key of now.step ? ["loss", "val"] : []) {
+      // One that goes on may have gone back some steps.
+      curve[key] = curve[key].filter(([step]) => step <= now.step);
       const before = curve[key].at(-1);
       const isNew = key === "loss" ? before?.[0] !== now.step : before?.[1] !== now.val;
-      if (now.step && now[key] !== null && isNew) curve[key].push([now.step, now[key]]);
+      if (now[key] !== null && isNew) curve[key].push([now.step, now[key]]);
       if (curve[key].length > MOST_POINTS) curve[key] = thinned(curve[key], MOST_POINTS / 2);
     }
-    keep.tab.set("train.curve", curve);
-    chart.element.hidden = curve.loss.length < 2;
+    drawCurve();
+  }
+
+  function drawCurve() {
+    chart.element.hidden = curve.name !== now.name || curve.loss.length < 2;
     chart.set([{ name: "training", points: curve.loss, colour: 0, faint: true },
       { name: "validation", points: curve.val, colour: 0, marks: true }].filter(({ points }) => points.length));
   }
@@ -115,8 +131,6 @@ export function makeLive(changed) {
   /** How it is now. */
   async function look() {
     if (listening || here.view !== "train") return;
-    const kept = keep.tab.get("train.curve", curve);
-    if (Array.isArray(kept.loss) && Array.isArray(kept.val)) curve = kept;
     const found = await attempt(error, () => get("/api/training"));
     if (found) follow(found);
   }
