@@ -6,6 +6,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,11 @@ from conftest import Proved, item_tokens
 from moreish.generate.constraints import Constraint, compile_constraint
 from moreish.generate.sampling import Sampling
 from moreish.generate.texts import Writer
-from moreish.models import Model
-from moreish.serve.batch import Ask, Batch, Job, Piece, laid_out
+from moreish.models import Model, build_model, model_config
+from moreish.serve.batch import Batch
 from moreish.serve.engine import Busy, Closing, Engine, Failed, Late
+from moreish.serve.rows import laid_out
+from moreish.serve.texts import Ask, Job, Piece
 from moreish.serve.unfolding import Unfolding
 from moreish.tokenizers.base import Ids, Tokenizer
 from moreish.tokenizers.byte import ByteTokenizer
@@ -230,10 +233,10 @@ def test_stop_strings_may_span_tokens_and_are_no_part_of_the_text() -> None:
         pieces = alone(batch, ask(0, prompt=np.array([1]), stop=stop, logprobs=1))[0]
         assert text_of(pieces) == text
         assert pieces[-1].finish == "stop"
-        told = [drawn.text for piece in pieces for drawn in piece.tokens]
-        assert "".join(told) == text
-        for piece in pieces:  # a token is told with its text, neither before nor after it
-            assert "".join(drawn.text for drawn in piece.tokens) == piece.text
+        told = [[token.text for token in piece.tokens if token.id] for piece in pieces]
+        assert "".join(map("".join, told)) == text
+        # A token is told with its text, neither before nor after it.
+        assert list(map("".join, told)) == [piece.text for piece in pieces]
 
 
 def test_echo_tells_what_the_model_made_of_the_prompt() -> None:
@@ -242,16 +245,56 @@ def test_echo_tells_what_the_model_made_of_the_prompt() -> None:
         [drawn for piece in alone(batch, request)[0] for drawn in piece.tokens]
         for request in [ask(0, prompt=np.array([1, 2, 5]), echo=True, logprobs=2)]
     )
-    assert "".join(token.text for token in drawn) == "abef"
-    assert [token.offset for token in drawn] == [0, 1, 2, 3]
+    assert [token.text for token in drawn] == ["a", "b", "e", "f", "<|endoftext|>"]
+    assert [token.offset for token in drawn] == [0, 1, 2, 3, 4]
     sure, unlikely = pytest.approx(0, abs=1e-6), pytest.approx(-30, abs=1e-3)
-    assert [token.logprob for token in drawn[1:]] == [sure, unlikely, sure]
+    assert [token.logprob for token in drawn[1:]] == [sure, unlikely, sure, sure]
     assert drawn[2].top[0][1] == "c"  # what it would have said
     nothing_before = ask(
         0, lead=np.array([], dtype=int), prompt=np.array([1, 2]), echo=True, logprobs=1
     )
     first = next(drawn for piece in alone(batch, nothing_before)[0] for drawn in piece.tokens)
     assert (first.logprob, first.top) == (None, [])
+
+
+@pytest.mark.parametrize("name", ["bigram", "mlp", "lstm"])
+def test_a_long_prompt_is_told_piece_by_piece(name: str) -> None:
+    model = build(name, {"context": 400} if name == "lstm" else {})
+    batch = Batch(model, LETTERS, slots=2)
+    prompt = np.random.default_rng(1).integers(1, VOCABULARY, 300)
+    pieces = alone(batch, ask(0, prompt=prompt, echo=True, logprobs=2, max_tokens=0))[0]
+    told = [token for piece in pieces for token in piece.tokens]
+    logits_TV = model(torch.tensor([[0, *prompt]]))[0][0, :-1]
+    logs_T = logits_TV.log_softmax(-1)[torch.arange(300), torch.tensor(prompt)]
+    assert [token.id for token in told] == prompt.tolist()
+    assert [token.logprob for token in told] == pytest.approx(logs_T.tolist(), abs=1e-5)
+    assert [token.offset for token in told] == list(range(300))
+
+
+def test_a_long_prompt_keeps_nobody_waiting() -> None:
+    batch = Batch(build("bigram", {}), LETTERS, slots=4)
+    prompt = np.ones(2000, dtype=int)
+    batch.add(Job([ask(0, prompt=prompt, echo=True, logprobs=0, n=2)], LATER))
+    batch.add(short := Job([ask(1, max_tokens=1)], LATER))
+    ended = []
+    while not batch.idle:
+        ended += [job for job, _, piece in batch.turn() if piece.finish]
+    assert ended[0] is short
+    assert len(ended) == 3
+
+
+def test_of_a_long_prompt_only_what_matters_is_read() -> None:
+    for name in ("bigram", "mlp", "wavenet"):
+        model = build(name, {})
+        batch = Batch(model, LETTERS, slots=2)
+        prompt = np.random.default_rng(1).integers(1, VOCABULARY, 3000)
+        expected = alone(batch, ask(3, prompt=prompt, n=5, logprobs=0, echo=True))
+        found = alone(batch, ask(3, prompt=prompt, n=5, echo=True))
+        texts = [text_of(pieces) for pieces in found.values()]
+        assert texts == [text_of(pieces) for pieces in expected.values()]
+        assert max(map(len, texts)) > 3000
+        batch.add(Job([ask(3, prompt=prompt)], LATER))
+        assert len(batch.waiting[0].reading.tokens_T) == model.context
 
 
 def _chain() -> Model:
@@ -262,6 +305,28 @@ def _chain() -> Model:
         for token in range(VOCABULARY):
             table[token, (token + 1) % VOCABULARY] = 30.0
     return model
+
+
+def test_a_character_that_begins_in_the_prompt_comes_whole() -> None:
+    tokenizer = ByteTokenizer(boundary=False)
+    model = build_model(model_config({"name": "bigram"}), 256)
+    with torch.no_grad():
+        table = model.get_parameter("table.weight")
+        table[0x82, 0xAC] = table[0xAC, ord("!")] = 50.0
+    batch = Batch(model, tokenizer, slots=2)
+    prompt = tokenizer.encode("a €")[:-1]
+    asked = {
+        "prompt": prompt,
+        "lead": prompt[:0],
+        "max_tokens": 2,
+        "sampling": Sampling(temperature=0),
+    }
+    assert text_of(alone(batch, ask(0, **asked))[0]) == "€!"
+    assert text_of(alone(batch, ask(0, **asked, echo=True))[0]) == "a €!"
+    told = alone(batch, ask(0, **asked, echo=True, logprobs=0))[0]
+    offsets = [token.offset for piece in told for token in piece.tokens]
+    assert offsets == [0, 1, 2, 2, 2, 3]
+    assert text_of(alone(batch, ask(0, **{**asked, "max_tokens": 0}, echo=True))[0]) == "a "
 
 
 def test_characters_of_several_bytes_come_whole() -> None:
@@ -395,7 +460,7 @@ def engines() -> Iterator[Any]:
 
 async def heard(engine: Engine, request: Ask, seconds: float = 60) -> str:
     text = ""
-    with engine.submit([request], seconds) as answer:
+    with closing(engine.submit([request], seconds)) as answer:
         async for pieces in answer:
             text += "".join(piece.text for _, piece in pieces)
     return text

@@ -59,7 +59,8 @@ def generate(
     state = None
     with _parts_at_hand(model, small=parameters < SMALL):
         for position in range(max_tokens):
-            with _one_thread(tokens_RT.numel() * parameters < SMALL):
+            small = tokens_RT.numel() * parameters < SMALL
+            with threads(1 if small else torch.get_num_threads()):
                 logits_RTV, state = model(tokens_RT, state)
                 logits_RV = logits_RTV[:, -1].cpu()
                 if never is not None:
@@ -137,13 +138,11 @@ def _called(module: nn.Module | None, *, small: bool) -> Any:
 
 
 @contextmanager
-def _one_thread(only: bool) -> Iterator[None]:
-    """One thread, if `only`; what the user had is back afterwards."""
+def threads(number: int) -> Iterator[None]:
+    """So many threads; what the user had is back afterwards."""
     before = torch.get_num_threads()
-    if only:
-        torch.set_num_threads(1)
+    torch.set_num_threads(number)
     try:
         yield
     finally:
-        if only:
-            torch.set_num_threads(before)
+        torch.set_num_threads(before)

@@ -1,14 +1,16 @@
 """`/v1`: completions and models, as OpenAI's clients ask for them."""
 
+import asyncio
 import json
 import random
 from collections.abc import AsyncIterator
+from contextlib import closing
 from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, Request
+from starlette.responses import Response
 
-from moreish.serve.batch import Ask, Piece
 from moreish.serve.engine import Answer
 from moreish.serve.errors import ERRORS, ApiError, refused
 from moreish.serve.limits import Limits
@@ -23,6 +25,7 @@ from moreish.serve.protocol import (
 )
 from moreish.serve.registry import Registry, Served
 from moreish.serve.streams import EVENTS, EventStream, unless_gone, with_errors
+from moreish.serve.texts import Ask, Piece
 from moreish.tokenizers.base import Ids
 
 DEFAULT_TOKENS = 16
@@ -53,7 +56,7 @@ def router(registry: Registry) -> APIRouter:
         if asked.stream:
             events = with_errors(_events(answer, asked, asks), json.dumps)
             return EventStream(events, registry.limits.stall, answer.close)
-        with answer:
+        with closing(answer):
             return await unless_gone(_whole(answer, asked, asks), request)
 
     @api.post("/chat/completions", include_in_schema=False)
@@ -88,19 +91,21 @@ def asks_of(asked: WriteRequest, served: Served, limits: Limits) -> list[Ask]:
         if value > limit:
             raise refused(name, f"{name}: {value:,} is more than {limit:,}, the most here")
     prompts = _prompts(asked, served, limits)
-    if len(prompts) * n * most > limits.total_tokens:
+    told = bool(asked.echo) and asked.logprobs is not None
+    if sum(most + (len(ids) if told else 0) for ids in prompts) * n > limits.total_tokens:
         raise refused(
             "max_tokens",
-            f"{len(prompts)} prompt(s), n={n} and max_tokens={most:,} make more than "
-            f"{limits.total_tokens:,} tokens, the most of a request",
+            f"{len(prompts)} prompt(s), n={n} and max_tokens={most:,}{' with echo' * told} make "
+            f"more than {limits.total_tokens:,} tokens, the most of a request",
         )
+    if len(prompts) * n > (room := limits.queue + served.engine.slots):
+        raise refused("n", f"{len(prompts)} prompt(s) and n={n} make more than {room} texts")
     stop = [asked.stop] if isinstance(asked.stop, str) else asked.stop or []
     seed = random.getrandbits(63) if asked.seed is None else asked.seed % 2**63
     asks = []
     for ids in prompts:
         lead = served.run.lead(ids)
         reach = served.run.model.max_length
-        told = asked.echo and asked.logprobs is not None
         if told and reach is not None and len(lead) + len(ids) > reach:
             raise refused(
                 "prompt",
@@ -154,17 +159,23 @@ def ids_of(prompt: str | list[int], served: Served, param: str = "prompt") -> Id
     return np.array(prompt, dtype=np.int64)
 
 
-async def _whole(answer: Answer, asked: CompletionRequest, asks: list[Ask]) -> Completion:
+async def _whole(answer: Answer, asked: CompletionRequest, asks: list[Ask]) -> Response:
     pieces: list[list[Piece]] = [[] for _ in range(answer.job.texts)]
     async for some in answer:
         for place, piece in some:
             pieces[place].append(piece)
+    # With many tokens told it is megabytes, for which others must not wait.
+    json = await asyncio.to_thread(_as_json, asked, asks, pieces)
+    return Response(json, media_type="application/json")
+
+
+def _as_json(asked: CompletionRequest, asks: list[Ask], pieces: list[list[Piece]]) -> str:
     logprobs = asked.logprobs is not None
     return Completion(
         model=asked.model,
         choices=[choice_of(i, of, logprobs=logprobs) for i, of in enumerate(pieces)],
         usage=_usage(asks, pieces),
-    )
+    ).model_dump_json()
 
 
 def _usage(asks: list[Ask], pieces: list[list[Piece]]) -> Usage:

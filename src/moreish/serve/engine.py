@@ -5,20 +5,21 @@ import logging
 import math
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager, suppress
-from types import TracebackType
-from typing import Self
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 
 import torch
 
+from moreish.generate.engine import threads
 from moreish.models.base import Model
-from moreish.serve.batch import Ask, Batch, Job, Piece
+from moreish.serve.batch import Batch
+from moreish.serve.texts import Ask, Job, Piece
 from moreish.tokenizers.base import Tokenizer
 
-SMALL = 4_000_000
-"""Multiplications in a step of all slots, below which threads wait for each other longer than they
-work."""
+SMALL = 30_000_000
+"""Parameters below which one thread writes. Two would do a step in two thirds of the time, if they
+were alone: they wait for each other at every product, and a processor is busy with those who
+listen (docs/dev-log.md)."""
 
 Pieces = list[tuple[int, Piece]]
 """What texts of a request gained, each with its place."""
@@ -66,9 +67,9 @@ class Engine:
             queue: texts that may wait for one.
             ended: is told of every request that is over, however it went.
         """
-        work = slots * sum(p.numel() for p in model.parameters())
-        self.threads = 1 if work < SMALL else torch.get_num_threads()
-        with _threads(self.threads):
+        small = sum(p.numel() for p in model.parameters()) < SMALL
+        self.threads = 1 if small else torch.get_num_threads()
+        with threads(self.threads):
             self._batch = Batch(model, tokenizer, slots)
         self.slots, self.queue, self._ended = slots, queue, ended
         self._new: list[Job] = []
@@ -122,7 +123,7 @@ class Engine:
                 raise Closing
             texts = sum(other.texts for other in self._open)
             if texts + job.texts > self.queue + self.slots:
-                raise Busy(min(60, math.ceil(texts / self.slots * self._pace)))
+                raise Busy(min(60, max(1, math.ceil(texts / self.slots * self._pace))))
             self._new.append(job)
             self._open[job] = answer
             self._wake.notify()
@@ -186,7 +187,7 @@ class Engine:
 
 
 class Answer:
-    """What a request hears; to be closed, or used in `with`, since that frees its slots."""
+    """What a request hears; to be closed, since that frees its slots."""
 
     def __init__(self, engine: Engine, job: Job) -> None:
         self.loop = asyncio.get_running_loop()
@@ -198,17 +199,6 @@ class Answer:
         self._pieces: Pieces = []
         self._there = asyncio.Event()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
         """Stop listening."""
         self._engine.give_up(self.job)
@@ -216,7 +206,7 @@ class Answer:
     def take(self, what: "Pieces | Exception") -> None:
         """Told by the engine, on the event loop: what is new, or why there is no more."""
         if isinstance(what, Exception):
-            self._error = what
+            self._error = self._error or what  # the first is the reason
         else:
             if self.first_token is None:
                 self.first_token = time.monotonic() - self.job.asked_at
@@ -248,13 +238,3 @@ Told = dict[Job, Pieces | Exception]
 def _hand_over(told: list[tuple[Answer, Pieces | Exception]]) -> None:
     for answer, what in told:
         answer.take(what)
-
-
-@contextmanager
-def _threads(number: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -3,7 +3,7 @@
 import random
 import re
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 
 from moreish.errors import MoreishError
@@ -11,7 +11,6 @@ from moreish.evaluate.novelty import Known
 from moreish.generate.constraints import Constraint, Effort, parse_length, resample
 from moreish.generate.texts import POOL, Writer
 from moreish.serve import native_protocol as shapes
-from moreish.serve.batch import Ask
 from moreish.serve.completions import ids_of
 from moreish.serve.engine import Late
 from moreish.serve.errors import ApiError, refused
@@ -19,6 +18,7 @@ from moreish.serve.limits import Limits
 from moreish.serve.looking import check_length, check_searchable, described
 from moreish.serve.registry import Served
 from moreish.serve.side import Side
+from moreish.serve.texts import Ask
 
 TRIES = 40
 """Texts drawn for each that is asked for, before giving up on finding one that is wanted."""
@@ -143,7 +143,7 @@ async def _drawn(
 async def _round(served: Served, ask: Ask, seconds: float) -> list[tuple[str, float, int]]:
     """Some texts, each with its weight and how many tokens it has."""
     texts, weights, tokens = [""] * ask.n, [0.0] * ask.n, [0] * ask.n
-    with served.engine.submit([ask], seconds) as answer:
+    with closing(served.engine.submit([ask], seconds)) as answer:
         async for pieces in answer:
             for place, piece in pieces:
                 texts[place] += piece.text

@@ -13,7 +13,6 @@ from starlette.responses import Response
 
 from moreish.serve import listing, looking
 from moreish.serve import native_protocol as shapes
-from moreish.serve.batch import Ask, Drawn
 from moreish.serve.completions import asks_of
 from moreish.serve.engine import Answer
 from moreish.serve.errors import ERRORS
@@ -21,6 +20,7 @@ from moreish.serve.protocol import Usage
 from moreish.serve.registry import Registry, Served
 from moreish.serve.side import Side
 from moreish.serve.streams import EVENTS, EventStream, unless_gone, with_errors
+from moreish.serve.texts import Ask, Drawn
 
 
 def router(registry: Registry, side: Side, *, training: bool = False) -> APIRouter:
@@ -98,7 +98,7 @@ def _as_json(work: Callable[..., BaseModel], *given: Any) -> str:
 
 
 async def _events(answer: Answer, served: Served, asks: list[Ask]) -> AsyncIterator[str]:
-    drawn = 0
+    drawn, boundary = 0, served.run.tokenizer.boundary
     async for some in answer:
         for place, piece in some:
             drawn += piece.drawn
@@ -107,7 +107,7 @@ async def _events(answer: Answer, served: Served, asks: list[Ask]) -> AsyncItera
             yield shapes.WriteEvent(
                 place=place,
                 text=piece.text,
-                tokens=[_written(served, token) for token in piece.tokens],
+                tokens=[_written(served, token) for token in piece.tokens if token.id != boundary],
                 finish=piece.finish,
             ).model_dump_json()
     usage = Usage.of(sum(len(ask.prompt) for ask in asks), drawn)

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from moreish.serve.protocol import Asked, Drawing, Usage, WriteRequest
+from moreish.serve.protocol import Asked, Drawing, Tokens, Usage, WriteRequest
 
 
 class Has(BaseModel):
@@ -83,7 +83,7 @@ class Surprisal(BaseModel):
 
 class NextRequest(Drawing):
     model: str
-    prompt: str | list[int] = ""
+    prompt: str | Tokens = ""
     top: int = Field(40, ge=0, le=1000)
     """Tokens that are told, the likeliest first."""
 
@@ -144,7 +144,7 @@ class WriteDone(BaseModel):
 
 class AttentionRequest(Asked):
     model: str
-    text: str | list[int]
+    text: str | Tokens
     """Or token ids: a model of words may write what it cannot read again."""
     layer: int = Field(0, ge=0)
 

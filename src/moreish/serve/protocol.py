@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from moreish.generate.sampling import Sampling
-from moreish.serve.batch import Drawn, Piece
+from moreish.serve.texts import Drawn, Piece
 
 
 def _whole(value: Any) -> Any:
@@ -26,9 +26,7 @@ class Asked(BaseModel):
     @classmethod
     def _whole_numbers(cls, values: Any) -> Any:
         """`5.0` is an integer: JSON has one kind of number."""
-        if not isinstance(values, dict):
-            return values
-        return {key: _whole(value) for key, value in values.items()}
+        return {k: _whole(v) for k, v in values.items()} if isinstance(values, dict) else values
 
 
 class Drawing(Asked):
@@ -49,7 +47,10 @@ class Drawing(Asked):
         )
 
 
-Prompt = str | list[str] | list[int] | list[list[int]]
+# Of a million wrong elements one is enough to refuse them.
+Strings = Annotated[list[str], Field(fail_fast=True)]
+Tokens = Annotated[list[int], Field(fail_fast=True)]
+Prompt = str | Strings | Tokens | Annotated[list[Tokens], Field(fail_fast=True)]
 
 
 class WriteRequest(Drawing):
@@ -64,7 +65,7 @@ class WriteRequest(Drawing):
     n: int | None = Field(None, ge=1)
     seed: int | None = None
     """The same seed, the same text, whatever else is being written."""
-    stop: str | Annotated[list[str], Field(max_length=16)] | None = None
+    stop: str | Annotated[Strings, Field(max_length=16)] | None = None
     logprobs: int | None = Field(None, ge=0)
     echo: bool | None = None
     suffix: str | None = None
@@ -102,7 +103,10 @@ class Logprobs(BaseModel):
             tokens=[token.text for token in drawn],
             token_logprobs=[token.logprob for token in drawn],
             top_logprobs=[
-                None if token.logprob is None else {text: log for _, text, log in token.top}
+                None
+                if token.logprob is None
+                # The token itself stands among them in any case.
+                else {**{text: log for _, text, log in token.top}, token.text: token.logprob}
                 for token in drawn
             ],
             text_offset=[token.offset for token in drawn],

@@ -3,6 +3,14 @@
 import codecs
 from collections.abc import Sequence
 
+LONGEST = 4
+"""Bytes of a character."""
+
+
+def whole(raw: bytes) -> str:
+    """The text of some bytes, without half a character at their end."""
+    return codecs.getincrementaldecoder("utf-8")("replace").decode(raw)
+
 
 class Unfolding:
     """Text as far as it is sure: no half character, and nothing that may yet become a stop string.
@@ -14,13 +22,15 @@ class Unfolding:
     True
     """
 
-    def __init__(self, stops: Sequence[str] = ()) -> None:
+    def __init__(self, stops: Sequence[str] = (), *, after: bytes = b"") -> None:
+        """`after`: what stood before; a character that began there is shown whole."""
         self.stops = [stop for stop in stops if stop]
         self.stopped = False
         """Whether a stop string was found; what was shown ends before it."""
         self.shown = 0
         """Characters."""
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._decoder.decode(after[-LONGEST:])
         self._held = ""
 
     @property
