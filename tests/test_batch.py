@@ -290,9 +290,9 @@ def test_of_a_long_prompt_only_what_matters_is_read() -> None:
         prompt = np.random.default_rng(1).integers(1, VOCABULARY, 3000)
         expected = alone(batch, ask(3, prompt=prompt, n=5, logprobs=0, echo=True))
         found = alone(batch, ask(3, prompt=prompt, n=5, echo=True))
-        texts = [text_of(pieces) for pieces in found.values()]
-        assert texts == [text_of(pieces) for pieces in expected.values()]
-        assert max(map(len, texts)) > 3000
+        texts = {place: text_of(pieces) for place, pieces in found.items()}
+        assert texts == {place: text_of(pieces) for place, pieces in expected.items()}
+        assert max(map(len, texts.values())) > 3000
         batch.add(Job([ask(3, prompt=prompt)], LATER))
         assert len(batch.waiting[0].reading.tokens_T) == model.context
 
