@@ -118,9 +118,9 @@ def test_unknown_tokenizer_suggests_the_nearest() -> None:
 def test_labels_are_readable() -> None:
     tokenizer = build("char", [" \n\ta\x07"], boundary=True)
     labels = [tokenizer.label(i) for i in range(tokenizer.vocab_size)]
-    assert labels == ["·", "07", "⇥", "↵", "␣", "a"]
+    assert labels == ["·", "‹07›", "⇥", "↵", "␣", "a"]
     of_bytes = build("byte", [], boundary=False)
-    assert [of_bytes.label(byte) for byte in (0, 65, 195)] == ["00", "A", "c3"]
+    assert [of_bytes.label(byte) for byte in (0, 65, 195)] == ["‹00›", "A", "‹c3›"]
     assert of_bytes.unknown("any é") == []
 
 

@@ -137,16 +137,17 @@ class Tokenizer(ABC):
         return self.to_bytes(ids).decode("utf-8", "replace")
 
     def label(self, token: int) -> str:
-        """One token as a person reads it: `·` for the boundary, `␣` and `↵` for white space."""
+        """One token as a person reads it: `·` for the boundary, `␣` and `↵` for white space; bytes
+        that are no text, or cannot be seen, are `‹e282›`, since `ad` may be a token too."""
         if token == self.boundary:
             return "·"
         raw = self.to_bytes(np.array([token]))
         try:
             text = raw.decode()
         except UnicodeDecodeError:
-            return raw.hex()
+            return f"‹{raw.hex()}›"
         text = "".join(SHOWN_AS.get(character, character) for character in text)
-        return text if text.isprintable() else raw.hex()
+        return text if text.isprintable() else f"‹{raw.hex()}›"
 
     def fingerprint(self) -> str:
         """sha256 of the JSON form: equal fingerprints encode equally."""

@@ -52,7 +52,8 @@ export function ending(text, most) {
   return characters.length > most ? `…${last}` : last;
 }
 
-const HEX = /^(?:[0-9a-f]{2})+$/;
+/** How a label shows bytes: ‹e282›. */
+const BYTES = /^‹((?:[0-9a-f]{2})+)›$/;
 
 /**
  * What each token adds to a text. Parts of a character add nothing, but for the last of them, which
@@ -64,8 +65,9 @@ export function decoding() {
   return ({ text, label }) => {
     // What was begun and never ended is a replacement character, as in the server's text.
     if (text !== null) return decoder.decode() + text;
-    if (!HEX.test(label)) return label;
-    const bytes = Uint8Array.from(label.match(/../g) ?? [], (pair) => parseInt(pair, 16));
+    const hex = BYTES.exec(label)?.[1];
+    if (!hex) return label;
+    const bytes = Uint8Array.from(hex.match(/../g) ?? [], (pair) => parseInt(pair, 16));
     return decoder.decode(bytes, { stream: true });
   };
 }
