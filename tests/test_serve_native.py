@@ -244,6 +244,7 @@ def test_attention(native: Native, runs: dict[str, Run], model: str) -> None:
     ids = run.tokenizer.encode(text)
     ids_T = np.concatenate([run.lead(ids), ids])[-run.model.context :]
     assert found["tokens"] == [run.tokenizer.label(int(token)) for token in ids_T]
+    assert found["total"] == len(run.lead(ids)) + len(ids) >= len(ids_T)
     assert len(found["maps"]) == found["heads"] == 2
     network = run.model.network if model == "both" else run.model
     assert found["layers"] == len(network.blocks)
@@ -325,7 +326,10 @@ def test_history(native: Native, runs: dict[str, Run]) -> None:
     assert found["tokens_per_step"] == round(
         max(e["tokens"] for e in logged if "tokens" in e) / found["steps"][-1]["step"]
     )
-    assert native.get("history", model="words")["steps"] == []  # it was counted
+    val = [e["val"] for e in logged if "val" in e][0]  # the factor is the same for all of them
+    assert found["bits_per_byte"] == pytest.approx(val["bits_per_byte"] / val["loss"])
+    counted = native.get("history", model="words")
+    assert counted["steps"] == [] and counted["bits_per_byte"] is None
 
 
 # --- lists and novelty ---

@@ -185,10 +185,12 @@ def attention(served: Served, asked: shapes.AttentionRequest, limits: Limits) ->
         raise refused("layer", f"layer: {asked.layer} is none of its {layers}, counted from 0")
     check_length("text", len(asked.text), limits)
     ids = ids_of(asked.text, served, "text")
-    ids_T = np.concatenate([run.lead(ids), ids])[-min(ATTENDED, network.context) :]
+    whole_T = np.concatenate([run.lead(ids), ids])
+    ids_T = whole_T[-min(ATTENDED, network.context) :]
     maps_HTT = looking.attention_maps(run.model, ids_T)[asked.layer]
     return shapes.Attention(
         tokens=[run.tokenizer.label(int(token)) for token in ids_T],
+        total=len(whole_T),
         layers=layers,
         heads=len(maps_HTT),
         maps=np.round(maps_HTT.double().numpy(), 4).tolist(),
@@ -255,6 +257,8 @@ def history_of(run: Run) -> shapes.History:
     steps = [entry for entry in logged if "loss" in entry]
     learned = steps[-1]["tokens"] / steps[-1]["step"] if steps else config.train.batch_tokens
     every = max(1, math.ceil(len(steps) / LOGGED))
+    last = next((e["val"] for e in reversed(logged) if "val" in e), {})
+    known = last.get("loss") and last.get("bits_per_byte") is not None
     return shapes.History(
         steps=[shapes.Step(step=e["step"], loss=e["loss"]) for e in steps[::every]],
         evaluations=[
@@ -272,6 +276,7 @@ def history_of(run: Run) -> shapes.History:
             "train": config.train.model_dump(mode="json"),
         },
         tokens_per_step=round(learned),
+        bits_per_byte=last["bits_per_byte"] / last["loss"] if known else None,
     )
 
 

@@ -152,6 +152,8 @@ class AttentionRequest(Asked):
 class Attention(BaseModel):
     tokens: list[str]
     """Their labels."""
+    total: int
+    """How many the whole text has; the last of them are shown."""
     layers: int
     heads: int
     maps: list[list[list[float]]]
@@ -208,6 +210,8 @@ class History(BaseModel):
     samples: list[Sample]
     settings: dict[Literal["model", "train"], dict[str, Any]]
     tokens_per_step: int
+    bits_per_byte: float | None = None
+    """Of a loss of one nat per token, on the validation split; null where it was never taken."""
 
 
 class ListRequest(Drawing):

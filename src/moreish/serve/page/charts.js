@@ -14,6 +14,13 @@ export function ticks(low, high, about) {
 const short = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 });
 const fine = new Intl.NumberFormat("en", { maximumSignificantDigits: 4 });
 
+/** Powers of ten between two numbers, and where there is room twice and five times those. */
+export function logTicks(low, high, about) {
+  const powers = Array.from({ length: Math.ceil(Math.log10(high / low)) + 2 }, (_, i) => 10 ** (Math.floor(Math.log10(low)) + i));
+  const times = 3 * Math.log10(high / low) <= about ? [1, 2, 5] : [1];
+  return powers.flatMap((power) => times.map((some) => some * power)).filter((x) => x >= low * 0.999 && x <= high * 1.001);
+}
+
 /** At most so many points: the mean of each stretch. */
 export function thinned(points, most) {
   if (points.length <= most) return points;
@@ -40,18 +47,21 @@ export function makeLines({ label, x: xName, y: yName, height = 300, looked }) {
   /** @type {{name: string, points: number[][], colour: number, faint?: boolean, marks?: boolean}[]} */
   let series = [];
   let width = 0, at = null;
+  /** Whether a step to the right multiplies. */
+  let log = false;
 
+  const along = (x) => (log ? Math.log10(x) : x);
   const inner = () => ({ wide: width - MARGIN.left - MARGIN.right, high: height - MARGIN.top - MARGIN.bottom });
 
   function extent() {
     const all = series.flatMap(({ points }) => points);
-    const xs = all.map(([x]) => x);
+    const xs = all.map(([x]) => x).filter((x) => !log || x > 0);
     // A few wild steps at the start must not press everything else flat.
     const ys = all.map(([, y]) => y).sort((a, b) => a - b);
     const top = ys[Math.min(ys.length - 1, Math.floor(ys.length * 0.995))];
     const [low, high] = [ys[0], top];
     const spare = 0.06 * (high - low || 1);
-    return { x: [Math.min(0, ...xs), Math.max(...xs) || 1], y: [low - spare, high + spare] };
+    return { x: [Math.min(...(log ? [] : [0]), ...xs), Math.max(...xs) || 1], y: [low - spare, high + spare] };
   }
 
   function draw() {
@@ -59,17 +69,19 @@ export function makeLines({ label, x: xName, y: yName, height = 300, looked }) {
     if (!series.some(({ points }) => points.length)) return box.replaceChildren();
     const { wide, high } = inner();
     const reach = extent();
-    const px = (x) => MARGIN.left + ((x - reach.x[0]) / (reach.x[1] - reach.x[0])) * wide;
+    const [first, end] = reach.x.map(along);
+    const px = (x) => MARGIN.left + (Math.max(0, along(x) - first) / (end - first || 1)) * wide;
     const py = (y) => MARGIN.top + Math.max(0, 1 - (y - reach.y[0]) / (reach.y[1] - reach.y[0])) * high;
     const marks = [];
     for (const y of ticks(...reach.y, high / 50)) {
       marks.push(svg("line", { class: "grid", x1: MARGIN.left, x2: width - MARGIN.right, y1: py(y), y2: py(y) }),
         svg("text", { class: "tick y", x: MARGIN.left - 8, y: py(y) }, (Math.abs(y) < 1e4 ? fine : short).format(y)));
     }
-    for (const x of ticks(...reach.x, wide / 90)) {
+    for (const x of (log ? logTicks : ticks)(...reach.x, wide / 90)) {
       marks.push(svg("text", { class: "tick x", x: px(x), y: height - MARGIN.bottom + 18 }, short.format(x)));
     }
-    marks.push(svg("text", { class: "axis", x: width - MARGIN.right, y: height - 4, "text-anchor": "end" }, xName));
+    marks.push(svg("text", { class: "axis", x: width - MARGIN.right, y: height - 4, "text-anchor": "end" },
+      log ? `${xName}, logarithmic` : xName));
     for (const { points, colour, faint, marks: dots } of series) {
       const path = points.map(([x, y], i) => `${i ? "L" : "M"}${px(x).toFixed(1)} ${py(y).toFixed(1)}`).join("");
       marks.push(svg("path", { class: `curve c${colour}${faint ? " faint" : ""}`, d: path }));
@@ -88,9 +100,16 @@ export function makeLines({ label, x: xName, y: yName, height = 300, looked }) {
       svg("text", { class: "axis", x: 0, y: 10 }, yName), marks);
     picture.addEventListener("pointermove", (event) => {
       const share = (event.clientX - picture.getBoundingClientRect().left - MARGIN.left) / wide;
-      look(reach.x[0] + Math.min(1, Math.max(0, share)) * (reach.x[1] - reach.x[0]));
+      look(between(Math.min(1, Math.max(0, share))));
     });
     box.replaceChildren(picture);
+  }
+
+  /** The place at a share of the way along the axis. */
+  function between(share) {
+    const [first, end] = extent().x.map(along);
+    const to = first + share * (end - first);
+    return log ? 10 ** to : to;
   }
 
   function look(x) {
@@ -108,8 +127,9 @@ export function makeLines({ label, x: xName, y: yName, height = 300, looked }) {
     const way = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (!way || !series.length) return;
     event.preventDefault();
-    const reach = extent().x;
-    look(Math.min(reach[1], Math.max(reach[0], (at ?? reach[1]) + (way * (reach[1] - reach[0])) / 50)));
+    const [first, end] = extent().x.map(along);
+    const share = at === null ? 1 : (along(at) - first) / (end - first || 1);
+    look(between(Math.min(1, Math.max(0, share + way / 50))));
   });
   whenWide(box, (wide) => {
     width = wide;
@@ -118,17 +138,16 @@ export function makeLines({ label, x: xName, y: yName, height = 300, looked }) {
 
   return {
     element,
-    set(wanted) {
+    /** @param {{x?: string, y?: string, log?: boolean}} [axes] other ones: what they count, and whether the lower one multiplies */
+    set(wanted, { x = xName, y = yName, log: multiplies = log } = {}) {
       series = wanted;
+      if (x !== xName || y !== yName || multiplies !== log) {
+        [xName, yName, log, at] = [x, y, multiplies, null];
+        told.textContent = "";
+      }
       draw();
     },
     look,
-    /** What the lower axis counts. */
-    name(wanted) {
-      if (wanted === xName) return;
-      [xName, at] = [wanted, null];
-      told.textContent = "";
-    },
   };
 }
 

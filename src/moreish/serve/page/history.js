@@ -12,6 +12,12 @@ export const COLOURS = 6;
 
 const MOST_POINTS = 400;
 
+/** Runs of which one is so many times as long as another share an axis that multiplies. */
+const FAR = 10;
+
+/** Whether a loss per token means the same for two models. */
+const sameTokens = (a, b) => a.tokenizer === b.tokenizer && (["char", "byte"].includes(a.tokenizer) || a.vocabulary === b.vocabulary);
+
 export function makeHistory(panel) {
   let of = "";
   /** What each run logged. @type {Map<string, any>} */
@@ -28,32 +34,52 @@ export function makeHistory(panel) {
   const step = h("p", { class: "where" });
   const sample = h("pre", { class: "sample", dir: "auto", tabindex: 0, "aria-label": "Sample" });
   const samples = h("section", { class: "samples" }, h("h2", {}, "What it wrote on the way"), when, step, sample);
+  const open = h("button", { type: "button", class: "quiet", "aria-expanded": "false", onclick: () => {
+    settingsShown = !settingsShown;
+    open.setAttribute("aria-expanded", String(settingsShown));
+    drawTable();
+  } });
   const table = h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Runs and their settings" });
-  panel.append(
-    h("p", { class: "lead" }, "The loss is how surprised the model was, in nats per token: lower is better. Thin lines are ",
-      "the batches it learned from, thick ones the validation split, which it never saw."),
+  const lead = h("p", { class: "lead" });
+  panel.append(lead,
     h("div", { class: "row" }, others, h("span", { class: "gap" }), h("label", { class: "tick" }, "across", unit)),
-    error, chart.element, samples, h("h2", {}, "Side by side"), table);
+    error, chart.element, samples, h("h2", {}, "Side by side"), table, h("div", {}, open));
   unit.addEventListener("change", draw);
   when.addEventListener("input", () => showSample(when.valueAsNumber));
 
   const perStep = (name) => (unit.value === "tokens" ? logs.get(name).tokens_per_step : 1);
   const there = () => chosen.filter((name) => name !== null && logs.has(name));
 
+  const cardOf = (name) => server.models.find((card) => card.name === name);
+
+  /** Bits per byte where the tokens of some are not those of others, if all can be told in them. */
+  function measure() {
+    const names = there();
+    const differ = names.some((name) => !sameTokens(cardOf(name), cardOf(names[0])));
+    const known = names.every((name) => logs.get(name).bits_per_byte !== null);
+    return { differ, bits: differ && known };
+  }
+
   function draw() {
+    const { differ, bits } = measure();
     const series = there().flatMap((name) => {
       const { steps, evaluations } = logs.get(name);
-      const [colour, by] = [chosen.indexOf(name), perStep(name)];
-      const losses = steps.filter(({ loss }) => loss !== null).map(({ step, loss }) => [step * by, loss]);
-      const curve = (key) => evaluations.filter((one) => one[key] !== null).map((one) => [one.step * by, one[key]]);
+      const [colour, by, times] = [chosen.indexOf(name), perStep(name), bits ? logs.get(name).bits_per_byte : 1];
+      const losses = steps.filter(({ loss }) => loss !== null).map(({ step, loss }) => [step * by, loss * times]);
+      const curve = (key) => evaluations.filter((one) => one[key] !== null).map((one) => [one.step * by, one[key] * times]);
       const [train, val] = [curve("train"), curve("val")];
       return [
         { name: `${shown(name)}, training`, points: thinned(train.length ? train : losses, MOST_POINTS), colour, faint: true },
         { name: `${shown(name)}, validation`, points: val, colour, marks: true },
       ].filter(({ points }) => points.length);
     });
-    chart.name(unit.value === "tokens" ? "tokens" : "steps");
-    chart.set(series);
+    const lengths = there().map((name) => logs.get(name).steps.at(-1)?.step * perStep(name)).filter((length) => length > 0);
+    const unlike = differ && !bits ? ", of different tokens: do not compare" : "";
+    chart.set(series, { x: unit.value, y: bits ? "bits per byte" : `nats per token${unlike}`,
+      log: Math.max(...lengths) > FAR * Math.min(...lengths) });
+    lead.textContent = `The loss is how surprised the model was, in ${bits
+      ? "bits per byte of text, since their tokens are not the same" : "nats per token"}: lower is better. Thin lines are ${
+      ""}the batches it learned from, thick ones the validation split, which it never saw.`;
     drawTable();
   }
 
@@ -121,7 +147,7 @@ export function makeHistory(panel) {
 
   function drawTable() {
     const names = there();
-    const cards = names.map((name) => server.models.find((card) => card.name === name));
+    const cards = names.map(cardOf);
     const number = (value) => (value === null || value === undefined ? "–" : value.toFixed(4));
     const facts = [
       ["trained on", cards.map((card) => shown(card.data))],
@@ -136,15 +162,11 @@ export function makeHistory(panel) {
       values.map((value) => h("td", {}, h("bdi", {}, value))))));
     const more = rows(settings(names));
     more.hidden = !settingsShown;
-    const open = h("button", { type: "button", class: "quiet", "aria-expanded": String(settingsShown), onclick: () => {
-      settingsShown = !settingsShown;
-      more.hidden = !settingsShown;
-      open.setAttribute("aria-expanded", String(settingsShown));
-    } }, names.length > 1 ? "Settings in which they differ" : "All settings");
+    open.textContent = names.length > 1 ? "Settings in which they differ" : "All settings";
     table.replaceChildren(h("table", {},
       h("thead", {}, h("tr", {}, h("td", {}), names.map((name) => h("th", { scope: "col" },
         h("span", { class: `swatch c${chosen.indexOf(name)}` }), h("bdi", {}, shown(name)))))),
-      rows(facts), more), open);
+      rows(facts), more));
   }
 
   /** Of one run all settings, of several those in which they differ. */
