@@ -2,7 +2,7 @@
 
 import { attempt, post } from "./api.js";
 import { errorLine, field, samplingControls, tick } from "./controls.js";
-import { h, say } from "./dom.js";
+import { h, keepFocus, say } from "./dom.js";
 import { makeFavourites } from "./favourites.js";
 import { asAsked, here } from "./state.js";
 import { counted, shown } from "./text.js";
@@ -12,11 +12,16 @@ const AT_A_TIME = 20;
 /** Items that are on the page at the most. */
 const MOST = 400;
 
+/** How often the server is asked for what is still missing. */
+const ROUNDS = 8;
+
 export function makeList(panel) {
   let of = "";
   /** @type {AbortController | null} */
   let making = null;
   let items = [];
+  /** Texts of all that were made since the list was empty. @type {Set<string>} */
+  const all = new Set();
 
   const filters = Object.fromEntries(["starts", "ends", "contains", "length", "regex"].map((name) => [name,
     h("input", { type: "text", spellcheck: "false", autocapitalize: "off", autocomplete: "off", dir: "auto" })]));
@@ -28,9 +33,9 @@ export function makeList(panel) {
   const status = h("p", { class: "hint" });
   const start = h("button", { type: "button", class: "main", onclick: make }, `Make ${AT_A_TIME}`);
   const stop = h("button", { type: "button", class: "main", hidden: true, onclick: () => making?.abort() }, "Stop");
-  const clear = h("button", { type: "button", class: "quiet", hidden: true, onclick: () => set([]) }, "Clear");
+  const clear = h("button", { type: "button", class: "quiet", hidden: true, onclick: () => keepFocus(empty, start) }, "Clear");
   const list = h("ol", { class: "items", "aria-label": "Items" });
-  const empty = h("p", { class: "hint" }, "Twenty items like those that the model learned from, each marked: ",
+  const hint = h("p", { class: "hint" }, "Twenty items like those that the model learned from, each marked: ",
     "does it stand in the training data, and which one there comes closest? Star those you like.");
   const favourites = makeFavourites();
   const sampling = samplingControls(() => {});
@@ -46,48 +51,65 @@ export function makeList(panel) {
         field("Length", filters.length), field("Matches (regex)", filters.regex)),
       h("div", { class: "row" }, start, stop, tick("Only new ones", newOnly), tick("No repeats", unique),
         h("span", { class: "gap" }), clear),
-      error, status, empty, list),
+      error, status, hint, list),
     h("aside", { "aria-label": "Favourites, and how items are drawn" }, favourites.element, sampling.element)));
 
   async function make() {
     making?.abort();
     const mine = (making = new AbortController());
     busy(true);
-    const body = { model: here.model, n: AT_A_TIME, new_only: newOnly.checked, unique: unique.checked, ...asAsked() };
+    const body = { model: here.model, new_only: newOnly.checked, unique: unique.checked, ...asAsked() };
     for (const [name, input] of Object.entries(filters)) {
       const value = name === "length" ? input.value.trim() : input.value;
       if (value) body[name] = value;
     }
-    const found = await attempt(error, () => post("/api/list", body, mine.signal));
+    const [made, seeds] = [[], []];
+    await attempt(error, () => gather(body, made, seeds, mine.signal));
     if (making !== mine) return;
     making = null;
     busy(false);
     status.textContent = "";
-    if (!found) return;
-    set([...found.items, ...items].slice(0, MOST), found.items.length);
-    const fresh = found.items.filter((item) => item.known === false).length;
-    status.textContent = found.items.some((item) => item.known !== null)
-      ? `${counted(found.items.length, "item")}, ${fresh} of them new. Seed ${found.seed}.`
-      : `${counted(found.items.length, "item")}. Seed ${found.seed}.`;
+    if (!seeds.length) return;
+    set([...made, ...items].slice(0, MOST), made.length);
+    const fresh = made.filter((item) => item.known === false).length;
+    status.textContent = `${counted(made.length, "item")}${
+      made.some((item) => item.known !== null) ? `, ${fresh} of them new` : ""}${
+      made.length < AT_A_TIME && body.unique ? "; the others that came are here already" : ""}. Seed${seeds.length > 1 ? "s" : ""} ${seeds.join(", ")}.`;
     say(status.textContent);
   }
 
+  /**
+   * Items until there are enough, or the server itself finds no more. It knows nothing of those that
+   * were made before: they are left out here.
+   */
+  async function gather(body, made, seeds, signal) {
+    for (let round = 0; round < (body.unique ? ROUNDS : 1) && made.length < AT_A_TIME; round++) {
+      const n = AT_A_TIME - made.length;
+      const found = await post("/api/list", { ...body, n }, signal);
+      const wanted = found.items.filter(({ text }) => !body.unique || !all.has(text));
+      seeds.push(found.seed);
+      made.push(...wanted);
+      for (const { text } of wanted) all.add(text);
+      if (found.items.length < n) break;
+    }
+  }
+
   function busy(is) {
-    const focused = [start, stop].includes(document.activeElement);
-    [start.hidden, stop.hidden] = [is, !is];
-    if (focused) (is ? stop : start).focus();
+    keepFocus(() => ([start.hidden, stop.hidden] = [is, !is]), is ? stop : start);
     if (is) status.textContent = "Making …";
     list.setAttribute("aria-busy", String(is));
   }
 
-  function set(wanted, latest = 0) {
-    items = wanted;
-    draw(latest);
+  function empty() {
+    all.clear();
+    status.textContent = "";
+    set([]);
   }
 
-  function draw(latest = 0) {
+  function set(wanted, latest = 0) {
+    items = wanted;
     list.replaceChildren(...items.map((item, at) => row(item, at < latest)));
-    empty.hidden = items.length > 0;
+    hint.hidden = items.length > 0;
     clear.hidden = !items.length;
     start.textContent = items.length ? `Make ${AT_A_TIME} more` : `Make ${AT_A_TIME}`;
   }
@@ -105,10 +127,12 @@ export function makeList(panel) {
       if (of === card.name) return;
       of = card.name;
       making?.abort();
-      [error.textContent, status.textContent] = ["", ""];
+      making = null; // what it makes is nothing of this model
+      busy(false);
+      error.textContent = "";
       favourites.open(of);
       sampling.refresh();
-      set([]);
+      empty();
     },
   };
 }

@@ -23,10 +23,14 @@ export function readAddress() {
   [here.view, here.model, here.part] = [parts[0] || "write", parts[1] ?? "", parts[2] ?? ""];
 }
 
-export function writeAddress() {
+/** @param {boolean} [another] a view that the browser's Back is to leave again */
+export function writeAddress(another = false) {
   const parts = [here.view, here.model, here.part].map(encodeURIComponent);
   while (parts.at(-1) === "") parts.pop();
-  history.replaceState(null, "", `#/${parts.join("/")}`);
+  const address = `#/${parts.join("/")}`;
+  if (address === location.hash) return;
+  if (another) history.pushState(null, "", address);
+  else history.replaceState(null, "", address);
 }
 
 function decoded(part) {
@@ -41,8 +45,12 @@ function decoded(part) {
 export const events = new EventTarget();
 export const tell = (name) => events.dispatchEvent(new Event(name));
 
-/** What was written last, and by which model: to be looked into. @type {{of: string, tokens: any[]}} */
-export const written = { of: "", tokens: [] };
+/**
+ * The text of Write as it is now, to be looked into: its tokens, or where there are none yet, what it
+ * is to begin with. `changes` counts.
+ * @type {{of: string, tokens: any[], beginning: string, changes: number}}
+ */
+export const written = { of: "", tokens: [], beginning: "", changes: 0 };
 
 /** How tokens are drawn, in every view. */
 export const sampling = { temperature: 1, top_k: 0, top_p: 1 };
@@ -76,6 +84,10 @@ function kept(storage) {
       } catch {
         return false;
       }
+    },
+    /** Tells what another tab has changed. @param {(name: string) => void} work */
+    changed(work) {
+      addEventListener("storage", ({ key }) => key?.startsWith("moreish.") && work(key.slice("moreish.".length)));
     },
   };
 }
