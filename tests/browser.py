@@ -72,20 +72,37 @@ class Watched:
         return self.page
 
     def answer(self, path: str, body: Any, status: int = 200) -> None:
-        """Answer requests in the place of the server; a list is a stream of events."""
+        """Answer requests in the place of the server, if there is a query only those with it; a
+        list is a stream of events."""
         if isinstance(body, list):
             text, kind = "".join(f"data: {json.dumps(one)}\n\n" for one in body), "event-stream"
             headers = {"Content-Type": f"text/{kind}"}
         else:
             text, headers = json.dumps(body), {"Content-Type": "application/json"}
         self.page.route(
-            lambda url: urlsplit(url).path == path,
+            lambda url: path in (urlsplit(url).path, urlsplit(url)._replace(netloc="", scheme="").geturl()),
             lambda route: route.fulfill(status=status, body=text, headers=headers),
         )
 
     def close(self) -> None:
         self.context.close()
         assert not self.wrong, self.wrong
+
+
+BROKEN = """() => {
+    const seen = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), found = [];
+    for (let node; (node = seen.nextNode()); ) {
+        if (!node.parentElement.checkVisibility() || node.parentElement.closest("svg, .strip, .sample, .unseen")) continue;
+        for (const { 0: word, index } of node.data.matchAll(/[\\p{L}\\p{N}]{2,14}/gu)) {
+            const range = document.createRange();
+            range.setStart(node, index);
+            range.setEnd(node, index + word.length);
+            if (new Set([...range.getClientRects()].map(({ top }) => top)).size > 1) found.push(word);
+        }
+    }
+    return found;
+}"""
+"""Words of common length that are broken over lines."""
 
 
 def complaints(page: Page) -> list[tuple[str, str]]:

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from browser import Watched, chromium, complaints, launched
+from browser import BROKEN, Watched, chromium, complaints, launched
 from moreish.run import Run
 from moreish.serve.app import PAGE
 from moreish.serve.native_protocol import History
@@ -84,6 +84,10 @@ def pictured(text: str) -> str:
     return re.sub("[\0-\x08\x0b-\x1f]", lambda found: chr(0x2400 + ord(found[0])), text).replace(
         "\x7f", "␡"
     )
+
+
+SEEN = str.maketrans("\n", "↵") | {code: 0x2400 + code for code in (*range(9), *range(11, 32))}
+"""Control characters as the page shows them in a line."""
 
 
 def write(page: Page, prompt: str, most: int = 40, seed: int = 3) -> None:
@@ -177,6 +181,87 @@ def test_what_is_taken_puts_an_end_to_what_is_being_written(
     expect(tokens(page)).to_have_count(41)
     answer = httpx.post(f"{service.url}/v1/completions", json={**asked[0], "echo": True}).json()
     assert texts(page) == pictured(answer["choices"][0]["text"])
+
+
+def test_an_alternative_goes_where_it_is_shown(watched: Watched) -> None:
+    page = watched.open("write/story")
+    page.get_by_label("Most tokens").fill("4000")
+    page.get_by_label("Begin with").fill("The cat ")
+    page.get_by_role("button", name="Write", exact=True).click()
+    expect(tokens(page).nth(30)).to_be_attached()
+    where, bars = page.locator(".write .where"), page.locator(".next .bars button")
+    expect(where).to_have_text("After The cat ")
+    page.get_by_label("Most tokens").fill("5")
+    bars.nth(1).click()
+    expect(page.locator(".write .status")).to_contain_text("Written: 5 tokens")
+    expect(tokens(page)).to_have_count(8 + 1 + 5)
+    expect(tokens(page).nth(8)).to_have_class("taken")
+    # Rows of a place that is left already still belong to it.
+    expect(where).to_have_text(f"After the text: {texts(page).translate(SEEN)}")
+    page.route("**/api/next", lambda route: None)
+    tokens(page).nth(3).click()
+    page.wait_for_timeout(200)
+    expect(where).to_contain_text("After the text")
+    bars.first.click()
+    expect(page.locator(".write .status")).to_contain_text("Written: 10 tokens")
+    expect(tokens(page).nth(14)).to_have_class("taken")
+
+
+def test_a_number_that_cannot_be_is_refused(watched: Watched) -> None:
+    page = watched.open("write/story")
+    asked = bodies(page, "/api/write")
+    start = page.get_by_role("button", name="Write", exact=True)
+    most, seed = page.get_by_label("Most tokens"), page.get_by_label("Seed", exact=True)
+    error = page.locator(".write .paper .error")
+    seed.fill("1" * 20)
+    start.click()
+    expect(error).to_contain_text("Seed: a whole number from 0 to 9,007,199,254,740,991")
+    seed.fill("7")
+    most.fill("0")
+    start.click()
+    expect(error).to_contain_text("Most tokens: a whole number from 1")
+    assert asked == []
+    most.fill("99999")
+    start.click()
+    expect(error).to_have_text("Most tokens: 99,999 is more than 4,096, the most here.")
+    # Where none is given, the field shows which one it was.
+    seed.fill("")
+    most.fill("3")
+    start.click()
+    expect(page.locator(".write .status")).to_contain_text("Written: 3 tokens")
+    assert asked[-1]["seed"] == int(seed.input_value())
+
+
+def test_another_model_while_one_writes(watched: Watched) -> None:
+    page = watched.open("write/story")
+    page.get_by_label("Most tokens").fill("4000")
+    page.get_by_role("button", name="Write", exact=True).click()
+    expect(tokens(page).nth(5)).to_be_attached()
+    page.locator("#model").select_option("words")
+    expect(page.locator("#facts")).to_contain_text("ngram")
+    page.wait_for_timeout(200)
+    expect(page.locator(".write .status")).to_be_empty()
+    expect(tokens(page)).to_have_count(0)
+    expect(page.get_by_role("button", name="Write", exact=True)).to_be_visible()
+
+
+def test_copy(opened: Open, service: Service) -> None:
+    watched = opened(permissions=["clipboard-read", "clipboard-write"])
+    page = watched.open("write/story")
+    write(page, "Ünï\n€ 😀\t", most=5)
+    page.get_by_role("button", name="Copy", exact=True).click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    expect(page.locator("#say")).to_have_text("Copied.")
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied.startswith("Ünï\n€ 😀\t") and pictured(copied) == texts(page)
+    # Without the permission, or the interface for it, the old way.
+    page.evaluate("() => { navigator.clipboard.writeText = async () => { throw new Error('no') } }")
+    page.evaluate("localStorage.setItem('moreish.favourites.words', JSON.stringify(['a', 'b']))")
+    page.locator("#model").select_option("words")
+    page.get_by_role("tab", name="Make a list").click()
+    page.get_by_role("button", name="Copy", exact=True).click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    assert page.evaluate("navigator.clipboard.readText()") == "a\nb\n"
 
 
 def test_a_page_that_is_not_looked_at_is_shown_no_frames(watched: Watched) -> None:
@@ -316,6 +401,43 @@ def test_lists_are_marked_filtered_and_kept(
     expect(page.locator(".favourites .text")).to_have_count(0)
 
 
+def test_no_item_comes_twice_to_a_list(watched: Watched) -> None:
+    page = watched.open("list/words")
+    items = page.locator(".item")
+    for count in (20, 40, 60):
+        page.get_by_role("button", name=re.compile("^Make 20")).click()
+        expect(items).to_have_count(count)
+    assert len(set(page.locator(".item .text").all_inner_texts())) == 60
+    page.get_by_role("button", name="Clear").click()
+    page.get_by_label("Starts with").fill("anana")
+    page.get_by_label("Length").fill("5")
+    for _ in range(2):  # there is no other
+        page.get_by_role("button", name=re.compile("^Make 20")).click()
+        expect(page.locator(".list .hint", has_text="are here already")).to_be_visible()
+        expect(items).to_have_count(1)
+    page.get_by_label("No repeats").uncheck()
+    page.get_by_role("button", name=re.compile("^Make 20")).click()
+    expect(items).to_have_count(21)
+
+
+def test_favourites_of_two_tabs(watched: Watched) -> None:
+    one = watched.open("list/words")
+    two = watched.context.new_page()
+    two.goto(one.url)
+    for page in (one, two):
+        page.get_by_role("button", name="Make 20").dispatch_event("click")
+        page.locator(".star").first.dispatch_event("click")
+    wanted = [page.locator(".item .text").first.inner_text() for page in (two, one)]
+    for page in (one, two):
+        expect(page.locator(".favourites .text")).to_have_text(wanted)
+    # Also where the other tab's word has not come: of its own changes a tab hears nothing.
+    one.evaluate("localStorage.setItem('moreish.favourites.words', JSON.stringify(['other']))")
+    one.locator(".star").nth(1).dispatch_event("click")
+    third = one.locator(".item .text").nth(1).inner_text()
+    for page in (one, two):
+        expect(page.locator(".favourites .text")).to_have_text([third, "other"])
+
+
 def test_a_text_has_no_list(watched: Watched) -> None:
     page = watched.open("list/story")
     expect(page.get_by_role("tab", name="Make a list")).to_be_hidden()
@@ -376,6 +498,44 @@ def test_attention(watched: Watched, service: Service) -> None:
     assert len(looked[0]["text"]) == chips.count() and set(map(type, looked[0]["text"])) == {int}
 
 
+def test_attention_shows_the_text_of_write(watched: Watched) -> None:
+    page = watched.open("write/story")
+    chips, field = page.locator(".chips [role=option]"), page.get_by_label("Text", exact=True)
+    inside, back = (page.get_by_role("tab", name=name) for name in ("Look inside", "Write"))
+    for most in (3, 6):
+        write(page, "A dog\n", most=most)
+        inside.click()
+        expect(chips).to_have_count(6 + most)
+        back.click()
+    # What was typed there stays until the text of Write is another.
+    inside.click()
+    field.fill("The sea")
+    expect(chips).to_have_count(7)
+    back.click()
+    inside.click()
+    expect(field).to_have_value("The sea")
+    back.click()
+    page.get_by_label("Most tokens").fill("4000")
+    page.get_by_role("button", name="Write", exact=True).click()
+    expect(tokens(page).nth(100)).to_be_attached()
+    inside.click()
+    expect(chips).to_have_count(64)
+    expect(field).to_have_value(re.compile("^A dog\n"))
+    told = page.locator(".attention .part").inner_text()
+    found = re.fullmatch(r"Shown are the last 64 of ([\d,]+) tokens\.", told)
+    assert found and int(found[1].replace(",", "")) > 100
+    back.click()
+    page.get_by_role("button", name="Stop").click()
+    inside.click()
+    expect(page.locator(".attention .part")).to_contain_text("the last 64 of")
+    back.click()
+    shown = tokens(page).all_text_contents()[-64:]
+    inside.click()
+    labels = [text[-1:].replace(" ", "␣").replace("\n", "↵") for text in shown]
+    seen = [text if "‹" not in text else None for text in chips.all_text_contents()]
+    assert [text and label for label, text in zip(labels, seen, strict=True)] == seen
+
+
 def test_embedding(watched: Watched) -> None:
     page = watched.open("inside/story/attention")
     page.get_by_role("tab", name="Embedding").click()
@@ -387,6 +547,10 @@ def test_embedding(watched: Watched) -> None:
     assert box is not None
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     expect(page.locator(".embedding .told")).to_contain_text("occurs")
+    # Bytes cannot be taken for text, and the key tells what they are.
+    names = page.locator(".embedding option").all_text_contents()
+    assert len(set(names)) == 257 and {"‹c3›", "‹00›", "a", "␣"} <= set(names)
+    expect(page.locator(".inside > .hint").last).to_contain_text("‹e2› a byte that is no text by itself")
     page.locator(".embedding select").select_option("a")
     expect(page.locator(".point.marked")).to_have_text("a")
     expect(page.locator(".embedding .told")).to_contain_text("nearest here")
@@ -424,6 +588,65 @@ def test_two_histories(watched: Watched) -> None:
     expect(page.get_by_role("rowheader", name="model.width")).to_be_visible()
     page.get_by_label("run", exact=True).uncheck()
     expect(page.locator(".history thead th")).to_have_text(["story"])
+
+
+def clones(watched: Watched, service: Service, **changes: dict[str, Any]) -> None:
+    """Adds models that are like the story but for these changes to their history."""
+    models = httpx.get(f"{service.url}/api/models").json()
+    story = next(card for card in models["models"] if card["name"] == "story")
+    log = httpx.get(f"{service.url}/api/history", params={"model": "story"}).json()
+    cards = [{**story, "name": name, **change.pop("card", {})} for name, change in changes.items()]
+    watched.answer("/api/models", {**models, "models": [story, *cards]})
+    for name, change in changes.items():
+        watched.answer(f"/api/history?model={name}", {**log, **change})
+
+
+def test_runs_of_other_lengths_and_other_tokens(watched: Watched, service: Service) -> None:
+    clones(watched, service,
+           large={"tokens_per_step": 2_000_000, "bits_per_byte": 0.5, "card": {"tokenizer": "bpe"}},
+           old={"bits_per_byte": None, "card": {"tokenizer": "bpe"}})  # fmt: skip
+    page = watched.open("inside/story/history")
+    expect(page.locator(".history .axis")).to_have_text(["nats per token", "tokens"])
+    page.get_by_label("large", exact=True).check()
+    expect(page.locator(".history .axis")).to_have_text(["bits per byte", "tokens, logarithmic"])
+    wide = page.locator(".history .curve.faint").evaluate_all(
+        "all => all.map(one => one.getBBox().width)"
+    )
+    assert len(wide) == 2 and min(wide) > 100, wide
+    log = httpx.get(f"{service.url}/api/history", params={"model": "story"}).json()
+    last = log["evaluations"][-1]["val"]
+    page.get_by_label("Loss over the training").focus()
+    page.keyboard.press("End")
+    page.keyboard.press("ArrowRight")
+    told = page.locator(".history .told.values")
+    expect(told).to_contain_text(f"large, validation {last * 0.5:.3f}")
+    for _ in range(50):  # to the beginning, where the short one is still to be seen
+        page.keyboard.press("ArrowLeft")
+    first = log["evaluations"][0]["val"] * log["bits_per_byte"]
+    expect(told).to_contain_text(f"story, validation {first:.3f}")
+    page.get_by_label("large", exact=True).uncheck()
+    page.get_by_label("old", exact=True).check()
+    unlike = "nats per token, of different tokens: do not compare"
+    expect(page.locator(".history .axis")).to_have_text([unlike, "tokens"])
+
+
+def test_many_runs_on_a_phone(opened: Open, service: Service) -> None:
+    watched = opened(viewport={"width": 375, "height": 740})
+    names = [f"story-number-{number}" for number in range(4)]
+    clones(watched, service, **{name: {} for name in names})
+    page = watched.open("inside/story/history")
+    for name in names:
+        page.get_by_label(name, exact=True).check()
+    page.get_by_role("button", name="Settings in which they differ").click()
+    expect(page.locator(".history thead th")).to_have_count(5)
+    assert page.evaluate(BROKEN) == []
+    table = page.locator(".history .scroll")
+    wide, seen = table.evaluate("one => [one.scrollWidth, one.clientWidth]")
+    assert wide > seen and page.evaluate("document.documentElement.scrollWidth") <= 375
+    heading = page.get_by_role("rowheader", name="architecture")
+    left = heading.bounding_box()
+    table.evaluate("one => one.scrollLeft = 1000")
+    assert heading.bounding_box() == left, "names of rows stay in sight"
 
 
 # --- who may ask, and when nobody answers ---
@@ -775,6 +998,61 @@ def test_the_keyboard_alone(watched: Watched) -> None:
         page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     expect(tokens(page).locator(":scope.taken")).to_have_count(1)
+
+
+def test_the_focus_stays_where_it_makes_sense(watched: Watched) -> None:
+    page = watched.open("write/story")
+    start, on = (page.get_by_role("button", name=name, exact=True) for name in ("Write", "Go on"))
+    write(page, "A dog ", most=4)
+    on.press("Enter")
+    expect(page.locator(".write .status")).to_contain_text("Written: 8 tokens")
+    expect(on).to_be_focused()
+    tokens(page).nth(9).click()
+    end = page.get_by_role("button", name="End", exact=True)
+    end.press("Enter")
+    expect(end).to_be_disabled()
+    expect(page.get_by_role("button", name="The token before")).to_be_focused()
+    expect(page.locator(".write .where")).to_contain_text("After the text")
+    third = page.locator(".next .bars button").nth(2)
+    third.press("Enter")
+    expect(page.locator(".write .status")).to_contain_text("Written: 12 tokens")
+    expect(page.locator(".write .where")).to_contain_text("After the text")
+    expect(third).to_be_focused()
+    page.get_by_label("Most tokens").fill("4000")
+    start.press("Enter")
+    expect(tokens(page).nth(9)).to_be_attached()
+    stop = page.get_by_role("button", name="Stop", exact=True)
+    expect(stop).to_be_focused()
+    stop.press("Enter")
+    expect(start).to_be_focused()
+    page.locator("#model").select_option("words")
+    page.get_by_role("tab", name="Make a list").click()
+    make = page.get_by_role("button", name=re.compile("^Make 20"))
+    make.press("Enter")
+    expect(page.locator(".item")).to_have_count(20)
+    expect(make).to_be_focused()
+    page.get_by_role("button", name="Clear").press("Enter")
+    expect(make).to_be_focused()
+    make.press("Enter")
+    page.locator(".star").first.press("Enter")
+    page.get_by_role("button", name=re.compile("^Remove")).press("Enter")
+    expect(page.get_by_role("heading", name="Favourites")).to_be_focused()
+
+
+def test_back_leaves_a_view_and_not_the_page(watched: Watched) -> None:
+    page = watched.open("write/story")
+    write(page, "A dog ", most=4)
+    page.get_by_role("tab", name="Look inside").click()
+    page.get_by_role("tab", name="Embedding").click()
+    page.locator("#model").select_option("run")  # no place of its own
+    for place in ("inside/story/attention", "write/story"):
+        page.go_back()
+        expect(page.locator("#facts")).to_contain_text("byte")
+        assert page.url.endswith(f"#/{place}")
+    expect(page.get_by_role("tab", name="Write")).to_have_attribute("aria-selected", "true")
+    expect(tokens(page)).to_have_count(10)
+    page.go_forward()
+    expect(page.get_by_role("tab", name="Attention")).to_have_attribute("aria-selected", "true")
 
 
 def test_a_phone_has_no_sideways_scrolling(opened: Open) -> None:

@@ -12,6 +12,9 @@ export class ApiError extends Error {
   }
 }
 
+/** What is not even asked; the message says why. */
+export class Refused extends Error {}
+
 /** No answer. */
 export class Away extends Error {
   constructor() {
@@ -168,10 +171,19 @@ export async function attempt(line, work) {
     return found;
   } catch (error) {
     if (error.name === "AbortError") return undefined;
-    if (!(error instanceof ApiError || error instanceof Away)) console.error(error);
-    line.textContent = sentence(shown(error.message));
+    if (![ApiError, Away, Refused].some((kind) => error instanceof kind)) console.error(error);
+    line.textContent = sentence(shown(asNamed(error)));
     return undefined;
   }
 }
+
+/** What the page calls the parts of a request. */
+const NAMES = { prompt: "The text", text: "The text", max_tokens: "Most tokens", seed: "Seed", temperature: "Temperature",
+  top_k: "Top-k", top_p: "Top-p", starts: "Starts with", ends: "Ends with", contains: "Contains", length: "Length",
+  regex: "Matches (regex)", minutes: "Minutes", name: "Name of the result", kind: "Read it as" };
+
+/** The message of an error, with the page's name for what it is about. */
+const asNamed = ({ message, param }) =>
+  Object.hasOwn(NAMES, param ?? "") ? message.replace(new RegExp(`^${param}\\b`), NAMES[param]) : message;
 
 const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?…]$/.test(text) ? "" : ".");

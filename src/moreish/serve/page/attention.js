@@ -6,23 +6,26 @@ import { debounce, h } from "./dom.js";
 import { makeMatrix, pixels } from "./matrix.js";
 import { events, keep, written } from "./state.js";
 import { makeStrip } from "./strip.js";
-import { decoding, labelled, percent } from "./text.js";
+import { counted, decoding, labelled, percent, whole } from "./text.js";
 
 const MEAN = -1;
 
-/** Tokens whose maps can be taken in at a glance. */
-const GLANCE = 48;
+/** Tokens that the model writes where there is no text to look into. */
+const FEW = 48;
 
 export function makeAttention(panel) {
   let of = "";
-  /** @type {{tokens: string[], layers: number, heads: number, maps: number[][][]} | null} */
+  /** @type {{tokens: string[], total: number, layers: number, heads: number, maps: number[][][]} | null} */
   let found = null;
   let [layer, head, at] = [0, MEAN, 0];
   /** The tokens of the text, where it is the model's own. @type {number[] | null} */
   let ids = null;
+  /** How often Write's text had changed when it was looked at last. */
+  let seen = 0;
   const replaced = latest();
 
-  const text = h("input", { type: "text", spellcheck: "false", autocapitalize: "off", autocomplete: "off", dir: "auto" });
+  const text = h("textarea", { rows: 2, spellcheck: "false", autocapitalize: "off", dir: "auto" });
+  const part = h("p", { class: "hint part" });
   const layers = h("div", { class: "choices", role: "group", "aria-label": "Layer" });
   const heads = h("div", { class: "heads", role: "group", "aria-label": "Head" });
   const error = errorLine();
@@ -38,7 +41,7 @@ export function makeAttention(panel) {
       "Point at a token, or reach it with Tab and the arrow keys: the stronger the tint, the more is taken from there."),
     h("div", { class: "row" }, field("Text", text),
       h("button", { type: "button", onclick: () => invent() }, "Let it write one")),
-    error,
+    error, part,
     h("div", { class: "row" }, h("span", { class: "label", "aria-hidden": "true" }, "Layer"), layers),
     h("div", { class: "looking" }, h("div", { class: "paper" }, heads, strip.element, told), matrix.element));
 
@@ -60,6 +63,8 @@ export function makeAttention(panel) {
     if (!answer) return;
     found = answer;
     at = found.tokens.length - 1;
+    const { total, tokens: { length } } = found;
+    part.textContent = total > length ? `Shown are the last ${whole(length)} of ${counted(total, "token")}.` : "";
     strip.cut(0);
     for (const token of found.tokens) strip.push(labelled(token));
     drawLayers();
@@ -72,7 +77,7 @@ export function makeAttention(panel) {
     const signal = replaced();
     const tokens = await attempt(error, async () => {
       const all = [];
-      for await (const event of stream("/api/write", { model: of, max_tokens: GLANCE }, signal)) {
+      for await (const event of stream("/api/write", { model: of, max_tokens: FEW }, signal)) {
         all.push(...(event.tokens ?? []));
       }
       return all;
@@ -80,9 +85,18 @@ export function makeAttention(panel) {
     if (tokens) take(tokens);
   }
 
+  /** Look into the text of Write, or into how it is to begin; whether there is any. */
+  function takeWritten() {
+    if (written.of !== of || !(written.tokens.length || written.beginning)) return false;
+    keep.tab.set(`attention.${of}`, "");
+    if (written.tokens.length) take(written.tokens);
+    else [ids, text.value] = [null, written.beginning], ask();
+    return true;
+  }
+
   function take(tokens) {
     ids = tokens.map((token) => token.id);
-    text.value = tokens.map(decoding()).join("").replaceAll("\n", " ");
+    text.value = tokens.map(decoding()).join("");
     ask();
   }
 
@@ -141,15 +155,18 @@ export function makeAttention(panel) {
 
   return {
     show(card) {
+      const changed = written.of === card.name && written.changes !== seen;
+      seen = written.changes;
       if (of !== card.name) {
         of = card.name;
         [found, layer, head] = [null, 0, MEAN];
         layers.replaceChildren();
         heads.replaceChildren();
         [ids, text.value] = [null, keep.tab.get(`attention.${of}`, "")];
-      } else if (found) return;
+      } else if (found && !changed) return;
+      // What was typed here stays until the text of Write is another.
+      if ((changed || !text.value) && takeWritten()) return;
       if (text.value) ask();
-      else if (written.of === of && written.tokens.length) take(written.tokens.slice(0, GLANCE));
       else invent();
     },
   };

@@ -1,7 +1,9 @@
 // Fields that several views have.
 
+import { Refused } from "./api.js";
 import { fresh, h } from "./dom.js";
 import { model, sampling } from "./state.js";
+import { whole } from "./text.js";
 
 /** A label above a field. */
 export function field(title, input, hint) {
@@ -97,6 +99,14 @@ export function samplingControls(changed) {
   const element = h("fieldset", { class: "sampling" }, h("legend", {}, "How tokens are drawn"),
     sliders.map((one) => one.element));
   return { element, refresh };
+}
+
+/** The whole number in a field; null where there is nothing in it. Anything else is refused. */
+export function wholeIn(input, title, low, high = Number.MAX_SAFE_INTEGER) {
+  if (!input.value && !input.validity.badInput) return null;
+  const value = input.valueAsNumber;
+  if (Number.isInteger(value) && value >= low && value <= high) return value;
+  throw new Refused(`${title}: a whole number from ${whole(low)} to ${whole(high)}, please`);
 }
 
 /** A whole number that the random draws start from; small enough to read out. */

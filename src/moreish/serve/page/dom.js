@@ -46,6 +46,15 @@ let numbered = 0;
 /** An id that is used nowhere else. */
 export const fresh = (name) => `${name}-${++numbered}`;
 
+const canHaveFocus = (one) => one.isConnected && !one.disabled && one.checkVisibility();
+
+/** Does what may hide, disable or replace the element that has the focus: then the first of `others` gets it that can. */
+export function keepFocus(work, ...others) {
+  const focused = document.activeElement;
+  work();
+  if (focused && focused !== document.body && !canHaveFocus(focused)) others.find((one) => one && canHaveFocus(one))?.focus();
+}
+
 /** The last call, once no other has come for so many milliseconds. */
 export function debounce(wait, work) {
   let timer = 0;

@@ -15,6 +15,9 @@ const PARTS = [
   { key: "history", title: "Training", make: makeHistory },
 ];
 
+/** Tokenizers that never cut a character. */
+const WHOLE = ["char", "word"];
+
 export function makeInside(panel) {
   const list = h("div", { class: "tabs parts", role: "tablist", "aria-label": "Parts of the model" });
   const none = h("p", { class: "hint", hidden: true }, "There is nothing to be seen in this model: ",
@@ -23,19 +26,21 @@ export function makeInside(panel) {
   const key = h("p", { class: "hint" });
   panel.append(list, none, panels, key);
   let card = null;
-  const tabs = makeTabs(list, panels, PARTS, (key) => choose(key));
+  const tabs = makeTabs(list, panels, PARTS, (key) => choose(key, true));
   const parts = Object.fromEntries(PARTS.map(({ key, make }) => [key, make(tabs.panel(key))]));
 
-  function choose(wanted) {
+  function choose(wanted, another = false) {
     const offered = PARTS.map(({ key }) => key).filter((key) => card.has[key]);
     here.part = offered.includes(wanted) ? wanted : (offered[0] ?? "");
     tabs.offer(offered);
     tabs.choose(here.part);
     list.hidden = !offered.length;
     none.hidden = offered.length > 0;
-    key.textContent = `␣ is a space, ↵ a line end${card.kind === "lines" ? ", · the beginning or end of an item" : ""}.`;
+    const marks = ["␣ is a space", "↵ a line end", card.kind === "lines" && "· the beginning or end of an item",
+      !WHOLE.includes(card.tokenizer) && "‹e2› a byte that is no text by itself"];
+    key.textContent = `${marks.filter(Boolean).join(", ")}.`;
     key.hidden = !["attention", "embedding", "pairs"].includes(here.part);
-    writeAddress();
+    writeAddress(another);
     if (here.part) parts[here.part].show(card);
   }
 

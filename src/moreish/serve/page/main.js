@@ -2,7 +2,7 @@
 
 import { attempt, get } from "./api.js";
 import { errorLine } from "./controls.js";
-import { byId, h, say } from "./dom.js";
+import { byId, h, keepFocus, say } from "./dom.js";
 import { makeInside } from "./inside.js";
 import { makeList } from "./list.js";
 import { events, here, keep, model, readAddress, server, writeAddress } from "./state.js";
@@ -19,20 +19,21 @@ const VIEWS = [
 ];
 
 const picker = byId("model");
-const tabs = makeTabs(byId("tabs"), byId("panels"), VIEWS, (view) => go({ view }));
+const tabs = makeTabs(byId("tabs"), byId("panels"), VIEWS, (view) => go({ view }, true));
 const views = Object.fromEntries(VIEWS.map(({ key, make }) => [key, make(tabs.panel(key))]));
 const error = errorLine();
 byId("panels").prepend(error);
 
-/** Go to another model or view. */
-function go(to) {
+/** Go to another model or view; whether Back is to come back from there. */
+function go(to, another = false) {
   Object.assign(here, to);
   const offered = VIEWS.map(({ key }) => key).filter((key) =>
     key === "train" ? server.training : key === "list" ? model()?.kind === "lines" : server.models.length);
   if (!offered.includes(here.view)) here.view = offered[0] ?? "";
   tabs.offer(offered);
-  tabs.choose(here.view);
-  writeAddress();
+  // Back may hide the view in which the focus is.
+  keepFocus(() => tabs.choose(here.view), byId("tabs").querySelector("[aria-selected=true]"));
+  writeAddress(another);
   picker.value = here.model;
   describe();
   byId("wait").textContent = offered.length ? "" : "This server has no models yet.";

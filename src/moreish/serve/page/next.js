@@ -19,38 +19,46 @@ export const nameOf = ({ text, label }) => (isEnd({ text }) ? "end" : labelled(t
 export const isEnd = ({ text }) => text === "";
 
 /**
- * @param {(token: {id: number, text: string | null, label: string, p: number}) => void} take
+ * @typedef {{prompt: string | number[], taken: number | string | null, words: any[], kept: any}} Place
+ *   a place in a text: what stands before it, what was taken there, in words where it is, and
+ *   whatever `take` wants back.
+ * @param {(token: {id: number, text: string | null, label: string, p: number}, place: Place) => void} take
  */
 export function makeNext(take) {
-  const where = h("p", { class: "where" });
+  const where = h("p", { class: "where", tabindex: -1 });
   const error = errorLine();
   const list = h("ol", { class: "bars" });
   const rest = h("p", { class: "hint rest" });
+  const bytes = h("p", { class: "hint", hidden: true }, "‹e2› is a byte that is no text by itself.");
   const more = h("button", { type: "button", class: "quiet", hidden: true, onclick: () => {
     most = most === FEW ? MANY : FEW;
     draw();
   } });
   const key = h("p", { class: "key", "aria-hidden": "true" }, h("span", { class: "said" }, "as the model says"),
     h("span", { class: "drawn" }, "as it is drawn"));
-  const element = h("div", { class: "next" }, where, error, key, list, rest, more);
+  const element = h("div", { class: "next" }, where, error, key, list, bytes, rest, more);
 
   const replaced = latest();
   let most = FEW;
+  /** What is shown: the rows, and the place that they belong to. */
   let found = null;
-  /** @type {{prompt: string | number[], taken: number | string | null} | null} */
+  /** The place that is asked for. @type {Place | null} */
   let place = null;
   /** The rows by token, kept so that their bars move. */
   let rows = new Map();
 
   const ask = async () => {
     if (!place) return;
-    const { prompt } = place;
-    const body = { model: here.model, prompt: prompt.length ? prompt : "", ...asAsked(), top: MANY };
+    const asked = place;
+    const body = { model: here.model, prompt: asked.prompt.length ? asked.prompt : "", ...asAsked(), top: MANY };
     const signal = replaced();
-    await attempt(error, async () => {
-      found = await post("/api/next", body, signal);
-      draw();
-    });
+    const answer = await attempt(error, () => post("/api/next", body, signal));
+    if (signal.aborted) return;
+    element.setAttribute("aria-busy", "false");
+    // Rows never stand under the words of another place.
+    found = { tokens: [], vocabulary: 0, ...answer, place: asked };
+    where.replaceChildren(...asked.words);
+    draw();
   };
   const soon = debounce(120, ask);
 
@@ -61,16 +69,19 @@ export function makeNext(take) {
     const before = rows;
     rows = new Map(tokens.map((token) => [token.id, before.get(token.id) ?? row(token)]));
     for (const token of tokens) update(rows.get(token.id), token, longest);
-    const wanted = [...rows.values()].map(({ item }) => item);
-    // Only where the order is another: what is focused stays so.
-    if (wanted.some((item, i) => list.children[i] !== item) || list.children.length !== wanted.length) {
-      list.replaceChildren(...wanted);
+    const wanted = [...rows.values()];
+    // Only where the order is another: what is moved loses the focus, and its bars jump.
+    if (wanted.some(({ item }, i) => list.children[i] !== item) || list.children.length !== wanted.length) {
+      const rank = [...list.children].findIndex((item) => item.contains(document.activeElement));
+      list.replaceChildren(...wanted.map(({ item }) => item));
+      if (rank >= 0) (wanted[Math.min(rank, wanted.length - 1)]?.button ?? where).focus();
     }
     const left = found.vocabulary - tokens.length;
     const [p, q] = ["p", "q"].map((name) => 1 - tokens.reduce((sum, token) => sum + token[name], 0));
     rest.textContent = left > 0
       ? `${left.toLocaleString("en")} others: ${percent(Math.max(0, p))}, drawn ${percent(Math.max(0, q))}`
       : "";
+    bytes.hidden = tokens.every((token) => token.text !== null);
     more.hidden = found.tokens.length <= FEW;
     more.textContent = most === FEW ? `Show ${Math.min(MANY, found.tokens.length)}` : `Show ${FEW}`;
   }
@@ -80,7 +91,7 @@ export function makeNext(take) {
     const drawn = h("span", { class: "drawn" });
     const figure = h("span", { class: "figure" });
     const words = h("span", { class: "unseen" });
-    const button = h("button", { type: "button", onclick: () => take(of.token) },
+    const button = h("button", { type: "button", onclick: () => take(of.token, found.place) },
       h("bdi", { class: isEnd(token) ? "token end" : "token" }, nameOf(token)), h("span", { class: "bar" }, said, drawn), figure, words);
     const of = { item: h("li", {}, button), button, said, drawn, figure, words, token };
     return of;
@@ -93,17 +104,17 @@ export function makeNext(take) {
     of.figure.textContent = percent(token.q);
     of.words.textContent = ` drawn, ${percent(token.p)} as the model says: take it`;
     of.button.title = `The model says ${percent(token.p)}; drawn with ${percent(token.q)}. Take it and go on.`;
-    const taken = place?.taken === END ? isEnd(token) : place?.taken === token.id;
+    const taken = found.place.taken === END ? isEnd(token) : found.place.taken === token.id;
     if (taken) of.button.setAttribute("aria-current", "true");
     else of.button.removeAttribute("aria-current");
   }
 
   return {
     element,
-    /** Look at a place: what stands before it, what was taken there, and in words where it is. */
-    look(prompt, taken, words) {
-      place = { prompt, taken };
-      where.replaceChildren(...words);
+    /** Look at a place. @param {Place} wanted */
+    look(wanted) {
+      place = wanted;
+      element.setAttribute("aria-busy", "true");
       soon();
     },
     /** The sampling has changed. */
@@ -114,7 +125,7 @@ export function makeNext(take) {
       [place, found, rows] = [null, null, new Map()];
       list.replaceChildren();
       where.textContent = rest.textContent = error.textContent = "";
-      more.hidden = true;
+      more.hidden = bytes.hidden = true;
     },
   };
 }

@@ -1,19 +1,20 @@
 // The view in which a model writes on from a beginning, and each of its choices can be looked at.
 
-import { attempt, post, stream } from "./api.js";
-import { errorLine, field, newSeed, samplingControls, tick } from "./controls.js";
-import { copyButton, debounce, eachFrame, h, say } from "./dom.js";
+import { attempt } from "./api.js";
+import { errorLine, field, newSeed, samplingControls, tick, wholeIn } from "./controls.js";
+import { copyButton, debounce, eachFrame, h, keepFocus, say } from "./dom.js";
 import { END, isEnd, makeNext, nameOf } from "./next.js";
-import { asAsked, here, keep, written } from "./state.js";
+import { keep, written } from "./state.js";
 import { legend, makeStrip } from "./strip.js";
 import { counted, decoding, ending, percent, shown } from "./text.js";
+import { drawnAfter, read } from "./writing.js";
 
-/**
- * @typedef {{id: number, text: string | null, label: string, p: number | null,
- *   kind: "given" | "drawn" | "taken"}} Token
- */
+/** @typedef {import("./writing.js").Token} Token */
 
 const KINDS = { given: "given in the beginning", drawn: "drawn", taken: "taken by you" };
+
+/** Tokens that are written where the field does not say. */
+const MOST = 200;
 
 /** Characters that tell where in the text a place is. */
 const AROUND = 24;
@@ -27,6 +28,8 @@ export function makeWrite(panel) {
   let of = "";
   /** @type {AbortController | null} */
   let writing = null;
+  /** What had the focus when it began. @type {Element | null} */
+  let from = null;
   /** Tokens that are not shown yet. @type {Token[]} */
   let arrived = [];
   const soon = eachFrame(flush);
@@ -35,11 +38,11 @@ export function makeWrite(panel) {
     placeholder: "Leave it empty, and the model begins by itself." });
   const seed = h("input", { type: "number", min: 0, step: 1, value: newSeed() });
   const renew = h("input", { type: "checkbox", checked: true });
-  const most = h("input", { type: "number", min: 1, step: 1, value: 200 });
+  const most = h("input", { type: "number", min: 1, step: 1, value: MOST });
   const error = errorLine();
   const start = h("button", { type: "button", class: "main", onclick: () => begin() }, "Write");
-  const stop = h("button", { type: "button", class: "main", hidden: true, onclick: () => halt() }, "Stop");
-  const on = h("button", { type: "button", hidden: true, onclick: () => goOn(tokens) }, "Go on");
+  const stop = h("button", { type: "button", class: "main", hidden: true, onclick: () => writing?.abort() }, "Stop");
+  const on = h("button", { type: "button", hidden: true, onclick: () => writeAfter(() => tokens) }, "Go on");
   const status = h("p", { class: "hint status" });
   const plain = h("p", {});
   const strip = makeStrip({ label: "The text, token by token", chosen: look, describe });
@@ -56,7 +59,9 @@ export function makeWrite(panel) {
 
   const typed = debounce(250, () => {
     keep.tab.set(`prompt.${of}`, prompt.value);
-    if (!tokens.length) look(-1);
+    if (tokens.length) return;
+    changed();
+    look(-1);
   });
   prompt.addEventListener("input", typed);
   prompt.addEventListener("keydown", (event) => {
@@ -85,40 +90,34 @@ export function makeWrite(panel) {
     return tokens.map(decoding()).join("");
   }
 
-  /** The tokens of a text, and how little each was expected. */
-  async function read(words, signal) {
-    if (!words) return [];
-    const found = await post("/api/surprisal", { model: here.model, text: words }, signal);
-    const whole = isEnd(found.tokens.at(-1)) ? found.tokens.slice(0, -1) : found.tokens;
-    return whole.map(({ nats, ...token }) => ({ ...token, p: nats === null ? 0 : Math.exp(-nats), kind: "given" }));
+  /** How much, and from which seed; fields that were empty show what is taken. */
+  function wishes() {
+    const max_tokens = wholeIn(most, "Most tokens", 1) ?? MOST;
+    const drawnFrom = wholeIn(seed, "Seed", 0) ?? newSeed();
+    [most.value, seed.value] = [max_tokens, drawnFrom];
+    return { max_tokens, seed: drawnFrom };
   }
 
   function begin() {
     if (renew.checked) seed.value = newSeed();
-    run(async (signal) => {
-      set(await read(prompt.value, signal));
-      await writeOn(signal);
-    });
+    writeAfter((signal) => read(prompt.value, signal));
   }
 
-  function goOn(start) {
-    run((signal) => {
-      set(start);
-      return writeOn(signal);
-    });
-  }
+  const writeAfter = (lead) => run(async (signal, asked) => {
+    set(await lead(signal));
+    await writeOn(signal, asked);
+  });
 
-  /** Take another token where we look, and go on from there. */
-  function take(token) {
-    const at = strip.selected < 0 ? tokens.length : strip.selected;
-    run(async (signal) => {
-      const kept = tokens.length ? tokens.slice(0, at) : await read(prompt.value, signal);
+  /** Take another token at a place, and go on from there. */
+  function take(token, place) {
+    run(async (signal, asked) => {
+      const kept = place.kept ?? (await read(place.prompt, signal));
       if (isEnd(token)) {
         set(kept);
         finish = "stop";
       } else {
         set([...kept, { ...token, kind: "taken" }]);
-        await writeOn(signal);
+        await writeOn(signal, asked);
       }
     });
   }
@@ -128,7 +127,7 @@ export function makeWrite(panel) {
     writing?.abort();
     const mine = (writing = new AbortController());
     busy(true);
-    await attempt(error, () => work(mine.signal));
+    await attempt(error, async () => work(mine.signal, wishes()));
     if (writing !== mine) return;
     flush();
     writing = null;
@@ -138,39 +137,29 @@ export function makeWrite(panel) {
     status.textContent = error.textContent ? "" : `${words} ${counted(drawn, "token")}, ${counted([...text()].length, "character")}`;
     say(status.textContent);
     plain.textContent = shown(text());
-    Object.assign(written, { of, tokens });
     end.hidden = finish !== "stop";
     look(strip.selected);
   }
 
-  function halt() {
-    writing?.abort();
-  }
-
   function busy(is) {
-    // One button in two shapes: the keyboard's focus stays on it.
-    const focused = [start, stop].includes(document.activeElement);
-    [start.hidden, stop.hidden] = [is, !is];
-    if (focused) (is ? stop : start).focus();
-    on.hidden = is || !tokens.length || finish === "stop";
+    const focused = document.activeElement;
+    if (is) from = focused;
+    // What was pressed comes back when it is done.
+    keepFocus(() => {
+      [start.hidden, stop.hidden] = [is, !is];
+      on.hidden = is || !tokens.length || finish === "stop";
+    }, ...(is ? [stop] : [from, start]));
     page.setAttribute("aria-busy", String(is));
     if (is) status.textContent = "Writing …";
   }
 
-  async function writeOn(signal) {
-    const ids = tokens.map((token) => token.id);
-    const body = { model: here.model, prompt: ids.length ? ids : "", max_tokens: most.valueAsNumber || 200,
-      seed: Number.isSafeInteger(seed.valueAsNumber) ? seed.valueAsNumber : null, logprobs: 0, ...asAsked() };
-    let whole = false;
-    for await (const event of stream("/api/write", body, signal)) {
-      if (event.done) whole = true;
-      else {
-        arrived.push(...event.tokens.map((token) => ({ ...token, kind: "drawn" })));
-        finish = event.finish ?? finish;
-        soon();
-      }
+  async function writeOn(signal, asked) {
+    look(-1);
+    for await (const event of drawnAfter(tokens, asked, signal)) {
+      arrived.push(...event.tokens);
+      finish = event.finish ?? finish;
+      soon();
     }
-    if (!whole) throw new Error("the answer broke off");
   }
 
   /** Show what has arrived: once a frame, since to lay out a long text takes a while. */
@@ -179,6 +168,12 @@ export function makeWrite(panel) {
     const down = page.scrollHeight - page.scrollTop - page.clientHeight < 40;
     arrived.splice(0).forEach(push);
     if (down) page.scrollTop = page.scrollHeight;
+    changed();
+  }
+
+  /** For those who look into the text. */
+  function changed(count = 1) {
+    Object.assign(written, { of, tokens, beginning: prompt.value, changes: written.changes + count });
   }
 
   function push(token) {
@@ -189,6 +184,7 @@ export function makeWrite(panel) {
   /** Other tokens; those that stay are not drawn again. */
   function set(wanted) {
     arrived = [];
+    const before = tokens.length;
     let same = 0;
     while (same < wanted.length && wanted[same] === tokens[same]) same++;
     tokens = tokens.slice(0, same);
@@ -200,6 +196,7 @@ export function makeWrite(panel) {
     finish = null;
     empty.hidden = end.hidden = true;
     error.textContent = "";
+    changed(Number(same < before || same < wanted.length));
   }
 
   function describe(at) {
@@ -212,15 +209,18 @@ export function makeWrite(panel) {
   function look(at) {
     strip.select(at);
     const place = at < 0 ? tokens.length : at;
-    const ids = tokens.slice(0, place).map((token) => token.id);
-    const lead = tokens.length ? tokens.slice(0, place).map(decoding()).join("") : prompt.value;
+    const kept = tokens.length ? tokens.slice(0, place) : null;
+    const lead = kept ? kept.map(decoding()).join("") : prompt.value;
     const words = lead
-      ? [at < 0 ? "After the text: " : "After ", h("bdi", {}, ending(lead, AROUND))]
+      ? [at < 0 && !writing ? "After the text: " : "After ", h("bdi", {}, ending(lead, AROUND))]
       : ["At the very beginning"];
     if (at >= 0) words.push(h("span", { class: "here" }, describe(at)));
-    next.look(tokens.length ? ids : prompt.value, at >= 0 ? tokens[at].id : finish === "stop" ? END : null, words);
-    before.disabled = !tokens.length || place === 0;
-    after.disabled = last.disabled = at < 0;
+    next.look({ kept, prompt: kept ? kept.map((token) => token.id) : prompt.value, words,
+      taken: at >= 0 ? tokens[at].id : finish === "stop" ? END : null });
+    keepFocus(() => {
+      before.disabled = !tokens.length || place === 0;
+      after.disabled = last.disabled = at < 0;
+    }, before, after);
   }
 
   function step(way) {
@@ -234,11 +234,12 @@ export function makeWrite(panel) {
       if (of === card.name) return next.refresh();
       of = card.name;
       writing?.abort();
+      writing = null; // what it wrote is no text of this model
+      prompt.value = keep.tab.get(`prompt.${of}`, "");
       set([]);
       next.clear();
       empty.hidden = false;
       status.textContent = plain.textContent = "";
-      prompt.value = keep.tab.get(`prompt.${of}`, "");
       sampling.refresh();
       look(-1);
       busy(false);
