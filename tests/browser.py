@@ -80,29 +80,18 @@ class Watched:
         else:
             text, headers = json.dumps(body), {"Content-Type": "application/json"}
         self.page.route(
-            lambda url: path in (urlsplit(url).path, urlsplit(url)._replace(netloc="", scheme="").geturl()),
+            lambda url: path in (urlsplit(url).path, url.removeprefix(self.url)),
             lambda route: route.fulfill(status=status, body=text, headers=headers),
         )
+
+    def shoot(self, path: Path) -> None:
+        """A picture of all of the page, to be looked at."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=path, full_page=True, animations="disabled")
 
     def close(self) -> None:
         self.context.close()
         assert not self.wrong, self.wrong
-
-
-BROKEN = """() => {
-    const seen = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), found = [];
-    for (let node; (node = seen.nextNode()); ) {
-        if (!node.parentElement.checkVisibility() || node.parentElement.closest("svg, .strip, .sample, .unseen")) continue;
-        for (const { 0: word, index } of node.data.matchAll(/[\\p{L}\\p{N}]{2,14}/gu)) {
-            const range = document.createRange();
-            range.setStart(node, index);
-            range.setEnd(node, index + word.length);
-            if (new Set([...range.getClientRects()].map(({ top }) => top)).size > 1) found.push(word);
-        }
-    }
-    return found;
-}"""
-"""Words of common length that are broken over lines."""
 
 
 def complaints(page: Page) -> list[tuple[str, str]]:

@@ -1,6 +1,7 @@
 """The page, as a user of a browser has it."""
 
 import math
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +13,8 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from browser import BROKEN, Watched, chromium, complaints, launched
+from browser import Watched, chromium, complaints, launched
+from looks import flaws
 from moreish.run import Run
 from moreish.serve.app import PAGE
 from moreish.serve.native_protocol import History
@@ -550,7 +552,8 @@ def test_embedding(watched: Watched) -> None:
     # Bytes cannot be taken for text, and the key tells what they are.
     names = page.locator(".embedding option").all_text_contents()
     assert len(set(names)) == 257 and {"‹c3›", "‹00›", "a", "␣"} <= set(names)
-    expect(page.locator(".inside > .hint").last).to_contain_text("‹e2› a byte that is no text by itself")
+    key = page.locator(".inside > .hint").last
+    expect(key).to_contain_text("‹e2› a byte that is no text by itself")
     page.locator(".embedding select").select_option("a")
     expect(page.locator(".point.marked")).to_have_text("a")
     expect(page.locator(".embedding .told")).to_contain_text("nearest here")
@@ -639,7 +642,7 @@ def test_many_runs_on_a_phone(opened: Open, service: Service) -> None:
         page.get_by_label(name, exact=True).check()
     page.get_by_role("button", name="Settings in which they differ").click()
     expect(page.locator(".history thead th")).to_have_count(5)
-    assert page.evaluate(BROKEN) == []
+    assert flaws(page) == []
     table = page.locator(".history .scroll")
     wide, seen = table.evaluate("one => [one.scrollWidth, one.clientWidth]")
     assert wide > seen and page.evaluate("document.documentElement.scrollWidth") <= 375
@@ -1096,6 +1099,52 @@ def test_axe_finds_nothing(opened: Open, scheme: str) -> None:
             expect(page.locator(".item").first).to_be_visible()
         page.wait_for_selector(there)
         assert not complaints(page), view
+
+
+# --- how it looks ---
+
+
+def filled(page: Page, view: str, there: str) -> None:
+    """Has a view show all that it can."""
+    if view.startswith("write"):
+        write(page, "The cat ", most=120)
+        tokens(page).nth(12).click()
+        page.wait_for_selector(".next[aria-busy=false] [aria-current=true]")
+    elif view.startswith("list"):
+        page.get_by_role("button", name="Make 20").click()
+        for at in (1, 4):
+            page.locator(".star").nth(at).click()
+    elif view.endswith("history"):
+        page.get_by_label("run", exact=True).check()
+        page.get_by_role("button", name="Settings in which they differ").click()
+        page.wait_for_selector(".history thead th:nth-child(3)")
+    elif view == "train":
+        story = {"name": "a story.txt", "mimeType": "text/plain", "buffer": STORY.encode()}
+        page.locator("#file").set_input_files(story)
+    page.wait_for_selector(there)
+
+
+def test_every_view_looks_as_it_should(opened: Open, service: Service, tmp_path: Path) -> None:
+    """Light and dark, wide and on a phone. `make screenshots` keeps the pictures, to be looked at;
+    what can be measured is."""
+    pictures = Path(os.environ.get("MOREISH_SCREENSHOTS") or tmp_path / "pictures")
+    paths = [service.registry.find(name).run.path for name in ("words", "story", "run")]
+    found: dict[str, list[str]] = {}
+    with serving(paths, home=tmp_path / "runs") as trains:
+        watched = opened(trains.url, reduced_motion="reduce")
+        for view, there in {**VIEWS, "train": ".plan li, .plan pre"}.items():
+            page = watched.open(view)
+            filled(page, view, there)
+            for width in (1440, 375):
+                page.set_viewport_size({"width": width, "height": 900})
+                page.mouse.move(0, 0)
+                for scheme in ("light", "dark"):
+                    page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+                    name = f"{view.replace('/', '-')}-{scheme}-{width}"
+                    watched.shoot(pictures / f"{name}.png")
+                    found |= {name: flaws(page)}
+        watched.context.close()  # so that the server need not wait for it
+    assert not {name: some for name, some in found.items() if some}
 
 
 # --- the files ---

@@ -326,7 +326,7 @@ def test_history(native: Native, runs: dict[str, Run]) -> None:
     assert found["tokens_per_step"] == round(
         max(e["tokens"] for e in logged if "tokens" in e) / found["steps"][-1]["step"]
     )
-    val = [e["val"] for e in logged if "val" in e][0]  # the factor is the same for all of them
+    val = next(e["val"] for e in logged if "val" in e)  # the factor is the same for all of them
     assert found["bits_per_byte"] == pytest.approx(val["bits_per_byte"] / val["loss"])
     counted = native.get("history", model="words")
     assert counted["steps"] == [] and counted["bits_per_byte"] is None

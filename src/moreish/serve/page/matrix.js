@@ -85,9 +85,13 @@ export function makeMatrix({ label, describe, looked, most = 32 }) {
     context.font = `${Math.min(13, cell - 1)}px ${getComputedStyle(element).fontFamily}`;
     context.textAlign = "center";
     context.textBaseline = "middle";
-    const fitting = (text) => (text.length > 4 ? `${text.slice(0, 3)}…` : text);
-    rows.forEach((text, at) => context.fillText(fitting(text), margin / 2, margin + (at + 0.5) * cell, margin - 2));
-    columns.forEach((text, at) => context.fillText(fitting(text), margin + (at + 0.5) * cell, margin / 2, cell));
+    const write = (text, x, y, room) => {
+      const short = text.length > 4 ? `${text.slice(0, 3)}…` : text;
+      // Letters that are squeezed to less than half of their width cannot be read.
+      context.fillText(context.measureText(short).width > 2 * room ? "…" : short, x, y, room);
+    };
+    rows.forEach((text, at) => write(text, margin / 2, margin + (at + 0.5) * cell, margin - 2));
+    columns.forEach((text, at) => write(text, margin + (at + 0.5) * cell, margin / 2, cell - 2));
   }
 
   function look(toRow, toColumn, aloud) {

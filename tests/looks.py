@@ -1,0 +1,79 @@
+"""What can be measured of how a page looks: what a reader would call broken."""
+
+from playwright.sync_api import Page
+
+MEASURE = r"""() => {
+    const found = [], texts = [];
+    const root = document.documentElement;
+    if (root.scrollWidth > innerWidth) found.push(`scrolls sideways: ${root.scrollWidth}`);
+
+    /** What is seen of a box that lies in others. */
+    function seen(box, element) {
+        let { left, top, right, bottom } = box;
+        for (let one = element; one && one !== document.body; one = one.parentElement) {
+            const { overflowX, overflowY } = getComputedStyle(one);
+            if (overflowX === "visible" && overflowY === "visible") continue;
+            const around = one.getBoundingClientRect();
+            [left, right] = [Math.max(left, around.left), Math.min(right, around.right)];
+            [top, bottom] = [Math.max(top, around.top), Math.min(bottom, around.bottom)];
+        }
+        return { left, top, right, bottom };
+    }
+
+    const nodes = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    for (let node; (node = nodes.nextNode()); ) {
+        const element = node.parentElement;
+        if (!node.data.trim() || !element.checkVisibility() || element.closest(".unseen, .skip, option")) continue;
+        const range = document.createRange();
+        range.selectNodeContents(node);
+        for (const box of range.getClientRects()) {
+            const { left, top, right, bottom } = seen(box, element);
+            if (right - left < 2 || bottom - top < 2) continue;
+            if (right > innerWidth + 1) found.push(`beside the page: ${node.data}`);
+            texts.push({ left, top, right, bottom, element, text: node.data });
+        }
+        if (element.closest("svg, .strip, .sample")) continue;
+        for (const { 0: word, index } of node.data.matchAll(/[\p{L}\p{N}]{2,14}/gu)) {
+            range.setStart(node, index);
+            range.setEnd(node, index + word.length);
+            const lines = new Set([...range.getClientRects()].map(({ top }) => top));
+            if (lines.size > 1) found.push(`broken word: ${word}`);
+        }
+    }
+
+    for (const [at, one] of texts.entries()) {
+        for (const other of texts.slice(at + 1)) {
+            const wide = Math.min(one.right, other.right) - Math.max(one.left, other.left);
+            const high = Math.min(one.bottom, other.bottom) - Math.max(one.top, other.top);
+            if (wide > 3 && high > 5 && one.element !== other.element) {
+                found.push(`one over the other: ${one.text} | ${other.text}`);
+            }
+        }
+    }
+
+    for (const one of document.querySelectorAll("button, [role=tab], label, h1, h2, h3, p, td, th")) {
+        if (!one.checkVisibility() || one.matches(".unseen, .skip") || one.closest(".unseen")) continue;
+        if (one.scrollWidth > one.clientWidth + 1 && getComputedStyle(one).display !== "inline") {
+            found.push(`cut off: ${one.textContent}`);
+        }
+    }
+
+    const panels = [...document.querySelectorAll("[role=tabpanel]")].filter((one) => one.checkVisibility());
+    for (const one of panels) {
+        if (one.innerText.trim().length < 60 || one.offsetHeight < 200) found.push("an empty panel");
+    }
+    if (!panels.length) found.push("no panel");
+    for (const chart of document.querySelectorAll(".chart, .matrix canvas")) {
+        if (!chart.checkVisibility()) continue;
+        const drawn = chart.localName === "canvas" ? chart.width > 50 : chart.querySelector("path, circle");
+        if (!drawn) found.push(`nothing drawn: ${chart.ariaLabel}`);
+    }
+    return [...new Set(found)];
+}"""
+
+
+def flaws(page: Page) -> list[str]:
+    """Sideways scrolling, text that is cut off, broken letter by letter, beside the page or over
+    other text, and panels and charts with nothing in them."""
+    found: list[str] = page.evaluate(MEASURE)
+    return found
