@@ -4,6 +4,8 @@ from playwright.sync_api import Page
 
 MEASURE = r"""() => {
     const found = [], texts = [];
+    const isSeen = (one) => one.checkVisibility() && !one.closest(".unseen, .skip, option");
+    const every = (selector) => [...document.querySelectorAll(selector)].filter(isSeen);
     const root = document.documentElement;
     if (root.scrollWidth > innerWidth) found.push(`scrolls sideways: ${root.scrollWidth}`);
 
@@ -23,7 +25,7 @@ MEASURE = r"""() => {
     const nodes = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
     for (let node; (node = nodes.nextNode()); ) {
         const element = node.parentElement;
-        if (!node.data.trim() || !element.checkVisibility() || element.closest(".unseen, .skip, option")) continue;
+        if (!node.data.trim() || !isSeen(element)) continue;
         const range = document.createRange();
         range.selectNodeContents(node);
         for (const box of range.getClientRects()) {
@@ -51,22 +53,21 @@ MEASURE = r"""() => {
         }
     }
 
-    for (const one of document.querySelectorAll("button, [role=tab], label, h1, h2, h3, p, td, th")) {
-        if (!one.checkVisibility() || one.matches(".unseen, .skip") || one.closest(".unseen")) continue;
+    for (const one of every("button, label, h1, h2, h3, p, td, th")) {
         if (one.scrollWidth > one.clientWidth + 1 && getComputedStyle(one).display !== "inline") {
             found.push(`cut off: ${one.textContent}`);
         }
     }
 
-    const panels = [...document.querySelectorAll("[role=tabpanel]")].filter((one) => one.checkVisibility());
+    const panels = every("[role=tabpanel]");
     for (const one of panels) {
-        if (one.innerText.trim().length < 60 || one.offsetHeight < 200) found.push("an empty panel");
+        if (one.innerText.trim().length < 60) found.push("an empty panel");
     }
     if (!panels.length) found.push("no panel");
-    for (const chart of document.querySelectorAll(".chart, .matrix canvas")) {
-        if (!chart.checkVisibility()) continue;
-        const drawn = chart.localName === "canvas" ? chart.width > 50 : chart.querySelector("path, circle");
-        if (!drawn) found.push(`nothing drawn: ${chart.ariaLabel}`);
+    for (const chart of every(".chart, .matrix")) {
+        const canvas = chart.querySelector("canvas");
+        if (canvas ? canvas.width < 50 : !chart.querySelector("path, circle"))
+            found.push(`nothing drawn: ${chart.ariaLabel}`);
     }
     return [...new Set(found)];
 }"""

@@ -1129,7 +1129,7 @@ def test_every_view_looks_as_it_should(opened: Open, service: Service, tmp_path:
     what can be measured is."""
     pictures = Path(os.environ.get("MOREISH_SCREENSHOTS") or tmp_path / "pictures")
     paths = [service.registry.find(name).run.path for name in ("words", "story", "run")]
-    found: dict[str, list[str]] = {}
+    found: list[str] = []
     with serving(paths, home=tmp_path / "runs") as trains:
         watched = opened(trains.url, reduced_motion="reduce")
         for view, there in {**VIEWS, "train": ".plan li, .plan pre"}.items():
@@ -1142,9 +1142,9 @@ def test_every_view_looks_as_it_should(opened: Open, service: Service, tmp_path:
                     page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
                     name = f"{view.replace('/', '-')}-{scheme}-{width}"
                     watched.shoot(pictures / f"{name}.png")
-                    found |= {name: flaws(page)}
+                    found += [f"{name}: {flaw}" for flaw in flaws(page)]
         watched.context.close()  # so that the server need not wait for it
-    assert not {name: some for name, some in found.items() if some}
+    assert not found, "\n".join(found)
 
 
 # --- the files ---
