@@ -257,7 +257,7 @@ def history_of(run: Run) -> shapes.History:
     steps = [entry for entry in logged if "loss" in entry]
     learned = steps[-1]["tokens"] / steps[-1]["step"] if steps else config.train.batch_tokens
     every = max(1, math.ceil(len(steps) / LOGGED))
-    last = next((e["val"] for e in reversed(logged) if "val" in e), {})
+    last: dict[str, Any] = next((e["val"] for e in reversed(logged) if "val" in e), {})
     known = last.get("loss") and last.get("bits_per_byte") is not None
     return shapes.History(
         steps=[shapes.Step(step=e["step"], loss=e["loss"]) for e in steps[::every]],

@@ -106,7 +106,7 @@ export function wholeIn(input, title, low, high = Number.MAX_SAFE_INTEGER) {
   if (!input.value && !input.validity.badInput) return null;
   const value = input.valueAsNumber;
   if (Number.isInteger(value) && value >= low && value <= high) return value;
-  throw new Refused(`${title}: a whole number from ${whole(low)} to ${whole(high)}, please`);
+  throw new Refused(`${title}: a whole number ${value > high ? `up to ${whole(high)}` : `from ${whole(low)} on`}`);
 }
 
 /** A whole number that the random draws start from; small enough to read out. */
