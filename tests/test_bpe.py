@@ -316,7 +316,7 @@ def test_tokenizers_are_compared(tmp_path: Path, moreish: Moreish) -> None:
 def test_the_tokens_of_a_text(tmp_path: Path, moreish: Moreish) -> None:
     shown = moreish("tokenize", "names", "--tokenizer", "byte", "--text", "zoë")
     assert "byte: 4 tokens, 1.00 bytes each" in shown.out
-    assert re.search(r"^ +172  ab  ab$", shown.out, re.MULTILINE)
+    assert re.search(r"^ +172  ‹ab›  ab$", shown.out, re.MULTILINE)
     refused = moreish("tokenize", "names", "--tokenizer", "char", "--text", "é")
     assert refused.status == 2 and "never saw 'é'" in refused.err
     refused = moreish("tokenize", "names", "--tokenizer", "bqe")
