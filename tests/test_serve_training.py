@@ -92,8 +92,9 @@ def test_stopping_and_going_on(http: httpx.Client, home: Path) -> None:
     assert 0 < state["share"] < 1
     assert state["loss"] > 0
     assert state["seconds_left"] > 0
-    logged = http.get("/api/training/history").json()
-    assert logged["steps"][-1]["step"] > 0
+    while not (logged := http.get("/api/training/history").json())["steps"]:
+        assert time.monotonic() < end
+        time.sleep(0.05)
     assert logged["settings"]["model"]["name"] == "mlp"
     assert http.post("/api/training/stop").json()["status"] == "stopping"
     state = until(http, "stopped")
