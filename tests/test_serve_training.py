@@ -1,7 +1,10 @@
 """Training through the server: a text is brought, looked at, trained on, and played with."""
 
+import asyncio
 import json
+import os
 import time
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,9 +12,12 @@ from typing import Any
 import httpx
 import pytest
 
+from moreish import api
 from moreish.run import Run
 from moreish.serve.limits import Limits
 from moreish.serve.server import Service
+from moreish.serve.work import _ended, _Told
+from moreish.training.events import Note, Sampled, Working, silent
 from serving import NAMES, STORY, serving
 
 LIMITS = Limits(upload_bytes=100_000)
@@ -76,6 +82,12 @@ def test_from_a_text_to_a_model(http: httpx.Client, home: Path) -> None:
     answer = http.post("/api/training", json=asked)
     assert answer.status_code == 400
     assert "already" in answer.json()["error"]["message"]
+    for wanted, free in (("my names", "my names-2"), ("texts", "texts-2"), ("other", "other")):
+        found = http.get("/api/training/name", params={"wanted": wanted}).json()
+        assert found == {"name": free}
+    (home / ("x" * 80)).mkdir()
+    found = http.get("/api/training/name", params={"wanted": "x" * 80}).json()
+    assert found == {"name": "x" * 75 + "-2"}
 
 
 def test_stopping_and_going_on(http: httpx.Client, home: Path) -> None:
@@ -123,6 +135,74 @@ def test_a_server_that_ends_leaves_a_training_that_can_go_on(home: Path) -> None
         assert httpx.get(f"{service.url}/api/training").json()["resumable"] == ["story"]
 
 
+def readings() -> list[str]:
+    """The processes of this one that read texts."""
+    found = []
+    for children in Path(f"/proc/{os.getpid()}/task").glob("*/children"):
+        found += [Path(f"/proc/{child}/cmdline") for child in children.read_text().split()]
+    return [str(one) for one in found if one.exists() and b"serve.work" in one.read_bytes()]
+
+
+def test_readings_wait_for_each_other_and_end_with_their_clients(http: httpx.Client) -> None:
+    bring(http, "names.txt", "\n".join(NAMES * 30).encode())
+
+    async def ask_often() -> list[int]:
+        async with httpx.AsyncClient(base_url=http.base_url, timeout=60) as many:
+
+            async def ask() -> int:
+                return (await many.post("/api/doctor", json={"text": "names.txt"})).status_code
+
+            waiting = [asyncio.create_task(ask()) for _ in range(9)]
+            await asyncio.sleep(0.3)
+            refused = await ask()
+            assert len(readings()) == 1
+            for task in waiting[:-2]:
+                task.cancel()
+            return [refused, *await asyncio.gather(*waiting[-2:])]
+
+    assert asyncio.run(ask_often()) == [429, 200, 200]
+    with pytest.raises(httpx.ReadTimeout):
+        http.post("/api/plan", json={"text": "names.txt"}, timeout=0.3)
+    end = time.monotonic() + 1
+    while readings():
+        assert time.monotonic() < end, "it is killed at once"
+        time.sleep(0.02)
+
+
+def test_names_of_many_scripts(http: httpx.Client) -> None:
+    for name in ("हिन्दी गीत.txt", "Beyonce\u0301.txt", "שָׁלוֹם", "字" * 80):
+        composed = unicodedata.normalize("NFC", name)
+        assert bring(http, name, b"text").json()["name"] == composed
+        assert http.get("/api/training/name", params={"wanted": name}).json()["name"] == composed
+    for name in ("a\u200bb", "a\ufe0f", "\u0301a", "𠀀" * 80, "a'b", "a\u202eb"):
+        assert bring(http, name, b"text").status_code == 400, name
+
+
+def test_it_ends_early_with_the_best_weights_and_says_so(home: Path) -> None:
+    """What `work` makes of a run that validation has stopped."""
+    text, run = home / "a.txt", home / "run"
+    home.mkdir()
+    text.write_text("\n".join(NAMES))
+    settings = {"train": {"patience": 1, "eval_every": 1, "lr": 3.0, "steps": 50}}
+    found = _ended(api.train(text, model="mlp", settings=settings, out=run, report=silent))
+    losses = {e["step"]: e["val"]["loss"] for e in Run.open(run).logged() if "val" in e}
+    assert found["status"] == "finished" and found["early"]
+    assert found["best_step"] == min(losses, key=losses.__getitem__) < max(losses) < 50
+    assert found["best"] == pytest.approx(min(losses.values()))
+
+
+def test_messages_of_work_go_when_it_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    told = _Told()
+    for event in (Note(text="a note"), Working(what="evaluating val", share=1.0)):
+        told(event)
+    told(Sampled(step=1, texts=["anna"]))
+    told(Sampled(step=2, texts=["anna"]))
+    events = [json.loads(line)["event"] for line in capsys.readouterr().out.splitlines()]
+    assert [event.get("message", "as before") for event in events] == [
+        "a note", "evaluating val: 100%", "a note", "as before",
+    ]  # fmt: skip
+
+
 def test_mistakes(http: httpx.Client, home: Path) -> None:
     for name in ("../x", "a/b", ".hidden", "", "x" * 81, "a\\b", "a\0b", "CON:", "x.part", "x."):
         assert bring(http, name, b"text").status_code == 400, name
@@ -138,7 +218,8 @@ def test_mistakes(http: httpx.Client, home: Path) -> None:
     bring(http, "zeros.bin", bytes(range(256)) * 8)
     answer = http.post("/api/doctor", json={"text": "zeros.bin"})
     assert answer.status_code == 400
-    assert "zeros.bin" in answer.json()["error"]["message"]
+    assert answer.json()["error"]["message"].startswith("'zeros.bin' is not utf-8")
+    assert answer.json()["error"]["param"] == "encoding"
     assert str(home) not in answer.text
     bring(http, "story.txt", STORY.encode())
     for name in ("../x", "texts", ".x", "a/b"):

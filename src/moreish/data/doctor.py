@@ -123,7 +123,8 @@ def diagnose(
         what = str(error).partition(";")[0]
         guess = error.path and guess_encoding(error.path)
         if not guess or codecs.lookup(guess.encoding) == codecs.lookup(encoding):
-            raise MoreishError(f"{what}; name its encoding, which is hard to guess") from None
+            hint = "name its encoding, which is hard to guess"
+            raise NotTextError(f"{what}; {hint}") from None
         judge = "" if guess.sure else "; judge by the example which it is"
         wrong.append(
             Finding(

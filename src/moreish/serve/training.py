@@ -4,34 +4,32 @@ import asyncio
 import json
 import logging
 import math
-import re
 import signal
-import sys
+from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from moreish.errors import MoreishError
-from moreish.files import PART, check_space
 from moreish.run import Run
 from moreish.run_folder import replaced_by
-from moreish.serve.engine import Busy, Failed, Late
 from moreish.serve.errors import ERRORS, ApiError, refused
 from moreish.serve.looking import history_of
 from moreish.serve.native_protocol import History
+from moreish.serve.processes import Readings, lines, start
 from moreish.serve.protocol import Asked
 from moreish.serve.registry import Registry
 from moreish.serve.side import Side
-from moreish.serve.streams import EVENTS, EventStream
-
-NAME = re.compile(r"[^\W_][\w .()+-]{0,79}")
-"""Of a text or a run: no separators, nothing hidden, nothing to run."""
+from moreish.serve.streams import EVENTS, EventStream, unless_gone
+from moreish.serve.brought import TextFile, TextFolder, is_plain, plain
 
 KEPT = 50
 """Samples of a training that are told."""
@@ -40,13 +38,6 @@ EVERY = 0.2
 """Seconds between two states that a page is told."""
 
 Status = Literal["none", "starting", "training", "stopping", "stopped", "finished", "failed"]
-
-
-class TextFile(BaseModel):
-    """A text that was brought."""
-
-    name: str
-    bytes: int
 
 
 class Texts(BaseModel):
@@ -90,6 +81,10 @@ class Plan(BaseModel):
     lines: list[str]
 
 
+class FreeName(BaseModel):
+    name: str
+
+
 class Sample(BaseModel):
     step: int
     text: str
@@ -110,6 +105,12 @@ class State(BaseModel):
     parameters: int | None = None
     samples: list[Sample] = []
     message: str | None = None
+    early: bool = False
+    """It has ended early, since validation did not improve any more."""
+    best: float | None = None
+    """The lowest loss on validation, which the weights that are kept have; told at the end."""
+    best_step: int | None = None
+    """When that was."""
     resumable: list[str] = []
     """Runs that were stopped and may go on."""
 
@@ -120,81 +121,29 @@ class Trainings:
     def __init__(self, registry: Registry, side: Side, home: Path) -> None:
         """`home`: where runs go; texts go to a folder in it."""
         self.registry, self.side, self.home = registry, side, home
-        self.texts = home / "texts"
+        self.texts = TextFolder(home / "texts", registry.limits.upload_bytes)
         self.state = State()
+        self._readings = Readings(registry.limits.seconds)
         self._changed = asyncio.Event()
-        self._reading = asyncio.Lock()
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: Process | None = None
         self._task: asyncio.Task[None] | None = None
 
     # --- texts ---
 
-    def list_texts(self) -> list[TextFile]:
-        found = sorted(self.texts.glob("*")) if self.texts.is_dir() else []
-        return [
-            TextFile(name=path.name, bytes=path.stat().st_size)
-            for path in found
-            if path.is_file() and NAME.fullmatch(path.name)
-        ]
+    async def read(self, verb: str, asked: AboutText, **options: Any) -> dict[str, Any]:
+        """What a process of its own says of a text; see `Readings.ask`."""
+        told = await self._readings.ask(verb, {**self.source(asked), **options})
+        if "mistake" in told:
+            # Names may look like words of the sentence.
+            message = told["mistake"].replace(str(self.texts.path(asked.text)), repr(asked.text))
+            raise ApiError(400, self._without_paths(message), param=told.get("param"))
+        return json.loads(self._without_paths(json.dumps(told["result"], ensure_ascii=False)))
 
-    def text(self, name: str) -> Path:
-        """Raises ApiError (404) when there is none of this name."""
-        if name not in {text.name for text in self.list_texts()}:
-            raise ApiError(404, f"there is no text {name[:100]!r}", param="text")
-        return self.texts / name
-
-    async def bring(self, name: str, request: Request) -> TextFile:
-        """Take a text, piece by piece; one of the same name is replaced once the new one is whole.
-
-        Raises:
-            ApiError: its name will not do, it is empty or too large.
-        """
-        if not NAME.fullmatch(name) or name.endswith((PART, ".", " ")):
-            raise refused("name", "give the text a plain name: letters, digits, . _ - ( ) +")
-        most, size = self.registry.limits.upload_bytes, 0
-        self.texts.mkdir(parents=True, exist_ok=True)
-        check_space(self.texts, int(request.headers.get("content-length", 0)), "the text")
-        beside = self.texts / f".{name}{PART}"
-        try:
-            with beside.open("wb") as file:
-                async for piece in request.stream():
-                    size += len(piece)
-                    if size > most:
-                        raise ApiError(413, f"a text may have {most:,} bytes at the most")
-                    file.write(piece)
-            if size == 0:
-                raise refused("name", "the text is empty")
-            beside.replace(self.texts / name)
-        finally:
-            beside.unlink(missing_ok=True)
-        return TextFile(name=name, bytes=size)
-
-    async def read(self, verb: str, options: dict[str, Any]) -> dict[str, Any]:
-        """What a process of its own says of a text.
-
-        Raises:
-            Busy: another text is being read.
-            Late: it took too long.
-        """
-        if self._reading.locked():
-            raise Busy(2)
-        async with self._reading:
-            process = await self._start(verb, options)
-            try:
-                async with asyncio.timeout(self.registry.limits.seconds):
-                    async for told in _lines(process):
-                        if "mistake" in told:
-                            raise ApiError(400, self._without_paths(told["mistake"]))
-                        if "result" in told:
-                            result = json.dumps(told["result"], ensure_ascii=False)
-                            return json.loads(self._without_paths(result))
-            except TimeoutError:
-                raise Late from None
-            finally:
-                with suppress(ProcessLookupError):
-                    process.kill()
-                await process.wait()
-            raise Failed
+    def source(self, asked: AboutText) -> dict[str, Any]:
+        """How it is to be read, for a process. Raises ApiError (404) if there is no such text."""
+        how = asked.model_dump(include={"kind", "encoding", "dedup", "nfc", "clean"})
+        given = {key: value for key, value in how.items() if value not in (None, False)}
+        return {"source": str(self.texts.path(asked.text)), **given}
 
     # --- the training ---
 
@@ -208,14 +157,29 @@ class Trainings:
         for place in sorted(self.home.glob("*/run.json")):
             with suppress(OSError, ValueError):
                 status = json.loads(place.read_bytes()).get("status")
-                if status in ("interrupted", "training") and NAME.fullmatch(place.parent.name):
+                if status in ("interrupted", "training") and is_plain(place.parent.name):
                     found.append(place.parent.name)
         return found
+
+    def is_taken(self, name: str) -> bool:
+        """Whether no new run can have the name: one has it, or is served by it from elsewhere."""
+        path = self.home / name
+        there = path.exists() or replaced_by(path).exists() or path == self.texts.place
+        return there or any(served.name == name for served in self.registry)
+
+    def free_name(self, wanted: str) -> str:
+        """The name, with a number if it is taken."""
+        if not self.is_taken(wanted):
+            return wanted
+        while not is_plain(f"{wanted}-9999"):
+            wanted = wanted[:-1]
+        names = (f"{wanted}-{number}" for number in count(2))
+        return next(name for name in names if not self.is_taken(name))
 
     def begin(self, name: str, verb: str, options: dict[str, Any]) -> None:
         """Start a training. Raises ApiError (409) when one is on."""
         if self.on:
-            raise ApiError(409, f"{self.state.name} is being trained: stop it first", code="busy")
+            raise ApiError(409, f"{self.state.name!r} is being trained: stop it first", code="busy")
         self.state = State(status="starting", name=name)
         self._task = asyncio.create_task(self._carry_out(verb, options))
         self._tell()
@@ -225,15 +189,17 @@ class Trainings:
         path = self.home / self.state.name
         status: Status = "failed"
         message = "the training came to an end that should not be; the server's log says more"
+        ended: dict[str, Any] = {}
         try:
-            self._process = await self._start(verb, options)
+            self._process = await start(verb, options)
             if self.state.status == "stopping":  # while it was being started
                 self._process.send_signal(signal.SIGINT)
-            async for told in _lines(self._process):
+            async for told in lines(self._process):
                 if "mistake" in told:
                     message = self._without_paths(told["mistake"])
                 elif "result" in told:
-                    status, message = told["result"]["status"], ""
+                    ended, message = told["result"], ""
+                    status = ended["status"]
                 else:
                     self._take(told["event"])
             await self._process.wait()
@@ -248,9 +214,8 @@ class Trainings:
             status, message = "failed", "it failed for a reason that the server's log tells"
         finally:
             self._process = None
-            self.state = self.state.model_copy(
-                update={"status": status, "message": message or None, "seconds_left": None}
-            )
+            ended |= {"status": status, "message": message or None, "seconds_left": None}
+            self.state = self.state.model_copy(update=ended)
             self._tell()
 
     def _take(self, event: dict[str, Any]) -> None:
@@ -262,7 +227,7 @@ class Trainings:
         for key in ("loss", "val", "seconds_left"):
             if not math.isfinite(event.get(key) or 0.0):
                 event[key] = None
-        if "message" in event:
+        if event.get("message"):
             event["message"] = self._without_paths(event["message"])
         state = self.state.model_copy(update=event)
         share = state.step / state.steps if state.steps else 0.0
@@ -313,34 +278,17 @@ class Trainings:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def _start(self, verb: str, options: dict[str, Any]) -> asyncio.subprocess.Process:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "moreish.serve.work",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C is for the server, which passes it on
-            limit=1 << 24,
-        )
-        assert process.stdin is not None
-        process.stdin.write(json.dumps({"verb": verb, "options": options}).encode() + b"\n")
-        process.stdin.close()
-        return process
-
     def _without_paths(self, message: str) -> str:
         """Texts and runs have names for those who ask, and no place."""
         message = self.registry.without_paths(message)
-        for folder in (self.texts.resolve(), self.texts, self.home.resolve(), self.home):
+        for folder in (
+            self.texts.place.resolve(),
+            self.texts.place,
+            self.home.resolve(),
+            self.home,
+        ):
             message = message.replace(f"{folder}/", "")
         return message
-
-
-async def _lines(process: asyncio.subprocess.Process) -> AsyncIterator[dict[str, Any]]:
-    assert process.stdout is not None
-    async for line in process.stdout:
-        with suppress(ValueError):
-            yield json.loads(line)
 
 
 def router(trainings: Trainings) -> APIRouter:
@@ -350,10 +298,11 @@ def router(trainings: Trainings) -> APIRouter:
     @api.get("/texts")
     async def list_texts() -> Texts:
         """Texts that were brought."""
-        return Texts(texts=trainings.list_texts())
+        return Texts(texts=trainings.texts.listed())
 
     @api.post(
         "/texts",
+        response_model=TextFile,
         max_body_size=trainings.registry.limits.upload_bytes,
         openapi_extra={
             "requestBody": {
@@ -362,31 +311,38 @@ def router(trainings: Trainings) -> APIRouter:
             }
         },
     )
-    async def bring_text(name: str, request: Request) -> TextFile:
+    async def bring_text(name: str, request: Request) -> Any:
         """Bring a text: its bytes are the body."""
-        return await trainings.bring(name, request)
+        try:
+            return await trainings.texts.bring(name, request)
+        except ClientDisconnect:
+            return Response(status_code=499)
 
-    @api.post("/doctor")
-    async def doctor(asked: AboutText) -> Diagnosed:
+    @api.post("/doctor", response_model=Diagnosed)
+    async def doctor(asked: AboutText, request: Request) -> Any:
         """What is wrong with a text, and what would mend it."""
-        return Diagnosed(**await trainings.read("doctor", _source(asked)))
+        return await unless_gone(trainings.read("doctor", asked), request)
 
-    @api.post("/plan")
-    async def plan(asked: PlanRequest) -> Plan:
+    @api.post("/plan", response_model=Plan)
+    async def plan(asked: PlanRequest, request: Request) -> Any:
         """What would be trained, and why."""
-        options = {**_source(asked), "minutes": asked.minutes, "model": asked.model}
-        return Plan(**await trainings.read("plan", options))
+        wishes = {"minutes": asked.minutes, "model": asked.model}
+        return await unless_gone(trainings.read("plan", asked, **wishes), request)
+
+    @api.get("/training/name")
+    async def name(wanted: str) -> FreeName:
+        """A name that a new run may have: that one, or one like it."""
+        return FreeName(name=trainings.free_name(plain(wanted, "run")))
 
     @api.post("/training", status_code=202)
     async def train(asked: TrainRequest) -> State:
         """Start a training."""
-        if not NAME.fullmatch(asked.name) or asked.name.endswith((".", " ")):
-            raise refused("name", "give the run a plain name: letters, digits, . _ - ( ) +")
-        path = trainings.home / asked.name
-        if path.exists() or replaced_by(path).exists() or asked.name == trainings.texts.name:
-            raise refused("name", f"there is something of the name {asked.name} already")
-        options = {**_source(asked), "minutes": asked.minutes, "model": asked.model}
-        trainings.begin(asked.name, "train", {**options, "out": str(path)})
+        name = plain(asked.name, "run")
+        if trainings.is_taken(name):
+            raise refused("name", f"there is something of the name {name!r} already")
+        wishes = {"minutes": asked.minutes, "model": asked.model}
+        out = {"out": str(trainings.home / name)}
+        trainings.begin(name, "train", {**trainings.source(asked), **wishes, **out})
         return trainings.told()
 
     @api.get("/training")
@@ -418,10 +374,5 @@ def router(trainings: Trainings) -> APIRouter:
             raise ApiError(404, f"there is no stopped run {asked.name[:100]!r}", param="name")
         trainings.begin(asked.name, "resume", {"path": str(trainings.home / asked.name)})
         return trainings.told()
-
-    def _source(asked: AboutText) -> dict[str, Any]:
-        read = asked.model_dump(include={"kind", "encoding", "dedup", "nfc", "clean"})
-        given = {key: value for key, value in read.items() if value not in (None, False)}
-        return {"source": str(trainings.text(asked.text)), **given}
 
     return api

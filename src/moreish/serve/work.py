@@ -11,6 +11,7 @@ import time
 from dataclasses import asdict
 from typing import Any
 
+from moreish.data.decode import NotTextError
 from moreish.errors import MoreishError
 
 OFTEN = 0.2
@@ -23,6 +24,8 @@ def main() -> None:
     verbs = {"doctor": _doctor, "plan": _plan, "train": _train, "resume": _resume}
     try:
         _tell(result=verbs[order["verb"]](order["options"]))
+    except NotTextError as error:
+        _tell(mistake=str(error), param="encoding")
     except MoreishError as error:
         _tell(mistake=str(error))
     except OSError as error:
@@ -77,8 +80,16 @@ def _resume(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _ended(run: Any) -> dict[str, Any]:
-    record = run.record
-    return {"status": "stopped" if record.status == "interrupted" else "finished"}
+    status, kept = run.record.status, run.record.splits.get("val")
+    logged = ((entry["val"]["loss"], entry["step"]) for entry in run.logged() if "val" in entry)
+    best, step = min((one for one in logged if one[0] is not None), default=(None, None))
+    return {
+        "status": "stopped" if status == "interrupted" else "finished",
+        "early": status == "stopped early",
+        # A mixture is weighed once more at the end.
+        "best": best if kept is None else kept.loss,
+        "best_step": step,
+    }
 
 
 class _Told:
@@ -86,6 +97,8 @@ class _Told:
 
     def __init__(self) -> None:
         self._last = 0.0
+        self._note: str | None = None
+        self._working = False
 
     def __call__(self, event: Any) -> None:
         from moreish.training.events import Evaluated, Note, Sampled, Started, Step, Working
@@ -96,18 +109,25 @@ class _Told:
                 if step < steps and now - self._last < OFTEN:
                     return
                 self._last = now
-                _tell(event={"step": step, "steps": steps, "loss": loss, "seconds_left": left})
+                self._goes_on(step=step, steps=steps, loss=loss, seconds_left=left)
             case Started(steps=steps, from_step=first, parameters=count, config=config):
                 about = {"parameters": count, "model": config["model"]["name"]}
-                _tell(event={"status": "training", "step": first, "steps": steps, **about})
+                self._goes_on(status="training", step=first, steps=steps, **about)
             case Evaluated(score=score):
-                _tell(event={"val": score.loss})
+                self._goes_on(val=score.loss)
             case Sampled(step=step, texts=texts):
-                _tell(event={"sample": {"step": step, "text": "\n".join(texts)}})
+                self._goes_on(sample={"step": step, "text": "\n".join(texts)})
             case Note(text=text):
+                self._note = text
                 _tell(event={"message": text})
             case Working(what=what, share=share):
+                self._working = True
                 _tell(event={"message": f"{what}: {share:.0%}"})
+
+    def _goes_on(self, **told: Any) -> None:
+        """What was done meanwhile is done, and no longer told."""
+        _tell(event=told | ({"message": self._note} if self._working else {}))
+        self._working = False
 
 
 if __name__ == "__main__":

@@ -1,0 +1,99 @@
+"""The folder of texts that were brought, and names that texts and runs may have."""
+
+import re
+import unicodedata
+from pathlib import Path
+from uuid import uuid4
+
+from pydantic import BaseModel
+from starlette.requests import Request
+
+from moreish.data.mend import UNWANTED
+from moreish.files import PART, check_space, clear_parts
+from moreish.serve.errors import ApiError, refused
+
+LONGEST = 80
+"""Characters of a name."""
+
+BYTES = 240
+"""Of a name: file systems have 255, and some names get an ending."""
+
+HIDDEN = re.compile(
+    f"{UNWANTED.pattern}|[\u034f\u17b4\u17b5\u180b-\u180d\ufe00-\ufe0f\U000e0100-\U000e01ef]"
+)
+"""Characters that no name shows."""
+
+
+def is_plain(name: str) -> bool:
+    """Whether it may be that of a text or a run: no separators, nothing hidden, nothing to run."""
+    return (
+        0 < len(name) <= LONGEST
+        and name[0].isalnum()
+        and all(c.isalnum() or c in " ._-()+" or unicodedata.category(c)[0] == "M" for c in name)
+        and not HIDDEN.search(name)
+        and not name.endswith((PART, ".", " "))
+        and len(name.encode()) <= BYTES
+    )
+
+
+def plain(name: str, what: str) -> str:
+    """The name, its letters and accents composed (NFC). Raises ApiError (400) if it will not do."""
+    if is_plain(composed := unicodedata.normalize("NFC", name)):
+        return composed
+    raise refused("name", f"give the {what} a plain name: letters, digits, . _ - ( ) +")
+
+
+class TextFile(BaseModel):
+    """A text that was brought."""
+
+    name: str
+    bytes: int
+
+
+class TextFolder:
+    """Texts by name: one from outside is looked up here and nowhere else."""
+
+    def __init__(self, place: Path, most: int) -> None:
+        """`most`: bytes of a text."""
+        self.place, self.most = place, most
+        clear_parts(place)
+
+    def listed(self) -> list[TextFile]:
+        found = sorted(self.place.glob("*")) if self.place.is_dir() else []
+        return [
+            TextFile(name=path.name, bytes=path.stat().st_size)
+            for path in found
+            if path.is_file() and is_plain(path.name)
+        ]
+
+    def path(self, name: str) -> Path:
+        """Raises ApiError (404) when there is none of this name."""
+        if name not in {text.name for text in self.listed()}:
+            raise ApiError(404, f"there is no text {name[:100]!r}", param="text")
+        return self.place / name
+
+    async def bring(self, name: str, request: Request) -> TextFile:
+        """Take a text, piece by piece; one of the same name is replaced once the new one is whole.
+
+        Raises:
+            ApiError: its name will not do, it is empty or too large.
+            ClientDisconnect: the client went before the end.
+        """
+        name, size = plain(name, "text"), 0
+        self.place.mkdir(parents=True, exist_ok=True)
+        check_space(self.place, int(request.headers.get("content-length", 0)), "the text")
+        # Of its own: the same text may come twice at a time, and one of them not to its end.
+        beside = self.place / f".{uuid4().hex}{PART}"
+        try:
+            with beside.open("wb") as file:
+                async for piece in request.stream():
+                    size += len(piece)
+                    if size > self.most:
+                        raise ApiError(413, f"a text may have {self.most:,} bytes at the most")
+                    file.write(piece)
+            if size == 0:
+                raise refused("name", "the text is empty")
+            beside.replace(self.place / name)
+        finally:
+            beside.unlink(missing_ok=True)
+        return TextFile(name=name, bytes=size)
