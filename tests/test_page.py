@@ -4,6 +4,7 @@ import math
 import os
 import re
 import time
+import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,10 @@ from browser import Watched, chromium, complaints, launched
 from looks import flaws
 from moreish.run import Run
 from moreish.serve.app import PAGE
+from moreish.serve.errors import ApiError
 from moreish.serve.native_protocol import History
 from moreish.serve.server import Service
+from moreish.serve.texts import is_plain
 from moreish.serve.training import Diagnosed, PlanRequest, Sample, State, TrainRequest
 from serving import NAMES, STORY, make_runs, serving
 from strange import HOSTILE, UNSEEN
@@ -665,8 +668,15 @@ def test_the_token_is_asked_for_and_kept(opened: Open, service: Service) -> None
         field.fill("open")
         page.keyboard.press("Enter")
         expect(page.locator("#token-error")).to_have_text("That is not the token.")
-        page.keyboard.press("Escape")
-        expect(page.locator("#token")).to_be_visible()
+        for _ in range(3):  # a browser lets the second one close any dialog
+            page.keyboard.press("Escape")
+            expect(page.locator("#token")).to_be_visible()
+        field.fill("ключ")  # which no header can hold
+        page.keyboard.press("Enter")
+        expect(page.locator("#token-error")).to_have_text("That is not the token.")
+        expect(page.locator("#away")).to_be_hidden()
+        page.evaluate("sessionStorage.setItem('moreish.token', JSON.stringify('ключ'))")
+        page.reload()
         field.fill("sesame")
         page.get_by_role("button", name="Let me in").click()
         expect(page.locator("#facts")).to_contain_text("ngram")
@@ -829,82 +839,139 @@ def test_hostile_insides_stay_texts(opened: Open) -> None:
 # --- training ---
 
 
-def test_training_from_a_file_to_playing(watched: Watched, service: Service) -> None:
-    """Against answers in the shapes of the real ones; the long proofs have the real ones."""
-    models = httpx.get(f"{service.url}/api/models").json()
-    watched.answer("/api/models", {**models, "training": True})
-    copies = {"sentence": "3 lines occur twice", "mend": "--dedup", "grave": True,
-              "where": "line 2", "example": "<b>anna"}  # fmt: skip
-    lines = ["words: a list of 2 lines", "", "ignored"]
-    watched.answer("/api/doctor", Diagnosed(facts={}, findings=[copies], lines=lines).model_dump())
-    texts: list[dict[str, Any]] = []
-    page = watched.page
+COPIES = {"sentence": "3 lines occur twice", "mend": "--dedup", "grave": True,
+          "where": "line 2", "example": "<b>anna"}  # fmt: skip
 
-    def taken(route: Any) -> None:
+HALF = State(name="words", step=50, steps=100, share=0.5, seconds_left=75, loss=2.5, val=2.6,
+             model="gpt", parameters=12345, samples=[Sample(step=50, text="anna")])  # fmt: skip
+
+LOGGED = {
+    "steps": [{"step": step, "loss": 3 - step / 100} for step in range(1, 50)],
+    "evaluations": [{"step": 25, "train": None, "val": 2.8}],
+    "samples": [{"step": 25, "text": "bob"}],
+}
+
+
+class Trains:
+    """A page of a server that trains, as far as the page can tell: the answers have the shapes of
+    the real ones. The long proofs have the real ones."""
+
+    def __init__(self, watched: Watched, service: Service) -> None:
+        self.watched, self.page = watched, watched.page
+        self.texts: list[dict[str, Any]] = []
+        self.asked: list[TrainRequest] = []
+        self.taken: set[str] = set()
+        self.now = State()
+        models = httpx.get(f"{service.url}/api/models").json()
+        watched.answer("/api/models", {**models, "training": True})
+        self.examined([COPIES])
+        watched.answer("/api/plan", {"lines": ["A hybrid of 300,000 parameters."]})
+        history = {**LOGGED, "settings": {}, "tokens_per_step": 1}
+        watched.answer("/api/training/history", History(**history).model_dump())
+        self.route("/api/texts", self._bring)
+        self.route("/api/training", self._train)
+        self.route("/api/training/name", self._name)
+
+    def route(self, path: str, answer: Callable[[Any], None]) -> None:
+        self.page.route(lambda url: urlsplit(url).path == path, lambda route: answer(route))
+
+    def examined(self, findings: list[Any], *notes: str) -> None:
+        lines = ["words: a list of 2 lines", *notes, "", "ignored"]
+        found = Diagnosed(facts={}, findings=findings, lines=lines)
+        self.watched.answer("/api/doctor", found.model_dump())
+
+    def _bring(self, route: Any) -> None:
         if route.request.method == "POST":
             name = parse_qs(urlsplit(route.request.url).query)["name"][0]
-            texts.append({"name": name, "bytes": len(route.request.post_data_buffer)})
+            self.texts.append({"name": name, "bytes": len(route.request.post_data_buffer)})
             assert route.request.headers["content-type"] == "application/octet-stream"
-            route.fulfill(json=texts[-1])
+            route.fulfill(json=self.texts[-1])
         else:
-            route.fulfill(json={"texts": texts})
+            route.fulfill(json={"texts": self.texts})
 
-    at = State(name="words", step=50, steps=100, share=0.5, seconds_left=75, loss=2.5, val=2.6,
-               model="gpt", parameters=12345, samples=[Sample(step=50, text="anna")])  # fmt: skip
-    states = {"now": State()}
-    asked: list[Any] = []
+    def _name(self, route: Any) -> None:
+        wanted = parse_qs(urlsplit(route.request.url).query)["wanted"][0]
+        route.fulfill(json={"name": f"{wanted}-2" if wanted in self.taken else wanted})
 
-    def training(route: Any) -> None:
+    def _train(self, route: Any) -> None:
         if route.request.method == "POST":
-            asked.append(TrainRequest(**route.request.post_data_json))
-            states["now"] = at.model_copy(update={"status": "starting"})
-        route.fulfill(json=states["now"].model_dump())
+            asked = TrainRequest(**route.request.post_data_json)
+            if error := self._refusal(asked):
+                return route.fulfill(status=error.status, json=error.body())
+            self.asked.append(asked)
+            self.taken.add(asked.name)
+            self.now = HALF.model_copy(update={"status": "starting"})
+        route.fulfill(json=self.now.model_dump())
 
-    def ends(status: str, **more: Any) -> State:
+    def _refusal(self, asked: TrainRequest) -> ApiError | None:
+        if self.now.status == "training":
+            return ApiError(409, f"{self.now.name!r} is being trained: stop it first", code="busy")
+        if asked.name in self.taken:
+            return ApiError(400, f"there is a {asked.name!r} already", param="name")
+        return None
+
+    def ends(self, status: str, **more: Any) -> State:
         """How the events go on from here, and what they end with."""
-        half = at.model_copy(update={"status": "training"})
+        half = HALF.model_copy(update={"status": "training"})
         on = half.model_copy(update={"step": 60, "share": 0.6, "loss": 2.4})
         last = on.model_copy(update={"status": status, "seconds_left": None, **more})
         events = [state.model_dump(mode="json") for state in (half, on, last)]
-        watched.answer("/api/training/events", events)
+        self.watched.answer("/api/training/events", events)
         return last
 
-    logged = {
-        "steps": [{"step": step, "loss": 3 - step / 100} for step in range(1, 50)],
-        "evaluations": [{"step": 25, "train": None, "val": 2.8}],
-    }
-    history = {**logged, "samples": [], "settings": {}, "tokens_per_step": 1}
-    watched.answer("/api/training/history", History(**history).model_dump())
-    page.route(lambda url: urlsplit(url).path == "/api/texts", taken)
-    page.route(lambda url: urlsplit(url).path == "/api/training", training)
-    watched.answer("/api/plan", {"lines": ["A hybrid of 300,000 parameters."]})
-    stopped = ends("stopped", resumable=["words"])
-    page = watched.open("train")
+    def open(self, text: str = "words.txt") -> Page:
+        """With a text that was brought before."""
+        self.texts.append({"name": text, "bytes": 9})
+        page = self.watched.open("train")
+        page.get_by_label("Or one that is here already").select_option(text)
+        return page
+
+
+@pytest.fixture
+def trains(watched: Watched, service: Service) -> Trains:
+    return Trains(watched, service)
+
+
+def told(page: Page) -> Locator:
+    return page.locator(".training .told").first
+
+
+def looked_at_again(page: Page) -> None:
+    """As when somebody comes back to its window."""
+    with page.expect_response(lambda answer: urlsplit(answer.url).path == "/api/training"):
+        page.evaluate("window.dispatchEvent(new Event('focus'))")
+
+
+def test_training_from_a_file_to_playing(trains: Trains) -> None:
+    watched, page = trains.watched, trains.page
+    stopped = trains.ends("stopped", resumable=["words"])
+    watched.open("train")
     page.locator("#file").set_input_files(
         {"name": "words.txt", "mimeType": "text/plain", "buffer": b"anna\nbob\n"}
     )
     expect(page.locator(".findings li")).to_contain_text("3 lines occur twice")
     expect(page.locator(".findings .where")).to_have_text("line 2: <b>anna")
     expect(page.locator(".plan li")).to_have_text("A hybrid of 300,000 parameters.")
-    assert texts == [{"name": "words.txt", "bytes": 9}]
+    assert trains.texts == [{"name": "words.txt", "bytes": 9}]
     plans = bodies(page, "/api/plan")
     page.get_by_label("Leave out copies").check()
     page.get_by_label("Minutes").fill("0.5")
     page.locator(".train .trio select").select_option("gpt")
-    page.get_by_label("Name of the result").fill("words")
+    expect(page.get_by_label("Name of the result")).to_have_value("words")
     page.get_by_role("button", name="Train", exact=True).click()
-    told = page.locator(".training .told").first
-    expect(told).to_have_text(
+    expect(told(page)).to_have_text(
         "Stopped · gpt, 12,345 parameters · step 60 of 100 · loss 2.400 · validation 2.600"
     )
     wishes = {"text": "words.txt", "minutes": 0.5, "model": "gpt", "dedup": True}
-    assert asked == [TrainRequest(**wishes, name="words")]
+    assert trains.asked == [TrainRequest(**wishes, name="words")]
     assert PlanRequest(**plans[-1]) == PlanRequest(**wishes)
-    expect(page.locator(".live li")).to_contain_text("anna")
-    states["now"] = stopped
+    samples = page.locator(".live li .sample")
+    expect(samples).to_have_text(["anna", "bob"])
+    trains.now = stopped
     page.reload()  # it is all there again
-    expect(told).to_contain_text("Stopped · gpt, 12,345 parameters · step 60 of 100")
+    expect(told(page)).to_contain_text("Stopped · gpt, 12,345 parameters · step 60 of 100")
     expect(page.locator(".findings li")).to_contain_text("3 lines occur twice")
+    expect(samples).to_have_text(["anna", "bob"])
     # The curve as well, but for what was told and never logged.
     expect(page.locator(".training .dot")).to_have_count(2)
     way = page.locator(".training .curve.faint").get_attribute("d")
@@ -912,14 +979,264 @@ def test_training_from_a_file_to_playing(watched: Watched, service: Service) -> 
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
         assert not complaints(page), scheme
-    states["now"] = ends("finished", step=100, share=1.0)
-    begun = at.model_copy(update={"status": "starting"}).model_dump()
+    # Who goes on is told of new samples only, and still has those from before.
+    new = [Sample(step=55, text="carla")]
+    trains.now = trains.ends("finished", step=95, early=True, best=1.958, best_step=55, samples=new)
+    begun = HALF.model_copy(update={"status": "starting", "samples": []}).model_dump()
     watched.answer("/api/training/resume", begun)
     page.get_by_role("button", name="Go on with words").click()
-    expect(told).to_contain_text("Finished")
+    expect(told(page)).to_contain_text("Finished early")
+    expect(page.locator(".training > .hint")).to_have_text(
+        "It ended early, since validation got no better after step 55. The weights of that step "
+        "are kept: validation 1.958."
+    )
+    expect(samples).to_have_text(["carla", "anna", "bob"])
     page.get_by_role("button", name="Play with it").click()
     expect(page.get_by_role("tab", name="Write")).to_have_attribute("aria-selected", "true")
     write(page, "an")
+
+
+def test_a_page_reads_one_thing_at_a_time_and_knows_its_wishes_again(trains: Trains) -> None:
+    page, waiting = trains.page, []
+    gone: list[str] = []
+    page.on("requestfailed", lambda request: gone.append(urlsplit(request.url).path))
+    trains.route("/api/plan", waiting.append)  # which nobody answers
+    trains.open()
+    expect(page.locator(".plan")).to_be_attached()
+    expect(page.locator(".working", has_text="Making the plan …")).to_be_visible()
+    page.get_by_label("Minutes").fill("7")
+    expect(page.locator(".working", has_text="Making the plan …")).to_be_visible()
+    trains.watched.answer("/api/plan", {"lines": ["A small one."]})
+    page.get_by_label("Read it as").select_option("text")
+    expect(page.locator(".plan li")).to_have_text("A small one.")
+    assert set(gone) == {"/api/plan"} and len(gone) == len(waiting)
+    expect(page.locator(".train .working")).to_have_text(["", "", ""])
+    expect(page.locator(".train .error")).to_have_text([""] * 6)
+    page.locator(".train .trio select").select_option("mlp")
+    page.get_by_label("Leave out copies").check()
+    page.get_by_label("Name of the result").fill("mine")
+    trains.route("/api/doctor", waiting.append)
+    page.reload()
+    expect(page.locator(".working", has_text="Reading words.txt …")).to_be_visible()
+    trains.examined([COPIES])
+    plans = bodies(page, "/api/plan")
+    page.reload()
+    expect(page.get_by_label("Leave out copies")).to_be_checked()
+    expect(page.get_by_label("Name of the result")).to_have_value("mine")
+    expect(page.locator(".plan li")).to_be_visible()
+    wishes = {"text": "words.txt", "minutes": 7, "model": "mlp", "kind": "text", "dedup": True}
+    assert plans == [wishes]
+    # What belongs to a text is not for another one; it ends a reading that is on.
+    trains.route("/api/doctor", waiting.append)
+    page.get_by_label("Read it as").select_option("lines")
+    trains.examined([])
+    page.locator("#file").set_input_files(
+        {"name": "other.txt", "mimeType": "text/plain", "buffer": b"anna"}
+    )
+    expect(page.locator(".plan li")).to_be_visible()
+    assert plans[-1] == {"text": "other.txt", "minutes": 7, "model": "mlp"}
+    expect(page.get_by_label("Name of the result")).to_have_value("other")
+    assert gone[-1] == "/api/doctor"
+
+
+NAMES_OF_FILES = {
+    "Bob's poems.txt": "Bob_s poems.txt",
+    "songs, 2024.txt": "songs_ 2024.txt",
+    "[draft] lyrics.txt": "draft_ lyrics.txt",
+    "Rock & Roll.txt": "Rock _ Roll.txt",
+    "_notes.txt": "notes.txt",
+    "what?.txt": "what_.txt",
+    f"{'x' * 90}.txt": f"{'x' * 76}.txt",
+    "字" * 90 + ".csv": "字" * 76 + ".csv",
+    "😀.txt": "text.txt",
+    "x.part": "x_part",
+    "Beyonce\u0301.txt": "Beyoncé.txt",
+    "हिन्दी गीत.txt": "हिन्दी गीत.txt",
+    "plain.txt": "plain.txt",
+}
+
+DROP = """async ([name, text]) => {
+    const data = new DataTransfer();
+    data.items.add(new File([text], name));
+    const options = { dataTransfer: data, bubbles: true, cancelable: true };
+    const drop = document.querySelector(".drop");
+    drop.dispatchEvent(new DragEvent("dragover", options));
+    const over = drop.classList.contains("over");
+    const event = new DragEvent("drop", options);
+    drop.dispatchEvent(event);
+    return [over, event.defaultPrevented, drop.classList.contains("over")];
+}"""
+
+
+def test_files_of_any_name_are_dropped(opened: Open, tmp_path: Path) -> None:
+    with serving([], home=tmp_path) as empty:
+        watched = opened(empty.url)
+        page = watched.page
+        page.goto(f"{empty.url}/#/train")
+        expect(page.locator(".drop")).to_be_visible()
+        renamed = page.locator(".source .hint bdi")
+        some = ["Bob's poems.txt", "Beyonce\u0301.txt", "plain.txt"]
+        for given in some:
+            assert page.evaluate(DROP, [given, STORY]) == [True, True, False]
+            name = NAMES_OF_FILES[given]
+            expect(page.get_by_label("Or one that is here already")).to_have_value(name)
+            told = [] if name == unicodedata.normalize("NFC", given) else [name]
+            expect(renamed).to_have_text(told)
+        texts = httpx.get(f"{empty.url}/api/texts").json()["texts"]
+        assert {text["name"] for text in texts} == {NAMES_OF_FILES[given] for given in some}
+        expect(page.locator(".plan li").first).to_be_visible(timeout=60_000)
+        expect(page.get_by_label("Leave out copies")).to_be_visible()
+        expect(page.get_by_label("Name of the result")).to_have_value("plain")
+        expect(page.get_by_label("Encoding")).to_be_hidden()
+        expect(page.locator(".train .error")).to_have_text([""] * 6)
+        plain = "async all => all.map((await import('/terms.js')).plainName)"
+        assert page.evaluate(plain, list(NAMES_OF_FILES)) == list(NAMES_OF_FILES.values())
+        texts = [text for text in HOSTILE if not re.search("[\ud800-\udfff]", text)]
+        for name in page.evaluate(plain, [*texts, *(f"{text}.txt" for text in texts)]):
+            assert is_plain(name), name
+        watched.context.close()
+
+
+def test_a_name_that_is_free(trains: Trains) -> None:
+    trains.taken = {"words"}
+    trains.now = trains.ends("finished")
+    page = trains.open()
+    name = page.get_by_label("Name of the result")
+    expect(name).to_have_value("words-2")
+    name.fill("words")
+    page.get_by_role("button", name="Train", exact=True).click()
+    error = page.locator(".row", has=page.get_by_role("button", name="Train", exact=True))
+    expect(error.locator(".error")).to_have_text("There is a 'words' already.")
+    expect(error.locator(".error")).to_be_in_viewport()
+    name.fill("mine")
+    page.get_by_role("button", name="Train", exact=True).click()
+    expect(told(page)).to_contain_text("Finished")
+    expect(error.locator(".error")).to_be_empty()
+    expect(name).to_have_value("words-2")
+
+
+def test_a_training_of_another_tab_is_noticed(trains: Trains) -> None:
+    page = trains.open()
+    train = page.get_by_role("button", name="Train", exact=True)
+    train.wait_for()
+    trains.now = HALF.model_copy(update={"status": "training", "name": "others"})
+    trains.ends("finished", name="others")
+    looked_at_again(page)
+    expect(page.get_by_role("heading", name="Training of others")).to_be_visible()
+    trains.now = State()
+    page.reload()
+    train.wait_for()
+    trains.now = HALF.model_copy(update={"status": "training", "name": "others"})
+    page.route("**/api/training/events", lambda route: None)  # it goes on
+    train.click()
+    expect(page.get_by_role("heading", name="Training of others")).to_be_visible()
+    expect(page.locator(".row .error").last).to_have_text(
+        "'others' is being trained: stop it first."
+    )
+    expect(train).to_be_disabled()
+
+
+def test_a_sample_that_is_selected_stays_so(trains: Trains) -> None:
+    trains.now = HALF.model_copy(update={"status": "stopped", "resumable": ["words"]})
+    page = trains.open()
+    sample = page.locator(".live .sample").first
+    sample.evaluate("one => getSelection().selectAllChildren(one)")
+    page.get_by_role("button", name="Go on with words").focus()
+    trains.now = trains.now.model_copy(
+        update={"samples": [*HALF.samples, Sample(step=51, text="new")]}
+    )
+    looked_at_again(page)
+    expect(page.locator(".live .sample")).to_have_text(["new", "anna", "bob"])
+    assert page.evaluate("getSelection().toString()").strip() == "anna"
+    expect(page.get_by_role("button", name="Go on with words")).to_be_focused()
+
+
+def test_words_of_the_command_line_are_those_of_the_page(trains: Trains) -> None:
+    note = "it looks like a list, one item a line (if not: --as text)"
+    trains.examined(
+        [{**COPIES, "mend": "", "sentence": "odd ones; --clean would delete them: 3"}], note
+    )
+    page = trains.open("photo.png")
+    expect(page.locator(".train .hint p").last).to_have_text(
+        "it looks like a list, one item a line (if not, read it as running text)"
+    )
+    expect(page.locator(".findings li")).to_contain_text("leaving out control characters would")
+    encoding = page.get_by_label("Encoding")
+    expect(encoding).to_be_hidden()
+    what = "'photo.png' is not utf-8: byte 0x89 at offset 0;"
+    message = f"{what} name its encoding, which is hard to guess"
+    error = {"message": message, "param": "encoding"}
+    trains.watched.answer("/api/doctor", {"error": error}, status=400)
+    page.get_by_label("Read it as").select_option("lines")
+    expect(page.locator(".source .error").last).to_have_text(
+        f"{what} choose its encoding, which is hard to guess."
+    )
+    asked = bodies(page, "/api/doctor")
+    trains.examined([])
+    encoding.select_option("cp1252")
+    expect(page.locator(".plan li")).to_be_visible()
+    assert asked == [{"text": "photo.png", "kind": "lines", "encoding": "cp1252"}]
+    # The doctor's advice is followed at once.
+    trains.examined([{**COPIES, "mend": "--encoding utf-16-le"}])
+    encoding.select_option("")
+    plans = bodies(page, "/api/plan")
+    expect(encoding).to_have_value("utf-16-le")
+    expect(page.locator(".plan li")).to_be_visible()
+    assert plans[-1]["encoding"] == "utf-16-le"
+
+
+def test_a_training_with_the_keyboard_alone(trains: Trains) -> None:
+    trains.ends("training")
+    page = trains.open()
+    expect(page.locator(".plan li")).to_be_visible()
+    page.locator("#file").focus()
+    for label in (
+        "Or one that is here",
+        "Read it as",
+        "Leave out copies",
+        "Minutes",
+        "Model",
+        "Name of",
+    ):
+        page.keyboard.press("Tab")
+        expect(page.locator(".train").get_by_label(label)).to_be_focused()
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("button", name="Train", exact=True)).to_be_focused()
+    page.keyboard.press("Enter")
+    stop = page.get_by_role("button", name="Stop")
+    expect(stop).to_be_focused()
+    expect(told(page)).to_contain_text("Training")
+    half = HALF.model_copy(update={"status": "stopping"})
+    trains.watched.answer("/api/training/stop", half.model_dump())
+    trains.now = half.model_copy(update={"status": "stopped", "resumable": ["aside", "words"]})
+    trains.watched.answer("/api/training/events", [trains.now.model_dump()])
+    page.keyboard.press("Enter")
+    go_on = page.get_by_role("button", name="Go on with words")
+    expect(go_on).to_be_focused()
+    begun = HALF.model_copy(update={"status": "starting"})
+    trains.watched.answer("/api/training/resume", begun.model_dump())
+    trains.ends("training")
+    page.keyboard.press("Enter")
+    expect(stop).to_be_focused()
+    trains.now = HALF.model_copy(update={"status": "finished"})
+    looked_at_again(page)
+    expect(page.get_by_role("button", name="Play with it")).to_be_focused()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_training_on_a_phone(opened: Open, service: Service, scheme: str) -> None:
+    trains = Trains(opened(viewport=NARROW, has_touch=True, color_scheme=scheme), service)
+    long = "anna" * 40
+    finding = {**COPIES, "sentence": long, "where": long, "example": f"{long} {long}"}
+    trains.examined([finding, {**finding, "mend": "--clean"}], long)
+    trains.watched.answer("/api/plan", {"lines": [f"model        {long}", "", "x  y"]})
+    samples = [Sample(step=50, text=f"{long}\n{long}")]
+    trains.now = trains.ends("stopped", samples=samples, resumable=["x" * 80], name="x" * 80)
+    page = trains.open(f"{'x' * 76}.txt")
+    page.locator(".plan pre").wait_for()
+    page.locator(".live li").first.wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert not complaints(page)
 
 
 @pytest.mark.soak

@@ -339,7 +339,8 @@ def router(trainings: Trainings) -> APIRouter:
         """Start a training."""
         name = plain(asked.name, "run")
         if trainings.is_taken(name):
-            raise refused("name", f"there is something of the name {name!r} already")
+            free = trainings.free_name(name)
+            raise refused("name", f"there is a {name!r} already, but no {free!r}")
         wishes = {"minutes": asked.minutes, "model": asked.model}
         out = {"out": str(trainings.home / name)}
         trainings.begin(name, "train", {**trainings.source(asked), **wishes, **out})

@@ -37,11 +37,12 @@ const sent = (path, body, signal) =>
   });
 
 /** A file, as it is. @returns {Promise<any>} */
-export const upload = async (path, file) =>
+export const upload = async (path, file, signal) =>
   (await request(path, {
     method: "POST",
     headers: { "Content-Type": "application/octet-stream" },
     body: file,
+    signal,
   })).json();
 
 /**
@@ -72,7 +73,11 @@ export async function* stream(path, body, signal) {
   }
 }
 
+/** What a header can hold; `fetch` fails with anything else. */
+const SENDABLE = /^[\t\x20-\x7e\x80-\xff]*$/;
+
 let token = keep.tab.get("token", "");
+if (!SENDABLE.test(token)) token = "";
 
 async function request(path, options) {
   for (;;) {
@@ -103,25 +108,31 @@ async function errorOf(response) {
   }
 }
 
+const WRONG = "That is not the token.";
+
 let asking = null;
 
 /** Until the user has given a token other than the one that was refused. */
 async function askForToken(refused) {
   if (token !== refused) return; // meanwhile another request has asked
   asking ??= new Promise((resolve) => {
-    const dialog = byId("token");
-    byId("token-error").textContent = refused ? "That is not the token." : "";
+    const [dialog, input, error] = [byId("token"), byId("token-field"), byId("token-error")];
+    error.textContent = refused ? WRONG : "";
     dialog.querySelector("form").onsubmit = (event) => {
       event.preventDefault();
-      token = byId("token-field").value.trim();
+      const given = input.value.trim();
+      error.textContent = SENDABLE.test(given) ? "" : WRONG;
+      if (error.textContent) return input.select();
+      token = given;
       keep.tab.set("token", token);
-      dialog.close();
       asking = null;
+      dialog.close();
       resolve(undefined);
     };
-    // Without it nothing works: Escape would leave an empty page behind.
+    // Without it nothing works: Escape would leave an empty page behind. A second one closes all the same.
     dialog.oncancel = (event) => event.preventDefault();
-    byId("token-field").value = "";
+    dialog.onclose = () => asking && !dialog.open && dialog.showModal();
+    input.value = "";
     dialog.showModal();
   });
   await asking;
@@ -162,9 +173,10 @@ export function latest() {
  * @template T
  * @param {HTMLElement} line
  * @param {() => Promise<T>} work
+ * @param {(text: string) => string} [words] what makes a message fit this place
  * @returns {Promise<T | undefined>}
  */
-export async function attempt(line, work) {
+export async function attempt(line, work, words = (text) => text) {
   try {
     const found = await work();
     line.textContent = "";
@@ -172,7 +184,7 @@ export async function attempt(line, work) {
   } catch (error) {
     if (error.name === "AbortError") return undefined;
     if (![ApiError, Away, Refused].some((kind) => error instanceof kind)) console.error(error);
-    line.textContent = sentence(shown(asNamed(error)));
+    line.textContent = sentence(words(shown(asNamed(error))));
     return undefined;
   }
 }
@@ -186,4 +198,8 @@ const NAMES = { prompt: "The text", text: "The text", max_tokens: "Most tokens",
 const asNamed = ({ message, param }) =>
   Object.hasOwn(NAMES, param ?? "") ? message.replace(new RegExp(`^${param}\\b`), NAMES[param]) : message;
 
-const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?…]$/.test(text) ? "" : ".");
+/** With a capital, unless it begins with the name of a file. */
+const sentence = (text) => {
+  const isWord = /^\p{L}+(?=[\s,:;]|$)/u.test(text);
+  return (isWord ? text.charAt(0).toUpperCase() + text.slice(1) : text) + (/[.!?…]$/.test(text) ? "" : ".");
+};

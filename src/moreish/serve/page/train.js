@@ -1,55 +1,75 @@
 // The view that makes a model of a text: look at the text, plan, train, and play with what comes out.
 
-import { attempt, get, post, upload } from "./api.js";
+import { ApiError, attempt, get, latest, post, upload } from "./api.js";
 import { errorLine, field, tick } from "./controls.js";
-import { debounce, h } from "./dom.js";
+import { debounce, h, say } from "./dom.js";
 import { makeLive } from "./live.js";
 import { keep } from "./state.js";
+import { ENCODINGS, inTerms, KINDS, MENDS, MODELS, plainName } from "./terms.js";
 import { large, shown } from "./text.js";
 
-const MODELS = [["", "what suits the text"], ["kneser-ney", "Kneser–Ney counts"], ["bigram", "bigram"], ["mlp", "MLP"],
-  ["rnn", "RNN"], ["gru", "GRU"], ["lstm", "LSTM"], ["wavenet", "WaveNet"], ["gpt", "GPT"],
-  ["hybrid", "hybrid: a network over counts"]];
-
-/** What the doctor may advise, and this page can do. */
-const MENDS = { "--dedup": ["dedup", "Leave out copies"], "--nfc": ["nfc", "Write accented letters as one character each"],
-  "--clean": ["clean", "Leave out control and invisible characters"] };
+const options = (all) => all.map(([value, title]) => h("option", { value }, title));
+/** A line that says what is being done. */
+const workLine = () => h("p", { class: "working" });
+function works(line, text) {
+  line.textContent = text;
+  if (text) say(text);
+}
+const tried = (line, work) => attempt(line, work, inTerms);
 
 export function makeTrain(panel) {
-  let text = "";
-  let [planning, planned] = [false, ""];
-  /** The boxes that are offered, by what they set. @type {Map<string, HTMLInputElement>} */
-  const boxes = new Map();
-  let encoding = null;
+  const kept = keep.tab.get("train", {});
+  let text = kept.text ?? "";
+  /** Whether the user has named the result. */
+  let named = Boolean(kept.name);
+  /** What is to be mended, whether or not there is a box for it now. */
+  const ticked = new Set(kept.ticked ?? []);
+  // A newer one ends the one before, here and on the server.
+  const [bringing, reading, naming] = [latest(), latest(), latest()];
 
   const file = h("input", { type: "file", id: "file", accept: "text/*,.txt,.md,.csv,.json,.py", class: "unseen" });
   const dropped = h("strong", {}, "Drop a text file here");
   const drop = h("label", { class: "drop", for: "file" }, dropped,
     h("span", {}, "or choose one. A list (an item a line) gives new items; running text is continued."));
+  const renamed = h("p", { class: "hint" });
+  const [unbrought, unread, unplanned, refused] = [errorLine(), errorLine(), errorLine(), errorLine()];
+  const [brings, reads, plans] = [workLine(), workLine(), workLine()];
   const there = h("select", {}, h("option", { value: "" }, "–"));
-  const error = errorLine();
+  const kind = h("select", {}, options(KINDS));
+  const encoding = h("select", {}, options(ENCODINGS));
+  const encoded = field("Encoding", encoding);
+  encoded.hidden = true;
   const about = h("div", { class: "hint" });
   const findings = h("ul", { class: "findings" });
-  const kind = h("select", { onchange: () => look(text) }, h("option", { value: "" }, "as it looks"),
-    h("option", { value: "lines" }, "a list, an item a line"), h("option", { value: "text" }, "running text"));
   const mends = h("div", { class: "row", role: "group", "aria-label": "What to mend while it is read" });
   const doctor = h("section", { hidden: true }, h("h2", {}, "What the doctor says"), about, findings, mends);
-  const minutes = h("input", { type: "number", min: 0.1, max: 1440, step: "any", value: 2 });
-  const model = h("select", {}, MODELS.map(([value, title]) => h("option", { value }, title)));
-  const name = h("input", { type: "text", maxlength: 80, spellcheck: "false", autocomplete: "off" });
+  const minutes = h("input", { type: "number", min: 0.1, max: 1440, step: "any", value: kept.minutes ?? 2 });
+  const model = h("select", {}, options(MODELS));
+  const name = h("input", { type: "text", maxlength: 80, spellcheck: "false", autocomplete: "off", value: kept.name ?? "" });
   const lines = h("div", { class: "plan" });
   const start = h("button", { type: "button", class: "main", onclick: begin }, "Train");
   const plan = h("section", { hidden: true }, h("h2", {}, "The plan"),
     h("div", { class: "trio" }, field("Minutes", minutes), field("Model", model), field("Name of the result", name)),
-    lines, h("div", { class: "row" }, start));
-  const live = makeLive((busy) => (start.disabled = busy));
+    plans, unplanned, lines, h("div", { class: "row" }, start, refused));
+  const live = makeLive((busy) => {
+    if (start.disabled && !busy) refused.textContent = "";
+    start.disabled = busy;
+  });
 
   panel.append(live.element,
-    h("section", { class: "source" }, h("h2", {}, "A text to learn from"), file, drop,
-      h("div", { class: "pair" }, field("Or one that is here already", there), field("Read it as", kind)), error),
+    h("section", { class: "source" }, h("h2", {}, "A text to learn from"), file, drop, brings, renamed, unbrought,
+      h("div", { class: "pair" }, field("Or one that is here already", there), field("Read it as", kind), encoded),
+      reads, unread),
     doctor, plan);
+  choose(model, kept.model);
+  choose(kind, kept.kind);
+  choose(encoding, kept.encoding);
 
-  file.addEventListener("change", () => file.files?.[0] && take(file.files[0]));
+  file.addEventListener("change", () => {
+    const [chosen] = file.files;
+    file.value = ""; // the same one may be chosen again
+    if (chosen) take(chosen);
+  });
   // A file that is dropped beside it is not to take the place of this page.
   for (const event of ["dragover", "drop"]) panel.addEventListener(event, (dragged) => dragged.preventDefault());
   drop.addEventListener("dragover", () => drop.classList.add("over"));
@@ -59,101 +79,168 @@ export function makeTrain(panel) {
     if (event.dataTransfer.files[0]) take(event.dataTransfer.files[0]);
   });
   there.addEventListener("change", () => there.value && look(there.value));
+  for (const one of [kind, encoding]) one.addEventListener("change", () => look(text));
+  minutes.addEventListener("input", remember);
   minutes.addEventListener("input", debounce(500, makePlan));
   model.addEventListener("change", makePlan);
+  name.addEventListener("input", () => {
+    named = Boolean(name.value);
+    remember();
+  });
+
+  /** Chooses an option, which may be none of those that there are. */
+  function choose(select, value) {
+    if (value && ![...select.options].some((one) => one.value === value)) select.append(h("option", { value }, value));
+    select.value = value ?? "";
+  }
+
+  /** For after a reload. */
+  function remember() {
+    keep.tab.set("train", { text, kind: kind.value, encoding: encoding.value, ticked: [...ticked],
+      minutes: minutes.value, model: model.value, name: named ? name.value : "" });
+  }
 
   async function take(chosen) {
-    dropped.textContent = `Reading ${shown(chosen.name)} …`;
-    const found = await attempt(error, () => upload(`/api/texts?name=${encodeURIComponent(chosen.name)}`, chosen));
-    dropped.textContent = "Drop a text file here";
-    file.value = "";
+    const [signal, plain] = [bringing(), plainName(chosen.name)];
+    [renamed.textContent, unbrought.textContent] = ["", ""];
+    works(brings, `Bringing ${shown(chosen.name)} …`);
+    const found = await tried(unbrought, async () => {
+      await chosen.slice(0, 1).arrayBuffer().catch(() => {
+        throw new ApiError(0, { message: `“${chosen.name}” cannot be read: is it a folder?` });
+      });
+      return upload(`/api/texts?name=${encodeURIComponent(plain)}`, chosen, signal);
+    });
+    if (signal.aborted) return;
+    works(brings, "");
     if (!found) return;
-    await listTexts();
-    kind.value = "";
+    if (found.name !== chosen.name.normalize("NFC")) {
+      renamed.replaceChildren("It is called ", h("bdi", {}, shown(found.name)), " here: plain names are letters, digits, . _ - ( ) +");
+    }
+    forget();
     look(found.name);
+    listTexts();
   }
 
   async function listTexts() {
-    const found = await attempt(error, () => get("/api/texts"));
-    if (!found) return;
+    const found = await tried(unbrought, () => get("/api/texts"));
+    if (!found) return [];
     there.replaceChildren(h("option", { value: "" }, "–"), ...found.texts.map((one) =>
       h("option", { value: one.name }, `${shown(one.name)} (${large(one.bytes)} bytes)`)));
     there.value = text;
+    return found.texts.map((one) => one.name);
+  }
+
+  /** What belongs to a text. */
+  function forget() {
+    [kind.value, encoding.value, encoded.hidden, named] = ["", "", true, false];
+    ticked.clear();
   }
 
   /** What the doctor says of a text; then the plan for it. */
   async function look(wanted) {
     if (!wanted) return;
-    if (wanted !== text) name.value = wanted.replace(/\.[^.]*$/, "");
+    if (wanted !== text) forget();
     there.value = text = wanted;
-    keep.tab.set("train.text", text);
+    remember();
+    offerName();
+    const signal = reading();
     [doctor.hidden, plan.hidden] = [true, true];
-    boxes.clear();
-    encoding = null;
-    const asked = `${text} ${kind.value}`;
-    const found = await attempt(error, () => post("/api/doctor", { text, ...reading() }));
-    if (!found || asked !== `${text} ${kind.value}`) return;
-    const end = found.lines.indexOf("");
-    about.replaceChildren(...found.lines.slice(0, end < 0 ? found.lines.length : end).map((line) => h("p", {}, shown(line))));
-    const all = found.findings;
+    works(reads, `Reading ${shown(text)} …`);
+    const found = await tried(unread, () => post("/api/doctor", { text, ...how() }, signal).catch((error) => {
+      if (error.param === "encoding") encoded.hidden = false;
+      throw error;
+    }));
+    if (signal.aborted) return;
+    works(reads, "");
+    if (found) draw(found);
+  }
+
+  function draw({ lines: told, findings: all }) {
+    const end = told.indexOf("");
+    about.replaceChildren(...told.slice(0, end < 0 ? told.length : end).map((line) => h("p", {}, inTerms(shown(line)))));
     findings.replaceChildren(...(all.length ? all.map(finding) : [h("li", {}, "Nothing to complain of.")]));
-    encoding = all.map(({ mend }) => /^--encoding ([\w-]+)$/.exec(mend)?.[1]).find(Boolean) ?? null;
-    for (const { mend } of all) {
-      const [option] = MENDS[mend] ?? [];
-      if (option && !boxes.has(option)) boxes.set(option, h("input", { type: "checkbox", onchange: makePlan }));
-    }
-    const titles = Object.fromEntries(Object.values(MENDS));
-    mends.replaceChildren(...[...boxes].map(([option, box]) => tick(titles[option], box)));
+    const advised = all.map(({ mend }) => /^--encoding ([\w-]+)$/.exec(mend)?.[1]).find(Boolean);
+    if (!encoding.value) choose(encoding, advised);
+    encoded.hidden = !encoding.value;
+    const offered = new Map(all.filter(({ mend }) => MENDS[mend]).map(({ mend }) => MENDS[mend]));
+    mends.replaceChildren(...[...offered].map(([option, title]) => tick(title, box(option))));
     [doctor.hidden, plan.hidden] = [false, false];
     makePlan();
+  }
+
+  function box(option) {
+    const input = h("input", { type: "checkbox", checked: ticked.has(option), onchange: () => {
+      ticked[input.checked ? "add" : "delete"](option);
+      makePlan();
+    } });
+    return input;
   }
 
   function finding({ sentence, where, example, grave }) {
     const at = [where, example].filter(Boolean).map(shown).join(": ");
     return h("li", { "data-grave": String(grave) }, h("span", { class: "badge" }, grave ? "grave" : "note"),
-      h("bdi", {}, shown(sentence)), at && h("bdi", { class: "where" }, at));
+      h("bdi", {}, inTerms(shown(sentence))), at && h("bdi", { class: "where" }, at));
   }
 
   /** How the text is to be read, and mended on the way. */
-  const reading = () => ({ ...(kind.value && { kind: kind.value }), ...(encoding && { encoding }),
-    ...Object.fromEntries([...boxes].filter(([, box]) => box.checked).map(([option]) => [option, true])) });
+  const how = () => ({ ...(kind.value && { kind: kind.value }), ...(encoding.value && { encoding: encoding.value }),
+    ...Object.fromEntries([...ticked].map((option) => [option, true])) });
 
-  const wishes = () => ({ text, minutes: minutes.valueAsNumber || 2, model: model.value || null, ...reading() });
+  const wishes = () => ({ text, minutes: minutes.valueAsNumber || 2, model: model.value || null, ...how() });
 
-  /** One plan at a time; when it is there, another if the wishes have changed meanwhile. */
   async function makePlan() {
-    if (planning) return;
-    planning = true;
+    remember();
+    if (plan.hidden) return; // it comes when the text has been read
+    const signal = reading();
     lines.classList.add("waiting");
-    for (planned = ""; planned !== JSON.stringify(wishes());) {
-      planned = JSON.stringify(wishes());
-      const found = await attempt(error, () => post("/api/plan", JSON.parse(planned)));
-      drawPlan(found?.lines ?? []);
-    }
-    planning = false;
+    works(plans, "Making the plan …");
+    const found = await tried(unplanned, () => post("/api/plan", wishes(), signal));
+    if (signal.aborted) return;
+    works(plans, "");
     lines.classList.remove("waiting");
+    drawPlan(found?.lines ?? []);
   }
 
   function drawPlan(told) {
     const table = told.some((line) => line.includes("  "));
-    lines.replaceChildren(table ? h("pre", { tabindex: 0, "aria-label": "The plan" }, shown(told.join("\n")))
-      : h("ul", {}, told.map((line) => h("li", {}, h("bdi", {}, shown(line))))));
+    lines.replaceChildren(table ? h("pre", { tabindex: 0, "aria-label": "The plan" }, inTerms(shown(told.join("\n"))))
+      : h("ul", {}, told.map((line) => h("li", {}, h("bdi", {}, inTerms(shown(line)))))));
+  }
+
+  /** A name that is free, unless the user has given one. */
+  async function offerName() {
+    const signal = naming();
+    if (named) return;
+    const wanted = plainName(text.replace(/\.[^.]*$/, ""));
+    const found = await tried(refused, () => get(`/api/training/name?wanted=${encodeURIComponent(wanted)}`, signal));
+    if (!signal.aborted && !named) name.value = found?.name ?? wanted;
   }
 
   async function begin() {
+    let elsewhere = false;
     start.disabled = true;
-    const found = await attempt(error, () => post("/api/training", { ...wishes(), name: name.value.trim() }));
+    const found = await tried(refused, () => post("/api/training", { ...wishes(), name: name.value.trim() }).catch((error) => {
+      elsewhere = error.code === "busy";
+      throw error;
+    }));
     start.disabled = false;
+    start.focus();
+    if (elsewhere) live.look();
     if (!found) return;
     live.follow(found);
     live.element.scrollIntoView({ block: "nearest" });
+    live.focus();
+    named = false;
+    offerName();
+    remember();
   }
 
   return {
     async show() {
       live.look();
-      await listTexts();
-      if (!text) look(keep.tab.get("train.text", ""));
+      const names = await listTexts();
+      // Again, where it could not be read.
+      if (names.includes(text) && plan.hidden && !reads.textContent) look(text);
     },
   };
 }

@@ -1,0 +1,59 @@
+// What is chosen in the Train view, and what comes from files and the command line, in its terms.
+
+export const MODELS = [["", "what suits the text"], ["kneser-ney", "Kneser–Ney counts"], ["bigram", "bigram"], ["mlp", "MLP"],
+  ["rnn", "RNN"], ["gru", "GRU"], ["lstm", "LSTM"], ["wavenet", "WaveNet"], ["gpt", "GPT"],
+  ["hybrid", "hybrid: a network over counts"]];
+
+export const KINDS = [["", "as it looks"], ["lines", "a list, an item a line"], ["text", "running text"]];
+
+export const ENCODINGS = [["", "UTF-8"], ["cp1252", "Western Europe (Windows-1252)"], ["mac_roman", "Western Europe (Macintosh)"],
+  ["cp850", "Western Europe (DOS, 850)"], ["cp1250", "Central Europe (Windows-1250)"],
+  ["iso8859-2", "Central Europe (ISO 8859-2)"], ["cp1251", "Cyrillic (Windows-1251)"], ["koi8-r", "Cyrillic (KOI8-R)"],
+  ["cp1254", "Turkish (Windows-1254)"], ["gb18030", "Chinese (GB 18030)"], ["big5", "Chinese (Big5)"],
+  ["shift_jis", "Japanese (Shift JIS)"], ["utf-16", "UTF-16"]];
+
+/** What the doctor may advise, and this page can do. */
+export const MENDS = { "--dedup": ["dedup", "Leave out copies"], "--nfc": ["nfc", "Write accented letters as one character each"],
+  "--clean": ["clean", "Leave out control and invisible characters"] };
+
+const LONGEST = 80;
+/** Bytes of a name. */
+const BYTES = 240;
+
+const size = (text) => new TextEncoder().encode(text).length;
+
+/** A name for a file that the server takes: letters, digits and a few signs; its ending stays. */
+export function plainName(given) {
+  const plain = given.normalize("NFC").replace(/\p{Default_Ignorable_Code_Point}|[^\p{L}\p{M}\p{N} ._()+-]/gu, "_");
+  const ending = (/.(\.[\p{L}\p{N}]{1,10})$/u.exec(plain)?.[1] ?? "").replace(/^\.part$/, "");
+  let stem = [...plain.slice(0, plain.length - ending.length).replace(/^[^\p{L}\p{N}]+/u, "")];
+  const tooLong = () => stem.length + ending.length > LONGEST || size(stem.join("") + ending) > BYTES;
+  while (tooLong()) stem.pop();
+  const name = `${stem.join("").trim() || "text"}${ending}`;
+  return name.replace(/\.part$/, "_part").replace(/[. ]+$/, "");
+}
+
+/** What the server says in the words of its command line, and which field here does the same. */
+const TERMS = [
+  [/[;:,.]? *(?:for a closer look: |The best weights until then are kept: )?moreish (?:doctor|sample|eval|train) .*$/, ""],
+  [/\(if not: --as text\)/g, "(if not, read it as running text)"],
+  [/\(if not: --as lines\)/g, "(if not, read it as a list)"],
+  [/use --as text/g, "read it as running text"],
+  [/use --as lines/g, "read it as a list"],
+  [/say how it is encoded, e\.g\. --encoding/g, "choose its encoding, for example"],
+  [/encoded otherwise \(e\.g\. --encoding ([\w-]+)\)/g, "in another encoding, for example $1"],
+  [/name its encoding/g, "choose its encoding"],
+  [/--encoding(?= [\w-])/g, "the encoding"],
+  [/--model kneser-ney/g, "choose the model “Kneser–Ney counts”"],
+  [/--model hybrid/g, "choose the model “hybrid”"],
+  [/--clean/g, "leaving out control characters"],
+  [/--dedup/g, "leaving out copies"],
+  [/--nfc/g, "writing accented letters as one character each"],
+  [/; try a lower --set train\.lr \(it was ([^)]*)\)/g, " (learning rate $1)"],
+  [/: --set train\.accumulate=.*$/g, ": choose another model"],
+  [/: (?:--set model\.[\w.]*order=\d+ would fit|give less text)$/g, ": choose another model, or a shorter text"],
+  [/: give the model fewer layers, less width or less --context/g, ": choose another model"],
+];
+
+/** A sentence of the server as it makes sense to one who sees fields. */
+export const inTerms = (text) => TERMS.reduce((told, [from, to]) => told.replace(from, to), text);
