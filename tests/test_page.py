@@ -862,8 +862,8 @@ class Trains:
         self.asked: list[TrainRequest] = []
         self.taken: set[str] = set()
         self.now = State()
-        models = httpx.get(f"{service.url}/api/models").json()
-        watched.answer("/api/models", {**models, "training": True})
+        self.models = {**httpx.get(f"{service.url}/api/models").json(), "training": True}
+        watched.answer("/api/models", self.models)
         self.examined([COPIES])
         watched.answer("/api/plan", {"lines": ["A hybrid of 300,000 parameters."]})
         history = {**LOGGED, "settings": {}, "tokens_per_step": 1}
@@ -1037,6 +1037,12 @@ def test_a_page_reads_one_thing_at_a_time_and_knows_its_wishes_again(trains: Tra
     assert plans[-1] == {"text": "other.txt", "minutes": 7, "model": "mlp"}
     expect(page.get_by_label("Name of the result")).to_have_value("other")
     assert gone[-1] == "/api/doctor"
+    page.get_by_label("Read it as").select_option("lines")
+    expect(page.locator(".plan li")).to_be_visible()
+    page.locator("#file").set_input_files(
+        {"name": "other.txt", "mimeType": "text/plain", "buffer": b"another"}
+    )
+    expect(page.get_by_label("Read it as")).to_have_value("")
 
 
 NAMES_OF_FILES = {
@@ -1127,28 +1133,35 @@ def test_a_training_of_another_tab_is_noticed(trains: Trains) -> None:
     page.reload()
     train.wait_for()
     trains.now = HALF.model_copy(update={"status": "training", "name": "others"})
-    page.route("**/api/training/events", lambda route: None)  # it goes on
+    held: list[Any] = []
+    trains.route("/api/training/events", held.append)
     train.click()
     expect(page.get_by_role("heading", name="Training of others")).to_be_visible()
-    expect(page.locator(".row .error").last).to_have_text(
-        "'others' is being trained: stop it first."
-    )
+    error = page.locator(".row .error").last
+    expect(error).to_have_text("'others' is being trained: stop it first.")
     expect(train).to_be_disabled()
+    trains.now = trains.now.model_copy(update={"status": "finished"})
+    held[0].fulfill(
+        body=f"data: {trains.now.model_dump_json()}\n\n", content_type="text/event-stream"
+    )
+    expect(train).to_be_enabled()
+    expect(error).to_be_empty()
 
 
 def test_a_sample_that_is_selected_stays_so(trains: Trains) -> None:
-    trains.now = HALF.model_copy(update={"status": "stopped", "resumable": ["words"]})
+    stopped = {"status": "stopped", "resumable": ["aside", "words"]}
+    trains.now = HALF.model_copy(update=stopped)
     page = trains.open()
     sample = page.locator(".live .sample").first
     sample.evaluate("one => getSelection().selectAllChildren(one)")
-    page.get_by_role("button", name="Go on with words").focus()
+    page.get_by_role("button", name="Go on with aside").focus()
     trains.now = trains.now.model_copy(
         update={"samples": [*HALF.samples, Sample(step=51, text="new")]}
     )
     looked_at_again(page)
     expect(page.locator(".live .sample")).to_have_text(["new", "anna", "bob"])
     assert page.evaluate("getSelection().toString()").strip() == "anna"
-    expect(page.get_by_role("button", name="Go on with words")).to_be_focused()
+    expect(page.get_by_role("button", name="Go on with aside")).to_be_focused()
 
 
 def test_words_of_the_command_line_are_those_of_the_page(trains: Trains) -> None:
@@ -1163,7 +1176,7 @@ def test_words_of_the_command_line_are_those_of_the_page(trains: Trains) -> None
     expect(page.locator(".findings li")).to_contain_text("leaving out control characters would")
     encoding = page.get_by_label("Encoding")
     expect(encoding).to_be_hidden()
-    what = "'photo.png' is not utf-8: byte 0x89 at offset 0;"
+    what = "photo.png is not utf-8: byte 0x89 at offset 0;"  # no capital letter
     message = f"{what} name its encoding, which is hard to guess"
     error = {"message": message, "param": "encoding"}
     trains.watched.answer("/api/doctor", {"error": error}, status=400)
@@ -1186,6 +1199,8 @@ def test_words_of_the_command_line_are_those_of_the_page(trains: Trains) -> None
 
 
 def test_a_training_with_the_keyboard_alone(trains: Trains) -> None:
+    others = [card for card in trains.models["models"] if card["name"] != "words"]
+    trains.watched.answer("/api/models", {**trains.models, "models": others})
     trains.ends("training")
     page = trains.open()
     expect(page.locator(".plan li")).to_be_visible()
@@ -1215,11 +1230,16 @@ def test_a_training_with_the_keyboard_alone(trains: Trains) -> None:
     expect(go_on).to_be_focused()
     begun = HALF.model_copy(update={"status": "starting"})
     trains.watched.answer("/api/training/resume", begun.model_dump())
-    trains.ends("training")
+    trains.watched.answer("/api/training/events", [])  # it was cut
     page.keyboard.press("Enter")
     expect(stop).to_be_focused()
-    trains.now = HALF.model_copy(update={"status": "finished"})
+    # When it has ended, a moment passes until its model is known here.
+    trains.watched.answer("/api/models", trains.models)
+    trains.ends("finished")
+    trains.now = HALF.model_copy(update={"status": "training"})
     looked_at_again(page)
+    expect(told(page)).to_contain_text("Finished")
+    trains.now = HALF.model_copy(update={"status": "finished"})
     expect(page.get_by_role("button", name="Play with it")).to_be_focused()
 
 
