@@ -21,6 +21,7 @@ from starlette.responses import Response
 from moreish.errors import MoreishError
 from moreish.run import Run
 from moreish.run_folder import replaced_by
+from moreish.serve.brought import TextFile, TextFolder, is_plain, plain
 from moreish.serve.errors import ERRORS, ApiError, refused
 from moreish.serve.looking import history_of
 from moreish.serve.native_protocol import History
@@ -29,7 +30,6 @@ from moreish.serve.protocol import Asked
 from moreish.serve.registry import Registry
 from moreish.serve.side import Side
 from moreish.serve.streams import EVENTS, EventStream, unless_gone
-from moreish.serve.brought import TextFile, TextFolder, is_plain, plain
 
 KEPT = 50
 """Samples of a training that are told."""
