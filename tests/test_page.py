@@ -999,17 +999,25 @@ def test_training_from_a_file_to_playing(trains: Trains) -> None:
 def test_a_page_reads_one_thing_at_a_time_and_knows_its_wishes_again(trains: Trains) -> None:
     page, waiting = trains.page, []
     gone: list[str] = []
+
+    def until_waiting(count: int) -> None:
+        for _ in range(400):
+            if len(waiting) >= count:
+                break
+            page.wait_for_timeout(25)
+        assert len(waiting) == count
+
     page.on("requestfailed", lambda request: gone.append(urlsplit(request.url).path))
     trains.route("/api/plan", waiting.append)  # which nobody answers
     trains.open()
-    expect(page.locator(".plan")).to_be_attached()
     expect(page.locator(".working", has_text="Making the plan …")).to_be_visible()
+    until_waiting(1)
     page.get_by_label("Minutes").fill("7")
-    expect(page.locator(".working", has_text="Making the plan …")).to_be_visible()
+    until_waiting(2)
     trains.watched.answer("/api/plan", {"lines": ["A small one."]})
     page.get_by_label("Read it as").select_option("text")
     expect(page.locator(".plan li")).to_have_text("A small one.")
-    assert set(gone) == {"/api/plan"} and len(gone) == len(waiting)
+    assert gone == ["/api/plan"] * 2
     expect(page.locator(".train .working")).to_have_text(["", "", ""])
     expect(page.locator(".train .error")).to_have_text([""] * 6)
     page.locator(".train .trio select").select_option("mlp")
@@ -1018,6 +1026,7 @@ def test_a_page_reads_one_thing_at_a_time_and_knows_its_wishes_again(trains: Tra
     trains.route("/api/doctor", waiting.append)
     page.reload()
     expect(page.locator(".working", has_text="Reading words.txt …")).to_be_visible()
+    until_waiting(3)
     trains.examined([COPIES])
     plans = bodies(page, "/api/plan")
     page.reload()
@@ -1029,6 +1038,7 @@ def test_a_page_reads_one_thing_at_a_time_and_knows_its_wishes_again(trains: Tra
     # What belongs to a text is not for another one; it ends a reading that is on.
     trains.route("/api/doctor", waiting.append)
     page.get_by_label("Read it as").select_option("lines")
+    until_waiting(4)
     trains.examined([])
     page.locator("#file").set_input_files(
         {"name": "other.txt", "mimeType": "text/plain", "buffer": b"anna"}
@@ -1141,6 +1151,8 @@ def test_a_training_of_another_tab_is_noticed(trains: Trains) -> None:
     expect(error).to_have_text("'others' is being trained: stop it first.")
     expect(train).to_be_disabled()
     trains.now = trains.now.model_copy(update={"status": "finished"})
+    while not held:
+        page.wait_for_timeout(25)
     held[0].fulfill(
         body=f"data: {trains.now.model_dump_json()}\n\n", content_type="text/event-stream"
     )
