@@ -1,6 +1,6 @@
 // The view that makes a model of a text: look at the text, plan, train, and play with what comes out.
 
-import { ApiError, attempt, get, latest, post, upload } from "./api.js";
+import { attempt, get, latest, post, Refused, upload } from "./api.js";
 import { errorLine, field, tick } from "./controls.js";
 import { debounce, h, say } from "./dom.js";
 import { makeLive } from "./live.js";
@@ -106,7 +106,7 @@ export function makeTrain(panel) {
     works(brings, `Bringing ${shown(chosen.name)} …`);
     const found = await tried(unbrought, async () => {
       await chosen.slice(0, 1).arrayBuffer().catch(() => {
-        throw new ApiError(0, { message: `“${chosen.name}” cannot be read: is it a folder?` });
+        throw new Refused(`“${chosen.name}” cannot be read: is it a folder?`);
       });
       return upload(`/api/texts?name=${encodeURIComponent(plain)}`, chosen, signal);
     });
