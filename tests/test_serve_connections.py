@@ -1,6 +1,8 @@
 """Connections: who does not ask, does not listen, or is there when the server stops."""
 
+import asyncio
 import json
+import re
 import signal
 import socket
 import threading
@@ -128,7 +130,9 @@ def test_connections_that_are_kept_may_be_idle(runs: dict[str, Path]) -> None:
             client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
             got = b""
             while not got.endswith(b"}"):
-                got += client.recv(4096)
+                piece = client.recv(4096)
+                assert piece
+                got += piece
             time.sleep(2 * LIMITS.stall)
         client.sendall(b"GET /heal")
         assert client.recv(4096) == b""
@@ -169,6 +173,7 @@ def test_bodies_that_do_not_come(
             if status is None:
                 assert connections(service) == 1
                 return
+            assert time.monotonic() < end
             found, body = answer(client)
             assert found == status
             if status == 408:
@@ -187,6 +192,44 @@ def test_there_are_no_more_connections_than_files() -> None:
         assert affordable(20) == 20
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+# --- what is left of them ---
+
+
+def tasks(service: Service) -> int:
+    found = re.search(r"^moreish_tasks (\d+)", httpx.get(f"{service.url}/metrics").text, re.M)
+    assert found is not None
+    return int(found[1])
+
+
+def test_nothing_is_left_of_clients_that_go(runs: dict[str, Path]) -> None:
+    """Nor of those that stay and do nothing. See benchmarks/serve.py for a thousand of them."""
+    with serving([runs["story"]], slots=2, limits=LIMITS) as service:
+        before = tasks(service)
+        story = service.registry.find("story").engine
+
+        async def come_and_go() -> None:
+            async with httpx.AsyncClient(base_url=service.url, timeout=60) as http:
+                asked = [{**LONG, "stream": number % 2 == 0} for number in range(8)]
+                going = [http.post("/v1/completions", json=body) for body in asked]
+                coming = [asyncio.create_task(request) for request in going]
+                await asyncio.to_thread(wait_until, lambda: story.open == 11)
+                assert story.writing == 2
+                assert tasks(service) > before
+                for task in coming:
+                    task.cancel()
+                await asyncio.gather(*coming, return_exceptions=True)
+
+        with connected(service, 6) as idle_ones:
+            whole = request({**LONG, "logprobs": 20, "stream": True})
+            for client, sent in zip(
+                idle_ones, [whole] * 3 + [whole[:40], whole[:-5]], strict=False
+            ):
+                client.sendall(sent)
+            asyncio.run(come_and_go())
+            wait_until(lambda: idle(service) and connections(service) == 0, 20)
+        assert tasks(service) == before
 
 
 # --- who is there when the server stops ---

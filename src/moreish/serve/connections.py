@@ -131,7 +131,4 @@ class Connection(H11Protocol):
                 h11.EndOfMessage(),
             ):
                 self.transport.write(self.conn.send(event) or b"")
-            # Whoever waits for the body must not answer too.
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
-        self.transport.close()
+        self.transport.abort()
