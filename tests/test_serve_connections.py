@@ -10,12 +10,16 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
+import numpy as np
 import pytest
 
+from moreish.generate.sampling import Sampling
+from moreish.serve.batch import Ask, Job
 from moreish.serve.connections import affordable
+from moreish.serve.engine import Answer, Closing, Engine, Late
 from moreish.serve.limits import Limits
 from moreish.serve.server import Service
 from serving import idle, make_runs, serving, start, wait_until
@@ -276,6 +280,22 @@ def test_whoever_is_cut_off_hears_why(
     err = capfd.readouterr().err
     assert "Traceback" not in err
     assert "ASGI" not in err
+
+
+def test_the_first_reason_is_the_one_that_is_told() -> None:
+    """The engine then finds the request given up, and says that it is late."""
+
+    async def heard() -> None:
+        none = np.array([], dtype=np.int64)
+        ask = Ask(lead=none, prompt=none, max_tokens=1, sampling=Sampling(), seed=1)
+        answer = Answer(cast(Engine, None), Job([ask], 0.0))
+        answer.take(Closing())
+        answer.take(Late())
+        async for _ in answer:
+            pass
+
+    with pytest.raises(Closing):
+        asyncio.run(heard())
 
 
 def test_a_second_signal_ends_it_at_once(runs: dict[str, Path]) -> None:
