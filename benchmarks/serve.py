@@ -227,7 +227,6 @@ async def leave(
     writing = sum(len(of[kind]) for kind in KINDS[:3])
     texts = -(-slots // max(1, writing))
     body = {"model": server.name, "prompt": "a", "max_tokens": 2000, "n": min(8, texts)}
-    now = asyncio.Event()
 
     async def stream(number: int) -> None:
         http = httpx.AsyncClient(base_url=server.url, timeout=600)
@@ -236,7 +235,7 @@ async def leave(
             lines = answer.aiter_lines()
             for _ in range(number % 7):
                 await anext(lines)
-            await now.wait()
+            await asyncio.Event().wait()  # until it is to go
 
     async def whole(number: int) -> None:
         async with httpx.AsyncClient(base_url=server.url, timeout=600) as http:
@@ -267,7 +266,6 @@ async def leave(
     waiting = sum(len(of[kind]) for kind in KINDS[4:])
     others = await come(("stream that waits", "whole that waits"), writing + waiting)
     for tasks in (others, some):
-        now.set()
         left = time.perf_counter()
         there = server.gauge("requests_open") - len(tasks)
         await go(tasks)

@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 
 from moreish.generate.sampling import Sampling
-from moreish.serve.batch import Ask, Job
 from moreish.serve.connections import affordable
 from moreish.serve.engine import Answer, Closing, Engine, Late
 from moreish.serve.limits import Limits
 from moreish.serve.server import Service
+from moreish.serve.texts import Ask, Job
 from serving import idle, make_runs, serving, start, wait_until
 
 LONG = {"model": "story", "max_tokens": 10**6, "temperature": 3}
