@@ -5,8 +5,9 @@
 
 A GPT of ten million parameters (untrained: what it writes does not matter) is served by a process
 of its own. Each client asks for a text, reads all of it, checks that nothing is lost or doubled,
-and asks again. Then clients that go in the middle, and what is left behind. The server's memory and
-open files are read from /proc.
+and asks again. Then clients that go, in the middle or while they wait for a slot, and clients that
+stay and do nothing: they take nothing of their stream, or have sent half of a request. What is left
+behind is counted: open files, threads and memory as /proc has them, tasks as the server says.
 """
 
 import argparse
@@ -16,10 +17,12 @@ import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,6 +38,12 @@ MODEL = {
     "name": "gpt", "layers": 6, "heads": 6, "width": 384, "context": 256, "positions": "rotary",
     "norm": "rms", "feedforward": "relu2", "bias": False,
 }  # fmt: skip
+
+KINDS = ("stream", "whole", "stalled", "half", "stream that waits", "whole that waits")
+"""Of clients that go, or stay and do nothing."""
+
+STALL = 5
+"""Seconds in which the server gives up a client that does nothing."""
 
 EVERY = 5.0
 """Seconds between two looks at the server's memory."""
@@ -56,9 +65,12 @@ class Server:
 
     def __init__(self, run: Path, slots: int) -> None:
         command = [sys.executable, "-m", "moreish", "serve", str(run), "--port", "0"]
-        limits = ["--slots", str(slots), "--limit", "queue=1000", "--limit", "seconds=600"]
+        limits = {"queue": 1000, "seconds": 600, "stall": STALL}
+        command += ["--slots", str(slots), "--no-training"]
+        for name, value in limits.items():
+            command += ["--limit", f"{name}={value}"]
         self.process = subprocess.Popen(
-            [*command, *limits],
+            command,
             stdout=subprocess.PIPE,
             text=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
@@ -76,14 +88,16 @@ class Server:
         return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
 
     def left(self) -> dict[str, int]:
-        """Open files and threads."""
+        """Open files, threads and tasks."""
+        tasks = int(self.gauge("tasks"))
         place = Path(f"/proc/{self.process.pid}")
-        return {"files": len(list(place.glob("fd/*"))), "threads": len(list(place.glob("task/*")))}
+        files, threads = (len(list(place.glob(what))) for what in ("fd/*", "task/*"))
+        return {"files": files, "threads": threads, "tasks": tasks}
 
     def gauge(self, name: str) -> float:
         """One of its metrics."""
         text = httpx.get(f"{self.url}/metrics").text
-        return float(re.search(rf"^moreish_{name}{{[^}}]*}} (\S+)", text, re.M)[1])
+        return float(re.search(rf"^moreish_{name}(?:{{[^}}]*}})? (\S+)", text, re.M)[1])
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
@@ -179,35 +193,108 @@ def percentiles(values: list[float]) -> dict[str, float]:
     return {f"p{at}": float(np.percentile(values, at)) for at in (50, 90, 99)}
 
 
-async def disconnect(server: Server, count: int) -> dict[str, Any]:
-    """Clients that go after some pieces, or before the first."""
-    body = {"model": server.name, "prompt": "a", "max_tokens": 2000, "stream": True}
+async def disconnect(server: Server, count: int, slots: int) -> dict[str, Any]:
+    """Half as many again as there are slots at a time, so that some wait."""
     await asyncio.sleep(1)
     before, memory = server.left(), server.memory()
-    freed: list[float] = []
-
-    async def go(number: int) -> None:
-        http = httpx.AsyncClient(base_url=server.url, timeout=600)
-        async with http, http.stream("POST", "/v1/completions", json=body) as answer:
-            lines = answer.aiter_lines()
-            for _ in range(number % 7):
-                await anext(lines)
-
-    for first in range(0, count, 50):
-        await asyncio.gather(*(go(number) for number in range(first, min(count, first + 50))))
-        began = time.perf_counter()
-        while server.gauge("requests_open") or server.gauge("texts_writing"):
-            await asyncio.sleep(0.01)
-            assert time.perf_counter() - began < 60
-        freed.append(time.perf_counter() - began)
+    gone: list[float] = []
+    given_up: list[float] = []
+    size = slots + slots // 2
+    for first in range(0, count, size):
+        numbers = range(first, min(count, first + size))
+        await leave(server, numbers, slots, before["files"], gone, given_up)
     await asyncio.sleep(1)
     return {
-        "disconnects": count,
+        "disconnects": {kind: len(range(at, count, len(KINDS))) for at, kind in enumerate(KINDS)},
         "before": before,
         "after": server.left(),
         "memory_mb": {"before": memory, "after": server.memory()},
-        "seconds_until_all_slots_were_free": percentiles(freed),
+        "seconds_until_who_went_was_forgotten": percentiles(gone),
+        "seconds_until_who_did_nothing_was_cut_off": percentiles(given_up),
     }
+
+
+async def leave(
+    server: Server,
+    numbers: range,
+    slots: int,
+    files: int,
+    gone: list[float],
+    given_up: list[float],
+) -> None:
+    """Clients of all kinds come, and those that can go. Told is how long it took to forget them."""
+    of = {kind: [n for n in numbers if KINDS[n % len(KINDS)] == kind] for kind in KINDS}
+    writing = sum(len(of[kind]) for kind in KINDS[:3])
+    texts = -(-slots // max(1, writing))
+    body = {"model": server.name, "prompt": "a", "max_tokens": 2000, "n": min(8, texts)}
+
+    async def stream(number: int) -> None:
+        http = httpx.AsyncClient(base_url=server.url, timeout=600)
+        asked = {**body, "stream": True}
+        async with http, http.stream("POST", "/v1/completions", json=asked) as answer:
+            lines = answer.aiter_lines()
+            for _ in range(number % 7):
+                await anext(lines)
+            await asyncio.Event().wait()  # until it is to go
+
+    async def whole(number: int) -> None:
+        async with httpx.AsyncClient(base_url=server.url, timeout=600) as http:
+            await http.post("/v1/completions", json=body)
+
+    async def come(kinds: tuple[str, str], there: int) -> list[asyncio.Task[None]]:
+        """Once so many requests are being answered, or wait."""
+        tasks = [asyncio.create_task(stream(number)) for number in of[kinds[0]]]
+        tasks += [asyncio.create_task(whole(number)) for number in of[kinds[1]]]
+        await until(lambda: server.gauge("requests_open") >= there)
+        return tasks
+
+    async def go(tasks: list[asyncio.Task[None]]) -> None:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    content = json.dumps({**body, "stream": True, "logprobs": 20}).encode()
+    head = (
+        "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(content)}\r\n\r\n"
+    ).encode()
+    idle = [await connect(server, head + content) for _ in of["stalled"]]
+    idle += [await connect(server, (head + content)[: 40 if n % 4 else -10]) for n in of["half"]]
+    began = time.perf_counter()
+    some = await come(("stream", "whole"), writing)
+    await until(lambda: server.gauge("texts_writing") == slots)
+    waiting = sum(len(of[kind]) for kind in KINDS[4:])
+    others = await come(("stream that waits", "whole that waits"), writing + waiting)
+    for tasks in (others, some):
+        left = time.perf_counter()
+        there = server.gauge("requests_open") - len(tasks)
+        await go(tasks)
+        await until(lambda there=there: server.gauge("requests_open") <= there)
+        gone.append(time.perf_counter() - left)
+    await until(lambda: server.gauge("requests_open") + server.gauge("texts_writing") == 0)
+    await until(lambda: server.left()["files"] <= files)
+    given_up.append(time.perf_counter() - began)
+    for client in idle:
+        client.close()
+
+
+async def connect(server: Server, sent: bytes) -> socket.socket:
+    """A client that sends this, takes nothing, and stays."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.setblocking(False)
+    host, port = server.url.removeprefix("http://").split(":")
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(client, (host, int(port)))
+    await loop.sock_sendall(client, sent)
+    return client
+
+
+async def until(true: Callable[[], bool]) -> None:
+    began = time.perf_counter()
+    while not true():
+        await asyncio.sleep(0.02)
+        assert time.perf_counter() - began < 120
 
 
 def main() -> None:
@@ -224,7 +311,7 @@ def main() -> None:
         try:
             loaded = asyncio.run(load(server, given.streams, given.seconds))
             print(json.dumps(loaded, indent=2), flush=True)
-            left = asyncio.run(disconnect(server, given.disconnects))
+            left = asyncio.run(disconnect(server, given.disconnects, given.slots))
             print(json.dumps(left, indent=2))
         finally:
             status = server.stop()

@@ -1,6 +1,11 @@
 """A server for the tests: the real one, in a thread of its own, on a free port of this machine."""
 
+import os
+import re
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,3 +65,32 @@ def serving(paths: list[Path], **options: Any) -> Iterator[Service]:
         service.stop()
         thread.join(60)
         assert not thread.is_alive()
+
+
+def idle(service: Service) -> bool:
+    return not any(
+        served.engine.writing or served.engine.waiting or served.engine.open
+        for served in service.registry
+    )
+
+
+def wait_until(true: Any, seconds: float = 10) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.005)
+
+
+def start(*arguments: object) -> tuple["subprocess.Popen[str]", str]:
+    """The command, and the address that it tells."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "moreish", "serve", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    while not (found := re.search(r"http://\S+", process.stdout.readline())):
+        assert process.poll() is None
+    return process, found[0]

@@ -2,15 +2,11 @@
 
 import asyncio
 import json
-import os
-import re
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +22,7 @@ from moreish.run import Run
 from moreish.serve.limits import Limits
 from moreish.serve.protocol import CompletionRequest
 from moreish.serve.server import Service, is_local, listen, rules_of
-from serving import make_runs, serving
+from serving import idle, make_runs, serving, start, wait_until
 
 LIMITS = Limits(
     max_tokens=2000, total_tokens=4000, body_bytes=20_000, prompt_characters=5000, stall=1
@@ -58,20 +54,6 @@ def http(service: Service) -> Iterator[httpx.Client]:
 
 def post(http: httpx.Client, **body: Any) -> httpx.Response:
     return http.post("/v1/completions", json={"model": "story", **body})
-
-
-def idle(service: Service) -> bool:
-    return not any(
-        served.engine.writing or served.engine.waiting or served.engine.open
-        for served in service.registry
-    )
-
-
-def wait_until(true: Any, seconds: float = 10) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.005)
 
 
 # --- the official client ---
@@ -572,23 +554,9 @@ def test_the_openapi_document_is_whole(http: httpx.Client) -> None:
 # --- the command ---
 
 
-def start(*arguments: object) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-m", "moreish", "serve", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
-
-
 def test_a_terminated_server_ends_what_it_has_begun(runs: dict[str, Path]) -> None:
-    process = start(runs["story"], "--port", 0)
+    process, url = start(runs["story"], "--port", 0)
     assert process.stdout is not None
-    url = ""
-    while not (found := re.search(r"http://\S+", url)):
-        url = process.stdout.readline()
-    url = found[0]
     answers: list[Any] = []
     body = {"model": "story", "max_tokens": 2000, "temperature": 3}
 

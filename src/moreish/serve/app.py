@@ -8,8 +8,9 @@ from pathlib import Path
 import anyio.to_thread
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import FileResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
@@ -23,9 +24,6 @@ from moreish.serve.side import Side
 from moreish.serve.training import Trainings
 
 PAGE = Path(__file__).parent / "page"
-
-DRAIN = 30.0
-"""Seconds that those who are being answered have when the server stops."""
 
 
 def make_app(registry: Registry, rules: Rules, side: Side, trainings: Trainings | None) -> ASGIApp:
@@ -52,6 +50,10 @@ def make_app(registry: Registry, rules: Rules, side: Side, trainings: Trainings 
         message = registry.without_paths(found.detail.message)
         return ApiError(found.status, message, param=found.detail.param).response()
 
+    async def gone(request: Request, error: Exception) -> Response:
+        return Response(status_code=499)  # nobody reads it
+
+    app.add_exception_handler(ClientDisconnect, gone)
     for kind in (ApiError, Busy, Closing, Late, Failed, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, answer_error)
     app.add_exception_handler(MoreishError, moreish_error)

@@ -55,7 +55,7 @@ def router(registry: Registry) -> APIRouter:
         answer = served.engine.submit(asks, registry.limits.seconds)
         if asked.stream:
             events = with_errors(_events(answer, asked, asks), json.dumps)
-            return EventStream(events, registry.limits.stall, answer.close)
+            return EventStream(events, answer.close)
         with closing(answer):
             return await unless_gone(_whole(answer, asked, asks), request)
 

@@ -37,6 +37,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         403: "The page that asks is not this server's.",
         404: "There is no such thing.",
         405: "Not with this method.",
+        408: "The body did not come in time.",
         409: "Not now: see the message.",
         413: "The body is too large.",
         415: "The body is no JSON.",

@@ -3,6 +3,7 @@
 The reasons are in docs/serving.md, under "Threat model".
 """
 
+import asyncio
 import hmac
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +13,8 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from moreish.serve.errors import ApiError
+from moreish.serve.engine import Closing
+from moreish.serve.errors import ApiError, as_api_error
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
@@ -67,8 +69,12 @@ class Guard:
                 await self.app(scope, receive, send)
             return
 
+        begun = False
+
         async def guarded(message: Message) -> None:
+            nonlocal begun
             if message["type"] == "http.response.start":
+                begun = True
                 self.answered(message["status"])
                 headers = MutableHeaders(scope=message)
                 for name, value in ALWAYS.items():
@@ -82,8 +88,12 @@ class Guard:
             response = error.response()
             response.headers["Connection"] = "close"
             await response(scope, receive, guarded)
-        else:
+            return
+        try:
             await self.app(scope, receive, guarded)
+        except asyncio.CancelledError:  # the server stops, and this took longer than it waits
+            if not begun:
+                await as_api_error(Closing()).response()(scope, receive, guarded)
 
     def _refusal(self, scope: Scope) -> ApiError | None:
         headers = Headers(scope=scope)

@@ -29,4 +29,7 @@ class Limits(Settings):
     seconds: float = Field(300.0, gt=0)
     """After which a request is given up."""
     stall: float = Field(20.0, gt=0)
-    """Seconds in which a client takes nothing of its stream before it is given up."""
+    """Seconds in which a client takes nothing of its answer, or sends nothing of its request,
+    before it is given up."""
+    connections: int = Field(512, ge=1)
+    """Open at a time; fewer where the system allows few open files."""

@@ -1,5 +1,6 @@
 """`/healthz`, and `/metrics` in Prometheus' form."""
 
+import asyncio
 from collections.abc import Iterator
 
 from fastapi import APIRouter
@@ -18,7 +19,7 @@ class Health(BaseModel):
 
 
 class _Engines(Collector):
-    """What the engines say of themselves."""
+    """What the engines and the event loop say of themselves."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
@@ -40,6 +41,8 @@ class _Engines(Collector):
             requests.add_metric(name, engine.open)
             tokens.add_metric(name, engine.drawn)
         yield from (slots, writing, waiting, requests, tokens)
+        tasks = len(asyncio.all_tasks())
+        yield GaugeMetricFamily("moreish_tasks", "Of the event loop, this one too.", value=tasks)
 
 
 def router(registry: Registry) -> APIRouter:

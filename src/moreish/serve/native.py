@@ -86,7 +86,7 @@ def router(registry: Registry, side: Side, *, training: bool = False) -> APIRout
         asks = asks_of(asked, served, limits)
         answer = served.engine.submit(asks, limits.seconds)
         events = with_errors(_events(answer, served, asks), json.dumps)
-        return EventStream(events, limits.stall, answer.close)
+        return EventStream(events, answer.close)
 
     return api
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Thread
 
 from moreish.errors import MoreishError, nearest
 from moreish.run import Run
@@ -85,5 +86,9 @@ class Registry:
         return message
 
     def stop(self, seconds: float) -> None:
-        for served in self:
-            served.engine.stop(seconds)
+        """Stop all engines at once; see `Engine.stop`."""
+        stopping = [Thread(target=served.engine.stop, args=[seconds]) for served in self]
+        for thread in stopping:
+            thread.start()
+        for thread in stopping:
+            thread.join()

@@ -1,20 +1,37 @@
 """From run folders to a server that listens."""
 
+import asyncio
 import ipaddress
+import math
 import socket
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 
 from moreish.errors import MoreishError
-from moreish.serve.app import DRAIN, make_app
+from moreish.serve.app import make_app
+from moreish.serve.connections import ACCEPTED, Connection, protocol
 from moreish.serve.guard import LOCAL, Rules
 from moreish.serve.limits import Limits
 from moreish.serve.measured import Measured
 from moreish.serve.registry import Registry
 from moreish.serve.side import Side
 from moreish.serve.training import Trainings
+
+DRAIN = 28.0
+"""Seconds that those who are being answered have when the server stops."""
+
+LAST = 2
+"""Seconds more, for those whose time is up to hear of it."""
+
+TICK = 0.1
+"""Seconds between two looks at whether to stop at once."""
+
+QUEUE = 1024
+"""Connections that the system keeps for the server until it takes them."""
 
 SEND_BUFFER = 1 << 16
 """Bytes that the system holds for a client that does not read: few, so that it is soon noticed."""
@@ -66,16 +83,50 @@ def is_local(host: str) -> bool:
 
 
 class _Server(uvicorn.Server):
-    """Ends the training first, since pages that watch it would be waited for."""
+    """uvicorn's, which is told to stop, and stops, in other ways."""
 
-    def __init__(self, trainings: Trainings | None, config: uvicorn.Config) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        registry: Registry,
+        trainings: Trainings | None,
+        drain: float,
+    ) -> None:
         super().__init__(config)
-        self._trainings = trainings
+        self._registry, self._trainings, self._drain = registry, trainings, drain
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listener in sockets or []:
+            listener.listen(QUEUE)  # asyncio has made it as short as what is accepted in one go
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.force_exit = self.should_exit  # the second time, whichever signal it is
+        super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self._trainings is not None:
-            await self._trainings.stop()
+            # First, since pages that watch the training would be waited for.
+            stopping = asyncio.create_task(self._trainings.stop())
+            while not stopping.done() and not self.force_exit:
+                await asyncio.wait([stopping], timeout=TICK)
+        ending = asyncio.create_task(self._end())
         await super().shutdown(sockets)
+        if not self.force_exit:
+            ending.cancel()
+        await asyncio.wait([ending])
+
+    async def _end(self) -> None:
+        """Before uvicorn cuts them off, clients hear why; but not those that do not listen."""
+        end = time.monotonic() + self._drain
+        while time.monotonic() < end and not self.force_exit:
+            await asyncio.sleep(TICK)
+        if not self.force_exit:
+            await asyncio.to_thread(self._registry.stop, 0)
+            await asyncio.sleep(LAST / 2)
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, Connection) and (self.force_exit or connection.answering):
+                connection.transport.abort()
 
 
 class Service:
@@ -93,6 +144,7 @@ class Service:
         slots: int = 16,
         limits: Limits = Limits(),  # noqa: B008 (it cannot be changed)
         home: Path | None = None,
+        drain: float = DRAIN,
     ) -> None:
         """
         Args:
@@ -102,6 +154,7 @@ class Service:
             insecure: listen beyond this machine without a token.
             slots: texts that each model writes at a time.
             home: folder of what is trained from the page; None: nobody can train.
+            drain: seconds that those who are being answered have when the server stops.
 
         Raises:
             MoreishError: a run cannot be served, or the address not be had.
@@ -119,18 +172,19 @@ class Service:
         self.url = f"http://{shown}:{self._listener.getsockname()[1]}"
         side = Side()
         trainings = None if home is None else Trainings(self.registry, side, home)
-        self._server = _Server(
-            trainings,
-            uvicorn.Config(
-                make_app(self.registry, rules, side, trainings),
-                log_level="warning",
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                timeout_graceful_shutdown=int(DRAIN),
-                timeout_keep_alive=30,
-            ),
+        config = uvicorn.Config(
+            make_app(self.registry, rules, side, trainings),
+            http=protocol(limits, rules.uploads),  # type: ignore[arg-type]
+            ws="none",
+            backlog=ACCEPTED,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=math.ceil(drain + LAST),
+            timeout_keep_alive=30,
         )
+        self._server = _Server(config, self.registry, trainings, drain)
 
     def run(self) -> None:
         """Serve until told to stop: by `stop`, or in the main thread by Ctrl-C or SIGTERM. What has

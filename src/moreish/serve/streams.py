@@ -41,38 +41,27 @@ class EventStream(Response):
     media_type = "text/event-stream"
 
     def __init__(
-        self,
-        events: AsyncIterator[str],
-        stall: float,
-        close: Callable[[], None] = lambda: None,
+        self, events: AsyncIterator[str], close: Callable[[], None] = lambda: None
     ) -> None:
-        """
-        Args:
-            stall: seconds in which a client that takes nothing is given up.
-            close: is called in any case: at the end, or when the client is given up, or goes.
-        """
+        """`close` is called in any case: at the end, or when the client goes."""
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
-        self._events, self._stall, self._close = events, stall, close
+        self._events, self._close = events, close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            with suppress(Gone, TimeoutError):
+            with suppress(Gone):
                 await until_gone(asyncio.create_task(self._send(send)), receive)
         finally:
             self._close()
 
     async def _send(self, send: Send) -> None:
-        async def out(message: dict[str, Any]) -> None:
-            async with asyncio.timeout(self._stall):
-                await send(message)
-
         start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
-        await out(start)
+        await send(start)
         async for event in self._events:
             body = f"data: {event}\n\n".encode()
-            await out({"type": "http.response.body", "body": body, "more_body": True})
-        await out({"type": "http.response.body", "body": b"", "more_body": False})
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def until_gone(work: "asyncio.Task[T]", receive: Callable[[], Awaitable[Any]]) -> T:

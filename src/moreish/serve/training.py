@@ -360,7 +360,7 @@ def router(trainings: Trainings) -> APIRouter:
     async def training_events() -> Response:
         """The same whenever it changes, as server-sent events."""
         events = (state.model_dump_json() async for state in trainings.changes())
-        return EventStream(events, trainings.registry.limits.stall)
+        return EventStream(events)
 
     @api.post("/training/stop", status_code=202)
     async def stop() -> State:
