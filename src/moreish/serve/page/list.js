@@ -84,13 +84,12 @@ export function makeList(panel) {
    */
   async function gather(body, made, seeds, signal) {
     for (let round = 0; round < (body.unique ? ROUNDS : 1) && made.length < AT_A_TIME; round++) {
-      const n = AT_A_TIME - made.length;
-      const found = await post("/api/list", { ...body, n }, signal);
-      const wanted = found.items.filter(({ text }) => !body.unique || !all.has(text));
+      const found = await post("/api/list", { ...body, n: AT_A_TIME }, signal);
+      const wanted = found.items.filter(({ text }) => !body.unique || !all.has(text)).slice(0, AT_A_TIME - made.length);
       seeds.push(found.seed);
       made.push(...wanted);
       for (const { text } of wanted) all.add(text);
-      if (found.items.length < n) break;
+      if (found.items.length < AT_A_TIME) break;
     }
   }
 
