@@ -763,6 +763,7 @@ def test_hostile_texts_stay_texts_in_lists(opened: Open) -> None:
     page.reload()
     kept = page.locator(".favourites .text")
     expect(kept).to_have_count(len(HOSTILE))
+    page.get_by_label("No repeats").uncheck()
     page.get_by_role("button", name="Make 20").click()
     expect(page.locator(".item")).to_have_count(len(HOSTILE))
     harmless(page)

@@ -15,7 +15,8 @@ class Limits(Settings):
     prompts: int = Field(16, ge=1)
     """Of one request."""
     total_tokens: int = Field(16384, ge=1)
-    """That one request may draw in all, and have told of its prompts: prompts times n times these."""
+    """That one request may draw in all: prompts times n times max_tokens; a prompt that is echoed
+    with logprobs counts too."""
     prompt_characters: int = Field(100_000, ge=1)
     """Of all prompts of a request together, and of any other text; of token ids the number."""
     logprobs: int = Field(20, ge=0)

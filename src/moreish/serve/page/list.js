@@ -85,7 +85,8 @@ export function makeList(panel) {
   async function gather(body, made, seeds, signal) {
     for (let round = 0; round < (body.unique ? ROUNDS : 1) && made.length < AT_A_TIME; round++) {
       const found = await post("/api/list", { ...body, n: AT_A_TIME }, signal);
-      const wanted = found.items.filter(({ text }) => !body.unique || !all.has(text)).slice(0, AT_A_TIME - made.length);
+      const wanted = !body.unique ? found.items
+        : found.items.filter(({ text }) => !all.has(text)).slice(0, AT_A_TIME - made.length);
       seeds.push(found.seed);
       made.push(...wanted);
       for (const { text } of wanted) all.add(text);
