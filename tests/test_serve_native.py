@@ -519,6 +519,30 @@ def test_what_is_refused(
     assert message in error["message"]
 
 
+@pytest.mark.parametrize(
+    ("what", "body", "param"),
+    [
+        ("list", '{"model": "words", "contains": "a\\ud800"}', "contains"),
+        ("list", '{"model": "words", "length": "\\ud800"}', "length"),
+        ("list", '{"model": "words", "regex": "\\udfff"}', "regex"),
+        ("novelty", '{"model": "words", "texts": ["a", "\\ud800"]}', "texts"),
+        ("novelty", '{"model": "\\ud800", "texts": ["a"]}', "model"),
+        ("write", '{"model": "words", "logit_bias": {"\\ud800": 1}}', "logit_bias"),
+        ("write", '{"model": "words", "\\ud800": 1}', "body"),
+        ("write", f'{{"model": "words", "prompt": {"[" * 600}{"]" * 600}}}', "prompt"),
+    ],
+)
+def test_what_no_text_has_is_refused(native: Native, what: str, body: str, param: str) -> None:
+    """JSON may tell half of a character, and lists in lists without end."""
+    json_type = {"Content-Type": "application/json"}
+    answer = native.http.post(f"/api/{what}", content=body, headers=json_type)
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["error"]["param"] == param
+    whole = '{"model": "story", "prompt": "\\ud83d\\ude00"}'  # two halves are one
+    answer = native.http.post("/api/next", content=whole, headers=json_type)
+    assert answer.status_code == 200
+
+
 def test_models_that_are_not_there(native: Native) -> None:
     for what in ("embedding", "pairs", "history"):
         answer = native.http.get(f"/api/{what}", params={"model": "storey"})
