@@ -437,6 +437,8 @@ def test_no_message_tells_a_path(
         service.registry.without_paths(message)
         == "words has no data: its model was trained elsewhere"
     )
+    message = f"{run.path}/data/train.npy is damaged (no such file: '{run.path}/data/train.npy')"
+    assert service.registry.without_paths(message) == "words is damaged (no such file: 'words')"
 
 
 # --- streams, queues and stopping ---

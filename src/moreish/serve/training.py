@@ -351,10 +351,11 @@ def router(trainings: Trainings) -> APIRouter:
         """How the training is."""
         return trainings.told()
 
-    @api.get("/training/history")
-    async def training_history() -> History:
+    @api.get("/training/history", response_model=History)
+    async def training_history(request: Request) -> Any:
         """What it has logged so far."""
-        return await trainings.side.run(trainings.history)
+        work = trainings.side.run(trainings.history)
+        return await unless_gone(work, request, trainings.registry.limits.seconds)
 
     @api.get("/training/events", responses=EVENTS, response_class=Response)
     async def training_events() -> Response:
