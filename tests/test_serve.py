@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import openai
+import openapi_spec_validator
 import pytest
 from pydantic import ValidationError
 
@@ -419,6 +420,8 @@ def test_no_message_tells_a_path(
         service.registry.without_paths(message)
         == "words has no data: its model was trained elsewhere"
     )
+    message = f"{run.path}/data/train.npy is damaged (no such file: '{run.path}/data/train.npy')"
+    assert service.registry.without_paths(message) == "words is damaged (no such file: 'words')"
 
 
 # --- streams, queues and stopping ---
@@ -543,12 +546,46 @@ def _metrics(http: httpx.Client) -> dict[str, float]:
 
 def test_the_openapi_document_is_whole(http: httpx.Client) -> None:
     document = http.get("/openapi.json").json()
+    openapi_spec_validator.validate(document)
+    assert not {"HTTPValidationError", "ValidationError"} & set(document["components"]["schemas"])
+    assert "securitySchemes" not in document["components"]
     assert document["info"]["title"] == "Moreish"
     for path, methods in document["paths"].items():
         for method, about in methods.items():
             assert about.get("summary"), (path, method)
             if path.startswith("/v1"):
                 assert "#/components/schemas/ErrorBody" in json.dumps(about["responses"]["400"])
+            assert {"403", "415", "421"} <= set(about["responses"])
+            assert not {"401", "422"} & set(about["responses"])
+            assert "security" not in about
+
+
+def test_the_openapi_document_tells_of_the_token(tmp_path: Path) -> None:
+    with serving([], slots=2, token="secret", home=tmp_path) as service:
+        told = {"Authorization": "Bearer secret"}
+        document = httpx.get(f"{service.url}/openapi.json", headers=told).json()
+        openapi_spec_validator.validate(document)
+        (scheme,) = document["components"]["securitySchemes"]
+        for path, methods in document["paths"].items():
+            for method, about in methods.items():
+                status = httpx.request(method, service.url + path).status_code
+                assert (status == 401) == ("401" in about["responses"]) == ("security" in about)
+                assert about.get("security", [{scheme: []}]) == [{scheme: []}]
+
+
+def test_what_a_path_takes_is_told_of_all_its_methods(tmp_path: Path) -> None:
+    with serving([], slots=2, home=tmp_path) as service, httpx.Client() as http:
+        for path, methods in (
+            ("/api/texts", "GET, POST"),
+            ("/api/training", "GET, POST"),
+            ("/v1/models/a", "GET"),
+            ("/v1/completions", "POST"),
+            ("/", "GET, HEAD"),
+            ("/openapi.json", "GET, HEAD"),
+        ):
+            answer = http.options(f"{service.url}{path}")
+            assert answer.status_code == 405
+            assert answer.headers["allow"] == methods
 
 
 # --- the command ---

@@ -20,6 +20,7 @@ from conftest import ROOT
 from moreish import api
 from moreish.generate.sampling import Sampling, probabilities
 from moreish.run import Run
+from moreish.serve import listing, looking
 from moreish.serve.limits import Limits
 from moreish.serve.server import Service
 from moreish.training.events import silent
@@ -452,6 +453,51 @@ def test_who_goes_is_forgotten(service: Service, native: Native) -> None:
     assert engine.drawn == drawn
 
 
+def slowly(work: Any) -> Any:
+    def slow(*given: Any) -> Any:
+        time.sleep(0.3)
+        return work(*given)
+
+    return slow
+
+
+def test_work_for_those_who_are_gone_is_not_begun(
+    native: Native, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(looking, "surprisal", slowly(looking.surprisal))
+
+    def go() -> None:
+        with pytest.raises(httpx.ReadTimeout):
+            body = {"model": "names", "text": "emma"}
+            httpx.post(native.http.base_url.join("/api/surprisal"), json=body, timeout=0.2)
+
+    with ThreadPoolExecutor(16) as pool:
+        for gone in [pool.submit(go) for _ in range(16)]:
+            gone.result()
+    begun = time.monotonic()
+    assert native.ask("next", model="names")["tokens"]
+    assert time.monotonic() - begun < 1  # and not the 16 times 0.3 s
+
+
+def test_what_takes_too_long_on_the_side_is_given_up(
+    runs: dict[str, Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(looking, "history", slowly(looking.history))
+    monkeypatch.setattr(listing, "_novelty", slowly(listing._novelty))
+    limits = Limits(seconds=0.1)
+    with (
+        serving([runs["names"].path], slots=2, limits=limits) as service,
+        httpx.Client(base_url=service.url) as http,
+    ):
+        answers = [
+            http.get("/api/history", params={"model": "names"}),
+            http.post("/api/novelty", json={"model": "names", "texts": ["emma"]}),
+        ]
+    for answer in answers:
+        assert answer.status_code == 504
+        assert answer.json()["error"]["code"] == "deadline_exceeded"
+
+
 # --- the documents ---
 
 ROW = r"^\| `(GET|POST) /api/(\w+)` \| (?:`(.*?)` )?\| (.*?) \| .* \|$"
@@ -519,6 +565,30 @@ def test_what_is_refused(
     assert message in error["message"]
 
 
+@pytest.mark.parametrize(
+    ("what", "body", "param"),
+    [
+        ("list", '{"model": "words", "contains": "a\\ud800"}', "contains"),
+        ("list", '{"model": "words", "length": "\\ud800"}', "length"),
+        ("list", '{"model": "words", "regex": "\\udfff"}', "regex"),
+        ("novelty", '{"model": "words", "texts": ["a", "\\ud800"]}', "texts"),
+        ("novelty", '{"model": "\\ud800", "texts": ["a"]}', "model"),
+        ("write", '{"model": "words", "logit_bias": {"\\ud800": 1}}', "logit_bias"),
+        ("write", '{"model": "words", "\\ud800": 1}', "body"),
+        ("write", f'{{"model": "words", "prompt": {"[" * 600}{"]" * 600}}}', "prompt"),
+    ],
+)
+def test_what_no_text_has_is_refused(native: Native, what: str, body: str, param: str) -> None:
+    """JSON may tell half of a character, and lists in lists without end."""
+    json_type = {"Content-Type": "application/json"}
+    answer = native.http.post(f"/api/{what}", content=body, headers=json_type)
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["error"]["param"] == param
+    whole = '{"model": "story", "prompt": "\\ud83d\\ude00"}'  # two halves are one
+    answer = native.http.post("/api/next", content=whole, headers=json_type)
+    assert answer.status_code == 200
+
+
 def test_models_that_are_not_there(native: Native) -> None:
     for what in ("embedding", "pairs", "history"):
         answer = native.http.get(f"/api/{what}", params={"model": "storey"})
@@ -545,11 +615,53 @@ def test_what_has_no_data(native: Native, runs: dict[str, Run]) -> None:
     assert answer.json()["error"]["message"] == "words has no embedding"
 
 
+def test_data_that_go_while_they_are_served(runs: dict[str, Run], tmp_path: Path) -> None:
+    paths = [shutil.copytree(runs[name].path, tmp_path / name) for name in ("words", "names")]
+    with serving(paths, slots=2) as service, httpx.Client(base_url=service.url) as http:
+        native = Native(http)
+
+        def has(place: int) -> dict[str, bool]:
+            return native.get("models")["models"][place]["has"]
+
+        held = native.ask("novelty", model="names", texts=["emma"])
+        assert has(0)["data"] and has(0)["novelty"]
+        for path in paths:
+            shutil.rmtree(path)
+        assert not (has(0)["data"] or has(0)["pairs"] or has(0)["novelty"])
+        (item,) = native.ask("list", model="words", n=1, seed=1)["items"]
+        assert item["text"]
+        assert item["known"] is item["nearest"] is item["distance"] is None
+        answers = [
+            http.get("/api/pairs", params={"model": "words"}),
+            http.post("/api/novelty", json={"model": "words", "texts": ["a"]}),
+            http.post("/api/list", json={"model": "words", "contains": "a"}),
+            http.post("/api/list", json={"model": "words", "new_only": True}),
+        ]
+        for answer in answers:
+            assert answer.status_code == 400
+            message = answer.json()["error"]["message"]
+            assert message == "the training data of words are not at hand here"
+        # What was read is still there.
+        assert native.ask("novelty", model="names", texts=["emma"]) == held
+        assert has(1)["data"]
+
+
+def test_embeddings_need_no_data(runs: dict[str, Run], tmp_path: Path) -> None:
+    path = shutil.copytree(runs["names"].path, tmp_path / "names")
+    with serving([path], slots=2) as service, httpx.Client(base_url=service.url) as http:
+        native = Native(http)
+        native.get("models")
+        (path / "data" / "train.npy").rename(path / "train.npy")
+        tokens = native.get("embedding", model="names")["tokens"]
+        assert {token["count"] for token in tokens} == {None}
+        (path / "train.npy").rename(path / "data" / "train.npy")
+        tokens = native.get("embedding", model="names")["tokens"]
+        assert tokens[0]["count"] > tokens[-1]["count"] >= 0
+
+
 def test_large_data_are_not_looked_through(
     native: Native, monkeypatch: pytest.MonkeyPatch, runs: dict[str, Run]
 ) -> None:
-    from moreish.serve import looking
-
     characters = runs["words"].record.data.characters
     monkeypatch.setattr(looking, "SEARCHED", characters - 1)
     for what, body in (("novelty", {"texts": ["a"]}), ("list", {"new_only": True})):
@@ -562,8 +674,6 @@ def test_large_data_are_not_looked_through(
 def test_large_models_are_asked_less(
     native: Native, monkeypatch: pytest.MonkeyPatch, runs: dict[str, Run]
 ) -> None:
-    from moreish.serve import looking
-
     parameters = sum(p.numel() for p in runs["story"].model.parameters())
     monkeypatch.setattr(looking, "WORK", 10 * (parameters + 16 * 256))
     assert native.ask("surprisal", model="story", text="a" * 10)

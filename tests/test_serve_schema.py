@@ -20,14 +20,15 @@ LIMITS = Limits(max_tokens=20, total_tokens=100)
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     runs = make_runs(tmp_path_factory.mktemp("runs"))
-    with serving(list(runs.values()), slots=4, limits=LIMITS) as service:
+    home = tmp_path_factory.mktemp("home")  # of texts that are brought, and of trainings
+    with serving(list(runs.values()), slots=4, limits=LIMITS, home=home) as service:
         yield service
 
 
-def examine(service: Service, folder: Path, examples: int) -> None:
+def examine(service: Service, folder: Path, examples: int, *more: str) -> None:
     """The command of schemathesis, with all that it checks."""
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{service.url}/openapi.json"]
-    options = ["--checks", "all", "--max-examples", str(examples), "--seed", "1"]
+    options = ["--checks", "all", "--max-examples", str(examples), "--seed", "1", *more]
     told = subprocess.run([*command, *options], cwd=folder, capture_output=True, text=True)
     assert told.returncode == 0, told.stdout[-5000:]
 
@@ -39,6 +40,14 @@ def test_schemathesis_finds_nothing(service: Service, tmp_path: Path) -> None:
 @pytest.mark.soak
 def test_schemathesis_finds_nothing_in_many_tries(service: Service, tmp_path: Path) -> None:
     examine(service, tmp_path, 1000)
+
+
+@pytest.mark.soak
+def test_schemathesis_finds_nothing_where_a_token_is_wanted(tmp_path: Path) -> None:
+    (folder := tmp_path / "schemathesis").mkdir()
+    with serving([], slots=2, limits=LIMITS, token="secret", home=tmp_path / "home") as service:
+        told = "Authorization: Bearer secret"
+        examine(service, folder, 20, "--header", told)
 
 
 @pytest.mark.soak

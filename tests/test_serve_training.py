@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import jsonschema_rs
 import pytest
 
 from moreish import api
 from moreish.run import Run
+from moreish.serve.brought import LONGEST, NAME, is_plain
 from moreish.serve.limits import Limits
 from moreish.serve.server import Service
 from moreish.serve.work import _ended, _Told
@@ -80,14 +82,14 @@ def test_from_a_text_to_a_model(http: httpx.Client, home: Path) -> None:
     choices = http.post("/v1/completions", json=body).json()["choices"]
     assert [choice["text"] for choice in choices] == run.sample(3, seed=1)
     answer = http.post("/api/training", json=asked)
-    assert answer.status_code == 400
+    assert answer.status_code == 409
     assert "already" in answer.json()["error"]["message"]
     for wanted, free in (("my names", "my names-2"), ("texts", "texts-2"), ("other", "other")):
         found = http.get("/api/training/name", params={"wanted": wanted}).json()
         assert found == {"name": free}
-    (home / ("x" * 80)).mkdir()
-    found = http.get("/api/training/name", params={"wanted": "x" * 80}).json()
-    assert found == {"name": "x" * 75 + "-2"}
+    (home / ("x" * 60)).mkdir()
+    found = http.get("/api/training/name", params={"wanted": "x" * 60}).json()
+    assert found == {"name": "x" * 55 + "-2"}
 
 
 def test_stopping_and_going_on(http: httpx.Client, home: Path) -> None:
@@ -170,12 +172,23 @@ def test_readings_wait_for_each_other_and_end_with_their_clients(http: httpx.Cli
 
 
 def test_names_of_many_scripts(http: httpx.Client) -> None:
-    for name in ("हिन्दी गीत.txt", "Beyonce\u0301.txt", "שָׁלוֹם", "字" * 80):
+    for name in ("हिन्दी गीत.txt", "Beyonce\u0301.txt", "שָׁלוֹם", "字" * 60):
         composed = unicodedata.normalize("NFC", name)
         assert bring(http, name, b"text").json()["name"] == composed
         assert http.get("/api/training/name", params={"wanted": name}).json()["name"] == composed
-    for name in ("a\u200bb", "a\ufe0f", "\u0301a", "𠀀" * 80, "a'b", "a\u202eb"):
+    for name in ("a\u200bb", "a\ufe0f", "\u0301a", "𠀀" * 61, "a'b", "a\u202eb"):
         assert bring(http, name, b"text").status_code == 400, name
+
+
+def test_the_pattern_of_names_is_that_of_the_document() -> None:
+    """Of each character, at the beginning, within and at the end; Python and ECMA read it alike."""
+    document = jsonschema_rs.Draft202012Validator({"type": "string", "pattern": NAME})
+    for character in map(chr, [*range(0xD800), *range(0xE000, 0x20000), 0xE0100, 0x10FFFF]):
+        for name in (character, f"a{character}b", f"a{character}"):
+            assert document.is_valid(name) == is_plain(name), ascii(name)
+    for name, plainly in (("a.part", False), ("a.part.b", True), ("𠀀" * 60, True), ("a\n", False)):
+        assert document.is_valid(name) == is_plain(name) == plainly
+    assert len(("𠀀" * LONGEST).encode()) <= 240
 
 
 def test_it_ends_early_with_the_best_weights_and_says_so(home: Path) -> None:
@@ -204,7 +217,7 @@ def test_messages_of_work_go_when_it_goes_on(capsys: pytest.CaptureFixture[str])
 
 
 def test_mistakes(http: httpx.Client, home: Path) -> None:
-    for name in ("../x", "a/b", ".hidden", "", "x" * 81, "a\\b", "a\0b", "CON:", "x.part", "x."):
+    for name in ("../x", "a/b", ".hidden", "", "x" * 61, "a\\b", "a\0b", "CON:", "x.part", "x."):
         assert bring(http, name, b"text").status_code == 400, name
     assert bring(http, "empty.txt", b"").status_code == 400
     assert bring(http, "large.txt", b"x" * 100_001).status_code == 413
@@ -224,7 +237,8 @@ def test_mistakes(http: httpx.Client, home: Path) -> None:
     bring(http, "story.txt", STORY.encode())
     for name in ("../x", "texts", ".x", "a/b"):
         answer = http.post("/api/training", json={"text": "story.txt", "name": name})
-        assert answer.status_code == 400, name
+        assert answer.status_code == (409 if name == "texts" else 400), name
+        assert answer.json()["error"]["param"] == "name"
     asked = {"text": "story.txt", "name": "x", "model": "gtp", "minutes": 0.1}
     http.post("/api/training", json=asked)
     end = time.monotonic() + 60

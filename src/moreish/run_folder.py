@@ -295,6 +295,15 @@ class RunFolder:
             return True
         return False
 
+    @property
+    def has_data(self) -> bool:
+        """Whether its data are held, or lie where they were; they are not read for that."""
+        if self.training_is_gone:
+            return False
+        names = self.split_names
+        places = [self.path / "data" / f"{name}.npy" for name in names if name not in self._splits]
+        return bool(names) and all(place.is_file() for place in places)
+
     def _prepared_split(self) -> Tokens:
         """The training split of prepared text. Raises MoreishError when it is gone, or another."""
         place = self.path / REFERENCE

@@ -11,11 +11,12 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.routing import Match, Route
+from starlette.types import ASGIApp, Scope
 
 from moreish.errors import MoreishError
 from moreish.serve import completions, monitoring, native, training
+from moreish.serve.document import Described
 from moreish.serve.engine import Busy, Closing, Failed, Late
 from moreish.serve.errors import ApiError, answer_error, as_api_error
 from moreish.serve.guard import Guard, Rules
@@ -35,7 +36,8 @@ def make_app(registry: Registry, rules: Rules, side: Side, trainings: Trainings 
         side.stop()
         await anyio.to_thread.run_sync(registry.stop, 0)  # nobody listens any more
 
-    app = FastAPI(
+    app = Described(
+        token=rules.token is not None,
         title="Moreish",
         version=version("moreish"),
         summary="Language models of your own texts, trained and served on this machine.",
@@ -53,9 +55,16 @@ def make_app(registry: Registry, rules: Rules, side: Side, trainings: Trainings 
     async def gone(request: Request, error: Exception) -> Response:
         return Response(status_code=499)  # nobody reads it
 
-    app.add_exception_handler(ClientDisconnect, gone)
-    for kind in (ApiError, Busy, Closing, Late, Failed, RequestValidationError, HTTPException):
+    async def http_error(request: Request, error: HTTPException) -> JSONResponse:
+        response = as_api_error(error).response()
+        if error.status_code == 405:
+            response.headers["Allow"] = ", ".join(_methods(app, request.scope))
+        return response
+
+    for kind in (ApiError, Busy, Closing, Late, Failed, RequestValidationError):
         app.add_exception_handler(kind, answer_error)
+    app.add_exception_handler(HTTPException, http_error)  # type: ignore[arg-type]
+    app.add_exception_handler(ClientDisconnect, gone)
     app.add_exception_handler(MoreishError, moreish_error)
     app.add_exception_handler(Exception, answer_error)
     app.include_router(monitoring.router(registry))
@@ -66,6 +75,16 @@ def make_app(registry: Registry, rules: Rules, side: Side, trainings: Trainings 
     for path in PAGE.iterdir():
         app.router.routes.append(_page_route(path))
     return Guard(app, rules, registry.measured.answered)
+
+
+def _methods(app: FastAPI, scope: Scope) -> list[str]:
+    """All that a path takes: each of its methods is a route of its own, which knows no other."""
+    asked = {method: {**scope, "method": method} for method in ("GET", "HEAD", "POST")}
+    return [
+        method
+        for method, scope in asked.items()
+        if any(route.matches(scope)[0] is Match.FULL for route in app.routes)
+    ]
 
 
 def _page_route(path: Path) -> Route:

@@ -3,44 +3,49 @@
 import re
 import unicodedata
 from pathlib import Path
+from typing import Annotated
 from uuid import uuid4
 
-from pydantic import BaseModel
+from pydantic import AfterValidator, BaseModel, WithJsonSchema
 from starlette.requests import Request
 
 from moreish.data.mend import UNWANTED
 from moreish.files import PART, check_space, clear_parts
-from moreish.serve.errors import ApiError, refused
+from moreish.serve.errors import ApiError
 
-LONGEST = 80
-"""Characters of a name."""
+LONGEST = 60
+"""Characters of a name: in UTF-8 240 bytes at the most; file systems have 255, and some names get
+an ending."""
 
-BYTES = 240
-"""Of a name: file systems have 255, and some names get an ending."""
+SIGNS = r"!-'*,/:-@\[-^`{-~"
+"""Of ASCII, what is no letter, digit, or one of ` ._-()+`."""
 
-HIDDEN = re.compile(
-    f"{UNWANTED.pattern}|[\u034f\u17b4\u17b5\u180b-\u180d\ufe00-\ufe0f\U000e0100-\U000e01ef]"
-)
-"""Characters that no name shows."""
+BLANK = "\x00-\x1f\x7f-\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+SELECTORS = "\u034f\u17b4\u17b5\u180b-\u180d\ufe00-\ufe0f\U000e0100-\U000e01ef"
+"""Characters that no name shows, beside those that no text should have."""
+
+NEVER = f"{SIGNS}{BLANK}{SELECTORS}{UNWANTED.pattern[1:-1]}"
+
+NAME = f"^[^{NEVER} ._()+\u0300-\u036f-][^{NEVER}]{{0,{LONGEST - 1}}}" + rf"(?<![ .])(?<!\{PART})$"
+"""Of a text or a run: no separators, nothing hidden, nothing to run. Python and JSON Schema read it
+alike, so that the document tells just what is taken: by ranges, not by classes of letters."""
 
 
 def is_plain(name: str) -> bool:
-    """Whether it may be that of a text or a run: no separators, nothing hidden, nothing to run."""
-    return (
-        0 < len(name) <= LONGEST
-        and name[0].isalnum()
-        and all(c.isalnum() or c in " ._-()+" or unicodedata.category(c)[0] == "M" for c in name)
-        and not HIDDEN.search(name)
-        and not name.endswith((PART, ".", " "))
-        and len(name.encode()) <= BYTES
-    )
+    """Whether it may be that of a text or a run."""
+    return re.fullmatch(NAME, name) is not None
 
 
-def plain(name: str, what: str) -> str:
-    """The name, its letters and accents composed (NFC). Raises ApiError (400) if it will not do."""
-    if is_plain(composed := unicodedata.normalize("NFC", name)):
+def plain(name: str) -> str:
+    """The name, its letters and accents composed (NFC). Raises ValueError if it will not do."""
+    composed = unicodedata.normalize("NFC", name)
+    if is_plain(name) and is_plain(composed):
         return composed
-    raise refused("name", f"give the {what} a plain name: letters, digits, . _ - ( ) +")
+    raise ValueError("give it a plain name: letters, digits, . _ - ( ) +")
+
+
+Name = Annotated[str, AfterValidator(plain), WithJsonSchema({"type": "string", "pattern": NAME})]
+"""Of a text or a run that is to be."""
 
 
 class TextFile(BaseModel):
@@ -76,10 +81,10 @@ class TextFolder:
         """Take a text, piece by piece; one of the same name is replaced once the new one is whole.
 
         Raises:
-            ApiError: its name will not do, it is empty or too large.
+            ApiError: it is empty or too large.
             ClientDisconnect: the client went before the end.
         """
-        name, size = plain(name, "text"), 0
+        size = 0
         self.place.mkdir(parents=True, exist_ok=True)
         check_space(self.place, int(request.headers.get("content-length", 0)), "the text")
         # Of its own: the same text may come twice at a time, and one of them not to its end.
@@ -92,7 +97,7 @@ class TextFolder:
                         raise ApiError(413, f"a text may have {self.most:,} bytes at the most")
                     file.write(piece)
             if size == 0:
-                raise refused("name", "the text is empty")
+                raise ApiError(400, "the text is empty")
             beside.replace(self.place / name)
         finally:
             beside.unlink(missing_ok=True)

@@ -50,6 +50,11 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 }
 """For the OpenAPI document."""
 
+GUARDED: dict[int | str, dict[str, Any]] = {
+    status: ERRORS[status] for status in (401, 403, 413, 415, 421, 500)
+}
+"""Of routes that take anything, which the guard answers nevertheless."""
+
 
 class ApiError(Exception):
     """An answer that is no success; raised anywhere below a route."""

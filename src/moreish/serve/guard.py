@@ -103,7 +103,7 @@ class Guard:
             # rebinding); 421 is what HTTP has for this.
             return ApiError(421, f"this server is not {host[:100]!r}; see --allow-host")
         path = scope["path"]
-        private = path.startswith(("/v1/", "/api/", "/metrics", "/openapi"))
+        private = is_private(path)
         origin = headers.get("origin", "").lower()
         own = ("", f"http://{host}".lower(), f"https://{host}".lower())
         # Browsers tell both; other programs tell neither.
@@ -129,6 +129,11 @@ class Guard:
             if not length.isdecimal() or int(length) > most:
                 return ApiError(413, f"the body may have {most:,} bytes at the most")
         return None
+
+
+def is_private(path: str) -> bool:
+    """Whether it is more than the page itself: where there is a token, it has to be known."""
+    return path.startswith(("/v1/", "/api/", "/metrics", "/openapi"))
 
 
 def _name(host: str) -> str:

@@ -15,7 +15,7 @@ from moreish.serve.completions import ids_of
 from moreish.serve.engine import Late
 from moreish.serve.errors import ApiError, refused
 from moreish.serve.limits import Limits
-from moreish.serve.looking import check_length, check_searchable, described
+from moreish.serve.looking import check_length, check_searchable
 from moreish.serve.registry import Served
 from moreish.serve.side import Side
 from moreish.serve.texts import Ask
@@ -153,11 +153,14 @@ async def _round(served: Served, ask: Ask, seconds: float) -> list[tuple[str, fl
 
 
 def _looked_up(served: Served, texts: list[str]) -> list[shapes.Item]:
-    run, has = served.run, described(served).has
+    run, there = served.run, False
+    with suppress(ApiError):
+        check_searchable(served)
+        there = True
     items = []
     for text in texts:
         known, nearest, distance = None, None, None
-        if has.novelty:
+        if there:
             known = text.encode() in run.known
             with suppress(MoreishError):  # the library that reckons distances is not installed
                 nearest, distance = run.items.nearest(text)

@@ -5,6 +5,7 @@ M some tokens, T time, C width.
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -57,14 +58,23 @@ def once(work: Callable[[Served], T]) -> Callable[[Served], T]:
     return remembered
 
 
-@once
 def described(served: Served) -> shapes.Model:
-    """What a run is, and what can be looked at in it."""
+    """What a run is, and what can be looked at in it now: its data may have gone meanwhile."""
+    told = _described(served)
+    if not told.has.data or served.run.has_data:
+        return told
+    has = told.has.model_copy(update={"data": False, "pairs": False, "novelty": False})
+    return told.model_copy(update={"has": has})
+
+
+@once
+def _described(served: Served) -> shapes.Model:
+    """The same, if its data are still there."""
     run, record = served.run, served.run.record
     config = run.config.model
     network = config.network if isinstance(config, WithCounts) else config
     gpt = network if isinstance(network, GPTConfig) else None
-    data = bool(run.split_names) and not run.training_is_gone
+    data = bool(run.split_names)
     val = record.splits.get("val")
     train = record.splits.get("train")
     return shapes.Model(
@@ -94,10 +104,12 @@ def described(served: Served) -> shapes.Model:
 
 
 def training_tokens(served: Served) -> Tokens:
-    """Raises ApiError (400) where they are not at hand."""
+    """Raises ApiError (400) where they, or what they were split from, are not at hand."""
     try:
-        return served.run.split("train")
-    except MoreishError:
+        # All of them, and then they are held: what is known stands on whatever side of the split.
+        splits = {name: served.run.split(name) for name in served.run.split_names}
+        return splits["train"]
+    except (MoreishError, KeyError):
         raise ApiError(400, f"the training data of {served.name} are not at hand here") from None
 
 
@@ -197,14 +209,15 @@ def attention(served: Served, asked: shapes.AttentionRequest, limits: Limits) ->
     )
 
 
-@once
 def embedding(served: Served) -> shapes.Embedding:
     """The most frequent tokens, where the two widest axes of their vectors have them."""
     run = served.run
     weight_VC = looking.token_embedding(run.model, run.tokenizer.vocab_size)
     if weight_VC is None:
         raise refused("model", f"{served.name} has no embedding")
-    counts_V = _counts(served) if described(served).has.data else None
+    counts_V = None
+    with suppress(ApiError):
+        counts_V = _counts(served)
     order_V = np.arange(len(weight_VC)) if counts_V is None else looking.by_count(counts_V)
     chosen_M = order_V[:EMBEDDED]
     points_M2, shares = looking.principal(weight_VC[chosen_M])

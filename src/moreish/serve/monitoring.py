@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 from pydantic import BaseModel
 from starlette.responses import Response
 
+from moreish.serve.errors import GUARDED
 from moreish.serve.registry import Registry
 
 
@@ -47,7 +48,7 @@ class _Engines(Collector):
 
 def router(registry: Registry) -> APIRouter:
     """Both routes."""
-    api = APIRouter(tags=["monitoring"])
+    api = APIRouter(tags=["monitoring"], responses=GUARDED)
     collected = registry.measured.collected
     collected.register(_Engines(registry))
 

@@ -28,8 +28,12 @@ def router(registry: Registry, side: Side, *, training: bool = False) -> APIRout
     api = APIRouter(prefix="/api", tags=["native"], responses=ERRORS)
     limits = registry.limits
 
-    async def told(work: Callable[..., BaseModel], *given: Any) -> Response:
-        return Response(await side.run(_as_json, work, *given), media_type="application/json")
+    async def told(request: Request, work: Callable[..., BaseModel], *given: Any) -> Response:
+        """What the work on the side comes to; where it still waits when the client goes, or the
+        time is over, it is not begun."""
+        found = await unless_gone(side.run(_as_json, work, *given), request, limits.seconds)
+        json_type = "application/json"
+        return found if isinstance(found, Response) else Response(found, media_type=json_type)
 
     @api.get("/models")
     def models() -> shapes.Models:
@@ -38,46 +42,50 @@ def router(registry: Registry, side: Side, *, training: bool = False) -> APIRout
         return shapes.Models(models=found, training=training, version=version("moreish"))
 
     @api.post("/surprisal", response_model=shapes.Surprisal)
-    async def surprisal(asked: shapes.SurprisalRequest) -> Response:
+    async def surprisal(asked: shapes.SurprisalRequest, request: Request) -> Response:
         """Every token of a text, and how little it was expected."""
-        return await told(looking.surprisal, registry.find(asked.model), asked, limits)
+        return await told(request, looking.surprisal, registry.find(asked.model), asked, limits)
 
     @api.post("/next", response_model=shapes.Next)
-    async def following(asked: shapes.NextRequest) -> Response:
+    async def following(asked: shapes.NextRequest, request: Request) -> Response:
         """What may come after a prompt, as the model says and as it is drawn."""
-        return await told(looking.following, registry.find(asked.model), asked, limits)
+        return await told(request, looking.following, registry.find(asked.model), asked, limits)
 
     @api.post("/attention", response_model=shapes.Attention)
-    async def attention(asked: shapes.AttentionRequest) -> Response:
+    async def attention(asked: shapes.AttentionRequest, request: Request) -> Response:
         """Where each token of a text looks, in one layer."""
-        return await told(looking.attention, registry.find(asked.model), asked, limits)
+        return await told(request, looking.attention, registry.find(asked.model), asked, limits)
 
     @api.get("/embedding", response_model=shapes.Embedding)
-    async def embedding(model: str) -> Response:
+    async def embedding(model: str, request: Request) -> Response:
         """The most frequent tokens, where the two widest axes of their vectors have them."""
-        return await told(looking.embedding, registry.find(model))
+        return await told(request, looking.embedding, registry.find(model))
 
     @api.get("/pairs", response_model=shapes.Pairs)
-    async def pairs(model: str) -> Response:
+    async def pairs(model: str, request: Request) -> Response:
         """What followed what in the training data, and what the model expects."""
-        return await told(looking.pairs, registry.find(model))
+        return await told(request, looking.pairs, registry.find(model))
 
     @api.get("/history", response_model=shapes.History)
-    async def history(model: str) -> Response:
+    async def history(model: str, request: Request) -> Response:
         """What the training logged."""
-        return await told(looking.history, registry.find(model))
+        return await told(request, looking.history, registry.find(model))
 
     @api.post("/list", response_model=shapes.Items)
     async def listed(asked: shapes.ListRequest, request: Request) -> Any:
         """Items that match, and what each is nearest to."""
         served = registry.find(asked.model)
-        return await unless_gone(listing.listed(served, asked, side, limits), request)
+        return await unless_gone(
+            listing.listed(served, asked, side, limits), request, limits.seconds
+        )
 
     @api.post("/novelty", response_model=shapes.Novelty)
     async def novelty(asked: shapes.NoveltyRequest, request: Request) -> Any:
         """What texts owe to the training data."""
         served = registry.find(asked.model)
-        return await unless_gone(listing.novelty(served, asked, side, limits), request)
+        return await unless_gone(
+            listing.novelty(served, asked, side, limits), request, limits.seconds
+        )
 
     @api.post("/write", response_class=Response, responses=EVENTS)
     async def write(asked: shapes.NativeWriteRequest) -> Response:

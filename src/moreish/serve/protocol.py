@@ -1,20 +1,37 @@
 """What is asked and answered at /v1, as OpenAI's API reference has it for completions."""
 
+import re
 import time
 import uuid
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from moreish.generate.sampling import Sampling
 from moreish.serve.texts import Drawn, Piece
 
+DEEPEST = 4
+"""Lists in lists that are read; none that is asked for has so many."""
 
-def _whole(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_whole(each) for each in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+HALVES = re.compile("[\ud800-\udfff]")
+"""Surrogates: of a character two, so that one alone is none."""
+
+
+def _read(value: Any, depth: int = 0) -> Any:
+    match value:
+        case list() | dict() if depth == DEEPEST:
+            raise ValueError("too many lists in lists")
+        case list():
+            return [_read(each, depth + 1) for each in value]
+        case dict():
+            return {_read(key): _read(each, depth + 1) for key, each in value.items()}
+        case float() if value.is_integer():
+            return int(value)
+        case str() if HALVES.search(value):
+            raise ValueError("half a character (a lone surrogate)")
+    return value
 
 
 class Asked(BaseModel):
@@ -22,11 +39,12 @@ class Asked(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
-    @model_validator(mode="before")
+    @field_validator("*", mode="before")
     @classmethod
-    def _whole_numbers(cls, values: Any) -> Any:
-        """`5.0` is an integer: JSON has one kind of number."""
-        return {k: _whole(v) for k, v in values.items()} if isinstance(values, dict) else values
+    def _as_json_has_it(cls, value: Any) -> Any:
+        """`5.0` is an integer: JSON has one kind of number. It also has halves of characters, which
+        no text has."""
+        return _read(value)
 
 
 class Drawing(Asked):

@@ -1,5 +1,6 @@
 """The models that are served, by name: a name from outside is looked up here and nowhere else."""
 
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -79,10 +80,11 @@ class Registry:
         )
 
     def without_paths(self, message: str) -> str:
-        """An error message in which runs have their names, and nobody learns where they lie."""
+        """An error message in which runs, and the files in them, have the names of the runs: nobody
+        learns where they lie."""
         for served in self:
             for path in (served.run.path.resolve(), served.run.path):
-                message = message.replace(str(path), served.name)
+                message = re.sub(re.escape(str(path)) + r"(/[\w.]+)*", served.name, message)
         return message
 
     def stop(self, seconds: float) -> None:

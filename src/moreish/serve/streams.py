@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from moreish.serve.engine import Late
 from moreish.serve.errors import as_api_error
 
 T = TypeVar("T")
@@ -82,12 +83,23 @@ async def until_gone(work: "asyncio.Task[T]", receive: Callable[[], Awaitable[An
         await asyncio.gather(work, leaving, return_exceptions=True)
 
 
-async def unless_gone(work: Coroutine[Any, Any, T], request: Request) -> T | Response:
-    """The answer to a request, unless nobody waits for it any more: the work is then given up."""
+async def unless_gone(
+    work: Coroutine[Any, Any, T], request: Request, seconds: float | None = None
+) -> T | Response:
+    """The answer to a request, unless nobody waits for it any more: the work is then given up.
+
+    Raises:
+        Late: it took longer than `seconds`, and was given up for that.
+    """
     try:
-        return await until_gone(asyncio.create_task(work), request.receive)
+        async with asyncio.timeout(seconds) as deadline:
+            return await until_gone(asyncio.create_task(work), request.receive)
     except Gone:
         return Response(status_code=499)
+    except TimeoutError:
+        if deadline.expired():
+            raise Late from None
+        raise
 
 
 async def _disconnected(receive: Callable[[], Awaitable[Any]]) -> None:

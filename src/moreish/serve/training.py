@@ -21,8 +21,8 @@ from starlette.responses import Response
 from moreish.errors import MoreishError
 from moreish.run import Run
 from moreish.run_folder import replaced_by
-from moreish.serve.brought import TextFile, TextFolder, is_plain, plain
-from moreish.serve.errors import ERRORS, ApiError, refused
+from moreish.serve.brought import Name, TextFile, TextFolder, is_plain
+from moreish.serve.errors import ERRORS, ApiError
 from moreish.serve.looking import history_of
 from moreish.serve.native_protocol import History
 from moreish.serve.processes import Readings, lines, start
@@ -61,7 +61,7 @@ class PlanRequest(AboutText):
 
 
 class TrainRequest(PlanRequest):
-    name: str
+    name: Name
     """Of the run, and of the model that it becomes."""
 
 
@@ -307,11 +307,13 @@ def router(trainings: Trainings) -> APIRouter:
         openapi_extra={
             "requestBody": {
                 "required": True,
-                "content": {"application/octet-stream": {"schema": {"type": "string"}}},
+                "content": {
+                    "application/octet-stream": {"schema": {"type": "string", "minLength": 1}}
+                },
             }
         },
     )
-    async def bring_text(name: str, request: Request) -> Any:
+    async def bring_text(name: Name, request: Request) -> Any:
         """Bring a text: its bytes are the body."""
         try:
             return await trainings.texts.bring(name, request)
@@ -330,17 +332,17 @@ def router(trainings: Trainings) -> APIRouter:
         return await unless_gone(trainings.read("plan", asked, **wishes), request)
 
     @api.get("/training/name")
-    async def name(wanted: str) -> FreeName:
+    async def name(wanted: Name) -> FreeName:
         """A name that a new run may have: that one, or one like it."""
-        return FreeName(name=trainings.free_name(plain(wanted, "run")))
+        return FreeName(name=trainings.free_name(wanted))
 
     @api.post("/training", status_code=202)
     async def train(asked: TrainRequest) -> State:
         """Start a training."""
-        name = plain(asked.name, "run")
+        name = asked.name
         if trainings.is_taken(name):
-            free = trainings.free_name(name)
-            raise refused("name", f"there is a {name!r} already, but no {free!r}")
+            message = f"there is a {name!r} already, but no {trainings.free_name(name)!r}"
+            raise ApiError(409, message, param="name", code="taken")
         wishes = {"minutes": asked.minutes, "model": asked.model}
         out = {"out": str(trainings.home / name)}
         trainings.begin(name, "train", {**trainings.source(asked), **wishes, **out})
@@ -351,10 +353,11 @@ def router(trainings: Trainings) -> APIRouter:
         """How the training is."""
         return trainings.told()
 
-    @api.get("/training/history")
-    async def training_history() -> History:
+    @api.get("/training/history", response_model=History)
+    async def training_history(request: Request) -> Any:
         """What it has logged so far."""
-        return await trainings.side.run(trainings.history)
+        work = trainings.side.run(trainings.history)
+        return await unless_gone(work, request, trainings.registry.limits.seconds)
 
     @api.get("/training/events", responses=EVENTS, response_class=Response)
     async def training_events() -> Response:

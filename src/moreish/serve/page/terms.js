@@ -16,19 +16,14 @@ export const ENCODINGS = [["", "UTF-8"], ["cp1252", "Western Europe (Windows-125
 export const MENDS = { "--dedup": ["dedup", "Leave out copies"], "--nfc": ["nfc", "Write accented letters as one character each"],
   "--clean": ["clean", "Leave out control and invisible characters"] };
 
-const LONGEST = 80;
-/** Bytes of a name. */
-const BYTES = 240;
-
-const size = (text) => new TextEncoder().encode(text).length;
+const LONGEST = 60;
 
 /** A name for a file that the server takes: letters, digits and a few signs; its ending stays. */
 export function plainName(given) {
   const plain = given.normalize("NFC").replace(/\p{Default_Ignorable_Code_Point}|[^\p{L}\p{M}\p{N} ._()+-]/gu, "_");
   const ending = (/.(\.[\p{L}\p{N}]{1,10})$/u.exec(plain)?.[1] ?? "").replace(/^\.part$/, "");
-  let stem = [...plain.slice(0, plain.length - ending.length).replace(/^[^\p{L}\p{N}]+/u, "")];
-  const tooLong = () => stem.length + ending.length > LONGEST || size(stem.join("") + ending) > BYTES;
-  while (tooLong()) stem.pop();
+  const whole = [...plain.slice(0, plain.length - ending.length).replace(/^[^\p{L}\p{N}]+/u, "")];
+  const stem = whole.slice(0, LONGEST - [...ending].length);
   const name = `${stem.join("").trim() || "text"}${ending}`;
   return name.replace(/\.part$/, "_part").replace(/[. ]+$/, "");
 }

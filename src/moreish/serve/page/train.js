@@ -45,7 +45,7 @@ export function makeTrain(panel) {
   const doctor = h("section", { hidden: true }, h("h2", {}, "What the doctor says"), about, findings, mends);
   const minutes = h("input", { type: "number", min: 0.1, max: 1440, step: "any", value: kept.minutes ?? 2 });
   const model = h("select", {}, options(MODELS));
-  const name = h("input", { type: "text", maxlength: 80, spellcheck: "false", autocomplete: "off", value: kept.name ?? "" });
+  const name = h("input", { type: "text", maxlength: 60, spellcheck: "false", autocomplete: "off", value: kept.name ?? "" });
   const lines = h("div", { class: "plan" });
   const start = h("button", { type: "button", class: "main", onclick: begin }, "Train");
   const plan = h("section", { hidden: true }, h("h2", {}, "The plan"),
