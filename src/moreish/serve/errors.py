@@ -123,8 +123,10 @@ def _validation_error(error: RequestValidationError) -> ApiError:
     param = where[1] if len(where) > 1 else where[0]
     if kind == "extra_forbidden":
         return refused(param, f"unknown parameter: {'.'.join(where[1:])[:100]}")
-    reason = first["msg"].removeprefix("Value error, ")
-    return refused(param, f"{param}: {reason}")
+    here = [e for e in errors if e["loc"][1:2] == first["loc"][1:2]]
+    reasons = dict.fromkeys(e["msg"] for e in (here if kind.endswith("_type") else [first]))
+    told = " or ".join(reasons).replace(" or Input should be ", " or ")
+    return refused(param, f"{param}: {told.removeprefix('Value error, ')}")
 
 
 async def answer_error(request: Request, error: Exception) -> JSONResponse:
