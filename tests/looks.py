@@ -35,7 +35,8 @@ MEASURE = r"""() => {
             texts.push({ left, top, right, bottom, element, text: node.data });
         }
         if (element.closest("svg, .strip, .sample")) continue;
-        for (const { 0: word, index } of node.data.matchAll(/[\p{L}\p{N}]{2,14}/gu)) {
+        for (const { 0: word, index } of node.data.matchAll(/[\p{L}\p{N}]+/gu)) {
+            if (word.length < 2 || word.length > 14) continue;
             range.setStart(node, index);
             range.setEnd(node, index + word.length);
             const lines = new Set([...range.getClientRects()].map(({ top }) => top));

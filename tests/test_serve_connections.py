@@ -90,6 +90,7 @@ def test_who_takes_nothing_loses_the_connection(
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.soak
 def test_who_takes_a_little_at_a_time_is_not_given_up(runs: dict[str, Path]) -> None:
     with serving([runs["story"]], slots=2, limits=LIMITS) as service:
         with connected(service) as (client,):
@@ -126,6 +127,7 @@ def test_half_of_a_request_does_not_stay(
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.soak
 def test_connections_that_are_kept_may_be_idle(runs: dict[str, Path]) -> None:
     with ExitStack() as stack:
         service = stack.enter_context(serving([runs["words"]], slots=2, limits=LIMITS))
