@@ -262,13 +262,14 @@ def test_a_long_prompt_is_told_piece_by_piece(name: str) -> None:
     model = build(name, {"context": 400} if name == "lstm" else {})
     batch = Batch(model, LETTERS, slots=2)
     prompt = np.random.default_rng(1).integers(1, VOCABULARY, 300)
-    pieces = alone(batch, ask(0, prompt=prompt, echo=True, logprobs=2, max_tokens=0))[0]
-    told = [token for piece in pieces for token in piece.tokens]
-    logits_TV = model(torch.tensor([[0, *prompt]]))[0][0, :-1]
-    logs_T = logits_TV.log_softmax(-1)[torch.arange(300), torch.tensor(prompt)]
-    assert [token.id for token in told] == prompt.tolist()
-    assert [token.logprob for token in told] == pytest.approx(logs_T.tolist(), abs=1e-5)
-    assert [token.offset for token in told] == list(range(300))
+    for lead in ([0], [0, 3, 2]):
+        request = ask(0, lead=np.array(lead), prompt=prompt, echo=True, logprobs=2, max_tokens=0)
+        told = [token for piece in alone(batch, request)[0] for token in piece.tokens]
+        logits_TV = model(torch.tensor([[*lead, *prompt]]))[0][0, len(lead) - 1 : -1]
+        logs_T = logits_TV.log_softmax(-1)[torch.arange(300), torch.tensor(prompt)]
+        assert [token.id for token in told] == prompt.tolist()
+        assert [token.logprob for token in told] == pytest.approx(logs_T.tolist(), abs=1e-5)
+        assert [token.offset for token in told] == list(range(300))
 
 
 def test_a_long_prompt_keeps_nobody_waiting() -> None:
@@ -561,6 +562,21 @@ def test_those_who_are_given_up_at_the_end_hear_of_it(engines: Any) -> None:
         await asyncio.to_thread(engine.stop, 0.1)
         found = await asyncio.gather(*asked, return_exceptions=True)
         assert {type(error) for error in found} == {Closing}
+
+    asyncio.run(main())
+
+
+def test_the_first_reason_is_told(engines: Any) -> None:
+    """Who is given up at the end is over too, and would hear that it took too long."""
+    engine = engines(build("gpt", GPT))
+
+    async def main() -> None:
+        with closing(engine.submit([ask(1, max_tokens=10**6)], 60)) as answer:
+            answer.take(Closing())
+            answer.take(Late())
+            with pytest.raises(Closing):
+                async for _ in answer:
+                    pass
 
     asyncio.run(main())
 

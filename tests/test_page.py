@@ -20,9 +20,9 @@ from moreish.run import Run
 from moreish.serve.app import PAGE
 from moreish.serve.brought import is_plain
 from moreish.serve.errors import ApiError
-from moreish.serve.native_protocol import History
+from moreish.serve.native_protocol import History, Sample
 from moreish.serve.server import Service
-from moreish.serve.training import Diagnosed, PlanRequest, Sample, State, TrainRequest
+from moreish.serve.training import Diagnosed, PlanRequest, State, TrainRequest
 from serving import NAMES, STORY, make_runs, serving
 from strange import HOSTILE, UNSEEN
 

@@ -222,6 +222,14 @@ def test_writing_is_completing(native: Native, runs: dict[str, Run]) -> None:
         assert [len(token["top"]) for token in tokens[1:]] == [3] * (len(tokens) - 1)
 
 
+def test_an_end_is_no_token_of_what_is_written(native: Native) -> None:
+    body = {"model": "words", "prompt": "anana", "temperature": 0, "max_tokens": 9, "logprobs": 1}
+    last = events(native, **body)[-2]
+    assert (last["finish"], last["tokens"]) == ("stop", [])
+    told = native.http.post("/v1/completions", json=body).json()["choices"][0]["logprobs"]
+    assert told["tokens"][-1] == "<|endoftext|>"
+
+
 def test_tokens_are_told_unless_they_are_not_wanted(native: Native) -> None:
     plain = events(native, model="story", prompt="A", max_tokens=5, seed=2)
     assert [len(step["tokens"]) for step in plain[:-1]] == [1] * (len(plain) - 1)

@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
-from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from moreish.errors import MoreishError
@@ -24,7 +23,7 @@ from moreish.run_folder import replaced_by
 from moreish.serve.brought import Name, TextFile, TextFolder, is_plain
 from moreish.serve.errors import ERRORS, ApiError
 from moreish.serve.looking import history_of
-from moreish.serve.native_protocol import History
+from moreish.serve.native_protocol import History, Sample
 from moreish.serve.processes import Readings, lines, start
 from moreish.serve.protocol import Asked
 from moreish.serve.registry import Registry
@@ -83,11 +82,6 @@ class Plan(BaseModel):
 
 class FreeName(BaseModel):
     name: str
-
-
-class Sample(BaseModel):
-    step: int
-    text: str
 
 
 class State(BaseModel):
@@ -302,7 +296,6 @@ def router(trainings: Trainings) -> APIRouter:
 
     @api.post(
         "/texts",
-        response_model=TextFile,
         max_body_size=trainings.registry.limits.upload_bytes,
         openapi_extra={
             "requestBody": {
@@ -313,12 +306,9 @@ def router(trainings: Trainings) -> APIRouter:
             }
         },
     )
-    async def bring_text(name: Name, request: Request) -> Any:
+    async def bring_text(name: Name, request: Request) -> TextFile:
         """Bring a text: its bytes are the body."""
-        try:
-            return await trainings.texts.bring(name, request)
-        except ClientDisconnect:
-            return Response(status_code=499)
+        return await trainings.texts.bring(name, request)
 
     @api.post("/doctor", response_model=Diagnosed)
     async def doctor(asked: AboutText, request: Request) -> Any:

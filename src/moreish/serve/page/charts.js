@@ -3,7 +3,7 @@
 import { h, svg, whenWide } from "./dom.js";
 
 /** Steps between ticks that people count in: 1, 2 or 5 times a power of ten. */
-export function ticks(low, high, about) {
+function ticks(low, high, about) {
   const rough = (high - low) / about || 1;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((times) => times * power).find((size) => size >= rough) ?? rough;
@@ -15,7 +15,7 @@ const short = new Intl.NumberFormat("en", { notation: "compact", maximumSignific
 const fine = new Intl.NumberFormat("en", { maximumSignificantDigits: 4 });
 
 /** Powers of ten between two numbers, and where there is room twice and five times those. */
-export function logTicks(low, high, about) {
+function logTicks(low, high, about) {
   const powers = Array.from({ length: Math.ceil(Math.log10(high / low)) + 2 }, (_, i) => 10 ** (Math.floor(Math.log10(low)) + i));
   const times = 3 * Math.log10(high / low) <= about ? [1, 2, 5] : [1];
   return powers.flatMap((power) => times.map((some) => some * power)).filter((x) => x >= low * 0.999 && x <= high * 1.001);

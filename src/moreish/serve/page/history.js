@@ -8,7 +8,7 @@ import { server } from "./state.js";
 import { large, shown, whole } from "./text.js";
 
 /** Colours that can be told apart; more runs than these cannot be compared at a glance. */
-export const COLOURS = 6;
+const COLOURS = 6;
 
 const MOST_POINTS = 400;
 

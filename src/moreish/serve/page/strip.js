@@ -3,12 +3,12 @@
 import { h, setVars } from "./dom.js";
 
 /** Levels of tint; a token of level n had a chance of about 1 in 2ⁿ. */
-export const LEVELS = 8;
+const LEVELS = 8;
 
 const WHITE = new Map([["", "part of a character"], [" ", "space"], ["\n", "line end"], ["\t", "tab"]]);
 
 /** Bits of surprise, as a level. */
-export const levelOf = (p) => Math.min(LEVELS - 1, Math.max(0, Math.floor(-Math.log2(p))));
+const levelOf = (p) => Math.min(LEVELS - 1, Math.max(0, Math.floor(-Math.log2(p))));
 
 /**
  * @param {object} options

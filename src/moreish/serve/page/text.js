@@ -40,7 +40,7 @@ export function labelled(text) {
 }
 
 /** One line of at most so many characters. */
-export function shortened(text, most) {
+function shortened(text, most) {
   const characters = [...text];
   return characters.length > most ? `${characters.slice(0, most - 1).join("")}…` : text;
 }
