@@ -36,7 +36,7 @@ test: $(VENV)/dev  ## the tests (a few minutes on two cores)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not soak" -n auto --maxprocesses 8
 
 screenshots: $(VENV)/dev  ## pictures of every view of the page, in build/screenshots
-	@MOREISH_SCREENSHOTS=$(CURDIR)/build/screenshots OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_page.py -k looks_as_it_should
+	@MOREISH_SCREENSHOTS=$(CURDIR)/build/screenshots OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/browser/test_page.py -k looks_as_it_should
 	@ls build/screenshots
 
 proofs: $(VENV)/dev  ## docs/reliability.md, from the tests and the long proofs

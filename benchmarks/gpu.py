@@ -22,15 +22,15 @@ import torch
 
 import moreish
 from moreish.config import TrainConfig
-from moreish.data.batches import Sampler
-from moreish.data.tokens import Tokens
+from moreish.data.sampler import Sampler
+from moreish.data.token_dataset import Tokens
 from moreish.models import build_model, model_config
-from moreish.record import machine, versions
+from moreish.runs.record import machine, versions
 from moreish.training.budget import Plan
 from moreish.training.events import silent
-from moreish.training.loop import Position, Trainer
-from moreish.training.objective import next_token
-from moreish.training.utilisation import Work, peak_of
+from moreish.training.flops import Work, peak_of
+from moreish.training.objectives import next_token
+from moreish.training.trainer import Position, Trainer
 
 GOAL = 1.4697
 """nanoGPT's README: its best validation loss, after three minutes of an A100."""

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import moreish
-from moreish.comparison import Comparison
-from moreish.ladder import RUNGS, settings_for
+from moreish.runs.compare import Comparison
 from moreish.training.events import silent
+from moreish.workflows.ladder import RUNGS, settings_for
 
 LADDER = {rung.name: settings_for(rung, "text") for rung in RUNGS}
 MLP = {"name": "mlp", "context": 3, "embedding": 10, "hidden": 200}

@@ -16,8 +16,8 @@ import subprocess
 from pathlib import Path
 
 from moreish.data import catalog
-from moreish.data.text import Corpus
-from moreish.data.tokens import encode_corpus
+from moreish.data.text.corpus import Corpus
+from moreish.data.token_dataset import encode_corpus
 from moreish.evaluate.metrics import losses_of
 from moreish.models import CountedModel, build_model, model_config
 from moreish.tokenizers.char import CharTokenizer

@@ -19,13 +19,13 @@ import torch
 
 from moreish import api, tokenizers
 from moreish.data import catalog
-from moreish.data.text import Corpus
-from moreish.data.tokens import Tokens, encode_corpus
+from moreish.data.text.corpus import Corpus
+from moreish.data.token_dataset import Tokens, encode_corpus
 from moreish.evaluate.metrics import losses_of
 from moreish.models import CountedModel, Model, build_model, model_config
 from moreish.models.bow import average_by_loop, average_by_product, average_by_softmax
-from moreish.models.gpt import GPT, GPTConfig
-from moreish.models.ngram import NGram
+from moreish.models.gpt.model import GPT, GPTConfig
+from moreish.models.ngram.add_k import NGram
 from moreish.tokenizers.char import CharTokenizer
 from moreish.training.events import silent
 

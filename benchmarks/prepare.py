@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 
 from moreish.data import catalog
-from moreish.data.documents import Reading
-from moreish.data.preparing import Order, cores, prepare_text
-from moreish.record import machine, versions
+from moreish.data.shards.pipeline import Order, cores, prepare_text
+from moreish.data.shards.sources import Reading
+from moreish.runs.record import machine, versions
 from moreish.tokenizers import builder
 
 SEPARATOR = "<|endoftext|>"

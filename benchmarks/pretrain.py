@@ -25,8 +25,8 @@ from typing import Any
 
 from moreish import api
 from moreish.data import catalog
-from moreish.fetch import RemoteFile, WheelMember, get
-from moreish.record import machine, versions
+from moreish.runs.record import machine, versions
+from moreish.utils.download import RemoteFile, WheelMember, get
 
 VERSE = RemoteFile(
     name="verse",

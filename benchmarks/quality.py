@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from moreish.record import machine, versions
+from moreish.runs.record import machine, versions
 
 NAMES = ["names-lecture", "--split", "lecture"]
 SHAKESPEARE = ["shakespeare", "--split", "lecture"]

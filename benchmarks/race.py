@@ -25,7 +25,7 @@ import torch
 from torch.nn import functional as F
 
 from moreish.data import catalog
-from moreish.record import machine, versions
+from moreish.runs.record import machine, versions
 
 SETTING = {
     "device": "cpu",

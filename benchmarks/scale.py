@@ -25,14 +25,14 @@ import numpy as np
 
 from moreish.config import resolve
 from moreish.data import catalog
-from moreish.data.doctor import diagnose
-from moreish.data.lines import Kind
-from moreish.data.tokens import Tokens
+from moreish.data.audit.audit import diagnose
+from moreish.data.text.lines import Kind
+from moreish.data.token_dataset import Tokens
 from moreish.evaluate.novelty import Items, Passages
 from moreish.models import CountedModel, build_model, model_config
-from moreish.run import Run
+from moreish.runs.run import Run
 from moreish.tokenizers.char import CharTokenizer
-from moreish.training.prepare import prepare
+from moreish.training.setup import prepare
 
 
 def words(megabytes: int) -> Iterator[bytes]:

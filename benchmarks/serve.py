@@ -31,7 +31,7 @@ import httpx
 import numpy as np
 
 from moreish import api
-from moreish.record import machine, versions
+from moreish.runs.record import machine, versions
 from moreish.training.events import silent
 
 MODEL = {

@@ -27,15 +27,15 @@ from torch import nn
 import moreish
 from moreish.config import resolve
 from moreish.evaluate.loss import mean_loss
-from moreish.generate.engine import generate
+from moreish.generate.decode import generate
 from moreish.generate.sampling import Sampling
 from moreish.models import build_model, model_config
-from moreish.record import machine, versions
+from moreish.runs.record import machine, versions
 from moreish.training.budget import Plan
-from moreish.training.loop import Position, Trainer
-from moreish.training.objective import next_token
-from moreish.training.prepare import make_sampler, prepare
-from moreish.training.utilisation import Work
+from moreish.training.flops import Work
+from moreish.training.objectives import next_token
+from moreish.training.setup import make_sampler, prepare
+from moreish.training.trainer import Position, Trainer
 
 CPU_SETTING = {"layers": 4, "heads": 4, "width": 128, "context": 64}
 """nanoGPT's own for a CPU; batches of 12."""

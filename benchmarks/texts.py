@@ -23,10 +23,10 @@ from typing import Any
 from quality import measure
 
 from moreish.config import resolve
-from moreish.record import machine, versions
+from moreish.planning.planner import advise
+from moreish.runs.record import machine, versions
 from moreish.settings import to_toml
-from moreish.training.planner import advise
-from moreish.training.prepare import prepare
+from moreish.training.setup import prepare
 
 
 def words() -> str:

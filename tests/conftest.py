@@ -22,14 +22,14 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import typer.main  # noqa: E402
 
-from moreish import fetch  # noqa: E402
 from moreish.data import catalog  # noqa: E402
-from moreish.data.text import Corpus  # noqa: E402
-from moreish.data.tokens import Tokens, encode_corpus  # noqa: E402
+from moreish.data.text.corpus import Corpus  # noqa: E402
+from moreish.data.token_dataset import Tokens, encode_corpus  # noqa: E402
 from moreish.errors import MoreishError  # noqa: E402
-from moreish.run import Run  # noqa: E402
+from moreish.runs.run import Run  # noqa: E402
 from moreish.tokenizers import builder  # noqa: E402
 from moreish.tokenizers.char import CharTokenizer  # noqa: E402
+from moreish.utils import download as fetch  # noqa: E402
 
 
 def _no_code_from_data(event: str, arguments: tuple[object, ...]) -> None:
@@ -171,9 +171,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     import time
 
     from moreish.models import Model
-    from moreish.training import carry_out
-    from moreish.training.backward import Backward
     from moreish.training.checkpoint import Checkpoints
+    from moreish.training.gradients import Backward
+    from moreish.workflows import fit as carry_out
 
     clock = Clock()
 

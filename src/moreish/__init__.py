@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from moreish.api import doctor, load, plan, prepare, resume, train
-    from moreish.comparison import compare
     from moreish.errors import MoreishError
-    from moreish.run import Run
+    from moreish.runs import Run, compare
 
 _HOME = {
     "MoreishError": "moreish.errors",
-    "Run": "moreish.run",
-    "compare": "moreish.comparison",
+    "Run": "moreish.runs.run",
+    "compare": "moreish.runs.compare",
     "doctor": "moreish.api",
     "load": "moreish.api",
     "plan": "moreish.api",

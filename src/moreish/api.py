@@ -6,31 +6,41 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moreish.config import BUDGETS, AutoConfig, RunConfig, resolve, spelled_out
-from moreish.data.doctor import Diagnosis, diagnose
-from moreish.data.documents import Reading
-from moreish.data.preparing import Order, Outcome, prepare_text
-from moreish.data.text import Corpus, read_corpus
+from moreish.data import (
+    Corpus,
+    Diagnosis,
+    Order,
+    Outcome,
+    Reading,
+    diagnose,
+    prepare_text,
+    read_corpus,
+)
 from moreish.errors import MoreishError
-from moreish.evaluate.tokenization import Token, Tokenization, measured, tokens_of
-from moreish.run import Run
+from moreish.evaluate import Token, Tokenization, measured, tokens_of
+from moreish.planning import MFU, Advice, Estimate, advise, foreseen, planned
+from moreish.runs import Run
 from moreish.settings import Tree, from_toml, merge
 from moreish.tokenizers import REGISTRY, Limits, Tokenizer
-from moreish.training import resume as resume_training
-from moreish.training import train as carry_out
-from moreish.training.estimate import MFU, Estimate, foreseen
-from moreish.training.events import Note, Report, Working
-from moreish.training.initial import inherited
-from moreish.training.lr_range import LRRange
-from moreish.training.optim import check_optimizer
-from moreish.training.planner import Advice, advise, planned
-from moreish.training.prepare import make_tokenizer, try_rates
-from moreish.training.prepare import prepare as understood
-from moreish.training.session import RUNS, free_path
-from moreish.training.tracking import tracker_names
+from moreish.training import (
+    LRRange,
+    Note,
+    Report,
+    Working,
+    check_optimizer,
+    inherited,
+    make_tokenizer,
+    tracker_names,
+    try_rates,
+)
+from moreish.training import prepare as understood
+from moreish.workflows import RUNS, free_path
+from moreish.workflows import resume as resume_training
+from moreish.workflows import train as carry_out
 
 if TYPE_CHECKING:
-    from moreish.exchange.exports import Exported
-    from moreish.figures.pictures import Picture
+    from moreish.convert import Exported
+    from moreish.figures import Picture
 
 
 def train(
@@ -73,7 +83,7 @@ def train(
         split: "seeded" (80/10/10 by item, 90/5/5 of running text) or "lecture".
         tokenizer: a name in `moreish.tokenizers.REGISTRY`, or a tokenizer.json.
         vocab_size: the most tokens of a vocabulary that is learned from the text.
-        dedup, nfc, clean, min_count: how to mend the text first, see `moreish.data.mend`.
+        dedup, nfc, clean, min_count: how to mend the text first, see `moreish.data.text.clean`.
         weights: of prepared text, the share of each source in what is trained on.
         init_from: a run whose weights the training starts from; or `hf:` and what `import_hf`
             takes, which is then imported to `runs/`.
@@ -207,7 +217,7 @@ def _planned_start(start: str, asked: Mapping[str, Any]) -> Tree:
     """What a training takes over from the run, or the folder of another project, it starts from."""
     if not start.startswith("hf:"):
         return inherited(load(start), asked)
-    from moreish.exchange.hf import described, described_by_name
+    from moreish.convert import described, described_by_name
 
     name = start.removeprefix("hf:")
     if (known := described_by_name(name)) is not None:
@@ -372,7 +382,7 @@ def doctor(
 def doctor_page(diagnosis: Diagnosis, path: Path) -> None:
     """Write what the doctor says as a page. Raises MoreishError where it would replace something
     else, or lie in the source."""
-    from moreish.figures.report import check_doctor_page, doctor_page, write
+    from moreish.figures import check_doctor_page, doctor_page, write
 
     check_doctor_page(path, next(iter(diagnosis.given), ""))
     write(path, doctor_page(diagnosis))
@@ -401,8 +411,8 @@ def _start(name: str) -> Run:
     """The run to start from; what is elsewhere is imported first."""
     if not name.startswith("hf:"):
         return load(name)
-    from moreish.exchange.hf import content_of, fetched
-    from moreish.exchange.hf import import_hf as carry_out
+    from moreish.convert import content_of, fetched
+    from moreish.convert import import_hf as carry_out
 
     folder = fetched(name.removeprefix("hf:"))
     for place in RUNS.glob(f"hf-{folder.name}*"):
@@ -424,8 +434,8 @@ def import_hf(source: str | Path, *, out: str | Path, overwrite: bool = False) -
     Raises:
         MoreishError: the model is of another kind, damaged, or cannot be reached.
     """
-    from moreish.exchange.hf import fetched
-    from moreish.exchange.hf import import_hf as carry_out
+    from moreish.convert import fetched
+    from moreish.convert import import_hf as carry_out
 
     return carry_out(fetched(str(source)), Path(out).expanduser(), overwrite=overwrite)
 
@@ -447,7 +457,7 @@ def export(
     Raises:
         MoreishError: the model cannot be expressed there, a library is missing, or `out` exists.
     """
-    from moreish.exchange.exports import export as carry_out
+    from moreish.convert import export as carry_out
 
     return carry_out(run, Path(out).expanduser(), to=to, licence=licence, overwrite=overwrite)
 
@@ -480,7 +490,7 @@ def figures(run: Run, *, text: str | None = None) -> "list[Picture]":
         MoreishError: the drawing library is not installed.
     """
     try:
-        from moreish.figures.pictures import make
+        from moreish.figures import make
     except ImportError:
         raise MoreishError("drawing needs a library: pip install 'moreish[figures]'") from None
     return make(run, run.path / "figures", text)
@@ -489,7 +499,7 @@ def figures(run: Run, *, text: str | None = None) -> "list[Picture]":
 def report(run: Run, *, text: str | None = None) -> Path:
     """Draw all pictures of `run` and write its report; returns where that is."""
     pictures = figures(run, text=text)
-    from moreish.figures.report import run_page, write
+    from moreish.figures import run_page, write
 
     write(run.path / "report.html", run_page(run, pictures))
     return run.path / "report.html"
@@ -502,10 +512,7 @@ def ladder_report(found: Mapping[str, Any], folder: Path) -> Path:
         MoreishError: the drawing library is not installed.
     """
     try:
-        from moreish.figures import draw
-        from moreish.figures.pictures import THEMES
-        from moreish.figures.report import ladder_page, write
-        from moreish.figures.style import save, themed
+        from moreish.figures import THEMES, draw, ladder_page, save, themed, write
     except ImportError:
         raise MoreishError("drawing needs a library: pip install 'moreish[figures]'") from None
     if all(rung["splits"]["val"]["loss"] is None for rung in found["rungs"]):
@@ -520,8 +527,7 @@ def ladder_report(found: Mapping[str, Any], folder: Path) -> Path:
 def draw_range(found: LRRange, path: Path) -> None:
     """Draw a learning-rate range test. Raises MoreishError without the drawing library."""
     try:
-        from moreish.figures import draw
-        from moreish.figures.style import LIGHT, save, themed
+        from moreish.figures import LIGHT, draw, save, themed
     except ImportError:
         raise MoreishError("drawing needs a library: pip install 'moreish[figures]'") from None
     with themed(LIGHT):
@@ -555,7 +561,7 @@ def _watching(report: Report | None) -> Iterator[Report]:
     if report is not None:
         yield report
         return
-    from moreish.console import TrainingView
+    from moreish.ui import TrainingView
 
     view = TrainingView()
     try:

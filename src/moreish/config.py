@@ -5,9 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field, SerializeAsAny, field_validator
 
-from moreish.data.lines import Kind
-from moreish.data.mend import Mending
-from moreish.data.split import Rule
+from moreish.data import Kind, Mending, Rule
 from moreish.errors import MoreishError, nearest
 from moreish.models import CountedModel, ModelConfig, model_class, model_config
 from moreish.settings import Settings, Tree, merge

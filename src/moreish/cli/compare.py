@@ -22,9 +22,9 @@ def compare_verb(
 ) -> None:
     """Is one run better than another, or was it luck? Runs of several seeds count as one."""
     from moreish import api
-    from moreish.comparison import compare
-    from moreish.console import TrainingView, comparison_table, console
-    from moreish.training.events import Working
+    from moreish.runs import compare
+    from moreish.training import Working
+    from moreish.ui import TrainingView, comparison_table, console
 
     if len(set(paths)) < 2:
         raise MoreishError("name two different runs at least")

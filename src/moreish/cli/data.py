@@ -11,7 +11,7 @@ app.add_typer(data_app, name="data")
 @data_app.command("list")
 def data_list(as_json: Json = False) -> None:
     """The catalog, and what of it is on this machine."""
-    from moreish.data.catalog import CATALOG, is_here
+    from moreish.data import CATALOG, is_here
 
     if as_json:
         entries = [{"name": e.name, "title": e.title, "here": is_here(e)} for e in CATALOG.values()]
@@ -25,8 +25,8 @@ def data_list(as_json: Json = False) -> None:
 @data_app.command("show")
 def data_show(name: str, as_json: Json = False) -> None:
     """One data set: what it is, where it comes from, under which licence."""
-    from moreish.data.catalog import find, is_here
-    from moreish.fetch import cache_path
+    from moreish.data import find, is_here
+    from moreish.utils.download import cache_path
 
     entry = find(name)
     facts = {
@@ -51,7 +51,7 @@ def data_show(name: str, as_json: Json = False) -> None:
 @data_app.command("get")
 def data_get(name: str, as_json: Json = False) -> None:
     """Fetch a data set now, so that it is here without a network later."""
-    from moreish.data.catalog import find, load, place
+    from moreish.data import find, load, place
 
     entry = find(name)
     text = load(name)

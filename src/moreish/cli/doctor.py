@@ -30,10 +30,10 @@ def doctor(
 ) -> None:
     """What is wrong with a text, where, and what would mend it. Nothing is trained or changed."""
     from moreish import api
-    from moreish.console import TrainingView, console, diagnosis_lines
+    from moreish.ui import TrainingView, console, diagnosis_lines
 
     if page is not None:
-        from moreish.figures.report import check_doctor_page
+        from moreish.figures import check_doctor_page
 
         check_doctor_page(page, source)
     out = console(stderr=as_json)

@@ -9,7 +9,7 @@ from moreish.cli.base import Json, RunPath, app, finite, print_json
 from moreish.errors import MoreishError
 
 if TYPE_CHECKING:
-    from moreish.run import Run
+    from moreish.runs import Run
 
 
 @app.command(name="eval")
@@ -34,8 +34,8 @@ def evaluate(
 ) -> None:
     """Exact losses over whole splits, or the probability of a text."""
     from moreish import api
-    from moreish.console import TrainingView, console, score_table
-    from moreish.training.events import Working
+    from moreish.training import Working
+    from moreish.ui import TrainingView, console, score_table
 
     run = api.load(path)
     if text is not None:
@@ -67,14 +67,14 @@ def evaluate(
 
 
 def _read_stdin(encoding: str) -> str:
-    from moreish.data.decode import decoded, with_line_feeds
+    from moreish.data import decoded, with_line_feeds
 
     return "".join(with_line_feeds(decoded(sys.stdin.buffer, encoding, "standard input")))
 
 
 def _evaluate_text(run: "Run", text: str, unknown: str, as_json: bool) -> None:
-    from moreish.console import console, surprisal_table
     from moreish.errors import visible
+    from moreish.ui import console, surprisal_table
 
     items = [line for line in text.split("\n") if line] if run.kind == "lines" else [text]
     known = [text for item in items if (text := run.known_text(item, unknown))]

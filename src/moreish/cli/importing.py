@@ -26,8 +26,8 @@ def import_pt(
     Such a file is a program that builds what was saved, and a malicious one can do anything that
     you can. Without --trust only tensors and plain values are built, in a process of its own.
     """
-    from moreish.importing import describe
-    from moreish.importing import import_pt as carry_out
+    from moreish.convert import describe
+    from moreish.convert import import_pt as carry_out
 
     if trust:
         typer.echo(

@@ -7,7 +7,7 @@ import typer
 
 from moreish.cli.base import Json, app, print_json
 from moreish.errors import MoreishError, command
-from moreish.terminal import outliving_its_terminal
+from moreish.utils.sighup import outliving_its_terminal
 
 
 @app.command()
@@ -36,8 +36,8 @@ def ladder(
 ) -> None:
     """Climb from counting pairs to a GPT on one split: one table, one figure, one report."""
     from moreish import api
-    from moreish.console import TrainingView, console, ladder_table, stated_lines
-    from moreish.ladder import QUICK, climb
+    from moreish.ui import TrainingView, console, ladder_table, stated_lines
+    from moreish.workflows import QUICK, climb
 
     if quick and (minutes, epochs) != (None, None):
         raise MoreishError("give one of --quick, --minutes and --epochs")

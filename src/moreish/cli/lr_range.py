@@ -7,7 +7,7 @@ import typer
 
 from moreish.cli.base import Json, app, print_json
 from moreish.errors import command
-from moreish.terminal import outliving_its_terminal
+from moreish.utils.sighup import outliving_its_terminal
 
 
 @app.command(name="lr-range")
@@ -37,8 +37,8 @@ def lr_range(
 ) -> None:
     """Train a little at growing learning rates: where does the loss fall, where does it burst?"""
     from moreish import api
-    from moreish.console import TrainingView, console, range_lines
     from moreish.settings import from_assignments
+    from moreish.ui import TrainingView, console, range_lines
 
     view = TrainingView(console(stderr=True))
     try:

@@ -18,7 +18,7 @@ def novelty(
 ) -> None:
     """How much of what a model writes stands in its training data, and where."""
     from moreish import api
-    from moreish.console import console, novelty_table
+    from moreish.ui import console, novelty_table
 
     run = api.load(path)
     found = run.novelty(run.sample(n, temperature=temperature, seed=seed))

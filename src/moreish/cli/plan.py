@@ -21,7 +21,7 @@ from moreish.cli.base import (
 )
 
 if TYPE_CHECKING:
-    from moreish.training.estimate import Estimate
+    from moreish.planning import Estimate
 
 
 @app.command()
@@ -69,9 +69,8 @@ def plan(
     """What train would do, and why: a recipe for --config. Or, of a recipe or a --model, what the
     training will take: operations, memory, hours."""
     from moreish import api
-    from moreish.plan_lines import lines_of
+    from moreish.planning import Advice, lines_of
     from moreish.settings import from_assignments, to_toml
-    from moreish.training.planner import Advice
 
     found = api.plan(
         source,

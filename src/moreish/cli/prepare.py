@@ -54,10 +54,9 @@ def prepare(
     as_json: Json = False,
 ) -> None:
     """Make token files of large text, for train. The same command goes on after a stop."""
-    from moreish.console import console
-    from moreish.data.documents import Reading
-    from moreish.data.preparing import Order, prepare_text
+    from moreish.data import Order, Reading, prepare_text
     from moreish.tokenizers import Limits
+    from moreish.ui import console
 
     order = Order(
         sources=tuple(sources),
@@ -101,8 +100,8 @@ def prepare(
 
 def summary(prepared: Any, *, new: bool, seconds: float) -> list[str]:
     """What was made, or found to be whole."""
-    from moreish.console import plural
-    from moreish.files import in_bytes
+    from moreish.ui import plural
+    from moreish.utils.files import in_bytes
 
     manifest = prepared.manifest
     tokens = manifest.tokens()
@@ -148,7 +147,7 @@ class Meter:
             self.out.print(f"{what}  {done / of:.0%}  {self._facts(done, of, now)}")
 
     def _facts(self, done: int, of: int, now: float) -> str:
-        from moreish.console import clock
+        from moreish.ui import clock
 
         pace = (done - self._began[1]) / max(now - self._began[0], 1e-9)
         left = f"  {clock((of - done) / pace)} left" if pace > 0 else ""

@@ -51,7 +51,9 @@ def sample(
     as_json: Json = False,
 ) -> None:
     """Write more: new items of a list, or running text that streams in."""
-    from moreish.run import Run  # what trains and draws would take longer to import than to open it
+    from moreish.runs import (
+        Run,  # what trains and draws would take longer to import than to open it
+    )
 
     run = Run.open(path)
     shown: Callable[[str], str] = str

@@ -45,12 +45,11 @@ def serve(
     ] = None,
 ) -> None:
     """A page to play with models, and an API as OpenAI's clients speak it."""
-    from moreish.console import console
     from moreish.settings import from_assignments
+    from moreish.ui import console
 
     try:
-        from moreish.serve.limits import Limits
-        from moreish.serve.server import Service
+        from moreish.serve import Limits, Service
     except ImportError as error:
         raise MoreishError(
             f"serving needs a library ({error.name}): pip install 'moreish[serve]'"

@@ -25,8 +25,8 @@ def tokenize(
 ) -> None:
     """Compare tokenizers on a source, or show the tokens of a text."""
     from moreish import api
-    from moreish.console import console, token_lines, tokenization_table
     from moreish.tokenizers import REGISTRY
+    from moreish.ui import console, token_lines, tokenization_table
 
     if text is None:
         compared = api.compare_tokenizers(source, tokenizer, vocab_size=vocab_size)

@@ -19,7 +19,7 @@ from moreish.cli.base import (
     shares,
 )
 from moreish.errors import MoreishError, command
-from moreish.terminal import outliving_its_terminal
+from moreish.utils.sighup import outliving_its_terminal
 
 RESULTS = {
     "status",
@@ -85,9 +85,9 @@ def train(
 ) -> None:
     """Train a model of a text. Without arguments: names, for a minute."""
     from moreish import api
-    from moreish.console import TrainingView, console, score_table
+    from moreish.distributed import first
     from moreish.settings import from_assignments
-    from moreish.world import first
+    from moreish.ui import TrainingView, console, score_table
 
     out_console = console(stderr=as_json)
     view = TrainingView(out_console)

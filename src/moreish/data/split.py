@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from moreish.errors import MoreishError
-from moreish.tokenizers.base import Ids
+from moreish.tokenizers import Ids
 
 SplitName = Literal["train", "val", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from moreish.data.tokens import UNSCORED
+from moreish.data import UNSCORED
 
 
 def token_losses(

@@ -13,12 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from moreish.data.tokens import UNSCORED, Batch, Spans, Tokens, occurrences
+from moreish.data import UNSCORED, Batch, Spans, Tokens, occurrences
+from moreish.distributed import ALONE, World
 from moreish.errors import MoreishError
 from moreish.evaluate.loss import token_losses
-from moreish.models.base import Model
-from moreish.tokenizers.base import Tokenizer
-from moreish.world import ALONE, World
+from moreish.models import Model
+from moreish.tokenizers import Tokenizer
 
 BATCH_POSITIONS = 4_096
 """Positions that one forward pass evaluates: few enough that a CPU keeps them in its cache,

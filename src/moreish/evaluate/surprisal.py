@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from moreish.data.tokens import Tokens
+from moreish.data import Tokens
 from moreish.errors import MoreishError
 from moreish.evaluate.metrics import losses_of
-from moreish.models.base import Model
-from moreish.tokenizers.base import Ids, Tokenizer
+from moreish.models import Model
+from moreish.tokenizers import Ids, Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from moreish.data.text import Corpus
-from moreish.data.tokens import Spool
+from moreish.data import Corpus, Spool
 from moreish.tokenizers import Tokenizer
 
 

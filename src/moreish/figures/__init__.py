@@ -1,1 +1,19 @@
 """Pictures of runs: what they learned, how, and what they look at."""
+
+from moreish.figures.pictures import THEMES, Picture, make
+from moreish.figures.report import check_doctor_page, doctor_page, ladder_page, run_page, write
+from moreish.figures.style import LIGHT, save, themed
+
+__all__ = [
+    "LIGHT",
+    "THEMES",
+    "Picture",
+    "check_doctor_page",
+    "doctor_page",
+    "ladder_page",
+    "make",
+    "run_page",
+    "save",
+    "themed",
+    "write",
+]

@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
-from moreish.evaluate.looking import principal
+from moreish.evaluate import principal
 from moreish.figures.style import Theme
 
 Array = NDArray[Any]

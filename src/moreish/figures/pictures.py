@@ -19,16 +19,12 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from moreish.errors import MoreishError
-from moreish.evaluate import looking
+from moreish.evaluate import inspect as looking
 from moreish.figures import draw
 from moreish.figures.style import DARK, LIGHT, Theme, save, themed
-from moreish.models import CountedModel
-from moreish.models.mixture import Mixture
-from moreish.run import Run
-from moreish.training.lr_range import LRRange
-from moreish.training.objective import next_token
-from moreish.training.optim import build_optimizer, set_rate
-from moreish.training.prepare import make_sampler
+from moreish.models import CountedModel, Mixture
+from moreish.runs import Run
+from moreish.training import LRRange, build_optimizer, make_sampler, next_token, set_rate
 
 SHOWN_TOKENS = 24
 """Of a text whose attention is drawn."""
@@ -202,7 +198,7 @@ def _text_ids(run: Run, text: str | None) -> np.ndarray:
 
 @torch.inference_mode()
 def _surprisals(run: Run, ids: np.ndarray) -> list[tuple[str, float]]:
-    from moreish.evaluate.metrics import losses_of
+    from moreish.evaluate import losses_of
 
     losses = losses_of(run.model, replace(run.split("val"), ids_N=ids.astype(np.uint32)))
     told = [run.tokenizer.label(int(token)) for token in ids[1:]]

@@ -7,12 +7,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moreish.data.catalog import CATALOG
-from moreish.data.doctor import Diagnosis
+from moreish.data import CATALOG, Diagnosis
 from moreish.errors import MoreishError, command, visible
-from moreish.evaluate.metrics import Score, bits_shown
-from moreish.files import write_atomic
-from moreish.run import Run
+from moreish.evaluate import Score, bits_shown
+from moreish.runs import Run
+from moreish.utils.files import write_atomic
 
 if TYPE_CHECKING:
     from moreish.figures.pictures import Picture

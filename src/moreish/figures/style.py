@@ -12,7 +12,7 @@ from cycler import cycler
 from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from moreish.files import write_atomic
+from moreish.utils.files import write_atomic
 
 
 @dataclass(frozen=True, kw_only=True)

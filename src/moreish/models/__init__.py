@@ -5,20 +5,40 @@ from importlib import import_module
 from typing import Any
 
 from moreish.errors import MoreishError, nearest
-from moreish.models.base import CountedModel, Model, ModelConfig
+from moreish.models.base import CountedModel, Model, ModelConfig, State, select
+from moreish.models.bigram import Bigram
+from moreish.models.bow import BagOfWords
+from moreish.models.gpt import (
+    GPT,
+    ROTARY_BASE,
+    Attention,
+    Block,
+    FeedForward,
+    GPTConfig,
+    GramEmbedding,
+    Rotation,
+    rotate,
+    rotation,
+)
+from moreish.models.hybrid import MOST, Hybrid, HybridConfig
+from moreish.models.interpolated import Mixture, NetworkWithCounts, WithCounts
+from moreish.models.mlp import MLP
+from moreish.models.ngram import TABLES, KneserNey, NGram, count, longest_order
+from moreish.models.rnn import GRU, LSTM, RNN, Recurrent
+from moreish.models.wavenet import WaveNet
 
 REGISTRY = {
-    "ngram": "moreish.models.ngram:NGram",
-    "kneser-ney": "moreish.models.kneser_ney:KneserNey",
+    "ngram": "moreish.models.ngram.add_k:NGram",
+    "kneser-ney": "moreish.models.ngram.kneser_ney:KneserNey",
     "bigram": "moreish.models.bigram:Bigram",
     "mlp": "moreish.models.mlp:MLP",
     "bow": "moreish.models.bow:BagOfWords",
-    "rnn": "moreish.models.recurrent:RNN",
-    "lstm": "moreish.models.recurrent:LSTM",
-    "gru": "moreish.models.recurrent:GRU",
+    "rnn": "moreish.models.rnn:RNN",
+    "lstm": "moreish.models.rnn:LSTM",
+    "gru": "moreish.models.rnn:GRU",
     "wavenet": "moreish.models.wavenet:WaveNet",
-    "gpt": "moreish.models.gpt:GPT",
-    "mixture": "moreish.models.mixture:Mixture",
+    "gpt": "moreish.models.gpt.model:GPT",
+    "mixture": "moreish.models.interpolated:Mixture",
     "hybrid": "moreish.models.hybrid:Hybrid",
 }
 
@@ -49,11 +69,42 @@ def build_model(config: ModelConfig, vocab_size: int, **more: Any) -> Model:
 
 
 __all__ = [
+    "GPT",
+    "GRU",
+    "LSTM",
+    "MLP",
+    "MOST",
     "REGISTRY",
+    "RNN",
+    "ROTARY_BASE",
+    "TABLES",
+    "Attention",
+    "BagOfWords",
+    "Bigram",
+    "Block",
     "CountedModel",
+    "FeedForward",
+    "GPTConfig",
+    "GramEmbedding",
+    "Hybrid",
+    "HybridConfig",
+    "KneserNey",
+    "Mixture",
     "Model",
     "ModelConfig",
+    "NGram",
+    "NetworkWithCounts",
+    "Recurrent",
+    "Rotation",
+    "State",
+    "WaveNet",
+    "WithCounts",
     "build_model",
+    "count",
+    "longest_order",
     "model_class",
     "model_config",
+    "rotate",
+    "rotation",
+    "select",
 ]

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from moreish.data.tokens import Batch, Tokens
+from moreish.data import Batch, Tokens
 from moreish.settings import Settings
 
 State = Any

@@ -15,11 +15,10 @@ from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
-from moreish.data.tokens import Batch, Tokens
+from moreish.data import Batch, Tokens
 from moreish.models.base import ModelConfig, State, joined, rows
-from moreish.models.grams import Folds, check_order
-from moreish.models.kneser_ney import KneserNey
-from moreish.models.mixture import NetworkWithCounts, WithCounts
+from moreish.models.interpolated import NetworkWithCounts, WithCounts
+from moreish.models.ngram import Folds, KneserNey, check_order
 
 MOST = 1 << 25
 """Tokens that are counted for all parts together: a larger text has fewer."""

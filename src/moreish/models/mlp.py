@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from moreish.models.base import Model, ModelConfig, State
-from moreish.tokenizers.base import BOUNDARY
+from moreish.tokenizers import BOUNDARY
 
 
 class MLPConfig(ModelConfig):

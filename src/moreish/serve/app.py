@@ -15,14 +15,14 @@ from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Scope
 
 from moreish.errors import MoreishError
-from moreish.serve import completions, monitoring, native, training
-from moreish.serve.document import Described
-from moreish.serve.engine import Busy, Closing, Failed, Late
-from moreish.serve.errors import ApiError, answer_error, as_api_error
-from moreish.serve.guard import Guard, Rules
+from moreish.serve import metrics_routes as monitoring
+from moreish.serve.batching import Busy, Closing, Failed, Late
+from moreish.serve.http import ApiError, Described, Guard, Rules, answer_error, as_api_error
+from moreish.serve.jobs import Side, Trainings
+from moreish.serve.jobs import routes as training
+from moreish.serve.native import routes as native
+from moreish.serve.openai import routes as completions
 from moreish.serve.registry import Registry
-from moreish.serve.side import Side
-from moreish.serve.training import Trainings
 
 PAGE = Path(__file__).parent / "page"
 

@@ -8,11 +8,9 @@ from pathlib import Path
 from threading import Thread
 
 from moreish.errors import MoreishError, nearest
-from moreish.run import Run
-from moreish.serve.engine import Engine
-from moreish.serve.errors import ApiError
-from moreish.serve.limits import Limits
-from moreish.serve.measured import Measured
+from moreish.runs import Run
+from moreish.serve.batching import Engine
+from moreish.serve.http import ApiError, Limits, Measured
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

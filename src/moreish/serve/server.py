@@ -13,13 +13,9 @@ import uvicorn
 
 from moreish.errors import MoreishError
 from moreish.serve.app import make_app
-from moreish.serve.connections import ACCEPTED, Connection, protocol
-from moreish.serve.guard import LOCAL, Rules
-from moreish.serve.limits import Limits
-from moreish.serve.measured import Measured
+from moreish.serve.http import ACCEPTED, LOCAL, Connection, Limits, Measured, Rules, protocol
+from moreish.serve.jobs import Side, Trainings
 from moreish.serve.registry import Registry
-from moreish.serve.side import Side
-from moreish.serve.training import Trainings
 
 DRAIN = 28.0
 """Seconds that those who are being answered have when the server stops."""

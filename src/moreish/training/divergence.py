@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from moreish.data.tokens import Batch
+from moreish.data import Batch
 from moreish.errors import MoreishError
-from moreish.models.base import Model
-from moreish.training.objective import Objective
+from moreish.models import Model
+from moreish.training.objectives import Objective
 
 SKIPS = 3
 """Steps in a row that may be left out before training goes back to its last checkpoint."""

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from moreish.data.doctor import Diagnosis
-from moreish.evaluate.metrics import Score
-from moreish.record import DataFacts
+from moreish.data import Diagnosis
+from moreish.evaluate import Score
+from moreish.runs import DataFacts
 
 
 @dataclass(frozen=True, kw_only=True)

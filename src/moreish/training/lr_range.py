@@ -11,13 +11,13 @@ import torch
 from torch import nn
 
 from moreish.config import TrainConfig
-from moreish.data.batches import Sampler
+from moreish.data import Sampler
 from moreish.errors import MoreishError
-from moreish.files import read_json, to_json, write_atomic
 from moreish.models import Model
-from moreish.training.backward import Backward
-from moreish.training.objective import Objective
+from moreish.training.gradients import Backward
+from moreish.training.objectives import Objective
 from moreish.training.optim import build_optimizer, default_rate, set_rate
+from moreish.utils.files import read_json, to_json, write_atomic
 
 SMOOTHING = 0.97
 """Weight of the past in the running mean of the losses."""

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from moreish.config import TrainConfig
+from moreish.distributed import parted_like, whole
 from moreish.errors import MoreishError, nearest
 from moreish.models import Model
-from moreish.training.platform import FUSED
-from moreish.world import parted_like, whole
+from moreish.training.precision import FUSED
 
 MUON_RATE = 0.03
 """Suits matrices of any shape, since what Muon adds to each has the same size. AdamW beside it has

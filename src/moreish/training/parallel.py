@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from moreish.config import TrainConfig
-from moreish.data.tokens import Batch
+from moreish.data import Batch
+from moreish.distributed import World, parted
 from moreish.errors import MoreishError
 from moreish.models import Model
-from moreish.training.objective import Objective
-from moreish.world import World, parted
+from moreish.training.objectives import Objective
 
 ROOM = 0.7
 """Share of a device's memory that weights, gradients and moments may take, for each device to have

@@ -1,0 +1,80 @@
+"""Models as plain functions of tokens and tensors, which other programs can run step by step.
+
+A model's own state may be anything. Here it is a flat list of tensors that all begin as zeros, so
+that whoever runs the function needs no more than their shapes.
+
+B batch, T time (new positions), V vocabulary, N numbers beside each token.
+"""
+
+from abc import ABC, abstractmethod
+from copy import deepcopy
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from moreish.errors import MoreishError
+from moreish.models import Model
+
+BATCH, PAST = "batch", "past"
+"""Sizes that are known only when the function runs: the texts, and the positions of the past that
+are given, at the beginning none."""
+
+Tensors = tuple[Tensor, ...]
+
+
+class Start(NamedTuple):
+    """One tensor of the state. It begins as zeros, PAST being 0."""
+
+    shape: tuple[int | str, ...]
+    dtype: torch.dtype = torch.float32
+
+    def zeros(self, batch: int, past: int = 0) -> Tensor:
+        sizes = {BATCH: batch, PAST: past}
+        shape = [size if isinstance(size, int) else sizes[size] for size in self.shape]
+        return torch.zeros(shape, dtype=self.dtype)
+
+    @property
+    def unknown(self) -> dict[int, str]:
+        """The sizes that are known only when the function runs, by their places."""
+        return {place: size for place, size in enumerate(self.shape) if isinstance(size, str)}
+
+
+class Stepwise(nn.Module, ABC):
+    """A model as such a function."""
+
+    @property
+    @abstractmethod
+    def starts(self) -> dict[str, Start]:
+        """The tensors of the state, in their order."""
+
+    @abstractmethod
+    def step(
+        self, tokens_BT: Tensor, state: Tensors, hints_BTN: Tensor | None = None
+    ) -> tuple[Tensor, Tensors]:
+        """Logits (B, T, V) after each token, and the state after the last."""
+
+    def forward(self, tokens_BT: Tensor, *state: Tensor) -> Tensors:
+        logits_BTV, state = self.step(tokens_BT, state)
+        return logits_BTV, *state
+
+
+def stepwise(model: Model) -> Stepwise:
+    """A copy of the model as such a function.
+
+    Raises:
+        MoreishError: nobody has said how.
+    """
+    from moreish.convert.onnx import counts as stepwise_counts
+    from moreish.convert.onnx import networks as stepwise_networks
+
+    kinds = {**stepwise_networks.KINDS, **stepwise_counts.KINDS}
+    if type(model) not in kinds:
+        raise MoreishError(f"nobody has said how {type(model).__name__} goes step by step")
+    made: Stepwise = kinds[type(model)](deepcopy(model).eval())
+    return made
+
+
+def marked(tokens_BT: Tensor) -> Tensor:
+    """Tokens as a state keeps them: one more, so that zero is where nothing was."""
+    return tokens_BT + 1

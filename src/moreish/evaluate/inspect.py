@@ -1,0 +1,85 @@
+"""What can be looked at inside a model, as numbers: pairs, embeddings, attention.
+
+V vocabulary, M some of it, C width, T time, H heads.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from moreish.data import PIECE, AnyIds, Joined, occurrences
+from moreish.models import GPT, Hybrid, Model, NetworkWithCounts
+from moreish.tokenizers import Ids
+
+Floats = NDArray[np.floating]
+
+
+def followed(ids_N: AnyIds | Joined, vocab_size: int) -> Ids:
+    """(V,) how often each token is followed by another."""
+    counts_V = occurrences(ids_N, vocab_size)
+    counts_V[int(ids_N[-1])] -= 1
+    return counts_V
+
+
+def by_count(counts_V: Ids) -> Ids:
+    """(V,) the tokens, the most frequent first."""
+    return np.argsort(-counts_V, kind="stable")
+
+
+def pair_counts(ids_N: AnyIds | Joined, chosen_M: Ids, vocab_size: int) -> Ids:
+    """(M, M) how often one of these follows another: a row for the first of a pair."""
+    size = len(chosen_M)
+    place_V = np.full(vocab_size, size)
+    place_V[chosen_M] = np.arange(size)
+    pairs = np.zeros((size + 1) ** 2, np.int64)
+    for first in range(0, len(ids_N) - 1, PIECE):
+        place_N = place_V[ids_N[first : first + PIECE + 1]]
+        pairs += np.bincount(place_N[:-1] * (size + 1) + place_N[1:], minlength=len(pairs))
+    return pairs.reshape(size + 1, size + 1)[:size, :size]
+
+
+@torch.inference_mode()
+def expected_pairs(model: Model, chosen_M: Ids) -> Floats:
+    """(M, M) the chance of one of these after another, nothing being before."""
+    chosen_MT = torch.from_numpy(chosen_M)[:, None]
+    shares_MV = model(chosen_MT)[0][:, 0].softmax(dim=-1)
+    expected_MM: Floats = shares_MV.numpy()[:, chosen_M]
+    return expected_MM
+
+
+def token_embedding(model: Model, vocab_size: int) -> Floats | None:
+    """(V, C) a vector for each token; None of a model that has none."""
+    for name, module in model.named_modules():
+        if name.endswith("embedding") and isinstance(module, nn.Embedding):
+            weight = module.weight.detach()[:vocab_size]  # others are gates, or other places
+            return weight.numpy() if weight.shape[1] > 1 else None
+    return None
+
+
+def principal(points_MC: Floats) -> tuple[Floats, Floats]:
+    """(M, 2) the two widest axes of some points (Pearson 1901), and (2,) their shares of the
+    variance."""
+    u, s, _ = np.linalg.svd(points_MC - points_MC.mean(axis=0), full_matrices=False)
+    shares = s**2 / max(float((s**2).sum()), 1e-12)
+    return u[:, :2] * s[:2], shares[:2]
+
+
+def attending(model: Model) -> GPT | None:
+    """The part of a model that attends, if there is one."""
+    network = model.network if isinstance(model, NetworkWithCounts) else model
+    return network if isinstance(network, GPT) else None
+
+
+@torch.inference_mode()
+def attention_maps(model: Model, ids_T: Ids) -> list[Tensor]:
+    """Of each layer (H, T, T): how much every token of a text takes from every earlier one; rows
+    sum to 1. Nothing of a model that does not attend."""
+    network, tokens_BT = attending(model), torch.from_numpy(ids_T)[None]
+    if network is None:
+        return []
+    hints: tuple[Tensor, ...] = ()
+    if isinstance(model, Hybrid):
+        logs_BTMV, left_BTM, _ = model.counts.by_order(tokens_BT)
+        hints = model.hints(logs_BTMV, left_BTM)
+    return [maps_BHTT[0] for maps_BHTT in network.attention_maps(tokens_BT, *hints)]

@@ -1,1 +1,0 @@
-"""Models that go to other programs, or come from them."""

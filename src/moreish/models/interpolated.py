@@ -1,0 +1,156 @@
+"""A network and counts, averaged (Bengio et al. 2003, section 4.2: "interpolated" models).
+
+B batch, T time, V vocabulary.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, final
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from pydantic import SerializeAsAny, field_validator, model_validator
+from torch import Tensor
+
+from moreish.data import Batch, Tokens
+from moreish.errors import MoreishError
+from moreish.models.base import Model, ModelConfig, State
+from moreish.models.ngram import KneserNey, KneserNeyConfig
+
+
+class WithCounts(ModelConfig):
+    """Settings of a network and counts together."""
+
+    NETWORK: ClassVar[str]
+    """The name of the network where none is given."""
+    network: SerializeAsAny[ModelConfig]
+    """Of the model that is trained by gradients, `name` included."""
+    counts: KneserNeyConfig = KneserNeyConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _the_rest_is_for_the_network(cls, values: Any) -> Any:
+        """`model.width` is short for `model.network.width`, and so is `--context`."""
+        if not isinstance(values, Mapping) or isinstance(values.get("network"), ModelConfig):
+            return values
+        own = {key: value for key, value in values.items() if key in cls.model_fields}
+        rest = {key: value for key, value in values.items() if key not in own}
+        network = own.get("network", {})
+        if not isinstance(network, Mapping):
+            raise MoreishError(f"setting model.network={network}: it is a group of settings")
+        return {**own, "network": {"name": cls.NETWORK, **network, **rest}}
+
+    @field_validator("network", mode="before")
+    @classmethod
+    def _of_a_registered_model(cls, value: Any) -> ModelConfig:
+        return value if isinstance(value, ModelConfig) else parsed_network(value)
+
+    def for_data(self, longest_item: int | None, vocab_size: int) -> "WithCounts":
+        network = self.network.for_data(longest_item, vocab_size)
+        counts = self.counts.for_data(longest_item, vocab_size)
+        return self.model_copy(update={"network": network, "counts": counts})
+
+
+class MixtureConfig(WithCounts):
+    NETWORK = "mlp"
+    name: Literal["mixture"] = "mixture"
+
+
+class NetworkWithCounts(Model):
+    """What a mixture and a hybrid share: a network, and counts that are fitted before it learns."""
+
+    @classmethod
+    def defaults_for(cls, config: ModelConfig) -> Mapping[str, Any]:
+        """Those of its network."""
+        from moreish.models import model_class
+
+        assert isinstance(config, WithCounts)
+        return model_class(config.network.name).defaults_for(config.network)
+
+    def __init__(self, config: WithCounts, vocab_size: int, *, gates: int = 0) -> None:
+        """`gates`: outputs of the network beside the logits."""
+        from moreish.models import build_model, model_class
+
+        takes_hints = gates and model_class(config.network.name).takes_hints
+        more = {"hints": vocab_size + config.counts.order} if takes_hints else {}
+        network = build_model(config.network, vocab_size + gates, **more)
+        counts = KneserNey(config.counts, vocab_size)
+        super().__init__(
+            vocab_size,
+            context=max(network.context, counts.context),
+            max_length=network.max_length,
+            learning_rate=network.learning_rate,
+        )
+        self.network, self.counts = network, counts
+
+    def before_training(self, tokens: Tokens) -> None:
+        self.counts.fit(tokens)
+
+
+@final
+class Mixture(NetworkWithCounts):
+    """p = w · p(network) + (1 - w) · p(counts), the weight w set on validation after training.
+
+    Its network is trained alone: gradients know nothing of the counts.
+    """
+
+    Config = MixtureConfig
+    weight: Tensor
+
+    def __init__(self, config: MixtureConfig, vocab_size: int) -> None:
+        super().__init__(config, vocab_size)
+        self.register_buffer("weight", torch.tensor(0.5))
+
+    def training_logits(self, batch: Batch) -> Float[Tensor, "B T V"]:
+        return self.network.training_logits(batch)
+
+    def set_weight(
+        self, network_losses: NDArray[np.float32], counts_losses: NDArray[np.float32]
+    ) -> None:
+        """The weight at which the mixture's mean loss is lowest, from both parts' losses of each
+        token: expectation maximisation, which has one optimum here (Jelinek and Mercer 1980)."""
+        network, counts = (np.exp(-x.astype(float)) for x in (network_losses, counts_losses))
+        weight = 0.5
+        for _ in range(200):
+            share = weight * network
+            weight = float(np.mean(share / (share + (1 - weight) * counts)))
+        self.weight.fill_(weight)
+
+    def forward(
+        self, tokens_BT: Int[Tensor, "B T"], state: State = None
+    ) -> tuple[Float[Tensor, "B T V"], State]:
+        network_state, counts_state = (None, None) if state is None else state
+        logits_BTV, network_state = self.network(tokens_BT, network_state)
+        counts_BTV, counts_state = self.counts(tokens_BT, counts_state)
+        return self.averaged(logits_BTV, counts_BTV), (network_state, counts_state)
+
+    def decode_step(
+        self, token_R: Int[Tensor, " R"], states: Sequence[State]
+    ) -> tuple[Float[Tensor, "R V"], list[State]]:
+        of_network, of_counts = zip(*states, strict=True)
+        logits_RV, network_states = self.network.decode_step(token_R, of_network)
+        counts_RV, counts_states = self.counts.decode_step(token_R, of_counts)
+        together = zip(network_states, counts_states, strict=True)
+        return self.averaged(logits_RV, counts_RV), list(together)
+
+    def averaged(
+        self, logits_BTV: Float[Tensor, "*B V"], counts_BTV: Float[Tensor, "*B V"]
+    ) -> Float[Tensor, "*B V"]:
+        """The logarithm of the mean of both."""
+        both = (
+            logits_BTV.log_softmax(dim=-1) + self.weight.log(),
+            counts_BTV + (1 - self.weight).log(),
+        )
+        # Not torch.logaddexp: what it gives depends on where in memory a number stands.
+        return torch.stack(both).logsumexp(dim=0)
+
+
+def parsed_network(settings: dict[str, Any]) -> ModelConfig:
+    from moreish.models import CountedModel, model_class, model_config
+
+    config = model_config(settings)
+    counts = isinstance(config, WithCounts) or issubclass(model_class(config.name), CountedModel)
+    if counts:
+        raise ValueError(f"this needs a network that is trained by gradients, not {config.name}")
+    return config

@@ -1,0 +1,92 @@
+"""Counting: how often each token followed the last n - 1 (Shannon 1948, section 3).
+
+B batch, T time, P positions (B·T), K context (order - 1), V vocabulary, G distinct n-grams.
+"""
+
+from typing import Literal, final
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor
+
+from moreish.data import Tokens
+from moreish.models.base import CountedModel, ModelConfig, State
+from moreish.models.ngram.counts import check_order, count
+from moreish.tokenizers import BOUNDARY
+
+
+class NGramConfig(ModelConfig):
+    name: Literal["ngram"] = "ngram"
+    order: int = Field(2, ge=1, le=64)
+    """Tokens in an n-gram: 2 counts pairs."""
+    add_k: float = Field(0.01, ge=0)
+    """Added to every count (Laplace, Lidstone): 0 makes what never followed impossible."""
+
+
+@final
+class NGram(CountedModel):
+    """P(token | context) = (count + k) / (context's count + k·V), from a sorted list of n-grams.
+
+    Where the context never occurred and k is 0, every token is equally likely.
+    """
+
+    Config = NGramConfig
+    training_defaults = {}
+
+    grams_G: Tensor
+    counts_G: Tensor
+
+    def __init__(self, config: NGramConfig, vocab_size: int) -> None:
+        """Raises MoreishError when an n-gram does not fit into 63 bits."""
+        check_order(config.order, vocab_size)
+        super().__init__(vocab_size, context=max(1, config.order - 1), max_length=None)
+        self.order, self.add_k = config.order, config.add_k
+        self.register_buffer("grams_G", torch.empty(0, dtype=torch.int64))
+        self.register_buffer("counts_G", torch.empty(0, dtype=torch.int64))
+        self.register_load_state_dict_pre_hook(_make_room)
+
+    def fit(self, tokens: Tokens) -> None:
+        grams_G, counts_G = count(tokens, self.order, self.vocab_size)
+        self.grams_G, self.counts_G = torch.from_numpy(grams_G), torch.from_numpy(counts_G)
+
+    def counted(self) -> int:
+        return len(self.counts_G)
+
+    def forward(
+        self, tokens_BT: Int[Tensor, "B T"], state: State = None
+    ) -> tuple[Float[Tensor, "B T V"], State]:
+        past = self.context - 1
+        if state is None:
+            state = tokens_BT.new_full((len(tokens_BT), past), BOUNDARY)
+        seen_BS = torch.cat([state, tokens_BT], dim=1)
+        if self.order == 1:
+            context_BT = torch.zeros_like(tokens_BT)
+        else:
+            digits_K = self.vocab_size ** torch.arange(self.context - 1, -1, -1)
+            context_BT = (seen_BS.unfold(1, self.context, 1) * digits_K.to(seen_BS)).sum(-1)
+        logits_BTV = self._log_probabilities(context_BT.flatten()).unflatten(0, context_BT.shape)
+        return logits_BTV, seen_BS[:, seen_BS.shape[1] - past :]
+
+    def _log_probabilities(self, context_P: Tensor) -> Tensor:
+        size = self.vocab_size
+        low_P = torch.searchsorted(self.grams_G, context_P * size)
+        found_P = torch.searchsorted(self.grams_G, (context_P + 1) * size) - low_P
+        # Every n-gram of every context, one after another: which position it is for, which it is.
+        place_F = torch.repeat_interleave(found_P)
+        first_F = (found_P.cumsum(0) - found_P)[place_F]
+        gram_F = low_P[place_F] + torch.arange(len(place_F), device=place_F.device) - first_F
+        counts_PV = torch.zeros(len(context_P), size, dtype=torch.float64, device=context_P.device)
+        counts_PV[place_F, self.grams_G[gram_F] % size] = self.counts_G[gram_F].double()
+        counts_PV += self.add_k
+        total_P1 = counts_PV.sum(-1, keepdim=True)
+        never_P1 = total_P1 == 0
+        shares_PV = torch.where(never_P1, 1 / size, counts_PV / total_P1.where(~never_P1, 1.0))
+        return shares_PV.log().float()
+
+
+def _make_room(module: NGram, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """How many n-grams there are is known only to the saved counts."""
+    for name in ("grams_G", "counts_G"):
+        if (saved := state.get(prefix + name)) is not None:
+            setattr(module, name, torch.empty_like(saved))

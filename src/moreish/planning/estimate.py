@@ -1,0 +1,374 @@
+"""What a training will take, reckoned before there is a machine for it: operations, memory, hours.
+
+docs/planning.md holds it against published tables, tests/test_estimate.py against measurements.
+"""
+
+import math
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from moreish.config import DataConfig, RunConfig
+from moreish.data import CATALOG, find, is_here
+from moreish.errors import MoreishError
+from moreish.models import CountedModel, GPTConfig, Model, build_model
+from moreish.planning.memory import KEPT_SHARE, LOGITS_BACK, WORKSPACE
+from moreish.tokenizers import SIZE as GPT2_SIZE
+from moreish.tokenizers import builder, check_limits
+from moreish.training import (
+    KEPT,
+    WINDOW,
+    Ready,
+    Work,
+    budget_steps,
+    find_device,
+    make_sampler,
+    memory_of,
+    moments_of,
+    parameters_of,
+    peak_named,
+    peak_of,
+    precision_of,
+    prepare,
+)
+
+MFU = 0.3
+"""Share of the peak that is used, where nobody says: nanoGPT's four days on eight A100s for GPT-2's
+smallest size come to 0.29."""
+
+OPTIMAL = 20
+"""Tokens for each parameter that make the best of so many operations (Hoffmann et al. 2022,
+"Chinchilla", table 3: 20.0 to 21.2 up to 280 B parameters)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """What the steps of a training are made of."""
+
+    rows: int
+    length: int
+    """Positions of a row."""
+    tokens: int
+    """Predictions of a step."""
+    steps: int | None
+    """None where minutes, or data that are not here, decide it."""
+    data_tokens: int | None
+    """Predictions in the training split; None where it is not here."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Bytes on one device at the most; None where that is not known for this kind of model."""
+
+    weights: float
+    gradients: float
+    moments: float
+    """Of the optimizer, and what it works with."""
+    copies: float
+    """Of weights in bfloat16; of those that lie on other devices, while they are needed; and of
+    gradients on their way to them."""
+    activations: float | None
+    """That the way back needs of the rows taken at once."""
+    logits: float | None
+    """Of these rows, with their gradients."""
+    libraries: float
+
+    @property
+    def total(self) -> float | None:
+        """All of it."""
+        parts = [getattr(self, field.name) for field in fields(self)]
+        return None if None in parts else sum(parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What a training will take."""
+
+    config: RunConfig
+    vocabulary: int
+    load: Load
+    parameters: int
+    embeddings: int
+    """Of the parameters: those that are looked up, tokens' and positions'."""
+    tokens: int | None
+    """Trained on in all."""
+    optimal_tokens: int
+    operations_per_position: float
+    """Floating-point operations, there and back: 6 for each weight of a matrix, and 12 x layers x
+    width x length for attention (Chowdhery et al. 2022, "PaLM", appendix B)."""
+    attention: float
+    """Share of them that attention's affinities are."""
+    operations: float | None
+    devices: int
+    rows_at_once: int
+    """On each device."""
+    precision: str
+    """Of products."""
+    ddp: Memory
+    """With weights, gradients and moments whole on each device (DDP), or on the only one."""
+    fsdp: Memory | None
+    """With each of them shared out over the devices (FSDP); None of one device."""
+    checkpoint: int
+    """Bytes of one."""
+    disk: int
+    """Bytes of a run, beside its data, at the most."""
+    peak: float | None
+    """Operations a second that a device promises."""
+    mfu: float
+    hours: float | None
+
+
+def foreseen(config: RunConfig, *, asked: bool, gpus: int, gpu: str | None, mfu: float) -> Estimate:
+    """What the training that `config` says will take, with its data or without.
+
+    Args:
+        asked: whether the user named the data, which must then be here.
+        gpus: how many there will be.
+        gpu: the name or the TFLOP/s of each; None: the device here.
+        mfu: share of the peak that is used.
+
+    Raises:
+        MoreishError: a setting is wrong, or depends on data that are not here.
+    """
+    if gpus < 1 or not 0 < mfu <= 1:
+        raise MoreishError(
+            "--gpus is 1 or more, and --mfu a share of the peak, above 0 and up to 1"
+        )
+    if asked or data_are_here(config.data.source):
+        ready = prepare(config)
+        config, vocabulary, load = ready.config, ready.tokenizer.vocab_size, load_of(ready)
+    else:
+        vocabulary = vocabulary_ahead(config.data)
+        load = load_ahead(config, vocabulary)
+    here = find_device(config.train.device)
+    precision = str(precision_of(config.train, here)).removeprefix("torch.")
+    if gpu is not None:
+        asked_for = config.train.precision
+        precision = "bfloat16" if asked_for == "auto" else asked_for
+    return estimate(
+        config,
+        vocabulary,
+        load,
+        devices=gpus,
+        peak=peak_of(here) if gpu is None else peak_named(gpu),
+        mfu=mfu,
+        precision=precision,
+    )
+
+
+def estimate(
+    config: RunConfig,
+    vocabulary: int,
+    load: Load,
+    *,
+    devices: int = 1,
+    peak: float | None = None,
+    mfu: float = MFU,
+    precision: str = "float32",
+) -> Estimate:
+    """What training as `config` says takes on so many devices.
+
+    Args:
+        peak: operations a second that each promises.
+        mfu: share of them that is used (model FLOPs utilisation).
+        precision: of products: float32, bfloat16 or float16.
+
+    Raises:
+        MoreishError: the model cannot be built, or is counted.
+    """
+    model = outline(config, vocabulary)
+    work = Work(model)
+    operations = work.of_position(load.length)
+    tokens = None if load.steps is None else load.steps * load.tokens
+    in_all = None
+    if load.steps is not None:
+        in_all = operations * load.rows * load.length * load.steps
+    seconds = None
+    if config.train.minutes is not None:
+        seconds = config.train.minutes * 60
+    elif peak is not None and in_all is not None:
+        seconds = in_all / (devices * peak * mfu)
+    if devices > load.rows:
+        raise MoreishError(
+            f"a step has {load.rows:,} rows, which so many share at the most: give fewer --gpus, "
+            "or more train.batch_tokens"
+        )
+    parts = math.ceil(config.train.accumulate / devices)  # devices share them
+    at_once = math.ceil(math.ceil(load.rows / devices) / parts)
+    weights = sum(tensor.nbytes for tensor in model.state_dict().values())
+    checkpoint = weights + moments_of(model, config.train)
+    embeddings = [m.weight for m in model.modules() if isinstance(m, nn.Embedding)]
+    parameters = model.parameter_count()
+    alone = _memory(model, config, at_once * load.length, half=precision != "float32")
+    return Estimate(
+        config=config,
+        vocabulary=vocabulary,
+        load=load,
+        parameters=parameters,
+        embeddings=sum(weight.numel() for weight in embeddings),
+        tokens=tokens,
+        optimal_tokens=OPTIMAL * parameters,
+        operations_per_position=operations,
+        attention=1 - work.of_position(0) / operations if operations else 0.0,
+        operations=in_all,
+        devices=devices,
+        rows_at_once=at_once,
+        precision=precision,
+        ddp=alone if devices == 1 else replace(alone, copies=alone.copies + alone.gradients),
+        fsdp=None if devices == 1 else _shared_out(alone, model, devices),
+        checkpoint=checkpoint,
+        disk=2 * weights + (KEPT + 1) * checkpoint,  # one more of each while it is written
+        peak=peak,
+        mfu=mfu,
+        hours=None if seconds is None else seconds / 3600,
+    )
+
+
+def outline(config: RunConfig, vocabulary: int) -> Model:
+    """The model without memory for its weights. Raises MoreishError when it cannot be built, or
+    is not trained by gradients."""
+    parameters_of(config.model, vocabulary)  # says what is wrong with it
+    with torch.device("meta"):
+        model = build_model(config.model, vocabulary)
+    if isinstance(model, CountedModel):
+        raise MoreishError(f"{config.model.name} is counted, in one go: there is nothing to plan")
+    return model
+
+
+def load_of(ready: Ready) -> Load:
+    """The steps of a training whose data are here."""
+    model = outline(ready.config, ready.tokenizer.vocab_size)
+    tokens = ready.splits["train"]
+    sampler = make_sampler(ready.config, tokens, model)
+    batch = sampler.batch(0)
+    return Load(
+        rows=len(batch.tokens_BT),
+        length=batch.tokens_BT.shape[1],
+        tokens=batch.scored,
+        steps=budget_steps(ready.config.train, sampler),
+        data_tokens=tokens.predictions,
+    )
+
+
+def load_ahead(config: RunConfig, vocabulary: int) -> Load:
+    """The steps of a training on running text that is not here.
+
+    Raises:
+        MoreishError: they depend on it.
+    """
+    train = config.train
+    if train.batch_size == "all":
+        raise MoreishError(f"{config.data.source} is not here, and a batch is to be all of it")
+    length = outline(config, vocabulary).max_length or WINDOW
+    rows = train.batch_size or max(1, round(train.batch_tokens / length))
+    assert isinstance(rows, int)
+    return Load(rows=rows, length=length, tokens=rows * length, steps=train.steps, data_tokens=None)
+
+
+def data_are_here(source: str) -> bool:
+    """Whether the source can be read without a network."""
+    return is_here(find(source)) if source in CATALOG else Path(source).expanduser().exists()
+
+
+def vocabulary_ahead(data: DataConfig) -> int:
+    """How many tokens there will be in a vocabulary, without the text.
+
+    Raises:
+        MoreishError: the text decides it.
+    """
+    check_limits(data.tokenizer, data.limits)
+    if data.tokenizer == "gpt2":
+        return GPT2_SIZE
+    if data.tokenizer == "bpe" and data.vocab_size is not None:
+        return data.vocab_size
+    made = builder(data.tokenizer)
+    if made.learns or data.tokenizer == "char":
+        raise MoreishError(
+            f"{data.source} is not here, and its text decides the vocabulary: put it there, or "
+            "name one that is known, e.g. --tokenizer gpt2"
+        )
+    return made.build([], boundary=True).vocab_size
+
+
+def kept(
+    config: GPTConfig, vocabulary: int, *, half: bool = False, recompute: bool = False
+) -> tuple[float, float]:
+    """Bytes that autograd keeps of each position of a GPT for the way back; with dropout, those of
+    kernels that keep no affinities (as on GPUs).
+
+    Args:
+        half: whether products are in 16 bits.
+        recompute: whether layers are reckoned again: one of them is kept then, with its gradients,
+            and what goes into each.
+
+    Returns:
+        of its blocks and its last norm, and of its logits.
+    """
+    size, width = (2 if half else 4), config.width
+    ours = width * (config.kv_heads or config.heads) // config.heads
+    turned, grouped = config.positions == "rotary", ours < width
+    # Norms are in float32: their input and what it was divided by; of RMS norm the quotient too.
+    norm = {"layer": 4 * width + 8, "rms": 8 * width + 4, "none": 0}[config.norm]
+    attention = norm + size * width  # what queries, keys and values are made of
+    lost = grouped and (turned or (config.qk_norm and half))
+    attention += 0 if lost else size * (width + 2 * ours)
+    attention += size * 2 * width if grouped else 0  # keys and values, repeated
+    if config.qk_norm:
+        attention += size * (width + ours) + size * width
+        attention += 4 * (width + ours) if half else 0
+    if turned and not (config.qk_norm and half):
+        attention += size * (width + ours)
+    attention += size * width + 4 * config.heads  # what the heads gathered, and their denominators
+    block = attention
+    if config.feedforward != "none":
+        gated = config.feedforward == "swiglu"
+        ratio = config.feedforward_ratio * (2 / 3 if gated else 1)
+        inner = config.feedforward_width or max(1, round(width * ratio))
+        times = {"swiglu": 4, "relu": 1}.get(config.feedforward, 2)
+        block += norm + size * width + times * size * inner
+    if config.dropout:
+        block += (1 + (config.feedforward != "none")) * width  # masks, a byte each
+    last = size * width + (norm if config.norm_place == "before" else 0) + 16  # tokens and targets
+    logits = 4 * vocabulary + (size * vocabulary if config.softcap else 0)
+    blocks = 2 * block + 4 * width * config.layers if recompute else config.layers * block
+    return blocks + last, logits
+
+
+def _memory(model: Model, config: RunConfig, positions: int, *, half: bool) -> Memory:
+    """On one device that has all of the weights."""
+    weights = float(sum(p.nbytes for p in model.parameters()))
+    activations = logits = None
+    cast = 0.0
+    if isinstance(config.model, GPTConfig):
+        inside, at_end = kept(
+            config.model, model.vocab_size, half=half, recompute=config.train.recompute
+        )
+        activations = KEPT_SHARE * inside * positions
+        logits = KEPT_SHARE * at_end * positions + LOGITS_BACK * 4 * model.vocab_size * positions
+        if half:  # autocast keeps each matrix once more
+            cast = 2.0 * Work(model).weights
+    return Memory(
+        weights=weights,
+        gradients=weights,
+        moments=memory_of(model, config.train),
+        copies=cast,
+        activations=activations,
+        logits=logits,
+        libraries=WORKSPACE,
+    )
+
+
+def _shared_out(alone: Memory, model: Model, devices: int) -> Memory:
+    """The same, with each block a unit that is gathered when it is its turn, the next one already
+    behind it, and all that lies outside of blocks a unit that stays."""
+    blocks = [sum(p.nbytes for p in block.parameters()) for block in getattr(model, "blocks", [])]
+    outside = alone.weights - sum(blocks)
+    return replace(
+        alone,
+        weights=alone.weights / devices,
+        gradients=alone.gradients / devices,
+        moments=alone.moments / devices,
+        copies=alone.copies + 2 * outside + 3 * max(blocks, default=0),
+    )

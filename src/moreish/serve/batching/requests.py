@@ -1,0 +1,247 @@
+"""What is asked of the engine, the texts that come of it, and what is told of them.
+
+T tokens of a prompt, N random numbers, V vocabulary.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from moreish.generate import BLOCK, Automaton, Guide, Sampling, draw, probabilities, uniforms
+from moreish.models import Model, State
+from moreish.serve.batching.detokenizer import Unfolding, whole
+from moreish.tokenizers import Ids, Tokenizer
+
+READ = 128
+"""Tokens of prompts that are read between two tokens of those that write."""
+
+END = "<|endoftext|>"
+"""How the boundary is told."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Ask:
+    """A prompt, and how it is to be continued."""
+
+    lead: Ids
+    """Tokens that the model reads before the prompt and that are no part of the text."""
+    prompt: Ids
+    max_tokens: int
+    sampling: Sampling
+    seed: int
+    n: int = 1
+    """Texts."""
+    first: int = 0
+    """Number of the first: text number i is the one that `moreish sample --seed` writes as its
+    number i."""
+    stop: tuple[str, ...] = ()
+    logprobs: int | None = None
+    """The likeliest tokens that are told beside each that was drawn; None: tell nothing."""
+    echo: bool = False
+    """The prompt is part of the text."""
+    automaton: Automaton | None = None
+    """What the text must match."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """A token of a text."""
+
+    id: int
+    text: str
+    logprob: float | None
+    """Its natural logarithm, as the model has it, whatever the sampling; of a prompt's first token
+    that follows nothing None."""
+    top: list[tuple[int, str, float]]
+    """The likeliest tokens and their log-probabilities."""
+    offset: int
+    """Of its first character in the text; of part of a character that character's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """What a text gains by a token or more."""
+
+    text: str = ""
+    tokens: tuple[Drawn, ...] = ()
+    """Those whose text is shown now, if they were asked for."""
+    drawn: int = 0
+    """Tokens, whether their text is shown yet or not; the boundary is none."""
+    finish: Literal["stop", "length"] | None = None
+    """With the last piece: the text's own end or a stop string, or the most tokens."""
+    log_weight: float = 0.0
+    """With the last piece: see `Guide`."""
+
+
+@dataclass(eq=False)
+class Job:
+    """A request: texts that are delivered, and given up, together."""
+
+    asks: list[Ask]
+    until: float
+    """When it is given up, in seconds of time.monotonic()."""
+    cancelled: bool = False
+    """Whoever asked does not want it any more."""
+    asked_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def texts(self) -> int:
+        return sum(ask.n for ask in self.asks)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more is to be done for it."""
+        return self.cancelled or time.monotonic() > self.until
+
+
+Event = tuple[Job, int, Piece]
+"""Of which job, of which of its texts, and what is new."""
+
+
+class Teller:
+    """Tells tokens with what the model made of them."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        self.label = lru_cache(maxsize=1 << 16)(self._label)
+
+    def told(
+        self, tokens: Sequence[int], logits_TV: Tensor, offsets: Sequence[int], most: int
+    ) -> list[Drawn]:
+        """Each token, with the logits before it, and the `most` likeliest in its place."""
+        logs_TV = logits_TV.double().log_softmax(dim=-1)
+        best = logs_TV.topk(min(most, logs_TV.shape[1]))
+        own_T = logs_TV.gather(1, torch.tensor(tokens)[:, None])[:, 0]
+        each = (offsets, own_T.tolist(), best.indices.tolist(), best.values.tolist())
+        return [
+            Drawn(
+                id=token,
+                text=self.label(token),
+                logprob=log,
+                top=list(zip(ids, map(self.label, ids), logs, strict=True)),
+                offset=offset,
+            )
+            for token, offset, log, ids, logs in zip(tokens, *each, strict=True)
+        ]
+
+    def _label(self, token: int) -> str:
+        if token == self.tokenizer.boundary:
+            return END
+        raw = self.tokenizer.to_bytes(np.array([token]))
+        try:
+            return raw.decode()
+        except UnicodeDecodeError:
+            return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)
+
+
+class Reading:
+    """A prompt on its way through the model, once for all texts that continue it."""
+
+    def __init__(self, ask: Ask, model: Model, teller: Teller) -> None:
+        self.ask, self.teller = ask, teller
+        self.raw = teller.tokenizer.to_bytes(ask.prompt)
+        """The prompt's bytes."""
+        self.told: list[Drawn] = []
+        """The prompt's tokens, if they are asked for."""
+        self.state: State = None
+        self.logits_V = torch.empty(0)
+        """After its last token."""
+        ids, self._done = np.concatenate([ask.lead, ask.prompt]), 0
+        self._tells = ask.echo and ask.logprobs is not None
+        if self._tells:
+            self._offsets = _offsets(ask.prompt, teller.tokenizer)
+            if not len(ask.lead):
+                first = int(ask.prompt[0])
+                label = teller.label(first)
+                self.told = [Drawn(id=first, text=label, logprob=None, top=[], offset=0)]
+        else:  # what comes next depends on no more than this
+            ids = ids[-(model.max_length or model.context) :]
+        self.tokens_T = torch.from_numpy(ids)
+
+    @property
+    def finished(self) -> bool:
+        return self._done == len(self.tokens_T)
+
+    def read(self, model: Model, device: torch.device) -> int:
+        """Read on for a while; how many tokens that was."""
+        piece_T = self.tokens_T[self._done :][: min(READ, model.max_length or READ)]
+        logits_1TV, self.state = model(piece_T[None].to(device), self.state)
+        self._done += len(piece_T)
+        if self._tells:
+            self._tell(logits_1TV[0].float().cpu())
+        if self.finished:
+            self.logits_V = logits_1TV[0, -1].float().cpu()
+        return len(piece_T)
+
+    def _tell(self, logits_TV: Tensor) -> None:
+        """Of the tokens that follow those that were just read."""
+        assert self.ask.logprobs is not None
+        first = self._done - len(logits_TV) + 1 - len(self.ask.lead)  # among the prompt's
+        skipped = max(0, -first)
+        end = min(first + len(logits_TV), len(self.ask.prompt))
+        if (begin := first + skipped) < end:
+            tokens = self.ask.prompt[begin:end].tolist()
+            logits_TV = logits_TV[skipped : skipped + len(tokens)]
+            offsets = self._offsets[begin:end]
+            self.told += self.teller.told(tokens, logits_TV, offsets, self.ask.logprobs)
+
+
+def _offsets(prompt: Ids, tokenizer: Tokenizer) -> list[int]:
+    """In the text of the prompt, of each token's first character."""
+    unfolding, offsets = Unfolding(), []
+    for token in prompt:
+        offsets.append(unfolding.length)
+        unfolding.add(tokenizer.to_bytes(np.array([token])))
+    return offsets
+
+
+class Text:
+    """One text that is being written."""
+
+    def __init__(self, job: Job, ask: Ask, reading: Reading, place: int, number: int) -> None:
+        """`place` among the texts of the job; `number` among those of the prompt."""
+        self.job, self.ask, self.reading, self.place = job, ask, reading, place
+        self.number = number
+        self.state: State = None
+        self.token = -1
+        """The last that was drawn: the next that the model reads."""
+        self.written = 0
+        """Tokens."""
+        self.guide = Guide(ask.automaton, ask.prompt, 1) if ask.automaton is not None else None
+        self.unfolding = Unfolding(ask.stop, after=reading.raw)
+        self.before = 0
+        """Characters of the text that are the prompt's."""
+        self.untold: list[Drawn] = []
+        self._uniform_N = torch.empty(0)
+
+    def steered(self, logits_1V: Tensor) -> int:
+        """The next token, as its guide has it."""
+        assert self.guide is not None
+        sampling = self.ask.sampling
+        shares_1V = probabilities(logits_1V, sampling)
+        plain_1V = logits_1V.double().softmax(dim=-1)
+        shares_1V = self.guide.steer(shares_1V, plain_1V, greedy=sampling.temperature == 0)
+        token_1 = draw(shares_1V, torch.tensor([self.uniform()], dtype=torch.float64))
+        self.guide.advance(token_1)
+        return int(token_1)
+
+    def echoed(self) -> Piece:
+        """The prompt, without a character that is not whole yet; with what the model made of its
+        tokens, if that is asked."""
+        shown = whole(self.reading.raw)
+        self.before = len(shown)
+        return Piece(text=shown, tokens=tuple(self.reading.told))
+
+    def uniform(self) -> float:
+        """The random number for the next token: that of its seed, number and position."""
+        at = self.written % BLOCK
+        if at == 0:
+            streams = range(self.number, self.number + 1)
+            self._uniform_N = uniforms(self.ask.seed, self.written // BLOCK, streams)[0]
+        return float(self._uniform_N[at])

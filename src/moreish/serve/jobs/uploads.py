@@ -1,0 +1,104 @@
+"""The folder of texts that were brought, and names that texts and runs may have."""
+
+import re
+import unicodedata
+from pathlib import Path
+from typing import Annotated
+from uuid import uuid4
+
+from pydantic import AfterValidator, BaseModel, WithJsonSchema
+from starlette.requests import Request
+
+from moreish.data import UNWANTED
+from moreish.serve.http import ApiError
+from moreish.utils.files import PART, check_space, clear_parts
+
+LONGEST = 60
+"""Characters of a name: in UTF-8 240 bytes at the most; file systems have 255, and some names get
+an ending."""
+
+SIGNS = r"!-'*,/:-@\[-^`{-~"
+"""Of ASCII, what is no letter, digit, or one of ` ._-()+`."""
+
+BLANK = "\x00-\x1f\x7f-\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+SELECTORS = "\u034f\u17b4\u17b5\u180b-\u180d\ufe00-\ufe0f\U000e0100-\U000e01ef"
+"""Characters that no name shows, beside those that no text should have."""
+
+NEVER = f"{SIGNS}{BLANK}{SELECTORS}{UNWANTED.pattern[1:-1]}"
+
+NAME = f"^[^{NEVER} ._()+\u0300-\u036f-][^{NEVER}]{{0,{LONGEST - 1}}}" + rf"(?<![ .])(?<!\{PART})$"
+"""Of a text or a run: no separators, nothing hidden, nothing to run. Python and JSON Schema read it
+alike, so that the document tells just what is taken: by ranges, not by classes of letters."""
+
+
+def is_plain(name: str) -> bool:
+    """Whether it may be that of a text or a run."""
+    return re.fullmatch(NAME, name) is not None
+
+
+def plain(name: str) -> str:
+    """The name, its letters and accents composed (NFC). Raises ValueError if it will not do."""
+    composed = unicodedata.normalize("NFC", name)
+    if is_plain(name) and is_plain(composed):
+        return composed
+    raise ValueError("give it a plain name: letters, digits, . _ - ( ) +")
+
+
+Name = Annotated[str, AfterValidator(plain), WithJsonSchema({"type": "string", "pattern": NAME})]
+"""Of a text or a run that is to be."""
+
+
+class TextFile(BaseModel):
+    """A text that was brought."""
+
+    name: str
+    bytes: int
+
+
+class TextFolder:
+    """Texts by name: one from outside is looked up here and nowhere else."""
+
+    def __init__(self, place: Path, most: int) -> None:
+        """`most`: bytes of a text."""
+        self.place, self.most = place, most
+        clear_parts(place)
+
+    def listed(self) -> list[TextFile]:
+        found = sorted(self.place.glob("*")) if self.place.is_dir() else []
+        return [
+            TextFile(name=path.name, bytes=path.stat().st_size)
+            for path in found
+            if path.is_file() and is_plain(path.name)
+        ]
+
+    def path(self, name: str) -> Path:
+        """Raises ApiError (404) when there is none of this name."""
+        if name not in {text.name for text in self.listed()}:
+            raise ApiError(404, f"there is no text {name[:100]!r}", param="text")
+        return self.place / name
+
+    async def bring(self, name: str, request: Request) -> TextFile:
+        """Take a text, piece by piece; one of the same name is replaced once the new one is whole.
+
+        Raises:
+            ApiError: it is empty or too large.
+            ClientDisconnect: the client went before the end.
+        """
+        size = 0
+        self.place.mkdir(parents=True, exist_ok=True)
+        check_space(self.place, int(request.headers.get("content-length", 0)), "the text")
+        # Of its own: the same text may come twice at a time, and one of them not to its end.
+        beside = self.place / f".{uuid4().hex}{PART}"
+        try:
+            with beside.open("wb") as file:
+                async for piece in request.stream():
+                    size += len(piece)
+                    if size > self.most:
+                        raise ApiError(413, f"a text may have {self.most:,} bytes at the most")
+                    file.write(piece)
+            if size == 0:
+                raise ApiError(400, "the text is empty")
+            beside.replace(self.place / name)
+        finally:
+            beside.unlink(missing_ok=True)
+        return TextFile(name=name, bytes=size)

@@ -1,0 +1,302 @@
+"""What is looked at in a served model: the work of the native routes, done on the side.
+
+M some tokens, T time, C width.
+"""
+
+import math
+from collections.abc import Callable
+from contextlib import suppress
+from functools import lru_cache
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+
+from moreish.data import Tokens
+from moreish.errors import MoreishError
+from moreish.evaluate import inspect as looking
+from moreish.generate import probabilities
+from moreish.models import GPTConfig, WithCounts
+from moreish.runs import SEARCHED, Run
+from moreish.serve.http import ApiError, Limits, refused
+from moreish.serve.native import schemas as shapes
+from moreish.serve.openai import ids_of
+from moreish.serve.registry import Served
+from moreish.tokenizers import Tokenizer
+
+WORK = 40_000_000_000
+"""Multiplications for one text whose tokens are all scored: a few seconds of one core."""
+
+ATTENDED = 256
+"""Tokens whose attention is shown."""
+
+EMBEDDED = 500
+"""Tokens whose embedding is shown."""
+
+PAIRED = 30
+"""Tokens whose pairs are shown."""
+
+LOGGED = 2000
+"""Steps of a training that are shown."""
+
+T = TypeVar("T")
+
+
+def once(work: Callable[[Served], T]) -> Callable[[Served], T]:
+    """`work`, done once for each run."""
+    found: WeakKeyDictionary[Served, T] = WeakKeyDictionary()
+
+    def remembered(served: Served) -> T:
+        if served not in found:
+            found[served] = work(served)
+        return found[served]
+
+    return remembered
+
+
+def described(served: Served) -> shapes.Model:
+    """What a run is, and what can be looked at in it now: its data may have gone meanwhile."""
+    told = _described(served)
+    if not told.has.data or served.run.has_data:
+        return told
+    has = told.has.model_copy(update={"data": False, "pairs": False, "novelty": False})
+    return told.model_copy(update={"has": has})
+
+
+@once
+def _described(served: Served) -> shapes.Model:
+    """The same, if its data are still there."""
+    run, record = served.run, served.run.record
+    config = run.config.model
+    network = config.network if isinstance(config, WithCounts) else config
+    gpt = network if isinstance(network, GPTConfig) else None
+    data = bool(run.split_names)
+    val = record.splits.get("val")
+    train = record.splits.get("train")
+    return shapes.Model(
+        name=served.name,
+        kind=run.kind,
+        architecture=config.name,
+        parameters=run.model.parameter_count(),
+        tokenizer=run.tokenizer.name,
+        vocabulary=run.tokenizer.vocab_size,
+        context=run.model.context,
+        layers=None if gpt is None else gpt.layers,
+        heads=None if gpt is None else gpt.heads,
+        data=record.data.name,
+        losses=shapes.Losses(
+            train=None if train is None else train.loss, val=None if val is None else val.loss
+        ),
+        bits_per_byte=None if val is None else val.bits_per_byte,
+        has=shapes.Has(
+            data=data,
+            attention=gpt is not None,
+            embedding=looking.token_embedding(run.model, run.tokenizer.vocab_size) is not None,
+            pairs=data,
+            novelty=data and _characters(served) <= SEARCHED,
+            history=next(run.logged(), None) is not None,
+        ),
+    )
+
+
+def training_tokens(served: Served) -> Tokens:
+    """Raises ApiError (400) where they, or what they were split from, are not at hand."""
+    try:
+        # All of them, and then they are held: what is known stands on whatever side of the split.
+        splits = {name: served.run.split(name) for name in served.run.split_names}
+        return splits["train"]
+    except (MoreishError, KeyError):
+        raise ApiError(400, f"the training data of {served.name} are not at hand here") from None
+
+
+def check_searchable(served: Served) -> None:
+    """Raises ApiError (400) where nothing can be looked up in the training data."""
+    training_tokens(served)
+    if (size := _characters(served)) > SEARCHED:
+        raise ApiError(
+            400,
+            f"the training data of {served.name} are {size:,} characters; only {SEARCHED:,} or "
+            "fewer are looked through here",
+        )
+
+
+def _characters(served: Served) -> int:
+    facts = served.run.record.data
+    return max(facts.characters, facts.tokens.get("train", 0))
+
+
+@lru_cache(maxsize=1 << 16)
+def token_of(tokenizer: Tokenizer, token: int) -> shapes.Token:
+    """A token as the page shows it."""
+    try:
+        text = tokenizer.to_bytes(np.array([token])).decode()
+    except UnicodeDecodeError:
+        text = None
+    return shapes.Token(id=token, text=text, label=tokenizer.label(token))
+
+
+def surprisal(served: Served, asked: shapes.SurprisalRequest, limits: Limits) -> shapes.Surprisal:
+    """Every token of a text, and how little it was expected."""
+    run, model = served.run, served.run.model
+    check_length("text", len(asked.text), limits)
+    ids = ids_of(asked.text, served, "text")
+    each = sum(p.numel() for p in model.parameters()) + 16 * model.vocab_size
+    if len(ids) > (most := max(1, WORK // each)):
+        raise refused("text", f"text: {len(ids):,} tokens are more than {most:,}, the most here")
+    found = run.surprisal(asked.text)
+    nats, of_text = sum(token.nats for token in found), [token.id for token in found]
+    bits = math.nan  # of unknown words nobody knows how long they are
+    if run.tokenizer.unk not in of_text:
+        bits = nats / math.log(2) / max(1, int(run.tokenizer.char_lengths()[of_text].sum()))
+    return shapes.Surprisal(
+        tokens=[
+            shapes.Surprising(**dict(token_of(run.tokenizer, token.id)), nats=_finite(token.nats))
+            for token in found
+        ],
+        nats_per_token=_finite(nats / len(found)),
+        bits_per_character=_finite(bits),
+    )
+
+
+def following(served: Served, asked: shapes.NextRequest, limits: Limits) -> shapes.Next:
+    """What may come after a prompt, as the model says and as it is drawn."""
+    run, model = served.run, served.run.model
+    check_length("prompt", len(asked.prompt), limits)
+    prompt = ids_of(asked.prompt, served)
+    read = np.concatenate([run.lead(prompt), prompt])[-(model.max_length or model.context) :]
+    logits_1V = model(torch.from_numpy(read)[None])[0][:, -1].float()
+    if (never := run.tokenizer.unk) is not None:
+        logits_1V = logits_1V.index_fill(1, torch.tensor([never]), -torch.inf)
+    p_V = logits_1V.double().softmax(dim=-1)[0]
+    q_V = probabilities(logits_1V.double(), asked.sampling)[0]
+    best = p_V.topk(min(asked.top, len(p_V))).indices
+    rest_V = torch.ones_like(p_V, dtype=torch.bool).index_fill(0, best, False)
+    return shapes.Next(
+        tokens=[
+            shapes.NextToken(**dict(token_of(run.tokenizer, token)), p=p, q=q)
+            for token, p, q in zip(
+                best.tolist(), p_V[best].tolist(), q_V[best].tolist(), strict=True
+            )
+        ],
+        rest=shapes.Share(p=float(p_V[rest_V].sum()), q=float(q_V[rest_V].sum())),
+        vocabulary=len(p_V),
+    )
+
+
+def attention(served: Served, asked: shapes.AttentionRequest, limits: Limits) -> shapes.Attention:
+    """Where each token of a text looks, in one layer."""
+    run = served.run
+    if (network := looking.attending(run.model)) is None:
+        raise refused("model", f"{served.name} does not attend: it is no GPT, and has none in it")
+    layers = len(network.blocks)
+    if asked.layer >= layers:
+        raise refused("layer", f"layer: {asked.layer} is none of its {layers}, counted from 0")
+    check_length("text", len(asked.text), limits)
+    ids = ids_of(asked.text, served, "text")
+    whole_T = np.concatenate([run.lead(ids), ids])
+    ids_T = whole_T[-min(ATTENDED, network.context) :]
+    maps_HTT = looking.attention_maps(run.model, ids_T)[asked.layer]
+    return shapes.Attention(
+        tokens=[run.tokenizer.label(int(token)) for token in ids_T],
+        total=len(whole_T),
+        layers=layers,
+        heads=len(maps_HTT),
+        maps=np.round(maps_HTT.double().numpy(), 4).tolist(),
+    )
+
+
+def embedding(served: Served) -> shapes.Embedding:
+    """The most frequent tokens, where the two widest axes of their vectors have them."""
+    run = served.run
+    weight_VC = looking.token_embedding(run.model, run.tokenizer.vocab_size)
+    if weight_VC is None:
+        raise refused("model", f"{served.name} has no embedding")
+    counts_V = None
+    with suppress(ApiError):
+        counts_V = _counts(served)
+    order_V = np.arange(len(weight_VC)) if counts_V is None else looking.by_count(counts_V)
+    chosen_M = order_V[:EMBEDDED]
+    points_M2, shares = looking.principal(weight_VC[chosen_M])
+    return shapes.Embedding(
+        tokens=[
+            shapes.EmbeddedToken(
+                id=int(token),
+                label=run.tokenizer.label(int(token)),
+                x=float(x),
+                y=float(y),
+                count=None if counts_V is None else int(counts_V[token]),
+            )
+            for token, (x, y) in zip(chosen_M, points_M2, strict=True)
+        ],
+        explained=(float(shares[0]), float(shares[1])),
+    )
+
+
+@once
+def pairs(served: Served) -> shapes.Pairs:
+    """What followed what in the training data, and what the model expects."""
+    run, size = served.run, served.run.tokenizer.vocab_size
+    ids_N = training_tokens(served).ids_N[:SEARCHED]
+    chosen_M = np.sort(looking.by_count(_counts(served))[:PAIRED])
+    return shapes.Pairs(
+        labels=[run.tokenizer.label(int(token)) for token in chosen_M],
+        totals=_counts(served)[chosen_M].tolist(),
+        counts=looking.pair_counts(ids_N, chosen_M, size).tolist(),
+        expected=looking.expected_pairs(run.model, chosen_M).tolist(),
+    )
+
+
+@once
+def _counts(served: Served) -> Any:
+    """(V,) how often each token is followed by another."""
+    ids_N = training_tokens(served).ids_N[:SEARCHED]
+    return looking.followed(ids_N, served.run.tokenizer.vocab_size)
+
+
+@once
+def history(served: Served) -> shapes.History:
+    """What the training logged."""
+    return history_of(served.run)
+
+
+def history_of(run: Run) -> shapes.History:
+    """What a training has logged so far, thinned out where it is much."""
+    config = run.config
+    logged = list(run.logged())
+    steps = [entry for entry in logged if "loss" in entry]
+    learned = steps[-1]["tokens"] / steps[-1]["step"] if steps else config.train.batch_tokens
+    every = max(1, math.ceil(len(steps) / LOGGED))
+    last: dict[str, Any] = next((e["val"] for e in reversed(logged) if "val" in e), {})
+    known = last.get("loss") and last.get("bits_per_byte") is not None
+    return shapes.History(
+        steps=[shapes.Step(step=e["step"], loss=e["loss"]) for e in steps[::every]],
+        evaluations=[
+            shapes.Evaluation(step=e["step"], train=None, val=e["val"]["loss"])
+            for e in logged
+            if "val" in e
+        ],
+        samples=[
+            shapes.Sample(step=e["step"], text="\n".join(e["samples"]))
+            for e in logged
+            if "samples" in e
+        ],
+        settings={
+            "model": config.model.model_dump(mode="json"),
+            "train": config.train.model_dump(mode="json"),
+        },
+        tokens_per_step=round(learned),
+        bits_per_byte=last["bits_per_byte"] / last["loss"] if known else None,
+    )
+
+
+def check_length(param: str, size: int, limits: Limits) -> None:
+    """Raises ApiError (400) where a text is too long."""
+    if size > limits.prompt_characters:
+        raise refused(
+            param, f"{param}: {size:,} characters are more than {limits.prompt_characters:,}"
+        )
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

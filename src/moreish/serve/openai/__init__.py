@@ -1,0 +1,14 @@
+"""OpenAI's API."""
+
+from moreish.serve.openai.routes import asks_of, ids_of
+from moreish.serve.openai.schemas import Asked, Drawing, Tokens, Usage, WriteRequest
+
+__all__ = [
+    "Asked",
+    "Drawing",
+    "Tokens",
+    "Usage",
+    "WriteRequest",
+    "asks_of",
+    "ids_of",
+]

@@ -1,0 +1,126 @@
+"""What a training leaves to read: metrics.jsonl and samples.txt."""
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from moreish.distributed import parted
+from moreish.generate import Sampling
+from moreish.runs import Run
+from moreish.training.events import (
+    Evaluated,
+    Event,
+    Report,
+    Sampled,
+    Skipped,
+    Step,
+    WentBack,
+)
+from moreish.training.trackers import Tracking
+from moreish.training.trainer import Trainer
+from moreish.utils.files import flush, named, write_atomic
+
+LINES = 40
+"""Between two evaluations, at the most."""
+
+SAMPLING = 0.03
+"""Share of the minutes that samples on the way may take."""
+
+
+class Log:
+    """Writes metrics.jsonl and samples.txt, and passes every event on."""
+
+    def __init__(self, run: Run, trainer: Trainer, report: Report, *, resuming: bool) -> None:
+        self.run, self.trainer, self.report = run, trainer, report
+        self.metrics, self.samples = run.path / "metrics.jsonl", run.path / "samples.txt"
+        self.spent = self.last = 0.0
+        self.every = max(1, trainer.position.plan.eval_every // LINES)
+        self.tracking = Tracking(run, trainer.position.step, report)
+        if resuming:
+            self._rewind(trainer.position.step)
+
+    def __call__(self, event: Event) -> None:
+        self.report(event)
+        if isinstance(event, Skipped):
+            self._write(step=event.step, skipped=event.why)
+        elif isinstance(event, WentBack):
+            self._rewind(event.step)
+            self.tracking.go_back(event.step)
+            self._write(step=event.step, went_back=event.why, lr=event.lr)
+        elif isinstance(event, Step) and event.step % self.every == 0:
+            self._write(
+                step=event.step,
+                tokens=event.tokens,
+                seconds=round(event.seconds, 3),
+                loss=event.loss,
+                lr=event.lr,
+                gradient_norm=event.gradient_norm,
+                **({} if event.utilisation is None else {"utilisation": event.utilisation}),
+            )
+        elif isinstance(event, Evaluated):
+            self._write(step=event.step, val=event.score.as_json(), best=event.best)
+            plan = self.trainer.position.plan
+            number = event.step // plan.eval_every
+            # After 1, 2, 4, 8 … evaluations while it is cheap, and at the end.
+            if event.step == plan.steps or (number & (number - 1) == 0 and self._affordable()):
+                began = time.perf_counter()
+                self._sample(event.step)
+                self.last = time.perf_counter() - began
+                self.spent += self.last
+
+    def flush(self) -> None:
+        """On to the disk, before the checkpoint that goes with it."""
+        flush(self.metrics)
+        flush(self.samples)
+        self.tracking.flush()
+
+    def close(self) -> None:
+        """The training ends, or pauses."""
+        self.tracking.close()
+
+    def _affordable(self) -> bool:
+        """Whether another sample keeps them within their share of the minutes. Without minutes,
+        no clock decides."""
+        minutes = self.trainer.config.minutes
+        return minutes is None or self.spent + self.last <= SAMPLING * minutes * 60
+
+    def _sample(self, step: int) -> None:
+        """Let the model as it is now write something; one that is in parts needs all processes."""
+        if parted(self.trainer.model):
+            return
+        items = self.run.kind == "lines"
+        writer = self.run.writer(
+            prompt="",
+            sampling=Sampling(),
+            max_tokens=None if items else 120,
+            model=self.trainer.model,
+        )
+        texts = list(writer.texts(6 if items else 1, lambda ids: True))
+        self._write(step=step, samples=texts)
+        self._show(step, texts)
+        self.report(Sampled(step=step, texts=texts))
+
+    def _write(self, **entry: Any) -> None:
+        with named(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
+            file.write(_line(entry))
+        self.tracking(entry)
+
+    def _show(self, step: int, texts: list[str]) -> None:
+        with named(self.samples), self.samples.open("a", encoding="utf-8") as file:
+            file.write(_shown(step, texts))
+
+    def _rewind(self, step: int) -> None:
+        """Forget what was logged after `step`: it will be logged again."""
+        entries = [entry for entry in self.run.logged() if entry["step"] <= step]
+        shown = [_shown(e["step"], e["samples"]) for e in entries if "samples" in e]
+        write_atomic(self.metrics, "".join(map(_line, entries)).encode())
+        write_atomic(self.samples, "".join(shown).encode())
+
+
+def _line(entry: Mapping[str, Any]) -> str:
+    return json.dumps(entry, ensure_ascii=False) + "\n"
+
+
+def _shown(step: int, texts: list[str]) -> str:
+    return f"--- after {step} steps ---\n" + "\n".join(texts) + "\n\n"

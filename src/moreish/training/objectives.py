@@ -1,0 +1,27 @@
+"""What training makes smaller: a model and a batch to one number."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from moreish.data import Batch
+from moreish.evaluate import mean_loss
+from moreish.models import Model
+
+Objective = Callable[[Model, Batch], Tensor]
+
+
+def next_token(model: Model, batch: Batch) -> Tensor:
+    """Mean cross-entropy of the next token, in nats."""
+    return mean_loss(model.training_logits(batch), batch.targets_BT, batch.counts_BT)
+
+
+def with_squared_weights(objective: Objective, strength: float) -> Objective:
+    """`objective` plus `strength` times the mean squared weight (makemore, part 1)."""
+
+    def penalised(model: Model, batch: Batch) -> Tensor:
+        matrices = [p.flatten() for p in model.parameters() if p.ndim >= 2]
+        return objective(model, batch) + strength * torch.cat(matrices).square().mean()
+
+    return penalised if strength else objective

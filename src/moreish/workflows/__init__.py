@@ -1,0 +1,13 @@
+"""Whole tasks from start to end: a training, its continuation, a ladder of models."""
+
+from moreish.workflows.ladder import QUICK, climb
+from moreish.workflows.train import RUNS, free_path, resume, train
+
+__all__ = [
+    "QUICK",
+    "RUNS",
+    "climb",
+    "free_path",
+    "resume",
+    "train",
+]

@@ -1,0 +1,1496 @@
+"""The page, as a user of a browser has it."""
+
+import math
+import os
+import re
+import time
+import unicodedata
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from moreish.runs.run import Run
+from moreish.serve.app import PAGE
+from moreish.serve.http.errors import ApiError
+from moreish.serve.jobs.routes import Diagnosed, PlanRequest, State, TrainRequest
+from moreish.serve.jobs.uploads import is_plain
+from moreish.serve.native.schemas import History, Sample
+from moreish.serve.server import Service
+from support.browser import Watched, chromium, complaints, launched
+from support.hostile_strings import HOSTILE, UNSEEN
+from support.layout_checks import flaws
+from support.serving import NAMES, STORY, make_runs, serving
+
+VIEWS = {
+    "write/story": ".next .bars li",
+    "list/words": ".list .sampling",
+    "inside/story/attention": ".chips [role=option]",
+    "inside/story/embedding": ".point",
+    "inside/story/pairs": ".pairs .bars li",
+    "inside/story/history": ".history tbody tr",
+}
+"""Each with what is there when all is."""
+
+MODULES = sorted(PAGE.glob("*.js"))
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory, small_run: Run) -> Iterator[Service]:
+    chromium()
+    runs = make_runs(tmp_path_factory.mktemp("runs"))
+    with serving([*runs.values(), small_run.path]) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    chromium()
+    with launched() as browser:
+        yield browser
+
+
+Open = Callable[..., Watched]
+
+
+@pytest.fixture
+def opened(browser: Browser, service: Service) -> Iterator[Open]:
+    """Opens a page of the server; whatever it does that it must not fails the test."""
+    all_of_them: list[Watched] = []
+
+    def opened(url: str | None = None, **options: Any) -> Watched:
+        all_of_them.append(Watched(browser, url or service.url, **options))
+        return all_of_them[-1]
+
+    yield opened
+    for one in all_of_them:
+        one.close()
+
+
+@pytest.fixture
+def watched(opened: Open) -> Watched:
+    return opened()
+
+
+def tokens(page: Page) -> Locator:
+    return page.locator(".write .strip [role=option]")
+
+
+def texts(page: Page) -> str:
+    return "".join(tokens(page).all_text_contents())
+
+
+def pictured(text: str) -> str:
+    """Control characters as the page shows them."""
+    return re.sub("[\0-\x08\x0b-\x1f]", lambda found: chr(0x2400 + ord(found[0])), text).replace(
+        "\x7f", "␡"
+    )
+
+
+SEEN = str.maketrans("\n", "↵") | {code: 0x2400 + code for code in (*range(9), *range(11, 32))}
+"""Control characters as the page shows them in a line."""
+
+
+def write(page: Page, prompt: str, most: int = 40, seed: int = 3) -> None:
+    page.get_by_label("Begin with").fill(prompt)
+    page.get_by_label("Most tokens").fill(str(most))
+    page.get_by_label("Seed", exact=True).fill(str(seed))
+    page.get_by_role("button", name="Write", exact=True).click()
+    expect(page.locator(".write .status")).to_contain_text("Written")
+
+
+def bodies(page: Page, path: str) -> list[dict[str, Any]]:
+    """Collects what is posted there from now on."""
+    found: list[dict[str, Any]] = []
+    page.on(
+        "request",
+        lambda request: urlsplit(request.url).path == path and found.append(request.post_data_json),
+    )
+    return found
+
+
+# --- write ---
+
+
+def test_it_writes_what_the_server_draws_and_tints_each_token(
+    watched: Watched, service: Service
+) -> None:
+    page = watched.open("write/story")
+    write(page, "The cat ", most=40, seed=3)
+    asked = {"model": "story", "prompt": "The cat ", "max_tokens": 40, "seed": 3, "logprobs": 0}
+    answer = httpx.post(f"{service.url}/v1/completions", json=asked).json()["choices"][0]
+    shown = "The cat " + answer["text"]
+    assert texts(page) == pictured(shown)
+    at_a_stretch = page.locator("section[aria-label='The text, at a stretch']")
+    assert at_a_stretch.text_content() == texts(page)
+    drawn = tokens(page).evaluate_all(
+        "all => all.slice(8).map(one => [one.textContent, Number(one.dataset.level)])"
+    )
+    for (text, level), log in zip(drawn, answer["logprobs"]["token_logprobs"], strict=True):
+        assert level == min(7, math.floor(-log / math.log(2))), text
+    assert len({level for _, level in drawn}) > 2, "they differ"
+    # The number is there in words too.
+    tokens(page).nth(8).hover()
+    expect(tokens(page).nth(8)).to_have_attribute("title", re.compile(r"%, \d.* bits, drawn"))
+
+
+def test_a_character_of_several_tokens(watched: Watched) -> None:
+    page = watched.open("write/story")
+    write(page, "Ünï € 😀", most=1)
+    assert texts(page).startswith("Ünï € 😀")
+    # A byte is a token; its character comes with the last of its bytes.
+    assert tokens(page).all_text_contents()[:2] == ["", "Ü"]
+
+
+def test_another_token_is_taken_and_it_goes_on_from_there(watched: Watched) -> None:
+    page = watched.open("write/story")
+    write(page, "A dog ", most=30)
+    before = tokens(page).all_text_contents()
+    tokens(page).nth(12).click()
+    bars = page.locator(".next .bars button")
+    expect(page.locator(".next [aria-current=true] .token")).to_have_text(
+        before[12].replace(" ", "␣")
+    )
+    expect(page.locator(".where .here")).to_contain_text("drawn")
+    other = bars.locator(":scope:not([aria-current])").first
+    label = other.locator(".token").inner_text()
+    asked = bodies(page, "/api/write")
+    other.click()
+    expect(page.locator(".write .status")).to_contain_text("Written: 36 tokens")
+    after = tokens(page).all_text_contents()
+    assert after[:12] == before[:12] and after[12] == label.replace("␣", " ")
+    assert len(after) == 13 + 30
+    (body,) = asked
+    assert bytes(body["prompt"]).decode("utf-8", "replace") == "".join(after[:13])
+    expect(tokens(page).nth(12)).to_have_class("taken")
+
+
+def test_what_is_taken_puts_an_end_to_what_is_being_written(
+    watched: Watched, service: Service
+) -> None:
+    page = watched.open("write/story")
+    page.get_by_label("Most tokens").fill("4000")
+    page.get_by_label("Seed", exact=True).fill("5")
+    page.get_by_role("button", name="Write", exact=True).click()
+    expect(tokens(page).nth(20)).to_be_attached()
+    tokens(page).nth(10).click()
+    page.get_by_label("Most tokens").fill("30")
+    asked = bodies(page, "/api/write")
+    expect(page.locator(".next [aria-current=true]")).to_be_visible()
+    page.locator(".next .bars button:not([aria-current])").first.click()
+    expect(page.locator(".write .status")).to_contain_text("Written")
+    expect(tokens(page)).to_have_count(41)
+    answer = httpx.post(f"{service.url}/v1/completions", json={**asked[0], "echo": True}).json()
+    assert texts(page) == pictured(answer["choices"][0]["text"])
+
+
+def test_an_alternative_goes_where_it_is_shown(watched: Watched) -> None:
+    page = watched.open("write/story")
+    page.get_by_label("Most tokens").fill("4000")
+    page.get_by_label("Begin with").fill("The cat ")
+    page.get_by_role("button", name="Write", exact=True).click()
+    expect(tokens(page).nth(30)).to_be_attached()
+    where, bars = page.locator(".write .where"), page.locator(".next .bars button")
+    expect(where).to_have_text("After The cat ")
+    page.get_by_label("Most tokens").fill("5")
+    bars.nth(1).click()
+    expect(page.locator(".write .status")).to_contain_text("Written: 5 tokens")
+    expect(tokens(page)).to_have_count(8 + 1 + 5)
+    expect(tokens(page).nth(8)).to_have_class("taken")
+    # Rows of a place that is left already still belong to it.
+    expect(where).to_have_text(f"After the text: {texts(page).translate(SEEN)}")
+    page.route("**/api/next", lambda route: None)
+    tokens(page).nth(3).click()
+    page.wait_for_timeout(200)
+    expect(where).to_contain_text("After the text")
+    bars.first.click()
+    expect(page.locator(".write .status")).to_contain_text("Written: 10 tokens")
+    expect(tokens(page).nth(14)).to_have_class("taken")
+
+
+def test_a_number_that_cannot_be_is_refused(watched: Watched) -> None:
+    page = watched.open("write/story")
+    asked = bodies(page, "/api/write")
+    start = page.get_by_role("button", name="Write", exact=True)
+    most, seed = page.get_by_label("Most tokens"), page.get_by_label("Seed", exact=True)
+    error = page.locator(".write .paper .error")
+    seed.fill("1" * 20)
+    start.click()
+    expect(error).to_have_text("Seed: a whole number up to 9,007,199,254,740,991.")
+    seed.fill("7")
+    most.fill("0")
+    start.click()
+    expect(error).to_have_text("Most tokens: a whole number from 1 on.")
+    assert asked == []
+    most.fill("99999")
+    start.click()
+    expect(error).to_have_text("Most tokens: 99,999 is more than 4,096, the most here.")
+    # Where none is given, the field shows which one it was.
+    seed.fill("")
+    most.fill("3")
+    start.click()
+    expect(page.locator(".write .status")).to_contain_text("Written: 3 tokens")
+    assert asked[-1]["seed"] == int(seed.input_value())
+
+
+def test_another_model_while_one_writes(watched: Watched) -> None:
+    page = watched.open("write/story")
+    page.get_by_label("Most tokens").fill("4000")
+    page.get_by_role("button", name="Write", exact=True).click()
+    expect(tokens(page).nth(5)).to_be_attached()
+    page.locator("#model").select_option("words")
+    expect(page.locator("#facts")).to_contain_text("ngram")
+    page.wait_for_timeout(200)
+    expect(page.locator(".write .status")).to_be_empty()
+    expect(tokens(page)).to_have_count(0)
+    expect(page.get_by_role("button", name="Write", exact=True)).to_be_visible()
+
+
+def test_copy(opened: Open, service: Service) -> None:
+    watched = opened(permissions=["clipboard-read", "clipboard-write"])
+    page = watched.open("write/story")
+    write(page, "Ünï\n€ 😀\t", most=5)
+    page.get_by_role("button", name="Copy", exact=True).click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    expect(page.locator("#say")).to_have_text("Copied.")
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied.startswith("Ünï\n€ 😀\t") and pictured(copied) == texts(page)
+    # Without the permission, or the interface for it, the old way.
+    page.evaluate("() => { navigator.clipboard.writeText = async () => { throw new Error('no') } }")
+    page.evaluate("localStorage.setItem('moreish.favourites.words', JSON.stringify(['a', 'b']))")
+    page.locator("#model").select_option("words")
+    page.get_by_role("tab", name="Make a list").click()
+    page.get_by_role("button", name="Copy", exact=True).click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    assert page.evaluate("navigator.clipboard.readText()") == "a\nb\n"
+
+
+def test_a_page_that_is_not_looked_at_is_shown_no_frames(watched: Watched) -> None:
+    page = watched.open("write/story")
+    page.get_by_label("Most tokens").fill("4000")
+    page.evaluate("window.requestAnimationFrame = () => 0")
+    with page.expect_response("**/api/write"):
+        page.get_by_label("Begin with").press("Control+Enter")
+    page.wait_for_timeout(200)
+    assert tokens(page).count() == 0
+    # What has arrived and was not shown is no part of another text.
+    page.get_by_label("Most tokens").fill("3")
+    page.get_by_label("Begin with").press("Control+Enter")
+    expect(page.locator(".write .status")).to_contain_text("Written")
+    assert tokens(page).count() == 3
+
+
+def test_an_item_ends_and_may_go_on(watched: Watched) -> None:
+    page = watched.open("write/words")
+    write(page, "an", most=40)
+    expect(page.get_by_text("The model ended it here.")).to_be_visible()
+    expect(page.get_by_role("button", name="Go on")).to_be_hidden()
+    expect(page.locator(".next [aria-current=true] .token")).to_have_text("end")
+    page.locator(".next .bars button").filter(has_not_text="end").first.click()
+    expect(tokens(page).locator(":scope.taken")).to_have_count(1)
+
+
+def test_sliders_change_what_is_drawn(watched: Watched, service: Service) -> None:
+    page = watched.open("write/story")
+    page.get_by_label("Begin with").fill("The ")
+    figures = page.locator(".next .figure")
+    sliders = page.locator(".write .sampling")
+    expect(page.locator(".write .where")).to_contain_text("The")
+
+    def told(**sampling: Any) -> list[float]:
+        asked = {"model": "story", "prompt": "The ", "top": 12, **sampling}
+        answer = httpx.post(f"{service.url}/api/next", json=asked).json()
+        return [token["q"] for token in answer["tokens"]]
+
+    def is_shown(shares: list[float]) -> None:
+        for at, share in enumerate(shares[:3]):
+            expected = f"{100 * share:.2g}".rstrip(".") if share >= 0.0001 else ""
+            number = re.escape(f"{float(expected or 0):g}")
+            expect(figures.nth(at)).to_have_text(re.compile(rf"^<?{number}"))
+
+    is_shown(told())
+    sliders.get_by_label("Temperature").press("Home")
+    expect(figures.first).to_have_text("100 %")
+    sliders.get_by_label("Temperature").press("End")
+    is_shown(told(temperature=2.0))
+    sliders.get_by_label("Top-k").press("Home")
+    expect(figures.first).to_have_text("100 %")
+    expect(sliders.get_by_label("Top-k")).to_have_attribute("aria-valuetext", "the 1 likeliest")
+    sliders.get_by_label("Top-k").press("End")
+    for _ in range(10):
+        sliders.get_by_label("Top-p").press("ArrowLeft")
+    is_shown(told(temperature=2.0, top_p=0.5))
+
+
+def test_stop_frees_the_slot(watched: Watched, service: Service) -> None:
+    page = watched.open("write/story")
+    page.get_by_label("Most tokens").fill("4000")
+    page.get_by_role("button", name="Write", exact=True).click()
+    expect(tokens(page).nth(5)).to_be_attached()
+    engine = service.registry.find("story").engine
+    assert engine.writing == 1
+    page.get_by_role("button", name="Stop").click()
+    expect(page.locator(".write .status")).to_contain_text("Stopped after")
+    end = time.monotonic() + 5
+    while engine.writing:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    page.get_by_label("Most tokens").fill("3")
+    count = tokens(page).count()
+    page.get_by_role("button", name="Go on").click()
+    expect(tokens(page)).to_have_count(count + 3)
+
+
+def test_errors_are_plain_lines_where_they_arise(watched: Watched) -> None:
+    page = watched.open("write/words")
+    page.get_by_label("Begin with").fill("Q!")
+    page.get_by_role("button", name="Write", exact=True).click()
+    expect(page.locator(".write .paper .error")).to_have_text("The model never saw 'Q' '!'.")
+    expect(page.locator(".next .error")).to_have_text("The model never saw 'Q' '!'.")
+    assert set(watched.answers) == {400}
+    write(page, "an")
+    expect(page.locator(".write .paper .error")).to_be_empty()
+
+
+# --- make a list ---
+
+
+def test_lists_are_marked_filtered_and_kept(
+    watched: Watched, service: Service, tmp_path: Path
+) -> None:
+    page = watched.open("list/words")
+    known = set(NAMES)
+    make = page.get_by_role("button", name=re.compile("^Make 20"))
+    items = page.locator(".item")
+    make.click()
+    expect(items).to_have_count(20)
+    for item in items.all():
+        text = item.locator(".text").inner_text()
+        assert item.locator(".badge").inner_text() == ("known" if text in known else "new")
+    page.get_by_label("Starts with").fill("b")
+    page.get_by_label("Contains").fill("e")
+    page.get_by_label("Ends with").fill("a")
+    page.get_by_label("Length").fill("3..6")
+    page.get_by_label("Matches (regex)").fill("b[a-z]+")
+    page.get_by_label("Only new ones").check()
+    page.get_by_role("button", name="Clear").click()
+    expect(items).to_have_count(0)
+    make.click()
+    expect(items.first).to_be_visible()
+    for text in page.locator(".item .text").all_inner_texts():
+        assert re.fullmatch("b[a-z]{1,4}a", text) and "e" in text and text not in known
+    page.get_by_label("Matches (regex)").fill("[")
+    make.click()
+    expect(page.locator(".list .error").first).to_contain_text("regex")
+
+    kept = page.locator(".item .text").first.inner_text()
+    star = page.get_by_role("button", name=f"Keep {kept}", exact=True).first
+    star.click()
+    expect(star).to_have_attribute("aria-pressed", "true")
+    page.reload()
+    expect(page.locator(".favourites .text")).to_have_text([kept])
+    assert page.url.endswith("#/list/words"), "a reload comes back to where it was"
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save as a file").click()
+    download.value.save_as(tmp_path / "kept.txt")
+    assert (tmp_path / "kept.txt").read_text("utf-8") == f"{kept}\n"
+    assert download.value.suggested_filename == "words-favourites.txt"
+    page.locator("#model").select_option("run")
+    expect(page.locator(".favourites .text")).to_have_count(0)
+    page.locator("#model").select_option("words")
+    page.get_by_role("button", name=f"Remove {kept}", exact=True).click()
+    expect(page.locator(".favourites .text")).to_have_count(0)
+
+
+def test_no_item_comes_twice_to_a_list(watched: Watched) -> None:
+    page = watched.open("list/words")
+    items = page.locator(".item")
+    for count in (20, 40, 60):
+        page.get_by_role("button", name=re.compile("^Make 20")).click()
+        expect(items).to_have_count(count)
+    assert len(set(page.locator(".item .text").all_inner_texts())) == 60
+    page.get_by_role("button", name="Clear").click()
+    page.get_by_label("Starts with").fill("anana")
+    page.get_by_label("Length").fill("5")
+    for _ in range(2):  # there is no other
+        page.get_by_role("button", name=re.compile("^Make 20")).click()
+        expect(page.locator(".list .hint", has_text="are here already")).to_be_visible()
+        expect(items).to_have_count(1)
+    page.get_by_label("No repeats").uncheck()
+    page.get_by_role("button", name=re.compile("^Make 20")).click()
+    expect(items).to_have_count(21)
+
+
+def test_favourites_of_two_tabs(watched: Watched) -> None:
+    one = watched.open("list/words")
+    two = watched.context.new_page()
+    two.goto(one.url)
+    for page in (one, two):
+        page.get_by_role("button", name="Make 20").dispatch_event("click")
+        page.locator(".star").first.dispatch_event("click")
+    wanted = [page.locator(".item .text").first.inner_text() for page in (two, one)]
+    for page in (one, two):
+        expect(page.locator(".favourites .text")).to_have_text(wanted)
+    # Also where the other tab's word has not come: of its own changes a tab hears nothing.
+    one.evaluate("localStorage.setItem('moreish.favourites.words', JSON.stringify(['other']))")
+    one.locator(".star").nth(1).dispatch_event("click")
+    third = one.locator(".item .text").nth(1).inner_text()
+    for page in (one, two):
+        expect(page.locator(".favourites .text")).to_have_text([third, "other"])
+
+
+def test_a_text_has_no_list(watched: Watched) -> None:
+    page = watched.open("list/story")
+    expect(page.get_by_role("tab", name="Make a list")).to_be_hidden()
+    expect(page.get_by_role("tab", name="Write")).to_have_attribute("aria-selected", "true")
+
+
+# --- look inside ---
+
+
+CELLS = """wanted => {
+    const canvas = document.querySelector(".attention .matrix canvas");
+    const { width, height } = canvas;
+    const { data } = canvas.getContext("2d").getImageData(0, 0, width, height);
+    const at = (place, size) => Math.floor((place + 1.3) * size / 12);
+    return wanted.map(([row, column]) => data[4 * (at(row, height) * width + at(column, width))]);
+}"""
+"""How red some cells are in a matrix of eleven tokens, whose labels are as wide as a cell."""
+
+
+def test_attention(watched: Watched, service: Service) -> None:
+    page = watched.open("inside/story/attention")
+    expect(page.locator(".chips [role=option]").first).to_be_visible()
+    page.get_by_label("Text", exact=True).fill("The cat sat")
+    chips = page.locator(".chips [role=option]")
+    expect(chips).to_have_count(11)
+    asked = {"model": "story", "text": "The cat sat", "layer": 1}
+    maps = httpx.post(f"{service.url}/api/attention", json=asked).json()["maps"]
+    page.get_by_role("group", name="Layer").get_by_role("button", name="2").click()
+    page.get_by_role("button", name="Head 2").click()
+    chips.nth(6).hover()
+    strongest = max(range(7), key=lambda at: maps[1][6][at])
+    told = page.locator(".attention .told")
+    expect(told).to_contain_text(f"“t” (7) looks at “{'The␣cat␣sat'[strongest]}” ({strongest + 1})")
+    strengths = chips.evaluate_all(
+        "all => all.map(one => one.style.getPropertyValue('--strength'))"
+    )
+    for at in range(7):
+        assert float(strengths[at]) == pytest.approx(math.sqrt(maps[1][6][at]), abs=0.01)
+    expect(page.locator(".chips .painted")).to_have_count(7)
+    # In the picture a cell is as strong as its chip: 1 in the first, nothing above the diagonal.
+    full, cell, none = page.evaluate(CELLS, [[0, 0], [6, 2], [2, 6]])
+    share = (cell - none) / (full - none)
+    assert share == pytest.approx(math.sqrt(maps[1][6][2]), abs=0.05)
+    # The same with the keyboard alone.
+    chips.nth(6).focus()
+    page.keyboard.press("ArrowLeft")
+    expect(told).to_contain_text("“a” (6) looks at")
+    matrix = page.locator(".attention .matrix")
+    matrix.focus()
+    page.keyboard.press("ArrowUp")
+    expect(told).to_contain_text("“c” (5) looks at")
+    expect(matrix.locator("[role=status]")).to_contain_text("“c” (5) looks at “a” (6): 0 %")
+    # What it writes itself is looked at as it was written, and not as it would be read again.
+    looked = bodies(page, "/api/attention")
+    page.get_by_role("button", name="Let it write one").click()
+    expect(page.get_by_label("Text", exact=True)).not_to_have_value("The cat sat")
+    expect(chips).not_to_have_count(11)
+    assert len(looked[0]["text"]) == chips.count() and set(map(type, looked[0]["text"])) == {int}
+
+
+def test_attention_shows_the_text_of_write(watched: Watched) -> None:
+    page = watched.open("write/story")
+    chips, field = page.locator(".chips [role=option]"), page.get_by_label("Text", exact=True)
+    inside, back = (page.get_by_role("tab", name=name) for name in ("Look inside", "Write"))
+    for most in (3, 6):
+        write(page, "A dog\n", most=most)
+        inside.click()
+        expect(chips).to_have_count(6 + most)
+        back.click()
+    # What was typed there stays until the text of Write is another.
+    inside.click()
+    field.fill("The sea")
+    expect(chips).to_have_count(7)
+    back.click()
+    inside.click()
+    expect(field).to_have_value("The sea")
+    back.click()
+    page.get_by_label("Most tokens").fill("4000")
+    page.get_by_role("button", name="Write", exact=True).click()
+    expect(tokens(page).nth(100)).to_be_attached()
+    inside.click()
+    expect(chips).to_have_count(64)
+    expect(field).to_have_value(re.compile("^A dog\n"))
+    told = page.locator(".attention .part").inner_text()
+    found = re.fullmatch(r"Shown are the last 64 of ([\d,]+) tokens\.", told)
+    assert found and int(found[1].replace(",", "")) > 100
+    back.click()
+    page.get_by_role("button", name="Stop").click()
+    inside.click()
+    expect(page.locator(".attention .part")).to_contain_text("the last 64 of")
+    back.click()
+    shown = tokens(page).all_text_contents()[-64:]
+    inside.click()
+    labels = [text[-1:].replace(" ", "␣").replace("\n", "↵") for text in shown]
+    seen = [text if "‹" not in text else None for text in chips.all_text_contents()]
+    assert [text and label for label, text in zip(labels, seen, strict=True)] == seen
+
+
+def test_embedding(watched: Watched) -> None:
+    page = watched.open("inside/story/attention")
+    page.get_by_role("tab", name="Embedding").click()
+    page.reload()  # comes back to the part of the view, too
+    expect(page.get_by_role("tab", name="Embedding")).to_have_attribute("aria-selected", "true")
+    points = page.locator(".scatter .point")
+    expect(points).to_have_count(256)
+    box = points.filter(has_text=re.compile("^e$")).bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    expect(page.locator(".embedding .told")).to_contain_text("occurs")
+    # Bytes cannot be taken for text, and the key tells what they are.
+    names = page.locator(".embedding option").all_text_contents()
+    assert len(set(names)) == 257 and {"‹c3›", "‹00›", "a", "␣"} <= set(names)
+    key = page.locator(".inside > .hint").last
+    expect(key).to_contain_text("‹e2› a byte that is no text by itself")
+    page.locator(".embedding select").select_option("a")
+    expect(page.locator(".point.marked")).to_have_text("a")
+    expect(page.locator(".embedding .told")).to_contain_text("nearest here")
+
+
+def test_pairs(watched: Watched, service: Service) -> None:
+    page = watched.open("inside/words/pairs")
+    found = httpx.get(f"{service.url}/api/pairs", params={"model": "words"}).json()
+    matrix = page.locator(".pairs .matrix").first
+    expect(page.locator(".pairs .bars li").first).to_be_visible()
+    matrix.focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowRight")
+    pair = "".join(found["labels"][1]) * 2
+    times = found["counts"][1][1]
+    expect(page.locator(".pairs .told")).to_contain_text(f"{pair}: {times} times")
+    expect(page.locator(".pairs h2")).to_have_text(f"After {found['labels'][1]}")
+    shares = [count / found["totals"][1] for count in found["counts"][1]]
+    first = page.locator(".pairs .bars .figure").first
+    expect(first).to_have_text(re.compile(f"^{float(f'{100 * max(shares):.2g}'):g} %"))
+
+
+def test_two_histories(watched: Watched) -> None:
+    page = watched.open("inside/story/history")
+    curves = page.locator(".history .curve")
+    expect(curves).to_have_count(2)
+    page.get_by_label("run", exact=True).check()
+    expect(page.locator(".history thead th")).to_have_text(["story", "run"])
+    expect(page.locator(".history .curve.c1")).to_have_count(2)
+    chart = page.get_by_label("Loss over the training")
+    chart.focus()
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator(".history .told")).to_contain_text("tokens")
+    page.get_by_role("button", name="Settings in which they differ").click()
+    expect(page.get_by_role("rowheader", name="model.width")).to_be_visible()
+    page.get_by_label("run", exact=True).uncheck()
+    expect(page.locator(".history thead th")).to_have_text(["story"])
+
+
+def clones(watched: Watched, service: Service, **changes: dict[str, Any]) -> None:
+    """Adds models that are like the story but for these changes to their history."""
+    models = httpx.get(f"{service.url}/api/models").json()
+    story = next(card for card in models["models"] if card["name"] == "story")
+    log = httpx.get(f"{service.url}/api/history", params={"model": "story"}).json()
+    cards = [{**story, "name": name, **change.pop("card", {})} for name, change in changes.items()]
+    watched.answer("/api/models", {**models, "models": [story, *cards]})
+    for name, change in changes.items():
+        watched.answer(f"/api/history?model={name}", {**log, **change})
+
+
+def test_runs_of_other_lengths_and_other_tokens(watched: Watched, service: Service) -> None:
+    clones(watched, service,
+           large={"tokens_per_step": 2_000_000, "bits_per_byte": 0.5, "card": {"tokenizer": "bpe"}},
+           old={"bits_per_byte": None, "card": {"tokenizer": "bpe"}})  # fmt: skip
+    page = watched.open("inside/story/history")
+    expect(page.locator(".history .axis")).to_have_text(["nats per token", "tokens"])
+    page.get_by_label("large", exact=True).check()
+    expect(page.locator(".history .axis")).to_have_text(["bits per byte", "tokens, logarithmic"])
+    wide = page.locator(".history .curve.faint").evaluate_all(
+        "all => all.map(one => one.getBBox().width)"
+    )
+    assert len(wide) == 2 and min(wide) > 100, wide
+    log = httpx.get(f"{service.url}/api/history", params={"model": "story"}).json()
+    last = log["evaluations"][-1]["val"]
+    page.get_by_label("Loss over the training").focus()
+    page.keyboard.press("End")
+    page.keyboard.press("ArrowRight")
+    told = page.locator(".history .told.values")
+    expect(told).to_contain_text(f"large, validation {last * 0.5:.3f}")
+    for _ in range(50):  # to the beginning, where the short one is still to be seen
+        page.keyboard.press("ArrowLeft")
+    first = log["evaluations"][0]["val"] * log["bits_per_byte"]
+    expect(told).to_contain_text(f"story, validation {first:.3f}")
+    page.get_by_label("large", exact=True).uncheck()
+    page.get_by_label("old", exact=True).check()
+    unlike = "nats per token, of different tokens: do not compare"
+    expect(page.locator(".history .axis")).to_have_text([unlike, "tokens"])
+
+
+def test_many_runs_on_a_phone(opened: Open, service: Service) -> None:
+    watched = opened(viewport={"width": 375, "height": 740})
+    names = [f"story-number-{number}" for number in range(4)]
+    clones(watched, service, **{name: {} for name in names})
+    page = watched.open("inside/story/history")
+    for name in names:
+        page.get_by_label(name, exact=True).check()
+    page.get_by_role("button", name="Settings in which they differ").click()
+    expect(page.locator(".history thead th")).to_have_count(5)
+    assert flaws(page) == []
+    table = page.locator(".history .scroll")
+    wide, seen = table.evaluate("one => [one.scrollWidth, one.clientWidth]")
+    assert wide > seen and page.evaluate("document.documentElement.scrollWidth") <= 375
+    heading = page.get_by_role("rowheader", name="architecture")
+    left = heading.bounding_box()
+    table.evaluate("one => one.scrollLeft = 1000")
+    assert heading.bounding_box() == left, "names of rows stay in sight"
+
+
+# --- who may ask, and when nobody answers ---
+
+
+def test_the_token_is_asked_for_and_kept(opened: Open, service: Service) -> None:
+    paths = [service.registry.find("words").run.path]
+    with serving(paths, token="sesame") as closed:
+        watched = opened(closed.url)
+        page = watched.page
+        page.goto(closed.url)
+        field = page.locator("#token-field")
+        field.fill("open")
+        page.keyboard.press("Enter")
+        expect(page.locator("#token-error")).to_have_text("That is not the token.")
+        for _ in range(3):  # a browser lets the second one close any dialog
+            page.keyboard.press("Escape")
+            expect(page.locator("#token")).to_be_visible()
+        field.fill("ключ")  # which no header can hold
+        page.keyboard.press("Enter")
+        expect(page.locator("#token-error")).to_have_text("That is not the token.")
+        expect(page.locator("#away")).to_be_hidden()
+        page.evaluate("sessionStorage.setItem('moreish.token', JSON.stringify('ключ'))")
+        page.reload()
+        field.fill("sesame")
+        page.get_by_role("button", name="Let me in").click()
+        expect(page.locator("#facts")).to_contain_text("ngram")
+        write(page, "an")
+        page.reload()
+        expect(page.locator("#facts")).to_contain_text("ngram")
+        assert set(watched.answers) == {401}
+        watched.context.close()  # so that the server need not wait for it
+
+
+def test_it_waits_for_a_server_that_is_away(watched: Watched) -> None:
+    page = watched.open("write/words")
+    page.route("**/api/**", lambda route: route.abort())
+    page.route("**/healthz", lambda route: route.abort())
+    page.get_by_role("button", name="Write", exact=True).click()
+    expect(page.locator(".write .paper .error")).to_have_text("The server does not answer.")
+    expect(page.locator("#away")).to_be_visible()
+    page.reload()
+    expect(page.locator("#away")).to_be_visible()
+    expect(page.locator("#facts")).to_be_empty()
+    page.unroute_all()
+    expect(page.locator("#away")).to_be_hidden()
+    expect(page.locator("#say")).to_have_text("The server is back.")
+    expect(page.locator("#facts")).to_contain_text("ngram")
+    write(page, "an")
+
+
+# --- hostile text ---
+
+BIDI = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
+
+ALLOWED = set(
+    re.findall(
+        r"\w+",
+        """a article aside bdi body button canvas circle code dialog div fieldset figcaption figure
+        footer form g h1 h2 h3 head header html input label legend li line link main meta noscript
+        ol option output p path pre script section select small span strong svg symbol table tbody
+        td text textarea th thead title tr ul use""",
+    )
+)
+
+
+def harmless(page: Page) -> None:
+    """Text stayed text, and nothing lies beside the page or over it."""
+    found = page.evaluate(
+        """() => ({
+            tags: [...new Set([...document.querySelectorAll("*")].map(one => one.localName))],
+            scripts: [...document.scripts].map(one => one.getAttribute("src")),
+            listeners: [...document.querySelectorAll("*")].flatMap(one => one.getAttributeNames()
+                .filter(name => name.startsWith("on"))),
+            links: [...document.querySelectorAll("a, [href]")].map(one => one.getAttribute("href")),
+            pwned: window.pwned ?? null,
+            globals: Object.keys(window).length - window.before - 1,
+            polluted: Object.keys(Object.prototype).length,
+            wide: document.documentElement.scrollWidth - document.documentElement.clientWidth,
+            title: document.querySelector("h1").textContent,
+            text: document.body.innerText + document.title,
+        })"""
+    )
+    assert set(found["tags"]) <= ALLOWED
+    assert found["scripts"] == ["theme.js", "main.js"]
+    assert found["listeners"] == [] and found["pwned"] is None and found["polluted"] == 0
+    assert set(found["links"]) <= {"#panels", "favicon.svg", "base.css", "views.css", "#bite"}
+    assert found["globals"] == 0 and found["title"] == "Moreish"
+    assert found["wide"] <= 0, "it is as wide as the window"
+    assert not BIDI.search(found["text"])
+
+
+NARROW = {"width": 360, "height": 740}
+
+
+def test_hostile_texts_stay_texts_in_lists(opened: Open) -> None:
+    assert len(HOSTILE) >= 300
+    watched = opened(viewport=NARROW)
+    page = watched.open("list/words")
+    page.evaluate(
+        "all => localStorage.setItem('moreish.favourites.words', JSON.stringify(all))", HOSTILE
+    )
+    items = [
+        {"text": text, "known": at % 2 == 0, "nearest": HOSTILE[-at], "distance": at}
+        for at, text in enumerate(HOSTILE)
+    ]
+    watched.answer("/api/list", {"items": items, "seed": 1})
+    page.reload()
+    kept = page.locator(".favourites .text")
+    expect(kept).to_have_count(len(HOSTILE))
+    page.get_by_label("No repeats").uncheck()
+    page.get_by_role("button", name="Make 20").click()
+    expect(page.locator(".item")).to_have_count(len(HOSTILE))
+    harmless(page)
+    # Nothing is lost but what cannot be seen.
+    for seen in (kept.all_text_contents(), page.locator(".item .text").all_text_contents()):
+        for text, shown in zip(HOSTILE, seen, strict=True):
+            if not any(mark in text for mark in UNSEEN) and not re.search("[\ud800-\udfff]", text):
+                assert shown == text
+    # No item paints over others, however high its marks are piled.
+    assert page.locator(".item").first.evaluate("one => getComputedStyle(one).contain") == "paint"
+
+
+def test_hostile_tokens_stay_texts(opened: Open, service: Service) -> None:
+    watched = opened(viewport=NARROW)
+    models = httpx.get(f"{service.url}/api/models").json()
+    story = next(card for card in models["models"] if card["name"] == "story")
+    story |= {"data": HOSTILE[0], "architecture": HOSTILE[1], "tokenizer": HOSTILE[-1]}
+    hostile = [{**story, "name": name} for name in HOSTILE[:40] if not BIDI.search(name)]
+    watched.answer("/api/models", {**models, "version": HOSTILE[3], "models": [story, *hostile]})
+    drawn = [
+        {"id": at, "text": text if at % 3 else None, "label": text, "p": 0.1, "q": 0.1, "offset": 0,
+         "top": []}
+        for at, text in enumerate(HOSTILE)
+    ]  # fmt: skip
+    events = [{"place": 0, "text": one["text"], "tokens": [one], "finish": None} for one in drawn]
+    watched.answer("/api/write", [*events, {"done": True, "usage": {}}])
+    watched.answer("/api/next", {"tokens": drawn[:40], "rest": {"p": 0, "q": 0}, "vocabulary": 300})
+    page = watched.open("write/story")
+    page.get_by_role("button", name="Write", exact=True).click()
+    expect(tokens(page)).to_have_count(len(HOSTILE))
+    page.get_by_role("button", name="Show 40").click()
+    harmless(page)
+    for at in range(0, len(HOSTILE), 30):
+        tokens(page).nth(at).evaluate("one => one.click()")
+        harmless(page)
+    for text in (HOSTILE[0], "\u202e", "x" * 500):
+        watched.answer("/api/surprisal", {"error": {"message": text}}, status=400)
+        page.get_by_label("Begin with").fill(text)
+        page.get_by_role("button", name="Write", exact=True).click()
+        expect(page.locator(".write .paper .error")).not_to_be_empty()
+        harmless(page)
+
+
+def test_hostile_insides_stay_texts(opened: Open) -> None:
+    watched = opened(viewport=NARROW)
+    some = HOSTILE[:: len(HOSTILE) // 29][:30]
+    table = [[1] * len(some)] * len(some)
+    maps = [[[0.1] * len(some)] * len(some)] * 2
+    watched.answer("/api/attention", {"tokens": some, "layers": 2, "heads": 2, "maps": maps})
+    pairs = {"labels": some, "totals": [9] * len(some), "counts": table, "expected": table}
+    watched.answer("/api/pairs", pairs)
+    points = [{"id": i, "label": t, "x": i, "y": -i, "count": 1} for i, t in enumerate(HOSTILE)]
+    watched.answer("/api/embedding", {"tokens": points, "explained": [0.5, 0.1]})
+    samples = [{"step": at, "text": text} for at, text in enumerate(HOSTILE)]
+    watched.answer(
+        "/api/history",
+        {
+            "steps": [{"step": 1, "loss": 1e9}, {"step": 2, "loss": None}],
+            "evaluations": [{"step": 1, "train": None, "val": 0.5}],
+            "samples": samples,
+            "settings": {"model": {text[:99]: text for text in some}, "train": {}},
+            "tokens_per_step": 10,
+        },
+    )
+    for view, there in list(VIEWS.items())[2:]:
+        page = watched.open(view)
+        page.wait_for_selector(there, state="attached")
+        if view.endswith("history"):
+            page.get_by_role("button", name="All settings").click()
+            page.get_by_label("Sample", exact=True).first.press("Home")
+        harmless(page)
+
+
+# --- training ---
+
+
+COPIES = {"sentence": "3 lines occur twice", "mend": "--dedup", "grave": True,
+          "where": "line 2", "example": "<b>anna"}  # fmt: skip
+
+HALF = State(name="words", step=50, steps=100, share=0.5, seconds_left=75, loss=2.5, val=2.6,
+             model="gpt", parameters=12345, samples=[Sample(step=50, text="anna")])  # fmt: skip
+
+LOGGED = {
+    "steps": [{"step": step, "loss": 3 - step / 100} for step in range(1, 50)],
+    "evaluations": [{"step": 25, "train": None, "val": 2.8}],
+    "samples": [{"step": 25, "text": "bob"}],
+}
+
+
+class Trains:
+    """A page of a server that trains, as far as the page can tell: the answers have the shapes of
+    the real ones. The long proofs have the real ones."""
+
+    def __init__(self, watched: Watched, service: Service) -> None:
+        self.watched, self.page = watched, watched.page
+        self.texts: list[dict[str, Any]] = []
+        self.asked: list[TrainRequest] = []
+        self.taken: set[str] = set()
+        self.now = State()
+        self.models = {**httpx.get(f"{service.url}/api/models").json(), "training": True}
+        watched.answer("/api/models", self.models)
+        self.examined([COPIES])
+        watched.answer("/api/plan", {"lines": ["A hybrid of 300,000 parameters."]})
+        history = {**LOGGED, "settings": {}, "tokens_per_step": 1}
+        watched.answer("/api/training/history", History(**history).model_dump())
+        self.route("/api/texts", self._bring)
+        self.route("/api/training", self._train)
+        self.route("/api/training/name", self._name)
+
+    def route(self, path: str, answer: Callable[[Any], None]) -> None:
+        self.page.route(lambda url: urlsplit(url).path == path, lambda route: answer(route))
+
+    def examined(self, findings: list[Any], *notes: str) -> None:
+        lines = ["words: a list of 2 lines", *notes, "", "ignored"]
+        found = Diagnosed(facts={}, findings=findings, lines=lines)
+        self.watched.answer("/api/doctor", found.model_dump())
+
+    def _bring(self, route: Any) -> None:
+        if route.request.method == "POST":
+            name = parse_qs(urlsplit(route.request.url).query)["name"][0]
+            self.texts.append({"name": name, "bytes": len(route.request.post_data_buffer)})
+            assert route.request.headers["content-type"] == "application/octet-stream"
+            route.fulfill(json=self.texts[-1])
+        else:
+            route.fulfill(json={"texts": self.texts})
+
+    def _name(self, route: Any) -> None:
+        wanted = parse_qs(urlsplit(route.request.url).query)["wanted"][0]
+        route.fulfill(json={"name": f"{wanted}-2" if wanted in self.taken else wanted})
+
+    def _train(self, route: Any) -> None:
+        if route.request.method == "POST":
+            asked = TrainRequest(**route.request.post_data_json)
+            if error := self._refusal(asked):
+                return route.fulfill(status=error.status, json=error.body())
+            self.asked.append(asked)
+            self.taken.add(asked.name)
+            self.now = HALF.model_copy(update={"status": "starting"})
+        route.fulfill(json=self.now.model_dump())
+
+    def _refusal(self, asked: TrainRequest) -> ApiError | None:
+        if self.now.status == "training":
+            return ApiError(409, f"{self.now.name!r} is being trained: stop it first", code="busy")
+        if asked.name in self.taken:
+            return ApiError(400, f"there is a {asked.name!r} already", param="name")
+        return None
+
+    def ends(self, status: str, **more: Any) -> State:
+        """How the events go on from here, and what they end with."""
+        half = HALF.model_copy(update={"status": "training"})
+        on = half.model_copy(update={"step": 60, "share": 0.6, "loss": 2.4})
+        last = on.model_copy(update={"status": status, "seconds_left": None, **more})
+        events = [state.model_dump(mode="json") for state in (half, on, last)]
+        self.watched.answer("/api/training/events", events)
+        return last
+
+    def open(self, text: str = "words.txt") -> Page:
+        """With a text that was brought before."""
+        self.texts.append({"name": text, "bytes": 9})
+        page = self.watched.open("train")
+        page.get_by_label("Or one that is here already").select_option(text)
+        return page
+
+
+@pytest.fixture
+def trains(watched: Watched, service: Service) -> Trains:
+    return Trains(watched, service)
+
+
+def told(page: Page) -> Locator:
+    return page.locator(".training .told").first
+
+
+def looked_at_again(page: Page) -> None:
+    """As when somebody comes back to its window."""
+    with page.expect_response(lambda answer: urlsplit(answer.url).path == "/api/training"):
+        page.evaluate("window.dispatchEvent(new Event('focus'))")
+
+
+def test_training_from_a_file_to_playing(trains: Trains) -> None:
+    watched, page = trains.watched, trains.page
+    stopped = trains.ends("stopped", resumable=["words"])
+    watched.open("train")
+    page.locator("#file").set_input_files(
+        {"name": "words.txt", "mimeType": "text/plain", "buffer": b"anna\nbob\n"}
+    )
+    expect(page.locator(".findings li")).to_contain_text("3 lines occur twice")
+    expect(page.locator(".findings .where")).to_have_text("line 2: <b>anna")
+    expect(page.locator(".plan li")).to_have_text("A hybrid of 300,000 parameters.")
+    assert trains.texts == [{"name": "words.txt", "bytes": 9}]
+    plans = bodies(page, "/api/plan")
+    page.get_by_label("Leave out copies").check()
+    page.get_by_label("Minutes").fill("0.5")
+    page.locator(".train .trio select").select_option("gpt")
+    expect(page.get_by_label("Name of the result")).to_have_value("words")
+    page.get_by_role("button", name="Train", exact=True).click()
+    expect(told(page)).to_have_text(
+        "Stopped · gpt, 12,345 parameters · step 60 of 100 · loss 2.400 · validation 2.600"
+    )
+    wishes = {"text": "words.txt", "minutes": 0.5, "model": "gpt", "dedup": True}
+    assert trains.asked == [TrainRequest(**wishes, name="words")]
+    assert PlanRequest(**plans[-1]) == PlanRequest(**wishes)
+    samples = page.locator(".live li .sample")
+    expect(samples).to_have_text(["anna", "bob"])
+    trains.now = stopped
+    page.reload()  # it is all there again
+    expect(told(page)).to_contain_text("Stopped · gpt, 12,345 parameters · step 60 of 100")
+    expect(page.locator(".findings li")).to_contain_text("3 lines occur twice")
+    expect(samples).to_have_text(["anna", "bob"])
+    # The curve as well, but for what was told and never logged.
+    expect(page.locator(".training .dot")).to_have_count(2)
+    way = page.locator(".training .curve.faint").get_attribute("d")
+    assert way.count("L") == 49, way
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+        assert not complaints(page), scheme
+    # Who goes on is told of new samples only, and still has those from before.
+    new = [Sample(step=55, text="carla")]
+    trains.now = trains.ends("finished", step=95, early=True, best=1.958, best_step=55, samples=new)
+    begun = HALF.model_copy(update={"status": "starting", "samples": []}).model_dump()
+    watched.answer("/api/training/resume", begun)
+    page.get_by_role("button", name="Go on with words").click()
+    expect(told(page)).to_contain_text("Finished early")
+    expect(page.locator(".training > .hint")).to_have_text(
+        "It ended early, since validation got no better after step 55. The weights of that step "
+        "are kept: validation 1.958."
+    )
+    expect(samples).to_have_text(["carla", "anna", "bob"])
+    page.get_by_role("button", name="Play with it").click()
+    expect(page.get_by_role("tab", name="Write")).to_have_attribute("aria-selected", "true")
+    write(page, "an")
+
+
+def test_a_page_reads_one_thing_at_a_time_and_knows_its_wishes_again(trains: Trains) -> None:
+    page, waiting = trains.page, []
+    gone: list[str] = []
+
+    def until_waiting(count: int) -> None:
+        for _ in range(400):
+            if len(waiting) >= count:
+                break
+            page.wait_for_timeout(25)
+        assert len(waiting) == count
+
+    page.on("requestfailed", lambda request: gone.append(urlsplit(request.url).path))
+    trains.route("/api/plan", waiting.append)  # which nobody answers
+    trains.open()
+    expect(page.locator(".working", has_text="Making the plan …")).to_be_visible()
+    until_waiting(1)
+    page.get_by_label("Minutes").fill("7")
+    until_waiting(2)
+    trains.watched.answer("/api/plan", {"lines": ["A small one."]})
+    page.get_by_label("Read it as").select_option("text")
+    expect(page.locator(".plan li")).to_have_text("A small one.")
+    assert gone == ["/api/plan"] * 2
+    expect(page.locator(".train .working")).to_have_text(["", "", ""])
+    expect(page.locator(".train .error")).to_have_text([""] * 6)
+    page.locator(".train .trio select").select_option("mlp")
+    page.get_by_label("Leave out copies").check()
+    page.get_by_label("Name of the result").fill("mine")
+    trains.route("/api/doctor", waiting.append)
+    page.reload()
+    expect(page.locator(".working", has_text="Reading words.txt …")).to_be_visible()
+    until_waiting(3)
+    trains.examined([COPIES])
+    plans = bodies(page, "/api/plan")
+    page.reload()
+    expect(page.get_by_label("Leave out copies")).to_be_checked()
+    expect(page.get_by_label("Name of the result")).to_have_value("mine")
+    expect(page.locator(".plan li")).to_be_visible()
+    wishes = {"text": "words.txt", "minutes": 7, "model": "mlp", "kind": "text", "dedup": True}
+    assert plans == [wishes]
+    # What belongs to a text is not for another one; it ends a reading that is on.
+    trains.route("/api/doctor", waiting.append)
+    page.get_by_label("Read it as").select_option("lines")
+    until_waiting(4)
+    trains.examined([])
+    page.locator("#file").set_input_files(
+        {"name": "other.txt", "mimeType": "text/plain", "buffer": b"anna"}
+    )
+    expect(page.locator(".plan li")).to_be_visible()
+    assert plans[-1] == {"text": "other.txt", "minutes": 7, "model": "mlp"}
+    expect(page.get_by_label("Name of the result")).to_have_value("other")
+    assert gone[-1] == "/api/doctor"
+    page.get_by_label("Read it as").select_option("lines")
+    expect(page.locator(".plan li")).to_be_visible()
+    page.locator("#file").set_input_files(
+        {"name": "other.txt", "mimeType": "text/plain", "buffer": b"another"}
+    )
+    expect(page.get_by_label("Read it as")).to_have_value("")
+
+
+NAMES_OF_FILES = {
+    "Bob's poems.txt": "Bob_s poems.txt",
+    "songs, 2024.txt": "songs_ 2024.txt",
+    "[draft] lyrics.txt": "draft_ lyrics.txt",
+    "Rock & Roll.txt": "Rock _ Roll.txt",
+    "_notes.txt": "notes.txt",
+    "what?.txt": "what_.txt",
+    f"{'x' * 90}.txt": f"{'x' * 56}.txt",
+    "字" * 90 + ".csv": "字" * 56 + ".csv",
+    "😀.txt": "text.txt",
+    "x.part": "x_part",
+    "Beyonce\u0301.txt": "Beyoncé.txt",
+    "हिन्दी गीत.txt": "हिन्दी गीत.txt",
+    "plain.txt": "plain.txt",
+}
+
+DROP = """async ([name, text]) => {
+    const data = new DataTransfer();
+    data.items.add(new File([text], name));
+    const options = { dataTransfer: data, bubbles: true, cancelable: true };
+    const drop = document.querySelector(".drop");
+    drop.dispatchEvent(new DragEvent("dragover", options));
+    const over = drop.classList.contains("over");
+    const event = new DragEvent("drop", options);
+    drop.dispatchEvent(event);
+    return [over, event.defaultPrevented, drop.classList.contains("over")];
+}"""
+
+
+def test_files_of_any_name_are_dropped(opened: Open, tmp_path: Path) -> None:
+    with serving([], home=tmp_path) as empty:
+        watched = opened(empty.url)
+        page = watched.page
+        page.goto(f"{empty.url}/#/train")
+        expect(page.locator(".drop")).to_be_visible()
+        renamed = page.locator(".source .hint bdi")
+        some = ["Bob's poems.txt", "Beyonce\u0301.txt", "plain.txt"]
+        for given in some:
+            assert page.evaluate(DROP, [given, STORY]) == [True, True, False]
+            name = NAMES_OF_FILES[given]
+            expect(page.get_by_label("Or one that is here already")).to_have_value(name)
+            told = [] if name == unicodedata.normalize("NFC", given) else [name]
+            expect(renamed).to_have_text(told)
+        texts = httpx.get(f"{empty.url}/api/texts").json()["texts"]
+        assert {text["name"] for text in texts} == {NAMES_OF_FILES[given] for given in some}
+        expect(page.locator(".plan li").first).to_be_visible(timeout=60_000)
+        expect(page.get_by_label("Leave out copies")).to_be_visible()
+        expect(page.get_by_label("Name of the result")).to_have_value("plain")
+        expect(page.get_by_label("Encoding")).to_be_hidden()
+        expect(page.locator(".train .error")).to_have_text([""] * 6)
+        plain = "async all => all.map((await import('/terms.js')).plainName)"
+        assert page.evaluate(plain, list(NAMES_OF_FILES)) == list(NAMES_OF_FILES.values())
+        texts = [text for text in HOSTILE if not re.search("[\ud800-\udfff]", text)]
+        for name in page.evaluate(plain, [*texts, *(f"{text}.txt" for text in texts)]):
+            assert is_plain(name), name
+        watched.context.close()
+
+
+def test_a_name_that_is_free(trains: Trains) -> None:
+    trains.taken = {"words"}
+    trains.now = trains.ends("finished")
+    page = trains.open()
+    name = page.get_by_label("Name of the result")
+    expect(name).to_have_value("words-2")
+    name.fill("words")
+    page.get_by_role("button", name="Train", exact=True).click()
+    error = page.locator(".row", has=page.get_by_role("button", name="Train", exact=True))
+    expect(error.locator(".error")).to_have_text("There is a 'words' already.")
+    expect(error.locator(".error")).to_be_in_viewport()
+    name.fill("mine")
+    page.get_by_role("button", name="Train", exact=True).click()
+    expect(told(page)).to_contain_text("Finished")
+    expect(error.locator(".error")).to_be_empty()
+    expect(name).to_have_value("words-2")
+
+
+def test_a_training_of_another_tab_is_noticed(trains: Trains) -> None:
+    page = trains.open()
+    train = page.get_by_role("button", name="Train", exact=True)
+    train.wait_for()
+    trains.now = HALF.model_copy(update={"status": "training", "name": "others"})
+    trains.ends("finished", name="others")
+    looked_at_again(page)
+    expect(page.get_by_role("heading", name="Training of others")).to_be_visible()
+    trains.now = State()
+    page.reload()
+    train.wait_for()
+    trains.now = HALF.model_copy(update={"status": "training", "name": "others"})
+    held: list[Any] = []
+    trains.route("/api/training/events", held.append)
+    train.click()
+    expect(page.get_by_role("heading", name="Training of others")).to_be_visible()
+    error = page.locator(".row .error").last
+    expect(error).to_have_text("'others' is being trained: stop it first.")
+    expect(train).to_be_disabled()
+    trains.now = trains.now.model_copy(update={"status": "finished"})
+    while not held:
+        page.wait_for_timeout(25)
+    held[0].fulfill(
+        body=f"data: {trains.now.model_dump_json()}\n\n", content_type="text/event-stream"
+    )
+    expect(train).to_be_enabled()
+    expect(error).to_be_empty()
+
+
+def test_a_sample_that_is_selected_stays_so(trains: Trains) -> None:
+    stopped = {"status": "stopped", "resumable": ["aside", "words"]}
+    trains.now = HALF.model_copy(update=stopped)
+    page = trains.open()
+    sample = page.locator(".live .sample").first
+    sample.evaluate("one => getSelection().selectAllChildren(one)")
+    page.get_by_role("button", name="Go on with aside").focus()
+    trains.now = trains.now.model_copy(
+        update={"samples": [*HALF.samples, Sample(step=51, text="new")]}
+    )
+    looked_at_again(page)
+    expect(page.locator(".live .sample")).to_have_text(["new", "anna", "bob"])
+    assert page.evaluate("getSelection().toString()").strip() == "anna"
+    expect(page.get_by_role("button", name="Go on with aside")).to_be_focused()
+
+
+def test_words_of_the_command_line_are_those_of_the_page(trains: Trains) -> None:
+    note = "it looks like a list, one item a line (if not: --as text)"
+    trains.examined(
+        [{**COPIES, "mend": "", "sentence": "odd ones; --clean would delete them: 3"}], note
+    )
+    page = trains.open("photo.png")
+    expect(page.locator(".train .hint p").last).to_have_text(
+        "it looks like a list, one item a line (if not, read it as running text)"
+    )
+    expect(page.locator(".findings li")).to_contain_text("leaving out control characters would")
+    encoding = page.get_by_label("Encoding")
+    expect(encoding).to_be_hidden()
+    what = "photo.png is not utf-8: byte 0x89 at offset 0;"  # no capital letter
+    message = f"{what} name its encoding, which is hard to guess"
+    error = {"message": message, "param": "encoding"}
+    trains.watched.answer("/api/doctor", {"error": error}, status=400)
+    page.get_by_label("Read it as").select_option("lines")
+    expect(page.locator(".source .error").last).to_have_text(
+        f"{what} choose its encoding, which is hard to guess."
+    )
+    asked = bodies(page, "/api/doctor")
+    trains.examined([])
+    encoding.select_option("cp1252")
+    expect(page.locator(".plan li")).to_be_visible()
+    assert asked == [{"text": "photo.png", "kind": "lines", "encoding": "cp1252"}]
+    # The doctor's advice is followed at once.
+    trains.examined([{**COPIES, "mend": "--encoding utf-16-le"}])
+    encoding.select_option("")
+    plans = bodies(page, "/api/plan")
+    expect(encoding).to_have_value("utf-16-le")
+    expect(page.locator(".plan li")).to_be_visible()
+    assert plans[-1]["encoding"] == "utf-16-le"
+
+
+def test_a_training_with_the_keyboard_alone(trains: Trains) -> None:
+    others = [card for card in trains.models["models"] if card["name"] != "words"]
+    trains.watched.answer("/api/models", {**trains.models, "models": others})
+    trains.ends("training")
+    page = trains.open()
+    expect(page.locator(".plan li")).to_be_visible()
+    page.locator("#file").focus()
+    for label in (
+        "Or one that is here",
+        "Read it as",
+        "Leave out copies",
+        "Minutes",
+        "Model",
+        "Name of",
+    ):
+        page.keyboard.press("Tab")
+        expect(page.locator(".train").get_by_label(label)).to_be_focused()
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("button", name="Train", exact=True)).to_be_focused()
+    page.keyboard.press("Enter")
+    stop = page.get_by_role("button", name="Stop")
+    expect(stop).to_be_focused()
+    expect(told(page)).to_contain_text("Training")
+    half = HALF.model_copy(update={"status": "stopping"})
+    trains.watched.answer("/api/training/stop", half.model_dump())
+    trains.now = half.model_copy(update={"status": "stopped", "resumable": ["aside", "words"]})
+    trains.watched.answer("/api/training/events", [trains.now.model_dump()])
+    page.keyboard.press("Enter")
+    go_on = page.get_by_role("button", name="Go on with words")
+    expect(go_on).to_be_focused()
+    begun = HALF.model_copy(update={"status": "starting"})
+    trains.watched.answer("/api/training/resume", begun.model_dump())
+    trains.watched.answer("/api/training/events", [])  # it was cut
+    page.keyboard.press("Enter")
+    expect(stop).to_be_focused()
+    # When it has ended, a moment passes until its model is known here.
+    trains.watched.answer("/api/models", trains.models)
+    trains.ends("finished")
+    trains.now = HALF.model_copy(update={"status": "training"})
+    looked_at_again(page)
+    expect(told(page)).to_contain_text("Finished")
+    trains.now = HALF.model_copy(update={"status": "finished"})
+    expect(page.get_by_role("button", name="Play with it")).to_be_focused()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_training_on_a_phone(opened: Open, service: Service, scheme: str) -> None:
+    trains = Trains(opened(viewport=NARROW, has_touch=True, color_scheme=scheme), service)
+    long = "anna" * 40
+    finding = {**COPIES, "sentence": long, "where": long, "example": f"{long} {long}"}
+    trains.examined([finding, {**finding, "mend": "--clean"}], long)
+    trains.watched.answer("/api/plan", {"lines": [f"model        {long}", "", "x  y"]})
+    samples = [Sample(step=50, text=f"{long}\n{long}")]
+    trains.now = trains.ends("stopped", samples=samples, resumable=["x" * 80], name="x" * 80)
+    page = trains.open(f"{'x' * 76}.txt")
+    page.locator(".plan pre").wait_for()
+    page.locator(".live li").first.wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert not complaints(page)
+
+
+@pytest.mark.soak
+def test_training_with_a_server_that_trains(opened: Open, tmp_path: Path) -> None:
+    (text := tmp_path / "story.txt").write_text(STORY * 10, "utf-8")
+    with serving([], home=tmp_path / "runs") as empty:
+        watched = opened(empty.url)
+        page = watched.page
+        page.goto(empty.url)
+        expect(page.get_by_role("tab", name="Train")).to_have_attribute("aria-selected", "true")
+        page.locator("#file").set_input_files(text)
+        expect(page.locator(".plan li").first).to_be_visible(timeout=60_000)
+        page.get_by_label("Read it as").select_option("text")
+        page.locator(".train .trio select").select_option("mlp")
+        page.get_by_label("Minutes").fill("5")
+        page.get_by_label("Name of the result").fill("my story")
+        expect(page.locator(".plan pre")).to_contain_text("mlp", timeout=60_000)
+        page.get_by_role("button", name="Train", exact=True).click()
+        told = page.locator(".training .told").first
+        expect(told).to_contain_text("loss", timeout=60_000)
+        page.reload()
+        expect(told).to_contain_text("loss")
+        page.get_by_role("button", name="Stop").click()
+        expect(told).to_contain_text("Stopped", timeout=60_000)
+        page.get_by_role("button", name="Go on with my story").click()
+        expect(told).to_contain_text("Training", timeout=60_000)
+        page.get_by_role("button", name="Stop").click()
+        expect(told).to_contain_text("Stopped", timeout=60_000)
+        page.get_by_label("Name of the result").fill("counts")
+        page.locator(".train .trio select").select_option("kneser-ney")
+        page.get_by_role("button", name="Train", exact=True).click()
+        expect(told).to_contain_text("Finished", timeout=60_000)
+        page.get_by_role("button", name="Play with it").click()
+        write(page, "The cat ")
+        assert page.locator("#model").input_value() == "counts"
+        watched.context.close()
+
+
+def test_no_training_where_the_server_does_not_train(watched: Watched) -> None:
+    page = watched.open("train")
+    expect(page.get_by_role("tab", name="Train")).to_be_hidden()
+    expect(page.get_by_role("tab", name="Write")).to_have_attribute("aria-selected", "true")
+
+
+# --- for everybody ---
+
+
+def test_the_keyboard_alone(watched: Watched) -> None:
+    page = watched.open("write/words")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the view")).to_be_focused()
+    for place in ("#model", "#theme", "[role=tab][aria-selected=true]"):
+        page.keyboard.press("Tab")
+        expect(page.locator(place).first).to_be_focused()
+    tab = page.get_by_role("tab", name="Make a list")
+    page.keyboard.press("ArrowRight")
+    expect(tab).to_be_focused()
+    expect(tab).to_have_attribute("aria-selected", "true")
+    panel = page.locator(f"#{tab.get_attribute('aria-controls')}")
+    expect(panel).to_be_visible()
+    assert tab.evaluate("one => getComputedStyle(one).outlineStyle") == "solid", "focus is seen"
+    page.keyboard.press("End")
+    expect(page.get_by_role("tab", name="Look inside")).to_be_focused()
+    page.keyboard.press("ArrowRight")  # round again
+    expect(page.get_by_role("tab", name="Write")).to_be_focused()
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("tabpanel", name="Write")).to_be_focused()
+    page.keyboard.press("Tab")
+    page.keyboard.type("ca")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator(".write .status")).to_contain_text("Written")
+    while not page.evaluate("document.activeElement.role === 'option'"):
+        page.keyboard.press("Tab")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    expect(tokens(page).nth(1)).to_have_attribute("aria-selected", "true")
+    expect(page.locator(".next [aria-current=true] .token")).to_have_text("a")
+    while not page.evaluate("document.activeElement.closest('.next') !== null"):
+        page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(tokens(page).locator(":scope.taken")).to_have_count(1)
+
+
+def test_the_focus_stays_where_it_makes_sense(watched: Watched) -> None:
+    page = watched.open("write/story")
+    start, on = (page.get_by_role("button", name=name, exact=True) for name in ("Write", "Go on"))
+    write(page, "A dog ", most=4)
+    on.press("Enter")
+    expect(page.locator(".write .status")).to_contain_text("Written: 8 tokens")
+    expect(on).to_be_focused()
+    tokens(page).nth(9).click()
+    end = page.get_by_role("button", name="End", exact=True)
+    end.press("Enter")
+    expect(end).to_be_disabled()
+    expect(page.get_by_role("button", name="The token before")).to_be_focused()
+    expect(page.locator(".write .where")).to_contain_text("After the text")
+    third = page.locator(".next .bars button").nth(2)
+    third.press("Enter")
+    expect(page.locator(".write .status")).to_contain_text("Written: 12 tokens")
+    expect(page.locator(".write .where")).to_contain_text("After the text")
+    expect(third).to_be_focused()
+    page.get_by_label("Most tokens").fill("4000")
+    start.press("Enter")
+    expect(tokens(page).nth(9)).to_be_attached()
+    stop = page.get_by_role("button", name="Stop", exact=True)
+    expect(stop).to_be_focused()
+    stop.press("Enter")
+    expect(start).to_be_focused()
+    page.locator("#model").select_option("words")
+    page.get_by_role("tab", name="Make a list").click()
+    make = page.get_by_role("button", name=re.compile("^Make 20"))
+    make.press("Enter")
+    expect(page.locator(".item")).to_have_count(20)
+    expect(make).to_be_focused()
+    page.get_by_role("button", name="Clear").press("Enter")
+    expect(make).to_be_focused()
+    make.press("Enter")
+    page.locator(".star").first.press("Enter")
+    page.get_by_role("button", name=re.compile("^Remove")).press("Enter")
+    expect(page.get_by_role("heading", name="Favourites")).to_be_focused()
+
+
+def test_back_leaves_a_view_and_not_the_page(watched: Watched) -> None:
+    page = watched.open("write/story")
+    write(page, "A dog ", most=4)
+    page.get_by_role("tab", name="Look inside").click()
+    page.get_by_role("tab", name="Embedding").click()
+    page.locator("#model").select_option("run")  # no place of its own
+    for place in ("inside/story/attention", "write/story"):
+        page.go_back()
+        expect(page.locator("#facts")).to_contain_text("byte")
+        assert page.url.endswith(f"#/{place}")
+    expect(page.get_by_role("tab", name="Write")).to_have_attribute("aria-selected", "true")
+    expect(tokens(page)).to_have_count(10)
+    page.go_forward()
+    expect(page.get_by_role("tab", name="Attention")).to_have_attribute("aria-selected", "true")
+
+
+def test_colours_and_motion(opened: Open) -> None:
+    watched = opened(color_scheme="light", reduced_motion="reduce")
+    page = watched.open("list/words")
+
+    def dark() -> bool:
+        ground = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
+        return sum(map(int, re.findall(r"\d+", ground)[:3])) < 300
+
+    assert not dark()
+    page.emulate_media(color_scheme="dark", reduced_motion="reduce")
+    assert dark()
+    page.get_by_label("Colours").select_option("light")
+    assert not dark()
+    page.reload()
+    page.wait_for_selector("#facts span")
+    assert not dark(), "the choice is kept"
+    page.get_by_role("button", name="Make 20").click()
+    moving = page.locator(".item").first.evaluate("one => getComputedStyle(one).animationName")
+    assert moving == "none"
+
+
+# --- how it looks ---
+
+
+def filled(page: Page, view: str, there: str) -> None:
+    """Has a view show all that it can."""
+    if view.startswith("write"):
+        write(page, "The cat ", most=120)
+        tokens(page).nth(12).click()
+        page.wait_for_selector(".next[aria-busy=false] [aria-current=true]")
+    elif view.startswith("list"):
+        page.get_by_role("button", name="Make 20").click()
+        for at in (1, 4):
+            page.locator(".star").nth(at).click()
+    elif view.endswith("history"):
+        page.get_by_label("run", exact=True).check()
+        page.get_by_role("button", name="Settings in which they differ").click()
+        page.wait_for_selector(".history thead th:nth-child(3)")
+    elif view == "train":
+        story = {"name": "a story.txt", "mimeType": "text/plain", "buffer": STORY.encode()}
+        page.locator("#file").set_input_files(story)
+    page.wait_for_selector(there)
+
+
+def test_every_view_looks_as_it_should(opened: Open, service: Service, tmp_path: Path) -> None:
+    """Light and dark, wide and on a phone. `make screenshots` keeps the pictures, to be looked at;
+    what can be measured is, and axe finds nothing."""
+    pictures = Path(os.environ.get("MOREISH_SCREENSHOTS") or tmp_path / "pictures")
+    paths = [service.registry.find(name).run.path for name in ("words", "story", "run")]
+    found: list[str] = []
+    with serving(paths, home=tmp_path / "runs") as trains:
+        watched = opened(trains.url, reduced_motion="reduce")
+        for view, there in {**VIEWS, "train": ".plan li, .plan pre"}.items():
+            page = watched.open(view)
+            filled(page, view, there)
+            for width in (1440, 375):
+                page.set_viewport_size({"width": width, "height": 900})
+                page.mouse.move(0, 0)
+                for scheme in ("light", "dark"):
+                    page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+                    name = f"{view.replace('/', '-')}-{scheme}-{width}"
+                    watched.shoot(pictures / f"{name}.png")
+                    found += [f"{name}: {flaw}" for flaw in flaws(page)]
+                    if (width, scheme) in ((1440, "light"), (375, "dark")):
+                        found += [f"{name}: {rule} at {at}" for rule, at in complaints(page)]
+        watched.context.close()  # so that the server need not wait for it
+    assert not found, "\n".join(found)
+
+
+# --- the files ---
+
+
+def test_modules_are_short_and_make_no_markup_of_text() -> None:
+    banned = ("innerHTML", "outerHTML", "insertAdjacent", "document.write", "eval(", "Function(",
+              "parseFromString", "srcdoc", "http:", "https:")  # fmt: skip
+    for path in (*MODULES, PAGE / "index.html"):
+        text = path.read_text("utf-8").replace("http://www.w3.org/2000/svg", "")
+        assert not [word for word in banned if word in text], path
+        assert len(text.splitlines()) <= 250, path
+    assert "style=" not in (PAGE / "index.html").read_text("utf-8")
+
+
+def test_every_file_is_used() -> None:
+    everything = "".join(path.read_text("utf-8") for path in PAGE.iterdir())
+    for path in PAGE.iterdir():
+        assert path.name == "index.html" or f'{path.name}"' in everything, path

@@ -1,0 +1,497 @@
+"""The verbs, as people and as programs use them."""
+
+import io
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT, STORY, Moreish
+from moreish.runs.run import Run
+from moreish.tokenizers import builder
+from moreish.utils.files import to_json
+
+TINY = ("--set", "model.layers=1", "--set", "model.heads=2", "--set", "model.width=16")
+
+
+def test_train_says_what_it_understood_and_what_to_do_next(
+    moreish: Moreish, tmp_path: Path
+) -> None:
+    Path("pets.txt").write_text("cat\ndog\nrat\nhen\ncow\ncat\n" * 3 + "newt\n")
+    result = moreish("train", "pets.txt", "--steps", 20, *TINY, "--set", "train.patience=0")
+    assert result.status == 0
+    for part in (
+        "pets: 19 lines (6 distinct), 3 to 4 characters",
+        "it looks like a list, one item a line (if not: --as text)",
+        "copies of one line kept together",
+        "and the boundary: acdeghnortw",
+        "20 steps on cpu, seed 0",
+        "runs/pets-gpt",
+        "step 20 of 20",
+        "after 20 steps",
+        "training",
+        "validation",
+        "moreish sample runs/pets-gpt",
+    ):
+        assert part in result.out
+    assert result.err == ""
+    again = moreish("train", "pets.txt", "--steps", 2, *TINY)
+    assert "runs/pets-gpt-2" in again.out
+
+
+def test_json_is_one_object_and_nothing_else(moreish: Moreish) -> None:
+    result = moreish("train", "names", "--model", "mlp", "--steps", 5, "--out", "r", "--json")
+    assert set(result.json) >= {"run", "splits", "seconds", "tokens_per_second"}
+    assert result.json["run"] == "r"
+    assert set(result.json["splits"]) == {"train", "val"}
+    evaluated = moreish("eval", "r", "--test", "--json").json
+    assert set(evaluated["splits"]) == {"train", "val", "test"}
+    for split in evaluated["splits"].values():
+        assert set(split) >= {"loss", "stderr", "bits_per_char", "bits_per_byte", "tokens"}
+    assert evaluated["splits"]["val"] == pytest.approx(result.json["splits"]["val"])
+    assert evaluated["test_evaluations"] == 1
+    samples = moreish("sample", "r", "-n", 3, "--json").json["samples"]
+    assert len(samples) == 3
+    assert all(isinstance(text, str) for text in samples)
+    assert moreish("sample", "r", "-n", 3).out.splitlines() == samples
+    letters = moreish("eval", "r", "--text", "andrej", "--json").json
+    assert [t["token"] for t in letters["tokens"]] == [*"andrej", "·"]
+    assert letters["nats"] == pytest.approx(sum(t["nats"] for t in letters["tokens"]))
+    names = [entry["name"] for entry in moreish("data", "list", "--json").json["data"]]
+    assert names == ["names", "names-lecture", "shakespeare"]
+    assert moreish("data", "show", "names", "--json").json["licence"].startswith("public domain")
+    assert moreish("data", "get", "names", "--json").json["characters"] > 200_000
+
+
+def test_eval_prints_tables(moreish: Moreish, small_run: Run) -> None:
+    out = moreish("eval", small_run.path).out
+    for part in ("loss (nats/token)", "bits/char", "bits/byte", "perplexity", "validation", "±"):
+        assert part in out
+    assert "test" not in out
+    letters = moreish("eval", small_run.path, "--text", "emma").out
+    assert "log-likelihood -" in letters
+    assert "nats per token" in letters
+
+
+def test_eval_reads_standard_input(
+    moreish: Moreish, small_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import io
+
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\xef\xbb\xbfemma\r\nava\r\n")))
+    out = moreish("eval", small_run.path, "--text", "-").out
+    assert "emma" in out
+    assert "ava" in out
+
+
+def test_running_text_streams(moreish: Moreish, text_run: Run) -> None:
+    result = moreish(
+        "sample", text_run.path, "--prompt", "The cat", "--max-tokens", 50, "--seed", 4
+    )
+    assert result.out.startswith("The cat")
+    assert len(result.out) == len("The cat") + 50 + 1
+    several = moreish("sample", text_run.path, "-n", 2, "--max-tokens", 20).out
+    assert several.count("---") == 1
+
+
+def test_top_k_above_the_vocabulary_is_harmless(moreish: Moreish, small_run: Run) -> None:
+    everything = moreish("sample", small_run.path)
+    assert moreish("sample", small_run.path, "--top-k", 10_000).out == everything.out
+    assert moreish("sample", small_run.path, "--temperature", 0).status == 0
+
+
+def test_flags_win_over_the_recipe(moreish: Moreish) -> None:
+    Path("recipe.toml").write_text(
+        'seed = 3\n[data]\nsource = "names"\n[model]\nname = "mlp"\nhidden = 8\ncontext = 2\n'
+        "[train]\nsteps = 3\n"
+    )
+    result = moreish("train", "--config", "recipe.toml", "--context", 4, "--out", "r", "--json")
+    config = Run.open("r").config
+    assert result.status == 0
+    assert (config.model.name, config.model.context, config.model.hidden) == ("mlp", 4, 8)
+    assert (config.train.steps, config.seed) == (3, 3)
+
+
+def test_lines_longer_than_the_context_are_said(moreish: Moreish) -> None:
+    Path("l.txt").write_text("\n".join(f"a long line number {i}" for i in range(30)))
+    result = moreish("train", "l.txt", "--context", 8, "--steps", 3, *TINY)
+    assert "lines longer than 7 characters are learned in pieces" in result.out
+
+
+def test_the_bare_command_is_its_help(moreish: Moreish) -> None:
+    assert "train" in moreish().out
+    assert moreish().err == ""
+    assert moreish("--version").out.startswith("moreish 0.")
+
+
+def test_catalog_verbs(moreish: Moreish) -> None:
+    assert "names" in moreish("data", "list").out
+    shown = moreish("data", "show", "shakespeare").out
+    assert "public domain" in shown
+    assert "86c4e6aa" in shown
+    assert "inside the package" in moreish("data", "get", "names").out
+
+
+def shell(*arguments: str, cwd: Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "moreish", *arguments],
+        cwd=cwd,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.argv = ['moreish', '--help']\n"
+        "from moreish.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print([m for m in ('torch', 'numpy', 'safetensors') if m in sys.modules])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+    for verb in ("train", "sample", "eval", "data"):
+        assert verb in done.stdout
+
+
+def test_the_module_is_a_command_and_errors_are_one_line(tmp_path: Path) -> None:
+    done = shell("train", "nothing.txt", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("moreish: no file, folder or built-in data set 'nothing.txt'")
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_control_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
+    import signal
+    import time
+
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "moreish",
+            "train",
+            "names",
+            "--steps",
+            "100000",
+            "--out",
+            "r",
+            *TINY,
+        ],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    log = tmp_path / "r" / "metrics.jsonl"
+    deadline = time.monotonic() + 60
+    while not log.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Go on with: moreish train --resume r" in out
+    assert err == ""
+    assert json.loads((tmp_path / "r" / "run.json").read_text())["status"] == "interrupted"
+    assert len(shell("sample", "r", "-n", "2", cwd=tmp_path).stdout.splitlines()) == 2
+
+
+def test_a_closed_pipe_is_no_traceback(text_run: Run, tmp_path: Path) -> None:
+    command = f"{sys.executable} -m moreish sample {text_run.path} --max-tokens 3000 | head -c 20"
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path, timeout=120
+    )
+    assert len(done.stdout) == 20
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "configs").glob("*.toml")), ids=lambda p: p.stem)
+def test_recipes_run(moreish: Moreish, recipe: Path, tmp_path: Path) -> None:
+    """Every recipe, cut short; those on lecture data are run where the data are, and those on
+    running text on its beginning: the largest model takes a minute to score all of it. Those of
+    GPT-2's size are planned as they are, and run as small ones."""
+    from test_hf import saved
+
+    from conftest import lecture_text
+
+    text, more = recipe.read_text(), []
+    if recipe.stem == "shakespeare-gpt2-finetune":
+        saved(tmp_path / "gpt2", "gpt2")
+        more = ["--init-from", f"hf:{tmp_path / 'gpt2'}", "--set", "train.batch_size=4"]
+    elif recipe.stem.startswith("gpt2-124m"):
+        assert moreish("plan", "--config", recipe, "--gpus", 8, "--gpu", "h100").status == 0
+        small = {"model.layers": 2, "model.width": 24, "model.context": 32, "train.batch_size": 4}
+        small["train.compile"] = "false"
+        more = [word for name, value in small.items() for word in ("--set", f"{name}={value}")]
+        more += ["--tokenizer", "byte"]
+    source = []
+    if "shakespeare" in text or "gpt2-124m" in text:
+        length = 20_000 if more else 60_000
+        Path("beginning.txt").write_text(lecture_text("shakespeare")[:length])
+        source = ["beginning.txt"]
+    elif "names-lecture" in text:
+        lecture_text("names-lecture")
+    train = ["train", *source, "--config", recipe, *more, "--steps", 2, "--out", "r", "--json"]
+    result = moreish(*train)
+    assert result.status == 0, result.err
+    assert result.json["splits"]["val"]["loss"] < (99 if "init_from" in text else 6)
+
+
+def test_stories_are_found(moreish: Moreish) -> None:
+    """A folder of texts, from the command line to a sample, with nothing but defaults."""
+    Path("tales").mkdir()
+    for i in range(2):
+        Path(f"tales/{i}.txt").write_text(STORY * 4)
+    assert moreish("train", "tales", "--model", "ngram").status == 0
+    assert moreish("sample", "runs/tales-ngram", "--max-tokens", 20).status == 0
+
+
+def test_an_impossible_text_is_null_in_json(moreish: Moreish) -> None:
+    Path("l.txt").write_text("\n".join(["ab", "ba", "aab", "abb"] * 5))
+    moreish("train", "l.txt", "--model", "ngram", "--set", "model.add_k=0", "--out", "r")
+    found = moreish("eval", "r", "--text", "bb" * 3 + "aaa", "--json")
+    assert found.status == 0
+    assert found.json["nats"] is None
+    assert None in [token["nats"] for token in found.json["tokens"]]
+    assert "inf nats" in moreish("eval", "r", "--text", "bb" * 3 + "aaa").out
+
+
+def test_a_short_name_of_a_model_goes_with_its_other_settings(moreish: Moreish) -> None:
+    """--set model=mlp must not forget --context."""
+    moreish("train", "--context", 5, "--set", "model=mlp", "--steps", 1, "--out", "r")
+    config = Run.open("r").config
+    assert (config.model.name, config.model.context) == ("mlp", 5)
+
+
+def test_the_present_folder_may_be_a_run(
+    moreish: Moreish, small_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert ". is not a run folder" in moreish("sample", ".").err
+    monkeypatch.chdir(small_run.path)
+    assert moreish("sample", ".", "-n", 2).out == moreish("sample", small_run.path, "-n", 2).out
+
+
+def test_paths_are_printed_as_they_are_and_can_be_copied(moreish: Moreish) -> None:
+    Path("l.txt").write_text("\n".join(f"[/x]{i}" for i in range(30)))
+    result = moreish("train", "l.txt", "--model", "ngram", "--out", "a [bold]run[/bold] :cat:")
+    assert "moreish sample 'a [bold]run[/bold] :cat:'" in result.out
+    out = moreish(
+        "eval", "a [bold]run[/bold] :cat:", "--text", "[/x]1é\n[/x]2", "--unknown", "drop"
+    )
+    assert out.status == 0
+    assert "[/x]" in out.out
+
+
+def test_unknown_characters_of_a_text_can_be_dropped(moreish: Moreish, small_run: Run) -> None:
+    assert moreish("eval", small_run.path, "--text", "Émma").status == 2
+    dropped = moreish("eval", small_run.path, "--text", "Émma", "--unknown", "drop", "--json").json
+    assert [token["token"] for token in dropped["tokens"]] == [*"mma", "·"]
+
+
+def test_an_output_that_knows_only_ascii(small_run: Run, tmp_path: Path) -> None:
+    source = tmp_path / "l.txt"
+    source.write_text("\n".join(f"é{i}" for i in range(40)), encoding="utf-8")
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "moreish", *arguments]
+        return subprocess.run(
+            command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=120
+        )
+
+    trained = run("train", "l.txt", "--model", "ngram", "--out", "r")
+    assert (trained.returncode, trained.stderr) == (0, "")
+    assert "?" in run("eval", "r").stdout
+    samples = json.loads(run("sample", "r", "--json").stdout)["samples"]
+    assert any("é" in text for text in samples)
+
+
+def test_training_goes_on_when_nobody_reads_any_more(tmp_path: Path) -> None:
+    options = "--steps 60 --out r " + " ".join(TINY)
+    command = f"{sys.executable} -m moreish train names {options} | head -n 1"
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command}"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=120,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads((tmp_path / "r" / "run.json").read_text())["status"] == "finished"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such terminals")
+@pytest.mark.parametrize("after", [b"", b"%"], ids=["at-once", "while-it-trains"])
+def test_training_goes_on_when_its_terminal_is_closed(tmp_path: Path, after: bytes) -> None:
+    """The terminal of a process is gone: the system tells it so (SIGHUP), and what it writes there
+    fails. Its log goes on to the last step."""
+    import pty
+
+    options = ["--steps", "200", "--out", str(tmp_path / "r"), *TINY]
+    parent, child = pty.openpty()
+    begin = (
+        "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_DFL); os.setsid(); "
+        "os.open(sys.argv[1], os.O_RDWR); os.execv(*eval(sys.argv[2]))"
+    )
+    command = [sys.executable, "-m", "moreish", "train", "names", *options]
+    process = subprocess.Popen(
+        [sys.executable, "-c", begin, os.ttyname(child), repr((sys.executable, command))],
+        stdin=child,
+        stdout=child,
+        stderr=child,
+    )
+    os.close(child)
+    shown = b""
+    while after not in shown:  # the bar has begun
+        shown += os.read(parent, 1000)
+    if not after:  # while it imports PyTorch
+        time.sleep(1.0)
+    os.close(parent)
+    assert process.wait(timeout=300) == 0
+    lines = (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()
+    assert max(json.loads(line)["step"] for line in lines) == 200
+    assert json.loads((tmp_path / "r" / "run.json").read_text())["status"] == "finished"
+
+
+def test_what_a_model_writes_does_not_steer_the_terminal(tmp_path: Path) -> None:
+    """On a terminal control characters are pictures; into a file they go as they are."""
+    import pty
+
+    source = tmp_path / "l.txt"
+    source.write_text("\x1b[31mred\n" * 3000 + "\x1b[0mend\nplain\n", encoding="utf-8")
+    shell("train", "l.txt", "--model", "ngram", "--as", "lines", "--out", "r", cwd=tmp_path)
+    assert "\x1b" in shell("sample", "r", cwd=tmp_path).stdout
+    parent, child = pty.openpty()
+    command = [sys.executable, "-m", "moreish", "sample", "r"]
+    subprocess.run(command, stdout=child, cwd=tmp_path, check=True, timeout=120)
+    os.close(child)
+    shown = os.read(parent, 10_000).decode()
+    os.close(parent)
+    assert "\x1b" not in shown
+    assert "␛" in shown
+
+
+def test_the_group_of_verbs_alone_is_its_help(moreish: Moreish) -> None:
+    result = moreish("data")
+    assert "show" in result.out
+    assert result.err == ""
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_streams_are_no_traceback(tmp_path: Path, closed: str) -> None:
+    for arguments, status in ((["data", "list"], 0), (["sample", "nowhere"], 2)):
+        line = shlex.join([sys.executable, "-m", "moreish", *arguments])
+        done = subprocess.run(
+            ["sh", "-c", f"{line} {closed}"], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.returncode == status
+        assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_standard_input_in_another_encoding(
+    moreish: Moreish, small_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def given(raw: bytes) -> None:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(raw)))
+
+    given("emma\n".encode("utf-16"))
+    asked = ("eval", small_run.path, "--text", "-", "--json")
+    found = moreish(*asked, "--encoding", "utf-16").json
+    given("emma\n".encode("utf-16"))
+    refused = moreish(*asked)
+    assert "--encoding utf-16" in refused.err
+    assert found["nats"] == moreish("eval", small_run.path, "--text", "emma", "--json").json["nats"]
+
+
+def test_an_infinite_loss_is_infinite_in_every_table(moreish: Moreish) -> None:
+    Path("list.txt").write_text("\n".join(["ab", "ba", "abc", "cab", "bca", "cc"]))
+    trained = moreish("train", "list.txt", "--model", "ngram", "--set", "model.add_k=0")
+    evaluated = moreish("eval", "runs/list-ngram")
+    rows = [line for line in trained.out.splitlines() if line.startswith("validation")]
+    assert "inf" in rows[0]
+    assert rows[0] in evaluated.out
+    assert "nan" not in trained.out + evaluated.out
+
+
+@pytest.mark.parametrize("verb", ["train", "sample", "eval"])
+def test_control_c_outside_the_loop_is_said(
+    moreish: Moreish, small_run: Run, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    for name in (
+        "moreish.api.train",
+        "moreish.runs.run.Run.sample",
+        "moreish.runs.run.Run.evaluate",
+    ):
+        monkeypatch.setattr(f"moreish.{name}", interrupt)
+    result = moreish(verb, *([] if verb == "train" else [small_run.path]))
+    assert result.status == 130
+    assert result.err == "moreish: interrupted\n"
+
+
+def test_a_reader_that_goes_early_is_no_failure(small_run: Run, tmp_path: Path) -> None:
+    line = shlex.join(
+        [sys.executable, "-m", "moreish", "sample", str(small_run.path), "-n", "3000"]
+    )
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {line} | head -c 5"],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_interrupted_training_says_where_it_is_in_json_too(
+    moreish: Moreish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("l.txt").write_text("\n".join(f"item{i}" for i in range(30)))
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Run, "score", interrupt)
+    result = moreish("train", "l.txt", "--model", "ngram", "--json")
+    assert result.status == 130
+    assert (result.json["run"], result.json["status"]) == ("runs/l-ngram", "interrupted")
+    assert "--resume runs/l-ngram" in result.err
+
+
+def test_items_of_bytes_stay_on_their_lines(moreish: Moreish) -> None:
+    Path("l.txt").write_text("\n".join(f"é{i}" for i in range(30)))
+    settings = ("--tokenizer", "byte", "--set", "model.add_k=3")
+    moreish("train", "l.txt", "--model", "ngram", *settings)
+    options = ("sample", "runs/l-ngram", "-n", 300, "--unique", "--new-only")
+    texts = moreish(*options, "--json").json["samples"]
+    assert any("\n" in text for text in texts)
+    assert len(set(texts)) == 300
+    assert "" not in texts
+    printed = moreish(*options).out
+    assert printed.count("\n") == 300
+
+
+@pytest.mark.parametrize("verb", ["train", "plan", "lr-range", "prepare"])
+def test_a_size_of_a_vocabulary_that_is_not_learned_is_refused(moreish: Moreish, verb: str) -> None:
+    Path("a.txt").write_text(STORY * 20)
+    own = builder("byte").build([], boundary=False)
+    Path("own.json").write_bytes(to_json(own.to_json()))
+    given = ["--set", "data.vocab_size=99"] if verb == "lr-range" else ["--vocab-size", 99]
+    for name in ("gpt2", "byte", "char", "own.json"):
+        which = ["--set", f"data.tokenizer={name}"] if verb == "lr-range" else ["--tokenizer", name]
+        where = ["--out", "x"] if verb == "prepare" else []
+        result = moreish(verb, "a.txt", *where, *which, *given)
+        assert result.status == 2 and result.err.count("\n") == 1
+        assert f"--vocab-size 99: {name} has a vocabulary of its own; leave it out" in result.err
+    assert not Path("x").exists() and not Path("runs").exists()

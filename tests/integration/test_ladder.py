@@ -1,0 +1,373 @@
+"""The ladder and the learning-rate range test."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from conftest import STORY, Moreish
+from moreish import api
+from moreish.data import catalog
+from moreish.errors import MoreishError
+from moreish.models import REGISTRY
+from moreish.runs.run import Run
+from moreish.training.events import silent
+from moreish.workflows.ladder import RUNGS, climb, rungs_for
+
+CHEAP = "counts,kneser-ney,bow,head"
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "names.txt"
+    path.write_text("\n".join(catalog.load("names").split("\n")[:300]), encoding="utf-8")
+    return path
+
+
+def test_a_ladder_is_one_table_on_one_split(moreish: Moreish, source: Path) -> None:
+    result = moreish("ladder", source, "--minutes", "0.003", "--rungs", CHEAP)
+    assert result.status == 0, result.err
+    for word in ("counts", "kneser-ney", "validation", "±", "bits/", "moreish sample"):
+        assert word in result.out
+    saved = json.loads(Path("ladders/names/ladder.json").read_text())
+    assert [entry["rung"] for entry in saved["rungs"]] == CHEAP.split(",")
+    for entry in saved["rungs"]:
+        assert set(entry["splits"]) == {"train", "val"}
+        for split in entry["splits"].values():
+            assert 0 < split["loss"] < 4
+            assert split["stderr"] > 0
+        assert entry["parameters"] > 0
+        assert entry["samples"]
+    hashes = {
+        json.dumps(Run.open(f"ladders/names/{rung}").record.data.sha256)
+        for rung in CHEAP.split(",")
+    }
+    assert len(hashes) == 1
+
+
+def test_what_is_done_is_not_done_again(moreish: Moreish, source: Path) -> None:
+    options = ("ladder", source, "--minutes", "0.003", "--json")
+    first = moreish(*options, "--rungs", "counts,head").json
+    made = Run.open("ladders/names/head").record.created
+    weights = Path("ladders/names/head/model.safetensors").read_bytes()
+    second = moreish(*options, "--rungs", "bow,head").json
+    assert [entry["rung"] for entry in second["rungs"]] == ["counts", "bow", "head"]
+    assert [second["rungs"][0], second["rungs"][2]] == first["rungs"]
+    assert second == json.loads(Path("ladders/names/ladder.json").read_text())
+    assert Run.open("ladders/names/head").record.created == made
+    assert Path("ladders/names/head/model.safetensors").read_bytes() == weights
+    other = moreish("ladder", source, "--minutes", "0.004", "--rungs", "head")
+    assert other.status == 2
+    assert "is a ladder with minutes 0.003, not 0.004" in other.err
+
+
+def test_an_interrupted_rung_goes_on(source: Path, tmp_path: Path) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(event: object) -> None:
+        raise Killed
+
+    options = {"out": tmp_path / "ladder", "minutes": 0.003, "rungs": "counts,head"}
+    with pytest.raises(Killed):
+        climb(str(source), report=kill, **options)
+    found = climb(str(source), report=silent, **options)
+    assert found["complete"]
+    assert [entry["rung"] for entry in found["rungs"]] == ["counts", "head"]
+
+
+def test_running_text_has_a_ladder_too(tmp_path: Path) -> None:
+    path = tmp_path / "story.txt"
+    path.write_text(STORY * 8, encoding="utf-8")
+    found = climb(
+        str(path), out=tmp_path / "l", minutes=0.002, rungs="kneser-ney,mlp,head,gpt", report=silent
+    )
+    losses = {entry["rung"]: entry["splits"]["val"]["loss"] for entry in found["rungs"]}
+    assert all(loss < math.log(60) for loss in losses.values())
+    assert Run.open(tmp_path / "l" / "head").config.model.context == 8
+
+
+def test_the_lectures_numbers_stand_beside_ours_on_its_own_split(
+    lecture_names: list[str], tmp_path: Path
+) -> None:
+    found = climb("names-lecture", out=tmp_path / "l", rungs="counts", report=silent)
+    (entry,) = found["rungs"]
+    assert found["split"] == "lecture"
+    assert entry["stated"]["loss"] == 2.454
+    assert "makemore 1" in entry["stated"]["where"]
+    assert entry["splits"]["val"]["loss"] == pytest.approx(2.4535, abs=1e-4)
+    seeded = climb(
+        "names-lecture", out=tmp_path / "s", split="seeded", rungs="counts", report=silent
+    )
+    assert seeded["rungs"][0]["stated"] is None
+
+
+def test_unknown_rungs_name_the_nearest(moreish: Moreish) -> None:
+    result = moreish("ladder", "names", "--rungs", "counts,kneserney")
+    assert result.status == 2
+    assert "did you mean 'kneser-ney'?" in result.err
+    assert moreish("ladder", "names", "--quick", "--minutes", "1").status == 2
+
+
+def test_equal_data_instead_of_equal_time(moreish: Moreish, source: Path) -> None:
+    result = moreish("ladder", source, "--epochs", "2", "--rungs", "counts,bow,head", "--json")
+    assert result.status == 0, result.err
+    assert (result.json["minutes"], result.json["epochs"]) == (None, 2)
+    tokens = [
+        max(line["tokens"] for line in Run.open(f"ladders/names/{rung}").logged() if "loss" in line)
+        for rung in ("bow", "head")
+    ]
+    assert tokens[0] == pytest.approx(tokens[1], rel=0.3)
+    assert "2 times over the data" in Path("ladders/names/report.html").read_text()
+
+
+TOY = """
+from typing import Literal, final
+
+from torch import nn
+
+from moreish.models.base import Model, ModelConfig
+
+
+class ToyConfig(ModelConfig):
+    name: Literal["toy"] = "toy"
+
+
+@final
+class Toy(Model):
+    Config = ToyConfig
+
+    def __init__(self, config, vocab_size):
+        super().__init__(vocab_size, context=1, max_length=None, learning_rate=0.1)
+        self.inner = nn.Embedding(vocab_size, 8)
+        self.head = nn.Linear(8, vocab_size)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, tokens_BT, state=None):
+        return self.head(self.inner(tokens_BT).tanh()), None
+"""
+
+
+def test_a_new_model_is_one_file_and_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: Path, moreish: Moreish
+) -> None:
+    """The contract tests, the ladder and the report take it up by themselves."""
+    import test_models as contract
+
+    assert {rung.model["name"] for rung in RUNGS} <= set(REGISTRY)
+    (tmp_path / "toy.py").write_text(TOY)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(REGISTRY, "toy", "toy:Toy")
+
+    for test in (
+        contract.test_shuffling_the_future_leaves_the_past_bitwise_unchanged,
+        contract.test_decoding_by_state_equals_the_full_forward_pass,
+        contract.test_training_starts_at_the_uniform_loss,
+        contract.test_it_learns,
+    ):
+        test("toy", {})
+    assert rungs_for(None)[-1].name == "toy"
+    found = moreish("ladder", source, "--epochs", "5", "--rungs", "counts,toy", "--json").json
+    assert [entry["rung"] for entry in found["rungs"]] == ["counts", "toy"]
+    assert found["rungs"][1]["splits"]["val"]["loss"] < math.log(27)
+    assert "toy" in Path("ladders/names/report.html").read_text()
+    assert moreish("report", "ladders/names/toy").status == 0
+    page = Path("ladders/names/toy/report.html").read_text()
+    for word in ("Exact losses", "Pairs that the model expects", "Inside the layers"):
+        assert word in page
+
+
+# --- the learning-rate range test ---
+
+
+def test_the_range_has_a_valley_between_its_ends(source: Path) -> None:
+    found = api.lr_range(
+        source,
+        low=1e-4,
+        high=3.0,
+        steps=60,
+        settings={"model": {"layers": 1, "width": 16}},
+        report=silent,
+    )
+    assert found.rates[0] == pytest.approx(1e-4)
+    ratios = [b / a for a, b in zip(found.rates, found.rates[1:], strict=False)]
+    assert max(ratios) == pytest.approx(min(ratios))  # spaced by exponent
+    assert found.rates[0] < found.valley < found.rates[-1]
+    assert found.suggested <= found.valley
+    assert found.losses[0] == pytest.approx(math.log(27), abs=0.3)
+    assert min(found.smoothed) < found.smoothed[0]
+
+
+def test_the_lectures_valley_lies_near_a_tenth(lecture_names: list[str]) -> None:
+    """makemore 2: plain gradient descent, batches of 32, rates from 0.001 to 1."""
+    settings = {
+        "model": {"context": 3, "embedding": 10, "hidden": 200},
+        "train": {"optimizer": "sgd", "batch_size": 32},
+        "data": {"split": "lecture"},
+    }
+    found = api.lr_range(
+        "names-lecture",
+        model="mlp",
+        low=1e-3,
+        high=1.0,
+        steps=1000,
+        settings=settings,
+        report=silent,
+    )
+    assert 0.05 < found.suggested < 0.25
+
+
+@pytest.mark.soak
+def test_auto_takes_the_suggested_rate(moreish: Moreish, source: Path) -> None:
+    result = moreish(
+        "train", source, "--steps", 5, "--set", "train.lr=auto", "--model", "bow",
+        "--out", "r",
+    )  # fmt: skip
+    assert "from a range test" in result.out
+    lr = Run.open("r").config.train.lr
+    assert isinstance(lr, float)
+    tested = moreish("lr-range", source, "--model", "bow", "--json").json
+    assert tested["suggested"] == lr
+    assert "lr-range" in {picture.name for picture in api.figures(Run.open("r"))}
+    shown = moreish("lr-range", source, "--model", "bow")
+    assert "the valley begins" in shown.out
+    assert f"--set train.lr={lr:.2g}" in shown.out
+
+
+def test_range_tests_that_make_no_sense(source: Path) -> None:
+    with pytest.raises(MoreishError, match="is counted"):
+        api.lr_range(source, model="kneser-ney", report=silent)
+    with pytest.raises(MoreishError, match="low < high"):
+        api.lr_range(source, model="gpt", low=1, high=0.1, report=silent)
+    for steps in (-1, 9, 1_000_001, 10**30):
+        with pytest.raises(MoreishError, match=rf"--steps {steps}: give 10 to 1,000,000"):
+            api.lr_range(source, model="bow", steps=steps, report=silent)
+    with pytest.raises(MoreishError, match=r"train\.lr=car"):
+        api.train(source, settings={"train": {"lr": "car"}}, report=silent)
+
+
+# --- what goes wrong on a ladder ---
+
+
+def test_control_c_in_the_first_rung(moreish: Moreish, source: Path) -> None:
+    import os
+    import signal
+
+    from moreish.training.trainer import Trainer
+
+    step = Trainer.step
+    cut: list[int] = []
+
+    def interrupted(self: Trainer):
+        if self.position.step == 5 and not cut:
+            cut.append(1)
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(self)
+
+    options = ("ladder", source, "--epochs", "30", "--rungs", "bow,counts")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "step", interrupted)
+        result = moreish(*options)
+    assert result.status == 130
+    assert "the same command goes on" in result.err
+    assert "Traceback" not in result.err
+    stopped = max(line["step"] for line in Run.open("ladders/names/bow").logged())
+    result = moreish(*options)
+    assert result.status == 0
+    whole = api.train(source, model="bow", epochs=30, out=source.parent / "whole", report=silent)
+    assert stopped == 6  # the step that was under way is finished
+    resumed = Run.open("ladders/names/bow")
+    assert resumed.scores == whole.scores
+
+
+def test_a_rung_that_comes_apart_does_not_stop_the_others(
+    monkeypatch: pytest.MonkeyPatch, moreish: Moreish, source: Path
+) -> None:
+    import dataclasses
+
+    import moreish.workflows.ladder as ladder
+
+    wild = {"name": "bow", "context": 2, "width": 4}
+    rungs = [dataclasses.replace(rung) for rung in RUNGS if rung.name in ("counts", "bow")]
+    rungs[1] = dataclasses.replace(rungs[1], model=wild)
+    monkeypatch.setattr(ladder, "RUNGS", tuple(reversed(rungs)))
+    monkeypatch.setattr(
+        "moreish.models.bow.BagOfWords.training_defaults", {"lr": 1e38, "warmup": 0.0}
+    )
+    result = moreish("ladder", source, "--epochs", "1", "--rungs", "bow,counts", "--json")
+    assert result.status == 0
+    assert [entry["rung"] for entry in result.json["rungs"]] == ["counts"]
+    assert "came apart" in result.json["failed"]["bow"]
+    again = moreish("ladder", source, "--epochs", "1", "--rungs", "bow,counts", "--json")
+    assert again.json["failed"].keys() == {"bow"}
+
+
+def test_runs_of_another_ladder_are_not_taken_for_this_one(moreish: Moreish, source: Path) -> None:
+    moreish("ladder", source, "--epochs", "1", "--rungs", "counts,bow")
+    other = moreish("ladder", source, "--epochs", "2", "--rungs", "bow")
+    assert other.status == 2
+    assert "is a ladder with epochs 1.0, not 2.0" in other.err
+    moreish("ladder", source, "--epochs", "2", "--rungs", "counts", "--overwrite")
+    assert not Path("ladders/names/bow").exists()
+    moreish("train", source, "--model", "bow", "--steps", "2", "--out", "ladders/names/bow")
+    stranger = moreish("ladder", source, "--epochs", "2", "--rungs", "bow")
+    assert stranger.status == 2
+    assert "is another run than this ladder's" in stranger.err
+    assert Run.open("ladders/names/bow").config.train.steps == 2
+    source.write_text(source.read_text() + "\nzzyzx\nxyzzy\n", encoding="utf-8")
+    changed = moreish("ladder", source, "--epochs", "2", "--rungs", "counts")
+    assert changed.status == 2
+    assert "is a ladder of other data" in changed.err
+    assert moreish("ladder", source, "--rungs", ",").status == 2
+    Path("precious").mkdir()
+    Path("precious/thesis.txt").write_text("years")
+    moreish("train", source, "--model", "ngram", "--out", "runs/kept")
+    for place in ("precious", "runs"):
+        refused = moreish("ladder", source, "--out", place, "--overwrite", "--rungs", "counts")
+        assert refused.status == 2
+        assert "is not a ladder" in refused.err
+    assert Run.open("runs/kept").record.status == "finished"
+
+
+@pytest.mark.parametrize("budget", ["nan", "-1", "0", "inf"])
+def test_a_budget_must_make_sense_even_where_nothing_is_trained(
+    budget: str, moreish: Moreish, source: Path
+) -> None:
+    for option in ("--minutes", "--epochs"):
+        result = moreish("ladder", source, option, budget, "--rungs", "counts")
+        assert result.status == 2
+        assert result.err.count("\n") == 1, result.err
+    assert not Path("ladders").exists()
+
+
+def test_overwrite_trains_the_named_rungs_again(moreish: Moreish, source: Path) -> None:
+    moreish("ladder", source, "--epochs", "1", "--rungs", "counts,bow")
+    before = {name: Run.open(f"ladders/names/{name}").record.command for name in ("counts", "bow")}
+    found = moreish(
+        "ladder", source, "--epochs", "1", "--rungs", "bow", "--overwrite", "--json"
+    ).json
+    assert [entry["rung"] for entry in found["rungs"]] == ["counts", "bow"]
+    assert Run.open("ladders/names/counts").record.command == before["counts"]
+    assert Run.open("ladders/names/bow").record.command != before["bow"]
+
+
+def test_the_range_lies_around_the_models_own_rate(source: Path) -> None:
+    found = api.lr_range(source, model="bigram", steps=60, report=silent)
+    assert found.rates[0] < 1 < found.rates[-1]
+    with pytest.raises(MoreishError, match="hardly falls"):
+        api.lr_range(source, model="mlp", low=1e-9, high=1e-8, steps=20, report=silent)
+
+
+def test_the_test_split_is_evaluated_when_it_is_asked_for(moreish: Moreish, source: Path) -> None:
+    """Also of rungs that are there already, once each; the runs say so."""
+    ladder = ("ladder", source, "--minutes", "0.003", "--rungs", "counts")
+    assert "test" not in moreish(*ladder).out
+    for _ in range(2):
+        result = moreish(*ladder, "--test")
+        assert result.status == 0, result.err
+        assert "test" in result.out
+    (entry,) = json.loads(Path("ladders/names/ladder.json").read_text())["rungs"]
+    assert set(entry["splits"]) == {"train", "val", "test"}
+    assert Run.open("ladders/names/counts").record.test_evaluations == 1

@@ -1,0 +1,197 @@
+"""The numbers that the makemore lectures state, from the lectures' own file (1: bigram, 2: MLP)."""
+
+import math
+from collections import Counter
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import item_tokens, split_tokens
+from moreish.data.token_dataset import Batch, Tokens
+from moreish.evaluate.metrics import losses_of, score
+from moreish.generate.decode import generate
+from moreish.generate.sampling import Sampling
+from moreish.models import Model, build_model, model_config
+from moreish.training.objectives import next_token, with_squared_weights
+
+
+def counted(tokens: Tokens, add_k: float, vocabulary: int = 27) -> Model:
+    model = build_model(model_config({"name": "ngram", "order": 2, "add_k": add_k}), vocabulary)
+    model.fit(tokens)
+    return model
+
+
+@pytest.fixture(scope="module")
+def names(lecture_names: list[str]):
+    return item_tokens(lecture_names)
+
+
+def test_names(lecture_names: list[str]) -> None:
+    assert len(lecture_names) == 32_033
+    assert (min(map(len, lecture_names)), max(map(len, lecture_names))) == (2, 15)
+    assert len(set(lecture_names)) == 29_494
+
+
+def test_vocabulary(names) -> None:
+    tokenizer, _ = names
+    assert tokenizer.vocab_size == 27
+    assert tokenizer.boundary == 0
+    assert tokenizer.encode("az").tolist() == [1, 26]
+
+
+def test_bigram_counts(names) -> None:
+    tokenizer, tokens = names
+    assert tokens.predictions == 228_146
+    model = counted(tokens, 0)
+    assert len(model.counts_G) == 627
+    label = tokenizer.label
+    table = {
+        label(gram // 27) + label(gram % 27): count
+        for gram, count in zip(model.grams_G.tolist(), model.counts_G.tolist(), strict=True)
+    }
+    assert Counter(table).most_common(2) == [("n·", 6_763), ("a·", 6_640)]
+    assert (table["·m"], table["m·"]) == (2_538, 516)
+    assert "jq" not in table
+
+
+def test_first_words(lecture_names: list[str], names) -> None:
+    tokenizer, all_tokens = names
+    assert lecture_names[:3] == ["emma", "olivia", "ava"]
+    first = Tokens(all_tokens.ids_N[:6], items=True)
+    pairs = ["".join(map(tokenizer.label, pair)) for pair in pairwise(first.ids_N.tolist())]
+    assert pairs == ["·e", "em", "mm", "ma", "a·"]
+    three = Tokens(all_tokens.ids_N[: 3 + 1 + sum(map(len, lecture_names[:3]))], items=True)
+    assert -losses_of(counted(all_tokens, 0), three).sum() == pytest.approx(-38.7856, abs=1e-3)
+
+
+@pytest.mark.parametrize(("add_k", "loss"), [(0, 2.4540), (1, 2.4546), (5, 2.4577)])
+def test_count_bigram_loss(names, add_k: float, loss: float) -> None:
+    tokenizer, tokens = names
+    found = score(losses_of(counted(tokens, add_k), tokens), tokens, tokenizer)
+    assert found.loss == pytest.approx(loss, abs=1e-4)
+
+
+def word_loss(model: Model, tokenizer, word: str) -> float:
+    ids = np.array([0, *tokenizer.encode(word), 0], dtype=np.uint8)
+    return float(losses_of(model, Tokens(ids, items=True)).mean())
+
+
+def test_andrej(names) -> None:
+    tokenizer, tokens = names
+    assert word_loss(counted(tokens, 0), tokenizer, "andrej") == pytest.approx(3.039, abs=1e-3)
+    assert word_loss(counted(tokens, 0), tokenizer, "andrejq") == math.inf
+    assert word_loss(counted(tokens, 1), tokenizer, "andrejq") == pytest.approx(3.483, abs=1e-3)
+
+
+def test_uniform(names) -> None:
+    tokenizer, tokens = names
+    model = build_model(model_config({"name": "bigram"}), 27)
+    found = score(losses_of(model, tokens), tokens, tokenizer)
+    assert found.loss == pytest.approx(3.2958, abs=1e-4)
+
+
+def full_batch_descent(tokens: Tokens, steps: int, strength: float = 0.0) -> Model:
+    """The lecture's training: one-hot inputs, full batch, learning rate 50."""
+    model = build_model(model_config({"name": "bigram"}), 27)
+    ids = torch.from_numpy(tokens.ids_N.astype(np.int64))
+    batch = Batch(tokens_BT=ids[None, :-1], targets_BT=ids[None, 1:])
+    objective = with_squared_weights(next_token, strength)
+    optimizer = torch.optim.SGD(model.parameters(), lr=50)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        objective(model, batch).backward()
+        optimizer.step()
+    return model
+
+
+def test_neural_bigram_approaches_the_counts_from_above(names) -> None:
+    _, tokens = names
+    after_200 = losses_of(full_batch_descent(tokens, 200), tokens).mean()
+    assert 2.4540 < after_200 < 2.47
+
+
+def test_neural_bigram_at_its_optimum_is_the_count_table(names) -> None:
+    """There the gradient vanishes; its probabilities and its samples are those of the counts."""
+    _, tokens = names
+    table = counted(tokens, 0)
+    model = build_model(model_config({"name": "bigram"}), 27)
+    every = torch.arange(27)[:, None]
+    with torch.no_grad():
+        model.table.weight.copy_(table(every)[0][:, 0].clamp(min=-40))
+    ids = torch.from_numpy(tokens.ids_N.astype(np.int64))
+    logits, _ = model(ids[None, :-1])
+    loss = torch.nn.functional.cross_entropy(logits[0], ids[1:])
+    (gradient,) = torch.autograd.grad(loss, model.table.weight)
+    assert gradient.abs().max() < 1e-5
+    torch.testing.assert_close(
+        model(every)[0].softmax(-1), table(every)[0].softmax(-1), atol=1e-6, rtol=0
+    )
+
+    def drawn(which: Model) -> list[list[int]]:
+        steps = generate(
+            which, np.array([0]), streams=range(50), max_tokens=20, sampling=Sampling(), seed=0
+        )
+        return [token.tolist() for token, _ in steps]
+
+    assert drawn(model) == drawn(table)
+
+
+@pytest.mark.soak
+def test_squared_weights_pull_towards_uniform(names) -> None:
+    _, tokens = names
+    losses = [losses_of(full_batch_descent(tokens, 60, s), tokens).mean() for s in (0, 0.01, 1, 10)]
+    assert losses == sorted(losses)
+    assert losses[1] < 2.5
+    assert losses[3] > 3.1
+
+
+def test_mlp_examples_and_sizes(names) -> None:
+    _, tokens = names
+    assert Tokens(tokens.ids_N[: 1 + 5 + 7 + 4 + 9 + 7], items=True).predictions == 32
+    for embedding, hidden, parameters in ((2, 100, 3_481), (2, 300, 10_281), (10, 200, 11_897)):
+        settings = {"name": "mlp", "context": 3, "embedding": embedding, "hidden": hidden}
+        assert build_model(model_config(settings), 27).parameter_count() == parameters
+
+
+def test_split_sizes(lecture_names: list[str]) -> None:
+    _, splits = split_tokens(lecture_names, "lecture")
+    assert [len(s.boundaries) - 1 for s in splits.values()] == [25_626, 3_203, 3_204]
+    assert [s.predictions for s in splits.values()] == [182_625, 22_655, 22_866]
+
+
+def test_careful_initialisation_starts_at_the_uniform_loss(names) -> None:
+    _, tokens = names
+    first = Tokens(tokens.ids_N[:33], items=True)
+    settings = {"name": "mlp", "context": 3, "embedding": 2, "hidden": 100}
+    model = build_model(model_config(settings), 27)
+    assert losses_of(model, first).mean() == pytest.approx(3.2958, abs=0.005)
+    # The lecture's first, careless weights are all drawn from a unit normal.
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter)
+    assert losses_of(model, first).mean() > 8
+
+
+def test_shakespeare_split_and_tokens(shakespeare: str) -> None:
+    from moreish.data.text.corpus import Corpus
+    from moreish.data.token_dataset import encode_corpus
+    from moreish.tokenizers.char import CharTokenizer
+
+    tokenizer = CharTokenizer.build([shakespeare], boundary=False)
+    assert (len(shakespeare), tokenizer.vocab_size) == (1_115_394, 65)
+    assert tokenizer.encode("hii there").tolist() == [46, 47, 47, 1, 58, 46, 43, 56, 43]
+    corpus = Corpus.of([shakespeare], "text")
+    splits = encode_corpus(corpus, tokenizer, "lecture", 0)
+    assert [len(s.ids_N) for s in splits.values()] == [1_003_854, 111_540]
+    assert splits["train"].ids_N[:9].tolist() == [18, 47, 56, 57, 58, 1, 15, 47, 58]
+
+
+def test_the_built_in_names_have_their_bigram_loss() -> None:
+    from moreish.data import catalog
+
+    items = catalog.load("names").split("\n")
+    assert len(items) == 32_178
+    tokenizer, tokens = item_tokens(items)
+    found = score(losses_of(counted(tokens, 0), tokens), tokens, tokenizer)
+    assert found.loss == pytest.approx(2.4543, abs=1e-4)

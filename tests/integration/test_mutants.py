@@ -1,0 +1,371 @@
+"""Whatever stands in a file of a run: it is the same as before, or it is refused at once."""
+
+import copy
+import hashlib
+import json
+import resource
+import shutil
+import struct
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import STORY, Proved
+from moreish import api
+from moreish.errors import MoreishError
+from moreish.runs.record import _digest as signature
+from moreish.runs.run import Run
+from moreish.tokenizers import Limits, builder
+from moreish.training.checkpoint import MANIFEST, PARTS, Checkpoints
+from moreish.training.events import silent
+
+MEMORY = 300
+"""Megabytes that all readings of thousands of damaged files may add."""
+
+VALUES: tuple[Any, ...] = (
+    None, True, -1, 0, 2**31, 2**63, 10**400, 1e308, "", "x", "\ud800", "../../etc/passwd",
+    [], [[]], {}, {"name": "gpt"}, "9" * 100_000,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("mutants")
+    (folder / "names.txt").write_text("\n".join(f"anna{n}" for n in range(40)))
+    settings = {
+        "model": {"name": "mlp", "context": 2, "embedding": 4, "hidden": 8},
+        "train": {"steps": 3, "checkpoint_every": 1},
+    }
+    return api.train(folder / "names.txt", settings=settings, out=folder / "run", report=silent)
+
+
+def bytes_changed(raw: bytes, random: np.random.Generator) -> bytes:
+    """One of the ways in which disks, networks and editors damage files; mostly near the front,
+    where formats keep what the rest depends on."""
+    mutant = bytearray(raw)
+    reach = len(raw) if random.random() < 0.3 else min(len(raw), 400)
+    place = int(random.integers(reach))
+    match random.integers(7):
+        case 0:
+            mutant[place] ^= 1 << int(random.integers(8))
+        case 1:
+            del mutant[place:]
+        case 2:
+            mutant[place:place] = random.bytes(int(random.integers(1, 9)))
+        case 3:
+            mutant[place : place + 8] = bytes(8)
+        case 4:
+            mutant[place : place + 8] = b"\xff" * 8
+        case 5:
+            del mutant[place : place + int(random.integers(1, 9))]
+        case 6:
+            other = int(random.integers(len(raw)))
+            mutant[place : place + 16] = raw[other : other + 16]
+    return bytes(mutant)
+
+
+def leaves(tree: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The way to everything in a JSON tree."""
+    if path:
+        yield path
+    if isinstance(tree, dict | list):
+        for key in tree if isinstance(tree, dict) else range(len(tree)):
+            yield from leaves(tree[key], (*path, key))
+
+
+def values_changed(tree: Any) -> Iterator[Any]:
+    """The tree with each of its values replaced by each of many others, or missing."""
+    for path in leaves(tree):
+        for value in (*VALUES, Missing):
+            mutant = copy.deepcopy(tree)
+            at = mutant
+            for key in path[:-1]:
+                at = at[key]
+            if value is Missing:
+                del at[path[-1]]
+            else:
+                at[path[-1]] = value
+            yield mutant
+
+
+class Missing:
+    """Takes a value away."""
+
+
+def dumped(tree: Any) -> bytes:
+    return json.dumps(tree, ensure_ascii=True).encode()
+
+
+def headers(raw: bytes) -> Iterator[bytes]:
+    """A safetensors file with headers that lie."""
+    (length,) = struct.unpack("<Q", raw[:8])
+    header, body = json.loads(raw[8 : 8 + length]), raw[8 + length :]
+    names = [name for name in header if name != "__metadata__"]
+
+    def made(tree: Any, padding: bytes = b"") -> bytes:
+        text = (tree if isinstance(tree, bytes) else dumped(tree)) + padding
+        return struct.pack("<Q", len(text)) + text + body
+
+    for name in names:
+        for offsets in ([0, 0], [0, 2**62], [2**62, 2**63], [-4, 4], [4, 0], [1, 5], [0], "x"):
+            yield made({**header, name: {**header[name], "data_offsets": offsets}})
+        for shape in ([2**62], [2**40, 2**40], [-1], [0], [], [1] * 100_000, "x", None, [1.5]):
+            yield made({**header, name: {**header[name], "shape": shape}})
+        for dtype in ("F64", "F16", "U8", "I64", "BOOL", "F99", "", None, 3):
+            yield made({**header, name: {**header[name], "dtype": dtype}})
+        yield made({key: value for key, value in header.items() if key != name})
+        yield made({**header, "another": header[name]})  # two tensors in one place
+        if len(names) > 1:
+            first = names[0] if name != names[0] else names[1]
+            yield made({**header, name: header[first], first: header[name]})
+    for length in (0, 1, 2**20, 2**31, 2**63, 2**64 - 1):
+        yield struct.pack("<Q", length) + raw[8:]
+    yield made(header, b" " * 1_000_000)
+    yield made(b"[" * 100_000)
+    yield made(b"{" * 100_000)
+    yield made(dumped(header)[:-1] + b',"__metadata__":{}}')
+    for about in ("", "[" * 100_000, "{}", "null", 3):
+        yield made({**header, "__metadata__": {"moreish": about}})
+    yield made({**header, "__metadata__": {str(n): "x" * 100 for n in range(10_000)}})
+
+
+class Judge:
+    """Reads mutants; counts what was refused and what was as before."""
+
+    def __init__(self, read: Callable[[], Any]) -> None:
+        self.read = read
+        self.before = read()
+        self.refused = self.same = 0
+        self.slowest = 0.0
+        self.memory = self._memory()
+
+    def __call__(self, *, strict: bool = True) -> None:
+        """`strict`: what is not refused must be what it was."""
+        began = time.process_time()
+        try:
+            found = self.read()
+        except MoreishError as error:
+            assert "\n" not in str(error)
+            self.refused += 1
+        else:
+            assert not strict or found == self.before
+            self.same += 1
+        self.slowest = max(self.slowest, time.process_time() - began)
+
+    @staticmethod
+    def _memory() -> float:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+    def verdict(self) -> dict[str, int]:
+        assert self.slowest < 1, "seconds of the processor"
+        assert self._memory() - self.memory < MEMORY
+        assert self.refused > self.same
+        return {"mutants": self.refused + self.same, "refused": self.refused}
+
+
+def weights(path: Path) -> Callable[[], Any]:
+    def read() -> Any:
+        run = Run.open(path)
+        model = run.new_model()
+        run.load_weights(model)
+        return [tensor.tolist() for tensor in model.state_dict().values()]
+
+    return read
+
+
+@pytest.fixture
+def mutable(run: Run, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(run.path, tmp_path / "run"))
+
+
+def test_weights(mutable: Path, proved: Proved) -> None:
+    file, random = mutable / "model.safetensors", np.random.default_rng(1)
+    raw = file.read_bytes()
+    judge = Judge(weights(mutable))
+    for mutant in headers(raw):
+        file.write_bytes(mutant)
+        judge()
+    for _ in range(3000):
+        file.write_bytes(bytes_changed(raw, random))
+        judge()
+    proved(3, "weights (safetensors)", judge.verdict())
+
+
+def test_run_json(mutable: Path, proved: Proved) -> None:
+    """As it is, and signed anew, as by somebody who means it."""
+    file, random = mutable / "run.json", np.random.default_rng(2)
+    raw = file.read_bytes()
+    tree = json.loads(raw)
+
+    def read() -> Any:
+        run = Run.open(mutable)
+        return run.config.model_dump(), run.record.data.model_dump(), run.scores
+
+    judge = Judge(read)
+    for _ in range(2000):
+        file.write_bytes(bytes_changed(raw, random))
+        judge(strict=False)  # a time or a version may be another one
+    for mutant in values_changed(tree):
+        for signed in (False, True):
+            if signed:
+                try:
+                    data = type(Run.open(mutable).record.data).model_validate(mutant["data"])
+                    mutant["sha256"] = signature(mutant["config"], data, mutant["tokenizer"])
+                except (ValueError, KeyError, TypeError, AttributeError):
+                    continue
+            file.write_bytes(dumped(mutant))
+            judge(strict=False)
+            file.write_bytes(raw)
+    proved(3, "run.json", judge.verdict())
+
+
+def test_tokenizer(mutable: Path, proved: Proved) -> None:
+    file, random = mutable / "tokenizer.json", np.random.default_rng(3)
+    raw = file.read_bytes()
+    judge = Judge(lambda: Run.open(mutable).tokenizer.to_json())
+    for mutant in values_changed(json.loads(raw)):
+        file.write_bytes(dumped(mutant))
+        judge()
+    for _ in range(1500):
+        file.write_bytes(bytes_changed(raw, random))
+        judge()
+    for bomb in (b"[" * 10, b'{"a":', b"\\", b"1"):
+        file.write_bytes(bomb * 1_000_000)
+        judge()
+    proved(3, "tokenizer.json", judge.verdict())
+
+
+@pytest.mark.parametrize("name", ["bpe", "word", "char"])
+def test_tokenizers_of_others(name: str, tmp_path: Path, proved: Proved) -> None:
+    """What another project wrote has no hash: it is refused, or encodes and decodes."""
+    file, random = tmp_path / "tokenizer.json", np.random.default_rng(5)
+    limits = Limits(vocab_size=290, min_word_count=1)
+    built = builder(name).build([STORY], boundary=True, limits=limits)
+    raw = dumped(built.to_json())
+
+    def read() -> None:
+        tokenizer = builder(str(file)).build([], boundary=True)
+        ids = tokenizer.encode(STORY[:200])
+        assert isinstance(tokenizer.decode(ids), str)
+        assert len(tokenizer.byte_lengths()) == tokenizer.vocab_size
+        assert len(tokenizer.char_lengths()) == tokenizer.vocab_size
+
+    file.write_bytes(raw)
+    judge = Judge(read)
+    trees = list(islice(values_changed(json.loads(raw)), 0, None, 20))
+    for mutant in (trees[place] for place in random.permutation(len(trees))[:400]):
+        file.write_bytes(dumped(mutant))
+        judge(strict=False)
+    for _ in range(400):
+        file.write_bytes(bytes_changed(raw, random))
+        judge(strict=False)
+    assert judge.slowest < 1 and judge.refused > 50
+    counted = {"mutants": judge.refused + judge.same, "refused": judge.refused}
+    proved(3, "tokenizer.json of others", counted)
+
+
+def test_tokens(mutable: Path, proved: Proved) -> None:
+    file, random = mutable / "data" / "val.npy", np.random.default_rng(4)
+    raw = file.read_bytes()
+    judge = Judge(lambda: Run.open(mutable).split("val").ids_N.tolist())
+    for _ in range(2500):
+        file.write_bytes(bytes_changed(raw, random))
+        judge()
+    proved(3, "tokens (npy)", judge.verdict())
+
+
+def test_checkpoints(mutable: Path, run: Run, proved: Proved) -> None:
+    """Each file damaged, with the hashes of before and with its own."""
+    random = np.random.default_rng(5)
+    folder = mutable / "checkpoints"
+    newest = max(folder.glob("step-*"))
+    for older in folder.glob("step-*"):
+        if older != newest:
+            shutil.rmtree(older)
+    trainer = a_trainer(run)
+    checkpoints = Checkpoints(folder, run.record.sha256, {})
+
+    def read() -> Any:
+        checkpoints.restore(trainer, inexact=True)
+        return [tensor.tolist() for tensor in trainer.model.state_dict().values()]
+
+    judge = Judge(read)
+    raws = {name: (newest / name).read_bytes() for name in (*PARTS, MANIFEST)}
+    manifest = json.loads(raws[MANIFEST])
+    structured = {
+        "state.json": [dumped(tree) for tree in values_changed(json.loads(raws["state.json"]))],
+        "weights.safetensors": list(headers(raws["weights.safetensors"])),
+        "optimizer.safetensors": list(headers(raws["optimizer.safetensors"])),
+        MANIFEST: [dumped(tree) for tree in values_changed(manifest)],
+    }
+    for name, raw in raws.items():
+        mutants = structured[name] + [bytes_changed(raw, random) for _ in range(600)]
+        for mutant in mutants:
+            (newest / name).write_bytes(mutant)
+            judge(strict=name != MANIFEST)
+            if name != MANIFEST:
+                digests = {**manifest["sha256"], name: hashlib.sha256(mutant).hexdigest()}
+                (newest / MANIFEST).write_bytes(dumped({**manifest, "sha256": digests}))
+                judge(strict=False)
+                (newest / MANIFEST).write_bytes(raws[MANIFEST])
+        (newest / name).write_bytes(raw)
+    proved(3, "checkpoints", judge.verdict())
+
+
+def a_trainer(run: Run) -> Any:
+    from moreish.training.budget import Plan
+    from moreish.training.objectives import next_token
+    from moreish.training.setup import make_sampler
+    from moreish.training.trainer import Position, Trainer
+
+    model = run.new_model()
+    return Trainer(
+        model,
+        make_sampler(run.config, run.split("train"), model),
+        run.config.train,
+        objective=next_token,
+        position=Position(plan=Plan(steps=3, eval_every=1)),
+        device=torch.device("cpu"),
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["run.json", "tokenizer.json", "data/val.npy", "metrics.jsonl", "model.safetensors"]
+)
+def test_a_terabyte_of_nothing(mutable: Path, name: str, proved: Proved) -> None:
+    """As a sparse file, which takes no room on the disk."""
+    file = mutable / name
+    raw = file.read_bytes()
+    with file.open("r+b") as opened:
+        opened.truncate(1 << 40)
+    if name == "data/val.npy":  # its header agrees
+        changed = raw.replace(b"'shape': (", b"'shape': (9999999999")[: len(raw)]
+        with file.open("r+b") as opened:
+            opened.write(changed[:128])
+    judge = Judge.__new__(Judge)
+    judge.memory, judge.slowest, judge.refused, judge.same = judge._memory(), 0.0, 0, 0
+
+    def read() -> None:
+        found = Run.open(mutable)
+        _ = found.tokenizer
+        found.split("val")
+        found.load_weights(found.new_model())
+
+    if name == "metrics.jsonl":
+        (mutable / name).write_bytes(raw)
+        with file.open("r+b") as opened:
+            opened.truncate(1 << 28)
+        assert len(list(Run.open(mutable).logged())) == len(raw.splitlines())
+        return
+    judge.read = read
+    judge()
+    assert judge.refused == 1
+    assert judge.slowest < 1
+    assert judge._memory() - judge.memory < MEMORY
+    proved(3, "files of a terabyte", {"mutants": 1, "refused": 1})

@@ -1,0 +1,301 @@
+"""A training that is cut at any moment and resumed ends with the bits of one that never was."""
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from conftest import STORY, Clock, Moreish, Proved
+from moreish import api
+from moreish.data import catalog
+from moreish.errors import MoreishError
+from moreish.runs.run import Run
+from moreish.settings import Tree
+from moreish.training.events import Event, Note, Step, silent
+from moreish.training.optim import REGISTRY as OPTIMIZERS
+
+STEPS, CUT = 16, 11
+
+GPT: Tree = {"name": "gpt", "layers": 1, "heads": 2, "width": 16, "context": 32, "dropout": 0.2}
+HIDDEN: Tree = {"hidden": 12, "embedding": 6}
+
+FAMILIES: dict[str, Tree] = {
+    "bigram": {"name": "bigram"},
+    "mlp": {"name": "mlp", **HIDDEN, "context": 3},
+    "bow": {"name": "bow", "context": 8},
+    "rnn": {"name": "rnn", "dropout": 0.2, "width": 12},
+    "gru": {"name": "gru", "dropout": 0.2, "width": 12},
+    "lstm": {"name": "lstm", "dropout": 0.2, "width": 12},
+    "wavenet": {"name": "wavenet", "layers": 3, "width": 12},
+    "gpt": GPT,
+    "gpt-grams": {**GPT, "positions": "rotary", "grams": 3, "gram_rows": 64},
+    "mixture": {"name": "mixture", "network": {"name": "mlp", **HIDDEN, "context": 3}},
+    "hybrid": {"name": "hybrid", "network": GPT, "counts": {"order": 4}, "folds": 4},
+    "hybrid-lstm": {"name": "hybrid", "network": {"name": "lstm", "width": 12}, "folds": 4},
+}
+
+
+class Killed(BaseException):
+    """As kill -9 does it, nothing is tidied up afterwards."""
+
+
+def polite(event: Event) -> None:
+    if isinstance(event, Step) and event.step == CUT:
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def killing(step: int) -> Callable[[Event], None]:
+    def kill(event: Event) -> None:
+        if isinstance(event, Step) and event.step == step:
+            raise Killed
+
+    return kill
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "names.txt"
+    path.write_text("\n".join(catalog.load("names").split("\n")[:200]), encoding="utf-8")
+    return path
+
+
+def train(source: Path, name: str, model: Tree, report: Any = silent, **train: Any) -> Run:
+    given: Tree = {"batch_size": 24, "accumulate": 3, "eval_every": 7, "checkpoint_every": 4}
+    budget = {} if "minutes" in train else {"steps": STEPS}
+    settings: Tree = {"model": model, "train": {**given, **budget, **train}}
+    return api.train(source, out=source.parent / name, settings=settings, report=report)
+
+
+def cut(source: Path, name: str, model: Tree, report: Any, **options: Any) -> Path:
+    with suppress(Killed):
+        train(source, name, model, report, **options)
+    return source.parent / name
+
+
+def everything(path: Path) -> dict[str, Any]:
+    """All that a training leaves, but for its times."""
+    found: dict[str, Any] = {}
+    for file in sorted(path.rglob("[!.]*")):
+        name = str(file.relative_to(path))
+        if file.suffix in (".safetensors", ".npy", ".txt"):
+            found[name] = file.read_bytes()
+        elif file.name == "metrics.jsonl":
+            found[name] = [timeless(json.loads(line)) for line in file.read_text().splitlines()]
+        elif file.name == "state.json":
+            found[name] = timeless(json.loads(file.read_text()))
+    found["splits"] = json.loads((path / "run.json").read_text())["splits"]
+    return found
+
+
+def timeless(entry: Tree) -> Tree:
+    return {key: value for key, value in entry.items() if key not in TIMES}
+
+
+TIMES = ("seconds", "before", "eval_seconds", "last_taken", "planned_at")
+
+
+@pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_model_with_every_optimizer(
+    source: Path, family: str, optimizer: str, proved: Proved
+) -> None:
+    """Killed, it goes on from step 8 of 16; asked to stop, from step 11."""
+    model, options = FAMILIES[family], {"optimizer": optimizer, "momentum": 0.9, "lr": 0.01}
+    whole = everything(train(source, "whole", model, **options).path)
+    assert "checkpoints/step-000016/optimizer.safetensors" in whole
+    for name, how in (("killed", killing(CUT)), ("asked", polite)):
+        path = cut(source, name, model, how, **options)
+        assert not (path / "checkpoints" / "step-000016").exists()
+        assert api.resume(path, report=silent).record.status == "finished"
+        ends = everything(path)
+        if name == "asked":  # it made one more checkpoint, where it stopped
+            ends = {key: ends.get(key) for key in whole}
+            whole = {key: value for key, value in whole.items() if "step-000012" not in key}
+            ends = {key: value for key, value in ends.items() if "step-000012" not in key}
+        assert ends == whole
+    proved(1, "models with optimizers", {"pairs": 1, "cuts": 2})
+
+
+@settings(
+    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.lists(st.integers(1, STEPS), max_size=4, unique=True).map(sorted), st.data())
+def test_cut_at_any_steps(
+    tmp_path_factory: Any, proved: Proved, cuts: list[int], data: st.DataObject
+) -> None:
+    """As often as one likes; running text, and checkpoints and evaluations at any distance."""
+    folder = tmp_path_factory.mktemp("cuts")
+    source = folder / "story.txt"
+    source.write_text(STORY * 8, encoding="utf-8")
+    options = {
+        "length_warmup": data.draw(st.sampled_from([0.0, 0.5])),
+        "checkpoint_every": data.draw(st.integers(1, 7)),
+        "eval_every": data.draw(st.integers(1, 7)),
+        "accumulate": data.draw(st.integers(1, 4)),
+        "batch_size": data.draw(st.integers(1, 9)),
+    }
+    whole = train(source, "whole", GPT, **options)
+    path = folder / "cut"
+    for number, step in enumerate(cuts):
+        if number == 0:
+            cut(source, "cut", GPT, killing(step), **options)
+        elif Run.open(path).record.status != "finished":
+            with suppress(Killed):
+                api.resume(path, report=killing(step))
+    if not cuts:
+        return
+    if Run.open(path).record.status != "finished":
+        api.resume(path, report=silent)
+    assert everything(path) == everything(whole.path)
+    proved(1, "one training, cut again and again", {"trainings": 1, "cuts": len(cuts)})
+
+
+def test_minutes_are_those_of_the_training(source: Path, clock: Clock) -> None:
+    """However often it is cut, and however long it lies idle; with a clock that can be trusted, the
+    bits are the same too."""
+    clock.checkpoint = 0.0  # what a checkpoint takes is not yet in it
+    clock.step, clock.evaluation = 1 / 64, 1 / 8  # so that sums are exact
+    options = {"minutes": 0.05, "checkpoint_every": 10, "patience": 0}
+    whole = train(source, "whole", GPT, **options)
+    path = cut(source, "cut", GPT, killing(45), **options)
+    for step in (82, 119):
+        clock.now += 1024
+        with pytest.raises(Killed):
+            api.resume(path, report=killing(step))
+    clock.now += 1024
+    resumed = api.resume(path, report=silent)
+    assert resumed.record.seconds == pytest.approx(3, rel=0.1)
+    assert everything(path) == everything(whole.path)
+
+
+def test_what_cannot_be_exact_is_refused(source: Path, moreish: Moreish) -> None:
+    path = cut(source, "run", GPT, polite)
+    newest = max((path / "checkpoints").iterdir())
+    manifest = json.loads((newest / "manifest.json").read_text())
+    assert {"torch", "threads", "processor", "device"} <= set(manifest["here"])
+    manifest["here"] |= {"threads": "64", "torch": "1.13.1"}
+    (newest / "manifest.json").write_text(json.dumps(manifest))
+    before = everything(path)
+    result = moreish("train", "--resume", path)
+    assert result.status == 2
+    assert "threads was 64 and is" in result.err and "torch was 1.13.1 and is" in result.err
+    assert "--inexact" in result.err
+    assert everything(path) == before
+    assert moreish("train", "--resume", path, "--inexact").status == 0
+    assert api.load(path).record.status == "finished"
+    assert moreish("train", "names", "--inexact").err == "moreish: --inexact goes with --resume\n"
+
+
+def test_a_checkpoint_of_another_run_is_named(source: Path, proved: Proved) -> None:
+    mine, other = (cut(source, name, GPT, polite, lr=lr) for name, lr in (("a", 0.1), ("b", 0.2)))
+    for path in (mine / "checkpoints").iterdir():
+        (other / "checkpoints" / path.name / "manifest.json").write_bytes(
+            (path / "manifest.json").read_bytes()
+        )
+        for part in path.iterdir():
+            (other / "checkpoints" / path.name / part.name).write_bytes(part.read_bytes())
+    with pytest.raises(MoreishError, match="checkpoint of another run"):
+        api.resume(other, report=silent)
+    proved(6, "a checkpoint of another run", {"refused": 1})
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ("model.safetensors", "trained on other data"),
+        ("tokenizer.json", "not the tokenizer that this run was trained with"),
+        ("data/val.npy", "val.npy is damaged"),
+    ],
+)
+def test_the_wrong_part_is_named(source: Path, part: str, message: str, proved: Proved) -> None:
+    """Of a run that differs in its data alone."""
+    mine = train(source, "mine", FAMILIES["bigram"]).path
+    other = source.parent / "other.txt"
+    names = source.read_text("utf-8").split("\n")
+    other.write_text("\n".join(name[::-1] for name in names), encoding="utf-8")
+    if part == "tokenizer.json":
+        other.write_text("\n".join([*names, "ÄÖÜ"]), encoding="utf-8")
+    theirs = train(other, "theirs", FAMILIES["bigram"]).path
+    (mine / part).write_bytes((theirs / part).read_bytes())
+    with pytest.raises(MoreishError, match=message):
+        run = api.load(mine)
+        run.sample(1)
+        run.evaluate()
+    proved(6, f"{part} of another run", {"refused": 1})
+
+
+def test_a_damaged_checkpoint_is_said_to_be_one(source: Path) -> None:
+    path = cut(source, "run", GPT, polite)
+    newest = max((path / "checkpoints").iterdir())
+    (newest / "weights.safetensors").write_bytes(b"torn")
+    told: list[Event] = []
+    api.resume(path, report=told.append)
+    notes = [event.text for event in told if isinstance(event, Note)]
+    assert notes == [f"{newest} is damaged: an older one is taken"]
+
+
+@pytest.mark.parametrize("log", ["metrics.jsonl", "samples.txt"])
+def test_a_log_that_is_not_whole_is_said(source: Path, moreish: Moreish, log: str) -> None:
+    """Only what was logged until the checkpoint counts: the rest is logged again."""
+    path = cut(source, "run", GPT, polite)
+    content = (path / log).read_bytes()
+    for spoiled in (None, content[:-1], b"x" + content[1:]):
+        (path / log).unlink()
+        if spoiled is not None:
+            (path / log).write_bytes(spoiled)
+        refused = moreish("train", "--resume", path)
+        assert refused.status == 2
+        assert f"{log} is not what it was when step-" in refused.err and "--inexact" in refused.err
+        (path / log).write_bytes(content)
+    (path / log).write_bytes(content + b"torn")
+    assert moreish("train", "--resume", path).status == 0
+    whole = train(source, "whole", GPT)
+    assert everything(path) == everything(whole.path)
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_says_what_is_left(
+    source: Path, moreish: Moreish
+) -> None:
+    path = cut(source, "run", GPT, polite)
+    for weights in path.glob("checkpoints/*/weights.safetensors"):
+        weights.write_bytes(b"torn")
+    refused = moreish("train", "--resume", path)
+    assert refused.status == 2
+    assert f"moreish sample {path}" in refused.err and "--overwrite" in refused.err
+
+
+def test_only_one_trains_in_a_folder(source: Path, moreish: Moreish, proved: Proved) -> None:
+    path = source.parent / "run"
+
+    def meanwhile(event: Event) -> None:
+        if isinstance(event, Step) and event.step == 3:
+            for arguments in (["--resume", path], [source, "--out", path, "--overwrite"]):
+                result = moreish("train", *arguments)
+                assert result.status == 2
+                assert f"{path} is being trained by another process" in result.err
+            said.append(event.step)
+
+    said: list[int] = []
+    assert train(source, "run", GPT, meanwhile).record.status == "finished"
+    assert said == [3]
+    assert train(source, "run2", GPT).record.status == "finished"
+    proved(8, "resume and replace, while it trains", {"refused": 2})
+
+
+def test_tests_that_are_counted_meanwhile_stay_counted(source: Path) -> None:
+    path = source.parent / "run"
+
+    def meanwhile(event: Event) -> None:
+        if isinstance(event, Step) and event.step == 8:
+            api.load(path).evaluate(test=True)
+
+    run = train(source, "run", GPT, meanwhile)
+    assert run.record.test_evaluations == 1
+    assert api.load(path).record.test_evaluations == 1

@@ -1,0 +1,639 @@
+"""The server: what clients of OpenAI's API get, and what nobody gets."""
+
+import asyncio
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import openapi_spec_validator
+import pytest
+from pydantic import ValidationError
+
+from conftest import Moreish
+from moreish.errors import MoreishError
+from moreish.runs.run import Run
+from moreish.serve.http.limits import Limits
+from moreish.serve.openai.schemas import CompletionRequest
+from moreish.serve.server import Service, is_local, listen, rules_of
+from support.serving import idle, make_runs, serving, start, wait_until
+
+LIMITS = Limits(
+    max_tokens=2000, total_tokens=4000, body_bytes=20_000, prompt_characters=5000, stall=1
+)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return make_runs(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def service(runs: dict[str, Path]) -> Iterator[Service]:
+    with serving(list(runs.values()), slots=8, limits=LIMITS) as service:
+        yield service
+
+
+@pytest.fixture
+def client(service: Service) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{service.url}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+@pytest.fixture
+def http(service: Service) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=service.url, timeout=30) as http:
+        yield http
+
+
+def post(http: httpx.Client, **body: Any) -> httpx.Response:
+    return http.post("/v1/completions", json={"model": "story", **body})
+
+
+# --- the official client ---
+
+
+def test_models(client: openai.OpenAI) -> None:
+    assert [model.id for model in client.models.list()] == ["words", "story"]
+    assert client.models.retrieve("story").owned_by == "moreish"
+    with pytest.raises(
+        openai.NotFoundError, match="no model 'storey' is served here; did you mean 'story'"
+    ) as error:
+        client.models.retrieve("storey")
+    assert error.value.code == "model_not_found"
+    assert error.value.param == "model"
+
+
+def test_completions_are_what_sample_writes(client: openai.OpenAI, runs: dict[str, Path]) -> None:
+    for name in ("words", "story"):
+        run = Run.open(runs[name])
+        expected = run.sample(3, prompt="a", max_tokens=30, temperature=0.8, top_k=8, seed=3)
+        found = client.completions.create(
+            model=name,
+            prompt="a",
+            max_tokens=30,
+            temperature=0.8,
+            n=3,
+            seed=3,
+            echo=True,
+            extra_body={"top_k": 8},
+        )
+        assert [choice.text for choice in found.choices] == expected
+        assert [choice.index for choice in found.choices] == [0, 1, 2]
+        ids = [run.tokenizer.encode(text[1:]) for text in expected]
+        assert found.usage is not None
+        assert found.usage.prompt_tokens == 1
+        assert found.usage.completion_tokens == sum(map(len, ids))
+        assert found.usage.total_tokens == 1 + sum(map(len, ids))
+        for choice, text in zip(found.choices, ids, strict=True):
+            assert choice.finish_reason == ("length" if len(text) == 30 else "stop")
+
+
+def test_streams_are_what_comes_at_once(client: openai.OpenAI) -> None:
+    asked: dict[str, Any] = {
+        "model": "story",
+        "prompt": ["The ", "cat"],
+        "max_tokens": 40,
+        "seed": 1,
+        "n": 2,
+        "stop": ["at ", "o t"],
+        "logprobs": 3,
+    }
+    whole = client.completions.create(**asked)
+    texts, finish, tokens = [""] * 4, [None] * 4, [[] for _ in range(4)]
+    usage = None
+    for chunk in client.completions.create(
+        **asked, stream=True, stream_options={"include_usage": True}
+    ):
+        assert chunk.object == "text_completion"
+        if chunk.usage is not None:
+            assert chunk.choices == []
+            usage = chunk.usage
+        for choice in chunk.choices:
+            texts[choice.index] += choice.text
+            finish[choice.index] = choice.finish_reason
+            assert choice.logprobs is not None
+            tokens[choice.index] += choice.logprobs.tokens
+    assert texts == [choice.text for choice in whole.choices]
+    assert finish == [choice.finish_reason for choice in whole.choices]
+    assert usage == whole.usage
+    for found, choice in zip(tokens, whole.choices, strict=True):
+        assert choice.logprobs is not None
+        assert found == choice.logprobs.tokens
+        assert not any(stop in choice.text for stop in asked["stop"])
+
+
+def test_logprobs_are_those_of_the_model(client: openai.OpenAI, runs: dict[str, Path]) -> None:
+    """Of the prompt and of what follows it, whatever the temperature."""
+    text = "\nThe cat ran to"
+    found = client.completions.create(
+        model="story", prompt=text, max_tokens=10, temperature=0, echo=True, logprobs=5
+    ).choices[0]
+    told = found.logprobs
+    assert told is not None
+    assert told.token_logprobs is not None and told.top_logprobs is not None
+    assert told.tokens is not None and told.text_offset is not None
+    expected = [-token.nats for token in Run.open(runs["story"]).surprisal(found.text[1:])]
+    assert told.token_logprobs[1:] == pytest.approx(expected, abs=1e-4)
+    assert told.token_logprobs[0] is told.top_logprobs[0] is None  # it follows nothing
+    assert "".join(told.tokens) == found.text
+    assert [found.text[at] for at in told.text_offset] == list(found.text)
+    for log, top in list(zip(told.token_logprobs, told.top_logprobs, strict=True))[1:]:
+        assert len(top) in (5, 6)  # it stands there itself, likely or not
+        assert log in top.values()
+        assert max(top.values()) >= log
+    for token, top in list(zip(told.tokens, told.top_logprobs, strict=True))[len(text) :]:
+        assert token == max(top, key=lambda name: top[name])  # temperature 0
+
+
+def test_prompts_may_be_token_ids(client: openai.OpenAI) -> None:
+    plain = client.completions.create(model="story", prompt="The", seed=1).choices[0].text
+    for prompt in (list(b"The"), [list(b"The")]):
+        assert (
+            client.completions.create(model="story", prompt=prompt, seed=1).choices[0].text == plain
+        )
+
+
+def test_scores_without_a_new_token(client: openai.OpenAI) -> None:
+    """What evaluation harnesses ask: echo, logprobs, and nothing else."""
+    found = client.completions.create(
+        model="story", prompt="The cat", max_tokens=0, echo=True, logprobs=0
+    )
+    assert found.choices[0].text == "The cat"
+    assert found.choices[0].finish_reason == "length"
+    assert found.usage is not None and found.usage.completion_tokens == 0
+    assert found.choices[0].logprobs is not None
+    assert len(found.choices[0].logprobs.token_logprobs or []) == 7
+
+
+def test_an_end_that_was_drawn_is_told(client: openai.OpenAI, runs: dict[str, Path]) -> None:
+    """Harnesses that score a prompt ask for one token more, and leave out the last."""
+    tokenizer = Run.open(runs["words"]).tokenizer
+    told = client.completions.create(
+        model="words", prompt="anana", max_tokens=1, temperature=0, echo=True, logprobs=1
+    ).choices[0]
+    assert told.finish_reason == "stop"
+    assert told.logprobs is not None
+    assert told.logprobs.tokens == [*"anana", "<|endoftext|>"]
+    assert len(tokenizer.encode("anana")) == 5
+    for token, top in zip(told.logprobs.tokens, told.logprobs.top_logprobs or [], strict=True):
+        assert token in (top or {})
+
+
+def test_of_many_wrong_elements_one_is_enough() -> None:
+    for wrong in ({}, 0.5, None, True, ["a"], [{}]):
+        for key in ("prompt", "stop"):
+            with pytest.raises(ValidationError) as error:
+                CompletionRequest.model_validate({"model": "m", key: [wrong] * 100_000})
+            assert error.value.error_count() < 8
+
+
+NODE = """
+import OpenAI from "openai";
+const client = new OpenAI({ baseURL: process.argv[2] + "/v1", apiKey: "none", maxRetries: 0 });
+const asked = { model: "story", prompt: "The ", max_tokens: 30, seed: 1 };
+const whole = await client.completions.create(asked);
+let streamed = "";
+for await (const part of await client.completions.create({ ...asked, stream: true }))
+  streamed += part.choices[0]?.text ?? "";
+let error = null;
+try {
+  await client.completions.create({ ...asked, model: "none" });
+} catch (found) {
+  error = found;
+}
+const models = [];
+for await (const model of client.models.list()) models.push(model.id);
+console.log(JSON.stringify({ whole: whole.choices[0].text, streamed, status: error.status,
+  code: error.code, models }));
+"""
+
+
+@pytest.mark.soak
+def test_the_javascript_client(service: Service, client: openai.OpenAI, tmp_path: Path) -> None:
+    if shutil.which("npm") is None:
+        pytest.skip("there is no npm here")
+    subprocess.run(["npm", "install", "--silent", "openai@6"], cwd=tmp_path, check=True)
+    (tmp_path / "ask.mjs").write_text(NODE)
+    told = subprocess.run(
+        ["node", "ask.mjs", service.url], cwd=tmp_path, check=True, capture_output=True, text=True
+    )
+    found = json.loads(told.stdout)
+    expected = client.completions.create(model="story", prompt="The ", max_tokens=30, seed=1)
+    assert found["whole"] == found["streamed"] == expected.choices[0].text
+    assert (found["status"], found["code"]) == (404, "model_not_found")
+    assert found["models"] == ["words", "story"]
+
+
+# --- refusals ---
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "message"),
+    [
+        ({"suffix": "x"}, "suffix", "suffix is not supported: leave it out"),
+        ({"presence_penalty": 0.5}, "presence_penalty", "not supported"),
+        ({"logit_bias": {"5": 3}}, "logit_bias", "not supported"),
+        ({"best_of": 4}, "best_of", "not supported"),
+        ({"n": 17}, "n", "n: 17 is more than 16, the most here"),
+        ({"n": 0}, "n", "n: Input should be greater than or equal to 1"),
+        ({"max_tokens": 2001}, "max_tokens", "2,001 is more than 2,000"),
+        ({"max_tokens": 1000, "n": 5}, "max_tokens", "make more than 4,000 tokens"),
+        (
+            {"prompt": ["a" * 60] * 8, "n": 8, "max_tokens": 5, "echo": True, "logprobs": 1},
+            "max_tokens",
+            "with echo make more than 4,000 tokens",
+        ),
+        ({"max_tokens": -1}, "max_tokens", "greater than or equal to 0"),
+        ({"max_tokens": "5"}, "max_tokens", "should be a valid integer"),
+        ({"logprobs": 21}, "logprobs", "21 is more than 20"),
+        ({"temperature": -0.1}, "temperature", "greater than or equal to 0"),
+        ({"top_p": 0}, "top_p", "greater than 0"),
+        ({"stop": ["a"] * 17}, "stop", "at most 16"),
+        ({"prompt": "x" * 5001}, "prompt", "5,001 characters are more than 5,000"),
+        ({"prompt": []}, "prompt", "an empty list"),
+        ({"prompt": ["a"] * 17}, "prompt", "17 prompts are more than 16"),
+        ({"prompt": [1, 999]}, "prompt", "999 is no token: there are 256"),
+        (
+            {"prompt": [1, "a"]},
+            "prompt",
+            "prompt: Input should be a valid string or a valid integer or a valid list",
+        ),
+        ({"prompt": "a" * 65, "echo": True, "logprobs": 1}, "prompt", "reads 64 at a time"),
+        ({"stream_options": {"include_usage": True}}, "stream_options", "only with stream"),
+        ({"temprature": 1}, "temprature", "unknown parameter: temprature"),
+        ({"model": None}, "model", "should be a valid string"),
+    ],
+)
+def test_what_is_refused(http: httpx.Client, body: dict, param: str, message: str) -> None:
+    answer = post(http, **body)
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert (error["type"], error["param"]) == ("invalid_request_error", param)
+    assert message in error["message"]
+    assert set(error) == {"message", "type", "param", "code"}
+
+
+def test_whole_numbers_may_be_written_with_a_point(http: httpx.Client) -> None:
+    plain = {"prompt": list(b"The"), "max_tokens": 5, "seed": 1, "temperature": 1}
+    pointed = {**plain, "prompt": [84.0, 104.0, 101.0], "max_tokens": 5.0, "seed": 1.0}
+    assert post(http, **pointed).json()["choices"] == post(http, **plain).json()["choices"]
+    assert post(http, max_tokens=5.5).status_code == 400
+
+
+def test_unknown_characters_are_named(http: httpx.Client) -> None:
+    answer = post(http, model="words", prompt="Zoë")
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"] == "the model never saw 'Z' 'ë'"
+
+
+def test_what_is_no_request(http: httpx.Client) -> None:
+    json_type = {"Content-Type": "application/json"}
+    for answer, status, message in (
+        (http.post("/v1/completions", content=b"{", headers=json_type), 400, "the body is no JSON"),
+        (
+            http.post("/v1/completions", content=b"\xff", headers=json_type),
+            400,
+            "parsing the body",
+        ),
+        (http.post("/v1/completions", content=b"[]", headers=json_type), 400, "body"),
+        (http.post("/v1/completions", content=b"", headers=json_type), 400, "body"),
+        (http.post("/v1/completions", content=b"{}"), 415, "has to be application/json"),
+        (http.post("/v1/completions", data={"model": "story"}), 415, "has to be application/json"),
+        (http.get("/v1/completions"), 405, "405 Method Not Allowed"),
+        (http.get("/v1/nothing"), 404, "404 Not Found"),
+        (http.get("/v1/models/..%2f..%2fetc"), 404, "404 Not Found"),
+        (http.post("/v1/chat/completions", json={}), 404, "use /v1/completions"),
+        (post(http, prompt="x" * 21_000), 413, "20,000 bytes at the most"),
+    ):
+        assert answer.status_code == status
+        assert message in answer.json()["error"]["message"]
+
+
+def test_a_body_is_not_read_beyond_the_limit(service: Service) -> None:
+    """Neither one that says its size, nor one that comes in chunks without end."""
+    host, port = service.url.removeprefix("http://").split(":")
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+    for more in ("Content-Length: 100000000000\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n"):
+        with socket.create_connection((host, int(port)), timeout=10) as connection:
+            connection.sendall((head + more).encode())
+            sent = 0
+            piece = b"1000\r\n" + b"x" * 4096 + b"\r\n" if "chunked" in more else b"x" * 4096
+            try:
+                while sent < 50_000_000:
+                    connection.sendall(piece)
+                    sent += 4096
+            except (BrokenPipeError, ConnectionResetError):
+                pass
+            assert sent < 50_000_000
+
+
+# --- the guard ---
+
+
+def test_only_its_own_names_are_answered(http: httpx.Client) -> None:
+    assert http.get("/v1/models", headers={"Host": "localhost:1"}).status_code == 200
+    for host in (
+        "evil.example",
+        "127.0.0.1.evil.example",
+        "localhost.evil.example",
+        "",
+        "[",
+        "@localhost",
+    ):
+        answer = http.get("/v1/models", headers={"Host": host})
+        assert answer.status_code in (400, 421), host
+    assert http.get("/", headers={"Host": "evil.example"}).status_code == 421
+
+
+def test_pages_from_elsewhere_may_not_ask(http: httpx.Client, service: Service) -> None:
+    body = {"model": "words"}
+    for origin in ("http://evil.example", "null", "http://localhost:1", "file://"):
+        answer = http.post("/v1/completions", json=body, headers={"Origin": origin})
+        assert answer.status_code == 403
+        assert "access-control-allow-origin" not in answer.headers
+    assert (
+        http.post("/v1/completions", json=body, headers={"Origin": service.url}).status_code == 200
+    )
+    for site, status in (("cross-site", 403), ("same-site", 403), ("same-origin", 200)):
+        assert http.get("/v1/models", headers={"Sec-Fetch-Site": site}).status_code == status
+    asked = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
+    assert http.options("/v1/completions", headers=asked).status_code == 403
+
+
+def test_every_answer_says_what_browsers_must_not_do(http: httpx.Client) -> None:
+    for answer in (
+        http.get("/v1/models"),
+        http.get("/nothing"),
+        http.get("/", headers={"Host": "x"}),
+    ):
+        policy = answer.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert "require-trusted-types-for 'script'" in policy
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert "server" not in answer.headers
+
+
+def test_a_token_is_needed_where_there_is_one(runs: dict[str, Path]) -> None:
+    with serving([runs["words"]], slots=2, token="s3cret") as service:
+        body = {"model": "words", "max_tokens": 3}
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic s3cret"}):
+            for path in ("/v1/completions", "/v1/models", "/metrics", "/openapi.json"):
+                post = path.endswith("ions")
+                answer = httpx.request(
+                    "POST" if post else "GET",
+                    service.url + path,
+                    json=body if post else None,
+                    headers=headers,
+                )
+                assert answer.status_code == 401
+                assert answer.headers["www-authenticate"] == "Bearer"
+        assert httpx.get(f"{service.url}/healthz").status_code == 200
+        with openai.OpenAI(base_url=f"{service.url}/v1", api_key="s3cret") as client:
+            assert client.completions.create(model="words", prompt="").choices[0].finish_reason
+
+
+def test_what_is_open_to_others_needs_a_token() -> None:
+    for host in ("0.0.0.0", "::", "192.168.1.5", "example.org"):  # noqa: S104
+        with pytest.raises(MoreishError, match="set a --token"):
+            rules_of(host, token=None, hosts=[], insecure=False, limits=LIMITS)
+        assert rules_of(host, token="x", hosts=[], insecure=False, limits=LIMITS).token == "x"
+        assert rules_of(host, token=None, hosts=[], insecure=True, limits=LIMITS).token is None
+        assert not is_local(host)
+    for host in ("127.0.0.1", "127.1.2.3", "::1", "localhost"):
+        assert is_local(host)
+        assert rules_of(
+            host, token=None, hosts=["my.box"], insecure=False, limits=LIMITS
+        ).hosts >= {"my.box"}
+
+
+def test_no_message_tells_a_path(
+    http: httpx.Client, service: Service, runs: dict[str, Path]
+) -> None:
+    run = next(iter(service.registry)).run
+    message = f"{run.path} has no data: its model was trained elsewhere"
+    assert (
+        service.registry.without_paths(message)
+        == "words has no data: its model was trained elsewhere"
+    )
+    message = f"{run.path}/data/train.npy is damaged (no such file: '{run.path}/data/train.npy')"
+    assert service.registry.without_paths(message) == "words is damaged (no such file: 'words')"
+
+
+# --- streams, queues and stopping ---
+
+
+def test_who_closes_the_connection_frees_the_slot(http: httpx.Client, service: Service) -> None:
+    body = {"model": "story", "max_tokens": 2000, "temperature": 3, "seed": 1}
+    story = service.registry.find("story").engine
+    for stream in (True, False):
+        drawn = story.drawn
+        with httpx.Client(base_url=service.url) as other:
+            if stream:
+                with other.stream(
+                    "POST", "/v1/completions", json={**body, "stream": True}
+                ) as answer:
+                    for _ in zip(range(6), answer.iter_lines(), strict=False):
+                        pass
+            else:
+                with pytest.raises(httpx.ReadTimeout):
+                    other.post("/v1/completions", json=body, timeout=0.2)
+        wait_until(lambda: idle(service))
+        assert story.drawn - drawn < 2000
+
+
+def test_who_does_not_read_is_given_up(service: Service) -> None:
+    """The connection stays open, and nothing is taken from it."""
+    host, port = service.url.removeprefix("http://").split(":")
+    body = json.dumps(
+        {
+            "model": "story",
+            "max_tokens": 1000,
+            "n": 4,
+            "logprobs": 20,
+            "stream": True,
+            "temperature": 3,
+        }
+    )
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect((host, int(port)))
+        connection.sendall(
+            f"POST /v1/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n{body}".encode()
+        )
+        story = service.registry.find("story").engine
+        wait_until(lambda: story.open == 1)
+        wait_until(lambda: idle(service), 20)
+    assert story.open == 0
+
+
+def test_more_than_the_queue_is_refused(runs: dict[str, Path]) -> None:
+    with serving([runs["story"]], slots=2, limits=Limits(queue=2)) as service:
+        answer = httpx.post(f"{service.url}/v1/completions", json={"model": "story", "n": 5})
+        assert answer.status_code == 400  # it would never fit
+        assert "make more than 4 texts" in answer.json()["error"]["message"]
+        body = {"model": "story", "max_tokens": 4000, "temperature": 3}
+        url = f"{service.url}/v1/completions"
+
+        async def main() -> None:
+            async with httpx.AsyncClient(timeout=60) as http:
+                asked = [asyncio.create_task(http.post(url, json=body)) for _ in range(4)]
+                engine = service.registry.find("story").engine
+                while engine.open < 4:
+                    await asyncio.sleep(0.01)
+                for stream in (False, True):
+                    refused = await http.post(url, json={**body, "stream": stream})
+                    assert refused.status_code == 429
+                    assert 1 <= int(refused.headers["retry-after"]) <= 60
+                    assert refused.json()["error"]["code"] == "rate_limit_exceeded"
+                for task in asked:
+                    task.cancel()
+                await asyncio.gather(*asked, return_exceptions=True)
+
+        asyncio.run(main())
+        wait_until(lambda: idle(service))
+
+
+def test_what_takes_too_long_is_given_up(runs: dict[str, Path]) -> None:
+    limits = Limits(seconds=0.3, max_tokens=10**6, total_tokens=10**6)
+    with serving([runs["story"]], slots=2, limits=limits) as service:
+        body: Any = {"model": "story", "prompt": "", "max_tokens": 10**6, "temperature": 3}
+        answer = httpx.post(f"{service.url}/v1/completions", json=body)
+        assert answer.status_code == 504
+        assert answer.json()["error"]["code"] == "deadline_exceeded"
+        with httpx.stream(
+            "POST", f"{service.url}/v1/completions", json={**body, "stream": True}
+        ) as streamed:
+            events = [line for line in streamed.iter_lines() if line]
+        assert json.loads(events[-1].removeprefix("data: "))["error"]["code"] == "deadline_exceeded"
+        client = openai.OpenAI(base_url=f"{service.url}/v1", api_key="x")
+        with client, pytest.raises(openai.APIError, match="took too long"):
+            list(client.completions.create(**body, stream=True))
+        wait_until(lambda: idle(service))
+
+
+def test_health_and_metrics(http: httpx.Client, service: Service) -> None:
+    assert http.get("/healthz").json() == {"status": "ok"}
+    before = _metrics(http)
+    post(http, max_tokens=7, temperature=0, prompt="The ")
+    wait_until(lambda: idle(service))
+    after = _metrics(http)
+
+    def grown(name: str) -> float:
+        return after[name] - before.get(name, 0)
+
+    assert grown('moreish_tokens_total{model="story"}') == 7
+    assert grown('moreish_first_token_seconds_count{model="story"}') == 1
+    assert grown('moreish_completion_seconds_count{model="story"}') == 1
+    assert grown('moreish_requests_total{status="200"}') == 2  # this one, and the first /metrics
+    assert after['moreish_slots{model="words"}'] == 8
+    assert after['moreish_texts_writing{model="story"}'] == 0
+
+
+def _metrics(http: httpx.Client) -> dict[str, float]:
+    from prometheus_client.parser import text_string_to_metric_families
+
+    text = http.get("/metrics").text
+    assert list(text_string_to_metric_families(text))
+    lines = [line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, value in lines}
+
+
+def test_the_openapi_document_is_whole(http: httpx.Client) -> None:
+    document = http.get("/openapi.json").json()
+    openapi_spec_validator.validate(document)
+    assert not {"HTTPValidationError", "ValidationError"} & set(document["components"]["schemas"])
+    assert "securitySchemes" not in document["components"]
+    assert document["info"]["title"] == "Moreish"
+    for path, methods in document["paths"].items():
+        for method, about in methods.items():
+            assert about.get("summary"), (path, method)
+            if path.startswith("/v1"):
+                assert "#/components/schemas/ErrorBody" in json.dumps(about["responses"]["400"])
+            assert {"403", "415", "421"} <= set(about["responses"])
+            assert not {"401", "422"} & set(about["responses"])
+            assert "security" not in about
+
+
+def test_the_openapi_document_tells_of_the_token(tmp_path: Path) -> None:
+    with serving([], slots=2, token="secret", home=tmp_path) as service:
+        told = {"Authorization": "Bearer secret"}
+        document = httpx.get(f"{service.url}/openapi.json", headers=told).json()
+        openapi_spec_validator.validate(document)
+        (scheme,) = document["components"]["securitySchemes"]
+        for path, methods in document["paths"].items():
+            for method, about in methods.items():
+                status = httpx.request(method, service.url + path).status_code
+                assert (status == 401) == ("401" in about["responses"]) == ("security" in about)
+                assert about.get("security", [{scheme: []}]) == [{scheme: []}]
+
+
+def test_what_a_path_takes_is_told_of_all_its_methods(tmp_path: Path) -> None:
+    with serving([], slots=2, home=tmp_path) as service, httpx.Client() as http:
+        for path, methods in (
+            ("/api/texts", "GET, POST"),
+            ("/api/training", "GET, POST"),
+            ("/v1/models/a", "GET"),
+            ("/v1/completions", "POST"),
+            ("/", "GET, HEAD"),
+            ("/openapi.json", "GET, HEAD"),
+        ):
+            answer = http.options(f"{service.url}{path}")
+            assert answer.status_code == 405
+            assert answer.headers["allow"] == methods
+
+
+# --- the command ---
+
+
+def test_a_terminated_server_ends_what_it_has_begun(runs: dict[str, Path]) -> None:
+    process, url = start(runs["story"], "--port", 0)
+    assert process.stdout is not None
+    answers: list[Any] = []
+    body = {"model": "story", "max_tokens": 2000, "temperature": 3}
+
+    def ask() -> None:
+        answers.append(httpx.post(f"{url}/v1/completions", json=body, timeout=60))
+
+    asking = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in asking:
+        thread.start()
+    wait_until(lambda: 'requests_open{model="story"} 3.0' in httpx.get(f"{url}/metrics").text)
+    process.send_signal(signal.SIGTERM)
+    for thread in asking:
+        thread.join()
+    assert [answer.status_code for answer in answers] == [200] * 3
+    assert process.wait(20) in (0, -signal.SIGTERM)
+    assert "Traceback" not in process.stdout.read()
+    process.stdout.close()
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{url}/healthz")
+
+
+def test_mistakes_of_the_command_line(
+    moreish: Moreish, runs: dict[str, Path], tmp_path: Path
+) -> None:
+    before = threading.active_count()
+    with listen("127.0.0.1", 0) as taken:
+        taken.listen()
+        port = taken.getsockname()[1]
+        result = moreish("serve", runs["words"], "--port", port)
+        assert (result.status, "choose another --port" in result.err) == (2, True)
+    result = moreish("serve", tmp_path / "none")
+    assert (result.status, "no run at" in result.err) == (2, True)
+    result = moreish("serve", runs["words"], "--host", "0.0.0.0", "--port", 0)  # noqa: S104
+    assert (result.status, "set a --token" in result.err) == (2, True)
+    result = moreish("serve", runs["words"], runs["words"], "--port", 0)
+    assert (result.status, "rename one folder" in result.err) == (2, True)
+    result = moreish("serve", runs["words"], "--limit", "max_token=3")
+    assert (result.status, "did you mean 'max_tokens'" in result.err) == (2, True)
+    assert threading.active_count() == before

@@ -1,0 +1,321 @@
+"""Connections: who does not ask, does not listen, or is there when the server stops."""
+
+import asyncio
+import json
+import re
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any, cast
+
+import httpx
+import numpy as np
+import pytest
+
+from moreish.generate.sampling import Sampling
+from moreish.serve.batching.engine import Answer, Closing, Engine, Late
+from moreish.serve.batching.requests import Ask, Job
+from moreish.serve.http.connections import affordable
+from moreish.serve.http.limits import Limits
+from moreish.serve.server import Service
+from support.serving import idle, make_runs, serving, start, wait_until
+
+LONG = {"model": "story", "max_tokens": 10**6, "temperature": 3}
+LIMITS = Limits(max_tokens=10**6, total_tokens=10**6, stall=0.5, connections=30)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return make_runs(tmp_path_factory.mktemp("runs"))
+
+
+def connections(service: Service) -> int:
+    return len(service._server.server_state.connections)
+
+
+@contextmanager
+def connected(service: Service, count: int = 1) -> Iterator[list[socket.socket]]:
+    """Clients that take little at a time."""
+    host, port = service.url.removeprefix("http://").split(":")
+    with ExitStack() as stack:
+        made = []
+        for _ in range(count):
+            client = stack.enter_context(socket.socket())
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.settimeout(10)
+            client.connect((host, int(port)))
+            made.append(client)
+        yield made
+
+
+def request(body: dict[str, Any], path: str = "/v1/completions") -> bytes:
+    content = json.dumps(body).encode()
+    return (
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(content)}\r\n\r\n"
+    ).encode() + content
+
+
+def answer(client: socket.socket) -> tuple[int, bytes]:
+    """Status and body of all that comes until the connection ends."""
+    got = b""
+    while piece := client.recv(1 << 16):
+        got += piece
+    head, _, body = got.partition(b"\r\n\r\n")
+    return int(head.split()[1]), body
+
+
+# --- who does not listen ---
+
+
+def test_who_takes_nothing_loses_the_connection(
+    runs: dict[str, Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Streams, and answers that came at once: the clients stay, and read nothing."""
+    with ExitStack() as staying:
+        with serving([runs["story"]], slots=8, limits=LIMITS) as service:
+            clients = staying.enter_context(connected(service, 4))
+            body = {**LONG, "max_tokens": 500, "logprobs": 20}
+            for number, client in enumerate(clients):
+                client.sendall(request({**body, "stream": number < 2}))
+            wait_until(lambda: connections(service) == 4)
+            wait_until(lambda: connections(service) == 0, 20)
+            assert idle(service)
+            began = time.monotonic()
+        assert time.monotonic() - began < 2
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.soak
+def test_who_takes_a_little_at_a_time_is_not_given_up(runs: dict[str, Path]) -> None:
+    with serving([runs["story"]], slots=2, limits=LIMITS) as service:
+        with connected(service) as (client,):
+            body = {**LONG, "max_tokens": 400, "logprobs": 20}
+            client.sendall(request(body).replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1))
+            got = b""
+            began = time.monotonic()
+            while piece := client.recv(8192):
+                got += piece
+                time.sleep(0.05)
+        assert time.monotonic() - began > 2 * LIMITS.stall
+        assert json.loads(got.partition(b"\r\n\r\n")[2])["usage"]["completion_tokens"] > 0
+
+
+# --- who does not ask ---
+
+
+def test_half_of_a_request_does_not_stay(
+    runs: dict[str, Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Ever so many of them: others are answered meanwhile."""
+    with ExitStack() as stack:
+        service = stack.enter_context(serving([runs["words"]], slots=2, limits=LIMITS))
+        clients = stack.enter_context(connected(service, 100))
+        for client in clients:
+            with suppress(BrokenPipeError, ConnectionResetError):
+                client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n")
+        began = time.monotonic()
+        assert httpx.get(f"{service.url}/healthz", timeout=5).status_code == 200
+        assert time.monotonic() - began < LIMITS.stall
+        assert connections(service) <= LIMITS.connections
+        assert clients[-1].recv(10) == b""  # in time
+        wait_until(lambda: connections(service) == 0, 5)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.soak
+def test_connections_that_are_kept_may_be_idle(runs: dict[str, Path]) -> None:
+    with ExitStack() as stack:
+        service = stack.enter_context(serving([runs["words"]], slots=2, limits=LIMITS))
+        (client,) = stack.enter_context(connected(service))
+        for _ in range(2):
+            client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            got = b""
+            while not got.endswith(b"}"):
+                piece = client.recv(4096)
+                assert piece
+                got += piece
+            time.sleep(2 * LIMITS.stall)
+        client.sendall(b"GET /heal")
+        assert client.recv(4096) == b""
+
+
+@pytest.mark.parametrize(
+    ("head", "every", "status"),
+    [
+        ("POST /v1/completions", None, 408),
+        ("POST /v1/completions", 0.2, 408),  # some of it comes, but not all in time
+        ("POST /api/texts?name=a", None, 408),
+        ("POST /api/texts?name=a", 0.2, None),  # but a text may take long
+        ("GET /healthz", None, 200),  # which does not read it
+    ],
+)
+def test_bodies_that_do_not_come(
+    runs: dict[str, Path],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    head: str,
+    every: float | None,
+    status: int | None,
+) -> None:
+    limits = Limits(stall=0.5, seconds=1)
+    kind = "octet-stream" if "texts" in head else "json"
+    with serving([runs["words"]], slots=2, limits=limits, home=tmp_path) as service:
+        with connected(service) as (client,):
+            client.sendall(
+                f"{head} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/{kind}\r\n"
+                "Content-Length: 900\r\n\r\n{".encode()
+            )
+            end = time.monotonic() + 2
+            while every is not None and connections(service) < 1:
+                time.sleep(0.01)
+            while every is not None and connections(service) and time.monotonic() < end:
+                client.sendall(b" ")
+                time.sleep(every)
+            if status is None:
+                assert connections(service) == 1
+                return
+            assert time.monotonic() < end
+            found, body = answer(client)
+            assert found == status
+            if status == 408:
+                assert json.loads(body)["error"]["message"] == "the body did not come in time"
+        wait_until(lambda: connections(service) == 0)
+    assert list(tmp_path.glob("texts/.*")) == []
+    assert capfd.readouterr().err == ""
+
+
+def test_there_are_no_more_connections_than_files() -> None:
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
+        assert affordable(512) == 64
+        assert affordable(20) == 20
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+# --- what is left of them ---
+
+
+def tasks(service: Service) -> int:
+    found = re.search(r"^moreish_tasks (\d+)", httpx.get(f"{service.url}/metrics").text, re.M)
+    assert found is not None
+    return int(found[1])
+
+
+def test_nothing_is_left_of_clients_that_go(runs: dict[str, Path]) -> None:
+    """Nor of those that stay and do nothing. See benchmarks/serve.py for a thousand of them."""
+    with serving([runs["story"]], slots=2, limits=LIMITS) as service:
+        before = tasks(service)
+        story = service.registry.find("story").engine
+
+        async def come_and_go() -> None:
+            async with httpx.AsyncClient(base_url=service.url, timeout=60) as http:
+                asked = [{**LONG, "stream": number % 2 == 0} for number in range(8)]
+                going = [http.post("/v1/completions", json=body) for body in asked]
+                coming = [asyncio.create_task(request) for request in going]
+                await asyncio.to_thread(wait_until, lambda: story.open == 11)
+                assert story.writing == 2
+                assert tasks(service) > before
+                for task in coming:
+                    task.cancel()
+                await asyncio.gather(*coming, return_exceptions=True)
+
+        with connected(service, 6) as idle_ones:
+            whole = request({**LONG, "logprobs": 20, "stream": True})
+            for client, sent in zip(
+                idle_ones, [whole] * 3 + [whole[:40], whole[:-5]], strict=False
+            ):
+                client.sendall(sent)
+            asyncio.run(come_and_go())
+            wait_until(lambda: idle(service) and connections(service) == 0, 20)
+        assert tasks(service) == before
+
+
+# --- who is there when the server stops ---
+
+
+def test_whoever_is_cut_off_hears_why(
+    runs: dict[str, Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Of what was written and what waited, and a request that took too long to come."""
+    limits = LIMITS.model_copy(update={"stall": 20.0})
+    answers: dict[int, httpx.Response] = {}
+    with serving([runs["story"]], slots=1, limits=limits, drain=0.5) as service:
+        asked = [{**LONG, "stream": stream} for stream in (True, False, True, False)]
+        asked += [{**LONG, "model": "words", "stop": [], "n": 16, "max_tokens": 60_000}]
+
+        def ask(number: int) -> None:
+            url = f"{service.url}/v1/completions"
+            answers[number] = httpx.post(url, json=asked[number], timeout=30)
+
+        asking = [threading.Thread(target=ask, args=[number]) for number in range(4)]
+        with connected(service) as (half,):
+            half.sendall(request({"model": "story"})[:-5])
+            for thread in asking:
+                thread.start()
+            story = service.registry.find("story").engine
+            wait_until(lambda: story.open == 4 and connections(service) == 5)
+            began = time.monotonic()
+            service.stop()
+            for thread in asking:
+                thread.join()
+            assert 0.5 <= time.monotonic() - began < 2
+            status, body = answer(half)
+            assert (status, json.loads(body)["error"]["code"]) == (503, "closing")
+    assert time.monotonic() - began < 5
+    for number, whole in answers.items():
+        if asked[number]["stream"]:
+            assert whole.status_code == 200
+            told = [line for line in whole.text.split("\n") if line][-1].removeprefix("data: ")
+        else:
+            assert whole.status_code == 503
+            assert whole.headers["retry-after"] == "5"
+            told = whole.text
+        assert json.loads(told)["error"]["code"] == "closing"
+    err = capfd.readouterr().err
+    assert "Traceback" not in err
+    assert "ASGI" not in err
+
+
+def test_the_first_reason_is_the_one_that_is_told() -> None:
+    """The engine then finds the request given up, and says that it is late."""
+
+    async def heard() -> None:
+        none = np.array([], dtype=np.int64)
+        ask = Ask(lead=none, prompt=none, max_tokens=1, sampling=Sampling(), seed=1)
+        answer = Answer(cast(Engine, None), Job([ask], 0.0))
+        answer.take(Closing())
+        answer.take(Late())
+        async for _ in answer:
+            pass
+
+    with pytest.raises(Closing):
+        asyncio.run(heard())
+
+
+def test_a_second_signal_ends_it_at_once(runs: dict[str, Path]) -> None:
+    process, url = start(
+        runs["story"], "--port", 0, "--limit", "max_tokens=100000", "--limit", "total_tokens=100000"
+    )
+    assert process.stdout is not None
+    with httpx.stream(
+        "POST", f"{url}/v1/completions", json={**LONG, "max_tokens": 10**5, "stream": True}
+    ) as streamed:
+        lines = streamed.iter_lines()
+        next(lines)
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        assert process.poll() is None
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        process.wait(20)
+        assert time.monotonic() - began < 2
+    assert "Traceback" not in process.stdout.read()
+    process.stdout.close()

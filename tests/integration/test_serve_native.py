@@ -1,0 +1,690 @@
+"""The native API: the same numbers as from Python, and what it refuses."""
+
+import json
+import re
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import torch
+
+from conftest import ROOT
+from moreish import api
+from moreish.generate.sampling import Sampling, probabilities
+from moreish.runs.run import Run
+from moreish.serve.http.limits import Limits
+from moreish.serve.native import inspect as looking
+from moreish.serve.native import lists as listing
+from moreish.serve.server import Service
+from moreish.training.events import silent
+from support.serving import NAMES, make_runs, serving
+
+LIMITS = Limits(prompt_characters=2000, max_tokens=200, total_tokens=3000, queue=24)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, small_run: Run) -> dict[str, Run]:
+    """A list that is counted and running text (see `make_runs`), a GPT of a list, a hybrid, and a
+    model without data."""
+    folder = tmp_path_factory.mktemp("native")
+    paths = make_runs(folder)
+    paths["names"] = Path(shutil.copytree(small_run.path, folder / "names"))
+    few = {"model": {"layers": 2, "heads": 2, "width": 16, "context": 16}}
+    source = folder / "words.txt"
+    both = api.train(
+        source, model="hybrid", steps=4, settings=few, out=folder / "both", report=silent
+    )
+    story = Run.open(paths["story"])
+    nothing: Any = {"tokens": {}, "sha256": {}, "split_documents": None}
+    bare = Run.create(
+        folder / "bare",
+        story.config,
+        story.tokenizer,
+        {},
+        story.record.data.model_copy(update=nothing),
+        overwrite=False,
+    )
+    bare.save_weights(story.model)
+    bare.update(status="finished")
+    return {name: Run.open(path) for name, path in paths.items()} | {"both": both, "bare": bare}
+
+
+@pytest.fixture(scope="module")
+def service(runs: dict[str, Run]) -> Iterator[Service]:
+    paths = [run.path for run in runs.values()]
+    with serving(paths, slots=8, limits=LIMITS) as service:
+        yield service
+
+
+class Native:
+    """The server, asked for what it should be able to answer."""
+
+    def __init__(self, http: httpx.Client) -> None:
+        self.http = http
+
+    def get(self, what: str, **query: str) -> Any:
+        answer = self.http.get(f"/api/{what}", params=query or None)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def ask(self, what: str, **body: Any) -> Any:
+        answer = self.http.post(f"/api/{what}", json=body)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+
+@pytest.fixture
+def native(service: Service) -> Iterator[Native]:
+    with httpx.Client(base_url=service.url, timeout=60) as http:
+        yield Native(http)
+
+
+# --- what is served ---
+
+
+def test_models(native: Native, runs: dict[str, Run]) -> None:
+    found = native.get("models")
+    assert found["training"] is False
+    assert found["version"]
+    models = {model["name"]: model for model in found["models"]}
+    assert list(models) == list(runs)
+    names, run = models["names"], runs["names"]
+    assert names["losses"]["val"] == run.scores["val"].loss
+    assert names["bits_per_byte"] == run.scores["val"].bits_per_byte
+    assert names["parameters"] == run.model.parameter_count()
+    assert (names["kind"], names["architecture"], names["tokenizer"]) == ("lines", "gpt", "char")
+    assert (names["layers"], names["heads"]) == (1, 2)
+    assert names["vocabulary"] == run.tokenizer.vocab_size
+    assert names["context"] == run.model.context
+    has = {name: {what for what, there in m["has"].items() if there} for name, m in models.items()}
+    everything = {"data", "attention", "embedding", "pairs", "novelty", "history"}
+    assert has["names"] == has["story"] == has["both"] == everything
+    assert has["words"] == {"data", "pairs", "novelty"}
+    assert has["bare"] == {"attention", "embedding"}
+    assert models["words"]["layers"] is models["words"]["heads"] is None
+    assert (models["both"]["layers"], models["both"]["heads"]) == (2, 2)
+    assert models["bare"]["losses"] == {"train": None, "val": None}
+
+
+# --- the model's own numbers ---
+
+
+@pytest.mark.parametrize(
+    ("model", "text"), [("story", "The cat € ran"), ("names", "emma"), ("words", "belo")]
+)
+def test_surprisal(native: Native, runs: dict[str, Run], model: str, text: str) -> None:
+    found, run = native.ask("surprisal", model=model, text=text), runs[model]
+    expected = run.surprisal(text)
+    assert [token["label"] for token in found["tokens"]] == [token.token for token in expected]
+    nats = [token.nats for token in expected]
+    assert [token["nats"] for token in found["tokens"]] == pytest.approx(nats, abs=1e-5)
+    assert found["nats_per_token"] == pytest.approx(np.mean(nats))
+    characters = len(text) + (run.kind == "lines")
+    assert found["bits_per_character"] == pytest.approx(sum(nats) / np.log(2) / characters)
+    ids = np.array([token["id"] for token in found["tokens"]])
+    assert run.tokenizer.decode(ids) == text
+    shown = "".join(token["text"] for token in found["tokens"] if token["text"] is not None)
+    assert shown == text.replace("€", "")  # its bytes are no text
+    assert [token["text"] for token in found["tokens"]].count(None) == 3 * ("€" in text)
+
+
+@pytest.mark.parametrize("model", ["words", "story", "names", "both"])
+def test_what_comes_next(native: Native, runs: dict[str, Run], model: str) -> None:
+    run, prompt = runs[model], "an"
+    ids = np.concatenate([run.lead(run.tokenizer.encode(prompt)), run.tokenizer.encode(prompt)])
+    with torch.inference_mode():
+        logits_1V = run.model(torch.from_numpy(ids)[None])[0][:, -1]
+    p_V = logits_1V.softmax(dim=-1)[0]
+    settings = {"temperature": 0.7, "top_k": 8, "top_p": 0.99}
+    q_V = probabilities(logits_1V, Sampling.parse(settings, "sample"))[0]
+    found = native.ask("next", model=model, prompt=prompt, top=4, **settings)
+    assert found["vocabulary"] == len(p_V)
+    assert len(found["tokens"]) == 4
+    for token in found["tokens"]:
+        assert token["p"] == pytest.approx(float(p_V[token["id"]]), abs=1e-5)
+        assert token["q"] == pytest.approx(float(q_V[token["id"]]), abs=1e-5)
+        assert token["label"] == run.tokenizer.label(token["id"])
+    shares = [token["p"] for token in found["tokens"]]
+    assert shares == sorted(shares, reverse=True)
+    assert shares[0] == pytest.approx(float(p_V.max()), abs=1e-5)
+    for which in "pq":
+        assert sum(share[which] for share in [*found["tokens"], found["rest"]]) == pytest.approx(1)
+    by_ids = native.ask(
+        "next", model=model, prompt=run.tokenizer.encode(prompt).tolist(), top=4, **settings
+    )
+    assert by_ids == found
+
+
+def test_what_comes_next_is_what_is_written(native: Native, runs: dict[str, Run]) -> None:
+    """Of a prompt that is longer than what the model sees, and of none."""
+    for model, prompt in (("story", "The cat sat. " * 20), ("names", ""), ("words", "ca" * 30)):
+        told = native.ask("next", model=model, prompt=prompt, top=3)["tokens"]
+        first = events(native, model=model, prompt=prompt, max_tokens=1, logprobs=3)[0]
+        if not first["tokens"]:  # it ended at once
+            continue
+        top = first["tokens"][0]["top"]
+        assert [other["id"] for other in top] == [token["id"] for token in told]
+        shares = [token["p"] for token in told]
+        assert [other["p"] for other in top] == pytest.approx(shares, abs=1e-4)
+
+
+def test_temperature_zero_leaves_one(native: Native) -> None:
+    found = native.ask("next", model="names", temperature=0, top=3)
+    assert [token["q"] for token in found["tokens"]] == [1, 0, 0]
+    assert found["rest"]["q"] == 0 < found["rest"]["p"]
+    assert len(native.ask("next", model="words", top=1000)["tokens"]) == found_vocabulary(native)
+
+
+def found_vocabulary(native: Native) -> int:
+    return int(native.ask("next", model="words")["vocabulary"])
+
+
+# --- writing ---
+
+
+def events(native: Native, **body: Any) -> list[Any]:
+    answer = native.http.post("/api/write", json=body)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    lines = [line for line in answer.text.split("\n") if line]
+    assert all(line.startswith("data: ") for line in lines)
+    return [json.loads(line.removeprefix("data: ")) for line in lines]
+
+
+def test_writing_is_completing(native: Native, runs: dict[str, Run]) -> None:
+    body: dict[str, Any] = {"model": "story", "prompt": "The ", "n": 2, "max_tokens": 40}
+    body |= {"seed": 1, "logprobs": 3, "echo": True, "temperature": 1.5}
+    *steps, done = events(native, **body)
+    whole = native.http.post("/v1/completions", json=body).json()
+    assert done == {"done": True, "usage": whole["usage"]}
+    for choice in whole["choices"]:
+        own = [step for step in steps if step["place"] == choice["index"]]
+        assert len(own) > 30  # step by step
+        assert "".join(step["text"] for step in own) == choice["text"]
+        assert own[-1]["finish"] == choice["finish_reason"]
+        assert all(step["finish"] is None for step in own[:-1])
+        tokens = [token for step in own for token in step["tokens"]]
+        logs = choice["logprobs"]["token_logprobs"]
+        assert tokens[0]["p"] is logs[0] is None
+        shares = [token["p"] for token in tokens[1:]]
+        assert shares == pytest.approx(np.exp(logs[1:]).tolist())
+        assert [token["offset"] for token in tokens] == choice["logprobs"]["text_offset"]
+        for token in tokens:
+            assert token["label"] == runs["story"].tokenizer.label(token["id"])
+            assert set(token["top"][0] if token["top"] else {}) <= {"id", "text", "label", "p"}
+        assert [len(token["top"]) for token in tokens[1:]] == [3] * (len(tokens) - 1)
+
+
+def test_an_end_is_no_token_of_what_is_written(native: Native) -> None:
+    body = {"model": "words", "prompt": "anana", "temperature": 0, "max_tokens": 9, "logprobs": 1}
+    last = events(native, **body)[-2]
+    assert (last["finish"], last["tokens"]) == ("stop", [])
+    told = native.http.post("/v1/completions", json=body).json()["choices"][0]["logprobs"]
+    assert told["tokens"][-1] == "<|endoftext|>"
+
+
+def test_tokens_are_told_unless_they_are_not_wanted(native: Native) -> None:
+    plain = events(native, model="story", prompt="A", max_tokens=5, seed=2)
+    assert [len(step["tokens"]) for step in plain[:-1]] == [1] * (len(plain) - 1)
+    assert plain[0]["tokens"][0]["top"] == []
+    bare = events(native, model="story", prompt="A", max_tokens=5, seed=2, logprobs=None)
+    assert [step["text"] for step in bare[:-1]] == [step["text"] for step in plain[:-1]]
+    assert all(step["tokens"] == [] for step in bare[:-1])
+    answer = native.http.post("/api/write", json={"model": "story", "stream": True})
+    assert answer.json()["error"]["message"] == "unknown parameter: stream"
+
+
+# --- inside the model ---
+
+
+@pytest.mark.parametrize("model", ["names", "story", "both", "bare"])
+def test_attention(native: Native, runs: dict[str, Run], model: str) -> None:
+    """What the maps say is what the forward pass did: its attention, asked what it gathered."""
+    run, text = runs[model], "cana" if model != "story" else "The cat sat on the mat. " * 20
+    layer = 0 if model == "names" else 1
+    found = native.ask("attention", model=model, text=text, layer=layer)
+    ids = run.tokenizer.encode(text)
+    ids_T = np.concatenate([run.lead(ids), ids])[-run.model.context :]
+    assert found["tokens"] == [run.tokenizer.label(int(token)) for token in ids_T]
+    assert found["total"] == len(run.lead(ids)) + len(ids) >= len(ids_T)
+    assert len(found["maps"]) == found["heads"] == 2
+    network = run.model.network if model == "both" else run.model
+    assert found["layers"] == len(network.blocks)
+    maps_HTT = torch.tensor(found["maps"], dtype=torch.float64)
+    assert maps_HTT.sum(dim=-1) == pytest.approx(1, abs=1e-4 * len(ids_T))
+    assert not maps_HTT.triu(1).any()
+    attention = network.blocks[layer].attention
+    seen: list[Any] = []
+    hooks = [
+        attention.register_forward_hook(lambda module, given, gave: seen.append(gave[1][1])),
+        attention.out.register_forward_pre_hook(lambda module, given: seen.append(given[0])),
+    ]
+    with torch.inference_mode():
+        run.model(torch.from_numpy(ids_T)[None])
+    for hook in hooks:
+        hook.remove()
+    gathered_BTC, v_BHTD = seen
+    expected_TC = (maps_HTT.float() @ v_BHTD[0]).transpose(0, 1).flatten(1)
+    assert torch.allclose(expected_TC, gathered_BTC[0], atol=5e-3)
+
+
+def test_embedding(native: Native, runs: dict[str, Run]) -> None:
+    run = runs["names"]
+    found = native.get("embedding", model="names")
+    tokens = found["tokens"]
+    ids = run.split("train").ids_N[:-1].tolist()
+    assert {token["id"]: token["count"] for token in tokens} == {
+        **dict.fromkeys(range(run.tokenizer.vocab_size), 0),
+        **Counter(ids),
+    }
+    counts = [token["count"] for token in tokens]
+    assert counts == sorted(counts, reverse=True)
+    weight_VC = run.model.embedding.weight.detach().double().numpy()
+    weight_VC = weight_VC[[token["id"] for token in tokens]]
+    spread = np.linalg.eigvalsh(np.cov(weight_VC.T))[::-1]
+    assert found["explained"] == pytest.approx((spread / spread.sum())[:2], rel=1e-4)
+    for axis, width in zip("xy", spread, strict=False):
+        assert np.var([token[axis] for token in tokens], ddof=1) == pytest.approx(width, rel=1e-4)
+    unknown = native.get("embedding", model="bare")
+    assert [token["count"] for token in unknown["tokens"]] == [None] * 256
+
+
+def test_pairs(native: Native, runs: dict[str, Run]) -> None:
+    run = runs["names"]
+    found = native.get("pairs", model="names")
+    items = run.training_bytes.decode().split("\n")
+    pairs = Counter(pair for item in items for pair in zip("·" + item, item + "·", strict=True))
+    labels = found["labels"]
+    assert set(labels) == {"·", *"".join(items)}
+    assert found["counts"] == [[pairs[row, column] for column in labels] for row in labels]
+    expected = torch.tensor(found["expected"])
+    assert expected.sum(dim=1) == pytest.approx(1, abs=1e-5)  # here, all tokens are shown
+    row = labels.index("a")
+    ids = run.tokenizer.encode("a")
+    with torch.inference_mode():
+        shares_V = run.model(torch.from_numpy(ids)[None])[0][0, 0].softmax(dim=-1)
+    assert expected[row].sort()[0] == pytest.approx(shares_V.sort()[0], abs=1e-6)
+
+
+def test_few_pairs_of_many_tokens(native: Native, runs: dict[str, Run]) -> None:
+    found = native.get("pairs", model="story")
+    assert len(found["labels"]) == len(found["counts"]) == len(found["counts"][0]) == 30
+    data = runs["story"].training_bytes
+    space, t = found["labels"].index("␣"), found["labels"].index("t")
+    assert found["counts"][space][t] == data.count(b" t")
+
+
+def test_history(native: Native, runs: dict[str, Run]) -> None:
+    run = runs["names"]
+    found = native.get("history", model="names")
+    logged = list(run.logged())
+    losses = [{"step": e["step"], "loss": e["loss"]} for e in logged if "loss" in e]
+    assert found["steps"] == losses != []
+    vals = [(e["step"], e["val"]["loss"]) for e in logged if "val" in e]
+    assert [(e["step"], e["val"]) for e in found["evaluations"]] == vals != []
+    assert found["samples"][-1]["text"].split("\n") == logged[-1]["samples"]
+    assert found["settings"]["model"]["width"] == 16
+    assert found["settings"]["train"]["steps"] == 60
+    assert found["tokens_per_step"] == round(
+        max(e["tokens"] for e in logged if "tokens" in e) / found["steps"][-1]["step"]
+    )
+    val = next(e["val"] for e in logged if "val" in e)  # the factor is the same for all of them
+    assert found["bits_per_byte"] == pytest.approx(val["bits_per_byte"] / val["loss"])
+    counted = native.get("history", model="words")
+    assert counted["steps"] == [] and counted["bits_per_byte"] is None
+
+
+# --- lists and novelty ---
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"n": 50, "seed": 3},  # more than may wait at a time
+        {"n": 10, "seed": 1, "new_only": True, "unique": True, "temperature": 1.3},
+        {"n": 6, "seed": 2, "starts": "b", "ends": "a", "unique": True},
+        {"n": 5, "seed": 4, "regex": "(an|be).*", "length": "3..6", "top_k": 9},
+        {"n": 3, "seed": 5, "contains": "el", "temperature": 0},
+    ],
+)
+def test_lists_are_what_sample_writes(
+    native: Native, runs: dict[str, Run], asked: dict[str, Any]
+) -> None:
+    as_sampled = {"prompt" if key == "starts" else key: value for key, value in asked.items()}
+    for name in ("words", "names"):
+        found = native.ask("list", model=name, **asked)
+        run = runs[name]
+        assert found["seed"] == asked["seed"]
+        assert [item["text"] for item in found["items"]] == run.sample(**as_sampled)
+        for item in found["items"]:
+            assert item["known"] == (item["text"].encode() in run.known)
+            assert (item["nearest"], item["distance"]) == run.items.nearest(item["text"])
+
+
+def test_a_list_may_be_shorter(native: Native) -> None:
+    """Where there are not so many, those that there are."""
+    found = native.ask("list", model="words", n=5, regex="an[ae]na", unique=True)
+    assert {item["text"] for item in found["items"]} == {"anana", "anena"}
+    again = native.ask("list", model="words", n=5, regex="an[ae]na", seed=found["seed"])
+    assert {item["text"] for item in again["items"]} <= {"anana", "anena"}
+    assert len(again["items"]) == 5
+    both = {"starts": "anana", "length": "5", "new_only": True}
+    answer = native.http.post("/api/list", json={"model": "words", "n": 2, **both})
+    assert answer.status_code == 400
+    assert "none found in 80 tries" in answer.json()["error"]["message"]
+
+
+def test_a_list_ends_with_its_tokens(native: Native, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many tries there would be."""
+    from moreish.serve.native import lists as listing
+
+    monkeypatch.setattr(listing, "TRIES", 10**9)
+    monkeypatch.setattr(listing, "MORE", 0.2)
+    asked = {"n": 2, "unique": True, "temperature": 0}
+    assert len(native.ask("list", model="names", **asked)["items"]) == 1
+
+
+def test_novelty(native: Native, runs: dict[str, Run]) -> None:
+    texts = {
+        "words": [NAMES[3], "zzz", "anan", ""],
+        "story": ["The cat sat", "a € and 😀!", "A dog?"],
+    }
+    for model, some in texts.items():
+        found = native.ask("novelty", model=model, texts=some)["texts"]
+        assert found == [vars(one) for one in runs[model].novelty(some)]
+
+
+def test_missing_libraries(
+    native: Native, monkeypatch: pytest.MonkeyPatch, runs: dict[str, Run]
+) -> None:
+    for library in ("pydivsufsort", "rapidfuzz.distance", "greenery"):
+        monkeypatch.setitem(sys.modules, library, None)
+    for what, body in (("novelty", {"texts": ["a"]}), ("list", {"ends": "a"})):
+        answer = native.http.post(f"/api/{what}", json={"model": "both", **body})
+        assert answer.status_code == 400
+        message = answer.json()["error"]["message"]
+        assert message.endswith("a library: pip install 'moreish[analysis]'")
+    (item,) = native.ask("list", model="both", n=1, seed=0)["items"]
+    assert [item["text"]] == runs["both"].sample(1)
+    assert item["nearest"] is item["distance"] is None
+
+
+# --- beside each other ---
+
+
+def test_looking_changes_nothing_that_is_written(native: Native, runs: dict[str, Run]) -> None:
+    """While texts are written, everything else is asked of the same models."""
+    body = {"prompt": "a", "n": 4, "max_tokens": 60, "seed": 7}
+    text = "The cat sat on the mat."
+
+    def look(_: int) -> list[Any]:
+        return [
+            native.ask("attention", model="story", text=text, layer=1),
+            native.ask("surprisal", model="both", text="anana"),
+            native.ask("next", model="both", prompt="be"),
+            native.ask("list", model="both", n=2, ends="a", seed=1),
+            events(native, model="story", **body),
+            native.http.post("/v1/completions", json={"model": "both", **body}).json()["choices"],
+        ]
+
+    alone = look(0)
+    with ThreadPoolExecutor(3) as pool:
+        for together in pool.map(look, range(3)):
+            for one, other in zip(alone[:4] + alone[5:], together[:4] + together[5:], strict=True):
+                assert one == other
+            for place in range(4):
+                assert of_place(alone[4], place) == of_place(together[4], place)
+
+
+def of_place(told: list[Any], place: int) -> list[Any]:
+    return [event for event in told if event.get("place") == place]
+
+
+def test_who_goes_is_forgotten(service: Service, native: Native) -> None:
+    with pytest.raises(httpx.ReadTimeout):
+        body = {"model": "names", "n": 128, "regex": ".*a.*e.*", "new_only": True, "unique": True}
+        native.http.post("/api/list", json=body, timeout=0.2)
+    engine = service.registry.find("names").engine
+    end = time.monotonic() + 10
+    while engine.writing or engine.waiting or engine.open:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    drawn = engine.drawn
+    time.sleep(0.1)
+    assert engine.drawn == drawn
+
+
+def slowly(work: Any) -> Any:
+    def slow(*given: Any) -> Any:
+        time.sleep(0.3)
+        return work(*given)
+
+    return slow
+
+
+def test_work_for_those_who_are_gone_is_not_begun(
+    native: Native, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(looking, "surprisal", slowly(looking.surprisal))
+
+    def go() -> None:
+        with pytest.raises(httpx.ReadTimeout):
+            body = {"model": "names", "text": "emma"}
+            httpx.post(native.http.base_url.join("/api/surprisal"), json=body, timeout=0.2)
+
+    with ThreadPoolExecutor(16) as pool:
+        for gone in [pool.submit(go) for _ in range(16)]:
+            gone.result()
+    begun = time.monotonic()
+    assert native.ask("next", model="names")["tokens"]
+    assert time.monotonic() - begun < 1  # and not the 16 times 0.3 s
+
+
+def test_what_takes_too_long_on_the_side_is_given_up(
+    runs: dict[str, Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(looking, "history", slowly(looking.history))
+    monkeypatch.setattr(listing, "_novelty", slowly(listing._novelty))
+    limits = Limits(seconds=0.1)
+    with (
+        serving([runs["names"].path], slots=2, limits=limits) as service,
+        httpx.Client(base_url=service.url) as http,
+    ):
+        answers = [
+            http.get("/api/history", params={"model": "names"}),
+            http.post("/api/novelty", json={"model": "names", "texts": ["emma"]}),
+        ]
+    for answer in answers:
+        assert answer.status_code == 504
+        assert answer.json()["error"]["code"] == "deadline_exceeded"
+
+
+# --- the documents ---
+
+ROW = r"^\| `(GET|POST) /api/(\w+)` \| (?:`(.*?)` )?\| (.*?) \| .* \|$"
+
+
+def test_the_examples_of_the_documents(native: Native) -> None:
+    """Each is asked, with runs of ours, and has the answer that is told of."""
+    page = (ROOT / "docs/serving.md").read_text("utf-8")
+    ours = page.replace("names-gpt", "names").replace("lyrics", "story")
+    rows = re.findall(ROW, ours, re.M)
+    assert len(rows) == 10
+    for method, what, example, told in rows:
+        keys = set(re.findall(r"`(\w+)`", told))
+        if what == "write":
+            *steps, done = events(native, **json.loads(example))
+            assert set(steps[0]) | set(done) == keys
+        elif method == "POST":
+            assert set(native.ask(what, **json.loads(example))) == keys
+        else:
+            assert set(native.get(f"{what}{example}")) == keys
+
+
+# --- refusals ---
+
+
+@pytest.mark.parametrize(
+    ("what", "body", "param", "message"),
+    [
+        ("surprisal", {"model": "words", "text": "Zoë"}, "text", "never saw 'Z' 'ë'"),
+        ("surprisal", {"text": ""}, "text", "at least 1 character"),
+        ("surprisal", {"text": "a" * 2001}, "text", "2,001 characters are more than 2,000"),
+        ("next", {"prompt": [999]}, "prompt", "999 is no token"),
+        ("next", {"prompt": "a" * 2001}, "prompt", "more than 2,000"),
+        ("next", {"top": 1001}, "top", "less than or equal to 1000"),
+        ("next", {"temperature": -1}, "temperature", "greater than or equal to 0"),
+        ("attention", {"text": "a", "layer": 2}, "layer", "2 is none of its 2, counted from 0"),
+        ("attention", {"text": "a", "layer": -1}, "layer", "greater than or equal to 0"),
+        ("attention", {"model": "words", "text": "a"}, "model", "words does not attend"),
+        ("attention", {"text": "a" * 2001}, "text", "more than 2,000"),
+        ("list", {}, "model", "story is a model of running text"),
+        ("list", {"model": "words", "n": 129}, "n", "129 is more than 128"),
+        ("list", {"model": "words", "n": 0}, "n", "greater than or equal to 1"),
+        ("list", {"model": "words", "starts": "Z"}, "starts", "never saw 'Z'"),
+        ("list", {"model": "words", "ends": "Z"}, "ends", "ends Z: the model never saw 'Z'"),
+        ("list", {"model": "words", "regex": "(a"}, "regex", "regex (a: not understood"),
+        ("list", {"model": "words", "regex": ".*a.{20}"}, "regex", "too many states"),
+        ("list", {"model": "words", "contains": "a" * 501}, "contains", "more than 500 characters"),
+        ("list", {"model": "words", "length": "x"}, "length", "write 5, 3..7"),
+        ("list", {"model": "words", "length": "2", "ends": "nana"}, "ends", "nothing that the"),
+        ("list", {"model": "words", "seed": -1}, "seed", "greater than or equal to 0"),
+        ("novelty", {"texts": []}, "texts", "at least 1 item"),
+        ("novelty", {"texts": ["a"] * 65}, "texts", "at most 64 items"),
+        ("novelty", {"texts": ["a" * 1001] * 2}, "texts", "2,002 characters are more than 2,000"),
+        ("write", {"max_tokens": 201}, "max_tokens", "201 is more than 200"),
+        ("write", {"nonsense": 1}, "nonsense", "unknown parameter: nonsense"),
+    ],
+)
+def test_what_is_refused(
+    native: Native, what: str, body: dict[str, Any], param: str, message: str
+) -> None:
+    answer = native.http.post(f"/api/{what}", json={"model": "story", **body})
+    assert answer.status_code == 400, answer.text
+    error = answer.json()["error"]
+    assert error["param"] == param
+    assert message in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("what", "body", "param"),
+    [
+        ("list", '{"model": "words", "contains": "a\\ud800"}', "contains"),
+        ("list", '{"model": "words", "length": "\\ud800"}', "length"),
+        ("list", '{"model": "words", "regex": "\\udfff"}', "regex"),
+        ("novelty", '{"model": "words", "texts": ["a", "\\ud800"]}', "texts"),
+        ("novelty", '{"model": "\\ud800", "texts": ["a"]}', "model"),
+        ("write", '{"model": "words", "logit_bias": {"\\ud800": 1}}', "logit_bias"),
+        ("write", '{"model": "words", "\\ud800": 1}', "body"),
+        ("write", f'{{"model": "words", "prompt": {"[" * 600}{"]" * 600}}}', "prompt"),
+    ],
+)
+def test_what_no_text_has_is_refused(native: Native, what: str, body: str, param: str) -> None:
+    """JSON may tell half of a character, and lists in lists without end."""
+    json_type = {"Content-Type": "application/json"}
+    answer = native.http.post(f"/api/{what}", content=body, headers=json_type)
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["error"]["param"] == param
+    whole = '{"model": "story", "prompt": "\\ud83d\\ude00"}'  # two halves are one
+    answer = native.http.post("/api/next", content=whole, headers=json_type)
+    assert answer.status_code == 200
+
+
+def test_models_that_are_not_there(native: Native) -> None:
+    for what in ("embedding", "pairs", "history"):
+        answer = native.http.get(f"/api/{what}", params={"model": "storey"})
+        assert answer.status_code == 404
+        assert "did you mean 'story'" in answer.json()["error"]["message"]
+        assert native.http.get(f"/api/{what}").status_code == 400
+    for what, more in (("surprisal", {"text": "a"}), ("next", {}), ("write", {}), ("list", {})):
+        answer = native.http.post(f"/api/{what}", json={"model": "no/../such", **more})
+        assert answer.status_code == 404
+        assert answer.json()["error"]["code"] == "model_not_found"
+
+
+def test_what_has_no_data(native: Native, runs: dict[str, Run]) -> None:
+    assert native.ask("next", model="bare", prompt="The")["tokens"]
+    assert native.ask("surprisal", model="bare", text="The")["tokens"]
+    for answer in (
+        native.http.get("/api/pairs", params={"model": "bare"}),
+        native.http.post("/api/novelty", json={"model": "bare", "texts": ["a"]}),
+    ):
+        assert answer.status_code == 400
+        message = answer.json()["error"]["message"]
+        assert message == "the training data of bare are not at hand here"
+    answer = native.http.get("/api/embedding", params={"model": "words"})
+    assert answer.json()["error"]["message"] == "words has no embedding"
+
+
+def test_data_that_go_while_they_are_served(runs: dict[str, Run], tmp_path: Path) -> None:
+    paths = [shutil.copytree(runs[name].path, tmp_path / name) for name in ("words", "names")]
+    with serving(paths, slots=2) as service, httpx.Client(base_url=service.url) as http:
+        native = Native(http)
+
+        def has(place: int) -> dict[str, bool]:
+            return native.get("models")["models"][place]["has"]
+
+        held = native.ask("novelty", model="names", texts=["emma"])
+        assert has(0)["data"] and has(0)["novelty"]
+        for path in paths:
+            shutil.rmtree(path)
+        assert not (has(0)["data"] or has(0)["pairs"] or has(0)["novelty"])
+        (item,) = native.ask("list", model="words", n=1, seed=1)["items"]
+        assert item["text"]
+        assert item["known"] is item["nearest"] is item["distance"] is None
+        answers = [
+            http.get("/api/pairs", params={"model": "words"}),
+            http.post("/api/novelty", json={"model": "words", "texts": ["a"]}),
+            http.post("/api/list", json={"model": "words", "contains": "a"}),
+            http.post("/api/list", json={"model": "words", "new_only": True}),
+        ]
+        for answer in answers:
+            assert answer.status_code == 400
+            message = answer.json()["error"]["message"]
+            assert message == "the training data of words are not at hand here"
+        # What was read is still there.
+        assert native.ask("novelty", model="names", texts=["emma"]) == held
+        assert has(1)["data"]
+
+
+def test_embeddings_need_no_data(runs: dict[str, Run], tmp_path: Path) -> None:
+    path = shutil.copytree(runs["names"].path, tmp_path / "names")
+    with serving([path], slots=2) as service, httpx.Client(base_url=service.url) as http:
+        native = Native(http)
+        native.get("models")
+        (path / "data" / "train.npy").rename(path / "train.npy")
+        tokens = native.get("embedding", model="names")["tokens"]
+        assert {token["count"] for token in tokens} == {None}
+        (path / "train.npy").rename(path / "data" / "train.npy")
+        tokens = native.get("embedding", model="names")["tokens"]
+        assert tokens[0]["count"] > tokens[-1]["count"] >= 0
+
+
+def test_large_data_are_not_looked_through(
+    native: Native, monkeypatch: pytest.MonkeyPatch, runs: dict[str, Run]
+) -> None:
+    characters = runs["words"].record.data.characters
+    monkeypatch.setattr(looking, "SEARCHED", characters - 1)
+    for what, body in (("novelty", {"texts": ["a"]}), ("list", {"new_only": True})):
+        answer = native.http.post(f"/api/{what}", json={"model": "words", **body})
+        assert answer.status_code == 400
+        assert f"of words are {characters:,} characters; only" in answer.json()["error"]["message"]
+    assert native.ask("list", model="words", n=1)["items"]
+
+
+def test_large_models_are_asked_less(
+    native: Native, monkeypatch: pytest.MonkeyPatch, runs: dict[str, Run]
+) -> None:
+    parameters = sum(p.numel() for p in runs["story"].model.parameters())
+    monkeypatch.setattr(looking, "WORK", 10 * (parameters + 16 * 256))
+    assert native.ask("surprisal", model="story", text="a" * 10)
+    answer = native.http.post("/api/surprisal", json={"model": "story", "text": "a" * 11})
+    assert answer.json()["error"]["message"] == "text: 11 tokens are more than 10, the most here"

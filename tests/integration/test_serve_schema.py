@@ -1,0 +1,74 @@
+"""The OpenAPI document and the server agree, whatever is sent: by schemathesis."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis.checks import CHECKS
+
+from moreish.serve.http.limits import Limits
+from moreish.serve.server import Service
+from support.serving import make_runs, serving
+
+LIMITS = Limits(max_tokens=20, total_tokens=100)
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    runs = make_runs(tmp_path_factory.mktemp("runs"))
+    home = tmp_path_factory.mktemp("home")  # of texts that are brought, and of trainings
+    with serving(list(runs.values()), slots=4, limits=LIMITS, home=home) as service:
+        yield service
+
+
+def examine(service: Service, folder: Path, examples: int, *more: str) -> None:
+    """The command of schemathesis, with all that it checks."""
+    command = [sys.executable, "-m", "schemathesis.cli", "run", f"{service.url}/openapi.json"]
+    options = ["--checks", "all", "--max-examples", str(examples), "--seed", "1", *more]
+    told = subprocess.run([*command, *options], cwd=folder, capture_output=True, text=True)
+    assert told.returncode == 0, told.stdout[-5000:]
+
+
+def test_schemathesis_finds_nothing(service: Service, tmp_path: Path) -> None:
+    examine(service, tmp_path, 3)
+
+
+@pytest.mark.soak
+def test_schemathesis_finds_nothing_in_many_tries(service: Service, tmp_path: Path) -> None:
+    examine(service, tmp_path, 1000)
+
+
+@pytest.mark.soak
+def test_schemathesis_finds_nothing_where_a_token_is_wanted(tmp_path: Path) -> None:
+    (folder := tmp_path / "schemathesis").mkdir()
+    with serving([], slots=2, limits=LIMITS, token="secret", home=tmp_path / "home") as service:
+        told = "Authorization: Bearer secret"
+        examine(service, folder, 20, "--header", told)
+
+
+@pytest.mark.soak
+def test_nothing_that_reaches_a_model_breaks_it(service: Service) -> None:
+    """The same, but with models that there are: what their settings cannot be is refused, with 400,
+    and all else is written."""
+    schema = schemathesis.openapi.from_url(f"{service.url}/openapi.json")
+    statuses: dict[int, int] = {}
+    native = ("surprisal", "next", "write", "attention", "list", "novelty")
+    for operation in ("/v1/completions", *(f"/api/{what}" for what in native)):
+        strategy = schema[operation]["POST"].as_strategy()
+
+        @given(case=strategy)
+        @settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
+        def try_out(case: schemathesis.Case) -> None:
+            if isinstance(case.body, dict):
+                case.body["model"] = "story" if len(str(case.body)) % 2 else "words"
+            excluded = [CHECKS.get_one("positive_data_acceptance")]
+            answer = case.call_and_validate(excluded_checks=excluded)
+            statuses[answer.status_code] = statuses.get(answer.status_code, 0) + 1
+
+        try_out()
+    assert set(statuses) <= {200, 400}
+    assert min(statuses[200], statuses[400]) > 100

@@ -1,0 +1,257 @@
+"""Training through the server: a text is brought, looked at, trained on, and played with."""
+
+import asyncio
+import json
+import os
+import time
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jsonschema_rs
+import pytest
+
+from moreish import api
+from moreish.runs.run import Run
+from moreish.serve.http.limits import Limits
+from moreish.serve.jobs.uploads import LONGEST, NAME, is_plain
+from moreish.serve.jobs.worker import _ended, _Told
+from moreish.serve.server import Service
+from moreish.training.events import Note, Sampled, Working, silent
+from support.serving import NAMES, STORY, serving
+
+LIMITS = Limits(upload_bytes=100_000)
+BYTES = {"Content-Type": "application/octet-stream"}
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def service(home: Path) -> Iterator[Service]:
+    with serving([], slots=2, limits=LIMITS, home=home) as service:
+        yield service
+
+
+@pytest.fixture
+def http(service: Service) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=service.url, timeout=60) as http:
+        yield http
+
+
+def bring(http: httpx.Client, name: str, content: bytes) -> httpx.Response:
+    return http.post("/api/texts", params={"name": name}, content=content, headers=BYTES)
+
+
+def until(http: httpx.Client, *statuses: str, seconds: float = 120) -> dict[str, Any]:
+    """The state, once it is one of these."""
+    end = time.monotonic() + seconds
+    while (state := http.get("/api/training").json())["status"] not in statuses:
+        assert state["status"] != "failed", state
+        assert time.monotonic() < end, state
+        time.sleep(0.05)
+    return state
+
+
+def test_from_a_text_to_a_model(http: httpx.Client, home: Path) -> None:
+    assert http.get("/api/training").json()["status"] == "none"
+    assert http.get("/api/training/history").status_code == 404
+    text = "\n".join(NAMES * 30).encode()
+    assert bring(http, "names.txt", text).json() == {"name": "names.txt", "bytes": len(text)}
+    assert http.get("/api/texts").json()["texts"] == [{"name": "names.txt", "bytes": len(text)}]
+    found = http.post("/api/doctor", json={"text": "names.txt"}).json()
+    assert found["facts"]["kind"] == "lines"
+    assert any("--dedup" in finding["mend"] for finding in found["findings"])
+    assert str(home) not in json.dumps(found)
+    plan = http.post("/api/plan", json={"text": "names.txt", "minutes": 0.05}).json()
+    assert plan["lines"]
+    asked = {"text": "names.txt", "name": "my names", "minutes": 0.05, "dedup": True}
+    assert http.post("/api/training", json=asked).json()["status"] == "starting"
+    with http.stream("GET", "/api/training/events") as events:
+        states = [json.loads(line[6:]) for line in events.iter_lines() if line]
+    assert states[-1]["status"] == "finished"
+    assert states[-1]["model"] == "kneser-ney"
+    assert (home / "my names" / "model.safetensors").is_file()
+    run = Run.open(home / "my names")
+    assert run.config.data.dedup
+    body = {"model": "my names", "seed": 1, "n": 3}
+    choices = http.post("/v1/completions", json=body).json()["choices"]
+    assert [choice["text"] for choice in choices] == run.sample(3, seed=1)
+    answer = http.post("/api/training", json=asked)
+    assert answer.status_code == 409
+    assert "already" in answer.json()["error"]["message"]
+    for wanted, free in (("my names", "my names-2"), ("texts", "texts-2"), ("other", "other")):
+        found = http.get("/api/training/name", params={"wanted": wanted}).json()
+        assert found == {"name": free}
+    (home / ("x" * 60)).mkdir()
+    found = http.get("/api/training/name", params={"wanted": "x" * 60}).json()
+    assert found == {"name": "x" * 55 + "-2"}
+
+
+def test_stopping_and_going_on(http: httpx.Client, home: Path) -> None:
+    bring(http, "story.txt", STORY.encode() * 10)
+    asked = {"text": "story.txt", "name": "story", "minutes": 5, "model": "mlp", "kind": "text"}
+    assert http.post("/api/training/stop").status_code == 409
+    http.post("/api/training", json=asked)
+    assert http.post("/api/training", json={**asked, "name": "other"}).status_code == 409
+    end = time.monotonic() + 120
+    while (state := http.get("/api/training").json())["step"] < 5:
+        assert time.monotonic() < end, state
+    assert state["status"] == "training"
+    assert state["steps"] > state["step"]
+    assert 0 < state["share"] < 1
+    assert state["loss"] > 0
+    assert state["seconds_left"] > 0
+    while not (logged := http.get("/api/training/history").json())["steps"]:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert logged["settings"]["model"]["name"] == "mlp"
+    assert http.post("/api/training/stop").json()["status"] == "stopping"
+    state = until(http, "stopped")
+    assert state["resumable"] == ["story"]
+    assert http.post("/api/training/resume", json={"name": "other"}).status_code == 404
+    assert http.post("/api/training/resume", json={"name": "story"}).status_code == 202
+    begun = state["step"]
+    while (state := http.get("/api/training").json())["step"] <= begun:
+        assert state["status"] in ("starting", "training"), state
+    assert http.post("/api/training/stop").status_code == 202
+    until(http, "stopped")
+    found = http.post("/v1/completions", json={"model": "story", "prompt": "The "})
+    assert found.status_code == (200 if (home / "story" / "model.safetensors").is_file() else 404)
+
+
+@pytest.mark.soak
+def test_a_server_that_ends_leaves_a_training_that_can_go_on(home: Path) -> None:
+    with serving([], slots=2, home=home) as service, httpx.Client(base_url=service.url) as http:
+        bring(http, "story.txt", STORY.encode() * 10)
+        asked = {"text": "story.txt", "name": "story", "minutes": 5, "model": "mlp"}
+        http.post("/api/training", json={**asked, "kind": "text"})
+        while http.get("/api/training").json()["step"] < 5:
+            time.sleep(0.05)
+    assert Run.open(home / "story").record.status == "interrupted"
+    with serving([], slots=2, home=home) as service:
+        assert httpx.get(f"{service.url}/api/training").json()["resumable"] == ["story"]
+
+
+def readings() -> list[str]:
+    """The processes of this one that read texts."""
+    found = []
+    for children in Path(f"/proc/{os.getpid()}/task").glob("*/children"):
+        found += [Path(f"/proc/{child}/cmdline") for child in children.read_text().split()]
+    return [str(one) for one in found if one.exists() and b"serve.work" in one.read_bytes()]
+
+
+def test_readings_wait_for_each_other_and_end_with_their_clients(http: httpx.Client) -> None:
+    bring(http, "names.txt", "\n".join(NAMES * 30).encode())
+
+    async def ask_often() -> list[int]:
+        async with httpx.AsyncClient(base_url=http.base_url, timeout=60) as many:
+
+            async def ask() -> int:
+                return (await many.post("/api/doctor", json={"text": "names.txt"})).status_code
+
+            waiting = [asyncio.create_task(ask()) for _ in range(9)]
+            await asyncio.sleep(0.3)
+            refused = await ask()
+            assert len(readings()) == 1
+            for task in waiting[:-2]:
+                task.cancel()
+            return [refused, *await asyncio.gather(*waiting[-2:])]
+
+    assert asyncio.run(ask_often()) == [429, 200, 200]
+    with pytest.raises(httpx.ReadTimeout):
+        http.post("/api/plan", json={"text": "names.txt"}, timeout=0.3)
+    end = time.monotonic() + 1
+    while readings():
+        assert time.monotonic() < end, "it is killed at once"
+        time.sleep(0.02)
+
+
+def test_names_of_many_scripts(http: httpx.Client) -> None:
+    for name in ("हिन्दी गीत.txt", "Beyonce\u0301.txt", "שָׁלוֹם", "字" * 60):
+        composed = unicodedata.normalize("NFC", name)
+        assert bring(http, name, b"text").json()["name"] == composed
+        assert http.get("/api/training/name", params={"wanted": name}).json()["name"] == composed
+    for name in ("a\u200bb", "a\ufe0f", "\u0301a", "𠀀" * 61, "a'b", "a\u202eb"):
+        assert bring(http, name, b"text").status_code == 400, name
+
+
+def test_the_pattern_of_names_is_that_of_the_document() -> None:
+    """Of each character, at the beginning, within and at the end; Python and ECMA read it alike."""
+    document = jsonschema_rs.Draft202012Validator({"type": "string", "pattern": NAME})
+    for character in map(chr, [*range(0xD800), *range(0xE000, 0x20000), 0xE0100, 0x10FFFF]):
+        for name in (character, f"a{character}b", f"a{character}"):
+            assert document.is_valid(name) == is_plain(name), ascii(name)
+    for name, plainly in (("a.part", False), ("a.part.b", True), ("𠀀" * 60, True), ("a\n", False)):
+        assert document.is_valid(name) == is_plain(name) == plainly
+    assert len(("𠀀" * LONGEST).encode()) <= 240
+
+
+def test_it_ends_early_with_the_best_weights_and_says_so(home: Path) -> None:
+    """What `work` makes of a run that validation has stopped."""
+    text, run = home / "a.txt", home / "run"
+    home.mkdir()
+    text.write_text("\n".join(NAMES))
+    settings = {"train": {"patience": 1, "eval_every": 1, "lr": 3.0, "steps": 50}}
+    found = _ended(api.train(text, model="mlp", settings=settings, out=run, report=silent))
+    losses = {e["step"]: e["val"]["loss"] for e in Run.open(run).logged() if "val" in e}
+    assert found["status"] == "finished" and found["early"]
+    assert found["best_step"] == min(losses, key=losses.__getitem__) < max(losses) < 50
+    assert found["best"] == pytest.approx(min(losses.values()))
+
+
+def test_messages_of_work_go_when_it_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    told = _Told()
+    for event in (Note(text="a note"), Working(what="evaluating val", share=1.0)):
+        told(event)
+    told(Sampled(step=1, texts=["anna"]))
+    told(Sampled(step=2, texts=["anna"]))
+    events = [json.loads(line)["event"] for line in capsys.readouterr().out.splitlines()]
+    assert [event.get("message", "as before") for event in events] == [
+        "a note", "evaluating val: 100%", "a note", "as before",
+    ]  # fmt: skip
+
+
+def test_mistakes(http: httpx.Client, home: Path) -> None:
+    for name in ("../x", "a/b", ".hidden", "", "x" * 61, "a\\b", "a\0b", "CON:", "x.part", "x."):
+        assert bring(http, name, b"text").status_code == 400, name
+    assert bring(http, "empty.txt", b"").status_code == 400
+    assert bring(http, "large.txt", b"x" * 100_001).status_code == 413
+    pieces = (b"x" * 10_000 for _ in range(20))
+    answer = http.post("/api/texts", params={"name": "l.txt"}, content=pieces, headers=BYTES)
+    assert answer.status_code == 413
+    assert http.post("/api/texts", params={"name": "a.txt"}, json={}).status_code == 415
+    assert http.get("/api/texts").json()["texts"] == []
+    assert not list((home / "texts").iterdir())
+    assert http.post("/api/doctor", json={"text": "../../etc/passwd"}).status_code == 404
+    bring(http, "zeros.bin", bytes(range(256)) * 8)
+    answer = http.post("/api/doctor", json={"text": "zeros.bin"})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"].startswith("'zeros.bin' is not utf-8")
+    assert answer.json()["error"]["param"] == "encoding"
+    assert str(home) not in answer.text
+    bring(http, "story.txt", STORY.encode())
+    for name in ("../x", "texts", ".x", "a/b"):
+        answer = http.post("/api/training", json={"text": "story.txt", "name": name})
+        assert answer.status_code == (409 if name == "texts" else 400), name
+        assert answer.json()["error"]["param"] == "name"
+    asked = {"text": "story.txt", "name": "x", "model": "gtp", "minutes": 0.1}
+    http.post("/api/training", json=asked)
+    end = time.monotonic() + 60
+    while (state := http.get("/api/training").json())["status"] != "failed":
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert "did you mean 'gpt'" in state["message"]
+    assert not (home / "x").exists()
+
+
+def test_nobody_trains_where_it_is_not_wanted() -> None:
+    with serving([], slots=2) as closed:
+        assert httpx.get(f"{closed.url}/api/training").status_code == 404
+        with httpx.Client(base_url=closed.url) as http:
+            answer = bring(http, "a.txt", b"a")
+        assert answer.status_code in (404, 405, 415)

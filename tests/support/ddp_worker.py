@@ -1,0 +1,74 @@
+"""What several processes are to do in tests: trainings of every kind, one after another.
+
+    torchrun --nproc-per-node 2 together.py FOLDER CASE…
+
+The tests run the same in one process, with `train_all`.
+"""
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from moreish import api
+from moreish.distributed.process_group import first, together
+from moreish.runs.run import Run
+from moreish.training.events import silent
+
+ITEMS = [f"name{number}x{number * number % 97}" for number in range(300)]
+
+FSDP = {"parallel": "fsdp"}
+
+CASES: dict[str, dict[str, Any]] = {
+    # name: model, its settings and those of training; seven rows are no multiple of anything
+    "gpt": {"model": {"name": "gpt", "layers": 2}},
+    "gpt in parts of a batch": {"model": {"name": "gpt", "layers": 2}, "train": {"accumulate": 5}},
+    "gpt tied, fsdp": {"model": {"name": "gpt", "tied": True}, "train": {**FSDP, "accumulate": 5}},
+    "gpt reckoned again, fsdp": {"model": {"name": "gpt"}, "train": {**FSDP, "recompute": True}},
+    "gpt, muon": {"model": {"name": "gpt"}, "train": {"optimizer": "muon"}},
+    "gpt, muon, fsdp": {"model": {"name": "gpt"}, "train": {**FSDP, "optimizer": "muon"}},
+    "hybrid": {"model": {"name": "hybrid"}},
+    "hybrid, fsdp": {"model": {"name": "hybrid"}, "train": FSDP},
+    "mixture": {"model": {"name": "mixture"}},
+    "all in one batch": {"model": {"name": "bigram"}, "train": {"batch_size": "all"}},
+    "lstm": {"model": {"name": "lstm"}},
+    "wavenet": {"model": {"name": "wavenet"}},
+    "fewer rows than processes": {"model": {"name": "mlp"}, "train": {"batch_size": 1}},
+    "weights penalised": {"model": {"name": "mlp"}, "train": {"squared_weights": 0.1}},
+}
+
+
+FEW = ("gpt", "gpt tied, fsdp")
+
+
+def train_all(folder: Path, names: Iterable[str]) -> None:
+    """A run for each of the cases."""
+    source = folder / "items.txt"
+    if first():
+        source.write_text("\n".join(ITEMS))
+    for name in names:
+        settings = CASES[name]
+        train = {"batch_size": 7, "eval_every": 10, **settings.get("train", {})}
+        api.train(
+            source,
+            steps=50,
+            settings={**settings, "train": train},
+            out=folder / name,
+            report=silent,
+        )
+
+
+def score_both_ways(folder: Path) -> None:
+    """The score that the processes find together is that of one of them alone, to the bit."""
+    run = Run.open(folder / "gpt")
+    with together() as world:
+        shared = run.score("train", world=world)
+        assert world.size == 2 and shared == run.score("train"), (shared, run.score("train"))
+        assert world.tell("häßlich" if world.first else "") == "häßlich"
+        assert world.share(1 + world.rank) == 1
+        assert world.any(not world.first) and not world.any(False)
+
+
+if __name__ == "__main__":
+    train_all(Path(sys.argv[1]), sys.argv[2:])
+    score_both_ways(Path(sys.argv[1]))

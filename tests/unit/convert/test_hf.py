@@ -1,0 +1,304 @@
+"""Models of transformers: the same logits, and nothing else taken for them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+from conftest import STORY, Moreish
+from moreish import api
+from moreish.errors import MoreishError
+from moreish.tokenizers import Limits, builder
+from moreish.training.events import silent
+
+TINY_GPT2 = {"n_layer": 3, "n_head": 4, "n_embd": 32, "n_positions": 24}
+TINY_LLAMA = {
+    "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "hidden_size": 32,
+    "intermediate_size": 56, "max_position_embeddings": 24,
+}  # fmt: skip
+
+SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
+    "gpt2": ("gpt2", {}),
+    "gpt2-wide": ("gpt2", {"n_inner": 40, "activation_function": "gelu", "n_head": 2}),
+    "gpt2-padded": ("gpt2", {"vocab_size": 320}),
+    "gpt2-untied": ("gpt2", {"tie_word_embeddings": False}),
+    "llama": ("llama", {}),
+    "llama-tied": ("llama", {"tie_word_embeddings": True, "num_key_value_heads": 4}),
+    "llama-3": ("llama", {"rope_parameters": {"rope_type": "default", "rope_theta": 500_000.0}}),
+    "llama-padded": ("llama", {"vocab_size": 320, "rms_norm_eps": 1e-5}),
+}
+
+
+def saved(folder: Path, name: str, **more: Any) -> Any:
+    """A random model as transformers saves it, beside a byte-level tokenizer of 300 tokens."""
+    kind, settings = SHAPES[name]
+    own = {"vocab_size": 300, "bos_token_id": 0, "eos_token_id": 0, **settings}
+    torch.manual_seed(3)
+    if kind == "gpt2":
+        config = transformers.GPT2Config(**{**TINY_GPT2, **own})
+        model = transformers.GPT2LMHeadModel(config)
+    else:
+        config = transformers.LlamaConfig(**{**TINY_LLAMA, **own})
+        model = transformers.LlamaForCausalLM(config)
+    for parameter in model.parameters():  # away from zero and one, where mistakes hide
+        torch.nn.init.normal_(parameter, std=0.3)
+    model.save_pretrained(folder, **more)
+    limits = Limits(vocab_size=300)
+    tokenizer = builder("bpe").build([STORY], boundary=True, limits=limits)
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer.to_json()), encoding="utf-8")
+    return model.eval()
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_logits_are_theirs(name: str, tmp_path: Path) -> None:
+    theirs = saved(tmp_path / "hf", name)
+    run = api.import_hf(tmp_path / "hf", out=tmp_path / "run")
+    tokens = torch.randint(300, (2, 24))
+    with torch.inference_mode():
+        ours, _ = api.load(tmp_path / "run").model(tokens)
+        expected = theirs(tokens).logits[..., :300]
+    assert (ours - expected).abs().max() < 1e-4
+    assert expected.std() > 0.4
+    assert run.record.parameters == sum(p.numel() for p in run.model.parameters())
+    if "padded" not in name:
+        assert run.record.parameters == theirs.num_parameters()
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_it_writes_what_they_write(name: str, tmp_path: Path) -> None:
+    theirs = saved(tmp_path / "hf", name)
+    run = api.import_hf(tmp_path / "hf", out=tmp_path / "run")
+    ids = torch.tensor([[0, *run.tokenizer.encode("the").tolist()]])  # a text follows a boundary
+    length = ids.shape[1]
+    asked = {"max_new_tokens": 24 - length, "do_sample": False, "pad_token_id": 0}
+    written = theirs.generate(ids, attention_mask=torch.ones_like(ids), **asked)[0]
+    text = run.sample(1, prompt="the", temperature=0, max_tokens=24 - length)[0]
+    assert run.tokenizer.decode(written.numpy()) == text
+
+
+def test_weights_in_several_files_and_in_half_precision(tmp_path: Path) -> None:
+    whole = saved(tmp_path / "one", "llama")
+    saved(tmp_path / "parts", "llama", max_shard_size="20KB")
+    assert len(list((tmp_path / "parts").glob("model-*.safetensors"))) > 2
+    whole.half().save_pretrained(tmp_path / "one")
+    runs = [api.import_hf(tmp_path / n, out=tmp_path / f"r-{n}") for n in ("one", "parts")]
+    tokens = torch.randint(300, (2, 24))
+    with torch.inference_mode():
+        half, exact = (run.model(tokens)[0] for run in runs)
+    assert half.dtype == torch.float32
+    assert 0 < (half - exact).abs().max() < 0.1
+
+
+def test_a_run_without_data(tmp_path: Path, moreish: Moreish) -> None:
+    saved(tmp_path / "hf", "gpt2")
+    shown = moreish("import", "hf", tmp_path / "hf", "--out", "r")
+    assert "a GPT of" in shown.out and "3 layers, width 32, context 24" in shown.out
+    assert moreish("sample", "r", "-n", "2", "--max-tokens", "9").status == 0
+    assert moreish("eval", "r", "--text", "the story").status == 0
+    for verb in (["eval"], ["novelty"], ["report"], ["sample", "--new-only"]):
+        refused = moreish(verb[0], "r", *verb[1:])
+        assert refused.status == 2 and "has no data" in refused.err, (verb, refused)
+    refused = moreish("train", "--resume", "r")
+    assert refused.status == 2 and "nothing to resume" in refused.err
+    again = moreish("import", "hf", tmp_path / "hf", "--out", "r")
+    assert again.status == 2 and "--overwrite" in again.err
+    assert moreish("import", "hf", tmp_path / "hf", "--out", "r", "--overwrite").status == 0
+
+
+def _config(folder: Path, **changes: Any) -> None:
+    path = folder / "config.json"
+    settings = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({k: v for k, v in settings.items() if v is not None}))
+
+
+def _weights(folder: Path, change: Any) -> None:
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    change(tensors)
+    save_file({key: value.contiguous() for key, value in tensors.items()}, path)
+
+
+WRONG: dict[str, tuple[Any, str]] = {
+    "no config": (lambda f: (f / "config.json").unlink(), "holds no config.json"),
+    "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "holds no tokenizer.json"),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), "only safetensors are read"),
+    "damaged config": (lambda f: (f / "config.json").write_text("{"), "is damaged"),
+    "a list": (lambda f: (f / "config.json").write_text("[]"), "no group of settings"),
+    "another kind": (lambda f: _config(f, model_type="t5"), "kind 't5' is not known"),
+    "another activation": (lambda f: _config(f, activation_function="x"), "activation_function=x"),
+    "no layers": (lambda f: _config(f, n_layer=None), "is damaged: KeyError('n_layer')"),
+    "words for layers": (lambda f: _config(f, n_layer="3"), "model.layers=3"),
+    "too many layers": (lambda f: _config(f, n_layer=10**9), "model.layers"),
+    "more layers": (lambda f: _config(f, n_layer=4), "h.3.attn.c_attn.weight is missing"),
+    "fewer layers": (lambda f: _config(f, n_layer=2), "not known here: h.2."),
+    "another width": (lambda f: _config(f, n_embd=64), "is (300, 32), not (300, 64)"),
+    "a large width": (lambda f: _config(f, n_embd=2**20), "is damaged"),
+    "fewer rows": (
+        lambda f: _weights(f, lambda t: t.update({"transformer.wte.weight": torch.ones(9, 32)})),
+        "is (9, 32), not (300, 32)",
+    ),
+    "damaged weights": (lambda f: (f / "model.safetensors").write_bytes(b"x" * 99), "is damaged"),
+    "an index to elsewhere": (
+        lambda f: (f / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../b"}}'),
+        "it names no files",
+    ),
+    "another tokenizer": (
+        lambda f: (f / "tokenizer.json").write_text('{"model": {"type": "Unigram"}}'),
+        "of another kind",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_is_said(name: str, tmp_path: Path) -> None:
+    saved(tmp_path / "hf", "gpt2")
+    change, why = WRONG[name]
+    change(tmp_path / "hf")
+    with pytest.raises(MoreishError) as error:
+        api.import_hf(tmp_path / "hf", out=tmp_path / "run")
+    assert why in str(error.value) and "\n" not in str(error.value)
+    assert "MoreishError" not in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"hidden_act": "gelu"}, "hidden_act=gelu"),
+        ({"attention_bias": True}, "attention_bias=True"),
+        ({"head_dim": 16}, "head_dim=16"),
+        ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 5e5}}, "rope_type=llama3"),
+    ],
+)
+def test_llamas_that_are_not_known(settings: Any, why: str, tmp_path: Path) -> None:
+    saved(tmp_path / "hf", "llama")
+    _config(tmp_path / "hf", **settings)
+    with pytest.raises(MoreishError, match=why):
+        api.import_hf(tmp_path / "hf", out=tmp_path / "run")
+
+
+def test_names_of_models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(MoreishError, match="no folder nowhere"):
+        api.import_hf("nowhere", out=tmp_path / "run")
+    import huggingface_hub
+
+    def unreachable(*args: object, **options: object) -> str:
+        raise ConnectionError("no way there")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
+    with pytest.raises(MoreishError, match=r"cannot be fetched \(no way there\): name a fol"):
+        api.import_hf("openai-community/gpt2", out=tmp_path / "run")
+    saved(tmp_path / "hf", "gpt2")
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *a, **o: str(tmp_path / "hf"))
+    assert api.import_hf("openai-community/gpt2", out=tmp_path / "run").record.parameters
+
+
+# --- the way out ---
+
+LLAMA = {"positions": "rotary", "norm": "rms", "feedforward": "swiglu", "bias": False}
+EXPORTED: dict[str, tuple[str, dict[str, Any]]] = {
+    "gpt2 of bytes": ("byte", {}),
+    "gpt2 of pairs": ("bpe", {"tied": True}),
+    "gpt2 of characters, no biases": ("char", {"bias": False, "feedforward": "relu"}),
+    "llama of pairs": ("bpe", {**LLAMA, "kv_heads": 2}),
+    "llama of characters": ("char", {**LLAMA, "tied": True, "feedforward_width": 40}),
+}
+
+
+@pytest.mark.parametrize("kind", ["lines", "text"])
+@pytest.mark.parametrize("name", EXPORTED)
+def test_runs_go_to_transformers(name: str, kind: str, tmp_path: Path, moreish: Moreish) -> None:
+    tokenizer, model = EXPORTED[name]
+    (tmp_path / "story.txt").write_text(STORY * 4, encoding="utf-8")
+    settings = {"name": "gpt", "layers": 2, "heads": 4, "width": 16, "context": 20, **model}
+    run = api.train(
+        tmp_path / "story.txt", kind=kind, tokenizer=tokenizer, steps=20, out=tmp_path / "run",
+        settings={"model": settings}, report=silent,
+    )  # fmt: skip
+    shown = moreish("export", run.path, "--out", "hf", "--licence", "mit", "--json").json
+    assert shown["logit_difference"] < 1e-4 and shown["tokens_alike"] == 19
+    assert shown["kind"] == name.split()[0]
+    theirs = transformers.AutoModelForCausalLM.from_pretrained("hf").eval()
+    reader = transformers.AutoTokenizer.from_pretrained("hf")
+    ids = reader("the story", add_special_tokens=False)["input_ids"]
+    assert ids == run.tokenizer.encode("the story").tolist()
+    assert reader.decode(ids, clean_up_tokenization_spaces=False) == "the story"
+    with torch.inference_mode():
+        difference = theirs(torch.tensor([ids])).logits - run.model(torch.tensor([ids]))[0]
+    assert difference.abs().max() < 1e-4
+    card = Path("hf/README.md").read_text()
+    assert "license: mit" in card and run.record.data.sha256["train"] in card
+    if tokenizer == "bpe":  # and back
+        again = api.import_hf("hf", out=tmp_path / "again")
+        with torch.inference_mode():
+            difference = again.model(torch.tensor([ids]))[0] - run.model(torch.tensor([ids]))[0]
+        assert not difference.any()
+    refused = moreish("export", run.path, "--out", "hf")
+    assert refused.status == 2 and "--overwrite replaces" in refused.err
+    assert moreish("export", run.path, "--out", "hf", "--overwrite").status == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [
+        ({"name": "lstm", "width": 8}, "no lstm"),
+        ({"qk_norm": True}, "model.qk_norm=True"),
+        ({"grams": 3}, "model.grams=3"),
+        ({"positions": "rotary"}, "only two kinds"),
+        ({**LLAMA, "bias": True}, "no biases"),
+        ({"kv_heads": 2}, "kv_heads"),
+        ({"tokenizer": "word"}, "no tokenizer like 'word'"),
+    ],
+)
+def test_what_transformers_lacks_is_refused(
+    model: dict[str, Any], why: str, tmp_path: Path
+) -> None:
+    (tmp_path / "story.txt").write_text(STORY * 4, encoding="utf-8")
+    gpt = {"name": "gpt", "layers": 1, "heads": 4, "width": 16, "context": 20}
+    model = dict(model)
+    tokenizer = model.pop("tokenizer", None)
+    settings = {"model": model if "name" in model else {**gpt, **model}, "train": {"lr": 0.01}}
+    run = api.train(
+        tmp_path / "story.txt", steps=1, out=tmp_path / "run", settings=settings, report=silent,
+        tokenizer=tokenizer,
+    )  # fmt: skip
+    with pytest.raises(MoreishError, match=why):
+        api.export(run, tmp_path / "hf")
+    assert not list(tmp_path.glob("*hf*"))
+    with pytest.raises(MoreishError, match="--to gguff"):
+        api.export(run, tmp_path / "hf", to="gguff")
+
+
+def test_an_export_that_disagrees_does_not_appear(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from moreish.convert import hf_export
+
+    (tmp_path / "story.txt").write_text(STORY * 4, encoding="utf-8")
+    gpt = {"name": "gpt", "layers": 1, "heads": 4, "width": 16, "context": 20}
+    run = api.train(
+        tmp_path / "story.txt", steps=9, out=tmp_path / "run", settings={"model": gpt},
+        report=silent,
+    )  # fmt: skip
+    right = hf_export._settings
+    wrong = lambda *a: ({**right(*a)[0], "layer_norm_epsilon": 0.1}, right(*a)[1])  # noqa: E731
+    monkeypatch.setattr(hf_export, "_settings", wrong)
+    with pytest.raises(MoreishError, match=r"does not agree with this run \(logits differ"):
+        api.export(run, tmp_path / "hf")
+    monkeypatch.setattr(hf_export, "_settings", right)
+    _tokens = hf_export._tokenizer
+
+    def swapped(tokenizer: Any) -> Any:
+        tree = _tokens(tokenizer)
+        vocab = tree["model"]["vocab"]
+        vocab["e"], vocab["t"] = vocab["t"], vocab["e"]
+        return tree
+
+    monkeypatch.setattr(hf_export, "_tokenizer", swapped)
+    with pytest.raises(MoreishError, match="becomes other tokens"):
+        api.export(run, tmp_path / "hf")
+    assert not list(tmp_path.glob("*hf*"))

@@ -1,0 +1,124 @@
+"""Models as functions that go step by step: what the models themselves say, from zeros on."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from conftest import STORY
+from moreish.convert.onnx.counts import Found
+from moreish.convert.onnx.step import stepwise
+from moreish.data.text.corpus import Corpus
+from moreish.data.token_dataset import Tokens, encode_corpus
+from moreish.models import REGISTRY, Model, build_model, model_config
+from moreish.tokenizers.char import CharTokenizer
+
+GPT = {"name": "gpt", "layers": 2, "heads": 4, "width": 16, "context": 20}
+ROTARY = {"positions": "rotary", "norm": "rms", "feedforward": "swiglu", "bias": False}
+
+MODELS: dict[str, dict[str, Any]] = {
+    "bigram": {"name": "bigram"},
+    "mlp": {"name": "mlp", "context": 3, "shared": False, "direct": True},
+    "mlp of one token": {"name": "mlp", "context": 1},
+    "bow": {"name": "bow", "context": 4},
+    "bow of one token": {"name": "bow", "context": 1},
+    "rnn": {"name": "rnn", "width": 16},
+    "gru": {"name": "gru", "width": 16},
+    "lstm": {"name": "lstm", "width": 16},
+    "wavenet": {"name": "wavenet", "width": 8, "layers": 3},
+    "gpt": GPT,
+    "gpt, rotary, shared keys": {**GPT, **ROTARY, "kv_heads": 2, "qk_norm": True, "softcap": 5.0},
+    "gpt, n-grams": {**GPT, "grams": 3, "gram_rows": 100, "tied": True},
+    "gpt, all else": {
+        **GPT, "width": 20, "positions": "rotary", "norm_place": "after", "scaled": False,
+        "projection": False, "feedforward": "relu2", "grams": 2,
+    },
+    "ngram": {"name": "ngram", "order": 3},
+    "ngram of one token, nothing added": {"name": "ngram", "order": 1, "add_k": 0.0},
+    "kneser-ney": {"name": "kneser-ney"},
+    "mixture": {"name": "mixture", "network": {"name": "lstm", "width": 8}},
+    "hybrid": {"name": "hybrid", "layers": 1, "heads": 2, "width": 16, "context": 20},
+    "hybrid of an mlp": {"name": "hybrid", "network": {"name": "mlp"}},
+}  # fmt: skip
+
+
+def test_all_models_are_here() -> None:
+    assert {settings["name"] for settings in MODELS.values()} == {*REGISTRY}
+
+
+def made(settings: dict[str, Any], kind: str) -> tuple[Model, Tokens]:
+    """A model with random weights, and counts of the story."""
+    pieces = [line for line in STORY.split("\n") if line] if kind == "lines" else [STORY * 4]
+    tokenizer = CharTokenizer.build(pieces, boundary=kind == "lines")
+    corpus = Corpus.of(pieces, kind)  # type: ignore[arg-type]
+    tokens = encode_corpus(corpus, tokenizer, "seeded", 42)["train"]
+    longest = max(map(len, pieces)) if kind == "lines" else None
+    torch.manual_seed(0)
+    model = build_model(
+        model_config(settings).for_data(longest, tokenizer.vocab_size), tokenizer.vocab_size
+    )
+    model.before_training(tokens)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model.eval(), tokens
+
+
+@pytest.mark.parametrize("kind", ["lines", "text"])
+@pytest.mark.parametrize("name", MODELS)
+@torch.inference_mode()
+def test_steps_are_those_of_the_model(name: str, kind: str) -> None:
+    model, tokens = made(MODELS[name], kind)
+    steps = stepwise(model)
+    # Of the text itself, from a boundary and from after it; and what never occurred.
+    known_T = torch.from_numpy(tokens.ids_N[:40].astype("int64"))
+    tokens_BT = torch.stack(
+        [known_T, known_T.roll(-1), torch.randint(model.vocab_size, (len(known_T),))]
+    )
+    state, own = tuple(start.zeros(3) for start in steps.starts.values()), None
+    pieces, slides = [5, 1, 1, 3, 1, 9], model.max_length is None or "rotary" in name
+    for piece_BT in tokens_BT.split([*pieces, 12, 1, 7] if slides else [*pieces, 20], dim=1):
+        if piece_BT.shape[1] == 20 and not slides:
+            break  # learned positions end
+        expected_BTV, own = model(piece_BT, own)
+        found_BTV, *state = steps(piece_BT, *state)
+        assert found_BTV.shape == expected_BTV.shape
+        torch.testing.assert_close(found_BTV, expected_BTV, rtol=1e-5, atol=1e-5)
+    assert expected_BTV[expected_BTV.isfinite()].std() > 0.1
+    for tensor, start in zip(state, steps.starts.values(), strict=True):
+        assert tensor.dtype == start.dtype
+        sizes = [3 if size == "batch" else size for size in start.shape]
+        assert [size for size in sizes if size != "past"] == [
+            size for size, known in zip(tensor.shape, sizes, strict=True) if known != "past"
+        ]
+
+
+def test_rows_are_independent() -> None:
+    """What stands beside a text changes nothing of it."""
+    for name in ("bow", "kneser-ney", "gpt, n-grams"):
+        model, _ = made(MODELS[name], "lines")
+        steps = stepwise(model).requires_grad_(False)
+        tokens_BT = torch.randint(model.vocab_size, (4, 9))
+        whole, *_ = steps(tokens_BT, *(start.zeros(4) for start in steps.starts.values()))
+        alone, *_ = steps(tokens_BT[2:3], *(start.zeros(1) for start in steps.starts.values()))
+        torch.testing.assert_close(whole[2:3], alone)
+
+
+def test_a_step_leaves_the_model_alone() -> None:
+    model, _ = made(GPT, "lines")
+    before = model.state_dict()
+    stepwise(model).requires_grad_(False).model.embedding.weight.zero_()
+    assert model.state_dict()["embedding.weight"].any() and before.keys() == {*model.state_dict()}
+
+
+def test_numbers_are_found_by_their_keys() -> None:
+    """In several tables at once, where the same key may stand in each, or in none."""
+    chance = torch.Generator().manual_seed(0)
+    keys = [torch.randperm(2**40 if n > 10**4 else 2000, generator=chance)[:n] for n in (700, 3)]
+    tables = [(key, torch.randn(len(key), generator=chance)) for key in keys]
+    found = Found(tables, default=7.0)
+    asked = torch.arange(2000)
+    values = found(torch.stack([asked, asked], dim=-1))
+    for place, (key, value) in enumerate(tables):
+        expected = torch.full((2000,), 7.0)
+        expected[key] = value
+        assert torch.equal(values[:, place], expected)

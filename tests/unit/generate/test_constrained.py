@@ -1,0 +1,248 @@
+"""Constrained sampling: always right, natural, and honest where nothing can match."""
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conftest import Moreish
+from moreish import api
+from moreish.data import catalog
+from moreish.errors import MoreishError
+from moreish.generate.constrained import (
+    Constraint,
+    Effort,
+    Guide,
+    _with,
+    compile_constraint,
+    parse_length,
+    resample,
+)
+from moreish.generate.sampling import Sampling
+from moreish.runs.run import Run
+from moreish.training.events import silent
+
+
+@pytest.fixture(scope="module")
+def counted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    """Runs of the same names: letter pairs, good counts, and bytes."""
+    folder = tmp_path_factory.mktemp("constraints")
+    source = folder / "names.txt"
+    names = catalog.load("names").split("\n")[:3000]
+    source.write_text("\n".join([*names, "zoë", "chloë", "renée"]), encoding="utf-8")
+
+    def train(name: str, **options: object) -> Run:
+        return api.train(source, out=folder / name, report=silent, **options)
+
+    return {
+        "pairs": train("pairs", model="ngram"),
+        "kneser-ney": train("kneser-ney", model="kneser-ney"),
+        "bytes": train("bytes", model="kneser-ney", tokenizer="byte"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("asked", "pattern"),
+    [
+        ({"ends": "na"}, ".*na"),
+        ({"contains": "zz"}, ".*zz.*"),
+        ({"regex": "[aeiou].*[^aeiou]"}, "[aeiou].*[^aeiou]"),
+        ({"regex": "^(an|be)+$"}, "(an|be)+"),
+        ({"length": "4"}, ".{4}"),
+        ({"length": "12.."}, ".{12,}"),
+        ({"length": "..3"}, ".{0,3}"),
+        ({"contains": "ll", "ends": "a", "length": "5..8", "prompt": "k"}, "k(?=.*ll.*).{3,6}a"),
+    ],
+)
+def test_every_text_is_right(
+    counted: dict[str, Run], small_run: Run, asked: dict[str, str], pattern: str
+) -> None:
+    for run in (counted["kneser-ney"], counted["bytes"], small_run):
+        texts = run.sample(12, **asked)
+        assert len(texts) == 12
+        assert all(re.fullmatch(pattern, text) for text in texts), texts
+        assert run.sample(12, **asked) == texts
+        assert run.sample(12, seed=1, **asked) != texts or "(an|be)" in pattern
+
+
+@given(st.text("ab", min_size=1, max_size=6), st.text("abc", max_size=12))
+def test_automata_of_literals(literal: str, text: str) -> None:
+    assert _with(literal, anywhere=False).accepts(text) == text.endswith(literal)
+    assert _with(literal, anywhere=True).accepts(text) == (literal in text)
+
+
+def test_an_automaton_that_takes_long_is_given_up(small_run: Run) -> None:
+    for asked in (Constraint(regex="(an|be)+"), Constraint(contains="an" * 100)):
+        with pytest.raises(MoreishError, match="ask for something simpler"):
+            small_run.writer(prompt="", sampling=Sampling(), asked=asked, effort=Effort(seconds=0))
+
+
+def test_letters_of_several_bytes(counted: dict[str, Run]) -> None:
+    for name in ("kneser-ney", "bytes"):
+        assert all(text.endswith("ë") for text in counted[name].sample(5, ends="ë"))
+    with pytest.raises(MoreishError, match="only ASCII"):
+        counted["bytes"].sample(1, regex=".*ë")
+
+
+def test_special_characters_are_literal_but_in_a_regex(tmp_path) -> None:
+    source = tmp_path / "l.txt"
+    source.write_text("\n".join(f"a.b*{i}(c)" for i in range(40)) + "\n" + "axb\n" * 5)
+    run = api.train(source, model="kneser-ney", kind="lines", out=tmp_path / "r", report=silent)
+    assert all("b*" in text for text in run.sample(5, contains="b*"))
+    assert all(text.endswith("(c)") for text in run.sample(5, ends="(c)"))
+
+
+def test_for_letter_pairs_the_guess_is_exact(counted: dict[str, Run]) -> None:
+    """The hope is reckoned in pairs: for a model of pairs every text has the same weight, and that
+    is the probability of the constraint."""
+    run = counted["pairs"]
+    writer = run.writer(prompt="", sampling=run_sampling(), asked=Constraint(contains="ee"))
+    drawn = list(writer._batch(range(200)))
+    weights = np.array([text.log_weight for text in drawn])
+    assert weights.std() < 0.02
+    plain = run.sample(4000)
+    assert np.exp(weights.mean()) == pytest.approx(
+        np.mean(["ee" in text for text in plain]), abs=0.015
+    )
+
+
+def run_sampling():
+    from moreish.generate.sampling import Sampling
+
+    return Sampling()
+
+
+def test_texts_follow_the_model_s_own_distribution_of_what_matches(counted: dict[str, Run]) -> None:
+    """Against sample-and-hope, which is slow and right."""
+    run = counted["kneser-ney"]
+    hoped = [text for text in run.sample(20_000) if text.endswith("an")]
+    found = [text for seed in range(4) for text in run.sample(100, ends="an", seed=seed)]
+
+    def shares(texts: list[str]) -> Counter[str]:
+        return Counter(text[0] for text in texts)
+
+    for letter, count in shares(hoped).most_common(6):
+        expected = count / len(hoped)
+        error = 4 * np.sqrt(expected * (1 - expected) * (1 / len(hoped) + 1 / len(found)))
+        assert shares(found)[letter] / len(found) == pytest.approx(expected, abs=error)
+    lengths = [np.mean([len(text) for text in texts]) for texts in (hoped, found)]
+    assert lengths[0] == pytest.approx(lengths[1], abs=0.4)
+
+
+def test_what_cannot_be_is_said(counted: dict[str, Run], text_run: Run) -> None:
+    run = counted["kneser-ney"]
+    for asked, message in (
+        ({"regex": "a{5}", "length": "3"}, "matches --regex a{5} --length 3..3"),
+        ({"prompt": "bx", "regex": "a.*"}, "nothing that the model can write matches"),
+        ({"contains": "Q"}, "--contains Q: the model never saw 'Q'"),
+        ({"regex": "a(b"}, "not understood"),
+        ({"length": "x"}, "write 5, 3..7"),
+        ({"length": "7..3"}, "the least comes first"),
+        ({"rank": "beauty"}, "known: likelihood, novelty"),
+        ({"max_overlap": 0}, "at least 1"),
+    ):
+        with pytest.raises(MoreishError) as error:
+            run.sample(2, **asked)
+        assert message in str(error.value)
+    with pytest.raises(MoreishError, match="is for lists"):
+        text_run.sample(1, ends="a")
+
+
+def test_lengths() -> None:
+    assert parse_length("5") == (5, 5)
+    assert parse_length("3..7") == (3, 7)
+    assert parse_length("3..") == (3, None)
+    assert parse_length("..7") == (0, 7)
+
+
+def test_a_length_has_the_tokens_that_it_needs(small_run: Run) -> None:
+    far = 5 * (small_run.record.data.longest_item or 0)  # of itself it writes four times as much
+    for prompt in ("", "ab"):
+        (text,) = small_run.sample(1, length=f"{far}..{far}", prompt=prompt)
+        assert len(text) == far and text.startswith(prompt)
+        needed = far + 1 - len(prompt)  # the last one is the end
+        small_run.sample(1, length=f"{far}", prompt=prompt, max_tokens=needed)
+        with pytest.raises(MoreishError, match=f"takes --max-tokens {needed} or more"):
+            small_run.sample(1, length=f"{far}", prompt=prompt, max_tokens=needed - 1)
+
+
+def test_resampling_follows_the_weights() -> None:
+    counts = Counter(place for seed in range(3000) for place in resample([0.0, 1.0, 2.0], 1, seed))
+    expected = np.exp([0, 1, 2]) / np.exp([0, 1, 2]).sum()
+    for place, share in enumerate(expected):
+        assert counts[place] / 3000 == pytest.approx(share, abs=0.03)
+
+
+def test_a_prompt_that_dies_is_refused_before_anything_is_drawn(counted: dict[str, Run]) -> None:
+    run = counted["kneser-ney"]
+    automaton = compile_constraint(
+        Constraint(regex="ab"), run.tokenizer, run.split("train"), max_tokens=5
+    )
+    with pytest.raises(MoreishError, match="nothing"):
+        Guide(automaton, run.tokenizer.encode("b"), 1)
+
+
+def test_the_command_line(moreish: Moreish, counted: dict[str, Run]) -> None:
+    path = counted["kneser-ney"].path
+    result = moreish("sample", path, "--starts", "ma", "--ends", "a", "--length", "5..7", "-n", 4)
+    lines = result.out.splitlines()
+    assert len(lines) == 4
+    assert all(re.fullmatch("ma.{2,4}a", line) for line in lines)
+    likely = moreish("sample", path, "--rank", "likelihood", "-n", 20, "--json").json["samples"]
+    run = counted["kneser-ney"]
+    costs = [np.mean([t.nats for t in run.surprisal(text)]) for text in likely]
+    assert costs == sorted(costs)
+    novel = moreish("sample", path, "--rank", "novelty", "-n", 20, "--json").json["samples"]
+    assert set(novel) == set(likely)
+    assert moreish("sample", path, "--starts", "a", "--prompt", "b").status == 2
+
+
+@pytest.mark.parametrize(
+    "sampling", [{"top_k": 1}, {"top_p": 0.1}, {"temperature": 0.0}, {"top_k": 3, "top_p": 0.5}]
+)
+def test_truncated_sampling_still_matches(small_run: Run, sampling: dict[str, float]) -> None:
+    for text in small_run.sample(8, contains="qx", length="..9", **sampling):
+        assert "qx" in text
+        assert len(text) <= 9
+
+
+def test_top_k_keeps_to_the_likeliest_where_it_can(small_run: Run) -> None:
+    """What matches anyway is drawn as without a constraint: the greedy text, whatever the seed."""
+    (greedy,) = small_run.sample(1, top_k=1)
+    assert set(small_run.sample(5, top_k=1, regex=".*")) == {greedy}
+
+
+def test_anchors_are_not_needed_and_not_swallowed(small_run: Run) -> None:
+    assert all(text.startswith("a") for text in small_run.sample(5, regex="^a.*$"))
+    for regex in ("^a.*|^b.*", "^anna$|^emma$"):
+        with pytest.raises(MoreishError, match="leave out"):
+            small_run.sample(1, regex=regex)
+
+
+def test_anchors_in_classes_and_escapes_are_characters(tmp_path: Path) -> None:
+    source = tmp_path / "signs.txt"
+    source.write_text("a$b\n^ab\nab$\nba^\n" * 20, encoding="utf-8")
+    run = api.train(source, model="ngram", kind="lines", out=tmp_path / "r", report=silent)
+    for regex, allowed in (("[ab$]+", "ab$"), (r"a\$.*", "ab$^"), (r"[ab^]+", "ab^")):
+        texts = run.sample(5, regex=regex)
+        assert all(set(text) <= set(allowed) for text in texts)
+    assert all(text.startswith("a$") for text in run.sample(5, regex=r"a\$.*"))
+
+
+@pytest.mark.parametrize("regex", [".*a.{16}", "(.*a.{9}|.*b.{9}).{8}"])
+def test_patterns_that_would_take_for_ever_are_refused(regex: str, small_run: Run) -> None:
+    with pytest.raises(MoreishError, match="too many states"):
+        small_run.sample(1, regex=regex)
+
+
+def test_automata_larger_than_memory_are_refused(small_run: Run) -> None:
+    with pytest.raises(MoreishError, match=r"needs .* GB"):
+        small_run.sample(1, ends="a" * 30, max_tokens=200_000)
+
+
+def test_what_is_empty_ranks_last(text_run: Run) -> None:
+    assert text_run._ranked(["", "the"], "likelihood") == ["the", ""]

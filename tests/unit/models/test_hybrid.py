@@ -1,0 +1,104 @@
+"""The hybrid of counts and a network: where it starts, and that counts do not take it in."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import STORY, Moreish
+from moreish import api
+from moreish.data.token_dataset import Tokens
+from moreish.errors import MoreishError
+from moreish.evaluate.loss import mean_loss
+from moreish.evaluate.metrics import losses_of
+from moreish.models import build_model, model_config
+from moreish.models.hybrid import Hybrid
+from moreish.models.ngram.counts import Folds
+from moreish.models.ngram.kneser_ney import KneserNey
+from moreish.runs.run import Run
+from moreish.training.events import silent
+from moreish.training.objectives import next_token
+
+NETWORK = {"name": "gpt", "layers": 1, "heads": 2, "width": 16, "context": 16}
+
+
+def hybrid(tokens: Tokens, size: int, order: int = 4) -> Hybrid:
+    config = model_config({"name": "hybrid", "network": NETWORK, "counts": {"order": order}})
+    torch.manual_seed(0)
+    model = build_model(config.for_data(None, size), size)
+    assert isinstance(model, Hybrid)
+    model.before_training(tokens)
+    return model
+
+
+def random_tokens(length: int, size: int, seed: int) -> Tokens:
+    ids = np.random.default_rng(seed).integers(size, size=length)
+    return Tokens(ids.astype("u1"), items=False)
+
+
+def test_it_starts_at_the_loss_of_its_counts() -> None:
+    tokens, held_out = random_tokens(500, 5, 0), random_tokens(200, 5, 1)
+    model = hybrid(tokens, 5)
+    windows = held_out.gather(held_out.spans(16))
+    torch.testing.assert_close(
+        model(windows.tokens_BT)[0], model.counts(windows.tokens_BT)[0], atol=1e-5, rtol=0
+    )
+    batch = tokens.gather(tokens.spans(16))
+    others = KneserNey(model.counts.config, 5)
+    folds = Folds(tokens, 20)
+    others.fit_folds(folds)
+    fold_BT = torch.from_numpy(folds.of(batch.start_B[:, None] + np.arange(16)))
+    honest = others.by_order(batch.tokens_BT, fold_BT=fold_BT, orders=1)[0][:, :, 0]
+    assert next_token(model, batch).item() == pytest.approx(
+        mean_loss(honest, batch.targets_BT).item(), abs=1e-4
+    )
+
+
+def test_it_does_not_learn_to_trust_what_was_learned_by_heart() -> None:
+    """Of random text there is nothing to know, but counts of long contexts seem to know it all."""
+    tokens, held_out = random_tokens(3000, 5, 0), random_tokens(1000, 5, 1)
+    model = hybrid(tokens, 5, order=7)
+    counts_on_their_own = losses_of(model.counts, tokens).mean()
+    assert counts_on_their_own < 0.8 * math.log(5)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for step in range(120):
+        spans = tokens.spans(16)[np.random.default_rng(step).integers(180, size=32)]
+        optimizer.zero_grad()
+        next_token(model, tokens.gather(spans)).backward()
+        optimizer.step()
+    assert losses_of(model, held_out).mean() < math.log(5) + 0.1
+    assert losses_of(model.counts, held_out).mean() > losses_of(model, held_out).mean()
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        "gpt",
+        *(pytest.param(n, marks=pytest.mark.soak) for n in ("mlp", "lstm", "wavenet", "bigram")),
+    ],
+)
+def test_it_wraps_any_network_from_training_to_sampling(network: str, tmp_path: Path) -> None:
+    path = tmp_path / "story.txt"
+    path.write_text(STORY * 6, encoding="utf-8")
+    settings = {"model": {"name": "hybrid", "network": {"name": network}, "counts": {"order": 4}}}
+    run = api.train(path, steps=4, settings=settings, out=tmp_path / "run", report=silent)
+    again = Run.open(run.path)
+    assert again.score("val").loss == pytest.approx(run.scores["val"].loss, abs=1e-5)
+    assert again.sample(2, max_tokens=20, seed=3) == run.sample(2, max_tokens=20, seed=3)
+    assert len(api.figures(again)) >= 3
+
+
+def test_short_names_of_the_networks_settings(moreish: Moreish, tmp_path: Path) -> None:
+    (tmp_path / "story.txt").write_text(STORY * 6, encoding="utf-8")
+    result = moreish(
+        "train", tmp_path / "story.txt", "--model", "hybrid", "--context", 8, "--steps", 2,
+        "--set", "model.width=16", "--set", "model.counts.order=3", "--out", "r",
+    )  # fmt: skip
+    assert result.status == 0, result.err
+    config = Run.open("r").config.model
+    assert (config.network.context, config.network.width, config.counts.order) == (8, 16, 3)
+    for name in ("kneser-ney", "hybrid", "mixture"):
+        with pytest.raises(MoreishError, match="trained by gradients"):
+            model_config({"name": "hybrid", "network": {"name": name}})

@@ -1,0 +1,353 @@
+"""The contract of every registered model, and what is particular to each."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from moreish.data.token_dataset import Batch, Tokens
+from moreish.errors import MoreishError
+from moreish.generate.decode import generate
+from moreish.generate.sampling import Sampling
+from moreish.models import REGISTRY, CountedModel, Model, build_model, model_class, model_config
+from moreish.models.base import select
+from moreish.models.gpt.attention import Attention
+from moreish.models.gpt.model import GPT, GPTConfig
+from moreish.models.hybrid import Hybrid
+from moreish.training.objectives import next_token
+
+NAMES = sorted(REGISTRY)
+VOCABULARY = 7
+GPT_SMALL = {"layers": 2, "heads": 2, "width": 8, "context": 16}
+PLAIN = {"norm": "none", "feedforward": "none"}
+SMALL = {
+    "ngram": [{"order": 1}, {"order": 2}, {"order": 4}],
+    "kneser-ney": [{"order": 1}, {"order": 2}, {"order": 4}],
+    "bow": [{"context": 5, "width": 8, "hidden": 16}],
+    "rnn": [{"width": 16, "context": 16}],
+    "lstm": [{"width": 16, "context": 16}],
+    "gru": [{"width": 16, "context": 16}],
+    "wavenet": [{"layers": 1, "width": 8}, {"layers": 3, "width": 8}],
+    "mixture": [
+        {
+            "network": {"name": "mlp", "context": 5, "embedding": 4, "hidden": 8},
+            "counts": {"order": 3},
+        },
+        {"network": {"name": "gpt", **GPT_SMALL}, "counts": {"order": 4}},
+    ],
+    "hybrid": [
+        {"network": {"name": name, **settings}, "counts": {"order": 3}}
+        for name, settings in (
+            ("gpt", GPT_SMALL),
+            ("mlp", {"context": 5, "embedding": 4, "hidden": 8}),
+            ("lstm", {"width": 16, "context": 16}),
+            ("bigram", {}),
+        )
+    ],
+    "mlp": [
+        {"context": 1},
+        {"context": 5, "embedding": 4, "hidden": 8},
+        {"context": 4, "embedding": 4, "hidden": 8, "direct": True, "shared": False},
+    ],
+    "gpt": [
+        {"layers": 2, "heads": 2, "width": 8, "context": 16},
+        {"layers": 1, "heads": 1, "width": 8, "context": 16, "tied": True, "dropout": 0.5},
+        GPT_SMALL | {"scaled": False, "projection": False, "residual": False, "layers": 1, **PLAIN},
+        GPT_SMALL | {"norm_place": "after", "feedforward": "relu", "bias": False},
+        GPT_SMALL | {"positions": "rotary", "norm": "rms", "qk_norm": True, "kv_heads": 1},
+        GPT_SMALL | {"feedforward": "swiglu", "softcap": 15.0, "tied": True},
+        GPT_SMALL | {"feedforward": "relu2", "feedforward_ratio": 2},
+        GPT_SMALL | {"grams": 4, "gram_rows": 50, "gram_dropout": 0.5, "positions": "rotary"},
+    ],
+}
+CASES = [(name, settings) for name in NAMES for settings in SMALL.get(name, [{}])]
+each_model = pytest.mark.parametrize(("name", "settings"), CASES)
+
+
+def tokens_of(batch: int, length: int, seed: int = 0) -> Tensor:
+    return torch.randint(VOCABULARY, (batch, length), generator=torch.Generator().manual_seed(seed))
+
+
+def build(name: str, settings: dict[str, object], *, scrambled: bool = True) -> Model:
+    """A model whose every weight matters: those that start at zero are drawn too."""
+    config = model_config({"name": name, **settings})
+    torch.manual_seed(0)
+    model = build_model(config.for_data(None, VOCABULARY), VOCABULARY).eval()
+    for part in model.modules():
+        if isinstance(part, CountedModel):
+            part.fit(Tokens(tokens_of(1, 400, seed=1)[0].numpy().astype("u1"), items=False))
+    if scrambled:
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter) * 0.3)
+    return model
+
+
+@each_model
+@torch.inference_mode()
+def test_shuffling_the_future_leaves_the_past_bitwise_unchanged(name: str, settings: dict) -> None:
+    model = build(name, settings)
+    tokens = tokens_of(3, 16)
+    before, _ = model(tokens)
+    for place in (1, 7, 15):
+        other = torch.cat([tokens[:, :place], tokens[:, place:].flip(1).add(1) % VOCABULARY], 1)
+        after, _ = model(other)
+        assert torch.equal(before[:, :place], after[:, :place])
+        assert settings.get("order") == 1 or not torch.equal(before, after)
+
+
+@each_model
+@torch.inference_mode()
+def test_decoding_by_state_equals_the_full_forward_pass(name: str, settings: dict) -> None:
+    model = build(name, settings)
+    tokens = tokens_of(3, 16)
+    full, _ = model(tokens)
+    for cuts in ([1] * 16, [5, 1, 3, 7], [16]):
+        state, pieces = None, []
+        for piece in tokens.split(cuts, dim=1):
+            logits, state = model(piece, state)
+            pieces.append(logits)
+        torch.testing.assert_close(torch.cat(pieces, 1), full, atol=1e-5, rtol=0)
+
+
+@each_model
+def test_training_starts_at_the_uniform_loss(name: str, settings: dict) -> None:
+    model = build(name, settings, scrambled=False)
+    if isinstance(model, CountedModel | Hybrid):
+        pytest.skip("it starts at what it counted")
+    tokens = tokens_of(8, 16)
+    loss = next_token(model, Batch(tokens_BT=tokens, targets_BT=tokens.roll(-1, 1)))
+    # A tied model of eight numbers is noisier than one of a size that anybody trains, see below.
+    assert abs(loss.item() - math.log(VOCABULARY)) < 0.05
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if not issubclass(model_class(n), CountedModel)])
+@pytest.mark.parametrize("vocabulary", [27, 65, 1000])
+def test_models_of_default_size_start_at_the_uniform_loss_too(name: str, vocabulary: int) -> None:
+    for settings in [{}] + [{"tied": True}, {"tied": True, "width": 512}] * (name == "gpt"):
+        config = model_config({"name": name, **settings}).for_data(None, vocabulary)
+        model = build_model(config, vocabulary)
+        if isinstance(model, Hybrid):
+            pytest.skip("it starts at what it counted")
+        tokens = torch.randint(vocabulary, (4, 64))
+        loss = next_token(model, Batch(tokens_BT=tokens, targets_BT=tokens.roll(-1, 1)))
+        assert abs(loss.item() - math.log(vocabulary)) < 0.02
+
+
+@each_model
+def test_it_learns(name: str, settings: dict) -> None:
+    """A cycle of tokens is predicted almost surely after a little training."""
+    tokens = Tokens(torch.arange(VOCABULARY).repeat(30).numpy().astype("u1"), items=False)
+    model = build(name, settings, scrambled=False)
+    batch = tokens.gather(tokens.spans(15))
+    model.before_training(tokens)
+    if list(model.parameters()):
+        model.train()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.03)
+        for _ in range(150):
+            optimizer.zero_grad()
+            next_token(model, batch).backward()
+            optimizer.step()
+    model.eval()
+    order_one = settings.get("order") == 1
+    assert next_token(model, batch).item() < (math.log(VOCABULARY) + 1e-3 if order_one else 0.25)
+
+
+@each_model
+def test_the_weights_make_the_model(name: str, settings: dict) -> None:
+    model = build(name, settings)
+    config = model_config({"name": name, **settings}).for_data(None, VOCABULARY)
+    torch.manual_seed(99)
+    again = build_model(config, VOCABULARY).eval()
+    again.load_state_dict(model.state_dict())
+    tokens = tokens_of(2, 9)
+    assert torch.equal(again(tokens)[0], model(tokens)[0])
+
+
+@each_model
+@torch.inference_mode()
+def test_it_goes_on_past_its_context(name: str, settings: dict) -> None:
+    model = build(name, settings)
+    state, tokens = None, tokens_of(2, 60)
+    for piece in tokens.split(1, dim=1):
+        logits, state = model(piece, state)
+        assert logits.shape == (2, 1, VOCABULARY)
+        assert not logits.isnan().any()
+
+
+def longer(settings: dict[str, Any], context: int) -> dict[str, Any]:
+    """The same settings with room for so many positions."""
+    if "network" in settings:
+        return settings | {"network": longer(settings["network"], context)}
+    return settings | ({"context": context} if "heads" in settings else {})
+
+
+@each_model
+@torch.inference_mode()
+def test_greedy_decoding_by_state_is_greedy_decoding(name: str, settings: dict) -> None:
+    """A thousand tokens, each of them (but for rounding) the likeliest after all those before it.
+
+    One pass over the whole is decoding without a state, since no position sees the future.
+    """
+    model = build(name, longer(settings, 1024), scrambled=False)
+    torch.manual_seed(1)
+    for parameter in model.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter)
+    steps = generate(
+        model,
+        np.array([3]),
+        streams=range(1),
+        max_tokens=1000,
+        sampling=Sampling(temperature=0),
+        seed=0,
+    )
+    tokens = torch.cat([torch.tensor([3]), *(token for token, _ in steps)])[None]
+    logits = model(tokens[:, :-1])[0]
+    chosen = logits.gather(2, tokens[:, 1:, None])[..., 0]
+    torch.testing.assert_close(chosen, logits.amax(-1), atol=1e-4, rtol=0)
+
+
+@each_model
+@torch.inference_mode()
+def test_a_state_can_be_continued_twice_and_in_part(name: str, settings: dict) -> None:
+    model = build(name, settings)
+    tokens = tokens_of(5, 40)
+    state = None
+    for place in range(40):
+        one, other = tokens[:, place, None], (tokens[:, place, None] + 1) % VOCABULARY
+        logits, after = model(one, state)
+        _, elsewhere = model(other, state)
+        model(other, elsewhere)
+        again, _ = model(one, state)
+        torch.testing.assert_close(again, logits, atol=1e-5, rtol=0)
+        some = torch.tensor([True, False, True, True, False])
+        if state is not None:
+            few, _ = model(one[some], select(state, some))
+            torch.testing.assert_close(few, logits[some], atol=1e-5, rtol=0)
+        state = after
+
+
+ROTARY = GPT_SMALL | {"positions": "rotary", "qk_norm": True, "kv_heads": 1}
+
+
+@torch.inference_mode()
+def test_rotary_positions_slide() -> None:
+    """Each layer sees the last positions of the layer below: as a mask would have it."""
+    model, oracle = build("gpt", ROTARY), build("gpt", ROTARY | {"context": 128})
+    assert isinstance(model, GPT)
+    for block in oracle.blocks:
+        block.attention.context = 16
+    tokens = tokens_of(2, 120)
+    first, state = oracle(tokens[:, :1])
+    rest, _ = oracle(tokens[:, 1:], state)
+    computed: list[int] = []
+    model.blocks[0].register_forward_pre_hook(lambda _, inputs: computed.append(inputs[0].shape[1]))
+    for cuts in ([1] * 120, [9, 16, 3, 16, 16, 1, 16, 16, 16, 11]):
+        state, pieces = None, []
+        for piece in tokens.split(cuts, dim=1):
+            logits, state = model(piece, state)
+            pieces.append(logits)
+            assert state.cache.end <= 2 * 16  # places, and errors with them, do not grow
+        torch.testing.assert_close(
+            torch.cat(pieces, 1), torch.cat([first, rest], 1), atol=1e-5, rtol=0
+        )
+        assert computed == cuts  # nothing is read twice
+        computed.clear()
+
+
+def test_gradients_flow_through_a_state() -> None:
+    for settings in (GPT_SMALL, ROTARY):
+        model = build("gpt", settings)
+        tokens = tokens_of(2, 12)
+        model(tokens)[0].square().sum().backward()
+        whole = [parameter.grad.clone() for parameter in model.parameters()]
+        model.zero_grad()
+        state, total = None, torch.tensor(0.0)
+        for piece in tokens.split([5, 1, 6], dim=1):
+            logits, state = model(piece, state)
+            total = total + logits.square().sum()
+        total.backward()
+        for parameter, expected in zip(model.parameters(), whole, strict=True):
+            torch.testing.assert_close(parameter.grad, expected, atol=1e-3, rtol=1e-3)
+
+
+@torch.inference_mode()
+def test_a_full_gpt_forgets_its_older_half() -> None:
+    model = build("gpt", {"layers": 2, "heads": 2, "width": 8, "context": 8})
+    tokens = tokens_of(2, 9)
+    _, state = model(tokens[:, :8])
+    late, _ = model(tokens[:, 8:], state)
+    fresh, _ = model(tokens[:, -4:])
+    torch.testing.assert_close(late[:, -1], fresh[:, -1])
+    with pytest.raises(ValueError, match="the context holds 8"):
+        model(tokens)
+
+
+def test_unknown_models_and_settings_name_the_nearest() -> None:
+    with pytest.raises(MoreishError, match="did you mean 'gpt'"):
+        model_class("gtp")
+    with pytest.raises(MoreishError, match=r"unknown setting model.widht: did you mean 'width'"):
+        model_config({"name": "gpt", "widht": 3})
+    with pytest.raises(MoreishError, match="does not divide by 3 heads"):
+        model_config({"name": "gpt", "heads": 3})
+
+
+def test_all_heads_batched_equal_one_head_at_a_time() -> None:
+    """Scaled dot-product attention written out as in Vaswani et al. 2017, head by head."""
+    torch.manual_seed(3)
+    attention = Attention(32, 4).eval()
+    x = torch.randn(2, 16, 32)
+    together, _ = attention(x, None, None)
+    q, k, v = attention.qkv(x).split(32, dim=-1)
+    future = torch.ones(16, 16).triu(1).bool()
+    heads = []
+    for h in range(4):
+        part = slice(8 * h, 8 * h + 8)
+        affinity = q[..., part] @ k[..., part].transpose(1, 2) / math.sqrt(8)
+        heads.append(affinity.masked_fill(future, -torch.inf).softmax(-1) @ v[..., part])
+    torch.testing.assert_close(together, attention.out(torch.cat(heads, -1)), atol=1e-5, rtol=0)
+
+
+def test_gpt2_shapes_have_gpt2s_parameter_count() -> None:
+    config = GPTConfig(layers=12, heads=12, width=768, context=1024, tied=True)
+    with torch.device("meta"):
+        model = GPT.__new__(GPT)
+        GPT.__init__(model, config, 50257)
+    assert model.parameter_count() == 124_439_808
+
+
+@each_model
+@torch.inference_mode()
+def test_texts_of_different_lengths_are_decoded_together(name: str, settings: dict) -> None:
+    """What each gets is what it gets alone, whatever its length; far past the context too."""
+    model = build(name, settings)
+    read = [1, 3, 16, 2, 7]
+    states, alone = [], []
+    for seed, length in enumerate(read):
+        _, state = model(tokens_of(1, length, seed=seed))
+        states.append(state)
+        alone.append(model(tokens_of(1, length, seed=seed))[1])
+    for position in range(40):
+        token = tokens_of(len(read), 1, seed=100 + position)[:, 0]
+        together, states = model.decode_step(token, states)
+        for row, state in enumerate(alone):
+            expected, alone[row] = model(token[row : row + 1, None], state)
+            torch.testing.assert_close(together[row], expected[0, 0], atol=1e-5, rtol=0)
+
+
+@each_model
+@torch.inference_mode()
+def test_several_texts_go_on_from_one_state(name: str, settings: dict) -> None:
+    model = build(name, settings)
+    _, state = model(tokens_of(1, 9))
+    token = torch.arange(3)
+    first, _ = model.decode_step(token, [state] * 3)
+    again, _ = model.decode_step(token, [state] * 3)
+    assert torch.equal(first, again)
+    for row in range(3):
+        expected, _ = model(token[row : row + 1, None], state)
+        torch.testing.assert_close(first[row], expected[0, 0], atol=1e-5, rtol=0)

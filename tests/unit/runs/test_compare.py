@@ -1,0 +1,200 @@
+"""Comparisons: known differences, intervals that cover, and runs that cannot be compared."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conftest import Moreish
+from moreish import api
+from moreish.data import catalog
+from moreish.errors import MoreishError
+from moreish.runs.compare import Group, _compared, compare, student_quantile
+from moreish.runs.run import Run
+from moreish.training.events import silent
+
+TINY = {"model": {"layers": 1, "heads": 2, "width": 16}}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    folder = tmp_path_factory.mktemp("compare")
+    source = folder / "names.txt"
+    source.write_text("\n".join(catalog.load("names").split("\n")[:800]), encoding="utf-8")
+
+    def train(name: str, **options: object) -> Run:
+        return api.train(source, out=folder / name, report=silent, **options)
+
+    return {
+        "counts": train("counts", model="ngram"),
+        "kneser-ney": train("kneser-ney", model="kneser-ney"),
+        "gpt": train("gpt", steps=60, settings=TINY),
+        "gpt-1": train("gpt-1", steps=60, settings=TINY, seed=1),
+        "gpt-2": train("gpt-2", steps=60, settings=TINY, seed=2),
+        "bytes": train("bytes", model="ngram", tokenizer="byte"),
+        "other": train("other", model="ngram", settings={"data": {"split_seed": 7}}),
+        "text": train("text", model="ngram", kind="text"),
+    }
+
+
+def test_the_difference_is_that_of_the_losses(runs: dict[str, Run]) -> None:
+    groups, (found,) = compare([runs["counts"], runs["kneser-ney"]])
+    assert [g.runs[0].config.model.name for g in groups] == ["kneser-ney", "ngram"]
+    losses = [runs[name].scores["val"].loss for name in ("kneser-ney", "counts")]
+    assert found.difference == pytest.approx(losses[1] - losses[0], abs=1e-6)
+    assert found.low < found.difference < found.high
+    assert found.real
+    assert "is better than" in found.sentence()
+    assert "not known from one" not in found.sentence()  # counting has no seed
+
+
+def test_pairing_narrows_the_interval(runs: dict[str, Run]) -> None:
+    """Both models find the same names hard, which a comparison of two separate errors ignores."""
+    _, (found,) = compare([runs["counts"], runs["kneser-ney"]])
+    separate = np.hypot(*(runs[name].scores["val"].stderr for name in ("counts", "kneser-ney")))
+    assert found.stderr < 0.8 * separate
+
+
+def test_seeds_are_folded_and_their_spread_is_in_the_interval(runs: dict[str, Run]) -> None:
+    several = [runs["gpt"], runs["gpt-1"], runs["gpt-2"]]
+    groups, (found,) = compare([*several, runs["kneser-ney"]])
+    assert sorted(len(g.runs) for g in groups) == [1, 3]
+    _, (alone,) = compare([runs["gpt"], runs["kneser-ney"]])
+    assert found.high - found.low > 0
+    seeds = next(g for g in groups if len(g.runs) == 3)
+    assert seeds.loss == pytest.approx(np.mean([r.scores["val"].loss for r in several]), abs=1e-6)
+    assert found.stderr**2 >= seeds.seed_variance
+    assert alone.lone
+    assert "not known from one" in alone.sentence()
+    assert not found.lone
+    with pytest.raises(MoreishError, match="nothing to compare"):
+        compare(several)
+
+
+def test_different_tokenizers_of_one_text_are_compared_by_the_byte(runs: dict[str, Run]) -> None:
+    groups, (found,) = compare([runs["counts"], runs["bytes"]])
+    by_name = {g.runs[0].config.data.tokenizer: g.loss for g in groups}
+    for tokenizer, name in (("char", "counts"), ("byte", "bytes")):
+        bits = runs[name].scores["val"].bits_per_byte
+        assert by_name[tokenizer] == pytest.approx(bits * np.log(2), rel=1e-6)
+    assert found.difference >= 0
+
+
+def test_other_splits_and_kinds_are_refused(runs: dict[str, Run]) -> None:
+    for other in ("other", "text"):
+        with pytest.raises(MoreishError, match="different val splits"):
+            compare([runs["counts"], runs[other]])
+
+
+def test_intervals_cover_what_they_promise() -> None:
+    """Simulated: units of random size, three seeds a side, a true difference of 0.05."""
+    random = np.random.default_rng(0)
+    covered, trials = 0, 1500
+    for _ in range(trials):
+        sizes = random.integers(3, 12, 150)
+        hard = random.normal(2, 0.5, 150)  # shared by both models
+        groups = []
+        for truth in (0.0, 0.05):
+            members = []
+            for _seed in range(3):
+                shift = truth + random.normal(0, 0.03)
+                members.append(sizes * (hard + shift + random.normal(0, 0.2, 150)))
+            losses = [float(m.sum() / sizes.sum()) for m in members]
+            groups.append(
+                Group(name="", runs=[None] * 3, losses=losses, unit_sums_U=np.mean(members, 0))
+            )
+        found = _compared(groups[0], groups[1], sizes)
+        covered += found.low <= 0.05 <= found.high
+    assert 0.93 < covered / trials < 0.99
+
+
+def test_students_quantiles() -> None:
+    """Tabulated values of 97.5 %."""
+    table = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 10: 2.228, 30: 2.042, 1e9: 1.960}
+    for freedom, value in table.items():
+        assert student_quantile(0.975, freedom) == pytest.approx(value, rel=0.01)
+
+
+def test_the_verb(moreish: Moreish, runs: dict[str, Run]) -> None:
+    paths = [runs[name].path for name in ("counts", "kneser-ney", "gpt", "gpt-1")]
+    result = moreish("compare", *paths)
+    assert result.status == 0, result.err
+    assert "is better than" in result.out
+    found = moreish("compare", *paths, "--json").json
+    assert len(found["groups"]) == 3
+    assert len(found["comparisons"]) == 3
+    assert {"difference", "interval", "real", "sentence"} <= set(found["comparisons"][0])
+    before = runs["counts"].record.test_evaluations
+    moreish("compare", *paths[:2], "--test")
+    assert Run.open(paths[0]).record.test_evaluations == before + 1
+    assert moreish("compare", paths[0]).status == 2
+    assert moreish("compare", paths[0], Path("nowhere")).status == 2
+
+
+@pytest.mark.parametrize(
+    ("freedom", "expected"),
+    [(1, 12.7062), (1.5, 6.0), (2, 4.3027), (3, 3.1824), (10, 2.2281), (1000, 1.9623), (1e9, 1.96)],
+)
+def test_students_quantiles_of_few_seeds(freedom: float, expected: float) -> None:
+    """Tables; for one and a half, between those of one and two."""
+    found = student_quantile(0.975, freedom)
+    assert found == pytest.approx(expected, rel=0.05 if freedom == 1.5 else 2e-4)
+
+
+def test_an_impossible_token_decides_a_comparison(moreish: Moreish) -> None:
+    Path("l.txt").write_text("\n".join(f"{a}{b}{a}" for a in "abcdefgh" for b in "ijklmnop"))
+    impossible = ("--set", "model.order=4", "--set", "model.add_k=0")
+    moreish("train", "l.txt", "--model", "ngram", "--out", "a", *impossible)
+    moreish("train", "l.txt", "--model", "ngram", "--out", "b")
+    found = moreish("compare", "a", "b", "--json")
+    assert found.status == 0, found.err
+    assert found.json["comparisons"][0]["better"] == "b"
+    assert found.json["comparisons"][0]["real"]
+    assert "rules out" in moreish("compare", "a", "b").out
+    moreish("train", "l.txt", "--model", "ngram", "--out", "c")
+    same = moreish("compare", "a", "b", "c")
+    assert same.status == 2
+    assert "same settings and seed" in same.err
+
+
+def test_text_beyond_ascii_is_compared_by_the_byte(moreish: Moreish) -> None:
+    Path("t.txt").write_text("é" + "Žluťoučký kůň úpěl ďábelské ódy. " * 300, encoding="utf-8")
+    moreish("train", "t.txt", "--as", "text", "--model", "kneser-ney", "--out", "a")
+    options = ("--tokenizer", "byte", "--set", "model.order=4")
+    moreish("train", "t.txt", "--as", "text", "--model", "kneser-ney", "--out", "b", *options)
+    result = moreish("compare", "a", "b")
+    assert result.status == 0, result.err
+    assert "nats" in result.out
+
+
+def test_a_rate_from_a_range_test_does_not_part_seeds(tmp_path: Path) -> None:
+    source = tmp_path / "names.txt"
+    source.write_text("\n".join(catalog.load("names").split("\n")[:300]), encoding="utf-8")
+    auto = {"train": {"lr": "auto"}}
+    several = [
+        api.train(
+            source, model="bow", steps=20, seed=seed, settings=auto,
+            out=tmp_path / str(seed), report=silent,
+        )
+        for seed in (0, 1)
+    ]  # fmt: skip
+    counts = api.train(source, model="ngram", out=tmp_path / "counts", report=silent)
+    groups, _ = compare([*several, counts])
+    assert sorted(len(group.runs) for group in groups) == [1, 2]
+
+
+def test_two_that_rule_out_what_came_do_not_hide_the_others(tmp_path: Path) -> None:
+    source = tmp_path / "names.txt"
+    source.write_text("\n".join(catalog.load("names").split("\n")[:300]), encoding="utf-8")
+    runs = [
+        api.train(
+            source, model="ngram", settings={"model": {"order": order, "add_k": k}},
+            out=tmp_path / f"{order} {k}", report=silent,
+        )
+        for order, k in ((4, 0.0), (5, 0.0), (2, 0.1))
+    ]  # fmt: skip
+    _, found = compare(runs)
+    said = [comparison.sentence() for comparison in found]
+    assert sum("both rule out what really came" in sentence for sentence in said) == 1
+    assert sum("which rules out what really came" in sentence for sentence in said) == 2
+    assert not any(c.real for c in found if "both" in c.sentence())

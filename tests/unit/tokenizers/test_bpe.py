@@ -1,0 +1,387 @@
+"""Byte pairs, against the libraries that others use; and runs that are made with them."""
+
+import json
+import math
+import re
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conftest import STORY, Moreish, needs_gpt2
+from moreish import api
+from moreish.errors import MoreishError
+from moreish.runs.run import Run
+from moreish.tokenizers import Limits, builder, tokenizer_from_json
+from moreish.tokenizers.bpe import BPETokenizer
+from moreish.training.events import silent
+
+TEXT = st.text(st.characters(exclude_categories=("Cs",)))
+ODD = [
+    "",
+    " ",
+    "   a  b ",
+    "\n\n\n",
+    "don't I'LL we've",
+    "x" * 5000,
+    " " * 3000,
+    "漢字 и é́ 🙂",
+    "1234 5",
+]
+
+
+@pytest.fixture(scope="module")
+def gpt2() -> BPETokenizer:
+    needs_gpt2()
+    built = builder("gpt2").build([], boundary=True)
+    assert isinstance(built, BPETokenizer)
+    return built
+
+
+@pytest.fixture(scope="module")
+def learned() -> BPETokenizer:
+    built = builder("bpe").build([STORY * 3], boundary=True, limits=Limits(vocab_size=400))
+    assert isinstance(built, BPETokenizer)
+    return built
+
+
+def llama_like(learned: BPETokenizer) -> BPETokenizer:
+    """The same pairs in the words of Llama 3, whose signs take the line ends after them."""
+    words = r"(?i:'s|'t|'re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
+    words += r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+"
+    split = {"type": "Split", "pattern": {"Regex": words}, "behavior": "Isolated", "invert": False}
+    bytewise = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+    parts = [split, {**bytewise, "use_regex": False}]
+    data = {**learned.to_json(), "pre_tokenizer": {"type": "Sequence", "pretokenizers": parts}}
+    return BPETokenizer.from_json(data, boundary=True)
+
+
+def with_library(tokenizer: BPETokenizer, folder: Path) -> object:
+    from transformers import PreTrainedTokenizerFast
+
+    path = folder / "tokenizer.json"
+    path.write_text(json.dumps(tokenizer.to_json()), encoding="utf-8")
+    return PreTrainedTokenizerFast(tokenizer_file=str(path))
+
+
+def test_gpt2_s_tokens_of_tiny_shakespeare(gpt2: BPETokenizer, shakespeare: str) -> None:
+    """nanoGPT's data/shakespeare/readme.md."""
+    cut = int(0.9 * len(shakespeare))
+    train, val = gpt2.encode(shakespeare[:cut]), gpt2.encode(shakespeare[cut:])
+    assert (len(train), len(val)) == (301_966, 36_059)
+    assert gpt2.decode(val) == shakespeare[cut:]
+
+
+def test_the_same_ids_as_the_libraries(
+    gpt2: BPETokenizer, learned: BPETokenizer, tmp_path: Path
+) -> None:
+    import tiktoken
+
+    assert gpt2._like_gpt2 and learned._like_gpt2
+    ranks = {gpt2.to_bytes(np.array([i])): i for i in range(50_256)}
+    words = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+    original = tiktoken.Encoding("x", pat_str=words, mergeable_ranks=ranks, special_tokens={})
+    libraries = [(tokenizer, with_library(tokenizer, tmp_path)) for tokenizer in (gpt2, learned)]
+
+    @settings(deadline=None, max_examples=100)
+    @given(TEXT)
+    def same(text: str) -> None:
+        for tokenizer, library in libraries:
+            ids = tokenizer.encode(text).tolist()
+            assert ids == library(text, split_special_tokens=True)["input_ids"]
+            assert tokenizer is not gpt2 or ids == original.encode_ordinary(text)
+
+    same()
+    for text in ODD:
+        same.hypothesis.inner_test(text)
+
+
+def test_the_names_of_special_tokens_are_text(gpt2: BPETokenizer, learned: BPETokenizer) -> None:
+    for tokenizer in (gpt2, learned, llama_like(learned)):
+        ids = tokenizer.encode("a<|endoftext|>b")
+        assert tokenizer.boundary not in ids
+        assert tokenizer.decode(ids) == "a<|endoftext|>b"
+
+
+def test_learning_is_the_same_each_time(learned: BPETokenizer) -> None:
+    again = builder("bpe").build([STORY * 3], boundary=True, limits=Limits(vocab_size=400))
+    assert again.fingerprint() == learned.fingerprint()
+    assert learned.vocab_size == 400 and learned.boundary == 0
+    texts = ["x y " * 30_000]
+    assert builder("bpe").build(texts, boundary=False).vocab_size < 512  # nothing more to learn
+    with pytest.raises(MoreishError, match="--vocab-size 256: give 257"):
+        builder("bpe").build([STORY], boundary=True, limits=Limits(vocab_size=256))
+
+
+@pytest.mark.parametrize("long", ["x", " ", "ab", "漢"])
+def test_long_words_take_no_time(long: str) -> None:
+    """The library takes five minutes for half a million of them in one piece."""
+    text = long * (300_000 // len(long))
+    began = time.process_time()
+    built = builder("bpe").build([STORY, text], boundary=False)
+    ids = built.encode(text)
+    assert time.process_time() - began < 10
+    assert built.decode(ids) == text
+    assert len(ids) < len(text) / 50
+
+
+def test_the_vocabularies_of_others(learned: BPETokenizer, tmp_path: Path) -> None:
+    other = llama_like(learned)
+    assert not other._like_gpt2
+    library = with_library(other, tmp_path)
+    for text in [*ODD, "so!\n\nwhat?\nno 12345"]:
+        assert other.decode(other.encode(text)) == text
+        expected = library(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        assert other.encode(text).tolist() == expected
+    for text in ("word\nword\nlast", "a!\nb\n c\nd e", "x.\n\ny\nz"):
+        place = other.cut(text)
+        halves = [other.encode(part).tolist() for part in (text[:place], text[place:])]
+        assert place and halves[0] + halves[1] == other.encode(text).tolist()
+    assert other.cut("no line ends here") == 0
+    items = ["a b", "", " x", "c!"]
+    joined = [i for item in items for i in (*other.encode(item).tolist(), other.boundary)]
+    assert other.encode_items(items).tolist() == joined
+
+
+def test_a_boundary_is_added_where_there_is_none() -> None:
+    plain = builder("bpe").build([STORY], boundary=False, limits=Limits(vocab_size=300))
+    again = tokenizer_from_json(plain.to_json(), boundary=True)
+    assert (again.boundary, again.vocab_size) == (plain.vocab_size, plain.vocab_size + 1)
+    assert again.byte_lengths()[-1] == again.char_lengths()[-1] == 1
+    assert again.to_bytes(np.array([again.boundary])) == b""
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("model", None),
+        ("model.type", "Unigram"),
+        ("model.vocab", {"a": 0}),
+        ("model.vocab", ["a"]),
+        ("model.vocab", {"a": -1}),
+        ("model.merges", ["a"]),
+        ("model.merges", ["zz zz"]),
+        ("model.merges", [["a", 3]]),
+        ("model.merges", 5),
+        ("pre_tokenizer", {"type": "Whitespace"}),
+        ("pre_tokenizer", None),
+        ("pre_tokenizer", "ByteLevel"),
+        ("added_tokens", [{"content": "<|endoftext|>", "id": 0.0}]),
+        ("added_tokens", [{"content": "x", "id": 10**12}]),
+        ("added_tokens", [{}]),
+    ],
+)
+def test_damaged_vocabularies_are_refused(learned: BPETokenizer, path: str, value: object) -> None:
+    data = json.loads(json.dumps(learned.to_json()))
+    *groups, last = path.split(".")
+    inner = data
+    for group in groups:
+        inner = inner[group]
+    inner[last] = value
+    with pytest.raises(MoreishError, match="damaged or of another kind"):
+        tokenizer_from_json(data, boundary=True)
+
+
+def test_bytes_of_a_terminal(learned: BPETokenizer) -> None:
+    ids = learned.encode("a\udcff")
+    assert learned.to_bytes(ids) == b"a\xff"
+
+
+# --- runs ---
+
+TINY = {"model": {"name": "gpt", "layers": 1, "heads": 2, "width": 16, "context": 16}}
+
+
+@pytest.mark.parametrize("name", ["bpe", "word", "gpt2"])
+@pytest.mark.parametrize("kind", ["lines", "text"])
+def test_runs_from_training_to_sampling(
+    name: str, kind: str, tmp_path: Path, moreish: Moreish
+) -> None:
+    if name == "gpt2":
+        needs_gpt2()
+    source = tmp_path / "story.txt"
+    source.write_text(STORY * 4, encoding="utf-8")
+    settings = {**TINY, "data": {"min_word_count": 2}}
+    run = api.train(
+        source, kind=kind, tokenizer=name, vocab_size=300 if name == "bpe" else None, steps=4,
+        settings=settings, out=tmp_path / "r", report=silent,
+    )  # fmt: skip
+    again = Run.open(run.path)
+    assert again.tokenizer.fingerprint() == run.tokenizer.fingerprint()
+    assert again.tokenizer.boundary == run.tokenizer.boundary
+    assert again.score("val").loss == pytest.approx(run.scores["val"].loss, abs=1e-5)
+    assert again.sample(3, max_tokens=9, seed=1) == run.sample(3, max_tokens=9, seed=1)
+    text = again.sample(1, prompt=" the", max_tokens=9)[0]
+    assert text.startswith(" the")
+    (found,) = again.novelty([text])
+    assert found.text == text
+    assert sum(token.nats for token in again.surprisal(" the")) > 0
+    bits = again.score("val").bits_per_byte
+    if name == "word":
+        assert math.isnan(bits) == (run.tokenizer.unk in run.split("val").ids_N[1:])
+    else:
+        tokens = again.split("val")
+        assert bits == pytest.approx(
+            again.score("val").loss * tokens.predictions / math.log(2)
+            / again.tokenizer.byte_lengths()[tokens.ids_N[1:].astype(int)].sum()
+        )  # fmt: skip
+    written = run.training_bytes.decode()
+    if name != "word":
+        assert all(line in STORY for line in written.split("\n")[1:-1])
+    shown = moreish("tokenize", run.path, "--text", " the", "--json")
+    assert "".join(token["label"] for token in shown.json["tokens"][name]) == "␣the"
+
+
+def test_the_unknown_word_is_never_drawn(tmp_path: Path) -> None:
+    source = tmp_path / "story.txt"
+    source.write_text(STORY * 4, encoding="utf-8")
+    settings = {"data": {"min_word_count": 6}, "model": {"name": "ngram", "order": 1}}
+    run = api.train(source, tokenizer="word", settings=settings, out=tmp_path / "r", report=silent)
+    assert (run.split("train").ids_N == run.tokenizer.unk).mean() > 0.05
+    assert all("\ufffd" not in text for text in run.sample(5, max_tokens=200))
+    with pytest.raises(MoreishError, match="never saw 'xylophones'"):
+        run.sample(1, prompt=" the xylophones")
+    with pytest.raises(MoreishError, match=r"never saw 'the': .* with a space before it"):
+        run.sample(1, prompt="the")
+    assert run.sample(1, prompt=" the xylophones", unknown="drop")[0].startswith(" the")
+
+
+def test_most_words_unknown_is_refused(tmp_path: Path, moreish: Moreish) -> None:
+    (tmp_path / "names.txt").write_text("\n".join(f"anna{n}" for n in range(90)))
+    refused = moreish(
+        "train", tmp_path / "names.txt", "--tokenizer", "word", "--vocab-size", "5",
+        "--set", "data.min_word_count=1", "--model", "ngram", "--out", "r",
+    )  # fmt: skip
+    assert refused.status == 2
+    assert "of the words are too rare to be known" in refused.err
+    assert not Path("r").exists()
+
+
+def test_a_known_text_is_known_however_it_was_drawn(tmp_path: Path) -> None:
+    source = tmp_path / "story.txt"
+    source.write_text(STORY * 4, encoding="utf-8")
+    run = api.train(
+        source, tokenizer="bpe", model="ngram", vocab_size=300, out=tmp_path / "r", report=silent
+    )
+    by_bytes = run.tokenizer._encode_bytes(STORY[3:30].encode())  # type: ignore[attr-defined]
+    assert len(by_bytes) > len(run.tokenizer.encode(STORY[3:30]))
+    assert run.tokenizer.to_bytes(by_bytes) in run.known
+
+
+def test_a_tokenizer_can_be_taken_from_a_file(tmp_path: Path, moreish: Moreish) -> None:
+    source = tmp_path / "story.txt"
+    source.write_text(STORY * 4, encoding="utf-8")
+    first = api.train(
+        source, tokenizer="bpe", vocab_size=300, model="ngram", out=tmp_path / "a", report=silent
+    )
+    path = str(first.path / "tokenizer.json")
+    second = api.train(source, tokenizer=path, model="ngram", out=tmp_path / "b", report=silent)
+    assert second.record.tokenizer == first.record.tokenizer
+    assert second.record.data.sha256 == first.record.data.sha256
+    (tmp_path / "no.json").write_text('{"name": "char"}')
+    for wrong, why in (("no.json", "damaged"), ("story.txt", "no tokenizer"), ("a", "unknown tok")):
+        refused = moreish("train", source, "--tokenizer", tmp_path / wrong, "--out", "c")
+        assert refused.status == 2 and why in refused.err, refused.err
+
+
+# --- tokenize ---
+
+
+def test_tokenizers_are_compared(tmp_path: Path, moreish: Moreish) -> None:
+    source = tmp_path / "story.txt"
+    source.write_text(STORY * 3, encoding="utf-8")
+    names = ("char", "byte", "word", "bpe")
+    flags = [part for name in names for part in ("--tokenizer", name)]
+    found = moreish("tokenize", source, *flags, "--json").json["tokenizers"]
+    assert [each["name"] for each in found] == list(names)
+    by_name = {each["name"]: each for each in found}
+    size = len((STORY * 3).encode())
+    assert by_name["byte"]["tokens"] == size and by_name["byte"]["bytes_per_token"] == 1
+    assert by_name["bpe"]["tokens"] < size / 2
+    assert by_name["bpe"]["bytes_per_token"] == pytest.approx(size / by_name["bpe"]["tokens"])
+    assert by_name["char"]["unknown"] == 0 < by_name["word"]["unknown"]
+    shown = moreish("tokenize", source, *flags)
+    assert shown.status == 0
+    assert "bytes/token" in shown.out and "bpe" in shown.out
+    lines = tmp_path / "l.txt"
+    lines.write_text("anna\notto\n" * 20)
+    by_line = moreish("tokenize", lines, "--tokenizer", "char", "--json").json["tokenizers"]
+    assert by_line[0]["tokens"] == 200 and by_line[0]["bytes_per_token"] == 1
+
+
+def test_the_tokens_of_a_text(tmp_path: Path, moreish: Moreish) -> None:
+    shown = moreish("tokenize", "names", "--tokenizer", "byte", "--text", "zoë")
+    assert "byte: 4 tokens, 1.00 bytes each" in shown.out
+    assert re.search(r"^ +172  ‹ab›  ab$", shown.out, re.MULTILINE)
+    refused = moreish("tokenize", "names", "--tokenizer", "char", "--text", "é")
+    assert refused.status == 2 and "never saw 'é'" in refused.err
+    refused = moreish("tokenize", "names", "--tokenizer", "bqe")
+    assert refused.status == 2 and "did you mean" in refused.err
+
+
+# --- a million ---
+
+KINDS = (
+    [chr(point) for point in range(32, 127)],
+    list(" \n\t\r  \u3000\x85\x1c"),
+    [chr(point) for point in range(0xA0, 0x250)],
+    [chr(point) for point in range(0x300, 0x370)],
+    [chr(point) for point in (*range(0x370, 0x530), *range(0x5D0, 0x700), *range(0x900, 0xA00))],
+    [chr(point) for point in range(0x4E00, 0x5200)],
+    [chr(point) for point in (*range(0x1F300, 0x1F700), 0x200D, 0xFE0F, 0x10FFFF, 0xFFFD)],
+    list("'sdtmllvere’.,;:!?-–—()[]{}0123456789"),
+)
+
+
+def random_strings(count: int, seed: int) -> list[str]:
+    """Of letters of one to three kinds, up to forty of them."""
+    random = np.random.default_rng(seed)
+    strings = []
+    for _ in range(count):
+        kinds = [KINDS[place] for place in random.integers(len(KINDS), size=random.integers(1, 4))]
+        letters = [letter for kind in kinds for letter in kind]
+        places = random.integers(len(letters), size=random.integers(0, 40))
+        strings.append("".join(letters[place] for place in places.tolist()))
+    return strings
+
+
+def round_trips(count: int, tokenizers: list[BPETokenizer]) -> None:
+    """Through each of them and back, and the ids of the library that learned one of them."""
+    from tokenizers import Tokenizer
+
+    libraries = []
+    for tokenizer in tokenizers:
+        bare = {**tokenizer.to_json(), "added_tokens": []}
+        libraries.append((tokenizer, Tokenizer.from_str(json.dumps(bare))))
+    for seed in range(count // 1000):
+        strings = random_strings(1000, seed)
+        for tokenizer, library in libraries:
+            found = [tokenizer.encode(text) for text in strings]
+            assert [tokenizer.decode(ids) for ids in found] == strings
+            expected = library.encode_batch_fast(strings, add_special_tokens=False)
+            assert [ids.tolist() for ids in found] == [encoding.ids for encoding in expected]
+
+
+def test_many_strings(gpt2: BPETokenizer, learned: BPETokenizer) -> None:
+    round_trips(3000, [gpt2, learned])
+
+
+@pytest.mark.soak
+def test_a_million_strings(gpt2: BPETokenizer, learned: BPETokenizer) -> None:
+    round_trips(1_000_000, [gpt2, learned])
+
+
+def test_what_is_not_installed_is_left_out_unless_it_is_named(
+    monkeypatch: pytest.MonkeyPatch, moreish: Moreish
+) -> None:
+    for name in ("tiktoken", "tokenizers"):
+        monkeypatch.setitem(sys.modules, name, None)
+    shown = moreish("tokenize", "names")
+    assert shown.status == 0 and "Left out: bpe, gpt2." in shown.out
+    for name in ("bpe", "gpt2"):
+        refused = moreish("tokenize", "names", "--tokenizer", name)
+        assert refused.status == 2 and "pip install 'moreish[bpe]'" in refused.err

@@ -1,0 +1,278 @@
+"""Numbers that are not finite never reach the weights, and never go unsaid."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from conftest import Proved
+from moreish import api
+from moreish.data.token_dataset import Batch
+from moreish.errors import MoreishError
+from moreish.models import Model, build_model, model_config
+from moreish.runs.run import Run
+from moreish.training.divergence import RETREATS, SKIPS, origin
+from moreish.training.events import Evaluated, Event, Skipped, Step, WentBack
+from moreish.training.objectives import next_token
+from moreish.workflows import fit as carry_out
+
+Injection = Callable[[Model, Batch, Tensor], Tensor]
+NAN = float("nan")
+
+TINY = {"name": "gpt", "layers": 1, "heads": 2, "width": 16, "dropout": 0.1}
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "names.txt"
+    path.write_text("\n".join(f"anna{n}" for n in range(200)))
+    return path
+
+
+@pytest.fixture
+def inject(monkeypatch: pytest.MonkeyPatch) -> Callable[[Injection], None]:
+    """Lets a function spoil what the objective gives."""
+
+    def install(injection: Injection) -> None:
+        def spoiled(model: Model, batch: Batch) -> Tensor:
+            return injection(model, batch, next_token(model, batch))
+
+        monkeypatch.setattr(carry_out, "next_token", spoiled)
+
+    return install
+
+
+def train(source: Path, name: str = "run", **train: Any) -> tuple[Run, list[Event]]:
+    told: list[Event] = []
+    given = {"steps": 30, "batch_size": 16, "eval_every": 10, "checkpoint_every": 5, **train}
+    settings = {"model": TINY, "train": given}
+    out = source.parent / name
+    return api.train(source, out=out, settings=settings, report=told.append), told
+
+
+def of_kind(told: list[Event], kind: type) -> list[Any]:
+    return [event for event in told if isinstance(event, kind)]
+
+
+def infinite_loss(model: Model, batch: Batch, loss: Tensor) -> Tensor:
+    return loss * NAN
+
+
+def infinite_gradient(model: Model, batch: Batch, loss: Tensor) -> Tensor:
+    """The loss itself is as it should be."""
+    loss.register_hook(lambda gradient: gradient * NAN)
+    return loss
+
+
+def now_and_then(injection: Injection) -> Injection:
+    """On some batches, always the same ones."""
+
+    def some(model: Model, batch: Batch, loss: Tensor) -> Tensor:
+        unlucky = int(batch.tokens_BT.sum()) % 9 == 0
+        return injection(model, batch, loss) if unlucky else loss
+
+    return some
+
+
+@pytest.mark.parametrize("injection", [infinite_loss, infinite_gradient])
+def test_a_bad_step_is_left_out(
+    source: Path, inject: Callable[[Injection], None], injection: Injection, proved: Proved
+) -> None:
+    inject(now_and_then(injection))
+    run, told = train(source)
+    skipped = of_kind(told, Skipped)
+    assert 1 <= len(skipped) < 15
+    assert len(of_kind(told, Step)) == 30 - len(skipped)
+    assert run.record.status == "finished"
+    assert all(bool(p.isfinite().all()) for p in run.model.parameters())
+    log = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    assert [e["step"] for e in log if "skipped" in e] == [event.step for event in skipped]
+    proved(4, f"{injection.__name__.replace('_', ' ')}, now and then", {"skipped": len(skipped)})
+
+
+def test_a_training_with_bad_steps_resumes_exactly(
+    source: Path, inject: Callable[[Injection], None]
+) -> None:
+    inject(now_and_then(infinite_loss))
+    whole, _ = train(source)
+
+    class Killed(BaseException):
+        pass
+
+    def kill(event: Event) -> None:
+        if isinstance(event, Step) and event.step >= 17:
+            raise Killed
+
+    settings = {"model": TINY, "train": whole.record.config["train"]}
+    with pytest.raises(Killed):
+        api.train(source, out=source.parent / "cut", settings=settings, report=kill)
+    resumed = api.resume(source.parent / "cut", report=lambda event: None)
+    expected = whole.model.state_dict()
+    assert all(torch.equal(t, expected[name]) for name, t in resumed.model.state_dict().items())
+
+
+def test_the_best_weights_outlive_going_back(
+    source: Path, inject: Callable[[Injection], None]
+) -> None:
+    """It goes back behind the best evaluation, and whatever comes after is worse."""
+    calls = [0]
+
+    def lost_then_worse(model: Model, batch: Batch, loss: Tensor) -> Tensor:
+        calls[0] += model.training
+        if 17 <= calls[0] < 20:
+            return loss * NAN
+        return -loss if calls[0] >= 20 else loss
+
+    inject(lost_then_worse)
+    options = {"eval_every": 2, "checkpoint_every": 13, "optimizer": "sgd", "lr": 0.5}
+    run, told = train(source, steps=40, patience=0, **options)
+    assert len(of_kind(told, WentBack)) == 1
+    best = min(event.score.loss for event in of_kind(told, Evaluated))
+    assert run.scores["val"].loss == best == pytest.approx(run.evaluate()["val"].loss, abs=1e-6)
+
+
+def test_lost_weights_are_fetched_from_the_checkpoint(
+    source: Path, inject: Callable[[Injection], None], proved: Proved
+) -> None:
+    """As by a memory error: the loss is nan from then on, until it goes back."""
+    calls = [0]
+
+    def lose(model: Model, batch: Batch, loss: Tensor) -> Tensor:
+        calls[0] += 1
+        if calls[0] == 14:
+            with torch.no_grad():
+                next(model.parameters())[0] = NAN
+        return loss
+
+    inject(lose)
+    run, told = train(source)
+    (back,) = of_kind(told, WentBack)
+    assert back.step == 10
+    assert 1 <= len(of_kind(told, Skipped)) <= SKIPS  # then a checkpoint is due, and it looks
+    rates = [event.lr for event in of_kind(told, Step)]
+    assert max(rates[14:]) < max(rates) / 2.9
+    assert back.lr == pytest.approx(run.config.train.lr / 3)
+    assert run.record.status == "finished"
+    log = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in log if "went_back" in entry] == [10]
+    assert all(bool(p.isfinite().all()) for p in run.model.parameters())
+    proved(4, "a weight lost", {"went back": 1})
+
+
+def test_it_goes_back_to_before_the_trouble(
+    source: Path, inject: Callable[[Injection], None]
+) -> None:
+    """Even with a checkpoint after each step: none is made after steps that were left out."""
+    calls = [0]
+
+    def for_a_while(model: Model, batch: Batch, loss: Tensor) -> Tensor:
+        calls[0] += 1
+        return loss * NAN if 12 < calls[0] <= 15 else loss
+
+    inject(for_a_while)
+    run, told = train(source, checkpoint_every=1)
+    assert [event.step for event in of_kind(told, WentBack)] == [12 - 1]
+    assert run.record.status == "finished"
+
+
+def test_it_goes_back_after_an_inexact_resume_too(
+    source: Path, inject: Callable[[Injection], None]
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(event: Event) -> None:
+        if isinstance(event, Step) and event.step == 12:
+            raise Killed
+
+    given = {"steps": 30, "batch_size": 16, "eval_every": 10, "checkpoint_every": 10}
+    out = source.parent / "run"
+    with pytest.raises(Killed):
+        api.train(source, out=out, settings={"model": TINY, "train": given}, report=kill)
+    (checkpoint,) = (out / "checkpoints").iterdir()
+    manifest = json.loads((checkpoint / "manifest.json").read_text())
+    manifest["here"]["threads"] = "64"
+    (checkpoint / "manifest.json").write_text(json.dumps(manifest))
+    calls = [0]
+
+    def at_first(model: Model, batch: Batch, loss: Tensor) -> Tensor:
+        calls[0] += 1
+        return loss * NAN if 1 < calls[0] <= 4 else loss  # the first is that of the estimate
+
+    inject(at_first)
+    told: list[Event] = []
+    run = api.resume(out, inexact=True, report=told.append)
+    assert [event.step for event in of_kind(told, WentBack)] == [10]
+    assert run.record.status == "finished"
+
+
+def test_before_there_is_a_checkpoint_it_begins_anew(
+    source: Path, inject: Callable[[Injection], None]
+) -> None:
+    calls = [0]
+
+    def lose(model: Model, batch: Batch, loss: Tensor) -> Tensor:
+        calls[0] += 1
+        if calls[0] == 4:
+            with torch.no_grad():
+                next(model.parameters())[0] = NAN
+        return loss
+
+    inject(lose)
+    run, told = train(source, checkpoint_every=20)
+    assert [event.step for event in of_kind(told, WentBack)] == [0]
+    assert run.record.status == "finished"
+
+
+@pytest.mark.parametrize("injection", [infinite_loss, infinite_gradient])
+def test_what_does_not_heal_is_said_and_stops(
+    source: Path, inject: Callable[[Injection], None], injection: Injection, proved: Proved
+) -> None:
+    """After step 12 nothing is finite any more."""
+    calls = [0]
+
+    def for_ever(model: Model, batch: Batch, loss: Tensor) -> Tensor:
+        calls[0] += 1
+        return injection(model, batch, loss) if calls[0] > 12 else loss
+
+    inject(for_ever)
+    with pytest.raises(MoreishError, match=r"came apart at step 13: the loss is") as told:
+        train(source)
+    assert "Its batch begins with 'anna" in str(told.value)
+    assert f"went back to a checkpoint {RETREATS} times" in str(told.value)
+    assert "lower --set train.lr" in str(told.value)
+    run = Run.open(source.parent / "run")
+    assert run.record.status == "diverged"
+    assert all(bool(p.isfinite().all()) for p in run.model.parameters())
+    name = injection.__name__.replace("_", " ")
+    proved(4, f"{name}, for ever", {"went back": RETREATS, "stopped": 1})
+
+
+def test_the_layer_is_named() -> None:
+    model = build_model(model_config({**TINY, "layers": 2, "dropout": 0.0, "context": 8}), 20)
+    tokens_BT = torch.randint(1, 20, (2, 8))
+    batch = Batch(tokens_BT=tokens_BT, targets_BT=tokens_BT)
+    assert origin(model, next_token, batch) == ""
+
+    def spoil(module: Any, inputs: Any, output: Any) -> Any:
+        return output * NAN
+
+    layers = dict(model.named_modules())
+    leaf = next(name for name in layers if name.startswith("blocks.1.feedforward."))
+    hook = layers[leaf].register_forward_hook(spoil)
+    assert origin(model, next_token, batch).startswith(", first in what blocks.1.")
+    hook.remove()
+
+    def spoil_back(module: Any, inputs: Any, output: Any) -> None:
+        output.register_hook(lambda gradient: gradient * NAN)
+
+    hook = layers["blocks.0.norm_feedforward"].register_forward_hook(spoil_back)
+    assert "in the gradient that reaches" in origin(model, next_token, batch)
+    hook.remove()
+    with torch.no_grad():
+        model.get_parameter("head.weight")[3] = NAN
+    assert origin(model, next_token, batch) == ", first in the weight head.weight"

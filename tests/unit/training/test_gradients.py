@@ -1,0 +1,258 @@
+"""Gradients in parts, in bfloat16 and compiled; what a GPU's share of its peak is counted from."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from conftest import STORY, Moreish, item_tokens
+from moreish import api
+from moreish.config import TrainConfig, resolve
+from moreish.data.sampler import Sampler
+from moreish.data.token_dataset import Batch, Tokens
+from moreish.models import Model, build_model, model_config
+from moreish.runs.run import Run
+from moreish.training.budget import Plan
+from moreish.training.events import Event, Skipped, Step, silent
+from moreish.training.flops import Work, gpu_peak
+from moreish.training.gradients import Backward
+from moreish.training.objectives import next_token, with_squared_weights
+from moreish.training.precision import lacking, precision_of
+from moreish.training.setup import make_sampler, prepare
+from moreish.training.trainer import Position, Trainer
+
+CPU = torch.device("cpu")
+NAMES = ["a", "bartholomew", "bo", "cleo", "clementine", "di", "ed"]
+OBJECTIVE = with_squared_weights(next_token, 0.1)
+
+
+def tiny(name: str = "gpt", **settings: Any) -> Model:
+    sizes = {"layers": 2, "heads": 2, "width": 16, "context": 12} if name == "gpt" else {}
+    torch.manual_seed(0)
+    model = build_model(model_config({"name": name, **sizes, **settings}), 30)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    return model
+
+
+def batch_of_names(tokens: Tokens | None = None) -> Batch:
+    """Rows of very different lengths, so that parts differ in what is scored."""
+    tokens = item_tokens(NAMES)[1] if tokens is None else tokens
+    return Sampler(tokens, batch_size=7, length=12, overlap=0, seed=0).batch(0)
+
+
+def gradient(model: Model, **settings: Any) -> tuple[float, torch.Tensor]:
+    model.zero_grad()
+    loss = Backward(model, OBJECTIVE, TrainConfig(**settings), CPU)(batch_of_names())
+    flat = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+    assert all(part.dtype == torch.float32 for part in flat)
+    return loss.item(), torch.cat(flat)
+
+
+@pytest.mark.parametrize("parts", [2, 3, 7, 100])
+def test_parts_have_the_gradient_of_the_whole(parts: int) -> None:
+    loss, whole = gradient(tiny())
+    in_parts, summed = gradient(tiny(), accumulate=parts)
+    assert in_parts == pytest.approx(loss, abs=1e-6)
+    torch.testing.assert_close(summed, whole, atol=1e-6, rtol=1e-5)
+
+
+def test_one_part_is_the_objective_itself() -> None:
+    model = tiny()
+    found, whole = gradient(model)
+    model.zero_grad()
+    loss = OBJECTIVE(model, batch_of_names())
+    loss.backward()
+    assert found == loss.item()
+    plain = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    assert torch.equal(plain, whole)
+
+
+def test_parts_are_the_rows() -> None:
+    batch = batch_of_names()
+    parts = batch.parts(3)
+    assert [len(part.tokens_BT) for part in parts] == [3, 2, 2]
+    assert torch.equal(torch.cat([part.targets_BT for part in parts]), batch.targets_BT)
+    assert sum(part.scored for part in parts) == batch.scored == sum(map(len, NAMES)) + len(NAMES)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("gpt", {"positions": "rotary", "norm": "rms", "qk_norm": True, "feedforward": "swiglu"}),
+        ("gpt", {"grams": 3, "tied": True, "softcap": 15.0, "kv_heads": 1}),
+        ("mlp", {"context": 3}),
+        ("lstm", {"width": 8, "context": 12}),
+    ],
+)
+def test_bfloat16_is_the_same_to_its_precision(name: str, settings: dict[str, Any]) -> None:
+    loss, exact = gradient(tiny(name, **settings))
+    rounded_loss, rounded = gradient(tiny(name, **settings), precision="bfloat16")
+    assert rounded_loss == pytest.approx(loss, rel=0.02)
+    assert rounded_loss != loss
+    assert torch.cosine_similarity(exact, rounded, dim=0) > 0.99
+
+
+def test_without_a_gpu_all_is_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    def found(precision: str, device: torch.device = CPU) -> torch.dtype:
+        return precision_of(TrainConfig(precision=precision), device)
+
+    assert found("auto") is torch.float32
+    assert found("bfloat16") is torch.bfloat16
+    gpu = torch.device("cuda")
+    assert found("float32", gpu) is torch.float32
+    for there, expected in ((True, torch.bfloat16), (False, torch.float16)):
+        monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda there=there, **_: there)
+        assert found("auto", gpu) is expected
+    assert found("float16", torch.device("meta")) is torch.float32  # has no autocast
+
+
+def test_what_is_not_to_be_had_is_done_without_and_said(
+    moreish: Moreish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "story.txt"
+    source.write_text(STORY * 8, encoding="utf-8")
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    train = ["train", source, "--model", "lstm", "--steps", "2", "--out", tmp_path / "run"]
+    wanted = ["--set", "train.compile=true", "--set", "train.recompute=true"]
+    done = moreish(*train, *wanted)
+    assert done.status == 0
+    assert "train.compile needs a C++ compiler, such as g++: not compiled" in done.out
+    assert "train.recompute is for the layers of a GPT" in done.out
+    config = TrainConfig(precision="float16")
+    assert lacking(config, tiny(), torch.device("meta")) == [
+        "a meta device has no float16 products: float32 instead"
+    ]
+
+
+@pytest.mark.parametrize("settings", [{}, {"grams": 3, "dropout": 0.2}])
+def test_layers_that_are_reckoned_again_give_the_same_gradient(settings: dict[str, Any]) -> None:
+    found = []
+    for recompute in (False, True):
+        model = tiny(layers=3, **settings)
+        model.recompute = recompute
+        torch.manual_seed(0)
+        found.append(gradient(model))
+    (kept_loss, kept), (loss, again) = found
+    assert loss == kept_loss and torch.equal(again, kept)
+
+
+def scaled_trainer(tmp_path: Path, **train: Any) -> Trainer:
+    source = tmp_path / "story.txt"
+    source.write_text(STORY * 8, encoding="utf-8")
+    model = {"name": "gpt", "layers": 1, "heads": 2, "width": 16, "context": 16}
+    tree = {"data": {"source": str(source)}, "model": model}
+    ready = prepare(resolve({**tree, "train": {"steps": 5, "lr": 0.01, **train}}))
+    fresh = ready.model()
+    return Trainer(
+        fresh,
+        make_sampler(ready.config, ready.splits["train"], fresh),
+        ready.config.train,
+        objective=OBJECTIVE,
+        position=Position(plan=Plan(steps=5, eval_every=5)),
+        device=CPU,
+    )
+
+
+def test_in_float16_the_loss_is_scaled_to_just_not_overflow(tmp_path: Path) -> None:
+    exact, rounded = (
+        scaled_trainer(tmp_path, precision=precision) for precision in ("float32", "float16")
+    )
+    rounded.position.scale = 2.0**40  # far too large
+    for trainer in (exact, rounded):
+        for _ in range(3):
+            done = trainer.step()
+            assert isinstance(done, Step)
+    found = rounded.position.scale
+    assert 1 < found < 2.0**30 and rounded.position.skipped == 0
+    for one, other in zip(exact.model.parameters(), rounded.model.parameters(), strict=True):
+        torch.testing.assert_close(one, other, atol=0.02, rtol=0.02)
+    rounded.position.scale, rounded.position.since_scaled = 64.0, 1999
+    rounded.step()
+    assert (rounded.position.scale, rounded.position.since_scaled) == (64.0, 2000)
+    rounded.step()
+    assert (rounded.position.scale, rounded.position.since_scaled) == (128.0, 1)
+
+
+def test_in_float16_what_diverges_is_still_seen(tmp_path: Path) -> None:
+    trainer = scaled_trainer(tmp_path, precision="float16")
+    with torch.no_grad():
+        trainer.model.get_parameter("head.weight").fill_(torch.inf)
+    assert isinstance(trainer.step(), Skipped)
+
+
+def test_what_is_compiled_is_the_objective(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[object] = []
+    monkeypatch.setattr("shutil.which", lambda name: name)
+    monkeypatch.setattr(torch, "compile", lambda function: seen.append(function) or function)
+    assert gradient(tiny(), compile=True)[0] == gradient(tiny())[0]
+    assert seen == [OBJECTIVE]
+
+
+@pytest.mark.soak
+def test_a_compiled_model_learns_the_same(tmp_path: Path) -> None:
+    """It takes a minute, most of it for the C++ compiler. In processes of their own, since what
+    checks shapes in tests cannot be compiled."""
+    source = tmp_path / "story.txt"
+    source.write_text(STORY * 8, encoding="utf-8")
+    losses = []
+    for flag in ("false", "true"):
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "moreish", "train", source, "--model", "gpt", "--json"),
+                *("--steps", "5", "--out", tmp_path / flag, "--set", f"train.compile={flag}"),
+            ],
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+        losses.append(json.loads(done.stdout)["splits"]["val"]["loss"])
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+
+
+def test_a_run_in_parts_resumes_exactly(tmp_path: Path) -> None:
+    source = tmp_path / "story.txt"
+    source.write_text(STORY * 8, encoding="utf-8")
+    model = {"layers": 1, "heads": 2, "width": 16, "dropout": 0.2}
+
+    def train(name: str, report: Any = silent) -> Run:
+        settings = {"model": model, "train": {"accumulate": 3}}
+        return api.train(source, steps=20, out=tmp_path / name, report=report, settings=settings)
+
+    def interrupt(event: Event) -> None:
+        if isinstance(event, Step) and event.step == 7:
+            assert event.utilisation is None
+            os.kill(os.getpid(), signal.SIGINT)
+
+    resumed = api.resume(train("cut", interrupt).path, report=silent).model.state_dict()
+    whole = train("whole").model.state_dict()
+    assert all(torch.equal(resumed[key], whole[key]) for key in whole)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_work_is_what_pytorch_counts(tied: bool) -> None:
+    """Of the products with weights; attention's own kernels are counted by convention."""
+    model, tokens = tiny(tied=tied), torch.zeros(3, 12, dtype=torch.long)
+    batch = Batch(tokens_BT=tokens, targets_BT=tokens)
+    with FlopCounterMode(display=False) as counter:
+        next_token(model, batch).backward()
+    products = sum(
+        flops
+        for operation, flops in counter.get_flop_counts()["Global"].items()
+        if "mm" in str(operation)
+    )
+    attention = 12 * 2 * 16 * 12 * tokens.numel()
+    assert Work(model).of(batch) - attention == products
+
+
+def test_known_gpus() -> None:
+    assert gpu_peak("NVIDIA H100 80GB HBM3") == gpu_peak("NVIDIA H200") == 989e12
+    assert gpu_peak("NVIDIA L40S") == 362e12
+    assert gpu_peak("NVIDIA GeForce GTX 1080") is None

@@ -1,0 +1,305 @@
+"""Trackers show what metrics.jsonl holds, by their own readers; and never end a training."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+
+from conftest import STORY, Moreish
+from moreish import api
+from moreish.errors import MoreishError
+from moreish.runs.compare import _settings_of
+from moreish.runs.run import Run
+from moreish.training import trackers as tracking
+from moreish.training.events import Event, Note, Step, silent
+from moreish.training.trackers import Tracker, Tracking, trackers_of
+
+SETTINGS = {
+    "model": {"name": "gpt", "layers": 1, "heads": 2, "width": 16, "context": 16},
+    "train": {"steps": 16, "eval_every": 5, "checkpoint_every": 4, "batch_tokens": 64},
+}
+
+
+def train(folder: Path, name: str, track: str | None, report: Any = silent) -> Run:
+    source = folder / "story.txt"
+    source.write_text(STORY * 4, encoding="utf-8")
+    settings = {**SETTINGS, "train": {**SETTINGS["train"], "track": track}}
+    return api.train(source, out=folder / name, settings=settings, report=report)
+
+
+def told(run: Run) -> dict[str, list[tuple[int, float]]]:
+    """What trackers must show: of each series, steps and values."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    for entry in run.logged():
+        numbers = {f"val/{k}": v for k, v in entry.get("val", {}).items() if k in tracking.SCORES}
+        numbers |= {f"train/{name}": entry[name] for name in tracking.STEPS if name in entry}
+        for name, value in numbers.items():
+            found.setdefault(name, []).append((entry["step"], value))
+    return found
+
+
+def in_tensorboard(run: Run) -> dict[str, list[tuple[int, float]]]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run.path / "tensorboard"))
+    events.Reload()
+    return {
+        tag: [(event.step, event.value) for event in events.Scalars(tag)]
+        for tag in events.Tags()["scalars"]
+    }
+
+
+def in_wandb(run: Run) -> list[dict[str, list[tuple[int, float]]]]:
+    """Of each offline run, in the order of their beginning. Its file has blocks of 32 kB, in which
+    records lie in pieces with a header each (LevelDB's log format), after 7 bytes of its own."""
+    from wandb.proto import wandb_internal_pb2
+
+    runs = []
+    files = (run.path / "wandb").glob("offline-run-*/*.wandb")
+    for path in sorted(files, key=lambda path: path.stat().st_mtime_ns):
+        found: dict[str, list[tuple[int, float]]] = {}
+        for raw in records(path.read_bytes()):
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(raw)
+            if record.WhichOneof("record_type") == "history":
+                items = {i.key or "/".join(i.nested_key): i.value_json for i in record.history.item}
+                for name, value in items.items():
+                    found.setdefault(name, []).append((record.history.step.num, json.loads(value)))
+        runs.append(found)
+    return runs
+
+
+def records(data: bytes) -> Iterator[bytes]:
+    at, whole = 7, b""
+    while at + 7 <= len(data):
+        if (left := 32768 - at % 32768) < 7:
+            at += left
+            continue
+        length, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
+        whole += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # whole, or the last piece
+            yield whole
+            whole = b""
+
+
+def assert_equal(shown: Mapping[str, Any], expected: Mapping[str, Any], rel: float = 1e-6) -> None:
+    for name, series in expected.items():
+        steps, values = zip(*shown[name], strict=True)
+        wanted_steps, wanted = zip(*series, strict=True)
+        assert steps == wanted_steps, name
+        assert values == pytest.approx(wanted, rel=rel), name
+
+
+def test_tensorboard_shows_what_was_logged(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = train(tmp_path, "run", "tensorboard")
+    shown, expected = in_tensorboard(run), told(run)
+    assert expected.keys() >= {"train/loss", "train/lr", "train/gradient_norm", "val/loss"}
+    assert_equal(shown, expected)
+    assert all(value > 0 for _, value in shown["train/tokens_per_second"])
+    events = EventAccumulator(str(run.path / "tensorboard"))
+    events.Reload()
+    samples = [(e["step"], e["samples"][0]) for e in run.logged() if "samples" in e]
+    texts = events.Tensors("samples/text_summary")
+    assert [(t.step, t.tensor_proto.string_val[0].decode()) for t in texts] == [
+        (step, f"```\n{text}\n```") for step, text in samples
+    ]
+    (settings,) = events.Tensors("settings/text_summary")
+    assert b"batch_tokens = 64" in settings.tensor_proto.string_val[0]
+    assert "_hparams_/session_start_info" in events.summary_metadata
+
+
+def test_tracking_changes_no_bit(tmp_path: Path) -> None:
+    tracked, alone = train(tmp_path, "a", "tensorboard"), train(tmp_path, "b", None)
+    weights = [(run.path / "model.safetensors").read_bytes() for run in (tracked, alone)]
+    assert weights[0] == weights[1]
+    assert not (alone.path / "tensorboard").exists()
+    assert _settings_of(tracked) == _settings_of(alone)  # so they differ in nothing
+
+
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from moreish.training.events import Step
+from test_trackers import train
+
+def report(event):
+    if isinstance(event, Step) and event.step == 15:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+train(Path(sys.argv[2]), "run", "tensorboard", report)
+"""
+
+
+def test_what_was_killed_shows_no_step_twice_and_none_is_missing(tmp_path: Path) -> None:
+    """Killed at step 15, with a checkpoint at step 12, up to which its events are on the disk."""
+    command = [sys.executable, "-c", KILLED, Path(__file__).parent, tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    run = Run.open(tmp_path / "run")
+    assert in_tensorboard(run)["train/loss"][-1][0] >= 12
+    assert told(run)["train/loss"][-1][0] == 14
+    run = api.resume(run.path, report=silent)
+    expected = told(run)
+    assert [step for step, _ in expected["train/loss"]] == list(range(1, 17))
+    assert_equal(in_tensorboard(run), expected)
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_wandb_shows_what_was_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run of its own for each part of a training, and the last has everything."""
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+
+    def kill(event: Event) -> None:
+        if isinstance(event, Step) and event.step == 15:
+            raise Killed
+
+    with suppress(Killed):
+        train(tmp_path, "run", "wandb,tensorboard", kill)
+    run = api.resume(tmp_path / "run", report=silent)
+    (first, last), expected = in_wandb(run), told(run)
+    assert [step for step, _ in first["train/loss"]] == list(range(1, 15))
+    assert_equal(last, expected)
+    assert_equal(in_tensorboard(run), expected)
+    samples = [(e["step"], "\n".join(e["samples"])) for e in run.logged() if "samples" in e]
+    assert last["samples"] == samples
+    assert len(samples) >= 3
+
+
+def test_steps_that_are_taken_back_are_forgotten(tmp_path: Path) -> None:
+    run = train(tmp_path, "run", "tensorboard")
+    shown = Tracking(run, 16, silent)
+    for step, loss in ((17, 1.0), (18, 2.0), (19, 3.0)):
+        shown(entry(step, loss))
+    shown.go_back(17)
+    for step, loss in ((18, 4.0), (19, 5.0)):
+        shown(entry(step, loss))
+    shown.close()
+    losses = in_tensorboard(run)["train/loss"]
+    assert [step for step, _ in losses] == list(range(1, 20))
+    assert [loss for _, loss in losses[-3:]] == [1.0, 4.0, 5.0]
+
+
+def entry(step: int, loss: float) -> dict[str, Any]:
+    return {"step": step, "loss": loss, "lr": 0.1, "gradient_norm": 1.0, "tokens": 9 * step,
+            "seconds": float(step)}  # fmt: skip
+
+
+class Listening(Tracker):
+    """Remembers what it is told."""
+
+    begins_anew = True
+
+    def __init__(self, run: Run, step: int) -> None:
+        self.told: list[tuple[int, str]] = []
+
+    def numbers(self, step: int, values: Mapping[str, float]) -> None:
+        self.told += [(step, name) for name in values if "loss" in name]
+
+    def texts(self, step: int, texts: Iterable[str]) -> None:
+        self.told.append((step, "samples"))
+
+    def go_back(self, step: int) -> None:
+        self.told.clear()
+
+    def flush(self) -> None: ...
+    def close(self) -> None: ...
+
+
+def test_what_begins_anew_is_told_all_that_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = {**tracking.REGISTRY, "wandb": Listening}
+    monkeypatch.setattr(tracking, "REGISTRY", MappingProxyType(registry))
+    run = train(tmp_path, "run", "wandb")
+    shown = Tracking(run, 6, silent)
+    listener = shown.trackers["wandb"]
+    assert isinstance(listener, Listening)
+    until = [(step, "train/loss") for step in range(1, 6)]
+    until += [(5, "val/loss"), (5, "samples"), (6, "train/loss")]
+    assert listener.told == until
+    shown(entry(7, 1.0))
+    assert listener.told == [*until, (7, "train/loss")]
+    shown.go_back(5)
+    assert listener.told == until[:-1]
+    assert Tracking(run, 0, silent).trackers["wandb"].told == []
+
+
+class Broken(Tracker):
+    """Its network goes after a while."""
+
+    def __init__(self, run: Run, step: int) -> None:
+        self.calls = 0
+
+    def numbers(self, step: int, values: Mapping[str, float]) -> None:
+        self.calls += 1
+        if self.calls == 3:
+            raise ConnectionError("no route\nto host.")
+
+    def texts(self, step: int, texts: Iterable[str]) -> None: ...
+    def go_back(self, step: int) -> None: ...
+    def flush(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class Closed(Broken):
+    def __init__(self, run: Run, step: int) -> None:
+        raise PermissionError("log in first")
+
+
+def test_a_tracker_that_fails_ends_no_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = {**tracking.REGISTRY, "wandb": Broken}
+    monkeypatch.setattr(tracking, "REGISTRY", MappingProxyType(registry))
+    events: list[Event] = []
+    run = train(tmp_path, "run", "wandb,tensorboard", events.append)
+    assert run.record.status == "finished"
+    notes = [event.text for event in events if isinstance(event, Note)]
+    assert [note for note in notes if "wandb" in note] == [
+        "wandb failed (no route to host): it is told nothing more, metrics.jsonl has everything"
+    ]
+    assert_equal(in_tensorboard(run), told(run))
+
+
+def test_one_that_does_not_begin_is_said_before_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = {**tracking.REGISTRY, "wandb": Closed}
+    monkeypatch.setattr(tracking, "REGISTRY", MappingProxyType(registry))
+    steps: list[Event] = []
+    with pytest.raises(MoreishError, match="wandb does not begin: log in first; WANDB_MODE"):
+        train(tmp_path, "run", "tensorboard,wandb", steps.append)
+    assert not any(isinstance(event, Step) for event in steps)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_missing_is_one_line(moreish: Moreish, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = ["train", "names", "--steps", 1, "--out", "r", "--set"]
+    refused = moreish(*plan, "train.track=tensorbord")
+    assert (refused.status, refused.err.count("\n")) == (2, 1)
+    assert "there is no tracker 'tensorbord': did you mean 'tensorboard'" in refused.err
+
+    def version(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(tracking, "version", version)
+    refused = moreish(*plan, "train.track=wandb")
+    assert "needs a package: pip install 'moreish[wandb]'" in refused.err
+    assert not Path("r").exists()
+    assert trackers_of(None) == []

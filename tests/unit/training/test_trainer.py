@@ -1,0 +1,591 @@
+"""The loop: budgets, best weights, early stop, resuming, and what it refuses."""
+
+import json
+import math
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from conftest import STORY, Clock
+from moreish import api
+from moreish.config import TrainConfig
+from moreish.data import catalog
+from moreish.errors import MoreishError
+from moreish.models import REGISTRY as MODELS
+from moreish.models import model_config
+from moreish.runs.run import Run
+from moreish.training.budget import EVALUATIONS, Plan, plan_minutes, plan_steps
+from moreish.training.events import (
+    Evaluated,
+    Event,
+    Examined,
+    Note,
+    Sampled,
+    Started,
+    Step,
+    silent,
+)
+from moreish.training.optim import REGISTRY as OPTIMIZERS
+from moreish.training.schedule import rate
+from moreish.training.setup import check_memory
+from moreish.training.trainer import Trainer
+
+TINY = {"model": {"layers": 1, "heads": 2, "width": 16}}
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "names.txt"
+    path.write_text("\n".join(catalog.load("names").split("\n")[:300]), encoding="utf-8")
+    return path
+
+
+def train(source: Path, name: str = "run", report: Any = silent, **options: Any) -> Run:
+    options = {"settings": TINY, **options}
+    return api.train(source, out=source.parent / name, report=report, **options)
+
+
+def weights(run: Run) -> dict[str, torch.Tensor]:
+    return run.model.state_dict()
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def log_of(run: Run) -> list[dict[str, Any]]:
+    lines = (run.path / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def records_of(run: Run) -> tuple[list[dict[str, Any]], str]:
+    """All that a training logged but its times."""
+    lines = [{k: v for k, v in line.items() if k != "seconds"} for line in log_of(run)]
+    return lines, (run.path / "samples.txt").read_text()
+
+
+def test_the_same_seed_gives_the_same_bits(source: Path) -> None:
+    first, second = train(source, "a", steps=30), train(source, "b", steps=30)
+    assert same(weights(first), weights(second))
+    assert not same(weights(first), weights(train(source, "c", steps=30, seed=1)))
+
+
+def test_the_log_has_every_kind_of_line(source: Path) -> None:
+    events: list[Event] = []
+    run = train(source, steps=50, report=events.append)
+    lines = log_of(run)
+    assert [line["step"] for line in lines if "loss" in line] == list(range(1, 51))
+    evaluated = [line for line in lines if "val" in line]
+    assert evaluated[-1]["step"] == 50
+    assert min(line["val"]["loss"] for line in evaluated) == pytest.approx(run.scores["val"].loss)
+    assert any("samples" in line for line in lines)
+    assert "--- after" in (run.path / "samples.txt").read_text()
+    kinds = [type(event) for event in events if not isinstance(event, Note)]
+    assert kinds[:2] == [Examined, Started]
+    assert {Step, Evaluated, Sampled} <= set(kinds)
+
+
+def test_epochs_count_the_data(source: Path) -> None:
+    run = train(source, epochs=2, settings={**TINY, "train": {"batch_size": 24}})
+    steps = max(line["step"] for line in log_of(run))
+    assert steps == round(2 * 240 / 24)
+
+
+@pytest.mark.parametrize(
+    "costs",
+    [
+        {},
+        {"counting": 1.0},
+        {"checkpoint": 0.5, "evaluation": 0.02},
+        {"step": 0.003, "evaluation": 0.3, "checkpoint": 0.2},
+    ],
+)
+def test_minutes_end_on_time(source: Path, clock: Clock, costs: dict[str, float]) -> None:
+    """And they are those of the clock on the wall, from counting to the last step."""
+    vars(clock).update(costs)
+    ended = []
+
+    def watch(event: Event) -> None:
+        if isinstance(event, Step):
+            ended.append(clock.now)
+
+    settings = {**TINY, "train": {"patience": 0, "checkpoint_every": 50}}
+    run = train(source, minutes=0.1, settings=settings, report=watch)
+    assert run.record.status == "finished"
+    assert run.record.seconds == pytest.approx(6, rel=0.1)
+    assert ended[-1] == pytest.approx(6, rel=0.1)
+
+
+def test_a_plan_made_in_a_bad_moment_does_not_last(
+    source: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trial finds steps of a second each; they take milliseconds."""
+    monkeypatch.setattr("moreish.workflows.fit.measure", lambda *a, **k: 1.0)
+    run = train(source, minutes=0.05, settings={**TINY, "train": {"patience": 0}})
+    assert run.record.seconds == pytest.approx(3, rel=0.1)
+    assert max(line["step"] for line in log_of(run)) > 200
+
+
+def test_the_best_weights_are_kept_and_training_stops_early(source: Path) -> None:
+    """A model trained far too long on a few names: validation turns, and the turn is kept."""
+    settings = {
+        "model": {"layers": 1, "heads": 2, "width": 64},
+        "train": {"lr": 0.01, "eval_every": 20, "patience": 4, "decay": "constant"},
+    }
+    run = train(source, steps=5000, settings=settings)
+    assert run.record.status == "stopped early"
+    lines = log_of(run)
+    losses = [line["val"]["loss"] for line in lines if "val" in line]
+    assert len(losses) < 100
+    assert run.evaluate()["val"].loss == pytest.approx(min(losses), abs=1e-6)
+    assert losses[-1] > min(losses)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(source: Path) -> None:
+    with pytest.raises(MoreishError, match=r"came apart at step \d+.*lower --set train.lr"):
+        train(
+            source,
+            model="bigram",
+            steps=50,
+            settings={"train": {"lr": 1e300, "decay": "constant", "warmup": 0}},
+        )
+
+
+@pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
+def test_a_run_cut_and_resumed_ends_with_the_same_bits(source: Path, optimizer: str) -> None:
+    settings = {
+        "model": {**TINY["model"], "dropout": 0.2},
+        "train": {"optimizer": optimizer, "momentum": 0.9, "eval_every": 10, "lr": 0.01},
+    }
+    whole = train(source, "whole", steps=40, settings=settings)
+
+    def interrupt(event: Event) -> None:
+        if isinstance(event, Step) and event.step == 17:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    cut = train(source, "cut", steps=40, settings=settings, report=interrupt)
+    assert cut.record.status == "interrupted"
+    resumed = api.resume(cut.path, report=silent)
+    assert resumed.record.status == "finished"
+    assert same(weights(whole), weights(resumed))
+    assert records_of(whole) == records_of(resumed)
+
+
+def test_resuming_what_is_finished_or_never_began(source: Path, small_run: Run) -> None:
+    with pytest.raises(MoreishError, match="came to its end"):
+        api.resume(small_run.path, report=silent)
+    with pytest.raises(MoreishError, match="no run at"):
+        api.resume(source.parent / "nothing", report=silent)
+
+
+def test_a_damaged_checkpoint_is_passed_over(source: Path) -> None:
+    settings = {**TINY, "train": {"checkpoint_every": 5, "eval_every": 6}}
+
+    def interrupt(event: Event) -> None:
+        if isinstance(event, Step) and event.step == 13:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    run = train(source, steps=40, settings=settings, report=interrupt)
+    newest, older = sorted((run.path / "checkpoints").iterdir(), reverse=True)
+    assert (newest.name, older.name) == ("step-000013", "step-000010")
+    (newest / "weights.safetensors").write_bytes(b"torn")
+    started: list[Started] = []
+    resumed = api.resume(
+        run.path, report=lambda e: started.append(e) if isinstance(e, Started) else None
+    )
+    assert started[0].from_step == 10
+    whole = train(source, "whole", steps=40, settings=settings)
+    assert same(weights(resumed), weights(whole))
+    assert records_of(resumed) == records_of(whole)
+    for place in (run.path / "checkpoints").iterdir():
+        (place / "state.json").write_text("{}")
+    run.update(status="interrupted")
+    with pytest.raises(MoreishError, match="no whole checkpoint"):
+        api.resume(run.path, report=silent)
+
+
+def test_running_text_trains_too(tmp_path: Path) -> None:
+    path = tmp_path / "story.txt"
+    path.write_text(STORY * 8, encoding="utf-8")
+    for model in ("gpt", "mlp", "bigram", "ngram"):
+        budget = {} if model == "ngram" else {"steps": 40}
+        run = api.train(path, model=model, out=tmp_path / model, report=silent, **budget)
+        assert run.scores["val"].loss < math.log(run.tokenizer.vocab_size)
+
+
+def test_a_folder_of_files_has_boundaries(tmp_path: Path) -> None:
+    folder = tmp_path / "tales"
+    folder.mkdir()
+    for i in range(3):
+        (folder / f"{i}.txt").write_text(STORY * (i + 1), encoding="utf-8")
+    run = api.train(folder, model="ngram", out=tmp_path / "run", report=silent)
+    assert run.tokenizer.boundary == 0
+    assert run.record.data.documents == 3
+    assert len(run.sample(2, max_tokens=50)) == 2
+
+
+# --- plans and schedules ---
+
+
+def test_a_plan_in_steps_needs_no_clock() -> None:
+    assert plan_steps(1000, 1000, 1000) == Plan(steps=1000, eval_every=40)
+    costly = plan_steps(1000, 1000, 1_000_000)
+    assert costly.eval_every == 1000
+    # At half of a training step's cost per token, evaluations stay under a tenth of any length.
+    for steps in (1, 20, 100, 300, 1_000, 10_000, 1_000_000):
+        plan = plan_steps(steps, 1000, 100_000)
+        on_the_way = (steps - 1) // plan.eval_every
+        assert on_the_way * 100_000 / 2 <= 0.1 * steps * 1000
+    assert plan.steps / plan.eval_every == EVALUATIONS
+
+
+def test_a_plan_in_minutes_leaves_room_for_evaluations() -> None:
+    plan = plan_minutes(1, step_seconds=0.01, eval_seconds=1.0)
+    evaluations = plan.steps / plan.eval_every
+    assert evaluations <= 6
+    assert plan.steps * 0.01 + evaluations * 1.0 == pytest.approx(60, rel=0.05)
+    assert plan_minutes(0.001, 10, 10).steps == 2
+
+
+def test_a_plan_made_anew_goes_on_from_where_it_is() -> None:
+    plan = Plan(steps=100, eval_every=10)
+    longer = plan.replanned(40, 200)
+    assert longer.progress(40) == plan.progress(40) == 0.4
+    assert longer.progress(120) == pytest.approx(0.7)
+    assert longer.progress(200) == 1
+    assert longer.eval_every == 27
+    assert plan.replanned(40, 101).eval_every == 10
+
+
+@pytest.mark.parametrize("decay", ["cosine", "linear"])
+def test_the_rate_rises_then_falls(decay: str) -> None:
+    config = TrainConfig(lr=2, warmup=0.1, final_lr=0.1, decay=decay)
+    rates = [rate(config, i / 1000) for i in range(1001)]
+    assert 0 < rates[0] < 0.03
+    assert rates[100] == 2
+    assert rates[1000] == pytest.approx(0.2)
+    assert rates[:101] == sorted(rates[:101])
+    assert rates[100:] == sorted(rates[100:], reverse=True)
+    assert rates[550] == pytest.approx(1.1)
+    assert rate(TrainConfig(lr=2, warmup=0, decay="constant"), 0.99) == 2
+
+
+def test_the_loop_knows_no_files() -> None:
+    """It takes hooks: nothing it imports reads or writes a run."""
+    import moreish.training.trainer as loop
+
+    assert "moreish.runs.run" not in Path(loop.__file__).read_text()
+    assert Trainer.__module__ == "moreish.training.trainer"
+
+
+# --- what goes wrong ---
+
+
+def wild(source: Path, steps: int, lr: float, **options: Any) -> Run:
+    settings = {"train": {"lr": lr, "decay": "constant", "warmup": 0, **options}}
+    return train(source, model="bigram", steps=steps, settings=settings)
+
+
+def test_weights_that_are_not_finite_after_the_last_step_are_noticed(source: Path) -> None:
+    """The step's own loss and gradient were still fine."""
+    settings = {**TINY, "train": {"lr": 1e300, "decay": "constant", "warmup": 0}}
+    with pytest.raises(MoreishError, match=r"came apart at step 1: the validation loss is nan"):
+        train(source, steps=1, settings=settings)
+
+
+def test_weights_that_are_not_finite_are_never_a_checkpoint(source: Path) -> None:
+    settings = {
+        **TINY,
+        "train": {"lr": 1e300, "decay": "constant", "warmup": 0, "checkpoint_every": 1},
+    }
+    with pytest.raises(MoreishError, match="a weight is not finite"):
+        train(source, steps=50, settings=settings)
+
+
+def test_coming_apart_before_anything_was_kept_leaves_nothing(source: Path) -> None:
+    with pytest.raises(MoreishError, match="no weights yet that are worth keeping"):
+        wild(source, 50, 1e300)
+    assert [path.name for path in source.parent.iterdir()] == ["names.txt"]
+
+
+def test_coming_apart_later_keeps_the_best_weights(source: Path) -> None:
+    """The rate rises until the weights overflow; the first evaluation was long before."""
+    options = {"eval_every": 1, "optimizer": "sgd", "clip": 0, "squared_weights": 10.0}
+    with pytest.raises(MoreishError, match="best weights until then are kept: moreish sample"):
+        wild(source, 500, 1e6, **options)
+    run = api.load(source.parent / "run")
+    assert run.record.status == "diverged"
+    assert len(run.sample(3)) == 3
+    with pytest.raises(MoreishError, match="nothing to resume"):
+        api.resume(run.path, report=silent)
+
+
+def test_control_c_before_the_first_step(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the trial that turns minutes into steps is running."""
+    asked: list[int] = []
+    step = Trainer.step
+
+    def slow(self: Trainer) -> Step:
+        if not asked:
+            asked.append(1)
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(self)
+
+    monkeypatch.setattr(Trainer, "step", slow)
+    run = train(source, minutes=0.02)
+    assert run.record.status == "interrupted"
+    assert len(run.sample(2)) == 2
+    assert api.resume(run.path, report=silent).record.status in ("finished", "stopped early")
+
+
+def test_a_run_without_a_checkpoint_starts_from_the_beginning(source: Path) -> None:
+    """As after kill -9 in the first half minute."""
+    whole = train(source, "whole", steps=12)
+
+    class Killed(BaseException):
+        pass
+
+    def kill(event: Event) -> None:
+        if isinstance(event, Step) and event.step == 7:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(source, "cut", steps=12, report=kill)
+    shutil.rmtree(source.parent / "cut" / "checkpoints", ignore_errors=True)
+    with pytest.raises(MoreishError, match="no weights yet"):
+        api.load(source.parent / "cut").sample(1)
+    notes: list[str] = []
+    resumed = api.resume(
+        source.parent / "cut",
+        report=lambda e: notes.append(e.text) if isinstance(e, Note) else None,
+    )
+    assert "starts from the beginning" in notes[0]
+    assert same(weights(whole), weights(resumed))
+    assert records_of(whole) == records_of(resumed)
+
+
+@pytest.mark.parametrize("model", ["gpt", "ngram"])
+def test_control_c_while_the_result_is_scored(
+    source: Path, monkeypatch: pytest.MonkeyPatch, model: str
+) -> None:
+    """The training is done; what is missing are its exact losses."""
+    budget = {} if model == "ngram" else {"steps": 12}
+    settings = {} if model == "ngram" else TINY
+    whole = train(source, "whole", model=model, settings=settings, **budget)
+    score = Run.score
+
+    def interrupted(self: Run, name: str, *rest: Any, **options: Any) -> Any:
+        if name == "train":
+            raise KeyboardInterrupt
+        return score(self, name, *rest, **options)
+
+    monkeypatch.setattr(Run, "score", interrupted)
+    cut = train(source, "cut", model=model, settings=settings, **budget)
+    assert cut.record.status == "interrupted"
+    monkeypatch.undo()
+    resumed = api.resume(cut.path, report=silent)
+    assert resumed.record.status == "finished"
+    assert resumed.scores == whole.scores
+    assert same(weights(whole), weights(resumed))
+
+
+def test_a_second_control_c_leaves_a_run_that_goes_on(source: Path) -> None:
+    whole = train(source, "whole", steps=12)
+
+    def in_a_hurry(event: Event) -> None:
+        if isinstance(event, Step) and event.step == 7:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    cut = train(source, "cut", steps=12, report=in_a_hurry)
+    assert cut.record.status == "interrupted"
+    assert same(weights(api.resume(cut.path, report=silent)), weights(whole))
+
+
+def test_a_run_that_lost_its_best_weights_does_not_go_on(source: Path) -> None:
+    """Its checkpoint knows a best loss that no weights have any more."""
+
+    def interrupt(event: Event) -> None:
+        if isinstance(event, Step) and event.step == 13:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    settings = {**TINY, "train": {"eval_every": 5}}
+    run = train(source, "cut", steps=40, settings=settings, report=interrupt)
+    (run.path / "model.safetensors").rename(source.parent / "aside")
+    with pytest.raises(MoreishError, match="best weights so far, is missing"):
+        api.resume(run.path, report=silent)
+    (source.parent / "aside").rename(run.path / "model.safetensors")
+    resumed = api.resume(run.path, report=silent)
+    assert resumed.scores["val"] == resumed.evaluate()["val"]
+    (run.path / "model.safetensors").unlink()
+    with pytest.raises(MoreishError, match=r"model\.safetensors is missing"):
+        api.load(run.path).sample(1)
+
+
+def test_what_stopped_early_and_was_cut_while_scored_does_not_train_on(source: Path) -> None:
+    settings = {**TINY, "train": {"lr": 0.03, "eval_every": 5, "patience": 2, "decay": "constant"}}
+    run = train(source, steps=2000, settings=settings)
+    assert run.record.status == "stopped early"
+    before = records_of(run)
+    run.update(status="training")
+    assert api.resume(run.path, report=silent).record.status == "stopped early"
+    assert records_of(run) == before
+
+
+def test_what_overwrites_and_fails_brings_the_old_run_back(source: Path) -> None:
+    old = train(source, steps=5)
+    before = (old.path / "model.safetensors").read_bytes()
+    settings = {**TINY, "train": {"lr": 1e300, "warmup": 0}}
+    with pytest.raises(MoreishError, match="came apart"):
+        train(source, steps=5, settings=settings, overwrite=True)
+    assert (old.path / "model.safetensors").read_bytes() == before
+    assert sorted(path.name for path in source.parent.iterdir()) == ["names.txt", "run"]
+    train(source, steps=6, overwrite=True)
+    assert sorted(path.name for path in source.parent.iterdir()) == ["names.txt", "run"]
+
+
+def test_a_hurried_end_before_anything_better_brings_the_old_run_back(source: Path) -> None:
+    old = train(source, steps=5)
+    before = (old.path / "model.safetensors").read_bytes()
+
+    def in_a_hurry(event: Event) -> None:
+        if isinstance(event, Step):
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(source, steps=50, report=in_a_hurry, overwrite=True)
+    assert (old.path / "model.safetensors").read_bytes() == before
+    assert sorted(path.name for path in source.parent.iterdir()) == ["names.txt", "run"]
+
+
+def test_what_was_killed_while_it_replaced_a_run_leaves_one_old_run_at_most(source: Path) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(event: Event) -> None:
+        if isinstance(event, Step):
+            raise Killed
+
+    train(source, steps=5)
+    hidden = source.parent / ".run.replaced"
+    shutil.copytree(source.parent / "run", hidden)  # as after kill -9
+    with pytest.raises(Killed):
+        train(source, steps=8, report=kill, overwrite=True)
+    shutil.copytree(source.parent / "run", hidden, dirs_exist_ok=True)
+    assert api.resume(source.parent / "run", report=silent).record.status == "finished"
+    assert not hidden.exists()
+
+
+def test_a_folder_that_only_looks_set_aside_is_left_alone(source: Path) -> None:
+    precious = source.parent / ".run.replaced"
+    precious.mkdir()
+    (precious / "thesis.txt").write_text("years")
+    train(source, steps=3)
+    train(source, steps=3, overwrite=False, name="other")
+    assert (precious / "thesis.txt").read_text() == "years"
+
+
+def test_the_training_loss_is_part_of_every_small_result(source: Path) -> None:
+    """However long its scoring takes beside a very short training."""
+    assert set(train(source, steps=1).scores) == {"train", "val"}
+
+
+def test_a_large_training_split_is_scored_only_if_that_is_quick(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not where it would take longer than the training, here a step: evaluations are made slow, so
+    that no clock decides."""
+    import time
+
+    score = Run.score
+
+    def slow(self: Run, name: str, *rest: Any, **options: Any) -> Any:
+        time.sleep(1)  # for an eighth of the tokens of the training split
+        return score(self, name, *rest, **options)
+
+    monkeypatch.setattr(Run, "score", slow)
+    monkeypatch.setattr("moreish.workflows.fit.LARGE", 100)
+    notes: list[str] = []
+    run = train(source, steps=1, report=lambda e: notes.append(getattr(e, "text", "")))
+    assert set(run.scores) == {"val"}
+    assert any("moreish eval" in note for note in notes)
+
+
+def test_evaluations_that_turn_out_costly_become_fewer(
+    source: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trial finds them ten times as cheap as they are."""
+    monkeypatch.setattr("moreish.workflows.fit.measure", lambda *a, **k: 0.01)
+    run = train(source, minutes=0.05, settings={**TINY, "train": {"patience": 0}})
+    assert sum("val" in line for line in log_of(run)) >= 2
+    assert run.record.evaluation_seconds <= 0.15 * run.record.seconds
+
+
+def test_a_counted_model_says_that_it_needs_no_steps(source: Path) -> None:
+    notes: list[str] = []
+    options = {"model": "ngram", "settings": {}}
+    tell = lambda event: notes.append(event.text) if isinstance(event, Note) else None  # noqa: E731
+    train(source, "a", report=tell, **options)
+    assert notes == []
+    train(source, "b", report=tell, steps=5, **options)
+    assert notes == ["ngram is counted: it needs no steps, minutes, epochs"]
+
+
+def test_evaluations_on_the_way_are_counted_and_the_last_is_the_result(source: Path) -> None:
+    """A very short run has no evaluation on its way: the one at its end gives its losses."""
+    short = train(source, "short", steps=5)
+    assert short.record.evaluation_seconds == 0
+    assert short.record.scoring_seconds > 0
+    longer = train(source, "longer", steps=300)
+    evaluated = [line["step"] for line in log_of(longer) if "val" in line]
+    assert len(evaluated) > 1
+    assert 0 < longer.record.evaluation_seconds < longer.record.seconds
+
+
+def test_a_model_larger_than_the_machine_is_refused(source: Path) -> None:
+    with pytest.raises(MoreishError, match=r"needs [\d,]+ GB to train, .* make it smaller"):
+        train(source, steps=1, settings={"model": {"width": 2**20}})
+    assert [path.name for path in source.parent.iterdir()] == ["names.txt"]
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_every_model_can_be_sized_without_memory(name: str) -> None:
+    check_memory(model_config({"name": name}), 65, torch.device("cpu"))
+
+
+def test_the_bar_goes_when_training_fails(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[bool] = []
+    monkeypatch.setattr("moreish.ui.terminal.TrainingView.close", lambda self: closed.append(True))
+    with pytest.raises(MoreishError):
+        api.train(source, model="gtp", out=source.parent / "run")
+    with pytest.raises(MoreishError):
+        wild_settings = {"train": {"lr": 1e300, "warmup": 0}}
+        api.train(source, model="bigram", steps=9, out=source.parent / "r", settings=wild_settings)
+    assert closed
+
+
+def test_a_log_that_was_cut_short_does_not_keep_a_run_from_going_on(source: Path) -> None:
+    """As after a full disk, a crash, or a copy that somebody made of a checkpoint."""
+
+    def interrupt(event: Event) -> None:
+        if isinstance(event, Step) and event.step == 13:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    run = train(source, "cut", steps=40, report=interrupt)
+    with (run.path / "metrics.jsonl").open("ab") as file:
+        file.write(b'{"a": 1}\n\xff\xfe\n[]\n{"step')
+    checkpoint = run.path / "checkpoints" / "step-000013"
+    shutil.copytree(checkpoint, run.path / "checkpoints" / "step-000013 copy")
+    (run.path / "checkpoints" / "step-").mkdir()
+    resumed = api.resume(run.path, report=silent)
+    assert records_of(resumed) == records_of(train(source, "whole", steps=40))
+    (checkpoint.parent / "step-000099").mkdir()
+    (checkpoint.parent / "step-000099" / "manifest.json").write_text('{"sha256": {}}')
+    run.update(status="interrupted")
+    assert api.resume(run.path, report=silent).record.status == "finished"

@@ -1,0 +1,65 @@
+"""Distinct windows with their counts: the gradient of the whole text."""
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import item_tokens
+from moreish.config import resolve
+from moreish.data.sampler import Sampler
+from moreish.data.token_dataset import Tokens
+from moreish.models import build_model, model_config
+from moreish.training.objectives import next_token
+from moreish.training.setup import make_sampler
+from moreish.training.unique_windows import Distinct, distinct_windows
+
+WORDS = ["anna", "anne", "nan", "an", "banana", "nab", "bee"] * 9
+
+
+def gradients(model: torch.nn.Module, batch: object) -> tuple[float, list[torch.Tensor]]:
+    model.zero_grad()
+    loss = next_token(model, batch)
+    loss.backward()
+    return loss.item(), [p.grad for p in model.parameters()]
+
+
+@pytest.mark.parametrize("settings", [{"name": "bigram"}, {"name": "mlp", "context": 3}])
+@pytest.mark.parametrize("items", [True, False])
+def test_the_gradient_is_that_of_the_whole_text(settings: dict, items: bool) -> None:
+    if items:
+        tokenizer, tokens = item_tokens(WORDS)
+        size = tokenizer.vocab_size
+    else:
+        ids = np.random.default_rng(0).integers(5, size=400)
+        tokens, size = Tokens(ids.astype("u1"), items=False), 5
+    model = build_model(model_config(settings), size)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    whole = tokens.gather(tokens.spans(1000))
+    found = distinct_windows(tokens, model, 0, positions=tokens.predictions)
+    assert (found is not None and found.positions < tokens.predictions) or not items
+    found = Distinct(tokens, model, 0)
+    batch = found.batch(3)
+    assert batch.scored == whole.scored == tokens.predictions
+    loss, expected = gradients(model, whole)
+    assert gradients(model, batch)[0] == pytest.approx(loss, abs=1e-5)
+    for got, want in zip(gradients(model, batch)[1], expected, strict=True):
+        torch.testing.assert_close(got, want, atol=1e-6, rtol=1e-4)
+    ranks = [found.batch(0, rank, 3) for rank in range(3)]
+    assert sum(part.scored for part in ranks) == batch.scored
+    assert sum(part.scored for part in batch.parts(4)) == batch.scored
+
+
+def test_it_is_taken_where_it_costs_no_more_than_a_batch() -> None:
+    tokenizer, tokens = item_tokens(WORDS)
+
+    def sampler(**settings: object) -> Sampler:
+        config = resolve(settings)
+        return make_sampler(config, tokens, build_model(config.model, tokenizer.vocab_size))
+
+    assert isinstance(sampler(model="bigram"), Distinct)
+    assert isinstance(sampler(model="bigram", train={"batch_size": "all"}), Distinct)
+    assert not isinstance(sampler(model="bigram", train={"batch_size": 4}), Distinct)
+    assert not isinstance(sampler(model="bigram", train={"batch_tokens": 4}), Distinct)
+    assert not isinstance(sampler(model="gpt"), Distinct)
+    assert not isinstance(sampler(model={"name": "mlp", "context": 300}), Distinct)
