@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 _HOME = {
     "MoreishError": "moreish.errors",
-    "Run": "moreish.runs.run",
-    "compare": "moreish.runs.compare",
+    "Run": "moreish.runs",
+    "compare": "moreish.runs",
     "doctor": "moreish.api",
     "load": "moreish.api",
     "plan": "moreish.api",

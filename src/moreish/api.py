@@ -512,14 +512,14 @@ def ladder_report(found: Mapping[str, Any], folder: Path) -> Path:
         MoreishError: the drawing library is not installed.
     """
     try:
-        from moreish.figures import THEMES, draw, ladder_page, save, themed, write
+        from moreish.figures import THEMES, draw_ladder, ladder_page, save, themed, write
     except ImportError:
         raise MoreishError("drawing needs a library: pip install 'moreish[figures]'") from None
     if all(rung["splits"]["val"]["loss"] is None for rung in found["rungs"]):
         raise MoreishError("no rung has a finite loss: there is nothing to draw")
     for theme, suffix in THEMES:
         with themed(theme):
-            save(draw.ladder(found["rungs"], theme), folder / f"ladder{suffix}.svg")
+            save(draw_ladder(found["rungs"], theme), folder / f"ladder{suffix}.svg")
     write(folder / "report.html", ladder_page(found, folder))
     return folder / "report.html"
 
@@ -527,11 +527,11 @@ def ladder_report(found: Mapping[str, Any], folder: Path) -> Path:
 def draw_range(found: LRRange, path: Path) -> None:
     """Draw a learning-rate range test. Raises MoreishError without the drawing library."""
     try:
-        from moreish.figures import LIGHT, draw, save, themed
+        from moreish.figures import LIGHT, draw_lr_range, save, themed
     except ImportError:
         raise MoreishError("drawing needs a library: pip install 'moreish[figures]'") from None
     with themed(LIGHT):
-        figure = draw.lr_range(
+        figure = draw_lr_range(
             found.rates, found.losses, found.smoothed, found.valley, found.suggested, LIGHT
         )
         save(figure, path)

@@ -3,6 +3,7 @@
 import ast
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -51,10 +52,11 @@ MODULES = modules()
 def imported(path: Path) -> Iterator[str]:
     """Modules of ours that a file imports, at the top, in functions or for types only."""
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "moreish":
+        if isinstance(node, ast.ImportFrom) and node.module in MODULES:
+            exported = getattr(import_module(node.module), "__all__", ())
             for alias in node.names:
                 module = f"{node.module}.{alias.name}"
-                yield module if module in MODULES else str(node.module)
+                yield module if module in MODULES and alias.name not in exported else node.module
         elif isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in MODULES)
 

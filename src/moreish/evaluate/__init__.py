@@ -1,6 +1,15 @@
 """The one ruler: exact losses of whole splits, and what a model thinks of a text."""
 
-from moreish.evaluate.inspect import principal
+from moreish.evaluate.inspect import (
+    attending,
+    attention_maps,
+    by_count,
+    expected_pairs,
+    followed,
+    pair_counts,
+    principal,
+    token_embedding,
+)
 from moreish.evaluate.loss import mean_loss
 from moreish.evaluate.metrics import (
     UNIT,
@@ -26,15 +35,22 @@ __all__ = [
     "Token",
     "TokenSurprisal",
     "Tokenization",
+    "attending",
+    "attention_maps",
     "bits_shown",
+    "by_count",
     "evaluation_batches",
     "evaluation_spans",
+    "expected_pairs",
     "fitting",
+    "followed",
     "losses_of",
     "mean_loss",
     "measured",
+    "pair_counts",
     "principal",
     "score",
     "surprisal",
+    "token_embedding",
     "tokens_of",
 ]

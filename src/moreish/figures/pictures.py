@@ -19,7 +19,15 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from moreish.errors import MoreishError
-from moreish.evaluate import inspect as looking
+from moreish.evaluate import (
+    attending,
+    attention_maps,
+    by_count,
+    expected_pairs,
+    followed,
+    pair_counts,
+    token_embedding,
+)
 from moreish.figures import draw
 from moreish.figures.style import DARK, LIGHT, Theme, save, themed
 from moreish.models import CountedModel, Mixture
@@ -102,10 +110,10 @@ def _all(run: Run, text: str | None) -> Iterator[tuple[str, str, str, Draw]]:
         )
     label, size = run.tokenizer.label, run.tokenizer.vocab_size
     ids_N = run.split("train").ids_N
-    most_V = looking.by_count(looking.followed(ids_N, size))
+    most_V = by_count(followed(ids_N, size))
     frequent_M = np.sort(most_V[: draw.MOST_CELLS])
     names = [label(int(token)) for token in frequent_M]
-    counts_MM = looking.pair_counts(ids_N, frequent_M, size)
+    counts_MM = pair_counts(ids_N, frequent_M, size)
     yield (
         "pairs-counted",
         "Pairs in the training data",
@@ -114,7 +122,7 @@ def _all(run: Run, text: str | None) -> Iterator[tuple[str, str, str, Draw]]:
         else "A row for each token, a column for what came after it.",
         lambda theme: draw.pairs(counts_MM, names, theme, counts=True, of=size),
     )  # fmt: skip
-    expected_MM = looking.expected_pairs(run.model, frequent_M)
+    expected_MM = expected_pairs(run.model, frequent_M)
     yield (
         "pairs-expected",
         "Pairs that the model expects",
@@ -124,7 +132,7 @@ def _all(run: Run, text: str | None) -> Iterator[tuple[str, str, str, Draw]]:
         ),
         lambda theme: draw.pairs(expected_MM, names, theme, counts=False, of=size),
     )
-    if (weight_VC := looking.token_embedding(run.model, size)) is not None:
+    if (weight_VC := token_embedding(run.model, size)) is not None:
         chosen = np.sort(most_V[:120])
         yield (
             "embeddings",
@@ -135,11 +143,11 @@ def _all(run: Run, text: str | None) -> Iterator[tuple[str, str, str, Draw]]:
             ),
         )
     ids = _text_ids(run, text)
-    if (network := looking.attending(run.model)) is not None:
+    if (network := attending(run.model)) is not None:
         few = ids[: min(SHOWN_TOKENS, network.context)]
         if run.kind == "lines":  # each item is read afresh, so one of them is enough
             few = max(np.split(few, np.flatnonzero(few == run.tokenizer.boundary)), key=len)
-        maps = [maps_HTT.numpy() for maps_HTT in looking.attention_maps(run.model, few)]
+        maps = [maps_HTT.numpy() for maps_HTT in attention_maps(run.model, few)]
         yield (
             "attention",
             "Where each token looks",

@@ -63,14 +63,14 @@ class NetworkWithCounts(Model):
     @classmethod
     def defaults_for(cls, config: ModelConfig) -> Mapping[str, Any]:
         """Those of its network."""
-        from moreish.models import model_class
+        from moreish.models.registry import model_class
 
         assert isinstance(config, WithCounts)
         return model_class(config.network.name).defaults_for(config.network)
 
     def __init__(self, config: WithCounts, vocab_size: int, *, gates: int = 0) -> None:
         """`gates`: outputs of the network beside the logits."""
-        from moreish.models import build_model, model_class
+        from moreish.models.registry import build_model, model_class
 
         takes_hints = gates and model_class(config.network.name).takes_hints
         more = {"hints": vocab_size + config.counts.order} if takes_hints else {}
@@ -147,7 +147,8 @@ class Mixture(NetworkWithCounts):
 
 
 def parsed_network(settings: dict[str, Any]) -> ModelConfig:
-    from moreish.models import CountedModel, model_class, model_config
+    from moreish.models.base import CountedModel
+    from moreish.models.registry import model_class, model_config
 
     config = model_config(settings)
     counts = isinstance(config, WithCounts) or issubclass(model_class(config.name), CountedModel)

@@ -17,11 +17,11 @@ from starlette.types import ASGIApp, Scope
 from moreish.errors import MoreishError
 from moreish.serve import metrics_routes as monitoring
 from moreish.serve.batching import Busy, Closing, Failed, Late
+from moreish.serve.executor import Side
 from moreish.serve.http import ApiError, Described, Guard, Rules, answer_error, as_api_error
-from moreish.serve.jobs import Side, Trainings
-from moreish.serve.jobs import routes as training
-from moreish.serve.native import routes as native
-from moreish.serve.openai import routes as completions
+from moreish.serve.jobs import Trainings, training_router
+from moreish.serve.native import native_router
+from moreish.serve.openai import openai_router
 from moreish.serve.registry import Registry
 
 PAGE = Path(__file__).parent / "page"
@@ -68,10 +68,10 @@ def make_app(registry: Registry, rules: Rules, side: Side, trainings: Trainings 
     app.add_exception_handler(MoreishError, moreish_error)
     app.add_exception_handler(Exception, answer_error)
     app.include_router(monitoring.router(registry))
-    app.include_router(completions.router(registry))
-    app.include_router(native.router(registry, side, training=trainings is not None))
+    app.include_router(openai_router(registry))
+    app.include_router(native_router(registry, side, training=trainings is not None))
     if trainings is not None:
-        app.include_router(training.router(trainings))
+        app.include_router(training_router(trainings))
     for path in PAGE.iterdir():
         app.router.routes.append(_page_route(path))
     return Guard(app, rules, registry.measured.answered)

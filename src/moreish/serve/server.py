@@ -13,8 +13,9 @@ import uvicorn
 
 from moreish.errors import MoreishError
 from moreish.serve.app import make_app
+from moreish.serve.executor import Side
 from moreish.serve.http import ACCEPTED, LOCAL, Connection, Limits, Measured, Rules, protocol
-from moreish.serve.jobs import Side, Trainings
+from moreish.serve.jobs import Trainings
 from moreish.serve.registry import Registry
 
 DRAIN = 28.0

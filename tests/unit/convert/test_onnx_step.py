@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from conftest import STORY
-from moreish.convert.onnx.counts import Found
-from moreish.convert.onnx.step import stepwise
+from moreish.convert.onnx.counts import Found, stepwise
 from moreish.data.text.corpus import Corpus
 from moreish.data.token_dataset import Tokens, encode_corpus
 from moreish.models import REGISTRY, Model, build_model, model_config

@@ -6,14 +6,17 @@ B batch, T time (new positions), S positions in all (kept and new), M orders, V 
 of all tables, K buckets of all tables.
 """
 
-from typing import final
+from copy import deepcopy
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from moreish.convert.onnx.step import BATCH, Start, Stepwise, Tensors, marked, stepwise
-from moreish.models import TABLES, Hybrid, KneserNey, Mixture, NGram
+from moreish.convert.onnx import networks
+from moreish.convert.onnx.step import BATCH, Start, Stepwise, Tensors, marked
+from moreish.errors import MoreishError
+from moreish.models import TABLES, Hybrid, KneserNey, Mixture, Model, NGram
 from moreish.tokenizers import BOUNDARY
 
 ABSENT = -1
@@ -234,3 +237,16 @@ KINDS = {
     Mixture: StepwiseMixture,
     Hybrid: StepwiseHybrid,
 }
+
+
+def stepwise(model: Model) -> Stepwise:
+    """Returns a copy of `model` as a function that decodes step by step.
+
+    Raises:
+        MoreishError: models of this class cannot be exported.
+    """
+    kinds: dict[Any, Any] = {**networks.KINDS, **KINDS}
+    if type(model) not in kinds:
+        raise MoreishError(f"nobody has said how {type(model).__name__} goes step by step")
+    made: Stepwise = kinds[type(model)](deepcopy(model).eval())
+    return made

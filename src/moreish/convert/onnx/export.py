@@ -25,8 +25,9 @@ from moreish.convert.export import (
     some_text,
 )
 from moreish.convert.onnx import generate_template as onnx_generate
+from moreish.convert.onnx.counts import stepwise
 from moreish.convert.onnx.networks import StepwiseGPT
-from moreish.convert.onnx.step import BATCH, Stepwise, stepwise
+from moreish.convert.onnx.step import BATCH, Stepwise
 from moreish.runs import Run
 from moreish.utils.files import to_json, write_atomic
 

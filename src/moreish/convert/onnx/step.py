@@ -7,14 +7,10 @@ B batch, T time (new positions), V vocabulary, N numbers beside each token.
 """
 
 from abc import ABC, abstractmethod
-from copy import deepcopy
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-
-from moreish.errors import MoreishError
-from moreish.models import Model
 
 BATCH, PAST = "batch", "past"
 """Sizes that are known only when the function runs: the texts, and the positions of the past that
@@ -57,22 +53,6 @@ class Stepwise(nn.Module, ABC):
     def forward(self, tokens_BT: Tensor, *state: Tensor) -> Tensors:
         logits_BTV, state = self.step(tokens_BT, state)
         return logits_BTV, *state
-
-
-def stepwise(model: Model) -> Stepwise:
-    """A copy of the model as such a function.
-
-    Raises:
-        MoreishError: nobody has said how.
-    """
-    from moreish.convert.onnx import counts as stepwise_counts
-    from moreish.convert.onnx import networks as stepwise_networks
-
-    kinds = {**stepwise_networks.KINDS, **stepwise_counts.KINDS}
-    if type(model) not in kinds:
-        raise MoreishError(f"nobody has said how {type(model).__name__} goes step by step")
-    made: Stepwise = kinds[type(model)](deepcopy(model).eval())
-    return made
 
 
 def marked(tokens_BT: Tensor) -> Tensor:

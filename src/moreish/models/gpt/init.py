@@ -1,17 +1,14 @@
 """What a GPT's weights are before it learns."""
 
 import math
-from typing import TYPE_CHECKING
+from typing import Any
 
 from torch import nn
 
 from moreish.models.gpt.config import GPTConfig
 
-if TYPE_CHECKING:
-    from moreish.models.gpt.model import GPT
 
-
-def initialise(model: "GPT", config: GPTConfig) -> None:
+def initialise(model: Any, config: GPTConfig) -> None:
     """Every layer keeps the scale of its input, those that end on the residual path add less of
     it the more there are (Radford et al. 2019, section 2.3), and the first guess is uniform.
 
@@ -41,7 +38,7 @@ def initialise(model: "GPT", config: GPTConfig) -> None:
     model.head.weight = model.embedding.weight
 
 
-def _as_gpt2(model: "GPT", config: GPTConfig) -> None:
+def _as_gpt2(model: Any, config: GPTConfig) -> None:
     """Radford et al. 2019, section 2.3, and their code: 0.02, of projections onto the residual
     path over the root of how many there are."""
     if config.tied:

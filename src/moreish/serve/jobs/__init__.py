@@ -1,9 +1,9 @@
 """Training on behalf of clients."""
 
-from moreish.serve.jobs.executor import Side
 from moreish.serve.jobs.routes import Trainings
+from moreish.serve.jobs.routes import router as training_router
 
 __all__ = [
-    "Side",
     "Trainings",
+    "training_router",
 ]

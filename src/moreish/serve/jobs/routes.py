@@ -19,8 +19,8 @@ from starlette.responses import Response
 
 from moreish.errors import MoreishError
 from moreish.runs import Run, replaced_by
+from moreish.serve.executor import Side
 from moreish.serve.http import ERRORS, EVENTS, ApiError, EventStream, unless_gone
-from moreish.serve.jobs.executor import Side
 from moreish.serve.jobs.subprocess import Readings, lines, start
 from moreish.serve.jobs.uploads import Name, TextFile, TextFolder, is_plain
 from moreish.serve.native import History, Sample, history_of

@@ -15,7 +15,16 @@ import torch
 
 from moreish.data import Tokens
 from moreish.errors import MoreishError
-from moreish.evaluate import inspect as looking
+from moreish.evaluate import (
+    attending,
+    attention_maps,
+    by_count,
+    expected_pairs,
+    followed,
+    pair_counts,
+    principal,
+    token_embedding,
+)
 from moreish.generate import probabilities
 from moreish.models import GPTConfig, WithCounts
 from moreish.runs import SEARCHED, Run
@@ -92,7 +101,7 @@ def _described(served: Served) -> shapes.Model:
         has=shapes.Has(
             data=data,
             attention=gpt is not None,
-            embedding=looking.token_embedding(run.model, run.tokenizer.vocab_size) is not None,
+            embedding=token_embedding(run.model, run.tokenizer.vocab_size) is not None,
             pairs=data,
             novelty=data and _characters(served) <= SEARCHED,
             history=next(run.logged(), None) is not None,
@@ -187,7 +196,7 @@ def following(served: Served, asked: shapes.NextRequest, limits: Limits) -> shap
 def attention(served: Served, asked: shapes.AttentionRequest, limits: Limits) -> shapes.Attention:
     """Where each token of a text looks, in one layer."""
     run = served.run
-    if (network := looking.attending(run.model)) is None:
+    if (network := attending(run.model)) is None:
         raise refused("model", f"{served.name} does not attend: it is no GPT, and has none in it")
     layers = len(network.blocks)
     if asked.layer >= layers:
@@ -196,7 +205,7 @@ def attention(served: Served, asked: shapes.AttentionRequest, limits: Limits) ->
     ids = ids_of(asked.text, served, "text")
     whole_T = np.concatenate([run.lead(ids), ids])
     ids_T = whole_T[-min(ATTENDED, network.context) :]
-    maps_HTT = looking.attention_maps(run.model, ids_T)[asked.layer]
+    maps_HTT = attention_maps(run.model, ids_T)[asked.layer]
     return shapes.Attention(
         tokens=[run.tokenizer.label(int(token)) for token in ids_T],
         total=len(whole_T),
@@ -209,15 +218,15 @@ def attention(served: Served, asked: shapes.AttentionRequest, limits: Limits) ->
 def embedding(served: Served) -> shapes.Embedding:
     """The most frequent tokens, where the two widest axes of their vectors have them."""
     run = served.run
-    weight_VC = looking.token_embedding(run.model, run.tokenizer.vocab_size)
+    weight_VC = token_embedding(run.model, run.tokenizer.vocab_size)
     if weight_VC is None:
         raise refused("model", f"{served.name} has no embedding")
     counts_V = None
     with suppress(ApiError):
         counts_V = _counts(served)
-    order_V = np.arange(len(weight_VC)) if counts_V is None else looking.by_count(counts_V)
+    order_V = np.arange(len(weight_VC)) if counts_V is None else by_count(counts_V)
     chosen_M = order_V[:EMBEDDED]
-    points_M2, shares = looking.principal(weight_VC[chosen_M])
+    points_M2, shares = principal(weight_VC[chosen_M])
     return shapes.Embedding(
         tokens=[
             shapes.EmbeddedToken(
@@ -238,12 +247,12 @@ def pairs(served: Served) -> shapes.Pairs:
     """What followed what in the training data, and what the model expects."""
     run, size = served.run, served.run.tokenizer.vocab_size
     ids_N = training_tokens(served).ids_N[:SEARCHED]
-    chosen_M = np.sort(looking.by_count(_counts(served))[:PAIRED])
+    chosen_M = np.sort(by_count(_counts(served))[:PAIRED])
     return shapes.Pairs(
         labels=[run.tokenizer.label(int(token)) for token in chosen_M],
         totals=_counts(served)[chosen_M].tolist(),
-        counts=looking.pair_counts(ids_N, chosen_M, size).tolist(),
-        expected=looking.expected_pairs(run.model, chosen_M).tolist(),
+        counts=pair_counts(ids_N, chosen_M, size).tolist(),
+        expected=expected_pairs(run.model, chosen_M).tolist(),
     )
 
 
@@ -251,7 +260,7 @@ def pairs(served: Served) -> shapes.Pairs:
 def _counts(served: Served) -> Any:
     """(V,) how often each token is followed by another."""
     ids_N = training_tokens(served).ids_N[:SEARCHED]
-    return looking.followed(ids_N, served.run.tokenizer.vocab_size)
+    return followed(ids_N, served.run.tokenizer.vocab_size)
 
 
 @once

@@ -10,8 +10,8 @@ from moreish.errors import MoreishError
 from moreish.evaluate import Known
 from moreish.generate import POOL, Constraint, Effort, Writer, parse_length, resample
 from moreish.serve.batching import Ask, Late
+from moreish.serve.executor import Side
 from moreish.serve.http import ApiError, Limits, refused
-from moreish.serve.jobs import Side
 from moreish.serve.native import schemas as shapes
 from moreish.serve.native.inspect import check_length, check_searchable
 from moreish.serve.openai import ids_of

@@ -12,8 +12,8 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from moreish.serve.batching import Answer, Ask, Drawn
+from moreish.serve.executor import Side
 from moreish.serve.http import ERRORS, EVENTS, EventStream, unless_gone, with_errors
-from moreish.serve.jobs import Side
 from moreish.serve.native import inspect as looking
 from moreish.serve.native import lists as listing
 from moreish.serve.native import schemas as shapes

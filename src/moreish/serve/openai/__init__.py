@@ -1,6 +1,7 @@
 """OpenAI's API."""
 
 from moreish.serve.openai.routes import asks_of, ids_of
+from moreish.serve.openai.routes import router as openai_router
 from moreish.serve.openai.schemas import Asked, Drawing, Tokens, Usage, WriteRequest
 
 __all__ = [
@@ -11,4 +12,5 @@ __all__ = [
     "WriteRequest",
     "asks_of",
     "ids_of",
+    "openai_router",
 ]
