@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moreish.config import BUDGETS, AutoConfig, RunConfig, resolve, spelled_out
+from moreish.config import BUDGETS, AutoConfig, RunConfig, normalize, resolve
 from moreish.data import (
     Corpus,
     Diagnosis,
@@ -116,8 +116,8 @@ def train(
         weights=weights,
         init_from=init_from,
     )
-    recipe = spelled_out({} if config is None else from_toml(Path(config)))
-    asked = merge(given, spelled_out(settings or {}))
+    recipe = normalize({} if config is None else from_toml(Path(config)))
+    asked = merge(given, normalize(settings or {}))
     wanted = merge(recipe, asked)
     base: Tree = {}
     if isinstance(start := wanted.get("init_from"), str):
@@ -189,8 +189,8 @@ def plan(
         min_count=min_count,
         weights=weights,
     )
-    recipe = spelled_out({} if config is None else from_toml(Path(config)))
-    asked = merge(given, spelled_out(settings or {}))
+    recipe = normalize({} if config is None else from_toml(Path(config)))
+    asked = merge(given, normalize(settings or {}))
     start, base = merge(recipe, asked).get("init_from"), Tree()
     if isinstance(start, str):
         base = _planned_start(start, merge(recipe, asked))
@@ -477,7 +477,7 @@ def lr_range(
     """Train `model` for a few steps at rates from `low` to `high`, see
     `moreish.training.lr_range`. The other arguments are those of `train`."""
     given = _tree(model=model, source=source, split=split, kind=kind)
-    config = resolve(merge(given, spelled_out(settings or {})))
+    config = resolve(merge(given, normalize(settings or {})))
     with _watching(report) as told:
         ready, _ = planned(understood(config))
         return try_rates(ready, report=told, low=low, high=high, steps=steps)

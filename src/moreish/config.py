@@ -8,7 +8,7 @@ from pydantic import Field, SerializeAsAny, field_validator
 from moreish.data import Kind, Mending, Rule
 from moreish.errors import MoreishError, nearest
 from moreish.models import CountedModel, ModelConfig, model_class, model_config
-from moreish.settings import Settings, Tree, merge
+from moreish.settings import Settings, Tree, merge, migrate
 from moreish.tokenizers import Limits
 
 BUDGETS = ("steps", "minutes", "epochs")
@@ -108,9 +108,9 @@ class TrainConfig(Settings):
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Of the products in training; weights, losses and evaluations are in float32 always. "auto" is
     bfloat16 on GPUs that have it, and float16 on others. In float16 the loss is scaled."""
-    recompute: bool = False
-    """Whether the layers of a GPT are reckoned again on the way back instead of kept: a third more
-    work, and far less memory (Chen et al. 2016, "Training Deep Nets with Sublinear Memory")."""
+    activation_checkpointing: bool = False
+    """Whether to recompute each GPT layer's activations in the backward pass: less memory, about a
+    third more compute (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost")."""
     parallel: Literal["auto", "ddp", "fsdp"] = "auto"
     """Of several processes: each has a copy of the weights (ddp), or a part of them (fsdp). "auto"
     is ddp where a copy fits into the memory of each."""
@@ -155,14 +155,24 @@ class RunConfig(Settings):
     train: TrainConfig = TrainConfig()
 
 
-def spelled_out(tree: Mapping[str, Any]) -> Mapping[str, Any]:
-    """`model = "mlp"` is short for `model.name = "mlp"`."""
+def normalize(tree: Mapping[str, Any], *, warn: bool = True) -> Tree:
+    """Expand the short form `model = "mlp"` and rename deprecated settings.
+
+    Args:
+        tree: nested settings.
+        warn: whether to warn about deprecated names.
+    """
+    tree = migrate(tree, warn=warn)
     short = tree.get("model")
     return {**tree, "model": {"name": short}} if isinstance(short, str) else tree
 
 
-def resolve(*trees: Mapping[str, Any]) -> RunConfig:
-    """The checked settings of `trees` laid over each other, later ones winning.
+def resolve(*trees: Mapping[str, Any], warn: bool = True) -> RunConfig:
+    """Merge `trees`, later ones winning, and check the result.
+
+    Args:
+        trees: nested settings.
+        warn: whether to warn about deprecated names.
 
     Raises:
         MoreishError: an unknown key (the nearest is named), or a value that does not fit.
@@ -171,7 +181,7 @@ def resolve(*trees: Mapping[str, Any]) -> RunConfig:
     for layer in trees:
         if not isinstance(layer, Mapping):
             raise MoreishError(f"settings are groups of name = value, not {layer!r}")
-        layer = spelled_out(layer)
+        layer = normalize(layer, warn=warn)
         for group in ("data", "model", "train"):
             if not isinstance(layer.get(group, {}), Mapping):
                 raise MoreishError(f"setting {group}={layer[group]}: it is a group of settings")

@@ -1,7 +1,8 @@
-"""Settings: frozen, strict, and explained in one line when they are wrong."""
+"""Strict, immutable settings: parsing, merging, TOML, and names of earlier versions."""
 
 import json
 import tomllib
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -11,6 +12,16 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from moreish.errors import MoreishError, nearest
 
 Tree = dict[str, Any]
+
+RENAMED = {
+    "train.recompute": "train.activation_checkpointing",
+}
+"""Deprecated names of settings, each with its present name. Names of `model.*` also hold for the
+network inside a hybrid or a mixture (`model.network.*`)."""
+
+REMOVED: dict[str, Any] = {}
+"""Settings that no longer exist, each with the only value that older runs may have stored: its
+former default, which is what Moreish does today."""
 
 
 class Settings(BaseModel):
@@ -40,6 +51,46 @@ class Settings(BaseModel):
             reason = first["msg"].removeprefix("Value error, ")
             given = "" if isinstance(first["input"], Mapping) else f"={first['input']}"
             raise MoreishError(f"setting {key}{given}: {reason}") from None
+
+
+def migrate(tree: Mapping[str, Any], *, warn: bool = True) -> Tree:
+    """Give settings that were written for an earlier version their present names.
+
+    Args:
+        tree: nested settings, e.g. from a recipe or a run.json.
+        warn: whether to issue a FutureWarning for every deprecated name.
+
+    Raises:
+        MoreishError: a setting is given by both names, or was removed and has a value other than
+            its former default.
+
+    >>> migrate({"train": {"recompute": True}}, warn=False)
+    {'train': {'activation_checkpointing': True}}
+    """
+    return _migrate_group(tree, "", warn)
+
+
+def _migrate_group(group: Mapping[str, Any], path: str, warn: bool) -> Tree:
+    migrated: Tree = {}
+    for key, value in group.items():
+        full = f"{path}{key}"
+        new = RENAMED.get(full)
+        if new is not None:
+            key = new.rpartition(".")[2]
+            if key in group:
+                raise MoreishError(f"{full} is the old name of {new}: give only {new}")
+            if warn:
+                message = f"setting {full} is deprecated; use {new}"
+                warnings.warn(message, FutureWarning, stacklevel=2)
+        elif full in REMOVED:
+            if value != REMOVED[full]:
+                raise MoreishError(f"setting {full}={value} was removed (see CHANGELOG.md)")
+            continue
+        if isinstance(value, Mapping):
+            inner = "model." if full == "model.network" else f"{full}."
+            value = _migrate_group(value, inner, warn)
+        migrated[key] = value
+    return migrated
 
 
 def merge(*trees: Mapping[str, Any]) -> Tree:

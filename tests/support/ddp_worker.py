@@ -24,7 +24,10 @@ CASES: dict[str, dict[str, Any]] = {
     "gpt": {"model": {"name": "gpt", "layers": 2}},
     "gpt in parts of a batch": {"model": {"name": "gpt", "layers": 2}, "train": {"accumulate": 5}},
     "gpt tied, fsdp": {"model": {"name": "gpt", "tied": True}, "train": {**FSDP, "accumulate": 5}},
-    "gpt reckoned again, fsdp": {"model": {"name": "gpt"}, "train": {**FSDP, "recompute": True}},
+    "gpt reckoned again, fsdp": {
+        "model": {"name": "gpt"},
+        "train": {**FSDP, "activation_checkpointing": True},
+    },
     "gpt, muon": {"model": {"name": "gpt"}, "train": {"optimizer": "muon"}},
     "gpt, muon, fsdp": {"model": {"name": "gpt"}, "train": {**FSDP, "optimizer": "muon"}},
     "hybrid": {"model": {"name": "hybrid"}},

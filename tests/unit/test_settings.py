@@ -4,7 +4,7 @@ import pytest
 
 from moreish.config import resolve
 from moreish.errors import MoreishError
-from moreish.settings import from_assignments, from_toml, merge
+from moreish.settings import from_assignments, from_toml, merge, migrate
 
 
 def test_later_layers_win_key_by_key() -> None:
@@ -97,3 +97,26 @@ def test_recipes_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("a = ")
     with pytest.raises(MoreishError, match="not a valid TOML recipe"):
         from_toml(tmp_path / "bad.toml")
+
+
+def test_deprecated_names_are_renamed_with_a_warning() -> None:
+    old = {"train": {"recompute": True, "lr": 1.0}}
+    with pytest.warns(FutureWarning, match="train.recompute is deprecated; use train.activation"):
+        config = resolve({"train": {"activation_checkpointing": False}}, old)
+    assert config.train.activation_checkpointing is True
+    assert resolve(old, warn=False) == config  # as for the settings stored in a run.json
+    with pytest.raises(MoreishError, match=r"old name of .*: give only train\.activation_check"):
+        resolve({"train": {"recompute": True, "activation_checkpointing": True}}, warn=False)
+
+
+def test_names_of_a_model_hold_inside_a_hybrid(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("moreish.settings.RENAMED", {"model.depth": "model.layers"})
+    tree = {"model": {"name": "hybrid", "network": {"depth": 2}}}
+    assert migrate(tree, warn=False) == {"model": {"name": "hybrid", "network": {"layers": 2}}}
+
+
+def test_removed_settings_may_have_their_former_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("moreish.settings.REMOVED", {"model.museum": True})
+    assert migrate({"model": {"museum": True}}) == {"model": {}}
+    with pytest.raises(MoreishError, match=r"model\.museum=False was removed"):
+        migrate({"model": {"museum": False}})

@@ -9,10 +9,11 @@ import os
 import re
 import sys
 import time
+import warnings
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -72,6 +73,7 @@ def main() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show becomes a ?
             stream.reconfigure(errors="replace")
+    warnings.formatwarning = format_warning
     try:
         status = app(standalone_mode=False)
         sys.stdout.flush()
@@ -96,6 +98,15 @@ def main() -> NoReturn:
     except (KeyboardInterrupt, typer.Abort):
         interrupted()
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def format_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: Any = None
+) -> str:
+    """A warning that is meant for users as one line, without its place in the source."""
+    if issubclass(category, FutureWarning):
+        return f"moreish: {message}\n"
+    return f"{filename}:{lineno}: {category.__name__}: {message}\n"
 
 
 def wait_for_reason(error: MoreishError) -> None:

@@ -343,7 +343,10 @@ def _memory(model: Model, config: RunConfig, positions: int, *, half: bool) -> M
     cast = 0.0
     if isinstance(config.model, GPTConfig):
         inside, at_end = kept(
-            config.model, model.vocab_size, half=half, recompute=config.train.recompute
+            config.model,
+            model.vocab_size,
+            half=half,
+            recompute=config.train.activation_checkpointing,
         )
         activations = KEPT_SHARE * inside * positions
         logits = KEPT_SHARE * at_end * positions + LOGITS_BACK * 4 * model.vocab_size * positions

@@ -52,7 +52,7 @@ class RunFolder:
         """`record` is the content of run.json; use `Run.open` or `Run.create`."""
         self.path = path
         self.record = record
-        self.config: RunConfig = resolve(record.config)
+        self.config: RunConfig = resolve(record.config, warn=False)
         self.kind = record.data.kind
         self._splits: dict[SplitName, Tokens] = {}
 

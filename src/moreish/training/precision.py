@@ -43,6 +43,6 @@ def lacking(config: TrainConfig, model: Model, device: torch.device) -> list[str
         notes.append("train.compile needs a C++ compiler, such as g++: not compiled")
     if config.precision != "auto" and precision_of(config, device) != TYPES[config.precision]:
         notes.append(f"a {device.type} device has no {config.precision} products: float32 instead")
-    if config.recompute and not recomputing(model):
-        notes.append("train.recompute is for the layers of a GPT: this model keeps what it reckons")
+    if config.activation_checkpointing and not recomputing(model):
+        notes.append("train.activation_checkpointing has no effect: this model has no GPT layers")
     return notes

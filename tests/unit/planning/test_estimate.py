@@ -177,7 +177,13 @@ def test_activations_are_what_autograd_keeps(name: str, *, bfloat16: bool) -> No
 
 
 @pytest.mark.parametrize(
-    "train", [{}, {"optimizer": "muon", "accumulate": 3}, {"optimizer": "sgd"}, {"recompute": True}]
+    "train",
+    [
+        {},
+        {"optimizer": "muon", "accumulate": 3},
+        {"optimizer": "sgd"},
+        {"activation_checkpointing": True},
+    ],
 )
 def test_memory_is_that_of_the_measured_estimate(tmp_path: Path, train: dict[str, Any]) -> None:
     """Of one device here: what `train` asks for before it begins, which is held against the peak of

@@ -255,7 +255,9 @@ GPT = {"name": "gpt", "layers": 4, "heads": 4, "width": 128, "context": 128}
     ("model", "train"),
     [
         pytest.param(GPT, {"batch_tokens": 16384}, id="gpt"),
-        pytest.param(GPT, {"batch_tokens": 16384, "recompute": True}, id="gpt-reckoned-again"),
+        pytest.param(
+            GPT, {"batch_tokens": 16384, "activation_checkpointing": True}, id="gpt-reckoned-again"
+        ),
         pytest.param(GPT, {"batch_tokens": 16384, "accumulate": 4}, id="in-parts", marks=LONG),
         pytest.param(
             {**GPT, "feedforward": "swiglu", "norm": "rms"},

@@ -122,11 +122,11 @@ def test_what_is_not_to_be_had_is_done_without_and_said(
     source.write_text(STORY * 8, encoding="utf-8")
     monkeypatch.setattr("shutil.which", lambda name: None)
     train = ["train", source, "--model", "lstm", "--steps", "2", "--out", tmp_path / "run"]
-    wanted = ["--set", "train.compile=true", "--set", "train.recompute=true"]
+    wanted = ["--set", "train.compile=true", "--set", "train.activation_checkpointing=true"]
     done = moreish(*train, *wanted)
     assert done.status == 0
     assert "train.compile needs a C++ compiler, such as g++: not compiled" in done.out
-    assert "train.recompute is for the layers of a GPT" in done.out
+    assert "train.activation_checkpointing has no effect" in done.out
     config = TrainConfig(precision="float16")
     assert lacking(config, tiny(), torch.device("meta")) == [
         "a meta device has no float16 products: float32 instead"
