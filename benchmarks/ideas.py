@@ -98,7 +98,7 @@ def measure(family: Family, seeds: int, folder: Path) -> list[dict[str, Any]]:
         losses = [run.scores["val"].loss for run in groups[name]]
         entry: dict[str, Any] = {
             "variant": name,
-            "parameters": groups[name][0].model.parameter_count(),
+            "parameters": groups[name][0].model.num_parameters(),
             "seconds": sum(run.record.seconds or 0.0 for run in groups[name]) / seeds,
             "losses": losses,
             "loss": sum(losses) / seeds,

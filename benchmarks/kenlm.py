@@ -18,8 +18,8 @@ from pathlib import Path
 from moreish.data import catalog
 from moreish.data.text.corpus import Corpus
 from moreish.data.token_dataset import encode_corpus
-from moreish.evaluate.metrics import losses_of
-from moreish.models import CountedModel, build_model, model_config
+from moreish.evaluate.metrics import evaluate_losses
+from moreish.models import CountBasedModel, build_model, model_config
 from moreish.tokenizers.char import CharTokenizer
 
 Table = dict[tuple[str, ...], tuple[float, float]]
@@ -76,12 +76,12 @@ def main() -> None:
         command = [str(options.lmplz), "-o", str(order), "--discount_fallback", "-S", "20%"]
         done = subprocess.run(command, input=spaced, capture_output=True, text=True, check=True)
         model = build_model(model_config({"name": "kneser-ney", "order": order}), 27)
-        assert isinstance(model, CountedModel)
-        model.fit(splits["train"])
+        assert isinstance(model, CountBasedModel)
+        model.fit_counts(splits["train"])
         found = {
             "order": order,
             "kenlm": kenlm_loss(read_arpa(done.stdout), texts("val"), order),
-            "ours": float(losses_of(model, splits["val"]).mean(dtype=float)),
+            "ours": float(evaluate_losses(model, splits["val"]).mean(dtype=float)),
         }
         print(found, flush=True)
         results.append(found)

@@ -21,8 +21,8 @@ from moreish import api, tokenizers
 from moreish.data import catalog
 from moreish.data.text.corpus import Corpus
 from moreish.data.token_dataset import Tokens, encode_corpus
-from moreish.evaluate.metrics import losses_of
-from moreish.models import CountedModel, Model, build_model, model_config
+from moreish.evaluate.metrics import evaluate_losses
+from moreish.models import CountBasedModel, Model, build_model, model_config
 from moreish.models.bow import average_by_loop, average_by_product, average_by_softmax
 from moreish.models.gpt.model import GPT, GPTConfig
 from moreish.models.ngram.add_k import NGram
@@ -62,8 +62,8 @@ def build(name: str, vocab_size: int, **settings: object) -> Model:
 
 def counted(tokens: Tokens, vocab_size: int, name: str = "ngram", **settings: object) -> Model:
     model = build(name, vocab_size, **settings)
-    assert isinstance(model, CountedModel)
-    model.fit(tokens)
+    assert isinstance(model, CountBasedModel)
+    model.fit_counts(tokens)
     return model
 
 
@@ -154,7 +154,7 @@ def names_lines() -> Iterator[Line]:
 
     def word(model: Model, text: str) -> str:
         ids = np.array([0, *tokenizer.encode(text), 0], dtype=np.uint8)
-        value = losses_of(model, Tokens(ids, items=True)).mean(dtype=float)
+        value = evaluate_losses(model, Tokens(ids, items=True)).mean(dtype=float)
         return "infinite" if math.isinf(value) else f"{value:.3f}"
 
     plus_one = counted(all_tokens, 27, order=2, add_k=1)
@@ -197,7 +197,7 @@ def names_lines() -> Iterator[Line]:
         "--set model.hidden=200 --set train.optimizer=sgd --set train.batch_size=32`",
     )  # fmt: skip
     sizes = [
-        build("mlp", 27, context=3, embedding=e, hidden=h).parameter_count()
+        build("mlp", 27, context=3, embedding=e, hidden=h).num_parameters()
         for e, h in ((2, 100), (2, 300), (10, 200))
     ]
     yield Line(

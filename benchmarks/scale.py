@@ -28,8 +28,8 @@ from moreish.data import catalog
 from moreish.data.audit.audit import diagnose
 from moreish.data.text.lines import Kind
 from moreish.data.token_dataset import Tokens
-from moreish.evaluate.novelty import Items, Passages
-from moreish.models import CountedModel, build_model, model_config
+from moreish.evaluate.novelty import NearestItemIndex, OverlapIndex
+from moreish.models import CountBasedModel, build_model, model_config
 from moreish.runs.run import Run
 from moreish.tokenizers.char import CharTokenizer
 from moreish.training.setup import prepare
@@ -62,9 +62,9 @@ def shakespeare() -> tuple[Tokens, int]:
 def fit(tokens: Tokens, vocab_size: int, order: int) -> dict[str, Any]:
     model = build_model(model_config({"name": "kneser-ney", "order": order}), vocab_size)
     began = time.perf_counter()
-    assert isinstance(model, CountedModel)
-    model.fit(tokens)
-    return {"seconds": time.perf_counter() - began, "numbers": model.parameter_count()}
+    assert isinstance(model, CountBasedModel)
+    model.fit_counts(tokens)
+    return {"seconds": time.perf_counter() - began, "numbers": model.num_parameters()}
 
 
 def counting_shakespeare() -> dict[str, Any]:
@@ -181,11 +181,11 @@ def novelty() -> dict[str, Any]:
     """The suffix array of 100 MB, and look-ups of 500 characters in it."""
     data = b"".join(words(100))
     began = time.perf_counter()
-    passages = Passages(data)
+    passages = OverlapIndex(data)
     built = time.perf_counter() - began
     text = catalog.load("shakespeare")[5000:5500]
     began = time.perf_counter()
-    longest = [passages.longest(text[i:] + text[:i]) for i in range(20)]
+    longest = [passages.longest_overlap(text[i:] + text[:i]) for i in range(20)]
     return {
         "seconds": built,
         "seconds_a_text": (time.perf_counter() - began) / 20,
@@ -200,7 +200,7 @@ def nearest() -> dict[str, Any]:
     pairs = random.integers(len(known), size=(10_000_000, 2))
     items = [known[a][:5] + known[b][-4:] for a, b in pairs.tolist()]
     began = time.perf_counter()
-    found = Items(items)
+    found = NearestItemIndex(items)
     built = time.perf_counter() - began
     asked = [name[::-1] for name in known[:20]]
     began = time.perf_counter()

@@ -17,7 +17,7 @@ from moreish.data import (
     read_corpus,
 )
 from moreish.errors import MoreishError
-from moreish.evaluate import Token, Tokenization, measured, tokens_of
+from moreish.evaluate import Token, TokenizerStats, measure_tokenizer, tokenize_text
 from moreish.planning import MFU, Advice, Estimate, advise, foreseen, planned
 from moreish.runs import Run
 from moreish.settings import Tree, from_toml, merge
@@ -285,7 +285,7 @@ def compare_tokenizers(
     tokenizers: Sequence[str] | None = None,
     *,
     vocab_size: int | None = None,
-) -> list[Tokenization]:
+) -> list[TokenizerStats]:
     """What each of `tokenizers` makes of a source; those that learn do so from its training split.
 
     Args:
@@ -297,7 +297,7 @@ def compare_tokenizers(
     if (Path(source) / "run.json").is_file():
         raise MoreishError(f"{source} is a run: give --text, to see what its tokenizer makes of it")
     built = _tokenizers(str(source), tokenizers, vocab_size)
-    return [measured(name, tokenizer, corpus) for name, tokenizer, corpus in built]
+    return [measure_tokenizer(name, tokenizer, corpus) for name, tokenizer, corpus in built]
 
 
 def tokenize(
@@ -318,9 +318,9 @@ def tokenize(
     """
     if (Path(source) / "run.json").is_file():
         run = load(source)
-        return {run.config.data.tokenizer: tokens_of(run.tokenizer, text)}
+        return {run.config.data.tokenizer: tokenize_text(run.tokenizer, text)}
     built = _tokenizers(str(source), tokenizers, vocab_size)
-    return {name: tokens_of(tokenizer, text) for name, tokenizer, _ in built}
+    return {name: tokenize_text(tokenizer, text) for name, tokenizer, _ in built}
 
 
 def _tokenizers(

@@ -7,7 +7,7 @@ from pydantic import Field, SerializeAsAny, field_validator
 
 from moreish.data import Kind, Mending, Rule
 from moreish.errors import MoreishError, nearest
-from moreish.models import CountedModel, ModelConfig, model_class, model_config
+from moreish.models import CountBasedModel, ModelConfig, model_class, model_config
 from moreish.settings import Settings, Tree, merge, migrate
 from moreish.tokenizers import Limits
 
@@ -217,7 +217,7 @@ def resolve(*trees: Mapping[str, Any], warn: bool = True) -> RunConfig:
     else:
         model = model_config(asked)
         defaults = model_class(model.name).defaults_for(model)
-        counted = issubclass(model_class(model.name), CountedModel)
+        counted = issubclass(model_class(model.name), CountBasedModel)
     parsed = TrainConfig.parse(merge(defaults, tree.get("train", {})), "train")
     if not counted and all(getattr(parsed, name) is None for name in BUDGETS):
         parsed = parsed.model_copy(update={"minutes": DEFAULT_MINUTES})

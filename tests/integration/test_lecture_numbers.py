@@ -10,7 +10,7 @@ import torch
 
 from conftest import item_tokens, split_tokens
 from moreish.data.token_dataset import Batch, Tokens
-from moreish.evaluate.metrics import losses_of, score
+from moreish.evaluate.metrics import evaluate_losses, score
 from moreish.generate.decode import generate
 from moreish.generate.sampling import Sampling
 from moreish.models import Model, build_model, model_config
@@ -19,7 +19,7 @@ from moreish.training.objectives import next_token, with_squared_weights
 
 def counted(tokens: Tokens, add_k: float, vocabulary: int = 27) -> Model:
     model = build_model(model_config({"name": "ngram", "order": 2, "add_k": add_k}), vocabulary)
-    model.fit(tokens)
+    model.fit_counts(tokens)
     return model
 
 
@@ -63,19 +63,21 @@ def test_first_words(lecture_names: list[str], names) -> None:
     pairs = ["".join(map(tokenizer.label, pair)) for pair in pairwise(first.ids_N.tolist())]
     assert pairs == ["·e", "em", "mm", "ma", "a·"]
     three = Tokens(all_tokens.ids_N[: 3 + 1 + sum(map(len, lecture_names[:3]))], items=True)
-    assert -losses_of(counted(all_tokens, 0), three).sum() == pytest.approx(-38.7856, abs=1e-3)
+    assert -evaluate_losses(counted(all_tokens, 0), three).sum() == pytest.approx(
+        -38.7856, abs=1e-3
+    )
 
 
 @pytest.mark.parametrize(("add_k", "loss"), [(0, 2.4540), (1, 2.4546), (5, 2.4577)])
 def test_count_bigram_loss(names, add_k: float, loss: float) -> None:
     tokenizer, tokens = names
-    found = score(losses_of(counted(tokens, add_k), tokens), tokens, tokenizer)
+    found = score(evaluate_losses(counted(tokens, add_k), tokens), tokens, tokenizer)
     assert found.loss == pytest.approx(loss, abs=1e-4)
 
 
 def word_loss(model: Model, tokenizer, word: str) -> float:
     ids = np.array([0, *tokenizer.encode(word), 0], dtype=np.uint8)
-    return float(losses_of(model, Tokens(ids, items=True)).mean())
+    return float(evaluate_losses(model, Tokens(ids, items=True)).mean())
 
 
 def test_andrej(names) -> None:
@@ -88,7 +90,7 @@ def test_andrej(names) -> None:
 def test_uniform(names) -> None:
     tokenizer, tokens = names
     model = build_model(model_config({"name": "bigram"}), 27)
-    found = score(losses_of(model, tokens), tokens, tokenizer)
+    found = score(evaluate_losses(model, tokens), tokens, tokenizer)
     assert found.loss == pytest.approx(3.2958, abs=1e-4)
 
 
@@ -108,7 +110,7 @@ def full_batch_descent(tokens: Tokens, steps: int, strength: float = 0.0) -> Mod
 
 def test_neural_bigram_approaches_the_counts_from_above(names) -> None:
     _, tokens = names
-    after_200 = losses_of(full_batch_descent(tokens, 200), tokens).mean()
+    after_200 = evaluate_losses(full_batch_descent(tokens, 200), tokens).mean()
     assert 2.4540 < after_200 < 2.47
 
 
@@ -141,7 +143,9 @@ def test_neural_bigram_at_its_optimum_is_the_count_table(names) -> None:
 @pytest.mark.soak
 def test_squared_weights_pull_towards_uniform(names) -> None:
     _, tokens = names
-    losses = [losses_of(full_batch_descent(tokens, 60, s), tokens).mean() for s in (0, 0.01, 1, 10)]
+    losses = [
+        evaluate_losses(full_batch_descent(tokens, 60, s), tokens).mean() for s in (0, 0.01, 1, 10)
+    ]
     assert losses == sorted(losses)
     assert losses[1] < 2.5
     assert losses[3] > 3.1
@@ -152,7 +156,7 @@ def test_mlp_examples_and_sizes(names) -> None:
     assert Tokens(tokens.ids_N[: 1 + 5 + 7 + 4 + 9 + 7], items=True).predictions == 32
     for embedding, hidden, parameters in ((2, 100, 3_481), (2, 300, 10_281), (10, 200, 11_897)):
         settings = {"name": "mlp", "context": 3, "embedding": embedding, "hidden": hidden}
-        assert build_model(model_config(settings), 27).parameter_count() == parameters
+        assert build_model(model_config(settings), 27).num_parameters() == parameters
 
 
 def test_split_sizes(lecture_names: list[str]) -> None:
@@ -166,11 +170,11 @@ def test_careful_initialisation_starts_at_the_uniform_loss(names) -> None:
     first = Tokens(tokens.ids_N[:33], items=True)
     settings = {"name": "mlp", "context": 3, "embedding": 2, "hidden": 100}
     model = build_model(model_config(settings), 27)
-    assert losses_of(model, first).mean() == pytest.approx(3.2958, abs=0.005)
+    assert evaluate_losses(model, first).mean() == pytest.approx(3.2958, abs=0.005)
     # The lecture's first, careless weights are all drawn from a unit normal.
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter)
-    assert losses_of(model, first).mean() > 8
+    assert evaluate_losses(model, first).mean() > 8
 
 
 def test_shakespeare_split_and_tokens(shakespeare: str) -> None:
@@ -193,5 +197,5 @@ def test_the_built_in_names_have_their_bigram_loss() -> None:
     items = catalog.load("names").split("\n")
     assert len(items) == 32_178
     tokenizer, tokens = item_tokens(items)
-    found = score(losses_of(counted(tokens, 0), tokens), tokens, tokenizer)
+    found = score(evaluate_losses(counted(tokens, 0), tokens), tokens, tokenizer)
     assert found.loss == pytest.approx(2.4543, abs=1e-4)

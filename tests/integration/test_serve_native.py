@@ -99,7 +99,7 @@ def test_models(native: Native, runs: dict[str, Run]) -> None:
     names, run = models["names"], runs["names"]
     assert names["losses"]["val"] == run.scores["val"].loss
     assert names["bits_per_byte"] == run.scores["val"].bits_per_byte
-    assert names["parameters"] == run.model.parameter_count()
+    assert names["parameters"] == run.model.num_parameters()
     assert (names["kind"], names["architecture"], names["tokenizer"]) == ("lines", "gpt", "char")
     assert (names["layers"], names["heads"]) == (1, 2)
     assert names["vocabulary"] == run.tokenizer.vocab_size

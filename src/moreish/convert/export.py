@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from moreish.errors import MoreishError, command, nearest
-from moreish.evaluate import bits_shown
+from moreish.evaluate import format_bits
 from moreish.models import Model
 from moreish.runs import Run
 from moreish.utils.files import PART, write_atomic
@@ -173,7 +173,7 @@ def _card(run: Run, made: Export, licence: str) -> str:
     """The model card."""
     record, data = run.record, run.record.data
     scores = "\n".join(
-        f"| {name} | {score.loss:.4f} | {bits_shown(score.bits_per_byte)} | {score.tokens:,} |"
+        f"| {name} | {score.loss:.4f} | {format_bits(score.bits_per_byte)} | {score.tokens:,} |"
         for name, score in run.scores.items()
     )
     hashes = "\n".join(f"- {name}: `{digest}`" for name, digest in data.sha256.items())

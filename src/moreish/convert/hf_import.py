@@ -86,7 +86,7 @@ def import_hf(path: Path, out: Path, *, overwrite: bool = False) -> Run:
     facts = _no_data(path, tokenizer)
     run = Run.create(out, config, tokenizer, {}, facts, overwrite=overwrite)
     run.save_weights(built)
-    run.update(status="finished", parameters=built.parameter_count())
+    run.update(status="finished", parameters=built.num_parameters())
     return Run.open(out)
 
 

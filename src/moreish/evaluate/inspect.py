@@ -15,19 +15,19 @@ from moreish.tokenizers import Ids
 Floats = NDArray[np.floating]
 
 
-def followed(ids_N: AnyIds | Joined, vocab_size: int) -> Ids:
+def context_counts(ids_N: AnyIds | Joined, vocab_size: int) -> Ids:
     """(V,) how often each token is followed by another."""
     counts_V = occurrences(ids_N, vocab_size)
     counts_V[int(ids_N[-1])] -= 1
     return counts_V
 
 
-def by_count(counts_V: Ids) -> Ids:
+def tokens_by_frequency(counts_V: Ids) -> Ids:
     """(V,) the tokens, the most frequent first."""
     return np.argsort(-counts_V, kind="stable")
 
 
-def pair_counts(ids_N: AnyIds | Joined, chosen_M: Ids, vocab_size: int) -> Ids:
+def bigram_counts(ids_N: AnyIds | Joined, chosen_M: Ids, vocab_size: int) -> Ids:
     """(M, M) how often one of these follows another: a row for the first of a pair."""
     size = len(chosen_M)
     place_V = np.full(vocab_size, size)
@@ -40,7 +40,7 @@ def pair_counts(ids_N: AnyIds | Joined, chosen_M: Ids, vocab_size: int) -> Ids:
 
 
 @torch.inference_mode()
-def expected_pairs(model: Model, chosen_M: Ids) -> Floats:
+def bigram_probabilities(model: Model, chosen_M: Ids) -> Floats:
     """(M, M) the chance of one of these after another, nothing being before."""
     chosen_MT = torch.from_numpy(chosen_M)[:, None]
     shares_MV = model(chosen_MT)[0][:, 0].softmax(dim=-1)
@@ -57,7 +57,7 @@ def token_embedding(model: Model, vocab_size: int) -> Floats | None:
     return None
 
 
-def principal(points_MC: Floats) -> tuple[Floats, Floats]:
+def principal_components(points_MC: Floats) -> tuple[Floats, Floats]:
     """(M, 2) the two widest axes of some points (Pearson 1901), and (2,) their shares of the
     variance."""
     u, s, _ = np.linalg.svd(points_MC - points_MC.mean(axis=0), full_matrices=False)
@@ -65,7 +65,7 @@ def principal(points_MC: Floats) -> tuple[Floats, Floats]:
     return u[:, :2] * s[:2], shares[:2]
 
 
-def attending(model: Model) -> GPT | None:
+def find_transformer(model: Model) -> GPT | None:
     """The part of a model that attends, if there is one."""
     network = model.network if isinstance(model, NetworkWithCounts) else model
     return network if isinstance(network, GPT) else None
@@ -75,11 +75,11 @@ def attending(model: Model) -> GPT | None:
 def attention_maps(model: Model, ids_T: Ids) -> list[Tensor]:
     """Of each layer (H, T, T): how much every token of a text takes from every earlier one; rows
     sum to 1. Nothing of a model that does not attend."""
-    network, tokens_BT = attending(model), torch.from_numpy(ids_T)[None]
+    network, tokens_BT = find_transformer(model), torch.from_numpy(ids_T)[None]
     if network is None:
         return []
-    hints: tuple[Tensor, ...] = ()
+    features: tuple[Tensor, ...] = ()
     if isinstance(model, Hybrid):
-        logs_BTMV, left_BTM, _ = model.counts.by_order(tokens_BT)
-        hints = model.hints(logs_BTMV, left_BTM)
-    return [maps_BHTT[0] for maps_BHTT in network.attention_maps(tokens_BT, *hints)]
+        logp_BTMV, backoff_BTM, _ = model.counts.log_probs_by_order(tokens_BT)
+        features = model.features(logp_BTMV, backoff_BTM)
+    return [maps_BHTT[0] for maps_BHTT in network.attention_maps(tokens_BT, *features)]

@@ -37,7 +37,7 @@ a pass mends a guess that was too low."""
 WINDOW = 512
 """Positions a pass scores where the model itself sets no limit."""
 
-UNIT = 256
+STDERR_BLOCK = 256
 """Tokens of running text that count as one observation in the standard error: neighbouring tokens
 are not independent. In a list every item is one."""
 
@@ -71,7 +71,7 @@ class Score:
         return cls(**known)
 
 
-def bits_shown(value: float) -> str:
+def format_bits(value: float) -> str:
     """Bits per character or byte; a dash where words are unknown, so that nobody can tell."""
     return "–" if math.isnan(value) else f"{value:.3f}"
 
@@ -137,7 +137,7 @@ def device_of(model: Model) -> torch.device:
     return next((p.device for p in model.parameters()), torch.device("cpu"))
 
 
-def fitting(model: Model, batch: Batch, parts: int) -> tuple[NDArray[np.float32], int]:
+def batch_losses(model: Model, batch: Batch, parts: int) -> tuple[NDArray[np.float32], int]:
     """(B, T) the losses of `batch`, taken in `parts`, or in twice as many until the memory of the
     GPU holds each; and how many these were, to begin the next batch with."""
     device = device_of(model)
@@ -155,7 +155,7 @@ def fitting(model: Model, batch: Batch, parts: int) -> tuple[NDArray[np.float32]
 
 
 @torch.inference_mode()
-def losses_of(
+def evaluate_losses(
     model: Model,
     tokens: Tokens,
     stride: int | None = None,
@@ -174,7 +174,7 @@ def losses_of(
     model.eval()
     done, parts = 0, 1
     for chosen, batch in evaluation_batches(model, tokens, spans, world):
-        losses_BT, parts = fitting(model, batch, parts)
+        losses_BT, parts = batch_losses(model, batch, parts)
         scored_BT = batch.targets_BT.numpy() != UNSCORED
         places_BT = chosen.start_S[:, None] + np.arange(losses_BT.shape[1])
         losses[places_BT[scored_BT]] = losses_BT[scored_BT]
@@ -207,7 +207,9 @@ def score(losses: NDArray[np.float32], tokens: Tokens, tokenizer: Tokenizer) -> 
 
 def _standard_error(losses: NDArray[np.float64], tokens: Tokens) -> float:
     """Of a ratio of sums over independent units (Cochran 1977, section 6.4); NaN for one unit."""
-    starts_U, _ = tokens.sections() if tokens.items else (np.arange(0, len(losses), UNIT), None)
+    starts_U, _ = (
+        tokens.sections() if tokens.items else (np.arange(0, len(losses), STDERR_BLOCK), None)
+    )
     units = len(starts_U)
     if units < 2 or not np.isfinite(losses).all():
         return math.nan

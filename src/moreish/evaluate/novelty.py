@@ -9,7 +9,7 @@ AROUND = 40
 """Bytes before and after a shared piece that are shown with it."""
 
 
-class Known:
+class TrainingIndex:
     """The data that a run was made of, all splits of it; `text in known` asks if it holds a text.
 
     An item is known if it equals one; running text, if it stands anywhere in one piece. That there
@@ -57,7 +57,7 @@ class TextNovelty:
     distance: int | None
 
 
-class Passages:
+class OverlapIndex:
     """Finds what texts share with the data: a suffix array (Manber and Myers 1993) over the bytes
     of the data, built once in linear time, so that a look-up is a binary search."""
 
@@ -76,7 +76,7 @@ class Passages:
         self._data = data
         self._suffixes = divsufsort(data)
 
-    def longest(self, text: str) -> Overlap:
+    def longest_overlap(self, text: str) -> Overlap:
         """The longest common piece of `text` and the data; empty if they share no character."""
         wanted = text.encode("utf-8", "surrogatepass")
         best, best_at, best_place = 0, 0, 0
@@ -91,7 +91,7 @@ class Passages:
         piece = wanted[best_at : best_at + best].decode("utf-8", "surrogatepass")
         return Overlap(text=piece, place=best_place)
 
-    def where(self, overlap: Overlap) -> tuple[int, str]:
+    def locate(self, overlap: Overlap) -> tuple[int, str]:
         """The line of the data on which an overlap begins, from 1, and as much of that line as lies
         around it; 0 and nothing for an empty one."""
         if not overlap.text:
@@ -138,7 +138,7 @@ class Passages:
         return best, place
 
 
-class Items:
+class NearestItemIndex:
     """Finds the nearest item of a list by edit distance (Levenshtein 1966)."""
 
     def __init__(self, items: Iterable[str]) -> None:

@@ -22,7 +22,7 @@ class Token:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tokenization:
+class TokenizerStats:
     """What one tokenizer makes of a corpus."""
 
     name: str
@@ -34,7 +34,7 @@ class Tokenization:
     megabytes_per_second: float
 
 
-def tokens_of(tokenizer: Tokenizer, text: str) -> list[Token]:
+def tokenize_text(tokenizer: Tokenizer, text: str) -> list[Token]:
     """The tokens of `text`, in order. Raises MoreishError when some of it is unknown."""
     ids = tokenizer.encode(text)
     return [
@@ -47,7 +47,7 @@ def tokens_of(tokenizer: Tokenizer, text: str) -> list[Token]:
     ]
 
 
-def measured(name: str, tokenizer: Tokenizer, corpus: Corpus) -> Tokenization:
+def measure_tokenizer(name: str, tokenizer: Tokenizer, corpus: Corpus) -> TokenizerStats:
     """Encode all of `corpus`; only the encoding is timed, not the reading."""
     seconds = 0.0
     with Spool(tokenizer) as spool:
@@ -64,7 +64,7 @@ def measured(name: str, tokenizer: Tokenizer, corpus: Corpus) -> Tokenization:
     unknown = 0 if tokenizer.unk is None else int(predicted_V[tokenizer.unk])
     if unknown:  # whose length nobody knows
         size = sum(len(piece.encode()) for piece in _pieces(corpus))
-    return Tokenization(
+    return TokenizerStats(
         name=name,
         vocabulary=tokenizer.vocab_size,
         tokens=count,

@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
-from moreish.evaluate import principal
+from moreish.evaluate import principal_components
 from moreish.figures.style import Theme
 
 Array = NDArray[Any]
@@ -139,7 +139,7 @@ def embeddings(weight_VC: Array, labels: Sequence[str], theme: Theme) -> Figure:
     names = ["first number", "second number"]
     points = weight_VC
     if weight_VC.shape[1] != 2:
-        points, shares = principal(weight_VC)
+        points, shares = principal_components(weight_VC)
         names = [f"component {i + 1} ({shares[i]:.0%} of the variance)" for i in range(2)]
     figure = Figure(figsize=(6.4, 6.0))
     axes = figure.add_subplot()

@@ -20,17 +20,17 @@ from torch.overrides import TorchFunctionMode
 
 from moreish.errors import MoreishError
 from moreish.evaluate import (
-    attending,
     attention_maps,
-    by_count,
-    expected_pairs,
-    followed,
-    pair_counts,
+    bigram_counts,
+    bigram_probabilities,
+    context_counts,
+    find_transformer,
     token_embedding,
+    tokens_by_frequency,
 )
 from moreish.figures import draw
 from moreish.figures.style import DARK, LIGHT, Theme, save, themed
-from moreish.models import CountedModel, Mixture
+from moreish.models import CountBasedModel, Mixture
 from moreish.runs import Run
 from moreish.training import LRRange, build_optimizer, make_sampler, next_token, set_rate
 
@@ -110,10 +110,10 @@ def _all(run: Run, text: str | None) -> Iterator[tuple[str, str, str, Draw]]:
         )
     label, size = run.tokenizer.label, run.tokenizer.vocab_size
     ids_N = run.split("train").ids_N
-    most_V = by_count(followed(ids_N, size))
+    most_V = tokens_by_frequency(context_counts(ids_N, size))
     frequent_M = np.sort(most_V[: draw.MOST_CELLS])
     names = [label(int(token)) for token in frequent_M]
-    counts_MM = pair_counts(ids_N, frequent_M, size)
+    counts_MM = bigram_counts(ids_N, frequent_M, size)
     yield (
         "pairs-counted",
         "Pairs in the training data",
@@ -122,7 +122,7 @@ def _all(run: Run, text: str | None) -> Iterator[tuple[str, str, str, Draw]]:
         else "A row for each token, a column for what came after it.",
         lambda theme: draw.pairs(counts_MM, names, theme, counts=True, of=size),
     )  # fmt: skip
-    expected_MM = expected_pairs(run.model, frequent_M)
+    expected_MM = bigram_probabilities(run.model, frequent_M)
     yield (
         "pairs-expected",
         "Pairs that the model expects",
@@ -143,7 +143,7 @@ def _all(run: Run, text: str | None) -> Iterator[tuple[str, str, str, Draw]]:
             ),
         )
     ids = _text_ids(run, text)
-    if (network := attending(run.model)) is not None:
+    if (network := find_transformer(run.model)) is not None:
         few = ids[: min(SHOWN_TOKENS, network.context)]
         if run.kind == "lines":  # each item is read afresh, so one of them is enough
             few = max(np.split(few, np.flatnonzero(few == run.tokenizer.boundary)), key=len)
@@ -206,9 +206,9 @@ def _text_ids(run: Run, text: str | None) -> np.ndarray:
 
 @torch.inference_mode()
 def _surprisals(run: Run, ids: np.ndarray) -> list[tuple[str, float]]:
-    from moreish.evaluate import losses_of
+    from moreish.evaluate import evaluate_losses
 
-    losses = losses_of(run.model, replace(run.split("val"), ids_N=ids.astype(np.uint32)))
+    losses = evaluate_losses(run.model, replace(run.split("val"), ids_N=ids.astype(np.uint32)))
     told = [run.tokenizer.label(int(token)) for token in ids[1:]]
     return [(label, float(loss)) for label, loss in zip(told, losses, strict=True)]
 
@@ -216,10 +216,10 @@ def _surprisals(run: Run, ids: np.ndarray) -> list[tuple[str, float]]:
 def _layers(run: Run) -> list[dict[str, Any]]:
     """Statistics of every matrix and non-linearity, in the order of their work, from a few more
     training steps at the run's highest rate, on a copy of the model."""
-    if isinstance(run.model, CountedModel):
+    if isinstance(run.model, CountBasedModel):
         return []
     model, config = copy.deepcopy(run.model).train(), run.config.train
-    model.before_training(run.split("train"))
+    model.fit_counts(run.split("train"))
     sampler = make_sampler(run.config, run.split("train"), model)
     optimizer = build_optimizer(model, config)
     assert isinstance(config.lr, float)

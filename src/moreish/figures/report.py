@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from moreish.data import CATALOG, Diagnosis
 from moreish.errors import MoreishError, command, visible
-from moreish.evaluate import Score, bits_shown
+from moreish.evaluate import Score, format_bits
 from moreish.runs import Run
 from moreish.utils.files import write_atomic
 
@@ -87,8 +87,8 @@ def run_page(run: Run, pictures: "Iterable[Picture]") -> str:
                 {"train": "training", "val": "validation", "test": "test"}[name],
                 f"{score.loss:.4f}",
                 f"{score.stderr:.4f}",
-                bits_shown(score.bits_per_char),
-                bits_shown(score.bits_per_byte),
+                format_bits(score.bits_per_char),
+                format_bits(score.bits_per_byte),
                 f"{score.perplexity:.2f}",
                 f"{score.tokens:,}",
             )
@@ -146,7 +146,7 @@ def ladder_page(found: Mapping[str, Any], folder: Path) -> str:
                 f"{rung['parameters']:,}",
                 f"{rung['seconds']:.1f}",
                 *(_loss(splits.get(name)) for name in names),
-                bits_shown(Score.from_json(splits["val"]).bits_per_char),
+                format_bits(Score.from_json(splits["val"]).bits_per_char),
                 f"{stated['loss']:.2f} ({stated['where']})" if stated else "",
             )
         )

@@ -2,31 +2,37 @@
 
 from moreish.generate.constrained import (
     Automaton,
+    CompileLimits,
+    ConstrainedDecoder,
     Constraint,
-    Effort,
-    Guide,
     compile_constraint,
     parse_length,
     resample,
 )
-from moreish.generate.decode import threads
-from moreish.generate.sampling import BLOCK, Sampling, draw, probabilities, uniforms
-from moreish.generate.writer import POOL, Writer
+from moreish.generate.decode import limit_threads
+from moreish.generate.sampling import (
+    NOISE_BLOCK,
+    Sampling,
+    sample_tokens,
+    sampling_probabilities,
+    uniform_noise,
+)
+from moreish.generate.writer import POOL_FACTOR, TextGenerator
 
 __all__ = [
-    "BLOCK",
-    "POOL",
+    "NOISE_BLOCK",
+    "POOL_FACTOR",
     "Automaton",
+    "CompileLimits",
+    "ConstrainedDecoder",
     "Constraint",
-    "Effort",
-    "Guide",
     "Sampling",
-    "Writer",
+    "TextGenerator",
     "compile_constraint",
-    "draw",
+    "limit_threads",
     "parse_length",
-    "probabilities",
     "resample",
-    "threads",
-    "uniforms",
+    "sample_tokens",
+    "sampling_probabilities",
+    "uniform_noise",
 ]

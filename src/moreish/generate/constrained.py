@@ -32,7 +32,7 @@ MOST_STATES = 2_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Effort:
+class CompileLimits:
     """What an automaton may take."""
 
     seconds: float = 20
@@ -82,29 +82,29 @@ class Automaton:
     """
 
     next_SV: Tensor
-    stops_LS: Tensor
+    may_end_LS: Tensor
     """Whether a text of so many tokens may end in a state."""
-    hope_LSV: Tensor
+    reach_LSV: Tensor
     """The chance that a text of so many tokens, in a state, its last token being v, goes on to an
     allowed end, in pairs of tokens; 0 if it cannot."""
     asked: str
 
-    def after(self, prompt: Ids) -> int:
+    def state_after(self, prompt: Ids) -> int:
         """The state once `prompt` was read. Raises MoreishError when nothing can come of it."""
         state = 0
         for token in prompt:
             state = int(self.next_SV[state, int(token)])
         last = int(prompt[-1]) if len(prompt) else BOUNDARY
-        if len(prompt) >= len(self.hope_LSV) or not self.hope_LSV[len(prompt), state, last]:
+        if len(prompt) >= len(self.reach_LSV) or not self.reach_LSV[len(prompt), state, last]:
             raise MoreishError(f"nothing that the model can write matches {self.asked}")
         return state
 
-    def hope(self, state_B: Tensor, length: int) -> Tensor:
+    def reach_probability(self, state_B: Tensor, length: int) -> Tensor:
         """(B, V) of each token that may be drawn after `length` tokens; the boundary is the end."""
         every_V = torch.arange(self.next_SV.shape[1])
-        hope_BV = self.hope_LSV[length + 1][self.next_SV[state_B], every_V]
-        hope_BV[:, BOUNDARY] = self.stops_LS[length, state_B].double()
-        return hope_BV
+        reach_BV = self.reach_LSV[length + 1][self.next_SV[state_B], every_V]
+        reach_BV[:, BOUNDARY] = self.may_end_LS[length, state_B].double()
+        return reach_BV
 
 
 def compile_constraint(
@@ -112,7 +112,7 @@ def compile_constraint(
     tokenizer: Tokenizer,
     tokens: Tokens,
     max_tokens: int,
-    effort: Effort = Effort(),
+    effort: CompileLimits = CompileLimits(),
 ) -> Automaton:
     """The automaton of all that was asked, for texts of at most `max_tokens` tokens.
 
@@ -144,13 +144,13 @@ def compile_constraint(
     accepts_S[[numbers[state] for state in fsm.finals]] = True
     least, most = asked.length or (0, None)
     most = min(max_tokens, max_tokens if most is None else most)
-    stops_LS = torch.zeros(max_tokens + 2, dead + 1, dtype=torch.bool)
-    stops_LS[least : most + 1] = accepts_S
-    hope_LSV = torch.zeros(max_tokens + 2, dead + 1, size, dtype=torch.float64)
-    automaton = Automaton(next_SV, stops_LS, hope_LSV, str(asked))
+    may_end_LS = torch.zeros(max_tokens + 2, dead + 1, dtype=torch.bool)
+    may_end_LS[least : most + 1] = accepts_S
+    reach_LSV = torch.zeros(max_tokens + 2, dead + 1, size, dtype=torch.float64)
+    automaton = Automaton(next_SV, may_end_LS, reach_LSV, str(asked))
     pairs_VV = _pairs(tokens, size)
     for length in range(max_tokens, -1, -1):
-        hope_LSV[length] = automaton.hope(torch.arange(dead + 1), length) @ pairs_VV.T
+        reach_LSV[length] = automaton.reach_probability(torch.arange(dead + 1), length) @ pairs_VV.T
     return automaton
 
 
@@ -162,17 +162,17 @@ def _pairs(tokens: Tokens, size: int) -> Tensor:
     return counts_VV / counts_VV.sum(dim=1, keepdim=True)
 
 
-class Guide:
+class ConstrainedDecoder:
     """Walks the automaton beside a batch of streams, and weighs its own influence."""
 
     def __init__(self, automaton: Automaton, prompt: Ids, streams: int) -> None:
         self.automaton = automaton
-        self.state_B = torch.full((streams,), automaton.after(prompt))
+        self.state_B = torch.full((streams,), automaton.state_after(prompt))
         self.length = len(prompt)
         self.log_weight_B = torch.zeros(streams, dtype=torch.float64)
-        self._hope_BV = torch.empty(0)
+        self._log_reach_BV = torch.empty(0)
 
-    def steer(self, shares_BV: Tensor, plain_BV: Tensor, *, greedy: bool) -> Tensor:
+    def reweight(self, probs_BV: Tensor, plain_BV: Tensor, *, greedy: bool) -> Tensor:
         """The distribution to draw from: the sampler's own times hope.
 
         Args:
@@ -181,24 +181,24 @@ class Guide:
                 nothing that may follow.
             greedy: take the best of it.
         """
-        hope_BV = self.automaton.hope(self.state_B, self.length)
+        reach_BV = self.automaton.reach_probability(self.state_B, self.length)
         # Streams that have ended are drawn all the same, and not looked at.
-        hope_BV[~(hope_BV > 0).any(dim=1)] = 1.0
-        self._hope_BV = hope_BV.log()
-        steered_BV = (plain_BV if greedy else shares_BV) * hope_BV
+        reach_BV[~(reach_BV > 0).any(dim=1)] = 1.0
+        self._log_reach_BV = reach_BV.log()
+        steered_BV = (plain_BV if greedy else probs_BV) * reach_BV
         steered_BV = torch.where(
-            steered_BV.sum(dim=1, keepdim=True) > 0, steered_BV, plain_BV * hope_BV
+            steered_BV.sum(dim=1, keepdim=True) > 0, steered_BV, plain_BV * reach_BV
         )
         total_B1 = steered_BV.sum(dim=1, keepdim=True)
         self.log_weight_B += total_B1[:, 0].log()
         if greedy:
-            return torch.nn.functional.one_hot(steered_BV.argmax(-1), hope_BV.shape[1]).double()
+            return torch.nn.functional.one_hot(steered_BV.argmax(-1), reach_BV.shape[1]).double()
         return steered_BV / total_B1
 
-    def advance(self, token_B: Tensor) -> None:
+    def accept_token(self, token_B: Tensor) -> None:
         """Follow the tokens that were drawn. A boundary leads to the state where nothing is
         allowed, and so nothing weighed, any more."""
-        self.log_weight_B -= self._hope_BV.gather(1, token_B[:, None])[:, 0]
+        self.log_weight_B -= self._log_reach_BV.gather(1, token_B[:, None])[:, 0]
         self.state_B = self.automaton.next_SV[self.state_B, token_B]
         self.length += 1
 

@@ -13,9 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from moreish.generate.constrained import Guide
-from moreish.generate.sampling import BLOCK, Sampling, draw, probabilities, uniforms
-from moreish.models import Model, select
+from moreish.generate.constrained import ConstrainedDecoder
+from moreish.generate.sampling import (
+    NOISE_BLOCK,
+    Sampling,
+    sample_tokens,
+    sampling_probabilities,
+    uniform_noise,
+)
+from moreish.models import Model, select_rows
 from moreish.tokenizers import Ids
 
 SMALL = 4_000_000
@@ -31,9 +37,9 @@ def generate(
     max_tokens: int,
     sampling: Sampling,
     seed: int,
-    stop: int | None = None,
-    never: int | None = None,
-    guide: Guide | None = None,
+    eos_token: int | None = None,
+    suppressed_token: int | None = None,
+    constraint: ConstrainedDecoder | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Continue `prompt` in every stream; yields (B,) tokens and (B,) whether each stream goes on.
 
@@ -60,34 +66,37 @@ def generate(
     with _parts_at_hand(model, small=parameters < SMALL):
         for position in range(max_tokens):
             small = tokens_RT.numel() * parameters < SMALL
-            with threads(1 if small else torch.get_num_threads()):
+            with limit_threads(1 if small else torch.get_num_threads()):
                 logits_RTV, state = model(tokens_RT, state)
                 logits_RV = logits_RTV[:, -1].cpu()
-                if never is not None:
-                    logits_RV = logits_RV.index_fill(1, torch.tensor([never]), -torch.inf)
+                if suppressed_token is not None:
+                    logits_RV = logits_RV.index_fill(
+                        1, torch.tensor([suppressed_token]), -torch.inf
+                    )
                 if position == 0:  # the prompt was read once, for all
-                    logits_RV, state = select((logits_RV, state), torch.zeros_like(running_R))
-                shares_RV = probabilities(logits_RV, sampling)
-                if guide is not None:
+                    logits_RV, state = select_rows((logits_RV, state), torch.zeros_like(running_R))
+                probs_RV = sampling_probabilities(logits_RV, sampling)
+                if constraint is not None:
                     plain_RV = logits_RV.double().softmax(dim=-1)
-                    shares_RV = guide.steer(shares_RV, plain_RV, greedy=sampling.temperature == 0)
-                if position % BLOCK == 0:
-                    uniform_RN = uniforms(seed, position // BLOCK, streams)[running_R]
-                token_R = draw(shares_RV, uniform_RN[:, position % BLOCK])
-                if guide is not None:
-                    guide.advance(token_R)
-            if stop is None:
+                    greedy = sampling.temperature == 0
+                    probs_RV = constraint.reweight(probs_RV, plain_RV, greedy=greedy)
+                if position % NOISE_BLOCK == 0:
+                    uniform_RN = uniform_noise(seed, position // NOISE_BLOCK, streams)[running_R]
+                token_R = sample_tokens(probs_RV, uniform_RN[:, position % NOISE_BLOCK])
+                if constraint is not None:
+                    constraint.accept_token(token_R)
+            if eos_token is None:
                 yield token_R, alive_B
             else:
                 token_B = token_B.index_copy(0, running_R, token_R)
-                alive_B = alive_B & (token_B != stop)
+                alive_B = alive_B & (token_B != eos_token)
                 yield token_B, alive_B
                 alive_R = alive_B[running_R]
                 if not alive_R.any():
                     return
-                if guide is None and 2 * int(alive_R.sum()) <= len(running_R):
+                if constraint is None and 2 * int(alive_R.sum()) <= len(running_R):
                     # Only those that go on stay; a guide keeps its own books of all.
-                    running_R, token_R, uniform_RN, state = select(
+                    running_R, token_R, uniform_RN, state = select_rows(
                         (running_R, token_R, uniform_RN, state), alive_R
                     )
             tokens_RT = token_R[:, None].to(device)
@@ -138,7 +147,7 @@ def _called(module: nn.Module | None, *, small: bool) -> Any:
 
 
 @contextmanager
-def threads(number: int) -> Iterator[None]:
+def limit_threads(number: int) -> Iterator[None]:
     """So many threads; what the user had is back afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)

@@ -13,7 +13,7 @@ from moreish.settings import Settings
 
 Logits = Float[Tensor, "B V"]
 
-BLOCK = 32
+NOISE_BLOCK = 32
 """Positions for which random numbers are drawn together: to start a generator takes longer."""
 
 
@@ -36,13 +36,13 @@ def keep_top_k(logits_BV: Logits, k: int) -> Logits:
 def keep_top_p(logits_BV: Logits, p: float) -> Logits:
     """Nucleus sampling (Holtzman et al. 2020): the smallest set that reaches `p` stays."""
     sorted_BV, order_BV = logits_BV.sort(descending=True)
-    shares_BV = sorted_BV.softmax(-1)
+    probs_BV = sorted_BV.softmax(-1)
     # A token goes if those before it already hold p: so the likeliest always stays.
-    gone_BV = shares_BV.cumsum(-1) - shares_BV >= p
+    gone_BV = probs_BV.cumsum(-1) - probs_BV >= p
     return logits_BV.masked_fill(gone_BV.scatter(-1, order_BV, gone_BV), -torch.inf)
 
 
-def probabilities(logits_BV: Logits, sampling: Sampling) -> Logits:
+def sampling_probabilities(logits_BV: Logits, sampling: Sampling) -> Logits:
     """The distribution that `sampling` draws from: top-k, then the temperature, then top-p."""
     logits_BV = logits_BV.double()
     if sampling.temperature == 0:
@@ -58,7 +58,7 @@ def probabilities(logits_BV: Logits, sampling: Sampling) -> Logits:
     return logits_BV.softmax(-1)
 
 
-def draw(
+def sample_tokens(
     probabilities_BV: Float[Tensor, "B V"], uniform_B: Float[Tensor, " B"]
 ) -> Int[Tensor, " B"]:
     """The token under each `uniform` in [0, 1): the inverse of the cumulative distribution."""
@@ -68,11 +68,11 @@ def draw(
     return torch.searchsorted(cumulative_BV, target_B1, right=True)[:, 0]
 
 
-def uniforms(seed: int, block: int, streams: range) -> Tensor:
+def uniform_noise(seed: int, block: int, streams: range) -> Tensor:
     """(streams, BLOCK) numbers in [0, 1): what each stream draws in a block of positions.
 
     They depend only on the seed, the block and the stream, so that a stream's text does not depend
     on its neighbours.
     """
-    bits = np.random.PCG64((seed, block)).advance(streams.start * BLOCK)
-    return torch.from_numpy(np.random.Generator(bits).random((len(streams), BLOCK)))
+    bits = np.random.PCG64((seed, block)).advance(streams.start * NOISE_BLOCK)
+    return torch.from_numpy(np.random.Generator(bits).random((len(streams), NOISE_BLOCK)))

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from moreish.errors import MoreishError
-from moreish.generate.constrained import Automaton, Guide, resample
+from moreish.generate.constrained import Automaton, ConstrainedDecoder, resample
 from moreish.generate.decode import generate
 from moreish.generate.sampling import Sampling
 from moreish.models import Model
@@ -21,7 +21,7 @@ TRIES = 200
 """Streams drawn for each text that is asked for, before giving up on finding one that is wanted."""
 
 
-POOL = 4
+POOL_FACTOR = 4
 """Texts drawn for each that is chosen, where they are constrained."""
 
 
@@ -34,7 +34,7 @@ class Drawn:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Writer:
+class TextGenerator:
     """A model that writes: what it starts from, how it draws, and when it stops."""
 
     model: Model
@@ -49,22 +49,22 @@ class Writer:
     automaton: Automaton | None = None
     """What the texts must match."""
 
-    def texts(self, n: int, wanted: Callable[[Ids], bool]) -> Iterator[str]:
-        """`n` texts of which `wanted` says yes, in the order of their streams.
+    def texts(self, n: int, accept: Callable[[Ids], bool]) -> Iterator[str]:
+        """`n` texts of which `accept` says yes, in the order of their streams.
 
         Raises:
             MoreishError: after many tries there are still too few.
         """
         if self.automaton is None:
-            drawn: Iterator[Drawn] = self._wanted(n, n, wanted)
+            drawn: Iterator[Drawn] = self._accepted(n, n, accept)
         else:
-            pool = list(self._wanted(POOL * n, n, wanted))
+            pool = list(self._accepted(POOL_FACTOR * n, n, accept))
             chosen = resample([text.log_weight for text in pool], n, self.seed)
             drawn = (pool[place] for place in chosen)
         for text in drawn:
             yield self.tokenizer.decode(text.ids)
 
-    def _wanted(self, n: int, least: int, wanted: Callable[[Ids], bool]) -> Iterator["Drawn"]:
+    def _accepted(self, n: int, least: int, accept: Callable[[Ids], bool]) -> Iterator["Drawn"]:
         """`n` texts; fewer, but `least`, where many tries find no more."""
         found, first = 0, 0
         while found < n:
@@ -77,7 +77,7 @@ class Writer:
                 )
             streams = range(first, first + min(CHUNK, max(32, n - found)))
             for text in self._batch(streams):
-                if found < n and wanted(text.ids):
+                if found < n and accept(text.ids):
                     found += 1
                     yield text
             first = streams.stop
@@ -92,20 +92,20 @@ class Writer:
         yield decoder.decode(b"", final=True)
 
     def _batch(self, streams: range) -> Iterator["Drawn"]:
-        tokens, alive, guide = [], [], None
+        tokens, alive, constraint = [], [], None
         if self.automaton is not None:
-            guide = Guide(self.automaton, self.prompt, len(streams))
-        for token_B, alive_B in self._steps(streams, guide):
+            constraint = ConstrainedDecoder(self.automaton, self.prompt, len(streams))
+        for token_B, alive_B in self._steps(streams, constraint):
             tokens.append(token_B)
             alive.append(alive_B)
         drawn_BT = torch.stack(tokens, dim=1).numpy()
         lengths_B = torch.stack(alive, dim=1).sum(1).tolist()
-        weights_B = [0.0] * len(streams) if guide is None else guide.log_weight_B.tolist()
+        weights_B = [0.0] * len(streams) if constraint is None else constraint.log_weight_B.tolist()
         for row, length, weight in zip(drawn_BT, lengths_B, weights_B, strict=True):
             yield Drawn(ids=np.concatenate([self.prompt, row[:length]]), log_weight=weight)
 
     def _steps(
-        self, streams: range, guide: Guide | None = None
+        self, streams: range, constraint: ConstrainedDecoder | None = None
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         return generate(
             self.model,
@@ -114,7 +114,7 @@ class Writer:
             max_tokens=self.max_tokens,
             sampling=self.sampling,
             seed=self.seed,
-            stop=self.tokenizer.boundary,
-            never=self.tokenizer.unk,
-            guide=guide,
+            eos_token=self.tokenizer.boundary,
+            suppressed_token=self.tokenizer.unk,
+            constraint=constraint,
         )

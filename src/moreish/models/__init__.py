@@ -1,6 +1,6 @@
 """Language models behind one interface, `moreish.models.base.Model`."""
 
-from moreish.models.base import CountedModel, Model, ModelConfig, State, select
+from moreish.models.base import CountBasedModel, Model, ModelConfig, State, select_rows
 from moreish.models.bigram import Bigram
 from moreish.models.bow import BagOfWords
 from moreish.models.gpt import (
@@ -10,15 +10,15 @@ from moreish.models.gpt import (
     Block,
     FeedForward,
     GPTConfig,
-    GramEmbedding,
-    Rotation,
-    rotate,
-    rotation,
+    NgramEmbedding,
+    RopeTable,
+    apply_rope,
+    rope_table,
 )
-from moreish.models.hybrid import MOST, Hybrid, HybridConfig
-from moreish.models.interpolated import Mixture, NetworkWithCounts, WithCounts
+from moreish.models.hybrid import MAX_COUNTED_TOKENS, Hybrid, HybridConfig
+from moreish.models.interpolated import Mixture, NetworkWithCounts, NetworkWithCountsConfig
 from moreish.models.mlp import MLP
-from moreish.models.ngram import TABLES, KneserNey, NGram, count, longest_order
+from moreish.models.ngram import TABLE_NAMES, KneserNey, NGram, count_ngrams, max_order
 from moreish.models.registry import REGISTRY, build_model, model_class, model_config
 from moreish.models.rnn import GRU, LSTM, RNN, Recurrent
 from moreish.models.wavenet import WaveNet
@@ -27,20 +27,19 @@ __all__ = [
     "GPT",
     "GRU",
     "LSTM",
+    "MAX_COUNTED_TOKENS",
     "MLP",
-    "MOST",
     "REGISTRY",
     "RNN",
     "ROTARY_BASE",
-    "TABLES",
+    "TABLE_NAMES",
     "Attention",
     "BagOfWords",
     "Bigram",
     "Block",
-    "CountedModel",
+    "CountBasedModel",
     "FeedForward",
     "GPTConfig",
-    "GramEmbedding",
     "Hybrid",
     "HybridConfig",
     "KneserNey",
@@ -49,17 +48,18 @@ __all__ = [
     "ModelConfig",
     "NGram",
     "NetworkWithCounts",
+    "NetworkWithCountsConfig",
+    "NgramEmbedding",
     "Recurrent",
-    "Rotation",
+    "RopeTable",
     "State",
     "WaveNet",
-    "WithCounts",
+    "apply_rope",
     "build_model",
-    "count",
-    "longest_order",
+    "count_ngrams",
+    "max_order",
     "model_class",
     "model_config",
-    "rotate",
-    "rotation",
-    "select",
+    "rope_table",
+    "select_rows",
 ]

@@ -20,30 +20,30 @@ key/value cache. Only the model that made it looks inside; to others it is a tre
 lists whose tensors all have the batch as their first dimension."""
 
 
-def select(state: State, which: Bool[Tensor, " B"] | Int[Tensor, " R"] | slice) -> State:
+def select_rows(state: State, which: Bool[Tensor, " B"] | Int[Tensor, " R"] | slice) -> State:
     """The state of some rows of the batch, by mask, by number or by place."""
     if isinstance(state, Tensor):
         return state[which]
     if isinstance(state, tuple | list):
-        parts = [select(part, which) for part in state]
+        parts = [select_rows(part, which) for part in state]
         named = isinstance(state, tuple) and type(state) is not tuple
         return type(state)(*parts) if named else type(state)(parts)
     return state
 
 
-def joined(states: Sequence[State]) -> State:
-    """One state of several rows, of states whose tensors have the same shapes: undone by `rows`."""
+def concat_states(states: Sequence[State]) -> State:
+    """Concatenate states whose tensors have equal shapes along the batch; see `split_states`."""
     first = states[0]
     if isinstance(first, Tensor):
         return torch.cat(list(states))
     if isinstance(first, tuple | list):
-        return type(first)(joined(parts) for parts in zip(*states, strict=True))
+        return type(first)(concat_states(parts) for parts in zip(*states, strict=True))
     return first
 
 
-def rows(state: State, number: int) -> list[State]:
+def split_states(state: State, number: int) -> list[State]:
     """The state of each of so many rows by itself."""
-    return [select(state, slice(row, row + 1)) for row in range(number)]
+    return [select_rows(state, slice(row, row + 1)) for row in range(number)]
 
 
 class ModelConfig(Settings):
@@ -73,16 +73,16 @@ class Model(nn.Module, ABC):
     Config: ClassVar[type[ModelConfig]]
     training_defaults: ClassVar[Mapping[str, Any]] = {}
     """`train.*` settings that suit this model where the user names none."""
-    windows: ClassVar[bool] = False
+    fixed_window: ClassVar[bool] = False
     """Whether a prediction depends on just the last `context` tokens, with boundaries (or the token
     0) before the first. Equal windows then need to be trained on once, with their counts."""
-    recomputes: ClassVar[bool] = False
-    """Whether it heeds `recompute`."""
-    recompute: bool = False
+    supports_activation_checkpointing: ClassVar[bool] = False
+    """Whether it heeds `activation_checkpointing`."""
+    activation_checkpointing: bool = False
     """Whether its layers are reckoned again on the way back, instead of kept."""
-    takes_hints: ClassVar[bool] = False
-    """Whether `hints=N` at construction makes it read N numbers beside each token: a third argument
-    of `forward`, (B, T, N). A hybrid's network is told so what the counts say."""
+    takes_features: ClassVar[bool] = False
+    """Whether the constructor takes `num_features=N`, and `forward` a third argument (B, T, N):
+    auxiliary features of each position, such as a hybrid's statistics of its counts."""
 
     def __init__(
         self,
@@ -124,10 +124,10 @@ class Model(nn.Module, ABC):
 
         This suits a model whose state has the same shapes after every token.
         """
-        logits_R1V, state = self(token_R[:, None], joined(states))
-        return logits_R1V[:, 0], rows(state, len(states))
+        logits_R1V, state = self(token_R[:, None], concat_states(states))
+        return logits_R1V[:, 0], split_states(state, len(states))
 
-    def before_training(self, tokens: Tokens) -> None:
+    def fit_counts(self, tokens: Tokens) -> None:
         """Count what is to be counted of the training tokens, before the first step."""
 
     def training_logits(self, batch: Batch) -> Float[Tensor, "B T V"]:
@@ -136,22 +136,19 @@ class Model(nn.Module, ABC):
         logits_BTV, _ = self(batch.tokens_BT)
         return logits_BTV
 
-    def parameter_count(self) -> int:
+    def num_parameters(self) -> int:
         """How many numbers training may change, and how many were counted."""
-        counted = sum(p.counted() for p in self.modules() if isinstance(p, CountedModel))
+        counted = sum(p.num_counts() for p in self.modules() if isinstance(p, CountBasedModel))
         return counted + sum(parameter.numel() for parameter in self.parameters())
 
 
-class CountedModel(Model, ABC):
+class CountBasedModel(Model, ABC):
     """A model that is fitted by counting, in one pass, and not by gradients."""
 
-    def before_training(self, tokens: Tokens) -> None:
-        self.fit(tokens)
-
     @abstractmethod
-    def fit(self, tokens: Tokens) -> None:
+    def fit_counts(self, tokens: Tokens) -> None:
         """Replace whatever was counted before by the counts of `tokens`."""
 
     @abstractmethod
-    def counted(self) -> int:
+    def num_counts(self) -> int:
         """How many numbers the counting left."""

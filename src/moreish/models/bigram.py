@@ -24,7 +24,7 @@ class Bigram(Model):
     """
 
     Config = BigramConfig
-    windows = True
+    fixed_window = True
     training_defaults = {
         "optimizer": "sgd",
         "batch_tokens": 8192,

@@ -19,7 +19,7 @@ from moreish.models.base import Model, ModelConfig, State
 from moreish.models.ngram import KneserNey, KneserNeyConfig
 
 
-class WithCounts(ModelConfig):
+class NetworkWithCountsConfig(ModelConfig):
     """Settings of a network and counts together."""
 
     NETWORK: ClassVar[str]
@@ -46,13 +46,13 @@ class WithCounts(ModelConfig):
     def _of_a_registered_model(cls, value: Any) -> ModelConfig:
         return value if isinstance(value, ModelConfig) else parsed_network(value)
 
-    def for_data(self, longest_item: int | None, vocab_size: int) -> "WithCounts":
+    def for_data(self, longest_item: int | None, vocab_size: int) -> "NetworkWithCountsConfig":
         network = self.network.for_data(longest_item, vocab_size)
         counts = self.counts.for_data(longest_item, vocab_size)
         return self.model_copy(update={"network": network, "counts": counts})
 
 
-class MixtureConfig(WithCounts):
+class MixtureConfig(NetworkWithCountsConfig):
     NETWORK = "mlp"
     name: Literal["mixture"] = "mixture"
 
@@ -65,15 +65,15 @@ class NetworkWithCounts(Model):
         """Those of its network."""
         from moreish.models.registry import model_class
 
-        assert isinstance(config, WithCounts)
+        assert isinstance(config, NetworkWithCountsConfig)
         return model_class(config.network.name).defaults_for(config.network)
 
-    def __init__(self, config: WithCounts, vocab_size: int, *, gates: int = 0) -> None:
+    def __init__(self, config: NetworkWithCountsConfig, vocab_size: int, *, gates: int = 0) -> None:
         """`gates`: outputs of the network beside the logits."""
         from moreish.models.registry import build_model, model_class
 
-        takes_hints = gates and model_class(config.network.name).takes_hints
-        more = {"hints": vocab_size + config.counts.order} if takes_hints else {}
+        takes_features = gates and model_class(config.network.name).takes_features
+        more = {"num_features": vocab_size + config.counts.order} if takes_features else {}
         network = build_model(config.network, vocab_size + gates, **more)
         counts = KneserNey(config.counts, vocab_size)
         super().__init__(
@@ -84,8 +84,8 @@ class NetworkWithCounts(Model):
         )
         self.network, self.counts = network, counts
 
-    def before_training(self, tokens: Tokens) -> None:
-        self.counts.fit(tokens)
+    def fit_counts(self, tokens: Tokens) -> None:
+        self.counts.fit_counts(tokens)
 
 
 @final
@@ -105,7 +105,7 @@ class Mixture(NetworkWithCounts):
     def training_logits(self, batch: Batch) -> Float[Tensor, "B T V"]:
         return self.network.training_logits(batch)
 
-    def set_weight(
+    def fit_weight(
         self, network_losses: NDArray[np.float32], counts_losses: NDArray[np.float32]
     ) -> None:
         """The weight at which the mixture's mean loss is lowest, from both parts' losses of each
@@ -123,7 +123,7 @@ class Mixture(NetworkWithCounts):
         network_state, counts_state = (None, None) if state is None else state
         logits_BTV, network_state = self.network(tokens_BT, network_state)
         counts_BTV, counts_state = self.counts(tokens_BT, counts_state)
-        return self.averaged(logits_BTV, counts_BTV), (network_state, counts_state)
+        return self.interpolate(logits_BTV, counts_BTV), (network_state, counts_state)
 
     def decode_step(
         self, token_R: Int[Tensor, " R"], states: Sequence[State]
@@ -132,9 +132,9 @@ class Mixture(NetworkWithCounts):
         logits_RV, network_states = self.network.decode_step(token_R, of_network)
         counts_RV, counts_states = self.counts.decode_step(token_R, of_counts)
         together = zip(network_states, counts_states, strict=True)
-        return self.averaged(logits_RV, counts_RV), list(together)
+        return self.interpolate(logits_RV, counts_RV), list(together)
 
-    def averaged(
+    def interpolate(
         self, logits_BTV: Float[Tensor, "*B V"], counts_BTV: Float[Tensor, "*B V"]
     ) -> Float[Tensor, "*B V"]:
         """The logarithm of the mean of both."""
@@ -147,11 +147,13 @@ class Mixture(NetworkWithCounts):
 
 
 def parsed_network(settings: dict[str, Any]) -> ModelConfig:
-    from moreish.models.base import CountedModel
+    from moreish.models.base import CountBasedModel
     from moreish.models.registry import model_class, model_config
 
     config = model_config(settings)
-    counts = isinstance(config, WithCounts) or issubclass(model_class(config.name), CountedModel)
+    counts = isinstance(config, NetworkWithCountsConfig) or issubclass(
+        model_class(config.name), CountBasedModel
+    )
     if counts:
         raise ValueError(f"this needs a network that is trained by gradients, not {config.name}")
     return config

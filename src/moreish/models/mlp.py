@@ -38,7 +38,7 @@ class MLP(Model):
     """
 
     Config = MLPConfig
-    windows = True
+    fixed_window = True
     table_K: Tensor
     training_defaults = {"batch_tokens": 1024, "weight_decay": 0.01}
 

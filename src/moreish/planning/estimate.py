@@ -13,7 +13,7 @@ from torch import nn
 from moreish.config import DataConfig, RunConfig
 from moreish.data import CATALOG, find, is_here
 from moreish.errors import MoreishError
-from moreish.models import CountedModel, GPTConfig, Model, build_model
+from moreish.models import CountBasedModel, GPTConfig, Model, build_model
 from moreish.planning.memory import KEPT_SHARE, LOGITS_BACK, WORKSPACE
 from moreish.tokenizers import SIZE as GPT2_SIZE
 from moreish.tokenizers import builder, check_limits
@@ -200,7 +200,7 @@ def estimate(
     weights = sum(tensor.nbytes for tensor in model.state_dict().values())
     checkpoint = weights + moments_of(model, config.train)
     embeddings = [m.weight for m in model.modules() if isinstance(m, nn.Embedding)]
-    parameters = model.parameter_count()
+    parameters = model.num_parameters()
     alone = _memory(model, config, at_once * load.length, half=precision != "float32")
     return Estimate(
         config=config,
@@ -232,7 +232,7 @@ def outline(config: RunConfig, vocabulary: int) -> Model:
     parameters_of(config.model, vocabulary)  # says what is wrong with it
     with torch.device("meta"):
         model = build_model(config.model, vocabulary)
-    if isinstance(model, CountedModel):
+    if isinstance(model, CountBasedModel):
         raise MoreishError(f"{config.model.name} is counted, in one go: there is nothing to plan")
     return model
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from moreish.data import Batch, Tokens
 from moreish.distributed import sharing
 from moreish.errors import MoreishError
-from moreish.models import GPT, KneserNey, Model, NGram, count
+from moreish.models import GPT, KneserNey, Model, NGram, count_ngrams
 from moreish.training import Trainer, available_memory, memory_of, recomputing
 from moreish.utils.files import in_bytes
 
@@ -51,13 +51,13 @@ def needed(trainer: Trainer) -> Need:
     row = batch[:1].to(trainer.device)
     kept = _kept(trainer, row)
     for part in recomputing(model):
-        if not part.recompute:
+        if not part.activation_checkpointing:
             continue
         # Outside of its layers as always; what goes into each; and one with all its gradients.
         assert isinstance(part, GPT)
-        part.recompute = False
+        part.activation_checkpointing = False
         inside = _kept(trainer, row) - kept
-        part.recompute = True
+        part.activation_checkpointing = True
         kept += 2 * inside / len(part.blocks)
         kept += 4 * row.tokens_BT.numel() * part.embedding.embedding_dim * len(part.blocks)
     logits = 4 * row.tokens_BT.numel() * model.vocab_size
@@ -146,7 +146,7 @@ def expected_grams(tokens: Tokens, order: int, vocab_size: int) -> float:
     the length (Heaps 1978, section 7.5)."""
     sizes = [min(tokens.predictions, SAMPLE // part) for part in (4, 1)]
     few, many = (
-        len(count(replace(tokens, ids_N=tokens.ids_N[: size + 1]), order, vocab_size)[0])
+        len(count_ngrams(replace(tokens, ids_N=tokens.ids_N[: size + 1]), order, vocab_size)[0])
         for size in sizes
     )
     if sizes[0] == sizes[1]:

@@ -9,7 +9,13 @@ from dataclasses import dataclass, replace
 
 from moreish.config import BUDGETS, AutoConfig, RunConfig, TrainConfig
 from moreish.data import UNSCORED, Tokens
-from moreish.models import MOST, CountedModel, HybridConfig, model_class, model_config
+from moreish.models import (
+    MAX_COUNTED_TOKENS,
+    CountBasedModel,
+    HybridConfig,
+    model_class,
+    model_config,
+)
 from moreish.settings import Tree, merge
 from moreish.training import (
     Plan,
@@ -196,7 +202,7 @@ def _folds(ready: Ready, seconds: float | None, room: float) -> tuple[int, str]:
     tokens, most = ready.splits["train"].predictions, HybridConfig.model_fields["folds"].default
     if ready.tokenizer.vocab_size > LARGEST_VOCABULARY:
         return 0, "there are too many kinds of tokens to count."
-    folds = max(2, min(most, MOST // tokens))
+    folds = max(2, min(most, MAX_COUNTED_TOKENS // tokens))
     if seconds is not None:
         affordable = int(COUNTING * seconds * COUNTS_A_SECOND / tokens) - 1
         if affordable < 2:
@@ -267,7 +273,7 @@ def _run(ready: Ready, model: Tree, train: Tree) -> RunConfig:
     config = model_config(model).for_data(ready.facts.longest_item, ready.tokenizer.vocab_size)
     defaults = model_class(config.name).defaults_for(config)
     chosen = ready.config.train.model_dump(exclude_unset=True)
-    if issubclass(model_class(config.name), CountedModel):
+    if issubclass(model_class(config.name), CountBasedModel):
         chosen = {key: value for key, value in chosen.items() if key not in BUDGETS}
     parsed = TrainConfig.parse(merge(defaults, train, chosen), "train")
     return ready.config.model_copy(update={"model": config, "train": parsed})
@@ -277,7 +283,7 @@ def _rate(ready: Ready) -> float:
     """Predictions a second, from a short trial on the beginning of the text."""
     tokens = _beginning(ready.splits["train"])
     model = ready.model()
-    model.before_training(tokens)
+    model.fit_counts(tokens)
     train = ready.config.train
     lr = default_rate(model, train.optimizer)
     trainer = Trainer(

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from moreish.data import SplitName
 from moreish.errors import MoreishError
-from moreish.evaluate import UNIT, losses_of
-from moreish.models import CountedModel
+from moreish.evaluate import STDERR_BLOCK, evaluate_losses
+from moreish.models import CountBasedModel
 from moreish.runs.run import Run
 
 CONFIDENCE = 0.95
@@ -43,7 +43,7 @@ class Group:
     @property
     def lone(self) -> bool:
         """Whether another seed might give another loss, and only one was tried."""
-        return len(self.runs) == 1 and not isinstance(self.runs[0].model, CountedModel)
+        return len(self.runs) == 1 and not isinstance(self.runs[0].model, CountBasedModel)
 
     @property
     def seed_variance(self) -> float:
@@ -118,7 +118,7 @@ def compare(
     groups: dict[str, list[tuple[Run, Sums]]] = {}
     for run, (unit_P, _) in zip(runs, units, strict=True):
         told = partial(progress, f"evaluating {run.path}")
-        losses = losses_of(run.model, run.split(split), progress=told)
+        losses = evaluate_losses(run.model, run.split(split), progress=told)
         sums_U: Sums = np.bincount(unit_P, losses, minlength=len(sizes_U)).astype(np.float64)
         groups.setdefault(_settings_of(run), []).append((run, sums_U))
     if len(groups) < 2:
@@ -195,7 +195,7 @@ def _units(run: Run, split: SplitName, *, in_bytes: bool) -> tuple[NDArray[np.in
         before = 0
         if in_bytes:  # the first token is not predicted, and may be of several bytes
             before = int(run.tokenizer.byte_lengths()[int(tokens.ids_N[0])])
-        unit_P = (before + np.cumsum(lengths_P) - 1) // UNIT
+        unit_P = (before + np.cumsum(lengths_P) - 1) // STDERR_BLOCK
     sizes_U = np.bincount(unit_P, lengths_P)
     if len(sizes_U) < 2:
         raise MoreishError(f"the {split} split of {run.path} is too short to compare anything on")

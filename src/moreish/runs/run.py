@@ -11,17 +11,24 @@ from moreish.data import SplitName
 from moreish.distributed import ALONE, World
 from moreish.errors import MoreishError, nearest
 from moreish.evaluate import (
-    Items,
-    Known,
-    Passages,
+    NearestItemIndex,
+    OverlapIndex,
     Score,
     TextNovelty,
     TokenSurprisal,
-    losses_of,
+    TrainingIndex,
+    evaluate_losses,
     score,
     surprisal,
 )
-from moreish.generate import Constraint, Effort, Sampling, Writer, compile_constraint, parse_length
+from moreish.generate import (
+    CompileLimits,
+    Constraint,
+    Sampling,
+    TextGenerator,
+    compile_constraint,
+    parse_length,
+)
 from moreish.models import Model
 from moreish.runs.folder import RunFolder
 from moreish.tokenizers import Ids
@@ -111,7 +118,10 @@ class Run(RunFolder):
             if max_overlap is None and not unique:
                 return True
             text = self.tokenizer.decode(ids)
-            if max_overlap is not None and len(self.passages.longest(text).text) > max_overlap:
+            if (
+                max_overlap is not None
+                and len(self.passages.longest_overlap(text).text) > max_overlap
+            ):
                 return False
             if unique and text in seen:
                 return False
@@ -132,7 +142,7 @@ class Run(RunFolder):
                 return sum(token.nats for token in tokens) / len(tokens)
             if self.kind == "lines":
                 return -self.items.nearest(text)[1] / max(1, len(text))
-            return len(self.passages.longest(text).text) / max(1, len(text))
+            return len(self.passages.longest_overlap(text).text) / max(1, len(text))
 
         return sorted(texts, key=key)
 
@@ -154,8 +164,8 @@ class Run(RunFolder):
         unknown: str = "error",
         model: Model | None = None,
         asked: Constraint | None = None,
-        effort: Effort = Effort(),  # noqa: B008 (it cannot be changed)
-    ) -> Writer:
+        effort: CompileLimits = CompileLimits(),  # noqa: B008 (it cannot be changed)
+    ) -> TextGenerator:
         """What draws texts: see `sample`. `model` None is the run's best."""
         if max_tokens is not None and max_tokens < 1:
             raise MoreishError(f"--max-tokens {max_tokens}: give at least 1")
@@ -173,8 +183,8 @@ class Run(RunFolder):
                 raise MoreishError(f"{asked}: that takes --max-tokens {needed} or more")
             tokens = self.split("train")
             automaton = compile_constraint(asked, self.tokenizer, tokens, most, effort)
-            automaton.after(ids)  # nothing can match: say so before anything is drawn
-        return Writer(
+            automaton.state_after(ids)  # nothing can match: say so before anything is drawn
+        return TextGenerator(
             model=model or self.model,
             tokenizer=self.tokenizer,
             prompt=ids,
@@ -216,16 +226,16 @@ class Run(RunFolder):
         return self.split("train").ids_N[:1].astype(np.int64)
 
     @cached_property
-    def known(self) -> Known:
+    def known(self) -> TrainingIndex:
         """Everything that stands in the data of this run, on whatever side of the split."""
         self.split("train")  # an imported model has none
         texts = (self._bytes_of(name) for name in self.split_names)
-        return Known(texts, items=self.kind == "lines")
+        return TrainingIndex(texts, items=self.kind == "lines")
 
     @cached_property
-    def passages(self) -> Passages:
+    def passages(self) -> OverlapIndex:
         """The training data as bytes, to look up what a text shares with them."""
-        return Passages(self.training_bytes)
+        return OverlapIndex(self.training_bytes)
 
     @cached_property
     def training_bytes(self) -> bytes:
@@ -246,21 +256,21 @@ class Run(RunFolder):
         )
 
     @cached_property
-    def items(self) -> Items:
+    def items(self) -> NearestItemIndex:
         """The training items, to find the nearest to a text."""
-        return Items(self.training_bytes.decode("utf-8", "replace").split("\n"))
+        return NearestItemIndex(self.training_bytes.decode("utf-8", "replace").split("\n"))
 
     def novelty(self, texts: list[str]) -> list[TextNovelty]:
         """What each of `texts` owes to the training data."""
         return [self._novelty(text) for text in texts]
 
     def _novelty(self, text: str) -> TextNovelty:
-        overlap = self.passages.longest(text)
+        overlap = self.passages.longest_overlap(text)
         item, distance, known = None, None, len(overlap.text) == len(text)
         if self.kind == "lines":
             item, distance = self.items.nearest(text)
             known = distance == 0
-        place, passage = self.passages.where(overlap)
+        place, passage = self.passages.locate(overlap)
         return TextNovelty(
             text=text,
             known=known,
@@ -308,7 +318,7 @@ class Run(RunFolder):
         counted. The processes of `world` share the work."""
         tokens = self.split(name)
         told = None if progress is None else lambda share: progress(name, share)
-        losses = losses_of(model or self.model, tokens, stride, told, world)
+        losses = evaluate_losses(model or self.model, tokens, stride, told, world)
         if name == "test":
             self.count_test()
         return score(losses, tokens, self.tokenizer)

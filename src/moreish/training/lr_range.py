@@ -92,7 +92,7 @@ def lr_range(
         raise MoreishError("give rates with 0 < low < high")
     if steps not in STEPS:
         raise MoreishError(f"--steps {steps}: give {STEPS[0]} to {STEPS[-1]:,}")
-    model.before_training(sampler.tokens)
+    model.fit_counts(sampler.tokens)
     model.to(device).train()
     optimizer = build_optimizer(model, config)
     backward = Backward(model, objective, config, device)

@@ -33,7 +33,11 @@ def compiles(config: TrainConfig, device: torch.device) -> bool:
 
 def recomputing(model: Model) -> list[Model]:
     """The parts of `model` whose layers can be reckoned again on the way back."""
-    return [part for part in model.modules() if isinstance(part, Model) and part.recomputes]
+    return [
+        part
+        for part in model.modules()
+        if isinstance(part, Model) and part.supports_activation_checkpointing
+    ]
 
 
 def lacking(config: TrainConfig, model: Model, device: torch.device) -> list[str]:

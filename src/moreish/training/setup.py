@@ -31,7 +31,7 @@ from moreish.data import (
 )
 from moreish.distributed import launched_size, local_rank, sharing
 from moreish.errors import MoreishError
-from moreish.models import CountedModel, Model, ModelConfig, build_model
+from moreish.models import CountBasedModel, Model, ModelConfig, build_model
 from moreish.runs import DataFacts
 from moreish.tokenizers import CharTokenizer, Tokenizer, builder, check_limits
 from moreish.training.events import Report, Working
@@ -203,7 +203,7 @@ def try_rates(ready: Ready, *, report: Report, **options: Any) -> LRRange:
         MoreishError: the model is counted, or no rate can be found.
     """
     model, config = ready.model(), ready.config
-    if isinstance(model, CountedModel):
+    if isinstance(model, CountBasedModel):
         raise MoreishError(f"{config.model.name} is counted: it has no learning rate")
     return lr_range(
         model,
@@ -256,7 +256,7 @@ def parameters_of(config: ModelConfig, vocab_size: int) -> int:
     """How many a model will have. Raises MoreishError when it cannot be built."""
     try:
         with torch.device("meta"):  # shapes without memory
-            return build_model(config, vocab_size).parameter_count()
+            return build_model(config, vocab_size).num_parameters()
     except RuntimeError as error:
         raise MoreishError(f"this model cannot be built: {error}") from None
 

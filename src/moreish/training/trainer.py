@@ -114,7 +114,7 @@ class Trainer:
         """`backward` None makes one of `model`."""
         self.model, self.world = model.to(device), world
         for part in recomputing(model):
-            part.recompute = config.activation_checkpointing
+            part.activation_checkpointing = config.activation_checkpointing
         self.sampler = sampler
         self.short = sampler.shortened(SHORTER) if config.length_warmup else sampler
         self.config = config

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from moreish.data import UNSCORED, Batch, Sampler, Tokens
-from moreish.models import Model, count, longest_order
+from moreish.models import Model, count_ngrams, max_order
 
 
 class Distinct(Sampler):
@@ -19,7 +19,7 @@ class Distinct(Sampler):
     def __init__(self, tokens: Tokens, model: Model, seed: int) -> None:
         """`model` must be one of windows."""
         super().__init__(tokens, batch_size=1, length=model.context, overlap=0, seed=seed)
-        grams_G, counts_G = count(tokens, model.context + 1, model.vocab_size)
+        grams_G, counts_G = count_ngrams(tokens, model.context + 1, model.vocab_size)
         digits_K = model.vocab_size ** np.arange(model.context, 0, -1)
         targets_GK = np.full((len(grams_G), model.context), UNSCORED)
         targets_GK[:, -1] = grams_G % model.vocab_size
@@ -52,11 +52,11 @@ class Distinct(Sampler):
 
 def distinct_windows(tokens: Tokens, model: Model, seed: int, *, positions: int) -> Distinct | None:
     """The whole text as distinct windows, if these take no more than so many positions."""
-    if not model.windows or model.context >= longest_order(model.vocab_size):
+    if not model.fixed_window or model.context >= max_order(model.vocab_size):
         return None
     # More of the beginning's windows than that are more of the whole text's, and dear to count.
     some = Tokens(tokens.ids_N[: 4 * positions], items=False)
-    grams_G, _ = count(some, model.context + 1, model.vocab_size)
+    grams_G, _ = count_ngrams(some, model.context + 1, model.vocab_size)
     if len(grams_G) * model.context > positions:
         return None
     found = Distinct(tokens, model, seed)

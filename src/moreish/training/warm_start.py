@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from moreish.errors import MoreishError
-from moreish.models import CountedModel, KneserNey, Model
+from moreish.models import CountBasedModel, KneserNey, Model
 from moreish.runs import Run
 from moreish.settings import Tree
 from moreish.tokenizers import Tokenizer
@@ -45,7 +45,7 @@ def check_start(run: Run, model: Model, tokenizer: Tokenizer, *, prepared: bool 
     Args:
         prepared: whether the text was tokenized before.
     """
-    if any(isinstance(part, CountedModel | KneserNey) for part in model.modules()):
+    if any(isinstance(part, CountBasedModel | KneserNey) for part in model.modules()):
         raise MoreishError(f"{run.config.model.name} counts, and counting starts anew")
     if tokenizer.fingerprint() != run.record.tokenizer and prepared:
         raise MoreishError(

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from moreish.data import PER_PARAMETER, Diagnosis, Finding, SplitName
 from moreish.errors import command, visible
-from moreish.evaluate import Score, TextNovelty, Token, Tokenization, TokenSurprisal, bits_shown
+from moreish.evaluate import Score, TextNovelty, Token, TokenizerStats, TokenSurprisal, format_bits
 from moreish.runs import DataFacts, Group
 from moreish.training import (
     Evaluated,
@@ -328,15 +328,15 @@ def score_table(scores: Mapping[SplitName, Score]) -> Table:
         table.add_row(
             SPLIT_TITLES[name],
             f"{score.loss:.4f}{error}",
-            bits_shown(score.bits_per_char),
-            bits_shown(score.bits_per_byte),
+            format_bits(score.bits_per_char),
+            format_bits(score.bits_per_byte),
             f"{score.perplexity:.2f}",
             f"{score.tokens:,}",
         )
     return table
 
 
-def tokenization_table(compared: Sequence[Tokenization]) -> Table:
+def tokenization_table(compared: Sequence[TokenizerStats]) -> Table:
     """A row for each tokenizer."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("tokenizer")
@@ -389,7 +389,7 @@ def ladder_table(entries: Sequence[Mapping[str, Any]]) -> Table:
             _size(entry["parameters"]),
             f"{entry['seconds']:.1f}",
             *(_loss(splits.get(name)) for name in names),
-            bits_shown(Score.from_json(val).bits_per_char),
+            format_bits(Score.from_json(val).bits_per_char),
             _copied(entry.get("copied")),
             f"{entry['stated']['loss']:.2f}" if entry["stated"] else "",
             style="bold" if val["loss"] == best else None,

@@ -21,12 +21,12 @@ from moreish.distributed import (
 from moreish.errors import MoreishError, command
 from moreish.evaluate import (
     Score,
+    batch_losses,
+    evaluate_losses,
     evaluation_batches,
     evaluation_spans,
-    fitting,
-    losses_of,
 )
-from moreish.models import CountedModel, Mixture, Model
+from moreish.models import CountBasedModel, Mixture, Model
 from moreish.planning import check_counting, check_memory_of, free_memory
 from moreish.runs import Run, surroundings
 from moreish.training import (
@@ -75,7 +75,7 @@ def carry_out(
     model = _fresh(run) if exact is None else run.new_model()
     try:
         with outliving_its_terminal():
-            if isinstance(model, CountedModel):
+            if isinstance(model, CountBasedModel):
                 outcome = _count(run, model, report)
             else:
                 outcome = _descend(run, model, device, report, exact=exact, world=world)
@@ -96,7 +96,7 @@ def carry_out(
     at = outcome.position
     run.update(
         status=outcome.ended,
-        parameters=model.parameter_count(),
+        parameters=model.num_parameters(),
         splits={name: score.as_json() for name, score in scores.items()},
         seconds=round(at.seconds, 3),
         evaluation_seconds=round(at.eval_seconds, 3),
@@ -124,7 +124,7 @@ class Outcome:
     """That the last evaluation took."""
 
 
-def _count(run: Run, model: CountedModel, report: Report) -> Outcome:
+def _count(run: Run, model: CountBasedModel, report: Report) -> Outcome:
     tokens = run.split("train")
     check_counting(model, tokens)
     position = Position(plan=Plan(steps=0, eval_every=1))
@@ -134,7 +134,7 @@ def _count(run: Run, model: CountedModel, report: Report) -> Outcome:
     if any(getattr(run.config.train, budget) is not None for budget in BUDGETS):
         report(Note(text=f"{run.config.model.name} is counted: it needs no {', '.join(BUDGETS)}"))
     began = time.perf_counter()
-    model.fit(tokens)
+    model.fit_counts(tokens)
     position.seconds, position.tokens = time.perf_counter() - began, tokens.predictions
     run.save_weights(model)
     began = time.perf_counter()
@@ -155,7 +155,7 @@ def _descend(
     config = run.config.train
     began = time.perf_counter()
     check_counting(model, run.split("train"))
-    model.before_training(run.split("train"))
+    model.fit_counts(run.split("train"))
     model.to(device)
     for note in lacking(config, model, device):
         report(Note(text=note))
@@ -211,7 +211,7 @@ def _descend(
                 checkpoints.restore(trainer, inexact=True)  # whether it is, was asked at the start
                 return
             fresh = _fresh(run)
-            fresh.before_training(run.split("train"))
+            fresh.fit_counts(run.split("train"))
             trainer.begin(fresh, replace(start))
 
         hooks = Hooks(
@@ -256,8 +256,8 @@ def _weigh(run: Run, model: Mixture, report: Report, world: World) -> Score:
     alone = []
     for weight in (1.0, 0.0):  # each part as the mixture has it, in the same windows
         model.weight.fill_(weight)
-        alone.append(losses_of(model, validation, world=world))
-    model.set_weight(*alone)
+        alone.append(evaluate_losses(model, validation, world=world))
+    model.fit_weight(*alone)
     run.save_weights(model, world)
     report(Note(text=f"on validation the network weighs {model.weight:.3f} in the mixture"))
     return run.score("val", model, progress=_tell(report), world=world)
@@ -291,7 +291,7 @@ def _plan_for_budget(
     def evaluate_some() -> None:
         with torch.inference_mode():
             for _, batch in batches:
-                fitting(trainer.model, batch, 1)
+                batch_losses(trainer.model, batch, 1)
 
     eval_seconds = measure(evaluate_some, stopping, seconds=0.0, least=1, world=world)
     eval_seconds *= float(spans.length_S.sum()) / world.share(positions) / world.size
@@ -335,7 +335,7 @@ def _started(
         path=str(run.path),
         data=run.record.data,
         config=run.record.config,
-        parameters=model.parameter_count(),
+        parameters=model.num_parameters(),
         max_length=model.max_length,
         steps=position.plan.steps,
         from_step=position.step,

@@ -366,9 +366,9 @@ def _trained(config: RunConfig, found: Run | None, path: Path, report: Report) -
 
 def counted(rung: Rung) -> bool:
     """Whether it is fitted by counting alone."""
-    from moreish.models import CountedModel, model_class
+    from moreish.models import CountBasedModel, model_class
 
-    return issubclass(model_class(rung.model["name"]), CountedModel)
+    return issubclass(model_class(rung.model["name"]), CountBasedModel)
 
 
 def _entry(rung: Rung, run: Run, plan: Tree) -> dict[str, Any]:
@@ -381,7 +381,7 @@ def _entry(rung: Rung, run: Run, plan: Tree) -> dict[str, Any]:
         "run": run.path.name,
         "made": run.record.created,
         "counted": counted(rung),
-        "parameters": run.model.parameter_count(),
+        "parameters": run.model.num_parameters(),
         "seconds": run.record.seconds,
         "splits": {name: score.as_json() for name, score in run.scores.items()},
         "samples": texts[:5] if items else [texts[0][:120]],

@@ -18,7 +18,7 @@ from moreish.distributed import (
     together,
 )
 from moreish.errors import MoreishError, command
-from moreish.models import CountedModel, KneserNey, build_model
+from moreish.models import CountBasedModel, KneserNey, build_model
 from moreish.planning import planned
 from moreish.runs import ENDED, Run, check_free, discard, replaced_by, training_lock
 from moreish.training import (
@@ -98,7 +98,7 @@ def _begin(
     ready, reasons = planned(prepare(config, examined=True))
     # Whatever is wrong with the settings is to be said before anything is written.
     fresh = ready.model()
-    if lead.world.size > 1 and isinstance(fresh, CountedModel):
+    if lead.world.size > 1 and isinstance(fresh, CountBasedModel):
         name = ready.config.model.name
         raise MoreishError(f"{name} only counts, which one process does: start it without others")
     if config.init_from is not None:
@@ -108,7 +108,7 @@ def _begin(
         report(Examined(diagnosis=ready.diagnosis))
     for note in (*notes, *reasons):
         report(Note(text=note))
-    counts = any(isinstance(part, CountedModel | KneserNey) for part in fresh.modules())
+    counts = any(isinstance(part, CountBasedModel | KneserNey) for part in fresh.modules())
     if counts and ready.config.data.weights is not None:
         report(Note(text="what is counted is counted once, whatever the weights"))
     ready, found = _with_rate(ready, report)
@@ -128,7 +128,7 @@ def _begin(
 def _with_rate(ready: Ready, report: Report) -> tuple[Ready, LRRange | None]:
     """With the learning rate, if it has one, and the test that found it."""
     model, config, found = ready.model(), ready.config, None
-    if isinstance(model, CountedModel):
+    if isinstance(model, CountBasedModel):
         return ready, None
     lr = config.train.lr or default_rate(model, config.train.optimizer)
     if config.train.lr is None and config.init_from is not None and isinstance(lr, float):
@@ -271,7 +271,7 @@ def _space(ready: Ready) -> int:
         if name != "train" or not isinstance(tokens.ids_N, Joined)  # which is not copied
     )
     weights = sum(tensor.nbytes for tensor in model.state_dict().values())
-    if isinstance(model, CountedModel):
+    if isinstance(model, CountBasedModel):
         return data + weights
     moments = 2 * sum(parameter.nbytes for parameter in model.parameters())
     # One more of each while it is written.

@@ -56,7 +56,7 @@ def made(settings: dict[str, Any], kind: str) -> tuple[Model, Tokens]:
     model = build_model(
         model_config(settings).for_data(longest, tokenizer.vocab_size), tokenizer.vocab_size
     )
-    model.before_training(tokens)
+    model.fit_counts(tokens)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return model.eval(), tokens

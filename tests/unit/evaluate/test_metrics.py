@@ -8,7 +8,7 @@ from conftest import Proved, item_tokens
 from moreish.data.token_dataset import Tokens
 from moreish.errors import MoreishError
 from moreish.evaluate import metrics
-from moreish.evaluate.metrics import Score, evaluation_spans, losses_of, score
+from moreish.evaluate.metrics import Score, evaluate_losses, evaluation_spans, score
 from moreish.models import Model, build_model, model_config
 from moreish.runs.run import Run
 from moreish.tokenizers.byte import ByteTokenizer
@@ -17,7 +17,7 @@ from moreish.tokenizers.byte import ByteTokenizer
 def test_a_uniform_model_has_the_uniform_loss() -> None:
     tokenizer, tokens = item_tokens(["ab", "abc", "c"])
     model = build_model(model_config({"name": "bigram"}), 4)
-    found = score(losses_of(model, tokens), tokens, tokenizer)
+    found = score(evaluate_losses(model, tokens), tokens, tokenizer)
     assert found.loss == pytest.approx(math.log(4))
     assert found.bits_per_char == pytest.approx(2)
     assert found.perplexity == pytest.approx(4)
@@ -44,7 +44,7 @@ def test_the_batch_size_does_not_matter(
 
 def test_losses_are_those_of_one_item_at_a_time(small_run: Run) -> None:
     tokens = small_run.split("val")
-    losses = losses_of(small_run.model, tokens)
+    losses = evaluate_losses(small_run.model, tokens)
     for i in range(5):
         first, last = tokens.boundaries[i], tokens.boundaries[i + 1]
         ids = torch.from_numpy(tokens.ids_N[first : last + 1].astype(np.int64))[None]
@@ -61,9 +61,9 @@ def test_cuts_change_nothing_for_a_model_of_limited_context(
     tokens = Tokens(ids, items=False)
     model = build_model(model_config({"name": "mlp", "context": 6}), 5)
     torch.nn.init.normal_(model.head.weight)
-    reference = losses_of(model, tokens)
+    reference = evaluate_losses(model, tokens)
     monkeypatch.setattr(metrics, "WINDOW", 10_000)
-    np.testing.assert_allclose(losses_of(model, tokens), reference, atol=1e-5)
+    np.testing.assert_allclose(evaluate_losses(model, tokens), reference, atol=1e-5)
 
 
 def test_a_stride_gives_every_token_more_past(text_run: Run) -> None:
@@ -123,7 +123,7 @@ def test_surprisal_adds_up_to_the_loss(small_run: Run) -> None:
     found = small_run.surprisal(item)
     first, last = tokens.boundaries[3], tokens.boundaries[4]
     np.testing.assert_allclose(
-        [t.nats for t in found], losses_of(small_run.model, tokens)[first:last], atol=1e-5
+        [t.nats for t in found], evaluate_losses(small_run.model, tokens)[first:last], atol=1e-5
     )
     assert [t.token for t in found] == [*item, "·"]
 
@@ -132,7 +132,7 @@ def test_running_text_of_any_length_has_a_surprisal(text_run: Run) -> None:
     text = "The cat " * 40
     found = text_run.surprisal(text)
     assert "".join(token.token for token in found).replace("␣", " ") == text
-    after_a_line_end = losses_of(
+    after_a_line_end = evaluate_losses(
         text_run.model,
         Tokens(text_run.tokenizer.encode("\nT").astype(np.uint8), items=False),
     )
@@ -155,7 +155,7 @@ def test_a_large_vocabulary_takes_small_passes(monkeypatch: pytest.MonkeyPatch) 
         "forward",
         lambda self, ids, state=None: sizes.append(ids.numel()) or forward(self, ids, state),
     )
-    losses = metrics.losses_of(model, tokens)
+    losses = metrics.evaluate_losses(model, tokens)
     assert len(losses) == tokens.predictions
     assert max(sizes) * tokenizer.vocab_size <= metrics.BATCH_LOGITS
 
@@ -163,7 +163,7 @@ def test_a_large_vocabulary_takes_small_passes(monkeypatch: pytest.MonkeyPatch) 
 def test_a_gpu_takes_what_fits(text_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Passes are halved until they fit, and stay so; here a "memory" of three rows."""
     tokens, model = text_run.split("val"), text_run.model
-    want = losses_of(model, tokens)
+    want = evaluate_losses(model, tokens)
     monkeypatch.setattr(metrics, "BATCH_POSITIONS", 64 * 8)
     rows: list[int] = []
     forward, most = type(model).forward, 3
@@ -175,12 +175,12 @@ def test_a_gpu_takes_what_fits(text_run: Run, monkeypatch: pytest.MonkeyPatch) -
         return forward(self, ids, state)
 
     monkeypatch.setattr(type(model), "forward", limited)
-    np.testing.assert_allclose(losses_of(model, tokens), want, atol=1e-5)
+    np.testing.assert_allclose(evaluate_losses(model, tokens), want, atol=1e-5)
     assert rows[:3] == [8, 4, 2]
     assert max(rows[3:]) == 2
     most = 0
     with pytest.raises(torch.OutOfMemoryError):
-        losses_of(model, tokens)
+        evaluate_losses(model, tokens)
 
 
 def test_a_gpu_s_passes_grow_with_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:

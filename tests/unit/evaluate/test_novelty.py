@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import STORY, Moreish
-from moreish.evaluate.novelty import Items, Passages
+from moreish.evaluate.novelty import NearestItemIndex, OverlapIndex
 from moreish.runs.run import Run
 
 
@@ -17,7 +17,7 @@ def longest_by_brute_force(text: str, data: str) -> int:
 
 @given(st.text(alphabet="abé☕", max_size=14), st.text(alphabet="abé☕", min_size=1, max_size=60))
 def test_the_longest_overlap_is_the_longest(text: str, data: str) -> None:
-    found = Passages(data.encode()).longest(text)
+    found = OverlapIndex(data.encode()).longest_overlap(text)
     assert found.text in data
     assert found.text in text
     assert len(found.text.encode()) == longest_by_brute_force(text, data)
@@ -40,7 +40,7 @@ def edits(a: str, b: str) -> int:
     st.text(alphabet="abc", max_size=8),
 )
 def test_the_nearest_item_is_the_nearest(items: list[str], text: str) -> None:
-    found, distance = Items(items).nearest(text)
+    found, distance = NearestItemIndex(items).nearest(text)
     assert distance == min(edits(text, item) for item in items)
     assert found in items
     assert edits(text, found) == distance

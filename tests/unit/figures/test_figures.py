@@ -17,7 +17,7 @@ from moreish.data import catalog
 from moreish.figures import draw
 from moreish.figures.pictures import Watch, _layers
 from moreish.figures.style import DARK, LIGHT, save, themed
-from moreish.models import REGISTRY, CountedModel, model_class
+from moreish.models import REGISTRY, CountBasedModel, model_class
 from moreish.runs.run import Run
 from moreish.training.events import silent
 
@@ -26,7 +26,7 @@ from moreish.training.events import silent
 def test_every_model_has_pictures(model: str, tmp_path: Path) -> None:
     source = tmp_path / "names.txt"
     source.write_text("\n".join(a + b + c for a in "abe" for b in "abc" for c in "cde"))
-    counted = issubclass(model_class(model), CountedModel)
+    counted = issubclass(model_class(model), CountBasedModel)
     budget = {} if counted else {"steps": 3}
     run = api.train(source, model=model, out=tmp_path / "run", report=silent, **budget)
     names = {picture.name for picture in api.figures(run)}

@@ -14,9 +14,9 @@ from moreish import api
 from moreish.data import catalog
 from moreish.errors import MoreishError
 from moreish.generate.constrained import (
+    CompileLimits,
+    ConstrainedDecoder,
     Constraint,
-    Effort,
-    Guide,
     _with,
     compile_constraint,
     parse_length,
@@ -78,7 +78,9 @@ def test_automata_of_literals(literal: str, text: str) -> None:
 def test_an_automaton_that_takes_long_is_given_up(small_run: Run) -> None:
     for asked in (Constraint(regex="(an|be)+"), Constraint(contains="an" * 100)):
         with pytest.raises(MoreishError, match="ask for something simpler"):
-            small_run.writer(prompt="", sampling=Sampling(), asked=asked, effort=Effort(seconds=0))
+            small_run.writer(
+                prompt="", sampling=Sampling(), asked=asked, effort=CompileLimits(seconds=0)
+            )
 
 
 def test_letters_of_several_bytes(counted: dict[str, Run]) -> None:
@@ -183,7 +185,7 @@ def test_a_prompt_that_dies_is_refused_before_anything_is_drawn(counted: dict[st
         Constraint(regex="ab"), run.tokenizer, run.split("train"), max_tokens=5
     )
     with pytest.raises(MoreishError, match="nothing"):
-        Guide(automaton, run.tokenizer.encode("b"), 1)
+        ConstrainedDecoder(automaton, run.tokenizer.encode("b"), 1)
 
 
 def test_the_command_line(moreish: Moreish, counted: dict[str, Run]) -> None:

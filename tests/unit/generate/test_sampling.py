@@ -7,7 +7,13 @@ from hypothesis import strategies as st
 from conftest import item_tokens
 from moreish.errors import MoreishError
 from moreish.generate.decode import generate
-from moreish.generate.sampling import BLOCK, Sampling, draw, probabilities, uniforms
+from moreish.generate.sampling import (
+    NOISE_BLOCK,
+    Sampling,
+    sample_tokens,
+    sampling_probabilities,
+    uniform_noise,
+)
 from moreish.models import build_model, model_config
 from moreish.runs.run import Run
 
@@ -15,7 +21,7 @@ LOGITS = torch.tensor([[1.0, 3.0, 2.0, -torch.inf], [0.0, 0.0, 0.0, 0.0]])
 
 
 def shares(**options: float) -> torch.Tensor:
-    return probabilities(LOGITS, Sampling(**options))
+    return sampling_probabilities(LOGITS, Sampling(**options))
 
 
 def test_temperature_one_is_the_model_itself() -> None:
@@ -61,13 +67,13 @@ def test_draw_never_takes_the_impossible(weights: list[float], uniform: float) -
     row = torch.tensor([weights], dtype=torch.float64)
     if row.sum() < 1e-9:
         return
-    token = draw(row / row.sum(), torch.tensor([uniform], dtype=torch.float64)).item()
+    token = sample_tokens(row / row.sum(), torch.tensor([uniform], dtype=torch.float64)).item()
     assert row[0, token] > 0
 
 
 def test_draw_follows_the_distribution() -> None:
     row = torch.tensor([[0.1, 0.0, 0.6, 0.3]], dtype=torch.float64)
-    drawn = draw(row.expand(100_000, -1), uniforms(0, 0, range(100_000))[:, 0])
+    drawn = sample_tokens(row.expand(100_000, -1), uniform_noise(0, 0, range(100_000))[:, 0])
     frequencies = drawn.bincount(minlength=4) / 100_000
     # Five standard deviations of a frequency over 100,000 draws are under 0.008.
     torch.testing.assert_close(frequencies, row[0].float(), atol=0.008, rtol=0)
@@ -84,7 +90,7 @@ def test_a_stream_does_not_depend_on_its_neighbours(
             run.model,
             np.array([0]),
             streams=streams,
-            max_tokens=3 * BLOCK,
+            max_tokens=3 * NOISE_BLOCK,
             sampling=Sampling(),
             seed=5,
             stop=stop,
@@ -101,11 +107,11 @@ def test_a_stream_does_not_depend_on_its_neighbours(
 
 
 def test_random_numbers_belong_to_streams() -> None:
-    many = uniforms(3, 1, range(20))
-    assert many.shape == (20, BLOCK)
-    assert torch.equal(uniforms(3, 1, range(7, 9)), many[7:9])
-    assert not torch.equal(uniforms(3, 2, range(20)), many)
-    assert not torch.equal(uniforms(4, 1, range(20)), many)
+    many = uniform_noise(3, 1, range(20))
+    assert many.shape == (20, NOISE_BLOCK)
+    assert torch.equal(uniform_noise(3, 1, range(7, 9)), many[7:9])
+    assert not torch.equal(uniform_noise(3, 2, range(20)), many)
+    assert not torch.equal(uniform_noise(4, 1, range(20)), many)
 
 
 def test_generating_leaves_threads_and_model_as_they_were(small_run: Run) -> None:

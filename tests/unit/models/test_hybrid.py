@@ -12,7 +12,7 @@ from moreish import api
 from moreish.data.token_dataset import Tokens
 from moreish.errors import MoreishError
 from moreish.evaluate.loss import mean_loss
-from moreish.evaluate.metrics import losses_of
+from moreish.evaluate.metrics import evaluate_losses
 from moreish.models import build_model, model_config
 from moreish.models.hybrid import Hybrid
 from moreish.models.ngram.counts import Folds
@@ -29,7 +29,7 @@ def hybrid(tokens: Tokens, size: int, order: int = 4) -> Hybrid:
     torch.manual_seed(0)
     model = build_model(config.for_data(None, size), size)
     assert isinstance(model, Hybrid)
-    model.before_training(tokens)
+    model.fit_counts(tokens)
     return model
 
 
@@ -50,7 +50,7 @@ def test_it_starts_at_the_loss_of_its_counts() -> None:
     folds = Folds(tokens, 20)
     others.fit_folds(folds)
     fold_BT = torch.from_numpy(folds.of(batch.start_B[:, None] + np.arange(16)))
-    honest = others.by_order(batch.tokens_BT, fold_BT=fold_BT, orders=1)[0][:, :, 0]
+    honest = others.log_probs_by_order(batch.tokens_BT, fold_BT=fold_BT, orders=1)[0][:, :, 0]
     assert next_token(model, batch).item() == pytest.approx(
         mean_loss(honest, batch.targets_BT).item(), abs=1e-4
     )
@@ -60,7 +60,7 @@ def test_it_does_not_learn_to_trust_what_was_learned_by_heart() -> None:
     """Of random text there is nothing to know, but counts of long contexts seem to know it all."""
     tokens, held_out = random_tokens(3000, 5, 0), random_tokens(1000, 5, 1)
     model = hybrid(tokens, 5, order=7)
-    counts_on_their_own = losses_of(model.counts, tokens).mean()
+    counts_on_their_own = evaluate_losses(model.counts, tokens).mean()
     assert counts_on_their_own < 0.8 * math.log(5)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for step in range(120):
@@ -68,8 +68,8 @@ def test_it_does_not_learn_to_trust_what_was_learned_by_heart() -> None:
         optimizer.zero_grad()
         next_token(model, tokens.gather(spans)).backward()
         optimizer.step()
-    assert losses_of(model, held_out).mean() < math.log(5) + 0.1
-    assert losses_of(model.counts, held_out).mean() > losses_of(model, held_out).mean()
+    assert evaluate_losses(model, held_out).mean() < math.log(5) + 0.1
+    assert evaluate_losses(model.counts, held_out).mean() > evaluate_losses(model, held_out).mean()
 
 
 @pytest.mark.parametrize(

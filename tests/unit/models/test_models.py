@@ -12,8 +12,8 @@ from moreish.data.token_dataset import Batch, Tokens
 from moreish.errors import MoreishError
 from moreish.generate.decode import generate
 from moreish.generate.sampling import Sampling
-from moreish.models import REGISTRY, CountedModel, Model, build_model, model_class, model_config
-from moreish.models.base import select
+from moreish.models import REGISTRY, CountBasedModel, Model, build_model, model_class, model_config
+from moreish.models.base import select_rows
 from moreish.models.gpt.attention import Attention
 from moreish.models.gpt.model import GPT, GPTConfig
 from moreish.models.hybrid import Hybrid
@@ -77,8 +77,8 @@ def build(name: str, settings: dict[str, object], *, scrambled: bool = True) -> 
     torch.manual_seed(0)
     model = build_model(config.for_data(None, VOCABULARY), VOCABULARY).eval()
     for part in model.modules():
-        if isinstance(part, CountedModel):
-            part.fit(Tokens(tokens_of(1, 400, seed=1)[0].numpy().astype("u1"), items=False))
+        if isinstance(part, CountBasedModel):
+            part.fit_counts(Tokens(tokens_of(1, 400, seed=1)[0].numpy().astype("u1"), items=False))
     if scrambled:
         with torch.no_grad():
             for parameter in model.parameters():
@@ -116,7 +116,7 @@ def test_decoding_by_state_equals_the_full_forward_pass(name: str, settings: dic
 @each_model
 def test_training_starts_at_the_uniform_loss(name: str, settings: dict) -> None:
     model = build(name, settings, scrambled=False)
-    if isinstance(model, CountedModel | Hybrid):
+    if isinstance(model, CountBasedModel | Hybrid):
         pytest.skip("it starts at what it counted")
     tokens = tokens_of(8, 16)
     loss = next_token(model, Batch(tokens_BT=tokens, targets_BT=tokens.roll(-1, 1)))
@@ -124,7 +124,9 @@ def test_training_starts_at_the_uniform_loss(name: str, settings: dict) -> None:
     assert abs(loss.item() - math.log(VOCABULARY)) < 0.05
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if not issubclass(model_class(n), CountedModel)])
+@pytest.mark.parametrize(
+    "name", [n for n in NAMES if not issubclass(model_class(n), CountBasedModel)]
+)
 @pytest.mark.parametrize("vocabulary", [27, 65, 1000])
 def test_models_of_default_size_start_at_the_uniform_loss_too(name: str, vocabulary: int) -> None:
     for settings in [{}] + [{"tied": True}, {"tied": True, "width": 512}] * (name == "gpt"):
@@ -143,7 +145,7 @@ def test_it_learns(name: str, settings: dict) -> None:
     tokens = Tokens(torch.arange(VOCABULARY).repeat(30).numpy().astype("u1"), items=False)
     model = build(name, settings, scrambled=False)
     batch = tokens.gather(tokens.spans(15))
-    model.before_training(tokens)
+    model.fit_counts(tokens)
     if list(model.parameters()):
         model.train()
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.03)
@@ -226,7 +228,7 @@ def test_a_state_can_be_continued_twice_and_in_part(name: str, settings: dict) -
         torch.testing.assert_close(again, logits, atol=1e-5, rtol=0)
         some = torch.tensor([True, False, True, True, False])
         if state is not None:
-            few, _ = model(one[some], select(state, some))
+            few, _ = model(one[some], select_rows(state, some))
             torch.testing.assert_close(few, logits[some], atol=1e-5, rtol=0)
         state = after
 
@@ -317,7 +319,7 @@ def test_gpt2_shapes_have_gpt2s_parameter_count() -> None:
     with torch.device("meta"):
         model = GPT.__new__(GPT)
         GPT.__init__(model, config, 50257)
-    assert model.parameter_count() == 124_439_808
+    assert model.num_parameters() == 124_439_808
 
 
 @each_model

@@ -11,7 +11,7 @@ from conftest import item_tokens, split_tokens
 from moreish.data.text.corpus import Corpus
 from moreish.data.token_dataset import Tokens, encode_corpus
 from moreish.errors import MoreishError
-from moreish.evaluate.metrics import losses_of
+from moreish.evaluate.metrics import evaluate_losses
 from moreish.models import build_model, model_config
 from moreish.models.ngram import counts as counting
 from moreish.models.ngram import kneser_ney
@@ -30,7 +30,7 @@ def tokens_of(batch: int, length: int, seed: int = 0) -> torch.Tensor:
 def test_items_do_not_see_each_other_in_an_ngram() -> None:
     _, tokens = item_tokens(["ab", "ba", "ab"])
     model = build_model(model_config({"name": "ngram", "order": 3, "add_k": 0}), 3)
-    model.fit(tokens)
+    model.fit_counts(tokens)
     start = torch.tensor([[0]])
     torch.testing.assert_close(
         F.softmax(model(start)[0][0, 0], -1), torch.tensor([0, 2 / 3, 1 / 3])
@@ -46,7 +46,7 @@ def test_an_ngram_equals_counting_by_hand() -> None:
         for k in (0.0, 0.5):
             config = model_config({"name": "ngram", "order": order, "add_k": k})
             model = build_model(config, VOCABULARY)
-            model.fit(Tokens(ids.numpy().astype("u1"), items=False))
+            model.fit_counts(Tokens(ids.numpy().astype("u1"), items=False))
             counts: dict[tuple[int, ...], list[int]] = {}
             padded = [0] * (order - 2) + ids.tolist()
             first = max(0, order - 2) + 1
@@ -78,14 +78,14 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     items = Tokens(np.append(items.ids_N, 0).astype(np.uint8), items=True)
     for tokens in (text, items):
         for order in (1, 2, 4, 9):
-            whole = counting.count(tokens, order, 5)
+            whole = counting.count_ngrams(tokens, order, 5)
             assert whole[1].sum() == tokens.predictions
             parts = Folds(tokens, 2)
-            half = counting.count(tokens, order, 5, parts, 0)
+            half = counting.count_ngrams(tokens, order, 5, parts, 0)
             for chunk in (1, 7, 64):
                 monkeypatch.setattr(counting, "CHUNK", chunk)
-                found = counting.count(tokens, order, 5)
-                found_half = counting.count(tokens, order, 5, parts, 0)
+                found = counting.count_ngrams(tokens, order, 5)
+                found_half = counting.count_ngrams(tokens, order, 5, parts, 0)
                 monkeypatch.undo()
                 assert all(np.array_equal(a, b) for a, b in zip(whole, found, strict=True))
                 assert all(np.array_equal(a, b) for a, b in zip(half, found_half, strict=True))
@@ -132,7 +132,7 @@ def kneser_ney_by_hand(ids: list[int], order: int, size: int) -> dict[tuple[int,
 def test_kneser_ney_equals_the_recursion_by_hand(order: int) -> None:
     ids = tokens_of(1, 400, seed=4)[0]
     model = KneserNey(KneserNeyConfig(order=order), VOCABULARY)
-    model.fit(Tokens(ids.numpy().astype("u1"), items=False))
+    model.fit_counts(Tokens(ids.numpy().astype("u1"), items=False))
     by_hand = kneser_ney_by_hand(ids.tolist(), order, VOCABULARY)
     got = model(ids[None])[0][0].exp()
     padded = [0] * max(0, order - 2) + ids.tolist()
@@ -145,7 +145,7 @@ def test_kneser_ney_equals_the_recursion_by_hand(order: int) -> None:
 def test_kneser_ney_sums_to_one_even_where_nothing_was_seen() -> None:
     _, tokens = item_tokens(["emma", "ava", "olivia"])
     model = KneserNey(KneserNeyConfig(order=4), 27)
-    model.fit(tokens)
+    model.fit_counts(tokens)
     shares = model(torch.randint(27, (4, 30)))[0].exp()
     torch.testing.assert_close(shares.sum(-1), torch.ones(4, 30))
     assert (shares > 0).all()
@@ -169,19 +169,19 @@ def test_each_stretch_is_looked_up_in_the_counts_of_all_others(
     batch = tokens.gather(tokens.spans(23))
     place_BT = batch.start_B[:, None] + np.arange(batch.tokens_BT.shape[1])
     fold_BT = torch.from_numpy(parts.of(place_BT))
-    got, left, _ = model.by_order(batch.tokens_BT, fold_BT=fold_BT)
+    got, left, _ = model.log_probs_by_order(batch.tokens_BT, fold_BT=fold_BT)
     every_P = counting.grams(tokens, order, size)
     fold_P = parts.of(np.arange(len(every_P)))
     assert set(fold_P) <= set(range(folds)) and len(set(fold_P)) > 1
     for fold in range(folds):
         rest = KneserNey(config, size)
-        kept = np.repeat(*counting.count(tokens, order, size, parts, fold))
+        kept = np.repeat(*counting.count_ngrams(tokens, order, size, parts, fold))
         assert sorted(every_P[fold_P != fold]) == list(kept)
         rest._take([discounted(tokens, order, size, parts, fold)])
         here_BT = (fold_BT == fold) & (batch.targets_BT >= 0)
-        alone, left_alone, _ = rest.by_order(batch.tokens_BT)
+        alone, backoff_alone, _ = rest.log_probs_by_order(batch.tokens_BT)
         torch.testing.assert_close(got[here_BT], alone[here_BT])
-        torch.testing.assert_close(left[here_BT], left_alone[here_BT])
+        torch.testing.assert_close(left[here_BT], backoff_alone[here_BT])
 
 
 def test_parts_are_cut_as_validation_is() -> None:
@@ -214,7 +214,7 @@ def test_a_piece_of_an_item_is_no_beginning() -> None:
     """Where a window begins in the middle of an item, what stands before it is unknown."""
     tokenizer, tokens = item_tokens(["banana", "bandana", "ananas", "nab"] * 3)
     model = KneserNey(KneserNeyConfig(order=4, start="boundary"), tokenizer.vocab_size)
-    model.fit(tokens)
+    model.fit_counts(tokens)
     middle = torch.from_numpy(tokenizer.encode("anan"))[None]
     unknown = KneserNey(KneserNeyConfig(order=4, start="unknown"), tokenizer.vocab_size)
     unknown.load_state_dict(model.state_dict())
@@ -224,33 +224,33 @@ def test_a_piece_of_an_item_is_no_beginning() -> None:
 
 
 def test_one_kind_of_token_is_no_endless_search() -> None:
-    assert counting.longest_order(1) == counting.longest_order(2)
+    assert counting.max_order(1) == counting.max_order(2)
 
 
 def test_orders_are_those_of_shorter_models() -> None:
     """Of continuation counts, except for the longest; and rows made in advance change nothing."""
     ids = tokens_of(1, 400, seed=4)[0]
     model = KneserNey(KneserNeyConfig(order=4), VOCABULARY)
-    model.fit(Tokens(ids.numpy().astype("u1"), items=False))
-    every, left, _ = model.by_order(ids[None])
+    model.fit_counts(Tokens(ids.numpy().astype("u1"), items=False))
+    every, left, _ = model.log_probs_by_order(ids[None])
     assert every.shape == (1, 400, 4, VOCABULARY)
     torch.testing.assert_close(every[:, :, 3], model(ids[None])[0])
-    torch.testing.assert_close(every[:, :, 2:], model.by_order(ids[None], orders=2)[0])
+    torch.testing.assert_close(every[:, :, 2:], model.log_probs_by_order(ids[None], orders=2)[0])
     torch.testing.assert_close(every.exp().sum(-1), torch.ones(1, 400, 4))
     assert ((left > 0) & (left <= 1)).all()
     model._rows = [*model._rows[:2]]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kneser_ney, "DENSE", 0)
-        torch.testing.assert_close(every, model.by_order(ids[None])[0])
+        torch.testing.assert_close(every, model.log_probs_by_order(ids[None])[0])
         model._rows = []
-        torch.testing.assert_close(every, model.by_order(ids[None])[0])
+        torch.testing.assert_close(every, model.log_probs_by_order(ids[None])[0])
 
 
 def test_where_the_past_is_unknown_shorter_contexts_are_looked_up() -> None:
     ids = tokens_of(1, 400, seed=4)[0].numpy().astype("u1")
     tokens = Tokens(ids, items=False)
     long = KneserNey(KneserNeyConfig(order=4, start="unknown"), VOCABULARY)
-    long.fit(tokens)
+    long.fit_counts(tokens)
     some = tokens_of(2, 6, seed=9)
     got = long(some)[0]
     continued = long(some[:, 3:], long(some[:, :3])[1])[0]
@@ -281,8 +281,10 @@ def test_kneser_ney_on_the_lectures_names(lecture_names: list[str]) -> None:
     _, splits = split_tokens(lecture_names, "lecture")
     for order, value in NAMES_VALUES.items():
         model = KneserNey(KneserNeyConfig(order=order), 27)
-        model.fit(splits["train"])
-        assert losses_of(model, splits["val"]).mean(dtype=float) == pytest.approx(value, abs=1e-4)
+        model.fit_counts(splits["train"])
+        assert evaluate_losses(model, splits["val"]).mean(dtype=float) == pytest.approx(
+            value, abs=1e-4
+        )
 
 
 def test_kneser_ney_on_shakespeare(shakespeare: str) -> None:
@@ -291,8 +293,8 @@ def test_kneser_ney_on_shakespeare(shakespeare: str) -> None:
     splits = encode_corpus(corpus, tokenizer, "lecture", 42)
     for order, value in SHAKESPEARE_VALUES.items():
         model = KneserNey(KneserNeyConfig(order=order), 65)
-        model.fit(splits["train"])
-        found = losses_of(model, splits["val"]).mean(dtype=float)
+        model.fit_counts(splits["train"])
+        found = evaluate_losses(model, splits["val"]).mean(dtype=float)
         assert found == pytest.approx(value, abs=1.1e-4)
 
 
@@ -301,7 +303,7 @@ def test_the_order_suits_data_and_vocabulary() -> None:
     assert KneserNeyConfig().for_data(None, 65).order == 7
     assert KneserNeyConfig().for_data(None, 6000).order == 5
     assert KneserNeyConfig(order=3).for_data(None, 65).order == 3
-    assert counting.longest_order(27) == 13
+    assert counting.max_order(27) == 13
 
 
 def test_the_weight_of_a_mixture_is_the_best_there_is() -> None:
@@ -310,7 +312,7 @@ def test_the_weight_of_a_mixture_is_the_best_there_is() -> None:
         model_config({"name": "mixture", "network": {"name": "bigram"}, "counts": {"order": 2}}), 5
     )
     network, counts = random.exponential(1, 500), random.exponential(1.1, 500)
-    model.set_weight(network.astype(np.float32), counts.astype(np.float32))
+    model.fit_weight(network.astype(np.float32), counts.astype(np.float32))
 
     def loss(w: float) -> float:
         return float(-np.log(w * np.exp(-network) + (1 - w) * np.exp(-counts)).mean())

@@ -13,7 +13,7 @@ from moreish.errors import MoreishError
 from moreish.models import build_model, model_config
 from moreish.models.bow import average_by_loop, average_by_product, average_by_softmax
 from moreish.models.gpt.attention import Attention
-from moreish.models.gpt.layers import FeedForward, GramEmbedding, rotate, rotation
+from moreish.models.gpt.layers import FeedForward, NgramEmbedding, apply_rope, rope_table
 from moreish.models.gpt.model import GPT, GPTConfig
 from moreish.models.rnn import GRU, LSTM, RNN, Recurrent
 
@@ -93,7 +93,7 @@ def test_a_turned_product_depends_on_distance_alone() -> None:
     q, k = torch.randn(1, 1, 1, 9), torch.randn(1, 1, 1, 9)
 
     def turned(x: torch.Tensor, place: int) -> torch.Tensor:
-        return rotate(x, rotation(torch.tensor([place]), 9))
+        return apply_rope(x, rope_table(torch.tensor([place]), 9))
 
     def product(i: int, j: int) -> torch.Tensor:
         return (turned(q, i) * turned(k, j)).sum()
@@ -139,13 +139,13 @@ def test_attention_maps_are_what_attention_does(settings: dict[str, object]) -> 
         torch.testing.assert_close(m.sum(-1), torch.ones(2, 4, 8))
         assert (m.triu(1) == 0).all()
     block = model.blocks[0]
-    x, turn = model._embed(tokens, range(8))
+    x, rope = model._embed(tokens, range(8))
     x = block.attention_input(x)
-    _, _, v = block.attention.split_heads(x, turn)
+    _, _, v = block.attention.split_heads(x, rope)
     groups = config.heads // (config.kv_heads or config.heads)
     mixed = maps[0] @ v.repeat_interleave(groups, 1)
     expected = block.attention.out(mixed.transpose(1, 2).flatten(2))
-    torch.testing.assert_close(block.attention(x, turn, None)[0], expected)
+    torch.testing.assert_close(block.attention(x, rope, None)[0], expected)
 
 
 def test_post_norm_is_the_paper_of_2017() -> None:
@@ -182,7 +182,7 @@ def test_soft_capped_logits_stay_within() -> None:
 def test_the_lectures_scaled_up_model_has_its_parameters() -> None:
     config = GPTConfig(layers=6, heads=6, width=384, context=256, feedforward="relu")
     with torch.device("meta"):
-        ours = GPT(config, 65).parameter_count()
+        ours = GPT(config, 65).num_parameters()
     # The lecture's heads have no bias in queries, keys and values, and its output layer has one.
     assert ours - 6 * 3 * 384 + 65 == 10_788_929
 
@@ -232,7 +232,7 @@ def test_the_weight_suits_the_windows_that_are_evaluated(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(("rows", "length"), [(10_000, 3), (64, 3), (10_000, 1)])
 def test_equal_n_grams_have_equal_embeddings(rows: int, length: int) -> None:
-    grams = GramEmbedding(length, 7, rows, 8, 0.0)
+    grams = NgramEmbedding(length, 7, rows, 8, 0.0)
     nn.init.normal_(grams.table.weight)
     assert grams.exact == (7**length <= rows)
     tokens = torch.randint(7, (1, 30))

@@ -74,7 +74,7 @@ def on_page(*cells: str) -> None:
 @pytest.mark.parametrize("name", GPT2)
 def test_parameters_are_those_of_gpt2(name: str) -> None:
     layers, width, heads, millions, printed = GPT2[name]
-    count = gpt(layers, width, heads, 1024).parameter_count()
+    count = gpt(layers, width, heads, 1024).num_parameters()
     assert round(count / 1e6) == millions
     on_page(
         name,
@@ -90,7 +90,7 @@ def test_parameters_and_operations_are_those_of_gpt3(name: str) -> None:
     """Their table leaves attention out of the operations; so does the first of ours."""
     layers, width, heads, millions, published = GPT3[name]
     model = gpt(layers, width, heads, 2048)
-    count, tokens = model.parameter_count(), 300e9
+    count, tokens = model.num_parameters(), 300e9
     assert count / 1e6 == pytest.approx(millions, rel=0.004)
     assert 6 * count * tokens == pytest.approx(published, rel=0.005)
     whole = Work(model).of_position(2048) * tokens

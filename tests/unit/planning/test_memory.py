@@ -16,7 +16,7 @@ from conftest import STORY, Moreish, Proved
 from moreish.config import resolve
 from moreish.data.token_dataset import Tokens
 from moreish.errors import MoreishError
-from moreish.models.ngram.counts import count
+from moreish.models.ngram.counts import count_ngrams
 from moreish.planning import memory
 from moreish.training.budget import Plan
 from moreish.training.objectives import next_token
@@ -147,10 +147,10 @@ def test_ngrams_are_reckoned_from_the_beginning(monkeypatch: pytest.MonkeyPatch)
     tokens = Tokens(random.integers(0, 9, 200_000).astype(np.uint8), items=False)
     monkeypatch.setattr(memory, "SAMPLE", 1 << 15)
     for order in (1, 2, 4, 6, 9):
-        true = len(count(tokens, order, 9)[0])
+        true = len(count_ngrams(tokens, order, 9)[0])
         assert 0.9 < memory.expected_grams(tokens, order, 9) / true < 1.6
     small = Tokens(tokens.ids_N[:5000], items=False)
-    assert memory.expected_grams(small, 4, 9) == len(count(small, 4, 9)[0])
+    assert memory.expected_grams(small, 4, 9) == len(count_ngrams(small, 4, 9)[0])
 
 
 def test_a_container_has_less_than_the_machine(
@@ -173,7 +173,7 @@ def test_a_container_has_less_than_the_machine(
 def test_bytes_as_people_write_them() -> None:
     told = {0: "0 bytes", 9: "9 bytes", 999: "999 bytes", 1000: "1.0 kB", 9_949: "9.9 kB"}
     told |= {10_000: "10 kB", 1_234_567: "1.2 MB", 5e9: "5.0 GB", 2e13: "20 TB", 5e15: "5000 TB"}
-    assert {count: in_bytes(count) for count in told} == told
+    assert {count_ngrams: in_bytes(count_ngrams) for count_ngrams in told} == told
 
 
 WHOLE = """

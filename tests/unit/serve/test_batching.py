@@ -19,7 +19,7 @@ from test_models import CASES, VOCABULARY, build
 from conftest import Proved, item_tokens
 from moreish.generate.constrained import Constraint, compile_constraint
 from moreish.generate.sampling import Sampling
-from moreish.generate.writer import Writer
+from moreish.generate.writer import TextGenerator
 from moreish.models import Model, build_model, model_config
 from moreish.serve.batching.batch import Batch
 from moreish.serve.batching.batch_invariance import laid_out
@@ -155,7 +155,7 @@ def test_it_writes_what_sample_writes() -> None:
     for settings in (GPT, {"layers": 1, "heads": 1, "width": 8, "context": 16}):
         model = build("gpt", settings)
         prompt, sampling = np.array([3]), Sampling(temperature=0.8, top_k=5)
-        writer = Writer(
+        writer = TextGenerator(
             model=model,
             tokenizer=LETTERS,
             prompt=prompt,
@@ -431,7 +431,7 @@ def test_a_long_prompt_is_read_between_the_tokens_of_others() -> None:
 def test_constrained_texts_are_written_beside_others() -> None:
     tokenizer, tokens = item_tokens(["abba", "baba", "cab", "dad", "fed", "bed"] * 5)
     model = build("ngram", {"order": 2})
-    model.fit(tokens)  # type: ignore[operator]
+    model.fit_counts(tokens)  # type: ignore[operator]
     batch = Batch(model, tokenizer, slots=4)
     automaton = compile_constraint(Constraint(ends="d", length=(3, 5)), tokenizer, tokens, 20)
     nothing = np.array([], dtype=int)

@@ -138,7 +138,7 @@ def test_layers_that_are_reckoned_again_give_the_same_gradient(settings: dict[st
     found = []
     for recompute in (False, True):
         model = tiny(layers=3, **settings)
-        model.recompute = recompute
+        model.activation_checkpointing = recompute
         torch.manual_seed(0)
         found.append(gradient(model))
     (kept_loss, kept), (loss, again) = found

@@ -10,7 +10,7 @@ from conftest import STORY, Moreish
 from moreish import api
 from moreish.data.token_dataset import Tokens
 from moreish.errors import MoreishError
-from moreish.evaluate.metrics import losses_of
+from moreish.evaluate.metrics import evaluate_losses
 from moreish.runs.run import Run
 from moreish.training.events import silent
 
@@ -37,7 +37,7 @@ def learned(tmp_path: Path) -> Run:
 def test_it_starts_where_the_other_ended(learned: Run, other: Path, tmp_path: Path) -> None:
     run = api.train(other, init_from=learned.path, steps=1, settings=STILL, out=tmp_path / "b",
                     report=silent)  # fmt: skip
-    before = losses_of(learned.model, run.split("val")).mean()
+    before = evaluate_losses(learned.model, run.split("val")).mean()
     assert run.scores["val"].loss == pytest.approx(float(before), abs=1e-4)
     assert run.config.model == learned.config.model
     assert run.record.tokenizer == learned.record.tokenizer
@@ -55,7 +55,9 @@ def test_the_context_is_cropped(learned: Run, other: Path, tmp_path: Path) -> No
     run = api.train(other, init_from=learned.path, context=10, steps=1, settings=STILL,
                     out=tmp_path / "b", report=silent)  # fmt: skip
     tokens = Tokens(run.split("val").ids_N[:11], items=False)
-    assert losses_of(run.model, tokens) == pytest.approx(losses_of(learned.model, tokens), abs=1e-4)
+    assert evaluate_losses(run.model, tokens) == pytest.approx(
+        evaluate_losses(learned.model, tokens), abs=1e-4
+    )
     assert run.model.max_length == 10
     with pytest.raises(MoreishError, match="a context of 30 is longer than the 24"):
         api.train(other, init_from=learned.path, context=30, steps=1, out=tmp_path / "c",

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from moreish.convert.onnx import networks
 from moreish.convert.onnx.step import BATCH, Start, Stepwise, Tensors, marked
 from moreish.errors import MoreishError
-from moreish.models import TABLES, Hybrid, KneserNey, Mixture, Model, NGram
+from moreish.models import TABLE_NAMES, Hybrid, KneserNey, Mixture, Model, NGram
 from moreish.tokenizers import BOUNDARY
 
 ABSENT = -1
@@ -118,7 +118,7 @@ class StepwiseNGram(Stepwise):
         return self.grams.starts
 
     def step(
-        self, tokens_BT: Tensor, state: Tensors, hints_BTN: Tensor | None = None
+        self, tokens_BT: Tensor, state: Tensors, features_BTN: Tensor | None = None
     ) -> tuple[Tensor, Tensors]:
         mark_BS, state = self.grams.seen(tokens_BT, state)
         token_BS = (mark_BS - 1).clamp(min=BOUNDARY)
@@ -144,7 +144,7 @@ class StepwiseKneserNey(Stepwise):
         shares, gammas = [], []
         for m in range(1, model.order + 1):
             targets_G, shares_G, contexts_C, first_C, gammas_C = (
-                model.get_buffer(f"{name}_{m}") for name in TABLES
+                model.get_buffer(f"{name}_{m}") for name in TABLE_NAMES
             )
             context_G = contexts_C.repeat_interleave(first_C.diff())
             shares.append((context_G * model.vocab_size + targets_G, shares_G))
@@ -156,13 +156,15 @@ class StepwiseKneserNey(Stepwise):
         return self.grams.starts
 
     def step(
-        self, tokens_BT: Tensor, state: Tensors, hints_BTN: Tensor | None = None
+        self, tokens_BT: Tensor, state: Tensors, features_BTN: Tensor | None = None
     ) -> tuple[Tensor, Tensors]:
-        logs_BTMV, _, state = self.by_order(tokens_BT, state)
-        return logs_BTMV[:, :, -1], state
+        logp_BTMV, _, state = self.log_probs_by_order(tokens_BT, state)
+        return logp_BTMV[:, :, -1], state
 
-    def by_order(self, tokens_BT: Tensor, state: Tensors) -> tuple[Tensor, Tensor, Tensors]:
-        """As `KneserNey.by_order`, for all orders."""
+    def log_probs_by_order(
+        self, tokens_BT: Tensor, state: Tensors
+    ) -> tuple[Tensor, Tensor, Tensors]:
+        """As `KneserNey.log_probs_by_order`, for all orders."""
         mark_BS, state = self.grams.seen(tokens_BT, state)
         token_BS = mark_BS - 1
         if self.begins:
@@ -170,14 +172,16 @@ class StepwiseKneserNey(Stepwise):
             first_B1 = token_BS.gather(1, never_BS.sum(dim=1, keepdim=True))
             token_BS = torch.where(never_BS & (first_B1 == BOUNDARY), BOUNDARY, token_BS)
         context_BTM, known_BTM = self.grams.contexts(token_BS, self.order - 1)
-        left_BTM = torch.where(known_BTM, self.gammas(context_BTM), 1.0)
+        backoff_BTM = torch.where(known_BTM, self.gammas(context_BTM), 1.0)
         found_BTVM = self.shares(self.grams.every(context_BTM))
         found_BTVM = torch.where(known_BTM[:, :, None], found_BTVM, 0.0)
         shares_BTV, logs = torch.tensor(1 / self.grams.vocab_size), []
-        for left_BT, found_BTV in zip(left_BTM.unbind(-1), found_BTVM.unbind(-1), strict=True):
-            shares_BTV = shares_BTV * left_BT[..., None] + found_BTV
+        for backoff_BT, found_BTV in zip(
+            backoff_BTM.unbind(-1), found_BTVM.unbind(-1), strict=True
+        ):
+            shares_BTV = shares_BTV * backoff_BT[..., None] + found_BTV
             logs.append(shares_BTV.log())
-        return torch.stack(logs, dim=2), left_BTM, state
+        return torch.stack(logs, dim=2), backoff_BTM, state
 
 
 class StepwiseWithCounts(Stepwise):
@@ -203,32 +207,32 @@ class StepwiseWithCounts(Stepwise):
 class StepwiseMixture(StepwiseWithCounts):
     def __init__(self, model: Mixture) -> None:
         super().__init__(model)
-        self.averaged = model.averaged
+        self.interpolate = model.interpolate
         self.register_buffer("weight", model.weight)
 
     def step(
-        self, tokens_BT: Tensor, state: Tensors, hints_BTN: Tensor | None = None
+        self, tokens_BT: Tensor, state: Tensors, features_BTN: Tensor | None = None
     ) -> tuple[Tensor, Tensors]:
         of_network, of_counts = self.parts(state)
         logits_BTV, of_network = self.network.step(tokens_BT, of_network)
         counts_BTV, of_counts = self.counts.step(tokens_BT, of_counts)
-        return self.averaged(logits_BTV, counts_BTV), (*of_network, *of_counts)
+        return self.interpolate(logits_BTV, counts_BTV), (*of_network, *of_counts)
 
 
 @final
 class StepwiseHybrid(StepwiseWithCounts):
     def __init__(self, model: Hybrid) -> None:
         super().__init__(model)
-        self.hints, self.explained = model.hints, model.explained
+        self.features, self.combine_logits = model.features, model.combine_logits
 
     def step(
-        self, tokens_BT: Tensor, state: Tensors, hints_BTN: Tensor | None = None
+        self, tokens_BT: Tensor, state: Tensors, features_BTN: Tensor | None = None
     ) -> tuple[Tensor, Tensors]:
         of_network, of_counts = self.parts(state)
-        logs_BTMV, left_BTM, of_counts = self.counts.by_order(tokens_BT, of_counts)
-        hints = self.hints(logs_BTMV, left_BTM)
-        outputs_BTU, of_network = self.network.step(tokens_BT, of_network, *hints)
-        return self.explained(outputs_BTU, logs_BTMV), (*of_network, *of_counts)
+        logp_BTMV, backoff_BTM, of_counts = self.counts.log_probs_by_order(tokens_BT, of_counts)
+        features = self.features(logp_BTMV, backoff_BTM)
+        outputs_BTU, of_network = self.network.step(tokens_BT, of_network, *features)
+        return self.combine_logits(outputs_BTU, logp_BTMV), (*of_network, *of_counts)
 
 
 KINDS = {

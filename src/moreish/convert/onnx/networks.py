@@ -22,12 +22,12 @@ from moreish.models import (
     BagOfWords,
     Bigram,
     Block,
-    GramEmbedding,
+    NgramEmbedding,
     Recurrent,
-    Rotation,
+    RopeTable,
     WaveNet,
-    rotate,
-    rotation,
+    apply_rope,
+    rope_table,
 )
 from moreish.tokenizers import BOUNDARY
 
@@ -45,7 +45,7 @@ class StepwiseBigram(Stepwise):
         return {}
 
     def step(
-        self, tokens_BT: Tensor, state: Tensors, hints_BTN: Tensor | None = None
+        self, tokens_BT: Tensor, state: Tensors, features_BTN: Tensor | None = None
     ) -> tuple[Tensor, Tensors]:
         return self.model(tokens_BT)[0], ()
 
@@ -64,7 +64,7 @@ class StepwiseMLP(Stepwise):
         return {"last_tokens": Start((BATCH, past), torch.int64)} if past else {}
 
     def step(
-        self, tokens_BT: Tensor, state: Tensors, hints_BTN: Tensor | None = None
+        self, tokens_BT: Tensor, state: Tensors, features_BTN: Tensor | None = None
     ) -> tuple[Tensor, Tensors]:
         logits_BTV, last = self.model(tokens_BT, state[0] if state else None)
         return logits_BTV, (last,) if state else ()
@@ -84,7 +84,7 @@ class StepwiseBagOfWords(Stepwise):
         return {"last_tokens": Start((BATCH, past), torch.int64)} if past else {}
 
     def step(
-        self, tokens_BT: Tensor, state: Tensors, hints_BTN: Tensor | None = None
+        self, tokens_BT: Tensor, state: Tensors, features_BTN: Tensor | None = None
     ) -> tuple[Tensor, Tensors]:
         model, past = self.model, self.model.context - 1
         mark_BS = torch.cat([*state, marked(tokens_BT)], dim=1)
@@ -112,7 +112,7 @@ class StepwiseRecurrent(Stepwise):
         return {name: Start((BATCH, self.model.embedding.embedding_dim)) for name in names}
 
     def step(
-        self, tokens_BT: Tensor, state: Tensors, hints_BTN: Tensor | None = None
+        self, tokens_BT: Tensor, state: Tensors, features_BTN: Tensor | None = None
     ) -> tuple[Tensor, Tensors]:
         from torch._higher_order_ops.scan import scan
 
@@ -173,7 +173,7 @@ class StepwiseWaveNet(Stepwise):
         return {f"layer_{i}": Start((BATCH, 2**i, width)) for i in layers}
 
     def step(
-        self, tokens_BT: Tensor, state: Tensors, hints_BTN: Tensor | None = None
+        self, tokens_BT: Tensor, state: Tensors, features_BTN: Tensor | None = None
     ) -> tuple[Tensor, Tensors]:
         begun = [self.get_buffer(f"boundaries_{i}") for i in range(len(state))]
         pasts = [past + start for past, start in zip(state, begun, strict=True)]
@@ -194,7 +194,7 @@ class StepwiseGPT(Stepwise):
     def __init__(self, model: GPT) -> None:
         super().__init__()
         self.model = model
-        self.kept = len(model.grams)
+        self.kept = len(model.ngram_embeddings)
         """Tokens before the new ones that n-grams reach back to."""
 
     @property
@@ -208,26 +208,26 @@ class StepwiseGPT(Stepwise):
         return starts
 
     def step(
-        self, tokens_BT: Tensor, state: Tensors, hints_BTN: Tensor | None = None
+        self, tokens_BT: Tensor, state: Tensors, features_BTN: Tensor | None = None
     ) -> tuple[Tensor, Tensors]:
         model, past = self.model, state[-1].shape[2]
         place_S = torch.arange(past + tokens_BT.shape[1])
         x_BTC = model.embedding(tokens_BT)
-        if model.hints is not None:
-            x_BTC = x_BTC + model.hints(hints_BTN)
+        if model.feature_projection is not None:
+            x_BTC = x_BTC + model.feature_projection(features_BTN)
         new_state = []
         if self.kept:
             mark_BS = torch.cat([state[0], marked(tokens_BT)], dim=1)
-            for grams in model.grams:
-                assert isinstance(grams, GramEmbedding)
+            for grams in model.ngram_embeddings:
+                assert isinstance(grams, NgramEmbedding)
                 x_BTC = x_BTC + _grams(grams, mark_BS, self.kept)
             new_state.append(mark_BS[:, mark_BS.shape[1] - self.kept :])
-        turn = None
+        rope = None
         if model.position is not None:
             x_BTC = x_BTC + model.position(place_S[past:])
         else:
             assert model.rotary_base is not None
-            turn = rotation(place_S, model.head_width, model.rotary_base)
+            rope = rope_table(place_S, model.head_width, model.rotary_base)
         back_TS = place_S[past:, None] - place_S
         seen_TS = (back_TS >= 0) & (back_TS < model.context)
         caches = state[-2 * len(model.blocks) :]
@@ -238,7 +238,7 @@ class StepwiseGPT(Stepwise):
                 block.attention_input(x_BTC),
                 caches[2 * i],
                 caches[2 * i + 1],
-                turn,
+                rope,
                 seen_TS,
             )
             new_state += cache
@@ -246,7 +246,7 @@ class StepwiseGPT(Stepwise):
         return model.to_logits(x_BTC), tuple(new_state)
 
 
-def _grams(grams: GramEmbedding, mark_BS: Tensor, kept: int) -> Tensor:
+def _grams(grams: NgramEmbedding, mark_BS: Tensor, kept: int) -> Tensor:
     """What they add at each new position; nothing where an n-gram would reach beyond the first
     token."""
     new = mark_BS.shape[1] - kept
@@ -261,7 +261,7 @@ def _attention(
     x_BTC: Tensor,
     past_k_BHPD: Tensor,
     past_v_BHPD: Tensor,
-    turn: Rotation | None,
+    rope: RopeTable | None,
     seen_TS: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What the new positions gather, and all keys (not turned) and values."""
@@ -269,10 +269,10 @@ def _attention(
     keys_BHSD = torch.cat([past_k_BHPD, k_BHTD], dim=2)
     values_BHSD = torch.cat([past_v_BHPD, v_BHTD], dim=2)
     k_BHSD, v_BHSD = keys_BHSD, values_BHSD
-    if turn is not None:
+    if rope is not None:
         past = past_k_BHPD.shape[2]
-        q_BHTD = rotate(q_BHTD, (turn[0][past:], turn[1][past:]))
-        k_BHSD = rotate(k_BHSD, turn)
+        q_BHTD = apply_rope(q_BHTD, (rope[0][past:], rope[1][past:]))
+        k_BHSD = apply_rope(k_BHSD, rope)
     if attention.groups > 1:
         k_BHSD, v_BHSD = (_repeated(x, attention.groups) for x in (k_BHSD, v_BHSD))
     affinity_BHTS = q_BHTD @ k_BHSD.mT * attention.scale

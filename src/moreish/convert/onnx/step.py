@@ -46,7 +46,7 @@ class Stepwise(nn.Module, ABC):
 
     @abstractmethod
     def step(
-        self, tokens_BT: Tensor, state: Tensors, hints_BTN: Tensor | None = None
+        self, tokens_BT: Tensor, state: Tensors, features_BTN: Tensor | None = None
     ) -> tuple[Tensor, Tensors]:
         """Logits (B, T, V) after each token, and the state after the last."""
 

@@ -6,10 +6,10 @@ from moreish.models.gpt.config import GPTConfig
 from moreish.models.gpt.layers import (
     ROTARY_BASE,
     FeedForward,
-    GramEmbedding,
-    Rotation,
-    rotate,
-    rotation,
+    NgramEmbedding,
+    RopeTable,
+    apply_rope,
+    rope_table,
 )
 from moreish.models.gpt.model import GPT
 
@@ -20,8 +20,8 @@ __all__ = [
     "Block",
     "FeedForward",
     "GPTConfig",
-    "GramEmbedding",
-    "Rotation",
-    "rotate",
-    "rotation",
+    "NgramEmbedding",
+    "RopeTable",
+    "apply_rope",
+    "rope_table",
 ]

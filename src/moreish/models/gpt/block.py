@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from moreish.models.gpt.attention import Attention
 from moreish.models.gpt.config import GPTConfig
-from moreish.models.gpt.kv_cache import Slots
-from moreish.models.gpt.layers import FeedForward, Rotation, norm_layer
+from moreish.models.gpt.kv_cache import CacheViews
+from moreish.models.gpt.layers import FeedForward, RopeTable, norm_layer
 
 
 class Block(nn.Module):
@@ -47,9 +47,9 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
-        self, x_BTC: Float[Tensor, "B T C"], turn: Rotation | None, slots: Slots
+        self, x_BTC: Float[Tensor, "B T C"], rope: RopeTable | None, views: CacheViews
     ) -> tuple[Float[Tensor, "B T C"], tuple[Tensor, Tensor]]:
-        y_BTC, read = self.attention(self.attention_input(x_BTC), turn, slots)
+        y_BTC, read = self.attention(self.attention_input(x_BTC), rope, views)
         return self.after_attention(x_BTC, y_BTC), read
 
     def attention_input(self, x_BTC: Tensor) -> Tensor:

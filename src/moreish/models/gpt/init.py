@@ -8,7 +8,7 @@ from torch import nn
 from moreish.models.gpt.config import GPTConfig
 
 
-def initialise(model: Any, config: GPTConfig) -> None:
+def init_weights(model: Any, config: GPTConfig) -> None:
     """Every layer keeps the scale of its input, those that end on the residual path add less of
     it the more there are (Radford et al. 2019, section 2.3), and the first guess is uniform.
 
@@ -19,7 +19,7 @@ def initialise(model: Any, config: GPTConfig) -> None:
         _as_gpt2(model, config)
         return
     for name, parameter in model.named_parameters():
-        if name.endswith("bias") or name.startswith(("grams.", "hints.")):
+        if name.endswith("bias") or name.startswith(("ngram_embeddings.", "feature_projection.")):
             nn.init.zeros_(parameter)
         elif parameter.ndim == 2:
             embeds = name in ("embedding.weight", "position.weight")

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from moreish.models.gpt.layers import rotate, rotation
+from moreish.models.gpt.layers import apply_rope, rope_table
 
 LEAST_ROOM = 64
 """Positions. It doubles whenever it is full, so that hardly ever something is copied."""
@@ -21,7 +21,7 @@ Layers = Float[Tensor, "B L H R D"] | list[Float[Tensor, "B H R D"]]
 """Keys or values of all layers: one tensor where it can be, so that all are cut at once."""
 
 
-class Slot(NamedTuple):
+class CacheView(NamedTuple):
     """What one layer needs of the cache for its new positions: where their keys and values go, and
     those of all that they can see, once they are there."""
 
@@ -37,7 +37,7 @@ class Slot(NamedTuple):
         return self.keys_BHSD, self.values_BHSD
 
 
-Slots = Slot | Sequence[Slot] | None
+CacheViews = CacheView | Sequence[CacheView] | None
 """Of one layer: for all rows, for each row its own (they are of different lengths), or none, where
 there is no past."""
 
@@ -60,18 +60,18 @@ class Cache(NamedTuple):
         end = keys[0].shape[2]
         return cls(keys, values, end, [end])
 
-    def slots(self, new: int, context: int) -> "tuple[list[Slot], Cache]":
-        """For each layer a slot for `new` positions, for which `with_room` has made room; and the
-        cache as it is when every layer has filled its slot."""
+    def views(self, new: int, context: int) -> "tuple[list[CacheView], Cache]":
+        """A view for each layer and `new` positions (call `ensure_capacity` first), and the cache
+        as it is once every layer has filled its view."""
         begin, end = max(0, self.end + 1 - context), self.end + new
         parts = [
             _cut(of, start, end) for start in (self.end, begin) for of in (self.keys, self.values)
         ]
         self.written[0] = end
-        return list(map(Slot, *parts)), Cache(self.keys, self.values, end, self.written)
+        return list(map(CacheView, *parts)), Cache(self.keys, self.values, end, self.written)
 
 
-def with_room(cache: Cache, new: int, context: int, rotary_base: float | None) -> Cache:
+def ensure_capacity(cache: Cache, new: int, context: int, rotary_base: float | None) -> Cache:
     """The cache with room for `new` positions more.
 
     It stays where it is if it can: nobody has gone on from it yet, and no gradient needs it as it
@@ -91,12 +91,12 @@ def with_room(cache: Cache, new: int, context: int, rotary_base: float | None) -
     room = min(max(LEAST_ROOM, 2 * (kept + new)), context if rotary_base is None else 2 * context)
     seen_keys = _cut(keys, end - kept, end)
     if rotary_base is not None and kept < end:
-        back = rotation(
+        back = rope_table(
             torch.tensor([kept - end], device=seen_keys[0].device),
             seen_keys[0].shape[-1],
             rotary_base,
         )
-        seen_keys = [rotate(keys_BHSD, back) for keys_BHSD in seen_keys]
+        seen_keys = [apply_rope(keys_BHSD, back) for keys_BHSD in seen_keys]
     seen_values = _cut(values, end - kept, end)
     return Cache(_roomy(seen_keys, room), _roomy(seen_values, room), kept, [kept])
 

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 Norm = Literal["layer", "rms", "none"]
 Activation = Literal["gelu", "gelu-exact", "relu", "relu2", "swiglu"]
 
-Rotation = tuple[Tensor, Tensor]
-"""Cosines and signed sines of each place, each (T, D): see `rotation`."""
+RopeTable = tuple[Tensor, Tensor]
+"""Cosines and signed sines of each place, each (T, D): see `rope_table`."""
 
 
 ROTARY_BASE = 10_000.0
@@ -37,8 +37,10 @@ def norm_layer(kind: Norm, width: int, bias: bool, eps: float | None = None) -> 
     return nn.LayerNorm(width, 1e-5 if eps is None else eps, bias=bias)
 
 
-def rotation(places_T: Int[Tensor, " T"], head_width: int, base: float = ROTARY_BASE) -> Rotation:
-    """What `rotate` turns each place by: cosines, and sines with their signs.
+def rope_table(
+    places_T: Int[Tensor, " T"], head_width: int, base: float = ROTARY_BASE
+) -> RopeTable:
+    """What `apply_rope` turns each place by: cosines, and sines with their signs.
 
     Each pair of components (d, d + half) turns by an angle that grows with the position (Su et al.
     2021), so that the product of a turned query and a turned key depends on their distance alone.
@@ -55,19 +57,19 @@ def rotation(places_T: Int[Tensor, " T"], head_width: int, base: float = ROTARY_
     )
 
 
-def rotate(
+def apply_rope(
     x_BHTD: Float[Tensor, "B H T D"],
-    turn: Rotation,
+    rope: RopeTable,
 ) -> Float[Tensor, "B H T D"]:
-    """Turn queries or keys by what `rotation` gave for their places."""
-    cosine_TD, sine_TD = turn
+    """Turn queries or keys by what `rope_table` gave for their places."""
+    cosine_TD, sine_TD = rope
     half = x_BHTD.shape[-1] // 2
     a, b, rest = x_BHTD.split([half, half, x_BHTD.shape[-1] % 2], dim=-1)
     other_BHTD = torch.cat([b, a, rest], dim=-1)
     return torch.addcmul(x_BHTD * cosine_TD.to(x_BHTD), other_BHTD, sine_TD.to(x_BHTD))
 
 
-class GramEmbedding(nn.Module):
+class NgramEmbedding(nn.Module):
     """A vector for each n-gram, zero where it would reach back beyond what was seen."""
 
     def __init__(self, length: int, vocab_size: int, rows: int, width: int, dropout: float) -> None:

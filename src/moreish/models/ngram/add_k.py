@@ -11,8 +11,8 @@ from pydantic import Field
 from torch import Tensor
 
 from moreish.data import Tokens
-from moreish.models.base import CountedModel, ModelConfig, State
-from moreish.models.ngram.counts import check_order, count
+from moreish.models.base import CountBasedModel, ModelConfig, State
+from moreish.models.ngram.counts import check_order, count_ngrams
 from moreish.tokenizers import BOUNDARY
 
 
@@ -25,7 +25,7 @@ class NGramConfig(ModelConfig):
 
 
 @final
-class NGram(CountedModel):
+class NGram(CountBasedModel):
     """P(token | context) = (count + k) / (context's count + k·V), from a sorted list of n-grams.
 
     Where the context never occurred and k is 0, every token is equally likely.
@@ -46,11 +46,11 @@ class NGram(CountedModel):
         self.register_buffer("counts_G", torch.empty(0, dtype=torch.int64))
         self.register_load_state_dict_pre_hook(_make_room)
 
-    def fit(self, tokens: Tokens) -> None:
-        grams_G, counts_G = count(tokens, self.order, self.vocab_size)
+    def fit_counts(self, tokens: Tokens) -> None:
+        grams_G, counts_G = count_ngrams(tokens, self.order, self.vocab_size)
         self.grams_G, self.counts_G = torch.from_numpy(grams_G), torch.from_numpy(counts_G)
 
-    def counted(self) -> int:
+    def num_counts(self) -> int:
         return len(self.counts_G)
 
     def forward(

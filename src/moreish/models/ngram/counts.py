@@ -20,7 +20,7 @@ CHUNK = 1 << 24
 """Positions that are counted at a time: half a gigabyte of working memory."""
 
 
-def longest_order(vocab_size: int) -> int:
+def max_order(vocab_size: int) -> int:
     """The most tokens of which an n-gram fits into 63 bits, or its context and a length."""
     order = 1
     size = max(2, vocab_size)  # powers of one would never end
@@ -32,7 +32,7 @@ def longest_order(vocab_size: int) -> int:
 def check_order(order: int, vocab_size: int, folds: int = 1) -> None:
     """Raises MoreishError when n-grams of `order` do not fit into 63 bits, or their contexts in so
     many `folds` do not."""
-    if order > (most := longest_order(vocab_size)):
+    if order > (most := max_order(vocab_size)):
         raise MoreishError(
             f"model.order={order} is too long for a vocabulary of {vocab_size}: at most {most}"
         )
@@ -95,7 +95,7 @@ def _hashes(tokens: Tokens) -> NDArray[np.uint64]:
     return hash_I
 
 
-def count(
+def count_ngrams(
     tokens: Tokens, order: int, vocab_size: int, folds: Folds | None = None, without: int = 0
 ) -> tuple[Ids, Ids]:
     """(G,) the distinct n-grams of `tokens`, sorted, and (G,) how often each occurs; but for those

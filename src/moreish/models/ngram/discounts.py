@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moreish.data import Tokens
-from moreish.models.ngram.counts import Folds, count, distinct, run_starts
+from moreish.models.ngram.counts import Folds, count_ngrams, distinct, run_starts
 from moreish.tokenizers import Ids
 
 Tables = dict[str, NDArray[np.generic]]
@@ -15,7 +15,7 @@ Tables = dict[str, NDArray[np.generic]]
 LEAST_DISCOUNT = 0.05
 """Something is set aside even where counts of counts are too few to say how much."""
 
-TABLES = ("targets", "shares", "contexts", "first", "gammas")
+TABLE_NAMES = ("targets", "shares", "contexts", "first", "gammas")
 """Of each order: (G,) last token of each n-gram, sorted, and its share of its context's counts
 after the discount; (C,) the contexts, (C + 1,) where the n-grams of each begin, and (C,) how much
 of the counts the discounts leave to the shorter context."""
@@ -25,7 +25,7 @@ def discounted(
     tokens: Tokens, order: int, vocab_size: int, folds: Folds | None = None, without: int = 0
 ) -> list[Tables]:
     """The tables of orders 1 to `order`; of `folds`, one part may be left out."""
-    grams_G, counts_G = count(tokens, order, vocab_size, folds, without)
+    grams_G, counts_G = count_ngrams(tokens, order, vocab_size, folds, without)
     small = np.uint8 if vocab_size <= 256 else np.int32
     found = []
     for m in range(order, 0, -1):

@@ -14,9 +14,9 @@ from pydantic import Field
 from torch import Tensor
 
 from moreish.data import Tokens
-from moreish.models.base import CountedModel, ModelConfig, State
-from moreish.models.ngram.counts import Folds, check_order, longest_order
-from moreish.models.ngram.discounts import TABLES, Tables, discounted
+from moreish.models.base import CountBasedModel, ModelConfig, State
+from moreish.models.ngram.counts import Folds, check_order, max_order
+from moreish.models.ngram.discounts import TABLE_NAMES, Tables, discounted
 from moreish.tokenizers import BOUNDARY
 
 DENSE = 1 << 22
@@ -42,7 +42,7 @@ class KneserNeyConfig(ModelConfig):
         integer."""
         text = longest_item is None
         fitting = {
-            "order": min(7 if text else 6, longest_order(vocab_size)),
+            "order": min(7 if text else 6, max_order(vocab_size)),
             "start": "unknown" if text else "boundary",
         }
         unset = {k: v for k, v in fitting.items() if k not in self.model_fields_set}
@@ -50,7 +50,7 @@ class KneserNeyConfig(ModelConfig):
 
 
 @final
-class KneserNey(CountedModel):
+class KneserNey(CountBasedModel):
     """A discount is taken from every count and goes to the next shorter context.
 
     p(token | context) = (count - D(count)) / total + gamma(context) · p(token | shorter context),
@@ -70,16 +70,16 @@ class KneserNey(CountedModel):
         self.before = UNKNOWN if config.start == "unknown" else BOUNDARY
         self._rows: list[Tensor] = []
         for m in range(1, self.order + 1):
-            for name in TABLES:
+            for name in TABLE_NAMES:
                 self.register_buffer(f"{name}_{m}", torch.empty(0))
         self.register_load_state_dict_pre_hook(_make_room)
 
-    def fit(self, tokens: Tokens) -> None:
+    def fit_counts(self, tokens: Tokens) -> None:
         self._take([discounted(tokens, self.order, self.vocab_size)])
 
     def fit_folds(self, folds: Folds) -> None:
-        """Count as many times as there are parts, each time without one of them; `by_order` is then
-        to be told which one."""
+        """Count the text once for each fold, leaving that fold out; `log_probs_by_order` then needs
+        `fold_BT`."""
         with ThreadPoolExecutor(max_workers=torch.get_num_threads()) as pool:  # NumPy lets go
             counted = pool.map(
                 lambda part: discounted(folds.tokens, self.order, self.vocab_size, folds, part),
@@ -96,12 +96,12 @@ class KneserNey(CountedModel):
             for fold, (tables, end) in enumerate(zip(of_folds, ends, strict=False)):
                 tables["contexts"] = tables["contexts"] + fold * self.vocab_size ** (m - 1)
                 tables["first"] = tables["first"][min(1, fold) :] + end
-            for name in TABLES:
+            for name in TABLE_NAMES:
                 pieces = [tables[name] for tables in of_folds]
                 whole = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
                 setattr(self, f"{name}_{m}", torch.from_numpy(whole))
 
-    def counted(self) -> int:
+    def num_counts(self) -> int:
         return sum(
             self.get_buffer(f"{table}_{m}").numel()
             for table in ("shares", "gammas")
@@ -111,10 +111,10 @@ class KneserNey(CountedModel):
     def forward(
         self, tokens_BT: Int[Tensor, "B T"], state: State = None
     ) -> tuple[Float[Tensor, "B T V"], State]:
-        logs_BTMV, _, state = self.by_order(tokens_BT, state, orders=1)
-        return logs_BTMV[:, :, 0], state
+        logp_BTMV, _, state = self.log_probs_by_order(tokens_BT, state, orders=1)
+        return logp_BTMV[:, :, 0], state
 
-    def by_order(
+    def log_probs_by_order(
         self,
         tokens_BT: Int[Tensor, "B T"],
         state: State = None,
@@ -139,9 +139,9 @@ class KneserNey(CountedModel):
         context_P = (window_BTK.clamp(min=0) * digits_K.to(seen_BS)).sum(-1).flatten()
         known_P = (window_BTK != UNKNOWN).sum(-1).flatten()
         fold_P = torch.zeros_like(context_P) if fold_BT is None else fold_BT.flatten()
-        logs_PMV, left_PM = self._looked_up(context_P, known_P, fold_P, orders or self.order)
-        logs_BTMV, left_BTM = (x.unflatten(0, tokens_BT.shape) for x in (logs_PMV, left_PM))
-        return logs_BTMV, left_BTM, seen_BS[:, seen_BS.shape[1] - past :]
+        logp_PMV, backoff_PM = self._looked_up(context_P, known_P, fold_P, orders or self.order)
+        logp_BTMV, backoff_BTM = (x.unflatten(0, tokens_BT.shape) for x in (logp_PMV, backoff_PM))
+        return logp_BTMV, backoff_BTM, seen_BS[:, seen_BS.shape[1] - past :]
 
     def _looked_up(
         self,
@@ -154,8 +154,8 @@ class KneserNey(CountedModel):
         rows = self._dense_rows()
         shares_PV = torch.full((len(context_P), self.vocab_size), 1 / self.vocab_size)
         shares_PV = shares_PV.to(context_P.device)
-        logs_PMV = shares_PV.new_empty(len(context_P), orders, self.vocab_size)
-        left_PM = shares_PV.new_ones(len(context_P), orders)
+        logp_PMV = shares_PV.new_empty(len(context_P), orders, self.vocab_size)
+        backoff_PM = shares_PV.new_ones(len(context_P), orders)
         for m in range(1, self.order + 1):
             digit = self.vocab_size ** (m - 1)
             contexts_C = self.get_buffer(f"contexts_{m}")
@@ -169,10 +169,10 @@ class KneserNey(CountedModel):
                 self._lengthen(m, shares_PV, seen_S, place_P[seen_S])
             if m > self.order - orders:
                 column = m - 1 - self.order + orders
-                torch.log(shares_PV, out=logs_PMV[:, column])
+                torch.log(shares_PV, out=logp_PMV[:, column])
                 gammas_C = self.get_buffer(f"gammas_{m}")
-                left_PM[:, column] = torch.where(there_P, gammas_C[place_P], 1.0)
-        return logs_PMV, left_PM
+                backoff_PM[:, column] = torch.where(there_P, gammas_C[place_P], 1.0)
+        return logp_PMV, backoff_PM
 
     def _lengthen(
         self,
@@ -186,7 +186,9 @@ class KneserNey(CountedModel):
         Args:
             place_S: of the context of each row in the tables of order m.
         """
-        targets_G, shares_G, _, first_C, gammas_C = (self.get_buffer(f"{n}_{m}") for n in TABLES)
+        targets_G, shares_G, _, first_C, gammas_C = (
+            self.get_buffer(f"{n}_{m}") for n in TABLE_NAMES
+        )
         shares_PV[row_S] *= gammas_C[place_S, None]
         # The n-grams of all these contexts, one context after another.
         low_S, found_S = first_C[place_S], first_C[place_S + 1] - first_C[place_S]

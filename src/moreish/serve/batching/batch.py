@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from moreish.generate import Sampling, draw, probabilities
+from moreish.generate import Sampling, sample_tokens, sampling_probabilities
 from moreish.models import Model
 from moreish.serve.batching.batch_invariance import laid_out, least_rows
 from moreish.serve.batching.requests import READ, Drawn, Event, Job, Piece, Reading, Teller, Text
@@ -132,14 +132,14 @@ class Batch:
         tokens = [0] * len(texts)
         alike: dict[Sampling, list[int]] = {}
         for row, text in enumerate(texts):
-            if text.guide is None:
+            if text.constraint is None:
                 alike.setdefault(text.ask.sampling, []).append(row)
             else:
                 tokens[row] = text.steered(logits_RV[row : row + 1])
         for sampling, some in alike.items():
-            shares_RV = probabilities(logits_RV[some], sampling)
+            probs_RV = sampling_probabilities(logits_RV[some], sampling)
             uniform_R = torch.tensor([texts[row].uniform() for row in some], dtype=torch.float64)
-            for row, token in zip(some, draw(shares_RV, uniform_R).tolist(), strict=True):
+            for row, token in zip(some, sample_tokens(probs_RV, uniform_R).tolist(), strict=True):
                 tokens[row] = token
         return tokens
 
@@ -165,7 +165,9 @@ class Batch:
                 finish = "length"
         if finish is not None:
             shown += text.unfolding.end()
-        weight = 0.0 if finish is None or text.guide is None else float(text.guide.log_weight_B[0])
+        weight = 0.0
+        if finish is not None and text.constraint is not None:
+            weight = float(text.constraint.log_weight_B[0])
         told = self._shown(text, whole=finish is not None and not text.unfolding.stopped)
         return Piece(text=shown, tokens=told, drawn=drawn, finish=finish, log_weight=weight)
 

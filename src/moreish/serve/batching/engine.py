@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import torch
 
-from moreish.generate import threads
+from moreish.generate import limit_threads
 from moreish.models import Model
 from moreish.serve.batching.batch import Batch
 from moreish.serve.batching.requests import Ask, Job, Piece
@@ -69,7 +69,7 @@ class Engine:
         """
         small = sum(p.numel() for p in model.parameters()) < SMALL
         self.threads = 1 if small else torch.get_num_threads()
-        with threads(self.threads):
+        with limit_threads(self.threads):
             self._batch = Batch(model, tokenizer, slots)
         self.slots, self.queue, self._ended = slots, queue, ended
         self._new: list[Job] = []

@@ -13,7 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from moreish.generate import BLOCK, Automaton, Guide, Sampling, draw, probabilities, uniforms
+from moreish.generate import (
+    NOISE_BLOCK,
+    Automaton,
+    ConstrainedDecoder,
+    Sampling,
+    sample_tokens,
+    sampling_probabilities,
+    uniform_noise,
+)
 from moreish.models import Model, State
 from moreish.serve.batching.detokenizer import Unfolding, whole
 from moreish.tokenizers import Ids, Tokenizer
@@ -76,7 +84,7 @@ class Piece:
     finish: Literal["stop", "length"] | None = None
     """With the last piece: the text's own end or a stop string, or the most tokens."""
     log_weight: float = 0.0
-    """With the last piece: see `Guide`."""
+    """With the last piece: see `ConstrainedDecoder`."""
 
 
 @dataclass(eq=False)
@@ -213,7 +221,9 @@ class Text:
         """The last that was drawn: the next that the model reads."""
         self.written = 0
         """Tokens."""
-        self.guide = Guide(ask.automaton, ask.prompt, 1) if ask.automaton is not None else None
+        self.constraint = (
+            ConstrainedDecoder(ask.automaton, ask.prompt, 1) if ask.automaton is not None else None
+        )
         self.unfolding = Unfolding(ask.stop, after=reading.raw)
         self.before = 0
         """Characters of the text that are the prompt's."""
@@ -222,13 +232,13 @@ class Text:
 
     def steered(self, logits_1V: Tensor) -> int:
         """The next token, as its guide has it."""
-        assert self.guide is not None
+        assert self.constraint is not None
         sampling = self.ask.sampling
-        shares_1V = probabilities(logits_1V, sampling)
+        shares_1V = sampling_probabilities(logits_1V, sampling)
         plain_1V = logits_1V.double().softmax(dim=-1)
-        shares_1V = self.guide.steer(shares_1V, plain_1V, greedy=sampling.temperature == 0)
-        token_1 = draw(shares_1V, torch.tensor([self.uniform()], dtype=torch.float64))
-        self.guide.advance(token_1)
+        shares_1V = self.constraint.reweight(shares_1V, plain_1V, greedy=sampling.temperature == 0)
+        token_1 = sample_tokens(shares_1V, torch.tensor([self.uniform()], dtype=torch.float64))
+        self.constraint.accept_token(token_1)
         return int(token_1)
 
     def echoed(self) -> Piece:
@@ -240,8 +250,8 @@ class Text:
 
     def uniform(self) -> float:
         """The random number for the next token: that of its seed, number and position."""
-        at = self.written % BLOCK
+        at = self.written % NOISE_BLOCK
         if at == 0:
             streams = range(self.number, self.number + 1)
-            self._uniform_N = uniforms(self.ask.seed, self.written // BLOCK, streams)[0]
+            self._uniform_N = uniform_noise(self.ask.seed, self.written // NOISE_BLOCK, streams)[0]
         return float(self._uniform_N[at])

@@ -16,17 +16,17 @@ import torch
 from moreish.data import Tokens
 from moreish.errors import MoreishError
 from moreish.evaluate import (
-    attending,
     attention_maps,
-    by_count,
-    expected_pairs,
-    followed,
-    pair_counts,
-    principal,
+    bigram_counts,
+    bigram_probabilities,
+    context_counts,
+    find_transformer,
+    principal_components,
     token_embedding,
+    tokens_by_frequency,
 )
-from moreish.generate import probabilities
-from moreish.models import GPTConfig, WithCounts
+from moreish.generate import sampling_probabilities
+from moreish.models import GPTConfig, NetworkWithCountsConfig
 from moreish.runs import SEARCHED, Run
 from moreish.serve.http import ApiError, Limits, refused
 from moreish.serve.native import schemas as shapes
@@ -78,7 +78,7 @@ def _described(served: Served) -> shapes.Model:
     """The same, if its data are still there."""
     run, record = served.run, served.run.record
     config = run.config.model
-    network = config.network if isinstance(config, WithCounts) else config
+    network = config.network if isinstance(config, NetworkWithCountsConfig) else config
     gpt = network if isinstance(network, GPTConfig) else None
     data = bool(run.split_names)
     val = record.splits.get("val")
@@ -87,7 +87,7 @@ def _described(served: Served) -> shapes.Model:
         name=served.name,
         kind=run.kind,
         architecture=config.name,
-        parameters=run.model.parameter_count(),
+        parameters=run.model.num_parameters(),
         tokenizer=run.tokenizer.name,
         vocabulary=run.tokenizer.vocab_size,
         context=run.model.context,
@@ -178,7 +178,7 @@ def following(served: Served, asked: shapes.NextRequest, limits: Limits) -> shap
     if (never := run.tokenizer.unk) is not None:
         logits_1V = logits_1V.index_fill(1, torch.tensor([never]), -torch.inf)
     p_V = logits_1V.double().softmax(dim=-1)[0]
-    q_V = probabilities(logits_1V.double(), asked.sampling)[0]
+    q_V = sampling_probabilities(logits_1V.double(), asked.sampling)[0]
     best = p_V.topk(min(asked.top, len(p_V))).indices
     rest_V = torch.ones_like(p_V, dtype=torch.bool).index_fill(0, best, False)
     return shapes.Next(
@@ -196,7 +196,7 @@ def following(served: Served, asked: shapes.NextRequest, limits: Limits) -> shap
 def attention(served: Served, asked: shapes.AttentionRequest, limits: Limits) -> shapes.Attention:
     """Where each token of a text looks, in one layer."""
     run = served.run
-    if (network := attending(run.model)) is None:
+    if (network := find_transformer(run.model)) is None:
         raise refused("model", f"{served.name} does not attend: it is no GPT, and has none in it")
     layers = len(network.blocks)
     if asked.layer >= layers:
@@ -224,9 +224,9 @@ def embedding(served: Served) -> shapes.Embedding:
     counts_V = None
     with suppress(ApiError):
         counts_V = _counts(served)
-    order_V = np.arange(len(weight_VC)) if counts_V is None else by_count(counts_V)
+    order_V = np.arange(len(weight_VC)) if counts_V is None else tokens_by_frequency(counts_V)
     chosen_M = order_V[:EMBEDDED]
-    points_M2, shares = principal(weight_VC[chosen_M])
+    points_M2, shares = principal_components(weight_VC[chosen_M])
     return shapes.Embedding(
         tokens=[
             shapes.EmbeddedToken(
@@ -247,12 +247,12 @@ def pairs(served: Served) -> shapes.Pairs:
     """What followed what in the training data, and what the model expects."""
     run, size = served.run, served.run.tokenizer.vocab_size
     ids_N = training_tokens(served).ids_N[:SEARCHED]
-    chosen_M = np.sort(by_count(_counts(served))[:PAIRED])
+    chosen_M = np.sort(tokens_by_frequency(_counts(served))[:PAIRED])
     return shapes.Pairs(
         labels=[run.tokenizer.label(int(token)) for token in chosen_M],
         totals=_counts(served)[chosen_M].tolist(),
-        counts=pair_counts(ids_N, chosen_M, size).tolist(),
-        expected=expected_pairs(run.model, chosen_M).tolist(),
+        counts=bigram_counts(ids_N, chosen_M, size).tolist(),
+        expected=bigram_probabilities(run.model, chosen_M).tolist(),
     )
 
 
@@ -260,7 +260,7 @@ def pairs(served: Served) -> shapes.Pairs:
 def _counts(served: Served) -> Any:
     """(V,) how often each token is followed by another."""
     ids_N = training_tokens(served).ids_N[:SEARCHED]
-    return followed(ids_N, served.run.tokenizer.vocab_size)
+    return context_counts(ids_N, served.run.tokenizer.vocab_size)
 
 
 @once

@@ -7,8 +7,15 @@ from contextlib import closing, suppress
 from dataclasses import replace
 
 from moreish.errors import MoreishError
-from moreish.evaluate import Known
-from moreish.generate import POOL, Constraint, Effort, Writer, parse_length, resample
+from moreish.evaluate import TrainingIndex
+from moreish.generate import (
+    POOL_FACTOR,
+    CompileLimits,
+    Constraint,
+    TextGenerator,
+    parse_length,
+    resample,
+)
 from moreish.serve.batching import Ask, Late
 from moreish.serve.executor import Side
 from moreish.serve.http import ApiError, Limits, refused
@@ -35,7 +42,7 @@ MOST_PATTERN = 500
 FLAGS = r"--(ends|contains|regex|length|max-tokens)\b"
 """How the command line calls what is asked here."""
 
-EFFORT = Effort(seconds=2, bytes=2**26)
+EFFORT = CompileLimits(seconds=2, bytes=2**26)
 
 
 async def listed(
@@ -53,7 +60,7 @@ async def listed(
     return shapes.Items(items=items, seed=seed)
 
 
-def _writer(served: Served, asked: shapes.ListRequest, seed: int, limits: Limits) -> Writer:
+def _writer(served: Served, asked: shapes.ListRequest, seed: int, limits: Limits) -> TextGenerator:
     """What the command line would draw with. Raises ApiError (400) and MoreishError."""
     run = served.run
     if run.kind != "lines":
@@ -91,12 +98,12 @@ def _writer(served: Served, asked: shapes.ListRequest, seed: int, limits: Limits
 async def _drawn(
     served: Served,
     asked: shapes.ListRequest,
-    writer: Writer,
-    known: Known | None,
+    writer: TextGenerator,
+    known: TrainingIndex | None,
     until: float,
     limits: Limits,
 ) -> list[str]:
-    """The texts that are wanted, in the order of their numbers; see `Writer.texts`."""
+    """The texts that are wanted, in the order of their numbers; see `TextGenerator.texts`."""
     ask = Ask(
         lead=writer.lead,
         prompt=writer.prompt,
@@ -105,7 +112,7 @@ async def _drawn(
         seed=writer.seed,
         automaton=writer.automaton,
     )
-    wanted = asked.n if writer.automaton is None else POOL * asked.n
+    wanted = asked.n if writer.automaton is None else POOL_FACTOR * asked.n
     least = 8 if asked.new_only or asked.unique else 1
     most = min(ROUND, limits.queue)
     found: list[str] = []
