@@ -18,7 +18,7 @@ import torch
 
 from conftest import ROOT
 from moreish import api
-from moreish.generate.sampling import Sampling, probabilities
+from moreish.generate.sampling import Sampling, sampling_probabilities
 from moreish.runs.run import Run
 from moreish.serve.http.limits import Limits
 from moreish.serve.native import inspect as looking
@@ -144,7 +144,7 @@ def test_what_comes_next(native: Native, runs: dict[str, Run], model: str) -> No
         logits_1V = run.model(torch.from_numpy(ids)[None])[0][:, -1]
     p_V = logits_1V.softmax(dim=-1)[0]
     settings = {"temperature": 0.7, "top_k": 8, "top_p": 0.99}
-    q_V = probabilities(logits_1V, Sampling.parse(settings, "sample"))[0]
+    q_V = sampling_probabilities(logits_1V, Sampling.parse(settings, "sample"))[0]
     found = native.ask("next", model=model, prompt=prompt, top=4, **settings)
     assert found["vocabulary"] == len(p_V)
     assert len(found["tokens"]) == 4
