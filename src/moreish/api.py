@@ -1,11 +1,12 @@
-"""What `import moreish` offers; the command line is a thin skin over it."""
+"""The functions of `import moreish`, which the command line calls as well."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Unpack
 
-from moreish.config import BUDGETS, AutoConfig, RunConfig, normalize, resolve
+from moreish.config import AutoConfig, normalize, resolve
 from moreish.data import (
     Corpus,
     Diagnosis,
@@ -18,6 +19,7 @@ from moreish.data import (
 )
 from moreish.errors import MoreishError
 from moreish.evaluate import Token, TokenizerStats, measure_tokenizer, tokenize_text
+from moreish.options import ModelOptions, TextOptions, TrainOptions, settings_tree, takes_options
 from moreish.planning import MFU, Advice, Estimate, advise, foreseen, planned
 from moreish.runs import Run
 from moreish.settings import Tree, from_toml, merge
@@ -33,177 +35,107 @@ from moreish.training import (
     tracker_names,
     try_rates,
 )
-from moreish.training import prepare as understood
+from moreish.training import prepare as set_up
 from moreish.workflows import RUNS, free_path
 from moreish.workflows import resume as resume_training
-from moreish.workflows import train as carry_out
+from moreish.workflows import train as train_run
 
 if TYPE_CHECKING:
     from moreish.convert import Exported
     from moreish.figures import Picture
 
+Source = str | Path
+Settings = Mapping[str, Any]
 
+
+@takes_options(TrainOptions)
 def train(
-    source: str | Path | None = None,
+    source: Source | None = None,
     *,
-    model: str | None = None,
-    steps: int | None = None,
-    minutes: float | None = None,
-    epochs: float | None = None,
-    context: int | None = None,
-    seed: int | None = None,
-    kind: str | None = None,
-    split: str | None = None,
-    encoding: str | None = None,
-    tokenizer: str | None = None,
-    vocab_size: int | None = None,
-    dedup: bool | None = None,
-    nfc: bool | None = None,
-    clean: bool | None = None,
-    min_count: int | None = None,
-    weights: Mapping[str, float] | None = None,
-    init_from: str | Path | None = None,
-    settings: Mapping[str, Any] | None = None,
+    settings: Settings | None = None,
     config: str | Path | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
     report: Report | None = None,
+    **options: Unpack[TrainOptions],
 ) -> Run:
-    """Train a language model of `source` and return its run.
+    """Train a language model of a text and return its run.
 
-    Without arguments: the built-in names, about a minute, and the model that suits them and this
-    machine (see `plan`).
+    Without arguments it trains on the built-in names for about a minute, with the model that the
+    planner chooses for this machine (see `plan`).
 
     Args:
         source: a built-in data set, a file, a folder of text files, or one that `prepare` made.
-        model: a name in `moreish.models.REGISTRY`, or "auto".
-        steps, minutes, epochs: how long; at most one of them.
-        context: the same as `settings={"model": {"context": …}}`.
-        kind: "lines" (each line an item) or "text" (running text); None guesses.
-        split: "seeded" (80/10/10 by item, 90/5/5 of running text) or "lecture".
-        tokenizer: a name in `moreish.tokenizers.REGISTRY`, or a tokenizer.json.
-        vocab_size: the most tokens of a vocabulary that is learned from the text.
-        dedup, nfc, clean, min_count: how to mend the text first, see `moreish.data.text.clean`.
-        weights: of prepared text, the share of each source in what is trained on.
-        init_from: a run whose weights the training starts from; or `hf:` and what `import_hf`
-            takes, which is then imported to `runs/`.
-        settings: any other setting, as nested groups: `{"train": {"lr": 0.001}}`.
-        config: a TOML recipe; the arguments here win over it.
-        out: the run folder; None makes a new one in `runs/`.
-        overwrite: replace the run at `out`.
-        report: is called with every event of the training; None shows progress on the terminal.
+        settings: any other setting, as nested groups, e.g. `{"train": {"lr": 0.001}}`; all are
+            listed in docs/settings.md.
+        config: a recipe (TOML) of settings, which the other arguments override.
+        out: the run folder; None creates one in `runs/`.
+        overwrite: whether to replace the run at `out`.
+        report: a function that is called with every event of the training; None shows the progress
+            on the terminal.
 
     Raises:
-        MoreishError: a setting, the source or the place is wrong; nothing was written then.
+        MoreishError: the source, a setting or the place is wrong; then nothing was written.
     """
-    given = _tree(
-        seed=seed,
-        model=model,
-        context=context,
-        steps=steps,
-        minutes=minutes,
-        epochs=epochs,
-        source=source,
-        kind=kind,
-        split=split,
-        encoding=encoding,
-        tokenizer=tokenizer,
-        vocab_size=vocab_size,
-        dedup=dedup,
-        nfc=nfc,
-        clean=clean,
-        min_count=min_count,
-        weights=weights,
-        init_from=init_from,
-    )
-    recipe = normalize({} if config is None else from_toml(Path(config)))
-    asked = merge(given, normalize(settings or {}))
-    wanted = merge(recipe, asked)
+    recipe, overrides = _layers(source, options, settings, config)
+    requested = merge(recipe, overrides)
     base: Tree = {}
-    if isinstance(start := wanted.get("init_from"), str):
-        source_run = _start(start)
-        base = inherited(source_run, wanted)
-        asked = merge(asked, {"init_from": str(source_run.path)})
-    resolved: RunConfig = resolve(base, recipe, asked)
-    place = None if out is None else Path(out).expanduser()
-    own = {} if base else wanted.get("model", {})
+    if isinstance(start := requested.get("init_from"), str):
+        start_run = _start(start)
+        base = inherited(start_run, requested)
+        overrides = merge(overrides, {"init_from": str(start_run.path)})
+    own = {} if base else requested.get("model", {})
     notes: tuple[str, ...] = ()
     if own and "name" not in own:
-        notes = (f"model.{min(own)} without --model: a plain GPT, which is not planned",)
-    with _watching(report) as told:
-        run, _ = carry_out(resolved, place, overwrite=overwrite, report=told, notes=notes)
-    return run
+        notes = (f"model.{min(own)} was set without --model, so this trains a plain GPT.",)
+    place = None if out is None else Path(out).expanduser()
+    resolved = resolve(base, recipe, overrides)
+    with _watching(report) as watch:
+        return train_run(resolved, place, overwrite=overwrite, report=watch, notes=notes)[0]
 
 
+@takes_options(TrainOptions)
 def plan(
-    source: str | Path | None = None,
+    source: Source | None = None,
     *,
-    model: str | None = None,
-    steps: int | None = None,
-    minutes: float | None = None,
-    epochs: float | None = None,
-    context: int | None = None,
-    kind: str | None = None,
-    split: str | None = None,
-    encoding: str | None = None,
-    tokenizer: str | None = None,
-    vocab_size: int | None = None,
-    dedup: bool | None = None,
-    nfc: bool | None = None,
-    clean: bool | None = None,
-    min_count: int | None = None,
-    weights: Mapping[str, float] | None = None,
-    settings: Mapping[str, Any] | None = None,
+    settings: Settings | None = None,
     config: str | Path | None = None,
     gpus: int | None = None,
     gpu: str | None = None,
     mfu: float | None = None,
+    **options: Unpack[TrainOptions],
 ) -> Advice | Estimate:
-    """What `train` would choose with these arguments, and why; or, where the model is chosen, what
-    the training will take. Nothing is trained, and data that are not here are not fetched: their
-    vocabulary must be known then.
+    """Return what `train` would choose with these arguments, or what a chosen model would take.
+
+    Nothing is trained and nothing is downloaded: the vocabulary of a data set that is not on this
+    machine must be known from the settings.
 
     Args:
-        gpus: how many there will be (1).
-        gpu: a known one, such as "h100", or its peak in TFLOP/s in bfloat16; None: the one here.
-        mfu: share of that peak which is used (0.3).
+        source, settings, config: as in `train`.
+        gpus: the number of GPUs to estimate for (default 1).
+        gpu: a GPU by name, such as "h100", or its bfloat16 peak in TFLOP/s; None takes this one.
+        mfu: the fraction of that peak to assume (default 0.3).
+
+    Returns:
+        The plan, where the model is left to the planner; otherwise the estimate for the model.
 
     Raises:
-        MoreishError: a setting or the source is wrong, or what is asked depends on missing data.
+        MoreishError: a setting or the source is wrong, or the answer depends on missing data.
     """
-    given = _tree(
-        model=model,
-        steps=steps,
-        minutes=minutes,
-        epochs=epochs,
-        context=context,
-        source=source,
-        kind=kind,
-        split=split,
-        encoding=encoding,
-        tokenizer=tokenizer,
-        vocab_size=vocab_size,
-        dedup=dedup,
-        nfc=nfc,
-        clean=clean,
-        min_count=min_count,
-        weights=weights,
-    )
-    recipe = normalize({} if config is None else from_toml(Path(config)))
-    asked = merge(given, normalize(settings or {}))
-    start, base = merge(recipe, asked).get("init_from"), Tree()
-    if isinstance(start, str):
-        base = _planned_start(start, merge(recipe, asked))
-    resolved = resolve(base, recipe, asked)
+    recipe, overrides = _layers(source, options, settings, config)
+    requested = merge(recipe, overrides)
+    start = requested.get("init_from")
+    base = _planned_start(start, requested) if isinstance(start, str) else {}
+    resolved = resolve(base, recipe, overrides)
     check_optimizer(resolved.train.optimizer)
-    tracker_names(resolved.train.track)  # whose packages need not be here
+    tracker_names(resolved.train.track)  # their packages need not be installed
     if isinstance(resolved.model, AutoConfig):
-        if not (gpus is None and gpu is None and mfu is None):
+        if (gpus, gpu, mfu) != (None, None, None):
             raise MoreishError(
-                "the planner chooses for this machine: --gpus, --gpu and --mfu go with a model "
-                "that is chosen, by --config or --model"
+                "--gpus, --gpu and --mfu need a chosen model, by --config or --model: the planner "
+                "chooses for this machine"
             )
-        return advise(understood(resolved))
+        return advise(set_up(resolved))
     return foreseen(
         resolved,
         asked=source is not None,
@@ -213,10 +145,39 @@ def plan(
     )
 
 
-def _planned_start(start: str, asked: Mapping[str, Any]) -> Tree:
-    """What a training takes over from the run, or the folder of another project, it starts from."""
+def _layers(
+    source: Source | None,
+    options: Mapping[str, Any],
+    settings: Settings | None = None,
+    config: str | Path | None = None,
+) -> tuple[Tree, Tree]:
+    """The settings of a recipe, and those of the arguments, which override it."""
+    recipe = normalize({} if config is None else from_toml(Path(config)))
+    place = {} if source is None else {"data": {"source": str(source)}}
+    return recipe, merge(place, settings_tree(options), normalize(settings or {}))
+
+
+def _start(name: str) -> Run:
+    """The run to start from; a Hugging Face model is imported to `runs/` first, once."""
+    if not name.startswith("hf:"):
+        return load(name)
+    from moreish.convert import content_of, fetched
+    from moreish.convert import import_hf as import_model
+
+    folder = fetched(name.removeprefix("hf:"))
+    for place in RUNS.glob(f"hf-{folder.name}*"):
+        if (place / "run.json").is_file():
+            run = load(place)
+            is_same = run.config.data.source == str(folder.resolve())
+            if is_same and content_of(folder) in run.record.data.notes:
+                return run
+    return import_model(folder, free_path(f"hf-{folder.name}"))
+
+
+def _planned_start(start: str, requested: Mapping[str, Any]) -> Tree:
+    """The settings that a training takes over from the run or Hugging Face model it starts from."""
     if not start.startswith("hf:"):
-        return inherited(load(start), asked)
+        return inherited(load(start), requested)
     from moreish.convert import described, described_by_name
 
     name = start.removeprefix("hf:")
@@ -225,14 +186,70 @@ def _planned_start(start: str, asked: Mapping[str, Any]) -> Tree:
     folder = Path(name).expanduser()
     if not name or not folder.is_dir():
         raise MoreishError(
-            f"{start} is no folder here, and a plan fetches nothing: name one, with --set "
-            "init_from=hf:FOLDER"
+            f"{start}: there is no such folder, and plan downloads nothing; give one that exists, "
+            "--init-from hf:FOLDER"
         )
     return {"model": described(folder), "data": {"tokenizer": str(folder / "tokenizer.json")}}
 
 
+def resume(path: str | Path, *, inexact: bool = False, report: Report | None = None) -> Run:
+    """Resume an interrupted training; it ends with the same weights as if it had never stopped.
+
+    Args:
+        path: the run folder.
+        inexact: whether to resume even where other versions, threads or machines make the same
+            bits impossible.
+        report: as in `train`.
+
+    Raises:
+        MoreishError: there is nothing to resume, or it would not be exact.
+    """
+    with _watching(report) as watch:
+        return resume_training(Path(path).expanduser(), inexact=inexact, report=watch)[0]
+
+
+def load(path: str | Path) -> Run:
+    """Open a run folder. Raises MoreishError when it is not one, or is damaged."""
+    return Run.open(path)
+
+
+@takes_options(TextOptions)
+def doctor(
+    source: Source, *, report: Report | None = None, **options: Unpack[TextOptions]
+) -> Diagnosis:
+    """Find problems in a text, and the options of `train` that fix them.
+
+    Args:
+        source: a built-in data set, a file, or a folder of text files.
+        report: as in `train`.
+
+    Raises:
+        MoreishError: the source cannot be read.
+    """
+    data = resolve(*_layers(source, options)).data
+    with _watching(report) as watch:
+        return diagnose(
+            data.source,
+            data.kind,
+            data.encoding,
+            data.mending,
+            data.split,
+            given=[data.source, *data.options()],
+            progress=lambda share: watch(Working(what="reading", share=share)),
+        )
+
+
+def doctor_page(diagnosis: Diagnosis, path: Path) -> None:
+    """Write the findings of `doctor` as an HTML page. Raises MoreishError where that would replace
+    something else, or lie in the source."""
+    from moreish.figures import check_doctor_page, doctor_page, write
+
+    check_doctor_page(path, next(iter(diagnosis.given), ""))
+    write(path, doctor_page(diagnosis))
+
+
 def prepare(
-    sources: str | Path | Sequence[str | Path],
+    sources: Source | Sequence[Source],
     *,
     out: str | Path,
     field: str = "text",
@@ -246,88 +263,99 @@ def prepare(
     overwrite: bool = False,
     report: Report | None = None,
 ) -> Outcome:
-    """Make token files of text of any size, which `train` and `plan` take; or go on with it, where
-    it was cut short; or verify it, where it is done.
+    """Tokenize text of any size into token files, which `train` and `plan` take as a source.
+
+    Called again it resumes what was interrupted, or verifies what is complete.
 
     Args:
         sources: files (text, JSON lines, Parquet; .gz, .bz2, .xz, .zst), folders of them, built-in
-            data sets, and those of Hugging Face, `hf:NAME` or `hf:NAME:CONFIG`.
-        field: of JSON lines; the column of Parquet files and data sets.
-        separator: what stands between the documents of a text file; None: each file is one.
-        hold_out: the share of validation, and of test; None: what suits the size.
-        workers: threads, None: one for each core. They decide nothing but the speed.
+            data sets, and data sets of Hugging Face, `hf:NAME` or `hf:NAME:CONFIG`.
+        out: the folder to write to.
+        field: the field of JSON lines, or the column of Parquet files, that holds the text.
+        separator: the text between the documents of a file; None: each file is one document.
+        encoding: the character encoding of text files.
+        tokenizer: a name in `moreish.tokenizers.REGISTRY`, or a tokenizer.json.
+        vocab_size: the largest vocabulary that a tokenizer may learn.
+        hold_out: the fraction of the text for validation, and for test; None: set by the size.
+        split_seed: the seed that decides which passages are held out.
+        workers: the number of threads (default: one for each core); they affect only the speed.
+        overwrite: whether to replace what was prepared in `out`.
+        report: as in `train`.
 
     Raises:
         MoreishError: a source, an option or the place is wrong, or the text is too small.
     """
-    given = [sources] if isinstance(sources, str | Path) else sources
     order = Order(
-        sources=tuple(map(str, given)),
+        sources=tuple(map(str, [sources] if isinstance(sources, str | Path) else sources)),
         reading=Reading(field=field, separator=separator, encoding=encoding),
         tokenizer=tokenizer,
         limits=Limits(vocab_size=vocab_size),
         hold_out=hold_out,
         split_seed=split_seed,
     )
-    with _watching(report) as tell:
+    with _watching(report) as watch:
         return prepare_text(
             order,
             Path(out).expanduser(),
             overwrite=overwrite,
             workers=workers,
-            told=lambda what, done, of: tell(Working(what=what, share=done / max(1, of))),
-            note=lambda text: tell(Note(text=text)),
+            told=lambda what, done, of: watch(Working(what=what, share=done / max(1, of))),
+            note=lambda text: watch(Note(text=text)),
         )
 
 
 def compare_tokenizers(
-    source: str | Path = "names",
+    source: Source = "names",
     tokenizers: Sequence[str] | None = None,
     *,
     vocab_size: int | None = None,
 ) -> list[TokenizerStats]:
-    """What each of `tokenizers` makes of a source; those that learn do so from its training split.
+    """Measure what each tokenizer makes of a source.
 
     Args:
-        tokenizers: registered names, or tokenizer.json files; None: all that can be had.
+        source: a built-in data set, a file, or a folder of text files.
+        tokenizers: registered names or tokenizer.json files; None: all that are available. Those
+            that learn do so from the training split.
+        vocab_size: the largest vocabulary that a tokenizer may learn.
 
     Raises:
-        MoreishError: the source or a tokenizer cannot be had.
+        MoreishError: the source or a tokenizer is not available.
     """
     if (Path(source) / "run.json").is_file():
-        raise MoreishError(f"{source} is a run: give --text, to see what its tokenizer makes of it")
-    built = _tokenizers(str(source), tokenizers, vocab_size)
+        raise MoreishError(f"{source} is a run: add --text TEXT to see its tokens")
+    built = _tokenizers(source, tokenizers, vocab_size)
     return [measure_tokenizer(name, tokenizer, corpus) for name, tokenizer, corpus in built]
 
 
 def tokenize(
     text: str,
-    source: str | Path = "names",
+    source: Source = "names",
     tokenizers: Sequence[str] | None = None,
     *,
     vocab_size: int | None = None,
 ) -> dict[str, list[Token]]:
-    """The tokens of `text`, by the name of the tokenizer.
+    """The tokens of a text, by the name of the tokenizer.
 
     Args:
-        source: a run, whose tokenizer is taken; or what the tokenizers are to cover, see
-            `compare_tokenizers`.
+        text: what to tokenize.
+        source: a run, whose tokenizer is used; or a source as in `compare_tokenizers`.
+        tokenizers, vocab_size: as in `compare_tokenizers`.
 
     Raises:
-        MoreishError: the source or a tokenizer cannot be had, or `text` is unknown to it.
+        MoreishError: the source or a tokenizer is not available, or cannot encode `text`.
     """
     if (Path(source) / "run.json").is_file():
         run = load(source)
         return {run.config.data.tokenizer: tokenize_text(run.tokenizer, text)}
-    built = _tokenizers(str(source), tokenizers, vocab_size)
+    built = _tokenizers(source, tokenizers, vocab_size)
     return {name: tokenize_text(tokenizer, text) for name, tokenizer, _ in built}
 
 
 def _tokenizers(
-    source: str, names: Sequence[str] | None, vocab_size: int | None
+    source: Source, names: Sequence[str] | None, vocab_size: int | None
 ) -> Iterator[tuple[str, Tokenizer, Corpus]]:
-    """Each of them, made for the source."""
-    config = resolve(_tree(source=source, vocab_size=vocab_size)).data
+    """Each tokenizer, built for the source."""
+    config = resolve(*_layers(source, {"vocab_size": vocab_size})).data
     corpus = read_corpus(config.source)
     for name in names or REGISTRY:
         try:
@@ -335,109 +363,53 @@ def _tokenizers(
         except MoreishError:
             if names:
                 raise
-            continue  # a library or a file is not here
+            continue  # its library or its file is missing
         yield name, tokenizer, corpus
 
 
-def doctor(
-    source: str | Path,
+@takes_options(ModelOptions)
+def lr_range(
+    source: Source = "names",
     *,
-    kind: str | None = None,
-    split: str | None = None,
-    encoding: str | None = None,
-    dedup: bool | None = None,
-    nfc: bool | None = None,
-    clean: bool | None = None,
-    min_count: int | None = None,
+    low: float | None = None,
+    high: float | None = None,
+    steps: int = 300,
+    settings: Settings | None = None,
     report: Report | None = None,
-) -> Diagnosis:
-    """What is wrong with a text, and what would mend it. The arguments are those of `train`.
-
-    Raises:
-        MoreishError: the source cannot be read.
-    """
-    given = _tree(
-        source=source,
-        kind=kind,
-        split=split,
-        encoding=encoding,
-        dedup=dedup,
-        nfc=nfc,
-        clean=clean,
-        min_count=min_count,
-    )
-    data = resolve(given).data
-    with _watching(report) as told:
-        return diagnose(
-            data.source,
-            data.kind,
-            data.encoding,
-            data.mending,
-            data.split,
-            given=[data.source, *data.options()],
-            progress=lambda share: told(Working(what="reading", share=share)),
-        )
-
-
-def doctor_page(diagnosis: Diagnosis, path: Path) -> None:
-    """Write what the doctor says as a page. Raises MoreishError where it would replace something
-    else, or lie in the source."""
-    from moreish.figures import check_doctor_page, doctor_page, write
-
-    check_doctor_page(path, next(iter(diagnosis.given), ""))
-    write(path, doctor_page(diagnosis))
-
-
-def resume(path: str | Path, *, inexact: bool = False, report: Report | None = None) -> Run:
-    """Go on with an interrupted training, to the bits that it had ended with uninterrupted.
+    **options: Unpack[ModelOptions],
+) -> LRRange:
+    """Train a model for a few steps at growing learning rates (Smith 2017, "Cyclical Learning Rates
+    for Training Neural Networks", section 3.3).
 
     Args:
-        inexact: even where other versions, threads or machines make that impossible.
+        source, settings, report: as in `train`.
+        low, high: the first and the last rate; None: the model's usual one / 300 and x 300.
+        steps: the number of rates, one step each.
 
     Raises:
-        MoreishError: there is nothing to resume, or it would not be exact.
+        MoreishError: the model has no learning rate, or none can be found.
     """
-    with _watching(report) as told:
-        run, _ = resume_training(Path(path).expanduser(), inexact=inexact, report=told)
-    return run
+    config = resolve(*_layers(source, options, settings))
+    with _watching(report) as watch:
+        ready, _ = planned(set_up(config))
+        return try_rates(ready, report=watch, low=low, high=high, steps=steps)
 
 
-def load(path: str | Path) -> Run:
-    """Open a run folder. Raises MoreishError when it is none, or damaged."""
-    return Run.open(path)
-
-
-def _start(name: str) -> Run:
-    """The run to start from; what is elsewhere is imported first."""
-    if not name.startswith("hf:"):
-        return load(name)
-    from moreish.convert import content_of, fetched
-    from moreish.convert import import_hf as carry_out
-
-    folder = fetched(name.removeprefix("hf:"))
-    for place in RUNS.glob(f"hf-{folder.name}*"):
-        if (place / "run.json").is_file():
-            run = load(place)
-            here = run.config.data.source == str(folder.resolve())
-            if here and content_of(folder) in run.record.data.notes:
-                return run
-    return carry_out(folder, free_path(f"hf-{folder.name}"))
-
-
-def import_hf(source: str | Path, *, out: str | Path, overwrite: bool = False) -> Run:
-    """A run with a model of Hugging Face's transformers, GPT-2's or Llama's, and its tokenizer.
+def import_hf(source: Source, *, out: str | Path, overwrite: bool = False) -> Run:
+    """Import a GPT-2 or Llama model of Hugging Face's transformers, with its tokenizer, as a run.
 
     Args:
         source: a folder, or a name on the hub, such as openai-community/gpt2.
-        out: the new run; `overwrite` replaces one.
+        out: the run folder to create.
+        overwrite: whether to replace the run at `out`.
 
     Raises:
         MoreishError: the model is of another kind, damaged, or cannot be reached.
     """
     from moreish.convert import fetched
-    from moreish.convert import import_hf as carry_out
+    from moreish.convert import import_hf as import_model
 
-    return carry_out(fetched(str(source)), Path(out).expanduser(), overwrite=overwrite)
+    return import_model(fetched(str(source)), Path(out).expanduser(), overwrite=overwrite)
 
 
 def export(
@@ -448,116 +420,90 @@ def export(
     licence: str = "unknown",
     overwrite: bool = False,
 ) -> "Exported":
-    """Take a run to another program, which checks the folder before it appears.
+    """Export a run for another program, which checks the folder before it appears.
 
     Args:
+        run: the run.
+        out: the folder to create.
         to: "hf" (Hugging Face's transformers), "gguf" (llama.cpp) or "onnx" (ONNX Runtime).
-        licence: for the model card.
+        licence: the licence that the model card names.
+        overwrite: whether to replace the export at `out`.
 
     Raises:
         MoreishError: the model cannot be expressed there, a library is missing, or `out` exists.
     """
-    from moreish.convert import export as carry_out
+    from moreish.convert import export as export_run
 
-    return carry_out(run, Path(out).expanduser(), to=to, licence=licence, overwrite=overwrite)
-
-
-def lr_range(
-    source: str | Path = "names",
-    *,
-    model: str | None = None,
-    low: float | None = None,
-    high: float | None = None,
-    steps: int = 300,
-    split: str | None = None,
-    kind: str | None = None,
-    settings: Mapping[str, Any] | None = None,
-    report: Report | None = None,
-) -> LRRange:
-    """Train `model` for a few steps at rates from `low` to `high`, see
-    `moreish.training.lr_range`. The other arguments are those of `train`."""
-    given = _tree(model=model, source=source, split=split, kind=kind)
-    config = resolve(merge(given, normalize(settings or {})))
-    with _watching(report) as told:
-        ready, _ = planned(understood(config))
-        return try_rates(ready, report=told, low=low, high=high, steps=steps)
+    return export_run(run, Path(out).expanduser(), to=to, licence=licence, overwrite=overwrite)
 
 
 def figures(run: Run, *, text: str | None = None) -> "list[Picture]":
-    """Draw all pictures of `run` into its folder; `text` is the one that is looked at closely.
+    """Draw all figures of a run into its folder.
+
+    Args:
+        run: the run.
+        text: whose attention and surprisal are drawn; None: the start of the validation split.
 
     Raises:
         MoreishError: the drawing library is not installed.
     """
-    try:
-        from moreish.figures import make
-    except ImportError:
-        raise MoreishError("drawing needs a library: pip install 'moreish[figures]'") from None
-    return make(run, run.path / "figures", text)
+    pictures: list[Picture] = _drawing().make(run, run.path / "figures", text)
+    return pictures
 
 
 def report(run: Run, *, text: str | None = None) -> Path:
-    """Draw all pictures of `run` and write its report; returns where that is."""
-    pictures = figures(run, text=text)
-    from moreish.figures import run_page, write
+    """Draw all figures of a run and write its report; the arguments are those of `figures`.
 
-    write(run.path / "report.html", run_page(run, pictures))
-    return run.path / "report.html"
+    Returns:
+        The path of the HTML file.
+    """
+    pictures = figures(run, text=text)
+    draw, path = _drawing(), run.path / "report.html"
+    draw.write(path, draw.run_page(run, pictures))
+    return path
 
 
 def ladder_report(found: Mapping[str, Any], folder: Path) -> Path:
-    """Draw the figure of a ladder into `folder` and write its report; returns where that is.
+    """Draw the figure of a ladder into its folder and write its report.
+
+    Returns:
+        The path of the HTML file.
 
     Raises:
-        MoreishError: the drawing library is not installed.
+        MoreishError: the drawing library is not installed, or no rung has a finite loss.
     """
-    try:
-        from moreish.figures import THEMES, draw_ladder, ladder_page, save, themed, write
-    except ImportError:
-        raise MoreishError("drawing needs a library: pip install 'moreish[figures]'") from None
+    draw, path = _drawing(), folder / "report.html"
     if all(rung["splits"]["val"]["loss"] is None for rung in found["rungs"]):
         raise MoreishError("no rung has a finite loss: there is nothing to draw")
-    for theme, suffix in THEMES:
-        with themed(theme):
-            save(draw_ladder(found["rungs"], theme), folder / f"ladder{suffix}.svg")
-    write(folder / "report.html", ladder_page(found, folder))
-    return folder / "report.html"
+    for theme, suffix in draw.THEMES:
+        with draw.themed(theme):
+            draw.save(draw.draw_ladder(found["rungs"], theme), folder / f"ladder{suffix}.svg")
+    draw.write(path, draw.ladder_page(found, folder))
+    return path
 
 
 def draw_range(found: LRRange, path: Path) -> None:
     """Draw a learning-rate range test. Raises MoreishError without the drawing library."""
+    draw = _drawing()
+    with draw.themed(draw.LIGHT):
+        figure = draw.draw_lr_range(
+            found.rates, found.losses, found.smoothed, found.valley, found.suggested, draw.LIGHT
+        )
+        draw.save(figure, path)
+
+
+def _drawing() -> ModuleType:
+    """`moreish.figures`. Raises MoreishError when its library is not installed."""
     try:
-        from moreish.figures import LIGHT, draw_lr_range, save, themed
+        from moreish import figures
     except ImportError:
         raise MoreishError("drawing needs a library: pip install 'moreish[figures]'") from None
-    with themed(LIGHT):
-        figure = draw_lr_range(
-            found.rates, found.losses, found.smoothed, found.valley, found.suggested, LIGHT
-        )
-        save(figure, path)
-
-
-def _tree(**options: Any) -> Tree:
-    """The options that are given, each in its group of settings."""
-    tree: Tree = {}
-    for name, value in options.items():
-        if value is None:
-            continue
-        if name in ("seed", "init_from"):
-            tree[name] = str(value) if isinstance(value, Path) else value
-        elif name in ("model", "context"):
-            tree.setdefault("model", {})["name" if name == "model" else name] = value
-        elif name in BUDGETS:
-            tree.setdefault("train", {})[name] = value
-        else:
-            value = dict(value) if isinstance(value, Mapping) else value
-            tree.setdefault("data", {})[name] = str(value) if isinstance(value, Path) else value
-    return tree
+    return figures
 
 
 @contextmanager
 def _watching(report: Report | None) -> Iterator[Report]:
-    """Who is told: `report`, or else the terminal, whose progress bar then goes in any case."""
+    """Yield `report`, or a view on the terminal that is closed at the end."""
     if report is not None:
         yield report
         return

@@ -67,75 +67,139 @@ class DataConfig(Mending):
         return Mending(**self.model_dump(include=set(Mending.model_fields)))
 
 
-class TrainConfig(Settings):
-    """How to train. Shares are of the whole training, whatever its length is measured in."""
+class BudgetConfig(Settings):
+    """The length of the training: one of these, or the default number of minutes."""
 
     steps: int | None = Field(None, ge=1, le=10**12)
+    """Number of optimizer steps."""
     minutes: float | None = Field(None, gt=0, le=60 * 24 * 3660)
+    """Minutes of training, evaluations included (default 1)."""
     epochs: float | None = Field(None, gt=0, le=10**9)
+    """Number of passes over the training split."""
+
+
+class BatchConfig(Settings):
+    """The batches."""
+
     batch_size: int | str | None = None
-    """Items or windows a step; "all" is the whole training split; None fills `batch_tokens`."""
+    """Items, or windows of running text, per step; "all" takes the whole training split, and None
+    as many as fill `batch_tokens`."""
     batch_tokens: int = Field(1024, ge=1)
-    optimizer: str = "adamw"
-    lr: float | str | None = None
-    """The highest learning rate; None takes what suits the model and its size, "auto" tests a range
-    of rates first."""
-    warmup: float = Field(0.02, ge=0, lt=1)
-    """Share of the training in which the rate rises from zero."""
-    length_warmup: float = Field(0, ge=0, lt=1)
-    """Share of the training in which pieces of running text are a quarter as long, which is faster
-    and learns what is near first (Li, Zhang and He 2022, "The Stability-Efficiency Dilemma")."""
-    decay: Literal["cosine", "linear", "constant"] = "linear"
-    final_lr: float = Field(0.0, ge=0, le=1)
-    """The rate at the end, as a share of `lr`."""
-    momentum: float = Field(0.0, ge=0, lt=1)
-    """Of plain gradient descent (sgd)."""
-    beta1: float = Field(0.9, ge=0, lt=1)
-    beta2: float = Field(0.99, ge=0, lt=1)
-    weight_decay: float = Field(0.0, ge=0)
-    """Decoupled (AdamW), on matrices only."""
-    squared_weights: float = Field(0.0, ge=0)
-    """Times the mean squared weight, added to the loss: the lecture's regulariser."""
-    clip: float = Field(1.0, ge=0)
-    """Largest norm of the gradient; 0: no limit."""
-    eval_every: int | None = Field(None, ge=1)
-    """Steps between exact evaluations; None keeps their cost under a tenth of the training."""
-    patience: int = Field(10, ge=0)
-    """Evaluations above the best after which training stops early; 0: never."""
+    """Tokens per step where `batch_size` is not set."""
     accumulate: int = Field(1, ge=1)
-    """Parts that a step's batch is taken in, one after another, where a GPU's memory does not hold
-    it at once; several processes share them. The gradient stays that of the whole batch."""
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Of the products in training; weights, losses and evaluations are in float32 always. "auto" is
-    bfloat16 on GPUs that have it, and float16 on others. In float16 the loss is scaled."""
-    activation_checkpointing: bool = False
-    """Whether to recompute each GPT layer's activations in the backward pass: less memory, about a
-    third more compute (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost")."""
-    parallel: Literal["auto", "ddp", "fsdp"] = "auto"
-    """Of several processes: each has a copy of the weights (ddp), or a part of them (fsdp). "auto"
-    is ddp where a copy fits into the memory of each."""
-    compile: bool = False
-    """Whether PyTorch compiles the model first (torch.compile), which takes its time and a C++
-    compiler, and then trains faster."""
-    checkpoint_every: int | None = Field(None, ge=1)
-    """Steps between checkpoints; None: after an evaluation, at most every half minute."""
-    device: str = "auto"
-    track: str | None = None
-    """Where else to show what is logged: tensorboard, wandb, or both with a comma."""
+    """Micro-batches per step, shared among the processes; the gradient is that of the whole
+    batch."""
+    length_warmup: float = Field(0, ge=0, lt=1)
+    """Share of the training in which windows of running text are a quarter as long (Li, Zhang and
+    He 2022, "The Stability-Efficiency Dilemma")."""
+
+    @field_validator("batch_size")
+    @classmethod
+    def _check_batch_size(cls, value: int | str | None) -> int | str | None:
+        if value is None or value == "all" or (isinstance(value, int) and value >= 1):
+            return value
+        raise ValueError("give 1 or more, or all")
+
+
+class OptimizerConfig(Settings):
+    """The optimizer and its regularization."""
+
+    optimizer: str = "adamw"
+    """Name of the optimizer: adamw, muon or sgd."""
+    momentum: float = Field(0.0, ge=0, lt=1)
+    """Momentum of sgd."""
+    beta1: float = Field(0.9, ge=0, lt=1)
+    """Decay rate of AdamW's first moment."""
+    beta2: float = Field(0.99, ge=0, lt=1)
+    """Decay rate of AdamW's second moment."""
+    weight_decay: float = Field(0.0, ge=0)
+    """Decoupled weight decay, applied to matrices only."""
+    squared_weights: float = Field(0.0, ge=0)
+    """Coefficient of the mean squared weight, which is added to the loss (makemore part 1)."""
+    clip: float = Field(1.0, ge=0)
+    """Largest gradient norm; larger gradients are scaled down, and 0 means no limit."""
+
+
+class ScheduleConfig(Settings):
+    """The learning rate."""
+
+    lr: float | str | None = None
+    """Peak learning rate; None takes one that suits the model and its size, "auto" finds one with a
+    learning-rate range test."""
+    warmup: float = Field(0.02, ge=0, lt=1)
+    """Share of the training in which the learning rate rises linearly from zero."""
+    decay: Literal["cosine", "linear", "constant"] = "linear"
+    """Shape of the learning-rate schedule after the warmup."""
+    final_lr: float = Field(0.0, ge=0, le=1)
+    """Learning rate at the end, as a fraction of `lr`."""
 
     @field_validator("lr")
     @classmethod
-    def _above_zero(cls, value: float | str | None) -> float | str | None:
+    def _check_lr(cls, value: float | str | None) -> float | str | None:
         if value is None or value == "auto" or (isinstance(value, float) and value > 0):
             return value
         raise ValueError("give a rate above 0, or auto")
 
-    @field_validator("batch_size")
-    @classmethod
-    def _a_size_or_all(cls, value: int | str | None) -> int | str | None:
-        if value is None or value == "all" or (isinstance(value, int) and value >= 1):
-            return value
-        raise ValueError("give 1 or more, or all")
+
+class EvaluationConfig(Settings):
+    """Evaluation during the training, and early stopping."""
+
+    eval_every: int | None = Field(None, ge=1)
+    """Steps between evaluations of the whole validation split; None keeps their cost under a tenth
+    of the training."""
+    patience: int = Field(10, ge=0)
+    """Consecutive evaluations without improvement after which training stops; 0 means never."""
+
+
+class CheckpointConfig(Settings):
+    """Checkpoints."""
+
+    checkpoint_every: int | None = Field(None, ge=1)
+    """Steps between checkpoints; None writes one after an evaluation, at most every 30 seconds."""
+
+
+class DeviceConfig(Settings):
+    """The device, and how it computes."""
+
+    device: str = "auto"
+    """PyTorch device to train on; "auto" takes a CUDA GPU where there is one, else the CPU."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Type of the matrix products in training (weights, losses and evaluations are float32); "auto"
+    is bfloat16 on GPUs that support it, float16 on other GPUs, and float32 on CPUs."""
+    activation_checkpointing: bool = False
+    """Whether to recompute each GPT layer's activations in the backward pass: less memory, about a
+    third more compute (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost")."""
+    compile: bool = False
+    """Whether to compile the model with torch.compile, which needs a C++ compiler."""
+
+
+class DistributedConfig(Settings):
+    """Training with several processes."""
+
+    parallel: Literal["auto", "ddp", "fsdp"] = "auto"
+    """Whether each process holds all weights (ddp) or a shard of them (fsdp); "auto" is ddp where
+    the model fits into the memory of each device."""
+
+
+class TrackingConfig(Settings):
+    """Experiment trackers."""
+
+    track: str | None = None
+    """Trackers that also receive the metrics: tensorboard, wandb, or both with a comma."""
+
+
+class TrainConfig(
+    TrackingConfig,
+    DistributedConfig,
+    DeviceConfig,
+    CheckpointConfig,
+    EvaluationConfig,
+    ScheduleConfig,
+    OptimizerConfig,
+    BatchConfig,
+    BudgetConfig,
+):
+    """How to train; shares are of the whole training, whatever its length is measured in."""
 
 
 class AutoConfig(ModelConfig):

@@ -16,6 +16,7 @@ ORDER = [
     "errors",
     "utils",
     "settings",
+    "options",
     "tokenizers",
     "data",
     "models",

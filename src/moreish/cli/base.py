@@ -1,23 +1,30 @@
-"""What the verbs share: the app, common options, and JSON on standard output."""
+"""What the verbs share: the app, the options declared in `moreish.options`, and JSON output."""
 
+import inspect
 import json
 import math
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from types import NoneType
+from typing import Annotated, Any, TypeVar, get_args
 
 import typer
 from typer.core import TyperGroup
+from typer.models import ArgumentInfo
 
-from moreish.errors import MoreishError
+from moreish.options import OPTIONS, TYPES, flag, panel, parse_weights
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Stopped(Exception):  # noqa: N818 (it is no error)
-    """Ctrl-C, or a reader that has gone; typer ends a command for either without a word."""
+    """The user pressed Ctrl-C, or the reader of a pipe has gone."""
 
 
 class Verbs(TyperGroup):
-    """Passes both on, so that `moreish.cli.main` says what is to be said."""
+    """Raises `Stopped` where Typer would exit without a message, so that `moreish.cli.main` can
+    print one."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -29,60 +36,85 @@ class Verbs(TyperGroup):
 app = typer.Typer(
     cls=Verbs,
     name="moreish",
-    help="Give it a text; it gives you a language model of that text, trained here and now.",
+    help="Train a language model of any text, on this machine, and write more of it.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="moreish VERB --help explains a verb. Start with: moreish train",
+    epilog="Run moreish VERB --help for the options of a verb. Start with: moreish train",
 )
 
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
-Dedup = Annotated[
-    bool, typer.Option("--dedup", help="Leave out copies of items, or of long lines of text.")
-]
-Nfc = Annotated[bool, typer.Option("--nfc", help="Write accented letters as one character each.")]
-Clean = Annotated[bool, typer.Option("--clean", help="Leave out control and invisible characters.")]
-MinCount = Annotated[
-    int | None, typer.Option(metavar="N", help="Leave out characters rarer than N times.")
-]
-Tokenizer = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="char, byte, word, bpe, gpt2 or a tokenizer.json (char)."),
-]
-VocabSize = Annotated[
-    int | None, typer.Option(metavar="N", help="The most tokens that word or bpe learns.")
-]
-Weight = Annotated[
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is already at --out.")]
+Set = Annotated[
     list[str] | None,
     typer.Option(
-        "--weight", metavar="NAME=SHARE", help="Of prepared text: a source's share of the training."
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change any setting, e.g. train.lr=0.001 (docs/settings.md lists all).",
     ),
 ]
-RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, e.g. runs/names-gpt.")]
+Recipe = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="Read settings from a TOML recipe.")
+]
+SOURCE_HELP = (
+    "A built-in data set, a text file, a folder of text files, or a folder made by moreish prepare "
+    "(default names)."
+)
+Source = Annotated[str | None, typer.Argument(metavar="SOURCE", help=SOURCE_HELP)]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, e.g. runs/names-gpt.")]
 
 
-def shares(given: list[str] | None) -> dict[str, float] | None:
-    """What several `--weight NAME=SHARE` say. Raises MoreishError when one is written otherwise."""
-    found: dict[str, float] = {}
-    for one in given or ():
-        name, _, share = one.rpartition("=")
-        try:
-            number = float(share)
-        except ValueError:
-            number = math.nan
-        if not name or not number >= 0 or name in found:
-            raise MoreishError(f"--weight {one}: write each once, as NAME=SHARE, e.g. stories=0.7")
-        found[name] = number
-    return found or None
+def takes_flags(*names: str) -> Callable[[F], F]:
+    """Give a verb the flags of these options, between its arguments and its own flags; it receives
+    them as `**options`, or as keywords of these names."""
+
+    def decorate(verb: F) -> F:
+        own = [
+            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for name, parameter in inspect.signature(verb).parameters.items()
+            if parameter.kind is not inspect.Parameter.VAR_KEYWORD and name not in names
+        ]
+        arguments = [p for p in own if isinstance(p.annotation.__metadata__[0], ArgumentInfo)]
+        flags = [_parameter(name) for name in names]
+        rest = [p for p in own if p not in arguments]
+        signature = inspect.Signature([*arguments, *flags, *rest])
+        verb.__signature__ = signature  # type: ignore[attr-defined]
+        return verb
+
+    return decorate
+
+
+def _parameter(name: str) -> inspect.Parameter:
+    """The Typer parameter of an option; text that must be one of a few words is checked later."""
+    option = OPTIONS[name]
+    kinds = {kind for kind in get_args(TYPES[name]) if kind is not NoneType}
+    kind: Any = bool if bool in kinds else next(iter(kinds & {int, float}), str) | None
+    if option.flag == "--weight":
+        kind = list[str] | None
+    info = typer.Option(
+        flag(name), help=option.help, metavar=option.metavar, rich_help_panel=panel(name)
+    )
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=False if kind is bool else None,
+        annotation=Annotated[kind, info],
+    )
+
+
+def given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that were given on the command line, as the Python functions take them."""
+    values = {k: v for k, v in options.items() if v is not None and v is not False}
+    return {k: parse_weights(v) if k == "weights" else v for k, v in values.items()}
 
 
 def print_json(data: dict[str, Any]) -> None:
-    """One object on standard output."""
-    everything = (sys.stdout.encoding or "").lower().startswith("utf")
-    sys.stdout.write(json.dumps(data, ensure_ascii=not everything, allow_nan=False) + "\n")
+    """Print one JSON object on standard output, in ASCII where that is not UTF-8."""
+    is_utf8 = (sys.stdout.encoding or "").lower().startswith("utf")
+    sys.stdout.write(json.dumps(data, ensure_ascii=not is_utf8, allow_nan=False) + "\n")
 
 
 def finite(value: float) -> float | None:
-    """JSON has no infinity and no NaN: they become null."""
+    """The value, or None (JSON's null) for infinity and NaN, which JSON does not have."""
     return value if math.isfinite(value) else None

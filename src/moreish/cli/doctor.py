@@ -2,33 +2,28 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from moreish.cli.base import Clean, Dedup, Json, MinCount, Nfc, app, print_json
+from moreish.cli.base import Json, app, given, print_json, takes_flags
+from moreish.options import TextOptions, names_of
 
 
 @app.command()
+@takes_flags(*names_of(TextOptions))
 def doctor(
     source: Annotated[
-        str, typer.Argument(help="A built-in data set, a file, or a folder of text files.")
+        str, typer.Argument(help="A built-in data set, a text file, or a folder of text files.")
     ],
-    kind: Annotated[
-        str | None, typer.Option("--as", help="lines (each an item) or text; else guessed.")
-    ] = None,
-    encoding: Annotated[str | None, typer.Option(help="Of the source (utf-8).")] = None,
-    split: Annotated[str | None, typer.Option(help="seeded or lecture (seeded).")] = None,
-    dedup: Dedup = False,
-    nfc: Nfc = False,
-    clean: Clean = False,
-    min_count: MinCount = None,
     page: Annotated[
-        Path | None, typer.Option("--report", metavar="FILE", help="Write it as a page (HTML).")
+        Path | None,
+        typer.Option("--report", metavar="FILE", help="Write the findings to an HTML file."),
     ] = None,
     as_json: Json = False,
+    **options: Any,
 ) -> None:
-    """What is wrong with a text, where, and what would mend it. Nothing is trained or changed."""
+    """Find problems in a text, and the options of train that fix them. Nothing is changed."""
     from moreish import api
     from moreish.ui import TrainingView, console, diagnosis_lines
 
@@ -39,17 +34,7 @@ def doctor(
     out = console(stderr=as_json)
     view = TrainingView(out)
     try:
-        diagnosis = api.doctor(
-            source,
-            kind=kind,
-            encoding=encoding,
-            split=split,
-            dedup=dedup or None,
-            nfc=nfc or None,
-            clean=clean or None,
-            min_count=min_count,
-            report=view,
-        )
+        diagnosis = api.doctor(source, report=view, **given(options))
     finally:
         view.close()
     if page is not None:
@@ -60,4 +45,4 @@ def doctor(
     for line in diagnosis_lines(diagnosis):
         out.print(line)
     if page is not None:
-        out.print(f"\nThe page: {page}")
+        out.print(f"\nReport: {page}")

@@ -1,41 +1,40 @@
 """`moreish lr-range`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from moreish.cli.base import Json, app, print_json
+from moreish.cli.base import Json, Set, app, given, print_json, takes_flags
 from moreish.errors import command
+from moreish.options import ModelOptions, command_words, names_of
 from moreish.utils.sighup import outliving_its_terminal
 
 
 @app.command(name="lr-range")
 @outliving_its_terminal()
+@takes_flags(*names_of(ModelOptions))
 def lr_range(
     source: Annotated[
-        str, typer.Argument(help="A built-in data set, a file, or a folder of text files.")
+        str, typer.Argument(help="As in train (default names).", show_default=False)
     ] = "names",
-    model: Annotated[str | None, typer.Option(help="As in train (auto).")] = None,
     low: Annotated[
-        float | None, typer.Option(help="The first rate (a 300th of the model's own).")
+        float | None,
+        typer.Option(help="First learning rate (default: the model's usual one / 300)."),
     ] = None,
     high: Annotated[
-        float | None, typer.Option(help="The last rate (300 times the model's own).")
+        float | None,
+        typer.Option(help="Last learning rate (default: the model's usual one x 300)."),
     ] = None,
-    steps: Annotated[int, typer.Option(help="Rates in between, one step each.")] = 300,
-    split: Annotated[str | None, typer.Option(help="seeded or lecture (seeded).")] = None,
-    kind: Annotated[
-        str | None, typer.Option("--as", help="lines (each an item) or text; else guessed.")
+    steps: Annotated[int, typer.Option(help="Number of learning rates to try.")] = 300,
+    settings: Set = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw the curve into an SVG file.")
     ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="A.B=VALUE", help="Any setting of the training."),
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Draw the curve into this SVG file.")] = None,
     as_json: Json = False,
+    **options: Any,
 ) -> None:
-    """Train a little at growing learning rates: where does the loss fall, where does it burst?"""
+    """Find a learning rate: train briefly at growing rates and watch the loss."""
     from moreish import api
     from moreish.settings import from_assignments
     from moreish.ui import TrainingView, console, range_lines
@@ -44,14 +43,12 @@ def lr_range(
     try:
         found = api.lr_range(
             source,
-            model=model,
             low=low,
             high=high,
             steps=steps,
-            split=split,
-            kind=kind,
             settings=from_assignments(settings or []),
             report=view,
+            **given(options),
         )
     finally:
         view.close()
@@ -69,8 +66,7 @@ def lr_range(
         return
     for line in range_lines(found):
         console().print(line)
-    given = {"--model": model, "--split": split, "--as": kind}
-    words = [word for flag, value in given.items() if value for word in (flag, value)]
+    words = command_words(given(options))
     for setting in [*(settings or []), f"train.lr={found.suggested:.2g}"]:
         words += ["--set", setting]
-    console().print(f"\nUse it: {command('train', source, *words)}")
+    console().print(f"\nNext: {command('train', source, *words)}")

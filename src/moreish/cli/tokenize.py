@@ -5,23 +5,29 @@ from typing import Annotated
 
 import typer
 
-from moreish.cli.base import Json, VocabSize, app, print_json
+from moreish.cli.base import Json, app, print_json, takes_flags
 
 
 @app.command()
+@takes_flags("vocab_size")
 def tokenize(
     source: Annotated[
         str, typer.Argument(help="A run, a built-in data set, a file, or a folder of text files.")
     ] = "names",
     text: Annotated[
-        str | None, typer.Option(help="Show the tokens of this text, not of the source.")
+        str | None, typer.Option(help="Show the tokens of this text instead of comparing.")
     ] = None,
     tokenizer: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="char, byte, word, bpe, gpt2 or a tokenizer.json."),
+        typer.Option(
+            metavar="NAME",
+            help="Tokenizer to use: char, byte, word, bpe, gpt2, or a tokenizer.json file; may be "
+            "repeated (default: all).",
+        ),
     ] = None,
-    vocab_size: VocabSize = None,
     as_json: Json = False,
+    *,
+    vocab_size: int | None,
 ) -> None:
     """Compare tokenizers on a source, or show the tokens of a text."""
     from moreish import api
@@ -36,7 +42,7 @@ def tokenize(
             console().print(tokenization_table(compared))
             if missing := set() if tokenizer else {*REGISTRY} - {each.name for each in compared}:
                 names = ", ".join(sorted(missing))
-                typer.echo(f"\nLeft out: {names}. To see what one lacks, name it: --tokenizer NAME")
+                typer.echo(f"\nNot available: {names}. To see why, run with --tokenizer NAME.")
         return
     found = api.tokenize(text, source, tokenizer, vocab_size=vocab_size)
     if as_json:
