@@ -28,8 +28,8 @@ def test_train_says_what_it_understood_and_what_to_do_next(
     for part in (
         "pets: 19 lines (6 distinct), 3 to 4 characters",
         "it looks like a list, one item a line (if not: --as text)",
-        "copies of one line kept together",
-        "and the boundary: acdeghnortw",
+        "duplicates stay in one split",
+        "and a boundary token: acdeghnortw",
         "20 steps on cpu, seed 0",
         "runs/pets-gpt",
         "step 20 of 20",
@@ -120,7 +120,7 @@ def test_flags_win_over_the_recipe(moreish: Moreish) -> None:
 def test_lines_longer_than_the_context_are_said(moreish: Moreish) -> None:
     Path("l.txt").write_text("\n".join(f"a long line number {i}" for i in range(30)))
     result = moreish("train", "l.txt", "--context", 8, "--steps", 3, *TINY)
-    assert "lines longer than 7 characters are learned in pieces" in result.out
+    assert "lines longer than 7 tokens are trained on in windows" in result.out
 
 
 def test_the_bare_command_is_its_help(moreish: Moreish) -> None:
@@ -202,7 +202,7 @@ def test_control_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert "Go on with: moreish train --resume r" in out
+    assert "Resume with: moreish train --resume r" in out
     assert err == ""
     assert json.loads((tmp_path / "r" / "run.json").read_text())["status"] == "interrupted"
     assert len(shell("sample", "r", "-n", "2", cwd=tmp_path).stdout.splitlines()) == 2

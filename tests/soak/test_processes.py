@@ -169,7 +169,7 @@ def test_an_interrupted_run_goes_on_with_another_number_of_processes(tmp_path: P
         wait_for(weights)
         process.send_signal(signal.SIGTERM)
         told, _ = process.communicate(timeout=ENDED)
-    assert "Go on with: moreish train --resume" in told
+    assert "Resume with: moreish train --resume" in told
     assert Run.open(out).record.status == "interrupted"
     for size in (1, 3):
         copy = shutil.copytree(out, tmp_path / f"run-{size}")

@@ -1,10 +1,8 @@
 """Output for terminals."""
 
-from moreish.ui.terminal import (
-    TrainingView,
+from moreish.ui.tables import (
     clock,
     comparison_table,
-    console,
     diagnosis_lines,
     ladder_table,
     novelty_table,
@@ -16,6 +14,7 @@ from moreish.ui.terminal import (
     token_lines,
     tokenization_table,
 )
+from moreish.ui.terminal import TrainingView, console
 
 __all__ = [
     "TrainingView",

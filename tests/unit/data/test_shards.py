@@ -720,7 +720,10 @@ def test_training_on_it_needs_it_only_where_it_must(moreish: Moreish, prepared: 
     weights = ["--weight", "a=3", "--weight", "b=1"]
     result = moreish("train", "p", "--out", "r", *weights, *FAST)
     assert result.status == 0, result.err
-    assert "prepared; trained on a 75.0%" in result.out and "by passage, equal ones" in result.out
+    assert (
+        "prepared text; batches from a 75.0%" in result.out
+        and "by passage; duplicates" in result.out
+    )
     assert not Path("r/data/train.npy").exists() and Path("r/data/val.npy").exists()
     assert moreish("train", "p", "--out", "s", *FAST).status == 0
     assert moreish("compare", "r", "s").status == 0

@@ -380,7 +380,7 @@ def test_a_fine_tuning_is_planned_by_what_it_starts_from(moreish: Moreish, tmp_p
     plan = ["plan", "story.txt", "--config", ROOT / "configs" / "shakespeare-gpt2-finetune.toml"]
     refused = moreish(*plan, "--set", "init_from=hf:nobody/nothing")
     assert "a plan fetches nothing" in refused.err
-    assert "hf: is no folder here" in moreish(*plan, "--set", "init_from=hf:").err
+    assert "hf:: there is no such folder" in moreish(*plan, "--set", "init_from=hf:").err
     needs_gpt2()
     by_name = moreish(*plan, "--json").json["estimate"]  # OpenAI's smallest
     assert by_name["parameters"] == 124_439_808

@@ -183,7 +183,7 @@ def test_settings_of_a_model_without_its_name_are_said_to_be_a_gpts(tmp_path: Pa
     for number, (config, expected) in enumerate(((tmp_path / "recipe.toml", 0), (None, 1))):
         out = tmp_path / str(number)
         api.train(path, context=4, steps=1, config=config, out=out, report=report)
-        assert sum("which is not planned" in text for text in told) == expected
+        assert sum("trains a plain GPT" in text for text in told) == expected
 
 
 def test_auto_is_the_default_and_never_what_is_trained(tmp_path: Path) -> None:

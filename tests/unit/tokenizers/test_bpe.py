@@ -381,7 +381,7 @@ def test_what_is_not_installed_is_left_out_unless_it_is_named(
     for name in ("tiktoken", "tokenizers"):
         monkeypatch.setitem(sys.modules, name, None)
     shown = moreish("tokenize", "names")
-    assert shown.status == 0 and "Left out: bpe, gpt2." in shown.out
+    assert shown.status == 0 and "Not available: bpe, gpt2." in shown.out
     for name in ("bpe", "gpt2"):
         refused = moreish("tokenize", "names", "--tokenizer", name)
         assert refused.status == 2 and "pip install 'moreish[bpe]'" in refused.err

@@ -1,0 +1,250 @@
+"""Tables and lines that the verbs print."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from rich.cells import cell_len
+from rich.table import Table
+from rich.text import Text
+
+from moreish.data import PER_PARAMETER, Diagnosis, Finding, SplitName
+from moreish.errors import command, visible
+from moreish.evaluate import Score, TextNovelty, Token, TokenizerStats, TokenSurprisal, format_bits
+from moreish.runs import Group
+from moreish.training import LRRange
+
+SPLIT_TITLES: dict[SplitName, str] = {"train": "training", "val": "validation", "test": "test"}
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 line`, `2,000 lines`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def clock(seconds: float) -> str:
+    """`0:59`, `1:02:03`."""
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _table(gap: int = 2) -> Table:
+    return Table(box=None, pad_edge=False, padding=(0, gap, 0, 0))
+
+
+def warning_lines(diagnosis: Diagnosis) -> list[Text]:
+    """The findings of an audit that are severe or can be fixed by an option."""
+    shown = [finding for finding in diagnosis.findings if finding.grave or finding.mend]
+    if not shown:
+        return []
+    scope = "" if diagnosis.whole else "Only the beginning was checked. "
+    more = Text(f"  {scope}All findings: {command('doctor', *diagnosis.given)}", style="dim")
+    return [*(_finding(finding) for finding in shown), more, Text()]
+
+
+def diagnosis_lines(diagnosis: Diagnosis) -> list[Text]:
+    """The size of a text and all findings of its audit."""
+    kind = "list of" if diagnosis.kind == "lines" else "running text of"
+    is_folder = diagnosis.kind == "text" and diagnosis.documents > 1
+    files = f" in {plural(diagnosis.documents, 'file')}" if is_folder else ""
+    size = f"{plural(diagnosis.lines, 'line')}{files}, {plural(diagnosis.characters, 'character')}"
+    suits = diagnosis.characters // PER_PARAMETER
+    enough = (
+        f"Suits models of up to {suits:,} parameters ({PER_PARAMETER} characters per parameter); "
+        "larger ones begin to memorize the text."
+    )
+    lines = [
+        Text(f"{visible(diagnosis.name)}: {kind} {size} ({diagnosis.alphabet:,} distinct)"),
+        *(Text(visible(note), style="dim") for note in (*diagnosis.notes, enough)),
+        Text(),
+    ]
+    for finding in diagnosis.findings:
+        lines.append(_finding(finding))
+        if finding.where:
+            lines.append(Text(visible(f"  {finding.where}: {finding.example}"), style="dim"))
+    if not diagnosis.findings:
+        lines.append(Text("No problems found."))
+    if mending := diagnosis.mending:
+        lines += [Text(), Text(visible(mending))]
+    return lines
+
+
+def _finding(finding: Finding) -> Text:
+    mark = Text("! ", style="bold red") if finding.grave else Text("· ", style="dim")
+    mend = Text(f"  {finding.mended_by}", style="bold") if finding.mend else Text()
+    return mark + Text(finding.sentence) + mend
+
+
+def score_table(scores: Mapping[SplitName, Score]) -> Table:
+    """The exact losses, one row for each split."""
+    table = _table()
+    table.add_column("")
+    for title in ("loss (nats/token)", "bits/char", "bits/byte", "perplexity", "tokens"):
+        table.add_column(title, justify="right")
+    for name, score in scores.items():
+        error = "" if math.isnan(score.stderr) else f" ± {score.stderr:.4f}"
+        table.add_row(
+            SPLIT_TITLES[name],
+            f"{score.loss:.4f}{error}",
+            format_bits(score.bits_per_char),
+            format_bits(score.bits_per_byte),
+            f"{score.perplexity:.2f}",
+            f"{score.tokens:,}",
+        )
+    return table
+
+
+def tokenization_table(compared: Sequence[TokenizerStats]) -> Table:
+    """One row for each tokenizer."""
+    table = _table()
+    table.add_column("tokenizer")
+    for title in ("vocabulary", "tokens", "bytes/token", "MB/s", "unknown"):
+        table.add_column(title, justify="right")
+    for each in compared:
+        table.add_row(
+            visible(each.name),
+            f"{each.vocabulary:,}",
+            f"{each.tokens:,}",
+            f"{each.bytes_per_token:.2f}",
+            f"{each.megabytes_per_second:.1f}",
+            f"{each.unknown:.1%}" if each.unknown else "",
+        )
+    return table
+
+
+TOKEN_BACKGROUNDS = ("on blue", "on dark_green", "on dark_red", "on purple4", "on dark_goldenrod")
+"""Background colors of neighboring tokens."""
+
+
+def token_lines(name: str, tokens: Sequence[Token]) -> list[Text]:
+    """A text with its tokens on colored backgrounds, then one line for each token."""
+    size = sum(len(token.bytes.split()) for token in tokens)
+    each = f", {size / len(tokens):.2f} bytes each" if tokens else ""
+    lines = [Text(f"{visible(name)}: {plural(len(tokens), 'token')}{each}")]
+    backgrounds = [
+        f"white {TOKEN_BACKGROUNDS[place % len(TOKEN_BACKGROUNDS)]}" for place in range(len(tokens))
+    ]
+    lines.append(Text.assemble(*((t.label, b) for t, b in zip(tokens, backgrounds, strict=True))))
+    width = max((cell_len(token.label) for token in tokens), default=0)
+    for token, background in zip(tokens, backgrounds, strict=True):
+        space = " " * (width - cell_len(token.label))
+        lines.append(Text(f"{token.id:>8}  ") + Text(token.label, background))
+        lines[-1].append(f"{space}  {token.bytes}", "dim")
+    return [*lines, Text()]
+
+
+def ladder_table(entries: Sequence[Mapping[str, Any]]) -> Table:
+    """One row for each rung, with the stated loss where there is one; 80 columns wide."""
+    table = _table(gap=1)
+    tested = any("test" in entry["splits"] for entry in entries)
+    names = ("train", "val", "test") if tested else ("train", "val")
+    losses = ("train", "validation", "test")[: len(names)]
+    for title in ("rung", "size", "s", *losses, "bits/\nchar", "copied", "stated"):
+        table.add_column(title, justify="left" if title == "rung" else "right", no_wrap=True)
+    best = min(entry["splits"]["val"]["loss"] or math.inf for entry in entries)
+    for entry in entries:
+        splits, val = entry["splits"], entry["splits"]["val"]
+        table.add_row(
+            entry["rung"],
+            _size(entry["parameters"]),
+            f"{entry['seconds']:.1f}",
+            *(_loss(splits.get(name)) for name in names),
+            format_bits(Score.from_json(val).bits_per_char),
+            _copied(entry.get("copied")),
+            f"{entry['stated']['loss']:.2f}" if entry["stated"] else "",
+            style="bold" if val["loss"] == best else None,
+        )
+    return table
+
+
+def _copied(share: float | None) -> str:
+    """The copied share of items, `12%`, or the mean copied characters; empty for older ladders."""
+    if share is None:
+        return ""
+    return f"{share:.0%}" if share <= 1 else f"{share:.0f}"
+
+
+def _loss(split: Mapping[str, Any] | None) -> str:
+    """`1.9740±.0081`."""
+    if split is None or split["loss"] is None:
+        return "" if split is None else "∞"
+    error = f"±{split['stderr']:.4f}".replace("±0.", "±.") if split["stderr"] else ""
+    return f"{split['loss']:.4f}{error}"
+
+
+def stated_lines(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The sources of the stated losses of a ladder."""
+    return [
+        f"stated for {entry['rung']}: {entry['stated']['loss']:.2f}, {entry['stated']['where']}"
+        for entry in entries
+        if entry["stated"]
+    ]
+
+
+def _size(number: int) -> str:
+    """`729`, `204 k`, `1.3 M`."""
+    if number < 10_000:
+        return str(number)
+    return f"{number / 1e3:.0f} k" if number < 1e6 else f"{number / 1e6:.1f} M"
+
+
+def novelty_table(texts: Sequence[TextNovelty]) -> Table:
+    """The ten samples with the most in common with the training data."""
+    table = _table()
+    items = texts[0].nearest is not None
+    where = ["found in", *(["nearest item", "edits"] if items else ["line"])]
+    for title in ("sample", "longest copied span", *where):
+        table.add_column(title)
+    for text in sorted(texts, key=lambda t: (not t.known, -len(t.overlap)))[:10]:
+        rest = [text.nearest, str(text.distance)] if items else [str(text.place)]
+        rest = [text.passage, *rest]
+        cells = [_short(text.text), _short(text.overlap), *(_short(cell or "") for cell in rest)]
+        table.add_row(*cells, style="bold" if text.known else None)
+    return table
+
+
+def _short(text: str) -> Text:
+    text = visible(text.replace("\n", "↵").replace("\t", " "))
+    return Text(text if len(text) <= 32 else text[:31] + "…")
+
+
+def comparison_table(groups: Sequence[Group]) -> Table:
+    """One row for each group of runs, best first."""
+    table = _table()
+    table.add_column("")
+    for title in ("runs", "loss (nats)", "seed spread"):
+        table.add_column(title, justify="right")
+    for group in groups:
+        spread = max(group.losses) - min(group.losses)
+        seeds = f"{spread:.4f}" if len(group.losses) > 1 else ""
+        table.add_row(group.name, str(len(group.runs)), f"{group.loss:.4f}", seeds)
+    return table
+
+
+def range_lines(found: LRRange) -> list[Text]:
+    """A learning-rate range test as a bar chart: one line for each group of rates."""
+    count = min(24, len(found.rates))
+    groups = np.array_split(np.arange(len(found.rates)), count)
+    losses = [float(np.mean([found.smoothed[i] for i in group])) for group in groups]
+    low, high = min(losses), min(max(losses), 2 * losses[0])
+    lines = []
+    for group, loss in zip(groups, losses, strict=True):
+        length = round(40 * min(1.0, (loss - low) / max(high - low, 1e-9)))
+        first, last = found.rates[group[0]], found.rates[group[-1]]
+        mark = "  valley starts" if first <= found.valley <= last else ""
+        mark += "  suggested" if first <= found.suggested <= last else ""
+        lines.append(Text(f"{first:9.2e}  {loss:7.4f}  ") + Text("█" * length + mark))
+    return lines
+
+
+def surprisal_table(tokens: list[TokenSurprisal]) -> Table:
+    """One row for each token: its probability, and its surprisal in nats."""
+    table = _table()
+    table.add_column("")
+    table.add_column("probability", justify="right")
+    table.add_column("nats", justify="right")
+    for token in tokens:
+        table.add_row(Text(token.token), f"{token.probability:.4f}", f"{token.nats:.3f}")
+    return table
