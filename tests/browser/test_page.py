@@ -17,9 +17,9 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from moreish.runs.run import Run
 from moreish.serve.app import PAGE
 from moreish.serve.http.errors import ApiError
-from moreish.serve.jobs.routes import Diagnosed, PlanRequest, State, TrainRequest
-from moreish.serve.jobs.uploads import is_plain
-from moreish.serve.native.schemas import History, Sample
+from moreish.serve.jobs.routes import DoctorResponse, PlanRequest, TrainingStatus, TrainRequest
+from moreish.serve.jobs.uploads import is_valid_name
+from moreish.serve.native.schemas import HistoryResponse, LoggedSample
 from moreish.serve.server import Service
 from support.browser import Watched, chromium, complaints, launched
 from support.hostile_strings import HOSTILE, UNSEEN
@@ -843,8 +843,10 @@ def test_hostile_insides_stay_texts(opened: Open) -> None:
 COPIES = {"sentence": "3 lines occur twice", "mend": "--dedup", "grave": True,
           "where": "line 2", "example": "<b>anna"}  # fmt: skip
 
-HALF = State(name="words", step=50, steps=100, share=0.5, seconds_left=75, loss=2.5, val=2.6,
-             model="gpt", parameters=12345, samples=[Sample(step=50, text="anna")])  # fmt: skip
+HALF = TrainingStatus(
+    name="words", step=50, steps=100, share=0.5, seconds_left=75, loss=2.5, val=2.6, model="gpt",
+    parameters=12345, samples=[LoggedSample(step=50, text="anna")],
+)  # fmt: skip
 
 LOGGED = {
     "steps": [{"step": step, "loss": 3 - step / 100} for step in range(1, 50)],
@@ -862,13 +864,13 @@ class Trains:
         self.texts: list[dict[str, Any]] = []
         self.asked: list[TrainRequest] = []
         self.taken: set[str] = set()
-        self.now = State()
+        self.now = TrainingStatus()
         self.models = {**httpx.get(f"{service.url}/api/models").json(), "training": True}
         watched.answer("/api/models", self.models)
         self.examined([COPIES])
         watched.answer("/api/plan", {"lines": ["A hybrid of 300,000 parameters."]})
         history = {**LOGGED, "settings": {}, "tokens_per_step": 1}
-        watched.answer("/api/training/history", History(**history).model_dump())
+        watched.answer("/api/training/history", HistoryResponse(**history).model_dump())
         self.route("/api/texts", self._bring)
         self.route("/api/training", self._train)
         self.route("/api/training/name", self._name)
@@ -878,7 +880,7 @@ class Trains:
 
     def examined(self, findings: list[Any], *notes: str) -> None:
         lines = ["words: a list of 2 lines", *notes, "", "ignored"]
-        found = Diagnosed(facts={}, findings=findings, lines=lines)
+        found = DoctorResponse(facts={}, findings=findings, lines=lines)
         self.watched.answer("/api/doctor", found.model_dump())
 
     def _bring(self, route: Any) -> None:
@@ -911,7 +913,7 @@ class Trains:
             return ApiError(400, f"there is a {asked.name!r} already", param="name")
         return None
 
-    def ends(self, status: str, **more: Any) -> State:
+    def ends(self, status: str, **more: Any) -> TrainingStatus:
         """How the events go on from here, and what they end with."""
         half = HALF.model_copy(update={"status": "training"})
         on = half.model_copy(update={"step": 60, "share": 0.6, "loss": 2.4})
@@ -981,7 +983,7 @@ def test_training_from_a_file_to_playing(trains: Trains) -> None:
         page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
         assert not complaints(page), scheme
     # Who goes on is told of new samples only, and still has those from before.
-    new = [Sample(step=55, text="carla")]
+    new = [LoggedSample(step=55, text="carla")]
     trains.now = trains.ends("finished", step=95, early=True, best=1.958, best_step=55, samples=new)
     begun = HALF.model_copy(update={"status": "starting", "samples": []}).model_dump()
     watched.answer("/api/training/resume", begun)
@@ -1110,7 +1112,7 @@ def test_files_of_any_name_are_dropped(opened: Open, tmp_path: Path) -> None:
         assert page.evaluate(plain, list(NAMES_OF_FILES)) == list(NAMES_OF_FILES.values())
         texts = [text for text in HOSTILE if not re.search("[\ud800-\udfff]", text)]
         for name in page.evaluate(plain, [*texts, *(f"{text}.txt" for text in texts)]):
-            assert is_plain(name), name
+            assert is_valid_name(name), name
         watched.context.close()
 
 
@@ -1140,7 +1142,7 @@ def test_a_training_of_another_tab_is_noticed(trains: Trains) -> None:
     trains.ends("finished", name="others")
     looked_at_again(page)
     expect(page.get_by_role("heading", name="Training of others")).to_be_visible()
-    trains.now = State()
+    trains.now = TrainingStatus()
     page.reload()
     train.wait_for()
     trains.now = HALF.model_copy(update={"status": "training", "name": "others"})
@@ -1169,7 +1171,7 @@ def test_a_sample_that_is_selected_stays_so(trains: Trains) -> None:
     sample.evaluate("one => getSelection().selectAllChildren(one)")
     page.get_by_role("button", name="Go on with aside").focus()
     trains.now = trains.now.model_copy(
-        update={"samples": [*HALF.samples, Sample(step=51, text="new")]}
+        update={"samples": [*HALF.samples, LoggedSample(step=51, text="new")]}
     )
     looked_at_again(page)
     expect(page.locator(".live .sample")).to_have_text(["new", "anna", "bob"])
@@ -1263,7 +1265,7 @@ def test_a_training_on_a_phone(opened: Open, service: Service, scheme: str) -> N
     finding = {**COPIES, "sentence": long, "where": long, "example": f"{long} {long}"}
     trains.examined([finding, {**finding, "mend": "--clean"}], long)
     trains.watched.answer("/api/plan", {"lines": [f"model        {long}", "", "x  y"]})
-    samples = [Sample(step=50, text=f"{long}\n{long}")]
+    samples = [LoggedSample(step=50, text=f"{long}\n{long}")]
     trains.now = trains.ends("stopped", samples=samples, resumable=["x" * 80], name="x" * 80)
     page = trains.open(f"{'x' * 76}.txt")
     page.locator(".plan pre").wait_for()

@@ -22,7 +22,7 @@ from moreish.errors import MoreishError
 from moreish.runs.run import Run
 from moreish.serve.http.limits import Limits
 from moreish.serve.openai.schemas import CompletionRequest
-from moreish.serve.server import Service, is_local, listen, rules_of
+from moreish.serve.server import Service, access_rules, is_local, listen
 from support.serving import idle, make_runs, serving, start, wait_until
 
 LIMITS = Limits(
@@ -404,13 +404,13 @@ def test_a_token_is_needed_where_there_is_one(runs: dict[str, Path]) -> None:
 def test_what_is_open_to_others_needs_a_token() -> None:
     for host in ("0.0.0.0", "::", "192.168.1.5", "example.org"):  # noqa: S104
         with pytest.raises(MoreishError, match="set a --token"):
-            rules_of(host, token=None, hosts=[], insecure=False, limits=LIMITS)
-        assert rules_of(host, token="x", hosts=[], insecure=False, limits=LIMITS).token == "x"
-        assert rules_of(host, token=None, hosts=[], insecure=True, limits=LIMITS).token is None
+            access_rules(host, token=None, hosts=[], insecure=False, limits=LIMITS)
+        assert access_rules(host, token="x", hosts=[], insecure=False, limits=LIMITS).token == "x"
+        assert access_rules(host, token=None, hosts=[], insecure=True, limits=LIMITS).token is None
         assert not is_local(host)
     for host in ("127.0.0.1", "127.1.2.3", "::1", "localhost"):
         assert is_local(host)
-        assert rules_of(
+        assert access_rules(
             host, token=None, hosts=["my.box"], insecure=False, limits=LIMITS
         ).hosts >= {"my.box"}
 

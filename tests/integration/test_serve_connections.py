@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 
 from moreish.generate.sampling import Sampling
-from moreish.serve.batching.engine import Answer, Closing, Engine, Late
-from moreish.serve.batching.requests import Ask, Job
-from moreish.serve.http.connections import affordable
+from moreish.serve.batching.engine import DeadlineExceeded, Engine, GenerationStream, ShuttingDown
+from moreish.serve.batching.requests import GenerationRequest, SequenceRequest
+from moreish.serve.http.connections import affordable_connections
 from moreish.serve.http.limits import Limits
 from moreish.serve.server import Service
 from support.serving import idle, make_runs, serving, start, wait_until
@@ -194,8 +194,8 @@ def test_there_are_no_more_connections_than_files() -> None:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
-        assert affordable(512) == 64
-        assert affordable(20) == 20
+        assert affordable_connections(512) == 64
+        assert affordable_connections(20) == 20
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
@@ -289,14 +289,14 @@ def test_the_first_reason_is_the_one_that_is_told() -> None:
 
     async def heard() -> None:
         none = np.array([], dtype=np.int64)
-        ask = Ask(lead=none, prompt=none, max_tokens=1, sampling=Sampling(), seed=1)
-        answer = Answer(cast(Engine, None), Job([ask], 0.0))
-        answer.take(Closing())
-        answer.take(Late())
+        ask = SequenceRequest(lead=none, prompt=none, max_tokens=1, sampling=Sampling(), seed=1)
+        answer = GenerationStream(cast(Engine, None), GenerationRequest([ask], 0.0))
+        answer.take(ShuttingDown())
+        answer.take(DeadlineExceeded())
         async for _ in answer:
             pass
 
-    with pytest.raises(Closing):
+    with pytest.raises(ShuttingDown):
         asyncio.run(heard())
 
 

@@ -386,8 +386,8 @@ def test_a_list_ends_with_its_tokens(native: Native, monkeypatch: pytest.MonkeyP
     """However many tries there would be."""
     from moreish.serve.native import lists as listing
 
-    monkeypatch.setattr(listing, "TRIES", 10**9)
-    monkeypatch.setattr(listing, "MORE", 0.2)
+    monkeypatch.setattr(listing, "ATTEMPTS_PER_ITEM", 10**9)
+    monkeypatch.setattr(listing, "LIST_FACTOR", 0.2)
     asked = {"n": 2, "unique": True, "temperature": 0}
     assert len(native.ask("list", model="names", **asked)["items"]) == 1
 
@@ -684,7 +684,7 @@ def test_large_models_are_asked_less(
     native: Native, monkeypatch: pytest.MonkeyPatch, runs: dict[str, Run]
 ) -> None:
     parameters = sum(p.numel() for p in runs["story"].model.parameters())
-    monkeypatch.setattr(looking, "WORK", 10 * (parameters + 16 * 256))
+    monkeypatch.setattr(looking, "MAX_SURPRISAL_OPERATIONS", 10 * (parameters + 16 * 256))
     assert native.ask("surprisal", model="story", text="a" * 10)
     answer = native.http.post("/api/surprisal", json={"model": "story", "text": "a" * 11})
     assert answer.json()["error"]["message"] == "text: 11 tokens are more than 10, the most here"

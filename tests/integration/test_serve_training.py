@@ -16,8 +16,8 @@ import pytest
 from moreish import api
 from moreish.runs.run import Run
 from moreish.serve.http.limits import Limits
-from moreish.serve.jobs.uploads import LONGEST, NAME, is_plain
-from moreish.serve.jobs.worker import _ended, _Told
+from moreish.serve.jobs.uploads import MAX_NAME_LENGTH, NAME_PATTERN, is_valid_name
+from moreish.serve.jobs.worker import EventWriter, training_result
 from moreish.serve.server import Service
 from moreish.training.events import Note, Sampled, Working, silent
 from support.serving import NAMES, STORY, serving
@@ -182,13 +182,13 @@ def test_names_of_many_scripts(http: httpx.Client) -> None:
 
 def test_the_pattern_of_names_is_that_of_the_document() -> None:
     """Of each character, at the beginning, within and at the end; Python and ECMA read it alike."""
-    document = jsonschema_rs.Draft202012Validator({"type": "string", "pattern": NAME})
+    document = jsonschema_rs.Draft202012Validator({"type": "string", "pattern": NAME_PATTERN})
     for character in map(chr, [*range(0xD800), *range(0xE000, 0x20000), 0xE0100, 0x10FFFF]):
         for name in (character, f"a{character}b", f"a{character}"):
-            assert document.is_valid(name) == is_plain(name), ascii(name)
+            assert document.is_valid(name) == is_valid_name(name), ascii(name)
     for name, plainly in (("a.part", False), ("a.part.b", True), ("𠀀" * 60, True), ("a\n", False)):
-        assert document.is_valid(name) == is_plain(name) == plainly
-    assert len(("𠀀" * LONGEST).encode()) <= 240
+        assert document.is_valid(name) == is_valid_name(name) == plainly
+    assert len(("𠀀" * MAX_NAME_LENGTH).encode()) <= 240
 
 
 def test_it_ends_early_with_the_best_weights_and_says_so(home: Path) -> None:
@@ -197,7 +197,7 @@ def test_it_ends_early_with_the_best_weights_and_says_so(home: Path) -> None:
     home.mkdir()
     text.write_text("\n".join(NAMES))
     settings = {"train": {"patience": 1, "eval_every": 1, "lr": 3.0, "steps": 50}}
-    found = _ended(api.train(text, model="mlp", settings=settings, out=run, report=silent))
+    found = training_result(api.train(text, model="mlp", settings=settings, out=run, report=silent))
     losses = {e["step"]: e["val"]["loss"] for e in Run.open(run).logged() if "val" in e}
     assert found["status"] == "finished" and found["early"]
     assert found["best_step"] == min(losses, key=losses.__getitem__) < max(losses) < 50
@@ -205,7 +205,7 @@ def test_it_ends_early_with_the_best_weights_and_says_so(home: Path) -> None:
 
 
 def test_messages_of_work_go_when_it_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
-    told = _Told()
+    told = EventWriter()
     for event in (Note(text="a note"), Working(what="evaluating val", share=1.0)):
         told(event)
     told(Sampled(step=1, texts=["anna"]))

@@ -16,10 +16,17 @@ from starlette.types import ASGIApp, Scope
 
 from moreish.errors import MoreishError
 from moreish.serve import metrics_routes as monitoring
-from moreish.serve.batching import Busy, Closing, Failed, Late
-from moreish.serve.executor import Side
-from moreish.serve.http import ApiError, Described, Guard, Rules, answer_error, as_api_error
-from moreish.serve.jobs import Trainings, training_router
+from moreish.serve.batching import DeadlineExceeded, GenerationFailed, QueueFull, ShuttingDown
+from moreish.serve.executor import BackgroundExecutor
+from moreish.serve.http import (
+    AccessRules,
+    ApiError,
+    DocumentedApp,
+    Guard,
+    handle_error,
+    to_api_error,
+)
+from moreish.serve.jobs import TrainingManager, training_router
 from moreish.serve.native import native_router
 from moreish.serve.openai import openai_router
 from moreish.serve.registry import Registry
@@ -27,7 +34,12 @@ from moreish.serve.registry import Registry
 PAGE = Path(__file__).parent / "page"
 
 
-def make_app(registry: Registry, rules: Rules, side: Side, trainings: Trainings | None) -> ASGIApp:
+def create_app(
+    registry: Registry,
+    rules: AccessRules,
+    side: BackgroundExecutor,
+    trainings: TrainingManager | None,
+) -> ASGIApp:
     """What a web server runs; without `trainings` nobody can train."""
 
     @asynccontextmanager
@@ -36,7 +48,7 @@ def make_app(registry: Registry, rules: Rules, side: Side, trainings: Trainings 
         side.stop()
         await anyio.to_thread.run_sync(registry.stop, 0)  # nobody listens any more
 
-    app = Described(
+    app = DocumentedApp(
         token=rules.token is not None,
         title="Moreish",
         version=version("moreish"),
@@ -48,7 +60,7 @@ def make_app(registry: Registry, rules: Rules, side: Side, trainings: Trainings 
     )
 
     async def moreish_error(request: Request, error: Exception) -> JSONResponse:
-        found = as_api_error(error)
+        found = to_api_error(error)
         message = registry.without_paths(found.detail.message)
         return ApiError(found.status, message, param=found.detail.param).response()
 
@@ -56,17 +68,24 @@ def make_app(registry: Registry, rules: Rules, side: Side, trainings: Trainings 
         return Response(status_code=499)  # nobody reads it
 
     async def http_error(request: Request, error: HTTPException) -> JSONResponse:
-        response = as_api_error(error).response()
+        response = to_api_error(error).response()
         if error.status_code == 405:
             response.headers["Allow"] = ", ".join(_methods(app, request.scope))
         return response
 
-    for kind in (ApiError, Busy, Closing, Late, Failed, RequestValidationError):
-        app.add_exception_handler(kind, answer_error)
+    for kind in (
+        ApiError,
+        QueueFull,
+        ShuttingDown,
+        DeadlineExceeded,
+        GenerationFailed,
+        RequestValidationError,
+    ):
+        app.add_exception_handler(kind, handle_error)
     app.add_exception_handler(HTTPException, http_error)  # type: ignore[arg-type]
     app.add_exception_handler(ClientDisconnect, gone)
     app.add_exception_handler(MoreishError, moreish_error)
-    app.add_exception_handler(Exception, answer_error)
+    app.add_exception_handler(Exception, handle_error)
     app.include_router(monitoring.router(registry))
     app.include_router(openai_router(registry))
     app.include_router(native_router(registry, side, training=trainings is not None))

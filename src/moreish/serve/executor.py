@@ -7,15 +7,15 @@ from typing import Any, TypeVar
 
 import torch
 
-from moreish.serve.batching import Busy
+from moreish.serve.batching import QueueFull
 
 T = TypeVar("T")
 
-MOST = 32
+MAX_WAITING = 32
 """Pieces that wait; more are refused."""
 
 
-class Side:
+class BackgroundExecutor:
     """A thread with one core for itself, so that it hardly slows those that write."""
 
     def __init__(self) -> None:
@@ -24,8 +24,8 @@ class Side:
 
     async def run(self, work: Callable[..., T], *args: Any) -> T:
         """What `work` gives. Raises Busy when too much is waiting."""
-        if self._waiting >= MOST:
-            raise Busy(5)
+        if self._waiting >= MAX_WAITING:
+            raise QueueFull(5)
         self._waiting += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._pool, work, *args)

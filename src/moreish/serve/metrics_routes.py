@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from moreish.serve.http import GUARDED
+from moreish.serve.http import GUARD_ERROR_RESPONSES
 from moreish.serve.registry import Registry
 
 
@@ -48,7 +48,7 @@ class _Engines(Collector):
 
 def router(registry: Registry) -> APIRouter:
     """Both routes."""
-    api = APIRouter(tags=["monitoring"], responses=GUARDED)
+    api = APIRouter(tags=["monitoring"], responses=GUARD_ERROR_RESPONSES)
     collected = registry.measured.collected
     collected.register(_Engines(registry))
 

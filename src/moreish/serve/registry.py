@@ -10,11 +10,11 @@ from threading import Thread
 from moreish.errors import MoreishError, nearest
 from moreish.runs import Run
 from moreish.serve.batching import Engine
-from moreish.serve.http import ApiError, Limits, Measured
+from moreish.serve.http import ApiError, Limits, Metrics
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Served:
+class ServedModel:
     """A run, and what writes with it."""
 
     name: str
@@ -27,14 +27,14 @@ class Served:
 class Registry:
     """What is served. Runs are added while the server runs, when a training has ended."""
 
-    def __init__(self, limits: Limits, slots: int, measured: Measured) -> None:
+    def __init__(self, limits: Limits, slots: int, measured: Metrics) -> None:
         self.limits, self.slots, self.measured = limits, slots, measured
-        self._served: dict[str, Served] = {}
+        self._served: dict[str, ServedModel] = {}
 
-    def __iter__(self) -> Iterator[Served]:
+    def __iter__(self) -> Iterator[ServedModel]:
         return iter(list(self._served.values()))
 
-    def load(self, path: Path, *, again: bool = False) -> Served:
+    def load(self, path: Path, *, again: bool = False) -> ServedModel:
         """Read a run and make it ready, without serving it yet: this takes a while.
 
         Args:
@@ -58,15 +58,15 @@ class Registry:
             queue=self.limits.queue,
             ended=lambda answer: self.measured.completion(name, answer),
         )
-        return Served(name=name, run=run, engine=engine)
+        return ServedModel(name=name, run=run, engine=engine)
 
-    def add(self, served: Served) -> None:
+    def add(self, served: ServedModel) -> None:
         """Serve it, in the place of one of its name."""
         if old := self._served.get(served.name):
             old.engine.stop(0)
         self._served[served.name] = served
 
-    def find(self, name: str) -> Served:
+    def find(self, name: str) -> ServedModel:
         """Raises ApiError (404) when there is none of this name."""
         if found := self._served.get(name):
             return found

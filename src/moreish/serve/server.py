@@ -12,10 +12,18 @@ from types import FrameType
 import uvicorn
 
 from moreish.errors import MoreishError
-from moreish.serve.app import make_app
-from moreish.serve.executor import Side
-from moreish.serve.http import ACCEPTED, LOCAL, Connection, Limits, Measured, Rules, protocol
-from moreish.serve.jobs import Trainings
+from moreish.serve.app import create_app
+from moreish.serve.executor import BackgroundExecutor
+from moreish.serve.http import (
+    ACCEPT_BATCH,
+    LOOPBACK_HOSTS,
+    AccessRules,
+    Connection,
+    Limits,
+    Metrics,
+    connection_factory,
+)
+from moreish.serve.jobs import TrainingManager
 from moreish.serve.registry import Registry
 
 DRAIN = 28.0
@@ -55,18 +63,18 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def rules_of(
+def access_rules(
     host: str, *, token: str | None, hosts: Sequence[str], insecure: bool, limits: Limits
-) -> Rules:
+) -> AccessRules:
     """Whom to let in. Raises MoreishError when anybody could come in."""
     if not is_local(host) and not token and not insecure:
         raise MoreishError(
             f"--host {host} is open to other machines: set a --token (or MOREISH_TOKEN) that "
             "they have to know, or say --insecure"
         )
-    names = [*LOCAL, *hosts, host]
+    names = [*LOOPBACK_HOSTS, *hosts, host]
     uploads = {"/api/texts": limits.upload_bytes}
-    return Rules.of(names, token, body_bytes=limits.body_bytes, uploads=uploads)
+    return AccessRules.of(names, token, body_bytes=limits.body_bytes, uploads=uploads)
 
 
 def is_local(host: str) -> bool:
@@ -86,7 +94,7 @@ class _Server(uvicorn.Server):
         self,
         config: uvicorn.Config,
         registry: Registry,
-        trainings: Trainings | None,
+        trainings: TrainingManager | None,
         drain: float,
     ) -> None:
         super().__init__(config)
@@ -156,9 +164,9 @@ class Service:
         Raises:
             MoreishError: a run cannot be served, or the address not be had.
         """
-        rules = rules_of(host, token=token, hosts=hosts, insecure=insecure, limits=limits)
+        rules = access_rules(host, token=token, hosts=hosts, insecure=insecure, limits=limits)
         self._listener = listen(host, port)
-        self.registry = Registry(limits, slots, Measured())
+        self.registry = Registry(limits, slots, Metrics())
         try:
             for path in paths:
                 self.registry.add(self.registry.load(path))
@@ -167,13 +175,13 @@ class Service:
             raise
         shown = f"[{host}]" if ":" in host else host
         self.url = f"http://{shown}:{self._listener.getsockname()[1]}"
-        side = Side()
-        trainings = None if home is None else Trainings(self.registry, side, home)
+        side = BackgroundExecutor()
+        trainings = None if home is None else TrainingManager(self.registry, side, home)
         config = uvicorn.Config(
-            make_app(self.registry, rules, side, trainings),
-            http=protocol(limits, rules.uploads),  # type: ignore[arg-type]
+            create_app(self.registry, rules, side, trainings),
+            http=connection_factory(limits, rules.uploads),  # type: ignore[arg-type]
             ws="none",
-            backlog=ACCEPTED,
+            backlog=ACCEPT_BATCH,
             log_level="warning",
             access_log=False,
             server_header=False,

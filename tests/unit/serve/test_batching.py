@@ -22,10 +22,16 @@ from moreish.generate.sampling import Sampling
 from moreish.generate.writer import TextGenerator
 from moreish.models import Model, build_model, model_config
 from moreish.serve.batching.batch import Batch
-from moreish.serve.batching.batch_invariance import laid_out
-from moreish.serve.batching.detokenizer import Unfolding
-from moreish.serve.batching.engine import Busy, Closing, Engine, Failed, Late
-from moreish.serve.batching.requests import Ask, Job, Piece
+from moreish.serve.batching.batch_invariance import transpose_weights
+from moreish.serve.batching.detokenizer import StreamDetokenizer
+from moreish.serve.batching.engine import (
+    DeadlineExceeded,
+    Engine,
+    GenerationFailed,
+    QueueFull,
+    ShuttingDown,
+)
+from moreish.serve.batching.requests import GenerationRequest, SequenceDelta, SequenceRequest
 from moreish.tokenizers.base import Ids, Tokenizer
 from moreish.tokenizers.byte import ByteTokenizer
 from moreish.tokenizers.char import CharTokenizer
@@ -35,7 +41,7 @@ LETTERS = CharTokenizer.build(["abcdef"], boundary=True)  # with the boundary as
 GPT: dict[str, Any] = {"layers": 2, "heads": 2, "width": 8, "context": 16, "positions": "rotary"}
 
 
-def ask(seed: int, **options: Any) -> Ask:
+def ask(seed: int, **options: Any) -> SequenceRequest:
     """A request for one text that seldom ends by itself."""
     given = {
         "lead": np.array([0]),
@@ -45,16 +51,20 @@ def ask(seed: int, **options: Any) -> Ask:
         "seed": seed,
         **options,
     }
-    return Ask(**given)
+    return SequenceRequest(**given)
 
 
 def letters(draw: random.Random, count: int) -> Ids:
     return np.array([1 + draw.randrange(6) for _ in range(count)], dtype=np.int64)
 
 
-def written(batch: Batch, jobs: list[Job]) -> dict[Job, dict[int, list[Piece]]]:
+def written(
+    batch: Batch, jobs: list[GenerationRequest]
+) -> dict[GenerationRequest, dict[int, list[SequenceDelta]]]:
     """All that comes of these jobs."""
-    found: dict[Job, dict[int, list[Piece]]] = {job: defaultdict(list) for job in jobs}
+    found: dict[GenerationRequest, dict[int, list[SequenceDelta]]] = {
+        job: defaultdict(list) for job in jobs
+    }
     for job in jobs:
         batch.add(job)
     while not batch.idle:
@@ -63,12 +73,12 @@ def written(batch: Batch, jobs: list[Job]) -> dict[Job, dict[int, list[Piece]]]:
     return found
 
 
-def alone(batch: Batch, request: Ask) -> dict[int, list[Piece]]:
-    job = Job([request], LATER)
+def alone(batch: Batch, request: SequenceRequest) -> dict[int, list[SequenceDelta]]:
+    job = GenerationRequest([request], LATER)
     return written(batch, [job])[job]
 
 
-def text_of(pieces: list[Piece]) -> str:
+def text_of(pieces: list[SequenceDelta]) -> str:
     return "".join(piece.text for piece in pieces)
 
 
@@ -112,7 +122,7 @@ def test_a_text_does_not_depend_on_its_neighbours(name: str, settings: dict) -> 
         for seed in range(24)
     ]
     expected = [alone(batch, request) for request in requests]
-    together = [Job([request], LATER) for request in requests]
+    together = [GenerationRequest([request], LATER) for request in requests]
     assert list(written(batch, together).values()) == expected
 
 
@@ -136,8 +146,8 @@ def test_a_thousand_of_a_thousand(settings: dict, proved: Proved) -> None:
         for seed in range(1000)
     ]
     expected = [alone(batch, request)[0] for request in requests]
-    found: dict[Job, list[Piece]] = {}
-    waiting = [Job([request], LATER) for request in requests]
+    found: dict[GenerationRequest, list[SequenceDelta]] = {}
+    waiting = [GenerationRequest([request], LATER) for request in requests]
     jobs = list(waiting)
     while waiting or not batch.idle:
         for _ in range(draw.choice([0, 0, 1, 2, 20])):
@@ -176,7 +186,7 @@ def test_it_writes_what_sample_writes() -> None:
 def test_the_weights_are_laid_out_anew_and_stay_the_same() -> None:
     model = build("gpt", GPT)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    laid_out(model)
+    transpose_weights(model)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     weight = model.get_parameter("blocks.0.attention.qkv.weight")
     assert weight.stride() == (1, len(weight))
@@ -197,7 +207,7 @@ def test_where_products_depend_on_neighbours_texts_are_written_one_by_one() -> N
     batch = Batch(model, LETTERS, slots=4)
     assert batch.rows == 0
     model.decode_step = step  # type: ignore[method-assign]
-    found = written(batch, jobs := [Job([ask(seed)], LATER) for seed in range(6)])
+    found = written(batch, jobs := [GenerationRequest([ask(seed)], LATER) for seed in range(6)])
     plain = Batch(build("gpt", GPT), LETTERS, slots=4)
     assert [text_of(found[job][0]) for job in jobs] == [
         text_of(alone(plain, ask(seed))[0]) for seed in range(6)
@@ -275,8 +285,8 @@ def test_a_long_prompt_is_told_piece_by_piece(name: str) -> None:
 def test_a_long_prompt_keeps_nobody_waiting() -> None:
     batch = Batch(build("bigram", {}), LETTERS, slots=4)
     prompt = np.ones(2000, dtype=int)
-    batch.add(Job([ask(0, prompt=prompt, echo=True, logprobs=0, n=2)], LATER))
-    batch.add(short := Job([ask(1, max_tokens=1)], LATER))
+    batch.add(GenerationRequest([ask(0, prompt=prompt, echo=True, logprobs=0, n=2)], LATER))
+    batch.add(short := GenerationRequest([ask(1, max_tokens=1)], LATER))
     ended = []
     while not batch.idle:
         ended += [job for job, _, piece in batch.turn() if piece.finish]
@@ -294,7 +304,7 @@ def test_of_a_long_prompt_only_what_matters_is_read() -> None:
         texts = {place: text_of(pieces) for place, pieces in found.items()}
         assert texts == {place: text_of(pieces) for place, pieces in expected.items()}
         assert max(map(len, texts.values())) > 3000
-        batch.add(Job([ask(3, prompt=prompt)], LATER))
+        batch.add(GenerationRequest([ask(3, prompt=prompt)], LATER))
         assert len(batch.waiting[0].reading.tokens_T) == model.context
 
 
@@ -368,7 +378,7 @@ def test_unfolding_shows_what_stands_before_the_first_stop(
 ) -> None:
     raw = text.encode()
     cuts = sorted(data.draw(st.lists(st.integers(0, len(raw)), max_size=6)))
-    unfolding = Unfolding(stops)
+    unfolding = StreamDetokenizer(stops)
     shown = ""
     for begin, end in zip([0, *cuts], [*cuts, len(raw)], strict=True):
         shown += unfolding.add(raw[begin:end])
@@ -395,7 +405,7 @@ def test_unfolding_shows_what_stands_before_the_first_stop(
 
 def test_no_more_than_the_slots_are_written_and_a_cancelled_text_is_gone_at_once() -> None:
     batch = Batch(never_ending(build("gpt", GPT)), LETTERS, slots=3)
-    jobs = [Job([ask(seed, max_tokens=1000, n=2)], LATER) for seed in range(4)]
+    jobs = [GenerationRequest([ask(seed, max_tokens=1000, n=2)], LATER) for seed in range(4)]
     for job in jobs:
         batch.add(job)
     for _ in range(5):
@@ -415,8 +425,8 @@ def test_no_more_than_the_slots_are_written_and_a_cancelled_text_is_gone_at_once
 def test_a_long_prompt_is_read_between_the_tokens_of_others() -> None:
     batch = Batch(never_ending(build("lstm", {"width": 16, "context": 2000})), LETTERS, slots=3)
     short, long = (
-        Job([ask(0, max_tokens=500)], LATER),
-        Job([ask(1, prompt=np.ones(1500, int))], LATER),
+        GenerationRequest([ask(0, max_tokens=500)], LATER),
+        GenerationRequest([ask(1, prompt=np.ones(1500, int))], LATER),
     )
     batch.add(short)
     list(batch.turn())
@@ -436,7 +446,10 @@ def test_constrained_texts_are_written_beside_others() -> None:
     automaton = compile_constraint(Constraint(ends="d", length=(3, 5)), tokenizer, tokens, 20)
     nothing = np.array([], dtype=int)
     constrained = ask(0, prompt=nothing, n=6, automaton=automaton)
-    jobs = [Job([constrained], LATER), Job([ask(1, prompt=nothing, n=6)], LATER)]
+    jobs = [
+        GenerationRequest([constrained], LATER),
+        GenerationRequest([ask(1, prompt=nothing, n=6)], LATER),
+    ]
     found = written(batch, jobs)
     texts = [text_of(found[jobs[0]][place]) for place in range(6)]
     assert all(text.endswith("d") and 3 <= len(text) <= 5 for text in texts)
@@ -459,7 +472,7 @@ def engines() -> Iterator[Any]:
     assert not [thread for thread in threading.enumerate() if thread.name == "engine"]
 
 
-async def heard(engine: Engine, request: Ask, seconds: float = 60) -> str:
+async def heard(engine: Engine, request: SequenceRequest, seconds: float = 60) -> str:
     text = ""
     with closing(engine.submit([request], seconds)) as answer:
         async for pieces in answer:
@@ -488,10 +501,10 @@ def test_a_full_queue_says_when_to_come_again(engines: Any) -> None:
 
     async def main() -> None:
         answers = [engine.submit([ask(seed, max_tokens=10**6)], 60) for seed in range(6)]
-        with pytest.raises(Busy) as busy:
+        with pytest.raises(QueueFull) as busy:
             engine.submit([ask(7)], 60)
         assert 1 <= busy.value.seconds <= 60
-        with pytest.raises(Busy):
+        with pytest.raises(QueueFull):
             engine.submit([ask(7, n=7)], 60)
         for answer in answers:
             answer.close()
@@ -525,7 +538,7 @@ def test_deadlines_hold_for_those_who_write_and_those_who_wait(engines: Any) -> 
         asked = [heard(engine, ask(seed, max_tokens=10**6), seconds=0.3) for seed in range(4)]
         began = time.monotonic()
         found = await asyncio.gather(*asked, return_exceptions=True)
-        assert [type(error) for error in found] == [Late] * 4
+        assert [type(error) for error in found] == [DeadlineExceeded] * 4
         assert time.monotonic() - began < 5
 
     asyncio.run(main())
@@ -545,7 +558,7 @@ def test_a_model_that_breaks_fails_those_who_wait_and_nobody_else(
         model.decode_step = broken  # type: ignore[method-assign]
         asked = [heard(engine, ask(seed)) for seed in range(3)]
         found = await asyncio.gather(*asked, return_exceptions=True)
-        assert Failed in {type(error) for error in found}
+        assert GenerationFailed in {type(error) for error in found}
         model.decode_step = step  # type: ignore[method-assign]
         assert await heard(engine, ask(4, max_tokens=3)) != ""
 
@@ -561,7 +574,7 @@ def test_those_who_are_given_up_at_the_end_hear_of_it(engines: Any) -> None:
         await asyncio.sleep(0.05)
         await asyncio.to_thread(engine.stop, 0.1)
         found = await asyncio.gather(*asked, return_exceptions=True)
-        assert {type(error) for error in found} == {Closing}
+        assert {type(error) for error in found} == {ShuttingDown}
 
     asyncio.run(main())
 
@@ -572,9 +585,9 @@ def test_the_first_reason_is_told(engines: Any) -> None:
 
     async def main() -> None:
         with closing(engine.submit([ask(1, max_tokens=10**6)], 60)) as answer:
-            answer.take(Closing())
-            answer.take(Late())
-            with pytest.raises(Closing):
+            answer.take(ShuttingDown())
+            answer.take(DeadlineExceeded())
+            with pytest.raises(ShuttingDown):
                 async for _ in answer:
                     pass
 
@@ -589,7 +602,7 @@ def test_stopping_lets_those_end_who_have_begun(engines: Any) -> None:
         await asyncio.sleep(0)
         await asyncio.to_thread(engine.stop, 30)
         assert len([text for text in await asyncio.gather(*asked) if text]) >= 7
-        with pytest.raises(Closing):
+        with pytest.raises(ShuttingDown):
             engine.submit([ask(9)], 60)
 
     asyncio.run(main())

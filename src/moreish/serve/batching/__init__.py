@@ -1,16 +1,23 @@
 """Continuous batching."""
 
-from moreish.serve.batching.engine import Answer, Busy, Closing, Engine, Failed, Late
-from moreish.serve.batching.requests import Ask, Drawn, Piece
+from moreish.serve.batching.engine import (
+    DeadlineExceeded,
+    Engine,
+    GenerationFailed,
+    GenerationStream,
+    QueueFull,
+    ShuttingDown,
+)
+from moreish.serve.batching.requests import SequenceDelta, SequenceRequest, TokenLogprob
 
 __all__ = [
-    "Answer",
-    "Ask",
-    "Busy",
-    "Closing",
-    "Drawn",
+    "DeadlineExceeded",
     "Engine",
-    "Failed",
-    "Late",
-    "Piece",
+    "GenerationFailed",
+    "GenerationStream",
+    "QueueFull",
+    "SequenceDelta",
+    "SequenceRequest",
+    "ShuttingDown",
+    "TokenLogprob",
 ]

@@ -13,8 +13,17 @@ from torch import Tensor
 
 from moreish.generate import Sampling, sample_tokens, sampling_probabilities
 from moreish.models import Model
-from moreish.serve.batching.batch_invariance import laid_out, least_rows
-from moreish.serve.batching.requests import READ, Drawn, Event, Job, Piece, Reading, Teller, Text
+from moreish.serve.batching.batch_invariance import min_invariant_batch, transpose_weights
+from moreish.serve.batching.requests import (
+    PREFILL_CHUNK,
+    Event,
+    GenerationRequest,
+    LogprobFormatter,
+    Prefill,
+    SequenceDelta,
+    SequenceState,
+    TokenLogprob,
+)
 from moreish.tokenizers import Tokenizer
 
 
@@ -23,29 +32,29 @@ class Batch:
 
     What a text becomes does not depend on the others: its prompt is read by itself; its token is
     drawn by its own random numbers; and the products of a step are the same whatever rows stand
-    beside a row (`least_rows` finds from how many rows on that is so).
+    beside a row (`min_invariant_batch` finds from how many rows on that is so).
     """
 
     def __init__(self, model: Model, tokenizer: Tokenizer, slots: int) -> None:
-        """`model` is changed: see `laid_out`."""
-        self.model, self.tokenizer, self.slots = laid_out(model), tokenizer, slots
+        """`model` is changed: see `transpose_weights`."""
+        self.model, self.tokenizer, self.slots = transpose_weights(model), tokenizer, slots
         self.device = next((p.device for p in model.parameters()), torch.device("cpu"))
-        self.waiting: deque[Text] = deque()
-        self.writing: list[Text] = []
+        self.waiting: deque[SequenceState] = deque()
+        self.writing: list[SequenceState] = []
         self.drawn = 0
         """Tokens, of all texts."""
-        self.teller = Teller(tokenizer)
-        self.rows = least_rows(model, slots, self.device)
+        self.teller = LogprobFormatter(tokenizer)
+        self.rows = min_invariant_batch(model, slots, self.device)
         with torch.inference_mode():
             _, self._idle = model(torch.zeros(1, 1, dtype=torch.long, device=self.device))
 
-    def add(self, job: Job) -> None:
+    def add(self, job: GenerationRequest) -> None:
         """Texts to be written, after those that wait."""
         place = 0
         for ask in job.asks:
-            reading = Reading(ask, self.model, self.teller)
+            reading = Prefill(ask, self.model, self.teller)
             for number in range(ask.first, ask.first + ask.n):
-                self.waiting.append(Text(job, ask, reading, place, number))
+                self.waiting.append(SequenceState(job, ask, reading, place, number))
                 place += 1
 
     @property
@@ -53,7 +62,7 @@ class Batch:
         """Whether there is nothing to do."""
         return not self.waiting and not self.writing
 
-    def clear(self) -> list[Job]:
+    def clear(self) -> list[GenerationRequest]:
         """Give everything up; whose jobs it was."""
         jobs = list(dict.fromkeys(text.job for text in (*self.writing, *self.waiting)))
         self.waiting.clear()
@@ -72,10 +81,10 @@ class Batch:
         if begun:
             yield from self._first(begun)
 
-    def _begun(self) -> list[Text]:
+    def _begun(self) -> list[SequenceState]:
         """Texts whose prompt is read, as many as there is room for."""
-        begun: list[Text] = []
-        left = READ
+        begun: list[SequenceState] = []
+        left = PREFILL_CHUNK
         while self.waiting and left > 0 and len(self.writing) + len(begun) < self.slots:
             text = self.waiting.popleft()
             if not text.reading.finished:
@@ -87,13 +96,13 @@ class Batch:
                 self.waiting.append(text)
         return begun
 
-    def _first(self, begun: list[Text]) -> Iterator[Event]:
+    def _first(self, begun: list[SequenceState]) -> Iterator[Event]:
         for text in begun:
             if text.ask.echo:
                 yield text.job, text.place, text.echoed()
         done = [text for text in begun if text.ask.max_tokens == 0]
         for text in done:
-            yield text.job, text.place, Piece(finish="length")
+            yield text.job, text.place, SequenceDelta(finish="length")
         begun = [text for text in begun if text.ask.max_tokens > 0]
         if begun:
             self.writing += begun
@@ -105,7 +114,7 @@ class Batch:
             return torch.cat([self._stepped([text]) for text in self.writing])
         return self._stepped(self.writing)
 
-    def _stepped(self, texts: list[Text]) -> Tensor:
+    def _stepped(self, texts: list[SequenceState]) -> Tensor:
         spare = max(0, self.rows - len(texts))
         tokens = [text.token for text in texts] + [0] * spare
         states = [text.state for text in texts] + [self._idle] * spare
@@ -115,7 +124,7 @@ class Batch:
             text.state = state
         return logits_RV[: len(texts)].float().cpu()
 
-    def _drawn(self, texts: list[Text], logits_RV: Tensor) -> Iterator[Event]:
+    def _drawn(self, texts: list[SequenceState], logits_RV: Tensor) -> Iterator[Event]:
         """A token of each text; those that end are no longer written."""
         if (never := self.tokenizer.unk) is not None:
             logits_RV = logits_RV.index_fill(1, torch.tensor([never]), -torch.inf)
@@ -128,7 +137,7 @@ class Batch:
             yield text.job, text.place, piece
         self.writing = [text for text in self.writing if text not in ended]
 
-    def _tokens(self, texts: list[Text], logits_RV: Tensor) -> list[int]:
+    def _tokens(self, texts: list[SequenceState], logits_RV: Tensor) -> list[int]:
         tokens = [0] * len(texts)
         alike: dict[Sampling, list[int]] = {}
         for row, text in enumerate(texts):
@@ -143,7 +152,7 @@ class Batch:
                 tokens[row] = token
         return tokens
 
-    def _taken(self, text: Text, token: int, logits_V: Tensor) -> Piece:
+    def _taken(self, text: SequenceState, token: int, logits_V: Tensor) -> SequenceDelta:
         """What the text gains by this token."""
         ask = text.ask
         finish: Literal["stop", "length"] | None = None
@@ -169,9 +178,9 @@ class Batch:
         if finish is not None and text.constraint is not None:
             weight = float(text.constraint.log_weight_B[0])
         told = self._shown(text, whole=finish is not None and not text.unfolding.stopped)
-        return Piece(text=shown, tokens=told, drawn=drawn, finish=finish, log_weight=weight)
+        return SequenceDelta(text=shown, tokens=told, drawn=drawn, finish=finish, log_weight=weight)
 
-    def _shown(self, text: Text, *, whole: bool) -> tuple[Drawn, ...]:
+    def _shown(self, text: SequenceState, *, whole: bool) -> tuple[TokenLogprob, ...]:
         """The tokens that may be told now: all, at the end, else those whose text is shown."""
         end = text.before + text.unfolding.shown
         count = len(text.untold)

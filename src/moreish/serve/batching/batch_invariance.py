@@ -9,7 +9,7 @@ TRIALS = 4
 """Steps that are compared to find out whether rows depend on each other."""
 
 
-def laid_out(model: Model) -> Model:
+def transpose_weights(model: Model) -> Model:
     """`model` with the weights of its linear layers in memory input by input.
 
     On a CPU a product with eight or sixteen rows takes half the time so, and is the same for each
@@ -22,7 +22,7 @@ def laid_out(model: Model) -> Model:
 
 
 @torch.inference_mode()
-def least_rows(model: Model, slots: int, device: torch.device) -> int:
+def min_invariant_batch(model: Model, slots: int, device: torch.device) -> int:
     """From how many rows on a step gives each row the same bits, whatever its place and the others.
 
     Found by trying, since it depends on the library that multiplies, on the machine, and on widths:

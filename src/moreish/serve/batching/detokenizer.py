@@ -7,12 +7,12 @@ LONGEST = 4
 """Bytes of a character."""
 
 
-def whole(raw: bytes) -> str:
+def decode_complete(raw: bytes) -> str:
     """The text of some bytes, without half a character at their end."""
     return codecs.getincrementaldecoder("utf-8")("replace").decode(raw)
 
 
-class Unfolding:
+class StreamDetokenizer:
     """Text as far as it is sure: no half character, and nothing that may yet become a stop string.
 
     >>> text = Unfolding(["the end"])

@@ -13,7 +13,7 @@ import torch
 from moreish.generate import limit_threads
 from moreish.models import Model
 from moreish.serve.batching.batch import Batch
-from moreish.serve.batching.requests import Ask, Job, Piece
+from moreish.serve.batching.requests import GenerationRequest, SequenceDelta, SequenceRequest
 from moreish.tokenizers import Tokenizer
 
 SMALL = 30_000_000
@@ -21,11 +21,11 @@ SMALL = 30_000_000
 were alone: they wait for each other at every product, and a processor is busy with those who
 listen (docs/dev-log.md)."""
 
-Pieces = list[tuple[int, Piece]]
+Pieces = list[tuple[int, SequenceDelta]]
 """What texts of a request gained, each with its place."""
 
 
-class Busy(Exception):  # noqa: N818 (it is an answer, no error)
+class QueueFull(Exception):  # noqa: N818 (it is an answer, no error)
     """The queue is full; there may be room in so many seconds."""
 
     def __init__(self, seconds: int) -> None:
@@ -33,15 +33,15 @@ class Busy(Exception):  # noqa: N818 (it is an answer, no error)
         self.seconds = seconds
 
 
-class Closing(Exception):  # noqa: N818
+class ShuttingDown(Exception):  # noqa: N818
     """The server is about to stop."""
 
 
-class Late(Exception):  # noqa: N818
+class DeadlineExceeded(Exception):  # noqa: N818
     """The request was given up for its time."""
 
 
-class Failed(Exception):  # noqa: N818
+class GenerationFailed(Exception):  # noqa: N818
     """The model could not go on; the log says why."""
 
 
@@ -59,7 +59,7 @@ class Engine:
         *,
         slots: int,
         queue: int,
-        ended: "Callable[[Answer], None]" = lambda answer: None,
+        ended: "Callable[[GenerationStream], None]" = lambda answer: None,
     ) -> None:
         """
         Args:
@@ -72,8 +72,8 @@ class Engine:
         with limit_threads(self.threads):
             self._batch = Batch(model, tokenizer, slots)
         self.slots, self.queue, self._ended = slots, queue, ended
-        self._new: list[Job] = []
-        self._open: dict[Job, Answer] = {}
+        self._new: list[GenerationRequest] = []
+        self._open: dict[GenerationRequest, GenerationStream] = {}
         self._wake = threading.Condition()
         self._stopping = False
         self._pace = 1.0
@@ -106,7 +106,7 @@ class Engine:
         """Tokens, since the start."""
         return self._batch.drawn
 
-    def submit(self, asks: list[Ask], seconds: float) -> "Answer":
+    def submit(self, asks: list[SequenceRequest], seconds: float) -> "GenerationStream":
         """Have texts written; to be called on the event loop that is to hear of them.
 
         Args:
@@ -116,20 +116,20 @@ class Engine:
             Busy: too many texts are waiting.
             Closing: no more requests are taken.
         """
-        job = Job(asks, time.monotonic() + seconds)
-        answer = Answer(self, job)
+        job = GenerationRequest(asks, time.monotonic() + seconds)
+        answer = GenerationStream(self, job)
         with self._wake:
             if self._stopping:
-                raise Closing
+                raise ShuttingDown
             texts = sum(other.texts for other in self._open)
             if texts + job.texts > self.queue + self.slots:
-                raise Busy(min(60, max(1, math.ceil(texts / self.slots * self._pace))))
+                raise QueueFull(min(60, max(1, math.ceil(texts / self.slots * self._pace))))
             self._new.append(job)
             self._open[job] = answer
             self._wake.notify()
         return answer
 
-    def give_up(self, job: Job) -> None:
+    def give_up(self, job: GenerationRequest) -> None:
         """Nobody listens any more: its slots are free within a token."""
         job.cancelled = True
         with self._wake:
@@ -146,7 +146,7 @@ class Engine:
             self._stopping = True
             self._wake.notify()
         self._thread.join(seconds)
-        self._tell(dict.fromkeys(list(self._open), Closing()))
+        self._tell(dict.fromkeys(list(self._open), ShuttingDown()))
         for job in list(self._open):
             job.cancelled = True
         self._thread.join(10)
@@ -162,11 +162,13 @@ class Engine:
                 new, self._new = self._new, []
             told = self._turn(new)
             # Those that were given up for their time hear that, and nothing else.
-            self._tell({**told, **{job: Late() for job in list(self._open) if job.over}})
+            self._tell(
+                {**told, **{job: DeadlineExceeded() for job in list(self._open) if job.over}}
+            )
 
-    def _turn(self, new: list[Job]) -> "Told":
+    def _turn(self, new: list[GenerationRequest]) -> "Told":
         """What each request gained, or why it gains no more."""
-        pieces: dict[Job, Pieces] = {}
+        pieces: dict[GenerationRequest, Pieces] = {}
         try:
             for job in new:
                 self._batch.add(job)
@@ -174,7 +176,7 @@ class Engine:
                 pieces.setdefault(job, []).append((place, piece))
         except Exception:  # whatever it is, those who wait must hear of it, and others go on
             logging.getLogger("moreish.serve").exception("a model could not go on")
-            return dict.fromkeys([*self._batch.clear(), *new], Failed())
+            return dict.fromkeys([*self._batch.clear(), *new], GenerationFailed())
         return dict(pieces)
 
     def _tell(self, told: "Told") -> None:
@@ -186,10 +188,10 @@ class Engine:
                 loop.call_soon_threadsafe(_hand_over, some)
 
 
-class Answer:
+class GenerationStream:
     """What a request hears; to be closed, since that frees its slots."""
 
-    def __init__(self, engine: Engine, job: Job) -> None:
+    def __init__(self, engine: Engine, job: GenerationRequest) -> None:
         self.loop = asyncio.get_running_loop()
         self.job, self._engine = job, engine
         self.first_token: float | None = None
@@ -232,9 +234,9 @@ class Answer:
             yield self._pieces
 
 
-Told = dict[Job, Pieces | Exception]
+Told = dict[GenerationRequest, Pieces | Exception]
 
 
-def _hand_over(told: list[tuple[Answer, Pieces | Exception]]) -> None:
+def _hand_over(told: list[tuple[GenerationStream, Pieces | Exception]]) -> None:
     for answer, what in told:
         answer.take(what)

@@ -23,18 +23,18 @@ from moreish.generate import (
     uniform_noise,
 )
 from moreish.models import Model, State
-from moreish.serve.batching.detokenizer import Unfolding, whole
+from moreish.serve.batching.detokenizer import StreamDetokenizer, decode_complete
 from moreish.tokenizers import Ids, Tokenizer
 
-READ = 128
+PREFILL_CHUNK = 128
 """Tokens of prompts that are read between two tokens of those that write."""
 
-END = "<|endoftext|>"
+END_OF_TEXT = "<|endoftext|>"
 """How the boundary is told."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Ask:
+class SequenceRequest:
     """A prompt, and how it is to be continued."""
 
     lead: Ids
@@ -58,7 +58,7 @@ class Ask:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawn:
+class TokenLogprob:
     """A token of a text."""
 
     id: int
@@ -73,11 +73,11 @@ class Drawn:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Piece:
+class SequenceDelta:
     """What a text gains by a token or more."""
 
     text: str = ""
-    tokens: tuple[Drawn, ...] = ()
+    tokens: tuple[TokenLogprob, ...] = ()
     """Those whose text is shown now, if they were asked for."""
     drawn: int = 0
     """Tokens, whether their text is shown yet or not; the boundary is none."""
@@ -88,10 +88,10 @@ class Piece:
 
 
 @dataclass(eq=False)
-class Job:
+class GenerationRequest:
     """A request: texts that are delivered, and given up, together."""
 
-    asks: list[Ask]
+    asks: list[SequenceRequest]
     until: float
     """When it is given up, in seconds of time.monotonic()."""
     cancelled: bool = False
@@ -108,11 +108,11 @@ class Job:
         return self.cancelled or time.monotonic() > self.until
 
 
-Event = tuple[Job, int, Piece]
+Event = tuple[GenerationRequest, int, SequenceDelta]
 """Of which job, of which of its texts, and what is new."""
 
 
-class Teller:
+class LogprobFormatter:
     """Tells tokens with what the model made of them."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -121,14 +121,14 @@ class Teller:
 
     def told(
         self, tokens: Sequence[int], logits_TV: Tensor, offsets: Sequence[int], most: int
-    ) -> list[Drawn]:
+    ) -> list[TokenLogprob]:
         """Each token, with the logits before it, and the `most` likeliest in its place."""
         logs_TV = logits_TV.double().log_softmax(dim=-1)
         best = logs_TV.topk(min(most, logs_TV.shape[1]))
         own_T = logs_TV.gather(1, torch.tensor(tokens)[:, None])[:, 0]
         each = (offsets, own_T.tolist(), best.indices.tolist(), best.values.tolist())
         return [
-            Drawn(
+            TokenLogprob(
                 id=token,
                 text=self.label(token),
                 logprob=log,
@@ -140,7 +140,7 @@ class Teller:
 
     def _label(self, token: int) -> str:
         if token == self.tokenizer.boundary:
-            return END
+            return END_OF_TEXT
         raw = self.tokenizer.to_bytes(np.array([token]))
         try:
             return raw.decode()
@@ -148,14 +148,14 @@ class Teller:
             return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)
 
 
-class Reading:
+class Prefill:
     """A prompt on its way through the model, once for all texts that continue it."""
 
-    def __init__(self, ask: Ask, model: Model, teller: Teller) -> None:
+    def __init__(self, ask: SequenceRequest, model: Model, teller: LogprobFormatter) -> None:
         self.ask, self.teller = ask, teller
         self.raw = teller.tokenizer.to_bytes(ask.prompt)
         """The prompt's bytes."""
-        self.told: list[Drawn] = []
+        self.told: list[TokenLogprob] = []
         """The prompt's tokens, if they are asked for."""
         self.state: State = None
         self.logits_V = torch.empty(0)
@@ -167,7 +167,7 @@ class Reading:
             if not len(ask.lead):
                 first = int(ask.prompt[0])
                 label = teller.label(first)
-                self.told = [Drawn(id=first, text=label, logprob=None, top=[], offset=0)]
+                self.told = [TokenLogprob(id=first, text=label, logprob=None, top=[], offset=0)]
         else:  # what comes next depends on no more than this
             ids = ids[-(model.max_length or model.context) :]
         self.tokens_T = torch.from_numpy(ids)
@@ -178,7 +178,9 @@ class Reading:
 
     def read(self, model: Model, device: torch.device) -> int:
         """Read on for a while; how many tokens that was."""
-        piece_T = self.tokens_T[self._done :][: min(READ, model.max_length or READ)]
+        piece_T = self.tokens_T[self._done :][
+            : min(PREFILL_CHUNK, model.max_length or PREFILL_CHUNK)
+        ]
         logits_1TV, self.state = model(piece_T[None].to(device), self.state)
         self._done += len(piece_T)
         if self._tells:
@@ -202,17 +204,24 @@ class Reading:
 
 def _offsets(prompt: Ids, tokenizer: Tokenizer) -> list[int]:
     """In the text of the prompt, of each token's first character."""
-    unfolding, offsets = Unfolding(), []
+    unfolding, offsets = StreamDetokenizer(), []
     for token in prompt:
         offsets.append(unfolding.length)
         unfolding.add(tokenizer.to_bytes(np.array([token])))
     return offsets
 
 
-class Text:
+class SequenceState:
     """One text that is being written."""
 
-    def __init__(self, job: Job, ask: Ask, reading: Reading, place: int, number: int) -> None:
+    def __init__(
+        self,
+        job: GenerationRequest,
+        ask: SequenceRequest,
+        reading: Prefill,
+        place: int,
+        number: int,
+    ) -> None:
         """`place` among the texts of the job; `number` among those of the prompt."""
         self.job, self.ask, self.reading, self.place = job, ask, reading, place
         self.number = number
@@ -224,10 +233,10 @@ class Text:
         self.constraint = (
             ConstrainedDecoder(ask.automaton, ask.prompt, 1) if ask.automaton is not None else None
         )
-        self.unfolding = Unfolding(ask.stop, after=reading.raw)
+        self.unfolding = StreamDetokenizer(ask.stop, after=reading.raw)
         self.before = 0
         """Characters of the text that are the prompt's."""
-        self.untold: list[Drawn] = []
+        self.untold: list[TokenLogprob] = []
         self._uniform_N = torch.empty(0)
 
     def steered(self, logits_1V: Tensor) -> int:
@@ -241,12 +250,12 @@ class Text:
         self.constraint.accept_token(token_1)
         return int(token_1)
 
-    def echoed(self) -> Piece:
+    def echoed(self) -> SequenceDelta:
         """The prompt, without a character that is not whole yet; with what the model made of its
         tokens, if that is asked."""
-        shown = whole(self.reading.raw)
+        shown = decode_complete(self.reading.raw)
         self.before = len(shown)
-        return Piece(text=shown, tokens=tuple(self.reading.told))
+        return SequenceDelta(text=shown, tokens=tuple(self.reading.told))
 
     def uniform(self) -> float:
         """The random number for the next token: that of its seed, number and position."""

@@ -9,20 +9,20 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from moreish.serve.http.errors import ApiError
-from moreish.serve.http.guard import ALWAYS
+from moreish.serve.http.guard import SECURITY_HEADERS
 from moreish.serve.http.limits import Limits
 
-ACCEPTED = 16
+ACCEPT_BATCH = 16
 """Connections that the event loop takes before it looks at those that it has."""
 
 RESERVE = 128
-"""Open files that are not for clients: those of the program, and of some rounds of `ACCEPTED`."""
+"""Open files kept for the program itself and for a few rounds of `ACCEPT_BATCH`."""
 
 LOOKS = 8
 """At a connection, in the time in which a client that does nothing is given up."""
 
 
-def affordable(most: int) -> int:
+def affordable_connections(most: int) -> int:
     """So many connections, or as many as the system has files for: each may need a second one."""
     try:
         import resource
@@ -34,9 +34,11 @@ def affordable(most: int) -> int:
     return max(1, min(most, (files - RESERVE) // 2))
 
 
-def protocol(limits: Limits, uploads: Collection[str]) -> Callable[..., "Connection"]:
+def connection_factory(limits: Limits, uploads: Collection[str]) -> Callable[..., "Connection"]:
     """What uvicorn makes a connection of. `uploads` are paths whose body may take long."""
-    return partial(Connection, limits=limits, most=affordable(limits.connections), uploads=uploads)
+    return partial(
+        Connection, limits=limits, most=affordable_connections(limits.connections), uploads=uploads
+    )
 
 
 class Connection(H11Protocol):
@@ -124,7 +126,7 @@ class Connection(H11Protocol):
     def _give_up_body(self) -> None:
         if self.conn.our_state is h11.SEND_RESPONSE:
             told = ApiError(408, "the body did not come in time").response()
-            told.headers.update({**ALWAYS, "Connection": "close"})
+            told.headers.update({**SECURITY_HEADERS, "Connection": "close"})
             for event in (
                 h11.Response(status_code=408, headers=told.raw_headers, reason=b"Request Timeout"),
                 h11.Data(data=bytes(told.body)),

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from moreish.errors import MoreishError
-from moreish.serve.batching import Busy, Closing, Failed, Late
+from moreish.serve.batching import DeadlineExceeded, GenerationFailed, QueueFull, ShuttingDown
 
 
 class ErrorDetail(BaseModel):
@@ -29,7 +29,7 @@ class ErrorBody(BaseModel):
     error: ErrorDetail
 
 
-ERRORS: dict[int | str, dict[str, Any]] = {
+ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody, "description": text}
     for status, text in {
         400: "The request is not understood, or asks for too much.",
@@ -50,8 +50,8 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 }
 """For the OpenAPI document."""
 
-GUARDED: dict[int | str, dict[str, Any]] = {
-    status: ERRORS[status] for status in (401, 403, 413, 415, 421, 500)
+GUARD_ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
+    status: ERROR_RESPONSES[status] for status in (401, 403, 413, 415, 421, 500)
 }
 """Of routes that take anything, which the guard answers nevertheless."""
 
@@ -80,25 +80,25 @@ class ApiError(Exception):
         return JSONResponse(self.body(), self.status, self.headers)
 
 
-def refused(param: str, message: str) -> ApiError:
+def bad_request(param: str, message: str) -> ApiError:
     """The client's mistake, in one part of the request."""
     return ApiError(400, message, param=param)
 
 
-def as_api_error(error: Exception) -> ApiError:
+def to_api_error(error: Exception) -> ApiError:
     """What the client is told of an error of ours. Nothing of an unforeseen one."""
     match error:
         case ApiError():
             return error
-        case Busy():
+        case QueueFull():
             after = {"Retry-After": str(error.seconds)}
             return ApiError(429, str(error), code="rate_limit_exceeded", headers=after)
-        case Closing():
+        case ShuttingDown():
             after = {"Retry-After": "5"}
             return ApiError(503, "the server is stopping", code="closing", headers=after)
-        case Late():
+        case DeadlineExceeded():
             return ApiError(504, "it took too long, and was given up", code="deadline_exceeded")
-        case Failed():
+        case GenerationFailed():
             return ApiError(500, "the model could not go on", code="model_failed")
         case MoreishError():
             return ApiError(400, str(error))
@@ -122,13 +122,13 @@ def _validation_error(error: RequestValidationError) -> ApiError:
     # ("body", "prompt", "list[int]", 3) and the like; names of types are no part of a path.
     param = where[1] if len(where) > 1 else where[0]
     if kind == "extra_forbidden":
-        return refused(param, f"unknown parameter: {'.'.join(where[1:])[:100]}")
+        return bad_request(param, f"unknown parameter: {'.'.join(where[1:])[:100]}")
     here = [e for e in errors if e["loc"][1:2] == first["loc"][1:2]]
     reasons = dict.fromkeys(e["msg"] for e in (here if kind.endswith("_type") else [first]))
     told = " or ".join(reasons).replace(" or Input should be ", " or ")
-    return refused(param, f"{param}: {told.removeprefix('Value error, ')}")
+    return bad_request(param, f"{param}: {told.removeprefix('Value error, ')}")
 
 
-async def answer_error(request: Request, error: Exception) -> JSONResponse:
+async def handle_error(request: Request, error: Exception) -> JSONResponse:
     """The handler of all of these."""
-    return as_api_error(error).response()
+    return to_api_error(error).response()

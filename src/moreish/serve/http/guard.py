@@ -13,12 +13,12 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from moreish.serve.batching import Closing
-from moreish.serve.http.errors import ApiError, as_api_error
+from moreish.serve.batching import ShuttingDown
+from moreish.serve.http.errors import ApiError, to_api_error
 
-LOCAL = ("127.0.0.1", "localhost", "::1")
+LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 
-ALWAYS = {
+SECURITY_HEADERS = {
     # Modules of the page that are older than others would not fit.
     "Cache-Control": "no-cache",
     "X-Content-Type-Options": "nosniff",
@@ -37,7 +37,7 @@ ALWAYS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rules:
+class AccessRules:
     """Whom the guard lets in."""
 
     hosts: frozenset[str]
@@ -50,7 +50,7 @@ class Rules:
     """Paths whose body is a file, and no JSON, and how many bytes of it are read."""
 
     @classmethod
-    def of(cls, hosts: Iterable[str], token: str | None, **more: Any) -> "Rules":
+    def of(cls, hosts: Iterable[str], token: str | None, **more: Any) -> "AccessRules":
         """`hosts` as people write them; an empty token is none."""
         names = frozenset(host.lower().strip("[]") for host in hosts)
         return cls(hosts=names, token=token or None, **more)
@@ -59,7 +59,7 @@ class Rules:
 class Guard:
     """ASGI middleware around everything."""
 
-    def __init__(self, app: ASGIApp, rules: Rules, answered: Callable[[int], None]) -> None:
+    def __init__(self, app: ASGIApp, rules: AccessRules, answered: Callable[[int], None]) -> None:
         """`answered` is told the status of every answer."""
         self.app, self.rules, self.answered = app, rules, answered
 
@@ -77,7 +77,7 @@ class Guard:
                 begun = True
                 self.answered(message["status"])
                 headers = MutableHeaders(scope=message)
-                for name, value in ALWAYS.items():
+                for name, value in SECURITY_HEADERS.items():
                     headers.setdefault(name, value)
                 if message["status"] == 413:
                     headers["Connection"] = "close"
@@ -93,7 +93,7 @@ class Guard:
             await self.app(scope, receive, guarded)
         except asyncio.CancelledError:  # the server stops, and this took longer than it waits
             if not begun:
-                await as_api_error(Closing()).response()(scope, receive, guarded)
+                await to_api_error(ShuttingDown()).response()(scope, receive, guarded)
 
     def _refusal(self, scope: Scope) -> ApiError | None:
         headers = Headers(scope=scope)

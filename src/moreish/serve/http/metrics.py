@@ -4,12 +4,12 @@ import time
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from moreish.serve.batching import Answer
+from moreish.serve.batching import GenerationStream
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
 
-class Measured:
+class Metrics:
     """Counters and histograms of one server."""
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Measured:
         """A request has its answer, or the beginning of it."""
         self.requests.labels(status).inc()
 
-    def completion(self, model: str, answer: Answer) -> None:
+    def completion(self, model: str, answer: GenerationStream) -> None:
         """A request for a completion is over."""
         if answer.first_token is not None:
             self.first_token.labels(model).observe(answer.first_token)

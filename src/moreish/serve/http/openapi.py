@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from moreish.serve.http.guard import is_private
 
 
-class Described(FastAPI):
+class DocumentedApp(FastAPI):
     """An application whose document knows the guard and our errors."""
 
     def __init__(self, *, token: bool, **options: Any) -> None:

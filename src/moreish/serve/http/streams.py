@@ -9,12 +9,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from moreish.serve.batching import Late
-from moreish.serve.http.errors import as_api_error
+from moreish.serve.batching import DeadlineExceeded
+from moreish.serve.http.errors import to_api_error
 
 T = TypeVar("T")
 
-EVENTS: dict[int | str, dict[str, Any]] = {
+EVENT_STREAM_RESPONSE: dict[int | str, dict[str, Any]] = {
     200: {
         "content": {
             "text/event-stream": {
@@ -32,7 +32,7 @@ EVENTS: dict[int | str, dict[str, Any]] = {
 """What OpenAPI 3.2 has for a stream of them."""
 
 
-class Gone(Exception):  # noqa: N818
+class ClientDisconnected(Exception):  # noqa: N818
     """The client has closed the connection."""
 
 
@@ -51,7 +51,7 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            with suppress(Gone):
+            with suppress(ClientDisconnected):
                 await until_gone(asyncio.create_task(self._send(send)), receive)
         finally:
             self._close()
@@ -75,7 +75,7 @@ async def until_gone(work: "asyncio.Task[T]", receive: Callable[[], Awaitable[An
     try:
         await asyncio.wait({work, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if not work.done():
-            raise Gone
+            raise ClientDisconnected
         return work.result()
     finally:
         for task in (work, leaving):
@@ -83,7 +83,7 @@ async def until_gone(work: "asyncio.Task[T]", receive: Callable[[], Awaitable[An
         await asyncio.gather(work, leaving, return_exceptions=True)
 
 
-async def unless_gone(
+async def cancel_on_disconnect(
     work: Coroutine[Any, Any, T], request: Request, seconds: float | None = None
 ) -> T | Response:
     """The answer to a request, unless nobody waits for it any more: the work is then given up.
@@ -94,11 +94,11 @@ async def unless_gone(
     try:
         async with asyncio.timeout(seconds) as deadline:
             return await until_gone(asyncio.create_task(work), request.receive)
-    except Gone:
+    except ClientDisconnected:
         return Response(status_code=499)
     except TimeoutError:
         if deadline.expired():
-            raise Late from None
+            raise DeadlineExceeded from None
         raise
 
 
@@ -107,7 +107,7 @@ async def _disconnected(receive: Callable[[], Awaitable[Any]]) -> None:
         pass
 
 
-async def with_errors(
+async def with_error_event(
     events: AsyncIterator[str], shape: Callable[[dict[str, Any]], str]
 ) -> AsyncIterator[str]:
     """The events; an error on the way is the last of them."""
@@ -115,4 +115,4 @@ async def with_errors(
         async for event in events:
             yield event
     except Exception as error:
-        yield shape(as_api_error(error).body())
+        yield shape(to_api_error(error).body())

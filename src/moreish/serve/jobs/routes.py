@@ -19,28 +19,34 @@ from starlette.responses import Response
 
 from moreish.errors import MoreishError
 from moreish.runs import Run, replaced_by
-from moreish.serve.executor import Side
-from moreish.serve.http import ERRORS, EVENTS, ApiError, EventStream, unless_gone
-from moreish.serve.jobs.subprocess import Readings, lines, start
-from moreish.serve.jobs.uploads import Name, TextFile, TextFolder, is_plain
-from moreish.serve.native import History, Sample, history_of
-from moreish.serve.openai import Asked
+from moreish.serve.executor import BackgroundExecutor
+from moreish.serve.http import (
+    ERROR_RESPONSES,
+    EVENT_STREAM_RESPONSE,
+    ApiError,
+    EventStream,
+    cancel_on_disconnect,
+)
+from moreish.serve.jobs.subprocess import TextWorker, read_messages, start_worker
+from moreish.serve.jobs.uploads import UploadedText, UploadFolder, ValidName, is_valid_name
+from moreish.serve.native import HistoryResponse, LoggedSample, training_history
+from moreish.serve.openai import RequestBody
 from moreish.serve.registry import Registry
 
-KEPT = 50
+MAX_SAMPLES = 50
 """Samples of a training that are told."""
 
-EVERY = 0.2
+EVENT_SECONDS = 0.2
 """Seconds between two states that a page is told."""
 
 Status = Literal["none", "starting", "training", "stopping", "stopped", "finished", "failed"]
 
 
-class Texts(BaseModel):
-    texts: list[TextFile]
+class TextList(BaseModel):
+    texts: list[UploadedText]
 
 
-class AboutText(Asked):
+class TextRequest(RequestBody):
     """A text, and how it is to be read."""
 
     text: str
@@ -51,21 +57,21 @@ class AboutText(Asked):
     clean: bool | None = None
 
 
-class PlanRequest(AboutText):
+class PlanRequest(TextRequest):
     minutes: float = Field(1.0, gt=0, le=24 * 60)
     model: str | None = Field(None, max_length=40)
 
 
 class TrainRequest(PlanRequest):
-    name: Name
+    name: ValidName
     """Of the run, and of the model that it becomes."""
 
 
-class ResumeRequest(Asked):
+class ResumeRequest(RequestBody):
     name: str
 
 
-class Diagnosed(BaseModel):
+class DoctorResponse(BaseModel):
     """See `moreish doctor --json`."""
 
     facts: dict[str, Any]
@@ -73,15 +79,15 @@ class Diagnosed(BaseModel):
     lines: list[str]
 
 
-class Plan(BaseModel):
+class PlanResponse(BaseModel):
     lines: list[str]
 
 
-class FreeName(BaseModel):
+class NameResponse(BaseModel):
     name: str
 
 
-class State(BaseModel):
+class TrainingStatus(BaseModel):
     """How the training is."""
 
     status: Status = "none"
@@ -94,7 +100,7 @@ class State(BaseModel):
     val: float | None = None
     model: str | None = None
     parameters: int | None = None
-    samples: list[Sample] = []
+    samples: list[LoggedSample] = []
     message: str | None = None
     early: bool = False
     """It has ended early, since validation did not improve any more."""
@@ -106,23 +112,23 @@ class State(BaseModel):
     """Runs that were stopped and may go on."""
 
 
-class Trainings:
+class TrainingManager:
     """The folder of texts and runs, and the one training that may be on."""
 
-    def __init__(self, registry: Registry, side: Side, home: Path) -> None:
+    def __init__(self, registry: Registry, side: BackgroundExecutor, home: Path) -> None:
         """`home`: where runs go; texts go to a folder in it."""
         self.registry, self.side, self.home = registry, side, home
-        self.texts = TextFolder(home / "texts", registry.limits.upload_bytes)
-        self.state = State()
-        self._readings = Readings(registry.limits.seconds)
+        self.texts = UploadFolder(home / "texts", registry.limits.upload_bytes)
+        self.state = TrainingStatus()
+        self._readings = TextWorker(registry.limits.seconds)
         self._changed = asyncio.Event()
         self._process: Process | None = None
         self._task: asyncio.Task[None] | None = None
 
     # --- texts ---
 
-    async def read(self, verb: str, asked: AboutText, **options: Any) -> dict[str, Any]:
-        """What a process of its own says of a text; see `Readings.ask`."""
+    async def read(self, verb: str, asked: TextRequest, **options: Any) -> dict[str, Any]:
+        """What a process of its own says of a text; see `TextWorker.ask`."""
         told = await self._readings.ask(verb, {**self.source(asked), **options})
         if "mistake" in told:
             # Names may look like words of the sentence.
@@ -130,7 +136,7 @@ class Trainings:
             raise ApiError(400, self._without_paths(message), param=told.get("param"))
         return json.loads(self._without_paths(json.dumps(told["result"], ensure_ascii=False)))
 
-    def source(self, asked: AboutText) -> dict[str, Any]:
+    def source(self, asked: TextRequest) -> dict[str, Any]:
         """How it is to be read, for a process. Raises ApiError (404) if there is no such text."""
         how = asked.model_dump(include={"kind", "encoding", "dedup", "nfc", "clean"})
         given = {key: value for key, value in how.items() if value not in (None, False)}
@@ -148,7 +154,7 @@ class Trainings:
         for place in sorted(self.home.glob("*/run.json")):
             with suppress(OSError, ValueError):
                 status = json.loads(place.read_bytes()).get("status")
-                if status in ("interrupted", "training") and is_plain(place.parent.name):
+                if status in ("interrupted", "training") and is_valid_name(place.parent.name):
                     found.append(place.parent.name)
         return found
 
@@ -162,7 +168,7 @@ class Trainings:
         """The name, with a number if it is taken."""
         if not self.is_taken(wanted):
             return wanted
-        while not is_plain(f"{wanted}-9999"):
+        while not is_valid_name(f"{wanted}-9999"):
             wanted = wanted[:-1]
         names = (f"{wanted}-{number}" for number in count(2))
         return next(name for name in names if not self.is_taken(name))
@@ -171,7 +177,7 @@ class Trainings:
         """Start a training. Raises ApiError (409) when one is on."""
         if self.on:
             raise ApiError(409, f"{self.state.name!r} is being trained: stop it first", code="busy")
-        self.state = State(status="starting", name=name)
+        self.state = TrainingStatus(status="starting", name=name)
         self._task = asyncio.create_task(self._carry_out(verb, options))
         self._tell()
 
@@ -182,10 +188,10 @@ class Trainings:
         message = "the training came to an end that should not be; the server's log says more"
         ended: dict[str, Any] = {}
         try:
-            self._process = await start(verb, options)
+            self._process = await start_worker(verb, options)
             if self.state.status == "stopping":  # while it was being started
                 self._process.send_signal(signal.SIGINT)
-            async for told in lines(self._process):
+            async for told in read_messages(self._process):
                 if "mistake" in told:
                     message = self._without_paths(told["mistake"])
                 elif "result" in told:
@@ -212,7 +218,7 @@ class Trainings:
     def _take(self, event: dict[str, Any]) -> None:
         """An event of the training becomes part of the state."""
         if sample := event.pop("sample", None):
-            event["samples"] = [*self.state.samples, Sample(**sample)][-KEPT:]
+            event["samples"] = [*self.state.samples, LoggedSample(**sample)][-MAX_SAMPLES:]
         if self.state.status == "stopping":
             event.pop("status", None)
         for key in ("loss", "val", "seconds_left"):
@@ -244,25 +250,25 @@ class Trainings:
             if self._process is not None:
                 self._process.kill()
 
-    def told(self) -> State:
+    def told(self) -> TrainingStatus:
         """The state, as it is told."""
         return self.state.model_copy(update={"resumable": [] if self.on else self.resumable()})
 
-    def history(self) -> History:
+    def history(self) -> HistoryResponse:
         """Of the training that is on or was the last. Raises ApiError (404) if there is none."""
         path = self.home / (self.state.name or "")
         if self.state.name is None or not (path / "run.json").is_file():
             raise ApiError(404, "nothing has been logged yet", code="idle")
-        return history_of(Run.open(path))
+        return training_history(Run.open(path))
 
-    async def changes(self) -> AsyncIterator[State]:
+    async def changes(self) -> AsyncIterator[TrainingStatus]:
         """The state now, and whenever it changes, but not too often; until nothing is on."""
         while True:
             changed = self._changed
             yield self.told()
             if not self.on:
                 return
-            await asyncio.sleep(EVERY)
+            await asyncio.sleep(EVENT_SECONDS)
             await changed.wait()
 
     def _tell(self) -> None:
@@ -282,14 +288,14 @@ class Trainings:
         return message
 
 
-def router(trainings: Trainings) -> APIRouter:
+def router(trainings: TrainingManager) -> APIRouter:
     """The routes of texts and training below /api."""
-    api = APIRouter(prefix="/api", tags=["training"], responses=ERRORS)
+    api = APIRouter(prefix="/api", tags=["training"], responses=ERROR_RESPONSES)
 
     @api.get("/texts")
-    async def list_texts() -> Texts:
+    async def list_texts() -> TextList:
         """Texts that were brought."""
-        return Texts(texts=trainings.texts.listed())
+        return TextList(texts=trainings.texts.listed())
 
     @api.post(
         "/texts",
@@ -303,28 +309,28 @@ def router(trainings: Trainings) -> APIRouter:
             }
         },
     )
-    async def bring_text(name: Name, request: Request) -> TextFile:
+    async def bring_text(name: ValidName, request: Request) -> UploadedText:
         """Bring a text: its bytes are the body."""
         return await trainings.texts.bring(name, request)
 
-    @api.post("/doctor", response_model=Diagnosed)
-    async def doctor(asked: AboutText, request: Request) -> Any:
+    @api.post("/doctor", response_model=DoctorResponse)
+    async def doctor(asked: TextRequest, request: Request) -> Any:
         """What is wrong with a text, and what would mend it."""
-        return await unless_gone(trainings.read("doctor", asked), request)
+        return await cancel_on_disconnect(trainings.read("doctor", asked), request)
 
-    @api.post("/plan", response_model=Plan)
+    @api.post("/plan", response_model=PlanResponse)
     async def plan(asked: PlanRequest, request: Request) -> Any:
         """What would be trained, and why."""
         wishes = {"minutes": asked.minutes, "model": asked.model}
-        return await unless_gone(trainings.read("plan", asked, **wishes), request)
+        return await cancel_on_disconnect(trainings.read("plan", asked, **wishes), request)
 
     @api.get("/training/name")
-    async def name(wanted: Name) -> FreeName:
+    async def name(wanted: ValidName) -> NameResponse:
         """A name that a new run may have: that one, or one like it."""
-        return FreeName(name=trainings.free_name(wanted))
+        return NameResponse(name=trainings.free_name(wanted))
 
     @api.post("/training", status_code=202)
-    async def train(asked: TrainRequest) -> State:
+    async def train(asked: TrainRequest) -> TrainingStatus:
         """Start a training."""
         name = asked.name
         if trainings.is_taken(name):
@@ -336,30 +342,30 @@ def router(trainings: Trainings) -> APIRouter:
         return trainings.told()
 
     @api.get("/training")
-    async def training() -> State:
+    async def training() -> TrainingStatus:
         """How the training is."""
         return trainings.told()
 
-    @api.get("/training/history", response_model=History)
+    @api.get("/training/history", response_model=HistoryResponse)
     async def training_history(request: Request) -> Any:
         """What it has logged so far."""
         work = trainings.side.run(trainings.history)
-        return await unless_gone(work, request, trainings.registry.limits.seconds)
+        return await cancel_on_disconnect(work, request, trainings.registry.limits.seconds)
 
-    @api.get("/training/events", responses=EVENTS, response_class=Response)
+    @api.get("/training/events", responses=EVENT_STREAM_RESPONSE, response_class=Response)
     async def training_events() -> Response:
         """The same whenever it changes, as server-sent events."""
         events = (state.model_dump_json() async for state in trainings.changes())
         return EventStream(events)
 
     @api.post("/training/stop", status_code=202)
-    async def stop() -> State:
+    async def stop() -> TrainingStatus:
         """Stop it; it can go on later."""
         trainings.halt()
         return trainings.told()
 
     @api.post("/training/resume", status_code=202)
-    async def resume(asked: ResumeRequest) -> State:
+    async def resume(asked: ResumeRequest) -> TrainingStatus:
         """Go on with one that was stopped."""
         if asked.name not in trainings.resumable():
             raise ApiError(404, f"there is no stopped run {asked.name[:100]!r}", param="name")

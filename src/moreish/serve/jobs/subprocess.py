@@ -8,13 +8,13 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
-from moreish.serve.batching import Busy, Failed, Late
+from moreish.serve.batching import DeadlineExceeded, GenerationFailed, QueueFull
 
-MOST = 8
+MAX_WAITING = 8
 """Readings that wait for the one that is on; more are refused."""
 
 
-async def start(verb: str, options: dict[str, Any]) -> Process:
+async def start_worker(verb: str, options: dict[str, Any]) -> Process:
     """A process that does it."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -31,7 +31,7 @@ async def start(verb: str, options: dict[str, Any]) -> Process:
     return process
 
 
-async def lines(process: Process) -> AsyncIterator[dict[str, Any]]:
+async def read_messages(process: Process) -> AsyncIterator[dict[str, Any]]:
     """What it tells, as it does."""
     assert process.stdout is not None
     async for line in process.stdout:
@@ -39,7 +39,7 @@ async def lines(process: Process) -> AsyncIterator[dict[str, Any]]:
             yield json.loads(line)
 
 
-class Readings:
+class TextWorker:
     """Readings of texts, one at a time: each may take all of a core, and as much memory."""
 
     def __init__(self, seconds: float) -> None:
@@ -55,25 +55,25 @@ class Readings:
             Late: it took too long.
             Failed: it came to an end that should not be.
         """
-        if self._waiting > MOST:
-            raise Busy(2)
+        if self._waiting > MAX_WAITING:
+            raise QueueFull(2)
         self._waiting += 1
         try:
             async with asyncio.timeout(self._seconds), self._turn:
                 return await _answer(verb, options)
         except TimeoutError:
-            raise Late from None
+            raise DeadlineExceeded from None
         finally:
             self._waiting -= 1
 
 
 async def _answer(verb: str, options: dict[str, Any]) -> dict[str, Any]:
-    process = await start(verb, options)
+    process = await start_worker(verb, options)
     try:
-        async for told in lines(process):
+        async for told in read_messages(process):
             if "mistake" in told or "result" in told:
                 return told
-        raise Failed
+        raise GenerationFailed
     finally:
         with suppress(ProcessLookupError):
             process.kill()

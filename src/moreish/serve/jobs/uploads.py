@@ -13,49 +13,54 @@ from moreish.data import UNWANTED
 from moreish.serve.http import ApiError
 from moreish.utils.files import PART, check_space, clear_parts
 
-LONGEST = 60
+MAX_NAME_LENGTH = 60
 """Characters of a name: in UTF-8 240 bytes at the most; file systems have 255, and some names get
 an ending."""
 
-SIGNS = r"!-'*,/:-@\[-^`{-~"
+ASCII_PUNCTUATION = r"!-'*,/:-@\[-^`{-~"
 """Of ASCII, what is no letter, digit, or one of ` ._-()+`."""
 
 BLANK = "\x00-\x1f\x7f-\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 SELECTORS = "\u034f\u17b4\u17b5\u180b-\u180d\ufe00-\ufe0f\U000e0100-\U000e01ef"
 """Characters that no name shows, beside those that no text should have."""
 
-NEVER = f"{SIGNS}{BLANK}{SELECTORS}{UNWANTED.pattern[1:-1]}"
+FORBIDDEN = f"{ASCII_PUNCTUATION}{BLANK}{SELECTORS}{UNWANTED.pattern[1:-1]}"
 
-NAME = f"^[^{NEVER} ._()+\u0300-\u036f-][^{NEVER}]{{0,{LONGEST - 1}}}" + rf"(?<![ .])(?<!\{PART})$"
+NAME_PATTERN = (
+    f"^[^{FORBIDDEN} ._()+\u0300-\u036f-][^{FORBIDDEN}]{{0,{MAX_NAME_LENGTH - 1}}}"
+    rf"(?<![ .])(?<!\{PART})$"
+)
 """Of a text or a run: no separators, nothing hidden, nothing to run. Python and JSON Schema read it
 alike, so that the document tells just what is taken: by ranges, not by classes of letters."""
 
 
-def is_plain(name: str) -> bool:
+def is_valid_name(name: str) -> bool:
     """Whether it may be that of a text or a run."""
-    return re.fullmatch(NAME, name) is not None
+    return re.fullmatch(NAME_PATTERN, name) is not None
 
 
-def plain(name: str) -> str:
+def validate_name(name: str) -> str:
     """The name, its letters and accents composed (NFC). Raises ValueError if it will not do."""
     composed = unicodedata.normalize("NFC", name)
-    if is_plain(name) and is_plain(composed):
+    if is_valid_name(name) and is_valid_name(composed):
         return composed
     raise ValueError("give it a plain name: letters, digits, . _ - ( ) +")
 
 
-Name = Annotated[str, AfterValidator(plain), WithJsonSchema({"type": "string", "pattern": NAME})]
+ValidName = Annotated[
+    str, AfterValidator(validate_name), WithJsonSchema({"type": "string", "pattern": NAME_PATTERN})
+]
 """Of a text or a run that is to be."""
 
 
-class TextFile(BaseModel):
+class UploadedText(BaseModel):
     """A text that was brought."""
 
     name: str
     bytes: int
 
 
-class TextFolder:
+class UploadFolder:
     """Texts by name: one from outside is looked up here and nowhere else."""
 
     def __init__(self, place: Path, most: int) -> None:
@@ -63,12 +68,12 @@ class TextFolder:
         self.place, self.most = place, most
         clear_parts(place)
 
-    def listed(self) -> list[TextFile]:
+    def listed(self) -> list[UploadedText]:
         found = sorted(self.place.glob("*")) if self.place.is_dir() else []
         return [
-            TextFile(name=path.name, bytes=path.stat().st_size)
+            UploadedText(name=path.name, bytes=path.stat().st_size)
             for path in found
-            if path.is_file() and is_plain(path.name)
+            if path.is_file() and is_valid_name(path.name)
         ]
 
     def path(self, name: str) -> Path:
@@ -77,7 +82,7 @@ class TextFolder:
             raise ApiError(404, f"there is no text {name[:100]!r}", param="text")
         return self.place / name
 
-    async def bring(self, name: str, request: Request) -> TextFile:
+    async def bring(self, name: str, request: Request) -> UploadedText:
         """Take a text, piece by piece; one of the same name is replaced once the new one is whole.
 
         Raises:
@@ -101,4 +106,4 @@ class TextFolder:
             beside.replace(self.place / name)
         finally:
             beside.unlink(missing_ok=True)
-        return TextFile(name=name, bytes=size)
+        return UploadedText(name=name, bytes=size)

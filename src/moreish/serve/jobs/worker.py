@@ -14,7 +14,7 @@ from typing import Any
 from moreish.data import NotTextError
 from moreish.errors import MoreishError
 
-OFTEN = 0.2
+STEP_SECONDS = 0.2
 """Seconds between two steps that are told."""
 
 
@@ -69,16 +69,16 @@ def _plan(options: dict[str, Any]) -> dict[str, Any]:
 def _train(options: dict[str, Any]) -> dict[str, Any]:
     from moreish import api
 
-    return _ended(api.train(**options, report=_Told()))
+    return training_result(api.train(**options, report=EventWriter()))
 
 
 def _resume(options: dict[str, Any]) -> dict[str, Any]:
     from moreish import api
 
-    return _ended(api.resume(options["path"], report=_Told()))
+    return training_result(api.resume(options["path"], report=EventWriter()))
 
 
-def _ended(run: Any) -> dict[str, Any]:
+def training_result(run: Any) -> dict[str, Any]:
     status, kept = run.record.status, run.record.splits.get("val")
     logged = ((entry["val"]["loss"], entry["step"]) for entry in run.logged() if "val" in entry)
     best, step = min((one for one in logged if one[0] is not None), default=(None, None))
@@ -91,7 +91,7 @@ def _ended(run: Any) -> dict[str, Any]:
     }
 
 
-class _Told:
+class EventWriter:
     """Passes on what a training tells, steps not too often."""
 
     def __init__(self) -> None:
@@ -105,7 +105,7 @@ class _Told:
         now = time.monotonic()
         match event:
             case Step(step=step, steps=steps, loss=loss, seconds_left=left):
-                if step < steps and now - self._last < OFTEN:
+                if step < steps and now - self._last < STEP_SECONDS:
                     return
                 self._last = now
                 self._goes_on(step=step, steps=steps, loss=loss, seconds_left=left)

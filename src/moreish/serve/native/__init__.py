@@ -1,12 +1,12 @@
 """The native API."""
 
-from moreish.serve.native.inspect import history_of
+from moreish.serve.native.inspect import training_history
 from moreish.serve.native.routes import router as native_router
-from moreish.serve.native.schemas import History, Sample
+from moreish.serve.native.schemas import HistoryResponse, LoggedSample
 
 __all__ = [
-    "History",
-    "Sample",
-    "history_of",
+    "HistoryResponse",
+    "LoggedSample",
     "native_router",
+    "training_history",
 ]

@@ -28,35 +28,35 @@ from moreish.evaluate import (
 from moreish.generate import sampling_probabilities
 from moreish.models import GPTConfig, NetworkWithCountsConfig
 from moreish.runs import SEARCHED, Run
-from moreish.serve.http import ApiError, Limits, refused
+from moreish.serve.http import ApiError, Limits, bad_request
 from moreish.serve.native import schemas as shapes
-from moreish.serve.openai import ids_of
-from moreish.serve.registry import Served
+from moreish.serve.openai import encode_prompt
+from moreish.serve.registry import ServedModel
 from moreish.tokenizers import Tokenizer
 
-WORK = 40_000_000_000
+MAX_SURPRISAL_OPERATIONS = 40_000_000_000
 """Multiplications for one text whose tokens are all scored: a few seconds of one core."""
 
-ATTENDED = 256
+MAX_ATTENTION_TOKENS = 256
 """Tokens whose attention is shown."""
 
-EMBEDDED = 500
+MAX_EMBEDDED_TOKENS = 500
 """Tokens whose embedding is shown."""
 
-PAIRED = 30
+MAX_PAIR_TOKENS = 30
 """Tokens whose pairs are shown."""
 
-LOGGED = 2000
+MAX_LOGGED_STEPS = 2000
 """Steps of a training that are shown."""
 
 T = TypeVar("T")
 
 
-def once(work: Callable[[Served], T]) -> Callable[[Served], T]:
+def cached_per_model(work: Callable[[ServedModel], T]) -> Callable[[ServedModel], T]:
     """`work`, done once for each run."""
-    found: WeakKeyDictionary[Served, T] = WeakKeyDictionary()
+    found: WeakKeyDictionary[ServedModel, T] = WeakKeyDictionary()
 
-    def remembered(served: Served) -> T:
+    def remembered(served: ServedModel) -> T:
         if served not in found:
             found[served] = work(served)
         return found[served]
@@ -64,7 +64,7 @@ def once(work: Callable[[Served], T]) -> Callable[[Served], T]:
     return remembered
 
 
-def described(served: Served) -> shapes.Model:
+def describe_model(served: ServedModel) -> shapes.ModelInfo:
     """What a run is, and what can be looked at in it now: its data may have gone meanwhile."""
     told = _described(served)
     if not told.has.data or served.run.has_data:
@@ -73,8 +73,8 @@ def described(served: Served) -> shapes.Model:
     return told.model_copy(update={"has": has})
 
 
-@once
-def _described(served: Served) -> shapes.Model:
+@cached_per_model
+def _described(served: ServedModel) -> shapes.ModelInfo:
     """The same, if its data are still there."""
     run, record = served.run, served.run.record
     config = run.config.model
@@ -83,7 +83,7 @@ def _described(served: Served) -> shapes.Model:
     data = bool(run.split_names)
     val = record.splits.get("val")
     train = record.splits.get("train")
-    return shapes.Model(
+    return shapes.ModelInfo(
         name=served.name,
         kind=run.kind,
         architecture=config.name,
@@ -94,11 +94,11 @@ def _described(served: Served) -> shapes.Model:
         layers=None if gpt is None else gpt.layers,
         heads=None if gpt is None else gpt.heads,
         data=record.data.name,
-        losses=shapes.Losses(
+        losses=shapes.SplitLosses(
             train=None if train is None else train.loss, val=None if val is None else val.loss
         ),
         bits_per_byte=None if val is None else val.bits_per_byte,
-        has=shapes.Has(
+        has=shapes.Capabilities(
             data=data,
             attention=gpt is not None,
             embedding=token_embedding(run.model, run.tokenizer.vocab_size) is not None,
@@ -109,7 +109,7 @@ def _described(served: Served) -> shapes.Model:
     )
 
 
-def training_tokens(served: Served) -> Tokens:
+def training_tokens(served: ServedModel) -> Tokens:
     """Raises ApiError (400) where they, or what they were split from, are not at hand."""
     try:
         # All of them, and then they are held: what is known stands on whatever side of the split.
@@ -119,7 +119,7 @@ def training_tokens(served: Served) -> Tokens:
         raise ApiError(400, f"the training data of {served.name} are not at hand here") from None
 
 
-def check_searchable(served: Served) -> None:
+def check_searchable(served: ServedModel) -> None:
     """Raises ApiError (400) where nothing can be looked up in the training data."""
     training_tokens(served)
     if (size := _characters(served)) > SEARCHED:
@@ -130,37 +130,43 @@ def check_searchable(served: Served) -> None:
         )
 
 
-def _characters(served: Served) -> int:
+def _characters(served: ServedModel) -> int:
     facts = served.run.record.data
     return max(facts.characters, facts.tokens.get("train", 0))
 
 
 @lru_cache(maxsize=1 << 16)
-def token_of(tokenizer: Tokenizer, token: int) -> shapes.Token:
+def render_token(tokenizer: Tokenizer, token: int) -> shapes.RenderedToken:
     """A token as the page shows it."""
     try:
         text = tokenizer.to_bytes(np.array([token])).decode()
     except UnicodeDecodeError:
         text = None
-    return shapes.Token(id=token, text=text, label=tokenizer.label(token))
+    return shapes.RenderedToken(id=token, text=text, label=tokenizer.label(token))
 
 
-def surprisal(served: Served, asked: shapes.SurprisalRequest, limits: Limits) -> shapes.Surprisal:
+def surprisal(
+    served: ServedModel, asked: shapes.SurprisalRequest, limits: Limits
+) -> shapes.SurprisalResponse:
     """Every token of a text, and how little it was expected."""
     run, model = served.run, served.run.model
     check_length("text", len(asked.text), limits)
-    ids = ids_of(asked.text, served, "text")
+    ids = encode_prompt(asked.text, served, "text")
     each = sum(p.numel() for p in model.parameters()) + 16 * model.vocab_size
-    if len(ids) > (most := max(1, WORK // each)):
-        raise refused("text", f"text: {len(ids):,} tokens are more than {most:,}, the most here")
+    if len(ids) > (most := max(1, MAX_SURPRISAL_OPERATIONS // each)):
+        raise bad_request(
+            "text", f"text: {len(ids):,} tokens are more than {most:,}, the most here"
+        )
     found = run.surprisal(asked.text)
     nats, of_text = sum(token.nats for token in found), [token.id for token in found]
     bits = math.nan  # of unknown words nobody knows how long they are
     if run.tokenizer.unk not in of_text:
         bits = nats / math.log(2) / max(1, int(run.tokenizer.char_lengths()[of_text].sum()))
-    return shapes.Surprisal(
+    return shapes.SurprisalResponse(
         tokens=[
-            shapes.Surprising(**dict(token_of(run.tokenizer, token.id)), nats=_finite(token.nats))
+            shapes.TokenSurprisal(
+                **dict(render_token(run.tokenizer, token.id)), nats=_finite(token.nats)
+            )
             for token in found
         ],
         nats_per_token=_finite(nats / len(found)),
@@ -168,11 +174,13 @@ def surprisal(served: Served, asked: shapes.SurprisalRequest, limits: Limits) ->
     )
 
 
-def following(served: Served, asked: shapes.NextRequest, limits: Limits) -> shapes.Next:
+def predict_next(
+    served: ServedModel, asked: shapes.NextRequest, limits: Limits
+) -> shapes.NextResponse:
     """What may come after a prompt, as the model says and as it is drawn."""
     run, model = served.run, served.run.model
     check_length("prompt", len(asked.prompt), limits)
-    prompt = ids_of(asked.prompt, served)
+    prompt = encode_prompt(asked.prompt, served)
     read = np.concatenate([run.lead(prompt), prompt])[-(model.max_length or model.context) :]
     logits_1V = model(torch.from_numpy(read)[None])[0][:, -1].float()
     if (never := run.tokenizer.unk) is not None:
@@ -181,32 +189,36 @@ def following(served: Served, asked: shapes.NextRequest, limits: Limits) -> shap
     q_V = sampling_probabilities(logits_1V.double(), asked.sampling)[0]
     best = p_V.topk(min(asked.top, len(p_V))).indices
     rest_V = torch.ones_like(p_V, dtype=torch.bool).index_fill(0, best, False)
-    return shapes.Next(
+    return shapes.NextResponse(
         tokens=[
-            shapes.NextToken(**dict(token_of(run.tokenizer, token)), p=p, q=q)
+            shapes.NextToken(**dict(render_token(run.tokenizer, token)), p=p, q=q)
             for token, p, q in zip(
                 best.tolist(), p_V[best].tolist(), q_V[best].tolist(), strict=True
             )
         ],
-        rest=shapes.Share(p=float(p_V[rest_V].sum()), q=float(q_V[rest_V].sum())),
+        rest=shapes.ProbabilityPair(p=float(p_V[rest_V].sum()), q=float(q_V[rest_V].sum())),
         vocabulary=len(p_V),
     )
 
 
-def attention(served: Served, asked: shapes.AttentionRequest, limits: Limits) -> shapes.Attention:
+def attention(
+    served: ServedModel, asked: shapes.AttentionRequest, limits: Limits
+) -> shapes.AttentionResponse:
     """Where each token of a text looks, in one layer."""
     run = served.run
     if (network := find_transformer(run.model)) is None:
-        raise refused("model", f"{served.name} does not attend: it is no GPT, and has none in it")
+        raise bad_request(
+            "model", f"{served.name} does not attend: it is no GPT, and has none in it"
+        )
     layers = len(network.blocks)
     if asked.layer >= layers:
-        raise refused("layer", f"layer: {asked.layer} is none of its {layers}, counted from 0")
+        raise bad_request("layer", f"layer: {asked.layer} is none of its {layers}, counted from 0")
     check_length("text", len(asked.text), limits)
-    ids = ids_of(asked.text, served, "text")
+    ids = encode_prompt(asked.text, served, "text")
     whole_T = np.concatenate([run.lead(ids), ids])
-    ids_T = whole_T[-min(ATTENDED, network.context) :]
+    ids_T = whole_T[-min(MAX_ATTENTION_TOKENS, network.context) :]
     maps_HTT = attention_maps(run.model, ids_T)[asked.layer]
-    return shapes.Attention(
+    return shapes.AttentionResponse(
         tokens=[run.tokenizer.label(int(token)) for token in ids_T],
         total=len(whole_T),
         layers=layers,
@@ -215,19 +227,19 @@ def attention(served: Served, asked: shapes.AttentionRequest, limits: Limits) ->
     )
 
 
-def embedding(served: Served) -> shapes.Embedding:
+def embedding(served: ServedModel) -> shapes.EmbeddingResponse:
     """The most frequent tokens, where the two widest axes of their vectors have them."""
     run = served.run
     weight_VC = token_embedding(run.model, run.tokenizer.vocab_size)
     if weight_VC is None:
-        raise refused("model", f"{served.name} has no embedding")
+        raise bad_request("model", f"{served.name} has no embedding")
     counts_V = None
     with suppress(ApiError):
         counts_V = _counts(served)
     order_V = np.arange(len(weight_VC)) if counts_V is None else tokens_by_frequency(counts_V)
-    chosen_M = order_V[:EMBEDDED]
+    chosen_M = order_V[:MAX_EMBEDDED_TOKENS]
     points_M2, shares = principal_components(weight_VC[chosen_M])
-    return shapes.Embedding(
+    return shapes.EmbeddingResponse(
         tokens=[
             shapes.EmbeddedToken(
                 id=int(token),
@@ -242,13 +254,13 @@ def embedding(served: Served) -> shapes.Embedding:
     )
 
 
-@once
-def pairs(served: Served) -> shapes.Pairs:
+@cached_per_model
+def pairs(served: ServedModel) -> shapes.PairsResponse:
     """What followed what in the training data, and what the model expects."""
     run, size = served.run, served.run.tokenizer.vocab_size
     ids_N = training_tokens(served).ids_N[:SEARCHED]
-    chosen_M = np.sort(tokens_by_frequency(_counts(served))[:PAIRED])
-    return shapes.Pairs(
+    chosen_M = np.sort(tokens_by_frequency(_counts(served))[:MAX_PAIR_TOKENS])
+    return shapes.PairsResponse(
         labels=[run.tokenizer.label(int(token)) for token in chosen_M],
         totals=_counts(served)[chosen_M].tolist(),
         counts=bigram_counts(ids_N, chosen_M, size).tolist(),
@@ -256,37 +268,37 @@ def pairs(served: Served) -> shapes.Pairs:
     )
 
 
-@once
-def _counts(served: Served) -> Any:
+@cached_per_model
+def _counts(served: ServedModel) -> Any:
     """(V,) how often each token is followed by another."""
     ids_N = training_tokens(served).ids_N[:SEARCHED]
     return context_counts(ids_N, served.run.tokenizer.vocab_size)
 
 
-@once
-def history(served: Served) -> shapes.History:
+@cached_per_model
+def history(served: ServedModel) -> shapes.HistoryResponse:
     """What the training logged."""
-    return history_of(served.run)
+    return training_history(served.run)
 
 
-def history_of(run: Run) -> shapes.History:
+def training_history(run: Run) -> shapes.HistoryResponse:
     """What a training has logged so far, thinned out where it is much."""
     config = run.config
     logged = list(run.logged())
     steps = [entry for entry in logged if "loss" in entry]
     learned = steps[-1]["tokens"] / steps[-1]["step"] if steps else config.train.batch_tokens
-    every = max(1, math.ceil(len(steps) / LOGGED))
+    every = max(1, math.ceil(len(steps) / MAX_LOGGED_STEPS))
     last: dict[str, Any] = next((e["val"] for e in reversed(logged) if "val" in e), {})
     known = last.get("loss") and last.get("bits_per_byte") is not None
-    return shapes.History(
-        steps=[shapes.Step(step=e["step"], loss=e["loss"]) for e in steps[::every]],
+    return shapes.HistoryResponse(
+        steps=[shapes.LoggedStep(step=e["step"], loss=e["loss"]) for e in steps[::every]],
         evaluations=[
-            shapes.Evaluation(step=e["step"], train=None, val=e["val"]["loss"])
+            shapes.LoggedEvaluation(step=e["step"], train=None, val=e["val"]["loss"])
             for e in logged
             if "val" in e
         ],
         samples=[
-            shapes.Sample(step=e["step"], text="\n".join(e["samples"]))
+            shapes.LoggedSample(step=e["step"], text="\n".join(e["samples"]))
             for e in logged
             if "samples" in e
         ],
@@ -302,7 +314,7 @@ def history_of(run: Run) -> shapes.History:
 def check_length(param: str, size: int, limits: Limits) -> None:
     """Raises ApiError (400) where a text is too long."""
     if size > limits.prompt_characters:
-        raise refused(
+        raise bad_request(
             param, f"{param}: {size:,} characters are more than {limits.prompt_characters:,}"
         )
 

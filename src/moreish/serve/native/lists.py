@@ -16,38 +16,38 @@ from moreish.generate import (
     parse_length,
     resample,
 )
-from moreish.serve.batching import Ask, Late
-from moreish.serve.executor import Side
-from moreish.serve.http import ApiError, Limits, refused
+from moreish.serve.batching import DeadlineExceeded, SequenceRequest
+from moreish.serve.executor import BackgroundExecutor
+from moreish.serve.http import ApiError, Limits, bad_request
 from moreish.serve.native import schemas as shapes
 from moreish.serve.native.inspect import check_length, check_searchable
-from moreish.serve.openai import ids_of
-from moreish.serve.registry import Served
+from moreish.serve.openai import encode_prompt
+from moreish.serve.registry import ServedModel
 
-TRIES = 40
+ATTEMPTS_PER_ITEM = 40
 """Texts drawn for each that is asked for, before giving up on finding one that is wanted."""
 
-MORE = 8
+LIST_FACTOR = 8
 """Times as many texts, and tokens, as a completion may have: items are short."""
 
-ROUND = 64
+MAX_ROUND = 64
 """Texts that are asked of the engine together, so that others come between."""
 
-PIECE = 8
+LOOKUP_CHUNK = 8
 """Items that are looked up together on the side, for the same reason."""
 
-MOST_PATTERN = 500
+MAX_PATTERN_LENGTH = 500
 """Characters of a constraint."""
 
 FLAGS = r"--(ends|contains|regex|length|max-tokens)\b"
 """How the command line calls what is asked here."""
 
-EFFORT = CompileLimits(seconds=2, bytes=2**26)
+REGEX_LIMITS = CompileLimits(seconds=2, bytes=2**26)
 
 
-async def listed(
-    served: Served, asked: shapes.ListRequest, side: Side, limits: Limits
-) -> shapes.Items:
+async def list_items(
+    served: ServedModel, asked: shapes.ListRequest, side: BackgroundExecutor, limits: Limits
+) -> shapes.ListResponse:
     """The items, with what stands in the data and what is nearest to each."""
     until = time.monotonic() + limits.seconds
     seed = random.getrandbits(32) if asked.seed is None else asked.seed % 2**63
@@ -55,23 +55,27 @@ async def listed(
     known = await side.run(lambda: served.run.known) if asked.new_only else None
     texts = await _drawn(served, asked, writer, known, until, limits)
     items = []
-    for first in range(0, len(texts), PIECE):
-        items += await side.run(_looked_up, served, texts[first : first + PIECE])
-    return shapes.Items(items=items, seed=seed)
+    for first in range(0, len(texts), LOOKUP_CHUNK):
+        items += await side.run(_looked_up, served, texts[first : first + LOOKUP_CHUNK])
+    return shapes.ListResponse(items=items, seed=seed)
 
 
-def _writer(served: Served, asked: shapes.ListRequest, seed: int, limits: Limits) -> TextGenerator:
+def _writer(
+    served: ServedModel, asked: shapes.ListRequest, seed: int, limits: Limits
+) -> TextGenerator:
     """What the command line would draw with. Raises ApiError (400) and MoreishError."""
     run = served.run
     if run.kind != "lines":
-        raise refused("model", f"{served.name} is a model of running text; lists come from lists")
-    if asked.n > (most := MORE * limits.n):
-        raise refused("n", f"n: {asked.n:,} is more than {most:,}, the most here")
+        raise bad_request(
+            "model", f"{served.name} is a model of running text; lists come from lists"
+        )
+    if asked.n > (most := LIST_FACTOR * limits.n):
+        raise bad_request("n", f"n: {asked.n:,} is more than {most:,}, the most here")
     check_length("starts", len(asked.starts), limits)
-    ids_of(asked.starts, served, "starts")
+    encode_prompt(asked.starts, served, "starts")
     for name in ("ends", "contains", "regex", "length"):
-        if len(getattr(asked, name) or "") > MOST_PATTERN:
-            raise refused(name, f"{name}: more than {MOST_PATTERN} characters")
+        if len(getattr(asked, name) or "") > MAX_PATTERN_LENGTH:
+            raise bad_request(name, f"{name}: more than {MAX_PATTERN_LENGTH} characters")
     try:
         constraint = Constraint(
             ends=asked.ends or None,
@@ -87,16 +91,16 @@ def _writer(served: Served, asked: shapes.ListRequest, seed: int, limits: Limits
             sampling=asked.sampling,
             seed=seed,
             asked=constraint,
-            effort=EFFORT,
+            effort=REGEX_LIMITS,
         )
     except MoreishError as error:
         if (flag := re.search(FLAGS, str(error))) is None:
             raise
-        raise refused(flag[1], re.sub(FLAGS, r"\1", str(error))) from None
+        raise bad_request(flag[1], re.sub(FLAGS, r"\1", str(error))) from None
 
 
 async def _drawn(
-    served: Served,
+    served: ServedModel,
     asked: shapes.ListRequest,
     writer: TextGenerator,
     known: TrainingIndex | None,
@@ -104,7 +108,7 @@ async def _drawn(
     limits: Limits,
 ) -> list[str]:
     """The texts that are wanted, in the order of their numbers; see `TextGenerator.texts`."""
-    ask = Ask(
+    ask = SequenceRequest(
         lead=writer.lead,
         prompt=writer.prompt,
         max_tokens=writer.max_tokens,
@@ -114,14 +118,14 @@ async def _drawn(
     )
     wanted = asked.n if writer.automaton is None else POOL_FACTOR * asked.n
     least = 8 if asked.new_only or asked.unique else 1
-    most = min(ROUND, limits.queue)
+    most = min(MAX_ROUND, limits.queue)
     found: list[str] = []
     weights: list[float] = []
     seen: set[str] = set()
-    first, left = 0, MORE * limits.total_tokens
-    while len(found) < wanted and first < TRIES * asked.n and left > 0:
+    first, left = 0, LIST_FACTOR * limits.total_tokens
+    while len(found) < wanted and first < ATTEMPTS_PER_ITEM * asked.n and left > 0:
         if (seconds := until - time.monotonic()) <= 0:
-            raise Late
+            raise DeadlineExceeded
         size = min(most, max(least, wanted - len(found)))
         drawn = await _round(served, replace(ask, n=size, first=first), seconds)
         for rest, weight, tokens in drawn:
@@ -144,7 +148,9 @@ async def _drawn(
     return [found[place] for place in chosen]
 
 
-async def _round(served: Served, ask: Ask, seconds: float) -> list[tuple[str, float, int]]:
+async def _round(
+    served: ServedModel, ask: SequenceRequest, seconds: float
+) -> list[tuple[str, float, int]]:
     """Some texts, each with its weight and how many tokens it has."""
     texts, weights, tokens = [""] * ask.n, [0.0] * ask.n, [0] * ask.n
     with closing(served.engine.submit([ask], seconds)) as answer:
@@ -156,7 +162,7 @@ async def _round(served: Served, ask: Ask, seconds: float) -> list[tuple[str, fl
     return list(zip(texts, weights, tokens, strict=True))
 
 
-def _looked_up(served: Served, texts: list[str]) -> list[shapes.Item]:
+def _looked_up(served: ServedModel, texts: list[str]) -> list[shapes.ListItem]:
     run, there = served.run, False
     with suppress(ApiError):
         check_searchable(served)
@@ -168,19 +174,21 @@ def _looked_up(served: Served, texts: list[str]) -> list[shapes.Item]:
             known = text.encode() in run.known
             with suppress(MoreishError):  # the library that reckons distances is not installed
                 nearest, distance = run.items.nearest(text)
-        items.append(shapes.Item(text=text, known=known, nearest=nearest, distance=distance))
+        items.append(shapes.ListItem(text=text, known=known, nearest=nearest, distance=distance))
     return items
 
 
 async def novelty(
-    served: Served, asked: shapes.NoveltyRequest, side: Side, limits: Limits
-) -> shapes.Novelty:
+    served: ServedModel, asked: shapes.NoveltyRequest, side: BackgroundExecutor, limits: Limits
+) -> shapes.NoveltyResponse:
     """What each text owes to the training data."""
     check_length("texts", sum(map(len, asked.texts)), limits)
-    return shapes.Novelty(texts=[await side.run(_novelty, served, text) for text in asked.texts])
+    return shapes.NoveltyResponse(
+        texts=[await side.run(_novelty, served, text) for text in asked.texts]
+    )
 
 
-def _novelty(served: Served, text: str) -> shapes.TextNovelty:
+def _novelty(served: ServedModel, text: str) -> shapes.TextNovelty:
     check_searchable(served)
     (found,) = served.run.novelty([text])
     return shapes.TextNovelty(**vars(found))

@@ -4,10 +4,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from moreish.serve.openai import Asked, Drawing, Tokens, Usage, WriteRequest
+from moreish.serve.openai import BaseCompletionRequest, RequestBody, SamplingParams, Tokens, Usage
 
 
-class Has(BaseModel):
+class Capabilities(BaseModel):
     """What can be looked at."""
 
     data: bool
@@ -19,14 +19,14 @@ class Has(BaseModel):
     history: bool
 
 
-class Losses(BaseModel):
+class SplitLosses(BaseModel):
     """Of the whole splits, in nats per token; null where they were never taken."""
 
     train: float | None
     val: float | None
 
 
-class Model(BaseModel):
+class ModelInfo(BaseModel):
     name: str
     kind: Literal["lines", "text"]
     """A list of items, or running text."""
@@ -41,20 +41,20 @@ class Model(BaseModel):
     heads: int | None
     data: str
     """The name of the text."""
-    losses: Losses
+    losses: SplitLosses
     bits_per_byte: float | None
     """Of validation."""
-    has: Has
+    has: Capabilities
 
 
-class Models(BaseModel):
-    models: list[Model]
+class ModelInfoList(BaseModel):
+    models: list[ModelInfo]
     training: bool
     """Whether this server can be asked to train."""
     version: str
 
 
-class Token(BaseModel):
+class RenderedToken(BaseModel):
     id: int
     text: str | None
     """Null where it is part of a character; of the boundary nothing."""
@@ -62,67 +62,67 @@ class Token(BaseModel):
     """As a person reads it: always printable."""
 
 
-class SurprisalRequest(Asked):
+class SurprisalRequest(RequestBody):
     model: str
     text: str = Field(min_length=1)
 
 
-class Surprising(Token):
+class TokenSurprisal(RenderedToken):
     nats: float | None
     """Minus the logarithm of its probability; null is infinity."""
 
 
-class Surprisal(BaseModel):
+class SurprisalResponse(BaseModel):
     """Of an item the boundary that ends it is the last token."""
 
-    tokens: list[Surprising]
+    tokens: list[TokenSurprisal]
     nats_per_token: float | None
     bits_per_character: float | None
     """The end of an item counts as one; null too where words are unknown."""
 
 
-class NextRequest(Drawing):
+class NextRequest(SamplingParams):
     model: str
     prompt: str | Tokens = ""
     top: int = Field(40, ge=0, le=1000)
     """Tokens that are told, the likeliest first."""
 
 
-class Share(BaseModel):
+class ProbabilityPair(BaseModel):
     p: float
     """What the model says."""
     q: float
     """What the sampling draws from."""
 
 
-class NextToken(Share, Token):
+class NextToken(ProbabilityPair, RenderedToken):
     pass
 
 
-class Next(BaseModel):
+class NextResponse(BaseModel):
     tokens: list[NextToken]
-    rest: Share
+    rest: ProbabilityPair
     """Of all tokens that are not told."""
     vocabulary: int
 
 
-class NativeWriteRequest(WriteRequest):
+class NativeWriteRequest(BaseCompletionRequest):
     """The body of /v1/completions, without stream."""
 
     logprobs: int | None = Field(0, ge=0)
     """The likeliest tokens that are told beside each that was drawn; null tells no tokens."""
 
 
-class Alternative(Token):
+class TokenAlternative(RenderedToken):
     p: float
 
 
-class Written(Token):
+class GeneratedToken(RenderedToken):
     p: float | None
     """As the model has it, whatever the sampling; null where nothing stands before."""
     offset: int
     """Of its first character in the text; of part of a character that character's."""
-    top: list[Alternative]
+    top: list[TokenAlternative]
 
 
 class WriteEvent(BaseModel):
@@ -131,7 +131,7 @@ class WriteEvent(BaseModel):
     place: int
     """Which text."""
     text: str
-    tokens: list[Written]
+    tokens: list[GeneratedToken]
     finish: Literal["stop", "length"] | None
 
 
@@ -142,14 +142,14 @@ class WriteDone(BaseModel):
     usage: Usage
 
 
-class AttentionRequest(Asked):
+class AttentionRequest(RequestBody):
     model: str
     text: str | Tokens
     """Or token ids: a model of words may write what it cannot read again."""
     layer: int = Field(0, ge=0)
 
 
-class Attention(BaseModel):
+class AttentionResponse(BaseModel):
     tokens: list[str]
     """Their labels."""
     total: int
@@ -169,14 +169,14 @@ class EmbeddedToken(BaseModel):
     """In the training data; null where they are not at hand."""
 
 
-class Embedding(BaseModel):
+class EmbeddingResponse(BaseModel):
     tokens: list[EmbeddedToken]
     """The most frequent first."""
     explained: tuple[float, float]
     """Shares of the variance that the axes show."""
 
 
-class Pairs(BaseModel):
+class PairsResponse(BaseModel):
     """A row for each token, a column for what came after it."""
 
     labels: list[str]
@@ -186,35 +186,35 @@ class Pairs(BaseModel):
     expected: list[list[float]]
 
 
-class Step(BaseModel):
+class LoggedStep(BaseModel):
     step: int
     loss: float | None
 
 
-class Evaluation(BaseModel):
+class LoggedEvaluation(BaseModel):
     step: int
     train: float | None
     val: float | None
 
 
-class Sample(BaseModel):
+class LoggedSample(BaseModel):
     step: int
     text: str
 
 
-class History(BaseModel):
+class HistoryResponse(BaseModel):
     """What a training logged."""
 
-    steps: list[Step]
-    evaluations: list[Evaluation]
-    samples: list[Sample]
+    steps: list[LoggedStep]
+    evaluations: list[LoggedEvaluation]
+    samples: list[LoggedSample]
     settings: dict[Literal["model", "train"], dict[str, Any]]
     tokens_per_step: int
     bits_per_byte: float | None = None
     """Of a loss of one nat per token, on the validation split; null where it was never taken."""
 
 
-class ListRequest(Drawing):
+class ListRequest(SamplingParams):
     """Items that match; see `moreish sample`."""
 
     model: str
@@ -230,7 +230,7 @@ class ListRequest(Drawing):
     seed: int | None = Field(None, ge=0)
 
 
-class Item(BaseModel):
+class ListItem(BaseModel):
     text: str
     known: bool | None
     """It stands in the data, on whatever side of the split; null where they are not at hand."""
@@ -239,15 +239,15 @@ class Item(BaseModel):
     distance: int | None
 
 
-class Items(BaseModel):
+class ListResponse(BaseModel):
     """Fewer than were asked for, where many tries find no more."""
 
-    items: list[Item]
+    items: list[ListItem]
     seed: int
     """With which `moreish sample` writes the same."""
 
 
-class NoveltyRequest(Asked):
+class NoveltyRequest(RequestBody):
     model: str
     texts: list[str] = Field(min_length=1, max_length=64)
 
@@ -266,5 +266,5 @@ class TextNovelty(BaseModel):
     """That line, or as much of it as lies around the piece."""
 
 
-class Novelty(BaseModel):
+class NoveltyResponse(BaseModel):
     texts: list[TextNovelty]

@@ -1,16 +1,22 @@
 """OpenAI's API."""
 
-from moreish.serve.openai.routes import asks_of, ids_of
+from moreish.serve.openai.routes import build_sequence_requests, encode_prompt
 from moreish.serve.openai.routes import router as openai_router
-from moreish.serve.openai.schemas import Asked, Drawing, Tokens, Usage, WriteRequest
+from moreish.serve.openai.schemas import (
+    BaseCompletionRequest,
+    RequestBody,
+    SamplingParams,
+    Tokens,
+    Usage,
+)
 
 __all__ = [
-    "Asked",
-    "Drawing",
+    "BaseCompletionRequest",
+    "RequestBody",
+    "SamplingParams",
     "Tokens",
     "Usage",
-    "WriteRequest",
-    "asks_of",
-    "ids_of",
+    "build_sequence_requests",
+    "encode_prompt",
     "openai_router",
 ]

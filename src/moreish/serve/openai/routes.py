@@ -11,27 +11,27 @@ import numpy as np
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from moreish.serve.batching import Answer, Ask, Piece
+from moreish.serve.batching import GenerationStream, SequenceDelta, SequenceRequest
 from moreish.serve.http import (
-    ERRORS,
-    EVENTS,
+    ERROR_RESPONSES,
+    EVENT_STREAM_RESPONSE,
     ApiError,
     EventStream,
     Limits,
-    refused,
-    unless_gone,
-    with_errors,
+    bad_request,
+    cancel_on_disconnect,
+    with_error_event,
 )
 from moreish.serve.openai.schemas import (
+    BaseCompletionRequest,
     Completion,
     CompletionRequest,
     ModelCard,
     ModelList,
     Usage,
-    WriteRequest,
-    choice_of,
+    make_choice,
 )
-from moreish.serve.registry import Registry, Served
+from moreish.serve.registry import Registry, ServedModel
 from moreish.tokenizers import Ids
 
 DEFAULT_TOKENS = 16
@@ -39,7 +39,7 @@ DEFAULT_TOKENS = 16
 
 def router(registry: Registry) -> APIRouter:
     """The routes below /v1."""
-    api = APIRouter(prefix="/v1", tags=["OpenAI-style"], responses=ERRORS)
+    api = APIRouter(prefix="/v1", tags=["OpenAI-style"], responses=ERROR_RESPONSES)
 
     @api.get("/models")
     async def list_models() -> ModelList:
@@ -51,19 +51,19 @@ def router(registry: Registry) -> APIRouter:
         """One of them."""
         return _card(registry.find(model))
 
-    @api.post("/completions", response_model=Completion, responses=EVENTS)
+    @api.post("/completions", response_model=Completion, responses=EVENT_STREAM_RESPONSE)
     async def create_completion(asked: CompletionRequest, request: Request) -> Any:
         """Continue prompts; with `stream`, as server-sent events."""
         served = registry.find(asked.model)
         if asked.stream_options is not None and not asked.stream:
-            raise refused("stream_options", "stream_options: only with stream")
-        asks = asks_of(asked, served, registry.limits)
+            raise bad_request("stream_options", "stream_options: only with stream")
+        asks = build_sequence_requests(asked, served, registry.limits)
         answer = served.engine.submit(asks, registry.limits.seconds)
         if asked.stream:
-            events = with_errors(_events(answer, asked, asks), json.dumps)
+            events = with_error_event(_events(answer, asked, asks), json.dumps)
             return EventStream(events, answer.close)
         with closing(answer):
-            return await unless_gone(_whole(answer, asked, asks), request)
+            return await cancel_on_disconnect(_whole(answer, asked, asks), request)
 
     @api.post("/chat/completions", include_in_schema=False)
     async def no_chat() -> None:
@@ -72,11 +72,13 @@ def router(registry: Registry) -> APIRouter:
     return api
 
 
-def _card(served: Served) -> ModelCard:
+def _card(served: ServedModel) -> ModelCard:
     return ModelCard(id=served.name, created=served.since)
 
 
-def asks_of(asked: WriteRequest, served: Served, limits: Limits) -> list[Ask]:
+def build_sequence_requests(
+    asked: BaseCompletionRequest, served: ServedModel, limits: Limits
+) -> list[SequenceRequest]:
     """What the engine is to do. Raises ApiError (400) where it cannot or must not."""
     for name, plain in (
         ("suffix", (None, "")),
@@ -86,7 +88,7 @@ def asks_of(asked: WriteRequest, served: Served, limits: Limits) -> list[Ask]:
         ("best_of", (None, 1, asked.n)),
     ):
         if getattr(asked, name) not in plain:
-            raise refused(name, f"{name} is not supported: leave it out")
+            raise bad_request(name, f"{name} is not supported: leave it out")
     n = asked.n or 1
     most = DEFAULT_TOKENS if asked.max_tokens is None else asked.max_tokens
     for name, value, limit in (
@@ -95,17 +97,17 @@ def asks_of(asked: WriteRequest, served: Served, limits: Limits) -> list[Ask]:
         ("logprobs", asked.logprobs or 0, limits.logprobs),
     ):
         if value > limit:
-            raise refused(name, f"{name}: {value:,} is more than {limit:,}, the most here")
+            raise bad_request(name, f"{name}: {value:,} is more than {limit:,}, the most here")
     prompts = _prompts(asked, served, limits)
     told = bool(asked.echo) and asked.logprobs is not None
     if sum(most + (len(ids) if told else 0) for ids in prompts) * n > limits.total_tokens:
-        raise refused(
+        raise bad_request(
             "max_tokens",
             f"{len(prompts)} prompt(s), n={n} and max_tokens={most:,}{' with echo' * told} make "
             f"more than {limits.total_tokens:,} tokens, the most of a request",
         )
     if len(prompts) * n > (room := limits.queue + served.engine.slots):
-        raise refused("n", f"{len(prompts)} prompt(s) and n={n} make more than {room} texts")
+        raise bad_request("n", f"{len(prompts)} prompt(s) and n={n} make more than {room} texts")
     stop = [asked.stop] if isinstance(asked.stop, str) else asked.stop or []
     seed = random.getrandbits(63) if asked.seed is None else asked.seed % 2**63
     asks = []
@@ -113,13 +115,13 @@ def asks_of(asked: WriteRequest, served: Served, limits: Limits) -> list[Ask]:
         lead = served.run.lead(ids)
         reach = served.run.model.max_length
         if told and reach is not None and len(lead) + len(ids) > reach:
-            raise refused(
+            raise bad_request(
                 "prompt",
                 f"echo with logprobs: the prompt has {len(ids):,} tokens, and the model reads "
                 f"{reach - len(lead):,} at a time",
             )
         asks.append(
-            Ask(
+            SequenceRequest(
                 lead=lead,
                 prompt=ids,
                 max_tokens=most,
@@ -134,7 +136,7 @@ def asks_of(asked: WriteRequest, served: Served, limits: Limits) -> list[Ask]:
     return asks
 
 
-def _prompts(asked: WriteRequest, served: Served, limits: Limits) -> list[Ids]:
+def _prompts(asked: BaseCompletionRequest, served: ServedModel, limits: Limits) -> list[Ids]:
     """The ids of each prompt."""
     given = "" if asked.prompt is None else asked.prompt
     if isinstance(given, str):
@@ -144,29 +146,33 @@ def _prompts(asked: WriteRequest, served: Served, limits: Limits) -> list[Ids]:
     else:
         prompts = list(given)
     if not prompts:
-        raise refused("prompt", "prompt: an empty list; give a text")
+        raise bad_request("prompt", "prompt: an empty list; give a text")
     if len(prompts) > limits.prompts:
-        raise refused("prompt", f"{len(prompts)} prompts are more than {limits.prompts}")
+        raise bad_request("prompt", f"{len(prompts)} prompts are more than {limits.prompts}")
     if (size := sum(map(len, prompts))) > limits.prompt_characters:
-        raise refused("prompt", f"{size:,} characters are more than {limits.prompt_characters:,}")
-    return [ids_of(prompt, served) for prompt in prompts]
+        raise bad_request(
+            "prompt", f"{size:,} characters are more than {limits.prompt_characters:,}"
+        )
+    return [encode_prompt(prompt, served) for prompt in prompts]
 
 
-def ids_of(prompt: str | list[int], served: Served, param: str = "prompt") -> Ids:
+def encode_prompt(prompt: str | list[int], served: ServedModel, param: str = "prompt") -> Ids:
     """Raises ApiError (400), about this parameter, when the model never saw some of it."""
     tokenizer = served.run.tokenizer
     if isinstance(prompt, str):
         if missing := tokenizer.unknown(prompt):
             shown = " ".join(map(repr, missing[:10])) + (" …" if len(missing) > 10 else "")
-            raise refused(param, f"the model never saw {shown}")
+            raise bad_request(param, f"the model never saw {shown}")
         return tokenizer.encode(prompt)
     if wrong := [token for token in prompt if not 0 <= token < tokenizer.vocab_size]:
-        raise refused(param, f"{wrong[0]} is no token: there are {tokenizer.vocab_size:,}")
+        raise bad_request(param, f"{wrong[0]} is no token: there are {tokenizer.vocab_size:,}")
     return np.array(prompt, dtype=np.int64)
 
 
-async def _whole(answer: Answer, asked: CompletionRequest, asks: list[Ask]) -> Response:
-    pieces: list[list[Piece]] = [[] for _ in range(answer.job.texts)]
+async def _whole(
+    answer: GenerationStream, asked: CompletionRequest, asks: list[SequenceRequest]
+) -> Response:
+    pieces: list[list[SequenceDelta]] = [[] for _ in range(answer.job.texts)]
     async for some in answer:
         for place, piece in some:
             pieces[place].append(piece)
@@ -175,21 +181,25 @@ async def _whole(answer: Answer, asked: CompletionRequest, asks: list[Ask]) -> R
     return Response(json, media_type="application/json")
 
 
-def _as_json(asked: CompletionRequest, asks: list[Ask], pieces: list[list[Piece]]) -> str:
+def _as_json(
+    asked: CompletionRequest, asks: list[SequenceRequest], pieces: list[list[SequenceDelta]]
+) -> str:
     logprobs = asked.logprobs is not None
     return Completion(
         model=asked.model,
-        choices=[choice_of(i, of, logprobs=logprobs) for i, of in enumerate(pieces)],
+        choices=[make_choice(i, of, logprobs=logprobs) for i, of in enumerate(pieces)],
         usage=_usage(asks, pieces),
     ).model_dump_json()
 
 
-def _usage(asks: list[Ask], pieces: list[list[Piece]]) -> Usage:
+def _usage(asks: list[SequenceRequest], pieces: list[list[SequenceDelta]]) -> Usage:
     drawn = sum(piece.drawn for of in pieces for piece in of)
     return Usage.of(sum(len(ask.prompt) for ask in asks), drawn)
 
 
-async def _events(answer: Answer, asked: CompletionRequest, asks: list[Ask]) -> AsyncIterator[str]:
+async def _events(
+    answer: GenerationStream, asked: CompletionRequest, asks: list[SequenceRequest]
+) -> AsyncIterator[str]:
     options = asked.stream_options
     with_usage = options is not None and options.include_usage
     logprobs = asked.logprobs is not None
@@ -201,7 +211,7 @@ async def _events(answer: Answer, asked: CompletionRequest, asks: list[Ask]) -> 
             drawn += piece.drawn
             if not (piece.text or piece.tokens or piece.finish):
                 continue
-            choice = choice_of(place, [piece], logprobs=logprobs)
+            choice = make_choice(place, [piece], logprobs=logprobs)
             yield head.model_copy(update={"choices": [choice]}).model_dump_json(exclude=left_out)
     if with_usage:
         usage = Usage.of(sum(len(ask.prompt) for ask in asks), drawn)

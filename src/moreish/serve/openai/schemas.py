@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from moreish.generate import Sampling
-from moreish.serve.batching import Drawn, Piece
+from moreish.serve.batching import SequenceDelta, TokenLogprob
 
 DEEPEST = 4
 """Lists in lists that are read; none that is asked for has so many."""
@@ -34,7 +34,7 @@ def _read(value: Any, depth: int = 0) -> Any:
     return value
 
 
-class Asked(BaseModel):
+class RequestBody(BaseModel):
     """A request: JSON, no unknown parameter, and nothing taken for what it is not."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
@@ -47,7 +47,7 @@ class Asked(BaseModel):
         return _read(value)
 
 
-class Drawing(Asked):
+class SamplingParams(RequestBody):
     """How tokens are drawn."""
 
     temperature: float | None = Field(None, ge=0, le=100)
@@ -71,7 +71,7 @@ Tokens = Annotated[list[int], Field(fail_fast=True)]
 Prompt = str | Strings | Tokens | Annotated[list[Tokens], Field(fail_fast=True)]
 
 
-class WriteRequest(Drawing):
+class BaseCompletionRequest(SamplingParams):
     """What is to be written. Parameters that change nothing here are taken where they say so, and
     refused where they say anything else."""
 
@@ -94,14 +94,14 @@ class WriteRequest(Drawing):
     user: str | None = None
 
 
-class StreamOptions(Asked):
+class StreamOptions(RequestBody):
     include_usage: bool = False
     """A last chunk without choices that tells the usage."""
     include_obfuscation: bool | None = None
     """Accepted; there is none."""
 
 
-class CompletionRequest(WriteRequest):
+class CompletionRequest(BaseCompletionRequest):
     """What `POST /v1/completions` takes."""
 
     stream: bool | None = None
@@ -116,7 +116,7 @@ class Logprobs(BaseModel):
     text_offset: list[int]
 
     @classmethod
-    def of(cls, drawn: Sequence[Drawn]) -> "Logprobs":
+    def of(cls, drawn: Sequence[TokenLogprob]) -> "Logprobs":
         return cls(
             tokens=[token.text for token in drawn],
             token_logprobs=[token.logprob for token in drawn],
@@ -173,7 +173,7 @@ class ModelList(BaseModel):
     data: list[ModelCard]
 
 
-def choice_of(place: int, pieces: Sequence[Piece], *, logprobs: bool) -> Choice:
+def make_choice(place: int, pieces: Sequence[SequenceDelta], *, logprobs: bool) -> Choice:
     """What some pieces of one text are together."""
     drawn = [token for piece in pieces for token in piece.tokens]
     found: dict[str, Any] = {"finish_reason": pieces[-1].finish} if pieces else {}
