@@ -1,5 +1,7 @@
-"""The verbs, a module each. A thin skin over `moreish.api`; torch is imported only by the verbs
-that need it, so that `moreish --help` answers at once."""
+"""The command line: one module per verb, each a few lines over `moreish.api`.
+
+PyTorch is imported only by the verbs that need it, so that `moreish --help` answers at once.
+"""
 
 import atexit
 import gc
@@ -20,7 +22,7 @@ import typer
 from moreish.cli.base import Stopped, app
 from moreish.errors import GoneError, MoreishError, visible
 
-# The order in which the help lists them.
+# In the order of the help.
 for verb in (
     "train",
     "plan",
@@ -42,11 +44,11 @@ for verb in (
     import_module(f"moreish.cli.{verb}")
 
 OUT_OF_MEMORY = re.compile("allocate memory|out of memory", re.IGNORECASE)
-"""What PyTorch's errors say, which are plain RuntimeErrors on a CPU."""
+"""Matches PyTorch's messages, which are plain RuntimeErrors on a CPU."""
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(is_given: bool) -> None:
+    if is_given:
         typer.echo(f"moreish {version('moreish')}")
         raise typer.Exit
 
@@ -55,7 +57,9 @@ def _print_version(wanted: bool) -> None:
 def root(
     show_version: Annotated[
         bool,
-        typer.Option("--version", help="Print it.", callback=_print_version, is_eager=True),
+        typer.Option(
+            "--version", help="Print the version and exit.", callback=_print_version, is_eager=True
+        ),
     ] = False,
 ) -> None:
     pass
@@ -63,40 +67,42 @@ def root(
 
 def main() -> NoReturn:
     """Run a verb; a user's mistake is one line on standard error and exit status 2."""
-    # torch makes a million objects; to look for garbage among them, and again at the end, takes a
-    # third of the time that a short command takes.
+    # PyTorch creates a million objects; collecting garbage among them, and again at exit, takes a
+    # third of the time of a short command.
     gc.set_threshold(100_000, 20, 100)
     atexit.register(gc.freeze)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed, as by `moreish … >&-`
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show becomes a ?
+        if isinstance(stream, io.TextIOWrapper):  # what the terminal cannot encode becomes a ?
             stream.reconfigure(errors="replace")
     warnings.formatwarning = format_warning
     try:
         status = app(standalone_mode=False)
         sys.stdout.flush()
     except MoreishError as error:
-        wait_for_reason(error)
+        wait_for_other_processes(error)
         fail(str(error))
     except typer.TyperException as error:
         fail(error.format_message())
     except Stopped as stopped:
         if isinstance(stopped.__cause__, BrokenPipeError):
-            reader_gone()
-        interrupted()
+            exit_quietly()
+        exit_interrupted()
     except BrokenPipeError:
-        reader_gone()
+        exit_quietly()
     except OSError as error:
         fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error)):
-            smaller = "a smaller batch (--set train.batch_tokens), model, or order of counts"
-            fail(f"out of memory: try {smaller} (--set model.order)")
+            fail(
+                "out of memory: try a smaller batch (--set train.batch_tokens=N), a smaller model, "
+                "or a lower n-gram order (--set model.order=N)"
+            )
         raise
     except (KeyboardInterrupt, typer.Abort):
-        interrupted()
+        exit_interrupted()
     sys.exit(status if isinstance(status, int) else 0)
 
 
@@ -109,32 +115,33 @@ def format_warning(
     return f"{filename}:{lineno}: {category.__name__}: {message}\n"
 
 
-def wait_for_reason(error: MoreishError) -> None:
-    """Of several processes that train together, whoever knows the reason speaks first: the launcher
-    then ends the others before they have repeated it."""
+def wait_for_other_processes(error: MoreishError) -> None:
+    """In a training of several processes, let the one that knows the cause report it first; the
+    launcher then ends the others before they repeat it."""
     if isinstance(error, GoneError):
         time.sleep(10)
     elif os.environ.get("RANK", "0") != "0":
         time.sleep(5)
 
 
-def reader_gone() -> NoReturn:
-    """It has seen enough, as in `moreish sample RUN | head`."""
+def exit_quietly() -> NoReturn:
+    """Exit after the reader of a pipe has gone, as in `moreish sample RUN | head`."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(0)
 
 
-def interrupted() -> NoReturn:
+def exit_interrupted() -> NoReturn:
+    """Exit after Ctrl-C with the usual status, 130."""
     sys.stderr.write("moreish: interrupted\n")
     sys.exit(130)
 
 
 def fail(message: str) -> NoReturn:
-    """One line, exit status 2. A bare `moreish` has shown its help, and has nothing to add."""
+    """Print one line on standard error and exit with status 2; an empty message prints nothing."""
     if message:
         line = visible(" ".join(message.split()))
         sys.stderr.write(f"moreish: {line}\n")
-        if report := os.environ.get("TORCHELASTIC_ERROR_FILE"):  # torchrun tells why it ends
+        if report := os.environ.get("TORCHELASTIC_ERROR_FILE"):  # for torchrun's report
             reason = {"message": line, "extraInfo": {"timestamp": str(int(time.time()))}}
             Path(report).write_text(json.dumps({"message": reason}))
     sys.exit(2)

@@ -8,26 +8,29 @@ import typer
 from moreish.cli.base import Json, app, finite, print_json
 from moreish.errors import MoreishError
 
-MANY = 5
-"""Comparisons at once, above which chance is mentioned."""
+MANY_COMPARISONS = 5
+"""Number of comparisons above which the output warns about false positives."""
 
 
 @app.command(name="compare")
 def compare_verb(
-    paths: Annotated[list[Path], typer.Argument(metavar="RUN RUN …", help="Two runs or more.")],
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="RUN RUN …", help="Two or more run folders.")
+    ],
     test: Annotated[
-        bool, typer.Option("--test", help="On the test split instead; that is counted.")
+        bool,
+        typer.Option("--test", help="Compare on the test split; every such evaluation is counted."),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Is one run better than another, or was it luck? Runs of several seeds count as one."""
+    """Compare runs with confidence intervals; runs that differ only in the seed form one group."""
     from moreish import api
     from moreish.runs import compare
     from moreish.training import Working
     from moreish.ui import TrainingView, comparison_table, console
 
     if len(set(paths)) < 2:
-        raise MoreishError("name two different runs at least")
+        raise MoreishError("name at least two different runs")
     runs = [api.load(path) for path in paths]
     view = TrainingView(console(stderr=True))
     try:
@@ -71,9 +74,9 @@ def compare_verb(
     console().print()
     for comparison in comparisons:
         console().print(comparison.sentence())
-    if len(comparisons) > MANY:
+    if len(comparisons) > MANY_COMPARISONS:
         console().print(
-            f"\n{len(comparisons)} comparisons at 95 %: about one in twenty of those without a "
-            "difference will seem to have one.",
+            f"\n{len(comparisons)} comparisons at 95 %: about one in twenty equal pairs will look "
+            "different by chance.",
             style="dim",
         )

@@ -4,13 +4,13 @@ import typer
 
 from moreish.cli.base import Json, app, print_json
 
-data_app = typer.Typer(help="The built-in data sets: list, show, get.", no_args_is_help=True)
+data_app = typer.Typer(help="List, show or download the built-in data sets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
 
 @data_app.command("list")
 def data_list(as_json: Json = False) -> None:
-    """The catalog, and what of it is on this machine."""
+    """List the built-in data sets, and which of them are on this machine."""
     from moreish.data import CATALOG, is_here
 
     if as_json:
@@ -18,13 +18,13 @@ def data_list(as_json: Json = False) -> None:
         print_json({"data": entries})
         return
     for entry in CATALOG.values():
-        here = "" if is_here(entry) else "  (fetched when needed)"
+        here = "" if is_here(entry) else "  (downloaded when needed)"
         typer.echo(f"{entry.name:<15}{entry.title}{here}")
 
 
 @data_app.command("show")
 def data_show(name: str, as_json: Json = False) -> None:
-    """One data set: what it is, where it comes from, under which licence."""
+    """Show the title, source, licence and location of a data set."""
     from moreish.data import find, is_here
     from moreish.utils.download import cache_path
 
@@ -50,7 +50,7 @@ def data_show(name: str, as_json: Json = False) -> None:
 
 @data_app.command("get")
 def data_get(name: str, as_json: Json = False) -> None:
-    """Fetch a data set now, so that it is here without a network later."""
+    """Download a data set now, for use without a network later."""
     from moreish.data import find, load, place
 
     entry = find(name)

@@ -16,23 +16,31 @@ if TYPE_CHECKING:
 def evaluate(
     path: RunPath,
     test: Annotated[
-        bool, typer.Option("--test", help="The test split too; that is counted.")
+        bool,
+        typer.Option(
+            "--test", help="Evaluate the test split too; every such evaluation is counted."
+        ),
     ] = False,
     text: Annotated[
         str | None,
-        typer.Option(help="Instead: how likely this text is, letter by letter; - reads it."),
+        typer.Option(
+            help="Show the probability of every token of this text instead; - reads standard input."
+        ),
     ] = None,
     stride: Annotated[
         int | None,
-        typer.Option(help="Overlap windows of running text: each scores this many tokens."),
+        typer.Option(help="Overlap the windows of running text; each scores this many tokens."),
     ] = None,
     unknown: Annotated[
-        str, typer.Option(help="Characters of --text that the model never saw: error or drop.")
+        str,
+        typer.Option(
+            help="What to do with characters that the model does not know: error or drop."
+        ),
     ] = "error",
-    encoding: Annotated[str, typer.Option(help="Of what --text - reads.")] = "utf-8",
+    encoding: Annotated[str, typer.Option(help="Character encoding of standard input.")] = "utf-8",
     as_json: Json = False,
 ) -> None:
-    """Exact losses over whole splits, or the probability of a text."""
+    """Compute exact losses over whole splits, or the probability of a text."""
     from moreish import api
     from moreish.training import Working
     from moreish.ui import TrainingView, console, score_table
@@ -40,7 +48,7 @@ def evaluate(
     run = api.load(path)
     if text is not None:
         if test or stride is not None:
-            raise MoreishError("--text is instead of the splits: leave out --test and --stride")
+            raise MoreishError("--text does not go with --test and --stride")
         _evaluate_text(run, _read_stdin(encoding) if text == "-" else text, unknown, as_json)
         return
     view = TrainingView(console(stderr=True))
@@ -59,7 +67,9 @@ def evaluate(
         return
     console().print(score_table(scores))
     if "train" not in scores:
-        console().print("\nThe training split is prepared text and not scored.", style="dim")
+        console().print(
+            "\nThe training split was prepared with moreish prepare and is not scored.", style="dim"
+        )
     if test:
         times = "once" if count == 1 else f"{count} times"
         counted = f"\nThe test split of this run has been evaluated {times}."

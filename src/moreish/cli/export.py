@@ -5,27 +5,22 @@ from typing import Annotated
 
 import typer
 
-from moreish.cli.base import Json, RunPath, app, print_json
+from moreish.cli.base import Json, Overwrite, RunPath, app, print_json
 
 
 @app.command()
 def export(
     run: RunPath,
-    out: Annotated[Path, typer.Option(help="The new folder.")],
+    out: Annotated[Path, typer.Option(help="Folder to create.")],
     to: Annotated[
         str,
-        typer.Option(
-            help="hf (Hugging Face's transformers), gguf (llama.cpp and what is made with it) or "
-            "onnx (ONNX Runtime)."
-        ),
+        typer.Option(help="Format: hf (Hugging Face), gguf (llama.cpp) or onnx (ONNX Runtime)."),
     ] = "hf",
-    licence: Annotated[str, typer.Option(help="For the model card.")] = "unknown",
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the export at --out.")
-    ] = False,
+    licence: Annotated[str, typer.Option(help="Licence that the model card names.")] = "unknown",
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Take a run to another program, checked there."""
+    """Export a run for another program, and check that it computes the same there."""
     from moreish import api
 
     found = api.export(api.load(run), out, to=to, licence=licence, overwrite=overwrite)
@@ -44,7 +39,7 @@ def export(
         return
     ties = f", {found.ties} of them ties" if found.ties else ""
     typer.echo(
-        f"{found.path}: a model of the kind {found.kind}. Checked with {found.program}: "
-        f"{found.compared} differ by {found.logit_difference:.1g} at most, {found.tokens_alike} "
-        f"tokens written alike{ties}. How to use it: {found.path / 'README.md'}"
+        f"{found.path}: {found.kind} model. Checked with {found.program}: {found.compared} differ "
+        f"by at most {found.logit_difference:.1g}, and {found.tokens_alike} generated tokens are "
+        f"equal{ties}. See {found.path / 'README.md'}"
     )

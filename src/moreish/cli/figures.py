@@ -8,13 +8,16 @@ from moreish.cli.base import Json, RunPath, app, print_json
 
 Text = Annotated[
     str | None,
-    typer.Option(help="Whose attention and surprisal are drawn (the start of validation)."),
+    typer.Option(
+        help="Text whose attention and surprisal are drawn (default: the start of the validation "
+        "split)."
+    ),
 ]
 
 
 @app.command()
 def figures(path: RunPath, text: Text = None, as_json: Json = False) -> None:
-    """Draw what a run learned and how, into its folder; light and dark."""
+    """Draw the figures of a run into its folder, for light and dark backgrounds."""
     from moreish import api
 
     run = api.load(path)
@@ -28,7 +31,7 @@ def figures(path: RunPath, text: Text = None, as_json: Json = False) -> None:
 
 @app.command()
 def report(path: RunPath, text: Text = None, as_json: Json = False) -> None:
-    """One HTML file with all of a run in it, which opens anywhere without a network."""
+    """Write one HTML file with the results and figures of a run."""
     from moreish import api
 
     place = api.report(api.load(path), text=text)

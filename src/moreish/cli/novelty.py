@@ -11,12 +11,14 @@ from moreish.cli.base import Json, RunPath, app, print_json
 @app.command()
 def novelty(
     path: RunPath,
-    n: Annotated[int, typer.Option("-n", help="Samples to look at.")] = 100,
-    temperature: Annotated[float, typer.Option(help="As in sample.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Same seed, same samples.")] = 0,
+    n: Annotated[int, typer.Option("-n", help="Number of samples to check.")] = 100,
+    temperature: Annotated[float, typer.Option(help="Sampling temperature.")] = 1.0,
+    seed: Annotated[
+        int, typer.Option(help="Random seed; the same seed gives the same samples.")
+    ] = 0,
     as_json: Json = False,
 ) -> None:
-    """How much of what a model writes stands in its training data, and where."""
+    """Show how much of what a model writes is copied from its training data."""
     from moreish import api
     from moreish.ui import console, novelty_table
 
@@ -37,7 +39,6 @@ def novelty(
         return
     console().print(novelty_table(found))
     console().print(
-        f"\n{known:.0%} of {len(found)} samples stand in the training data; the longest piece "
-        f"they share with it has {sum(shared) / len(shared):.1f} characters on average and "
-        f"{max(shared)} at most."
+        f"\n{known:.0%} of {len(found)} samples are in the training data. Longest copied span: "
+        f"{sum(shared) / len(shared):.1f} characters on average, {max(shared)} at most."
     )

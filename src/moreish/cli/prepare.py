@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 PLAIN_EVERY = 10.0
-"""Seconds between two lines, where there is no terminal to draw a bar on."""
+"""Seconds between two progress lines where there is no terminal to draw a bar on."""
 
 
 @app.command()
@@ -22,38 +22,47 @@ def prepare(
         list[str],
         typer.Argument(
             metavar="SOURCES…",
-            help="Text, .jsonl or .parquet files (.gz, .bz2, .xz, .zst), folders, "
-            "built-in data sets, hf:NAME.",
+            help="Text, .jsonl or .parquet files (also .gz, .bz2, .xz, .zst), folders, built-in "
+            "data sets, or hf:NAME.",
         ),
     ],
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the token files go.")],
-    field: Annotated[str, typer.Option(help="Of JSON lines; column of Parquet.")] = "text",
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the token files.")],
+    field: Annotated[
+        str, typer.Option(help="Field of JSON lines, or column of Parquet files, with the text.")
+    ] = "text",
     separator: Annotated[
         str | None,
         typer.Option(
-            metavar="TEXT", help="Stands between documents of a text file, e.g. '<|endoftext|>'."
+            metavar="TEXT", help="Text between the documents of a file, e.g. '<|endoftext|>'."
         ),
     ] = None,
-    encoding: Annotated[str, typer.Option(help="Of text files.")] = "utf-8",
+    encoding: Annotated[str, typer.Option(help="Character encoding of text files.")] = "utf-8",
     tokenizer: Annotated[
         str,
-        typer.Option(metavar="NAME", help="gpt2, bpe, char, byte, word or a tokenizer.json."),
+        typer.Option(
+            metavar="NAME", help="Tokenizer: gpt2, bpe, char, byte, word, or a tokenizer.json."
+        ),
     ] = "gpt2",
     vocab_size: Annotated[
-        int | None, typer.Option(metavar="N", help="The most tokens that word or bpe learns.")
+        int | None, typer.Option(metavar="N", help="Largest vocabulary that word or bpe may learn.")
     ] = None,
     hold_out: Annotated[
         float | None,
-        typer.Option(metavar="SHARE", help="Of the text, for each of validation and test (auto)."),
+        typer.Option(
+            metavar="SHARE",
+            help="Fraction of the text for validation, and for test (default: set by the size).",
+        ),
     ] = None,
-    split_seed: Annotated[int, typer.Option(help="Of what is held out.", min=0)] = 42,
-    workers: Annotated[int | None, typer.Option(help="Threads (one for each core).", min=1)] = None,
+    split_seed: Annotated[int, typer.Option(help="Random seed of the split.", min=0)] = 42,
+    workers: Annotated[
+        int | None, typer.Option(help="Number of threads (default: one per core).", min=1)
+    ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace what was prepared in FOLDER.")
+        bool, typer.Option("--overwrite", help="Replace what was prepared in the folder before.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Make token files of large text, for train. The same command goes on after a stop."""
+    """Tokenize large text into files for train; run again to resume."""
     from moreish.data import Order, Reading, prepare_text
     from moreish.tokenizers import Limits
     from moreish.ui import console
@@ -80,11 +89,13 @@ def prepare(
         )
     except KeyboardInterrupt:
         meter.close()
-        shown.print("Stopped. The same command goes on.")
+        shown.print("Stopped. Run the same command to resume.")
         raise
     except OSError as error:
         reason = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
-        raise MoreishError(f"{reason}; when that is mended, the same command goes on") from None
+        raise MoreishError(
+            f"{reason}; when that is fixed, run the same command to resume"
+        ) from None
     finally:
         meter.close()
     seconds = time.perf_counter() - began
@@ -99,7 +110,7 @@ def prepare(
 
 
 def summary(prepared: Any, *, new: bool, seconds: float) -> list[str]:
-    """What was made, or found to be whole."""
+    """What was written, or verified."""
     from moreish.ui import plural
     from moreish.utils.files import in_bytes
 
@@ -107,26 +118,26 @@ def summary(prepared: Any, *, new: bool, seconds: float) -> list[str]:
     tokens = manifest.tokens()
     lines = []
     for source in manifest.sources:
-        empty = f" ({source.empty:,} without text left out)" if source.empty else ""
+        empty = f" ({source.empty:,} empty ones skipped)" if source.empty else ""
         lines.append(
             f"{source.name}: {plural(source.documents, 'document')}{empty}, "
             f"{in_bytes(source.bytes)} of text, "
             f"{plural(manifest.training_tokens().get(source.name, 0), 'training token')}"
         )
     split = f"{tokens['train']:,} training, {tokens['val']:,} validation, {tokens['test']:,} test"
-    lines.append(f"tokens: {split}, {manifest.vocabulary:,} kinds of them ({manifest.tokenizer})")
+    lines.append(f"tokens: {split}, vocabulary {manifest.vocabulary:,} ({manifest.tokenizer})")
     files = plural(len(manifest.shards), "file")
     if new:
         size = sum(source.bytes for source in manifest.sources)
         pace = f", {size / 1e6 / seconds:,.1f} MB/s" if seconds >= 1 else ""
         lines.append(f"{files} in {prepared.folder}{pace}")
     else:
-        lines.append(f"It was prepared already: {files} verified, each is as it was written.")
-    return [*lines, "", f"Train on it: {command('train', prepared.folder)}"]
+        lines.append(f"Prepared before: {files} verified.")
+    return [*lines, "", f"Next: {command('train', prepared.folder)}"]
 
 
 class Meter:
-    """How far it is: a bar on a terminal, a line now and then elsewhere."""
+    """Progress in bytes: a bar on a terminal, a line now and then elsewhere."""
 
     def __init__(self, out: Any) -> None:
         """`out`: a rich console."""
@@ -171,7 +182,7 @@ class Meter:
         self._bar.update(task, description=what, completed=done, total=of or None, facts=facts)
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None

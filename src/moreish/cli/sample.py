@@ -13,46 +13,60 @@ from moreish.errors import MoreishError
 @app.command()
 def sample(
     path: RunPath,
-    prompt: Annotated[str, typer.Option(help="How each text begins.")] = "",
+    prompt: Annotated[str, typer.Option(help="Start of every text.")] = "",
     n: Annotated[
-        int | None, typer.Option("-n", help="How many (10 items, or 1 running text).")
+        int | None,
+        typer.Option("-n", help="Number of texts (default: 10 items, or 1 running text)."),
     ] = None,
     max_tokens: Annotated[
-        int | None, typer.Option(help="The most tokens to draw for each.")
+        int | None,
+        typer.Option(help="Maximum number of tokens per text (default: set by the data)."),
     ] = None,
     temperature: Annotated[
-        float, typer.Option(help="0: always the likeliest; 1: as learned.")
+        float, typer.Option(help="Sampling temperature; 0 always takes the most likely token.")
     ] = 1.0,
-    top_k: Annotated[int | None, typer.Option(help="Draw from the k likeliest only.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="… or from the likeliest share p.")] = None,
-    seed: Annotated[int, typer.Option(help="Same seed, same output.")] = 0,
+    top_k: Annotated[
+        int | None, typer.Option(help="Sample from the k most likely tokens only.")
+    ] = None,
+    top_p: Annotated[
+        float | None,
+        typer.Option(help="Sample from the most likely tokens whose probabilities add up to p."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Random seed; the same seed gives the same texts.")] = 0,
     new_only: Annotated[
-        bool, typer.Option("--new-only", help="Nothing that stands in the data.")
+        bool, typer.Option("--new-only", help="Leave out texts that are in the data.")
     ] = False,
-    starts: Annotated[str | None, typer.Option(help="Items that begin so; --prompt.")] = None,
-    ends: Annotated[str | None, typer.Option(help="Items that end so.")] = None,
-    contains: Annotated[str | None, typer.Option(help="Items with this in them.")] = None,
-    regex: Annotated[str | None, typer.Option(help="Items that match it whole.")] = None,
+    starts: Annotated[
+        str | None, typer.Option(help="Start of every item; the same as --prompt.")
+    ] = None,
+    ends: Annotated[str | None, typer.Option(help="End of every item.")] = None,
+    contains: Annotated[str | None, typer.Option(help="Text that every item contains.")] = None,
+    regex: Annotated[
+        str | None, typer.Option(help="Regular expression that every item matches as a whole.")
+    ] = None,
     length: Annotated[
         str | None,
-        typer.Option(metavar="A..B", help="Items of so many characters: 5, 3..7, 3.."),
+        typer.Option(metavar="A..B", help="Length of every item in characters, e.g. 5, 3..7, 3.."),
     ] = None,
     max_overlap: Annotated[
         int | None,
-        typer.Option(help="Nothing with more characters in a row from the training data."),
+        typer.Option(
+            help="Maximum number of consecutive characters copied from the training data."
+        ),
     ] = None,
     rank: Annotated[
-        str | None, typer.Option(help="likelihood or novelty: the best of it first.")
+        str | None, typer.Option(help="Sort the texts by likelihood or by novelty.")
     ] = None,
-    unique: Annotated[bool, typer.Option("--unique", help="No text twice.")] = False,
+    unique: Annotated[bool, typer.Option("--unique", help="Leave out duplicate texts.")] = False,
     unknown: Annotated[
-        str, typer.Option(help="Characters of the prompt that the model never saw: error or drop.")
+        str,
+        typer.Option(help="What to do with unknown characters of the prompt: error or drop."),
     ] = "error",
     as_json: Json = False,
 ) -> None:
-    """Write more: new items of a list, or running text that streams in."""
+    """Generate new items of a list, or running text."""
     from moreish.runs import (
-        Run,  # what trains and draws would take longer to import than to open it
+        Run,  # without what trains and draws, which takes longer to import than a run to open
     )
 
     run = Run.open(path)
@@ -62,7 +76,7 @@ def sample(
 
         shown = visible
     if starts is not None and prompt:
-        raise MoreishError("--starts and --prompt are the same: give one of them")
+        raise MoreishError("--starts and --prompt mean the same: give only one")
     options: dict[str, Any] = {
         "prompt": prompt if starts is None else starts,
         "max_tokens": max_tokens,
@@ -94,7 +108,7 @@ def sample(
     if as_json:
         print_json({"run": str(run.path), "samples": texts})
         return
-    if run.kind == "lines":  # one a line, whatever a model of bytes may write
+    if run.kind == "lines":  # one per line, even where a byte-level model writes line breaks
         written = "".join(text.replace("\n", "↵") + "\n" for text in texts)
     else:
         written = "\n\n---\n\n".join(texts) + "\n"

@@ -13,38 +13,41 @@ from moreish.errors import MoreishError
 @app.command()
 def serve(
     paths: Annotated[
-        list[Path] | None, typer.Argument(metavar="RUN…", help="Run folders, e.g. runs/names-gpt.")
+        list[Path] | None,
+        typer.Argument(metavar="RUN…", help="Run folders to serve, e.g. runs/names-gpt."),
     ] = None,
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 8000,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)
+    ] = 8000,
     token: Annotated[
         str | None,
-        typer.Option(
-            envvar="MOREISH_TOKEN", help="Whoever asks has to know it (or in MOREISH_TOKEN)."
-        ),
+        typer.Option(envvar="MOREISH_TOKEN", help="Token that every request must carry."),
     ] = None,
     allow_host: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Another name of this server, as in its address."),
+        typer.Option(metavar="NAME", help="Another host name of this server; may be repeated."),
     ] = None,
     insecure: Annotated[
-        bool, typer.Option("--insecure", help="Listen beyond this machine without a token.")
+        bool, typer.Option("--insecure", help="Allow other machines to connect without a token.")
     ] = False,
     slots: Annotated[
-        int, typer.Option(help="Texts that a model writes at a time.", min=1, max=1024)
+        int, typer.Option(help="Number of texts that a model generates at once.", min=1, max=1024)
     ] = 16,
     home: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="Where what is trained from the page goes.")
+        Path, typer.Option(metavar="FOLDER", help="Folder for runs that are trained from the page.")
     ] = Path("runs"),
     training: Annotated[
-        bool, typer.Option("--training/--no-training", help="Whether the page may train.")
+        bool, typer.Option("--training/--no-training", help="Allow training from the page.")
     ] = True,
     limit: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="See docs/serving.md, e.g. max_tokens=1000."),
+        typer.Option(
+            metavar="NAME=VALUE", help="Change a limit, e.g. max_tokens=1000 (see docs/serving.md)."
+        ),
     ] = None,
 ) -> None:
-    """A page to play with models, and an API as OpenAI's clients speak it."""
+    """Serve models: a web page, and an OpenAI-compatible API."""
     from moreish.settings import from_assignments
     from moreish.ui import console
 
@@ -52,7 +55,7 @@ def serve(
         from moreish.serve import Limits, Service
     except ImportError as error:
         raise MoreishError(
-            f"serving needs a library ({error.name}): pip install 'moreish[serve]'"
+            f"serving needs the library {error.name}: pip install 'moreish[serve]'"
         ) from None
     if not paths and (not training or insecure):
         raise MoreishError("name a run folder: moreish serve runs/…")
@@ -72,10 +75,10 @@ def serve(
         out.print(f"{served.name}: {served.run.config.model.name}")
         if served.engine.alone:
             out.print(
-                "  Its texts are written one by one: on this machine they would depend on each "
-                "other in the last digits."
+                "  Its texts are generated one by one: batching would change their last digits on "
+                "this machine."
             )
-    out.print(f"Open {service.url} (Ctrl-C stops)")
-    with suppress(KeyboardInterrupt):  # the way to stop it
+    out.print(f"Open {service.url} (Ctrl-C to stop)")
+    with suppress(KeyboardInterrupt):  # the usual way to stop
         service.run()
     out.print("Stopped.")

@@ -234,7 +234,7 @@ def test_built_in_data_sets_where_nothing_else_has_their_name(
     sides = Sides(share=prepared.manifest.held_out, seed=42)
     expected = [name for name in names if sides.side(sides.hashed(name.encode())[0]) == "val"]
     assert documents(prepared)["val"][: len(expected)] == expected
-    assert "It was prepared already" in moreish("prepare", *order).out
+    assert "Prepared before" in moreish("prepare", *order).out
     result = moreish("prepare", "shakespeer", "--out", "q")
     assert result.status == 2 and "data set 'shakespeer': did you mean 'shakes" in result.err
     Path("names").write_text("\n\n".join(stories(700)))
@@ -684,8 +684,8 @@ def test_built_in_names_come_first(moreish: Moreish, prepared: Path) -> None:
 
 def test_prepare_says_what_it_did(moreish: Moreish, prepared: Path) -> None:
     again = moreish("prepare", "a.jsonl", "b.txt", "--out", "p", "--tokenizer", "char")
-    assert "It was prepared already: 6 files verified" in again.out
-    assert "a: 300 documents, " in again.out and "Train on it: moreish train p" in again.out
+    assert "Prepared before: 6 files verified" in again.out
+    assert "a: 300 documents, " in again.out and "Next: moreish train p" in again.out
     assert "with sources=['a.jsonl', 'b.txt']" in moreish("prepare", "a.jsonl", "--out", "p").err
 
 
@@ -803,7 +803,7 @@ def test_what_is_too_large_to_be_looked_through(
     monkeypatch.setattr(run, "SCORED", 1000)
     assert "can be looked through" in moreish("novelty", "r", "-n", "1").err
     assert "can be looked through" in moreish("sample", "r", "--new-only").err
-    assert "is prepared text and not scored" in moreish("eval", "r").out
+    assert "is not scored" in moreish("eval", "r").out
 
 
 def test_begun_folders_are_not_trained_on(

@@ -86,7 +86,7 @@ def test_the_verb(moreish: Moreish, small_run: Run, text_run: Run) -> None:
     assert found["known_share"] == np.mean([t["known"] for t in found["samples"]])
     assert found["longest_overlap"] == max(len(t["overlap"]) for t in found["samples"])
     shown = moreish("novelty", small_run.path, "-n", 30)
-    assert "stand in the training data" in shown.out
+    assert "are in the training data" in shown.out
     assert "nearest" in shown.out
     assert "line" in moreish("novelty", text_run.path, "-n", 2).out
 
