@@ -23,9 +23,9 @@ import torch
 import moreish
 from moreish.config import TrainConfig
 from moreish.data.sampler import Sampler
-from moreish.data.token_dataset import Tokens
+from moreish.data.token_dataset import TokenDataset
 from moreish.models import build_model, model_config
-from moreish.runs.record import machine, versions
+from moreish.runs.record import library_versions, machine_info
 from moreish.training.budget import Plan
 from moreish.training.events import silent
 from moreish.training.flops import Work, peak_of
@@ -56,7 +56,7 @@ def shakespeare(
             "shakespeare", steps=steps, split="lecture", settings=settings,
             out=Path(folder) / "run", report=silent,
         )  # fmt: skip
-        lines = list(run.logged())
+        lines = list(run.read_metrics())
     seconds = {line["step"]: line["seconds"] for line in lines if "loss" in line}
     curve = [
         {"step": line["step"], "seconds": seconds.get(line["step"]), "loss": line["val"]["loss"]}
@@ -84,7 +84,7 @@ def utilisation(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     context = int(model["context"])
     ids = np.random.default_rng(0).integers(vocabulary, size=(rows + 2) * context, dtype=np.uint16)
-    tokens = Tokens(ids, items=False)
+    tokens = TokenDataset(ids, items=False)
     torch.manual_seed(0)
     trainer = Trainer(
         build_model(model_config(model), vocabulary),
@@ -106,7 +106,7 @@ def utilisation(
     batch = trainer.sampler.batch(0)
     return {
         "first_step_seconds": first,
-        "tokens_per_second": batch.scored / seconds,
+        "tokens_per_second": batch.num_targets / seconds,
         "tflops": Work(trainer.model).of(batch) / seconds / 1e12,
         "utilisation": peak and Work(trainer.model).of(batch) / seconds / peak,
         "peak_memory_gb": torch.cuda.max_memory_allocated() / 1e9
@@ -142,8 +142,8 @@ def main() -> None:
             **found,
             "gpu": gpu,
             "made": made,
-            "machine": machine(),
-            "versions": versions(),
+            "machine": machine_info(),
+            "versions": library_versions(),
         }
         print(f"{name:<31} { {k: v for k, v in found.items() if k != 'curve'} }", flush=True)
         for at in found.get("curve", []):

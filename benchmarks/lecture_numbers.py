@@ -20,7 +20,7 @@ import torch
 from moreish import api, tokenizers
 from moreish.data import catalog
 from moreish.data.text.corpus import Corpus
-from moreish.data.token_dataset import Tokens, encode_corpus
+from moreish.data.token_dataset import TokenDataset, encode_corpus
 from moreish.evaluate.metrics import evaluate_losses
 from moreish.models import CountBasedModel, Model, build_model, model_config
 from moreish.models.bow import average_by_loop, average_by_product, average_by_softmax
@@ -42,7 +42,9 @@ class Line:
     how: str = "`python benchmarks/lecture_numbers.py`"
 
 
-def data(name: str, kind: str) -> tuple[list[str], CharTokenizer, dict[str, Tokens], Tokens]:
+def data(
+    name: str, kind: str
+) -> tuple[list[str], CharTokenizer, dict[str, TokenDataset], TokenDataset]:
     """Documents, tokenizer, the lecture's splits, and all of it as one stream."""
     text = catalog.load(name)
     documents = text.split("\n") if kind == "lines" else [text]
@@ -53,25 +55,27 @@ def data(name: str, kind: str) -> tuple[list[str], CharTokenizer, dict[str, Toke
     for document in documents:
         pieces += [tokenizer.encode(document).tolist(), [0]] if kind == "lines" else []
     ids = np.concatenate(pieces) if pieces else tokenizer.encode(text)
-    return documents, tokenizer, splits, Tokens(ids.astype(np.uint8), items=kind == "lines")
+    return documents, tokenizer, splits, TokenDataset(ids.astype(np.uint8), items=kind == "lines")
 
 
 def build(name: str, vocab_size: int, **settings: object) -> Model:
     return build_model(model_config({"name": name, **settings}), vocab_size)
 
 
-def counted(tokens: Tokens, vocab_size: int, name: str = "ngram", **settings: object) -> Model:
+def counted(
+    tokens: TokenDataset, vocab_size: int, name: str = "ngram", **settings: object
+) -> Model:
     model = build(name, vocab_size, **settings)
     assert isinstance(model, CountBasedModel)
     model.fit_counts(tokens)
     return model
 
 
-def mean(model: Model, tokens: Tokens) -> str:
-    return f"{losses_of(model, tokens).mean(dtype=float):.4f}"
+def mean(model: Model, tokens: TokenDataset) -> str:
+    return f"{evaluate_losses(model, tokens).mean(dtype=float):.4f}"
 
 
-def gradient_bigram(tokens: Tokens, strength: float) -> Model:
+def gradient_bigram(tokens: TokenDataset, strength: float) -> Model:
     """makemore 1: 200 steps of plain gradient descent on all pairs at once, at a rate of 50."""
     model = build("bigram", 27)
     (weight,) = model.parameters()
@@ -128,7 +132,7 @@ def names_lines() -> Iterator[Line]:
     yield Line(
         "bigrams in all words; non-zero cells",
         "228,146; 627 of 729",
-        f"{all_tokens.predictions:,}; {len(counts)} of {27**2}",
+        f"{all_tokens.num_predictions:,}; {len(counts)} of {27**2}",
     )
     yield Line(
         "`n.`, `a.`, `.m`, `m.`, `jq`",
@@ -141,12 +145,12 @@ def names_lines() -> Iterator[Line]:
         "the examples of `emma`", "`.e em mm ma a.`",
         "`" + " ".join(letters[a] + letters[b] for a, b in pairwise(emma)) + "`",
     )  # fmt: skip
-    five = Tokens(all_tokens.ids_N[: 6 + sum(map(len, words[:5]))], items=True)
-    yield Line("examples in the first five words, context 3", "32", str(five.predictions))
-    three = Tokens(all_tokens.ids_N[: 4 + sum(map(len, words[:3]))], items=True)
+    five = TokenDataset(all_tokens.ids_N[: 6 + sum(map(len, words[:5]))], items=True)
+    yield Line("examples in the first five words, context 3", "32", str(five.num_predictions))
+    three = TokenDataset(all_tokens.ids_N[: 4 + sum(map(len, words[:3]))], items=True)
     yield Line(
         "log-likelihood of the first three words", "−38.7856",
-        f"−{losses_of(table, three).sum(dtype=float):.4f}",
+        f"−{evaluate_losses(table, three).sum(dtype=float):.4f}",
     )  # fmt: skip
     for k, stated in ((0, "2.4540"), (1, "2.4546"), (5, "2.4577")):
         model = counted(all_tokens, 27, order=2, add_k=k)
@@ -154,7 +158,7 @@ def names_lines() -> Iterator[Line]:
 
     def word(model: Model, text: str) -> str:
         ids = np.array([0, *tokenizer.encode(text), 0], dtype=np.uint8)
-        value = evaluate_losses(model, Tokens(ids, items=True)).mean(dtype=float)
+        value = evaluate_losses(model, TokenDataset(ids, items=True)).mean(dtype=float)
         return "infinite" if math.isinf(value) else f"{value:.3f}"
 
     plus_one = counted(all_tokens, 27, order=2, add_k=1)
@@ -207,9 +211,9 @@ def names_lines() -> Iterator[Line]:
     yield Line(
         "split of words; of examples", "25,626 / 3,203 / 3,204; 182,625 / 22,655 / 22,866",
         " / ".join(f"{len(s.boundaries) - 1:,}" for s in splits.values())
-        + "; " + " / ".join(f"{s.predictions:,}" for s in splits.values()),
+        + "; " + " / ".join(f"{s.num_predictions:,}" for s in splits.values()),
     )  # fmt: skip
-    first = Tokens(all_tokens.ids_N[:33], items=True)
+    first = TokenDataset(all_tokens.ids_N[:33], items=True)
     mlp = build("mlp", 27, context=3, embedding=2, hidden=100)
     careful = mean(mlp, first)
     torch.manual_seed(2147483647)

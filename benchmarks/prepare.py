@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 
 from moreish.data import catalog
-from moreish.data.shards.pipeline import Order, cores, prepare_text
-from moreish.data.shards.sources import Reading
-from moreish.runs.record import machine, versions
+from moreish.data.shards.pipeline import PrepareConfig, cores, prepare_dataset
+from moreish.data.shards.sources import SourceFormat
+from moreish.runs.record import library_versions, machine_info
 from moreish.tokenizers import builder
 
 SEPARATOR = "<|endoftext|>"
@@ -80,12 +80,12 @@ def tiktoken_alone(text: Path) -> dict[str, Any]:
 def ours(text: Path) -> dict[str, Any]:
     builder("gpt2").build([], boundary=True)  # fetched, if need be
     with tempfile.TemporaryDirectory(dir=text.parent) as folder:
-        order = Order(sources=(str(text),), reading=Reading(separator=SEPARATOR))
+        order = PrepareConfig(sources=(str(text),), reading=SourceFormat(separator=SEPARATOR))
         began = time.perf_counter()
-        done = prepare_text(order, Path(folder) / "prepared", overwrite=False)
+        done = prepare_dataset(order, Path(folder) / "prepared", overwrite=False)
         seconds = time.perf_counter() - began
         began = time.perf_counter()
-        prepare_text(order, Path(folder) / "prepared", overwrite=False)
+        prepare_dataset(order, Path(folder) / "prepared", overwrite=False)
         manifest = done.prepared.manifest
         boundaries = sum(shard.documents for shard in manifest.shards)
         tokens = sum(manifest.tokens().values()) - boundaries
@@ -143,8 +143,8 @@ def main() -> None:
         },
         "verifying_seconds": round(median(one["moreish"]["verifying"] for one in rounds), 2),
         "memory_mb": round(max(one["moreish"]["memory_mb"] for one in rounds)),
-        "versions": versions(),
-        "machine": machine(),
+        "versions": library_versions(),
+        "machine": machine_info(),
     }
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps(found, indent=2) + "\n")

@@ -25,7 +25,7 @@ from typing import Any
 
 from moreish import api
 from moreish.data import catalog
-from moreish.runs.record import machine, versions
+from moreish.runs.record import library_versions, machine_info
 from moreish.utils.download import RemoteFile, WheelMember, get
 
 VERSE = RemoteFile(
@@ -92,7 +92,7 @@ def trained(name: str, folder: Path, source: str, steps: int, **options: Any) ->
         overwrite=True,
         **options,
     )
-    entries = [entry for entry in run.logged() if "val" in entry]
+    entries = [entry for entry in run.read_metrics() if "val" in entry]
     best = min(entries, key=lambda entry: entry["val"]["loss"])
     return {
         "what": name,
@@ -138,8 +138,8 @@ def main() -> None:
     found = {
         "date": datetime.now(UTC).date().isoformat(),
         "command": "python " + " ".join(sys.argv),
-        "machine": machine(),
-        "versions": versions(),
+        "machine": machine_info(),
+        "versions": library_versions(),
         "verse": facts,
         "model": MODEL,
         "train": TRAIN,

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from moreish.runs.record import machine, versions
+from moreish.runs.record import library_versions, machine_info
 
 NAMES = ["names-lecture", "--split", "lecture"]
 SHAKESPEARE = ["shakespeare", "--split", "lecture"]
@@ -148,8 +148,8 @@ def main() -> None:
             **record,
             "losses": losses,
             "made": made,
-            "machine": machine(),
-            "versions": versions(),
+            "machine": machine_info(),
+            "versions": library_versions(),
         }
         loss = statistics.mean(losses)
         goal = case.get("goal")

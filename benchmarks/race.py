@@ -25,7 +25,7 @@ import torch
 from torch.nn import functional as F
 
 from moreish.data import catalog
-from moreish.runs.record import machine, versions
+from moreish.runs.record import library_versions, machine_info
 
 SETTING = {
     "device": "cpu",
@@ -137,8 +137,8 @@ def main() -> None:
     report = {
         "rounds": rounds,
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
-        "versions": versions(),
+        "machine": machine_info(),
+        "versions": library_versions(),
     }
     options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from moreish.runs.record import machine, versions
+from moreish.runs.record import library_versions, machine_info
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "reliability.json"
@@ -128,8 +128,8 @@ def main() -> None:
                 for (promise, what), counts in sorted(summed.items())
             ],
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
-            "machine": machine(),
-            "versions": versions(),
+            "machine": machine_info(),
+            "versions": library_versions(),
         }
     else:
         results = json.loads(RESULTS.read_text("utf-8"))

@@ -27,7 +27,7 @@ from moreish.config import resolve
 from moreish.data import catalog
 from moreish.data.audit.audit import diagnose
 from moreish.data.text.lines import Kind
-from moreish.data.token_dataset import Tokens
+from moreish.data.token_dataset import TokenDataset
 from moreish.evaluate.novelty import NearestItemIndex, OverlapIndex
 from moreish.models import CountBasedModel, build_model, model_config
 from moreish.runs.run import Run
@@ -52,14 +52,14 @@ def words(megabytes: int) -> Iterator[bytes]:
         yield piece
 
 
-def shakespeare() -> tuple[Tokens, int]:
+def shakespeare() -> tuple[TokenDataset, int]:
     text = catalog.load("shakespeare")
     tokenizer = CharTokenizer.build([text], boundary=False)
     ids = tokenizer.encode(text).astype(np.uint8)
-    return Tokens(ids[: int(0.9 * len(ids))], items=False), tokenizer.vocab_size
+    return TokenDataset(ids[: int(0.9 * len(ids))], items=False), tokenizer.vocab_size
 
 
-def fit(tokens: Tokens, vocab_size: int, order: int) -> dict[str, Any]:
+def fit(tokens: TokenDataset, vocab_size: int, order: int) -> dict[str, Any]:
     model = build_model(model_config({"name": "kneser-ney", "order": order}), vocab_size)
     began = time.perf_counter()
     assert isinstance(model, CountBasedModel)
@@ -87,7 +87,7 @@ def counting(megabytes: int) -> dict[str, Any]:
                 file.write(places[np.frombuffer(piece, "u1")].tobytes())
         before = highest()
         ids = np.memmap(path, dtype=np.uint8, mode="r")
-        return {"before": before, **fit(Tokens(ids, items=False), len(letters), 7)}
+        return {"before": before, **fit(TokenDataset(ids, items=False), len(letters), 7)}
 
 
 def preparing(tokenizer: str, kind: str = "text") -> dict[str, Any]:

@@ -31,7 +31,7 @@ import httpx
 import numpy as np
 
 from moreish import api
-from moreish.runs.record import machine, versions
+from moreish.runs.record import library_versions, machine_info
 from moreish.training.events import silent
 
 MODEL = {
@@ -319,8 +319,8 @@ def main() -> None:
     found = {
         "date": datetime.now(UTC).date().isoformat(),
         "command": "python " + " ".join(sys.argv),
-        "machine": machine(),
-        "versions": versions(),
+        "machine": machine_info(),
+        "versions": library_versions(),
         "model": {**MODEL, "parameters": parameters},
         "slots": given.slots,
         "load": loaded,

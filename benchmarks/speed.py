@@ -30,7 +30,7 @@ from moreish.evaluate.loss import mean_loss
 from moreish.generate.decode import generate
 from moreish.generate.sampling import Sampling
 from moreish.models import build_model, model_config
-from moreish.runs.record import machine, versions
+from moreish.runs.record import library_versions, machine_info
 from moreish.training.budget import Plan
 from moreish.training.flops import Work
 from moreish.training.objectives import next_token
@@ -343,7 +343,12 @@ def main() -> None:
             continue
         found = {key: round(value, 4) for key, value in CASES[name](options.nanogpt).items()}
         made = datetime.now(UTC).isoformat(timespec="seconds")
-        report[name] = {**found, "made": made, "machine": machine(), "versions": versions()}
+        report[name] = {
+            **found,
+            "made": made,
+            "machine": machine_info(),
+            "versions": library_versions(),
+        }
         print(f"{name:<17} {found}", flush=True)
         options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 

@@ -24,7 +24,7 @@ from quality import measure
 
 from moreish.config import resolve
 from moreish.planning.planner import advise
-from moreish.runs.record import machine, versions
+from moreish.runs.record import library_versions, machine_info
 from moreish.settings import to_toml
 from moreish.training.setup import prepare
 
@@ -106,8 +106,8 @@ def main() -> None:
             "seconds": {side: record and record["seconds"] for side, record in found.items()},
             "parameters": {side: record and record["parameters"] for side, record in found.items()},
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
-            "machine": machine(),
-            "versions": versions(),
+            "machine": machine_info(),
+            "versions": library_versions(),
         }
         print(
             f"{name:<14} " + "  ".join(f"{k} {v or math.nan:.4f}" for k, v in losses.items()),

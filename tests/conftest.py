@@ -24,7 +24,7 @@ import typer.main  # noqa: E402
 
 from moreish.data import catalog  # noqa: E402
 from moreish.data.text.corpus import Corpus  # noqa: E402
-from moreish.data.token_dataset import Tokens, encode_corpus  # noqa: E402
+from moreish.data.token_dataset import TokenDataset, encode_corpus  # noqa: E402
 from moreish.errors import MoreishError  # noqa: E402
 from moreish.runs.run import Run  # noqa: E402
 from moreish.tokenizers import builder  # noqa: E402
@@ -47,8 +47,8 @@ BESIDE = ROOT.parent / "shared" / "data"
 @pytest.fixture(autouse=True, scope="session")
 def _data_and_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Lecture data from a folder that the environment names, else beside the project if there."""
-    if fetch.FOLDER_VARIABLE not in os.environ and BESIDE.is_dir():
-        os.environ[fetch.FOLDER_VARIABLE] = str(BESIDE)
+    if fetch.DATA_DIR_VARIABLE not in os.environ and BESIDE.is_dir():
+        os.environ[fetch.DATA_DIR_VARIABLE] = str(BESIDE)
     base = tmp_path_factory.getbasetemp()
     # One for all processes of the tests: what is fetched is fetched once.
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
@@ -81,16 +81,16 @@ def shakespeare() -> str:
     return lecture_text("shakespeare")
 
 
-def item_tokens(items: list[str]) -> tuple[CharTokenizer, Tokens]:
+def item_tokens(items: list[str]) -> tuple[CharTokenizer, TokenDataset]:
     """Items as one split, all of them."""
     tokenizer = CharTokenizer.build(items, boundary=True)
     ids = [0]
     for item in items:
         ids += [*tokenizer.encode(item), 0]
-    return tokenizer, Tokens(np.array(ids, dtype=np.uint8), items=True)
+    return tokenizer, TokenDataset(np.array(ids, dtype=np.uint8), items=True)
 
 
-def split_tokens(items: list[str], rule: str) -> tuple[CharTokenizer, dict[str, Tokens]]:
+def split_tokens(items: list[str], rule: str) -> tuple[CharTokenizer, dict[str, TokenDataset]]:
     """Items as the splits of a rule."""
     corpus = Corpus.of(items, "lines")
     tokenizer = CharTokenizer.build(items, boundary=True)

@@ -10,11 +10,11 @@ from moreish.config import AutoConfig, normalize, resolve
 from moreish.data import (
     Corpus,
     Diagnosis,
-    Order,
-    Outcome,
-    Reading,
+    PrepareConfig,
+    PrepareResult,
+    SourceFormat,
     diagnose,
-    prepare_text,
+    prepare_dataset,
     read_corpus,
 )
 from moreish.errors import MoreishError
@@ -262,7 +262,7 @@ def prepare(
     workers: int | None = None,
     overwrite: bool = False,
     report: Report | None = None,
-) -> Outcome:
+) -> PrepareResult:
     """Tokenize text of any size into token files, which `train` and `plan` take as a source.
 
     Called again it resumes what was interrupted, or verifies what is complete.
@@ -285,16 +285,16 @@ def prepare(
     Raises:
         MoreishError: a source, an option or the place is wrong, or the text is too small.
     """
-    order = Order(
+    order = PrepareConfig(
         sources=tuple(map(str, [sources] if isinstance(sources, str | Path) else sources)),
-        reading=Reading(field=field, separator=separator, encoding=encoding),
+        reading=SourceFormat(field=field, separator=separator, encoding=encoding),
         tokenizer=tokenizer,
         limits=Limits(vocab_size=vocab_size),
         hold_out=hold_out,
         split_seed=split_seed,
     )
     with _watching(report) as watch:
-        return prepare_text(
+        return prepare_dataset(
             order,
             Path(out).expanduser(),
             overwrite=overwrite,

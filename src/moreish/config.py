@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field, SerializeAsAny, field_validator
 
-from moreish.data import Kind, Mending, Rule
+from moreish.data import Kind, Mending, SplitRule
 from moreish.errors import MoreishError, nearest
 from moreish.models import CountBasedModel, ModelConfig, model_class, model_config
 from moreish.settings import Settings, Tree, merge, migrate
@@ -23,7 +23,7 @@ class DataConfig(Mending):
     """A built-in data set, a file, a folder of text files, or of text that is prepared."""
     kind: Kind | None = None
     """A list of lines, or running text; None: guess."""
-    split: Rule = "seeded"
+    split: SplitRule = "seeded"
     split_seed: int = Field(42, ge=0, lt=2**63)
     """Apart from the training's seed, so that runs of several seeds share one split."""
     encoding: str = "utf-8"

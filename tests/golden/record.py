@@ -86,7 +86,7 @@ def main() -> None:
                 runs[f"{name} (resumed)"] = resume(name)
             print(f"{time.perf_counter() - began:6.2f} s  {name}", file=sys.stderr)  # noqa: T201
         os.chdir(HERE)
-    file.write_text(formatted({"machine": machine(), **dict(sorted(runs.items()))}), "utf-8")
+    file.write_text(formatted({"machine": machine_info(), **dict(sorted(runs.items()))}), "utf-8")
 
 
 def formatted(record: dict[str, dict[str, Any]]) -> str:
@@ -189,7 +189,7 @@ def weights(path: Path) -> str:
     return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
 
 
-def machine() -> dict[str, str]:
+def machine_info() -> dict[str, str]:
     """What the last bits of a result may depend on."""
     import numpy
     import torch

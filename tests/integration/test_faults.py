@@ -19,7 +19,7 @@ from moreish.runs.run import Run
 from moreish.training.checkpoint import Checkpoints
 from moreish.training.events import silent
 from moreish.training.trainer import Trainer
-from moreish.utils.files import PART, write_atomic
+from moreish.utils.files import PARTIAL_SUFFIX, write_atomic
 from moreish.workflows import fit as carry_out
 from support.faults import Dead, Disk, attempts, watched
 
@@ -109,7 +109,7 @@ def test_a_checkpoint_is_never_lost(
         # The next save tidies up whatever is left.
         Checkpoints(folder, "run", {}).save(at_step(trainers, saved + 1))
         assert restored(folder, trainers) == saved + 1
-        assert not list(folder.glob(f"*{PART}"))
+        assert not list(folder.glob(f"*{PARTIAL_SUFFIX}"))
         assert len(list(folder.glob("step-*"))) == 2
 
     counts = attempts(monkeypatch, fresh(base), save, check, spare)
@@ -207,7 +207,7 @@ def test_after_its_death_a_process_does_nothing(
     disk = Disk(tmp_path, 2, "dead before")
     with watched(monkeypatch, disk), pytest.raises(Dead):
         write_atomic(tmp_path / "x", b"content")
-    assert [path.suffix for path in tmp_path.iterdir()] == [PART]
+    assert [path.suffix for path in tmp_path.iterdir()] == [PARTIAL_SUFFIX]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not fork")

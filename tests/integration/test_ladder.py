@@ -115,7 +115,11 @@ def test_equal_data_instead_of_equal_time(moreish: Moreish, source: Path) -> Non
     assert result.status == 0, result.err
     assert (result.json["minutes"], result.json["epochs"]) == (None, 2)
     tokens = [
-        max(line["tokens"] for line in Run.open(f"ladders/names/{rung}").logged() if "loss" in line)
+        max(
+            line["tokens"]
+            for line in Run.open(f"ladders/names/{rung}").read_metrics()
+            if "loss" in line
+        )
         for rung in ("bow", "head")
     ]
     assert tokens[0] == pytest.approx(tokens[1], rel=0.3)
@@ -273,7 +277,7 @@ def test_control_c_in_the_first_rung(moreish: Moreish, source: Path) -> None:
     assert result.status == 130
     assert "the same command goes on" in result.err
     assert "Traceback" not in result.err
-    stopped = max(line["step"] for line in Run.open("ladders/names/bow").logged())
+    stopped = max(line["step"] for line in Run.open("ladders/names/bow").read_metrics())
     result = moreish(*options)
     assert result.status == 0
     whole = api.train(source, model="bow", epochs=30, out=source.parent / "whole", report=silent)

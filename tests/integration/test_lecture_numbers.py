@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from conftest import item_tokens, split_tokens
-from moreish.data.token_dataset import Batch, Tokens
+from moreish.data.token_dataset import Batch, TokenDataset
 from moreish.evaluate.metrics import evaluate_losses, score
 from moreish.generate.decode import generate
 from moreish.generate.sampling import Sampling
@@ -17,7 +17,7 @@ from moreish.models import Model, build_model, model_config
 from moreish.training.objectives import next_token, with_squared_weights
 
 
-def counted(tokens: Tokens, add_k: float, vocabulary: int = 27) -> Model:
+def counted(tokens: TokenDataset, add_k: float, vocabulary: int = 27) -> Model:
     model = build_model(model_config({"name": "ngram", "order": 2, "add_k": add_k}), vocabulary)
     model.fit_counts(tokens)
     return model
@@ -43,7 +43,7 @@ def test_vocabulary(names) -> None:
 
 def test_bigram_counts(names) -> None:
     tokenizer, tokens = names
-    assert tokens.predictions == 228_146
+    assert tokens.num_predictions == 228_146
     model = counted(tokens, 0)
     assert len(model.counts_G) == 627
     label = tokenizer.label
@@ -59,10 +59,10 @@ def test_bigram_counts(names) -> None:
 def test_first_words(lecture_names: list[str], names) -> None:
     tokenizer, all_tokens = names
     assert lecture_names[:3] == ["emma", "olivia", "ava"]
-    first = Tokens(all_tokens.ids_N[:6], items=True)
+    first = TokenDataset(all_tokens.ids_N[:6], items=True)
     pairs = ["".join(map(tokenizer.label, pair)) for pair in pairwise(first.ids_N.tolist())]
     assert pairs == ["·e", "em", "mm", "ma", "a·"]
-    three = Tokens(all_tokens.ids_N[: 3 + 1 + sum(map(len, lecture_names[:3]))], items=True)
+    three = TokenDataset(all_tokens.ids_N[: 3 + 1 + sum(map(len, lecture_names[:3]))], items=True)
     assert -evaluate_losses(counted(all_tokens, 0), three).sum() == pytest.approx(
         -38.7856, abs=1e-3
     )
@@ -77,7 +77,7 @@ def test_count_bigram_loss(names, add_k: float, loss: float) -> None:
 
 def word_loss(model: Model, tokenizer, word: str) -> float:
     ids = np.array([0, *tokenizer.encode(word), 0], dtype=np.uint8)
-    return float(evaluate_losses(model, Tokens(ids, items=True)).mean())
+    return float(evaluate_losses(model, TokenDataset(ids, items=True)).mean())
 
 
 def test_andrej(names) -> None:
@@ -94,7 +94,7 @@ def test_uniform(names) -> None:
     assert found.loss == pytest.approx(3.2958, abs=1e-4)
 
 
-def full_batch_descent(tokens: Tokens, steps: int, strength: float = 0.0) -> Model:
+def full_batch_descent(tokens: TokenDataset, steps: int, strength: float = 0.0) -> Model:
     """The lecture's training: one-hot inputs, full batch, learning rate 50."""
     model = build_model(model_config({"name": "bigram"}), 27)
     ids = torch.from_numpy(tokens.ids_N.astype(np.int64))
@@ -153,7 +153,7 @@ def test_squared_weights_pull_towards_uniform(names) -> None:
 
 def test_mlp_examples_and_sizes(names) -> None:
     _, tokens = names
-    assert Tokens(tokens.ids_N[: 1 + 5 + 7 + 4 + 9 + 7], items=True).predictions == 32
+    assert TokenDataset(tokens.ids_N[: 1 + 5 + 7 + 4 + 9 + 7], items=True).num_predictions == 32
     for embedding, hidden, parameters in ((2, 100, 3_481), (2, 300, 10_281), (10, 200, 11_897)):
         settings = {"name": "mlp", "context": 3, "embedding": embedding, "hidden": hidden}
         assert build_model(model_config(settings), 27).num_parameters() == parameters
@@ -162,12 +162,12 @@ def test_mlp_examples_and_sizes(names) -> None:
 def test_split_sizes(lecture_names: list[str]) -> None:
     _, splits = split_tokens(lecture_names, "lecture")
     assert [len(s.boundaries) - 1 for s in splits.values()] == [25_626, 3_203, 3_204]
-    assert [s.predictions for s in splits.values()] == [182_625, 22_655, 22_866]
+    assert [s.num_predictions for s in splits.values()] == [182_625, 22_655, 22_866]
 
 
 def test_careful_initialisation_starts_at_the_uniform_loss(names) -> None:
     _, tokens = names
-    first = Tokens(tokens.ids_N[:33], items=True)
+    first = TokenDataset(tokens.ids_N[:33], items=True)
     settings = {"name": "mlp", "context": 3, "embedding": 2, "hidden": 100}
     model = build_model(model_config(settings), 27)
     assert evaluate_losses(model, first).mean() == pytest.approx(3.2958, abs=0.005)

@@ -325,7 +325,7 @@ def test_few_pairs_of_many_tokens(native: Native, runs: dict[str, Run]) -> None:
 def test_history(native: Native, runs: dict[str, Run]) -> None:
     run = runs["names"]
     found = native.get("history", model="names")
-    logged = list(run.logged())
+    logged = list(run.read_metrics())
     losses = [{"step": e["step"], "loss": e["loss"]} for e in logged if "loss" in e]
     assert found["steps"] == losses != []
     vals = [(e["step"], e["val"]["loss"]) for e in logged if "val" in e]
@@ -672,7 +672,7 @@ def test_large_data_are_not_looked_through(
     native: Native, monkeypatch: pytest.MonkeyPatch, runs: dict[str, Run]
 ) -> None:
     characters = runs["words"].record.data.characters
-    monkeypatch.setattr(looking, "SEARCHED", characters - 1)
+    monkeypatch.setattr(looking, "MAX_SEARCHABLE_TOKENS", characters - 1)
     for what, body in (("novelty", {"texts": ["a"]}), ("list", {"new_only": True})):
         answer = native.http.post(f"/api/{what}", json={"model": "words", **body})
         assert answer.status_code == 400

@@ -198,7 +198,7 @@ def test_it_ends_early_with_the_best_weights_and_says_so(home: Path) -> None:
     text.write_text("\n".join(NAMES))
     settings = {"train": {"patience": 1, "eval_every": 1, "lr": 3.0, "steps": 50}}
     found = training_result(api.train(text, model="mlp", settings=settings, out=run, report=silent))
-    losses = {e["step"]: e["val"]["loss"] for e in Run.open(run).logged() if "val" in e}
+    losses = {e["step"]: e["val"]["loss"] for e in Run.open(run).read_metrics() if "val" in e}
     assert found["status"] == "finished" and found["early"]
     assert found["best_step"] == min(losses, key=losses.__getitem__) < max(losses) < 50
     assert found["best"] == pytest.approx(min(losses.values()))

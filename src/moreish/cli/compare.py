@@ -43,7 +43,7 @@ def compare_verb(
         view.close()
     if test:
         for run in runs:
-            run.count_test()
+            run.count_test_evaluation()
     if as_json:
         print_json(
             {

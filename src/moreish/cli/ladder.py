@@ -7,11 +7,11 @@ import typer
 
 from moreish.cli.base import Json, app, print_json
 from moreish.errors import MoreishError, command
-from moreish.utils.sighup import outliving_its_terminal
+from moreish.utils.sighup import survive_hangup
 
 
 @app.command()
-@outliving_its_terminal()
+@survive_hangup()
 def ladder(
     source: Annotated[
         str, typer.Argument(help="A built-in data set, a file, a folder of texts or prepared.")

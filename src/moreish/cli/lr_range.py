@@ -8,11 +8,11 @@ import typer
 from moreish.cli.base import Json, Set, app, given, print_json, takes_flags
 from moreish.errors import command
 from moreish.options import ModelOptions, command_words, names_of
-from moreish.utils.sighup import outliving_its_terminal
+from moreish.utils.sighup import survive_hangup
 
 
 @app.command(name="lr-range")
-@outliving_its_terminal()
+@survive_hangup()
 @takes_flags(*names_of(ModelOptions))
 def lr_range(
     source: Annotated[

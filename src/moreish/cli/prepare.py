@@ -63,13 +63,13 @@ def prepare(
     as_json: Json = False,
 ) -> None:
     """Tokenize large text into files for train; run again to resume."""
-    from moreish.data import Order, Reading, prepare_text
+    from moreish.data import PrepareConfig, SourceFormat, prepare_dataset
     from moreish.tokenizers import Limits
     from moreish.ui import console
 
-    order = Order(
+    order = PrepareConfig(
         sources=tuple(sources),
-        reading=Reading(field=field, separator=separator, encoding=encoding),
+        reading=SourceFormat(field=field, separator=separator, encoding=encoding),
         tokenizer=tokenizer,
         limits=Limits(vocab_size=vocab_size),
         hold_out=hold_out,
@@ -79,7 +79,7 @@ def prepare(
     meter = Meter(shown)
     began = time.perf_counter()
     try:
-        done = prepare_text(
+        done = prepare_dataset(
             order,
             out.expanduser(),
             overwrite=overwrite,
@@ -112,7 +112,7 @@ def prepare(
 def summary(prepared: Any, *, new: bool, seconds: float) -> list[str]:
     """What was written, or verified."""
     from moreish.ui import plural
-    from moreish.utils.files import in_bytes
+    from moreish.utils.files import format_bytes
 
     manifest = prepared.manifest
     tokens = manifest.tokens()
@@ -121,7 +121,7 @@ def summary(prepared: Any, *, new: bool, seconds: float) -> list[str]:
         empty = f" ({source.empty:,} empty ones skipped)" if source.empty else ""
         lines.append(
             f"{source.name}: {plural(source.documents, 'document')}{empty}, "
-            f"{in_bytes(source.bytes)} of text, "
+            f"{format_bytes(source.bytes)} of text, "
             f"{plural(manifest.training_tokens().get(source.name, 0), 'training token')}"
         )
     split = f"{tokens['train']:,} training, {tokens['val']:,} validation, {tokens['test']:,} test"

@@ -18,7 +18,7 @@ from moreish.cli.base import (
 )
 from moreish.errors import MoreishError, command
 from moreish.options import TrainOptions, names_of
-from moreish.utils.sighup import outliving_its_terminal
+from moreish.utils.sighup import survive_hangup
 
 RESULTS = {
     "status",
@@ -33,7 +33,7 @@ RESULTS = {
 
 
 @app.command()
-@outliving_its_terminal()
+@survive_hangup()
 @takes_flags(*names_of(TrainOptions))
 def train(
     source: Source = None,

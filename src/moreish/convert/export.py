@@ -19,7 +19,7 @@ from moreish.errors import MoreishError, command, nearest
 from moreish.evaluate import format_bits
 from moreish.models import Model
 from moreish.runs import Run
-from moreish.utils.files import PART, write_atomic
+from moreish.utils.files import PARTIAL_SUFFIX, write_atomic
 
 REGISTRY = {
     "hf": "moreish.convert.hf_export:ToTransformers",
@@ -126,7 +126,7 @@ def export(
                 f"this needs a library ({library}): pip install 'moreish[{to}]'"
             ) from None
     made = exporter.of(run)
-    beside = out.with_name(f".{out.name}{PART}")
+    beside = out.with_name(f".{out.name}{PARTIAL_SUFFIX}")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     try:

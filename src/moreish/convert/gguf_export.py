@@ -35,7 +35,7 @@ from moreish.models import GPT, Block, FeedForward
 from moreish.runs import Run
 from moreish.settings import Tree
 from moreish.tokenizers import Tokenizer
-from moreish.utils.files import flush
+from moreish.utils.files import fsync_file
 
 TOLERANCE = 1e-3
 """Of log-probabilities; beside what llama.cpp's GELU, which is a table of half-precision numbers,
@@ -100,7 +100,7 @@ class ToLlamaCpp(Export):
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
-        flush(path)
+        fsync_file(path)
 
     def _tensors(self) -> dict[str, Tensor]:
         """By the names that llama.cpp has for them."""

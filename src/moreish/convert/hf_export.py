@@ -32,8 +32,8 @@ from moreish.tokenizers import (
     CharTokenizer,
     Tokenizer,
 )
-from moreish.utils.files import to_json, write_atomic
-from moreish.utils.safetensors_io import safetensors_pieces
+from moreish.utils.files import encode_json, write_atomic
+from moreish.utils.safetensors_io import iter_safetensors_bytes
 
 TOLERANCE = 1e-4
 """Of logits."""
@@ -60,16 +60,16 @@ class ToTransformers(Export):
         return cls(run, *described(run, cls.program))
 
     def write(self, folder: Path) -> None:
-        write_atomic(folder / "config.json", to_json(self.settings))
-        write_atomic(folder / "tokenizer.json", to_json(_tokenizer(self.run.tokenizer)))
-        write_atomic(folder / "tokenizer_config.json", to_json(_about_tokenizer(self.run)))
+        write_atomic(folder / "config.json", encode_json(self.settings))
+        write_atomic(folder / "tokenizer.json", encode_json(_tokenizer(self.run.tokenizer)))
+        write_atomic(folder / "tokenizer_config.json", encode_json(_about_tokenizer(self.run)))
         prefix = PREFIXES[self.kind]
         weights = {
             name if name.startswith("lm_head") else prefix + name: tensor
             for name, tensor in weights_of(self.model, self.parts)
         }
         about = {"format": "pt"}
-        write_atomic(folder / "model.safetensors", safetensors_pieces(weights, about))
+        write_atomic(folder / "model.safetensors", iter_safetensors_bytes(weights, about))
 
     def usage(self) -> str:
         return """

@@ -20,7 +20,7 @@ import torch
 from moreish.config import resolve
 from moreish.errors import MoreishError
 from moreish.models import ROTARY_BASE, Model, build_model
-from moreish.runs import DataFacts, Run, check_free
+from moreish.runs import DatasetInfo, Run, check_run_path
 from moreish.settings import Tree
 from moreish.tokenizers import Tokenizer, tokenizer_from_json
 from moreish.utils.files import read_json
@@ -70,7 +70,7 @@ def import_hf(path: Path, out: Path, *, overwrite: bool = False) -> Run:
     Raises:
         MoreishError: the folder is damaged, holds another kind of model, or `out` exists.
     """
-    check_free(out, overwrite=overwrite)
+    check_run_path(out, overwrite=overwrite)
     model, parts_of = _read_config(path)
     place = path.resolve()
     data = {"source": str(place), "kind": "text", "tokenizer": str(place / "tokenizer.json")}
@@ -334,8 +334,8 @@ def _tokenizer(path: Path) -> Tokenizer:
         raise MoreishError(f"{path / 'tokenizer.json'}: {error}") from None
 
 
-def _no_data(path: Path, tokenizer: Tokenizer) -> DataFacts:
-    return DataFacts(
+def _no_data(path: Path, tokenizer: Tokenizer) -> DatasetInfo:
+    return DatasetInfo(
         name=path.resolve().name,
         kind="text",
         documents=0,

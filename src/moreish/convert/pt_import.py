@@ -12,7 +12,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from moreish.errors import MoreishError, visible
-from moreish.utils.files import in_bytes, read_json
+from moreish.utils.files import format_bytes, read_json
 
 UNPICKLER = Path(__file__).parent / "_unpickle.py"
 """Run by itself: nothing of Moreish imports it."""
@@ -110,7 +110,7 @@ def _checked(made: Path, path: Path) -> dict[str, Any]:
 
 def describe(imported: Imported) -> str:
     """A sentence for the user, and a second one if something was left out."""
-    size = in_bytes(imported.weights.stat().st_size)
+    size = format_bytes(imported.weights.stat().st_size)
     said = f"{imported.tensors:,} tensors, {imported.numbers:,} numbers, {size}"
     if imported.left_out:
         shown = list(imported.left_out.items())[:SHOWN]

@@ -2,12 +2,18 @@
 
 from moreish.data.audit import PER_PARAMETER, Diagnosis, Finding, diagnose, examine
 from moreish.data.catalog import CATALOG, find, is_here, load, place
-from moreish.data.mixture_sampler import MixedSampler, quotas_of
+from moreish.data.mixture_sampler import MixtureSampler, mixture_quotas
 from moreish.data.sampler import Sampler
-from moreish.data.shard_layout import MANIFEST, kind_of
-from moreish.data.sharded_array import Joined
-from moreish.data.shards import Order, Outcome, Prepared, Reading, prepare_text
-from moreish.data.split import SPLITS, Rule, SplitName
+from moreish.data.shard_layout import MANIFEST, preparation_state
+from moreish.data.sharded_array import ShardedArray
+from moreish.data.shards import (
+    PrepareConfig,
+    PreparedDataset,
+    PrepareResult,
+    SourceFormat,
+    prepare_dataset,
+)
+from moreish.data.split import SPLITS, SplitName, SplitRule
 from moreish.data.text import (
     UNWANTED,
     Corpus,
@@ -19,50 +25,51 @@ from moreish.data.text import (
     with_line_feeds,
 )
 from moreish.data.token_dataset import (
-    PIECE,
-    UNSCORED,
+    CHUNK_TOKENS,
+    IGNORE_INDEX,
     AnyIds,
     Batch,
-    Spans,
-    Spool,
-    Tokens,
+    TokenBuffer,
+    TokenDataset,
     TrainingTexts,
+    Windows,
+    count_tokens,
     encode_corpus,
     fingerprint,
     load_tokens,
-    occurrences,
     save_tokens,
 )
 
 __all__ = [
     "CATALOG",
+    "CHUNK_TOKENS",
+    "IGNORE_INDEX",
     "MANIFEST",
     "PER_PARAMETER",
-    "PIECE",
     "SPLITS",
-    "UNSCORED",
     "UNWANTED",
     "AnyIds",
     "Batch",
     "Corpus",
     "Diagnosis",
     "Finding",
-    "Joined",
     "Kind",
     "Mending",
-    "MixedSampler",
+    "MixtureSampler",
     "NotTextError",
-    "Order",
-    "Outcome",
-    "Prepared",
-    "Reading",
-    "Rule",
+    "PrepareConfig",
+    "PrepareResult",
+    "PreparedDataset",
     "Sampler",
-    "Spans",
+    "ShardedArray",
+    "SourceFormat",
     "SplitName",
-    "Spool",
-    "Tokens",
+    "SplitRule",
+    "TokenBuffer",
+    "TokenDataset",
     "TrainingTexts",
+    "Windows",
+    "count_tokens",
     "decoded",
     "diagnose",
     "encode_corpus",
@@ -70,13 +77,12 @@ __all__ = [
     "find",
     "fingerprint",
     "is_here",
-    "kind_of",
     "load",
     "load_tokens",
-    "occurrences",
+    "mixture_quotas",
     "place",
-    "prepare_text",
-    "quotas_of",
+    "preparation_state",
+    "prepare_dataset",
     "read_corpus",
     "save_tokens",
     "with_line_feeds",

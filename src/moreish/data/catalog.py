@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from moreish.errors import MoreishError, nearest
-from moreish.utils.download import RemoteFile, WheelMember, get, intact, local
+from moreish.utils.download import RemoteFile, WheelMember, fetch, find_local, has_expected_sha256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,12 +79,12 @@ def find(name: str) -> DataSet:
 
 def is_here(entry: DataSet) -> bool:
     """Whether `load` needs no network for `entry`."""
-    return entry.url is None or local(entry) is not None
+    return entry.url is None or find_local(entry) is not None
 
 
 def place(entry: DataSet) -> Path | None:
     """The file that `load` reads; None for what is inside the package, or not here yet."""
-    found = None if entry.url is None else local(entry)
+    found = None if entry.url is None else find_local(entry)
     return found and found[0]
 
 
@@ -95,10 +95,10 @@ def load(name: str) -> str:
         MoreishError: it cannot be had; the message says what was tried and how to place it by hand.
     """
     entry = find(name)
-    return entry.to_text(_shipped(entry) if entry.url is None else get(entry))
+    return entry.to_text(_shipped(entry) if entry.url is None else fetch(entry))
 
 
 def _shipped(entry: DataSet) -> bytes:
     raw = lzma.decompress((files("moreish.data") / "builtin" / entry.file_name).read_bytes())
-    assert intact(entry, raw), f"{entry.file_name} of this installation is damaged"
+    assert has_expected_sha256(entry, raw), f"{entry.file_name} of this installation is damaged"
     return raw

@@ -10,10 +10,10 @@ from functools import cached_property
 
 import numpy as np
 
-from moreish.data.permutation import Shuffled
+from moreish.data.permutation import RandomPermutation
 from moreish.data.sampler import Sampler
-from moreish.data.sharded_array import Joined
-from moreish.data.token_dataset import Batch, Spans, Tokens
+from moreish.data.sharded_array import ShardedArray
+from moreish.data.token_dataset import Batch, TokenDataset, Windows
 from moreish.errors import MoreishError
 from moreish.tokenizers import Ids
 
@@ -22,13 +22,13 @@ BLOCK = 1024
 them."""
 
 
-class Windows:
+class ShuffledWindows:
     """The windows of a stretch of tokens, every one of them once a round."""
 
     def __init__(self, bounds: tuple[int, int], length: int, overlap: int, key: tuple[int, ...]):
         """Args:
         bounds: the first token, and the one after the last.
-        length, overlap: as in `Tokens.spans`.
+        length, overlap: as in `TokenDataset.windows`.
         key: the seed, and what tells these windows from others.
         """
         self.first, last = bounds
@@ -40,24 +40,24 @@ class Windows:
         self.slack = predictions - overlap - self.count * self.step
         self._key = key
 
-    def dealt(self, place_B: Ids) -> Spans:
+    def dealt(self, place_B: Ids) -> Windows:
         """The windows at some places of the endless deal."""
         round_B, place_B = np.divmod(place_B, self.count)
         start_B = np.empty_like(place_B)
         for number in np.unique(round_B).tolist():
             here = round_B == number
             shift = np.random.default_rng((*self._key, number)).integers(self.slack + 1)
-            dealt = Shuffled(self.count, *self._key, number)[place_B[here]]
+            dealt = RandomPermutation(self.count, *self._key, number)[place_B[here]]
             start_B[here] = self.first + shift + dealt * self.step
-        return Spans(
-            start_S=start_B,
-            length_S=np.full(len(start_B), self.step + self.overlap),
+        return Windows(
+            start_W=start_B,
+            length_W=np.full(len(start_B), self.step + self.overlap),
             # At the very start there is no earlier context, so all of it is scored.
-            skip_S=np.where(start_B > self.first, self.overlap, 0),
+            skip_W=np.where(start_B > self.first, self.overlap, 0),
         )
 
 
-class MixedSampler(Sampler):
+class MixtureSampler(Sampler):
     """Deals out windows of prepared text.
 
     Without weights, every window comes once an epoch, whatever its source. With weights, of each
@@ -67,7 +67,7 @@ class MixedSampler(Sampler):
 
     def __init__(
         self,
-        tokens: Tokens,
+        tokens: TokenDataset,
         *,
         weights: Mapping[str, float] | None,
         batch_size: int,
@@ -83,10 +83,10 @@ class MixedSampler(Sampler):
             MoreishError: `weights` are not those of the sources, or a source is too short.
         """
         super().__init__(tokens, batch_size=batch_size, length=length, overlap=overlap, seed=seed)
-        assert isinstance(tokens.ids_N, Joined)
+        assert isinstance(tokens.ids_N, ShardedArray)
         self.weights = weights
         bounds = tokens.ids_N.origin.bounds
-        quotas = {"": BLOCK} if weights is None else quotas_of(weights, list(bounds))
+        quotas = {"": BLOCK} if weights is None else mixture_quotas(weights, list(bounds))
         parts = {"": (0, len(tokens.ids_N))} if weights is None else bounds
         self._windows_S = []
         for number, (name, quota) in enumerate(quotas.items()):
@@ -97,15 +97,15 @@ class MixedSampler(Sampler):
                     f"window of {length}: give a shorter --context, or --weight {name}=0"
                 )
             if quota:
-                windows = Windows((first, last), length, overlap, (seed, number))
+                windows = ShuffledWindows((first, last), length, overlap, (seed, number))
                 self._windows_S.append(windows)
         self._quota_S = np.array([quota for quota in quotas.values() if quota])
         self._edge_S = np.cumsum(self._quota_S)
 
-    def shortened(self, times: int) -> "MixedSampler":
+    def with_shorter_windows(self, times: int) -> "MixtureSampler":
         if self.overlap > 0 or self.length < 8 * times:
             return self
-        return MixedSampler(
+        return MixtureSampler(
             self.tokens,
             weights=self.weights,
             batch_size=self.batch_size * times,
@@ -115,7 +115,7 @@ class MixedSampler(Sampler):
         )
 
     @cached_property
-    def pieces(self) -> int:
+    def num_windows(self) -> int:
         """How many windows there are; with weights, so many rows count as an epoch."""
         return sum(windows.count for windows in self._windows_S)
 
@@ -124,16 +124,16 @@ class MixedSampler(Sampler):
         if self.weights is None:
             return self.tokens.gather(self._windows_S[0].dealt(rows))
         source_B, place_B = self._sources(rows)
-        spans = Spans(
-            start_S=np.empty_like(rows), length_S=np.empty_like(rows), skip_S=np.empty_like(rows)
+        windows = Windows(
+            start_W=np.empty_like(rows), length_W=np.empty_like(rows), skip_W=np.empty_like(rows)
         )
         for number in np.unique(source_B).tolist():
             here = source_B == number
             dealt = self._windows_S[number].dealt(place_B[here])
-            spans.start_S[here] = dealt.start_S
-            spans.length_S[here] = dealt.length_S
-            spans.skip_S[here] = dealt.skip_S
-        return self.tokens.gather(spans)
+            windows.start_W[here] = dealt.start_W
+            windows.length_W[here] = dealt.length_W
+            windows.skip_W[here] = dealt.skip_W
+        return self.tokens.gather(windows)
 
     def _rows(self, step: int) -> Ids:
         """The numbers of a step's rows, counted from the beginning of the training. Without weights
@@ -142,8 +142,8 @@ class MixedSampler(Sampler):
             return np.arange(step * self.batch_size, (step + 1) * self.batch_size)
         epoch, number = divmod(step, self.steps_per_epoch)
         first = number * self.batch_size
-        last = min(first + self.batch_size, self.pieces)
-        return epoch * self.pieces + np.arange(first, last)
+        last = min(first + self.batch_size, self.num_windows)
+        return epoch * self.num_windows + np.arange(first, last)
 
     def _sources(self, row_B: Ids) -> tuple[Ids, Ids]:
         """Of each row its source, and its place among the rows of that source."""
@@ -157,7 +157,7 @@ class MixedSampler(Sampler):
         return source_B, block_B * self._quota_S[source_B] + within_B - before_B
 
 
-def quotas_of(weights: Mapping[str, float], sources: list[str]) -> dict[str, int]:
+def mixture_quotas(weights: Mapping[str, float], sources: list[str]) -> dict[str, int]:
     """Rows of a block for each source, by the largest remainders; none for a weight of zero.
 
     Raises:

@@ -18,7 +18,7 @@ LEAST_BITS = 6
 Words = NDArray[np.uint64]
 
 
-class Shuffled:
+class RandomPermutation:
     """The numbers from 0 to `size` - 1 in a random order, the same for the same key.
 
     A Feistel network shuffles the next power of two; what falls beyond `size` is shuffled again

@@ -5,7 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
-from moreish.data.token_dataset import Batch, Spans, Tokens
+from moreish.data.token_dataset import Batch, TokenDataset, Windows
 from moreish.tokenizers import Ids
 
 
@@ -17,12 +17,12 @@ class Sampler:
     """
 
     def __init__(
-        self, tokens: Tokens, *, batch_size: int, length: int, overlap: int, seed: int
+        self, tokens: TokenDataset, *, batch_size: int, length: int, overlap: int, seed: int
     ) -> None:
         """
         Args:
             batch_size: pieces in a step; the last step of an epoch gets what is left.
-            length, overlap: as in `Tokens.spans`.
+            length, overlap: as in `TokenDataset.windows`.
         """
         self.tokens = tokens
         self.batch_size = batch_size
@@ -31,7 +31,7 @@ class Sampler:
         self.seed = seed
         self._dealt: tuple[int, Ids, int] | None = None  # the latest epoch, kept
 
-    def shortened(self, times: int) -> "Sampler":
+    def with_shorter_windows(self, times: int) -> "Sampler":
         """With so many times as many pieces of running text that are as much shorter; where that
         cannot be, this one."""
         whole = self.tokens.items or self.overlap > 0 or type(self) is not Sampler
@@ -46,13 +46,13 @@ class Sampler:
         )
 
     @cached_property
-    def pieces(self) -> int:
+    def num_windows(self) -> int:
         """How many pieces an epoch deals out."""
         return len(self._items) if self.tokens.items else self._windows
 
     @property
     def steps_per_epoch(self) -> int:
-        return math.ceil(self.pieces / self.batch_size)
+        return math.ceil(self.num_windows / self.batch_size)
 
     def batch(self, step: int, rank: int = 0, world_size: int = 1) -> Batch:
         """The rows that process `rank` of `world_size` trains on at `step`.
@@ -63,41 +63,41 @@ class Sampler:
         pieces, shift = self._deal(epoch)
         first = number * self.batch_size
         chosen = pieces[first : first + self.batch_size][rank::world_size]
-        spans = self._items[chosen] if self.tokens.items else self._cut(chosen, shift)
-        return self.tokens.gather(spans)
+        windows = self._items[chosen] if self.tokens.items else self._cut(chosen, shift)
+        return self.tokens.gather(windows)
 
     def _deal(self, epoch: int) -> tuple[Ids, int]:
         """An epoch's pieces in random order, and how far the cuts of running text are shifted."""
         if self._dealt is None or self._dealt[0] != epoch:
             random = np.random.default_rng((self.seed, epoch))
-            pieces = random.permutation(self.pieces)
+            pieces = random.permutation(self.num_windows)
             shift = 0 if self.tokens.items else int(random.integers(self._slack + 1))
             self._dealt = epoch, pieces, shift
         return self._dealt[1:]
 
     @cached_property
-    def _items(self) -> Spans:
-        return self.tokens.spans(self.length, self.overlap)
+    def _items(self) -> Windows:
+        return self.tokens.windows(self.length, self.overlap)
 
     @property
     def _step(self) -> int:
-        return min(self.length, self.tokens.predictions) - self.overlap
+        return min(self.length, self.tokens.num_predictions) - self.overlap
 
     @property
     def _windows(self) -> int:
         """One window fewer than would fit leaves room to shift all of them by up to a window."""
-        return max(1, (self.tokens.predictions - self.overlap) // self._step - 1)
+        return max(1, (self.tokens.num_predictions - self.overlap) // self._step - 1)
 
     @property
     def _slack(self) -> int:
         """Tokens of running text that the windows of an epoch leave over."""
-        return self.tokens.predictions - self._windows * self._step - self.overlap
+        return self.tokens.num_predictions - self._windows * self._step - self.overlap
 
-    def _cut(self, chosen: Ids, shift: int) -> Spans:
+    def _cut(self, chosen: Ids, shift: int) -> Windows:
         start = chosen * self._step + shift
-        return Spans(
-            start_S=start,
-            length_S=np.full(len(chosen), self._step + self.overlap),
+        return Windows(
+            start_W=start,
+            length_W=np.full(len(chosen), self._step + self.overlap),
             # At the very start of the text there is no earlier context, so all of it is scored.
-            skip_S=np.where(start > 0, self.overlap, 0),
+            skip_W=np.where(start > 0, self.overlap, 0),
         )

@@ -9,7 +9,7 @@ from moreish.utils.files import read_json
 MANIFEST, PROGRESS, TOKENIZER = "manifest.json", "progress.json", "tokenizer.json"
 
 
-def kind_of(folder: Path) -> Literal["prepared", "begun", "other"]:
+def preparation_state(folder: Path) -> Literal["prepared", "begun", "other"]:
     """Whether a folder holds prepared text, or some of it, or is something else."""
     damaged = (folder / MANIFEST).is_file() and any(folder.glob("*-train-*.npy"))
     if damaged or _says(folder / MANIFEST, "prepared"):
@@ -27,7 +27,7 @@ def _says(path: Path, kind: str) -> bool:
 
 def refuse_prepared(folder: Path) -> None:
     """Raises MoreishError where prepared text is given to what reads texts."""
-    kind = kind_of(folder)
+    kind = preparation_state(folder)
     if kind == "prepared":
         raise MoreishError(
             f"{folder} is prepared text, for train, plan, ladder and lr-range: name the text itself"

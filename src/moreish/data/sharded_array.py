@@ -15,7 +15,7 @@ Array = NDArray[np.unsignedinteger]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Origin:
+class PreparedReference:
     """Where tokens lie that a run only refers to."""
 
     folder: Path
@@ -29,12 +29,12 @@ class Origin:
         return {"folder": str(self.folder.resolve()), "manifest": self.manifest}
 
 
-class Joined:
+class ShardedArray:
     """As much of a NumPy array as readers of tokens need: slices without steps, integers, and
     arrays of places, which are read from the shards that hold them. All shards have one type.
     """
 
-    def __init__(self, shards: list[Array], origin: Origin) -> None:
+    def __init__(self, shards: list[Array], origin: PreparedReference) -> None:
         """`shards`: one-dimensional, mapped from their files."""
         self.shards, self.origin = shards, origin
         self._edge_S = np.cumsum([0, *map(len, shards)])

@@ -14,7 +14,7 @@ from moreish.tokenizers import Ids
 SplitName = Literal["train", "val", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 
-Rule = Literal["seeded", "lecture"]
+SplitRule = Literal["seeded", "lecture"]
 
 ITEM_SHARES = (0.8, 0.9)
 """Up to the first share of the items is training, up to the second validation, the rest test."""
@@ -73,7 +73,7 @@ def split_items_as_lecture(count: int) -> dict[SplitName, Ids]:
     return {"train": train, "val": val, "test": test}
 
 
-def text_bounds(length: int, rule: Rule) -> dict[SplitName, slice]:
+def text_bounds(length: int, rule: SplitRule) -> dict[SplitName, slice]:
     """Where running text of `length` tokens is cut: 90/5/5 by position, the lecture's 90/10.
 
     Raises:

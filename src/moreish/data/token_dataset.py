@@ -1,6 +1,6 @@
 """Tokens on disk and the pieces that models see of them.
 
-B batch, T time (positions), N tokens of a split, S spans, I items, J items of a split, K some of
+B batch, T time (positions), N tokens of a split, S windows, I items, J items of a split, K some of
 those.
 """
 
@@ -24,10 +24,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from moreish.data.sharded_array import Joined
+from moreish.data.sharded_array import ShardedArray
 from moreish.data.split import (
-    Rule,
     SplitName,
+    SplitRule,
     split_items,
     split_items_as_lecture,
     text_bounds,
@@ -35,13 +35,13 @@ from moreish.data.split import (
 from moreish.data.text import Corpus
 from moreish.errors import MoreishError
 from moreish.tokenizers import BOUNDARY, Ids, Tokenizer
-from moreish.utils.files import named, write_durable
+from moreish.utils.files import naming_errors, write_durable
 
-UNSCORED = -1
+IGNORE_INDEX = -1
 """The target of a position that is padding or only gives context."""
 
 
-PIECE = 1 << 20
+CHUNK_TOKENS = 1 << 20
 """Tokens that are handled at a time."""
 
 LONGEST_WORD = 1 << 20
@@ -53,7 +53,7 @@ AnyIds = NDArray[np.integer]
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Inputs, and at each position the token that follows (or `UNSCORED`)."""
+    """Inputs, and at each position the token that follows (or `IGNORE_INDEX`)."""
 
     tokens_BT: Tensor
     targets_BT: Tensor
@@ -77,7 +77,7 @@ class Batch:
             counts_BT=None if self.counts_BT is None else there(self.counts_BT),
         )
 
-    def parts(self, count: int) -> "list[Batch]":
+    def split(self, count: int) -> "list[Batch]":
         """The rows in `count` parts of like size, or each row by itself where there are fewer."""
         rows = np.array_split(np.arange(len(self.tokens_BT)), min(count, len(self.tokens_BT)))
         return [self[part[0] : part[-1] + 1] for part in rows]
@@ -92,45 +92,45 @@ class Batch:
         )
 
     @cached_property
-    def scored(self) -> int:
+    def num_targets(self) -> int:
         """How many targets count."""
         if self.counts_BT is not None:
             return int(self.counts_BT.sum())
-        return int((self.targets_BT != UNSCORED).sum())
+        return int((self.targets_BT != IGNORE_INDEX).sum())
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spans:
+class Windows:
     """Pieces of a token stream. A piece of length n reads n tokens and predicts the n after each;
     its first `skip` predictions are not scored: they only give context to the others."""
 
-    start_S: Ids
-    length_S: Ids
-    skip_S: Ids
+    start_W: Ids
+    length_W: Ids
+    skip_W: Ids
 
     def __len__(self) -> int:
-        return len(self.start_S)
+        return len(self.start_W)
 
-    def __getitem__(self, chosen: Ids | slice) -> "Spans":
-        return Spans(
-            start_S=self.start_S[chosen],
-            length_S=self.length_S[chosen],
-            skip_S=self.skip_S[chosen],
+    def __getitem__(self, chosen: Ids | slice) -> "Windows":
+        return Windows(
+            start_W=self.start_W[chosen],
+            length_W=self.length_W[chosen],
+            skip_W=self.skip_W[chosen],
         )
 
 
 @dataclass(frozen=True, eq=False)
-class Tokens:
+class TokenDataset:
     """One split as a stream: items between boundaries (`· a n n · b o b ·`), or running text."""
 
-    ids_N: NDArray[np.unsignedinteger] | Joined
+    ids_N: NDArray[np.unsignedinteger] | ShardedArray
     items: bool
     """They are never joined."""
     boundary: int = BOUNDARY
     """Of items."""
 
     @property
-    def predictions(self) -> int:
+    def num_predictions(self) -> int:
         """How many tokens there are to predict: all but the first."""
         return len(self.ids_N) - 1
 
@@ -150,13 +150,13 @@ class Tokens:
         first, last = self.boundaries[index], self.boundaries[index + 1]
         return self.ids_N[first + 1 : last].astype(np.int64)
 
-    def sections(self) -> tuple[Ids, Ids]:
+    def segments(self) -> tuple[Ids, Ids]:
         """Start and length of every stretch that begins afresh: each item, or the whole text."""
         if not self.items:
-            return np.array([0]), np.array([self.predictions])
+            return np.array([0]), np.array([self.num_predictions])
         return self.boundaries[:-1], np.diff(self.boundaries)
 
-    def spans(self, max_length: int, overlap: int = 0) -> Spans:
+    def windows(self, max_length: int, overlap: int = 0) -> Windows:
         """Consecutive pieces of at most `max_length` that score every prediction exactly once.
 
         Only sections longer than `max_length` are cut; each later piece of a section then begins
@@ -164,36 +164,36 @@ class Tokens:
         """
         step = max_length - overlap
         assert step > 0
-        start_I, length_I = self.sections()
+        start_I, length_I = self.segments()
         # The first piece scores max_length, each further one `step` more.
         pieces_I = 1 + np.maximum(0, -((max_length - length_I) // step))
         which_S = np.repeat(np.arange(len(start_I)), pieces_I)
         order_S = np.arange(len(which_S)) - np.repeat(np.cumsum(pieces_I) - pieces_I, pieces_I)
         offset_S = order_S * step
-        return Spans(
-            start_S=start_I[which_S] + offset_S,
-            length_S=np.minimum(max_length, length_I[which_S] - offset_S),
-            skip_S=np.where(order_S > 0, overlap, 0),
+        return Windows(
+            start_W=start_I[which_S] + offset_S,
+            length_W=np.minimum(max_length, length_I[which_S] - offset_S),
+            skip_W=np.where(order_S > 0, overlap, 0),
         )
 
-    def gather(self, spans: Spans) -> Batch:
-        """The spans as rows, padded at the end to the longest."""
-        length = int(spans.length_S.max())
-        place_BT = spans.start_S[:, None] + np.arange(length)
-        inside_BT = np.arange(length) < spans.length_S[:, None]
-        scored_BT = inside_BT & (np.arange(length) >= spans.skip_S[:, None])
+    def gather(self, windows: Windows) -> Batch:
+        """The windows as rows, padded at the end to the longest."""
+        length = int(windows.length_W.max())
+        place_BT = windows.start_W[:, None] + np.arange(length)
+        inside_BT = np.arange(length) < windows.length_W[:, None]
+        scored_BT = inside_BT & (np.arange(length) >= windows.skip_W[:, None])
         place_BT = np.where(inside_BT, place_BT, 0)
-        targets_BT = np.where(scored_BT, self.ids_N[place_BT + 1].astype(np.int64), UNSCORED)
+        targets_BT = np.where(scored_BT, self.ids_N[place_BT + 1].astype(np.int64), IGNORE_INDEX)
         return Batch(
             tokens_BT=torch.from_numpy(self.ids_N[place_BT].astype(np.int64)),
             targets_BT=torch.from_numpy(targets_BT),
-            start_B=spans.start_S,
+            start_B=windows.start_W,
         )
 
 
 def encode_corpus(
-    corpus: Corpus, tokenizer: Tokenizer, rule: Rule, seed: int
-) -> dict[SplitName, Tokens]:
+    corpus: Corpus, tokenizer: Tokenizer, rule: SplitRule, seed: int
+) -> dict[SplitName, TokenDataset]:
     """The corpus as tokens, split by item (lists) or by position (running text).
 
     Raises:
@@ -206,7 +206,7 @@ def encode_corpus(
     length = corpus.facts.characters + edges
     bounds = text_bounds(length, rule)
     with ExitStack() as opened:
-        spools = {name: opened.enter_context(Spool(tokenizer)) for name in bounds}
+        spools = {name: opened.enter_context(TokenBuffer(tokenizer)) for name in bounds}
         at = 0
         for piece in _pieces_of_texts(corpus):
             size = 1 if piece is None else len(piece)
@@ -219,7 +219,7 @@ def encode_corpus(
             at += size
         if at != length:
             raise _changed(corpus)
-        return {name: Tokens(spool.mapped(), items=False) for name, spool in spools.items()}
+        return {name: TokenDataset(spool.mapped(), items=False) for name, spool in spools.items()}
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,7 @@ class TrainingTexts:
     """What tokenizers may learn from: the training split, piece by piece, as often as wanted."""
 
     corpus: Corpus
-    rule: Rule
+    rule: SplitRule
     seed: int
 
     def __iter__(self) -> Iterator[str]:
@@ -266,14 +266,14 @@ def _pieces_of_texts(corpus: Corpus) -> Iterator[str | None]:
 
 
 def _encode_items(
-    corpus: Corpus, tokenizer: Tokenizer, rule: Rule, seed: int
-) -> dict[SplitName, Tokens]:
+    corpus: Corpus, tokenizer: Tokenizer, rule: SplitRule, seed: int
+) -> dict[SplitName, TokenDataset]:
     """Encode all items in the order of the source, then deal them out to the splits."""
     places = _places(corpus, rule, seed)
     splits, edges = {}, [np.zeros(1, dtype=np.int64)]
     boundary = tokenizer.boundary
     assert boundary is not None
-    with Spool(tokenizer) as source:
+    with TokenBuffer(tokenizer) as source:
         for items in corpus.items():
             ids_N = tokenizer.encode_items(items)
             edges.append(source.length + np.flatnonzero(ids_N == boundary) + 1)
@@ -282,15 +282,15 @@ def _encode_items(
         if len(edge_I) != corpus.facts.documents + 1:
             raise _changed(corpus)
         for name, place_J in places.items():
-            with Spool(tokenizer) as spool:
+            with TokenBuffer(tokenizer) as spool:
                 spool.add_boundary()
                 for ids_K in _gathered(source.mapped(), edge_I, place_J):
                     spool.add(ids_K)
-                splits[name] = Tokens(spool.mapped(), items=True, boundary=boundary)
+                splits[name] = TokenDataset(spool.mapped(), items=True, boundary=boundary)
     return splits
 
 
-def _places(corpus: Corpus, rule: Rule, seed: int) -> dict[SplitName, Ids]:
+def _places(corpus: Corpus, rule: SplitRule, seed: int) -> dict[SplitName, Ids]:
     """Which items are in which split."""
     numbers_I = corpus.facts.numbers_I
     assert numbers_I is not None
@@ -302,7 +302,7 @@ def _places(corpus: Corpus, rule: Rule, seed: int) -> dict[SplitName, Ids]:
 def _gathered(ids_N: AnyIds, edge_I: Ids, place_J: Ids) -> Iterator[AnyIds]:
     """The items at some places, one after another; item i lies from edge i to edge i + 1."""
     total_J = np.cumsum(edge_I[place_J + 1] - edge_I[place_J])
-    for place_K in np.split(place_J, np.flatnonzero(np.diff(total_J // PIECE)) + 1):
+    for place_K in np.split(place_J, np.flatnonzero(np.diff(total_J // CHUNK_TOKENS)) + 1):
         start_K = edge_I[place_K]
         length_K = edge_I[place_K + 1] - start_K
         before_K = np.cumsum(length_K) - length_K
@@ -314,7 +314,7 @@ def _changed(corpus: Corpus) -> MoreishError:
     return MoreishError(f"{corpus.name} changed while it was read: try again")
 
 
-class Spool:
+class TokenBuffer:
     """Tokens on their way into a run: in a file without a name, so that they take no memory, and
     nothing is left of them however it ends."""
 
@@ -323,7 +323,7 @@ class Spool:
         self._tokenizer, self._held = tokenizer, ""
         self._dtype = np.min_scalar_type(tokenizer.vocab_size - 1)
         self._folder = Path(tempfile.gettempdir())
-        with named(self._folder):
+        with naming_errors(self._folder):
             self._file = tempfile.TemporaryFile()  # noqa: SIM115 (closed by __exit__)
 
     def __enter__(self) -> Self:
@@ -334,7 +334,7 @@ class Spool:
 
     def add(self, ids_N: AnyIds) -> None:
         """Raises OSError when the disk is full."""
-        with named(self._folder):
+        with naming_errors(self._folder):
             self._file.write(ids_N.astype(self._dtype).data)
         self.length += len(ids_N)
 
@@ -361,28 +361,28 @@ class Spool:
     def mapped(self) -> NDArray[np.unsignedinteger]:
         """All that was added; it lasts when the spool is closed. Raises OSError as `add` does."""
         self._end_text()
-        with named(self._folder):
+        with naming_errors(self._folder):
             self._file.flush()
         return np.memmap(self._file, self._dtype, "r", shape=(self.length,))
 
 
-def release(ids_N: AnyIds | Joined) -> None:
+def release(ids_N: AnyIds | ShardedArray) -> None:
     """Let go of what was read of a mapped file: it counts as memory, and can be read again."""
-    if isinstance(ids_N, Joined):
+    if isinstance(ids_N, ShardedArray):
         for shard in ids_N.shards:
             release(shard)
     elif sys.platform != "win32" and isinstance(ids_N.base, mmap.mmap):
         ids_N.base.madvise(mmap.MADV_DONTNEED)
 
 
-def pieces(ids_N: AnyIds | Joined) -> Iterator[AnyIds]:
+def pieces(ids_N: AnyIds | ShardedArray) -> Iterator[AnyIds]:
     """Ids a few at a time, so that a mapped file never is in memory whole."""
-    for first in range(0, len(ids_N), PIECE):
-        yield ids_N[first : first + PIECE]
+    for first in range(0, len(ids_N), CHUNK_TOKENS):
+        yield ids_N[first : first + CHUNK_TOKENS]
         release(ids_N)
 
 
-def occurrences(ids_N: AnyIds | Joined, vocab_size: int) -> Ids:
+def count_tokens(ids_N: AnyIds | ShardedArray, vocab_size: int) -> Ids:
     """(V,) how often each token occurs."""
     counts_V = np.zeros(vocab_size, np.int64)
     for ids in pieces(ids_N):
@@ -390,7 +390,7 @@ def occurrences(ids_N: AnyIds | Joined, vocab_size: int) -> Ids:
     return counts_V
 
 
-def save_tokens(path: Path, tokens: Tokens) -> None:
+def save_tokens(path: Path, tokens: TokenDataset) -> None:
     """Write the stream as a NumPy file, which says its own type and can be memory-mapped."""
     header, ids_N = io.BytesIO(), tokens.ids_N
     kind = np.lib.format.dtype_to_descr(ids_N.dtype)
@@ -400,7 +400,9 @@ def save_tokens(path: Path, tokens: Tokens) -> None:
     write_durable(path, chain([header.getvalue()], ids))
 
 
-def load_tokens(path: Path, *, items: bool, boundary: int = BOUNDARY, least: int = 2) -> Tokens:
+def load_tokens(
+    path: Path, *, items: bool, boundary: int = BOUNDARY, least: int = 2
+) -> TokenDataset:
     """The stream of `least` tokens or more, memory-mapped. Raises OSError or ValueError when the
     file is no such array."""
     try:
@@ -419,10 +421,10 @@ def load_tokens(path: Path, *, items: bool, boundary: int = BOUNDARY, least: int
         or len(ids) < least
     ):
         raise ValueError(f"{path} does not hold tokens")
-    return Tokens(ids, items=items, boundary=boundary)
+    return TokenDataset(ids, items=items, boundary=boundary)
 
 
-def fingerprint(tokens: Tokens) -> str:
+def fingerprint(tokens: TokenDataset) -> str:
     """sha256 over the ids, whatever their width on disk."""
     digest = hashlib.sha256()
     for ids in pieces(tokens.ids_N):

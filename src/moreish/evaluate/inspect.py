@@ -8,16 +8,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from moreish.data import PIECE, AnyIds, Joined, occurrences
+from moreish.data import CHUNK_TOKENS, AnyIds, ShardedArray, count_tokens
 from moreish.models import GPT, Hybrid, Model, NetworkWithCounts
 from moreish.tokenizers import Ids
 
 Floats = NDArray[np.floating]
 
 
-def context_counts(ids_N: AnyIds | Joined, vocab_size: int) -> Ids:
+def context_counts(ids_N: AnyIds | ShardedArray, vocab_size: int) -> Ids:
     """(V,) how often each token is followed by another."""
-    counts_V = occurrences(ids_N, vocab_size)
+    counts_V = count_tokens(ids_N, vocab_size)
     counts_V[int(ids_N[-1])] -= 1
     return counts_V
 
@@ -27,14 +27,14 @@ def tokens_by_frequency(counts_V: Ids) -> Ids:
     return np.argsort(-counts_V, kind="stable")
 
 
-def bigram_counts(ids_N: AnyIds | Joined, chosen_M: Ids, vocab_size: int) -> Ids:
+def bigram_counts(ids_N: AnyIds | ShardedArray, chosen_M: Ids, vocab_size: int) -> Ids:
     """(M, M) how often one of these follows another: a row for the first of a pair."""
     size = len(chosen_M)
     place_V = np.full(vocab_size, size)
     place_V[chosen_M] = np.arange(size)
     pairs = np.zeros((size + 1) ** 2, np.int64)
-    for first in range(0, len(ids_N) - 1, PIECE):
-        place_N = place_V[ids_N[first : first + PIECE + 1]]
+    for first in range(0, len(ids_N) - 1, CHUNK_TOKENS):
+        place_N = place_V[ids_N[first : first + CHUNK_TOKENS + 1]]
         pairs += np.bincount(place_N[:-1] * (size + 1) + place_N[1:], minlength=len(pairs))
     return pairs.reshape(size + 1, size + 1)[:size, :size]
 

@@ -7,17 +7,17 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from moreish.data import UNSCORED
+from moreish.data import IGNORE_INDEX
 
 
 def token_losses(
     logits_BTV: Float[Tensor, "B T V"], targets_BT: Int[Tensor, "B T"]
 ) -> Float[Tensor, "B T"]:
-    """Minus the log-probability of each target, in nats; 0 where it is `UNSCORED`."""
+    """Minus the log-probability of each target, in nats; 0 where it is `IGNORE_INDEX`."""
     return F.cross_entropy(
         logits_BTV.flatten(0, 1).float(),
         targets_BT.flatten(),
-        ignore_index=UNSCORED,
+        ignore_index=IGNORE_INDEX,
         reduction="none",
     ).unflatten(0, targets_BT.shape)
 
@@ -31,5 +31,5 @@ def mean_loss(
     if counts_BT is not None:
         return (token_losses(logits_BTV, targets_BT) * counts_BT).sum() / counts_BT.sum()
     return F.cross_entropy(
-        logits_BTV.flatten(0, 1).float(), targets_BT.flatten(), ignore_index=UNSCORED
+        logits_BTV.flatten(0, 1).float(), targets_BT.flatten(), ignore_index=IGNORE_INDEX
     )

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from moreish.data import UNSCORED, Batch, Spans, Tokens, occurrences
+from moreish.data import IGNORE_INDEX, Batch, TokenDataset, Windows, count_tokens
 from moreish.distributed import ALONE, World
 from moreish.errors import MoreishError
 from moreish.evaluate.loss import token_losses
@@ -76,7 +76,7 @@ def format_bits(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:.3f}"
 
 
-def evaluation_spans(model: Model, tokens: Tokens, stride: int | None = None) -> Spans:
+def evaluation_spans(model: Model, tokens: TokenDataset, stride: int | None = None) -> Windows:
     """How a split is cut so that every token is predicted once.
 
     Items start afresh. A model that sees only its context of K tokens gets K - 1 of them again
@@ -92,29 +92,29 @@ def evaluation_spans(model: Model, tokens: Tokens, stride: int | None = None) ->
             raise MoreishError(
                 f"--stride {stride}: this model has no windows, each token sees all of its context"
             )
-        return tokens.spans(WINDOW + model.context - 1, model.context - 1)
+        return tokens.windows(WINDOW + model.context - 1, model.context - 1)
     stride = model.max_length if stride is None else stride
     if not 1 <= stride <= model.max_length:
         raise MoreishError(f"--stride {stride}: give 1 to {model.max_length}, the context")
-    return tokens.spans(model.max_length, model.max_length - stride)
+    return tokens.windows(model.max_length, model.max_length - stride)
 
 
 def evaluation_batches(
-    model: Model, tokens: Tokens, spans: Spans, world: World = ALONE
-) -> Iterator[tuple[Spans, Batch]]:
+    model: Model, tokens: TokenDataset, spans: Windows, world: World = ALONE
+) -> Iterator[tuple[Windows, Batch]]:
     """All spans, in batches of like length. Of several processes each has its own, and as many as
     the others, where needed one of which nothing is scored: layers in parts need all of them."""
     positions = int(world.share(batch_positions(model)))
-    spans = spans[np.argsort(-spans.length_S, kind="stable")]
+    spans = spans[np.argsort(-spans.length_W, kind="stable")]
     groups, first = [], 0
     while first < len(spans):
-        rows = max(1, positions // int(spans.length_S[first]))
+        rows = max(1, positions // int(spans.length_W[first]))
         groups.append(spans[first : first + rows])
         first += rows
     for first in range(0, len(groups), world.size):
         chosen = groups[min(first + world.rank, len(groups) - 1)]
         if first + world.rank >= len(groups):
-            chosen = replace(chosen, skip_S=chosen.length_S)
+            chosen = replace(chosen, skip_W=chosen.length_W)
         yield chosen, tokens.gather(chosen)
 
 
@@ -144,7 +144,7 @@ def batch_losses(model: Model, batch: Batch, parts: int) -> tuple[NDArray[np.flo
     while True:
         try:
             losses = []
-            for part in batch.parts(parts):
+            for part in batch.split(parts):
                 there = part.to(device)
                 losses.append(token_losses(model(there.tokens_BT)[0], there.targets_BT).cpu())
             return torch.cat(losses).numpy(), parts
@@ -157,7 +157,7 @@ def batch_losses(model: Model, batch: Batch, parts: int) -> tuple[NDArray[np.flo
 @torch.inference_mode()
 def evaluate_losses(
     model: Model,
-    tokens: Tokens,
+    tokens: TokenDataset,
     stride: int | None = None,
     progress: Callable[[float], None] | None = None,
     world: World = ALONE,
@@ -169,14 +169,14 @@ def evaluate_losses(
         world: the processes that share the work; each has all losses then.
     """
     spans = evaluation_spans(model, tokens, stride)
-    losses = np.zeros(tokens.predictions, dtype=np.float32)
+    losses = np.zeros(tokens.num_predictions, dtype=np.float32)
     was_training = model.training
     model.eval()
     done, parts = 0, 1
     for chosen, batch in evaluation_batches(model, tokens, spans, world):
         losses_BT, parts = batch_losses(model, batch, parts)
-        scored_BT = batch.targets_BT.numpy() != UNSCORED
-        places_BT = chosen.start_S[:, None] + np.arange(losses_BT.shape[1])
+        scored_BT = batch.targets_BT.numpy() != IGNORE_INDEX
+        places_BT = chosen.start_W[:, None] + np.arange(losses_BT.shape[1])
         losses[places_BT[scored_BT]] = losses_BT[scored_BT]
         done += len(chosen) * world.size
         if progress is not None:
@@ -186,11 +186,11 @@ def evaluate_losses(
     return losses
 
 
-def score(losses: NDArray[np.float32], tokens: Tokens, tokenizer: Tokenizer) -> Score:
+def score(losses: NDArray[np.float32], tokens: TokenDataset, tokenizer: Tokenizer) -> Score:
     """Sum up the losses of a split."""
     exact = losses.astype(np.float64)
     total, count = float(exact.sum()), len(exact)
-    predicted = occurrences(tokens.ids_N, tokenizer.vocab_size)
+    predicted = count_tokens(tokens.ids_N, tokenizer.vocab_size)
     predicted[int(tokens.ids_N[0])] -= 1
     known = tokenizer.unk is None or predicted[tokenizer.unk] == 0
     bits = total / math.log(2) if known else math.nan
@@ -205,10 +205,10 @@ def score(losses: NDArray[np.float32], tokens: Tokens, tokenizer: Tokenizer) -> 
     )
 
 
-def _standard_error(losses: NDArray[np.float64], tokens: Tokens) -> float:
+def _standard_error(losses: NDArray[np.float64], tokens: TokenDataset) -> float:
     """Of a ratio of sums over independent units (Cochran 1977, section 6.4); NaN for one unit."""
     starts_U, _ = (
-        tokens.sections() if tokens.items else (np.arange(0, len(losses), STDERR_BLOCK), None)
+        tokens.segments() if tokens.items else (np.arange(0, len(losses), STDERR_BLOCK), None)
     )
     units = len(starts_U)
     if units < 2 or not np.isfinite(losses).all():

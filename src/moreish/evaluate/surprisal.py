@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from moreish.data import Tokens
+from moreish.data import TokenDataset
 from moreish.errors import MoreishError
 from moreish.evaluate.metrics import evaluate_losses
 from moreish.models import Model
@@ -43,7 +43,7 @@ def surprisal(
         raise MoreishError("there is no text to evaluate")
     # Half a context at the least before every token, where the text has it.
     stride = None if model.max_length is None else max(1, model.max_length // 2)
-    losses = evaluate_losses(model, Tokens(ids.astype(np.uint32), items=False), stride)
+    losses = evaluate_losses(model, TokenDataset(ids.astype(np.uint32), items=False), stride)
     return [
         TokenSurprisal(id=int(token), token=tokenizer.label(int(token)), nats=float(nats))
         for token, nats in zip(ids[1:], losses, strict=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from moreish.data import Corpus, Spool
+from moreish.data import Corpus, TokenBuffer
 from moreish.tokenizers import Tokenizer
 
 
@@ -50,7 +50,7 @@ def tokenize_text(tokenizer: Tokenizer, text: str) -> list[Token]:
 def measure_tokenizer(name: str, tokenizer: Tokenizer, corpus: Corpus) -> TokenizerStats:
     """Encode all of `corpus`; only the encoding is timed, not the reading."""
     seconds = 0.0
-    with Spool(tokenizer) as spool:
+    with TokenBuffer(tokenizer) as spool:
         for part in corpus.items() if corpus.kind == "lines" else _pieces(corpus):
             began = time.perf_counter()
             if isinstance(part, str):

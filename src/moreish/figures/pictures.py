@@ -184,7 +184,7 @@ def _all(run: Run, text: str | None) -> Iterator[tuple[str, str, str, Draw]]:
 
 
 def _log(run: Run) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    entries = list(run.logged())
+    entries = list(run.read_metrics())
     return [e for e in entries if "loss" in e], [e for e in entries if "val" in e]
 
 

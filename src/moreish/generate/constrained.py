@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from moreish.data import Tokens
+from moreish.data import TokenDataset
 from moreish.errors import MoreishError
 from moreish.tokenizers import BOUNDARY, ByteTokenizer, CharTokenizer, Ids, Tokenizer
 
@@ -110,7 +110,7 @@ class Automaton:
 def compile_constraint(
     asked: Constraint,
     tokenizer: Tokenizer,
-    tokens: Tokens,
+    tokens: TokenDataset,
     max_tokens: int,
     effort: CompileLimits = CompileLimits(),
 ) -> Automaton:
@@ -154,7 +154,7 @@ def compile_constraint(
     return automaton
 
 
-def _pairs(tokens: Tokens, size: int) -> Tensor:
+def _pairs(tokens: TokenDataset, size: int) -> Tensor:
     """(V, V) the share of each token after each, every pair being possible."""
     ids_N = torch.from_numpy(tokens.ids_N[:].astype(np.int64))
     counts = torch.bincount(ids_N[:-1] * size + ids_N[1:], minlength=size * size).double() + 0.01

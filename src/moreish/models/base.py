@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from moreish.data import Batch, Tokens
+from moreish.data import Batch, TokenDataset
 from moreish.settings import Settings
 
 State = Any
@@ -127,7 +127,7 @@ class Model(nn.Module, ABC):
         logits_R1V, state = self(token_R[:, None], concat_states(states))
         return logits_R1V[:, 0], split_states(state, len(states))
 
-    def fit_counts(self, tokens: Tokens) -> None:
+    def fit_counts(self, tokens: TokenDataset) -> None:
         """Count what is to be counted of the training tokens, before the first step."""
 
     def training_logits(self, batch: Batch) -> Float[Tensor, "B T V"]:
@@ -146,7 +146,7 @@ class CountBasedModel(Model, ABC):
     """A model that is fitted by counting, in one pass, and not by gradients."""
 
     @abstractmethod
-    def fit_counts(self, tokens: Tokens) -> None:
+    def fit_counts(self, tokens: TokenDataset) -> None:
         """Replace whatever was counted before by the counts of `tokens`."""
 
     @abstractmethod

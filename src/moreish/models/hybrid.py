@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
-from moreish.data import Batch, Tokens
+from moreish.data import Batch, TokenDataset
 from moreish.models.base import ModelConfig, State, concat_states, split_states
 from moreish.models.interpolated import NetworkWithCounts, NetworkWithCountsConfig
 from moreish.models.ngram import Folds, KneserNey, check_order
@@ -88,9 +88,9 @@ class Hybrid(NetworkWithCounts):
         together = zip(network_states, split_states(counts_state, len(states)), strict=True)
         return logits_RV, list(together)
 
-    def fit_counts(self, tokens: Tokens) -> None:
+    def fit_counts(self, tokens: TokenDataset) -> None:
         super().fit_counts(tokens)
-        folds = Folds(tokens, max(2, min(self.folds, MAX_COUNTED_TOKENS // tokens.predictions)))
+        folds = Folds(tokens, max(2, min(self.folds, MAX_COUNTED_TOKENS // tokens.num_predictions)))
         held_out = KneserNey(self.counts.config, self.vocab_size)
         held_out.fit_folds(folds)
         self._held_out = (held_out, folds)  # in a tuple, so that it is no part of the model

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import SerializeAsAny, field_validator, model_validator
 from torch import Tensor
 
-from moreish.data import Batch, Tokens
+from moreish.data import Batch, TokenDataset
 from moreish.errors import MoreishError
 from moreish.models.base import Model, ModelConfig, State
 from moreish.models.ngram import KneserNey, KneserNeyConfig
@@ -84,7 +84,7 @@ class NetworkWithCounts(Model):
         )
         self.network, self.counts = network, counts
 
-    def fit_counts(self, tokens: Tokens) -> None:
+    def fit_counts(self, tokens: TokenDataset) -> None:
         self.counts.fit_counts(tokens)
 
 

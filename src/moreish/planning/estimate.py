@@ -246,9 +246,9 @@ def load_of(ready: Ready) -> Load:
     return Load(
         rows=len(batch.tokens_BT),
         length=batch.tokens_BT.shape[1],
-        tokens=batch.scored,
+        tokens=batch.num_targets,
         steps=budget_steps(ready.config.train, sampler),
-        data_tokens=tokens.predictions,
+        data_tokens=tokens.num_predictions,
     )
 
 

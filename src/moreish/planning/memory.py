@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from moreish.data import Batch, Tokens
+from moreish.data import Batch, TokenDataset
 from moreish.distributed import sharing
 from moreish.errors import MoreishError
 from moreish.models import GPT, KneserNey, Model, NGram, count_ngrams
 from moreish.training import Trainer, available_memory, memory_of, recomputing
-from moreish.utils.files import in_bytes
+from moreish.utils.files import format_bytes
 
 WORKSPACE = 64e6
 """Bytes that the libraries for products take for themselves, and that lie between other blocks."""
@@ -96,21 +96,21 @@ def check_memory_of(trainer: Trainer) -> float:
     if need.total(parts) <= free:
         return need.total(parts)
     problem = (
-        f"this training needs about {in_bytes(need.total(parts))} of memory, and {in_bytes(free)} "
-        "are free"
+        f"this training needs about {format_bytes(need.total(parts))} of memory, and "
+        f"{format_bytes(free)} are free"
     )
     more = [2**power for power in range(1, 1 + (need.rows - 1).bit_length())]
     for part in (part for part in more if part > parts):
         if need.total(part) <= free:
             raise MoreishError(
                 f"{problem}: --set train.accumulate={part * trainer.world.size} takes each batch "
-                f"in {part * trainer.world.size} parts, for which {in_bytes(need.total(part))} "
+                f"in {part * trainer.world.size} parts, for which {format_bytes(need.total(part))} "
                 "suffice"
             )
     raise MoreishError(f"{problem}: give the model fewer layers, less width or less --context")
 
 
-def check_counting(model: Model, tokens: Tokens) -> None:
+def check_counting(model: Model, tokens: TokenDataset) -> None:
     """Raises MoreishError when the n-grams that `model` is to count are more than memory holds, and
     says which order would fit."""
     free = free_memory(torch.device("cpu"))
@@ -123,7 +123,7 @@ def check_counting(model: Model, tokens: Tokens) -> None:
             shorter = sum(min(distinct, model.vocab_size**m) for m in range(1, order + 1))
             return folds * TABLES * shorter + COUNTING * distinct
 
-        if need(part.order, tokens.predictions) <= free:
+        if need(part.order, tokens.num_predictions) <= free:
             continue  # whatever it holds
         found = need(part.order, expected_grams(tokens, part.order, model.vocab_size))
         if found <= free:
@@ -136,15 +136,15 @@ def check_counting(model: Model, tokens: Tokens) -> None:
         name = "model.order" if part is model else "model.counts.order"
         advice = f"--set {name}={fitting[-1]} would fit" if fitting else "give less text"
         raise MoreishError(
-            f"counting needs about {in_bytes(found)} of memory, and {in_bytes(free)} are free: "
-            f"{advice}"
+            f"counting needs about {format_bytes(found)} of memory, and "
+            f"{format_bytes(free)} are free: {advice}"
         )
 
 
-def expected_grams(tokens: Tokens, order: int, vocab_size: int) -> float:
+def expected_grams(tokens: TokenDataset, order: int, vocab_size: int) -> float:
     """About how many distinct n-grams there are, from how they grow in the beginning: as a power of
     the length (Heaps 1978, section 7.5)."""
-    sizes = [min(tokens.predictions, SAMPLE // part) for part in (4, 1)]
+    sizes = [min(tokens.num_predictions, SAMPLE // part) for part in (4, 1)]
     few, many = (
         len(count_ngrams(replace(tokens, ids_N=tokens.ids_N[: size + 1]), order, vocab_size)[0])
         for size in sizes
@@ -152,7 +152,7 @@ def expected_grams(tokens: Tokens, order: int, vocab_size: int) -> float:
     if sizes[0] == sizes[1]:
         return many
     growth = math.log(many / few) / math.log(sizes[1] / sizes[0])
-    return many * (tokens.predictions / sizes[1]) ** growth
+    return many * (tokens.num_predictions / sizes[1]) ** growth
 
 
 def free_memory(device: torch.device) -> float:

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, replace
 
 from moreish.config import BUDGETS, AutoConfig, RunConfig, TrainConfig
-from moreish.data import UNSCORED, Tokens
+from moreish.data import IGNORE_INDEX, TokenDataset
 from moreish.models import (
     MAX_COUNTED_TOKENS,
     CountBasedModel,
@@ -127,7 +127,7 @@ def advise(ready: Ready, *, counts: bool = True) -> Advice:
     Args:
         counts: whether there may be any; without, a network is alone.
     """
-    train, tokens = ready.config.train, ready.splits["train"].predictions
+    train, tokens = ready.config.train, ready.splits["train"].num_predictions
     seconds = None if train.minutes is None else train.minutes * 60
     if tokens < LEAST_TOKENS or ready.facts.distinct < LEAST_ITEMS <= ready.facts.documents:
         why = "That is too little for a network, so what can be counted is counted: Kneser-Ney."
@@ -199,7 +199,7 @@ class _Choice:
 def _folds(ready: Ready, seconds: float | None, room: float) -> tuple[int, str]:
     """How many parts of the text the counts are to be made without, and how long that takes; 0:
     they cost too much, and what."""
-    tokens, most = ready.splits["train"].predictions, HybridConfig.model_fields["folds"].default
+    tokens, most = ready.splits["train"].num_predictions, HybridConfig.model_fields["folds"].default
     if ready.tokenizer.vocab_size > LARGEST_VOCABULARY:
         return 0, "there are too many kinds of tokens to count."
     folds = max(2, min(most, MAX_COUNTED_TOKENS // tokens))
@@ -222,12 +222,12 @@ def _choice(ready: Ready, size: tuple[int, int, int], folds: int, speeds: _Speed
     if train.steps is not None:
         predictions = float(train.steps * config.train.batch_tokens)
     elif train.epochs is not None:
-        predictions = train.epochs * tokens.predictions
+        predictions = train.epochs * tokens.num_predictions
     else:
         assert train.minutes is not None
         rate = speeds.of(size)
         predictions = rate * train.minutes * 60
-    passes = predictions / tokens.predictions
+    passes = predictions / tokens.num_predictions
     dropout = next(share for most, share in DROPOUT if passes <= most)
     config = _settings(ready, size, folds, dropout=dropout)
     parameters = parameters_of(config.model, ready.tokenizer.vocab_size)
@@ -296,10 +296,10 @@ def _rate(ready: Ready) -> float:
     )
     seconds = time_of_step(trainer, lambda: False, seconds=TRIAL)
     batch = trainer.sampler.batch(0)
-    return float((batch.targets_BT != UNSCORED).sum()) / seconds
+    return float((batch.targets_BT != IGNORE_INDEX).sum()) / seconds
 
 
-def _beginning(tokens: Tokens) -> Tokens:
+def _beginning(tokens: TokenDataset) -> TokenDataset:
     last = min(len(tokens.ids_N), TRIAL_TOKENS)
     if tokens.items:  # up to the end of an item
         last = (
@@ -310,12 +310,12 @@ def _beginning(tokens: Tokens) -> Tokens:
 
 def _counts(ready: Ready, why: str) -> Advice:
     config = _run(ready, {"name": "kneser-ney"}, {})
-    told = f"Counting takes {_span(ready.splits['train'].predictions / COUNTS_A_SECOND)}."
+    told = f"Counting takes {_span(ready.splits['train'].num_predictions / COUNTS_A_SECOND)}."
     return Advice(config=config, reasons=(_text(ready), why, told))
 
 
 def _text(ready: Ready) -> str:
-    facts, tokens = ready.facts, ready.splits["train"].predictions
+    facts, tokens = ready.facts, ready.splits["train"].num_predictions
     lines = facts.kind == "lines"
     number, unit = (facts.documents, "items") if lines else (facts.characters, "characters")
     return (
@@ -328,7 +328,7 @@ def _reasons(ready: Ready, best: _Choice, folds: int, why: str) -> tuple[str, st
     """`why`: how long the counting takes, or why there is none."""
     layers, width, _ = best.size
     network = f"a GPT of {layers} x {width} ({best.parameters:,} parameters)"
-    passes = best.predictions / ready.splits["train"].predictions
+    passes = best.predictions / ready.splits["train"].num_predictions
     times = f"{passes:,.0f}" if passes >= 10 else f"{passes:.2g}"
     if best.rate is None:
         sees = f"It is trained on {best.predictions:,.0f} tokens, {times} times the text"
@@ -359,5 +359,5 @@ def _weights(size: tuple[int, int, int]) -> int:
 def _memory_of_counts(ready: Ready, folds: int) -> float:
     """Bytes, for texts of the usual variety: 20 MB for a million tokens, 2.5 GB for a thousand; and
     to deal out the items of a list."""
-    tokens, lines = ready.splits["train"].predictions, ready.facts.kind == "lines"
+    tokens, lines = ready.splits["train"].num_predictions, ready.facts.kind == "lines"
     return (1 + folds) * 20e6 * (tokens / 1e6) ** 0.7 + 40 * lines * ready.facts.documents

@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 from moreish.planning.estimate import Estimate, Memory
 from moreish.ui import plural
-from moreish.utils.files import in_bytes
+from moreish.utils.files import format_bytes
 
 
 def lines_of(found: Estimate) -> list[str]:
@@ -74,7 +74,7 @@ def _table(ddp: Memory, fsdp: Memory | None) -> list[str]:
 
 
 def _size(count: float) -> str:
-    return in_bytes(count) if count else "-"
+    return format_bytes(count) if count else "-"
 
 
 def _short(number: float) -> str:

@@ -1,23 +1,36 @@
 """Run folders: what a training leaves behind."""
 
-from moreish.runs.compare import Group, compare
-from moreish.runs.folder import SEARCHED, check_free, discard, replaced_by, training_lock
-from moreish.runs.record import ENDED, DataFacts, SavedScore, machine, surroundings, versions
+from moreish.runs.compare import RunGroup, compare
+from moreish.runs.folder import (
+    MAX_SEARCHABLE_TOKENS,
+    backup_path,
+    check_run_path,
+    remove_run,
+    training_lock,
+)
+from moreish.runs.record import (
+    ENDED_STATUSES,
+    DatasetInfo,
+    SavedScore,
+    environment,
+    library_versions,
+    machine_info,
+)
 from moreish.runs.run import Run
 
 __all__ = [
-    "ENDED",
-    "SEARCHED",
-    "DataFacts",
-    "Group",
+    "ENDED_STATUSES",
+    "MAX_SEARCHABLE_TOKENS",
+    "DatasetInfo",
     "Run",
+    "RunGroup",
     "SavedScore",
-    "check_free",
+    "backup_path",
+    "check_run_path",
     "compare",
-    "discard",
-    "machine",
-    "replaced_by",
-    "surroundings",
+    "environment",
+    "library_versions",
+    "machine_info",
+    "remove_run",
     "training_lock",
-    "versions",
 ]

@@ -26,7 +26,7 @@ Sizes = NDArray[np.integer]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Group:
+class RunGroup:
     """Runs that differ in nothing but their seed."""
 
     name: str
@@ -90,7 +90,7 @@ def compare(
     runs: Sequence[Run],
     split: SplitName = "val",
     progress: Callable[[str, float], None] = lambda what, share: None,
-) -> tuple[list[Group], list[Comparison]]:
+) -> tuple[list[RunGroup], list[Comparison]]:
     """Group `runs` by their settings, best first, and compare every two groups.
 
     Differences are paired by item, or by stretch of running text, as the standard error of a
@@ -127,12 +127,12 @@ def compare(
     return ranked, [_compared(a, b, sizes_U) for a, b in combinations(ranked, 2)]
 
 
-def _group(members: list[tuple[Run, Sums]], sizes_U: Sizes) -> Group:
+def _group(members: list[tuple[Run, Sums]], sizes_U: Sizes) -> RunGroup:
     runs = [run for run, _ in members]
     if len({run.config.seed for run in runs}) < len(runs):
         names = " and ".join(str(run.path) for run in runs)
         raise MoreishError(f"{names} have the same settings and seed: leave out all but one")
-    return Group(
+    return RunGroup(
         name=str(runs[0].path) + (f" and {len(runs) - 1} more" if len(runs) > 1 else ""),
         runs=runs,
         losses=[float(sums.sum() / sizes_U.sum()) for _, sums in members],
@@ -140,7 +140,7 @@ def _group(members: list[tuple[Run, Sums]], sizes_U: Sizes) -> Group:
     )
 
 
-def _compared(better: Group, worse: Group, sizes_U: Sizes) -> Comparison:
+def _compared(better: RunGroup, worse: RunGroup, sizes_U: Sizes) -> Comparison:
     difference = worse.loss - better.loss  # NaN if both are infinite
     lone = better.lone or worse.lone
     if not math.isfinite(difference):
@@ -185,11 +185,11 @@ def student_quantile(share: float, freedom: float) -> float:
 def _units(run: Run, split: SplitName, *, in_bytes: bool) -> tuple[NDArray[np.int64], Sizes]:
     """(P,) the unit of each predicted token, and (U,) the size of each unit."""
     tokens = run.split(split)
-    lengths_P = np.ones(tokens.predictions, dtype=np.int64)
+    lengths_P = np.ones(tokens.num_predictions, dtype=np.int64)
     if in_bytes:
         lengths_P = run.tokenizer.byte_lengths()[tokens.ids_N[1:].astype(np.int64)]
     if tokens.items:
-        unit_P = np.searchsorted(tokens.boundaries, np.arange(tokens.predictions), "right") - 1
+        unit_P = np.searchsorted(tokens.boundaries, np.arange(tokens.num_predictions), "right") - 1
     else:
         # A stretch of bytes is the same stretch of text, however it was cut into tokens.
         before = 0

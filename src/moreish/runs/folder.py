@@ -18,10 +18,10 @@ from moreish.config import RunConfig, resolve
 from moreish.data import (
     MANIFEST,
     SPLITS,
-    Joined,
-    Prepared,
+    PreparedDataset,
+    ShardedArray,
     SplitName,
-    Tokens,
+    TokenDataset,
     fingerprint,
     load_tokens,
     save_tokens,
@@ -30,10 +30,17 @@ from moreish.distributed import ALONE, World, load_state, wholes
 from moreish.errors import MoreishError, command
 from moreish.evaluate import Score
 from moreish.models import Model, build_model
-from moreish.runs.record import ENDED, DataFacts, Record
+from moreish.runs.record import ENDED_STATUSES, DatasetInfo, RunRecord
 from moreish.tokenizers import BOUNDARY, Tokenizer, tokenizer_from_json
-from moreish.utils.files import PART, flush_folder, locked, read_json, to_json, write_atomic
-from moreish.utils.safetensors_io import raw_bytes, safetensors_pieces
+from moreish.utils.files import (
+    PARTIAL_SUFFIX,
+    encode_json,
+    file_lock,
+    fsync_folder,
+    read_json,
+    write_atomic,
+)
+from moreish.utils.safetensors_io import iter_safetensors_bytes, tensor_bytes
 
 LONGEST_LINE = 1 << 24
 """Bytes of a line of metrics.jsonl; what is longer is damaged."""
@@ -41,20 +48,20 @@ LONGEST_LINE = 1 << 24
 REFERENCE = "data/train.json"
 """In place of the training tokens of prepared text: where they lie."""
 
-SEARCHED = 1 << 25
+MAX_SEARCHABLE_TOKENS = 1 << 25
 """Tokens of prepared text that are taken into memory to look up what stands there."""
 
 
 class RunFolder:
     """One training and its results, in a folder that works without the source text."""
 
-    def __init__(self, path: Path, record: Record) -> None:
+    def __init__(self, path: Path, record: RunRecord) -> None:
         """`record` is the content of run.json; use `Run.open` or `Run.create`."""
         self.path = path
         self.record = record
         self.config: RunConfig = resolve(record.config, warn=False)
         self.kind = record.data.kind
-        self._splits: dict[SplitName, Tokens] = {}
+        self._splits: dict[SplitName, TokenDataset] = {}
 
     def __repr__(self) -> str:
         return f"Run('{self.path}': {self.record.status}, {self.config.model.name})"
@@ -69,7 +76,7 @@ class RunFolder:
             MoreishError: it is none, it is damaged, or it is newer than this Moreish.
         """
         path = Path(path).expanduser()
-        aside = replaced_by(path)
+        aside = backup_path(path)
         if not path.exists() and (aside / "run.json").is_file():
             raise MoreishError(
                 f"{path} was being replaced when that was cut short; the old run is still there: "
@@ -87,71 +94,71 @@ class RunFolder:
         path: Path,
         config: RunConfig,
         tokenizer: Tokenizer,
-        splits: Mapping[SplitName, Tokens],
-        data: DataFacts,
+        splits: Mapping[SplitName, TokenDataset],
+        data: DatasetInfo,
         *,
         overwrite: bool,
     ) -> Self:
         """A new run folder, with its data but not yet with weights; it appears whole or not at all.
 
-        What it replaces is kept at `replaced_by(path)`, until the new one has proved itself.
+        What it replaces is kept at `backup_path(path)`, until the new one has proved itself.
 
         Raises:
             MoreishError: `path` exists (and is not a run that `overwrite` may replace).
         """
-        check_free(path, overwrite=overwrite)
+        check_run_path(path, overwrite=overwrite)
         replacing = (path / "run.json").is_file()
-        record = Record.new(config, data, tokenizer.fingerprint())
+        record = RunRecord.new(config, data, tokenizer.fingerprint())
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.{os.getpid()}{PART}")
+        beside = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
         try:
-            for left in path.parent.glob(f".{path.name}.*{PART}"):  # of a killed process
+            for left in path.parent.glob(f".{path.name}.*{PARTIAL_SUFFIX}"):  # of a killed process
                 shutil.rmtree(left, ignore_errors=True)
             (beside / "data").mkdir(parents=True)
             for name, tokens in splits.items():
-                if name == "train" and isinstance(tokens.ids_N, Joined):
-                    write_atomic(beside / REFERENCE, to_json(tokens.ids_N.origin.as_json()))
+                if name == "train" and isinstance(tokens.ids_N, ShardedArray):
+                    write_atomic(beside / REFERENCE, encode_json(tokens.ids_N.origin.as_json()))
                 else:
                     save_tokens(beside / "data" / f"{name}.npy", tokens)
-            write_atomic(beside / "tokenizer.json", to_json(tokenizer.to_json()))
-            write_atomic(beside / "run.json", to_json(record.model_dump(mode="json")))
+            write_atomic(beside / "tokenizer.json", encode_json(tokenizer.to_json()))
+            write_atomic(beside / "run.json", encode_json(record.model_dump(mode="json")))
             if replacing:
-                discard(replaced_by(path))
-                path.rename(replaced_by(path))
-            flush_folder(beside / "data")
+                remove_run(backup_path(path))
+                path.rename(backup_path(path))
+            fsync_folder(beside / "data")
             beside.rename(path)
-            flush_folder(path.parent)
+            fsync_folder(path.parent)
         except BaseException as error:
             shutil.rmtree(beside, ignore_errors=True)
             if replacing and not path.exists():
-                replaced_by(path).rename(path)
+                backup_path(path).rename(path)
             if isinstance(error, OSError):
-                check_free(path, overwrite=overwrite)  # another training was faster
+                check_run_path(path, overwrite=overwrite)  # another training was faster
             raise
         return cls(path, record)
 
     def update(self, **changes: Any) -> None:
         """Change entries of run.json."""
         with self._updating() as record:
-            self.record = Record.model_validate({**record.model_dump(), **changes})
+            self.record = RunRecord.model_validate({**record.model_dump(), **changes})
 
     @contextmanager
-    def _updating(self) -> Iterator[Record]:
+    def _updating(self) -> Iterator[RunRecord]:
         """The record as it is on disk, where another process may have changed it; then the new one
         takes its place."""
         busy = f"{self.path} is being written by another process: try again"
-        with locked(self.path / ".record.lock", busy, seconds=10):
+        with file_lock(self.path / ".record.lock", busy, seconds=10):
             yield self._read_record(self.path)
-            write_atomic(self.path / "run.json", to_json(self.record.model_dump(mode="json")))
+            write_atomic(self.path / "run.json", encode_json(self.record.model_dump(mode="json")))
 
     @staticmethod
-    def _read_record(path: Path) -> Record:
+    def _read_record(path: Path) -> RunRecord:
         place = path / "run.json"
         try:
             tree = read_json(place)
         except ValueError as error:
             raise _damaged(place, error) from None
-        return Record.read(tree, str(place))
+        return RunRecord.read(tree, str(place))
 
     @property
     def checkpoints(self) -> Path:
@@ -201,7 +208,7 @@ class RunFolder:
                 f"{self.path} has no weights, its training came apart: train again with a lower "
                 "--set train.lr and --overwrite"
             )
-        if not self.has_weights and self.record.status in ENDED:
+        if not self.has_weights and self.record.status in ENDED_STATUSES:
             raise MoreishError(f"{self.path} is damaged: its model.safetensors is missing")
         if not self.has_weights:
             go_on = command("train", "--resume", self.path)
@@ -242,18 +249,18 @@ class RunFolder:
         }
         # One entry: safetensors writes several in any order, and equal runs have equal bytes.
         metadata = {"moreish": json.dumps(about)}
-        write_atomic(self.path / "model.safetensors", safetensors_pieces(state, metadata))
+        write_atomic(self.path / "model.safetensors", iter_safetensors_bytes(state, metadata))
 
     @property
     def _data(self) -> str:
         """A hash of all splits."""
-        return hashlib.sha256(to_json(self.record.data.sha256)).hexdigest()
+        return hashlib.sha256(encode_json(self.record.data.sha256)).hexdigest()
 
     @property
     def split_names(self) -> list[SplitName]:
         return [name for name in SPLITS if name in self.record.data.tokens]
 
-    def split(self, name: SplitName) -> Tokens:
+    def split(self, name: SplitName) -> TokenDataset:
         """The tokens of a split, which are those that the run was made with.
 
         Raises:
@@ -263,12 +270,12 @@ class RunFolder:
             self._splits[name] = self._read_split(name)
         return self._splits[name]
 
-    def _read_split(self, name: SplitName) -> Tokens:
+    def _read_split(self, name: SplitName) -> TokenDataset:
         if not self.split_names:
             raise MoreishError(f"{self.path} has no data: its model was trained elsewhere")
         if name not in self.split_names:
             raise MoreishError(f"this run has no {name} split: the lecture's split has none")
-        if name == "train" and self.is_prepared:
+        if name == "train" and self.uses_prepared_data:
             return self._prepared_split()
         path = self.path / "data" / f"{name}.npy"
         try:
@@ -285,14 +292,14 @@ class RunFolder:
         return tokens
 
     @property
-    def is_prepared(self) -> bool:
+    def uses_prepared_data(self) -> bool:
         """Whether it was trained on prepared text, which lies elsewhere."""
         return self.record.data.sources is not None
 
     @property
-    def training_is_gone(self) -> bool:
+    def is_training_data_missing(self) -> bool:
         """Whether its training data lie elsewhere, and are not there any more."""
-        if not self.is_prepared:
+        if not self.uses_prepared_data:
             return False
         try:
             self.split("train")
@@ -303,13 +310,13 @@ class RunFolder:
     @property
     def has_data(self) -> bool:
         """Whether its data are held, or lie where they were; they are not read for that."""
-        if self.training_is_gone:
+        if self.is_training_data_missing:
             return False
         names = self.split_names
         places = [self.path / "data" / f"{name}.npy" for name in names if name not in self._splits]
         return bool(names) and all(place.is_file() for place in places)
 
-    def _prepared_split(self) -> Tokens:
+    def _prepared_split(self) -> TokenDataset:
         """The training split of prepared text. Raises MoreishError when it is gone, or another."""
         place = self.path / REFERENCE
         try:
@@ -321,7 +328,7 @@ class RunFolder:
                 f"the training data of {self.path} are gone, {folder}: put them back, or say where "
                 f"they are in {place}"
             )
-        found = Prepared.open(folder)
+        found = PreparedDataset.open(folder)
         if found.sha256 != self.record.data.sha256["train"]:
             raise MoreishError(
                 f"{folder} holds other data than those that {self.path} was trained on"
@@ -331,19 +338,19 @@ class RunFolder:
     def check_searchable(self) -> None:
         """Raises MoreishError when the training data are too large to be held in memory."""
         tokens = self.record.data.tokens.get("train", 0)
-        if self.is_prepared and tokens > SEARCHED:
+        if self.uses_prepared_data and tokens > MAX_SEARCHABLE_TOKENS:
             raise MoreishError(
                 f"the training data of {self.path} are prepared text of {tokens:,} tokens; only "
-                f"{SEARCHED:,} or fewer can be looked through for what stands there"
+                f"{MAX_SEARCHABLE_TOKENS:,} or fewer can be looked through for what stands there"
             )
 
-    def count_test(self) -> None:
+    def count_test_evaluation(self) -> None:
         """The test split was evaluated once more."""
         with self._updating() as record:
             counted = {"test_evaluations": record.test_evaluations + 1}
             self.record = record.model_copy(update=counted)
 
-    def logged(self) -> Iterator[dict[str, Any]]:
+    def read_metrics(self) -> Iterator[dict[str, Any]]:
         """The lines of metrics.jsonl, but for those that a full disk or a crash cut short."""
         path = self.path / "metrics.jsonl"
         if not path.exists():
@@ -365,13 +372,13 @@ class RunFolder:
         }
 
 
-def replaced_by(path: Path) -> Path:
+def backup_path(path: Path) -> Path:
     """Where the run that the one at `path` replaces is kept until that is clear of its start."""
     path = path if path.name else path.absolute()  # of the present folder
     return path.parent / f".{path.name}.replaced"
 
 
-def discard(run: Path) -> None:
+def remove_run(run: Path) -> None:
     """Remove a run folder; what is none is left alone."""
     if (run / "run.json").is_file():
         shutil.rmtree(run, ignore_errors=True)
@@ -380,10 +387,12 @@ def discard(run: Path) -> None:
 def training_lock(path: Path) -> AbstractContextManager[None]:
     """While open, nobody else trains in the run folder at `path`. Raises MoreishError if another
     does."""
-    return locked(path / ".lock", f"{path} is being trained by another process: wait for its end")
+    return file_lock(
+        path / ".lock", f"{path} is being trained by another process: wait for its end"
+    )
 
 
-def check_free(path: Path, *, overwrite: bool) -> None:
+def check_run_path(path: Path, *, overwrite: bool) -> None:
     """Raises MoreishError when a run cannot be made at `path`."""
     if path.name in ("", ".."):
         raise MoreishError(f"--out {path}: give the run a folder of its own, e.g. runs/mine")
@@ -409,7 +418,7 @@ def _digest(state: Mapping[str, torch.Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(state):
         digest.update(f"{name} {state[name].dtype} {list(state[name].shape)}\n".encode())
-        digest.update(raw_bytes(state[name]))
+        digest.update(tensor_bytes(state[name]))
     return digest.hexdigest()
 
 

@@ -24,11 +24,11 @@ FORMAT: Literal[1] = 1
 
 Status = Literal["created", "training", "interrupted", "diverged", "stopped early", "finished"]
 
-ENDED: tuple[Status, ...] = ("finished", "stopped early", "diverged")
+ENDED_STATUSES: tuple[Status, ...] = ("finished", "stopped early", "diverged")
 """There is nothing to resume."""
 
 
-class DataFacts(Settings):
+class DatasetInfo(Settings):
     """What a text was understood to be."""
 
     name: str
@@ -65,14 +65,14 @@ class SavedScore(Settings):
     tokens: int
 
 
-class Record(Settings):
+class RunRecord(Settings):
     """run.json. The results are None or empty until the training has ended."""
 
     format: Literal[1] = FORMAT
     status: Status = "created"
     created: str
     config: dict[str, Any]
-    data: DataFacts
+    data: DatasetInfo
     tokenizer: str
     """Its fingerprint."""
     sha256: str
@@ -93,7 +93,7 @@ class Record(Settings):
     tokens_per_second: float | None = None
 
     @classmethod
-    def new(cls, config: RunConfig, data: DataFacts, tokenizer: str) -> Self:
+    def new(cls, config: RunConfig, data: DatasetInfo, tokenizer: str) -> Self:
         """The record of a run that begins now, here."""
         settings = config.model_dump(mode="json")
         return cls(
@@ -102,8 +102,8 @@ class Record(Settings):
             data=data,
             tokenizer=tokenizer,
             sha256=_digest(settings, data, tokenizer),
-            versions=versions(),
-            machine=machine(),
+            versions=library_versions(),
+            machine=machine_info(),
             command=sys.argv,
         )
 
@@ -132,13 +132,13 @@ class Record(Settings):
         return record
 
 
-def versions() -> dict[str, str]:
+def library_versions() -> dict[str, str]:
     """Of what decides the numbers."""
     found = {name: version(name) for name in ("moreish", "torch", "numpy")}
     return {**found, "python": platform.python_version()}
 
 
-def machine() -> dict[str, Any]:
+def machine_info() -> dict[str, Any]:
     """Where this runs."""
     return {
         "system": platform.platform(),
@@ -147,9 +147,9 @@ def machine() -> dict[str, Any]:
     }
 
 
-def surroundings(device: str) -> dict[str, str]:
+def environment(device: str) -> dict[str, str]:
     """What decides the bits of a training beside its settings and its data."""
-    made = {name: found for name, found in versions().items() if name != "python"}
+    made = {name: found for name, found in library_versions().items() if name != "python"}
     if device.startswith("cuda"):
         device = torch.cuda.get_device_name(device)
     return {
@@ -169,7 +169,7 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _digest(config: dict[str, Any], data: DataFacts, tokenizer: str) -> str:
+def _digest(config: dict[str, Any], data: DatasetInfo, tokenizer: str) -> str:
     # Runs from before there were sources have none in their hash.
     facts = data.model_dump(mode="json", exclude={"sources"} if data.sources is None else None)
     content = json.dumps([config, facts, tokenizer], sort_keys=True)

@@ -35,7 +35,7 @@ from moreish.tokenizers import Ids
 
 RANKS = ("likelihood", "novelty")
 
-SCORED = 2_000_000
+MAX_SCORED_TRAINING_TOKENS = 2_000_000
 """Training tokens of prepared text up to which their exact loss is part of an evaluation."""
 
 TEXT_TOKENS = 500
@@ -172,7 +172,7 @@ class Run(RunFolder):
         if seed < 0:
             raise MoreishError(f"--seed {seed}: give 0 or more")
         ids = self.tokenizer.encode(self.known_text(prompt, unknown))
-        max_tokens = max_tokens or self.usual_tokens(asked)
+        max_tokens = max_tokens or self.default_max_tokens(asked)
         automaton = None
         if asked:
             if self.kind == "text":
@@ -195,7 +195,7 @@ class Run(RunFolder):
             automaton=automaton,
         )
 
-    def usual_tokens(self, asked: Constraint | None = None) -> int:
+    def default_max_tokens(self, asked: Constraint | None = None) -> int:
         """The most tokens that are drawn for a text where nothing is said of that."""
         longest = self.record.data.longest_item
         usual = TEXT_TOKENS if longest is None else max(4 * longest, 32)
@@ -298,8 +298,11 @@ class Run(RunFolder):
         """
         self.split("val")  # an imported model has none: say so at once
         names = self.split_names if test else [n for n in self.split_names if n != "test"]
-        large = self.is_prepared and self.record.data.tokens["train"] > SCORED
-        if large or self.training_is_gone:  # it would take longer than the training did
+        large = (
+            self.uses_prepared_data
+            and self.record.data.tokens["train"] > MAX_SCORED_TRAINING_TOKENS
+        )
+        if large or self.is_training_data_missing:  # it would take longer than the training did
             names.remove("train")
         if test:
             self.split("test")  # the lecture's split of running text has none: say so at once
@@ -320,7 +323,7 @@ class Run(RunFolder):
         told = None if progress is None else lambda share: progress(name, share)
         losses = evaluate_losses(model or self.model, tokens, stride, told, world)
         if name == "test":
-            self.count_test()
+            self.count_test_evaluation()
         return score(losses, tokens, self.tokenizer)
 
     def surprisal(self, text: str, *, unknown: str = "error") -> list[TokenSurprisal]:

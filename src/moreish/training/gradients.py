@@ -46,13 +46,13 @@ class Backward:
         idle = rank >= len(batch.tokens_BT)  # it keeps step with the others all the same
         own = batch[:1] if idle else batch[rank::size]
         # As many in each process, although some have a row more.
-        parts = own.parts(max(1, min(self.parts, len(batch.tokens_BT) // size)))
+        parts = own.split(max(1, min(self.parts, len(batch.tokens_BT) // size)))
         loss = torch.zeros((), device=self.device)
         for number, part in enumerate(parts, 1):
             with self.loss.apart(number < len(parts)):
                 with self.autocast:
                     share = self.loss(part.to(self.device))
-                share = share * (0.0 if idle else part.scored / batch.scored)
+                share = share * (0.0 if idle else part.num_targets / batch.num_targets)
                 # The processes' gradients are averaged, and wanted is their sum.
                 (share if size * scale == 1 else share * (size * scale)).backward()
             loss += share.detach()

@@ -17,7 +17,7 @@ from moreish.models import Model
 from moreish.training.gradients import Backward
 from moreish.training.objectives import Objective
 from moreish.training.optim import build_optimizer, default_rate, set_rate
-from moreish.utils.files import read_json, to_json, write_atomic
+from moreish.utils.files import encode_json, read_json, write_atomic
 
 SMOOTHING = 0.97
 """Weight of the past in the running mean of the losses."""
@@ -52,7 +52,7 @@ class LRRange:
 
     def save(self, folder: Path) -> None:
         """Into the run that takes its rate from here."""
-        write_atomic(folder / FILE, to_json(asdict(self)))
+        write_atomic(folder / FILE, encode_json(asdict(self)))
 
     @classmethod
     def load(cls, folder: Path) -> Self | None:

@@ -19,7 +19,7 @@ from moreish.training.events import (
 )
 from moreish.training.trackers import Tracking
 from moreish.training.trainer import Trainer
-from moreish.utils.files import flush, named, write_atomic
+from moreish.utils.files import fsync_file, naming_errors, write_atomic
 
 LINES = 40
 """Between two evaluations, at the most."""
@@ -71,8 +71,8 @@ class Log:
 
     def flush(self) -> None:
         """On to the disk, before the checkpoint that goes with it."""
-        flush(self.metrics)
-        flush(self.samples)
+        fsync_file(self.metrics)
+        fsync_file(self.samples)
         self.tracking.flush()
 
     def close(self) -> None:
@@ -102,17 +102,17 @@ class Log:
         self.report(Sampled(step=step, texts=texts))
 
     def _write(self, **entry: Any) -> None:
-        with named(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
+        with naming_errors(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
             file.write(_line(entry))
         self.tracking(entry)
 
     def _show(self, step: int, texts: list[str]) -> None:
-        with named(self.samples), self.samples.open("a", encoding="utf-8") as file:
+        with naming_errors(self.samples), self.samples.open("a", encoding="utf-8") as file:
             file.write(_shown(step, texts))
 
     def _rewind(self, step: int) -> None:
         """Forget what was logged after `step`: it will be logged again."""
-        entries = [entry for entry in self.run.logged() if entry["step"] <= step]
+        entries = [entry for entry in self.run.read_metrics() if entry["step"] <= step]
         shown = [_shown(e["step"], e["samples"]) for e in entries if "samples" in e]
         write_atomic(self.metrics, "".join(map(_line, entries)).encode())
         write_atomic(self.samples, "".join(shown).encode())

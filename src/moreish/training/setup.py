@@ -14,25 +14,25 @@ from moreish.data import (
     CATALOG,
     Corpus,
     Diagnosis,
-    Joined,
-    MixedSampler,
-    Prepared,
+    MixtureSampler,
+    PreparedDataset,
     Sampler,
+    ShardedArray,
     SplitName,
-    Tokens,
+    TokenDataset,
     TrainingTexts,
+    count_tokens,
     encode_corpus,
     examine,
     fingerprint,
-    kind_of,
-    occurrences,
-    quotas_of,
+    mixture_quotas,
+    preparation_state,
     read_corpus,
 )
 from moreish.distributed import launched_size, local_rank, sharing
 from moreish.errors import MoreishError
 from moreish.models import CountBasedModel, Model, ModelConfig, build_model
-from moreish.runs import DataFacts
+from moreish.runs import DatasetInfo
 from moreish.tokenizers import CharTokenizer, Tokenizer, builder, check_limits
 from moreish.training.events import Report, Working
 from moreish.training.lr_range import LRRange, lr_range
@@ -55,8 +55,8 @@ class Ready:
 
     config: RunConfig
     tokenizer: Tokenizer
-    splits: dict[SplitName, Tokens]
-    facts: DataFacts
+    splits: dict[SplitName, TokenDataset]
+    facts: DatasetInfo
     device: torch.device
     diagnosis: Diagnosis | None = None
     """What the doctor finds at the beginning of the text, where it was asked."""
@@ -76,7 +76,10 @@ def prepare(config: RunConfig, *, examined: bool = False) -> Ready:
     """
     device = find_device(config.train.device)
     data = config.data
-    if data.source not in CATALOG and kind_of(Path(data.source).expanduser()) == "prepared":
+    if (
+        data.source not in CATALOG
+        and preparation_state(Path(data.source).expanduser()) == "prepared"
+    ):
         return from_prepared(config, device)
     if data.weights is not None:
         raise MoreishError(f"--weight is for prepared text, and {data.source} is none")
@@ -108,7 +111,7 @@ def from_prepared(config: RunConfig, device: torch.device) -> Ready:
     Raises:
         MoreishError: it is damaged, or settings are given that were decided when it was made.
     """
-    found = Prepared.open(Path(config.data.source).expanduser())
+    found = PreparedDataset.open(Path(config.data.source).expanduser())
     tokenizer, splits, facts = found.tokenizer(), found.splits(), found.manifest
     decided = {**type(config.data)().model_dump(), "kind": "text", "tokenizer": facts.tokenizer}
     if config.init_from is not None:  # whether it is the same is asked when the weights are
@@ -126,7 +129,7 @@ def from_prepared(config: RunConfig, device: torch.device) -> Ready:
                 raise MoreishError(
                     f"--weight {source.name}: it has no text to train on; leave it out"
                 )
-        quotas_of(config.data.weights, with_text)
+        mixture_quotas(config.data.weights, with_text)
     _check_unknown(splits["val"], tokenizer)
     described = describe_prepared(found, tokenizer, splits)
     update = {
@@ -143,12 +146,12 @@ def from_prepared(config: RunConfig, device: torch.device) -> Ready:
 
 
 def describe_prepared(
-    found: Prepared, tokenizer: Tokenizer, splits: dict[SplitName, Tokens]
-) -> DataFacts:
+    found: PreparedDataset, tokenizer: Tokenizer, splits: dict[SplitName, TokenDataset]
+) -> DatasetInfo:
     """As `describe`, as far as it is known without reading everything."""
     manifest = found.manifest
     documents = sum(source.documents for source in manifest.sources)
-    return DataFacts(
+    return DatasetInfo(
         name=found.folder.resolve().name,
         kind="text",
         documents=documents,
@@ -182,11 +185,11 @@ def make_tokenizer(data: DataConfig, corpus: Corpus) -> Tokenizer:
     )
 
 
-def _check_unknown(tokens: Tokens, tokenizer: Tokenizer) -> None:
+def _check_unknown(tokens: TokenDataset, tokenizer: Tokenizer) -> None:
     """Raises MoreishError when most of the training text is unknown to its own tokenizer."""
     if tokenizer.unk is None:
         return
-    counts_V = occurrences(tokens.ids_N, tokenizer.vocab_size)
+    counts_V = count_tokens(tokens.ids_N, tokenizer.vocab_size)
     words = np.delete(counts_V, [] if tokenizer.boundary is None else [tokenizer.boundary]).sum()
     unknown = counts_V[tokenizer.unk]
     if 2 * unknown > words:
@@ -230,10 +233,12 @@ def find_device(name: str) -> torch.device:
     return device
 
 
-def describe(corpus: Corpus, tokenizer: Tokenizer, splits: dict[SplitName, Tokens]) -> DataFacts:
+def describe(
+    corpus: Corpus, tokenizer: Tokenizer, splits: dict[SplitName, TokenDataset]
+) -> DatasetInfo:
     """What the user and later readers of run.json want to know of the data."""
     items, counted = corpus.kind == "lines", corpus.facts
-    return DataFacts(
+    return DatasetInfo(
         name=corpus.name,
         kind=corpus.kind,
         documents=counted.documents,
@@ -291,20 +296,20 @@ def _pages(name: str) -> float:
     return os.sysconf(name) * os.sysconf("SC_PAGE_SIZE") if known else math.inf
 
 
-def make_sampler(run_config: RunConfig, tokens: Tokens, model: Model) -> Sampler:
+def make_sampler(run_config: RunConfig, tokens: TokenDataset, model: Model) -> Sampler:
     """Training batches as the settings want them."""
     config, seed = run_config.train, run_config.seed
     if model.max_length is not None:
         length, overlap = model.max_length, 0
     else:
         length, overlap = WINDOW + model.context - 1, model.context - 1
-    dealt = Sampler(tokens, batch_size=1, length=length, overlap=overlap, seed=seed).pieces
-    mean_length = tokens.predictions / dealt
+    dealt = Sampler(tokens, batch_size=1, length=length, overlap=overlap, seed=seed).num_windows
+    mean_length = tokens.num_predictions / dealt
     rows = max(1, round(config.batch_tokens / mean_length))
-    if isinstance(tokens.ids_N, Joined):
+    if isinstance(tokens.ids_N, ShardedArray):
         if config.batch_size == "all":
             raise MoreishError("train.batch_size=all: prepared text is too large for one batch")
-        return MixedSampler(
+        return MixtureSampler(
             tokens,
             weights=run_config.data.weights,
             batch_size=config.batch_size if isinstance(config.batch_size, int) else rows,
@@ -313,7 +318,7 @@ def make_sampler(run_config: RunConfig, tokens: Tokens, model: Model) -> Sampler
             seed=seed,
         )
     if config.batch_size in (None, "all"):
-        most = config.batch_tokens if config.batch_size is None else tokens.predictions
+        most = config.batch_tokens if config.batch_size is None else tokens.num_predictions
         most = min(most, LOGITS // model.vocab_size)
         if (found := distinct_windows(tokens, model, seed, positions=most)) is not None:
             return found

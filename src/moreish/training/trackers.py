@@ -212,7 +212,7 @@ class Tracking:
         self.last = None
         anew = {name: tracker for name, tracker in self.trackers.items() if tracker.begins_anew}
         if step and anew:
-            for entry in self.run.logged():
+            for entry in self.run.read_metrics():
                 if entry["step"] <= step:
                     self._tell(entry, anew)
 

@@ -116,7 +116,7 @@ class Trainer:
         for part in recomputing(model):
             part.activation_checkpointing = config.activation_checkpointing
         self.sampler = sampler
-        self.short = sampler.shortened(SHORTER) if config.length_warmup else sampler
+        self.short = sampler.with_shorter_windows(SHORTER) if config.length_warmup else sampler
         self.config = config
         self.objective = objective
         self.position = position
@@ -198,7 +198,7 @@ class Trainer:
             return Skipped(step=at.step, why=why)
         at.skipped = 0
         self.optimizer.step()
-        at.tokens += batch.scored
+        at.tokens += batch.num_targets
         reckoned = self._work.of(batch) / (time.perf_counter() - began) / self.world.size
         return Step(
             step=at.step,
@@ -315,7 +315,7 @@ class Trainer:
         step = self.position.step
         batch = self._sampler(step - 1).batch(step - 1)
         self._seed(step - 1)
-        parts = (part.to(self.device) for part in batch.parts(self.config.accumulate))
+        parts = (part.to(self.device) for part in batch.split(self.config.accumulate))
         found = (origin(self.model.train(), self.objective, part) for part in parts)
         where = next(filter(None, found), "")
         return DivergenceError(

@@ -9,24 +9,24 @@ G distinct n-grams, K context.
 import numpy as np
 import torch
 
-from moreish.data import UNSCORED, Batch, Sampler, Tokens
+from moreish.data import IGNORE_INDEX, Batch, Sampler, TokenDataset
 from moreish.models import Model, count_ngrams, max_order
 
 
 class Distinct(Sampler):
     """Deals out the same batch at every step: all of the text."""
 
-    def __init__(self, tokens: Tokens, model: Model, seed: int) -> None:
+    def __init__(self, tokens: TokenDataset, model: Model, seed: int) -> None:
         """`model` must be one of windows."""
         super().__init__(tokens, batch_size=1, length=model.context, overlap=0, seed=seed)
         grams_G, counts_G = count_ngrams(tokens, model.context + 1, model.vocab_size)
         digits_K = model.vocab_size ** np.arange(model.context, 0, -1)
-        targets_GK = np.full((len(grams_G), model.context), UNSCORED)
+        targets_GK = np.full((len(grams_G), model.context), IGNORE_INDEX)
         targets_GK[:, -1] = grams_G % model.vocab_size
         self._batch = Batch(
             tokens_BT=torch.from_numpy(grams_G[:, None] // digits_K % model.vocab_size),
             targets_BT=torch.from_numpy(targets_GK),
-            counts_BT=torch.from_numpy(np.where(targets_GK == UNSCORED, 0, counts_G[:, None])),
+            counts_BT=torch.from_numpy(np.where(targets_GK == IGNORE_INDEX, 0, counts_G[:, None])),
         )
 
     @property
@@ -50,12 +50,14 @@ class Distinct(Sampler):
         )
 
 
-def distinct_windows(tokens: Tokens, model: Model, seed: int, *, positions: int) -> Distinct | None:
+def distinct_windows(
+    tokens: TokenDataset, model: Model, seed: int, *, positions: int
+) -> Distinct | None:
     """The whole text as distinct windows, if these take no more than so many positions."""
     if not model.fixed_window or model.context >= max_order(model.vocab_size):
         return None
     # More of the beginning's windows than that are more of the whole text's, and dear to count.
-    some = Tokens(tokens.ids_N[: 4 * positions], items=False)
+    some = TokenDataset(tokens.ids_N[: 4 * positions], items=False)
     grams_G, _ = count_ngrams(some, model.context + 1, model.vocab_size)
     if len(grams_G) * model.context > positions:
         return None

@@ -12,7 +12,7 @@ from rich.text import Text
 from moreish.data import PER_PARAMETER, Diagnosis, Finding, SplitName
 from moreish.errors import command, visible
 from moreish.evaluate import Score, TextNovelty, Token, TokenizerStats, TokenSurprisal, format_bits
-from moreish.runs import Group
+from moreish.runs import RunGroup
 from moreish.training import LRRange
 
 SPLIT_TITLES: dict[SplitName, str] = {"train": "training", "val": "validation", "test": "test"}
@@ -210,7 +210,7 @@ def _short(text: str) -> Text:
     return Text(text if len(text) <= 32 else text[:31] + "…")
 
 
-def comparison_table(groups: Sequence[Group]) -> Table:
+def comparison_table(groups: Sequence[RunGroup]) -> Table:
     """One row for each group of runs, best first."""
     table = _table()
     table.add_column("")

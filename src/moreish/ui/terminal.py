@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
 from moreish.errors import visible
-from moreish.runs import DataFacts
+from moreish.runs import DatasetInfo
 from moreish.training import (
     Evaluated,
     Event,
@@ -25,7 +25,7 @@ from moreish.training import (
     Working,
 )
 from moreish.ui.tables import SPLIT_TITLES, clock, plural, warning_lines
-from moreish.utils.files import in_bytes
+from moreish.utils.files import format_bytes
 
 PLAIN_LINES = 12
 """Progress lines that a training prints where there is no terminal to draw a bar on."""
@@ -217,7 +217,9 @@ def describe_start(event: Started) -> list[tuple[str, str]]:
     if event.steps:
         apiece = " each" if event.processes > 1 else ""
         memory = (
-            "" if event.memory is None else f", about {in_bytes(event.memory)} of memory{apiece}"
+            ""
+            if event.memory is None
+            else f", about {format_bytes(event.memory)} of memory{apiece}"
         )
         rows += [("training", _length(event) + memory)]
     rows += [("run", event.path)]
@@ -234,7 +236,7 @@ def _mix(sources: Mapping[str, int], weights: Mapping[str, float] | None) -> str
     return f"prepared text; batches from {', '.join(parts)}"
 
 
-def _vocabulary(data: DataFacts, tokenizer: str) -> str:
+def _vocabulary(data: DatasetInfo, tokenizer: str) -> str:
     boundary = " and a boundary token" if data.boundary else ""
     if tokenizer == "char":
         alphabet = "".join(c if c.isprintable() else "" for c in data.alphabet).strip()

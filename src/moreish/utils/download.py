@@ -18,7 +18,7 @@ from platformdirs import user_cache_path
 
 from moreish.errors import MoreishError
 
-FOLDER_VARIABLE = "MOREISH_DATA"
+DATA_DIR_VARIABLE = "MOREISH_DATA"
 """Environment variable: a folder where data files may already lie, under their `file_name`."""
 
 
@@ -56,13 +56,13 @@ def cache_path(file: RemoteFile) -> Path:
     return user_cache_path("moreish") / "data" / file.file_name
 
 
-def get(file: RemoteFile) -> bytes:
+def fetch(file: RemoteFile) -> bytes:
     """What is in the file, fetched first where it must be.
 
     Raises:
         MoreishError: it cannot be had; the message says what was tried and how to place it by hand.
     """
-    found = local(file)
+    found = find_local(file)
     if found is None and (given := _given(file)) is not None and given.is_file():
         raise MoreishError(
             f"{given} is not '{file.name}': its sha256 is not the one it should have. Put the "
@@ -71,22 +71,26 @@ def get(file: RemoteFile) -> bytes:
     return found[1] if found else _fetched(file)
 
 
-def intact(file: RemoteFile, raw: bytes) -> bool:
+def has_expected_sha256(file: RemoteFile, raw: bytes) -> bool:
     return hashlib.sha256(raw).hexdigest() == file.sha256
 
 
 def _given(file: RemoteFile) -> Path | None:
     """Where the file would lie in the user's own folder."""
-    folder = os.environ.get(FOLDER_VARIABLE)
+    folder = os.environ.get(DATA_DIR_VARIABLE)
     if folder and not Path(folder).is_dir():
-        raise MoreishError(f"{FOLDER_VARIABLE} names {folder}, which is not a folder")
+        raise MoreishError(f"{DATA_DIR_VARIABLE} names {folder}, which is not a folder")
     return Path(folder) / file.file_name if folder else None
 
 
-def local(file: RemoteFile) -> tuple[Path, bytes] | None:
+def find_local(file: RemoteFile) -> tuple[Path, bytes] | None:
     """The file in the user's own folder or in the cache; None where neither has it intact."""
     for path in (_given(file), cache_path(file)):
-        if path is not None and path.is_file() and intact(file, raw := path.read_bytes()):
+        if (
+            path is not None
+            and path.is_file()
+            and has_expected_sha256(file, raw := path.read_bytes())
+        ):
             return path, raw
     return None
 
@@ -106,7 +110,7 @@ def _fetched(file: RemoteFile) -> bytes:
         except FAILURES as error:
             tried.append(f"{origin} ({_reason(error)})")
             continue
-        if not intact(file, raw):
+        if not has_expected_sha256(file, raw):
             tried.append(f"{origin} (its sha256 is wrong)")
             continue
         path = cache_path(file)
@@ -117,7 +121,7 @@ def _fetched(file: RemoteFile) -> bytes:
         return raw
     raise MoreishError(
         f"'{file.name}' could not be had; tried {'; '.join(tried)}. Place {file.file_name} "
-        f"at {cache_path(file)}, or in a folder that {FOLDER_VARIABLE} names"
+        f"at {cache_path(file)}, or in a folder that {DATA_DIR_VARIABLE} names"
     )
 
 

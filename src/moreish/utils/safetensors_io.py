@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-TYPES = {
+DTYPE_NAMES = {
     torch.float64: "F64",
     torch.int64: "I64",
     torch.float32: "F32",
@@ -23,11 +23,11 @@ TYPES = {
     torch.bool: "BOOL",
 }
 
-PIECE = 1 << 20
+CHUNK_BYTES = 1 << 20
 """Bytes that small tensors are gathered to."""
 
 
-def safetensors_pieces(
+def iter_safetensors_bytes(
     tensors: Mapping[str, Tensor], about: Mapping[str, str] | None = None
 ) -> Iterator[bytes]:
     """A file of `tensors`, from wherever they are. What two of them share is written twice.
@@ -42,24 +42,24 @@ def safetensors_pieces(
     for name in names:
         tensor = tensors[name]
         first, at = at, at + tensor.nbytes
-        kind, shape = TYPES[tensor.dtype], list(tensor.shape)
+        kind, shape = DTYPE_NAMES[tensor.dtype], list(tensor.shape)
         header[name] = {"dtype": kind, "shape": shape, "data_offsets": [first, at]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     waiting = len(text).to_bytes(8, "little") + text
     for name in names:
-        raw = raw_bytes(tensors[name])
-        if len(waiting) + len(raw) <= PIECE:
+        raw = tensor_bytes(tensors[name])
+        if len(waiting) + len(raw) <= CHUNK_BYTES:
             waiting += raw
             continue
         yield waiting
         waiting = b""
-        for first in range(0, len(raw), PIECE):
-            yield bytes(raw[first : first + PIECE])
+        for first in range(0, len(raw), CHUNK_BYTES):
+            yield bytes(raw[first : first + CHUNK_BYTES])
     yield waiting
 
 
-def raw_bytes(tensor: Tensor) -> memoryview:
+def tensor_bytes(tensor: Tensor) -> memoryview:
     """The numbers of a tensor as they lie in memory, in the order of its dimensions."""
     flat = tensor.detach().cpu().contiguous().flatten()
     return flat.view(torch.uint8).numpy().data

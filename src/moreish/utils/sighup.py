@@ -11,7 +11,7 @@ from typing import Any
 
 
 @contextmanager
-def outliving_its_terminal() -> Iterator[None]:
+def survive_hangup() -> Iterator[None]:
     """While open, a terminal that is closed (SIGHUP) takes only the output with it."""
     hang_up = getattr(signal, "SIGHUP", None)  # Windows has none
     main = threading.current_thread() is threading.main_thread()

@@ -28,7 +28,7 @@ from moreish.evaluate import (
 )
 from moreish.models import CountBasedModel, Mixture, Model
 from moreish.planning import check_counting, check_memory_of, free_memory
-from moreish.runs import Run, surroundings
+from moreish.runs import Run, environment
 from moreish.training import (
     PROCESSES,
     Checkpoints,
@@ -57,7 +57,7 @@ from moreish.training import (
     time_of_step,
     with_squared_weights,
 )
-from moreish.utils.sighup import outliving_its_terminal
+from moreish.utils.sighup import survive_hangup
 
 LARGE = 2_000_000
 """Training tokens, up to which their exact loss is always part of the result."""
@@ -74,7 +74,7 @@ def carry_out(
     """
     model = _fresh(run) if exact is None else run.new_model()
     try:
-        with outliving_its_terminal():
+        with survive_hangup():
             if isinstance(model, CountBasedModel):
                 outcome = _count(run, model, report)
             else:
@@ -135,7 +135,7 @@ def _count(run: Run, model: CountBasedModel, report: Report) -> Outcome:
         report(Note(text=f"{run.config.model.name} is counted: it needs no {', '.join(BUDGETS)}"))
     began = time.perf_counter()
     model.fit_counts(tokens)
-    position.seconds, position.tokens = time.perf_counter() - began, tokens.predictions
+    position.seconds, position.tokens = time.perf_counter() - began, tokens.num_predictions
     run.save_weights(model)
     began = time.perf_counter()
     position.best = run.score("val", progress=_tell(report))
@@ -171,7 +171,7 @@ def _descend(
         world=world,
     )
     memory = None if parted(model) else check_memory_of(trainer)
-    surrounded = surroundings(str(device))
+    surrounded = environment(str(device))
     if world.size > 1:
         surrounded[PROCESSES] = str(world.size)
     checkpoints = Checkpoints(run.checkpoints, run.record.sha256, surrounded)
@@ -280,7 +280,7 @@ def _plan_for_budget(
     steps = budget_steps(config, trainer.sampler)
     if steps is not None:
         step_positions = trainer.sampler.batch(0).tokens_BT.numel()
-        return plan_steps(steps, step_positions, float(spans.length_S.sum()))
+        return plan_steps(steps, step_positions, float(spans.length_W.sum()))
     assert config.minutes is not None
     world = trainer.world
     step_seconds = time_of_step(trainer, stopping, seconds=min(0.5, config.minutes))
@@ -294,7 +294,7 @@ def _plan_for_budget(
                 batch_losses(trainer.model, batch, 1)
 
     eval_seconds = measure(evaluate_some, stopping, seconds=0.0, least=1, world=world)
-    eval_seconds *= float(spans.length_S.sum()) / world.share(positions) / world.size
+    eval_seconds *= float(spans.length_W.sum()) / world.share(positions) / world.size
     left = max(0.0, config.minutes - world.share(time.perf_counter() - began) / 60)
     return plan_minutes(left, step_seconds, eval_seconds)
 
@@ -306,9 +306,9 @@ def _final_scores(
     that is large and would take longer than the training itself did."""
     best = outcome.position.best
     assert best is not None
-    predictions = run.split("train").predictions
+    predictions = run.split("train").num_predictions
     expected = outcome.val_seconds * predictions / best.tokens
-    if run.is_prepared and predictions > LARGE:
+    if run.uses_prepared_data and predictions > LARGE:
         report(Note(text="prepared text: validation is scored, all of the training split is not"))
         return {"val": best}
     if predictions > LARGE and expected > outcome.position.seconds:

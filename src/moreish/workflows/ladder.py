@@ -10,10 +10,17 @@ from moreish.config import DEFAULT_MINUTES, RunConfig, resolve
 from moreish.errors import MoreishError, nearest
 from moreish.models import REGISTRY
 from moreish.planning import NETWORK, TRAIN
-from moreish.runs import ENDED, DataFacts, Run, discard, machine, versions
+from moreish.runs import (
+    ENDED_STATUSES,
+    DatasetInfo,
+    Run,
+    library_versions,
+    machine_info,
+    remove_run,
+)
 from moreish.settings import Tree
 from moreish.training import DivergenceError, Note, Report, prepare
-from moreish.utils.files import read_json, to_json, write_atomic
+from moreish.utils.files import encode_json, read_json, write_atomic
 from moreish.workflows.train import resume, train
 
 QUICK = 0.1
@@ -267,7 +274,7 @@ def climb(
         raise MoreishError(f"no rung could be trained; the last said: {failed.popitem()[1]}")
     if complete:
         for name in others - {rung.name for rung in chosen}:
-            discard(out / name)
+            remove_run(out / name)
     return _save(out, {**plan, "complete": complete, "failed": failed}, entries)
 
 
@@ -275,14 +282,14 @@ def _save(out: Path, about: Tree, entries: dict[str, dict[str, Any]]) -> dict[st
     """ladder.json: all rungs that are there, in their order. It also says whose folder this is."""
     order = {rung.name: place for place, rung in enumerate(RUNGS)}
     rungs = sorted(entries.values(), key=lambda entry: order.get(entry["rung"], len(order)))
-    found = {**about, "versions": versions(), "machine": machine(), "rungs": rungs}
+    found = {**about, "versions": library_versions(), "machine": machine_info(), "rungs": rungs}
     if rungs or not about["complete"]:
         out.mkdir(parents=True, exist_ok=True)
-        write_atomic(out / LADDER, to_json(found))
+        write_atomic(out / LADDER, encode_json(found))
     return found
 
 
-def _facts(source: str, kind: str | None, split: str) -> DataFacts:
+def _facts(source: str, kind: str | None, split: str) -> DatasetInfo:
     """What the data are understood to be, for every rung."""
     data = {"source": source, "split": split} | ({"kind": kind} if kind else {})
     return prepare(resolve({"data": data, "model": {"name": "ngram"}})).facts
@@ -332,7 +339,7 @@ def _config(rung: Rung, plan: Tree) -> RunConfig:
     )
 
 
-def _found(path: Path, config: RunConfig, facts: DataFacts) -> Run | None:
+def _found(path: Path, config: RunConfig, facts: DatasetInfo) -> Run | None:
     """The run at `path`, if it is the one that `config` asks for.
 
     Raises:
@@ -359,7 +366,7 @@ def _found(path: Path, config: RunConfig, facts: DataFacts) -> Run | None:
 def _trained(config: RunConfig, found: Run | None, path: Path, report: Report) -> Run:
     """The run of a rung: new, or gone on with where it was stopped."""
     if found is not None and found.record.status != "diverged":
-        ended = found.record.status in ENDED
+        ended = found.record.status in ENDED_STATUSES
         return found if ended else resume(path, report=report)[0]
     return train(config, path, overwrite=True, report=report)[0]
 

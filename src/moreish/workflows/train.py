@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from moreish.config import RunConfig
-from moreish.data import Joined
+from moreish.data import ShardedArray
 from moreish.distributed import (
     World,
     may_restart,
@@ -20,7 +20,7 @@ from moreish.distributed import (
 from moreish.errors import MoreishError, command
 from moreish.models import CountBasedModel, KneserNey, build_model
 from moreish.planning import planned
-from moreish.runs import ENDED, Run, check_free, discard, replaced_by, training_lock
+from moreish.runs import ENDED_STATUSES, Run, backup_path, check_run_path, remove_run, training_lock
 from moreish.training import (
     KEPT,
     SLOWER,
@@ -39,7 +39,7 @@ from moreish.training import (
     trackers_of,
     try_rates,
 )
-from moreish.utils.files import check_space, clear_parts
+from moreish.utils.files import check_disk_space, remove_partial_files
 from moreish.workflows.fit import carry_out
 
 RUNS = Path("runs")
@@ -89,7 +89,7 @@ def _begin(
     if out is None and may_restart():
         raise MoreishError("name the run, --out runs/…: a restart is to go on in it")
     if out is not None:
-        check_free(out, overwrite=overwrite)
+        check_run_path(out, overwrite=overwrite)
         if (out / "run.json").is_file():
             with training_lock(out):
                 pass  # said before the data are prepared
@@ -113,14 +113,14 @@ def _begin(
         report(Note(text="what is counted is counted once, whatever the weights"))
     ready, found = _with_rate(ready, report)
     path = out or free_path(f"{ready.facts.name}-{ready.config.model.name}")
-    check_space(path, _space(ready), "this run")
+    check_disk_space(path, _space(ready), "this run")
     with _new_run(path, ready, overwrite=overwrite) as run:
         if found is not None:
             found.save(run.path)
         if ready.diagnosis is not None:
             ready.diagnosis.save(run.path / "doctor.json")
         ended = lead(run, ready.device, report)
-        if not _worth_keeping(run) and replaced_by(path).exists():
+        if not _worth_keeping(run) and backup_path(path).exists():
             raise KeyboardInterrupt  # it came before there was anything better than the old run
         return run, ended
 
@@ -162,7 +162,7 @@ def _new_run(path: Path, ready: Ready, *, overwrite: bool) -> Iterator[Run]:
             if not _worth_keeping(run):
                 shutil.rmtree(path, ignore_errors=True)
                 if replacing:
-                    replaced_by(path).rename(path)
+                    backup_path(path).rename(path)
                 elif alone:
                     with suppress(OSError):  # somebody else's run may be there by now
                         path.parent.rmdir()
@@ -174,7 +174,7 @@ def _new_run(path: Path, ready: Ready, *, overwrite: bool) -> Iterator[Run]:
             raise
         finally:
             if replacing:
-                discard(replaced_by(path))
+                remove_run(backup_path(path))
 
 
 def resume(path: Path, *, inexact: bool = False, report: Report) -> tuple[Run, bool]:
@@ -199,14 +199,14 @@ def _go_on(path: Path, lead: "Lead", *, inexact: bool, report: Report) -> tuple[
     run = Run.open(path)
     with training_lock(path):
         run = Run.open(path)  # as it is now that nobody else can change it
-        if run.record.status in ENDED:
+        if run.record.status in ENDED_STATUSES:
             raise MoreishError(
                 f"{path} came to its end ({run.record.status}): there is nothing to resume"
             )
-        clear_parts(path)
+        remove_partial_files(path)
         exact = not inexact
         ended = lead(run, find_device(run.config.train.device), report, exact=exact)
-        discard(replaced_by(run.path))  # where its start was killed
+        remove_run(backup_path(run.path))  # where its start was killed
     return run, ended
 
 
@@ -268,7 +268,7 @@ def _space(ready: Ready) -> int:
     data = sum(
         tokens.ids_N.nbytes
         for name, tokens in ready.splits.items()
-        if name != "train" or not isinstance(tokens.ids_N, Joined)  # which is not copied
+        if name != "train" or not isinstance(tokens.ids_N, ShardedArray)  # which is not copied
     )
     weights = sum(tensor.nbytes for tensor in model.state_dict().values())
     if isinstance(model, CountBasedModel):

@@ -22,7 +22,7 @@ from moreish.errors import MoreishError
 from moreish.runs.run import Run
 from moreish.tokenizers import Limits, builder
 from moreish.training.events import silent
-from moreish.utils.files import to_json
+from moreish.utils.files import encode_json
 
 QUICK: dict[str, tuple[str, str, dict[str, Any]]] = {
     "lstm of bytes": ("byte", "text", {"name": "lstm", "width": 16}),
@@ -117,7 +117,7 @@ def _same_logits(run: Run, path: Path) -> None:
 
 def tokenizer_alone(tokenizer: Any, folder: Path) -> onnx_generate.Tokenizer:
     path = folder / "tokenizer.json"
-    path.write_bytes(to_json(tokenizer.to_json()))
+    path.write_bytes(encode_json(tokenizer.to_json()))
     return onnx_generate.Tokenizer(path)
 
 

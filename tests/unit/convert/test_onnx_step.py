@@ -8,7 +8,7 @@ import torch
 from conftest import STORY
 from moreish.convert.onnx.counts import Found, stepwise
 from moreish.data.text.corpus import Corpus
-from moreish.data.token_dataset import Tokens, encode_corpus
+from moreish.data.token_dataset import TokenDataset, encode_corpus
 from moreish.models import REGISTRY, Model, build_model, model_config
 from moreish.tokenizers.char import CharTokenizer
 
@@ -45,7 +45,7 @@ def test_all_models_are_here() -> None:
     assert {settings["name"] for settings in MODELS.values()} == {*REGISTRY}
 
 
-def made(settings: dict[str, Any], kind: str) -> tuple[Model, Tokens]:
+def made(settings: dict[str, Any], kind: str) -> tuple[Model, TokenDataset]:
     """A model with random weights, and counts of the story."""
     pieces = [line for line in STORY.split("\n") if line] if kind == "lines" else [STORY * 4]
     tokenizer = CharTokenizer.build(pieces, boundary=kind == "lines")

@@ -16,7 +16,7 @@ from moreish.utils import download as fetch
 @pytest.fixture
 def empty(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """No local copy, no cache, no network."""
-    monkeypatch.delenv(fetch.FOLDER_VARIABLE, raising=False)
+    monkeypatch.delenv(fetch.DATA_DIR_VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
     def offline(url: str) -> bytes:
@@ -51,13 +51,13 @@ def test_a_wrong_checksum_is_refused_wherever_it_comes_from(
 ) -> None:
     wrong = b"not Shakespeare"
     (empty / "tinyshakespeare.txt").write_bytes(wrong)
-    monkeypatch.setenv(fetch.FOLDER_VARIABLE, str(empty))
+    monkeypatch.setenv(fetch.DATA_DIR_VARIABLE, str(empty))
     monkeypatch.setattr(fetch, "_download", lambda url: wrong)
     monkeypatch.setattr(fetch, "_unpack", lambda entry: wrong)
     with pytest.raises(MoreishError, match=r"speare\.txt is not 'shakespeare': its sha256"):
         catalog.load("shakespeare")
     assert not catalog.is_here(catalog.find("shakespeare"))
-    monkeypatch.delenv(fetch.FOLDER_VARIABLE)
+    monkeypatch.delenv(fetch.DATA_DIR_VARIABLE)
     with pytest.raises(MoreishError, match="its sha256 is wrong"):
         catalog.load("shakespeare")
     assert not fetch.cache_path(catalog.find("shakespeare")).exists()
@@ -81,7 +81,7 @@ def test_what_was_fetched_is_kept(empty: Path, monkeypatch: pytest.MonkeyPatch) 
     assert catalog.load("x") == catalog.load("x") == raw.decode()
     assert fetched == ["https://example.org/x.txt"]
     assert catalog.place(entry) == fetch.cache_path(entry)
-    monkeypatch.setenv(fetch.FOLDER_VARIABLE, str(empty))
+    monkeypatch.setenv(fetch.DATA_DIR_VARIABLE, str(empty))
     (empty / "x.txt").write_bytes(raw)
     assert catalog.place(entry) == empty / "x.txt"
     assert [path.name for path in fetch.cache_path(entry).parent.iterdir()] == ["x.txt"]
@@ -120,7 +120,7 @@ def test_a_folder_variable_that_names_no_folder_is_said(
 ) -> None:
     file = empty / "names.txt"
     file.write_text("emma")
-    monkeypatch.setenv(fetch.FOLDER_VARIABLE, str(file))
+    monkeypatch.setenv(fetch.DATA_DIR_VARIABLE, str(file))
     with pytest.raises(MoreishError, match="which is not a folder"):
         catalog.load("names-lecture")
     assert catalog.load("names")

@@ -11,38 +11,40 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moreish.data.mixture_sampler import BLOCK, MixedSampler, quotas_of
-from moreish.data.permutation import Shuffled
-from moreish.data.sharded_array import Joined, Origin
-from moreish.data.token_dataset import Tokens
+from moreish.data.mixture_sampler import BLOCK, MixtureSampler, mixture_quotas
+from moreish.data.permutation import RandomPermutation
+from moreish.data.sharded_array import PreparedReference, ShardedArray
+from moreish.data.token_dataset import TokenDataset
 from moreish.errors import MoreishError
 
 
-def joined(sizes: list[int], bounds: dict[str, tuple[int, int]] | None = None) -> Joined:
+def joined(sizes: list[int], bounds: dict[str, tuple[int, int]] | None = None) -> ShardedArray:
     """Shards of so many tokens, each of which is its place."""
     edges = np.cumsum([0, *sizes])
     shards = [np.arange(a, b, dtype=np.uint32) for a, b in pairwise(edges)]
     bounds = bounds or {"all": (0, int(edges[-1]))}
-    return Joined(shards, Origin(folder=Path("prepared"), manifest="", bounds=bounds))
+    return ShardedArray(
+        shards, PreparedReference(folder=Path("prepared"), manifest="", bounds=bounds)
+    )
 
 
 def sampler(
     sizes: dict[str, int], weights: dict[str, float] | None = None, **options: int
-) -> MixedSampler:
+) -> MixtureSampler:
     """Of sources of so many tokens."""
     edges = np.cumsum([0, *sizes.values()]).tolist()
     bounds = dict(zip(sizes, pairwise(edges), strict=True))
     options = {"batch_size": 4, "length": 8, "overlap": 0, "seed": 0, **options}
-    tokens = Tokens(joined(list(sizes.values()), bounds), items=False)
-    return MixedSampler(tokens, weights=weights, **options)
+    tokens = TokenDataset(joined(list(sizes.values()), bounds), items=False)
+    return MixtureSampler(tokens, weights=weights, **options)
 
 
 @given(st.integers(1, 3000), st.lists(st.integers(0, 2**62), min_size=1, max_size=3))
 def test_a_shuffled_order_has_every_number_once(size: int, key: list[int]) -> None:
-    order = Shuffled(size, *key)[np.arange(size)]
+    order = RandomPermutation(size, *key)[np.arange(size)]
     assert sorted(order.tolist()) == list(range(size))
     some = np.arange(size)[:: max(1, size // 7)]
-    assert Shuffled(size, *key)[some].tolist() == order[some].tolist()
+    assert RandomPermutation(size, *key)[some].tolist() == order[some].tolist()
 
 
 def test_a_shuffled_order_looks_like_chance() -> None:
@@ -50,14 +52,14 @@ def test_a_shuffled_order_looks_like_chance() -> None:
     size, keys = 1600, 60
     counts = np.zeros((16, 16))
     for key in range(keys):
-        order = Shuffled(size, key)[np.arange(size)]
+        order = RandomPermutation(size, key)[np.arange(size)]
         np.add.at(counts, (np.arange(size) // 100, order // 100), 1)
     expected = size * keys / 256
     # 225 degrees of freedom: beyond 320 once in 30,000 times.
     assert ((counts - expected) ** 2 / expected).sum() < 320
-    neighbours = np.abs(np.diff(Shuffled(100_000, 1)[np.arange(100_000)]))
+    neighbours = np.abs(np.diff(RandomPermutation(100_000, 1)[np.arange(100_000)]))
     assert abs(neighbours.mean() / (100_000 / 3) - 1) < 0.02
-    first = Counter(int(Shuffled(3, key)[np.array([0])][0]) for key in range(600))
+    first = Counter(int(RandomPermutation(3, key)[np.array([0])][0]) for key in range(600))
     assert min(first.values()) > 150
 
 
@@ -107,7 +109,7 @@ def test_every_window_comes_once_an_epoch(size: int, rows: int, overlap: int, ep
     steps = range(epoch * deal.steps_per_epoch, (epoch + 1) * deal.steps_per_epoch)
     starts = [start for step in steps for start in deal.batch(step).start_B]
     length = min(8, size - 1) - overlap
-    assert len(starts) == deal.pieces == max(1, (size - 1 - overlap) // length - 1)
+    assert len(starts) == deal.num_windows == max(1, (size - 1 - overlap) // length - 1)
     assert np.unique(np.diff(sorted(starts))).tolist() in ([], [length])
     assert min(starts) >= 0 and max(starts) + length + overlap < size
 
@@ -133,7 +135,7 @@ def test_shares_are_exact_to_a_block(shares: list[int], block: int, seed: int) -
     weights = {f"s{n}": float(share) for n, share in enumerate(shares)}
     sizes = {name: 200 + 100 * n for n, name in enumerate(weights)}
     deal = sampler(sizes, weights, batch_size=BLOCK, seed=seed)
-    quotas = quotas_of(weights, list(weights))
+    quotas = mixture_quotas(weights, list(weights))
     edges = np.cumsum([0, *sizes.values()])
     source = np.searchsorted(edges, deal.batch(block).start_B, side="right") - 1
     assert np.bincount(source, minlength=len(shares)).tolist() == list(quotas.values())
@@ -152,7 +154,7 @@ def test_each_source_is_dealt_out_before_it_begins_anew() -> None:
         assert sorted(place[source == number]) == list(range(6 * quota))
     small = deal._windows_S[0]
     for round_ in range(3):  # eleven windows
-        dealt = small.dealt(np.arange(round_ * small.count, (round_ + 1) * small.count)).start_S
+        dealt = small.dealt(np.arange(round_ * small.count, (round_ + 1) * small.count)).start_W
         assert small.count == 11 and np.unique(np.diff(np.sort(dealt))).tolist() == [8]
 
 
@@ -187,24 +189,24 @@ def test_a_source_shorter_than_a_window_is_named() -> None:
 
 def test_shorter_pieces_are_as_many_more() -> None:
     deal = sampler({"a": 3000, "b": 3000}, {"a": 1, "b": 3}, length=32)
-    short = deal.shortened(4)
-    assert isinstance(short, MixedSampler)
+    short = deal.with_shorter_windows(4)
+    assert isinstance(short, MixtureSampler)
     assert (short.length, short.batch_size, short.weights) == (8, 16, deal.weights)
-    assert deal.shortened(8) is deal
-    assert sampler({"a": 3000}, overlap=1, length=32).shortened(2).length == 32
+    assert deal.with_shorter_windows(8) is deal
+    assert sampler({"a": 3000}, overlap=1, length=32).with_shorter_windows(2).length == 32
 
 
 def test_dealing_takes_no_memory_for_the_length() -> None:
     """Ten billion tokens, of a file with holes that is never read but for what is dealt."""
 
     shard = np.broadcast_to(np.zeros(1, np.uint16), (10**10,))
-    origin = Origin(folder=Path("p"), manifest="", bounds={"all": (0, 10**10)})
-    tokens = Tokens(Joined([shard], origin), items=False)
+    origin = PreparedReference(folder=Path("p"), manifest="", bounds={"all": (0, 10**10)})
+    tokens = TokenDataset(ShardedArray([shard], origin), items=False)
     tracemalloc.start()
-    deal = MixedSampler(tokens, weights=None, batch_size=8, length=1024, overlap=0, seed=0)
+    deal = MixtureSampler(tokens, weights=None, batch_size=8, length=1024, overlap=0, seed=0)
     for step in (0, 1, deal.steps_per_epoch - 1, deal.steps_per_epoch, 10**7):
         deal.batch(step)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert deal.pieces == (10**10 - 1) // 1024 - 1
+    assert deal.num_windows == (10**10 - 1) // 1024 - 1
     assert peak < 3_000_000

@@ -18,11 +18,11 @@ import pytest
 
 from conftest import Moreish, needs_gpt2
 from moreish.data import catalog
-from moreish.data.shards import pipeline as preparing
-from moreish.data.shards.chunks import PASSAGE, Sides, passage_of, passages
-from moreish.data.shards.dataset import Prepared
-from moreish.data.shards.pipeline import Order, prepare_text
-from moreish.data.shards.sources import Reading, find_sources
+from moreish.data.shards import pipeline
+from moreish.data.shards.chunks import PASSAGE, HashSplitter, passage_of, passages
+from moreish.data.shards.dataset import PreparedDataset
+from moreish.data.shards.pipeline import PrepareConfig, prepare_dataset
+from moreish.data.shards.sources import SourceFormat, find_sources
 from moreish.data.split import SPLITS
 from moreish.errors import MoreishError
 from moreish.tokenizers import builder
@@ -43,12 +43,12 @@ def stories(count: int, seed: int = 0, words: int = 60) -> list[str]:
     return [" ".join(WORDS[n] for n in some).strip() + "." for some in chosen]
 
 
-def made(out: Path, *sources: Path | str, **options: Any) -> Prepared:
-    order = Order(sources=tuple(map(str, sources)), **{"tokenizer": "byte", **options})
-    return prepare_text(order, out, overwrite=False, workers=2).prepared
+def made(out: Path, *sources: Path | str, **options: Any) -> PreparedDataset:
+    order = PrepareConfig(sources=tuple(map(str, sources)), **{"tokenizer": "byte", **options})
+    return prepare_dataset(order, out, overwrite=False, workers=2).prepared
 
 
-def documents(prepared: Prepared) -> dict[str, list[str]]:
+def documents(prepared: PreparedDataset) -> dict[str, list[str]]:
     """What stands between the boundaries of each split."""
     tokenizer = prepared.tokenizer()
     assert tokenizer.boundary is not None
@@ -109,7 +109,7 @@ def test_every_format_gives_the_same_documents(tmp_path: Path) -> None:
     (tmp_path / "folder" / "picture.png").write_bytes(b"\x89PNG\0\1\2")
     given = [str(path) for path in sorted(tmp_path.iterdir()) if path.name != "set"]
     given.append(f"hf:{tmp_path / 'set'}")
-    how = Reading(separator="<end>")
+    how = SourceFormat(separator="<end>")
     sources = find_sources(given, how)
     assert [source.name for source in sources] == [
         "cbz2", "cgz", "cxz", "czst", "folder", "lines", "plain", "table", "set",
@@ -128,8 +128,11 @@ def test_every_format_gives_the_same_documents(tmp_path: Path) -> None:
 
 def test_a_file_is_one_document_and_line_ends_become_one(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes("\ufeffone\r\ntwo\rthree\n".encode())
-    (source,) = find_sources([str(tmp_path)], Reading())
-    assert list(source.pieces(0, Reading())) == [(0, "one\ntwo\nthree\n", False), (0, "", True)]
+    (source,) = find_sources([str(tmp_path)], SourceFormat())
+    assert list(source.pieces(0, SourceFormat())) == [
+        (0, "one\ntwo\nthree\n", False),
+        (0, "", True),
+    ]
 
 
 @pytest.mark.parametrize("length", [1, 3, 50, 1 << 18])
@@ -182,8 +185,8 @@ def test_a_truncated_zstandard_file_is_damaged(tmp_path: Path) -> None:
     compressed(tmp_path / "a.txt.zst", os.urandom(400_000).hex().encode())
     raw = (tmp_path / "a.txt.zst").read_bytes()
     (tmp_path / "b.txt.zst").write_bytes(raw + raw)  # frames may follow one another
-    (source,) = find_sources([str(tmp_path / "b.txt.zst")], Reading())
-    assert sum(len(text) for _, text, _ in source.pieces(0, Reading())) == 1_600_000
+    (source,) = find_sources([str(tmp_path / "b.txt.zst")], SourceFormat())
+    assert sum(len(text) for _, text, _ in source.pieces(0, SourceFormat())) == 1_600_000
     (tmp_path / "a.txt.zst").write_bytes(raw[: len(raw) // 2])
     with pytest.raises(MoreishError, match=r"a.txt.zst is damaged"):
         made(tmp_path / "out", tmp_path / "a.txt.zst")
@@ -196,19 +199,27 @@ def test_wrong_columns_sets_and_places(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "a.txt").write_text("text")
     for source, options, message in (
-        ("a.parquet", {"reading": Reading(field="txt")}, "no column 'txt' .*did you mean 'text'"),
-        ("a.parquet", {"reading": Reading(field="id")}, "column 'id' is no text but int64"),
+        (
+            "a.parquet",
+            {"reading": SourceFormat(field="txt")},
+            "no column 'txt' .*did you mean 'text'",
+        ),
+        ("a.parquet", {"reading": SourceFormat(field="id")}, "column 'id' is no text but int64"),
         ("empty", {}, "holds no utf-8 text .--encoding., JSON lines or Parquet$"),
         ("nothing", {}, "no file, folder or built-in data set .*known: names, names-lecture, "),
         ("a.txt", {"hold_out": 0.9}, "--hold-out 0.9: give a share"),
-        ("a.txt", {"reading": Reading(separator="")}, "--separator '': give what stands between"),
+        (
+            "a.txt",
+            {"reading": SourceFormat(separator="")},
+            "--separator '': give what stands between",
+        ),
         ("a.txt", {"tokenizer": "bpee"}, "unknown tokenizer 'bpee': did you mean 'bpe'"),
         ("a.txt", {}, "1 passage.* too few to hold out"),
     ):
         with pytest.raises(MoreishError, match=message):
             made(tmp_path / "out", tmp_path / source, **options)
     with pytest.raises(MoreishError, match=r"hf:.*set: no column 'txt'"):
-        made(tmp_path / "out", f"hf:{tmp_path / 'set'}", reading=Reading(field="txt"))
+        made(tmp_path / "out", f"hf:{tmp_path / 'set'}", reading=SourceFormat(field="txt"))
     with pytest.raises(MoreishError, match="cannot be had"):
         made(tmp_path / "out", f"hf:{tmp_path / 'empty'}")
     with pytest.raises(MoreishError, match="holds something else"):
@@ -227,11 +238,11 @@ def test_built_in_data_sets_where_nothing_else_has_their_name(
         assert f"--out {out} is names or in it" in result.err
     order = ["names", "shakespeare", "--out", "p", "--tokenizer", "byte"]
     assert moreish("prepare", *order).status == 0
-    prepared = Prepared.open(Path("p"))
+    prepared = PreparedDataset.open(Path("p"))
     items, plays = prepared.manifest.sources
     assert (items.documents, items.characters) == (len(names), sum(map(len, names)))
     assert (plays.documents, plays.characters) == (1, len(shakespeare))
-    sides = Sides(share=prepared.manifest.held_out, seed=42)
+    sides = HashSplitter(share=prepared.manifest.held_out, seed=42)
     expected = [name for name in names if sides.side(sides.hashed(name.encode())[0]) == "val"]
     assert documents(prepared)["val"][: len(expected)] == expected
     assert "Prepared before" in moreish("prepare", *order).out
@@ -239,7 +250,7 @@ def test_built_in_data_sets_where_nothing_else_has_their_name(
     assert result.status == 2 and "data set 'shakespeer': did you mean 'shakes" in result.err
     Path("names").write_text("\n\n".join(stories(700)))
     assert moreish("prepare", "names", "--out", "q", "--tokenizer", "byte").status == 0
-    assert Prepared.open(Path("q")).manifest.sources[0].documents == 1
+    assert PreparedDataset.open(Path("q")).manifest.sources[0].documents == 1
 
 
 def test_files_in_another_encoding_are_named(moreish: Moreish) -> None:
@@ -250,7 +261,7 @@ def test_files_in_another_encoding_are_named(moreish: Moreish) -> None:
     none = "a holds no utf-8 text (--encoding), JSON lines or Parquet; there are 0.txt, 1.txt"
     assert none in moreish(*order).err
     assert moreish(*order, "--encoding", "utf-16").status == 0
-    assert len(Prepared.open(Path("p")).manifest.sources[0].files) == 4
+    assert len(PreparedDataset.open(Path("p")).manifest.sources[0].files) == 4
     Path("a", "z.txt").write_text("\n".join(stories(700)))
     told = " ".join(moreish(*order, "--overwrite").out.split())
     left_out = "left out 4 file(s) in a that are no JSON lines, Parquet or utf-8 text (--encoding)"
@@ -305,11 +316,11 @@ def test_passages_are_the_document_and_its_tokens() -> None:
 
 
 def test_equal_passages_lie_on_one_side_and_shares_hold() -> None:
-    sides = Sides(share=0.1, seed=42)
+    sides = HashSplitter(share=0.1, seed=42)
     places = [sides.hashed(str(n).encode())[0] for n in range(20_000)]
     counts = [sum(sides.side(place) == name for place in places) for name in SPLITS]
     assert abs(counts[1] - 2000) < 170 and abs(counts[2] - 2000) < 170
-    assert sides.hashed(b"a") == sides.hashed(b"a") != Sides(share=0.1, seed=43).hashed(b"a")
+    assert sides.hashed(b"a") == sides.hashed(b"a") != HashSplitter(share=0.1, seed=43).hashed(b"a")
 
 
 def test_of_a_small_text_no_side_is_empty_by_chance(tmp_path: Path) -> None:
@@ -331,7 +342,7 @@ def test_documents_end_with_boundaries_also_where_a_passage_is_held_out(tmp_path
     texts = [*stories(60), "\n".join(stories(4000, seed=1)), *stories(40, seed=2), "", " \n"]
     (tmp_path / "a.jsonl").write_bytes(json_lines(texts))
     prepared = made(tmp_path / "out", tmp_path / "a.jsonl", hold_out=0.2)
-    sides, most = Sides(share=0.2, seed=42), prepared.manifest.passage
+    sides, most = HashSplitter(share=0.2, seed=42), prepared.manifest.passage
     expected: dict[str, list[str]] = {name: [] for name in SPLITS}
     for number, text in enumerate(texts):
         before = None
@@ -364,7 +375,7 @@ def test_every_tokenizer_on_the_same_split(tmp_path: Path, tokenizer: str) -> No
     (tmp_path / "a.jsonl").write_bytes(json_lines(texts))
     prepared = made(tmp_path / "out", tmp_path / "a.jsonl", tokenizer=tokenizer)
     found = documents(prepared)
-    side = Sides(share=prepared.manifest.held_out, seed=42)
+    side = HashSplitter(share=prepared.manifest.held_out, seed=42)
     assert side.share == 0.1
     for name in SPLITS:
         assert found[name] == [t for t in texts if side.side(side.hashed(t.encode())[0]) == name]
@@ -396,7 +407,7 @@ def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PASSAGE", 1 << 10)
     monkeypatch.setattr(module, "BLOCK", 1 << 13)
     monkeypatch.setattr(shards, "SHARD", 10_000)
-    monkeypatch.setattr(preparing, "EVERY", 0.0)
+    monkeypatch.setattr(pipeline, "EVERY", 0.0)
 
 
 @pytest.mark.usefixtures("small_steps")
@@ -405,16 +416,16 @@ def test_the_number_of_workers_and_shards_changes_nothing(
 ) -> None:
     from moreish.data.shards import writer as shards
 
-    order = Order(sources=tuple(map(str, many)), tokenizer="byte")
+    order = PrepareConfig(sources=tuple(map(str, many)), tokenizer="byte")
     found = [
-        prepare_text(order, tmp_path / f"out{n}", overwrite=False, workers=n).prepared
+        prepare_dataset(order, tmp_path / f"out{n}", overwrite=False, workers=n).prepared
         for n in (1, 3)
     ]
     assert files_of(tmp_path / "out1") == files_of(tmp_path / "out3")
     assert [s.name for s in found[0].manifest.sources] == ["one", "two", "three"]
     assert max(shard.tokens for shard in found[0].manifest.shards) == 10_000
     monkeypatch.setattr(shards, "SHARD", 1 << 26)
-    whole = prepare_text(order, tmp_path / "whole", overwrite=False).prepared
+    whole = prepare_dataset(order, tmp_path / "whole", overwrite=False).prepared
     assert len(whole.manifest.shards) == 9
     for name in SPLITS:
         assert (whole.tokens(name).ids_N[:] == found[0].tokens(name).ids_N[:]).all()
@@ -426,8 +437,8 @@ def test_an_error_at_any_operation_leaves_what_goes_on_to_the_same_bytes(
     tmp_path: Path, many: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A full disk, or a disk that fails, at every so many operations."""
-    order = Order(sources=(str(many[1]), str(many[0])), tokenizer="byte")
-    prepare_text(order, tmp_path / "whole", overwrite=False)
+    order = PrepareConfig(sources=(str(many[1]), str(many[0])), tokenizer="byte")
+    prepare_dataset(order, tmp_path / "whole", overwrite=False)
     expected = files_of(tmp_path / "whole")
     real = {name: getattr(os, name) for name in ("write", "fsync", "truncate", "replace")}
     left = [0]
@@ -446,19 +457,19 @@ def test_an_error_at_any_operation_leaves_what_goes_on_to_the_same_bytes(
         for name in real:
             patch.setattr(os, name, failing(name))
         left[0] = 10**9
-        prepare_text(order, tmp_path / "counted", overwrite=False)
+        prepare_dataset(order, tmp_path / "counted", overwrite=False)
         total = 10**9 - left[0]
         for at in range(1, total + 1, max(1, total // 12)):
             out = tmp_path / f"at{at}"
             for later in (at, max(1, at // 2)):  # and once more, on the way of going on
                 left[0] = later
                 try:
-                    prepare_text(order, out, overwrite=False)
+                    prepare_dataset(order, out, overwrite=False)
                     break
                 except OSError:
                     failed += 1
             left[0] = 10**9
-            prepare_text(order, out, overwrite=False)
+            prepare_dataset(order, out, overwrite=False)
             assert files_of(out) == expected, at
     assert failed > 12
 
@@ -495,20 +506,20 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from moreish.data.shards import chunks as passages
-from moreish.data.shards import pipeline as preparing
+from moreish.data.shards import pipeline
 from moreish.data.shards import writer as shards
-passages.PASSAGE, passages.BLOCK, shards.SHARD, preparing.EVERY = 1 << 10, 1 << 13, 10_000, 0.0
-order = preparing.Order(sources=tuple(sys.argv[2:]), tokenizer="byte")
+passages.PASSAGE, passages.BLOCK, shards.SHARD, pipeline.EVERY = 1 << 10, 1 << 13, 10_000, 0.0
+order = pipeline.PrepareConfig(sources=tuple(sys.argv[2:]), tokenizer="byte")
 print("ready", flush=True)
-preparing.prepare_text(order, Path(sys.argv[1]), overwrite=False, workers=2)
+pipeline.prepare_dataset(order, Path(sys.argv[1]), overwrite=False, workers=2)
 """
 
 
 @pytest.mark.usefixtures("small_steps")
 def test_killed_at_any_moment_it_ends_with_the_same_bytes(tmp_path: Path, many: list[Path]) -> None:
-    order = Order(sources=tuple(map(str, many)), tokenizer="byte")
+    order = PrepareConfig(sources=tuple(map(str, many)), tokenizer="byte")
     began = time.monotonic()
-    prepare_text(order, tmp_path / "whole", overwrite=False, workers=2)
+    prepare_dataset(order, tmp_path / "whole", overwrite=False, workers=2)
     took = time.monotonic() - began
     out, random, begun = tmp_path / "out", np.random.default_rng(), 0
     for _ in range(3):
@@ -522,7 +533,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(tmp_path: Path, many: 
             time.sleep(random.uniform(0, 0.3) * took)
             process.send_signal(signal.SIGKILL)
         begun += (out / "progress.json").exists()
-    prepare_text(order, out, overwrite=False)
+    prepare_dataset(order, out, overwrite=False)
     assert files_of(out) == files_of(tmp_path / "whole")
     assert begun
 
@@ -531,9 +542,9 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(tmp_path: Path, many: 
 def test_what_is_done_is_not_done_again(
     tmp_path: Path, many: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    order = Order(sources=tuple(map(str, many)), tokenizer="byte")
-    prepare_text(order, tmp_path / "whole", overwrite=False)
-    real, done = preparing.encoded_block, []
+    order = PrepareConfig(sources=tuple(map(str, many)), tokenizer="byte")
+    prepare_dataset(order, tmp_path / "whole", overwrite=False)
+    real, done = pipeline.encoded_block, []
 
     def counting(block: Any, *rest: Any) -> Any:
         done.append(block)
@@ -541,26 +552,26 @@ def test_what_is_done_is_not_done_again(
             raise KeyboardInterrupt
         return real(block, *rest)
 
-    monkeypatch.setattr(preparing, "encoded_block", counting)
+    monkeypatch.setattr(pipeline, "encoded_block", counting)
     with pytest.raises(KeyboardInterrupt):
-        prepare_text(order, tmp_path / "out", overwrite=False, workers=1)
+        prepare_dataset(order, tmp_path / "out", overwrite=False, workers=1)
     told: list[str] = []
     first = len(done)
-    monkeypatch.setattr(preparing, "passage_of", lambda size: 1 << 9)  # it is not judged anew
-    prepare_text(order, tmp_path / "out", overwrite=False, workers=1, note=told.append)
+    monkeypatch.setattr(pipeline, "passage_of", lambda size: 1 << 9)  # it is not judged anew
+    prepare_dataset(order, tmp_path / "out", overwrite=False, workers=1, note=told.append)
     again = len(done) - first
-    monkeypatch.setattr(preparing, "encoded_block", real)
+    monkeypatch.setattr(pipeline, "encoded_block", real)
     assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
     assert told and told[0].startswith("going on after")
     count = sum(1 for _ in _blocks(order))
     assert again < count - 30, "but for those that waited"
 
 
-def _blocks(order: Order) -> Any:
+def _blocks(order: PrepareConfig) -> Any:
     from moreish.data.shards.chunks import blocks
 
     sources = find_sources(order.sources, order.reading)
-    sides = Sides(share=0.1, seed=42, passage=1 << 10)
+    sides = HashSplitter(share=0.1, seed=42, passage=1 << 10)
     return blocks(sources, order.reading, cut_before_space, sides)
 
 
@@ -568,47 +579,47 @@ def test_finished_folders_are_verified_and_others_refused(tmp_path: Path) -> Non
     text = tmp_path / "a.jsonl"
     text.write_bytes(json_lines(stories(200)))
     out = tmp_path / "out"
-    order = Order(sources=(str(text),), tokenizer="byte")
-    assert prepare_text(order, out, overwrite=False).new
-    assert not prepare_text(order, out, overwrite=False).new
-    other = Order(sources=(str(text),), tokenizer="char")
+    order = PrepareConfig(sources=(str(text),), tokenizer="byte")
+    assert prepare_dataset(order, out, overwrite=False).new
+    assert not prepare_dataset(order, out, overwrite=False).new
+    other = PrepareConfig(sources=(str(text),), tokenizer="char")
     with pytest.raises(MoreishError, match="prepared with tokenizer=byte, not char"):
-        prepare_text(other, out, overwrite=False)
-    assert prepare_text(other, out, overwrite=True).new
-    prepare_text(order, out, overwrite=True)
+        prepare_dataset(other, out, overwrite=False)
+    assert prepare_dataset(other, out, overwrite=True).new
+    prepare_dataset(order, out, overwrite=True)
     shard = out / "a-train-00000.npy"
     raw = bytearray(shard.read_bytes())
     raw[500] ^= 1
     shard.write_bytes(raw)
     with pytest.raises(MoreishError, match=r"a-train-00000.npy is damaged: its sha256"):
-        prepare_text(order, out, overwrite=False)
+        prepare_dataset(order, out, overwrite=False)
     shard.write_bytes(raw[:-1])
     with pytest.raises(MoreishError, match=r"a-train-00000.npy is damaged or gone"):
-        Prepared.open(out)
-    prepare_text(order, out, overwrite=True)
+        PreparedDataset.open(out)
+    prepare_dataset(order, out, overwrite=True)
     text.write_bytes(json_lines(stories(201)))
     with pytest.raises(MoreishError, match="the sources have changed since"):
-        prepare_text(order, out, overwrite=False)
+        prepare_dataset(order, out, overwrite=False)
     text.unlink()
-    assert not prepare_text(order, out, overwrite=False).new, "they are no longer needed"
+    assert not prepare_dataset(order, out, overwrite=False).new, "they are no longer needed"
 
 
 def test_moments_that_a_kill_may_leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.jsonl").write_bytes(json_lines(stories(200)))
-    order = Order(sources=(str(tmp_path / "a.jsonl"),), tokenizer="byte")
-    prepare_text(order, tmp_path / "whole", overwrite=False)
+    order = PrepareConfig(sources=(str(tmp_path / "a.jsonl"),), tokenizer="byte")
+    prepare_dataset(order, tmp_path / "whole", overwrite=False)
     expected = files_of(tmp_path / "whole")
 
     out = tmp_path / "begun"
     out.mkdir()
     for name in (".lock", "tokenizer.json", "tokenizer.json.1.part", "progress.json.1.part"):
         (out / name).write_text("")
-    assert prepare_text(order, out, overwrite=False).new
+    assert prepare_dataset(order, out, overwrite=False).new
     assert files_of(out) == expected
 
     (out / "progress.json").write_text('{"moreish": "begun"}')
     (out / "manifest.json.7.part").write_text("")
-    assert not prepare_text(order, out, overwrite=False).new
+    assert not prepare_dataset(order, out, overwrite=False).new
     assert files_of(out) == expected
 
     unlink, left = Path.unlink, [0]
@@ -624,8 +635,8 @@ def test_moments_that_a_kill_may_leave(tmp_path: Path, monkeypatch: pytest.Monke
             patch.setattr(Path, "unlink", killed)
             left[0] = at
             with pytest.raises(KeyboardInterrupt):
-                prepare_text(order, out, overwrite=True)
-        assert prepare_text(order, out, overwrite=True).new
+                prepare_dataset(order, out, overwrite=True)
+        assert prepare_dataset(order, out, overwrite=True).new
         assert files_of(out) == expected
 
 
@@ -634,19 +645,19 @@ def test_changed_sources_are_not_gone_on_with(
 ) -> None:
     text = tmp_path / "a.jsonl"
     text.write_bytes(json_lines(stories(200)))
-    order = Order(sources=(str(text),), tokenizer="byte")
+    order = PrepareConfig(sources=(str(text),), tokenizer="byte")
 
     def stopped(*arguments: Any) -> Any:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(preparing, "EVERY", -1.0)  # what is written is noted at once
-        patch.setattr(preparing._Work, "_finish", stopped)
+        patch.setattr(pipeline, "EVERY", -1.0)  # what is written is noted at once
+        patch.setattr(pipeline._Work, "_finish", stopped)
         with pytest.raises(KeyboardInterrupt):
-            prepare_text(order, tmp_path / "out", overwrite=False)
+            prepare_dataset(order, tmp_path / "out", overwrite=False)
     text.write_bytes(json_lines(stories(200, seed=5)))
     with pytest.raises(MoreishError, match=r"the sources have changed since .* was begun"):
-        prepare_text(order, tmp_path / "out", overwrite=False)
+        prepare_dataset(order, tmp_path / "out", overwrite=False)
 
 
 def test_it_asks_for_disk_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -799,8 +810,8 @@ def test_what_is_too_large_to_be_looked_through(
     from moreish.runs import run
 
     assert moreish("train", "p", "--out", "r", *FAST).status == 0
-    monkeypatch.setattr(run_folder, "SEARCHED", 1000)
-    monkeypatch.setattr(run, "SCORED", 1000)
+    monkeypatch.setattr(run_folder, "MAX_SEARCHABLE_TOKENS", 1000)
+    monkeypatch.setattr(run, "MAX_SCORED_TRAINING_TOKENS", 1000)
     assert "can be looked through" in moreish("novelty", "r", "-n", "1").err
     assert "can be looked through" in moreish("sample", "r", "--new-only").err
     assert "is not scored" in moreish("eval", "r").out
@@ -815,7 +826,7 @@ def test_begun_folders_are_not_trained_on(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(preparing, "encoded_block", stopped)
+        patch.setattr(pipeline, "encoded_block", stopped)
         result = moreish("prepare", "a.jsonl", "--out", "p", "--tokenizer", "byte")
     assert result.status == 130 and "The same command goes on" in result.out
     assert "p is prepared only in part" in moreish("train", "p").err

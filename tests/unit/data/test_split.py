@@ -132,7 +132,7 @@ def test_text_is_cut_90_5_5_or_as_in_the_lecture() -> None:
 
 
 @pytest.mark.parametrize(("rule", "least"), [("seeded", 40), ("lecture", 20)])
-def test_too_little_text(rule: split.Rule, least: int) -> None:
+def test_too_little_text(rule: split.SplitRule, least: int) -> None:
     for length in range(least - 1):  # just below it, rounding may leave enough
         try:
             bounds = split.text_bounds(length, rule)

@@ -15,7 +15,7 @@ from moreish.config import resolve
 from moreish.data import token_dataset as tokens
 from moreish.data.text import decode
 from moreish.data.text.corpus import Corpus, guess_kind, read_corpus
-from moreish.data.token_dataset import Tokens, encode_corpus, fingerprint
+from moreish.data.token_dataset import TokenDataset, encode_corpus, fingerprint
 from moreish.errors import MoreishError
 from moreish.tokenizers import builder
 from moreish.training.setup import describe, prepare
@@ -91,7 +91,7 @@ def seeded(items: list[str]) -> dict[str, list[int]]:
 
 def in_pieces(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decode, "PIECE", size)
-    monkeypatch.setattr(tokens, "PIECE", size)
+    monkeypatch.setattr(tokens, "CHUNK_TOKENS", size)
 
 
 def check(source: Path, raw: list[str], kind: str, encoding: str = "utf-8") -> None:
@@ -105,7 +105,7 @@ def check(source: Path, raw: list[str], kind: str, encoding: str = "utf-8") -> N
             assert {part: found.ids_N.tolist() for part, found in splits.items()} == expected
             facts = describe(corpus, tokenizer, splits)
             assert facts.sha256 == {
-                part: fingerprint(Tokens(np.array(ids, np.uint32), items=kind == "lines"))
+                part: fingerprint(TokenDataset(np.array(ids, np.uint32), items=kind == "lines"))
                 for part, ids in expected.items()
             }
 

@@ -11,8 +11,8 @@ from conftest import item_tokens
 from moreish.data.sampler import Sampler
 from moreish.data.text.corpus import Corpus
 from moreish.data.token_dataset import (
-    UNSCORED,
-    Tokens,
+    IGNORE_INDEX,
+    TokenDataset,
     encode_corpus,
     fingerprint,
     load_tokens,
@@ -24,7 +24,7 @@ from moreish.tokenizers.char import CharTokenizer
 ITEMS = st.lists(st.integers(1, 30), min_size=1, max_size=12)
 
 
-def stream(lengths: list[int], items: bool) -> Tokens:
+def stream(lengths: list[int], items: bool) -> TokenDataset:
     """Distinct tokens, so that a prediction is known by its target."""
     ids, number = [0], 1
     for length in lengths:
@@ -32,7 +32,7 @@ def stream(lengths: list[int], items: bool) -> Tokens:
         number += length
     if not items:
         ids = list(range(len(ids)))
-    return Tokens(np.array(ids, dtype=np.uint16), items=items)
+    return TokenDataset(np.array(ids, dtype=np.uint16), items=items)
 
 
 @given(lengths=ITEMS, items=st.booleans(), max_length=st.integers(1, 9), overlap=st.integers(0, 8))
@@ -41,10 +41,10 @@ def test_spans_score_everything_once(
 ) -> None:
     overlap = min(overlap, max_length - 1)
     tokens = stream(lengths, items)
-    spans = tokens.spans(max_length, overlap)
-    assert spans.length_S.max() <= max_length
-    scored = np.zeros(tokens.predictions, dtype=int)
-    for start, length, skip in zip(spans.start_S, spans.length_S, spans.skip_S, strict=True):
+    spans = tokens.windows(max_length, overlap)
+    assert spans.length_W.max() <= max_length
+    scored = np.zeros(tokens.num_predictions, dtype=int)
+    for start, length, skip in zip(spans.start_W, spans.length_W, spans.skip_W, strict=True):
         assert length > skip
         scored[start + skip : start + length] += 1
     assert (scored == 1).all()
@@ -55,15 +55,15 @@ def test_gather_gives_each_token_its_successor(
     lengths: list[int], items: bool, max_length: int
 ) -> None:
     tokens = stream(lengths, items)
-    batch = tokens.gather(tokens.spans(max_length, max_length // 2))
+    batch = tokens.gather(tokens.windows(max_length, max_length // 2))
     follows = dict(zip(tokens.ids_N[:-1].tolist(), tokens.ids_N[1:].tolist(), strict=True))
     count = 0
     for inputs, targets in zip(batch.tokens_BT.tolist(), batch.targets_BT.tolist(), strict=True):
         for token, target in zip(inputs, targets, strict=True):
-            if target != UNSCORED:
+            if target != IGNORE_INDEX:
                 count += 1
                 assert token == 0 or follows[token] == target
-    assert count == tokens.predictions
+    assert count == tokens.num_predictions
 
 
 def test_items_are_found_again() -> None:
@@ -72,7 +72,9 @@ def test_items_are_found_again() -> None:
     assert tokens.longest_item == 3
 
 
-def sampler(tokens: Tokens, batch_size: int = 4, length: int = 5, overlap: int = 0) -> Sampler:
+def sampler(
+    tokens: TokenDataset, batch_size: int = 4, length: int = 5, overlap: int = 0
+) -> Sampler:
     return Sampler(tokens, batch_size=batch_size, length=length, overlap=overlap, seed=7)
 
 
@@ -81,12 +83,15 @@ def sampler(tokens: Tokens, batch_size: int = 4, length: int = 5, overlap: int =
 def test_an_epoch_deals_every_piece_once(items: bool, overlap: int) -> None:
     tokens = stream([3, 9, 1, 4, 4, 12, 2, 7], items)
     dealt = sampler(tokens, batch_size=1, overlap=overlap)
-    rows = [dealt.batch(step) for step in range(dealt.pieces)]
-    targets = [t for row in rows for t in row.targets_BT[0].tolist() if t != UNSCORED]
+    rows = [dealt.batch(step) for step in range(dealt.num_windows)]
+    targets = [t for row in rows for t in row.targets_BT[0].tolist() if t != IGNORE_INDEX]
     assert len([t for t in targets if t]) == len({t for t in targets if t})
     if items:
-        assert len(targets) == tokens.predictions
-    again = [dealt.batch(step + dealt.pieces).tokens_BT.tolist() for step in range(dealt.pieces)]
+        assert len(targets) == tokens.num_predictions
+    again = [
+        dealt.batch(step + dealt.num_windows).tokens_BT.tolist()
+        for step in range(dealt.num_windows)
+    ]
     assert again != [row.tokens_BT.tolist() for row in rows]
 
 
@@ -100,7 +105,9 @@ def test_a_batch_is_a_pure_function_whatever_the_world_size(items: bool) -> None
             for rank in range(world_size)
         ]
         return sorted(
-            [t for t in row if t != UNSCORED] for rank in ranks for row in rank.targets_BT.tolist()
+            [t for t in row if t != IGNORE_INDEX]
+            for rank in ranks
+            for row in rank.targets_BT.tolist()
         )
 
     for step in (0, 3, 50):
@@ -110,9 +117,9 @@ def test_a_batch_is_a_pure_function_whatever_the_world_size(items: bool) -> None
 
 @given(length=st.integers(2, 40), window=st.integers(1, 50))
 def test_text_shorter_than_a_window_still_trains(length: int, window: int) -> None:
-    tokens = Tokens(np.arange(length, dtype=np.uint8), items=False)
+    tokens = TokenDataset(np.arange(length, dtype=np.uint8), items=False)
     batch = sampler(tokens, length=window).batch(3)
-    inside = batch.targets_BT != UNSCORED
+    inside = batch.targets_BT != IGNORE_INDEX
     assert inside.any(1).all()
     assert (batch.targets_BT[inside] == batch.tokens_BT[inside] + 1).all()
 
@@ -123,7 +130,7 @@ def test_tokens_survive_the_disk_with_their_fingerprint(tmp_path: Path) -> None:
     again = load_tokens(tmp_path / "t.npy", items=True)
     assert isinstance(again.ids_N, np.memmap)
     assert fingerprint(again) == fingerprint(tokens)
-    wider = Tokens(tokens.ids_N.astype(np.uint32), items=True)
+    wider = TokenDataset(tokens.ids_N.astype(np.uint32), items=True)
     assert fingerprint(wider) == fingerprint(tokens)
     (tmp_path / "bad.npy").write_bytes(b"no array")
     with pytest.raises(ValueError):
@@ -158,12 +165,12 @@ def test_batches_of_running_text_worked_out_by_hand(
     """Windows side by side, one fewer than would fit, all shifted by one random number."""
     overlap = min(overlap, window - 1, length - 2)
     dealt = sampler(
-        Tokens(np.arange(length, dtype=np.uint16), items=False), batch_size, window, overlap
+        TokenDataset(np.arange(length, dtype=np.uint16), items=False), batch_size, window, overlap
     )
     predictions = length - 1
     stride = min(window, predictions) - overlap
     windows = max(1, (predictions - overlap) // stride - 1)
-    assert dealt.pieces == windows
+    assert dealt.num_windows == windows
     assert dealt.steps_per_epoch == -(-windows // batch_size)
     for step in steps:
         epoch, number = divmod(step, dealt.steps_per_epoch)
@@ -174,7 +181,7 @@ def test_batches_of_running_text_worked_out_by_hand(
         for row, start in enumerate((order * stride + shift).tolist()):
             read = list(range(start, start + stride + overlap))
             skipped = overlap if start > 0 else 0
-            targets = [UNSCORED] * skipped + [token + 1 for token in read[skipped:]]
+            targets = [IGNORE_INDEX] * skipped + [token + 1 for token in read[skipped:]]
             assert batch.tokens_BT[row].tolist() == read
             assert batch.targets_BT[row].tolist() == targets
             assert targets[-1] < length
@@ -185,26 +192,30 @@ def test_batches_of_running_text_worked_out_by_hand(
 
 def test_the_cuts_move_over_all_that_is_left() -> None:
     """5 windows of 10 in 69 predictions: they may be shifted by 0 to 19."""
-    dealt = sampler(Tokens(np.arange(70, dtype=np.uint16), items=False), 5, 10)
-    assert dealt.pieces == 5
+    dealt = sampler(TokenDataset(np.arange(70, dtype=np.uint16), items=False), 5, 10)
+    assert dealt.num_windows == 5
     shifts = {int(dealt.batch(epoch).tokens_BT.min()) for epoch in range(400)}
     assert shifts == set(range(20))
 
 
 def test_shorter_pieces_are_as_many_tokens() -> None:
     ids = np.arange(5000, dtype=np.uint16)
-    whole = Sampler(Tokens(ids, items=False), batch_size=8, length=64, overlap=0, seed=3)
-    short = whole.shortened(4)
+    whole = Sampler(TokenDataset(ids, items=False), batch_size=8, length=64, overlap=0, seed=3)
+    short = whole.with_shorter_windows(4)
     batch, part = whole.batch(2), short.batch(2)
     assert tuple(batch.tokens_BT.shape) == (8, 64)
     assert tuple(part.tokens_BT.shape) == (32, 16)
-    assert part.scored == batch.scored == 8 * 64
-    assert short.shortened(4) is short  # they would be too short
+    assert part.num_targets == batch.num_targets == 8 * 64
+    assert short.with_shorter_windows(4) is short  # they would be too short
     for length, divided in ((31, 31), (32, 8)):  # eight tokens are the least
-        one = Sampler(Tokens(ids, items=False), batch_size=8, length=length, overlap=0, seed=3)
-        assert one.shortened(4).length == divided
-    overlapping = Sampler(Tokens(ids, items=False), batch_size=8, length=64, overlap=1, seed=3)
-    assert overlapping.shortened(4) is overlapping
+        one = Sampler(
+            TokenDataset(ids, items=False), batch_size=8, length=length, overlap=0, seed=3
+        )
+        assert one.with_shorter_windows(4).length == divided
+    overlapping = Sampler(
+        TokenDataset(ids, items=False), batch_size=8, length=64, overlap=1, seed=3
+    )
+    assert overlapping.with_shorter_windows(4) is overlapping
     _, items = item_tokens(["anna", "bob"] * 40)
     of_items = Sampler(items, batch_size=8, length=64, overlap=0, seed=3)
-    assert of_items.shortened(4) is of_items
+    assert of_items.with_shorter_windows(4) is of_items

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from conftest import Proved, item_tokens
-from moreish.data.token_dataset import Tokens
+from moreish.data.token_dataset import TokenDataset
 from moreish.errors import MoreishError
 from moreish.evaluate import metrics
 from moreish.evaluate.metrics import Score, evaluate_losses, evaluation_spans, score
@@ -58,7 +58,7 @@ def test_cuts_change_nothing_for_a_model_of_limited_context(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ids = np.random.default_rng(0).integers(0, 5, 4000).astype(np.uint8)
-    tokens = Tokens(ids, items=False)
+    tokens = TokenDataset(ids, items=False)
     model = build_model(model_config({"name": "mlp", "context": 6}), 5)
     torch.nn.init.normal_(model.head.weight)
     reference = evaluate_losses(model, tokens)
@@ -69,7 +69,7 @@ def test_cuts_change_nothing_for_a_model_of_limited_context(
 def test_a_stride_gives_every_token_more_past(text_run: Run) -> None:
     tokens = text_run.split("val")
     spans = evaluation_spans(text_run.model, tokens, 16)
-    assert spans.skip_S.tolist()[:3] == [0, 48, 48]
+    assert spans.skip_W.tolist()[:3] == [0, 48, 48]
     assert text_run.score("val", stride=1).tokens == text_run.score("val").tokens
     with pytest.raises(MoreishError, match="give 1 to 64"):
         text_run.score("val", stride=65)
@@ -89,7 +89,7 @@ def test_the_standard_error_is_what_the_spread_of_samples_says() -> None:
     for _ in range(300):
         items = ["a" * n for n in rng.integers(1, 9, 100)]
         tokenizer, tokens = item_tokens(items)
-        losses = rng.exponential(2, tokens.predictions).astype(np.float32)
+        losses = rng.exponential(2, tokens.num_predictions).astype(np.float32)
         found = score(losses, tokens, tokenizer)
         means.append(found.loss)
         errors.append(found.stderr)
@@ -98,7 +98,7 @@ def test_the_standard_error_is_what_the_spread_of_samples_says() -> None:
 
 def test_bytes_and_characters_are_counted() -> None:
     tokenizer = ByteTokenizer(boundary=True)
-    tokens = Tokens(np.array([0, *tokenizer.encode("né"), 0], dtype=np.uint16), items=True)
+    tokens = TokenDataset(np.array([0, *tokenizer.encode("né"), 0], dtype=np.uint16), items=True)
     found = score(np.full(4, math.log(2), dtype=np.float32), tokens, tokenizer)
     assert found.bits_per_byte == pytest.approx(1)
     assert found.bits_per_char == pytest.approx(4 / 3)
@@ -134,7 +134,7 @@ def test_running_text_of_any_length_has_a_surprisal(text_run: Run) -> None:
     assert "".join(token.token for token in found).replace("␣", " ") == text
     after_a_line_end = evaluate_losses(
         text_run.model,
-        Tokens(text_run.tokenizer.encode("\nT").astype(np.uint8), items=False),
+        TokenDataset(text_run.tokenizer.encode("\nT").astype(np.uint8), items=False),
     )
     assert text_run.surprisal("T")[0].nats == pytest.approx(after_a_line_end[0], abs=1e-5)
     with pytest.raises(MoreishError, match="no text"):
@@ -156,7 +156,7 @@ def test_a_large_vocabulary_takes_small_passes(monkeypatch: pytest.MonkeyPatch) 
         lambda self, ids, state=None: sizes.append(ids.numel()) or forward(self, ids, state),
     )
     losses = metrics.evaluate_losses(model, tokens)
-    assert len(losses) == tokens.predictions
+    assert len(losses) == tokens.num_predictions
     assert max(sizes) * tokenizer.vocab_size <= metrics.BATCH_LOGITS
 
 

@@ -9,7 +9,7 @@ import torch
 
 from conftest import STORY, Moreish
 from moreish import api
-from moreish.data.token_dataset import Tokens
+from moreish.data.token_dataset import TokenDataset
 from moreish.errors import MoreishError
 from moreish.evaluate.loss import mean_loss
 from moreish.evaluate.metrics import evaluate_losses
@@ -24,7 +24,7 @@ from moreish.training.objectives import next_token
 NETWORK = {"name": "gpt", "layers": 1, "heads": 2, "width": 16, "context": 16}
 
 
-def hybrid(tokens: Tokens, size: int, order: int = 4) -> Hybrid:
+def hybrid(tokens: TokenDataset, size: int, order: int = 4) -> Hybrid:
     config = model_config({"name": "hybrid", "network": NETWORK, "counts": {"order": order}})
     torch.manual_seed(0)
     model = build_model(config.for_data(None, size), size)
@@ -33,19 +33,19 @@ def hybrid(tokens: Tokens, size: int, order: int = 4) -> Hybrid:
     return model
 
 
-def random_tokens(length: int, size: int, seed: int) -> Tokens:
+def random_tokens(length: int, size: int, seed: int) -> TokenDataset:
     ids = np.random.default_rng(seed).integers(size, size=length)
-    return Tokens(ids.astype("u1"), items=False)
+    return TokenDataset(ids.astype("u1"), items=False)
 
 
 def test_it_starts_at_the_loss_of_its_counts() -> None:
     tokens, held_out = random_tokens(500, 5, 0), random_tokens(200, 5, 1)
     model = hybrid(tokens, 5)
-    windows = held_out.gather(held_out.spans(16))
+    windows = held_out.gather(held_out.windows(16))
     torch.testing.assert_close(
         model(windows.tokens_BT)[0], model.counts(windows.tokens_BT)[0], atol=1e-5, rtol=0
     )
-    batch = tokens.gather(tokens.spans(16))
+    batch = tokens.gather(tokens.windows(16))
     others = KneserNey(model.counts.config, 5)
     folds = Folds(tokens, 20)
     others.fit_folds(folds)
@@ -64,7 +64,7 @@ def test_it_does_not_learn_to_trust_what_was_learned_by_heart() -> None:
     assert counts_on_their_own < 0.8 * math.log(5)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for step in range(120):
-        spans = tokens.spans(16)[np.random.default_rng(step).integers(180, size=32)]
+        spans = tokens.windows(16)[np.random.default_rng(step).integers(180, size=32)]
         optimizer.zero_grad()
         next_token(model, tokens.gather(spans)).backward()
         optimizer.step()

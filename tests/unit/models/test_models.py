@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from moreish.data.token_dataset import Batch, Tokens
+from moreish.data.token_dataset import Batch, TokenDataset
 from moreish.errors import MoreishError
 from moreish.generate.decode import generate
 from moreish.generate.sampling import Sampling
@@ -78,7 +78,9 @@ def build(name: str, settings: dict[str, object], *, scrambled: bool = True) -> 
     model = build_model(config.for_data(None, VOCABULARY), VOCABULARY).eval()
     for part in model.modules():
         if isinstance(part, CountBasedModel):
-            part.fit_counts(Tokens(tokens_of(1, 400, seed=1)[0].numpy().astype("u1"), items=False))
+            part.fit_counts(
+                TokenDataset(tokens_of(1, 400, seed=1)[0].numpy().astype("u1"), items=False)
+            )
     if scrambled:
         with torch.no_grad():
             for parameter in model.parameters():
@@ -142,9 +144,9 @@ def test_models_of_default_size_start_at_the_uniform_loss_too(name: str, vocabul
 @each_model
 def test_it_learns(name: str, settings: dict) -> None:
     """A cycle of tokens is predicted almost surely after a little training."""
-    tokens = Tokens(torch.arange(VOCABULARY).repeat(30).numpy().astype("u1"), items=False)
+    tokens = TokenDataset(torch.arange(VOCABULARY).repeat(30).numpy().astype("u1"), items=False)
     model = build(name, settings, scrambled=False)
-    batch = tokens.gather(tokens.spans(15))
+    batch = tokens.gather(tokens.windows(15))
     model.fit_counts(tokens)
     if list(model.parameters()):
         model.train()

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from conftest import item_tokens, split_tokens
 from moreish.data.text.corpus import Corpus
-from moreish.data.token_dataset import Tokens, encode_corpus
+from moreish.data.token_dataset import TokenDataset, encode_corpus
 from moreish.errors import MoreishError
 from moreish.evaluate.metrics import evaluate_losses
 from moreish.models import build_model, model_config
@@ -46,7 +46,7 @@ def test_an_ngram_equals_counting_by_hand() -> None:
         for k in (0.0, 0.5):
             config = model_config({"name": "ngram", "order": order, "add_k": k})
             model = build_model(config, VOCABULARY)
-            model.fit_counts(Tokens(ids.numpy().astype("u1"), items=False))
+            model.fit_counts(TokenDataset(ids.numpy().astype("u1"), items=False))
             counts: dict[tuple[int, ...], list[int]] = {}
             padded = [0] * (order - 2) + ids.tolist()
             first = max(0, order - 2) + 1
@@ -73,13 +73,13 @@ def test_ngrams_too_long_for_their_integers_are_refused() -> None:
 
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(0)
-    text = Tokens(random.integers(0, 5, 1000).astype(np.uint8), items=False)
-    items = Tokens(np.append(0, random.integers(0, 5, 999)).astype(np.uint8), items=True)
-    items = Tokens(np.append(items.ids_N, 0).astype(np.uint8), items=True)
+    text = TokenDataset(random.integers(0, 5, 1000).astype(np.uint8), items=False)
+    items = TokenDataset(np.append(0, random.integers(0, 5, 999)).astype(np.uint8), items=True)
+    items = TokenDataset(np.append(items.ids_N, 0).astype(np.uint8), items=True)
     for tokens in (text, items):
         for order in (1, 2, 4, 9):
             whole = counting.count_ngrams(tokens, order, 5)
-            assert whole[1].sum() == tokens.predictions
+            assert whole[1].sum() == tokens.num_predictions
             parts = Folds(tokens, 2)
             half = counting.count_ngrams(tokens, order, 5, parts, 0)
             for chunk in (1, 7, 64):
@@ -132,7 +132,7 @@ def kneser_ney_by_hand(ids: list[int], order: int, size: int) -> dict[tuple[int,
 def test_kneser_ney_equals_the_recursion_by_hand(order: int) -> None:
     ids = tokens_of(1, 400, seed=4)[0]
     model = KneserNey(KneserNeyConfig(order=order), VOCABULARY)
-    model.fit_counts(Tokens(ids.numpy().astype("u1"), items=False))
+    model.fit_counts(TokenDataset(ids.numpy().astype("u1"), items=False))
     by_hand = kneser_ney_by_hand(ids.tolist(), order, VOCABULARY)
     got = model(ids[None])[0][0].exp()
     padded = [0] * max(0, order - 2) + ids.tolist()
@@ -161,12 +161,15 @@ def test_each_stretch_is_looked_up_in_the_counts_of_all_others(
         tokenizer, tokens = item_tokens(["anna", "anne", "nan", "an", "na", "anna", "hannah"] * 2)
         size = tokenizer.vocab_size
     else:
-        tokens, size = Tokens(tokens_of(1, 150, seed=5)[0].numpy().astype("u1"), items=False), 7
+        tokens, size = (
+            TokenDataset(tokens_of(1, 150, seed=5)[0].numpy().astype("u1"), items=False),
+            7,
+        )
     config = KneserNeyConfig(order=order, start="unknown")
     model = KneserNey(config, size)
     parts = Folds(tokens, folds)
     model.fit_folds(parts)
-    batch = tokens.gather(tokens.spans(23))
+    batch = tokens.gather(tokens.windows(23))
     place_BT = batch.start_B[:, None] + np.arange(batch.tokens_BT.shape[1])
     fold_BT = torch.from_numpy(parts.of(place_BT))
     got, left, _ = model.log_probs_by_order(batch.tokens_BT, fold_BT=fold_BT)
@@ -189,15 +192,15 @@ def test_parts_are_cut_as_validation_is() -> None:
     words = [f"{a}{b}{c}" for a in "abcdefg" for b in "hijklmn" for c in "opqrst"] * 2
     _, tokens = item_tokens(words)
     parts = Folds(tokens, 5)
-    of_P = parts.of(np.arange(tokens.predictions))
-    start_I, length_I = tokens.sections()
+    of_P = parts.of(np.arange(tokens.num_predictions))
+    start_I, length_I = tokens.segments()
     of_items = [set(of_P[s : s + n]) for s, n in zip(start_I, length_I, strict=True)]
     assert all(len(one) == 1 for one in of_items)
     assert of_items[:294] == of_items[294:]
     shares = np.bincount(of_P) / len(of_P)
     assert len(shares) == 5 and shares.min() > 0.13
     assert len({min(one) for one in of_items[:6]}) > 1
-    text = Tokens(np.zeros(102, dtype="u1"), items=False)
+    text = TokenDataset(np.zeros(102, dtype="u1"), items=False)
     of_text = Folds(text, 4).of(np.arange(101))
     assert (np.diff(of_text) >= 0).all() and set(np.bincount(of_text)) == {25, 26}
 
@@ -231,7 +234,7 @@ def test_orders_are_those_of_shorter_models() -> None:
     """Of continuation counts, except for the longest; and rows made in advance change nothing."""
     ids = tokens_of(1, 400, seed=4)[0]
     model = KneserNey(KneserNeyConfig(order=4), VOCABULARY)
-    model.fit_counts(Tokens(ids.numpy().astype("u1"), items=False))
+    model.fit_counts(TokenDataset(ids.numpy().astype("u1"), items=False))
     every, left, _ = model.log_probs_by_order(ids[None])
     assert every.shape == (1, 400, 4, VOCABULARY)
     torch.testing.assert_close(every[:, :, 3], model(ids[None])[0])
@@ -248,7 +251,7 @@ def test_orders_are_those_of_shorter_models() -> None:
 
 def test_where_the_past_is_unknown_shorter_contexts_are_looked_up() -> None:
     ids = tokens_of(1, 400, seed=4)[0].numpy().astype("u1")
-    tokens = Tokens(ids, items=False)
+    tokens = TokenDataset(ids, items=False)
     long = KneserNey(KneserNeyConfig(order=4, start="unknown"), VOCABULARY)
     long.fit_counts(tokens)
     some = tokens_of(2, 6, seed=9)

@@ -16,7 +16,7 @@ from conftest import ROOT, STORY, Moreish, needs_gpt2
 from moreish import api
 from moreish.config import resolve
 from moreish.data.sampler import Sampler
-from moreish.data.token_dataset import Batch, Tokens
+from moreish.data.token_dataset import Batch, TokenDataset
 from moreish.errors import MoreishError
 from moreish.models import build_model, model_config
 from moreish.models.gpt.config import GPTConfig
@@ -127,7 +127,9 @@ def test_operations_are_those_that_pytorch_counts() -> None:
 
 def batch_of(vocabulary: int, length: int) -> Batch:
     ids = np.random.default_rng(0).integers(vocabulary, size=5 * length, dtype=np.uint16)
-    sampler = Sampler(Tokens(ids, items=False), batch_size=2, length=length, overlap=0, seed=0)
+    sampler = Sampler(
+        TokenDataset(ids, items=False), batch_size=2, length=length, overlap=0, seed=0
+    )
     return sampler.batch(0)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from conftest import STORY, Moreish, Proved
 from moreish.config import resolve
-from moreish.data.token_dataset import Tokens
+from moreish.data.token_dataset import TokenDataset
 from moreish.errors import MoreishError
 from moreish.models.ngram.counts import count_ngrams
 from moreish.planning import memory
@@ -22,7 +22,7 @@ from moreish.training.budget import Plan
 from moreish.training.objectives import next_token
 from moreish.training.setup import make_sampler, prepare
 from moreish.training.trainer import Position, Trainer
-from moreish.utils.files import in_bytes
+from moreish.utils.files import format_bytes
 
 
 def test_what_does_not_fit_is_refused_with_what_would(
@@ -144,12 +144,12 @@ def test_counts_that_do_not_fit_are_refused_with_what_would(
 
 def test_ngrams_are_reckoned_from_the_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(0)
-    tokens = Tokens(random.integers(0, 9, 200_000).astype(np.uint8), items=False)
+    tokens = TokenDataset(random.integers(0, 9, 200_000).astype(np.uint8), items=False)
     monkeypatch.setattr(memory, "SAMPLE", 1 << 15)
     for order in (1, 2, 4, 6, 9):
         true = len(count_ngrams(tokens, order, 9)[0])
         assert 0.9 < memory.expected_grams(tokens, order, 9) / true < 1.6
-    small = Tokens(tokens.ids_N[:5000], items=False)
+    small = TokenDataset(tokens.ids_N[:5000], items=False)
     assert memory.expected_grams(small, 4, 9) == len(count_ngrams(small, 4, 9)[0])
 
 
@@ -173,7 +173,7 @@ def test_a_container_has_less_than_the_machine(
 def test_bytes_as_people_write_them() -> None:
     told = {0: "0 bytes", 9: "9 bytes", 999: "999 bytes", 1000: "1.0 kB", 9_949: "9.9 kB"}
     told |= {10_000: "10 kB", 1_234_567: "1.2 MB", 5e9: "5.0 GB", 2e13: "20 TB", 5e15: "5000 TB"}
-    assert {count_ngrams: in_bytes(count_ngrams) for count_ngrams in told} == told
+    assert {count_ngrams: format_bytes(count_ngrams) for count_ngrams in told} == told
 
 
 WHOLE = """
@@ -221,7 +221,7 @@ def test_a_whole_training_takes_what_was_said(tmp_path: Path, proved: Proved) ->
 MEASURE = """
 import json, sys
 from moreish.config import resolve
-from moreish.data.token_dataset import Tokens
+from moreish.data.token_dataset import TokenDataset
 from moreish.training.budget import Plan
 from moreish.training.trainer import Position, Trainer
 from moreish.planning.memory import needed
@@ -236,7 +236,7 @@ trainer = Trainer(
 )
 status = lambda: open("/proc/self/status").read()  # getrusage counts the parent's memory too
 peak = lambda: 1024 * int(status().split("VmHWM:")[1].split()[0])
-small = trainer.sampler.batch(0).parts(10**6)[0]
+small = trainer.sampler.batch(0).split(10**6)[0]
 trainer.backward(small)  # what libraries take once
 before = peak()
 expected = needed(trainer).total(ready.config.train.accumulate)

@@ -9,7 +9,7 @@ from conftest import Moreish
 from moreish import api
 from moreish.data import catalog
 from moreish.errors import MoreishError
-from moreish.runs.compare import Group, _compared, compare, student_quantile
+from moreish.runs.compare import RunGroup, _compared, compare, student_quantile
 from moreish.runs.run import Run
 from moreish.training.events import silent
 
@@ -101,7 +101,7 @@ def test_intervals_cover_what_they_promise() -> None:
                 members.append(sizes * (hard + shift + random.normal(0, 0.2, 150)))
             losses = [float(m.sum() / sizes.sum()) for m in members]
             groups.append(
-                Group(name="", runs=[None] * 3, losses=losses, unit_sums_U=np.mean(members, 0))
+                RunGroup(name="", runs=[None] * 3, losses=losses, unit_sums_U=np.mean(members, 0))
             )
         found = _compared(groups[0], groups[1], sizes)
         covered += found.low <= 0.05 <= found.high

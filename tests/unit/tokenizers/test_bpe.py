@@ -226,7 +226,7 @@ def test_runs_from_training_to_sampling(
     else:
         tokens = again.split("val")
         assert bits == pytest.approx(
-            again.score("val").loss * tokens.predictions / math.log(2)
+            again.score("val").loss * tokens.num_predictions / math.log(2)
             / again.tokenizer.byte_lengths()[tokens.ids_N[1:].astype(int)].sum()
         )  # fmt: skip
     written = run.training_bytes.decode()

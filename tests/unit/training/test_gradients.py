@@ -16,7 +16,7 @@ from conftest import STORY, Moreish, item_tokens
 from moreish import api
 from moreish.config import TrainConfig, resolve
 from moreish.data.sampler import Sampler
-from moreish.data.token_dataset import Batch, Tokens
+from moreish.data.token_dataset import Batch, TokenDataset
 from moreish.models import Model, build_model, model_config
 from moreish.runs.run import Run
 from moreish.training.budget import Plan
@@ -43,7 +43,7 @@ def tiny(name: str = "gpt", **settings: Any) -> Model:
     return model
 
 
-def batch_of_names(tokens: Tokens | None = None) -> Batch:
+def batch_of_names(tokens: TokenDataset | None = None) -> Batch:
     """Rows of very different lengths, so that parts differ in what is scored."""
     tokens = item_tokens(NAMES)[1] if tokens is None else tokens
     return Sampler(tokens, batch_size=7, length=12, overlap=0, seed=0).batch(0)
@@ -78,10 +78,14 @@ def test_one_part_is_the_objective_itself() -> None:
 
 def test_parts_are_the_rows() -> None:
     batch = batch_of_names()
-    parts = batch.parts(3)
+    parts = batch.split(3)
     assert [len(part.tokens_BT) for part in parts] == [3, 2, 2]
     assert torch.equal(torch.cat([part.targets_BT for part in parts]), batch.targets_BT)
-    assert sum(part.scored for part in parts) == batch.scored == sum(map(len, NAMES)) + len(NAMES)
+    assert (
+        sum(part.num_targets for part in parts)
+        == batch.num_targets
+        == sum(map(len, NAMES)) + len(NAMES)
+    )
 
 
 @pytest.mark.parametrize(

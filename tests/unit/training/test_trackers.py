@@ -38,7 +38,7 @@ def train(folder: Path, name: str, track: str | None, report: Any = silent) -> R
 def told(run: Run) -> dict[str, list[tuple[int, float]]]:
     """What trackers must show: of each series, steps and values."""
     found: dict[str, list[tuple[int, float]]] = {}
-    for entry in run.logged():
+    for entry in run.read_metrics():
         numbers = {f"val/{k}": v for k, v in entry.get("val", {}).items() if k in tracking.SCORES}
         numbers |= {f"train/{name}": entry[name] for name in tracking.STEPS if name in entry}
         for name, value in numbers.items():
@@ -109,7 +109,7 @@ def test_tensorboard_shows_what_was_logged(tmp_path: Path) -> None:
     assert all(value > 0 for _, value in shown["train/tokens_per_second"])
     events = EventAccumulator(str(run.path / "tensorboard"))
     events.Reload()
-    samples = [(e["step"], e["samples"][0]) for e in run.logged() if "samples" in e]
+    samples = [(e["step"], e["samples"][0]) for e in run.read_metrics() if "samples" in e]
     texts = events.Tensors("samples/text_summary")
     assert [(t.step, t.tensor_proto.string_val[0].decode()) for t in texts] == [
         (step, f"```\n{text}\n```") for step, text in samples
@@ -176,7 +176,7 @@ def test_wandb_shows_what_was_logged(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert [step for step, _ in first["train/loss"]] == list(range(1, 15))
     assert_equal(last, expected)
     assert_equal(in_tensorboard(run), expected)
-    samples = [(e["step"], "\n".join(e["samples"])) for e in run.logged() if "samples" in e]
+    samples = [(e["step"], "\n".join(e["samples"])) for e in run.read_metrics() if "samples" in e]
     assert last["samples"] == samples
     assert len(samples) >= 3
 

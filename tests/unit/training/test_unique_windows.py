@@ -7,7 +7,7 @@ import torch
 from conftest import item_tokens
 from moreish.config import resolve
 from moreish.data.sampler import Sampler
-from moreish.data.token_dataset import Tokens
+from moreish.data.token_dataset import TokenDataset
 from moreish.models import build_model, model_config
 from moreish.training.objectives import next_token
 from moreish.training.setup import make_sampler
@@ -31,23 +31,23 @@ def test_the_gradient_is_that_of_the_whole_text(settings: dict, items: bool) -> 
         size = tokenizer.vocab_size
     else:
         ids = np.random.default_rng(0).integers(5, size=400)
-        tokens, size = Tokens(ids.astype("u1"), items=False), 5
+        tokens, size = TokenDataset(ids.astype("u1"), items=False), 5
     model = build_model(model_config(settings), size)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    whole = tokens.gather(tokens.spans(1000))
-    found = distinct_windows(tokens, model, 0, positions=tokens.predictions)
-    assert (found is not None and found.positions < tokens.predictions) or not items
+    whole = tokens.gather(tokens.windows(1000))
+    found = distinct_windows(tokens, model, 0, positions=tokens.num_predictions)
+    assert (found is not None and found.positions < tokens.num_predictions) or not items
     found = Distinct(tokens, model, 0)
     batch = found.batch(3)
-    assert batch.scored == whole.scored == tokens.predictions
+    assert batch.num_targets == whole.num_targets == tokens.num_predictions
     loss, expected = gradients(model, whole)
     assert gradients(model, batch)[0] == pytest.approx(loss, abs=1e-5)
     for got, want in zip(gradients(model, batch)[1], expected, strict=True):
         torch.testing.assert_close(got, want, atol=1e-6, rtol=1e-4)
     ranks = [found.batch(0, rank, 3) for rank in range(3)]
-    assert sum(part.scored for part in ranks) == batch.scored
-    assert sum(part.scored for part in batch.parts(4)) == batch.scored
+    assert sum(part.num_targets for part in ranks) == batch.num_targets
+    assert sum(part.num_targets for part in batch.split(4)) == batch.num_targets
 
 
 def test_it_is_taken_where_it_costs_no_more_than_a_batch() -> None:

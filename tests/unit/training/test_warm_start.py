@@ -8,7 +8,7 @@ from test_hf import saved
 
 from conftest import STORY, Moreish
 from moreish import api
-from moreish.data.token_dataset import Tokens
+from moreish.data.token_dataset import TokenDataset
 from moreish.errors import MoreishError
 from moreish.evaluate.metrics import evaluate_losses
 from moreish.runs.run import Run
@@ -54,7 +54,7 @@ def test_it_starts_where_the_other_ended(learned: Run, other: Path, tmp_path: Pa
 def test_the_context_is_cropped(learned: Run, other: Path, tmp_path: Path) -> None:
     run = api.train(other, init_from=learned.path, context=10, steps=1, settings=STILL,
                     out=tmp_path / "b", report=silent)  # fmt: skip
-    tokens = Tokens(run.split("val").ids_N[:11], items=False)
+    tokens = TokenDataset(run.split("val").ids_N[:11], items=False)
     assert evaluate_losses(run.model, tokens) == pytest.approx(
         evaluate_losses(learned.model, tokens), abs=1e-4
     )

@@ -7,17 +7,17 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from moreish.utils.files import write_atomic
-from moreish.utils.safetensors_io import PIECE, TYPES, safetensors_pieces
+from moreish.utils.safetensors_io import CHUNK_BYTES, DTYPE_NAMES, iter_safetensors_bytes
 
 
 def test_the_library_reads_what_is_written(tmp_path: Path) -> None:
     """Every type, odd shapes, shared memory, what is not contiguous, and more than a piece."""
-    wide = torch.arange(PIECE, dtype=torch.float32).view(-1, 64)
-    tensors = {f"of {kind}": torch.tensor([[0, 1, 1]]).to(kind) for kind in TYPES}
+    wide = torch.arange(CHUNK_BYTES, dtype=torch.float32).view(-1, 64)
+    tensors = {f"of {kind}": torch.tensor([[0, 1, 1]]).to(kind) for kind in DTYPE_NAMES}
     tensors |= {"wide": wide, "turned": wide.T, "again": wide, "part": wide[3:5, ::2]}
     tensors |= {"none": torch.empty(0, 3), "one": torch.tensor(2.5), "é": torch.ones(3)}
-    pieces = list(safetensors_pieces(tensors, {"about": "it"}))
-    assert max(map(len, pieces)) <= PIECE and len(pieces) > 8
+    pieces = list(iter_safetensors_bytes(tensors, {"about": "it"}))
+    assert max(map(len, pieces)) <= CHUNK_BYTES and len(pieces) > 8
     write_atomic(tmp_path / "x.safetensors", pieces)
     found = load_file(tmp_path / "x.safetensors")
     assert found.keys() == tensors.keys()
@@ -29,5 +29,5 @@ def test_the_library_reads_what_is_written(tmp_path: Path) -> None:
 
 
 def test_small_ones_are_one_piece() -> None:
-    assert len(list(safetensors_pieces({"a": torch.ones(9), "b": torch.ones(3, 3)}))) == 1
-    assert len(list(safetensors_pieces({}))) == 1
+    assert len(list(iter_safetensors_bytes({"a": torch.ones(9), "b": torch.ones(3, 3)}))) == 1
+    assert len(list(iter_safetensors_bytes({}))) == 1

@@ -29,7 +29,7 @@ from moreish.convert.onnx.counts import stepwise
 from moreish.convert.onnx.networks import StepwiseGPT
 from moreish.convert.onnx.step import BATCH, Stepwise
 from moreish.runs import Run
-from moreish.utils.files import to_json, write_atomic
+from moreish.utils.files import encode_json, write_atomic
 
 TOLERANCE = 1e-4
 """Of logits."""
@@ -60,7 +60,7 @@ class ToOnnx(Export):
         return cls(run, stepwise(run.model))
 
     def write(self, folder: Path) -> None:
-        write_atomic(folder / "tokenizer.json", to_json(self.run.tokenizer.to_json()))
+        write_atomic(folder / "tokenizer.json", encode_json(self.run.tokenizer.to_json()))
         example = Path(onnx_generate.__file__).read_bytes()
         write_atomic(folder / "generate.py", example)
         program = self._program()

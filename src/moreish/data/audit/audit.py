@@ -26,7 +26,7 @@ from moreish.data.audit.checks import (
     Seen,
 )
 from moreish.data.audit.duplicates import Copies
-from moreish.data.split import Rule
+from moreish.data.split import SplitRule
 from moreish.data.text import (
     MISREAD,
     SHOWN,
@@ -109,7 +109,7 @@ def diagnose(
     kind: Kind | None = None,
     encoding: str = "utf-8",
     mending: Mending | None = None,
-    rule: Rule = "seeded",
+    rule: SplitRule = "seeded",
     *,
     given: Sequence[str] = (),
     progress: Callable[[float], None] = lambda share: None,
@@ -168,7 +168,7 @@ def _is_latin_1(encoding: str) -> bool:
 
 def examine(
     corpus: Corpus,
-    rule: Rule = "seeded",
+    rule: SplitRule = "seeded",
     *,
     most: int | None = None,
     given: Sequence[str] = (),

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from moreish.data.split import Rule
+from moreish.data.split import SplitRule
 from moreish.data.text import PATTERNS, SHOWN, UNWANTED, Kind, around, is_composed, masked, matches
 from moreish.tokenizers import code_points
 
@@ -81,7 +81,7 @@ class Scope:
     """Whether all of it is; else only the beginning."""
     characters: int
     documents: int
-    rule: Rule
+    rule: SplitRule
 
 
 class Found(NamedTuple):

@@ -1,13 +1,13 @@
 """Token files of large texts."""
 
-from moreish.data.shards.dataset import Prepared
-from moreish.data.shards.pipeline import Order, Outcome, prepare_text
-from moreish.data.shards.sources import Reading
+from moreish.data.shards.dataset import PreparedDataset
+from moreish.data.shards.pipeline import PrepareConfig, PrepareResult, prepare_dataset
+from moreish.data.shards.sources import SourceFormat
 
 __all__ = [
-    "Order",
-    "Outcome",
-    "Prepared",
-    "Reading",
-    "prepare_text",
+    "PrepareConfig",
+    "PrepareResult",
+    "PreparedDataset",
+    "SourceFormat",
+    "prepare_dataset",
 ]

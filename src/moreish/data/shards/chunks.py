@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from moreish.data.shards.sources import Piece, Reading, Source
+from moreish.data.shards.sources import Piece, Source, SourceFormat
 from moreish.data.split import SPLITS, SplitName
 from moreish.errors import MoreishError
 
@@ -77,7 +77,7 @@ def passages(pieces: Iterable[Piece], cut: Cut, most: int) -> Iterator[Passage]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sides:
+class HashSplitter:
     """Which passages are held out: equal ones always are on one side."""
 
     share: float
@@ -146,9 +146,9 @@ class Block:
 
 def blocks(
     sources: list[Source],
-    how: Reading,
+    how: SourceFormat,
     cut: Cut,
-    sides: Sides,
+    sides: HashSplitter,
     at: Position = Position(),
     counted: Counts | None = None,
 ) -> Iterator[Block]:
@@ -164,7 +164,12 @@ def blocks(
 
 
 def _of_source(
-    source: Source, how: Reading, cut: Cut, sides: Sides, start: Position, counts: Counts
+    source: Source,
+    how: SourceFormat,
+    cut: Cut,
+    sides: HashSplitter,
+    start: Position,
+    counts: Counts,
 ) -> Iterator[Block]:
     texts, size = _nothing(), 0
     for part in range(start.part, source.parts):

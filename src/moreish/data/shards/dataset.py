@@ -10,11 +10,11 @@ import numpy as np
 from pydantic import ValidationError
 
 from moreish.data.shard_layout import MANIFEST, TOKENIZER
-from moreish.data.sharded_array import Array, Joined, Origin
+from moreish.data.sharded_array import Array, PreparedReference, ShardedArray
 from moreish.data.shards.chunks import PASSAGE
 from moreish.data.shards.writer import digest
 from moreish.data.split import SPLITS, SplitName
-from moreish.data.token_dataset import Tokens, load_tokens
+from moreish.data.token_dataset import TokenDataset, load_tokens
 from moreish.errors import MoreishError
 from moreish.settings import Settings
 from moreish.tokenizers import Tokenizer, tokenizer_from_json
@@ -98,7 +98,7 @@ class Manifest(Settings):
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedDataset:
     """Prepared text, whose files are as long as they should be."""
 
     folder: Path
@@ -107,7 +107,7 @@ class Prepared:
     """Of the manifest, which holds those of all files."""
 
     @classmethod
-    def open(cls, folder: Path) -> "Prepared":
+    def open(cls, folder: Path) -> "PreparedDataset":
         """Raises MoreishError when it is damaged, newer than this Moreish, or not all there."""
         place = folder / MANIFEST
         try:
@@ -156,7 +156,7 @@ class Prepared:
             raise MoreishError(f"{path} is not the tokenizer that this text was prepared with")
         return found
 
-    def tokens(self, split: SplitName) -> Tokens:
+    def tokens(self, split: SplitName) -> TokenDataset:
         """A split as one stream, source after source."""
         shards = [shard for shard in self.manifest.shards if shard.split == split]
         bounds: dict[str, tuple[int, int]] = {}
@@ -165,10 +165,12 @@ class Prepared:
             first, _ = bounds.get(shard.source, (at, at))
             at += shard.tokens
             bounds[shard.source] = first, at
-        origin = Origin(folder=self.folder, manifest=self.sha256, bounds=bounds)
-        return Tokens(Joined([self._mapped(shard) for shard in shards], origin), items=False)
+        origin = PreparedReference(folder=self.folder, manifest=self.sha256, bounds=bounds)
+        return TokenDataset(
+            ShardedArray([self._mapped(shard) for shard in shards], origin), items=False
+        )
 
-    def splits(self) -> dict[SplitName, Tokens]:
+    def splits(self) -> dict[SplitName, TokenDataset]:
         return {name: self.tokens(name) for name in SPLITS}
 
     def verify(self, workers: int) -> None:

@@ -16,31 +16,31 @@ from typing import Any
 
 import numpy as np
 
-from moreish.data.shard_layout import MANIFEST, PROGRESS, TOKENIZER, kind_of
+from moreish.data.shard_layout import MANIFEST, PROGRESS, TOKENIZER, preparation_state
 from moreish.data.sharded_array import Array
-from moreish.data.shards.chunks import Block, Counts, Position, Sides, blocks, passage_of
+from moreish.data.shards.chunks import Block, Counts, HashSplitter, Position, blocks, passage_of
 from moreish.data.shards.dataset import (
     FORMAT,
     FileFacts,
     Manifest,
-    Prepared,
+    PreparedDataset,
     ShardFacts,
     SourceFacts,
 )
-from moreish.data.shards.sources import Reading, Source, find_sources
+from moreish.data.shards.sources import Source, SourceFormat, find_sources
 from moreish.data.shards.train_tokenizer import cut_of, learned
 from moreish.data.shards.writer import Shard, Shards, digest
 from moreish.data.split import SPLITS, SplitName
 from moreish.errors import MoreishError
 from moreish.tokenizers import Ids, Limits, Tokenizer, check_limits, tokenizer_from_json
 from moreish.utils.files import (
-    check_space,
-    clear_parts,
-    first_few,
-    flush_folder,
-    locked,
+    check_disk_space,
+    encode_json,
+    file_lock,
+    fsync_folder,
     read_json,
-    to_json,
+    remove_partial_files,
+    summarize_paths,
     write_atomic,
 )
 
@@ -59,11 +59,11 @@ Told = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
+class PrepareConfig:
     """What to prepare, and how. The same order and sources give the same files, bit for bit."""
 
     sources: tuple[str, ...]
-    reading: Reading = Reading()  # noqa: RUF009 (it cannot be changed)
+    reading: SourceFormat = SourceFormat()  # noqa: RUF009 (it cannot be changed)
     tokenizer: str = "gpt2"
     limits: Limits = Limits()  # noqa: RUF009
     hold_out: float | None = None
@@ -83,23 +83,23 @@ class Order:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class PrepareResult:
     """Prepared text."""
 
-    prepared: Prepared
+    prepared: PreparedDataset
     new: bool
     """Else it was there already, and was found to be whole."""
 
 
-def prepare_text(
-    order: Order,
+def prepare_dataset(
+    order: PrepareConfig,
     out: Path,
     *,
     overwrite: bool,
     workers: int | None = None,
     told: Told = lambda what, done, of: None,
     note: Callable[[str], None] = lambda text: None,
-) -> Outcome:
+) -> PrepareResult:
     """Make the folder `out` of token files, or go on with it; one that is finished is verified.
 
     Args:
@@ -117,7 +117,7 @@ def prepare_text(
         raise MoreishError("--separator '': give what stands between documents, or leave it out")
     check_limits(order.tokenizer, order.limits)
     workers = workers or cores()
-    there = kind_of(out)
+    there = preparation_state(out)
     finished = there == "prepared" and not overwrite
     sources = [] if finished else find_sources(order.sources, order.reading)
     for source in sources:
@@ -127,26 +127,27 @@ def prepare_text(
         if place in (out.resolve(), *out.resolve().parents):  # of a data set, its name's
             raise MoreishError(f"--out {out} is {source.given} or in it; choose another folder")
     with _made(out):
-        clear_parts(out)
+        remove_partial_files(out)
         if overwrite or _untouched(out):
             _clear(out)
-        if kind_of(out) == "prepared":
+        if preparation_state(out) == "prepared":
             (out / PROGRESS).unlink(missing_ok=True)  # where the last moment was cut short
-            found = Prepared.open(out)
+            found = PreparedDataset.open(out)
             _check_same(out, found.manifest.arguments, order.arguments())
             _check_unchanged(out, found.manifest, order)
             told("verifying", 0, 0)
             found.verify(workers)
-            return Outcome(prepared=found, new=False)
+            return PrepareResult(prepared=found, new=False)
         for source in sources:
             if left_out := source.left_out:
                 note(
                     f"left out {len(left_out):,} file(s) in {source.given} that are no JSON lines, "
-                    f"Parquet or {order.reading.encoding} text (--encoding): {first_few(left_out)}"
+                    f"Parquet or {order.reading.encoding} text (--encoding): "
+                    f"{summarize_paths(left_out)}"
                 )
         work = _Work(order, sources, out, told, note)
         work.carry_out(workers)
-        return Outcome(prepared=Prepared.open(out), new=True)
+        return PrepareResult(prepared=PreparedDataset.open(out), new=True)
 
 
 @contextmanager
@@ -154,7 +155,7 @@ def _made(out: Path) -> Iterator[None]:
     """The folder is there, and nobody else's; a new one goes again if nothing came into it."""
     new, lock = not out.exists(), out / ".lock"
     out.mkdir(parents=True, exist_ok=True)
-    with locked(lock, f"{out} is being prepared by another process: wait for its end"):
+    with file_lock(lock, f"{out} is being prepared by another process: wait for its end"):
         try:
             yield
         finally:
@@ -176,7 +177,7 @@ class _Work:
 
     def __init__(
         self,
-        order: Order,
+        order: PrepareConfig,
         sources: list[Source],
         out: Path,
         told: Told,
@@ -184,7 +185,7 @@ class _Work:
     ) -> None:
         self.order, self.sources, self.out, self.told = order, sources, out, told
         self.modified = _modified(sources)
-        if kind_of(out) == "begun":
+        if preparation_state(out) == "begun":
             self._go_on(note)
         else:
             self._begin(note)
@@ -198,7 +199,7 @@ class _Work:
         how = self.order.reading
         self.size = max(1, sum(source.size(how) for source in self.sources))
         share = min(MOST_HELD_OUT, HELD_OUT / self.size)
-        self.sides = Sides(
+        self.sides = HashSplitter(
             share=self.order.hold_out or share,
             seed=self.order.split_seed,
             passage=passage_of(self.size),
@@ -213,7 +214,7 @@ class _Work:
             lambda what, done: self.told(what, done, self.size),
         )
         self.position, self.counts, self.written = Position(), dict[str, Counts](), list[Shard]()
-        write_atomic(self.out / TOKENIZER, to_json(self.tokenizer.to_json()))
+        write_atomic(self.out / TOKENIZER, encode_json(self.tokenizer.to_json()))
         self._save()
 
     def _go_on(self, note: Callable[[str], None]) -> None:
@@ -226,7 +227,7 @@ class _Work:
                     "--overwrite"
                 )
             self.size = saved["size"]
-            self.sides = Sides(
+            self.sides = HashSplitter(
                 share=saved["held_out"], seed=self.order.split_seed, passage=saved["passage"]
             )
             self.position = Position(**saved["position"])
@@ -264,7 +265,7 @@ class _Work:
             "counts": {name: asdict(counts) for name, counts in self.counts.items()},
             "shards": [asdict(shard) for shard in self.written],
         }
-        write_atomic(self.out / PROGRESS, to_json(content))
+        write_atomic(self.out / PROGRESS, encode_json(content))
         self.saved_at = time.monotonic()
 
     def carry_out(self, workers: int) -> None:
@@ -311,7 +312,7 @@ class _Work:
         read = sum(len(text.encode()) for texts in block.texts.values() for text in texts if text)
         done = sum(counts.bytes for counts in self.counts.values())
         each = sum(part.nbytes for part in ids.values()) / max(1, read)
-        check_space(self.out, int(max(0, self.size - done) * each), "the prepared text")
+        check_disk_space(self.out, int(max(0, self.size - done) * each), "the prepared text")
 
     def _write(self, block: Block, task: Future[dict[SplitName, Array]]) -> None:
         for split, ids_N in task.result().items():
@@ -370,9 +371,9 @@ class _Work:
             ],
             versions={name: version(name) for name in ("moreish", "numpy")},
         )
-        write_atomic(self.out / MANIFEST, to_json(manifest.model_dump(mode="json")))
+        write_atomic(self.out / MANIFEST, encode_json(manifest.model_dump(mode="json")))
         (self.out / PROGRESS).unlink()
-        flush_folder(self.out)
+        fsync_folder(self.out)
 
 
 def encoded_block(block: Block, tokenizer: Tokenizer, dtype: np.dtype) -> dict[SplitName, Array]:
@@ -418,7 +419,7 @@ def _check_place(out: Path) -> None:
     """Raises MoreishError when `out` is something else than prepared text or nothing."""
     if out.exists() and not out.is_dir():
         raise MoreishError(f"--out {out} is a file, not a folder")
-    ours = kind_of(out) != "other" or not out.exists()
+    ours = preparation_state(out) != "other" or not out.exists()
     before = (".lock", TOKENIZER, PROGRESS)  # there is, where a beginning was cut short
     if not ours and not all(path.name.startswith(before) for path in out.iterdir()):
         raise MoreishError(f"--out {out} holds something else: name a folder of its own")
@@ -434,7 +435,7 @@ def _check_same(out: Path, then: dict[str, Any], now: dict[str, Any]) -> None:
             )
 
 
-def _check_unchanged(out: Path, manifest: Manifest, order: Order) -> None:
+def _check_unchanged(out: Path, manifest: Manifest, order: PrepareConfig) -> None:
     """Raises MoreishError when the sources that are still there are no longer those."""
     try:
         sources = find_sources(order.sources, order.reading)
@@ -450,7 +451,7 @@ def _check_unchanged(out: Path, manifest: Manifest, order: Order) -> None:
 
 def _untouched(out: Path) -> bool:
     """Whether it was begun and nothing written yet: a mistake may be mended then."""
-    if kind_of(out) != "begun":
+    if preparation_state(out) != "begun":
         return False
     try:
         return read_json(out / PROGRESS)["shards"] == []
@@ -460,7 +461,7 @@ def _untouched(out: Path) -> bool:
 
 def _clear(out: Path) -> None:
     """Remove what is ours, what says that it is last."""
-    if kind_of(out) == "other":
+    if preparation_state(out) == "other":
         return
     for path in (*out.glob("*.npy"), out / TOKENIZER, out / PROGRESS, out / MANIFEST):
         path.unlink(missing_ok=True)

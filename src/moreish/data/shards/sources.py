@@ -14,7 +14,7 @@ from moreish.data.shard_layout import refuse_prepared
 from moreish.data.shards.compression import COMPRESSED, opened, through, wanted
 from moreish.data.text import NotTextError, decoded, with_line_feeds
 from moreish.errors import MoreishError, nearest
-from moreish.utils.files import first_few
+from moreish.utils.files import summarize_paths
 
 HF = "hf:"
 """What stands before the name of a data set of Hugging Face."""
@@ -45,7 +45,7 @@ Piece = tuple[int, str, bool]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
+class SourceFormat:
     """How sources are read."""
 
     field: str = "text"
@@ -76,7 +76,7 @@ class Source:
         """The name of a part, for people."""
         return str(self.files[part]) if self.files else self.given
 
-    def pieces(self, part: int, how: Reading, skip: int = 0) -> Iterator[Piece]:
+    def pieces(self, part: int, how: SourceFormat, skip: int = 0) -> Iterator[Piece]:
         """The documents of a part, but for the first `skip`, which take less time than others.
 
         Raises:
@@ -92,7 +92,7 @@ class Source:
             return _lines(path, how, skip)
         return (piece for piece in _texts(path, how) if piece[0] >= skip)
 
-    def size(self, how: Reading) -> int:
+    def size(self, how: SourceFormat) -> int:
         """About how many bytes of text it has."""
         if self.given in catalog.CATALOG and not self.files:
             return len(catalog.load(self.given).encode())
@@ -104,7 +104,7 @@ class Source:
         return int(text / on_disk * sum(path.stat().st_size for path in self.files))
 
 
-def find_sources(given: Iterable[str], how: Reading) -> list[Source]:
+def find_sources(given: Iterable[str], how: SourceFormat) -> list[Source]:
     """What was named on the command line, each with a name of its own.
 
     Raises:
@@ -127,7 +127,7 @@ def find_sources(given: Iterable[str], how: Reading) -> list[Source]:
         elif path.is_dir():
             files, left_out = _walked(path, how)
             if not files:
-                seen = f"; there are {first_few(left_out)}" if left_out else ""
+                seen = f"; there are {summarize_paths(left_out)}" if left_out else ""
                 raise MoreishError(
                     f"{path} holds no {how.encoding} text (--encoding), JSON lines or Parquet{seen}"
                 )
@@ -154,7 +154,7 @@ def _plain_name(path: Path) -> str:
     return path.stem if path.suffix in COMPRESSED else path.name
 
 
-def _walked(folder: Path, how: Reading) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+def _walked(folder: Path, how: SourceFormat) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
     """All files below a folder that can be read, by path, and those that cannot. Hidden ones are
     passed over."""
     refuse_prepared(folder)
@@ -170,7 +170,7 @@ def _walked(folder: Path, how: Reading) -> tuple[tuple[Path, ...], tuple[Path, .
     return files, tuple(path for path in paths if not readable[path])
 
 
-def _is_readable(path: Path, how: Reading) -> bool:
+def _is_readable(path: Path, how: SourceFormat) -> bool:
     """Whether a file is of a known kind; of text, whether its beginning is text."""
     if path.name.endswith(PARQUET) or _plain_name(path).endswith(JSON_LINES):
         return True
@@ -182,7 +182,7 @@ def _is_readable(path: Path, how: Reading) -> bool:
         return False
 
 
-def _texts(path: Path, how: Reading) -> Iterator[Piece]:
+def _texts(path: Path, how: SourceFormat) -> Iterator[Piece]:
     with opened(path) as file:
         try:
             text = with_line_feeds(decoded(file, how.encoding, str(path)))
@@ -217,7 +217,7 @@ def _trimmed(text: str, begun: bool) -> str:
     return text.rstrip("\n") if begun else text.strip("\n")
 
 
-def _lines(path: Path, how: Reading, skip: int) -> Iterator[Piece]:
+def _lines(path: Path, how: SourceFormat, skip: int) -> Iterator[Piece]:
     with opened(path) as file:
         number = 0
         while line := file.readline(LONGEST_LINE):
@@ -258,7 +258,7 @@ def _parquet(path: Path) -> Iterator[Any]:
         raise MoreishError(f"{path} is damaged: {' '.join(str(error).split())[:200]}") from None
 
 
-def _rows(path: Path, how: Reading, skip: int) -> Iterator[Piece]:
+def _rows(path: Path, how: SourceFormat, skip: int) -> Iterator[Piece]:
     with _parquet(path) as file:
         _check_column(file, path, how.field)
         groups = [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)]
@@ -283,7 +283,7 @@ def _check_column(file: Any, path: Path, field: str) -> None:
         raise MoreishError(f"{path}: column '{field}' is no text but {kind}")
 
 
-def _built_in(given: str, how: Reading, skip: int) -> Iterator[Piece]:
+def _built_in(given: str, how: SourceFormat, skip: int) -> Iterator[Piece]:
     """The items of a list, or one document."""
     text = catalog.load(given)
     pieces: Iterable[Piece] = [(0, text, True)]
@@ -295,7 +295,7 @@ def _built_in(given: str, how: Reading, skip: int) -> Iterator[Piece]:
     return (piece for piece in pieces if piece[0] >= skip)
 
 
-def _streamed(given: str, how: Reading, skip: int) -> Iterator[Piece]:
+def _streamed(given: str, how: SourceFormat, skip: int) -> Iterator[Piece]:
     rows = _data_set(given)
     columns = rows.column_names
     if columns and how.field not in columns:
@@ -321,7 +321,7 @@ def _data_set(given: str) -> Any:
     return found
 
 
-def _size_of_stream(given: str, how: Reading) -> int:
+def _size_of_stream(given: str, how: SourceFormat) -> int:
     splits = _data_set(given).info.splits or {}
     if "train" in splits and splits["train"].num_bytes:
         return int(splits["train"].num_bytes)
@@ -333,7 +333,7 @@ def _size_of_stream(given: str, how: Reading) -> int:
     return read
 
 
-def _size_of_file(path: Path, how: Reading) -> int:
+def _size_of_file(path: Path, how: SourceFormat) -> int:
     """About how many bytes of text are in a file, from its beginning where it is compressed."""
     on_disk = path.stat().st_size
     if path.name.endswith(PARQUET):

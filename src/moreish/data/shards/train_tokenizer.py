@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from moreish.data.shards.chunks import Cut, Sides, encoded, passages
-from moreish.data.shards.sources import Reading, Source
+from moreish.data.shards.chunks import Cut, HashSplitter, encoded, passages
+from moreish.data.shards.sources import Source, SourceFormat
 from moreish.data.text import Alphabet
 from moreish.tokenizers import REGISTRY, Limits, Tokenizer, builder, cut_before_space
 
@@ -28,8 +28,8 @@ class TrainingSample:
     """Passages of the training split, chosen by their hashes, as often as wanted."""
 
     sources: list[Source]
-    how: Reading
-    sides: Sides
+    how: SourceFormat
+    sides: HashSplitter
     share: float
     """Of the passages."""
     told: Progress
@@ -52,8 +52,8 @@ def learned(
     name: str,
     limits: Limits,
     sources: list[Source],
-    how: Reading,
-    sides: Sides,
+    how: SourceFormat,
+    sides: HashSplitter,
     size: int,
     told: Progress,
 ) -> Tokenizer:

@@ -17,7 +17,7 @@ from numpy.typing import DTypeLike
 
 from moreish.data.sharded_array import Array
 from moreish.data.split import SplitName
-from moreish.utils.files import flush_folder, named
+from moreish.utils.files import fsync_folder, naming_errors
 
 SHARD = 1 << 26
 """Tokens of a file: 128 MB of GPT-2's."""
@@ -94,7 +94,7 @@ class Shards:
 
     def _write(self, name: str, content: bytes | memoryview) -> None:
         path = self.folder / name
-        with named(path):
+        with naming_errors(path):
             if name not in self._open:
                 how = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
                 self._open[name] = os.open(path, how, 0o666)
@@ -106,15 +106,15 @@ class Shards:
     def flush(self) -> None:
         """Everything that was added is on the disk."""
         for name in [*self._changed]:
-            with named(self.folder / name):
+            with naming_errors(self.folder / name):
                 os.fsync(self._open[name])
         self._changed.clear()
-        flush_folder(self.folder)
+        fsync_folder(self.folder)
 
     def _close(self, name: str) -> None:
         if (descriptor := self._open.pop(name, None)) is not None:
             try:
-                with named(self.folder / name):
+                with naming_errors(self.folder / name):
                     os.fsync(descriptor)
             finally:
                 os.close(descriptor)
@@ -131,7 +131,7 @@ class Shards:
         self.close()
         for shard in self.written:
             path = self.folder / shard.file
-            with named(path), _to_change(path) as descriptor:
+            with naming_errors(path), _to_change(path) as descriptor:
                 os.write(descriptor, header(shard.tokens, self.dtype))
                 os.fsync(descriptor)
 

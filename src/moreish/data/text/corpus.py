@@ -22,7 +22,7 @@ from moreish.data.text.detect_encoding import first_guess
 from moreish.data.text.lines import Kind, whole_lines
 from moreish.errors import MoreishError, command, nearest
 from moreish.tokenizers import Ids
-from moreish.utils.files import first_few
+from moreish.utils.files import summarize_paths
 
 MAX_LINE = 80
 MEDIAN_LINE = 40
@@ -283,7 +283,7 @@ def _folder(folder: Path, encoding: str, notes: list[str], left_out: list[Path])
         except NotTextError:
             left_out.append(path)
     if left_out:
-        names = first_few(left_out)
+        names = summarize_paths(left_out)
         notes.append(f"left out {len(left_out)} file(s) that are not {encoding} text: {names}")
     if runs:
         notes.append(f"left out {len(runs)} run folder(s)")

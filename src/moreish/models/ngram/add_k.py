@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
-from moreish.data import Tokens
+from moreish.data import TokenDataset
 from moreish.models.base import CountBasedModel, ModelConfig, State
 from moreish.models.ngram.counts import check_order, count_ngrams
 from moreish.tokenizers import BOUNDARY
@@ -46,7 +46,7 @@ class NGram(CountBasedModel):
         self.register_buffer("counts_G", torch.empty(0, dtype=torch.int64))
         self.register_load_state_dict_pre_hook(_make_room)
 
-    def fit_counts(self, tokens: Tokens) -> None:
+    def fit_counts(self, tokens: TokenDataset) -> None:
         grams_G, counts_G = count_ngrams(tokens, self.order, self.vocab_size)
         self.grams_G, self.counts_G = torch.from_numpy(grams_G), torch.from_numpy(counts_G)
 

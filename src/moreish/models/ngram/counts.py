@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from moreish.data import Tokens
+from moreish.data import TokenDataset
 from moreish.errors import MoreishError
 from moreish.tokenizers import BOUNDARY, Ids
 
@@ -50,13 +50,13 @@ class Folds:
     clusters, and lists item by item, all copies of an item into the same part.
     """
 
-    def __init__(self, tokens: Tokens, number: int) -> None:
+    def __init__(self, tokens: TokenDataset, number: int) -> None:
         """Of `number` parts, or as many as there are things to deal.
 
         Raises:
             MoreishError: there are not two of them.
         """
-        self.tokens, most = tokens, tokens.predictions
+        self.tokens, most = tokens, tokens.num_predictions
         if tokens.items:
             # In the order of their hashes, which is none.
             distinct, of_item = np.unique(_hashes(tokens), return_inverse=True)
@@ -72,15 +72,15 @@ class Folds:
         if self.tokens.items:
             item_P = np.searchsorted(self.tokens.boundaries, place_P, side="right") - 1
             return self._of_item[np.minimum(item_P, len(self._of_item) - 1)]
-        return np.minimum(place_P * self.number // self.tokens.predictions, self.number - 1)
+        return np.minimum(place_P * self.number // self.tokens.num_predictions, self.number - 1)
 
 
-def _hashes(tokens: Tokens) -> NDArray[np.uint64]:
+def _hashes(tokens: TokenDataset) -> NDArray[np.uint64]:
     """Of each item a number that only its copies share, nearly always."""
-    start_I, length_I = tokens.sections()
+    start_I, length_I = tokens.segments()
     factors = np.random.default_rng(0).integers(2**63, size=int(length_I.max()), dtype=np.uint64)
     hash_I = np.empty(len(start_I), np.uint64)
-    edges = np.searchsorted(start_I, np.arange(0, tokens.predictions, CHUNK)).tolist()
+    edges = np.searchsorted(start_I, np.arange(0, tokens.num_predictions, CHUNK)).tolist()
     for first, last in pairwise([*edges, len(start_I)]):
         start_K, length_K = start_I[first:last], length_I[first:last]
         if not len(start_K):  # within an item that is longer than a chunk
@@ -96,7 +96,7 @@ def _hashes(tokens: Tokens) -> NDArray[np.uint64]:
 
 
 def count_ngrams(
-    tokens: Tokens, order: int, vocab_size: int, folds: Folds | None = None, without: int = 0
+    tokens: TokenDataset, order: int, vocab_size: int, folds: Folds | None = None, without: int = 0
 ) -> tuple[Ids, Ids]:
     """(G,) the distinct n-grams of `tokens`, sorted, and (G,) how often each occurs; but for those
     that end with the target of a prediction in part `without` of `folds`.
@@ -105,8 +105,8 @@ def count_ngrams(
     counter, so that memory grows with the distinct n-grams and not with the text.
     """
     runs: list[tuple[Ids, Ids]] = []
-    for first in range(0, tokens.predictions, CHUNK):
-        last = min(first + CHUNK, tokens.predictions)
+    for first in range(0, tokens.num_predictions, CHUNK):
+        last = min(first + CHUNK, tokens.num_predictions)
         grams_P = grams(tokens, order, vocab_size, first, last)
         if folds is not None:
             grams_P = grams_P[folds.of(np.arange(first, last)) != without]
@@ -120,9 +120,9 @@ def count_ngrams(
     return runs[0]
 
 
-def grams(tokens: Tokens, order: int, vocab_size: int, first: int = 0, last: int = -1) -> Ids:
+def grams(tokens: TokenDataset, order: int, vocab_size: int, first: int = 0, last: int = -1) -> Ids:
     """(P,) the n-gram that ends with the target of each prediction from `first` to `last`."""
-    last = tokens.predictions if last < 0 else last
+    last = tokens.num_predictions if last < 0 else last
     start = max(0, first - order)
     ids = tokens.ids_N[start : last + 1].astype(np.int64)
     place_P = np.arange(first - start, last - start)

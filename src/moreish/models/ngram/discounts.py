@@ -6,7 +6,7 @@ G distinct n-grams, C distinct contexts.
 import numpy as np
 from numpy.typing import NDArray
 
-from moreish.data import Tokens
+from moreish.data import TokenDataset
 from moreish.models.ngram.counts import Folds, count_ngrams, distinct, run_starts
 from moreish.tokenizers import Ids
 
@@ -22,7 +22,7 @@ of the counts the discounts leave to the shorter context."""
 
 
 def discounted(
-    tokens: Tokens, order: int, vocab_size: int, folds: Folds | None = None, without: int = 0
+    tokens: TokenDataset, order: int, vocab_size: int, folds: Folds | None = None, without: int = 0
 ) -> list[Tables]:
     """The tables of orders 1 to `order`; of `folds`, one part may be left out."""
     grams_G, counts_G = count_ngrams(tokens, order, vocab_size, folds, without)

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
-from moreish.data import Tokens
+from moreish.data import TokenDataset
 from moreish.models.base import CountBasedModel, ModelConfig, State
 from moreish.models.ngram.counts import Folds, check_order, max_order
 from moreish.models.ngram.discounts import TABLE_NAMES, Tables, discounted
@@ -74,7 +74,7 @@ class KneserNey(CountBasedModel):
                 self.register_buffer(f"{name}_{m}", torch.empty(0))
         self.register_load_state_dict_pre_hook(_make_room)
 
-    def fit_counts(self, tokens: Tokens) -> None:
+    def fit_counts(self, tokens: TokenDataset) -> None:
         self._take([discounted(tokens, self.order, self.vocab_size)])
 
     def fit_folds(self, folds: Folds) -> None:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from moreish.errors import MoreishError
-from moreish.runs import Run, replaced_by
+from moreish.runs import Run, backup_path
 from moreish.serve.executor import BackgroundExecutor
 from moreish.serve.http import (
     ERROR_RESPONSES,
@@ -161,7 +161,7 @@ class TrainingManager:
     def is_taken(self, name: str) -> bool:
         """Whether no new run can have the name: one has it, or is served by it from elsewhere."""
         path = self.home / name
-        there = path.exists() or replaced_by(path).exists() or path == self.texts.place
+        there = path.exists() or backup_path(path).exists() or path == self.texts.place
         return there or any(served.name == name for served in self.registry)
 
     def free_name(self, wanted: str) -> str:

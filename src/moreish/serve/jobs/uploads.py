@@ -11,7 +11,7 @@ from starlette.requests import Request
 
 from moreish.data import UNWANTED
 from moreish.serve.http import ApiError
-from moreish.utils.files import PART, check_space, clear_parts
+from moreish.utils.files import PARTIAL_SUFFIX, check_disk_space, remove_partial_files
 
 MAX_NAME_LENGTH = 60
 """Characters of a name: in UTF-8 240 bytes at the most; file systems have 255, and some names get
@@ -28,7 +28,7 @@ FORBIDDEN = f"{ASCII_PUNCTUATION}{BLANK}{SELECTORS}{UNWANTED.pattern[1:-1]}"
 
 NAME_PATTERN = (
     f"^[^{FORBIDDEN} ._()+\u0300-\u036f-][^{FORBIDDEN}]{{0,{MAX_NAME_LENGTH - 1}}}"
-    rf"(?<![ .])(?<!\{PART})$"
+    rf"(?<![ .])(?<!\{PARTIAL_SUFFIX})$"
 )
 """Of a text or a run: no separators, nothing hidden, nothing to run. Python and JSON Schema read it
 alike, so that the document tells just what is taken: by ranges, not by classes of letters."""
@@ -66,7 +66,7 @@ class UploadFolder:
     def __init__(self, place: Path, most: int) -> None:
         """`most`: bytes of a text."""
         self.place, self.most = place, most
-        clear_parts(place)
+        remove_partial_files(place)
 
     def listed(self) -> list[UploadedText]:
         found = sorted(self.place.glob("*")) if self.place.is_dir() else []
@@ -91,9 +91,9 @@ class UploadFolder:
         """
         size = 0
         self.place.mkdir(parents=True, exist_ok=True)
-        check_space(self.place, int(request.headers.get("content-length", 0)), "the text")
+        check_disk_space(self.place, int(request.headers.get("content-length", 0)), "the text")
         # Of its own: the same text may come twice at a time, and one of them not to its end.
-        beside = self.place / f".{uuid4().hex}{PART}"
+        beside = self.place / f".{uuid4().hex}{PARTIAL_SUFFIX}"
         try:
             with beside.open("wb") as file:
                 async for piece in request.stream():

@@ -80,7 +80,9 @@ def _resume(options: dict[str, Any]) -> dict[str, Any]:
 
 def training_result(run: Any) -> dict[str, Any]:
     status, kept = run.record.status, run.record.splits.get("val")
-    logged = ((entry["val"]["loss"], entry["step"]) for entry in run.logged() if "val" in entry)
+    logged = (
+        (entry["val"]["loss"], entry["step"]) for entry in run.read_metrics() if "val" in entry
+    )
     best, step = min((one for one in logged if one[0] is not None), default=(None, None))
     return {
         "status": "stopped" if status == "interrupted" else "finished",

@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 
-from moreish.data import Tokens
+from moreish.data import TokenDataset
 from moreish.errors import MoreishError
 from moreish.evaluate import (
     attention_maps,
@@ -27,7 +27,7 @@ from moreish.evaluate import (
 )
 from moreish.generate import sampling_probabilities
 from moreish.models import GPTConfig, NetworkWithCountsConfig
-from moreish.runs import SEARCHED, Run
+from moreish.runs import MAX_SEARCHABLE_TOKENS, Run
 from moreish.serve.http import ApiError, Limits, bad_request
 from moreish.serve.native import schemas as shapes
 from moreish.serve.openai import encode_prompt
@@ -38,13 +38,13 @@ MAX_SURPRISAL_OPERATIONS = 40_000_000_000
 """Multiplications for one text whose tokens are all scored: a few seconds of one core."""
 
 MAX_ATTENTION_TOKENS = 256
-"""Tokens whose attention is shown."""
+"""TokenDataset whose attention is shown."""
 
 MAX_EMBEDDED_TOKENS = 500
-"""Tokens whose embedding is shown."""
+"""TokenDataset whose embedding is shown."""
 
 MAX_PAIR_TOKENS = 30
-"""Tokens whose pairs are shown."""
+"""TokenDataset whose pairs are shown."""
 
 MAX_LOGGED_STEPS = 2000
 """Steps of a training that are shown."""
@@ -103,13 +103,13 @@ def _described(served: ServedModel) -> shapes.ModelInfo:
             attention=gpt is not None,
             embedding=token_embedding(run.model, run.tokenizer.vocab_size) is not None,
             pairs=data,
-            novelty=data and _characters(served) <= SEARCHED,
-            history=next(run.logged(), None) is not None,
+            novelty=data and _characters(served) <= MAX_SEARCHABLE_TOKENS,
+            history=next(run.read_metrics(), None) is not None,
         ),
     )
 
 
-def training_tokens(served: ServedModel) -> Tokens:
+def training_tokens(served: ServedModel) -> TokenDataset:
     """Raises ApiError (400) where they, or what they were split from, are not at hand."""
     try:
         # All of them, and then they are held: what is known stands on whatever side of the split.
@@ -122,11 +122,11 @@ def training_tokens(served: ServedModel) -> Tokens:
 def check_searchable(served: ServedModel) -> None:
     """Raises ApiError (400) where nothing can be looked up in the training data."""
     training_tokens(served)
-    if (size := _characters(served)) > SEARCHED:
+    if (size := _characters(served)) > MAX_SEARCHABLE_TOKENS:
         raise ApiError(
             400,
-            f"the training data of {served.name} are {size:,} characters; only {SEARCHED:,} or "
-            "fewer are looked through here",
+            f"the training data of {served.name} are {size:,} characters; only "
+            f"{MAX_SEARCHABLE_TOKENS:,} or fewer are looked through here",
         )
 
 
@@ -258,7 +258,7 @@ def embedding(served: ServedModel) -> shapes.EmbeddingResponse:
 def pairs(served: ServedModel) -> shapes.PairsResponse:
     """What followed what in the training data, and what the model expects."""
     run, size = served.run, served.run.tokenizer.vocab_size
-    ids_N = training_tokens(served).ids_N[:SEARCHED]
+    ids_N = training_tokens(served).ids_N[:MAX_SEARCHABLE_TOKENS]
     chosen_M = np.sort(tokens_by_frequency(_counts(served))[:MAX_PAIR_TOKENS])
     return shapes.PairsResponse(
         labels=[run.tokenizer.label(int(token)) for token in chosen_M],
@@ -271,7 +271,7 @@ def pairs(served: ServedModel) -> shapes.PairsResponse:
 @cached_per_model
 def _counts(served: ServedModel) -> Any:
     """(V,) how often each token is followed by another."""
-    ids_N = training_tokens(served).ids_N[:SEARCHED]
+    ids_N = training_tokens(served).ids_N[:MAX_SEARCHABLE_TOKENS]
     return context_counts(ids_N, served.run.tokenizer.vocab_size)
 
 
@@ -284,7 +284,7 @@ def history(served: ServedModel) -> shapes.HistoryResponse:
 def training_history(run: Run) -> shapes.HistoryResponse:
     """What a training has logged so far, thinned out where it is much."""
     config = run.config
-    logged = list(run.logged())
+    logged = list(run.read_metrics())
     steps = [entry for entry in logged if "loss" in entry]
     learned = steps[-1]["tokens"] / steps[-1]["step"] if steps else config.train.batch_tokens
     every = max(1, math.ceil(len(steps) / MAX_LOGGED_STEPS))

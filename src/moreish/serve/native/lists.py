@@ -87,7 +87,7 @@ def _writer(
             check_searchable(served)
         return run.writer(
             prompt=asked.starts,
-            max_tokens=min(run.usual_tokens(constraint), limits.max_tokens),
+            max_tokens=min(run.default_max_tokens(constraint), limits.max_tokens),
             sampling=asked.sampling,
             seed=seed,
             asked=constraint,
