@@ -76,11 +76,12 @@ def muon(model: nn.Module, config: TrainConfig) -> Optimizer:
 
 def hidden_matrices(model: nn.Module) -> list[Tensor]:
     """The weights of linear layers between vectors of the model's own; not those that begin or end
-    at tokens, embeddings, hints and heads, which want a rate for each token."""
+    at tokens, embeddings, auxiliary features and heads, which want a rate for each token."""
     return [
         module.weight
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and name.split(".")[-1] not in ("head", "direct", "hints")
+        if isinstance(module, nn.Linear)
+        and name.split(".")[-1] not in ("head", "direct", "feature_projection")
     ]
 
 
