@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP     = $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test screenshots proofs soak lint bench large texts ladders clean
+.PHONY: help setup run test settings screenshots proofs soak lint bench large texts ladders clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
@@ -34,6 +34,9 @@ test: $(VENV)/dev  ## the tests (a few minutes on two cores)
 	@command -v chromium >/dev/null || \
 	  echo "NO BROWSER: the page is not tested; Debian has one: apt-get install chromium" >&2
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not soak" -n auto --maxprocesses 8
+
+settings: $(VENV)/core  ## docs/settings.md, from the code
+	@$(BIN)/python docs/settings_reference.py
 
 screenshots: $(VENV)/dev  ## pictures of every view of the page, in build/screenshots
 	@MOREISH_SCREENSHOTS=$(CURDIR)/build/screenshots OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/browser/test_page.py -k looks_as_it_should

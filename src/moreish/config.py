@@ -1,4 +1,9 @@
-"""The settings of a run: defaults < what suits the model < recipe (TOML) < flags."""
+"""The settings of a run.
+
+From weak to strong: the defaults below, what suits the model, a recipe (TOML), and options or
+`--set`. docs/settings.md lists all of them; those without a description have an option of the same
+name in `moreish.options`.
+"""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -8,6 +13,7 @@ from pydantic import Field, SerializeAsAny, field_validator
 from moreish.data import Kind, Mending, SplitRule
 from moreish.errors import MoreishError, nearest
 from moreish.models import CountBasedModel, ModelConfig, model_class, model_config
+from moreish.options import command_words
 from moreish.settings import Settings, Tree, merge, migrate
 from moreish.tokenizers import Limits
 
@@ -17,58 +23,50 @@ AUTO = "auto"
 
 
 class DataConfig(Mending):
-    """What to learn from, and how to mend it first."""
+    """What to learn from, and how to read, clean, split and tokenize it."""
 
     source: str = "names"
-    """A built-in data set, a file, a folder of text files, or of text that is prepared."""
+    """Built-in data set, text file, folder of text files, or folder made by `moreish prepare`."""
     kind: Kind | None = None
-    """A list of lines, or running text; None: guess."""
+    encoding: str = "utf-8"
     split: SplitRule = "seeded"
     split_seed: int = Field(42, ge=0, lt=2**63)
-    """Apart from the training's seed, so that runs of several seeds share one split."""
-    encoding: str = "utf-8"
+    """Random seed of the split, apart from `seed` so that runs of several seeds share one split."""
     tokenizer: str = "char"
-    """A registered name, or a tokenizer.json."""
     vocab_size: int | None = Field(None, ge=1, le=2**24)
-    """The most tokens of a vocabulary that is learned; None: what suits the text."""
     min_word_count: int = Field(Limits().min_word_count, ge=1)
-    """Occurrences below which a word is unknown to the tokenizer of words."""
+    """Number of occurrences below which the word tokenizer treats a word as unknown."""
     weights: dict[str, float] | None = None
-    """Of prepared text, the share of each source in what is trained on; they need not add up to
-    one. None: everything once an epoch."""
+    """Share of each source in the training batches, for a folder made by `moreish prepare`; the
+    shares need not add up to one, and without them every epoch contains everything once."""
 
     @field_validator("weights")
     @classmethod
-    def _not_below_zero(cls, value: dict[str, float] | None) -> dict[str, float] | None:
+    def _check_weights(cls, value: dict[str, float] | None) -> dict[str, float] | None:
         if value is not None and (not value or min(value.values()) < 0):
             raise ValueError("give each source a share of 0 or more")
         return value
 
     def options(self) -> list[str]:
-        """What to add to a command that is to read it like this."""
-        named = {"kind": "--as", "split": "--split", "encoding": "--encoding"}
+        """The words that make a command line read its source as these settings do."""
         defaults = type(self)()
-        words = []
-        for name in ("kind", "encoding", "split", *Mending.model_fields):
-            value = getattr(self, name)
-            if value != getattr(defaults, name):
-                words.append(named.get(name, "--" + name.replace("_", "-")))
-                words += [] if value is True else [str(value)]
-        return words
+        names = ("kind", "encoding", "split", *Mending.model_fields)
+        changed = {n: v for n in names if (v := getattr(self, n)) != getattr(defaults, n)}
+        return command_words(changed)
 
     @property
     def limits(self) -> Limits:
-        """Of the vocabulary."""
+        """The limits of the vocabulary."""
         return Limits(vocab_size=self.vocab_size, min_word_count=self.min_word_count)
 
     @property
     def mending(self) -> Mending:
-        """Only how to mend it."""
+        """How to clean the text."""
         return Mending(**self.model_dump(include=set(Mending.model_fields)))
 
 
 class BudgetConfig(Settings):
-    """The length of the training: one of these, or the default number of minutes."""
+    """Length of the training; at most one of these."""
 
     steps: int | None = Field(None, ge=1, le=10**12)
     """Number of optimizer steps."""
@@ -79,7 +77,7 @@ class BudgetConfig(Settings):
 
 
 class BatchConfig(Settings):
-    """The batches."""
+    """Batches."""
 
     batch_size: int | str | None = None
     """Items, or windows of running text, per step; "all" takes the whole training split, and None
@@ -102,7 +100,7 @@ class BatchConfig(Settings):
 
 
 class OptimizerConfig(Settings):
-    """The optimizer and its regularization."""
+    """Optimizer and regularization."""
 
     optimizer: str = "adamw"
     """Name of the optimizer: adamw, muon or sgd."""
@@ -121,7 +119,7 @@ class OptimizerConfig(Settings):
 
 
 class ScheduleConfig(Settings):
-    """The learning rate."""
+    """Learning rate."""
 
     lr: float | str | None = None
     """Peak learning rate; None takes one that suits the model and its size, "auto" finds one with a
@@ -142,7 +140,7 @@ class ScheduleConfig(Settings):
 
 
 class EvaluationConfig(Settings):
-    """Evaluation during the training, and early stopping."""
+    """Evaluation and early stopping."""
 
     eval_every: int | None = Field(None, ge=1)
     """Steps between evaluations of the whole validation split; None keeps their cost under a tenth
@@ -159,7 +157,7 @@ class CheckpointConfig(Settings):
 
 
 class DeviceConfig(Settings):
-    """The device, and how it computes."""
+    """Device and precision."""
 
     device: str = "auto"
     """PyTorch device to train on; "auto" takes a CUDA GPU where there is one, else the CPU."""
@@ -174,7 +172,7 @@ class DeviceConfig(Settings):
 
 
 class DistributedConfig(Settings):
-    """Training with several processes."""
+    """Several processes."""
 
     parallel: Literal["auto", "ddp", "fsdp"] = "auto"
     """Whether each process holds all weights (ddp) or a shard of them (fsdp); "auto" is ddp where
@@ -199,21 +197,22 @@ class TrainConfig(
     BatchConfig,
     BudgetConfig,
 ):
-    """How to train; shares are of the whole training, whatever its length is measured in."""
+    """How to train. Shares are of the whole training, whatever its length is measured in."""
 
 
 class AutoConfig(ModelConfig):
-    """The model that suits text, machine and time: the planner puts another in its place."""
+    """Leaves the model to the planner, which replaces this with the settings of a model."""
 
     name: Literal["auto"] = "auto"
 
 
 class RunConfig(Settings):
-    """Everything that decides a run."""
+    """Everything that decides the result of a run."""
 
     seed: int = Field(0, ge=0, lt=2**63)
     init_from: str | None = None
-    """A run whose weights the training starts from; the model and the tokenizer are then its."""
+    """Run to start from, or `hf:` and a Hugging Face model; it decides the model and the
+    tokenizer."""
     data: DataConfig = DataConfig()
     model: SerializeAsAny[ModelConfig]
     train: TrainConfig = TrainConfig()
@@ -232,65 +231,68 @@ def normalize(tree: Mapping[str, Any], *, warn: bool = True) -> Tree:
 
 
 def resolve(*trees: Mapping[str, Any], warn: bool = True) -> RunConfig:
-    """Merge `trees`, later ones winning, and check the result.
+    """Merge nested settings, later ones winning, and check the result.
 
     Args:
-        trees: nested settings.
+        trees: nested settings, such as those of a recipe and of the command line.
         warn: whether to warn about deprecated names.
 
     Raises:
-        MoreishError: an unknown key (the nearest is named), or a value that does not fit.
+        MoreishError: a key is unknown (the nearest is named), or a value does not fit.
     """
     tree: Tree = {}
     for layer in trees:
-        if not isinstance(layer, Mapping):
-            raise MoreishError(f"settings are groups of name = value, not {layer!r}")
-        layer = normalize(layer, warn=warn)
-        for group in ("data", "model", "train"):
-            if not isinstance(layer.get(group, {}), Mapping):
-                raise MoreishError(f"setting {group}={layer[group]}: it is a group of settings")
-        budgets = [name for name in BUDGETS if layer.get("train", {}).get(name) is not None]
-        if len(budgets) > 1:
-            raise MoreishError(f"give one of {' and '.join(budgets)}, not both")
-        if budgets:  # a later budget replaces an earlier one of another kind
-            earlier = {k: v for k, v in tree.get("train", {}).items() if k not in BUDGETS}
-            tree = {**tree, "train": earlier}
-        tree = merge(tree, layer)
+        tree = _merge_layer(tree, layer, warn)
     if unknown := set(tree) - set(RunConfig.model_fields):
-        key = min(unknown)
-        name = {"name": "gpt", **tree.get("model", {})}["name"]
-        name = "gpt" if name == AUTO else name
-        inner: dict[str, type[Settings]] = {
-            "data": DataConfig,
-            "model": model_class(name).Config,
-            "train": TrainConfig,
-        }
-        full = [f"{group}.{key}" for group, config in inner.items() if key in config.model_fields]
-        hint = f"did you mean '{full[0]}'?" if full else nearest(key, RunConfig.model_fields)
-        raise MoreishError(f"unknown setting {key}: {hint}")
-    model: ModelConfig
-    defaults: Mapping[str, Any]
-    asked = {"name": "gpt", **(tree.get("model") or {"name": AUTO})}
-    if asked["name"] == AUTO:  # the data will tell
-        if set(asked) != {"name"}:
-            raise MoreishError(
-                f"setting model.{min(set(asked) - {'name'})}: auto chooses these; name a model, "
-                "e.g. --model hybrid"
-            )
-        model, defaults, counted = AutoConfig(), {}, False
-    else:
-        model = model_config(asked)
-        defaults = model_class(model.name).defaults_for(model)
-        counted = issubclass(model_class(model.name), CountBasedModel)
-    parsed = TrainConfig.parse(merge(defaults, tree.get("train", {})), "train")
-    if not counted and all(getattr(parsed, name) is None for name in BUDGETS):
-        parsed = parsed.model_copy(update={"minutes": DEFAULT_MINUTES})
-    return RunConfig.parse(
-        {
-            **tree,
-            "model": model,
-            "train": parsed,
-            "data": DataConfig.parse(tree.get("data", {}), "data"),
-        },
-        "run",
-    )
+        raise _unknown_key(min(unknown), tree)
+    model, defaults = _resolve_model(tree.get("model") or {"name": AUTO})
+    train = TrainConfig.parse(merge(defaults, tree.get("train", {})), "train")
+    counts = model.name != AUTO and issubclass(model_class(model.name), CountBasedModel)
+    if not counts and all(getattr(train, name) is None for name in BUDGETS):
+        train = train.model_copy(update={"minutes": DEFAULT_MINUTES})
+    data = DataConfig.parse(tree.get("data", {}), "data")
+    return RunConfig.parse({**tree, "model": model, "train": train, "data": data}, "run")
+
+
+def _merge_layer(tree: Tree, layer: Any, warn: bool) -> Tree:
+    """Merge a layer of settings into those below it."""
+    if not isinstance(layer, Mapping):
+        raise MoreishError(f"settings are groups of name = value, not {layer!r}")
+    layer = normalize(layer, warn=warn)
+    for group in ("data", "model", "train"):
+        if not isinstance(layer.get(group, {}), Mapping):
+            raise MoreishError(f"setting {group}={layer[group]}: it is a group of settings")
+    budgets = [name for name in BUDGETS if layer.get("train", {}).get(name) is not None]
+    if len(budgets) > 1:
+        raise MoreishError(f"give one of {' and '.join(budgets)}, not both")
+    if budgets:  # a budget replaces a budget of another kind below it
+        rest = {k: v for k, v in tree.get("train", {}).items() if k not in BUDGETS}
+        tree = {**tree, "train": rest}
+    return merge(tree, layer)
+
+
+def _resolve_model(requested: Mapping[str, Any]) -> tuple[ModelConfig, Mapping[str, Any]]:
+    """The checked settings of the model, and the training settings that suit it."""
+    requested = {"name": "gpt", **requested}
+    if requested["name"] != AUTO:
+        model = model_config(requested)
+        return model, model_class(model.name).defaults_for(model)
+    if others := set(requested) - {"name"}:
+        raise MoreishError(
+            f"setting model.{min(others)}: the planner chooses it; name a model to set it, e.g. "
+            "--model hybrid"
+        )
+    return AutoConfig(), {}
+
+
+def _unknown_key(key: str, tree: Tree) -> MoreishError:
+    """The error for an unknown top-level key; it may be the name of a setting in a group."""
+    name = tree.get("model", {}).get("name", "gpt")
+    groups: dict[str, type[Settings]] = {
+        "data": DataConfig,
+        "model": model_class("gpt" if name == AUTO else name).Config,
+        "train": TrainConfig,
+    }
+    full = [f"{group}.{key}" for group, config in groups.items() if key in config.model_fields]
+    hint = f"did you mean '{full[0]}'?" if full else nearest(key, RunConfig.model_fields)
+    return MoreishError(f"unknown setting {key}: {hint}")

@@ -141,7 +141,7 @@ def test_what_the_user_sets_stays(tmp_path: Path) -> None:
     assert (config.train.weight_decay, config.train.batch_tokens) == (0.5, 77)
     assert config.train.optimizer == "muon"
     assert isinstance(api.plan("names", settings={"model": "mlp"}), Estimate)
-    with pytest.raises(MoreishError, match="auto chooses these"):
+    with pytest.raises(MoreishError, match="the planner chooses it"):
         api.plan("names", settings={"model": {"name": "auto", "width": 3}})
 
 
