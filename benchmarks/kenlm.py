@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("lmplz", type=Path)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/kenlm.json"))
     options = parser.parse_args()
-    names = catalog.load("names-lecture").split("\n")
+    names = catalog.load_dataset("names-lecture").split("\n")
     tokenizer = CharTokenizer.build(names, boundary=True)
     corpus = Corpus.of(names, "lines")
     splits = encode_corpus(corpus, tokenizer, "lecture", 42)

@@ -46,7 +46,7 @@ def data(
     name: str, kind: str
 ) -> tuple[list[str], CharTokenizer, dict[str, TokenDataset], TokenDataset]:
     """Documents, tokenizer, the lecture's splits, and all of it as one stream."""
-    text = catalog.load(name)
+    text = catalog.load_dataset(name)
     documents = text.split("\n") if kind == "lines" else [text]
     tokenizer = CharTokenizer.build(documents, boundary=kind == "lines")
     corpus = Corpus.of(documents, kind)
@@ -268,7 +268,7 @@ def shakespeare_lines() -> Iterator[Line]:
         f"{big.parameter_count():,} (with biases to queries, keys and values, as in GPT-2; without "
         f"them and with one to the head, the lecture's, {big.parameter_count() - 6912 + 65:,})",
     )  # fmt: skip
-    gpt2, cut = tokenizers.builder("gpt2").build([], boundary=True), int(0.9 * len(text))
+    gpt2, cut = tokenizers.tokenizer_builder("gpt2").build([], boundary=True), int(0.9 * len(text))
     sizes = [len(gpt2.encode(part)) for part in (text[:cut], text[cut:])]
     yield Line("GPT-2 tokens of the split", "301,966 / 36,059", "{:,} / {:,}".format(*sizes))
     stated = {2: 2.4835, 3: 2.0381, 4: 1.7191, 5: 1.5612, 6: 1.5227, 7: 1.5165, 8: 1.5192}

@@ -27,7 +27,7 @@ from moreish.data import catalog
 from moreish.data.shards.pipeline import PrepareConfig, cores, prepare_dataset
 from moreish.data.shards.sources import SourceFormat
 from moreish.runs.record import library_versions, machine_info
-from moreish.tokenizers import builder
+from moreish.tokenizers import tokenizer_builder
 
 SEPARATOR = "<|endoftext|>"
 
@@ -38,7 +38,7 @@ memory."""
 
 def documents(megabytes: float) -> Iterator[str]:
     """So many million characters."""
-    words = catalog.load("shakespeare").split(" ")
+    words = catalog.load_dataset("shakespeare").split(" ")
     random = np.random.default_rng(0)
     left = megabytes * 1e6
     while left > 0:
@@ -57,8 +57,8 @@ def tiktoken_alone(text: Path) -> dict[str, Any]:
     import tiktoken
     from tiktoken_ext.openai_public import r50k_pat_str
 
-    vocabulary = builder("gpt2").build([], boundary=True)
-    ranks = {vocabulary.to_bytes(np.array([n])): n for n in range(vocabulary.vocab_size - 1)}
+    vocabulary = tokenizer_builder("gpt2").build([], boundary=True)
+    ranks = {vocabulary.decode_bytes(np.array([n])): n for n in range(vocabulary.vocab_size - 1)}
     encoding = tiktoken.Encoding(
         "gpt2", pat_str=r50k_pat_str, mergeable_ranks=ranks, special_tokens={}
     )
@@ -78,7 +78,7 @@ def tiktoken_alone(text: Path) -> dict[str, Any]:
 
 
 def ours(text: Path) -> dict[str, Any]:
-    builder("gpt2").build([], boundary=True)  # fetched, if need be
+    tokenizer_builder("gpt2").build([], boundary=True)  # fetched, if need be
     with tempfile.TemporaryDirectory(dir=text.parent) as folder:
         order = PrepareConfig(sources=(str(text),), reading=SourceFormat(separator=SEPARATOR))
         began = time.perf_counter()

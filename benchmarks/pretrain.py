@@ -112,7 +112,7 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.work or Path(temporary)
-        text, facts = verse(catalog.load("shakespeare"))
+        text, facts = verse(catalog.load_dataset("shakespeare"))
         print(json.dumps(facts), flush=True)
         large = folder / "verse.txt"
         large.write_text(text, encoding="utf-8")

@@ -59,7 +59,7 @@ SIDES: dict[str, tuple[float, list[str]]] = {
 
 def prepare(folder: Path) -> np.ndarray:
     """The text as nanoGPT's `prepare.py` leaves it; returns the ids of its validation split."""
-    text = catalog.load("shakespeare")
+    text = catalog.load_dataset("shakespeare")
     alphabet = sorted(set(text))
     ids = np.array([alphabet.index(c) for c in text], dtype=np.uint16)
     cut = int(0.9 * len(ids))

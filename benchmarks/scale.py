@@ -25,8 +25,8 @@ import numpy as np
 
 from moreish.config import resolve
 from moreish.data import catalog
-from moreish.data.audit.audit import diagnose
-from moreish.data.text.lines import Kind
+from moreish.data.audit.audit import audit_source
+from moreish.data.text.lines import CorpusKind
 from moreish.data.token_dataset import TokenDataset
 from moreish.evaluate.novelty import NearestItemIndex, OverlapIndex
 from moreish.models import CountBasedModel, build_model, model_config
@@ -37,7 +37,7 @@ from moreish.training.setup import prepare
 
 def words(megabytes: int) -> Iterator[bytes]:
     """Pieces of a text of that many million characters."""
-    found, counts = np.unique(catalog.load("shakespeare").split(), return_counts=True)
+    found, counts = np.unique(catalog.load_dataset("shakespeare").split(), return_counts=True)
     letters = np.frombuffer(b"abcdefghijklmnopqrstuvwxyz", "u1")
     spaced = np.array([f"{word} ".encode() for word in found], dtype=object)
     random = np.random.default_rng(0)
@@ -53,7 +53,7 @@ def words(megabytes: int) -> Iterator[bytes]:
 
 
 def shakespeare() -> tuple[TokenDataset, int]:
-    text = catalog.load("shakespeare")
+    text = catalog.load_dataset("shakespeare")
     tokenizer = CharTokenizer.build([text], boundary=False)
     ids = tokenizer.encode(text).astype(np.uint8)
     return TokenDataset(ids[: int(0.9 * len(ids))], items=False), tokenizer.vocab_size
@@ -78,7 +78,7 @@ def counting(megabytes: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "ids"
         letters = np.unique(
-            np.frombuffer(" ".join(catalog.load("shakespeare").split()).encode(), "u1")
+            np.frombuffer(" ".join(catalog.load_dataset("shakespeare").split()).encode(), "u1")
         )
         places = np.zeros(256, dtype=np.uint8)
         places[letters] = np.arange(len(letters))
@@ -123,13 +123,13 @@ def preparing(tokenizer: str, kind: str = "text") -> dict[str, Any]:
         }
 
 
-def doctor(kind: Kind) -> dict[str, Any]:
+def doctor(kind: CorpusKind) -> dict[str, Any]:
     """The doctor on 1 GB: in lines of three words, or in one line."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "text.txt"
         subprocess.run([sys.executable, __file__, "--write", path, "--as", kind], check=True)
         before, began = highest(), time.perf_counter()
-        found = diagnose(str(path), kind)
+        found = audit_source(str(path), kind)
         return {
             "before": before,
             "seconds": time.perf_counter() - began,
@@ -183,7 +183,7 @@ def novelty() -> dict[str, Any]:
     began = time.perf_counter()
     passages = OverlapIndex(data)
     built = time.perf_counter() - began
-    text = catalog.load("shakespeare")[5000:5500]
+    text = catalog.load_dataset("shakespeare")[5000:5500]
     began = time.perf_counter()
     longest = [passages.longest_overlap(text[i:] + text[:i]) for i in range(20)]
     return {
@@ -195,7 +195,7 @@ def novelty() -> dict[str, Any]:
 
 def nearest() -> dict[str, Any]:
     """The nearest of ten million items (100 MB), to names that stand nowhere."""
-    known = catalog.load("names").split("\n")
+    known = catalog.load_dataset("names").split("\n")
     random = np.random.default_rng(0)
     pairs = random.integers(len(known), size=(10_000_000, 2))
     items = [known[a][:5] + known[b][-4:] for a, b in pairs.tolist()]

@@ -27,7 +27,7 @@ from moreish.data.text.corpus import Corpus  # noqa: E402
 from moreish.data.token_dataset import TokenDataset, encode_corpus  # noqa: E402
 from moreish.errors import MoreishError  # noqa: E402
 from moreish.runs.run import Run  # noqa: E402
-from moreish.tokenizers import builder  # noqa: E402
+from moreish.tokenizers import tokenizer_builder  # noqa: E402
 from moreish.tokenizers.char import CharTokenizer  # noqa: E402
 from moreish.utils import download as fetch  # noqa: E402
 
@@ -57,16 +57,16 @@ def _data_and_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 def lecture_text(name: str) -> str:
     """A text of the lectures; the test is skipped where it is not at hand."""
-    entry = catalog.find(name)
-    if not catalog.is_here(entry):
+    entry = catalog.find_dataset(name)
+    if not catalog.is_available_offline(entry):
         pytest.skip(f"{entry.file_name} is not here: name its folder with MOREISH_DATA")
-    return catalog.load(name)
+    return catalog.load_dataset(name)
 
 
 def needs_gpt2() -> None:
     """The test is skipped where GPT-2's vocabulary cannot be had."""
     try:
-        builder("gpt2").build([], boundary=False)
+        tokenizer_builder("gpt2").build([], boundary=False)
     except MoreishError as error:
         pytest.skip(str(error))
 
@@ -202,7 +202,7 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     from moreish.training.events import silent
 
     folder = tmp_path_factory.mktemp("small")
-    names = catalog.load("names").split("\n")[:400]
+    names = catalog.load_dataset("names").split("\n")[:400]
     source = folder / "names.txt"
     source.write_text("\n".join(names), encoding="utf-8")
     settings = {"model": {"layers": 1, "heads": 2, "width": 16}}

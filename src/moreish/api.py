@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from moreish.config import AutoConfig, normalize, resolve
 from moreish.data import (
+    AuditReport,
     Corpus,
-    Diagnosis,
     PrepareConfig,
     PrepareResult,
     SourceFormat,
-    diagnose,
+    audit_source,
     prepare_dataset,
     read_corpus,
 )
@@ -23,7 +23,7 @@ from moreish.options import ModelOptions, TextOptions, TrainOptions, settings_tr
 from moreish.planning import MFU, Advice, Estimate, advise, foreseen, planned
 from moreish.runs import Run
 from moreish.settings import Tree, from_toml, merge
-from moreish.tokenizers import REGISTRY, Limits, Tokenizer
+from moreish.tokenizers import REGISTRY, Tokenizer, VocabularyLimits
 from moreish.training import (
     LRRange,
     Note,
@@ -216,7 +216,7 @@ def load(path: str | Path) -> Run:
 @takes_options(TextOptions)
 def doctor(
     source: Source, *, report: Report | None = None, **options: Unpack[TextOptions]
-) -> Diagnosis:
+) -> AuditReport:
     """Find problems in a text, and the options of `train` that fix them.
 
     Args:
@@ -228,24 +228,24 @@ def doctor(
     """
     data = resolve(*_layers(source, options)).data
     with _watching(report) as watch:
-        return diagnose(
+        return audit_source(
             data.source,
             data.kind,
             data.encoding,
-            data.mending,
+            data.cleaning,
             data.split,
-            given=[data.source, *data.options()],
+            source_args=[data.source, *data.options()],
             progress=lambda share: watch(Working(what="reading", share=share)),
         )
 
 
-def doctor_page(diagnosis: Diagnosis, path: Path) -> None:
+def doctor_page(audit: AuditReport, path: Path) -> None:
     """Write the findings of `doctor` as an HTML page. Raises MoreishError where that would replace
     something else, or lie in the source."""
     from moreish.figures import check_doctor_page, doctor_page, write
 
-    check_doctor_page(path, next(iter(diagnosis.given), ""))
-    write(path, doctor_page(diagnosis))
+    check_doctor_page(path, next(iter(audit.source_args), ""))
+    write(path, doctor_page(audit))
 
 
 def prepare(
@@ -289,7 +289,7 @@ def prepare(
         sources=tuple(map(str, [sources] if isinstance(sources, str | Path) else sources)),
         reading=SourceFormat(field=field, separator=separator, encoding=encoding),
         tokenizer=tokenizer,
-        limits=Limits(vocab_size=vocab_size),
+        limits=VocabularyLimits(vocab_size=vocab_size),
         hold_out=hold_out,
         split_seed=split_seed,
     )

@@ -10,31 +10,31 @@ from typing import Any, Literal
 
 from pydantic import Field, SerializeAsAny, field_validator
 
-from moreish.data import Kind, Mending, SplitRule
+from moreish.data import CleaningOptions, CorpusKind, SplitRule
 from moreish.errors import MoreishError, nearest
 from moreish.models import CountBasedModel, ModelConfig, model_class, model_config
 from moreish.options import command_words
 from moreish.settings import Settings, Tree, merge, migrate
-from moreish.tokenizers import Limits
+from moreish.tokenizers import VocabularyLimits
 
 BUDGETS = ("steps", "minutes", "epochs")
 DEFAULT_MINUTES = 1.0
 AUTO = "auto"
 
 
-class DataConfig(Mending):
+class DataConfig(CleaningOptions):
     """What to learn from, and how to read, clean, split and tokenize it."""
 
     source: str = "names"
     """Built-in data set, text file, folder of text files, or folder made by `moreish prepare`."""
-    kind: Kind | None = None
+    kind: CorpusKind | None = None
     encoding: str = "utf-8"
     split: SplitRule = "seeded"
     split_seed: int = Field(42, ge=0, lt=2**63)
     """Random seed of the split, apart from `seed` so that runs of several seeds share one split."""
     tokenizer: str = "char"
     vocab_size: int | None = Field(None, ge=1, le=2**24)
-    min_word_count: int = Field(Limits().min_word_count, ge=1)
+    min_word_count: int = Field(VocabularyLimits().min_word_count, ge=1)
     """Number of occurrences below which the word tokenizer treats a word as unknown."""
     weights: dict[str, float] | None = None
     """Share of each source in the training batches, for a folder made by `moreish prepare`; the
@@ -50,19 +50,19 @@ class DataConfig(Mending):
     def options(self) -> list[str]:
         """The words that make a command line read its source as these settings do."""
         defaults = type(self)()
-        names = ("kind", "encoding", "split", *Mending.model_fields)
+        names = ("kind", "encoding", "split", *CleaningOptions.model_fields)
         changed = {n: v for n in names if (v := getattr(self, n)) != getattr(defaults, n)}
         return command_words(changed)
 
     @property
-    def limits(self) -> Limits:
+    def limits(self) -> VocabularyLimits:
         """The limits of the vocabulary."""
-        return Limits(vocab_size=self.vocab_size, min_word_count=self.min_word_count)
+        return VocabularyLimits(vocab_size=self.vocab_size, min_word_count=self.min_word_count)
 
     @property
-    def mending(self) -> Mending:
+    def cleaning(self) -> CleaningOptions:
         """How to clean the text."""
-        return Mending(**self.model_dump(include=set(Mending.model_fields)))
+        return CleaningOptions(**self.model_dump(include=set(CleaningOptions.model_fields)))
 
 
 class BudgetConfig(Settings):

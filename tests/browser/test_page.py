@@ -840,8 +840,8 @@ def test_hostile_insides_stay_texts(opened: Open) -> None:
 # --- training ---
 
 
-COPIES = {"sentence": "3 lines occur twice", "mend": "--dedup", "grave": True,
-          "where": "line 2", "example": "<b>anna"}  # fmt: skip
+COPIES = {"summary": "3 lines occur twice", "fix": "--dedup", "severity": "warning",
+          "location": "line 2", "example": "<b>anna"}  # fmt: skip
 
 HALF = TrainingStatus(
     name="words", step=50, steps=100, share=0.5, seconds_left=75, loss=2.5, val=2.6, model="gpt",
@@ -1182,7 +1182,7 @@ def test_a_sample_that_is_selected_stays_so(trains: Trains) -> None:
 def test_words_of_the_command_line_are_those_of_the_page(trains: Trains) -> None:
     note = "it looks like a list, one item a line (if not: --as text)"
     trains.examined(
-        [{**COPIES, "mend": "", "sentence": "odd ones; --clean would delete them: 3"}], note
+        [{**COPIES, "fix": "", "summary": "odd ones; --clean would delete them: 3"}], note
     )
     page = trains.open("photo.png")
     expect(page.locator(".train .hint p").last).to_have_text(
@@ -1205,7 +1205,7 @@ def test_words_of_the_command_line_are_those_of_the_page(trains: Trains) -> None
     expect(page.locator(".plan li")).to_be_visible()
     assert asked == [{"text": "photo.png", "kind": "lines", "encoding": "cp1252"}]
     # The doctor's advice is followed at once.
-    trains.examined([{**COPIES, "mend": "--encoding utf-16-le"}])
+    trains.examined([{**COPIES, "fix": "--encoding utf-16-le"}])
     encoding.select_option("")
     plans = bodies(page, "/api/plan")
     expect(encoding).to_have_value("utf-16-le")
@@ -1262,8 +1262,8 @@ def test_a_training_with_the_keyboard_alone(trains: Trains) -> None:
 def test_a_training_on_a_phone(opened: Open, service: Service, scheme: str) -> None:
     trains = Trains(opened(viewport=NARROW, has_touch=True, color_scheme=scheme), service)
     long = "anna" * 40
-    finding = {**COPIES, "sentence": long, "where": long, "example": f"{long} {long}"}
-    trains.examined([finding, {**finding, "mend": "--clean"}], long)
+    finding = {**COPIES, "summary": long, "location": long, "example": f"{long} {long}"}
+    trains.examined([finding, {**finding, "fix": "--clean"}], long)
     trains.watched.answer("/api/plan", {"lines": [f"model        {long}", "", "x  y"]})
     samples = [LoggedSample(step=50, text=f"{long}\n{long}")]
     trains.now = trains.ends("stopped", samples=samples, resumable=["x" * 80], name="x" * 80)

@@ -13,7 +13,7 @@ import pytest
 
 from conftest import ROOT, STORY, Moreish
 from moreish.runs.run import Run
-from moreish.tokenizers import builder
+from moreish.tokenizers import tokenizer_builder
 from moreish.utils.files import encode_json
 
 TINY = ("--set", "model.layers=1", "--set", "model.heads=2", "--set", "model.width=16")
@@ -485,7 +485,7 @@ def test_items_of_bytes_stay_on_their_lines(moreish: Moreish) -> None:
 @pytest.mark.parametrize("verb", ["train", "plan", "lr-range", "prepare"])
 def test_a_size_of_a_vocabulary_that_is_not_learned_is_refused(moreish: Moreish, verb: str) -> None:
     Path("a.txt").write_text(STORY * 20)
-    own = builder("byte").build([], boundary=False)
+    own = tokenizer_builder("byte").build([], boundary=False)
     Path("own.json").write_bytes(encode_json(own.to_json()))
     given = ["--set", "data.vocab_size=99"] if verb == "lr-range" else ["--vocab-size", 99]
     for name in ("gpt2", "byte", "char", "own.json"):

@@ -21,7 +21,7 @@ CHEAP = "counts,kneser-ney,bow,head"
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     path = tmp_path / "names.txt"
-    path.write_text("\n".join(catalog.load("names").split("\n")[:300]), encoding="utf-8")
+    path.write_text("\n".join(catalog.load_dataset("names").split("\n")[:300]), encoding="utf-8")
     return path
 
 

@@ -37,7 +37,7 @@ def test_names(lecture_names: list[str]) -> None:
 def test_vocabulary(names) -> None:
     tokenizer, _ = names
     assert tokenizer.vocab_size == 27
-    assert tokenizer.boundary == 0
+    assert tokenizer.boundary_id == 0
     assert tokenizer.encode("az").tolist() == [1, 26]
 
 
@@ -194,7 +194,7 @@ def test_shakespeare_split_and_tokens(shakespeare: str) -> None:
 def test_the_built_in_names_have_their_bigram_loss() -> None:
     from moreish.data import catalog
 
-    items = catalog.load("names").split("\n")
+    items = catalog.load_dataset("names").split("\n")
     assert len(items) == 32_178
     tokenizer, tokens = item_tokens(items)
     found = score(evaluate_losses(counted(tokens, 0), tokens), tokens, tokenizer)

@@ -21,7 +21,7 @@ from moreish import api
 from moreish.errors import MoreishError
 from moreish.runs.record import _digest as signature
 from moreish.runs.run import Run
-from moreish.tokenizers import Limits, builder
+from moreish.tokenizers import VocabularyLimits, tokenizer_builder
 from moreish.training.checkpoint import MANIFEST, PARTS, Checkpoints
 from moreish.training.events import silent
 
@@ -245,12 +245,12 @@ def test_tokenizer(mutable: Path, proved: Proved) -> None:
 def test_tokenizers_of_others(name: str, tmp_path: Path, proved: Proved) -> None:
     """What another project wrote has no hash: it is refused, or encodes and decodes."""
     file, random = tmp_path / "tokenizer.json", np.random.default_rng(5)
-    limits = Limits(vocab_size=290, min_word_count=1)
-    built = builder(name).build([STORY], boundary=True, limits=limits)
+    limits = VocabularyLimits(vocab_size=290, min_word_count=1)
+    built = tokenizer_builder(name).build([STORY], boundary=True, limits=limits)
     raw = dumped(built.to_json())
 
     def read() -> None:
-        tokenizer = builder(str(file)).build([], boundary=True)
+        tokenizer = tokenizer_builder(str(file)).build([], boundary=True)
         ids = tokenizer.encode(STORY[:200])
         assert isinstance(tokenizer.decode(ids), str)
         assert len(tokenizer.byte_lengths()) == tokenizer.vocab_size

@@ -62,7 +62,7 @@ def killing(step: int) -> Callable[[Event], None]:
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     path = tmp_path / "names.txt"
-    path.write_text("\n".join(catalog.load("names").split("\n")[:200]), encoding="utf-8")
+    path.write_text("\n".join(catalog.load_dataset("names").split("\n")[:200]), encoding="utf-8")
     return path
 
 

@@ -65,7 +65,7 @@ def test_from_a_text_to_a_model(http: httpx.Client, home: Path) -> None:
     assert http.get("/api/texts").json()["texts"] == [{"name": "names.txt", "bytes": len(text)}]
     found = http.post("/api/doctor", json={"text": "names.txt"}).json()
     assert found["facts"]["kind"] == "lines"
-    assert any("--dedup" in finding["mend"] for finding in found["findings"])
+    assert any("--dedup" in finding["fix"] for finding in found["findings"])
     assert str(home) not in json.dumps(found)
     plan = http.post("/api/plan", json={"text": "names.txt", "minutes": 0.05}).json()
     assert plan["lines"]

@@ -81,7 +81,7 @@ def result(out: Path) -> list[bytes | str]:
 def main() -> None:
     folder, kills, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     source = folder / "names.txt"
-    source.write_text("\n".join(catalog.load("names").split("\n")[:120]), encoding="utf-8")
+    source.write_text("\n".join(catalog.load_dataset("names").split("\n")[:120]), encoding="utf-8")
     train(source, folder / "warm")  # torch imports much when it is first used
     began = time.perf_counter()
     train(source, folder / "whole")

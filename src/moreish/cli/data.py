@@ -11,24 +11,27 @@ app.add_typer(data_app, name="data")
 @data_app.command("list")
 def data_list(as_json: Json = False) -> None:
     """List the built-in data sets, and which of them are on this machine."""
-    from moreish.data import CATALOG, is_here
+    from moreish.data import CATALOG, is_available_offline
 
     if as_json:
-        entries = [{"name": e.name, "title": e.title, "here": is_here(e)} for e in CATALOG.values()]
+        entries = [
+            {"name": e.name, "title": e.title, "here": is_available_offline(e)}
+            for e in CATALOG.values()
+        ]
         print_json({"data": entries})
         return
     for entry in CATALOG.values():
-        here = "" if is_here(entry) else "  (downloaded when needed)"
+        here = "" if is_available_offline(entry) else "  (downloaded when needed)"
         typer.echo(f"{entry.name:<15}{entry.title}{here}")
 
 
 @data_app.command("show")
 def data_show(name: str, as_json: Json = False) -> None:
     """Show the title, source, licence and location of a data set."""
-    from moreish.data import find, is_here
+    from moreish.data import find_dataset, is_available_offline
     from moreish.utils.download import cache_path
 
-    entry = find(name)
+    entry = find_dataset(name)
     facts = {
         "name": entry.name,
         "title": entry.title,
@@ -37,7 +40,7 @@ def data_show(name: str, as_json: Json = False) -> None:
         "address": entry.url,
         "licence": entry.licence,
         "sha256": entry.sha256,
-        "here": is_here(entry),
+        "here": is_available_offline(entry),
         "cache": None if entry.url is None else str(cache_path(entry)),
     }
     if as_json:
@@ -51,11 +54,11 @@ def data_show(name: str, as_json: Json = False) -> None:
 @data_app.command("get")
 def data_get(name: str, as_json: Json = False) -> None:
     """Download a data set now, for use without a network later."""
-    from moreish.data import find, load, place
+    from moreish.data import find_dataset, load_dataset, local_path
 
-    entry = find(name)
-    text = load(name)
-    where = str(place(entry) or "inside the package")
+    entry = find_dataset(name)
+    text = load_dataset(name)
+    where = str(local_path(entry) or "inside the package")
     if as_json:
         print_json({"name": name, "characters": len(text), "where": where})
         return

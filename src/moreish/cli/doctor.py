@@ -25,7 +25,7 @@ def doctor(
 ) -> None:
     """Find problems in a text, and the options of train that fix them. Nothing is changed."""
     from moreish import api
-    from moreish.ui import TrainingView, console, diagnosis_lines
+    from moreish.ui import TrainingView, audit_lines, console
 
     if page is not None:
         from moreish.figures import check_doctor_page
@@ -34,15 +34,15 @@ def doctor(
     out = console(stderr=as_json)
     view = TrainingView(out)
     try:
-        diagnosis = api.doctor(source, report=view, **given(options))
+        audit = api.doctor(source, report=view, **given(options))
     finally:
         view.close()
     if page is not None:
-        api.doctor_page(diagnosis, page)
+        api.doctor_page(audit, page)
     if as_json:
-        print_json({**asdict(diagnosis), "mends": diagnosis.mends})
+        print_json({**asdict(audit), "fixes": audit.fixes})
         return
-    for line in diagnosis_lines(diagnosis):
+    for line in audit_lines(audit):
         out.print(line)
     if page is not None:
         out.print(f"\nReport: {page}")

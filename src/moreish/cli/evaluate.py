@@ -77,9 +77,9 @@ def evaluate(
 
 
 def _read_stdin(encoding: str) -> str:
-    from moreish.data import decoded, with_line_feeds
+    from moreish.data import decode_chunks, normalize_newlines
 
-    return "".join(with_line_feeds(decoded(sys.stdin.buffer, encoding, "standard input")))
+    return "".join(normalize_newlines(decode_chunks(sys.stdin.buffer, encoding, "standard input")))
 
 
 def _evaluate_text(run: "Run", text: str, unknown: str, as_json: bool) -> None:

@@ -64,14 +64,14 @@ def prepare(
 ) -> None:
     """Tokenize large text into files for train; run again to resume."""
     from moreish.data import PrepareConfig, SourceFormat, prepare_dataset
-    from moreish.tokenizers import Limits
+    from moreish.tokenizers import VocabularyLimits
     from moreish.ui import console
 
     order = PrepareConfig(
         sources=tuple(sources),
         reading=SourceFormat(field=field, separator=separator, encoding=encoding),
         tokenizer=tokenizer,
-        limits=Limits(vocab_size=vocab_size),
+        limits=VocabularyLimits(vocab_size=vocab_size),
         hold_out=hold_out,
         split_seed=split_seed,
     )

@@ -224,7 +224,7 @@ def some_text(run: Run) -> str:
 
 def first_token(run: Run) -> int:
     """What a text is begun with: the boundary, where there is one."""
-    return 0 if run.tokenizer.boundary is None else run.tokenizer.boundary
+    return 0 if run.tokenizer.boundary_id is None else run.tokenizer.boundary_id
 
 
 @torch.inference_mode()

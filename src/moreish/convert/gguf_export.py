@@ -118,7 +118,7 @@ class ToLlamaCpp(Export):
 
     def usage(self) -> str:
         context = self.model.context
-        begun = "" if self.run.tokenizer.boundary is not None else ' --prompt "The "'
+        begun = "" if self.run.tokenizer.boundary_id is not None else ' --prompt "The "'
         return f"""
 ```
 llama-completion --model model.gguf --ctx-size {context} --predict {min(200, context - 1)}{begun}
@@ -136,7 +136,7 @@ holds {context:,} tokens. `llama-quantize` makes smaller files of this one.
         with _LlamaCpp(folder / self.main_file, model, run.tokenizer) as theirs:
             text = some_text(run)
             ids = run.tokenizer.encode(text).tolist()
-            begun = [] if run.tokenizer.boundary is None else [first]
+            begun = [] if run.tokenizer.boundary_id is None else [first]
             if theirs.tokens(text) != [*begun, *ids]:
                 raise DisagreementError(f"{text[:30]!r} becomes other tokens")
             for length in sorted({1, max(1, model.context // 2), model.context - 1}):

@@ -14,8 +14,8 @@ from typing import Any
 from moreish.errors import MoreishError
 from moreish.settings import Tree
 from moreish.tokenizers import (
-    BYTES,
     END_OF_TEXT,
+    UNICODE_TO_BYTE,
     BPETokenizer,
     ByteTokenizer,
     CharTokenizer,
@@ -28,7 +28,7 @@ NO_MERGE = "<| |>"
 NEVER = 0xFF
 """A byte that no UTF-8 has."""
 
-AS_CHARACTER = {byte: character for character, byte in BYTES.items()}
+AS_CHARACTER = {byte: character for character, byte in UNICODE_TO_BYTE.items()}
 
 CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -60,7 +60,7 @@ def vocabulary(tokenizer: Tokenizer) -> Vocabulary:
     """Raises MoreishError when llama.cpp has no tokenizer like it."""
     if isinstance(tokenizer, BPETokenizer):
         return _of_pairs(tokenizer)
-    boundary = tokenizer.boundary
+    boundary = tokenizer.boundary_id
     if isinstance(tokenizer, ByteTokenizer):
         tokens, merges = [AS_CHARACTER[byte] for byte in range(256)], [NO_MERGE]
         end = NEVER
@@ -119,7 +119,7 @@ def _of_pairs(tokenizer: BPETokenizer) -> Vocabulary:
         raise MoreishError(f"llama.cpp's tokenizer {words} has other merges (ignore_merges)")
     added = {token["content"]: token["id"] for token in data.get("added_tokens") or []}
     places = sorted({**model["vocab"], **added}.items(), key=lambda entry: entry[1])
-    boundary = tokenizer.boundary
+    boundary = tokenizer.boundary_id
     return Vocabulary(
         model="gpt2",
         words=words,

@@ -25,8 +25,8 @@ from moreish.models import GPT, Block, GPTConfig
 from moreish.runs import Run
 from moreish.settings import Tree
 from moreish.tokenizers import (
-    BYTES,
     END_OF_TEXT,
+    UNICODE_TO_BYTE,
     BPETokenizer,
     ByteTokenizer,
     CharTokenizer,
@@ -138,8 +138,8 @@ def _settings(
         "torch_dtype": "float32",
         "vocab_size": tokenizer.vocab_size,
         "tie_word_embeddings": config.tied,
-        "bos_token_id": tokenizer.boundary,
-        "eos_token_id": tokenizer.boundary,
+        "bos_token_id": tokenizer.boundary_id,
+        "eos_token_id": tokenizer.boundary_id,
     }
     names = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}
     if config.positions == "learned" and config.norm == "layer" and config.feedforward in names:
@@ -220,7 +220,7 @@ def _tokenizer(tokenizer: Tokenizer) -> Tree:
     """Ours as a standard tokenizer.json."""
     if isinstance(tokenizer, BPETokenizer):
         return tokenizer.to_json()
-    first = int(tokenizer.boundary is not None)
+    first = int(tokenizer.boundary_id is not None)
     added = [{"id": 0, "content": END_OF_TEXT, "special": True}][:first]
     no = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     whole: Tree = {
@@ -233,7 +233,7 @@ def _tokenizer(tokenizer: Tokenizer) -> Tree:
     }
     if isinstance(tokenizer, ByteTokenizer):
         bytewise = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False}
-        vocab = {character: byte + first for character, byte in BYTES.items()}
+        vocab = {character: byte + first for character, byte in UNICODE_TO_BYTE.items()}
         vocab |= {END_OF_TEXT: 0} if first else {}
         parts = {"pre_tokenizer": {**bytewise, "use_regex": False}, "decoder": bytewise}
         return {**whole, **parts, "model": {"type": "BPE", "vocab": vocab, "merges": []}}
@@ -254,8 +254,8 @@ def _about_tokenizer(run: Run) -> Tree:
         "model_max_length": run.model.max_length,
         "clean_up_tokenization_spaces": False,
     }
-    if run.tokenizer.boundary is not None:
+    if run.tokenizer.boundary_id is not None:
         added = run.tokenizer.to_json().get("added_tokens") or [{"content": END_OF_TEXT, "id": 0}]
-        end = next(t["content"] for t in added if t["id"] == run.tokenizer.boundary)
+        end = next(t["content"] for t in added if t["id"] == run.tokenizer.boundary_id)
         about |= {"bos_token": end, "eos_token": end}
     return about

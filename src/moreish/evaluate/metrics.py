@@ -192,7 +192,7 @@ def score(losses: NDArray[np.float32], tokens: TokenDataset, tokenizer: Tokenize
     total, count = float(exact.sum()), len(exact)
     predicted = count_tokens(tokens.ids_N, tokenizer.vocab_size)
     predicted[int(tokens.ids_N[0])] -= 1
-    known = tokenizer.unk is None or predicted[tokenizer.unk] == 0
+    known = tokenizer.unk_id is None or predicted[tokenizer.unk_id] == 0
     bits = total / math.log(2) if known else math.nan
     mean = total / count
     return Score(

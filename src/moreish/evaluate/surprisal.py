@@ -37,7 +37,7 @@ def surprisal(
     Raises:
         MoreishError: `text` has characters that the model never saw, or is empty.
     """
-    end = [tokenizer.boundary] if items else []
+    end = [tokenizer.boundary_id] if items else []
     ids = np.concatenate([lead, tokenizer.encode(text), np.array(end, dtype=np.int64)])
     if len(ids) < 2:
         raise MoreishError("there is no text to evaluate")

@@ -41,7 +41,7 @@ def tokenize_text(tokenizer: Tokenizer, text: str) -> list[Token]:
         Token(
             id=int(token),
             label=tokenizer.label(int(token)),
-            bytes=tokenizer.to_bytes(ids[place : place + 1]).hex(" "),
+            bytes=tokenizer.decode_bytes(ids[place : place + 1]).hex(" "),
         )
         for place, token in enumerate(ids)
     ]
@@ -61,7 +61,7 @@ def measure_tokenizer(name: str, tokenizer: Tokenizer, corpus: Corpus) -> Tokeni
         ids_N = spool.mapped()
     predicted_V = np.bincount(ids_N, minlength=tokenizer.vocab_size)
     count, size = len(ids_N), int(predicted_V @ tokenizer.byte_lengths())
-    unknown = 0 if tokenizer.unk is None else int(predicted_V[tokenizer.unk])
+    unknown = 0 if tokenizer.unk_id is None else int(predicted_V[tokenizer.unk_id])
     if unknown:  # whose length nobody knows
         size = sum(len(piece.encode()) for piece in _pieces(corpus))
     return TokenizerStats(

@@ -146,7 +146,7 @@ def _all(run: Run, text: str | None) -> Iterator[tuple[str, str, str, Draw]]:
     if (network := find_transformer(run.model)) is not None:
         few = ids[: min(SHOWN_TOKENS, network.context)]
         if run.kind == "lines":  # each item is read afresh, so one of them is enough
-            few = max(np.split(few, np.flatnonzero(few == run.tokenizer.boundary)), key=len)
+            few = max(np.split(few, np.flatnonzero(few == run.tokenizer.boundary_id)), key=len)
         maps = [maps_HTT.numpy() for maps_HTT in attention_maps(run.model, few)]
         yield (
             "attention",
@@ -194,7 +194,7 @@ def _text_ids(run: Run, text: str | None) -> np.ndarray:
         ids = run.tokenizer.encode(run.known_text(text, "error"))
         if len(ids) < 2:
             raise MoreishError(f"--text {text!r}: give at least two characters")
-        edge = [run.tokenizer.boundary]
+        edge = [run.tokenizer.boundary_id]
         return np.concatenate([edge, ids, edge]) if run.kind == "lines" else ids
     tokens = run.split("val")
     if run.kind == "text":

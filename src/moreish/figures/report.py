@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moreish.data import CATALOG, Diagnosis
+from moreish.data import CATALOG, AuditReport
 from moreish.errors import MoreishError, command, visible
 from moreish.evaluate import Score, format_bits
 from moreish.runs import Run
@@ -176,9 +176,9 @@ DOCTOR = "The doctor on "
 """What the title of such a page begins with."""
 
 
-def doctor_page(diagnosis: Diagnosis) -> str:
+def doctor_page(audit: AuditReport) -> str:
     """What the doctor says of a text."""
-    return page(f"{DOCTOR}{visible(diagnosis.name)}", "by Moreish", _diagnosis(diagnosis))
+    return page(f"{DOCTOR}{visible(audit.name)}", "by Moreish", _audit(audit))
 
 
 def check_doctor_page(path: Path, source: str) -> None:
@@ -199,33 +199,34 @@ def check_doctor_page(path: Path, source: str) -> None:
                 raise MoreishError(f"--report {path}: it is no page of the doctor; name a new file")
 
 
-def _diagnosis(diagnosis: Diagnosis) -> list[str]:
+def _audit(audit: AuditReport) -> list[str]:
     rows = [
-        ("!" if finding.grave else "", finding.sentence, visible(finding.where),
-         visible(finding.example), finding.mended_by)
-        for finding in diagnosis.findings
+        ("!" if finding.severity == "warning" else "", finding.summary, visible(finding.location),
+         visible(finding.example), finding.fix_label)
+        for finding in audit.findings
     ]  # fmt: skip
     about = (
-        f"{diagnosis.lines:,} lines, {diagnosis.characters:,} characters, {diagnosis.alphabet:,} "
-        f"of them different{'' if diagnosis.whole else '; the beginning was looked at'}. "
+        f"{audit.lines:,} lines, {audit.characters:,} characters, "
+        f"{audit.distinct_characters:,} of them distinct"
+        f"{'' if audit.is_complete else '; only the beginning was checked'}. "
         "! marks what spoils a model, or exposes somebody."
     )
-    notes = "".join(f"<p class=faint>{html.escape(visible(n))}</p>" for n in diagnosis.notes)
+    notes = "".join(f"<p class=faint>{html.escape(visible(n))}</p>" for n in audit.notes)
     parts = [f"<p>{html.escape(about)}</p>", notes]
     if not rows:
         return [*parts, "<p>Nothing to mend.</p>"]
     found = table(("", "found", "where", "for example", "mended by"), rows)
-    mended = html.escape(visible(diagnosis.mending))
+    mended = html.escape(visible(audit.fix_command))
     return [*parts, f"<div class=doctor>{found}</div>", f"<p>{mended}</p>" if mended else ""]
 
 
 def _examined(run: Run) -> str:
     """What the doctor found before the training, where there was a text to look at."""
     try:
-        diagnosis = Diagnosis.load(run.path / "doctor.json")
+        audit = AuditReport.load(run.path / "doctor.json")
     except (OSError, ValueError):
         return ""
-    return "<h2>What the doctor found</h2>" + "".join(_diagnosis(diagnosis))
+    return "<h2>What the doctor found</h2>" + "".join(_audit(audit))
 
 
 def write(path: Path, text: str) -> None:

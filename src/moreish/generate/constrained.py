@@ -25,7 +25,7 @@ from torch import Tensor
 
 from moreish.data import TokenDataset
 from moreish.errors import MoreishError
-from moreish.tokenizers import BOUNDARY, ByteTokenizer, CharTokenizer, Ids, Tokenizer
+from moreish.tokenizers import BOUNDARY_ID, ByteTokenizer, CharTokenizer, Ids, Tokenizer
 
 MOST_STATES = 2_000
 """Of an automaton while it is made: what takes more, takes minutes."""
@@ -94,7 +94,7 @@ class Automaton:
         state = 0
         for token in prompt:
             state = int(self.next_SV[state, int(token)])
-        last = int(prompt[-1]) if len(prompt) else BOUNDARY
+        last = int(prompt[-1]) if len(prompt) else BOUNDARY_ID
         if len(prompt) >= len(self.reach_LSV) or not self.reach_LSV[len(prompt), state, last]:
             raise MoreishError(f"nothing that the model can write matches {self.asked}")
         return state
@@ -103,7 +103,7 @@ class Automaton:
         """(B, V) of each token that may be drawn after `length` tokens; the boundary is the end."""
         every_V = torch.arange(self.next_SV.shape[1])
         reach_BV = self.reach_LSV[length + 1][self.next_SV[state_B], every_V]
-        reach_BV[:, BOUNDARY] = self.may_end_LS[length, state_B].double()
+        reach_BV[:, BOUNDARY_ID] = self.may_end_LS[length, state_B].double()
         return reach_BV
 
 
@@ -211,7 +211,7 @@ def resample(log_weights: list[float], n: int, seed: int) -> list[int]:
 
 def _characters(tokenizer: Tokenizer) -> list[str]:
     """The character of each token; none for the boundary. A byte stands for one of 256."""
-    first = [""] * int(tokenizer.boundary is not None)
+    first = [""] * int(tokenizer.boundary_id is not None)
     if isinstance(tokenizer, CharTokenizer):
         return first + list(tokenizer.characters)
     if isinstance(tokenizer, ByteTokenizer):
@@ -288,7 +288,7 @@ def _parsed(asked: Constraint, tokenizer: Tokenizer, seconds: float) -> Any:
             value = getattr(asked, flag)
             if not value:
                 continue
-            if unknown := tokenizer.unknown(value):
+            if unknown := tokenizer.find_unknown(value):
                 names = " ".join(map(repr, unknown))
                 raise MoreishError(f"--{flag} {value}: the model never saw {names}")
             literal = value.encode().decode("latin-1") if in_bytes else value

@@ -85,10 +85,10 @@ class TextGenerator:
     def stream(self) -> Iterator[str]:
         """One text, piece by piece as it is drawn; a character is never cut in two."""
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        yield decoder.decode(self.tokenizer.to_bytes(self.prompt))
+        yield decoder.decode(self.tokenizer.decode_bytes(self.prompt))
         for token_B, alive_B in self._steps(range(1)):
             if alive_B[0]:
-                yield decoder.decode(self.tokenizer.to_bytes(token_B.numpy()))
+                yield decoder.decode(self.tokenizer.decode_bytes(token_B.numpy()))
         yield decoder.decode(b"", final=True)
 
     def _batch(self, streams: range) -> Iterator["Drawn"]:
@@ -114,7 +114,7 @@ class TextGenerator:
             max_tokens=self.max_tokens,
             sampling=self.sampling,
             seed=self.seed,
-            eos_token=self.tokenizer.boundary,
-            suppressed_token=self.tokenizer.unk,
+            eos_token=self.tokenizer.boundary_id,
+            suppressed_token=self.tokenizer.unk_id,
             constraint=constraint,
         )

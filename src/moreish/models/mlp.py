@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from moreish.models.base import Model, ModelConfig, State
-from moreish.tokenizers import BOUNDARY
+from moreish.tokenizers import BOUNDARY_ID
 
 
 class MLPConfig(ModelConfig):
@@ -66,7 +66,7 @@ class MLP(Model):
     ) -> tuple[Float[Tensor, "B T V"], State]:
         past = self.context - 1
         if state is None:
-            state = tokens_BT.new_full((len(tokens_BT), past), BOUNDARY)
+            state = tokens_BT.new_full((len(tokens_BT), past), BOUNDARY_ID)
         seen_BS = torch.cat([state, tokens_BT], dim=1)  # S = K - 1 + T
         window_BTI = self.embedding(seen_BS.unfold(1, self.context, 1) + self.table_K).flatten(2)
         logits_BTV = self.head(F.tanh(self.hidden(window_BTI)))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from moreish.models.base import Model, ModelConfig, State
-from moreish.tokenizers import BOUNDARY
+from moreish.tokenizers import BOUNDARY_ID
 
 
 class WaveNetConfig(ModelConfig):
@@ -64,7 +64,7 @@ class WaveNet(Model):
         self, tokens_BT: Int[Tensor, "B T"], state: State = None
     ) -> tuple[Float[Tensor, "B T V"], State]:
         if state is None:
-            before_BS = tokens_BT.new_full((len(tokens_BT), self.context - 1), BOUNDARY)
+            before_BS = tokens_BT.new_full((len(tokens_BT), self.context - 1), BOUNDARY_ID)
             tokens_BT = torch.cat([before_BS, tokens_BT], dim=1)
         x_BSC = self.embedding(tokens_BT)
         pasts = []

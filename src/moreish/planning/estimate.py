@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from moreish.config import DataConfig, RunConfig
-from moreish.data import CATALOG, find, is_here
+from moreish.data import CATALOG, find_dataset, is_available_offline
 from moreish.errors import MoreishError
 from moreish.models import CountBasedModel, GPTConfig, Model, build_model
 from moreish.planning.memory import KEPT_SHARE, LOGITS_BACK, WORKSPACE
-from moreish.tokenizers import SIZE as GPT2_SIZE
-from moreish.tokenizers import builder, check_limits
+from moreish.tokenizers import GPT2_VOCAB_SIZE as GPT2_SIZE
+from moreish.tokenizers import check_vocab_size, tokenizer_builder
 from moreish.training import (
     KEPT,
     WINDOW,
@@ -269,7 +269,11 @@ def load_ahead(config: RunConfig, vocabulary: int) -> Load:
 
 def data_are_here(source: str) -> bool:
     """Whether the source can be read without a network."""
-    return is_here(find(source)) if source in CATALOG else Path(source).expanduser().exists()
+    return (
+        is_available_offline(find_dataset(source))
+        if source in CATALOG
+        else Path(source).expanduser().exists()
+    )
 
 
 def vocabulary_ahead(data: DataConfig) -> int:
@@ -278,13 +282,13 @@ def vocabulary_ahead(data: DataConfig) -> int:
     Raises:
         MoreishError: the text decides it.
     """
-    check_limits(data.tokenizer, data.limits)
+    check_vocab_size(data.tokenizer, data.limits)
     if data.tokenizer == "gpt2":
         return GPT2_SIZE
     if data.tokenizer == "bpe" and data.vocab_size is not None:
         return data.vocab_size
-    made = builder(data.tokenizer)
-    if made.learns or data.tokenizer == "char":
+    made = tokenizer_builder(data.tokenizer)
+    if made.needs_text or data.tokenizer == "char":
         raise MoreishError(
             f"{data.source} is not here, and its text decides the vocabulary: put it there, or "
             "name one that is known, e.g. --tokenizer gpt2"

@@ -206,8 +206,8 @@ def _text(run: Run, split: SplitName) -> list[bytes]:
     """What a split stands for, item by item."""
     tokens, tokenizer = run.split(split), run.tokenizer
     if not tokens.items:
-        return [tokenizer.to_bytes(tokens.ids_N[:].astype(np.int64))]
-    return [tokenizer.to_bytes(tokens.item(i)) for i in range(len(tokens.boundaries) - 1)]
+        return [tokenizer.decode_bytes(tokens.ids_N[:].astype(np.int64))]
+    return [tokenizer.decode_bytes(tokens.item(i)) for i in range(len(tokens.boundaries) - 1)]
 
 
 def _settings_of(run: Run) -> str:

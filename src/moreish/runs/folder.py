@@ -31,7 +31,7 @@ from moreish.errors import MoreishError, command
 from moreish.evaluate import Score
 from moreish.models import Model, build_model
 from moreish.runs.record import ENDED_STATUSES, DatasetInfo, RunRecord
-from moreish.tokenizers import BOUNDARY, Tokenizer, tokenizer_from_json
+from moreish.tokenizers import BOUNDARY_ID, Tokenizer, tokenizer_from_json
 from moreish.utils.files import (
     PARTIAL_SUFFIX,
     encode_json,
@@ -279,8 +279,8 @@ class RunFolder:
             return self._prepared_split()
         path = self.path / "data" / f"{name}.npy"
         try:
-            items, boundary = self.kind == "lines", self.tokenizer.boundary
-            tokens = load_tokens(path, items=items, boundary=boundary or BOUNDARY)
+            items, boundary = self.kind == "lines", self.tokenizer.boundary_id
+            tokens = load_tokens(path, items=items, boundary=boundary or BOUNDARY_ID)
         except (OSError, ValueError) as error:
             raise _damaged(path, error) from None
         if len(tokens.ids_N) != self.record.data.tokens[name]:  # which may be far too many to read

@@ -15,7 +15,7 @@ import torch
 from pydantic import Field, ValidationError
 
 from moreish.config import RunConfig
-from moreish.data import Kind, SplitName
+from moreish.data import CorpusKind, SplitName
 from moreish.errors import MoreishError
 from moreish.settings import Settings
 
@@ -32,7 +32,7 @@ class DatasetInfo(Settings):
     """What a text was understood to be."""
 
     name: str
-    kind: Kind
+    kind: CorpusKind
     documents: int
     """Items of a list, or files of running text."""
     distinct: int

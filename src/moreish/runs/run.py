@@ -113,7 +113,7 @@ class Run(RunFolder):
         seen: set[str] = set()
 
         def wanted(ids: Ids) -> bool:
-            if self.tokenizer.to_bytes(ids) in known:
+            if self.tokenizer.decode_bytes(ids) in known:
                 return False
             if max_overlap is None and not unique:
                 return True
@@ -205,23 +205,23 @@ class Run(RunFolder):
         """`text` without the characters that the model never saw, if `unknown` is "drop"."""
         if unknown not in ("error", "drop"):
             raise MoreishError(f"--unknown {unknown}: {nearest(unknown, ['error', 'drop'])}")
-        missing = self.tokenizer.unknown(text)
+        missing = self.tokenizer.find_unknown(text)
         if missing and unknown == "error":
             shown = " ".join(map(repr, missing[:10])) + (" …" if len(missing) > 10 else "")
-            spaced = not self.tokenizer.unknown(f" {text}")
+            spaced = not self.tokenizer.find_unknown(f" {text}")
             raise MoreishError(
                 f"the model never saw {shown}: change the text, or leave out what is unknown with "
                 f"--unknown drop{'; with a space before it, it is known' if spaced else ''}"
             )
-        return self.tokenizer.without_unknown(text) if missing else text
+        return self.tokenizer.drop_unknown(text) if missing else text
 
     def lead(self, prompt: Ids) -> Ids:
         """What a text follows: a boundary; else, for an empty prompt, a line end or the like."""
-        if self.tokenizer.boundary is not None:
-            return np.array([self.tokenizer.boundary])
+        if self.tokenizer.boundary_id is not None:
+            return np.array([self.tokenizer.boundary_id])
         if len(prompt):
             return prompt[:0]
-        if not self.tokenizer.unknown("\n"):
+        if not self.tokenizer.find_unknown("\n"):
             return self.tokenizer.encode("\n")
         return self.split("train").ids_N[:1].astype(np.int64)
 
@@ -245,12 +245,12 @@ class Run(RunFolder):
     def _bytes_of(self, name: SplitName) -> bytes:
         self.check_searchable()
         ids = self.split(name).ids_N[:].astype(np.int64)
-        if (boundary := self.tokenizer.boundary) is None:
-            return self.tokenizer.to_bytes(ids)
+        if (boundary := self.tokenizer.boundary_id) is None:
+            return self.tokenizer.decode_bytes(ids)
         # Boundaries give no bytes, so each piece ends where those before it do.
         ends = np.cumsum(np.where(ids == boundary, 0, self.tokenizer.byte_lengths()[ids]))
         edges = np.unique(ends[ids == boundary]).tolist()
-        whole = self.tokenizer.to_bytes(ids)
+        whole = self.tokenizer.decode_bytes(ids)
         return b"\n".join(
             whole[a:b] for a, b in zip([0, *edges], [*edges, len(whole)], strict=True) if a < b
         )

@@ -7,18 +7,18 @@ from typing import Any, Protocol
 
 from moreish.errors import MoreishError, nearest
 from moreish.tokenizers.base import (
-    ANY,
-    BOUNDARY,
+    BOUNDARY_ID,
+    NO_LIMITS,
     SURROGATE,
     Ids,
-    Limits,
     Tokenizer,
+    VocabularyLimits,
     cut_before_space,
 )
-from moreish.tokenizers.bpe import BYTES, END_OF_TEXT, BPETokenizer
+from moreish.tokenizers.bpe import END_OF_TEXT, UNICODE_TO_BYTE, BPETokenizer
 from moreish.tokenizers.byte import ByteTokenizer
 from moreish.tokenizers.char import CharTokenizer, code_points
-from moreish.tokenizers.gpt2 import SIZE
+from moreish.tokenizers.gpt2 import GPT2_VOCAB_SIZE
 from moreish.utils.files import read_json
 
 REGISTRY = {
@@ -30,13 +30,15 @@ REGISTRY = {
 }
 
 
-class Builder(Protocol):
+class TokenizerBuilder(Protocol):
     """Makes a tokenizer for a text."""
 
-    learns: bool
+    needs_text: bool
     """Whether `build` has to read the texts themselves; else the characters in them suffice."""
 
-    def build(self, texts: Iterable[str], *, boundary: bool, limits: Limits = ...) -> Tokenizer:
+    def build(
+        self, texts: Iterable[str], *, boundary: bool, limits: VocabularyLimits = ...
+    ) -> Tokenizer:
         """A tokenizer that covers all of `texts`.
 
         Args:
@@ -51,12 +53,14 @@ class Builder(Protocol):
 class FromFile:
     """Takes the tokenizer.json of a run, or of another project."""
 
-    learns = False
+    needs_text = False
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def build(self, texts: Iterable[str], *, boundary: bool, limits: Limits = ANY) -> Tokenizer:
+    def build(
+        self, texts: Iterable[str], *, boundary: bool, limits: VocabularyLimits = NO_LIMITS
+    ) -> Tokenizer:
         """One that has a boundary keeps it, needed or not: tokens stay what they were."""
         try:
             data = read_json(self.path)
@@ -66,7 +70,7 @@ class FromFile:
             raise MoreishError(f"{self.path} is no tokenizer: {error}") from None
 
 
-def builder(name: str) -> Builder:
+def tokenizer_builder(name: str) -> TokenizerBuilder:
     """What makes the tokenizers registered as `name`; or takes the one in the file of that name.
 
     Raises:
@@ -80,10 +84,10 @@ def builder(name: str) -> Builder:
     return FromFile(path)
 
 
-def check_limits(name: str, limits: Limits) -> None:
+def check_vocab_size(name: str, limits: VocabularyLimits) -> None:
     """Raises MoreishError where a size is asked of a vocabulary that is not learned, or there is no
     such tokenizer."""
-    if not builder(name).learns and limits.vocab_size is not None:
+    if not tokenizer_builder(name).needs_text and limits.vocab_size is not None:
         raise MoreishError(
             f"--vocab-size {limits.vocab_size}: {name} has a vocabulary of its own; leave it out, "
             "or take --tokenizer bpe or word, which learn one"
@@ -111,22 +115,22 @@ def _imported(name: str) -> Any:
 
 
 __all__ = [
-    "BOUNDARY",
-    "BYTES",
+    "BOUNDARY_ID",
     "END_OF_TEXT",
+    "GPT2_VOCAB_SIZE",
     "REGISTRY",
-    "SIZE",
     "SURROGATE",
+    "UNICODE_TO_BYTE",
     "BPETokenizer",
-    "Builder",
     "ByteTokenizer",
     "CharTokenizer",
     "Ids",
-    "Limits",
     "Tokenizer",
-    "builder",
-    "check_limits",
+    "TokenizerBuilder",
+    "VocabularyLimits",
+    "check_vocab_size",
     "code_points",
     "cut_before_space",
+    "tokenizer_builder",
     "tokenizer_from_json",
 ]

@@ -22,7 +22,7 @@ BEFORE_SPACE = re.compile(r"(?s).*\S(?=[ \n])")
 
 SHOWN_AS = {" ": "␣", "\n": "↵", "\t": "⇥"}
 
-BOUNDARY = 0
+BOUNDARY_ID = 0
 """The id of the boundary token of our own tokenizers, where there is one; the lectures write it
 `.`. Other people's may have another id."""
 
@@ -31,7 +31,7 @@ UNKNOWN_TEXT = "\ufffd"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class VocabularyLimits:
     """What a vocabulary that is learned from a text is to have."""
 
     vocab_size: int | None = None
@@ -41,7 +41,7 @@ class Limits:
     occur three times or fewer."""
 
 
-ANY = Limits()
+NO_LIMITS = VocabularyLimits()
 """What suits the text."""
 
 
@@ -76,9 +76,9 @@ class Tokenizer(ABC):
     """
 
     name: ClassVar[str]
-    boundary: int | None
+    boundary_id: int | None
     """The id of the boundary token, if there is one."""
-    unk: int | None
+    unk_id: int | None
     """The id that stands for all that is unknown; None: unknown text is an error."""
     vocab_size: int
 
@@ -91,7 +91,7 @@ class Tokenizer(ABC):
         """
 
     @abstractmethod
-    def cut(self, text: str) -> int:
+    def safe_cut(self, text: str) -> int:
         """The last place at which `text` may be cut so that its parts are encoded as the whole is,
         whatever comes after it; 0 if there is none."""
 
@@ -100,15 +100,15 @@ class Tokenizer(ABC):
         """Ids of all `items` in one go, each followed by a boundary; none holds a line end."""
 
     @abstractmethod
-    def to_bytes(self, ids: Ids) -> bytes:
+    def decode_bytes(self, ids: Ids) -> bytes:
         """The UTF-8 bytes that `ids` stand for; boundaries give none."""
 
     @abstractmethod
-    def unknown(self, text: str) -> list[str]:
+    def find_unknown(self, text: str) -> list[str]:
         """The distinct characters or words of `text` that it does not know, in order."""
 
     @abstractmethod
-    def without_unknown(self, text: str) -> str:
+    def drop_unknown(self, text: str) -> str:
         """`text` without them."""
 
     @abstractmethod
@@ -134,14 +134,14 @@ class Tokenizer(ABC):
 
     def decode(self, ids: Ids) -> str:
         """The text of `ids`; bytes that are no UTF-8 become U+FFFD."""
-        return self.to_bytes(ids).decode("utf-8", "replace")
+        return self.decode_bytes(ids).decode("utf-8", "replace")
 
     def label(self, token: int) -> str:
         """One token as a person reads it: `·` for the boundary, `␣` and `↵` for white space; bytes
         that are no text, or cannot be seen, are `‹e282›`, since `ad` may be a token too."""
-        if token == self.boundary:
+        if token == self.boundary_id:
             return "·"
-        raw = self.to_bytes(np.array([token]))
+        raw = self.decode_bytes(np.array([token]))
         try:
             text = raw.decode()
         except UnicodeDecodeError:

@@ -17,7 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moreish.errors import MoreishError
-from moreish.tokenizers.base import ANY, Ids, Limits, Tokenizer, cut_before_space, utf8
+from moreish.tokenizers.base import (
+    NO_LIMITS,
+    Ids,
+    Tokenizer,
+    VocabularyLimits,
+    cut_before_space,
+    utf8,
+)
 
 Encoder = Callable[[list[str]], list[NDArray[np.integer]]]
 
@@ -51,8 +58,8 @@ def _bytes_by_character() -> dict[str, int]:
     return written | {chr(256 + place): byte for place, byte in enumerate(others)}
 
 
-BYTES = _bytes_by_character()
-TO_LATIN_1 = {ord(character): byte for character, byte in BYTES.items()}
+UNICODE_TO_BYTE = _bytes_by_character()
+TO_LATIN_1 = {ord(character): byte for character, byte in UNICODE_TO_BYTE.items()}
 
 
 @final
@@ -60,8 +67,8 @@ class BPETokenizer(Tokenizer):
     """A byte-level tokenizer.json."""
 
     name = "bpe"
-    learns = True
-    unk = None
+    needs_text = True
+    unk_id = None
 
     def __init__(self, data: dict[str, Any], *, boundary: bool) -> None:
         """Raises MoreishError when `data` is no byte-level tokenizer."""
@@ -75,7 +82,7 @@ class BPETokenizer(Tokenizer):
             data = {**data, "added_tokens": [added_token(len(tokens) - 1)]}
         self._data = data
         ends = [special[name] for name in ENDS if name in special]
-        self.boundary = (ends or list(special.values()))[0] if boundary else None
+        self.boundary_id = (ends or list(special.values()))[0] if boundary else None
         self.vocab_size = len(tokens)
         self._tokens = tokens
         self._flat = np.frombuffer(b"".join(tokens), np.uint8)
@@ -83,10 +90,12 @@ class BPETokenizer(Tokenizer):
         self._start_V = np.cumsum(self._length_V) - self._length_V
 
     @classmethod
-    def build(cls, texts: Iterable[str], *, boundary: bool, limits: Limits = ANY) -> Self:
+    def build(
+        cls, texts: Iterable[str], *, boundary: bool, limits: VocabularyLimits = NO_LIMITS
+    ) -> Self:
         """Learn the pairs that occur most often, one after another."""
         hf = library("tokenizers")
-        least = len(BYTES) + boundary
+        least = len(UNICODE_TO_BYTE) + boundary
         if limits.vocab_size is not None and limits.vocab_size < least:
             raise MoreishError(f"--vocab-size {limits.vocab_size}: give {least} or more, the bytes")
         size = limits.vocab_size or _suiting(sum(map(len, texts)))
@@ -95,7 +104,7 @@ class BPETokenizer(Tokenizer):
         learner.decoder = hf.decoders.ByteLevel()
         trainer = hf.trainers.BpeTrainer(
             vocab_size=size,
-            initial_alphabet=sorted(BYTES),
+            initial_alphabet=sorted(UNICODE_TO_BYTE),
             special_tokens=[END_OF_TEXT] if boundary else [],
             show_progress=False,
         )
@@ -115,25 +124,25 @@ class BPETokenizer(Tokenizer):
         token_of = {token: place for place, token in enumerate(self._tokens) if len(token) == 1}
         return np.array([token_of[raw[at : at + 1]] for at in range(len(raw))], dtype=np.int64)
 
-    def cut(self, text: str) -> int:
+    def safe_cut(self, text: str) -> int:
         if self._like_gpt2:
             return cut_before_space(text)
         found = SAFE_ANYWHERE.match(text)
         return found.end() if found else 0
 
     def encode_items(self, items: list[str]) -> Ids:
-        assert self.boundary is not None
+        assert self.boundary_id is not None
         if self._like_gpt2 and all(item and item == item.strip() for item in items):
             (line_end,) = self.encode("\n").tolist()
             ids_N = self.encode("\n".join([*items, ""]))
-            ids_N[ids_N == line_end] = self.boundary
+            ids_N[ids_N == line_end] = self.boundary_id
             return ids_N
         for item in items:
             utf8(item)
-        parts = [np.append(ids, self.boundary) for ids in self._encoder(items)]
+        parts = [np.append(ids, self.boundary_id) for ids in self._encoder(items)]
         return np.concatenate([np.zeros(0, np.int64), *parts])
 
-    def to_bytes(self, ids: Ids) -> bytes:
+    def decode_bytes(self, ids: Ids) -> bytes:
         ids = np.asarray(ids, dtype=np.int64)
         pieces = []
         for first in range(0, len(ids), PIECE):
@@ -144,10 +153,10 @@ class BPETokenizer(Tokenizer):
             pieces.append(self._flat[places].tobytes())
         return b"".join(pieces)
 
-    def unknown(self, text: str) -> list[str]:
+    def find_unknown(self, text: str) -> list[str]:
         return []
 
-    def without_unknown(self, text: str) -> str:
+    def drop_unknown(self, text: str) -> str:
         return text
 
     def char_lengths(self) -> Ids:
@@ -161,8 +170,8 @@ class BPETokenizer(Tokenizer):
         return self._with_boundary(self._length_V.copy())
 
     def _with_boundary(self, lengths: Ids) -> Ids:
-        if self.boundary is not None:
-            lengths[self.boundary] = 1
+        if self.boundary_id is not None:
+            lengths[self.boundary_id] = 1
         return lengths
 
     def to_json(self) -> dict[str, Any]:
@@ -186,7 +195,8 @@ class BPETokenizer(Tokenizer):
             and not any(model.get(key) for key in ("ignore_merges", "dropout", "byte_fallback"))
             and None not in ids
             and all(a < b for a, b in pairwise(ids))
-            and len([token for token in self._tokens if token]) == len(BYTES) + len(merges)
+            and len([token for token in self._tokens if token])
+            == len(UNICODE_TO_BYTE) + len(merges)
         )
 
     @cached_property
@@ -237,7 +247,7 @@ def _tokens(data: dict[str, Any]) -> tuple[list[bytes], dict[str, int]]:
     for token, place in vocab.items():
         if token not in special:
             tokens[place] = token.translate(TO_LATIN_1).encode("latin-1")
-    if len({token for token in tokens if len(token) == 1}) != len(BYTES):
+    if len({token for token in tokens if len(token) == 1}) != len(UNICODE_TO_BYTE):
         raise ValueError("it lacks some of the 256 bytes")
     for pair in model["merges"]:
         left, right = _pair(pair)

@@ -6,7 +6,7 @@ from typing import Any, Self, final
 import numpy as np
 
 from moreish.errors import MoreishError
-from moreish.tokenizers.base import ANY, BOUNDARY, Ids, Limits, Tokenizer, utf8
+from moreish.tokenizers.base import BOUNDARY_ID, NO_LIMITS, Ids, Tokenizer, VocabularyLimits, utf8
 
 
 @final
@@ -18,38 +18,40 @@ class ByteTokenizer(Tokenizer):
     """
 
     name = "byte"
-    learns = False
-    unk = None
+    needs_text = False
+    unk_id = None
 
     def __init__(self, *, boundary: bool) -> None:
-        self.boundary = BOUNDARY if boundary else None
+        self.boundary_id = BOUNDARY_ID if boundary else None
         self._first = int(boundary)
         self.vocab_size = 256 + self._first
 
     @classmethod
-    def build(cls, texts: Iterable[str], *, boundary: bool, limits: Limits = ANY) -> Self:
+    def build(
+        cls, texts: Iterable[str], *, boundary: bool, limits: VocabularyLimits = NO_LIMITS
+    ) -> Self:
         return cls(boundary=boundary)
 
     def encode(self, text: str) -> Ids:
         return np.frombuffer(utf8(text), dtype=np.uint8).astype(np.int64) + self._first
 
     def encode_items(self, items: list[str]) -> Ids:
-        assert self.boundary is not None
+        assert self.boundary_id is not None
         ids_N = self.encode("\n".join([*items, ""]))
-        ids_N[ids_N == ord("\n") + self._first] = BOUNDARY
+        ids_N[ids_N == ord("\n") + self._first] = BOUNDARY_ID
         return ids_N
 
-    def to_bytes(self, ids: Ids) -> bytes:
+    def decode_bytes(self, ids: Ids) -> bytes:
         values = np.asarray(ids, dtype=np.int64) - self._first
         return values[values >= 0].astype(np.uint8).tobytes()
 
-    def cut(self, text: str) -> int:
+    def safe_cut(self, text: str) -> int:
         return len(text)
 
-    def unknown(self, text: str) -> list[str]:
+    def find_unknown(self, text: str) -> list[str]:
         return []
 
-    def without_unknown(self, text: str) -> str:
+    def drop_unknown(self, text: str) -> str:
         return text
 
     def char_lengths(self) -> Ids:
@@ -61,7 +63,7 @@ class ByteTokenizer(Tokenizer):
         return np.ones(self.vocab_size, dtype=np.int64)
 
     def to_json(self) -> dict[str, Any]:
-        return {"name": self.name, "boundary": self.boundary is not None}
+        return {"name": self.name, "boundary": self.boundary_id is not None}
 
     @classmethod
     def from_json(cls, data: dict[str, Any], *, boundary: bool) -> Self:

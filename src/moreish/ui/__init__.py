@@ -1,9 +1,9 @@
 """Output for terminals."""
 
 from moreish.ui.tables import (
+    audit_lines,
     clock,
     comparison_table,
-    diagnosis_lines,
     ladder_table,
     novelty_table,
     plural,
@@ -18,10 +18,10 @@ from moreish.ui.terminal import TrainingView, console
 
 __all__ = [
     "TrainingView",
+    "audit_lines",
     "clock",
     "comparison_table",
     "console",
-    "diagnosis_lines",
     "ladder_table",
     "novelty_table",
     "plural",

@@ -9,7 +9,7 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
-from moreish.data import PER_PARAMETER, Diagnosis, Finding, SplitName
+from moreish.data import TOKENS_PER_PARAMETER, AuditReport, Finding, SplitName
 from moreish.errors import command, visible
 from moreish.evaluate import Score, TextNovelty, Token, TokenizerStats, TokenSurprisal, format_bits
 from moreish.runs import RunGroup
@@ -34,47 +34,49 @@ def _table(gap: int = 2) -> Table:
     return Table(box=None, pad_edge=False, padding=(0, gap, 0, 0))
 
 
-def warning_lines(diagnosis: Diagnosis) -> list[Text]:
+def warning_lines(audit: AuditReport) -> list[Text]:
     """The findings of an audit that are severe or can be fixed by an option."""
-    shown = [finding for finding in diagnosis.findings if finding.grave or finding.mend]
+    shown = [finding for finding in audit.findings if finding.severity == "warning" or finding.fix]
     if not shown:
         return []
-    scope = "" if diagnosis.whole else "Only the beginning was checked. "
-    more = Text(f"  {scope}All findings: {command('doctor', *diagnosis.given)}", style="dim")
+    scope = "" if audit.is_complete else "Only the beginning was checked. "
+    more = Text(f"  {scope}All findings: {command('doctor', *audit.source_args)}", style="dim")
     return [*(_finding(finding) for finding in shown), more, Text()]
 
 
-def diagnosis_lines(diagnosis: Diagnosis) -> list[Text]:
+def audit_lines(audit: AuditReport) -> list[Text]:
     """The size of a text and all findings of its audit."""
-    kind = "list of" if diagnosis.kind == "lines" else "running text of"
-    is_folder = diagnosis.kind == "text" and diagnosis.documents > 1
-    files = f" in {plural(diagnosis.documents, 'file')}" if is_folder else ""
-    size = f"{plural(diagnosis.lines, 'line')}{files}, {plural(diagnosis.characters, 'character')}"
-    suits = diagnosis.characters // PER_PARAMETER
+    kind = "list of" if audit.kind == "lines" else "running text of"
+    is_folder = audit.kind == "text" and audit.documents > 1
+    files = f" in {plural(audit.documents, 'file')}" if is_folder else ""
+    size = f"{plural(audit.lines, 'line')}{files}, {plural(audit.characters, 'character')}"
+    suits = audit.characters // TOKENS_PER_PARAMETER
     enough = (
-        f"Suits models of up to {suits:,} parameters ({PER_PARAMETER} characters per parameter); "
-        "larger ones begin to memorize the text."
+        f"Suits models of up to {suits:,} parameters ({TOKENS_PER_PARAMETER} characters per "
+        "parameter); larger ones begin to memorize the text."
     )
     lines = [
-        Text(f"{visible(diagnosis.name)}: {kind} {size} ({diagnosis.alphabet:,} distinct)"),
-        *(Text(visible(note), style="dim") for note in (*diagnosis.notes, enough)),
+        Text(f"{visible(audit.name)}: {kind} {size} ({audit.distinct_characters:,} distinct)"),
+        *(Text(visible(note), style="dim") for note in (*audit.notes, enough)),
         Text(),
     ]
-    for finding in diagnosis.findings:
+    for finding in audit.findings:
         lines.append(_finding(finding))
-        if finding.where:
-            lines.append(Text(visible(f"  {finding.where}: {finding.example}"), style="dim"))
-    if not diagnosis.findings:
+        if finding.location:
+            lines.append(Text(visible(f"  {finding.location}: {finding.example}"), style="dim"))
+    if not audit.findings:
         lines.append(Text("No problems found."))
-    if mending := diagnosis.mending:
+    if mending := audit.fix_command:
         lines += [Text(), Text(visible(mending))]
     return lines
 
 
 def _finding(finding: Finding) -> Text:
-    mark = Text("! ", style="bold red") if finding.grave else Text("· ", style="dim")
-    mend = Text(f"  {finding.mended_by}", style="bold") if finding.mend else Text()
-    return mark + Text(finding.sentence) + mend
+    mark = (
+        Text("! ", style="bold red") if finding.severity == "warning" else Text("· ", style="dim")
+    )
+    mend = Text(f"  {finding.fix_label}", style="bold") if finding.fix else Text()
+    return mark + Text(finding.summary) + mend
 
 
 def score_table(scores: Mapping[SplitName, Score]) -> Table:

@@ -97,7 +97,7 @@ class TrainingView:
                 self.out.print(Text(text, style="yellow"))
             case Examined():
                 if not self.brief:
-                    for line in warning_lines(event.diagnosis):
+                    for line in warning_lines(event.audit):
                         self.out.print(line)
             case Note():
                 self.out.print(Text(event.text, style="dim"))

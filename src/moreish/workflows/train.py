@@ -104,8 +104,8 @@ def _begin(
     if config.init_from is not None:
         prepared = ready.facts.sources is not None
         check_start(Run.open(Path(config.init_from)), fresh, ready.tokenizer, prepared=prepared)
-    if ready.diagnosis is not None:
-        report(Examined(diagnosis=ready.diagnosis))
+    if ready.audit is not None:
+        report(Examined(audit=ready.audit))
     for note in (*notes, *reasons):
         report(Note(text=note))
     counts = any(isinstance(part, CountBasedModel | KneserNey) for part in fresh.modules())
@@ -117,8 +117,8 @@ def _begin(
     with _new_run(path, ready, overwrite=overwrite) as run:
         if found is not None:
             found.save(run.path)
-        if ready.diagnosis is not None:
-            ready.diagnosis.save(run.path / "doctor.json")
+        if ready.audit is not None:
+            ready.audit.save(run.path / "doctor.json")
         ended = lead(run, ready.device, report)
         if not _worth_keeping(run) and backup_path(path).exists():
             raise KeyboardInterrupt  # it came before there was anything better than the old run

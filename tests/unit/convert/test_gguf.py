@@ -16,7 +16,7 @@ from moreish.convert import gguf_export
 from moreish.convert.gguf_vocab import vocabulary
 from moreish.errors import MoreishError
 from moreish.runs.run import Run
-from moreish.tokenizers import builder, tokenizer_from_json
+from moreish.tokenizers import tokenizer_builder, tokenizer_from_json
 from moreish.training.events import silent
 
 GPT = {"name": "gpt", "layers": 2, "heads": 4, "width": 16, "context": 20}
@@ -110,7 +110,7 @@ def test_any_text_becomes_the_same_tokens(tokenizer: str, tmp_path: Path) -> Non
     with gguf_export._LlamaCpp(tmp_path / "g" / "model.gguf", run.model, run.tokenizer) as theirs:
         for _ in range(200):
             text = "".join(chance.choice(chance.choice(kinds)) for _ in range(20))
-            text = run.tokenizer.without_unknown(text)
+            text = run.tokenizer.drop_unknown(text)
             assert theirs.tokens(text) == [0, *run.tokenizer.encode(text).tolist()], text
 
 
@@ -123,7 +123,7 @@ QWEN_2 = LLAMA_3.replace("{1,3}", "")
 
 def of_others(pattern: str, **model: Any) -> dict[str, Any]:
     """A tokenizer.json with words such as those of Llama 3."""
-    data = builder("bpe").build([STORY * 4], boundary=True).to_json()
+    data = tokenizer_builder("bpe").build([STORY * 4], boundary=True).to_json()
     split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated"}
     parts = [{**split, "invert": False}, {**data["pre_tokenizer"], "use_regex": False}]
     words = {"type": "Sequence", "pretokenizers": parts}

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from conftest import STORY, Moreish
 from moreish import api
 from moreish.errors import MoreishError
-from moreish.tokenizers import Limits, builder
+from moreish.tokenizers import VocabularyLimits, tokenizer_builder
 from moreish.training.events import silent
 
 TINY_GPT2 = {"n_layer": 3, "n_head": 4, "n_embd": 32, "n_positions": 24}
@@ -47,8 +47,8 @@ def saved(folder: Path, name: str, **more: Any) -> Any:
     for parameter in model.parameters():  # away from zero and one, where mistakes hide
         torch.nn.init.normal_(parameter, std=0.3)
     model.save_pretrained(folder, **more)
-    limits = Limits(vocab_size=300)
-    tokenizer = builder("bpe").build([STORY], boundary=True, limits=limits)
+    limits = VocabularyLimits(vocab_size=300)
+    tokenizer = tokenizer_builder("bpe").build([STORY], boundary=True, limits=limits)
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer.to_json()), encoding="utf-8")
     return model.eval()
 

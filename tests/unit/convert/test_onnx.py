@@ -20,7 +20,7 @@ from moreish.convert.onnx import export as onnx_export
 from moreish.convert.onnx import generate_template as onnx_generate
 from moreish.errors import MoreishError
 from moreish.runs.run import Run
-from moreish.tokenizers import Limits, builder
+from moreish.tokenizers import VocabularyLimits, tokenizer_builder
 from moreish.training.events import silent
 from moreish.utils.files import encode_json
 
@@ -128,8 +128,10 @@ def test_the_example_makes_the_same_tokens(
 ) -> None:
     if name == "gpt2":
         needs_gpt2()
-    limits = Limits(min_word_count=1, vocab_size=None)
-    ours = builder(name).build([STORY * 4 + "½é’²\u3000'"], boundary=boundary, limits=limits)
+    limits = VocabularyLimits(min_word_count=1, vocab_size=None)
+    ours = tokenizer_builder(name).build(
+        [STORY * 4 + "½é’²\u3000'"], boundary=boundary, limits=limits
+    )
     alone = tokenizer_alone(ours, tmp_path_factory.mktemp("alone"))
     words = st.sampled_from(["the", " cat", "'s", "'ll", "\n\n", "  ", "\u3000", "½", "é", "’s"])
     characters = st.characters(exclude_categories=["Cs"]).map(str)
@@ -138,7 +140,7 @@ def test_the_example_makes_the_same_tokens(
     @given(st.lists(words | characters, max_size=20).map("".join))
     def same(text: str) -> None:
         if name == "char":
-            text = ours.without_unknown(text)
+            text = ours.drop_unknown(text)
         ids = ours.encode(text).tolist()
         assert alone.encode(text) == ids
         assert alone.decode(ids) == ours.decode(np.array(ids, dtype=np.int64))

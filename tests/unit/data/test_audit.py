@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 import moreish
 from conftest import Moreish
 from moreish.data.audit import audit as doctor
-from moreish.data.audit.audit import Diagnosis, diagnose, examine
+from moreish.data.audit.audit import AuditReport, audit_corpus, audit_source
 from moreish.data.audit.checks import Seen
 from moreish.data.text import clean as mend
-from moreish.data.text.clean import Mending, mended
+from moreish.data.text.clean import CleaningOptions, clean_texts
 from moreish.data.text.corpus import Corpus, read_corpus
 from moreish.data.text.decode import Text, text_of
 from moreish.data.text.detect_encoding import guess_encoding
@@ -44,7 +44,7 @@ VARIED = [
 
 def found_in(path: Path, lines: list[str], **options: object) -> dict[str, doctor.Finding]:
     path.write_text("\n".join(lines), encoding="utf-8", newline="")
-    return {finding.name: finding for finding in diagnose(str(path), **options).findings}  # type: ignore[arg-type]
+    return {finding.name: finding for finding in audit_source(str(path), **options).findings}  # type: ignore[arg-type]
 
 
 def test_nothing_is_found_where_nothing_is_wrong(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_nothing_is_found_where_nothing_is_wrong(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "line", "count", "grave"),
+    ("name", "line", "count", "is_warning"),
     [
         ("control characters", "a bell \x07 and another \x07", 2, False),
         ("invisible characters", "zero\u200bwidth", 1, False),
@@ -102,11 +102,12 @@ def test_nothing_is_found_where_nothing_is_wrong(tmp_path: Path) -> None:
     ],
 )
 def test_findings_have_counts_lines_and_examples(
-    tmp_path: Path, name: str, line: str, count: int, grave: bool
+    tmp_path: Path, name: str, line: str, count: int, is_warning: bool
 ) -> None:
     found = found_in(tmp_path / "a.txt", [*VARIED[:400], line, *VARIED[400:]], kind="text")
     finding = found[name]
-    assert (finding.count, finding.grave, finding.where) == (count, grave, "line 401")
+    severity = "warning" if is_warning else "note"
+    assert (finding.count, finding.severity, finding.location) == (count, severity, "line 401")
     if name in ("secrets", "card numbers"):
         assert "…" in finding.example  # it is not shown to everybody who reads a report
         assert "hunter2" not in finding.example and "8f3k" not in finding.example
@@ -153,12 +154,12 @@ def test_vowel_signs_matter(tmp_path: Path) -> None:
 
 def test_leakage_of_running_text(tmp_path: Path) -> None:
     found = found_in(tmp_path / "a.txt", [*VARIED, *VARIED[:80]])
-    assert found["leakage"].grave and found["leakage"].mend == "--dedup"
+    assert found["leakage"].severity == "warning" and found["leakage"].fix == "--dedup"
     assert found["leakage"].count == 68  # of the last tenth, which ends at line 680
     assert found["copies"].count == 80
-    diagnosis = diagnose(str(tmp_path / "a.txt"))
-    diagnosis.save(tmp_path / "doctor.json")
-    assert Diagnosis.load(tmp_path / "doctor.json") == diagnosis
+    audit = audit_source(str(tmp_path / "a.txt"))
+    audit.save(tmp_path / "doctor.json")
+    assert AuditReport.load(tmp_path / "doctor.json") == audit
 
 
 def test_leakage_goes_by_characters_as_the_split_does(tmp_path: Path) -> None:
@@ -173,7 +174,7 @@ def test_no_leakage_is_claimed_from_the_beginning_alone(tmp_path: Path) -> None:
     corpus = Corpus.of(
         ["\n".join([*VARIED, *VARIED[:80], *(f"{n} " * 20 for n in range(9999))])], "text"
     )
-    names = {finding.name for finding in examine(corpus, most=60_000).findings}
+    names = {finding.name for finding in audit_corpus(corpus, most=60_000).findings}
     assert "copies" in names and "leakage" not in names and "rare characters" not in names
 
 
@@ -194,9 +195,9 @@ def test_secrets_are_shown_by_no_other_finding(tmp_path: Path) -> None:
 def test_lines_and_line_ends_are_where_they_stand(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"x\ny\n")
     (tmp_path / "b.txt").write_bytes(b"a\r\nb\r\nc\rd\n")
-    diagnosis = diagnose(str(tmp_path), "text")
-    assert diagnosis.lines == 6
-    ends = {f.what[20:25].strip(): (f.count, f.where) for f in diagnosis.findings[:2]}
+    audit = audit_source(str(tmp_path), "text")
+    assert audit.lines == 6
+    ends = {f.description[20:25].strip(): (f.count, f.location) for f in audit.findings[:2]}
     b = tmp_path / "b.txt"
     assert ends == {"CR LF": (2, f"{b}, line 1"), "CR in": (1, f"{b}, line 3")}
 
@@ -204,7 +205,7 @@ def test_lines_and_line_ends_are_where_they_stand(tmp_path: Path) -> None:
 def test_a_line_that_is_too_long_to_be_held(tmp_path: Path) -> None:
     found = found_in(tmp_path / "a.txt", ["begin begin begin begin begin " + "x" * 4_500_000])
     assert set(found) == {"long lines"}
-    assert found["long lines"].count == 1 and "4,500,030" in found["long lines"].what
+    assert found["long lines"].count == 1 and "4,500,030" in found["long lines"].description
     assert found["long lines"].example.startswith("begin begin")
 
 
@@ -218,7 +219,7 @@ def test_a_line_that_is_too_long_to_be_held(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_no_line_takes_for_ever(tmp_path: Path, line: str) -> None:
     began = time.process_time()
-    found_in(tmp_path / "a.txt", [*VARIED, line], mending=Mending(nfc=True))
+    found_in(tmp_path / "a.txt", [*VARIED, line], cleaning=CleaningOptions(nfc=True))
     assert time.process_time() - began < 20  # a second or two; quadratic time takes minutes
 
 
@@ -234,10 +235,12 @@ def test_figures_and_copies_without_end_are_bounded(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(moreish.data.audit.duplicates, "REMEMBERED", 1000)  # type: ignore[attr-defined]
     monkeypatch.setattr(doctor, "Copies", Watched)
     texts = ["\n".join(["12:34"] * 5000), "\n".join(f"{n},{n * 7}" for n in range(20_000))]
-    examine(Corpus.of(["\n".join(texts)], "lines"))
+    audit_corpus(Corpus.of(["\n".join(texts)], "lines"))
     assert 0 < max(kept) <= 2000
-    (copies,) = (f for f in examine(Corpus.of(texts[:1], "lines")).findings if f.name == "copies")
-    assert (copies.count, copies.about) == (4999, False)  # one line is not too many
+    (copies,) = (
+        f for f in audit_corpus(Corpus.of(texts[:1], "lines")).findings if f.name == "copies"
+    )
+    assert (copies.count, copies.is_estimate) == (4999, False)  # one line is not too many
 
 
 def test_commands_keep_the_options_that_were_given(moreish_: Moreish, tmp_path: Path) -> None:
@@ -294,16 +297,16 @@ def test_what_no_encoding_reads_well_is_not_guessed(moreish_: Moreish, tmp_path:
 def test_files_that_are_left_out_are_a_finding(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("\n".join(VARIED))
     (tmp_path / "b.png").write_bytes(b"\x89PNG\xff\0")
-    (finding,) = diagnose(str(tmp_path)).findings
-    assert (finding.name, finding.count, finding.grave) == ("files left out", 1, False)
+    (finding,) = audit_source(str(tmp_path)).findings
+    assert (finding.name, finding.count, finding.severity) == ("files left out", 1, "note")
     (tmp_path / "c.txt").write_bytes("“façade”, naïve password=hunter2hunter2".encode("cp1252"))
-    (finding,) = diagnose(str(tmp_path)).findings
-    assert (finding.count, finding.grave, finding.mend) == (2, True, "")
-    assert "perhaps --encoding cp1252" in finding.what and "façade" in finding.example
-    assert finding.where == str(tmp_path / "c.txt") and "hunter2" not in finding.example
+    (finding,) = audit_source(str(tmp_path)).findings
+    assert (finding.count, finding.severity, finding.fix) == (2, "warning", "")
+    assert "perhaps --encoding cp1252" in finding.description and "façade" in finding.example
+    assert finding.location == str(tmp_path / "c.txt") and "hunter2" not in finding.example
     (tmp_path / "a.txt").unlink()
-    (first, *_) = diagnose(str(tmp_path)).findings
-    assert first.mended_by == "perhaps --encoding cp1252"
+    (first, *_) = audit_source(str(tmp_path)).findings
+    assert first.fix_label == "perhaps --encoding cp1252"
 
 
 def test_leakage_of_the_lectures_split() -> None:
@@ -313,18 +316,18 @@ def test_leakage_of_the_lectures_split() -> None:
     sides = moreish.data.split.split_items_as_lecture(len(names))  # type: ignore[attr-defined]
     train = {names[place] for place in sides["train"]}
     leaked = sum(names[place] in train for side in ("val", "test") for place in sides[side])
-    (finding,) = [f for f in examine(corpus, "lecture").findings if f.name == "leakage"]
+    (finding,) = [f for f in audit_corpus(corpus, "lecture").findings if f.name == "leakage"]
     assert finding.count == leaked > 700
-    assert finding.mend == "--split seeded"
-    assert not [f for f in examine(corpus, "seeded").findings if f.name == "leakage"]
+    assert finding.fix == "--split seeded"
+    assert not [f for f in audit_corpus(corpus, "seeded").findings if f.name == "leakage"]
 
 
 def test_rare_characters(tmp_path: Path) -> None:
     found = found_in(tmp_path / "a.txt", [*VARIED, "漢字かな交じり文"])
-    assert found["rare characters"].mend == "--min-count 5"
-    assert found["rare characters"].where == "line 601"
+    assert found["rare characters"].fix == "--min-count 5"
+    assert found["rare characters"].location == "line 601"
     after = found_in(
-        tmp_path / "a.txt", [*VARIED, "漢字かな交じり文"], mending=Mending(min_count=5)
+        tmp_path / "a.txt", [*VARIED, "漢字かな交じり文"], cleaning=CleaningOptions(min_count=5)
     )
     assert "rare characters" not in after
 
@@ -332,10 +335,10 @@ def test_rare_characters(tmp_path: Path) -> None:
 def test_what_is_named_mends_it(tmp_path: Path) -> None:
     lines = [*VARIED, "zero\u200bwidth \x07", "cafe\u0301", "ab漢字かな交じり文", *VARIED[:40]]
     before = found_in(tmp_path / "a.txt", lines)
-    mending = {finding.mend for finding in before.values()} - {""}
-    assert mending == {"--clean", "--nfc", "--min-count 5", "--dedup"}
-    how = Mending(clean=True, nfc=True, min_count=5, dedup=True)
-    assert not {f.mend for f in found_in(tmp_path / "a.txt", lines, mending=how).values()} - {""}
+    cleaning = {finding.fix for finding in before.values()} - {""}
+    assert cleaning == {"--clean", "--nfc", "--min-count 5", "--dedup"}
+    how = CleaningOptions(clean=True, nfc=True, min_count=5, dedup=True)
+    assert not {f.fix for f in found_in(tmp_path / "a.txt", lines, cleaning=how).values()} - {""}
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "latin-1", "cp1252"])
@@ -347,17 +350,17 @@ def test_other_encodings_are_read_and_named(tmp_path: Path, encoding: str) -> No
     assert guess is not None
     assert guess.sure == encoding.startswith("utf")
     assert "naïve" in path.read_bytes().decode(guess.encoding)
-    (first, *_) = diagnose(str(path)).findings
-    assert first.name == "encoding" and first.grave
-    assert first.mend == f"--encoding {guess.encoding}"
+    (first, *_) = audit_source(str(path)).findings
+    assert first.name == "encoding" and first.severity == "warning"
+    assert first.fix == f"--encoding {guess.encoding}"
     moreish.data.text.corpus.read_corpus(str(path), None, guess.encoding)  # type: ignore[attr-defined]
 
 
 def test_places_name_the_file_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("\n".join(VARIED[:300]))
     (tmp_path / "b.txt").write_text("\n".join([*VARIED[300:], "write to bob@example.com"]))
-    (finding,) = diagnose(str(tmp_path)).findings
-    assert finding.where == f"{tmp_path / 'b.txt'}, line 301"
+    (finding,) = audit_source(str(tmp_path)).findings
+    assert finding.location == f"{tmp_path / 'b.txt'}, line 301"
 
 
 def test_memory_is_bounded_by_an_even_sample(
@@ -368,7 +371,7 @@ def test_memory_is_bounded_by_an_even_sample(
     lines = [f"{a} {b} {c} and so on until it is long enough" for a in WORDS for b in WORDS
              for c in WORDS]  # fmt: skip
     found = found_in(tmp_path / "a.txt", lines + lines, kind="text")["copies"]
-    assert found.about
+    assert found.is_estimate
     assert abs(found.count - len(lines)) < 0.15 * len(lines)
 
 
@@ -378,24 +381,24 @@ def test_copies_are_counted_however_alike_the_lines_are(
     """Numbered lines are one line but for what does not matter: once, all of them were forgotten.
     A line that comes very often is known for certain."""
     monkeypatch.setattr(moreish.data.audit.duplicates, "REMEMBERED", 2000)  # type: ignore[attr-defined]
-    numbered = [f"user{n}" for n in range(12_000)]
-    found = found_in(tmp_path / "a.txt", numbered + numbered[:6000], kind="lines")
-    assert found["copies"].about and abs(found["copies"].count - 6000) < 0.1 * 6000
+    index_items = [f"user{n}" for n in range(12_000)]
+    found = found_in(tmp_path / "a.txt", index_items + index_items[:6000], kind="lines")
+    assert found["copies"].is_estimate and abs(found["copies"].count - 6000) < 0.1 * 6000
     near = found["near copies"]
-    assert (near.count, near.about) == (17_998, False)  # but for user0, who comes again
+    assert (near.count, near.is_estimate) == (17_998, False)  # but for user0, who comes again
     words = [f"{a} {b}{c} {d}" for a in WORDS for b in WORDS for c in WORDS for d in WORDS]
     lines = [line for word in words[:8000] for line in (word, "often")]
     again = [word.upper() for word in words[:4000]]
     found = found_in(tmp_path / "a.txt", lines + again, kind="lines")
-    assert found["copies"].about and found["copies"].count == 7999
-    assert found["near copies"].about and abs(found["near copies"].count - 4000) < 0.1 * 4000
+    assert found["copies"].is_estimate and found["copies"].count == 7999
+    assert found["near copies"].is_estimate and abs(found["near copies"].count - 4000) < 0.1 * 4000
 
 
 def test_only_the_beginning_is_looked_at_where_that_is_asked() -> None:
     corpus = Corpus.of(["\n".join([*VARIED, "bob@example.com"])], "text")
-    assert not examine(corpus, most=1000).findings
-    assert not examine(corpus, most=1000).whole
-    assert examine(corpus).findings and examine(corpus).whole
+    assert not audit_corpus(corpus, most=1000).findings
+    assert not audit_corpus(corpus, most=1000).is_complete
+    assert audit_corpus(corpus).findings and audit_corpus(corpus).is_complete
 
 
 def test_a_training_says_what_the_doctor_found(
@@ -407,12 +410,12 @@ def test_a_training_says_what_the_doctor_found(
     shown = capsys.readouterr().out
     assert "characters that cannot be seen" in shown and "--clean" in shown
     assert "moreish doctor" in shown
-    kept = Diagnosis.load(run.path / "doctor.json")
+    kept = AuditReport.load(run.path / "doctor.json")
     assert [finding.name for finding in kept.findings] == ["invisible characters"]
-    mended = moreish.train(source, model="bigram", steps=2, out=tmp_path / "clean", clean=True)
+    clean_texts = moreish.train(source, model="bigram", steps=2, out=tmp_path / "clean", clean=True)
     assert "cannot be seen" not in capsys.readouterr().out
-    assert run.record.data.vocabulary - mended.record.data.vocabulary == 1
-    assert "left out control and invisible characters" in mended.record.data.notes
+    assert run.record.data.vocabulary - clean_texts.record.data.vocabulary == 1
+    assert "left out control and invisible characters" in clean_texts.record.data.notes
     moreish.train("names", model="bigram", steps=2, out=tmp_path / "names")
     assert not (tmp_path / "names" / "doctor.json").exists()
 
@@ -420,8 +423,8 @@ def test_a_training_says_what_the_doctor_found(
 def test_pages_show_text_as_text(tmp_path: Path) -> None:
     source = tmp_path / "a.txt"
     source.write_text("\n".join([*VARIED, "<script>x bob@example.com \x1b[31m"]))
-    diagnosis = moreish.doctor(source)
-    moreish.api.doctor_page(diagnosis, tmp_path / "page.html")  # type: ignore[attr-defined]
+    audit = moreish.doctor(source)
+    moreish.api.doctor_page(audit, tmp_path / "page.html")  # type: ignore[attr-defined]
     page = (tmp_path / "page.html").read_text()
     assert "<script>" not in page and "&lt;script&gt;" in page
     assert "\x1b" not in page and "␛[31m" in page
@@ -450,8 +453,8 @@ def test_a_page_replaces_nothing_but_a_page(moreish_: Moreish, tmp_path: Path) -
 # Mending
 
 
-def through(pieces: list[str], how: Mending, kind: str = "text") -> str:
-    return "".join(mended([text_of(*pieces)], how, kind)[0][0])  # type: ignore[arg-type]
+def through(pieces: list[str], how: CleaningOptions, kind: str = "text") -> str:
+    return "".join(clean_texts([text_of(*pieces)], how, kind)[0][0])  # type: ignore[arg-type]
 
 
 pieces_of_text = st.lists(st.text(alphabet="ab\n e\u0301\u0327가\u1100\u1161漢", max_size=12))
@@ -459,7 +462,9 @@ pieces_of_text = st.lists(st.text(alphabet="ab\n e\u0301\u0327가\u1100\u1161漢
 
 @given(pieces_of_text)
 def test_normal_forms_do_not_depend_on_the_pieces(pieces: list[str]) -> None:
-    assert through(pieces, Mending(nfc=True)) == unicodedata.normalize("NFC", "".join(pieces))
+    assert through(pieces, CleaningOptions(nfc=True)) == unicodedata.normalize(
+        "NFC", "".join(pieces)
+    )
 
 
 @given(st.lists(st.text(alphabet="ab\n ", max_size=6)), st.integers(1, 9))
@@ -490,37 +495,41 @@ def test_copies_go_wherever_they_stand(files: list[list[str]]) -> None:
                 kept.append(line)
             seen.add(line.strip())
         expected.append("\n".join(kept))
-    once, _ = mended(texts, Mending(dedup=True), "lines")
+    once, _ = clean_texts(texts, CleaningOptions(dedup=True), "lines")
     for _ in range(2):  # whenever they are gone through
         assert ["".join(text) for text in once] == expected
 
 
 def test_short_lines_of_running_text_may_come_again() -> None:
     line = "x" * mend.REMARKABLE
-    assert through(["yes\nyes\n", line, "\n", line, "\nyes"], Mending(dedup=True)) == (
+    assert through(["yes\nyes\n", line, "\n", line, "\nyes"], CleaningOptions(dedup=True)) == (
         f"yes\nyes\n{line}\nyes"
     )
 
 
 def test_rare_characters_go_from_text_and_take_their_items_with_them() -> None:
-    assert through(["abz", "ab"], Mending(min_count=2)) == "abab"
-    assert through(["ab\nabz\nab"], Mending(min_count=2), "lines") == "ab\nab"
+    assert through(["abz", "ab"], CleaningOptions(min_count=2)) == "abab"
+    assert through(["ab\nabz\nab"], CleaningOptions(min_count=2), "lines") == "ab\nab"
     # Leaving one out makes others rare; and what stands around items is left out anyway.
-    assert through(["ab\nab\nac\ncz\nab\t"], Mending(min_count=2), "lines") == "ab\nab\nab\t"
+    assert (
+        through(["ab\nab\nac\ncz\nab\t"], CleaningOptions(min_count=2), "lines") == "ab\nab\nab\t"
+    )
     # Copies go first.
-    assert through(["a\nz\nz\nba\nb"], Mending(min_count=2, dedup=True), "lines") == "a\nba\nb"
+    assert (
+        through(["a\nz\nz\nba\nb"], CleaningOptions(min_count=2, dedup=True), "lines") == "a\nba\nb"
+    )
 
 
 def test_notes_count_what_goes(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
-    how = Mending(dedup=True, min_count=2)
+    how = CleaningOptions(dedup=True, min_count=2)
     path.write_text("ab\nabz\nab\nac\ncy\nabab\n\n")
     (note,) = (n for n in read_corpus(str(path), "lines", "utf-8", how).notes if "copies" in n)
     assert note == (  # ab again; abz and cy, and then ac
         "left out copies: 1, left out items with characters that occur fewer than 2 times: 3"
     )
     path.write_text("aaabbbz" + "y")
-    (note,) = read_corpus(str(path), "text", "utf-8", Mending(min_count=2)).notes
+    (note,) = read_corpus(str(path), "text", "utf-8", CleaningOptions(min_count=2)).notes
     assert note == "left out characters that occur fewer than 2 times: 2"
 
 
@@ -531,26 +540,29 @@ def test_mending_reads_whenever_it_is_gone_through() -> None:
         times.append(1)
         return iter(["a\x07b"])
 
-    (text,), _ = mended([Text(read)], Mending(clean=True), "text")  # type: ignore[arg-type]
+    (text,), _ = clean_texts([Text(read)], CleaningOptions(clean=True), "text")  # type: ignore[arg-type]
     assert ["".join(text), "".join(text)] == ["ab", "ab"]
     assert len(times) == 2
 
 
 def test_cleaning_glues_no_words_together() -> None:
     broken = "one\x0ctwo\x0bthree\x85four\u2028five\u2029six\u00a0seven\x1eeight\x07\u200e\u061c"
-    assert through([broken], Mending(clean=True)) == "one\ntwo\nthree\nfour\nfive\nsix seven\neight"
-    items = through([broken + "\nb"], Mending(clean=True), "lines")
+    assert (
+        through([broken], CleaningOptions(clean=True))
+        == "one\ntwo\nthree\nfour\nfive\nsix seven\neight"
+    )
+    items = through([broken + "\nb"], CleaningOptions(clean=True), "lines")
     assert items == "one two three four five six seven eight\nb"
 
 
 @given(st.lists(st.text(alphabet="a\x07\u06cc\u0915\u200c\u200d👩 ", max_size=6)))
 def test_joiners_stay_where_they_join(pieces: list[str]) -> None:
-    kept = through(["".join(pieces)], Mending(clean=True))
-    assert through(pieces, Mending(clean=True)) == kept
-    assert through([kept], Mending(clean=True)) == kept
+    kept = through(["".join(pieces)], CleaningOptions(clean=True))
+    assert through(pieces, CleaningOptions(clean=True)) == kept
+    assert through([kept], CleaningOptions(clean=True)) == kept
     for text in ("می‌خواهم", "क्‍ष", "👩‍👩‍👧"):
-        assert through([text], Mending(clean=True)) == text
-    assert through(["a\u200cb\u200d"], Mending(clean=True)) == "ab"
+        assert through([text], CleaningOptions(clean=True)) == text
+    assert through(["a\u200cb\u200d"], CleaningOptions(clean=True)) == "ab"
 
 
 def test_cleaning_is_not_offered_where_it_destroys(moreish_: Moreish, tmp_path: Path) -> None:
@@ -564,14 +576,14 @@ def test_cleaning_is_not_offered_where_it_destroys(moreish_: Moreish, tmp_path: 
     path.write_bytes("\n".join([*VARIED, "and so on… and on"]).encode("cp1252"))
     assert "perhaps --encoding cp1252" in moreish_("doctor", path, "--encoding", "latin-1").out
     found = found_in(tmp_path / "b.txt", [*VARIED, "itâ\x80\x99s \x07"])
-    assert not [f for f in found.values() if f.mend == "--clean"]
+    assert not [f for f in found.values() if f.fix == "--clean"]
 
 
 def test_nothing_left_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("abc\ndef\n" * 2)
     with pytest.raises(moreish.MoreishError, match="mending leaves nothing"):
-        read_corpus(str(path), "lines", "utf-8", Mending(min_count=9))
+        read_corpus(str(path), "lines", "utf-8", CleaningOptions(min_count=9))
 
 
 def test_a_short_text_is_not_mended_to_nothing(moreish: Moreish) -> None:
@@ -579,15 +591,15 @@ def test_a_short_text_is_not_mended_to_nothing(moreish: Moreish) -> None:
     Path("few.txt").write_text("anna 0171\nbob x@y\nclara = 3\n")
     told = moreish("doctor", "few.txt", "--as", "lines", "--json")
     rare = [f for f in told.json["findings"] if f["name"] == "rare characters"]
-    assert len(rare) == 1 and not rare[0]["mend"]
-    assert "--min-count" not in str(told.json["mends"])
+    assert len(rare) == 1 and not rare[0]["fix"]
+    assert "--min-count" not in str(told.json["fixes"])
 
 
 def test_items_are_not_numbered_for_the_doctor(tmp_path: Path) -> None:
     """It takes forty bytes for each, which of a gigabyte of short lines are more than its own."""
     (tmp_path / "l.txt").write_text("anna\notto\nanna\n" * 50)
-    found = diagnose(str(tmp_path / "l.txt"), "lines")
+    found = audit_source(str(tmp_path / "l.txt"), "lines")
     assert (found.documents, found.lines) == (150, 150)
-    corpus = read_corpus(str(tmp_path / "l.txt"), "lines", numbered=False)
-    assert corpus.facts.numbers_I is None
+    corpus = read_corpus(str(tmp_path / "l.txt"), "lines", index_items=False)
+    assert corpus.facts.item_ids_I is None
     assert read_corpus(str(tmp_path / "l.txt"), "lines").facts.distinct == 2

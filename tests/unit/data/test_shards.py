@@ -25,7 +25,7 @@ from moreish.data.shards.pipeline import PrepareConfig, prepare_dataset
 from moreish.data.shards.sources import SourceFormat, find_sources
 from moreish.data.split import SPLITS
 from moreish.errors import MoreishError
-from moreish.tokenizers import builder
+from moreish.tokenizers import tokenizer_builder
 from moreish.tokenizers.base import cut_before_space
 
 TEXT = "the miller had three sons, a mill, an ass and a cat. What? 'I could' é 漢字\n"
@@ -51,12 +51,12 @@ def made(out: Path, *sources: Path | str, **options: Any) -> PreparedDataset:
 def documents(prepared: PreparedDataset) -> dict[str, list[str]]:
     """What stands between the boundaries of each split."""
     tokenizer = prepared.tokenizer()
-    assert tokenizer.boundary is not None
+    assert tokenizer.boundary_id is not None
     found = {}
     for name in SPLITS:
         ids = prepared.tokens(name).ids_N[:].astype(np.int64)
-        assert ids[-1] == tokenizer.boundary
-        ends = np.flatnonzero(ids == tokenizer.boundary)
+        assert ids[-1] == tokenizer.boundary_id
+        ends = np.flatnonzero(ids == tokenizer.boundary_id)
         found[name] = [tokenizer.decode(part) for part in np.split(ids, ends + 1)[:-1]]
     return found
 
@@ -232,7 +232,7 @@ def test_wrong_columns_sets_and_places(tmp_path: Path) -> None:
 def test_built_in_data_sets_where_nothing_else_has_their_name(
     moreish: Moreish, shakespeare: str
 ) -> None:
-    names = [*filter(None, catalog.load("names").split("\n"))]
+    names = [*filter(None, catalog.load_dataset("names").split("\n"))]
     for out in ("names", "names/p"):
         result = moreish("prepare", "names", "--out", out, "--tokenizer", "byte")
         assert f"--out {out} is names or in it" in result.err
@@ -309,7 +309,7 @@ def test_passages_are_the_document_and_its_tokens() -> None:
         assert "".join(passage.text for passage in own) == text
         assert [passage.ends for passage in own] == [False] * (len(own) - 1) + [True]
         assert [passage.number for passage in own] == list(range(len(own)))
-        gpt2 = builder("gpt2").build([], boundary=True)
+        gpt2 = tokenizer_builder("gpt2").build([], boundary=True)
         parts = np.concatenate([gpt2.encode(passage.text) for passage in own])
         assert parts.tolist() == gpt2.encode(text).tolist()
     assert max(len(p.text) for p in found if p.document == 1) <= PASSAGE

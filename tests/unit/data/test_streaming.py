@@ -17,7 +17,7 @@ from moreish.data.text import decode
 from moreish.data.text.corpus import Corpus, guess_kind, read_corpus
 from moreish.data.token_dataset import TokenDataset, encode_corpus, fingerprint
 from moreish.errors import MoreishError
-from moreish.tokenizers import builder
+from moreish.tokenizers import tokenizer_builder
 from moreish.training.setup import describe, prepare
 
 AWKWARD = {
@@ -97,7 +97,9 @@ def in_pieces(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
 def check(source: Path, raw: list[str], kind: str, encoding: str = "utf-8") -> None:
     corpus = read_corpus(str(source), kind, encoding)
     for name in ("char", "byte"):
-        tokenizer = builder(name).build([corpus.facts.alphabet], boundary=corpus.has_boundary)
+        tokenizer = tokenizer_builder(name).build(
+            [corpus.facts.alphabet], boundary=corpus.has_boundary
+        )
         for rule in ("seeded", "lecture"):
             expected, alphabet = plain(raw, kind, rule, name)
             assert corpus.facts.alphabet == alphabet
@@ -197,7 +199,7 @@ def test_a_text_that_changes_meanwhile_is_refused(tmp_path: Path) -> None:
     for kind, content in (("text", STORY), ("lines", "a\nb\nc\nd\n")):
         path.write_text(content)
         corpus = read_corpus(str(path), kind)
-        tokenizer = builder("byte").build([], boundary=corpus.has_boundary)
+        tokenizer = tokenizer_builder("byte").build([], boundary=corpus.has_boundary)
         path.write_text(content + content)
         with pytest.raises(MoreishError, match="changed while it was read"):
             encode_corpus(corpus, tokenizer, "seeded", 42)

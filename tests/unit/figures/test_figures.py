@@ -127,7 +127,9 @@ def test_equal_runs_have_equal_pictures(
 
 
 def test_the_ladder_has_a_report(moreish: Moreish, tmp_path: Path) -> None:
-    Path("n.txt").write_text("\n".join(catalog.load("names").split("\n")[:200]), encoding="utf-8")
+    Path("n.txt").write_text(
+        "\n".join(catalog.load_dataset("names").split("\n")[:200]), encoding="utf-8"
+    )
     result = moreish("ladder", "n.txt", "--minutes", "0.002", "--rungs", "counts,kneser-ney,head")
     assert "ladders/n/report.html" in result.out
     page = Path("ladders/n/report.html").read_text()

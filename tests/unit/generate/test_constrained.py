@@ -32,7 +32,7 @@ def counted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
     """Runs of the same names: letter pairs, good counts, and bytes."""
     folder = tmp_path_factory.mktemp("constraints")
     source = folder / "names.txt"
-    names = catalog.load("names").split("\n")[:3000]
+    names = catalog.load_dataset("names").split("\n")[:3000]
     source.write_text("\n".join([*names, "zoë", "chloë", "renée"]), encoding="utf-8")
 
     def train(name: str, **options: object) -> Run:

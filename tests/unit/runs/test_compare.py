@@ -20,7 +20,7 @@ TINY = {"model": {"layers": 1, "heads": 2, "width": 16}}
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
     folder = tmp_path_factory.mktemp("compare")
     source = folder / "names.txt"
-    source.write_text("\n".join(catalog.load("names").split("\n")[:800]), encoding="utf-8")
+    source.write_text("\n".join(catalog.load_dataset("names").split("\n")[:800]), encoding="utf-8")
 
     def train(name: str, **options: object) -> Run:
         return api.train(source, out=folder / name, report=silent, **options)
@@ -169,7 +169,7 @@ def test_text_beyond_ascii_is_compared_by_the_byte(moreish: Moreish) -> None:
 
 def test_a_rate_from_a_range_test_does_not_part_seeds(tmp_path: Path) -> None:
     source = tmp_path / "names.txt"
-    source.write_text("\n".join(catalog.load("names").split("\n")[:300]), encoding="utf-8")
+    source.write_text("\n".join(catalog.load_dataset("names").split("\n")[:300]), encoding="utf-8")
     auto = {"train": {"lr": "auto"}}
     several = [
         api.train(
@@ -185,7 +185,7 @@ def test_a_rate_from_a_range_test_does_not_part_seeds(tmp_path: Path) -> None:
 
 def test_two_that_rule_out_what_came_do_not_hide_the_others(tmp_path: Path) -> None:
     source = tmp_path / "names.txt"
-    source.write_text("\n".join(catalog.load("names").split("\n")[:300]), encoding="utf-8")
+    source.write_text("\n".join(catalog.load_dataset("names").split("\n")[:300]), encoding="utf-8")
     runs = [
         api.train(
             source, model="ngram", settings={"model": {"order": order, "add_k": k}},

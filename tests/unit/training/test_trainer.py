@@ -41,7 +41,7 @@ TINY = {"model": {"layers": 1, "heads": 2, "width": 16}}
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     path = tmp_path / "names.txt"
-    path.write_text("\n".join(catalog.load("names").split("\n")[:300]), encoding="utf-8")
+    path.write_text("\n".join(catalog.load_dataset("names").split("\n")[:300]), encoding="utf-8")
     return path
 
 
@@ -224,7 +224,7 @@ def test_a_folder_of_files_has_boundaries(tmp_path: Path) -> None:
     for i in range(3):
         (folder / f"{i}.txt").write_text(STORY * (i + 1), encoding="utf-8")
     run = api.train(folder, model="ngram", out=tmp_path / "run", report=silent)
-    assert run.tokenizer.boundary == 0
+    assert run.tokenizer.boundary_id == 0
     assert run.record.data.documents == 3
     assert len(run.sample(2, max_tokens=50)) == 2
 

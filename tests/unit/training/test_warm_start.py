@@ -75,8 +75,8 @@ def test_from_many_documents_to_one(tokenizer: str, other: Path, tmp_path: Path)
     before = api.train(folder, steps=2, tokenizer=tokenizer, settings=settings,
                        out=tmp_path / "a", report=silent)  # fmt: skip
     run = api.train(other, init_from=before.path, steps=2, out=tmp_path / "b", report=silent)
-    assert run.record.tokenizer == before.record.tokenizer and run.tokenizer.boundary is not None
-    assert not (run.split("val").ids_N == run.tokenizer.boundary).any()
+    assert run.record.tokenizer == before.record.tokenizer and run.tokenizer.boundary_id is not None
+    assert not (run.split("val").ids_N == run.tokenizer.boundary_id).any()
     assert run.sample(1, max_tokens=5)
 
 

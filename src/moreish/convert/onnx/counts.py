@@ -17,7 +17,7 @@ from moreish.convert.onnx import networks
 from moreish.convert.onnx.step import BATCH, Start, Stepwise, Tensors, marked
 from moreish.errors import MoreishError
 from moreish.models import TABLE_NAMES, Hybrid, KneserNey, Mixture, Model, NGram
-from moreish.tokenizers import BOUNDARY
+from moreish.tokenizers import BOUNDARY_ID
 
 ABSENT = -1
 """In the place of a token that never was."""
@@ -121,7 +121,7 @@ class StepwiseNGram(Stepwise):
         self, tokens_BT: Tensor, state: Tensors, features_BTN: Tensor | None = None
     ) -> tuple[Tensor, Tensors]:
         mark_BS, state = self.grams.seen(tokens_BT, state)
-        token_BS = (mark_BS - 1).clamp(min=BOUNDARY)
+        token_BS = (mark_BS - 1).clamp(min=BOUNDARY_ID)
         context_BTM, _ = self.grams.contexts(token_BS, self.order - 1)
         counts_BTV = self.counts(self.grams.every(context_BTM[:, :, -1:]))[..., 0] + self.add_k
         total_BT1 = counts_BTV.sum(dim=-1, keepdim=True)
@@ -170,7 +170,7 @@ class StepwiseKneserNey(Stepwise):
         if self.begins:
             never_BS = mark_BS == 0
             first_B1 = token_BS.gather(1, never_BS.sum(dim=1, keepdim=True))
-            token_BS = torch.where(never_BS & (first_B1 == BOUNDARY), BOUNDARY, token_BS)
+            token_BS = torch.where(never_BS & (first_B1 == BOUNDARY_ID), BOUNDARY_ID, token_BS)
         context_BTM, known_BTM = self.grams.contexts(token_BS, self.order - 1)
         backoff_BTM = torch.where(known_BTM, self.gammas(context_BTM), 1.0)
         found_BTVM = self.shares(self.grams.every(context_BTM))

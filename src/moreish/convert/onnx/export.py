@@ -93,8 +93,8 @@ class ToOnnx(Export):
         gpts = [part for part in self.steps.modules() if isinstance(part, StepwiseGPT)]
         context = gpts[0].model.context if gpts else None
         return {
-            "boundary": self.run.tokenizer.boundary,
-            "never": self.run.tokenizer.unk,
+            "boundary": self.run.tokenizer.boundary_id,
+            "never": self.run.tokenizer.unk_id,
             "context": context,
             "past": "slides" if gpts and gpts[0].model.position is None else "ends",
         }

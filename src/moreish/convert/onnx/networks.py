@@ -29,7 +29,7 @@ from moreish.models import (
     apply_rope,
     rope_table,
 )
-from moreish.tokenizers import BOUNDARY
+from moreish.tokenizers import BOUNDARY_ID
 
 
 @final
@@ -161,7 +161,7 @@ class StepwiseWaveNet(Stepwise):
         super().__init__()
         self.model = model
         with torch.no_grad():
-            x_BSC = model.embedding(torch.full((1, model.context - 1), BOUNDARY))
+            x_BSC = model.embedding(torch.full((1, model.context - 1), BOUNDARY_ID))
             for i, layer in enumerate(model.layers):
                 self.register_buffer(f"boundaries_{i}", x_BSC[:, -(2**i) :].clone())
                 x_BSC = layer(x_BSC)

@@ -1,6 +1,6 @@
 """Problems of a text, found before training."""
 
-from moreish.data.audit.audit import PER_PARAMETER, Diagnosis, diagnose, examine
+from moreish.data.audit.audit import TOKENS_PER_PARAMETER, AuditReport, audit_corpus, audit_source
 from moreish.data.audit.checks import Finding
 
-__all__ = ["PER_PARAMETER", "Diagnosis", "Finding", "diagnose", "examine"]
+__all__ = ["TOKENS_PER_PARAMETER", "AuditReport", "Finding", "audit_corpus", "audit_source"]

@@ -30,17 +30,17 @@ from moreish.data.split import SplitRule
 from moreish.data.text import (
     MISREAD,
     SHOWN,
+    CleaningOptions,
     Corpus,
-    Kind,
-    Mending,
+    CorpusKind,
     NotTextError,
     Text,
     first_guess,
     guess_encoding,
     masked,
+    normalize_newlines,
     read_corpus,
     short_lines,
-    with_line_feeds,
 )
 from moreish.errors import MoreishError, command
 from moreish.tokenizers import code_points
@@ -49,46 +49,45 @@ from moreish.utils.files import read_json, write_atomic
 FEW = 10_000
 """Characters below which there is little to learn from."""
 
-PER_PARAMETER = 20
+TOKENS_PER_PARAMETER = 20
 """Tokens (Hoffmann et al. 2022, "Training Compute-Optimal Large Language Models")."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Diagnosis:
+class AuditReport:
     """What the doctor says of a text."""
 
     name: str
-    kind: Kind
+    kind: CorpusKind
     documents: int
     lines: int
     characters: int
-    alphabet: int
-    """Different characters."""
-    whole: bool
+    distinct_characters: int
+    is_complete: bool
     """Whether all of it was looked at, or only the beginning."""
-    given: list[str]
+    source_args: list[str]
     """The source, and the options that it was read with."""
     notes: list[str]
     """What was done to the text, or guessed of it."""
     findings: list[Finding]
-    """The grave ones first."""
+    """Warnings first."""
 
     @property
-    def mends(self) -> str:
+    def fixes(self) -> str:
         """All options that mend something."""
-        return " ".join(dict.fromkeys(f.mend for f in self.findings if f.mend))
+        return " ".join(dict.fromkeys(f.fix for f in self.findings if f.fix))
 
     @property
-    def mending(self) -> str:
+    def fix_command(self) -> str:
         """The command that mends it, for people; nothing where nothing does."""
-        if not self.mends:
+        if not self.fixes:
             return ""
-        given = self.given
-        if "--encoding" in self.mends and "--encoding" in given:  # another one
+        given = self.source_args
+        if "--encoding" in self.fixes and "--encoding" in given:  # another one
             at = given.index("--encoding")
             given = given[:at] + given[at + 2 :]
-        guess = ", if that guess is right" if any(f.guess for f in self.findings) else ""
-        return f"Mended while it is read{guess}: {command('train', *given)} {self.mends}"
+        guess = ", if that guess is right" if any(f.is_guess for f in self.findings) else ""
+        return f"Mended while it is read{guess}: {command('train', *given)} {self.fixes}"
 
     def save(self, path: Path) -> None:
         """As JSON, which `load` reads."""
@@ -98,36 +97,37 @@ class Diagnosis:
     def load(cls, path: Path) -> Self:
         """Raises OSError, or ValueError when it is none."""
         try:
-            told = read_json(path)
-            return cls(**{**told, "findings": [Finding(**each) for each in told["findings"]]})
+            fields = read_json(path)
+            findings = [Finding(**each) for each in fields["findings"]]
+            return cls(**{**fields, "findings": findings})
         except (TypeError, KeyError) as error:
             raise ValueError(str(error)) from None
 
 
-def diagnose(
+def audit_source(
     source: str,
-    kind: Kind | None = None,
+    kind: CorpusKind | None = None,
     encoding: str = "utf-8",
-    mending: Mending | None = None,
+    cleaning: CleaningOptions | None = None,
     rule: SplitRule = "seeded",
     *,
-    given: Sequence[str] = (),
+    source_args: Sequence[str] = (),
     progress: Callable[[float], None] = lambda share: None,
-) -> Diagnosis:
+) -> AuditReport:
     """Read `source` as training would, and look at all of it.
 
     A file in another encoding is read in the one that it seems to have, which is then a finding.
 
     Args:
-        given: what `Diagnosis.given` is to be.
+        source_args: see `AuditReport`.
 
     Raises:
         MoreishError: as `read_corpus` does.
     """
-    mending = mending or Mending()
+    cleaning = cleaning or CleaningOptions()
     wrong: list[Finding] = []
     try:
-        corpus = read_corpus(source, kind, encoding, mending, numbered=False)
+        corpus = read_corpus(source, kind, encoding, cleaning, index_items=False)
     except NotTextError as error:
         what = str(error).partition(";")[0]
         guess = error.path and guess_encoding(error.path)
@@ -138,27 +138,27 @@ def diagnose(
         wrong.append(
             Finding(
                 name="encoding",
-                what=f"files in another encoding ({what}){judge}",
+                description=f"files in another encoding ({what}){judge}",
                 count=1,
-                where=str(error.path) if guess.shown else "",
+                location=str(error.path) if guess.shown else "",
                 example=guess.shown,
-                mend=f"--encoding {guess.encoding}",
-                guess=not guess.sure,
-                grave=True,
+                fix=f"--encoding {guess.encoding}",
+                is_guess=not guess.sure,
+                severity="warning",
             )
         )
         try:
-            corpus = read_corpus(source, kind, guess.encoding, mending, numbered=False)
+            corpus = read_corpus(source, kind, guess.encoding, cleaning, index_items=False)
         except NotTextError as cut:  # its mark is that of an encoding, the rest is not
             raise MoreishError(str(cut).partition(";")[0]) from None
-    found = examine(corpus, rule, given=given, progress=progress)
+    found = audit_corpus(corpus, rule, source_args=source_args, progress=progress)
     findings = found.findings
     if not wrong and _is_latin_1(encoding):
         # What is an ellipsis in Windows-1252 is a line end in Latin-1, which nobody writes.
         which = "control characters" if "\x85" in corpus.facts.alphabet else ""
         which = MISREAD if any(f.name == MISREAD for f in findings) else which
         mend = "--encoding cp1252"
-        findings = [replace(f, mend=mend, guess=True) if f.name == which else f for f in findings]
+        findings = [replace(f, fix=mend, is_guess=True) if f.name == which else f for f in findings]
     return replace(found, findings=[*wrong, *findings])
 
 
@@ -166,27 +166,27 @@ def _is_latin_1(encoding: str) -> bool:
     return codecs.lookup(encoding).name == "iso8859-1"
 
 
-def examine(
+def audit_corpus(
     corpus: Corpus,
     rule: SplitRule = "seeded",
     *,
     most: int | None = None,
-    given: Sequence[str] = (),
+    source_args: Sequence[str] = (),
     progress: Callable[[float], None] = lambda share: None,
-) -> Diagnosis:
+) -> AuditReport:
     """Everything that is found in `corpus`.
 
     Args:
         rule: of the split.
         most: characters to look at, from the beginning; None for all.
-        given: what `Diagnosis.given` is to be.
+        source_args: see `AuditReport`.
         progress: is told the share that has been read.
     """
     total = sum(text.survey.characters for text in corpus.texts)
     whole = most is None or most >= total
     scope = Scope(
         kind=corpus.kind,
-        whole=whole,
+        is_complete=whole,
         characters=total,
         documents=corpus.facts.documents,
         rule=rule,
@@ -200,7 +200,7 @@ def examine(
             break
         starts.append(number)
         went_on = False
-        for lines, goes_on in _lines(with_line_feeds(ends.seen_in(text, number))):
+        for lines, goes_on in _lines(normalize_newlines(ends.seen_in(text, number))):
             joined = "\n".join(lines)
             points = frozenset(np.flatnonzero(np.bincount(code_points(joined))).tolist())
             for check in checks:
@@ -214,23 +214,23 @@ def examine(
     found = [*ends.found(), *(found for check in checks for found in check.found())]
     findings = [_placed(each, corpus.texts, starts) for each in found]
     if any(finding.name == MISREAD for finding in findings):  # which it would delete
-        findings = [replace(f, mend="") if f.mend == "--clean" else f for f in findings]
+        findings = [replace(f, fix="") if f.fix == "--clean" else f for f in findings]
     if corpus.left_out:
         findings.append(_left_out(corpus.left_out))
     if total < FEW:
         few = "characters in all, from which counts may learn more than a network"
-        findings.append(Finding(name="little text", what=few, count=total))
-    return Diagnosis(
+        findings.append(Finding(name="little text", description=few, count=total))
+    return AuditReport(
         name=corpus.name,
         kind=corpus.kind,
         documents=corpus.facts.documents,
         lines=number,
         characters=corpus.facts.characters,
-        alphabet=len(corpus.facts.alphabet),
-        whole=whole,
-        given=list(given),
+        distinct_characters=len(corpus.facts.alphabet),
+        is_complete=whole,
+        source_args=list(source_args),
         notes=corpus.notes,
-        findings=sorted(findings, key=lambda finding: not finding.grave),
+        findings=sorted(findings, key=lambda finding: finding.severity != "warning"),
     )
 
 
@@ -238,15 +238,17 @@ def _left_out(paths: list[Path]) -> Finding:
     """Files of a folder that are not read: pictures, or text in another encoding."""
     what = "files that are left out, being no text in the encoding of the others"
     if (found := first_guess(paths)) is None:
-        return Finding(name="files left out", what=what, count=len(paths), example=paths[0].name)
+        return Finding(
+            name="files left out", description=what, count=len(paths), example=paths[0].name
+        )
     path, guess = found
     return Finding(
         name="files left out",
-        what=f"{what}; convert what is text to theirs ({guess.words} reads the example)",
+        description=f"{what}; convert what is text to theirs ({guess.words} reads the example)",
         count=len(paths),
-        where=str(path),
+        location=str(path),
         example=guess.shown,
-        grave=True,
+        severity="warning",
     )
 
 
@@ -298,7 +300,9 @@ class LineEnds:
         for name, count in self.counts.items():
             if count:
                 what = f"lines that end with {name} instead of LF, which is mended by itself"
-                yield Found(Finding(name="line ends", what=what, count=count), self.first[name])
+                yield Found(
+                    Finding(name="line ends", description=what, count=count), self.first[name]
+                )
 
 
 def _placed(found: Found, texts: list[Text], starts: list[int]) -> Finding:
@@ -312,7 +316,7 @@ def _placed(found: Found, texts: list[Text], starts: list[int]) -> Finding:
     if len(texts) > 1:
         where = f"{texts[which].name}, {where}"
     example = masked(found.finding.example or _line_of(texts[which], number))
-    return replace(found.finding, where=where, example=_short(example))
+    return replace(found.finding, location=where, example=_short(example))
 
 
 def _line_of(text: Text, number: int) -> str:

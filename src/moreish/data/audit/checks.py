@@ -10,7 +10,17 @@ from typing import NamedTuple
 import numpy as np
 
 from moreish.data.split import SplitRule
-from moreish.data.text import PATTERNS, SHOWN, UNWANTED, Kind, around, is_composed, masked, matches
+from moreish.data.text import (
+    NON_PRINTING,
+    PATTERNS,
+    SHOWN,
+    CorpusKind,
+    Severity,
+    around,
+    is_composed,
+    masked,
+    matches,
+)
 from moreish.tokenizers import code_points
 
 LONG_LINE = 10_000
@@ -29,29 +39,29 @@ class Finding:
     """One kind of thing that was found."""
 
     name: str
-    what: str
+    description: str
     count: int
-    about: bool = False
+    is_estimate: bool = False
     """Whether the count is estimated from a sample."""
-    where: str = ""
+    location: str = ""
     """Of the example: its line, counted from 1, and its file where there are several."""
     example: str = ""
-    mend: str = ""
+    fix: str = ""
     """What to add to `moreish train`."""
-    guess: bool = False
+    is_guess: bool = False
     """Whether that is only a guess."""
-    grave: bool = False
-    """Whether it spoils what a model learns, what its losses mean, or whom it exposes."""
+    severity: Severity = "note"
+    """A warning is about what harms the model, distorts its losses or exposes private data."""
 
     @property
-    def mended_by(self) -> str:
+    def fix_label(self) -> str:
         """What mends it, for people."""
-        return f"perhaps {self.mend}" if self.guess else self.mend
+        return f"perhaps {self.fix}" if self.is_guess else self.fix
 
     @property
-    def sentence(self) -> str:
+    def summary(self) -> str:
         """What, and how many."""
-        return f"{self.what}: {'about ' if self.about else ''}{self.count:,}"
+        return f"{self.description}: {'about ' if self.is_estimate else ''}{self.count:,}"
 
 
 class Seen(NamedTuple):
@@ -76,8 +86,8 @@ class Seen(NamedTuple):
 class Scope:
     """What is looked at."""
 
-    kind: Kind
-    whole: bool
+    kind: CorpusKind
+    is_complete: bool
     """Whether all of it is; else only the beginning."""
     characters: int
     documents: int
@@ -129,11 +139,11 @@ class Patterns(Check):
             if count:
                 finding = Finding(
                     name=pattern.name,
-                    what=pattern.what,
+                    description=pattern.what,
                     count=count,
                     example=example,
-                    mend=pattern.mend,
-                    grave=pattern.grave,
+                    fix=pattern.fix,
+                    severity=pattern.severity,
                 )
                 yield Found(finding, line)
 
@@ -175,17 +185,20 @@ class Lines(Check):
             length, place, example = self.longest
             what = f"lines of more than {LONG_LINE:,} characters (the longest has {length:,})"
             yield Found(
-                Finding(name="long lines", what=what, count=self.long, example=example), place
+                Finding(name="long lines", description=what, count=self.long, example=example),
+                place,
             )
         if self.kind == "lines":
             return  # white space around items and empty lines are left out anyway
         if self.padded:
             place, example = self.first_padded
             what, count = "lines that end with white space", self.padded
-            yield Found(Finding(name="white space", what=what, count=count, example=example), place)
+            yield Found(
+                Finding(name="white space", description=what, count=count, example=example), place
+            )
         if self.blank > self.lines / 2:
             what = f"empty lines, of {self.lines:,} in all"
-            yield Found(Finding(name="empty lines", what=what, count=self.blank))
+            yield Found(Finding(name="empty lines", description=what, count=self.blank))
 
 
 class Normal(Check):
@@ -208,10 +221,10 @@ class Normal(Check):
             what = "lines with letters and accents as separate characters (not NFC)"
             finding = Finding(
                 name="not normalised",
-                what=what,
+                description=what,
                 count=self.count,
                 example=self.example,
-                mend="--nfc",
+                fix="--nfc",
             )
             yield Found(finding, self.line)
 
@@ -242,15 +255,15 @@ class Characters(Check):
         present = np.flatnonzero(self.counts)
         present = present[present != LINE_END]
         rare = present[self.counts[present] < RARE].tolist()
-        if self.scope.whole and len(rare) > max(5, len(present) // 20):
+        if self.scope.is_complete and len(rare) > max(5, len(present) // 20):
             finding = Finding(
                 name="rare characters",
-                what=f"characters that occur fewer than {RARE} times, too rarely to be learned "
+                description=f"characters that occur fewer than {RARE} times, too rarely to learn "
                 f"(of {len(present):,} different ones)",
                 count=len(rare),
                 example=" ".join(map(chr, rare[:20])),
                 # Of a short text that would leave nothing.
-                mend=f"--min-count {RARE}" if 2 * len(rare) < len(present) else "",
+                fix=f"--min-count {RARE}" if 2 * len(rare) < len(present) else "",
             )
             yield Found(finding, self.lines[rare[0]])
         scripts: dict[str, list[int]] = {}
@@ -265,7 +278,7 @@ class Characters(Check):
             least = scripts[shares[-1][0]]
             finding = Finding(
                 name="scripts",
-                what=f"scripts ({shown})",
+                description=f"scripts ({shown})",
                 count=len(scripts),
                 example=" ".join(map(chr, least[:20])),
             )
@@ -277,7 +290,7 @@ LINE_END = ord("\n")
 
 def _script(character: str) -> str:
     """What Unicode's names of letters begin with; nothing for other characters."""
-    if UNWANTED.match(character):
+    if NON_PRINTING.match(character):
         return ""
     name = unicodedata.name(character, "")
     first = name.partition(" ")[0]

@@ -100,9 +100,9 @@ class Copies(Check):
         # Of a part, nobody can tell how it will be dealt out; else copies of an item stay together.
         self.held_from = math.inf
         self.held_items: NDArray[np.bool_] | None = None
-        if scope.whole and scope.kind == "text":
+        if scope.is_complete and scope.kind == "text":
             self.held_from = 0.9 * scope.characters
-        elif scope.whole and scope.rule == "lecture" and scope.documents >= 10:
+        elif scope.is_complete and scope.rule == "lecture" and scope.documents >= 10:
             self.held_items = np.ones(scope.documents, bool)
             self.held_items[split_items_as_lecture(scope.documents)["train"]] = False
 
@@ -143,13 +143,22 @@ class Copies(Check):
 
         def finding(name: str, what: str, count: int, place: int, **more: Any) -> Found:
             about = (self.near if name == "near copies" else self.same).every > 1
-            return Found(Finding(name=name, what=what, count=count, about=about, **more), place)
+            return Found(
+                Finding(name=name, description=what, count=count, is_estimate=about, **more), place
+            )
 
         if again := int(stands_for_L @ more_L):
             place = int(rows_L9[:, AGAIN].min())
-            grave = self.kind == "text" and again > int(stands_for_L @ (more_L + 1)) / 10
+            severe = self.kind == "text" and again > int(stands_for_L @ (more_L + 1)) / 10
             what = f"{things} that stood there before"
-            yield finding("copies", what, again, place, mend="--dedup", grave=grave)
+            yield finding(
+                "copies",
+                what,
+                again,
+                place,
+                fix="--dedup",
+                severity="warning" if severe else "note",
+            )
         near_L9 = self.near.merged()
         if later := int(near_L9[:, STANDS_FOR] @ near_L9[:, MORE]):
             differ = "differ from an earlier one only in capitals, accents, digits or signs"
@@ -162,8 +171,15 @@ class Copies(Check):
             text = self.kind == "text"
             where = "the last tenth, which is held out," if text else "validation and test"
             what = f"{things} of {where} that are in training too, {in_percent(share)} of them"
-            mend = "--dedup" if text else "--split seeded"
-            yield finding("leakage", what, count, place, mend=mend, grave=share > 0.05)
+            fix = "--dedup" if text else "--split seeded"
+            yield finding(
+                "leakage",
+                what,
+                count,
+                place,
+                fix=fix,
+                severity="warning" if share > 0.05 else "note",
+            )
 
 
 def _set_key(rows_L9: NDArray[np.int64], keys: list[str]) -> None:

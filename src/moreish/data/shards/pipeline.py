@@ -32,7 +32,13 @@ from moreish.data.shards.train_tokenizer import cut_of, learned
 from moreish.data.shards.writer import Shard, Shards, digest
 from moreish.data.split import SPLITS, SplitName
 from moreish.errors import MoreishError
-from moreish.tokenizers import Ids, Limits, Tokenizer, check_limits, tokenizer_from_json
+from moreish.tokenizers import (
+    Ids,
+    Tokenizer,
+    VocabularyLimits,
+    check_vocab_size,
+    tokenizer_from_json,
+)
 from moreish.utils.files import (
     check_disk_space,
     encode_json,
@@ -65,7 +71,7 @@ class PrepareConfig:
     sources: tuple[str, ...]
     reading: SourceFormat = SourceFormat()  # noqa: RUF009 (it cannot be changed)
     tokenizer: str = "gpt2"
-    limits: Limits = Limits()  # noqa: RUF009
+    limits: VocabularyLimits = VocabularyLimits()  # noqa: RUF009
     hold_out: float | None = None
     """Share of the text for each of validation and test; None: what suits its size."""
     split_seed: int = 42
@@ -115,7 +121,7 @@ def prepare_dataset(
         raise MoreishError(f"--hold-out {order.hold_out}: give a share above 0, up to 0.4")
     if order.reading.separator == "":
         raise MoreishError("--separator '': give what stands between documents, or leave it out")
-    check_limits(order.tokenizer, order.limits)
+    check_vocab_size(order.tokenizer, order.limits)
     workers = workers or cores()
     there = preparation_state(out)
     finished = there == "prepared" and not overwrite
@@ -248,8 +254,8 @@ class _Work:
 
     @property
     def boundary(self) -> int:
-        assert self.tokenizer.boundary is not None
-        return self.tokenizer.boundary
+        assert self.tokenizer.boundary_id is not None
+        return self.tokenizer.boundary_id
 
     def _save(self) -> None:
         """What is on the disk, and where to go on."""
@@ -379,7 +385,7 @@ class _Work:
 def encoded_block(block: Block, tokenizer: Tokenizer, dtype: np.dtype) -> dict[SplitName, Array]:
     """The tokens of each side of a block. Passages that follow one another are encoded in one go,
     which gives the same tokens."""
-    boundary = np.array([tokenizer.boundary], dtype)
+    boundary = np.array([tokenizer.boundary_id], dtype)
     found = {}
     for split, texts in block.texts.items():
         parts = [np.empty(0, dtype)]

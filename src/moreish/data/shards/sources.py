@@ -12,7 +12,7 @@ from typing import Any
 from moreish.data import catalog
 from moreish.data.shard_layout import refuse_prepared
 from moreish.data.shards.compression import COMPRESSED, opened, through, wanted
-from moreish.data.text import NotTextError, decoded, with_line_feeds
+from moreish.data.text import NotTextError, decode_chunks, normalize_newlines
 from moreish.errors import MoreishError, nearest
 from moreish.utils.files import summarize_paths
 
@@ -95,7 +95,7 @@ class Source:
     def size(self, how: SourceFormat) -> int:
         """About how many bytes of text it has."""
         if self.given in catalog.CATALOG and not self.files:
-            return len(catalog.load(self.given).encode())
+            return len(catalog.load_dataset(self.given).encode())
         if not self.files:
             return _size_of_stream(self.given, how)
         judged = self.files[:JUDGED]
@@ -176,7 +176,7 @@ def _is_readable(path: Path, how: SourceFormat) -> bool:
         return True
     try:
         with opened(path) as file:
-            next(decoded(file, how.encoding, ""), "")
+            next(decode_chunks(file, how.encoding, ""), "")
         return True
     except NotTextError:
         return False
@@ -185,7 +185,7 @@ def _is_readable(path: Path, how: SourceFormat) -> bool:
 def _texts(path: Path, how: SourceFormat) -> Iterator[Piece]:
     with opened(path) as file:
         try:
-            text = with_line_feeds(decoded(file, how.encoding, str(path)))
+            text = normalize_newlines(decode_chunks(file, how.encoding, str(path)))
             if how.separator is None:
                 yield from ((0, piece, False) for piece in text)
                 yield 0, "", True
@@ -285,7 +285,7 @@ def _check_column(file: Any, path: Path, field: str) -> None:
 
 def _built_in(given: str, how: SourceFormat, skip: int) -> Iterator[Piece]:
     """The items of a list, or one document."""
-    text = catalog.load(given)
+    text = catalog.load_dataset(given)
     pieces: Iterable[Piece] = [(0, text, True)]
     if catalog.CATALOG[given].kind == "lines":
         items = (line.strip() for line in text.split("\n") if line.strip())

@@ -6,7 +6,13 @@ from dataclasses import dataclass
 from moreish.data.shards.chunks import Cut, HashSplitter, encoded, passages
 from moreish.data.shards.sources import Source, SourceFormat
 from moreish.data.text import Alphabet
-from moreish.tokenizers import REGISTRY, Limits, Tokenizer, builder, cut_before_space
+from moreish.tokenizers import (
+    REGISTRY,
+    Tokenizer,
+    VocabularyLimits,
+    cut_before_space,
+    tokenizer_builder,
+)
 
 SAMPLE = 200_000_000
 """Bytes of training text that a vocabulary is learned from, about: more changes little."""
@@ -20,7 +26,7 @@ def cut_of(name: str, tokenizer: Tokenizer | None = None) -> Cut:
     have equal splits of a text."""
     if name in REGISTRY:
         return cut_before_space
-    return (tokenizer or builder(name).build([], boundary=True)).cut
+    return (tokenizer or tokenizer_builder(name).build([], boundary=True)).safe_cut
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,7 @@ class TrainingSample:
 
 def learned(
     name: str,
-    limits: Limits,
+    limits: VocabularyLimits,
     sources: list[Source],
     how: SourceFormat,
     sides: HashSplitter,
@@ -66,8 +72,8 @@ def learned(
     Raises:
         MoreishError: there is none, or a library or a source is missing.
     """
-    made = builder(name)
-    if made.learns:
+    made = tokenizer_builder(name)
+    if made.needs_text:
         sample = TrainingSample(sources, how, sides, min(1.0, SAMPLE / max(1, size)), told)
         return made.build(sample, boundary=True, limits=limits)
     if name != "char":

@@ -5,19 +5,19 @@ from moreish.data.text.clean import (
     C1,
     CONTROL,
     INVISIBLE,
+    NON_PRINTING,
     REMARKABLE,
     SPACES,
     UNJOINING,
-    UNWANTED,
-    Mending,
+    CleaningOptions,
     is_composed,
     normalized,
 )
 from moreish.data.text.corpus import Corpus, read_corpus
-from moreish.data.text.decode import Alphabet, NotTextError, Text, decoded, with_line_feeds
+from moreish.data.text.decode import Alphabet, NotTextError, Text, decode_chunks, normalize_newlines
 from moreish.data.text.detect_encoding import first_guess, guess_encoding
-from moreish.data.text.lines import Kind, short_lines
-from moreish.data.text.patterns import MISREAD, PATTERNS, SHOWN, around, masked, matches
+from moreish.data.text.lines import CorpusKind, short_lines
+from moreish.data.text.patterns import MISREAD, PATTERNS, SHOWN, Severity, around, masked, matches
 
 __all__ = [
     "BREAKS",
@@ -25,27 +25,28 @@ __all__ = [
     "CONTROL",
     "INVISIBLE",
     "MISREAD",
+    "NON_PRINTING",
     "PATTERNS",
     "REMARKABLE",
     "SHOWN",
     "SPACES",
     "UNJOINING",
-    "UNWANTED",
     "Alphabet",
+    "CleaningOptions",
     "Corpus",
-    "Kind",
-    "Mending",
+    "CorpusKind",
     "NotTextError",
+    "Severity",
     "Text",
     "around",
-    "decoded",
+    "decode_chunks",
     "first_guess",
     "guess_encoding",
     "is_composed",
     "masked",
     "matches",
+    "normalize_newlines",
     "normalized",
     "read_corpus",
     "short_lines",
-    "with_line_feeds",
 ]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from moreish.data.text.decode import Text
-from moreish.data.text.lines import Kind, chosen_lines, short_lines
+from moreish.data.text.lines import CorpusKind, chosen_lines, short_lines
 from moreish.settings import Settings
 from moreish.tokenizers import code_points
 
@@ -32,7 +32,7 @@ INVISIBLE = (
     "\u00ad\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164\ufeff\uffa0"
     "\U000e0000-\U000e007f"
 )
-UNWANTED = re.compile(f"[{CONTROL}{C1}{INVISIBLE}]")
+NON_PRINTING = re.compile(f"[{CONTROL}{C1}{INVISIBLE}]")
 
 BREAKS = "\x0b\x0c\x1c-\x1f\x85\u2028\u2029"
 """Control characters that part words: lines, pages, records, paragraphs."""
@@ -73,7 +73,7 @@ def is_composed(text: str) -> bool:
     return all(unicodedata.is_normalized("NFC", part) for part in RUN.split(text)[::2])
 
 
-class Mending(Settings):
+class CleaningOptions(Settings):
     """What is to be done to a text before it is learned from."""
 
     clean: bool = False
@@ -87,7 +87,9 @@ class Mending(Settings):
     """Keep one of each item of a list; of running text, of each line of 40 characters or more."""
 
 
-def mended(texts: list[Text], how: Mending, kind: Kind) -> tuple[list[Text], list[str]]:
+def clean_texts(
+    texts: list[Text], how: CleaningOptions, kind: CorpusKind
+) -> tuple[list[Text], list[str]]:
     """The texts, mended whenever they are gone through, and what is done to them, in words. What
     takes counts reads them here first."""
     done = []
@@ -125,7 +127,7 @@ def _cleaned(parting: str, pieces: Iterable[str]) -> Iterator[str]:
     stands before it: from that is seen whether it joins something."""
     held = ""
     for piece in pieces:
-        piece = SPACE.sub(" ", PARTING.sub(parting, UNWANTED.sub("", piece)))
+        piece = SPACE.sub(" ", PARTING.sub(parting, NON_PRINTING.sub("", piece)))
         piece = JOINER.sub("", held + piece)
         cut = -2 if piece.endswith(("\u200c", "\u200d")) else -1
         yield piece[:cut]
@@ -156,7 +158,7 @@ class Rare(NamedTuple):
     """How many there are in a list, with them."""
 
 
-def _rare(texts: list[Text], least: int, kind: Kind) -> Rare:
+def _rare(texts: list[Text], least: int, kind: CorpusKind) -> Rare:
     """The characters that occur less often in all texts; a line end never is one, nor what stands
     around items, which is left out anyway."""
     counts = np.zeros(0x110000, np.int64)

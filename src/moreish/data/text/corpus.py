@@ -16,10 +16,10 @@ import numpy as np
 
 from moreish.data import catalog
 from moreish.data.shard_layout import refuse_prepared
-from moreish.data.text.clean import Mending, mended
+from moreish.data.text.clean import CleaningOptions, clean_texts
 from moreish.data.text.decode import Alphabet, NotTextError, Text, has_mark, text_file, text_of
 from moreish.data.text.detect_encoding import first_guess
-from moreish.data.text.lines import Kind, whole_lines
+from moreish.data.text.lines import CorpusKind, whole_lines
 from moreish.errors import MoreishError, command, nearest
 from moreish.tokenizers import Ids
 from moreish.utils.files import summarize_paths
@@ -36,7 +36,7 @@ LONG = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
+class CorpusStats:
     """What is counted of a corpus."""
 
     documents: int
@@ -48,7 +48,7 @@ class Facts:
     """Characters of a document, like `shortest`."""
     alphabet: str
     """The characters that occur, in code point order."""
-    numbers_I: Ids | None = None
+    item_ids_I: Ids | None = None
     """Of each item, its number among the distinct ones, in the order in which those come; None
     where they were not numbered, and for running text."""
     stripped: bool = False
@@ -62,18 +62,18 @@ class Corpus:
     """Clean text, read piece by piece whenever it is gone through: it may be larger than memory."""
 
     name: str
-    kind: Kind
+    kind: CorpusKind
     texts: list[Text]
     """None of them is blank."""
     notes: list[str] = field(default_factory=list)
     """What was done to the text or guessed of it, for the user to read."""
     left_out: list[Path] = field(default_factory=list)
     """Files of a folder that are no text, or not in its encoding."""
-    numbered: bool = True
+    index_items: bool = True
     """Whether equal items are told from others, which takes forty bytes of memory for each item."""
 
     @classmethod
-    def of(cls, documents: list[str], kind: Kind, name: str = "corpus") -> Self:
+    def of(cls, documents: list[str], kind: CorpusKind, name: str = "corpus") -> Self:
         """Documents that are in memory already: items, or running texts."""
         texts = ["\n".join(documents)] if kind == "lines" else documents
         return cls(name=name, kind=kind, texts=[text_of(text) for text in texts])
@@ -91,16 +91,16 @@ class Corpus:
                 yield [item for line in lines if (item := line.strip())]
 
     @cached_property
-    def facts(self) -> Facts:
+    def facts(self) -> CorpusStats:
         """Takes a reading, where one has not been taken yet."""
         if self.kind == "text":
             return _facts_of_texts(self.texts)
-        return _facts_of_items(self.texts, numbered=self.numbered)
+        return _facts_of_items(self.texts, index_items=self.index_items)
 
 
-def _facts_of_texts(texts: list[Text]) -> Facts:
+def _facts_of_texts(texts: list[Text]) -> CorpusStats:
     lengths = [text.survey.characters for text in texts]
-    return Facts(
+    return CorpusStats(
         documents=len(texts),
         distinct=1 if len(texts) == 1 else len({_digest(text) for text in texts}),
         characters=sum(lengths),
@@ -110,7 +110,7 @@ def _facts_of_texts(texts: list[Text]) -> Facts:
     )
 
 
-def _facts_of_items(texts: list[Text], *, numbered: bool) -> Facts:
+def _facts_of_items(texts: list[Text], *, index_items: bool) -> CorpusStats:
     hashes, alphabet, stripped, blank = [], Alphabet(), False, 0
     documents, characters, shortest, longest = 0, 0, sys.maxsize, 0
     for text in texts:
@@ -122,7 +122,7 @@ def _facts_of_items(texts: list[Text], *, numbered: bool) -> Facts:
                 continue
             stripped = stripped or items != kept
             documents += len(items)
-            if numbered:
+            if index_items:
                 # Two items of a billion may share a hash: they then stay on one side, like copies.
                 hashes.append(np.fromiter(map(hash, items), np.int64, len(items)))
             lengths = np.fromiter(map(len, items), np.int64, len(items))
@@ -130,22 +130,24 @@ def _facts_of_items(texts: list[Text], *, numbered: bool) -> Facts:
             shortest, longest = min(shortest, int(lengths.min())), max(longest, int(lengths.max()))
             alphabet.add("".join(items))
         blank -= not lines[-1]  # the line end at the end of a text begins no other line
-    numbers_I, distinct = _numbered(np.concatenate(hashes)) if numbered else (None, documents)
-    return Facts(
+    item_ids_I, distinct = (
+        _number_items(np.concatenate(hashes)) if index_items else (None, documents)
+    )
+    return CorpusStats(
         documents=documents,
         distinct=distinct,
         characters=characters,
         shortest=shortest,
         longest=longest,
         alphabet=_characters(alphabet.points),
-        numbers_I=numbers_I,
+        item_ids_I=item_ids_I,
         stripped=stripped,
         blank=blank,
     )
 
 
-def _numbered(hashes_I: Ids) -> tuple[Ids, int]:
-    """The number of each among the distinct ones (see `Facts`), and how many of those there are."""
+def _number_items(hashes_I: Ids) -> tuple[Ids, int]:
+    """Number the distinct items; return the number of each item and how many there are."""
     _, first_D, which_I = np.unique(hashes_I, return_index=True, return_inverse=True)
     number_D = np.empty_like(first_D)
     number_D[np.argsort(first_D)] = np.arange(len(first_D))
@@ -165,11 +167,11 @@ def _characters(points: Iterable[int]) -> str:
 
 def read_corpus(
     source: str,
-    kind: Kind | None = None,
+    kind: CorpusKind | None = None,
     encoding: str = "utf-8",
-    mending: Mending = Mending(),  # noqa: B008 (it cannot be changed)
+    cleaning: CleaningOptions = CleaningOptions(),  # noqa: B008 (it cannot be changed)
     *,
-    numbered: bool = True,
+    index_items: bool = True,
 ) -> Corpus:
     """Understand `source`; `kind` None guesses from the look of the lines.
 
@@ -185,7 +187,7 @@ def read_corpus(
     notes: list[str] = []
     left_out: list[Path] = []
     if source in catalog.CATALOG:
-        name, found = source, [text_of(catalog.load(source))]
+        name, found = source, [text_of(catalog.load_dataset(source))]
         kind = kind or ("lines" if catalog.CATALOG[source].kind == "lines" else "text")
     elif path.is_dir():
         refuse_prepared(path)
@@ -210,14 +212,14 @@ def read_corpus(
         other = "text" if kind == "lines" else "lines"
         looks = "a list, one item a line" if kind == "lines" else "running text"
         notes.append(f"it looks like {looks} (if not: --as {other})")
-    if mending != Mending():
-        texts, done = mended(texts, mending, kind)
+    if cleaning != CleaningOptions():
+        texts, done = clean_texts(texts, cleaning, kind)
         texts = [text for text in texts if not text.survey.blank]
         if not texts:
             raise MoreishError(f"mending leaves nothing of {source}")
         notes.append(", ".join(done))
     corpus = Corpus(
-        name=name, kind=kind, texts=texts, notes=notes, left_out=left_out, numbered=numbered
+        name=name, kind=kind, texts=texts, notes=notes, left_out=left_out, index_items=index_items
     )
     if corpus.facts.stripped:
         notes.append("left out white space at the beginning and end of lines")
@@ -226,7 +228,7 @@ def read_corpus(
     return corpus
 
 
-def guess_kind(texts: Iterable[Iterable[str]]) -> Kind:
+def guess_kind(texts: Iterable[Iterable[str]]) -> CorpusKind:
     """Short lines without blank ones between them are items; anything else is running text."""
     lengths = sorted(length for text in texts for length in _first_lengths(text))
     blank = sum(length == 0 for length in lengths)

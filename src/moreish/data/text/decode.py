@@ -58,14 +58,14 @@ class Text:
     """Of its file."""
 
     def __iter__(self) -> Iterator[str]:
-        return with_line_feeds(self.read())
+        return normalize_newlines(self.read())
 
     @cached_property
     def survey(self) -> Survey:
         """Takes a whole reading, once."""
         line_ends = io.IncrementalNewlineDecoder(None, translate=True)
         characters, alphabet, blank = 0, Alphabet(), True
-        for piece in with_line_feeds(self.read(), line_ends):
+        for piece in normalize_newlines(self.read(), line_ends):
             characters += len(piece)
             alphabet.add(piece)
             blank = blank and piece.isspace()
@@ -100,7 +100,7 @@ def text_file(path: Path, encoding: str) -> Text:
 def _read(path: Path, encoding: str) -> Iterator[str]:
     with path.open("rb") as file:
         try:
-            yield from decoded(file, encoding, str(path))
+            yield from decode_chunks(file, encoding, str(path))
         except NotTextError as error:
             told = NotTextError(f"{error}; for a closer look: {command('doctor', path)}")
             told.path = path
@@ -113,7 +113,7 @@ def has_mark(path: Path, encoding: str) -> bool:
         return _opening(file.read(4), encoding)[1] > 0
 
 
-def decoded(file: BinaryIO, encoding: str, where: str) -> Iterator[str]:
+def decode_chunks(file: BinaryIO, encoding: str, where: str) -> Iterator[str]:
     """The text of a binary file without its byte order mark; `where` names it in errors.
 
     Raises:
@@ -173,7 +173,7 @@ def _opening(head: bytes, encoding: str) -> tuple[str, int]:
     return codec, len(mark) if mark and head.startswith(mark) else 0
 
 
-def with_line_feeds(
+def normalize_newlines(
     pieces: Iterable[str], line_ends: io.IncrementalNewlineDecoder | None = None
 ) -> Iterator[str]:
     """Lines that end with LF, whatever ended them before (CR LF or CR); `line_ends` knows then

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
-Kind = Literal["lines", "text"]
+CorpusKind = Literal["lines", "text"]
 """A list of items, one a line, or running text."""
 
 LONGEST = 1 << 20

@@ -3,8 +3,11 @@
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from moreish.data.text.clean import BREAKS, C1, CONTROL, INVISIBLE, SPACES, UNJOINING
+
+Severity = Literal["warning", "note"]
 
 SHOWN = 60
 """Characters of an example."""
@@ -23,8 +26,8 @@ class Pattern:
     """Words, in small letters, of which one occurs in all that it finds; none: likewise."""
     holds: Callable[[str], bool] = lambda found: True
     """A closer look at what the expression found."""
-    mend: str = ""
-    grave: bool = False
+    fix: str = ""
+    severity: Severity = "note"
     secret: bool = False
     """Whether the example must not show what was found."""
 
@@ -141,7 +144,7 @@ PATTERNS = (
         regex=re.compile(f"[{CONTROL}{BREAKS}]"),
         points=_points(CONTROL + BREAKS),
         what="control characters",
-        mend="--clean",
+        fix="--clean",
     ),
     Pattern(
         name=MISREAD,
@@ -149,7 +152,7 @@ PATTERNS = (
         points=_points(C1),
         what="control characters (U+0080 to U+009F) that were letters or quotes, as a rule, in "
         "Windows-1252 or UTF-8 that was read as Latin-1; --clean would delete them",
-        grave=True,
+        severity="warning",
     ),
     Pattern(
         name="invisible characters",
@@ -157,14 +160,14 @@ PATTERNS = (
         points=_points(INVISIBLE + SPACES + "\u200c\u200d"),
         what="characters that cannot be seen, or not be told from a space (soft hyphens, marks, "
         "directions, joiners that join nothing, no-break spaces)",
-        mend="--clean",
+        fix="--clean",
     ),
     Pattern(
         name="lost characters",
         regex=re.compile("\ufffd"),
         points=frozenset([0xFFFD]),
         what="characters that an earlier conversion lost (U+FFFD)",
-        grave=True,
+        severity="warning",
     ),
     Pattern(
         name="mojibake",
@@ -174,7 +177,7 @@ PATTERNS = (
         points=_points("\u00c2-\u00f4"),
         what="places that look like UTF-8 taken for Windows-1252",
         holds=_doubly_encoded,
-        grave=True,
+        severity="warning",
     ),
     Pattern(
         name="secrets",
@@ -195,7 +198,7 @@ PATTERNS = (
                "://"),
         what="passwords, keys or tokens, perhaps; take them out before you train",
         holds=_secret,
-        grave=True,
+        severity="warning",
         secret=True,
     ),
     Pattern(
@@ -220,7 +223,7 @@ PATTERNS = (
         points=DIGITS,
         what="numbers of payment cards, perhaps; take them out before you train",
         holds=_card,
-        grave=True,
+        severity="warning",
         secret=True,
     ),
 )  # fmt: skip

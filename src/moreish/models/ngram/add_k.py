@@ -13,7 +13,7 @@ from torch import Tensor
 from moreish.data import TokenDataset
 from moreish.models.base import CountBasedModel, ModelConfig, State
 from moreish.models.ngram.counts import check_order, count_ngrams
-from moreish.tokenizers import BOUNDARY
+from moreish.tokenizers import BOUNDARY_ID
 
 
 class NGramConfig(ModelConfig):
@@ -58,7 +58,7 @@ class NGram(CountBasedModel):
     ) -> tuple[Float[Tensor, "B T V"], State]:
         past = self.context - 1
         if state is None:
-            state = tokens_BT.new_full((len(tokens_BT), past), BOUNDARY)
+            state = tokens_BT.new_full((len(tokens_BT), past), BOUNDARY_ID)
         seen_BS = torch.cat([state, tokens_BT], dim=1)
         if self.order == 1:
             context_BT = torch.zeros_like(tokens_BT)

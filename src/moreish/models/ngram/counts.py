@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from moreish.data import TokenDataset
 from moreish.errors import MoreishError
-from moreish.tokenizers import BOUNDARY, Ids
+from moreish.tokenizers import BOUNDARY_ID, Ids
 
 CHUNK = 1 << 24
 """Positions that are counted at a time: half a gigabyte of working memory."""
@@ -134,7 +134,7 @@ def grams(tokens: TokenDataset, order: int, vocab_size: int, first: int = 0, las
     for back in range(order - 2, -1, -1):
         inside_P = place_P - back >= begin_P
         gram_P *= vocab_size
-        gram_P += np.where(inside_P, ids[np.maximum(place_P - back, 0)], BOUNDARY)
+        gram_P += np.where(inside_P, ids[np.maximum(place_P - back, 0)], BOUNDARY_ID)
     gram_P *= vocab_size
     gram_P += ids[place_P + 1]
     return gram_P

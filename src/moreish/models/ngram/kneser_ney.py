@@ -17,7 +17,7 @@ from moreish.data import TokenDataset
 from moreish.models.base import CountBasedModel, ModelConfig, State
 from moreish.models.ngram.counts import Folds, check_order, max_order
 from moreish.models.ngram.discounts import TABLE_NAMES, Tables, discounted
-from moreish.tokenizers import BOUNDARY
+from moreish.tokenizers import BOUNDARY_ID
 
 DENSE = 1 << 22
 """Numbers in a table of whole rows: the short contexts are few, and nearly every token follows
@@ -67,7 +67,7 @@ class KneserNey(CountBasedModel):
         check_order(config.order, vocab_size)
         super().__init__(vocab_size, context=max(1, config.order - 1), max_length=None)
         self.config, self.order = config, config.order
-        self.before = UNKNOWN if config.start == "unknown" else BOUNDARY
+        self.before = UNKNOWN if config.start == "unknown" else BOUNDARY_ID
         self._rows: list[Tensor] = []
         for m in range(1, self.order + 1):
             for name in TABLE_NAMES:
@@ -132,7 +132,7 @@ class KneserNey(CountBasedModel):
         if state is None:
             state = tokens_BT.new_full((len(tokens_BT), past), self.before)
             if self.config.start == "boundary":  # a piece of an item is no beginning
-                state[tokens_BT[:, 0] != BOUNDARY] = UNKNOWN
+                state[tokens_BT[:, 0] != BOUNDARY_ID] = UNKNOWN
         seen_BS = torch.cat([state, tokens_BT], dim=1)
         window_BTK = seen_BS.unfold(1, self.context, 1)
         digits_K = self.vocab_size ** torch.arange(self.context - 1, -1, -1)

@@ -126,7 +126,7 @@ class Batch:
 
     def _drawn(self, texts: list[SequenceState], logits_RV: Tensor) -> Iterator[Event]:
         """A token of each text; those that end are no longer written."""
-        if (never := self.tokenizer.unk) is not None:
+        if (never := self.tokenizer.unk_id) is not None:
             logits_RV = logits_RV.index_fill(1, torch.tensor([never]), -torch.inf)
         tokens = self._tokens(texts, logits_RV)
         ended = set()
@@ -160,14 +160,14 @@ class Batch:
         if ask.logprobs is not None:
             offset = text.before + text.unfolding.length
             text.untold += self.teller.told([token], logits_V[None], [offset], ask.logprobs)
-        if token == self.tokenizer.boundary:
+        if token == self.tokenizer.boundary_id:
             finish = "stop"
         else:
             text.token = token
             text.written += 1
             drawn = 1
             self.drawn += 1
-            shown = text.unfolding.add(self.tokenizer.to_bytes(np.array([token])))
+            shown = text.unfolding.add(self.tokenizer.decode_bytes(np.array([token])))
             if text.unfolding.stopped:
                 finish = "stop"
             elif text.written == ask.max_tokens:

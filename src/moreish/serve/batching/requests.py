@@ -139,9 +139,9 @@ class LogprobFormatter:
         ]
 
     def _label(self, token: int) -> str:
-        if token == self.tokenizer.boundary:
+        if token == self.tokenizer.boundary_id:
             return END_OF_TEXT
-        raw = self.tokenizer.to_bytes(np.array([token]))
+        raw = self.tokenizer.decode_bytes(np.array([token]))
         try:
             return raw.decode()
         except UnicodeDecodeError:
@@ -153,7 +153,7 @@ class Prefill:
 
     def __init__(self, ask: SequenceRequest, model: Model, teller: LogprobFormatter) -> None:
         self.ask, self.teller = ask, teller
-        self.raw = teller.tokenizer.to_bytes(ask.prompt)
+        self.raw = teller.tokenizer.decode_bytes(ask.prompt)
         """The prompt's bytes."""
         self.told: list[TokenLogprob] = []
         """The prompt's tokens, if they are asked for."""
@@ -207,7 +207,7 @@ def _offsets(prompt: Ids, tokenizer: Tokenizer) -> list[int]:
     unfolding, offsets = StreamDetokenizer(), []
     for token in prompt:
         offsets.append(unfolding.length)
-        unfolding.add(tokenizer.to_bytes(np.array([token])))
+        unfolding.add(tokenizer.decode_bytes(np.array([token])))
     return offsets
 
 

@@ -9,7 +9,7 @@ from uuid import uuid4
 from pydantic import AfterValidator, BaseModel, WithJsonSchema
 from starlette.requests import Request
 
-from moreish.data import UNWANTED
+from moreish.data import NON_PRINTING
 from moreish.serve.http import ApiError
 from moreish.utils.files import PARTIAL_SUFFIX, check_disk_space, remove_partial_files
 
@@ -24,7 +24,7 @@ BLANK = "\x00-\x1f\x7f-\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 SELECTORS = "\u034f\u17b4\u17b5\u180b-\u180d\ufe00-\ufe0f\U000e0100-\U000e01ef"
 """Characters that no name shows, beside those that no text should have."""
 
-FORBIDDEN = f"{ASCII_PUNCTUATION}{BLANK}{SELECTORS}{UNWANTED.pattern[1:-1]}"
+FORBIDDEN = f"{ASCII_PUNCTUATION}{BLANK}{SELECTORS}{NON_PRINTING.pattern[1:-1]}"
 
 NAME_PATTERN = (
     f"^[^{FORBIDDEN} ._()+\u0300-\u036f-][^{FORBIDDEN}]{{0,{MAX_NAME_LENGTH - 1}}}"

@@ -45,17 +45,23 @@ def _tell(**what: Any) -> None:
 def _doctor(options: dict[str, Any]) -> dict[str, Any]:
     from moreish import api
     from moreish.training import silent
-    from moreish.ui import diagnosis_lines
+    from moreish.ui import audit_lines
 
     found = api.doctor(**options, report=silent)
-    facts = {key: value for key, value in asdict(found).items() if key not in ("findings", "given")}
+    facts = {
+        key: value for key, value in asdict(found).items() if key not in ("findings", "source_args")
+    }
     # The last line is a command, which is for those who read it on a terminal.
-    lines = [line.plain for line in diagnosis_lines(found)]
+    lines = [line.plain for line in audit_lines(found)]
     findings = [
-        {**asdict(finding), "sentence": finding.sentence, "mended_by": finding.mended_by}
+        {**asdict(finding), "summary": finding.summary, "fix_label": finding.fix_label}
         for finding in found.findings
     ]
-    return {"facts": facts, "findings": findings, "lines": lines[: -2 if found.mending else None]}
+    return {
+        "facts": facts,
+        "findings": findings,
+        "lines": lines[: -2 if found.fix_command else None],
+    }
 
 
 def _plan(options: dict[str, Any]) -> dict[str, Any]:

@@ -139,7 +139,7 @@ def _characters(served: ServedModel) -> int:
 def render_token(tokenizer: Tokenizer, token: int) -> shapes.RenderedToken:
     """A token as the page shows it."""
     try:
-        text = tokenizer.to_bytes(np.array([token])).decode()
+        text = tokenizer.decode_bytes(np.array([token])).decode()
     except UnicodeDecodeError:
         text = None
     return shapes.RenderedToken(id=token, text=text, label=tokenizer.label(token))
@@ -160,7 +160,7 @@ def surprisal(
     found = run.surprisal(asked.text)
     nats, of_text = sum(token.nats for token in found), [token.id for token in found]
     bits = math.nan  # of unknown words nobody knows how long they are
-    if run.tokenizer.unk not in of_text:
+    if run.tokenizer.unk_id not in of_text:
         bits = nats / math.log(2) / max(1, int(run.tokenizer.char_lengths()[of_text].sum()))
     return shapes.SurprisalResponse(
         tokens=[
@@ -183,7 +183,7 @@ def predict_next(
     prompt = encode_prompt(asked.prompt, served)
     read = np.concatenate([run.lead(prompt), prompt])[-(model.max_length or model.context) :]
     logits_1V = model(torch.from_numpy(read)[None])[0][:, -1].float()
-    if (never := run.tokenizer.unk) is not None:
+    if (never := run.tokenizer.unk_id) is not None:
         logits_1V = logits_1V.index_fill(1, torch.tensor([never]), -torch.inf)
     p_V = logits_1V.double().softmax(dim=-1)[0]
     q_V = sampling_probabilities(logits_1V.double(), asked.sampling)[0]

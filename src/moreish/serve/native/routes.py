@@ -114,7 +114,7 @@ def _as_json(work: Callable[..., BaseModel], *given: Any) -> str:
 async def _events(
     answer: GenerationStream, served: ServedModel, asks: list[SequenceRequest]
 ) -> AsyncIterator[str]:
-    drawn, boundary = 0, served.run.tokenizer.boundary
+    drawn, boundary = 0, served.run.tokenizer.boundary_id
     async for some in answer:
         for place, piece in some:
             drawn += piece.drawn

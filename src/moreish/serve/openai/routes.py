@@ -160,7 +160,7 @@ def encode_prompt(prompt: str | list[int], served: ServedModel, param: str = "pr
     """Raises ApiError (400), about this parameter, when the model never saw some of it."""
     tokenizer = served.run.tokenizer
     if isinstance(prompt, str):
-        if missing := tokenizer.unknown(prompt):
+        if missing := tokenizer.find_unknown(prompt):
             shown = " ".join(map(repr, missing[:10])) + (" …" if len(missing) > 10 else "")
             raise bad_request(param, f"the model never saw {shown}")
         return tokenizer.encode(prompt)

@@ -13,7 +13,7 @@ export const ENCODINGS = [["", "UTF-8"], ["cp1252", "Western Europe (Windows-125
   ["shift_jis", "Japanese (Shift JIS)"], ["utf-16", "UTF-16"]];
 
 /** What the doctor may advise, and this page can do. */
-export const MENDS = { "--dedup": ["dedup", "Leave out copies"], "--nfc": ["nfc", "Write accented letters as one character each"],
+export const FIXES = { "--dedup": ["dedup", "Leave out copies"], "--nfc": ["nfc", "Write accented letters as one character each"],
   "--clean": ["clean", "Leave out control and invisible characters"] };
 
 const LONGEST = 60;

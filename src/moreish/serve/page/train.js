@@ -5,7 +5,7 @@ import { errorLine, field, tick } from "./controls.js";
 import { debounce, h, say } from "./dom.js";
 import { makeLive } from "./live.js";
 import { keep } from "./state.js";
-import { ENCODINGS, inTerms, KINDS, MENDS, MODELS, plainName } from "./terms.js";
+import { ENCODINGS, inTerms, KINDS, FIXES, MODELS, plainName } from "./terms.js";
 import { large, shown } from "./text.js";
 
 const options = (all) => all.map(([value, title]) => h("option", { value }, title));
@@ -159,10 +159,10 @@ export function makeTrain(panel) {
     const end = told.indexOf("");
     about.replaceChildren(...told.slice(0, end < 0 ? told.length : end).map((line) => h("p", {}, inTerms(shown(line)))));
     findings.replaceChildren(...(all.length ? all.map(finding) : [h("li", {}, "Nothing to complain of.")]));
-    const advised = all.map(({ mend }) => /^--encoding ([\w-]+)$/.exec(mend)?.[1]).find(Boolean);
+    const advised = all.map(({ fix }) => /^--encoding ([\w-]+)$/.exec(fix)?.[1]).find(Boolean);
     if (!encoding.value) choose(encoding, advised);
     encoded.hidden = !encoding.value;
-    const offered = new Map(all.filter(({ mend }) => MENDS[mend]).map(({ mend }) => MENDS[mend]));
+    const offered = new Map(all.filter(({ fix }) => FIXES[fix]).map(({ fix }) => FIXES[fix]));
     mends.replaceChildren(...[...offered].map(([option, title]) => tick(title, box(option))));
     [doctor.hidden, plan.hidden] = [false, false];
     makePlan();
@@ -176,10 +176,10 @@ export function makeTrain(panel) {
     return input;
   }
 
-  function finding({ sentence, where, example, grave }) {
-    const at = [where, example].filter(Boolean).map(shown).join(": ");
-    return h("li", { "data-grave": String(grave) }, h("span", { class: "badge" }, grave ? "grave" : "note"),
-      h("bdi", {}, inTerms(shown(sentence))), at && h("bdi", { class: "where" }, at));
+  function finding({ summary, location, example, severity }) {
+    const at = [location, example].filter(Boolean).map(shown).join(": ");
+    return h("li", { "data-severity": severity }, h("span", { class: "badge" }, severity),
+      h("bdi", {}, inTerms(shown(summary))), at && h("bdi", { class: "where" }, at));
   }
 
   /** How the text is to be read, and mended on the way. */
