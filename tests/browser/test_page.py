@@ -96,11 +96,11 @@ SEEN = str.maketrans("\n", "↵") | {code: 0x2400 + code for code in (*range(9),
 
 
 def write(page: Page, prompt: str, most: int = 40, seed: int = 3) -> None:
-    page.get_by_label("Begin with").fill(prompt)
-    page.get_by_label("Most tokens").fill(str(most))
+    page.get_by_label("Prompt").fill(prompt)
+    page.get_by_label("Max tokens").fill(str(most))
     page.get_by_label("Seed", exact=True).fill(str(seed))
-    page.get_by_role("button", name="Write", exact=True).click()
-    expect(page.locator(".write .status")).to_contain_text("Written")
+    page.get_by_role("button", name="Generate", exact=True).click()
+    expect(page.locator(".write .status")).to_contain_text("Generated")
 
 
 def bodies(page: Page, path: str) -> list[dict[str, Any]]:
@@ -125,7 +125,7 @@ def test_it_writes_what_the_server_draws_and_tints_each_token(
     answer = httpx.post(f"{service.url}/v1/completions", json=asked).json()["choices"][0]
     shown = "The cat " + answer["text"]
     assert texts(page) == pictured(shown)
-    at_a_stretch = page.locator("section[aria-label='The text, at a stretch']")
+    at_a_stretch = page.locator("section[aria-label='The text as a whole']")
     assert at_a_stretch.text_content() == texts(page)
     drawn = tokens(page).evaluate_all(
         "all => all.slice(8).map(one => [one.textContent, Number(one.dataset.level)])"
@@ -135,7 +135,7 @@ def test_it_writes_what_the_server_draws_and_tints_each_token(
     assert len({level for _, level in drawn}) > 2, "they differ"
     # The number is there in words too.
     tokens(page).nth(8).hover()
-    expect(tokens(page).nth(8)).to_have_attribute("title", re.compile(r"%, \d.* bits, drawn"))
+    expect(tokens(page).nth(8)).to_have_attribute("title", re.compile(r"%, \d.* bits, sampled"))
 
 
 def test_a_character_of_several_tokens(watched: Watched) -> None:
@@ -155,12 +155,12 @@ def test_another_token_is_taken_and_it_goes_on_from_there(watched: Watched) -> N
     expect(page.locator(".next [aria-current=true] .token")).to_have_text(
         before[12].replace(" ", "␣")
     )
-    expect(page.locator(".where .here")).to_contain_text("drawn")
+    expect(page.locator(".where .here")).to_contain_text("sampled")
     other = bars.locator(":scope:not([aria-current])").first
     label = other.locator(".token").inner_text()
     asked = bodies(page, "/api/write")
     other.click()
-    expect(page.locator(".write .status")).to_contain_text("Written: 36 tokens")
+    expect(page.locator(".write .status")).to_contain_text("Generated 36 tokens")
     after = tokens(page).all_text_contents()
     assert after[:12] == before[:12] and after[12] == label.replace("␣", " ")
     assert len(after) == 13 + 30
@@ -173,16 +173,16 @@ def test_what_is_taken_puts_an_end_to_what_is_being_written(
     watched: Watched, service: Service
 ) -> None:
     page = watched.open("write/story")
-    page.get_by_label("Most tokens").fill("4000")
+    page.get_by_label("Max tokens").fill("4000")
     page.get_by_label("Seed", exact=True).fill("5")
-    page.get_by_role("button", name="Write", exact=True).click()
+    page.get_by_role("button", name="Generate", exact=True).click()
     expect(tokens(page).nth(20)).to_be_attached()
     tokens(page).nth(10).click()
-    page.get_by_label("Most tokens").fill("30")
+    page.get_by_label("Max tokens").fill("30")
     asked = bodies(page, "/api/write")
     expect(page.locator(".next [aria-current=true]")).to_be_visible()
     page.locator(".next .bars button:not([aria-current])").first.click()
-    expect(page.locator(".write .status")).to_contain_text("Written")
+    expect(page.locator(".write .status")).to_contain_text("Generated")
     expect(tokens(page)).to_have_count(41)
     answer = httpx.post(f"{service.url}/v1/completions", json={**asked[0], "echo": True}).json()
     assert texts(page) == pictured(answer["choices"][0]["text"])
@@ -190,15 +190,15 @@ def test_what_is_taken_puts_an_end_to_what_is_being_written(
 
 def test_an_alternative_goes_where_it_is_shown(watched: Watched) -> None:
     page = watched.open("write/story")
-    page.get_by_label("Most tokens").fill("4000")
-    page.get_by_label("Begin with").fill("The cat ")
-    page.get_by_role("button", name="Write", exact=True).click()
+    page.get_by_label("Max tokens").fill("4000")
+    page.get_by_label("Prompt").fill("The cat ")
+    page.get_by_role("button", name="Generate", exact=True).click()
     expect(tokens(page).nth(30)).to_be_attached()
     where, bars = page.locator(".write .where"), page.locator(".next .bars button")
     expect(where).to_have_text("After The cat ")
-    page.get_by_label("Most tokens").fill("5")
+    page.get_by_label("Max tokens").fill("5")
     bars.nth(1).click()
-    expect(page.locator(".write .status")).to_contain_text("Written: 5 tokens")
+    expect(page.locator(".write .status")).to_contain_text("Generated 5 tokens")
     expect(tokens(page)).to_have_count(8 + 1 + 5)
     expect(tokens(page).nth(8)).to_have_class("taken")
     # Rows of a place that is left already still belong to it.
@@ -208,15 +208,15 @@ def test_an_alternative_goes_where_it_is_shown(watched: Watched) -> None:
     page.wait_for_timeout(200)
     expect(where).to_contain_text("After the text")
     bars.first.click()
-    expect(page.locator(".write .status")).to_contain_text("Written: 10 tokens")
+    expect(page.locator(".write .status")).to_contain_text("Generated 10 tokens")
     expect(tokens(page).nth(14)).to_have_class("taken")
 
 
 def test_a_number_that_cannot_be_is_refused(watched: Watched) -> None:
     page = watched.open("write/story")
     asked = bodies(page, "/api/write")
-    start = page.get_by_role("button", name="Write", exact=True)
-    most, seed = page.get_by_label("Most tokens"), page.get_by_label("Seed", exact=True)
+    start = page.get_by_role("button", name="Generate", exact=True)
+    most, seed = page.get_by_label("Max tokens"), page.get_by_label("Seed", exact=True)
     error = page.locator(".write .paper .error")
     seed.fill("1" * 20)
     start.click()
@@ -224,30 +224,30 @@ def test_a_number_that_cannot_be_is_refused(watched: Watched) -> None:
     seed.fill("7")
     most.fill("0")
     start.click()
-    expect(error).to_have_text("Most tokens: a whole number from 1 on.")
+    expect(error).to_have_text("Max tokens: a whole number from 1 on.")
     assert asked == []
     most.fill("99999")
     start.click()
-    expect(error).to_have_text("Most tokens: 99,999 is more than 4,096, the most here.")
+    expect(error).to_have_text("Max tokens: 99,999 is more than 4,096, the most here.")
     # Where none is given, the field shows which one it was.
     seed.fill("")
     most.fill("3")
     start.click()
-    expect(page.locator(".write .status")).to_contain_text("Written: 3 tokens")
+    expect(page.locator(".write .status")).to_contain_text("Generated 3 tokens")
     assert asked[-1]["seed"] == int(seed.input_value())
 
 
 def test_another_model_while_one_writes(watched: Watched) -> None:
     page = watched.open("write/story")
-    page.get_by_label("Most tokens").fill("4000")
-    page.get_by_role("button", name="Write", exact=True).click()
+    page.get_by_label("Max tokens").fill("4000")
+    page.get_by_role("button", name="Generate", exact=True).click()
     expect(tokens(page).nth(5)).to_be_attached()
     page.locator("#model").select_option("words")
     expect(page.locator("#facts")).to_contain_text("ngram")
     page.wait_for_timeout(200)
     expect(page.locator(".write .status")).to_be_empty()
     expect(tokens(page)).to_have_count(0)
-    expect(page.get_by_role("button", name="Write", exact=True)).to_be_visible()
+    expect(page.get_by_role("button", name="Generate", exact=True)).to_be_visible()
 
 
 def test_copy(opened: Open, service: Service) -> None:
@@ -261,9 +261,9 @@ def test_copy(opened: Open, service: Service) -> None:
     assert copied.startswith("Ünï\n€ 😀\t") and pictured(copied) == texts(page)
     # Without the permission, or the interface for it, the old way.
     page.evaluate("() => { navigator.clipboard.writeText = async () => { throw new Error('no') } }")
-    page.evaluate("localStorage.setItem('moreish.favourites.words', JSON.stringify(['a', 'b']))")
+    page.evaluate("localStorage.setItem('moreish.favorites.words', JSON.stringify(['a', 'b']))")
     page.locator("#model").select_option("words")
-    page.get_by_role("tab", name="Make a list").click()
+    page.get_by_role("tab", name="List").click()
     page.get_by_role("button", name="Copy", exact=True).click()
     expect(page.get_by_role("button", name="Copied")).to_be_visible()
     assert page.evaluate("navigator.clipboard.readText()") == "a\nb\n"
@@ -271,24 +271,24 @@ def test_copy(opened: Open, service: Service) -> None:
 
 def test_a_page_that_is_not_looked_at_is_shown_no_frames(watched: Watched) -> None:
     page = watched.open("write/story")
-    page.get_by_label("Most tokens").fill("4000")
+    page.get_by_label("Max tokens").fill("4000")
     page.evaluate("window.requestAnimationFrame = () => 0")
     with page.expect_response("**/api/write"):
-        page.get_by_label("Begin with").press("Control+Enter")
+        page.get_by_label("Prompt").press("Control+Enter")
     page.wait_for_timeout(200)
     assert tokens(page).count() == 0
     # What has arrived and was not shown is no part of another text.
-    page.get_by_label("Most tokens").fill("3")
-    page.get_by_label("Begin with").press("Control+Enter")
-    expect(page.locator(".write .status")).to_contain_text("Written")
+    page.get_by_label("Max tokens").fill("3")
+    page.get_by_label("Prompt").press("Control+Enter")
+    expect(page.locator(".write .status")).to_contain_text("Generated")
     assert tokens(page).count() == 3
 
 
 def test_an_item_ends_and_may_go_on(watched: Watched) -> None:
     page = watched.open("write/words")
     write(page, "an", most=40)
-    expect(page.get_by_text("The model ended it here.")).to_be_visible()
-    expect(page.get_by_role("button", name="Go on")).to_be_hidden()
+    expect(page.get_by_text("End of the text (the model generated its end token).")).to_be_visible()
+    expect(page.get_by_role("button", name="Continue")).to_be_hidden()
     expect(page.locator(".next [aria-current=true] .token")).to_have_text("end")
     page.locator(".next .bars button").filter(has_not_text="end").first.click()
     expect(tokens(page).locator(":scope.taken")).to_have_count(1)
@@ -296,7 +296,7 @@ def test_an_item_ends_and_may_go_on(watched: Watched) -> None:
 
 def test_sliders_change_what_is_drawn(watched: Watched, service: Service) -> None:
     page = watched.open("write/story")
-    page.get_by_label("Begin with").fill("The ")
+    page.get_by_label("Prompt").fill("The ")
     figures = page.locator(".next .figure")
     sliders = page.locator(".write .sampling")
     expect(page.locator(".write .where")).to_contain_text("The")
@@ -328,8 +328,8 @@ def test_sliders_change_what_is_drawn(watched: Watched, service: Service) -> Non
 
 def test_stop_frees_the_slot(watched: Watched, service: Service) -> None:
     page = watched.open("write/story")
-    page.get_by_label("Most tokens").fill("4000")
-    page.get_by_role("button", name="Write", exact=True).click()
+    page.get_by_label("Max tokens").fill("4000")
+    page.get_by_role("button", name="Generate", exact=True).click()
     expect(tokens(page).nth(5)).to_be_attached()
     engine = service.registry.find("story").engine
     assert engine.writing == 1
@@ -339,16 +339,16 @@ def test_stop_frees_the_slot(watched: Watched, service: Service) -> None:
     while engine.writing:
         assert time.monotonic() < end
         time.sleep(0.01)
-    page.get_by_label("Most tokens").fill("3")
+    page.get_by_label("Max tokens").fill("3")
     count = tokens(page).count()
-    page.get_by_role("button", name="Go on").click()
+    page.get_by_role("button", name="Continue").click()
     expect(tokens(page)).to_have_count(count + 3)
 
 
 def test_errors_are_plain_lines_where_they_arise(watched: Watched) -> None:
     page = watched.open("write/words")
-    page.get_by_label("Begin with").fill("Q!")
-    page.get_by_role("button", name="Write", exact=True).click()
+    page.get_by_label("Prompt").fill("Q!")
+    page.get_by_role("button", name="Generate", exact=True).click()
     expect(page.locator(".write .paper .error")).to_have_text("The model never saw 'Q' '!'.")
     expect(page.locator(".next .error")).to_have_text("The model never saw 'Q' '!'.")
     assert set(watched.answers) == {400}
@@ -376,7 +376,7 @@ def test_lists_are_marked_filtered_and_kept(
     page.get_by_label("Ends with").fill("a")
     page.get_by_label("Length").fill("3..6")
     page.get_by_label("Matches (regex)").fill("b[a-z]+")
-    page.get_by_label("Only new ones").check()
+    page.get_by_label("New items only").check()
     page.get_by_role("button", name="Clear").click()
     expect(items).to_have_count(0)
     make.click()
@@ -392,18 +392,18 @@ def test_lists_are_marked_filtered_and_kept(
     star.click()
     expect(star).to_have_attribute("aria-pressed", "true")
     page.reload()
-    expect(page.locator(".favourites .text")).to_have_text([kept])
+    expect(page.locator(".favorites .text")).to_have_text([kept])
     assert page.url.endswith("#/list/words"), "a reload comes back to where it was"
     with page.expect_download() as download:
-        page.get_by_role("button", name="Save as a file").click()
+        page.get_by_role("button", name="Save as file").click()
     download.value.save_as(tmp_path / "kept.txt")
     assert (tmp_path / "kept.txt").read_text("utf-8") == f"{kept}\n"
-    assert download.value.suggested_filename == "words-favourites.txt"
+    assert download.value.suggested_filename == "words-favorites.txt"
     page.locator("#model").select_option("run")
-    expect(page.locator(".favourites .text")).to_have_count(0)
+    expect(page.locator(".favorites .text")).to_have_count(0)
     page.locator("#model").select_option("words")
     page.get_by_role("button", name=f"Remove {kept}", exact=True).click()
-    expect(page.locator(".favourites .text")).to_have_count(0)
+    expect(page.locator(".favorites .text")).to_have_count(0)
 
 
 def test_no_item_comes_twice_to_a_list(watched: Watched) -> None:
@@ -420,33 +420,33 @@ def test_no_item_comes_twice_to_a_list(watched: Watched) -> None:
         page.get_by_role("button", name=re.compile("^Make 20")).click()
         expect(page.locator(".list .hint", has_text="are here already")).to_be_visible()
         expect(items).to_have_count(1)
-    page.get_by_label("No repeats").uncheck()
+    page.get_by_label("No duplicates").uncheck()
     page.get_by_role("button", name=re.compile("^Make 20")).click()
     expect(items).to_have_count(21)
 
 
-def test_favourites_of_two_tabs(watched: Watched) -> None:
+def test_favorites_of_two_tabs(watched: Watched) -> None:
     one = watched.open("list/words")
     two = watched.context.new_page()
     two.goto(one.url)
     for page in (one, two):
-        page.get_by_role("button", name="Make 20").dispatch_event("click")
+        page.get_by_role("button", name="Generate 20").dispatch_event("click")
         page.locator(".star").first.dispatch_event("click")
     wanted = [page.locator(".item .text").first.inner_text() for page in (two, one)]
     for page in (one, two):
-        expect(page.locator(".favourites .text")).to_have_text(wanted)
+        expect(page.locator(".favorites .text")).to_have_text(wanted)
     # Also where the other tab's word has not come: of its own changes a tab hears nothing.
-    one.evaluate("localStorage.setItem('moreish.favourites.words', JSON.stringify(['other']))")
+    one.evaluate("localStorage.setItem('moreish.favorites.words', JSON.stringify(['other']))")
     one.locator(".star").nth(1).dispatch_event("click")
     third = one.locator(".item .text").nth(1).inner_text()
     for page in (one, two):
-        expect(page.locator(".favourites .text")).to_have_text([third, "other"])
+        expect(page.locator(".favorites .text")).to_have_text([third, "other"])
 
 
 def test_a_text_has_no_list(watched: Watched) -> None:
     page = watched.open("list/story")
-    expect(page.get_by_role("tab", name="Make a list")).to_be_hidden()
-    expect(page.get_by_role("tab", name="Write")).to_have_attribute("aria-selected", "true")
+    expect(page.get_by_role("tab", name="List")).to_be_hidden()
+    expect(page.get_by_role("tab", name="Generate")).to_have_attribute("aria-selected", "true")
 
 
 # --- look inside ---
@@ -474,8 +474,10 @@ def test_attention(watched: Watched, service: Service) -> None:
     page.get_by_role("button", name="Head 2").click()
     chips.nth(6).hover()
     strongest = max(range(7), key=lambda at: maps[1][6][at])
-    told = page.locator(".attention .told")
-    expect(told).to_contain_text(f"“t” (7) looks at “{'The␣cat␣sat'[strongest]}” ({strongest + 1})")
+    told = page.locator(".attention .readout")
+    expect(told).to_contain_text(
+        f"“t” (7) attends to “{'The␣cat␣sat'[strongest]}” ({strongest + 1})"
+    )
     strengths = chips.evaluate_all(
         "all => all.map(one => one.style.getPropertyValue('--strength'))"
     )
@@ -489,15 +491,15 @@ def test_attention(watched: Watched, service: Service) -> None:
     # The same with the keyboard alone.
     chips.nth(6).focus()
     page.keyboard.press("ArrowLeft")
-    expect(told).to_contain_text("“a” (6) looks at")
+    expect(told).to_contain_text("“a” (6) attends to")
     matrix = page.locator(".attention .matrix")
     matrix.focus()
     page.keyboard.press("ArrowUp")
-    expect(told).to_contain_text("“c” (5) looks at")
-    expect(matrix.locator("[role=status]")).to_contain_text("“c” (5) looks at “a” (6): 0 %")
-    # What it writes itself is looked at as it was written, and not as it would be read again.
+    expect(told).to_contain_text("“c” (5) attends to")
+    expect(matrix.locator("[role=status]")).to_contain_text("“c” (5) attends to “a” (6): 0 %")
+    # Samples itself is looked at as it was written, and not as it would be read again.
     looked = bodies(page, "/api/attention")
-    page.get_by_role("button", name="Let it write one").click()
+    page.get_by_role("button", name="Generate a text").click()
     expect(page.get_by_label("Text", exact=True)).not_to_have_value("The cat sat")
     expect(chips).not_to_have_count(11)
     assert len(looked[0]["text"]) == chips.count() and set(map(type, looked[0]["text"])) == {int}
@@ -506,7 +508,7 @@ def test_attention(watched: Watched, service: Service) -> None:
 def test_attention_shows_the_text_of_write(watched: Watched) -> None:
     page = watched.open("write/story")
     chips, field = page.locator(".chips [role=option]"), page.get_by_label("Text", exact=True)
-    inside, back = (page.get_by_role("tab", name=name) for name in ("Look inside", "Write"))
+    inside, back = (page.get_by_role("tab", name=name) for name in ("Inspect", "Generate"))
     for most in (3, 6):
         write(page, "A dog\n", most=most)
         inside.click()
@@ -520,8 +522,8 @@ def test_attention_shows_the_text_of_write(watched: Watched) -> None:
     inside.click()
     expect(field).to_have_value("The sea")
     back.click()
-    page.get_by_label("Most tokens").fill("4000")
-    page.get_by_role("button", name="Write", exact=True).click()
+    page.get_by_label("Max tokens").fill("4000")
+    page.get_by_role("button", name="Generate", exact=True).click()
     expect(tokens(page).nth(100)).to_be_attached()
     inside.click()
     expect(chips).to_have_count(64)
@@ -551,7 +553,7 @@ def test_embedding(watched: Watched) -> None:
     box = points.filter(has_text=re.compile("^e$")).bounding_box()
     assert box is not None
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    expect(page.locator(".embedding .told")).to_contain_text("occurs")
+    expect(page.locator(".embedding .readout")).to_contain_text("occurs")
     # Bytes cannot be taken for text, and the key tells what they are.
     names = page.locator(".embedding option").all_text_contents()
     assert len(set(names)) == 257 and {"‹c3›", "‹00›", "a", "␣"} <= set(names)
@@ -559,7 +561,7 @@ def test_embedding(watched: Watched) -> None:
     expect(key).to_contain_text("‹e2› a byte that is no text by itself")
     page.locator(".embedding select").select_option("a")
     expect(page.locator(".point.marked")).to_have_text("a")
-    expect(page.locator(".embedding .told")).to_contain_text("nearest here")
+    expect(page.locator(".embedding .readout")).to_contain_text("nearest here")
 
 
 def test_pairs(watched: Watched, service: Service) -> None:
@@ -572,7 +574,7 @@ def test_pairs(watched: Watched, service: Service) -> None:
     page.keyboard.press("ArrowRight")
     pair = "".join(found["labels"][1]) * 2
     times = found["counts"][1][1]
-    expect(page.locator(".pairs .told")).to_contain_text(f"{pair}: {times} times")
+    expect(page.locator(".pairs .readout")).to_contain_text(f"{pair}: {times} times")
     expect(page.locator(".pairs h2")).to_have_text(f"After {found['labels'][1]}")
     shares = [count / found["totals"][1] for count in found["counts"][1]]
     first = page.locator(".pairs .bars .figure").first
@@ -589,8 +591,8 @@ def test_two_histories(watched: Watched) -> None:
     chart = page.get_by_label("Loss over the training")
     chart.focus()
     page.keyboard.press("ArrowLeft")
-    expect(page.locator(".history .told")).to_contain_text("tokens")
-    page.get_by_role("button", name="Settings in which they differ").click()
+    expect(page.locator(".history .readout")).to_contain_text("tokens")
+    page.get_by_role("button", name="Settings that differ").click()
     expect(page.get_by_role("rowheader", name="model.width")).to_be_visible()
     page.get_by_label("run", exact=True).uncheck()
     expect(page.locator(".history thead th")).to_have_text(["story"])
@@ -624,7 +626,7 @@ def test_runs_of_other_lengths_and_other_tokens(watched: Watched, service: Servi
     page.get_by_label("Loss over the training").focus()
     page.keyboard.press("End")
     page.keyboard.press("ArrowRight")
-    told = page.locator(".history .told.values")
+    told = page.locator(".history .readout.values")
     expect(told).to_contain_text(f"large, validation {last * 0.5:.3f}")
     for _ in range(50):  # to the beginning, where the short one is still to be seen
         page.keyboard.press("ArrowLeft")
@@ -643,7 +645,7 @@ def test_many_runs_on_a_phone(opened: Open, service: Service) -> None:
     page = watched.open("inside/story/history")
     for name in names:
         page.get_by_label(name, exact=True).check()
-    page.get_by_role("button", name="Settings in which they differ").click()
+    page.get_by_role("button", name="Settings that differ").click()
     expect(page.locator(".history thead th")).to_have_count(5)
     assert flaws(page) == []
     table = page.locator(".history .scroll")
@@ -667,18 +669,18 @@ def test_the_token_is_asked_for_and_kept(opened: Open, service: Service) -> None
         field = page.locator("#token-field")
         field.fill("open")
         page.keyboard.press("Enter")
-        expect(page.locator("#token-error")).to_have_text("That is not the token.")
+        expect(page.locator("#token-error")).to_have_text("The token is wrong.")
         for _ in range(3):  # a browser lets the second one close any dialog
             page.keyboard.press("Escape")
             expect(page.locator("#token")).to_be_visible()
         field.fill("ключ")  # which no header can hold
         page.keyboard.press("Enter")
-        expect(page.locator("#token-error")).to_have_text("That is not the token.")
+        expect(page.locator("#token-error")).to_have_text("The token is wrong.")
         expect(page.locator("#away")).to_be_hidden()
         page.evaluate("sessionStorage.setItem('moreish.token', JSON.stringify('ключ'))")
         page.reload()
         field.fill("sesame")
-        page.get_by_role("button", name="Let me in").click()
+        page.get_by_role("button", name="Continue").click()
         expect(page.locator("#facts")).to_contain_text("ngram")
         write(page, "an")
         page.reload()
@@ -691,8 +693,8 @@ def test_it_waits_for_a_server_that_is_away(watched: Watched) -> None:
     page = watched.open("write/words")
     page.route("**/api/**", lambda route: route.abort())
     page.route("**/healthz", lambda route: route.abort())
-    page.get_by_role("button", name="Write", exact=True).click()
-    expect(page.locator(".write .paper .error")).to_have_text("The server does not answer.")
+    page.get_by_role("button", name="Generate", exact=True).click()
+    expect(page.locator(".write .paper .error")).to_have_text("The server does not respond.")
     expect(page.locator("#away")).to_be_visible()
     page.reload()
     expect(page.locator("#away")).to_be_visible()
@@ -753,7 +755,7 @@ def test_hostile_texts_stay_texts_in_lists(opened: Open) -> None:
     watched = opened(viewport=NARROW)
     page = watched.open("list/words")
     page.evaluate(
-        "all => localStorage.setItem('moreish.favourites.words', JSON.stringify(all))", HOSTILE
+        "all => localStorage.setItem('moreish.favorites.words', JSON.stringify(all))", HOSTILE
     )
     items = [
         {"text": text, "known": at % 2 == 0, "nearest": HOSTILE[-at], "distance": at}
@@ -761,10 +763,10 @@ def test_hostile_texts_stay_texts_in_lists(opened: Open) -> None:
     ]
     watched.answer("/api/list", {"items": items, "seed": 1})
     page.reload()
-    kept = page.locator(".favourites .text")
+    kept = page.locator(".favorites .text")
     expect(kept).to_have_count(len(HOSTILE))
-    page.get_by_label("No repeats").uncheck()
-    page.get_by_role("button", name="Make 20").click()
+    page.get_by_label("No duplicates").uncheck()
+    page.get_by_role("button", name="Generate 20").click()
     expect(page.locator(".item")).to_have_count(len(HOSTILE))
     harmless(page)
     # Nothing is lost but what cannot be seen.
@@ -792,7 +794,7 @@ def test_hostile_tokens_stay_texts(opened: Open, service: Service) -> None:
     watched.answer("/api/write", [*events, {"done": True, "usage": {}}])
     watched.answer("/api/next", {"tokens": drawn[:40], "rest": {"p": 0, "q": 0}, "vocabulary": 300})
     page = watched.open("write/story")
-    page.get_by_role("button", name="Write", exact=True).click()
+    page.get_by_role("button", name="Generate", exact=True).click()
     expect(tokens(page)).to_have_count(len(HOSTILE))
     page.get_by_role("button", name="Show 40").click()
     harmless(page)
@@ -801,8 +803,8 @@ def test_hostile_tokens_stay_texts(opened: Open, service: Service) -> None:
         harmless(page)
     for text in (HOSTILE[0], "\u202e", "x" * 500):
         watched.answer("/api/surprisal", {"error": {"message": text}}, status=400)
-        page.get_by_label("Begin with").fill(text)
-        page.get_by_role("button", name="Write", exact=True).click()
+        page.get_by_label("Prompt").fill(text)
+        page.get_by_role("button", name="Generate", exact=True).click()
         expect(page.locator(".write .paper .error")).not_to_be_empty()
         harmless(page)
 
@@ -926,7 +928,7 @@ class Trains:
         """With a text that was brought before."""
         self.texts.append({"name": text, "bytes": 9})
         page = self.watched.open("train")
-        page.get_by_label("Or one that is here already").select_option(text)
+        page.get_by_label("Or a text on the server").select_option(text)
         return page
 
 
@@ -936,7 +938,7 @@ def trains(watched: Watched, service: Service) -> Trains:
 
 
 def told(page: Page) -> Locator:
-    return page.locator(".training .told").first
+    return page.locator(".training .readout").first
 
 
 def looked_at_again(page: Page) -> None:
@@ -957,10 +959,10 @@ def test_training_from_a_file_to_playing(trains: Trains) -> None:
     expect(page.locator(".plan li")).to_have_text("A hybrid of 300,000 parameters.")
     assert trains.texts == [{"name": "words.txt", "bytes": 9}]
     plans = bodies(page, "/api/plan")
-    page.get_by_label("Leave out copies").check()
+    page.get_by_label("Remove duplicates").check()
     page.get_by_label("Minutes").fill("0.5")
     page.locator(".train .trio select").select_option("gpt")
-    expect(page.get_by_label("Name of the result")).to_have_value("words")
+    expect(page.get_by_label("Run name")).to_have_value("words")
     page.get_by_role("button", name="Train", exact=True).click()
     expect(told(page)).to_have_text(
         "Stopped · gpt, 12,345 parameters · step 60 of 100 · loss 2.400 · validation 2.600"
@@ -987,15 +989,15 @@ def test_training_from_a_file_to_playing(trains: Trains) -> None:
     trains.now = trains.ends("finished", step=95, early=True, best=1.958, best_step=55, samples=new)
     begun = HALF.model_copy(update={"status": "starting", "samples": []}).model_dump()
     watched.answer("/api/training/resume", begun)
-    page.get_by_role("button", name="Go on with words").click()
-    expect(told(page)).to_contain_text("Finished early")
+    page.get_by_role("button", name="Resume words").click()
+    expect(told(page)).to_contain_text("Stopped early")
     expect(page.locator(".training > .hint")).to_have_text(
         "It ended early, since validation got no better after step 55. The weights of that step "
         "are kept: validation 1.958."
     )
     expect(samples).to_have_text(["carla", "anna", "bob"])
-    page.get_by_role("button", name="Play with it").click()
-    expect(page.get_by_role("tab", name="Write")).to_have_attribute("aria-selected", "true")
+    page.get_by_role("button", name="Use this model").click()
+    expect(page.get_by_role("tab", name="Generate")).to_have_attribute("aria-selected", "true")
     write(page, "an")
 
 
@@ -1013,19 +1015,19 @@ def test_a_page_reads_one_thing_at_a_time_and_knows_its_wishes_again(trains: Tra
     page.on("requestfailed", lambda request: gone.append(urlsplit(request.url).path))
     trains.route("/api/plan", waiting.append)  # which nobody answers
     trains.open()
-    expect(page.locator(".working", has_text="Making the plan …")).to_be_visible()
+    expect(page.locator(".working", has_text="Planning …")).to_be_visible()
     until_waiting(1)
     page.get_by_label("Minutes").fill("7")
     until_waiting(2)
     trains.watched.answer("/api/plan", {"lines": ["A small one."]})
-    page.get_by_label("Read it as").select_option("text")
+    page.get_by_label("Read as").select_option("text")
     expect(page.locator(".plan li")).to_have_text("A small one.")
     assert gone == ["/api/plan"] * 2
     expect(page.locator(".train .working")).to_have_text(["", "", ""])
     expect(page.locator(".train .error")).to_have_text([""] * 6)
     page.locator(".train .trio select").select_option("mlp")
-    page.get_by_label("Leave out copies").check()
-    page.get_by_label("Name of the result").fill("mine")
+    page.get_by_label("Remove duplicates").check()
+    page.get_by_label("Run name").fill("mine")
     trains.route("/api/doctor", waiting.append)
     page.reload()
     expect(page.locator(".working", has_text="Reading words.txt …")).to_be_visible()
@@ -1033,14 +1035,14 @@ def test_a_page_reads_one_thing_at_a_time_and_knows_its_wishes_again(trains: Tra
     trains.examined([COPIES])
     plans = bodies(page, "/api/plan")
     page.reload()
-    expect(page.get_by_label("Leave out copies")).to_be_checked()
-    expect(page.get_by_label("Name of the result")).to_have_value("mine")
+    expect(page.get_by_label("Remove duplicates")).to_be_checked()
+    expect(page.get_by_label("Run name")).to_have_value("mine")
     expect(page.locator(".plan li")).to_be_visible()
     wishes = {"text": "words.txt", "minutes": 7, "model": "mlp", "kind": "text", "dedup": True}
     assert plans == [wishes]
     # What belongs to a text is not for another one; it ends a reading that is on.
     trains.route("/api/doctor", waiting.append)
-    page.get_by_label("Read it as").select_option("lines")
+    page.get_by_label("Read as").select_option("lines")
     until_waiting(4)
     trains.examined([])
     page.locator("#file").set_input_files(
@@ -1048,14 +1050,14 @@ def test_a_page_reads_one_thing_at_a_time_and_knows_its_wishes_again(trains: Tra
     )
     expect(page.locator(".plan li")).to_be_visible()
     assert plans[-1] == {"text": "other.txt", "minutes": 7, "model": "mlp"}
-    expect(page.get_by_label("Name of the result")).to_have_value("other")
+    expect(page.get_by_label("Run name")).to_have_value("other")
     assert gone[-1] == "/api/doctor"
-    page.get_by_label("Read it as").select_option("lines")
+    page.get_by_label("Read as").select_option("lines")
     expect(page.locator(".plan li")).to_be_visible()
     page.locator("#file").set_input_files(
         {"name": "other.txt", "mimeType": "text/plain", "buffer": b"another"}
     )
-    expect(page.get_by_label("Read it as")).to_have_value("")
+    expect(page.get_by_label("Read as")).to_have_value("")
 
 
 NAMES_OF_FILES = {
@@ -1098,14 +1100,14 @@ def test_files_of_any_name_are_dropped(opened: Open, tmp_path: Path) -> None:
         for given in some:
             assert page.evaluate(DROP, [given, STORY]) == [True, True, False]
             name = NAMES_OF_FILES[given]
-            expect(page.get_by_label("Or one that is here already")).to_have_value(name)
+            expect(page.get_by_label("Or a text on the server")).to_have_value(name)
             told = [] if name == unicodedata.normalize("NFC", given) else [name]
             expect(renamed).to_have_text(told)
         texts = httpx.get(f"{empty.url}/api/texts").json()["texts"]
         assert {text["name"] for text in texts} == {NAMES_OF_FILES[given] for given in some}
         expect(page.locator(".plan li").first).to_be_visible(timeout=60_000)
-        expect(page.get_by_label("Leave out copies")).to_be_visible()
-        expect(page.get_by_label("Name of the result")).to_have_value("plain")
+        expect(page.get_by_label("Remove duplicates")).to_be_visible()
+        expect(page.get_by_label("Run name")).to_have_value("plain")
         expect(page.get_by_label("Encoding")).to_be_hidden()
         expect(page.locator(".train .error")).to_have_text([""] * 6)
         plain = "async all => all.map((await import('/terms.js')).plainName)"
@@ -1120,7 +1122,7 @@ def test_a_name_that_is_free(trains: Trains) -> None:
     trains.taken = {"words"}
     trains.now = trains.ends("finished")
     page = trains.open()
-    name = page.get_by_label("Name of the result")
+    name = page.get_by_label("Run name")
     expect(name).to_have_value("words-2")
     name.fill("words")
     page.get_by_role("button", name="Train", exact=True).click()
@@ -1169,14 +1171,14 @@ def test_a_sample_that_is_selected_stays_so(trains: Trains) -> None:
     page = trains.open()
     sample = page.locator(".live .sample").first
     sample.evaluate("one => getSelection().selectAllChildren(one)")
-    page.get_by_role("button", name="Go on with aside").focus()
+    page.get_by_role("button", name="Resume aside").focus()
     trains.now = trains.now.model_copy(
         update={"samples": [*HALF.samples, LoggedSample(step=51, text="new")]}
     )
     looked_at_again(page)
     expect(page.locator(".live .sample")).to_have_text(["new", "anna", "bob"])
     assert page.evaluate("getSelection().toString()").strip() == "anna"
-    expect(page.get_by_role("button", name="Go on with aside")).to_be_focused()
+    expect(page.get_by_role("button", name="Resume aside")).to_be_focused()
 
 
 def test_words_of_the_command_line_are_those_of_the_page(trains: Trains) -> None:
@@ -1195,7 +1197,7 @@ def test_words_of_the_command_line_are_those_of_the_page(trains: Trains) -> None
     message = f"{what} name its encoding, which is hard to guess"
     error = {"message": message, "param": "encoding"}
     trains.watched.answer("/api/doctor", {"error": error}, status=400)
-    page.get_by_label("Read it as").select_option("lines")
+    page.get_by_label("Read as").select_option("lines")
     expect(page.locator(".source .error").last).to_have_text(
         f"{what} choose its encoding, which is hard to guess."
     )
@@ -1222,8 +1224,8 @@ def test_a_training_with_the_keyboard_alone(trains: Trains) -> None:
     page.locator("#file").focus()
     for label in (
         "Or one that is here",
-        "Read it as",
-        "Leave out copies",
+        "Read as",
+        "Remove duplicates",
         "Minutes",
         "Model",
         "Name of",
@@ -1241,7 +1243,7 @@ def test_a_training_with_the_keyboard_alone(trains: Trains) -> None:
     trains.now = half.model_copy(update={"status": "stopped", "resumable": ["aside", "words"]})
     trains.watched.answer("/api/training/events", [trains.now.model_dump()])
     page.keyboard.press("Enter")
-    go_on = page.get_by_role("button", name="Go on with words")
+    go_on = page.get_by_role("button", name="Resume words")
     expect(go_on).to_be_focused()
     begun = HALF.model_copy(update={"status": "starting"})
     trains.watched.answer("/api/training/resume", begun.model_dump())
@@ -1255,7 +1257,7 @@ def test_a_training_with_the_keyboard_alone(trains: Trains) -> None:
     looked_at_again(page)
     expect(told(page)).to_contain_text("Finished")
     trains.now = HALF.model_copy(update={"status": "finished"})
-    expect(page.get_by_role("button", name="Play with it")).to_be_focused()
+    expect(page.get_by_role("button", name="Use this model")).to_be_focused()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -1284,27 +1286,27 @@ def test_training_with_a_server_that_trains(opened: Open, tmp_path: Path) -> Non
         expect(page.get_by_role("tab", name="Train")).to_have_attribute("aria-selected", "true")
         page.locator("#file").set_input_files(text)
         expect(page.locator(".plan li").first).to_be_visible(timeout=60_000)
-        page.get_by_label("Read it as").select_option("text")
+        page.get_by_label("Read as").select_option("text")
         page.locator(".train .trio select").select_option("mlp")
         page.get_by_label("Minutes").fill("5")
-        page.get_by_label("Name of the result").fill("my story")
+        page.get_by_label("Run name").fill("my story")
         expect(page.locator(".plan pre")).to_contain_text("mlp", timeout=60_000)
         page.get_by_role("button", name="Train", exact=True).click()
-        told = page.locator(".training .told").first
+        told = page.locator(".training .readout").first
         expect(told).to_contain_text("loss", timeout=60_000)
         page.reload()
         expect(told).to_contain_text("loss")
         page.get_by_role("button", name="Stop").click()
         expect(told).to_contain_text("Stopped", timeout=60_000)
-        page.get_by_role("button", name="Go on with my story").click()
+        page.get_by_role("button", name="Resume my story").click()
         expect(told).to_contain_text("Training", timeout=60_000)
         page.get_by_role("button", name="Stop").click()
         expect(told).to_contain_text("Stopped", timeout=60_000)
-        page.get_by_label("Name of the result").fill("counts")
+        page.get_by_label("Run name").fill("counts")
         page.locator(".train .trio select").select_option("kneser-ney")
         page.get_by_role("button", name="Train", exact=True).click()
         expect(told).to_contain_text("Finished", timeout=60_000)
-        page.get_by_role("button", name="Play with it").click()
+        page.get_by_role("button", name="Use this model").click()
         write(page, "The cat ")
         assert page.locator("#model").input_value() == "counts"
         watched.context.close()
@@ -1313,7 +1315,7 @@ def test_training_with_a_server_that_trains(opened: Open, tmp_path: Path) -> Non
 def test_no_training_where_the_server_does_not_train(watched: Watched) -> None:
     page = watched.open("train")
     expect(page.get_by_role("tab", name="Train")).to_be_hidden()
-    expect(page.get_by_role("tab", name="Write")).to_have_attribute("aria-selected", "true")
+    expect(page.get_by_role("tab", name="Generate")).to_have_attribute("aria-selected", "true")
 
 
 # --- for everybody ---
@@ -1326,7 +1328,7 @@ def test_the_keyboard_alone(watched: Watched) -> None:
     for place in ("#model", "#theme", "[role=tab][aria-selected=true]"):
         page.keyboard.press("Tab")
         expect(page.locator(place).first).to_be_focused()
-    tab = page.get_by_role("tab", name="Make a list")
+    tab = page.get_by_role("tab", name="List")
     page.keyboard.press("ArrowRight")
     expect(tab).to_be_focused()
     expect(tab).to_have_attribute("aria-selected", "true")
@@ -1334,15 +1336,15 @@ def test_the_keyboard_alone(watched: Watched) -> None:
     expect(panel).to_be_visible()
     assert tab.evaluate("one => getComputedStyle(one).outlineStyle") == "solid", "focus is seen"
     page.keyboard.press("End")
-    expect(page.get_by_role("tab", name="Look inside")).to_be_focused()
+    expect(page.get_by_role("tab", name="Inspect")).to_be_focused()
     page.keyboard.press("ArrowRight")  # round again
-    expect(page.get_by_role("tab", name="Write")).to_be_focused()
+    expect(page.get_by_role("tab", name="Generate")).to_be_focused()
     page.keyboard.press("Tab")
-    expect(page.get_by_role("tabpanel", name="Write")).to_be_focused()
+    expect(page.get_by_role("tabpanel", name="Generate")).to_be_focused()
     page.keyboard.press("Tab")
     page.keyboard.type("ca")
     page.keyboard.press("Control+Enter")
-    expect(page.locator(".write .status")).to_contain_text("Written")
+    expect(page.locator(".write .status")).to_contain_text("Generated")
     while not page.evaluate("document.activeElement.role === 'option'"):
         page.keyboard.press("Tab")
     page.keyboard.press("ArrowRight")
@@ -1357,23 +1359,25 @@ def test_the_keyboard_alone(watched: Watched) -> None:
 
 def test_the_focus_stays_where_it_makes_sense(watched: Watched) -> None:
     page = watched.open("write/story")
-    start, on = (page.get_by_role("button", name=name, exact=True) for name in ("Write", "Go on"))
+    start, on = (
+        page.get_by_role("button", name=name, exact=True) for name in ("Generate", "Continue")
+    )
     write(page, "A dog ", most=4)
     on.press("Enter")
-    expect(page.locator(".write .status")).to_contain_text("Written: 8 tokens")
+    expect(page.locator(".write .status")).to_contain_text("Generated 8 tokens")
     expect(on).to_be_focused()
     tokens(page).nth(9).click()
-    end = page.get_by_role("button", name="End", exact=True)
+    end = page.get_by_role("button", name="End of text", exact=True)
     end.press("Enter")
     expect(end).to_be_disabled()
-    expect(page.get_by_role("button", name="The token before")).to_be_focused()
+    expect(page.get_by_role("button", name="Previous token")).to_be_focused()
     expect(page.locator(".write .where")).to_contain_text("After the text")
     third = page.locator(".next .bars button").nth(2)
     third.press("Enter")
-    expect(page.locator(".write .status")).to_contain_text("Written: 12 tokens")
+    expect(page.locator(".write .status")).to_contain_text("Generated 12 tokens")
     expect(page.locator(".write .where")).to_contain_text("After the text")
     expect(third).to_be_focused()
-    page.get_by_label("Most tokens").fill("4000")
+    page.get_by_label("Max tokens").fill("4000")
     start.press("Enter")
     expect(tokens(page).nth(9)).to_be_attached()
     stop = page.get_by_role("button", name="Stop", exact=True)
@@ -1381,7 +1385,7 @@ def test_the_focus_stays_where_it_makes_sense(watched: Watched) -> None:
     stop.press("Enter")
     expect(start).to_be_focused()
     page.locator("#model").select_option("words")
-    page.get_by_role("tab", name="Make a list").click()
+    page.get_by_role("tab", name="List").click()
     make = page.get_by_role("button", name=re.compile("^Make 20"))
     make.press("Enter")
     expect(page.locator(".item")).to_have_count(20)
@@ -1391,20 +1395,20 @@ def test_the_focus_stays_where_it_makes_sense(watched: Watched) -> None:
     make.press("Enter")
     page.locator(".star").first.press("Enter")
     page.get_by_role("button", name=re.compile("^Remove")).press("Enter")
-    expect(page.get_by_role("heading", name="Favourites")).to_be_focused()
+    expect(page.get_by_role("heading", name="Favorites")).to_be_focused()
 
 
 def test_back_leaves_a_view_and_not_the_page(watched: Watched) -> None:
     page = watched.open("write/story")
     write(page, "A dog ", most=4)
-    page.get_by_role("tab", name="Look inside").click()
+    page.get_by_role("tab", name="Inspect").click()
     page.get_by_role("tab", name="Embedding").click()
     page.locator("#model").select_option("run")  # no place of its own
     for place in ("inside/story/attention", "write/story"):
         page.go_back()
         expect(page.locator("#facts")).to_contain_text("byte")
         assert page.url.endswith(f"#/{place}")
-    expect(page.get_by_role("tab", name="Write")).to_have_attribute("aria-selected", "true")
+    expect(page.get_by_role("tab", name="Generate")).to_have_attribute("aria-selected", "true")
     expect(tokens(page)).to_have_count(10)
     page.go_forward()
     expect(page.get_by_role("tab", name="Attention")).to_have_attribute("aria-selected", "true")
@@ -1421,12 +1425,12 @@ def test_colours_and_motion(opened: Open) -> None:
     assert not dark()
     page.emulate_media(color_scheme="dark", reduced_motion="reduce")
     assert dark()
-    page.get_by_label("Colours").select_option("light")
+    page.get_by_label("Color theme").select_option("light")
     assert not dark()
     page.reload()
     page.wait_for_selector("#facts span")
     assert not dark(), "the choice is kept"
-    page.get_by_role("button", name="Make 20").click()
+    page.get_by_role("button", name="Generate 20").click()
     moving = page.locator(".item").first.evaluate("one => getComputedStyle(one).animationName")
     assert moving == "none"
 
@@ -1441,12 +1445,12 @@ def filled(page: Page, view: str, there: str) -> None:
         tokens(page).nth(12).click()
         page.wait_for_selector(".next[aria-busy=false] [aria-current=true]")
     elif view.startswith("list"):
-        page.get_by_role("button", name="Make 20").click()
+        page.get_by_role("button", name="Generate 20").click()
         for at in (1, 4):
             page.locator(".star").nth(at).click()
     elif view.endswith("history"):
         page.get_by_label("run", exact=True).check()
-        page.get_by_role("button", name="Settings in which they differ").click()
+        page.get_by_role("button", name="Settings that differ").click()
         page.wait_for_selector(".history thead th:nth-child(3)")
     elif view == "train":
         story = {"name": "a story.txt", "mimeType": "text/plain", "buffer": STORY.encode()}

@@ -18,7 +18,7 @@ export class Refused extends Error {}
 /** No answer. */
 export class Away extends Error {
   constructor() {
-    super("The server does not answer.");
+    super("The server does not respond.");
   }
 }
 
@@ -104,20 +104,20 @@ async function errorOf(response) {
   try {
     return new ApiError(response.status, (await response.json()).error);
   } catch {
-    return new ApiError(response.status, { message: `the server answered ${response.status}` });
+    return new ApiError(response.status, { message: `the server returned status ${response.status}` });
   }
 }
 
-const WRONG = "That is not the token.";
+const WRONG = "The token is wrong.";
 
 let asking = null;
 
-/** Until the user has given a token other than the one that was refused. */
-async function askForToken(refused) {
-  if (token !== refused) return; // meanwhile another request has asked
+/** Until the user has given a token other than the one that was startError. */
+async function askForToken(startError) {
+  if (token !== startError) return; // meanwhile another request has asked
   asking ??= new Promise((resolve) => {
     const [dialog, input, error] = [byId("token"), byId("token-field"), byId("token-error")];
-    error.textContent = refused ? WRONG : "";
+    error.textContent = startError ? WRONG : "";
     dialog.querySelector("form").onsubmit = (event) => {
       event.preventDefault();
       const given = input.value.trim();
@@ -145,7 +145,7 @@ async function away() {
   if (isAway) return;
   isAway = true;
   const line = byId("away");
-  line.textContent = "The server does not answer. Trying again until it does …";
+  line.textContent = "The server does not respond. Retrying …";
   line.hidden = false;
   for (let wait = 1000; ; wait = Math.min(2 * wait, 8000)) {
     await new Promise((resolve) => setTimeout(resolve, wait));
@@ -190,9 +190,9 @@ export async function attempt(line, work, words = (text) => text) {
 }
 
 /** What the page calls the parts of a request. */
-const NAMES = { prompt: "The text", text: "The text", max_tokens: "Most tokens", seed: "Seed", temperature: "Temperature",
+const NAMES = { prompt: "The text", text: "The text", max_tokens: "Max tokens", seed: "Seed", temperature: "Temperature",
   top_k: "Top-k", top_p: "Top-p", starts: "Starts with", ends: "Ends with", contains: "Contains", length: "Length",
-  regex: "Matches (regex)", minutes: "Minutes", name: "Name of the result", kind: "Read it as" };
+  regex: "Matches (regex)", minutes: "Minutes", name: "Run name", kind: "Read as" };
 
 /** The message of an error, with the page's name for what it is about. */
 const asNamed = ({ message, param }) =>

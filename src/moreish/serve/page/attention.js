@@ -4,7 +4,7 @@ import { attempt, latest, post, stream } from "./api.js";
 import { errorLine, field } from "./controls.js";
 import { debounce, h } from "./dom.js";
 import { makeMatrix, pixels } from "./matrix.js";
-import { events, keep, written } from "./state.js";
+import { events, keep, currentText } from "./state.js";
 import { makeStrip } from "./strip.js";
 import { counted, decoding, labelled, percent, whole } from "./text.js";
 
@@ -29,21 +29,21 @@ export function makeAttention(panel) {
   const layers = h("div", { class: "choices", role: "group", "aria-label": "Layer" });
   const heads = h("div", { class: "heads", role: "group", "aria-label": "Head" });
   const error = errorLine();
-  const strip = makeStrip({ label: "Tokens; each shows where it looks", looked: (to) => to !== null && look(to),
+  const strip = makeStrip({ label: "Tokens; each shows what it attends to", looked: (to) => to !== null && look(to),
     describe: (to) => `${labelled(found.tokens[to])}: ${inWords(to)}` });
   strip.element.classList.add("chips");
-  const told = h("p", { class: "told" });
-  const matrix = makeMatrix({ label: "Attention: a row for each token, a column for each that it may look at",
-    describe: (row, column) => `${name(row)} looks at ${name(column)}: ${percent(weight(row, column))}`,
+  const readout = h("p", { class: "readout" });
+  const matrix = makeMatrix({ label: "Attention: one row per token (query), one column per earlier token (key)",
+    describe: (row, column) => `${name(row)} attends to ${name(column)}: ${percent(weight(row, column))}`,
     looked: (row, column) => look(row, column) });
 
-  panel.append(h("p", { class: "lead" }, "Before it predicts, each token looks back at those before it and takes something from each. ",
-      "Point at a token, or reach it with Tab and the arrow keys: the stronger the tint, the more is taken from there."),
+  panel.append(h("p", { class: "lead" }, "Each position attends to itself and the positions before it. Point at a token, or reach it with Tab ",
+      "and the arrow keys: the stronger the tint, the larger the attention weight."),
     h("div", { class: "row" }, field("Text", text),
-      h("button", { type: "button", onclick: () => invent() }, "Let it write one")),
+      h("button", { type: "button", onclick: () => invent() }, "Generate a text")),
     error, part,
     h("div", { class: "row" }, h("span", { class: "label", "aria-hidden": "true" }, "Layer"), layers),
-    h("div", { class: "looking" }, h("div", { class: "paper" }, heads, strip.element, told), matrix.element));
+    h("div", { class: "looking" }, h("div", { class: "paper" }, heads, strip.element, readout), matrix.element));
 
   const soon = debounce(250, () => {
     keep.tab.set(`attention.${of}`, text.value);
@@ -64,7 +64,7 @@ export function makeAttention(panel) {
     found = answer;
     at = found.tokens.length - 1;
     const { total, tokens: { length } } = found;
-    part.textContent = total > length ? `Shown are the last ${whole(length)} of ${counted(total, "token")}.` : "";
+    part.textContent = total > length ? `Showing the last ${whole(length)} of ${counted(total, "token")}.` : "";
     strip.cut(0);
     for (const token of found.tokens) strip.push(labelled(token));
     drawLayers();
@@ -86,11 +86,11 @@ export function makeAttention(panel) {
   }
 
   /** Look into the text of Write, or into how it is to begin; whether there is any. */
-  function takeWritten() {
-    if (written.of !== of || !(written.tokens.length || written.beginning)) return false;
+  function takeCurrentText() {
+    if (currentText.of !== of || !(currentText.tokens.length || currentText.beginning)) return false;
     keep.tab.set(`attention.${of}`, "");
-    if (written.tokens.length) take(written.tokens);
-    else [ids, text.value] = [null, written.beginning], ask();
+    if (currentText.tokens.length) take(currentText.tokens);
+    else [ids, text.value] = [null, currentText.beginning], ask();
     return true;
   }
 
@@ -110,14 +110,14 @@ export function makeAttention(panel) {
     const looks = found.tokens.slice(0, row + 1).map((token, column) => ({ token, column, share: weight(row, column) }));
     looks.sort((a, b) => b.share - a.share);
     const most = looks.slice(0, 4).filter(({ share }) => share >= 0.01);
-    return `looks at ${most.map(({ column, share }) => `${name(column)} ${percent(share)}`).join(", ")}`;
+    return `attends to ${most.map(({ column, share }) => `${name(column)} ${percent(share)}`).join(", ")}`;
   }
 
   function look(row, column = row) {
     at = row;
     strip.select(row);
     strip.paint((to) => (to <= row ? Math.sqrt(weight(row, to)) : null));
-    told.replaceChildren(h("bdi", {}, `${name(row)} ${inWords(row)}`));
+    readout.replaceChildren(h("bdi", {}, `${name(row)} ${inWords(row)}`));
     matrix.mark(row, column);
   }
 
@@ -155,8 +155,8 @@ export function makeAttention(panel) {
 
   return {
     show(card) {
-      const changed = written.of === card.name && written.changes !== seen;
-      seen = written.changes;
+      const changed = currentText.of === card.name && currentText.changes !== seen;
+      seen = currentText.changes;
       if (of !== card.name) {
         of = card.name;
         [found, layer, head] = [null, 0, MEAN];
@@ -165,7 +165,7 @@ export function makeAttention(panel) {
         [ids, text.value] = [null, keep.tab.get(`attention.${of}`, "")];
       } else if (found && !changed) return;
       // What was typed here stays until the text of Write is another.
-      if ((changed || !text.value) && takeWritten()) return;
+      if ((changed || !text.value) && takeCurrentText()) return;
       if (text.value) ask();
       else invent();
     },

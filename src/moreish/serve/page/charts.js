@@ -40,11 +40,11 @@ const MARGIN = { top: 22, right: 14, bottom: 42, left: 44 };
  * @param {{label: string, x: string, y: string, height?: number, looked?: (x: number) => void}} options
  */
 export function makeLines({ label, x: xName, y: yName, height = 300, looked }) {
-  const told = h("p", { class: "told values", role: "status" });
+  const readout = h("p", { class: "readout values", role: "status" });
   const box = h("div", { class: "chart", tabindex: 0, role: "application", "aria-label": label,
-    "aria-roledescription": "chart, arrow keys move" });
-  const element = h("div", {}, box, told);
-  /** @type {{name: string, points: number[][], colour: number, faint?: boolean, marks?: boolean}[]} */
+    "aria-roledescription": "chart; use the arrow keys" });
+  const element = h("div", {}, box, readout);
+  /** @type {{name: string, points: number[][], color: number, faint?: boolean, marks?: boolean}[]} */
   let series = [];
   let width = 0, at = null;
   /** Whether a step to the right multiplies. */
@@ -82,18 +82,18 @@ export function makeLines({ label, x: xName, y: yName, height = 300, looked }) {
     }
     marks.push(svg("text", { class: "axis", x: width - MARGIN.right, y: height - 4, "text-anchor": "end" },
       log ? `${xName}, logarithmic` : xName));
-    for (const { points, colour, faint, marks: dots } of series) {
+    for (const { points, color, faint, marks: dots } of series) {
       const path = points.map(([x, y], i) => `${i ? "L" : "M"}${px(x).toFixed(1)} ${py(y).toFixed(1)}`).join("");
-      marks.push(svg("path", { class: `curve c${colour}${faint ? " faint" : ""}`, d: path }));
+      marks.push(svg("path", { class: `curve c${color}${faint ? " faint" : ""}`, d: path }));
       if (dots && points.length <= 60) {
-        for (const [x, y] of points) marks.push(svg("circle", { class: `dot c${colour}`, cx: px(x), cy: py(y), r: 3 }));
+        for (const [x, y] of points) marks.push(svg("circle", { class: `dot c${color}`, cx: px(x), cy: py(y), r: 3 }));
       }
     }
     if (at !== null) {
       marks.push(svg("line", { class: "cursor", x1: px(at), x2: px(at), y1: MARGIN.top, y2: height - MARGIN.bottom }));
       for (const one of series) {
         const near = nearest(one.points, at);
-        if (near) marks.push(svg("circle", { class: `dot c${one.colour}`, cx: px(near[0]), cy: py(near[1]), r: 4.5 }));
+        if (near) marks.push(svg("circle", { class: `dot c${one.color}`, cx: px(near[0]), cy: py(near[1]), r: 4.5 }));
       }
     }
     const picture = svg("svg", { viewBox: `0 0 ${width} ${height}`, width, height, "aria-hidden": "true" },
@@ -115,11 +115,11 @@ export function makeLines({ label, x: xName, y: yName, height = 300, looked }) {
   function look(x) {
     at = x;
     draw();
-    const parts = series.flatMap(({ name, points, colour }) => {
+    const parts = series.flatMap(({ name, points, color }) => {
       const near = nearest(points, x);
-      return near ? [h("span", { class: `value c${colour}` }, h("bdi", {}, name), ` ${near[1].toFixed(3)}`)] : [];
+      return near ? [h("span", { class: `value c${color}` }, h("bdi", {}, name), ` ${near[1].toFixed(3)}`)] : [];
     });
-    told.replaceChildren(h("span", { class: "value" }, `${short.format(Math.round(x))} ${xName}`), ...parts);
+    readout.replaceChildren(h("span", { class: "value" }, `${short.format(Math.round(x))} ${xName}`), ...parts);
     looked?.(x);
   }
 
@@ -143,7 +143,7 @@ export function makeLines({ label, x: xName, y: yName, height = 300, looked }) {
       series = wanted;
       if (x !== xName || y !== yName || multiplies !== log) {
         [xName, yName, log, at] = [x, y, multiplies, null];
-        told.textContent = "";
+        readout.textContent = "";
       }
       draw();
     },
@@ -160,7 +160,7 @@ function nearest(points, x) {
 }
 
 /**
- * Points with names; a name is written where there is room for it.
+ * Points with names; a name is currentText where there is room for it.
  * @param {{label: string, looked: (at: number | null) => void}} options
  */
 export function makeScatter({ label, looked }) {

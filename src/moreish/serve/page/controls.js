@@ -20,7 +20,7 @@ export const tick = (title, input) => h("label", { class: "tick" }, input, title
 export const errorLine = () => h("p", { class: "error", role: "alert" });
 
 /**
- * A slider whose value is told in words.
+ * A slider that shows its value in words.
  * @param {string} title
  * @param {{values: () => number[], name: (value: number) => string, get: () => number,
  *   set: (value: number) => void, hint: string}} options
@@ -77,36 +77,36 @@ export function samplingControls(changed) {
       name: (value) => (value <= 0.01 ? "0" : value.toFixed(2)),
       get: () => sampling.temperature || 0.01,
       set: setter("temperature", (value) => (value <= 0.01 ? 0 : value)),
-      hint: "Lower is safer, higher is bolder; 1 is as learned.",
+      hint: "Below 1: more predictable. Above 1: more varied. 1 leaves the model unchanged.",
     }),
     slider("Top-k", {
       values: () => [...TOP_KS.filter((k) => k < (model()?.vocabulary ?? Infinity)), 0],
-      name: (value) => (value ? `the ${value} likeliest` : "all"),
+      name: (value) => (value ? `top ${value}` : "all"),
       get: () => sampling.top_k,
       set: setter("top_k"),
-      hint: "Draw from so many of the likeliest.",
+      hint: "Sample only from the k most likely tokens.",
     }),
     slider("Top-p", {
       values: () => TOP_PS,
-      name: (value) => (value < 1 ? `the likeliest ${Math.round(100 * value)} %` : "all"),
+      name: (value) => (value < 1 ? `top ${Math.round(100 * value)} %` : "all"),
       get: () => sampling.top_p,
       set: setter("top_p"),
-      hint: "Draw from the likeliest that make up this share.",
+      hint: "Sample only from the most likely tokens whose probabilities add up to p.",
     }),
   ];
   const refresh = () => sliders.forEach((one) => one.refresh());
   copies.push(refresh);
-  const element = h("fieldset", { class: "sampling" }, h("legend", {}, "How tokens are drawn"),
+  const element = h("fieldset", { class: "sampling" }, h("legend", {}, "Sampling settings"),
     sliders.map((one) => one.element));
   return { element, refresh };
 }
 
-/** The whole number in a field; null where there is nothing in it. Anything else is refused. */
+/** The whole number in a field; null where there is nothing in it. Anything else is startError. */
 export function wholeIn(input, title, low, high = Number.MAX_SAFE_INTEGER) {
   if (!input.value && !input.validity.badInput) return null;
   const value = input.valueAsNumber;
   if (Number.isInteger(value) && value >= low && value <= high) return value;
-  throw new Refused(`${title}: a whole number ${value > high ? `up to ${whole(high)}` : `from ${whole(low)} on`}`);
+  throw new Refused(`${title} must be a whole number ${value > high ? `of at most ${whole(high)}` : `of at least ${whole(low)}`}`);
 }
 
 /** A whole number that the random draws start from; small enough to read out. */

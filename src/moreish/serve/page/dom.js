@@ -104,7 +104,7 @@ export async function copy(text) {
     area.select();
     const went = document.execCommand("copy");
     area.remove();
-    if (!went) return say("It could not be copied."), false;
+    if (!went) return say("Copying failed."), false;
   }
   say("Copied.");
   return true;

@@ -15,23 +15,23 @@ export function makeEmbedding(panel) {
   const replaced = latest();
   const error = errorLine();
   const lead = h("p", { class: "lead" });
-  const told = h("p", { class: "told", role: "status" });
+  const readout = h("p", { class: "readout", role: "status" });
   const choice = h("select", {});
-  const scatter = makeScatter({ label: "Tokens by their embedding; the field above names the neighbours of each.",
+  const scatter = makeScatter({ label: "Token embeddings; the field above lists the neighbors of each token.",
     looked: (at) => look(at) });
-  panel.append(lead, h("div", { class: "row" }, field("Token", choice), told), error, scatter.element);
+  panel.append(lead, h("div", { class: "row" }, field("Token", choice), readout), error, scatter.element);
   choice.addEventListener("change", () => look(choice.value === "" ? null : Number(choice.value)));
 
   function look(at) {
     scatter.mark(at);
     choice.value = at === null ? "" : String(at);
-    told.replaceChildren();
+    readout.replaceChildren();
     if (at === null) return;
     const { label, count, x, y } = tokens[at];
     const far = (other) => Math.hypot(other.x - x, other.y - y);
     const near = tokens.filter((other) => other !== tokens[at]).sort((a, b) => far(a) - far(b)).slice(0, NEAR);
-    told.append(h("bdi", { class: "token" }, labelled(label)),
-      count === null ? "" : ` occurs ${counted(count, "time")} in the training data;`, " nearest here: ",
+    readout.append(h("bdi", { class: "token" }, labelled(label)),
+      count === null ? "" : ` occurs ${counted(count, "time")} in the training data;`, " nearest in this plot: ",
       ...near.flatMap((other, i) => [i ? " " : "", h("bdi", { class: "token" }, labelled(other.label))]));
   }
 
@@ -44,9 +44,9 @@ export function makeEmbedding(panel) {
       if (!found) return void (of = of === card.name ? "" : of);
       tokens = found.tokens;
       const seen = found.explained.reduce((sum, share) => sum + share, 0);
-      const some = tokens.length < card.vocabulary ? `the ${whole(tokens.length)} most frequent` : `all ${whole(tokens.length)}`;
-      lead.textContent = `To the model each token is a vector: those that it treats alike lie together. Here ${some} are laid ${
-        ""}out along the two directions in which they differ most, which show ${percent(seen)} of all differences.`;
+      const some = tokens.length < card.vocabulary ? `the ${whole(tokens.length)} most frequent tokens` : `all ${whole(tokens.length)} tokens`;
+      lead.textContent = `Each token has an embedding vector; tokens with similar embeddings lie close together. This plot shows ${some} ${
+        ""}along the first two principal components, which explain ${percent(seen)} of the variance.`;
       choice.replaceChildren(h("option", { value: "" }, "none"),
         ...tokens.map(({ label }, at) => h("option", { value: at }, labelled(label))));
       const most = Math.sqrt(Math.max(1, ...tokens.map(({ count }) => count ?? 1)));

@@ -7,8 +7,8 @@ import { h } from "./dom.js";
 import { server } from "./state.js";
 import { large, shown, whole } from "./text.js";
 
-/** Colours that can be told apart; more runs than these cannot be compared at a glance. */
-const COLOURS = 6;
+/** Number of distinguishable colors; at most this many runs are compared. */
+const COLORS = 6;
 
 const MOST_POINTS = 400;
 
@@ -22,7 +22,7 @@ export function makeHistory(panel) {
   let of = "";
   /** What each run logged. @type {Map<string, any>} */
   const logs = new Map();
-  /** Those that are shown; each keeps its colour. @type {(string | null)[]} */
+  /** Those that are shown; each keeps its color. @type {(string | null)[]} */
   let chosen = [];
   let settingsShown = false;
   const error = errorLine();
@@ -33,7 +33,7 @@ export function makeHistory(panel) {
   const when = h("input", { type: "range", min: 0, step: 1, "aria-label": "Sample" });
   const step = h("p", { class: "where" });
   const sample = h("pre", { class: "sample", dir: "auto", tabindex: 0, "aria-label": "Sample" });
-  const samples = h("section", { class: "samples" }, h("h2", {}, "What it wrote on the way"), when, step, sample);
+  const samples = h("section", { class: "samples" }, h("h2", {}, "Samples during training"), when, step, sample);
   const open = h("button", { type: "button", class: "quiet", "aria-expanded": "false", onclick: () => {
     settingsShown = !settingsShown;
     open.setAttribute("aria-expanded", String(settingsShown));
@@ -42,8 +42,8 @@ export function makeHistory(panel) {
   const table = h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Runs and their settings" });
   const lead = h("p", { class: "lead" });
   panel.append(lead,
-    h("div", { class: "row" }, others, h("span", { class: "gap" }), h("label", { class: "tick" }, "across", unit)),
-    error, chart.element, samples, h("h2", {}, "Side by side"), table, h("div", {}, open));
+    h("div", { class: "row" }, others, h("span", { class: "gap" }), h("label", { class: "tick" }, "x-axis", unit)),
+    error, chart.element, samples, h("h2", {}, "Comparison"), table, h("div", {}, open));
   unit.addEventListener("change", draw);
   when.addEventListener("input", () => showSample(when.valueAsNumber));
 
@@ -52,7 +52,7 @@ export function makeHistory(panel) {
 
   const cardOf = (name) => server.models.find((card) => card.name === name);
 
-  /** Bits per byte where the tokens of some are not those of others, if all can be told in them. */
+  /** Whether to plot bits per byte: the tokenizers differ and every run reports bits per byte. */
   function measure() {
     const names = there();
     const differ = names.some((name) => !sameTokens(cardOf(name), cardOf(names[0])));
@@ -64,22 +64,22 @@ export function makeHistory(panel) {
     const { differ, bits } = measure();
     const series = there().flatMap((name) => {
       const { steps, evaluations } = logs.get(name);
-      const [colour, by, times] = [chosen.indexOf(name), perStep(name), bits ? logs.get(name).bits_per_byte : 1];
+      const [color, by, times] = [chosen.indexOf(name), perStep(name), bits ? logs.get(name).bits_per_byte : 1];
       const losses = steps.filter(({ loss }) => loss !== null).map(({ step, loss }) => [step * by, loss * times]);
       const curve = (key) => evaluations.filter((one) => one[key] !== null).map((one) => [one.step * by, one[key] * times]);
       const [train, val] = [curve("train"), curve("val")];
       return [
-        { name: `${shown(name)}, training`, points: thinned(train.length ? train : losses, MOST_POINTS), colour, faint: true },
-        { name: `${shown(name)}, validation`, points: val, colour, marks: true },
+        { name: `${shown(name)}, training`, points: thinned(train.length ? train : losses, MOST_POINTS), color, faint: true },
+        { name: `${shown(name)}, validation`, points: val, color, marks: true },
       ].filter(({ points }) => points.length);
     });
     const lengths = there().map((name) => logs.get(name).steps.at(-1)?.step * perStep(name)).filter((length) => length > 0);
-    const unlike = differ && !bits ? ", of different tokens: do not compare" : "";
+    const unlike = differ && !bits ? " (different tokenizers: not comparable)" : "";
     chart.set(series, { x: unit.value, y: bits ? "bits per byte" : `nats per token${unlike}`,
       log: Math.max(...lengths) > FAR * Math.min(...lengths) });
-    lead.textContent = `The loss is how surprised the model was, in ${bits
-      ? "bits per byte of text, since their tokens are not the same" : "nats per token"}: lower is better. Thin lines are ${
-      ""}the batches it learned from, thick ones the validation split, which it never saw.`;
+    lead.textContent = `The loss is the cross-entropy in ${bits
+      ? "bits per byte of text, because the tokenizers differ" : "nats per token"}; lower is better. Thin lines: ${
+      ""}training batches. Thick lines: the validation split, which is not trained on.`;
     drawTable();
   }
 
@@ -94,7 +94,7 @@ export function makeHistory(panel) {
         draw();
         [...others.querySelectorAll("input")].find((input) => input.value === name)?.focus();
       }, value: name });
-      const full = at < 0 && there().length >= COLOURS;
+      const full = at < 0 && there().length >= COLORS;
       box.disabled ||= full;
       return h("label", { class: "tick" }, box, h("span", { class: at >= 0 ? `swatch c${at}` : "swatch" }),
         h("bdi", {}, shown(name)));
@@ -162,7 +162,7 @@ export function makeHistory(panel) {
       values.map((value) => h("td", {}, h("bdi", {}, value))))));
     const more = rows(settings(names));
     more.hidden = !settingsShown;
-    open.textContent = names.length > 1 ? "Settings in which they differ" : "All settings";
+    open.textContent = names.length > 1 ? "Settings that differ" : "All settings";
     table.replaceChildren(h("table", {},
       h("thead", {}, h("tr", {}, h("td", {}), names.map((name) => h("th", { scope: "col" },
         h("span", { class: `swatch c${chosen.indexOf(name)}` }), h("bdi", {}, shown(name)))))),

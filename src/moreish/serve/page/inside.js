@@ -20,8 +20,8 @@ const WHOLE = ["char", "word"];
 
 export function makeInside(panel) {
   const list = h("div", { class: "tabs parts", role: "tablist", "aria-label": "Parts of the model" });
-  const none = h("p", { class: "hint", hidden: true }, "There is nothing to be seen in this model: ",
-    "it has neither attention nor embedding, and its training data and log are not at hand.");
+  const none = h("p", { class: "hint", hidden: true }, "This model has nothing to inspect: no attention, no embedding, ",
+    "and its training data and log are not available.");
   const panels = h("div", {});
   const key = h("p", { class: "hint" });
   panel.append(list, none, panels, key);
@@ -36,8 +36,8 @@ export function makeInside(panel) {
     tabs.choose(here.part);
     list.hidden = !offered.length;
     none.hidden = offered.length > 0;
-    const marks = ["␣ is a space", "↵ a line end", card.kind === "lines" && "· the beginning or end of an item",
-      !WHOLE.includes(card.tokenizer) && "‹e2› a byte that is no text by itself"];
+    const marks = ["␣ is a space", "↵ a line break", card.kind === "lines" && "· the start or end of an item",
+      !WHOLE.includes(card.tokenizer) && "‹e2› a byte that is part of a character"];
     key.textContent = `${marks.filter(Boolean).join(", ")}.`;
     key.hidden = !["attention", "embedding", "pairs"].includes(here.part);
     writeAddress(another);

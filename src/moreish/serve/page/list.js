@@ -3,8 +3,8 @@
 import { attempt, post } from "./api.js";
 import { errorLine, field, samplingControls, tick } from "./controls.js";
 import { h, keepFocus, say } from "./dom.js";
-import { makeFavourites } from "./favourites.js";
-import { asAsked, here } from "./state.js";
+import { makeFavorites } from "./favorites.js";
+import { samplingParams, here } from "./state.js";
 import { counted, shown } from "./text.js";
 
 const AT_A_TIME = 20;
@@ -31,13 +31,13 @@ export function makeList(panel) {
   const unique = h("input", { type: "checkbox", checked: true });
   const error = errorLine();
   const status = h("p", { class: "hint" });
-  const start = h("button", { type: "button", class: "main", onclick: make }, `Make ${AT_A_TIME}`);
+  const start = h("button", { type: "button", class: "main", onclick: make }, `Generate ${AT_A_TIME}`);
   const stop = h("button", { type: "button", class: "main", hidden: true, onclick: () => making?.abort() }, "Stop");
   const clear = h("button", { type: "button", class: "quiet", hidden: true, onclick: () => keepFocus(empty, start) }, "Clear");
   const list = h("ol", { class: "items", "aria-label": "Items" });
-  const hint = h("p", { class: "hint" }, "Twenty items like those that the model learned from, each marked: ",
-    "does it stand in the training data, and which one there comes closest? Star those you like.");
-  const favourites = makeFavourites();
+  const hint = h("p", { class: "hint" }, "Generates twenty items like those in the training data. Each one shows whether it is new ",
+    "and which training item is nearest. Star the ones you like.");
+  const favorites = makeFavorites();
   const sampling = samplingControls(() => {});
 
   for (const input of Object.values(filters)) {
@@ -46,19 +46,19 @@ export function makeList(panel) {
 
   panel.append(h("div", { class: "desk" },
     h("div", { class: "paper" },
-      h("div", { class: "filters", role: "group", "aria-label": "What the items are to be like" },
+      h("div", { class: "filters", role: "group", "aria-label": "Constraints on the items" },
         field("Starts with", filters.starts), field("Ends with", filters.ends), field("Contains", filters.contains),
         field("Length", filters.length), field("Matches (regex)", filters.regex)),
-      h("div", { class: "row" }, start, stop, tick("Only new ones", newOnly), tick("No repeats", unique),
+      h("div", { class: "row" }, start, stop, tick("New items only", newOnly), tick("No duplicates", unique),
         h("span", { class: "gap" }), clear),
       error, status, hint, list),
-    h("aside", { "aria-label": "Favourites, and how items are drawn" }, favourites.element, sampling.element)));
+    h("aside", { "aria-label": "Favorites and sampling settings" }, favorites.element, sampling.element)));
 
   async function make() {
     making?.abort();
     const mine = (making = new AbortController());
     busy(true);
-    const body = { model: here.model, new_only: newOnly.checked, unique: unique.checked, ...asAsked() };
+    const body = { model: here.model, new_only: newOnly.checked, unique: unique.checked, ...samplingParams() };
     for (const [name, input] of Object.entries(filters)) {
       const value = name === "length" ? input.value.trim() : input.value;
       if (value) body[name] = value;
@@ -74,7 +74,7 @@ export function makeList(panel) {
     const fresh = made.filter((item) => item.known === false).length;
     status.textContent = `${counted(made.length, "item")}${
       made.some((item) => item.known !== null) ? `, ${fresh} of them new` : ""}${
-      made.length < AT_A_TIME && body.unique ? "; the others that came are here already" : ""}. Seed${seeds.length > 1 ? "s" : ""} ${seeds.join(", ")}.`;
+      made.length < AT_A_TIME && body.unique ? "; the others were duplicates" : ""}. Seed${seeds.length > 1 ? "s" : ""} ${seeds.join(", ")}.`;
     say(status.textContent);
   }
 
@@ -96,7 +96,7 @@ export function makeList(panel) {
 
   function busy(is) {
     keepFocus(() => ([start.hidden, stop.hidden] = [is, !is]), is ? stop : start);
-    if (is) status.textContent = "Making …";
+    if (is) status.textContent = "Generating …";
     list.setAttribute("aria-busy", String(is));
   }
 
@@ -111,12 +111,12 @@ export function makeList(panel) {
     list.replaceChildren(...items.map((item, at) => row(item, at < latest)));
     hint.hidden = items.length > 0;
     clear.hidden = !items.length;
-    start.textContent = items.length ? `Make ${AT_A_TIME} more` : `Make ${AT_A_TIME}`;
+    start.textContent = items.length ? `Generate ${AT_A_TIME} more` : `Generate ${AT_A_TIME}`;
   }
 
   function row({ text, known, nearest, distance }, arrives) {
     return h("li", { class: arrives ? "item arrives" : "item" },
-      favourites.star(text),
+      favorites.star(text),
       h("bdi", { class: "text" }, shown(text)),
       known === null ? null : h("span", { class: known ? "badge known" : "badge" }, known ? "known" : "new"),
       h("span", { class: "near" }, nearness(known, nearest, distance)));
@@ -130,7 +130,7 @@ export function makeList(panel) {
       making = null; // what it makes is nothing of this model
       busy(false);
       error.textContent = "";
-      favourites.open(of);
+      favorites.open(of);
       sampling.refresh();
       empty();
     },
@@ -139,6 +139,6 @@ export function makeList(panel) {
 
 /** How far the nearest training item is. */
 function nearness(known, nearest, distance) {
-  if (nearest === null || (known && distance === 0)) return known ? "stands in the training data" : "";
-  return [`${counted(distance, "letter")} from `, h("bdi", {}, shown(nearest))];
+  if (nearest === null || (known && distance === 0)) return known ? "in the training data" : "";
+  return [`edit distance ${whole(distance)} from `, h("bdi", {}, shown(nearest))];
 }

@@ -5,11 +5,11 @@ import { makeLines, thinned } from "./charts.js";
 import { errorLine } from "./controls.js";
 import { h, say, setVars } from "./dom.js";
 import { here, server, tell } from "./state.js";
-import { inTerms } from "./terms.js";
+import { inPageTerms } from "./terms.js";
 import { duration, large, shown, whole } from "./text.js";
 
 const IN_WORDS = { starting: "Starting", training: "Training", stopping: "Stopping", stopped: "Stopped",
-  finished: "Finished", failed: "It did not work" };
+  finished: "Finished", failed: "Failed" };
 
 const BUSY = ["starting", "training", "stopping"];
 
@@ -32,7 +32,7 @@ export function makeLive(changed) {
   const bar = h("div", { class: "progress", role: "progressbar", "aria-label": "Training", "aria-valuemin": 0,
     "aria-valuemax": 100 }, h("span", {}));
   const title = h("h2", { tabindex: -1 });
-  const status = h("p", { class: "told" });
+  const status = h("p", { class: "readout" });
   const about = h("p", { class: "hint" });
   const [error, unheard] = [errorLine(), errorLine()];
   const stop = h("button", { type: "button", onclick: () => {
@@ -40,23 +40,23 @@ export function makeLive(changed) {
   } }, "Stop");
   const play = h("button", { type: "button", class: "main", onclick: () => {
     location.hash = `#/write/${encodeURIComponent(now.name)}`;
-  } }, "Play with it");
+  } }, "Use this model");
   const chart = makeLines({ label: "Loss of this training", x: "steps", y: "nats per token", height: 240 });
   const samples = h("ol", { class: "live", "aria-label": "Samples, the latest first", tabindex: 0 });
-  const writes = h("section", { "aria-label": "What it writes" }, h("h3", {}, "What it writes"), samples);
+  const writes = h("section", { "aria-label": "Samples" }, h("h3", {}, "Samples"), samples);
   const one = h("section", { class: "training", hidden: true }, title, bar, status, about, error, unheard,
     h("div", { class: "row" }, play, stop), chart.element, writes);
   /** Buttons by the runs that go on with them. @type {Map<string, HTMLElement>} */
   let goOns = new Map();
   const stopped = h("ul", { class: "stopped" });
-  const others = h("section", { hidden: true }, h("h2", {}, "Stopped on the way"), stopped);
+  const others = h("section", { hidden: true }, h("h2", {}, "Interrupted trainings"), stopped);
   const element = h("div", { class: "trainings" }, one, others);
 
   for (const [target, event] of [[document, "visibilitychange"], [window, "focus"]]) target.addEventListener(event, look);
 
   /** Stop or go on; where that is not possible, something has changed elsewhere. */
   async function order(verb, body) {
-    const found = await attempt(error, () => post(`/api/training/${verb}`, body), inTerms);
+    const found = await attempt(error, () => post(`/api/training/${verb}`, body), inPageTerms);
     if (found) follow(found);
     else look();
   }
@@ -105,7 +105,7 @@ export function makeLive(changed) {
     bar.hidden = !busy;
     status.textContent = inWords();
     if (before !== now.status) say(status.textContent);
-    const message = inTerms(shown(now.message ?? ""));
+    const message = inPageTerms(shown(now.message ?? ""));
     about.textContent = now.status === "failed" ? "" : ending() || message;
     if (now.status === "failed") error.textContent = message;
     else if (before === "failed") error.textContent = "";
@@ -122,12 +122,12 @@ export function makeLive(changed) {
     if (best === null || !step || step >= now.step) return "";
     const kept = `validation ${best.toFixed(3)}`;
     return now.early
-      ? `It ended early, since validation got no better after step ${whole(step)}. The weights of that step are kept: ${kept}.`
-      : `The weights of step ${whole(step)} are kept, the best on the way: ${kept}.`;
+      ? `Training stopped early because the validation loss did not improve after step ${whole(step)}. The weights of that step were saved: ${kept}.`
+      : `The best weights, from step ${whole(step)}, were saved: ${kept}.`;
   }
 
   function inWords() {
-    const parts = [now.early ? "Finished early" : IN_WORDS[now.status]];
+    const parts = [now.early ? "Stopped early" : IN_WORDS[now.status]];
     if (now.model) parts.push(`${shown(now.model)}, ${large(now.parameters)} parameters`);
     if (now.step) parts.push(`step ${whole(now.step)} of ${whole(now.steps)}`);
     if (now.loss !== null) parts.push(`loss ${now.loss.toFixed(3)}`);
@@ -140,7 +140,7 @@ export function makeLive(changed) {
     others.hidden = !now.resumable.length;
     if (now.resumable.join("/") === [...goOns.keys()].join("/")) return;
     goOns = new Map(now.resumable.map((name) => [name, h("button", { type: "button",
-      "aria-label": `Go on with ${shown(name)}`, onclick: () => order("resume", { name }) }, "Go on")]));
+      "aria-label": `Resume ${shown(name)}`, onclick: () => order("resume", { name }) }, "Resume")]));
     stopped.replaceChildren(...[...goOns].map(([name, button]) => h("li", {}, h("bdi", {}, shown(name)), button)));
   }
 
@@ -193,8 +193,8 @@ export function makeLive(changed) {
 
   function drawCurve() {
     chart.element.hidden = curve.name !== now.name || curve.loss.length < 2;
-    chart.set([{ name: "training", points: curve.loss, colour: 0, faint: true },
-      { name: "validation", points: curve.val, colour: 0, marks: true }].filter(({ points }) => points.length));
+    chart.set([{ name: "training", points: curve.loss, color: 0, faint: true },
+      { name: "validation", points: curve.val, color: 0, marks: true }].filter(({ points }) => points.length));
   }
 
   /** How it is now: it may have been begun by another page. */

@@ -9,12 +9,12 @@ import { events, here, keep, model, readAddress, server, writeAddress } from "./
 import { makeTabs } from "./tabs.js";
 import { counted, large, shown, whole } from "./text.js";
 import { makeTrain } from "./train.js";
-import { makeWrite } from "./write.js";
+import { makeGenerate } from "./generate.js";
 
 const VIEWS = [
-  { key: "write", title: "Write", make: makeWrite },
-  { key: "list", title: "Make a list", make: makeList },
-  { key: "inside", title: "Look inside", make: makeInside },
+  { key: "write", title: "Generate", make: makeGenerate },
+  { key: "list", title: "List", make: makeList },
+  { key: "inside", title: "Inspect", make: makeInside },
   { key: "train", title: "Train", make: makeTrain },
 ];
 
@@ -50,14 +50,14 @@ function describe() {
   if (!card) return byId("facts").replaceChildren();
   const { losses } = card;
   const facts = [
-    ["", shown(card.layers ? `${card.architecture}, ${counted(card.layers, "layer")} of ${counted(card.heads, "head")}` : card.architecture)],
+    ["", shown(card.layers ? `${card.architecture}, ${counted(card.layers, "layer")}, ${counted(card.heads, "head")}` : card.architecture)],
     ["", `${large(card.parameters)} parameters`],
-    ["learned from ", h("bdi", {}, shown(card.data))],
-    ["", `${whole(card.vocabulary)} kinds of token (${shown(card.tokenizer)})`],
-    ["", `looks back ${counted(card.context, "token")}`],
+    ["trained on ", h("bdi", {}, shown(card.data))],
+    ["", `vocabulary ${whole(card.vocabulary)} (${shown(card.tokenizer)})`],
+    ["", `context ${whole(card.context)}`],
     losses.val === null ? null : ["loss ", `${losses.val.toFixed(3)}${
-      losses.train === null ? "" : ` (training ${losses.train.toFixed(3)})`} nats a token`],
-    card.bits_per_byte === null ? null : ["", `${card.bits_per_byte.toFixed(3)} bits a byte`],
+      losses.train === null ? "" : ` (training ${losses.train.toFixed(3)})`} nats per token`],
+    card.bits_per_byte === null ? null : ["", `${card.bits_per_byte.toFixed(3)} bits per byte`],
   ];
   byId("facts").replaceChildren(...facts.filter(Boolean).map(([name, value]) =>
     h("span", {}, name && h("span", { class: "name" }, name), value)));

@@ -3,8 +3,8 @@
 import { fresh, h, whenWide } from "./dom.js";
 import { events } from "./state.js";
 
-/** A custom property of the page's style, as a colour that a canvas takes. */
-export function colour(name) {
+/** A custom property of the page's style, as a color that a canvas takes. */
+export function color(name) {
   const probe = h("span", { class: `probe ${name}`, hidden: true });
   document.body.append(probe);
   const found = getComputedStyle(probe).color;
@@ -12,10 +12,10 @@ export function colour(name) {
   return found;
 }
 
-/** Red, green and blue of a colour, 0 to 255. */
+/** Red, green and blue of a color, 0 to 255. */
 function channels(name) {
   const context = h("canvas", { width: 1, height: 1 }).getContext("2d", { willReadFrequently: true });
-  context.fillStyle = colour(name);
+  context.fillStyle = color(name);
   context.fillRect(0, 0, 1, 1);
   return [...context.getImageData(0, 0, 1, 1).data.slice(0, 3)];
 }
@@ -52,7 +52,7 @@ export function makeMatrix({ label, describe, looked, most = 32 }) {
   const canvas = h("canvas", {});
   const about = h("p", { class: "unseen", id: fresh("cell"), role: "status" });
   const element = h("div", { class: "matrix", tabindex: 0, role: "application", "aria-label": label,
-    "aria-roledescription": "table of tints, arrow keys move" }, canvas, about);
+    "aria-roledescription": "heat map; use the arrow keys" }, canvas, about);
   let data = null, image = null, cell = 0, margin = 0, row = 0, column = 0, width = 0;
 
   function draw() {
@@ -71,7 +71,7 @@ export function makeMatrix({ label, describe, looked, most = 32 }) {
     context.imageSmoothingEnabled = false;
     context.drawImage(image, margin, margin, wide - margin, high - margin);
     if (margin) labels(context, rows, columns);
-    context.strokeStyle = colour("cell-mark");
+    context.strokeStyle = color("cell-mark");
     context.lineWidth = 2;
     context.strokeRect(margin + column * cell, margin + row * cell, cell, cell);
     context.lineWidth = 1;
@@ -81,7 +81,7 @@ export function makeMatrix({ label, describe, looked, most = 32 }) {
   }
 
   function labels(context, rows, columns) {
-    context.fillStyle = colour("cell-label");
+    context.fillStyle = color("cell-label");
     context.font = `${Math.min(13, cell - 1)}px ${getComputedStyle(element).fontFamily}`;
     context.textAlign = "center";
     context.textBaseline = "middle";

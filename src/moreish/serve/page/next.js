@@ -3,7 +3,7 @@
 import { attempt, latest, post } from "./api.js";
 import { errorLine } from "./controls.js";
 import { debounce, h, setVars } from "./dom.js";
-import { asAsked, here } from "./state.js";
+import { samplingParams, here } from "./state.js";
 import { labelled, percent } from "./text.js";
 
 /** What was taken where a text has ended. */
@@ -29,13 +29,13 @@ export function makeNext(take) {
   const error = errorLine();
   const list = h("ol", { class: "bars" });
   const rest = h("p", { class: "hint rest" });
-  const bytes = h("p", { class: "hint", hidden: true }, "‹e2› is a byte that is no text by itself.");
+  const bytes = h("p", { class: "hint", hidden: true }, "‹e2› is a byte that is part of a character.");
   const more = h("button", { type: "button", class: "quiet", hidden: true, onclick: () => {
     most = most === FEW ? MANY : FEW;
     draw();
   } });
-  const key = h("p", { class: "key", "aria-hidden": "true" }, h("span", { class: "said" }, "as the model says"),
-    h("span", { class: "drawn" }, "as it is drawn"));
+  const key = h("p", { class: "key", "aria-hidden": "true" }, h("span", { class: "said" }, "model probability"),
+    h("span", { class: "drawn" }, "after sampling settings"));
   const element = h("div", { class: "next" }, where, error, key, list, bytes, rest, more);
 
   const replaced = latest();
@@ -50,7 +50,7 @@ export function makeNext(take) {
   const ask = async () => {
     if (!place) return;
     const asked = place;
-    const body = { model: here.model, prompt: asked.prompt.length ? asked.prompt : "", ...asAsked(), top: MANY };
+    const body = { model: here.model, prompt: asked.prompt.length ? asked.prompt : "", ...samplingParams(), top: MANY };
     const signal = replaced();
     const answer = await attempt(error, () => post("/api/next", body, signal));
     if (signal.aborted) return;
@@ -79,7 +79,7 @@ export function makeNext(take) {
     const left = found.vocabulary - tokens.length;
     const [p, q] = ["p", "q"].map((name) => 1 - tokens.reduce((sum, token) => sum + token[name], 0));
     rest.textContent = left > 0
-      ? `${left.toLocaleString("en")} others: ${percent(Math.max(0, p))}, drawn ${percent(Math.max(0, q))}`
+      ? `${left.toLocaleString("en")} other tokens: ${percent(Math.max(0, p))}, after sampling settings ${percent(Math.max(0, q))}`
       : "";
     bytes.hidden = tokens.every((token) => token.text !== null);
     more.hidden = found.tokens.length <= FEW;
@@ -102,8 +102,8 @@ export function makeNext(take) {
     setVars(of.said, { share: (token.p / longest).toFixed(4) });
     setVars(of.drawn, { share: (token.q / longest).toFixed(4) });
     of.figure.textContent = percent(token.q);
-    of.words.textContent = ` drawn, ${percent(token.p)} as the model says: take it`;
-    of.button.title = `The model says ${percent(token.p)}; drawn with ${percent(token.q)}. Take it and go on.`;
+    of.words.textContent = ` after sampling settings, model probability ${percent(token.p)}: continue with this token`;
+    of.button.title = `Model probability ${percent(token.p)}, after sampling settings ${percent(token.q)}. Continue with this token.`;
     const taken = found.place.taken === END ? isEnd(token) : found.place.taken === token.id;
     if (taken) of.button.setAttribute("aria-current", "true");
     else of.button.removeAttribute("aria-current");

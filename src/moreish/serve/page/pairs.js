@@ -11,36 +11,36 @@ export function makePairs(panel) {
   let found = null;
   const replaced = latest();
   const error = errorLine();
-  const told = h("p", { class: "told" });
+  const readout = h("p", { class: "readout" });
   const rows = h("ol", { class: "bars pairs" });
   const title = h("h2", {});
-  const counted = makeMatrix({ label: "Counted: a row for each token, a column for what came after it",
+  const counted = makeMatrix({ label: "Counts: one row per token, one column per following token",
     describe: inWords, looked: look });
-  const expected = makeMatrix({ label: "Expected by the model: a row for each token, a column for what comes after it",
+  const expected = makeMatrix({ label: "Model: one row per token, one column per following token",
     describe: inWords, looked: look });
   panel.append(
-    h("p", { class: "lead" }, "A row for each token, a column for what comes after it: how often it did in the training ",
-      "data, and how likely the model holds it to be when it sees nothing but that token."),
-    error, told,
+    h("p", { class: "lead" }, "One row per token, one column per following token: how often the pair occurs in the training ",
+      "data, and the probability the model assigns when that token is its only context."),
+    error, readout,
     h("div", { class: "both" },
-      h("figure", {}, h("figcaption", {}, "Counted"), counted.element),
-      h("figure", {}, h("figcaption", {}, "Expected"), expected.element)),
+      h("figure", {}, h("figcaption", {}, "Counts"), counted.element),
+      h("figure", {}, h("figcaption", {}, "Model"), expected.element)),
     h("section", { class: "after" }, title,
-      h("p", { class: "key", "aria-hidden": "true" }, h("span", { class: "said" }, "counted"),
-        h("span", { class: "drawn" }, "expected")), rows));
+      h("p", { class: "key", "aria-hidden": "true" }, h("span", { class: "said" }, "counts"),
+        h("span", { class: "drawn" }, "model")), rows));
 
   const share = (row, column) => found.counts[row][column] / (found.totals[row] || 1);
 
   function inWords(row, column) {
     const [first, second] = [row, column].map((at) => labelled(found.labels[at]));
-    return `${first}${second}: ${whole(found.counts[row][column])} times, ${percent(share(row, column))} of what follows ${
-      first}; the model expects ${percent(found.expected[row][column])}`;
+    return `${first}${second}: ${whole(found.counts[row][column])} times, ${percent(share(row, column))} of the tokens after ${
+      first}; model probability ${percent(found.expected[row][column])}`;
   }
 
   function look(row, column) {
     counted.mark(row, column);
     expected.mark(row, column);
-    told.replaceChildren(h("bdi", {}, inWords(row, column)));
+    readout.replaceChildren(h("bdi", {}, inWords(row, column)));
     title.replaceChildren("After ", h("bdi", { class: "token" }, labelled(found.labels[row])));
     const followers = found.labels.map((label, at) => ({ label, said: share(row, at), drawn: found.expected[row][at] }));
     followers.sort((a, b) => b.said - a.said);

@@ -50,13 +50,13 @@ export const tell = (name) => events.dispatchEvent(new Event(name));
  * is to begin with. `changes` counts.
  * @type {{of: string, tokens: any[], beginning: string, changes: number}}
  */
-export const written = { of: "", tokens: [], beginning: "", changes: 0 };
+export const currentText = { of: "", tokens: [], beginning: "", changes: 0 };
 
 /** How tokens are drawn, in every view. */
 export const sampling = { temperature: 1, top_k: 0, top_p: 1 };
 
 /** The sampling in the words of a request. */
-export const asAsked = () => ({
+export const samplingParams = () => ({
   temperature: sampling.temperature,
   top_k: sampling.top_k || null,
   top_p: sampling.top_p < 1 ? sampling.top_p : null,

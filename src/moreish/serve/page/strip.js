@@ -144,8 +144,8 @@ export function makeStrip({ label, chosen, looked, describe }) {
 /** What the tints mean, in words and colours. */
 export function legend() {
   const steps = ["1 in 1", "1 in 2", "1 in 4", "1 in 8", "1 in 16", "1 in 32", "1 in 64", "1 in 128 or less"];
-  return h("p", { class: "legend" }, "Expected",
-    h("span", { class: "scale", role: "img", "aria-label": "Eight tints, from a likely token to an unlikely one." },
-      steps.map((step, level) => h("span", { "data-level": level, title: `a chance of about ${step}` }))),
-    "Surprising");
+  return h("p", { class: "legend" }, "Likely",
+    h("span", { class: "scale", role: "img", "aria-label": "Eight tints from likely to unlikely tokens." },
+      steps.map((step, level) => h("span", { "data-level": level, title: `probability of about ${step}` }))),
+    "Unlikely");
 }

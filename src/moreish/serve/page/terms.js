@@ -1,10 +1,10 @@
 // What is chosen in the Train view, and what comes from files and the command line, in its terms.
 
-export const MODELS = [["", "what suits the text"], ["kneser-ney", "Kneser–Ney counts"], ["bigram", "bigram"], ["mlp", "MLP"],
+export const MODELS = [["", "automatic"], ["kneser-ney", "n-gram counts (Kneser–Ney)"], ["bigram", "bigram"], ["mlp", "MLP"],
   ["rnn", "RNN"], ["gru", "GRU"], ["lstm", "LSTM"], ["wavenet", "WaveNet"], ["gpt", "GPT"],
-  ["hybrid", "hybrid: a network over counts"]];
+  ["hybrid", "hybrid: n-gram counts and a network"]];
 
-export const KINDS = [["", "as it looks"], ["lines", "a list, an item a line"], ["text", "running text"]];
+export const KINDS = [["", "automatic"], ["lines", "a list, one item per line"], ["text", "running text"]];
 
 export const ENCODINGS = [["", "UTF-8"], ["cp1252", "Western Europe (Windows-1252)"], ["mac_roman", "Western Europe (Macintosh)"],
   ["cp850", "Western Europe (DOS, 850)"], ["cp1250", "Central Europe (Windows-1250)"],
@@ -12,9 +12,9 @@ export const ENCODINGS = [["", "UTF-8"], ["cp1252", "Western Europe (Windows-125
   ["cp1254", "Turkish (Windows-1254)"], ["gb18030", "Chinese (GB 18030)"], ["big5", "Chinese (Big5)"],
   ["shift_jis", "Japanese (Shift JIS)"], ["utf-16", "UTF-16"]];
 
-/** What the doctor may advise, and this page can do. */
-export const FIXES = { "--dedup": ["dedup", "Leave out copies"], "--nfc": ["nfc", "Write accented letters as one character each"],
-  "--clean": ["clean", "Leave out control and invisible characters"] };
+/** Fixes that the audit may suggest and this page offers. */
+export const CLEANING = { "--dedup": ["dedup", "Remove duplicates"], "--nfc": ["nfc", "Compose accented letters (NFC)"],
+  "--clean": ["clean", "Remove control and invisible characters"] };
 
 const LONGEST = 60;
 
@@ -39,11 +39,11 @@ const TERMS = [
   [/encoded otherwise \(e\.g\. --encoding ([\w-]+)\)/g, "in another encoding, for example $1"],
   [/name its encoding/g, "choose its encoding"],
   [/--encoding(?= [\w-])/g, "the encoding"],
-  [/--model kneser-ney/g, "choose the model “Kneser–Ney counts”"],
+  [/--model kneser-ney/g, "choose the model “n-gram counts (Kneser–Ney)”"],
   [/--model hybrid/g, "choose the model “hybrid”"],
-  [/--clean/g, "leaving out control characters"],
-  [/--dedup/g, "leaving out copies"],
-  [/--nfc/g, "writing accented letters as one character each"],
+  [/--clean/g, "removing control characters"],
+  [/--dedup/g, "removing duplicates"],
+  [/--nfc/g, "composing accented letters (NFC)"],
   [/; try a lower --set train\.lr \(it was ([^)]*)\)/g, " (learning rate $1)"],
   [/: --set train\.accumulate=.*$/g, ": choose another model"],
   [/: (?:--set model\.[\w.]*order=\d+ would fit|give less text)$/g, ": choose another model, or a shorter text"],
@@ -51,4 +51,4 @@ const TERMS = [
 ];
 
 /** A sentence of the server as it makes sense to one who sees fields. */
-export const inTerms = (text) => TERMS.reduce((told, [from, to]) => told.replace(from, to), text);
+export const inPageTerms = (text) => TERMS.reduce((result, [from, to]) => result.replace(from, to), text);

@@ -5,7 +5,7 @@ import { errorLine, field, tick } from "./controls.js";
 import { debounce, h, say } from "./dom.js";
 import { makeLive } from "./live.js";
 import { keep } from "./state.js";
-import { ENCODINGS, inTerms, KINDS, FIXES, MODELS, plainName } from "./terms.js";
+import { ENCODINGS, inPageTerms, KINDS, CLEANING, MODELS, plainName } from "./terms.js";
 import { large, shown } from "./text.js";
 
 const options = (all) => all.map(([value, title]) => h("option", { value }, title));
@@ -15,7 +15,7 @@ function works(line, text) {
   line.textContent = text;
   if (text) say(text);
 }
-const tried = (line, work) => attempt(line, work, inTerms);
+const tried = (line, work) => attempt(line, work, inPageTerms);
 
 export function makeTrain(panel) {
   const kept = keep.tab.get("train", {});
@@ -25,15 +25,15 @@ export function makeTrain(panel) {
   /** What is to be mended, whether or not there is a box for it now. */
   const ticked = new Set(kept.ticked ?? []);
   // A newer one ends the one before, here and on the server.
-  const [bringing, reading, naming] = [latest(), latest(), latest()];
+  const [uploading, reading, naming] = [latest(), latest(), latest()];
 
   const file = h("input", { type: "file", id: "file", accept: "text/*,.txt,.md,.csv,.json,.py", class: "unseen" });
   const dropped = h("strong", {}, "Drop a text file here");
   const drop = h("label", { class: "drop", for: "file" }, dropped,
-    h("span", {}, "or choose one. A list (an item a line) gives new items; running text is continued."));
+    h("span", {}, "or choose one. From a list (one item per line) the model generates new items; from running text it generates more text."));
   const renamed = h("p", { class: "hint" });
-  const [unbrought, unread, unplanned, refused] = [errorLine(), errorLine(), errorLine(), errorLine()];
-  const [brings, reads, plans] = [workLine(), workLine(), workLine()];
+  const [uploadError, readError, planError, startError] = [errorLine(), errorLine(), errorLine(), errorLine()];
+  const [uploadStatus, reads, plans] = [workLine(), workLine(), workLine()];
   const there = h("select", {}, h("option", { value: "" }, "–"));
   const kind = h("select", {}, options(KINDS));
   const encoding = h("select", {}, options(ENCODINGS));
@@ -41,25 +41,25 @@ export function makeTrain(panel) {
   encoded.hidden = true;
   const about = h("div", { class: "hint" });
   const findings = h("ul", { class: "findings" });
-  const mends = h("div", { class: "row", role: "group", "aria-label": "What to mend while it is read" });
-  const doctor = h("section", { hidden: true }, h("h2", {}, "What the doctor says"), about, findings, mends);
+  const cleaning = h("div", { class: "row", role: "group", "aria-label": "Cleaning options" });
+  const doctor = h("section", { hidden: true }, h("h2", {}, "Problems found in the text"), about, findings, cleaning);
   const minutes = h("input", { type: "number", min: 0.1, max: 1440, step: "any", value: kept.minutes ?? 2 });
   const model = h("select", {}, options(MODELS));
   const name = h("input", { type: "text", maxlength: 60, spellcheck: "false", autocomplete: "off", value: kept.name ?? "" });
   const lines = h("div", { class: "plan" });
   const start = h("button", { type: "button", class: "main", onclick: begin }, "Train");
   const plan = h("section", { hidden: true }, h("h2", {}, "The plan"),
-    h("div", { class: "trio" }, field("Minutes", minutes), field("Model", model), field("Name of the result", name)),
-    plans, unplanned, lines, h("div", { class: "row" }, start, refused));
+    h("div", { class: "trio" }, field("Minutes", minutes), field("Model", model), field("Run name", name)),
+    plans, planError, lines, h("div", { class: "row" }, start, startError));
   const live = makeLive((busy) => {
-    if (start.disabled && !busy) refused.textContent = "";
+    if (start.disabled && !busy) startError.textContent = "";
     start.disabled = busy;
   });
 
   panel.append(live.element,
-    h("section", { class: "source" }, h("h2", {}, "A text to learn from"), file, drop, brings, renamed, unbrought,
-      h("div", { class: "pair" }, field("Or one that is here already", there), field("Read it as", kind), encoded),
-      reads, unread),
+    h("section", { class: "source" }, h("h2", {}, "Training text"), file, drop, uploadStatus, renamed, uploadError,
+      h("div", { class: "pair" }, field("Or a text on the server", there), field("Read as", kind), encoded),
+      reads, readError),
     doctor, plan);
   choose(model, kept.model);
   choose(kind, kept.kind);
@@ -101,20 +101,20 @@ export function makeTrain(panel) {
   }
 
   async function take(chosen) {
-    const [signal, plain] = [bringing(), plainName(chosen.name)];
-    [renamed.textContent, unbrought.textContent] = ["", ""];
-    works(brings, `Bringing ${shown(chosen.name)} …`);
-    const found = await tried(unbrought, async () => {
+    const [signal, plain] = [uploading(), plainName(chosen.name)];
+    [renamed.textContent, uploadError.textContent] = ["", ""];
+    works(uploadStatus, `Uploading ${shown(chosen.name)} …`);
+    const found = await tried(uploadError, async () => {
       await chosen.slice(0, 1).arrayBuffer().catch(() => {
-        throw new Refused(`“${chosen.name}” cannot be read: is it a folder?`);
+        throw new Refused(`“${chosen.name}” cannot be read. Is it a folder?`);
       });
       return upload(`/api/texts?name=${encodeURIComponent(plain)}`, chosen, signal);
     });
     if (signal.aborted) return;
-    works(brings, "");
+    works(uploadStatus, "");
     if (!found) return;
     if (found.name !== chosen.name.normalize("NFC")) {
-      renamed.replaceChildren("It is called ", h("bdi", {}, shown(found.name)), " here: plain names are letters, digits, . _ - ( ) +");
+      renamed.replaceChildren("Stored as ", h("bdi", {}, shown(found.name)), ": file names may contain letters, digits, . _ - ( ) +");
     }
     forget();
     look(found.name);
@@ -122,7 +122,7 @@ export function makeTrain(panel) {
   }
 
   async function listTexts() {
-    const found = await tried(unbrought, () => get("/api/texts"));
+    const found = await tried(uploadError, () => get("/api/texts"));
     if (!found) return [];
     there.replaceChildren(h("option", { value: "" }, "–"), ...found.texts.map((one) =>
       h("option", { value: one.name }, `${shown(one.name)} (${large(one.bytes)} bytes)`)));
@@ -146,7 +146,7 @@ export function makeTrain(panel) {
     const signal = reading();
     [doctor.hidden, plan.hidden] = [true, true];
     works(reads, `Reading ${shown(text)} …`);
-    const found = await tried(unread, () => post("/api/doctor", { text, ...how() }, signal).catch((error) => {
+    const found = await tried(readError, () => post("/api/doctor", { text, ...how() }, signal).catch((error) => {
       if (error.param === "encoding") encoded.hidden = false;
       throw error;
     }));
@@ -155,15 +155,15 @@ export function makeTrain(panel) {
     if (found) draw(found);
   }
 
-  function draw({ lines: told, findings: all }) {
-    const end = told.indexOf("");
-    about.replaceChildren(...told.slice(0, end < 0 ? told.length : end).map((line) => h("p", {}, inTerms(shown(line)))));
-    findings.replaceChildren(...(all.length ? all.map(finding) : [h("li", {}, "Nothing to complain of.")]));
+  function draw({ lines: summary, findings: all }) {
+    const end = summary.indexOf("");
+    about.replaceChildren(...summary.slice(0, end < 0 ? summary.length : end).map((line) => h("p", {}, inPageTerms(shown(line)))));
+    findings.replaceChildren(...(all.length ? all.map(finding) : [h("li", {}, "No problems found.")]));
     const advised = all.map(({ fix }) => /^--encoding ([\w-]+)$/.exec(fix)?.[1]).find(Boolean);
     if (!encoding.value) choose(encoding, advised);
     encoded.hidden = !encoding.value;
-    const offered = new Map(all.filter(({ fix }) => FIXES[fix]).map(({ fix }) => FIXES[fix]));
-    mends.replaceChildren(...[...offered].map(([option, title]) => tick(title, box(option))));
+    const offered = new Map(all.filter(({ fix }) => CLEANING[fix]).map(({ fix }) => CLEANING[fix]));
+    cleaning.replaceChildren(...[...offered].map(([option, title]) => tick(title, box(option))));
     [doctor.hidden, plan.hidden] = [false, false];
     makePlan();
   }
@@ -179,32 +179,32 @@ export function makeTrain(panel) {
   function finding({ summary, location, example, severity }) {
     const at = [location, example].filter(Boolean).map(shown).join(": ");
     return h("li", { "data-severity": severity }, h("span", { class: "badge" }, severity),
-      h("bdi", {}, inTerms(shown(summary))), at && h("bdi", { class: "where" }, at));
+      h("bdi", {}, inPageTerms(shown(summary))), at && h("bdi", { class: "where" }, at));
   }
 
   /** How the text is to be read, and mended on the way. */
   const how = () => ({ ...(kind.value && { kind: kind.value }), ...(encoding.value && { encoding: encoding.value }),
     ...Object.fromEntries([...ticked].map((option) => [option, true])) });
 
-  const wishes = () => ({ text, minutes: minutes.valueAsNumber || 2, model: model.value || null, ...how() });
+  const requestSettings = () => ({ text, minutes: minutes.valueAsNumber || 2, model: model.value || null, ...how() });
 
   async function makePlan() {
     remember();
     if (plan.hidden) return; // it comes when the text has been read
     const signal = reading();
     lines.classList.add("waiting");
-    works(plans, "Making the plan …");
-    const found = await tried(unplanned, () => post("/api/plan", wishes(), signal));
+    works(plans, "Planning …");
+    const found = await tried(planError, () => post("/api/plan", requestSettings(), signal));
     if (signal.aborted) return;
     works(plans, "");
     lines.classList.remove("waiting");
     drawPlan(found?.lines ?? []);
   }
 
-  function drawPlan(told) {
-    const table = told.some((line) => line.includes("  "));
-    lines.replaceChildren(table ? h("pre", { tabindex: 0, "aria-label": "The plan" }, inTerms(shown(told.join("\n"))))
-      : h("ul", {}, told.map((line) => h("li", {}, h("bdi", {}, inTerms(shown(line)))))));
+  function drawPlan(planLines) {
+    const table = planLines.some((line) => line.includes("  "));
+    lines.replaceChildren(table ? h("pre", { tabindex: 0, "aria-label": "The plan" }, inPageTerms(shown(planLines.join("\n"))))
+      : h("ul", {}, planLines.map((line) => h("li", {}, h("bdi", {}, inPageTerms(shown(line)))))));
   }
 
   /** A name that is free, unless the user has given one. */
@@ -212,14 +212,14 @@ export function makeTrain(panel) {
     const signal = naming();
     if (named) return;
     const wanted = plainName(text.replace(/\.[^.]*$/, ""));
-    const found = await tried(refused, () => get(`/api/training/name?wanted=${encodeURIComponent(wanted)}`, signal));
+    const found = await tried(startError, () => get(`/api/training/name?wanted=${encodeURIComponent(wanted)}`, signal));
     if (!signal.aborted && !named) name.value = found?.name ?? wanted;
   }
 
   async function begin() {
     let elsewhere = false;
     start.disabled = true;
-    const found = await tried(refused, () => post("/api/training", { ...wishes(), name: name.value.trim() }).catch((error) => {
+    const found = await tried(startError, () => post("/api/training", { ...requestSettings(), name: name.value.trim() }).catch((error) => {
       elsewhere = error.code === "busy";
       throw error;
     }));

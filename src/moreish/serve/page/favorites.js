@@ -6,24 +6,24 @@ import { counted, shown } from "./text.js";
 
 const MOST = 1000;
 
-export function makeFavourites() {
+export function makeFavorites() {
   let of = "";
   /** @type {string[]} */
   let texts = [];
-  /** Whether the browser keeps them: it may be full, or told not to. */
+  /** Whether the browser can store them: storage may be full or disabled. */
   let isKept = true;
   /** The stars on the page, which have to agree. @type {Map<HTMLElement, string>} */
   const stars = new Map();
 
-  const title = h("h2", { tabindex: -1 }, "Favourites");
-  const hint = h("p", { class: "hint" }, "The star beside an item keeps it here, in this browser.");
-  const list = h("ul", { class: "favourites", "aria-label": "Favourites" });
+  const title = h("h2", { tabindex: -1 }, "Favorites");
+  const hint = h("p", { class: "hint" }, "Star an item to keep it here, in this browser.");
+  const list = h("ul", { class: "favorites", "aria-label": "Favorites" });
   const whole = () => texts.map((text) => `${text}\n`).join("");
   const tools = h("div", { class: "row" }, copyButton(whole),
-    h("button", { type: "button", onclick: () => save(`${of}-favourites.txt`, whole()) }, "Save as a file"));
-  const element = h("section", { "aria-label": "Favourites" }, title, hint, list, tools);
+    h("button", { type: "button", onclick: () => save(`${of}-favorites.txt`, whole()) }, "Save as file"));
+  const element = h("section", { "aria-label": "Favorites" }, title, hint, list, tools);
 
-  const place = () => `favourites.${of}`;
+  const place = () => `favorites.${of}`;
 
   function read() {
     const found = keep.long.get(place(), []);
@@ -36,7 +36,7 @@ export function makeFavourites() {
     texts = (wanted ? [text, ...others] : others).slice(0, MOST);
     isKept = keep.long.set(place(), texts);
     draw();
-    if (!isKept) say("This browser does not keep them.");
+    if (!isKept) say("This browser cannot store favorites.");
   }
 
   keep.long.changed((name) => {
@@ -46,7 +46,7 @@ export function makeFavourites() {
   });
 
   function draw() {
-    title.textContent = texts.length ? counted(texts.length, "favourite") : "Favourites";
+    title.textContent = texts.length ? counted(texts.length, "favorite") : "Favorites";
     hint.hidden = texts.length > 0;
     tools.hidden = !texts.length;
     list.replaceChildren(...texts.map(row));

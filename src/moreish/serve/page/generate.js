@@ -4,22 +4,22 @@ import { attempt } from "./api.js";
 import { errorLine, field, newSeed, samplingControls, tick, wholeIn } from "./controls.js";
 import { copyButton, debounce, eachFrame, h, keepFocus, say } from "./dom.js";
 import { END, isEnd, makeNext, nameOf } from "./next.js";
-import { keep, written } from "./state.js";
+import { keep, currentText } from "./state.js";
 import { legend, makeStrip } from "./strip.js";
 import { counted, decoding, ending, percent, shown } from "./text.js";
-import { drawnAfter, read } from "./writing.js";
+import { generateAfter, read } from "./generation.js";
 
-/** @typedef {import("./writing.js").Token} Token */
+/** @typedef {import("./generation.js").Token} Token */
 
-const KINDS = { given: "given in the beginning", drawn: "drawn", taken: "taken by you" };
+const KINDS = { given: "prompt", drawn: "sampled", taken: "chosen by you" };
 
-/** Tokens that are written where the field does not say. */
+/** Tokens that are currentText where the field does not say. */
 const MOST = 200;
 
 /** Characters that tell where in the text a place is. */
 const AROUND = 24;
 
-export function makeWrite(panel) {
+export function makeGenerate(panel) {
   /** @type {Token[]} */
   let tokens = [];
   let decode = decoding();
@@ -35,25 +35,25 @@ export function makeWrite(panel) {
   const soon = eachFrame(flush);
 
   const prompt = h("textarea", { rows: 3, spellcheck: "false", autocapitalize: "off", dir: "auto",
-    placeholder: "Leave it empty, and the model begins by itself." });
+    placeholder: "Optional. Without a prompt, the model starts from scratch." });
   const seed = h("input", { type: "number", min: 0, step: 1, value: newSeed() });
   const renew = h("input", { type: "checkbox", checked: true });
   const most = h("input", { type: "number", min: 1, step: 1, value: MOST });
   const error = errorLine();
-  const start = h("button", { type: "button", class: "main", onclick: () => begin() }, "Write");
+  const start = h("button", { type: "button", class: "main", onclick: () => begin() }, "Generate");
   const stop = h("button", { type: "button", class: "main", hidden: true, onclick: () => writing?.abort() }, "Stop");
-  const on = h("button", { type: "button", hidden: true, onclick: () => writeAfter(() => tokens) }, "Go on");
+  const on = h("button", { type: "button", hidden: true, onclick: () => writeAfter(() => tokens) }, "Continue");
   const status = h("p", { class: "hint status" });
   const plain = h("p", {});
   const strip = makeStrip({ label: "The text, token by token", chosen: look, describe });
-  const end = h("p", { class: "ended", hidden: true }, "The model ended it here.");
-  const empty = h("p", { class: "hint" }, "What the model writes appears here, each token tinted by how ",
-    "little it was expected. Choose one to see what else could have come, and take that instead.");
+  const end = h("p", { class: "ended", hidden: true }, "End of the text (the model generated its end token).");
+  const empty = h("p", { class: "hint" }, "The generated text appears here. Darker tokens were less likely. ",
+    "Select a token to see the alternatives and continue from one of them.");
   const page = h("div", { class: "page", tabindex: -1 }, empty, strip.element, end);
   const next = makeNext(take);
-  const before = h("button", { type: "button", "aria-label": "The token before", onclick: () => step(-1) }, "←");
-  const after = h("button", { type: "button", "aria-label": "The token after", onclick: () => step(1) }, "→");
-  const last = h("button", { type: "button", onclick: () => look(-1) }, "End");
+  const before = h("button", { type: "button", "aria-label": "Previous token", onclick: () => step(-1) }, "←");
+  const after = h("button", { type: "button", "aria-label": "Next token", onclick: () => step(1) }, "→");
+  const last = h("button", { type: "button", onclick: () => look(-1) }, "End of text");
   const sampling = samplingControls(() => next.refresh());
   const copy = copyButton(text);
 
@@ -71,28 +71,28 @@ export function makeWrite(panel) {
 
   panel.append(h("div", { class: "desk" },
     h("div", { class: "paper" },
-      field("Begin with", prompt),
+      field("Prompt", prompt),
       h("div", { class: "row" }, start, stop, on, h("span", { class: "hint keys" }, "Ctrl + Enter"),
         h("span", { class: "gap" }), copy),
       error, page,
       h("div", { class: "row under" }, legend(), status),
-      h("section", { class: "unseen", "aria-label": "The text, at a stretch" }, plain)),
-    h("aside", { "aria-label": "What comes next, and how it is drawn" },
-      h("div", { class: "head" }, h("h2", {}, "What comes next"), h("div", { class: "steps" }, before, after, last)),
+      h("section", { class: "unseen", "aria-label": "The text as a whole" }, plain)),
+    h("aside", { "aria-label": "Next token and sampling settings" },
+      h("div", { class: "head" }, h("h2", {}, "Next token"), h("div", { class: "steps" }, before, after, last)),
       next.element,
       sampling.element,
-      h("div", { class: "pair" }, field("Most tokens", most), field("Seed", seed)),
-      h("div", { class: "head" }, tick("New seed each time", renew),
+      h("div", { class: "pair" }, field("Max tokens", most), field("Seed", seed)),
+      h("div", { class: "head" }, tick("New seed for each run", renew),
         h("button", { type: "button", class: "quiet", onclick: () => (seed.value = newSeed()) }, "New seed")))));
 
-  /** The text as it was written. */
+  /** The text as it was currentText. */
   function text() {
     return tokens.map(decoding()).join("");
   }
 
   /** How much, and from which seed; fields that were empty show what is taken. */
-  function wishes() {
-    const max_tokens = wholeIn(most, "Most tokens", 1) ?? MOST;
+  function requestSettings() {
+    const max_tokens = wholeIn(most, "Max tokens", 1) ?? MOST;
     const drawnFrom = wholeIn(seed, "Seed", 0) ?? newSeed();
     [most.value, seed.value] = [max_tokens, drawnFrom];
     return { max_tokens, seed: drawnFrom };
@@ -127,12 +127,12 @@ export function makeWrite(panel) {
     writing?.abort();
     const mine = (writing = new AbortController());
     busy(true);
-    await attempt(error, async () => work(mine.signal, wishes()));
+    await attempt(error, async () => work(mine.signal, requestSettings()));
     if (writing !== mine) return;
     flush();
     writing = null;
     busy(false);
-    const words = mine.signal.aborted ? "Stopped after" : "Written:";
+    const words = mine.signal.aborted ? "Stopped after" : "Generated";
     const drawn = tokens.filter((token) => token.kind === "drawn").length;
     status.textContent = error.textContent ? "" : `${words} ${counted(drawn, "token")}, ${counted([...text()].length, "character")}`;
     say(status.textContent);
@@ -150,12 +150,12 @@ export function makeWrite(panel) {
       on.hidden = is || !tokens.length || finish === "stop";
     }, ...(is ? [stop] : [from, start]));
     page.setAttribute("aria-busy", String(is));
-    if (is) status.textContent = "Writing …";
+    if (is) status.textContent = "Generating …";
   }
 
   async function writeOn(signal, asked) {
     look(-1);
-    for await (const event of drawnAfter(tokens, asked, signal)) {
+    for await (const event of generateAfter(tokens, asked, signal)) {
       arrived.push(...event.tokens);
       finish = event.finish ?? finish;
       soon();
@@ -173,7 +173,7 @@ export function makeWrite(panel) {
 
   /** For those who look into the text. */
   function changed(count = 1) {
-    Object.assign(written, { of, tokens, beginning: prompt.value, changes: written.changes + count });
+    Object.assign(currentText, { of, tokens, beginning: prompt.value, changes: currentText.changes + count });
   }
 
   function push(token) {
@@ -213,7 +213,7 @@ export function makeWrite(panel) {
     const lead = kept ? kept.map(decoding()).join("") : prompt.value;
     const words = lead
       ? [at < 0 && !writing ? "After the text: " : "After ", h("bdi", {}, ending(lead, AROUND))]
-      : ["At the very beginning"];
+      : ["At the start of the text"];
     if (at >= 0) words.push(h("span", { class: "here" }, describe(at)));
     next.look({ kept, prompt: kept ? kept.map((token) => token.id) : prompt.value, words,
       taken: at >= 0 ? tokens[at].id : finish === "stop" ? END : null });

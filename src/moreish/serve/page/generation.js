@@ -2,7 +2,7 @@
 
 import { post, stream } from "./api.js";
 import { isEnd } from "./next.js";
-import { asAsked, here } from "./state.js";
+import { samplingParams, here } from "./state.js";
 
 /**
  * @typedef {{id: number, text: string | null, label: string, p: number | null,
@@ -20,16 +20,16 @@ export async function read(words, signal) {
 /**
  * What is drawn after some tokens, as it comes.
  * @param {Token[]} tokens
- * @param {{max_tokens: number, seed: number}} wishes
+ * @param {{max_tokens: number, seed: number}} requestSettings
  * @returns {AsyncGenerator<{tokens: Token[], finish: "stop" | "length" | null}>}
  */
-export async function* drawnAfter(tokens, wishes, signal) {
+export async function* generateAfter(tokens, requestSettings, signal) {
   const ids = tokens.map((token) => token.id);
-  const body = { model: here.model, prompt: ids.length ? ids : "", logprobs: 0, ...wishes, ...asAsked() };
+  const body = { model: here.model, prompt: ids.length ? ids : "", logprobs: 0, ...requestSettings, ...samplingParams() };
   let whole = false;
   for await (const { done, tokens, finish } of stream("/api/write", body, signal)) {
     if (done) whole = true;
     else yield { tokens: tokens.map((token) => ({ ...token, kind: "drawn" })), finish };
   }
-  if (!whole) throw new Error("the answer broke off");
+  if (!whole) throw new Error("The response ended early.");
 }
