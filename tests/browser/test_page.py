@@ -220,11 +220,11 @@ def test_a_number_that_cannot_be_is_refused(watched: Watched) -> None:
     error = page.locator(".write .paper .error")
     seed.fill("1" * 20)
     start.click()
-    expect(error).to_have_text("Seed: a whole number up to 9,007,199,254,740,991.")
+    expect(error).to_have_text("Seed must be a whole number of at most 9,007,199,254,740,991.")
     seed.fill("7")
     most.fill("0")
     start.click()
-    expect(error).to_have_text("Max tokens: a whole number from 1 on.")
+    expect(error).to_have_text("Max tokens must be a whole number of at least 1.")
     assert asked == []
     most.fill("99999")
     start.click()
@@ -319,7 +319,7 @@ def test_sliders_change_what_is_drawn(watched: Watched, service: Service) -> Non
     is_shown(told(temperature=2.0))
     sliders.get_by_label("Top-k").press("Home")
     expect(figures.first).to_have_text("100 %")
-    expect(sliders.get_by_label("Top-k")).to_have_attribute("aria-valuetext", "the 1 likeliest")
+    expect(sliders.get_by_label("Top-k")).to_have_attribute("aria-valuetext", "top 1")
     sliders.get_by_label("Top-k").press("End")
     for _ in range(10):
         sliders.get_by_label("Top-p").press("ArrowLeft")
@@ -364,7 +364,7 @@ def test_lists_are_marked_filtered_and_kept(
 ) -> None:
     page = watched.open("list/words")
     known = set(NAMES)
-    make = page.get_by_role("button", name=re.compile("^Make 20"))
+    make = page.get_by_role("button", name=re.compile("^Generate 20"))
     items = page.locator(".item")
     make.click()
     expect(items).to_have_count(20)
@@ -410,18 +410,18 @@ def test_no_item_comes_twice_to_a_list(watched: Watched) -> None:
     page = watched.open("list/words")
     items = page.locator(".item")
     for count in (20, 40, 60):
-        page.get_by_role("button", name=re.compile("^Make 20")).click()
+        page.get_by_role("button", name=re.compile("^Generate 20")).click()
         expect(items).to_have_count(count)
     assert len(set(page.locator(".item .text").all_inner_texts())) == 60
     page.get_by_role("button", name="Clear").click()
     page.get_by_label("Starts with").fill("anana")
     page.get_by_label("Length").fill("5")
     for _ in range(2):  # there is no other
-        page.get_by_role("button", name=re.compile("^Make 20")).click()
-        expect(page.locator(".list .hint", has_text="are here already")).to_be_visible()
+        page.get_by_role("button", name=re.compile("^Generate 20")).click()
+        expect(page.locator(".list .hint", has_text="were duplicates")).to_be_visible()
         expect(items).to_have_count(1)
     page.get_by_label("No duplicates").uncheck()
-    page.get_by_role("button", name=re.compile("^Make 20")).click()
+    page.get_by_role("button", name=re.compile("^Generate 20")).click()
     expect(items).to_have_count(21)
 
 
@@ -1386,7 +1386,7 @@ def test_the_focus_stays_where_it_makes_sense(watched: Watched) -> None:
     expect(start).to_be_focused()
     page.locator("#model").select_option("words")
     page.get_by_role("tab", name="List").click()
-    make = page.get_by_role("button", name=re.compile("^Make 20"))
+    make = page.get_by_role("button", name=re.compile("^Generate 20"))
     make.press("Enter")
     expect(page.locator(".item")).to_have_count(20)
     expect(make).to_be_focused()

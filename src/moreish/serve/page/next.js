@@ -102,8 +102,8 @@ export function makeNext(take) {
     setVars(of.said, { share: (token.p / longest).toFixed(4) });
     setVars(of.drawn, { share: (token.q / longest).toFixed(4) });
     of.figure.textContent = percent(token.q);
-    of.words.textContent = ` after sampling settings, model probability ${percent(token.p)}: continue with this token`;
-    of.button.title = `Model probability ${percent(token.p)}, after sampling settings ${percent(token.q)}. Continue with this token.`;
+    of.words.textContent = ` after sampling settings, model probability ${percent(token.p)}: choose this token`;
+    of.button.title = `Model probability ${percent(token.p)}, after sampling settings ${percent(token.q)}. Choose this token.`;
     const taken = found.place.taken === END ? isEnd(token) : found.place.taken === token.id;
     if (taken) of.button.setAttribute("aria-current", "true");
     else of.button.removeAttribute("aria-current");
