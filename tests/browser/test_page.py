@@ -558,7 +558,7 @@ def test_embedding(watched: Watched) -> None:
     names = page.locator(".embedding option").all_text_contents()
     assert len(set(names)) == 257 and {"‹c3›", "‹00›", "a", "␣"} <= set(names)
     key = page.locator(".inside > .hint").last
-    expect(key).to_contain_text("‹e2› a byte that is no text by itself")
+    expect(key).to_contain_text("‹e2› a byte that is part of a character")
     page.locator(".embedding select").select_option("a")
     expect(page.locator(".point.marked")).to_have_text("a")
     expect(page.locator(".embedding .readout")).to_contain_text("nearest here")
@@ -634,7 +634,7 @@ def test_runs_of_other_lengths_and_other_tokens(watched: Watched, service: Servi
     expect(told).to_contain_text(f"story, validation {first:.3f}")
     page.get_by_label("large", exact=True).uncheck()
     page.get_by_label("old", exact=True).check()
-    unlike = "nats per token, of different tokens: do not compare"
+    unlike = "nats per token (different tokenizers: not comparable)"
     expect(page.locator(".history .axis")).to_have_text([unlike, "tokens"])
 
 
@@ -992,8 +992,8 @@ def test_training_from_a_file_to_playing(trains: Trains) -> None:
     page.get_by_role("button", name="Resume words").click()
     expect(told(page)).to_contain_text("Stopped early")
     expect(page.locator(".training > .hint")).to_have_text(
-        "It ended early, since validation got no better after step 55. The weights of that step "
-        "are kept: validation 1.958."
+        "Training stopped early because the validation loss did not improve after step 55. "
+        "The weights of that step were saved: validation 1.958."
     )
     expect(samples).to_have_text(["carla", "anna", "bob"])
     page.get_by_role("button", name="Use this model").click()
@@ -1190,7 +1190,7 @@ def test_words_of_the_command_line_are_those_of_the_page(trains: Trains) -> None
     expect(page.locator(".train .hint p").last).to_have_text(
         "it looks like a list, one item a line (if not, read it as running text)"
     )
-    expect(page.locator(".findings li")).to_contain_text("leaving out control characters would")
+    expect(page.locator(".findings li")).to_contain_text("removing control characters would")
     encoding = page.get_by_label("Encoding")
     expect(encoding).to_be_hidden()
     what = "photo.png is not utf-8: byte 0x89 at offset 0;"  # no capital letter
@@ -1223,7 +1223,7 @@ def test_a_training_with_the_keyboard_alone(trains: Trains) -> None:
     expect(page.locator(".plan li")).to_be_visible()
     page.locator("#file").focus()
     for label in (
-        "Or one that is here",
+        "Or a text on the server",
         "Read as",
         "Remove duplicates",
         "Minutes",

@@ -140,5 +140,5 @@ export function makeList(panel) {
 /** How far the nearest training item is. */
 function nearness(known, nearest, distance) {
   if (nearest === null || (known && distance === 0)) return known ? "in the training data" : "";
-  return [`edit distance ${whole(distance)} from `, h("bdi", {}, shown(nearest))];
+  return [`edit distance ${distance} from `, h("bdi", {}, shown(nearest))];
 }
