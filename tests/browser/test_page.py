@@ -529,7 +529,7 @@ def test_attention_shows_the_text_of_write(watched: Watched) -> None:
     expect(chips).to_have_count(64)
     expect(field).to_have_value(re.compile("^A dog\n"))
     told = page.locator(".attention .part").inner_text()
-    found = re.fullmatch(r"Shown are the last 64 of ([\d,]+) tokens\.", told)
+    found = re.fullmatch(r"Showing the last 64 of ([\d,]+) tokens\.", told)
     assert found and int(found[1].replace(",", "")) > 100
     back.click()
     page.get_by_role("button", name="Stop").click()
@@ -561,7 +561,7 @@ def test_embedding(watched: Watched) -> None:
     expect(key).to_contain_text("‹e2› a byte that is part of a character")
     page.locator(".embedding select").select_option("a")
     expect(page.locator(".point.marked")).to_have_text("a")
-    expect(page.locator(".embedding .readout")).to_contain_text("nearest here")
+    expect(page.locator(".embedding .readout")).to_contain_text("nearest in this plot")
 
 
 def test_pairs(watched: Watched, service: Service) -> None:

@@ -30,7 +30,7 @@ export function makeTrain(panel) {
   const file = h("input", { type: "file", id: "file", accept: "text/*,.txt,.md,.csv,.json,.py", class: "unseen" });
   const dropped = h("strong", {}, "Drop a text file here");
   const drop = h("label", { class: "drop", for: "file" }, dropped,
-    h("span", {}, "or choose one. From a list (one item per line) the model generates new items; from running text it generates more text."));
+    h("span", {}, "or choose one. A list (one item per line) yields new items; running text is continued."));
   const renamed = h("p", { class: "hint" });
   const [uploadError, readError, planError, startError] = [errorLine(), errorLine(), errorLine(), errorLine()];
   const [uploadStatus, reads, plans] = [workLine(), workLine(), workLine()];
