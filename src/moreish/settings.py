@@ -15,11 +15,14 @@ Tree = dict[str, Any]
 
 RENAMED = {
     "train.recompute": "train.activation_checkpointing",
+    "model.grams": "model.ngram_embedding",
+    "model.gram_rows": "model.ngram_embedding_rows",
+    "model.gram_dropout": "model.ngram_embedding_dropout",
 }
 """Deprecated names of settings, each with its present name. Names of `model.*` also hold for the
 network inside a hybrid or a mixture (`model.network.*`)."""
 
-REMOVED: dict[str, Any] = {}
+REMOVED: dict[str, Any] = {"model.scaled": True, "model.projection": True, "model.residual": True}
 """Settings that no longer exist, each with the only value that older runs may have stored: its
 former default, which is what Moreish does today."""
 

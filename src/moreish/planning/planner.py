@@ -263,7 +263,7 @@ def _settings(ready: Ready, size: tuple[int, int, int], folds: int, *, dropout: 
     if not folds:
         small = ready.tokenizer.vocab_size <= LARGEST_VOCABULARY
         # Items are too few to learn embeddings of n-grams from (docs/dev-log.md).
-        network["grams"] = 5 if small and longest is None else 1
+        network["ngram_embedding"] = 5 if small and longest is None else 1
     model: Tree = {"name": "hybrid", "folds": folds, "network": network} if folds else network
     return _run(ready, model, TRAIN)
 

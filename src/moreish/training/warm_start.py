@@ -12,7 +12,7 @@ from moreish.runs import Run
 from moreish.settings import Tree
 from moreish.tokenizers import Tokenizer
 
-FREE = ("name", "context", "dropout", "gram_dropout")
+FREE = ("name", "context", "dropout", "ngram_embedding_dropout")
 """Settings of the model that may be others than those of the weights."""
 
 SLOWER = 0.1

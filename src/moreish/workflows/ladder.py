@@ -149,7 +149,7 @@ RUNGS: tuple[Rung, ...] = (
     _rung(
         "grams",
         "embeddings of n-grams up to five in place of layers, by Muon",
-        {**NETWORK, "layers": 1, "width": 64, "heads": 2, "context": 128, "grams": 5},
+        {**NETWORK, "layers": 1, "width": 64, "heads": 2, "context": 128, "ngram_embedding": 5},
         TRAIN,
     ),
     _rung(

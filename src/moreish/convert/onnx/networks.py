@@ -225,8 +225,7 @@ class StepwiseGPT(Stepwise):
         rope = None
         if model.position is not None:
             x_BTC = x_BTC + model.position(place_S[past:])
-        else:
-            assert model.rotary_base is not None
+        if model.rotary_base is not None:
             rope = rope_table(place_S, model.head_width, model.rotary_base)
         back_TS = place_S[past:, None] - place_S
         seen_TS = (back_TS >= 0) & (back_TS < model.context)
@@ -252,7 +251,7 @@ def _grams(grams: NgramEmbedding, mark_BS: Tensor, kept: int) -> Tensor:
     new = mark_BS.shape[1] - kept
     first = kept - grams.length + 1
     token_BS = (mark_BS - 1).clamp(min=0)
-    row_BT = grams.rows([token_BS[:, at : at + new] for at in range(first, kept + 1)])
+    row_BT = grams.row_ids([token_BS[:, at : at + new] for at in range(first, kept + 1)])
     return grams.table(row_BT) * (mark_BS[:, first : first + new] > 0)[..., None]
 
 

@@ -2,9 +2,8 @@
 
 from moreish.models.gpt.attention import Attention
 from moreish.models.gpt.block import Block
-from moreish.models.gpt.config import GPTConfig
+from moreish.models.gpt.config import ROTARY_BASE, GPTConfig
 from moreish.models.gpt.layers import (
-    ROTARY_BASE,
     FeedForward,
     NgramEmbedding,
     RopeTable,

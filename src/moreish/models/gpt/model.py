@@ -1,8 +1,7 @@
 """The GPT: a decoder-only Transformer, by default in GPT-2's arrangement (Radford et al. 2019).
 
-Its switches lead from the first attention head of the GPT lecture to the models of today.
-
-B batch, T time, S positions in all (cached and new), H heads, C width, V vocabulary.
+B batch, R rows of it, T new positions, S positions in all (cached and new), C model width,
+N auxiliary features, V vocabulary.
 """
 
 from collections.abc import Sequence
@@ -18,12 +17,12 @@ from moreish.models.base import Model, State
 from moreish.models.gpt.block import Block
 from moreish.models.gpt.config import GPTConfig
 from moreish.models.gpt.init import init_weights
-from moreish.models.gpt.kv_cache import Cache, CacheViews, ensure_capacity
+from moreish.models.gpt.kv_cache import Cache, CacheView, ensure_capacity
 from moreish.models.gpt.layers import NgramEmbedding, RopeTable, norm_layer, rope_table
 
 
 class GPTState(NamedTuple):
-    """The last tokens (and features) that may be needed again, and keys and values."""
+    """The last tokens (and their features), as far as they may be read again, and the cache."""
 
     tokens_BS: Tensor
     features_BSN: Tensor | None
@@ -32,16 +31,15 @@ class GPTState(NamedTuple):
 
 @final
 class GPT(Model):
-    """Token and position embeddings, blocks, a last norm and a linear layer to the logits.
+    """Token and position embeddings, blocks, a last norm, and a linear layer to the logits.
 
-    Past the context, rotary positions slide: each layer sees the last `context` positions of the
-    layer below, whatever those have seen, so nothing is read again. Learned positions cannot slide:
-    a state that has filled the context forgets its older half and reads the newer half again.
+    Beyond the context, a text slides: each layer sees the last `context` positions of the layer
+    below, and nothing is read again. Learned positions cannot slide: once the context is full, the
+    older half is dropped and the newer half is read again.
     """
 
     Config = GPTConfig
     training_defaults = {"batch_tokens": 512, "weight_decay": 0.1}
-
     supports_activation_checkpointing = takes_features = True
 
     def __init__(self, config: GPTConfig, vocab_size: int, *, num_features: int = 0) -> None:
@@ -49,29 +47,28 @@ class GPT(Model):
             vocab_size,
             context=config.context,
             max_length=config.context,
-            # Beyond a width Adam's best rate falls with it (Yang et al. 2022, "Tensor Programs V").
+            # Adam's best rate falls with the width (Yang et al. 2022, "Tensor Programs V").
             learning_rate=0.64 / max(128, config.width),
         )
-        self.embedding = nn.Embedding(vocab_size, config.width)
-        learned = config.positions == "learned"
-        self.position = nn.Embedding(config.context, config.width) if learned else None
+        learned, width = config.positions == "learned", config.width
+        self.embedding = nn.Embedding(vocab_size, width)
+        self.position = nn.Embedding(config.context, width) if learned else None
         self.dropout = nn.Dropout(config.dropout)
-        lengths = range(2, config.grams + 1)
         self.ngram_embeddings = nn.ModuleList(
-            NgramEmbedding(n, vocab_size, config.gram_rows, config.width, config.gram_dropout)
-            for n in lengths
+            NgramEmbedding(length, vocab_size, config)
+            for length in range(2, config.ngram_embedding + 1)
         )
         self.feature_projection = (
-            nn.Linear(num_features, config.width, bias=False) if num_features else None
+            nn.Linear(num_features, width, bias=False) if num_features else None
         )
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
-        last = config.norm if config.norm_place == "before" else "none"
-        self.norm = norm_layer(last, config.width, config.bias, config.norm_eps)
-        self.head = nn.Linear(config.width, vocab_size, bias=False)
+        self.norm = norm_layer(config) if config.norm_place == "before" else nn.Identity()
+        self.head = nn.Linear(width, vocab_size, bias=False)
         self.softcap = config.softcap
-        self.head_width = config.width // config.heads
-        self.rotary_base = None if learned else config.rotary_base
-        self.remembered = config.context if learned else max(1, config.grams - 1)
+        self.head_width = width // config.heads
+        self.rotary_base = config.rotary_base if config.positions == "rotary" else None
+        self.max_cached = config.context if learned else 2 * config.context
+        self.kept_tokens = config.context if learned else max(1, config.ngram_embedding - 1)
         init_weights(self, config)
         self.register_load_state_dict_pre_hook(_rename_old_keys)
 
@@ -84,30 +81,70 @@ class GPT(Model):
         new = tokens_BT.shape[1]
         if new > self.context:
             raise ValueError(f"{new} tokens at once, but the context holds {self.context}")
-        seen_BS = tokens_BT if state is None else torch.cat([state.tokens_BS, tokens_BT], dim=1)
-        features_BSN = features_BTN if self.position is not None else None  # only these read again
-        if features_BSN is not None and state is not None:
-            features_BSN = torch.cat([state.features_BSN, features_BSN], dim=1)
-        past = 0 if state is None else state.cache.end
-        if self.position is not None and past + new > self.context:
-            kept = max(new, self.context // 2)
-            kept_BSN = None if features_BSN is None else features_BSN[:, -kept:]
-            logits_BKV, state = self(seen_BS[:, -kept:], None, kept_BSN)
-            return logits_BKV[:, -new:], state
+        learned = self.position is not None
+        seen_BS, features_BSN = tokens_BT, features_BTN if learned else None
         cache: Cache | None = None
-        views: Sequence[CacheViews] = [None] * len(self.blocks)
+        views: Sequence[CacheView | None] = [None] * len(self.blocks)
         if state is not None:
-            cache = ensure_capacity(state.cache, new, self.context, self.rotary_base)
-            past = cache.end
-            views, cache = cache.views(new, self.context)
-        x_BTC, rope = self._embed(seen_BS, range(past, past + new), features_BTN)
-        layers = []
-        for block, slot in zip(self.blocks, views, strict=True):
-            x_BTC, read = self._through(block, x_BTC, rope, slot)
-            layers.append(read)
-        return self.to_logits(x_BTC), GPTState(
-            seen_BS[:, -self.remembered :], features_BSN, cache or Cache.of(layers)
-        )
+            seen_BS = torch.cat([state.tokens_BS, tokens_BT], dim=1)
+            if features_BSN is not None:
+                features_BSN = torch.cat([state.features_BSN, features_BSN], dim=1)
+            if learned and state.cache.end + new > self.context:
+                recent = max(new, self.context // 2)
+                features_BSN = None if features_BSN is None else features_BSN[:, -recent:]
+                logits_BTV, state = self(seen_BS[:, -recent:], None, features_BSN)
+                return logits_BTV[:, -new:], state
+            views, cache = self._ensure_capacity(state.cache, new).extend(new, self.context)
+        end = new if cache is None else cache.end
+        x_BTC, rope = self._embed(seen_BS, range(end - new, end), features_BTN)
+        keys_values = []
+        for block, view in zip(self.blocks, views, strict=True):
+            x_BTC, new_keys_values = self._run(block, x_BTC, rope, view)
+            keys_values.append(new_keys_values)
+        cache = cache or Cache.of(keys_values)
+        return self.to_logits(x_BTC), GPTState(seen_BS[:, -self.kept_tokens :], features_BSN, cache)
+
+    def _embed(
+        self, seen_BS: Tensor, positions: range, features_BTN: Tensor | None = None
+    ) -> tuple[Tensor, RopeTable | None]:
+        """Return the first block's input for the newest tokens, and their rotary table."""
+        new = len(positions)
+        x_BTC = self.embedding(seen_BS[:, -new:])
+        if self.feature_projection is not None:
+            x_BTC = x_BTC + self.feature_projection(features_BTN)
+        for ngram_embedding in self.ngram_embeddings:
+            x_BTC = x_BTC + ngram_embedding(seen_BS, new)
+        if self.position is not None:
+            x_BTC = x_BTC + self.position.weight[positions.start : positions.stop]
+        rope = None
+        if self.rotary_base is not None:
+            positions_T = torch.arange(positions.start, positions.stop, device=seen_BS.device)
+            rope = rope_table(positions_T, self.head_width, self.rotary_base)
+        return self.dropout(x_BTC), rope
+
+    def _run(self, block: nn.Module, *inputs: Any) -> Any:
+        if self.activation_checkpointing and self.training:
+            return checkpoint(block, *inputs, use_reentrant=False)
+        return block(*inputs)
+
+    def to_logits(self, x_BTC: Float[Tensor, "B T C"]) -> Float[Tensor, "B T V"]:
+        """Map the last block's output to logits."""
+        logits_BTV = self.head(self.norm(x_BTC))
+        if self.softcap:
+            logits_BTV = self.softcap * (logits_BTV / self.softcap).tanh()
+        return logits_BTV
+
+    def attention_maps(
+        self, tokens_BT: Int[Tensor, "B T"], features_BTN: Float[Tensor, "B T N"] | None = None
+    ) -> list[Float[Tensor, "B H T T"]]:
+        """Return each layer's attention weights: rows of positions, which sum to 1."""
+        x_BTC, rope = self._embed(tokens_BT, range(tokens_BT.shape[1]), features_BTN)
+        maps = []
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            maps.append(block.attention.attention_weights(block.attention_input(x_BTC), rope))
+            x_BTC, _ = block(x_BTC, rope)
+        return maps
 
     def decode_step(
         self,
@@ -115,33 +152,41 @@ class GPT(Model):
         states: Sequence[State],
         features_RN: Float[Tensor, "R N"] | None = None,
     ) -> tuple[Float[Tensor, "R V"], list[State]]:
-        """Each text has a cache of its own, so that only attention, which is the smaller part of
-        the work, is done text by text."""
-        states = [self._with_place(state) for state in states]
-        caches, views = [], []
-        for state in states:
-            cache = ensure_capacity(state.cache, 1, self.context, self.rotary_base)
-            views_L, cache = cache.views(1, self.context)
-            views.append(views_L)
-            caches.append(cache)
-        x_R1C, rope = self._embed_each(token_R, states, [cache.end - 1 for cache in caches])
+        """Every text has its own cache, of its own length: only attention, which is the smaller
+        part of the work, runs text by text."""
+        states = [self._with_room(state) for state in states]
+        extended = [
+            self._ensure_capacity(state.cache, 1).extend(1, self.context) for state in states
+        ]
+        views_RL, caches = zip(*extended, strict=True)
+        x_R1C, rope = self._embed_rows(token_R, states, [cache.end - 1 for cache in caches])
         if self.feature_projection is not None:
             x_R1C = x_R1C + self.feature_projection(features_RN)[:, None]
-        for block, views_R in zip(self.blocks, zip(*views, strict=True), strict=True):
-            x_R1C, _ = block(x_R1C, rope, views_R)
-        after: list[State] = []
+        for block, views_R in zip(self.blocks, zip(*views_RL, strict=True), strict=True):
+            assert isinstance(block, Block)
+            qkv = block.attention.split_heads(block.attention_input(x_R1C), rope)
+            rows = zip(views_R, *(part_RH1D.split(1) for part_RH1D in qkv), strict=True)
+            y_RH1D = torch.cat(
+                [block.attention.attend(q, *view.update(k, v)) for view, q, k, v in rows]
+            )
+            x_R1C = block.after_attention(x_R1C, block.attention.project(y_RH1D))
+        new_states: list[State] = []
         for row, (state, cache) in enumerate(zip(states, caches, strict=True)):
-            one = slice(row, row + 1)
-            tokens_BS = torch.cat([state.tokens_BS, token_R[one, None]], dim=1)
+            tokens_BS = torch.cat([state.tokens_BS, token_R[row, None, None]], dim=1)
             features_BSN = state.features_BSN
             if features_BSN is not None and features_RN is not None:
-                features_BSN = torch.cat([features_BSN, features_RN[one, None]], dim=1)
-            after.append(GPTState(tokens_BS[:, -self.remembered :], features_BSN, cache))
-        return self.to_logits(x_R1C)[:, 0], after
+                features_BSN = torch.cat([features_BSN, features_RN[row, None, None]], dim=1)
+            new_states.append(GPTState(tokens_BS[:, -self.kept_tokens :], features_BSN, cache))
+        return self.to_logits(x_R1C)[:, 0], new_states
 
-    def _with_place(self, state: State) -> State:
-        """`state`, or where learned positions are all taken, what is left of it without the older
-        half: as in `forward`, the next token counts to the newer one."""
+    def _ensure_capacity(self, cache: Cache, new: int) -> Cache:
+        return ensure_capacity(
+            cache, new, context=self.context, limit=self.max_cached, rotary_base=self.rotary_base
+        )
+
+    def _with_room(self, state: State) -> State:
+        """Return `state`, or if its learned positions are all taken, the state after its newer half
+        without one token: with the next token, `forward` would read as many."""
         if self.position is None or state.cache.end < self.context:
             return state
         tokens_BS, features_BSN, cache = state
@@ -152,69 +197,27 @@ class GPT(Model):
             return GPTState(tokens_BS[:, :0], features_BSN, cache._replace(end=0))
         return self(tokens_BS[:, -kept:], None, features_BSN)[1]
 
-    def to_logits(self, x_BTC: Float[Tensor, "B T C"]) -> Float[Tensor, "B T V"]:
-        """From what the last block gives."""
-        logits_BTV = self.head(self.norm(x_BTC))
-        if self.softcap:
-            logits_BTV = self.softcap * (logits_BTV / self.softcap).tanh()
-        return logits_BTV
-
-    def _through(self, block: nn.Module, *inputs: Any) -> Any:
-        if self.activation_checkpointing and self.training:
-            return checkpoint(block, *inputs, use_reentrant=False)
-        return block(*inputs)
-
-    def attention_maps(
-        self, tokens_BT: Int[Tensor, "B T"], features_BTN: Float[Tensor, "B T N"] | None = None
-    ) -> list[Float[Tensor, "B H T T"]]:
-        """Of each layer, how much every position takes from every earlier one; rows sum to 1."""
-        x_BTC, rope = self._embed(tokens_BT, range(tokens_BT.shape[1]), features_BTN)
-        maps = []
-        for block in self.blocks:
-            assert isinstance(block, Block)
-            maps.append(block.attention.attention_weights(block.attention_input(x_BTC), rope))
-            x_BTC, _ = block(x_BTC, rope, None)
-        return maps
-
-    def _embed(
-        self, seen_BS: Tensor, places: range, features_BTN: Tensor | None = None
-    ) -> tuple[Tensor, RopeTable | None]:
-        """What goes into the first block for the newest tokens of those seen, and what its queries
-        and keys are turned by."""
-        x_BTC = self.embedding(seen_BS[:, -len(places) :])
-        if self.feature_projection is not None:
-            x_BTC = x_BTC + self.feature_projection(features_BTN)
-        for grams in self.ngram_embeddings:
-            x_BTC = x_BTC + grams(seen_BS, len(places))
-        rope = None
-        if self.rotary_base is not None:
-            places_T = torch.arange(places.start, places.stop, device=seen_BS.device)
-            rope = rope_table(places_T, self.head_width, self.rotary_base)
-        else:
-            assert self.position is not None
-            x_BTC = x_BTC + self.position.weight[places.start : places.stop]
-        return self.dropout(x_BTC) if self.training else x_BTC, rope
-
-    def _embed_each(
-        self, token_R: Tensor, states: Sequence[GPTState], places: list[int]
+    def _embed_rows(
+        self, token_R: Tensor, states: Sequence[GPTState], positions: list[int]
     ) -> tuple[Float[Tensor, "R 1 C"], RopeTable | None]:
-        """As `_embed`, without features, for one new token of each text at its own place."""
+        """As `_embed`, without features, for one new token of each text at its own position."""
         x_RC = self.embedding(token_R)
-        place_R = torch.tensor(places, device=token_R.device)
+        position_R = torch.tensor(positions, device=token_R.device)
         if self.ngram_embeddings:
             reach = len(self.ngram_embeddings)  # tokens before the last one
             pasts = [state.tokens_BS[:, -reach:] for state in states]
-            known_R = torch.tensor([past.shape[1] for past in pasts], device=token_R.device)
+            length_R = torch.tensor([past.shape[1] for past in pasts], device=token_R.device)
             past_RS = torch.cat([F.pad(past, (reach - past.shape[1], 0)) for past in pasts])
             seen_RS = torch.cat([past_RS, token_R[:, None]], dim=1)
-            for grams in self.ngram_embeddings:
-                assert isinstance(grams, NgramEmbedding)
-                there_R1 = (known_R >= grams.length - 1)[:, None]
-                x_RC = x_RC + grams(seen_RS, 1)[:, 0] * there_R1
+            for ngram_embedding in self.ngram_embeddings:
+                assert isinstance(ngram_embedding, NgramEmbedding)
+                is_whole_R1 = (length_R >= ngram_embedding.length - 1)[:, None]
+                x_RC = x_RC + ngram_embedding(seen_RS, 1)[:, 0] * is_whole_R1
+        if self.position is not None:
+            x_RC = x_RC + self.position(position_R)
         if self.rotary_base is None:
-            assert self.position is not None
-            return (x_RC + self.position(place_R))[:, None], None
-        cosine_RD, sine_RD = rope_table(place_R, self.head_width, self.rotary_base)
+            return x_RC[:, None], None
+        cosine_RD, sine_RD = rope_table(position_R, self.head_width, self.rotary_base)
         return x_RC[:, None], (cosine_RD[:, None, None], sine_RD[:, None, None])
 
 
