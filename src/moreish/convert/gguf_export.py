@@ -235,7 +235,7 @@ def _with_half_gelu(model: GPT) -> GPT:
     model = deepcopy(model)
     for block in model.blocks:
         assert isinstance(block, Block)
-        if block.feedforward.activation == "gelu":
+        if block.feedforward is not None and block.feedforward.activation == "gelu":
             block._modules["feedforward"] = _HalfGELU(block.feedforward)
     return model
 

@@ -129,7 +129,8 @@ def _settings(
     model: GPT, config: GPTConfig, tokenizer: Tokenizer, program: str
 ) -> tuple[Tree, list[Part]]:
     for name, expected in (
-        ("ngram_embedding", 1), ("norm_place", "before"), ("qk_norm", False), ("softcap", 0.0),
+        ("ngram_embedding", 1), ("norm_place", "before"), ("qk_norm", False), ("scaled", True),
+        ("projection", True), ("residual", True), ("softcap", 0.0),
     ):  # fmt: skip
         if (found := getattr(config, name)) != expected:
             raise MoreishError(f"{program} has no model with model.{name}={found}")
@@ -190,7 +191,7 @@ def _settings(
 def _inner(model: GPT) -> int:
     """The inner width of its feed-forwards."""
     block = model.blocks[0]
-    assert isinstance(block, Block)
+    assert isinstance(block, Block) and block.feedforward is not None
     return block.feedforward.down.in_features
 
 

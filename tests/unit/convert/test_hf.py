@@ -247,7 +247,7 @@ def test_runs_go_to_transformers(name: str, kind: str, tmp_path: Path, moreish: 
     [
         ({"name": "lstm", "width": 8}, "no lstm"),
         ({"qk_norm": True}, "model.qk_norm=True"),
-        ({"grams": 3}, "model.grams=3"),
+        ({"ngram_embedding": 3}, "model.ngram_embedding=3"),
         ({"positions": "rotary"}, "only two kinds"),
         ({**LLAMA, "bias": True}, "no biases"),
         ({"kv_heads": 2}, "kv_heads"),

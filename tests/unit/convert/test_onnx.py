@@ -35,7 +35,8 @@ QUICK: dict[str, tuple[str, str, dict[str, Any]]] = {
 SLOW: dict[str, tuple[str, str, dict[str, Any]]] = {
     "rotary gpt of pairs, n-grams": (
         "bpe", "text",
-        {**GPT, **ROTARY, "layers": 1, "kv_heads": 2, "grams": 3, "gram_rows": 100},
+        {**GPT, **ROTARY, "layers": 1, "kv_heads": 2,
+         "ngram_embedding": 3, "ngram_embedding_rows": 100},
     ),
     **{
         f"{name} in {kind}": ("char", kind, model)

@@ -27,10 +27,11 @@ MODELS: dict[str, dict[str, Any]] = {
     "wavenet": {"name": "wavenet", "width": 8, "layers": 3},
     "gpt": GPT,
     "gpt, rotary, shared keys": {**GPT, **ROTARY, "kv_heads": 2, "qk_norm": True, "softcap": 5.0},
-    "gpt, n-grams": {**GPT, "grams": 3, "gram_rows": 100, "tied": True},
+    "gpt, no positions": {**GPT, "positions": "none"},
+    "gpt, n-grams": {**GPT, "ngram_embedding": 3, "ngram_embedding_rows": 100, "tied": True},
     "gpt, all else": {
         **GPT, "width": 20, "positions": "rotary", "norm_place": "after", "scaled": False,
-        "projection": False, "feedforward": "relu2", "grams": 2,
+        "projection": False, "feedforward": "relu2", "ngram_embedding": 2,
     },
     "ngram": {"name": "ngram", "order": 3},
     "ngram of one token, nothing added": {"name": "ngram", "order": 1, "add_k": 0.0},

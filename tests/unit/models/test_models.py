@@ -60,7 +60,14 @@ SMALL = {
         GPT_SMALL | {"positions": "rotary", "norm": "rms", "qk_norm": True, "kv_heads": 1},
         GPT_SMALL | {"feedforward": "swiglu", "softcap": 15.0, "tied": True},
         GPT_SMALL | {"feedforward": "relu2", "feedforward_ratio": 2},
-        GPT_SMALL | {"grams": 4, "gram_rows": 50, "gram_dropout": 0.5, "positions": "rotary"},
+        GPT_SMALL | {"positions": "none"},
+        GPT_SMALL
+        | {
+            "ngram_embedding": 4,
+            "ngram_embedding_rows": 50,
+            "ngram_embedding_dropout": 0.5,
+            "positions": "rotary",
+        },
     ],
 }
 CASES = [(name, settings) for name in NAMES for settings in SMALL.get(name, [{}])]

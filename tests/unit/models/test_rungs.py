@@ -114,8 +114,8 @@ def test_the_variance_of_affinities() -> None:
 
 def test_shared_keys_equal_copied_ones() -> None:
     torch.manual_seed(0)
-    grouped = Attention(16, 4, kv_heads=2)
-    full = Attention(16, 4)
+    grouped = Attention(GPTConfig(width=16, heads=4, kv_heads=2))
+    full = Attention(GPTConfig(width=16, heads=4))
     with torch.no_grad():
         q, k, v = grouped.qkv.weight.split([16, 8, 8])
         copied = [part.view(2, 4, 16).repeat_interleave(2, 0).reshape(16, 16) for part in (k, v)]
@@ -161,12 +161,12 @@ def test_post_norm_is_the_paper_of_2017() -> None:
 def test_feed_forwards() -> None:
     x = torch.randn(2, 3, 6)
     for activation, function in (("relu", F.relu), ("relu2", lambda y: F.relu(y) ** 2)):
-        layer = FeedForward(6, 4.0, activation, bias=True)
+        layer = FeedForward(GPTConfig(width=6, heads=1, feedforward=activation))
         torch.testing.assert_close(layer(x), layer.down(function(layer.up(x))))
-    gated = FeedForward(6, 4.0, "swiglu", bias=False)
+    gated = FeedForward(GPTConfig(width=6, heads=1, bias=False, feedforward="swiglu"))
     a, b = gated.up(x).chunk(2, -1)
     torch.testing.assert_close(gated(x), gated.down(F.silu(a) * b))
-    plain = FeedForward(6, 4.0, "gelu", bias=False)
+    plain = FeedForward(GPTConfig(width=6, heads=1, bias=False, feedforward="gelu"))
     sizes = [sum(p.numel() for p in layer.parameters()) for layer in (gated, plain)]
     assert sizes[0] == sizes[1]  # the gate is paid for
 
@@ -232,19 +232,19 @@ def test_the_weight_suits_the_windows_that_are_evaluated(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(("rows", "length"), [(10_000, 3), (64, 3), (10_000, 1)])
 def test_equal_n_grams_have_equal_embeddings(rows: int, length: int) -> None:
-    grams = NgramEmbedding(length, 7, rows, 8, 0.0)
-    nn.init.normal_(grams.table.weight)
-    assert grams.exact == (7**length <= rows)
+    embedding = NgramEmbedding(length, 7, GPTConfig(width=8, ngram_embedding_rows=rows))
+    nn.init.normal_(embedding.table.weight)
+    assert embedding.is_exact == (7**length <= rows)
     tokens = torch.randint(7, (1, 30))
-    x = grams(tokens, 30)[0]
+    x = embedding(tokens, 30)[0]
     assert (x[: length - 1] == 0).all()  # the n-gram would reach back beyond the start
     seen: dict[tuple[int, ...], torch.Tensor] = {}
     for t in range(length - 1, 30):
         gram = tuple(tokens[0, t - length + 1 : t + 1].tolist())
         torch.testing.assert_close(x[t], seen.setdefault(gram, x[t]))
-    if grams.exact:
+    if embedding.is_exact:
         assert len({tuple(v.tolist()) for v in seen.values()}) == len(seen)
-    torch.testing.assert_close(grams(tokens, 4)[0], x[-4:])
+    torch.testing.assert_close(embedding(tokens, 4)[0], x[-4:])
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -264,3 +264,19 @@ def test_gpt2_s_initialisation(tied: bool) -> None:
     logits, _ = model(torch.arange(64)[None])
     loss = F.cross_entropy(logits[0], torch.arange(1, 65))
     assert loss.item() == pytest.approx(math.log(500), abs=0.15)
+
+
+def test_weights_with_the_names_of_version_0_1_0_load() -> None:
+    config = GPTConfig(layers=1, heads=1, width=8, context=8, ngram_embedding=2)
+    state = GPT(config, 5, num_features=3).state_dict()
+    for name in ("ngram_embeddings.0.table.weight", "feature_projection.weight"):
+        nn.init.normal_(state[name])
+    old = {
+        name.replace("ngram_embeddings.", "grams.").replace("feature_projection.", "hints."): tensor
+        for name, tensor in state.items()
+    }
+    assert {"grams.0.table.weight", "hints.weight"} <= old.keys()
+    model = GPT(config, 5, num_features=3)
+    model.load_state_dict(old)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, state[name]), name

@@ -87,7 +87,7 @@ def test_where_counting_takes_too_long_a_network_goes_alone(
     monkeypatch.setattr(planner, "COUNTS_A_SECOND", 1000)
     found = advice(story(tmp_path, 60), minutes=0.2)
     assert isinstance(found.config.model, GPTConfig)
-    assert found.config.model.grams == 5
+    assert found.config.model.ngram_embedding == 5
     assert "alone: counting would take" in found.reasons[2]
 
 

@@ -92,7 +92,7 @@ def test_parts_are_the_rows() -> None:
     ("name", "settings"),
     [
         ("gpt", {"positions": "rotary", "norm": "rms", "qk_norm": True, "feedforward": "swiglu"}),
-        ("gpt", {"grams": 3, "tied": True, "softcap": 15.0, "kv_heads": 1}),
+        ("gpt", {"ngram_embedding": 3, "tied": True, "softcap": 15.0, "kv_heads": 1}),
         ("mlp", {"context": 3}),
         ("lstm", {"width": 8, "context": 12}),
     ],
@@ -137,7 +137,7 @@ def test_what_is_not_to_be_had_is_done_without_and_said(
     ]
 
 
-@pytest.mark.parametrize("settings", [{}, {"grams": 3, "dropout": 0.2}])
+@pytest.mark.parametrize("settings", [{}, {"ngram_embedding": 3, "dropout": 0.2}])
 def test_layers_that_are_reckoned_again_give_the_same_gradient(settings: dict[str, Any]) -> None:
     found = []
     for recompute in (False, True):
