@@ -41,8 +41,8 @@ from moreish.workflows import resume as resume_training
 from moreish.workflows import train as train_run
 
 if TYPE_CHECKING:
-    from moreish.convert import Exported
-    from moreish.figures import Picture
+    from moreish.convert import ExportResult
+    from moreish.reports import RunFigure
 
 Source = str | Path
 Settings = Mapping[str, Any]
@@ -161,15 +161,15 @@ def _start(name: str) -> Run:
     """The run to start from; a Hugging Face model is imported to `runs/` first, once."""
     if not name.startswith("hf:"):
         return load(name)
-    from moreish.convert import content_of, fetched
+    from moreish.convert import checkpoint_digest, resolve_model_folder
     from moreish.convert import import_hf as import_model
 
-    folder = fetched(name.removeprefix("hf:"))
+    folder = resolve_model_folder(name.removeprefix("hf:"))
     for place in RUNS.glob(f"hf-{folder.name}*"):
         if (place / "run.json").is_file():
             run = load(place)
             is_same = run.config.data.source == str(folder.resolve())
-            if is_same and content_of(folder) in run.record.data.notes:
+            if is_same and checkpoint_digest(folder) in run.record.data.notes:
                 return run
     return import_model(folder, free_path(f"hf-{folder.name}"))
 
@@ -178,10 +178,10 @@ def _planned_start(start: str, requested: Mapping[str, Any]) -> Tree:
     """The settings that a training takes over from the run or Hugging Face model it starts from."""
     if not start.startswith("hf:"):
         return inherited(load(start), requested)
-    from moreish.convert import described, described_by_name
+    from moreish.convert import gpt2_settings, load_model_settings
 
     name = start.removeprefix("hf:")
-    if (known := described_by_name(name)) is not None:
+    if (known := gpt2_settings(name)) is not None:
         return {"model": known, "data": {"tokenizer": "gpt2"}}
     folder = Path(name).expanduser()
     if not name or not folder.is_dir():
@@ -189,7 +189,8 @@ def _planned_start(start: str, requested: Mapping[str, Any]) -> Tree:
             f"{start}: there is no such folder, and plan downloads nothing; give one that exists, "
             "--init-from hf:FOLDER"
         )
-    return {"model": described(folder), "data": {"tokenizer": str(folder / "tokenizer.json")}}
+    tokenizer = str(folder / "tokenizer.json")
+    return {"model": load_model_settings(folder), "data": {"tokenizer": tokenizer}}
 
 
 def resume(path: str | Path, *, inexact: bool = False, report: Report | None = None) -> Run:
@@ -242,10 +243,10 @@ def doctor(
 def doctor_page(audit: AuditReport, path: Path) -> None:
     """Write the findings of `doctor` as an HTML page. Raises MoreishError where that would replace
     something else, or lie in the source."""
-    from moreish.figures import check_doctor_page, doctor_page, write
+    from moreish.reports import check_doctor_report_path, doctor_report_html, write_report
 
-    check_doctor_page(path, next(iter(audit.source_args), ""))
-    write(path, doctor_page(audit))
+    check_doctor_report_path(path, next(iter(audit.source_args), ""))
+    write_report(path, doctor_report_html(audit))
 
 
 def prepare(
@@ -406,10 +407,11 @@ def import_hf(source: Source, *, out: str | Path, overwrite: bool = False) -> Ru
     Raises:
         MoreishError: the model is of another kind, damaged, or cannot be reached.
     """
-    from moreish.convert import fetched
     from moreish.convert import import_hf as import_model
+    from moreish.convert import resolve_model_folder
 
-    return import_model(fetched(str(source)), Path(out).expanduser(), overwrite=overwrite)
+    folder = resolve_model_folder(str(source))
+    return import_model(folder, Path(out).expanduser(), overwrite=overwrite)
 
 
 def export(
@@ -417,16 +419,16 @@ def export(
     out: str | Path,
     *,
     to: str = "hf",
-    licence: str = "unknown",
+    model_license: str = "unknown",
     overwrite: bool = False,
-) -> "Exported":
+) -> "ExportResult":
     """Export a run for another program, which checks the folder before it appears.
 
     Args:
         run: the run.
         out: the folder to create.
         to: "hf" (Hugging Face's transformers), "gguf" (llama.cpp) or "onnx" (ONNX Runtime).
-        licence: the licence that the model card names.
+        model_license: the license that the model card names.
         overwrite: whether to replace the export at `out`.
 
     Raises:
@@ -434,10 +436,11 @@ def export(
     """
     from moreish.convert import export as export_run
 
-    return export_run(run, Path(out).expanduser(), to=to, licence=licence, overwrite=overwrite)
+    path = Path(out).expanduser()
+    return export_run(run, path, to=to, model_license=model_license, overwrite=overwrite)
 
 
-def figures(run: Run, *, text: str | None = None) -> "list[Picture]":
+def figures(run: Run, *, text: str | None = None) -> "list[RunFigure]":
     """Draw all figures of a run into its folder.
 
     Args:
@@ -447,8 +450,8 @@ def figures(run: Run, *, text: str | None = None) -> "list[Picture]":
     Raises:
         MoreishError: the drawing library is not installed.
     """
-    pictures: list[Picture] = _drawing().make(run, run.path / "figures", text)
-    return pictures
+    made: list[RunFigure] = _figures_package().make_figures(run, run.path / "figures", text)
+    return made
 
 
 def report(run: Run, *, text: str | None = None) -> Path:
@@ -457,9 +460,10 @@ def report(run: Run, *, text: str | None = None) -> Path:
     Returns:
         The path of the HTML file.
     """
-    pictures = figures(run, text=text)
-    draw, path = _drawing(), run.path / "report.html"
-    draw.write(path, draw.run_page(run, pictures))
+    from moreish.reports import run_report_html, write_report
+
+    path = run.path / "report.html"
+    write_report(path, run_report_html(run, figures(run, text=text)))
     return path
 
 
@@ -472,28 +476,23 @@ def ladder_report(found: Mapping[str, Any], folder: Path) -> Path:
     Raises:
         MoreishError: the drawing library is not installed, or no rung has a finite loss.
     """
-    draw, path = _drawing(), folder / "report.html"
+    from moreish.reports import ladder_report_html, write_report
+
+    package, path = _figures_package(), folder / "report.html"
     if all(rung["splits"]["val"]["loss"] is None for rung in found["rungs"]):
         raise MoreishError("no rung has a finite loss: there is nothing to draw")
-    for theme, suffix in draw.THEMES:
-        with draw.themed(theme):
-            draw.save(draw.draw_ladder(found["rungs"], theme), folder / f"ladder{suffix}.svg")
-    draw.write(path, draw.ladder_page(found, folder))
+    package.make_ladder_figure(found["rungs"], folder)
+    write_report(path, ladder_report_html(found, folder))
     return path
 
 
 def draw_range(found: LRRange, path: Path) -> None:
     """Draw a learning-rate range test. Raises MoreishError without the drawing library."""
-    draw = _drawing()
-    with draw.themed(draw.LIGHT):
-        figure = draw.draw_lr_range(
-            found.rates, found.losses, found.smoothed, found.valley, found.suggested, draw.LIGHT
-        )
-        draw.save(figure, path)
+    _figures_package().make_lr_range_figure(found, path)
 
 
-def _drawing() -> ModuleType:
-    """`moreish.figures`. Raises MoreishError when its library is not installed."""
+def _figures_package() -> ModuleType:
+    """Returns `moreish.figures`. Raises MoreishError if its library is not installed."""
     try:
         from moreish import figures
     except ImportError:

@@ -30,6 +30,7 @@ ORDER = [
     "planning",
     "workflows",
     "convert",
+    "reports",
     "figures",
     "api",
     "serve",

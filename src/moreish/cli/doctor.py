@@ -28,9 +28,9 @@ def doctor(
     from moreish.ui import TrainingView, audit_lines, console
 
     if page is not None:
-        from moreish.figures import check_doctor_page
+        from moreish.reports import check_doctor_report_path
 
-        check_doctor_page(page, source)
+        check_doctor_report_path(page, source)
     out = console(stderr=as_json)
     view = TrainingView(out)
     try:

@@ -24,7 +24,7 @@ def import_pt(
 ) -> None:
     """Convert the tensors of a PyTorch file (.pt, .pth, .ckpt) to safetensors. Code in the file is
     not run, except with --trust."""
-    from moreish.convert import describe
+    from moreish.convert import describe_import
     from moreish.convert import import_pt as convert
 
     if trust:
@@ -45,7 +45,7 @@ def import_pt(
             }
         )
         return
-    typer.echo(f"{imported.weights}: {describe(imported)}")
+    typer.echo(f"{imported.weights}: {describe_import(imported)}")
 
 
 @import_app.command("hf")

@@ -1,17 +1,23 @@
-"""Models that go to other programs, or come from them."""
+"""Exports models to other libraries, and imports models from them."""
 
-from moreish.convert.export import Exported, export
-from moreish.convert.hf_import import content_of, described, described_by_name, fetched, import_hf
-from moreish.convert.pt_import import describe, import_pt
+from moreish.convert.export import ExportResult, export
+from moreish.convert.hf_import import (
+    checkpoint_digest,
+    gpt2_settings,
+    import_hf,
+    load_model_settings,
+    resolve_model_folder,
+)
+from moreish.convert.pt_import import describe_import, import_pt
 
 __all__ = [
-    "Exported",
-    "content_of",
-    "describe",
-    "described",
-    "described_by_name",
+    "ExportResult",
+    "checkpoint_digest",
+    "describe_import",
     "export",
-    "fetched",
+    "gpt2_settings",
     "import_hf",
     "import_pt",
+    "load_model_settings",
+    "resolve_model_folder",
 ]

@@ -1,15 +1,15 @@
-"""Converts a PyTorch file to safetensors and JSON, in a process of its own.
+"""Converts a PyTorch file to safetensors and JSON. Runs as a separate process.
 
     python -I _unpickle.py FILE FOLDER plain|trusted
 
-`plain` builds only tensors and plain values; `trusted` runs whatever program the file holds.
-`moreish.convert.pt_import` starts this script; nothing imports it. An error message is the last
-line on standard output.
+`plain` builds only tensors and plain values; `trusted` runs any code in the file.
+`moreish.convert.pt_import` starts this script; nothing imports it. On failure, the last line of
+standard output is the error message.
 """
 
 import json
 import math
-import pickle  # noqa: TID251 (for the name of its error)
+import pickle  # noqa: TID251 (for its error class)
 import re
 import sys
 import zipfile
@@ -26,113 +26,123 @@ REFUSED = re.compile(
     r"GLOBAL (.+?) (?:was not an allowed|whose module)"
     r"|``weights_only=True`` with (TorchScript archives|files saved in the legacy \.tar format)"
 )
-"""How PyTorch names what it would not build: of some modules it says that they are blocked, of all
-other functions and classes that they are not allowed."""
+"""How PyTorch's restricted unpickler names what it refuses to build."""
 
-GATHERED = 1_000_000
-"""Numbers that a tensor may have more of than it holds (PyTorch's `expand`)."""
-
-
-class Unfit(Exception):  # noqa: N818 (its text is the message)
-    """Something that safetensors cannot hold."""
+MAX_EXPANSION = 1_000_000
+"""How many more elements a tensor may have than its storage (PyTorch's `expand`)."""
 
 
-def main(path: str, folder: str, how: str) -> int:
-    """Returns the exit status."""
+class UnsupportedError(Exception):
+    """The file holds something that safetensors cannot store; the message says what."""
+
+
+def main(path: str, folder: str, mode: str) -> int:
+    """Converts the file and returns the exit status."""
     try:
-        # This process is what the rule against it is for: see `moreish.convert.pt_import`.
-        found = torch.load(path, map_location="cpu", weights_only=how == "plain")  # noqa: TID251
-    except Exception as error:  # a stranger's program may raise anything
-        program = of_its_own(path, error) if how == "plain" else None
-        print(program or f"damaged, or none ({_kind(error)})")  # noqa: T201
-        return NEEDS_TRUST if program else 1
+        # `torch.load` is banned elsewhere; this process exists to isolate it.
+        content = torch.load(path, map_location="cpu", weights_only=mode == "plain")  # noqa: TID251
+    except Exception as error:  # the code in the file may raise anything
+        code = needed_code(path, error) if mode == "plain" else None
+        print(code or f"damaged, or not a PyTorch file ({_summary(error)})")  # noqa: T201
+        return NEEDS_TRUST if code else 1
     try:
         tensors: dict[str, torch.Tensor] = {}
         left_out: dict[str, str] = {}
-        values = sorted_out(found, "", tensors, left_out)
+        values = split_tensors(content, "", tensors, left_out)
         if not tensors:
-            raise Unfit("it holds no tensors")
-        # Tied weights share their memory, which the format does not allow.
+            raise UnsupportedError("it holds no tensors")
+        # The copies untie shared weights: the format does not allow shared memory.
         copies = {name: t.detach().clone().contiguous() for name, t in tensors.items()}
         save_file(copies, Path(folder) / "weights.safetensors")
-        about = {"values": {} if values is GONE else values, "left_out": left_out}
+        about = {"values": {} if values is MOVED else values, "left_out": left_out}
         (Path(folder) / "about.json").write_text(json.dumps(about))
-    except Unfit as error:
+    except UnsupportedError as error:
         print(error)  # noqa: T201
         return 1
-    except Exception as error:  # sparse, quantised, in itself …
-        print(f"it holds what safetensors cannot ({_kind(error)})")  # noqa: T201
+    except Exception as error:  # sparse or quantized tensors, reference cycles …
+        print(f"it holds what safetensors cannot store ({_summary(error)})")  # noqa: T201
         return 1
     return 0
 
 
-def of_its_own(path: str, error: Exception) -> str | None:
-    """What the file would run to be built, if that is why PyTorch's restricted reader gave up."""
+def needed_code(path: str, error: Exception) -> str | None:
+    """Returns the code that the file needs to run, if that is why PyTorch refused to read it."""
     refused = REFUSED.search(str(error))
     if refused and isinstance(error, pickle.UnpicklingError | RuntimeError):
         return (refused[1] or refused[2])[:100]
-    # Newer pickles name their functions in a way that the reader does not understand.
+    # The restricted unpickler does not support the opcodes of newer pickle protocols.
     if "Unsupported operand" in str(error) and zipfile.is_zipfile(path):
-        return "a pickle that is not PyTorch's own: what it calls is not known"
+        return "a pickle that PyTorch did not write, which calls unknown functions"
     return None
 
 
-GONE = object()
-"""In place of what is not a plain value: a tensor, which stands elsewhere now, or left out."""
+MOVED = object()
+"""Stands for a value that is not plain: a tensor, which is stored elsewhere, or a skipped one."""
 
-NUMBERS = "?bhilqBHILQefdFD"
-"""Type codes of the NumPy arrays that PyTorch has a type for."""
+NUMERIC_TYPES = "?bhilqBHILQefdFD"
+"""The type codes of NumPy arrays that PyTorch has a type for."""
 
 
-def sorted_out(
+def split_tensors(
     value: Any, name: str, tensors: dict[str, torch.Tensor], left_out: dict[str, str]
 ) -> Any:
-    """Puts tensors into `tensors`, under their names, and the types of what is neither a tensor nor
-    plain into `left_out`; returns what is plain."""
+    """Separates tensors from plain values, recursively.
+
+    Args:
+        value: any part of the file's content.
+        name: its dotted path.
+        tensors: receives the tensors by name.
+        left_out: receives the types of values that are neither tensors nor plain, by name.
+
+    Returns:
+        The plain values, or `MOVED`.
+    """
     if isinstance(value, torch.nn.Module):
         value = value.state_dict()
     if isinstance(value, np.generic):
         value = value.item()
-    if type(value) is np.ndarray and value.dtype.char in NUMBERS:
+    if type(value) is np.ndarray and value.dtype.char in NUMERIC_TYPES:
         value = torch.from_numpy(np.array(value, value.dtype.newbyteorder("=")))
     if isinstance(value, torch.Tensor):
         name = name or "tensor"
         if name in tensors:
-            raise Unfit(f"two of its tensors would be called {name}")
-        holds = value.untyped_storage().nbytes() // value.element_size()
-        if value.numel() > holds + GATHERED:
-            raise Unfit(f"{name} claims {value.numel():,} numbers and holds {holds:,}")
+            raise UnsupportedError(f"two tensors would be named {name}")
+        stored = value.untyped_storage().nbytes() // value.element_size()
+        if value.numel() > stored + MAX_EXPANSION:
+            raise UnsupportedError(f"{name} claims {value.numel():,} numbers and stores {stored:,}")
         tensors[name] = value
-        return GONE
+        return MOVED
     if isinstance(value, dict):
         if len({str(key) for key in value}) < len(value):
-            raise Unfit(f"two entries of {name or 'it'} would have one name")
-        parts = {str(key): sorted_out(part, f"{name}.{key}".lstrip("."), tensors, left_out)
-                 for key, part in value.items()}  # fmt: skip
-        kept = {key: part for key, part in parts.items() if part is not GONE}
-        return kept if kept or not parts else GONE
+            raise UnsupportedError(f"two entries of {name or 'the file'} would have the same name")
+        entries = {
+            str(key): split_tensors(entry, f"{name}.{key}".lstrip("."), tensors, left_out)
+            for key, entry in value.items()
+        }
+        plain_entries = {key: entry for key, entry in entries.items() if entry is not MOVED}
+        return plain_entries if plain_entries or not entries else MOVED
     if isinstance(value, list | tuple | set | frozenset):
-        found = [
-            sorted_out(part, f"{name}.{n}".lstrip("."), tensors, left_out)
-            for n, part in enumerate(value)
+        items = [
+            split_tensors(item, f"{name}.{i}".lstrip("."), tensors, left_out)
+            for i, item in enumerate(value)
         ]
-        rest = [part for part in found if part is not GONE]
-        return rest if rest or not found else GONE
+        plain_items = [item for item in items if item is not MOVED]
+        return plain_items if plain_items or not items else MOVED
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if value is None or isinstance(value, bool | int | float | str):
         return value
     fields = getattr(value, "__dict__", None)
     if isinstance(fields, dict) and fields and not isinstance(value, np.ndarray):
-        return sorted_out(fields, name, tensors, left_out)  # settings of a class of their own
-    left_out[name or "all of it"] = type(value).__name__
-    return GONE
+        return split_tensors(fields, name, tensors, left_out)  # an object that holds settings
+    left_out[name or "the whole file"] = type(value).__name__
+    return MOVED
 
 
-def _kind(error: Exception) -> str:
-    found = str(error).partition("WeightsUnpickler error: ")
-    lines = (found[2] or found[0]).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0]}"[:200]
+def _summary(error: Exception) -> str:
+    text = str(error).rpartition("WeightsUnpickler error: ")[2]
+    first_line = (text.strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first_line}"[:200]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""Runs taken to other programs. A new one is one file and one line in `REGISTRY`.
+"""Exports runs to the file formats of other libraries and checks that those give the same results.
+
+To add a format, write one module with an `Exporter` and add a line to `REGISTRY`.
 
 B batch, T time, V vocabulary.
 """
@@ -9,7 +11,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -22,155 +24,145 @@ from moreish.runs import Run
 from moreish.utils.files import PARTIAL_SUFFIX, write_atomic
 
 REGISTRY = {
-    "hf": "moreish.convert.hf_export:ToTransformers",
-    "gguf": "moreish.convert.gguf_export:ToLlamaCpp",
-    "onnx": "moreish.convert.onnx.export:ToOnnx",
+    "hf": "moreish.convert.hf_export:HFExporter",
+    "gguf": "moreish.convert.gguf_export:GGUFExporter",
+    "onnx": "moreish.convert.onnx.export:ONNXExporter",
 }
 
-CARD = "README.md"
+MODEL_CARD = "README.md"
 
-GREEDY = 200
-"""Tokens that both must write alike."""
+GREEDY_TOKENS = 200
+"""How many tokens both programs must generate alike at temperature 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Agreement:
-    """How well another program was found to agree with a run."""
+class ParityResult:
+    """How closely the other library reproduces a run."""
 
-    difference: float
-    """The largest, of logits; of log-probabilities where the program tells no logits."""
-    alike: int
-    """Tokens that both write without chance."""
+    max_difference: float
+    """The largest absolute difference of logits, or of log-probabilities."""
+    matching_tokens: int
+    """The number of tokens that both generate alike at temperature 0."""
     ties: int
-    """… of which the run had two that were as likely, so that either could be taken."""
+    """How many of those the run ranks equal to another token, so that either choice is right."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Exported:
-    """What was written, and how well it was found to agree."""
+class ExportResult:
+    """What was written, and how closely the other library reproduces the run."""
 
     path: Path
     program: str
-    kind: str
-    """Of model, as the program calls it."""
-    compared: str
-    """What was: logits, or log-probabilities where the program tells no logits."""
-    logit_difference: float
-    """The largest of those."""
-    tokens_alike: int
-    """Written without chance by both."""
-    ties: int
-    """… of which two tokens were as likely, so that either could be taken."""
+    architecture: str
+    """The type of the model, as the program calls it."""
+    quantity: str
+    """What was compared: "logits", or "log-probabilities" if the program returns no logits."""
+    parity: ParityResult
 
 
-class Export(ABC):
-    """One run on its way to one program."""
+class ParityError(Exception):
+    """The other library does not reproduce the run; the message says what differs."""
+
+
+class Exporter(ABC):
+    """Writes one run in the format of another library, and reads it back there."""
 
     program: ClassVar[str]
     libraries: ClassVar[tuple[str, ...]]
-    """What the user installs as `moreish[NAME]`."""
+    """The packages that `pip install moreish[NAME]` adds."""
     library_name: ClassVar[str]
-    """For the model card."""
+    """The value of `library_name` in the model card."""
     main_file: ClassVar[str]
-    """By which an export is known as one."""
-    compared: ClassVar[str] = "logits"
-    kind: str
+    """The file by which a folder is recognized as an export."""
+    quantity: ClassVar[str] = "logits"
+    architecture: str
 
-    @classmethod
     @abstractmethod
-    def of(cls, run: Run) -> Self:
-        """Raises MoreishError when the program cannot express the run, before anything is
-        written."""
+    def __init__(self, run: Run) -> None:
+        """Raises MoreishError if the format cannot express the run."""
 
     @abstractmethod
     def write(self, folder: Path) -> None:
-        """Write everything but the model card."""
+        """Writes all files except the model card."""
 
     @abstractmethod
     def usage(self) -> str:
-        """For the model card: how to use what is in the folder."""
+        """Returns the section of the model card on how to use the files (Markdown)."""
 
     @abstractmethod
-    def agreement(self, folder: Path) -> Agreement:
-        """Let the program read the folder, and compare. Raises DisagreementError."""
-
-
-class DisagreementError(Exception):
-    """The program makes something else of the folder than the run; the text says what."""
+    def check_parity(self, folder: Path) -> ParityResult:
+        """Loads the folder with the other library and compares. Raises ParityError."""
 
 
 def export(
-    run: Run, out: Path, *, to: str = "hf", licence: str = "unknown", overwrite: bool = False
-) -> Exported:
-    """A folder for another program; it appears only if what the program makes of it is what the
-    run makes of it.
+    run: Run, out: Path, *, to: str = "hf", model_license: str = "unknown", overwrite: bool = False
+) -> ExportResult:
+    """Exports a run; the folder appears only if the other library reproduces the run from it.
 
     Args:
+        out: the new folder.
         to: a name in `REGISTRY`.
-        licence: for the model card.
+        model_license: the license that the model card names.
+        overwrite: replace an earlier export at `out`.
 
     Raises:
-        MoreishError: the model cannot be expressed, a library is missing or disagrees, or `out`
-            exists.
+        MoreishError: the format cannot express the model, a library is missing or gives other
+            results, or `out` exists.
     """
-    exporter = _exporter(to)
+    exporter_class = _exporter_class(to)
     if out.exists() and not (overwrite and is_export(out)):
-        raise MoreishError(
-            f"{out} exists" + (": --overwrite replaces an export" if is_export(out) else "")
-        )
-    for library in exporter.libraries:
+        hint = ": --overwrite replaces an export" if is_export(out) else ": choose another folder"
+        raise MoreishError(f"{out} exists{hint}")
+    for library in exporter_class.libraries:
         try:
             import_module(library)
         except ImportError:
             raise MoreishError(
-                f"this needs a library ({library}): pip install 'moreish[{to}]'"
+                f"this format needs another package ({library}): pip install 'moreish[{to}]'"
             ) from None
-    made = exporter.of(run)
-    beside = out.with_name(f".{out.name}{PARTIAL_SUFFIX}")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
+    exporter = exporter_class(run)
+    temporary = out.with_name(f".{out.name}{PARTIAL_SUFFIX}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
     try:
-        made.write(beside)
-        write_atomic(beside / CARD, _card(run, made, licence).encode())
+        exporter.write(temporary)
+        write_atomic(temporary / MODEL_CARD, _model_card(run, exporter, model_license).encode())
         try:
-            found = made.agreement(beside)
-        except DisagreementError as error:
+            parity = exporter.check_parity(temporary)
+        except ParityError as error:
             raise MoreishError(
-                f"{made.program} does not agree with this run ({error}), so nothing was exported: "
-                f"please report that, with what {command('eval')} and pip show "
-                f"{made.libraries[-1]} print"
+                f"{exporter.program} does not reproduce this run ({error}), so nothing was "
+                f"exported. Please report this with the output of {command('eval', run.path)} "
+                f"and of pip show {exporter.libraries[-1]}"
             ) from None
         if out.exists():
             shutil.rmtree(out)
-        beside.rename(out)
+        temporary.rename(out)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
-    return Exported(
+        shutil.rmtree(temporary, ignore_errors=True)
+    return ExportResult(
         path=out,
-        program=made.program,
-        kind=made.kind,
-        compared=made.compared,
-        logit_difference=found.difference,
-        tokens_alike=found.alike,
-        ties=found.ties,
+        program=exporter.program,
+        architecture=exporter.architecture,
+        quantity=exporter.quantity,
+        parity=parity,
     )
 
 
 def is_export(path: Path) -> bool:
-    """Whether it is a folder that an export made, of whatever kind."""
-    return any((path / _exporter(name).main_file).is_file() for name in REGISTRY)
+    """Returns whether `path` is a folder that `export` could have written."""
+    return any((path / _exporter_class(name).main_file).is_file() for name in REGISTRY)
 
 
-def _exporter(name: str) -> type[Export]:
+def _exporter_class(name: str) -> type[Exporter]:
     if name not in REGISTRY:
         raise MoreishError(f"--to {name}: {nearest(name, REGISTRY)}")
     module, _, attribute = REGISTRY[name].partition(":")
-    found: type[Export] = getattr(import_module(module), attribute)
-    return found
+    exporter_class: type[Exporter] = getattr(import_module(module), attribute)
+    return exporter_class
 
 
-def _card(run: Run, made: Export, licence: str) -> str:
-    """The model card."""
+def _model_card(run: Run, exporter: Exporter, model_license: str) -> str:
     record, data = run.record, run.record.data
     scores = "\n".join(
         f"| {name} | {score.loss:.4f} | {format_bits(score.bits_per_byte)} | {score.tokens:,} |"
@@ -178,31 +170,31 @@ def _card(run: Run, made: Export, licence: str) -> str:
     )
     hashes = "\n".join(f"- {name}: `{digest}`" for name, digest in data.sha256.items())
     return f"""---
-license: {licence}
-library_name: {made.library_name}
+license: {model_license}
+library_name: {exporter.library_name}
 pipeline_tag: text-generation
 ---
 
 # {run.path.resolve().name}
 
-A language model of {data.name} ({data.characters:,} characters), trained with Moreish
-{record.versions["moreish"]}: {record.parameters or 0:,} parameters.
+A language model with {record.parameters or 0:,} parameters, trained on {data.name}
+({data.characters:,} characters) with Moreish {record.versions["moreish"]}.
 
 | split | loss (nats per token) | bits per byte | tokens |
 |---|---|---|---|
 {scores}
 
-## How to use it
+## Usage
 
-{made.usage().strip()}
+{exporter.usage().strip()}
 
-## What it was made of
+## Training data
 
-sha256 of the tokens of each split:
+SHA-256 of the tokens of each split:
 
 {hashes}
 
-Settings:
+## Settings
 
 ```json
 {json.dumps(record.config, indent=2)}
@@ -210,11 +202,11 @@ Settings:
 """
 
 
-# --- what the checks share ---
+# --- shared by the parity checks ---
 
 
-def some_text(run: Run) -> str:
-    """Of validation, where there is any."""
+def validation_text(run: Run) -> str:
+    """Returns a text from the validation split, or a fixed one if the run has no data."""
     if not run.split_names:
         return "The quick brown fox\njumps over 13 lazy dogs."
     tokens = run.split("val")
@@ -222,42 +214,48 @@ def some_text(run: Run) -> str:
     return run.tokenizer.decode(ids).replace("\ufffd", "")
 
 
-def first_token(run: Run) -> int:
-    """What a text is begun with: the boundary, where there is one."""
+def start_token(run: Run) -> int:
+    """Returns the token that a generated text starts from: the boundary, if there is one."""
     return 0 if run.tokenizer.boundary_id is None else run.tokenizer.boundary_id
 
 
-@torch.inference_mode()
-def greedy_agreement(
-    model: Model, first: int, written: list[int], tolerance: float
-) -> tuple[int, int]:
-    """How many of the tokens that a program has `written` after `first`, without chance, the model
-    writes too; and how many of them were ties.
+def check_encoding(run: Run, text: str, ids: list[int]) -> None:
+    """Raises ParityError unless `ids` are the tokens of `text`, without a boundary."""
+    if ids != run.tokenizer.encode(text).tolist():
+        raise ParityError(f"it encodes {text[:30]!r} differently")
 
-    Where the model finds two tokens as likely, either may be taken: the program's is, and the
-    comparison goes on after it.
+
+@torch.inference_mode()
+def check_greedy_decoding(model: Model, first: int, generated: list[int], tolerance: float) -> int:
+    """Checks that the model would have generated the same tokens at temperature 0.
+
+    If the model ranks two tokens equal, either choice is right; the comparison continues after the
+    token that the other program chose.
 
     Args:
-        tolerance: logits that differ by less are as likely.
+        first: the token that the text starts with.
+        generated: the tokens that the other program generated after it.
+        tolerance: logits that differ by less are equal.
+
+    Returns:
+        The number of such ties.
 
     Raises:
-        DisagreementError: the model finds another token likelier.
+        ParityError: the model prefers another token.
     """
     state, ties, last_BT = None, 0, torch.tensor([[first]])
-    for place, token in enumerate(written):
+    for i, token in enumerate(generated, 1):
         logits_BTV, state = model(last_BT, state)
         logits_V = logits_BTV[0, -1]
         if int(logits_V.argmax()) != token:
             if not logits_V.max() - logits_V[token] < tolerance:
-                raise DisagreementError(
-                    f"without chance it writes another token at place {place + 1}"
-                )
+                raise ParityError(f"at temperature 0 it generates another token at position {i}")
             ties += 1
         last_BT = torch.tensor([[token]])
-    return len(written), ties
+    return ties
 
 
-def largest_difference(found: Tensor, expected: Tensor) -> float:
-    """Of all numbers; infinities that are equal do not differ, and NaN is infinitely far."""
-    apart = torch.where(found == expected, 0.0, (found - expected).abs())
-    return float(apart.nan_to_num(nan=torch.inf).max()) if apart.numel() else 0.0
+def max_abs_difference(actual: Tensor, expected: Tensor) -> float:
+    """Returns the largest absolute difference; infinite for NaN, 0 for equal infinities."""
+    difference = torch.where(actual == expected, 0.0, (actual - expected).abs())
+    return float(difference.nan_to_num(nan=torch.inf).max()) if difference.numel() else 0.0

@@ -1,6 +1,6 @@
-"""Runs as GGUF files, checked with llama.cpp.
+"""Exports GPTs as GGUF files and checks them with llama.cpp.
 
-T time, V vocabulary, K tokens of it that were told of.
+B batch, T time, C width, V vocabulary, K the candidate tokens that llama.cpp reports.
 """
 
 import json
@@ -19,17 +19,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from moreish.convert.export import (
-    GREEDY,
-    Agreement,
-    DisagreementError,
-    Export,
-    first_token,
-    greedy_agreement,
-    largest_difference,
-    some_text,
+    GREEDY_TOKENS,
+    Exporter,
+    ParityError,
+    ParityResult,
+    check_encoding,
+    check_greedy_decoding,
+    max_abs_difference,
+    start_token,
+    validation_text,
 )
-from moreish.convert.gguf_vocab import Vocabulary, vocabulary
-from moreish.convert.hf_export import described, weights_of
+from moreish.convert.gguf_vocab import GGUFVocabulary, gguf_vocabulary
+from moreish.convert.hf_export import hf_tensors, map_to_hf
 from moreish.errors import MoreishError
 from moreish.models import GPT, Block, FeedForward
 from moreish.runs import Run
@@ -38,16 +39,17 @@ from moreish.tokenizers import Tokenizer
 from moreish.utils.files import fsync_file
 
 TOLERANCE = 1e-3
-"""Of log-probabilities; beside what llama.cpp's GELU, which is a table of half-precision numbers,
-makes of those of the model, twice: numbers next to each other may be rounded apart."""
+"""The largest difference of log-probabilities that passes the parity check, on top of twice what
+half-precision GELU changes: llama.cpp looks GELU up in a float16 table, and two neighboring inputs
+may be rounded in opposite directions."""
 
-LIKELY = -30.0
-"""Log-probabilities below this are not compared: llama.cpp rounds their probabilities to zero."""
+MIN_LOG_PROBABILITY = -30.0
+"""Smaller log-probabilities are not compared: llama.cpp rounds such probabilities to zero."""
 
-MOST = 256
-"""Tokens whose probabilities are compared at each place, the likeliest ones."""
+MAX_CANDIDATES = 256
+"""How many of the most likely tokens are compared at each position."""
 
-NAMES = {
+TENSOR_NAMES = {
     "wte": "token_embd", "wpe": "position_embd", "ln_f": "output_norm", "lm_head": "output",
     "ln_1": "attn_norm", "attn.c_attn": "attn_qkv", "attn.c_proj": "attn_output",
     "ln_2": "ffn_norm", "mlp.c_fc": "ffn_up", "mlp.c_proj": "ffn_down",
@@ -57,44 +59,65 @@ NAMES = {
     "post_attention_layernorm": "ffn_norm", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
 }  # fmt: skip
-"""Of tensors: transformers' for llama.cpp's."""
+"""The names of tensors in GGUF, by their names in transformers."""
+
+CONFIG_WRITERS = {
+    "gpt2": {
+        "n_positions": "add_context_length",
+        "n_embd": "add_embedding_length",
+        "n_layer": "add_block_count",
+        "n_inner": "add_feed_forward_length",
+        "n_head": "add_head_count",
+        "layer_norm_epsilon": "add_layer_norm_eps",
+    },
+    "llama": {
+        "max_position_embeddings": "add_context_length",
+        "hidden_size": "add_embedding_length",
+        "num_hidden_layers": "add_block_count",
+        "intermediate_size": "add_feed_forward_length",
+        "num_attention_heads": "add_head_count",
+        "num_key_value_heads": "add_head_count_kv",
+        "rms_norm_eps": "add_layer_norm_rms_eps",
+    },
+}
+"""The method of `gguf.GGUFWriter` for each entry of a config.json of transformers."""
 
 
 @final
-class ToLlamaCpp(Export):
-    """A folder with model.gguf: weights, tokenizer and settings in one file."""
+class GGUFExporter(Exporter):
+    """Writes model.gguf: weights, tokenizer and settings in one file."""
 
     program = "llama.cpp"
     libraries = ("gguf", "xllamacpp")
     library_name = "gguf"
     main_file = "model.gguf"
-    compared = "log-probabilities"
+    quantity = "log-probabilities"
 
     def __init__(self, run: Run) -> None:
-        """Raises MoreishError when llama.cpp cannot express the run."""
         self.run = run
-        self.model, self.settings, parts = described(run, self.program)
-        self.kind = self.settings["model_type"]
-        self.vocabulary = vocabulary(run.tokenizer)
-        self.parts = [replace(part, turned=False) for part in parts]
-        if self.settings.get("activation_function", "gelu_new") != "gelu_new":
-            raise MoreishError("llama.cpp's GPT-2 has no other GELU than model.feedforward=gelu")
+        self.model, self.config, tensor_maps = map_to_hf(run, self.program)
+        self.architecture = self.config["model_type"]
+        self.vocabulary = gguf_vocabulary(run.tokenizer)
+        # Unlike GPT-2 in transformers, GGUF stores matrices as `nn.Linear` does.
+        self.tensor_maps = [replace(each, transposed=False) for each in tensor_maps]
+        if self.config.get("activation_function", "gelu_new") != "gelu_new":
+            raise MoreishError("llama.cpp's GPT-2 supports only model.feedforward=gelu")
         if self.model.context < 2:
-            raise MoreishError("llama.cpp writes nothing with a context of one token")
-
-    @classmethod
-    def of(cls, run: Run) -> Self:
-        return cls(run)
+            raise MoreishError("llama.cpp cannot generate with a context of one token")
 
     def write(self, folder: Path) -> None:
         path = folder / self.main_file
-        writer = import_module("gguf").GGUFWriter(path, self.kind)
+        writer = import_module("gguf").GGUFWriter(path, self.architecture)
         writer.add_name(self.run.path.resolve().name)
-        writer.add_file_type(0)  # all numbers float32
+        writer.add_file_type(0)  # all weights are float32
         writer.add_vocab_size(self.model.vocab_size)
-        _add_settings(writer, self.settings)
+        for name, method in CONFIG_WRITERS[self.architecture].items():
+            getattr(writer, method)(self.config[name])
+        if self.architecture == "llama":
+            writer.add_rope_dimension_count(self.model.head_width)
+            writer.add_rope_freq_base(self.config["rope_parameters"]["rope_theta"])
         _add_vocabulary(writer, self.vocabulary)
-        for name, tensor in self._tensors().items():
+        for name, tensor in self._gguf_tensors().items():
             writer.add_tensor(name, tensor.detach().float().contiguous().numpy())
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
@@ -102,148 +125,135 @@ class ToLlamaCpp(Export):
         writer.close()
         fsync_file(path)
 
-    def _tensors(self) -> dict[str, Tensor]:
-        """By the names that llama.cpp has for them."""
+    def _gguf_tensors(self) -> dict[str, Tensor]:
         tensors = {}
-        for name, tensor in weights_of(self.model, self.parts):
+        for name, tensor in hf_tensors(self.model, self.tensor_maps):
             stem, _, end = name.rpartition(".")
             block = ""
             if stem.startswith(("h.", "layers.")):
                 _, number, stem = stem.split(".", 2)
                 block = f"blk.{number}."
             if stem.endswith(("q_proj", "k_proj")):
-                tensor = _interleaved(tensor, self.model.head_width)
-            tensors[f"{block}{NAMES[stem]}.{end}"] = tensor
+                tensor = _interleave_rotary(tensor, self.model.head_width)
+            tensors[f"{block}{TENSOR_NAMES[stem]}.{end}"] = tensor
         return tensors
 
     def usage(self) -> str:
         context = self.model.context
-        begun = "" if self.run.tokenizer.boundary_id is not None else ' --prompt "The "'
+        prompt = "" if self.run.tokenizer.boundary_id is not None else ' --prompt "The "'
         return f"""
 ```
-llama-completion --model model.gguf --ctx-size {context} --predict {min(200, context - 1)}{begun}
+llama-completion --model model.gguf --ctx-size {context} --predict {min(200, context - 1)}{prompt}
 ```
 
-or any other program that is made with llama.cpp. It keeps keys and values in half precision unless
-told otherwise (`--cache-type-k f32 --cache-type-v f32`); the check was made without that. The model
-holds {context:,} tokens. `llama-quantize` makes smaller files of this one.
+Any other program built on llama.cpp works too. The context is {context:,} tokens. By default
+llama.cpp caches keys and values in half precision; this export was checked with
+`--cache-type-k f32 --cache-type-v f32`. `llama-quantize` makes a smaller file.
 """
 
     @torch.inference_mode()
-    def agreement(self, folder: Path) -> Agreement:
-        run, model = self.run, self.model
-        first, told = first_token(run), []
-        with _LlamaCpp(folder / self.main_file, model, run.tokenizer) as theirs:
-            text = some_text(run)
-            ids = run.tokenizer.encode(text).tolist()
-            begun = [] if run.tokenizer.boundary_id is None else [first]
-            if theirs.tokens(text) != [*begun, *ids]:
-                raise DisagreementError(f"{text[:30]!r} becomes other tokens")
+    def check_parity(self, folder: Path) -> ParityResult:
+        run, model, first = self.run, self.model, start_token(self.run)
+        observed: Observations = []
+        with _LlamaServer(folder / self.main_file, model, run.tokenizer) as server:
+            text = validation_text(run)
+            prefix = [] if run.tokenizer.boundary_id is None else [first]
+            ids = server.tokenize(text)
+            if ids[: len(prefix)] != prefix:
+                raise ParityError("it does not begin a text with the boundary")
+            check_encoding(run, text, ids[len(prefix) :])
             for length in sorted({1, max(1, model.context // 2), model.context - 1}):
-                random = np.random.default_rng(length).integers(model.vocab_size, size=length)
-                told.append((random.tolist(), [theirs.likeliest(random.tolist())]))
-            read, logs = [first], []
-            for _ in range(min(GREEDY, model.context - 1)):
-                logs.append(theirs.likeliest(read))
-                read.append(next(iter(logs[-1])))
-            told.append((read[:-1], logs))
-        logs_of = [torch.tensor(list(given.values())) for _, logs in told for given in logs]
-        found = torch.cat([_among_themselves(log_K) for log_K in logs_of])
-        expected = _log_probabilities(model, told)
-        likely = expected > LIKELY
-        difference = largest_difference(found[likely], expected[likely])
-        rounded = _log_probabilities(_with_half_gelu(model), told)
-        allowed = TOLERANCE + 2 * largest_difference(rounded[likely], expected[likely])
-        if not difference < allowed:
-            raise DisagreementError(f"log-probabilities differ by {difference:.2g}")
-        # Two tokens may change places when both are off, in opposite directions.
-        alike, ties = greedy_agreement(model, first, read[1:], 2 * allowed)
-        return Agreement(difference=difference, alike=alike, ties=ties)
+                rng = np.random.default_rng(length)
+                tokens = rng.integers(model.vocab_size, size=length).tolist()
+                observed.append((tokens, [server.next_log_probabilities(tokens)]))
+            tokens, candidates = [first], []
+            for _ in range(min(GREEDY_TOKENS, model.context - 1)):
+                candidates.append(server.next_log_probabilities(tokens))
+                tokens.append(next(iter(candidates[-1])))
+            observed.append((tokens[:-1], candidates))
+        actual = torch.cat(
+            [
+                _renormalize(torch.tensor(list(log_probabilities.values())))
+                for _, per_position in observed
+                for log_probabilities in per_position
+            ]
+        )
+        expected = _log_probabilities(model, observed)
+        compared = expected > MIN_LOG_PROBABILITY
+        difference = max_abs_difference(actual[compared], expected[compared])
+        rounded = _log_probabilities(_with_float16_gelu(model), observed)
+        tolerance = TOLERANCE + 2 * max_abs_difference(rounded[compared], expected[compared])
+        if not difference < tolerance:
+            raise ParityError(f"log-probabilities differ by {difference:.2g}")
+        # Two tokens may swap ranks if each is off by the tolerance, in opposite directions.
+        ties = check_greedy_decoding(model, first, tokens[1:], 2 * tolerance)
+        return ParityResult(max_difference=difference, matching_tokens=len(tokens) - 1, ties=ties)
 
 
-def _add_settings(writer: Any, settings: Tree) -> None:
-    """Of a config.json of transformers."""
-    if settings["model_type"] == "gpt2":
-        writer.add_context_length(settings["n_positions"])
-        writer.add_embedding_length(settings["n_embd"])
-        writer.add_block_count(settings["n_layer"])
-        writer.add_feed_forward_length(settings["n_inner"])
-        writer.add_head_count(settings["n_head"])
-        writer.add_layer_norm_eps(settings["layer_norm_epsilon"])
-        return
-    heads, width = settings["num_attention_heads"], settings["hidden_size"]
-    writer.add_context_length(settings["max_position_embeddings"])
-    writer.add_embedding_length(width)
-    writer.add_block_count(settings["num_hidden_layers"])
-    writer.add_feed_forward_length(settings["intermediate_size"])
-    writer.add_head_count(heads)
-    writer.add_head_count_kv(settings["num_key_value_heads"])
-    writer.add_rope_dimension_count(width // heads)
-    writer.add_rope_freq_base(settings["rope_parameters"]["rope_theta"])
-    writer.add_layer_norm_rms_eps(settings["rms_norm_eps"])
-
-
-def _add_vocabulary(writer: Any, found: Vocabulary) -> None:
-    kinds = import_module("gguf").TokenType
-    writer.add_tokenizer_model(found.model)
-    writer.add_tokenizer_pre(found.words)
-    writer.add_token_list(found.tokens)
-    special = [
-        kinds.CONTROL if i in found.special else kinds.NORMAL for i in range(len(found.tokens))
-    ]
-    writer.add_token_types(special)
-    if found.merges:
-        writer.add_token_merges(found.merges)
-    if found.end is not None:
-        writer.add_bos_token_id(found.end)
-        writer.add_eos_token_id(found.end)
-    writer.add_add_bos_token(found.begins)
+def _add_vocabulary(writer: Any, vocabulary: GGUFVocabulary) -> None:
+    types = import_module("gguf").TokenType
+    writer.add_tokenizer_model(vocabulary.model)
+    writer.add_tokenizer_pre(vocabulary.pre_tokenizer)
+    writer.add_token_list(vocabulary.tokens)
+    writer.add_token_types(
+        [
+            types.CONTROL if i in vocabulary.special else types.NORMAL
+            for i in range(len(vocabulary.tokens))
+        ]
+    )
+    if vocabulary.merges:
+        writer.add_token_merges(vocabulary.merges)
+    if vocabulary.eos is not None:
+        writer.add_bos_token_id(vocabulary.eos)
+        writer.add_eos_token_id(vocabulary.eos)
+    writer.add_add_bos_token(vocabulary.adds_bos)
     writer.add_add_eos_token(False)
     writer.add_add_space_prefix(False)
 
 
-def _interleaved(weight: Tensor, head_width: int) -> Tensor:
-    """The rows of queries or keys as llama.cpp turns them: component d beside d + half, where ours
-    are half the head apart."""
+def _interleave_rotary(weight: Tensor, head_width: int) -> Tensor:
+    """Reorders the rows of a query or key matrix for llama.cpp's rotary embedding, which rotates
+    component d with d + 1, not with d + head_width / 2."""
     heads = weight.unflatten(0, (-1, 2, head_width // 2))
     return heads.transpose(1, 2).flatten(0, 2)
 
 
-Told = list[tuple[list[int], list[dict[int, float]]]]
-"""Tokens, and the log-probabilities after the last ones of them."""
+Observations = list[tuple[list[int], list[dict[int, float]]]]
+"""Tokens that llama.cpp read, and the log-probabilities of its candidates after the last ones."""
 
 
-def _log_probabilities(model: GPT, told: Told) -> Tensor:
-    """All that were told, as the model has them."""
+def _log_probabilities(model: GPT, observed: Observations) -> Tensor:
+    """Returns the log-probabilities of all observed candidates according to `model`."""
     found = []
-    for read, logs in told:
-        logits_BTV, _ = model(torch.tensor([read]))
-        for logits_V, given in zip(logits_BTV[0, -len(logs) :], logs, strict=True):
-            found.append(_among_themselves(logits_V[list(given)]))
+    for tokens, candidates in observed:
+        logits_BTV, _ = model(torch.tensor([tokens]))
+        for logits_V, per_token in zip(logits_BTV[0, -len(candidates) :], candidates, strict=True):
+            found.append(_renormalize(logits_V[list(per_token)]))
     return torch.cat(found)
 
 
-def _among_themselves(log_K: Tensor) -> Tensor:
-    """Log-probabilities of the tokens that were told, as if there were no others: what llama.cpp
-    sums up over a large vocabulary in single precision is off by a thousandth."""
+def _renormalize(log_K: Tensor) -> Tensor:
+    """Normalizes over the candidates alone: llama.cpp sums a large vocabulary in float32, which is
+    off by a thousandth."""
     return log_K.double().log_softmax(dim=0)
 
 
-def _with_half_gelu(model: GPT) -> GPT:
-    """The model as llama.cpp computes it, which looks GELU up in a table of half-precision
-    numbers."""
+def _with_float16_gelu(model: GPT) -> GPT:
+    """Returns a copy of the model that computes GELU as llama.cpp does."""
     model = deepcopy(model)
     for block in model.blocks:
         assert isinstance(block, Block)
         if block.feedforward is not None and block.feedforward.activation == "gelu":
-            block._modules["feedforward"] = _HalfGELU(block.feedforward)
+            block._modules["feedforward"] = _Float16GELU(block.feedforward)
     return model
 
 
-class _HalfGELU(nn.Module):
-    def __init__(self, of: FeedForward) -> None:
+class _Float16GELU(nn.Module):
+    """A feed-forward layer that looks GELU up in a float16 table."""
+
+    def __init__(self, original: FeedForward) -> None:
         super().__init__()
-        self.up, self.down = of.up, of.down
+        self.up, self.down = original.up, original.down
 
     def forward(self, x_BTC: Tensor) -> Tensor:
         up = self.up(x_BTC)
@@ -251,79 +261,78 @@ class _HalfGELU(nn.Module):
         return self.down(torch.where(up.abs() < 10, inner, up.relu()))
 
 
-def _is_whole(tokenizer: Tokenizer, token: int) -> bool:
-    """Whether a token is text, and not a part of a character."""
-    text = tokenizer.decode(np.array([token]))
-    return bool(text) and "\ufffd" not in text
-
-
-class _LlamaCpp:
-    """llama.cpp's own server, which listens to this machine alone while it is open."""
+class _LlamaServer:
+    """llama.cpp's HTTP server, which accepts only local connections while the context is open."""
 
     def __init__(self, path: Path, model: GPT, tokenizer: Tokenizer) -> None:
-        self._probed = min(model.vocab_size, MOST)
-        self._harmless = next(i for i in range(model.vocab_size) if _is_whole(tokenizer, i))
+        self._num_candidates = min(model.vocab_size, MAX_CANDIDATES)
+        self._text_token = next(i for i in range(model.vocab_size) if _is_text(tokenizer, i))
         library = import_module("xllamacpp")
-        asked = library.CommonParams()
-        asked.model.path = str(path)
-        asked.n_ctx = model.context
-        asked.n_parallel = 1
-        asked.n_gpu_layers = 0
-        asked.warmup = False
-        asked.fit_params = False
-        asked.cache_ram_mib = 0
-        asked.cache_type_k = asked.cache_type_v = library.ggml_type.GGML_TYPE_F32
-        kinds = library.llama_flash_attn_type
-        asked.flash_attn_type = kinds.LLAMA_FLASH_ATTN_TYPE_DISABLED
-        for threads in (asked.cpuparams, asked.cpuparams_batch):
-            threads.n_threads = torch.get_num_threads()
-        asked.verbosity = -1
-        asked.hostnames = ["127.0.0.1"]
-        asked.port = 0
+        params = library.CommonParams()
+        params.model.path = str(path)
+        params.n_ctx = model.context
+        params.n_parallel = 1
+        params.n_gpu_layers = 0
+        params.warmup = False
+        params.fit_params = False
+        params.cache_ram_mib = 0
+        params.cache_type_k = params.cache_type_v = library.ggml_type.GGML_TYPE_F32
+        flash_attention = library.llama_flash_attn_type
+        params.flash_attn_type = flash_attention.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        for cpu in (params.cpuparams, params.cpuparams_batch):
+            cpu.n_threads = torch.get_num_threads()
+        params.verbosity = -1
+        params.hostnames = ["127.0.0.1"]
+        params.port = 0
         try:
-            self._server = library.Server(asked)
+            self._server = library.Server(params)
         except RuntimeError as error:
-            raise DisagreementError(f"it cannot read the file: {error}") from None
-        place = urlsplit(self._server.listening_address)
-        self._connection = HTTPConnection(str(place.hostname), place.port)
+            raise ParityError(f"it cannot read the file: {error}") from None
+        address = urlsplit(self._server.listening_address)
+        self._connection = HTTPConnection(str(address.hostname), address.port)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
+        error_type: type[BaseException] | None,
         error: BaseException | None,
-        trace: TracebackType | None,
+        traceback: TracebackType | None,
     ) -> None:
         self._connection.close()
         del self._server
 
-    def tokens(self, text: str) -> list[int]:
-        """Of a text that is to be gone on with."""
-        asked = {"content": text, "add_special": True, "parse_special": False}
-        found: list[int] = self._asked("/tokenize", asked)["tokens"]
-        return found
+    def tokenize(self, text: str) -> list[int]:
+        """Returns the tokens of a prompt, with the boundary that llama.cpp adds, if any."""
+        body = {"content": text, "add_special": True, "parse_special": False}
+        tokens: list[int] = self._post("/tokenize", body)["tokens"]
+        return tokens
 
-    def likeliest(self, read: list[int]) -> dict[int, float]:
-        """The log-probabilities of the tokens that may come next, the likeliest first."""
-        asked = {
-            "prompt": read,
+    def next_log_probabilities(self, tokens: list[int]) -> dict[int, float]:
+        """Returns the log-probabilities of the most likely next tokens, the highest first."""
+        body = {
+            "prompt": tokens,
             "n_predict": 1,
-            "n_probs": self._probed,
-            # It tells nothing of a token that is part of a character, so it is to write another:
-            # what it tells of all tokens is what was before that.
-            "logit_bias": [[self._harmless, 1e9]],
+            "n_probs": self._num_candidates,
+            # The server omits the probabilities if the generated token is part of a character, so
+            # the bias makes it generate a text token. Probabilities are from before the bias.
+            "logit_bias": [[self._text_token, 1e9]],
             "temperature": 0,
         }
-        (place,) = self._asked("/completion", asked)["completion_probabilities"]
-        return {each["id"]: each["logprob"] for each in place["top_logprobs"]}
+        (position,) = self._post("/completion", body)["completion_probabilities"]
+        return {each["id"]: each["logprob"] for each in position["top_logprobs"]}
 
-    def _asked(self, path: str, what: Tree) -> Any:
-        self._connection.request(
-            "POST", path, json.dumps(what), {"Content-Type": "application/json"}
-        )
-        answer = json.loads(self._connection.getresponse().read())
-        if "error" in answer:
-            raise DisagreementError(str(answer["error"].get("message", answer["error"])))
-        return answer
+    def _post(self, path: str, body: Tree) -> Any:
+        headers = {"Content-Type": "application/json"}
+        self._connection.request("POST", path, json.dumps(body), headers)
+        response = json.loads(self._connection.getresponse().read())
+        if "error" in response:
+            raise ParityError(str(response["error"].get("message", response["error"])))
+        return response
+
+
+def _is_text(tokenizer: Tokenizer, token: int) -> bool:
+    """Returns whether a token is text by itself, not part of a character."""
+    text = tokenizer.decode(np.array([token]))
+    return bool(text) and "\ufffd" not in text

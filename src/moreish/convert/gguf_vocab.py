@@ -1,11 +1,12 @@
-"""Tokenizers as llama.cpp has them.
+"""Tokenizers as GGUF stores them.
 
-Its byte pairs are those of GPT-2, with words by one of several names. Tokens of one character are
-byte pairs too: the bytes of each character are joined, and nothing else is.
+llama.cpp's BPE is that of GPT-2, with the pre-tokenization of one of several models. Characters are
+expressed as BPE too: merges join the bytes of each character, and nothing else.
 
-llama.cpp ends a text at some token, the twelfth where a file names none. What has no boundary has
-to name a token that never comes: a byte that UTF-8 lacks. Characters alone have none to spare; for
-those of ASCII there is the one kind of vocabulary that needs no end (of RWKV).
+llama.cpp stops at an end-of-text token even if the file names none (it then takes token 11). A
+running text has no such token, so the file names one that never occurs: a byte that UTF-8 does not
+use. A character vocabulary has no spare token; if it is ASCII, the vocabulary type of RWKV is used,
+which needs no end-of-text token.
 """
 
 from dataclasses import dataclass
@@ -22,117 +23,118 @@ from moreish.tokenizers import (
     Tokenizer,
 )
 
-NO_MERGE = "<| |>"
-"""A pair that never comes together: llama.cpp wants at least one."""
+UNUSED_MERGE = "<| |>"
+"""A merge that never applies: llama.cpp needs at least one."""
 
-NEVER = 0xFF
-"""A byte that no UTF-8 has."""
+UNUSED_BYTE = 0xFF
+"""A byte that does not occur in UTF-8."""
 
-AS_CHARACTER = {byte: character for character, byte in UNICODE_TO_BYTE.items()}
+BYTE_CHARACTERS = {byte: character for character, byte in UNICODE_TO_BYTE.items()}
 
 CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-WORDS = {
-    rf"{CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}|{REST}": "llama-bpe",
-    rf"{CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}|{REST}": "qwen2",
+OTHERS = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+PRE_TOKENIZERS = {
+    rf"{CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}|{OTHERS}": "llama-bpe",
+    rf"{CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}|{OTHERS}": "qwen2",
 }
-"""llama.cpp's names for the words of Llama 3 and of Qwen 2, which it has built in."""
+"""llama.cpp's names for the pre-tokenization of Llama 3 and of Qwen 2, which it has built in."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Vocabulary:
-    """What a GGUF file says of a tokenizer."""
+class GGUFVocabulary:
+    """The tokenizer fields of a GGUF file."""
 
     model: str
-    words: str
-    """How a text is cut before pairs are joined."""
+    pre_tokenizer: str
     tokens: list[str]
     special: frozenset[int]
-    """Tokens that stand for no text."""
+    """Tokens that are not text."""
     merges: list[str]
-    end: int | None
+    eos: int | None
     """The token that ends a text."""
-    begins: bool
-    """Whether that one begins every text too."""
+    adds_bos: bool
+    """Whether the same token also begins every text."""
 
 
-def vocabulary(tokenizer: Tokenizer) -> Vocabulary:
-    """Raises MoreishError when llama.cpp has no tokenizer like it."""
+def gguf_vocabulary(tokenizer: Tokenizer) -> GGUFVocabulary:
+    """Converts a tokenizer.
+
+    Raises:
+        MoreishError: llama.cpp has no such tokenizer.
+    """
     if isinstance(tokenizer, BPETokenizer):
-        return _of_pairs(tokenizer)
+        return _bpe_vocabulary(tokenizer)
     boundary = tokenizer.boundary_id
     if isinstance(tokenizer, ByteTokenizer):
-        tokens, merges = [AS_CHARACTER[byte] for byte in range(256)], [NO_MERGE]
-        end = NEVER
+        tokens, merges = [BYTE_CHARACTERS[byte] for byte in range(256)], [UNUSED_MERGE]
     elif isinstance(tokenizer, CharTokenizer):
         if boundary is None:
-            return _without_end(tokenizer.characters)
-        tokens, merges = _characters(tokenizer.characters)
-        end = boundary
+            return _rwkv_vocabulary(tokenizer.characters)
+        tokens, merges = _merge_characters(tokenizer.characters)
     else:
         raise MoreishError(f"llama.cpp has no tokenizer like '{tokenizer.name}'")
-    return Vocabulary(
+    return GGUFVocabulary(
         model="gpt2",
-        words="gpt-2",
+        pre_tokenizer="gpt-2",
         tokens=tokens if boundary is None else [END_OF_TEXT, *tokens],
         special=frozenset(() if boundary is None else (boundary,)),
         merges=merges,
-        end=end if boundary is None else boundary,
-        begins=boundary is not None,
+        eos=UNUSED_BYTE if boundary is None else boundary,
+        adds_bos=boundary is not None,
     )
 
 
-def _characters(characters: str) -> tuple[list[str], list[str]]:
-    """The tokens, and what joins the bytes of those that have several."""
-    tokens = ["".join(AS_CHARACTER[byte] for byte in c.encode()) for c in characters]
-    merges = [f"{t[:at]} {t[at]}" for t in tokens for at in range(1, len(t))]
-    return tokens, list(dict.fromkeys(merges)) or [NO_MERGE]
+def _merge_characters(characters: str) -> tuple[list[str], list[str]]:
+    """Returns the tokens, and the merges that join the bytes of each character."""
+    tokens = ["".join(BYTE_CHARACTERS[byte] for byte in c.encode()) for c in characters]
+    merges = [f"{token[:i]} {token[i]}" for token in tokens for i in range(1, len(token))]
+    return tokens, list(dict.fromkeys(merges)) or [UNUSED_MERGE]
 
 
-def _without_end(characters: str) -> Vocabulary:
+def _rwkv_vocabulary(characters: str) -> GGUFVocabulary:
     if not characters.isascii():
-        # The one kind of vocabulary without an end never ends reading a character that is not in
-        # it, when another that begins with the same byte is.
+        # With an RWKV vocabulary, llama.cpp does not terminate on a character that is not in it if
+        # another one begins with the same byte.
         raise MoreishError(
-            "llama.cpp has to end a text at some token, and of characters beyond ASCII in running "
-            "text it would have to be one that the model writes: train with --tokenizer byte or bpe"
+            "llama.cpp needs an end-of-text token, and a running text beyond ASCII has none to "
+            "spare if its tokens are characters: train with --tokenizer byte or bpe"
         )
     tokens = [c if c.isprintable() and c != "\\" else f"\\x{ord(c):02x}" for c in characters]
-    return Vocabulary(
+    return GGUFVocabulary(
         model="rwkv",
-        words="default",
+        pre_tokenizer="default",
         tokens=tokens,
         special=frozenset(),
         merges=[],
-        end=None,
-        begins=False,
+        eos=None,
+        adds_bos=False,
     )
 
 
-def _of_pairs(tokenizer: BPETokenizer) -> Vocabulary:
+def _bpe_vocabulary(tokenizer: BPETokenizer) -> GGUFVocabulary:
     data = tokenizer.to_json()
-    model, words = data["model"], _words(data)
+    model, pre_tokenizer = data["model"], _pre_tokenizer(data)
     for name in ("dropout", "byte_fallback", "continuing_subword_prefix", "end_of_word_suffix"):
         if model.get(name):
             raise MoreishError(f"llama.cpp has no tokenizer with {name}={model[name]}")
-    if bool(model.get("ignore_merges")) != (words == "llama-bpe"):
-        raise MoreishError(f"llama.cpp's tokenizer {words} has other merges (ignore_merges)")
+    if bool(model.get("ignore_merges")) != (pre_tokenizer == "llama-bpe"):
+        raise MoreishError(f"llama.cpp's {pre_tokenizer} tokenizer has another ignore_merges")
     added = {token["content"]: token["id"] for token in data.get("added_tokens") or []}
-    places = sorted({**model["vocab"], **added}.items(), key=lambda entry: entry[1])
+    ids = {**model["vocab"], **added}
     boundary = tokenizer.boundary_id
-    return Vocabulary(
+    return GGUFVocabulary(
         model="gpt2",
-        words=words,
-        tokens=[token for token, _ in places],
+        pre_tokenizer=pre_tokenizer,
+        tokens=sorted(ids, key=ids.__getitem__),
         special=frozenset(added.values()),
-        merges=model["merges"] or [NO_MERGE],
-        end=model["vocab"][AS_CHARACTER[NEVER]] if boundary is None else boundary,
-        begins=boundary is not None,
+        merges=model["merges"] or [UNUSED_MERGE],
+        eos=model["vocab"][BYTE_CHARACTERS[UNUSED_BYTE]] if boundary is None else boundary,
+        adds_bos=boundary is not None,
     )
 
 
-def _words(data: Tree) -> str:
-    """llama.cpp's name for how a text is cut into words."""
+def _pre_tokenizer(data: Tree) -> str:
+    """Returns llama.cpp's name for how the tokenizer splits a text before merging."""
     if data.get("normalizer") is not None:
         raise MoreishError("llama.cpp does not normalize text, as this tokenizer does")
     given: Any = data["pre_tokenizer"]
@@ -143,7 +145,7 @@ def _words(data: Tree) -> str:
             return "gpt-2"
         if len(before) == 1 and before[0].get("type") == "Split" and not last.get("use_regex"):
             pattern = before[0].get("pattern", {}).get("Regex", "")
-            whole = before[0].get("behavior") == "Isolated" and not before[0].get("invert")
-            if whole and pattern in WORDS:
-                return WORDS[pattern]
-    raise MoreishError("llama.cpp does not know the words of this tokenizer (its pre_tokenizer)")
+            isolated = before[0].get("behavior") == "Isolated" and not before[0].get("invert")
+            if isolated and pattern in PRE_TOKENIZERS:
+                return PRE_TOKENIZERS[pattern]
+    raise MoreishError("llama.cpp does not have the pre_tokenizer of this tokenizer")

@@ -1,25 +1,26 @@
-"""Runs as folders for Hugging Face's transformers, checked with it."""
+"""Exports GPTs as folders for Hugging Face transformers (GPT-2 and Llama architectures)."""
 
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import Self, final
+from typing import final
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from moreish.convert.export import (
-    GREEDY,
-    Agreement,
-    DisagreementError,
-    Export,
-    first_token,
-    greedy_agreement,
-    largest_difference,
-    some_text,
+    GREEDY_TOKENS,
+    Exporter,
+    ParityError,
+    ParityResult,
+    check_encoding,
+    check_greedy_decoding,
+    max_abs_difference,
+    start_token,
+    validation_text,
 )
-from moreish.convert.hf_import import ACTIVATIONS, Part, gpt2_parts, llama_parts
+from moreish.convert.hf_import import ACTIVATIONS, TensorMap, gpt2_tensors, llama_tensors
 from moreish.errors import MoreishError
 from moreish.models import GPT, Block, GPTConfig
 from moreish.runs import Run
@@ -36,40 +37,37 @@ from moreish.utils.files import encode_json, write_atomic
 from moreish.utils.safetensors_io import iter_safetensors_bytes
 
 TOLERANCE = 1e-4
-"""Of logits."""
+"""The largest difference of logits that passes the parity check."""
 
 PREFIXES = {"gpt2": "transformer.", "llama": "model."}
-"""What the names of their tensors begin with."""
+"""The prefix of the tensor names, by architecture."""
 
 
 @final
-class ToTransformers(Export):
-    """A folder that AutoModelForCausalLM and AutoTokenizer read."""
+class HFExporter(Exporter):
+    """Writes a folder for AutoModelForCausalLM and AutoTokenizer."""
 
     program = "transformers"
     libraries = ("transformers",)
     library_name = "transformers"
     main_file = "config.json"
 
-    def __init__(self, run: Run, model: GPT, settings: Tree, parts: list[Part]) -> None:
-        self.run, self.model, self.settings, self.parts = run, model, settings, parts
-        self.kind = settings["model_type"]
-
-    @classmethod
-    def of(cls, run: Run) -> Self:
-        return cls(run, *described(run, cls.program))
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.model, self.config, self.tensor_maps = map_to_hf(run, self.program)
+        self.architecture = self.config["model_type"]
 
     def write(self, folder: Path) -> None:
-        write_atomic(folder / "config.json", encode_json(self.settings))
-        write_atomic(folder / "tokenizer.json", encode_json(_tokenizer(self.run.tokenizer)))
-        write_atomic(folder / "tokenizer_config.json", encode_json(_about_tokenizer(self.run)))
-        prefix = PREFIXES[self.kind]
+        write_atomic(folder / "config.json", encode_json(self.config))
+        write_atomic(folder / "tokenizer.json", encode_json(_tokenizer_json(self.run.tokenizer)))
+        write_atomic(folder / "tokenizer_config.json", encode_json(_tokenizer_config(self.run)))
+        prefix = PREFIXES[self.architecture]
         weights = {
             name if name.startswith("lm_head") else prefix + name: tensor
-            for name, tensor in weights_of(self.model, self.parts)
+            for name, tensor in hf_tensors(self.model, self.tensor_maps)
         }
-        about = {"format": "pt"}
-        write_atomic(folder / "model.safetensors", iter_safetensors_bytes(weights, about))
+        metadata = {"format": "pt"}
+        write_atomic(folder / "model.safetensors", iter_safetensors_bytes(weights, metadata))
 
     def usage(self) -> str:
         return """
@@ -82,58 +80,59 @@ tokenizer = AutoTokenizer.from_pretrained("FOLDER")
 """
 
     @torch.inference_mode()
-    def agreement(self, folder: Path) -> Agreement:
+    def check_parity(self, folder: Path) -> ParityResult:
         run, model, transformers = self.run, self.model, import_module("transformers")
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
-        theirs = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+        exported = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-        context = model.context
-        random = np.random.default_rng(0).integers(model.vocab_size, size=(2, min(context, 256)))
-        tokens_BT = torch.from_numpy(random)
-        difference = largest_difference(theirs(tokens_BT).logits, model(tokens_BT)[0])
+        rng, length = np.random.default_rng(0), min(model.context, 256)
+        tokens_BT = torch.from_numpy(rng.integers(model.vocab_size, size=(2, length)))
+        difference = max_abs_difference(exported(tokens_BT).logits, model(tokens_BT)[0])
         if not difference < TOLERANCE:
-            raise DisagreementError(f"logits differ by {difference:.2g}")
-        text = some_text(run)
-        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-        if ids != run.tokenizer.encode(text).tolist():
-            raise DisagreementError(f"{text[:30]!r} becomes other tokens")
-        first_BT = torch.tensor([[first_token(run)]])
-        most = min(GREEDY, context - 1)
-        asked = {"max_new_tokens": most, "do_sample": False, "eos_token_id": None}
-        written = [first_token(run)]
-        if most:
-            mask_BT = torch.ones_like(first_BT)
-            found = theirs.generate(first_BT, attention_mask=mask_BT, pad_token_id=0, **asked)
-            written = found[0].tolist()
-        alike, ties = greedy_agreement(model, written[0], written[1:], TOLERANCE)
-        return Agreement(difference=difference, alike=alike, ties=ties)
+            raise ParityError(f"logits differ by {difference:.2g}")
+        text = validation_text(run)
+        check_encoding(run, text, tokenizer(text, add_special_tokens=False)["input_ids"])
+        first, generated = start_token(run), []
+        if (max_tokens := min(GREEDY_TOKENS, model.context - 1)) > 0:
+            prompt_BT = torch.tensor([[first]])
+            output_BT = exported.generate(
+                prompt_BT,
+                attention_mask=torch.ones_like(prompt_BT),
+                max_new_tokens=max_tokens,
+                do_sample=False,
+                pad_token_id=0,
+                eos_token_id=None,
+            )
+            generated = output_BT[0, 1:].tolist()
+        ties = check_greedy_decoding(model, first, generated, TOLERANCE)
+        return ParityResult(max_difference=difference, matching_tokens=len(generated), ties=ties)
 
 
-def described(run: Run, program: str) -> tuple[GPT, Tree, list[Part]]:
-    """The model of a run, its config.json, and what its tensors become there.
+def map_to_hf(run: Run, program: str) -> tuple[GPT, Tree, list[TensorMap]]:
+    """Maps a run to an architecture of transformers.
+
+    Args:
+        program: the name of the target in error messages.
+
+    Returns:
+        The model, its config.json, and how its tensors map to those of the architecture.
 
     Raises:
-        MoreishError: it is of neither of the two kinds, which `program` does not know either.
+        MoreishError: the model is neither a GPT-2 nor a Llama.
     """
-    model, config = run.model, run.config.model
+    model, config, tokenizer = run.model, run.config.model, run.tokenizer
     if not isinstance(model, GPT) or not isinstance(config, GPTConfig):
         raise MoreishError(
-            f"{program} has no {config.name}, only a gpt can be taken there; --to onnx takes all"
+            f"{program} has no {config.name} model: only a gpt can be exported to it, and every "
+            "model with --to onnx"
         )
-    settings, parts = _settings(model, config, run.tokenizer, program)
-    return model, settings, parts
-
-
-def _settings(
-    model: GPT, config: GPTConfig, tokenizer: Tokenizer, program: str
-) -> tuple[Tree, list[Part]]:
     for name, expected in (
         ("ngram_embedding", 1), ("norm_place", "before"), ("qk_norm", False), ("scaled", True),
         ("projection", True), ("residual", True), ("softcap", 0.0),
     ):  # fmt: skip
-        if (found := getattr(config, name)) != expected:
-            raise MoreishError(f"{program} has no model with model.{name}={found}")
+        if (value := getattr(config, name)) != expected:
+            raise MoreishError(f"{program} has no model with model.{name}={value}")
     common = {
         "torch_dtype": "float32",
         "vocab_size": tokenizer.vocab_size,
@@ -141,11 +140,13 @@ def _settings(
         "bos_token_id": tokenizer.boundary_id,
         "eos_token_id": tokenizer.boundary_id,
     }
-    names = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}
-    if config.positions == "learned" and config.norm == "layer" and config.feedforward in names:
+    # Several of their names map to one of ours; the first of them is written.
+    activations = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}
+    parts = config.positions, config.norm, config.feedforward
+    if parts[:2] == ("learned", "layer") and config.feedforward in activations:
         if config.kv_heads not in (None, config.heads):
-            raise MoreishError("GPT-2 shares no keys and values between heads (model.kv_heads)")
-        return {
+            raise MoreishError("GPT-2 has no grouped-query attention (model.kv_heads)")
+        gpt2 = {
             **common,
             "architectures": ["GPT2LMHeadModel"],
             "model_type": "gpt2",
@@ -153,21 +154,20 @@ def _settings(
             "n_head": config.heads,
             "n_embd": config.width,
             "n_positions": config.context,
-            "n_inner": _inner(model),
-            "activation_function": names[config.feedforward],
+            "n_inner": _feedforward_width(model),
+            "activation_function": activations[config.feedforward],
             "layer_norm_epsilon": 1e-5 if config.norm_eps is None else config.norm_eps,
             "resid_pdrop": config.dropout,
             "embd_pdrop": config.dropout,
             "attn_pdrop": config.dropout,
-        }, list(gpt2_parts(config.layers, tied=config.tied))
-    if config.positions == "rotary" and config.norm == "rms" and config.feedforward == "swiglu":
+        }
+        return model, gpt2, list(gpt2_tensors(config.layers, tied=config.tied))
+    if parts == ("rotary", "rms", "swiglu"):
         if config.bias:
-            raise MoreishError("Llama has no biases (model.bias=false)")
+            raise MoreishError("Llama has no biases: train with model.bias=false")
         if model.head_width % 2:
-            raise MoreishError("Llama has no heads of an odd width (model.width over model.heads)")
-        eps = torch.finfo(torch.float32).eps if config.norm_eps is None else config.norm_eps
-        rope = {"rope_type": "default", "rope_theta": config.rotary_base}
-        return {
+            raise MoreishError("Llama needs an even head width (model.width / model.heads)")
+        llama = {
             **common,
             "architectures": ["LlamaForCausalLM"],
             "model_type": "llama",
@@ -175,81 +175,102 @@ def _settings(
             "num_attention_heads": config.heads,
             "num_key_value_heads": config.kv_heads or config.heads,
             "hidden_size": config.width,
-            "intermediate_size": _inner(model),
+            "intermediate_size": _feedforward_width(model),
             "max_position_embeddings": config.context,
-            "rms_norm_eps": eps,
-            "rope_parameters": rope,
+            "rms_norm_eps": (
+                torch.finfo(torch.float32).eps if config.norm_eps is None else config.norm_eps
+            ),
+            "rope_parameters": {"rope_type": "default", "rope_theta": config.rotary_base},
             "hidden_act": "silu",
             "attention_dropout": config.dropout,
-        }, list(llama_parts(config.layers, tied=config.tied))
+        }
+        return model, llama, list(llama_tensors(config.layers, tied=config.tied))
     raise MoreishError(
-        f"only two kinds can be taken to {program}: GPT-2's (model.positions=learned, "
-        "norm=layer, feedforward=gelu) and Llama's (rotary, rms, swiglu, without biases)"
+        f"only two architectures can be exported to {program}: GPT-2 (model.positions=learned, "
+        "norm=layer, feedforward=gelu) and Llama (positions=rotary, norm=rms, feedforward=swiglu, "
+        "bias=false)"
     )
 
 
-def _inner(model: GPT) -> int:
-    """The inner width of its feed-forwards."""
+def _feedforward_width(model: GPT) -> int:
     block = model.blocks[0]
     assert isinstance(block, Block) and block.feedforward is not None
     return block.feedforward.down.in_features
 
 
-def weights_of(model: GPT, parts: list[Part]) -> Iterator[tuple[str, Tensor]]:
-    """Their tensors, by their names without prefix; a bias that we do not have is zero."""
+def hf_tensors(model: GPT, tensor_maps: list[TensorMap]) -> Iterator[tuple[str, Tensor]]:
+    """Yields the tensors of the other architecture, under their names without a prefix.
+
+    A bias that the model lacks becomes zeros.
+    """
     state = model.state_dict()
     block = model.blocks[0]
     assert isinstance(block, Block)
-    kv = block.attention.heads[1] * model.head_width
-    for part in parts:
-        name = part.ours
-        if name not in state:  # a bias
-            like = state[name.removesuffix("bias") + "weight"]
-            found = torch.zeros(like.shape[0])
+    kv_width = block.attention.heads[1] * model.head_width
+    for tensor_map in tensor_maps:
+        name = tensor_map.ours
+        if name in state:
+            tensor = state[name]
         else:
-            found = state[name]
-        if len(part.theirs) == 3:  # queries, keys and values
-            pieces = found.split([len(found) - 2 * kv, kv, kv])
+            tensor = torch.zeros(len(state[name.removesuffix("bias") + "weight"]))
+        if len(tensor_map.theirs) == 3:  # queries, keys and values
+            parts = tensor.split([len(tensor) - 2 * kv_width, kv_width, kv_width])
         else:
-            pieces = found.chunk(len(part.theirs))
-        for theirs, piece in zip(part.theirs, pieces, strict=True):
-            yield theirs, piece.mT if part.turned else piece
+            parts = tensor.chunk(len(tensor_map.theirs))
+        for theirs, part in zip(tensor_map.theirs, parts, strict=True):
+            yield theirs, part.mT if tensor_map.transposed else part
 
 
-def _tokenizer(tokenizer: Tokenizer) -> Tree:
-    """Ours as a standard tokenizer.json."""
+def _tokenizer_json(tokenizer: Tokenizer) -> Tree:
+    """Returns the tokenizer in the format of the `tokenizers` library."""
     if isinstance(tokenizer, BPETokenizer):
         return tokenizer.to_json()
-    first = int(tokenizer.boundary_id is not None)
-    added = [{"id": 0, "content": END_OF_TEXT, "special": True}][:first]
-    no = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    whole: Tree = {
+    end_of_text = {} if tokenizer.boundary_id is None else {END_OF_TEXT: 0}
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    common: Tree = {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [{**token, **no} for token in added],
+        "added_tokens": [
+            {"id": i, "content": token, "special": True, **flags}
+            for token, i in end_of_text.items()
+        ],
         "normalizer": None,
         "post_processor": None,
     }
     if isinstance(tokenizer, ByteTokenizer):
-        bytewise = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False}
-        vocab = {character: byte + first for character, byte in UNICODE_TO_BYTE.items()}
-        vocab |= {END_OF_TEXT: 0} if first else {}
-        parts = {"pre_tokenizer": {**bytewise, "use_regex": False}, "decoder": bytewise}
-        return {**whole, **parts, "model": {"type": "BPE", "vocab": vocab, "merges": []}}
+        byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False}
+        vocab = {character: byte + len(end_of_text) for character, byte in UNICODE_TO_BYTE.items()}
+        return {
+            **common,
+            "pre_tokenizer": {**byte_level, "use_regex": False},
+            "decoder": byte_level,
+            "model": {"type": "BPE", "vocab": vocab | end_of_text, "merges": []},
+        }
     if isinstance(tokenizer, CharTokenizer):
-        vocab = {character: place for place, character in enumerate(tokenizer.characters, first)}
-        vocab |= {END_OF_TEXT: 0} if first else {}
-        # Each character by itself, line ends too.
-        each = {"type": "Split", "pattern": {"Regex": r"[\s\S]"}, "behavior": "Isolated"}
-        parts = {"pre_tokenizer": {**each, "invert": False}, "decoder": {"type": "Fuse"}}
-        model = {"type": "WordLevel", "vocab": vocab, "unk_token": "<|unknown|>"}
-        return {**whole, **parts, "model": model}
+        vocab = {character: i for i, character in enumerate(tokenizer.characters, len(end_of_text))}
+        # Unlike ".", this matches line breaks too.
+        every_character = {"Regex": r"[\s\S]"}
+        return {
+            **common,
+            "pre_tokenizer": {
+                "type": "Split",
+                "pattern": every_character,
+                "behavior": "Isolated",
+                "invert": False,
+            },
+            "decoder": {"type": "Fuse"},
+            "model": {
+                "type": "WordLevel",
+                "vocab": vocab | end_of_text,
+                "unk_token": "<|unknown|>",
+            },
+        }
     raise MoreishError(f"transformers has no tokenizer like '{tokenizer.name}'")
 
 
-def _about_tokenizer(run: Run) -> Tree:
-    about: Tree = {
+def _tokenizer_config(run: Run) -> Tree:
+    config: Tree = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": run.model.max_length,
         "clean_up_tokenization_spaces": False,
@@ -257,5 +278,5 @@ def _about_tokenizer(run: Run) -> Tree:
     if run.tokenizer.boundary_id is not None:
         added = run.tokenizer.to_json().get("added_tokens") or [{"content": END_OF_TEXT, "id": 0}]
         end = next(t["content"] for t in added if t["id"] == run.tokenizer.boundary_id)
-        about |= {"bos_token": end, "eos_token": end}
-    return about
+        config |= {"bos_token": end, "eos_token": end}
+    return config

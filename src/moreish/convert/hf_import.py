@@ -1,11 +1,10 @@
-"""Folders as Hugging Face's transformers reads and writes them: GPT-2 and Llama.
+"""Imports GPT-2 and Llama models in the format of Hugging Face transformers.
 
-A folder holds config.json, tokenizer.json and the weights as safetensors, in one file or in several
-with an index.
+A model folder holds config.json, tokenizer.json and the weights as safetensors, in one file or in
+several files with an index.
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -25,8 +24,7 @@ from moreish.settings import Tree
 from moreish.tokenizers import Tokenizer, tokenizer_from_json
 from moreish.utils.files import read_json
 
-NAME = re.compile(r"[\w.-]+/[\w.-]+")
-"""Of a model on the hub."""
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 INDEX = "model.safetensors.index.json"
 
@@ -36,7 +34,7 @@ ACTIVATIONS = {
     "gelu": "gelu-exact",
     "relu": "relu",
 }
-"""Their names for ours."""
+"""The values of `model.feedforward`, by the names that transformers uses."""
 
 GPT2_SIZES = {
     "gpt2": (12, 12, 768),
@@ -44,206 +42,217 @@ GPT2_SIZES = {
     "gpt2-large": (36, 20, 1280),
     "gpt2-xl": (48, 25, 1600),
 }
-"""Layers, heads and width, by their names on the hub."""
+"""Layers, heads and width, by name on the Hub."""
 
-ROWS = ("embedding.weight", "head.weight")
-"""Ours, of which theirs may have rows that no token uses."""
+VOCABULARY_TENSORS = ("embedding.weight", "head.weight")
+"""Our tensors with one row per token; the source may have more rows, which no token uses."""
 
-IGNORED = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")
-"""Ends of the names of tensors that are no weights."""
+BUFFERS = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")
+"""Suffixes of tensors that are not weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
-    """One of our tensors, made of theirs."""
+class TensorMap:
+    """How one tensor of a Moreish GPT is made from tensors of transformers."""
 
     ours: str
     theirs: tuple[str, ...]
-    """Put together along the first dimension."""
-    turned: bool = False
-    """Whether theirs has inputs before outputs."""
+    """Concatenated along the first dimension."""
+    transposed: bool = False
+    """Whether theirs are (in, out), unlike `nn.Linear`."""
 
 
 def import_hf(path: Path, out: Path, *, overwrite: bool = False) -> Run:
-    """A run with the model and the tokenizer of a folder, and without data.
+    """Creates a run with the model and tokenizer of a transformers folder, and without data.
 
     Raises:
-        MoreishError: the folder is damaged, holds another kind of model, or `out` exists.
+        MoreishError: the folder is damaged or holds another architecture, or `out` exists.
     """
     check_run_path(out, overwrite=overwrite)
-    model, parts_of = _read_config(path)
-    place = path.resolve()
-    data = {"source": str(place), "kind": "text", "tokenizer": str(place / "tokenizer.json")}
-    config = resolve({"data": data, "model": model})
-    tokenizer = _tokenizer(path)
-    parts = list(parts_of(model["layers"]))
-    with ExitStack() as opened:
-        folder = _Folder(path, opened)
-        with torch.device("meta"):  # shapes, before any memory is taken
-            folder.check(parts, build_model(config.model, tokenizer.vocab_size))
-        built = build_model(config.model, tokenizer.vocab_size)
-        folder.fill(parts, built)
-    facts = _no_data(path, tokenizer)
+    model_settings, maps_of = _read_config(path)
+    source = path.resolve()
+    data = {"source": str(source), "kind": "text", "tokenizer": str(source / "tokenizer.json")}
+    config = resolve({"data": data, "model": model_settings})
+    tokenizer = _load_tokenizer(path)
+    tensor_maps = list(maps_of(model_settings["layers"]))
+    with ExitStack() as stack:
+        weights = _ShardedWeights(path, stack)
+        with torch.device("meta"):  # checks the shapes before any memory is allocated
+            weights.check(tensor_maps, build_model(config.model, tokenizer.vocab_size))
+        model = build_model(config.model, tokenizer.vocab_size)
+        weights.copy_into(model, tensor_maps)
+    facts = _data_facts(path, tokenizer)
     run = Run.create(out, config, tokenizer, {}, facts, overwrite=overwrite)
-    run.save_weights(built)
-    run.update(status="finished", parameters=built.num_parameters())
+    run.save_weights(model)
+    run.update(status="finished", parameters=model.num_parameters())
     return Run.open(out)
 
 
-def content_of(path: Path) -> str:
-    """A note that is another one for other weights, settings or tokenizers in a folder."""
-    found = hashlib.sha256()
+def checkpoint_digest(path: Path) -> str:
+    """Returns a note that identifies the weights, config and tokenizer of a folder."""
+    digest = hashlib.sha256()
     for file in sorted([*path.glob("*.json"), *path.glob("*.safetensors")]):
         with file.open("rb") as opened:
-            found.update(hashlib.file_digest(opened, "sha256").digest())
-    return f"sha256 of its files: {found.hexdigest()}"
+            digest.update(hashlib.file_digest(opened, "sha256").digest())
+    return f"sha256 of its files: {digest.hexdigest()}"
 
 
-def described(path: Path) -> Tree:
-    """Our settings of the model in a folder. Raises MoreishError when it is damaged, or of another
-    kind."""
+def load_model_settings(path: Path) -> Tree:
+    """Returns the `model` settings of a transformers folder.
+
+    Raises:
+        MoreishError: config.json is missing or damaged, or describes another architecture.
+    """
     return _read_config(path)[0]
 
 
-def described_by_name(name: str) -> Tree | None:
-    """Our settings of one of GPT-2's sizes, which need not be here to be known."""
+def gpt2_settings(name: str) -> Tree | None:
+    """Returns the `model` settings of a published GPT-2 without downloading it; None if `name`
+    is not one."""
     layers, heads, width = GPT2_SIZES.get(name.removeprefix("openai-community/"), (0, 0, 0))
     if not layers:
         return None
-    sizes = {"n_layer": layers, "n_head": heads, "n_embd": width, "n_positions": 1024}
-    return _gpt2(sizes, tied=True)
+    config = {"n_layer": layers, "n_head": heads, "n_embd": width, "n_positions": 1024}
+    return _gpt2_settings(config, tied=True)
 
 
-def fetched(source: str) -> Path:
-    """The folder of that name; else that of a model on the hub, fetched into its cache.
+def resolve_model_folder(source: str) -> Path:
+    """Returns the folder `source`; if there is none, downloads the model of that name from the Hub.
 
     Raises:
-        MoreishError: there is none, or the hub cannot be reached.
+        MoreishError: there is no such folder or model, or the Hub cannot be reached.
     """
     if not source:
-        raise MoreishError("no model is named: give a folder, or a name on the hub (hf:NAME)")
+        raise MoreishError("name a model: a folder, or its name on the Hub (hf:NAME)")
     path = Path(source).expanduser()
     if path.is_dir():
         return path
-    if not NAME.fullmatch(source):
+    if not HUB_NAME.fullmatch(source):
         raise MoreishError(f"no folder {source}")
     try:
         from huggingface_hub import snapshot_download
 
-        wanted = ["config.json", "tokenizer.json", "*.safetensors", INDEX]
-        return Path(snapshot_download(source, allow_patterns=wanted))
+        files = ["config.json", "tokenizer.json", "*.safetensors", INDEX]
+        return Path(snapshot_download(source, allow_patterns=files))
     except ImportError:
         raise MoreishError(
-            f"no folder {source}; to fetch a model of that name: pip install 'moreish[bpe]'"
+            f"no folder {source}; to download a model of that name: pip install 'moreish[bpe]'"
         ) from None
-    except Exception as error:  # of a library that has many
+    except Exception as error:  # the library raises many types
         reason = " ".join(str(error).split())[:200]
         raise MoreishError(
-            f"{source} cannot be fetched ({reason}): name a folder that holds it"
+            f"{source} cannot be downloaded ({reason}): download it elsewhere and name its folder"
         ) from None
 
 
-def _read_config(path: Path) -> tuple[Tree, Callable[[int], Iterator[Part]]]:
-    settings = _json(path, "config.json")
+MapsOf = Callable[[int], Iterator[TensorMap]]
+"""Gives the tensor maps of a model with so many layers."""
+
+
+def _read_config(path: Path) -> tuple[Tree, MapsOf]:
+    config = _read_object(path, "config.json")
+    architecture = config.get("model_type")
     try:
-        return _understood(settings)
-    except MoreishError:  # which is a ValueError too, and says enough
+        if architecture == "gpt2":
+            tied = bool(config.get("tie_word_embeddings", True))
+            return _gpt2_settings(config, tied=tied), partial(gpt2_tensors, tied=tied)
+        if architecture == "llama":
+            tied = bool(config.get("tie_word_embeddings", False))
+            return _llama_settings(config, tied=tied), partial(llama_tensors, tied=tied)
+    except MoreishError:  # is a ValueError too
         raise
     except (KeyError, TypeError, ValueError, OverflowError, ZeroDivisionError) as error:
         raise MoreishError(f"{path / 'config.json'} is damaged: {error!r}") from None
+    raise MoreishError(
+        f"{path} holds a model of type {architecture!r}: only gpt2 and llama can be imported"
+    )
 
 
-def _understood(settings: Tree) -> tuple[Tree, Callable[[int], Iterator[Part]]]:
-    """Our settings of a model, and what the tensors of one with so many layers are made of."""
-    kind = settings.get("model_type")
-    if kind == "gpt2":
-        tied = bool(settings.get("tie_word_embeddings", True))
-        return _gpt2(settings, tied=tied), partial(gpt2_parts, tied=tied)
-    if kind == "llama":
-        tied = bool(settings.get("tie_word_embeddings", False))
-        return _llama(settings, tied=tied), partial(llama_parts, tied=tied)
-    raise MoreishError(f"a model of the kind {kind!r} is not known here: gpt2 and llama are")
+def _check_supported(name: str, value: Any, supported: Any) -> None:
+    if value != supported:
+        raise MoreishError(f"{name}={value} is not supported, only {supported}")
 
 
-def _gpt2(settings: Tree, *, tied: bool) -> Tree:
-    activation = settings.get("activation_function", "gelu_new")
+def _gpt2_settings(config: Tree, *, tied: bool) -> Tree:
+    activation = config.get("activation_function", "gelu_new")
     if activation not in ACTIVATIONS:
-        raise MoreishError(f"activation_function={activation}: known are {', '.join(ACTIVATIONS)}")
-    for name, expected in (
+        raise MoreishError(
+            f"activation_function={activation} is not supported, only {', '.join(ACTIVATIONS)}"
+        )
+    for name, supported in (
         ("scale_attn_weights", True),
         ("scale_attn_by_inverse_layer_idx", False),
         ("add_cross_attention", False),
     ):
-        if settings.get(name, expected) is not expected:
-            raise MoreishError(f"{name}={settings[name]} is not known here")
+        _check_supported(name, config.get(name, supported), supported)
     return {
         "name": "gpt",
-        "layers": settings["n_layer"],
-        "heads": settings["n_head"],
-        "width": settings["n_embd"],
-        "context": settings["n_positions"],
+        "layers": config["n_layer"],
+        "heads": config["n_head"],
+        "width": config["n_embd"],
+        "context": config["n_positions"],
         "tied": tied,
-        "norm_eps": settings.get("layer_norm_epsilon", 1e-5),
+        "norm_eps": config.get("layer_norm_epsilon", 1e-5),
         "feedforward": ACTIVATIONS[activation],
-        "feedforward_width": settings.get("n_inner") or 4 * settings["n_embd"],
+        "feedforward_width": config.get("n_inner") or 4 * config["n_embd"],
     }
 
 
-def gpt2_parts(layers: int, *, tied: bool = True) -> Iterator[Part]:
-    """What the tensors of a GPT-2 are made of; names without what all theirs begin with."""
-    yield Part(ours="embedding.weight", theirs=("wte.weight",))
-    yield Part(ours="position.weight", theirs=("wpe.weight",))
+def gpt2_tensors(layers: int, *, tied: bool = True) -> Iterator[TensorMap]:
+    """Yields the tensor maps of a GPT-2; names of theirs are without the common prefix."""
+    yield TensorMap(ours="embedding.weight", theirs=("wte.weight",))
+    yield TensorMap(ours="position.weight", theirs=("wpe.weight",))
     for i in range(layers):
-        for ours, theirs in (
-            ("attention.qkv", "attn.c_attn"),
-            ("attention.out", "attn.c_proj"),
-            ("feedforward.up", "mlp.c_fc"),
-            ("feedforward.down", "mlp.c_proj"),
+        for ours, theirs, transposed in (
+            ("attention.qkv", "attn.c_attn", True),
+            ("attention.out", "attn.c_proj", True),
+            ("feedforward.up", "mlp.c_fc", True),
+            ("feedforward.down", "mlp.c_proj", True),
+            ("norm_attention", "ln_1", False),
+            ("norm_feedforward", "ln_2", False),
         ):
-            matrix = (f"h.{i}.{theirs}.weight",)
-            yield Part(ours=f"blocks.{i}.{ours}.weight", theirs=matrix, turned=True)
-            yield Part(ours=f"blocks.{i}.{ours}.bias", theirs=(f"h.{i}.{theirs}.bias",))
-        for ours, theirs in (("norm_attention", "ln_1"), ("norm_feedforward", "ln_2")):
-            for end in ("weight", "bias"):
-                yield Part(ours=f"blocks.{i}.{ours}.{end}", theirs=(f"h.{i}.{theirs}.{end}",))
-    yield Part(ours="norm.weight", theirs=("ln_f.weight",))
-    yield Part(ours="norm.bias", theirs=("ln_f.bias",))
-    yield Part(ours="head.weight", theirs=("wte.weight" if tied else "lm_head.weight",))
+            weight, bias = (f"h.{i}.{theirs}.{end}" for end in ("weight", "bias"))
+            yield TensorMap(
+                ours=f"blocks.{i}.{ours}.weight", theirs=(weight,), transposed=transposed
+            )
+            yield TensorMap(ours=f"blocks.{i}.{ours}.bias", theirs=(bias,))
+    yield TensorMap(ours="norm.weight", theirs=("ln_f.weight",))
+    yield TensorMap(ours="norm.bias", theirs=("ln_f.bias",))
+    yield TensorMap(ours="head.weight", theirs=("wte.weight" if tied else "lm_head.weight",))
 
 
-def _llama(settings: Tree, *, tied: bool) -> Tree:
-    width, heads = settings["hidden_size"], settings["num_attention_heads"]
-    rope = settings.get("rope_parameters") or settings.get("rope_scaling") or {}
-    for name, found, expected in (
-        ("hidden_act", settings.get("hidden_act", "silu"), "silu"),
-        ("attention_bias", settings.get("attention_bias", False), False),
-        ("mlp_bias", settings.get("mlp_bias", False), False),
-        ("head_dim", settings.get("head_dim") or width // heads, width // heads),
+def _llama_settings(config: Tree, *, tied: bool) -> Tree:
+    width, heads = config["hidden_size"], config["num_attention_heads"]
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    for name, value, supported in (
+        ("hidden_act", config.get("hidden_act", "silu"), "silu"),
+        ("attention_bias", config.get("attention_bias", False), False),
+        ("mlp_bias", config.get("mlp_bias", False), False),
+        ("head_dim", config.get("head_dim") or width // heads, width // heads),
         ("rope_type", rope.get("rope_type", rope.get("type", "default")), "default"),
     ):
-        if found != expected:
-            raise MoreishError(f"{name}={found} is not known here, {expected} is")
+        _check_supported(name, value, supported)
     return {
         "name": "gpt",
-        "layers": settings["num_hidden_layers"],
+        "layers": config["num_hidden_layers"],
         "heads": heads,
-        "kv_heads": settings.get("num_key_value_heads") or heads,
+        "kv_heads": config.get("num_key_value_heads") or heads,
         "width": width,
-        "context": settings["max_position_embeddings"],
+        "context": config["max_position_embeddings"],
         "tied": tied,
         "bias": False,
         "positions": "rotary",
-        "rotary_base": rope.get("rope_theta") or settings.get("rope_theta") or ROTARY_BASE,
+        "rotary_base": rope.get("rope_theta") or config.get("rope_theta") or ROTARY_BASE,
         "norm": "rms",
-        "norm_eps": settings.get("rms_norm_eps", 1e-6),
+        "norm_eps": config.get("rms_norm_eps", 1e-6),
         "feedforward": "swiglu",
-        "feedforward_width": settings["intermediate_size"],
+        "feedforward_width": config["intermediate_size"],
     }
 
 
-def llama_parts(layers: int, *, tied: bool) -> Iterator[Part]:
-    """What the tensors of a Llama are made of, likewise."""
-    yield Part(ours="embedding.weight", theirs=("embed_tokens.weight",))
+def llama_tensors(layers: int, *, tied: bool) -> Iterator[TensorMap]:
+    """Yields the tensor maps of a Llama; names of theirs are without the common prefix."""
+    yield TensorMap(ours="embedding.weight", theirs=("embed_tokens.weight",))
     for i in range(layers):
         for ours, theirs in (
             ("norm_attention", ("input_layernorm",)),
@@ -254,87 +263,90 @@ def llama_parts(layers: int, *, tied: bool) -> Iterator[Part]:
             ("feedforward.down", ("mlp.down_proj",)),
         ):
             names = tuple(f"layers.{i}.{name}.weight" for name in theirs)
-            yield Part(ours=f"blocks.{i}.{ours}.weight", theirs=names)
-    yield Part(ours="norm.weight", theirs=("norm.weight",))
-    yield Part(ours="head.weight", theirs=("embed_tokens.weight" if tied else "lm_head.weight",))
+            yield TensorMap(ours=f"blocks.{i}.{ours}.weight", theirs=names)
+    yield TensorMap(ours="norm.weight", theirs=("norm.weight",))
+    head = "embed_tokens.weight" if tied else "lm_head.weight"
+    yield TensorMap(ours="head.weight", theirs=(head,))
 
 
-class _Folder:
-    """The tensors of all files, by their names without what they begin with."""
+class _ShardedWeights:
+    """The tensors of one or several safetensors files, by name without the common prefix."""
 
-    def __init__(self, path: Path, opened: ExitStack) -> None:
-        """`opened` closes the files. Raises MoreishError when there are none, or damaged ones."""
+    def __init__(self, path: Path, stack: ExitStack) -> None:
+        """Opens the files, which `stack` closes. Raises MoreishError if one cannot be read."""
         self.path = path
-        self._files: dict[str, tuple[Any, str]] = {}
-        names = ["model.safetensors"]
+        self._tensors: dict[str, tuple[Any, str]] = {}
+        shards = ["model.safetensors"]
         if (path / INDEX).is_file():
-            index = _json(path, INDEX).get("weight_map")
-            if not isinstance(index, dict) or not all(map(_is_plain, index.values())):
+            index = _read_object(path, INDEX).get("weight_map")
+            if not isinstance(index, dict) or not all(map(_is_file_name, index.values())):
                 raise MoreishError(f"{path / INDEX} is damaged: it names no files")
-            names = sorted(set(index.values()))
-        for name in names:
-            if not (path / name).is_file():
-                raise MoreishError(f"{path} holds no {name}: only safetensors are read")
-            try:
-                file = opened.enter_context(safetensors.safe_open(path / name, framework="pt"))
-                for key in file.keys():  # noqa: SIM118 (it is no dictionary)
-                    bare = key.removeprefix("transformer.").removeprefix("model.")
-                    self._files[bare] = file, key
-            except (OSError, safetensors.SafetensorError) as error:
-                raise MoreishError(f"{path / name} is damaged: {error}") from None
-
-    def check(self, parts: list[Part], model: Model) -> None:
-        """Raises MoreishError when tensors are missing, left over, or of another shape."""
-        wanted = {name for part in parts for name in part.theirs} | {"lm_head.weight"}
-        there = {name for name in self._files if not name.endswith(IGNORED)}
-        if surplus := sorted(there - wanted):
-            raise MoreishError(f"{self.path} has tensors that are not known here: {surplus[0]}")
-        state = model.state_dict()
-        assert set(state) == {part.ours for part in parts}
-        for part in parts:
-            shapes = [self._shape(name) for name in part.theirs]
-            if part.turned:
-                shapes = [shape[::-1] for shape in shapes]
-            found, expected = [sum(s[0] for s in shapes), *shapes[0][1:]], state[part.ours].shape
-            rows = found[0] >= expected[0] if part.ours in ROWS else found[0] == expected[0]
-            if found[1:] != list(expected[1:]) or not rows:
+            shards = sorted(set(index.values()))
+        for shard in shards:
+            if not (path / shard).is_file():
                 raise MoreishError(
-                    f"{self.path} is damaged: {part.theirs[0]} is {tuple(found)}, not "
-                    f"{tuple(expected)}"
+                    f"{path} holds no {shard}: weights must be in the safetensors format"
+                )
+            try:
+                file = stack.enter_context(safetensors.safe_open(path / shard, framework="pt"))
+                for key in file.keys():  # noqa: SIM118 (it is not a dict)
+                    name = key.removeprefix("transformer.").removeprefix("model.")
+                    self._tensors[name] = file, key
+            except (OSError, safetensors.SafetensorError) as error:
+                raise MoreishError(f"{path / shard} is damaged: {error}") from None
+
+    def check(self, tensor_maps: list[TensorMap], model: Model) -> None:
+        """Raises MoreishError if a tensor is missing, unknown, or has another shape."""
+        known = {name for each in tensor_maps for name in each.theirs} | {"lm_head.weight"}
+        for name in sorted(self._tensors):
+            if name not in known and not name.endswith(BUFFERS):
+                raise MoreishError(f"{self.path} has an unknown tensor: {name}")
+        state = model.state_dict()
+        assert set(state) == {each.ours for each in tensor_maps}
+        for each in tensor_maps:
+            shapes = [self._shape(name) for name in each.theirs]
+            if each.transposed:
+                shapes = [shape[::-1] for shape in shapes]
+            actual = (sum(shape[0] for shape in shapes), *shapes[0][1:])
+            expected = tuple(state[each.ours].shape)
+            extra = actual[0] - expected[0]
+            fits = extra == 0 or (extra > 0 and each.ours in VOCABULARY_TENSORS)
+            if actual[1:] != expected[1:] or not fits:
+                raise MoreishError(
+                    f"{self.path} is damaged: the shape of {each.theirs[0]} is {actual}, not "
+                    f"{expected}"
                 )
 
     def _shape(self, name: str) -> list[int]:
-        if name not in self._files:
+        if name not in self._tensors:
             raise MoreishError(f"{self.path} is damaged: {name} is missing")
-        file, key = self._files[name]
+        file, key = self._tensors[name]
         shape: list[int] = file.get_slice(key).get_shape()
         return shape or [0]
 
     @torch.no_grad()
-    def fill(self, parts: list[Part], model: Model) -> None:
-        """Put the tensors into `model`, one after another."""
+    def copy_into(self, model: Model, tensor_maps: list[TensorMap]) -> None:
+        """Copies the tensors into `model`, one after another to save memory."""
         state = model.state_dict()
-        for part in parts:
-            read = [
-                file.get_tensor(key) for file, key in (self._files[name] for name in part.theirs)
-            ]
-            found = torch.cat([tensor.mT if part.turned else tensor for tensor in read])
-            place = state[part.ours]
-            place.copy_(found[: len(place)])
+        for each in tensor_maps:
+            sources = [self._tensors[name] for name in each.theirs]
+            tensors = [file.get_tensor(key) for file, key in sources]
+            tensor = torch.cat([t.mT if each.transposed else t for t in tensors])
+            target = state[each.ours]
+            target.copy_(tensor[: len(target)])
 
 
-def _tokenizer(path: Path) -> Tokenizer:
-    """Raises MoreishError when there is none that is byte-level."""
+def _load_tokenizer(path: Path) -> Tokenizer:
     if not (path / "tokenizer.json").is_file():
         raise MoreishError(f"{path} holds no tokenizer.json, which Moreish needs")
-    data = _json(path, "tokenizer.json")
+    data = _read_object(path, "tokenizer.json")
     try:
         return tokenizer_from_json(data, boundary=bool(data.get("added_tokens")))
     except MoreishError as error:
         raise MoreishError(f"{path / 'tokenizer.json'}: {error}") from None
 
 
-def _no_data(path: Path, tokenizer: Tokenizer) -> DatasetInfo:
+def _data_facts(path: Path, tokenizer: Tokenizer) -> DatasetInfo:
     return DatasetInfo(
         name=path.resolve().name,
         kind="text",
@@ -350,22 +362,23 @@ def _no_data(path: Path, tokenizer: Tokenizer) -> DatasetInfo:
         split_documents=None,
         tokens={},
         sha256={},
-        notes=["the model was trained elsewhere, on data that are not here", content_of(path)],
+        notes=["the model was trained elsewhere; its data is not here", checkpoint_digest(path)],
     )
 
 
-def _json(path: Path, name: str) -> Tree:
+def _read_object(path: Path, name: str) -> Tree:
+    """Reads a JSON file that must hold an object."""
     try:
-        found = read_json(path / name)
+        content = read_json(path / name)
     except FileNotFoundError:
-        raise MoreishError(f"{path} holds no {name}: is it a model's folder?") from None
-    except (OSError, ValueError, json.JSONDecodeError) as error:
+        raise MoreishError(f"{path} holds no {name}: is it a model folder?") from None
+    except (OSError, ValueError) as error:
         raise MoreishError(f"{path / name} is damaged: {error}") from None
-    if not isinstance(found, dict):
-        raise MoreishError(f"{path / name} is damaged: it is no group of settings")
-    return found
+    if not isinstance(content, dict):
+        raise MoreishError(f"{path / name} is damaged: it is not a JSON object")
+    return content
 
 
-def _is_plain(name: Any) -> bool:
-    """Whether it is the name of a file in the folder itself."""
+def _is_file_name(name: Any) -> bool:
+    """Returns whether `name` is a file in the folder itself, and not a path to another."""
     return isinstance(name, str) and Path(name).name == name and name not in ("", ".", "..")

@@ -1,9 +1,10 @@
-"""One look for all pictures, light and dark, readable by the colour-blind (Okabe and Ito 2008)."""
+"""The style of all figures, light and dark, readable by the color-blind (Okabe and Ito 2008)."""
 
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from moreish.utils.files import write_atomic
 
 @dataclass(frozen=True, kw_only=True)
 class Theme:
-    """Colours of a picture."""
+    """The colors of a figure."""
 
     name: str
     paper: str
@@ -29,7 +30,7 @@ class Theme:
 
     @property
     def colormap(self) -> Colormap:
-        """From nothing to much."""
+        """The scale from zero to the largest value."""
         return LinearSegmentedColormap.from_list(self.name, self.heat)
 
 
@@ -52,10 +53,13 @@ DARK = Theme(
     heat=("#0d1117", "#12324d", "#1d5f8f", "#4aa3dc", "#c9e8ff"),
 )
 
+THEMES = ((LIGHT, ""), (DARK, "-dark"))
+"""The themes, and the suffix of their files."""
+
 
 @contextmanager
-def themed(theme: Theme) -> Iterator[None]:
-    """While open, new figures have this look."""
+def use_theme(theme: Theme) -> Iterator[None]:
+    """Gives this style to figures that are made while the context is open."""
     settings: dict[Any, Any] = {
         "figure.facecolor": theme.paper,
         "axes.facecolor": theme.paper,
@@ -89,15 +93,13 @@ def themed(theme: Theme) -> Iterator[None]:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write as SVG; equal pictures are equal files."""
-    from io import BytesIO
-
+    """Writes a figure as SVG; equal figures give equal files."""
     file = BytesIO()
     with warnings.catch_warnings():
-        # Letters that the font lacks are the reader's: only their width is guessed.
+        # The viewer's fonts draw characters that this one lacks; only their width is estimated.
         warnings.filterwarnings("ignore", "Glyph .* missing from")
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": "moreish"})
-    # Where that font is missing, the reader's own is better than a serif.
+    # A viewer without this font would fall back to a serif one.
     text = file.getvalue().replace(b"'DejaVu Sans'", b"'DejaVu Sans', Verdana, sans-serif")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, text)

@@ -1,4 +1,4 @@
-"""Runs in llama.cpp: the same tokens, probabilities and texts, and nothing else taken for them."""
+"""GGUF export: llama.cpp gives the same tokens, probabilities and texts, or nothing is exported."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import torch
 from conftest import STORY, Moreish, needs_gpt2
 from moreish import api
 from moreish.convert import gguf_export
-from moreish.convert.gguf_vocab import vocabulary
+from moreish.convert.gguf_vocab import gguf_vocabulary
 from moreish.errors import MoreishError
 from moreish.runs.run import Run
 from moreish.tokenizers import tokenizer_builder, tokenizer_from_json
@@ -49,7 +49,7 @@ def trained(folder: Path, text: str, **options: Any) -> Run:
 @pytest.mark.parametrize(
     "name", [*EXPORTED, *(pytest.param(name, marks=pytest.mark.soak) for name in LARGE)]
 )
-def test_runs_go_to_llama_cpp(name: str, tmp_path: Path, moreish: Moreish) -> None:
+def test_llama_cpp_reproduces_the_run(name: str, tmp_path: Path, moreish: Moreish) -> None:
     tokenizer, kind, text, model = {**EXPORTED, **LARGE}[name]
     steps = 60
     if tokenizer == "gpt2":
@@ -59,17 +59,17 @@ def test_runs_go_to_llama_cpp(name: str, tmp_path: Path, moreish: Moreish) -> No
         tmp_path, text, kind=kind, tokenizer=tokenizer, steps=steps,
         settings={"model": {**GPT, **model}},
     )  # fmt: skip
-    told = moreish("export", run.path, "--to", "gguf", "--out", "g", "--licence", "mit", "--json")
-    assert told.json["program"] == "llama.cpp" and told.json["kind"] == name.split()[0]
-    assert told.json["tokens_alike"] == 19 and told.json["compared"] == "log-probabilities"
-    assert told.json["logit_difference"] < (1e-2 if told.json["kind"] == "gpt2" else 1e-4)
+    shown = moreish("export", run.path, "--to", "gguf", "--out", "g", "--license", "mit", "--json")
+    assert shown.json["program"] == "llama.cpp" and shown.json["kind"] == name.split()[0]
+    assert shown.json["tokens_alike"] == 19 and shown.json["compared"] == "log-probabilities"
+    assert shown.json["logit_difference"] < (1e-2 if shown.json["kind"] == "gpt2" else 1e-4)
     card = Path("g/README.md").read_text()
     assert "license: mit" in card and run.record.data.sha256["train"] in card
     again = moreish("export", run.path, "--to", "gguf", "--out", "g")
     assert again.status == 2 and "--overwrite replaces" in again.err
 
 
-def test_what_the_file_says(tmp_path: Path) -> None:
+def test_metadata_of_the_file(tmp_path: Path) -> None:
     lines = trained(tmp_path, STORY, kind="lines", steps=1, settings={"model": GPT})
     api.export(lines, tmp_path / "lines", to="gguf")
     text = trained(
@@ -78,40 +78,41 @@ def test_what_the_file_says(tmp_path: Path) -> None:
     )  # fmt: skip
     api.export(text, tmp_path / "text", to="gguf")
     files = {name: gguf.GGUFReader(tmp_path / name / "model.gguf") for name in ("lines", "text")}
-    said = {
+    metadata = {
         name: {key: field.contents() for key, field in file.fields.items()}
         for name, file in files.items()
     }
-    assert said["lines"]["gpt2.context_length"] == 20
-    # Items begin and end at the boundary; running text begins with nothing, and never ends.
-    assert said["lines"]["tokenizer.ggml.bos_token_id"] == 0
-    assert said["lines"]["tokenizer.ggml.eos_token_id"] == 0
-    assert said["lines"]["tokenizer.ggml.add_bos_token"] is True
-    assert said["lines"]["tokenizer.ggml.token_type"][:2] == [3, 1]
-    assert said["text"]["tokenizer.ggml.add_bos_token"] is False
-    assert said["text"]["tokenizer.ggml.eos_token_id"] == 0xFF
+    assert metadata["lines"]["gpt2.context_length"] == 20
+    # Items begin and end with the boundary; running text has no special tokens.
+    assert metadata["lines"]["tokenizer.ggml.bos_token_id"] == 0
+    assert metadata["lines"]["tokenizer.ggml.eos_token_id"] == 0
+    assert metadata["lines"]["tokenizer.ggml.add_bos_token"] is True
+    assert metadata["lines"]["tokenizer.ggml.token_type"][:2] == [3, 1]
+    assert metadata["text"]["tokenizer.ggml.add_bos_token"] is False
+    assert metadata["text"]["tokenizer.ggml.eos_token_id"] == 0xFF
     assert {t.tensor_type.name for t in files["lines"].tensors} == {"F32"}
 
 
 @pytest.mark.parametrize("tokenizer", ["char", "byte", "bpe"])
-def test_any_text_becomes_the_same_tokens(tokenizer: str, tmp_path: Path) -> None:
+def test_any_text_is_tokenized_alike(tokenizer: str, tmp_path: Path) -> None:
     kinds = [
         "abc xyz 123 's 'll don't \n\n\t  .,!?",
         "äöüß éà 你好 мир 日本 ½²Ⅷ \u3000\u2003\x85\xa0\u2028▁",
         "".join(map(chr, range(1, 0x3000, 41))),
     ]
-    told = "".join(kinds) if tokenizer == "char" else STORY
+    alphabet = "".join(kinds) if tokenizer == "char" else STORY
     run = trained(
-        tmp_path, told + "\n" + STORY, kind="lines", tokenizer=tokenizer, steps=1,
+        tmp_path, alphabet + "\n" + STORY, kind="lines", tokenizer=tokenizer, steps=1,
         settings={"model": GPT},
     )  # fmt: skip
     api.export(run, tmp_path / "g", to="gguf")
-    chance = random.Random(0)
-    with gguf_export._LlamaCpp(tmp_path / "g" / "model.gguf", run.model, run.tokenizer) as theirs:
+    rng = random.Random(0)
+    exported = tmp_path / "g" / "model.gguf"
+    with gguf_export._LlamaServer(exported, run.model, run.tokenizer) as server:
         for _ in range(200):
-            text = "".join(chance.choice(chance.choice(kinds)) for _ in range(20))
+            text = "".join(rng.choice(rng.choice(kinds)) for _ in range(20))
             text = run.tokenizer.drop_unknown(text)
-            assert theirs.tokens(text) == [0, *run.tokenizer.encode(text).tolist()], text
+            assert server.tokenize(text) == [0, *run.tokenizer.encode(text).tolist()], text
 
 
 LLAMA_3 = (
@@ -121,8 +122,8 @@ LLAMA_3 = (
 QWEN_2 = LLAMA_3.replace("{1,3}", "")
 
 
-def of_others(pattern: str, **model: Any) -> dict[str, Any]:
-    """A tokenizer.json with words such as those of Llama 3."""
+def foreign_bpe(pattern: str, **model: Any) -> dict[str, Any]:
+    """Returns a tokenizer.json with another pre-tokenization, such as that of Llama 3."""
     data = tokenizer_builder("bpe").build([STORY * 4], boundary=True).to_json()
     split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated"}
     parts = [{**split, "invert": False}, {**data["pre_tokenizer"], "use_regex": False}]
@@ -133,33 +134,36 @@ def of_others(pattern: str, **model: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("pattern", "merges", "name"), [(LLAMA_3, True, "llama-bpe"), (QWEN_2, False, "qwen2")]
 )
-def test_words_of_others(pattern: str, merges: bool, name: str, tmp_path: Path) -> None:
+def test_pre_tokenization_of_other_models(
+    pattern: str, merges: bool, name: str, tmp_path: Path
+) -> None:
     path = tmp_path / "tokenizer.json"
-    path.write_text(json.dumps(of_others(pattern, ignore_merges=merges)))
+    path.write_text(json.dumps(foreign_bpe(pattern, ignore_merges=merges)))
     run = trained(
         tmp_path, STORY, kind="text", tokenizer=str(path), steps=1, settings={"model": GPT}
     )
     api.export(run, tmp_path / "g", to="gguf")
-    assert vocabulary(run.tokenizer).words == name
+    assert gguf_vocabulary(run.tokenizer).pre_tokenizer == name
     texts = ["I'LL  be 12345\r\n\r\n there!!\n\n (soon)", "  \n\t a1b22c333 “x”"]
-    with gguf_export._LlamaCpp(tmp_path / "g" / "model.gguf", run.model, run.tokenizer) as theirs:
+    exported = tmp_path / "g" / "model.gguf"
+    with gguf_export._LlamaServer(exported, run.model, run.tokenizer) as server:
         for text in texts:
             ids = run.tokenizer.encode(text).tolist()
-            assert theirs.tokens(text)[-len(ids) :] == ids
+            assert server.tokenize(text)[-len(ids) :] == ids
 
 
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        (of_others("x+"), "does not know the words"),
-        (of_others(LLAMA_3), "other merges"),
-        (of_others(QWEN_2, byte_fallback=True), "byte_fallback=True"),
-        ({**of_others(QWEN_2), "normalizer": {"type": "NFC"}}, "does not normalize"),
+        (foreign_bpe("x+"), "does not have the pre_tokenizer"),
+        (foreign_bpe(LLAMA_3), "another ignore_merges"),
+        (foreign_bpe(QWEN_2, byte_fallback=True), "byte_fallback=True"),
+        ({**foreign_bpe(QWEN_2), "normalizer": {"type": "NFC"}}, "does not normalize"),
     ],
 )
-def test_tokenizers_that_it_lacks_are_refused(data: dict[str, Any], why: str) -> None:
+def test_unsupported_tokenizers_are_refused(data: dict[str, Any], why: str) -> None:
     with pytest.raises(MoreishError, match=why):
-        vocabulary(tokenizer_from_json(data, boundary=True))
+        gguf_vocabulary(tokenizer_from_json(data, boundary=True))
 
 
 @pytest.mark.parametrize(
@@ -167,15 +171,15 @@ def test_tokenizers_that_it_lacks_are_refused(data: dict[str, Any], why: str) ->
     [
         ({"name": "lstm", "width": 8}, {}, "llama.cpp has no lstm"),
         ({"softcap": 9.0}, {}, r"llama.cpp has no model with model.softcap=9"),
-        ({"feedforward": "gelu-exact"}, {}, "no other GELU"),
-        ({"feedforward": "relu"}, {}, "no other GELU"),
-        ({**LLAMA, "width": 12}, {}, "odd width"),
+        ({"feedforward": "gelu-exact"}, {}, "only model.feedforward=gelu"),
+        ({"feedforward": "relu"}, {}, "only model.feedforward=gelu"),
+        ({**LLAMA, "width": 12}, {}, "even head width"),
         ({"context": 1}, {}, "context of one token"),
         ({}, {"tokenizer": "word"}, "no tokenizer like 'word'"),
         ({}, {"kind": "text"}, "--tokenizer byte or bpe"),
     ],
 )
-def test_what_llama_cpp_lacks_is_refused(
+def test_unsupported_models_are_refused(
     model: dict[str, Any], options: dict[str, Any], why: str, tmp_path: Path
 ) -> None:
     settings = {"model": model if "name" in model else {**GPT, **model}, "train": {"lr": 0.01}}
@@ -186,11 +190,11 @@ def test_what_llama_cpp_lacks_is_refused(
     assert not list(tmp_path.glob("*g"))
 
 
-def test_an_export_that_disagrees_does_not_appear(
+def test_an_export_that_differs_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = trained(tmp_path, STORY, kind="lines", settings={"model": {**GPT, **LLAMA}})
-    refused = "llama.cpp does not agree with this run"
+    refused = "llama.cpp does not reproduce this run"
 
     def fails(why: str) -> None:
         with pytest.raises(MoreishError, match=rf"{refused} \(.*{why}"):
@@ -198,40 +202,40 @@ def test_an_export_that_disagrees_does_not_appear(
         assert not list(tmp_path.glob("*g"))
 
     with monkeypatch.context() as changed:
-        changed.setattr(gguf_export, "_interleaved", lambda weight, head_width: weight)
+        changed.setattr(gguf_export, "_interleave_rotary", lambda weight, head_width: weight)
         fails("log-probabilities differ")
     with monkeypatch.context() as changed:
-        right = gguf_export.vocabulary(run.tokenizer)
-        right.tokens[1:] = right.tokens[:0:-1]
-        changed.setattr(gguf_export, "vocabulary", lambda tokenizer: right)
-        fails("becomes other tokens")
+        correct = gguf_export.gguf_vocabulary(run.tokenizer)
+        correct.tokens[1:] = correct.tokens[:0:-1]
+        changed.setattr(gguf_export, "gguf_vocabulary", lambda tokenizer: correct)
+        fails("encodes .* differently")
     with monkeypatch.context() as changed:
-        changed.setattr(gguf_export, "flush", lambda path: os.truncate(path, 2000))
+        changed.setattr(gguf_export, "fsync_file", lambda path: os.truncate(path, 2000))
         fails("cannot read the file")
     with monkeypatch.context() as changed:
-        changed.setattr(gguf_export, "greedy_agreement", _no_agreement)
-        fails("another token at place 1")
+        changed.setattr(gguf_export, "check_greedy_decoding", _check_wrong_model)
+        fails("another token at position 1")
     api.export(run, tmp_path / "g", to="gguf")
 
 
-def _no_agreement(model: Any, first: int, written: list[int], tolerance: float) -> Any:
-    from moreish.convert.export import greedy_agreement
+def _check_wrong_model(model: Any, first: int, generated: list[int], tolerance: float) -> int:
+    from moreish.convert.export import check_greedy_decoding
 
     with torch.no_grad():
         model.head.weight.neg_()
     try:
-        return greedy_agreement(model, first, written, tolerance)
+        return check_greedy_decoding(model, first, generated, tolerance)
     finally:
         with torch.no_grad():
             model.head.weight.neg_()
 
 
-def test_ties_are_no_disagreement() -> None:
-    from moreish.convert.export import DisagreementError, greedy_agreement
+def test_ties_are_not_differences() -> None:
+    from moreish.convert.export import ParityError, check_greedy_decoding
     from moreish.models import build_model, model_config
 
     bigram = build_model(model_config({"name": "bigram"}), 3).requires_grad_(False)
-    bigram.table.weight[1, 2] = 1e-5  # after 0 all are as likely, after 1 nearly so
-    assert greedy_agreement(bigram, 0, [0, 1, 2, 1], 1e-4) == (4, 2)
-    with pytest.raises(DisagreementError, match="at place 3"):
-        greedy_agreement(bigram, 0, [0, 1, 1], 1e-6)
+    bigram.table.weight[1, 2] = 1e-5  # after 0 all tokens are equal, after 1 almost
+    assert check_greedy_decoding(bigram, 0, [0, 1, 2, 1], 1e-4) == 2
+    with pytest.raises(ParityError, match="at position 3"):
+        check_greedy_decoding(bigram, 0, [0, 1, 1], 1e-6)

@@ -1,4 +1,4 @@
-"""Models of transformers: the same logits, and nothing else taken for them."""
+"""Import from and export to transformers: the same logits, or an error that says why not."""
 
 import json
 from pathlib import Path
@@ -33,8 +33,8 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def saved(folder: Path, name: str, **more: Any) -> Any:
-    """A random model as transformers saves it, beside a byte-level tokenizer of 300 tokens."""
+def save_random_model(folder: Path, name: str, **more: Any) -> Any:
+    """Saves a random model with transformers, and a byte-level tokenizer of 300 tokens."""
     kind, settings = SHAPES[name]
     own = {"vocab_size": 300, "bos_token_id": 0, "eos_token_id": 0, **settings}
     torch.manual_seed(3)
@@ -44,7 +44,7 @@ def saved(folder: Path, name: str, **more: Any) -> Any:
     else:
         config = transformers.LlamaConfig(**{**TINY_LLAMA, **own})
         model = transformers.LlamaForCausalLM(config)
-    for parameter in model.parameters():  # away from zero and one, where mistakes hide
+    for parameter in model.parameters():  # no zeros and ones, which hide mistakes
         torch.nn.init.normal_(parameter, std=0.3)
     model.save_pretrained(folder, **more)
     limits = VocabularyLimits(vocab_size=300)
@@ -54,8 +54,8 @@ def saved(folder: Path, name: str, **more: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_the_logits_are_theirs(name: str, tmp_path: Path) -> None:
-    theirs = saved(tmp_path / "hf", name)
+def test_logits_match_transformers(name: str, tmp_path: Path) -> None:
+    theirs = save_random_model(tmp_path / "hf", name)
     run = api.import_hf(tmp_path / "hf", out=tmp_path / "run")
     tokens = torch.randint(300, (2, 24))
     with torch.inference_mode():
@@ -69,20 +69,22 @@ def test_the_logits_are_theirs(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
-def test_it_writes_what_they_write(name: str, tmp_path: Path) -> None:
-    theirs = saved(tmp_path / "hf", name)
+def test_greedy_samples_match_transformers(name: str, tmp_path: Path) -> None:
+    theirs = save_random_model(tmp_path / "hf", name)
     run = api.import_hf(tmp_path / "hf", out=tmp_path / "run")
-    ids = torch.tensor([[0, *run.tokenizer.encode("the").tolist()]])  # a text follows a boundary
+    ids = torch.tensor(
+        [[0, *run.tokenizer.encode("the").tolist()]]
+    )  # every text starts after a boundary
     length = ids.shape[1]
-    asked = {"max_new_tokens": 24 - length, "do_sample": False, "pad_token_id": 0}
-    written = theirs.generate(ids, attention_mask=torch.ones_like(ids), **asked)[0]
+    options = {"max_new_tokens": 24 - length, "do_sample": False, "pad_token_id": 0}
+    written = theirs.generate(ids, attention_mask=torch.ones_like(ids), **options)[0]
     text = run.sample(1, prompt="the", temperature=0, max_tokens=24 - length)[0]
     assert run.tokenizer.decode(written.numpy()) == text
 
 
 def test_weights_in_several_files_and_in_half_precision(tmp_path: Path) -> None:
-    whole = saved(tmp_path / "one", "llama")
-    saved(tmp_path / "parts", "llama", max_shard_size="20KB")
+    whole = save_random_model(tmp_path / "one", "llama")
+    save_random_model(tmp_path / "parts", "llama", max_shard_size="20KB")
     assert len(list((tmp_path / "parts").glob("model-*.safetensors"))) > 2
     whole.half().save_pretrained(tmp_path / "one")
     runs = [api.import_hf(tmp_path / n, out=tmp_path / f"r-{n}") for n in ("one", "parts")]
@@ -94,7 +96,7 @@ def test_weights_in_several_files_and_in_half_precision(tmp_path: Path) -> None:
 
 
 def test_a_run_without_data(tmp_path: Path, moreish: Moreish) -> None:
-    saved(tmp_path / "hf", "gpt2")
+    save_random_model(tmp_path / "hf", "gpt2")
     shown = moreish("import", "hf", tmp_path / "hf", "--out", "r")
     assert "a GPT of" in shown.out and "3 layers, width 32, context 24" in shown.out
     assert moreish("sample", "r", "-n", "2", "--max-tokens", "9").status == 0
@@ -122,19 +124,22 @@ def _weights(folder: Path, change: Any) -> None:
     save_file({key: value.contiguous() for key, value in tensors.items()}, path)
 
 
-WRONG: dict[str, tuple[Any, str]] = {
+DAMAGED: dict[str, tuple[Any, str]] = {
     "no config": (lambda f: (f / "config.json").unlink(), "holds no config.json"),
     "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "holds no tokenizer.json"),
-    "no weights": (lambda f: (f / "model.safetensors").unlink(), "only safetensors are read"),
+    "no weights": (
+        lambda f: (f / "model.safetensors").unlink(),
+        "must be in the safetensors",
+    ),
     "damaged config": (lambda f: (f / "config.json").write_text("{"), "is damaged"),
-    "a list": (lambda f: (f / "config.json").write_text("[]"), "no group of settings"),
-    "another kind": (lambda f: _config(f, model_type="t5"), "kind 't5' is not known"),
+    "a list": (lambda f: (f / "config.json").write_text("[]"), "not a JSON object"),
+    "another kind": (lambda f: _config(f, model_type="t5"), "type 't5'"),
     "another activation": (lambda f: _config(f, activation_function="x"), "activation_function=x"),
     "no layers": (lambda f: _config(f, n_layer=None), "is damaged: KeyError('n_layer')"),
     "words for layers": (lambda f: _config(f, n_layer="3"), "model.layers=3"),
     "too many layers": (lambda f: _config(f, n_layer=10**9), "model.layers"),
     "more layers": (lambda f: _config(f, n_layer=4), "h.3.attn.c_attn.weight is missing"),
-    "fewer layers": (lambda f: _config(f, n_layer=2), "not known here: h.2."),
+    "fewer layers": (lambda f: _config(f, n_layer=2), "unknown tensor: h.2."),
     "another width": (lambda f: _config(f, n_embd=64), "is (300, 32), not (300, 64)"),
     "a large width": (lambda f: _config(f, n_embd=2**20), "is damaged"),
     "fewer rows": (
@@ -153,10 +158,10 @@ WRONG: dict[str, tuple[Any, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", WRONG)
-def test_what_is_wrong_is_said(name: str, tmp_path: Path) -> None:
-    saved(tmp_path / "hf", "gpt2")
-    change, why = WRONG[name]
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damaged_folders_are_refused(name: str, tmp_path: Path) -> None:
+    save_random_model(tmp_path / "hf", "gpt2")
+    change, why = DAMAGED[name]
     change(tmp_path / "hf")
     with pytest.raises(MoreishError) as error:
         api.import_hf(tmp_path / "hf", out=tmp_path / "run")
@@ -174,14 +179,14 @@ def test_what_is_wrong_is_said(name: str, tmp_path: Path) -> None:
         ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 5e5}}, "rope_type=llama3"),
     ],
 )
-def test_llamas_that_are_not_known(settings: Any, why: str, tmp_path: Path) -> None:
-    saved(tmp_path / "hf", "llama")
+def test_unsupported_llamas_are_refused(settings: Any, why: str, tmp_path: Path) -> None:
+    save_random_model(tmp_path / "hf", "llama")
     _config(tmp_path / "hf", **settings)
     with pytest.raises(MoreishError, match=why):
         api.import_hf(tmp_path / "hf", out=tmp_path / "run")
 
 
-def test_names_of_models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_names_on_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(MoreishError, match="no folder nowhere"):
         api.import_hf("nowhere", out=tmp_path / "run")
     import huggingface_hub
@@ -190,14 +195,14 @@ def test_names_of_models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
         raise ConnectionError("no way there")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
-    with pytest.raises(MoreishError, match=r"cannot be fetched \(no way there\): name a fol"):
+    with pytest.raises(MoreishError, match=r"cannot be downloaded \(no way there\): download"):
         api.import_hf("openai-community/gpt2", out=tmp_path / "run")
-    saved(tmp_path / "hf", "gpt2")
+    save_random_model(tmp_path / "hf", "gpt2")
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *a, **o: str(tmp_path / "hf"))
     assert api.import_hf("openai-community/gpt2", out=tmp_path / "run").record.parameters
 
 
-# --- the way out ---
+# --- export ---
 
 LLAMA = {"positions": "rotary", "norm": "rms", "feedforward": "swiglu", "bias": False}
 EXPORTED: dict[str, tuple[str, dict[str, Any]]] = {
@@ -211,7 +216,7 @@ EXPORTED: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.mark.parametrize("kind", ["lines", "text"])
 @pytest.mark.parametrize("name", EXPORTED)
-def test_runs_go_to_transformers(name: str, kind: str, tmp_path: Path, moreish: Moreish) -> None:
+def test_transformers_agrees(name: str, kind: str, tmp_path: Path, moreish: Moreish) -> None:
     tokenizer, model = EXPORTED[name]
     (tmp_path / "story.txt").write_text(STORY * 4, encoding="utf-8")
     settings = {"name": "gpt", "layers": 2, "heads": 4, "width": 16, "context": 20, **model}
@@ -219,7 +224,7 @@ def test_runs_go_to_transformers(name: str, kind: str, tmp_path: Path, moreish: 
         tmp_path / "story.txt", kind=kind, tokenizer=tokenizer, steps=20, out=tmp_path / "run",
         settings={"model": settings}, report=silent,
     )  # fmt: skip
-    shown = moreish("export", run.path, "--out", "hf", "--licence", "mit", "--json").json
+    shown = moreish("export", run.path, "--out", "hf", "--license", "mit", "--json").json
     assert shown["logit_difference"] < 1e-4 and shown["tokens_alike"] == 19
     assert shown["kind"] == name.split()[0]
     theirs = transformers.AutoModelForCausalLM.from_pretrained("hf").eval()
@@ -232,7 +237,7 @@ def test_runs_go_to_transformers(name: str, kind: str, tmp_path: Path, moreish: 
     assert difference.abs().max() < 1e-4
     card = Path("hf/README.md").read_text()
     assert "license: mit" in card and run.record.data.sha256["train"] in card
-    if tokenizer == "bpe":  # and back
+    if tokenizer == "bpe":  # also import it again
         again = api.import_hf("hf", out=tmp_path / "again")
         with torch.inference_mode():
             difference = again.model(torch.tensor([ids]))[0] - run.model(torch.tensor([ids]))[0]
@@ -247,16 +252,14 @@ def test_runs_go_to_transformers(name: str, kind: str, tmp_path: Path, moreish: 
     [
         ({"name": "lstm", "width": 8}, "no lstm"),
         ({"qk_norm": True}, "model.qk_norm=True"),
-        ({"ngram_embedding": 3}, "model.ngram_embedding=3"),
-        ({"positions": "rotary"}, "only two kinds"),
+        ({"grams": 3}, "model.ngram_embeddings=3"),
+        ({"positions": "rotary"}, "only two architectures"),
         ({**LLAMA, "bias": True}, "no biases"),
-        ({"kv_heads": 2}, "kv_heads"),
+        ({"kv_heads": 2}, "no grouped-query attention"),
         ({"tokenizer": "word"}, "no tokenizer like 'word'"),
     ],
 )
-def test_what_transformers_lacks_is_refused(
-    model: dict[str, Any], why: str, tmp_path: Path
-) -> None:
+def test_unsupported_models_are_refused(model: dict[str, Any], why: str, tmp_path: Path) -> None:
     (tmp_path / "story.txt").write_text(STORY * 4, encoding="utf-8")
     gpt = {"name": "gpt", "layers": 1, "heads": 4, "width": 16, "context": 20}
     model = dict(model)
@@ -273,7 +276,7 @@ def test_what_transformers_lacks_is_refused(
         api.export(run, tmp_path / "hf", to="gguff")
 
 
-def test_an_export_that_disagrees_does_not_appear(
+def test_an_export_that_differs_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from moreish.convert import hf_export
@@ -284,21 +287,25 @@ def test_an_export_that_disagrees_does_not_appear(
         tmp_path / "story.txt", steps=9, out=tmp_path / "run", settings={"model": gpt},
         report=silent,
     )  # fmt: skip
-    right = hf_export._settings
-    wrong = lambda *a: ({**right(*a)[0], "layer_norm_epsilon": 0.1}, right(*a)[1])  # noqa: E731
-    monkeypatch.setattr(hf_export, "_settings", wrong)
-    with pytest.raises(MoreishError, match=r"does not agree with this run \(logits differ"):
+    correct_map = hf_export.map_to_hf
+
+    def wrong_epsilon(*args: Any) -> Any:
+        model, config, tensor_maps = correct_map(*args)
+        return model, {**config, "layer_norm_epsilon": 0.1}, tensor_maps
+
+    monkeypatch.setattr(hf_export, "map_to_hf", wrong_epsilon)
+    with pytest.raises(MoreishError, match=r"does not reproduce this run \(logits differ"):
         api.export(run, tmp_path / "hf")
-    monkeypatch.setattr(hf_export, "_settings", right)
-    _tokens = hf_export._tokenizer
+    monkeypatch.setattr(hf_export, "map_to_hf", correct_map)
+    correct_tokenizer = hf_export._tokenizer_json
 
     def swapped(tokenizer: Any) -> Any:
-        tree = _tokens(tokenizer)
+        tree = correct_tokenizer(tokenizer)
         vocab = tree["model"]["vocab"]
         vocab["e"], vocab["t"] = vocab["t"], vocab["e"]
         return tree
 
-    monkeypatch.setattr(hf_export, "_tokenizer", swapped)
-    with pytest.raises(MoreishError, match="becomes other tokens"):
+    monkeypatch.setattr(hf_export, "_tokenizer_json", swapped)
+    with pytest.raises(MoreishError, match=r"encodes .* differently"):
         api.export(run, tmp_path / "hf")
     assert not list(tmp_path.glob("*hf*"))

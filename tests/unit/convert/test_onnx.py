@@ -1,4 +1,4 @@
-"""Runs in ONNX Runtime: the same logits at once and step by step, and texts without PyTorch."""
+"""ONNX export: the same logits at once and step by step, and generation without PyTorch."""
 
 import subprocess
 import sys
@@ -11,13 +11,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_gguf import QWEN_2, of_others
+from test_gguf import QWEN_2, foreign_bpe
 from test_onnx_step import GPT, MODELS, ROTARY
 
 from conftest import STORY, Moreish, needs_gpt2
 from moreish import api
+from moreish.convert.onnx import counts, generate_template
 from moreish.convert.onnx import export as onnx_export
-from moreish.convert.onnx import generate_template as onnx_generate
 from moreish.errors import MoreishError
 from moreish.runs.run import Run
 from moreish.tokenizers import VocabularyLimits, tokenizer_builder
@@ -30,7 +30,7 @@ QUICK: dict[str, tuple[str, str, dict[str, Any]]] = {
         "char", "lines", {"name": "hybrid", "layers": 1, "heads": 2, "width": 16, "context": 20},
     ),
 }  # fmt: skip
-"""Learned positions, which are begun anew, are the hybrid's."""
+"""The hybrid has learned positions, so its state restarts when the context is full."""
 
 SLOW: dict[str, tuple[str, str, dict[str, Any]]] = {
     "rotary gpt of pairs, n-grams": (
@@ -45,13 +45,13 @@ SLOW: dict[str, tuple[str, str, dict[str, Any]]] = {
     },
 }  # fmt: skip
 
-ALONE = """
+WITHOUT_PACKAGES = """
 import runpy, sys
 sys.modules["torch"] = sys.modules["moreish"] = sys.modules["tokenizers"] = None
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
-"""Runs a script where these cannot be imported."""
+"""Runs a script in which these packages cannot be imported."""
 
 
 def trained(folder: Path, tokenizer: str, kind: str, model: dict[str, Any]) -> Run:
@@ -63,26 +63,25 @@ def trained(folder: Path, tokenizer: str, kind: str, model: dict[str, Any]) -> R
     )  # fmt: skip
 
 
-def written_alone(folder: Path, *options: str) -> str:
-    """What the example in an export prints, in a process of its own."""
-    line = [sys.executable, "-c", ALONE, str(folder / "generate.py"), *options]
+def run_generate_script(folder: Path, *options: str) -> str:
+    """Returns what generate.py of an export prints."""
+    line = [sys.executable, "-c", WITHOUT_PACKAGES, str(folder / "generate.py"), *options]
     done = subprocess.run(line, capture_output=True, text=True, encoding="utf-8")
     assert done.returncode == 0 and not done.stderr, done.stderr
     return done.stdout.removesuffix("\n")
 
 
 @pytest.mark.parametrize("name", [*QUICK, *(pytest.param(n, marks=pytest.mark.soak) for n in SLOW)])
-def test_runs_go_to_onnx_runtime(name: str, tmp_path: Path, moreish: Moreish) -> None:
+def test_onnx_runtime_reproduces_the_run(name: str, tmp_path: Path, moreish: Moreish) -> None:
     run = trained(tmp_path, *{**QUICK, **SLOW}[name])
-    told = moreish("export", run.path, "--to", "onnx", "--out", "o", "--licence", "mit", "--json")
-    assert told.json["logit_difference"] < 1e-4 and told.json["tokens_alike"] == 200
-    assert told.json["program"] == "ONNX Runtime" and told.json["compared"] == "logits"
+    shown = moreish("export", run.path, "--to", "onnx", "--out", "o", "--license", "mit", "--json")
+    assert shown.json["logit_difference"] < 1e-4 and shown.json["tokens_alike"] == 200
+    assert shown.json["program"] == "ONNX Runtime" and shown.json["compared"] == "logits"
     _same_logits(run, Path("o/model.onnx"))
-    # Past what the model holds too, as the run itself writes there.
+    # Also beyond the context, as the run itself continues there.
     text = run.sample(1, prompt="the", temperature=0, max_tokens=90)[0]
-    assert written_alone(Path("o"), "--prompt", "the", "--temperature", "0", "--tokens", "90") == (
-        text
-    )
+    options = ("--prompt", "the", "--temperature", "0", "--max-tokens", "90")
+    assert run_generate_script(Path("o"), *options) == text
     card = Path("o/README.md").read_text()
     assert "license: mit" in card and run.record.data.sha256["train"] in card
     again = moreish("export", run.path, "--to", "onnx", "--out", "o")
@@ -91,7 +90,7 @@ def test_runs_go_to_onnx_runtime(name: str, tmp_path: Path, moreish: Moreish) ->
 
 @torch.inference_mode()
 def _same_logits(run: Run, path: Path) -> None:
-    """By the plain interface, as the model card tells it; at several lengths, and with a state."""
+    """Compares through the interface that the model card describes."""
     session = onnxruntime.InferenceSession(str(path))
     names = [given.name for given in session.get_inputs()]
     assert names[0] == "tokens" and session.get_inputs()[0].shape == ["batch", "length"]
@@ -116,15 +115,15 @@ def _same_logits(run: Run, path: Path) -> None:
             torch.testing.assert_close(torch.from_numpy(logits), expected, rtol=0, atol=1e-4)
 
 
-def tokenizer_alone(tokenizer: Any, folder: Path) -> onnx_generate.Tokenizer:
+def load_standalone(tokenizer: Any, folder: Path) -> generate_template.StandstandaloneTokenizer:
     path = folder / "tokenizer.json"
     path.write_bytes(encode_json(tokenizer.to_json()))
-    return onnx_generate.Tokenizer(path)
+    return generate_template.StandstandaloneTokenizer(path)
 
 
 @pytest.mark.parametrize("boundary", [True, False])
 @pytest.mark.parametrize("name", ["byte", "char", "word", "bpe", "gpt2"])
-def test_the_example_makes_the_same_tokens(
+def test_the_script_tokenizes_alike(
     name: str, boundary: bool, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     if name == "gpt2":
@@ -133,7 +132,7 @@ def test_the_example_makes_the_same_tokens(
     ours = tokenizer_builder(name).build(
         [STORY * 4 + "½é’²\u3000'"], boundary=boundary, limits=limits
     )
-    alone = tokenizer_alone(ours, tmp_path_factory.mktemp("alone"))
+    standalone = load_standalone(ours, tmp_path_factory.mktemp("standalone"))
     words = st.sampled_from(["the", " cat", "'s", "'ll", "\n\n", "  ", "\u3000", "½", "é", "’s"])
     characters = st.characters(exclude_categories=["Cs"]).map(str)
 
@@ -143,8 +142,8 @@ def test_the_example_makes_the_same_tokens(
         if name == "char":
             text = ours.drop_unknown(text)
         ids = ours.encode(text).tolist()
-        assert alone.encode(text) == ids
-        assert alone.decode(ids) == ours.decode(np.array(ids, dtype=np.int64))
+        assert standalone.encode(text) == ids
+        assert standalone.decode(ids) == ours.decode(np.array(ids, dtype=np.int64))
 
     same()
 
@@ -156,7 +155,7 @@ def test_the_example_makes_the_same_tokens(
         ("word", "The zebra, the cat\tof zebra", "' zebra' '\\t' 'of'"),
     ],
 )
-def test_the_example_says_what_it_cannot_read(
+def test_the_script_names_unknown_characters_and_words(
     name: str, prompt: str, unknown: str, tmp_path: Path
 ) -> None:
     run = trained(tmp_path, name, "text", {"name": "bigram"})
@@ -164,52 +163,52 @@ def test_the_example_says_what_it_cannot_read(
     line = [sys.executable, tmp_path / "o" / "generate.py", "--prompt", prompt]
     done = subprocess.run(line, capture_output=True, text=True, encoding="utf-8")
     assert done.returncode == 2 and not done.stdout
-    assert done.stderr.endswith(f"--prompt: the model never saw {unknown}\n")
+    assert done.stderr.endswith(f"--prompt: not in the vocabulary: {unknown}\n")
     if name == "char":
-        alone = onnx_generate.Tokenizer(tmp_path / "o" / "tokenizer.json")
-        with pytest.raises(ValueError, match="never saw '語'"):
-            alone.encode(prompt)
+        standalone = generate_template.StandstandaloneTokenizer(tmp_path / "o" / "tokenizer.json")
+        with pytest.raises(ValueError, match="'語' is not in the model's vocabulary"):
+            standalone.encode(prompt)
 
 
-def test_words_of_others_need_a_library(tmp_path: Path) -> None:
+def test_other_pre_tokenization_needs_a_library(tmp_path: Path) -> None:
     from moreish.tokenizers import tokenizer_from_json
 
-    ours = tokenizer_from_json(of_others(QWEN_2), boundary=True)
+    ours = tokenizer_from_json(foreign_bpe(QWEN_2), boundary=True)
     text = "I'LL  be 123\r\n\r\n there!"
-    assert tokenizer_alone(ours, tmp_path).encode(text) == ours.encode(text).tolist()
+    assert load_standalone(ours, tmp_path).encode(text) == ours.encode(text).tolist()
 
 
-def test_an_export_that_disagrees_does_not_appear(
+def test_an_export_that_differs_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = trained(tmp_path, "char", "text", {"name": "bigram"})
-    refused = r"ONNX Runtime does not agree with this run \(.*"
+    refused = r"ONNX Runtime does not reproduce this run \(.*"
 
     def fails(why: str) -> None:
         with pytest.raises(MoreishError, match=refused + why):
             api.export(run, tmp_path / "o", to="onnx")
         assert not list(tmp_path.glob("*o"))
 
-    right = onnx_export.stepwise
+    correct = onnx_export.make_exportable
 
-    def off(model: Any) -> Any:
-        steps = right(model)
-        steps.model.table.weight.data[3, 4] += 0.01
-        return steps
+    def wrong_weights(model: Any) -> Any:
+        exportable = correct(model)
+        exportable.model.table.weight.data[3, 4] += 0.01
+        return exportable
 
     with monkeypatch.context() as changed:
-        changed.setattr(onnx_export, "stepwise", off)
+        changed.setattr(onnx_export, "make_exportable", wrong_weights)
         fails("logits differ by 0.01")
     with monkeypatch.context() as changed:
         data = run.tokenizer.to_json()
-        turned = {**data, "characters": data["characters"][::-1]}
-        changed.setattr(type(run.tokenizer), "to_json", lambda self: turned)
-        fails("becomes other tokens")
+        reversed_ = {**data, "characters": data["characters"][::-1]}
+        changed.setattr(type(run.tokenizer), "to_json", lambda self: reversed_)
+        fails("encodes .* differently")
 
 
-def test_large_weights_lie_beside_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_weights_are_a_separate_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = trained(tmp_path, "char", "text", {"name": "bigram"})
-    monkeypatch.setattr(onnx_export, "LARGEST", 100)
+    monkeypatch.setattr(onnx_export, "MAX_INLINE_BYTES", 100)
     api.export(run, tmp_path / "o", to="onnx")
     size = run.model.vocab_size**2 * 4
     assert (tmp_path / "o" / "model.onnx.data").stat().st_size >= size
@@ -217,17 +216,15 @@ def test_large_weights_lie_beside_the_file(tmp_path: Path, monkeypatch: pytest.M
     _same_logits(run, tmp_path / "o" / "model.onnx")
 
 
-def test_a_model_that_nobody_has_said_how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from moreish.convert.onnx import networks as stepwise_networks
-
+def test_a_model_without_an_exporter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = trained(tmp_path, "char", "text", {"name": "bigram"})
-    monkeypatch.setattr(stepwise_networks, "KINDS", {})
-    with pytest.raises(MoreishError, match="nobody has said how Bigram goes step by step"):
+    monkeypatch.setattr(counts, "EXPORTABLE", {})
+    with pytest.raises(MoreishError, match="not implemented for Bigram"):
         api.export(run, tmp_path / "o", to="onnx")
     assert not list(tmp_path.glob("*o"))
 
 
-def test_libraries_that_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_libraries_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = trained(tmp_path, "char", "text", GPT)
     for to, library in (("onnx", "onnxscript"), ("gguf", "xllamacpp"), ("hf", "transformers")):
         with monkeypatch.context() as changed:

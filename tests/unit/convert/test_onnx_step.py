@@ -1,4 +1,4 @@
-"""Models as functions that go step by step: what the models themselves say, from zeros on."""
+"""Exportable models: decoding from zero states gives the logits of the models themselves."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from conftest import STORY
-from moreish.convert.onnx.counts import Found, stepwise
+from moreish.convert.onnx.counts import HashTable, make_exportable
 from moreish.data.text.corpus import Corpus
 from moreish.data.token_dataset import TokenDataset, encode_corpus
 from moreish.models import REGISTRY, Model, build_model, model_config
@@ -42,12 +42,12 @@ MODELS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def test_all_models_are_here() -> None:
+def test_every_model_is_covered() -> None:
     assert {settings["name"] for settings in MODELS.values()} == {*REGISTRY}
 
 
-def made(settings: dict[str, Any], kind: str) -> tuple[Model, TokenDataset]:
-    """A model with random weights, and counts of the story."""
+def build(settings: dict[str, Any], kind: str) -> tuple[Model, TokenDataset]:
+    """Returns a model with random weights and counts of the story, and its training tokens."""
     pieces = [line for line in STORY.split("\n") if line] if kind == "lines" else [STORY * 4]
     tokenizer = CharTokenizer.build(pieces, boundary=kind == "lines")
     corpus = Corpus.of(pieces, kind)  # type: ignore[arg-type]
@@ -66,59 +66,63 @@ def made(settings: dict[str, Any], kind: str) -> tuple[Model, TokenDataset]:
 @pytest.mark.parametrize("kind", ["lines", "text"])
 @pytest.mark.parametrize("name", MODELS)
 @torch.inference_mode()
-def test_steps_are_those_of_the_model(name: str, kind: str) -> None:
-    model, tokens = made(MODELS[name], kind)
-    steps = stepwise(model)
-    # Of the text itself, from a boundary and from after it; and what never occurred.
+def test_logits_match_the_model(name: str, kind: str) -> None:
+    model, tokens = build(MODELS[name], kind)
+    exportable = make_exportable(model)
+    # The text itself, from a boundary and from the token after it; and random tokens.
     known_T = torch.from_numpy(tokens.ids_N[:40].astype("int64"))
     tokens_BT = torch.stack(
         [known_T, known_T.roll(-1), torch.randint(model.vocab_size, (len(known_T),))]
     )
-    state, own = tuple(start.zeros(3) for start in steps.starts.values()), None
+    state, own = tuple(spec.zeros(3) for spec in exportable.state_specs.values()), None
     pieces, slides = [5, 1, 1, 3, 1, 9], model.max_length is None or "rotary" in name
     for piece_BT in tokens_BT.split([*pieces, 12, 1, 7] if slides else [*pieces, 20], dim=1):
         if piece_BT.shape[1] == 20 and not slides:
-            break  # learned positions end
+            break  # learned positions end with the context
         expected_BTV, own = model(piece_BT, own)
-        found_BTV, *state = steps(piece_BT, *state)
+        found_BTV, *state = exportable(piece_BT, *state)
         assert found_BTV.shape == expected_BTV.shape
         torch.testing.assert_close(found_BTV, expected_BTV, rtol=1e-5, atol=1e-5)
     assert expected_BTV[expected_BTV.isfinite()].std() > 0.1
-    for tensor, start in zip(state, steps.starts.values(), strict=True):
-        assert tensor.dtype == start.dtype
-        sizes = [3 if size == "batch" else size for size in start.shape]
+    for tensor, spec in zip(state, exportable.state_specs.values(), strict=True):
+        assert tensor.dtype == spec.dtype
+        sizes = [3 if size == "batch" else size for size in spec.shape]
         assert [size for size in sizes if size != "past"] == [
             size for size, known in zip(tensor.shape, sizes, strict=True) if known != "past"
         ]
 
 
 def test_rows_are_independent() -> None:
-    """What stands beside a text changes nothing of it."""
+    """Other sequences of the batch do not change the logits of a sequence."""
     for name in ("bow", "kneser-ney", "gpt, n-grams"):
-        model, _ = made(MODELS[name], "lines")
-        steps = stepwise(model).requires_grad_(False)
+        model, _ = build(MODELS[name], "lines")
+        exportable = make_exportable(model).requires_grad_(False)
         tokens_BT = torch.randint(model.vocab_size, (4, 9))
-        whole, *_ = steps(tokens_BT, *(start.zeros(4) for start in steps.starts.values()))
-        alone, *_ = steps(tokens_BT[2:3], *(start.zeros(1) for start in steps.starts.values()))
+        whole, *_ = exportable(
+            tokens_BT, *(spec.zeros(4) for spec in exportable.state_specs.values())
+        )
+        alone, *_ = exportable(
+            tokens_BT[2:3], *(spec.zeros(1) for spec in exportable.state_specs.values())
+        )
         torch.testing.assert_close(whole[2:3], alone)
 
 
-def test_a_step_leaves_the_model_alone() -> None:
-    model, _ = made(GPT, "lines")
+def test_the_model_is_copied() -> None:
+    model, _ = build(GPT, "lines")
     before = model.state_dict()
-    stepwise(model).requires_grad_(False).model.embedding.weight.zero_()
+    make_exportable(model).requires_grad_(False).model.embedding.weight.zero_()
     assert model.state_dict()["embedding.weight"].any() and before.keys() == {*model.state_dict()}
 
 
-def test_numbers_are_found_by_their_keys() -> None:
-    """In several tables at once, where the same key may stand in each, or in none."""
-    chance = torch.Generator().manual_seed(0)
-    keys = [torch.randperm(2**40 if n > 10**4 else 2000, generator=chance)[:n] for n in (700, 3)]
-    tables = [(key, torch.randn(len(key), generator=chance)) for key in keys]
-    found = Found(tables, default=7.0)
-    asked = torch.arange(2000)
-    values = found(torch.stack([asked, asked], dim=-1))
-    for place, (key, value) in enumerate(tables):
+def test_hash_tables_find_values_by_key() -> None:
+    """The same key may be in several tables, or in none."""
+    rng = torch.Generator().manual_seed(0)
+    keys = [torch.randperm(2**40 if n > 10**4 else 2000, generator=rng)[:n] for n in (700, 3)]
+    tables = [(key, torch.randn(len(key), generator=rng)) for key in keys]
+    table = HashTable(tables, default=7.0)
+    keys_N = torch.arange(2000)
+    values = table(torch.stack([keys_N, keys_N], dim=-1))
+    for i, (key, value) in enumerate(tables):
         expected = torch.full((2000,), 7.0)
         expected[key] = value
-        assert torch.equal(values[:, place], expected)
+        assert torch.equal(values[:, i], expected)

@@ -1,4 +1,4 @@
-"""Files of other programs: nothing in them runs unasked."""
+"""Import of PyTorch files: no code in them runs without --trust."""
 
 import argparse
 import json
@@ -16,15 +16,20 @@ import torch
 from safetensors.torch import load_file
 
 from conftest import ROOT, Moreish
-from moreish.convert import pt_import as importing
+from moreish.convert import pt_import
 from moreish.convert.pt_import import import_pt
 from moreish.errors import MoreishError
 
 
 @pytest.fixture(scope="module")
 def forking() -> Iterator[subprocess.Popen[str]]:
-    """A process that has PyTorch imported, and forks."""
-    command = [sys.executable, "-I", ROOT / "tests" / "at_hand.py", importing.UNPICKLER]
+    """A process that has imported PyTorch and forks for each file."""
+    command = [
+        sys.executable,
+        "-I",
+        ROOT / "tests" / "support" / "unpickle_server.py",
+        pt_import.UNPICKLER,
+    ]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -34,26 +39,26 @@ def forking() -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.fixture
-def at_hand(forking: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same script in a process of its own, without the import of PyTorch that makes such a one
-    expensive; for tests whose claim is about files."""
+def forked_unpickler(forking: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs the script in a fork of that process, which saves importing PyTorch. For tests about the
+    content of files, not about the process."""
 
-    def another(path: Path, made: Path, how: str) -> subprocess.CompletedProcess[str]:
+    def run(path: Path, folder: Path, mode: str) -> subprocess.CompletedProcess[str]:
         assert forking.stdin is not None
         assert forking.stdout is not None
-        forking.stdin.write(json.dumps([str(path), str(made.resolve()), how]) + "\n")
-        forking.stdin.flush()
+        forking.stdin.write(json.dumps([str(path), str(folder.resolve()), mode]) + "\n")
+        forking.stdin.fsync_file()
         return subprocess.CompletedProcess([], **json.loads(forking.stdout.readline()))
 
     if sys.platform != "win32":  # it does not fork
-        monkeypatch.setattr(importing, "_in_another_process", another)
+        monkeypatch.setattr(pt_import, "_run_unpickler", run)
 
 
-quick = pytest.mark.usefixtures("at_hand")
+quick = pytest.mark.usefixtures("forked_unpickler")
 
 
 class Malicious:
-    """Makes a file, if it is built from a pickle."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, mark: Path, how: str = "eval") -> None:
         self.mark, self.how = mark, how
@@ -65,7 +70,7 @@ class Malicious:
 
 
 def checkpoint() -> dict[str, object]:
-    """As nanoGPT writes one: tied weights, an optimizer, settings."""
+    """Returns a checkpoint like those of nanoGPT: tied weights, an optimizer, settings."""
     model = torch.nn.Linear(3, 2)
     optimizer = torch.optim.AdamW(model.parameters())
     model(torch.ones(1, 3)).sum().backward()
@@ -106,17 +111,17 @@ def test_tensors_and_plain_values(tmp_path: Path) -> None:
     [{}, {"_use_new_zipfile_serialization": False}, {"pickle_protocol": 4}],
     ids=["zip", "older", "newer"],
 )
-def test_programs_do_not_run(tmp_path: Path, form: Any, how: str, named: str) -> None:
+def test_code_does_not_run(tmp_path: Path, form: Any, how: str, named: str) -> None:
     mark = tmp_path / "it-ran"
     torch.save({"model": torch.ones(2), "x": Malicious(mark, how)}, tmp_path / "bad.pt", **form)
     if "pickle_protocol" in form:
-        named = "what it calls is not known"
-    why = rf"^\S+ holds more than tensors and plain values.*{named}.* run code .*--trust runs it$"
+        named = "calls unknown functions"
+    why = rf"^\S+ holds more than tensors and plain values.*{named}.* run code .*add --trust$"
     with pytest.raises(MoreishError, match=why):
         import_pt(tmp_path / "bad.pt", tmp_path / "out")
     assert not mark.exists() and not (tmp_path / "out").exists()
     import_pt(tmp_path / "bad.pt", tmp_path / "out", trusted=True)
-    assert mark.exists()  # the test has teeth: in the other process it does run
+    assert mark.exists()  # with trust it does run, so the test can fail
 
 
 @quick
@@ -129,7 +134,7 @@ def test_plain_pickles_do_not_run(tmp_path: Path) -> None:
 
 
 @quick
-def test_settings_of_a_class_of_their_own_need_trust(tmp_path: Path) -> None:
+def test_settings_of_another_class_need_trust(tmp_path: Path) -> None:
     settings = argparse.Namespace(layers=3)
     torch.save({"w": torch.ones(2), "args": settings}, tmp_path / "a.pt")
     with pytest.raises(MoreishError, match=r"argparse\.Namespace"):
@@ -143,7 +148,7 @@ def test_settings_of_a_class_of_their_own_need_trust(tmp_path: Path) -> None:
 def test_torchscript_needs_trust(tmp_path: Path) -> None:
     model = torch.nn.Linear(2, 3)
     torch.jit.trace(model, torch.ones(1, 2)).save(tmp_path / "a.pt")
-    with pytest.raises(MoreishError, match=r"TorchScript.*run code.*--trust runs it"):
+    with pytest.raises(MoreishError, match=r"TorchScript.*run code.*add --trust"):
         import_pt(tmp_path / "a.pt", tmp_path / "out")
     imported = import_pt(tmp_path / "a.pt", tmp_path / "out", trusted=True)
     assert torch.equal(load_file(imported.weights)["weight"], model.weight)
@@ -169,7 +174,7 @@ def test_numpy_becomes_tensors(tmp_path: Path) -> None:
 
 
 @quick
-def test_what_is_left_out_is_said(tmp_path: Path, moreish: Moreish) -> None:
+def test_skipped_values_are_listed(tmp_path: Path, moreish: Moreish) -> None:
     odd = {
         "\x1b[31m": b"bytes",
         "words": np.array(["a"]),
@@ -181,7 +186,7 @@ def test_what_is_left_out_is_said(tmp_path: Path, moreish: Moreish) -> None:
     done = moreish("import", "pt", "a.pt", "--out", "out", "--trust")
     assert done.status == 0
     assert done.out.splitlines()[1] == (
-        "left out, neither tensors nor plain values: odd.0.␛[31m (bytes), odd.0.words (ndarray), "
+        "Skipped, neither tensors nor plain values: odd.0.␛[31m (bytes), odd.0.words (ndarray), "
         "odd.0.masked (MaskedArray), odd.0.long (ndarray), odd.0.function (function)"
     )
     about = json.loads(Path("out/about.json").read_text())
@@ -209,9 +214,9 @@ def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
 @pytest.mark.parametrize(
     "content", [b"not a checkpoint, only some text", pickle.dumps({"a": 1}), b"\x1b[31m\x07" * 9]
 )
-def test_what_is_no_checkpoint_asks_for_no_trust(tmp_path: Path, content: bytes) -> None:
+def test_other_files_do_not_ask_for_trust(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.pt").write_bytes(content)
-    with pytest.raises(MoreishError, match="damaged, or none") as refused:
+    with pytest.raises(MoreishError, match="damaged, or not a PyTorch file") as refused:
         import_pt(tmp_path / "a.pt", tmp_path / "out")
     assert "--trust" not in str(refused.value)
 
@@ -220,8 +225,8 @@ def test_what_is_no_checkpoint_asks_for_no_trust(tmp_path: Path, content: bytes)
 @pytest.mark.parametrize(
     ("saved", "why"),
     [
-        ({"a.b": torch.ones(2), "a": {"b": torch.zeros(2)}}, "two of its tensors"),
-        ({1: 5, "1": 6}, "would have one name"),
+        ({"a.b": torch.ones(2), "a": {"b": torch.zeros(2)}}, "two tensors would be named"),
+        ({1: 5, "1": 6}, "would have the same name"),
         ({"w": torch.ones(1).expand(2**40)}, "claims 1,099,511,627,776 numbers"),
         ({"w": torch.eye(3).to_sparse()}, "safetensors cannot"),
         (5, "holds no tensors"),
@@ -230,24 +235,24 @@ def test_what_is_no_checkpoint_asks_for_no_trust(tmp_path: Path, content: bytes)
         ({"lr": [0.1]}, "holds no tensors"),
     ],
 )
-def test_what_safetensors_cannot_hold_is_said(tmp_path: Path, saved: object, why: str) -> None:
+def test_unsupported_content_is_refused(tmp_path: Path, saved: object, why: str) -> None:
     torch.save(saved, tmp_path / "a.pt")
     with pytest.raises(MoreishError, match=why):
         import_pt(tmp_path / "a.pt", tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
 
 
-def test_places(tmp_path: Path) -> None:
-    with pytest.raises(MoreishError, match="is no file"):
+def test_paths(tmp_path: Path) -> None:
+    with pytest.raises(MoreishError, match="is not a file"):
         import_pt(tmp_path / "a.pt", tmp_path / "out")
     torch.save({"w": torch.ones(2)}, tmp_path / "a.pt")
     with pytest.raises(MoreishError, match="exists: name a new folder"):
         import_pt(tmp_path / "a.pt", tmp_path)
 
 
-def test_another_process_reads_it(tmp_path: Path) -> None:
-    """What it is started for holds without the help of these tests: a program runs elsewhere, where
-    it is trusted, and nowhere else. The audit hook would notice one that runs here."""
+def test_a_separate_process_reads_the_file(tmp_path: Path) -> None:
+    """Without the forking fixture: trusted code runs in the separate process and nowhere else. The
+    audit hook of the tests would notice code that runs here."""
     mark = tmp_path / "it-ran"
     torch.save({"w": torch.ones(2), "x": Malicious(mark)}, tmp_path / "bad.pt")
     with pytest.raises(MoreishError, match=r"\(eval\)"):

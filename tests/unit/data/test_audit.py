@@ -444,7 +444,7 @@ def test_a_page_replaces_nothing_but_a_page(moreish_: Moreish, tmp_path: Path) -
     assert not (folder / "new.html").exists()
     for _ in range(2):
         assert moreish_("doctor", source, "--report", page).status == 0
-    page.write_text(moreish.figures.report.page("another", "", []))  # type: ignore[attr-defined]
+    page.write_text(moreish.reports.html.page("another", "", []))  # type: ignore[attr-defined]
     assert moreish_("doctor", source, "--report", page).status == 2
     with pytest.raises(moreish.MoreishError, match="in the source"):
         moreish.api.doctor_page(moreish.doctor(source), source)  # type: ignore[attr-defined]

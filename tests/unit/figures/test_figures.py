@@ -1,4 +1,4 @@
-"""Pictures and reports: every model has some, both themes are readable, nothing is fetched."""
+"""Figures and reports: every model has some, both themes are readable, pages are self-contained."""
 
 import re
 import shutil
@@ -14,34 +14,37 @@ from torch.nn import functional as F
 from conftest import STORY, Moreish
 from moreish import api
 from moreish.data import catalog
-from moreish.figures import draw
-from moreish.figures.pictures import Watch, _layers
-from moreish.figures.style import DARK, LIGHT, save, themed
+from moreish.figures import plots
+from moreish.figures.layer_statistics import LayerRecorder, layer_statistics
+from moreish.figures.style import DARK, LIGHT, save, use_theme
 from moreish.models import REGISTRY, CountBasedModel, model_class
 from moreish.runs.run import Run
 from moreish.training.events import silent
 
 
 @pytest.mark.parametrize("model", sorted(REGISTRY))
-def test_every_model_has_pictures(model: str, tmp_path: Path) -> None:
+def test_every_model_has_figures(model: str, tmp_path: Path) -> None:
     source = tmp_path / "names.txt"
     source.write_text("\n".join(a + b + c for a in "abe" for b in "abc" for c in "cde"))
     counted = issubclass(model_class(model), CountBasedModel)
     budget = {} if counted else {"steps": 3}
     run = api.train(source, model=model, out=tmp_path / "run", report=silent, **budget)
-    names = {picture.name for picture in api.figures(run)}
+    names = {figure.name for figure in api.figures(run)}
     assert {"pairs-counted", "pairs-expected", "surprisal"} <= names
     assert ("loss" in names) == ("layers" in names) == (not counted)
     assert ("attention" in names) == (model in ("gpt", "hybrid"))
     for path in (run.path / "figures").iterdir():
-        ET.parse(path)  # noqa: S314 (our own)
+        ET.parse(path)  # noqa: S314 (our own file)
 
 
-def test_the_numbers_are_in_the_table(small_run: Run, tmp_path: Path) -> None:
+def test_the_table_shows_the_counts(small_run: Run, tmp_path: Path) -> None:
     counts = np.array([[0, 3], [12, 1500]])
     for theme in (LIGHT, DARK):
-        with themed(theme):
-            save(draw.pairs(counts, ["a", "b"], theme, counts=True, of=2), tmp_path / "t.svg")
+        with use_theme(theme):
+            save(
+                plots.pair_table(counts, ["a", "b"], theme, counts=True, vocab_size=2),
+                tmp_path / "t.svg",
+            )
         text = (tmp_path / "t.svg").read_text()
         assert all(f">{part}<" in text for part in ("aa", "ba", "12", "1.5k", "0"))
         assert theme.paper in text
@@ -54,8 +57,8 @@ def test_large_vocabularies_show_their_most_frequent(tmp_path: Path) -> None:
     # The first letters are the most frequent; of these, each is followed by itself once more.
     source.write_text("".join(c * (400 - i) for i, c in enumerate(letters)), encoding="utf-8")
     run = api.train(source, model="ngram", kind="text", out=tmp_path / "r", report=silent)
-    pictures = {picture.name: picture for picture in api.figures(run)}
-    shown = pictures["pairs-counted"].light.read_text("utf-8")
+    figures = {figure.name: figure for figure in api.figures(run)}
+    shown = figures["pairs-counted"].light.read_text("utf-8")
     assert f"the 40 most frequent of {run.tokenizer.vocab_size} tokens" in shown
     assert f">{letters[0] * 2}<" in shown and f">{letters[39] * 2}<" in shown
     assert ">399<" in shown  # how often the first follows itself
@@ -64,44 +67,44 @@ def test_large_vocabularies_show_their_most_frequent(tmp_path: Path) -> None:
 
 def test_two_dimensional_embeddings_are_shown_as_they_are(tmp_path: Path) -> None:
     points = np.array([[0.0, 1.0], [2.0, 3.0], [4.0, -1.0]])
-    with themed(LIGHT):
-        axes = draw.embeddings(points, ["a", "b", "c"], LIGHT).axes[0]
-        assert axes.get_xlabel() == "first number"
+    with use_theme(LIGHT):
+        axes = plots.embeddings(points, ["a", "b", "c"], LIGHT).axes[0]
+        assert axes.get_xlabel() == "dimension 1"
         assert np.array_equal(axes.collections[0].get_offsets(), points)
         wide = np.random.default_rng(0).normal(size=(20, 8)) * [5, 1, 1, 1, 1, 1, 1, 1]
-        label = draw.embeddings(wide, list("abcdefghijklmnopqrst"), LIGHT).axes[0].get_xlabel()
+        label = plots.embeddings(wide, list("abcdefghijklmnopqrst"), LIGHT).axes[0].get_xlabel()
     share = int(re.search(r"(\d+)% of the variance", label).group(1))
-    centred = wide - wide.mean(0)
-    values = np.linalg.eigvalsh(centred.T @ centred)
+    centered = wide - wide.mean(0)
+    values = np.linalg.eigvalsh(centered.T @ centered)
     assert share == round(100 * values[-1] / values.sum())
 
 
 def test_text_on_cells_can_be_read() -> None:
     """Contrast of at least 4.5 to 1 on every shade of both themes (WCAG AA)."""
 
-    def luminance(colour: tuple[float, ...]) -> float:
-        parts = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3]]
+    def luminance(color: tuple[float, ...]) -> float:
+        parts = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in color[:3]]
         return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
 
     for theme in (LIGHT, DARK):
         for share in np.linspace(0, 1, 60):
             ground = theme.colormap(share)
-            ink = draw.readable_on(ground)
+            ink = plots.readable_on(ground)
             rgb = tuple(int(ink[i : i + 2], 16) / 255 for i in (1, 3, 5))
             low, high = sorted((luminance(ground), luminance(rgb)))
             assert (high + 0.05) / (low + 0.05) >= 4.5
 
 
-def test_a_running_mean_follows() -> None:
-    assert draw.smoothed(np.full(50, 3.0)) == pytest.approx(np.full(50, 3.0))
+def test_smoothing() -> None:
+    assert plots.smoothed(np.full(50, 3.0)) == pytest.approx(np.full(50, 3.0))
     noisy = np.random.default_rng(0).normal(2, 1, 4000)
-    assert draw.smoothed(noisy)[2000:].std() < 0.2
+    assert plots.smoothed(noisy)[2000:].std() < 0.2
 
 
-def test_reports_need_nothing_else(
+def test_reports_are_self_contained(
     moreish: Moreish, small_run: Run, text_run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(draw, "MOST_CELLS", 8)
+    monkeypatch.setattr(plots, "MAX_TABLE_SIZE", 8)
     for original in (small_run, text_run):
         run = Run.open(shutil.copytree(original.path, original.kind))
         result = moreish("report", run.path)
@@ -111,16 +114,16 @@ def test_reports_need_nothing_else(
         assert not re.findall(r'(?:src|href|srcset)="(?!data:)', page)
         assert "<script" not in page
         assert f"{run.scores['val'].loss:.4f}" in page
-        for title in ("Loss", "Where each token looks", "Settings", "What it writes"):
+        for title in ("Loss", "Attention", "Settings", "Samples"):
             assert title in page
     listed = moreish("figures", "lines", "--text", "emma", "--json").json["figures"]
     assert all(Path(path).exists() for path in listed)
 
 
-def test_equal_runs_have_equal_pictures(
+def test_equal_runs_have_equal_figures(
     small_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(draw, "MOST_CELLS", 8)
+    monkeypatch.setattr(plots, "MAX_TABLE_SIZE", 8)
     run = Run.open(shutil.copytree(small_run.path, tmp_path / "copy"))
     first = {p.name: p.light.read_bytes() for p in api.figures(run)}
     assert {p.name: p.light.read_bytes() for p in api.figures(run)} == first
@@ -135,7 +138,7 @@ def test_the_ladder_has_a_report(moreish: Moreish, tmp_path: Path) -> None:
     page = Path("ladders/n/report.html").read_text()
     for word in ("kneser-ney", "head", "95 % intervals", "prefers-color-scheme"):
         assert word in page
-    ET.parse("ladders/n/ladder.svg")  # noqa: S314 (our own)
+    ET.parse("ladders/n/ladder.svg")  # noqa: S314 (our own file)
 
 
 def test_a_range_test_can_be_drawn(moreish: Moreish) -> None:
@@ -155,27 +158,27 @@ def test_items_as_long_as_paragraphs_have_a_report(moreish: Moreish) -> None:
         assert "at least two characters" in refused.err
 
 
-def test_a_model_that_knows_only_its_data_has_a_report(moreish: Moreish) -> None:
+def test_a_model_that_only_copies_has_a_report(moreish: Moreish) -> None:
     Path("l.txt").write_text("\n".join(f"item number {i}" for i in range(40)))
     settings = ("--set", "model.order=12", "--set", "model.add_k=0")
     moreish("train", "l.txt", "--model", "ngram", "--out", "l", *settings)
     assert moreish("report", "l").status == 0
 
 
-def test_layers_are_watched_in_every_network(tmp_path: Path) -> None:
-    """What is saturated or dead, against what it is by definition."""
+def test_layer_statistics_of_every_network(tmp_path: Path) -> None:
+    """Each network has its activation function measured, and its matrices updated."""
     source = tmp_path / "names.txt"
     source.write_text("anna\notto\nemma\nbob\n" * 30, encoding="utf-8")
     expected = {"rnn": "tanh", "lstm": "sigmoid", "wavenet": "tanh", "mlp": "tanh", "gpt": "gelu"}
     for model, kind in expected.items():
         run = api.train(source, model=model, steps=3, out=tmp_path / model, report=silent)
-        layers = _layers(run)
-        watched = [layer for layer in layers if layer["name"].split(".")[-1] == kind]
-        assert watched, model
-        assert all(0 <= layer["silent"] <= 1 for layer in watched)
+        layers = layer_statistics(run)
+        activations = [layer for layer in layers if layer["name"].split(".")[-1] == kind]
+        assert activations, model
+        assert all(0 <= layer["inactive"] <= 1 for layer in activations)
         matrices = [layer for layer in layers if layer["update"] is not None]
         assert any(layer["update"] > 0 and layer["gradient"] > 0 for layer in matrices)
-        assert layers[0]["name"].endswith("embedding")  # in the order of their work
+        assert layers[0]["name"].endswith("embedding")  # in order of execution
 
 
 def test_what_counts_as_saturated_or_dead() -> None:
@@ -185,8 +188,8 @@ def test_what_counts_as_saturated_or_dead() -> None:
 
     model = Three()
     x = torch.tensor([[[5.0, 0.1, -5.0, -0.1], [0.1, 0.1, -1.0, -0.1]]])
-    with Watch(model) as watch:
+    with LayerRecorder(model) as recorder:
         model(x)
-    assert watch.layers["tanh"]["silent"] == 2 / 8
-    assert watch.layers["relu"]["silent"] == 2 / 4
-    assert watch.layers["sigmoid"]["silent"] == 2 / 8
+    assert recorder.layers["tanh"]["inactive"] == 2 / 8
+    assert recorder.layers["relu"]["inactive"] == 2 / 4
+    assert recorder.layers["sigmoid"]["inactive"] == 2 / 8

@@ -1,1 +1,1 @@
-"""Export to ONNX."""
+"""Exports every model to ONNX."""

@@ -1,11 +1,12 @@
-"""Counts, and networks together with counts, as functions that go step by step.
+"""Exportable n-gram models, and networks combined with them.
 
-Other programs have no binary search, so n-grams are found by a table of hashes.
+ONNX has no binary search, so n-grams are looked up in a hash table.
 
-B batch, T time (new positions), S positions in all (kept and new), M orders, V vocabulary, R rows
-of all tables, K buckets of all tables.
+B batch, T time (new positions), S all positions (earlier and new), M orders or tables, V
+vocabulary, R rows of all tables, K buckets of all tables.
 """
 
+from collections.abc import Callable
 from copy import deepcopy
 from typing import Any, final
 
@@ -13,30 +14,33 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from moreish.convert.onnx import networks
-from moreish.convert.onnx.step import BATCH, Start, Stepwise, Tensors, marked
+from moreish.convert.onnx.networks import NETWORKS
+from moreish.convert.onnx.step import ExportableModel, StateSpec, Tensors, TokenHistory
 from moreish.errors import MoreishError
 from moreish.models import TABLE_NAMES, Hybrid, KneserNey, Mixture, Model, NGram
 from moreish.tokenizers import BOUNDARY_ID
 
-ABSENT = -1
-"""In the place of a token that never was."""
+NO_TOKEN = -1
+"""The id of positions before the start of the text."""
+
+EMPTY = -1
+"""The key of hash table rows that are not used."""
 
 
-class Found(nn.Module):
-    """Several tables of numbers by their keys, looked through all at once."""
+class HashTable(nn.Module):
+    """Several tables from keys to numbers, searched in parallel."""
 
     buckets_M: Tensor
     offset_M: Tensor
-    begins_K: Tensor
+    first_row_K: Tensor
     keys_R: Tensor
     values_R: Tensor
 
     def __init__(self, tables: list[tuple[Tensor, Tensor]], default: float) -> None:
         """
         Args:
-            tables: the keys of each, distinct and not negative, and the number of each key.
-            default: what is found for keys that are not there.
+            tables: for each table, its keys (distinct and not negative) and their values.
+            default: the value of keys that are not in the table.
         """
         super().__init__()
         buckets = [2 * len(keys_R) + 1 for keys_R, _ in tables]
@@ -44,116 +48,108 @@ class Found(nn.Module):
             torch.bincount(keys_R % number, minlength=number)
             for (keys_R, _), number in zip(tables, buckets, strict=True)
         ]
-        self.fullest, self.default = max(int(size_K.max()) for size_K in sizes), default
-        # Every bucket is looked through as far as the fullest, so there is room after the last.
-        room = torch.full((self.fullest,), ABSENT)
+        self.max_size, self.default = max(int(size_K.max()) for size_K in sizes), default
+        # A lookup reads `max_size` rows from the start of a bucket, also of the last one.
+        padding = torch.full((self.max_size,), EMPTY)
         keys, values = [], []
         for (keys_R, values_R), number in zip(tables, buckets, strict=True):
             order_R = torch.argsort(keys_R % number, stable=True)
-            keys += [keys_R[order_R], room]
-            values += [values_R[order_R], room.to(values_R)]
-        size_K = torch.cat([F.pad(size_K, (0, 1), value=self.fullest) for size_K in sizes])
+            keys += [keys_R[order_R], padding]
+            values += [values_R[order_R], padding.to(values_R)]
+        size_K = torch.cat([F.pad(size_K, (0, 1), value=self.max_size) for size_K in sizes])
         buckets_M = torch.tensor(buckets)
         self.register_buffer("buckets_M", buckets_M)
         self.register_buffer("offset_M", (buckets_M + 1).cumsum(0) - (buckets_M + 1))
-        self.register_buffer("begins_K", size_K.cumsum(0) - size_K)
+        self.register_buffer("first_row_K", size_K.cumsum(0) - size_K)
         self.register_buffer("keys_R", torch.cat(keys))
         self.register_buffer("values_R", torch.cat(values))
 
-    def forward(self, key: Tensor) -> Tensor:
-        """The number of each key, of which the last dimension says the table (..., M)."""
-        first = self.begins_K[key % self.buckets_M + self.offset_M]
-        value = torch.full_like(key, self.default, dtype=self.values_R.dtype)
-        for place in range(self.fullest):
-            same = self.keys_R[first + place] == key
-            value = torch.where(same, self.values_R[first + place], value)
-        return value
+    def forward(self, keys: Tensor) -> Tensor:
+        """Returns (..., M) the value of each key (..., M); the last dimension selects the table."""
+        first_row = self.first_row_K[keys % self.buckets_M + self.offset_M]
+        values = torch.full_like(keys, self.default, dtype=self.values_R.dtype)
+        for i in range(self.max_size):
+            found = self.keys_R[first_row + i] == keys
+            values = torch.where(found, self.values_R[first_row + i], values)
+        return values
 
 
-class Grams:
-    """The last tokens, kept from step to step, and the contexts that they make."""
+def context_ids(
+    token_BS: Tensor, past: int, max_length: int, vocab_size: int
+) -> tuple[Tensor, Tensor]:
+    """Numbers the contexts of each new position.
 
-    def __init__(self, context: int, vocab_size: int) -> None:
-        self.past, self.vocab_size = context - 1, vocab_size
+    Returns:
+        (B, T, M) the number of the context of the last 0, 1 … `max_length` tokens, and whether all
+        of those tokens exist.
+    """
+    new = token_BS.shape[1] - past
+    id_BT = torch.zeros_like(token_BS[:, past:])
+    ids, exist = [id_BT], [id_BT == 0]
+    for back in range(max_length):
+        token_BT = token_BS[:, past - back : past - back + new]
+        ids.append(ids[-1] + token_BT.clamp(min=0) * vocab_size**back)
+        exist.append(exist[-1] & (token_BT != NO_TOKEN))
+    return torch.stack(ids, dim=2), torch.stack(exist, dim=2)
 
-    @property
-    def starts(self) -> dict[str, Start]:
-        return {"last_tokens": Start((BATCH, self.past), torch.int64)} if self.past else {}
 
-    def seen(self, tokens_BT: Tensor, state: Tensors) -> tuple[Tensor, Tensors]:
-        """Marks of all, and the state after them."""
-        mark_BS = torch.cat([*state, marked(tokens_BT)], dim=1)
-        return mark_BS, (mark_BS[:, mark_BS.shape[1] - self.past :],) if state else ()
-
-    def contexts(self, token_BS: Tensor, longest: int) -> tuple[Tensor, Tensor]:
-        """(B, T, M) the numbers of the last 0, 1 … `longest` tokens at each new position, and
-        whether all of them are known."""
-        new = token_BS.shape[1] - self.past
-        number_BT = torch.zeros_like(token_BS[:, self.past :])
-        numbers, known = [number_BT], [number_BT == 0]
-        for back in range(longest):
-            token_BT = token_BS[:, self.past - back : self.past - back + new]
-            numbers.append(numbers[-1] + token_BT.clamp(min=0) * self.vocab_size**back)
-            known.append(known[-1] & (token_BT != ABSENT))
-        return torch.stack(numbers, dim=2), torch.stack(known, dim=2)
-
-    def every(self, context_BTM: Tensor) -> Tensor:
-        """(B, T, V, M) the n-grams of these contexts with every token."""
-        token_V1 = torch.arange(self.vocab_size)[:, None]
-        return context_BTM[:, :, None] * self.vocab_size + token_V1
+def ngram_ids(context_BTM: Tensor, vocab_size: int) -> Tensor:
+    """Returns (B, T, V, M) the numbers of the n-grams of these contexts and every token."""
+    return context_BTM[:, :, None] * vocab_size + torch.arange(vocab_size)[:, None]
 
 
 @final
-class StepwiseNGram(Stepwise):
-    """The state is the last tokens, at the beginning boundaries."""
+class ExportableNGram(ExportableModel):
+    """The state is the last tokens, which start as boundaries."""
 
     def __init__(self, model: NGram) -> None:
         super().__init__()
-        self.order, self.add_k = model.order, model.add_k
-        self.grams = Grams(model.context, model.vocab_size)
-        self.counts = Found([(model.grams_G, model.counts_G.double())], 0.0)
+        self.order, self.add_k, self.vocab_size = model.order, model.add_k, model.vocab_size
+        self.history = TokenHistory(model.context - 1)
+        self.counts = HashTable([(model.grams_G, model.counts_G.double())], 0.0)
 
     @property
-    def starts(self) -> dict[str, Start]:
-        return self.grams.starts
+    def state_specs(self) -> dict[str, StateSpec]:
+        return self.history.state_specs
 
     def step(
         self, tokens_BT: Tensor, state: Tensors, features_BTN: Tensor | None = None
     ) -> tuple[Tensor, Tensors]:
-        mark_BS, state = self.grams.seen(tokens_BT, state)
-        token_BS = (mark_BS - 1).clamp(min=BOUNDARY_ID)
-        context_BTM, _ = self.grams.contexts(token_BS, self.order - 1)
-        counts_BTV = self.counts(self.grams.every(context_BTM[:, :, -1:]))[..., 0] + self.add_k
+        shifted_BS, state = self.history.append(tokens_BT, state)
+        token_BS = (shifted_BS - 1).clamp(min=BOUNDARY_ID)
+        length, size = self.order - 1, self.vocab_size
+        context_BTM, _ = context_ids(token_BS, self.history.length, length, size)
+        counts_BTV = self.counts(ngram_ids(context_BTM[:, :, -1:], size))[..., 0] + self.add_k
         total_BT1 = counts_BTV.sum(dim=-1, keepdim=True)
-        never_BT1 = total_BT1 == 0
-        shares_BTV = torch.where(
-            never_BT1, 1 / self.grams.vocab_size, counts_BTV / torch.where(never_BT1, 1, total_BT1)
-        )
-        return shares_BTV.log().float(), state
+        unseen_BT1 = total_BT1 == 0
+        p_BTV = counts_BTV / torch.where(unseen_BT1, 1, total_BT1)
+        return torch.where(unseen_BT1, 1 / size, p_BTV).log().float(), state
 
 
 @final
-class StepwiseKneserNey(Stepwise):
-    """The state is the last tokens; what stands before the first, the first itself tells."""
+class ExportableKneserNey(ExportableModel):
+    """The state is the last tokens. If the model starts from boundaries, so does a text whose first
+    token is one; otherwise the context of the first tokens is shorter."""
 
     def __init__(self, model: KneserNey) -> None:
         super().__init__()
-        self.begins = model.config.start == "boundary"
-        self.order = model.order
-        self.grams = Grams(model.context, model.vocab_size)
-        shares, gammas = [], []
+        self.pads_with_boundary = model.config.start == "boundary"
+        self.order, self.vocab_size = model.order, model.vocab_size
+        self.history = TokenHistory(model.context - 1)
+        probabilities, backoff = [], []
         for m in range(1, model.order + 1):
-            targets_G, shares_G, contexts_C, first_C, gammas_C = (
+            targets_G, p_G, contexts_C, first_C, backoff_C = (
                 model.get_buffer(f"{name}_{m}") for name in TABLE_NAMES
             )
             context_G = contexts_C.repeat_interleave(first_C.diff())
-            shares.append((context_G * model.vocab_size + targets_G, shares_G))
-            gammas.append((contexts_C, gammas_C))
-        self.shares, self.gammas = Found(shares, 0.0), Found(gammas, 1.0)
+            probabilities.append((context_G * model.vocab_size + targets_G, p_G))
+            backoff.append((contexts_C, backoff_C))
+        self.probabilities = HashTable(probabilities, 0.0)
+        self.backoff = HashTable(backoff, 1.0)
 
     @property
-    def starts(self) -> dict[str, Start]:
-        return self.grams.starts
+    def state_specs(self) -> dict[str, StateSpec]:
+        return self.history.state_specs
 
     def step(
         self, tokens_BT: Tensor, state: Tensors, features_BTN: Tensor | None = None
@@ -164,47 +160,53 @@ class StepwiseKneserNey(Stepwise):
     def log_probs_by_order(
         self, tokens_BT: Tensor, state: Tensors
     ) -> tuple[Tensor, Tensor, Tensors]:
-        """As `KneserNey.log_probs_by_order`, for all orders."""
-        mark_BS, state = self.grams.seen(tokens_BT, state)
-        token_BS = mark_BS - 1
-        if self.begins:
-            never_BS = mark_BS == 0
-            first_B1 = token_BS.gather(1, never_BS.sum(dim=1, keepdim=True))
-            token_BS = torch.where(never_BS & (first_B1 == BOUNDARY_ID), BOUNDARY_ID, token_BS)
-        context_BTM, known_BTM = self.grams.contexts(token_BS, self.order - 1)
-        backoff_BTM = torch.where(known_BTM, self.gammas(context_BTM), 1.0)
-        found_BTVM = self.shares(self.grams.every(context_BTM))
-        found_BTVM = torch.where(known_BTM[:, :, None], found_BTVM, 0.0)
-        shares_BTV, logs = torch.tensor(1 / self.grams.vocab_size), []
-        for backoff_BT, found_BTV in zip(
-            backoff_BTM.unbind(-1), found_BTVM.unbind(-1), strict=True
-        ):
-            shares_BTV = shares_BTV * backoff_BT[..., None] + found_BTV
-            logs.append(shares_BTV.log())
+        """Computes what `KneserNey.log_probs_by_order` does.
+
+        Returns:
+            (B, T, M, V) the log-probabilities by each order, (B, T, M) the backoff mass of each
+            order, and the new state.
+        """
+        shifted_BS, state = self.history.append(tokens_BT, state)
+        token_BS = shifted_BS - 1
+        if self.pads_with_boundary:
+            missing_BS = shifted_BS == 0
+            first_B1 = token_BS.gather(1, missing_BS.sum(dim=1, keepdim=True))
+            token_BS = torch.where(missing_BS & (first_B1 == BOUNDARY_ID), BOUNDARY_ID, token_BS)
+        length, size = self.order - 1, self.vocab_size
+        context_BTM, exists_BTM = context_ids(token_BS, self.history.length, length, size)
+        backoff_BTM = torch.where(exists_BTM, self.backoff(context_BTM), 1.0)
+        discounted_BTVM = self.probabilities(ngram_ids(context_BTM, size))
+        discounted_BTVM = torch.where(exists_BTM[:, :, None], discounted_BTVM, 0.0)
+        p_BTV, logs = torch.tensor(1 / size), []
+        for m in range(self.order):
+            p_BTV = p_BTV * backoff_BTM[..., m, None] + discounted_BTVM[..., m]
+            logs.append(p_BTV.log())
         return torch.stack(logs, dim=2), backoff_BTM, state
 
 
-class StepwiseWithCounts(Stepwise):
-    """The states of both, one after the other."""
+class ExportableNetworkWithCounts(ExportableModel):
+    """The state is that of the network, followed by that of the counts."""
 
     def __init__(self, model: Mixture | Hybrid) -> None:
         super().__init__()
-        self.network = stepwise(model.network)
-        self.counts = StepwiseKneserNey(model.counts)
+        self.network = make_exportable(model.network)
+        self.counts = ExportableKneserNey(model.counts)
 
     @property
-    def starts(self) -> dict[str, Start]:
-        network = {f"network_{name}": start for name, start in self.network.starts.items()}
-        return network | {f"counts_{name}": start for name, start in self.counts.starts.items()}
+    def state_specs(self) -> dict[str, StateSpec]:
+        parts = {"network": self.network.state_specs, "counts": self.counts.state_specs}
+        return {f"{part}_{n}": spec for part, specs in parts.items() for n, spec in specs.items()}
 
-    def parts(self, state: Tensors) -> tuple[Tensors, Tensors]:
-        """The states of the network and of the counts."""
-        of_network = len(self.network.starts)
-        return state[:of_network], state[of_network:]
+    def split_state(self, state: Tensors) -> tuple[Tensors, Tensors]:
+        """Returns the state of the network and that of the counts."""
+        size = len(self.network.state_specs)
+        return state[:size], state[size:]
 
 
 @final
-class StepwiseMixture(StepwiseWithCounts):
+class ExportableMixture(ExportableNetworkWithCounts):
+    """Interpolates the predictions of a network and of counts."""
+
     def __init__(self, model: Mixture) -> None:
         super().__init__(model)
         self.interpolate = model.interpolate
@@ -213,14 +215,16 @@ class StepwiseMixture(StepwiseWithCounts):
     def step(
         self, tokens_BT: Tensor, state: Tensors, features_BTN: Tensor | None = None
     ) -> tuple[Tensor, Tensors]:
-        of_network, of_counts = self.parts(state)
-        logits_BTV, of_network = self.network.step(tokens_BT, of_network)
-        counts_BTV, of_counts = self.counts.step(tokens_BT, of_counts)
-        return self.interpolate(logits_BTV, counts_BTV), (*of_network, *of_counts)
+        network_state, counts_state = self.split_state(state)
+        logits_BTV, network_state = self.network.step(tokens_BT, network_state)
+        counts_BTV, counts_state = self.counts.step(tokens_BT, counts_state)
+        return self.interpolate(logits_BTV, counts_BTV), (*network_state, *counts_state)
 
 
 @final
-class StepwiseHybrid(StepwiseWithCounts):
+class ExportableHybrid(ExportableNetworkWithCounts):
+    """Corrects counts by a network that reads their predictions as auxiliary features."""
+
     def __init__(self, model: Hybrid) -> None:
         super().__init__(model)
         self.features, self.combine_logits = model.features, model.combine_logits
@@ -228,29 +232,30 @@ class StepwiseHybrid(StepwiseWithCounts):
     def step(
         self, tokens_BT: Tensor, state: Tensors, features_BTN: Tensor | None = None
     ) -> tuple[Tensor, Tensors]:
-        of_network, of_counts = self.parts(state)
-        logp_BTMV, backoff_BTM, of_counts = self.counts.log_probs_by_order(tokens_BT, of_counts)
+        network_state, counts_state = self.split_state(state)
+        logp_BTMV, backoff_BTM, counts_state = self.counts.log_probs_by_order(
+            tokens_BT, counts_state
+        )
         features = self.features(logp_BTMV, backoff_BTM)
-        outputs_BTU, of_network = self.network.step(tokens_BT, of_network, *features)
-        return self.combine_logits(outputs_BTU, logp_BTMV), (*of_network, *of_counts)
+        outputs_BTU, network_state = self.network.step(tokens_BT, network_state, *features)
+        return self.combine_logits(outputs_BTU, logp_BTMV), (*network_state, *counts_state)
 
 
-KINDS = {
-    NGram: StepwiseNGram,
-    KneserNey: StepwiseKneserNey,
-    Mixture: StepwiseMixture,
-    Hybrid: StepwiseHybrid,
+EXPORTABLE: dict[type, Callable[[Any], ExportableModel]] = {
+    **NETWORKS,
+    NGram: ExportableNGram,
+    KneserNey: ExportableKneserNey,
+    Mixture: ExportableMixture,
+    Hybrid: ExportableHybrid,
 }
 
 
-def stepwise(model: Model) -> Stepwise:
-    """Returns a copy of `model` as a function that decodes step by step.
+def make_exportable(model: Model) -> ExportableModel:
+    """Returns a copy of `model` that can be exported.
 
     Raises:
-        MoreishError: models of this class cannot be exported.
+        MoreishError: no export is written for models of this class.
     """
-    kinds: dict[Any, Any] = {**networks.KINDS, **KINDS}
-    if type(model) not in kinds:
-        raise MoreishError(f"nobody has said how {type(model).__name__} goes step by step")
-    made: Stepwise = kinds[type(model)](deepcopy(model).eval())
-    return made
+    if type(model) not in EXPORTABLE:
+        raise MoreishError(f"export to ONNX is not implemented for {type(model).__name__}")
+    return EXPORTABLE[type(model)](deepcopy(model).eval())

@@ -1,4 +1,4 @@
-"""Runs as folders for ONNX Runtime, checked with it.
+"""Exports runs as ONNX models and checks them with ONNX Runtime.
 
 B batch, T time, V vocabulary.
 """
@@ -8,168 +8,159 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self, final
+from typing import Any, final
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from moreish.convert.export import (
-    GREEDY,
-    Agreement,
-    DisagreementError,
-    Export,
-    first_token,
-    greedy_agreement,
-    largest_difference,
-    some_text,
+    GREEDY_TOKENS,
+    Exporter,
+    ParityError,
+    ParityResult,
+    check_encoding,
+    check_greedy_decoding,
+    max_abs_difference,
+    start_token,
+    validation_text,
 )
-from moreish.convert.onnx import generate_template as onnx_generate
-from moreish.convert.onnx.counts import stepwise
-from moreish.convert.onnx.networks import StepwiseGPT
-from moreish.convert.onnx.step import BATCH, Stepwise
+from moreish.convert.onnx import generate_template
+from moreish.convert.onnx.counts import make_exportable
+from moreish.convert.onnx.networks import ExportableGPT
+from moreish.convert.onnx.step import BATCH
 from moreish.runs import Run
 from moreish.utils.files import encode_json, write_atomic
 
 TOLERANCE = 1e-4
-"""Of logits."""
+"""The largest difference of logits that passes the parity check."""
 
-LARGEST = 1_500_000_000
-"""Bytes of weights in model.onnx; what is larger goes into a file beside it. A protobuf message
-holds two gigabytes."""
+MAX_INLINE_BYTES = 1_500_000_000
+"""Larger weights go into a file next to model.onnx: a protobuf message is limited to 2 GB."""
 
-LONGEST = 256
-"""Tokens that are compared at a time."""
+MAX_CHECKED_LENGTH = 256
+"""The longest sequence of the parity check that is read in one call."""
 
 
 @final
-class ToOnnx(Export):
-    """A folder with model.onnx, whose inputs are tokens and what was read before them."""
+class ONNXExporter(Exporter):
+    """Writes model.onnx, a function of tokens and state, and a script that generates with it."""
 
     program = "ONNX Runtime"
     libraries = ("onnx", "onnxscript", "onnxruntime")
     library_name = "onnx"
     main_file = "model.onnx"
 
-    def __init__(self, run: Run, steps: Stepwise) -> None:
-        self.run, self.steps = run, steps
-        self.kind = run.config.model.name
-
-    @classmethod
-    def of(cls, run: Run) -> Self:
-        return cls(run, stepwise(run.model))
+    def __init__(self, run: Run) -> None:
+        self.run, self.exportable = run, make_exportable(run.model)
+        self.architecture = run.config.model.name
 
     def write(self, folder: Path) -> None:
         write_atomic(folder / "tokenizer.json", encode_json(self.run.tokenizer.to_json()))
-        example = Path(onnx_generate.__file__).read_bytes()
-        write_atomic(folder / "generate.py", example)
-        program = self._program()
-        size = sum(t.numel() * t.element_size() for t in self.steps.state_dict().values())
-        program.save(folder / self.main_file, external_data=size > LARGEST)
+        script = Path(generate_template.__file__).read_bytes()
+        write_atomic(folder / "generate.py", script)
+        program = self._onnx_program()
+        size = sum(t.numel() * t.element_size() for t in self.exportable.state_dict().values())
+        program.save(folder / self.main_file, external_data=size > MAX_INLINE_BYTES)
 
-    def _program(self) -> Any:
-        """The model as ONNX has it."""
-        starts = self.steps.starts
-        names = list(starts)
-        example = torch.zeros(2, 2, dtype=torch.int64), *(s.zeros(2, 3) for s in starts.values())
-        unknown = tuple(start.unknown for start in starts.values())
-        sizes = ({0: BATCH, 1: "length"}, *([unknown] if starts else []))
-        with _quietly(), torch.no_grad():
+    def _onnx_program(self) -> Any:
+        specs = self.exportable.state_specs
+        example = torch.zeros(2, 2, dtype=torch.int64), *(s.zeros(2, 3) for s in specs.values())
+        dynamic_dims = tuple(spec.dynamic_dims for spec in specs.values())
+        with _quiet_export(), torch.no_grad():
             program: Any = torch.onnx.export(
-                self.steps,
+                self.exportable,
                 example,
                 dynamo=True,
-                input_names=["tokens", *names],
-                output_names=["logits", *(f"new_{name}" for name in names)],
-                dynamic_shapes=sizes,
+                input_names=["tokens", *specs],
+                output_names=["logits", *(f"new_{name}" for name in specs)],
+                dynamic_shapes=({0: BATCH, 1: "length"}, *([dynamic_dims] if specs else [])),
                 verbose=False,
             )
-        for name, fact in self._facts().items():
-            program.model.metadata_props[name] = "" if fact is None else str(fact)
+        for name, value in self._metadata().items():
+            program.model.metadata_props[name] = "" if value is None else str(value)
         return program
 
-    def _facts(self) -> dict[str, int | str | None]:
-        """What a program has to know beside the shapes of the inputs."""
-        gpts = [part for part in self.steps.modules() if isinstance(part, StepwiseGPT)]
-        context = gpts[0].model.context if gpts else None
+    def _metadata(self) -> dict[str, int | str | None]:
+        """Returns what a program must know besides the shapes of the inputs."""
+        gpts = [part for part in self.exportable.modules() if isinstance(part, ExportableGPT)]
+        slides = bool(gpts) and gpts[0].model.position is None
         return {
-            "boundary": self.run.tokenizer.boundary_id,
-            "never": self.run.tokenizer.unk_id,
-            "context": context,
-            "past": "slides" if gpts and gpts[0].model.position is None else "ends",
+            "boundary_token": self.run.tokenizer.boundary_id,
+            "suppressed_token": self.run.tokenizer.unk_id,
+            "context_length": gpts[0].model.context if gpts else None,
+            "context_overflow": "slide" if slides else "restart",
         }
 
     def usage(self) -> str:
         return """
-`python generate.py --prompt "The " --temperature 0.8` writes text; it needs only `numpy` and
-`onnxruntime`, and its two classes can be taken into a program of your own.
+`python generate.py --prompt "The " --temperature 0.8` generates text. It needs only `numpy` and
+`onnxruntime`; its two classes can be copied into other programs.
 
-`model.onnx` takes `tokens` (batch × length, int64) and what was read before them, and gives
-`logits` (batch × length × vocabulary) after each of them, and what is to be given with the next
-tokens: `new_X` for every input `X`. All inputs but the tokens begin as zeros of their shape, where
-`past` is 0. The file's metadata say which token begins and ends a text (`boundary`), which is not
-to be written (`never`), how many tokens the model can hold (`context`), and whether the oldest of
-the past may be left out when there are more (`past` = `slides`) or it is to be begun anew with the
-newer half (`ends`), as `generate.py` does.
+Inputs of `model.onnx`: `tokens` (batch × length, int64), and the state. Outputs: `logits` (batch ×
+length × vocabulary) after each token, and for every state input `X` an output `new_X`, which is the
+`X` of the next call. Every state input starts as zeros of its declared shape, with `past` = 0.
+
+Metadata of the file:
+
+- `boundary_token`: begins and ends every text; empty if there is none.
+- `suppressed_token`: must not be generated; empty if there is none.
+- `context_length`: how many tokens the model can attend to; empty if unlimited.
+- `context_overflow`: what to do beyond that: `slide` (drop the oldest keys and values) or `restart`
+  (clear the state and read the newer half of the context again), as `generate.py` does.
 """
 
     @torch.inference_mode()
-    def agreement(self, folder: Path) -> Agreement:
-        run, theirs = self.run, onnx_generate.Model(folder / self.main_file)
-        text = some_text(run)
+    def check_parity(self, folder: Path) -> ParityResult:
+        run, exported = self.run, generate_template.ONNXModel(folder / self.main_file)
+        text = validation_text(run)
         try:
-            ids = onnx_generate.Tokenizer(folder / "tokenizer.json").encode(text)
-        except SystemExit as error:
-            raise DisagreementError(str(error)) from None
-        if ids != run.tokenizer.encode(text).tolist():
-            raise DisagreementError(f"{text[:30]!r} becomes other tokens")
+            tokenizer = generate_template.StandaloneTokenizer(folder / "tokenizer.json")
+        except ImportError as error:
+            raise ParityError(str(error)) from None
+        ids = tokenizer.encode(text)
+        check_encoding(run, text, ids)
         difference = 0.0
-        for batch, pieces in _readings(run.model.max_length):
-            tokens_BT = _tokens(run, ids, batch, sum(pieces))
-            theirs.start(batch)
+        for batch, lengths in _checked_shapes(run.model.max_length):
+            # The first sequence is a text that the model knows, the others are random tokens.
+            rng = np.random.default_rng(0)
+            tokens = rng.integers(run.model.vocab_size, size=(batch, sum(lengths)))
+            tokens[0] = np.resize([start_token(run), *ids], sum(lengths))
+            exported.reset(batch)
             state = None
-            for piece_BT in tokens_BT.split(pieces, dim=1):
-                expected_BTV, state = run.model(piece_BT, state)
-                found_BTV = torch.from_numpy(theirs.read(piece_BT.numpy()))
-                difference = max(difference, largest_difference(found_BTV, expected_BTV))
+            for part_BT in torch.from_numpy(tokens).split(lengths, dim=1):
+                expected_BTV, state = run.model(part_BT, state)
+                actual_BTV = torch.from_numpy(exported.forward(part_BT.numpy()))
+                difference = max(difference, max_abs_difference(actual_BTV, expected_BTV))
         if not difference < TOLERANCE:
-            raise DisagreementError(f"logits differ by {difference:.2g}")
-        theirs.start()
-        last, written = first_token(run), []
-        for _ in range(GREEDY):
-            last = int(theirs.read([[last]])[0, -1].argmax())
-            written.append(last)
-        alike, ties = greedy_agreement(run.model, first_token(run), written, TOLERANCE)
-        return Agreement(difference=difference, alike=alike, ties=ties)
+            raise ParityError(f"logits differ by {difference:.2g}")
+        exported.reset()
+        tokens_out = [start_token(run)]
+        for _ in range(GREEDY_TOKENS):
+            tokens_out.append(int(exported.forward([tokens_out[-1:]])[0, -1].argmax()))
+        first, *generated = tokens_out
+        ties = check_greedy_decoding(run.model, first, generated, TOLERANCE)
+        return ParityResult(max_difference=difference, matching_tokens=len(generated), ties=ties)
 
 
-def _readings(max_length: int | None) -> Iterator[tuple[int, list[int]]]:
-    """How many texts are to be read side by side, and in pieces of how many tokens: at once at
-    several lengths, and step by step to beyond what the model can hold."""
-    longest = min(max_length or LONGEST, LONGEST)
+def _checked_shapes(max_length: int | None) -> Iterator[tuple[int, list[int]]]:
+    """Yields batch sizes, and how many tokens each call reads: whole sequences of several lengths,
+    then token by token beyond the context."""
+    longest = min(max_length or MAX_CHECKED_LENGTH, MAX_CHECKED_LENGTH)
     for batch, length in enumerate(sorted({1, min(2, longest), (longest + 1) // 2, longest}), 1):
         yield batch, [length]
     yield 1, [1] * (longest + min(longest, 16))
-    yield 3, [min(piece, longest) for piece in (3, 1, 1, 2, 1, 5, 1, 1)]
-
-
-def _tokens(run: Run, ids: list[int], batch: int, length: int) -> Tensor:
-    """(B, T) a text that the model knows, over and over, and whatever tokens below it."""
-    known = [first_token(run), *ids]
-    random = np.random.default_rng(0).integers(run.model.vocab_size, size=(batch, length))
-    random[0] = np.resize(known, length)
-    return torch.from_numpy(random)
+    yield 3, [min(length, longest) for length in (3, 1, 1, 2, 1, 5, 1, 1)]
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
-    """Without what the library says about itself."""
+def _quiet_export() -> Iterator[None]:
+    """Suppresses the warnings and log lines of `torch.onnx.export`."""
     logger = logging.getLogger("torch.onnx")
-    before = logger.level
+    level = logger.level
     logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(before)
+        logger.setLevel(level)

@@ -1,15 +1,16 @@
-"""Writes text with the model.onnx beside it: needs only numpy and onnxruntime.
+"""Generates text with the model.onnx in this folder; needs only numpy and onnxruntime.
 
-python generate.py --prompt "The " --tokens 200 --temperature 0.8 --seed 1
+    python generate.py --prompt "The " --max-tokens 200 --temperature 0.8 --seed 1
 
-To build it into a program of your own, take the two classes: a `Tokenizer` turns text to numbers
-and back; a `Model` reads numbers and says, for each, how likely every number is to come next.
+To use the model in your own program, copy the two classes: `StandaloneTokenizer` converts text to
+token ids and back, and `ONNXModel` returns next-token logits and keeps its state between calls.
+
+B batch, T new tokens, V vocabulary.
 """
 
 import argparse
 import json
 import re
-import sys
 import unicodedata
 from collections.abc import Iterator
 from itertools import pairwise
@@ -21,217 +22,261 @@ from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[Any]
 
-SPACES = set("\t\n\x0b\x0c\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000")
-SPACES |= set(map(chr, range(0x2000, 0x200B)))
+WHITESPACE = set("\t\n\x0b\x0c\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000")
+WHITESPACE |= set(map(chr, range(0x2000, 0x200B)))
 
-WORDS = re.compile(
+GPT2_PATTERN = re.compile(
     r"'(?:[sdmt]|ll|ve|re)| ?[A-Za-z]+| ?[0-9]+| ?[^\sA-Za-z0-9]+|\s+(?!\S)|\s+", re.ASCII
 )
-"""GPT-2's words (Radford et al. 2019), for letters, digits and spaces that are ASCII."""
+"""How GPT-2 splits text into words (Radford et al. 2019). Its Unicode classes are not available in
+`re`, so the text is first mapped to ASCII by `ascii_class`."""
 
-PIECES = re.compile(r" ?\w+(?:['’]\w+)*| ?[^\w\s]|\s")
-"""Words as Moreish's tokenizer of words has them."""
+WORD_PATTERN = re.compile(r" ?\w+(?:['’]\w+)*| ?[^\w\s]|\s")
+"""How Moreish's word tokenizer splits text."""
 
 
 def byte_characters() -> dict[int, str]:
-    """How vocabularies of byte pairs write each byte."""
+    """Returns the printable character that a byte-level BPE vocabulary uses for each byte."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     return {byte: chr(byte) for byte in printable} | {
-        byte: chr(256 + place) for place, byte in enumerate(others)
+        byte: chr(256 + i) for i, byte in enumerate(others)
     }
 
 
-def plain(character: str) -> str:
-    """A character of the same kind in ASCII: a letter, a digit, white space or a sign."""
-    if character in SPACES:
+def ascii_class(character: str) -> str:
+    """Returns an ASCII character of the same class: letter, digit, white space or symbol.
+
+    Letters become "A", which ends no contraction ('s, 'll, …).
+    """
+    if character in WHITESPACE:
         return " " if character == " " else "\t"
     if character.isascii():
         return character
     return {"L": "A", "N": "0"}.get(unicodedata.category(character)[0], "!")
 
 
-class Tokenizer:
-    """Text to numbers and back, after a tokenizer.json of Moreish."""
+class StandaloneTokenizer:
+    """Reads a tokenizer.json of Moreish: characters, bytes, words or byte-level BPE."""
 
     def __init__(self, path: Path) -> None:
+        """Loads the vocabulary.
+
+        Raises:
+            ImportError: the file needs the `tokenizers` library, which is not installed.
+        """
         data = json.loads(Path(path).read_text(encoding="utf-8"))
         self.kind = data.get("name", "bpe")
-        first = int(bool(data.get("boundary")))
-        self.unk = 0
+        self.unknown_id = 0
         self.library: Any = None
+        boundary = [b""] * int(bool(data.get("boundary")))  # id 0, if the model has one
         if self.kind == "char":
-            self.tokens = [b""] * first + [c.encode() for c in data["characters"]]
+            self.tokens = [*boundary, *(character.encode() for character in data["characters"])]
         elif self.kind == "byte":
-            self.tokens = [b""] * first + [bytes([byte]) for byte in range(256)]
+            self.tokens = [*boundary, *(bytes([byte]) for byte in range(256))]
         elif self.kind == "word":
-            self.unk = first
-            words = [word.encode() for word in data["words"]]
-            self.tokens = [b""] * first + ["\ufffd".encode(), *words]
+            self.unknown_id = len(boundary)
+            words = (word.encode() for word in data["words"])
+            self.tokens = [*boundary, "\ufffd".encode(), *words]
         else:
-            self._read_pairs(data)
-        self.ids = {token: place for place, token in enumerate(self.tokens) if token}
-
-    def _read_pairs(self, data: dict[str, Any]) -> None:
-        words = data["pre_tokenizer"]
-        plain_words = words.get("type") == "ByteLevel" and words.get("use_regex", True)
-        if data.get("normalizer") or words.get("add_prefix_space") or not plain_words:
-            self._use_library(data)
-        byte_of = {character: byte for byte, character in byte_characters().items()}
-        special = {token["content"] for token in data.get("added_tokens") or []}
-        vocabulary = data["model"]["vocab"]
-        ids = [*vocabulary.values(), *(token["id"] for token in data.get("added_tokens") or [])]
-        self.tokens = [b""] * (max(ids) + 1)
-        for token, place in vocabulary.items():
-            if token not in special:
-                self.tokens[place] = bytes(byte_of[character] for character in token)
-        as_bytes = [
-            tuple(bytes(byte_of[character] for character in part) for part in pair.split(" "))
-            for pair in data["model"]["merges"]
-        ]
-        self.ranks = {pair: place for place, pair in enumerate(as_bytes)}
-
-    def _use_library(self, data: dict[str, Any]) -> None:
-        """For words that are not GPT-2's."""
-        try:
-            from tokenizers import Tokenizer as Library
-        except ImportError:
-            sys.exit("This tokenizer needs a library: pip install tokenizers")
-        bare = {**data, "added_tokens": [], "post_processor": None}
-        self.library = Library.from_str(json.dumps(bare))
-
-    def unknown(self, text: str) -> list[str]:
-        """What the model never saw: characters, or words with the space before them."""
-        pieces = {"char": list(text), "word": PIECES.findall(text)}.get(self.kind, [])
-        return [
-            piece
-            for piece in dict.fromkeys(pieces)
-            if piece.encode("utf-8", "surrogatepass") not in self.ids
-        ]
+            self._load_bpe(data)
+        self.ids = {token: i for i, token in enumerate(self.tokens) if token}
 
     def encode(self, text: str) -> list[int]:
-        """A word that the model never saw becomes the one that stands for all of them."""
+        """Returns the token ids of `text`.
+
+        Raises:
+            ValueError: a character is not in the vocabulary. (A word that is not becomes the
+                "unknown" token.)
+        """
         if self.library:
             ids: list[int] = self.library.encode(text, add_special_tokens=False).ids
             return ids
         if self.kind == "bpe":
-            found = [token for word in self._words(text) for token in self._merged(word)]
+            tokens = [token for word in self._split_words(text) for token in self._merge(word)]
         elif self.kind == "word":
-            found = [piece.encode() for piece in PIECES.findall(text)]
+            tokens = [word.encode() for word in WORD_PATTERN.findall(text)]
         elif self.kind == "byte":
-            found = [bytes([byte]) for byte in text.encode()]
+            tokens = [bytes([byte]) for byte in text.encode()]
         else:
-            if missing := self.unknown(text):
-                raise ValueError(f"the model never saw {missing[0]!r}")
-            found = [character.encode() for character in text]
-        return [self.ids.get(token, self.unk) for token in found]
+            if unknown := self.find_unknown(text):
+                raise ValueError(f"{unknown[0]!r} is not in the model's vocabulary")
+            tokens = [character.encode() for character in text]
+        return [self.ids.get(token, self.unknown_id) for token in tokens]
 
     def decode(self, ids: list[int]) -> str:
-        return b"".join(self.tokens[place] for place in ids).decode("utf-8", "replace")
+        """Returns the text of `ids`; bytes that are not valid UTF-8 become U+FFFD."""
+        return b"".join(self.tokens[i] for i in ids).decode("utf-8", "replace")
 
-    def _words(self, text: str) -> list[bytes]:
-        kinds = "".join(map(plain, text))
-        # What is no ASCII must not be taken for the end of a contraction: only letters can be.
-        return [text[word.start() : word.end()].encode() for word in WORDS.finditer(kinds)]
+    def find_unknown(self, text: str) -> list[str]:
+        """Returns the distinct characters or words of `text` that the vocabulary lacks."""
+        parts = {"char": list(text), "word": WORD_PATTERN.findall(text)}.get(self.kind, [])
+        return [
+            part
+            for part in dict.fromkeys(parts)
+            if part.encode("utf-8", "surrogatepass") not in self.ids
+        ]
 
-    def _merged(self, word: bytes) -> list[bytes]:
+    def _load_bpe(self, data: dict[str, Any]) -> None:
+        splitter = data["pre_tokenizer"]
+        is_gpt2 = splitter.get("type") == "ByteLevel" and splitter.get("use_regex", True)
+        if data.get("normalizer") or splitter.get("add_prefix_space") or not is_gpt2:
+            self._load_library(data)
+        byte_of = {character: byte for byte, character in byte_characters().items()}
+        vocabulary, added = data["model"]["vocab"], data.get("added_tokens") or []
+        special = {token["content"] for token in added}
+        largest_id = max([*vocabulary.values(), *(token["id"] for token in added)])
+        self.tokens = [b""] * (largest_id + 1)
+        for token, i in vocabulary.items():
+            if token not in special:
+                self.tokens[i] = bytes(byte_of[character] for character in token)
+        merges = [
+            tuple(bytes(byte_of[character] for character in part) for part in pair.split(" "))
+            for pair in data["model"]["merges"]
+        ]
+        self.merge_ranks = {pair: rank for rank, pair in enumerate(merges)}
+
+    def _load_library(self, data: dict[str, Any]) -> None:
+        """Uses the `tokenizers` library if the text is not split as GPT-2 splits it."""
+        try:
+            from tokenizers import Tokenizer
+        except ImportError:
+            raise ImportError("this tokenizer needs a library: pip install tokenizers") from None
+        bare = {**data, "added_tokens": [], "post_processor": None}
+        self.library = Tokenizer.from_str(json.dumps(bare))
+
+    def _split_words(self, text: str) -> list[bytes]:
+        classes = "".join(map(ascii_class, text))
+        return [text[m.start() : m.end()].encode() for m in GPT2_PATTERN.finditer(classes)]
+
+    def _merge(self, word: bytes) -> list[bytes]:
+        """Applies the byte-pair merges to one word, the lowest rank first."""
         parts = [bytes([byte]) for byte in word]
+        no_merge = len(self.merge_ranks)
         while len(parts) > 1:
-            pairs = [self.ranks.get(pair, len(self.ranks)) for pair in pairwise(parts)]
-            best = min(pairs)
-            if best == len(self.ranks):
+            best = min(self.merge_ranks.get(pair, no_merge) for pair in pairwise(parts))
+            if best == no_merge:
                 break
-            place = 0
-            while place < len(parts) - 1:
-                if self.ranks.get((parts[place], parts[place + 1])) == best:
-                    parts[place : place + 2] = [parts[place] + parts[place + 1]]
-                place += 1
+            i = 0
+            while i < len(parts) - 1:
+                if self.merge_ranks.get((parts[i], parts[i + 1])) == best:
+                    parts[i : i + 2] = [parts[i] + parts[i + 1]]
+                i += 1
         return parts
 
 
-class Model:
-    """model.onnx, and what it has read."""
+class ONNXModel:
+    """Runs model.onnx and keeps the state of the sequences it has read.
+
+    Attributes:
+        boundary: the token that begins and ends every text; None if there is none.
+        suppressed: a token that must not be generated; None if there is none.
+        context: how many tokens the model can attend to; None if unlimited.
+        slides: whether the oldest tokens may simply be dropped from the state when the context is
+            full. If not, the newer half is read again from an empty state.
+    """
+
+    state: list[Array]
 
     def __init__(self, path: Path) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level = 3  # errors only
         self.session = onnxruntime.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"]
         )
-        about = self.session.get_modelmeta().custom_metadata_map
-        self.boundary, self.never, self.context = (
-            int(about[name]) if about[name] else None for name in ("boundary", "never", "context")
+        metadata = self.session.get_modelmeta().custom_metadata_map
+        self.boundary, self.suppressed, self.context = (
+            int(metadata[name]) if metadata[name] else None
+            for name in ("boundary_token", "suppressed_token", "context_length")
         )
-        self.slides = about["past"] == "slides"
-        self.inputs = self.session.get_inputs()[1:]  # after the tokens: what it has read
-        self.start()
+        self.slides = metadata["context_overflow"] == "slide"
+        self.state_inputs = self.session.get_inputs()[1:]  # the first input is the tokens
+        self.reset()
 
-    def start(self, batch: int = 1) -> None:
-        """Forget what it has read; `batch` texts are to be read side by side."""
-        self.seen = np.zeros((batch, 0), np.int64)
-        self.past = 0
-        self.state = [self._zeros(given, batch) for given in self.inputs]
+    def reset(self, batch_size: int = 1) -> None:
+        """Forgets everything read so far and starts `batch_size` empty sequences."""
+        self.history_BT = np.zeros((batch_size, 0), np.int64)
+        self._clear_state(batch_size)
 
-    def _zeros(self, given: Any, batch: int) -> Array:
-        sizes = {"batch": batch, "past": 0}
-        kind = np.int64 if given.type == "tensor(int64)" else np.float32
-        return np.zeros([sizes.get(size, size) for size in given.shape], kind)
+    def forward(self, tokens: ArrayLike) -> Array:
+        """Reads more tokens of each sequence.
 
-    def read(self, tokens: ArrayLike) -> Array:
-        """Logits after each of these tokens, (batch, length, vocabulary), which follow what was
-        read before; one array of numbers a text, all of the same length."""
-        tokens = np.asarray(tokens, np.int64)
-        new = tokens.shape[1]
-        self.seen = np.concatenate([self.seen, tokens], axis=1)
-        if self.context and not self.slides and self.past + new > self.context:
-            # It cannot hold more: the newer half is read again.
-            tokens = self._begin_anew(max(new, self.context // 2))
-        names = [given.name for given in self.inputs]
-        logits, *self.state = self.session.run(
-            None, {"tokens": tokens, **dict(zip(names, self.state, strict=True))}
+        Args:
+            tokens: (B, T) token ids, which follow those of earlier calls.
+
+        Returns:
+            (B, T, V) the logits of the token after each of them.
+        """
+        tokens_BT = np.asarray(tokens, np.int64)
+        new = tokens_BT.shape[1]
+        self.history_BT = np.concatenate([self.history_BT, tokens_BT], axis=1)
+        if self.context and not self.slides and self.past_length + new > self.context:
+            tokens_BT = self._restart(max(new, self.context // 2))
+        names = [state_input.name for state_input in self.state_inputs]
+        logits_BTV, *self.state = self.session.run(
+            None, {"tokens": tokens_BT, **dict(zip(names, self.state, strict=True))}
         )
-        self.past += tokens.shape[1]
+        self.past_length += tokens_BT.shape[1]
         if self.context and self.slides:
-            for place, given in enumerate(self.inputs):
-                if "past" in given.shape:
-                    first = max(0, self.state[place].shape[2] - (self.context - 1))
-                    self.state[place] = self.state[place][:, :, first:]
-        return logits[:, -new:]
+            for i, state_input in enumerate(self.state_inputs):
+                if "past" in state_input.shape:  # keys and values, (B, heads, past, width)
+                    first = max(0, self.state[i].shape[2] - (self.context - 1))
+                    self.state[i] = self.state[i][:, :, first:]
+        return logits_BTV[:, -new:]
 
-    def _begin_anew(self, kept: int) -> Array:
-        older, newer = self.seen[:, :-kept], self.seen[:, -kept:]
-        self.state = [self._zeros(given, len(newer)) for given in self.inputs]
-        for given, state in zip(self.inputs, self.state, strict=True):
-            if given.name.endswith("last_tokens"):  # of counts, which look back beyond them
-                last = older[:, -state.shape[1] :] + 1
-                state[:, state.shape[1] - last.shape[1] :] = last
-        self.past = 0
-        return newer
+    def _clear_state(self, batch_size: int) -> None:
+        """Every state tensor starts as zeros of its declared shape, with `past` = 0."""
+        sizes = {"batch": batch_size, "past": 0}
+        self.past_length = 0
+        self.state = [
+            np.zeros(
+                [sizes.get(size, size) for size in state_input.shape],
+                np.int64 if state_input.type == "tensor(int64)" else np.float32,
+            )
+            for state_input in self.state_inputs
+        ]
+
+    def _restart(self, kept: int) -> Array:
+        """Clears the state and returns the last `kept` tokens, which are to be read again."""
+        older_BT, newer_BT = self.history_BT[:, :-kept], self.history_BT[:, -kept:]
+        self._clear_state(len(newer_BT))
+        for state_input, state in zip(self.state_inputs, self.state, strict=True):
+            # The last tokens that n-gram counts look up, stored as id + 1, may be older.
+            if state_input.name.endswith("last_tokens"):
+                last_BT = older_BT[:, -state.shape[1] :] + 1
+                state[:, state.shape[1] - last_BT.shape[1] :] = last_BT
+        return newer_BT
 
 
 def generate(
-    model: Model,
+    model: ONNXModel,
     ids: list[int],
-    tokens: int = 200,
+    max_tokens: int = 200,
     temperature: float = 1.0,
     seed: int | None = None,
 ) -> Iterator[int]:
-    """Numbers that go on from `ids`, until a boundary; temperature 0: always the likeliest."""
-    random = np.random.default_rng(seed)
-    model.start()
+    """Yields the token ids that continue `ids`, until the boundary token or `max_tokens`.
+
+    Args:
+        ids: the prompt, at least one token.
+        temperature: 0 always picks the most likely token.
+        seed: makes the output reproducible.
+    """
+    rng = np.random.default_rng(seed)
+    model.reset()
     ids = ids if model.context is None else ids[-model.context :]
-    for _ in range(tokens):
-        logits = model.read([ids])[0, -1].astype(np.float64)
-        if model.never is not None:
-            logits[model.never] = -np.inf
+    for _ in range(max_tokens):
+        logits_V = model.forward([ids])[0, -1].astype(np.float64)
+        if model.suppressed is not None:
+            logits_V[model.suppressed] = -np.inf
         if temperature:
-            logits = (logits - logits.max()) / temperature
-            shares = np.exp(logits) / np.exp(logits).sum()
-            token = int(random.choice(len(shares), p=shares))
+            logits_V = (logits_V - logits_V.max()) / temperature
+            probabilities_V = np.exp(logits_V) / np.exp(logits_V).sum()
+            token = int(rng.choice(len(probabilities_V), p=probabilities_V))
         else:
-            token = int(logits.argmax())
+            token = int(logits_V.argmax())
         if token == model.boundary:
             return
         yield token
@@ -239,25 +284,31 @@ def generate(
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description="Writes text with the model.onnx beside it.")
-    options.add_argument("--prompt", default="")
-    options.add_argument("--tokens", type=int, default=200)
-    options.add_argument("--temperature", type=float, default=1.0)
-    options.add_argument("--seed", type=int)
-    asked = options.parse_args()
-    if asked.temperature < 0:
-        options.error("--temperature: give 0 or more")
+    parser = argparse.ArgumentParser(description="Generates text with the model.onnx beside it.")
+    parser.add_argument("--prompt", default="", help="Text to continue (default: none).")
+    parser.add_argument("--max-tokens", type=int, default=200, help="Default 200.")
+    parser.add_argument(
+        "--temperature", type=float, default=1.0, help="0 picks the most likely token (default 1)."
+    )
+    parser.add_argument("--seed", type=int, help="Random seed (default: a new one every time).")
+    args = parser.parse_args()
+    if args.temperature < 0:
+        parser.error("--temperature must be 0 or more")
     folder = Path(__file__).parent
-    model, tokenizer = Model(folder / "model.onnx"), Tokenizer(folder / "tokenizer.json")
-    if unknown := tokenizer.unknown(asked.prompt):
-        options.error(f"--prompt: the model never saw {' '.join(map(repr, unknown))}")
-    ids = tokenizer.encode(asked.prompt)
-    if model.boundary is not None:  # which begins every text
+    try:
+        tokenizer = StandaloneTokenizer(folder / "tokenizer.json")
+    except ImportError as error:
+        parser.error(str(error))
+    model = ONNXModel(folder / "model.onnx")
+    if unknown := tokenizer.find_unknown(args.prompt):
+        parser.error(f"--prompt: not in the vocabulary: {' '.join(map(repr, unknown))}")
+    ids = tokenizer.encode(args.prompt)
+    if model.boundary is not None:
         ids = [model.boundary, *ids]
-    elif not ids:
+    elif not ids:  # the model needs some token to start from
         ids = tokenizer.encode("\n") if b"\n" in tokenizer.ids else [0]
-    written = generate(model, ids, asked.tokens, asked.temperature, asked.seed)
-    print(asked.prompt + tokenizer.decode(list(written)))
+    generated = generate(model, ids, args.max_tokens, args.temperature, args.seed)
+    print(args.prompt + tokenizer.decode(list(generated)))
 
 
 if __name__ == "__main__":

@@ -1,17 +1,24 @@
-"""Networks as functions that go step by step.
+"""Exportable networks.
 
-B batch, T time (new positions), S positions in all (kept and new), K context, H heads, D head
-width, C width, V vocabulary, N numbers beside each token.
+B batch, T time (new positions), S all positions (earlier and new), P earlier positions, H heads,
+D head width, C width, G gates, V vocabulary, N auxiliary features.
 """
 
 from collections.abc import Callable
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from moreish.convert.onnx.step import BATCH, PAST, Start, Stepwise, Tensors, marked
+from moreish.convert.onnx.step import (
+    BATCH,
+    PAST,
+    ExportableModel,
+    StateSpec,
+    Tensors,
+    TokenHistory,
+)
 from moreish.models import (
     GPT,
     GRU,
@@ -33,15 +40,15 @@ from moreish.tokenizers import BOUNDARY_ID
 
 
 @final
-class StepwiseBigram(Stepwise):
-    """Without a state."""
+class ExportableBigram(ExportableModel):
+    """Has no state."""
 
     def __init__(self, model: Bigram) -> None:
         super().__init__()
         self.model = model
 
     @property
-    def starts(self) -> dict[str, Start]:
+    def state_specs(self) -> dict[str, StateSpec]:
         return {}
 
     def step(
@@ -51,111 +58,116 @@ class StepwiseBigram(Stepwise):
 
 
 @final
-class StepwiseMLP(Stepwise):
-    """The state is the last tokens, at the beginning boundaries, which are zeros."""
+class ExportableMLP(ExportableModel):
+    """The state is the last tokens, which start as the boundary, 0."""
 
     def __init__(self, model: MLP) -> None:
         super().__init__()
         self.model = model
 
     @property
-    def starts(self) -> dict[str, Start]:
-        past = self.model.context - 1
-        return {"last_tokens": Start((BATCH, past), torch.int64)} if past else {}
+    def state_specs(self) -> dict[str, StateSpec]:
+        return TokenHistory(self.model.context - 1).state_specs
 
     def step(
         self, tokens_BT: Tensor, state: Tensors, features_BTN: Tensor | None = None
     ) -> tuple[Tensor, Tensors]:
-        logits_BTV, last = self.model(tokens_BT, state[0] if state else None)
-        return logits_BTV, (last,) if state else ()
+        logits_BTV, last_tokens = self.model(tokens_BT, state[0] if state else None)
+        return logits_BTV, (last_tokens,) if state else ()
 
 
 @final
-class StepwiseBagOfWords(Stepwise):
-    """The state is the last tokens, marked: those that never were do not count in the average."""
+class ExportableBagOfWords(ExportableModel):
+    """The state is the last tokens; positions before the start do not count in the mean."""
 
     def __init__(self, model: BagOfWords) -> None:
         super().__init__()
         self.model = model
+        self.history = TokenHistory(model.context - 1)
 
     @property
-    def starts(self) -> dict[str, Start]:
-        past = self.model.context - 1
-        return {"last_tokens": Start((BATCH, past), torch.int64)} if past else {}
+    def state_specs(self) -> dict[str, StateSpec]:
+        return self.history.state_specs
 
     def step(
         self, tokens_BT: Tensor, state: Tensors, features_BTN: Tensor | None = None
     ) -> tuple[Tensor, Tensors]:
-        model, past = self.model, self.model.context - 1
-        mark_BS = torch.cat([*state, marked(tokens_BT)], dim=1)
-        x_BSC = model.embedding((mark_BS - 1).clamp(min=0))
-        place_S = torch.arange(mark_BS.shape[1])
-        back_TS = place_S[past:, None] - place_S
-        counts_BTS = ((back_TS >= 0) & (back_TS <= past) & (mark_BS > 0)[:, None]).float()
-        mean_BTC = (counts_BTS / counts_BTS.sum(dim=2, keepdim=True)) @ x_BSC
+        model, past = self.model, self.history.length
+        shifted_BS, state = self.history.append(tokens_BT, state)
+        x_BSC = model.embedding((shifted_BS - 1).clamp(min=0))
+        position_S = torch.arange(shifted_BS.shape[1])
+        distance_TS = position_S[past:, None] - position_S
+        in_window_TS = (distance_TS >= 0) & (distance_TS <= past)
+        weight_BTS = (in_window_TS & (shifted_BS > 0)[:, None]).float()
+        mean_BTC = (weight_BTS / weight_BTS.sum(dim=2, keepdim=True)) @ x_BSC
         both_BTC = torch.cat([x_BSC[:, past:], mean_BTC], dim=-1)
-        logits_BTV = model.head(F.tanh(model.hidden(both_BTC)))
-        return logits_BTV, (mark_BS[:, mark_BS.shape[1] - past :],) if state else ()
+        return model.head(F.tanh(model.hidden(both_BTC))), state
 
 
 @final
-class StepwiseRecurrent(Stepwise):
-    """The state is the model's own."""
+class ExportableRecurrent(ExportableModel):
+    """The state is that of the model."""
 
     def __init__(self, model: Recurrent) -> None:
         super().__init__()
         self.model = model
 
     @property
-    def starts(self) -> dict[str, Start]:
+    def state_specs(self) -> dict[str, StateSpec]:
         names = ["hidden", "cell"] if isinstance(self.model, LSTM) else ["hidden"]
-        return {name: Start((BATCH, self.model.embedding.embedding_dim)) for name in names}
+        return {name: StateSpec((BATCH, self.model.embedding.embedding_dim)) for name in names}
 
     def step(
         self, tokens_BT: Tensor, state: Tensors, features_BTN: Tensor | None = None
     ) -> tuple[Tensor, Tensors]:
         from torch._higher_order_ops.scan import scan
 
-        model, change = self.model, CHANGES[type(self.model)]
+        model, cell = self.model, CELLS[type(self.model)]
 
-        def after(before: list[Tensor], input_BG: Tensor) -> tuple[list[Tensor], Tensor]:
-            new = change(input_BG, model.recurrent(before[0]), *before)
-            # What a scan gives must not share memory.
-            return [part.clone() for part in new], new[0].clone()
+        def update(before: list[Tensor], input_BG: Tensor) -> tuple[list[Tensor], Tensor]:
+            after = cell(input_BG, model.recurrent(before[0]), *before)
+            # The outputs of a scan must not share memory.
+            return [part.clone() for part in after], after[0].clone()
 
         input_TBG = model.input(model.embedding(tokens_BT)).transpose(0, 1)
-        last, hidden_TBC = scan(after, list(state), input_TBG)
+        last, hidden_TBC = scan(update, list(state), input_TBG)
         return model.head(hidden_TBC.transpose(0, 1)), tuple(last)
 
 
-# The models' own steps, as plain as a scan can be exported with: from what the token and what the
-# past say to each gate, and the state before.
+# The cells of the recurrent models, from operations that an exported scan supports. Arguments: the
+# contributions of the token and of the hidden state to each gate, then the state.
 
 
-def _rnn(input_BG: Tensor, past_BG: Tensor, hidden_BC: Tensor) -> Tensors:
-    return (F.tanh(input_BG + past_BG),)
+def _rnn_cell(input_BG: Tensor, recurrent_BG: Tensor, hidden_BC: Tensor) -> Tensors:
+    return (F.tanh(input_BG + recurrent_BG),)
 
 
-def _lstm(input_BG: Tensor, past_BG: Tensor, hidden_BC: Tensor, cell_BC: Tensor) -> Tensors:
-    enter, forget, new, leave = (input_BG + past_BG).chunk(4, dim=-1)
-    cell_BC = forget.sigmoid() * cell_BC + enter.sigmoid() * new.tanh()
-    return leave.sigmoid() * cell_BC.tanh(), cell_BC
+def _lstm_cell(
+    input_BG: Tensor, recurrent_BG: Tensor, hidden_BC: Tensor, cell_BC: Tensor
+) -> Tensors:
+    input_gate, forget_gate, new, output_gate = (input_BG + recurrent_BG).chunk(4, dim=-1)
+    cell_BC = forget_gate.sigmoid() * cell_BC + input_gate.sigmoid() * new.tanh()
+    return output_gate.sigmoid() * cell_BC.tanh(), cell_BC
 
 
-def _gru(input_BG: Tensor, past_BG: Tensor, hidden_BC: Tensor) -> Tensors:
-    input_reset, input_keep, input_new = input_BG.chunk(3, dim=-1)
-    past_reset, past_keep, past_new = past_BG.chunk(3, dim=-1)
-    new_BC = (input_new + (input_reset + past_reset).sigmoid() * past_new).tanh()
-    return (torch.lerp(new_BC, hidden_BC, (input_keep + past_keep).sigmoid()),)
+def _gru_cell(input_BG: Tensor, recurrent_BG: Tensor, hidden_BC: Tensor) -> Tensors:
+    input_reset, input_update, input_new = input_BG.chunk(3, dim=-1)
+    recurrent_reset, recurrent_update, recurrent_new = recurrent_BG.chunk(3, dim=-1)
+    new_BC = (input_new + (input_reset + recurrent_reset).sigmoid() * recurrent_new).tanh()
+    return (torch.lerp(new_BC, hidden_BC, (input_update + recurrent_update).sigmoid()),)
 
 
-CHANGES: dict[type[Recurrent], Callable[..., Tensors]] = {RNN: _rnn, LSTM: _lstm, GRU: _gru}
+CELLS: dict[type[Recurrent], Callable[..., Tensors]] = {
+    RNN: _rnn_cell,
+    LSTM: _lstm_cell,
+    GRU: _gru_cell,
+}
 
 
 @final
-class StepwiseWaveNet(Stepwise):
-    """The state is the model's own, what each layer needs of its past, less what that is after
-    nothing but boundaries: so it begins as zeros."""
+class ExportableWaveNet(ExportableModel):
+    """The state is that of the model, the past of each layer, minus its value after boundaries
+    only, so that it starts as zeros."""
 
     def __init__(self, model: WaveNet) -> None:
         super().__init__()
@@ -167,103 +179,101 @@ class StepwiseWaveNet(Stepwise):
                 x_BSC = layer(x_BSC)
 
     @property
-    def starts(self) -> dict[str, Start]:
+    def state_specs(self) -> dict[str, StateSpec]:
         width = self.model.embedding.embedding_dim
         layers = range(len(self.model.layers))
-        return {f"layer_{i}": Start((BATCH, 2**i, width)) for i in layers}
+        return {f"layer_{i}": StateSpec((BATCH, 2**i, width)) for i in layers}
 
     def step(
         self, tokens_BT: Tensor, state: Tensors, features_BTN: Tensor | None = None
     ) -> tuple[Tensor, Tensors]:
-        begun = [self.get_buffer(f"boundaries_{i}") for i in range(len(state))]
-        pasts = [past + start for past, start in zip(state, begun, strict=True)]
+        offsets = [self.get_buffer(f"boundaries_{i}") for i in range(len(state))]
+        pasts = [past + offset for past, offset in zip(state, offsets, strict=True)]
         logits_BTV, pasts = self.model(tokens_BT, pasts)
-        return logits_BTV, tuple(past - start for past, start in zip(pasts, begun, strict=True))
+        return logits_BTV, tuple(p - offset for p, offset in zip(pasts, offsets, strict=True))
 
 
 @final
-class StepwiseGPT(Stepwise):
-    """The state is the keys and values of each layer, and marks of the last tokens where there are
-    embeddings of n-grams.
+class ExportableGPT(ExportableModel):
+    """The state is the keys and values of each layer, and the last tokens if there are n-gram
+    embeddings.
 
-    Keys are kept as they are before they are turned, and turned by their places among those that
-    are given. So whoever runs this may leave out the oldest: what counts is how far apart a query
-    and a key are. Positions that are learned end with the context; then it is to begin anew.
+    Keys are stored before the rotary embedding, which is applied by position within the cache. A
+    program may therefore drop the oldest ones: only the distance of query and key matters. Learned
+    positions end with the context; then the program has to start again from an empty state.
     """
 
     def __init__(self, model: GPT) -> None:
         super().__init__()
         self.model = model
-        self.kept = len(model.ngram_embeddings)
-        """Tokens before the new ones that n-grams reach back to."""
+        self.history = TokenHistory(len(model.ngram_embeddings), "ngram_tokens")
 
     @property
-    def starts(self) -> dict[str, Start]:
-        marks = Start((BATCH, self.kept), torch.int64)
-        starts = {"gram_tokens": marks} if self.kept else {}
+    def state_specs(self) -> dict[str, StateSpec]:
+        specs = self.history.state_specs
         for i, block in enumerate(self.model.blocks):
             assert isinstance(block, Block)
             shape = BATCH, block.attention.heads[1], PAST, self.model.head_width
-            starts |= {f"keys_{i}": Start(shape), f"values_{i}": Start(shape)}
-        return starts
+            specs |= {f"keys_{i}": StateSpec(shape), f"values_{i}": StateSpec(shape)}
+        return specs
 
     def step(
         self, tokens_BT: Tensor, state: Tensors, features_BTN: Tensor | None = None
     ) -> tuple[Tensor, Tensors]:
         model, past = self.model, state[-1].shape[2]
-        place_S = torch.arange(past + tokens_BT.shape[1])
+        position_S = torch.arange(past + tokens_BT.shape[1])
         x_BTC = model.embedding(tokens_BT)
         if model.feature_projection is not None:
             x_BTC = x_BTC + model.feature_projection(features_BTN)
-        new_state = []
-        if self.kept:
-            mark_BS = torch.cat([state[0], marked(tokens_BT)], dim=1)
-            for grams in model.ngram_embeddings:
-                assert isinstance(grams, NgramEmbedding)
-                x_BTC = x_BTC + _grams(grams, mark_BS, self.kept)
-            new_state.append(mark_BS[:, mark_BS.shape[1] - self.kept :])
+        new_state: list[Tensor] = []
+        if self.history.length:
+            shifted_BS, last_tokens = self.history.append(tokens_BT, state[:1])
+            new_state += last_tokens
+            for embedding in model.ngram_embeddings:
+                assert isinstance(embedding, NgramEmbedding)
+                x_BTC = x_BTC + _embed_ngrams(embedding, shifted_BS, self.history.length)
         rope = None
         if model.position is not None:
-            x_BTC = x_BTC + model.position(place_S[past:])
+            x_BTC = x_BTC + model.position(position_S[past:])
         if model.rotary_base is not None:
-            rope = rope_table(place_S, model.head_width, model.rotary_base)
-        back_TS = place_S[past:, None] - place_S
-        seen_TS = (back_TS >= 0) & (back_TS < model.context)
+            rope = rope_table(position_S, model.head_width, model.rotary_base)
+        distance_TS = position_S[past:, None] - position_S
+        visible_TS = (distance_TS >= 0) & (distance_TS < model.context)
         caches = state[-2 * len(model.blocks) :]
         for i, block in enumerate(model.blocks):
             assert isinstance(block, Block)
-            y_BTC, *cache = _attention(
+            y_BTC, *cache = _attend(
                 block.attention,
                 block.attention_input(x_BTC),
                 caches[2 * i],
                 caches[2 * i + 1],
                 rope,
-                seen_TS,
+                visible_TS,
             )
             new_state += cache
             x_BTC = block.after_attention(x_BTC, y_BTC)
         return model.to_logits(x_BTC), tuple(new_state)
 
 
-def _grams(grams: NgramEmbedding, mark_BS: Tensor, kept: int) -> Tensor:
-    """What they add at each new position; nothing where an n-gram would reach beyond the first
-    token."""
-    new = mark_BS.shape[1] - kept
-    first = kept - grams.length + 1
-    token_BS = (mark_BS - 1).clamp(min=0)
-    row_BT = grams.row_ids([token_BS[:, at : at + new] for at in range(first, kept + 1)])
-    return grams.table(row_BT) * (mark_BS[:, first : first + new] > 0)[..., None]
+def _embed_ngrams(embedding: NgramEmbedding, shifted_BS: Tensor, past: int) -> Tensor:
+    """Returns (B, T, C) the n-gram embedding at each new position, zeros where the n-gram would
+    start before the text."""
+    new = shifted_BS.shape[1] - past
+    first = past - embedding.length + 1
+    token_BS = (shifted_BS - 1).clamp(min=0)
+    row_BT = embedding.row_ids([token_BS[:, i : i + new] for i in range(first, past + 1)])
+    return embedding.table(row_BT) * (shifted_BS[:, first : first + new] > 0)[..., None]
 
 
-def _attention(
+def _attend(
     attention: Attention,
     x_BTC: Tensor,
     past_k_BHPD: Tensor,
     past_v_BHPD: Tensor,
     rope: RopeTable | None,
-    seen_TS: Tensor,
+    visible_TS: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What the new positions gather, and all keys (not turned) and values."""
+    """Returns the output at the new positions, and the keys (not rotated) and values of all."""
     q_BHTD, k_BHTD, v_BHTD = attention.split_heads(x_BTC, None)
     keys_BHSD = torch.cat([past_k_BHPD, k_BHTD], dim=2)
     values_BHSD = torch.cat([past_v_BHPD, v_BHTD], dim=2)
@@ -273,25 +283,25 @@ def _attention(
         q_BHTD = apply_rope(q_BHTD, (rope[0][past:], rope[1][past:]))
         k_BHSD = apply_rope(k_BHSD, rope)
     if attention.groups > 1:
-        k_BHSD, v_BHSD = (_repeated(x, attention.groups) for x in (k_BHSD, v_BHSD))
-    affinity_BHTS = q_BHTD @ k_BHSD.mT * attention.scale
-    shares_BHTS = affinity_BHTS.masked_fill(~seen_TS, -torch.inf).softmax(dim=-1)
-    y_BHTD = shares_BHTS @ v_BHSD
+        k_BHSD, v_BHSD = (_repeat_heads(x, attention.groups) for x in (k_BHSD, v_BHSD))
+    scores_BHTS = q_BHTD @ k_BHSD.mT * attention.scale
+    weights_BHTS = scores_BHTS.masked_fill(~visible_TS, -torch.inf).softmax(dim=-1)
+    y_BHTD = weights_BHTS @ v_BHSD
     return attention.out(y_BHTD.transpose(1, 2).flatten(2)), keys_BHSD, values_BHSD
 
 
-def _repeated(x_BHSD: Tensor, times: int) -> Tensor:
-    """Each head so many times in a row: torch.repeat_interleave cannot be exported."""
+def _repeat_heads(x_BHSD: Tensor, times: int) -> Tensor:
+    """Repeats each head; `torch.repeat_interleave` cannot be exported."""
     return x_BHSD[:, :, None].expand(-1, -1, times, -1, -1).flatten(1, 2)
 
 
-KINDS = {
-    Bigram: StepwiseBigram,
-    MLP: StepwiseMLP,
-    BagOfWords: StepwiseBagOfWords,
-    RNN: StepwiseRecurrent,
-    LSTM: StepwiseRecurrent,
-    GRU: StepwiseRecurrent,
-    WaveNet: StepwiseWaveNet,
-    GPT: StepwiseGPT,
+NETWORKS: dict[type, Callable[[Any], ExportableModel]] = {
+    Bigram: ExportableBigram,
+    MLP: ExportableMLP,
+    BagOfWords: ExportableBagOfWords,
+    RNN: ExportableRecurrent,
+    LSTM: ExportableRecurrent,
+    GRU: ExportableRecurrent,
+    WaveNet: ExportableWaveNet,
+    GPT: ExportableGPT,
 }

@@ -1,0 +1,300 @@
+"""Functions that draw a matplotlib figure from plain numbers.
+
+V vocabulary, M tokens shown, C width, H heads, T time.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter
+from numpy.typing import NDArray
+
+from moreish.evaluate import principal_components
+from moreish.figures.style import Theme
+
+Array = NDArray[Any]
+
+MAX_MAPS = 8
+"""How many layers, and heads of each layer, the attention figure shows."""
+
+CHARACTER_WIDTH = 0.42
+"""Width per character of a longer label, in cells; a label of one character has a cell of 1."""
+
+MAX_SHORT_LABEL = 2
+"""Labels up to this length fit into a cell, and on an axis without rotation."""
+
+MAX_TABLE_SIZE = 40
+"""How many of the most frequent tokens the table of pairs shows."""
+
+MAX_SURPRISAL = 6.0
+"""The surprisal in nats that has the strongest color."""
+
+
+def pair_table(
+    table_MM: Array, names: Sequence[str], theme: Theme, *, counts: bool, vocab_size: int
+) -> Figure:
+    """Draws a table of token pairs: the row is the token before, the column the token after.
+
+    Args:
+        table_MM: (M, M) counts or probabilities.
+        names: the labels of the tokens.
+        counts: whether the numbers are counts.
+        vocab_size: the number of all tokens; if there are more than M, the axis says so.
+    """
+    table = table_MM.astype(float)
+    size = len(names)
+    figure = Figure(figsize=(0.37 * size + 1.2, 0.37 * size + 1.0))
+    axes = figure.add_subplot()
+    high = max(float(table.max()), 1e-9)
+    norm = LogNorm(0.5, high) if counts and high > 1 else Normalize(0, high)
+    clipped = np.maximum(table, 0.5) if counts else table
+    axes.imshow(clipped, cmap=theme.colormap, norm=norm, aspect="equal")
+    short = max(map(len, names)) <= MAX_SHORT_LABEL
+    colors = theme.colormap(norm(clipped))
+    for row, column in np.ndindex(size, size):
+        value = float(table[row, column])
+        color = readable_on(colors[row, column])
+        number = _short(value) if counts else (f"{100 * value:.0f}" if value >= 0.005 else "")
+        cell: dict[str, Any] = {"ha": "center", "va": "center", "color": color, "in_layout": False}
+        if short:
+            axes.text(column, row - 0.16, names[row] + names[column], fontsize=7.5, **cell)
+        if number:
+            axes.text(column, row + 0.24 * short, number, fontsize=6, **cell)
+    axes.set_xticks(range(size), names, rotation=0 if short else 90)
+    axes.set_yticks(range(size), names)
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    quantity = "count of the pair" if counts else "probability of the column token (%)"
+    scope = f"; the {size} most frequent of {vocab_size:,} tokens" if vocab_size > size else ""
+    axes.set_xlabel(quantity + scope)
+    return figure
+
+
+def loss_curves(
+    steps: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]], theme: Theme
+) -> Figure:
+    """Draws the loss against steps and against tokens, on linear and on logarithmic axes."""
+    figure = Figure(figsize=(9.6, 6.6))
+    grid: Any = figure.subplots(2, 2)
+    step, tokens, loss = (
+        np.array([line[key] for line in steps]) for key in ("step", "tokens", "loss")
+    )
+    smooth = smoothed(loss)
+    val_step = np.array([line["step"] for line in evaluations])
+    val = np.array([line["val"]["loss"] for line in evaluations])
+    val_tokens = np.interp(val_step, step, tokens) if len(step) else val_step
+    columns = ((step, val_step, "steps"), (tokens, val_tokens, "training tokens"))
+    for axes, (x, val_x, label) in zip(grid.flat, [*columns, *columns], strict=True):
+        axes.plot(x, loss, color=theme.series[0], alpha=0.25, linewidth=0.6)
+        axes.plot(x, smooth, color=theme.series[0], linewidth=1.6, label="training (smoothed)")
+        marker = "o" if len(val) < 40 else None
+        axes.plot(
+            val_x, val, color=theme.series[1], linewidth=1.6, marker=marker, markersize=3.5,
+            label="validation (whole split)",
+        )  # fmt: skip
+        axes.grid(axis="y")
+        axes.set_xlabel(label)
+    for axes in grid[0]:
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: _short(v)))
+    for axes in grid[1]:
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+        axes.yaxis.set_minor_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    for axes in grid[:, 0]:
+        axes.set_ylabel("loss (nats per token)")
+    if len(val):
+        best = int(val.argmin())
+        grid[0, 0].annotate(
+            f"{val[best]:.3f}", (val_step[best], val[best]), xytext=(0, 7),
+            textcoords="offset points", ha="right", fontsize=9, color=theme.series[1],
+        )  # fmt: skip
+    grid[0, 0].legend(loc="upper right")
+    return figure
+
+
+def readable_on(background: tuple[float, float, float, float]) -> str:
+    """Returns black or white, whichever has more contrast (WCAG 2.1, relative luminance)."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in background[:3]]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return "#000000" if (luminance + 0.05) ** 2 > 1.05 * 0.05 else "#ffffff"
+
+
+def smoothed(values: Array, window: float = 0.02) -> Array:
+    """Returns an exponential moving average with bias correction.
+
+    Args:
+        values: (N,) the series.
+        window: the time constant, as a fraction of the length of the series.
+    """
+    decay = 1 - 1 / max(1.0, window * len(values))
+    out, mean = np.empty(len(values)), 0.0
+    for i, value in enumerate(values):
+        mean = decay * mean + (1 - decay) * value
+        out[i] = mean / (1 - decay ** (i + 1))
+    return out
+
+
+def embeddings(weight_VC: Array, labels: Sequence[str], theme: Theme) -> Figure:
+    """Draws tokens as points: 2-dimensional embeddings as they are, others by their first two
+    principal components."""
+    names = ["dimension 1", "dimension 2"]
+    points = weight_VC
+    if weight_VC.shape[1] != 2:
+        points, variance = principal_components(weight_VC)
+        names = [f"component {i + 1} ({variance[i]:.0%} of the variance)" for i in range(2)]
+    figure = Figure(figsize=(6.4, 6.0))
+    axes = figure.add_subplot()
+    axes.scatter(points[:, 0], points[:, 1], s=150, color=theme.heat[1], linewidths=0)
+    for (x, y), label in zip(points[:, :2], labels, strict=True):
+        is_vowel = label.lower() in "aeiouy" and label
+        color = theme.series[1] if is_vowel else theme.ink
+        axes.text(x, y, label, ha="center", va="center", fontsize=9, color=color)
+    axes.margins(0.08)
+    axes.grid()
+    axes.set_xlabel(names[0])
+    axes.set_ylabel(names[1])
+    return figure
+
+
+def attention(maps: Sequence[Array], labels: Sequence[str], theme: Theme) -> Figure:
+    """Draws attention weights, a row of squares per layer and a column per head.
+
+    Args:
+        maps: for each layer (H, T, T); rows attend to columns.
+        labels: the T tokens.
+    """
+    layers, heads, length = len(maps), maps[0].shape[0], len(labels)
+    rows, columns = min(layers, MAX_MAPS), min(heads, MAX_MAPS)
+    short = max(map(len, labels)) <= MAX_SHORT_LABEL
+    side = min(2.6, max(1.5, 0.13 * length))
+    figure = Figure(figsize=(columns * side + 0.6, rows * side + 0.6))
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for i, j in np.ndindex(rows, columns):
+        axes: Any = grid[i, j]
+        axes.imshow(maps[i][j], cmap=theme.colormap, vmin=0, vmax=1)
+        x_labels = labels if i == rows - 1 else [""] * length
+        axes.set_xticks(range(length), x_labels, rotation=0 if short else 90)
+        axes.set_yticks(range(length), labels if j == 0 else [""] * length)
+        axes.tick_params(length=0, labelsize=6.5)
+        axes.spines[:].set_color(theme.grid)
+        axes.set_title(f"layer {i + 1}, head {j + 1}", fontsize=8, color=theme.faint, loc="center")
+    return figure
+
+
+def omitted_maps(maps: Sequence[Array]) -> str:
+    """Returns a sentence about the layers and heads that `attention` does not show, or ""."""
+    layers, heads = len(maps), maps[0].shape[0]
+    if max(layers, heads) <= MAX_MAPS:
+        return ""
+    return f"Only the first {MAX_MAPS} of {layers} layers and {heads} heads are shown. "
+
+
+def surprisal(tokens: Sequence[tuple[str, float]], theme: Theme, *, row_width: int = 48) -> Figure:
+    """Draws a text whose tokens are colored by their surprisal.
+
+    Args:
+        tokens: labels and surprisals in nats.
+        row_width: the width of a row, in characters.
+    """
+    widths = [max(1.0, CHARACTER_WIDTH * len(label) + 0.4) for label, _ in tokens]
+    positions, x, y = [], 0.0, 0
+    for width in widths:
+        if x and x + width > row_width:
+            x, y = 0.0, y + 1
+        positions.append((x, y))
+        x += width
+    rows = y + 1
+    total = max(24.0, *(x + width for (x, _), width in zip(positions, widths, strict=True)))
+    figure = Figure(figsize=(0.2 * total + 0.4, 0.36 * rows + 0.7))
+    axes = figure.add_subplot()
+    norm = Normalize(0, MAX_SURPRISAL)
+    for (label, nats), (x, y), width in zip(tokens, positions, widths, strict=True):
+        color = theme.colormap(norm(min(nats, MAX_SURPRISAL)))
+        axes.add_patch(Rectangle((x, -y - 0.9), width, 0.9, color=color, linewidth=0))
+        axes.text(
+            x + width / 2, -y - 0.45, label, ha="center", va="center", fontsize=9,
+            color=readable_on(color), family="DejaVu Sans Mono", in_layout=False,
+        )  # fmt: skip
+    axes.set_xlim(0, total)
+    axes.set_ylim(-rows, 0)
+    axes.set_axis_off()
+    mean = sum(nats for _, nats in tokens) / len(tokens)
+    scale = f"color from 0 to {MAX_SURPRISAL:.0f} nats or more"
+    axes.set_title(f"mean {mean:.2f} nats per token; {scale}", fontsize=9)
+    return figure
+
+
+def layer_statistics(layers: Sequence[Mapping[str, Any]], theme: Theme) -> Figure:
+    """Draws the statistics of `moreish.figures.layer_statistics`, a row for each layer."""
+    figure = Figure(figsize=(10.4, 0.3 * len(layers) + 1.3))
+    spread, inactive, gradient, update = figure.subplots(1, 4, sharey=True)
+    names = [layer["name"] for layer in layers]
+    y = np.arange(len(layers))
+    spread.barh(y, [layer["spread"] for layer in layers], color=theme.series[0], height=0.62)
+    spread.set_xlabel("output: standard deviation")
+    percent = [100 * (layer["inactive"] or 0.0) for layer in layers]
+    inactive.barh(y, percent, color=theme.series[1], height=0.62)
+    for i, layer in enumerate(layers):
+        note = "" if layer["inactive"] is None else f" {percent[i]:.0f}% {layer['kind']}"
+        inactive.text(percent[i], i, note, va="center", fontsize=8, color=theme.faint)
+    inactive.set_xlim(0, max(30.0, 1.6 * max(percent)))
+    inactive.set_xlabel("saturated or dead units (%)")
+    for axes, key, label in (
+        (gradient, "gradient", "gradient: standard\ndeviation (log10)"),
+        (update, "update", "update / weight\n(log10)"),
+    ):
+        rows = [i for i, layer in enumerate(layers) if layer[key] is not None]
+        log10 = [math.log10(max(layers[i][key], 1e-9)) for i in rows]
+        axes.scatter(log10, rows, color=theme.series[2], s=26, zorder=3)
+        axes.set_xlabel(label)
+    spread.set_yticks(y, names)
+    spread.set_ylim(len(layers) - 0.5, -0.5)
+    for axes in (spread, inactive, gradient, update):
+        axes.grid(axis="x")
+        axes.set_axisbelow(True)
+        axes.tick_params(axis="y", length=0)
+    return figure
+
+
+def lr_range(
+    rates: Sequence[float],
+    losses: Sequence[float],
+    smooth: Sequence[float],
+    valley: float,
+    suggested: float,
+    theme: Theme,
+) -> Figure:
+    """Draws a learning-rate range test, with the start of the valley and the suggested rate."""
+    figure = Figure(figsize=(6.8, 4.0))
+    axes = figure.add_subplot()
+    axes.plot(rates, losses, color=theme.series[0], alpha=0.25, linewidth=0.7)
+    axes.plot(rates, smooth, color=theme.series[0], linewidth=1.8)
+    low, high = min(smooth), smooth[0]
+    marks = [(suggested, "suggested", theme.series[1], high)]
+    if valley != suggested:
+        level = high - 0.12 * (high - low)
+        marks.append((valley, "start of the valley", theme.series[2], level))
+    for rate, name, color, level in marks:
+        axes.axvline(rate, color=color, linewidth=1.2, linestyle="--")
+        axes.text(rate, level, f" {name}: {rate:.2g}", color=color, fontsize=9, ha="left")
+    axes.set_xscale("log")
+    axes.set_ylim(low - 0.1 * (high - low), high + 0.25 * (high - low))
+    axes.grid(axis="y")
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel("loss (nats per token)")
+    return figure
+
+
+def _short(number: float) -> str:
+    """Formats a number in three or four characters: `627`, `6.8k`, `1.2M`."""
+    if number < 1000:
+        return f"{number:.0f}"
+    scaled, unit = (number / 1e3, "k") if number < 1e6 else (number / 1e6, "M")
+    return f"{scaled:.1f}{unit}" if scaled < 10 else f"{scaled:.0f}{unit}"

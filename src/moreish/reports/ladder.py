@@ -1,0 +1,61 @@
+"""The report of a ladder."""
+
+import html
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from moreish.errors import command
+from moreish.evaluate import Score, format_bits
+from moreish.reports.html import figure, page, table
+
+CAPTION = (
+    "Left: validation loss of every rung with 95 % intervals, the best at the top. Right: loss "
+    "against the number of parameters and against training time. Models that count n-grams have "
+    "another color."
+)
+
+
+def ladder_report_html(ladder: Mapping[str, Any], folder: Path) -> str:
+    """Returns the report of a ladder as one HTML page.
+
+    Args:
+        ladder: the content of ladder.json.
+        folder: where its figures are: ladder.svg and ladder-dark.svg.
+    """
+    has_test = any("test" in rung["splits"] for rung in ladder["rungs"])
+    splits = ("train", "val", "test") if has_test else ("train", "val")
+    rows = [
+        (
+            rung["rung"],
+            rung["adds"],
+            f"{rung['parameters']:,}",
+            f"{rung['seconds']:.1f}",
+            *(_loss(rung["splits"].get(name)) for name in splits),
+            format_bits(Score.from_json(rung["splits"]["val"]).bits_per_char),
+            f"{rung['stated']['loss']:.2f} ({rung['stated']['where']})" if rung["stated"] else "",
+        )
+        for rung in ladder["rungs"]
+    ]
+    losses = ("training", "validation", "test")[: len(splits)]
+    header = ("rung", "adds", "parameters", "seconds", *losses, "bits/char", "stated")
+    samples = "".join(
+        f"<h2>{html.escape(rung['rung'])}</h2>"
+        f"<pre>{html.escape(chr(10).join(rung['samples']))}</pre>"
+        f"<p class=faint>Report of this run: "
+        f"<code>{html.escape(command('report', folder / rung['run']))}</code></p>"
+        for rung in ladder["rungs"]
+    )
+    minutes, epochs = ladder["minutes"], ladder["epochs"]
+    budget = f"{minutes:g} min" if minutes else f"{epochs:g} epochs"
+    subtitle = f"{budget} for each rung that is trained; {ladder['split']} split"
+    light, dark = folder / "ladder.svg", folder / "ladder-dark.svg"
+    parts = [figure(light, dark, "Loss and cost", CAPTION), table(header, rows), samples]
+    return page(f"Ladder on {ladder['source']}", subtitle, parts)
+
+
+def _loss(split: Mapping[str, Any] | None) -> str:
+    """Formats a loss with its standard error."""
+    if split is None or split["loss"] is None:
+        return "" if split is None else "∞"
+    return f"{split['loss']:.4f}" + (f" ± {split['stderr']:.4f}" if split["stderr"] else "")

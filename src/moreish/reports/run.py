@@ -1,0 +1,105 @@
+"""The report of a run."""
+
+import html
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from moreish.data import AuditReport
+from moreish.errors import MoreishError
+from moreish.evaluate import format_bits
+from moreish.reports.doctor import findings_html
+from moreish.reports.html import figure, page, table
+from moreish.runs import Run
+
+SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFigure:
+    """A figure of a run, and its caption."""
+
+    name: str
+    title: str
+    caption: str
+    light: Path
+    dark: Path
+
+
+def run_report_html(run: Run, figures: Iterable[RunFigure]) -> str:
+    """Returns the report of a run as one HTML page."""
+    record, data = run.record, run.record.data
+    losses = table(
+        ("", "loss (nats/token)", "± ", "bits/char", "bits/byte", "perplexity", "tokens"),
+        (
+            (
+                SPLIT_NAMES[name],
+                f"{score.loss:.4f}",
+                f"{score.stderr:.4f}",
+                format_bits(score.bits_per_char),
+                format_bits(score.bits_per_byte),
+                f"{score.perplexity:.2f}",
+                f"{score.tokens:,}",
+            )
+            for name, score in run.scores.items()
+        ),
+    )
+    unit = "lines" if run.kind == "lines" else "documents"
+    contents = (
+        f"{data.name}: {data.documents:,} {unit}, {data.characters:,} characters, "
+        f"vocabulary of {data.vocabulary:,} tokens"
+    )
+    versions = f"Moreish {record.versions['moreish']}, PyTorch {record.versions['torch']}"
+    facts = [
+        ("data", contents),
+        ("model", f"{record.config['model']['name']}, {record.parameters or 0:,} parameters"),
+        ("training", f"{record.seconds or 0:.0f} s, {record.status}"),
+        ("created", f"{record.created}, {versions}, {record.machine['system']}"),
+    ]
+    settings = [
+        (f"{group}.{key}", str(value))
+        for group in ("data", "model", "train")
+        for key, value in record.config[group].items()
+        if value is not None
+    ]
+    parts = [
+        table(("", ""), facts),
+        "<h2>Loss on the whole splits</h2>",
+        losses,
+        "<h2>Samples</h2>",
+        _preformatted(_samples(run)),
+        *(figure(f.light, f.dark, f.title, f.caption) for f in figures),
+        _training_samples(run),
+        _findings(run),
+        "<h2>Settings</h2>",
+        table(("", ""), settings),
+    ]
+    return page(run.path.name, "Run report by Moreish", parts)
+
+
+def _preformatted(text: str) -> str:
+    return f"<pre>{html.escape(text)}</pre>"
+
+
+def _samples(run: Run) -> str:
+    if run.kind == "text":
+        return run.sample(1)[0]
+    try:
+        return "\n".join(run.sample(20, new_only=True))
+    except MoreishError:  # nearly all samples are copies of the data
+        return "\n".join(run.sample(20))
+
+
+def _training_samples(run: Run) -> str:
+    path = run.path / "samples.txt"
+    text = path.read_text("utf-8") if path.exists() else ""
+    return f"<h2>Samples during training</h2>{_preformatted(text)}" if text else ""
+
+
+def _findings(run: Run) -> str:
+    """Returns what `moreish doctor` found before the training, if it checked a text."""
+    try:
+        audit = AuditReport.load(run.path / "doctor.json")
+    except (OSError, ValueError):
+        return ""
+    return "<h2>Data check</h2>" + findings_html(audit)
