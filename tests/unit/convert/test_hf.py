@@ -252,7 +252,7 @@ def test_transformers_agrees(name: str, kind: str, tmp_path: Path, moreish: More
     [
         ({"name": "lstm", "width": 8}, "no lstm"),
         ({"qk_norm": True}, "model.qk_norm=True"),
-        ({"grams": 3}, "model.ngram_embeddings=3"),
+        ({"ngram_embedding": 3}, "model.ngram_embedding=3"),
         ({"positions": "rotary"}, "only two architectures"),
         ({**LLAMA, "bias": True}, "no biases"),
         ({"kv_heads": 2}, "no grouped-query attention"),
