@@ -1,68 +1,64 @@
-"""Texts that end, contain or match what is asked for, by construction.
+"""Constrained decoding: texts that end with, contain or match what is requested, by construction.
 
-A constraint is a deterministic automaton over the tokens. While a text is drawn, no token is
-allowed after which no allowed end can be reached in time. That alone would draw texts whose
-beginnings look likely and whose only ways on are not, so the model is also told how hopeful each
-way is: the chance, reckoned with letter-pair counts, that a text goes on to an allowed end (a
-"twist", Whiteley and Lee 2014). What that guess gets wrong is known for each text, as a weight, and
-texts are chosen by weight from a larger pool (Rubin 1987), so that the result follows the model's
-own distribution of texts that match.
+A constraint is a deterministic automaton over the tokens. While a text is sampled, a token is
+allowed only if an accepted end can still be reached in time. That alone would favor texts whose
+beginnings are likely and whose only continuations are not, so each token's probability is
+multiplied by its reach probability: the probability, under letter-pair counts, that a text goes on
+to an accepted end (a "twist", Whiteley and Lee 2014). The error of that estimate is known for each
+text, as a weight, and texts are chosen by weight from a larger pool (Rubin 1987), so that the
+result follows the model's own distribution of matching texts.
 
 B streams, S states, V vocabulary, L length in tokens.
 """
 
 import re
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
-from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from moreish.data import TokenDataset
 from moreish.errors import MoreishError
+from moreish.generate.automaton import Dfa, Nfa
+from moreish.generate.sampling import Sampling, sampling_probabilities
 from moreish.tokenizers import BOUNDARY_ID, ByteTokenizer, CharTokenizer, Ids, Tokenizer
-
-MOST_STATES = 2_000
-"""Of an automaton while it is made: what takes more, takes minutes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompileLimits:
-    """What an automaton may take."""
+    """What the compilation of a constraint may take."""
 
     seconds: float = 20
-    """To make it: small ones can take long, where their parts are large on the way."""
+    """Time to build the automaton."""
     bytes: int = 2**30
+    """Memory for its tables."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Constraint:
-    """What the user asked of an item; None of it is no constraint."""
+    """What an item must satisfy; None is no constraint."""
 
     ends: str | None = None
     contains: str | None = None
     regex: str | None = None
     length: tuple[int, int | None] | None = None
-    """Least and most characters."""
+    """Minimum and maximum number of characters."""
 
     def __bool__(self) -> bool:
         return self != Constraint()
 
     def __str__(self) -> str:
-        given = {flag: getattr(self, flag) for flag in ("ends", "contains", "regex")}
-        asked = [f"--{flag} {value}" for flag, value in given.items() if value is not None]
+        values = {flag: getattr(self, flag) for flag in ("ends", "contains", "regex")}
+        flags = [f"--{flag} {value}" for flag, value in values.items() if value is not None]
         if self.length is not None:
-            asked.append(f"--length {self.length[0]}..{self.length[1] or ''}")
-        return " ".join(asked)
+            flags.append(f"--length {self.length[0]}..{self.length[1] or ''}")
+        return " ".join(flags)
 
 
 def parse_length(text: str) -> tuple[int, int | None]:
-    """`5`, `3..7`, `3..`, `..7`. Raises MoreishError when it is none of these."""
+    """Parse a range of lengths: `5`, `3..7`, `3..` or `..7`. Raises MoreishError otherwise."""
     low, dots, high = text.partition("..")
     try:
         least = int(low) if low else 0
@@ -76,31 +72,29 @@ def parse_length(text: str) -> tuple[int, int | None]:
 
 @dataclass(frozen=True, eq=False)
 class Automaton:
-    """Which tokens may follow, state by state and length by length, and how hopeful each is.
-
-    Beside the states of the constraints stands one more, from which nothing is allowed.
-    """
+    """Which tokens may follow, by state and length, and their reach probabilities."""
 
     next_SV: Tensor
+    """The state after each token; from the last state nothing is allowed."""
     may_end_LS: Tensor
     """Whether a text of so many tokens may end in a state."""
     reach_LSV: Tensor
-    """The chance that a text of so many tokens, in a state, its last token being v, goes on to an
-    allowed end, in pairs of tokens; 0 if it cannot."""
-    asked: str
+    """The probability, by letter pairs, that a text of so many tokens, in a state and with v as its
+    last token, goes on to an accepted end; 0 if it cannot."""
+    description: str
 
     def state_after(self, prompt: Ids) -> int:
-        """The state once `prompt` was read. Raises MoreishError when nothing can come of it."""
+        """Return the state after `prompt`. Raises MoreishError if no accepted end can follow."""
         state = 0
         for token in prompt:
             state = int(self.next_SV[state, int(token)])
         last = int(prompt[-1]) if len(prompt) else BOUNDARY_ID
         if len(prompt) >= len(self.reach_LSV) or not self.reach_LSV[len(prompt), state, last]:
-            raise MoreishError(f"nothing that the model can write matches {self.asked}")
+            raise MoreishError(f"nothing that the model can write matches {self.description}")
         return state
 
-    def reach_probability(self, state_B: Tensor, length: int) -> Tensor:
-        """(B, V) of each token that may be drawn after `length` tokens; the boundary is the end."""
+    def reach_probability(self, state_B: Tensor, length: int) -> Float[Tensor, "B V"]:
+        """Return that of each token after `length` tokens; the boundary ends the text."""
         every_V = torch.arange(self.next_SV.shape[1])
         reach_BV = self.reach_LSV[length + 1][self.next_SV[state_B], every_V]
         reach_BV[:, BOUNDARY_ID] = self.may_end_LS[length, state_B].double()
@@ -108,54 +102,79 @@ class Automaton:
 
 
 def compile_constraint(
-    asked: Constraint,
+    constraint: Constraint,
     tokenizer: Tokenizer,
     tokens: TokenDataset,
     max_tokens: int,
-    effort: CompileLimits = CompileLimits(),
+    limits: CompileLimits = CompileLimits(),
 ) -> Automaton:
-    """The automaton of all that was asked, for texts of at most `max_tokens` tokens.
+    """Compile a constraint for texts of at most `max_tokens` tokens.
 
     Args:
-        tokens: items whose pairs tell what is hopeful.
+        tokens: items, whose letter pairs give the reach probabilities.
 
     Raises:
         MoreishError: the tokenizer has tokens of several characters, a character of the constraint
-            is unknown to it, or the regular expression is not understood.
+            is unknown to it, the regular expression is not understood, or the automaton is beyond
+            `limits`.
     """
-    characters = _characters(tokenizer)
-    fsm = _parsed(asked, tokenizer, effort.seconds)
-    numbers = {state: i for i, state in enumerate(dict.fromkeys([fsm.initial, *fsm.map]))}
-    dead, size = len(numbers), tokenizer.vocab_size
-    if (needed := 8 * (max_tokens + 2) * (dead + 1) * size) > effort.bytes:
+    dfa = _build_dfa(constraint, tokenizer, limits.seconds)
+    states, size = dfa.next_SV.shape
+    if (needed := 8 * (max_tokens + 2) * states * size) > limits.bytes:
         raise MoreishError(
-            f"{asked} needs {needed / 2**30:.1f} GB for texts of up to {max_tokens} tokens: ask "
-            "for something simpler, or fewer --max-tokens"
+            f"{constraint} needs {needed / 2**30:.1f} GB for texts of up to {max_tokens} tokens: "
+            "ask for something simpler, or fewer --max-tokens"
         )
-    next_SV = torch.full((dead + 1, size), dead)
-    members = {
-        kind: torch.tensor([i for i, c in enumerate(characters) if c and kind.accepts(c)]).long()
-        for kind in fsm.alphabet
-    }
-    for state, row in fsm.map.items():
-        for kind, target in row.items():
-            next_SV[numbers[state], members[kind]] = numbers[target]
-    accepts_S = torch.zeros(dead + 1, dtype=torch.bool)
-    accepts_S[[numbers[state] for state in fsm.finals]] = True
-    least, most = asked.length or (0, None)
+    least, most = constraint.length or (0, None)
     most = min(max_tokens, max_tokens if most is None else most)
-    may_end_LS = torch.zeros(max_tokens + 2, dead + 1, dtype=torch.bool)
-    may_end_LS[least : most + 1] = accepts_S
-    reach_LSV = torch.zeros(max_tokens + 2, dead + 1, size, dtype=torch.float64)
-    automaton = Automaton(next_SV, may_end_LS, reach_LSV, str(asked))
-    pairs_VV = _pairs(tokens, size)
+    may_end_LS = torch.zeros(max_tokens + 2, states, dtype=torch.bool)
+    may_end_LS[least : most + 1] = torch.from_numpy(dfa.accepts_S)
+    reach_LSV = torch.zeros(max_tokens + 2, states, size, dtype=torch.float64)
+    automaton = Automaton(torch.from_numpy(dfa.next_SV), may_end_LS, reach_LSV, str(constraint))
+    pairs_VV = _pair_probabilities(tokens, size)
     for length in range(max_tokens, -1, -1):
-        reach_LSV[length] = automaton.reach_probability(torch.arange(dead + 1), length) @ pairs_VV.T
+        reach_BV = automaton.reach_probability(torch.arange(states), length)
+        reach_LSV[length] = reach_BV @ pairs_VV.T
     return automaton
 
 
-def _pairs(tokens: TokenDataset, size: int) -> Tensor:
-    """(V, V) the share of each token after each, every pair being possible."""
+def _build_dfa(constraint: Constraint, tokenizer: Tokenizer, seconds: float) -> Dfa:
+    try:
+        from greenery import parse
+    except ImportError:
+        raise MoreishError("constraints need a library: pip install 'moreish[analysis]'") from None
+
+    characters = _characters(tokenizer)
+    in_bytes = isinstance(tokenizer, ByteTokenizer)
+    if in_bytes and not (constraint.regex or "").isascii():
+        raise MoreishError(f"--regex {constraint.regex}: only ASCII for a model of bytes")
+    too_large = f"{constraint}: it needs too many states: ask for something simpler"
+    nfa = Nfa(seconds=seconds, too_large=too_large)
+    for flag in ("ends", "contains"):
+        value = getattr(constraint, flag)
+        if not value:
+            continue
+        if unknown := tokenizer.find_unknown(value):
+            names = " ".join(map(repr, unknown))
+            raise MoreishError(f"--{flag} {value}: the model never saw {names}")
+        literal = value.encode().decode("latin-1") if in_bytes else value
+        nfa.add_literal(literal, anywhere=flag == "contains")
+    if constraint.regex is not None:
+        pattern = _without_anchors(constraint.regex)
+        try:
+            parsed = parse(pattern)
+        except Exception as error:  # greenery has no error class for what it cannot parse
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise MoreishError(
+                f"{constraint}: not understood ({reason[:100]}); it matches the whole item, "
+                "and knows . [ ] ( ) | * + ? { }"
+            ) from None
+        nfa.add_regex(parsed)
+    return nfa.to_dfa(characters)
+
+
+def _pair_probabilities(tokens: TokenDataset, size: int) -> Float[Tensor, "V V"]:
+    """The probability of each token after each, smoothed so that every pair is possible."""
     ids_N = torch.from_numpy(tokens.ids_N[:].astype(np.int64))
     counts = torch.bincount(ids_N[:-1] * size + ids_N[1:], minlength=size * size).double() + 0.01
     counts_VV = counts.view(size, size)
@@ -163,54 +182,53 @@ def _pairs(tokens: TokenDataset, size: int) -> Tensor:
 
 
 class ConstrainedDecoder:
-    """Walks the automaton beside a batch of streams, and weighs its own influence."""
+    """A logits processor that applies the sampling settings and an automaton to a batch of streams,
+    and records in `log_weight_B` how much it changed each stream's probability.
 
-    def __init__(self, automaton: Automaton, prompt: Ids, streams: int) -> None:
-        self.automaton = automaton
+    Call it on the logits, then pass the sampled tokens to `accept_tokens`.
+    """
+
+    def __init__(self, automaton: Automaton, prompt: Ids, streams: int, sampling: Sampling) -> None:
+        self.automaton, self.sampling = automaton, sampling
         self.state_B = torch.full((streams,), automaton.state_after(prompt))
         self.length = len(prompt)
         self.log_weight_B = torch.zeros(streams, dtype=torch.float64)
         self._log_reach_BV = torch.empty(0)
 
-    def reweight(self, probs_BV: Tensor, plain_BV: Tensor, *, greedy: bool) -> Tensor:
-        """The distribution to draw from: the sampler's own times hope.
-
-        Args:
-            shares_BV: what the sampler would draw from.
-            plain_BV: what the model says, for streams of which the sampler (top-k, top-p) leaves
-                nothing that may follow.
-            greedy: take the best of it.
-        """
+    def __call__(self, logits_BV: Float[Tensor, "B V"]) -> Float[Tensor, "B V"]:
+        """Multiply the sampler's distribution by the reach probabilities; where top-k and top-p
+        leave nothing that may follow, the model's own distribution."""
         reach_BV = self.automaton.reach_probability(self.state_B, self.length)
-        # Streams that have ended are drawn all the same, and not looked at.
-        reach_BV[~(reach_BV > 0).any(dim=1)] = 1.0
+        reach_BV[~(reach_BV > 0).any(dim=1)] = 1.0  # streams that ended: their tokens are ignored
         self._log_reach_BV = reach_BV.log()
-        steered_BV = (plain_BV if greedy else probs_BV) * reach_BV
-        steered_BV = torch.where(
-            steered_BV.sum(dim=1, keepdim=True) > 0, steered_BV, plain_BV * reach_BV
-        )
-        total_B1 = steered_BV.sum(dim=1, keepdim=True)
-        self.log_weight_B += total_B1[:, 0].log()
+        model_BV = logits_BV.double().softmax(dim=-1) * reach_BV
+        greedy = self.sampling.temperature == 0
         if greedy:
-            return torch.nn.functional.one_hot(steered_BV.argmax(-1), reach_BV.shape[1]).double()
-        return steered_BV / total_B1
+            probs_BV = model_BV
+        else:
+            probs_BV = sampling_probabilities(logits_BV, self.sampling) * reach_BV
+            probs_BV = torch.where(probs_BV.sum(dim=1, keepdim=True) > 0, probs_BV, model_BV)
+        self.log_weight_B += probs_BV.sum(dim=1).log()
+        if greedy:
+            best_B = probs_BV.argmax(-1)
+            probs_BV = torch.nn.functional.one_hot(best_B, reach_BV.shape[1]).double()
+        return probs_BV.log()
 
-    def accept_token(self, token_B: Tensor) -> None:
-        """Follow the tokens that were drawn. A boundary leads to the state where nothing is
-        allowed, and so nothing weighed, any more."""
+    def accept_tokens(self, token_B: Tensor) -> None:
+        """Follow the sampled tokens; a boundary leads to the last state, where texts have ended."""
         self.log_weight_B -= self._log_reach_BV.gather(1, token_B[:, None])[:, 0]
         self.state_B = self.automaton.next_SV[self.state_B, token_B]
         self.length += 1
 
 
 def resample(log_weights: list[float], n: int, seed: int) -> list[int]:
-    """`n` distinct places drawn by weight, in order (Gumbel's trick, Vieira 2014)."""
+    """Return `n` distinct indices drawn by weight, in order (Gumbel's trick, Vieira 2014)."""
     noise = np.random.default_rng((seed, 1)).gumbel(size=len(log_weights))
     return sorted(np.argsort(-(np.array(log_weights) + noise), kind="stable")[:n].tolist())
 
 
 def _characters(tokenizer: Tokenizer) -> list[str]:
-    """The character of each token; none for the boundary. A byte stands for one of 256."""
+    """The character of each token, empty for the boundary; a byte is one of 256 characters."""
     first = [""] * int(tokenizer.boundary_id is not None)
     if isinstance(tokenizer, CharTokenizer):
         return first + list(tokenizer.characters)
@@ -220,11 +238,12 @@ def _characters(tokenizer: Tokenizer) -> list[str]:
 
 
 def _without_anchors(regex: str) -> str:
-    """The pattern without a `^` before it and a `$` after it: it matches whole items anyway. To
-    greenery both are characters like others, with a backslash only for `^` in a class.
+    """Remove `^` at the start and `$` at the end, since a pattern matches whole items anyway.
+
+    To greenery both are ordinary characters; only `^` in a class needs a backslash.
 
     Raises:
-        MoreishError: one stands inside.
+        MoreishError: an anchor is elsewhere.
     """
     parts: list[str] = []
     in_class = False
@@ -243,88 +262,3 @@ def _without_anchors(regex: str) -> str:
         in_class = piece != "]" if in_class else piece == "["
         parts.append(piece[1:] if plain else piece)
     return "".join(parts)
-
-
-@contextmanager
-def _bounded(asked: Constraint, seconds: float) -> Iterator[None]:
-    """greenery makes automata state by state; some patterns (`.*a.{20}`) need millions of them."""
-    fsm: Any = import_module("greenery.fsm")
-    crawl = fsm.crawl
-
-    until = time.monotonic() + seconds
-
-    def bounded(alphabet: Any, initial: Any, final: Any, follow: Any) -> Any:
-        left = MOST_STATES * len(alphabet)
-
-        def counted(state: Any, symbol: Any) -> Any:
-            nonlocal left
-            left -= 1
-            if left < 0 or time.monotonic() > until:
-                raise MoreishError(f"{asked}: it needs too many states: ask for something simpler")
-            return follow(state, symbol)
-
-        return crawl(alphabet, initial, final, counted)
-
-    fsm.crawl = bounded
-    try:
-        yield
-    finally:
-        fsm.crawl = crawl
-
-
-def _parsed(asked: Constraint, tokenizer: Tokenizer, seconds: float) -> Any:
-    try:
-        from greenery import parse
-    except ImportError:
-        raise MoreishError("constraints need a library: pip install 'moreish[analysis]'") from None
-
-    in_bytes = isinstance(tokenizer, ByteTokenizer)
-    if in_bytes and not (asked.regex or "").isascii():
-        raise MoreishError(f"--regex {asked.regex}: only ASCII for a model of bytes")
-    pattern = None if asked.regex is None else _without_anchors(asked.regex)
-    with _bounded(asked, seconds):
-        fsm = parse(".*").to_fsm()
-        for flag in ("ends", "contains"):
-            value = getattr(asked, flag)
-            if not value:
-                continue
-            if unknown := tokenizer.find_unknown(value):
-                names = " ".join(map(repr, unknown))
-                raise MoreishError(f"--{flag} {value}: the model never saw {names}")
-            literal = value.encode().decode("latin-1") if in_bytes else value
-            fsm = fsm & _with(literal, anywhere=flag == "contains")
-        if pattern is None:
-            return fsm
-        try:
-            return fsm & parse(pattern).to_fsm()
-        except MoreishError:
-            raise
-        except Exception as error:  # greenery has no error of its own for what it cannot read
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise MoreishError(
-                f"{asked}: not understood ({reason[:100]}); it matches the whole item, "
-                "and knows . [ ] ( ) | * + ? { }"
-            ) from None
-
-
-def _with(literal: str, *, anywhere: bool) -> Any:
-    """The automaton of texts that end with `literal`, or hold it (Knuth, Morris and Pratt 1977)."""
-    from greenery import Charclass, Fsm
-
-    kinds = {character: Charclass(character) for character in literal}
-    others = ~Charclass("".join(kinds))
-    end = len(literal)
-    rows: dict[int, dict[Any, int]] = {}
-    shorter = 0  # the state of what was read, but for its first character
-    for state in range(end + 1):
-        row = dict(rows[shorter]) if state else dict.fromkeys((*kinds.values(), others), 0)
-        if state:
-            shorter = rows[shorter][kinds[literal[state]]] if state < end else shorter
-        if state < end:
-            row[kinds[literal[state]]] = state + 1
-        elif anywhere:
-            row = dict.fromkeys(row, end)
-        rows[state] = row
-    return Fsm(
-        alphabet={*kinds.values(), others}, states=set(rows), initial=0, finals={end}, map=rows
-    )

@@ -1,7 +1,7 @@
-"""Prompts to streams of tokens, many at once.
+"""Decoding: from a prompt to streams of tokens, many at once.
 
-B streams, R those of them that still run through the model, T time, V vocabulary, N positions of a
-block.
+B streams, R those of them that still run through the model, T positions, V vocabulary, N positions
+of a block of random numbers.
 """
 
 from collections.abc import Iterator
@@ -16,16 +16,18 @@ from torch.nn import functional as F
 from moreish.generate.constrained import ConstrainedDecoder
 from moreish.generate.sampling import (
     NOISE_BLOCK,
+    LogitsProcessor,
     Sampling,
+    logits_processors,
     sample_tokens,
-    sampling_probabilities,
+    suppress,
     uniform_noise,
 )
 from moreish.models import Model, select_rows
 from moreish.tokenizers import Ids
 
-SMALL = 4_000_000
-"""Multiplications in a step, below which threads wait for each other longer than they work."""
+SMALL_STEP = 4_000_000
+"""Multiplications per step below which threads spend more time waiting than computing."""
 
 
 @torch.inference_mode()
@@ -41,17 +43,17 @@ def generate(
     suppressed_token: int | None = None,
     constraint: ConstrainedDecoder | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Continue `prompt` in every stream; yields (B,) tokens and (B,) whether each stream goes on.
+    """Continue `prompt` in every stream; yield (B,) tokens and (B,) whether each stream goes on.
 
-    The token that ends a stream is yielded once, as its last; what comes after it is to be ignored.
+    The token that ends a stream is yielded once; what follows it in that stream is meaningless.
 
     Args:
         prompt: at least one token; of more than the model's length only the last are read.
         streams: numbers of the streams. With the same `seed`, stream 7 is the same text alone or
             among others.
-        stop: a token that ends a stream (the boundary).
-        never: a token that is not drawn (the unknown word).
-        guide: says at each step what may be drawn.
+        eos_token: the token that ends a stream (the boundary).
+        suppressed_token: a token that is never sampled (the unknown word).
+        constraint: restricts the texts; applies `sampling` itself.
     """
     assert len(prompt)
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
@@ -60,31 +62,29 @@ def generate(
     token_B = torch.zeros(len(streams), dtype=torch.long)
     alive_B = torch.ones(len(streams), dtype=torch.bool)
     running_R = torch.arange(len(streams))
+    processors: list[LogitsProcessor] = []
+    if suppressed_token is not None:
+        processors.append(partial(suppress, token=suppressed_token))
+    processors += logits_processors(sampling) if constraint is None else [constraint]
     parameters = sum(p.numel() for p in model.parameters())
     model.eval()
     state = None
-    with _parts_at_hand(model, small=parameters < SMALL):
+    with fast_module_calls(model, small=parameters < SMALL_STEP):
         for position in range(max_tokens):
-            small = tokens_RT.numel() * parameters < SMALL
+            small = tokens_RT.numel() * parameters < SMALL_STEP
             with limit_threads(1 if small else torch.get_num_threads()):
                 logits_RTV, state = model(tokens_RT, state)
-                logits_RV = logits_RTV[:, -1].cpu()
-                if suppressed_token is not None:
-                    logits_RV = logits_RV.index_fill(
-                        1, torch.tensor([suppressed_token]), -torch.inf
-                    )
-                if position == 0:  # the prompt was read once, for all
+                logits_RV = logits_RTV[:, -1].cpu().double()
+                if position == 0:  # the prompt was read once, for all streams
                     logits_RV, state = select_rows((logits_RV, state), torch.zeros_like(running_R))
-                probs_RV = sampling_probabilities(logits_RV, sampling)
-                if constraint is not None:
-                    plain_RV = logits_RV.double().softmax(dim=-1)
-                    greedy = sampling.temperature == 0
-                    probs_RV = constraint.reweight(probs_RV, plain_RV, greedy=greedy)
+                for process in processors:
+                    logits_RV = process(logits_RV)
                 if position % NOISE_BLOCK == 0:
                     uniform_RN = uniform_noise(seed, position // NOISE_BLOCK, streams)[running_R]
-                token_R = sample_tokens(probs_RV, uniform_RN[:, position % NOISE_BLOCK])
+                uniform_R = uniform_RN[:, position % NOISE_BLOCK]
+                token_R = sample_tokens(logits_RV.softmax(-1), uniform_R)
                 if constraint is not None:
-                    constraint.accept_token(token_R)
+                    constraint.accept_tokens(token_R)
             if eos_token is None:
                 yield token_R, alive_B
             else:
@@ -95,7 +95,7 @@ def generate(
                 if not alive_R.any():
                     return
                 if constraint is None and 2 * int(alive_R.sum()) <= len(running_R):
-                    # Only those that go on stay; a guide keeps its own books of all.
+                    # Drop streams that have ended; a constraint keeps its state of all of them.
                     running_R, token_R, uniform_RN, state = select_rows(
                         (running_R, token_R, uniform_RN, state), alive_R
                     )
@@ -103,26 +103,28 @@ def generate(
 
 
 @contextmanager
-def _parts_at_hand(model: Model, *, small: bool) -> Iterator[None]:
-    """Parameters and modules as ordinary attributes, and modules without hooks as plain functions:
-    what `nn.Module` does beside the work takes a third of the time that a small model needs for a
-    token."""
-    found = []
+def fast_module_calls(model: Model, *, small: bool) -> Iterator[None]:
+    """Make parameters and submodules plain attributes, and modules without hooks plain functions.
+
+    What `nn.Module` does on every attribute access and call takes a large part of the time that a
+    small model needs for a token (docs/dev-log.md).
+    """
+    replaced = []
     for module in model.modules():
-        called = {name: _called(part, small=small) for name, part in module._modules.items()}
-        found.append((module.__dict__, {**module._parameters, **called}))
-    for attributes, parts in found:
+        calls = {name: _fast_call(part, small=small) for name, part in module._modules.items()}
+        replaced.append((module.__dict__, {**module._parameters, **calls}))
+    for attributes, parts in replaced:
         attributes.update(parts)
     try:
         yield
     finally:
-        for attributes, parts in found:
+        for attributes, parts in replaced:
             for name in parts:
                 attributes.pop(name, None)
 
 
-class _Called(partial[Any]):
-    """A function that has the attributes of the module it stands for."""
+class _FastCall(partial[Any]):
+    """A module's forward as a plain function, with the attributes of the module."""
 
     module: nn.Module
 
@@ -130,25 +132,25 @@ class _Called(partial[Any]):
         return getattr(self.module, name)
 
 
-def _called(module: nn.Module | None, *, small: bool) -> Any:
+def _fast_call(module: nn.Module | None, *, small: bool) -> Any:
     if module is None or isinstance(module, nn.ModuleList):
         return module
     if module._forward_hooks or module._forward_pre_hooks:
         return module
     if type(module) is nn.Linear:
-        # A product with one vector is a tenth faster if what each input adds lies together. That
-        # takes a copy, which large models, bound by memory anyway, can do without.
+        # A product with one vector is a tenth faster if the weights of each input are contiguous.
+        # That takes a copy, which large models, bound by memory anyway, can do without.
         weight = module.weight.mT.contiguous().mT if small else module.weight
-        called = _Called(F.linear, weight=weight, bias=module.bias)
+        call = _FastCall(F.linear, weight=weight, bias=module.bias)
     else:
-        called = _Called(module.forward)
-    called.module = module
-    return called
+        call = _FastCall(module.forward)
+    call.module = module
+    return call
 
 
 @contextmanager
 def limit_threads(number: int) -> Iterator[None]:
-    """So many threads; what the user had is back afterwards."""
+    """Let PyTorch use `number` threads; restore the previous number afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:

@@ -1,7 +1,10 @@
-"""How the next token is drawn: pure functions from logits to logits, and the draw itself.
+"""Logits processors, and sampling from what they leave.
 
 B batch, V vocabulary.
 """
+
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,66 +16,92 @@ from moreish.settings import Settings
 
 Logits = Float[Tensor, "B V"]
 
+LogitsProcessor = Callable[[Logits], Logits]
+
 NOISE_BLOCK = 32
-"""Positions for which random numbers are drawn together: to start a generator takes longer."""
+"""Positions whose random numbers are drawn together, because starting a generator takes longer."""
 
 
 class Sampling(Settings):
-    """How to draw. Temperature 0 takes the likeliest token always."""
+    """Sampling settings. Temperature 0 always takes the likeliest token."""
 
     temperature: float = Field(1.0, ge=0)
+    """What logits are divided by: below 1 sharpens the distribution, above 1 flattens it."""
     top_k: int | None = Field(None, ge=1)
-    """Draw from the k likeliest tokens only; more than there are changes nothing."""
+    """Sample from the k likeliest tokens only."""
     top_p: float | None = Field(None, gt=0, le=1)
-    """Draw from the fewest tokens that hold this share of the probability."""
+    """Sample from the fewest tokens that hold this share of the probability."""
+
+
+def suppress(logits_BV: Logits, token: int) -> Logits:
+    """Give one token probability zero."""
+    return logits_BV.index_fill(1, torch.tensor([token]), -torch.inf)
+
+
+def keep_best(logits_BV: Logits) -> Logits:
+    """Keep the likeliest token, the first of several (greedy decoding)."""
+    best_B1 = logits_BV.argmax(-1, keepdim=True)
+    return torch.full_like(logits_BV, -torch.inf).scatter(-1, best_B1, 0.0)
 
 
 def keep_top_k(logits_BV: Logits, k: int) -> Logits:
-    """All but the `k` largest (there are more) become minus infinity; ties at the edge stay."""
-    least_B1 = logits_BV.topk(k).values[:, -1:]
+    """Keep the `k` likeliest tokens, and those as likely as the last of them."""
+    least_B1 = logits_BV.topk(min(k, logits_BV.shape[-1])).values[:, -1:]
     return logits_BV.masked_fill(logits_BV < least_B1, -torch.inf)
 
 
+def apply_temperature(logits_BV: Logits, temperature: float) -> Logits:
+    """Divide the logits by a positive temperature."""
+    return logits_BV / max(temperature, 1e-200)  # smaller ones would overflow
+
+
 def keep_top_p(logits_BV: Logits, p: float) -> Logits:
-    """Nucleus sampling (Holtzman et al. 2020): the smallest set that reaches `p` stays."""
+    """Keep the fewest likeliest tokens with a probability of `p` together (nucleus sampling,
+    Holtzman et al. 2020)."""
     sorted_BV, order_BV = logits_BV.sort(descending=True)
     probs_BV = sorted_BV.softmax(-1)
-    # A token goes if those before it already hold p: so the likeliest always stays.
-    gone_BV = probs_BV.cumsum(-1) - probs_BV >= p
-    return logits_BV.masked_fill(gone_BV.scatter(-1, order_BV, gone_BV), -torch.inf)
+    # A token is dropped if those before it hold p already, so the likeliest always stays.
+    dropped_BV = probs_BV.cumsum(-1) - probs_BV >= p
+    return logits_BV.masked_fill(dropped_BV.scatter(-1, order_BV, dropped_BV), -torch.inf)
+
+
+def logits_processors(sampling: Sampling) -> list[LogitsProcessor]:
+    """Return the processors that `sampling` asks for: top-k, the temperature, then top-p."""
+    if sampling.temperature == 0:
+        return [keep_best]
+    processors: list[LogitsProcessor] = []
+    if sampling.top_k is not None:
+        processors.append(partial(keep_top_k, k=sampling.top_k))
+    if sampling.temperature != 1:
+        processors.append(partial(apply_temperature, temperature=sampling.temperature))
+    if sampling.top_p is not None:
+        processors.append(partial(keep_top_p, p=sampling.top_p))
+    return processors
 
 
 def sampling_probabilities(logits_BV: Logits, sampling: Sampling) -> Logits:
-    """The distribution that `sampling` draws from: top-k, then the temperature, then top-p."""
+    """Return the distribution that is sampled from."""
     logits_BV = logits_BV.double()
-    if sampling.temperature == 0:
-        best_B = logits_BV.argmax(-1)
-        return torch.nn.functional.one_hot(best_B, logits_BV.shape[-1]).double()
-    if sampling.top_k is not None and sampling.top_k < logits_BV.shape[-1]:
-        logits_BV = keep_top_k(logits_BV, sampling.top_k)
-    if sampling.temperature != 1:
-        # Less than this is as good as 0, and could be too small to divide by.
-        logits_BV = logits_BV / max(sampling.temperature, 1e-200)
-    if sampling.top_p is not None:
-        logits_BV = keep_top_p(logits_BV, sampling.top_p)
+    for process in logits_processors(sampling):
+        logits_BV = process(logits_BV)
     return logits_BV.softmax(-1)
 
 
 def sample_tokens(
-    probabilities_BV: Float[Tensor, "B V"], uniform_B: Float[Tensor, " B"]
+    probs_BV: Float[Tensor, "B V"], uniform_B: Float[Tensor, " B"]
 ) -> Int[Tensor, " B"]:
-    """The token under each `uniform` in [0, 1): the inverse of the cumulative distribution."""
-    cumulative_BV = probabilities_BV.cumsum(-1)
-    # Scaled by the sum itself, so that rounding never draws past the last possible token.
+    """Sample by inverting the cumulative distribution at random numbers in [0, 1)."""
+    cumulative_BV = probs_BV.cumsum(-1)
+    # Scaled by the sum itself, so that rounding never selects beyond the last possible token.
     target_B1 = uniform_B[:, None] * cumulative_BV[:, -1:]
     return torch.searchsorted(cumulative_BV, target_B1, right=True)[:, 0]
 
 
 def uniform_noise(seed: int, block: int, streams: range) -> Tensor:
-    """(streams, BLOCK) numbers in [0, 1): what each stream draws in a block of positions.
+    """Return (streams, NOISE_BLOCK) random numbers in [0, 1) for one block of positions.
 
-    They depend only on the seed, the block and the stream, so that a stream's text does not depend
-    on its neighbours.
+    They depend only on the seed, the block and the stream, so that the text of a stream does not
+    depend on its neighbors.
     """
     bits = np.random.PCG64((seed, block)).advance(streams.start * NOISE_BLOCK)
     return torch.from_numpy(np.random.Generator(bits).random((len(streams), NOISE_BLOCK)))

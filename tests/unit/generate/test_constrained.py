@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,11 @@ from conftest import Moreish
 from moreish import api
 from moreish.data import catalog
 from moreish.errors import MoreishError
+from moreish.generate.automaton import Nfa
 from moreish.generate.constrained import (
     CompileLimits,
     ConstrainedDecoder,
     Constraint,
-    _with,
     compile_constraint,
     parse_length,
     resample,
@@ -69,10 +70,40 @@ def test_every_text_is_right(
         assert run.sample(12, seed=1, **asked) != texts or "(an|be)" in pattern
 
 
+def accepts(add: Callable[[Nfa], None], text: str) -> bool:
+    nfa = Nfa(seconds=60, too_large="too large")
+    add(nfa)
+    dfa, state = nfa.to_dfa(["", *"abc"]), 0
+    for character in text:
+        state = dfa.next_SV[state, 1 + "abc".index(character)]
+    return bool(dfa.accepts_S[state])
+
+
 @given(st.text("ab", min_size=1, max_size=6), st.text("abc", max_size=12))
 def test_automata_of_literals(literal: str, text: str) -> None:
-    assert _with(literal, anywhere=False).accepts(text) == text.endswith(literal)
-    assert _with(literal, anywhere=True).accepts(text) == (literal in text)
+    ends = accepts(lambda nfa: nfa.add_literal(literal, anywhere=False), text)
+    contains = accepts(lambda nfa: nfa.add_literal(literal, anywhere=True), text)
+    assert (ends, contains) == (text.endswith(literal), literal in text)
+
+
+REGEX = st.recursive(
+    st.sampled_from(["a", "b", "c", ".", "[ab]", "[^a]"]),
+    lambda inner: st.one_of(
+        st.tuples(inner, inner).map("".join),
+        st.tuples(inner, inner).map(lambda pair: f"({pair[0]}|{pair[1]})"),
+        st.tuples(inner, st.sampled_from(["*", "+", "?", "{2}", "{0}", "{1,3}", "{2,}"])).map(
+            lambda pair: f"({pair[0]}){pair[1]}"
+        ),
+    ),
+    max_leaves=8,
+)
+
+
+@given(REGEX, st.text("abc", max_size=8))
+def test_automata_of_regular_expressions_match_what_python_matches(regex: str, text: str) -> None:
+    parse = pytest.importorskip("greenery").parse
+    expected = re.fullmatch(regex, text) is not None
+    assert accepts(lambda nfa: nfa.add_regex(parse(regex)), text) == expected
 
 
 def test_an_automaton_that_takes_long_is_given_up(small_run: Run) -> None:
@@ -103,7 +134,7 @@ def test_for_letter_pairs_the_guess_is_exact(counted: dict[str, Run]) -> None:
     is the probability of the constraint."""
     run = counted["pairs"]
     writer = run.writer(prompt="", sampling=run_sampling(), asked=Constraint(contains="ee"))
-    drawn = list(writer._batch(range(200)))
+    drawn = list(writer.weighted_texts(range(200)))
     weights = np.array([text.log_weight for text in drawn])
     assert weights.std() < 0.02
     plain = run.sample(4000)
@@ -185,7 +216,7 @@ def test_a_prompt_that_dies_is_refused_before_anything_is_drawn(counted: dict[st
         Constraint(regex="ab"), run.tokenizer, run.split("train"), max_tokens=5
     )
     with pytest.raises(MoreishError, match="nothing"):
-        ConstrainedDecoder(automaton, run.tokenizer.encode("b"), 1)
+        ConstrainedDecoder(automaton, run.tokenizer.encode("b"), 1, Sampling())
 
 
 def test_the_command_line(moreish: Moreish, counted: dict[str, Run]) -> None:

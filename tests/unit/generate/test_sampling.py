@@ -93,7 +93,7 @@ def test_a_stream_does_not_depend_on_its_neighbours(
             max_tokens=3 * NOISE_BLOCK,
             sampling=Sampling(),
             seed=5,
-            stop=stop,
+            eos_token=stop,
         )
         drawn, alive = (torch.stack(list(parts), 1) for parts in zip(*steps, strict=True))
         lengths = alive.sum(1).tolist()
@@ -238,7 +238,7 @@ def test_a_model_that_is_sure_is_followed() -> None:
             max_tokens=9,
             sampling=Sampling(),
             seed=0,
-            stop=0,
+            eos_token=0,
         )
     )
     assert [token.tolist() for token, _ in steps] == [[1, 1], [2, 2], [3, 3], [0, 0]]

@@ -19,7 +19,6 @@ from moreish.generate import (
     ConstrainedDecoder,
     Sampling,
     sample_tokens,
-    sampling_probabilities,
     uniform_noise,
 )
 from moreish.models import Model, State
@@ -230,9 +229,9 @@ class SequenceState:
         """The last that was drawn: the next that the model reads."""
         self.written = 0
         """Tokens."""
-        self.constraint = (
-            ConstrainedDecoder(ask.automaton, ask.prompt, 1) if ask.automaton is not None else None
-        )
+        self.constraint = None
+        if ask.automaton is not None:
+            self.constraint = ConstrainedDecoder(ask.automaton, ask.prompt, 1, ask.sampling)
         self.unfolding = StreamDetokenizer(ask.stop, after=reading.raw)
         self.before = 0
         """Characters of the text that are the prompt's."""
@@ -242,12 +241,9 @@ class SequenceState:
     def steered(self, logits_1V: Tensor) -> int:
         """The next token, as its guide has it."""
         assert self.constraint is not None
-        sampling = self.ask.sampling
-        shares_1V = sampling_probabilities(logits_1V, sampling)
-        plain_1V = logits_1V.double().softmax(dim=-1)
-        shares_1V = self.constraint.reweight(shares_1V, plain_1V, greedy=sampling.temperature == 0)
-        token_1 = sample_tokens(shares_1V, torch.tensor([self.uniform()], dtype=torch.float64))
-        self.constraint.accept_token(token_1)
+        probs_1V = self.constraint(logits_1V).softmax(-1)
+        token_1 = sample_tokens(probs_1V, torch.tensor([self.uniform()], dtype=torch.float64))
+        self.constraint.accept_tokens(token_1)
         return int(token_1)
 
     def echoed(self) -> SequenceDelta:
