@@ -42,17 +42,17 @@ GPT2 = {
 """Layers, width, heads; millions of parameters in OpenAI's weights and in Radford et al. 2019."""
 
 GPT3 = {
-    "GPT-3 Small": (12, 768, 12, 125, 2.25e20),
-    "GPT-3 Medium": (24, 1024, 16, 356, 6.41e20),
-    "GPT-3 Large": (24, 1536, 16, 760, 1.37e21),
-    "GPT-3 XL": (24, 2048, 16, 1320, 2.38e21),
-    "GPT-3 2.7B": (32, 2560, 32, 2650, 4.77e21),
-    "GPT-3 6.7B": (32, 4096, 32, 6660, 1.20e22),
-    "GPT-3 13B": (40, 5120, 40, 12850, 2.31e22),
-    "GPT-3 175B": (96, 12288, 96, 174600, 3.14e23),
+    "GPT-3 Small": (12, 768, 12, 125, 2.25e20, 64, "0.5 M", "6.0e-4"),
+    "GPT-3 Medium": (24, 1024, 16, 356, 6.41e20, 64, "0.5 M", "3.0e-4"),
+    "GPT-3 Large": (24, 1536, 16, 760, 1.37e21, 96, "0.5 M", "2.5e-4"),
+    "GPT-3 XL": (24, 2048, 16, 1320, 2.38e21, 128, "1 M", "2.0e-4"),
+    "GPT-3 2.7B": (32, 2560, 32, 2650, 4.77e21, 80, "1 M", "1.6e-4"),
+    "GPT-3 6.7B": (32, 4096, 32, 6660, 1.20e22, 128, "2 M", "1.2e-4"),
+    "GPT-3 13B": (40, 5120, 40, 12850, 2.31e22, 128, "2 M", "1.0e-4"),
+    "GPT-3 175B": (96, 12288, 96, 174600, 3.14e23, 128, "3.2 M", "0.6e-4"),
 }
-"""Layers, width, heads (Brown et al. 2020, table 2.1); millions of parameters, and operations for
-300 billion tokens (table D.1)."""
+"""Layers, width, heads; millions of parameters; FLOPs for 300 billion tokens (Brown et al. 2020,
+table D.1); head size, batch size in tokens and learning rate (table 2.1)."""
 
 CHINCHILLA = {400e6: 8.0e9, 1e9: 20.2e9, 10e9: 205.1e9, 67e9: 1.5e12, 175e9: 3.7e12, 280e9: 5.9e12}
 """Parameters and compute-optimal tokens (Hoffmann et al. 2022, table 3)."""
@@ -88,7 +88,8 @@ def test_parameters_are_those_of_gpt2(name: str) -> None:
 @pytest.mark.parametrize("name", GPT3)
 def test_parameters_and_operations_are_those_of_gpt3(name: str) -> None:
     """Their table leaves attention out of the operations; so does the first of ours."""
-    layers, width, heads, millions, published = GPT3[name]
+    layers, width, heads, millions, published, head_size, batch, lr = GPT3[name]
+    assert name == "GPT-3 XL" or head_size in (width // heads, 5140 // heads)
     model = gpt(layers, width, heads, 2048)
     count, tokens = model.num_parameters(), 300e9
     assert count / 1e6 == pytest.approx(millions, rel=0.004)
@@ -96,7 +97,8 @@ def test_parameters_and_operations_are_those_of_gpt3(name: str) -> None:
     whole = Work(model).of_position(2048) * tokens
     assert 1.02 < whole / published < 1.3
     on_page(
-        name, f"{layers} x {width}, {heads} heads", f"{count / 1e6:,.0f} M", f"{millions:,} M",
+        name, f"{layers} x {width}, {heads} heads", f"{head_size}", batch, lr,
+        f"{count / 1e6:,.0f} M", f"{millions:,} M",
         f"{6 * count * tokens:.2e}", f"{published:.2e}", f"{whole:.2e}",
     )  # fmt: skip
 
