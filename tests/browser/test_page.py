@@ -1228,7 +1228,7 @@ def test_a_training_with_the_keyboard_alone(trains: Trains) -> None:
         "Remove duplicates",
         "Minutes",
         "Model",
-        "Name of",
+        "Run name",
     ):
         page.keyboard.press("Tab")
         expect(page.locator(".train").get_by_label(label)).to_be_focused()
