@@ -26,11 +26,11 @@ from moreish.data.sampler import Sampler
 from moreish.data.token_dataset import TokenDataset
 from moreish.models import build_model, model_config
 from moreish.runs.record import library_versions, machine_info
-from moreish.training.budget import Plan
-from moreish.training.events import silent
-from moreish.training.flops import Work, peak_of
-from moreish.training.objectives import next_token
-from moreish.training.trainer import Position, Trainer
+from moreish.training.budget import StepPlan
+from moreish.training.events import ignore
+from moreish.training.flops import FlopCounter, device_peak_flops
+from moreish.training.objectives import next_token_loss
+from moreish.training.trainer import Trainer, TrainState
 
 GOAL = 1.4697
 """nanoGPT's README: its best validation loss, after three minutes of an A100."""
@@ -54,7 +54,7 @@ def shakespeare(
     with tempfile.TemporaryDirectory() as folder:
         run = moreish.train(
             "shakespeare", steps=steps, split="lecture", settings=settings,
-            out=Path(folder) / "run", report=silent,
+            out=Path(folder) / "run", report=ignore,
         )  # fmt: skip
         lines = list(run.read_metrics())
     seconds = {line["step"]: line["seconds"] for line in lines if "loss" in line}
@@ -63,7 +63,7 @@ def shakespeare(
         for line in lines
         if "val" in line
     ]
-    shares = [line["utilisation"] for line in lines if "utilisation" in line]
+    shares = [line["mfu"] for line in lines if "mfu" in line]
     return {
         "goal": GOAL,
         "loss": run.scores["val"].loss,
@@ -90,25 +90,25 @@ def utilisation(
         build_model(model_config(model), vocabulary),
         Sampler(tokens, batch_size=rows, length=context, overlap=0, seed=0),
         TrainConfig.parse({"steps": steps, "lr": 6e-4, "weight_decay": 0.1, **train}, "train"),
-        objective=next_token,
-        position=Position(plan=Plan(steps=1_000_000, eval_every=10**9)),
+        objective=next_token_loss,
+        state=TrainState(plan=StepPlan(steps=1_000_000, eval_every=10**9)),
         device=device,
     )
     began = time.perf_counter()
-    trainer.step()
+    trainer.train_step()
     first = time.perf_counter() - began
     times = []
     for _ in range(steps):
         began = time.perf_counter()
-        trainer.step()  # it reads the loss, so the GPU is done with all but the update
+        trainer.train_step()  # it reads the loss, so the GPU is done with all but the update
         times.append(time.perf_counter() - began)
-    seconds, peak = statistics.median(times), peak_of(device)
+    seconds, peak = statistics.median(times), device_peak_flops(device)
     batch = trainer.sampler.batch(0)
     return {
         "first_step_seconds": first,
         "tokens_per_second": batch.num_targets / seconds,
-        "tflops": Work(trainer.model).of(batch) / seconds / 1e12,
-        "utilisation": peak and Work(trainer.model).of(batch) / seconds / peak,
+        "tflops": FlopCounter(trainer.model).per_batch(batch) / seconds / 1e12,
+        "utilisation": peak and FlopCounter(trainer.model).per_batch(batch) / seconds / peak,
         "peak_memory_gb": torch.cuda.max_memory_allocated() / 1e9
         if device.type == "cuda"
         else None,

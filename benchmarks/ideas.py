@@ -18,7 +18,7 @@ from typing import Any
 
 import moreish
 from moreish.runs.compare import Comparison
-from moreish.training.events import silent
+from moreish.training.events import ignore
 from moreish.workflows.ladder import RUNGS, settings_for
 
 LADDER = {rung.name: settings_for(rung, "text") for rung in RUNGS}
@@ -89,7 +89,7 @@ def measure(family: Family, seeds: int, folder: Path) -> list[dict[str, Any]]:
     for name, model in family.variants.items():
         groups[name] = [
             moreish.train(
-                family.source, split="lecture", seed=seed, report=silent,
+                family.source, split="lecture", seed=seed, report=ignore,
                 settings={"model": model, "train": family.train},
                 out=folder / f"{name} {seed}",
             )

@@ -27,7 +27,7 @@ from moreish.models.bow import average_by_loop, average_by_product, average_by_s
 from moreish.models.gpt.model import GPT, GPTConfig
 from moreish.models.ngram.add_k import NGram
 from moreish.tokenizers.char import CharTokenizer
-from moreish.training.events import silent
+from moreish.training.events import ignore
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -192,7 +192,7 @@ def names_lines() -> Iterator[Line]:
     valley = api.lr_range(
         "names-lecture", model="mlp", split="lecture", low=1e-3, high=1.0, steps=1000,
         settings={"model": {"context": 3, "embedding": 10, "hidden": 200},
-                  "train": {"optimizer": "sgd", "batch_size": 32}}, report=silent,
+                  "train": {"optimizer": "sgd", "batch_size": 32}}, report=ignore,
     )  # fmt: skip
     yield Line(
         "learning-rate range test, 10^-3 to 1, 1,000 steps: the valley", "near 0.1",

@@ -32,7 +32,7 @@ from moreish.evaluate.novelty import NearestItemIndex, OverlapIndex
 from moreish.models import CountBasedModel, build_model, model_config
 from moreish.runs.run import Run
 from moreish.tokenizers.char import CharTokenizer
-from moreish.training.setup import prepare
+from moreish.training.setup import set_up
 
 
 def words(megabytes: int) -> Iterator[bytes]:
@@ -106,7 +106,7 @@ def preparing(tokenizer: str, kind: str = "text") -> dict[str, Any]:
             "model": {"name": "ngram"},
         }
         began, cpu = time.perf_counter(), time.process_time()
-        ready = prepare(resolve(settings))
+        ready = set_up(resolve(settings))
         Run.create(
             Path(folder) / "run", ready.config, ready.tokenizer, ready.splits, ready.facts,
             overwrite=False,

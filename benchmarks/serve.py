@@ -32,7 +32,7 @@ import numpy as np
 
 from moreish import api
 from moreish.runs.record import library_versions, machine_info
-from moreish.training.events import silent
+from moreish.training.events import ignore
 
 MODEL = {
     "name": "gpt", "layers": 6, "heads": 6, "width": 384, "context": 256, "positions": "rotary",
@@ -56,7 +56,7 @@ def make_run(folder: Path) -> Path:
     draw = random.Random(1)
     text.write_text("".join(draw.choice(letters) for _ in range(200_000)))
     settings = {"model": MODEL, "train": {"batch_tokens": 256, "lr": 1e-6}}
-    api.train(text, kind="text", steps=1, settings=settings, out=folder / "gpt-10m", report=silent)
+    api.train(text, kind="text", steps=1, settings=settings, out=folder / "gpt-10m", report=ignore)
     return folder / "gpt-10m"
 
 

@@ -31,11 +31,11 @@ from moreish.generate.decode import generate
 from moreish.generate.sampling import Sampling
 from moreish.models import build_model, model_config
 from moreish.runs.record import library_versions, machine_info
-from moreish.training.budget import Plan
-from moreish.training.flops import Work
-from moreish.training.objectives import next_token
-from moreish.training.setup import make_sampler, prepare
-from moreish.training.trainer import Position, Trainer
+from moreish.training.budget import StepPlan
+from moreish.training.flops import FlopCounter
+from moreish.training.objectives import next_token_loss
+from moreish.training.setup import build_sampler, set_up
+from moreish.training.trainer import Trainer, TrainState
 
 CPU_SETTING = {"layers": 4, "heads": 4, "width": 128, "context": 64}
 """nanoGPT's own for a CPU; batches of 12."""
@@ -90,12 +90,12 @@ def trainer(model: dict[str, Any], **train: Any) -> Trainer:
         {"data": {"source": "shakespeare"}, "model": model,
          "train": {"steps": 2000, "batch_size": BATCH, "lr": 1e-3, "optimizer": "adamw", **train}}
     )  # fmt: skip
-    ready = prepare(config)
+    ready = set_up(config)
     built = ready.model()
     return Trainer(
-        built, make_sampler(ready.config, ready.splits["train"], built), ready.config.train,
-        objective=next_token, position=Position(plan=Plan(steps=1_000_000, eval_every=10**9)),
-        device=ready.device,
+        built, build_sampler(ready.config, ready.splits["train"], built), ready.config.train,
+        objective=next_token_loss, device=ready.device,
+        state=TrainState(plan=StepPlan(steps=1_000_000, eval_every=10**9)),
     )  # fmt: skip
 
 
@@ -125,7 +125,7 @@ def gpt2_of_transformers() -> nn.Module | None:
 def steps_of(mine: Trainer) -> Side:
     def steps() -> int:
         for _ in range(STEPS):
-            mine.step()
+            mine.train_step()
         return STEPS * BATCH * 64
 
     return steps
@@ -161,7 +161,7 @@ def training(checkout: Path, *, compiled: bool = False) -> dict[str, float]:
     like = {"name": "gpt", **CPU_SETTING, "bias": False, "tied": True, "feedforward": "gelu-exact"}
     mine = trainer(like, compile=compiled)
     began = time.perf_counter()
-    mine.step()
+    mine.train_step()
     first = time.perf_counter() - began
     ids = torch.from_numpy(mine.sampler.tokens.ids_N.astype("int64"))
     nano = their_model(checkout)
@@ -178,7 +178,7 @@ def training(checkout: Path, *, compiled: bool = False) -> dict[str, float]:
             ids,
         )
     found = in_turn(sides)
-    work = Work(mine.model).of(mine.sampler.batch(0)) / (BATCH * 64)
+    work = FlopCounter(mine.model).per_batch(mine.sampler.batch(0)) / (BATCH * 64)
     share = work * found["ours_tokens_per_second"] / matmul_peak()
     found |= {"share_of_matmul_peak": share}
     return found | ({"first_step_seconds": first} if compiled else step_parts(mine))
@@ -202,10 +202,10 @@ def step_parts(mine: Trainer) -> dict[str, float]:
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         mine.optimizer.step()
 
-    mine.step()
+    mine.train_step()
     gradients = [p.grad for p in model.parameters()]
     actions = {
-        "step": mine.step,
+        "step": mine.train_step,
         "attention": layers(lambda x: block.attention(x, None, None)[0]),
         "feedforward": layers(block.feedforward),
         "norms": layers(lambda x: block.norm_feedforward(block.norm_attention(x))),

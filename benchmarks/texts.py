@@ -23,10 +23,10 @@ from typing import Any
 from quality import measure
 
 from moreish.config import resolve
-from moreish.planning.planner import advise
+from moreish.planning.planner import plan_run
 from moreish.runs.record import library_versions, machine_info
 from moreish.settings import to_toml
-from moreish.training.setup import prepare
+from moreish.training.setup import set_up
 
 
 def words() -> str:
@@ -68,7 +68,7 @@ def compare(source: str, minutes: float, folder: str) -> dict[str, Any]:
     split = "lecture" if source in TUNED else "seeded"
     text, budget = [source, "--split", split], ["--minutes", str(minutes)]
     asked = {"data": {"source": source, "split": split}, "train": {"minutes": minutes}}
-    alone = advise(prepare(resolve(asked)), counts=False).config
+    alone = plan_run(set_up(resolve(asked)), counts=False).config
     recipe = Path(folder) / "alone.toml"
     recipe.write_text(to_toml(alone.model_dump(mode="json", exclude_none=True)), "utf-8")
     sides = {

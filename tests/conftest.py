@@ -199,27 +199,27 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run of a small list of names, for tests that only read it."""
     from moreish import api
-    from moreish.training.events import silent
+    from moreish.training.events import ignore
 
     folder = tmp_path_factory.mktemp("small")
     names = catalog.load_dataset("names").split("\n")[:400]
     source = folder / "names.txt"
     source.write_text("\n".join(names), encoding="utf-8")
     settings = {"model": {"layers": 1, "heads": 2, "width": 16}}
-    return api.train(source, steps=60, out=folder / "run", settings=settings, report=silent)
+    return api.train(source, steps=60, out=folder / "run", settings=settings, report=ignore)
 
 
 @pytest.fixture(scope="session")
 def text_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run of running text, for tests that only read it."""
     from moreish import api
-    from moreish.training.events import silent
+    from moreish.training.events import ignore
 
     folder = tmp_path_factory.mktemp("text")
     source = folder / "story.txt"
     source.write_text(STORY * 20, encoding="utf-8")
     settings = {"model": {"layers": 1, "heads": 2, "width": 16}}
-    return api.train(source, steps=60, out=folder / "run", settings=settings, report=silent)
+    return api.train(source, steps=60, out=folder / "run", settings=settings, report=ignore)
 
 
 STORY = """The miller had three sons, a mill, an ass and a cat.

@@ -20,22 +20,22 @@ from moreish.data import (
 from moreish.errors import MoreishError
 from moreish.evaluate import Token, TokenizerStats, measure_tokenizer, tokenize_text
 from moreish.options import ModelOptions, TextOptions, TrainOptions, settings_tree, takes_options
-from moreish.planning import MFU, Advice, Estimate, advise, foreseen, planned
+from moreish.planning import DEFAULT_MFU, Estimate, Plan, estimate_run, plan_run, resolve_auto_model
 from moreish.runs import Run
 from moreish.settings import Tree, from_toml, merge
 from moreish.tokenizers import REGISTRY, Tokenizer, VocabularyLimits
 from moreish.training import (
     LRRange,
     Note,
+    Progress,
     Report,
-    Working,
+    build_tokenizer,
     check_optimizer,
-    inherited,
-    make_tokenizer,
-    tracker_names,
-    try_rates,
+    parse_trackers,
+    run_lr_range_test,
+    set_up,
+    warm_start_settings,
 )
-from moreish.training import prepare as set_up
 from moreish.workflows import RUNS, free_path
 from moreish.workflows import resume as resume_training
 from moreish.workflows import train as train_run
@@ -82,7 +82,7 @@ def train(
     base: Tree = {}
     if isinstance(start := requested.get("init_from"), str):
         start_run = _start(start)
-        base = inherited(start_run, requested)
+        base = warm_start_settings(start_run, requested)
         overrides = merge(overrides, {"init_from": str(start_run.path)})
     own = {} if base else requested.get("model", {})
     notes: tuple[str, ...] = ()
@@ -104,7 +104,7 @@ def plan(
     gpu: str | None = None,
     mfu: float | None = None,
     **options: Unpack[TrainOptions],
-) -> Advice | Estimate:
+) -> Plan | Estimate:
     """Return what `train` would choose with these arguments, or what a chosen model would take.
 
     Nothing is trained and nothing is downloaded: the vocabulary of a data set that is not on this
@@ -128,20 +128,20 @@ def plan(
     base = _planned_start(start, requested) if isinstance(start, str) else {}
     resolved = resolve(base, recipe, overrides)
     check_optimizer(resolved.train.optimizer)
-    tracker_names(resolved.train.track)  # their packages need not be installed
+    parse_trackers(resolved.train.track)  # their packages need not be installed
     if isinstance(resolved.model, AutoConfig):
         if (gpus, gpu, mfu) != (None, None, None):
             raise MoreishError(
                 "--gpus, --gpu and --mfu need a chosen model, by --config or --model: the planner "
                 "chooses for this machine"
             )
-        return advise(set_up(resolved))
-    return foreseen(
+        return plan_run(set_up(resolved))
+    return estimate_run(
         resolved,
         asked=source is not None,
         gpus=1 if gpus is None else gpus,
         gpu=gpu,
-        mfu=MFU if mfu is None else mfu,
+        mfu=DEFAULT_MFU if mfu is None else mfu,
     )
 
 
@@ -177,7 +177,7 @@ def _start(name: str) -> Run:
 def _planned_start(start: str, requested: Mapping[str, Any]) -> Tree:
     """The settings that a training takes over from the run or Hugging Face model it starts from."""
     if not start.startswith("hf:"):
-        return inherited(load(start), requested)
+        return warm_start_settings(load(start), requested)
     from moreish.convert import gpt2_settings, load_model_settings
 
     name = start.removeprefix("hf:")
@@ -236,7 +236,7 @@ def doctor(
             data.cleaning,
             data.split,
             source_args=[data.source, *data.options()],
-            progress=lambda share: watch(Working(what="reading", share=share)),
+            progress=lambda share: watch(Progress(what="reading", share=share)),
         )
 
 
@@ -300,7 +300,7 @@ def prepare(
             Path(out).expanduser(),
             overwrite=overwrite,
             workers=workers,
-            told=lambda what, done, of: watch(Working(what=what, share=done / max(1, of))),
+            told=lambda what, done, of: watch(Progress(what=what, share=done / max(1, of))),
             note=lambda text: watch(Note(text=text)),
         )
 
@@ -360,7 +360,7 @@ def _tokenizers(
     corpus = read_corpus(config.source)
     for name in names or REGISTRY:
         try:
-            tokenizer = make_tokenizer(config.model_copy(update={"tokenizer": name}), corpus)
+            tokenizer = build_tokenizer(config.model_copy(update={"tokenizer": name}), corpus)
         except MoreishError:
             if names:
                 raise
@@ -392,8 +392,8 @@ def lr_range(
     """
     config = resolve(*_layers(source, options, settings))
     with _watching(report) as watch:
-        ready, _ = planned(set_up(config))
-        return try_rates(ready, report=watch, low=low, high=high, steps=steps)
+        ready, _ = resolve_auto_model(set_up(config))
+        return run_lr_range_test(ready, report=watch, low=low, high=high, steps=steps)
 
 
 def import_hf(source: Source, *, out: str | Path, overwrite: bool = False) -> Run:

@@ -17,7 +17,7 @@ from moreish import api
 from moreish.errors import MoreishError
 from moreish.runs.run import Run
 from moreish.training.checkpoint import Checkpoints
-from moreish.training.events import silent
+from moreish.training.events import ignore
 from moreish.training.trainer import Trainer
 from moreish.utils.files import PARTIAL_SUFFIX, write_atomic
 from moreish.workflows import fit as carry_out
@@ -34,7 +34,7 @@ def trainers(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     class Watching(Checkpoints):
         def save(self, trainer: Trainer) -> None:
             found.append({"trainer": trainer, "weights": _copied(trainer.model.state_dict())})
-            found[-1]["position"] = trainer.position.__class__(**vars(trainer.position))
+            found[-1]["state"] = trainer.state.__class__(**vars(trainer.state))
 
     folder = tmp_path_factory.mktemp("trained")
     (folder / "names.txt").write_text("\n".join(f"anna{n}" for n in range(30)))
@@ -43,7 +43,7 @@ def trainers(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
         settings = {"train": {"checkpoint_every": 1, "steps": 4}}
         api.train(
             folder / "names.txt", model="bigram", settings=settings, out=folder / "run",
-            report=silent,
+            report=ignore,
         )  # fmt: skip
     return found
 
@@ -56,8 +56,8 @@ def at_step(trainers: list[dict[str, Any]], step: int) -> Trainer:
     entry = trainers[step - 1]
     trainer: Trainer = entry["trainer"]
     trainer.model.load_state_dict(entry["weights"])
-    trainer.position = trainer.position.__class__(**vars(entry["position"]))
-    assert trainer.position.step == step
+    trainer.state = trainer.state.__class__(**vars(entry["state"]))
+    assert trainer.state.step == step
     return trainer
 
 
@@ -65,7 +65,7 @@ def restored(folder: Path, trainers: list[dict[str, Any]]) -> int:
     """The step of what is restored from `folder`, whose weights are those of that step."""
     trainer = trainers[0]["trainer"]
     Checkpoints(folder, "run", {}).restore(trainer)
-    step = trainer.position.step
+    step = trainer.state.step
     saved = trainers[step - 1]["weights"]
     assert all(torch.equal(saved[name], t) for name, t in trainer.model.state_dict().items())
     return step

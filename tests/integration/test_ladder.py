@@ -12,7 +12,7 @@ from moreish.data import catalog
 from moreish.errors import MoreishError
 from moreish.models import REGISTRY
 from moreish.runs.run import Run
-from moreish.training.events import silent
+from moreish.training.events import ignore
 from moreish.workflows.ladder import RUNGS, climb, rungs_for
 
 CHEAP = "counts,kneser-ney,bow,head"
@@ -72,7 +72,7 @@ def test_an_interrupted_rung_goes_on(source: Path, tmp_path: Path) -> None:
     options = {"out": tmp_path / "ladder", "minutes": 0.003, "rungs": "counts,head"}
     with pytest.raises(Killed):
         climb(str(source), report=kill, **options)
-    found = climb(str(source), report=silent, **options)
+    found = climb(str(source), report=ignore, **options)
     assert found["complete"]
     assert [entry["rung"] for entry in found["rungs"]] == ["counts", "head"]
 
@@ -81,7 +81,11 @@ def test_running_text_has_a_ladder_too(tmp_path: Path) -> None:
     path = tmp_path / "story.txt"
     path.write_text(STORY * 8, encoding="utf-8")
     found = climb(
-        str(path), out=tmp_path / "l", minutes=0.002, rungs="kneser-ney,mlp,head,gpt", report=silent
+        str(path),
+        out=tmp_path / "l",
+        minutes=0.002,
+        rungs="kneser-ney,mlp,head,gpt",
+        report=ignore,
     )
     losses = {entry["rung"]: entry["splits"]["val"]["loss"] for entry in found["rungs"]}
     assert all(loss < math.log(60) for loss in losses.values())
@@ -91,14 +95,14 @@ def test_running_text_has_a_ladder_too(tmp_path: Path) -> None:
 def test_the_lectures_numbers_stand_beside_ours_on_its_own_split(
     lecture_names: list[str], tmp_path: Path
 ) -> None:
-    found = climb("names-lecture", out=tmp_path / "l", rungs="counts", report=silent)
+    found = climb("names-lecture", out=tmp_path / "l", rungs="counts", report=ignore)
     (entry,) = found["rungs"]
     assert found["split"] == "lecture"
     assert entry["stated"]["loss"] == 2.454
     assert "makemore 1" in entry["stated"]["where"]
     assert entry["splits"]["val"]["loss"] == pytest.approx(2.4535, abs=1e-4)
     seeded = climb(
-        "names-lecture", out=tmp_path / "s", split="seeded", rungs="counts", report=silent
+        "names-lecture", out=tmp_path / "s", split="seeded", rungs="counts", report=ignore
     )
     assert seeded["rungs"][0]["stated"] is None
 
@@ -193,7 +197,7 @@ def test_the_range_has_a_valley_between_its_ends(source: Path) -> None:
         high=3.0,
         steps=60,
         settings={"model": {"layers": 1, "width": 16}},
-        report=silent,
+        report=ignore,
     )
     assert found.rates[0] == pytest.approx(1e-4)
     ratios = [b / a for a, b in zip(found.rates, found.rates[1:], strict=False)]
@@ -218,7 +222,7 @@ def test_the_lectures_valley_lies_near_a_tenth(lecture_names: list[str]) -> None
         high=1.0,
         steps=1000,
         settings=settings,
-        report=silent,
+        report=ignore,
     )
     assert 0.05 < found.suggested < 0.25
 
@@ -242,14 +246,14 @@ def test_auto_takes_the_suggested_rate(moreish: Moreish, source: Path) -> None:
 
 def test_range_tests_that_make_no_sense(source: Path) -> None:
     with pytest.raises(MoreishError, match="is counted"):
-        api.lr_range(source, model="kneser-ney", report=silent)
+        api.lr_range(source, model="kneser-ney", report=ignore)
     with pytest.raises(MoreishError, match="low < high"):
-        api.lr_range(source, model="gpt", low=1, high=0.1, report=silent)
+        api.lr_range(source, model="gpt", low=1, high=0.1, report=ignore)
     for steps in (-1, 9, 1_000_001, 10**30):
         with pytest.raises(MoreishError, match=rf"--steps {steps}: give 10 to 1,000,000"):
-            api.lr_range(source, model="bow", steps=steps, report=silent)
+            api.lr_range(source, model="bow", steps=steps, report=ignore)
     with pytest.raises(MoreishError, match=r"train\.lr=car"):
-        api.train(source, settings={"train": {"lr": "car"}}, report=silent)
+        api.train(source, settings={"train": {"lr": "car"}}, report=ignore)
 
 
 # --- what goes wrong on a ladder ---
@@ -261,18 +265,18 @@ def test_control_c_in_the_first_rung(moreish: Moreish, source: Path) -> None:
 
     from moreish.training.trainer import Trainer
 
-    step = Trainer.step
+    step = Trainer.train_step
     cut: list[int] = []
 
     def interrupted(self: Trainer):
-        if self.position.step == 5 and not cut:
+        if self.state.step == 5 and not cut:
             cut.append(1)
             os.kill(os.getpid(), signal.SIGINT)
         return step(self)
 
     options = ("ladder", source, "--epochs", "30", "--rungs", "bow,counts")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "step", interrupted)
+        patch.setattr(Trainer, "train_step", interrupted)
         result = moreish(*options)
     assert result.status == 130
     assert "the same command goes on" in result.err
@@ -280,7 +284,7 @@ def test_control_c_in_the_first_rung(moreish: Moreish, source: Path) -> None:
     stopped = max(line["step"] for line in Run.open("ladders/names/bow").read_metrics())
     result = moreish(*options)
     assert result.status == 0
-    whole = api.train(source, model="bow", epochs=30, out=source.parent / "whole", report=silent)
+    whole = api.train(source, model="bow", epochs=30, out=source.parent / "whole", report=ignore)
     assert stopped == 6  # the step that was under way is finished
     resumed = Run.open("ladders/names/bow")
     assert resumed.scores == whole.scores
@@ -358,10 +362,10 @@ def test_overwrite_trains_the_named_rungs_again(moreish: Moreish, source: Path) 
 
 
 def test_the_range_lies_around_the_models_own_rate(source: Path) -> None:
-    found = api.lr_range(source, model="bigram", steps=60, report=silent)
+    found = api.lr_range(source, model="bigram", steps=60, report=ignore)
     assert found.rates[0] < 1 < found.rates[-1]
     with pytest.raises(MoreishError, match="hardly falls"):
-        api.lr_range(source, model="mlp", low=1e-9, high=1e-8, steps=20, report=silent)
+        api.lr_range(source, model="mlp", low=1e-9, high=1e-8, steps=20, report=ignore)
 
 
 def test_the_test_split_is_evaluated_when_it_is_asked_for(moreish: Moreish, source: Path) -> None:

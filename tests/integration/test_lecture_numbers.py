@@ -14,7 +14,7 @@ from moreish.evaluate.metrics import evaluate_losses, score
 from moreish.generate.decode import generate
 from moreish.generate.sampling import Sampling
 from moreish.models import Model, build_model, model_config
-from moreish.training.objectives import next_token, with_squared_weights
+from moreish.training.objectives import next_token_loss, with_weight_penalty
 
 
 def counted(tokens: TokenDataset, add_k: float, vocabulary: int = 27) -> Model:
@@ -99,7 +99,7 @@ def full_batch_descent(tokens: TokenDataset, steps: int, strength: float = 0.0) 
     model = build_model(model_config({"name": "bigram"}), 27)
     ids = torch.from_numpy(tokens.ids_N.astype(np.int64))
     batch = Batch(tokens_BT=ids[None, :-1], targets_BT=ids[None, 1:])
-    objective = with_squared_weights(next_token, strength)
+    objective = with_weight_penalty(next_token_loss, strength)
     optimizer = torch.optim.SGD(model.parameters(), lr=50)
     for _ in range(steps):
         optimizer.zero_grad()

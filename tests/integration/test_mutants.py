@@ -23,7 +23,7 @@ from moreish.runs.record import _digest as signature
 from moreish.runs.run import Run
 from moreish.tokenizers import VocabularyLimits, tokenizer_builder
 from moreish.training.checkpoint import MANIFEST, PARTS, Checkpoints
-from moreish.training.events import silent
+from moreish.training.events import ignore
 
 MEMORY = 300
 """Megabytes that all readings of thousands of damaged files may add."""
@@ -42,7 +42,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         "model": {"name": "mlp", "context": 2, "embedding": 4, "hidden": 8},
         "train": {"steps": 3, "checkpoint_every": 1},
     }
-    return api.train(folder / "names.txt", settings=settings, out=folder / "run", report=silent)
+    return api.train(folder / "names.txt", settings=settings, out=folder / "run", report=ignore)
 
 
 def bytes_changed(raw: bytes, random: np.random.Generator) -> bytes:
@@ -319,18 +319,18 @@ def test_checkpoints(mutable: Path, run: Run, proved: Proved) -> None:
 
 
 def a_trainer(run: Run) -> Any:
-    from moreish.training.budget import Plan
-    from moreish.training.objectives import next_token
-    from moreish.training.setup import make_sampler
-    from moreish.training.trainer import Position, Trainer
+    from moreish.training.budget import StepPlan
+    from moreish.training.objectives import next_token_loss
+    from moreish.training.setup import build_sampler
+    from moreish.training.trainer import Trainer, TrainState
 
     model = run.new_model()
     return Trainer(
         model,
-        make_sampler(run.config, run.split("train"), model),
+        build_sampler(run.config, run.split("train"), model),
         run.config.train,
-        objective=next_token,
-        position=Position(plan=Plan(steps=3, eval_every=1)),
+        objective=next_token_loss,
+        state=TrainState(plan=StepPlan(steps=3, eval_every=1)),
         device=torch.device("cpu"),
     )
 

@@ -18,7 +18,7 @@ from moreish.data import catalog
 from moreish.errors import MoreishError
 from moreish.runs.run import Run
 from moreish.settings import Tree
-from moreish.training.events import Event, Note, Step, silent
+from moreish.training.events import Event, Note, Step, ignore
 from moreish.training.optim import REGISTRY as OPTIMIZERS
 
 STEPS, CUT = 16, 11
@@ -66,7 +66,7 @@ def source(tmp_path: Path) -> Path:
     return path
 
 
-def train(source: Path, name: str, model: Tree, report: Any = silent, **train: Any) -> Run:
+def train(source: Path, name: str, model: Tree, report: Any = ignore, **train: Any) -> Run:
     given: Tree = {"batch_size": 24, "accumulate": 3, "eval_every": 7, "checkpoint_every": 4}
     budget = {} if "minutes" in train else {"steps": STEPS}
     settings: Tree = {"model": model, "train": {**given, **budget, **train}}
@@ -113,7 +113,7 @@ def test_every_model_with_every_optimizer(
     for name, how in (("killed", killing(CUT)), ("asked", polite)):
         path = cut(source, name, model, how, **options)
         assert not (path / "checkpoints" / "step-000016").exists()
-        assert api.resume(path, report=silent).record.status == "finished"
+        assert api.resume(path, report=ignore).record.status == "finished"
         ends = everything(path)
         if name == "asked":  # it made one more checkpoint, where it stopped
             ends = {key: ends.get(key) for key in whole}
@@ -152,7 +152,7 @@ def test_cut_at_any_steps(
     if not cuts:
         return
     if Run.open(path).record.status != "finished":
-        api.resume(path, report=silent)
+        api.resume(path, report=ignore)
     assert everything(path) == everything(whole.path)
     proved(1, "one training, cut again and again", {"trainings": 1, "cuts": len(cuts)})
 
@@ -170,7 +170,7 @@ def test_minutes_are_those_of_the_training(source: Path, clock: Clock) -> None:
         with pytest.raises(Killed):
             api.resume(path, report=killing(step))
     clock.now += 1024
-    resumed = api.resume(path, report=silent)
+    resumed = api.resume(path, report=ignore)
     assert resumed.record.seconds == pytest.approx(3, rel=0.1)
     assert everything(path) == everything(whole.path)
 
@@ -202,7 +202,7 @@ def test_a_checkpoint_of_another_run_is_named(source: Path, proved: Proved) -> N
         for part in path.iterdir():
             (other / "checkpoints" / path.name / part.name).write_bytes(part.read_bytes())
     with pytest.raises(MoreishError, match="checkpoint of another run"):
-        api.resume(other, report=silent)
+        api.resume(other, report=ignore)
     proved(6, "a checkpoint of another run", {"refused": 1})
 
 

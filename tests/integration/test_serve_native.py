@@ -24,7 +24,7 @@ from moreish.serve.http.limits import Limits
 from moreish.serve.native import inspect as looking
 from moreish.serve.native import lists as listing
 from moreish.serve.server import Service
-from moreish.training.events import silent
+from moreish.training.events import ignore
 from support.serving import NAMES, make_runs, serving
 
 LIMITS = Limits(prompt_characters=2000, max_tokens=200, total_tokens=3000, queue=24)
@@ -40,7 +40,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, small_run: Run) -> dict[str, 
     few = {"model": {"layers": 2, "heads": 2, "width": 16, "context": 16}}
     source = folder / "words.txt"
     both = api.train(
-        source, model="hybrid", steps=4, settings=few, out=folder / "both", report=silent
+        source, model="hybrid", steps=4, settings=few, out=folder / "both", report=ignore
     )
     story = Run.open(paths["story"])
     nothing: Any = {"tokens": {}, "sha256": {}, "split_documents": None}

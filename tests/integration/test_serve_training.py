@@ -19,7 +19,7 @@ from moreish.serve.http.limits import Limits
 from moreish.serve.jobs.uploads import MAX_NAME_LENGTH, NAME_PATTERN, is_valid_name
 from moreish.serve.jobs.worker import EventWriter, training_result
 from moreish.serve.server import Service
-from moreish.training.events import Note, Sampled, Working, silent
+from moreish.training.events import Note, Progress, Sampled, ignore
 from support.serving import NAMES, STORY, serving
 
 LIMITS = Limits(upload_bytes=100_000)
@@ -197,7 +197,7 @@ def test_it_ends_early_with_the_best_weights_and_says_so(home: Path) -> None:
     home.mkdir()
     text.write_text("\n".join(NAMES))
     settings = {"train": {"patience": 1, "eval_every": 1, "lr": 3.0, "steps": 50}}
-    found = training_result(api.train(text, model="mlp", settings=settings, out=run, report=silent))
+    found = training_result(api.train(text, model="mlp", settings=settings, out=run, report=ignore))
     losses = {e["step"]: e["val"]["loss"] for e in Run.open(run).read_metrics() if "val" in e}
     assert found["status"] == "finished" and found["early"]
     assert found["best_step"] == min(losses, key=losses.__getitem__) < max(losses) < 50
@@ -206,7 +206,7 @@ def test_it_ends_early_with_the_best_weights_and_says_so(home: Path) -> None:
 
 def test_messages_of_work_go_when_it_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
     told = EventWriter()
-    for event in (Note(text="a note"), Working(what="evaluating val", share=1.0)):
+    for event in (Note(text="a note"), Progress(what="evaluating val", share=1.0)):
         told(event)
     told(Sampled(step=1, texts=["anna"]))
     told(Sampled(step=2, texts=["anna"]))

@@ -6,7 +6,7 @@ import pytest
 
 from conftest import ROOT, lecture_text
 from moreish import api
-from moreish.training.events import silent
+from moreish.training.events import ignore
 
 pytestmark = pytest.mark.soak
 
@@ -20,7 +20,7 @@ def test_gpt_on_names_in_two_minutes(tmp_path: Path) -> None:
         model="gpt",
         minutes=2,
         out=tmp_path / "run",
-        report=silent,
+        report=ignore,
     )
     assert run.scores["val"].loss <= 2.00
 
@@ -37,9 +37,9 @@ def test_gpt_on_names_in_two_minutes(tmp_path: Path) -> None:
 def test_what_the_planner_reaches(tmp_path: Path, source: str, minutes: float, most: float) -> None:
     """On two cores: a fifth of the time of nanoGPT's CPU setting, all of it, and the names."""
     lecture_text(source)
-    run = api.train(source, split="lecture", minutes=minutes, out=tmp_path / "run", report=silent)
+    run = api.train(source, split="lecture", minutes=minutes, out=tmp_path / "run", report=ignore)
     counts = api.train(
-        source, split="lecture", model="kneser-ney", out=tmp_path / "counts", report=silent
+        source, split="lecture", model="kneser-ney", out=tmp_path / "counts", report=ignore
     )
     assert run.scores["val"].loss < counts.scores["val"].loss - 0.03
     assert run.scores["val"].loss <= most
@@ -48,7 +48,7 @@ def test_what_the_planner_reaches(tmp_path: Path, source: str, minutes: float, m
 def test_mlp_with_three_letters_of_context_beats_the_lecture(tmp_path: Path) -> None:
     lecture_text("names-lecture")
     recipe = ROOT / "configs" / "names-lecture-mlp.toml"
-    run = api.train(config=recipe, out=tmp_path / "run", report=silent)
+    run = api.train(config=recipe, out=tmp_path / "run", report=ignore)
     assert run.scores["val"].loss < 2.17
 
 
@@ -56,7 +56,7 @@ def test_gpt_on_shakespeare_in_nanogpts_tokens(tmp_path: Path) -> None:
     """The same steps and tokens a step as nanoGPT's CPU setting, which reaches 1.88."""
     lecture_text("shakespeare")
     recipe = ROOT / "configs" / "shakespeare-char.toml"
-    run = api.train(config=recipe, out=tmp_path / "run", report=silent)
+    run = api.train(config=recipe, out=tmp_path / "run", report=ignore)
     assert run.config.train.steps == 2000
     assert run.config.train.batch_size == 12
     assert run.scores["val"].loss <= 1.90
@@ -66,5 +66,5 @@ def test_the_lectures_neural_bigram(tmp_path: Path) -> None:
     """Full batch, learning rate 50, 200 steps, from the command line's own recipe."""
     lecture_text("names-lecture")
     recipe = ROOT / "configs" / "names-lecture-bigram.toml"
-    run = api.train(config=recipe, out=tmp_path / "run", report=silent)
+    run = api.train(config=recipe, out=tmp_path / "run", report=ignore)
     assert 2.44 < run.scores["train"].loss < 2.48

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from moreish.config import TrainConfig
-from moreish.distributed.process_group import World
+from moreish.distributed.process_group import ProcessGroup
 from moreish.models import build_model, model_config
 from moreish.runs.run import Run
-from moreish.training.parallel import in_parts
+from moreish.training.parallel import should_shard
 from support import ddp_worker as together
 
 SMALL = ["--model", "gpt", "--set", "model.layers=2", "--set", "train.batch_tokens=512"]
@@ -92,16 +92,16 @@ def validation(run: Path) -> dict[int, float]:
 def test_weights_are_parted_where_copies_do_not_fit() -> None:
     model = build_model(model_config({"name": "gpt"}), 100)
     needed = 16 * sum(parameter.numel() for parameter in model.parameters())
-    two = World(0, 2)
+    two = ProcessGroup(0, 2)
 
-    def chosen(memory: float, parallel: str = "auto", world: World = two) -> bool:
-        return in_parts(model, TrainConfig(parallel=parallel), world, memory)
+    def chosen(memory: float, parallel: str = "auto", group: ProcessGroup = two) -> bool:
+        return should_shard(model, TrainConfig(parallel=parallel), group, memory)
 
     assert not chosen(needed / 0.69)
     assert chosen(needed / 0.71)
-    assert not chosen(needed / 2, world=World())
+    assert not chosen(needed / 2, group=ProcessGroup())
     assert chosen(1e15, "fsdp") and not chosen(1.0, "ddp")
-    assert not chosen(1e15, "fsdp", World())
+    assert not chosen(1e15, "fsdp", ProcessGroup())
 
 
 @pytest.mark.parametrize(

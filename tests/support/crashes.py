@@ -25,7 +25,7 @@ from moreish.data import catalog
 from moreish.errors import MoreishError
 from moreish.runs.run import Run
 from moreish.training.checkpoint import MANIFEST, _manifest
-from moreish.training.events import silent
+from moreish.training.events import ignore
 
 torch.set_num_threads(1)
 
@@ -54,9 +54,9 @@ def forked(action: Callable[[], None]) -> int:
 def train(source: Path, out: Path) -> None:
     """Begin, or go on where a run is that has begun."""
     if (out / "run.json").exists():
-        api.resume(out, report=silent)
+        api.resume(out, report=ignore)
     else:
-        api.train(source, out=out, settings=SETTINGS, report=silent)
+        api.train(source, out=out, settings=SETTINGS, report=ignore)
 
 
 def newest(out: Path) -> int:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from moreish import api
-from moreish.distributed.process_group import first, together
+from moreish.distributed.process_group import is_main_process, join_process_group
 from moreish.runs.run import Run
-from moreish.training.events import silent
+from moreish.training.events import ignore
 
 ITEMS = [f"name{number}x{number * number % 97}" for number in range(300)]
 
@@ -47,7 +47,7 @@ FEW = ("gpt", "gpt tied, fsdp")
 def train_all(folder: Path, names: Iterable[str]) -> None:
     """A run for each of the cases."""
     source = folder / "items.txt"
-    if first():
+    if is_main_process():
         source.write_text("\n".join(ITEMS))
     for name in names:
         settings = CASES[name]
@@ -57,19 +57,19 @@ def train_all(folder: Path, names: Iterable[str]) -> None:
             steps=50,
             settings={**settings, "train": train},
             out=folder / name,
-            report=silent,
+            report=ignore,
         )
 
 
 def score_both_ways(folder: Path) -> None:
     """The score that the processes find together is that of one of them alone, to the bit."""
     run = Run.open(folder / "gpt")
-    with together() as world:
-        shared = run.score("train", world=world)
-        assert world.size == 2 and shared == run.score("train"), (shared, run.score("train"))
-        assert world.tell("häßlich" if world.first else "") == "häßlich"
-        assert world.share(1 + world.rank) == 1
-        assert world.any(not world.first) and not world.any(False)
+    with join_process_group() as group:
+        shared = run.score("train", group=group)
+        assert group.size == 2 and shared == run.score("train"), (shared, run.score("train"))
+        assert group.broadcast_text("häßlich" if group.is_main else "") == "häßlich"
+        assert group.broadcast(1 + group.rank) == 1
+        assert group.any(not group.is_main) and not group.any(False)
 
 
 if __name__ == "__main__":

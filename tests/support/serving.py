@@ -15,7 +15,7 @@ import httpx
 
 from moreish import api
 from moreish.serve.server import Service
-from moreish.training.events import silent
+from moreish.training.events import ignore
 
 STORY = "The cat sat on the mat. A dog ran to the sea, and the cat ran too. Ünïcode € 😀!\n" * 40
 NAMES = [
@@ -31,7 +31,7 @@ def make_runs(folder: Path) -> dict[str, Path]:
     (folder / "words.txt").write_text("\n".join(NAMES), "utf-8")
     (folder / "story.txt").write_text(STORY, "utf-8")
     found = {"words": folder / "words", "story": folder / "story"}
-    api.train(folder / "words.txt", model="ngram", out=found["words"], report=silent)
+    api.train(folder / "words.txt", model="ngram", out=found["words"], report=ignore)
     api.train(
         folder / "story.txt",
         kind="text",
@@ -42,7 +42,7 @@ def make_runs(folder: Path) -> dict[str, Path]:
             "train": {"batch_tokens": 512},
         },
         out=found["story"],
-        report=silent,
+        report=ignore,
     )
     return found
 

@@ -26,7 +26,7 @@ def compare_verb(
     """Compare runs with confidence intervals; runs that differ only in the seed form one group."""
     from moreish import api
     from moreish.runs import compare
-    from moreish.training import Working
+    from moreish.training import Progress
     from moreish.ui import TrainingView, comparison_table, console
 
     if len(set(paths)) < 2:
@@ -37,7 +37,7 @@ def compare_verb(
         groups, comparisons = compare(
             runs,
             "test" if test else "val",
-            progress=lambda what, share: view(Working(what=what, share=share)),
+            progress=lambda what, share: view(Progress(what=what, share=share)),
         )
     finally:
         view.close()

@@ -42,7 +42,7 @@ def evaluate(
 ) -> None:
     """Compute exact losses over whole splits, or the probability of a text."""
     from moreish import api
-    from moreish.training import Working
+    from moreish.training import Progress
     from moreish.ui import TrainingView, console, score_table
 
     run = api.load(path)
@@ -56,7 +56,7 @@ def evaluate(
         scores = run.evaluate(
             test=test,
             stride=stride,
-            progress=lambda split, share: view(Working(what=f"evaluating {split}", share=share)),
+            progress=lambda split, share: view(Progress(what=f"evaluating {split}", share=share)),
         )
     finally:
         view.close()

@@ -39,7 +39,7 @@ def plan(
     """Show the recipe that train would choose, or what a chosen model (--model, --config) would
     take: compute, memory, hours."""
     from moreish import api
-    from moreish.planning import Advice, lines_of
+    from moreish.planning import Plan, format_estimate
     from moreish.settings import from_assignments, to_toml
 
     found = api.plan(
@@ -52,11 +52,11 @@ def plan(
         **given(options),
     )
     recipe = found.config.model_dump(mode="json", exclude_none=True)
-    if not isinstance(found, Advice):
+    if not isinstance(found, Plan):
         if as_json:
             print_json({"recipe": recipe, "estimate": as_tree(found)})
         else:
-            typer.echo("\n".join(lines_of(found)))
+            typer.echo("\n".join(format_estimate(found)))
         return
     if as_json:
         print_json({"reasons": found.reasons, "recipe": recipe})

@@ -57,7 +57,7 @@ def train(
 ) -> None:
     """Train a language model of a text, by default of the built-in names for one minute."""
     from moreish import api
-    from moreish.distributed import first
+    from moreish.distributed import is_main_process
     from moreish.settings import from_assignments
     from moreish.ui import TrainingView, console, score_table
 
@@ -82,7 +82,7 @@ def train(
             run = api.resume(resume, inexact=inexact, report=view)
     finally:
         view.close()
-    if not first():
+    if not is_main_process():
         return
     record = run.record
     if record.status == "interrupted":

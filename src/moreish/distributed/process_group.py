@@ -21,36 +21,36 @@ from torch.distributed.rendezvous import rendezvous
 
 from moreish.errors import GoneError, MoreishError
 
-PATIENCE = timedelta(hours=2)
+TIMEOUT = timedelta(hours=2)
 """That the others wait for the first, which may have a large text to read."""
 
-LAUNCHED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """What `torchrun` (or another launcher) sets in the environment."""
 
 
 @dataclass(frozen=True)
-class World:
+class ProcessGroup:
     """This process among those of a training."""
 
     rank: int = 0
     size: int = 1
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         """Whether it is the one that writes and speaks."""
         return self.rank == 0
 
-    def share(self, number: float) -> float:
+    def broadcast(self, number: float) -> float:
         """The number that the first process has."""
         return number if self.size == 1 else self._said(torch.tensor(number).double()).item()
 
-    def tell(self, text: str) -> str:
+    def broadcast_text(self, text: str) -> str:
         """The text that the first process has; in numbers, since what is pickled is code."""
         if self.size == 1:
             return text
         content = torch.frombuffer(bytearray(text.encode() + b"."), dtype=torch.uint8)
-        length = int(self.share(len(content)))
-        said = self._said(content if self.first else torch.empty(length, dtype=torch.uint8))
+        length = int(self.broadcast(len(content)))
+        said = self._said(content if self.is_main else torch.empty(length, dtype=torch.uint8))
         return said.numpy().tobytes()[:-1].decode()
 
     @staticmethod
@@ -60,29 +60,31 @@ class World:
 
     def any(self, asked: bool) -> bool:
         """Whether one of them says yes."""
-        return asked if self.size == 1 else bool(self.sum(torch.tensor(float(asked))))
+        return asked if self.size == 1 else bool(self.all_reduce(torch.tensor(float(asked))))
 
-    def sum(self, tensor: Tensor) -> Tensor:
+    def all_reduce(self, tensor: Tensor) -> Tensor:
         """`tensor`, added up over all processes, in its place."""
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
 
 
-ALONE = World()
+SINGLE_PROCESS = ProcessGroup()
 
 
-def launched() -> bool:
+def is_launched() -> bool:
     """Whether a launcher has started this process as one of several."""
-    return all(name in os.environ for name in LAUNCHED) and int(os.environ["WORLD_SIZE"]) > 1
+    return (
+        all(name in os.environ for name in LAUNCHER_VARIABLES) and int(os.environ["WORLD_SIZE"]) > 1
+    )
 
 
-def first() -> bool:
+def is_main_process() -> bool:
     """Whether this process is the one that speaks; known before they have met."""
-    return not launched() or int(os.environ["RANK"]) == 0
+    return not is_launched() or int(os.environ["RANK"]) == 0
 
 
-def restarts() -> int:
+def restart_count() -> int:
     """How often the launcher has started this job anew because a process died."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
@@ -93,7 +95,7 @@ def may_restart() -> bool:
 
 
 @contextmanager
-def together() -> Iterator[World]:
+def join_process_group() -> Iterator[ProcessGroup]:
     """While open, this process belongs to the group that its launcher has started, if there is one:
     by gloo where tensors are on CPUs, by NCCL where they are on CUDA GPUs. They meet once, and part
     when the process ends: those that have parted cannot meet again.
@@ -102,13 +104,13 @@ def together() -> Iterator[World]:
         MoreishError: the others cannot be reached.
         GoneError: one of them died.
     """
-    if not launched():
-        yield ALONE
+    if not is_launched():
+        yield SINGLE_PROCESS
         return
     if not dist.is_initialized():
         _meet()
     try:
-        yield World(dist.get_rank(), dist.get_world_size())
+        yield ProcessGroup(dist.get_rank(), dist.get_world_size())
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and "peer" not in str(error):
             raise
@@ -119,10 +121,10 @@ def _meet() -> None:
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank())
     try:
-        store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
+        store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
         # A restart must not find where the processes before it could be reached.
-        store = PrefixStore(f"moreish/{restarts()}", store)
-        dist.init_process_group(store=store, rank=rank, world_size=size, timeout=PATIENCE)
+        store = PrefixStore(f"moreish/{restart_count()}", store)
+        dist.init_process_group(store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     except (RuntimeError, ValueError) as error:
         raise MoreishError(f"the processes did not meet: {_in_short(error)}") from None
     atexit.register(_part)
@@ -140,17 +142,17 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
-def sharing() -> int:
+def local_world_size() -> int:
     """How many processes of the training share this machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if launched() else 1
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if is_launched() else 1
 
 
-def launched_size() -> int:
+def launched_world_size() -> int:
     """How many processes of the training there are; known before they have met."""
-    return int(os.environ["WORLD_SIZE"]) if launched() else 1
+    return int(os.environ["WORLD_SIZE"]) if is_launched() else 1
 
 
-def parted(thing: Tensor | nn.Module) -> bool:
+def is_sharded(thing: Tensor | nn.Module) -> bool:
     """Whether a tensor, or the weights of a model, lie in several processes, a part in each."""
     if not dist.is_initialized():
         return False
@@ -161,35 +163,38 @@ def parted(thing: Tensor | nn.Module) -> bool:
     return any(isinstance(parameter, DTensor) for parameter in thing.parameters())
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """All of a tensor that may be in parts; every process must ask."""
     found: Any = tensor
-    return found.full_tensor() if parted(tensor) else tensor
+    return found.full_tensor() if is_sharded(tensor) else tensor
 
 
-def wholes(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """As `whole`, for the first process to write; of what is in parts others have nothing then. It
-    is on the CPU, since a GPU may not hold all of it."""
+def gather_full(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Gather all tensors on the main process, which is about to write them; collective.
+
+    Sharded tensors arrive on the CPU, because one GPU may not hold all of them. The other processes
+    get only the tensors that are not sharded.
+    """
     found = {}
     for name, tensor in tensors.items():
-        if not parted(tensor):
+        if not is_sharded(tensor):
             found[name] = tensor
             continue
-        full = whole(tensor)
+        full = full_tensor(tensor)
         if dist.get_rank() == 0:
             found[name] = full.cpu()
     return found
 
 
-def local(tensor: Tensor) -> Tensor:
+def local_tensor(tensor: Tensor) -> Tensor:
     """The part of a tensor that lies in this process."""
     found: Any = tensor
-    return found.to_local() if parted(tensor) else tensor
+    return found.to_local() if is_sharded(tensor) else tensor
 
 
-def parted_like(tensor: Tensor, model: Tensor) -> Tensor:
+def shard_like(tensor: Tensor, model: Tensor) -> Tensor:
     """This process's part of a whole `tensor`, where `model` is in parts; else `tensor`."""
-    if not parted(model) or tensor.shape != model.shape:
+    if not is_sharded(model) or tensor.shape != model.shape:
         return tensor
     from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -202,7 +207,7 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Put whole tensors into a model that may be in parts. Raises as `load_state_dict`."""
     own = model.state_dict()
     model.load_state_dict(
-        {name: parted_like(tensor, own.get(name, tensor)) for name, tensor in state.items()}
+        {name: shard_like(tensor, own.get(name, tensor)) for name, tensor in state.items()}
     )
 
 

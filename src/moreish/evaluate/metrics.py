@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from moreish.data import IGNORE_INDEX, Batch, TokenDataset, Windows, count_tokens
-from moreish.distributed import ALONE, World
+from moreish.distributed import SINGLE_PROCESS, ProcessGroup
 from moreish.errors import MoreishError
 from moreish.evaluate.loss import token_losses
 from moreish.models import Model
@@ -100,20 +100,20 @@ def evaluation_spans(model: Model, tokens: TokenDataset, stride: int | None = No
 
 
 def evaluation_batches(
-    model: Model, tokens: TokenDataset, spans: Windows, world: World = ALONE
+    model: Model, tokens: TokenDataset, spans: Windows, group: ProcessGroup = SINGLE_PROCESS
 ) -> Iterator[tuple[Windows, Batch]]:
     """All spans, in batches of like length. Of several processes each has its own, and as many as
     the others, where needed one of which nothing is scored: layers in parts need all of them."""
-    positions = int(world.share(batch_positions(model)))
+    positions = int(group.broadcast(batch_positions(model)))
     spans = spans[np.argsort(-spans.length_W, kind="stable")]
     groups, first = [], 0
     while first < len(spans):
         rows = max(1, positions // int(spans.length_W[first]))
         groups.append(spans[first : first + rows])
         first += rows
-    for first in range(0, len(groups), world.size):
-        chosen = groups[min(first + world.rank, len(groups) - 1)]
-        if first + world.rank >= len(groups):
+    for first in range(0, len(groups), group.size):
+        chosen = groups[min(first + group.rank, len(groups) - 1)]
+        if first + group.rank >= len(groups):
             chosen = replace(chosen, skip_W=chosen.length_W)
         yield chosen, tokens.gather(chosen)
 
@@ -160,29 +160,29 @@ def evaluate_losses(
     tokens: TokenDataset,
     stride: int | None = None,
     progress: Callable[[float], None] | None = None,
-    world: World = ALONE,
+    group: ProcessGroup = SINGLE_PROCESS,
 ) -> NDArray[np.float32]:
     """(predictions,) the loss of each token but the first, in nats, in the order of the split.
 
     Args:
         progress: is told the share that is done.
-        world: the processes that share the work; each has all losses then.
+        group: the processes that share the work; each has all losses then.
     """
     spans = evaluation_spans(model, tokens, stride)
     losses = np.zeros(tokens.num_predictions, dtype=np.float32)
     was_training = model.training
     model.eval()
     done, parts = 0, 1
-    for chosen, batch in evaluation_batches(model, tokens, spans, world):
+    for chosen, batch in evaluation_batches(model, tokens, spans, group):
         losses_BT, parts = batch_losses(model, batch, parts)
         scored_BT = batch.targets_BT.numpy() != IGNORE_INDEX
         places_BT = chosen.start_W[:, None] + np.arange(losses_BT.shape[1])
         losses[places_BT[scored_BT]] = losses_BT[scored_BT]
-        done += len(chosen) * world.size
+        done += len(chosen) * group.size
         if progress is not None:
             progress(min(1.0, done / len(spans)))
     model.train(was_training)
-    world.sum(torch.from_numpy(losses))  # what others have scored is zero here
+    group.all_reduce(torch.from_numpy(losses))  # what others have scored is zero here
     return losses
 
 

@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from moreish.models import CountBasedModel
 from moreish.runs import Run
-from moreish.training import build_optimizer, make_sampler, next_token, set_rate
+from moreish.training import build_optimizer, build_sampler, next_token_loss, set_lr
 
 SATURATION = 0.97
 """A tanh beyond this value passes hardly any gradient; likewise a sigmoid that close to 0 or 1."""
@@ -35,15 +35,15 @@ def layer_statistics(run: Run) -> list[dict[str, Any]]:
         return []
     model, config = copy.deepcopy(run.model).train(), run.config.train
     model.fit_counts(run.split("train"))
-    sampler = make_sampler(run.config, run.split("train"), model)
+    sampler = build_sampler(run.config, run.split("train"), model)
     optimizer = build_optimizer(model, config)
     assert isinstance(config.lr, float)
-    set_rate(optimizer, config.lr)
+    set_lr(optimizer, config.lr)
     layers: dict[str, dict[str, Any]] = {}
     for step in range(NUM_STEPS):
         batch = sampler.batch(step)
         with LayerRecorder(model) if step == 0 else nullcontext() as recorder:
-            loss = next_token(model, batch)
+            loss = next_token_loss(model, batch)
         layers = layers if recorder is None else recorder.layers
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -1,21 +1,27 @@
 """What a training will take, and which one suits a text and a machine."""
 
-from moreish.planning.estimate import MFU, Estimate, foreseen
-from moreish.planning.memory import check_counting, check_memory_of, free_memory
-from moreish.planning.planner import NETWORK, TRAIN, Advice, advise, planned
-from moreish.planning.report import lines_of
+from moreish.planning.estimate import DEFAULT_MFU, Estimate, estimate_run
+from moreish.planning.memory import check_counting_memory, check_training_memory, free_memory
+from moreish.planning.planner import (
+    PLANNED_NETWORK,
+    PLANNED_TRAIN,
+    Plan,
+    plan_run,
+    resolve_auto_model,
+)
+from moreish.planning.report import format_estimate
 
 __all__ = [
-    "MFU",
-    "NETWORK",
-    "TRAIN",
-    "Advice",
+    "DEFAULT_MFU",
+    "PLANNED_NETWORK",
+    "PLANNED_TRAIN",
     "Estimate",
-    "advise",
-    "check_counting",
-    "check_memory_of",
-    "foreseen",
+    "Plan",
+    "check_counting_memory",
+    "check_training_memory",
+    "estimate_run",
+    "format_estimate",
     "free_memory",
-    "lines_of",
-    "planned",
+    "plan_run",
+    "resolve_auto_model",
 ]

@@ -18,23 +18,23 @@ from moreish.planning.memory import KEPT_SHARE, LOGITS_BACK, WORKSPACE
 from moreish.tokenizers import GPT2_VOCAB_SIZE as GPT2_SIZE
 from moreish.tokenizers import check_vocab_size, tokenizer_builder
 from moreish.training import (
-    KEPT,
-    WINDOW,
-    Ready,
-    Work,
+    CHECKPOINTS_KEPT,
+    DEFAULT_WINDOW,
+    FlopCounter,
+    TrainingSetup,
     budget_steps,
-    find_device,
-    make_sampler,
-    memory_of,
-    moments_of,
-    parameters_of,
-    peak_named,
-    peak_of,
-    precision_of,
-    prepare,
+    build_sampler,
+    count_parameters,
+    device_peak_flops,
+    optimizer_memory,
+    optimizer_state_bytes,
+    parse_peak_flops,
+    resolve_device,
+    resolve_precision,
+    set_up,
 )
 
-MFU = 0.3
+DEFAULT_MFU = 0.3
 """Share of the peak that is used, where nobody says: nanoGPT's four days on eight A100s for GPT-2's
 smallest size come to 0.29."""
 
@@ -120,7 +120,9 @@ class Estimate:
     hours: float | None
 
 
-def foreseen(config: RunConfig, *, asked: bool, gpus: int, gpu: str | None, mfu: float) -> Estimate:
+def estimate_run(
+    config: RunConfig, *, asked: bool, gpus: int, gpu: str | None, mfu: float
+) -> Estimate:
     """What the training that `config` says will take, with its data or without.
 
     Args:
@@ -137,13 +139,13 @@ def foreseen(config: RunConfig, *, asked: bool, gpus: int, gpu: str | None, mfu:
             "--gpus is 1 or more, and --mfu a share of the peak, above 0 and up to 1"
         )
     if asked or data_are_here(config.data.source):
-        ready = prepare(config)
+        ready = set_up(config)
         config, vocabulary, load = ready.config, ready.tokenizer.vocab_size, load_of(ready)
     else:
         vocabulary = vocabulary_ahead(config.data)
         load = load_ahead(config, vocabulary)
-    here = find_device(config.train.device)
-    precision = str(precision_of(config.train, here)).removeprefix("torch.")
+    here = resolve_device(config.train.device)
+    precision = str(resolve_precision(config.train, here)).removeprefix("torch.")
     if gpu is not None:
         asked_for = config.train.precision
         precision = "bfloat16" if asked_for == "auto" else asked_for
@@ -152,7 +154,7 @@ def foreseen(config: RunConfig, *, asked: bool, gpus: int, gpu: str | None, mfu:
         vocabulary,
         load,
         devices=gpus,
-        peak=peak_of(here) if gpu is None else peak_named(gpu),
+        peak=device_peak_flops(here) if gpu is None else parse_peak_flops(gpu),
         mfu=mfu,
         precision=precision,
     )
@@ -165,7 +167,7 @@ def estimate(
     *,
     devices: int = 1,
     peak: float | None = None,
-    mfu: float = MFU,
+    mfu: float = DEFAULT_MFU,
     precision: str = "float32",
 ) -> Estimate:
     """What training as `config` says takes on so many devices.
@@ -179,8 +181,8 @@ def estimate(
         MoreishError: the model cannot be built, or is counted.
     """
     model = outline(config, vocabulary)
-    work = Work(model)
-    operations = work.of_position(load.length)
+    work = FlopCounter(model)
+    operations = work.per_position(load.length)
     tokens = None if load.steps is None else load.steps * load.tokens
     in_all = None
     if load.steps is not None:
@@ -198,7 +200,7 @@ def estimate(
     parts = math.ceil(config.train.accumulate / devices)  # devices share them
     at_once = math.ceil(math.ceil(load.rows / devices) / parts)
     weights = sum(tensor.nbytes for tensor in model.state_dict().values())
-    checkpoint = weights + moments_of(model, config.train)
+    checkpoint = weights + optimizer_state_bytes(model, config.train)
     embeddings = [m.weight for m in model.modules() if isinstance(m, nn.Embedding)]
     parameters = model.num_parameters()
     alone = _memory(model, config, at_once * load.length, half=precision != "float32")
@@ -211,7 +213,7 @@ def estimate(
         tokens=tokens,
         optimal_tokens=OPTIMAL * parameters,
         operations_per_position=operations,
-        attention=1 - work.of_position(0) / operations if operations else 0.0,
+        attention=1 - work.per_position(0) / operations if operations else 0.0,
         operations=in_all,
         devices=devices,
         rows_at_once=at_once,
@@ -219,7 +221,8 @@ def estimate(
         ddp=alone if devices == 1 else replace(alone, copies=alone.copies + alone.gradients),
         fsdp=None if devices == 1 else _shared_out(alone, model, devices),
         checkpoint=checkpoint,
-        disk=2 * weights + (KEPT + 1) * checkpoint,  # one more of each while it is written
+        disk=2 * weights
+        + (CHECKPOINTS_KEPT + 1) * checkpoint,  # one more of each while it is written
         peak=peak,
         mfu=mfu,
         hours=None if seconds is None else seconds / 3600,
@@ -229,7 +232,7 @@ def estimate(
 def outline(config: RunConfig, vocabulary: int) -> Model:
     """The model without memory for its weights. Raises MoreishError when it cannot be built, or
     is not trained by gradients."""
-    parameters_of(config.model, vocabulary)  # says what is wrong with it
+    count_parameters(config.model, vocabulary)  # says what is wrong with it
     with torch.device("meta"):
         model = build_model(config.model, vocabulary)
     if isinstance(model, CountBasedModel):
@@ -237,11 +240,11 @@ def outline(config: RunConfig, vocabulary: int) -> Model:
     return model
 
 
-def load_of(ready: Ready) -> Load:
+def load_of(ready: TrainingSetup) -> Load:
     """The steps of a training whose data are here."""
     model = outline(ready.config, ready.tokenizer.vocab_size)
     tokens = ready.splits["train"]
-    sampler = make_sampler(ready.config, tokens, model)
+    sampler = build_sampler(ready.config, tokens, model)
     batch = sampler.batch(0)
     return Load(
         rows=len(batch.tokens_BT),
@@ -261,7 +264,7 @@ def load_ahead(config: RunConfig, vocabulary: int) -> Load:
     train = config.train
     if train.batch_size == "all":
         raise MoreishError(f"{config.data.source} is not here, and a batch is to be all of it")
-    length = outline(config, vocabulary).max_length or WINDOW
+    length = outline(config, vocabulary).max_length or DEFAULT_WINDOW
     rows = train.batch_size or max(1, round(train.batch_tokens / length))
     assert isinstance(rows, int)
     return Load(rows=rows, length=length, tokens=rows * length, steps=train.steps, data_tokens=None)
@@ -355,11 +358,11 @@ def _memory(model: Model, config: RunConfig, positions: int, *, half: bool) -> M
         activations = KEPT_SHARE * inside * positions
         logits = KEPT_SHARE * at_end * positions + LOGITS_BACK * 4 * model.vocab_size * positions
         if half:  # autocast keeps each matrix once more
-            cast = 2.0 * Work(model).weights
+            cast = 2.0 * FlopCounter(model).weights
     return Memory(
         weights=weights,
         gradients=weights,
-        moments=memory_of(model, config.train),
+        moments=optimizer_memory(model, config.train),
         copies=cast,
         activations=activations,
         logits=logits,

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from moreish.data import Batch, TokenDataset
-from moreish.distributed import sharing
+from moreish.distributed import local_world_size
 from moreish.errors import MoreishError
 from moreish.models import GPT, KneserNey, Model, NGram, count_ngrams
-from moreish.training import Trainer, available_memory, memory_of, recomputing
+from moreish.training import Trainer, available_memory, checkpointable_models, optimizer_memory
 from moreish.utils.files import format_bytes
 
 WORKSPACE = 64e6
@@ -47,10 +47,10 @@ class Need:
 def needed(trainer: Trainer) -> Need:
     """From the forward pass of one row."""
     model, batch = trainer.model, trainer.sampler.batch(0)
-    rows = math.ceil(len(batch.tokens_BT) / trainer.world.size)
+    rows = math.ceil(len(batch.tokens_BT) / trainer.group.size)
     row = batch[:1].to(trainer.device)
     kept = _kept(trainer, row)
-    for part in recomputing(model):
+    for part in checkpointable_models(model):
         if not part.activation_checkpointing:
             continue
         # Outside of its layers as always; what goes into each; and one with all its gradients.
@@ -64,7 +64,7 @@ def needed(trainer: Trainer) -> Need:
     weights = sum(p.nbytes for p in model.parameters())
     copies = 1 + float(trainer.config.minutes is not None)
     return Need(
-        fixed=WORKSPACE + copies * weights + memory_of(model, trainer.config),
+        fixed=WORKSPACE + copies * weights + optimizer_memory(model, trainer.config),
         row=KEPT_SHARE * kept + LOGITS_BACK * logits,
         rows=rows,
     )
@@ -88,10 +88,10 @@ def _kept(trainer: Trainer, row: Batch) -> float:
     return sum(kept.values())
 
 
-def check_memory_of(trainer: Trainer) -> float:
+def check_training_memory(trainer: Trainer) -> float:
     """How many bytes the training will need; raises MoreishError when there are not so many, and
     says what would fit."""
-    need, parts = needed(trainer), math.ceil(trainer.config.accumulate / trainer.world.size)
+    need, parts = needed(trainer), math.ceil(trainer.config.accumulate / trainer.group.size)
     free = free_memory(trainer.device)
     if need.total(parts) <= free:
         return need.total(parts)
@@ -103,14 +103,14 @@ def check_memory_of(trainer: Trainer) -> float:
     for part in (part for part in more if part > parts):
         if need.total(part) <= free:
             raise MoreishError(
-                f"{problem}: --set train.accumulate={part * trainer.world.size} takes each batch "
-                f"in {part * trainer.world.size} parts, for which {format_bytes(need.total(part))} "
+                f"{problem}: --set train.accumulate={part * trainer.group.size} takes each batch "
+                f"in {part * trainer.group.size} parts, for which {format_bytes(need.total(part))} "
                 "suffice"
             )
     raise MoreishError(f"{problem}: give the model fewer layers, less width or less --context")
 
 
-def check_counting(model: Model, tokens: TokenDataset) -> None:
+def check_counting_memory(model: Model, tokens: TokenDataset) -> None:
     """Raises MoreishError when the n-grams that `model` is to count are more than memory holds, and
     says which order would fit."""
     free = free_memory(torch.device("cpu"))
@@ -159,7 +159,7 @@ def free_memory(device: torch.device) -> float:
     """Bytes that this process can have on `device`: of a machine's memory its share."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return min(available_memory(), _of_container()) / sharing()
+    return min(available_memory(), _of_container()) / local_world_size()
 
 
 def _of_container(folder: Path = Path("/sys/fs/cgroup")) -> float:

@@ -18,16 +18,16 @@ from moreish.models import (
 )
 from moreish.settings import Tree, merge
 from moreish.training import (
-    Plan,
-    Position,
-    Ready,
+    StepPlan,
     Trainer,
+    TrainingSetup,
+    TrainState,
     available_memory,
-    default_rate,
-    make_sampler,
-    next_token,
-    parameters_of,
-    time_of_step,
+    build_sampler,
+    count_parameters,
+    default_lr,
+    measure_step_seconds,
+    next_token_loss,
 )
 
 SIZES = (
@@ -84,7 +84,7 @@ LARGEST_VOCABULARY = 1000
 
 CONTEXT = 384
 
-NETWORK: Tree = {
+PLANNED_NETWORK: Tree = {
     "name": "gpt",
     "positions": "rotary",
     "qk_norm": True,
@@ -92,7 +92,7 @@ NETWORK: Tree = {
     "softcap": 15.0,
     "bias": False,
 }
-TRAIN: Tree = {
+PLANNED_TRAIN: Tree = {
     "optimizer": "muon",
     "weight_decay": 0.1,
     "batch_tokens": 1024,
@@ -104,22 +104,22 @@ DROPOUT = ((5, 0.0), (25, 0.1), (float("inf"), 0.2))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Advice:
+class Plan:
     """A run that suits text, machine and time."""
 
     config: RunConfig
     reasons: tuple[str, str, str]
 
 
-def planned(ready: Ready) -> tuple[Ready, tuple[str, ...]]:
+def resolve_auto_model(ready: TrainingSetup) -> tuple[TrainingSetup, tuple[str, ...]]:
     """`ready` with a model, and the reasons for it; as it is, where the user chose one."""
     if not isinstance(ready.config.model, AutoConfig):
         return ready, ()
-    advice = advise(ready)
+    advice = plan_run(ready)
     return replace(ready, config=advice.config), advice.reasons
 
 
-def advise(ready: Ready, *, counts: bool = True) -> Advice:
+def plan_run(ready: TrainingSetup, *, counts: bool = True) -> Plan:
     """The model, context, batch and regularisation for the budget of `ready`.
 
     What the user set of `train.*` stays as it is.
@@ -146,14 +146,14 @@ def advise(ready: Ready, *, counts: bool = True) -> Advice:
         if seconds is None or best.measured or (late and speeds.measured):
             break
         speeds.measure(best.size)
-    return Advice(config=best.config, reasons=_reasons(ready, best, folds, why))
+    return Plan(config=best.config, reasons=_reasons(ready, best, folds, why))
 
 
 class _Speeds:
     """How many predictions a second networks of each size are trained on here, with counts in so
     many folds."""
 
-    def __init__(self, ready: Ready, folds: int) -> None:
+    def __init__(self, ready: TrainingSetup, folds: int) -> None:
         self.ready, self.folds = ready, folds
         self.measured: dict[tuple[int, int, int], float] = {}
 
@@ -196,7 +196,7 @@ class _Choice:
         return enough and self.memory <= room
 
 
-def _folds(ready: Ready, seconds: float | None, room: float) -> tuple[int, str]:
+def _folds(ready: TrainingSetup, seconds: float | None, room: float) -> tuple[int, str]:
     """How many parts of the text the counts are to be made without, and how long that takes; 0:
     they cost too much, and what."""
     tokens, most = ready.splits["train"].num_predictions, HybridConfig.model_fields["folds"].default
@@ -215,7 +215,9 @@ def _folds(ready: Ready, seconds: float | None, room: float) -> tuple[int, str]:
     return folds, _span((1 + folds) * tokens / COUNTS_A_SECOND)
 
 
-def _choice(ready: Ready, size: tuple[int, int, int], folds: int, speeds: _Speeds) -> _Choice:
+def _choice(
+    ready: TrainingSetup, size: tuple[int, int, int], folds: int, speeds: _Speeds
+) -> _Choice:
     train, tokens = ready.config.train, ready.splits["train"]
     config = _settings(ready, size, folds, dropout=0.0)
     rate = None
@@ -230,7 +232,7 @@ def _choice(ready: Ready, size: tuple[int, int, int], folds: int, speeds: _Speed
     passes = predictions / tokens.num_predictions
     dropout = next(share for most, share in DROPOUT if passes <= most)
     config = _settings(ready, size, folds, dropout=dropout)
-    parameters = parameters_of(config.model, ready.tokenizer.vocab_size)
+    parameters = count_parameters(config.model, ready.tokenizer.vocab_size)
     layers, width, _ = size
     activations = config.train.batch_tokens * (
         layers * width * 160 + 16 * ready.tokenizer.vocab_size
@@ -249,10 +251,12 @@ def _choice(ready: Ready, size: tuple[int, int, int], folds: int, speeds: _Speed
     )
 
 
-def _settings(ready: Ready, size: tuple[int, int, int], folds: int, *, dropout: float) -> RunConfig:
+def _settings(
+    ready: TrainingSetup, size: tuple[int, int, int], folds: int, *, dropout: float
+) -> RunConfig:
     layers, width, heads = size
     network: Tree = {
-        **NETWORK,
+        **PLANNED_NETWORK,
         "layers": layers,
         "width": width,
         "heads": heads,
@@ -265,10 +269,10 @@ def _settings(ready: Ready, size: tuple[int, int, int], folds: int, *, dropout: 
         # Items are too few to learn embeddings of n-grams from (docs/dev-log.md).
         network["ngram_embedding"] = 5 if small and longest is None else 1
     model: Tree = {"name": "hybrid", "folds": folds, "network": network} if folds else network
-    return _run(ready, model, TRAIN)
+    return _run(ready, model, PLANNED_TRAIN)
 
 
-def _run(ready: Ready, model: Tree, train: Tree) -> RunConfig:
+def _run(ready: TrainingSetup, model: Tree, train: Tree) -> RunConfig:
     """These settings, fitted to the data, and what the user set of `train.*` above them."""
     config = model_config(model).for_data(ready.facts.longest_item, ready.tokenizer.vocab_size)
     defaults = model_class(config.name).defaults_for(config)
@@ -279,22 +283,22 @@ def _run(ready: Ready, model: Tree, train: Tree) -> RunConfig:
     return ready.config.model_copy(update={"model": config, "train": parsed})
 
 
-def _rate(ready: Ready) -> float:
+def _rate(ready: TrainingSetup) -> float:
     """Predictions a second, from a short trial on the beginning of the text."""
     tokens = _beginning(ready.splits["train"])
     model = ready.model()
     model.fit_counts(tokens)
     train = ready.config.train
-    lr = default_rate(model, train.optimizer)
+    lr = default_lr(model, train.optimizer)
     trainer = Trainer(
         model,
-        make_sampler(ready.config, tokens, model),
+        build_sampler(ready.config, tokens, model),
         train.model_copy(update={"lr": lr, "compile": False}),
-        objective=next_token,
-        position=Position(plan=Plan(steps=1, eval_every=1)),
+        objective=next_token_loss,
+        state=TrainState(plan=StepPlan(steps=1, eval_every=1)),
         device=ready.device,
     )
-    seconds = time_of_step(trainer, lambda: False, seconds=TRIAL)
+    seconds = measure_step_seconds(trainer, lambda: False, seconds=TRIAL)
     batch = trainer.sampler.batch(0)
     return float((batch.targets_BT != IGNORE_INDEX).sum()) / seconds
 
@@ -308,13 +312,13 @@ def _beginning(tokens: TokenDataset) -> TokenDataset:
     return replace(tokens, ids_N=tokens.ids_N[:last])
 
 
-def _counts(ready: Ready, why: str) -> Advice:
+def _counts(ready: TrainingSetup, why: str) -> Plan:
     config = _run(ready, {"name": "kneser-ney"}, {})
     told = f"Counting takes {_span(ready.splits['train'].num_predictions / COUNTS_A_SECOND)}."
-    return Advice(config=config, reasons=(_text(ready), why, told))
+    return Plan(config=config, reasons=(_text(ready), why, told))
 
 
-def _text(ready: Ready) -> str:
+def _text(ready: TrainingSetup) -> str:
     facts, tokens = ready.facts, ready.splits["train"].num_predictions
     lines = facts.kind == "lines"
     number, unit = (facts.documents, "items") if lines else (facts.characters, "characters")
@@ -324,7 +328,7 @@ def _text(ready: Ready) -> str:
     )
 
 
-def _reasons(ready: Ready, best: _Choice, folds: int, why: str) -> tuple[str, str, str]:
+def _reasons(ready: TrainingSetup, best: _Choice, folds: int, why: str) -> tuple[str, str, str]:
     """`why`: how long the counting takes, or why there is none."""
     layers, width, _ = best.size
     network = f"a GPT of {layers} x {width} ({best.parameters:,} parameters)"
@@ -356,7 +360,7 @@ def _weights(size: tuple[int, int, int]) -> int:
     return 12 * layers * width**2
 
 
-def _memory_of_counts(ready: Ready, folds: int) -> float:
+def _memory_of_counts(ready: TrainingSetup, folds: int) -> float:
     """Bytes, for texts of the usual variety: 20 MB for a million tokens, 2.5 GB for a thousand; and
     to deal out the items of a list."""
     tokens, lines = ready.splits["train"].num_predictions, ready.facts.kind == "lines"

@@ -7,7 +7,7 @@ from moreish.ui import plural
 from moreish.utils.files import format_bytes
 
 
-def lines_of(found: Estimate) -> list[str]:
+def format_estimate(found: Estimate) -> list[str]:
     """An estimate for people: a line a subject, and a table of memory."""
     load, devices = found.load, found.devices
     parts = found.config.train.accumulate

@@ -26,7 +26,7 @@ from moreish.data import (
     load_tokens,
     save_tokens,
 )
-from moreish.distributed import ALONE, World, load_state, wholes
+from moreish.distributed import SINGLE_PROCESS, ProcessGroup, gather_full, load_state
 from moreish.errors import MoreishError, command
 from moreish.evaluate import Score
 from moreish.models import Model, build_model
@@ -237,10 +237,10 @@ class RunFolder:
         ) as e:
             raise _damaged(path, e) from None
 
-    def save_weights(self, model: Model, world: World = ALONE) -> None:
+    def save_weights(self, model: Model, group: ProcessGroup = SINGLE_PROCESS) -> None:
         """Make the weights of `model` those of the run; the first process of several does it."""
-        state = wholes(model.state_dict())
-        if not world.first:
+        state = gather_full(model.state_dict())
+        if not group.is_main:
             return
         about = {
             "sha256": _digest(state),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from moreish.data import SplitName
-from moreish.distributed import ALONE, World
+from moreish.distributed import SINGLE_PROCESS, ProcessGroup
 from moreish.errors import MoreishError, nearest
 from moreish.evaluate import (
     NearestItemIndex,
@@ -315,13 +315,13 @@ class Run(RunFolder):
         *,
         stride: int | None = None,
         progress: Callable[[str, float], None] | None = None,
-        world: World = ALONE,
+        group: ProcessGroup = SINGLE_PROCESS,
     ) -> Score:
         """The exact score of one split; `model` None is the run's best. Of the test split it is
-        counted. The processes of `world` share the work."""
+        counted. The processes of `group` share the work."""
         tokens = self.split(name)
         told = None if progress is None else lambda share: progress(name, share)
-        losses = evaluate_losses(model or self.model, tokens, stride, told, world)
+        losses = evaluate_losses(model or self.model, tokens, stride, told, group)
         if name == "test":
             self.count_test_evaluation()
         return score(losses, tokens, self.tokenizer)

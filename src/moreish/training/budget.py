@@ -8,25 +8,25 @@ from dataclasses import dataclass
 
 from moreish.config import TrainConfig
 from moreish.data import Sampler
-from moreish.distributed import ALONE, World
+from moreish.distributed import SINGLE_PROCESS, ProcessGroup
 
-EVALUATIONS = 25
+MAX_EVALUATIONS = 25
 """Exact evaluations in a run, where their cost allows it."""
 
-SHARE = 0.06
+EVAL_SHARE = 0.06
 """Share of the run planned for evaluations; with the samples that go with them, the promise is a
 tenth."""
 
-SPACING = 40
+MIN_STEPS_BETWEEN_EVALUATIONS = 40
 """Training steps between two evaluations at the least: each has costs that no token count tells."""
 
-FORWARD = 1 / 2
+EVAL_COST_PER_POSITION = 1 / 2
 """Cost of evaluating a token against that of training on it: no backward pass, but a sample of what
 the model writes, and saving it if it is the best."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class StepPlan:
     """The number of steps, and the way there. Schedules see `progress`, never a clock.
 
     A plan made for minutes may turn out too long or too short. `replanned` then stretches or
@@ -44,7 +44,7 @@ class Plan:
         share = (step - self.from_step) / max(1, self.steps - self.from_step)
         return self.from_progress + (1 - self.from_progress) * share
 
-    def replanned(self, step: int, steps: int) -> "Plan":
+    def replan(self, step: int, steps: int) -> "StepPlan":
         """The same training, to end after `steps` steps in all; evaluations keep their distance,
         unless there are to be many more or many fewer steps."""
         assert steps > step
@@ -52,35 +52,37 @@ class Plan:
         every = self.eval_every
         if not 1 / 1.5 < stretch < 1.5:
             every = max(1, round(every * stretch))
-        return Plan(
+        return StepPlan(
             steps=steps, eval_every=every, from_step=step, from_progress=self.progress(step)
         )
 
 
-def plan_steps(steps: int, step_positions: float, eval_positions: float) -> Plan:
+def plan_steps(steps: int, step_positions: float, eval_positions: float) -> StepPlan:
     """A plan that no clock decides: the same settings give the same evaluations, everywhere.
 
     Args:
         step_positions: positions (padding included) in a training step.
         eval_positions: positions in an evaluation.
     """
-    affordable = int(SHARE * steps * step_positions / (FORWARD * eval_positions))
+    affordable = int(
+        EVAL_SHARE * steps * step_positions / (EVAL_COST_PER_POSITION * eval_positions)
+    )
     return _with_evaluations(steps, affordable)
 
 
-def plan_minutes(minutes: float, step_seconds: float, eval_seconds: float) -> Plan:
+def plan_minutes(minutes: float, step_seconds: float, eval_seconds: float) -> StepPlan:
     """As many steps as fit into the minutes beside their evaluations."""
     seconds = minutes * 60
-    evaluations = min(EVALUATIONS, int(SHARE * seconds / eval_seconds))
+    evaluations = min(MAX_EVALUATIONS, int(EVAL_SHARE * seconds / eval_seconds))
     # Two at the least: after the first it can be planned anew.
     steps = max(2, int((seconds - evaluations * eval_seconds) / step_seconds))
     return _with_evaluations(steps, evaluations)
 
 
-def _with_evaluations(steps: int, affordable: int) -> Plan:
+def _with_evaluations(steps: int, affordable: int) -> StepPlan:
     """The affordable ones on the way, and one after the last step, which is the result."""
-    count = max(1, min(EVALUATIONS, affordable + 1, steps // SPACING))
-    return Plan(steps=steps, eval_every=math.ceil(steps / count))
+    count = max(1, min(MAX_EVALUATIONS, affordable + 1, steps // MIN_STEPS_BETWEEN_EVALUATIONS))
+    return StepPlan(steps=steps, eval_every=math.ceil(steps / count))
 
 
 def epochs_to_steps(epochs: float, sampler: Sampler) -> int:
@@ -88,25 +90,27 @@ def epochs_to_steps(epochs: float, sampler: Sampler) -> int:
     return max(1, round(epochs * sampler.steps_per_epoch))
 
 
-def measure(
+def median_seconds(
     action: Callable[[], object],
-    stopping: Callable[[], bool],
+    should_stop: Callable[[], bool],
     seconds: float = 1.0,
     least: int = 3,
-    world: World = ALONE,
+    group: ProcessGroup = SINGLE_PROCESS,
 ) -> float:
     """Median seconds of `action`, repeated for a while after a first call that warms up: as often
     in every process.
 
-    Once `stopping` says yes, one measurement has to do.
+    Once `should_stop` says yes, one measurement has to do.
     """
-    if not world.any(stopping()):
+    if not group.any(should_stop()):
         action()
     times: list[float] = []
-    while not times or (not world.any(stopping()) and (len(times) < least or sum(times) < seconds)):
+    while not times or (
+        not group.any(should_stop()) and (len(times) < least or sum(times) < seconds)
+    ):
         began = time.perf_counter()
         action()
-        times.append(world.share(time.perf_counter() - began))
+        times.append(group.broadcast(time.perf_counter() - began))
     return statistics.median(times)
 
 

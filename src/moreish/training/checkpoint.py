@@ -13,12 +13,12 @@ from pydantic import NonNegativeInt, TypeAdapter
 from safetensors import SafetensorError
 from safetensors.torch import load as from_safetensors
 
-from moreish.distributed import load_state, wholes
+from moreish.distributed import gather_full, load_state
 from moreish.errors import MoreishError, command
 from moreish.evaluate import Score
 from moreish.runs import SavedScore
 from moreish.training.optim import optimizer_tensors, restore_optimizer
-from moreish.training.trainer import Position, Trainer
+from moreish.training.trainer import Trainer, TrainState
 from moreish.utils.files import (
     PARTIAL_SUFFIX,
     check_disk_space,
@@ -33,12 +33,12 @@ from moreish.utils.safetensors_io import iter_safetensors_bytes
 Parts = Iterable[tuple[str, Iterable[bytes]]]
 """Names of files, and what is in them."""
 
-KEPT = 2
+CHECKPOINTS_KEPT = 2
 """Newest checkpoints that stay; the best weights are apart from them."""
 
 MANIFEST = "manifest.json"
 
-PROCESSES = "processes"
+PROCESSES_KEY = "processes"
 """Of what decides the bits of a training: how many share it, where it is not one."""
 
 PARTS = ("weights.safetensors", "optimizer.safetensors", "state.json")
@@ -46,7 +46,18 @@ PARTS = ("weights.safetensors", "optimizer.safetensors", "state.json")
 LOGS = ("metrics.jsonl", "samples.txt")
 """Of the run: what was logged until a checkpoint goes with it."""
 
-POSITION = TypeAdapter(Position)
+TRAIN_STATE = TypeAdapter(TrainState)
+RENAMED_STATE = {
+    "before": "overhead_seconds",
+    "last_taken": "last_eval_seconds",
+    "retreats": "rollbacks",
+    "scale": "loss_scale",
+    "since_scaled": "steps_since_rescale",
+    "skipped": "skipped_in_a_row",
+    "slower": "lr_scale",
+}
+"""Fields of `TrainState` under the names that checkpoints of version 0.1.0 give them."""
+
 LOGGED = TypeAdapter(dict[Literal["metrics.jsonl", "samples.txt"], tuple[NonNegativeInt, str]])
 
 
@@ -72,15 +83,15 @@ class Checkpoints:
         """Write `step-N`; older ones than the newest few are removed afterwards. Every process
         gives its part, and the first one writes."""
         parts = _parts(trainer)
-        if trainer.world.first:
+        if trainer.group.is_main:
             self._save(trainer, parts)
 
     def _save(self, trainer: Trainer, parts: Parts) -> None:
-        place = self.folder / f"step-{trainer.position.step:06d}"
+        place = self.folder / f"step-{trainer.state.step:06d}"
         remove_partial_files(self.folder)  # of a process that was killed
         if _manifest(place) is None:  # a training that is cut and resumed makes the same again
             self._write(place, trainer, parts)
-        for old in self._by_age()[KEPT:]:
+        for old in self._by_age()[CHECKPOINTS_KEPT:]:
             _remove(old)
 
     def _write(self, place: Path, trainer: Trainer, parts: Parts) -> None:
@@ -150,8 +161,10 @@ class Checkpoints:
         there = manifest.get("here", self.here)
         kinds = sorted(set(there) | set(self.here))
         changed = {kind for kind in kinds if there.get(kind) != self.here.get(kind)}
-        if PROCESSES in changed:  # which whoever starts them wants; launchers set threads as well
-            changed -= {PROCESSES, "threads"}
+        if (
+            PROCESSES_KEY in changed
+        ):  # which whoever starts them wants; launchers set threads as well
+            changed -= {PROCESSES_KEY, "threads"}
         if changed:
             how = "; ".join(
                 f"{kind} was {there.get(kind)} and is {self.here.get(kind)}"
@@ -167,7 +180,7 @@ class Checkpoints:
         """How many have trained together until the newest checkpoint, as it says; whether that is
         whole is asked when it is read."""
         try:
-            return int(read_json(self._by_age()[0] / MANIFEST)["here"].get(PROCESSES, 1))
+            return int(read_json(self._by_age()[0] / MANIFEST)["here"].get(PROCESSES_KEY, 1))
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return None
 
@@ -193,12 +206,12 @@ def size(trainer: Trainer) -> int:
 
 def _parts(trainer: Trainer) -> Parts:
     """The files of a checkpoint, each in pieces."""
-    best = trainer.position.best
-    position = {**asdict(trainer.position), "best": best and best.as_json()}
+    best = trainer.state.best
+    state = {**asdict(trainer.state), "best": best and best.as_json()}
     contents = (
-        iter_safetensors_bytes(wholes(trainer.model.state_dict())),
-        iter_safetensors_bytes(wholes(optimizer_tensors(trainer.optimizer))),
-        [encode_json(position)],
+        iter_safetensors_bytes(gather_full(trainer.model.state_dict())),
+        iter_safetensors_bytes(gather_full(optimizer_tensors(trainer.optimizer))),
+        [encode_json(state)],
     )
     return zip(PARTS, contents, strict=True)
 
@@ -212,17 +225,18 @@ def _told(pieces: Iterable[bytes], hear: Callable[[bytes], None]) -> Iterator[by
 
 def _restore(place: Path, trainer: Trainer) -> None:
     weights, optimizer = ((place / name).read_bytes() for name in PARTS[:2])
-    entries = read_json(place / PARTS[2])
+    stored = read_json(place / PARTS[2])
+    entries = {RENAMED_STATE.get(name, name): value for name, value in stored.items()}
     if (best := entries["best"]) is not None:
         best = Score.from_json(SavedScore.model_validate(best).model_dump())
-    position = POSITION.validate_python({**entries, "best": None})
-    numbers = [value for value in vars(position).values() if isinstance(value, float)]
-    if position.step < 0 or position.plan.eval_every < 1 or not all(map(math.isfinite, numbers)):
+    state = TRAIN_STATE.validate_python({**entries, "best": None})
+    numbers = [value for value in vars(state).values() if isinstance(value, float)]
+    if state.step < 0 or state.plan.eval_every < 1 or not all(map(math.isfinite, numbers)):
         raise ValueError("its numbers cannot be")
-    position.best = best
+    state.best = best
     load_state(trainer.model, from_safetensors(weights))
     restore_optimizer(trainer.optimizer, from_safetensors(optimizer))
-    trainer.position = position
+    trainer.state = state
 
 
 def _logged(path: Path, most: int = -1) -> tuple[int, str]:

@@ -11,17 +11,17 @@ from moreish.errors import MoreishError
 from moreish.models import Model
 from moreish.training.objectives import Objective
 
-SKIPS = 3
+MAX_SKIPPED_STEPS = 3
 """Steps in a row that may be left out before training goes back to its last checkpoint."""
 
-RETREATS = 3
+MAX_ROLLBACKS = 3
 """Times that it goes back before it stops."""
 
-SLOWER = 1 / 3
+ROLLBACK_LR_SCALE = 1 / 3
 """Times the rate, each time."""
 
 
-class NotFinite(ArithmeticError):  # noqa: N818 (it is dealt with, and no error yet)
+class NonFiniteError(ArithmeticError):
     """The loss, a gradient or a weight is not finite."""
 
 
@@ -33,7 +33,7 @@ class DivergenceError(MoreishError):
         self.batch = batch
 
 
-def origin(model: Model, objective: Objective, batch: Batch) -> str:
+def locate_non_finite(model: Model, objective: Objective, batch: Batch) -> str:
     """Where numbers are first not finite, as the end of a sentence; empty if they all are finite.
 
     The weights are looked at first, then what each layer makes of `batch`, then what each hands

@@ -17,7 +17,7 @@ class Note:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Examined:
+class Audited:
     """What the doctor found at the beginning of the text."""
 
     audit: AuditReport
@@ -41,7 +41,7 @@ class Started:
     """Bytes that each process will need, about; None where it is not known: of a model that is
     counted, or in parts."""
     processes: int = 1
-    parted: bool = False
+    sharded: bool = False
     """Whether each process has a part of the weights, not all of them."""
 
 
@@ -59,7 +59,7 @@ class Step:
     seconds: float
     """Trained since the start, resumed parts included."""
     seconds_left: float
-    utilisation: float | None
+    mfu: float | None
     """Share of the GPU's peak that was used; None where no peak is known."""
 
 
@@ -72,7 +72,7 @@ class Skipped:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WentBack:
+class Rollback:
     """Steps were skipped one after another, or weights are lost: it goes on from `step`, slower."""
 
     step: int
@@ -99,16 +99,16 @@ class Sampled:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Working:
+class Progress:
     """Something beside the training takes a while; `share` of it is done."""
 
     what: str
     share: float
 
 
-Event = Note | Examined | Started | Step | Skipped | WentBack | Evaluated | Sampled | Working
+Event = Note | Audited | Started | Step | Skipped | Rollback | Evaluated | Sampled | Progress
 Report = Callable[[Event], None]
 
 
-def silent(event: Event) -> None:
+def ignore(event: Event) -> None:
     """Tell nobody."""

@@ -24,7 +24,7 @@ GPU_PEAKS = {
 """Dense operations a second in bfloat16, from the maker's data sheets (SXM where there are two)."""
 
 
-def peak_named(name: str) -> float:
+def parse_peak_flops(name: str) -> float:
     """The peak that a user gives: the name of a GPU, or TFLOP/s.
 
     >>> peak_named("h100"), peak_named("250")
@@ -33,7 +33,7 @@ def peak_named(name: str) -> float:
     Raises:
         MoreishError: it is neither; the nearest name is given.
     """
-    if (peak := gpu_peak(name.upper())) is not None:
+    if (peak := gpu_peak_flops(name.upper())) is not None:
         return peak
     with suppress(ValueError):
         if 0 < (given := float(name)) < math.inf:
@@ -42,7 +42,7 @@ def peak_named(name: str) -> float:
     raise MoreishError(f"--gpu {name}: {hint} (or give its TFLOP/s in bfloat16)")
 
 
-def gpu_peak(name: str) -> float | None:
+def gpu_peak_flops(name: str) -> float | None:
     """The peak of the GPU of this name, if it is a known one.
 
     >>> gpu_peak("NVIDIA A100-SXM4-80GB")
@@ -51,7 +51,7 @@ def gpu_peak(name: str) -> float | None:
     return next((GPU_PEAKS[w] for w in re.findall(r"\w+", name) if w in GPU_PEAKS), None)
 
 
-class Work:
+class FlopCounter:
     """Floating-point operations of training on a batch: two for each weight and position, and as
     many for each gradient, of weights and of inputs; and those of attention, all affinities
     counted. Embeddings are looked up, for nothing."""
@@ -69,14 +69,14 @@ class Work:
             m.heads[0] * m.head_width for m in model.modules() if isinstance(m, Attention)
         )
 
-    def of(self, batch: Batch) -> float:
-        return batch.tokens_BT.numel() * self.of_position(batch.tokens_BT.shape[1])
+    def per_batch(self, batch: Batch) -> float:
+        return batch.tokens_BT.numel() * self.per_position(batch.tokens_BT.shape[1])
 
-    def of_position(self, length: int) -> float:
+    def per_position(self, length: int) -> float:
         """Of one position among `length`."""
         return 6 * self.weights + 12 * self.widths * length
 
 
-def peak_of(device: torch.device) -> float | None:
+def device_peak_flops(device: torch.device) -> float | None:
     """Operations a second that `device` promises, where that is known."""
-    return gpu_peak(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
+    return gpu_peak_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None

@@ -7,11 +7,11 @@ from torch import Tensor
 
 from moreish.config import TrainConfig
 from moreish.data import Batch
-from moreish.distributed import ALONE, World
+from moreish.distributed import SINGLE_PROCESS, ProcessGroup
 from moreish.models import Model
 from moreish.training.objectives import Objective
-from moreish.training.parallel import Copies
-from moreish.training.precision import compiles, precision_of
+from moreish.training.parallel import DataParallelLoss
+from moreish.training.precision import can_compile, resolve_precision
 
 
 class Backward:
@@ -23,14 +23,14 @@ class Backward:
         objective: Objective,
         config: TrainConfig,
         device: torch.device,
-        world: World = ALONE,
+        group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
-        self.device, self.world = device, world
-        if compiles(config, device):
+        self.device, self.group = device, group
+        if can_compile(config, device):
             objective = torch.compile(objective)
-        self.loss = Copies(model, objective, world)
-        self.parts = math.ceil(config.accumulate / world.size)
-        precision = precision_of(config, device)
+        self.loss = DataParallelLoss(model, objective, group)
+        self.parts = math.ceil(config.accumulate / group.size)
+        precision = resolve_precision(config, device)
         self.autocast = torch.autocast(device.type, precision, enabled=precision != torch.float32)
         self.scaled = precision == torch.float16
         """Whether small gradients vanish unless the loss is made larger first."""
@@ -42,7 +42,7 @@ class Backward:
         Args:
             scale: times the gradient.
         """
-        rank, size = self.world.rank, self.world.size
+        rank, size = self.group.rank, self.group.size
         idle = rank >= len(batch.tokens_BT)  # it keeps step with the others all the same
         own = batch[:1] if idle else batch[rank::size]
         # As many in each process, although some have a row more.
@@ -56,4 +56,4 @@ class Backward:
                 # The processes' gradients are averaged, and wanted is their sum.
                 (share if size * scale == 1 else share * (size * scale)).backward()
             loss += share.detach()
-        return self.world.sum(loss)
+        return self.group.all_reduce(loss)

@@ -16,7 +16,7 @@ from moreish.errors import MoreishError
 from moreish.models import Model
 from moreish.training.gradients import Backward
 from moreish.training.objectives import Objective
-from moreish.training.optim import build_optimizer, default_rate, set_rate
+from moreish.training.optim import build_optimizer, default_lr, set_lr
 from moreish.utils.files import encode_json, read_json, write_atomic
 
 SMOOTHING = 0.97
@@ -85,7 +85,7 @@ def lr_range(
     Raises:
         MoreishError: the rates or the steps make no range, or there is no valley in it.
     """
-    own = default_rate(model, config.optimizer)
+    own = default_lr(model, config.optimizer)
     low = own / SPAN if low is None else low
     high = own * SPAN if high is None else high
     if not 0 < low < high:
@@ -100,7 +100,7 @@ def lr_range(
     mean, lowest = 0.0, math.inf
     for step in range(steps):
         lr = low * (high / low) ** (step / (steps - 1))
-        set_rate(optimizer, lr)
+        set_lr(optimizer, lr)
         torch.manual_seed((sampler.seed * 1_000_003 + step) % 2**63)
         optimizer.zero_grad(set_to_none=True)
         value = backward(sampler.batch(step)).item()

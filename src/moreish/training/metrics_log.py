@@ -5,48 +5,48 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from moreish.distributed import parted
+from moreish.distributed import is_sharded
 from moreish.generate import Sampling
 from moreish.runs import Run
 from moreish.training.events import (
     Evaluated,
     Event,
     Report,
+    Rollback,
     Sampled,
     Skipped,
     Step,
-    WentBack,
 )
-from moreish.training.trackers import Tracking
+from moreish.training.trackers import TrackerGroup
 from moreish.training.trainer import Trainer
 from moreish.utils.files import fsync_file, naming_errors, write_atomic
 
-LINES = 40
+LOG_LINES_PER_EVALUATION = 40
 """Between two evaluations, at the most."""
 
-SAMPLING = 0.03
+MAX_SAMPLING_SHARE = 0.03
 """Share of the minutes that samples on the way may take."""
 
 
-class Log:
+class MetricsLog:
     """Writes metrics.jsonl and samples.txt, and passes every event on."""
 
     def __init__(self, run: Run, trainer: Trainer, report: Report, *, resuming: bool) -> None:
         self.run, self.trainer, self.report = run, trainer, report
         self.metrics, self.samples = run.path / "metrics.jsonl", run.path / "samples.txt"
         self.spent = self.last = 0.0
-        self.every = max(1, trainer.position.plan.eval_every // LINES)
-        self.tracking = Tracking(run, trainer.position.step, report)
+        self.every = max(1, trainer.state.plan.eval_every // LOG_LINES_PER_EVALUATION)
+        self.tracking = TrackerGroup(run, trainer.state.step, report)
         if resuming:
-            self._rewind(trainer.position.step)
+            self._rewind(trainer.state.step)
 
     def __call__(self, event: Event) -> None:
         self.report(event)
         if isinstance(event, Skipped):
             self._write(step=event.step, skipped=event.why)
-        elif isinstance(event, WentBack):
+        elif isinstance(event, Rollback):
             self._rewind(event.step)
-            self.tracking.go_back(event.step)
+            self.tracking.roll_back(event.step)
             self._write(step=event.step, went_back=event.why, lr=event.lr)
         elif isinstance(event, Step) and event.step % self.every == 0:
             self._write(
@@ -56,11 +56,11 @@ class Log:
                 loss=event.loss,
                 lr=event.lr,
                 gradient_norm=event.gradient_norm,
-                **({} if event.utilisation is None else {"utilisation": event.utilisation}),
+                **({} if event.mfu is None else {"mfu": event.mfu}),
             )
         elif isinstance(event, Evaluated):
             self._write(step=event.step, val=event.score.as_json(), best=event.best)
-            plan = self.trainer.position.plan
+            plan = self.trainer.state.plan
             number = event.step // plan.eval_every
             # After 1, 2, 4, 8 … evaluations while it is cheap, and at the end.
             if event.step == plan.steps or (number & (number - 1) == 0 and self._affordable()):
@@ -83,11 +83,11 @@ class Log:
         """Whether another sample keeps them within their share of the minutes. Without minutes,
         no clock decides."""
         minutes = self.trainer.config.minutes
-        return minutes is None or self.spent + self.last <= SAMPLING * minutes * 60
+        return minutes is None or self.spent + self.last <= MAX_SAMPLING_SHARE * minutes * 60
 
     def _sample(self, step: int) -> None:
         """Let the model as it is now write something; one that is in parts needs all processes."""
-        if parted(self.trainer.model):
+        if is_sharded(self.trainer.model):
             return
         items = self.run.kind == "lines"
         writer = self.run.writer(

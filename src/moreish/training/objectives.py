@@ -12,12 +12,12 @@ from moreish.models import Model
 Objective = Callable[[Model, Batch], Tensor]
 
 
-def next_token(model: Model, batch: Batch) -> Tensor:
+def next_token_loss(model: Model, batch: Batch) -> Tensor:
     """Mean cross-entropy of the next token, in nats."""
     return mean_loss(model.training_logits(batch), batch.targets_BT, batch.counts_BT)
 
 
-def with_squared_weights(objective: Objective, strength: float) -> Objective:
+def with_weight_penalty(objective: Objective, strength: float) -> Objective:
     """`objective` plus `strength` times the mean squared weight (makemore, part 1)."""
 
     def penalised(model: Model, batch: Batch) -> Tensor:

@@ -14,19 +14,19 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from moreish.config import TrainConfig
-from moreish.distributed import parted_like, whole
+from moreish.distributed import full_tensor, shard_like
 from moreish.errors import MoreishError, nearest
 from moreish.models import Model
 from moreish.training.precision import FUSED
 
-MUON_RATE = 0.03
+MUON_LR = 0.03
 """Suits matrices of any shape, since what Muon adds to each has the same size. AdamW beside it has
 the same, six times its own where it is alone: with linear decay to nothing, that learns faster."""
 
 NEWTON_SCHULZ = ((3.4445, -4.7750, 2.0315),) * 5
 """Coefficients of the odd polynomials that drive singular values to about one (Jordan 2024)."""
 
-TOGETHER = 1 << 22
+MAX_BATCHED_ELEMENTS = 1 << 22
 """Numbers in the matrices that are made orthogonal at once: 16 MB, of which some copies are made.
 Small matrices gain by being together; large ones do not."""
 
@@ -110,25 +110,25 @@ class Muon(AdamW):
             momentum = state["momentum"]
             state["step"] += 1
             momentum.lerp_(matrix.grad, 1 - self.MOMENTUM)
-            update = whole(matrix.grad.lerp(momentum, self.MOMENTUM))  # Nesterov's
+            update = full_tensor(matrix.grad.lerp(momentum, self.MOMENTUM))  # Nesterov's
             matrix.grad = None
             if update.shape[0] > update.shape[1]:
                 update = update.mT
             by_shape.setdefault(tuple(update.shape), []).append((matrix, update))
         for shape, same in by_shape.items():
-            count = max(1, TOGETHER // math.prod(shape))
+            count = max(1, MAX_BATCHED_ELEMENTS // math.prod(shape))
             for some in (same[first : first + count] for first in range(0, len(same), count)):
-                updates_NRC = orthogonalised(torch.stack([update for _, update in some]))
+                updates_NRC = orthogonalize(torch.stack([update for _, update in some]))
                 for (matrix, _), update in zip(some, updates_NRC, strict=True):
                     rows, columns = matrix.shape
                     matrix.mul_(1 - group["lr"] * group["weight_decay"])
                     matrix.add_(
-                        parted_like(update.mT if rows > columns else update, matrix),
+                        shard_like(update.mT if rows > columns else update, matrix),
                         alpha=-group["lr"] * max(1.0, rows / columns) ** 0.5,
                     )
 
 
-def orthogonalised(x_NRC: Float[Tensor, "N R C"]) -> Float[Tensor, "N R C"]:
+def orthogonalize(x_NRC: Float[Tensor, "N R C"]) -> Float[Tensor, "N R C"]:
     """The nearest matrices with orthonormal rows (R <= C), roughly: singular values lie between 0.7
     and 1.2. All matrices of one shape at once; in float32, except on GPUs."""
     x_NRC = x_NRC / (x_NRC.norm(dim=(-2, -1), keepdim=True) + 1e-7)
@@ -162,7 +162,7 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> Optimizer:
     return REGISTRY[config.optimizer](model, config)
 
 
-def moments_of(model: nn.Module, config: TrainConfig) -> int:
+def optimizer_state_bytes(model: nn.Module, config: TrainConfig) -> int:
     """Bytes of the optimizer's moments, which its checkpoints hold."""
     weights = sum(p.nbytes for p in model.parameters())
     if config.optimizer == "sgd":
@@ -171,23 +171,25 @@ def moments_of(model: nn.Module, config: TrainConfig) -> int:
     return 2 * weights - sum(matrix.nbytes for matrix in matrices)
 
 
-def memory_of(model: nn.Module, config: TrainConfig) -> int:
+def optimizer_memory(model: nn.Module, config: TrainConfig) -> int:
     """Bytes of the optimizer's moments, and of what it works with."""
     weights = sum(p.nbytes for p in model.parameters())
     matrices = hidden_matrices(model) if config.optimizer == "muon" else []
-    together = max((max(p.nbytes, min(4 * TOGETHER, weights)) for p in matrices), default=0)
-    return moments_of(model, config) + 4 * together
+    together = max(
+        (max(p.nbytes, min(4 * MAX_BATCHED_ELEMENTS, weights)) for p in matrices), default=0
+    )
+    return optimizer_state_bytes(model, config) + 4 * together
 
 
-def set_rate(optimizer: Optimizer, lr: float) -> None:
+def set_lr(optimizer: Optimizer, lr: float) -> None:
     """The learning rate of the next step."""
     for group in optimizer.param_groups:
         group["lr"] = lr
 
 
-def default_rate(model: Model, optimizer: str) -> float:
+def default_lr(model: Model, optimizer: str) -> float:
     """The highest learning rate that suits a model, where the user names none."""
-    return MUON_RATE if optimizer == "muon" else model.learning_rate
+    return MUON_LR if optimizer == "muon" else model.learning_rate
 
 
 def optimizer_tensors(optimizer: Optimizer) -> dict[str, torch.Tensor]:
@@ -206,7 +208,7 @@ def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, torch.Tensor])
     state: dict[int, dict[str, torch.Tensor]] = {}
     for key, tensor in tensors.items():
         index, _, slot = key.partition(".")
-        part = parted_like(tensor, parameters[int(index)])
+        part = shard_like(tensor, parameters[int(index)])
         state.setdefault(int(index), {})[slot] = part
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})

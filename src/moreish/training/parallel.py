@@ -9,29 +9,31 @@ from torch.nn.parallel import DistributedDataParallel
 
 from moreish.config import TrainConfig
 from moreish.data import Batch
-from moreish.distributed import World, parted
+from moreish.distributed import ProcessGroup, is_sharded
 from moreish.errors import MoreishError
 from moreish.models import Model
 from moreish.training.objectives import Objective
 
-ROOM = 0.7
+MAX_STATE_SHARE = 0.7
 """Share of a device's memory that weights, gradients and moments may take, for each device to have
 a copy: the rest is for activations."""
 
-BYTES = 16
+BYTES_PER_PARAMETER = 16
 """Of a parameter in training: float32, its gradient, and AdamW's two moments."""
 
 
-def in_parts(model: Model, config: TrainConfig, world: World, memory: float) -> bool:
+def should_shard(model: Model, config: TrainConfig, group: ProcessGroup, memory: float) -> bool:
     """Whether to spread the weights over the processes, as the settings want or `memory` (bytes of
     each process) demands."""
     if config.parallel != "auto":
-        return config.parallel == "fsdp" and world.size > 1
-    needed = BYTES * sum(parameter.numel() for parameter in model.parameters())
-    return world.size > 1 and needed > ROOM * memory
+        return config.parallel == "fsdp" and group.size > 1
+    needed = BYTES_PER_PARAMETER * sum(parameter.numel() for parameter in model.parameters())
+    return group.size > 1 and needed > MAX_STATE_SHARE * memory
 
 
-def spread(model: Model, config: TrainConfig, world: World, device: torch.device) -> None:
+def shard_model(
+    model: Model, config: TrainConfig, group: ProcessGroup, device: torch.device
+) -> None:
     """Leave of every weight a part in each process (Zhao et al. 2023, "PyTorch FSDP"). Layers are
     put together one at a time when they are needed, and taken apart again.
 
@@ -48,7 +50,7 @@ def spread(model: Model, config: TrainConfig, world: World, device: torch.device
 
     # What layers return may be views, and nothing here changes them in place.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module")
-    mesh = init_device_mesh(device.type, (world.size,))
+    mesh = init_device_mesh(device.type, (group.size,))
     for stack in (module for module in model.modules() if isinstance(module, nn.ModuleList)):
         for layer in stack:
             fully_shard(layer, mesh=mesh)
@@ -56,7 +58,7 @@ def spread(model: Model, config: TrainConfig, world: World, device: torch.device
     register_fsdp_forward_method(model, "training_logits")
 
 
-class Loss(nn.Module):
+class LossModule(nn.Module):
     """An objective as a module, which is what DDP takes."""
 
     def __init__(self, model: Model, objective: Objective) -> None:
@@ -67,13 +69,13 @@ class Loss(nn.Module):
         return self.objective(self.model, batch)
 
 
-class Copies:
+class DataParallelLoss:
     """The loss of a model whose copies, one in each process, hear of each other's gradients."""
 
-    def __init__(self, model: Model, objective: Objective, world: World) -> None:
-        self.loss: nn.Module = Loss(model, objective)
+    def __init__(self, model: Model, objective: Objective, group: ProcessGroup) -> None:
+        self.loss: nn.Module = LossModule(model, objective)
         self.joined: DistributedDataParallel | None = None
-        if world.size > 1 and not parted(model):
+        if group.size > 1 and not is_sharded(model):
             with warnings.catch_warnings(action="ignore", category=FutureWarning):
                 # PyTorch 2.13 has a new name for this, which older ones do not know.
                 self.joined = DistributedDataParallel(self.loss, broadcast_buffers=False)

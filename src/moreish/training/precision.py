@@ -14,7 +14,7 @@ FUSED = ("cpu", "cuda", "mps", "xpu")
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def precision_of(config: TrainConfig, device: torch.device) -> torch.dtype:
+def resolve_precision(config: TrainConfig, device: torch.device) -> torch.dtype:
     """What products are in; "auto" wants on CUDA GPUs bfloat16, or float16 where they are made for
     that only."""
     if config.precision == "auto" and device.type == "cuda":
@@ -25,13 +25,13 @@ def precision_of(config: TrainConfig, device: torch.device) -> torch.dtype:
     return TYPES[config.precision]
 
 
-def compiles(config: TrainConfig, device: torch.device) -> bool:
+def can_compile(config: TrainConfig, device: torch.device) -> bool:
     """Whether the model is to be compiled, and can be: for a CPU that takes a C++ compiler."""
     compilers = (os.environ.get("CXX", "g++"), "g++", "clang++", "cl")
     return config.compile and (device.type != "cpu" or any(map(shutil.which, compilers)))
 
 
-def recomputing(model: Model) -> list[Model]:
+def checkpointable_models(model: Model) -> list[Model]:
     """The parts of `model` whose layers can be reckoned again on the way back."""
     return [
         part
@@ -40,13 +40,13 @@ def recomputing(model: Model) -> list[Model]:
     ]
 
 
-def lacking(config: TrainConfig, model: Model, device: torch.device) -> list[str]:
+def unsupported_settings(config: TrainConfig, model: Model, device: torch.device) -> list[str]:
     """What was asked for and is not to be had here, as sentences for the user."""
     notes = []
-    if config.compile and not compiles(config, device):
+    if config.compile and not can_compile(config, device):
         notes.append("train.compile needs a C++ compiler, such as g++: not compiled")
-    if config.precision != "auto" and precision_of(config, device) != TYPES[config.precision]:
+    if config.precision != "auto" and resolve_precision(config, device) != TYPES[config.precision]:
         notes.append(f"a {device.type} device has no {config.precision} products: float32 instead")
-    if config.activation_checkpointing and not recomputing(model):
+    if config.activation_checkpointing and not checkpointable_models(model):
         notes.append("train.activation_checkpointing has no effect: this model has no GPT layers")
     return notes

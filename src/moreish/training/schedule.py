@@ -5,7 +5,7 @@ import math
 from moreish.config import TrainConfig
 
 
-def rate(config: TrainConfig, progress: float) -> float:
+def lr_at(config: TrainConfig, progress: float) -> float:
     """The learning rate where `progress` of the training (0 to 1) is done.
 
     It rises in a line over the warm-up, then falls to `final_lr`: along half a cosine

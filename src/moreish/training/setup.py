@@ -29,28 +29,28 @@ from moreish.data import (
     preparation_state,
     read_corpus,
 )
-from moreish.distributed import launched_size, local_rank, sharing
+from moreish.distributed import launched_world_size, local_rank, local_world_size
 from moreish.errors import MoreishError
 from moreish.models import CountBasedModel, Model, ModelConfig, build_model
 from moreish.runs import DatasetInfo
 from moreish.tokenizers import CharTokenizer, Tokenizer, check_vocab_size, tokenizer_builder
-from moreish.training.events import Report, Working
+from moreish.training.events import Progress, Report
 from moreish.training.lr_range import LRRange, lr_range
-from moreish.training.objectives import next_token, with_squared_weights
-from moreish.training.unique_windows import distinct_windows
+from moreish.training.objectives import next_token_loss, with_weight_penalty
+from moreish.training.unique_windows import unique_windows
 
-LOGITS = 1 << 24
+MAX_UNIQUE_WINDOW_LOGITS = 1 << 24
 """Numbers that a batch of distinct windows may make: 64 MB."""
 
-GLANCE = 1 << 20
+AUDIT_CHARACTERS = 1 << 20
 """Characters that the doctor looks at before a training: a fraction of a second."""
 
-WINDOW = 64
+DEFAULT_WINDOW = 64
 """Predictions in a piece of training text, for models that set no length themselves."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ready:
+class TrainingSetup:
     """Data and settings, understood and fitted to each other."""
 
     config: RunConfig
@@ -68,13 +68,13 @@ class Ready:
         return build_model(self.config.model, self.tokenizer.vocab_size)
 
 
-def prepare(config: RunConfig, *, examined: bool = False) -> Ready:
+def set_up(config: RunConfig, *, examined: bool = False) -> TrainingSetup:
     """Read and split the data, and fit to them what the settings leave open.
 
     Args:
         examined: whether to have the doctor look at the beginning of the user's own text.
     """
-    device = find_device(config.train.device)
+    device = resolve_device(config.train.device)
     data = config.data
     if (
         data.source not in CATALOG
@@ -85,17 +85,17 @@ def prepare(config: RunConfig, *, examined: bool = False) -> Ready:
         raise MoreishError(f"--weight is for prepared text, and {data.source} is none")
     check_vocab_size(data.tokenizer, data.limits)
     corpus = read_corpus(data.source, data.kind, data.encoding, data.cleaning)
-    tokenizer = make_tokenizer(data, corpus)
+    tokenizer = build_tokenizer(data, corpus)
     audit = None
     if examined and data.source not in CATALOG:
         given = [data.source, *data.options()]
-        audit = audit_corpus(corpus, data.split, most=GLANCE, source_args=given)
+        audit = audit_corpus(corpus, data.split, most=AUDIT_CHARACTERS, source_args=given)
     splits = encode_corpus(corpus, tokenizer, config.data.split, config.data.split_seed)
     _check_unknown(splits["train"], tokenizer)
     facts = describe(corpus, tokenizer, splits)
     model = config.model.for_data(facts.longest_item, tokenizer.vocab_size)
     config = config.model_copy(update={"model": model})
-    return Ready(
+    return TrainingSetup(
         config=config,
         tokenizer=tokenizer,
         splits=splits,
@@ -105,8 +105,8 @@ def prepare(config: RunConfig, *, examined: bool = False) -> Ready:
     )
 
 
-def from_prepared(config: RunConfig, device: torch.device) -> Ready:
-    """As `prepare`, of a folder that `moreish prepare` made; its training tokens stay there.
+def from_prepared(config: RunConfig, device: torch.device) -> TrainingSetup:
+    """As `set_up`, of a folder that `moreish prepare` made; its training tokens stay there.
 
     Raises:
         MoreishError: it is damaged, or settings are given that were decided when it was made.
@@ -136,7 +136,7 @@ def from_prepared(config: RunConfig, device: torch.device) -> Ready:
         "data": config.data.model_copy(update={"tokenizer": facts.tokenizer}),
         "model": config.model.for_data(None, tokenizer.vocab_size),
     }
-    return Ready(
+    return TrainingSetup(
         config=config.model_copy(update=update),
         tokenizer=tokenizer,
         splits=splits,
@@ -174,7 +174,7 @@ def describe_prepared(
     )
 
 
-def make_tokenizer(data: DataConfig, corpus: Corpus) -> Tokenizer:
+def build_tokenizer(data: DataConfig, corpus: Corpus) -> Tokenizer:
     """The tokenizer of these settings; one that learns does so from the training split."""
     made = tokenizer_builder(data.tokenizer)
     texts = TrainingTexts(corpus, data.split, data.split_seed)
@@ -201,7 +201,7 @@ def _check_unknown(tokens: TokenDataset, tokenizer: Tokenizer) -> None:
         )
 
 
-def try_rates(ready: Ready, *, report: Report, **options: Any) -> LRRange:
+def run_lr_range_test(ready: TrainingSetup, *, report: Report, **options: Any) -> LRRange:
     """The learning-rate range test of these settings; `options` as in `lr_range`.
 
     Raises:
@@ -212,16 +212,16 @@ def try_rates(ready: Ready, *, report: Report, **options: Any) -> LRRange:
         raise MoreishError(f"{config.model.name} is counted: it has no learning rate")
     return lr_range(
         model,
-        make_sampler(config, ready.splits["train"], model),
+        build_sampler(config, ready.splits["train"], model),
         config.train,
-        with_squared_weights(next_token, config.train.squared_weights),
+        with_weight_penalty(next_token_loss, config.train.squared_weights),
         device=ready.device,
-        progress=lambda share: report(Working(what="testing learning rates", share=share)),
+        progress=lambda share: report(Progress(what="testing learning rates", share=share)),
         **options,
     )
 
 
-def find_device(name: str) -> torch.device:
+def resolve_device(name: str) -> torch.device:
     """The device that `train.device` names; "auto" is a CUDA GPU where there is one, of several
     processes to each its own."""
     if name == "auto":
@@ -259,7 +259,7 @@ def describe(
     )
 
 
-def parameters_of(config: ModelConfig, vocab_size: int) -> int:
+def count_parameters(config: ModelConfig, vocab_size: int) -> int:
     """How many a model will have. Raises MoreishError when it cannot be built."""
     try:
         with torch.device("meta"):  # shapes without memory
@@ -270,13 +270,13 @@ def parameters_of(config: ModelConfig, vocab_size: int) -> int:
 
 def check_memory(config: ModelConfig, vocab_size: int, device: torch.device) -> None:
     """Raises MoreishError when the weights, as training needs them, cannot fit into the machine."""
-    parameters = parameters_of(config, vocab_size)
+    parameters = count_parameters(config, vocab_size)
     needed = parameters * 4 * 4  # float32: weights, gradients, AdamW's two moments
     there: float
     if device.type == "cuda":
-        there = torch.cuda.get_device_properties(device).total_memory * launched_size()
+        there = torch.cuda.get_device_properties(device).total_memory * launched_world_size()
     else:
-        there = _pages("SC_PHYS_PAGES") * launched_size() / sharing()
+        there = _pages("SC_PHYS_PAGES") * launched_world_size() / local_world_size()
     if needed > there:
         raise MoreishError(
             f"a {config.name} of {parameters:,} parameters needs {needed / 1e9:,.0f} GB to train, "
@@ -298,13 +298,13 @@ def _pages(name: str) -> float:
     return os.sysconf(name) * os.sysconf("SC_PAGE_SIZE") if known else math.inf
 
 
-def make_sampler(run_config: RunConfig, tokens: TokenDataset, model: Model) -> Sampler:
+def build_sampler(run_config: RunConfig, tokens: TokenDataset, model: Model) -> Sampler:
     """Training batches as the settings want them."""
     config, seed = run_config.train, run_config.seed
     if model.max_length is not None:
         length, overlap = model.max_length, 0
     else:
-        length, overlap = WINDOW + model.context - 1, model.context - 1
+        length, overlap = DEFAULT_WINDOW + model.context - 1, model.context - 1
     dealt = Sampler(tokens, batch_size=1, length=length, overlap=overlap, seed=seed).num_windows
     mean_length = tokens.num_predictions / dealt
     rows = max(1, round(config.batch_tokens / mean_length))
@@ -321,8 +321,8 @@ def make_sampler(run_config: RunConfig, tokens: TokenDataset, model: Model) -> S
         )
     if config.batch_size in (None, "all"):
         most = config.batch_tokens if config.batch_size is None else tokens.num_predictions
-        most = min(most, LOGITS // model.vocab_size)
-        if (found := distinct_windows(tokens, model, seed, positions=most)) is not None:
+        most = min(most, MAX_UNIQUE_WINDOW_LOGITS // model.vocab_size)
+        if (found := unique_windows(tokens, model, seed, positions=most)) is not None:
             return found
     if config.batch_size is not None:
         rows = config.batch_size if isinstance(config.batch_size, int) else dealt

@@ -21,7 +21,7 @@ PROJECT = "moreish"
 """Of runs on wandb, unless WANDB_PROJECT names one."""
 
 
-STEPS = ("loss", "lr", "gradient_norm", "utilisation")
+STEPS = ("loss", "lr", "gradient_norm", "mfu")
 """Of a step, what is told."""
 
 SCORES = ("loss", "bits_per_char", "bits_per_byte")
@@ -47,7 +47,7 @@ class Tracker(ABC):
         """What the model wrote then."""
 
     @abstractmethod
-    def go_back(self, step: int) -> None:
+    def roll_back(self, step: int) -> None:
         """The training goes on from `step`: what was told of later ones does not count."""
 
     @abstractmethod
@@ -95,7 +95,7 @@ class TensorBoard(Tracker):
         shown = "\n\n".join(f"```\n{text}\n```" for text in texts)  # Markdown
         self.writer.add_text("samples", shown, step)
 
-    def go_back(self, step: int) -> None:
+    def roll_back(self, step: int) -> None:
         self.writer.close()
         self._open(step)
 
@@ -136,7 +136,7 @@ class Wandb(Tracker):
     def texts(self, step: int, texts: Iterable[str]) -> None:
         self.run.log({"samples": "\n".join(texts)}, step=step)
 
-    def go_back(self, step: int) -> None:
+    def roll_back(self, step: int) -> None:
         self.run.finish()
         self._open(step)
 
@@ -152,7 +152,7 @@ REGISTRY: Mapping[str, type[Tracker]] = MappingProxyType(
 )
 
 
-def tracker_names(track: str | None) -> list[str]:
+def parse_trackers(track: str | None) -> list[str]:
     """The names in `train.track`, which commas part. Raises MoreishError where one is unknown."""
     names = [name.strip() for name in track.split(",")] if track else []
     for name in names:
@@ -162,9 +162,9 @@ def tracker_names(track: str | None) -> list[str]:
     return names
 
 
-def trackers_of(track: str | None) -> list[str]:
-    """As `tracker_names`. Raises MoreishError where the package of one is not installed, too."""
-    names = tracker_names(track)
+def require_trackers(track: str | None) -> list[str]:
+    """As `parse_trackers`. Raises MoreishError where the package of one is not installed, too."""
+    names = parse_trackers(track)
     for name in names:
         try:
             version(name)
@@ -175,7 +175,7 @@ def trackers_of(track: str | None) -> list[str]:
     return names
 
 
-class Tracking:
+class TrackerGroup:
     """All trackers of a run."""
 
     def __init__(self, run: Run, step: int, report: Report) -> None:
@@ -183,7 +183,7 @@ class Tracking:
         self.run, self.report = run, report
         self.trackers: dict[str, Tracker] = {}
         self.last: tuple[int, float] | None = None
-        for name in trackers_of(run.config.train.track):
+        for name in require_trackers(run.config.train.track):
             try:
                 self.trackers[name] = REGISTRY[name](run, step)
             except Exception as error:  # of libraries that have many
@@ -196,9 +196,9 @@ class Tracking:
         """Tell what is written to metrics.jsonl."""
         self._tell(entry, self.trackers)
 
-    def go_back(self, step: int) -> None:
+    def roll_back(self, step: int) -> None:
         """The training goes on from `step`."""
-        self._each(self.trackers, lambda tracker: tracker.go_back(step))
+        self._each(self.trackers, lambda tracker: tracker.roll_back(step))
         self._tell_again(step)
 
     def flush(self) -> None:

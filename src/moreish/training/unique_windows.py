@@ -13,7 +13,7 @@ from moreish.data import IGNORE_INDEX, Batch, Sampler, TokenDataset
 from moreish.models import Model, count_ngrams, max_order
 
 
-class Distinct(Sampler):
+class UniqueWindowSampler(Sampler):
     """Deals out the same batch at every step: all of the text."""
 
     def __init__(self, tokens: TokenDataset, model: Model, seed: int) -> None:
@@ -50,9 +50,9 @@ class Distinct(Sampler):
         )
 
 
-def distinct_windows(
+def unique_windows(
     tokens: TokenDataset, model: Model, seed: int, *, positions: int
-) -> Distinct | None:
+) -> UniqueWindowSampler | None:
     """The whole text as distinct windows, if these take no more than so many positions."""
     if not model.fixed_window or model.context >= max_order(model.vocab_size):
         return None
@@ -61,5 +61,5 @@ def distinct_windows(
     grams_G, _ = count_ngrams(some, model.context + 1, model.vocab_size)
     if len(grams_G) * model.context > positions:
         return None
-    found = Distinct(tokens, model, seed)
+    found = UniqueWindowSampler(tokens, model, seed)
     return found if found.positions <= positions else None

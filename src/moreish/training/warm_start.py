@@ -12,14 +12,14 @@ from moreish.runs import Run
 from moreish.settings import Tree
 from moreish.tokenizers import Tokenizer
 
-FREE = ("name", "context", "dropout", "ngram_embedding_dropout")
+ADJUSTABLE_MODEL_SETTINGS = ("name", "context", "dropout", "ngram_embedding_dropout")
 """Settings of the model that may be others than those of the weights."""
 
-SLOWER = 0.1
+FINE_TUNING_LR_SCALE = 0.1
 """Times the learning rate that suits a model which knows nothing yet."""
 
 
-def inherited(run: Run, asked: Mapping[str, Any]) -> Tree:
+def warm_start_settings(run: Run, asked: Mapping[str, Any]) -> Tree:
     """The settings that a training takes over from the run it starts from.
 
     Args:
@@ -30,7 +30,7 @@ def inherited(run: Run, asked: Mapping[str, Any]) -> Tree:
     """
     own = run.config.model.model_dump(mode="json", exclude_none=True)
     for key, value in asked.get("model", {}).items():
-        if value != own.get(key) and (key == "name" or key not in FREE):
+        if value != own.get(key) and (key == "name" or key not in ADJUSTABLE_MODEL_SETTINGS):
             raise MoreishError(
                 f"model.{key}={value} is not that of {run.path}, whose weights it starts from"
             )
@@ -39,7 +39,9 @@ def inherited(run: Run, asked: Mapping[str, Any]) -> Tree:
     return {"model": own, "data": {"tokenizer": str(run.path / "tokenizer.json")}}
 
 
-def check_start(run: Run, model: Model, tokenizer: Tokenizer, *, prepared: bool = False) -> None:
+def check_warm_start(
+    run: Run, model: Model, tokenizer: Tokenizer, *, prepared: bool = False
+) -> None:
     """Raises MoreishError when the weights of `run` cannot be those that `model` starts from.
 
     Args:
@@ -67,7 +69,7 @@ def check_start(run: Run, model: Model, tokenizer: Tokenizer, *, prepared: bool 
 
 
 @torch.no_grad()
-def start_from(run: Run, model: Model) -> None:
+def load_warm_start(run: Run, model: Model) -> None:
     """Put the weights of `run` into `model`; of more positions than it has, the first.
 
     Raises:
@@ -78,6 +80,6 @@ def start_from(run: Run, model: Model) -> None:
         tensor.copy_(theirs[name][: len(tensor)])
 
 
-def source_of(run: Run) -> Run | None:
+def warm_start_source(run: Run) -> Run | None:
     """The run that this one started from, if it did."""
     return None if run.config.init_from is None else Run.open(Path(run.config.init_from))

@@ -7,22 +7,23 @@ from collections.abc import Mapping
 from typing import IO, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, TaskID, TextColumn
+from rich.progress import Progress as ProgressBar
 from rich.text import Text
 
 from moreish.errors import visible
 from moreish.runs import DatasetInfo
 from moreish.training import (
+    Audited,
     Evaluated,
     Event,
-    Examined,
     Note,
+    Progress,
+    Rollback,
     Sampled,
     Skipped,
     Started,
     Step,
-    WentBack,
-    Working,
 )
 from moreish.ui.tables import SPLIT_TITLES, clock, plural, warning_lines
 from moreish.utils.files import format_bytes
@@ -62,7 +63,7 @@ class TrainingView:
         """
         self.out = out or console()
         self.brief = brief
-        self._bar: Progress | None = None
+        self._bar: ProgressBar | None = None
         self._task = TaskID(0)
         self._loss = math.nan
         self._val = math.nan
@@ -85,17 +86,17 @@ class TrainingView:
             case Sampled():
                 if not self.brief:
                     self._sampled(event)
-            case Working():
+            case Progress():
                 self._working(event)
             case Skipped():
                 self.out.print(Text(f"Skipped step {event.step:,}: {event.why}", style="yellow"))
-            case WentBack():
+            case Rollback():
                 text = (
                     f"Rolled back to step {event.step:,}, learning rate now {event.lr:.2g}: "
                     f"{event.why}"
                 )
                 self.out.print(Text(text, style="yellow"))
-            case Examined():
+            case Audited():
                 if not self.brief:
                     for line in warning_lines(event.audit):
                         self.out.print(line)
@@ -121,9 +122,9 @@ class TrainingView:
         sample = visible("  ".join(entry["samples"]).replace("\n", " ↵ "))[:60]
         self.out.print(line + Text(sample, style="italic"))
 
-    def _draw(self, columns: str, total: float) -> Progress:
+    def _draw(self, columns: str, total: float) -> ProgressBar:
         if self._bar is None:
-            self._bar = Progress(
+            self._bar = ProgressBar(
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=28),
                 TextColumn("{task.percentage:>3.0f}%"),
@@ -146,8 +147,8 @@ class TrainingView:
         if not math.isnan(self._val):
             facts += f"  validation {self._val:.3f}"
         facts += f"  {pace / 1000:,.0f}k tokens/s"
-        if event.utilisation is not None:
-            facts += f"  MFU {event.utilisation:.0%}"
+        if event.mfu is not None:
+            facts += f"  MFU {event.mfu:.0%}"
         facts += f"  {clock(event.seconds_left)} left"
         if self.out.is_terminal:
             bar = self._draw(f"training {self._name}", event.steps)
@@ -164,7 +165,7 @@ class TrainingView:
         shown = visible("  ".join(event.texts)) if is_list else repr(event.texts[0])
         self.out.print(label + Text(shown, style="italic"))
 
-    def _working(self, event: Working) -> None:
+    def _working(self, event: Progress) -> None:
         if not self.out.is_terminal:
             return
         if self._bar is None:
@@ -262,6 +263,6 @@ def _length(event: Started) -> str:
     bits = " (reproducible up to rounding)" if event.device.startswith("cuda") else ""
     where = event.device
     if event.processes > 1:
-        how = "FSDP" if event.parted else "DDP"
+        how = "FSDP" if event.sharded else "DDP"
         where = f"{event.processes} processes ({where.split(':')[0]}, {how})"
     return f"{length} on {where}, seed {event.config['seed']}{bits}"

@@ -9,7 +9,7 @@ from typing import Any
 from moreish.config import DEFAULT_MINUTES, RunConfig, resolve
 from moreish.errors import MoreishError, nearest
 from moreish.models import REGISTRY
-from moreish.planning import NETWORK, TRAIN
+from moreish.planning import PLANNED_NETWORK, PLANNED_TRAIN
 from moreish.runs import (
     ENDED_STATUSES,
     DatasetInfo,
@@ -19,7 +19,7 @@ from moreish.runs import (
     remove_run,
 )
 from moreish.settings import Tree
-from moreish.training import DivergenceError, Note, Report, prepare
+from moreish.training import DivergenceError, Note, Report, set_up
 from moreish.utils.files import encode_json, read_json, write_atomic
 from moreish.workflows.train import resume, train
 
@@ -149,13 +149,20 @@ RUNGS: tuple[Rung, ...] = (
     _rung(
         "grams",
         "embeddings of n-grams up to five in place of layers, by Muon",
-        {**NETWORK, "layers": 1, "width": 64, "heads": 2, "context": 128, "ngram_embedding": 5},
-        TRAIN,
+        {
+            **PLANNED_NETWORK,
+            "layers": 1,
+            "width": 64,
+            "heads": 2,
+            "context": 128,
+            "ngram_embedding": 5,
+        },
+        PLANNED_TRAIN,
     ),
     _rung(
         "hybrid",
         "counts, and a network that learns where they fail",
-        {"name": "hybrid", "network": {**NETWORK, "layers": 2, "width": 96, "heads": 3}},
+        {"name": "hybrid", "network": {**PLANNED_NETWORK, "layers": 2, "width": 96, "heads": 3}},
     ),
     _rung(
         "scale",
@@ -292,7 +299,7 @@ def _save(out: Path, about: Tree, entries: dict[str, dict[str, Any]]) -> dict[st
 def _facts(source: str, kind: str | None, split: str) -> DatasetInfo:
     """What the data are understood to be, for every rung."""
     data = {"source": source, "split": split} | ({"kind": kind} if kind else {})
-    return prepare(resolve({"data": data, "model": {"name": "ngram"}})).facts
+    return set_up(resolve({"data": data, "model": {"name": "ngram"}})).facts
 
 
 def _earlier(

@@ -12,35 +12,35 @@ import torch
 from moreish.config import RunConfig
 from moreish.data import ShardedArray
 from moreish.distributed import (
-    World,
+    ProcessGroup,
+    join_process_group,
     may_restart,
-    restarts,
-    together,
+    restart_count,
 )
 from moreish.errors import MoreishError, command
 from moreish.models import CountBasedModel, KneserNey, build_model
-from moreish.planning import planned
+from moreish.planning import resolve_auto_model
 from moreish.runs import ENDED_STATUSES, Run, backup_path, check_run_path, remove_run, training_lock
 from moreish.training import (
-    KEPT,
-    SLOWER,
-    Examined,
+    CHECKPOINTS_KEPT,
+    FINE_TUNING_LR_SCALE,
+    Audited,
     LRRange,
     Note,
-    Ready,
     Report,
+    TrainingSetup,
     build_optimizer,
     check_optimizer,
-    check_start,
-    default_rate,
-    find_device,
-    prepare,
-    silent,
-    trackers_of,
-    try_rates,
+    check_warm_start,
+    default_lr,
+    ignore,
+    require_trackers,
+    resolve_device,
+    run_lr_range_test,
+    set_up,
 )
 from moreish.utils.files import check_disk_space, remove_partial_files
-from moreish.workflows.fit import carry_out
+from moreish.workflows.fit import fit
 
 RUNS = Path("runs")
 """Where runs are made when no place is named."""
@@ -67,11 +67,11 @@ def train(
     Raises:
         MoreishError: a user's mistake; then no run folder was made.
     """
-    with together() as world:
-        if not world.first:
-            return _follow(world)
-        with _leading(world) as lead:
-            if out is not None and restarts() and (out / "run.json").is_file():
+    with join_process_group() as group:
+        if not group.is_main:
+            return _follow(group)
+        with _leading(group) as lead:
+            if out is not None and restart_count() and (out / "run.json").is_file():
                 return _go_on(out, lead, inexact=False, report=report)
             return _begin(config, out, lead, overwrite=overwrite, report=report, notes=notes)
 
@@ -94,18 +94,20 @@ def _begin(
             with training_lock(out):
                 pass  # said before the data are prepared
     check_optimizer(config.train.optimizer)  # a model that only counts would not notice
-    trackers_of(config.train.track)
-    ready, reasons = planned(prepare(config, examined=True))
+    require_trackers(config.train.track)
+    ready, reasons = resolve_auto_model(set_up(config, examined=True))
     # Whatever is wrong with the settings is to be said before anything is written.
     fresh = ready.model()
-    if lead.world.size > 1 and isinstance(fresh, CountBasedModel):
+    if lead.group.size > 1 and isinstance(fresh, CountBasedModel):
         name = ready.config.model.name
         raise MoreishError(f"{name} only counts, which one process does: start it without others")
     if config.init_from is not None:
         prepared = ready.facts.sources is not None
-        check_start(Run.open(Path(config.init_from)), fresh, ready.tokenizer, prepared=prepared)
+        check_warm_start(
+            Run.open(Path(config.init_from)), fresh, ready.tokenizer, prepared=prepared
+        )
     if ready.audit is not None:
-        report(Examined(audit=ready.audit))
+        report(Audited(audit=ready.audit))
     for note in (*notes, *reasons):
         report(Note(text=note))
     counts = any(isinstance(part, CountBasedModel | KneserNey) for part in fresh.modules())
@@ -125,19 +127,19 @@ def _begin(
         return run, ended
 
 
-def _with_rate(ready: Ready, report: Report) -> tuple[Ready, LRRange | None]:
+def _with_rate(ready: TrainingSetup, report: Report) -> tuple[TrainingSetup, LRRange | None]:
     """With the learning rate, if it has one, and the test that found it."""
     model, config, found = ready.model(), ready.config, None
     if isinstance(model, CountBasedModel):
         return ready, None
-    lr = config.train.lr or default_rate(model, config.train.optimizer)
+    lr = config.train.lr or default_lr(model, config.train.optimizer)
     if config.train.lr is None and config.init_from is not None and isinstance(lr, float):
-        lr *= SLOWER
+        lr *= FINE_TUNING_LR_SCALE
         report(Note(text=f"learning rate {lr:.2g}, a tenth of the usual: it has learned already"))
     if lr == "auto":
         # With one seed for all runs, so that those that differ in theirs stay comparable.
         fixed = replace(ready, config=config.model_copy(update={"seed": 0}))
-        found = try_rates(fixed, report=report)
+        found = run_lr_range_test(fixed, report=report)
         lr = found.suggested
         report(Note(text=f"learning rate {lr:.3g}, from a range test"))
     config = config.model_copy(update={"train": config.train.model_copy(update={"lr": lr})})
@@ -146,7 +148,7 @@ def _with_rate(ready: Ready, report: Report) -> tuple[Ready, LRRange | None]:
 
 
 @contextmanager
-def _new_run(path: Path, ready: Ready, *, overwrite: bool) -> Iterator[Run]:
+def _new_run(path: Path, ready: TrainingSetup, *, overwrite: bool) -> Iterator[Run]:
     """A new run folder, locked. When an error ends it before anything worth keeping was made, it
     goes again, and the run that it replaced comes back."""
     alone = not path.parent.exists()
@@ -187,10 +189,10 @@ def resume(path: Path, *, inexact: bool = False, report: Report) -> tuple[Run, b
         MoreishError: there is no such run, it came to its end, another process trains it, it would
             not be exact, or its checkpoints are damaged.
     """
-    with together() as world:
-        if not world.first:
-            return _follow(world)
-        with _leading(world) as lead:
+    with join_process_group() as group:
+        if not group.is_main:
+            return _follow(group)
+        with _leading(group) as lead:
             return _go_on(path, lead, inexact=inexact, report=report)
 
 
@@ -205,7 +207,7 @@ def _go_on(path: Path, lead: "Lead", *, inexact: bool, report: Report) -> tuple[
             )
         remove_partial_files(path)
         exact = not inexact
-        ended = lead(run, find_device(run.config.train.device), report, exact=exact)
+        ended = lead(run, resolve_device(run.config.train.device), report, exact=exact)
         remove_run(backup_path(run.path))  # where its start was killed
     return run, ended
 
@@ -214,38 +216,38 @@ def _go_on(path: Path, lead: "Lead", *, inexact: bool, report: Report) -> tuple[
 class Lead:
     """The first process tells the others of the run, and all carry it out."""
 
-    world: World
+    group: ProcessGroup
     told: bool = False
 
     def __call__(
         self, run: Run, device: torch.device, report: Report, *, exact: bool | None = None
     ) -> bool:
         self.told = True
-        self.world.tell(json.dumps([str(run.path.absolute()), exact]))
-        return carry_out(run, device, report, exact=exact, world=self.world)
+        self.group.broadcast_text(json.dumps([str(run.path.absolute()), exact]))
+        return fit(run, device, report, exact=exact, group=self.group)
 
 
 @contextmanager
-def _leading(world: World) -> Iterator[Lead]:
+def _leading(group: ProcessGroup) -> Iterator[Lead]:
     """Whatever goes wrong before the others know of a run, they go home."""
-    lead = Lead(world)
+    lead = Lead(group)
     try:
         yield lead
     except BaseException:
         if not lead.told:
-            world.tell("null")
+            group.broadcast_text("null")
         raise
 
 
-def _follow(world: World) -> tuple[Run, bool]:
+def _follow(group: ProcessGroup) -> tuple[Run, bool]:
     """Train along in the run that the first process has made or opened."""
-    told = json.loads(world.tell(""))
+    told = json.loads(group.broadcast_text(""))
     if told is None:  # it says why itself
         raise SystemExit(0)
     path, exact = told
     run = Run.open(path)
-    device = find_device(run.config.train.device)
-    return run, carry_out(run, device, silent, exact=exact, world=world)
+    device = resolve_device(run.config.train.device)
+    return run, fit(run, device, ignore, exact=exact, group=group)
 
 
 def free_path(name: str) -> Path:
@@ -261,7 +263,7 @@ def _worth_keeping(run: Run) -> bool:
     return run.has_weights or any(run.checkpoints.glob("step-*"))
 
 
-def _space(ready: Ready) -> int:
+def _space(ready: TrainingSetup) -> int:
     """Bytes of disk that a run takes: its data, its best weights and its checkpoints."""
     with torch.device("meta"):  # shapes without memory
         model = build_model(ready.config.model, ready.tokenizer.vocab_size)
@@ -275,4 +277,4 @@ def _space(ready: Ready) -> int:
         return data + weights
     moments = 2 * sum(parameter.nbytes for parameter in model.parameters())
     # One more of each while it is written.
-    return data + 2 * weights + (KEPT + 1) * (weights + moments)
+    return data + 2 * weights + (CHECKPOINTS_KEPT + 1) * (weights + moments)

@@ -17,7 +17,7 @@ from moreish.convert.gguf_vocab import gguf_vocabulary
 from moreish.errors import MoreishError
 from moreish.runs.run import Run
 from moreish.tokenizers import tokenizer_builder, tokenizer_from_json
-from moreish.training.events import silent
+from moreish.training.events import ignore
 
 GPT = {"name": "gpt", "layers": 2, "heads": 4, "width": 16, "context": 20}
 LLAMA = {"positions": "rotary", "norm": "rms", "feedforward": "swiglu", "bias": False}
@@ -42,7 +42,7 @@ LARGE = {"llama of gpt2's tokens": ("gpt2", "text", STORY, {**LLAMA, "rotary_bas
 
 def trained(folder: Path, text: str, **options: Any) -> Run:
     (folder / "story.txt").write_text(text * 4, encoding="utf-8")
-    options = {"steps": 60, "out": folder / "run", "report": silent, **options}
+    options = {"steps": 60, "out": folder / "run", "report": ignore, **options}
     return api.train(folder / "story.txt", **options)
 
 

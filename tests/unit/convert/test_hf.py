@@ -13,7 +13,7 @@ from conftest import STORY, Moreish
 from moreish import api
 from moreish.errors import MoreishError
 from moreish.tokenizers import VocabularyLimits, tokenizer_builder
-from moreish.training.events import silent
+from moreish.training.events import ignore
 
 TINY_GPT2 = {"n_layer": 3, "n_head": 4, "n_embd": 32, "n_positions": 24}
 TINY_LLAMA = {
@@ -222,7 +222,7 @@ def test_transformers_agrees(name: str, kind: str, tmp_path: Path, moreish: More
     settings = {"name": "gpt", "layers": 2, "heads": 4, "width": 16, "context": 20, **model}
     run = api.train(
         tmp_path / "story.txt", kind=kind, tokenizer=tokenizer, steps=20, out=tmp_path / "run",
-        settings={"model": settings}, report=silent,
+        settings={"model": settings}, report=ignore,
     )  # fmt: skip
     shown = moreish("export", run.path, "--out", "hf", "--license", "mit", "--json").json
     assert shown["logit_difference"] < 1e-4 and shown["tokens_alike"] == 19
@@ -266,7 +266,7 @@ def test_unsupported_models_are_refused(model: dict[str, Any], why: str, tmp_pat
     tokenizer = model.pop("tokenizer", None)
     settings = {"model": model if "name" in model else {**gpt, **model}, "train": {"lr": 0.01}}
     run = api.train(
-        tmp_path / "story.txt", steps=1, out=tmp_path / "run", settings=settings, report=silent,
+        tmp_path / "story.txt", steps=1, out=tmp_path / "run", settings=settings, report=ignore,
         tokenizer=tokenizer,
     )  # fmt: skip
     with pytest.raises(MoreishError, match=why):
@@ -285,7 +285,7 @@ def test_an_export_that_differs_is_not_written(
     gpt = {"name": "gpt", "layers": 1, "heads": 4, "width": 16, "context": 20}
     run = api.train(
         tmp_path / "story.txt", steps=9, out=tmp_path / "run", settings={"model": gpt},
-        report=silent,
+        report=ignore,
     )  # fmt: skip
     correct_map = hf_export.map_to_hf
 

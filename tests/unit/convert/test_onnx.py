@@ -21,7 +21,7 @@ from moreish.convert.onnx import export as onnx_export
 from moreish.errors import MoreishError
 from moreish.runs.run import Run
 from moreish.tokenizers import VocabularyLimits, tokenizer_builder
-from moreish.training.events import silent
+from moreish.training.events import ignore
 from moreish.utils.files import encode_json
 
 QUICK: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -58,7 +58,7 @@ def trained(folder: Path, tokenizer: str, kind: str, model: dict[str, Any]) -> R
     (folder / "story.txt").write_text(STORY * 4, encoding="utf-8")
     counted = model["name"] in ("ngram", "kneser-ney")
     return api.train(
-        folder / "story.txt", kind=kind, tokenizer=tokenizer, out=folder / "run", report=silent,
+        folder / "story.txt", kind=kind, tokenizer=tokenizer, out=folder / "run", report=ignore,
         settings={"model": model}, steps=None if counted else 60,
     )  # fmt: skip
 

@@ -766,7 +766,7 @@ def test_training_on_it_goes_on_to_the_same_weights(
 
     options = ["--weight=a=1", "--weight=b=1", *FAST, "--set=train.checkpoint_every=1"]
     assert moreish("train", "p", "--out", "whole", *options).status == 0
-    step, calls = Trainer.step, []
+    step, calls = Trainer.train_step, []
 
     def stopping(self: Trainer) -> Any:
         calls.append(1)
@@ -775,7 +775,7 @@ def test_training_on_it_goes_on_to_the_same_weights(
         return step(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "step", stopping)
+        patch.setattr(Trainer, "train_step", stopping)
         assert moreish("train", "p", "--out", "cut", *options).status == 130
     assert moreish("train", "--resume", "cut").status == 0
     weights = [Path(run, "model.safetensors").read_bytes() for run in ("whole", "cut")]

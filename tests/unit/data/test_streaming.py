@@ -18,7 +18,7 @@ from moreish.data.text.corpus import Corpus, guess_kind, read_corpus
 from moreish.data.token_dataset import TokenDataset, encode_corpus, fingerprint
 from moreish.errors import MoreishError
 from moreish.tokenizers import tokenizer_builder
-from moreish.training.setup import describe, prepare
+from moreish.training.setup import describe, set_up
 
 AWKWARD = {
     "running text": [STORY],
@@ -218,7 +218,7 @@ def test_a_large_text_takes_little_memory_and_leaves_nothing(
     assert path.stat().st_size > 30e6
     tracemalloc.start()
     try:
-        ready = prepare(resolve({"data": {"source": str(path)}, "model": {"name": "ngram"}}))
+        ready = set_up(resolve({"data": {"source": str(path)}, "model": {"name": "ngram"}}))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -19,7 +19,7 @@ from moreish.figures.layer_statistics import LayerRecorder, layer_statistics
 from moreish.figures.style import DARK, LIGHT, save, use_theme
 from moreish.models import REGISTRY, CountBasedModel, model_class
 from moreish.runs.run import Run
-from moreish.training.events import silent
+from moreish.training.events import ignore
 
 
 @pytest.mark.parametrize("model", sorted(REGISTRY))
@@ -28,7 +28,7 @@ def test_every_model_has_figures(model: str, tmp_path: Path) -> None:
     source.write_text("\n".join(a + b + c for a in "abe" for b in "abc" for c in "cde"))
     counted = issubclass(model_class(model), CountBasedModel)
     budget = {} if counted else {"steps": 3}
-    run = api.train(source, model=model, out=tmp_path / "run", report=silent, **budget)
+    run = api.train(source, model=model, out=tmp_path / "run", report=ignore, **budget)
     names = {figure.name for figure in api.figures(run)}
     assert {"pairs-counted", "pairs-expected", "surprisal"} <= names
     assert ("loss" in names) == ("layers" in names) == (not counted)
@@ -56,7 +56,7 @@ def test_large_vocabularies_show_their_most_frequent(tmp_path: Path) -> None:
     letters = [chr(0x4E00 + place) for place in range(300)]
     # The first letters are the most frequent; of these, each is followed by itself once more.
     source.write_text("".join(c * (400 - i) for i, c in enumerate(letters)), encoding="utf-8")
-    run = api.train(source, model="ngram", kind="text", out=tmp_path / "r", report=silent)
+    run = api.train(source, model="ngram", kind="text", out=tmp_path / "r", report=ignore)
     figures = {figure.name: figure for figure in api.figures(run)}
     shown = figures["pairs-counted"].light.read_text("utf-8")
     assert f"the 40 most frequent of {run.tokenizer.vocab_size} tokens" in shown
@@ -171,7 +171,7 @@ def test_layer_statistics_of_every_network(tmp_path: Path) -> None:
     source.write_text("anna\notto\nemma\nbob\n" * 30, encoding="utf-8")
     expected = {"rnn": "tanh", "lstm": "sigmoid", "wavenet": "tanh", "mlp": "tanh", "gpt": "gelu"}
     for model, kind in expected.items():
-        run = api.train(source, model=model, steps=3, out=tmp_path / model, report=silent)
+        run = api.train(source, model=model, steps=3, out=tmp_path / model, report=ignore)
         layers = layer_statistics(run)
         activations = [layer for layer in layers if layer["name"].split(".")[-1] == kind]
         assert activations, model

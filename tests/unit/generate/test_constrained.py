@@ -25,7 +25,7 @@ from moreish.generate.constrained import (
 )
 from moreish.generate.sampling import Sampling
 from moreish.runs.run import Run
-from moreish.training.events import silent
+from moreish.training.events import ignore
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def counted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
     source.write_text("\n".join([*names, "zoë", "chloë", "renée"]), encoding="utf-8")
 
     def train(name: str, **options: object) -> Run:
-        return api.train(source, out=folder / name, report=silent, **options)
+        return api.train(source, out=folder / name, report=ignore, **options)
 
     return {
         "pairs": train("pairs", model="ngram"),
@@ -124,7 +124,7 @@ def test_letters_of_several_bytes(counted: dict[str, Run]) -> None:
 def test_special_characters_are_literal_but_in_a_regex(tmp_path) -> None:
     source = tmp_path / "l.txt"
     source.write_text("\n".join(f"a.b*{i}(c)" for i in range(40)) + "\n" + "axb\n" * 5)
-    run = api.train(source, model="kneser-ney", kind="lines", out=tmp_path / "r", report=silent)
+    run = api.train(source, model="kneser-ney", kind="lines", out=tmp_path / "r", report=ignore)
     assert all("b*" in text for text in run.sample(5, contains="b*"))
     assert all(text.endswith("(c)") for text in run.sample(5, ends="(c)"))
 
@@ -259,7 +259,7 @@ def test_anchors_are_not_needed_and_not_swallowed(small_run: Run) -> None:
 def test_anchors_in_classes_and_escapes_are_characters(tmp_path: Path) -> None:
     source = tmp_path / "signs.txt"
     source.write_text("a$b\n^ab\nab$\nba^\n" * 20, encoding="utf-8")
-    run = api.train(source, model="ngram", kind="lines", out=tmp_path / "r", report=silent)
+    run = api.train(source, model="ngram", kind="lines", out=tmp_path / "r", report=ignore)
     for regex, allowed in (("[ab$]+", "ab$"), (r"a\$.*", "ab$^"), (r"[ab^]+", "ab^")):
         texts = run.sample(5, regex=regex)
         assert all(set(text) <= set(allowed) for text in texts)

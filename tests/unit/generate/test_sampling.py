@@ -208,7 +208,7 @@ def test_unknown_characters_in_a_prompt(small_run: Run) -> None:
 
 def test_characters_are_never_cut_in_two(tmp_path) -> None:
     from moreish import api
-    from moreish.training.events import silent
+    from moreish.training.events import ignore
 
     source = tmp_path / "s.txt"
     source.write_text("日本語のテキスト。" * 60, encoding="utf-8")
@@ -218,7 +218,7 @@ def test_characters_are_never_cut_in_two(tmp_path) -> None:
         tokenizer="byte",
         kind="text",
         out=tmp_path / "r",
-        report=silent,
+        report=ignore,
         settings={"model": {"order": 6, "add_k": 0}},
     )
     pieces = list(run.stream(prompt="日", max_tokens=60))

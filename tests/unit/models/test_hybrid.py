@@ -18,8 +18,8 @@ from moreish.models.hybrid import Hybrid
 from moreish.models.ngram.counts import Folds
 from moreish.models.ngram.kneser_ney import KneserNey
 from moreish.runs.run import Run
-from moreish.training.events import silent
-from moreish.training.objectives import next_token
+from moreish.training.events import ignore
+from moreish.training.objectives import next_token_loss
 
 NETWORK = {"name": "gpt", "layers": 1, "heads": 2, "width": 16, "context": 16}
 
@@ -51,7 +51,7 @@ def test_it_starts_at_the_loss_of_its_counts() -> None:
     others.fit_folds(folds)
     fold_BT = torch.from_numpy(folds.of(batch.start_B[:, None] + np.arange(16)))
     honest = others.log_probs_by_order(batch.tokens_BT, fold_BT=fold_BT, orders=1)[0][:, :, 0]
-    assert next_token(model, batch).item() == pytest.approx(
+    assert next_token_loss(model, batch).item() == pytest.approx(
         mean_loss(honest, batch.targets_BT).item(), abs=1e-4
     )
 
@@ -66,7 +66,7 @@ def test_it_does_not_learn_to_trust_what_was_learned_by_heart() -> None:
     for step in range(120):
         spans = tokens.windows(16)[np.random.default_rng(step).integers(180, size=32)]
         optimizer.zero_grad()
-        next_token(model, tokens.gather(spans)).backward()
+        next_token_loss(model, tokens.gather(spans)).backward()
         optimizer.step()
     assert evaluate_losses(model, held_out).mean() < math.log(5) + 0.1
     assert evaluate_losses(model.counts, held_out).mean() > evaluate_losses(model, held_out).mean()
@@ -83,7 +83,7 @@ def test_it_wraps_any_network_from_training_to_sampling(network: str, tmp_path: 
     path = tmp_path / "story.txt"
     path.write_text(STORY * 6, encoding="utf-8")
     settings = {"model": {"name": "hybrid", "network": {"name": network}, "counts": {"order": 4}}}
-    run = api.train(path, steps=4, settings=settings, out=tmp_path / "run", report=silent)
+    run = api.train(path, steps=4, settings=settings, out=tmp_path / "run", report=ignore)
     again = Run.open(run.path)
     assert again.score("val").loss == pytest.approx(run.scores["val"].loss, abs=1e-5)
     assert again.sample(2, max_tokens=20, seed=3) == run.sample(2, max_tokens=20, seed=3)

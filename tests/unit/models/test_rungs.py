@@ -216,13 +216,13 @@ def test_a_mixture_trains_as_its_network_would() -> None:
 def test_the_weight_suits_the_windows_that_are_evaluated(tmp_path: Path) -> None:
     """A windowed network: its counts begin afresh in every window too."""
     from moreish import api
-    from moreish.training.events import silent
+    from moreish.training.events import ignore
 
     path = tmp_path / "story.txt"
     path.write_text(STORY * 8, encoding="utf-8")
     gpt = {"name": "gpt", "layers": 1, "heads": 1, "width": 8, "context": 4}
     settings = {"model": {"name": "mixture", "network": gpt, "counts": {"order": 6}}}
-    run = api.train(path, steps=60, settings=settings, out=tmp_path / "run", report=silent)
+    run = api.train(path, steps=60, settings=settings, out=tmp_path / "run", report=ignore)
     best, weight = run.scores["val"].loss, float(run.model.weight)
     for other in (weight - 0.05, weight + 0.05):
         if 0 < other < 1:

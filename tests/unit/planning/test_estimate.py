@@ -24,12 +24,12 @@ from moreish.models.gpt.model import GPT
 from moreish.planning import memory
 from moreish.planning.estimate import Estimate, estimate, kept, load_ahead, load_of, outline
 from moreish.settings import from_toml
-from moreish.training.budget import Plan
-from moreish.training.events import silent
-from moreish.training.flops import Work, peak_named
-from moreish.training.objectives import next_token
-from moreish.training.setup import make_sampler, prepare
-from moreish.training.trainer import Position, Trainer
+from moreish.training.budget import StepPlan
+from moreish.training.events import ignore
+from moreish.training.flops import FlopCounter, parse_peak_flops
+from moreish.training.objectives import next_token_loss
+from moreish.training.setup import build_sampler, set_up
+from moreish.training.trainer import Trainer, TrainState
 
 PAGE = (ROOT / "docs" / "planning.md").read_text(encoding="utf-8")
 
@@ -94,7 +94,7 @@ def test_parameters_and_operations_are_those_of_gpt3(name: str) -> None:
     count, tokens = model.num_parameters(), 300e9
     assert count / 1e6 == pytest.approx(millions, rel=0.004)
     assert 6 * count * tokens == pytest.approx(published, rel=0.005)
-    whole = Work(model).of_position(2048) * tokens
+    whole = FlopCounter(model).per_position(2048) * tokens
     assert 1.02 < whole / published < 1.3
     on_page(
         name, f"{layers} x {width}, {heads} heads", f"{head_size}", batch, lr,
@@ -117,13 +117,13 @@ SMALL = {"name": "gpt", "layers": 2, "heads": 4, "width": 128, "context": 64}
 def test_operations_are_those_that_pytorch_counts() -> None:
     """Of training, with attention as plain products, which its counter knows."""
     model = build_model(model_config({**SMALL, "kv_heads": 2, "feedforward": "swiglu"}), 300)
-    batch, work = batch_of(300, 64), Work(model)
+    batch, work = batch_of(300, 64), FlopCounter(model)
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        next_token(model.train(), batch).backward()
+        next_token_loss(model.train(), batch).backward()
     counts = {str(op): count for op, count in counter.get_flop_counts()["Global"].items()}
     positions = batch.tokens_BT.numel()
-    assert counts.pop("aten.bmm") == positions * (work.of_position(64) - work.of_position(0))
-    assert sum(counts.values()) == positions * work.of_position(0)
+    assert counts.pop("aten.bmm") == positions * (work.per_position(64) - work.per_position(0))
+    assert sum(counts.values()) == positions * work.per_position(0)
     assert counts.keys() <= {"aten.mm", "aten.addmm"}
 
 
@@ -173,9 +173,9 @@ def test_activations_are_what_autograd_keeps(name: str, *, bfloat16: bool) -> No
         torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
         torch.autocast("cpu", torch.bfloat16, enabled=bfloat16),
     ):
-        loss = next_token(model.train(), batch)
+        loss = next_token_loss(model.train(), batch)
     reckoned = sum(kept(config, 300, half=bfloat16)) * batch.tokens_BT.numel()
-    reckoned += 2 * Work(model).weights * bfloat16  # autocast's copies
+    reckoned += 2 * FlopCounter(model).weights * bfloat16  # autocast's copies
     assert loss.isfinite()
     assert reckoned == pytest.approx(sum(found.values()), rel=0.01)
 
@@ -194,11 +194,11 @@ def test_memory_is_that_of_the_measured_estimate(tmp_path: Path, train: dict[str
     real trainings (tests/test_memory.py)."""
     (tmp_path / "story.txt").write_text(STORY * 100)
     tree = {"data": {"source": str(tmp_path / "story.txt")}, "model": SMALL}
-    ready = prepare(resolve({**tree, "train": {"steps": 2, "lr": 0.1, "batch_size": 7, **train}}))
+    ready = set_up(resolve({**tree, "train": {"steps": 2, "lr": 0.1, "batch_size": 7, **train}}))
     model = ready.model()
     trainer = Trainer(
-        model, make_sampler(ready.config, ready.splits["train"], model), ready.config.train,
-        objective=next_token, position=Position(plan=Plan(steps=2, eval_every=2)),
+        model, build_sampler(ready.config, ready.splits["train"], model), ready.config.train,
+        objective=next_token_loss, state=TrainState(plan=StepPlan(steps=2, eval_every=2)),
         device=ready.device,
     )  # fmt: skip
     measured = memory.needed(trainer).total(ready.config.train.accumulate)
@@ -214,7 +214,7 @@ def test_a_checkpoint_is_as_large_as_was_said(tmp_path: Path, optimizer: str) ->
     settings = {"model": {**SMALL, "tied": True}, "train": {"optimizer": optimizer}}
     arguments = {"steps": 1, "settings": settings}
     found = api.plan(tmp_path / "story.txt", **arguments)
-    run = api.train(tmp_path / "story.txt", out=tmp_path / "run", report=silent, **arguments)
+    run = api.train(tmp_path / "story.txt", out=tmp_path / "run", report=ignore, **arguments)
     assert isinstance(found, Estimate)
     size = sum(path.stat().st_size for path in run.checkpoints.rglob("*.safetensors"))
     assert size == pytest.approx(found.checkpoint, rel=0.01)
@@ -305,12 +305,12 @@ def test_names_that_train_refuses_are_no_plan(
 
 
 def test_a_peak_is_a_name_or_a_number() -> None:
-    assert peak_named("a100") == peak_named("A100") == peak_named("312") == 312e12
-    assert peak_named("4090") == 165e12
-    assert peak_named("0.5") == 0.5e12
+    assert parse_peak_flops("a100") == parse_peak_flops("A100") == parse_peak_flops("312") == 312e12
+    assert parse_peak_flops("4090") == 165e12
+    assert parse_peak_flops("0.5") == 0.5e12
     for wrong in ("a10O", "-3", "0", "inf", "nan", ""):
         with pytest.raises(MoreishError, match="TFLOP/s"):
-            peak_named(wrong)
+            parse_peak_flops(wrong)
 
 
 def test_what_depends_on_missing_data_is_said(moreish: Moreish, tmp_path: Path) -> None:

@@ -18,10 +18,10 @@ from moreish.data.token_dataset import TokenDataset
 from moreish.errors import MoreishError
 from moreish.models.ngram.counts import count_ngrams
 from moreish.planning import memory
-from moreish.training.budget import Plan
-from moreish.training.objectives import next_token
-from moreish.training.setup import make_sampler, prepare
-from moreish.training.trainer import Position, Trainer
+from moreish.training.budget import StepPlan
+from moreish.training.objectives import next_token_loss
+from moreish.training.setup import build_sampler, set_up
+from moreish.training.trainer import Trainer, TrainState
 from moreish.utils.files import format_bytes
 
 
@@ -48,14 +48,14 @@ def trainer_of(tmp_path: Path, model: dict[str, object], train: dict[str, object
     source = tmp_path / "story.txt"
     source.write_text(STORY * 100)
     tree = {"data": {"source": str(source)}, "model": model, "train": {"steps": 2, **train}}
-    ready = prepare(resolve({**tree, "train": {"lr": 0.1, **tree["train"]}}))
+    ready = set_up(resolve({**tree, "train": {"lr": 0.1, **tree["train"]}}))
     fresh = ready.model()
     return Trainer(
         fresh,
-        make_sampler(ready.config, ready.splits["train"], fresh),
+        build_sampler(ready.config, ready.splits["train"], fresh),
         ready.config.train,
-        objective=next_token,
-        position=Position(plan=Plan(steps=2, eval_every=2)),
+        objective=next_token_loss,
+        state=TrainState(plan=StepPlan(steps=2, eval_every=2)),
         device=ready.device,
     )
 
@@ -92,7 +92,7 @@ def test_the_estimate_by_hand(tmp_path: Path, train: dict[str, object], times: i
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(seen, lambda tensor: tensor):
-        loss = next_token(trainer.model, row)
+        loss = next_token_loss(trainer.model, row)
     assert loss.isfinite()
     vocabulary = trainer.model.vocab_size
     assert need.row == 1.1 * sum(kept.values()) + 2 * 4 * 24 * vocabulary
@@ -111,14 +111,14 @@ def test_what_just_fits_is_taken_and_the_fewest_parts_are_advised(
     free = [0.0]
     monkeypatch.setattr(memory, "free_memory", lambda device: free[0])
     free[0] = need.total(1)
-    assert memory.check_memory_of(trainer) == need.total(1)
+    assert memory.check_training_memory(trainer) == need.total(1)
     for bytes_free, parts in ((need.total(1) - 1, 2), (need.total(2) - 1, 4), (need.total(8), 8)):
         free[0] = bytes_free
         with pytest.raises(MoreishError, match=rf"accumulate={parts} takes .* in {parts} parts"):
-            memory.check_memory_of(trainer)
+            memory.check_training_memory(trainer)
     free[0] = need.total(8) - 1
     with pytest.raises(MoreishError, match="fewer layers"):
-        memory.check_memory_of(trainer)
+        memory.check_training_memory(trainer)
 
 
 @pytest.mark.parametrize("model", ["kneser-ney", "ngram", "hybrid"])
@@ -222,17 +222,18 @@ MEASURE = """
 import json, sys
 from moreish.config import resolve
 from moreish.data.token_dataset import TokenDataset
-from moreish.training.budget import Plan
-from moreish.training.trainer import Position, Trainer
+from moreish.training.budget import StepPlan
+from moreish.training.trainer import Trainer, TrainState
 from moreish.planning.memory import needed
-from moreish.training.objectives import next_token
-from moreish.training.setup import make_sampler, prepare
+from moreish.training.objectives import next_token_loss
+from moreish.training.setup import build_sampler, set_up
 
-ready = prepare(resolve(json.loads(sys.argv[1])))
+ready = set_up(resolve(json.loads(sys.argv[1])))
 model = ready.model()
 trainer = Trainer(
-    model, make_sampler(ready.config, ready.splits["train"], model), ready.config.train,
-    objective=next_token, position=Position(plan=Plan(steps=9, eval_every=9)), device=ready.device,
+    model, build_sampler(ready.config, ready.splits["train"], model), ready.config.train,
+    objective=next_token_loss, state=TrainState(plan=StepPlan(steps=9, eval_every=9)),
+    device=ready.device,
 )
 status = lambda: open("/proc/self/status").read()  # getrusage counts the parent's memory too
 peak = lambda: 1024 * int(status().split("VmHWM:")[1].split()[0])
@@ -241,7 +242,7 @@ trainer.backward(small)  # what libraries take once
 before = peak()
 expected = needed(trainer).total(ready.config.train.accumulate)
 for _ in range(2):
-    trainer.step()
+    trainer.train_step()
 print(json.dumps({"expected": expected, "taken": peak() - before}))
 """
 

@@ -15,22 +15,22 @@ from moreish.models.hybrid import HybridConfig
 from moreish.models.ngram.kneser_ney import KneserNeyConfig
 from moreish.planning import planner
 from moreish.planning.estimate import Estimate
-from moreish.planning.planner import Advice, advise
+from moreish.planning.planner import Plan, plan_run
 from moreish.runs.run import Run
 from moreish.settings import Tree, to_toml
-from moreish.training.events import silent
-from moreish.training.setup import prepare
+from moreish.training.events import ignore
+from moreish.training.setup import set_up
 
 
-def advice(source: str | Path, **train: float) -> Advice:
-    return advise(prepare(resolve({"data": {"source": str(source)}, "train": train})))
+def advice(source: str | Path, **train: float) -> Plan:
+    return plan_run(set_up(resolve({"data": {"source": str(source)}, "train": train})))
 
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine whose speed is known: so many operations a second."""
 
-    def rate(ready: planner.Ready) -> float:
+    def rate(ready: planner.TrainingSetup) -> float:
         network = ready.config.model
         if isinstance(network, HybridConfig):
             network = network.network
@@ -106,7 +106,7 @@ def test_what_is_chosen_does_not_depend_on_what_a_trial_takes(
     (tmp_path / "play.txt").write_text(shakespeare[:300_000])
     trials = []
 
-    def rate(ready: planner.Ready) -> float:
+    def rate(ready: planner.TrainingSetup) -> float:
         clock.now += cost
         network = ready.config.model.network
         trials.append((network.layers, network.width))
@@ -189,6 +189,6 @@ def test_settings_of_a_model_without_its_name_are_said_to_be_a_gpts(tmp_path: Pa
 def test_auto_is_the_default_and_never_what_is_trained(tmp_path: Path) -> None:
     assert isinstance(resolve().model, AutoConfig)
     assert isinstance(resolve({"model": "auto"}).model, AutoConfig)
-    run = api.train(story(tmp_path, 30), steps=2, out=tmp_path / "run", report=silent)
+    run = api.train(story(tmp_path, 30), steps=2, out=tmp_path / "run", report=ignore)
     assert run.config.model.name == "hybrid"
     assert Run.open(run.path).score("val").loss == pytest.approx(run.scores["val"].loss, abs=1e-5)

@@ -11,7 +11,7 @@ from moreish.data import catalog
 from moreish.errors import MoreishError
 from moreish.runs.compare import RunGroup, _compared, compare, student_quantile
 from moreish.runs.run import Run
-from moreish.training.events import silent
+from moreish.training.events import ignore
 
 TINY = {"model": {"layers": 1, "heads": 2, "width": 16}}
 
@@ -23,7 +23,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
     source.write_text("\n".join(catalog.load_dataset("names").split("\n")[:800]), encoding="utf-8")
 
     def train(name: str, **options: object) -> Run:
-        return api.train(source, out=folder / name, report=silent, **options)
+        return api.train(source, out=folder / name, report=ignore, **options)
 
     return {
         "counts": train("counts", model="ngram"),
@@ -174,11 +174,11 @@ def test_a_rate_from_a_range_test_does_not_part_seeds(tmp_path: Path) -> None:
     several = [
         api.train(
             source, model="bow", steps=20, seed=seed, settings=auto,
-            out=tmp_path / str(seed), report=silent,
+            out=tmp_path / str(seed), report=ignore,
         )
         for seed in (0, 1)
     ]  # fmt: skip
-    counts = api.train(source, model="ngram", out=tmp_path / "counts", report=silent)
+    counts = api.train(source, model="ngram", out=tmp_path / "counts", report=ignore)
     groups, _ = compare([*several, counts])
     assert sorted(len(group.runs) for group in groups) == [1, 2]
 
@@ -189,7 +189,7 @@ def test_two_that_rule_out_what_came_do_not_hide_the_others(tmp_path: Path) -> N
     runs = [
         api.train(
             source, model="ngram", settings={"model": {"order": order, "add_k": k}},
-            out=tmp_path / f"{order} {k}", report=silent,
+            out=tmp_path / f"{order} {k}", report=ignore,
         )
         for order, k in ((4, 0.0), (5, 0.0), (2, 0.1))
     ]  # fmt: skip

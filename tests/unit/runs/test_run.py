@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from moreish import api
 from moreish.errors import MoreishError
 from moreish.runs.run import Run
-from moreish.training.events import silent
+from moreish.training.events import ignore
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_it_holds_what_the_design_says_and_no_pickle(small_run: Run) -> None:
 def test_it_works_without_the_source_text(tmp_path: Path) -> None:
     source = tmp_path / "list.txt"
     source.write_text("\n".join(f"word{i}" for i in range(50)))
-    run = api.train(source, model="ngram", out=tmp_path / "run", report=silent)
+    run = api.train(source, model="ngram", out=tmp_path / "run", report=ignore)
     source.unlink()
     moved = shutil.move(run.path, tmp_path / "elsewhere")
     again = api.load(moved)
@@ -236,7 +236,7 @@ def test_a_run_in_its_place_is_not_replaced_by_chance(copy: Path, tmp_path: Path
     source.write_text("\n".join(f"word{i}" for i in range(50)))
 
     def again(**options: bool) -> Run:
-        return api.train(source, model="ngram", out=copy, report=silent, **options)
+        return api.train(source, model="ngram", out=copy, report=ignore, **options)
 
     before = (copy / "run.json").read_bytes()
     with pytest.raises(MoreishError, match="--overwrite"):
@@ -251,7 +251,7 @@ def test_overwrite_never_removes_what_is_no_run(tmp_path: Path) -> None:
     precious.mkdir()
     (precious / "chapter1.txt").write_text("years of work")
     with pytest.raises(MoreishError, match="is not a run folder"):
-        api.train("names", model="ngram", out=precious, overwrite=True, report=silent)
+        api.train("names", model="ngram", out=precious, overwrite=True, report=ignore)
     assert (precious / "chapter1.txt").exists()
 
 
@@ -313,13 +313,13 @@ def test_overwrite_never_takes_the_ground_away(
     inside = Path(shutil.copytree(small_run.path, tmp_path / "run"))
     (tmp_path / "link").symlink_to(inside)
     with pytest.raises(MoreishError, match="not a run folder"):
-        api.train("names", model="ngram", out=tmp_path / "link", overwrite=True, report=silent)
+        api.train("names", model="ngram", out=tmp_path / "link", overwrite=True, report=ignore)
     monkeypatch.chdir(inside / "data")
     with pytest.raises(MoreishError, match="you are inside"):
-        api.train("names", model="ngram", out=inside, overwrite=True, report=silent)
+        api.train("names", model="ngram", out=inside, overwrite=True, report=ignore)
     assert Run.open(inside).sample(1)
 
 
 def test_a_run_holds_no_other(copy: Path) -> None:
     with pytest.raises(MoreishError, match="is a run, and holds no other"):
-        api.train("names", model="ngram", out=copy / "inner", report=silent)
+        api.train("names", model="ngram", out=copy / "inner", report=ignore)

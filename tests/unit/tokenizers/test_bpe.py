@@ -18,7 +18,7 @@ from moreish.errors import MoreishError
 from moreish.runs.run import Run
 from moreish.tokenizers import VocabularyLimits, tokenizer_builder, tokenizer_from_json
 from moreish.tokenizers.bpe import BPETokenizer
-from moreish.training.events import silent
+from moreish.training.events import ignore
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",)))
 ODD = [
@@ -218,7 +218,7 @@ def test_runs_from_training_to_sampling(
     settings = {**TINY, "data": {"min_word_count": 2}}
     run = api.train(
         source, kind=kind, tokenizer=name, vocab_size=300 if name == "bpe" else None, steps=4,
-        settings=settings, out=tmp_path / "r", report=silent,
+        settings=settings, out=tmp_path / "r", report=ignore,
     )  # fmt: skip
     again = Run.open(run.path)
     assert again.tokenizer.fingerprint() == run.tokenizer.fingerprint()
@@ -250,7 +250,7 @@ def test_the_unknown_word_is_never_drawn(tmp_path: Path) -> None:
     source = tmp_path / "story.txt"
     source.write_text(STORY * 4, encoding="utf-8")
     settings = {"data": {"min_word_count": 6}, "model": {"name": "ngram", "order": 1}}
-    run = api.train(source, tokenizer="word", settings=settings, out=tmp_path / "r", report=silent)
+    run = api.train(source, tokenizer="word", settings=settings, out=tmp_path / "r", report=ignore)
     assert (run.split("train").ids_N == run.tokenizer.unk_id).mean() > 0.05
     assert all("\ufffd" not in text for text in run.sample(5, max_tokens=200))
     with pytest.raises(MoreishError, match="never saw 'xylophones'"):
@@ -275,7 +275,7 @@ def test_a_known_text_is_known_however_it_was_drawn(tmp_path: Path) -> None:
     source = tmp_path / "story.txt"
     source.write_text(STORY * 4, encoding="utf-8")
     run = api.train(
-        source, tokenizer="bpe", model="ngram", vocab_size=300, out=tmp_path / "r", report=silent
+        source, tokenizer="bpe", model="ngram", vocab_size=300, out=tmp_path / "r", report=ignore
     )
     by_bytes = run.tokenizer._encode_bytes(STORY[3:30].encode())  # type: ignore[attr-defined]
     assert len(by_bytes) > len(run.tokenizer.encode(STORY[3:30]))
@@ -286,10 +286,10 @@ def test_a_tokenizer_can_be_taken_from_a_file(tmp_path: Path, moreish: Moreish) 
     source = tmp_path / "story.txt"
     source.write_text(STORY * 4, encoding="utf-8")
     first = api.train(
-        source, tokenizer="bpe", vocab_size=300, model="ngram", out=tmp_path / "a", report=silent
+        source, tokenizer="bpe", vocab_size=300, model="ngram", out=tmp_path / "a", report=ignore
     )
     path = str(first.path / "tokenizer.json")
-    second = api.train(source, tokenizer=path, model="ngram", out=tmp_path / "b", report=silent)
+    second = api.train(source, tokenizer=path, model="ngram", out=tmp_path / "b", report=ignore)
     assert second.record.tokenizer == first.record.tokenizer
     assert second.record.data.sha256 == first.record.data.sha256
     (tmp_path / "no.json").write_text('{"name": "char"}')

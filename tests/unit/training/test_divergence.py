@@ -15,10 +15,10 @@ from moreish.data.token_dataset import Batch
 from moreish.errors import MoreishError
 from moreish.models import Model, build_model, model_config
 from moreish.runs.run import Run
-from moreish.training.divergence import RETREATS, SKIPS, origin
-from moreish.training.events import Evaluated, Event, Skipped, Step, WentBack
-from moreish.training.objectives import next_token
-from moreish.workflows import fit as carry_out
+from moreish.training.divergence import MAX_ROLLBACKS, MAX_SKIPPED_STEPS, locate_non_finite
+from moreish.training.events import Evaluated, Event, Rollback, Skipped, Step
+from moreish.training.objectives import next_token_loss
+from moreish.workflows import fit
 
 Injection = Callable[[Model, Batch, Tensor], Tensor]
 NAN = float("nan")
@@ -39,9 +39,9 @@ def inject(monkeypatch: pytest.MonkeyPatch) -> Callable[[Injection], None]:
 
     def install(injection: Injection) -> None:
         def spoiled(model: Model, batch: Batch) -> Tensor:
-            return injection(model, batch, next_token(model, batch))
+            return injection(model, batch, next_token_loss(model, batch))
 
-        monkeypatch.setattr(carry_out, "next_token", spoiled)
+        monkeypatch.setattr(fit, "next_token_loss", spoiled)
 
     return install
 
@@ -130,7 +130,7 @@ def test_the_best_weights_outlive_going_back(
     inject(lost_then_worse)
     options = {"eval_every": 2, "checkpoint_every": 13, "optimizer": "sgd", "lr": 0.5}
     run, told = train(source, steps=40, patience=0, **options)
-    assert len(of_kind(told, WentBack)) == 1
+    assert len(of_kind(told, Rollback)) == 1
     best = min(event.score.loss for event in of_kind(told, Evaluated))
     assert run.scores["val"].loss == best == pytest.approx(run.evaluate()["val"].loss, abs=1e-6)
 
@@ -150,9 +150,11 @@ def test_lost_weights_are_fetched_from_the_checkpoint(
 
     inject(lose)
     run, told = train(source)
-    (back,) = of_kind(told, WentBack)
+    (back,) = of_kind(told, Rollback)
     assert back.step == 10
-    assert 1 <= len(of_kind(told, Skipped)) <= SKIPS  # then a checkpoint is due, and it looks
+    assert (
+        1 <= len(of_kind(told, Skipped)) <= MAX_SKIPPED_STEPS
+    )  # then a checkpoint is due, and it looks
     rates = [event.lr for event in of_kind(told, Step)]
     assert max(rates[14:]) < max(rates) / 2.9
     assert back.lr == pytest.approx(run.config.train.lr / 3)
@@ -175,7 +177,7 @@ def test_it_goes_back_to_before_the_trouble(
 
     inject(for_a_while)
     run, told = train(source, checkpoint_every=1)
-    assert [event.step for event in of_kind(told, WentBack)] == [12 - 1]
+    assert [event.step for event in of_kind(told, Rollback)] == [12 - 1]
     assert run.record.status == "finished"
 
 
@@ -206,7 +208,7 @@ def test_it_goes_back_after_an_inexact_resume_too(
     inject(at_first)
     told: list[Event] = []
     run = api.resume(out, inexact=True, report=told.append)
-    assert [event.step for event in of_kind(told, WentBack)] == [10]
+    assert [event.step for event in of_kind(told, Rollback)] == [10]
     assert run.record.status == "finished"
 
 
@@ -224,7 +226,7 @@ def test_before_there_is_a_checkpoint_it_begins_anew(
 
     inject(lose)
     run, told = train(source, checkpoint_every=20)
-    assert [event.step for event in of_kind(told, WentBack)] == [0]
+    assert [event.step for event in of_kind(told, Rollback)] == [0]
     assert run.record.status == "finished"
 
 
@@ -249,14 +251,14 @@ def test_what_does_not_heal_is_said_and_stops(
     assert run.record.status == "diverged"
     assert all(bool(p.isfinite().all()) for p in run.model.parameters())
     name = injection.__name__.replace("_", " ")
-    proved(4, f"{name}, for ever", {"went back": RETREATS, "stopped": 1})
+    proved(4, f"{name}, for ever", {"went back": MAX_ROLLBACKS, "stopped": 1})
 
 
 def test_the_layer_is_named() -> None:
     model = build_model(model_config({**TINY, "layers": 2, "dropout": 0.0, "context": 8}), 20)
     tokens_BT = torch.randint(1, 20, (2, 8))
     batch = Batch(tokens_BT=tokens_BT, targets_BT=tokens_BT)
-    assert origin(model, next_token, batch) == ""
+    assert locate_non_finite(model, next_token_loss, batch) == ""
 
     def spoil(module: Any, inputs: Any, output: Any) -> Any:
         return output * NAN
@@ -264,15 +266,15 @@ def test_the_layer_is_named() -> None:
     layers = dict(model.named_modules())
     leaf = next(name for name in layers if name.startswith("blocks.1.feedforward."))
     hook = layers[leaf].register_forward_hook(spoil)
-    assert origin(model, next_token, batch).startswith(", first in what blocks.1.")
+    assert locate_non_finite(model, next_token_loss, batch).startswith(", first in what blocks.1.")
     hook.remove()
 
     def spoil_back(module: Any, inputs: Any, output: Any) -> None:
         output.register_hook(lambda gradient: gradient * NAN)
 
     hook = layers["blocks.0.norm_feedforward"].register_forward_hook(spoil_back)
-    assert "in the gradient that reaches" in origin(model, next_token, batch)
+    assert "in the gradient that reaches" in locate_non_finite(model, next_token_loss, batch)
     hook.remove()
     with torch.no_grad():
         model.get_parameter("head.weight")[3] = NAN
-    assert origin(model, next_token, batch) == ", first in the weight head.weight"
+    assert locate_non_finite(model, next_token_loss, batch) == ", first in the weight head.weight"

@@ -19,18 +19,18 @@ from moreish.data.sampler import Sampler
 from moreish.data.token_dataset import Batch, TokenDataset
 from moreish.models import Model, build_model, model_config
 from moreish.runs.run import Run
-from moreish.training.budget import Plan
-from moreish.training.events import Event, Skipped, Step, silent
-from moreish.training.flops import Work, gpu_peak
+from moreish.training.budget import StepPlan
+from moreish.training.events import Event, Skipped, Step, ignore
+from moreish.training.flops import FlopCounter, gpu_peak_flops
 from moreish.training.gradients import Backward
-from moreish.training.objectives import next_token, with_squared_weights
-from moreish.training.precision import lacking, precision_of
-from moreish.training.setup import make_sampler, prepare
-from moreish.training.trainer import Position, Trainer
+from moreish.training.objectives import next_token_loss, with_weight_penalty
+from moreish.training.precision import resolve_precision, unsupported_settings
+from moreish.training.setup import build_sampler, set_up
+from moreish.training.trainer import Trainer, TrainState
 
 CPU = torch.device("cpu")
 NAMES = ["a", "bartholomew", "bo", "cleo", "clementine", "di", "ed"]
-OBJECTIVE = with_squared_weights(next_token, 0.1)
+OBJECTIVE = with_weight_penalty(next_token_loss, 0.1)
 
 
 def tiny(name: str = "gpt", **settings: Any) -> Model:
@@ -107,7 +107,7 @@ def test_bfloat16_is_the_same_to_its_precision(name: str, settings: dict[str, An
 
 def test_without_a_gpu_all_is_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     def found(precision: str, device: torch.device = CPU) -> torch.dtype:
-        return precision_of(TrainConfig(precision=precision), device)
+        return resolve_precision(TrainConfig(precision=precision), device)
 
     assert found("auto") is torch.float32
     assert found("bfloat16") is torch.bfloat16
@@ -132,7 +132,7 @@ def test_what_is_not_to_be_had_is_done_without_and_said(
     assert "train.compile needs a C++ compiler, such as g++: not compiled" in done.out
     assert "train.activation_checkpointing has no effect" in done.out
     config = TrainConfig(precision="float16")
-    assert lacking(config, tiny(), torch.device("meta")) == [
+    assert unsupported_settings(config, tiny(), torch.device("meta")) == [
         "a meta device has no float16 products: float32 instead"
     ]
 
@@ -154,14 +154,14 @@ def scaled_trainer(tmp_path: Path, **train: Any) -> Trainer:
     source.write_text(STORY * 8, encoding="utf-8")
     model = {"name": "gpt", "layers": 1, "heads": 2, "width": 16, "context": 16}
     tree = {"data": {"source": str(source)}, "model": model}
-    ready = prepare(resolve({**tree, "train": {"steps": 5, "lr": 0.01, **train}}))
+    ready = set_up(resolve({**tree, "train": {"steps": 5, "lr": 0.01, **train}}))
     fresh = ready.model()
     return Trainer(
         fresh,
-        make_sampler(ready.config, ready.splits["train"], fresh),
+        build_sampler(ready.config, ready.splits["train"], fresh),
         ready.config.train,
         objective=OBJECTIVE,
-        position=Position(plan=Plan(steps=5, eval_every=5)),
+        state=TrainState(plan=StepPlan(steps=5, eval_every=5)),
         device=CPU,
     )
 
@@ -170,27 +170,27 @@ def test_in_float16_the_loss_is_scaled_to_just_not_overflow(tmp_path: Path) -> N
     exact, rounded = (
         scaled_trainer(tmp_path, precision=precision) for precision in ("float32", "float16")
     )
-    rounded.position.scale = 2.0**40  # far too large
+    rounded.state.loss_scale = 2.0**40  # far too large
     for trainer in (exact, rounded):
         for _ in range(3):
-            done = trainer.step()
+            done = trainer.train_step()
             assert isinstance(done, Step)
-    found = rounded.position.scale
-    assert 1 < found < 2.0**30 and rounded.position.skipped == 0
+    found = rounded.state.loss_scale
+    assert 1 < found < 2.0**30 and rounded.state.skipped_in_a_row == 0
     for one, other in zip(exact.model.parameters(), rounded.model.parameters(), strict=True):
         torch.testing.assert_close(one, other, atol=0.02, rtol=0.02)
-    rounded.position.scale, rounded.position.since_scaled = 64.0, 1999
-    rounded.step()
-    assert (rounded.position.scale, rounded.position.since_scaled) == (64.0, 2000)
-    rounded.step()
-    assert (rounded.position.scale, rounded.position.since_scaled) == (128.0, 1)
+    rounded.state.loss_scale, rounded.state.steps_since_rescale = 64.0, 1999
+    rounded.train_step()
+    assert (rounded.state.loss_scale, rounded.state.steps_since_rescale) == (64.0, 2000)
+    rounded.train_step()
+    assert (rounded.state.loss_scale, rounded.state.steps_since_rescale) == (128.0, 1)
 
 
 def test_in_float16_what_diverges_is_still_seen(tmp_path: Path) -> None:
     trainer = scaled_trainer(tmp_path, precision="float16")
     with torch.no_grad():
         trainer.model.get_parameter("head.weight").fill_(torch.inf)
-    assert isinstance(trainer.step(), Skipped)
+    assert isinstance(trainer.train_step(), Skipped)
 
 
 def test_what_is_compiled_is_the_objective(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,16 +226,16 @@ def test_a_run_in_parts_resumes_exactly(tmp_path: Path) -> None:
     source.write_text(STORY * 8, encoding="utf-8")
     model = {"layers": 1, "heads": 2, "width": 16, "dropout": 0.2}
 
-    def train(name: str, report: Any = silent) -> Run:
+    def train(name: str, report: Any = ignore) -> Run:
         settings = {"model": model, "train": {"accumulate": 3}}
         return api.train(source, steps=20, out=tmp_path / name, report=report, settings=settings)
 
     def interrupt(event: Event) -> None:
         if isinstance(event, Step) and event.step == 7:
-            assert event.utilisation is None
+            assert event.mfu is None
             os.kill(os.getpid(), signal.SIGINT)
 
-    resumed = api.resume(train("cut", interrupt).path, report=silent).model.state_dict()
+    resumed = api.resume(train("cut", interrupt).path, report=ignore).model.state_dict()
     whole = train("whole").model.state_dict()
     assert all(torch.equal(resumed[key], whole[key]) for key in whole)
 
@@ -246,17 +246,17 @@ def test_work_is_what_pytorch_counts(tied: bool) -> None:
     model, tokens = tiny(tied=tied), torch.zeros(3, 12, dtype=torch.long)
     batch = Batch(tokens_BT=tokens, targets_BT=tokens)
     with FlopCounterMode(display=False) as counter:
-        next_token(model, batch).backward()
+        next_token_loss(model, batch).backward()
     products = sum(
         flops
         for operation, flops in counter.get_flop_counts()["Global"].items()
         if "mm" in str(operation)
     )
     attention = 12 * 2 * 16 * 12 * tokens.numel()
-    assert Work(model).of(batch) - attention == products
+    assert FlopCounter(model).per_batch(batch) - attention == products
 
 
 def test_known_gpus() -> None:
-    assert gpu_peak("NVIDIA H100 80GB HBM3") == gpu_peak("NVIDIA H200") == 989e12
-    assert gpu_peak("NVIDIA L40S") == 362e12
-    assert gpu_peak("NVIDIA GeForce GTX 1080") is None
+    assert gpu_peak_flops("NVIDIA H100 80GB HBM3") == gpu_peak_flops("NVIDIA H200") == 989e12
+    assert gpu_peak_flops("NVIDIA L40S") == 362e12
+    assert gpu_peak_flops("NVIDIA GeForce GTX 1080") is None

@@ -6,11 +6,11 @@ import torch
 from moreish.config import TrainConfig
 from moreish.models import build_model, model_config
 from moreish.training.optim import (
-    MUON_RATE,
+    MUON_LR,
     build_optimizer,
     hidden_matrices,
-    orthogonalised,
-    set_rate,
+    orthogonalize,
+    set_lr,
 )
 
 GPT = {"name": "gpt", "layers": 2, "heads": 2, "width": 16, "context": 8}
@@ -19,7 +19,7 @@ GPT = {"name": "gpt", "layers": 2, "heads": 2, "width": 16, "context": 8}
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 16, 64), (2, 5, 40)])
 def test_singular_values_are_near_one(shape: tuple[int, int, int]) -> None:
     torch.manual_seed(0)
-    values = torch.linalg.svdvals(orthogonalised(torch.randn(shape)))
+    values = torch.linalg.svdvals(orthogonalize(torch.randn(shape)))
     assert values.min() > 0.5
     assert values.max() < 1.3
 
@@ -27,9 +27,9 @@ def test_singular_values_are_near_one(shape: tuple[int, int, int]) -> None:
 def test_matrices_of_one_shape_do_not_touch_each_other() -> None:
     torch.manual_seed(0)
     x = torch.randn(3, 8, 16)
-    together = orthogonalised(x)
+    together = orthogonalize(x)
     for i in range(3):
-        torch.testing.assert_close(together[i], orthogonalised(x[i : i + 1])[0])
+        torch.testing.assert_close(together[i], orthogonalize(x[i : i + 1])[0])
 
 
 def test_muon_has_the_matrices_between_vectors_and_adamw_the_rest() -> None:
@@ -55,8 +55,8 @@ def test_a_step_is_pytorchs_own() -> None:
     theirs = [m.detach().clone().requires_grad_() for m in matrices]
     config = TrainConfig(optimizer="muon", weight_decay=0.1)
     optimizer = build_optimizer(model, config)
-    peer = torch.optim.Muon(theirs, lr=MUON_RATE, weight_decay=0.1, momentum=0.95, nesterov=True)
-    set_rate(optimizer, MUON_RATE)
+    peer = torch.optim.Muon(theirs, lr=MUON_LR, weight_decay=0.1, momentum=0.95, nesterov=True)
+    set_lr(optimizer, MUON_LR)
     for _ in range(3):
         for ours, other in zip(matrices, theirs, strict=True):
             ours.grad = torch.randn_like(ours)

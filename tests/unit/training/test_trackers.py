@@ -19,8 +19,8 @@ from moreish.errors import MoreishError
 from moreish.runs.compare import _settings_of
 from moreish.runs.run import Run
 from moreish.training import trackers as tracking
-from moreish.training.events import Event, Note, Step, silent
-from moreish.training.trackers import Tracker, Tracking, trackers_of
+from moreish.training.events import Event, Note, Step, ignore
+from moreish.training.trackers import Tracker, TrackerGroup, require_trackers
 
 SETTINGS = {
     "model": {"name": "gpt", "layers": 1, "heads": 2, "width": 16, "context": 16},
@@ -28,7 +28,7 @@ SETTINGS = {
 }
 
 
-def train(folder: Path, name: str, track: str | None, report: Any = silent) -> Run:
+def train(folder: Path, name: str, track: str | None, report: Any = ignore) -> Run:
     source = folder / "story.txt"
     source.write_text(STORY * 4, encoding="utf-8")
     settings = {**SETTINGS, "train": {**SETTINGS["train"], "track": track}}
@@ -150,7 +150,7 @@ def test_what_was_killed_shows_no_step_twice_and_none_is_missing(tmp_path: Path)
     run = Run.open(tmp_path / "run")
     assert in_tensorboard(run)["train/loss"][-1][0] >= 12
     assert told(run)["train/loss"][-1][0] == 14
-    run = api.resume(run.path, report=silent)
+    run = api.resume(run.path, report=ignore)
     expected = told(run)
     assert [step for step, _ in expected["train/loss"]] == list(range(1, 17))
     assert_equal(in_tensorboard(run), expected)
@@ -171,7 +171,7 @@ def test_wandb_shows_what_was_logged(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     with suppress(Killed):
         train(tmp_path, "run", "wandb,tensorboard", kill)
-    run = api.resume(tmp_path / "run", report=silent)
+    run = api.resume(tmp_path / "run", report=ignore)
     (first, last), expected = in_wandb(run), told(run)
     assert [step for step, _ in first["train/loss"]] == list(range(1, 15))
     assert_equal(last, expected)
@@ -183,10 +183,10 @@ def test_wandb_shows_what_was_logged(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_steps_that_are_taken_back_are_forgotten(tmp_path: Path) -> None:
     run = train(tmp_path, "run", "tensorboard")
-    shown = Tracking(run, 16, silent)
+    shown = TrackerGroup(run, 16, ignore)
     for step, loss in ((17, 1.0), (18, 2.0), (19, 3.0)):
         shown(entry(step, loss))
-    shown.go_back(17)
+    shown.roll_back(17)
     for step, loss in ((18, 4.0), (19, 5.0)):
         shown(entry(step, loss))
     shown.close()
@@ -214,7 +214,7 @@ class Listening(Tracker):
     def texts(self, step: int, texts: Iterable[str]) -> None:
         self.told.append((step, "samples"))
 
-    def go_back(self, step: int) -> None:
+    def roll_back(self, step: int) -> None:
         self.told.clear()
 
     def flush(self) -> None: ...
@@ -227,7 +227,7 @@ def test_what_begins_anew_is_told_all_that_counts(
     registry = {**tracking.REGISTRY, "wandb": Listening}
     monkeypatch.setattr(tracking, "REGISTRY", MappingProxyType(registry))
     run = train(tmp_path, "run", "wandb")
-    shown = Tracking(run, 6, silent)
+    shown = TrackerGroup(run, 6, ignore)
     listener = shown.trackers["wandb"]
     assert isinstance(listener, Listening)
     until = [(step, "train/loss") for step in range(1, 6)]
@@ -235,9 +235,9 @@ def test_what_begins_anew_is_told_all_that_counts(
     assert listener.told == until
     shown(entry(7, 1.0))
     assert listener.told == [*until, (7, "train/loss")]
-    shown.go_back(5)
+    shown.roll_back(5)
     assert listener.told == until[:-1]
-    assert Tracking(run, 0, silent).trackers["wandb"].told == []
+    assert TrackerGroup(run, 0, ignore).trackers["wandb"].told == []
 
 
 class Broken(Tracker):
@@ -252,7 +252,7 @@ class Broken(Tracker):
             raise ConnectionError("no route\nto host.")
 
     def texts(self, step: int, texts: Iterable[str]) -> None: ...
-    def go_back(self, step: int) -> None: ...
+    def roll_back(self, step: int) -> None: ...
     def flush(self) -> None: ...
     def close(self) -> None: ...
 
@@ -302,4 +302,4 @@ def test_what_is_missing_is_one_line(moreish: Moreish, monkeypatch: pytest.Monke
     refused = moreish(*plan, "train.track=wandb")
     assert "needs a package: pip install 'moreish[wandb]'" in refused.err
     assert not Path("r").exists()
-    assert trackers_of(None) == []
+    assert require_trackers(None) == []

@@ -19,19 +19,19 @@ from moreish.errors import MoreishError
 from moreish.models import REGISTRY as MODELS
 from moreish.models import model_config
 from moreish.runs.run import Run
-from moreish.training.budget import EVALUATIONS, Plan, plan_minutes, plan_steps
+from moreish.training.budget import MAX_EVALUATIONS, StepPlan, plan_minutes, plan_steps
 from moreish.training.events import (
+    Audited,
     Evaluated,
     Event,
-    Examined,
     Note,
     Sampled,
     Started,
     Step,
-    silent,
+    ignore,
 )
 from moreish.training.optim import REGISTRY as OPTIMIZERS
-from moreish.training.schedule import rate
+from moreish.training.schedule import lr_at
 from moreish.training.setup import check_memory
 from moreish.training.trainer import Trainer
 
@@ -45,7 +45,7 @@ def source(tmp_path: Path) -> Path:
     return path
 
 
-def train(source: Path, name: str = "run", report: Any = silent, **options: Any) -> Run:
+def train(source: Path, name: str = "run", report: Any = ignore, **options: Any) -> Run:
     options = {"settings": TINY, **options}
     return api.train(source, out=source.parent / name, report=report, **options)
 
@@ -86,7 +86,7 @@ def test_the_log_has_every_kind_of_line(source: Path) -> None:
     assert any("samples" in line for line in lines)
     assert "--- after" in (run.path / "samples.txt").read_text()
     kinds = [type(event) for event in events if not isinstance(event, Note)]
-    assert kinds[:2] == [Examined, Started]
+    assert kinds[:2] == [Audited, Started]
     assert {Step, Evaluated, Sampled} <= set(kinds)
 
 
@@ -125,7 +125,7 @@ def test_a_plan_made_in_a_bad_moment_does_not_last(
     source: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The trial finds steps of a second each; they take milliseconds."""
-    monkeypatch.setattr("moreish.workflows.fit.measure", lambda *a, **k: 1.0)
+    monkeypatch.setattr("moreish.workflows.fit.median_seconds", lambda *a, **k: 1.0)
     run = train(source, minutes=0.05, settings={**TINY, "train": {"patience": 0}})
     assert run.record.seconds == pytest.approx(3, rel=0.1)
     assert max(line["step"] for line in log_of(run)) > 200
@@ -170,7 +170,7 @@ def test_a_run_cut_and_resumed_ends_with_the_same_bits(source: Path, optimizer: 
 
     cut = train(source, "cut", steps=40, settings=settings, report=interrupt)
     assert cut.record.status == "interrupted"
-    resumed = api.resume(cut.path, report=silent)
+    resumed = api.resume(cut.path, report=ignore)
     assert resumed.record.status == "finished"
     assert same(weights(whole), weights(resumed))
     assert records_of(whole) == records_of(resumed)
@@ -178,9 +178,9 @@ def test_a_run_cut_and_resumed_ends_with_the_same_bits(source: Path, optimizer: 
 
 def test_resuming_what_is_finished_or_never_began(source: Path, small_run: Run) -> None:
     with pytest.raises(MoreishError, match="came to its end"):
-        api.resume(small_run.path, report=silent)
+        api.resume(small_run.path, report=ignore)
     with pytest.raises(MoreishError, match="no run at"):
-        api.resume(source.parent / "nothing", report=silent)
+        api.resume(source.parent / "nothing", report=ignore)
 
 
 def test_a_damaged_checkpoint_is_passed_over(source: Path) -> None:
@@ -206,7 +206,7 @@ def test_a_damaged_checkpoint_is_passed_over(source: Path) -> None:
         (place / "state.json").write_text("{}")
     run.update(status="interrupted")
     with pytest.raises(MoreishError, match="no whole checkpoint"):
-        api.resume(run.path, report=silent)
+        api.resume(run.path, report=ignore)
 
 
 def test_running_text_trains_too(tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_running_text_trains_too(tmp_path: Path) -> None:
     path.write_text(STORY * 8, encoding="utf-8")
     for model in ("gpt", "mlp", "bigram", "ngram"):
         budget = {} if model == "ngram" else {"steps": 40}
-        run = api.train(path, model=model, out=tmp_path / model, report=silent, **budget)
+        run = api.train(path, model=model, out=tmp_path / model, report=ignore, **budget)
         assert run.scores["val"].loss < math.log(run.tokenizer.vocab_size)
 
 
@@ -223,7 +223,7 @@ def test_a_folder_of_files_has_boundaries(tmp_path: Path) -> None:
     folder.mkdir()
     for i in range(3):
         (folder / f"{i}.txt").write_text(STORY * (i + 1), encoding="utf-8")
-    run = api.train(folder, model="ngram", out=tmp_path / "run", report=silent)
+    run = api.train(folder, model="ngram", out=tmp_path / "run", report=ignore)
     assert run.tokenizer.boundary_id == 0
     assert run.record.data.documents == 3
     assert len(run.sample(2, max_tokens=50)) == 2
@@ -233,7 +233,7 @@ def test_a_folder_of_files_has_boundaries(tmp_path: Path) -> None:
 
 
 def test_a_plan_in_steps_needs_no_clock() -> None:
-    assert plan_steps(1000, 1000, 1000) == Plan(steps=1000, eval_every=40)
+    assert plan_steps(1000, 1000, 1000) == StepPlan(steps=1000, eval_every=40)
     costly = plan_steps(1000, 1000, 1_000_000)
     assert costly.eval_every == 1000
     # At half of a training step's cost per token, evaluations stay under a tenth of any length.
@@ -241,7 +241,7 @@ def test_a_plan_in_steps_needs_no_clock() -> None:
         plan = plan_steps(steps, 1000, 100_000)
         on_the_way = (steps - 1) // plan.eval_every
         assert on_the_way * 100_000 / 2 <= 0.1 * steps * 1000
-    assert plan.steps / plan.eval_every == EVALUATIONS
+    assert plan.steps / plan.eval_every == MAX_EVALUATIONS
 
 
 def test_a_plan_in_minutes_leaves_room_for_evaluations() -> None:
@@ -253,7 +253,7 @@ def test_a_plan_in_minutes_leaves_room_for_evaluations() -> None:
 
 
 def test_a_plan_made_anew_goes_on_from_where_it_is() -> None:
-    plan = Plan(steps=100, eval_every=10)
+    plan = StepPlan(steps=100, eval_every=10)
     longer = plan.replanned(40, 200)
     assert longer.progress(40) == plan.progress(40) == 0.4
     assert longer.progress(120) == pytest.approx(0.7)
@@ -265,14 +265,14 @@ def test_a_plan_made_anew_goes_on_from_where_it_is() -> None:
 @pytest.mark.parametrize("decay", ["cosine", "linear"])
 def test_the_rate_rises_then_falls(decay: str) -> None:
     config = TrainConfig(lr=2, warmup=0.1, final_lr=0.1, decay=decay)
-    rates = [rate(config, i / 1000) for i in range(1001)]
+    rates = [lr_at(config, i / 1000) for i in range(1001)]
     assert 0 < rates[0] < 0.03
     assert rates[100] == 2
     assert rates[1000] == pytest.approx(0.2)
     assert rates[:101] == sorted(rates[:101])
     assert rates[100:] == sorted(rates[100:], reverse=True)
     assert rates[550] == pytest.approx(1.1)
-    assert rate(TrainConfig(lr=2, warmup=0, decay="constant"), 0.99) == 2
+    assert lr_at(TrainConfig(lr=2, warmup=0, decay="constant"), 0.99) == 2
 
 
 def test_the_loop_knows_no_files() -> None:
@@ -322,13 +322,13 @@ def test_coming_apart_later_keeps_the_best_weights(source: Path) -> None:
     assert run.record.status == "diverged"
     assert len(run.sample(3)) == 3
     with pytest.raises(MoreishError, match="nothing to resume"):
-        api.resume(run.path, report=silent)
+        api.resume(run.path, report=ignore)
 
 
 def test_control_c_before_the_first_step(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the trial that turns minutes into steps is running."""
     asked: list[int] = []
-    step = Trainer.step
+    step = Trainer.train_step
 
     def slow(self: Trainer) -> Step:
         if not asked:
@@ -336,11 +336,11 @@ def test_control_c_before_the_first_step(source: Path, monkeypatch: pytest.Monke
             os.kill(os.getpid(), signal.SIGINT)
         return step(self)
 
-    monkeypatch.setattr(Trainer, "step", slow)
+    monkeypatch.setattr(Trainer, "train_step", slow)
     run = train(source, minutes=0.02)
     assert run.record.status == "interrupted"
     assert len(run.sample(2)) == 2
-    assert api.resume(run.path, report=silent).record.status in ("finished", "stopped early")
+    assert api.resume(run.path, report=ignore).record.status in ("finished", "stopped early")
 
 
 def test_a_run_without_a_checkpoint_starts_from_the_beginning(source: Path) -> None:
@@ -388,7 +388,7 @@ def test_control_c_while_the_result_is_scored(
     cut = train(source, "cut", model=model, settings=settings, **budget)
     assert cut.record.status == "interrupted"
     monkeypatch.undo()
-    resumed = api.resume(cut.path, report=silent)
+    resumed = api.resume(cut.path, report=ignore)
     assert resumed.record.status == "finished"
     assert resumed.scores == whole.scores
     assert same(weights(whole), weights(resumed))
@@ -404,7 +404,7 @@ def test_a_second_control_c_leaves_a_run_that_goes_on(source: Path) -> None:
 
     cut = train(source, "cut", steps=12, report=in_a_hurry)
     assert cut.record.status == "interrupted"
-    assert same(weights(api.resume(cut.path, report=silent)), weights(whole))
+    assert same(weights(api.resume(cut.path, report=ignore)), weights(whole))
 
 
 def test_a_run_that_lost_its_best_weights_does_not_go_on(source: Path) -> None:
@@ -418,9 +418,9 @@ def test_a_run_that_lost_its_best_weights_does_not_go_on(source: Path) -> None:
     run = train(source, "cut", steps=40, settings=settings, report=interrupt)
     (run.path / "model.safetensors").rename(source.parent / "aside")
     with pytest.raises(MoreishError, match="best weights so far, is missing"):
-        api.resume(run.path, report=silent)
+        api.resume(run.path, report=ignore)
     (source.parent / "aside").rename(run.path / "model.safetensors")
-    resumed = api.resume(run.path, report=silent)
+    resumed = api.resume(run.path, report=ignore)
     assert resumed.scores["val"] == resumed.evaluate()["val"]
     (run.path / "model.safetensors").unlink()
     with pytest.raises(MoreishError, match=r"model\.safetensors is missing"):
@@ -433,7 +433,7 @@ def test_what_stopped_early_and_was_cut_while_scored_does_not_train_on(source: P
     assert run.record.status == "stopped early"
     before = records_of(run)
     run.update(status="training")
-    assert api.resume(run.path, report=silent).record.status == "stopped early"
+    assert api.resume(run.path, report=ignore).record.status == "stopped early"
     assert records_of(run) == before
 
 
@@ -478,7 +478,7 @@ def test_what_was_killed_while_it_replaced_a_run_leaves_one_old_run_at_most(sour
     with pytest.raises(Killed):
         train(source, steps=8, report=kill, overwrite=True)
     shutil.copytree(source.parent / "run", hidden, dirs_exist_ok=True)
-    assert api.resume(source.parent / "run", report=silent).record.status == "finished"
+    assert api.resume(source.parent / "run", report=ignore).record.status == "finished"
     assert not hidden.exists()
 
 
@@ -521,7 +521,7 @@ def test_evaluations_that_turn_out_costly_become_fewer(
     source: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The trial finds them ten times as cheap as they are."""
-    monkeypatch.setattr("moreish.workflows.fit.measure", lambda *a, **k: 0.01)
+    monkeypatch.setattr("moreish.workflows.fit.median_seconds", lambda *a, **k: 0.01)
     run = train(source, minutes=0.05, settings={**TINY, "train": {"patience": 0}})
     assert sum("val" in line for line in log_of(run)) >= 2
     assert run.record.evaluation_seconds <= 0.15 * run.record.seconds
@@ -583,9 +583,9 @@ def test_a_log_that_was_cut_short_does_not_keep_a_run_from_going_on(source: Path
     checkpoint = run.path / "checkpoints" / "step-000013"
     shutil.copytree(checkpoint, run.path / "checkpoints" / "step-000013 copy")
     (run.path / "checkpoints" / "step-").mkdir()
-    resumed = api.resume(run.path, report=silent)
+    resumed = api.resume(run.path, report=ignore)
     assert records_of(resumed) == records_of(train(source, "whole", steps=40))
     (checkpoint.parent / "step-000099").mkdir()
     (checkpoint.parent / "step-000099" / "manifest.json").write_text('{"sha256": {}}')
     run.update(status="interrupted")
-    assert api.resume(run.path, report=silent).record.status == "finished"
+    assert api.resume(run.path, report=ignore).record.status == "finished"

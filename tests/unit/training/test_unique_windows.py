@@ -9,16 +9,16 @@ from moreish.config import resolve
 from moreish.data.sampler import Sampler
 from moreish.data.token_dataset import TokenDataset
 from moreish.models import build_model, model_config
-from moreish.training.objectives import next_token
-from moreish.training.setup import make_sampler
-from moreish.training.unique_windows import Distinct, distinct_windows
+from moreish.training.objectives import next_token_loss
+from moreish.training.setup import build_sampler
+from moreish.training.unique_windows import UniqueWindowSampler, unique_windows
 
 WORDS = ["anna", "anne", "nan", "an", "banana", "nab", "bee"] * 9
 
 
 def gradients(model: torch.nn.Module, batch: object) -> tuple[float, list[torch.Tensor]]:
     model.zero_grad()
-    loss = next_token(model, batch)
+    loss = next_token_loss(model, batch)
     loss.backward()
     return loss.item(), [p.grad for p in model.parameters()]
 
@@ -36,9 +36,9 @@ def test_the_gradient_is_that_of_the_whole_text(settings: dict, items: bool) -> 
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     whole = tokens.gather(tokens.windows(1000))
-    found = distinct_windows(tokens, model, 0, positions=tokens.num_predictions)
+    found = unique_windows(tokens, model, 0, positions=tokens.num_predictions)
     assert (found is not None and found.positions < tokens.num_predictions) or not items
-    found = Distinct(tokens, model, 0)
+    found = UniqueWindowSampler(tokens, model, 0)
     batch = found.batch(3)
     assert batch.num_targets == whole.num_targets == tokens.num_predictions
     loss, expected = gradients(model, whole)
@@ -55,11 +55,11 @@ def test_it_is_taken_where_it_costs_no_more_than_a_batch() -> None:
 
     def sampler(**settings: object) -> Sampler:
         config = resolve(settings)
-        return make_sampler(config, tokens, build_model(config.model, tokenizer.vocab_size))
+        return build_sampler(config, tokens, build_model(config.model, tokenizer.vocab_size))
 
-    assert isinstance(sampler(model="bigram"), Distinct)
-    assert isinstance(sampler(model="bigram", train={"batch_size": "all"}), Distinct)
-    assert not isinstance(sampler(model="bigram", train={"batch_size": 4}), Distinct)
-    assert not isinstance(sampler(model="bigram", train={"batch_tokens": 4}), Distinct)
-    assert not isinstance(sampler(model="gpt"), Distinct)
-    assert not isinstance(sampler(model={"name": "mlp", "context": 300}), Distinct)
+    assert isinstance(sampler(model="bigram"), UniqueWindowSampler)
+    assert isinstance(sampler(model="bigram", train={"batch_size": "all"}), UniqueWindowSampler)
+    assert not isinstance(sampler(model="bigram", train={"batch_size": 4}), UniqueWindowSampler)
+    assert not isinstance(sampler(model="bigram", train={"batch_tokens": 4}), UniqueWindowSampler)
+    assert not isinstance(sampler(model="gpt"), UniqueWindowSampler)
+    assert not isinstance(sampler(model={"name": "mlp", "context": 300}), UniqueWindowSampler)

@@ -12,7 +12,7 @@ from moreish.data.token_dataset import TokenDataset
 from moreish.errors import MoreishError
 from moreish.evaluate.metrics import evaluate_losses
 from moreish.runs.run import Run
-from moreish.training.events import silent
+from moreish.training.events import ignore
 
 GPT = {"name": "gpt", "layers": 2, "heads": 2, "width": 16, "context": 24}
 STILL = {"train": {"lr": 1e-12}}
@@ -31,29 +31,29 @@ def learned(tmp_path: Path) -> Run:
     path = tmp_path / "story.txt"
     path.write_text(STORY * 6, encoding="utf-8")
     settings = {"model": GPT, "train": {"optimizer": "muon"}}
-    return api.train(path, steps=60, settings=settings, out=tmp_path / "a", report=silent)
+    return api.train(path, steps=60, settings=settings, out=tmp_path / "a", report=ignore)
 
 
 def test_it_starts_where_the_other_ended(learned: Run, other: Path, tmp_path: Path) -> None:
     run = api.train(other, init_from=learned.path, steps=1, settings=STILL, out=tmp_path / "b",
-                    report=silent)  # fmt: skip
+                    report=ignore)  # fmt: skip
     before = evaluate_losses(learned.model, run.split("val")).mean()
     assert run.scores["val"].loss == pytest.approx(float(before), abs=1e-4)
     assert run.config.model == learned.config.model
     assert run.record.tokenizer == learned.record.tokenizer
-    further = api.train(other, init_from=learned.path, steps=40, out=tmp_path / "c", report=silent)
+    further = api.train(other, init_from=learned.path, steps=40, out=tmp_path / "c", report=ignore)
     assert further.scores["val"].loss < run.scores["val"].loss - 0.05
     assert further.config.train.lr == pytest.approx(0.1 * 0.64 / 128)
     tuned = tmp_path / "recipe.toml"
     tuned.write_text(f'init_from = "{learned.path}"\n[train]\nlr = 0.01\n')
-    again = api.train(other, config=tuned, steps=2, out=tmp_path / "d", report=silent)
+    again = api.train(other, config=tuned, steps=2, out=tmp_path / "d", report=ignore)
     assert again.config.init_from == str(learned.path)
     assert again.config.train.lr == 0.01
 
 
 def test_the_context_is_cropped(learned: Run, other: Path, tmp_path: Path) -> None:
     run = api.train(other, init_from=learned.path, context=10, steps=1, settings=STILL,
-                    out=tmp_path / "b", report=silent)  # fmt: skip
+                    out=tmp_path / "b", report=ignore)  # fmt: skip
     tokens = TokenDataset(run.split("val").ids_N[:11], items=False)
     assert evaluate_losses(run.model, tokens) == pytest.approx(
         evaluate_losses(learned.model, tokens), abs=1e-4
@@ -61,7 +61,7 @@ def test_the_context_is_cropped(learned: Run, other: Path, tmp_path: Path) -> No
     assert run.model.max_length == 10
     with pytest.raises(MoreishError, match="a context of 30 is longer than the 24"):
         api.train(other, init_from=learned.path, context=30, steps=1, out=tmp_path / "c",
-                  report=silent)  # fmt: skip
+                  report=ignore)  # fmt: skip
 
 
 @pytest.mark.parametrize("tokenizer", ["char", "byte", "word"])
@@ -73,8 +73,8 @@ def test_from_many_documents_to_one(tokenizer: str, other: Path, tmp_path: Path)
         (folder / f"{number}.txt").write_text(STORY * 2 + other.read_text(), encoding="utf-8")
     settings = {"model": GPT}
     before = api.train(folder, steps=2, tokenizer=tokenizer, settings=settings,
-                       out=tmp_path / "a", report=silent)  # fmt: skip
-    run = api.train(other, init_from=before.path, steps=2, out=tmp_path / "b", report=silent)
+                       out=tmp_path / "a", report=ignore)  # fmt: skip
+    run = api.train(other, init_from=before.path, steps=2, out=tmp_path / "b", report=ignore)
     assert run.record.tokenizer == before.record.tokenizer and run.tokenizer.boundary_id is not None
     assert not (run.split("val").ids_N == run.tokenizer.boundary_id).any()
     assert run.sample(1, max_tokens=5)
@@ -86,7 +86,7 @@ def test_what_is_elsewhere_is_looked_at_each_time(
     monkeypatch.chdir(tmp_path)
 
     def started() -> Run:
-        return api.train(other, init_from="hf:tiny", steps=1, settings=STILL, report=silent)
+        return api.train(other, init_from="hf:tiny", steps=1, settings=STILL, report=ignore)
 
     saved(Path("tiny"), "gpt2")
     first, again = started(), started()
@@ -109,15 +109,15 @@ def test_what_does_not_go_together(learned: Run, other: Path, tmp_path: Path) ->
     ):
         given = {"init_from": learned.path, "steps": 1, "out": tmp_path / "b", **options}
         with pytest.raises(MoreishError, match=why):
-            api.train(other, report=silent, **given)
+            api.train(other, report=ignore, **given)
         assert not (tmp_path / "b").exists()
     strange = tmp_path / "strange.txt"
     strange.write_text("漢字 " * 50, encoding="utf-8")
     with pytest.raises(MoreishError, match=r"never saw '.' '.'"):
-        api.train(strange, init_from=learned.path, steps=1, out=tmp_path / "b", report=silent)
-    counted = api.train(other, model="kneser-ney", out=tmp_path / "k", report=silent)
+        api.train(strange, init_from=learned.path, steps=1, out=tmp_path / "b", report=ignore)
+    counted = api.train(other, model="kneser-ney", out=tmp_path / "k", report=ignore)
     with pytest.raises(MoreishError, match="counts, and counting starts anew"):
-        api.train(other, init_from=counted.path, out=tmp_path / "b", report=silent)
+        api.train(other, init_from=counted.path, out=tmp_path / "b", report=ignore)
 
 
 def test_it_resumes_to_the_same_bits(learned: Run, other: Path, tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_it_resumes_to_the_same_bits(learned: Run, other: Path, tmp_path: Path) 
     for stop_after in (1, 5):  # before there is a checkpoint, and after some
         cut = tuned(f"cut-{stop_after}", stop_after)
         assert cut.record.status == "interrupted"
-        resumed = api.resume(cut.path, report=silent)
+        resumed = api.resume(cut.path, report=ignore)
         assert resumed.scores["val"].loss == whole.scores["val"].loss
         for ours, theirs in zip(resumed.model.parameters(), whole.model.parameters(), strict=True):
             assert torch.equal(ours, theirs)

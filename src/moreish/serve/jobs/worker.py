@@ -44,10 +44,10 @@ def _tell(**what: Any) -> None:
 
 def _doctor(options: dict[str, Any]) -> dict[str, Any]:
     from moreish import api
-    from moreish.training import silent
+    from moreish.training import ignore
     from moreish.ui import audit_lines
 
-    found = api.doctor(**options, report=silent)
+    found = api.doctor(**options, report=ignore)
     facts = {
         key: value for key, value in asdict(found).items() if key not in ("findings", "source_args")
     }
@@ -66,10 +66,10 @@ def _doctor(options: dict[str, Any]) -> dict[str, Any]:
 
 def _plan(options: dict[str, Any]) -> dict[str, Any]:
     from moreish import api
-    from moreish.planning import Advice, lines_of
+    from moreish.planning import Plan, format_estimate
 
     found = api.plan(**options)
-    return {"lines": list(found.reasons) if isinstance(found, Advice) else lines_of(found)}
+    return {"lines": list(found.reasons) if isinstance(found, Plan) else format_estimate(found)}
 
 
 def _train(options: dict[str, Any]) -> dict[str, Any]:
@@ -108,7 +108,7 @@ class EventWriter:
         self._working = False
 
     def __call__(self, event: Any) -> None:
-        from moreish.training import Evaluated, Note, Sampled, Started, Step, Working
+        from moreish.training import Evaluated, Note, Progress, Sampled, Started, Step
 
         now = time.monotonic()
         match event:
@@ -127,7 +127,7 @@ class EventWriter:
             case Note(text=text):
                 self._note = text
                 _tell(event={"message": text})
-            case Working(what=what, share=share):
+            case Progress(what=what, share=share):
                 self._working = True
                 _tell(event={"message": f"{what}: {share:.0%}"})
 
