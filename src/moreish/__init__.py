@@ -1,10 +1,10 @@
-"""Moreish makes more of whatever text you feed it.
+"""Train small language models of any text, and generate more of it.
 
 import moreish
 
 run = moreish.train("names", model="mlp", steps=2000)
 run.sample(10)
-run.evaluate()["val"].loss
+run.evaluate()["val"].loss  # nats per token
 run = moreish.load("runs/names-mlp")
 """
 
@@ -32,7 +32,7 @@ __all__ = ["MoreishError", "Run", "compare", "doctor", "load", "plan", "prepare"
 
 
 def __getattr__(name: str) -> Any:
-    """Import on first use: torch takes a second, and `moreish --help` does not need it."""
+    """Import on first use: PyTorch takes a second, and `moreish --help` does not need it."""
     if name not in _HOME:
         raise AttributeError(f"module 'moreish' has no attribute '{name}'")
     return getattr(import_module(_HOME[name]), name)

@@ -1,4 +1,4 @@
-"""`python -m moreish` is `moreish`."""
+"""Run the command line: `python -m moreish` is the same as `moreish`."""
 
 from moreish.cli import main
 

@@ -1,4 +1,4 @@
-"""What goes wrong by a user's doing: one clear line that says what to do."""
+"""Errors that a user can fix, and the text of messages."""
 
 import shlex
 from collections.abc import Iterable
@@ -7,15 +7,18 @@ from pathlib import Path
 
 
 class MoreishError(ValueError):
-    """A user's mistake. The command line prints its message as one line and exits with status 2."""
+    """An error that the user can fix; its message is one line that says how.
+
+    The command line prints it and exits with status 2.
+    """
 
 
 class GoneError(MoreishError):
-    """Another process of the same training died, and knows why."""
+    """Another process of the same training died, and reports the cause."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """The end of an error message about an unknown `word`: the nearest known one, or all of them.
+    """The end of an error message about an unknown word: the nearest known one, or all of them.
 
     >>> nearest("gtp", ["gpt", "mlp"])
     "did you mean 'gpt'?"
@@ -28,7 +31,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def command(*words: str | Path) -> str:
-    """A command line that can be copied into a shell, whatever the paths in it.
+    """A command line that can be copied into a shell, with its words quoted where needed.
 
     >>> command("sample", Path("runs/my names"))
     "moreish sample 'runs/my names'"
@@ -37,7 +40,7 @@ def command(*words: str | Path) -> str:
 
 
 def visible(text: str) -> str:
-    """Control characters as pictures: what a model writes must not steer a terminal.
+    """Replace control characters by visible ones, so that generated text cannot control a terminal.
 
     >>> visible("\\x1b[31m")
     '␛[31m'

@@ -28,14 +28,18 @@ former default, which is what Moreish does today."""
 
 
 class Settings(BaseModel):
-    """A group of settings: keyword-only, immutable, no unknown keys, no NaN or infinity, and
-    nothing taken for what it is not (`true` is no 1)."""
+    """A group of settings: immutable and strict (no unknown keys, no NaN or infinity, no conversion
+    between types)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], group: str) -> Self:
-        """Check `values`; `group` ("train", "model", …) names them in the error message.
+        """Check values and return them as settings.
+
+        Args:
+            values: the settings of this group by name; the others keep their defaults.
+            group: the name of the group in error messages, such as "train".
 
         Raises:
             MoreishError: a key is unknown (the nearest is named) or a value does not fit.
@@ -45,8 +49,8 @@ class Settings(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             if isinstance(within := first.get("ctx", {}).get("error"), MoreishError):
-                raise within from None  # of a group in this one, which names it
-            # What follows the name of a setting are the kinds of a union.
+                raise within from None  # from a group inside this one, with its own name
+            # Only the first part of `loc` is a setting; the rest names the members of a union.
             key = ".".join([group, *map(str, first["loc"][:1])])
             if first["type"] == "extra_forbidden":
                 hint = nearest(str(first["loc"][-1]), cls.model_fields)
@@ -97,7 +101,7 @@ def _migrate_group(group: Mapping[str, Any], path: str, warn: bool) -> Tree:
 
 
 def merge(*trees: Mapping[str, Any]) -> Tree:
-    """Nested dictionaries laid over each other: later ones win, key by key."""
+    """Merge nested dictionaries key by key; later ones win."""
     merged: Tree = {}
     for tree in trees:
         for key, value in tree.items():
@@ -107,7 +111,7 @@ def merge(*trees: Mapping[str, Any]) -> Tree:
 
 
 def from_assignments(assignments: Iterable[str]) -> Tree:
-    """`--set a.b=value` flags as a tree; a value is read as TOML, and as plain text if it is none.
+    """Read `--set a.b=value` flags as nested settings; a value that is not TOML is plain text.
 
     >>> from_assignments(["train.lr=0.1", "model.name=mlp"])
     {'train': {'lr': 0.1}, 'model': {'name': 'mlp'}}
@@ -124,7 +128,7 @@ def from_assignments(assignments: Iterable[str]) -> Tree:
             value = text.strip()
             if value.startswith("{"):
                 raise MoreishError(
-                    f"--set {path.strip()}: its value is no group as TOML has them; set each by "
+                    f"--set {path.strip()}: the value is not a TOML table; set every setting by "
                     "itself, e.g. --set model.layers=2 --set model.width=64"
                 ) from None
         branch: Any = value
@@ -135,7 +139,7 @@ def from_assignments(assignments: Iterable[str]) -> Tree:
 
 
 def to_toml(tree: Tree) -> str:
-    """A recipe: what has a value first, then the groups.
+    """Write nested settings as a TOML recipe: values first, then groups.
 
     >>> print(to_toml({"seed": 0, "model": {"name": "mlp"}}))
     seed = 0
@@ -159,7 +163,7 @@ def to_toml(tree: Tree) -> str:
 
 
 def from_toml(path: Path) -> Tree:
-    """A recipe file. Raises MoreishError when it cannot be read or is not TOML."""
+    """Read a recipe. Raises MoreishError when it does not exist or is not TOML."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

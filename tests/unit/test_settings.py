@@ -21,7 +21,7 @@ def test_assignments_are_toml_or_plain_text() -> None:
         with pytest.raises(MoreishError, match="name=value"):
             from_assignments([wrong])
     assert from_assignments(['a={b=1, c="x"}']) == {"a": {"b": 1, "c": "x"}}
-    with pytest.raises(MoreishError, match=r"--set a: its value is no group .* set each by itself"):
+    with pytest.raises(MoreishError, match=r"--set a: the value is not a TOML table; set every"):
         from_assignments(['a={"b": 1}'])
 
 
