@@ -27,7 +27,7 @@ setup: $(VENV)/dev  ## make .venv with everything that developing needs
 
 run: $(VENV)/core  ## train on the built-in names, print the losses and twenty new names
 	@$(BIN)/moreish train names --out runs/names --overwrite
-	@echo; echo "Twenty names that stand nowhere in the training data:"; echo
+	@echo; echo "Twenty new names, none of them in the training data:"; echo
 	@$(BIN)/moreish sample runs/names -n 20 --new-only --unique
 
 test: $(VENV)/dev  ## the tests (a few minutes on two cores)

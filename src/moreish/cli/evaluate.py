@@ -43,7 +43,7 @@ def evaluate(
     """Compute exact losses over whole splits, or the probability of a text."""
     from moreish import api
     from moreish.training import Progress
-    from moreish.ui import TrainingView, console, score_table
+    from moreish.ui import TrainingView, console, guess_line, score_table
 
     run = api.load(path)
     if text is not None:
@@ -66,6 +66,7 @@ def evaluate(
         print_json({"run": str(run.path), "splits": splits, "test_evaluations": count})
         return
     console().print(score_table(scores))
+    console().print(guess_line(run.tokenizer.vocab_size), style="dim")
     if "train" not in scores:
         console().print(
             "\nThe training split was prepared with moreish prepare and is not scored.", style="dim"

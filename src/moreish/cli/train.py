@@ -59,7 +59,7 @@ def train(
     from moreish import api
     from moreish.distributed import is_main_process
     from moreish.settings import from_assignments
-    from moreish.ui import TrainingView, console, score_table
+    from moreish.ui import TrainingView, console, guess_line, score_table
 
     terminal = console(stderr=as_json)
     view = TrainingView(terminal)
@@ -97,5 +97,6 @@ def train(
         terminal.print("Stopped early: the validation loss was rising. The best weights are kept.")
     terminal.print()
     terminal.print(score_table(run.scores))
+    terminal.print(guess_line(run.tokenizer.vocab_size), style="dim")
     next_steps = " · ".join(command(verb, run.path) for verb in ("sample", "serve"))
     terminal.print(f"\nNext: {next_steps}")

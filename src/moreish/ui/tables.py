@@ -98,6 +98,11 @@ def score_table(scores: Mapping[SplitName, Score]) -> Table:
     return table
 
 
+def guess_line(vocabulary: int) -> str:
+    """The loss of a uniform guess, as a reference for other losses."""
+    return f"A uniform guess among {vocabulary:,} tokens has a loss of {math.log(vocabulary):.4f}."
+
+
 def tokenization_table(compared: Sequence[TokenizerStats]) -> Table:
     """One row for each tokenizer."""
     table = _table()

@@ -146,7 +146,7 @@ class TrainingView:
         facts = f"loss {self._loss:.3f}"
         if not math.isnan(self._val):
             facts += f"  validation {self._val:.3f}"
-        facts += f"  {pace / 1000:,.0f}k tokens/s"
+        facts += f"  {pace:,.0f} tokens/s"
         if event.mfu is not None:
             facts += f"  MFU {event.mfu:.0%}"
         facts += f"  {clock(event.seconds_left)} left"
@@ -209,7 +209,8 @@ def describe_start(event: Started) -> list[tuple[str, str]]:
     context = f", context {model['context']}" if "context" in model else ""
     order = f", order {model['order']}" if "order" in model else ""
     each = data.tokens["train"] / max(1, event.parameters)
-    ratio = f"{each:,.{int(each < 10)}f} training tokens per parameter"
+    each_shown = f"{each:,.0f}" if each >= 10 else f"{each:.2g}"
+    ratio = f"{each_shown} training tokens per parameter"
     size = f", {event.parameters:,} parameters ({ratio})" if event.parameters else ""
     rows += [("model", f"{model['name']}{size}{context}{order}")]
     longest, most = data.longest_item, event.max_length
