@@ -233,7 +233,7 @@ def test_auto_takes_the_suggested_rate(moreish: Moreish, source: Path) -> None:
         "train", source, "--steps", 5, "--set", "train.lr=auto", "--model", "bow",
         "--out", "r",
     )  # fmt: skip
-    assert "from a range test" in result.out
+    assert "found by a range test" in result.out
     lr = Run.open("r").config.train.lr
     assert isinstance(lr, float)
     tested = moreish("lr-range", source, "--model", "bow", "--json").json

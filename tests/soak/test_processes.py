@@ -187,7 +187,7 @@ def test_an_interrupted_run_goes_on_with_another_number_of_processes(tmp_path: P
 def test_mistakes_are_told_once(tmp_path: Path) -> None:
     wrong = {
         "unknown model 'gtp': did you mean 'gpt'?": ["--model", "gtp"],
-        "kneser-ney only counts, which one process does": ["--model", "kneser-ney"],
+        "kneser-ney only counts: start it with one": ["--model", "kneser-ney"],
     }
     for message, options in wrong.items():
         done = launched("-m", "moreish", "train", "names", *options, "--out", tmp_path / "run")

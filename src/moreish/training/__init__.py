@@ -18,6 +18,12 @@ from moreish.training.events import (
     ignore,
 )
 from moreish.training.flops import FlopCounter, device_peak_flops, parse_peak_flops
+from moreish.training.load_data import (
+    audit_beginning,
+    build_tokenizer,
+    encode_splits,
+    load_corpus,
+)
 from moreish.training.lr_range import LRRange
 from moreish.training.metrics_log import MetricsLog
 from moreish.training.objectives import next_token_loss, with_weight_penalty
@@ -38,9 +44,9 @@ from moreish.training.precision import (
 from moreish.training.setup import (
     DEFAULT_WINDOW,
     TrainingSetup,
+    assemble,
     available_memory,
     build_sampler,
-    build_tokenizer,
     count_parameters,
     resolve_device,
     run_lr_range_test,
@@ -82,6 +88,8 @@ __all__ = [
     "TrainState",
     "Trainer",
     "TrainingSetup",
+    "assemble",
+    "audit_beginning",
     "available_memory",
     "budget_steps",
     "build_optimizer",
@@ -93,7 +101,9 @@ __all__ = [
     "count_parameters",
     "default_lr",
     "device_peak_flops",
+    "encode_splits",
     "ignore",
+    "load_corpus",
     "load_warm_start",
     "measure_step_seconds",
     "median_seconds",

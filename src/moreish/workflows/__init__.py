@@ -1,7 +1,8 @@
 """Whole tasks from start to end: a training, its continuation, a ladder of models."""
 
 from moreish.workflows.ladder import QUICK, climb
-from moreish.workflows.train import RUNS, free_path, resume, train
+from moreish.workflows.new_run import RUNS, free_path
+from moreish.workflows.train import resume, train
 
 __all__ = [
     "QUICK",

@@ -745,7 +745,7 @@ def test_training_on_it_needs_it_only_where_it_must(moreish: Moreish, prepared: 
     assert moreish("train", "--config", "recipe.toml", "--out", "u", *FAST[2:4]).status == 0
     assert moreish("novelty", "r", "-n", "2").status == 0
     counted = moreish("train", "p", "--model", "kneser-ney", "--out", "k", *weights)
-    assert "what is counted is counted once, whatever the weights" in counted.out
+    assert "The n-gram counts ignore --weight" in counted.out
     prepared.rename("elsewhere")
     assert moreish("sample", "r", "--max-tokens", "5").status == 0
     assert set(moreish("eval", "r", "--json").json["splits"]) == {"val"}
@@ -790,7 +790,10 @@ def test_training_on_it_goes_on_to_the_same_weights(
         (["train", "p", "--weight", "a=1"], "b has none; the sources are a, b"),
         (["train", "p", "--weight", "a"], "--weight a: write each once, as NAME=SHARE"),
         (["train", "p", "--set", "train.batch_size=all", *FAST], "too large for one batch"),
-        (["train", "a.jsonl", "--weight", "a=1"], "--weight is for prepared text"),
+        (
+            ["train", "a.jsonl", "--weight", "a=1"],
+            "--weight needs a folder made by moreish prepare",
+        ),
         (["doctor", "p"], "p is prepared text, for train, plan, ladder and lr-range"),
         (["tokenize", "p"], "p is prepared text"),
         (["prepare", "p", "--out", "q"], "p is prepared text"),

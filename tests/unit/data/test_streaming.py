@@ -18,7 +18,8 @@ from moreish.data.text.corpus import Corpus, guess_kind, read_corpus
 from moreish.data.token_dataset import TokenDataset, encode_corpus, fingerprint
 from moreish.errors import MoreishError
 from moreish.tokenizers import tokenizer_builder
-from moreish.training.setup import describe, set_up
+from moreish.training.load_data import describe_dataset
+from moreish.training.setup import set_up
 
 AWKWARD = {
     "running text": [STORY],
@@ -105,7 +106,7 @@ def check(source: Path, raw: list[str], kind: str, encoding: str = "utf-8") -> N
             assert corpus.facts.alphabet == alphabet
             splits = encode_corpus(corpus, tokenizer, rule, 42)
             assert {part: found.ids_N.tolist() for part, found in splits.items()} == expected
-            facts = describe(corpus, tokenizer, splits)
+            facts = describe_dataset(corpus, tokenizer, splits)
             assert facts.sha256 == {
                 part: fingerprint(TokenDataset(np.array(ids, np.uint32), items=kind == "lines"))
                 for part, ids in expected.items()

@@ -177,7 +177,7 @@ def test_a_run_cut_and_resumed_ends_with_the_same_bits(source: Path, optimizer: 
 
 
 def test_resuming_what_is_finished_or_never_began(source: Path, small_run: Run) -> None:
-    with pytest.raises(MoreishError, match="came to its end"):
+    with pytest.raises(MoreishError, match="has finished"):
         api.resume(small_run.path, report=ignore)
     with pytest.raises(MoreishError, match="no run at"):
         api.resume(source.parent / "nothing", report=ignore)

@@ -1,0 +1,90 @@
+"""New run folders: where they go, what they need, and what happens when they fail."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+
+import torch
+
+from moreish.data import ShardedArray
+from moreish.errors import MoreishError, command
+from moreish.models import CountBasedModel, build_model
+from moreish.runs import Run, backup_path, remove_run, training_lock
+from moreish.training import CHECKPOINTS_KEPT, TrainingSetup
+from moreish.utils.files import check_disk_space
+
+RUNS = Path("runs")
+"""The folder of runs that are made without a name."""
+
+
+@contextmanager
+def new_run(out: Path | None, setup: TrainingSetup, *, overwrite: bool) -> Iterator[Run]:
+    """Create a run folder and lock it. When an error leaves nothing worth keeping in it, it is
+    removed and the run that it replaced comes back.
+
+    Args:
+        out: the folder; None finds a free name in `runs/`.
+        setup: the data and settings of the run.
+        overwrite: whether a run at `out` may be replaced.
+    """
+    path = out or free_path(f"{setup.facts.name}-{setup.config.model.name}")
+    check_disk_space(path, _disk_space(setup), "this run")
+    is_first = not path.parent.exists()
+    is_replacing = (path / "run.json").is_file()
+    with training_lock(path) if is_replacing else nullcontext():
+        run = Run.create(
+            path, setup.config, setup.tokenizer, setup.splits, setup.facts, overwrite=overwrite
+        )
+    with training_lock(path):
+        try:
+            yield run
+            if not _is_worth_keeping(run) and backup_path(path).exists():
+                raise KeyboardInterrupt  # before there was anything better than the old run
+        except (Exception, KeyboardInterrupt) as error:
+            if not _is_worth_keeping(run):
+                shutil.rmtree(path, ignore_errors=True)
+                if is_replacing:
+                    backup_path(path).rename(path)
+                elif is_first:
+                    with suppress(OSError):  # another run may be there by now
+                        path.parent.rmdir()
+            elif isinstance(error, OSError):
+                raise MoreishError(
+                    f"{error.strerror or error}: {error.filename}; when that is fixed, resume with "
+                    f"{command('train', '--resume', path)}"
+                ) from None
+            raise
+        finally:
+            if is_replacing:
+                remove_run(backup_path(path))
+
+
+def free_path(name: str) -> Path:
+    """runs/name, or the first of runs/name-2, runs/name-3, … that does not exist."""
+    path, number = RUNS / name, 1
+    while path.exists():
+        number += 1
+        path = RUNS / f"{name}-{number}"
+    return path
+
+
+def _is_worth_keeping(run: Run) -> bool:
+    return run.has_weights or any(run.checkpoints.glob("step-*"))
+
+
+def _disk_space(setup: TrainingSetup) -> int:
+    """Bytes of disk that a run takes at most: its data, its best weights and its checkpoints."""
+    with torch.device("meta"):  # shapes without memory
+        model = build_model(setup.config.model, setup.tokenizer.vocab_size)
+    data = sum(
+        tokens.ids_N.nbytes
+        for name, tokens in setup.splits.items()
+        if name != "train" or not isinstance(tokens.ids_N, ShardedArray)  # which is not copied
+    )
+    weights = sum(tensor.nbytes for tensor in model.state_dict().values())
+    if isinstance(model, CountBasedModel):
+        return data + weights
+    moments = 2 * sum(parameter.nbytes for parameter in model.parameters())
+    # One more of each while it is written.
+    return data + 2 * weights + (CHECKPOINTS_KEPT + 1) * (weights + moments)
