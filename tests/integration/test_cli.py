@@ -437,7 +437,7 @@ def test_control_c_outside_the_loop_is_said(
         "moreish.runs.run.Run.sample",
         "moreish.runs.run.Run.evaluate",
     ):
-        monkeypatch.setattr(f"moreish.{name}", interrupt)
+        monkeypatch.setattr(name, interrupt)
     result = moreish(verb, *([] if verb == "train" else [small_run.path]))
     assert result.status == 130
     assert result.err == "moreish: interrupted\n"
