@@ -1,7 +1,7 @@
 """The functions of `import moreish`, which the command line calls as well."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Unpack
@@ -500,16 +500,10 @@ def _figures_package() -> ModuleType:
     return figures
 
 
-@contextmanager
-def _watching(report: Report | None) -> Iterator[Report]:
-    """Yield `report`, or a view on the terminal that is closed at the end."""
+def _watching(report: Report | None) -> AbstractContextManager[Report]:
+    """A context with `report`, or with a view on the terminal that is closed at the end."""
     if report is not None:
-        yield report
-        return
+        return nullcontext(report)
     from moreish.ui import TrainingView
 
-    view = TrainingView()
-    try:
-        yield view
-    finally:
-        view.close()
+    return TrainingView()

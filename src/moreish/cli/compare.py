@@ -32,15 +32,12 @@ def compare_verb(
     if len(set(paths)) < 2:
         raise MoreishError("name at least two different runs")
     runs = [api.load(path) for path in paths]
-    view = TrainingView(console(stderr=True))
-    try:
+    with TrainingView(console(stderr=True)) as view:
         groups, comparisons = compare(
             runs,
             "test" if test else "val",
             progress=lambda what, share: view(Progress(what=what, share=share)),
         )
-    finally:
-        view.close()
     if test:
         for run in runs:
             run.count_test_evaluation()

@@ -32,11 +32,8 @@ def doctor(
 
         check_doctor_report_path(page, source)
     out = console(stderr=as_json)
-    view = TrainingView(out)
-    try:
+    with TrainingView(out) as view:
         audit = api.doctor(source, report=view, **given(options))
-    finally:
-        view.close()
     if page is not None:
         api.doctor_page(audit, page)
     if as_json:

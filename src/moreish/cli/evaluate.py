@@ -51,15 +51,12 @@ def evaluate(
             raise MoreishError("--text does not go with --test and --stride")
         _evaluate_text(run, _read_stdin(encoding) if text == "-" else text, unknown, as_json)
         return
-    view = TrainingView(console(stderr=True))
-    try:
+    with TrainingView(console(stderr=True)) as view:
         scores = run.evaluate(
             test=test,
             stride=stride,
             progress=lambda split, share: view(Progress(what=f"evaluating {split}", share=share)),
         )
-    finally:
-        view.close()
     count = run.record.test_evaluations
     if as_json:
         splits = {name: score.as_json() for name, score in scores.items()}

@@ -39,8 +39,7 @@ def lr_range(
     from moreish.settings import from_assignments
     from moreish.ui import TrainingView, console, range_lines
 
-    view = TrainingView(console(stderr=True))
-    try:
+    with TrainingView(console(stderr=True)) as view:
         found = api.lr_range(
             source,
             low=low,
@@ -50,8 +49,6 @@ def lr_range(
             report=view,
             **given(options),
         )
-    finally:
-        view.close()
     if out is not None:
         api.draw_range(found, out)
     if as_json:

@@ -62,11 +62,14 @@ def train(
     from moreish.ui import TrainingView, console, guess_line, score_table
 
     terminal = console(stderr=as_json)
-    view = TrainingView(terminal)
-    try:
-        if inexact and resume is None:
-            raise MoreishError("--inexact goes with --resume")
-        if resume is None:
+    if inexact and resume is None:
+        raise MoreishError("--inexact goes with --resume")
+    if resume is not None and any((source, out, config, settings, overwrite, given(options))):
+        raise MoreishError("--resume takes no other settings: the run has its own")
+    with TrainingView(terminal) as view:
+        if resume is not None:
+            run = api.resume(resume, inexact=inexact, report=view)
+        else:
             run = api.train(
                 source,
                 settings=from_assignments(settings or []),
@@ -76,12 +79,6 @@ def train(
                 report=view,
                 **given(options),
             )
-        elif settings or overwrite or given(options) or (source, out, config) != (None,) * 3:
-            raise MoreishError("--resume takes no other settings: the run has its own")
-        else:
-            run = api.resume(resume, inexact=inexact, report=view)
-    finally:
-        view.close()
     if not is_main_process():
         return
     record = run.record

@@ -4,7 +4,7 @@ import math
 import os
 import time
 from collections.abc import Mapping
-from typing import IO, Any
+from typing import IO, Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
@@ -102,6 +102,12 @@ class TrainingView:
                         self.out.print(line)
             case Note():
                 self.out.print(Text(event.text, style="dim"))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Remove the progress bar."""
