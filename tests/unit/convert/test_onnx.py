@@ -115,10 +115,10 @@ def _same_logits(run: Run, path: Path) -> None:
             torch.testing.assert_close(torch.from_numpy(logits), expected, rtol=0, atol=1e-4)
 
 
-def load_standalone(tokenizer: Any, folder: Path) -> generate_template.StandstandaloneTokenizer:
+def load_standalone(tokenizer: Any, folder: Path) -> generate_template.StandaloneTokenizer:
     path = folder / "tokenizer.json"
     path.write_bytes(encode_json(tokenizer.to_json()))
-    return generate_template.StandstandaloneTokenizer(path)
+    return generate_template.StandaloneTokenizer(path)
 
 
 @pytest.mark.parametrize("boundary", [True, False])
@@ -165,7 +165,7 @@ def test_the_script_names_unknown_characters_and_words(
     assert done.returncode == 2 and not done.stdout
     assert done.stderr.endswith(f"--prompt: not in the vocabulary: {unknown}\n")
     if name == "char":
-        standalone = generate_template.StandstandaloneTokenizer(tmp_path / "o" / "tokenizer.json")
+        standalone = generate_template.StandaloneTokenizer(tmp_path / "o" / "tokenizer.json")
         with pytest.raises(ValueError, match="'語' is not in the model's vocabulary"):
             standalone.encode(prompt)
 

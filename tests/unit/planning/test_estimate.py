@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_hf import saved
+from test_hf import save_random_model
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -379,7 +379,7 @@ def test_a_plan_of_what_is_here_knows_its_data(moreish: Moreish, tmp_path: Path)
 
 
 def test_a_fine_tuning_is_planned_by_what_it_starts_from(moreish: Moreish, tmp_path: Path) -> None:
-    theirs = saved(tmp_path / "theirs", "gpt2")
+    theirs = save_random_model(tmp_path / "theirs", "gpt2")
     Path("story.txt").write_text(STORY * 50)
     plan = ["plan", "story.txt", "--config", ROOT / "configs" / "shakespeare-gpt2-finetune.toml"]
     refused = moreish(*plan, "--set", "init_from=hf:nobody/nothing")

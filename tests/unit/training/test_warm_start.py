@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_hf import saved
+from test_hf import save_random_model
 
 from conftest import STORY, Moreish
 from moreish import api
@@ -88,10 +88,10 @@ def test_what_is_elsewhere_is_looked_at_each_time(
     def started() -> Run:
         return api.train(other, init_from="hf:tiny", steps=1, settings=STILL, report=ignore)
 
-    saved(Path("tiny"), "gpt2")
+    save_random_model(Path("tiny"), "gpt2")
     first, again = started(), started()
     assert first.config.init_from == again.config.init_from
-    saved(Path("tiny"), "gpt2-wide")
+    save_random_model(Path("tiny"), "gpt2-wide")
     changed = started()
     assert changed.config.init_from != first.config.init_from
     assert changed.config.model != first.config.model
@@ -145,7 +145,7 @@ def test_from_a_model_of_transformers(
     other: Path, tmp_path: Path, moreish: Moreish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    theirs = saved(tmp_path / "small", "gpt2")
+    theirs = save_random_model(tmp_path / "small", "gpt2")
     assert "no model is named" in moreish("train", other, "--init-from", "hf:").err
     args = ["train", other, "--init-from", "hf:small", "--context", "12", "--set", "train.lr=1e-9"]
     shown = moreish(*args, "--steps", "1", "--out", "tuned")
@@ -158,7 +158,7 @@ def test_from_a_model_of_transformers(
     assert (tmp_path / "runs" / "hf-small" / "run.json").is_file()
     assert moreish(*args, "--steps", "1", "--out", "again").status == 0
     assert len(list((tmp_path / "runs").iterdir())) == 1  # imported once
-    saved(tmp_path / "elsewhere" / "small", "gpt2")
+    save_random_model(tmp_path / "elsewhere" / "small", "gpt2")
     args[3] = "hf:elsewhere/small"
     assert moreish(*args, "--steps", "1", "--out", "third").status == 0
     assert (tmp_path / "runs" / "hf-small-2").is_dir()
