@@ -1,13 +1,12 @@
-"""How many small mistakes the tests notice, in the code that must not be wrong.
+"""Mutation testing: how many small mistakes in critical code the tests detect.
 
     python benchmarks/mutation.py [--only AREA ...] [--most N] [--out FILE]
 
-A mutant is a module with one mistake in it: `<` for `<=`, `+` for `-`, a number that is one more,
-a condition turned round, a call, a `raise` or a result left out. Of each area's mutants a fixed
-random choice is made, each in a process of its own that runs the area's tests until one fails. The
-score is the share that some test noticed; the others are listed, since some of them change nothing
-that matters (a buffer's size, say). Beside it the share of lines and branches that these tests
-reach.
+A mutant is a module with one mistake: `<` for `<=`, `+` for `-`, a number that is one too large, a
+negated condition, or a call, `raise` or return value left out. A fixed random sample of each area's
+mutants is tested, each in a separate process that runs the area's tests until one fails. The score
+is the fraction that a test detects. The others are listed, since some change nothing that matters
+(such as the size of a buffer). The line and branch coverage of the tests is reported too.
 """
 
 import argparse
@@ -42,19 +41,30 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "moreish"
 
 AREAS: dict[str, dict[str, list[str]]] = {
-    "checkpoint": {"training/checkpoint.py": ["test_faults.py", "test_resume.py"]},
+    "checkpoint": {
+        "training/checkpoint.py": ["integration/test_faults.py", "integration/test_resume.py"]
+    },
     "tokenizer": {
-        f"tokenizers/{name}.py": ["test_tokenizers.py", "test_tokens.py"]
+        f"tokenizers/{name}.py": [
+            "unit/tokenizers/test_tokenizers.py",
+            "unit/data/test_token_dataset.py",
+        ]
         for name in ("base", "char", "byte", "__init__")
     },
-    "split": {"data/split.py": ["test_split.py", "test_tokens.py"]},
-    "sampler": {"data/batches.py": ["test_tokens.py", "test_training.py"]},
+    "split": {"data/split.py": ["unit/data/test_split.py", "unit/data/test_token_dataset.py"]},
+    "sampler": {
+        "data/sampler.py": ["unit/data/test_token_dataset.py", "unit/training/test_trainer.py"]
+    },
     "limits": {
-        "training/memory.py": ["test_memory.py"],
-        "files.py": ["test_faults.py", "test_run.py", "test_memory.py"],
+        "planning/memory.py": ["unit/planning/test_memory.py"],
+        "utils/files.py": [
+            "integration/test_faults.py",
+            "unit/runs/test_run.py",
+            "unit/planning/test_memory.py",
+        ],
     },
 }
-"""Modules, and the tests that are to notice."""
+"""For each area, its modules and the tests that should detect mistakes in them."""
 
 SWAPS: dict[type, type] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq,

@@ -1,8 +1,8 @@
-"""One table of everything that was measured: the README's section, and that of docs/ladder.md.
+"""Writes the measured results into README.md, docs/ladder.md and docs/fine-tuning.md.
 
     python benchmarks/table.py [--check]
 
-With `--check` it only says whether these pages are what the results make of them.
+With `--check` it writes nothing and fails if a page does not match the results.
 """
 
 import argparse
@@ -16,21 +16,21 @@ RESULTS = ROOT / "benchmarks" / "results"
 BEGIN, END = "<!-- figures: begin ({}) -->", "<!-- figures: end -->"
 
 RACE = {
-    "nanogpt": "nanoGPT's CPU setting, which takes R",
-    "gpt-eighth": "a GPT alone, trained for R/8",
-    "gpt": "a GPT alone, trained for R",
-    "planned-fifth": "what the planner chooses for R/5",
-    "planned": "what the planner chooses for R",
+    "nanogpt": "nanoGPT's CPU setting (time R)",
+    "gpt-eighth": "GPT without counts, trained for R/8",
+    "gpt": "GPT without counts, trained for R",
+    "planned-fifth": "planned by Moreish for R/5",
+    "planned": "planned by Moreish for R",
 }
 
 PEERS = {"": "nanoGPT", "_to_nanogpt": "nanoGPT", "_to_transformers": "`transformers`' GPT-2"}
 
 TEXTS = {
-    "names-lecture": "32,033 names (the lecture's)",
+    "names-lecture": "32,033 names (from the lecture)",
     "shakespeare": "tiny Shakespeare, 1.1 MB",
     "words": "a list of 104,334 English words",
     "french": "a list of French words",
-    "python": "Python's standard library, 4.7 MB of source",
+    "python": "source code of Python's standard library, 4.7 MB",
     "german": "sayings and jokes in German, 1.5 MB",
 }
 
@@ -42,8 +42,8 @@ def load(name: str) -> dict[str, Any]:
 
 
 def quality() -> list[str]:
-    """A row for each training."""
-    rows = ["| figure | what | the lecture or the peer | Moreish |", "|---|---|---|---|"]
+    """Returns a row for each training run."""
+    rows = ["| name | recipe | lecture or peer | Moreish |", "|---|---|---|---|"]
     for name, case in load("quality").get("results", {}).items():
         loss = spread(case.get("losses", [case["splits"]["val"]["loss"]]), 4)
         rows.append(f"| `{name}` | {case['what']} | {case['peer']} | {loss} |")
@@ -51,15 +51,16 @@ def quality() -> list[str]:
 
 
 def spread(values: list[float], digits: int) -> str:
-    """Their mean, and the lowest and the highest where there are several."""
+    """Formats the mean, with the range if there are several values."""
     mean = f"**{sum(values) / len(values):.{digits}f}**"
-    ends = f" ({min(values):.{digits}f} to {max(values):.{digits}f})" if len(values) > 1 else ""
-    return mean + ends
+    if len(values) == 1:
+        return mean
+    return f"{mean} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
 def race() -> list[str]:
-    """Time to quality: a row for each side."""
-    rows = ["| tiny Shakespeare, both sides in turn | whole process | validation loss |"]
+    """Returns a row for each contestant of the race."""
+    rows = ["| tiny Shakespeare, run in turn | whole process | validation loss |"]
     rows.append("|---|---|---|")
     rounds = load("race").get("rounds", [])
     for side, what in RACE.items():
@@ -73,8 +74,8 @@ def race() -> list[str]:
 
 
 def texts() -> list[str]:
-    """What half a minute buys on texts that nothing was tuned on, beside two that it was."""
-    rows = ["| text | counted | a GPT alone | planned |", "|---|---|---|---|"]
+    """Returns the losses after half a minute, also on texts that nothing was tuned on."""
+    rows = ["| text | n-gram counts | GPT | planned |", "|---|---|---|---|"]
     results = load("texts")
     for name, found in ((name, results[name]) for name in TEXTS if name in results):
         sides = [found["losses"][side] for side in ("kneser-ney", "gpt", "planned")]
@@ -83,31 +84,32 @@ def texts() -> list[str]:
 
 
 def speed() -> list[str]:
-    """A row for each measurement of speed."""
+    """Returns a row for each measurement of speed and memory."""
     found = load("speed")
-    rows = ["| what | Moreish |", "|---|---|"]
+    rows = ["| measurement | Moreish |", "|---|---|"]
     for name, title in (
-        ("training", "training tokens a second, nanoGPT's CPU setting"),
-        ("training-compiled", "the same, ours compiled"),
-        ("sampling-1", "one stream of samples, nanoGPT's CPU model"),
-        ("sampling-32", "32 streams together"),
+        ("training", "training tokens/s, nanoGPT's CPU setting"),
+        ("training-compiled", "the same, Moreish compiled"),
+        ("sampling-1", "sampling one sequence, nanoGPT's CPU model"),
+        ("sampling-32", "sampling 32 sequences in one batch"),
     ):
         for key, ratio in found.get(name, {}).items():
             if key.startswith("ratio") and not key.endswith(("_low", "_high")):
                 side = PEERS[key.removeprefix("ratio")]
                 low, high = found[name][f"{key}_low"], found[name][f"{key}_high"]
-                rows.append(f"| {title} | {ratio:.2f} times {side} ({low:.2f} to {high:.2f}) |")
+                rows.append(f"| {title} | {ratio:.2f}× {side} ({low:.2f} to {high:.2f}) |")
     default, larger = found.get("default-run"), found.get("shakespeare-run")
     if default is not None:
-        rows.append(f"| 10,000 names from `make run`'s model | {default['names_seconds']:.1f} s |")
-        rows.append(f"| memory that `make run` takes at the most | {default['megabytes']:.0f} MB |")
+        title = "sampling 10,000 names from the model of `make run`"
+        rows.append(f"| {title} | {default['names_seconds']:.1f} s |")
+        rows.append(f"| peak memory of `make run` | {default['megabytes']:.0f} MB |")
     if larger is not None:
-        what = "memory that `moreish train shakespeare` takes at the most"
+        what = "peak memory of `moreish train shakespeare`"
         rows.append(f"| {what} | {larger['megabytes']:.0f} MB |")
     prepared = load("scale").get("preparing-1-gb-char")
     if prepared is not None:
         rows.append(
-            "| a text of a gigabyte, read, split and encoded | "
+            "| reading, splitting and encoding a text of 1 GB | "
             f"{prepared['megabytes_a_second']:.0f} MB/s (copying the file: "
             f"{prepared['copy_megabytes_a_second']:.0f}); memory "
             f"{1000 * prepared['gigabytes']:.0f} MB |"
@@ -116,13 +118,13 @@ def speed() -> list[str]:
     if large:
         ratio, memory = large["times_tiktoken"]["median"], large["memory_mb"]
         rows.append(
-            "| a gigabyte through GPT-2's tokenizer into token files | "
-            f"{ratio:.2f} times tiktoken alone on as many threads; memory {memory:.0f} MB |"
+            "| 1 GB to token files with GPT-2's tokenizer | "
+            f"{ratio:.2f}× tiktoken alone on as many threads; memory {memory:.0f} MB |"
         )
     if default is not None:
         rows.append(f"| `moreish --help` | {default['help_seconds']:.2f} s |")
         first = default["first_sample_seconds"]
-        rows.append(f"| `moreish sample`, from nothing to the first text | {first:.1f} s |")
+        rows.append(f"| `moreish sample`, from start to the first sample | {first:.1f} s |")
     return rows
 
 
@@ -136,32 +138,30 @@ def section() -> str:
             "",
             (
                 "Validation loss in nats per character, exact over the whole split, on "
-                f"{machine['processors']} cores without a GPU ({when}). Seconds count everything "
-                "from the beginning of counting to the last step. `python benchmarks/quality.py "
-                "--only` measures a row."
+                f"{machine['processors']} cores without a GPU ({when}). Seconds include counting "
+                "and training. `python benchmarks/quality.py --only NAME` measures one row."
             ),
             "",
             *quality(),
             "",
             (
-                "Time to quality (`python benchmarks/race.py`): the mean, and the lowest and the "
-                "highest round. nanoGPT's README has 1.4697 after three minutes of an A100. Our "
-                "processes also score the whole training and validation splits, which is not part "
-                "of the training."
+                "Time to quality (`python benchmarks/race.py`), mean and range of the rounds. "
+                "nanoGPT's README reports 1.4697 after three minutes on an A100. The time of "
+                "Moreish includes scoring the whole training and validation splits."
             ),
             "",
             *race(),
             "",
             (
-                "What half a minute buys (`make texts`). The first three were tuned on; a GPT "
-                "alone has embeddings of n-grams, but not for lists:"
+                "Validation loss after half a minute (`make texts`). Defaults were tuned on the "
+                "first three texts. The GPT has n-gram embeddings, except on lists:"
             ),
             "",
             *texts(),
             "",
             (
-                "Speed (`python benchmarks/speed.py`), both sides in turn (median, and the lowest "
-                "and highest round):"
+                "Speed (`python benchmarks/speed.py`), measured in turn; median and range of the "
+                "rounds:"
             ),
             "",
             *speed(),
@@ -171,45 +171,46 @@ def section() -> str:
 
 
 def ladders() -> str:
-    """Every rung on both of the lectures' data."""
+    """Returns the losses of every rung on both data sets of the lectures."""
     names, text = (load(f"ladder-{data}")["rungs"] for data in ("names-lecture", "shakespeare"))
     by_rung = {entry["rung"]: entry for entry in text}
     rows = [
         (
-            "| rung | names: validation | training | copied "
-            "| tiny Shakespeare: validation | training | copied |"
+            "| rung | names: validation loss | training loss | copied "
+            "| tiny Shakespeare: validation loss | training loss | longest copy |"
         ),
         "|---|---|---|---|---|---|---|",
     ]
     best = [min(entry["splits"]["val"]["loss"] for entry in entries) for entries in (names, text)]
     for entry in names:
         cells = [entry["rung"]]
-        for of, least in zip((entry, by_rung[entry["rung"]]), best, strict=True):
-            val, train = (of["splits"][split]["loss"] for split in ("val", "train"))
-            cells += [f"**{val:.4f}**" if val == least else f"{val:.4f}", f"{train:.4f}"]
-            copied = of["copied"]
-            cells.append(f"{copied:.0%}" if of is entry else f"{copied:.0f} characters")
+        for rung, lowest in zip((entry, by_rung[entry["rung"]]), best, strict=True):
+            val, train = (rung["splits"][split]["loss"] for split in ("val", "train"))
+            cells += [f"**{val:.4f}**" if val == lowest else f"{val:.4f}", f"{train:.4f}"]
+            copied = rung["copied"]
+            cells.append(f"{copied:.0%}" if rung is entry else f"{copied:.0f} characters")
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(["", *rows, ""])
 
 
 def pretrained() -> str:
-    """The lecture's third exercise."""
+    """Returns the results of fine-tuning, the lecture's third exercise."""
     found = load("pretrain")
     if not found:
         return "\nNot measured yet.\n"
-    rows = ["| trained on | steps | validation loss | lowest after |", "|---|---|---|---|"]
+    rows = ["| training data | steps | validation loss | best step |", "|---|---|---|---|"]
     for run in found["runs"][1:]:
         loss = f"**{run['val']:.4f}** ± {run['stderr']:.4f}"
-        rows.append(f"| {run['what']} | {run['steps']:,} | {loss} | {run['best_after']:,} steps |")
+        rows.append(f"| {run['what']} | {run['steps']:,} | {loss} | {run['best_after']:,} |")
     verse, run = found["verse"], found["runs"][0]
     text = (
-        f"The large text: {verse['characters'] / 1e6:.0f} million characters of verse "
-        f"({verse['shared_with_shakespeare']:,} lines that share six words in a row with tiny "
-        f"Shakespeare are left out). The model: a GPT of {run['parameters']:,} parameters, context "
-        f"{found['model']['context']}, {found['train']['batch_tokens']:,} characters a step. It "
-        f"saw {run['steps'] * found['train']['batch_tokens'] / 1e6:.1f} million characters of "
-        f"verse, and had a loss of {run['val']:.4f} on verse then. One seed, {found['date']}."
+        f"Pretraining text: {verse['characters'] / 1e6:.0f} million characters of verse, without "
+        f"{verse['shared_with_shakespeare']:,} lines that share six consecutive words with tiny "
+        f"Shakespeare. Model: a GPT with {run['parameters']:,} parameters and context "
+        f"{found['model']['context']}, {found['train']['batch_tokens']:,} characters per step. It "
+        f"was pretrained on {run['steps'] * found['train']['batch_tokens'] / 1e6:.1f} million "
+        f"characters, to a validation loss of {run['val']:.4f} on verse. One seed, "
+        f"{found['date']}."
     )
     return "\n".join(["", text, "", *rows, ""])
 
@@ -225,15 +226,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
-    for path, command, made in PAGES:
+    for path, command, make_section in PAGES:
         page = path.read_text("utf-8")
         begin = BEGIN.format(command)
         before, rest = page.split(begin)
-        new = f"{before}{begin}\n{made()}\n{END}{rest.split(END)[1]}"
+        new = f"{before}{begin}\n{make_section()}\n{END}{rest.split(END)[1]}"
         if not options.check:
             path.write_text(new, "utf-8")
         elif new != page:
-            sys.exit(f"{path.name} is not what the results say: {command}")
+            sys.exit(f"{path.name} does not match the results: run {command}")
     if not options.check:
         print(section())
 

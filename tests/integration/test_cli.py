@@ -227,7 +227,7 @@ def test_recipes_run(moreish: Moreish, recipe: Path, tmp_path: Path) -> None:
 
     text, more = recipe.read_text(), []
     if recipe.stem == "shakespeare-gpt2-finetune":
-        saved(tmp_path / "gpt2", "gpt2")
+        save_random_model(tmp_path / "gpt2", "gpt2")
         more = ["--init-from", f"hf:{tmp_path / 'gpt2'}", "--set", "train.batch_size=4"]
     elif recipe.stem.startswith("gpt2-124m"):
         assert moreish("plan", "--config", recipe, "--gpus", 8, "--gpu", "h100").status == 0

@@ -30,7 +30,7 @@ def run_report_html(run: Run, figures: Iterable[RunFigure]) -> str:
     """Returns the report of a run as one HTML page."""
     record, data = run.record, run.record.data
     losses = table(
-        ("", "loss (nats/token)", "± ", "bits/char", "bits/byte", "perplexity", "tokens"),
+        ("", "loss (nats/token)", "std. error", "bits/char", "bits/byte", "perplexity", "tokens"),
         (
             (
                 SPLIT_NAMES[name],
