@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_hf import save_random_model
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -30,6 +29,7 @@ from moreish.training.flops import FlopCounter, parse_peak_flops
 from moreish.training.objectives import next_token_loss
 from moreish.training.setup import build_sampler, set_up
 from moreish.training.trainer import Trainer, TrainState
+from support.random_transformers import save_random_model
 
 PAGE = (ROOT / "docs" / "planning.md").read_text(encoding="utf-8")
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_hf import save_random_model
 
 from conftest import STORY, Moreish
 from moreish import api
@@ -13,6 +12,7 @@ from moreish.errors import MoreishError
 from moreish.evaluate.metrics import evaluate_losses
 from moreish.runs.run import Run
 from moreish.training.events import ignore
+from support.random_transformers import save_random_model
 
 GPT = {"name": "gpt", "layers": 2, "heads": 2, "width": 16, "context": 24}
 STILL = {"train": {"lr": 1e-12}}
