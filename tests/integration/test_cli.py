@@ -493,5 +493,5 @@ def test_a_size_of_a_vocabulary_that_is_not_learned_is_refused(moreish: Moreish,
         where = ["--out", "x"] if verb == "prepare" else []
         result = moreish(verb, "a.txt", *where, *which, *given)
         assert result.status == 2 and result.err.count("\n") == 1
-        assert f"--vocab-size 99: {name} has a vocabulary of its own; leave it out" in result.err
+        assert f"--vocab-size 99: the vocabulary of {name} has a fixed size" in result.err
     assert not Path("x").exists() and not Path("runs").exists()

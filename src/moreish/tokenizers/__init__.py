@@ -1,4 +1,7 @@
-"""Text to token ids and back. A new tokenizer is one file and one line in `REGISTRY`."""
+"""Tokenizers: text to token ids and back.
+
+A new tokenizer is one file and one line in `REGISTRY`.
+"""
 
 from collections.abc import Iterable
 from importlib import import_module
@@ -31,27 +34,28 @@ REGISTRY = {
 
 
 class TokenizerBuilder(Protocol):
-    """Makes a tokenizer for a text."""
+    """Builds a tokenizer for a text."""
 
     needs_text: bool
-    """Whether `build` has to read the texts themselves; else the characters in them suffice."""
+    """Whether `build` reads the texts themselves; otherwise their distinct characters suffice."""
 
     def build(
         self, texts: Iterable[str], *, boundary: bool, limits: VocabularyLimits = ...
     ) -> Tokenizer:
-        """A tokenizer that covers all of `texts`.
+        """Build a tokenizer that covers all of `texts`.
 
         Args:
-            texts: pieces of the text; they may be gone through more than once.
-            boundary: whether it is to have a boundary token.
+            texts: chunks of the text, which may be iterated more than once.
+            boundary: whether the corpus needs a boundary token.
+            limits: limits of a vocabulary that is trained.
 
         Raises:
             MoreishError: the limits leave no room, or a library or a file is missing.
         """
 
 
-class FromFile:
-    """Takes the tokenizer.json of a run, or of another project."""
+class TokenizerFile:
+    """Reads the tokenizer.json of a run or of another project instead of building one."""
 
     needs_text = False
 
@@ -61,52 +65,51 @@ class FromFile:
     def build(
         self, texts: Iterable[str], *, boundary: bool, limits: VocabularyLimits = NO_LIMITS
     ) -> Tokenizer:
-        """One that has a boundary keeps it, needed or not: tokens stay what they were."""
+        """Read the file. Its boundary token is kept even if unneeded, so that ids do not change."""
         try:
             data = read_json(self.path)
-            has_one = isinstance(data, dict) and data.get("boundary") is True
-            return tokenizer_from_json(data, boundary=boundary or has_one)
+            has_boundary = isinstance(data, dict) and data.get("boundary") is True
+            return tokenizer_from_json(data, boundary=boundary or has_boundary)
         except (OSError, ValueError) as error:
             raise MoreishError(f"{self.path} is no tokenizer: {error}") from None
 
 
 def tokenizer_builder(name: str) -> TokenizerBuilder:
-    """What makes the tokenizers registered as `name`; or takes the one in the file of that name.
+    """Return the builder registered as `name`, or one that reads the tokenizer.json at that path.
 
     Raises:
-        MoreishError: there is none; the nearest is named.
+        MoreishError: there is neither; the message names the most similar tokenizer.
     """
     if name in REGISTRY:
         return _imported(name)
     if not (path := Path(name).expanduser()).is_file():
         hint = nearest(name, REGISTRY)
         raise MoreishError(f"unknown tokenizer '{name}': {hint} (or name a tokenizer.json)")
-    return FromFile(path)
+    return TokenizerFile(path)
 
 
 def check_vocab_size(name: str, limits: VocabularyLimits) -> None:
-    """Raises MoreishError where a size is asked of a vocabulary that is not learned, or there is no
-    such tokenizer."""
+    """Raise MoreishError if there is no tokenizer `name`, or its vocabulary has a fixed size."""
     if not tokenizer_builder(name).needs_text and limits.vocab_size is not None:
         raise MoreishError(
-            f"--vocab-size {limits.vocab_size}: {name} has a vocabulary of its own; leave it out, "
-            "or take --tokenizer bpe or word, which learn one"
+            f"--vocab-size {limits.vocab_size}: the vocabulary of {name} has a fixed size; omit "
+            "it, or use --tokenizer bpe or word, which train a vocabulary"
         )
 
 
 def tokenizer_from_json(data: Any, *, boundary: bool) -> Tokenizer:
-    """The tokenizer that `Tokenizer.to_json` described, or that of another project.
+    """Build a tokenizer from the output of `Tokenizer.to_json`, or from another project's file.
 
     Raises:
-        MoreishError: it is damaged, or of a kind that is not known here.
+        MoreishError: `data` is damaged or of an unsupported kind.
     """
     if not isinstance(data, dict) or data.keys().isdisjoint(("name", "model")):
         raise MoreishError("the tokenizer file is damaged: it does not say which tokenizer it is")
     name = data.get("name", "bpe")
     if name not in ("char", "byte", "word", "bpe"):
         raise MoreishError(f"the tokenizer file is damaged: there is no tokenizer {name!r}")
-    found: Tokenizer = _imported(name).from_json(data, boundary=boundary)
-    return found
+    tokenizer: Tokenizer = _imported(name).from_json(data, boundary=boundary)
+    return tokenizer
 
 
 def _imported(name: str) -> Any:

@@ -1,4 +1,7 @@
-"""What every tokenizer is."""
+"""The interface of all tokenizers.
+
+Array suffixes: N tokens of a text, V tokens of the vocabulary.
+"""
 
 import hashlib
 import json
@@ -15,130 +18,155 @@ from moreish.errors import MoreishError
 Ids = NDArray[np.int64]
 
 SURROGATE = re.compile("[\ud800-\udfff]")
-"""Half a character, which only UTF-16 needs."""
+"""A lone surrogate, which is half of a UTF-16 character and cannot be encoded as UTF-8."""
 
-BEFORE_SPACE = re.compile(r"(?s).*\S(?=[ \n])")
-"""Up to the last place that no word of ours, and no token of GPT-2's kind, reaches across."""
+UP_TO_LAST_SPACE = re.compile(r"(?s).*\S(?=[ \n])")
 
-SHOWN_AS = {" ": "␣", "\n": "↵", "\t": "⇥"}
+WHITESPACE_LABELS = {" ": "␣", "\n": "↵", "\t": "⇥"}
 
 BOUNDARY_ID = 0
-"""The id of the boundary token of our own tokenizers, where there is one; the lectures write it
-`.`. Other people's may have another id."""
+"""The id of the boundary token of our own tokenizers, written `.` in the makemore lectures. In
+tokenizers of other projects it may be another id."""
 
 UNKNOWN_TEXT = "\ufffd"
-"""What a token of which the text is not known is written as."""
+"""The text that the unknown token decodes to."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VocabularyLimits:
-    """What a vocabulary that is learned from a text is to have."""
+    """Limits of a vocabulary that is trained on a text."""
 
     vocab_size: int | None = None
-    """The most tokens; None: what suits the text."""
+    """Largest number of tokens; None chooses it by the length of the text."""
     min_word_count: int = 4
-    """Occurrences below which a word is unknown: Bengio et al. 2003, section 4.1, merge those that
-    occur three times or fewer."""
+    """Occurrences below which a word is unknown. Bengio et al. 2003, section 4.1, merge all words
+    that occur three times or fewer into one token."""
 
 
 NO_LIMITS = VocabularyLimits()
-"""What suits the text."""
 
 
 def utf8(text: str) -> bytes:
-    """The bytes of `text`; those that a terminal could not decode, and escaped, are bytes again.
+    """Encode `text` as UTF-8; bytes that a terminal escaped as surrogates become bytes again.
 
     Raises:
-        MoreishError: it holds half a character.
+        MoreishError: `text` contains another lone surrogate.
     """
     try:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:
-        raise MoreishError(f"{text[error.start]!r} is half a character, not UTF-8") from None
+        raise MoreishError(
+            f"{text[error.start]!r} is a lone surrogate, which UTF-8 cannot encode"
+        ) from None
 
 
-def is_text(found: Any) -> TypeGuard[str]:
-    """Whether it is text that UTF-8 can write."""
-    return isinstance(found, str) and not SURROGATE.search(found)
+def is_valid_text(value: Any) -> TypeGuard[str]:
+    """Whether `value` is a string without lone surrogates."""
+    return isinstance(value, str) and not SURROGATE.search(value)
 
 
 def cut_before_space(text: str) -> int:
-    """The last such place; 0 if there is none."""
-    found = BEFORE_SPACE.match(text)
-    return found.end() if found else 0
+    """Find the last space or line end that follows another character; return 0 if there is none.
+
+    No word of `WordTokenizer` and no token of GPT-2's pre-tokenizer crosses this position.
+
+    >>> cut_before_space("one two thr")
+    7
+    """
+    match = UP_TO_LAST_SPACE.match(text)
+    return match.end() if match else 0
 
 
 class Tokenizer(ABC):
-    """Text to ids and back, exactly: `decode(encode(text)) == text` for every text it covers.
+    """A lossless mapping from text to token ids: `decode(encode(text)) == text` for known text.
 
-    Where a text is a list of items, or several documents, there is a boundary token: it begins and
-    ends every item and never stands inside one. One running text has no boundary.
+    A list of items, or a corpus of several documents, has a boundary token. It plays the part of
+    both BOS and EOS: it begins the token stream and follows every item, and it never occurs inside
+    an item. `encode` never returns it, and it decodes to nothing. One running text has no boundary.
     """
 
     name: ClassVar[str]
     boundary_id: int | None
-    """The id of the boundary token, if there is one."""
+    """The id of the boundary token; None if there is none."""
     unk_id: int | None
-    """The id that stands for all that is unknown; None: unknown text is an error."""
+    """The id that replaces unknown text; None if unknown text is an error."""
     vocab_size: int
+    """Number of tokens, including the boundary and the unknown token."""
 
     @abstractmethod
     def encode(self, text: str) -> Ids:
-        """Ids of `text`, without boundaries.
+        """Return the token ids (N,) of `text`, without boundaries.
 
         Raises:
-            MoreishError: some of it is unknown, which is named, and there is no token for that.
+            MoreishError: `text` has unknown characters, which the message names, and the tokenizer
+                has no unknown token; or it contains a lone surrogate.
         """
 
     @abstractmethod
-    def safe_cut(self, text: str) -> int:
-        """The last place at which `text` may be cut so that its parts are encoded as the whole is,
-        whatever comes after it; 0 if there is none."""
-
-    @abstractmethod
     def encode_items(self, items: list[str]) -> Ids:
-        """Ids of all `items` in one go, each followed by a boundary; none holds a line end."""
+        """Return the token ids of all `items`, each followed by a boundary.
+
+        Args:
+            items: texts without line ends.
+        """
 
     @abstractmethod
     def decode_bytes(self, ids: Ids) -> bytes:
-        """The UTF-8 bytes that `ids` stand for; boundaries give none."""
+        """Return the UTF-8 bytes of `ids`; boundaries decode to nothing."""
+
+    def decode(self, ids: Ids) -> str:
+        """Return the text of `ids`; bytes that are not valid UTF-8 become U+FFFD."""
+        return self.decode_bytes(ids).decode("utf-8", "replace")
+
+    @abstractmethod
+    def safe_cut(self, text: str) -> int:
+        """Return the last position that no token crosses, whatever follows `text`; 0 if none.
+
+        Both parts, encoded one after the other, give the ids of the whole text.
+        """
 
     @abstractmethod
     def find_unknown(self, text: str) -> list[str]:
-        """The distinct characters or words of `text` that it does not know, in order."""
+        """Return the distinct unknown characters or words of `text`, in order of appearance."""
 
     @abstractmethod
     def drop_unknown(self, text: str) -> str:
-        """`text` without them."""
+        """Return `text` without its unknown characters or words."""
 
     @abstractmethod
     def char_lengths(self) -> Ids:
-        """(V,) characters in each token, a boundary counting as the one line end it stands for."""
+        """Return the number of characters of each token, (V,).
+
+        The boundary counts as one character, like the line end that it replaces.
+        """
 
     @abstractmethod
     def byte_lengths(self) -> Ids:
-        """(V,) UTF-8 bytes in each token, a boundary counting as one."""
+        """Return the number of UTF-8 bytes of each token, (V,); the boundary counts as one."""
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
-        """Everything that `from_json` needs."""
+        """Return everything that `from_json` needs to build an equal tokenizer."""
 
     @classmethod
     @abstractmethod
     def from_json(cls, data: dict[str, Any], *, boundary: bool) -> Self:
-        """The tokenizer that `to_json` described, with a boundary or without one.
+        """Build the tokenizer that `to_json` described.
+
+        Args:
+            data: the content of a tokenizer.json.
+            boundary: whether the corpus needs a boundary token.
 
         Raises:
-            MoreishError: `data` is not what `to_json` gives.
+            MoreishError: `data` is not the output of `to_json`.
         """
 
-    def decode(self, ids: Ids) -> str:
-        """The text of `ids`; bytes that are no UTF-8 become U+FFFD."""
-        return self.decode_bytes(ids).decode("utf-8", "replace")
-
     def label(self, token: int) -> str:
-        """One token as a person reads it: `·` for the boundary, `␣` and `↵` for white space; bytes
-        that are no text, or cannot be seen, are `‹e282›`, since `ad` may be a token too."""
+        """Return one token in a printable form.
+
+        `·` is the boundary, `␣` and `↵` are whitespace, and bytes that are not printable text are
+        written in hexadecimal, as in `‹e282›`.
+        """
         if token == self.boundary_id:
             return "·"
         raw = self.decode_bytes(np.array([token]))
@@ -146,10 +174,10 @@ class Tokenizer(ABC):
             text = raw.decode()
         except UnicodeDecodeError:
             return f"‹{raw.hex()}›"
-        text = "".join(SHOWN_AS.get(character, character) for character in text)
+        text = "".join(WHITESPACE_LABELS.get(character, character) for character in text)
         return text if text.isprintable() else f"‹{raw.hex()}›"
 
     def fingerprint(self) -> str:
-        """sha256 of the JSON form: equal fingerprints encode equally."""
+        """Return the sha256 of the JSON form; equal fingerprints mean equal encodings."""
         canonical = json.dumps(self.to_json(), sort_keys=True, ensure_ascii=True)
         return hashlib.sha256(canonical.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""One token a character: the lectures' tokenizer."""
+"""The character tokenizer of the makemore lectures: one token for each character."""
 
 from collections.abc import Iterable
 from typing import Any, Self, final
@@ -13,30 +13,32 @@ from moreish.tokenizers.base import (
     Ids,
     Tokenizer,
     VocabularyLimits,
-    is_text,
+    is_valid_text,
 )
 
 LINE_END = "\n"
 
-UNKNOWN = -1
-"""In place of an id, while text is looked up."""
+UNKNOWN_ID = -1
+"""Stands for unknown characters in the lookup table; never returned."""
 
 
 def code_points(text: str) -> NDArray[np.unsignedinteger]:
-    """The Unicode code points of `text`, in the fewest bytes that are quick to be had."""
+    """Return the Unicode code points of `text`: uint8 for ASCII, else uint32."""
     if text.isascii():
         return np.frombuffer(text.encode(), dtype=np.uint8)
-    encoded = text.encode("utf-32-le", "surrogatepass")  # a lone surrogate is a character to name
-    return np.frombuffer(encoded, dtype="<u4")
+    # Lone surrogates pass, so that the error message can name them.
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
 
 
 @final
 class CharTokenizer(Tokenizer):
-    """Characters in code point order; with a boundary, `.` = 0 and `a` = 1 as in makemore.
+    """Characters in code point order; with a boundary, `.` is 0 and `a` is 1, as in makemore.
 
     >>> tokenizer = CharTokenizer.build(["emma"], boundary=True)
     >>> tokenizer.encode("mae").tolist()
     [3, 1, 2]
+    >>> tokenizer.encode_items(["emma", "mae"]).tolist()
+    [2, 3, 3, 1, 0, 3, 1, 2, 0]
     >>> CharTokenizer.build(["emma"], boundary=False).encode("mae").tolist()
     [2, 0, 1]
     """
@@ -46,45 +48,46 @@ class CharTokenizer(Tokenizer):
     unk_id = None
 
     def __init__(self, characters: str, *, boundary: bool) -> None:
-        """`characters`: distinct and in code point order."""
+        """`characters` must be distinct and in code point order."""
         self.characters = characters
         self.boundary_id = BOUNDARY_ID if boundary else None
         self._code_points = code_points(characters)
-        self._first = int(boundary)
-        self.vocab_size = self._first + len(characters)
-        # The id of every code point; the last entry is that of all beyond.
+        self._first_id = int(boundary)
+        self.vocab_size = self._first_id + len(characters)
+        # A table from code point to id; the last entry is for all higher code points.
         highest = int(self._code_points.max(initial=ord(LINE_END)))
-        self._ids = np.full(highest + 2, UNKNOWN)
-        self._ids[self._code_points] = np.arange(self._first, self.vocab_size)
+        self._id_of_code_point = np.full(highest + 2, UNKNOWN_ID)
+        self._id_of_code_point[self._code_points] = np.arange(self._first_id, self.vocab_size)
 
     @classmethod
     def build(
         cls, texts: Iterable[str], *, boundary: bool, limits: VocabularyLimits = NO_LIMITS
     ) -> Self:
+        """Collect the characters of `texts`; `limits` make no difference."""
         distinct: set[str] = set()
         for text in texts:
             distinct.update(text)
         return cls("".join(sorted(distinct)), boundary=boundary)
 
     def encode(self, text: str) -> Ids:
-        return self._look_up(text, self._ids)
+        return self._look_up(text, self._id_of_code_point)
 
     def encode_items(self, items: list[str]) -> Ids:
         assert self.boundary_id is not None
-        ids = self._ids.copy()
-        ids[ord(LINE_END)] = BOUNDARY_ID
-        return self._look_up(LINE_END.join([*items, ""]), ids)
+        table = self._id_of_code_point.copy()
+        table[ord(LINE_END)] = BOUNDARY_ID
+        return self._look_up(LINE_END.join([*items, ""]), table)
 
-    def _look_up(self, text: str, ids: Ids) -> Ids:
-        found: Ids = ids.take(code_points(text), mode="clip")
-        if (found == UNKNOWN).any():
+    def _look_up(self, text: str, table: Ids) -> Ids:
+        ids_N: Ids = table.take(code_points(text), mode="clip")
+        if (ids_N == UNKNOWN_ID).any():
             names = " ".join(map(repr, self.find_unknown(text)))
             raise MoreishError(f"the model never saw {names}; leave them out or drop them")
-        return found
+        return ids_N
 
     def decode_bytes(self, ids: Ids) -> bytes:
-        places = np.asarray(ids, dtype=np.int64) - self._first
-        points = self._code_points[places[places >= 0]]
+        indices = np.asarray(ids, dtype=np.int64) - self._first_id
+        points = self._code_points[indices[indices >= 0]]
         return points.astype("<u4").tobytes().decode("utf-32-le").encode()
 
     def safe_cut(self, text: str) -> int:
@@ -103,7 +106,7 @@ class CharTokenizer(Tokenizer):
 
     def byte_lengths(self) -> Ids:
         lengths = [len(character.encode()) for character in self.characters]
-        return np.array([1] * self._first + lengths, dtype=np.int64)
+        return np.array([1] * self._first_id + lengths, dtype=np.int64)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -116,12 +119,14 @@ class CharTokenizer(Tokenizer):
     def from_json(cls, data: dict[str, Any], *, boundary: bool) -> Self:
         characters = data.get("characters")
         if (
-            not is_text(characters)
+            not is_valid_text(characters)
             or not isinstance(data.get("boundary"), bool)
             or sorted(set(characters)) != list(characters)
         ):
-            raise MoreishError("the tokenizer file is damaged: its characters are not in order")
+            raise MoreishError(
+                "the tokenizer file is damaged: its characters are not distinct and sorted"
+            )
         return cls(characters, boundary=boundary)
 
 
-assert BOUNDARY_ID == 0, "encode() and to_bytes() count on the boundary being the first id"
+assert BOUNDARY_ID == 0, "encode() and decode_bytes() rely on the boundary having the first id"

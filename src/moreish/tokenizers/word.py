@@ -1,4 +1,7 @@
-"""One token a word or sign, the rare ones all the same: Bengio et al. 2003."""
+"""The word tokenizer: one token for each frequent word or sign, one for all others.
+
+Bengio et al. 2003, "A Neural Probabilistic Language Model", section 4.1.
+"""
 
 import re
 from collections import Counter
@@ -16,20 +19,20 @@ from moreish.tokenizers.base import (
     Tokenizer,
     VocabularyLimits,
     cut_before_space,
-    is_text,
+    is_valid_text,
     utf8,
 )
 
-PIECES = re.compile(r" ?\w+(?:['’]\w+)*| ?[^\w\s]|\s")
-"""Words and signs, with the space before them, and white space; together they are the text."""
+WORDS = re.compile(r" ?\w+(?:['’]\w+)*| ?[^\w\s]|\s")
+"""Words and signs, each with the space before it, and whitespace; joined, they are the text."""
 
 
 @final
 class WordTokenizer(Tokenizer):
-    """The words in the order of their frequency, after the boundary and the unknown word.
+    """Words by descending frequency, after the boundary and the unknown token.
 
     >>> tokenizer = WordTokenizer(["a", " dog", ","], boundary=False)
-    >>> tokenizer.encode("a dog, a").tolist()
+    >>> tokenizer.encode("a dog, a").tolist()  # " a" is not "a", so it is unknown
     [1, 2, 3, 0]
     """
 
@@ -37,43 +40,46 @@ class WordTokenizer(Tokenizer):
     needs_text = True
 
     def __init__(self, words: list[str], *, boundary: bool) -> None:
-        """`words`: distinct, each as it stands in the text."""
+        """`words` must be distinct, each with the space before it if there is one."""
         self.words = words
         self.boundary_id = BOUNDARY_ID if boundary else None
         self.unk_id = int(boundary)
-        self._first = self.unk_id + 1
-        self.vocab_size = self._first + len(words)
-        self._ids = {word: place for place, word in enumerate(words, self._first)}
+        self._first_id = self.unk_id + 1
+        self.vocab_size = self._first_id + len(words)
+        self._ids = {word: id_ for id_, word in enumerate(words, self._first_id)}
 
     @classmethod
     def build(
         cls, texts: Iterable[str], *, boundary: bool, limits: VocabularyLimits = NO_LIMITS
     ) -> Self:
+        """Count the words of `texts` and keep the frequent ones.
+
+        Raises:
+            MoreishError: no word occurs `limits.min_word_count` times.
+        """
         counts: Counter[str] = Counter()
         rest = ""
         for text in texts:
             rest += text
-            at = cut_before_space(rest)
-            counts.update(PIECES.findall(rest[:at]))
-            rest = rest[at:]
-        counts.update(PIECES.findall(rest))
-        kept = [word for word, count in counts.items() if count >= limits.min_word_count]
-        if counts and not kept:
+            end = cut_before_space(rest)
+            counts.update(WORDS.findall(rest[:end]))
+            rest = rest[end:]
+        counts.update(WORDS.findall(rest))
+        frequent = [word for word, count in counts.items() if count >= limits.min_word_count]
+        if counts and not frequent:
             raise MoreishError(
                 f"no word occurs {limits.min_word_count} times: --set data.min_word_count=1"
             )
-        kept.sort(key=lambda word: (-counts[word], word))
-        most = len(kept) if limits.vocab_size is None else limits.vocab_size - 1 - boundary
-        return cls(kept[:most], boundary=boundary)
+        frequent.sort(key=lambda word: (-counts[word], word))
+        if limits.vocab_size is not None:
+            frequent = frequent[: limits.vocab_size - 1 - boundary]
+        return cls(frequent, boundary=boundary)
 
     def encode(self, text: str) -> Ids:
-        utf8(text)  # half a character is no word
-        ids, unk = self._ids, self.unk_id
-        found = PIECES.findall(text)
-        return np.fromiter((ids.get(piece, unk) for piece in found), np.int64, len(found))
-
-    def safe_cut(self, text: str) -> int:
-        return cut_before_space(text)
+        utf8(text)  # raises for lone surrogates
+        ids, unk_id = self._ids, self.unk_id
+        words = WORDS.findall(text)
+        return np.fromiter((ids.get(word, unk_id) for word in words), np.int64, len(words))
 
     def encode_items(self, items: list[str]) -> Ids:
         assert self.boundary_id is not None
@@ -81,25 +87,28 @@ class WordTokenizer(Tokenizer):
         return np.concatenate([np.zeros(0, np.int64), *parts])
 
     def decode_bytes(self, ids: Ids) -> bytes:
-        first, words = self._first, self.words
-        told = (
+        first, words = self._first_id, self.words
+        texts = (
             words[i - first] if i >= first else UNKNOWN_TEXT if i == self.unk_id else ""
             for i in np.asarray(ids).tolist()
         )
-        return "".join(told).encode()
+        return "".join(texts).encode()
+
+    def safe_cut(self, text: str) -> int:
+        return cut_before_space(text)
 
     def find_unknown(self, text: str) -> list[str]:
-        pieces = PIECES.findall(text)
-        return list(dict.fromkeys(p.strip() or p for p in pieces if p not in self._ids))
+        unknown = (word for word in WORDS.findall(text) if word not in self._ids)
+        return list(dict.fromkeys(word.strip() or word for word in unknown))
 
     def drop_unknown(self, text: str) -> str:
-        return "".join(piece for piece in PIECES.findall(text) if piece in self._ids)
+        return "".join(word for word in WORDS.findall(text) if word in self._ids)
 
     def char_lengths(self) -> Ids:
-        return np.array([1] * self._first + [len(word) for word in self.words])
+        return np.array([1] * self._first_id + [len(word) for word in self.words])
 
     def byte_lengths(self) -> Ids:
-        return np.array([1] * self._first + [len(word.encode()) for word in self.words])
+        return np.array([1] * self._first_id + [len(word.encode()) for word in self.words])
 
     def to_json(self) -> dict[str, Any]:
         return {"name": self.name, "boundary": self.boundary_id is not None, "words": self.words}
@@ -110,7 +119,7 @@ class WordTokenizer(Tokenizer):
         if (
             not isinstance(words, list)
             or not isinstance(data.get("boundary"), bool)
-            or not all(is_text(word) and PIECES.fullmatch(word) for word in words)
+            or not all(is_valid_text(word) and WORDS.fullmatch(word) for word in words)
             or len(set(words)) != len(words)
         ):
             raise MoreishError("the tokenizer file is damaged: its words are no list of words")

@@ -83,7 +83,7 @@ def test_the_same_ids_as_the_libraries(
 ) -> None:
     import tiktoken
 
-    assert gpt2._like_gpt2 and learned._like_gpt2
+    assert gpt2._is_like_gpt2 and learned._like_gpt2
     ranks = {gpt2.decode_bytes(np.array([i])): i for i in range(50_256)}
     words = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
     original = tiktoken.Encoding("x", pat_str=words, mergeable_ranks=ranks, special_tokens={})
@@ -139,7 +139,7 @@ def test_long_words_take_no_time(long: str) -> None:
 
 def test_the_vocabularies_of_others(learned: BPETokenizer, tmp_path: Path) -> None:
     other = llama_like(learned)
-    assert not other._like_gpt2
+    assert not other._is_like_gpt2
     library = with_library(other, tmp_path)
     for text in [*ODD, "so!\n\nwhat?\nno 12345"]:
         assert other.decode(other.encode(text)) == text
