@@ -203,7 +203,7 @@ def encode_corpus(
         return _encode_items(corpus, tokenizer, rule, seed)
     edges = (len(corpus.texts) + 1) * corpus.has_boundary
     # In characters, so that the cuts are the same whatever the tokens are; a boundary is one too.
-    length = corpus.facts.characters + edges
+    length = corpus.stats.characters + edges
     bounds = text_bounds(length, rule)
     with ExitStack() as opened:
         spools = {name: opened.enter_context(TokenBuffer(tokenizer)) for name in bounds}
@@ -238,7 +238,7 @@ class TrainingTexts:
 
     def _running(self) -> Iterator[str]:
         edges = (len(self.corpus.texts) + 1) * self.corpus.has_boundary
-        part, at = text_bounds(self.corpus.facts.characters + edges, self.rule)["train"], 0
+        part, at = text_bounds(self.corpus.stats.characters + edges, self.rule)["train"], 0
         for piece in _pieces_of_texts(self.corpus):
             if piece is not None and part.start <= at < part.stop:
                 yield piece[: part.stop - at]
@@ -246,7 +246,7 @@ class TrainingTexts:
 
     def _items(self) -> Iterator[str]:
         place_J = _places(self.corpus, self.rule, self.seed)["train"]
-        chosen_I = np.zeros(self.corpus.facts.documents, dtype=bool)
+        chosen_I = np.zeros(self.corpus.stats.documents, dtype=bool)
         chosen_I[place_J] = True
         at = 0
         for items in self.corpus.items():
@@ -279,7 +279,7 @@ def _encode_items(
             edges.append(source.length + np.flatnonzero(ids_N == boundary) + 1)
             source.add(ids_N)
         edge_I = np.concatenate(edges)
-        if len(edge_I) != corpus.facts.documents + 1:
+        if len(edge_I) != corpus.stats.documents + 1:
             raise _changed(corpus)
         for name, place_J in places.items():
             with TokenBuffer(tokenizer) as spool:
@@ -292,7 +292,7 @@ def _encode_items(
 
 def _places(corpus: Corpus, rule: SplitRule, seed: int) -> dict[SplitName, Ids]:
     """Which items are in which split."""
-    item_ids_I = corpus.facts.item_ids_I
+    item_ids_I = corpus.stats.item_ids_I
     assert item_ids_I is not None
     if rule == "lecture":
         return split_items_as_lecture(len(item_ids_I))

@@ -1,4 +1,4 @@
-"""The data doctor: what it finds, where, and that what it names mends it."""
+"""The audit of a text: what it finds, where, and that its fixes work."""
 
 import time
 import unicodedata
@@ -10,15 +10,14 @@ from hypothesis import strategies as st
 
 import moreish
 from conftest import Moreish
-from moreish.data.audit import audit as doctor
+from moreish.data.audit import audit as audit_module
 from moreish.data.audit.audit import AuditReport, audit_corpus, audit_source
-from moreish.data.audit.checks import Seen
-from moreish.data.text import clean as mend
-from moreish.data.text.clean import CleaningOptions, clean_texts
+from moreish.data.audit.checks import Finding, LineBlock
+from moreish.data.text.clean import MIN_UNIQUE_LINE, CleaningOptions, clean_texts
 from moreish.data.text.corpus import Corpus, read_corpus
-from moreish.data.text.decode import Text, text_of
+from moreish.data.text.decode import Text, text_from_chunks
 from moreish.data.text.detect_encoding import guess_encoding
-from moreish.data.text.lines import chosen_lines, short_lines, whole_lines
+from moreish.data.text.lines import bounded_lines, complete_lines, filter_lines
 
 PROSE = [
     f"In chapter {n} nothing much happens to anybody, and it takes its time." for n in range(300)
@@ -42,7 +41,7 @@ VARIED = [
 """Running text, all of its lines different, with nothing to find in it."""
 
 
-def found_in(path: Path, lines: list[str], **options: object) -> dict[str, doctor.Finding]:
+def found_in(path: Path, lines: list[str], **options: object) -> dict[str, Finding]:
     path.write_text("\n".join(lines), encoding="utf-8", newline="")
     return {finding.name: finding for finding in audit_source(str(path), **options).findings}  # type: ignore[arg-type]
 
@@ -65,12 +64,12 @@ def test_nothing_is_found_where_nothing_is_wrong(tmp_path: Path) -> None:
         ("e-mail addresses", "write to anna.schmidt@example.org, or to bob@example.com", 2, False),
         ("telephone numbers", "call +49 30 1234 5678 or (030) 123-45 67", 2, False),
         ("card numbers", "paid by 4111 1111 1111 1111", 1, True),
-        ("white space", "here it ends   ", 1, False),
+        ("trailing whitespace", "here it ends   ", 1, False),
         ("long lines", "x" * 20_000, 1, False),
-        ("not normalised", "cafe\u0301", 1, False),
+        ("not normalized", "cafe\u0301", 1, False),
         ("scripts", "Привет", 2, False),
-        ("copies", VARIED[17], 1, False),
-        ("near copies", VARIED[17].upper() + "!", 1, False),
+        ("duplicates", VARIED[17], 1, False),
+        ("near duplicates", VARIED[17].upper() + "!", 1, False),
         ("mojibake", "cafÃ©”", 1, True),
         ("mojibake", "itâ\x80\x99s Ã\x81rbol", 2, True),
         ("secrets", "DB_PASSWORD=hunter2hunter2", 1, True),
@@ -149,14 +148,14 @@ def test_what_only_looks_alike_is_left_in_peace(tmp_path: Path, line: str) -> No
 
 def test_vowel_signs_matter(tmp_path: Path) -> None:
     lines = [f"{word} और फिर बहुत दिनों तक कुछ भी नहीं हुआ, कुछ नहीं" for word in ("की", "के", "का", "कु")]
-    assert "near copies" not in found_in(tmp_path / "a.txt", [*VARIED, *lines])
+    assert "near duplicates" not in found_in(tmp_path / "a.txt", [*VARIED, *lines])
 
 
 def test_leakage_of_running_text(tmp_path: Path) -> None:
     found = found_in(tmp_path / "a.txt", [*VARIED, *VARIED[:80]])
     assert found["leakage"].severity == "warning" and found["leakage"].fix == "--dedup"
     assert found["leakage"].count == 68  # of the last tenth, which ends at line 680
-    assert found["copies"].count == 80
+    assert found["duplicates"].count == 80
     audit = audit_source(str(tmp_path / "a.txt"))
     audit.save(tmp_path / "doctor.json")
     assert AuditReport.load(tmp_path / "doctor.json") == audit
@@ -175,20 +174,20 @@ def test_no_leakage_is_claimed_from_the_beginning_alone(tmp_path: Path) -> None:
         ["\n".join([*VARIED, *VARIED[:80], *(f"{n} " * 20 for n in range(9999))])], "text"
     )
     names = {finding.name for finding in audit_corpus(corpus, most=60_000).findings}
-    assert "copies" in names and "leakage" not in names and "rare characters" not in names
+    assert "duplicates" in names and "leakage" not in names and "rare characters" not in names
 
 
 def test_secrets_are_shown_by_no_other_finding(tmp_path: Path) -> None:
     line = "password=hunter2hunter2 bob@example.com \x07 and so on for a while, a while"
     found = found_in(tmp_path / "a.txt", [*VARIED, line, line, "x" * 12_000 + line])
-    assert {"e-mail addresses", "control characters", "copies", "long lines"} <= set(found)
+    assert {"e-mail addresses", "control characters", "duplicates", "long lines"} <= set(found)
     assert not [finding for finding in found.values() if "hunter2" in finding.example]
     url = "postgres://anna:hunter2@db.example.com/x?mail=bob@example.com "
     secret = "password=" + "8f3k" * 20
     lines = [*VARIED, url, url, secret + " ", "x" * 50 + secret + "x" * 12_000]
     found = found_in(tmp_path / "a.txt", lines)
     assert found["e-mail addresses"].count == 2
-    assert {"white space", "long lines"} <= set(found)
+    assert {"trailing whitespace", "long lines"} <= set(found)
     assert not [f for f in found.values() if "hunter2" in f.example or "8f3k" in f.example]
 
 
@@ -227,18 +226,18 @@ def test_figures_and_copies_without_end_are_bounded(monkeypatch: pytest.MonkeyPa
     """One line again and again, and lines without a letter, which once were never forgotten."""
     kept: list[int] = []
 
-    class Watched(doctor.Copies):
-        def see(self, seen: Seen) -> None:
-            super().see(seen)
-            kept.append(max(self.same.kept, self.near.kept))
+    class Watched(audit_module.DuplicateCheck):
+        def update(self, block: LineBlock) -> None:
+            super().update(block)
+            kept.append(max(self.exact.num_rows, self.near.num_rows))
 
-    monkeypatch.setattr(moreish.data.audit.duplicates, "REMEMBERED", 1000)  # type: ignore[attr-defined]
-    monkeypatch.setattr(doctor, "Copies", Watched)
+    monkeypatch.setattr(moreish.data.audit.duplicates, "MAX_KEYS", 1000)  # type: ignore[attr-defined]
+    monkeypatch.setattr(audit_module, "DuplicateCheck", Watched)
     texts = ["\n".join(["12:34"] * 5000), "\n".join(f"{n},{n * 7}" for n in range(20_000))]
     audit_corpus(Corpus.of(["\n".join(texts)], "lines"))
     assert 0 < max(kept) <= 2000
     (copies,) = (
-        f for f in audit_corpus(Corpus.of(texts[:1], "lines")).findings if f.name == "copies"
+        f for f in audit_corpus(Corpus.of(texts[:1], "lines")).findings if f.name == "duplicates"
     )
     assert (copies.count, copies.is_estimate) == (4999, False)  # one line is not too many
 
@@ -275,12 +274,12 @@ def test_guesses_say_so_and_show_what_they_read(
     path = tmp_path / "a.txt"
     path.write_bytes(("hello there\n" * 9000 + SAMPLES[language]).encode(encoding))
     guess = guess_encoding(path)
-    assert guess is not None and not guess.sure
-    right = guess.shown.partition(f"{encoding}: ")[2].partition(" | ")[0]
+    assert guess is not None and not guess.is_certain
+    right = guess.example.partition(f"{encoding}: ")[2].partition(" | ")[0]
     assert len(right) > 15 and right in SAMPLES[language]
     told = moreish_("doctor", path).out
     assert f"perhaps --encoding {guess.encoding}" in told and right in told
-    assert "Mended while it is read, if that guess is right: moreish train" in told
+    assert "To fix this while training, if the guess is right: moreish train" in told
 
 
 def test_what_no_encoding_reads_well_is_not_guessed(moreish_: Moreish, tmp_path: Path) -> None:
@@ -348,7 +347,7 @@ def test_other_encodings_are_read_and_named(tmp_path: Path, encoding: str) -> No
     path.write_bytes("\n".join([*VARIED, *quoted, "naïve façade"]).encode(encoding))
     guess = guess_encoding(path)
     assert guess is not None
-    assert guess.sure == encoding.startswith("utf")
+    assert guess.is_certain == encoding.startswith("utf")
     assert "naïve" in path.read_bytes().decode(guess.encoding)
     (first, *_) = audit_source(str(path)).findings
     assert first.name == "encoding" and first.severity == "warning"
@@ -367,10 +366,10 @@ def test_memory_is_bounded_by_an_even_sample(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every line twice: from an eighth of them the doctor knows nearly how many there are."""
-    monkeypatch.setattr(moreish.data.audit.duplicates, "REMEMBERED", 500)  # type: ignore[attr-defined]
+    monkeypatch.setattr(moreish.data.audit.duplicates, "MAX_KEYS", 500)  # type: ignore[attr-defined]
     lines = [f"{a} {b} {c} and so on until it is long enough" for a in WORDS for b in WORDS
              for c in WORDS]  # fmt: skip
-    found = found_in(tmp_path / "a.txt", lines + lines, kind="text")["copies"]
+    found = found_in(tmp_path / "a.txt", lines + lines, kind="text")["duplicates"]
     assert found.is_estimate
     assert abs(found.count - len(lines)) < 0.15 * len(lines)
 
@@ -380,18 +379,21 @@ def test_copies_are_counted_however_alike_the_lines_are(
 ) -> None:
     """Numbered lines are one line but for what does not matter: once, all of them were forgotten.
     A line that comes very often is known for certain."""
-    monkeypatch.setattr(moreish.data.audit.duplicates, "REMEMBERED", 2000)  # type: ignore[attr-defined]
+    monkeypatch.setattr(moreish.data.audit.duplicates, "MAX_KEYS", 2000)  # type: ignore[attr-defined]
     index_items = [f"user{n}" for n in range(12_000)]
     found = found_in(tmp_path / "a.txt", index_items + index_items[:6000], kind="lines")
-    assert found["copies"].is_estimate and abs(found["copies"].count - 6000) < 0.1 * 6000
-    near = found["near copies"]
+    assert found["duplicates"].is_estimate and abs(found["duplicates"].count - 6000) < 0.1 * 6000
+    near = found["near duplicates"]
     assert (near.count, near.is_estimate) == (17_998, False)  # but for user0, who comes again
     words = [f"{a} {b}{c} {d}" for a in WORDS for b in WORDS for c in WORDS for d in WORDS]
     lines = [line for word in words[:8000] for line in (word, "often")]
     again = [word.upper() for word in words[:4000]]
     found = found_in(tmp_path / "a.txt", lines + again, kind="lines")
-    assert found["copies"].is_estimate and found["copies"].count == 7999
-    assert found["near copies"].is_estimate and abs(found["near copies"].count - 4000) < 0.1 * 4000
+    assert found["duplicates"].is_estimate and found["duplicates"].count == 7999
+    assert (
+        found["near duplicates"].is_estimate
+        and abs(found["near duplicates"].count - 4000) < 0.1 * 4000
+    )
 
 
 def test_only_the_beginning_is_looked_at_where_that_is_asked() -> None:
@@ -408,14 +410,14 @@ def test_a_training_says_what_the_doctor_found(
     source.write_text("\n".join([*VARIED, "zero\u200bwidth"]))
     run = moreish.train(source, model="bigram", steps=2, out=tmp_path / "run")
     shown = capsys.readouterr().out
-    assert "characters that cannot be seen" in shown and "--clean" in shown
+    assert "invisible characters and no-break spaces" in shown and "--clean" in shown
     assert "moreish doctor" in shown
     kept = AuditReport.load(run.path / "doctor.json")
     assert [finding.name for finding in kept.findings] == ["invisible characters"]
-    clean_texts = moreish.train(source, model="bigram", steps=2, out=tmp_path / "clean", clean=True)
-    assert "cannot be seen" not in capsys.readouterr().out
-    assert run.record.data.vocabulary - clean_texts.record.data.vocabulary == 1
-    assert "left out control and invisible characters" in clean_texts.record.data.notes
+    cleaned = moreish.train(source, model="bigram", steps=2, out=tmp_path / "clean", clean=True)
+    assert "invisible characters" not in capsys.readouterr().out
+    assert run.record.data.vocabulary - cleaned.record.data.vocabulary == 1
+    assert "left out control and invisible characters" in cleaned.record.data.notes
     moreish.train("names", model="bigram", steps=2, out=tmp_path / "names")
     assert not (tmp_path / "names" / "doctor.json").exists()
 
@@ -428,7 +430,7 @@ def test_pages_show_text_as_text(tmp_path: Path) -> None:
     page = (tmp_path / "page.html").read_text()
     assert "<script>" not in page and "&lt;script&gt;" in page
     assert "\x1b" not in page and "␛[31m" in page
-    assert f"Mended while it is read: moreish train {source} --clean" in page
+    assert f"To fix this while training: moreish train {source} --clean" in page
 
 
 def test_a_page_replaces_nothing_but_a_page(moreish_: Moreish, tmp_path: Path) -> None:
@@ -450,11 +452,11 @@ def test_a_page_replaces_nothing_but_a_page(moreish_: Moreish, tmp_path: Path) -
         moreish.api.doctor_page(moreish.doctor(source), source)  # type: ignore[attr-defined]
 
 
-# Mending
+# Cleaning
 
 
 def through(pieces: list[str], how: CleaningOptions, kind: str = "text") -> str:
-    return "".join(clean_texts([text_of(*pieces)], how, kind)[0][0])  # type: ignore[arg-type]
+    return "".join(clean_texts([text_from_chunks(*pieces)], how, kind)[0][0])  # type: ignore[arg-type]
 
 
 pieces_of_text = st.lists(st.text(alphabet="ab\n e\u0301\u0327가\u1100\u1161漢", max_size=12))
@@ -471,21 +473,21 @@ def test_normal_forms_do_not_depend_on_the_pieces(pieces: list[str]) -> None:
 @settings(max_examples=300)
 def test_lines_are_the_same_in_parts(pieces: list[str], longest: int) -> None:
     whole = "".join(pieces).split("\n")
-    assert [line for lines in whole_lines(pieces) for line in lines] == whole
+    assert [line for lines in complete_lines(pieces) for line in lines] == whole
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(moreish.data.text.lines, "LONGEST", longest)  # type: ignore[attr-defined]
+        patch.setattr(moreish.data.text.lines, "MAX_HELD_CHARACTERS", longest)  # type: ignore[attr-defined]
         told, begun = [], ""
-        for lines, goes_on in short_lines(pieces):
+        for lines, goes_on in bounded_lines(pieces):
             lines = [begun + lines[0], *lines[1:]]
             begun = lines.pop() if goes_on else ""
             told += lines
         assert told == whole
-        assert "".join(chosen_lines(pieces, lambda line: True)) == "".join(pieces)
+        assert "".join(filter_lines(pieces, lambda line: True)) == "".join(pieces)
 
 
 @given(st.lists(st.lists(st.sampled_from(["ab", " ab", "b", "", "abc"])), min_size=1, max_size=3))
 def test_copies_go_wherever_they_stand(files: list[list[str]]) -> None:
-    texts = [text_of("\n".join(lines)) for lines in files]
+    texts = [text_from_chunks("\n".join(lines)) for lines in files]
     seen: set[str] = set()
     expected = []
     for lines in files:
@@ -501,7 +503,7 @@ def test_copies_go_wherever_they_stand(files: list[list[str]]) -> None:
 
 
 def test_short_lines_of_running_text_may_come_again() -> None:
-    line = "x" * mend.REMARKABLE
+    line = "x" * MIN_UNIQUE_LINE
     assert through(["yes\nyes\n", line, "\n", line, "\nyes"], CleaningOptions(dedup=True)) == (
         f"yes\nyes\n{line}\nyes"
     )
@@ -524,9 +526,9 @@ def test_notes_count_what_goes(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     how = CleaningOptions(dedup=True, min_count=2)
     path.write_text("ab\nabz\nab\nac\ncy\nabab\n\n")
-    (note,) = (n for n in read_corpus(str(path), "lines", "utf-8", how).notes if "copies" in n)
+    (note,) = (n for n in read_corpus(str(path), "lines", "utf-8", how).notes if "duplicates" in n)
     assert note == (  # ab again; abz and cy, and then ac
-        "left out copies: 1, left out items with characters that occur fewer than 2 times: 3"
+        "left out duplicates: 1, left out items with characters that occur fewer than 2 times: 3"
     )
     path.write_text("aaabbbz" + "y")
     (note,) = read_corpus(str(path), "text", "utf-8", CleaningOptions(min_count=2)).notes
@@ -582,7 +584,7 @@ def test_cleaning_is_not_offered_where_it_destroys(moreish_: Moreish, tmp_path: 
 def test_nothing_left_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("abc\ndef\n" * 2)
-    with pytest.raises(moreish.MoreishError, match="mending leaves nothing"):
+    with pytest.raises(moreish.MoreishError, match="cleaning removes everything"):
         read_corpus(str(path), "lines", "utf-8", CleaningOptions(min_count=9))
 
 
@@ -601,5 +603,5 @@ def test_items_are_not_numbered_for_the_doctor(tmp_path: Path) -> None:
     found = audit_source(str(tmp_path / "l.txt"), "lines")
     assert (found.documents, found.lines) == (150, 150)
     corpus = read_corpus(str(tmp_path / "l.txt"), "lines", index_items=False)
-    assert corpus.facts.item_ids_I is None
-    assert read_corpus(str(tmp_path / "l.txt"), "lines").facts.distinct == 2
+    assert corpus.stats.item_ids_I is None
+    assert read_corpus(str(tmp_path / "l.txt"), "lines").stats.distinct == 2

@@ -91,7 +91,7 @@ def seeded(items: list[str]) -> dict[str, list[int]]:
 
 
 def in_pieces(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decode, "PIECE", size)
+    monkeypatch.setattr(decode, "CHUNK_BYTES", size)
     monkeypatch.setattr(tokens, "CHUNK_TOKENS", size)
 
 
@@ -99,11 +99,11 @@ def check(source: Path, raw: list[str], kind: str, encoding: str = "utf-8") -> N
     corpus = read_corpus(str(source), kind, encoding)
     for name in ("char", "byte"):
         tokenizer = tokenizer_builder(name).build(
-            [corpus.facts.alphabet], boundary=corpus.has_boundary
+            [corpus.stats.alphabet], boundary=corpus.has_boundary
         )
         for rule in ("seeded", "lecture"):
             expected, alphabet = plain(raw, kind, rule, name)
-            assert corpus.facts.alphabet == alphabet
+            assert corpus.stats.alphabet == alphabet
             splits = encode_corpus(corpus, tokenizer, rule, 42)
             assert {part: found.ids_N.tolist() for part, found in splits.items()} == expected
             facts = describe_dataset(corpus, tokenizer, splits)
@@ -167,7 +167,7 @@ def test_any_texts_in_pieces(texts: list[str], piece: int) -> None:
 @given(text=st.text("ab \n\n", max_size=60), piece=st.integers(1, 7), judged=st.integers(1, 9))
 def test_the_guess_does_not_depend_on_pieces(text: str, piece: int, judged: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("moreish.data.text.corpus.JUDGED", judged)
+        patch.setattr("moreish.data.text.corpus.MAX_GUESS_LINES", judged)
         cut = [text[i : i + piece] for i in range(0, len(text), piece)]
         lines = text.rstrip("\n").split("\n")[:judged] if text.strip("\n") else []
         blank = sum(not line.strip() for line in lines)
@@ -242,8 +242,8 @@ def test_a_corpus_in_memory_is_like_one_on_disk(tmp_path: Path) -> None:
     path = tmp_path / "source.txt"
     path.write_text("emma\nolivia\nava\nemma\n")
     facts = [
-        read_corpus(str(path)).facts,
-        Corpus.of(["emma", "olivia", "ava", "emma"], "lines").facts,
+        read_corpus(str(path)).stats,
+        Corpus.of(["emma", "olivia", "ava", "emma"], "lines").stats,
     ]
     assert [(f.documents, f.distinct, f.characters, f.longest) for f in facts] == [
         (4, 3, 17, 6)

@@ -168,5 +168,5 @@ def test_a_missing_source_suggests_the_nearest() -> None:
 def test_white_space_around_items_is_said(tmp_path: Path) -> None:
     corpus = read(tmp_path, b"  emma\nolivia \nava\n")
     assert documents(corpus) == ["emma", "olivia", "ava"]
-    assert any("white space" in note for note in corpus.notes)
-    assert not any("white space" in note for note in read(tmp_path, b"emma\nava\n").notes)
+    assert any("whitespace" in note for note in corpus.notes)
+    assert not any("whitespace" in note for note in read(tmp_path, b"emma\nava\n").notes)

@@ -1,7 +1,8 @@
-"""What is wrong, or may be, with a text: found in one reading, whatever its size.
+"""The audit of a text: one pass that finds what may spoil a model of it.
 
-Every finding has a count, an example with its line, and the option of `moreish train` that mends
-it, where there is one.
+The flow is `audit_source` (read, detect the encoding) → `audit_corpus` (pass every block of lines
+to every check of `checks` and `duplicates`) → `AuditReport` (findings with a count, an example, its
+line, and the option of `moreish train` that fixes it).
 """
 
 import codecs
@@ -15,47 +16,49 @@ from typing import Self
 import numpy as np
 
 from moreish.data.audit.checks import (
-    Characters,
+    AuditScope,
+    CharacterCheck,
     Check,
     Finding,
-    Found,
-    Lines,
-    Normal,
-    Patterns,
-    Scope,
-    Seen,
+    LineBlock,
+    LineCheck,
+    LocatedFinding,
+    NormalizationCheck,
+    PatternCheck,
 )
-from moreish.data.audit.duplicates import Copies
+from moreish.data.audit.duplicates import DuplicateCheck
 from moreish.data.split import SplitRule
 from moreish.data.text import (
+    MAX_EXAMPLE,
     MISREAD,
-    SHOWN,
     CleaningOptions,
     Corpus,
     CorpusKind,
     NotTextError,
     Text,
+    bounded_lines,
     first_guess,
     guess_encoding,
-    masked,
+    mask_secrets,
     normalize_newlines,
     read_corpus,
-    short_lines,
 )
 from moreish.errors import MoreishError, command
 from moreish.tokenizers import code_points
 from moreish.utils.files import read_json, write_atomic
 
-FEW = 10_000
-"""Characters below which there is little to learn from."""
+MIN_CHARACTERS = 10_000
+"""Characters below which a text is reported as little."""
 
 TOKENS_PER_PARAMETER = 20
-"""Tokens (Hoffmann et al. 2022, "Training Compute-Optimal Large Language Models")."""
+"""Hoffmann et al. 2022, "Training Compute-Optimal Large Language Models"."""
+
+ProgressCallback = Callable[[float], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class AuditReport:
-    """What the doctor says of a text."""
+    """The size of a text and the problems found in it."""
 
     name: str
     kind: CorpusKind
@@ -64,44 +67,73 @@ class AuditReport:
     characters: int
     distinct_characters: int
     is_complete: bool
-    """Whether all of it was looked at, or only the beginning."""
+    """Whether the whole text was checked, not only its beginning."""
     source_args: list[str]
-    """The source, and the options that it was read with."""
+    """The source and the options it was read with, as command-line arguments."""
     notes: list[str]
-    """What was done to the text, or guessed of it."""
+    """What was changed or guessed while reading the text."""
     findings: list[Finding]
     """Warnings first."""
 
     @property
     def fixes(self) -> str:
-        """All options that mend something."""
+        """All options of `moreish train` that fix something."""
         return " ".join(dict.fromkeys(f.fix for f in self.findings if f.fix))
 
     @property
     def fix_command(self) -> str:
-        """The command that mends it, for people; nothing where nothing does."""
+        """A sentence with the command that applies all fixes; empty if there are none."""
         if not self.fixes:
             return ""
-        given = self.source_args
-        if "--encoding" in self.fixes and "--encoding" in given:  # another one
-            at = given.index("--encoding")
-            given = given[:at] + given[at + 2 :]
-        guess = ", if that guess is right" if any(f.is_guess for f in self.findings) else ""
-        return f"Mended while it is read{guess}: {command('train', *given)} {self.fixes}"
+        arguments = self.source_args
+        if "--encoding" in self.fixes and "--encoding" in arguments:  # replace it
+            at = arguments.index("--encoding")
+            arguments = arguments[:at] + arguments[at + 2 :]
+        guess = ", if the guess is right" if any(f.is_guess for f in self.findings) else ""
+        return f"To fix this while training{guess}: {command('train', *arguments)} {self.fixes}"
 
     def save(self, path: Path) -> None:
-        """As JSON, which `load` reads."""
+        """Write the report as JSON."""
         write_atomic(path, json.dumps(asdict(self), indent=1).encode())
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Raises OSError, or ValueError when it is none."""
+        """Read a report that `save` wrote, in this version or in 0.1.0.
+
+        Raises:
+            OSError: the file cannot be read.
+            ValueError: it is not such a report.
+        """
         try:
-            fields = read_json(path)
-            findings = [Finding(**each) for each in fields["findings"]]
+            fields = _rename(read_json(path), _OLD_REPORT_FIELDS)
+            findings = []
+            for each in fields["findings"]:
+                finding = _rename(each, _OLD_FINDING_FIELDS)
+                if isinstance(finding.get("severity"), bool):
+                    finding["severity"] = "warning" if finding["severity"] else "note"
+                findings.append(Finding(**finding))
             return cls(**{**fields, "findings": findings})
-        except (TypeError, KeyError) as error:
+        except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(str(error)) from None
+
+
+_OLD_REPORT_FIELDS = {
+    "alphabet": "distinct_characters",
+    "whole": "is_complete",
+    "given": "source_args",
+}
+_OLD_FINDING_FIELDS = {
+    "what": "description",
+    "about": "is_estimate",
+    "where": "location",
+    "mend": "fix",
+    "guess": "is_guess",
+    "grave": "severity",
+}
+
+
+def _rename(fields: dict, new_names: dict[str, str]) -> dict:
+    return {new_names.get(name, name): value for name, value in fields.items()}
 
 
 def audit_source(
@@ -112,58 +144,60 @@ def audit_source(
     rule: SplitRule = "seeded",
     *,
     source_args: Sequence[str] = (),
-    progress: Callable[[float], None] = lambda share: None,
+    progress: ProgressCallback = lambda share: None,
 ) -> AuditReport:
-    """Read `source` as training would, and look at all of it.
+    """Read `source` as training does, and audit all of it.
 
-    A file in another encoding is read in the one that it seems to have, which is then a finding.
+    A file in another encoding is read in the encoding it seems to have, and reported.
 
     Args:
+        source: a built-in data set, a file or a folder.
+        kind: see `read_corpus`.
+        encoding: encoding to try first.
+        cleaning: changes to the text before it is audited.
+        rule: rule of the split, which decides what may leak from one split into another.
         source_args: see `AuditReport`.
+        progress: called with the share that has been checked, between 0 and 1.
 
     Raises:
-        MoreishError: as `read_corpus` does.
+        MoreishError: see `read_corpus`; or the encoding cannot be guessed.
     """
     cleaning = cleaning or CleaningOptions()
-    wrong: list[Finding] = []
+    encoding_findings: list[Finding] = []
     try:
         corpus = read_corpus(source, kind, encoding, cleaning, index_items=False)
     except NotTextError as error:
-        what = str(error).partition(";")[0]
+        problem = str(error).partition(";")[0]
         guess = error.path and guess_encoding(error.path)
         if not guess or codecs.lookup(guess.encoding) == codecs.lookup(encoding):
             hint = "name its encoding, which is hard to guess"
-            raise NotTextError(f"{what}; {hint}") from None
-        judge = "" if guess.sure else "; judge by the example which it is"
-        wrong.append(
+            raise NotTextError(f"{problem}; {hint}") from None
+        advice = "" if guess.is_certain else "; the example shows which guess is right"
+        encoding_findings.append(
             Finding(
                 name="encoding",
-                description=f"files in another encoding ({what}){judge}",
+                description=f"files in another encoding ({problem}){advice}",
                 count=1,
-                location=str(error.path) if guess.shown else "",
-                example=guess.shown,
+                location=str(error.path) if guess.example else "",
+                example=guess.example,
                 fix=f"--encoding {guess.encoding}",
-                is_guess=not guess.sure,
+                is_guess=not guess.is_certain,
                 severity="warning",
             )
         )
         try:
             corpus = read_corpus(source, kind, guess.encoding, cleaning, index_items=False)
-        except NotTextError as cut:  # its mark is that of an encoding, the rest is not
-            raise MoreishError(str(cut).partition(";")[0]) from None
-    found = audit_corpus(corpus, rule, source_args=source_args, progress=progress)
-    findings = found.findings
-    if not wrong and _is_latin_1(encoding):
-        # What is an ellipsis in Windows-1252 is a line end in Latin-1, which nobody writes.
-        which = "control characters" if "\x85" in corpus.facts.alphabet else ""
-        which = MISREAD if any(f.name == MISREAD for f in findings) else which
-        mend = "--encoding cp1252"
-        findings = [replace(f, fix=mend, is_guess=True) if f.name == which else f for f in findings]
-    return replace(found, findings=[*wrong, *findings])
-
-
-def _is_latin_1(encoding: str) -> bool:
-    return codecs.lookup(encoding).name == "iso8859-1"
+        except NotTextError as wrong_guess:  # a byte order mark that the rest does not follow
+            raise MoreishError(str(wrong_guess).partition(";")[0]) from None
+    report = audit_corpus(corpus, rule, source_args=source_args, progress=progress)
+    findings = report.findings
+    if not encoding_findings and codecs.lookup(encoding).name == "iso8859-1":
+        # The ellipsis of Windows-1252 is a rare line separator in Latin-1.
+        name = "control characters" if "\x85" in corpus.stats.alphabet else ""
+        name = MISREAD if any(f.name == MISREAD for f in findings) else name
+        fix = "--encoding cp1252"
+        findings = [replace(f, fix=fix, is_guess=True) if f.name == name else f for f in findings]
+    return replace(report, findings=[*encoding_findings, *findings])
 
 
 def audit_corpus(
@@ -172,62 +206,71 @@ def audit_corpus(
     *,
     most: int | None = None,
     source_args: Sequence[str] = (),
-    progress: Callable[[float], None] = lambda share: None,
+    progress: ProgressCallback = lambda share: None,
 ) -> AuditReport:
-    """Everything that is found in `corpus`.
+    """Audit `corpus`.
 
     Args:
-        rule: of the split.
-        most: characters to look at, from the beginning; None for all.
+        corpus: the texts to check.
+        rule: rule of the split, which decides what may leak from one split into another.
+        most: number of characters to check, from the beginning; None checks everything.
         source_args: see `AuditReport`.
-        progress: is told the share that has been read.
+        progress: called with the share that has been checked, between 0 and 1.
     """
-    total = sum(text.survey.characters for text in corpus.texts)
-    whole = most is None or most >= total
-    scope = Scope(
+    total = sum(text.stats.characters for text in corpus.texts)
+    is_complete = most is None or most >= total
+    limit = total if is_complete or most is None else most
+    scope = AuditScope(
         kind=corpus.kind,
-        is_complete=whole,
+        is_complete=is_complete,
         characters=total,
-        documents=corpus.facts.documents,
+        documents=corpus.stats.documents,
         rule=rule,
     )
-    checks: list[Check] = [check(scope) for check in (Patterns, Lines, Normal, Characters, Copies)]
-    ends = LineEnds()
-    starts, number, done = [], 0, 0
-    limit = total if whole or most is None else most
+    check_classes: tuple[Callable[[AuditScope], Check], ...] = (
+        PatternCheck,
+        LineCheck,
+        NormalizationCheck,
+        CharacterCheck,
+        DuplicateCheck,
+    )
+    checks = [check_class(scope) for check_class in check_classes]
+    line_ends = LineEndCounter()
+    first_lines, number, characters = [], 0, 0
     for text in corpus.texts:
-        if done >= limit:
+        if characters >= limit:
             break
-        starts.append(number)
-        went_on = False
-        for lines, goes_on in _lines(normalize_newlines(ends.seen_in(text, number))):
+        first_lines.append(number)
+        starts_inside = False
+        for lines, ends_inside in _audited_lines(normalize_newlines(line_ends.count(text, number))):
             joined = "\n".join(lines)
             points = frozenset(np.flatnonzero(np.bincount(code_points(joined))).tolist())
+            block = LineBlock(lines, joined, points, number, characters, starts_inside, ends_inside)
             for check in checks:
-                check.see(Seen(lines, joined, points, number, done, went_on, goes_on))
-            number += len(lines) - goes_on
-            done += len(joined) + (not goes_on)
-            went_on = goes_on
-            progress(min(1.0, done / max(1, limit)))
-            if done >= limit and not whole:
+                check.update(block)
+            number += len(lines) - ends_inside
+            characters += len(joined) + (not ends_inside)
+            starts_inside = ends_inside
+            progress(min(1.0, characters / max(1, limit)))
+            if characters >= limit and not is_complete:
                 break
-    found = [*ends.found(), *(found for check in checks for found in check.found())]
-    findings = [_placed(each, corpus.texts, starts) for each in found]
-    if any(finding.name == MISREAD for finding in findings):  # which it would delete
+    located = [*line_ends.findings(), *(each for check in checks for each in check.findings())]
+    findings = [_with_location(each, corpus.texts, first_lines) for each in located]
+    if any(finding.name == MISREAD for finding in findings):  # --clean would delete letters
         findings = [replace(f, fix="") if f.fix == "--clean" else f for f in findings]
     if corpus.left_out:
         findings.append(_left_out(corpus.left_out))
-    if total < FEW:
-        few = "characters in all, from which counts may learn more than a network"
-        findings.append(Finding(name="little text", description=few, count=total))
+    if total < MIN_CHARACTERS:
+        description = "characters in total, so few that n-gram counts may fit better than a network"
+        findings.append(Finding(name="little text", description=description, count=total))
     return AuditReport(
         name=corpus.name,
         kind=corpus.kind,
-        documents=corpus.facts.documents,
+        documents=corpus.stats.documents,
         lines=number,
-        characters=corpus.facts.characters,
-        distinct_characters=len(corpus.facts.alphabet),
-        is_complete=whole,
+        characters=corpus.stats.characters,
+        distinct_characters=len(corpus.stats.alphabet),
+        is_complete=is_complete,
         source_args=list(source_args),
         notes=corpus.notes,
         findings=sorted(findings, key=lambda finding: finding.severity != "warning"),
@@ -235,98 +278,97 @@ def audit_corpus(
 
 
 def _left_out(paths: list[Path]) -> Finding:
-    """Files of a folder that are not read: pictures, or text in another encoding."""
-    what = "files that are left out, being no text in the encoding of the others"
+    """Report the files of a folder that were not read: images, or text in another encoding."""
+    description = "files left out because they are not text in the encoding of the other files"
+    name, count = "files left out", len(paths)
     if (found := first_guess(paths)) is None:
-        return Finding(
-            name="files left out", description=what, count=len(paths), example=paths[0].name
-        )
+        return Finding(name=name, description=description, count=count, example=paths[0].name)
     path, guess = found
     return Finding(
-        name="files left out",
-        description=f"{what}; convert what is text to theirs ({guess.words} reads the example)",
-        count=len(paths),
+        name=name,
+        description=f"{description}; convert text files to that encoding ({guess.option} reads the "
+        "example)",
+        count=count,
         location=str(path),
-        example=guess.shown,
+        example=guess.example,
         severity="warning",
     )
 
 
-def _lines(text: Iterable[str]) -> Iterator[tuple[list[str], bool]]:
-    """As `short_lines`, but a line end at the end of the text begins no line."""
-    before: tuple[list[str], bool] | None = None
-    for found in short_lines(text):
-        if before is not None:
-            yield before
-        before = found
-    if before is not None and before[0] != [""]:
-        yield before
+def _audited_lines(text: Iterable[str]) -> Iterator[tuple[list[str], bool]]:
+    """Yield `bounded_lines`, without the empty line after the last line end."""
+    held: tuple[list[str], bool] | None = None
+    for block in bounded_lines(text):
+        if held is not None:
+            yield held
+        held = block
+    if held is not None and held[0] != [""]:
+        yield held
 
 
-class LineEnds:
-    """Other line ends than LF, which are turned into it: how many, and where the first ones are."""
+class LineEndCounter:
+    """Counts line ends other than LF, before reading converts them to LF."""
 
     def __init__(self) -> None:
         self.counts = {"CR LF": 0, "CR": 0}
-        self.first: dict[str, int] = {}
+        self.first_line: dict[str, int] = {}
 
-    def seen_in(self, text: Text, number: int) -> Iterator[str]:
-        """The text as it is read; its first line has that number among those of all texts."""
+    def count(self, text: Text, number: int) -> Iterator[str]:
+        """Yield the unconverted chunks of `text`, whose first line has this number."""
         held = ""
-        for piece in text.read():
-            yield piece
-            piece, held = held + piece, ""
-            if piece.endswith("\r"):  # the next piece tells what it is
-                piece, held = piece[:-1], "\r"
-            number = self._count(piece, number)
-        self._count(held, number)
+        for chunk in text.read():
+            yield chunk
+            chunk, held = held + chunk, ""
+            if chunk.endswith("\r"):  # the next chunk may begin with LF
+                chunk, held = chunk[:-1], "\r"
+            number = self._count_chunk(chunk, number)
+        self._count_chunk(held, number)
 
-    def _count(self, piece: str, number: int) -> int:
-        """Returns the number of the line that the piece ends in."""
-        if "\r" not in piece:
-            return number + piece.count("\n")
-        pairs = piece.count("\r\n")
-        for name, count in (("CR LF", pairs), ("CR", piece.count("\r") - pairs)):
+    def _count_chunk(self, chunk: str, number: int) -> int:
+        """Count one chunk; return the number of the line that it ends in."""
+        if "\r" not in chunk:
+            return number + chunk.count("\n")
+        pairs = chunk.count("\r\n")
+        for name, count in (("CR LF", pairs), ("CR", chunk.count("\r") - pairs)):
             self.counts[name] += count
-            if count and name not in self.first:
-                at = re.search("\r\n" if name == "CR LF" else "\r(?!\n)", piece)
-                assert at is not None
-                before = piece[: at.start()]
-                self.first[name] = number + len(re.findall("\r\n|\r|\n", before))
-        return number + piece.count("\n") + piece.count("\r") - pairs
+            if count and name not in self.first_line:
+                match = re.search("\r\n" if name == "CR LF" else "\r(?!\n)", chunk)
+                assert match is not None
+                before = chunk[: match.start()]
+                self.first_line[name] = number + len(re.findall("\r\n|\r|\n", before))
+        return number + chunk.count("\n") + chunk.count("\r") - pairs
 
-    def found(self) -> Iterator[Found]:
-        """They need no mending."""
+    def findings(self) -> Iterator[LocatedFinding]:
+        """Yield a note for each other kind of line end."""
         for name, count in self.counts.items():
             if count:
-                what = f"lines that end with {name} instead of LF, which is mended by itself"
-                yield Found(
-                    Finding(name="line ends", description=what, count=count), self.first[name]
-                )
+                description = f"lines that end with {name} instead of LF (converted automatically)"
+                finding = Finding(name="line ends", description=description, count=count)
+                yield LocatedFinding(finding, self.first_line[name])
 
 
-def _placed(found: Found, texts: list[Text], starts: list[int]) -> Finding:
-    """The finding with the place of its example, and what stands there if it has no example yet;
-    secrets are taken out of it."""
-    if found.line is None:
-        return found.finding
-    which = int(np.searchsorted(starts, found.line, side="right")) - 1
-    number = found.line - starts[which]
-    where = f"line {number + 1:,}"
+def _with_location(located: LocatedFinding, texts: list[Text], first_lines: list[int]) -> Finding:
+    """Add the location of the example, and the line as an example if there is none yet.
+
+    Secrets in the example are masked.
+    """
+    if located.line is None:
+        return located.finding
+    index = int(np.searchsorted(first_lines, located.line, side="right")) - 1
+    number = located.line - first_lines[index]
+    location = f"line {number + 1:,}"
     if len(texts) > 1:
-        where = f"{texts[which].name}, {where}"
-    example = masked(found.finding.example or _line_of(texts[which], number))
-    return replace(found.finding, location=where, example=_short(example))
+        location = f"{texts[index].name}, {location}"
+    example = mask_secrets(located.finding.example or _read_line(texts[index], number))
+    if len(example) > MAX_EXAMPLE:
+        example = example[: MAX_EXAMPLE - 1] + "…"
+    return replace(located.finding, location=location, example=example)
 
 
-def _line_of(text: Text, number: int) -> str:
-    """The line of that number, from 0: the text is gone through again as far as it."""
-    for lines, goes_on in short_lines(text):
+def _read_line(text: Text, number: int) -> str:
+    """Return the line of that number, from 0, by reading the text again up to it."""
+    for lines, ends_inside in bounded_lines(text):
         if number < len(lines):
             return lines[number]
-        number -= len(lines) - goes_on
+        number -= len(lines) - ends_inside
     return ""
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"

@@ -1,4 +1,4 @@
-"""What the doctor looks for: each check reads a text some lines at a time, in bounded memory."""
+"""The checks of an audit, each of which reads a text block by block in bounded memory."""
 
 import sys
 import unicodedata
@@ -11,285 +11,293 @@ import numpy as np
 
 from moreish.data.split import SplitRule
 from moreish.data.text import (
+    MAX_EXAMPLE,
     NON_PRINTING,
     PATTERNS,
-    SHOWN,
     CorpusKind,
     Severity,
-    around,
+    excerpt,
+    find_matches,
     is_composed,
-    masked,
-    matches,
+    mask_secrets,
 )
 from moreish.tokenizers import code_points
 
-LONG_LINE = 10_000
-"""Characters."""
+MAX_LINE = 10_000
+"""Characters above which a line is reported as long."""
 
-UNCUT = 2000
-"""Characters of a line that are kept until secrets have been taken out of them: of half a secret
-nobody could tell that it is one."""
+MAX_UNMASKED = 2000
+"""Characters of a line that are kept until secrets in it have been masked; a secret that was cut
+in half would not be recognized."""
 
-RARE = 5
-"""Occurrences below which a character is too rare to be learned."""
+MIN_COUNT = 5
+"""Occurrences below which a character is too rare to learn."""
+
+LINE_END = ord("\n")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One kind of thing that was found."""
+    """One kind of problem in a text."""
 
     name: str
     description: str
     count: int
     is_estimate: bool = False
-    """Whether the count is estimated from a sample."""
+    """Whether `count` is extrapolated from a sample of the lines."""
     location: str = ""
-    """Of the example: its line, counted from 1, and its file where there are several."""
+    """Line of the example, counted from 1, after its file if there are several."""
     example: str = ""
     fix: str = ""
-    """What to add to `moreish train`."""
+    """Option of `moreish train` that fixes the problem."""
     is_guess: bool = False
-    """Whether that is only a guess."""
+    """Whether `fix` is only a guess."""
     severity: Severity = "note"
-    """A warning is about what harms the model, distorts its losses or exposes private data."""
+    """A warning is a problem that harms the model, distorts its losses or exposes private data."""
 
     @property
     def fix_label(self) -> str:
-        """What mends it, for people."""
+        """`fix` for display, marked when it is a guess."""
         return f"perhaps {self.fix}" if self.is_guess else self.fix
 
     @property
     def summary(self) -> str:
-        """What, and how many."""
+        """The description and the count."""
         return f"{self.description}: {'about ' if self.is_estimate else ''}{self.count:,}"
 
 
-class Seen(NamedTuple):
-    """Some lines, as the checks look at them."""
+class LineBlock(NamedTuple):
+    """Consecutive lines of a text; very long lines come in parts."""
 
     lines: list[str]
-    joined: str
-    """With line ends between them."""
-    points: frozenset[int]
-    """The code points that occur."""
+    text: str
+    """The lines, joined by line ends."""
+    code_points: frozenset[int]
+    """The distinct code points of `text`."""
     first: int
-    """The number of the first line among all lines of all texts, from 0."""
+    """Number of the first line among all lines of all texts, from 0."""
     offset: int
-    """Where it begins, in characters of all texts."""
-    went_on: bool
-    """Whether the first line is only a part, which began before."""
-    goes_on: bool
-    """Whether the last line is only a part, which goes on."""
+    """Number of characters before the block, in all texts."""
+    starts_inside: bool
+    """Whether the first line began in the block before."""
+    ends_inside: bool
+    """Whether the last line goes on in the next block."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scope:
-    """What is looked at."""
+class AuditScope:
+    """What part of a corpus is checked."""
 
     kind: CorpusKind
     is_complete: bool
-    """Whether all of it is; else only the beginning."""
+    """Whether the whole corpus is checked, not only its beginning."""
     characters: int
     documents: int
     rule: SplitRule
 
 
-class Found(NamedTuple):
-    """A finding whose example is still the number of a line."""
+class LocatedFinding(NamedTuple):
+    """A finding and the number of the line of its example, from 0."""
 
     finding: Finding
     line: int | None = None
 
 
 class Check(ABC):
-    """Looks at a text, some lines at a time."""
+    """One check. `update` is called with every block of the text, then `findings` once."""
 
     @abstractmethod
-    def see(self, seen: Seen) -> None:
-        """Some lines more."""
+    def update(self, block: LineBlock) -> None:
+        """Check one block."""
 
     @abstractmethod
-    def found(self) -> Iterator[Found]:
-        """What there was, once everything has been seen."""
+    def findings(self) -> Iterator[LocatedFinding]:
+        """Yield the problems found in all blocks."""
 
 
-class Patterns(Check):
-    """All regular expressions."""
+class PatternCheck(Check):
+    """Looks for everything in `PATTERNS`."""
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: AuditScope) -> None:
         self.counts = [0] * len(PATTERNS)
         self.examples = [(0, "")] * len(PATTERNS)
 
-    def see(self, seen: Seen) -> None:
-        for number, pattern in enumerate(PATTERNS):
-            if pattern.points and pattern.points.isdisjoint(seen.points):
+    def update(self, block: LineBlock) -> None:
+        for index, pattern in enumerate(PATTERNS):
+            if pattern.code_points and pattern.code_points.isdisjoint(block.code_points):
                 continue
-            for found in matches(pattern, seen.joined):
-                if pattern.holds(found[0]):
-                    if self.counts[number] == 0:
-                        line = seen.first + seen.joined.count("\n", 0, found.start())
-                        example = around(seen.joined, found.start(), found.end())
-                        self.examples[number] = line, example
-                    self.counts[number] += 1
+            for match in find_matches(pattern, block.text):
+                if pattern.is_real(match[0]):
+                    if self.counts[index] == 0:
+                        line = block.first + block.text.count("\n", 0, match.start())
+                        self.examples[index] = line, excerpt(block.text, *match.span())
+                    self.counts[index] += 1
 
-    def found(self) -> Iterator[Found]:
-        for pattern, count, (line, example) in zip(
-            PATTERNS, self.counts, self.examples, strict=True
-        ):
+    def findings(self) -> Iterator[LocatedFinding]:
+        results = zip(PATTERNS, self.counts, self.examples, strict=True)
+        for pattern, count, (line, example) in results:
             if count:
                 finding = Finding(
                     name=pattern.name,
-                    description=pattern.what,
+                    description=pattern.description,
                     count=count,
                     example=example,
                     fix=pattern.fix,
                     severity=pattern.severity,
                 )
-                yield Found(finding, line)
+                yield LocatedFinding(finding, line)
 
 
-class Lines(Check):
-    """Lengths, and white space at the ends."""
+class LineCheck(Check):
+    """Looks for long lines, empty lines and trailing whitespace."""
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: AuditScope) -> None:
         self.kind = scope.kind
-        self.lines = self.blank = self.long = self.padded = 0
+        self.lines = self.blank = self.long = self.trailing = 0
         self.longest = (0, 0, "")
-        """Length, place and beginning."""
-        self.first_padded = (0, "")
-        self.begun = (0, "")
-        """Of a line that is not over: length and beginning."""
+        """Length, line number and beginning."""
+        self.first_trailing = (0, "")
+        self.unfinished = (0, "")
+        """Length and beginning of a line that goes on in the next block."""
 
-    def see(self, seen: Seen) -> None:
-        last = len(seen.lines) - 1
-        for number, line in enumerate(seen.lines):
-            place, (before, beginning) = seen.first + number, self.begun
-            length, beginning = before + len(line), beginning or line[:UNCUT]
-            self.begun = (0, "")
-            if seen.goes_on and number == last:
-                self.begun = length, beginning
+    def update(self, block: LineBlock) -> None:
+        last = len(block.lines) - 1
+        for index, line in enumerate(block.lines):
+            number, (length_before, beginning) = block.first + index, self.unfinished
+            length, beginning = length_before + len(line), beginning or line[:MAX_UNMASKED]
+            self.unfinished = (0, "")
+            if block.ends_inside and index == last:
+                self.unfinished = length, beginning
                 return
-            if length > LONG_LINE:
+            if length > MAX_LINE:
                 self.long += 1
-                self.longest = max(self.longest, (length, place, beginning))
-            if not before and (not line or line.isspace()):
+                self.longest = max(self.longest, (length, number, beginning))
+            if not length_before and (not line or line.isspace()):
                 self.blank += 1
             elif line and line[-1].isspace():
-                if not self.padded:
-                    self.first_padded = place, repr(masked(line[-UNCUT:])[-SHOWN // 2 :])
-                self.padded += 1
+                if not self.trailing:
+                    end = mask_secrets(line[-MAX_UNMASKED:])[-MAX_EXAMPLE // 2 :]
+                    self.first_trailing = number, repr(end)
+                self.trailing += 1
             self.lines += 1
 
-    def found(self) -> Iterator[Found]:
+    def findings(self) -> Iterator[LocatedFinding]:
         if self.long:
-            length, place, example = self.longest
-            what = f"lines of more than {LONG_LINE:,} characters (the longest has {length:,})"
-            yield Found(
-                Finding(name="long lines", description=what, count=self.long, example=example),
-                place,
+            length, number, example = self.longest
+            yield LocatedFinding(
+                Finding(
+                    name="long lines",
+                    description=f"lines longer than {MAX_LINE:,} characters (longest: {length:,})",
+                    count=self.long,
+                    example=example,
+                ),
+                number,
             )
         if self.kind == "lines":
-            return  # white space around items and empty lines are left out anyway
-        if self.padded:
-            place, example = self.first_padded
-            what, count = "lines that end with white space", self.padded
-            yield Found(
-                Finding(name="white space", description=what, count=count, example=example), place
+            return  # reading a list strips its items and drops empty lines
+        if self.trailing:
+            number, example = self.first_trailing
+            yield LocatedFinding(
+                Finding(
+                    name="trailing whitespace",
+                    description="lines with trailing whitespace",
+                    count=self.trailing,
+                    example=example,
+                ),
+                number,
             )
         if self.blank > self.lines / 2:
-            what = f"empty lines, of {self.lines:,} in all"
-            yield Found(Finding(name="empty lines", description=what, count=self.blank))
+            description = f"empty lines, of {self.lines:,} lines"
+            yield LocatedFinding(
+                Finding(name="empty lines", description=description, count=self.blank)
+            )
 
 
-class Normal(Check):
-    """One character written in two ways."""
+class NormalizationCheck(Check):
+    """Looks for accented letters that are written as two characters."""
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: AuditScope) -> None:
         self.count, self.line, self.example = 0, 0, ""
 
-    def see(self, seen: Seen) -> None:
-        if seen.joined.isascii() or is_composed(seen.joined):
+    def update(self, block: LineBlock) -> None:
+        if block.text.isascii() or is_composed(block.text):
             return
-        for number, line in enumerate(seen.lines, seen.first):
+        for number, line in enumerate(block.lines, block.first):
             if not is_composed(line):
                 if not self.count:
                     self.line, self.example = number, line
                 self.count += 1
 
-    def found(self) -> Iterator[Found]:
+    def findings(self) -> Iterator[LocatedFinding]:
         if self.count:
-            what = "lines with letters and accents as separate characters (not NFC)"
             finding = Finding(
-                name="not normalised",
-                description=what,
+                name="not normalized",
+                description="lines with accents as separate characters (not in Unicode form NFC)",
                 count=self.count,
                 example=self.example,
                 fix="--nfc",
             )
-            yield Found(finding, self.line)
+            yield LocatedFinding(finding, self.line)
 
 
-class Characters(Check):
-    """Which characters there are, how often, of which scripts."""
+class CharacterCheck(Check):
+    """Counts characters, and looks for rare ones and for several scripts."""
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: AuditScope) -> None:
         self.scope = scope
         self.counts = np.zeros(sys.maxunicode + 1, np.int64)
-        self.lines: dict[int, int] = {}
-        """Where each stands first."""
+        self.first_line: dict[int, int] = {}
+        """Number of the line where each code point first occurs."""
 
-    def see(self, seen: Seen) -> None:
-        items = self.scope.kind == "lines"  # around them, white space is left out anyway
-        joined = "\n".join(map(str.strip, seen.lines)) if items else seen.joined
-        points = code_points(joined)
-        found = np.bincount(points)
-        present = np.flatnonzero(found)
+    def update(self, block: LineBlock) -> None:
+        is_list = self.scope.kind == "lines"  # reading a list strips its items
+        text = "\n".join(map(str.strip, block.lines)) if is_list else block.text
+        points = code_points(text)
+        counts = np.bincount(points)
+        present = np.flatnonzero(counts)
         if (new := present[self.counts[present] == 0]).size:
             at, line_ends = np.flatnonzero(np.isin(points, new)), np.flatnonzero(points == LINE_END)
-            new, which = np.unique(points[at], return_index=True)
-            places = seen.first + np.searchsorted(line_ends, at[which])
-            self.lines |= dict(zip(new.tolist(), places.tolist(), strict=True))
-        self.counts[present] += found[present]
+            new, first = np.unique(points[at], return_index=True)
+            lines = block.first + np.searchsorted(line_ends, at[first])
+            self.first_line |= dict(zip(new.tolist(), lines.tolist(), strict=True))
+        self.counts[present] += counts[present]
 
-    def found(self) -> Iterator[Found]:
+    def findings(self) -> Iterator[LocatedFinding]:
         present = np.flatnonzero(self.counts)
         present = present[present != LINE_END]
-        rare = present[self.counts[present] < RARE].tolist()
+        rare = present[self.counts[present] < MIN_COUNT].tolist()
         if self.scope.is_complete and len(rare) > max(5, len(present) // 20):
             finding = Finding(
                 name="rare characters",
-                description=f"characters that occur fewer than {RARE} times, too rarely to learn "
-                f"(of {len(present):,} different ones)",
+                description=f"characters that occur fewer than {MIN_COUNT} times, too rarely to "
+                f"learn (of {len(present):,} distinct characters)",
                 count=len(rare),
                 example=" ".join(map(chr, rare[:20])),
-                # Of a short text that would leave nothing.
-                fix=f"--min-count {RARE}" if 2 * len(rare) < len(present) else "",
+                # Removing most characters of a short text would leave nothing.
+                fix=f"--min-count {MIN_COUNT}" if 2 * len(rare) < len(present) else "",
             )
-            yield Found(finding, self.lines[rare[0]])
+            yield LocatedFinding(finding, self.first_line[rare[0]])
         scripts: dict[str, list[int]] = {}
         for point in present.tolist():
             if script := _script(chr(point)):
                 scripts.setdefault(script, []).append(point)
         if len(scripts) > 1:
             letters = {script: int(self.counts[points].sum()) for script, points in scripts.items()}
-            shares = sorted(letters.items(), key=lambda item: -item[1])
+            by_count = sorted(letters.items(), key=lambda item: -item[1])
             total = sum(letters.values())
-            shown = ", ".join(f"{script} {in_percent(n / total)}" for script, n in shares[:6])
-            least = scripts[shares[-1][0]]
+            shares = ", ".join(f"{script} {percent(n / total)}" for script, n in by_count[:6])
+            rarest = scripts[by_count[-1][0]]
             finding = Finding(
                 name="scripts",
-                description=f"scripts ({shown})",
+                description=f"different scripts ({shares})",
                 count=len(scripts),
-                example=" ".join(map(chr, least[:20])),
+                example=" ".join(map(chr, rarest[:20])),
             )
-            yield Found(finding, self.lines[least[0]])
-
-
-LINE_END = ord("\n")
+            yield LocatedFinding(finding, self.first_line[rarest[0]])
 
 
 def _script(character: str) -> str:
-    """What Unicode's names of letters begin with; nothing for other characters."""
+    """Return the script of a letter, as its Unicode name begins; empty for other characters."""
     if NON_PRINTING.match(character):
         return ""
     name = unicodedata.name(character, "")
@@ -299,5 +307,6 @@ def _script(character: str) -> str:
     return first.capitalize() if " LETTER" in name else ""
 
 
-def in_percent(share: float) -> str:
+def percent(share: float) -> str:
+    """Format a share between 0 and 1 as a percentage."""
     return f"{share:.1%}" if share >= 0.001 else "under 0.1%"

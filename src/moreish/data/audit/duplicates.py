@@ -1,6 +1,6 @@
-"""Lines that come more than once: what the doctor keeps of each line to find them.
+"""Duplicate lines, near duplicates, and lines that leak from one split into another.
 
-L lines.
+Array suffixes: L lines, or keys that stand for several lines; F fields of a row.
 """
 
 import math
@@ -12,189 +12,203 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moreish.data.audit.checks import Check, Finding, Found, Scope, Seen, in_percent
+from moreish.data.audit.checks import AuditScope, Check, Finding, LineBlock, LocatedFinding, percent
 from moreish.data.split import split_items_as_lecture
-from moreish.data.text import REMARKABLE, normalized
+from moreish.data.text import MIN_UNIQUE_LINE, Severity, normalize
 
-REMEMBERED = 1 << 19
-"""Lines that are remembered to find their copies, and as many to find what nearly is one. Of more,
-an even sample stands for all."""
+MAX_KEYS = 1 << 19
+"""Number of distinct lines that are remembered for exact duplicates, and again for near ones. If a
+text has more, an even sample of them stands for all."""
 
-OFTEN = 10
-"""So many copies of a line count for much: chance alone must not decide whether it is known."""
+FREQUENT = 10
+"""Duplicates of a line, in units of the sampling rate, from which the line is always kept: whether
+a very frequent line is counted must not depend on chance."""
 
-KEY, LINE, CHOICE, STANDS_FOR, PLACE, AGAIN, MORE, HELD, HELD_AT = range(9)
-"""What a `Sample` keeps of lines with one key: the key, what tells them apart, a number that
-chooses some keys, of how many keys this one is what is left, where the first line stands and where
-one that is another (`NOWHERE`: nowhere), how many others there are, how many lines are held out,
-and where the first of those stands."""
+KEY, VARIANT, SAMPLING_HASH, WEIGHT, FIRST_LINE, NEXT_LINE, DUPLICATES, HELD_OUT, HELD_OUT_LINE = (
+    range(9)
+)
+"""The fields of a row, which describes all lines with one key: the key itself; what distinguishes
+lines with equal keys; a hash that decides whether the key is sampled; the number of keys that this
+one stands for; the number of its first line and of its next one (`NO_LINE` if there is none); the
+number of duplicates of the first line; and how many lines are held out for validation and test, and
+the number of the first of them."""
 
-NOWHERE = np.iinfo(np.int64).max
+NUM_FIELDS = 9
+
+NO_LINE = np.iinfo(np.int64).max
 
 
-class Sample:
-    """Lines with the same key are one row. When those are too many, a key is kept or forgotten by
-    a number that is as good as drawn, unless it is one of many lines; and what is kept counts for
-    what is forgotten."""
+class LineSample:
+    """A bounded table of lines, with one row for each key.
+
+    When there are too many keys, only those are kept whose `SAMPLING_HASH` is divisible by `rate`,
+    and very frequent ones. A kept key counts for all the keys that were dropped in its stead.
+    """
 
     def __init__(self) -> None:
-        self.rows = [np.zeros((0, 9), np.int64)]
-        self.kept = 0
-        self.every = 1
-        """Of so many keys one is kept."""
-        self.held = np.zeros(0, np.int64)
-        """Keys that are kept although they are not chosen, in order."""
+        self.chunks = [np.zeros((0, NUM_FIELDS), np.int64)]
+        self.num_rows = 0
+        self.rate = 1
+        """One key out of so many is sampled."""
+        self.frequent_keys = np.zeros(0, np.int64)
+        """Sorted keys that are kept although they are not sampled."""
 
-    def add(self, rows_L9: NDArray[np.int64]) -> None:
-        """One row for each line."""
-        chosen_L = rows_L9[:, CHOICE] % self.every == 0
-        if len(self.held):
-            at = np.searchsorted(self.held, rows_L9[:, KEY]).clip(max=len(self.held) - 1)
-            chosen_L |= self.held[at] == rows_L9[:, KEY]
-        rows_L9 = rows_L9[chosen_L]
-        rows_L9[:, STANDS_FOR] = self.every
-        self.rows.append(rows_L9)
-        self.kept += len(rows_L9)
-        if self.kept > 2 * REMEMBERED:
-            self._forget()
+    def add(self, rows_LF: NDArray[np.int64]) -> None:
+        """Add one row for each line."""
+        is_kept_L = rows_LF[:, SAMPLING_HASH] % self.rate == 0
+        if len(self.frequent_keys):
+            at = np.searchsorted(self.frequent_keys, rows_LF[:, KEY])
+            at = at.clip(max=len(self.frequent_keys) - 1)
+            is_kept_L |= self.frequent_keys[at] == rows_LF[:, KEY]
+        rows_LF = rows_LF[is_kept_L]
+        rows_LF[:, WEIGHT] = self.rate
+        self.chunks.append(rows_LF)
+        self.num_rows += len(rows_LF)
+        if self.num_rows > 2 * MAX_KEYS:
+            self._shrink()
 
-    def _forget(self) -> None:
-        """Lines with one key become one row, and then every second key goes until there are few
-        enough."""
-        rows_L9 = self.merged()
-        while len(rows_L9) > REMEMBERED:
-            self.every *= 2
-            often_L = rows_L9[:, MORE] >= OFTEN * self.every
-            rows_L9 = rows_L9[often_L | (rows_L9[:, CHOICE] % self.every == 0)]
-            often_L = rows_L9[:, MORE] >= OFTEN * self.every
-            rows_L9[~often_L, STANDS_FOR] = self.every
-        self.rows, self.kept = [rows_L9], len(rows_L9)
-        self.held = np.sort(rows_L9[rows_L9[:, CHOICE] % self.every > 0, KEY])
+    def _shrink(self) -> None:
+        """Merge rows with equal keys, then halve the sample until it is small enough."""
+        rows_LF = self.merged()
+        while len(rows_LF) > MAX_KEYS:
+            self.rate *= 2
+            is_frequent_L = rows_LF[:, DUPLICATES] >= FREQUENT * self.rate
+            rows_LF = rows_LF[is_frequent_L | (rows_LF[:, SAMPLING_HASH] % self.rate == 0)]
+            is_frequent_L = rows_LF[:, DUPLICATES] >= FREQUENT * self.rate
+            rows_LF[~is_frequent_L, WEIGHT] = self.rate
+        self.chunks, self.num_rows = [rows_LF], len(rows_LF)
+        is_unsampled_L = rows_LF[:, SAMPLING_HASH] % self.rate > 0
+        self.frequent_keys = np.sort(rows_LF[is_unsampled_L, KEY])
 
     def merged(self) -> NDArray[np.int64]:
-        """A row for each key."""
-        rows_L9 = np.concatenate(self.rows)
-        if not len(rows_L9):
-            return rows_L9
-        rows_L9 = rows_L9[np.lexsort((rows_L9[:, PLACE], rows_L9[:, KEY]))]
-        first = np.flatnonzero(np.append(True, rows_L9[1:, KEY] != rows_L9[:-1, KEY]))
-        merged = rows_L9[first]
-        other_L = rows_L9[:, LINE] != np.repeat(
-            merged[:, LINE], np.diff(first, append=len(rows_L9))
-        )
-        merged[:, MORE] = np.add.reduceat(rows_L9[:, MORE] + other_L, first)
-        merged[:, HELD] = np.add.reduceat(rows_L9[:, HELD], first)
-        merged[:, HELD_AT] = np.minimum.reduceat(rows_L9[:, HELD_AT], first)
-        again_L = np.where(other_L, rows_L9[:, PLACE], rows_L9[:, AGAIN])
-        merged[:, AGAIN] = np.minimum.reduceat(again_L, first)
-        return merged
+        """Return one row for each key."""
+        rows_LF = np.concatenate(self.chunks)
+        if not len(rows_LF):
+            return rows_LF
+        rows_LF = rows_LF[np.lexsort((rows_LF[:, FIRST_LINE], rows_LF[:, KEY]))]
+        first = np.flatnonzero(np.append(True, rows_LF[1:, KEY] != rows_LF[:-1, KEY]))
+        merged_LF = rows_LF[first]
+        rows_per_key = np.diff(first, append=len(rows_LF))
+        is_other_L = rows_LF[:, VARIANT] != np.repeat(merged_LF[:, VARIANT], rows_per_key)
+        merged_LF[:, DUPLICATES] = np.add.reduceat(rows_LF[:, DUPLICATES] + is_other_L, first)
+        merged_LF[:, HELD_OUT] = np.add.reduceat(rows_LF[:, HELD_OUT], first)
+        merged_LF[:, HELD_OUT_LINE] = np.minimum.reduceat(rows_LF[:, HELD_OUT_LINE], first)
+        next_L = np.where(is_other_L, rows_LF[:, FIRST_LINE], rows_LF[:, NEXT_LINE])
+        merged_LF[:, NEXT_LINE] = np.minimum.reduceat(next_L, first)
+        return merged_LF
 
 
-class Copies(Check):
-    """Lines that come more than once, word for word or nearly, and on both sides of a split."""
+class DuplicateCheck(Check):
+    """Looks for duplicate lines, near duplicates, and leakage between the splits."""
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: AuditScope) -> None:
         self.kind = scope.kind
-        self.same, self.near = Sample(), Sample()
+        self.exact, self.near = LineSample(), LineSample()
         self.items = 0
-        # Of a part, nobody can tell how it will be dealt out; else copies of an item stay together.
-        self.held_from = math.inf
-        self.held_items: NDArray[np.bool_] | None = None
+        # Leakage is only known for a complete corpus, in splits that may separate equal items.
+        self.held_out_from = math.inf
+        self.is_held_out_item: NDArray[np.bool_] | None = None
         if scope.is_complete and scope.kind == "text":
-            self.held_from = 0.9 * scope.characters
+            self.held_out_from = 0.9 * scope.characters
         elif scope.is_complete and scope.rule == "lecture" and scope.documents >= 10:
-            self.held_items = np.ones(scope.documents, bool)
-            self.held_items[split_items_as_lecture(scope.documents)["train"]] = False
+            self.is_held_out_item = np.ones(scope.documents, bool)
+            self.is_held_out_item[split_items_as_lecture(scope.documents)["train"]] = False
 
-    def see(self, seen: Seen) -> None:
-        least = 1 if self.kind == "lines" else REMARKABLE
-        places, stripped, held = [], [], []
-        offset, last = seen.offset, len(seen.lines) - 1
-        for number, line in enumerate(seen.lines):
-            part = (seen.went_on and number == 0) or (seen.goes_on and number == last)
-            if (text := line.strip()) and not part:
-                if len(text) >= least:
-                    places.append(seen.first + number)
+    def update(self, block: LineBlock) -> None:
+        min_length = 1 if self.kind == "lines" else MIN_UNIQUE_LINE
+        numbers, stripped, held_out = [], [], []
+        offset, last = block.offset, len(block.lines) - 1
+        for index, line in enumerate(block.lines):
+            is_part = (block.starts_inside and index == 0) or (block.ends_inside and index == last)
+            if (text := line.strip()) and not is_part:
+                if len(text) >= min_length:
+                    numbers.append(block.first + index)
                     stripped.append(text)
-                    is_held = offset >= self.held_from
-                    if self.held_items is not None:
-                        is_held = bool(self.held_items[self.items])
-                    held.append(is_held)
+                    is_held_out = offset >= self.held_out_from
+                    if self.is_held_out_item is not None:
+                        is_held_out = bool(self.is_held_out_item[self.items])
+                    held_out.append(is_held_out)
                 self.items += 1
             offset += len(line) + 1
-        rows_L9 = np.zeros((len(places), 9), np.int64)
-        rows_L9[:, PLACE] = places
-        rows_L9[:, AGAIN] = NOWHERE
-        rows_L9[:, HELD] = held
-        rows_L9[:, HELD_AT] = np.where(held, rows_L9[:, PLACE], NOWHERE)
-        _set_key(rows_L9, stripped)
-        exact_L = rows_L9[:, KEY].copy()
-        rows_L9[:, LINE] = rows_L9[:, PLACE]  # each of equal lines is another one
-        self.same.add(rows_L9)
-        # Signs alone have to be the same.
-        _set_key(rows_L9, [_plain(text) or text for text in stripped])
-        rows_L9[:, LINE] = exact_L
-        self.near.add(rows_L9)
+        rows_LF = np.zeros((len(numbers), NUM_FIELDS), np.int64)
+        rows_LF[:, FIRST_LINE] = numbers
+        rows_LF[:, NEXT_LINE] = NO_LINE
+        rows_LF[:, HELD_OUT] = held_out
+        rows_LF[:, HELD_OUT_LINE] = np.where(held_out, rows_LF[:, FIRST_LINE], NO_LINE)
+        _set_keys(rows_LF, stripped)
+        exact_keys_L = rows_LF[:, KEY].copy()
+        rows_LF[:, VARIANT] = rows_LF[:, FIRST_LINE]  # every equal line is a duplicate
+        self.exact.add(rows_LF)
+        # A line without letters is compared as it is.
+        _set_keys(rows_LF, [_simplify(text) or text for text in stripped])
+        rows_LF[:, VARIANT] = exact_keys_L
+        self.near.add(rows_LF)
 
-    def found(self) -> Iterator[Found]:
-        rows_L9 = self.same.merged()
-        things = "lines" if self.kind == "lines" else f"lines of {REMARKABLE} characters or more"
-        stands_for_L, more_L, held_L = (rows_L9[:, c] for c in (STANDS_FOR, MORE, HELD))
+    def findings(self) -> Iterator[LocatedFinding]:
+        is_text = self.kind == "text"
+        lines = f"lines of {MIN_UNIQUE_LINE} characters or more" if is_text else "lines"
+        rows_LF = self.exact.merged()
+        weight_L, duplicates_L, held_out_L = (rows_LF[:, c] for c in (WEIGHT, DUPLICATES, HELD_OUT))
 
-        def finding(name: str, what: str, count: int, place: int, **more: Any) -> Found:
-            about = (self.near if name == "near copies" else self.same).every > 1
-            return Found(
-                Finding(name=name, description=what, count=count, is_estimate=about, **more), place
+        def located(
+            sample: LineSample, line: int, is_warning: bool, **fields: Any
+        ) -> LocatedFinding:
+            severity: Severity = "warning" if is_warning else "note"
+            return LocatedFinding(
+                Finding(is_estimate=sample.rate > 1, severity=severity, **fields), line
             )
 
-        if again := int(stands_for_L @ more_L):
-            place = int(rows_L9[:, AGAIN].min())
-            severe = self.kind == "text" and again > int(stands_for_L @ (more_L + 1)) / 10
-            what = f"{things} that stood there before"
-            yield finding(
-                "copies",
-                what,
-                again,
-                place,
+        if count := int(weight_L @ duplicates_L):
+            yield located(
+                self.exact,
+                int(rows_LF[:, NEXT_LINE].min()),
+                is_text and count > int(weight_L @ (duplicates_L + 1)) / 10,
+                name="duplicates",
+                description=f"{lines} that duplicate an earlier line",
+                count=count,
                 fix="--dedup",
-                severity="warning" if severe else "note",
             )
-        near_L9 = self.near.merged()
-        if later := int(near_L9[:, STANDS_FOR] @ near_L9[:, MORE]):
-            differ = "differ from an earlier one only in capitals, accents, digits or signs"
-            place = int(near_L9[:, AGAIN].min())
-            yield finding("near copies", f"{things} that {differ}", later, place)
-        leaked_L = (held_L > 0) & (held_L <= more_L)
-        if count := int(stands_for_L[leaked_L] @ held_L[leaked_L]):
-            place = int(rows_L9[leaked_L, HELD_AT].min())
-            share = count / int(stands_for_L @ held_L)
-            text = self.kind == "text"
-            where = "the last tenth, which is held out," if text else "validation and test"
-            what = f"{things} of {where} that are in training too, {in_percent(share)} of them"
-            fix = "--dedup" if text else "--split seeded"
-            yield finding(
-                "leakage",
-                what,
-                count,
-                place,
-                fix=fix,
-                severity="warning" if share > 0.05 else "note",
+        near_LF = self.near.merged()
+        if count := int(near_LF[:, WEIGHT] @ near_LF[:, DUPLICATES]):
+            yield located(
+                self.near,
+                int(near_LF[:, NEXT_LINE].min()),
+                False,
+                name="near duplicates",
+                description=f"{lines} that differ from an earlier line only in case, accents, "
+                "digits or punctuation",
+                count=count,
+            )
+        is_leaked_L = (held_out_L > 0) & (held_out_L <= duplicates_L)
+        if count := int(weight_L[is_leaked_L] @ held_out_L[is_leaked_L]):
+            share = count / int(weight_L @ held_out_L)
+            where = (
+                "the last 10% of the text, which is held out," if is_text else "validation and test"
+            )
+            yield located(
+                self.exact,
+                int(rows_LF[is_leaked_L, HELD_OUT_LINE].min()),
+                share > 0.05,
+                name="leakage",
+                description=f"{lines} in {where} that also occur in training ({percent(share)})",
+                count=count,
+                fix="--dedup" if is_text else "--split seeded",
             )
 
 
-def _set_key(rows_L9: NDArray[np.int64], keys: list[str]) -> None:
-    rows_L9[:, KEY] = np.fromiter(map(hash, keys), np.int64, len(keys))
-    # The same lines each time: Python's own hashes differ from process to process.
-    rows_L9[:, CHOICE] = [zlib.crc32(key.encode("utf-8", "replace")) for key in keys]
+def _set_keys(rows_LF: NDArray[np.int64], texts: list[str]) -> None:
+    rows_LF[:, KEY] = np.fromiter(map(hash, texts), np.int64, len(texts))
+    # Python's string hashes differ between processes; the sample must not.
+    rows_LF[:, SAMPLING_HASH] = [zlib.crc32(text.encode("utf-8", "replace")) for text in texts]
 
 
-def _plain(line: str) -> str:
-    """A line without what does not matter: capitals, accents, digits, signs, spaces."""
+def _simplify(line: str) -> str:
+    """Remove what near duplicates may differ in: case, accents, digits, punctuation, whitespace."""
     folded = line.casefold()
     if not folded.isascii():
-        folded = normalized("NFD", folded)
+        folded = normalize("NFD", folded)
     return NO_LETTER.sub("", folded)
 
 
 NO_LETTER = re.compile(r"[\s\d_!-/:-@\[-`{-~\u00a0-\u00bf\u0300-\u036f\u2000-\u206f\u3000-\u303f]+")
-"""Marks of other scripts are vowels, which do matter."""
+"""Combining marks of other scripts are vowels, which do distinguish words."""

@@ -1,36 +1,38 @@
-"""From bytes to documents."""
+"""From the bytes of files to a corpus of items or of running text."""
 
 from moreish.data.text.clean import (
-    BREAKS,
-    C1,
-    CONTROL,
-    INVISIBLE,
+    MIN_UNIQUE_LINE,
     NON_PRINTING,
-    REMARKABLE,
-    SPACES,
-    UNJOINING,
     CleaningOptions,
     is_composed,
-    normalized,
+    normalize,
 )
 from moreish.data.text.corpus import Corpus, read_corpus
-from moreish.data.text.decode import Alphabet, NotTextError, Text, decode_chunks, normalize_newlines
+from moreish.data.text.decode import (
+    Alphabet,
+    NotTextError,
+    Text,
+    decode_chunks,
+    normalize_newlines,
+)
 from moreish.data.text.detect_encoding import first_guess, guess_encoding
-from moreish.data.text.lines import CorpusKind, short_lines
-from moreish.data.text.patterns import MISREAD, PATTERNS, SHOWN, Severity, around, masked, matches
+from moreish.data.text.lines import CorpusKind, bounded_lines
+from moreish.data.text.patterns import (
+    MAX_EXAMPLE,
+    MISREAD,
+    PATTERNS,
+    Severity,
+    excerpt,
+    find_matches,
+    mask_secrets,
+)
 
 __all__ = [
-    "BREAKS",
-    "C1",
-    "CONTROL",
-    "INVISIBLE",
+    "MAX_EXAMPLE",
+    "MIN_UNIQUE_LINE",
     "MISREAD",
     "NON_PRINTING",
     "PATTERNS",
-    "REMARKABLE",
-    "SHOWN",
-    "SPACES",
-    "UNJOINING",
     "Alphabet",
     "CleaningOptions",
     "Corpus",
@@ -38,15 +40,15 @@ __all__ = [
     "NotTextError",
     "Severity",
     "Text",
-    "around",
+    "bounded_lines",
     "decode_chunks",
+    "excerpt",
+    "find_matches",
     "first_guess",
     "guess_encoding",
     "is_composed",
-    "masked",
-    "matches",
+    "mask_secrets",
+    "normalize",
     "normalize_newlines",
-    "normalized",
     "read_corpus",
-    "short_lines",
 ]

@@ -1,7 +1,6 @@
-"""What `moreish doctor` finds and `moreish train` can mend: texts to better texts, read piece by
-piece as before.
+"""Cleans texts while they are read: the fixes for what `moreish doctor` finds.
 
-L lines of all texts.
+Array suffix: L lines of all texts that are long enough to be compared.
 """
 
 import re
@@ -15,19 +14,19 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from moreish.data.text.decode import Text
-from moreish.data.text.lines import CorpusKind, chosen_lines, short_lines
+from moreish.data.text.lines import CorpusKind, bounded_lines, filter_lines
 from moreish.settings import Settings
 from moreish.tokenizers import code_points
 
-REMARKABLE = 40
-"""Characters of a line of running text that does not come twice by chance."""
+MIN_UNIQUE_LINE = 40
+"""Characters from which a line of running text is unlikely to occur twice by chance."""
 
-HELD = 1 << 20
-"""Characters after which a text is cut even where that may part an accent from its letter."""
+MAX_HELD_CHARACTERS = 1 << 20
+"""Characters after which a text is cut even between a letter and its accent."""
 
 CONTROL = "\x00-\x08\x0e-\x1b\x7f"
 C1 = "\x80-\x84\x86-\x9f"
-"""Control characters as well; but that they are seen is mostly a sign of a wrong encoding."""
+"""More control characters, which mostly are a sign of a wrong encoding."""
 INVISIBLE = (
     "\u00ad\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164\ufeff\uffa0"
     "\U000e0000-\U000e007f"
@@ -35,191 +34,206 @@ INVISIBLE = (
 NON_PRINTING = re.compile(f"[{CONTROL}{C1}{INVISIBLE}]")
 
 BREAKS = "\x0b\x0c\x1c-\x1f\x85\u2028\u2029"
-"""Control characters that part words: lines, pages, records, paragraphs."""
-PARTING = re.compile(f"[{BREAKS}]")
+"""Control characters that separate words: of lines, pages, records and paragraphs."""
+BREAK = re.compile(f"[{BREAKS}]")
 
 SPACES = "\u00a0\u2007\u202f"
-"""At which no line may be broken. They look like any other."""
+"""No-break spaces, which look like any other space."""
 SPACE = re.compile(f"[{SPACES}]")
 
-UNJOINING = (
+STRAY_JOINERS = (
     "(?<![\u0600-\u109f\u1700-\u18af\u1a00-\u1cff\ua800-\uabff\ufb50-\ufdff\ufe70-\ufefe\ufe0f"
     "\u00a9\u00ae\u2190-\u2bff\U00010800-\U00011fff\U0001f000-\U0001faff])[\u200c\u200d]"
 )
-"""Joiners, and what prevents joining, but for those after letters of Arabic and Indic scripts, and
-after pictures, where they tell how the next one is to be written."""
-JOINER = re.compile(UNJOINING)
+"""Zero-width joiners and non-joiners, except after Arabic and Indic letters and after emoji, where
+they change how the next character is drawn."""
+STRAY_JOINER = re.compile(STRAY_JOINERS)
 
-APART = re.compile("[\x00-\x7f\u3400-\u9fff]")
-"""Characters that never become one with what stands before them."""
+NEVER_COMBINES = re.compile("[\x00-\x7f\u3400-\u9fff]")
+"""Characters that normalization never combines with the ones before them."""
 
-
-RUN = re.compile(
+LONG_MARKS = re.compile(
     "([\u0300-\u036f\u0483-\u0489\u0591-\u05bd\u0610-\u061a\u064b-\u065f\u1ab0-\u1aff"
     "\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]{100,})"
 )
-"""More marks on one letter than anybody writes: to put them into order takes quadratic time."""
+"""A run of 100 or more combining marks: no text needs it, and normalizing takes quadratic time."""
 
 
-def normalized(form: Literal["NFC", "NFD"], text: str) -> str:
-    """In that form of Unicode, but for absurd runs of marks."""
-    parts = RUN.split(text)
+def normalize(form: Literal["NFC", "NFD"], text: str) -> str:
+    """Return `text` in a Unicode normal form, except for `LONG_MARKS`."""
+    parts = LONG_MARKS.split(text)
     parts[::2] = [unicodedata.normalize(form, part) for part in parts[::2]]
     return "".join(parts)
 
 
 def is_composed(text: str) -> bool:
-    """Whether it is in form C, but for absurd runs of marks."""
-    return all(unicodedata.is_normalized("NFC", part) for part in RUN.split(text)[::2])
+    """Return whether `text` is in form NFC, except for `LONG_MARKS`."""
+    return all(unicodedata.is_normalized("NFC", part) for part in LONG_MARKS.split(text)[::2])
 
 
 class CleaningOptions(Settings):
-    """What is to be done to a text before it is learned from."""
+    """What to change in a text before training on it."""
 
     clean: bool = False
-    """Leave out control characters, and such as cannot be seen; those between words become a line
-    end or a space."""
+    """Remove control and invisible characters; those between words become a line end or a space."""
     nfc: bool = False
-    """Write each accented letter as one character (Unicode's form C)."""
+    """Write each accented letter as one character (Unicode normal form NFC)."""
     min_count: int = Field(1, ge=1)
-    """Leave out characters that occur less often than this; of a list, the items they stand in."""
+    """Remove characters that occur fewer times than this; in a list, the items that have them."""
     dedup: bool = False
-    """Keep one of each item of a list; of running text, of each line of 40 characters or more."""
+    """Keep the first of equal items; in running text, of equal lines of 40 characters or more."""
 
 
 def clean_texts(
-    texts: list[Text], how: CleaningOptions, kind: CorpusKind
+    texts: list[Text], options: CleaningOptions, kind: CorpusKind
 ) -> tuple[list[Text], list[str]]:
-    """The texts, mended whenever they are gone through, and what is done to them, in words. What
-    takes counts reads them here first."""
-    done = []
-    if how.clean:
-        parting = " " if kind == "lines" else "\n"
-        texts = [_through(text, partial(_cleaned, parting)) for text in texts]
-        done.append("left out control and invisible characters")
-    if how.nfc:
-        texts = [_through(text, _composed) for text in texts]
-        done.append("wrote accented letters as one character each (NFC)")
-    if how.dedup:
-        texts, copies = _once(texts, 1 if kind == "lines" else REMARKABLE)
-        done.append(f"left out copies: {copies:,}")
-    if how.min_count > 1:
-        first = rare = _rare(texts, how.min_count, kind)
-        times = 0
-        while rare.characters:  # leaving items out may make others rare
-            without = _without_items if kind == "lines" else _without_characters
-            texts = [_through(text, partial(without, rare.characters)) for text in texts]
-            times += rare.times
-            rare = _rare(texts, how.min_count, kind)
-        is_list = kind == "lines"
-        things = "items with characters" if is_list else "characters"
-        count = first.items - rare.items if is_list else times
-        done.append(f"left out {things} that occur fewer than {how.min_count} times: {count:,}")
-    return texts, done
+    """Apply `options` to some texts.
+
+    Returns:
+        The cleaned texts, which are cleaned anew on every iteration, and notes on what was changed.
+        `dedup` and `min_count` read all texts here to count.
+    """
+    notes = []
+    if options.clean:
+        separator = " " if kind == "lines" else "\n"
+        texts = [_map_chunks(text, partial(_remove_invisible, separator)) for text in texts]
+        notes.append("left out control and invisible characters")
+    if options.nfc:
+        texts = [_map_chunks(text, _compose) for text in texts]
+        notes.append("wrote accented letters as one character each (NFC)")
+    if options.dedup:
+        texts, count = _remove_duplicates(texts, 1 if kind == "lines" else MIN_UNIQUE_LINE)
+        notes.append(f"left out duplicates: {count:,}")
+    if options.min_count > 1:
+        texts, count = _remove_rare(texts, options.min_count, kind)
+        things = "items with characters" if kind == "lines" else "characters"
+        notes.append(
+            f"left out {things} that occur fewer than {options.min_count} times: {count:,}"
+        )
+    return texts, notes
 
 
-def _through(text: Text, change: Callable[[Iterable[str]], Iterator[str]]) -> Text:
+def _map_chunks(text: Text, change: Callable[[Iterable[str]], Iterator[str]]) -> Text:
     return Text(lambda: change(text), text.name)
 
 
-def _cleaned(parting: str, pieces: Iterable[str]) -> Iterator[str]:
-    """What parts words becomes `parting`. The last character is held back, and a joiner with what
-    stands before it: from that is seen whether it joins something."""
+def _remove_invisible(separator: str, chunks: Iterable[str]) -> Iterator[str]:
+    """Remove `NON_PRINTING` characters and stray joiners; replace `BREAKS` by `separator`.
+
+    The last character is held back, and a joiner with the character before it, because what a
+    joiner joins may be in the next chunk.
+    """
     held = ""
-    for piece in pieces:
-        piece = SPACE.sub(" ", PARTING.sub(parting, NON_PRINTING.sub("", piece)))
-        piece = JOINER.sub("", held + piece)
-        cut = -2 if piece.endswith(("\u200c", "\u200d")) else -1
-        yield piece[:cut]
-        held = piece[cut:]
+    for chunk in chunks:
+        chunk = SPACE.sub(" ", BREAK.sub(separator, NON_PRINTING.sub("", chunk)))
+        chunk = STRAY_JOINER.sub("", held + chunk)
+        cut = -2 if chunk.endswith(("\u200c", "\u200d")) else -1
+        yield chunk[:cut]
+        held = chunk[cut:]
     yield held
 
 
-def _composed(pieces: Iterable[str]) -> Iterator[str]:
-    """In form C. A piece is held back from its last character on that begins something new."""
+def _compose(chunks: Iterable[str]) -> Iterator[str]:
+    """Normalize to NFC. Each chunk is held back from its last character that combines with no
+    earlier one."""
     held = ""
-    for piece in pieces:
-        held += piece
-        last = next((n for n in range(len(held) - 1, -1, -1) if APART.match(held[n])), 0)
-        if last == 0 and len(held) > HELD:
+    for chunk in chunks:
+        held += chunk
+        last = next((n for n in range(len(held) - 1, -1, -1) if NEVER_COMBINES.match(held[n])), 0)
+        if last == 0 and len(held) > MAX_HELD_CHARACTERS:
             last = len(held)
-        yield normalized("NFC", held[:last])
+        yield normalize("NFC", held[:last])
         held = held[last:]
-    yield normalized("NFC", held)
+    yield normalize("NFC", held)
 
 
-class Rare(NamedTuple):
-    """Characters that occur too seldom."""
+class RareCharacters(NamedTuple):
+    """The characters that occur too rarely."""
 
     characters: str
-    times: int
-    """How often they occur, all together."""
+    occurrences: int
+    """Occurrences of all of them together."""
     items: int
-    """How many there are in a list, with them."""
+    """Number of items in a list, including those with rare characters."""
 
 
-def _rare(texts: list[Text], least: int, kind: CorpusKind) -> Rare:
-    """The characters that occur less often in all texts; a line end never is one, nor what stands
-    around items, which is left out anyway."""
+def _remove_rare(texts: list[Text], min_count: int, kind: CorpusKind) -> tuple[list[Text], int]:
+    """Remove rare characters, or the items that have them; return how many of these there were."""
+    rare = _find_rare(texts, min_count, kind)
+    num_items, num_characters = rare.items, 0
+    while rare.characters:  # removing items may make other characters rare
+        remove = _remove_items if kind == "lines" else _remove_characters
+        texts = [_map_chunks(text, partial(remove, rare.characters)) for text in texts]
+        num_characters += rare.occurrences
+        rare = _find_rare(texts, min_count, kind)
+    return texts, num_items - rare.items if kind == "lines" else num_characters
+
+
+def _find_rare(texts: list[Text], min_count: int, kind: CorpusKind) -> RareCharacters:
+    """Find the characters that occur fewer times than `min_count` in all texts.
+
+    Line ends never are rare, nor is whitespace around items, which reading strips anyway.
+    """
     counts = np.zeros(0x110000, np.int64)
     items = 0
     for text in texts:
-        pieces: Iterable[tuple[str, int]] = ((piece, 0) for piece in text)
+        chunks: Iterable[tuple[str, int]] = ((chunk, 0) for chunk in text)
         if kind == "lines":
-            pieces = _items(text)
-        for piece, ended in pieces:
-            found = np.bincount(code_points(piece))
+            chunks = _stripped_items(text)
+        for chunk, num_items in chunks:
+            found = np.bincount(code_points(chunk))
             counts[: len(found)] += found
-            items += ended
+            items += num_items
     counts[ord("\n")] = 0
-    rare = np.flatnonzero((counts > 0) & (counts < least))
-    return Rare("".join(map(chr, rare.tolist())), int(counts[rare].sum()), items)
+    rare = np.flatnonzero((counts > 0) & (counts < min_count))
+    return RareCharacters("".join(map(chr, rare.tolist())), int(counts[rare].sum()), items)
 
 
-def _items(text: Text) -> Iterator[tuple[str, int]]:
-    """Lines without white space around them, and how many items end there."""
-    for lines, goes_on in short_lines(text):
+def _stripped_items(text: Text) -> Iterator[tuple[str, int]]:
+    """Yield lines without surrounding whitespace, and how many items end in them."""
+    for lines, ends_inside in bounded_lines(text):
         stripped = list(map(str.strip, lines))
-        yield "\n".join(stripped), sum(map(bool, stripped[: len(lines) - goes_on]))
+        yield "\n".join(stripped), sum(map(bool, stripped[: len(lines) - ends_inside]))
 
 
-def _without_characters(rare: str, pieces: Iterable[str]) -> Iterator[str]:
-    gone = str.maketrans("", "", rare)
-    return (piece.translate(gone) for piece in pieces)
+def _remove_characters(rare: str, chunks: Iterable[str]) -> Iterator[str]:
+    table = str.maketrans("", "", rare)
+    return (chunk.translate(table) for chunk in chunks)
 
 
-def _without_items(rare: str, pieces: Iterable[str]) -> Iterator[str]:
-    """A name without one of its letters would be another name."""
-    gone = frozenset(rare)
-    return chosen_lines(pieces, lambda line: gone.isdisjoint(line.strip()))
+def _remove_items(rare: str, chunks: Iterable[str]) -> Iterator[str]:
+    """Remove whole items: a name without one of its letters would be another name."""
+    characters = frozenset(rare)
+    return filter_lines(chunks, lambda line: characters.isdisjoint(line.strip()))
 
 
-def _once(texts: list[Text], least: int) -> tuple[list[Text], int]:
-    """Of all texts together, each line of so many characters once: where it stands first. And how
-    many go."""
-    hashes_L = [np.fromiter(_hashes(text, least), np.int64) for text in texts]
-    new_L = np.zeros(sum(map(len, hashes_L)), bool)
-    new_L[np.unique(np.concatenate(hashes_L), return_index=True)[1]] = True
+def _remove_duplicates(texts: list[Text], min_length: int) -> tuple[list[Text], int]:
+    """Keep the first of equal lines, in all texts together; return how many are removed."""
+    hashes_L = [np.fromiter(_line_hashes(text, min_length), np.int64) for text in texts]
+    is_first_L = np.zeros(sum(map(len, hashes_L)), bool)
+    is_first_L[np.unique(np.concatenate(hashes_L), return_index=True)[1]] = True
     ends = np.cumsum([len(hashes) for hashes in hashes_L])[:-1]
-    chosen = [
-        _through(text, partial(_chosen, new, least))
-        for text, new in zip(texts, np.split(new_L, ends), strict=True)
+    kept = [
+        _map_chunks(text, partial(_keep_marked, is_first, min_length))
+        for text, is_first in zip(texts, np.split(is_first_L, ends), strict=True)
     ]
-    return chosen, int((~new_L).sum())
+    return kept, int((~is_first_L).sum())
 
 
-def _hashes(text: Iterable[str], least: int) -> Iterator[int]:
-    """Of each line that is long enough, without white space around it."""
-    inside = False
-    for lines, goes_on in short_lines(text):
-        for line in lines[inside : len(lines) - goes_on]:
-            if len(key := line.strip()) >= least:
+def _line_hashes(text: Iterable[str], min_length: int) -> Iterator[int]:
+    """Yield the hash of each line that is long enough, without surrounding whitespace."""
+    starts_inside = False
+    for lines, ends_inside in bounded_lines(text):
+        for line in lines[starts_inside : len(lines) - ends_inside]:
+            if len(key := line.strip()) >= min_length:
                 yield hash(key)
-        inside = goes_on
+        starts_inside = ends_inside
 
 
-def _chosen(new_L: NDArray[np.bool_], least: int, pieces: Iterable[str]) -> Iterator[str]:
-    """The lines that `new_L` marks, which has an entry for each that is long enough."""
-    marks = iter(new_L.tolist())
-    # A text that has grown meanwhile keeps the rest; what notices changes comes later.
-    return chosen_lines(pieces, lambda line: len(line.strip()) < least or next(marks, True))
+def _keep_marked(
+    is_kept_L: NDArray[np.bool_], min_length: int, chunks: Iterable[str]
+) -> Iterator[str]:
+    """Yield the lines that are marked; shorter ones than `min_length` have no mark and stay."""
+    marks = iter(is_kept_L.tolist())
+    # Lines that were added to the file meanwhile stay; a later check refuses the changed text.
+    return filter_lines(chunks, lambda line: len(line.strip()) < min_length or next(marks, True))

@@ -1,6 +1,6 @@
-"""A source (built-in name, file or folder) to a `Corpus` of items or of running text.
+"""Reads a source (built-in data set, file or folder) as a corpus of items or of running text.
 
-I items, D distinct items.
+Array suffixes: I items, D distinct items.
 """
 
 import hashlib
@@ -17,104 +17,112 @@ import numpy as np
 from moreish.data import catalog
 from moreish.data.shard_layout import refuse_prepared
 from moreish.data.text.clean import CleaningOptions, clean_texts
-from moreish.data.text.decode import Alphabet, NotTextError, Text, has_mark, text_file, text_of
+from moreish.data.text.decode import (
+    Alphabet,
+    NotTextError,
+    Text,
+    has_bom,
+    text_from_chunks,
+    text_from_file,
+)
 from moreish.data.text.detect_encoding import first_guess
-from moreish.data.text.lines import CorpusKind, whole_lines
+from moreish.data.text.lines import CorpusKind, complete_lines
 from moreish.errors import MoreishError, command, nearest
 from moreish.tokenizers import Ids
 from moreish.utils.files import summarize_paths
 
-MAX_LINE = 80
-MEDIAN_LINE = 40
-"""Longer lines than these are prose, not items. A guess, printed, and overruled by `--as`."""
+MAX_MEDIAN_LENGTH = 40
+MAX_95TH_PERCENTILE = 80
+"""Lines of a list are at most so long, in characters: the median, and 95 % of them."""
 
-JUDGED = 100_000
-"""Lines of a file that are looked at to guess."""
+MAX_GUESS_LINES = 100_000
+"""Lines of a file from which the kind of a corpus is guessed."""
 
-LONG = 100_000
-"""Characters of a line that are looked at to guess: it is no item."""
+MAX_GUESS_LENGTH = 100_000
+"""Characters of a line that are looked at for the guess."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusStats:
-    """What is counted of a corpus."""
+    """Statistics of a corpus."""
 
     documents: int
     distinct: int
-    """All of them, where they were not numbered."""
+    """Number of distinct documents; of a list without item ids, the number of all."""
     characters: int
     shortest: int
+    """Characters of the shortest document."""
     longest: int
-    """Characters of a document, like `shortest`."""
+    """Characters of the longest document."""
     alphabet: str
     """The characters that occur, in code point order."""
     item_ids_I: Ids | None = None
-    """Of each item, its number among the distinct ones, in the order in which those come; None
-    where they were not numbered, and for running text."""
+    """For each item, the index of its text among the distinct items, in order of first appearance;
+    None for running text, and where `Corpus.index_items` is false."""
     stripped: bool = False
-    """Items had white space around them."""
+    """Whether items had surrounding whitespace."""
     blank: int = 0
-    """Lines without an item."""
+    """Number of lines without an item."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """Clean text, read piece by piece whenever it is gone through: it may be larger than memory."""
+    """Clean text, read chunk by chunk on every iteration: it may be larger than memory."""
 
     name: str
     kind: CorpusKind
     texts: list[Text]
-    """None of them is blank."""
+    """One for each file; none of them is blank."""
     notes: list[str] = field(default_factory=list)
-    """What was done to the text or guessed of it, for the user to read."""
+    """What was changed or guessed while reading, for the user."""
     left_out: list[Path] = field(default_factory=list)
-    """Files of a folder that are no text, or not in its encoding."""
+    """Files of a folder that are not text, or not in its encoding."""
     index_items: bool = True
-    """Whether equal items are told from others, which takes forty bytes of memory for each item."""
+    """Whether equal items are identified, which takes forty bytes of memory for each item."""
 
     @classmethod
     def of(cls, documents: list[str], kind: CorpusKind, name: str = "corpus") -> Self:
-        """Documents that are in memory already: items, or running texts."""
+        """Make a corpus of items, or of running texts, that are in memory."""
         texts = ["\n".join(documents)] if kind == "lines" else documents
-        return cls(name=name, kind=kind, texts=[text_of(text) for text in texts])
+        return cls(name=name, kind=kind, texts=[text_from_chunks(text) for text in texts])
 
     @property
     def has_boundary(self) -> bool:
-        """Items, or several documents, need a token for where one ends."""
+        """Whether a token is needed for where an item or a document ends."""
         return self.kind == "lines" or len(self.texts) > 1
 
     def items(self) -> Iterator[list[str]]:
-        """The items of a list, some at a time."""
+        """Yield the items of a list, some at a time."""
         assert self.kind == "lines"
         for text in self.texts:
-            for lines in whole_lines(text):
+            for lines in complete_lines(text):
                 yield [item for line in lines if (item := line.strip())]
 
     @cached_property
-    def facts(self) -> CorpusStats:
-        """Takes a reading, where one has not been taken yet."""
+    def stats(self) -> CorpusStats:
+        """The statistics, for which all texts are read once."""
         if self.kind == "text":
-            return _facts_of_texts(self.texts)
-        return _facts_of_items(self.texts, index_items=self.index_items)
+            return _text_stats(self.texts)
+        return _item_stats(self.texts, index_items=self.index_items)
 
 
-def _facts_of_texts(texts: list[Text]) -> CorpusStats:
-    lengths = [text.survey.characters for text in texts]
+def _text_stats(texts: list[Text]) -> CorpusStats:
+    lengths = [text.stats.characters for text in texts]
     return CorpusStats(
         documents=len(texts),
         distinct=1 if len(texts) == 1 else len({_digest(text) for text in texts}),
         characters=sum(lengths),
         shortest=min(lengths),
         longest=max(lengths),
-        alphabet=_characters(frozenset().union(*(text.survey.alphabet for text in texts))),
+        alphabet=_sorted_characters(frozenset().union(*(text.stats.alphabet for text in texts))),
     )
 
 
-def _facts_of_items(texts: list[Text], *, index_items: bool) -> CorpusStats:
+def _item_stats(texts: list[Text], *, index_items: bool) -> CorpusStats:
     hashes, alphabet, stripped, blank = [], Alphabet(), False, 0
     documents, characters, shortest, longest = 0, 0, sys.maxsize, 0
     for text in texts:
-        for lines in whole_lines(text):
+        for lines in complete_lines(text):
             kept = [line for line in lines if line.strip()]
             items = [line.strip() for line in kept]
             blank += len(lines) - len(kept)
@@ -123,7 +131,7 @@ def _facts_of_items(texts: list[Text], *, index_items: bool) -> CorpusStats:
             stripped = stripped or items != kept
             documents += len(items)
             if index_items:
-                # Two items of a billion may share a hash: they then stay on one side, like copies.
+                # Two of a billion items may share a hash; they then stay in one split, like copies.
                 hashes.append(np.fromiter(map(hash, items), np.int64, len(items)))
             lengths = np.fromiter(map(len, items), np.int64, len(items))
             characters += int(lengths.sum())
@@ -131,7 +139,7 @@ def _facts_of_items(texts: list[Text], *, index_items: bool) -> CorpusStats:
             alphabet.add("".join(items))
         blank -= not lines[-1]  # the line end at the end of a text begins no other line
     item_ids_I, distinct = (
-        _number_items(np.concatenate(hashes)) if index_items else (None, documents)
+        _index_items(np.concatenate(hashes)) if index_items else (None, documents)
     )
     return CorpusStats(
         documents=documents,
@@ -139,29 +147,29 @@ def _facts_of_items(texts: list[Text], *, index_items: bool) -> CorpusStats:
         characters=characters,
         shortest=shortest,
         longest=longest,
-        alphabet=_characters(alphabet.points),
+        alphabet=_sorted_characters(alphabet.points),
         item_ids_I=item_ids_I,
         stripped=stripped,
         blank=blank,
     )
 
 
-def _number_items(hashes_I: Ids) -> tuple[Ids, int]:
-    """Number the distinct items; return the number of each item and how many there are."""
-    _, first_D, which_I = np.unique(hashes_I, return_index=True, return_inverse=True)
-    number_D = np.empty_like(first_D)
-    number_D[np.argsort(first_D)] = np.arange(len(first_D))
-    return number_D[which_I], len(first_D)
+def _index_items(hashes_I: Ids) -> tuple[Ids, int]:
+    """Return `CorpusStats.item_ids_I`, and the number of distinct items."""
+    _, first_D, index_I = np.unique(hashes_I, return_index=True, return_inverse=True)
+    rank_D = np.empty_like(first_D)
+    rank_D[np.argsort(first_D)] = np.arange(len(first_D))
+    return rank_D[index_I], len(first_D)
 
 
 def _digest(text: Text) -> bytes:
     digest = hashlib.blake2b()
-    for piece in text:
-        digest.update(piece.encode())
+    for chunk in text:
+        digest.update(chunk.encode())
     return digest.digest()
 
 
-def _characters(points: Iterable[int]) -> str:
+def _sorted_characters(points: Iterable[int]) -> str:
     return "".join(map(chr, sorted(points)))
 
 
@@ -169,17 +177,22 @@ def read_corpus(
     source: str,
     kind: CorpusKind | None = None,
     encoding: str = "utf-8",
-    cleaning: CleaningOptions = CleaningOptions(),  # noqa: B008 (it cannot be changed)
+    cleaning: CleaningOptions = CleaningOptions(),  # noqa: B008 (it is frozen)
     *,
     index_items: bool = True,
 ) -> Corpus:
-    """Understand `source`; `kind` None guesses from the look of the lines.
+    """Read a corpus.
 
     Args:
-        numbered: see `Corpus`.
+        source: name of a built-in data set, a file, or a folder of text files.
+        kind: list or running text; None guesses by the length of the lines.
+        encoding: encoding of the files.
+        cleaning: changes to the text.
+        index_items: see `Corpus`.
 
     Raises:
-        MoreishError: there is no such source, it holds no text, or it is not in `encoding`.
+        MoreishError: there is no such source, or it has no text.
+        NotTextError: it is not in `encoding`.
     """
     if not source:
         raise MoreishError("the source is empty: name a built-in data set, a file or a folder")
@@ -187,7 +200,7 @@ def read_corpus(
     notes: list[str] = []
     left_out: list[Path] = []
     if source in catalog.CATALOG:
-        name, found = source, [text_of(catalog.load_dataset(source))]
+        name, found = source, [text_from_chunks(catalog.load_dataset(source))]
         kind = kind or ("lines" if catalog.CATALOG[source].kind == "lines" else "text")
     elif path.is_dir():
         refuse_prepared(path)
@@ -202,77 +215,81 @@ def read_corpus(
         hint = nearest(source, catalog.CATALOG)
         raise MoreishError(f"no file, folder or built-in data set '{source}': {hint}")
 
-    if any(text.survey.other_line_ends for text in found):
-        notes.append("turned other line ends (CR LF, CR) into LF")
-    texts = [text for text in found if not text.survey.blank]
+    if any(text.stats.had_other_line_ends for text in found):
+        notes.append("converted other line ends (CR LF, CR) to LF")
+    texts = [text for text in found if not text.stats.is_blank]
     if not texts:
-        raise MoreishError(f"{source} is empty: there is no text to learn from")
+        raise MoreishError(f"{source} is empty: there is no text to train on")
     if kind is None:
         kind = guess_kind(texts)
         other = "text" if kind == "lines" else "lines"
-        looks = "a list, one item a line" if kind == "lines" else "running text"
-        notes.append(f"it looks like {looks} (if not: --as {other})")
+        guess = "a list, one item a line" if kind == "lines" else "running text"
+        notes.append(f"it looks like {guess} (if not: --as {other})")
     if cleaning != CleaningOptions():
-        texts, done = clean_texts(texts, cleaning, kind)
-        texts = [text for text in texts if not text.survey.blank]
+        texts, changes = clean_texts(texts, cleaning, kind)
+        texts = [text for text in texts if not text.stats.is_blank]
         if not texts:
-            raise MoreishError(f"mending leaves nothing of {source}")
-        notes.append(", ".join(done))
+            raise MoreishError(
+                f"cleaning removes everything from {source}: use fewer of its options"
+            )
+        notes.append(", ".join(changes))
     corpus = Corpus(
         name=name, kind=kind, texts=texts, notes=notes, left_out=left_out, index_items=index_items
     )
-    if corpus.facts.stripped:
-        notes.append("left out white space at the beginning and end of lines")
-    if blank := corpus.facts.blank:
+    if corpus.stats.stripped:
+        notes.append("left out whitespace at the beginning and end of lines")
+    if blank := corpus.stats.blank:
         notes.append(f"left out {blank:,} empty line{'s' * (blank > 1)}")
     return corpus
 
 
 def guess_kind(texts: Iterable[Iterable[str]]) -> CorpusKind:
-    """Short lines without blank ones between them are items; anything else is running text."""
+    """Guess the kind of some texts: short lines with hardly any blank ones are a list."""
     lengths = sorted(length for text in texts for length in _first_lengths(text))
     blank = sum(length == 0 for length in lengths)
     if len(lengths) < 2 or blank > len(lengths) // 20:
         return "text"
     median, long = lengths[len(lengths) // 2], lengths[len(lengths) * 95 // 100]
-    return "lines" if median <= MEDIAN_LINE and long <= MAX_LINE else "text"
+    return "lines" if median <= MAX_MEDIAN_LENGTH and long <= MAX_95TH_PERCENTILE else "text"
 
 
 def _first_lengths(text: Iterable[str]) -> list[int]:
-    """Of the first lines, without white space around them; empty lines at the end are none."""
+    """Return the lengths of the first lines, stripped, without empty lines at the end."""
     lengths: list[int] = []
     used, rest = 0, ""
-    for piece in chain(text, "\n"):
-        *lines, rest = (rest + piece).split("\n")
-        rest = rest[:LONG]
+    for chunk in chain(text, "\n"):
+        *lines, rest = (rest + chunk).split("\n")
+        rest = rest[:MAX_GUESS_LENGTH]
         for line in lines:
-            if len(lengths) < JUDGED:
+            if len(lengths) < MAX_GUESS_LINES:
                 lengths.append(len(line.strip()))
             if line:
                 used = len(lengths)
-        if used == JUDGED:
+        if used == MAX_GUESS_LINES:
             break
     return lengths[:used]
 
 
 def _no_text(folder: Path, notes: list[str], left_out: list[Path]) -> MoreishError:
-    """What is wrong with a folder that holds no text in the encoding that was asked for."""
-    words = f"no text files in folder {folder}{''.join(f'; {note}' for note in notes)}"
+    """Return the error for a folder without text in the requested encoding."""
+    message = f"no text files in folder {folder}{''.join(f'; {note}' for note in notes)}"
     if (found := first_guess(left_out)) is None:
-        return MoreishError(words)
+        return MoreishError(message)
     path, guess = found
-    look = command("doctor", folder)
-    error = NotTextError(f"{words}; {guess.words} for {path.name}; for a closer look: {look}")
+    advice = f"{guess.option} for {path.name}; for a closer look: {command('doctor', folder)}"
+    error = NotTextError(f"{message}; {advice}")
     error.path = path
     return error
 
 
 def _folder(folder: Path, encoding: str, notes: list[str], left_out: list[Path]) -> Iterator[Text]:
-    """Texts of all files below `folder`, by path. Hidden and undecodable files are left out, and
-    so are run folders: they hold samples and logs, which are no text to learn from."""
+    """Yield the texts of all files below `folder`, sorted by path.
+
+    Hidden files, files that cannot be decoded and run folders (samples and logs) are left out.
+    """
     if (folder / "run.json").is_file():
         resume = command("train", "--resume", folder)
-        raise MoreishError(f"{folder} is a run, not a text; to go on with it: {resume}")
+        raise MoreishError(f"{folder} is a run, not a text; to resume it: {resume}")
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     runs = {path.parent for path in paths if path.name == "run.json"}
     for path in paths:
@@ -292,9 +309,9 @@ def _folder(folder: Path, encoding: str, notes: list[str], left_out: list[Path])
 
 
 def _file(path: Path, encoding: str, notes: list[str]) -> Text:
-    """The text of a file, which is known to be one. Raises NotTextError when it is none."""
-    text = text_file(path, encoding)
-    _ = text.survey
-    if has_mark(path, encoding):
+    """Return the text of a file. Raises NotTextError at once if it is not text."""
+    text = text_from_file(path, encoding)
+    _ = text.stats
+    if has_bom(path, encoding):
         notes.append(f"left out the byte order mark of {path.name}")
     return text

@@ -1,4 +1,4 @@
-"""Bytes to clean text, piece by piece: a text may be larger than the memory."""
+"""Decodes bytes to text chunk by chunk, so that a text may be larger than memory."""
 
 import codecs
 import io
@@ -14,8 +14,8 @@ import numpy as np
 from moreish.errors import MoreishError, command
 from moreish.tokenizers import SURROGATE, code_points
 
-PIECE = 1 << 16
-"""Bytes that are read at a time: few enough for the cache, many enough for NumPy."""
+CHUNK_BYTES = 1 << 16
+"""Bytes that are read at a time: few enough for the CPU cache, many enough for NumPy."""
 
 BOMS = {
     "utf-8": codecs.BOM_UTF8,
@@ -24,76 +24,77 @@ BOMS = {
     "utf-16-le": codecs.BOM_UTF16_LE,
     "utf-16-be": codecs.BOM_UTF16_BE,
 }
-"""Byte order marks by the encoding that they announce, longer ones before their own beginnings."""
+"""Byte order marks by encoding; that of UTF-32-LE begins with that of UTF-16-LE, so it is first."""
 
 
 class NotTextError(MoreishError):
-    """A file is no text, or not in the encoding in which it is read."""
+    """A file is not text, or not in the encoding in which it is read."""
 
     path: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Survey:
-    """What one reading of a text finds out."""
+class TextStats:
+    """Statistics of one text."""
 
     characters: int
     alphabet: frozenset[int]
     """The code points that occur."""
-    blank: bool
-    other_line_ends: bool
-    """There were CR LF or CR, which are LF now."""
+    is_blank: bool
+    had_other_line_ends: bool
+    """Whether there were CR LF or CR, which have been converted to LF."""
 
 
 @dataclass(frozen=True)
 class Text:
-    """One text. It is read anew, in pieces that end anywhere, whenever it is gone through.
+    """One text, which every iteration reads anew, in chunks that may end anywhere.
 
-    Raises (when it is gone through):
-        MoreishError: it is no text, or not in its encoding.
+    Raises:
+        MoreishError: on iteration, if it is not text or not in its encoding.
     """
 
     read: Callable[[], Iterator[str]]
     name: str = ""
-    """Of its file."""
+    """Path of its file; empty for a text in memory."""
 
     def __iter__(self) -> Iterator[str]:
         return normalize_newlines(self.read())
 
     @cached_property
-    def survey(self) -> Survey:
-        """Takes a whole reading, once."""
+    def stats(self) -> TextStats:
+        """The statistics, for which the text is read once."""
         line_ends = io.IncrementalNewlineDecoder(None, translate=True)
-        characters, alphabet, blank = 0, Alphabet(), True
-        for piece in normalize_newlines(self.read(), line_ends):
-            characters += len(piece)
-            alphabet.add(piece)
-            blank = blank and piece.isspace()
-        return Survey(
+        characters, alphabet, is_blank = 0, Alphabet(), True
+        for chunk in normalize_newlines(self.read(), line_ends):
+            characters += len(chunk)
+            alphabet.add(chunk)
+            is_blank = is_blank and chunk.isspace()
+        return TextStats(
             characters=characters,
             alphabet=frozenset(alphabet.points),
-            blank=blank,
-            other_line_ends=line_ends.newlines not in (None, "\n"),
+            is_blank=is_blank,
+            had_other_line_ends=line_ends.newlines not in (None, "\n"),
         )
 
 
 class Alphabet:
-    """The code points that occur in what was added."""
+    """Collects the code points that occur."""
 
     def __init__(self) -> None:
         self.points: set[int] = set()
 
     def add(self, text: str) -> None:
+        """Add the code points of `text`."""
         self.points.update(np.flatnonzero(np.bincount(code_points(text))).tolist())
 
 
-def text_of(*pieces: str) -> Text:
-    """A text that is in memory already."""
-    return Text(pieces.__iter__)
+def text_from_chunks(*chunks: str) -> Text:
+    """Return a text that is in memory."""
+    return Text(chunks.__iter__)
 
 
-def text_file(path: Path, encoding: str) -> Text:
-    """The text of a file."""
+def text_from_file(path: Path, encoding: str) -> Text:
+    """Return the text of a file."""
     return Text(partial(_read, path, encoding), str(path))
 
 
@@ -102,85 +103,98 @@ def _read(path: Path, encoding: str) -> Iterator[str]:
         try:
             yield from decode_chunks(file, encoding, str(path))
         except NotTextError as error:
-            told = NotTextError(f"{error}; for a closer look: {command('doctor', path)}")
-            told.path = path
-            raise told from None
+            with_advice = NotTextError(f"{error}; for a closer look: {command('doctor', path)}")
+            with_advice.path = path
+            raise with_advice from None
 
 
-def has_mark(path: Path, encoding: str) -> bool:
-    """Whether the file begins with a byte order mark of its encoding."""
+def has_bom(path: Path, encoding: str) -> bool:
+    """Return whether the file begins with the byte order mark of its encoding."""
     with path.open("rb") as file:
-        return _opening(file.read(4), encoding)[1] > 0
+        return _codec_and_bom(file.read(4), encoding)[1] > 0
 
 
 def decode_chunks(file: BinaryIO, encoding: str, where: str) -> Iterator[str]:
-    """The text of a binary file without its byte order mark; `where` names it in errors.
+    """Yield the text of a binary file, without its byte order mark.
+
+    Args:
+        file: the file, at its beginning.
+        encoding: any text encoding that Python knows.
+        where: name of the file in error messages.
 
     Raises:
         MoreishError: there is no such encoding.
-        NotTextError: the bytes are not in it.
+        NotTextError: the bytes are not valid in it; the message gives the offset of the first bad
+            byte.
     """
     head = file.read(4)
-    codec, at_byte = _opening(head, encoding)
+    codec, byte_offset = _codec_and_bom(head, encoding)
     decoder = codecs.getincrementaldecoder(codec)()
-    raw, at_character, ended = head[at_byte:] + file.read(PIECE), 0, False
-    while not ended:
-        ended = not raw
-        held = len(decoder.getstate()[0])  # the beginning of a character that goes on in `raw`
+    raw, character_offset, is_final = head[byte_offset:] + file.read(CHUNK_BYTES), 0, False
+    while not is_final:
+        is_final = not raw
+        num_pending = len(decoder.getstate()[0])  # bytes of a character that `raw` completes
         try:
-            text = decoder.decode(raw, final=ended)
+            text = decoder.decode(raw, final=is_final)
         except UnicodeDecodeError as error:
-            announced = (name[:6] for name, mark in BOMS.items() if head.startswith(mark))
+            announced = (name[:6] for name, bom in BOMS.items() if head.startswith(bom))
             guess = next((name for name in announced if name != "utf-8"), "cp1252")
             raise NotTextError(
                 f"{where} is not {encoding}: byte 0x{error.object[error.start]:02x} at offset "
-                f"{at_byte - held + error.start}; say how it is encoded, e.g. --encoding {guess}"
+                f"{byte_offset - num_pending + error.start}; name its encoding, e.g. "
+                f"--encoding {guess}"
             ) from None
         except UnicodeError as error:
             raise NotTextError(f"{where} is not {encoding}: {error}") from None
         if codec != "utf-8" and (found := SURROGATE.search(text)):  # UTF-8 has none
-            place = at_character + found.start()
-            raise NotTextError(f"{where} holds half a character ({found[0]!r} at {place})")
+            at = character_offset + found.start()
+            raise NotTextError(
+                f"{where} holds a lone surrogate (half a character): {found[0]!r} at character {at}"
+            )
         if (at := text.find("\0")) >= 0:
             raise NotTextError(
-                f"{where} holds a NUL at character {at_character + at}: it is a binary file, or "
-                "encoded otherwise (e.g. --encoding utf-16)"
+                f"{where} holds a NUL at character {character_offset + at}: it is a binary file, "
+                "or in another encoding (e.g. --encoding utf-16)"
             )
         if text:
             yield text
-        at_byte, at_character = at_byte + len(raw), at_character + len(text)
-        raw = raw and file.read(PIECE)
+        byte_offset, character_offset = byte_offset + len(raw), character_offset + len(text)
+        raw = raw and file.read(CHUNK_BYTES)
 
 
-def _opening(head: bytes, encoding: str) -> tuple[str, int]:
-    """The codec of what begins with `head`, and the length of its byte order mark.
+def _codec_and_bom(head: bytes, encoding: str) -> tuple[str, int]:
+    """Return the codec of a file that begins with `head`, and the length of its byte order mark.
 
-    Codecs that look for a mark themselves are replaced by those that do not: in pieces, they would
-    demand one.
+    Codecs that look for a mark themselves (utf-16, utf-32) are replaced by those with a fixed byte
+    order, because incremental ones fail without a mark.
     """
     try:
         codec = codecs.lookup(encoding).name
-        "".encode(encoding)  # some turn bytes into bytes
+        "".encode(encoding)  # rejects codecs from bytes to bytes
     except (LookupError, UnicodeError):
         raise MoreishError(f"unknown encoding '{encoding}' (try utf-8 or cp1252)") from None
     if codec == "utf-8-sig":
         codec = "utf-8"
     if codec in ("utf-16", "utf-32"):
         native = f"{codec}-{'le' if sys.byteorder == 'little' else 'be'}"
-        orders = (name for name in BOMS if name.startswith(codec))
-        codec = next((name for name in orders if head.startswith(BOMS[name])), native)
-    mark = BOMS.get(codec)
-    return codec, len(mark) if mark and head.startswith(mark) else 0
+        candidates = (name for name in BOMS if name.startswith(codec))
+        codec = next((name for name in candidates if head.startswith(BOMS[name])), native)
+    bom = BOMS.get(codec)
+    return codec, len(bom) if bom and head.startswith(bom) else 0
 
 
 def normalize_newlines(
-    pieces: Iterable[str], line_ends: io.IncrementalNewlineDecoder | None = None
+    chunks: Iterable[str], line_ends: io.IncrementalNewlineDecoder | None = None
 ) -> Iterator[str]:
-    """Lines that end with LF, whatever ended them before (CR LF or CR); `line_ends` knows then
-    what did."""
+    """Yield the chunks with CR LF and CR converted to LF.
+
+    Args:
+        chunks: chunks of a text.
+        line_ends: a decoder that records which line ends there were.
+    """
     line_ends = line_ends or io.IncrementalNewlineDecoder(None, translate=True)
-    for piece in pieces:
-        if clean := line_ends.decode(piece):
-            yield clean
-    if clean := line_ends.decode("", final=True):
-        yield clean
+    for chunk in chunks:
+        if converted := line_ends.decode(chunk):
+            yield converted
+    if converted := line_ends.decode("", final=True):
+        yield converted

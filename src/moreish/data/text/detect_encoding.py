@@ -1,90 +1,96 @@
-"""How the bytes of a file are encoded: known from marks and zeros, or guessed from the letters."""
+"""Detects the encoding of a file: by marks and zero bytes, or by how plausible its words look.
+
+charset-normalizer was tried in place of the second part and guessed fewer of the test cases right;
+see docs/dev-log.md, "Borrowed libraries".
+"""
 
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from moreish.data.text.decode import BOMS, text_file
-from moreish.data.text.patterns import masked
+from moreish.data.text.decode import BOMS, text_from_file
+from moreish.data.text.patterns import mask_secrets
 from moreish.errors import MoreishError
 
 CANDIDATES = ("cp1252", "cp1254", "cp1250", "iso8859-2", "mac_roman", "cp850", "cp1251", "koi8-r",
               "gb18030", "shift_jis", "big5")  # fmt: skip
-"""What text that is not Unicode is encoded in, mostly; of equally likely ones the first is named
-first."""
+"""Common encodings other than Unicode; of equally plausible ones the first is chosen."""
 
-LOOKED_AT = 1 << 16
-"""Bytes that are guessed from."""
+MAX_BYTES = 1 << 16
+"""Bytes of a file that are used for the guess."""
 
-MOST_ODD = 0.2
-"""Share of odd characters, among those that are not ASCII, of what is still a guess."""
+MAX_ODD = 0.2
+"""Share of implausible characters, among those beyond ASCII, above which a guess is rejected."""
 
-GUESSED = 10
-"""Files of a folder that are guessed at: in all others there may be only pictures."""
+MAX_FILES = 10
+"""Files of a folder that are tried; the others may be images."""
 
-SHOWN_BESIDE = 20
-"""Characters to either side of the one at which guesses differ."""
+EXAMPLE_MARGIN = 20
+"""Characters shown on either side of the first one at which guesses differ."""
 
 BESIDE_LETTERS = "\u00a0«»‘’“”–—…®™°ªº"
-"""Signs that stand beside a letter; between two of them only a few do."""
+"""Signs that are plausible beside a letter."""
+
 BETWEEN_LETTERS = "’–—…"
+"""Signs that are plausible between two letters."""
 
 
-class Guess(NamedTuple):
+class EncodingGuess(NamedTuple):
     """An encoding that a file may be in."""
 
     encoding: str
-    sure: bool
-    shown: str = ""
-    """How a piece of the text, without secrets, reads in this one and in others, for a person to
+    is_certain: bool
+    example: str = ""
+    """A line of the text in this encoding and in others, without secrets, so that the user can
     judge."""
 
     @property
-    def words(self) -> str:
-        """For messages."""
-        return f"{'' if self.sure else 'perhaps '}--encoding {self.encoding}"
+    def option(self) -> str:
+        """The command-line option, for messages."""
+        return f"{'' if self.is_certain else 'perhaps '}--encoding {self.encoding}"
 
 
-def guess_encoding(path: Path) -> Guess | None:
-    """What the bytes of a file look like: None where it is no file, no text, or hard to tell."""
+def guess_encoding(path: Path) -> EncodingGuess | None:
+    """Guess the encoding of a file; None if it is not a file, not text, or nothing looks right."""
     if not path.is_file():
         return None
     with path.open("rb") as file:
-        head = file.read(LOOKED_AT)
-    for name, mark in BOMS.items():
-        if head.startswith(mark):
-            return Guess(name, sure=True)
+        head = file.read(MAX_BYTES)
+    for name, bom in BOMS.items():
+        if head.startswith(bom):
+            return EncodingGuess(name, is_certain=True)
     wide = ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be") if 0 in head else ()
     for name in (*wide, "utf-8"):
         text = head[: len(head) // 4 * 4].decode(name, "replace")
         letters = [character for character in text if character.isalpha()]
-        plain = sum(map(str.isascii, letters)) >= 0.6 * len(letters) > 0
-        if "\0" not in text and (name == "utf-8" or plain) and _is_in(path, name):
-            return Guess(name, sure=True)
-    return None if 0 in head else _guess_from_letters(path)
+        is_mostly_ascii = sum(map(str.isascii, letters)) >= 0.6 * len(letters) > 0
+        if "\0" not in text and (name == "utf-8" or is_mostly_ascii) and _can_decode(path, name):
+            return EncodingGuess(name, is_certain=True)
+    return None if 0 in head else _guess_by_words(path)
 
 
-def first_guess(paths: Iterable[Path]) -> tuple[Path, Guess] | None:
-    """Of some files that are not in the encoding that was asked for, the first that looks like
-    text, and how."""
-    for path in islice(paths, GUESSED):
+def first_guess(paths: Iterable[Path]) -> tuple[Path, EncodingGuess] | None:
+    """Return the first of some files that looks like text, and the guess of its encoding."""
+    for path in islice(paths, MAX_FILES):
         if guess := guess_encoding(path):
             return path, guess
     return None
 
 
-def _is_in(path: Path, encoding: str) -> bool:
+def _can_decode(path: Path, encoding: str) -> bool:
     try:
-        _ = text_file(path, encoding).survey
+        _ = text_from_file(path, encoding).stats
     except MoreishError:
         return False
     return True
 
 
-def _guess_from_letters(path: Path) -> Guess | None:
-    """Where one byte means one letter in each of many encodings: of those in which most of the
-    text looks like words, the likeliest, with what it makes of a line, and what others do."""
+def _guess_by_words(path: Path) -> EncodingGuess | None:
+    """Choose among `CANDIDATES` the encoding in which the text looks most like words.
+
+    The example is the line that tells the best three of them apart.
+    """
     lines = _lines_beyond_ascii(path)
     odd: dict[str, float] = {}
     texts: dict[str, list[str]] = {}
@@ -93,39 +99,43 @@ def _guess_from_letters(path: Path) -> Guess | None:
             texts[name] = [line.decode(name) for line in lines]
         except UnicodeError:
             continue
-        odd[name] = _odd("\n".join(texts[name]))
-    likely = sorted((n for n in odd if odd[n] <= MOST_ODD), key=odd.__getitem__)  # stable
-    different = {"\n".join(texts[n]): n for n in reversed(likely)}  # the first of equal ones
-    distinct = (n for n in likely if n in different.values() and _is_in(path, n))
-    chosen = list(islice(distinct, 3))
-    if not chosen:
+        odd[name] = _odd_share("\n".join(texts[name]))
+    plausible = sorted((n for n in odd if odd[n] <= MAX_ODD), key=odd.__getitem__)  # stable
+    by_text = {"\n".join(texts[n]): n for n in reversed(plausible)}  # keeps the first of equals
+    distinct = (n for n in plausible if n in by_text.values() and _can_decode(path, n))
+    best = list(islice(distinct, 3))
+    if not best:
         return None
-    which = max(range(len(lines)), key=lambda at: len({texts[n][at] for n in chosen}))
-    read = {n: masked(texts[n][which].strip()) for n in chosen}
+    number = max(range(len(lines)), key=lambda i: len({texts[n][i] for n in best}))
+    readings = {n: mask_secrets(texts[n][number].strip()) for n in best}
+    columns = enumerate(zip(*readings.values(), strict=False))
     at = next(
-        (at for at, found in enumerate(zip(*read.values(), strict=False)) if len(set(found)) > 1),
-        next((at for at, c in enumerate(read[chosen[0]]) if not c.isascii()), 0),
+        (i for i, characters in columns if len(set(characters)) > 1),
+        next((i for i, c in enumerate(readings[best[0]]) if not c.isascii()), 0),
     )
-    cut = slice(max(0, at - SHOWN_BESIDE), at + SHOWN_BESIDE)
-    shown = " | ".join(f"{name}: {text[cut]}" for name, text in read.items())
-    return Guess(chosen[0], sure=False, shown=shown)
+    cut = slice(max(0, at - EXAMPLE_MARGIN), at + EXAMPLE_MARGIN)
+    example = " | ".join(f"{name}: {text[cut]}" for name, text in readings.items())
+    return EncodingGuess(best[0], is_certain=False, example=example)
 
 
 def _lines_beyond_ascii(path: Path) -> list[bytes]:
-    """The first ones, wherever they stand."""
+    """Return the first lines that are not ASCII, wherever in the file they are."""
     found, size = [], 0
     with path.open("rb") as file:
-        while size < LOOKED_AT and (line := file.readline(LOOKED_AT)):
+        while size < MAX_BYTES and (line := file.readline(MAX_BYTES)):
             if not line.isascii():
                 found.append(line)
                 size += len(line)
     return found
 
 
-def _odd(text: str) -> float:
-    """The share of characters beyond ASCII that hardly stand in words as they do here: signs
-    beside letters, capitals after small letters or all through, other scripts' letters beside
-    Latin ones, and Latin words in which most letters have accents."""
+def _odd_share(text: str) -> float:
+    """Return the share of characters beyond ASCII that are implausible where they are.
+
+    Implausible are: signs beside letters, capitals after small letters or throughout a word,
+    letters of another script beside Latin ones, and consecutive accented Latin letters. Control
+    characters rule an encoding out.
+    """
     if any((c < " " and c not in "\t\n\r\f\v") or "\x7f" <= c <= "\x9f" for c in text):
         return 1.0
     odd = count = 0
@@ -135,13 +145,13 @@ def _odd(text: str) -> float:
         count += 1
         before, after = text[max(0, at - 1) : at], text[at + 1 : at + 2]
         if not c.isalpha():
-            beside = before.isalpha() + after.isalpha()
-            odd += beside == 2 and c not in BETWEEN_LETTERS
-            odd += beside == 1 and c not in BESIDE_LETTERS
-        elif c <= "\u024f":
+            num_letters = before.isalpha() + after.isalpha()
+            odd += num_letters == 2 and c not in BETWEEN_LETTERS
+            odd += num_letters == 1 and c not in BESIDE_LETTERS
+        elif c <= "\u024f":  # Latin
             odd += (
                 (before.islower() and c.isupper())
-                or (_accented(before) and _accented(text[max(0, at - 2) : at][:1]))
+                or (_is_accented(before) and _is_accented(text[max(0, at - 2) : at][:1]))
                 or (before > "\u024f" and before.isalpha())
             )
         else:
@@ -149,10 +159,10 @@ def _odd(text: str) -> float:
                 (before.isalpha() and before <= "\u024f")
                 or (after.isalpha() and after <= "\u024f")
                 or (c.isupper() and (before.isalpha() or not after.islower()))
-                or "\uff61" <= c <= "\uff9f"  # narrow katakana, which only machines write
+                or "\uff61" <= c <= "\uff9f"  # half-width katakana, hardly used in text
             )
     return odd / max(1, count)
 
 
-def _accented(character: str) -> bool:
+def _is_accented(character: str) -> bool:
     return character.isalpha() and not character.isascii()

@@ -1,56 +1,65 @@
-"""Texts line by line, some lines at a time."""
+"""Iterates over the lines of a text that arrives in chunks, a list of lines at a time."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
 CorpusKind = Literal["lines", "text"]
-"""A list of items, one a line, or running text."""
+"""A list with one item a line, or running text."""
 
-LONGEST = 1 << 20
-"""Characters that are waited for until a line ends, where lines may be of any length."""
+MAX_HELD_CHARACTERS = 1 << 20
+"""Characters of a line that are held until it ends; longer lines come in parts."""
 
 
-def whole_lines(text: Iterable[str]) -> Iterator[list[str]]:
-    """All lines of a text, some at a time; after a line end at its end, an empty one."""
-    begun: list[str] = []
-    for piece in text:
-        lines, line_end, rest = piece.rpartition("\n")
+def complete_lines(text: Iterable[str]) -> Iterator[list[str]]:
+    """Yield all lines of a text, however long; a line end at the end is followed by an empty line.
+
+    >>> list(complete_lines(["one\\ntw", "o\\n"]))
+    [['one'], ['two'], ['']]
+    """
+    unfinished: list[str] = []
+    for chunk in text:
+        lines, line_end, rest = chunk.rpartition("\n")
         if line_end:
-            yield "".join([*begun, lines]).split("\n")
-            begun = []
-        begun.append(rest)
-    yield "".join(begun).split("\n")
+            yield "".join([*unfinished, lines]).split("\n")
+            unfinished = []
+        unfinished.append(rest)
+    yield "".join(unfinished).split("\n")
 
 
-def short_lines(text: Iterable[str]) -> Iterator[tuple[list[str], bool]]:
-    """As `whole_lines`, but a line that is too long to be waited for comes in parts; and beside
-    the lines whether the last of them goes on."""
-    begun: list[str] = []
+def bounded_lines(text: Iterable[str]) -> Iterator[tuple[list[str], bool]]:
+    """Yield lines like `complete_lines`, and whether the last of them goes on in the next list.
+
+    A line that is longer than `MAX_HELD_CHARACTERS` comes in parts.
+    """
+    unfinished: list[str] = []
     held = 0
-    for piece in text:
-        lines, line_end, rest = piece.rpartition("\n")
+    for chunk in text:
+        lines, line_end, rest = chunk.rpartition("\n")
         if line_end:
-            yield "".join([*begun, lines]).split("\n"), False
-            begun, held = [], 0
-        begun.append(rest)
+            yield "".join([*unfinished, lines]).split("\n"), False
+            unfinished, held = [], 0
+        unfinished.append(rest)
         held += len(rest)
-        if held > LONGEST:
-            yield ["".join(begun)], True
-            begun, held = [], 0
-    yield "".join(begun).split("\n"), False
+        if held > MAX_HELD_CHARACTERS:
+            yield ["".join(unfinished)], True
+            unfinished, held = [], 0
+    yield "".join(unfinished).split("\n"), False
 
 
-def chosen_lines(text: Iterable[str], keep: Callable[[str], bool]) -> Iterator[str]:
-    """The text with only some of its lines; a line that is too long to be waited for stays."""
-    line_end, inside = "", False
-    for lines, goes_on in short_lines(text):
+def filter_lines(text: Iterable[str], keep: Callable[[str], bool]) -> Iterator[str]:
+    """Yield the text with only the lines for which `keep` is true.
+
+    Lines that are longer than `MAX_HELD_CHARACTERS` always stay.
+    """
+    line_end, starts_inside = "", False
+    for lines, ends_inside in bounded_lines(text):
         last = len(lines) - 1
-        chosen = [
+        kept = [
             line
-            for number, line in enumerate(lines)
-            if (inside and number == 0) or (goes_on and number == last) or keep(line)
+            for index, line in enumerate(lines)
+            if (starts_inside and index == 0) or (ends_inside and index == last) or keep(line)
         ]
-        if chosen:
-            yield line_end + "\n".join(chosen)
-            line_end = "" if goes_on else "\n"
-        inside = goes_on
+        if kept:
+            yield line_end + "\n".join(kept)
+            line_end = "" if ends_inside else "\n"
+        starts_inside = ends_inside
