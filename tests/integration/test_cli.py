@@ -64,7 +64,7 @@ def test_json_is_one_object_and_nothing_else(moreish: Moreish) -> None:
     assert letters["nats"] == pytest.approx(sum(t["nats"] for t in letters["tokens"]))
     names = [entry["name"] for entry in moreish("data", "list", "--json").json["data"]]
     assert names == ["names", "names-lecture", "shakespeare"]
-    assert moreish("data", "show", "names", "--json").json["licence"].startswith("public domain")
+    assert moreish("data", "show", "names", "--json").json["license"].startswith("public domain")
     assert moreish("data", "get", "names", "--json").json["characters"] > 200_000
 
 

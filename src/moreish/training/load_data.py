@@ -93,7 +93,7 @@ def build_tokenizer(data: DataConfig, corpus: Corpus | PreparedDataset) -> Token
     chosen = tokenizer_builder(data.tokenizer)
     texts = TrainingTexts(corpus, data.split, data.split_seed)
     return chosen.build(
-        texts if chosen.needs_text else [corpus.facts.alphabet],
+        texts if chosen.needs_text else [corpus.stats.alphabet],
         boundary=corpus.has_boundary,
         limits=data.limits,
     )
@@ -140,7 +140,7 @@ def describe_dataset(
     """Describe the data of a run for its user and for later readers of run.json."""
     if isinstance(corpus, PreparedDataset):
         return _describe_prepared(corpus, tokenizer, splits)
-    is_list, facts = corpus.kind == "lines", corpus.facts
+    is_list, facts = corpus.kind == "lines", corpus.stats
     return DatasetInfo(
         name=corpus.name,
         kind=corpus.kind,

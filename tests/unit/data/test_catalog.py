@@ -70,7 +70,7 @@ def test_what_was_fetched_is_kept(empty: Path, monkeypatch: pytest.MonkeyPatch) 
         title="",
         kind="lines",
         source="",
-        licence="",
+        license="",
         file_name="x.txt",
         sha256=hashlib.sha256(raw).hexdigest(),
         url="https://example.org/x.txt",
@@ -100,7 +100,7 @@ def test_shakespeare_lies_in_a_wheel(tmp_path: Path) -> None:
 def test_entries_say_where_they_come_from() -> None:
     for name, entry in catalog.CATALOG.items():
         assert entry.name == name
-        assert entry.title and entry.source and entry.licence
+        assert entry.title and entry.source and entry.license
         assert len(entry.sha256) == 64
 
 

@@ -298,8 +298,8 @@ class CharacterCheck(Check):
 
 def _script(character: str) -> str:
     """Return the script of a letter, as its Unicode name begins; empty for other characters."""
-    if NON_PRINTING.match(character):
-        return ""
+    if NON_PRINTING.match(character) or not unicodedata.category(character).startswith("L"):
+        return ""  # flags are symbols named REGIONAL INDICATOR SYMBOL LETTER
     name = unicodedata.name(character, "")
     first = name.partition(" ")[0]
     if first in ("CJK", "HANGUL"):

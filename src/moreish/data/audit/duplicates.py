@@ -190,7 +190,8 @@ class DuplicateCheck(Check):
                 int(rows_LF[is_leaked_L, HELD_OUT_LINE].min()),
                 share > 0.05,
                 name="leakage",
-                description=f"{lines} in {where} that also occur in training ({percent(share)})",
+                description=f"{lines} in {where} that also occur in training "
+                f"({percent(share)} of the held-out lines)",
                 count=count,
                 fix="--dedup" if is_text else "--split seeded",
             )

@@ -1,7 +1,6 @@
 """Detects the encoding of a file: by marks and zero bytes, or by how plausible its words look.
 
-charset-normalizer was tried in place of the second part and guessed fewer of the test cases right;
-see docs/dev-log.md, "Borrowed libraries".
+docs/dev-log.md compares the guess with that of charset-normalizer.
 """
 
 from collections.abc import Iterable

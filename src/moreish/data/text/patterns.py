@@ -1,7 +1,4 @@
-"""Regular expressions for problems in a text: garbled or invisible characters, private data.
-
-detect-secrets was considered for the secrets; see docs/dev-log.md, "Borrowed libraries".
-"""
+"""Regular expressions for problems in a text: garbled or invisible characters, private data."""
 
 import re
 from collections.abc import Callable, Iterator
