@@ -19,9 +19,9 @@ from typing import Any
 import moreish
 from moreish.runs.compare import Comparison
 from moreish.training.events import ignore
-from moreish.workflows.ladder import RUNGS, settings_for
+from moreish.workflows.ladder import RUNGS
 
-LADDER = {rung.name: settings_for(rung, "text") for rung in RUNGS}
+LADDER = {rung.name: rung.model for rung in RUNGS}
 MLP = {"name": "mlp", "context": 3, "embedding": 10, "hidden": 200}
 GPT = {"name": "gpt"}
 
@@ -40,7 +40,7 @@ class Family:
 FAMILIES = {
     "attention": Family(
         source="shakespeare",
-        train={"steps": 5000, "batch_size": 32, "lr": 1e-3},  # the GPT lecture's
+        train={"steps": 5000},  # what else the GPT lecture's recipe has, its model brings along
         variants={
             name: LADDER[name]
             for name in (

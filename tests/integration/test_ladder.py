@@ -10,6 +10,7 @@ from conftest import STORY, Moreish
 from moreish import api
 from moreish.data import catalog
 from moreish.errors import MoreishError
+from moreish.evaluate import attention_maps
 from moreish.models import REGISTRY
 from moreish.runs.run import Run
 from moreish.training.events import ignore
@@ -128,6 +129,25 @@ def test_equal_data_instead_of_equal_time(moreish: Moreish, source: Path) -> Non
     ]
     assert tokens[0] == pytest.approx(tokens[1], rel=0.3)
     assert "2 times over the data" in Path("ladders/names/report.html").read_text()
+
+
+def test_equal_steps_are_the_lectures_recipe(moreish: Moreish, source: Path) -> None:
+    result = moreish("ladder", source, "--steps", "20", "--rungs", "counts,head,norm", "--json")
+    assert result.status == 0, result.err
+    assert (result.json["minutes"], result.json["steps"]) == (None, 20)
+    for rung, layers in (("head", 1), ("norm", 3)):
+        run = Run.open(f"ladders/names/{rung}")
+        train = run.config.train
+        assert max(line["step"] for line in run.read_metrics()) == train.steps == 20
+        recipe = (train.optimizer, train.batch_size, train.lr, train.decay, train.warmup)
+        assert recipe == ("adamw", 32, None, "constant", 0)
+        assert (train.beta2, train.weight_decay, train.clip, train.patience) == (0.999, 0.01, 0, 0)
+        assert run.model.learning_rate == 1e-3
+        assert len(attention_maps(run.model, run.tokenizer.encode("anna"))) == layers
+    assert "20 steps" in Path("ladders/names/report.html").read_text()
+    both = moreish("ladder", source, "--steps", "20", "--minutes", "1", "--rungs", "counts")
+    assert both.status == 2
+    assert "give one of" in both.err
 
 
 TOY = """

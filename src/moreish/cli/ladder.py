@@ -17,7 +17,12 @@ def ladder(
         str, typer.Argument(help="A built-in data set, a file, a folder of texts or prepared.")
     ] = "names",
     minutes: Annotated[float | None, typer.Option(help="Train each rung this long (1).")] = None,
-    epochs: Annotated[float | None, typer.Option(help="… or this often over the data.")] = None,
+    epochs: Annotated[
+        float | None, typer.Option(help="Train each rung for this many passes instead.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Train each rung for this many optimizer steps instead.")
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Six seconds a rung.")] = False,
     rungs: Annotated[str | None, typer.Option(metavar="A,B,C", help="Only these rungs.")] = None,
     split: Annotated[
@@ -39,8 +44,8 @@ def ladder(
     from moreish.ui import TrainingView, console, ladder_table, stated_lines
     from moreish.workflows import QUICK, climb
 
-    if quick and (minutes, epochs) != (None, None):
-        raise MoreishError("give one of --quick, --minutes and --epochs")
+    if quick and (minutes, epochs, steps) != (None, None, None):
+        raise MoreishError("give one of --quick, --minutes, --epochs and --steps")
     place = out or Path("ladders") / (Path(source).resolve().stem or "ladder")
     view = TrainingView(console(stderr=as_json), brief=True)
     try:
@@ -49,6 +54,7 @@ def ladder(
             out=place,
             minutes=QUICK if quick else minutes,
             epochs=epochs,
+            steps=steps,
             rungs=rungs,
             split=split,
             kind=kind,

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from moreish.data import CHUNK_TOKENS, AnyIds, ShardedArray, count_tokens
-from moreish.models import GPT, Hybrid, Model, NetworkWithCounts
+from moreish.models import GPT, Hybrid, LectureGPT, Model, NetworkWithCounts
 from moreish.tokenizers import Ids
 
 Floats = NDArray[np.floating]
@@ -51,7 +51,7 @@ def bigram_probabilities(model: Model, chosen_M: Ids) -> Floats:
 def token_embedding(model: Model, vocab_size: int) -> Floats | None:
     """(V, C) a vector for each token; None of a model that has none."""
     for name, module in model.named_modules():
-        if name.endswith("embedding") and isinstance(module, nn.Embedding):
+        if name.endswith(("embedding", "embedding_table")) and isinstance(module, nn.Embedding):
             weight = module.weight.detach()[:vocab_size]  # others are gates, or other places
             return weight.numpy() if weight.shape[1] > 1 else None
     return None
@@ -65,10 +65,10 @@ def principal_components(points_MC: Floats) -> tuple[Floats, Floats]:
     return u[:, :2] * s[:2], shares[:2]
 
 
-def find_transformer(model: Model) -> GPT | None:
+def find_transformer(model: Model) -> GPT | LectureGPT | None:
     """The part of a model that attends, if there is one."""
     network = model.network if isinstance(model, NetworkWithCounts) else model
-    return network if isinstance(network, GPT) else None
+    return network if isinstance(network, GPT | LectureGPT) else None
 
 
 @torch.inference_mode()

@@ -17,6 +17,7 @@ from moreish.models.gpt import (
 )
 from moreish.models.hybrid import MAX_COUNTED_TOKENS, Hybrid, HybridConfig
 from moreish.models.interpolated import Mixture, NetworkWithCounts, NetworkWithCountsConfig
+from moreish.models.lecture_gpt import LectureAttention, LectureGPT
 from moreish.models.mlp import MLP
 from moreish.models.ngram import TABLE_NAMES, KneserNey, NGram, count_ngrams, max_order
 from moreish.models.registry import REGISTRY, build_model, model_class, model_config
@@ -43,6 +44,8 @@ __all__ = [
     "Hybrid",
     "HybridConfig",
     "KneserNey",
+    "LectureAttention",
+    "LectureGPT",
     "Mixture",
     "Model",
     "ModelConfig",

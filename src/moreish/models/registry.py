@@ -17,6 +17,7 @@ REGISTRY = {
     "lstm": "moreish.models.rnn:LSTM",
     "gru": "moreish.models.rnn:GRU",
     "wavenet": "moreish.models.wavenet:WaveNet",
+    "lecture-gpt": "moreish.models.lecture_gpt:LectureGPT",
     "gpt": "moreish.models.gpt.model:GPT",
     "mixture": "moreish.models.interpolated:Mixture",
     "hybrid": "moreish.models.hybrid:Hybrid",

@@ -32,13 +32,13 @@ def ladder_report_html(ladder: Mapping[str, Any], folder: Path) -> str:
             f"{rung['parameters']:,}",
             f"{rung['seconds']:.1f}",
             *(_loss(rung["splits"].get(name)) for name in splits),
-            format_bits(Score.from_json(rung["splits"]["val"]).bits_per_char),
             f"{rung['stated']['loss']:.2f} ({rung['stated']['where']})" if rung["stated"] else "",
+            format_bits(Score.from_json(rung["splits"]["val"]).bits_per_char),
         )
         for rung in ladder["rungs"]
     ]
     losses = ("training", "validation", "test")[: len(splits)]
-    header = ("rung", "adds", "parameters", "seconds", *losses, "bits/char", "stated")
+    header = ("rung", "adds", "parameters", "seconds", *losses, "stated", "bits/char")
     samples = "".join(
         f"<h2>{html.escape(rung['rung'])}</h2>"
         f"<pre>{html.escape(chr(10).join(rung['samples']))}</pre>"
@@ -46,8 +46,8 @@ def ladder_report_html(ladder: Mapping[str, Any], folder: Path) -> str:
         f"<code>{html.escape(command('report', folder / rung['run']))}</code></p>"
         for rung in ladder["rungs"]
     )
-    minutes, epochs = ladder["minutes"], ladder["epochs"]
-    budget = f"{minutes:g} min" if minutes else f"{epochs:g} epochs"
+    units = {"minutes": "min", "epochs": "epochs", "steps": "steps"}
+    (budget,) = (f"{ladder[key]:g} {unit}" for key, unit in units.items() if ladder.get(key))
     subtitle = f"{budget} for each rung that is trained; {ladder['split']} split"
     light, dark = folder / "ladder.svg", folder / "ladder-dark.svg"
     parts = [figure(light, dark, "Loss and cost", CAPTION), table(header, rows), samples]

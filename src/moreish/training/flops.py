@@ -11,7 +11,7 @@ from torch import nn
 
 from moreish.data import Batch
 from moreish.errors import MoreishError, nearest
-from moreish.models import Attention
+from moreish.models import Attention, LectureAttention
 
 GPU_PEAKS = {
     "A100": 312e12,
@@ -65,9 +65,12 @@ class FlopCounter:
             if weight.ndim == 2
         }
         self.weights = sum(weights.values())
-        self.widths = sum(
-            m.heads[0] * m.head_width for m in model.modules() if isinstance(m, Attention)
-        )
+        self.widths = 0
+        for module in model.modules():
+            if isinstance(module, Attention):
+                self.widths += module.heads[0] * module.head_width
+            elif isinstance(module, LectureAttention):
+                self.widths += module.value.out_features
 
     def per_batch(self, batch: Batch) -> float:
         return batch.tokens_BT.numel() * self.per_position(batch.tokens_BT.shape[1])

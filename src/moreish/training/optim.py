@@ -81,7 +81,7 @@ def hidden_matrices(model: nn.Module) -> list[Tensor]:
         module.weight
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear)
-        and name.split(".")[-1] not in ("head", "direct", "feature_projection")
+        and name.split(".")[-1] not in ("head", "lm_head", "direct", "feature_projection")
     ]
 
 

@@ -148,7 +148,7 @@ def ladder_table(entries: Sequence[Mapping[str, Any]]) -> Table:
     tested = any("test" in entry["splits"] for entry in entries)
     names = ("train", "val", "test") if tested else ("train", "val")
     losses = ("train", "validation", "test")[: len(names)]
-    for title in ("rung", "size", "s", *losses, "bits/\nchar", "copied", "stated"):
+    for title in ("rung", "size", "s", *losses, "stated", "bits/\nchar", "copied"):
         table.add_column(title, justify="left" if title == "rung" else "right", no_wrap=True)
     best = min(entry["splits"]["val"]["loss"] or math.inf for entry in entries)
     for entry in entries:
@@ -158,9 +158,9 @@ def ladder_table(entries: Sequence[Mapping[str, Any]]) -> Table:
             _size(entry["parameters"]),
             f"{entry['seconds']:.1f}",
             *(_loss(splits.get(name)) for name in names),
+            f"{entry['stated']['loss']:.2f}" if entry["stated"] else "",
             format_bits(Score.from_json(val).bits_per_char),
             _copied(entry.get("copied")),
-            f"{entry['stated']['loss']:.2f}" if entry["stated"] else "",
             style="bold" if val["loss"] == best else None,
         )
     return table

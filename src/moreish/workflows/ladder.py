@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from moreish.config import DEFAULT_MINUTES, RunConfig, resolve
+from moreish.config import BUDGETS, DEFAULT_MINUTES, RunConfig, resolve
 from moreish.errors import MoreishError, nearest
 from moreish.models import REGISTRY
 from moreish.planning import PLANNED_NETWORK, PLANNED_TRAIN
@@ -62,27 +62,11 @@ def _rung(
     return Rung(name=name, adds=adds, model=model, train=train or {}, stated=by_data)
 
 
-# The GPT lecture's: 32 wide, 8 tokens of context, nothing but what each rung adds.
-HEAD: Tree = {
-    "name": "gpt",
-    "layers": 1,
-    "heads": 1,
-    "width": 32,
-    "norm": "none",
-    "residual": False,
-    "projection": False,
-    "feedforward": "none",
-}
-HEADS = {**HEAD, "heads": 4}
-FORWARD = {**HEADS, "feedforward": "relu", "feedforward_ratio": 1}
-RESIDUAL = {
-    **FORWARD,
-    "layers": 3,
-    "residual": True,
-    "projection": True,
-    "feedforward_ratio": 4,
-}
-NORM = {**RESIDUAL, "norm": "layer"}
+def _lecture(stage: str, **more: Any) -> Tree:
+    """The GPT lecture's model at a stage; it brings the lecture's training recipe with it."""
+    return {"name": "lecture-gpt", "stage": stage, **more}
+
+
 MODERN: Tree = {
     "name": "gpt",
     "positions": "rotary",
@@ -126,18 +110,23 @@ RUNGS: tuple[Rung, ...] = (
     _rung("gru", "gates to the memory", {"name": "gru"}),
     _rung("lstm", "a cell beside it", {"name": "lstm"}),
     _rung("wavenet", "the past in pairs of pairs", {"name": "wavenet"}),
-    _rung("head-unscaled", "one attention head", {**HEAD, "scaled": False}),
-    _rung("head", "affinities scaled", HEAD, shakespeare=(2.4, GPT_LECTURE)),
-    _rung("heads", "four heads", HEADS, shakespeare=(2.28, GPT_LECTURE)),
-    _rung("feedforward", "a layer to think after", FORWARD, shakespeare=(2.24, GPT_LECTURE)),
+    _rung("head-unscaled", "one attention head, 32 wide, context 8", _lecture("unscaled-head")),
+    _rung("head", "affinities scaled", _lecture("head"), shakespeare=(2.4, GPT_LECTURE)),
+    _rung("heads", "four heads", _lecture("heads"), shakespeare=(2.28, GPT_LECTURE)),
+    _rung(
+        "feedforward",
+        "a feed-forward layer",
+        _lecture("feed-forward"),
+        shakespeare=(2.24, GPT_LECTURE),
+    ),
     _rung(
         "residual",
-        "three blocks, residual, projected, four times wider inside",
-        RESIDUAL,
+        "three blocks, residual connections, projection, feed-forward four times as wide",
+        _lecture("residual"),
         shakespeare=(2.08, GPT_LECTURE),
     ),
-    _rung("norm", "layer norm", NORM, shakespeare=(2.06, GPT_LECTURE)),
-    _rung("dropout", "dropout 0.1", {**NORM, "dropout": 0.1}),
+    _rung("norm", "layer norm", _lecture("norm"), shakespeare=(2.06, GPT_LECTURE)),
+    _rung("dropout", "dropout 0.1", _lecture("norm", dropout=0.1)),
     _rung(
         "gpt",
         "GPT-2's arrangement, wider and with more context",
@@ -167,15 +156,8 @@ RUNGS: tuple[Rung, ...] = (
     _rung(
         "scale",
         "the GPT lecture's last model; it needs a GPU or hours",
-        {
-            "name": "gpt",
-            "layers": 6,
-            "heads": 6,
-            "width": 384,
-            "context": 256,
-            "feedforward": "relu",
-            "dropout": 0.2,
-        },
+        _lecture("norm", layers=6, heads=6, width=384, context=256, dropout=0.2),
+        {"batch_size": 64, "lr": 3e-4},
         shakespeare=(1.48, "the GPT lecture, 5,000 steps of an A100"),
     ),
 )
@@ -201,18 +183,13 @@ def rungs_for(names: str | None) -> list[Rung]:
     return [known[name] for name in chosen]
 
 
-def settings_for(rung: Rung, kind: str) -> Tree:
-    """The model settings of a rung: running text gets the lecture's context of eight."""
-    small = rung.model.get("width") == 32 and rung.model["name"] == "gpt"
-    return {**rung.model, "context": 8} if small and kind == "text" else rung.model
-
-
 def climb(
     source: str,
     *,
     out: Path,
     minutes: float | None = None,
     epochs: float | None = None,
+    steps: int | None = None,
     rungs: str | None = None,
     split: str | None = None,
     kind: str | None = None,
@@ -227,7 +204,7 @@ def climb(
     A rung that `out` holds already is not trained again; one that was interrupted goes on.
 
     Args:
-        minutes, epochs: equal time, or as often over the data; by default a minute.
+        minutes, epochs, steps: budget of each rung, at most one of them (default: 1 minute).
         split: as in `train`; None is the lecture's for the lectures' own data.
         test: evaluate the test split too, which each run records.
         overwrite: train the chosen rungs again; of another ladder at `out`, nothing stays then.
@@ -241,8 +218,8 @@ def climb(
         raise MoreishError(
             f"--rungs {rungs}: name at least one of {', '.join(r.name for r in RUNGS)}"
         )
-    budget: Tree = {"minutes": minutes, "epochs": epochs}
-    if minutes is None and epochs is None:
+    budget: Tree = {"minutes": minutes, "epochs": epochs, "steps": steps}
+    if all(value is None for value in budget.values()):
         budget["minutes"] = DEFAULT_MINUTES
     resolve({"train": budget})  # counted rungs would not notice a budget that makes no sense
     lectures = {data for rung in RUNGS for data in rung.stated}
@@ -335,11 +312,11 @@ def _earlier(
 
 
 def _config(rung: Rung, plan: Tree) -> RunConfig:
-    budget = {} if counted(rung) else {key: plan[key] for key in ("minutes", "epochs")}
+    budget = {} if counted(rung) else {key: plan[key] for key in BUDGETS}
     return resolve(
         {
             "seed": plan["seed"],
-            "model": settings_for(rung, plan["kind"]),
+            "model": rung.model,
             "train": {**rung.train, **budget},
             "data": {key: plan[key] for key in ("source", "split", "kind")},
         }

@@ -25,6 +25,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "gru": {"name": "gru", "width": 16},
     "lstm": {"name": "lstm", "width": 16},
     "wavenet": {"name": "wavenet", "width": 8, "layers": 3},
+    "lecture-gpt": {"name": "lecture-gpt", "width": 16, "context": 20},
     "gpt": GPT,
     "gpt, rotary, shared keys": {**GPT, **ROTARY, "kv_heads": 2, "qk_norm": True, "softcap": 5.0},
     "gpt, no positions": {**GPT, "positions": "none"},

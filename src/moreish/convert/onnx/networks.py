@@ -29,6 +29,7 @@ from moreish.models import (
     BagOfWords,
     Bigram,
     Block,
+    LectureGPT,
     NgramEmbedding,
     Recurrent,
     RopeTable,
@@ -194,6 +195,40 @@ class ExportableWaveNet(ExportableModel):
 
 
 @final
+class ExportableLectureGPT(ExportableModel):
+    """The state is the last tokens, which are read again with each new one.
+
+    If a call passes more new tokens than the context holds, only the last `context` of them have
+    valid logits.
+    """
+
+    def __init__(self, model: LectureGPT) -> None:
+        super().__init__()
+        self.model = model
+        self.history = TokenHistory(model.context - 1)
+
+    @property
+    def state_specs(self) -> dict[str, StateSpec]:
+        return self.history.state_specs
+
+    def step(
+        self, tokens_BT: Tensor, state: Tensors, features_BTN: Tensor | None = None
+    ) -> tuple[Tensor, Tensors]:
+        new, context = tokens_BT.shape[1], self.model.context
+        shifted_BS, state = self.history.append(tokens_BT, state)
+        shifted_BK = shifted_BS[:, new - 1 :]
+        # Positions count from the first token, so each row is moved to the left; what then follows
+        # the last token is in its future and changes nothing before it.
+        seen_B1 = (shifted_BK > 0).sum(dim=1, keepdim=True)
+        place_BK = (torch.arange(context) + context - seen_B1).clamp(max=context - 1)
+        token_BK = (shifted_BK.gather(1, place_BK) - 1).clamp(min=0)
+        logits_BKV, _ = self.model(token_BK)
+        place_BT = (seen_B1 - new + torch.arange(new)).clamp(min=0)
+        logits_BTV = logits_BKV.gather(1, place_BT[..., None].expand(-1, -1, logits_BKV.shape[2]))
+        return logits_BTV, state
+
+
+@final
 class ExportableGPT(ExportableModel):
     """The state is the keys and values of each layer, and the last tokens if there are n-gram
     embeddings.
@@ -303,5 +338,6 @@ NETWORKS: dict[type, Callable[[Any], ExportableModel]] = {
     LSTM: ExportableRecurrent,
     GRU: ExportableRecurrent,
     WaveNet: ExportableWaveNet,
+    LectureGPT: ExportableLectureGPT,
     GPT: ExportableGPT,
 }
