@@ -243,7 +243,7 @@ def _with_float16_gelu(model: GPT) -> GPT:
     model = deepcopy(model)
     for block in model.blocks:
         assert isinstance(block, Block)
-        if block.feedforward is not None and block.feedforward.activation == "gelu":
+        if block.feedforward.activation == "gelu":
             block._modules["feedforward"] = _Float16GELU(block.feedforward)
     return model
 

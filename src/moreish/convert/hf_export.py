@@ -128,8 +128,7 @@ def map_to_hf(run: Run, program: str) -> tuple[GPT, Tree, list[TensorMap]]:
             "model with --to onnx"
         )
     for name, expected in (
-        ("ngram_embedding", 1), ("norm_place", "before"), ("qk_norm", False), ("scaled", True),
-        ("projection", True), ("residual", True), ("softcap", 0.0),
+        ("ngram_embedding", 1), ("norm_place", "before"), ("qk_norm", False), ("softcap", 0.0),
     ):  # fmt: skip
         if (value := getattr(config, name)) != expected:
             raise MoreishError(f"{program} has no model with model.{name}={value}")
@@ -194,7 +193,7 @@ def map_to_hf(run: Run, program: str) -> tuple[GPT, Tree, list[TensorMap]]:
 
 def _feedforward_width(model: GPT) -> int:
     block = model.blocks[0]
-    assert isinstance(block, Block) and block.feedforward is not None
+    assert isinstance(block, Block)
     return block.feedforward.down.in_features
 
 

@@ -317,7 +317,7 @@ def kept(
     ours = width * (config.kv_heads or config.heads) // config.heads
     turned, grouped = config.positions == "rotary", ours < width
     # Norms are in float32: their input and what it was divided by; of RMS norm the quotient too.
-    norm = {"layer": 4 * width + 8, "rms": 8 * width + 4, "none": 0}[config.norm]
+    norm = {"layer": 4 * width + 8, "rms": 8 * width + 4}[config.norm]
     attention = norm + size * width  # what queries, keys and values are made of
     lost = grouped and (turned or (config.qk_norm and half))
     attention += 0 if lost else size * (width + 2 * ours)
@@ -329,14 +329,13 @@ def kept(
         attention += size * (width + ours)
     attention += size * width + 4 * config.heads  # what the heads gathered, and their denominators
     block = attention
-    if config.feedforward != "none":
-        gated = config.feedforward == "swiglu"
-        ratio = config.feedforward_ratio * (2 / 3 if gated else 1)
-        inner = config.feedforward_width or max(1, round(width * ratio))
-        times = {"swiglu": 4, "relu": 1}.get(config.feedforward, 2)
-        block += norm + size * width + times * size * inner
+    gated = config.feedforward == "swiglu"
+    ratio = config.feedforward_ratio * (2 / 3 if gated else 1)
+    inner = config.feedforward_width or max(1, round(width * ratio))
+    times = {"swiglu": 4, "relu": 1}.get(config.feedforward, 2)
+    block += norm + size * width + times * size * inner
     if config.dropout:
-        block += (1 + (config.feedforward != "none")) * width  # masks, a byte each
+        block += 2 * width  # masks, a byte each
     last = size * width + (norm if config.norm_place == "before" else 0) + 16  # tokens and targets
     logits = 4 * vocabulary + (size * vocabulary if config.softcap else 0)
     blocks = 2 * block + 4 * width * config.layers if recompute else config.layers * block

@@ -31,8 +31,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "gpt, no positions": {**GPT, "positions": "none"},
     "gpt, n-grams": {**GPT, "ngram_embedding": 3, "ngram_embedding_rows": 100, "tied": True},
     "gpt, all else": {
-        **GPT, "width": 20, "positions": "rotary", "norm_place": "after", "scaled": False,
-        "projection": False, "feedforward": "relu2", "ngram_embedding": 2,
+        **GPT, "width": 20, "positions": "rotary", "norm_place": "after",
+        "feedforward": "relu2", "ngram_embedding": 2,
     },
     "ngram": {"name": "ngram", "order": 3},
     "ngram of one token, nothing added": {"name": "ngram", "order": 1, "add_k": 0.0},

@@ -32,7 +32,7 @@ def test_every_model_has_figures(model: str, tmp_path: Path) -> None:
     names = {figure.name for figure in api.figures(run)}
     assert {"pairs-counted", "pairs-expected", "surprisal"} <= names
     assert ("loss" in names) == ("layers" in names) == (not counted)
-    assert ("attention" in names) == (model in ("gpt", "hybrid"))
+    assert ("attention" in names) == (model in ("gpt", "hybrid", "lecture-gpt"))
     for path in (run.path / "figures").iterdir():
         ET.parse(path)  # noqa: S314 (our own file)
 

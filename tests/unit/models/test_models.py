@@ -22,7 +22,6 @@ from moreish.training.objectives import next_token_loss
 NAMES = sorted(REGISTRY)
 VOCABULARY = 7
 GPT_SMALL = {"layers": 2, "heads": 2, "width": 8, "context": 16}
-PLAIN = {"norm": "none", "feedforward": "none"}
 SMALL = {
     "ngram": [{"order": 1}, {"order": 2}, {"order": 4}],
     "kneser-ney": [{"order": 1}, {"order": 2}, {"order": 4}],
@@ -61,7 +60,6 @@ SMALL = {
     "gpt": [
         {"layers": 2, "heads": 2, "width": 8, "context": 16},
         {"layers": 1, "heads": 1, "width": 8, "context": 16, "tied": True, "dropout": 0.5},
-        GPT_SMALL | {"scaled": False, "projection": False, "residual": False, "layers": 1, **PLAIN},
         GPT_SMALL | {"norm_place": "after", "feedforward": "relu", "bias": False},
         GPT_SMALL | {"positions": "rotary", "norm": "rms", "qk_norm": True, "kv_heads": 1},
         GPT_SMALL | {"feedforward": "swiglu", "softcap": 15.0, "tied": True},

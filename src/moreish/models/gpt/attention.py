@@ -23,9 +23,9 @@ class Attention(nn.Module):
         self.head_width = width // heads
         self.heads, self.groups = (heads, kv_heads), heads // kv_heads
         self.context, self.dropout, self.qk_norm = config.context, config.dropout, config.qk_norm
-        self.scale = self.head_width**-0.5 if config.scaled else 1.0
+        self.scale = self.head_width**-0.5
         self.qkv = nn.Linear(width, width + 2 * (width // self.groups), bias=config.bias)
-        self.out = nn.Linear(width, width, bias=config.bias) if config.projection else nn.Identity()
+        self.out = nn.Linear(width, width, bias=config.bias)
 
     def forward(
         self,

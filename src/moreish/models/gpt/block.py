@@ -21,11 +21,8 @@ class Block(nn.Module):
         self.pre_norm = config.norm_place == "before"
         self.norm_attention = norm_layer(config)
         self.attention = Attention(config)
-        self.residual = config.residual
-        self.feedforward = None
-        if config.feedforward != "none":
-            self.norm_feedforward = norm_layer(config)
-            self.feedforward = FeedForward(config)
+        self.norm_feedforward = norm_layer(config)
+        self.feedforward = FeedForward(config)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
@@ -43,15 +40,8 @@ class Block(nn.Module):
 
     def after_attention(self, x_BTC: Tensor, y_BTC: Tensor) -> Tensor:
         """Return the block's output, given its input and what attention made of it."""
-        x_BTC = self._add(x_BTC, y_BTC)
-        if not self.pre_norm:
-            x_BTC = self.norm_attention(x_BTC)
-        if self.feedforward is None:
-            return x_BTC
-        y_BTC = self.feedforward(self.norm_feedforward(x_BTC) if self.pre_norm else x_BTC)
-        x_BTC = self._add(x_BTC, y_BTC)
-        return x_BTC if self.pre_norm else self.norm_feedforward(x_BTC)
-
-    def _add(self, x_BTC: Tensor, y_BTC: Tensor) -> Tensor:
-        y_BTC = self.dropout(y_BTC)
-        return x_BTC + y_BTC if self.residual else y_BTC
+        x_BTC = x_BTC + self.dropout(y_BTC)
+        if self.pre_norm:
+            return x_BTC + self.dropout(self.feedforward(self.norm_feedforward(x_BTC)))
+        x_BTC = self.norm_attention(x_BTC)
+        return self.norm_feedforward(x_BTC + self.dropout(self.feedforward(x_BTC)))

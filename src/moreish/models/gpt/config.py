@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from moreish.models.base import ModelConfig
 
-Norm = Literal["layer", "rms", "none"]
+Norm = Literal["layer", "rms"]
 Activation = Literal["gelu", "gelu-exact", "relu", "relu2", "swiglu"]
 
 ROTARY_BASE = 10_000.0
@@ -51,13 +51,7 @@ class GPTConfig(ModelConfig):
     """Before each sublayer, as in GPT-2, or after each sum, as in Vaswani et al. 2017."""
     qk_norm: bool = False
     """Whether queries and keys are RMS-normalized in every head (Henry et al. 2020)."""
-    scaled: bool = True
-    """Whether attention is scaled by the root of the head width."""
-    projection: bool = True
-    """Whether a linear layer follows the heads."""
-    residual: bool = True
-    """Whether sublayers have residual connections."""
-    feedforward: Activation | Literal["none"] = "gelu"
+    feedforward: Activation = "gelu"
     """Activation of the feed-forward network."""
     feedforward_ratio: float = Field(4.0, gt=0, le=1024)
     """Inner width of the feed-forward network as a multiple of the model width."""

@@ -31,8 +31,7 @@ def init_weights(model: Any, config: GPTConfig) -> None:
         elif parameter.ndim == 2:
             embeds = name in ("embedding.weight", "position.weight")
             fan_in = 1 if embeds else parameter.shape[1]
-            joins = name.endswith(("out.weight", "down.weight")) and (gpt2 or config.residual)
-            depth = 2 * config.layers if joins else 1
+            depth = 2 * config.layers if name.endswith(("out.weight", "down.weight")) else 1
             std = 0.02 * depth**-0.5 if gpt2 else (fan_in * depth) ** -0.5
             nn.init.normal_(parameter, std=std)
     if gpt2:

@@ -19,8 +19,6 @@ HASH_MULTIPLIER = 2_654_435_761
 
 def norm_layer(config: GPTConfig) -> nn.Module:
     """Return a layer norm (Ba et al. 2016) or an RMS norm (Zhang and Sennrich 2019)."""
-    if config.norm == "none":
-        return nn.Identity()
     if config.norm == "rms":
         return nn.RMSNorm(config.width, config.norm_eps)
     eps = 1e-5 if config.norm_eps is None else config.norm_eps
