@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.nn.functional import cross_entropy
 
 from moreish import api, tokenizers
 from moreish.data import catalog
@@ -24,10 +25,10 @@ from moreish.data.token_dataset import TokenDataset, encode_corpus
 from moreish.evaluate.metrics import evaluate_losses
 from moreish.models import CountBasedModel, Model, build_model, model_config
 from moreish.models.bow import average_by_loop, average_by_product, average_by_softmax
-from moreish.models.gpt.model import GPT, GPTConfig
 from moreish.models.ngram.add_k import NGram
 from moreish.tokenizers.char import CharTokenizer
 from moreish.training.events import ignore
+from moreish.workflows.ladder import RUNGS
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -86,7 +87,7 @@ def gradient_bigram(tokens: TokenDataset, strength: float) -> Model:
     share = torch.from_numpy(counts / counts.sum()).float()
     for _ in range(200):
         logits = model(before[:, None])[0][:, 0]
-        costs = torch.nn.functional.cross_entropy(logits, after, reduction="none")
+        costs = cross_entropy(logits, after, reduction="none")
         loss = (share * costs).sum() + strength * weight.square().mean()
         (gradient,) = torch.autograd.grad(loss, weight)
         with torch.no_grad():
@@ -107,12 +108,77 @@ def same_draws(a: torch.Tensor, b: torch.Tensor) -> int:
     return same
 
 
+def neural_bigram_on_emma(seed: int) -> list[float]:
+    """makemore 1: the loss before each of three steps at rate 0.1 on the bigrams of `emma`."""
+    ids = torch.tensor([0, 5, 13, 13, 1, 0])
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randn(27, 27, generator=generator, requires_grad=True)
+    losses = []
+    for _ in range(3):
+        loss = cross_entropy(weight[ids[:-1]], ids[1:])
+        losses.append(loss.item())
+        (gradient,) = torch.autograd.grad(loss, weight)
+        weight.data -= 0.1 * gradient
+    return losses
+
+
+def overfit_32_examples(words: list[str]) -> tuple[float, float, int]:
+    """makemore 2: the MLP of 3,481 parameters on the examples of the first five words.
+
+    Returns:
+        the loss with the lecture's first weights, the loss after 1,000 steps at rate 0.1, and how
+        many of the 32 most probable characters are wrong then.
+    """
+    contexts, targets = [], []
+    for word in words:
+        context = [0, 0, 0]
+        for token in [*(ord(c) - 96 for c in word), 0]:
+            contexts.append(context)
+            targets.append(token)
+            context = [*context[1:], token]
+    x, y = torch.tensor(contexts), torch.tensor(targets)
+    generator = torch.Generator().manual_seed(2147483647)
+    shapes = ((27, 2), (6, 100), (100,), (100, 27), (27,))
+    parameters = [torch.randn(shape, generator=generator).requires_grad_() for shape in shapes]
+    first = loss = torch.tensor(0.0)
+    logits = torch.tensor(0.0)
+    for step in range(1000):
+        embedding, w1, b1, w2, b2 = parameters
+        logits = torch.tanh(embedding[x].view(-1, 6) @ w1 + b1) @ w2 + b2
+        loss = cross_entropy(logits, y)
+        first = loss if step == 0 else first
+        for parameter, gradient in zip(
+            parameters, torch.autograd.grad(loss, parameters), strict=True
+        ):
+            parameter.data -= 0.1 * gradient
+    return first.item(), loss.item(), int((logits.argmax(1) != y).sum())
+
+
+def untrained_bigram(train_ids_N: torch.Tensor) -> float:
+    """GPT lecture: the loss of the new bigram model on the first batch of 4 windows of 8."""
+    torch.manual_seed(1337)
+    starts = torch.randint(len(train_ids_N) - 8, (4,))
+    windows = torch.stack([train_ids_N[start : start + 9] for start in starts.tolist()])
+    torch.manual_seed(1337)
+    table = torch.nn.Embedding(65, 65)
+    return cross_entropy(table(windows[:, :-1]).flatten(0, 1), windows[:, 1:].flatten()).item()
+
+
+def toy_products() -> list[list[float]]:
+    """GPT lecture: a row of b's sums, and the second rows of its running sums and means."""
+    torch.manual_seed(42)
+    lower = torch.ones(3, 3).tril()
+    b = torch.randint(0, 10, (3, 2)).float()
+    sums, means = lower @ b, lower / lower.sum(1, keepdim=True) @ b
+    return [b.sum(0).tolist(), sums[1].tolist(), means[1].tolist()]
+
+
 def names_lines() -> Iterator[Line]:
     words, tokenizer, splits, all_tokens = data("names-lecture", "lines")
     lengths = sorted(map(len, words))
     yield Line(
         "names; shortest, longest; distinct",
-        "32,033; 2, 15; 29,494",
+        "32,033; 2, 15; not stated",
         f"{len(words):,}; {lengths[0]}, {lengths[-1]}; {len(set(words)):,}",
     )
     ends = tokenizer.encode("az").tolist()
@@ -131,13 +197,28 @@ def names_lines() -> Iterator[Line]:
 
     yield Line(
         "bigrams in all words; non-zero cells",
-        "228,146; 627 of 729",
+        "228,146; not stated",
         f"{all_tokens.num_predictions:,}; {len(counts)} of {27**2}",
     )
     yield Line(
-        "`n.`, `a.`, `.m`, `m.`, `jq`",
-        "6,763; 6,640; 2,538; 516; 0",
-        "; ".join(f"{cell(pair):,}" for pair in ("n.", "a.", ".m", "m.", "jq")),
+        "`n.`, `a.`",
+        "6,763; 6,640",
+        "; ".join(f"{cell(pair):,}" for pair in ("n.", "a.")),
+    )
+    pairs = (".a", "aj", "bh", "bg", "qr", "dz", "jq")
+    yield Line(
+        "read off the bigram table: " + ", ".join(f"`{pair}`" for pair in pairs),
+        "4,410; 175; 41; 0; 1; 1; 0",
+        "; ".join(f"{cell(pair):,}" for pair in pairs),
+    )
+    yield Line(
+        "`.m`, `m.`", "", "; ".join(f"{cell(pair):,}" for pair in (".m", "m.")),
+    )  # fmt: skip
+    cells = torch.tensor([[counts.get(27 * a + b, 0) for b in range(27)] for a in range(27)])
+    yield Line(
+        "broadcasting bug (`N / N.sum(1)` without `keepdim`): sum of the first row",
+        "about 7",
+        f"{float((cells / cells.sum(1))[0].sum()):.4f}",
     )
     emma = all_tokens.ids_N[:6].tolist()
     letters = "." + tokenizer.characters
@@ -149,10 +230,10 @@ def names_lines() -> Iterator[Line]:
     yield Line("examples in the first five words, context 3", "32", str(five.num_predictions))
     three = TokenDataset(all_tokens.ids_N[: 4 + sum(map(len, words[:3]))], items=True)
     yield Line(
-        "log-likelihood of the first three words", "−38.7856",
-        f"−{evaluate_losses(table, three).sum(dtype=float):.4f}",
+        "first three words: loss per character; log-likelihood", "2.4; not stated",
+        f"{mean(table, three)}; −{evaluate_losses(table, three).sum(dtype=float):.4f}",
     )  # fmt: skip
-    for k, stated in ((0, "2.4540"), (1, "2.4546"), (5, "2.4577")):
+    for k, stated in ((0, "2.45"), (1, "roughly 2.47"), (5, "")):
         model = counted(all_tokens, 27, order=2, add_k=k)
         yield Line(f"count bigram, all words, +{k}", stated, mean(model, all_tokens))
 
@@ -163,15 +244,15 @@ def names_lines() -> Iterator[Line]:
 
     plus_one = counted(all_tokens, 27, order=2, add_k=1)
     yield Line(
-        "`andrej`; `andrejq`, and with +1", "3.039; infinite, 3.483",
+        "`andrej`; `andrejq`, and with +1", "not stated; infinite, not stated",
         f"{word(table, 'andrej')}; {word(table, 'andrejq')}, {word(plus_one, 'andrejq')}",
     )  # fmt: skip
-    yield Line("uniform", "3.2958", mean(build("bigram", 27), all_tokens))
+    yield Line("uniform", "3.29", mean(build("bigram", 27), all_tokens))
     by_gradients = {
         strength: gradient_bigram(all_tokens, strength) for strength in (0, 0.01, 1, 10)
     }
     yield Line(
-        "neural bigram, full batch, rate 50, 200 steps: loss", "under 2.47, towards 2.4540",
+        "neural bigram, full batch, rate 50, 200 steps: loss", "about 2.47, approaching 2.45",
         mean(by_gradients[0], all_tokens),
     )  # fmt: skip
     shares = [m(torch.arange(27)[:, None])[0][:, 0].softmax(-1) for m in (by_gradients[0], table)]
@@ -186,7 +267,7 @@ def names_lines() -> Iterator[Line]:
     ]  # fmt: skip
     yield Line(
         "regularised with 0, 0.01, 1, 10 · mean(W²): mean entropy of a row",
-        "stronger pulls towards uniform, 3.2958",
+        "stronger pulls towards uniform",
         "; ".join(f"{entropy:.3f}" for entropy in entropies),
     )
     valley = api.lr_range(
@@ -209,26 +290,37 @@ def names_lines() -> Iterator[Line]:
         "; ".join(f"{size:,}" for size in sizes),
     )  # fmt: skip
     yield Line(
-        "split of words; of examples", "25,626 / 3,203 / 3,204; 182,625 / 22,655 / 22,866",
+        "split of words; of examples", "not stated; 182,625 / 22,655 / 22,866",
         " / ".join(f"{len(s.boundaries) - 1:,}" for s in splits.values())
         + "; " + " / ".join(f"{s.num_predictions:,}" for s in splits.values()),
     )  # fmt: skip
     first = TokenDataset(all_tokens.ids_N[:33], items=True)
     mlp = build("mlp", 27, context=3, embedding=2, hidden=100)
     careful = mean(mlp, first)
-    torch.manual_seed(2147483647)
-    for parameter in mlp.parameters():
-        torch.nn.init.normal_(parameter)
+    naive_loss, overfit_loss, wrong = overfit_32_examples(words[:5])
     yield Line(
         "initial loss on 32 examples: naive; careful (E02)",
-        "17; 3.30",
-        f"{mean(mlp, first)}; {careful}",
+        "17; 3.29",
+        f"{naive_loss:.4f} with the lecture's generator; {careful}",
     )
+    yield Line(
+        "after 1,000 steps at rate 0.1 on the 32 examples: loss; wrong guesses",
+        "very low; not stated",
+        f"{overfit_loss:.4f}; {wrong} of 32",
+    )
+    for generator, stated_emma in ((2147483647, "3.76 → 3.74 → 3.72"), (2147483648, "3.37")):
+        losses = neural_bigram_on_emma(generator)
+        yield Line(
+            f"neural bigram on `emma`, rate 0.1, generator seed {generator}", stated_emma,
+            " → ".join(f"{loss:.4f}" for loss in losses),
+        )  # fmt: skip
     stated = {2: 2.4528, 3: 2.2185, 4: 2.0560, 5: 1.9832, 6: 1.9740, 7: 1.9794}
     for order, value in stated.items():
         model = counted(splits["train"], 27, "kneser-ney", order=order)
         yield Line(
-            f"Kneser-Ney, order {order}, validation", f"{value:.4f}", mean(model, splits["val"])
+            f"Kneser-Ney, order {order}, validation (independent code: {value:.4f})",
+            "",
+            mean(model, splits["val"]),
         )
 
 
@@ -244,10 +336,19 @@ def shakespeare_lines() -> Iterator[Line]:
         " ".join(map(str, splits["train"].ids_N[:9].tolist())),
     )  # fmt: skip
     yield Line(
-        "split by position", "1,003,854 / 111,540",
+        "split by position", "90 % / 10 %",
         " / ".join(f"{len(s.ids_N):,}" for s in splits.values()),
     )  # fmt: skip
-    yield Line("uniform", "4.1744", mean(build("bigram", 65), splits["val"]))
+    yield Line("uniform", "4.17", mean(build("bigram", 65), splits["val"]))
+    yield Line(
+        "untrained bigram on the lecture's first batch, generator seed 1337", "4.87",
+        f"{untrained_bigram(torch.from_numpy(splits['train'].ids_N.astype(np.int64))):.4f}",
+    )  # fmt: skip
+    yield Line(
+        "toy products: sums; running sums, second row; running means, second row",
+        "14, 16; 8, 11; 4, 5.5",
+        "; ".join(", ".join(f"{x:g}" for x in row) for row in toy_products()),
+    )
     x = torch.randn(4, 8, 32, generator=torch.Generator().manual_seed(1337))
     loop = average_by_loop(x, 8)
     gap = max(
@@ -258,24 +359,25 @@ def shakespeare_lines() -> Iterator[Line]:
     q, k = torch.randn(2, 512, 64, 16, generator=torch.Generator().manual_seed(1337))
     affinity = q @ k.mT
     yield Line(
-        "variance of q·k for heads of 16; scaled", "16; 1",
+        "variance of q·k for heads of 16; scaled", "about 16; about 1",
         f"{affinity.var():.2f}; {(affinity / 4).var():.3f}",
     )  # fmt: skip
     with torch.device("meta"):
-        big = GPT(GPTConfig(layers=6, heads=6, width=384, context=256, feedforward="relu"), 65)
+        scaled_up = {"layers": 6, "heads": 6, "width": 384, "context": 256}
+        big = build("lecture-gpt", 65, **scaled_up)
     yield Line(
-        "parameters of the scaled-up model", "10.79 M",
-        f"{big.parameter_count():,} (with biases to queries, keys and values, as in GPT-2; without "
-        f"them and with one to the head, the lecture's, {big.parameter_count() - 6912 + 65:,})",
+        "parameters of the scaled-up model", "about 10 M", f"{big.num_parameters():,}"
     )  # fmt: skip
     gpt2, cut = tokenizers.tokenizer_builder("gpt2").build([], boundary=True), int(0.9 * len(text))
     sizes = [len(gpt2.encode(part)) for part in (text[:cut], text[cut:])]
-    yield Line("GPT-2 tokens of the split", "301,966 / 36,059", "{:,} / {:,}".format(*sizes))
+    yield Line("GPT-2 tokens of the split", "", "{:,} / {:,}".format(*sizes))
     stated = {2: 2.4835, 3: 2.0381, 4: 1.7191, 5: 1.5612, 6: 1.5227, 7: 1.5165, 8: 1.5192}
     for order, value in stated.items():
         model = counted(splits["train"], 65, "kneser-ney", order=order)
         yield Line(
-            f"Kneser-Ney, order {order}, validation", f"{value:.4f}", mean(model, splits["val"])
+            f"Kneser-Ney, order {order}, validation (independent code: {value:.4f})",
+            "",
+            mean(model, splits["val"]),
         )
 
 
@@ -287,7 +389,7 @@ def trained_lines() -> Iterator[Line]:
         val = result["splits"]["val"]
         yield Line(
             name,
-            result["peer"],
+            result["peer"] if " by hand" not in result["peer"] else "",
             f"{val['loss']:.4f} ± {val['stderr']:.4f} after {result['seconds']:.0f} s",
             f"`moreish train {' '.join(result['arguments'])}`",
         )
@@ -297,6 +399,19 @@ def trained_lines() -> Iterator[Line]:
         ("GPT-2 124M on OpenWebText", "about 2.85"),
     ):
         yield Line(what, stated, "not measured: it needs a GPU", "")
+    for what, stated in (
+        (
+            "makemore 2, MLP 2 × 100: loss while training; then train, dev",
+            "2.7; 2.6, 2.57, 2.53; 2.48, 2.46; 2.3, 2.3",
+        ),
+        ("makemore 2, MLP 2 × 300: while training; train, dev", "2.5, 2.52, 2.32; 2.23, 2.24"),
+        (
+            "makemore 2, MLP 10 × 200: train, dev at three points",
+            "2.3, 2.38; 2.17, 2.2; 2.16, 2.19",
+        ),
+        ("GPT lecture, bigram: loss while training", "4.7 → 4.5; 3.6; 10,000 steps: about 2.5"),
+    ):
+        yield Line(what, stated, "not measured", "")
 
 
 def kenlm_lines() -> Iterator[Line]:
@@ -305,8 +420,8 @@ def kenlm_lines() -> Iterator[Line]:
     for entry in found["orders"]:
         yield Line(
             f"KenLM's Kneser-Ney, order {entry['order']}, the lecture's names, validation",
-            f"{entry['kenlm']:.4f}",
-            f"{entry['ours']:.4f}",
+            "",
+            f"{entry['ours']:.4f} (KenLM: {entry['kenlm']:.4f})",
             "`python benchmarks/kenlm.py PATH/TO/lmplz`",
         )
 
@@ -318,6 +433,8 @@ def ladder_lines(source: str) -> Iterator[Line]:
         return
     ladder = json.loads(path.read_text(encoding="utf-8"))
     for entry in ladder["rungs"]:
+        if entry["rung"] in LECTURE_RUNGS:  # measured with other models: see `rung_lines`
+            continue
         val, stated = entry["splits"]["val"], entry["stated"]
         yield Line(
             f"{entry['rung']}: {entry['adds']}",
@@ -325,6 +442,30 @@ def ladder_lines(source: str) -> Iterator[Line]:
             f"{val['loss']:.4f} ± {val['stderr']:.4f}",
             f"`moreish ladder {source} --rungs {entry['rung']}`",
         )
+
+
+LECTURE_RUNGS = [rung.name for rung in RUNGS if rung.model["name"] == "lecture-gpt"]
+
+
+def rung_lines() -> Iterator[Line]:
+    """From the committed ladders at the lecture's recipe, one for each seed."""
+    ladders = [
+        json.loads(p.read_text("utf-8")) for p in sorted(RESULTS.glob("lecture-rungs-*.json"))
+    ]
+    losses: dict[str, list[float]] = {}
+    for ladder in ladders:
+        for entry in ladder["rungs"]:
+            losses.setdefault(entry["rung"], []).append(entry["splits"]["val"]["loss"])
+    for rung in RUNGS:
+        if rung.name in losses:
+            found, stated = losses[rung.name], rung.stated.get("shakespeare")
+            seeds = "1 seed" if len(found) == 1 else f"{len(found)} seeds"
+            yield Line(
+                f"{rung.name}: {rung.adds}",
+                f"{stated.loss:.2f}" if stated else "",
+                f"{sum(found) / len(found):.4f} ({seeds})",
+                f"`moreish ladder shakespeare --steps 5000 --rungs {rung.name} --seed 0`",
+            )
 
 
 IDEAS = {
@@ -367,8 +508,10 @@ def page() -> str:
     parts = ["# The lectures' numbers, and ours\n"]
     parts.append(
         "Made by `python benchmarks/lecture_numbers.py`. Losses are exact, over whole splits, in "
-        "nats per\ncharacter; where a lecture's figure came from a few random batches, the exact "
-        "one stands beside it.\nThe tests hold most of these lines too.\n"
+        'nats per\ncharacter. "Stated" is what a lecture says, often rounded and often from a '
+        'few random batches;\n"exact" is computed from the data; "measured" comes from one or '
+        "more trainings. Most exact\nlines are also tests. GPT-3's table of sizes is in "
+        "[planning.md](planning.md).\n"
     )
     sections = {
         "Names (makemore)": names_lines(),
@@ -377,11 +520,14 @@ def page() -> str:
         "Single trainings, validation (`python benchmarks/quality.py`)": trained_lines(),
         "The ladder on the lecture's names": ladder_lines("names-lecture"),
         "The ladder on tiny Shakespeare": ladder_lines("shakespeare"),
+        "The GPT lecture's rungs at its recipe": rung_lines(),
     }
+    computed = list(sections)[:3]
     for title, lines in sections.items():
         rows = [f"| {x.what} | {x.stated} | {x.ours} | {x.how} |" for x in lines]
         if rows:
-            head = "| what | stated | ours | how to get it |\n|---|---|---|---|\n"
+            ours = "exact" if title in computed else "measured"
+            head = f"| what | stated | {ours} | how to reproduce |\n|---|---|---|---|\n"
             parts.append(f"## {title}\n\n{head}" + "\n".join(rows) + "\n")
     return "\n".join([*parts, *ideas()])
 

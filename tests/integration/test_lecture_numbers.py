@@ -1,8 +1,10 @@
 """The numbers that the makemore lectures state, from the lectures' own file (1: bigram, 2: MLP)."""
 
 import math
+import runpy
 from collections import Counter
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -199,3 +201,39 @@ def test_the_built_in_names_have_their_bigram_loss() -> None:
     tokenizer, tokens = item_tokens(items)
     found = score(evaluate_losses(counted(tokens, 0), tokens), tokens, tokenizer)
     assert found.loss == pytest.approx(2.4543, abs=1e-4)
+
+
+NUMBERS = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "lecture_numbers.py"))
+
+
+def test_broadcasting_without_keepdim_normalizes_the_wrong_axis(names) -> None:
+    _, tokens = names
+    model = counted(tokens, 0)
+    counts = torch.zeros(27 * 27)
+    counts[model.grams_G] = model.counts_G.float()
+    counts = counts.view(27, 27)
+    assert (counts / counts.sum(1))[0].sum().item() == pytest.approx(7.0225, abs=1e-4)
+    table = {".a": (0, 1), "aj": (1, 10), "bh": (2, 8), "bg": (2, 7), "qr": (17, 18), "dz": (4, 26)}
+    found = [int(counts[pair]) for pair in table.values()]
+    assert found == [4410, 175, 41, 0, 1, 1]
+
+
+def test_the_neural_bigram_on_emma_with_the_lectures_generator() -> None:
+    losses = NUMBERS["neural_bigram_on_emma"]
+    assert losses(2147483647) == pytest.approx([3.7693, 3.7492, 3.7292], abs=1e-4)
+    assert losses(2147483648)[0] == pytest.approx(3.3771, abs=1e-4)
+
+
+def test_the_mlp_with_the_lectures_generator_overfits_32_examples() -> None:
+    words = ["emma", "olivia", "ava", "isabella", "sophia"]
+    first, last, wrong = NUMBERS["overfit_32_examples"](words)
+    assert first == pytest.approx(17.7697, abs=1e-3)
+    assert last == pytest.approx(0.2561, abs=1e-3)
+    assert wrong == 4
+
+
+def test_the_gpt_lectures_untrained_bigram_and_toy_products(shakespeare: str) -> None:
+    place = {character: i for i, character in enumerate(sorted(set(shakespeare)))}
+    ids = torch.tensor([place[character] for character in shakespeare[:1_003_854]])
+    assert NUMBERS["untrained_bigram"](ids) == pytest.approx(4.8786, abs=1e-4)
+    assert NUMBERS["toy_products"]() == [[14, 16], [8, 11], [4, 5.5]]
