@@ -11,7 +11,7 @@ import pytest
 
 import moreish
 from moreish.config import DataConfig, RunConfig, TrainConfig
-from moreish.models import model_class
+from moreish.models import REGISTRY, model_class
 from moreish.options import OPTIONS, flag
 
 ROOT = Path(__file__).parents[2]
@@ -27,11 +27,13 @@ def test_the_settings_reference_is_current() -> None:
 def test_every_option_and_every_setting_is_described_by_a_full_sentence() -> None:
     settings = {option.setting for option in OPTIONS.values()}
     texts = {flag(name): option.help for name, option in OPTIONS.items()}
-    groups = {"": RunConfig, "data.": DataConfig, "train.": TrainConfig}
+    groups: dict[str, Any] = {"": RunConfig, "data.": DataConfig, "train.": TrainConfig}
+    groups |= {f"model.{name}.": model_class(name).Config for name in REGISTRY}
     for prefix, config in groups.items():
         described = REFERENCE["field_docstrings"](config)
         for name in config.model_fields.keys() - {"name", "data", "model", "train"}:
-            if f"{prefix}{name}" not in settings or name in described:
+            setting = f"model.{name}" if prefix.startswith("model.") else f"{prefix}{name}"
+            if setting not in settings or name in described:
                 texts[f"{prefix}{name}"] = described.get(name, "")
     wrong = {name: text for name, text in texts.items() if not re.match(r"[A-Z].*\.$", text)}
     assert not wrong

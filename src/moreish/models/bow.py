@@ -21,7 +21,9 @@ class BagOfWordsConfig(ModelConfig):
     context: int = Field(8, ge=1, le=4096)
     """Tokens that are averaged."""
     width: int = Field(64, ge=1, le=65536)
+    """Width of the embeddings."""
     hidden: int = Field(256, ge=1, le=1 << 20)
+    """Units of the hidden layer."""
 
 
 def average_by_loop(x_BTC: Float[Tensor, "B T C"], context: int) -> Float[Tensor, "B T C"]:

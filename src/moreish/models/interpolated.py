@@ -25,8 +25,9 @@ class NetworkWithCountsConfig(ModelConfig):
     NETWORK: ClassVar[str]
     """The name of the network where none is given."""
     network: SerializeAsAny[ModelConfig]
-    """Of the model that is trained by gradients, `name` included."""
+    """Settings of the model that is trained by gradients, `name` included."""
     counts: KneserNeyConfig = KneserNeyConfig()
+    """Settings of the n-gram counts, such as `counts.order`."""
 
     @model_validator(mode="before")
     @classmethod

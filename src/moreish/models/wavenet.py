@@ -20,6 +20,7 @@ class WaveNetConfig(ModelConfig):
     layers: int = Field(4, ge=1, le=20)
     """Each sees twice as far as the one before: 2^layers tokens in all."""
     width: int = Field(64, ge=1, le=65536)
+    """Channels of every layer."""
 
 
 class Convolution(nn.Module):
