@@ -222,9 +222,8 @@ def test_recipes_run(moreish: Moreish, recipe: Path, tmp_path: Path) -> None:
     """Every recipe, cut short; those on lecture data are run where the data are, and those on
     running text on its beginning: the largest model takes a minute to score all of it. Those of
     GPT-2's size are planned as they are, and run as small ones."""
-    from test_hf import save_random_model
-
     from conftest import lecture_text
+    from support.random_transformers import save_random_model
 
     text, more = recipe.read_text(), []
     if recipe.stem == "shakespeare-gpt2-finetune":
