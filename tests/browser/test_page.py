@@ -332,11 +332,11 @@ def test_stop_frees_the_slot(watched: Watched, service: Service) -> None:
     page.get_by_role("button", name="Generate", exact=True).click()
     expect(tokens(page).nth(5)).to_be_attached()
     engine = service.registry.find("story").engine
-    assert engine.writing == 1
+    assert engine.num_running == 1
     page.get_by_role("button", name="Stop").click()
     expect(page.locator(".write .status")).to_contain_text("Stopped after")
     end = time.monotonic() + 5
-    while engine.writing:
+    while engine.num_running:
         assert time.monotonic() < end
         time.sleep(0.01)
     page.get_by_label("Max tokens").fill("3")
@@ -349,8 +349,10 @@ def test_errors_are_plain_lines_where_they_arise(watched: Watched) -> None:
     page = watched.open("write/words")
     page.get_by_label("Prompt").fill("Q!")
     page.get_by_role("button", name="Generate", exact=True).click()
-    expect(page.locator(".write .paper .error")).to_have_text("The model never saw 'Q' '!'.")
-    expect(page.locator(".next .error")).to_have_text("The model never saw 'Q' '!'.")
+    expect(page.locator(".write .paper .error")).to_have_text(
+        "Not in the model's vocabulary: 'Q' '!'."
+    )
+    expect(page.locator(".next .error")).to_have_text("Not in the model's vocabulary: 'Q' '!'.")
     assert set(watched.answers) == {400}
     write(page, "an")
     expect(page.locator(".write .paper .error")).to_be_empty()

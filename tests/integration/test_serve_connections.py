@@ -183,7 +183,10 @@ def test_bodies_that_do_not_come(
             found, body = answer(client)
             assert found == status
             if status == 408:
-                assert json.loads(body)["error"]["message"] == "the body did not come in time"
+                assert (
+                    json.loads(body)["error"]["message"]
+                    == "the request body did not arrive in time"
+                )
         wait_until(lambda: connections(service) == 0)
     assert list(tmp_path.glob("texts/.*")) == []
     assert capfd.readouterr().err == ""
@@ -220,8 +223,8 @@ def test_nothing_is_left_of_clients_that_go(runs: dict[str, Path]) -> None:
                 asked = [{**LONG, "stream": number % 2 == 0} for number in range(8)]
                 going = [http.post("/v1/completions", json=body) for body in asked]
                 coming = [asyncio.create_task(request) for request in going]
-                await asyncio.to_thread(wait_until, lambda: story.open == 11)
-                assert story.writing == 2
+                await asyncio.to_thread(wait_until, lambda: story.num_requests == 11)
+                assert story.num_running == 2
                 assert tasks(service) > before
                 for task in coming:
                     task.cancel()
@@ -261,7 +264,7 @@ def test_whoever_is_cut_off_hears_why(
             for thread in asking:
                 thread.start()
             story = service.registry.find("story").engine
-            wait_until(lambda: story.open == 4 and connections(service) == 5)
+            wait_until(lambda: story.num_requests == 4 and connections(service) == 5)
             began = time.monotonic()
             service.stop()
             for thread in asking:
@@ -289,10 +292,10 @@ def test_the_first_reason_is_the_one_that_is_told() -> None:
 
     async def heard() -> None:
         none = np.array([], dtype=np.int64)
-        ask = SequenceRequest(lead=none, prompt=none, max_tokens=1, sampling=Sampling(), seed=1)
+        ask = SequenceRequest(prefix=none, prompt=none, max_tokens=1, sampling=Sampling(), seed=1)
         answer = GenerationStream(cast(Engine, None), GenerationRequest([ask], 0.0))
-        answer.take(ShuttingDown())
-        answer.take(DeadlineExceeded())
+        answer.put(ShuttingDown())
+        answer.put(DeadlineExceeded())
         async for _ in answer:
             pass
 

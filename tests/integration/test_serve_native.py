@@ -379,7 +379,7 @@ def test_a_list_may_be_shorter(native: Native) -> None:
     both = {"starts": "anana", "length": "5", "new_only": True}
     answer = native.http.post("/api/list", json={"model": "words", "n": 2, **both})
     assert answer.status_code == 400
-    assert "none found in 80 tries" in answer.json()["error"]["message"]
+    assert "no item found in 80 attempts" in answer.json()["error"]["message"]
 
 
 def test_a_list_ends_with_its_tokens(native: Native, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -454,12 +454,12 @@ def test_who_goes_is_forgotten(service: Service, native: Native) -> None:
         native.http.post("/api/list", json=body, timeout=0.2)
     engine = service.registry.find("names").engine
     end = time.monotonic() + 10
-    while engine.writing or engine.waiting or engine.open:
+    while engine.num_running or engine.num_waiting or engine.num_requests:
         assert time.monotonic() < end
         time.sleep(0.01)
-    drawn = engine.drawn
+    drawn = engine.num_generated
     time.sleep(0.1)
-    assert engine.drawn == drawn
+    assert engine.num_generated == drawn
 
 
 def slowly(work: Any) -> Any:
@@ -473,7 +473,7 @@ def slowly(work: Any) -> Any:
 def test_work_for_those_who_are_gone_is_not_begun(
     native: Native, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(looking, "surprisal", slowly(looking.surprisal))
+    monkeypatch.setattr(looking, "compute_surprisal", slowly(looking.compute_surprisal))
 
     def go() -> None:
         with pytest.raises(httpx.ReadTimeout):
@@ -491,8 +491,8 @@ def test_work_for_those_who_are_gone_is_not_begun(
 def test_what_takes_too_long_on_the_side_is_given_up(
     runs: dict[str, Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(looking, "history", slowly(looking.history))
-    monkeypatch.setattr(listing, "_novelty", slowly(listing._novelty))
+    monkeypatch.setattr(looking, "served_history", slowly(looking.served_history))
+    monkeypatch.setattr(listing, "_text_novelty", slowly(listing._text_novelty))
     limits = Limits(seconds=0.1)
     with (
         serving([runs["names"].path], slots=2, limits=limits) as service,
@@ -535,21 +535,26 @@ def test_the_examples_of_the_documents(native: Native) -> None:
 @pytest.mark.parametrize(
     ("what", "body", "param", "message"),
     [
-        ("surprisal", {"model": "words", "text": "Zoë"}, "text", "never saw 'Z' 'ë'"),
+        ("surprisal", {"model": "words", "text": "Zoë"}, "text", "vocabulary: 'Z' 'ë'"),
         ("surprisal", {"text": ""}, "text", "at least 1 character"),
-        ("surprisal", {"text": "a" * 2001}, "text", "2,001 characters are more than 2,000"),
-        ("next", {"prompt": [999]}, "prompt", "999 is no token"),
-        ("next", {"prompt": "a" * 2001}, "prompt", "more than 2,000"),
+        ("surprisal", {"text": "a" * 2001}, "text", "2,001 characters exceed the limit of 2,000"),
+        ("next", {"prompt": [999]}, "prompt", "999 is not a token id"),
+        ("next", {"prompt": "a" * 2001}, "prompt", "the limit of 2,000"),
         ("next", {"top": 1001}, "top", "less than or equal to 1000"),
         ("next", {"temperature": -1}, "temperature", "greater than or equal to 0"),
-        ("attention", {"text": "a", "layer": 2}, "layer", "2 is none of its 2, counted from 0"),
+        (
+            "attention",
+            {"text": "a", "layer": 2},
+            "layer",
+            "2 does not exist; the model has 2, counted from 0",
+        ),
         ("attention", {"text": "a", "layer": -1}, "layer", "greater than or equal to 0"),
-        ("attention", {"model": "words", "text": "a"}, "model", "words does not attend"),
-        ("attention", {"text": "a" * 2001}, "text", "more than 2,000"),
+        ("attention", {"model": "words", "text": "a"}, "model", "words has no attention"),
+        ("attention", {"text": "a" * 2001}, "text", "the limit of 2,000"),
         ("list", {}, "model", "story is a model of running text"),
-        ("list", {"model": "words", "n": 129}, "n", "129 is more than 128"),
+        ("list", {"model": "words", "n": 129}, "n", "129 exceeds the limit of 128"),
         ("list", {"model": "words", "n": 0}, "n", "greater than or equal to 1"),
-        ("list", {"model": "words", "starts": "Z"}, "starts", "never saw 'Z'"),
+        ("list", {"model": "words", "starts": "Z"}, "starts", "vocabulary: 'Z'"),
         ("list", {"model": "words", "ends": "Z"}, "ends", "ends Z: the model never saw 'Z'"),
         ("list", {"model": "words", "regex": "(a"}, "regex", "regex (a: not understood"),
         ("list", {"model": "words", "regex": ".*a.{20}"}, "regex", "too many states"),
@@ -559,8 +564,13 @@ def test_the_examples_of_the_documents(native: Native) -> None:
         ("list", {"model": "words", "seed": -1}, "seed", "greater than or equal to 0"),
         ("novelty", {"texts": []}, "texts", "at least 1 item"),
         ("novelty", {"texts": ["a"] * 65}, "texts", "at most 64 items"),
-        ("novelty", {"texts": ["a" * 1001] * 2}, "texts", "2,002 characters are more than 2,000"),
-        ("write", {"max_tokens": 201}, "max_tokens", "201 is more than 200"),
+        (
+            "novelty",
+            {"texts": ["a" * 1001] * 2},
+            "texts",
+            "2,002 characters exceed the limit of 2,000",
+        ),
+        ("write", {"max_tokens": 201}, "max_tokens", "201 exceeds the limit of 200"),
         ("write", {"nonsense": 1}, "nonsense", "unknown parameter: nonsense"),
     ],
 )
@@ -619,7 +629,7 @@ def test_what_has_no_data(native: Native, runs: dict[str, Run]) -> None:
     ):
         assert answer.status_code == 400
         message = answer.json()["error"]["message"]
-        assert message == "the training data of bare are not at hand here"
+        assert message == "the training data of bare are not available here"
     answer = native.http.get("/api/embedding", params={"model": "words"})
     assert answer.json()["error"]["message"] == "words has no embedding"
 
@@ -649,7 +659,7 @@ def test_data_that_go_while_they_are_served(runs: dict[str, Run], tmp_path: Path
         for answer in answers:
             assert answer.status_code == 400
             message = answer.json()["error"]["message"]
-            assert message == "the training data of words are not at hand here"
+            assert message == "the training data of words are not available here"
         # What was read is still there.
         assert native.ask("novelty", model="names", texts=["emma"]) == held
         assert has(1)["data"]
@@ -676,7 +686,9 @@ def test_large_data_are_not_looked_through(
     for what, body in (("novelty", {"texts": ["a"]}), ("list", {"new_only": True})):
         answer = native.http.post(f"/api/{what}", json={"model": "words", **body})
         assert answer.status_code == 400
-        assert f"of words are {characters:,} characters; only" in answer.json()["error"]["message"]
+        assert (
+            f"of words have {characters:,} characters; at most" in answer.json()["error"]["message"]
+        )
     assert native.ask("list", model="words", n=1)["items"]
 
 
@@ -687,4 +699,4 @@ def test_large_models_are_asked_less(
     monkeypatch.setattr(looking, "MAX_SURPRISAL_OPERATIONS", 10 * (parameters + 16 * 256))
     assert native.ask("surprisal", model="story", text="a" * 10)
     answer = native.http.post("/api/surprisal", json={"model": "story", "text": "a" * 11})
-    assert answer.json()["error"]["message"] == "text: 11 tokens are more than 10, the most here"
+    assert answer.json()["error"]["message"] == "text: 11 tokens exceed this model's limit of 10"

@@ -69,7 +69,7 @@ def serving(paths: list[Path], **options: Any) -> Iterator[Service]:
 
 def idle(service: Service) -> bool:
     return not any(
-        served.engine.writing or served.engine.waiting or served.engine.open
+        served.engine.num_running or served.engine.num_waiting or served.engine.num_requests
         for served in service.registry
     )
 

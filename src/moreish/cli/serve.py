@@ -73,7 +73,7 @@ def serve(
     out = console()
     for served in service.registry:
         out.print(f"{served.name}: {served.run.config.model.name}")
-        if served.engine.alone:
+        if not served.engine.is_batching:
             out.print(
                 "  Its texts are generated one by one: batching would change their last digits on "
                 "this machine."

@@ -1,4 +1,4 @@
-"""Work that takes longer than a step, beside the writing: one piece at a time."""
+"""A background thread for work that is too slow for the event loop."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,25 +12,32 @@ from moreish.serve.batching import QueueFull
 T = TypeVar("T")
 
 MAX_WAITING = 32
-"""Pieces that wait; more are refused."""
+"""Calls that may wait for the thread."""
 
 
 class BackgroundExecutor:
-    """A thread with one core for itself, so that it hardly slows those that write."""
+    """Runs calls one at a time, on one core, so that generation is hardly slowed down."""
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1, "side", initializer=torch.set_num_threads, initargs=(1,))
-        self._waiting = 0
+        self._pool = ThreadPoolExecutor(
+            1, "background", initializer=torch.set_num_threads, initargs=(1,)
+        )
+        self._num_waiting = 0
 
-    async def run(self, work: Callable[..., T], *args: Any) -> T:
-        """What `work` gives. Raises Busy when too much is waiting."""
-        if self._waiting >= MAX_WAITING:
+    async def run(self, function: Callable[..., T], *args: Any) -> T:
+        """Call a function in the thread and return its result.
+
+        Raises:
+            QueueFull: too many calls are waiting.
+        """
+        if self._num_waiting >= MAX_WAITING:
             raise QueueFull(5)
-        self._waiting += 1
+        self._num_waiting += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, work, *args)
+            return await asyncio.get_running_loop().run_in_executor(self._pool, function, *args)
         finally:
-            self._waiting -= 1
+            self._num_waiting -= 1
 
     def stop(self) -> None:
+        """Cancel the calls that wait; the one that is running ends on its own."""
         self._pool.shutdown(wait=False, cancel_futures=True)

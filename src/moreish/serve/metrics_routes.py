@@ -1,4 +1,4 @@
-"""`/healthz`, and `/metrics` in Prometheus' form."""
+"""`/healthz`, and `/metrics` for Prometheus."""
 
 import asyncio
 from collections.abc import Iterator
@@ -19,47 +19,47 @@ class Health(BaseModel):
     status: str = "ok"
 
 
-class _Engines(Collector):
-    """What the engines and the event loop say of themselves."""
+class _EngineCollector(Collector):
+    """Reads the current state of the engines and of the event loop."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
 
     def collect(self) -> Iterator[Metric]:
-        def gauge(name: str, about: str) -> GaugeMetricFamily:
-            return GaugeMetricFamily(f"moreish_{name}", about, labels=["model"])
+        def gauge(name: str, help_text: str) -> GaugeMetricFamily:
+            return GaugeMetricFamily(f"moreish_{name}", help_text, labels=["model"])
 
-        slots = gauge("slots", "Texts that can be written at a time.")
-        writing = gauge("texts_writing", "Texts that are being written.")
+        slots = gauge("slots", "Maximum number of texts that are generated at a time.")
+        running = gauge("texts_writing", "Texts that are being generated.")
         waiting = gauge("texts_waiting", "Texts that wait for a slot.")
-        requests = gauge("requests_open", "Requests that somebody listens to.")
-        tokens = CounterMetricFamily("moreish_tokens", "Tokens drawn.", labels=["model"])
+        requests = gauge("requests_open", "Generation requests in progress.")
+        tokens = CounterMetricFamily("moreish_tokens", "Generated tokens.", labels=["model"])
         for served in self._registry:
             engine, name = served.engine, [served.name]
             slots.add_metric(name, engine.slots)
-            writing.add_metric(name, engine.writing)
-            waiting.add_metric(name, engine.waiting)
-            requests.add_metric(name, engine.open)
-            tokens.add_metric(name, engine.drawn)
-        yield from (slots, writing, waiting, requests, tokens)
+            running.add_metric(name, engine.num_running)
+            waiting.add_metric(name, engine.num_waiting)
+            requests.add_metric(name, engine.num_requests)
+            tokens.add_metric(name, engine.num_generated)
+        yield from (slots, running, waiting, requests, tokens)
         tasks = len(asyncio.all_tasks())
-        yield GaugeMetricFamily("moreish_tasks", "Of the event loop, this one too.", value=tasks)
+        yield GaugeMetricFamily("moreish_tasks", "Tasks of the event loop.", value=tasks)
 
 
 def router(registry: Registry) -> APIRouter:
-    """Both routes."""
+    """Return the monitoring routes."""
     api = APIRouter(tags=["monitoring"], responses=GUARD_ERROR_RESPONSES)
-    collected = registry.measured.collected
-    collected.register(_Engines(registry))
+    collectors = registry.metrics.registry
+    collectors.register(_EngineCollector(registry))
 
     @api.get("/healthz")
     async def healthz() -> Health:
-        """Whether the server answers."""
+        """Return that the server is up."""
         return Health()
 
     @api.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     async def metrics() -> Response:
-        """For Prometheus."""
-        return Response(generate_latest(collected), media_type=CONTENT_TYPE_LATEST)
+        """Return metrics in Prometheus' text format."""
+        return Response(generate_latest(collectors), media_type=CONTENT_TYPE_LATEST)
 
     return api

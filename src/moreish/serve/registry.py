@@ -1,4 +1,4 @@
-"""The models that are served, by name: a name from outside is looked up here and nowhere else."""
+"""The served models by name; a name from a request is looked up here and nowhere else."""
 
 import re
 import time
@@ -15,39 +15,46 @@ from moreish.serve.http import ApiError, Limits, Metrics
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ServedModel:
-    """A run, and what writes with it."""
+    """A run and the engine that generates with its model."""
 
     name: str
     run: Run
     engine: Engine
-    since: int = field(default_factory=lambda: int(time.time()))
+    created: int = field(default_factory=lambda: int(time.time()))
     """Seconds since 1970."""
 
 
 class Registry:
-    """What is served. Runs are added while the server runs, when a training has ended."""
+    """The served models; trained ones are added while the server runs."""
 
-    def __init__(self, limits: Limits, slots: int, measured: Metrics) -> None:
-        self.limits, self.slots, self.measured = limits, slots, measured
+    def __init__(self, limits: Limits, slots: int, metrics: Metrics) -> None:
+        """
+        Args:
+            limits: limits of the server.
+            slots: maximum number of sequences that each model generates at a time.
+            metrics: records the generation requests of all models.
+        """
+        self.limits, self.slots, self.metrics = limits, slots, metrics
         self._served: dict[str, ServedModel] = {}
 
     def __iter__(self) -> Iterator[ServedModel]:
         return iter(list(self._served.values()))
 
-    def load(self, path: Path, *, again: bool = False) -> ServedModel:
-        """Read a run and make it ready, without serving it yet: this takes a while.
+    def load(self, path: Path, *, replace: bool = False) -> ServedModel:
+        """Load a run and start its engine, without serving it yet; this takes a while.
 
         Args:
-            again: it may be one that is served, and has changed.
+            path: the run folder.
+            replace: allow a run that is served already and has changed.
 
         Raises:
-            MoreishError: it is no run, or has no weights.
+            MoreishError: there is no run, it has no weights, or another run has its name.
         """
         run = Run.open(path)
         name = path.resolve().name
         other = self._served.get(name)
         same = other is not None and other.run.path.resolve() == path.resolve()
-        if other is not None and not (again and same):
+        if other is not None and not (replace and same):
             raise MoreishError(
                 f"{path} and {other.run.path} would both be served as {name!r}: rename one folder"
             )
@@ -56,18 +63,22 @@ class Registry:
             run.tokenizer,
             slots=self.slots,
             queue=self.limits.queue,
-            ended=lambda answer: self.measured.completion(name, answer),
+            on_finished=lambda stream: self.metrics.observe_generation(name, stream),
         )
         return ServedModel(name=name, run=run, engine=engine)
 
     def add(self, served: ServedModel) -> None:
-        """Serve it, in the place of one of its name."""
+        """Serve a loaded run; it replaces one of the same name."""
         if old := self._served.get(served.name):
             old.engine.stop(0)
         self._served[served.name] = served
 
     def find(self, name: str) -> ServedModel:
-        """Raises ApiError (404) when there is none of this name."""
+        """Return the model of a name.
+
+        Raises:
+            ApiError: there is none (404).
+        """
         if found := self._served.get(name):
             return found
         raise ApiError(
@@ -78,17 +89,17 @@ class Registry:
         )
 
     def without_paths(self, message: str) -> str:
-        """An error message in which runs, and the files in them, have the names of the runs: nobody
-        learns where they lie."""
+        """Replace the paths of runs and their files by the names of the runs, since clients must
+        not learn where they are stored."""
         for served in self:
             for path in (served.run.path.resolve(), served.run.path):
                 message = re.sub(re.escape(str(path)) + r"(/[\w.]+)*", served.name, message)
         return message
 
-    def stop(self, seconds: float) -> None:
-        """Stop all engines at once; see `Engine.stop`."""
-        stopping = [Thread(target=served.engine.stop, args=[seconds]) for served in self]
-        for thread in stopping:
+    def stop(self, timeout: float) -> None:
+        """Stop all engines in parallel; see `Engine.stop`."""
+        threads = [Thread(target=served.engine.stop, args=[timeout]) for served in self]
+        for thread in threads:
             thread.start()
-        for thread in stopping:
+        for thread in threads:
             thread.join()

@@ -1,4 +1,4 @@
-"""From run folders to a server that listens."""
+"""The server process: listening, signals and graceful shutdown."""
 
 import asyncio
 import ipaddress
@@ -26,24 +26,28 @@ from moreish.serve.http import (
 from moreish.serve.jobs import TrainingManager
 from moreish.serve.registry import Registry
 
-DRAIN = 28.0
-"""Seconds that those who are being answered have when the server stops."""
+DRAIN_SECONDS = 28.0
+"""Time that requests in progress have to finish when the server stops."""
 
-LAST = 2
-"""Seconds more, for those whose time is up to hear of it."""
+GRACE_SECONDS = 2
+"""Additional time to send an error to those that did not finish."""
 
-TICK = 0.1
-"""Seconds between two looks at whether to stop at once."""
+POLL_SECONDS = 0.1
+"""Interval of the checks for a forced exit."""
 
-QUEUE = 1024
-"""Connections that the system keeps for the server until it takes them."""
+LISTEN_BACKLOG = 1024
+"""Connections that the system queues until the server accepts them."""
 
-SEND_BUFFER = 1 << 16
-"""Bytes that the system holds for a client that does not read: few, so that it is soon noticed."""
+SEND_BUFFER_BYTES = 1 << 16
+"""The system's send buffer; it is small so that a client that does not read is noticed soon."""
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens there. Raises MoreishError when it cannot."""
+    """Return a bound socket.
+
+    Raises:
+        MoreishError: the address is unknown or in use.
+    """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, address = found[0]
@@ -51,7 +55,7 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise MoreishError(f"--host {host}: {error.strerror or error}") from None
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
     try:
         listener.bind(address)
     except OSError as error:
@@ -66,19 +70,23 @@ def listen(host: str, port: int) -> socket.socket:
 def access_rules(
     host: str, *, token: str | None, hosts: Sequence[str], insecure: bool, limits: Limits
 ) -> AccessRules:
-    """Whom to let in. Raises MoreishError when anybody could come in."""
+    """Return which requests the server accepts.
+
+    Raises:
+        MoreishError: the server would be open to other machines without a token.
+    """
     if not is_local(host) and not token and not insecure:
         raise MoreishError(
             f"--host {host} is open to other machines: set a --token (or MOREISH_TOKEN) that "
-            "they have to know, or say --insecure"
+            "clients have to send, or add --insecure"
         )
     names = [*LOOPBACK_HOSTS, *hosts, host]
     uploads = {"/api/texts": limits.upload_bytes}
-    return AccessRules.of(names, token, body_bytes=limits.body_bytes, uploads=uploads)
+    return AccessRules.create(names, token, body_bytes=limits.body_bytes, uploads=uploads)
 
 
 def is_local(host: str) -> bool:
-    """Whether only programs on this machine can reach it."""
+    """Whether an address can be reached from this machine only."""
     if host == "localhost":
         return True
     try:
@@ -87,8 +95,8 @@ def is_local(host: str) -> bool:
         return False
 
 
-class _Server(uvicorn.Server):
-    """uvicorn's, which is told to stop, and stops, in other ways."""
+class _UvicornServer(uvicorn.Server):
+    """uvicorn's server with a shutdown that stops the training and lets requests finish."""
 
     def __init__(
         self,
@@ -103,39 +111,40 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         for listener in sockets or []:
-            listener.listen(QUEUE)  # asyncio has made it as short as what is accepted in one go
+            listener.listen(LISTEN_BACKLOG)  # asyncio has set it to ACCEPT_BATCH
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self.force_exit = self.should_exit  # the second time, whichever signal it is
+        self.force_exit = self.should_exit  # from the second signal on
         super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self._trainings is not None:
-            # First, since pages that watch the training would be waited for.
+            # First, since uvicorn waits for the event streams of pages that watch the training.
             stopping = asyncio.create_task(self._trainings.stop())
             while not stopping.done() and not self.force_exit:
-                await asyncio.wait([stopping], timeout=TICK)
-        ending = asyncio.create_task(self._end())
+                await asyncio.wait([stopping], timeout=POLL_SECONDS)
+        draining = asyncio.create_task(self._end_requests())
         await super().shutdown(sockets)
         if not self.force_exit:
-            ending.cancel()
-        await asyncio.wait([ending])
+            draining.cancel()
+        await asyncio.wait([draining])
 
-    async def _end(self) -> None:
-        """Before uvicorn cuts them off, clients hear why; but not those that do not listen."""
+    async def _end_requests(self) -> None:
+        """End the requests that did not finish in time with an error, and drop the clients that
+        do not read it."""
         end = time.monotonic() + self._drain
         while time.monotonic() < end and not self.force_exit:
-            await asyncio.sleep(TICK)
+            await asyncio.sleep(POLL_SECONDS)
         if not self.force_exit:
             await asyncio.to_thread(self._registry.stop, 0)
-            await asyncio.sleep(LAST / 2)
+            await asyncio.sleep(GRACE_SECONDS / 2)
         for connection in list(self.server_state.connections):
-            if isinstance(connection, Connection) and (self.force_exit or connection.answering):
+            if isinstance(connection, Connection) and (self.force_exit or connection.is_responding):
                 connection.transport.abort()
 
 
 class Service:
-    """Run folders behind an address."""
+    """An HTTP server for run folders."""
 
     def __init__(
         self,
@@ -147,22 +156,25 @@ class Service:
         hosts: Sequence[str] = (),
         insecure: bool = False,
         slots: int = 16,
-        limits: Limits = Limits(),  # noqa: B008 (it cannot be changed)
+        limits: Limits = Limits(),  # noqa: B008 (it is immutable)
         home: Path | None = None,
-        drain: float = DRAIN,
+        drain: float = DRAIN_SECONDS,
     ) -> None:
         """
         Args:
-            port: 0 takes a free one.
-            token: whoever asks has to know it.
-            hosts: further names that the Host header may have.
+            paths: run folders.
+            host: the address to listen on.
+            port: 0 chooses a free one.
+            token: bearer token that clients have to send.
+            hosts: additional names that the Host header may have.
             insecure: listen beyond this machine without a token.
-            slots: texts that each model writes at a time.
-            home: folder of what is trained from the page; None: nobody can train.
-            drain: seconds that those who are being answered have when the server stops.
+            slots: maximum number of texts that each model generates at a time.
+            limits: upper bounds for requests.
+            home: folder for uploads and trained runs; None disables training.
+            drain: seconds that requests in progress have to finish when the server stops.
 
         Raises:
-            MoreishError: a run cannot be served, or the address not be had.
+            MoreishError: a run cannot be served, or the address cannot be used.
         """
         rules = access_rules(host, token=token, hosts=hosts, insecure=insecure, limits=limits)
         self._listener = listen(host, port)
@@ -173,12 +185,12 @@ class Service:
         except BaseException:
             self.close()
             raise
-        shown = f"[{host}]" if ":" in host else host
-        self.url = f"http://{shown}:{self._listener.getsockname()[1]}"
-        side = BackgroundExecutor()
-        trainings = None if home is None else TrainingManager(self.registry, side, home)
+        url_host = f"[{host}]" if ":" in host else host
+        self.url = f"http://{url_host}:{self._listener.getsockname()[1]}"
+        executor = BackgroundExecutor()
+        trainings = None if home is None else TrainingManager(self.registry, executor, home)
         config = uvicorn.Config(
-            create_app(self.registry, rules, side, trainings),
+            create_app(self.registry, rules, executor, trainings),
             http=connection_factory(limits, rules.uploads),  # type: ignore[arg-type]
             ws="none",
             backlog=ACCEPT_BATCH,
@@ -186,24 +198,24 @@ class Service:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            timeout_graceful_shutdown=math.ceil(drain + LAST),
+            timeout_graceful_shutdown=math.ceil(drain + GRACE_SECONDS),
             timeout_keep_alive=30,
         )
-        self._server = _Server(config, self.registry, trainings, drain)
+        self._server = _UvicornServer(config, self.registry, trainings, drain)
 
     def run(self) -> None:
-        """Serve until told to stop: by `stop`, or in the main thread by Ctrl-C or SIGTERM. What has
-        been begun is ended, within a time."""
+        """Serve until `stop` is called or, in the main thread, Ctrl-C or SIGTERM arrives; then let
+        requests in progress finish."""
         try:
             self._server.run(sockets=[self._listener])
         finally:
             self.close()
 
     def stop(self) -> None:
-        """To be called from another thread, or from a signal."""
+        """Stop the server; call it from another thread or a signal handler."""
         self._server.should_exit = True
 
     def close(self) -> None:
-        """Give back the address and the engines' threads, if nothing runs."""
+        """Release the address and stop the engines."""
         self._listener.close()
         self.registry.stop(0)

@@ -21,16 +21,16 @@ from moreish.generate.constrained import Constraint, compile_constraint
 from moreish.generate.sampling import Sampling
 from moreish.generate.writer import TextGenerator
 from moreish.models import Model, build_model, model_config
-from moreish.serve.batching.batch import Batch
-from moreish.serve.batching.batch_invariance import transpose_weights
-from moreish.serve.batching.detokenizer import StreamDetokenizer
-from moreish.serve.batching.engine import (
+from moreish.serve.batching import (
     DeadlineExceeded,
     Engine,
     GenerationFailed,
     QueueFull,
     ShuttingDown,
 )
+from moreish.serve.batching.batch import Batch
+from moreish.serve.batching.batch_invariance import transpose_weights
+from moreish.serve.batching.detokenizer import StreamDetokenizer
 from moreish.serve.batching.requests import GenerationRequest, SequenceDelta, SequenceRequest
 from moreish.tokenizers.base import Ids, Tokenizer
 from moreish.tokenizers.byte import ByteTokenizer
@@ -44,7 +44,7 @@ GPT: dict[str, Any] = {"layers": 2, "heads": 2, "width": 8, "context": 16, "posi
 def ask(seed: int, **options: Any) -> SequenceRequest:
     """A request for one text that seldom ends by itself."""
     given = {
-        "lead": np.array([0]),
+        "prefix": np.array([0]),
         "prompt": np.array([1 + seed % 6, 2]),
         "max_tokens": 20,
         "sampling": Sampling(),
@@ -67,8 +67,8 @@ def written(
     }
     for job in jobs:
         batch.add(job)
-    while not batch.idle:
-        for job, place, piece in batch.turn():
+    while not batch.is_idle:
+        for job, place, piece in batch.step():
             found[job][place].append(piece)
     return found
 
@@ -149,11 +149,11 @@ def test_a_thousand_of_a_thousand(settings: dict, proved: Proved) -> None:
     found: dict[GenerationRequest, list[SequenceDelta]] = {}
     waiting = [GenerationRequest([request], LATER) for request in requests]
     jobs = list(waiting)
-    while waiting or not batch.idle:
+    while waiting or not batch.is_idle:
         for _ in range(draw.choice([0, 0, 1, 2, 20])):
             if waiting:
                 batch.add(waiting.pop(0))
-        for job, _, piece in batch.turn():
+        for job, _, piece in batch.step():
             found.setdefault(job, []).append(piece)
     same = sum(found[job] == pieces for job, pieces in zip(jobs, expected, strict=True))
     proved(6, "texts of a seed, written among others", {"same": same})
@@ -178,7 +178,9 @@ def test_it_writes_what_sample_writes() -> None:
         request = ask(5, prompt=prompt, sampling=sampling, n=8, max_tokens=40, echo=True)
         found = alone(Batch(model, LETTERS, slots=3), request)
         assert [text_of(found[place]) for place in range(8)] == expected
-        later = ask(5, prompt=prompt, sampling=sampling, n=2, first=6, max_tokens=40, echo=True)
+        later = ask(
+            5, prompt=prompt, sampling=sampling, n=2, first_index=6, max_tokens=40, echo=True
+        )
         found = alone(Batch(model, LETTERS, slots=3), later)
         assert [text_of(found[place]) for place in range(2)] == expected[6:]
 
@@ -205,7 +207,7 @@ def test_where_products_depend_on_neighbours_texts_are_written_one_by_one() -> N
 
     model.decode_step = other  # type: ignore[method-assign]
     batch = Batch(model, LETTERS, slots=4)
-    assert batch.rows == 0
+    assert batch.min_rows == 0
     model.decode_step = step  # type: ignore[method-assign]
     found = written(batch, jobs := [GenerationRequest([ask(seed)], LATER) for seed in range(6)])
     plain = Batch(build("gpt", GPT), LETTERS, slots=4)
@@ -222,13 +224,13 @@ def test_ends_and_lengths() -> None:
     batch = Batch(_chain(), LETTERS, slots=2)
     pieces = alone(batch, ask(0, prompt=np.array([1, 2])))[0]  # "ab"
     assert text_of(pieces) == "cdef"
-    assert [piece.finish for piece in pieces] == [None] * 4 + ["stop"]
-    assert sum(piece.drawn for piece in pieces) == 4
+    assert [piece.finish_reason for piece in pieces] == [None] * 4 + ["stop"]
+    assert sum(piece.num_tokens for piece in pieces) == 4
     pieces = alone(batch, ask(0, prompt=np.array([1]), max_tokens=3))[0]
-    assert (text_of(pieces), pieces[-1].finish) == ("bcd", "length")
+    assert (text_of(pieces), pieces[-1].finish_reason) == ("bcd", "length")
     assert pieces[-1].text == "d"  # with the last token, not after it
     pieces = alone(batch, ask(0, prompt=np.array([1]), max_tokens=0, echo=True))[0]
-    assert (text_of(pieces), pieces[-1].finish) == ("a", "length")
+    assert (text_of(pieces), pieces[-1].finish_reason) == ("a", "length")
 
 
 def test_stop_strings_may_span_tokens_and_are_no_part_of_the_text() -> None:
@@ -242,7 +244,7 @@ def test_stop_strings_may_span_tokens_and_are_no_part_of_the_text() -> None:
     ):
         pieces = alone(batch, ask(0, prompt=np.array([1]), stop=stop, logprobs=1))[0]
         assert text_of(pieces) == text
-        assert pieces[-1].finish == "stop"
+        assert pieces[-1].finish_reason == "stop"
         told = [[token.text for token in piece.tokens if token.id] for piece in pieces]
         assert "".join(map("".join, told)) == text
         # A token is told with its text, neither before nor after it.
@@ -261,7 +263,7 @@ def test_echo_tells_what_the_model_made_of_the_prompt() -> None:
     assert [token.logprob for token in drawn[1:]] == [sure, unlikely, sure, sure]
     assert drawn[2].top[0][1] == "c"  # what it would have said
     nothing_before = ask(
-        0, lead=np.array([], dtype=int), prompt=np.array([1, 2]), echo=True, logprobs=1
+        0, prefix=np.array([], dtype=int), prompt=np.array([1, 2]), echo=True, logprobs=1
     )
     first = next(drawn for piece in alone(batch, nothing_before)[0] for drawn in piece.tokens)
     assert (first.logprob, first.top) == (None, [])
@@ -273,7 +275,7 @@ def test_a_long_prompt_is_told_piece_by_piece(name: str) -> None:
     batch = Batch(model, LETTERS, slots=2)
     prompt = np.random.default_rng(1).integers(1, VOCABULARY, 300)
     for lead in ([0], [0, 3, 2]):
-        request = ask(0, lead=np.array(lead), prompt=prompt, echo=True, logprobs=2, max_tokens=0)
+        request = ask(0, prefix=np.array(lead), prompt=prompt, echo=True, logprobs=2, max_tokens=0)
         told = [token for piece in alone(batch, request)[0] for token in piece.tokens]
         logits_TV = model(torch.tensor([[*lead, *prompt]]))[0][0, len(lead) - 1 : -1]
         logs_T = logits_TV.log_softmax(-1)[torch.arange(300), torch.tensor(prompt)]
@@ -288,8 +290,8 @@ def test_a_long_prompt_keeps_nobody_waiting() -> None:
     batch.add(GenerationRequest([ask(0, prompt=prompt, echo=True, logprobs=0, n=2)], LATER))
     batch.add(short := GenerationRequest([ask(1, max_tokens=1)], LATER))
     ended = []
-    while not batch.idle:
-        ended += [job for job, _, piece in batch.turn() if piece.finish]
+    while not batch.is_idle:
+        ended += [job for job, _, piece in batch.step() if piece.finish_reason]
     assert ended[0] is short
     assert len(ended) == 3
 
@@ -305,7 +307,7 @@ def test_of_a_long_prompt_only_what_matters_is_read() -> None:
         assert texts == {place: text_of(pieces) for place, pieces in expected.items()}
         assert max(map(len, texts.values())) > 3000
         batch.add(GenerationRequest([ask(3, prompt=prompt)], LATER))
-        assert len(batch.waiting[0].reading.tokens_T) == model.context
+        assert len(batch.waiting[0].prefill.tokens_T) == model.context
 
 
 def _chain() -> Model:
@@ -328,7 +330,7 @@ def test_a_character_that_begins_in_the_prompt_comes_whole() -> None:
     prompt = tokenizer.encode("a €")[:-1]
     asked = {
         "prompt": prompt,
-        "lead": prompt[:0],
+        "prefix": prompt[:0],
         "max_tokens": 2,
         "sampling": Sampling(temperature=0),
     }
@@ -358,7 +360,7 @@ def test_characters_of_several_bytes_come_whole() -> None:
     batch = Batch(model, tokenizer, slots=1)
     lead = np.array([0])
     for most in range(1, len(ids) + 1):
-        request = ask(0, lead=lead, prompt=np.array([], dtype=int), max_tokens=most, logprobs=0)
+        request = ask(0, prefix=lead, prompt=np.array([], dtype=int), max_tokens=most, logprobs=0)
         pieces = alone(batch, request)[0]
         shown = bytes(ids[:most]).decode("utf-8", "ignore")
         assert text_of(pieces) == shown
@@ -373,18 +375,18 @@ def test_characters_of_several_bytes_come_whole() -> None:
     stops=st.lists(st.text(st.sampled_from("ab€"), min_size=1, max_size=3), max_size=3),
     data=st.data(),
 )
-def test_unfolding_shows_what_stands_before_the_first_stop(
+def test_the_detokenizer_releases_what_stands_before_the_first_stop(
     text: str, stops: list[str], data: st.DataObject
 ) -> None:
     raw = text.encode()
     cuts = sorted(data.draw(st.lists(st.integers(0, len(raw)), max_size=6)))
-    unfolding = StreamDetokenizer(stops)
+    detokenizer = StreamDetokenizer(stops)
     shown = ""
     for begin, end in zip([0, *cuts], [*cuts, len(raw)], strict=True):
-        shown += unfolding.add(raw[begin:end])
-        assert unfolding.shown == len(shown)
+        shown += detokenizer.add(raw[begin:end])
+        assert detokenizer.num_released == len(shown)
         assert not any(stop in shown for stop in stops)
-    shown += unfolding.end()
+    shown += detokenizer.finish()
     # Whichever stop string is whole first ends the text.
     ends = [
         (place + len(stop), place)
@@ -392,7 +394,7 @@ def test_unfolding_shows_what_stands_before_the_first_stop(
         for place in range(len(text))
         if text.startswith(stop, place)
     ]
-    assert unfolding.stopped == bool(ends)
+    assert detokenizer.stopped == bool(ends)
     assert text.startswith(shown)
     if not ends:
         assert shown == text
@@ -409,17 +411,17 @@ def test_no_more_than_the_slots_are_written_and_a_cancelled_text_is_gone_at_once
     for job in jobs:
         batch.add(job)
     for _ in range(5):
-        list(batch.turn())
-        assert len(batch.writing) == 3
+        list(batch.step())
+        assert len(batch.running) == 3
     jobs[0].cancelled = True
     jobs[2].cancelled = True
-    told = {job for job, _, _ in batch.turn()}
+    told = {job for job, _, _ in batch.step()}
     assert jobs[0] not in told
-    assert {text.job for text in (*batch.writing, *batch.waiting)} == {jobs[1], jobs[3]}
-    jobs[1].until = time.monotonic() - 1
-    list(batch.turn())
-    assert jobs[1].over
-    assert {text.job for text in batch.writing} == {jobs[3]}
+    assert {text.parent for text in (*batch.running, *batch.waiting)} == {jobs[1], jobs[3]}
+    jobs[1].deadline = time.monotonic() - 1
+    list(batch.step())
+    assert jobs[1].is_over
+    assert {text.parent for text in batch.running} == {jobs[3]}
 
 
 def test_a_long_prompt_is_read_between_the_tokens_of_others() -> None:
@@ -429,11 +431,11 @@ def test_a_long_prompt_is_read_between_the_tokens_of_others() -> None:
         GenerationRequest([ask(1, prompt=np.ones(1500, int))], LATER),
     )
     batch.add(short)
-    list(batch.turn())
+    list(batch.step())
     batch.add(long)
     turns = 0
-    while long not in {text.job for text in batch.writing}:
-        assert short in {job for job, _, _ in batch.turn()}
+    while long not in {text.parent for text in batch.running}:
+        assert short in {job for job, _, _ in batch.step()}
         turns += 1
     assert turns == 12  # 1,501 tokens, 128 at a time
 
@@ -482,7 +484,7 @@ async def heard(engine: Engine, request: SequenceRequest, seconds: float = 60) -
 
 def test_the_engine_answers_many_at_once(engines: Any) -> None:
     ended = []
-    engine = engines(build("gpt", GPT), queue=100, ended=ended.append)
+    engine = engines(build("gpt", GPT), queue=100, on_finished=ended.append)
     batch = Batch(build("gpt", GPT), LETTERS, slots=2)
     expected = [text_of(alone(batch, ask(seed))[0]) for seed in range(30)]
 
@@ -490,10 +492,10 @@ def test_the_engine_answers_many_at_once(engines: Any) -> None:
         return await asyncio.gather(*(heard(engine, ask(seed)) for seed in range(30)))
 
     assert asyncio.run(main()) == expected
-    assert (engine.open, engine.writing, engine.waiting) == (0, 0, 0)
+    assert (engine.num_requests, engine.num_running, engine.num_waiting) == (0, 0, 0)
     assert len(ended) == 30
-    assert all(answer.first_token is not None for answer in ended)
-    assert engine.drawn == sum(map(len, expected))
+    assert all(answer.time_to_first_token is not None for answer in ended)
+    assert engine.num_generated == sum(map(len, expected))
 
 
 def test_a_full_queue_says_when_to_come_again(engines: Any) -> None:
@@ -503,7 +505,7 @@ def test_a_full_queue_says_when_to_come_again(engines: Any) -> None:
         answers = [engine.submit([ask(seed, max_tokens=10**6)], 60) for seed in range(6)]
         with pytest.raises(QueueFull) as busy:
             engine.submit([ask(7)], 60)
-        assert 1 <= busy.value.seconds <= 60
+        assert 1 <= busy.value.retry_after <= 60
         with pytest.raises(QueueFull):
             engine.submit([ask(7, n=7)], 60)
         for answer in answers:
@@ -522,11 +524,11 @@ def test_who_goes_frees_the_slot_within_a_token(engines: Any) -> None:
             break
         for answer in answers:
             answer.close()
-        drawn = engine.drawn
+        drawn = engine.num_generated
         async with asyncio.timeout(10):
-            while engine.writing or engine.waiting:
+            while engine.num_running or engine.num_waiting:
                 await asyncio.sleep(0.001)
-        assert engine.drawn <= drawn + 2 * 2  # the step that was under way, and no other
+        assert engine.num_generated <= drawn + 2 * 2  # the step that was under way, and no other
 
     asyncio.run(main())
 
@@ -585,8 +587,8 @@ def test_the_first_reason_is_told(engines: Any) -> None:
 
     async def main() -> None:
         with closing(engine.submit([ask(1, max_tokens=10**6)], 60)) as answer:
-            answer.take(ShuttingDown())
-            answer.take(DeadlineExceeded())
+            answer.put(ShuttingDown())
+            answer.put(DeadlineExceeded())
             with pytest.raises(ShuttingDown):
                 async for _ in answer:
                     pass

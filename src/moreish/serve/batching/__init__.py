@@ -1,10 +1,10 @@
-"""Continuous batching."""
+"""Continuous batching: one engine per model generates the sequences of all requests."""
 
-from moreish.serve.batching.engine import (
+from moreish.serve.batching.engine import Engine, GenerationStream
+from moreish.serve.batching.errors import (
     DeadlineExceeded,
-    Engine,
+    EngineError,
     GenerationFailed,
-    GenerationStream,
     QueueFull,
     ShuttingDown,
 )
@@ -13,6 +13,7 @@ from moreish.serve.batching.requests import SequenceDelta, SequenceRequest, Toke
 __all__ = [
     "DeadlineExceeded",
     "Engine",
+    "EngineError",
     "GenerationFailed",
     "GenerationStream",
     "QueueFull",

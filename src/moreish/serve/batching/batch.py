@@ -1,11 +1,10 @@
-"""Continuous batching: texts of many requests are written together, each as if it were alone.
+"""Continuous batching: sequences of many requests are decoded together.
 
-R texts that are being written, V vocabulary.
+Shape suffixes: R sequences in a step, V vocabulary.
 """
 
 from collections import deque
 from collections.abc import Iterator
-from typing import Literal
 
 import numpy as np
 import torch
@@ -16,11 +15,12 @@ from moreish.models import Model
 from moreish.serve.batching.batch_invariance import min_invariant_batch, transpose_weights
 from moreish.serve.batching.requests import (
     PREFILL_CHUNK,
-    Event,
+    FinishReason,
     GenerationRequest,
     LogprobFormatter,
     Prefill,
     SequenceDelta,
+    SequenceOutput,
     SequenceState,
     TokenLogprob,
 )
@@ -28,163 +28,180 @@ from moreish.tokenizers import Tokenizer
 
 
 class Batch:
-    """The texts that are written at a time, and those that wait.
+    """The sequences that are decoded together, and those that wait for a slot.
 
-    What a text becomes does not depend on the others: its prompt is read by itself; its token is
-    drawn by its own random numbers; and the products of a step are the same whatever rows stand
-    beside a row (`min_invariant_batch` finds from how many rows on that is so).
+    The text of a sequence does not depend on the others: its prompt is read by itself, its tokens
+    are sampled with its own random numbers, and each row of a step has the same bits whatever the
+    other rows are (`min_invariant_batch` finds the smallest number of rows for which that is so).
     """
 
     def __init__(self, model: Model, tokenizer: Tokenizer, slots: int) -> None:
-        """`model` is changed: see `transpose_weights`."""
+        """
+        Args:
+            model: the memory layout of its weights is changed: see `transpose_weights`.
+            tokenizer: the model's tokenizer.
+            slots: maximum number of sequences in a step.
+        """
         self.model, self.tokenizer, self.slots = transpose_weights(model), tokenizer, slots
         self.device = next((p.device for p in model.parameters()), torch.device("cpu"))
         self.waiting: deque[SequenceState] = deque()
-        self.writing: list[SequenceState] = []
-        self.drawn = 0
-        """Tokens, of all texts."""
-        self.teller = LogprobFormatter(tokenizer)
-        self.rows = min_invariant_batch(model, slots, self.device)
+        self.running: list[SequenceState] = []
+        self.num_generated = 0
+        """Tokens of all sequences so far."""
+        self.formatter = LogprobFormatter(tokenizer)
+        self.min_rows = min_invariant_batch(model, slots, self.device)
         with torch.inference_mode():
-            _, self._idle = model(torch.zeros(1, 1, dtype=torch.long, device=self.device))
+            zero_11 = torch.zeros(1, 1, dtype=torch.long, device=self.device)
+            _, self._padding_state = model(zero_11)
 
-    def add(self, job: GenerationRequest) -> None:
-        """Texts to be written, after those that wait."""
-        place = 0
-        for ask in job.asks:
-            reading = Prefill(ask, self.model, self.teller)
-            for number in range(ask.first, ask.first + ask.n):
-                self.waiting.append(SequenceState(job, ask, reading, place, number))
-                place += 1
+    def add(self, request: GenerationRequest) -> None:
+        """Append the sequences of a request to the queue."""
+        index = 0
+        for sequence in request.sequences:
+            prefill = Prefill(sequence, self.model, self.formatter)
+            for seed_index in range(sequence.first_index, sequence.first_index + sequence.n):
+                self.waiting.append(SequenceState(request, sequence, prefill, index, seed_index))
+                index += 1
 
     @property
-    def idle(self) -> bool:
-        """Whether there is nothing to do."""
-        return not self.waiting and not self.writing
+    def is_idle(self) -> bool:
+        """Whether no sequence is running or waiting."""
+        return not self.waiting and not self.running
 
     def clear(self) -> list[GenerationRequest]:
-        """Give everything up; whose jobs it was."""
-        jobs = list(dict.fromkeys(text.job for text in (*self.writing, *self.waiting)))
+        """Drop all sequences and return the requests that they belonged to."""
+        requests = list(dict.fromkeys(s.parent for s in (*self.running, *self.waiting)))
         self.waiting.clear()
-        self.writing.clear()
-        return jobs
+        self.running.clear()
+        return requests
 
     @torch.inference_mode()
-    def turn(self) -> Iterator[Event]:
-        """One more token of all that write, after room was given to those that wait."""
-        self.writing = [text for text in self.writing if not text.job.over]
-        self.waiting = deque(text for text in self.waiting if not text.job.over)
-        if self.writing:
-            logits_RV = self._decoded()
-            yield from self._drawn(self.writing, logits_RV)
-        begun = self._begun()
-        if begun:
-            yield from self._first(begun)
+    def step(self) -> Iterator[SequenceOutput]:
+        """Generate a token of each running sequence, then start some that wait."""
+        self.running = [s for s in self.running if not s.parent.is_over]
+        self.waiting = deque(s for s in self.waiting if not s.parent.is_over)
+        if self.running:
+            yield from self._sample(self.running, self._decode())
+        if admitted := self._admit():
+            yield from self._start(admitted)
 
-    def _begun(self) -> list[SequenceState]:
-        """Texts whose prompt is read, as many as there is room for."""
-        begun: list[SequenceState] = []
-        left = PREFILL_CHUNK
-        while self.waiting and left > 0 and len(self.writing) + len(begun) < self.slots:
-            text = self.waiting.popleft()
-            if not text.reading.finished:
-                left -= text.reading.read(self.model, self.device)
-            if text.reading.finished:
-                text.state = text.reading.state
-                begun.append(text)
-            else:  # a long prompt does not keep all others waiting
-                self.waiting.append(text)
-        return begun
+    def _admit(self) -> list[SequenceState]:
+        """Read prompts of waiting sequences and return those that are ready to start."""
+        ready: list[SequenceState] = []
+        budget = PREFILL_CHUNK
+        while self.waiting and budget > 0 and len(self.running) + len(ready) < self.slots:
+            sequence = self.waiting.popleft()
+            if not sequence.prefill.is_finished:
+                budget -= sequence.prefill.read_chunk(self.model, self.device)
+            if sequence.prefill.is_finished:
+                sequence.state = sequence.prefill.state
+                ready.append(sequence)
+            else:  # a long prompt must not delay all others
+                self.waiting.append(sequence)
+        return ready
 
-    def _first(self, begun: list[SequenceState]) -> Iterator[Event]:
-        for text in begun:
-            if text.ask.echo:
-                yield text.job, text.place, text.echoed()
-        done = [text for text in begun if text.ask.max_tokens == 0]
-        for text in done:
-            yield text.job, text.place, SequenceDelta(finish="length")
-        begun = [text for text in begun if text.ask.max_tokens > 0]
-        if begun:
-            self.writing += begun
-            yield from self._drawn(begun, torch.stack([text.reading.logits_V for text in begun]))
+    def _start(self, admitted: list[SequenceState]) -> Iterator[SequenceOutput]:
+        """Echo prompts and sample first tokens."""
+        for sequence in admitted:
+            if sequence.request.echo:
+                yield sequence.parent, sequence.index, sequence.echo_prompt()
+            if sequence.request.max_tokens == 0:
+                yield sequence.parent, sequence.index, SequenceDelta(finish_reason="length")
+        started = [sequence for sequence in admitted if sequence.request.max_tokens > 0]
+        if started:
+            self.running += started
+            yield from self._sample(started, torch.stack([s.prefill.logits_V for s in started]))
 
-    def _decoded(self) -> Tensor:
-        """(R, V) logits after the last token of each text."""
-        if self.rows == 0:
-            return torch.cat([self._stepped([text]) for text in self.writing])
-        return self._stepped(self.writing)
+    def _decode(self) -> Tensor:
+        """(R, V) logits after the last token of each running sequence."""
+        if self.min_rows == 0:
+            return torch.cat([self._decode_rows([sequence]) for sequence in self.running])
+        return self._decode_rows(self.running)
 
-    def _stepped(self, texts: list[SequenceState]) -> Tensor:
-        spare = max(0, self.rows - len(texts))
-        tokens = [text.token for text in texts] + [0] * spare
-        states = [text.state for text in texts] + [self._idle] * spare
+    def _decode_rows(self, sequences: list[SequenceState]) -> Tensor:
+        padding = max(0, self.min_rows - len(sequences))
+        tokens = [sequence.last_token for sequence in sequences] + [0] * padding
+        states = [sequence.state for sequence in sequences] + [self._padding_state] * padding
         token_R = torch.tensor(tokens, device=self.device)
         logits_RV, states = self.model.decode_step(token_R, states)
-        for text, state in zip(texts, states, strict=False):
-            text.state = state
-        return logits_RV[: len(texts)].float().cpu()
+        for sequence, state in zip(sequences, states, strict=False):
+            sequence.state = state
+        return logits_RV[: len(sequences)].float().cpu()
 
-    def _drawn(self, texts: list[SequenceState], logits_RV: Tensor) -> Iterator[Event]:
-        """A token of each text; those that end are no longer written."""
-        if (never := self.tokenizer.unk_id) is not None:
-            logits_RV = logits_RV.index_fill(1, torch.tensor([never]), -torch.inf)
-        tokens = self._tokens(texts, logits_RV)
-        ended = set()
-        for row, (text, token) in enumerate(zip(texts, tokens, strict=True)):
-            piece = self._taken(text, token, logits_RV[row])
-            if piece.finish is not None:
-                ended.add(text)
-            yield text.job, text.place, piece
-        self.writing = [text for text in self.writing if text not in ended]
+    def _sample(
+        self, sequences: list[SequenceState], logits_RV: Tensor
+    ) -> Iterator[SequenceOutput]:
+        """Sample a token of each sequence and retire the sequences that are complete."""
+        if (unk := self.tokenizer.unk_id) is not None:
+            logits_RV = logits_RV.index_fill(1, torch.tensor([unk]), -torch.inf)
+        tokens = self._sample_tokens(sequences, logits_RV)
+        finished = set()
+        for row, (sequence, token) in enumerate(zip(sequences, tokens, strict=True)):
+            delta = self._append_token(sequence, token, logits_RV[row])
+            if delta.finish_reason is not None:
+                finished.add(sequence)
+            yield sequence.parent, sequence.index, delta
+        self.running = [sequence for sequence in self.running if sequence not in finished]
 
-    def _tokens(self, texts: list[SequenceState], logits_RV: Tensor) -> list[int]:
-        tokens = [0] * len(texts)
-        alike: dict[Sampling, list[int]] = {}
-        for row, text in enumerate(texts):
-            if text.constraint is None:
-                alike.setdefault(text.ask.sampling, []).append(row)
+    def _sample_tokens(self, sequences: list[SequenceState], logits_RV: Tensor) -> list[int]:
+        tokens = [0] * len(sequences)
+        rows_by_sampling: dict[Sampling, list[int]] = {}
+        for row, sequence in enumerate(sequences):
+            if sequence.constraint is None:
+                rows_by_sampling.setdefault(sequence.request.sampling, []).append(row)
             else:
-                tokens[row] = text.steered(logits_RV[row : row + 1])
-        for sampling, some in alike.items():
-            probs_RV = sampling_probabilities(logits_RV[some], sampling)
-            uniform_R = torch.tensor([texts[row].uniform() for row in some], dtype=torch.float64)
-            for row, token in zip(some, sample_tokens(probs_RV, uniform_R).tolist(), strict=True):
+                tokens[row] = sequence.sample_constrained(logits_RV[row : row + 1])
+        for sampling, rows in rows_by_sampling.items():
+            probs_RV = sampling_probabilities(logits_RV[rows], sampling)
+            uniforms = [sequences[row].next_uniform() for row in rows]
+            uniform_R = torch.tensor(uniforms, dtype=torch.float64)
+            for row, token in zip(rows, sample_tokens(probs_RV, uniform_R).tolist(), strict=True):
                 tokens[row] = token
         return tokens
 
-    def _taken(self, text: SequenceState, token: int, logits_V: Tensor) -> SequenceDelta:
-        """What the text gains by this token."""
-        ask = text.ask
-        finish: Literal["stop", "length"] | None = None
-        shown, drawn = "", 0
-        if ask.logprobs is not None:
-            offset = text.before + text.unfolding.length
-            text.untold += self.teller.told([token], logits_V[None], [offset], ask.logprobs)
+    def _append_token(self, sequence: SequenceState, token: int, logits_V: Tensor) -> SequenceDelta:
+        """Append a token to a sequence and return what it adds to the text."""
+        request, detokenizer = sequence.request, sequence.detokenizer
+        finish_reason: FinishReason | None = None
+        text, num_tokens = "", 0
+        if request.logprobs is not None:
+            offset = sequence.echo_length + detokenizer.num_decoded
+            sequence.pending_logprobs += self.formatter.format(
+                [token], logits_V[None], [offset], request.logprobs
+            )
         if token == self.tokenizer.boundary_id:
-            finish = "stop"
+            finish_reason = "stop"
         else:
-            text.token = token
-            text.written += 1
-            drawn = 1
-            self.drawn += 1
-            shown = text.unfolding.add(self.tokenizer.decode_bytes(np.array([token])))
-            if text.unfolding.stopped:
-                finish = "stop"
-            elif text.written == ask.max_tokens:
-                finish = "length"
-        if finish is not None:
-            shown += text.unfolding.end()
-        weight = 0.0
-        if finish is not None and text.constraint is not None:
-            weight = float(text.constraint.log_weight_B[0])
-        told = self._shown(text, whole=finish is not None and not text.unfolding.stopped)
-        return SequenceDelta(text=shown, tokens=told, drawn=drawn, finish=finish, log_weight=weight)
+            sequence.last_token = token
+            sequence.num_generated += 1
+            self.num_generated += 1
+            num_tokens = 1
+            text = detokenizer.add(self.tokenizer.decode_bytes(np.array([token])))
+            if detokenizer.stopped:
+                finish_reason = "stop"
+            elif sequence.num_generated == request.max_tokens:
+                finish_reason = "length"
+        log_weight = 0.0
+        if finish_reason is not None:
+            text += detokenizer.finish()
+            if sequence.constraint is not None:
+                log_weight = float(sequence.constraint.log_weight_B[0])
+        complete = finish_reason is not None and not detokenizer.stopped
+        return SequenceDelta(
+            text=text,
+            tokens=_release_logprobs(sequence, complete=complete),
+            num_tokens=num_tokens,
+            finish_reason=finish_reason,
+            log_weight=log_weight,
+        )
 
-    def _shown(self, text: SequenceState, *, whole: bool) -> tuple[TokenLogprob, ...]:
-        """The tokens that may be told now: all, at the end, else those whose text is shown."""
-        end = text.before + text.unfolding.shown
-        count = len(text.untold)
-        if not whole:
-            count = sum(1 for drawn in text.untold if drawn.offset < end)
-        told, text.untold = text.untold[:count], text.untold[count:]
-        return tuple(told)
+
+def _release_logprobs(sequence: SequenceState, *, complete: bool) -> tuple[TokenLogprob, ...]:
+    """Take the tokens whose text was released; all that are left, if the text is complete."""
+    pending = sequence.pending_logprobs
+    count = len(pending)
+    if not complete:
+        end = sequence.echo_length + sequence.detokenizer.num_released
+        count = sum(1 for token in pending if token.offset < end)
+    sequence.pending_logprobs = pending[count:]
+    return tuple(pending[:count])

@@ -1,67 +1,73 @@
-"""The bytes of tokens to text that may be shown."""
+"""Incremental detokenization: from the bytes of tokens to text that can be sent to a client."""
 
 import codecs
 from collections.abc import Sequence
 
-LONGEST = 4
-"""Bytes of a character."""
+MAX_UTF8_BYTES = 4
+"""Length of the longest UTF-8 character."""
 
 
 def decode_complete(raw: bytes) -> str:
-    """The text of some bytes, without half a character at their end."""
+    """Decode UTF-8 and drop an incomplete character at the end."""
     return codecs.getincrementaldecoder("utf-8")("replace").decode(raw)
 
 
 class StreamDetokenizer:
-    """Text as far as it is sure: no half character, and nothing that may yet become a stop string.
+    """Decodes bytes as they arrive and holds back text that is not final yet.
 
-    >>> text = Unfolding(["the end"])
-    >>> [text.add(piece) for piece in (b"and th", b"e", b"n the", b" end of it")]
+    An incomplete character is held back, and so is text that may become a stop string.
+
+    >>> text = StreamDetokenizer(["the end"])
+    >>> [text.add(raw) for raw in (b"and th", b"e", b"n the", b" end of it")]
     ['and ', '', 'then ', '']
     >>> text.stopped
     True
     """
 
-    def __init__(self, stops: Sequence[str] = (), *, after: bytes = b"") -> None:
-        """`after`: what stood before; a character that began there is shown whole."""
-        self.stops = [stop for stop in stops if stop]
+    def __init__(self, stop_strings: Sequence[str] = (), *, after: bytes = b"") -> None:
+        """
+        Args:
+            stop_strings: the text ends before the first of these; empty ones are ignored.
+            after: bytes before the text; a character that begins in them is returned complete.
+        """
+        self.stop_strings = [stop for stop in stop_strings if stop]
         self.stopped = False
-        """Whether a stop string was found; what was shown ends before it."""
-        self.shown = 0
-        """Characters."""
+        """Whether a stop string was found."""
+        self.num_released = 0
+        """Characters that were returned so far."""
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._decoder.decode(after[-LONGEST:])
+        self._decoder.decode(after[-MAX_UTF8_BYTES:])
         self._held = ""
 
     @property
-    def length(self) -> int:
-        """Characters that are whole, shown or held back."""
-        return self.shown + len(self._held)
+    def num_decoded(self) -> int:
+        """Complete characters so far, returned or held back."""
+        return self.num_released + len(self._held)
 
     def add(self, raw: bytes) -> str:
-        """What can be shown now that `raw` has come."""
+        """Decode the next bytes and return the text that is final now."""
         if self.stopped:
             return ""
         self._held += self._decoder.decode(raw)
-        found = [at for stop in self.stops if (at := self._held.find(stop)) >= 0]
+        found = [at for stop in self.stop_strings if (at := self._held.find(stop)) >= 0]
         if found:
             self.stopped = True
             return self._release(min(found))
-        return self._release(len(self._held) - self._perhaps_a_stop())
+        return self._release(len(self._held) - self._possible_stop_length())
 
-    def end(self) -> str:
-        """What was held back, now that nothing more comes; half a character is left out."""
+    def finish(self) -> str:
+        """Return the text that was held back; an incomplete character at the end is dropped."""
         return "" if self.stopped else self._release(len(self._held))
 
-    def _perhaps_a_stop(self) -> int:
-        """Characters at the end with which a stop string may begin."""
-        longest = max(map(len, self.stops), default=1) - 1
+    def _possible_stop_length(self) -> int:
+        """The number of characters at the end with which a stop string may begin."""
+        longest = max(map(len, self.stop_strings), default=1) - 1
         for size in range(min(longest, len(self._held)), 0, -1):
-            if any(stop.startswith(self._held[-size:]) for stop in self.stops):
+            if any(stop.startswith(self._held[-size:]) for stop in self.stop_strings):
                 return size
         return 0
 
     def _release(self, count: int) -> str:
         text, self._held = self._held[:count], self._held[count:]
-        self.shown += count
+        self.num_released += count
         return text

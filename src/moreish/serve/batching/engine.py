@@ -1,4 +1,4 @@
-"""A thread that writes, and the way to it for those that wait without blocking."""
+"""A thread that generates, and asynchronous streams from which requests read the results."""
 
 import asyncio
 import logging
@@ -13,43 +13,29 @@ import torch
 from moreish.generate import limit_threads
 from moreish.models import Model
 from moreish.serve.batching.batch import Batch
+from moreish.serve.batching.errors import (
+    DeadlineExceeded,
+    GenerationFailed,
+    QueueFull,
+    ShuttingDown,
+)
 from moreish.serve.batching.requests import GenerationRequest, SequenceDelta, SequenceRequest
 from moreish.tokenizers import Tokenizer
 
-SMALL = 30_000_000
-"""Parameters below which one thread writes. Two would do a step in two thirds of the time, if they
-were alone: they wait for each other at every product, and a processor is busy with those who
-listen (docs/dev-log.md)."""
+SINGLE_THREAD_PARAMETERS = 30_000_000
+"""Models with fewer parameters run in one thread. Two threads would take two thirds of the time for
+a step on an idle machine, but they wait for each other at every matrix product, and handling
+requests keeps a core busy (docs/dev-log.md)."""
 
-Pieces = list[tuple[int, SequenceDelta]]
-"""What texts of a request gained, each with its place."""
-
-
-class QueueFull(Exception):  # noqa: N818 (it is an answer, no error)
-    """The queue is full; there may be room in so many seconds."""
-
-    def __init__(self, seconds: int) -> None:
-        super().__init__(f"too many texts are waiting: try again in {seconds} s")
-        self.seconds = seconds
-
-
-class ShuttingDown(Exception):  # noqa: N818
-    """The server is about to stop."""
-
-
-class DeadlineExceeded(Exception):  # noqa: N818
-    """The request was given up for its time."""
-
-
-class GenerationFailed(Exception):  # noqa: N818
-    """The model could not go on; the log says why."""
+Deltas = list[tuple[int, SequenceDelta]]
+"""What steps add to the sequences of a request, each with the index of its sequence."""
 
 
 class Engine:
-    """Writes the texts of all requests for one model, in a thread of its own.
+    """Generates the sequences of all requests for one model in a thread of its own.
 
-    Only that thread touches the batch. Requests come to it through a list; what was written goes
-    back to the event loop, all of a step in one go.
+    Only that thread uses the batch. It receives new requests through a list; the results of a step
+    go to the event loop in a single call.
     """
 
     def __init__(
@@ -59,184 +45,196 @@ class Engine:
         *,
         slots: int,
         queue: int,
-        ended: "Callable[[GenerationStream], None]" = lambda answer: None,
+        on_finished: "Callable[[GenerationStream], None]" = lambda stream: None,
     ) -> None:
         """
         Args:
-            slots: texts that are written at a time.
-            queue: texts that may wait for one.
-            ended: is told of every request that is over, however it went.
+            model: the memory layout of its weights is changed.
+            tokenizer: the model's tokenizer.
+            slots: maximum number of sequences in a step.
+            queue: maximum number of sequences that wait for a slot.
+            on_finished: is called with the stream of each request that is over for any reason.
         """
-        small = sum(p.numel() for p in model.parameters()) < SMALL
+        small = sum(p.numel() for p in model.parameters()) < SINGLE_THREAD_PARAMETERS
         self.threads = 1 if small else torch.get_num_threads()
         with limit_threads(self.threads):
             self._batch = Batch(model, tokenizer, slots)
-        self.slots, self.queue, self._ended = slots, queue, ended
+        self.slots, self.queue, self._on_finished = slots, queue, on_finished
         self._new: list[GenerationRequest] = []
         self._open: dict[GenerationRequest, GenerationStream] = {}
         self._wake = threading.Condition()
         self._stopping = False
-        self._pace = 1.0
-        """Seconds from a request to its end, of late."""
-        self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
+        self._mean_latency = 1.0
+        """Exponential moving average of the seconds from a request's submission to its end."""
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
     @property
-    def alone(self) -> bool:
-        """Whether each text has to be written by itself."""
-        return self._batch.rows == 0
+    def is_batching(self) -> bool:
+        """Whether sequences are decoded together; if not, each takes a step of its own."""
+        return self._batch.min_rows > 0
 
     @property
-    def writing(self) -> int:
-        """Texts that are being written."""
-        return len(self._batch.writing)
+    def num_running(self) -> int:
+        """Sequences that are being generated."""
+        return len(self._batch.running)
 
     @property
-    def waiting(self) -> int:
-        """Texts that wait for a slot."""
-        return len(self._batch.waiting) + sum(job.texts for job in self._new)
+    def num_waiting(self) -> int:
+        """Sequences that wait for a slot."""
+        return len(self._batch.waiting) + sum(request.num_sequences for request in self._new)
 
     @property
-    def open(self) -> int:
-        """Requests that somebody listens to."""
+    def num_requests(self) -> int:
+        """Requests that are neither complete nor canceled."""
         return len(self._open)
 
     @property
-    def drawn(self) -> int:
-        """Tokens, since the start."""
-        return self._batch.drawn
+    def num_generated(self) -> int:
+        """Tokens generated since the start."""
+        return self._batch.num_generated
 
-    def submit(self, asks: list[SequenceRequest], seconds: float) -> "GenerationStream":
-        """Have texts written; to be called on the event loop that is to hear of them.
+    def submit(self, sequences: list[SequenceRequest], timeout: float) -> "GenerationStream":
+        """Queue sequences for generation; call it on the event loop that reads the stream.
 
         Args:
-            seconds: after which the request is given up.
+            sequences: prompts and their settings.
+            timeout: seconds after which the request is given up.
+
+        Returns:
+            The stream of results, which must be closed.
 
         Raises:
-            Busy: too many texts are waiting.
-            Closing: no more requests are taken.
+            QueueFull: too many sequences are waiting.
+            ShuttingDown: the engine takes no more requests.
         """
-        job = GenerationRequest(asks, time.monotonic() + seconds)
-        answer = GenerationStream(self, job)
+        request = GenerationRequest(sequences, time.monotonic() + timeout)
+        stream = GenerationStream(self, request)
         with self._wake:
             if self._stopping:
                 raise ShuttingDown
-            texts = sum(other.texts for other in self._open)
-            if texts + job.texts > self.queue + self.slots:
-                raise QueueFull(min(60, max(1, math.ceil(texts / self.slots * self._pace))))
-            self._new.append(job)
-            self._open[job] = answer
+            total = sum(other.num_sequences for other in self._open)
+            if total + request.num_sequences > self.queue + self.slots:
+                seconds = math.ceil(total / self.slots * self._mean_latency)
+                raise QueueFull(min(60, max(1, seconds)))
+            self._new.append(request)
+            self._open[request] = stream
             self._wake.notify()
-        return answer
+        return stream
 
-    def give_up(self, job: GenerationRequest) -> None:
-        """Nobody listens any more: its slots are free within a token."""
-        job.cancelled = True
+    def cancel(self, request: GenerationRequest) -> None:
+        """End a request; its slots are free after the current step."""
+        request.cancelled = True
         with self._wake:
-            answer = self._open.pop(job, None)
+            stream = self._open.pop(request, None)
             self._wake.notify()
-        if answer is not None:
-            self._pace += 0.1 * (time.monotonic() - job.asked_at - self._pace)
-            self._ended(answer)
+        if stream is not None:
+            latency = time.monotonic() - request.submitted_at
+            self._mean_latency += 0.1 * (latency - self._mean_latency)
+            self._on_finished(stream)
 
-    def stop(self, seconds: float) -> None:
-        """Take no more requests, end those that there are, for no longer than this, and give up the
-        others."""
+    def stop(self, timeout: float) -> None:
+        """Take no more requests, wait for those in progress, and cancel what is left.
+
+        Args:
+            timeout: seconds to wait.
+        """
         with self._wake:
             self._stopping = True
             self._wake.notify()
-        self._thread.join(seconds)
-        self._tell(dict.fromkeys(list(self._open), ShuttingDown()))
-        for job in list(self._open):
-            job.cancelled = True
+        self._thread.join(timeout)
+        self._publish(dict.fromkeys(list(self._open), ShuttingDown()))
+        for request in list(self._open):
+            request.cancelled = True
         self._thread.join(10)
 
-    def _work(self) -> None:
+    def _run(self) -> None:
         torch.set_num_threads(self.threads)
         while True:
             with self._wake:
-                while not self._new and self._batch.idle and not self._stopping:
+                while not self._new and self._batch.is_idle and not self._stopping:
                     self._wake.wait()
-                if self._stopping and not self._new and self._batch.idle:
+                if self._stopping and not self._new and self._batch.is_idle:
                     return
                 new, self._new = self._new, []
-            told = self._turn(new)
-            # Those that were given up for their time hear that, and nothing else.
-            self._tell(
-                {**told, **{job: DeadlineExceeded() for job in list(self._open) if job.over}}
-            )
+            updates = self._step(new)
+            for request in list(self._open):
+                if request.is_over:
+                    updates[request] = DeadlineExceeded()
+            self._publish(updates)
 
-    def _turn(self, new: list[GenerationRequest]) -> "Told":
-        """What each request gained, or why it gains no more."""
-        pieces: dict[GenerationRequest, Pieces] = {}
+    def _step(self, new: list[GenerationRequest]) -> "Updates":
+        """Add new requests and run one step of the batch."""
+        updates: dict[GenerationRequest, Deltas] = {}
         try:
-            for job in new:
-                self._batch.add(job)
-            for job, place, piece in self._batch.turn():
-                pieces.setdefault(job, []).append((place, piece))
-        except Exception:  # whatever it is, those who wait must hear of it, and others go on
-            logging.getLogger("moreish.serve").exception("a model could not go on")
+            for request in new:
+                self._batch.add(request)
+            for request, index, delta in self._batch.step():
+                updates.setdefault(request, []).append((index, delta))
+        except Exception:  # whatever it is, the requests in the batch fail and the engine goes on
+            logging.getLogger("moreish.serve").exception("a generation step failed")
             return dict.fromkeys([*self._batch.clear(), *new], GenerationFailed())
-        return dict(pieces)
+        return dict(updates)
 
-    def _tell(self, told: "Told") -> None:
+    def _publish(self, updates: "Updates") -> None:
+        """Hand updates to the event loops that read them."""
         with self._wake:
-            answers = [(self._open[job], what) for job, what in told.items() if job in self._open]
-        for loop in {answer.loop for answer, _ in answers}:
-            some = [(answer, what) for answer, what in answers if answer.loop is loop]
-            with suppress(RuntimeError):  # it is closed: nobody listens
-                loop.call_soon_threadsafe(_hand_over, some)
+            found = [(self._open[r], update) for r, update in updates.items() if r in self._open]
+        for loop in {stream.loop for stream, _ in found}:
+            own = [(stream, update) for stream, update in found if stream.loop is loop]
+            with suppress(RuntimeError):  # the loop is closed, so there is no reader
+                loop.call_soon_threadsafe(_put_all, own)
 
 
 class GenerationStream:
-    """What a request hears; to be closed, since that frees its slots."""
+    """The results of a request as they arrive; close it to free the request's slots."""
 
-    def __init__(self, engine: Engine, job: GenerationRequest) -> None:
+    def __init__(self, engine: Engine, request: GenerationRequest) -> None:
         self.loop = asyncio.get_running_loop()
-        self.job, self._engine = job, engine
-        self.first_token: float | None = None
-        """Seconds that the first piece took to come."""
-        self._left = job.texts
+        self.request, self._engine = request, engine
+        self.time_to_first_token: float | None = None
+        """In seconds; None until there is one."""
+        self._num_unfinished = request.num_sequences
         self._error: Exception | None = None
-        self._pieces: Pieces = []
-        self._there = asyncio.Event()
+        self._deltas: Deltas = []
+        self._ready = asyncio.Event()
 
     def close(self) -> None:
-        """Stop listening."""
-        self._engine.give_up(self.job)
+        """Cancel the request, if it is not complete."""
+        self._engine.cancel(self.request)
 
-    def take(self, what: "Pieces | Exception") -> None:
-        """Told by the engine, on the event loop: what is new, or why there is no more."""
-        if isinstance(what, Exception):
-            self._error = self._error or what  # the first is the reason
+    def put(self, update: "Deltas | Exception") -> None:
+        """Add results, or the reason why there are no more; called on the event loop."""
+        if isinstance(update, Exception):
+            self._error = self._error or update  # a later error is a consequence of the first
         else:
-            if self.first_token is None:
-                self.first_token = time.monotonic() - self.job.asked_at
-            self._pieces += what
-            self._left -= sum(1 for _, piece in what if piece.finish is not None)
-        self._there.set()
+            if self.time_to_first_token is None:
+                self.time_to_first_token = time.monotonic() - self.request.submitted_at
+            self._deltas += update
+            self._num_unfinished -= sum(delta.finish_reason is not None for _, delta in update)
+        self._ready.set()
 
-    async def __aiter__(self) -> AsyncIterator[Pieces]:
-        """What the texts gain, step by step, until each has ended.
+    async def __aiter__(self) -> AsyncIterator[Deltas]:
+        """Yield what the steps add until each sequence is complete.
 
         Raises:
-            Late, Failed, Closing: they will not end.
+            EngineError: why the request ends before that.
         """
-        while self._left:
-            await self._there.wait()
-            self._there.clear()
-            pieces, self._pieces = self._pieces, []
-            if pieces:
-                yield pieces
+        while self._num_unfinished:
+            await self._ready.wait()
+            self._ready.clear()
+            deltas, self._deltas = self._deltas, []
+            if deltas:
+                yield deltas
             if self._error is not None:
                 raise self._error
-        if self._pieces:
-            yield self._pieces
+        if self._deltas:
+            yield self._deltas
 
 
-Told = dict[GenerationRequest, Pieces | Exception]
+Updates = dict[GenerationRequest, Deltas | Exception]
 
 
-def _hand_over(told: list[tuple[GenerationStream, Pieces | Exception]]) -> None:
-    for answer, what in told:
-        answer.take(what)
+def _put_all(updates: list[tuple[GenerationStream, Deltas | Exception]]) -> None:
+    for stream, update in updates:
+        stream.put(update)

@@ -1,6 +1,6 @@
-"""What is asked of the engine, the texts that come of it, and what is told of them.
+"""What the engine is asked for, the state of each sequence, and what is returned of it.
 
-T tokens of a prompt, N random numbers, V vocabulary.
+Shape suffixes: T tokens of a prompt, N random numbers, V vocabulary.
 """
 
 import time
@@ -26,106 +26,116 @@ from moreish.serve.batching.detokenizer import StreamDetokenizer, decode_complet
 from moreish.tokenizers import Ids, Tokenizer
 
 PREFILL_CHUNK = 128
-"""Tokens of prompts that are read between two tokens of those that write."""
+"""Tokens of prompts that are read between two decoding steps."""
 
 END_OF_TEXT = "<|endoftext|>"
-"""How the boundary is told."""
+"""How the boundary token is written in log-probabilities."""
+
+FinishReason = Literal["stop", "length"]
+"""The end of the text or a stop string; or the maximum number of tokens."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SequenceRequest:
-    """A prompt, and how it is to be continued."""
+    """A prompt and how to continue it."""
 
-    lead: Ids
-    """Tokens that the model reads before the prompt and that are no part of the text."""
+    prefix: Ids
+    """Tokens that the model reads before the prompt and that are not part of the text."""
     prompt: Ids
     max_tokens: int
     sampling: Sampling
     seed: int
     n: int = 1
-    """Texts."""
-    first: int = 0
-    """Number of the first: text number i is the one that `moreish sample --seed` writes as its
-    number i."""
+    """Number of continuations."""
+    first_index: int = 0
+    """Index of the first continuation: index i has the text that `moreish sample --seed` writes as
+    its number i."""
     stop: tuple[str, ...] = ()
     logprobs: int | None = None
-    """The likeliest tokens that are told beside each that was drawn; None: tell nothing."""
+    """Number of most likely tokens to report with each generated token; None reports no tokens."""
     echo: bool = False
-    """The prompt is part of the text."""
+    """Whether the prompt is part of the text."""
     automaton: Automaton | None = None
-    """What the text must match."""
+    """A constraint that the text must match."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenLogprob:
-    """A token of a text."""
+    """A token of a text and its log-probability."""
 
     id: int
     text: str
     logprob: float | None
-    """Its natural logarithm, as the model has it, whatever the sampling; of a prompt's first token
-    that follows nothing None."""
+    """Natural logarithm of the model's probability, before any sampling settings; None for the
+    first token of a prompt without prefix."""
     top: list[tuple[int, str, float]]
-    """The likeliest tokens and their log-probabilities."""
+    """The most likely tokens (id, text, log-probability), most likely first."""
     offset: int
-    """Of its first character in the text; of part of a character that character's."""
+    """Position in the text of the token's first character; tokens that share a character have the
+    same offset."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SequenceDelta:
-    """What a text gains by a token or more."""
+    """What one or more steps add to a sequence."""
 
     text: str = ""
     tokens: tuple[TokenLogprob, ...] = ()
-    """Those whose text is shown now, if they were asked for."""
-    drawn: int = 0
-    """Tokens, whether their text is shown yet or not; the boundary is none."""
-    finish: Literal["stop", "length"] | None = None
-    """With the last piece: the text's own end or a stop string, or the most tokens."""
+    """The tokens whose text is released now, if log-probabilities were requested."""
+    num_tokens: int = 0
+    """Generated tokens, whether or not their text is released yet; the boundary does not count."""
+    finish_reason: FinishReason | None = None
+    """Set in the last delta of a sequence."""
     log_weight: float = 0.0
-    """With the last piece: see `ConstrainedDecoder`."""
+    """Set in the last delta of a constrained sequence: see `ConstrainedDecoder`."""
 
 
 @dataclass(eq=False)
 class GenerationRequest:
-    """A request: texts that are delivered, and given up, together."""
+    """The sequences of one client request, which are returned and canceled together."""
 
-    asks: list[SequenceRequest]
-    until: float
-    """When it is given up, in seconds of time.monotonic()."""
+    sequences: list[SequenceRequest]
+    deadline: float
+    """When the request is given up, in seconds of time.monotonic()."""
     cancelled: bool = False
-    """Whoever asked does not want it any more."""
-    asked_at: float = field(default_factory=time.monotonic)
+    submitted_at: float = field(default_factory=time.monotonic)
 
     @property
-    def texts(self) -> int:
-        return sum(ask.n for ask in self.asks)
+    def num_sequences(self) -> int:
+        return sum(sequence.n for sequence in self.sequences)
 
     @property
-    def over(self) -> bool:
-        """Whether nothing more is to be done for it."""
-        return self.cancelled or time.monotonic() > self.until
+    def is_over(self) -> bool:
+        """Whether it was canceled or its deadline has passed."""
+        return self.cancelled or time.monotonic() > self.deadline
 
 
-Event = tuple[GenerationRequest, int, SequenceDelta]
-"""Of which job, of which of its texts, and what is new."""
+SequenceOutput = tuple[GenerationRequest, int, SequenceDelta]
+"""A request, the index of one of its sequences, and what a step adds to that."""
 
 
 class LogprobFormatter:
-    """Tells tokens with what the model made of them."""
+    """Describes tokens and their log-probabilities."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
         self.label = lru_cache(maxsize=1 << 16)(self._label)
 
-    def told(
-        self, tokens: Sequence[int], logits_TV: Tensor, offsets: Sequence[int], most: int
+    def format(
+        self, tokens: Sequence[int], logits_TV: Tensor, offsets: Sequence[int], num_top: int
     ) -> list[TokenLogprob]:
-        """Each token, with the logits before it, and the `most` likeliest in its place."""
+        """Describe tokens by the logits that predicted each of them.
+
+        Args:
+            tokens: T token ids.
+            logits_TV: the logits at the position before each token.
+            offsets: T positions in the text.
+            num_top: number of most likely tokens to report for each position.
+        """
         logs_TV = logits_TV.double().log_softmax(dim=-1)
-        best = logs_TV.topk(min(most, logs_TV.shape[1]))
+        best = logs_TV.topk(min(num_top, logs_TV.shape[1]))
         own_T = logs_TV.gather(1, torch.tensor(tokens)[:, None])[:, 0]
-        each = (offsets, own_T.tolist(), best.indices.tolist(), best.values.tolist())
+        columns = (offsets, own_T.tolist(), best.indices.tolist(), best.values.tolist())
         return [
             TokenLogprob(
                 id=token,
@@ -134,7 +144,7 @@ class LogprobFormatter:
                 top=list(zip(ids, map(self.label, ids), logs, strict=True)),
                 offset=offset,
             )
-            for token, offset, log, ids, logs in zip(tokens, *each, strict=True)
+            for token, offset, log, ids, logs in zip(tokens, *columns, strict=True)
         ]
 
     def _label(self, token: int) -> str:
@@ -148,115 +158,126 @@ class LogprobFormatter:
 
 
 class Prefill:
-    """A prompt on its way through the model, once for all texts that continue it."""
+    """A prompt that the model reads once, in chunks, for all sequences that continue it."""
 
-    def __init__(self, ask: SequenceRequest, model: Model, teller: LogprobFormatter) -> None:
-        self.ask, self.teller = ask, teller
-        self.raw = teller.tokenizer.decode_bytes(ask.prompt)
-        """The prompt's bytes."""
-        self.told: list[TokenLogprob] = []
-        """The prompt's tokens, if they are asked for."""
+    def __init__(self, request: SequenceRequest, model: Model, formatter: LogprobFormatter) -> None:
+        self.request, self.formatter = request, formatter
+        self.prompt_bytes = formatter.tokenizer.decode_bytes(request.prompt)
+        self.logprobs: list[TokenLogprob] = []
+        """The prompt's tokens, if the request echoes them with log-probabilities."""
         self.state: State = None
         self.logits_V = torch.empty(0)
-        """After its last token."""
-        ids, self._done = np.concatenate([ask.lead, ask.prompt]), 0
-        self._tells = ask.echo and ask.logprobs is not None
-        if self._tells:
-            self._offsets = _offsets(ask.prompt, teller.tokenizer)
-            if not len(ask.lead):
-                first = int(ask.prompt[0])
-                label = teller.label(first)
-                self.told = [TokenLogprob(id=first, text=label, logprob=None, top=[], offset=0)]
-        else:  # what comes next depends on no more than this
+        """After the last token of the prompt."""
+        ids, self._num_read = np.concatenate([request.prefix, request.prompt]), 0
+        self._with_logprobs = request.echo and request.logprobs is not None
+        if self._with_logprobs:
+            self._offsets = _token_offsets(request.prompt, formatter.tokenizer)
+            if not len(request.prefix):
+                first = int(request.prompt[0])
+                label = formatter.label(first)
+                self.logprobs = [TokenLogprob(id=first, text=label, logprob=None, top=[], offset=0)]
+        else:  # the continuation depends on no more than this
             ids = ids[-(model.max_length or model.context) :]
         self.tokens_T = torch.from_numpy(ids)
 
     @property
-    def finished(self) -> bool:
-        return self._done == len(self.tokens_T)
+    def is_finished(self) -> bool:
+        return self._num_read == len(self.tokens_T)
 
-    def read(self, model: Model, device: torch.device) -> int:
-        """Read on for a while; how many tokens that was."""
-        piece_T = self.tokens_T[self._done :][
-            : min(PREFILL_CHUNK, model.max_length or PREFILL_CHUNK)
-        ]
-        logits_1TV, self.state = model(piece_T[None].to(device), self.state)
-        self._done += len(piece_T)
-        if self._tells:
-            self._tell(logits_1TV[0].float().cpu())
-        if self.finished:
+    def read_chunk(self, model: Model, device: torch.device) -> int:
+        """Read the next chunk of the prompt and return its number of tokens."""
+        size = min(PREFILL_CHUNK, model.max_length or PREFILL_CHUNK)
+        chunk_T = self.tokens_T[self._num_read :][:size]
+        logits_1TV, self.state = model(chunk_T[None].to(device), self.state)
+        self._num_read += len(chunk_T)
+        if self._with_logprobs:
+            self._add_logprobs(logits_1TV[0].float().cpu())
+        if self.is_finished:
             self.logits_V = logits_1TV[0, -1].float().cpu()
-        return len(piece_T)
+        return len(chunk_T)
 
-    def _tell(self, logits_TV: Tensor) -> None:
-        """Of the tokens that follow those that were just read."""
-        assert self.ask.logprobs is not None
-        first = self._done - len(logits_TV) + 1 - len(self.ask.lead)  # among the prompt's
+    def _add_logprobs(self, logits_TV: Tensor) -> None:
+        """Describe the prompt's tokens that follow those that were just read."""
+        assert self.request.logprobs is not None
+        # Logits of the prefix, and those after the last token, predict no token of the prompt.
+        first = self._num_read - len(logits_TV) + 1 - len(self.request.prefix)
         skipped = max(0, -first)
-        end = min(first + len(logits_TV), len(self.ask.prompt))
+        end = min(first + len(logits_TV), len(self.request.prompt))
         if (begin := first + skipped) < end:
-            tokens = self.ask.prompt[begin:end].tolist()
+            tokens = self.request.prompt[begin:end].tolist()
             logits_TV = logits_TV[skipped : skipped + len(tokens)]
             offsets = self._offsets[begin:end]
-            self.told += self.teller.told(tokens, logits_TV, offsets, self.ask.logprobs)
+            self.logprobs += self.formatter.format(
+                tokens, logits_TV, offsets, self.request.logprobs
+            )
 
 
-def _offsets(prompt: Ids, tokenizer: Tokenizer) -> list[int]:
-    """In the text of the prompt, of each token's first character."""
-    unfolding, offsets = StreamDetokenizer(), []
+def _token_offsets(prompt: Ids, tokenizer: Tokenizer) -> list[int]:
+    """The position of each token's first character in the text of a prompt."""
+    detokenizer, offsets = StreamDetokenizer(), []
     for token in prompt:
-        offsets.append(unfolding.length)
-        unfolding.add(tokenizer.decode_bytes(np.array([token])))
+        offsets.append(detokenizer.num_decoded)
+        detokenizer.add(tokenizer.decode_bytes(np.array([token])))
     return offsets
 
 
 class SequenceState:
-    """One text that is being written."""
+    """A sequence that is being generated or waits for a slot."""
 
     def __init__(
         self,
-        job: GenerationRequest,
-        ask: SequenceRequest,
-        reading: Prefill,
-        place: int,
-        number: int,
+        parent: GenerationRequest,
+        request: SequenceRequest,
+        prefill: Prefill,
+        index: int,
+        seed_index: int,
     ) -> None:
-        """`place` among the texts of the job; `number` among those of the prompt."""
-        self.job, self.ask, self.reading, self.place = job, ask, reading, place
-        self.number = number
+        """
+        Args:
+            parent: the request that the sequence belongs to.
+            request: its prompt and sampling settings.
+            prefill: its prompt, shared with the other continuations.
+            index: its index among all sequences of `parent`.
+            seed_index: its index among the continuations of a seed.
+        """
+        self.parent, self.request, self.prefill = parent, request, prefill
+        self.index, self.seed_index = index, seed_index
         self.state: State = None
-        self.token = -1
-        """The last that was drawn: the next that the model reads."""
-        self.written = 0
-        """Tokens."""
-        self.constraint = None
-        if ask.automaton is not None:
-            self.constraint = ConstrainedDecoder(ask.automaton, ask.prompt, 1, ask.sampling)
-        self.unfolding = StreamDetokenizer(ask.stop, after=reading.raw)
-        self.before = 0
-        """Characters of the text that are the prompt's."""
-        self.untold: list[TokenLogprob] = []
+        self.last_token = -1
+        """The input of the next step."""
+        self.num_generated = 0
+        self.constraint: ConstrainedDecoder | None = None
+        if request.automaton is not None:
+            self.constraint = ConstrainedDecoder(
+                request.automaton, request.prompt, 1, request.sampling
+            )
+        self.detokenizer = StreamDetokenizer(request.stop, after=prefill.prompt_bytes)
+        self.echo_length = 0
+        """Characters at the beginning of the text that are the prompt's."""
+        self.pending_logprobs: list[TokenLogprob] = []
+        """Tokens whose text is held back."""
         self._uniform_N = torch.empty(0)
 
-    def steered(self, logits_1V: Tensor) -> int:
-        """The next token, as its guide has it."""
+    def sample_constrained(self, logits_1V: Tensor) -> int:
+        """Sample the next token among those that the constraint allows."""
         assert self.constraint is not None
         probs_1V = self.constraint(logits_1V).softmax(-1)
-        token_1 = sample_tokens(probs_1V, torch.tensor([self.uniform()], dtype=torch.float64))
+        uniform_1 = torch.tensor([self.next_uniform()], dtype=torch.float64)
+        token_1 = sample_tokens(probs_1V, uniform_1)
         self.constraint.accept_tokens(token_1)
         return int(token_1)
 
-    def echoed(self) -> SequenceDelta:
-        """The prompt, without a character that is not whole yet; with what the model made of its
-        tokens, if that is asked."""
-        shown = decode_complete(self.reading.raw)
-        self.before = len(shown)
-        return SequenceDelta(text=shown, tokens=tuple(self.reading.told))
+    def echo_prompt(self) -> SequenceDelta:
+        """The prompt, without an incomplete character at its end."""
+        text = decode_complete(self.prefill.prompt_bytes)
+        self.echo_length = len(text)
+        return SequenceDelta(text=text, tokens=tuple(self.prefill.logprobs))
 
-    def uniform(self) -> float:
-        """The random number for the next token: that of its seed, number and position."""
-        at = self.written % NOISE_BLOCK
-        if at == 0:
-            streams = range(self.number, self.number + 1)
-            self._uniform_N = uniform_noise(self.ask.seed, self.written // NOISE_BLOCK, streams)[0]
-        return float(self._uniform_N[at])
+    def next_uniform(self) -> float:
+        """The random number of the next token, determined by seed, index and position."""
+        position = self.num_generated % NOISE_BLOCK
+        if position == 0:
+            streams = range(self.seed_index, self.seed_index + 1)
+            block = self.num_generated // NOISE_BLOCK
+            self._uniform_N = uniform_noise(self.request.seed, block, streams)[0]
+        return float(self._uniform_N[position])

@@ -1,4 +1,4 @@
-"""Connections: how long a client may take to ask and to listen, and how many there may be."""
+"""Connections: how long a client may take to send and to read, and how many there may be."""
 
 import asyncio
 from collections.abc import Callable, Collection
@@ -13,76 +13,82 @@ from moreish.serve.http.guard import SECURITY_HEADERS
 from moreish.serve.http.limits import Limits
 
 ACCEPT_BATCH = 16
-"""Connections that the event loop takes before it looks at those that it has."""
+"""Connections that the event loop accepts before it handles those that are open."""
 
-RESERVE = 128
+RESERVED_FILES = 128
 """Open files kept for the program itself and for a few rounds of `ACCEPT_BATCH`."""
 
-LOOKS = 8
-"""At a connection, in the time in which a client that does nothing is given up."""
+CHECKS_PER_TIMEOUT = 8
+"""How often a connection is checked within the time after which an idle client is dropped."""
 
 
-def affordable_connections(most: int) -> int:
-    """So many connections, or as many as the system has files for: each may need a second one."""
+def affordable_connections(maximum: int) -> int:
+    """Return `maximum`, or less where the system allows few open files.
+
+    Each connection may need two files.
+    """
     try:
         import resource
-    except ImportError:  # Windows, which has no such limit
-        return most
+    except ImportError:  # Windows has no such limit
+        return maximum
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if files == resource.RLIM_INFINITY:
-        return most
-    return max(1, min(most, (files - RESERVE) // 2))
+        return maximum
+    return max(1, min(maximum, (files - RESERVED_FILES) // 2))
 
 
 def connection_factory(limits: Limits, uploads: Collection[str]) -> Callable[..., "Connection"]:
-    """What uvicorn makes a connection of. `uploads` are paths whose body may take long."""
-    return partial(
-        Connection, limits=limits, most=affordable_connections(limits.connections), uploads=uploads
-    )
+    """Return what uvicorn calls for each connection.
+
+    Args:
+        limits: timeouts and the number of connections.
+        uploads: paths whose request body may take longer than `limits.seconds`.
+    """
+    maximum = affordable_connections(limits.connections)
+    return partial(Connection, limits=limits, maximum=maximum, uploads=uploads)
 
 
 class Connection(H11Protocol):
-    """uvicorn's, with an end to waiting.
+    """uvicorn's connection with timeouts.
 
-    uvicorn waits for ever for a request to be whole, and for a client to take its answer. Here one
-    that has sent no whole head, or nothing of the body, or has taken nothing of what lies ready,
-    for `stall` seconds, loses the connection.
+    uvicorn waits forever for a request to be complete and for a client to read its response. This
+    one closes the connection of a client that has sent no complete head, nothing of the body, or
+    read nothing of the response for `limits.stall` seconds.
     """
 
     def __init__(
-        self, *args: Any, limits: Limits, most: int, uploads: Collection[str], **more: Any
+        self, *args: Any, limits: Limits, maximum: int, uploads: Collection[str], **options: Any
     ) -> None:
-        super().__init__(*args, **more)
-        self._limits, self._most, self._uploads = limits, most, uploads
-        self._every = min(limits.stall, limits.seconds) / LOOKS
+        super().__init__(*args, **options)
+        self._limits, self._maximum, self._uploads = limits, maximum, uploads
+        self._check_seconds = min(limits.stall, limits.seconds) / CHECKS_PER_TIMEOUT
         self._timer: asyncio.TimerHandle | None = None
-        self._began = self._heard = self.loop.time()
-        """When the request began, and when anything of it came last."""
-        self._kept = False
-        """The client has had an answer, and has asked nothing since: uvicorn counts that time."""
-        self._unsent, self._moved = 0, self.loop.time()
-        """Bytes that lie ready, and when any were taken last."""
+        self._request_started = self._last_received = self.loop.time()
+        self._is_keep_alive = False
+        """Between a response and the next request, where uvicorn's own timeout applies."""
+        self._unsent, self._last_sent = 0, self.loop.time()
+        """Bytes in the write buffer, and when some of them were last sent."""
 
     @property
-    def answering(self) -> bool:
-        """Whether the client has the beginning of an answer."""
+    def is_responding(self) -> bool:
+        """Whether the client has received the beginning of a response."""
         return getattr(self.cycle, "response_started", False)  # there may be no cycle yet
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        # Writing is then paused whenever anything lies ready, so that less is only what was taken.
+        # Pauses writing whenever the buffer is not empty, so it shrinks only by what is sent.
         transport.set_write_buffer_limits(high=0)
-        self._timer = self.loop.call_later(self._every, self._look)
-        if len(self.connections) > self._most:
-            # The one that has asked for nothing for the longest goes; it may be this one.
-            waiting = [
+        self._timer = self.loop.call_later(self._check_seconds, self._check)
+        if len(self.connections) > self._maximum:
+            # Drop the connection that has been without a request for longest, perhaps this one.
+            idle = [
                 other
                 for other in self.connections
                 if isinstance(other, Connection) and other.conn.their_state is h11.IDLE
             ]
-            last = min(waiting, key=lambda other: other._began)
-            self.connections.discard(last)
-            last.transport.abort()
+            oldest = min(idle, key=lambda other: other._request_started)
+            self.connections.discard(oldest)
+            oldest.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._timer is not None:
@@ -90,46 +96,50 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        self._heard = self.loop.time()
-        if self._kept:
-            self._began, self._kept = self._heard, False
+        self._last_received = self.loop.time()
+        if self._is_keep_alive:
+            self._request_started, self._is_keep_alive = self._last_received, False
         super().data_received(data)
 
     def on_response_complete(self) -> None:
-        self._began, self._kept = self.loop.time(), True
+        self._request_started, self._is_keep_alive = self.loop.time(), True
         super().on_response_complete()
 
     def resume_writing(self) -> None:
-        self._moved = self.loop.time()
+        self._last_sent = self.loop.time()
         super().resume_writing()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
+        """Close the connection if one of its timeouts has passed."""
         now = self.loop.time()
-        self._timer = self.loop.call_later(self._every, self._look)
+        self._timer = self.loop.call_later(self._check_seconds, self._check)
         stalled = now - self._limits.stall
         if (unsent := self.transport.get_write_buffer_size()) != self._unsent:
-            self._unsent, self._moved = unsent, now
-        if unsent and self._moved <= stalled:
-            self.transport.abort()  # to close it would be to wait until they are taken
+            self._unsent, self._last_sent = unsent, now
+        if unsent and self._last_sent <= stalled:
+            self.transport.abort()  # close() would wait until the buffer is sent
         elif self.transport.is_closing():
             pass
         elif self.conn.their_state is h11.IDLE:
-            if not self._kept and self._began <= stalled:
+            if not self._is_keep_alive and self._request_started <= stalled:
                 self.transport.close()
         elif self.conn.their_state is h11.SEND_BODY:
-            if self.flow.read_paused:  # it is the server that does not read
-                self._heard = now
-            slow = self._began <= now - self._limits.seconds
-            if self._heard <= stalled or (slow and self.scope["path"] not in self._uploads):
-                self._give_up_body()
+            if self.flow.read_paused:  # the server is not reading
+                self._last_received = now
+            slow = self._request_started <= now - self._limits.seconds
+            if self._last_received <= stalled or (slow and self.scope["path"] not in self._uploads):
+                self._time_out_body()
 
-    def _give_up_body(self) -> None:
+    def _time_out_body(self) -> None:
+        """Respond with 408 if there is no response yet, then close."""
         if self.conn.our_state is h11.SEND_RESPONSE:
-            told = ApiError(408, "the body did not come in time").response()
-            told.headers.update({**SECURITY_HEADERS, "Connection": "close"})
+            response = ApiError(408, "the request body did not arrive in time").response()
+            response.headers.update({**SECURITY_HEADERS, "Connection": "close"})
             for event in (
-                h11.Response(status_code=408, headers=told.raw_headers, reason=b"Request Timeout"),
-                h11.Data(data=bytes(told.body)),
+                h11.Response(
+                    status_code=408, headers=response.raw_headers, reason=b"Request Timeout"
+                ),
+                h11.Data(data=bytes(response.body)),
                 h11.EndOfMessage(),
             ):
                 self.transport.write(self.conn.send(event) or b"")

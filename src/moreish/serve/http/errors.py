@@ -1,9 +1,8 @@
-"""Errors in the shape that OpenAI's clients read."""
+"""Error responses in the shape of OpenAI's API."""
 
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
@@ -14,17 +13,15 @@ from moreish.serve.batching import DeadlineExceeded, GenerationFailed, QueueFull
 
 
 class ErrorDetail(BaseModel):
-    """What went wrong."""
-
     message: str
     type: str
     param: str | None = None
-    """The part of the request that it is about."""
+    """The parameter of the request that caused the error."""
     code: str | None = None
 
 
 class ErrorBody(BaseModel):
-    """Every answer that is no success."""
+    """The body of every error response."""
 
     error: ErrorDetail
 
@@ -32,20 +29,20 @@ class ErrorBody(BaseModel):
 ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody, "description": text}
     for status, text in {
-        400: "The request is not understood, or asks for too much.",
+        400: "The request is invalid or exceeds a limit.",
         401: "The token is missing or wrong.",
-        403: "The page that asks is not this server's.",
-        404: "There is no such thing.",
-        405: "Not with this method.",
-        408: "The body did not come in time.",
-        409: "Not now: see the message.",
+        403: "The request comes from a page of another origin.",
+        404: "The model, text or run does not exist.",
+        405: "The path does not support this method.",
+        408: "The request body did not arrive in time.",
+        409: "The request conflicts with the current state; see the message.",
         413: "The body is too large.",
-        415: "The body is no JSON.",
+        415: "The body has the wrong content type.",
         421: "The Host header names another server.",
         429: "Too many requests are waiting; see Retry-After.",
-        500: "An error that should not be.",
-        503: "The server is stopping.",
-        504: "It took too long.",
+        500: "An internal error occurred.",
+        503: "The server is shutting down.",
+        504: "The request exceeded its deadline.",
     }.items()
 }
 """For the OpenAPI document."""
@@ -53,11 +50,11 @@ ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
 GUARD_ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
     status: ERROR_RESPONSES[status] for status in (401, 403, 413, 415, 421, 500)
 }
-"""Of routes that take anything, which the guard answers nevertheless."""
+"""The errors of routes without parameters: those of `Guard`, and internal errors."""
 
 
 class ApiError(Exception):
-    """An answer that is no success; raised anywhere below a route."""
+    """An error response; routes and everything below them may raise it."""
 
     def __init__(
         self,
@@ -81,54 +78,50 @@ class ApiError(Exception):
 
 
 def bad_request(param: str, message: str) -> ApiError:
-    """The client's mistake, in one part of the request."""
+    """Return the error for an invalid parameter (400)."""
     return ApiError(400, message, param=param)
 
 
 def to_api_error(error: Exception) -> ApiError:
-    """What the client is told of an error of ours. Nothing of an unforeseen one."""
+    """Return the response for any exception; an unexpected one reveals nothing."""
     match error:
         case ApiError():
             return error
         case QueueFull():
-            after = {"Retry-After": str(error.seconds)}
-            return ApiError(429, str(error), code="rate_limit_exceeded", headers=after)
+            headers = {"Retry-After": str(error.retry_after)}
+            return ApiError(429, str(error), code="rate_limit_exceeded", headers=headers)
         case ShuttingDown():
-            after = {"Retry-After": "5"}
-            return ApiError(503, "the server is stopping", code="closing", headers=after)
+            headers = {"Retry-After": "5"}
+            return ApiError(503, "the server is shutting down", code="closing", headers=headers)
         case DeadlineExceeded():
-            return ApiError(504, "it took too long, and was given up", code="deadline_exceeded")
+            return ApiError(504, "the request exceeded its deadline", code="deadline_exceeded")
         case GenerationFailed():
-            return ApiError(500, "the model could not go on", code="model_failed")
+            message = "the model failed; see the server's log"
+            return ApiError(500, message, code="model_failed")
         case MoreishError():
             return ApiError(400, str(error))
         case RequestValidationError():
             return _validation_error(error)
-        case HTTPException():
-            plain = HTTPStatus(error.status_code).phrase
-            told = error.detail if error.detail != plain else f"{error.status_code} {plain}"
-            headers = dict(error.headers) if error.headers else None
-            return ApiError(error.status_code, str(told), headers=headers)
-    return ApiError(500, "an error that should not be; the server's log says more")
+        case HTTPException(status_code=status, detail=detail, headers=given):
+            phrase = HTTPStatus(status).phrase
+            message = f"{status} {phrase}" if detail == phrase else str(detail)
+            return ApiError(status, message, headers=dict(given) if given else None)
+    return ApiError(500, "internal error; see the server's log")
 
 
 def _validation_error(error: RequestValidationError) -> ApiError:
+    """Name the parameter and everything that it may be."""
     errors = error.errors()
-    # Of a union there is an error for each of its types: one that is about more tells more.
+    # A union has an error for each of its types; one that is not about the type says more.
     first = next((e for e in errors if not e["type"].endswith("_type")), errors[0])
     kind, where = first["type"], [str(part) for part in first["loc"]]
     if kind == "json_invalid":
-        return ApiError(400, f"the body is no JSON: {first['ctx'].get('error', 'not understood')}")
-    # ("body", "prompt", "list[int]", 3) and the like; names of types are no part of a path.
+        return ApiError(400, f"the body is not valid JSON: {first['ctx'].get('error', kind)}")
+    # A location is ("body", "prompt", "list[int]", 3) and the like.
     param = where[1] if len(where) > 1 else where[0]
     if kind == "extra_forbidden":
         return bad_request(param, f"unknown parameter: {'.'.join(where[1:])[:100]}")
-    here = [e for e in errors if e["loc"][1:2] == first["loc"][1:2]]
-    reasons = dict.fromkeys(e["msg"] for e in (here if kind.endswith("_type") else [first]))
-    told = " or ".join(reasons).replace(" or Input should be ", " or ")
-    return bad_request(param, f"{param}: {told.removeprefix('Value error, ')}")
-
-
-async def handle_error(request: Request, error: Exception) -> JSONResponse:
-    """The handler of all of these."""
-    return to_api_error(error).response()
+    same = [e for e in errors if e["loc"][1:2] == first["loc"][1:2]]
+    reasons = dict.fromkeys(e["msg"] for e in (same if kind.endswith("_type") else [first]))
+    message = " or ".join(reasons).replace(" or Input should be ", " or ")
+    return bad_request(param, f"{param}: {message.removeprefix('Value error, ')}")

@@ -1,4 +1,4 @@
-"""Who may ask: the server's own page and programs on this machine, or who knows the token.
+"""Access checks: who may send requests, and how large they may be.
 
 The reasons are in docs/serving.md, under "Threat model".
 """
@@ -19,7 +19,7 @@ from moreish.serve.http.errors import ApiError, to_api_error
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 
 SECURITY_HEADERS = {
-    # Modules of the page that are older than others would not fit.
+    # The page's modules must all have the same version.
     "Cache-Control": "no-cache",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -33,35 +33,42 @@ SECURITY_HEADERS = {
         "trusted-types 'none'"
     ),
 }
-"""Headers of every answer: nothing from elsewhere, and no text becomes a script."""
+"""Headers of every response: the page loads nothing from elsewhere and runs no text as a script."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AccessRules:
-    """Whom the guard lets in."""
+    """What `Guard` lets through."""
 
     hosts: frozenset[str]
-    """Names in the Host header, without port."""
+    """Allowed names in the Host header, without port."""
     token: str | None = None
-    """Known to whoever may ask for more than the page itself."""
+    """Bearer token that everything but the page itself requires; None requires none."""
     body_bytes: int = 1_000_000
-    """Of a body that is JSON; it is not read further."""
+    """Maximum size of a JSON body."""
     uploads: Mapping[str, int] = field(default_factory=dict)
-    """Paths whose body is a file, and no JSON, and how many bytes of it are read."""
+    """Paths whose body is a file, with the maximum size of each."""
 
     @classmethod
-    def of(cls, hosts: Iterable[str], token: str | None, **more: Any) -> "AccessRules":
-        """`hosts` as people write them; an empty token is none."""
+    def create(cls, hosts: Iterable[str], token: str | None, **options: Any) -> "AccessRules":
+        """Normalize host names; an empty token counts as none."""
         names = frozenset(host.lower().strip("[]") for host in hosts)
-        return cls(hosts=names, token=token or None, **more)
+        return cls(hosts=names, token=token or None, **options)
 
 
 class Guard:
-    """ASGI middleware around everything."""
+    """ASGI middleware around the application that checks requests and adds security headers."""
 
-    def __init__(self, app: ASGIApp, rules: AccessRules, answered: Callable[[int], None]) -> None:
-        """`answered` is told the status of every answer."""
-        self.app, self.rules, self.answered = app, rules, answered
+    def __init__(
+        self, app: ASGIApp, rules: AccessRules, on_response: Callable[[int], None]
+    ) -> None:
+        """
+        Args:
+            app: the application.
+            rules: what to let through.
+            on_response: is called with the status of every response.
+        """
+        self.app, self.rules, self.on_response = app, rules, on_response
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -69,13 +76,13 @@ class Guard:
                 await self.app(scope, receive, send)
             return
 
-        begun = False
+        started = False
 
-        async def guarded(message: Message) -> None:
-            nonlocal begun
+        async def send_with_headers(message: Message) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
-                begun = True
-                self.answered(message["status"])
+                started = True
+                self.on_response(message["status"])
                 headers = MutableHeaders(scope=message)
                 for name, value in SECURITY_HEADERS.items():
                     headers.setdefault(name, value)
@@ -83,61 +90,60 @@ class Guard:
                     headers["Connection"] = "close"
             await send(message)
 
-        if (error := self._refusal(scope)) is not None:
-            # The body is left unread, so that the connection is of no more use.
+        if (error := self._check(scope)) is not None:
             response = error.response()
-            response.headers["Connection"] = "close"
-            await response(scope, receive, guarded)
+            response.headers["Connection"] = "close"  # the body is not read
+            await response(scope, receive, send_with_headers)
             return
         try:
-            await self.app(scope, receive, guarded)
-        except asyncio.CancelledError:  # the server stops, and this took longer than it waits
-            if not begun:
-                await to_api_error(ShuttingDown()).response()(scope, receive, guarded)
+            await self.app(scope, receive, send_with_headers)
+        except asyncio.CancelledError:  # uvicorn stops and does not wait any longer
+            if not started:
+                response = to_api_error(ShuttingDown()).response()
+                await response(scope, receive, send_with_headers)
 
-    def _refusal(self, scope: Scope) -> ApiError | None:
+    def _check(self, scope: Scope) -> ApiError | None:
+        """Return why a request is rejected, or None."""
         headers = Headers(scope=scope)
         host = headers.get("host", "")
-        if _name(host) not in self.rules.hosts:
-            # A page from elsewhere whose name was made to point here must not get in (DNS
-            # rebinding); 421 is what HTTP has for this.
+        if _host_name(host) not in self.rules.hosts:
+            # DNS rebinding: a page of another site whose name resolves to this machine.
             return ApiError(421, f"this server is not {host[:100]!r}; see --allow-host")
         path = scope["path"]
         private = is_private(path)
         origin = headers.get("origin", "").lower()
-        own = ("", f"http://{host}".lower(), f"https://{host}".lower())
-        # Browsers tell both; other programs tell neither.
-        elsewhere = headers.get("sec-fetch-site") in ("cross-site", "same-site")
-        if origin not in own or (elsewhere and private):
-            return ApiError(403, "only this server's own page may ask")
+        own_origins = ("", f"http://{host}".lower(), f"https://{host}".lower())
+        # Browsers send both headers; other programs send neither.
+        other_site = headers.get("sec-fetch-site") in ("cross-site", "same-site")
+        if origin not in own_origins or (other_site and private):
+            return ApiError(403, "requests from pages of other origins are not allowed")
         if self.rules.token is not None and private:
-            given = headers.get("authorization", "")
-            kind, _, token = given.partition(" ")
-            right = hmac.compare_digest(token.strip().encode(), self.rules.token.encode())
-            if kind.lower() != "bearer" or not right:
+            scheme, _, token = headers.get("authorization", "").partition(" ")
+            matches = hmac.compare_digest(token.strip().encode(), self.rules.token.encode())
+            if scheme.lower() != "bearer" or not matches:
                 challenge = {"WWW-Authenticate": "Bearer"}
-                message = "give the server's token: Authorization: Bearer …"
+                message = "send the server's token: Authorization: Bearer …"
                 return ApiError(401, message, code="invalid_api_key", headers=challenge)
         length = headers.get("content-length", "0")
         if length != "0" or "transfer-encoding" in headers:
             upload = path in self.rules.uploads
-            wanted = "application/octet-stream" if upload else "application/json"
-            # Forms of other pages cannot send these types.
-            if headers.get("content-type", "").partition(";")[0].strip().lower() != wanted:
-                return ApiError(415, f"the body has to be {wanted}")
-            most = self.rules.uploads.get(path, self.rules.body_bytes)
-            if not length.isdecimal() or int(length) > most:
-                return ApiError(413, f"the body may have {most:,} bytes at the most")
+            expected = "application/octet-stream" if upload else "application/json"
+            # A form of another site cannot send these types.
+            if headers.get("content-type", "").partition(";")[0].strip().lower() != expected:
+                return ApiError(415, f"the content type of the body must be {expected}")
+            maximum = self.rules.uploads.get(path, self.rules.body_bytes)
+            if not length.isdecimal() or int(length) > maximum:
+                return ApiError(413, f"the body must have at most {maximum:,} bytes")
         return None
 
 
 def is_private(path: str) -> bool:
-    """Whether it is more than the page itself: where there is a token, it has to be known."""
+    """Whether a path is more than the page itself, so that it requires the token."""
     return path.startswith(("/v1/", "/api/", "/metrics", "/openapi"))
 
 
-def _name(host: str) -> str:
-    """Without port; empty where it is none."""
+def _host_name(host: str) -> str:
+    """The name in a Host header, without port; empty if it is invalid."""
     if set(host) & set("@/?#\\"):
         return ""
     try:

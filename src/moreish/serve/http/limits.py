@@ -1,4 +1,4 @@
-"""What a server gives at the most, so that nobody can take it all."""
+"""Upper bounds on what clients may ask for, so that none can use up the machine."""
 
 from pydantic import Field
 
@@ -6,31 +6,31 @@ from moreish.settings import Settings
 
 
 class Limits(Settings):
-    """Each is a setting of `moreish serve --limit NAME=VALUE`."""
+    """Limits of the server; each can be set by `moreish serve --limit NAME=VALUE`."""
 
     max_tokens: int = Field(4096, ge=1)
-    """Of one text."""
+    """Maximum number of tokens of one text."""
     n: int = Field(16, ge=1)
-    """Texts for one prompt."""
+    """Maximum number of texts per prompt."""
     prompts: int = Field(16, ge=1)
-    """Of one request."""
+    """Maximum number of prompts in a request."""
     total_tokens: int = Field(16384, ge=1)
-    """That one request may draw in all: prompts times n times max_tokens; a prompt that is echoed
-    with logprobs counts too."""
+    """Maximum number of tokens that a request may generate: prompts times n times max_tokens; a
+    prompt that is echoed with logprobs counts too."""
     prompt_characters: int = Field(100_000, ge=1)
-    """Of all prompts of a request together, and of any other text; of token ids the number."""
+    """Maximum length of all prompts of a request together, and of any other text in a request, in
+    characters or token ids."""
     logprobs: int = Field(20, ge=0)
-    """The likeliest tokens that are told beside each that was drawn."""
+    """Maximum number of most likely tokens to report with each generated token."""
     body_bytes: int = Field(1_000_000, ge=1)
-    """Of a request, which is not read further."""
+    """Maximum size of a request body."""
     upload_bytes: int = Field(100_000_000, ge=1)
-    """Of a text to train on."""
+    """Maximum size of an uploaded text."""
     queue: int = Field(256, ge=1)
-    """Texts that wait for a slot of one model; more are refused (429)."""
+    """Maximum number of texts that wait for a slot of a model; beyond that, requests get 429."""
     seconds: float = Field(300.0, gt=0)
-    """After which a request is given up."""
+    """Deadline of a request in seconds."""
     stall: float = Field(20.0, gt=0)
-    """Seconds in which a client takes nothing of its answer, or sends nothing of its request,
-    before it is given up."""
+    """Seconds after which a client that sends or reads nothing is disconnected."""
     connections: int = Field(512, ge=1)
-    """Open at a time; fewer where the system allows few open files."""
+    """Maximum number of open connections; fewer where the system allows few open files."""

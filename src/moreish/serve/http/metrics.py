@@ -1,4 +1,4 @@
-"""What is counted as requests come and go, for Prometheus."""
+"""Prometheus metrics of requests."""
 
 import time
 
@@ -6,38 +6,41 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from moreish.serve.batching import GenerationStream
 
-SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+"""Upper bounds of the histograms' buckets, in seconds."""
 
 
 class Metrics:
     """Counters and histograms of one server."""
 
     def __init__(self) -> None:
-        self.collected = CollectorRegistry()
-        self.requests = Counter(
-            "moreish_requests", "Answers, by status.", ["status"], registry=self.collected
+        self.registry = CollectorRegistry()
+        self._responses = Counter(
+            "moreish_requests", "HTTP responses by status.", ["status"], registry=self.registry
         )
-        self.first_token = Histogram(
-            "moreish_first_token_seconds",
-            "From a request for a completion to its first token.",
-            ["model"],
-            buckets=SECONDS,
-            registry=self.collected,
+        self._first_token = self._histogram(
+            "first_token", "Seconds from a generation request to its first token."
         )
-        self.request = Histogram(
-            "moreish_completion_seconds",
-            "From a request for a completion to its end.",
-            ["model"],
-            buckets=SECONDS,
-            registry=self.collected,
+        self._completion = self._histogram(
+            "completion", "Seconds from a generation request to its end."
         )
 
-    def answered(self, status: int) -> None:
-        """A request has its answer, or the beginning of it."""
-        self.requests.labels(status).inc()
+    def _histogram(self, name: str, help_text: str) -> Histogram:
+        return Histogram(
+            f"moreish_{name}_seconds",
+            help_text,
+            ["model"],
+            buckets=BUCKETS,
+            registry=self.registry,
+        )
 
-    def completion(self, model: str, answer: GenerationStream) -> None:
-        """A request for a completion is over."""
-        if answer.first_token is not None:
-            self.first_token.labels(model).observe(answer.first_token)
-        self.request.labels(model).observe(time.monotonic() - answer.job.asked_at)
+    def count_response(self, status: int) -> None:
+        """Count a response when it starts."""
+        self._responses.labels(status).inc()
+
+    def observe_generation(self, model: str, stream: GenerationStream) -> None:
+        """Record the times of a generation request that is over."""
+        if stream.time_to_first_token is not None:
+            self._first_token.labels(model).observe(stream.time_to_first_token)
+        seconds = time.monotonic() - stream.request.submitted_at
+        self._completion.labels(model).observe(seconds)

@@ -1,12 +1,13 @@
-"""Answers on their way to clients that may go, or stop reading."""
+"""Server-sent events, and work that is canceled when its client disconnects."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from starlette.requests import Request
-from starlette.responses import Response
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from moreish.serve.batching import DeadlineExceeded
@@ -29,90 +30,86 @@ EVENT_STREAM_RESPONSE: dict[int | str, dict[str, Any]] = {
         }
     }
 }
-"""What OpenAPI 3.2 has for a stream of them."""
+"""The description of an event stream in OpenAPI 3.2."""
 
 
-class ClientDisconnected(Exception):  # noqa: N818
-    """The client has closed the connection."""
-
-
-class EventStream(Response):
-    """Server-sent events (the HTML standard, section 9.2), each a line of JSON."""
+class EventStream(StreamingResponse):
+    """Server-sent events (HTML standard, section 9.2), each with one line of JSON as data."""
 
     media_type = "text/event-stream"
 
     def __init__(
         self, events: AsyncIterator[str], close: Callable[[], None] = lambda: None
     ) -> None:
-        """`close` is called in any case: at the end, or when the client goes."""
-        super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
-        del self.headers["content-length"]
-        self._events, self._close = events, close
+        """
+        Args:
+            events: the data of each event; an exception becomes a last event with an `error`.
+            close: is called at the end, also when the client disconnects.
+        """
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        super().__init__(_encode(events), headers=headers)
+        self._close = close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            with suppress(ClientDisconnected):
-                await until_gone(asyncio.create_task(self._send(send)), receive)
+            with suppress(ClientDisconnect):
+                await run_until_disconnect(self.stream_response(send), receive)
         finally:
             self._close()
 
-    async def _send(self, send: Send) -> None:
-        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
-        await send(start)
-        async for event in self._events:
-            body = f"data: {event}\n\n".encode()
-            await send({"type": "http.response.body", "body": body, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+async def _encode(events: AsyncIterator[str]) -> AsyncIterator[str]:
+    try:
+        async for event in events:
+            yield f"data: {event}\n\n"
+    except Exception as error:
+        yield f"data: {json.dumps(to_api_error(error).body())}\n\n"
 
 
-async def until_gone(work: "asyncio.Task[T]", receive: Callable[[], Awaitable[Any]]) -> T:
-    """What `work` gives, unless the client goes before.
+async def run_until_disconnect(
+    work: Coroutine[Any, Any, T], receive: Callable[[], Awaitable[Any]]
+) -> T:
+    """Run a coroutine and cancel it when the client disconnects.
 
     Raises:
-        Gone: it went.
+        ClientDisconnect: the client disconnected.
     """
-    leaving = asyncio.create_task(_disconnected(receive))
+    task = asyncio.create_task(work)
+    watcher = asyncio.create_task(_wait_for_disconnect(receive))
     try:
-        await asyncio.wait({work, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not work.done():
-            raise ClientDisconnected
-        return work.result()
+        await asyncio.wait({task, watcher}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+        return task.result()
     finally:
-        for task in (work, leaving):
-            task.cancel()
-        await asyncio.gather(work, leaving, return_exceptions=True)
+        for pending in (task, watcher):
+            pending.cancel()
+        await asyncio.gather(task, watcher, return_exceptions=True)
 
 
 async def cancel_on_disconnect(
-    work: Coroutine[Any, Any, T], request: Request, seconds: float | None = None
-) -> T | Response:
-    """The answer to a request, unless nobody waits for it any more: the work is then given up.
+    work: Coroutine[Any, Any, T], request: Request, timeout: float | None = None
+) -> T:
+    """Run a coroutine and cancel it when the client disconnects or the time is over.
+
+    Args:
+        work: computes the response.
+        request: the request of the client.
+        timeout: in seconds; None for no limit.
 
     Raises:
-        Late: it took longer than `seconds`, and was given up for that.
+        ClientDisconnect: the client disconnected.
+        DeadlineExceeded: the timeout has passed.
     """
     try:
-        async with asyncio.timeout(seconds) as deadline:
-            return await until_gone(asyncio.create_task(work), request.receive)
-    except ClientDisconnected:
-        return Response(status_code=499)
+        async with asyncio.timeout(timeout) as deadline:
+            return await run_until_disconnect(work, request.receive)
     except TimeoutError:
         if deadline.expired():
             raise DeadlineExceeded from None
         raise
 
 
-async def _disconnected(receive: Callable[[], Awaitable[Any]]) -> None:
+async def _wait_for_disconnect(receive: Callable[[], Awaitable[Any]]) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-async def with_error_event(
-    events: AsyncIterator[str], shape: Callable[[dict[str, Any]], str]
-) -> AsyncIterator[str]:
-    """The events; an error on the way is the last of them."""
-    try:
-        async for event in events:
-            yield event
-    except Exception as error:
-        yield shape(to_api_error(error).body())

@@ -1,6 +1,6 @@
-"""Training on behalf of clients."""
+"""Training from the page: uploaded texts, their audit and plan, and one training at a time."""
 
-from moreish.serve.jobs.routes import TrainingManager
+from moreish.serve.jobs.manager import TrainingManager
 from moreish.serve.jobs.routes import router as training_router
 
 __all__ = [

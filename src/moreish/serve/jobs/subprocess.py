@@ -1,4 +1,4 @@
-"""Processes that read whole texts or train: `moreish.serve.jobs.worker`, and what it tells."""
+"""Worker processes that audit texts and train: see `moreish.serve.jobs.worker`."""
 
 import asyncio
 import json
@@ -8,72 +8,82 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
-from moreish.serve.batching import DeadlineExceeded, GenerationFailed, QueueFull
+from moreish.serve.batching import DeadlineExceeded, QueueFull
+from moreish.serve.http import ApiError
 
 MAX_WAITING = 8
-"""Readings that wait for the one that is on; more are refused."""
+"""Audits that may wait for the one that is running."""
 
 
-async def start_worker(verb: str, options: dict[str, Any]) -> Process:
-    """A process that does it."""
+async def start_worker(command: str, options: dict[str, Any]) -> Process:
+    """Start a worker process.
+
+    Args:
+        command: "doctor", "plan", "train" or "resume".
+        options: the keyword arguments of the function of that name in `moreish.api`.
+    """
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "moreish.serve.jobs.worker",
         stdin=PIPE,
         stdout=PIPE,
-        start_new_session=True,  # Ctrl-C is for the server, which passes it on
+        start_new_session=True,  # Ctrl-C goes to the server, which passes it on
         limit=1 << 24,
     )
     assert process.stdin is not None
-    process.stdin.write(json.dumps({"verb": verb, "options": options}).encode() + b"\n")
+    task = {"command": command, "options": options}
+    process.stdin.write(json.dumps(task).encode() + b"\n")
     process.stdin.close()
     return process
 
 
 async def read_messages(process: Process) -> AsyncIterator[dict[str, Any]]:
-    """What it tells, as it does."""
+    """Yield the messages of a worker as they arrive."""
     assert process.stdout is not None
     async for line in process.stdout:
-        with suppress(ValueError):
+        with suppress(ValueError):  # a line that is not from us
             yield json.loads(line)
 
 
-class TextWorker:
-    """Readings of texts, one at a time: each may take all of a core, and as much memory."""
+class AuditQueue:
+    """Runs audits and plans one at a time, since each may take all of a core and much memory."""
 
-    def __init__(self, seconds: float) -> None:
-        """`seconds`: after which one is given up, its waiting included."""
-        self._seconds, self._turn, self._waiting = seconds, asyncio.Lock(), 0
+    def __init__(self, timeout: float) -> None:
+        """
+        Args:
+            timeout: seconds that a call may take, including the wait.
+        """
+        self._timeout, self._lock, self._num_waiting = timeout, asyncio.Lock(), 0
 
-    async def ask(self, verb: str, options: dict[str, Any]) -> dict[str, Any]:
-        """The `result` or `mistake` of a reading, once those before it are done. Whoever cancels it
-        ends its process.
+    async def run(self, command: str, options: dict[str, Any]) -> dict[str, Any]:
+        """Run a worker and return its message with `result` or `error`. Canceling the call ends the
+        process.
 
         Raises:
-            Busy: too many wait already.
-            Late: it took too long.
-            Failed: it came to an end that should not be.
+            QueueFull: too many calls are waiting.
+            DeadlineExceeded: it took too long.
+            ApiError: the process ended without a result (500).
         """
-        if self._waiting > MAX_WAITING:
+        if self._num_waiting > MAX_WAITING:
             raise QueueFull(2)
-        self._waiting += 1
+        self._num_waiting += 1
         try:
-            async with asyncio.timeout(self._seconds), self._turn:
-                return await _answer(verb, options)
+            async with asyncio.timeout(self._timeout), self._lock:
+                return await _run_worker(command, options)
         except TimeoutError:
             raise DeadlineExceeded from None
         finally:
-            self._waiting -= 1
+            self._num_waiting -= 1
 
 
-async def _answer(verb: str, options: dict[str, Any]) -> dict[str, Any]:
-    process = await start_worker(verb, options)
+async def _run_worker(command: str, options: dict[str, Any]) -> dict[str, Any]:
+    process = await start_worker(command, options)
     try:
-        async for told in read_messages(process):
-            if "mistake" in told or "result" in told:
-                return told
-        raise GenerationFailed
+        async for message in read_messages(process):
+            if "error" in message or "result" in message:
+                return message
+        raise ApiError(500, "the worker process failed; see the server's log", code="model_failed")
     finally:
         with suppress(ProcessLookupError):
             process.kill()

@@ -1,7 +1,7 @@
 """The process that audits texts and trains for the server: `python -m moreish.serve.jobs.worker`.
 
 It reads its task as one line of JSON from standard input and writes lines of JSON to standard
-output: `{"event": …}` while it works, then `{"result": …}` or `{"mistake": …}`. Ctrl-C (SIGINT)
+output: `{"event": …}` during the work, then `{"result": …}` or `{"error": …}`. SIGINT (Ctrl-C)
 stops a training so that it can be resumed.
 """
 
@@ -15,30 +15,30 @@ from moreish.data import NotTextError
 from moreish.errors import MoreishError
 
 STEP_SECONDS = 0.2
-"""Seconds between two steps that are told."""
+"""Minimum time between two reported steps."""
 
 
 def main() -> None:
-    """Do what the first line says."""
-    order = json.loads(sys.stdin.readline())
-    verbs = {"doctor": _doctor, "plan": _plan, "train": _train, "resume": _resume}
+    """Run the task."""
+    task = json.loads(sys.stdin.readline())
+    commands = {"doctor": _doctor, "plan": _plan, "train": _train, "resume": _resume}
     try:
-        _tell(result=verbs[order["verb"]](order["options"]))
+        _write(result=commands[task["command"]](task["options"]))
     except NotTextError as error:
-        _tell(mistake=str(error), param="encoding")
+        _write(error=str(error), param="encoding")
     except MoreishError as error:
-        _tell(mistake=str(error))
+        _write(error=str(error))
     except OSError as error:
-        _tell(mistake=error.strerror or type(error).__name__)
+        _write(error=error.strerror or type(error).__name__)
     except KeyboardInterrupt:
-        _tell(result={"status": "stopped"})
+        _write(result={"status": "stopped"})
 
 
-def _tell(**what: Any) -> None:
+def _write(**message: Any) -> None:
     try:
-        sys.stdout.write(json.dumps(what, default=str) + "\n")
+        sys.stdout.write(json.dumps(message, default=str) + "\n")
         sys.stdout.flush()
-    except BrokenPipeError:  # the server is gone: nobody wants this any more
+    except BrokenPipeError:  # the server has ended
         raise KeyboardInterrupt from None
 
 
@@ -51,7 +51,7 @@ def _doctor(options: dict[str, Any]) -> dict[str, Any]:
     facts = {
         key: value for key, value in asdict(found).items() if key not in ("findings", "source_args")
     }
-    # The last line is a command, which is for those who read it on a terminal.
+    # The last line is a command, which is of no use on the page.
     lines = [line.plain for line in audit_lines(found)]
     findings = [
         {**asdict(finding), "summary": finding.summary, "fix_label": finding.fix_label}
@@ -85,27 +85,28 @@ def _resume(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def training_result(run: Any) -> dict[str, Any]:
-    status, kept = run.record.status, run.record.splits.get("val")
-    logged = (
+    """Return the fields of `TrainingStatus` that are known at the end of a training."""
+    status, final = run.record.status, run.record.splits.get("val")
+    losses = (
         (entry["val"]["loss"], entry["step"]) for entry in run.read_metrics() if "val" in entry
     )
-    best, step = min((one for one in logged if one[0] is not None), default=(None, None))
+    best, step = min((pair for pair in losses if pair[0] is not None), default=(None, None))
     return {
         "status": "stopped" if status == "interrupted" else "finished",
         "early": status == "stopped early",
-        # A mixture is weighed once more at the end.
-        "best": best if kept is None else kept.loss,
+        # The weights of a mixture of models are tuned after the last evaluation.
+        "best": best if final is None else final.loss,
         "best_step": step,
     }
 
 
 class EventWriter:
-    """Passes on what a training tells, steps not too often."""
+    """Writes the events of a training as fields of `TrainingStatus`, steps not too often."""
 
     def __init__(self) -> None:
-        self._last = 0.0
+        self._last_step = 0.0
         self._note: str | None = None
-        self._working = False
+        self._shows_progress = False
 
     def __call__(self, event: Any) -> None:
         from moreish.training import Evaluated, Note, Progress, Sampled, Started, Step
@@ -113,28 +114,28 @@ class EventWriter:
         now = time.monotonic()
         match event:
             case Step(step=step, steps=steps, loss=loss, seconds_left=left):
-                if step < steps and now - self._last < STEP_SECONDS:
+                if step < steps and now - self._last_step < STEP_SECONDS:
                     return
-                self._last = now
-                self._goes_on(step=step, steps=steps, loss=loss, seconds_left=left)
+                self._last_step = now
+                self._write(step=step, steps=steps, loss=loss, seconds_left=left)
             case Started(steps=steps, from_step=first, parameters=count, config=config):
-                about = {"parameters": count, "model": config["model"]["name"]}
-                self._goes_on(status="training", step=first, steps=steps, **about)
+                model = {"parameters": count, "model": config["model"]["name"]}
+                self._write(status="training", step=first, steps=steps, **model)
             case Evaluated(score=score):
-                self._goes_on(val=score.loss)
+                self._write(val=score.loss)
             case Sampled(step=step, texts=texts):
-                self._goes_on(sample={"step": step, "text": "\n".join(texts)})
+                self._write(sample={"step": step, "text": "\n".join(texts)})
             case Note(text=text):
                 self._note = text
-                _tell(event={"message": text})
+                _write(event={"message": text})
             case Progress(what=what, share=share):
-                self._working = True
-                _tell(event={"message": f"{what}: {share:.0%}"})
+                self._shows_progress = True
+                _write(event={"message": f"{what}: {share:.0%}"})
 
-    def _goes_on(self, **told: Any) -> None:
-        """What was done meanwhile is done, and no longer told."""
-        _tell(event=told | ({"message": self._note} if self._working else {}))
-        self._working = False
+    def _write(self, **fields: Any) -> None:
+        """Write fields; a message about progress is over and gives way to the last note."""
+        _write(event=fields | ({"message": self._note} if self._shows_progress else {}))
+        self._shows_progress = False
 
 
 if __name__ == "__main__":

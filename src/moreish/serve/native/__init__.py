@@ -1,6 +1,6 @@
-"""The native API."""
+"""The native API of the web page."""
 
-from moreish.serve.native.inspect import training_history
+from moreish.serve.native.inspect import read_history
 from moreish.serve.native.routes import router as native_router
 from moreish.serve.native.schemas import HistoryResponse, LoggedSample
 
@@ -8,5 +8,5 @@ __all__ = [
     "HistoryResponse",
     "LoggedSample",
     "native_router",
-    "training_history",
+    "read_history",
 ]

@@ -1,6 +1,6 @@
-"""What is looked at in a served model: the work of the native routes, done on the side.
+"""Computations behind the views of the page; they run in the background executor.
 
-M some tokens, T time, C width.
+Shape suffixes: M selected tokens, T time, C width, V vocabulary, N tokens of a split.
 """
 
 import math
@@ -29,53 +29,47 @@ from moreish.generate import sampling_probabilities
 from moreish.models import GPTConfig, NetworkWithCountsConfig
 from moreish.runs import MAX_SEARCHABLE_TOKENS, Run
 from moreish.serve.http import ApiError, Limits, bad_request
-from moreish.serve.native import schemas as shapes
+from moreish.serve.native import schemas
 from moreish.serve.openai import encode_prompt
 from moreish.serve.registry import ServedModel
 from moreish.tokenizers import Tokenizer
 
 MAX_SURPRISAL_OPERATIONS = 40_000_000_000
-"""Multiplications for one text whose tokens are all scored: a few seconds of one core."""
+"""Multiplications for a text whose tokens are all scored: a few seconds on one core."""
 
 MAX_ATTENTION_TOKENS = 256
-"""TokenDataset whose attention is shown."""
-
 MAX_EMBEDDED_TOKENS = 500
-"""TokenDataset whose embedding is shown."""
-
 MAX_PAIR_TOKENS = 30
-"""TokenDataset whose pairs are shown."""
-
 MAX_LOGGED_STEPS = 2000
-"""Steps of a training that are shown."""
+"""The sizes of the views."""
 
 T = TypeVar("T")
 
 
-def cached_per_model(work: Callable[[ServedModel], T]) -> Callable[[ServedModel], T]:
-    """`work`, done once for each run."""
-    found: WeakKeyDictionary[ServedModel, T] = WeakKeyDictionary()
+def cached_per_model(compute: Callable[[ServedModel], T]) -> Callable[[ServedModel], T]:
+    """Compute a result once for each served model, and keep it as long as that is served."""
+    results: WeakKeyDictionary[ServedModel, T] = WeakKeyDictionary()
 
-    def remembered(served: ServedModel) -> T:
-        if served not in found:
-            found[served] = work(served)
-        return found[served]
+    def cached(served: ServedModel) -> T:
+        if served not in results:
+            results[served] = compute(served)
+        return results[served]
 
-    return remembered
+    return cached
 
 
-def describe_model(served: ServedModel) -> shapes.ModelInfo:
-    """What a run is, and what can be looked at in it now: its data may have gone meanwhile."""
-    told = _described(served)
-    if not told.has.data or served.run.has_data:
-        return told
-    has = told.has.model_copy(update={"data": False, "pairs": False, "novelty": False})
-    return told.model_copy(update={"has": has})
+def describe_model(served: ServedModel) -> schemas.ModelInfo:
+    """Describe a run and its views; its data may have been removed since it was loaded."""
+    info = _describe_with_data(served)
+    if not info.has.data or served.run.has_data:
+        return info
+    has = info.has.model_copy(update={"data": False, "pairs": False, "novelty": False})
+    return info.model_copy(update={"has": has})
 
 
 @cached_per_model
-def _described(served: ServedModel) -> shapes.ModelInfo:
-    """The same, if its data are still there."""
+def _describe_with_data(served: ServedModel) -> schemas.ModelInfo:
+    """Describe a run as if its data are still available."""
     run, record = served.run, served.run.record
     config = run.config.model
     network = config.network if isinstance(config, NetworkWithCountsConfig) else config
@@ -83,7 +77,7 @@ def _described(served: ServedModel) -> shapes.ModelInfo:
     data = bool(run.split_names)
     val = record.splits.get("val")
     train = record.splits.get("train")
-    return shapes.ModelInfo(
+    return schemas.ModelInfo(
         name=served.name,
         kind=run.kind,
         architecture=config.name,
@@ -94,211 +88,222 @@ def _described(served: ServedModel) -> shapes.ModelInfo:
         layers=None if gpt is None else gpt.layers,
         heads=None if gpt is None else gpt.heads,
         data=record.data.name,
-        losses=shapes.SplitLosses(
+        losses=schemas.SplitLosses(
             train=None if train is None else train.loss, val=None if val is None else val.loss
         ),
         bits_per_byte=None if val is None else val.bits_per_byte,
-        has=shapes.Capabilities(
+        has=schemas.Capabilities(
             data=data,
             attention=gpt is not None,
             embedding=token_embedding(run.model, run.tokenizer.vocab_size) is not None,
             pairs=data,
-            novelty=data and _characters(served) <= MAX_SEARCHABLE_TOKENS,
+            novelty=data and _data_size(served) <= MAX_SEARCHABLE_TOKENS,
             history=next(run.read_metrics(), None) is not None,
         ),
     )
 
 
 def training_tokens(served: ServedModel) -> TokenDataset:
-    """Raises ApiError (400) where they, or what they were split from, are not at hand."""
+    """Return the training split.
+
+    Raises:
+        ApiError: the data are not available (400).
+    """
     try:
-        # All of them, and then they are held: what is known stands on whatever side of the split.
+        # Load all splits, since novelty and `known` search all of them.
         splits = {name: served.run.split(name) for name in served.run.split_names}
         return splits["train"]
     except (MoreishError, KeyError):
-        raise ApiError(400, f"the training data of {served.name} are not at hand here") from None
+        message = f"the training data of {served.name} are not available here"
+        raise ApiError(400, message) from None
 
 
 def check_searchable(served: ServedModel) -> None:
-    """Raises ApiError (400) where nothing can be looked up in the training data."""
+    """Check that texts can be looked up in the training data.
+
+    Raises:
+        ApiError: the data are not available or too large (400).
+    """
     training_tokens(served)
-    if (size := _characters(served)) > MAX_SEARCHABLE_TOKENS:
+    if (size := _data_size(served)) > MAX_SEARCHABLE_TOKENS:
         raise ApiError(
             400,
-            f"the training data of {served.name} are {size:,} characters; only "
-            f"{MAX_SEARCHABLE_TOKENS:,} or fewer are looked through here",
+            f"the training data of {served.name} have {size:,} characters; at most "
+            f"{MAX_SEARCHABLE_TOKENS:,} are searched here",
         )
 
 
-def _characters(served: ServedModel) -> int:
+def _data_size(served: ServedModel) -> int:
     facts = served.run.record.data
     return max(facts.characters, facts.tokens.get("train", 0))
 
 
 @lru_cache(maxsize=1 << 16)
-def render_token(tokenizer: Tokenizer, token: int) -> shapes.RenderedToken:
-    """A token as the page shows it."""
+def render_token(tokenizer: Tokenizer, token: int) -> schemas.RenderedToken:
+    """Return a token's text and its printable label."""
     try:
         text = tokenizer.decode_bytes(np.array([token])).decode()
     except UnicodeDecodeError:
         text = None
-    return shapes.RenderedToken(id=token, text=text, label=tokenizer.label(token))
+    return schemas.RenderedToken(id=token, text=text, label=tokenizer.label(token))
 
 
-def surprisal(
-    served: ServedModel, asked: shapes.SurprisalRequest, limits: Limits
-) -> shapes.SurprisalResponse:
-    """Every token of a text, and how little it was expected."""
+def compute_surprisal(
+    served: ServedModel, body: schemas.SurprisalRequest, limits: Limits
+) -> schemas.SurprisalResponse:
+    """Score every token of a text."""
     run, model = served.run, served.run.model
-    check_length("text", len(asked.text), limits)
-    ids = encode_prompt(asked.text, served, "text")
-    each = sum(p.numel() for p in model.parameters()) + 16 * model.vocab_size
-    if len(ids) > (most := max(1, MAX_SURPRISAL_OPERATIONS // each)):
+    check_length("text", len(body.text), limits)
+    ids = encode_prompt(body.text, served, "text")
+    per_token = sum(p.numel() for p in model.parameters()) + 16 * model.vocab_size
+    if len(ids) > (limit := max(1, MAX_SURPRISAL_OPERATIONS // per_token)):
         raise bad_request(
-            "text", f"text: {len(ids):,} tokens are more than {most:,}, the most here"
+            "text", f"text: {len(ids):,} tokens exceed this model's limit of {limit:,}"
         )
-    found = run.surprisal(asked.text)
-    nats, of_text = sum(token.nats for token in found), [token.id for token in found]
-    bits = math.nan  # of unknown words nobody knows how long they are
-    if run.tokenizer.unk_id not in of_text:
-        bits = nats / math.log(2) / max(1, int(run.tokenizer.char_lengths()[of_text].sum()))
-    return shapes.SurprisalResponse(
+    scored = run.surprisal(body.text)
+    nats, token_ids = sum(token.nats for token in scored), [token.id for token in scored]
+    bits = math.nan  # the length of unknown words is not known
+    if run.tokenizer.unk_id not in token_ids:
+        characters = int(run.tokenizer.char_lengths()[token_ids].sum())
+        bits = nats / math.log(2) / max(1, characters)
+    return schemas.SurprisalResponse(
         tokens=[
-            shapes.TokenSurprisal(
+            schemas.ScoredToken(
                 **dict(render_token(run.tokenizer, token.id)), nats=_finite(token.nats)
             )
-            for token in found
+            for token in scored
         ],
-        nats_per_token=_finite(nats / len(found)),
+        nats_per_token=_finite(nats / len(scored)),
         bits_per_character=_finite(bits),
     )
 
 
 def predict_next(
-    served: ServedModel, asked: shapes.NextRequest, limits: Limits
-) -> shapes.NextResponse:
-    """What may come after a prompt, as the model says and as it is drawn."""
+    served: ServedModel, body: schemas.NextRequest, limits: Limits
+) -> schemas.NextResponse:
+    """Compute the probabilities of the token after a prompt, before and after the sampling
+    settings."""
     run, model = served.run, served.run.model
-    check_length("prompt", len(asked.prompt), limits)
-    prompt = encode_prompt(asked.prompt, served)
-    read = np.concatenate([run.lead(prompt), prompt])[-(model.max_length or model.context) :]
-    logits_1V = model(torch.from_numpy(read)[None])[0][:, -1].float()
-    if (never := run.tokenizer.unk_id) is not None:
-        logits_1V = logits_1V.index_fill(1, torch.tensor([never]), -torch.inf)
+    check_length("prompt", len(body.prompt), limits)
+    prompt = encode_prompt(body.prompt, served)
+    ids = np.concatenate([run.lead(prompt), prompt])[-(model.max_length or model.context) :]
+    logits_1V = model(torch.from_numpy(ids)[None])[0][:, -1].float()
+    if (unk := run.tokenizer.unk_id) is not None:
+        logits_1V = logits_1V.index_fill(1, torch.tensor([unk]), -torch.inf)
     p_V = logits_1V.double().softmax(dim=-1)[0]
-    q_V = sampling_probabilities(logits_1V.double(), asked.sampling)[0]
-    best = p_V.topk(min(asked.top, len(p_V))).indices
+    q_V = sampling_probabilities(logits_1V.double(), body.sampling)[0]
+    best = p_V.topk(min(body.top, len(p_V))).indices
     rest_V = torch.ones_like(p_V, dtype=torch.bool).index_fill(0, best, False)
-    return shapes.NextResponse(
+    return schemas.NextResponse(
         tokens=[
-            shapes.NextToken(**dict(render_token(run.tokenizer, token)), p=p, q=q)
+            schemas.NextToken(**dict(render_token(run.tokenizer, token)), p=p, q=q)
             for token, p, q in zip(
                 best.tolist(), p_V[best].tolist(), q_V[best].tolist(), strict=True
             )
         ],
-        rest=shapes.ProbabilityPair(p=float(p_V[rest_V].sum()), q=float(q_V[rest_V].sum())),
+        rest=schemas.Probabilities(p=float(p_V[rest_V].sum()), q=float(q_V[rest_V].sum())),
         vocabulary=len(p_V),
     )
 
 
-def attention(
-    served: ServedModel, asked: shapes.AttentionRequest, limits: Limits
-) -> shapes.AttentionResponse:
-    """Where each token of a text looks, in one layer."""
+def compute_attention(
+    served: ServedModel, body: schemas.AttentionRequest, limits: Limits
+) -> schemas.AttentionResponse:
+    """Compute the attention weights of one layer for the last tokens of a text."""
     run = served.run
     if (network := find_transformer(run.model)) is None:
-        raise bad_request(
-            "model", f"{served.name} does not attend: it is no GPT, and has none in it"
-        )
+        raise bad_request("model", f"{served.name} has no attention: it is not a GPT")
     layers = len(network.blocks)
-    if asked.layer >= layers:
-        raise bad_request("layer", f"layer: {asked.layer} is none of its {layers}, counted from 0")
-    check_length("text", len(asked.text), limits)
-    ids = encode_prompt(asked.text, served, "text")
-    whole_T = np.concatenate([run.lead(ids), ids])
-    ids_T = whole_T[-min(MAX_ATTENTION_TOKENS, network.context) :]
-    maps_HTT = attention_maps(run.model, ids_T)[asked.layer]
-    return shapes.AttentionResponse(
+    if body.layer >= layers:
+        message = f"layer: {body.layer} does not exist; the model has {layers}, counted from 0"
+        raise bad_request("layer", message)
+    check_length("text", len(body.text), limits)
+    ids = encode_prompt(body.text, served, "text")
+    all_ids = np.concatenate([run.lead(ids), ids])
+    ids_T = all_ids[-min(MAX_ATTENTION_TOKENS, network.context) :]
+    maps_HTT = attention_maps(run.model, ids_T)[body.layer]
+    return schemas.AttentionResponse(
         tokens=[run.tokenizer.label(int(token)) for token in ids_T],
-        total=len(whole_T),
+        total=len(all_ids),
         layers=layers,
         heads=len(maps_HTT),
         maps=np.round(maps_HTT.double().numpy(), 4).tolist(),
     )
 
 
-def embedding(served: ServedModel) -> shapes.EmbeddingResponse:
-    """The most frequent tokens, where the two widest axes of their vectors have them."""
+def project_embedding(served: ServedModel) -> schemas.EmbeddingResponse:
+    """Project the embeddings of the most frequent tokens to two principal components."""
     run = served.run
     weight_VC = token_embedding(run.model, run.tokenizer.vocab_size)
     if weight_VC is None:
         raise bad_request("model", f"{served.name} has no embedding")
     counts_V = None
     with suppress(ApiError):
-        counts_V = _counts(served)
+        counts_V = _token_counts(served)
     order_V = np.arange(len(weight_VC)) if counts_V is None else tokens_by_frequency(counts_V)
-    chosen_M = order_V[:MAX_EMBEDDED_TOKENS]
-    points_M2, shares = principal_components(weight_VC[chosen_M])
-    return shapes.EmbeddingResponse(
+    ids_M = order_V[:MAX_EMBEDDED_TOKENS]
+    points_M2, shares = principal_components(weight_VC[ids_M])
+    return schemas.EmbeddingResponse(
         tokens=[
-            shapes.EmbeddedToken(
+            schemas.EmbeddedToken(
                 id=int(token),
                 label=run.tokenizer.label(int(token)),
                 x=float(x),
                 y=float(y),
                 count=None if counts_V is None else int(counts_V[token]),
             )
-            for token, (x, y) in zip(chosen_M, points_M2, strict=True)
+            for token, (x, y) in zip(ids_M, points_M2, strict=True)
         ],
         explained=(float(shares[0]), float(shares[1])),
     )
 
 
 @cached_per_model
-def pairs(served: ServedModel) -> shapes.PairsResponse:
-    """What followed what in the training data, and what the model expects."""
+def count_pairs(served: ServedModel) -> schemas.PairsResponse:
+    """Count which token follows which in the training data, and compute the model's
+    probabilities."""
     run, size = served.run, served.run.tokenizer.vocab_size
     ids_N = training_tokens(served).ids_N[:MAX_SEARCHABLE_TOKENS]
-    chosen_M = np.sort(tokens_by_frequency(_counts(served))[:MAX_PAIR_TOKENS])
-    return shapes.PairsResponse(
-        labels=[run.tokenizer.label(int(token)) for token in chosen_M],
-        totals=_counts(served)[chosen_M].tolist(),
-        counts=bigram_counts(ids_N, chosen_M, size).tolist(),
-        expected=bigram_probabilities(run.model, chosen_M).tolist(),
+    ids_M = np.sort(tokens_by_frequency(_token_counts(served))[:MAX_PAIR_TOKENS])
+    return schemas.PairsResponse(
+        labels=[run.tokenizer.label(int(token)) for token in ids_M],
+        totals=_token_counts(served)[ids_M].tolist(),
+        counts=bigram_counts(ids_N, ids_M, size).tolist(),
+        expected=bigram_probabilities(run.model, ids_M).tolist(),
     )
 
 
 @cached_per_model
-def _counts(served: ServedModel) -> Any:
-    """(V,) how often each token is followed by another."""
+def _token_counts(served: ServedModel) -> Any:
+    """(V,) how often another token follows each token."""
     ids_N = training_tokens(served).ids_N[:MAX_SEARCHABLE_TOKENS]
     return context_counts(ids_N, served.run.tokenizer.vocab_size)
 
 
 @cached_per_model
-def history(served: ServedModel) -> shapes.HistoryResponse:
-    """What the training logged."""
-    return training_history(served.run)
+def served_history(served: ServedModel) -> schemas.HistoryResponse:
+    """Return what the training of a served model logged."""
+    return read_history(served.run)
 
 
-def training_history(run: Run) -> shapes.HistoryResponse:
-    """What a training has logged so far, thinned out where it is much."""
+def read_history(run: Run) -> schemas.HistoryResponse:
+    """Return what a training has logged so far, with fewer steps where there are many."""
     config = run.config
     logged = list(run.read_metrics())
     steps = [entry for entry in logged if "loss" in entry]
-    learned = steps[-1]["tokens"] / steps[-1]["step"] if steps else config.train.batch_tokens
-    every = max(1, math.ceil(len(steps) / MAX_LOGGED_STEPS))
+    per_step = steps[-1]["tokens"] / steps[-1]["step"] if steps else config.train.batch_tokens
+    stride = max(1, math.ceil(len(steps) / MAX_LOGGED_STEPS))
     last: dict[str, Any] = next((e["val"] for e in reversed(logged) if "val" in e), {})
-    known = last.get("loss") and last.get("bits_per_byte") is not None
-    return shapes.HistoryResponse(
-        steps=[shapes.LoggedStep(step=e["step"], loss=e["loss"]) for e in steps[::every]],
+    has_ratio = last.get("loss") and last.get("bits_per_byte") is not None
+    return schemas.HistoryResponse(
+        steps=[schemas.LoggedStep(step=e["step"], loss=e["loss"]) for e in steps[::stride]],
         evaluations=[
-            shapes.LoggedEvaluation(step=e["step"], train=None, val=e["val"]["loss"])
+            schemas.LoggedEvaluation(step=e["step"], train=None, val=e["val"]["loss"])
             for e in logged
             if "val" in e
         ],
         samples=[
-            shapes.LoggedSample(step=e["step"], text="\n".join(e["samples"]))
+            schemas.LoggedSample(step=e["step"], text="\n".join(e["samples"]))
             for e in logged
             if "samples" in e
         ],
@@ -306,17 +311,19 @@ def training_history(run: Run) -> shapes.HistoryResponse:
             "model": config.model.model_dump(mode="json"),
             "train": config.train.model_dump(mode="json"),
         },
-        tokens_per_step=round(learned),
-        bits_per_byte=last["bits_per_byte"] / last["loss"] if known else None,
+        tokens_per_step=round(per_step),
+        bits_per_byte=last["bits_per_byte"] / last["loss"] if has_ratio else None,
     )
 
 
 def check_length(param: str, size: int, limits: Limits) -> None:
-    """Raises ApiError (400) where a text is too long."""
-    if size > limits.prompt_characters:
-        raise bad_request(
-            param, f"{param}: {size:,} characters are more than {limits.prompt_characters:,}"
-        )
+    """Check the length of a text against the limit.
+
+    Raises:
+        ApiError: it is too long (400).
+    """
+    if size > (limit := limits.prompt_characters):
+        raise bad_request(param, f"{param}: {size:,} characters exceed the limit of {limit:,}")
 
 
 def _finite(value: float) -> float | None:

@@ -1,6 +1,5 @@
-"""`/api`: what the page shows of models."""
+"""`/api`: the views of the page, except for training."""
 
-import json
 import math
 from collections.abc import AsyncIterator, Callable
 from importlib.metadata import version
@@ -11,133 +10,137 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from moreish.serve.batching import GenerationStream, SequenceRequest, TokenLogprob
+from moreish.serve.batching import GenerationStream, TokenLogprob
 from moreish.serve.executor import BackgroundExecutor
 from moreish.serve.http import (
     ERROR_RESPONSES,
     EVENT_STREAM_RESPONSE,
     EventStream,
     cancel_on_disconnect,
-    with_error_event,
 )
-from moreish.serve.native import inspect as looking
-from moreish.serve.native import lists as listing
-from moreish.serve.native import schemas as shapes
+from moreish.serve.native import inspect, lists, schemas
 from moreish.serve.openai import Usage, build_sequence_requests
 from moreish.serve.registry import Registry, ServedModel
 
 
-def router(registry: Registry, side: BackgroundExecutor, *, training: bool = False) -> APIRouter:
-    """The routes below /api, but for those of trainings; `training` says whether there are such."""
+def router(
+    registry: Registry, executor: BackgroundExecutor, *, training: bool = False
+) -> APIRouter:
+    """Return the routes below /api, except for those of `jobs`.
+
+    Args:
+        registry: the served models.
+        executor: runs the computations.
+        training: whether the server has the training routes.
+    """
     api = APIRouter(prefix="/api", tags=["native"], responses=ERROR_RESPONSES)
     limits = registry.limits
 
-    async def told(request: Request, work: Callable[..., BaseModel], *given: Any) -> Response:
-        """What the work on the side comes to; where it still waits when the client goes, or the
-        time is over, it is not begun."""
-        found = await cancel_on_disconnect(
-            side.run(_as_json, work, *given), request, limits.seconds
-        )
-        json_type = "application/json"
-        return found if isinstance(found, Response) else Response(found, media_type=json_type)
+    async def respond(request: Request, compute: Callable[..., BaseModel], *args: Any) -> Response:
+        """Respond with the result of a computation in the background. It does not start if the
+        client disconnects, or the deadline passes, while it waits."""
+        work = executor.run(_compute_json, compute, *args)
+        content = await cancel_on_disconnect(work, request, limits.seconds)
+        return Response(content, media_type="application/json")
 
     @api.get("/models")
-    def models() -> shapes.ModelInfoList:
-        """What is served, and what can be looked at in it."""
-        found = [looking.describe_model(served) for served in registry]
-        return shapes.ModelInfoList(models=found, training=training, version=version("moreish"))
+    def models() -> schemas.ModelInfoList:
+        """Describe the served models and the views that each of them has."""
+        found = [inspect.describe_model(served) for served in registry]
+        return schemas.ModelInfoList(models=found, training=training, version=version("moreish"))
 
-    @api.post("/surprisal", response_model=shapes.SurprisalResponse)
-    async def surprisal(asked: shapes.SurprisalRequest, request: Request) -> Response:
-        """Every token of a text, and how little it was expected."""
-        return await told(request, looking.surprisal, registry.find(asked.model), asked, limits)
+    @api.post("/surprisal", response_model=schemas.SurprisalResponse)
+    async def surprisal(body: schemas.SurprisalRequest, request: Request) -> Response:
+        """Score every token of a text."""
+        served = registry.find(body.model)
+        return await respond(request, inspect.compute_surprisal, served, body, limits)
 
-    @api.post("/next", response_model=shapes.NextResponse)
-    async def following(asked: shapes.NextRequest, request: Request) -> Response:
-        """What may come after a prompt, as the model says and as it is drawn."""
-        return await told(request, looking.predict_next, registry.find(asked.model), asked, limits)
+    @api.post("/next", response_model=schemas.NextResponse)
+    async def next_token(body: schemas.NextRequest, request: Request) -> Response:
+        """Return the probabilities of the next token, before and after the sampling settings."""
+        served = registry.find(body.model)
+        return await respond(request, inspect.predict_next, served, body, limits)
 
-    @api.post("/attention", response_model=shapes.AttentionResponse)
-    async def attention(asked: shapes.AttentionRequest, request: Request) -> Response:
-        """Where each token of a text looks, in one layer."""
-        return await told(request, looking.attention, registry.find(asked.model), asked, limits)
+    @api.post("/attention", response_model=schemas.AttentionResponse)
+    async def attention(body: schemas.AttentionRequest, request: Request) -> Response:
+        """Return the attention weights of one layer for a text."""
+        served = registry.find(body.model)
+        return await respond(request, inspect.compute_attention, served, body, limits)
 
-    @api.get("/embedding", response_model=shapes.EmbeddingResponse)
+    @api.get("/embedding", response_model=schemas.EmbeddingResponse)
     async def embedding(model: str, request: Request) -> Response:
-        """The most frequent tokens, where the two widest axes of their vectors have them."""
-        return await told(request, looking.embedding, registry.find(model))
+        """Return two principal components of the most frequent tokens' embeddings."""
+        return await respond(request, inspect.project_embedding, registry.find(model))
 
-    @api.get("/pairs", response_model=shapes.PairsResponse)
+    @api.get("/pairs", response_model=schemas.PairsResponse)
     async def pairs(model: str, request: Request) -> Response:
-        """What followed what in the training data, and what the model expects."""
-        return await told(request, looking.pairs, registry.find(model))
+        """Return which token follows which in the training data and according to the model."""
+        return await respond(request, inspect.count_pairs, registry.find(model))
 
-    @api.get("/history", response_model=shapes.HistoryResponse)
+    @api.get("/history", response_model=schemas.HistoryResponse)
     async def history(model: str, request: Request) -> Response:
-        """What the training logged."""
-        return await told(request, looking.history, registry.find(model))
+        """Return what the training logged."""
+        return await respond(request, inspect.served_history, registry.find(model))
 
-    @api.post("/list", response_model=shapes.ListResponse)
-    async def listed(asked: shapes.ListRequest, request: Request) -> Any:
-        """Items that match, and what each is nearest to."""
-        served = registry.find(asked.model)
-        return await cancel_on_disconnect(
-            listing.list_items(served, asked, side, limits), request, limits.seconds
-        )
+    @api.post("/list")
+    async def list_items(body: schemas.ListRequest, request: Request) -> schemas.ListResponse:
+        """Generate items that match, each with the training item nearest to it."""
+        work = lists.list_items(registry.find(body.model), body, executor, limits)
+        return await cancel_on_disconnect(work, request, limits.seconds)
 
-    @api.post("/novelty", response_model=shapes.NoveltyResponse)
-    async def novelty(asked: shapes.NoveltyRequest, request: Request) -> Any:
-        """What texts owe to the training data."""
-        served = registry.find(asked.model)
-        return await cancel_on_disconnect(
-            listing.novelty(served, asked, side, limits), request, limits.seconds
-        )
+    @api.post("/novelty")
+    async def novelty(body: schemas.NoveltyRequest, request: Request) -> schemas.NoveltyResponse:
+        """Compare texts with the training data."""
+        work = lists.measure_novelty(registry.find(body.model), body, executor, limits)
+        return await cancel_on_disconnect(work, request, limits.seconds)
 
     @api.post("/write", response_class=Response, responses=EVENT_STREAM_RESPONSE)
-    async def write(asked: shapes.NativeWriteRequest) -> Response:
-        """Continue prompts: an event for what a text gains by each token."""
-        served = registry.find(asked.model)
-        asks = build_sequence_requests(asked, served, limits)
-        answer = served.engine.submit(asks, limits.seconds)
-        events = with_error_event(_events(answer, served, asks), json.dumps)
-        return EventStream(events, answer.close)
+    async def write(body: schemas.NativeWriteRequest) -> Response:
+        """Continue prompts, with a server-sent event for each token."""
+        served = registry.find(body.model)
+        sequences = build_sequence_requests(body, served, limits)
+        stream = served.engine.submit(sequences, limits.seconds)
+        return EventStream(_write_events(stream, served), stream.close)
 
     return api
 
 
 @torch.inference_mode()
-def _as_json(work: Callable[..., BaseModel], *given: Any) -> str:
-    """Large answers are written on the side too."""
-    return work(*given).model_dump_json()
+def _compute_json(compute: Callable[..., BaseModel], *args: Any) -> str:
+    """Serialize in the background too, since results may be large."""
+    return compute(*args).model_dump_json()
 
 
-async def _events(
-    answer: GenerationStream, served: ServedModel, asks: list[SequenceRequest]
-) -> AsyncIterator[str]:
-    drawn, boundary = 0, served.run.tokenizer.boundary_id
-    async for some in answer:
-        for place, piece in some:
-            drawn += piece.drawn
-            if not (piece.text or piece.tokens or piece.finish):
-                continue
-            yield shapes.WriteEvent(
-                place=place,
-                text=piece.text,
-                tokens=[_written(served, token) for token in piece.tokens if token.id != boundary],
-                finish=piece.finish,
-            ).model_dump_json()
-    usage = Usage.of(sum(len(ask.prompt) for ask in asks), drawn)
-    yield shapes.WriteDone(usage=usage).model_dump_json()
+async def _write_events(stream: GenerationStream, served: ServedModel) -> AsyncIterator[str]:
+    """Yield the data of each event."""
+    num_tokens, boundary = 0, served.run.tokenizer.boundary_id
+    async for deltas in stream:
+        for index, delta in deltas:
+            num_tokens += delta.num_tokens
+            if delta.text or delta.tokens or delta.finish_reason:
+                yield schemas.WriteEvent(
+                    place=index,
+                    text=delta.text,
+                    tokens=[
+                        _generated_token(served, token)
+                        for token in delta.tokens
+                        if token.id != boundary
+                    ],
+                    finish=delta.finish_reason,
+                ).model_dump_json()
+    yield schemas.WriteDone(usage=Usage.count(stream, num_tokens)).model_dump_json()
 
 
-def _written(served: ServedModel, drawn: TokenLogprob) -> shapes.GeneratedToken:
+def _generated_token(served: ServedModel, token: TokenLogprob) -> schemas.GeneratedToken:
     tokenizer = served.run.tokenizer
-    return shapes.GeneratedToken(
-        **dict(looking.render_token(tokenizer, drawn.id)),
-        p=None if drawn.logprob is None else math.exp(drawn.logprob),
-        offset=drawn.offset,
+    return schemas.GeneratedToken(
+        **dict(inspect.render_token(tokenizer, token.id)),
+        p=None if token.logprob is None else math.exp(token.logprob),
+        offset=token.offset,
         top=[
-            shapes.TokenAlternative(**dict(looking.render_token(tokenizer, other)), p=math.exp(log))
-            for other, _, log in drawn.top
+            schemas.TokenAlternative(
+                **dict(inspect.render_token(tokenizer, other)), p=math.exp(log)
+            )
+            for other, _, log in token.top
         ],
     )

@@ -1,17 +1,18 @@
-"""What is asked and answered at /api: what the page shows, and OpenAI's API has no words for."""
+"""Request and response bodies of /api: what the page shows and OpenAI's API does not cover."""
 
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from moreish.serve.openai import BaseCompletionRequest, RequestBody, SamplingParams, Tokens, Usage
+from moreish.serve.http import RequestBody
+from moreish.serve.openai import BaseCompletionRequest, SamplingParams, TokenIds, Usage
 
 
 class Capabilities(BaseModel):
-    """What can be looked at."""
+    """Which views a model has."""
 
     data: bool
-    """Its training data are at hand. What needs them: pairs, novelty, what is known."""
+    """The training data are available; pairs, novelty and `known` need them."""
     attention: bool
     embedding: bool
     pairs: bool
@@ -20,7 +21,7 @@ class Capabilities(BaseModel):
 
 
 class SplitLosses(BaseModel):
-    """Of the whole splits, in nats per token; null where they were never taken."""
+    """Mean losses of whole splits in nats per token; null where they were not computed."""
 
     train: float | None
     val: float | None
@@ -29,37 +30,37 @@ class SplitLosses(BaseModel):
 class ModelInfo(BaseModel):
     name: str
     kind: Literal["lines", "text"]
-    """A list of items, or running text."""
+    """Trained on a list of items or on running text."""
     architecture: str
     parameters: int
     tokenizer: str
     vocabulary: int
     context: int
-    """Tokens, the current one included, that a prediction can depend on."""
+    """Number of tokens, including the current one, on which a prediction can depend."""
     layers: int | None
-    """Of what attends; null where nothing does."""
+    """Transformer layers; null without attention."""
     heads: int | None
     data: str
-    """The name of the text."""
+    """Name of the training data."""
     losses: SplitLosses
     bits_per_byte: float | None
-    """Of validation."""
+    """On the validation split."""
     has: Capabilities
 
 
 class ModelInfoList(BaseModel):
     models: list[ModelInfo]
     training: bool
-    """Whether this server can be asked to train."""
+    """Whether the server has the training routes."""
     version: str
 
 
 class RenderedToken(BaseModel):
     id: int
     text: str | None
-    """Null where it is part of a character; of the boundary nothing."""
+    """Null for a token that is part of a character; empty for the boundary."""
     label: str
-    """As a person reads it: always printable."""
+    """A printable form of the token."""
 
 
 class SurprisalRequest(RequestBody):
@@ -67,42 +68,42 @@ class SurprisalRequest(RequestBody):
     text: str = Field(min_length=1)
 
 
-class TokenSurprisal(RenderedToken):
+class ScoredToken(RenderedToken):
     nats: float | None
-    """Minus the logarithm of its probability; null is infinity."""
+    """Surprisal: the negative log-probability; null is infinity."""
 
 
 class SurprisalResponse(BaseModel):
-    """Of an item the boundary that ends it is the last token."""
+    """The last token of an item is the boundary that ends it."""
 
-    tokens: list[TokenSurprisal]
+    tokens: list[ScoredToken]
     nats_per_token: float | None
     bits_per_character: float | None
-    """The end of an item counts as one; null too where words are unknown."""
+    """The end of an item counts as a character; null also for texts with unknown words."""
 
 
 class NextRequest(SamplingParams):
     model: str
-    prompt: str | Tokens = ""
+    prompt: str | TokenIds = ""
     top: int = Field(40, ge=0, le=1000)
-    """Tokens that are told, the likeliest first."""
+    """Number of tokens to return, most likely first."""
 
 
-class ProbabilityPair(BaseModel):
+class Probabilities(BaseModel):
     p: float
-    """What the model says."""
+    """The model's probability."""
     q: float
-    """What the sampling draws from."""
+    """The probability after the sampling settings."""
 
 
-class NextToken(ProbabilityPair, RenderedToken):
+class NextToken(Probabilities, RenderedToken):
     pass
 
 
 class NextResponse(BaseModel):
     tokens: list[NextToken]
-    rest: ProbabilityPair
-    """Of all tokens that are not told."""
+    rest: Probabilities
+    """The sums over all other tokens."""
     vocabulary: int
 
 
@@ -110,7 +111,7 @@ class NativeWriteRequest(BaseCompletionRequest):
     """The body of /v1/completions, without stream."""
 
     logprobs: int | None = Field(0, ge=0)
-    """The likeliest tokens that are told beside each that was drawn; null tells no tokens."""
+    """Number of most likely tokens to report with each generated token; null reports no tokens."""
 
 
 class TokenAlternative(RenderedToken):
@@ -119,17 +120,18 @@ class TokenAlternative(RenderedToken):
 
 class GeneratedToken(RenderedToken):
     p: float | None
-    """As the model has it, whatever the sampling; null where nothing stands before."""
+    """The model's probability, before the sampling settings; null for the first token of a prompt
+    that nothing precedes."""
     offset: int
-    """Of its first character in the text; of part of a character that character's."""
+    """Position of the token's first character in the text."""
     top: list[TokenAlternative]
 
 
 class WriteEvent(BaseModel):
-    """What one of the texts gains by a step."""
+    """What a step adds to one of the texts."""
 
     place: int
-    """Which text."""
+    """Index of the text."""
     text: str
     tokens: list[GeneratedToken]
     finish: Literal["stop", "length"] | None
@@ -144,20 +146,21 @@ class WriteDone(BaseModel):
 
 class AttentionRequest(RequestBody):
     model: str
-    text: str | Tokens
-    """Or token ids: a model of words may write what it cannot read again."""
+    text: str | TokenIds
+    """Token ids allow text that cannot be encoded again, such as unknown words."""
     layer: int = Field(0, ge=0)
 
 
 class AttentionResponse(BaseModel):
     tokens: list[str]
-    """Their labels."""
+    """Labels of the last tokens of the text."""
     total: int
-    """How many the whole text has; the last of them are shown."""
+    """Number of tokens of the whole text."""
     layers: int
     heads: int
     maps: list[list[list[float]]]
-    """Of each head, a row for each token: how much it takes from every earlier one."""
+    """Attention weights of each head: a row for each token, a column for each token it attends
+    to."""
 
 
 class EmbeddedToken(BaseModel):
@@ -166,24 +169,25 @@ class EmbeddedToken(BaseModel):
     x: float
     y: float
     count: int | None
-    """In the training data; null where they are not at hand."""
+    """Occurrences in the training data; null where these are not available."""
 
 
 class EmbeddingResponse(BaseModel):
     tokens: list[EmbeddedToken]
-    """The most frequent first."""
+    """Most frequent first."""
     explained: tuple[float, float]
-    """Shares of the variance that the axes show."""
+    """Fractions of the variance that the two principal components explain."""
 
 
 class PairsResponse(BaseModel):
-    """A row for each token, a column for what came after it."""
+    """A row for each token, a column for each token that follows it."""
 
     labels: list[str]
     totals: list[int]
-    """How often each was followed by anything."""
+    """How often each token is followed by any token."""
     counts: list[list[int]]
     expected: list[list[float]]
+    """The model's probabilities."""
 
 
 class LoggedStep(BaseModel):
@@ -211,7 +215,8 @@ class HistoryResponse(BaseModel):
     settings: dict[Literal["model", "train"], dict[str, Any]]
     tokens_per_step: int
     bits_per_byte: float | None = None
-    """Of a loss of one nat per token, on the validation split; null where it was never taken."""
+    """The factor from nats per token to bits per byte on the validation split; null before the
+    first evaluation."""
 
 
 class ListRequest(SamplingParams):
@@ -224,7 +229,7 @@ class ListRequest(SamplingParams):
     contains: str | None = None
     regex: str | None = None
     length: str | None = None
-    """Characters: `5`, `3..7`, `3..` or `..7`."""
+    """In characters: `5`, `3..7`, `3..` or `..7`."""
     new_only: bool = False
     unique: bool = False
     seed: int | None = Field(None, ge=0)
@@ -233,18 +238,18 @@ class ListRequest(SamplingParams):
 class ListItem(BaseModel):
     text: str
     known: bool | None
-    """It stands in the data, on whatever side of the split; null where they are not at hand."""
+    """Whether the item is in the data, in any split; null where these are not available."""
     nearest: str | None
-    """The training item with the fewest edits to it, and how many those are."""
+    """The training item with the smallest edit distance."""
     distance: int | None
 
 
 class ListResponse(BaseModel):
-    """Fewer than were asked for, where many tries find no more."""
+    """Has fewer items than requested where many attempts find no more."""
 
     items: list[ListItem]
     seed: int
-    """With which `moreish sample` writes the same."""
+    """The seed with which `moreish sample` generates the same items."""
 
 
 class NoveltyRequest(RequestBody):
@@ -252,19 +257,19 @@ class NoveltyRequest(RequestBody):
     texts: list[str] = Field(min_length=1, max_length=64)
 
 
-class TextNovelty(BaseModel):
+class NoveltyReport(BaseModel):
     text: str
     known: bool
-    """It stands in the training data, whole."""
+    """Whether the training data contain the whole text."""
     overlap: str
-    """Its longest piece that stands there."""
+    """The longest substring that the training data contain."""
     nearest: str | None
     distance: int | None
     place: int
-    """The line of the training data where that piece stands, from 1; 0 if there is none."""
+    """The line of the training data with that substring, counted from 1; 0 if there is none."""
     passage: str
-    """That line, or as much of it as lies around the piece."""
+    """That line, or the part of it around the substring."""
 
 
 class NoveltyResponse(BaseModel):
-    texts: list[TextNovelty]
+    texts: list[NoveltyReport]

@@ -1,20 +1,13 @@
-"""OpenAI's API."""
+"""An API in the shape of OpenAI's completions API."""
 
-from moreish.serve.openai.routes import build_sequence_requests, encode_prompt
+from moreish.serve.openai.requests import build_sequence_requests, encode_prompt
 from moreish.serve.openai.routes import router as openai_router
-from moreish.serve.openai.schemas import (
-    BaseCompletionRequest,
-    RequestBody,
-    SamplingParams,
-    Tokens,
-    Usage,
-)
+from moreish.serve.openai.schemas import BaseCompletionRequest, SamplingParams, TokenIds, Usage
 
 __all__ = [
     "BaseCompletionRequest",
-    "RequestBody",
     "SamplingParams",
-    "Tokens",
+    "TokenIds",
     "Usage",
     "build_sequence_requests",
     "encode_prompt",

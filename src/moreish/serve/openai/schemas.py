@@ -1,60 +1,26 @@
-"""What is asked and answered at /v1, as OpenAI's API reference has it for completions."""
+"""Request and response bodies of /v1, as in OpenAI's API reference for completions."""
 
-import re
 import time
 import uuid
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, Field
 
 from moreish.generate import Sampling
-from moreish.serve.batching import SequenceDelta, TokenLogprob
-
-DEEPEST = 4
-"""Lists in lists that are read; none that is asked for has so many."""
-
-
-HALVES = re.compile("[\ud800-\udfff]")
-"""Surrogates: of a character two, so that one alone is none."""
-
-
-def _read(value: Any, depth: int = 0) -> Any:
-    match value:
-        case list() | dict() if depth == DEEPEST:
-            raise ValueError("too many lists in lists")
-        case list():
-            return [_read(each, depth + 1) for each in value]
-        case dict():
-            return {_read(key): _read(each, depth + 1) for key, each in value.items()}
-        case float() if value.is_integer():
-            return int(value)
-        case str() if HALVES.search(value):
-            raise ValueError("half a character (a lone surrogate)")
-    return value
-
-
-class RequestBody(BaseModel):
-    """A request: JSON, no unknown parameter, and nothing taken for what it is not."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _as_json_has_it(cls, value: Any) -> Any:
-        """`5.0` is an integer: JSON has one kind of number. It also has halves of characters, which
-        no text has."""
-        return _read(value)
+from moreish.serve.batching import GenerationStream, SequenceDelta, TokenLogprob
+from moreish.serve.http import RequestBody
 
 
 class SamplingParams(RequestBody):
-    """How tokens are drawn."""
+    """How tokens are sampled."""
 
     temperature: float | None = Field(None, ge=0, le=100)
-    """0 takes the likeliest token always; 1, the default, draws as learned."""
+    """0 always takes the most likely token; the default is 1."""
     top_p: float | None = Field(None, gt=0, le=1)
     top_k: int | None = Field(None, ge=-1)
-    """Draw from so many of the likeliest; 0 and -1: from all. Not OpenAI's."""
+    """Sample from this many of the most likely tokens; 0 and -1 sample from all. This parameter is
+    not in OpenAI's API."""
 
     @property
     def sampling(self) -> Sampling:
@@ -65,24 +31,24 @@ class SamplingParams(RequestBody):
         )
 
 
-# Of a million wrong elements one is enough to refuse them.
+# fail_fast: a list of a million invalid elements has one error, not a million.
 Strings = Annotated[list[str], Field(fail_fast=True)]
-Tokens = Annotated[list[int], Field(fail_fast=True)]
-Prompt = str | Strings | Tokens | Annotated[list[Tokens], Field(fail_fast=True)]
+TokenIds = Annotated[list[int], Field(fail_fast=True)]
+Prompt = str | Strings | TokenIds | Annotated[list[TokenIds], Field(fail_fast=True)]
 
 
 class BaseCompletionRequest(SamplingParams):
-    """What is to be written. Parameters that change nothing here are taken where they say so, and
-    refused where they say anything else."""
+    """The parameters of a completion without streaming. Those that are not supported are accepted
+    with the value that has no effect."""
 
     model: str
     prompt: Prompt | None = None
-    """A text, texts, token ids, or lists of them."""
+    """A text, token ids, or a list of either."""
     max_tokens: int | None = Field(None, ge=0)
-    """The most tokens that each text gains; 16 by default, as the clients expect."""
+    """Maximum number of tokens of each text; the default is 16, as in OpenAI's API."""
     n: int | None = Field(None, ge=1)
     seed: int | None = None
-    """The same seed, the same text, whatever else is being written."""
+    """The same seed generates the same text, whatever else is being generated."""
     stop: str | Annotated[Strings, Field(max_length=16)] | None = None
     logprobs: int | None = Field(None, ge=0)
     echo: bool | None = None
@@ -96,13 +62,13 @@ class BaseCompletionRequest(SamplingParams):
 
 class StreamOptions(RequestBody):
     include_usage: bool = False
-    """A last chunk without choices that tells the usage."""
+    """Send a last chunk that has the usage and no choices."""
     include_obfuscation: bool | None = None
-    """Accepted; there is none."""
+    """Accepted without effect."""
 
 
 class CompletionRequest(BaseCompletionRequest):
-    """What `POST /v1/completions` takes."""
+    """The body of `POST /v1/completions`."""
 
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -110,24 +76,24 @@ class CompletionRequest(BaseCompletionRequest):
 
 class Logprobs(BaseModel):
     tokens: list[str]
-    """Of part of a character "bytes:" and what it is in hexadecimal."""
+    """A token that is part of a character is "bytes:" and its bytes in hexadecimal."""
     token_logprobs: list[float | None]
     top_logprobs: list[dict[str, float | None] | None]
     text_offset: list[int]
 
     @classmethod
-    def of(cls, drawn: Sequence[TokenLogprob]) -> "Logprobs":
+    def from_tokens(cls, tokens: Sequence[TokenLogprob]) -> "Logprobs":
         return cls(
-            tokens=[token.text for token in drawn],
-            token_logprobs=[token.logprob for token in drawn],
+            tokens=[token.text for token in tokens],
+            token_logprobs=[token.logprob for token in tokens],
             top_logprobs=[
                 None
                 if token.logprob is None
-                # The token itself stands among them in any case.
+                # The generated token is included even if it is not among the most likely.
                 else {**{text: log for _, text, log in token.top}, token.text: token.logprob}
-                for token in drawn
+                for token in tokens
             ],
-            text_offset=[token.offset for token in drawn],
+            text_offset=[token.offset for token in tokens],
         )
 
 
@@ -137,6 +103,19 @@ class Choice(BaseModel):
     logprobs: Logprobs | None = None
     finish_reason: Literal["stop", "length"] | None = None
 
+    @classmethod
+    def from_deltas(
+        cls, index: int, deltas: Sequence[SequenceDelta], *, logprobs: bool
+    ) -> "Choice":
+        """Concatenate deltas of one sequence."""
+        tokens = [token for delta in deltas for token in delta.tokens]
+        return cls(
+            text="".join(delta.text for delta in deltas),
+            index=index,
+            logprobs=Logprobs.from_tokens(tokens) if logprobs else None,
+            finish_reason=deltas[-1].finish_reason if deltas else None,
+        )
+
 
 class Usage(BaseModel):
     prompt_tokens: int
@@ -144,14 +123,17 @@ class Usage(BaseModel):
     total_tokens: int
 
     @classmethod
-    def of(cls, prompt: int, completion: int) -> "Usage":
+    def count(cls, stream: GenerationStream, completion_tokens: int) -> "Usage":
+        prompt_tokens = sum(len(sequence.prompt) for sequence in stream.request.sequences)
         return cls(
-            prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion
+            prompt_tokens=prompt_tokens,
+            completion_tokens=completion_tokens,
+            total_tokens=prompt_tokens + completion_tokens,
         )
 
 
 class Completion(BaseModel):
-    """The answer, or a part of it as it streams."""
+    """A complete response, or a chunk of a streamed one."""
 
     id: str = Field(default_factory=lambda: f"cmpl-{uuid.uuid4().hex}")
     object: Literal["text_completion"] = "text_completion"
@@ -171,15 +153,3 @@ class ModelCard(BaseModel):
 class ModelList(BaseModel):
     object: Literal["list"] = "list"
     data: list[ModelCard]
-
-
-def make_choice(place: int, pieces: Sequence[SequenceDelta], *, logprobs: bool) -> Choice:
-    """What some pieces of one text are together."""
-    drawn = [token for piece in pieces for token in piece.tokens]
-    found: dict[str, Any] = {"finish_reason": pieces[-1].finish} if pieces else {}
-    return Choice(
-        text="".join(piece.text for piece in pieces),
-        index=place,
-        logprobs=Logprobs.of(drawn) if logprobs else None,
-        **found,
-    )

@@ -1,0 +1,235 @@
+"""The folder of texts and runs, and the one training that may be in progress."""
+
+import asyncio
+import json
+import logging
+import math
+import signal
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from moreish.errors import MoreishError
+from moreish.runs import Run, backup_path
+from moreish.serve.executor import BackgroundExecutor
+from moreish.serve.http import ApiError
+from moreish.serve.jobs.schemas import TextRequest, TrainingState, TrainingStatus
+from moreish.serve.jobs.subprocess import AuditQueue, read_messages, start_worker
+from moreish.serve.jobs.uploads import UploadFolder, is_valid_name
+from moreish.serve.native import HistoryResponse, LoggedSample, read_history
+from moreish.serve.registry import Registry
+
+MAX_SAMPLES = 50
+"""Samples that a status has."""
+
+EVENT_SECONDS = 0.2
+"""Minimum time between two events of a stream."""
+
+
+class TrainingManager:
+    """Runs audits, plans and trainings in worker processes, and serves the trained models."""
+
+    def __init__(self, registry: Registry, executor: BackgroundExecutor, home: Path) -> None:
+        """
+        Args:
+            registry: serves the trained models.
+            executor: loads them.
+            home: folder of the runs; uploaded texts go to its folder `texts`.
+        """
+        self.registry, self.executor, self.home = registry, executor, home
+        self.texts = UploadFolder(home / "texts", registry.limits.upload_bytes)
+        self._status = TrainingStatus()
+        self._audits = AuditQueue(registry.limits.seconds)
+        self._changed = asyncio.Event()
+        self._process: Process | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def audit(self, command: str, body: TextRequest) -> dict[str, Any]:
+        """Run "doctor" or "plan" on a text and return the result; see `AuditQueue.run`.
+
+        Raises:
+            ApiError: there is no such text (404), or it cannot be read (400).
+        """
+        message = await self._audits.run(command, self._worker_options(body))
+        if "error" in message:
+            path = str(self.texts.find(body.text))
+            # In quotes, since a name may look like words of the sentence.
+            text = message["error"].replace(path, repr(body.text))
+            raise ApiError(400, self._without_paths(text), param=message.get("param"))
+        return json.loads(self._without_paths(json.dumps(message["result"], ensure_ascii=False)))
+
+    def _worker_options(self, body: TextRequest) -> dict[str, Any]:
+        return {"source": str(self.texts.find(body.text)), **body.train_options()}
+
+    @property
+    def is_training(self) -> bool:
+        return self._task is not None and not self._task.done()
+
+    @property
+    def status(self) -> TrainingStatus:
+        """The progress of the current or last training, and which runs can be resumed."""
+        resumable = [] if self.is_training else self._resumable()
+        return self._status.model_copy(update={"resumable": resumable})
+
+    async def status_changes(self) -> AsyncIterator[TrainingStatus]:
+        """Yield the status now and after changes, until no training is in progress."""
+        while True:
+            changed = self._changed
+            yield self.status
+            if not self.is_training:
+                return
+            await asyncio.sleep(EVENT_SECONDS)
+            await changed.wait()
+
+    def history(self) -> HistoryResponse:
+        """Return what the current or last training has logged.
+
+        Raises:
+            ApiError: there is none (404).
+        """
+        path = self.home / (self._status.name or "")
+        if self._status.name is None or not (path / "run.json").is_file():
+            raise ApiError(404, "nothing has been logged yet", code="idle")
+        return read_history(Run.open(path))
+
+    def available_name(self, name: str) -> str:
+        """Return the name, with a number at the end if it is taken."""
+        if not self._is_taken(name):
+            return name
+        while not is_valid_name(f"{name}-9999"):
+            name = name[:-1]
+        candidates = (f"{name}-{number}" for number in count(2))
+        return next(name for name in candidates if not self._is_taken(name))
+
+    def _is_taken(self, name: str) -> bool:
+        """Whether a run has the name, here or among those served from other folders."""
+        path = self.home / name
+        exists = path.exists() or backup_path(path).exists() or path == self.texts.path
+        return exists or any(served.name == name for served in self.registry)
+
+    def _resumable(self) -> list[str]:
+        """Names of the runs that were stopped before their end."""
+        found = []
+        for record in sorted(self.home.glob("*/run.json")):
+            with suppress(OSError, ValueError):
+                status = json.loads(record.read_bytes()).get("status")
+                if status in ("interrupted", "training") and is_valid_name(record.parent.name):
+                    found.append(record.parent.name)
+        return found
+
+    def train(self, name: str, body: TextRequest) -> None:
+        """Start a training.
+
+        Raises:
+            ApiError: the name is taken, a training is in progress (409), or there is no such text
+                (404).
+        """
+        if self._is_taken(name):
+            message = f"the name {name!r} is taken; {self.available_name(name)!r} is available"
+            raise ApiError(409, message, param="name", code="taken")
+        options = {**self._worker_options(body), "out": str(self.home / name)}
+        self._start(name, "train", options)
+
+    def resume(self, name: str) -> None:
+        """Resume a training.
+
+        Raises:
+            ApiError: there is no such run (404), or a training is in progress (409).
+        """
+        if name not in self._resumable():
+            raise ApiError(404, f"there is no stopped run {name[:100]!r}", param="name")
+        self._start(name, "resume", {"path": str(self.home / name)})
+
+    def interrupt(self) -> None:
+        """Stop the training so that it can be resumed.
+
+        Raises:
+            ApiError: there is none (409).
+        """
+        if not self.is_training:
+            raise ApiError(409, "no training is in progress", code="idle")
+        if self._process is not None and self._process.returncode is None:
+            self._process.send_signal(signal.SIGINT)
+        self._update(status="stopping")
+
+    async def stop(self) -> None:
+        """Interrupt the training, if there is one, and wait until it has ended."""
+        if self.is_training:
+            assert self._task is not None
+            self.interrupt()
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(asyncio.shield(self._task), 60)
+            if self._process is not None:
+                self._process.kill()
+
+    def _start(self, name: str, command: str, options: dict[str, Any]) -> None:
+        if self.is_training:
+            message = f"{self._status.name!r} is being trained: stop it first"
+            raise ApiError(409, message, code="busy")
+        self._status = TrainingStatus(status="starting", name=name)
+        self._task = asyncio.create_task(self._train(self.home / name, command, options))
+        self._update()
+
+    async def _train(self, path: Path, command: str, options: dict[str, Any]) -> None:
+        """Run a worker process to its end, then serve its model."""
+        state: TrainingState = "failed"
+        message = "the training process failed; see the server's log"
+        result: dict[str, Any] = {}
+        try:
+            self._process = await start_worker(command, options)
+            if self._status.status == "stopping":  # interrupted while the process was starting
+                self._process.send_signal(signal.SIGINT)
+            async for found in read_messages(self._process):
+                if "error" in found:
+                    message = self._without_paths(found["error"])
+                elif "result" in found:
+                    result, message = found["result"], ""
+                    state = result["status"]
+                else:
+                    self._apply_event(found["event"])
+            await self._process.wait()
+            self._process = None
+            if state != "failed" and (path / "model.safetensors").is_file():
+                load = partial(self.registry.load, path, replace=True)
+                self.registry.add(await self.executor.run(load))
+        except MoreishError as error:
+            state, message = "failed", self._without_paths(str(error))
+        except Exception:  # the status must not stay "training", whatever it is
+            logging.getLogger("moreish.serve").exception("a training failed")
+            state, message = "failed", "the training failed; see the server's log"
+        finally:
+            self._process = None
+            final = {"status": state, "message": message or None, "seconds_left": None}
+            self._update(**result | final)
+
+    def _apply_event(self, event: dict[str, Any]) -> None:
+        """Update the status from an event of the worker."""
+        if sample := event.pop("sample", None):
+            event["samples"] = [*self._status.samples, LoggedSample(**sample)][-MAX_SAMPLES:]
+        if self._status.status == "stopping":
+            event.pop("status", None)
+        for key in ("loss", "val", "seconds_left"):
+            if not math.isfinite(event.get(key) or 0.0):
+                event[key] = None
+        if event.get("message"):
+            event["message"] = self._without_paths(event["message"])
+        steps = event.get("steps", self._status.steps)
+        share = event.get("step", self._status.step) / steps if steps else 0.0
+        self._update(**event, share=share)
+
+    def _update(self, **fields: Any) -> None:
+        """Change the status and wake up the event streams."""
+        self._status = self._status.model_copy(update=fields)
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _without_paths(self, message: str) -> str:
+        """Remove the folders of texts and runs, since clients must not learn where they are."""
+        message = self.registry.without_paths(message)
+        for folder in (self.texts.path.resolve(), self.texts.path, self.home.resolve(), self.home):
+            message = message.replace(f"{folder}/", "")
+        return message

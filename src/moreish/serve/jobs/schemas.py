@@ -1,0 +1,96 @@
+"""Request and response bodies of the training routes."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from moreish.options import OPTIONS
+from moreish.serve.http import RequestBody
+from moreish.serve.jobs.uploads import UploadedText, ValidName
+from moreish.serve.native import LoggedSample
+
+TrainingState = Literal["none", "starting", "training", "stopping", "stopped", "finished", "failed"]
+
+
+def option(name: str, default: Any = None, **bounds: Any) -> Any:
+    """Return the field of an option of `moreish train`."""
+    return Field(default, description=OPTIONS[name].help, **bounds)
+
+
+class TextRequest(RequestBody):
+    """An uploaded text and how to read it."""
+
+    text: str
+    kind: Literal["lines", "text"] | None = option("kind")
+    encoding: str | None = option("encoding", max_length=40)
+    dedup: bool | None = option("dedup")
+    nfc: bool | None = option("nfc")
+    clean: bool | None = option("clean")
+
+    def train_options(self) -> dict[str, Any]:
+        """Return the keyword arguments for `moreish.train` and the like."""
+        return {
+            name: value
+            for name, value in self.model_dump().items()
+            if name in OPTIONS and value not in (None, False)
+        }
+
+
+class PlanRequest(TextRequest):
+    minutes: float = option("minutes", 1.0, gt=0, le=24 * 60)
+    model: str | None = option("model", max_length=40)
+
+
+class TrainRequest(PlanRequest):
+    name: ValidName
+    """Name of the run and of the model."""
+
+
+class ResumeRequest(RequestBody):
+    name: str
+
+
+class UploadList(BaseModel):
+    texts: list[UploadedText]
+
+
+class DoctorResponse(BaseModel):
+    """The output of `moreish doctor --json`."""
+
+    facts: dict[str, Any]
+    findings: list[dict[str, Any]]
+    lines: list[str]
+
+
+class PlanResponse(BaseModel):
+    lines: list[str]
+
+
+class NameResponse(BaseModel):
+    name: str
+
+
+class TrainingStatus(BaseModel):
+    """The progress of the current or last training."""
+
+    status: TrainingState = "none"
+    name: str | None = None
+    step: int = 0
+    steps: int = 0
+    share: float = 0.0
+    """The fraction of the steps that is done."""
+    seconds_left: float | None = None
+    loss: float | None = None
+    val: float | None = None
+    model: str | None = None
+    parameters: int | None = None
+    samples: list[LoggedSample] = []
+    message: str | None = None
+    early: bool = False
+    """Whether it stopped early because the validation loss did not improve any more."""
+    best: float | None = None
+    """The validation loss of the saved weights; set at the end."""
+    best_step: int | None = None
+    """The step of these weights."""
+    resumable: list[str] = []
+    """Runs that were stopped and can be resumed."""
