@@ -1,13 +1,13 @@
-"""What a server bears: streams of many clients for minutes, and clients that go.
+"""Load test of the server: streams of many clients for minutes, and clients that disconnect.
 
     python benchmarks/serve.py [--seconds 300] [--streams 64] [--slots 64] [--disconnects 1000]
                                [--out benchmarks/results/serve.json]
 
-A GPT of ten million parameters (untrained: what it writes does not matter) is served by a process
-of its own. Each client asks for a text, reads all of it, checks that nothing is lost or doubled,
-and asks again. Then clients that go, in the middle or while they wait for a slot, and clients that
-stay and do nothing: they take nothing of their stream, or have sent half of a request. What is left
-behind is counted: open files, threads and memory as /proc has them, tasks as the server says.
+The server runs in a process of its own, with an untrained GPT of ten million parameters. Each
+client requests a text, reads all of it, checks that no token is lost or repeated, and starts again.
+Then some clients disconnect during a stream or while they wait for a slot, and others stay idle:
+they read nothing of their stream or send half of a request. Afterwards the open files, threads and
+memory of the server (from /proc) and its tasks (from /metrics) show what was left behind.
 """
 
 import argparse
@@ -40,17 +40,17 @@ MODEL = {
 }  # fmt: skip
 
 KINDS = ("stream", "whole", "stalled", "half", "stream that waits", "whole that waits")
-"""Of clients that go, or stay and do nothing."""
+"""Kinds of clients that disconnect or stay idle."""
 
 STALL = 5
-"""Seconds in which the server gives up a client that does nothing."""
+"""Seconds after which the server drops an idle client."""
 
 EVERY = 5.0
-"""Seconds between two looks at the server's memory."""
+"""Seconds between two measurements of the server's memory."""
 
 
 def make_run(folder: Path) -> Path:
-    """Ten million parameters, one step of training."""
+    """Train a GPT of ten million parameters for one step."""
     text = folder / "text.txt"
     letters = "abcdefghijklmnopqrstuvwxyz ,.\n"
     draw = random.Random(1)
@@ -61,7 +61,7 @@ def make_run(folder: Path) -> Path:
 
 
 class Server:
-    """The command, and what the system says of its process."""
+    """The server command and measurements of its process."""
 
     def __init__(self, run: Path, slots: int) -> None:
         command = [sys.executable, "-m", "moreish", "serve", str(run), "--port", "0"]
@@ -83,19 +83,19 @@ class Server:
         self.name = run.name
 
     def memory(self) -> float:
-        """Megabytes that are held."""
+        """Return the resident memory in MB."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
 
     def left(self) -> dict[str, int]:
-        """Open files, threads and tasks."""
+        """Count open files, threads and tasks."""
         tasks = int(self.gauge("tasks"))
         place = Path(f"/proc/{self.process.pid}")
         files, threads = (len(list(place.glob(what))) for what in ("fd/*", "task/*"))
         return {"files": files, "threads": threads, "tasks": tasks}
 
     def gauge(self, name: str) -> float:
-        """One of its metrics."""
+        """Read one of the metrics."""
         text = httpx.get(f"{self.url}/metrics").text
         return float(re.search(rf"^moreish_{name}(?:{{[^}}]*}})? (\S+)", text, re.M)[1])
 
@@ -105,7 +105,7 @@ class Server:
 
 
 async def stream(http: httpx.AsyncClient, body: dict[str, Any]) -> tuple[str, list[float], Any]:
-    """The text, when each piece came, and the usage."""
+    """Return the text, the arrival time of each chunk, and the usage."""
     text, times, usage, ended = "", [], None, False
     began = time.perf_counter()
     async with http.stream("POST", "/v1/completions", json=body) as answer:
@@ -127,7 +127,7 @@ async def stream(http: httpx.AsyncClient, body: dict[str, Any]) -> tuple[str, li
 
 
 async def load(server: Server, streams: int, seconds: float) -> dict[str, Any]:
-    """All clients at once, again and again; every text is the one that its seed had alone."""
+    """Run all clients at once; every text must equal the one of its seed alone."""
     draw = random.Random(2)
     bodies = [
         {
@@ -194,7 +194,7 @@ def percentiles(values: list[float]) -> dict[str, float]:
 
 
 async def disconnect(server: Server, count: int, slots: int) -> dict[str, Any]:
-    """Half as many again as there are slots at a time, so that some wait."""
+    """Run rounds of 1.5 times as many clients as slots, so that some wait."""
     await asyncio.sleep(1)
     before, memory = server.left(), server.memory()
     gone: list[float] = []
@@ -222,7 +222,7 @@ async def leave(
     gone: list[float],
     given_up: list[float],
 ) -> None:
-    """Clients of all kinds come, and those that can go. Told is how long it took to forget them."""
+    """Run a round of clients of all kinds, and measure how long the server takes to drop them."""
     of = {kind: [n for n in numbers if KINDS[n % len(KINDS)] == kind] for kind in KINDS}
     writing = sum(len(of[kind]) for kind in KINDS[:3])
     texts = -(-slots // max(1, writing))
@@ -235,14 +235,14 @@ async def leave(
             lines = answer.aiter_lines()
             for _ in range(number % 7):
                 await anext(lines)
-            await asyncio.Event().wait()  # until it is to go
+            await asyncio.Event().wait()  # until it is canceled
 
     async def whole(number: int) -> None:
         async with httpx.AsyncClient(base_url=server.url, timeout=600) as http:
             await http.post("/v1/completions", json=body)
 
     async def come(kinds: tuple[str, str], there: int) -> list[asyncio.Task[None]]:
-        """Once so many requests are being answered, or wait."""
+        """Start clients and wait until the server has this many requests."""
         tasks = [asyncio.create_task(stream(number)) for number in of[kinds[0]]]
         tasks += [asyncio.create_task(whole(number)) for number in of[kinds[1]]]
         await until(lambda: server.gauge("requests_open") >= there)
@@ -279,7 +279,7 @@ async def leave(
 
 
 async def connect(server: Server, sent: bytes) -> socket.socket:
-    """A client that sends this, takes nothing, and stays."""
+    """Connect a client that sends these bytes and stays idle."""
     client = socket.socket()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     client.setblocking(False)

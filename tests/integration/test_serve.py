@@ -1,4 +1,4 @@
-"""The server: what clients of OpenAI's API get, and what nobody gets."""
+"""The OpenAI-style API with the official client, access checks, streams and the command."""
 
 import asyncio
 import json
@@ -71,7 +71,7 @@ def test_models(client: openai.OpenAI) -> None:
     assert error.value.param == "model"
 
 
-def test_completions_are_what_sample_writes(client: openai.OpenAI, runs: dict[str, Path]) -> None:
+def test_completions_match_sample(client: openai.OpenAI, runs: dict[str, Path]) -> None:
     for name in ("words", "story"):
         run = Run.open(runs[name])
         expected = run.sample(3, prompt="a", max_tokens=30, temperature=0.8, top_k=8, seed=3)
@@ -96,7 +96,7 @@ def test_completions_are_what_sample_writes(client: openai.OpenAI, runs: dict[st
             assert choice.finish_reason == ("length" if len(text) == 30 else "stop")
 
 
-def test_streams_are_what_comes_at_once(client: openai.OpenAI) -> None:
+def test_streamed_and_complete_responses_are_equal(client: openai.OpenAI) -> None:
     asked: dict[str, Any] = {
         "model": "story",
         "prompt": ["The ", "cat"],
@@ -130,8 +130,8 @@ def test_streams_are_what_comes_at_once(client: openai.OpenAI) -> None:
         assert not any(stop in choice.text for stop in asked["stop"])
 
 
-def test_logprobs_are_those_of_the_model(client: openai.OpenAI, runs: dict[str, Path]) -> None:
-    """Of the prompt and of what follows it, whatever the temperature."""
+def test_logprobs_are_the_models_own(client: openai.OpenAI, runs: dict[str, Path]) -> None:
+    """For the prompt and the generated text, before temperature."""
     text = "\nThe cat ran to"
     found = client.completions.create(
         model="story", prompt=text, max_tokens=10, temperature=0, echo=True, logprobs=5
@@ -142,11 +142,11 @@ def test_logprobs_are_those_of_the_model(client: openai.OpenAI, runs: dict[str, 
     assert told.tokens is not None and told.text_offset is not None
     expected = [-token.nats for token in Run.open(runs["story"]).surprisal(found.text[1:])]
     assert told.token_logprobs[1:] == pytest.approx(expected, abs=1e-4)
-    assert told.token_logprobs[0] is told.top_logprobs[0] is None  # it follows nothing
+    assert told.token_logprobs[0] is told.top_logprobs[0] is None  # nothing precedes it
     assert "".join(told.tokens) == found.text
     assert [found.text[at] for at in told.text_offset] == list(found.text)
     for log, top in list(zip(told.token_logprobs, told.top_logprobs, strict=True))[1:]:
-        assert len(top) in (5, 6)  # it stands there itself, likely or not
+        assert len(top) in (5, 6)  # the generated token is always included
         assert log in top.values()
         assert max(top.values()) >= log
     for token, top in list(zip(told.tokens, told.top_logprobs, strict=True))[len(text) :]:
@@ -161,8 +161,8 @@ def test_prompts_may_be_token_ids(client: openai.OpenAI) -> None:
         )
 
 
-def test_scores_without_a_new_token(client: openai.OpenAI) -> None:
-    """What evaluation harnesses ask: echo, logprobs, and nothing else."""
+def test_a_prompt_is_scored_without_generating(client: openai.OpenAI) -> None:
+    """Evaluation harnesses use echo and logprobs with max_tokens=0."""
     found = client.completions.create(
         model="story", prompt="The cat", max_tokens=0, echo=True, logprobs=0
     )
@@ -173,8 +173,8 @@ def test_scores_without_a_new_token(client: openai.OpenAI) -> None:
     assert len(found.choices[0].logprobs.token_logprobs or []) == 7
 
 
-def test_an_end_that_was_drawn_is_told(client: openai.OpenAI, runs: dict[str, Path]) -> None:
-    """Harnesses that score a prompt ask for one token more, and leave out the last."""
+def test_logprobs_include_the_generated_end(client: openai.OpenAI, runs: dict[str, Path]) -> None:
+    """Harnesses that score a prompt request one more token and ignore the last one."""
     tokenizer = Run.open(runs["words"]).tokenizer
     told = client.completions.create(
         model="words", prompt="anana", max_tokens=1, temperature=0, echo=True, logprobs=1
@@ -187,7 +187,7 @@ def test_an_end_that_was_drawn_is_told(client: openai.OpenAI, runs: dict[str, Pa
         assert token in (top or {})
 
 
-def test_of_many_wrong_elements_one_is_enough() -> None:
+def test_validation_stops_at_the_first_invalid_element() -> None:
     for wrong in ({}, 0.5, None, True, ["a"], [{}]):
         for key in ("prompt", "stop"):
             with pytest.raises(ValidationError) as error:
@@ -232,7 +232,7 @@ def test_the_javascript_client(service: Service, client: openai.OpenAI, tmp_path
     assert found["models"] == ["words", "story"]
 
 
-# --- refusals ---
+# --- invalid requests ---
 
 
 @pytest.mark.parametrize(
@@ -272,7 +272,7 @@ def test_the_javascript_client(service: Service, client: openai.OpenAI, tmp_path
         ({"model": None}, "model", "should be a valid string"),
     ],
 )
-def test_what_is_refused(http: httpx.Client, body: dict, param: str, message: str) -> None:
+def test_invalid_parameters(http: httpx.Client, body: dict, param: str, message: str) -> None:
     answer = post(http, **body)
     assert answer.status_code == 400
     error = answer.json()["error"]
@@ -281,7 +281,7 @@ def test_what_is_refused(http: httpx.Client, body: dict, param: str, message: st
     assert set(error) == {"message", "type", "param", "code"}
 
 
-def test_whole_numbers_may_be_written_with_a_point(http: httpx.Client) -> None:
+def test_integers_may_have_a_decimal_point(http: httpx.Client) -> None:
     plain = {"prompt": list(b"The"), "max_tokens": 5, "seed": 1, "temperature": 1}
     pointed = {**plain, "prompt": [84.0, 104.0, 101.0], "max_tokens": 5.0, "seed": 1.0}
     assert post(http, **pointed).json()["choices"] == post(http, **plain).json()["choices"]
@@ -294,7 +294,7 @@ def test_unknown_characters_are_named(http: httpx.Client) -> None:
     assert answer.json()["error"]["message"] == "not in the model's vocabulary: 'Z' 'ë'"
 
 
-def test_what_is_no_request(http: httpx.Client) -> None:
+def test_invalid_bodies_and_paths(http: httpx.Client) -> None:
     json_type = {"Content-Type": "application/json"}
     for answer, status, message in (
         (
@@ -321,8 +321,8 @@ def test_what_is_no_request(http: httpx.Client) -> None:
         assert message in answer.json()["error"]["message"]
 
 
-def test_a_body_is_not_read_beyond_the_limit(service: Service) -> None:
-    """Neither one that says its size, nor one that comes in chunks without end."""
+def test_a_body_is_read_up_to_the_limit(service: Service) -> None:
+    """With a Content-Length and in chunks without end."""
     host, port = service.url.removeprefix("http://").split(":")
     head = f"POST /v1/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
     for more in ("Content-Length: 100000000000\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n"):
@@ -339,10 +339,10 @@ def test_a_body_is_not_read_beyond_the_limit(service: Service) -> None:
             assert sent < 50_000_000
 
 
-# --- the guard ---
+# --- access checks ---
 
 
-def test_only_its_own_names_are_answered(http: httpx.Client) -> None:
+def test_other_host_names_are_rejected(http: httpx.Client) -> None:
     assert http.get("/v1/models", headers={"Host": "localhost:1"}).status_code == 200
     for host in (
         "evil.example",
@@ -357,7 +357,7 @@ def test_only_its_own_names_are_answered(http: httpx.Client) -> None:
     assert http.get("/", headers={"Host": "evil.example"}).status_code == 421
 
 
-def test_pages_from_elsewhere_may_not_ask(http: httpx.Client, service: Service) -> None:
+def test_pages_of_other_origins_are_rejected(http: httpx.Client, service: Service) -> None:
     body = {"model": "words"}
     for origin in ("http://evil.example", "null", "http://localhost:1", "file://"):
         answer = http.post("/v1/completions", json=body, headers={"Origin": origin})
@@ -372,7 +372,7 @@ def test_pages_from_elsewhere_may_not_ask(http: httpx.Client, service: Service) 
     assert http.options("/v1/completions", headers=asked).status_code == 403
 
 
-def test_every_answer_says_what_browsers_must_not_do(http: httpx.Client) -> None:
+def test_every_response_has_security_headers(http: httpx.Client) -> None:
     for answer in (
         http.get("/v1/models"),
         http.get("/nothing"),
@@ -386,7 +386,7 @@ def test_every_answer_says_what_browsers_must_not_do(http: httpx.Client) -> None
         assert "server" not in answer.headers
 
 
-def test_a_token_is_needed_where_there_is_one(runs: dict[str, Path]) -> None:
+def test_private_paths_need_the_token(runs: dict[str, Path]) -> None:
     with serving([runs["words"]], slots=2, token="s3cret") as service:
         body = {"model": "words", "max_tokens": 3}
         for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic s3cret"}):
@@ -405,7 +405,7 @@ def test_a_token_is_needed_where_there_is_one(runs: dict[str, Path]) -> None:
             assert client.completions.create(model="words", prompt="").choices[0].finish_reason
 
 
-def test_what_is_open_to_others_needs_a_token() -> None:
+def test_listening_beyond_this_machine_needs_a_token() -> None:
     for host in ("0.0.0.0", "::", "192.168.1.5", "example.org"):  # noqa: S104
         with pytest.raises(MoreishError, match="set a --token"):
             access_rules(host, token=None, hosts=[], insecure=False, limits=LIMITS)
@@ -419,7 +419,7 @@ def test_what_is_open_to_others_needs_a_token() -> None:
         ).hosts >= {"my.box"}
 
 
-def test_no_message_tells_a_path(
+def test_messages_have_no_paths(
     http: httpx.Client, service: Service, runs: dict[str, Path]
 ) -> None:
     run = next(iter(service.registry)).run
@@ -432,10 +432,10 @@ def test_no_message_tells_a_path(
     assert service.registry.without_paths(message) == "words is damaged (no such file: 'words')"
 
 
-# --- streams, queues and stopping ---
+# --- streams, queue and deadlines ---
 
 
-def test_who_closes_the_connection_frees_the_slot(http: httpx.Client, service: Service) -> None:
+def test_disconnecting_frees_the_slot(http: httpx.Client, service: Service) -> None:
     body = {"model": "story", "max_tokens": 2000, "temperature": 3, "seed": 1}
     story = service.registry.find("story").engine
     for stream in (True, False):
@@ -454,8 +454,8 @@ def test_who_closes_the_connection_frees_the_slot(http: httpx.Client, service: S
         assert story.num_generated - drawn < 2000
 
 
-def test_who_does_not_read_is_given_up(service: Service) -> None:
-    """The connection stays open, and nothing is taken from it."""
+def test_a_client_that_does_not_read_is_disconnected(service: Service) -> None:
+    """The client keeps the connection open and reads nothing."""
     host, port = service.url.removeprefix("http://").split(":")
     body = json.dumps(
         {
@@ -480,10 +480,10 @@ def test_who_does_not_read_is_given_up(service: Service) -> None:
     assert story.num_requests == 0
 
 
-def test_more_than_the_queue_is_refused(runs: dict[str, Path]) -> None:
+def test_a_full_queue_is_429(runs: dict[str, Path]) -> None:
     with serving([runs["story"]], slots=2, limits=Limits(queue=2)) as service:
         answer = httpx.post(f"{service.url}/v1/completions", json={"model": "story", "n": 5})
-        assert answer.status_code == 400  # it would never fit
+        assert answer.status_code == 400  # it could never run
         assert "exceed the limit of 4 texts" in answer.json()["error"]["message"]
         body = {"model": "story", "max_tokens": 4000, "temperature": 3}
         url = f"{service.url}/v1/completions"
@@ -507,7 +507,7 @@ def test_more_than_the_queue_is_refused(runs: dict[str, Path]) -> None:
         wait_until(lambda: idle(service))
 
 
-def test_what_takes_too_long_is_given_up(runs: dict[str, Path]) -> None:
+def test_a_request_past_its_deadline_is_504(runs: dict[str, Path]) -> None:
     limits = Limits(seconds=0.3, max_tokens=10**6, total_tokens=10**6)
     with serving([runs["story"]], slots=2, limits=limits) as service:
         body: Any = {"model": "story", "prompt": "", "max_tokens": 10**6, "temperature": 3}
@@ -538,7 +538,8 @@ def test_health_and_metrics(http: httpx.Client, service: Service) -> None:
     assert grown('moreish_tokens_total{model="story"}') == 7
     assert grown('moreish_first_token_seconds_count{model="story"}') == 1
     assert grown('moreish_completion_seconds_count{model="story"}') == 1
-    assert grown('moreish_requests_total{status="200"}') == 2  # this one, and the first /metrics
+    # The completion and the first /metrics.
+    assert grown('moreish_requests_total{status="200"}') == 2
     assert after['moreish_slots{model="words"}'] == 8
     assert after['moreish_texts_writing{model="story"}'] == 0
 
@@ -552,7 +553,7 @@ def _metrics(http: httpx.Client) -> dict[str, float]:
     return {name: float(value) for name, value in lines}
 
 
-def test_the_openapi_document_is_whole(http: httpx.Client) -> None:
+def test_the_openapi_document_is_valid(http: httpx.Client) -> None:
     document = http.get("/openapi.json").json()
     openapi_spec_validator.validate(document)
     assert not {"HTTPValidationError", "ValidationError"} & set(document["components"]["schemas"])
@@ -568,7 +569,7 @@ def test_the_openapi_document_is_whole(http: httpx.Client) -> None:
             assert "security" not in about
 
 
-def test_the_openapi_document_tells_of_the_token(tmp_path: Path) -> None:
+def test_the_openapi_document_describes_the_token(tmp_path: Path) -> None:
     with serving([], slots=2, token="secret", home=tmp_path) as service:
         told = {"Authorization": "Bearer secret"}
         document = httpx.get(f"{service.url}/openapi.json", headers=told).json()
@@ -581,7 +582,7 @@ def test_the_openapi_document_tells_of_the_token(tmp_path: Path) -> None:
                 assert about.get("security", [{scheme: []}]) == [{scheme: []}]
 
 
-def test_what_a_path_takes_is_told_of_all_its_methods(tmp_path: Path) -> None:
+def test_405_lists_all_methods_of_the_path(tmp_path: Path) -> None:
     with serving([], slots=2, home=tmp_path) as service, httpx.Client() as http:
         for path, methods in (
             ("/api/texts", "GET, POST"),
@@ -599,7 +600,7 @@ def test_what_a_path_takes_is_told_of_all_its_methods(tmp_path: Path) -> None:
 # --- the command ---
 
 
-def test_a_terminated_server_ends_what_it_has_begun(runs: dict[str, Path]) -> None:
+def test_sigterm_lets_open_requests_finish(runs: dict[str, Path]) -> None:
     process, url = start(runs["story"], "--port", 0)
     assert process.stdout is not None
     answers: list[Any] = []
@@ -623,9 +624,7 @@ def test_a_terminated_server_ends_what_it_has_begun(runs: dict[str, Path]) -> No
         httpx.get(f"{url}/healthz")
 
 
-def test_mistakes_of_the_command_line(
-    moreish: Moreish, runs: dict[str, Path], tmp_path: Path
-) -> None:
+def test_command_line_errors(moreish: Moreish, runs: dict[str, Path], tmp_path: Path) -> None:
     before = threading.active_count()
     with listen("127.0.0.1", 0) as taken:
         taken.listen()

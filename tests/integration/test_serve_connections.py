@@ -1,4 +1,4 @@
-"""Connections: who does not ask, does not listen, or is there when the server stops."""
+"""Connections: stalled and disconnecting clients, timeouts, and shutdown."""
 
 import asyncio
 import json
@@ -39,7 +39,7 @@ def connections(service: Service) -> int:
 
 @contextmanager
 def connected(service: Service, count: int = 1) -> Iterator[list[socket.socket]]:
-    """Clients that take little at a time."""
+    """Connect clients with small receive buffers."""
     host, port = service.url.removeprefix("http://").split(":")
     with ExitStack() as stack:
         made = []
@@ -61,7 +61,7 @@ def request(body: dict[str, Any], path: str = "/v1/completions") -> bytes:
 
 
 def answer(client: socket.socket) -> tuple[int, bytes]:
-    """Status and body of all that comes until the connection ends."""
+    """Read until the connection ends and return status and body."""
     got = b""
     while piece := client.recv(1 << 16):
         got += piece
@@ -69,13 +69,13 @@ def answer(client: socket.socket) -> tuple[int, bytes]:
     return int(head.split()[1]), body
 
 
-# --- who does not listen ---
+# --- clients that do not read ---
 
 
-def test_who_takes_nothing_loses_the_connection(
+def test_clients_that_read_nothing_are_disconnected(
     runs: dict[str, Path], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Streams, and answers that came at once: the clients stay, and read nothing."""
+    """During a stream and during a complete response."""
     with ExitStack() as staying:
         with serving([runs["story"]], slots=8, limits=LIMITS) as service:
             clients = staying.enter_context(connected(service, 4))
@@ -91,7 +91,7 @@ def test_who_takes_nothing_loses_the_connection(
 
 
 @pytest.mark.soak
-def test_who_takes_a_little_at_a_time_is_not_given_up(runs: dict[str, Path]) -> None:
+def test_a_client_that_reads_slowly_stays_connected(runs: dict[str, Path]) -> None:
     with serving([runs["story"]], slots=2, limits=LIMITS) as service:
         with connected(service) as (client,):
             body = {**LONG, "max_tokens": 400, "logprobs": 20}
@@ -105,13 +105,13 @@ def test_who_takes_a_little_at_a_time_is_not_given_up(runs: dict[str, Path]) -> 
         assert json.loads(got.partition(b"\r\n\r\n")[2])["usage"]["completion_tokens"] > 0
 
 
-# --- who does not ask ---
+# --- clients that do not send ---
 
 
-def test_half_of_a_request_does_not_stay(
+def test_incomplete_requests_are_dropped(
     runs: dict[str, Path], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Ever so many of them: others are answered meanwhile."""
+    """There are many, and other clients are served meanwhile."""
     with ExitStack() as stack:
         service = stack.enter_context(serving([runs["words"]], slots=2, limits=LIMITS))
         clients = stack.enter_context(connected(service, 100))
@@ -122,13 +122,13 @@ def test_half_of_a_request_does_not_stay(
         assert httpx.get(f"{service.url}/healthz", timeout=5).status_code == 200
         assert time.monotonic() - began < LIMITS.stall
         assert connections(service) <= LIMITS.connections
-        assert clients[-1].recv(10) == b""  # in time
+        assert clients[-1].recv(10) == b""  # before the timeout
         wait_until(lambda: connections(service) == 0, 5)
     assert capfd.readouterr().err == ""
 
 
 @pytest.mark.soak
-def test_connections_that_are_kept_may_be_idle(runs: dict[str, Path]) -> None:
+def test_keep_alive_connections_may_be_idle(runs: dict[str, Path]) -> None:
     with ExitStack() as stack:
         service = stack.enter_context(serving([runs["words"]], slots=2, limits=LIMITS))
         (client,) = stack.enter_context(connected(service))
@@ -148,13 +148,13 @@ def test_connections_that_are_kept_may_be_idle(runs: dict[str, Path]) -> None:
     ("head", "every", "status"),
     [
         ("POST /v1/completions", None, 408),
-        ("POST /v1/completions", 0.2, 408),  # some of it comes, but not all in time
+        ("POST /v1/completions", 0.2, 408),  # it arrives too slowly
         ("POST /api/texts?name=a", None, 408),
-        ("POST /api/texts?name=a", 0.2, None),  # but a text may take long
-        ("GET /healthz", None, 200),  # which does not read it
+        ("POST /api/texts?name=a", 0.2, None),  # an upload may be slow
+        ("GET /healthz", None, 200),  # the route does not read it
     ],
 )
-def test_bodies_that_do_not_come(
+def test_incomplete_bodies(
     runs: dict[str, Path],
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
@@ -192,7 +192,7 @@ def test_bodies_that_do_not_come(
     assert capfd.readouterr().err == ""
 
 
-def test_there_are_no_more_connections_than_files() -> None:
+def test_open_files_limit_the_connections() -> None:
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
@@ -203,7 +203,7 @@ def test_there_are_no_more_connections_than_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-# --- what is left of them ---
+# --- leaks ---
 
 
 def tasks(service: Service) -> int:
@@ -212,8 +212,8 @@ def tasks(service: Service) -> int:
     return int(found[1])
 
 
-def test_nothing_is_left_of_clients_that_go(runs: dict[str, Path]) -> None:
-    """Nor of those that stay and do nothing. See benchmarks/serve.py for a thousand of them."""
+def test_disconnecting_clients_leave_nothing_behind(runs: dict[str, Path]) -> None:
+    """Nor do idle ones. See benchmarks/serve.py for a thousand clients."""
     with serving([runs["story"]], slots=2, limits=LIMITS) as service:
         before = tasks(service)
         story = service.registry.find("story").engine
@@ -241,13 +241,13 @@ def test_nothing_is_left_of_clients_that_go(runs: dict[str, Path]) -> None:
         assert tasks(service) == before
 
 
-# --- who is there when the server stops ---
+# --- shutdown ---
 
 
-def test_whoever_is_cut_off_hears_why(
+def test_open_requests_get_an_error_at_shutdown(
     runs: dict[str, Path], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Of what was written and what waited, and a request that took too long to come."""
+    """Running and waiting requests, and one whose body is incomplete."""
     limits = LIMITS.model_copy(update={"stall": 20.0})
     answers: dict[int, httpx.Response] = {}
     with serving([runs["story"]], slots=1, limits=limits, drain=0.5) as service:
@@ -287,8 +287,8 @@ def test_whoever_is_cut_off_hears_why(
     assert "ASGI" not in err
 
 
-def test_the_first_reason_is_the_one_that_is_told() -> None:
-    """The engine then finds the request given up, and says that it is late."""
+def test_the_first_error_of_a_stream_is_raised() -> None:
+    """After a shutdown the engine also finds the deadline exceeded."""
 
     async def heard() -> None:
         none = np.array([], dtype=np.int64)
@@ -303,7 +303,7 @@ def test_the_first_reason_is_the_one_that_is_told() -> None:
         asyncio.run(heard())
 
 
-def test_a_second_signal_ends_it_at_once(runs: dict[str, Path]) -> None:
+def test_a_second_signal_stops_immediately(runs: dict[str, Path]) -> None:
     process, url = start(
         runs["story"], "--port", 0, "--limit", "max_tokens=100000", "--limit", "total_tokens=100000"
     )

@@ -1,4 +1,4 @@
-"""The native API: the same numbers as from Python, and what it refuses."""
+"""The native API returns the same numbers as the Python functions and rejects invalid requests."""
 
 import json
 import re
@@ -32,8 +32,7 @@ LIMITS = Limits(prompt_characters=2000, max_tokens=200, total_tokens=3000, queue
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory, small_run: Run) -> dict[str, Run]:
-    """A list that is counted and running text (see `make_runs`), a GPT of a list, a hybrid, and a
-    model without data."""
+    """The runs of `make_runs`, a GPT of a list, a hybrid, and a model without data."""
     folder = tmp_path_factory.mktemp("native")
     paths = make_runs(folder)
     paths["names"] = Path(shutil.copytree(small_run.path, folder / "names"))
@@ -65,7 +64,7 @@ def service(runs: dict[str, Run]) -> Iterator[Service]:
 
 
 class Native:
-    """The server, asked for what it should be able to answer."""
+    """A client whose requests must succeed."""
 
     def __init__(self, http: httpx.Client) -> None:
         self.http = http
@@ -87,7 +86,7 @@ def native(service: Service) -> Iterator[Native]:
         yield Native(http)
 
 
-# --- what is served ---
+# --- models ---
 
 
 def test_models(native: Native, runs: dict[str, Run]) -> None:
@@ -114,7 +113,7 @@ def test_models(native: Native, runs: dict[str, Run]) -> None:
     assert models["bare"]["losses"] == {"train": None, "val": None}
 
 
-# --- the model's own numbers ---
+# --- probabilities ---
 
 
 @pytest.mark.parametrize(
@@ -132,12 +131,12 @@ def test_surprisal(native: Native, runs: dict[str, Run], model: str, text: str) 
     ids = np.array([token["id"] for token in found["tokens"]])
     assert run.tokenizer.decode(ids) == text
     shown = "".join(token["text"] for token in found["tokens"] if token["text"] is not None)
-    assert shown == text.replace("€", "")  # its bytes are no text
+    assert shown == text.replace("€", "")  # its bytes are not text
     assert [token["text"] for token in found["tokens"]].count(None) == 3 * ("€" in text)
 
 
 @pytest.mark.parametrize("model", ["words", "story", "names", "both"])
-def test_what_comes_next(native: Native, runs: dict[str, Run], model: str) -> None:
+def test_next_token(native: Native, runs: dict[str, Run], model: str) -> None:
     run, prompt = runs[model], "an"
     ids = np.concatenate([run.lead(run.tokenizer.encode(prompt)), run.tokenizer.encode(prompt)])
     with torch.inference_mode():
@@ -163,12 +162,12 @@ def test_what_comes_next(native: Native, runs: dict[str, Run], model: str) -> No
     assert by_ids == found
 
 
-def test_what_comes_next_is_what_is_written(native: Native, runs: dict[str, Run]) -> None:
-    """Of a prompt that is longer than what the model sees, and of none."""
+def test_next_matches_generation(native: Native, runs: dict[str, Run]) -> None:
+    """For a prompt that is longer than the context, and for none."""
     for model, prompt in (("story", "The cat sat. " * 20), ("names", ""), ("words", "ca" * 30)):
         told = native.ask("next", model=model, prompt=prompt, top=3)["tokens"]
         first = events(native, model=model, prompt=prompt, max_tokens=1, logprobs=3)[0]
-        if not first["tokens"]:  # it ended at once
+        if not first["tokens"]:  # the text ended at once
             continue
         top = first["tokens"][0]["top"]
         assert [other["id"] for other in top] == [token["id"] for token in told]
@@ -176,7 +175,7 @@ def test_what_comes_next_is_what_is_written(native: Native, runs: dict[str, Run]
         assert [other["p"] for other in top] == pytest.approx(shares, abs=1e-4)
 
 
-def test_temperature_zero_leaves_one(native: Native) -> None:
+def test_temperature_zero_leaves_one_token(native: Native) -> None:
     found = native.ask("next", model="names", temperature=0, top=3)
     assert [token["q"] for token in found["tokens"]] == [1, 0, 0]
     assert found["rest"]["q"] == 0 < found["rest"]["p"]
@@ -199,7 +198,7 @@ def events(native: Native, **body: Any) -> list[Any]:
     return [json.loads(line.removeprefix("data: ")) for line in lines]
 
 
-def test_writing_is_completing(native: Native, runs: dict[str, Run]) -> None:
+def test_write_matches_completions(native: Native, runs: dict[str, Run]) -> None:
     body: dict[str, Any] = {"model": "story", "prompt": "The ", "n": 2, "max_tokens": 40}
     body |= {"seed": 1, "logprobs": 3, "echo": True, "temperature": 1.5}
     *steps, done = events(native, **body)
@@ -223,7 +222,7 @@ def test_writing_is_completing(native: Native, runs: dict[str, Run]) -> None:
         assert [len(token["top"]) for token in tokens[1:]] == [3] * (len(tokens) - 1)
 
 
-def test_an_end_is_no_token_of_what_is_written(native: Native) -> None:
+def test_write_does_not_report_the_boundary(native: Native) -> None:
     body = {"model": "words", "prompt": "anana", "temperature": 0, "max_tokens": 9, "logprobs": 1}
     last = events(native, **body)[-2]
     assert (last["finish"], last["tokens"]) == ("stop", [])
@@ -231,7 +230,7 @@ def test_an_end_is_no_token_of_what_is_written(native: Native) -> None:
     assert told["tokens"][-1] == "<|endoftext|>"
 
 
-def test_tokens_are_told_unless_they_are_not_wanted(native: Native) -> None:
+def test_write_reports_tokens_unless_logprobs_is_null(native: Native) -> None:
     plain = events(native, model="story", prompt="A", max_tokens=5, seed=2)
     assert [len(step["tokens"]) for step in plain[:-1]] == [1] * (len(plain) - 1)
     assert plain[0]["tokens"][0]["top"] == []
@@ -247,7 +246,7 @@ def test_tokens_are_told_unless_they_are_not_wanted(native: Native) -> None:
 
 @pytest.mark.parametrize("model", ["names", "story", "both", "bare"])
 def test_attention(native: Native, runs: dict[str, Run], model: str) -> None:
-    """What the maps say is what the forward pass did: its attention, asked what it gathered."""
+    """The maps times the values give what the forward pass computed."""
     run, text = runs[model], "cana" if model != "story" else "The cat sat on the mat. " * 20
     layer = 0 if model == "names" else 1
     found = native.ask("attention", model=model, text=text, layer=layer)
@@ -348,16 +347,14 @@ def test_history(native: Native, runs: dict[str, Run]) -> None:
 @pytest.mark.parametrize(
     "asked",
     [
-        {"n": 50, "seed": 3},  # more than may wait at a time
+        {"n": 50, "seed": 3},  # more than the queue holds
         {"n": 10, "seed": 1, "new_only": True, "unique": True, "temperature": 1.3},
         {"n": 6, "seed": 2, "starts": "b", "ends": "a", "unique": True},
         {"n": 5, "seed": 4, "regex": "(an|be).*", "length": "3..6", "top_k": 9},
         {"n": 3, "seed": 5, "contains": "el", "temperature": 0},
     ],
 )
-def test_lists_are_what_sample_writes(
-    native: Native, runs: dict[str, Run], asked: dict[str, Any]
-) -> None:
+def test_lists_match_sample(native: Native, runs: dict[str, Run], asked: dict[str, Any]) -> None:
     as_sampled = {"prompt" if key == "starts" else key: value for key, value in asked.items()}
     for name in ("words", "names"):
         found = native.ask("list", model=name, **asked)
@@ -370,7 +367,7 @@ def test_lists_are_what_sample_writes(
 
 
 def test_a_list_may_be_shorter(native: Native) -> None:
-    """Where there are not so many, those that there are."""
+    """If fewer items match, it returns those."""
     found = native.ask("list", model="words", n=5, regex="an[ae]na", unique=True)
     assert {item["text"] for item in found["items"]} == {"anana", "anena"}
     again = native.ask("list", model="words", n=5, regex="an[ae]na", seed=found["seed"])
@@ -382,8 +379,8 @@ def test_a_list_may_be_shorter(native: Native) -> None:
     assert "no item found in 80 attempts" in answer.json()["error"]["message"]
 
 
-def test_a_list_ends_with_its_tokens(native: Native, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many tries there would be."""
+def test_a_list_has_a_limit_of_tokens(native: Native, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the limit of attempts."""
     from moreish.serve.native import lists as listing
 
     monkeypatch.setattr(listing, "ATTEMPTS_PER_ITEM", 10**9)
@@ -417,11 +414,11 @@ def test_missing_libraries(
     assert item["nearest"] is item["distance"] is None
 
 
-# --- beside each other ---
+# --- concurrency ---
 
 
-def test_looking_changes_nothing_that_is_written(native: Native, runs: dict[str, Run]) -> None:
-    """While texts are written, everything else is asked of the same models."""
+def test_views_do_not_change_generation(native: Native, runs: dict[str, Run]) -> None:
+    """All requests run at the same time on the same models."""
     body = {"prompt": "a", "n": 4, "max_tokens": 60, "seed": 7}
     text = "The cat sat on the mat."
 
@@ -448,7 +445,7 @@ def of_place(told: list[Any], place: int) -> list[Any]:
     return [event for event in told if event.get("place") == place]
 
 
-def test_who_goes_is_forgotten(service: Service, native: Native) -> None:
+def test_disconnecting_cancels_a_list(service: Service, native: Native) -> None:
     with pytest.raises(httpx.ReadTimeout):
         body = {"model": "names", "n": 128, "regex": ".*a.*e.*", "new_only": True, "unique": True}
         native.http.post("/api/list", json=body, timeout=0.2)
@@ -470,7 +467,7 @@ def slowly(work: Any) -> Any:
     return slow
 
 
-def test_work_for_those_who_are_gone_is_not_begun(
+def test_work_of_disconnected_clients_does_not_start(
     native: Native, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(looking, "compute_surprisal", slowly(looking.compute_surprisal))
@@ -485,10 +482,10 @@ def test_work_for_those_who_are_gone_is_not_begun(
             gone.result()
     begun = time.monotonic()
     assert native.ask("next", model="names")["tokens"]
-    assert time.monotonic() - begun < 1  # and not the 16 times 0.3 s
+    assert time.monotonic() - begun < 1  # not 16 times 0.3 s
 
 
-def test_what_takes_too_long_on_the_side_is_given_up(
+def test_background_work_has_a_deadline(
     runs: dict[str, Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(looking, "served_history", slowly(looking.served_history))
@@ -507,13 +504,13 @@ def test_what_takes_too_long_on_the_side_is_given_up(
         assert answer.json()["error"]["code"] == "deadline_exceeded"
 
 
-# --- the documents ---
+# --- documentation ---
 
 ROW = r"^\| `(GET|POST) /api/(\w+)` \| (?:`(.*?)` )?\| (.*?) \| .* \|$"
 
 
-def test_the_examples_of_the_documents(native: Native) -> None:
-    """Each is asked, with runs of ours, and has the answer that is told of."""
+def test_the_examples_in_the_documentation(native: Native) -> None:
+    """Each example works and its response has the documented fields."""
     page = (ROOT / "docs/serving.md").read_text("utf-8")
     ours = page.replace("names-gpt", "names").replace("lyrics", "story")
     rows = re.findall(ROW, ours, re.M)
@@ -529,7 +526,7 @@ def test_the_examples_of_the_documents(native: Native) -> None:
             assert set(native.get(f"{what}{example}")) == keys
 
 
-# --- refusals ---
+# --- invalid requests ---
 
 
 @pytest.mark.parametrize(
@@ -574,7 +571,7 @@ def test_the_examples_of_the_documents(native: Native) -> None:
         ("write", {"nonsense": 1}, "nonsense", "unknown parameter: nonsense"),
     ],
 )
-def test_what_is_refused(
+def test_invalid_parameters(
     native: Native, what: str, body: dict[str, Any], param: str, message: str
 ) -> None:
     answer = native.http.post(f"/api/{what}", json={"model": "story", **body})
@@ -597,18 +594,18 @@ def test_what_is_refused(
         ("write", f'{{"model": "words", "prompt": {"[" * 600}{"]" * 600}}}', "prompt"),
     ],
 )
-def test_what_no_text_has_is_refused(native: Native, what: str, body: str, param: str) -> None:
-    """JSON may tell half of a character, and lists in lists without end."""
+def test_invalid_json_values(native: Native, what: str, body: str, param: str) -> None:
+    """JSON allows lone surrogates and unlimited nesting."""
     json_type = {"Content-Type": "application/json"}
     answer = native.http.post(f"/api/{what}", content=body, headers=json_type)
     assert answer.status_code == 400, answer.text
     assert answer.json()["error"]["param"] == param
-    whole = '{"model": "story", "prompt": "\\ud83d\\ude00"}'  # two halves are one
+    whole = '{"model": "story", "prompt": "\\ud83d\\ude00"}'  # a surrogate pair is one character
     answer = native.http.post("/api/next", content=whole, headers=json_type)
     assert answer.status_code == 200
 
 
-def test_models_that_are_not_there(native: Native) -> None:
+def test_unknown_models(native: Native) -> None:
     for what in ("embedding", "pairs", "history"):
         answer = native.http.get(f"/api/{what}", params={"model": "storey"})
         assert answer.status_code == 404
@@ -620,7 +617,7 @@ def test_models_that_are_not_there(native: Native) -> None:
         assert answer.json()["error"]["code"] == "model_not_found"
 
 
-def test_what_has_no_data(native: Native, runs: dict[str, Run]) -> None:
+def test_a_model_without_data(native: Native, runs: dict[str, Run]) -> None:
     assert native.ask("next", model="bare", prompt="The")["tokens"]
     assert native.ask("surprisal", model="bare", text="The")["tokens"]
     for answer in (
@@ -634,7 +631,7 @@ def test_what_has_no_data(native: Native, runs: dict[str, Run]) -> None:
     assert answer.json()["error"]["message"] == "words has no embedding"
 
 
-def test_data_that_go_while_they_are_served(runs: dict[str, Run], tmp_path: Path) -> None:
+def test_data_that_are_removed_while_served(runs: dict[str, Run], tmp_path: Path) -> None:
     paths = [shutil.copytree(runs[name].path, tmp_path / name) for name in ("words", "names")]
     with serving(paths, slots=2) as service, httpx.Client(base_url=service.url) as http:
         native = Native(http)
@@ -660,12 +657,12 @@ def test_data_that_go_while_they_are_served(runs: dict[str, Run], tmp_path: Path
             assert answer.status_code == 400
             message = answer.json()["error"]["message"]
             assert message == "the training data of words are not available here"
-        # What was read is still there.
+        # What was loaded is still in memory.
         assert native.ask("novelty", model="names", texts=["emma"]) == held
         assert has(1)["data"]
 
 
-def test_embeddings_need_no_data(runs: dict[str, Run], tmp_path: Path) -> None:
+def test_embeddings_do_not_need_data(runs: dict[str, Run], tmp_path: Path) -> None:
     path = shutil.copytree(runs["names"].path, tmp_path / "names")
     with serving([path], slots=2) as service, httpx.Client(base_url=service.url) as http:
         native = Native(http)
@@ -678,7 +675,7 @@ def test_embeddings_need_no_data(runs: dict[str, Run], tmp_path: Path) -> None:
         assert tokens[0]["count"] > tokens[-1]["count"] >= 0
 
 
-def test_large_data_are_not_looked_through(
+def test_large_data_are_not_searched(
     native: Native, monkeypatch: pytest.MonkeyPatch, runs: dict[str, Run]
 ) -> None:
     characters = runs["words"].record.data.characters
@@ -692,7 +689,7 @@ def test_large_data_are_not_looked_through(
     assert native.ask("list", model="words", n=1)["items"]
 
 
-def test_large_models_are_asked_less(
+def test_large_models_score_shorter_texts(
     native: Native, monkeypatch: pytest.MonkeyPatch, runs: dict[str, Run]
 ) -> None:
     parameters = sum(p.numel() for p in runs["story"].model.parameters())

@@ -1,4 +1,4 @@
-"""The OpenAPI document and the server agree, whatever is sent: by schemathesis."""
+"""The server behaves as its OpenAPI document says, tested by schemathesis."""
 
 import subprocess
 import sys
@@ -20,38 +20,38 @@ LIMITS = Limits(max_tokens=20, total_tokens=100)
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     runs = make_runs(tmp_path_factory.mktemp("runs"))
-    home = tmp_path_factory.mktemp("home")  # of texts that are brought, and of trainings
+    home = tmp_path_factory.mktemp("home")  # for uploads and trainings
     with serving(list(runs.values()), slots=4, limits=LIMITS, home=home) as service:
         yield service
 
 
-def examine(service: Service, folder: Path, examples: int, *more: str) -> None:
-    """The command of schemathesis, with all that it checks."""
+def run_schemathesis(service: Service, folder: Path, examples: int, *more: str) -> None:
+    """Run schemathesis with all checks."""
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{service.url}/openapi.json"]
     options = ["--checks", "all", "--max-examples", str(examples), "--seed", "1", *more]
     told = subprocess.run([*command, *options], cwd=folder, capture_output=True, text=True)
     assert told.returncode == 0, told.stdout[-5000:]
 
 
-def test_schemathesis_finds_nothing(service: Service, tmp_path: Path) -> None:
-    examine(service, tmp_path, 3)
+def test_schemathesis(service: Service, tmp_path: Path) -> None:
+    run_schemathesis(service, tmp_path, 3)
 
 
 @pytest.mark.soak
-def test_schemathesis_finds_nothing_in_many_tries(service: Service, tmp_path: Path) -> None:
-    examine(service, tmp_path, 1000)
+def test_schemathesis_with_many_examples(service: Service, tmp_path: Path) -> None:
+    run_schemathesis(service, tmp_path, 1000)
 
 
 @pytest.mark.soak
-def test_schemathesis_finds_nothing_where_a_token_is_wanted(tmp_path: Path) -> None:
+def test_schemathesis_with_a_token(tmp_path: Path) -> None:
     (folder := tmp_path / "schemathesis").mkdir()
     with serving([], slots=2, limits=LIMITS, token="secret", home=tmp_path / "home") as service:
         told = "Authorization: Bearer secret"
-        examine(service, folder, 20, "--header", told)
+        run_schemathesis(service, folder, 20, "--header", told)
 
 
 @pytest.mark.soak
-def test_nothing_that_reaches_a_model_breaks_it(service: Service) -> None:
+def test_schemathesis_with_existing_models(service: Service) -> None:
     """The same, but with models that there are: what their settings cannot be is refused, with 400,
     and all else is written."""
     schema = schemathesis.openapi.from_url(f"{service.url}/openapi.json")

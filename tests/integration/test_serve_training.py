@@ -1,4 +1,4 @@
-"""Training through the server: a text is brought, looked at, trained on, and played with."""
+"""Training through the server: upload, audit, plan, train, stop, resume."""
 
 import asyncio
 import json
@@ -43,12 +43,12 @@ def http(service: Service) -> Iterator[httpx.Client]:
         yield http
 
 
-def bring(http: httpx.Client, name: str, content: bytes) -> httpx.Response:
+def upload(http: httpx.Client, name: str, content: bytes) -> httpx.Response:
     return http.post("/api/texts", params={"name": name}, content=content, headers=BYTES)
 
 
 def until(http: httpx.Client, *statuses: str, seconds: float = 120) -> dict[str, Any]:
-    """The state, once it is one of these."""
+    """Wait for one of these statuses and return the state."""
     end = time.monotonic() + seconds
     while (state := http.get("/api/training").json())["status"] not in statuses:
         assert state["status"] != "failed", state
@@ -57,11 +57,11 @@ def until(http: httpx.Client, *statuses: str, seconds: float = 120) -> dict[str,
     return state
 
 
-def test_from_a_text_to_a_model(http: httpx.Client, home: Path) -> None:
+def test_upload_audit_plan_train_and_sample(http: httpx.Client, home: Path) -> None:
     assert http.get("/api/training").json()["status"] == "none"
     assert http.get("/api/training/history").status_code == 404
     text = "\n".join(NAMES * 30).encode()
-    assert bring(http, "names.txt", text).json() == {"name": "names.txt", "bytes": len(text)}
+    assert upload(http, "names.txt", text).json() == {"name": "names.txt", "bytes": len(text)}
     assert http.get("/api/texts").json()["texts"] == [{"name": "names.txt", "bytes": len(text)}]
     found = http.post("/api/doctor", json={"text": "names.txt"}).json()
     assert found["facts"]["kind"] == "lines"
@@ -92,8 +92,8 @@ def test_from_a_text_to_a_model(http: httpx.Client, home: Path) -> None:
     assert found == {"name": "x" * 55 + "-2"}
 
 
-def test_stopping_and_going_on(http: httpx.Client, home: Path) -> None:
-    bring(http, "story.txt", STORY.encode() * 10)
+def test_stop_and_resume(http: httpx.Client, home: Path) -> None:
+    upload(http, "story.txt", STORY.encode() * 10)
     asked = {"text": "story.txt", "name": "story", "minutes": 5, "model": "mlp", "kind": "text"}
     assert http.post("/api/training/stop").status_code == 409
     http.post("/api/training", json=asked)
@@ -125,9 +125,9 @@ def test_stopping_and_going_on(http: httpx.Client, home: Path) -> None:
 
 
 @pytest.mark.soak
-def test_a_server_that_ends_leaves_a_training_that_can_go_on(home: Path) -> None:
+def test_a_training_can_be_resumed_after_the_server_stops(home: Path) -> None:
     with serving([], slots=2, home=home) as service, httpx.Client(base_url=service.url) as http:
-        bring(http, "story.txt", STORY.encode() * 10)
+        upload(http, "story.txt", STORY.encode() * 10)
         asked = {"text": "story.txt", "name": "story", "minutes": 5, "model": "mlp"}
         http.post("/api/training", json={**asked, "kind": "text"})
         while http.get("/api/training").json()["step"] < 5:
@@ -137,16 +137,16 @@ def test_a_server_that_ends_leaves_a_training_that_can_go_on(home: Path) -> None
         assert httpx.get(f"{service.url}/api/training").json()["resumable"] == ["story"]
 
 
-def readings() -> list[str]:
-    """The processes of this one that read texts."""
+def workers() -> list[str]:
+    """The worker processes of this process."""
     found = []
     for children in Path(f"/proc/{os.getpid()}/task").glob("*/children"):
         found += [Path(f"/proc/{child}/cmdline") for child in children.read_text().split()]
-    return [str(one) for one in found if one.exists() and b"serve.work" in one.read_bytes()]
+    return [str(one) for one in found if one.exists() and b"jobs.worker" in one.read_bytes()]
 
 
-def test_readings_wait_for_each_other_and_end_with_their_clients(http: httpx.Client) -> None:
-    bring(http, "names.txt", "\n".join(NAMES * 30).encode())
+def test_audits_run_one_at_a_time_and_end_with_their_clients(http: httpx.Client) -> None:
+    upload(http, "names.txt", "\n".join(NAMES * 30).encode())
 
     async def ask_often() -> list[int]:
         async with httpx.AsyncClient(base_url=http.base_url, timeout=60) as many:
@@ -157,7 +157,7 @@ def test_readings_wait_for_each_other_and_end_with_their_clients(http: httpx.Cli
             waiting = [asyncio.create_task(ask()) for _ in range(9)]
             await asyncio.sleep(0.3)
             refused = await ask()
-            assert len(readings()) == 1
+            assert len(workers()) == 1
             for task in waiting[:-2]:
                 task.cancel()
             return [refused, *await asyncio.gather(*waiting[-2:])]
@@ -166,22 +166,22 @@ def test_readings_wait_for_each_other_and_end_with_their_clients(http: httpx.Cli
     with pytest.raises(httpx.ReadTimeout):
         http.post("/api/plan", json={"text": "names.txt"}, timeout=0.3)
     end = time.monotonic() + 1
-    while readings():
+    while workers():
         assert time.monotonic() < end, "it is killed at once"
         time.sleep(0.02)
 
 
-def test_names_of_many_scripts(http: httpx.Client) -> None:
+def test_names_in_many_scripts(http: httpx.Client) -> None:
     for name in ("हिन्दी गीत.txt", "Beyonce\u0301.txt", "שָׁלוֹם", "字" * 60):
         composed = unicodedata.normalize("NFC", name)
-        assert bring(http, name, b"text").json()["name"] == composed
+        assert upload(http, name, b"text").json()["name"] == composed
         assert http.get("/api/training/name", params={"wanted": name}).json()["name"] == composed
     for name in ("a\u200bb", "a\ufe0f", "\u0301a", "𠀀" * 61, "a'b", "a\u202eb"):
-        assert bring(http, name, b"text").status_code == 400, name
+        assert upload(http, name, b"text").status_code == 400, name
 
 
-def test_the_pattern_of_names_is_that_of_the_document() -> None:
-    """Of each character, at the beginning, within and at the end; Python and ECMA read it alike."""
+def test_names_match_the_pattern_of_the_openapi_document() -> None:
+    """For each character at the beginning, inside and at the end, in Python and in ECMA-262."""
     document = jsonschema_rs.Draft202012Validator({"type": "string", "pattern": NAME_PATTERN})
     for character in map(chr, [*range(0xD800), *range(0xE000, 0x20000), 0xE0100, 0x10FFFF]):
         for name in (character, f"a{character}b", f"a{character}"):
@@ -191,8 +191,8 @@ def test_the_pattern_of_names_is_that_of_the_document() -> None:
     assert len(("𠀀" * MAX_NAME_LENGTH).encode()) <= 240
 
 
-def test_it_ends_early_with_the_best_weights_and_says_so(home: Path) -> None:
-    """What `work` makes of a run that validation has stopped."""
+def test_the_result_of_early_stopping(home: Path) -> None:
+    """The result has the step and loss of the best weights."""
     text, run = home / "a.txt", home / "run"
     home.mkdir()
     text.write_text("\n".join(NAMES))
@@ -204,7 +204,7 @@ def test_it_ends_early_with_the_best_weights_and_says_so(home: Path) -> None:
     assert found["best"] == pytest.approx(min(losses.values()))
 
 
-def test_messages_of_work_go_when_it_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_messages_end_with_the_next_event(capsys: pytest.CaptureFixture[str]) -> None:
     told = EventWriter()
     for event in (Note(text="a note"), Progress(what="evaluating val", share=1.0)):
         told(event)
@@ -216,11 +216,11 @@ def test_messages_of_work_go_when_it_goes_on(capsys: pytest.CaptureFixture[str])
     ]  # fmt: skip
 
 
-def test_mistakes(http: httpx.Client, home: Path) -> None:
+def test_errors(http: httpx.Client, home: Path) -> None:
     for name in ("../x", "a/b", ".hidden", "", "x" * 61, "a\\b", "a\0b", "CON:", "x.part", "x."):
-        assert bring(http, name, b"text").status_code == 400, name
-    assert bring(http, "empty.txt", b"").status_code == 400
-    assert bring(http, "large.txt", b"x" * 100_001).status_code == 413
+        assert upload(http, name, b"text").status_code == 400, name
+    assert upload(http, "empty.txt", b"").status_code == 400
+    assert upload(http, "large.txt", b"x" * 100_001).status_code == 413
     pieces = (b"x" * 10_000 for _ in range(20))
     answer = http.post("/api/texts", params={"name": "l.txt"}, content=pieces, headers=BYTES)
     assert answer.status_code == 413
@@ -228,13 +228,13 @@ def test_mistakes(http: httpx.Client, home: Path) -> None:
     assert http.get("/api/texts").json()["texts"] == []
     assert not list((home / "texts").iterdir())
     assert http.post("/api/doctor", json={"text": "../../etc/passwd"}).status_code == 404
-    bring(http, "zeros.bin", bytes(range(256)) * 8)
+    upload(http, "zeros.bin", bytes(range(256)) * 8)
     answer = http.post("/api/doctor", json={"text": "zeros.bin"})
     assert answer.status_code == 400
     assert answer.json()["error"]["message"].startswith("'zeros.bin' is not utf-8")
     assert answer.json()["error"]["param"] == "encoding"
     assert str(home) not in answer.text
-    bring(http, "story.txt", STORY.encode())
+    upload(http, "story.txt", STORY.encode())
     for name in ("../x", "texts", ".x", "a/b"):
         answer = http.post("/api/training", json={"text": "story.txt", "name": name})
         assert answer.status_code == (409 if name == "texts" else 400), name
@@ -249,9 +249,9 @@ def test_mistakes(http: httpx.Client, home: Path) -> None:
     assert not (home / "x").exists()
 
 
-def test_nobody_trains_where_it_is_not_wanted() -> None:
+def test_training_can_be_disabled() -> None:
     with serving([], slots=2) as closed:
         assert httpx.get(f"{closed.url}/api/training").status_code == 404
         with httpx.Client(base_url=closed.url) as http:
-            answer = bring(http, "a.txt", b"a")
+            answer = upload(http, "a.txt", b"a")
         assert answer.status_code in (404, 405, 415)

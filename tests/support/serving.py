@@ -1,4 +1,4 @@
-"""A server for the tests: the real one, in a thread of its own, on a free port of this machine."""
+"""A server for the tests, in a thread of its own, on a free port."""
 
 import os
 import re
@@ -27,7 +27,7 @@ NAMES = [
 
 
 def make_runs(folder: Path) -> dict[str, Path]:
-    """A list that is counted, and running text that a small GPT has read a little of."""
+    """Train an n-gram model of a list and, for a few steps, a GPT of running text."""
     (folder / "words.txt").write_text("\n".join(NAMES), "utf-8")
     (folder / "story.txt").write_text(STORY, "utf-8")
     found = {"words": folder / "words", "story": folder / "story"}
@@ -49,7 +49,7 @@ def make_runs(folder: Path) -> dict[str, Path]:
 
 @contextmanager
 def serving(paths: list[Path], **options: Any) -> Iterator[Service]:
-    """The server, while it is used."""
+    """Run a server during the context."""
     service = Service(paths, port=0, **options)
     thread = threading.Thread(target=service.run)
     thread.start()
@@ -74,15 +74,15 @@ def idle(service: Service) -> bool:
     )
 
 
-def wait_until(true: Any, seconds: float = 10) -> None:
+def wait_until(condition: Any, seconds: float = 10) -> None:
     end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not come about"
+    while not condition():
+        assert time.monotonic() < end, "the condition did not become true in time"
         time.sleep(0.005)
 
 
 def start(*arguments: object) -> tuple["subprocess.Popen[str]", str]:
-    """The command, and the address that it tells."""
+    """Start the command and return the process and its URL."""
     process = subprocess.Popen(
         [sys.executable, "-m", "moreish", "serve", *map(str, arguments)],
         stdout=subprocess.PIPE,

@@ -1,4 +1,7 @@
-"""Steps of which each row has the same bits, whatever stands beside it."""
+"""Decoding steps in which each row has the same bits, whatever the other rows are.
+
+Shape suffixes: R rows of a step, V vocabulary.
+"""
 
 import torch
 from torch import Tensor
@@ -6,14 +9,21 @@ from torch import Tensor
 from moreish.models import Model
 
 TRIALS = 4
-"""Steps that are compared to find out whether rows depend on each other."""
+"""Steps with different inputs that are compared."""
+
+PERMUTATIONS = 4
+"""Random selections and orders of the rows for each step and number of rows."""
+
+FULL_PERMUTATIONS = 16
+"""The same for steps with all rows: where most models that are not invariant show it."""
 
 
 def transpose_weights(model: Model) -> Model:
-    """`model` with the weights of its linear layers in memory input by input.
+    """Store the weights of linear layers input by input, and set the model to evaluation mode.
 
-    On a CPU a product with eight or sixteen rows takes half the time so, and is the same for each
-    row whatever the number of rows is, which it is not with the usual layout (docs/dev-log.md).
+    On a CPU a product with eight or sixteen rows takes half the time with this layout, and each row
+    has the same bits whatever the number of rows is, which does not hold for the usual layout
+    (docs/dev-log.md).
     """
     for module in model.modules():
         if isinstance(module, torch.nn.Linear):
@@ -23,35 +33,43 @@ def transpose_weights(model: Model) -> Model:
 
 @torch.inference_mode()
 def min_invariant_batch(model: Model, slots: int, device: torch.device) -> int:
-    """From how many rows on a step gives each row the same bits, whatever its place and the others.
+    """Find the smallest number of rows from which on each row of a decoding step has the same bits,
+    whatever its position and the other rows are.
 
-    Found by trying, since it depends on the library that multiplies, on the machine, and on widths:
-    rows are put in other orders, among fewer others, several times. 0 if there is no such number,
-    and each text has to be written by itself.
+    It depends on the matrix library, the machine and the model's widths, so it is measured: a step
+    is repeated with some of its rows in another order.
+
+    Args:
+        model: the model, after `transpose_weights`.
+        slots: the largest number of rows.
+        device: where the model is.
+
+    Returns:
+        The number of rows; 0 if there is none, so that each sequence needs a step of its own.
     """
     generator = torch.Generator().manual_seed(0)
 
-    def random(*shape: int) -> Tensor:
+    def random_tokens(*shape: int) -> Tensor:
         return torch.randint(model.vocab_size, shape, generator=generator).to(device)
 
     trials = []
     for _ in range(TRIALS):
-        states = [model(random(1, 1 + row % 5))[1] for row in range(slots)]
-        token_R = random(slots)
+        states = [model(random_tokens(1, 1 + row % 5))[1] for row in range(slots)]
+        token_R = random_tokens(slots)
         trials.append((token_R, states, model.decode_step(token_R, states)[0]))
 
-    def agrees(size: int) -> bool:
-        for first in {0, slots - size, (slots - size) // 2}:
-            some = list(range(first, first + size))[::-1]
+    def is_invariant(size: int) -> bool:
+        for _ in range(FULL_PERMUTATIONS if size == slots else PERMUTATIONS):
             for token_R, states, expected_RV in trials:
-                found_RV, _ = model.decode_step(token_R[some], [states[row] for row in some])
-                if not torch.equal(found_RV, expected_RV[some]):
+                rows = torch.randperm(slots, generator=generator)[:size].tolist()
+                found_RV, _ = model.decode_step(token_R[rows], [states[row] for row in rows])
+                if not torch.equal(found_RV, expected_RV[rows]):
                     return False
         return True
 
-    least = 0
+    smallest = 0
     for size in range(slots, 0, -1):
-        if (size <= 16 or size % 4 == 0 or size == slots) and not agrees(size):
+        if (size <= 16 or size % 4 == 0 or size == slots) and not is_invariant(size):
             break
-        least = size
-    return least
+        smallest = size
+    return smallest
