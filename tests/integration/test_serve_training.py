@@ -83,7 +83,7 @@ def test_upload_audit_plan_train_and_sample(http: httpx.Client, home: Path) -> N
     assert [choice["text"] for choice in choices] == run.sample(3, seed=1)
     answer = http.post("/api/training", json=asked)
     assert answer.status_code == 409
-    assert "already" in answer.json()["error"]["message"]
+    assert "is taken" in answer.json()["error"]["message"]
     for wanted, free in (("my names", "my names-2"), ("texts", "texts-2"), ("other", "other")):
         found = http.get("/api/training/name", params={"wanted": wanted}).json()
         assert found == {"name": free}
