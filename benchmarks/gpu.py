@@ -30,7 +30,8 @@ from moreish.training.budget import StepPlan
 from moreish.training.events import ignore
 from moreish.training.flops import FlopCounter, device_peak_flops
 from moreish.training.objectives import next_token_loss
-from moreish.training.trainer import Trainer, TrainState
+from moreish.training.state import TrainState
+from moreish.training.trainer import Trainer
 
 GOAL = 1.4697
 """nanoGPT's README: its best validation loss, after three minutes of an A100."""

@@ -35,7 +35,8 @@ from moreish.training.budget import StepPlan
 from moreish.training.flops import FlopCounter
 from moreish.training.objectives import next_token_loss
 from moreish.training.setup import build_sampler, set_up
-from moreish.training.trainer import Trainer, TrainState
+from moreish.training.state import TrainState
+from moreish.training.trainer import Trainer
 
 CPU_SETTING = {"layers": 4, "heads": 4, "width": 128, "context": 64}
 """nanoGPT's own for a CPU; batches of 12."""

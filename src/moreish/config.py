@@ -126,10 +126,15 @@ class ScheduleConfig(Settings):
     learning-rate range test."""
     warmup: float = Field(0.02, ge=0, lt=1)
     """Share of the training in which the learning rate rises linearly from zero."""
-    decay: Literal["cosine", "linear", "constant"] = "linear"
-    """Shape of the learning-rate schedule after the warmup."""
+    decay: Literal["cosine", "linear", "constant", "step"] = "linear"
+    """Shape of the learning-rate schedule after the warmup; "step" multiplies the learning rate by
+    `decay_factor` once, at `decay_at`."""
     final_lr: float = Field(0.0, ge=0, le=1)
-    """Learning rate at the end, as a fraction of `lr`."""
+    """Learning rate at the end of a cosine or linear decay, as a fraction of `lr`."""
+    decay_at: float = Field(0.5, gt=0, lt=1)
+    """Share of the training after which a step decay lowers the learning rate."""
+    decay_factor: float = Field(0.1, ge=0, le=1)
+    """Factor by which a step decay lowers the learning rate."""
 
     @field_validator("lr")
     @classmethod
@@ -145,6 +150,8 @@ class EvaluationConfig(Settings):
     eval_every: int | None = Field(None, ge=1)
     """Steps between evaluations of the whole validation split; None keeps their cost under a tenth
     of the training."""
+    eval_at_start: bool = False
+    """Whether to evaluate and sample the untrained model before the first step."""
     patience: int = Field(10, ge=0)
     """Consecutive evaluations without improvement after which training stops; 0 means never."""
 

@@ -322,7 +322,8 @@ def a_trainer(run: Run) -> Any:
     from moreish.training.budget import StepPlan
     from moreish.training.objectives import next_token_loss
     from moreish.training.setup import build_sampler
-    from moreish.training.trainer import Trainer, TrainState
+    from moreish.training.state import TrainState
+    from moreish.training.trainer import Trainer
 
     model = run.new_model()
     return Trainer(

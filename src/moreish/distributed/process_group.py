@@ -7,6 +7,7 @@ only it can know (the time, a signal, a path) it shares, so that all decide alik
 import atexit
 import gc
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,6 +44,10 @@ class ProcessGroup:
     def broadcast(self, number: float) -> float:
         """The number that the first process has."""
         return number if self.size == 1 else self._said(torch.tensor(number).double()).item()
+
+    def seconds_since(self, began: float) -> float:
+        """Seconds since `began` by the main process's clock, so that all decide alike."""
+        return self.broadcast(time.perf_counter() - began)
 
     def broadcast_text(self, text: str) -> str:
         """The text that the first process has; in numbers, since what is pickled is code."""

@@ -205,7 +205,7 @@ class RunFolder:
         path = self.path / "model.safetensors"
         if not self.has_weights and self.record.status == "diverged":
             raise MoreishError(
-                f"{self.path} has no weights, its training came apart: train again with a lower "
+                f"{self.path} has no weights, its training diverged: train again with a lower "
                 "--set train.lr and --overwrite"
             )
         if not self.has_weights and self.record.status in ENDED_STATUSES:

@@ -52,8 +52,9 @@ from moreish.training.setup import (
     run_lr_range_test,
     set_up,
 )
+from moreish.training.state import TrainState
 from moreish.training.trackers import parse_trackers, require_trackers
-from moreish.training.trainer import Hooks, Trainer, TrainState, measure_step_seconds
+from moreish.training.trainer import Trainer, measure_step_seconds
 from moreish.training.warm_start import (
     FINE_TUNING_LR_SCALE,
     check_warm_start,

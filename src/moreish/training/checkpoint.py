@@ -18,7 +18,8 @@ from moreish.errors import MoreishError, command
 from moreish.evaluate import Score
 from moreish.runs import SavedScore
 from moreish.training.optim import optimizer_tensors, restore_optimizer
-from moreish.training.trainer import Trainer, TrainState
+from moreish.training.state import TrainState
+from moreish.training.trainer import Trainer
 from moreish.utils.files import (
     PARTIAL_SUFFIX,
     check_disk_space,

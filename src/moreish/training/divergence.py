@@ -1,4 +1,4 @@
-"""Numbers that are not finite: what is done about them, and where they come from."""
+"""What happens when the loss, a gradient or a weight is not finite."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,38 +6,87 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from moreish.config import TrainConfig
 from moreish.data import Batch
 from moreish.errors import MoreishError
 from moreish.models import Model
 from moreish.training.objectives import Objective
+from moreish.training.state import TrainState
 
 MAX_SKIPPED_STEPS = 3
-"""Steps in a row that may be left out before training goes back to its last checkpoint."""
+"""Consecutive steps that are skipped before the training is rolled back."""
 
 MAX_ROLLBACKS = 3
-"""Times that it goes back before it stops."""
+"""Rollbacks before the training ends with `DivergenceError`."""
 
 ROLLBACK_LR_SCALE = 1 / 3
-"""Times the rate, each time."""
+"""Factor on the learning rate at each rollback."""
 
 
 class NonFiniteError(ArithmeticError):
-    """The loss, a gradient or a weight is not finite."""
+    """The loss, a gradient or a weight is not finite; `Trainer.train` answers with a rollback."""
 
 
 class DivergenceError(MoreishError):
-    """Numbers stay infinite whatever is tried: more steps of this kind cannot help."""
+    """The training diverged, and rollbacks did not help."""
 
     def __init__(self, message: str, batch: Batch | None = None) -> None:
+        """`batch` is the one whose loss or gradient is not finite, if one is to blame."""
         super().__init__(message)
         self.batch = batch
 
 
-def locate_non_finite(model: Model, objective: Objective, batch: Batch) -> str:
-    """Where numbers are first not finite, as the end of a sentence; empty if they all are finite.
+def continue_after_rollback(state: TrainState, before: TrainState) -> None:
+    """Adjust a restored state, in place: the time stays spent, and the learning rate falls.
 
-    The weights are looked at first, then what each layer makes of `batch`, then what each hands
-    back. Leaves the gradients of `batch` behind.
+    Args:
+        state: the restored state.
+        before: the state in which the training diverged.
+    """
+    lost = before.seconds - state.seconds
+    state.seconds, state.overhead_seconds = state.seconds + lost, state.overhead_seconds + lost
+    state.rollbacks = before.rollbacks + 1
+    state.lr_scale = before.lr_scale * ROLLBACK_LR_SCALE
+    state.best, state.best_step = before.best, before.best_step  # as in model.safetensors
+
+
+def divergence_error(
+    model: Model,
+    objective: Objective,
+    batch: Batch,
+    config: TrainConfig,
+    device: torch.device,
+    where: str,
+) -> DivergenceError:
+    """The error that ends a diverged training; it names the first layer that is not finite.
+
+    Args:
+        model: the model, with the weights at which it diverged.
+        objective: the function that was minimized.
+        batch: the batch of the last step.
+        config: settings of the training.
+        device: the device of the model.
+        where: the step, and what is not finite there.
+    """
+    parts = (part.to(device) for part in batch.split(config.accumulate))
+    origins = (locate_non_finite(model.train(), objective, part) for part in parts)
+    origin = next(filter(None, origins), "")
+    return DivergenceError(
+        f"training diverged at {where}{origin}. It was rolled back to a checkpoint "
+        f"{MAX_ROLLBACKS} times, each time with a third of the learning rate; try a lower --set "
+        f"train.lr (it was {config.lr:.3g})",
+        batch,
+    )
+
+
+def locate_non_finite(model: Model, objective: Objective, batch: Batch) -> str:
+    """Find the first weight, layer output or gradient that is not finite.
+
+    The weights are checked first, then each layer's output for `batch`, then the gradients. The
+    gradients of `batch` are left in the parameters.
+
+    Returns:
+        The end of a sentence, such as ", first in the output of head"; empty if all are finite.
     """
     for name, parameter in model.named_parameters():
         if not _finite(parameter):
@@ -47,11 +96,11 @@ def locate_non_finite(model: Model, objective: Objective, batch: Batch) -> str:
     def watch(name: str) -> Callable[..., None]:
         def back(gradient: Tensor) -> None:
             if not found and not _finite(gradient):
-                found.append(f", first in the gradient that reaches {name}")
+                found.append(f", first in the gradient of the output of {name}")
 
         def look(module: nn.Module, args: Any, output: Any) -> None:
             if not found and not _finite(output):
-                found.append(f", first in what {name} makes")
+                found.append(f", first in the output of {name}")
             for tensor in output if isinstance(output, tuple | list) else [output]:
                 if isinstance(tensor, Tensor) and tensor.requires_grad:
                     tensor.register_hook(back)

@@ -32,8 +32,8 @@ class Backward:
         self.parts = math.ceil(config.accumulate / group.size)
         precision = resolve_precision(config, device)
         self.autocast = torch.autocast(device.type, precision, enabled=precision != torch.float32)
-        self.scaled = precision == torch.float16
-        """Whether small gradients vanish unless the loss is made larger first."""
+        self.needs_loss_scaling = precision == torch.float16
+        """Whether small gradients underflow unless the loss is scaled up."""
 
     def __call__(self, batch: Batch, scale: float = 1.0) -> Tensor:
         """Returns the loss of `batch`, of which every process takes its rows. Each of the parts

@@ -1,103 +1,51 @@
-"""The one gradient loop. It takes an objective and knows nothing of models, files or terminals."""
+"""The training loop. It takes an objective and knows nothing of run folders or terminals."""
 
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from moreish.config import TrainConfig
 from moreish.data import Batch, Sampler
-from moreish.distributed import SINGLE_PROCESS, ProcessGroup, full_tensor, load_state, local_tensor
-from moreish.evaluate import Score
+from moreish.distributed import (
+    SINGLE_PROCESS,
+    ProcessGroup,
+    full_tensor,
+    load_state,
+    local_tensor,
+)
 from moreish.models import Model
 from moreish.training.budget import StepPlan, median_seconds
 from moreish.training.divergence import (
     MAX_ROLLBACKS,
     MAX_SKIPPED_STEPS,
-    ROLLBACK_LR_SCALE,
-    DivergenceError,
     NonFiniteError,
-    locate_non_finite,
+    continue_after_rollback,
+    divergence_error,
 )
-from moreish.training.events import Evaluated, Report, Rollback, Skipped, Step
+from moreish.training.evaluation import evaluate, is_evaluation_due, is_overfitting
+from moreish.training.events import Rollback, Skipped, Step
 from moreish.training.flops import FlopCounter, device_peak_flops
 from moreish.training.gradients import Backward
+from moreish.training.hooks import Hooks
+from moreish.training.loss_scaling import with_loss_scaling
 from moreish.training.objectives import Objective
 from moreish.training.optim import build_optimizer, set_lr
 from moreish.training.precision import checkpointable_models
+from moreish.training.replanning import replan
 from moreish.training.schedule import lr_at
-
-REPLAN_TOLERANCE = 0.02
-"""How far the end may drift from the minutes asked for before the rest is planned anew."""
-
-MAX_EVAL_SHARE = 0.08
-"""Share of the minutes after which no more evaluations are made on the way."""
-
-REPLANS_PER_RUN = 50
-"""How often that is looked at, spread over the minutes: a machine may turn fast or slow at any
-time, and a plan that was made in a bad moment must not last."""
-
-
-LOSS_SCALE_GROWTH_INTERVAL = 2000
-"""Steps after which a loss that never was too large for float16 is made twice as large."""
+from moreish.training.state import TrainState
 
 LENGTH_WARMUP_FACTOR = 4
-"""Times, that pieces of text are in the length warm-up."""
+"""Factor by which windows are shorter during the length warmup."""
 
-
-@dataclass(kw_only=True)
-class TrainState:
-    """Where a training stands: with the weights and the optimizer, all that resuming needs."""
-
-    plan: StepPlan
-    step: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-    overhead_seconds: float = 0.0
-    """Of `seconds`: spent on counting before the first step, and on steps that were taken back."""
-    eval_seconds: float = 0.0
-    """Of `seconds`: spent on evaluations on the way. The one after the last step is the result."""
-    last_eval_seconds: float = 0.0
-    """By the last of them, with the samples that go with it."""
-    planned_at: float = 0.0
-    """Of `seconds`: when the plan was last looked at."""
-    best: Score | None = None
-    best_step: int = 0
-    evaluations_since_best: int = 0
-    skipped_in_a_row: int = 0
-    """Steps in a row, up to this one, whose numbers were not finite."""
-    rollbacks: int = 0
-    """How often it went back to a checkpoint."""
-    lr_scale: float = 1.0
-    """Times the learning rate, because of that."""
-    loss_scale: float = 2.0**16
-    """Times the loss, where its gradient is reckoned in float16."""
-    steps_since_rescale: int = 0
-    """Steps since that was changed."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Hooks:
-    """What the loop calls on its way."""
-
-    evaluate: Callable[[], Score]
-    """The exact score of the validation split."""
-    save_best: Callable[[], None]
-    """The weights are the best so far."""
-    checkpoint: Callable[[], None]
-    """Save everything, to go on from here."""
-    roll_back: Callable[[], None]
-    """Put the trainer where it was at the last checkpoint, or at the beginning."""
-    should_stop: Callable[[], bool]
-    """Whether somebody asked to stop after this step."""
-    report: Report
+MIN_SECONDS_BETWEEN_CHECKPOINTS = 30
 
 
 class Trainer:
-    """Trains `model` on what `sampler` deals out, from `position` to the end of its plan."""
+    """Trains a model on the batches of a sampler, from a state to the end of its plan."""
 
     def __init__(
         self,
@@ -111,255 +59,208 @@ class Trainer:
         group: ProcessGroup = SINGLE_PROCESS,
         backward: Backward | None = None,
     ) -> None:
-        """`backward` None makes one of `model`."""
+        """Create a trainer.
+
+        Args:
+            model: the model to train; it is moved to `device`.
+            sampler: returns the batch of each step.
+            config: settings of the training; its learning rate must be a number.
+            objective: the function to minimize.
+            state: where the training starts.
+            device: where the model is trained.
+            group: the processes that train together.
+            backward: computes gradients; None creates one for `model`.
+        """
         self.model, self.group = model.to(device), group
         for part in checkpointable_models(model):
             part.activation_checkpointing = config.activation_checkpointing
-        self.sampler = sampler
-        self.short = (
-            sampler.with_shorter_windows(LENGTH_WARMUP_FACTOR) if config.length_warmup else sampler
-        )
-        self.config = config
-        self.objective = objective
-        self.state = state
-        self.device = device
+        self.sampler, self.short_sampler = sampler, sampler
+        if config.length_warmup:
+            self.short_sampler = sampler.with_shorter_windows(LENGTH_WARMUP_FACTOR)
+        self.config, self.objective, self.state, self.device = config, objective, state, device
         self.optimizer = build_optimizer(model, config)
         self.backward = backward or Backward(self.model, objective, config, device, group)
-        self._work, self._peak = FlopCounter(self.model), device_peak_flops(device)
+        self.last_scoring_seconds = 0.0
         self._parameters = list(self.model.parameters())
-        # Where a CPU suffices: to seed every kind of device takes seventy times as long.
-        alone = device.type == "cpu"
-        self._reseed = torch.default_generator.manual_seed if alone else torch.manual_seed
-        self._ahead: tuple[int, Sampler, Batch] | None = None
-        self.last_eval_seconds = 0.0
+        self._flops, self._peak_flops = FlopCounter(self.model), device_peak_flops(device)
+        # On a CPU only its generator is seeded: seeding every kind of device is 70 times slower.
+        is_cpu = device.type == "cpu"
+        self._manual_seed = torch.default_generator.manual_seed if is_cpu else torch.manual_seed
+        self._prefetched: tuple[int, Sampler, Batch] | None = None
         self._saved_at = 0.0
 
     def reset(self, model: Model, state: TrainState) -> None:
-        """Begin anew at `position`, with the weights of `model` and an optimizer without memory."""
+        """Restart at `state`, with the weights of `model` and a new optimizer."""
         load_state(self.model, model.state_dict())
         self.optimizer = build_optimizer(self.model, self.config)
         self.state = state
 
     def train(self, hooks: Hooks) -> str:
-        """Train; returns why it ended: "finished", "stopped early" or "interrupted".
+        """Train to the end of the plan.
 
-        What is not finite never reaches the weights: such steps are left out. After some in a row
-        it goes back to the last checkpoint, and on from there at a lower rate.
+        Steps with a non-finite loss or gradient are skipped. After several in a row the training
+        is rolled back to its last checkpoint and continues with a lower learning rate.
+
+        Returns:
+            "finished", "stopped early" or "interrupted".
 
         Raises:
-            DivergenceError: that did not help.
+            DivergenceError: the numbers stay non-finite after several rollbacks.
         """
         while True:
             try:
-                return self._train(hooks)
-            except NonFiniteError as trouble:
-                self._roll_back(str(trouble), hooks)
+                return self._train_until_non_finite(hooks)
+            except NonFiniteError as error:
+                self._roll_back(str(error), hooks)
 
-    def _train(self, hooks: Hooks) -> str:
-        at = self.state
-        self._saved_at = at.seconds
-        while at.step < at.plan.steps:
-            if self._overfitting():  # a resumed one may be at its end
-                self._checkpoint(hooks)
+    def _train_until_non_finite(self, hooks: Hooks) -> str:
+        state, config = self.state, self.config
+        self._saved_at = state.seconds
+        if config.eval_at_start and state.step == 0 and state.best is None:
+            evaluate(state, hooks, self.group)
+        while state.step < state.plan.steps:
+            if is_overfitting(state, config.patience):  # true at once for some resumed trainings
+                self._save_checkpoint(hooks)
                 return "stopped early"
             if self.group.any(hooks.should_stop()):
-                self._checkpoint(hooks)
+                self._save_checkpoint(hooks)
                 return "interrupted"
             began = time.perf_counter()
-            done = self.train_step()
-            at.seconds += self._since(began)
-            hooks.report(done)
-            if isinstance(done, Skipped) and at.skipped_in_a_row >= MAX_SKIPPED_STEPS:
-                raise NonFiniteError(done.why)
-            last = at.step == at.plan.steps
-            if last or (at.step % at.plan.eval_every == 0 and self._affordable()):
-                self._evaluate(hooks)
-            self._replan()
-            if self._checkpoint_is_due():
-                self._checkpoint(hooks)
-        self._checkpoint(hooks)
+            event = self.train_step()
+            state.seconds += self.group.seconds_since(began)
+            hooks.report(event)
+            if isinstance(event, Skipped) and state.skipped_in_a_row >= MAX_SKIPPED_STEPS:
+                raise NonFiniteError(event.why)
+            if is_evaluation_due(state, config):
+                self.last_scoring_seconds = evaluate(state, hooks, self.group)
+            replan(state, config.minutes)
+            if self._is_checkpoint_due():
+                self._save_checkpoint(hooks)
+        self._save_checkpoint(hooks)
         return "finished"
 
     def train_step(self) -> Step | Skipped:
-        """One update of the weights."""
-        at = self.state
+        """Take one optimizer step, unless the loss or its gradient is not finite."""
+        state = self.state
         began = time.perf_counter()
-        lr = at.lr_scale * lr_at(self.config, at.plan.progress(at.step))
+        lr = state.lr_scale * lr_at(self.config, state.plan.progress(state.step))
         set_lr(self.optimizer, lr)
         if not self.model.training:
             self.model.train()
-        batch = self._batch(at.step)
-        loss, norm = self._scaled(batch) if self.backward.scaled else self._gradient(batch)
-        sampler = self._sampler(at.step + 1)
-        self._ahead = at.step + 1, sampler, sampler.batch(at.step + 1)  # while a GPU still reckons
+        batch = self._batch(state.step)
+        loss, norm = self.forward_backward_step(batch)
+        self._prefetch(state.step + 1)  # while a GPU still computes
         loss_value, norm_value = loss.item(), full_tensor(norm).item()
-        at.step += 1
+        state.step += 1
         if not (math.isfinite(loss_value) and math.isfinite(norm_value)):
-            at.skipped_in_a_row += 1
-            why = f"the loss is {loss_value:.3g}, the norm of its gradient {norm_value:.3g}"
-            return Skipped(step=at.step, why=why)
-        at.skipped_in_a_row = 0
+            state.skipped_in_a_row += 1
+            why = f"loss {loss_value:.3g}, gradient norm {norm_value:.3g}"
+            return Skipped(step=state.step, why=why)
+        state.skipped_in_a_row = 0
         self.optimizer.step()
-        at.tokens += batch.num_targets
-        reckoned = self._work.per_batch(batch) / (time.perf_counter() - began) / self.group.size
+        state.tokens += batch.num_targets
+        flops = self._flops.per_batch(batch) / (time.perf_counter() - began) / self.group.size
+        step_seconds = (state.seconds - state.overhead_seconds) / state.step
         return Step(
-            step=at.step,
-            steps=at.plan.steps,
+            step=state.step,
+            steps=state.plan.steps,
             loss=loss_value,
             lr=lr,
             gradient_norm=norm_value,
-            tokens=at.tokens,
-            seconds=at.seconds,
-            seconds_left=(at.seconds - at.overhead_seconds) / at.step * (at.plan.steps - at.step),
-            mfu=self._peak and reckoned / self._peak,
+            tokens=state.tokens,
+            seconds=state.seconds,
+            seconds_left=step_seconds * (state.plan.steps - state.step),
+            mfu=self._peak_flops and flops / self._peak_flops,
         )
 
-    def _gradient(self, batch: Batch, scale: float = 1.0) -> tuple[Tensor, Tensor]:
-        """The loss, and the norm of its gradient before that was clipped."""
+    def forward_backward_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Compute the gradient of the objective on `batch`, and clip it.
+
+        Returns:
+            The loss, and the norm of its gradient before clipping.
+        """
+        if self.backward.needs_loss_scaling:
+            return with_loss_scaling(self.state, lambda scale: self._gradient(batch, scale))
+        return self._gradient(batch, 1.0)
+
+    def _gradient(self, batch: Batch, loss_scale: float) -> tuple[Tensor, Tensor]:
         self._seed(self.state.step)
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.backward(batch, scale)
-        if scale != 1:
+        loss = self.backward(batch, loss_scale)
+        if loss_scale != 1:
             for parameter in self._parameters:
                 if parameter.grad is not None:
-                    parameter.grad.div_(scale)
+                    parameter.grad.div_(loss_scale)
         return loss, nn.utils.clip_grad_norm_(self._parameters, self.config.clip or math.inf)
 
-    def _scaled(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """As `_gradient`, in half precision, in which small numbers vanish and large ones overflow:
-        the loss is as large as just does not (Micikevicius et al. 2018, section 3.2)."""
-        at = self.state
-        if at.steps_since_rescale >= LOSS_SCALE_GROWTH_INTERVAL:
-            at.loss_scale, at.steps_since_rescale = 2 * at.loss_scale, 0
-        while True:
-            loss, norm = self._gradient(batch, at.loss_scale)
-            finite = math.isfinite(full_tensor(norm).item())
-            if finite or at.loss_scale <= 1 or not math.isfinite(loss.item()):
-                at.steps_since_rescale += 1
-                return loss, norm
-            at.loss_scale, at.steps_since_rescale = at.loss_scale / 2, 0
-
-    def _since(self, began: float) -> float:
-        """Seconds by the clock of the first process: all that is decided by time is by one."""
-        return self.group.broadcast(time.perf_counter() - began)
-
     def _seed(self, step: int) -> None:
-        """Dropout depends on the seed, the step and the process alone, as batches do."""
-        own = self.group.rank * 2**32
-        self._reseed((self.sampler.seed * 1_000_003 + step + own) % 2**63)
+        """Seed dropout from the run's seed, the step and the rank, as the sampler does batches."""
+        seed = self.sampler.seed * 1_000_003 + step + self.group.rank * 2**32
+        self._manual_seed(seed % 2**63)
 
     def _sampler(self, step: int) -> Sampler:
-        early = self.state.plan.progress(step) < self.config.length_warmup
-        return self.short if early else self.sampler
+        is_warmup = self.state.plan.progress(step) < self.config.length_warmup
+        return self.short_sampler if is_warmup else self.sampler
+
+    def _prefetch(self, step: int) -> None:
+        sampler = self._sampler(step)
+        self._prefetched = step, sampler, sampler.batch(step)
 
     def _batch(self, step: int) -> Batch:
-        """Cut already, unless it is the first or another step was thought to come."""
-        ahead, self._ahead = self._ahead, None
-        wanted = step, self._sampler(step)
-        return ahead[2] if ahead and ahead[:2] == wanted else wanted[1].batch(step)
+        prefetched, self._prefetched = self._prefetched, None
+        sampler = self._sampler(step)
+        if prefetched is not None and prefetched[:2] == (step, sampler):
+            return prefetched[2]
+        return sampler.batch(step)  # the first, or after a rollback or a new plan
 
-    def _evaluate(self, hooks: Hooks) -> None:
-        at = self.state
-        began = time.perf_counter()
-        score = hooks.evaluate()
-        self.last_eval_seconds = self._since(began)
-        if not math.isfinite(score.loss):
-            raise NonFiniteError(f"the validation loss is {score.loss:.3g}")
-        best = at.best is None or score.loss < at.best.loss
-        if best:
-            at.best, at.best_step, at.evaluations_since_best = score, at.step, 0
-            hooks.save_best()
-        else:
-            at.evaluations_since_best += 1
-        hooks.report(Evaluated(step=at.step, score=score, best=best))
-        at.last_eval_seconds = self._since(began)
-        if at.step < at.plan.steps:
-            at.eval_seconds += at.last_eval_seconds
-            at.seconds += at.last_eval_seconds
+    def _is_checkpoint_due(self) -> bool:
+        state = self.state
+        if state.skipped_in_a_row:  # a rollback may be near, and needs an earlier checkpoint
+            return False
+        if self.config.checkpoint_every is not None:
+            return state.step % self.config.checkpoint_every == 0
+        is_evaluated = state.step % state.plan.eval_every == 0
+        return is_evaluated and state.seconds - self._saved_at > MIN_SECONDS_BETWEEN_CHECKPOINTS
 
-    def _affordable(self) -> bool:
-        """Whether another evaluation keeps them within their share of the minutes: a machine that
-        was fast in the trial may be slow now. Without minutes, no clock decides."""
-        at, minutes = self.state, self.config.minutes
-        after = at.eval_seconds + at.last_eval_seconds
-        return minutes is None or after <= MAX_EVAL_SHARE * max(at.seconds, minutes * 60)
-
-    def _checkpoint(self, hooks: Hooks) -> None:
-        finite = all(bool(local_tensor(p).isfinite().all()) for p in self.model.parameters())
-        if self.group.any(not finite):
+    def _save_checkpoint(self, hooks: Hooks) -> None:
+        is_finite = all(bool(local_tensor(p).isfinite().all()) for p in self.model.parameters())
+        if self.group.any(not is_finite):
             raise NonFiniteError("a weight is not finite")
         began = time.perf_counter()
-        hooks.checkpoint()
-        taken = self._since(began)  # when it is written, for all of them
+        hooks.save_checkpoint()
+        seconds = self.group.seconds_since(began)
         if self.state.step < self.state.plan.steps:
-            self.state.seconds += taken
+            self.state.seconds += seconds
         self._saved_at = self.state.seconds
 
     def _roll_back(self, why: str, hooks: Hooks) -> None:
-        """Go back to the last checkpoint, and on at a lower rate. The time is spent all the same.
-
-        Raises:
-            DivergenceError: that was done often enough.
-        """
+        if self.state.rollbacks == MAX_ROLLBACKS:
+            step = self.state.step
+            self._seed(step - 1)
+            batch = self._sampler(step - 1).batch(step - 1)
+            raise divergence_error(
+                self.model, self.objective, batch, self.config, self.device, f"step {step}: {why}"
+            )
         before = self.state
-        if before.rollbacks == MAX_ROLLBACKS:
-            raise self._diverged(why)
-        hooks.roll_back()
-        at = self.state
-        lost = before.seconds - at.seconds
-        at.seconds, at.overhead_seconds = at.seconds + lost, at.overhead_seconds + lost
-        at.rollbacks, at.lr_scale = before.rollbacks + 1, before.lr_scale * ROLLBACK_LR_SCALE
-        at.best, at.best_step = before.best, before.best_step  # as the weights that are kept
+        hooks.restore()
+        continue_after_rollback(self.state, before)
         assert isinstance(self.config.lr, float)
-        hooks.report(Rollback(step=at.step, why=why, lr=at.lr_scale * self.config.lr))
-
-    def _diverged(self, why: str) -> DivergenceError:
-        step = self.state.step
-        batch = self._sampler(step - 1).batch(step - 1)
-        self._seed(step - 1)
-        parts = (part.to(self.device) for part in batch.split(self.config.accumulate))
-        found = (locate_non_finite(self.model.train(), self.objective, part) for part in parts)
-        where = next(filter(None, found), "")
-        return DivergenceError(
-            f"training came apart at step {step}: {why}{where}. It went back to a checkpoint "
-            f"{MAX_ROLLBACKS} times, each time to a third of the rate, in vain; try a lower "
-            f"--set train.lr (it was {self.config.lr:.3g})",
-            batch,
-        )
-
-    def _overfitting(self) -> bool:
-        patience = self.config.patience
-        return 0 < patience <= self.state.evaluations_since_best
-
-    def _replan(self) -> None:
-        """Keep the end where the minutes say, at the pace of the training so far."""
-        at, minutes = self.state, self.config.minutes
-        if minutes is None or at.step >= at.plan.steps:
-            return
-        last_chance = at.step + 1 == at.plan.steps
-        if at.seconds - at.planned_at < minutes * 60 / REPLANS_PER_RUN and not last_chance:
-            return
-        at.planned_at = at.seconds
-        pace = (at.seconds - at.overhead_seconds) / at.step
-        left = minutes * 60 - at.seconds
-        if abs(pace * (at.plan.steps - at.step) - left) > REPLAN_TOLERANCE * minutes * 60:
-            at.plan = at.plan.replan(at.step, at.step + max(1, int(left / pace)))
-
-    def _checkpoint_is_due(self) -> bool:
-        at = self.state
-        if at.skipped_in_a_row:  # it may have to go back, and to something better than this
-            return False
-        if self.config.checkpoint_every is not None:
-            return at.step % self.config.checkpoint_every == 0
-        evaluated = at.step % at.plan.eval_every == 0
-        return evaluated and at.seconds - self._saved_at > 30
+        lr = self.state.lr_scale * self.config.lr
+        hooks.report(Rollback(step=self.state.step, why=why, lr=lr))
 
 
 def measure_step_seconds(
     trainer: Trainer, should_stop: Callable[[], bool], seconds: float
 ) -> float:
-    """Median seconds of a step, from a trial of some `seconds` that leaves no trace, except that a
-    model that is to be compiled is compiled then."""
+    """Measure the median duration of a training step, in seconds.
+
+    The trial leaves the weights as they were. A model that is to be compiled is compiled by it.
+
+    Args:
+        trainer: the trainer whose steps are measured.
+        should_stop: whether to end the trial early.
+        seconds: approximate duration of the trial.
+    """
     model = trainer.model
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     trial = Trainer(

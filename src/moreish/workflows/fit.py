@@ -1,4 +1,4 @@
-"""A run is carried out: model, loop, log, results."""
+"""Training, scoring and recording a run whose folder exists."""
 
 import signal
 import threading
@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from moreish.config import BUDGETS, TrainConfig
+from moreish.config import BUDGETS
 from moreish.data import SplitName
 from moreish.distributed import (
     SINGLE_PROCESS,
@@ -59,92 +59,99 @@ from moreish.training import (
 )
 from moreish.utils.sighup import survive_hangup
 
-LARGE = 2_000_000
-"""Training tokens, up to which their exact loss is always part of the result."""
+MAX_TOKENS_TO_SCORE = 2_000_000
+"""Training tokens up to which the exact training loss is always part of the result."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitResult:
+    """How a training ended."""
+
+    status: str
+    """"finished", "stopped early" or "interrupted"."""
+    state: TrainState
+    val_seconds: float
+    """Duration of the last evaluation."""
 
 
 def fit(
     run: Run, device: torch.device, report: Report, *, exact: bool | None, group: ProcessGroup
 ) -> bool:
-    """Train, score and record; returns whether it came to its end.
+    """Train the model of a run, score it and record the result.
 
     Args:
-        exact: of a training that goes on: whether that must be exact. None: it begins.
-        group: the processes that do it together.
+        run: the run, whose folder exists.
+        device: where a model that is trained by gradients is trained.
+        report: receives every event.
+        exact: None starts a training; True and False resume one, and True requires that the result
+            has the bits of an uninterrupted training.
+        group: the processes that train together.
+
+    Returns:
+        Whether the training came to its end, rather than being interrupted.
     """
-    model = _fresh(run) if exact is None else run.new_model()
+    model = _initial_model(run) if exact is None else run.new_model()
     try:
         with survive_hangup():
             if isinstance(model, CountBasedModel):
-                outcome = _count(run, model, report)
+                result = _train_by_counting(run, model, report)
             else:
-                outcome = _descend(run, model, device, report, exact=exact, group=group)
+                result = train_with_gradients(run, model, device, report, exact=exact, group=group)
             began = time.perf_counter()
             scores = {}
-            if outcome.ended != "interrupted":
-                run.load_weights(model)  # the best, into the memory that is there
+            if result.status != "interrupted":
+                run.load_weights(model)  # the best, in place
                 if exact is not None:  # they may be newer than the checkpoint, and better
-                    told = _tell(report)
-                    outcome.state.best = run.score("val", model, progress=told, group=group)
-                scores = _final_scores(run, model, outcome, report, group)
-    except KeyboardInterrupt:  # while counting or scoring, or in a hurry
+                    result.state.best = _score(run, "val", model, report, group)
+                scores = _final_scores(run, model, result, report, group)
+    except KeyboardInterrupt:  # while counting or scoring, or the second Ctrl-C
         if group.is_main:
             run.update(status="interrupted")
         return False
-    if not group.is_main:
-        return outcome.ended != "interrupted"
-    at = outcome.state
-    run.update(
-        status=outcome.ended,
-        parameters=model.num_parameters(),
-        splits={name: score.as_json() for name, score in scores.items()},
-        seconds=round(at.seconds, 3),
-        evaluation_seconds=round(at.eval_seconds, 3),
-        scoring_seconds=round(outcome.val_seconds + time.perf_counter() - began, 3),
-        tokens_per_second=round(
-            at.tokens / max(at.seconds - at.overhead_seconds - at.eval_seconds, 1e-9), 1
-        ),
-    )
-    return outcome.ended != "interrupted"
+    if group.is_main:
+        state = result.state
+        train_seconds = state.seconds - state.overhead_seconds - state.eval_seconds
+        run.update(
+            status=result.status,
+            parameters=model.num_parameters(),
+            splits={name: score.as_json() for name, score in scores.items()},
+            seconds=round(state.seconds, 3),
+            evaluation_seconds=round(state.eval_seconds, 3),
+            scoring_seconds=round(result.val_seconds + time.perf_counter() - began, 3),
+            tokens_per_second=round(state.tokens / max(train_seconds, 1e-9), 1),
+        )
+    return result.status != "interrupted"
 
 
-def _fresh(run: Run) -> Model:
-    """The model that a training begins with."""
+def _initial_model(run: Run) -> Model:
+    """The model before its first step: initialized, or with the weights of another run."""
     model = run.new_model()
     if (source := warm_start_source(run)) is not None:
         load_warm_start(source, model)
     return model
 
 
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """How a training ended."""
-
-    ended: str
-    state: TrainState
-    val_seconds: float
-    """That the last evaluation took."""
-
-
-def _count(run: Run, model: CountBasedModel, report: Report) -> Outcome:
-    tokens = run.split("train")
+def _train_by_counting(run: Run, model: CountBasedModel, report: Report) -> FitResult:
+    tokens, config = run.split("train"), run.config.train
     check_counting_memory(model, tokens)
     state = TrainState(plan=StepPlan(steps=0, eval_every=1))
     report(_started(run, model, state, torch.device("cpu")))
-    if run.config.train.track is not None:
-        report(Note(text="train.track is for what is trained in steps, and this is counted"))
-    if any(getattr(run.config.train, budget) is not None for budget in BUDGETS):
-        report(Note(text=f"{run.config.model.name} is counted: it needs no {', '.join(BUDGETS)}"))
+    name = run.config.model.name
+    if config.track is not None:
+        report(Note(text=f"train.track has no effect: {name} counts and takes no steps"))
+    if any(getattr(config, budget) is not None for budget in BUDGETS):
+        report(Note(text=f"{', '.join(BUDGETS)} have no effect: {name} counts and takes no steps"))
     began = time.perf_counter()
     model.fit_counts(tokens)
     state.seconds, state.tokens = time.perf_counter() - began, tokens.num_predictions
     run.save_weights(model)
     began = time.perf_counter()
-    state.best = run.score("val", progress=_tell(report))
-    return Outcome(ended="finished", state=state, val_seconds=time.perf_counter() - began)
+    state.best = _score(run, "val", None, report)
+    val_seconds = time.perf_counter() - began
+    return FitResult(status="finished", state=state, val_seconds=val_seconds)
 
 
-def _descend(
+def train_with_gradients(
     run: Run,
     model: Model,
     device: torch.device,
@@ -152,10 +159,16 @@ def _descend(
     *,
     exact: bool | None,
     group: ProcessGroup,
-) -> Outcome:
-    """Train by gradients; parts that are counted are counted first."""
-    config = run.config.train
-    began = time.perf_counter()
+) -> FitResult:
+    """Train a model by gradient descent; its n-gram tables, if it has any, are counted first.
+
+    Args: as of `fit`.
+
+    Raises:
+        DivergenceError: the loss or the gradient stays non-finite.
+        MoreishError: the training does not fit into memory, or cannot be resumed.
+    """
+    config, began = run.config.train, time.perf_counter()
     check_counting_memory(model, run.split("train"))
     model.fit_counts(run.split("train"))
     model.to(device)
@@ -173,162 +186,191 @@ def _descend(
         group=group,
     )
     memory = None if is_sharded(model) else check_training_memory(trainer)
-    surrounded = environment(str(device))
+    origin = environment(str(device))
     if group.size > 1:
-        surrounded[PROCESSES_KEY] = str(group.size)
-    checkpoints = Checkpoints(run.checkpoints, run.record.sha256, surrounded)
+        origin[PROCESSES_KEY] = str(group.size)
+    checkpoints = Checkpoints(run.checkpoints, run.record.sha256, origin)
     with stop_on_signals() as should_stop:
         if exact is not None and checkpoints:
-            if (before := checkpoints.processes) not in (None, group.size):
-                now = f"{group.size} now, {before} before: the same up to rounding"
-                report(Note(text=f"processes: {now}"))
-            for damaged in checkpoints.restore(trainer, inexact=not exact):
-                report(Note(text=f"{damaged} is damaged: an older one is taken"))
-            if trainer.state.best is not None and not run.has_weights:
-                raise MoreishError(
-                    f"{run.path} is damaged: its model.safetensors, the best weights so far, is "
-                    "missing; put it back, or train again with --overwrite"
-                )
+            _restore_checkpoint(run, trainer, checkpoints, report, exact=exact)
         else:
             if exact is not None:
-                report(Note(text="it has no checkpoint yet, so it starts from the beginning"))
-                load_state(model, _fresh(run).state_dict())
-            plan = make_plan(run, trainer, should_stop, began)
-            spent = group.broadcast(time.perf_counter() - began)
+                report(Note(text="There is no checkpoint yet: starting from the beginning."))
+                load_state(model, _initial_model(run).state_dict())
+            plan = plan_training(run, trainer, should_stop, began)
+            spent = group.seconds_since(began)
             trainer.state = TrainState(
                 plan=plan, seconds=spent, overhead_seconds=spent, planned_at=spent
             )
             if group.is_main:
                 run.update(status="training")
-        log = (
-            MetricsLog(run, trainer, report, resuming=exact is not None) if group.is_main else None
-        )
+        resuming = exact is not None
+        log = MetricsLog(run, trainer, report, resuming=resuming) if group.is_main else None
         report(_started(run, model, trainer.state, device, memory, group))
-
-        start = replace(trainer.state)
-
-        def checkpoint() -> None:
-            if log is not None:
-                log.flush()
-            checkpoints.save(trainer)
-
-        def roll_back() -> None:
-            if checkpoints:
-                checkpoints.restore(trainer, inexact=True)  # whether it is, was asked at the start
-                return
-            fresh = _fresh(run)
-            fresh.fit_counts(run.split("train"))
-            trainer.reset(fresh, replace(start))
-
-        hooks = Hooks(
-            evaluate=lambda: run.score("val", model, progress=_tell(report), group=group),
-            save_best=lambda: run.save_weights(model, group),
-            checkpoint=checkpoint,
-            roll_back=roll_back,
-            should_stop=should_stop,
-            report=log or ignore,
-        )
         try:
-            ended = trainer.train(hooks)
+            status = trainer.train(_hooks(run, trainer, checkpoints, log, should_stop, report))
         except DivergenceError as error:
             if group.is_main:
                 run.update(status="diverged")
-            raise _explained(error, run) from None
+            raise _with_advice(error, run) from None
         finally:
             if log is not None:
                 log.close()
         if not group.broadcast(run.has_weights):  # interrupted before the first evaluation
             run.save_weights(model, group)
-    if isinstance(model, Mixture) and ended != "interrupted":
-        trainer.state.best = _weigh(run, model, report, group)
-    return Outcome(ended=ended, state=trainer.state, val_seconds=trainer.last_eval_seconds)
+    if isinstance(model, Mixture) and status != "interrupted":
+        trainer.state.best = _fit_mixture_weight(run, model, report, group)
+    return FitResult(status=status, state=trainer.state, val_seconds=trainer.last_scoring_seconds)
 
 
-def _explained(error: DivergenceError, run: Run) -> DivergenceError:
-    """With what the batch begins, and what is left."""
+def _restore_checkpoint(
+    run: Run, trainer: Trainer, checkpoints: Checkpoints, report: Report, *, exact: bool
+) -> None:
+    before, now = checkpoints.processes, trainer.group.size
+    if before not in (None, now):
+        report(Note(text=f"{now} processes now, {before} before: the same up to rounding."))
+    for damaged in checkpoints.restore(trainer, inexact=not exact):
+        report(Note(text=f"{damaged} is damaged: an older one is taken"))
+    if trainer.state.best is not None and not run.has_weights:
+        raise MoreishError(
+            f"{run.path} is damaged: its model.safetensors, the best weights so far, is "
+            "missing; restore it, or train again with --overwrite"
+        )
+
+
+def _hooks(
+    run: Run,
+    trainer: Trainer,
+    checkpoints: Checkpoints,
+    log: MetricsLog | None,
+    should_stop: Callable[[], bool],
+    report: Report,
+) -> Hooks:
+    """Connect a trainer to the folder of its run."""
+    model, group, start = trainer.model, trainer.group, replace(trainer.state)
+
+    def save_checkpoint() -> None:
+        if log is not None:
+            log.flush()
+        checkpoints.save(trainer)
+
+    def restore() -> None:
+        if checkpoints:
+            checkpoints.restore(trainer, inexact=True)  # exactness was checked at the start
+            return
+        initial = _initial_model(run)
+        initial.fit_counts(run.split("train"))
+        trainer.reset(initial, replace(start))
+
+    return Hooks(
+        evaluate=lambda: _score(run, "val", model, report, group),
+        save_best=lambda: run.save_weights(model, group),
+        save_checkpoint=save_checkpoint,
+        restore=restore,
+        should_stop=should_stop,
+        report=log or ignore,
+    )
+
+
+def _with_advice(error: DivergenceError, run: Run) -> DivergenceError:
+    """Add the beginning of the batch to the message, and what can be done with the run."""
     text = ""
     if error.batch is not None:
         ids = error.batch.tokens_BT[0].numpy()
         text = f" Its batch begins with {run.tokenizer.decode(ids)[:30]!r}."
-    kept = f"The best weights until then are kept: {command('sample', run.path)}"
-    nothing = "There were no weights yet that are worth keeping"
-    return DivergenceError(f"{error}.{text} {kept if run.has_weights else nothing}")
+    kept = f"The best weights so far are kept: {command('sample', run.path)}"
+    return DivergenceError(
+        f"{error}.{text} {kept if run.has_weights else 'No weights were saved yet'}"
+    )
 
 
-def _weigh(run: Run, model: Mixture, report: Report, group: ProcessGroup) -> Score:
-    """Set the weight of the best network's mixture on validation; returns its score there."""
+def _fit_mixture_weight(run: Run, model: Mixture, report: Report, group: ProcessGroup) -> Score:
+    """Set the network's weight in a mixture on validation, and return the score with it."""
     run.load_weights(model)
     validation = run.split("val")
-    alone = []
-    for weight in (1.0, 0.0):  # each part as the mixture has it, in the same windows
+    losses = []
+    for weight in (1.0, 0.0):  # the network alone, then the counts alone, in the same windows
         model.weight.fill_(weight)
-        alone.append(evaluate_losses(model, validation, group=group))
-    model.fit_weight(*alone)
+        losses.append(evaluate_losses(model, validation, group=group))
+    model.fit_weight(*losses)
     run.save_weights(model, group)
-    report(Note(text=f"on validation the network weighs {model.weight:.3f} in the mixture"))
-    return run.score("val", model, progress=_tell(report), group=group)
+    report(
+        Note(
+            text=f"Weight of the network in the mixture: {model.weight:.3f} (fitted on validation)."
+        )
+    )
+    return _score(run, "val", model, report, group)
 
 
-def make_plan(
+def plan_training(
     run: Run, trainer: Trainer, should_stop: Callable[[], bool], began: float
 ) -> StepPlan:
-    """Steps and evaluations for the budget; minutes, of which some are gone since `began`, are
-    turned into steps by a short trial."""
-    plan = _plan_for_budget(run, trainer, should_stop, began)
-    every = run.config.train.eval_every
-    return plan if every is None else StepPlan(steps=plan.steps, eval_every=every)
+    """Plan the steps and evaluations of a training from its budget.
 
+    Minutes are turned into steps by a short trial of steps and evaluations.
 
-def _plan_for_budget(
-    run: Run, trainer: Trainer, should_stop: Callable[[], bool], began: float
-) -> StepPlan:
-    config: TrainConfig = run.config.train
+    Args:
+        run: the run that is trained.
+        trainer: its trainer; a trial leaves its weights as they are.
+        should_stop: whether to end a trial early.
+        began: time (of `time.perf_counter`) from which the minutes count.
+    """
+    config, model, group = run.config.train, trainer.model, trainer.group
     validation = run.split("val")
-    spans = evaluation_spans(trainer.model, validation)
+    windows = evaluation_spans(model, validation)
+    positions = float(windows.length_W.sum())
     steps = budget_steps(config, trainer.sampler)
     if steps is not None:
-        step_positions = trainer.sampler.batch(0).tokens_BT.numel()
-        return plan_steps(steps, step_positions, float(spans.length_W.sum()))
-    assert config.minutes is not None
-    group = trainer.group
-    step_seconds = measure_step_seconds(trainer, should_stop, seconds=min(0.5, config.minutes))
-    some = spans[:: max(1, len(spans) // 2000)]
-    batches = list(evaluation_batches(trainer.model, validation, some, group))
-    positions = sum(batch.tokens_BT.numel() for _, batch in batches)
+        plan = plan_steps(steps, trainer.sampler.batch(0).tokens_BT.numel(), positions)
+    else:
+        assert config.minutes is not None
+        step_seconds = measure_step_seconds(trainer, should_stop, seconds=min(0.5, config.minutes))
+        some = windows[:: max(1, len(windows) // 2000)]
+        batches = [batch for _, batch in evaluation_batches(model, validation, some, group)]
+        measured = sum(batch.tokens_BT.numel() for batch in batches)
 
-    def evaluate_some() -> None:
-        with torch.inference_mode():
-            for _, batch in batches:
-                batch_losses(trainer.model, batch, 1)
+        @torch.inference_mode()
+        def evaluate_some() -> None:
+            for batch in batches:
+                batch_losses(model, batch, 1)
 
-    eval_seconds = median_seconds(evaluate_some, should_stop, seconds=0.0, least=1, group=group)
-    eval_seconds *= float(spans.length_W.sum()) / group.broadcast(positions) / group.size
-    left = max(0.0, config.minutes - group.broadcast(time.perf_counter() - began) / 60)
-    return plan_minutes(left, step_seconds, eval_seconds)
+        eval_seconds = median_seconds(evaluate_some, should_stop, seconds=0.0, least=1, group=group)
+        eval_seconds *= positions / group.broadcast(measured) / group.size
+        left = max(0.0, config.minutes - group.seconds_since(began) / 60)
+        plan = plan_minutes(left, step_seconds, eval_seconds)
+    return plan if config.eval_every is None else replace(plan, eval_every=config.eval_every)
 
 
 def _final_scores(
-    run: Run, model: Model, outcome: Outcome, report: Report, group: ProcessGroup
+    run: Run, model: Model, result: FitResult, report: Report, group: ProcessGroup
 ) -> dict[SplitName, Score]:
-    """Of the best weights: validation, as measured when they were the best; and training, unless
-    that is large and would take longer than the training itself did."""
-    best = outcome.state.best
+    """Scores of the best weights: on validation as measured in training, and on the training split
+    unless that is large and would take longer than the training did."""
+    best = result.state.best
     assert best is not None
     predictions = run.split("train").num_predictions
-    expected = outcome.val_seconds * predictions / best.tokens
-    if run.uses_prepared_data and predictions > LARGE:
-        report(Note(text="prepared text: validation is scored, all of the training split is not"))
+    expected = result.val_seconds * predictions / best.tokens
+    if run.uses_prepared_data and predictions > MAX_TOKENS_TO_SCORE:
+        report(Note(text="The training split of prepared text is not scored; validation is."))
         return {"val": best}
-    if predictions > LARGE and expected > outcome.state.seconds:
-        ask = command("eval", run.path)
-        report(Note(text=f"the training split would take {expected / 60:.0f} minutes: {ask}"))
+    if predictions > MAX_TOKENS_TO_SCORE and expected > result.state.seconds:
+        minutes, score_it = f"{expected / 60:.0f} minutes", command("eval", run.path)
+        report(Note(text=f"Scoring the training split would take {minutes}: {score_it}"))
         return {"val": best}
-    scored = run.score("train", model, progress=_tell(report), group=group)
-    return {"train": scored, "val": best}
+    return {"train": _score(run, "train", model, report, group), "val": best}
 
 
-def _tell(report: Report) -> Callable[[str, float], None]:
-    return lambda split, share: report(Progress(what=f"evaluating {split}", share=share))
+def _score(
+    run: Run,
+    split: SplitName,
+    model: Model | None,
+    report: Report,
+    group: ProcessGroup = SINGLE_PROCESS,
+) -> Score:
+    def progress(name: str, share: float) -> None:
+        report(Progress(what=f"evaluating {name}", share=share))
+
+    return run.score(split, model, progress=progress, group=group)
 
 
 def _started(
@@ -356,20 +398,24 @@ def _started(
 
 @contextmanager
 def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """While open, the first Ctrl-C (or SIGTERM) only raises a flag; the second interrupts."""
-    asked = threading.Event()
+    """Turn the first Ctrl-C (or SIGTERM) into a flag; a second one raises KeyboardInterrupt.
+
+    Yields:
+        A function that returns whether the flag is set.
+    """
+    flag = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set  # signals belong to the main thread
+        yield flag.is_set  # signals belong to the main thread
         return
 
-    def ask(number: int, frame: Any) -> None:
-        if asked.is_set():
+    def handle(number: int, frame: Any) -> None:
+        if flag.is_set():
             raise KeyboardInterrupt
-        asked.set()
+        flag.set()
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield asked.is_set
+        yield flag.is_set
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

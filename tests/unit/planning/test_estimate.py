@@ -28,7 +28,8 @@ from moreish.training.events import ignore
 from moreish.training.flops import FlopCounter, parse_peak_flops
 from moreish.training.objectives import next_token_loss
 from moreish.training.setup import build_sampler, set_up
-from moreish.training.trainer import Trainer, TrainState
+from moreish.training.state import TrainState
+from moreish.training.trainer import Trainer
 from support.random_transformers import save_random_model
 
 PAGE = (ROOT / "docs" / "planning.md").read_text(encoding="utf-8")

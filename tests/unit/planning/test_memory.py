@@ -21,7 +21,8 @@ from moreish.planning import memory
 from moreish.training.budget import StepPlan
 from moreish.training.objectives import next_token_loss
 from moreish.training.setup import build_sampler, set_up
-from moreish.training.trainer import Trainer, TrainState
+from moreish.training.state import TrainState
+from moreish.training.trainer import Trainer
 from moreish.utils.files import format_bytes
 
 
@@ -223,7 +224,8 @@ import json, sys
 from moreish.config import resolve
 from moreish.data.token_dataset import TokenDataset
 from moreish.training.budget import StepPlan
-from moreish.training.trainer import Trainer, TrainState
+from moreish.training.state import TrainState
+from moreish.training.trainer import Trainer
 from moreish.planning.memory import needed
 from moreish.training.objectives import next_token_loss
 from moreish.training.setup import build_sampler, set_up

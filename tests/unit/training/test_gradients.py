@@ -26,7 +26,8 @@ from moreish.training.gradients import Backward
 from moreish.training.objectives import next_token_loss, with_weight_penalty
 from moreish.training.precision import resolve_precision, unsupported_settings
 from moreish.training.setup import build_sampler, set_up
-from moreish.training.trainer import Trainer, TrainState
+from moreish.training.state import TrainState
+from moreish.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 NAMES = ["a", "bartholomew", "bo", "cleo", "clementine", "di", "ed"]

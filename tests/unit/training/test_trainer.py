@@ -147,7 +147,7 @@ def test_the_best_weights_are_kept_and_training_stops_early(source: Path) -> Non
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(source: Path) -> None:
-    with pytest.raises(MoreishError, match=r"came apart at step \d+.*lower --set train.lr"):
+    with pytest.raises(MoreishError, match=r"diverged at step \d+.*lower --set train.lr"):
         train(
             source,
             model="bigram",
@@ -294,7 +294,7 @@ def wild(source: Path, steps: int, lr: float, **options: Any) -> Run:
 def test_weights_that_are_not_finite_after_the_last_step_are_noticed(source: Path) -> None:
     """The step's own loss and gradient were still fine."""
     settings = {**TINY, "train": {"lr": 1e300, "decay": "constant", "warmup": 0}}
-    with pytest.raises(MoreishError, match=r"came apart at step 1: the validation loss is nan"):
+    with pytest.raises(MoreishError, match=r"diverged at step 1: the validation loss is nan"):
         train(source, steps=1, settings=settings)
 
 
@@ -441,7 +441,7 @@ def test_what_overwrites_and_fails_brings_the_old_run_back(source: Path) -> None
     old = train(source, steps=5)
     before = (old.path / "model.safetensors").read_bytes()
     settings = {**TINY, "train": {"lr": 1e300, "warmup": 0}}
-    with pytest.raises(MoreishError, match="came apart"):
+    with pytest.raises(MoreishError, match="diverged"):
         train(source, steps=5, settings=settings, overwrite=True)
     assert (old.path / "model.safetensors").read_bytes() == before
     assert sorted(path.name for path in source.parent.iterdir()) == ["names.txt", "run"]
@@ -510,7 +510,7 @@ def test_a_large_training_split_is_scored_only_if_that_is_quick(
         return score(self, name, *rest, **options)
 
     monkeypatch.setattr(Run, "score", slow)
-    monkeypatch.setattr("moreish.workflows.fit.LARGE", 100)
+    monkeypatch.setattr("moreish.workflows.fit.MAX_TOKENS_TO_SCORE", 100)
     notes: list[str] = []
     run = train(source, steps=1, report=lambda e: notes.append(getattr(e, "text", "")))
     assert set(run.scores) == {"val"}
@@ -589,3 +589,35 @@ def test_a_log_that_was_cut_short_does_not_keep_a_run_from_going_on(source: Path
     (checkpoint.parent / "step-000099" / "manifest.json").write_text('{"sha256": {}}')
     run.update(status="interrupted")
     assert api.resume(run.path, report=ignore).record.status == "finished"
+
+
+def test_step_decay_lowers_the_rate_once() -> None:
+    """The MLP lecture's recipe: 0.1 until step 100,000 of 200,000, then 0.01."""
+    config = TrainConfig(lr=0.1, warmup=0.0, decay="step")
+    rates = [lr_at(config, step / 200_000) for step in (0, 99_999, 100_000, 199_999)]
+    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01])
+    late = TrainConfig(lr=1.0, warmup=0.1, decay="step", decay_at=0.75, decay_factor=0.5)
+    assert [lr_at(late, share) for share in (0.05, 0.5, 0.75)] == pytest.approx([0.5, 1.0, 0.5])
+
+
+def test_the_untrained_model_is_evaluated_on_request(tmp_path: Path) -> None:
+    """`train.eval_at_start` adds an evaluation and samples at step 0, and changes no weight."""
+    path = tmp_path / "names.txt"
+    path.write_text("\n".join(f"anna{n}" for n in range(200)))
+    runs = [
+        api.train(
+            path,
+            model="mlp",
+            out=tmp_path / str(asked),
+            report=ignore,
+            settings={"train": {"steps": 20, "eval_every": 10, "eval_at_start": asked}},
+        )
+        for asked in (False, True)
+    ]
+    first = [entry for entry in runs[1].read_metrics() if entry["step"] == 0]
+    assert [sorted(set(entry) - {"step"}) for entry in first] == [["best", "val"], ["samples"]]
+    vocabulary = runs[1].tokenizer.vocab_size
+    assert first[0]["val"]["loss"] == pytest.approx(math.log(vocabulary), abs=0.3)
+    assert not any(entry["step"] == 0 for entry in runs[0].read_metrics())
+    weights = [run.model.state_dict() for run in runs]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
