@@ -18,6 +18,7 @@ from moreish.training.events import (
     ignore,
 )
 from moreish.training.flops import FlopCounter, device_peak_flops, parse_peak_flops
+from moreish.training.hooks import Hooks
 from moreish.training.load_data import (
     audit_beginning,
     build_tokenizer,
