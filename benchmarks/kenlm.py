@@ -16,8 +16,8 @@ import subprocess
 from pathlib import Path
 
 from moreish.data import catalog
+from moreish.data.encode import encode_corpus
 from moreish.data.text.corpus import Corpus
-from moreish.data.token_dataset import encode_corpus
 from moreish.evaluate.metrics import evaluate_losses
 from moreish.models import CountBasedModel, build_model, model_config
 from moreish.tokenizers.char import CharTokenizer

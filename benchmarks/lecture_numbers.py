@@ -20,8 +20,9 @@ from torch.nn.functional import cross_entropy
 
 from moreish import api, tokenizers
 from moreish.data import catalog
+from moreish.data.encode import encode_corpus
 from moreish.data.text.corpus import Corpus
-from moreish.data.token_dataset import TokenDataset, encode_corpus
+from moreish.data.token_dataset import TokenDataset
 from moreish.evaluate.metrics import evaluate_losses
 from moreish.models import CountBasedModel, Model, build_model, model_config
 from moreish.models.bow import average_by_loop, average_by_product, average_by_softmax

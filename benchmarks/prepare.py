@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 
 from moreish.data import catalog
-from moreish.data.shards.pipeline import PrepareConfig, cores, prepare_dataset
-from moreish.data.shards.sources import SourceFormat
+from moreish.data.shards.pipeline import PrepareConfig, available_cores, prepare_dataset
+from moreish.data.shards.readers import SourceFormat
 from moreish.runs.record import library_versions, machine_info
 from moreish.tokenizers import tokenizer_builder
 
@@ -70,7 +70,7 @@ def tiktoken_alone(text: Path) -> dict[str, Any]:
         size += len(document)
         if size >= TOGETHER or number == len(every):
             began = time.perf_counter()
-            found = encoding.encode_ordinary_batch(held, num_threads=cores())
+            found = encoding.encode_ordinary_batch(held, num_threads=available_cores())
             seconds += time.perf_counter() - began
             tokens += sum(map(len, found))
             held, size = [], 0
@@ -80,7 +80,7 @@ def tiktoken_alone(text: Path) -> dict[str, Any]:
 def ours(text: Path) -> dict[str, Any]:
     tokenizer_builder("gpt2").build([], boundary=True)  # fetched, if need be
     with tempfile.TemporaryDirectory(dir=text.parent) as folder:
-        order = PrepareConfig(sources=(str(text),), reading=SourceFormat(separator=SEPARATOR))
+        order = PrepareConfig(sources=(str(text),), source_format=SourceFormat(separator=SEPARATOR))
         began = time.perf_counter()
         done = prepare_dataset(order, Path(folder) / "prepared", overwrite=False)
         seconds = time.perf_counter() - began
@@ -131,7 +131,7 @@ def main() -> None:
     ratios = [one["tiktoken"]["seconds"] / one["moreish"]["seconds"] for one in rounds]
     found = {
         "megabytes": round(megabytes, 1),
-        "threads": cores(),
+        "threads": available_cores(),
         "tokens": rounds[0]["moreish"]["tokens"],
         "megabytes_a_second": {
             side: [round(p, 2) for p in sorted(of)] for side, of in pace.items()

@@ -23,8 +23,9 @@ import pytest  # noqa: E402
 import typer.main  # noqa: E402
 
 from moreish.data import catalog  # noqa: E402
+from moreish.data.encode import encode_corpus  # noqa: E402
 from moreish.data.text.corpus import Corpus  # noqa: E402
-from moreish.data.token_dataset import TokenDataset, encode_corpus  # noqa: E402
+from moreish.data.token_dataset import TokenDataset  # noqa: E402
 from moreish.errors import MoreishError  # noqa: E402
 from moreish.runs.run import Run  # noqa: E402
 from moreish.tokenizers import tokenizer_builder  # noqa: E402

@@ -288,7 +288,7 @@ def prepare(
     """
     order = PrepareConfig(
         sources=tuple(map(str, [sources] if isinstance(sources, str | Path) else sources)),
-        reading=SourceFormat(field=field, separator=separator, encoding=encoding),
+        source_format=SourceFormat(field=field, separator=separator, encoding=encoding),
         tokenizer=tokenizer,
         limits=VocabularyLimits(vocab_size=vocab_size),
         hold_out=hold_out,
@@ -300,7 +300,9 @@ def prepare(
             Path(out).expanduser(),
             overwrite=overwrite,
             workers=workers,
-            told=lambda what, done, of: watch(Progress(what=what, share=done / max(1, of))),
+            progress=lambda what, done, total: watch(
+                Progress(what=what, share=done / max(1, total))
+            ),
             note=lambda text: watch(Note(text=text)),
         )
 

@@ -38,6 +38,30 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 
     @classmethod
+    def parse_stored(cls, tree: Any, where: str, newest_format: int) -> Self:
+        """Validate the content of a JSON file that Moreish wrote.
+
+        Args:
+            tree: the parsed file.
+            where: its name, for messages.
+            newest_format: the newest version of its `format` that is supported.
+
+        Raises:
+            MoreishError: the file is damaged, or was written by a newer Moreish.
+        """
+        stored_format = tree.get("format") if isinstance(tree, dict) else None
+        if isinstance(stored_format, int) and stored_format > newest_format:
+            raise MoreishError(
+                f"{where} was written by a newer Moreish: pip install --upgrade moreish"
+            )
+        try:
+            return cls.model_validate(tree)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(map(str, first["loc"]))
+            raise MoreishError(f"{where} is damaged ({key}: {first['msg']})") from None
+
+    @classmethod
     def parse(cls, values: Mapping[str, Any], group: str) -> Self:
         """Check values and return them as settings.
 

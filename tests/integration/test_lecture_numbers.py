@@ -180,8 +180,8 @@ def test_careful_initialisation_starts_at_the_uniform_loss(names) -> None:
 
 
 def test_shakespeare_split_and_tokens(shakespeare: str) -> None:
+    from moreish.data.encode import encode_corpus
     from moreish.data.text.corpus import Corpus
-    from moreish.data.token_dataset import encode_corpus
     from moreish.tokenizers.char import CharTokenizer
 
     tokenizer = CharTokenizer.build([shakespeare], boundary=False)

@@ -19,7 +19,7 @@ import torch
 from conftest import STORY, Proved
 from moreish import api
 from moreish.errors import MoreishError
-from moreish.runs.record import _digest as signature
+from moreish.runs.record import record_sha256
 from moreish.runs.run import Run
 from moreish.tokenizers import VocabularyLimits, tokenizer_builder
 from moreish.training.checkpoint import MANIFEST, PARTS, Checkpoints
@@ -216,7 +216,7 @@ def test_run_json(mutable: Path, proved: Proved) -> None:
             if signed:
                 try:
                     data = type(Run.open(mutable).record.data).model_validate(mutant["data"])
-                    mutant["sha256"] = signature(mutant["config"], data, mutant["tokenizer"])
+                    mutant["sha256"] = record_sha256(mutant["config"], data, mutant["tokenizer"])
                 except (ValueError, KeyError, TypeError, AttributeError):
                     continue
             file.write_bytes(dumped(mutant))

@@ -279,7 +279,7 @@ def test_only_one_trains_in_a_folder(source: Path, moreish: Moreish, proved: Pro
             for arguments in (["--resume", path], [source, "--out", path, "--overwrite"]):
                 result = moreish("train", *arguments)
                 assert result.status == 2
-                assert f"{path} is being trained by another process" in result.err
+                assert f"another process is training {path}" in result.err
             said.append(event.step)
 
     said: list[int] = []

@@ -138,7 +138,9 @@ def test_surprisal(native: Native, runs: dict[str, Run], model: str, text: str) 
 @pytest.mark.parametrize("model", ["words", "story", "names", "both"])
 def test_next_token(native: Native, runs: dict[str, Run], model: str) -> None:
     run, prompt = runs[model], "an"
-    ids = np.concatenate([run.lead(run.tokenizer.encode(prompt)), run.tokenizer.encode(prompt)])
+    ids = np.concatenate(
+        [run.initial_context(run.tokenizer.encode(prompt)), run.tokenizer.encode(prompt)]
+    )
     with torch.inference_mode():
         logits_1V = run.model(torch.from_numpy(ids)[None])[0][:, -1]
     p_V = logits_1V.softmax(dim=-1)[0]
@@ -251,9 +253,9 @@ def test_attention(native: Native, runs: dict[str, Run], model: str) -> None:
     layer = 0 if model == "names" else 1
     found = native.ask("attention", model=model, text=text, layer=layer)
     ids = run.tokenizer.encode(text)
-    ids_T = np.concatenate([run.lead(ids), ids])[-run.model.context :]
+    ids_T = np.concatenate([run.initial_context(ids), ids])[-run.model.context :]
     assert found["tokens"] == [run.tokenizer.label(int(token)) for token in ids_T]
-    assert found["total"] == len(run.lead(ids)) + len(ids) >= len(ids_T)
+    assert found["total"] == len(run.initial_context(ids)) + len(ids) >= len(ids_T)
     assert len(found["maps"]) == found["heads"] == 2
     network = run.model.network if model == "both" else run.model
     assert found["layers"] == len(network.blocks)
@@ -362,8 +364,10 @@ def test_lists_match_sample(native: Native, runs: dict[str, Run], asked: dict[st
         assert found["seed"] == asked["seed"]
         assert [item["text"] for item in found["items"]] == run.sample(**as_sampled)
         for item in found["items"]:
-            assert item["known"] == (item["text"].encode() in run.known)
-            assert (item["nearest"], item["distance"]) == run.items.nearest(item["text"])
+            assert item["known"] == (item["text"].encode() in run.training_index)
+            assert (item["nearest"], item["distance"]) == run.nearest_item_index.nearest(
+                item["text"]
+            )
 
 
 def test_a_list_may_be_shorter(native: Native) -> None:

@@ -85,7 +85,7 @@ def _evaluate_text(run: "Run", text: str, unknown: str, as_json: bool) -> None:
     from moreish.ui import console, surprisal_table
 
     items = [line for line in text.split("\n") if line] if run.kind == "lines" else [text]
-    known = [text for item in items if (text := run.known_text(item, unknown))]
+    known = [text for item in items if (text := run.handle_unknown(item, unknown))]
     if not known:
         raise MoreishError("there is no text to evaluate")
     results = [(text, run.surprisal(text)) for text in known]

@@ -69,7 +69,7 @@ def prepare(
 
     order = PrepareConfig(
         sources=tuple(sources),
-        reading=SourceFormat(field=field, separator=separator, encoding=encoding),
+        source_format=SourceFormat(field=field, separator=separator, encoding=encoding),
         tokenizer=tokenizer,
         limits=VocabularyLimits(vocab_size=vocab_size),
         hold_out=hold_out,
@@ -84,7 +84,7 @@ def prepare(
             out.expanduser(),
             overwrite=overwrite,
             workers=workers,
-            told=meter,
+            progress=meter,
             note=lambda text: shown.print(text, style="dim"),
         )
     except KeyboardInterrupt:

@@ -14,6 +14,7 @@ from moreish.data.catalog import (
     load_dataset,
     local_path,
 )
+from moreish.data.encode import TokenBuffer, TrainingTexts, encode_corpus
 from moreish.data.mixture_sampler import MixtureSampler, mixture_quotas
 from moreish.data.sampler import Sampler
 from moreish.data.shard_layout import MANIFEST, preparation_state
@@ -41,12 +42,9 @@ from moreish.data.token_dataset import (
     IGNORE_INDEX,
     AnyIds,
     Batch,
-    TokenBuffer,
     TokenDataset,
-    TrainingTexts,
     Windows,
     count_tokens,
-    encode_corpus,
     fingerprint,
     load_tokens,
     save_tokens,

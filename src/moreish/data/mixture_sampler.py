@@ -1,5 +1,6 @@
-"""Training batches of prepared text: dealt as `batches` deals them, but place by place, so that
-nothing grows with the text, and mixed from several sources by weight.
+"""Training batches of prepared text, mixed from several sources by weight.
+
+Windows are computed on demand, so that no state grows with the text.
 
 B rows, S sources.
 """
@@ -11,58 +12,59 @@ from functools import cached_property
 import numpy as np
 
 from moreish.data.permutation import RandomPermutation
-from moreish.data.sampler import Sampler
+from moreish.data.sampler import MIN_SHORT_LENGTH, Sampler
 from moreish.data.sharded_array import ShardedArray
 from moreish.data.token_dataset import Batch, TokenDataset, Windows
 from moreish.errors import MoreishError
 from moreish.tokenizers import Ids
 
-BLOCK = 1024
-"""Rows of which each source has the same number, in a random order. Shares are exact to one of
-them."""
+BLOCK_ROWS = 1024
+"""Every block of so many consecutive rows has the same number of rows of each source, in random
+order: weights are rounded to one row of it."""
 
 
 class ShuffledWindows:
-    """The windows of a stretch of tokens, every one of them once a round."""
+    """An endless sequence of the windows of a token range, each once per round in random order."""
 
     def __init__(self, bounds: tuple[int, int], length: int, overlap: int, key: tuple[int, ...]):
-        """Args:
-        bounds: the first token, and the one after the last.
-        length, overlap: as in `TokenDataset.windows`.
-        key: the seed, and what tells these windows from others.
+        """
+        Args:
+            bounds: position of the first token, and the one after the last.
+            length, overlap: in tokens, as in `TokenDataset.windows`.
+            key: the random seed, and the number of the source.
         """
         self.first, last = bounds
         predictions = last - self.first - 1
         self.step, self.overlap = min(length, predictions) - overlap, overlap
         assert self.step > 0
-        # As in `Sampler`: one fewer than would fit, so that all can be shifted.
+        # As in `Sampler`: one window fewer than would fit, so that all can be shifted.
         self.count = max(1, (predictions - overlap) // self.step - 1)
-        self.slack = predictions - overlap - self.count * self.step
+        self.max_shift = predictions - overlap - self.count * self.step
         self._key = key
 
-    def dealt(self, place_B: Ids) -> Windows:
-        """The windows at some places of the endless deal."""
-        round_B, place_B = np.divmod(place_B, self.count)
-        start_B = np.empty_like(place_B)
+    def __getitem__(self, index_B: Ids) -> Windows:
+        """The windows at these indices of the sequence."""
+        round_B, index_B = np.divmod(index_B, self.count)
+        start_B = np.empty_like(index_B)
         for number in np.unique(round_B).tolist():
-            here = round_B == number
-            shift = np.random.default_rng((*self._key, number)).integers(self.slack + 1)
-            dealt = RandomPermutation(self.count, *self._key, number)[place_B[here]]
-            start_B[here] = self.first + shift + dealt * self.step
+            chosen = round_B == number
+            shift = np.random.default_rng((*self._key, number)).integers(self.max_shift + 1)
+            window = RandomPermutation(self.count, *self._key, number)[index_B[chosen]]
+            start_B[chosen] = self.first + shift + window * self.step
         return Windows(
             start_W=start_B,
             length_W=np.full(len(start_B), self.step + self.overlap),
-            # At the very start there is no earlier context, so all of it is scored.
+            # The very start has no earlier context, so all of it has a loss.
             skip_W=np.where(start_B > self.first, self.overlap, 0),
         )
 
 
 class MixtureSampler(Sampler):
-    """Deals out windows of prepared text.
+    """Serves windows of prepared text.
 
-    Without weights, every window comes once an epoch, whatever its source. With weights, of each
-    block of rows each source has its share; it deals all of its own windows before it begins anew,
-    so that a small one may come round often while a large one has not been through once.
+    Without weights, every window is served once per epoch, whatever its source. With weights, each
+    source has its fraction of every block of rows and serves all of its windows before it repeats
+    any: a small source may repeat often while a large one has not been read once.
     """
 
     def __init__(
@@ -77,20 +79,21 @@ class MixtureSampler(Sampler):
     ) -> None:
         """
         Args:
-            weights: of all sources, or None; they need not add up to one.
+            weights: one for each source, or None; they are normalized.
+            tokens, batch_size, length, overlap, seed: as in `Sampler`.
 
         Raises:
-            MoreishError: `weights` are not those of the sources, or a source is too short.
+            MoreishError: `weights` do not match the sources, or a source is too short.
         """
         super().__init__(tokens, batch_size=batch_size, length=length, overlap=overlap, seed=seed)
         assert isinstance(tokens.ids_N, ShardedArray)
         self.weights = weights
-        bounds = tokens.ids_N.origin.bounds
-        quotas = {"": BLOCK} if weights is None else mixture_quotas(weights, list(bounds))
-        parts = {"": (0, len(tokens.ids_N))} if weights is None else bounds
+        bounds = tokens.ids_N.reference.bounds
+        quotas = {"": BLOCK_ROWS} if weights is None else mixture_quotas(weights, list(bounds))
+        ranges = {"": (0, len(tokens.ids_N))} if weights is None else bounds
         self._windows_S = []
         for number, (name, quota) in enumerate(quotas.items()):
-            first, last = parts[name]
+            first, last = ranges[name]
             if quota and last - first - 1 < (overlap + 1 if weights is None else length):
                 raise MoreishError(
                     f"{name or 'the text'} has {last - first:,} training tokens, fewer than a "
@@ -103,7 +106,7 @@ class MixtureSampler(Sampler):
         self._edge_S = np.cumsum(self._quota_S)
 
     def with_shorter_windows(self, times: int) -> "MixtureSampler":
-        if self.overlap > 0 or self.length < 8 * times:
+        if self.overlap > 0 or self.length < MIN_SHORT_LENGTH * times:
             return self
         return MixtureSampler(
             self.tokens,
@@ -116,28 +119,28 @@ class MixtureSampler(Sampler):
 
     @cached_property
     def num_windows(self) -> int:
-        """How many windows there are; with weights, so many rows count as an epoch."""
+        """Number of windows; with weights, an epoch has as many rows."""
         return sum(windows.count for windows in self._windows_S)
 
     def batch(self, step: int, rank: int = 0, world_size: int = 1) -> Batch:
         rows = self._rows(step)[rank::world_size]
         if self.weights is None:
-            return self.tokens.gather(self._windows_S[0].dealt(rows))
-        source_B, place_B = self._sources(rows)
+            return self.tokens.gather(self._windows_S[0][rows])
+        source_B, index_B = self._assign_sources(rows)
         windows = Windows(
             start_W=np.empty_like(rows), length_W=np.empty_like(rows), skip_W=np.empty_like(rows)
         )
         for number in np.unique(source_B).tolist():
-            here = source_B == number
-            dealt = self._windows_S[number].dealt(place_B[here])
-            windows.start_W[here] = dealt.start_W
-            windows.length_W[here] = dealt.length_W
-            windows.skip_W[here] = dealt.skip_W
+            chosen = source_B == number
+            served = self._windows_S[number][index_B[chosen]]
+            windows.start_W[chosen] = served.start_W
+            windows.length_W[chosen] = served.length_W
+            windows.skip_W[chosen] = served.skip_W
         return self.tokens.gather(windows)
 
     def _rows(self, step: int) -> Ids:
-        """The numbers of a step's rows, counted from the beginning of the training. Without weights
-        the last step of an epoch gets what is left."""
+        """The numbers of a step's rows, counted from the start of the training; without weights,
+        the last step of an epoch has the remainder."""
         if self.weights is not None:
             return np.arange(step * self.batch_size, (step + 1) * self.batch_size)
         epoch, number = divmod(step, self.steps_per_epoch)
@@ -145,39 +148,43 @@ class MixtureSampler(Sampler):
         last = min(first + self.batch_size, self.num_windows)
         return epoch * self.num_windows + np.arange(first, last)
 
-    def _sources(self, row_B: Ids) -> tuple[Ids, Ids]:
-        """Of each row its source, and its place among the rows of that source."""
-        block_B, within_B = np.divmod(row_B, BLOCK)
+    def _assign_sources(self, row_B: Ids) -> tuple[Ids, Ids]:
+        """The source of each row, and its index among the rows of that source."""
+        block_B, within_B = np.divmod(row_B, BLOCK_ROWS)
         for block in np.unique(block_B).tolist():
-            here = block_B == block
-            order = np.random.default_rng((self.seed, len(self._windows_S), block))
-            within_B[here] = order.permutation(BLOCK)[within_B[here]]
+            chosen = block_B == block
+            random = np.random.default_rng((self.seed, len(self._windows_S), block))
+            within_B[chosen] = random.permutation(BLOCK_ROWS)[within_B[chosen]]
         source_B = np.searchsorted(self._edge_S, within_B, side="right")
         before_B = (self._edge_S - self._quota_S)[source_B]
         return source_B, block_B * self._quota_S[source_B] + within_B - before_B
 
 
 def mixture_quotas(weights: Mapping[str, float], sources: list[str]) -> dict[str, int]:
-    """Rows of a block for each source, by the largest remainders; none for a weight of zero.
+    """Number of rows of each source per block, by the method of largest remainders.
+
+    Args:
+        weights: one for each source; 0 leaves a source out.
+        sources: the names of all sources.
 
     Raises:
-        MoreishError: a source has no weight, a weight no source, or one is too small for a row.
+        MoreishError: a source has no weight, a weight has no source, or one is less than a row.
     """
-    told = f"the sources are {', '.join(sources)}"
+    known = f"the sources are {', '.join(sources)}"
     for name in weights:
         if name not in sources:
-            raise MoreishError(f"--weight {name}: there is no such source; {told}")
+            raise MoreishError(f"--weight {name}: there is no such source; {known}")
     if missing := [name for name in sources if name not in weights]:
-        raise MoreishError(f"--weight: {', '.join(missing)} has none; {told}")
+        raise MoreishError(f"--weight: {', '.join(missing)} has none; {known}")
     total = math.fsum(weights.values())
     if total <= 0:
         raise MoreishError("--weight: give at least one source more than 0")
-    exact = {name: BLOCK * weights[name] / total for name in sources}
+    exact = {name: BLOCK_ROWS * weights[name] / total for name in sources}
     quotas = {name: int(share) for name, share in exact.items()}
-    by_rest = sorted(sources, key=lambda name: quotas[name] - exact[name])
-    for name in by_rest[: BLOCK - sum(quotas.values())]:
+    by_remainder = sorted(sources, key=lambda name: quotas[name] - exact[name])
+    for name in by_remainder[: BLOCK_ROWS - sum(quotas.values())]:
         quotas[name] += 1
     for name, quota in quotas.items():
         if not quota and weights[name]:
-            raise MoreishError(f"--weight {name}: give 0, or at least one row in {BLOCK}")
+            raise MoreishError(f"--weight {name}: give 0, or at least one row in {BLOCK_ROWS}")
     return quotas

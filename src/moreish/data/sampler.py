@@ -1,4 +1,4 @@
-"""Training batches: a pure function of (seed, step, rank, world size), with no loader state."""
+"""Training batches as a pure function of (seed, step, rank, world size), without loader state."""
 
 import math
 from functools import cached_property
@@ -8,12 +8,15 @@ import numpy as np
 from moreish.data.token_dataset import Batch, TokenDataset, Windows
 from moreish.tokenizers import Ids
 
+MIN_SHORT_LENGTH = 8
+"""Smallest window, in tokens, that a warm-up of the length uses."""
+
 
 class Sampler:
-    """Cuts the training tokens into pieces and deals them out, every piece once an epoch.
+    """Cuts the training tokens into windows and serves them in random order, each once per epoch.
 
-    Items are whole (a longer one than `length` comes in pieces). Running text is cut into windows
-    of `length`, and the cuts lie elsewhere in every epoch.
+    An item is one window (several if it is longer than `length`). Running text is cut into windows
+    of `length` tokens, at other positions in every epoch.
     """
 
     def __init__(
@@ -21,21 +24,25 @@ class Sampler:
     ) -> None:
         """
         Args:
-            batch_size: pieces in a step; the last step of an epoch gets what is left.
-            length, overlap: as in `TokenDataset.windows`.
+            tokens: the training split.
+            batch_size: number of windows per step; the last step of an epoch has the remainder.
+            length, overlap: in tokens, as in `TokenDataset.windows`.
+            seed: random seed of the order and of the cuts.
         """
         self.tokens = tokens
         self.batch_size = batch_size
         self.length = length
         self.overlap = overlap
         self.seed = seed
-        self._dealt: tuple[int, Ids, int] | None = None  # the latest epoch, kept
+        self._epoch: tuple[int, Ids, int] | None = None  # cache of the latest one
 
     def with_shorter_windows(self, times: int) -> "Sampler":
-        """With so many times as many pieces of running text that are as much shorter; where that
-        cannot be, this one."""
-        whole = self.tokens.items or self.overlap > 0 or type(self) is not Sampler
-        if whole or self.length < 8 * times:
+        """A sampler of `times` as many windows per step that are `times` shorter.
+
+        Returns this sampler where that is impossible: for items, overlapping or short windows.
+        """
+        is_fixed = self.tokens.items or self.overlap > 0 or type(self) is not Sampler
+        if is_fixed or self.length < MIN_SHORT_LENGTH * times:
             return self
         return Sampler(
             self.tokens,
@@ -47,8 +54,8 @@ class Sampler:
 
     @cached_property
     def num_windows(self) -> int:
-        """How many pieces an epoch deals out."""
-        return len(self._items) if self.tokens.items else self._windows
+        """Number of windows in an epoch."""
+        return len(self._item_windows) if self.tokens.items else self._num_text_windows
 
     @property
     def steps_per_epoch(self) -> int:
@@ -57,26 +64,26 @@ class Sampler:
     def batch(self, step: int, rank: int = 0, world_size: int = 1) -> Batch:
         """The rows that process `rank` of `world_size` trains on at `step`.
 
-        The rows of all ranks together are the same whatever the world size.
+        The rows of all ranks together do not depend on the world size.
         """
         epoch, number = divmod(step, self.steps_per_epoch)
-        pieces, shift = self._deal(epoch)
+        order, shift = self._shuffle(epoch)
         first = number * self.batch_size
-        chosen = pieces[first : first + self.batch_size][rank::world_size]
-        windows = self._items[chosen] if self.tokens.items else self._cut(chosen, shift)
+        chosen = order[first : first + self.batch_size][rank::world_size]
+        windows = self._item_windows[chosen] if self.tokens.items else self._cut(chosen, shift)
         return self.tokens.gather(windows)
 
-    def _deal(self, epoch: int) -> tuple[Ids, int]:
-        """An epoch's pieces in random order, and how far the cuts of running text are shifted."""
-        if self._dealt is None or self._dealt[0] != epoch:
+    def _shuffle(self, epoch: int) -> tuple[Ids, int]:
+        """An epoch's random order of windows, and the shift of the cuts of running text."""
+        if self._epoch is None or self._epoch[0] != epoch:
             random = np.random.default_rng((self.seed, epoch))
-            pieces = random.permutation(self.num_windows)
-            shift = 0 if self.tokens.items else int(random.integers(self._slack + 1))
-            self._dealt = epoch, pieces, shift
-        return self._dealt[1:]
+            order = random.permutation(self.num_windows)
+            shift = 0 if self.tokens.items else int(random.integers(self._max_shift + 1))
+            self._epoch = epoch, order, shift
+        return self._epoch[1:]
 
     @cached_property
-    def _items(self) -> Windows:
+    def _item_windows(self) -> Windows:
         return self.tokens.windows(self.length, self.overlap)
 
     @property
@@ -84,20 +91,20 @@ class Sampler:
         return min(self.length, self.tokens.num_predictions) - self.overlap
 
     @property
-    def _windows(self) -> int:
-        """One window fewer than would fit leaves room to shift all of them by up to a window."""
+    def _num_text_windows(self) -> int:
+        """One window fewer than would fit, so that all can be shifted by up to a window."""
         return max(1, (self.tokens.num_predictions - self.overlap) // self._step - 1)
 
     @property
-    def _slack(self) -> int:
-        """Tokens of running text that the windows of an epoch leave over."""
-        return self.tokens.num_predictions - self._windows * self._step - self.overlap
+    def _max_shift(self) -> int:
+        """Number of tokens of running text that an epoch's windows leave out."""
+        return self.tokens.num_predictions - self._num_text_windows * self._step - self.overlap
 
     def _cut(self, chosen: Ids, shift: int) -> Windows:
         start = chosen * self._step + shift
         return Windows(
             start_W=start,
             length_W=np.full(len(chosen), self._step + self.overlap),
-            # At the very start of the text there is no earlier context, so all of it is scored.
+            # The very start of the text has no earlier context, so all of it has a loss.
             skip_W=np.where(start > 0, self.overlap, 0),
         )

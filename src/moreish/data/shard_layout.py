@@ -1,4 +1,4 @@
-"""What kind of folder of prepared text a folder is, if it is one."""
+"""The files of a prepared dataset, and how far its preparation is."""
 
 from pathlib import Path
 from typing import Literal
@@ -10,29 +10,33 @@ MANIFEST, PROGRESS, TOKENIZER = "manifest.json", "progress.json", "tokenizer.jso
 
 
 def preparation_state(folder: Path) -> Literal["prepared", "begun", "other"]:
-    """Whether a folder holds prepared text, or some of it, or is something else."""
+    """Whether a folder is a prepared dataset, an unfinished one, or something else."""
     damaged = (folder / MANIFEST).is_file() and any(folder.glob("*-train-*.npy"))
-    if damaged or _says(folder / MANIFEST, "prepared"):
+    if damaged or _is_marked(folder / MANIFEST, "prepared"):
         return "prepared"
-    return "begun" if _says(folder / PROGRESS, "begun") else "other"
+    return "begun" if _is_marked(folder / PROGRESS, "begun") else "other"
 
 
-def _says(path: Path, kind: str) -> bool:
+def _is_marked(path: Path, state: str) -> bool:
     try:
         tree = read_json(path)
     except (OSError, ValueError):
         return False
-    return isinstance(tree, dict) and tree.get("moreish") == kind
+    return isinstance(tree, dict) and tree.get("moreish") == state
 
 
 def refuse_prepared(folder: Path) -> None:
-    """Raises MoreishError where prepared text is given to what reads texts."""
-    kind = preparation_state(folder)
-    if kind == "prepared":
+    """Reject a prepared dataset where a text is needed.
+
+    Raises:
+        MoreishError: `folder` is a prepared dataset, or an unfinished one.
+    """
+    state = preparation_state(folder)
+    if state == "prepared":
         raise MoreishError(
             f"{folder} is prepared text, for train, plan, ladder and lr-range: name the text itself"
         )
-    if kind == "begun":
+    if state == "begun":
         raise MoreishError(
-            f"{folder} is prepared only in part: run the same moreish prepare again, to its end"
+            f"the preparation of {folder} is unfinished: run the same moreish prepare again"
         )

@@ -1,4 +1,4 @@
-"""Train, validation and test: which item, or which stretch of text, belongs where.
+"""Training, validation and test splits of items and of running text.
 
 I items, D distinct items.
 """
@@ -17,21 +17,24 @@ SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 SplitRule = Literal["seeded", "lecture"]
 
 ITEM_SHARES = (0.8, 0.9)
-"""Up to the first share of the items is training, up to the second validation, the rest test."""
+"""Items up to the first fraction are for training, up to the second for validation, the rest for
+test."""
 TEXT_SHARES = (0.9, 0.95)
+"""The same for running text, by position."""
 
 
 def split_items(item_ids_I: Ids, seed: int) -> dict[SplitName, Ids]:
-    """80/10/10 by item, shuffled by `seed`; all copies of an item stay on one side.
+    """Split items 80/10/10 at random, with all copies of an item in one split.
 
-    An item that is more than a tenth of all would fill a side alone: it goes to training, and the
-    shares are those of the others. Each side keeps the order of the source.
+    An item that makes up more than a tenth of the list would fill a split alone: it goes to
+    training, and the fractions hold for the other items. Each split keeps the order of the list.
 
     Args:
-        numbers_I: as in `Facts`.
+        item_ids_I: for each item, the number of its text: equal items have equal numbers.
+        seed: random seed of the split.
 
     Returns:
-        The places of each side's items.
+        The indices of each split's items.
 
     Raises:
         MoreishError: there are fewer than three distinct items.
@@ -40,30 +43,41 @@ def split_items(item_ids_I: Ids, seed: int) -> dict[SplitName, Ids]:
     distinct = len(copies_D)
     if distinct < len(SPLITS):
         raise MoreishError(
-            f"{distinct} distinct line(s) cannot be split in train, validation and test: "
+            f"{distinct} distinct line(s) cannot be split into train, validation and test: "
             "give at least 3, or use --as text"
         )
-    often = np.flatnonzero(copies_D > max(1.0, len(item_ids_I) / 10))
-    often = often[np.argsort(-copies_D[often], kind="stable")][: distinct - 2]
+    frequent = np.flatnonzero(copies_D > max(1.0, len(item_ids_I) / 10))
+    frequent = frequent[np.argsort(-copies_D[frequent], kind="stable")][: distinct - 2]
     rest = np.random.default_rng(seed).permutation(distinct)
-    rest = rest[~np.isin(rest, often)]
-    # Where each item's copies end in the shuffled list decides its side, so that the shares hold
-    # for copies too; the limits leave at least one distinct item to each side.
+    rest = rest[~np.isin(rest, frequent)]
+    # The position of an item's last copy in the shuffled list decides its split, so that the
+    # fractions count copies. The limits leave at least one distinct item to each split.
     ends = np.cumsum(copies_D[rest])
     first = int(np.searchsorted(ends, ITEM_SHARES[0] * ends[-1], side="right"))
     first = min(first, len(rest) - 2)
     second = int(np.searchsorted(ends, ITEM_SHARES[1] * ends[-1], side="right"))
     second = max(second, first + 1)
-    side_D = np.zeros(distinct, np.uint8)
-    side_D[rest[first:second]] = SPLITS.index("val")
-    side_D[rest[second:]] = SPLITS.index("test")
-    side_I = side_D[item_ids_I]
-    return {name: np.flatnonzero(side_I == side) for side, name in enumerate(SPLITS)}
+    split_D = np.zeros(distinct, np.uint8)
+    split_D[rest[first:second]] = SPLITS.index("val")
+    split_D[rest[second:]] = SPLITS.index("test")
+    split_I = split_D[item_ids_I]
+    return {name: np.flatnonzero(split_I == number) for number, name in enumerate(SPLITS)}
 
 
 def split_items_as_lecture(count: int) -> dict[SplitName, Ids]:
-    """The makemore lectures' split of so many items: `random.seed(42)`, shuffle, 80/10/10;
-    duplicates may cross. Returns as `split_items` does, but each side in shuffled order."""
+    """Split items as the makemore lectures do: `random.seed(42)`, shuffle, 80/10/10.
+
+    Copies of an item may be in several splits.
+
+    Args:
+        count: number of items.
+
+    Returns:
+        The indices of each split's items, in shuffled order.
+
+    Raises:
+        MoreishError: there are too few items.
+    """
     shuffled = list(range(count))
     random.Random(42).shuffle(shuffled)  # noqa: S311 (the lecture's own generator)
     first, second = (int(share * count) for share in ITEM_SHARES)
@@ -74,10 +88,14 @@ def split_items_as_lecture(count: int) -> dict[SplitName, Ids]:
 
 
 def text_bounds(length: int, rule: SplitRule) -> dict[SplitName, slice]:
-    """Where running text of `length` tokens is cut: 90/5/5 by position, the lecture's 90/10.
+    """The splits of running text by position: 90/5/5, or the lecture's 90/10 without a test split.
+
+    Args:
+        length: number of characters.
+        rule: which of the two.
 
     Raises:
-        MoreishError: a part would be too short to predict one token from another.
+        MoreishError: a split would have fewer than two characters.
     """
     first, second = (int(share * length) for share in TEXT_SHARES)
     bounds: dict[SplitName, slice] = {"train": slice(0, first), "val": slice(first, second)}

@@ -169,7 +169,7 @@ def _text_ids(run: Run, text: str | None) -> np.ndarray:
     """Returns the tokens of the given text, or of the start of the validation split: whole items,
     or 400 tokens of running text."""
     if text is not None:
-        ids = run.tokenizer.encode(run.known_text(text, "error"))
+        ids = run.tokenizer.encode(run.handle_unknown(text, "error"))
         if len(ids) < 2:
             raise MoreishError(f"--text {text!r}: give at least two characters")
         edge = [run.tokenizer.boundary_id]

@@ -1,13 +1,8 @@
 """Run folders: what a training leaves behind."""
 
 from moreish.runs.compare import RunGroup, compare
-from moreish.runs.folder import (
-    MAX_SEARCHABLE_TOKENS,
-    backup_path,
-    check_run_path,
-    remove_run,
-    training_lock,
-)
+from moreish.runs.folder import MAX_SEARCHABLE_TOKENS
+from moreish.runs.paths import backup_path, check_run_path, remove_run, training_lock
 from moreish.runs.record import (
     ENDED_STATUSES,
     DatasetInfo,

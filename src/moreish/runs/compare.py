@@ -1,6 +1,6 @@
-"""Is one model better than another, or was it luck? Paired differences on the same tokens.
+"""Paired comparison of runs on the same tokens, with confidence intervals.
 
-U units (items, or stretches of running text).
+P predictions, U units (items, or stretches of running text of equal size).
 """
 
 import math
@@ -21,20 +21,23 @@ from moreish.runs.run import Run
 
 CONFIDENCE = 0.95
 
+NORMAL_FREEDOM = 2000
+"""Degrees of freedom beyond which Student's t distribution is taken as normal."""
+
 Sums = NDArray[np.float64]
 Sizes = NDArray[np.integer]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunGroup:
-    """Runs that differ in nothing but their seed."""
+    """Runs that differ only in their random seed."""
 
     name: str
     runs: list[Run]
     losses: list[float]
-    """Of each run, per token, or per byte where tokenizers differ."""
+    """The loss of each run, in nats per token, or per byte if the tokenizers differ."""
     unit_sums_U: Sums
-    """The mean over the runs of each unit's summed loss, in nats."""
+    """The sum of the losses in each unit, in nats, averaged over the runs."""
 
     @property
     def loss(self) -> float:
@@ -42,47 +45,48 @@ class RunGroup:
 
     @property
     def lone(self) -> bool:
-        """Whether another seed might give another loss, and only one was tried."""
+        """Whether the effect of the seed is unknown: it has one run, whose loss depends on it."""
         return len(self.runs) == 1 and not isinstance(self.runs[0].model, CountBasedModel)
 
     @property
     def seed_variance(self) -> float:
-        """Of the mean loss, as far as it comes from the seed; unknown (0) for one run."""
+        """Variance of the mean loss due to the seed; 0 for a single run, where it is unknown."""
         runs = len(self.losses)
         return variance(self.losses) / runs if runs > 1 else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Of two groups: `difference` is the second's loss minus the first's, which is not higher."""
+    """The difference between the losses of two groups and its confidence interval."""
 
     better: str
     worse: str
     difference: float
+    """Loss of the worse group minus loss of the better one."""
     stderr: float
     low: float
     high: float
     lone: bool
-    """Whether how much other seeds would change is not known."""
+    """Whether the effect of the seed on a group is unknown."""
 
     @property
     def real(self) -> bool:
-        """Whether the interval lies on one side of zero."""
+        """Whether the difference is significant: the interval excludes zero."""
         return self.low > 0 or math.isinf(self.difference)
 
     def sentence(self) -> str:
-        """What it means, in plain words."""
+        """The result in plain words."""
         if math.isnan(self.difference):
-            return f"{self.better} and {self.worse} both rule out what really came"
+            return f"{self.better} and {self.worse} both give the text probability zero"
         if math.isinf(self.difference):
-            return f"{self.better} is better than {self.worse}, which rules out what really came"
+            return f"{self.better} is better than {self.worse}, which gives it probability 0"
         interval = f"{self.difference:.4f} nats (95 % between {self.low:.4f} and {self.high:.4f})"
-        caution = "; how much other seeds would change is not known from one" if self.lone else ""
+        caution = "; one run does not show how much other seeds would change" if self.lone else ""
         if self.real:
             return f"{self.better} is better than {self.worse} by {interval}{caution}"
         return (
-            f"{self.better} and {self.worse} cannot be told apart: they differ by {interval}"
-            f"{caution}"
+            f"{self.better} and {self.worse} are not significantly different: they differ by "
+            f"{interval}{caution}"
         )
 
 
@@ -91,13 +95,18 @@ def compare(
     split: SplitName = "val",
     progress: Callable[[str, float], None] = lambda what, share: None,
 ) -> tuple[list[RunGroup], list[Comparison]]:
-    """Group `runs` by their settings, best first, and compare every two groups.
+    """Group runs by their settings, best first, and compare every pair of groups.
 
-    Differences are paired by item, or by stretch of running text, as the standard error of a
-    single loss is; the spread between seeds is added where there are several.
+    Differences are paired by unit, as in the standard error of a single loss; the variance
+    between seeds is added for groups of several runs.
+
+    Args:
+        runs: at least two, trained on the same text and split.
+        split: the split to evaluate.
+        progress: called with a description and the fraction that is done.
 
     Raises:
-        MoreishError: the runs were not made from the same text and split, or there is one group.
+        MoreishError: the runs differ in their text or split, or there is only one group.
     """
     first = runs[0]
     same_tokens = all(
@@ -105,11 +114,11 @@ def compare(
         and run.record.tokenizer == first.record.tokenizer
         for run in runs
     )
-    units = [_units(run, split, in_bytes=not same_tokens) for run in runs]
+    units = [_units(run, split, per_byte=not same_tokens) for run in runs]
     if not same_tokens:
-        text = _text(first, split)
+        text = _split_text(first, split)
         for run in runs[1:]:
-            if run.kind != first.kind or _text(run, split) != text:
+            if run.kind != first.kind or _split_text(run, split) != text:
                 raise MoreishError(
                     f"{first.path} and {run.path} have different {split} splits: only runs of one "
                     "text and one split can be compared"
@@ -117,14 +126,14 @@ def compare(
     sizes_U = units[0][1]
     groups: dict[str, list[tuple[Run, Sums]]] = {}
     for run, (unit_P, _) in zip(runs, units, strict=True):
-        told = partial(progress, f"evaluating {run.path}")
-        losses = evaluate_losses(run.model, run.split(split), progress=told)
+        report = partial(progress, f"evaluating {run.path}")
+        losses = evaluate_losses(run.model, run.split(split), progress=report)
         sums_U: Sums = np.bincount(unit_P, losses, minlength=len(sizes_U)).astype(np.float64)
-        groups.setdefault(_settings_of(run), []).append((run, sums_U))
+        groups.setdefault(_settings_key(run), []).append((run, sums_U))
     if len(groups) < 2:
-        raise MoreishError("these runs differ in their seed at most: there is nothing to compare")
+        raise MoreishError("these runs differ only in their seed: there is nothing to compare")
     ranked = sorted((_group(members, sizes_U) for members in groups.values()), key=lambda g: g.loss)
-    return ranked, [_compared(a, b, sizes_U) for a, b in combinations(ranked, 2)]
+    return ranked, [compare_groups(a, b, sizes_U) for a, b in combinations(ranked, 2)]
 
 
 def _group(members: list[tuple[Run, Sums]], sizes_U: Sizes) -> RunGroup:
@@ -140,7 +149,14 @@ def _group(members: list[tuple[Run, Sums]], sizes_U: Sizes) -> RunGroup:
     )
 
 
-def _compared(better: RunGroup, worse: RunGroup, sizes_U: Sizes) -> Comparison:
+def compare_groups(better: RunGroup, worse: RunGroup, sizes_U: Sizes) -> Comparison:
+    """Compare two groups by Welch's t test over units and seeds.
+
+    Args:
+        better: the group whose loss is not higher.
+        worse: the other one.
+        sizes_U: number of tokens or bytes of each unit.
+    """
     difference = worse.loss - better.loss  # NaN if both are infinite
     lone = better.lone or worse.lone
     if not math.isfinite(difference):
@@ -154,65 +170,71 @@ def _compared(better: RunGroup, worse: RunGroup, sizes_U: Sizes) -> Comparison:
     parts = [(of_tokens, units - 1)]
     parts += [(g.seed_variance, len(g.runs) - 1) for g in (better, worse) if len(g.runs) > 1]
     total = sum(part for part, _ in parts)
-    # Welch and Satterthwaite: few seeds make a wide interval.
+    # Welch-Satterthwaite degrees of freedom: few seeds give a wide interval.
     freedom = total**2 / max(sum(part**2 / df for part, df in parts), 1e-300)
-    reach = student_quantile(0.5 + CONFIDENCE / 2, freedom) * math.sqrt(total)
+    margin = student_quantile(0.5 + CONFIDENCE / 2, freedom) * math.sqrt(total)
     return Comparison(
         better=better.name,
         worse=worse.name,
         difference=difference,
         stderr=math.sqrt(total),
-        low=difference - reach,
-        high=difference + reach,
+        low=difference - margin,
+        high=difference + margin,
         lone=lone,
     )
 
 
-def student_quantile(share: float, freedom: float) -> float:
-    """Of Student's t distribution, for a share above a half and any degrees of freedom from 1 on.
+def student_quantile(probability: float, freedom: float) -> float:
+    """Quantile of Student's t distribution, by numerical integration.
 
-    With t = sqrt(freedom) tan(angle) its density is that of cos(angle)^(freedom - 1).
+    With t = sqrt(freedom) tan(angle), its density is proportional to cos(angle)^(freedom - 1).
+
+    Args:
+        probability: above 0.5.
+        freedom: degrees of freedom, at least 1.
     """
-    if freedom > 2000:
-        return NormalDist().inv_cdf(share)
+    if freedom > NORMAL_FREEDOM:
+        return NormalDist().inv_cdf(probability)
     angles = np.linspace(0, math.pi / 2, 200_001)
-    mass = np.cos(angles) ** (freedom - 1)
-    below = np.concatenate([[0.0], np.cumsum(mass[1:] + mass[:-1])])
-    angle = float(np.interp((2 * share - 1) * below[-1], below, angles))
+    density = np.cos(angles) ** (freedom - 1)
+    cumulative = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
+    angle = float(np.interp((2 * probability - 1) * cumulative[-1], cumulative, angles))
     return math.sqrt(freedom) * math.tan(angle)
 
 
-def _units(run: Run, split: SplitName, *, in_bytes: bool) -> tuple[NDArray[np.int64], Sizes]:
-    """(P,) the unit of each predicted token, and (U,) the size of each unit."""
+def _units(run: Run, split: SplitName, *, per_byte: bool) -> tuple[NDArray[np.int64], Sizes]:
+    """(P,) the unit of each predicted token, and (U,) the size of each unit, in tokens or bytes."""
     tokens = run.split(split)
     lengths_P = np.ones(tokens.num_predictions, dtype=np.int64)
-    if in_bytes:
+    if per_byte:
         lengths_P = run.tokenizer.byte_lengths()[tokens.ids_N[1:].astype(np.int64)]
     if tokens.items:
         unit_P = np.searchsorted(tokens.boundaries, np.arange(tokens.num_predictions), "right") - 1
     else:
-        # A stretch of bytes is the same stretch of text, however it was cut into tokens.
+        # A stretch of bytes is the same text for every tokenizer.
         before = 0
-        if in_bytes:  # the first token is not predicted, and may be of several bytes
+        if per_byte:  # the first token is not predicted, and may have several bytes
             before = int(run.tokenizer.byte_lengths()[int(tokens.ids_N[0])])
         unit_P = (before + np.cumsum(lengths_P) - 1) // STDERR_BLOCK
     sizes_U = np.bincount(unit_P, lengths_P)
     if len(sizes_U) < 2:
-        raise MoreishError(f"the {split} split of {run.path} is too short to compare anything on")
+        raise MoreishError(f"the {split} split of {run.path} is too short for a comparison")
     return unit_P, sizes_U
 
 
-def _text(run: Run, split: SplitName) -> list[bytes]:
-    """What a split stands for, item by item."""
+def _split_text(run: Run, split: SplitName) -> list[bytes]:
+    """The text of a split, item by item."""
     tokens, tokenizer = run.split(split), run.tokenizer
     if not tokens.items:
         return [tokenizer.decode_bytes(tokens.ids_N[:].astype(np.int64))]
     return [tokenizer.decode_bytes(tokens.item(i)) for i in range(len(tokens.boundaries) - 1)]
 
 
-def _settings_of(run: Run) -> str:
-    """Equal for runs that differ in their seed only. Where the text came from does not matter: that
-    it is the same has been checked. Nor does where a run was shown."""
+def _settings_key(run: Run) -> str:
+    """A string that is equal for runs that differ only in their seed.
+
+    The source's name and the tracker are ignored; that the texts are equal is checked elsewhere.
+    """
     data = run.config.data.model_copy(update={"source": ""})
     train = run.config.train.model_copy(update={"track": None})
     settings = {"seed": 0, "data": data, "train": train}

@@ -1,4 +1,4 @@
-"""The run folder: everything that a training leaves behind, whole or not at all."""
+"""The run folder: the settings, data, weights and results of one training."""
 
 import hashlib
 import json
@@ -6,7 +6,7 @@ import os
 import shlex
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -30,6 +30,7 @@ from moreish.distributed import SINGLE_PROCESS, ProcessGroup, gather_full, load_
 from moreish.errors import MoreishError, command
 from moreish.evaluate import Score
 from moreish.models import Model, build_model
+from moreish.runs.paths import backup_path, check_run_path, is_run, other_runs, remove_run
 from moreish.runs.record import ENDED_STATUSES, DatasetInfo, RunRecord
 from moreish.tokenizers import BOUNDARY_ID, Tokenizer, tokenizer_from_json
 from moreish.utils.files import (
@@ -42,21 +43,25 @@ from moreish.utils.files import (
 )
 from moreish.utils.safetensors_io import iter_safetensors_bytes, tensor_bytes
 
-LONGEST_LINE = 1 << 24
-"""Bytes of a line of metrics.jsonl; what is longer is damaged."""
+MAX_LINE_BYTES = 1 << 24
+"""Longest line of metrics.jsonl that is parsed; a longer one is damaged."""
 
 REFERENCE = "data/train.json"
-"""In place of the training tokens of prepared text: where they lie."""
+"""File that names the prepared dataset, in place of its training tokens."""
 
 MAX_SEARCHABLE_TOKENS = 1 << 25
-"""Tokens of prepared text that are taken into memory to look up what stands there."""
+"""Largest prepared dataset that is loaded into memory to search texts in it."""
 
 
 class RunFolder:
-    """One training and its results, in a folder that works without the source text."""
+    """The files of one run; a run works without its source text."""
 
     def __init__(self, path: Path, record: RunRecord) -> None:
-        """`record` is the content of run.json; use `Run.open` or `Run.create`."""
+        """
+        Args:
+            path: the folder.
+            record: the content of its run.json; use `Run.open` or `Run.create` to read or write it.
+        """
         self.path = path
         self.record = record
         self.config: RunConfig = resolve(record.config, warn=False)
@@ -73,19 +78,19 @@ class RunFolder:
         """Open a run folder.
 
         Raises:
-            MoreishError: it is none, it is damaged, or it is newer than this Moreish.
+            MoreishError: it is not a run folder, damaged, or written by a newer Moreish.
         """
         path = Path(path).expanduser()
-        aside = backup_path(path)
-        if not path.exists() and (aside / "run.json").is_file():
+        backup = backup_path(path)
+        if not path.exists() and is_run(backup):
             raise MoreishError(
-                f"{path} was being replaced when that was cut short; the old run is still there: "
-                f"{shlex.join(['mv', str(aside), str(path)])}"
+                f"replacing {path} was interrupted; the old run is still there: "
+                f"{shlex.join(['mv', str(backup), str(path)])}"
             )
         if not path.exists():
-            raise MoreishError(f"no run at {path}{_other_runs(path)}")
-        if not (path / "run.json").is_file():
-            raise MoreishError(f"{path} is not a run folder: it has no run.json{_other_runs(path)}")
+            raise MoreishError(f"no run at {path}{other_runs(path)}")
+        if not is_run(path):
+            raise MoreishError(f"{path} is not a run folder: it has no run.json{other_runs(path)}")
         return cls(path, cls._read_record(path))
 
     @classmethod
@@ -99,81 +104,93 @@ class RunFolder:
         *,
         overwrite: bool,
     ) -> Self:
-        """A new run folder, with its data but not yet with weights; it appears whole or not at all.
+        """Create a run folder with its data and tokenizer, without weights.
 
-        What it replaces is kept at `backup_path(path)`, until the new one has proved itself.
+        The folder appears complete or not at all. A run that it replaces is kept at
+        `backup_path(path)` until the new one is under way.
 
         Raises:
-            MoreishError: `path` exists (and is not a run that `overwrite` may replace).
+            MoreishError: `path` exists, and is not a run that `overwrite` allows to replace.
+            OSError: the disk is full, or the like.
         """
         check_run_path(path, overwrite=overwrite)
-        replacing = (path / "run.json").is_file()
+        replacing = is_run(path)
         record = RunRecord.new(config, data, tokenizer.fingerprint())
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
+        partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
         try:
-            for left in path.parent.glob(f".{path.name}.*{PARTIAL_SUFFIX}"):  # of a killed process
-                shutil.rmtree(left, ignore_errors=True)
-            (beside / "data").mkdir(parents=True)
+            for leftover in path.parent.glob(f".{path.name}.*{PARTIAL_SUFFIX}"):  # of a killed one
+                shutil.rmtree(leftover, ignore_errors=True)
+            (partial / "data").mkdir(parents=True)
             for name, tokens in splits.items():
                 if name == "train" and isinstance(tokens.ids_N, ShardedArray):
-                    write_atomic(beside / REFERENCE, encode_json(tokens.ids_N.origin.as_json()))
+                    write_atomic(partial / REFERENCE, encode_json(tokens.ids_N.reference.as_json()))
                 else:
-                    save_tokens(beside / "data" / f"{name}.npy", tokens)
-            write_atomic(beside / "tokenizer.json", encode_json(tokenizer.to_json()))
-            write_atomic(beside / "run.json", encode_json(record.model_dump(mode="json")))
+                    save_tokens(partial / "data" / f"{name}.npy", tokens)
+            write_atomic(partial / "tokenizer.json", encode_json(tokenizer.to_json()))
+            write_atomic(partial / "run.json", encode_json(record.model_dump(mode="json")))
             if replacing:
                 remove_run(backup_path(path))
                 path.rename(backup_path(path))
-            fsync_folder(beside / "data")
-            beside.rename(path)
+            fsync_folder(partial / "data")
+            partial.rename(path)
             fsync_folder(path.parent)
         except BaseException as error:
-            shutil.rmtree(beside, ignore_errors=True)
+            shutil.rmtree(partial, ignore_errors=True)
             if replacing and not path.exists():
                 backup_path(path).rename(path)
             if isinstance(error, OSError):
-                check_run_path(path, overwrite=overwrite)  # another training was faster
+                check_run_path(path, overwrite=overwrite)  # another process may have been faster
             raise
         return cls(path, record)
 
     def update(self, **changes: Any) -> None:
-        """Change entries of run.json."""
-        with self._updating() as record:
+        """Change fields of run.json.
+
+        Raises:
+            MoreishError: run.json is damaged, or another process is writing it.
+        """
+        with self._locked_record() as record:
             self.record = RunRecord.model_validate({**record.model_dump(), **changes})
 
+    def count_test_evaluation(self) -> None:
+        """Count one more evaluation of the test split in run.json."""
+        with self._locked_record() as record:
+            count = record.test_evaluations + 1
+            self.record = record.model_copy(update={"test_evaluations": count})
+
     @contextmanager
-    def _updating(self) -> Iterator[RunRecord]:
-        """The record as it is on disk, where another process may have changed it; then the new one
-        takes its place."""
-        busy = f"{self.path} is being written by another process: try again"
-        with file_lock(self.path / ".record.lock", busy, seconds=10):
+    def _locked_record(self) -> Iterator[RunRecord]:
+        """Read run.json, which another process may have changed, and write `self.record` at the
+        end."""
+        message = f"another process is writing {self.path}: try again"
+        with file_lock(self.path / ".record.lock", message, seconds=10):
             yield self._read_record(self.path)
             write_atomic(self.path / "run.json", encode_json(self.record.model_dump(mode="json")))
 
     @staticmethod
     def _read_record(path: Path) -> RunRecord:
-        place = path / "run.json"
+        file = path / "run.json"
         try:
-            tree = read_json(place)
+            tree = read_json(file)
         except ValueError as error:
-            raise _damaged(place, error) from None
-        return RunRecord.read(tree, str(place))
+            raise _damaged(file, error) from None
+        return RunRecord.read(tree, str(file))
 
     @property
     def checkpoints(self) -> Path:
-        """The folder of what resuming needs."""
+        """The folder of the checkpoints, which training resumes from."""
         return self.path / "checkpoints"
 
-    @property
-    def has_weights(self) -> bool:
-        return (self.path / "model.safetensors").is_file()
-
-    # --- parts ---
+    # --- tokenizer and model ---
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """Raises MoreishError when it is damaged or not the one the run was trained with."""
+        """The tokenizer of the run.
+
+        Raises:
+            MoreishError: its file is damaged, or not the one that the run was trained with.
+        """
         path = self.path / "tokenizer.json"
         try:
             data = read_json(path)
@@ -186,7 +203,7 @@ class RunFolder:
 
     @cached_property
     def model(self) -> Model:
-        """The best model of the run, ready to use.
+        """The run's model with its best weights, in evaluation mode.
 
         Raises:
             MoreishError: there are no weights yet, or they are damaged or of another model.
@@ -196,35 +213,43 @@ class RunFolder:
         return model.eval()
 
     def new_model(self) -> Model:
-        """The model of this run, freshly initialised."""
+        """The run's model, freshly initialized."""
         torch.manual_seed(self.config.seed)
         return build_model(self.config.model, self.tokenizer.vocab_size)
 
+    @property
+    def has_weights(self) -> bool:
+        return (self.path / "model.safetensors").is_file()
+
     def load_weights(self, model: Model) -> None:
-        """Put the best weights into `model`; raises MoreishError as the property `model` does."""
+        """Load the best weights into `model`.
+
+        Raises:
+            MoreishError: there are no weights yet, or they are damaged or of another model.
+        """
         path = self.path / "model.safetensors"
         if not self.has_weights and self.record.status == "diverged":
             raise MoreishError(
-                f"{self.path} has no weights, its training diverged: train again with a lower "
-                "--set train.lr and --overwrite"
+                f"{self.path} has no weights because its training diverged: train again with a "
+                "lower --set train.lr and --overwrite"
             )
         if not self.has_weights and self.record.status in ENDED_STATUSES:
             raise MoreishError(f"{self.path} is damaged: its model.safetensors is missing")
         if not self.has_weights:
-            go_on = command("train", "--resume", self.path)
-            raise MoreishError(f"{self.path} has no weights yet: go on with {go_on}")
+            resume = command("train", "--resume", self.path)
+            raise MoreishError(f"{self.path} has no weights yet: resume with {resume}")
         try:
             with safetensors.safe_open(path, framework="pt") as file:
-                about = json.loads((file.metadata() or {})["moreish"])
+                metadata = json.loads((file.metadata() or {})["moreish"])
                 for name, parameter in model.named_parameters():
                     if file.get_slice(name).get_shape() != list(parameter.shape):
                         raise ValueError(f"{name} has another shape than in this model")
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            if about["sha256"] != _digest(state):
+            if metadata["sha256"] != _state_sha256(state):
                 raise ValueError("its sha256 is not the one that was saved with it")
-            if about["tokenizer"] != self.record.tokenizer:
+            if metadata["tokenizer"] != self.record.tokenizer:
                 raise ValueError("it was trained with another tokenizer")
-            if about.get("data", self._data) != self._data:
+            if metadata.get("data", self._data_sha256) != self._data_sha256:
                 raise ValueError("it was trained on other data, or on another split of them")
             load_state(model, state)
         except (
@@ -234,37 +259,43 @@ class RunFolder:
             ValueError,
             LookupError,
             TypeError,
-        ) as e:
-            raise _damaged(path, e) from None
+        ) as error:
+            raise _damaged(path, error) from None
 
     def save_weights(self, model: Model, group: ProcessGroup = SINGLE_PROCESS) -> None:
-        """Make the weights of `model` those of the run; the first process of several does it."""
+        """Save the weights of `model` as the run's best; the first process of `group` writes them.
+
+        Raises:
+            OSError: the disk is full, or the like.
+        """
         state = gather_full(model.state_dict())
         if not group.is_main:
             return
-        about = {
-            "sha256": _digest(state),
+        metadata = {
+            "sha256": _state_sha256(state),
             "tokenizer": self.record.tokenizer,
-            "data": self._data,
+            "data": self._data_sha256,
         }
-        # One entry: safetensors writes several in any order, and equal runs have equal bytes.
-        metadata = {"moreish": json.dumps(about)}
-        write_atomic(self.path / "model.safetensors", iter_safetensors_bytes(state, metadata))
+        # One entry, so that equal runs have equal bytes: readers see several in any order.
+        content = iter_safetensors_bytes(state, {"moreish": json.dumps(metadata)})
+        write_atomic(self.path / "model.safetensors", content)
 
     @property
-    def _data(self) -> str:
+    def _data_sha256(self) -> str:
         """A hash of all splits."""
         return hashlib.sha256(encode_json(self.record.data.sha256)).hexdigest()
+
+    # --- data ---
 
     @property
     def split_names(self) -> list[SplitName]:
         return [name for name in SPLITS if name in self.record.data.tokens]
 
     def split(self, name: SplitName) -> TokenDataset:
-        """The tokens of a split, which are those that the run was made with.
+        """The tokens of a split, verified to be those that the run was trained on.
 
         Raises:
-            MoreishError: there is no such split, or its file is damaged or another's.
+            MoreishError: there is no such split, or its file is damaged or of other data.
         """
         if name not in self._splits:
             self._splits[name] = self._read_split(name)
@@ -276,29 +307,50 @@ class RunFolder:
         if name not in self.split_names:
             raise MoreishError(f"this run has no {name} split: the lecture's split has none")
         if name == "train" and self.uses_prepared_data:
-            return self._prepared_split()
+            return self._read_prepared_split()
         path = self.path / "data" / f"{name}.npy"
         try:
             items, boundary = self.kind == "lines", self.tokenizer.boundary_id
             tokens = load_tokens(path, items=items, boundary=boundary or BOUNDARY_ID)
         except (OSError, ValueError) as error:
             raise _damaged(path, error) from None
-        if len(tokens.ids_N) != self.record.data.tokens[name]:  # which may be far too many to read
+        # Compare the length first: a wrong file may be far too long to hash.
+        if len(tokens.ids_N) != self.record.data.tokens[name]:
             raise MoreishError(f"{path} is damaged: it holds {len(tokens.ids_N):,} tokens")
         if fingerprint(tokens) != self.record.data.sha256.get(name):
             raise MoreishError(
-                f"{path} is damaged: its sha256 is not the one in run.json, so no loss on it counts"
+                f"{path} is damaged: its sha256 is not the one in run.json, so a loss on it would "
+                "be meaningless"
             )
         return tokens
 
+    def _read_prepared_split(self) -> TokenDataset:
+        """The training split of a prepared dataset, which the run only refers to."""
+        file = self.path / REFERENCE
+        try:
+            folder = Path(read_json(file)["folder"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise _damaged(file, error) from None
+        if not (folder / MANIFEST).is_file():
+            raise MoreishError(
+                f"the training data of {self.path} are missing: put {folder} back, or write its "
+                f"new place into {file}"
+            )
+        prepared = PreparedDataset.open(folder)
+        if prepared.sha256 != self.record.data.sha256["train"]:
+            raise MoreishError(
+                f"{folder} holds other data than those that {self.path} was trained on"
+            )
+        return prepared.tokens("train")
+
     @property
     def uses_prepared_data(self) -> bool:
-        """Whether it was trained on prepared text, which lies elsewhere."""
+        """Whether the run was trained on a prepared dataset, which is not part of the folder."""
         return self.record.data.sources is not None
 
     @property
     def is_training_data_missing(self) -> bool:
-        """Whether its training data lie elsewhere, and are not there any more."""
+        """Whether the run was trained on a prepared dataset that is no longer there."""
         if not self.uses_prepared_data:
             return False
         try:
@@ -309,54 +361,35 @@ class RunFolder:
 
     @property
     def has_data(self) -> bool:
-        """Whether its data are held, or lie where they were; they are not read for that."""
+        """Whether the files of all splits are there; their content is not verified."""
         if self.is_training_data_missing:
             return False
         names = self.split_names
-        places = [self.path / "data" / f"{name}.npy" for name in names if name not in self._splits]
-        return bool(names) and all(place.is_file() for place in places)
-
-    def _prepared_split(self) -> TokenDataset:
-        """The training split of prepared text. Raises MoreishError when it is gone, or another."""
-        place = self.path / REFERENCE
-        try:
-            folder = Path(read_json(place)["folder"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise _damaged(place, error) from None
-        if not (folder / MANIFEST).is_file():
-            raise MoreishError(
-                f"the training data of {self.path} are gone, {folder}: put them back, or say where "
-                f"they are in {place}"
-            )
-        found = PreparedDataset.open(folder)
-        if found.sha256 != self.record.data.sha256["train"]:
-            raise MoreishError(
-                f"{folder} holds other data than those that {self.path} was trained on"
-            )
-        return found.tokens("train")
+        files = [self.path / "data" / f"{name}.npy" for name in names if name not in self._splits]
+        return bool(names) and all(file.is_file() for file in files)
 
     def check_searchable(self) -> None:
-        """Raises MoreishError when the training data are too large to be held in memory."""
+        """Check that the training data can be searched for texts, which needs them in memory.
+
+        Raises:
+            MoreishError: they are too large.
+        """
         tokens = self.record.data.tokens.get("train", 0)
         if self.uses_prepared_data and tokens > MAX_SEARCHABLE_TOKENS:
             raise MoreishError(
                 f"the training data of {self.path} are prepared text of {tokens:,} tokens; only "
-                f"{MAX_SEARCHABLE_TOKENS:,} or fewer can be looked through for what stands there"
+                f"{MAX_SEARCHABLE_TOKENS:,} or fewer can be searched for texts"
             )
 
-    def count_test_evaluation(self) -> None:
-        """The test split was evaluated once more."""
-        with self._updating() as record:
-            counted = {"test_evaluations": record.test_evaluations + 1}
-            self.record = record.model_copy(update=counted)
+    # --- results ---
 
     def read_metrics(self) -> Iterator[dict[str, Any]]:
-        """The lines of metrics.jsonl, but for those that a full disk or a crash cut short."""
+        """The lines of metrics.jsonl; those that a full disk or a crash damaged are skipped."""
         path = self.path / "metrics.jsonl"
         if not path.exists():
             return
         with path.open("rb") as file:
-            while line := file.readline(LONGEST_LINE):
+            while line := file.readline(MAX_LINE_BYTES):
                 try:
                     entry = json.loads(line)
                 except (ValueError, RecursionError):
@@ -366,55 +399,14 @@ class RunFolder:
 
     @property
     def scores(self) -> dict[SplitName, Score]:
-        """The losses that the training ended with, from run.json; empty before its end."""
+        """The losses of the best weights at the end of training; empty before."""
         return {
             name: Score.from_json(saved.model_dump()) for name, saved in self.record.splits.items()
         }
 
 
-def backup_path(path: Path) -> Path:
-    """Where the run that the one at `path` replaces is kept until that is clear of its start."""
-    path = path if path.name else path.absolute()  # of the present folder
-    return path.parent / f".{path.name}.replaced"
-
-
-def remove_run(run: Path) -> None:
-    """Remove a run folder; what is none is left alone."""
-    if (run / "run.json").is_file():
-        shutil.rmtree(run, ignore_errors=True)
-
-
-def training_lock(path: Path) -> AbstractContextManager[None]:
-    """While open, nobody else trains in the run folder at `path`. Raises MoreishError if another
-    does."""
-    return file_lock(
-        path / ".lock", f"{path} is being trained by another process: wait for its end"
-    )
-
-
-def check_run_path(path: Path, *, overwrite: bool) -> None:
-    """Raises MoreishError when a run cannot be made at `path`."""
-    if path.name in ("", ".."):
-        raise MoreishError(f"--out {path}: give the run a folder of its own, e.g. runs/mine")
-    for above in path.absolute().parents:
-        if (above / "run.json").is_file():
-            raise MoreishError(f"--out {path}: {above} is a run, and holds no other")
-        if above.is_file():
-            raise MoreishError(f"--out {path}: {above} is a file, not a folder")
-    if path.is_dir() and not any(path.iterdir()):
-        return
-    if not path.exists() and not path.is_symlink():
-        return
-    if not overwrite:
-        raise MoreishError(f"{path} exists: choose another --out, or replace it with --overwrite")
-    if path.is_symlink() or not (path / "run.json").is_file():
-        raise MoreishError(f"{path} is not a run folder, so --overwrite will not replace it")
-    if path.resolve() in (Path.cwd(), *Path.cwd().parents):
-        raise MoreishError(f"you are inside {path}: go elsewhere before you replace it")
-
-
-def _digest(state: Mapping[str, torch.Tensor]) -> str:
-    """sha256 over names, shapes and numbers of all tensors."""
+def _state_sha256(state: Mapping[str, torch.Tensor]) -> str:
+    """The sha256 of the names, types, shapes and elements of all tensors."""
     digest = hashlib.sha256()
     for name in sorted(state):
         digest.update(f"{name} {state[name].dtype} {list(state[name].shape)}\n".encode())
@@ -425,10 +417,3 @@ def _digest(state: Mapping[str, torch.Tensor]) -> str:
 def _damaged(path: Path, error: Exception) -> MoreishError:
     reason = " ".join(str(error).split())
     return MoreishError(f"{path} is damaged ({type(error).__name__}: {reason[:200]})")
-
-
-def _other_runs(path: Path) -> str:
-    """The runs beside `path`, for an error message."""
-    folder = path if path.is_dir() else path.parent
-    runs = sorted(str(found.parent) for found in folder.glob("*/run.json"))
-    return f"; there are {', '.join(runs[:5])}" if runs else ""

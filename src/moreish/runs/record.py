@@ -1,4 +1,4 @@
-"""What run.json holds: every fact of a run, checked whenever one is opened."""
+"""The content of run.json, which is verified whenever a run is opened."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from moreish.config import RunConfig
 from moreish.data import CorpusKind, SplitName
@@ -20,42 +20,44 @@ from moreish.errors import MoreishError
 from moreish.settings import Settings
 
 FORMAT: Literal[1] = 1
-"""Of the run folder; a newer one than this code knows is refused."""
+"""Version of the run folder's format; a newer one is rejected."""
 
 Status = Literal["created", "training", "interrupted", "diverged", "stopped early", "finished"]
 
 ENDED_STATUSES: tuple[Status, ...] = ("finished", "stopped early", "diverged")
-"""There is nothing to resume."""
+"""Statuses of a run that cannot be resumed."""
 
 
 class DatasetInfo(Settings):
-    """What a text was understood to be."""
+    """What is known of the data of a run."""
 
     name: str
     kind: CorpusKind
     documents: int
-    """Items of a list, or files of running text."""
+    """Number of items of a list, or of files of running text."""
     distinct: int
+    """Number of distinct ones."""
     characters: int
     shortest: int
+    """In characters, like `longest`."""
     longest: int
     longest_item: int | None
     """In tokens; None for running text."""
     vocabulary: int
     boundary: bool
     alphabet: str
-    """The first characters that occur, for people to read."""
+    """The first characters that occur, for display."""
     split_documents: dict[SplitName, int] | None
     tokens: dict[SplitName, int]
     sha256: dict[SplitName, str]
-    """Of the tokens of each split, see `moreish.data.token_dataset.fingerprint`."""
+    """Hash of the tokens of each split, see `moreish.data.fingerprint`."""
     notes: list[str]
     sources: dict[str, int] | None = None
-    """Of prepared text, the training tokens of each; None for other texts."""
+    """Number of training tokens of each source of a prepared dataset; None for other data."""
 
 
 class SavedScore(Settings):
-    """A `Score` as JSON; what is not finite is None."""
+    """A `Score` as JSON; NaN and infinity are None."""
 
     loss: float | None
     stderr: float | None
@@ -66,7 +68,7 @@ class SavedScore(Settings):
 
 
 class RunRecord(Settings):
-    """run.json. The results are None or empty until the training has ended."""
+    """The content of run.json; the results are None or empty until the training has ended."""
 
     format: Literal[1] = FORMAT
     status: Status = "created"
@@ -76,7 +78,7 @@ class RunRecord(Settings):
     tokenizer: str
     """Its fingerprint."""
     sha256: str
-    """Of `config`, `data` and `tokenizer`, which never change: whoever edits them is told."""
+    """Hash of `config`, `data` and `tokenizer`, which never change; it detects edits."""
     versions: dict[str, str]
     machine: dict[str, Any]
     command: list[str]
@@ -85,23 +87,28 @@ class RunRecord(Settings):
     splits: dict[SplitName, SavedScore] = {}
     """The exact losses of the best weights."""
     seconds: float | None = None
-    """Trained, the evaluations on the way included."""
+    """Duration of the training, including the evaluations during it."""
     evaluation_seconds: float | None = None
-    """Of `seconds`: spent on evaluations on the way."""
+    """Part of `seconds` that was spent on these evaluations."""
     scoring_seconds: float | None = None
-    """After the training: the exact losses of the splits."""
+    """Duration of the exact evaluation of the splits after the training."""
     tokens_per_second: float | None = None
 
     @classmethod
     def new(cls, config: RunConfig, data: DatasetInfo, tokenizer: str) -> Self:
-        """The record of a run that begins now, here."""
+        """The record of a run that starts now, on this machine.
+
+        Args:
+            config, data: what to record.
+            tokenizer: its fingerprint.
+        """
         settings = config.model_dump(mode="json")
         return cls(
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             config=settings,
             data=data,
             tokenizer=tokenizer,
-            sha256=_digest(settings, data, tokenizer),
+            sha256=record_sha256(settings, data, tokenizer),
             versions=library_versions(),
             machine=machine_info(),
             command=sys.argv,
@@ -109,37 +116,32 @@ class RunRecord(Settings):
 
     @classmethod
     def read(cls, tree: Any, where: str) -> Self:
-        """The record that a run.json holds as JSON; `where` names it in the error message.
+        """Validate a parsed run.json.
+
+        Args:
+            tree: the JSON value.
+            where: the name of the file, for messages.
 
         Raises:
-            MoreishError: it is damaged, or newer than this Moreish.
+            MoreishError: it is damaged, edited, or written by a newer Moreish.
         """
-        if isinstance(tree, dict) and _number(tree.get("format")) > FORMAT:
-            raise MoreishError(
-                f"{where} was written by a newer Moreish: pip install --upgrade moreish"
-            )
-        try:
-            record = cls.model_validate(tree)
-        except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(map(str, first["loc"]))
-            raise MoreishError(f"{where} is damaged ({key}: {first['msg']})") from None
-        if record.sha256 != _digest(record.config, record.data, record.tokenizer):
+        record = cls.parse_stored(tree, where, FORMAT)
+        if record.sha256 != record_sha256(record.config, record.data, record.tokenizer):
             raise MoreishError(
                 f"{where} was edited: its config, data or tokenizer are not those that the run was "
-                "made with, so nothing in it counts; undo that, or train again"
+                "trained with, so its results are meaningless; undo the edit, or train again"
             )
         return record
 
 
 def library_versions() -> dict[str, str]:
-    """Of what decides the numbers."""
-    found = {name: version(name) for name in ("moreish", "torch", "numpy")}
-    return {**found, "python": platform.python_version()}
+    """The versions of the libraries that numerical results depend on."""
+    versions = {name: version(name) for name in ("moreish", "torch", "numpy")}
+    return {**versions, "python": platform.python_version()}
 
 
 def machine_info() -> dict[str, Any]:
-    """Where this runs."""
+    """The operating system and processors of this machine."""
     return {
         "system": platform.platform(),
         "processors": os.cpu_count(),
@@ -148,33 +150,30 @@ def machine_info() -> dict[str, Any]:
 
 
 def environment(device: str) -> dict[str, str]:
-    """What decides the bits of a training beside its settings and its data."""
-    made = {name: found for name, found in library_versions().items() if name != "python"}
+    """Everything but settings and data that the bits of a training depend on."""
+    versions = library_versions()
+    del versions["python"]
     if device.startswith("cuda"):
         device = torch.cuda.get_device_name(device)
     return {
-        **made,
+        **versions,
         "threads": str(torch.get_num_threads()),
-        "processor": _processor(),
+        "processor": _processor_name(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "device": device,
     }
 
 
-def _processor() -> str:
-    """Its model, where the system tells."""
+def _processor_name() -> str:
     with suppress(OSError, IndexError):
-        told = Path("/proc/cpuinfo").read_text("utf-8", "replace")
-        return told.split("model name")[1].split("\n")[0].strip("\t :")
+        info = Path("/proc/cpuinfo").read_text("utf-8", "replace")
+        return info.split("model name")[1].split("\n")[0].strip("\t :")
     return platform.processor() or platform.machine()
 
 
-def _digest(config: dict[str, Any], data: DatasetInfo, tokenizer: str) -> str:
-    # Runs from before there were sources have none in their hash.
-    facts = data.model_dump(mode="json", exclude={"sources"} if data.sources is None else None)
-    content = json.dumps([config, facts, tokenizer], sort_keys=True)
+def record_sha256(config: dict[str, Any], data: DatasetInfo, tokenizer: str) -> str:
+    """The sha256 of what never changes in a run.json, with which edits are detected."""
+    # `sources` is not part of the hash where it is None: older runs do not have it.
+    info = data.model_dump(mode="json", exclude={"sources"} if data.sources is None else None)
+    content = json.dumps([config, info, tokenizer], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
-
-
-def _number(value: Any) -> float:
-    return value if isinstance(value, int) else 0

@@ -1,4 +1,4 @@
-"""What a trained model is for: samples, losses, what is new in a text."""
+"""A trained run: sampling, exact losses, and what is new in a text."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -36,17 +36,19 @@ from moreish.tokenizers import Ids
 RANKS = ("likelihood", "novelty")
 
 MAX_SCORED_TRAINING_TOKENS = 2_000_000
-"""Training tokens of prepared text up to which their exact loss is part of an evaluation."""
+"""Largest training split of prepared text that an evaluation includes."""
 
 TEXT_TOKENS = 500
-"""Length of a sample of running text, where none is asked for."""
+"""Default length of a sample of running text, in tokens."""
 
 
 class Run(RunFolder):
-    """One training and its results, in a folder that works without the source text.
+    """A training run and its results, in a folder that works without the source text.
 
-    Open one with `moreish.load(path)`; `moreish.train(...)` returns one.
+    `moreish.load(path)` opens one; `moreish.train(...)` returns one.
     """
+
+    # --- sampling ---
 
     def sample(
         self,
@@ -68,24 +70,30 @@ class Run(RunFolder):
         max_overlap: int | None = None,
         rank: str | None = None,
     ) -> list[str]:
-        """`n` texts that begin with `prompt`; the same seed gives the same texts.
+        """Sample texts that begin with a prompt.
 
         Args:
-            max_tokens: the most tokens to draw; by default 500 of running text, and for items four
-                times the longest one, which they reach hardly ever, or twice the least `length`.
-            temperature: below 1 more likely, above 1 more surprising, 0 always the likeliest.
-            new_only: nothing that stands in the data.
-            unique: no text twice.
-            unknown: "error" or "drop": what to do with characters that the model never saw.
-            ends, contains, regex, length: of items only: how each ends, what stands in it, what
-                matches it whole, and its characters (`5`, `3..7`, `3..`); by construction.
-            max_overlap: no text with more characters in a row that stand in the training data.
-            rank: "likelihood" (most likely first) or "novelty" (farthest from the training data
-                first); None leaves them as drawn.
+            n: number of texts.
+            prompt: how every text begins.
+            max_tokens: largest number of tokens to sample (default: 500 for running text; for
+                items, four times the longest training item or twice the smallest `length`).
+            temperature: below 1 makes likely tokens likelier; 0 always takes the likeliest.
+            top_k: sample from the k likeliest tokens only.
+            top_p: sample from the fewest tokens that together have at least this probability.
+            seed: random seed; the same seed gives the same texts.
+            new_only: reject texts that occur in the data.
+            unique: return no text twice.
+            unknown: "error" or "drop", for characters of the prompt that the model does not know.
+            ends, contains, regex, length: constraints on items that hold by construction: the end,
+                a substring, a pattern for the whole item, and its length in characters (`5`,
+                `3..7`, `3..`).
+            max_overlap: reject texts that share more consecutive characters with the training data.
+            rank: "likelihood" (likeliest first) or "novelty" (least similar to the training data
+                first); None keeps the order in which they were sampled.
 
         Raises:
-            MoreishError: a setting is out of range, the prompt has unknown characters, nothing can
-                match, or too few texts that are wanted were found.
+            MoreishError: an option is out of range, the prompt has unknown characters, nothing can
+                satisfy the constraints, or too few acceptable texts were found.
         """
         if n < 1:
             raise MoreishError(f"-n {n}: ask for at least one text")
@@ -93,68 +101,68 @@ class Run(RunFolder):
             raise MoreishError(f"--max-overlap {max_overlap}: give at least 1")
         if rank not in (None, *RANKS):
             raise MoreishError(f"--rank {rank}: {nearest(str(rank), RANKS)}")
-        asked = Constraint(
+        constraint = Constraint(
             ends=ends,
             contains=contains,
             regex=regex,
             length=None if length is None else parse_length(length),
         )
-        writer = self.writer(
+        sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+        generator = self.text_generator(
             prompt=prompt,
             max_tokens=max_tokens,
-            sampling=Sampling.parse(
-                {"temperature": temperature, "top_k": top_k, "top_p": top_p}, "sample"
-            ),
+            sampling=Sampling.parse(sampling, "sample"),
             seed=seed,
             unknown=unknown,
-            asked=asked,
+            constraint=constraint,
         )
-        known = self.known if new_only else ()
+        training_texts = self.training_index if new_only else ()
         seen: set[str] = set()
 
-        def wanted(ids: Ids) -> bool:
-            if self.tokenizer.decode_bytes(ids) in known:
+        def accept(ids: Ids) -> bool:
+            if self.tokenizer.decode_bytes(ids) in training_texts:
                 return False
             if max_overlap is None and not unique:
                 return True
             text = self.tokenizer.decode(ids)
-            if (
-                max_overlap is not None
-                and len(self.passages.longest_overlap(text).text) > max_overlap
-            ):
+            if max_overlap is not None and self._overlap(text) > max_overlap:
                 return False
             if unique and text in seen:
                 return False
             seen.add(text)
             return True
 
-        texts = list(writer.texts(n, wanted))
+        texts = list(generator.texts(n, accept))
         return texts if rank is None else self._ranked(texts, rank)
 
     def _ranked(self, texts: list[str], rank: str) -> list[str]:
-        """Most likely first (by the mean over a text's tokens), or farthest from the data first."""
+        """Sort texts by mean log-probability per token, or by distance from the training data."""
 
         def key(text: str) -> float:
             if rank == "likelihood":
                 if not text:
-                    return math.inf  # nothing was written, so nothing can be said of it
+                    return math.inf  # it has no tokens, so no likelihood
                 tokens = self.surprisal(text)
                 return sum(token.nats for token in tokens) / len(tokens)
             if self.kind == "lines":
-                return -self.items.nearest(text)[1] / max(1, len(text))
-            return len(self.passages.longest_overlap(text).text) / max(1, len(text))
+                return -self.nearest_item_index.nearest(text)[1] / max(1, len(text))
+            return self._overlap(text) / max(1, len(text))
 
         return sorted(texts, key=key)
 
     def stream(self, *, prompt: str = "", **options: Any) -> Iterator[str]:
-        """One text in pieces, as it is drawn: the first that `sample` gives."""
+        """Sample one text, piece by piece: the first text that `sample` returns.
+
+        Args:
+            prompt, options: as in `sample`, but for the options that select among texts.
+        """
         sampling = {key: options.pop(key, None) for key in ("top_k", "top_p")}
         sampling["temperature"] = options.pop("temperature", 1.0)
-        return self.writer(
+        return self.text_generator(
             prompt=prompt, sampling=Sampling.parse(sampling, "sample"), **options
         ).stream()
 
-    def writer(
+    def text_generator(
         self,
         *,
         prompt: str,
@@ -163,46 +171,68 @@ class Run(RunFolder):
         max_tokens: int | None = None,
         unknown: str = "error",
         model: Model | None = None,
-        asked: Constraint | None = None,
-        effort: CompileLimits = CompileLimits(),  # noqa: B008 (it cannot be changed)
+        constraint: Constraint | None = None,
+        limits: CompileLimits = CompileLimits(),  # noqa: B008 (it is immutable)
     ) -> TextGenerator:
-        """What draws texts: see `sample`. `model` None is the run's best."""
+        """Set up sampling.
+
+        Args:
+            prompt, seed, max_tokens, unknown: as in `sample`.
+            sampling: temperature, top-k and top-p.
+            model: None for the run's best.
+            constraint: what each item must match.
+            limits: bounds of the work of compiling it.
+
+        Raises:
+            MoreishError: as in `sample`.
+        """
         if max_tokens is not None and max_tokens < 1:
             raise MoreishError(f"--max-tokens {max_tokens}: give at least 1")
         if seed < 0:
             raise MoreishError(f"--seed {seed}: give 0 or more")
-        ids = self.tokenizer.encode(self.known_text(prompt, unknown))
-        max_tokens = max_tokens or self.default_max_tokens(asked)
+        ids = self.tokenizer.encode(self.handle_unknown(prompt, unknown))
+        max_tokens = max_tokens or self.default_max_tokens(constraint)
         automaton = None
-        if asked:
+        if constraint:
             if self.kind == "text":
-                raise MoreishError(f"{asked} is for lists; running text can be begun by --prompt")
-            most = len(ids) + max_tokens - 1
-            if asked.length and asked.length[0] > most:
-                needed = asked.length[0] - len(ids) + 1
-                raise MoreishError(f"{asked}: that takes --max-tokens {needed} or more")
+                raise MoreishError(
+                    f"{constraint} is for lists; for running text, use --prompt to set how a text "
+                    "begins"
+                )
+            max_length = len(ids) + max_tokens - 1
+            if constraint.length and constraint.length[0] > max_length:
+                needed = constraint.length[0] - len(ids) + 1
+                raise MoreishError(f"{constraint}: that takes --max-tokens {needed} or more")
             tokens = self.split("train")
-            automaton = compile_constraint(asked, self.tokenizer, tokens, most, effort)
-            automaton.state_after(ids)  # nothing can match: say so before anything is drawn
+            automaton = compile_constraint(constraint, self.tokenizer, tokens, max_length, limits)
+            automaton.state_after(ids)  # raises if nothing can match
         return TextGenerator(
             model=model or self.model,
             tokenizer=self.tokenizer,
             prompt=ids,
-            lead=self.lead(ids),
+            lead=self.initial_context(ids),
             max_tokens=max_tokens,
             sampling=sampling,
             seed=seed,
             automaton=automaton,
         )
 
-    def default_max_tokens(self, asked: Constraint | None = None) -> int:
-        """The most tokens that are drawn for a text where nothing is said of that."""
+    def default_max_tokens(self, constraint: Constraint | None = None) -> int:
+        """The largest number of tokens to sample for a text by default."""
         longest = self.record.data.longest_item
-        usual = TEXT_TOKENS if longest is None else max(4 * longest, 32)
-        return max(usual, 2 * asked.length[0]) if asked and asked.length else usual
+        tokens = TEXT_TOKENS if longest is None else max(4 * longest, 32)
+        return max(tokens, 2 * constraint.length[0]) if constraint and constraint.length else tokens
 
-    def known_text(self, text: str, unknown: str) -> str:
-        """`text` without the characters that the model never saw, if `unknown` is "drop"."""
+    def handle_unknown(self, text: str, unknown: str) -> str:
+        """Check a text for characters that the model does not know.
+
+        Args:
+            text: any text.
+            unknown: "error" to reject them, "drop" to remove them.
+
+        Raises:
+            MoreishError: there are some, and `unknown` is "error".
+        """
         if unknown not in ("error", "drop"):
             raise MoreishError(f"--unknown {unknown}: {nearest(unknown, ['error', 'drop'])}")
         missing = self.tokenizer.find_unknown(text)
@@ -210,13 +240,14 @@ class Run(RunFolder):
             shown = " ".join(map(repr, missing[:10])) + (" …" if len(missing) > 10 else "")
             spaced = not self.tokenizer.find_unknown(f" {text}")
             raise MoreishError(
-                f"the model never saw {shown}: change the text, or leave out what is unknown with "
+                f"the model never saw {shown}: change the text, or remove unknown characters with "
                 f"--unknown drop{'; with a space before it, it is known' if spaced else ''}"
             )
         return self.tokenizer.drop_unknown(text) if missing else text
 
-    def lead(self, prompt: Ids) -> Ids:
-        """What a text follows: a boundary; else, for an empty prompt, a line end or the like."""
+    def initial_context(self, prompt: Ids) -> Ids:
+        """The token that precedes a text: a boundary, else, for an empty prompt, a line feed (or
+        the first training token). Nothing precedes other prompts."""
         if self.tokenizer.boundary_id is not None:
             return np.array([self.tokenizer.boundary_id])
         if len(prompt):
@@ -225,21 +256,28 @@ class Run(RunFolder):
             return self.tokenizer.encode("\n")
         return self.split("train").ids_N[:1].astype(np.int64)
 
+    # --- novelty ---
+
     @cached_property
-    def known(self) -> TrainingIndex:
-        """Everything that stands in the data of this run, on whatever side of the split."""
+    def training_index(self) -> TrainingIndex:
+        """Index of the data of all splits, to look up whole texts."""
         self.split("train")  # an imported model has none
         texts = (self._bytes_of(name) for name in self.split_names)
         return TrainingIndex(texts, items=self.kind == "lines")
 
     @cached_property
-    def passages(self) -> OverlapIndex:
-        """The training data as bytes, to look up what a text shares with them."""
+    def overlap_index(self) -> OverlapIndex:
+        """Index of the training data, to find the longest passage that a text shares with them."""
         return OverlapIndex(self.training_bytes)
 
     @cached_property
+    def nearest_item_index(self) -> NearestItemIndex:
+        """Index of the training items, to find the one nearest to a text."""
+        return NearestItemIndex(self.training_bytes.decode("utf-8", "replace").split("\n"))
+
+    @cached_property
     def training_bytes(self) -> bytes:
-        """The training data in UTF-8, items and documents each on their line."""
+        """The training data in UTF-8, one item or document per line."""
         return self._bytes_of("train")
 
     def _bytes_of(self, name: SplitName) -> bytes:
@@ -247,30 +285,29 @@ class Run(RunFolder):
         ids = self.split(name).ids_N[:].astype(np.int64)
         if (boundary := self.tokenizer.boundary_id) is None:
             return self.tokenizer.decode_bytes(ids)
-        # Boundaries give no bytes, so each piece ends where those before it do.
+        # Boundaries have no bytes, so a document ends where the bytes before its boundary end.
         ends = np.cumsum(np.where(ids == boundary, 0, self.tokenizer.byte_lengths()[ids]))
         edges = np.unique(ends[ids == boundary]).tolist()
-        whole = self.tokenizer.decode_bytes(ids)
+        content = self.tokenizer.decode_bytes(ids)
         return b"\n".join(
-            whole[a:b] for a, b in zip([0, *edges], [*edges, len(whole)], strict=True) if a < b
+            content[a:b] for a, b in zip([0, *edges], [*edges, len(content)], strict=True) if a < b
         )
 
-    @cached_property
-    def items(self) -> NearestItemIndex:
-        """The training items, to find the nearest to a text."""
-        return NearestItemIndex(self.training_bytes.decode("utf-8", "replace").split("\n"))
+    def _overlap(self, text: str) -> int:
+        """Number of consecutive characters that a text shares with the training data."""
+        return len(self.overlap_index.longest_overlap(text).text)
 
     def novelty(self, texts: list[str]) -> list[TextNovelty]:
-        """What each of `texts` owes to the training data."""
+        """Compare each text with the training data."""
         return [self._novelty(text) for text in texts]
 
     def _novelty(self, text: str) -> TextNovelty:
-        overlap = self.passages.longest_overlap(text)
+        overlap = self.overlap_index.longest_overlap(text)
         item, distance, known = None, None, len(overlap.text) == len(text)
         if self.kind == "lines":
-            item, distance = self.items.nearest(text)
+            item, distance = self.nearest_item_index.nearest(text)
             known = distance == 0
-        place, passage = self.passages.locate(overlap)
+        place, passage = self.overlap_index.locate(overlap)
         return TextNovelty(
             text=text,
             known=known,
@@ -281,6 +318,8 @@ class Run(RunFolder):
             distance=distance,
         )
 
+    # --- losses ---
+
     def evaluate(
         self,
         *,
@@ -288,24 +327,26 @@ class Run(RunFolder):
         stride: int | None = None,
         progress: Callable[[str, float], None] | None = None,
     ) -> dict[SplitName, Score]:
-        """Exact losses on the training and validation splits, and on the test split if asked. Of
-        prepared text, the training split is left out unless it is small.
+        """Compute the exact loss on the training and validation splits, and optionally on test.
+
+        A training split of prepared text is left out if it has more than 2,000,000 tokens.
 
         Args:
-            test: evaluate the test split too; run.json counts how often that was done.
-            stride: see `moreish.evaluate.metrics.evaluation_spans`.
-            progress: is told the split and the share of it that is done.
+            test: whether to evaluate the test split too; run.json counts how often that was done.
+            stride: as in `moreish.evaluate.evaluate_losses`.
+            progress: called with the name of a split and the fraction of it that is done.
+
+        Raises:
+            MoreishError: the run has no data, or they are damaged.
         """
-        self.split("val")  # an imported model has none: say so at once
+        self.split("val")  # raises at once for an imported model
         names = self.split_names if test else [n for n in self.split_names if n != "test"]
-        large = (
-            self.uses_prepared_data
-            and self.record.data.tokens["train"] > MAX_SCORED_TRAINING_TOKENS
-        )
-        if large or self.is_training_data_missing:  # it would take longer than the training did
+        train_tokens = self.record.data.tokens["train"]
+        is_large = self.uses_prepared_data and train_tokens > MAX_SCORED_TRAINING_TOKENS
+        if is_large or self.is_training_data_missing:
             names.remove("train")
         if test:
-            self.split("test")  # the lecture's split of running text has none: say so at once
+            self.split("test")  # raises at once if there is none
         return {name: self.score(name, stride=stride, progress=progress) for name in names}
 
     def score(
@@ -317,20 +358,28 @@ class Run(RunFolder):
         progress: Callable[[str, float], None] | None = None,
         group: ProcessGroup = SINGLE_PROCESS,
     ) -> Score:
-        """The exact score of one split; `model` None is the run's best. Of the test split it is
-        counted. The processes of `group` share the work."""
+        """Compute the exact score of one split; evaluations of the test split are counted.
+
+        Args:
+            name: the split.
+            model: None for the run's best.
+            stride, progress: as in `evaluate`.
+            group: the processes that share the work.
+        """
         tokens = self.split(name)
-        told = None if progress is None else lambda share: progress(name, share)
-        losses = evaluate_losses(model or self.model, tokens, stride, told, group)
+        report = None if progress is None else lambda share: progress(name, share)
+        losses = evaluate_losses(model or self.model, tokens, stride, report, group)
         if name == "test":
             self.count_test_evaluation()
         return score(losses, tokens, self.tokenizer)
 
     def surprisal(self, text: str, *, unknown: str = "error") -> list[TokenSurprisal]:
-        """Each token of `text` with minus its log-probability in nats; `unknown` as in `sample`.
+        """Compute the surprisal (minus log-probability, in nats) of each token of a text.
 
-        It follows what a sample follows: the start of an item or a document, else a line end.
+        Args:
+            text: an item, a document, or other running text.
+            unknown: as in `sample`.
         """
-        text = self.known_text(text, unknown)
-        lead = self.lead(self.tokenizer.encode(""))
+        text = self.handle_unknown(text, unknown)
+        lead = self.initial_context(self.tokenizer.encode(""))
         return surprisal(self.model, self.tokenizer, text, lead=lead, items=self.kind == "lines")

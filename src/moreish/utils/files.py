@@ -1,4 +1,4 @@
-"""Writing so that a file is either the old one or the new one, whole, whatever happens."""
+"""Files that are replaced as a whole, durable writes, locks, disk space and JSON."""
 
 import errno
 import json
@@ -14,45 +14,64 @@ from filelock import FileLock, Timeout
 from moreish.errors import MoreishError
 
 PARTIAL_SUFFIX = ".part"
-"""Ending of what is being written and not yet in its place."""
+"""Suffix of files and folders that are being written and will be renamed when complete."""
 
 MAX_JSON_BYTES = 1 << 26
-"""Bytes of a JSON file; a larger one is none of ours."""
+"""Largest JSON file that is read: Moreish writes none that are larger."""
 
-SPARE = 1 << 16
-"""Bytes that a file system needs beside what is written: names, blocks that are not full."""
+RESERVED_BYTES = 1 << 16
+"""Disk space that a file system needs for names and partly filled blocks."""
 
 
 def write_atomic(path: Path, content: bytes | Iterable[bytes]) -> None:
-    """Write beside, flush to disk, rename, flush the folder."""
-    beside = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
+    """Replace a file, which holds either the old or the new content whatever happens.
+
+    Args:
+        path: the file.
+        content: bytes, or chunks of them.
+
+    Raises:
+        OSError: the disk is full, or the like.
+    """
+    partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
     try:
-        write_durable(beside, [content] if isinstance(content, bytes) else content)
-        beside.replace(path)
+        write_durable(partial, [content] if isinstance(content, bytes) else content)
+        partial.replace(path)
     except BaseException:
-        beside.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
         raise
     fsync_folder(path.parent)
 
 
-def write_durable(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
-    """Write and flush to disk. By system calls alone, so that tests can make each of them fail."""
-    with naming_errors(path):
-        how = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
-        descriptor = os.open(path, how, 0o666)
+def write_durable(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
+    """Write a file and flush it to disk.
+
+    It uses system calls only, so that tests can make each of them fail.
+
+    Raises:
+        OSError: the disk is full, or the like.
+    """
+    with attach_path(path):
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
+        descriptor = os.open(path, flags, 0o666)
         try:
-            for piece in pieces:
-                left = memoryview(piece).cast("B")
-                while left:  # a write may be a short one
-                    left = left[os.write(descriptor, left) :]
+            for chunk in chunks:
+                write_all(descriptor, chunk)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
 
 
+def write_all(descriptor: int, content: bytes | memoryview) -> None:
+    """Write all bytes to an open file, with several calls where one writes only a part."""
+    rest = memoryview(content).cast("B")
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
 @contextmanager
-def naming_errors(path: Path) -> Iterator[None]:
-    """Errors say which file: that of a full disk does not by itself."""
+def attach_path(path: Path) -> Iterator[None]:
+    """Add the path to every OSError: that of a full disk has none."""
     try:
         yield
     except OSError as error:
@@ -60,9 +79,9 @@ def naming_errors(path: Path) -> Iterator[None]:
 
 
 def fsync_file(path: Path) -> None:
-    """Flush to disk what was appended to a file, if there is one."""
-    with naming_errors(path), suppress(FileNotFoundError):
-        descriptor = os.open(path, os.O_RDWR)  # Windows flushes only what may be written
+    """Flush a file to disk, if it exists."""
+    with attach_path(path), suppress(FileNotFoundError):
+        descriptor = os.open(path, os.O_RDWR)  # Windows flushes only files opened for writing
         try:
             os.fsync(descriptor)
         finally:
@@ -70,7 +89,7 @@ def fsync_file(path: Path) -> None:
 
 
 def fsync_folder(folder: Path) -> None:
-    """Flush a folder's entries, so that a rename in it survives a loss of power."""
+    """Flush a folder's entries to disk, so that a rename in it survives a power failure."""
     if os.name == "nt":  # Windows cannot open folders, and flushes their entries itself
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -81,23 +100,32 @@ def fsync_folder(folder: Path) -> None:
 
 
 def remove_partial_files(folder: Path) -> None:
-    """Remove what a process that was killed left half written below `folder`."""
-    for part in folder.rglob(f"*{PARTIAL_SUFFIX}"):
-        shutil.rmtree(part, ignore_errors=True)
-        part.unlink(missing_ok=True)
+    """Remove the incomplete files and folders that a killed process left below `folder`."""
+    for partial in folder.rglob(f"*{PARTIAL_SUFFIX}"):
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.unlink(missing_ok=True)
 
 
 def check_disk_space(place: Path, needed: int, what: str) -> None:
-    """Raises OSError when there is no room for so many bytes at `place`, or above it."""
-    there = next(folder for folder in (place, *place.absolute().parents) if folder.is_dir())
-    free = shutil.disk_usage(there).free
-    if needed + SPARE > free:
+    """Check that a file system has room before anything is written.
+
+    Args:
+        place: a file or folder, which need not exist yet.
+        needed: bytes.
+        what: the name of what is to be written, for the message.
+
+    Raises:
+        OSError: there is too little space.
+    """
+    folder = next(path for path in (place, *place.absolute().parents) if path.is_dir())
+    free = shutil.disk_usage(folder).free
+    if needed + RESERVED_BYTES > free:
         reason = f"{what} takes {format_bytes(needed)} of disk, and {format_bytes(free)} are free"
-        raise OSError(errno.ENOSPC, reason, str(there))
+        raise OSError(errno.ENOSPC, reason, str(folder))
 
 
 def format_bytes(count: float) -> str:
-    """A number of bytes for people.
+    """A number of bytes with a decimal unit.
 
     >>> format_bytes(1_234_567)
     '1.2 MB'
@@ -110,7 +138,7 @@ def format_bytes(count: float) -> str:
 
 
 def summarize_paths(paths: Sequence[Path]) -> str:
-    """The names of some files, for people.
+    """The names of up to three files.
 
     >>> summarize_paths([Path("a/b.txt"), Path("c.txt")])
     'b.txt, c.txt'
@@ -119,17 +147,22 @@ def summarize_paths(paths: Sequence[Path]) -> str:
 
 
 @contextmanager
-def file_lock(path: Path, otherwise: str, *, seconds: float = 0.0) -> Iterator[None]:
-    """While open, no other process has `path` locked; the system lets go of it when this one dies.
+def file_lock(path: Path, message: str, *, seconds: float = 0.0) -> Iterator[None]:
+    """Hold a lock file, which the system releases when the process ends.
+
+    Args:
+        path: the lock file; it is created.
+        message: the error message if another process holds the lock.
+        seconds: how long to wait for it.
 
     Raises:
-        MoreishError: another has, and keeps it for longer than `seconds`; it says `otherwise`.
+        MoreishError: another process holds the lock.
     """
     lock = FileLock(path, timeout=seconds)
     try:
         lock.acquire()
     except Timeout:
-        raise MoreishError(otherwise) from None
+        raise MoreishError(message) from None
     try:
         yield
     finally:
@@ -137,7 +170,12 @@ def file_lock(path: Path, otherwise: str, *, seconds: float = 0.0) -> Iterator[N
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds. Raises OSError, or ValueError when it is none, or far too large."""
+    """Parse a JSON file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not JSON, nested too deeply, or larger than `MAX_JSON_BYTES`.
+    """
     if path.stat().st_size > MAX_JSON_BYTES:
         raise ValueError(f"it is larger than {format_bytes(MAX_JSON_BYTES)}")
     try:
@@ -147,5 +185,5 @@ def read_json(path: Path) -> Any:
 
 
 def encode_json(data: Any) -> bytes:
-    """JSON as our files hold it. Numbers that JSON lacks (NaN, infinity) are a mistake of ours."""
+    """Serialize data as Moreish's JSON files; NaN and infinity, which JSON lacks, are rejected."""
     return (json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()

@@ -1,7 +1,7 @@
-"""Tensors to a safetensors file, piece by piece: to be saved, a model is not in memory twice.
+"""Tensors as a safetensors file in chunks, so that saving does not hold a model in memory twice.
 
-The format (github.com/huggingface/safetensors): the length of a JSON header in 8 bytes, the header,
-then the numbers of each tensor, at the places that the header names.
+The format (github.com/huggingface/safetensors) is the length of a JSON header in 8 bytes, the
+header, then the data of each tensor at the offsets that the header states.
 """
 
 import json
@@ -24,42 +24,43 @@ DTYPE_NAMES = {
 }
 
 CHUNK_BYTES = 1 << 20
-"""Bytes that small tensors are gathered to."""
+"""Largest chunk; small tensors share one."""
 
 
 def iter_safetensors_bytes(
-    tensors: Mapping[str, Tensor], about: Mapping[str, str] | None = None
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> Iterator[bytes]:
-    """A file of `tensors`, from wherever they are. What two of them share is written twice.
+    """The content of a safetensors file, chunk by chunk.
 
     Args:
-        about: what the header says beside.
+        tensors: on any devices; storage that two of them share is written twice.
+        metadata: strings for the header's `__metadata__`.
     """
-    # The widest numbers first, so that each lies at a multiple of its width.
+    # The widest types come first, so that every tensor is aligned to its element size.
     names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
-    header: dict[str, object] = {"__metadata__": dict(about)} if about else {}
-    at = 0
+    header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
+    offset = 0
     for name in names:
         tensor = tensors[name]
-        first, at = at, at + tensor.nbytes
-        kind, shape = DTYPE_NAMES[tensor.dtype], list(tensor.shape)
-        header[name] = {"dtype": kind, "shape": shape, "data_offsets": [first, at]}
+        start, offset = offset, offset + tensor.nbytes
+        dtype, shape = DTYPE_NAMES[tensor.dtype], list(tensor.shape)
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, offset]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    waiting = len(text).to_bytes(8, "little") + text
+    pending = len(text).to_bytes(8, "little") + text
     for name in names:
         raw = tensor_bytes(tensors[name])
-        if len(waiting) + len(raw) <= CHUNK_BYTES:
-            waiting += raw
+        if len(pending) + len(raw) <= CHUNK_BYTES:
+            pending += raw
             continue
-        yield waiting
-        waiting = b""
-        for first in range(0, len(raw), CHUNK_BYTES):
-            yield bytes(raw[first : first + CHUNK_BYTES])
-    yield waiting
+        yield pending
+        pending = b""
+        for start in range(0, len(raw), CHUNK_BYTES):
+            yield bytes(raw[start : start + CHUNK_BYTES])
+    yield pending
 
 
 def tensor_bytes(tensor: Tensor) -> memoryview:
-    """The numbers of a tensor as they lie in memory, in the order of its dimensions."""
+    """The elements of a tensor as bytes, in row-major order."""
     flat = tensor.detach().cpu().contiguous().flatten()
     return flat.view(torch.uint8).numpy().data

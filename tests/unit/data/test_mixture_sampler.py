@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moreish.data.mixture_sampler import BLOCK, MixtureSampler, mixture_quotas
+from moreish.data.mixture_sampler import BLOCK_ROWS, MixtureSampler, mixture_quotas
 from moreish.data.permutation import RandomPermutation
 from moreish.data.sharded_array import PreparedReference, ShardedArray
 from moreish.data.token_dataset import TokenDataset
@@ -134,32 +134,32 @@ def test_cuts_and_order_differ_between_epochs_and_seeds() -> None:
 def test_shares_are_exact_to_a_block(shares: list[int], block: int, seed: int) -> None:
     weights = {f"s{n}": float(share) for n, share in enumerate(shares)}
     sizes = {name: 200 + 100 * n for n, name in enumerate(weights)}
-    deal = sampler(sizes, weights, batch_size=BLOCK, seed=seed)
+    deal = sampler(sizes, weights, batch_size=BLOCK_ROWS, seed=seed)
     quotas = mixture_quotas(weights, list(weights))
     edges = np.cumsum([0, *sizes.values()])
     source = np.searchsorted(edges, deal.batch(block).start_B, side="right") - 1
     assert np.bincount(source, minlength=len(shares)).tolist() == list(quotas.values())
     for name, quota in quotas.items():
-        assert abs(quota - BLOCK * weights[name] / sum(shares)) < 1
+        assert abs(quota - BLOCK_ROWS * weights[name] / sum(shares)) < 1
 
 
 def test_each_source_is_dealt_out_before_it_begins_anew() -> None:
     weights = {"small": 1.0, "large": 3.0}
-    deal = sampler({"small": 100, "large": 60_000}, weights, batch_size=BLOCK)
+    deal = sampler({"small": 100, "large": 60_000}, weights, batch_size=BLOCK_ROWS)
     starts = np.concatenate([deal.batch(step).start_B for step in range(6)])
     large = starts[starts >= 100]
     assert len(np.unique(large)) == len(large) == 6 * 768
-    source, place = deal._sources(np.arange(6 * BLOCK))
+    source, place = deal._assign_sources(np.arange(6 * BLOCK_ROWS))
     for number, quota in enumerate((256, 768)):
         assert sorted(place[source == number]) == list(range(6 * quota))
     small = deal._windows_S[0]
     for round_ in range(3):  # eleven windows
-        dealt = small.dealt(np.arange(round_ * small.count, (round_ + 1) * small.count)).start_W
+        dealt = small[np.arange(round_ * small.count, (round_ + 1) * small.count)].start_W
         assert small.count == 11 and np.unique(np.diff(np.sort(dealt))).tolist() == [8]
 
 
 def test_the_order_of_sources_is_shuffled() -> None:
-    deal = sampler({"a": 9000, "b": 9000}, {"a": 1, "b": 1}, batch_size=BLOCK)
+    deal = sampler({"a": 9000, "b": 9000}, {"a": 1, "b": 1}, batch_size=BLOCK_ROWS)
     which = deal.batch(0).start_B >= 9000
     changes = int((which[1:] != which[:-1]).sum())
     assert 400 < changes < 620

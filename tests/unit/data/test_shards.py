@@ -19,10 +19,16 @@ import pytest
 from conftest import Moreish, needs_gpt2
 from moreish.data import catalog
 from moreish.data.shards import pipeline
-from moreish.data.shards.chunks import PASSAGE, HashSplitter, passage_of, passages
+from moreish.data.shards.chunks import (
+    MAX_CHUNK_CHARACTERS,
+    HashSplitter,
+    chunk_characters,
+    split_into_chunks,
+)
 from moreish.data.shards.dataset import PreparedDataset
 from moreish.data.shards.pipeline import PrepareConfig, prepare_dataset
-from moreish.data.shards.sources import SourceFormat, find_sources
+from moreish.data.shards.readers import SourceFormat
+from moreish.data.shards.sources import find_sources
 from moreish.data.split import SPLITS
 from moreish.errors import MoreishError
 from moreish.tokenizers import tokenizer_builder
@@ -114,7 +120,7 @@ def test_every_format_gives_the_same_documents(tmp_path: Path) -> None:
     assert [source.name for source in sources] == [
         "cbz2", "cgz", "cxz", "czst", "folder", "lines", "plain", "table", "set",
     ]  # fmt: skip
-    assert sources[4].left_out == (tmp_path / "folder" / "picture.png",)
+    assert sources[4].skipped == (tmp_path / "folder" / "picture.png",)
     size = len("".join(texts).encode())
     for source in sources:
         found = []
@@ -123,7 +129,7 @@ def test_every_format_gives_the_same_documents(tmp_path: Path) -> None:
             rest = [text for _, text, _ in source.pieces(part, how, 60)]
             assert rest == [text for n, text, _ in source.pieces(part, how) if n >= 60]
         assert found == texts, source.name
-        assert 0.7 * size < source.size(how) < 1.6 * size + 30 * len(texts), source.name
+        assert 0.7 * size < source.text_bytes(how) < 1.6 * size + 30 * len(texts), source.name
 
 
 def test_a_file_is_one_document_and_line_ends_become_one(tmp_path: Path) -> None:
@@ -137,7 +143,7 @@ def test_a_file_is_one_document_and_line_ends_become_one(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("length", [1, 3, 50, 1 << 18])
 def test_separators_are_found_wherever_pieces_end(length: int) -> None:
-    from moreish.data.shards.sources import _separated
+    from moreish.data.shards.readers import split_at_separators
 
     texts = ["a\n\nb", "", "<|en", "\n" * 3 + "c" * 200_000 + "\n\nd", "e<|endoftext|", "f"]
     whole = "\n<|endoftext|>\n".join(texts) + "\n<|endoftext|>\n"
@@ -147,7 +153,7 @@ def test_separators_are_found_wherever_pieces_end(length: int) -> None:
         pieces = ["".join(pieces)[n : n + length] for n in range(0, 40, length)]
         whole = "".join(pieces)
     ended = set()
-    for number, text, ends in _separated(pieces, "<|endoftext|>"):
+    for number, text, ends in split_at_separators(pieces, "<|endoftext|>"):
         assert number not in ended
         found[number] = found.get(number, "") + text
         ended |= {number} if ends else set()
@@ -160,10 +166,10 @@ def test_separators_are_found_wherever_pieces_end(length: int) -> None:
     ("name", "content", "message"),
     [
         ("a.jsonl", b'{"text": "x"}\n\n{"tex": ""}\n', "a.jsonl, line 3: there is no field 'text'"),
-        ("a.jsonl", b'{"text": "x"}\n{"text": \n', "a.jsonl, line 2: it is no JSON"),
-        ("a.jsonl", b'["x"]\n', "a.jsonl, line 1: it is no object"),
-        ("a.jsonl", b'{"text": 7}\n', "a.jsonl, line 1: field 'text' is no text but '7'"),
-        ("a.jsonl", b'{"text": "x \\ud800"}\n', "a.jsonl, document 1 holds half a character"),
+        ("a.jsonl", b'{"text": "x"}\n{"text": \n', "a.jsonl, line 2: it is not JSON"),
+        ("a.jsonl", b'["x"]\n', "a.jsonl, line 1: it is not an object"),
+        ("a.jsonl", b'{"text": 7}\n', "a.jsonl, line 1: field 'text' is not text but '7'"),
+        ("a.jsonl", b'{"text": "x \\ud800"}\n', "a.jsonl, document 1 is not valid Unicode"),
         ("a.txt", b"abc\xff", "a.txt is not utf-8: byte 0xff at offset 3"),
         ("a.jsonl.gz", gzip.compress(b'{"text": "x"}\n' * 999)[:-20], "a.jsonl.gz is damaged"),
         ("a.txt.xz", lzma.compress(b"x" * 99)[:-20], "a.txt.xz is damaged"),
@@ -201,26 +207,30 @@ def test_wrong_columns_sets_and_places(tmp_path: Path) -> None:
     for source, options, message in (
         (
             "a.parquet",
-            {"reading": SourceFormat(field="txt")},
+            {"source_format": SourceFormat(field="txt")},
             "no column 'txt' .*did you mean 'text'",
         ),
-        ("a.parquet", {"reading": SourceFormat(field="id")}, "column 'id' is no text but int64"),
+        (
+            "a.parquet",
+            {"source_format": SourceFormat(field="id")},
+            "column 'id' is not text but int64",
+        ),
         ("empty", {}, "holds no utf-8 text .--encoding., JSON lines or Parquet$"),
         ("nothing", {}, "no file, folder or built-in data set .*known: names, names-lecture, "),
-        ("a.txt", {"hold_out": 0.9}, "--hold-out 0.9: give a share"),
+        ("a.txt", {"hold_out": 0.9}, "--hold-out 0.9: give a fraction"),
         (
             "a.txt",
-            {"reading": SourceFormat(separator="")},
-            "--separator '': give what stands between",
+            {"source_format": SourceFormat(separator="")},
+            "--separator '': give the text between",
         ),
         ("a.txt", {"tokenizer": "bpee"}, "unknown tokenizer 'bpee': did you mean 'bpe'"),
-        ("a.txt", {}, "1 passage.* too few to hold out"),
+        ("a.txt", {}, "1 chunk.* too few to hold out"),
     ):
         with pytest.raises(MoreishError, match=message):
             made(tmp_path / "out", tmp_path / source, **options)
     with pytest.raises(MoreishError, match=r"hf:.*set: no column 'txt'"):
-        made(tmp_path / "out", f"hf:{tmp_path / 'set'}", reading=SourceFormat(field="txt"))
-    with pytest.raises(MoreishError, match="cannot be had"):
+        made(tmp_path / "out", f"hf:{tmp_path / 'set'}", source_format=SourceFormat(field="txt"))
+    with pytest.raises(MoreishError, match="cannot be loaded"):
         made(tmp_path / "out", f"hf:{tmp_path / 'empty'}")
     with pytest.raises(MoreishError, match="holds something else"):
         made(tmp_path / "set", tmp_path / "a.txt")
@@ -243,7 +253,7 @@ def test_built_in_data_sets_where_nothing_else_has_their_name(
     assert (items.documents, items.characters) == (len(names), sum(map(len, names)))
     assert (plays.documents, plays.characters) == (1, len(shakespeare))
     sides = HashSplitter(share=prepared.manifest.held_out, seed=42)
-    expected = [name for name in names if sides.side(sides.hashed(name.encode())[0]) == "val"]
+    expected = [name for name in names if sides.split_of(sides.hash(name.encode())[0]) == "val"]
     assert documents(prepared)["val"][: len(expected)] == expected
     assert "Prepared before" in moreish("prepare", *order).out
     result = moreish("prepare", "shakespeer", "--out", "q")
@@ -264,7 +274,7 @@ def test_files_in_another_encoding_are_named(moreish: Moreish) -> None:
     assert len(PreparedDataset.open(Path("p")).manifest.sources[0].files) == 4
     Path("a", "z.txt").write_text("\n".join(stories(700)))
     told = " ".join(moreish(*order, "--overwrite").out.split())
-    left_out = "left out 4 file(s) in a that are no JSON lines, Parquet or utf-8 text (--encoding)"
+    left_out = "skipped 4 file(s) in a that are not JSON lines, Parquet or utf-8 text (--encoding)"
     assert f"{left_out}: 0.txt, 1.txt, 2.txt, …" in told
 
 
@@ -297,35 +307,40 @@ def test_a_mistake_is_mended_by_the_right_command(moreish: Moreish) -> None:
 def test_passages_are_the_document_and_its_tokens() -> None:
     needs_gpt2()
     long = "\n\n".join(stories(900))
-    assert len(long) > 5 * PASSAGE
-    unbroken = "x" * (3 * PASSAGE) + " " + "y" * PASSAGE
+    assert len(long) > 5 * MAX_CHUNK_CHARACTERS
+    unbroken = "x" * (3 * MAX_CHUNK_CHARACTERS) + " " + "y" * MAX_CHUNK_CHARACTERS
     pieces = [(0, "short", True), (1, long, True), (2, unbroken, True)]
-    found = list(passages(pieces, cut_before_space, PASSAGE))
+    found = list(split_into_chunks(pieces, cut_before_space, MAX_CHUNK_CHARACTERS))
     in_bits = [(n, text[at : at + 999], at + 999 >= len(text)) for n, text, _ in pieces
                for at in range(0, len(text), 999)]  # fmt: skip
-    assert list(passages(in_bits, cut_before_space, PASSAGE)) == found
+    assert list(split_into_chunks(in_bits, cut_before_space, MAX_CHUNK_CHARACTERS)) == found
     for number, text, _ in pieces:
         own = [passage for passage in found if passage.document == number]
         assert "".join(passage.text for passage in own) == text
-        assert [passage.ends for passage in own] == [False] * (len(own) - 1) + [True]
+        assert [passage.is_last for passage in own] == [False] * (len(own) - 1) + [True]
         assert [passage.number for passage in own] == list(range(len(own)))
         gpt2 = tokenizer_builder("gpt2").build([], boundary=True)
         parts = np.concatenate([gpt2.encode(passage.text) for passage in own])
         assert parts.tolist() == gpt2.encode(text).tolist()
-    assert max(len(p.text) for p in found if p.document == 1) <= PASSAGE
+    assert max(len(p.text) for p in found if p.document == 1) <= MAX_CHUNK_CHARACTERS
 
 
 def test_equal_passages_lie_on_one_side_and_shares_hold() -> None:
     sides = HashSplitter(share=0.1, seed=42)
-    places = [sides.hashed(str(n).encode())[0] for n in range(20_000)]
-    counts = [sum(sides.side(place) == name for place in places) for name in SPLITS]
+    places = [sides.hash(str(n).encode())[0] for n in range(20_000)]
+    counts = [sum(sides.split_of(place) == name for place in places) for name in SPLITS]
     assert abs(counts[1] - 2000) < 170 and abs(counts[2] - 2000) < 170
-    assert sides.hashed(b"a") == sides.hashed(b"a") != HashSplitter(share=0.1, seed=43).hashed(b"a")
+    assert sides.hash(b"a") == sides.hash(b"a") != HashSplitter(share=0.1, seed=43).hash(b"a")
 
 
 def test_of_a_small_text_no_side_is_empty_by_chance(tmp_path: Path) -> None:
-    for size, most in ((10_000, 1024), (300_000, 1171), (1_000_000, 3906), (10**9, PASSAGE)):
-        assert passage_of(size) == most
+    for size, most in (
+        (10_000, 1024),
+        (300_000, 1171),
+        (1_000_000, 3906),
+        (10**9, MAX_CHUNK_CHARACTERS),
+    ):
+        assert chunk_characters(size) == most
     text = "\n".join(stories(800))[:100_000]
     (tmp_path / "a.txt").write_text(text)
     for seed in range(10):
@@ -346,10 +361,10 @@ def test_documents_end_with_boundaries_also_where_a_passage_is_held_out(tmp_path
     expected: dict[str, list[str]] = {name: [] for name in SPLITS}
     for number, text in enumerate(texts):
         before = None
-        for passage in passages([(number, text, True)], cut_before_space, most):
+        for passage in split_into_chunks([(number, text, True)], cut_before_space, most):
             if not text.strip():
                 continue
-            side = sides.side(sides.hashed(passage.text.encode())[0])
+            side = sides.split_of(sides.hash(passage.text.encode())[0])
             if side == before:
                 expected[side][-1] += passage.text
             else:
@@ -378,7 +393,7 @@ def test_every_tokenizer_on_the_same_split(tmp_path: Path, tokenizer: str) -> No
     side = HashSplitter(share=prepared.manifest.held_out, seed=42)
     assert side.share == 0.1
     for name in SPLITS:
-        assert found[name] == [t for t in texts if side.side(side.hashed(t.encode())[0]) == name]
+        assert found[name] == [t for t in texts if side.split_of(side.hash(t.encode())[0]) == name]
     small = prepared.tokenizer().vocab_size < 256
     assert prepared.tokens("val").ids_N.dtype == (np.uint8 if small else np.uint16)
     prepared.verify(2)
@@ -402,19 +417,19 @@ def many(tmp_path: Path) -> list[Path]:
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many blocks, shards and journals of little text."""
     from moreish.data.shards import chunks as module
-    from moreish.data.shards import writer as shards
+    from moreish.data.shards import writer
 
-    monkeypatch.setattr(module, "PASSAGE", 1 << 10)
-    monkeypatch.setattr(module, "BLOCK", 1 << 13)
-    monkeypatch.setattr(shards, "SHARD", 10_000)
-    monkeypatch.setattr(pipeline, "EVERY", 0.0)
+    monkeypatch.setattr(module, "MAX_CHUNK_CHARACTERS", 1 << 10)
+    monkeypatch.setattr(module, "BLOCK_CHARACTERS", 1 << 13)
+    monkeypatch.setattr(writer, "MAX_SHARD_TOKENS", 10_000)
+    monkeypatch.setattr(pipeline, "SAVE_SECONDS", 0.0)
 
 
 @pytest.mark.usefixtures("small_steps")
 def test_the_number_of_workers_and_shards_changes_nothing(
     tmp_path: Path, many: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from moreish.data.shards import writer as shards
+    from moreish.data.shards import writer
 
     order = PrepareConfig(sources=tuple(map(str, many)), tokenizer="byte")
     found = [
@@ -424,7 +439,7 @@ def test_the_number_of_workers_and_shards_changes_nothing(
     assert files_of(tmp_path / "out1") == files_of(tmp_path / "out3")
     assert [s.name for s in found[0].manifest.sources] == ["one", "two", "three"]
     assert max(shard.tokens for shard in found[0].manifest.shards) == 10_000
-    monkeypatch.setattr(shards, "SHARD", 1 << 26)
+    monkeypatch.setattr(writer, "MAX_SHARD_TOKENS", 1 << 26)
     whole = prepare_dataset(order, tmp_path / "whole", overwrite=False).prepared
     assert len(whole.manifest.shards) == 9
     for name in SPLITS:
@@ -505,10 +520,11 @@ def test_what_is_noted_is_on_the_disk_before(
 SCRIPT = """
 import sys
 from pathlib import Path
-from moreish.data.shards import chunks as passages
+from moreish.data.shards import chunks
 from moreish.data.shards import pipeline
-from moreish.data.shards import writer as shards
-passages.PASSAGE, passages.BLOCK, shards.SHARD, pipeline.EVERY = 1 << 10, 1 << 13, 10_000, 0.0
+from moreish.data.shards import writer
+chunks.MAX_CHUNK_CHARACTERS, chunks.BLOCK_CHARACTERS = 1 << 10, 1 << 13
+writer.MAX_SHARD_TOKENS, pipeline.SAVE_SECONDS = 10_000, 0.0
 order = pipeline.PrepareConfig(sources=tuple(sys.argv[2:]), tokenizer="byte")
 print("ready", flush=True)
 pipeline.prepare_dataset(order, Path(sys.argv[1]), overwrite=False, workers=2)
@@ -544,7 +560,7 @@ def test_what_is_done_is_not_done_again(
 ) -> None:
     order = PrepareConfig(sources=tuple(map(str, many)), tokenizer="byte")
     prepare_dataset(order, tmp_path / "whole", overwrite=False)
-    real, done = pipeline.encoded_block, []
+    real, done = pipeline.encode_block, []
 
     def counting(block: Any, *rest: Any) -> Any:
         done.append(block)
@@ -552,27 +568,27 @@ def test_what_is_done_is_not_done_again(
             raise KeyboardInterrupt
         return real(block, *rest)
 
-    monkeypatch.setattr(pipeline, "encoded_block", counting)
+    monkeypatch.setattr(pipeline, "encode_block", counting)
     with pytest.raises(KeyboardInterrupt):
         prepare_dataset(order, tmp_path / "out", overwrite=False, workers=1)
     told: list[str] = []
     first = len(done)
-    monkeypatch.setattr(pipeline, "passage_of", lambda size: 1 << 9)  # it is not judged anew
+    monkeypatch.setattr(pipeline, "chunk_characters", lambda size: 1 << 9)  # it is not judged anew
     prepare_dataset(order, tmp_path / "out", overwrite=False, workers=1, note=told.append)
     again = len(done) - first
-    monkeypatch.setattr(pipeline, "encoded_block", real)
+    monkeypatch.setattr(pipeline, "encode_block", real)
     assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
-    assert told and told[0].startswith("going on after")
+    assert told and told[0].startswith("resuming after")
     count = sum(1 for _ in _blocks(order))
     assert again < count - 30, "but for those that waited"
 
 
 def _blocks(order: PrepareConfig) -> Any:
-    from moreish.data.shards.chunks import blocks
+    from moreish.data.shards.chunks import read_blocks
 
-    sources = find_sources(order.sources, order.reading)
-    sides = HashSplitter(share=0.1, seed=42, passage=1 << 10)
-    return blocks(sources, order.reading, cut_before_space, sides)
+    sources = find_sources(order.sources, order.source_format)
+    sides = HashSplitter(share=0.1, seed=42, chunk_characters=1 << 10)
+    return read_blocks(sources, order.source_format, cut_before_space, sides)
 
 
 def test_finished_folders_are_verified_and_others_refused(tmp_path: Path) -> None:
@@ -594,7 +610,7 @@ def test_finished_folders_are_verified_and_others_refused(tmp_path: Path) -> Non
     with pytest.raises(MoreishError, match=r"a-train-00000.npy is damaged: its sha256"):
         prepare_dataset(order, out, overwrite=False)
     shard.write_bytes(raw[:-1])
-    with pytest.raises(MoreishError, match=r"a-train-00000.npy is damaged or gone"):
+    with pytest.raises(MoreishError, match=r"a-train-00000.npy is damaged or missing"):
         PreparedDataset.open(out)
     prepare_dataset(order, out, overwrite=True)
     text.write_bytes(json_lines(stories(201)))
@@ -651,8 +667,8 @@ def test_changed_sources_are_not_gone_on_with(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "EVERY", -1.0)  # what is written is noted at once
-        patch.setattr(pipeline._Work, "_finish", stopped)
+        patch.setattr(pipeline, "SAVE_SECONDS", -1.0)  # what is written is noted at once
+        patch.setattr(pipeline.Preparation, "finish", stopped)
         with pytest.raises(KeyboardInterrupt):
             prepare_dataset(order, tmp_path / "out", overwrite=False)
     text.write_bytes(json_lines(stories(200, seed=5)))
@@ -689,7 +705,7 @@ def prepared(moreish: Moreish) -> Path:
 def test_built_in_names_come_first(moreish: Moreish, prepared: Path) -> None:
     prepared.rename("names")
     told = moreish("train", "names", "--model", "kneser-ney", "--out", "r").out
-    assert "by line, copies" in told
+    assert "by line, duplicates" in told
     assert "of running text" not in told
 
 
@@ -750,7 +766,7 @@ def test_training_on_it_needs_it_only_where_it_must(moreish: Moreish, prepared: 
     assert moreish("sample", "r", "--max-tokens", "5").status == 0
     assert set(moreish("eval", "r", "--json").json["splits"]) == {"val"}
     gone = moreish("novelty", "r", "-n", "1")
-    assert "the training data of r are gone" in gone.err and "r/data/train.json" in gone.err
+    assert "the training data of r are missing" in gone.err and "r/data/train.json" in gone.err
     place = Path("r/data/train.json")
     place.write_text(place.read_text().replace(str(prepared.resolve()), "elsewhere"))
     assert moreish("eval", "r").status == 0
@@ -815,8 +831,8 @@ def test_what_is_too_large_to_be_looked_through(
     assert moreish("train", "p", "--out", "r", *FAST).status == 0
     monkeypatch.setattr(run_folder, "MAX_SEARCHABLE_TOKENS", 1000)
     monkeypatch.setattr(run, "MAX_SCORED_TRAINING_TOKENS", 1000)
-    assert "can be looked through" in moreish("novelty", "r", "-n", "1").err
-    assert "can be looked through" in moreish("sample", "r", "--new-only").err
+    assert "can be searched" in moreish("novelty", "r", "-n", "1").err
+    assert "can be searched" in moreish("sample", "r", "--new-only").err
     assert "is not scored" in moreish("eval", "r").out
 
 
@@ -829,10 +845,10 @@ def test_begun_folders_are_not_trained_on(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "encoded_block", stopped)
+        patch.setattr(pipeline, "encode_block", stopped)
         result = moreish("prepare", "a.jsonl", "--out", "p", "--tokenizer", "byte")
     assert result.status == 130 and "The same command goes on" in result.out
-    assert "p is prepared only in part" in moreish("train", "p").err
+    assert "the preparation of p is unfinished" in moreish("train", "p").err
 
 
 def test_libraries_that_are_missing_are_named(

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from conftest import STORY, Moreish
 from moreish.config import resolve
-from moreish.data import token_dataset as tokens
+from moreish.data import encode, token_dataset
+from moreish.data.encode import encode_corpus
 from moreish.data.text import decode
 from moreish.data.text.corpus import Corpus, guess_kind, read_corpus
-from moreish.data.token_dataset import TokenDataset, encode_corpus, fingerprint
+from moreish.data.token_dataset import TokenDataset, fingerprint
 from moreish.errors import MoreishError
 from moreish.tokenizers import tokenizer_builder
 from moreish.training.load_data import describe_dataset
@@ -92,7 +93,8 @@ def seeded(items: list[str]) -> dict[str, list[int]]:
 
 def in_pieces(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decode, "CHUNK_BYTES", size)
-    monkeypatch.setattr(tokens, "CHUNK_TOKENS", size)
+    monkeypatch.setattr(encode, "CHUNK_TOKENS", size)
+    monkeypatch.setattr(token_dataset, "CHUNK_TOKENS", size)
 
 
 def check(source: Path, raw: list[str], kind: str, encoding: str = "utf-8") -> None:

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import item_tokens
+from moreish.data.encode import encode_corpus
 from moreish.data.sampler import Sampler
 from moreish.data.text.corpus import Corpus
 from moreish.data.token_dataset import (
     IGNORE_INDEX,
     TokenDataset,
-    encode_corpus,
     fingerprint,
     load_tokens,
     save_tokens,

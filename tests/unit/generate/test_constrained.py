@@ -109,8 +109,8 @@ def test_automata_of_regular_expressions_match_what_python_matches(regex: str, t
 def test_an_automaton_that_takes_long_is_given_up(small_run: Run) -> None:
     for asked in (Constraint(regex="(an|be)+"), Constraint(contains="an" * 100)):
         with pytest.raises(MoreishError, match="ask for something simpler"):
-            small_run.writer(
-                prompt="", sampling=Sampling(), asked=asked, effort=CompileLimits(seconds=0)
+            small_run.text_generator(
+                prompt="", sampling=Sampling(), constraint=asked, limits=CompileLimits(seconds=0)
             )
 
 
@@ -133,7 +133,7 @@ def test_for_letter_pairs_the_guess_is_exact(counted: dict[str, Run]) -> None:
     """The hope is reckoned in pairs: for a model of pairs every text has the same weight, and that
     is the probability of the constraint."""
     run = counted["pairs"]
-    writer = run.writer(prompt="", sampling=run_sampling(), asked=Constraint(contains="ee"))
+    writer = run.text_generator(prompt="", sampling=run_sampling(), asked=Constraint(contains="ee"))
     drawn = list(writer.weighted_texts(range(200)))
     weights = np.array([text.log_weight for text in drawn])
     assert weights.std() < 0.02

@@ -195,8 +195,8 @@ def test_asking_for_more_than_there_is_ends_with_an_answer(small_run: Run) -> No
 def test_running_text_is_new_if_it_stands_nowhere(text_run: Run) -> None:
     ids = text_run.split("train").ids_N[40:90].astype(int)
     written = text_run.tokenizer.decode_bytes(ids)
-    assert written in text_run.known
-    assert written[::-1] not in text_run.known
+    assert written in text_run.training_index
+    assert written[::-1] not in text_run.training_index
     assert all(text not in "x" for text in text_run.sample(2, new_only=True, max_tokens=60))
 
 

@@ -8,8 +8,9 @@ import torch
 from torch.nn import functional as F
 
 from conftest import item_tokens, split_tokens
+from moreish.data.encode import encode_corpus
 from moreish.data.text.corpus import Corpus
-from moreish.data.token_dataset import TokenDataset, encode_corpus
+from moreish.data.token_dataset import TokenDataset
 from moreish.errors import MoreishError
 from moreish.evaluate.metrics import evaluate_losses
 from moreish.models import build_model, model_config

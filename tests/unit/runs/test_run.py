@@ -321,5 +321,5 @@ def test_overwrite_never_takes_the_ground_away(
 
 
 def test_a_run_holds_no_other(copy: Path) -> None:
-    with pytest.raises(MoreishError, match="is a run, and holds no other"):
+    with pytest.raises(MoreishError, match="is a run folder, which cannot hold another"):
         api.train("names", model="ngram", out=copy / "inner", report=ignore)

@@ -279,7 +279,7 @@ def test_a_known_text_is_known_however_it_was_drawn(tmp_path: Path) -> None:
     )
     by_bytes = run.tokenizer._encode_bytes(STORY[3:30].encode())  # type: ignore[attr-defined]
     assert len(by_bytes) > len(run.tokenizer.encode(STORY[3:30]))
-    assert run.tokenizer.decode_bytes(by_bytes) in run.known
+    assert run.tokenizer.decode_bytes(by_bytes) in run.training_index
 
 
 def test_a_tokenizer_can_be_taken_from_a_file(tmp_path: Path, moreish: Moreish) -> None:

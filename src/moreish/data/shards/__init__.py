@@ -1,8 +1,8 @@
-"""Token files of large texts."""
+"""Prepared datasets: large texts as token files."""
 
 from moreish.data.shards.dataset import PreparedDataset
 from moreish.data.shards.pipeline import PrepareConfig, PrepareResult, prepare_dataset
-from moreish.data.shards.sources import SourceFormat
+from moreish.data.shards.readers import SourceFormat
 
 __all__ = [
     "PrepareConfig",

@@ -1,221 +1,244 @@
-"""Documents to passages, and each passage to a side of the split."""
+"""Documents in chunks, each assigned to a split by its hash, and read in blocks."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from moreish.data.shards.sources import Piece, Source, SourceFormat
+from moreish.data.shards.readers import Piece, SourceFormat
+from moreish.data.shards.sources import Source
 from moreish.data.split import SPLITS, SplitName
 from moreish.errors import MoreishError
 
-PASSAGE = 1 << 13
-"""Characters of a longer document that are kept together: several windows of most models."""
+MAX_CHUNK_CHARACTERS = 1 << 13
+"""Chunk size of a large text: several windows of most models."""
 
-LEAST = 1 << 10
-"""… of a small text."""
+MIN_CHUNK_CHARACTERS = 1 << 10
+"""Chunk size of a small text."""
 
-PARTS = 256
-"""Passages that a text is to have, where they need not be smaller for that: with few of them
-chance decides how much is held out."""
+TARGET_CHUNKS = 256
+"""Number of chunks that a text should have if they need not be smaller than the minimum for that:
+with few of them, chance decides how much is held out."""
 
-LONGEST = 1 << 20
-"""Characters without a place to cut; then it is cut anywhere."""
+MAX_UNCUT_CHARACTERS = 1 << 20
+"""Length of text that is cut anywhere if the tokenizer finds no place to cut it."""
 
-BLOCK = 1 << 20
-"""Characters that are encoded together: a tenth of a second of work."""
+BLOCK_CHARACTERS = 1 << 20
+"""Amount of text that is encoded as one task, in about a tenth of a second."""
 
-Cut = Callable[[str], int]
-"""As `Tokenizer.cut`."""
+CutFunction = Callable[[str], int]
+"""The last place where a text may be cut, as `Tokenizer.cut`; 0 if there is none."""
 
 
-class Passage(NamedTuple):
+class Chunk(NamedTuple):
     """A part of a document, or all of it."""
 
     document: int
     number: int
-    """In its document."""
+    """Index among the chunks of its document."""
     text: str
-    ends: bool
-    """Whether the document ends with it."""
+    is_last: bool
 
 
-def passage_of(size: int) -> int:
-    """The most characters of a passage, of a text of about `size` bytes."""
-    return min(PASSAGE, max(LEAST, size // PARTS))
+def chunk_characters(text_bytes: int) -> int:
+    """The chunk size, in characters, for a text of about `text_bytes` bytes."""
+    return min(MAX_CHUNK_CHARACTERS, max(MIN_CHUNK_CHARACTERS, text_bytes // TARGET_CHUNKS))
 
 
-def passages(pieces: Iterable[Piece], cut: Cut, most: int) -> Iterator[Passage]:
-    """Every document in passages of `most` characters, which depend on nothing but the document.
-    One is longer where there is no place to cut."""
-    held: list[str] = []
+def split_into_chunks(pieces: Iterable[Piece], cut: CutFunction, size: int) -> Iterator[Chunk]:
+    """Cut every document into chunks, which depend only on the document.
+
+    Args:
+        pieces: the documents.
+        cut: where a text may be cut.
+        size: largest chunk in characters; one is longer where there is no place to cut.
+    """
+    pending: list[str] = []
     length = number = 0
     for document, text, ends in pieces:
-        if ends and not held and number == 0 and len(text) <= most:
-            yield Passage(document, 0, text, True)
+        if ends and not pending and number == 0 and len(text) <= size:
+            yield Chunk(document, 0, text, True)
             continue
-        held.append(text)
+        pending.append(text)
         length += len(text)
-        if length <= most and not ends:
+        if length <= size and not ends:
             continue
-        whole, at = "".join(held), 0
-        size = most
-        while len(whole) - at > size:
-            reach = cut(whole[at : at + size])
-            if reach == 0 and size < LONGEST:
-                size *= 2
+        joined, start, reach = "".join(pending), 0, size
+        while len(joined) - start > reach:
+            end = cut(joined[start : start + reach])
+            if end == 0 and reach < MAX_UNCUT_CHARACTERS:
+                reach *= 2
                 continue
-            reach = reach or size
-            yield Passage(document, number, whole[at : at + reach], False)
-            at, number, size = at + reach, number + 1, most
+            end = end or reach
+            yield Chunk(document, number, joined[start : start + end], False)
+            start, number, reach = start + end, number + 1, size
         if ends:
-            yield Passage(document, number, whole[at:], True)
-            held, length, number = [], 0, 0
+            yield Chunk(document, number, joined[start:], True)
+            pending, length, number = [], 0, 0
         else:
-            held = [whole[at:]]
-            length = len(held[0])
+            pending = [joined[start:]]
+            length = len(pending[0])
 
 
 @dataclass(frozen=True, kw_only=True)
 class HashSplitter:
-    """Which passages are held out: equal ones always are on one side."""
+    """Assigns chunks to splits by their hash, so that equal chunks are in the same split."""
 
     share: float
-    """Of the text, for each of validation and test."""
+    """Fraction of the text for each of validation and test."""
     seed: int
-    passage: int = PASSAGE
-    """The most characters of one."""
+    chunk_characters: int = MAX_CHUNK_CHARACTERS
 
-    def hashed(self, raw: bytes) -> tuple[float, float]:
-        """Two numbers from 0 to 1 that only depend on these bytes and the seed."""
+    def hash(self, raw: bytes) -> tuple[float, float]:
+        """Two independent numbers in [0, 1) that depend only on the bytes and the seed."""
         digest = hashlib.blake2b(raw, digest_size=16, key=self.seed.to_bytes(8, "little")).digest()
         return int.from_bytes(digest[:8]) / 2**64, int.from_bytes(digest[8:]) / 2**64
 
-    def side(self, place: float) -> SplitName:
-        """The side of what is hashed to this place."""
-        return SPLITS[1] if place < self.share else SPLITS[2 if place < 2 * self.share else 0]
+    def split_of(self, hashed: float) -> SplitName:
+        """The split of a chunk, from the first number of its hash."""
+        return SPLITS[1] if hashed < self.share else SPLITS[2 if hashed < 2 * self.share else 0]
 
 
 @dataclass(kw_only=True)
-class Counts:
-    """What was read of a source."""
+class SourceCounts:
+    """What was read of a source; the fields are stored under these names."""
 
     documents: int = 0
     empty: int = 0
-    """Documents without text."""
+    """Number of documents without text, which are skipped."""
     passages: int = 0
+    """Number of chunks."""
     characters: int = 0
     bytes: int = 0
     shortest: int = 0
-    """Characters of a document, like `longest`."""
+    """Length of the shortest document in characters."""
     longest: int = 0
 
-    def add(self, passage: Passage, size: int, length: int) -> None:
-        """`size`: of the passage in bytes; `length`: of the document up to its end."""
+    def add(self, chunk: Chunk, size: int, length: int) -> None:
+        """Count a chunk.
+
+        Args:
+            chunk: the chunk.
+            size: its size in bytes.
+            length: characters of its document up to its end.
+        """
         self.passages += 1
-        self.characters += len(passage.text)
+        self.characters += len(chunk.text)
         self.bytes += size
-        if passage.ends:
+        if chunk.is_last:
             self.documents += 1
             self.shortest = min(self.shortest or length, length)
             self.longest = max(self.longest, length)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Position:
-    """How far the sources were read: the next passage."""
+class ReadPosition:
+    """The next chunk to read; the fields are stored under these names."""
 
     source: int = 0
     part: int = 0
     document: int = 0
     passage: int = 0
+    """Index of the chunk in its document."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """Some passages of one source, dealt out to the sides."""
+    """Consecutive chunks of one source, by split."""
 
     source: str
     texts: dict[SplitName, list[str | None]]
-    """In their order; None is a boundary."""
-    after: Position
-    """Where to go on behind it."""
-    counts: Counts
-    """Of the source, from its beginning up to here."""
+    """The chunks of each split in order; None is a boundary between documents."""
+    next_position: ReadPosition
+    counts: SourceCounts
+    """What was read of the source from its start up to the end of the block."""
 
 
-def blocks(
+def read_blocks(
     sources: list[Source],
-    how: SourceFormat,
-    cut: Cut,
-    sides: HashSplitter,
-    at: Position = Position(),
-    counted: Counts | None = None,
+    source_format: SourceFormat,
+    cut: CutFunction,
+    splitter: HashSplitter,
+    position: ReadPosition = ReadPosition(),
+    counts: SourceCounts | None = None,
 ) -> Iterator[Block]:
-    """All passages from `at` on, where `counted` was read of that source already.
+    """Read all chunks from a position on.
 
-    On each side, what follows one another in a document stands together, and a boundary after it.
+    In each split, consecutive chunks of a document stay together and are followed by a boundary.
+
+    Args:
+        sources, source_format: what to read.
+        cut, splitter: how to cut documents, and how to split the chunks.
+        position: where to start.
+        counts: what was read of that source before.
     """
-    for number in range(at.source, len(sources)):
-        start, counts = Position(source=number), Counts()
-        if number == at.source:
-            start, counts = at, replace(counted or counts)
-        yield from _of_source(sources[number], how, cut, sides, start, counts)
+    for number in range(position.source, len(sources)):
+        start, so_far = ReadPosition(source=number), SourceCounts()
+        if number == position.source:
+            start, so_far = position, replace(counts or so_far)
+        yield from _read_source(sources[number], source_format, cut, splitter, start, so_far)
 
 
-def _of_source(
+def _read_source(
     source: Source,
-    how: SourceFormat,
-    cut: Cut,
-    sides: HashSplitter,
-    start: Position,
-    counts: Counts,
+    source_format: SourceFormat,
+    cut: CutFunction,
+    splitter: HashSplitter,
+    start: ReadPosition,
+    counts: SourceCounts,
 ) -> Iterator[Block]:
-    texts, size = _nothing(), 0
+    texts, size = _empty_splits(), 0
     for part in range(start.part, source.parts):
-        # A document that was begun is read again from its beginning, to know what stands open.
-        begin = (start.document, start.passage) if part == start.part else (0, 0)
-        standing: SplitName | None = None
+        # A partly read document is read again from its start, to know which split is open.
+        first = (start.document, start.passage) if part == start.part else (0, 0)
+        open_split: SplitName | None = None
         length = 0
-        for passage in passages(source.pieces(part, how, begin[0]), cut, sides.passage):
-            if passage.ends and passage.number == 0 and not passage.text.strip():
+        pieces = source.pieces(part, source_format, first[0])
+        for chunk in split_into_chunks(pieces, cut, splitter.chunk_characters):
+            if chunk.is_last and chunk.number == 0 and not chunk.text.strip():
                 counts.empty += 1
                 continue
-            raw = encoded(passage, source, part)
-            side = sides.side(sides.hashed(raw)[0])
-            length += len(passage.text)
-            if (passage.document, passage.number) >= begin:
-                if standing is not None and standing != side:
-                    texts[standing].append(None)
-                texts[side].append(passage.text)
-                if passage.ends:
-                    texts[side].append(None)
-                counts.add(passage, len(raw), length)
-                size += len(passage.text)
-            standing, length = (None, 0) if passage.ends else (side, length)
-            if size >= BLOCK:
-                after = Position(
+            raw = encode_utf8(chunk, source, part)
+            split = splitter.split_of(splitter.hash(raw)[0])
+            length += len(chunk.text)
+            if (chunk.document, chunk.number) >= first:
+                if open_split is not None and open_split != split:
+                    texts[open_split].append(None)
+                texts[split].append(chunk.text)
+                if chunk.is_last:
+                    texts[split].append(None)
+                counts.add(chunk, len(raw), length)
+                size += len(chunk.text)
+            open_split, length = (None, 0) if chunk.is_last else (split, length)
+            if size >= BLOCK_CHARACTERS:
+                after = ReadPosition(
                     source=start.source,
                     part=part,
-                    document=passage.document + passage.ends,
-                    passage=0 if passage.ends else passage.number + 1,
+                    document=chunk.document + chunk.is_last,
+                    passage=0 if chunk.is_last else chunk.number + 1,
                 )
-                yield Block(source=source.name, texts=texts, after=after, counts=replace(counts))
-                texts, size = _nothing(), 0
-    end = Position(source=start.source + 1)
-    yield Block(source=source.name, texts=texts, after=end, counts=counts)
+                yield Block(
+                    source=source.name, texts=texts, next_position=after, counts=replace(counts)
+                )
+                texts, size = _empty_splits(), 0
+    end = ReadPosition(source=start.source + 1)
+    yield Block(source=source.name, texts=texts, next_position=end, counts=counts)
 
 
-def _nothing() -> dict[SplitName, list[str | None]]:
+def _empty_splits() -> dict[SplitName, list[str | None]]:
     return {name: [] for name in SPLITS}
 
 
-def encoded(passage: Passage, source: Source, part: int) -> bytes:
-    """Its UTF-8. Raises MoreishError where it holds half a character, and says where."""
+def encode_utf8(chunk: Chunk, source: Source, part: int) -> bytes:
+    """The UTF-8 of a chunk.
+
+    Raises:
+        MoreishError: it holds a lone surrogate; the message says where.
+    """
     try:
-        return passage.text.encode()
+        return chunk.text.encode()
     except UnicodeEncodeError as error:
         raise MoreishError(
-            f"{source.where(part)}, document {passage.document + 1:,} holds half a character "
-            f"({passage.text[error.start]!r})"
+            f"{source.part_name(part)}, document {chunk.document + 1:,} is not valid Unicode: it "
+            f"holds a lone surrogate ({chunk.text[error.start]!r})"
         ) from None

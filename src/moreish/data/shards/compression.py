@@ -1,4 +1,4 @@
-"""Files as their bytes are before compression, which is seen by the ends of their names."""
+"""Compressed files, which are recognized by their suffix."""
 
 import bz2
 import gzip
@@ -15,75 +15,86 @@ from moreish.errors import MoreishError
 
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 
-READ = 1 << 14
-"""Bytes that are decompressed at a time: they may become many times as many."""
+READ_BYTES = 1 << 14
+"""Number of compressed bytes that are read at a time; they may expand a thousandfold."""
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[BinaryIO]:
-    """A file as its bytes are before compression.
+def open_decompressed(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for reading its uncompressed bytes.
 
     Raises:
-        MoreishError: it is damaged, or a library is missing.
+        MoreishError: the file is damaged, or a library is missing.
     """
-    with path.open("rb") as raw, through(raw, path) as file:
+    with path.open("rb") as raw, decompress(raw, path) as file:
         yield file
 
 
 @contextmanager
-def through(raw: BinaryIO, path: Path) -> Iterator[BinaryIO]:
-    """What the open file at `path` holds."""
-    damage: tuple[type[Exception], ...] = (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError)
+def decompress(raw: BinaryIO, path: Path) -> Iterator[BinaryIO]:
+    """The uncompressed bytes of an open file.
+
+    Args:
+        raw: the open file.
+        path: its path, whose suffix is the format.
+
+    Raises:
+        MoreishError: the file is damaged, or a library is missing.
+    """
+    errors: tuple[type[Exception], ...] = (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError)
     file: Any = raw
     match path.suffix:
         case ".gz":
             file = gzip.GzipFile(fileobj=raw)
         case ".bz2":
             file = bz2.BZ2File(raw)
-            damage = (*damage, OSError)
+            errors = (*errors, OSError)
         case ".xz":
             file = lzma.LZMAFile(raw)  # noqa: SIM115 (it does not own its file)
         case ".zst":
-            library = wanted("zstandard")
-            damage = (*damage, library.ZstdError)
-            file = io.BufferedReader(_Zstandard(raw, library.ZstdDecompressor()), 1 << 16)
+            library = import_extra("zstandard")
+            errors = (*errors, library.ZstdError)
+            file = io.BufferedReader(_ZstandardReader(raw, library.ZstdDecompressor()), 1 << 16)
     try:
         yield cast(BinaryIO, file)
-    except damage as error:
+    except errors as error:
         raise MoreishError(f"{path} is damaged: {error}") from None
 
 
-class _Zstandard(io.RawIOBase):
-    """Frames one after another; unlike the library's own reader it notices when the last one is
-    cut short."""
+class _ZstandardReader(io.RawIOBase):
+    """A reader of consecutive Zstandard frames that, unlike the library's, detects a truncated last
+    frame."""
 
-    def __init__(self, raw: BinaryIO, library: Any) -> None:
-        """`library`: a `ZstdDecompressor`."""
-        self._raw, self._library = raw, library
-        self._frame = library.decompressobj()
-        self._rest, self._held, self._inside = b"", memoryview(b""), False
+    def __init__(self, raw: BinaryIO, decompressor: Any) -> None:
+        self._raw, self._decompressor = raw, decompressor
+        self._frame = decompressor.decompressobj()
+        self._rest, self._buffer, self._in_frame = b"", memoryview(b""), False
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        while not self._held:
-            some = self._rest or self._raw.read(READ)
-            if not some and self._inside:
-                raise EOFError("it ends before its end")
-            if not some:
+        while not self._buffer:
+            compressed = self._rest or self._raw.read(READ_BYTES)
+            if not compressed and self._in_frame:
+                raise EOFError("it is truncated")
+            if not compressed:
                 return 0
-            self._held = memoryview(self._frame.decompress(some))
-            self._rest, self._inside = self._frame.unused_data, not self._frame.eof
+            self._buffer = memoryview(self._frame.decompress(compressed))
+            self._rest, self._in_frame = self._frame.unused_data, not self._frame.eof
             if self._frame.eof:
-                self._frame = self._library.decompressobj()
-        count = min(len(buffer), len(self._held))
-        buffer[:count], self._held = self._held[:count], self._held[count:]
+                self._frame = self._decompressor.decompressobj()
+        count = min(len(buffer), len(self._buffer))
+        buffer[:count], self._buffer = self._buffer[:count], self._buffer[count:]
         return count
 
 
-def wanted(name: str) -> Any:
-    """A library of the extra `large`. Raises MoreishError when it is not installed."""
+def import_extra(name: str) -> Any:
+    """Import a library of an optional extra.
+
+    Raises:
+        MoreishError: it is not installed; the message names the extra.
+    """
     extra = "hub" if name == "datasets" else "large"
     try:
         return import_module(name)

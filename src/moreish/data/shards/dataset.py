@@ -1,4 +1,4 @@
-"""A folder of prepared text: token files, and a manifest that says what is in them."""
+"""A prepared dataset: a folder of token files and a manifest that describes them."""
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import ValidationError
 
 from moreish.data.shard_layout import MANIFEST, TOKENIZER
 from moreish.data.sharded_array import Array, PreparedReference, ShardedArray
-from moreish.data.shards.chunks import PASSAGE
-from moreish.data.shards.writer import digest
+from moreish.data.shards.chunks import MAX_CHUNK_CHARACTERS
+from moreish.data.shards.writer import file_sha256
 from moreish.data.split import SPLITS, SplitName
 from moreish.data.token_dataset import TokenDataset, load_tokens
 from moreish.errors import MoreishError
@@ -21,9 +20,10 @@ from moreish.tokenizers import Tokenizer, tokenizer_from_json
 from moreish.utils.files import read_json
 
 FORMAT: Literal[1] = 1
+"""Version of the folder's format; a newer one is rejected."""
 
 
-class FileFacts(Settings):
+class FileInfo(Settings):
     """A file that was read."""
 
     path: str
@@ -31,12 +31,13 @@ class FileFacts(Settings):
     sha256: str
 
 
-class SourceFacts(Settings):
-    """What was read of a source. Lengths are in characters."""
+class SourceInfo(Settings):
+    """What was read of a source, see `SourceCounts`."""
 
     name: str
     given: str
-    files: list[FileFacts]
+    """The source as the user named it."""
+    files: list[FileInfo]
     documents: int
     empty: int
     passages: int
@@ -46,9 +47,8 @@ class SourceFacts(Settings):
     longest: int
 
 
-class ShardFacts(Settings):
-    """A token file. Its documents are counted by their boundaries: one of which a passage is held
-    out has one there too."""
+class ShardInfo(Settings):
+    """A token file, see `Shard`."""
 
     file: str
     source: str
@@ -59,127 +59,131 @@ class ShardFacts(Settings):
 
 
 class Manifest(Settings):
-    """manifest.json, which is written last."""
+    """The content of manifest.json, which is written last."""
 
     moreish: Literal["prepared"] = "prepared"
     format: Literal[1] = FORMAT
     arguments: dict[str, Any]
     tokenizer: str
-    """As it was named."""
+    """Its name, or the path of its file."""
     tokenizer_sha256: str
     """Its fingerprint."""
     vocabulary: int
     boundary: int
     dtype: str
     held_out: float
-    """Share of the text, for each of validation and test."""
+    """Fraction of the text for each of validation and test."""
     split_seed: int
-    passage: int = PASSAGE
-    """The most characters of one, see `Sides`."""
-    sources: list[SourceFacts]
-    shards: list[ShardFacts]
+    passage: int = MAX_CHUNK_CHARACTERS
+    """Chunk size in characters."""
+    sources: list[SourceInfo]
+    shards: list[ShardInfo]
     """By source, in the order of the text."""
     versions: dict[str, str]
 
     def tokens(self) -> dict[SplitName, int]:
-        """Of each split."""
-        found = dict.fromkeys(SPLITS, 0)
+        """Number of tokens in each split."""
+        tokens = dict.fromkeys(SPLITS, 0)
         for shard in self.shards:
-            found[shard.split] += shard.tokens
-        return found
+            tokens[shard.split] += shard.tokens
+        return tokens
 
     def training_tokens(self) -> dict[str, int]:
-        """Of each source that has some."""
-        found: dict[str, int] = {}
+        """Number of training tokens of each source that has some."""
+        tokens: dict[str, int] = {}
         for shard in self.shards:
             if shard.split == "train":
-                found[shard.source] = found.get(shard.source, 0) + shard.tokens
-        return found
+                tokens[shard.source] = tokens.get(shard.source, 0) + shard.tokens
+        return tokens
 
 
 @dataclass(frozen=True)
 class PreparedDataset:
-    """Prepared text, whose files are as long as they should be."""
+    """A prepared dataset whose files have the right length and type; `verify` hashes them."""
 
     folder: Path
     manifest: Manifest
     sha256: str
-    """Of the manifest, which holds those of all files."""
+    """Hash of the manifest, which contains the hashes of all files."""
 
     @classmethod
     def open(cls, folder: Path) -> "PreparedDataset":
-        """Raises MoreishError when it is damaged, newer than this Moreish, or not all there."""
-        place = folder / MANIFEST
-        try:
-            content = place.read_bytes()
-            tree = read_json(place)
-        except (OSError, ValueError) as error:
-            raise MoreishError(f"{place} is damaged: {error}") from None
-        if (
-            isinstance(tree, dict)
-            and isinstance(tree.get("format"), int)
-            and (tree["format"] > FORMAT)
-        ):
-            raise MoreishError(
-                f"{place} was written by a newer Moreish: pip install --upgrade moreish"
-            )
-        try:
-            manifest = Manifest.model_validate(tree)
-        except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(map(str, first["loc"]))
-            raise MoreishError(f"{place} is damaged ({key}: {first['msg']})") from None
-        found = cls(folder, manifest, hashlib.sha256(content).hexdigest())
-        for shard in manifest.shards:
-            found._mapped(shard)
-        return found
+        """Open a prepared dataset.
 
-    def _mapped(self, shard: ShardFacts) -> Array:
+        Raises:
+            MoreishError: it is damaged, incomplete, or written by a newer Moreish.
+        """
+        path = folder / MANIFEST
+        try:
+            content = path.read_bytes()
+            tree = read_json(path)
+        except (OSError, ValueError) as error:
+            raise MoreishError(f"{path} is damaged: {error}") from None
+        manifest = Manifest.parse_stored(tree, str(path), FORMAT)
+        dataset = cls(folder, manifest, hashlib.sha256(content).hexdigest())
+        for shard in manifest.shards:
+            dataset._open_shard(shard)
+        return dataset
+
+    def _open_shard(self, shard: ShardInfo) -> Array:
         path = self.folder / shard.file
         try:
-            ids_N = load_tokens(path, items=False, least=1).ids_N
+            ids_N = load_tokens(path, items=False, min_tokens=1).ids_N
         except (OSError, ValueError) as error:
-            raise MoreishError(f"{path} is damaged or gone: {error}") from None
+            raise MoreishError(f"{path} is damaged or missing: {error}") from None
         assert isinstance(ids_N, np.ndarray)
         if len(ids_N) != shard.tokens or ids_N.dtype != np.dtype(self.manifest.dtype):
             raise MoreishError(f"{path} is damaged: it holds {len(ids_N):,} {ids_N.dtype} tokens")
         return ids_N
 
     def tokenizer(self) -> Tokenizer:
-        """Raises MoreishError when it is not the one that the text was prepared with."""
+        """Load the tokenizer.
+
+        Raises:
+            MoreishError: its file is damaged, or not the one that the text was prepared with.
+        """
         path = self.folder / TOKENIZER
         try:
-            found = tokenizer_from_json(read_json(path), boundary=True)
+            tokenizer = tokenizer_from_json(read_json(path), boundary=True)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise MoreishError(f"{path} is damaged: {error}") from None
-        if found.fingerprint() != self.manifest.tokenizer_sha256:
+        if tokenizer.fingerprint() != self.manifest.tokenizer_sha256:
             raise MoreishError(f"{path} is not the tokenizer that this text was prepared with")
-        return found
+        return tokenizer
 
     def tokens(self, split: SplitName) -> TokenDataset:
         """A split as one stream, source after source."""
         shards = [shard for shard in self.manifest.shards if shard.split == split]
         bounds: dict[str, tuple[int, int]] = {}
-        at = 0
+        end = 0
         for shard in shards:
-            first, _ = bounds.get(shard.source, (at, at))
-            at += shard.tokens
-            bounds[shard.source] = first, at
-        origin = PreparedReference(folder=self.folder, manifest=self.sha256, bounds=bounds)
-        return TokenDataset(
-            ShardedArray([self._mapped(shard) for shard in shards], origin), items=False
-        )
+            first, _ = bounds.get(shard.source, (end, end))
+            end += shard.tokens
+            bounds[shard.source] = first, end
+        reference = PreparedReference(folder=self.folder, manifest=self.sha256, bounds=bounds)
+        ids_N = ShardedArray([self._open_shard(shard) for shard in shards], reference)
+        return TokenDataset(ids_N, items=False)
 
     def splits(self) -> dict[SplitName, TokenDataset]:
+        """All splits."""
         return {name: self.tokens(name) for name in SPLITS}
 
     def verify(self, workers: int) -> None:
-        """Read everything. Raises MoreishError when a file is not the one that was written."""
+        """Compare the hashes of all files with the manifest.
+
+        Args:
+            workers: number of threads.
+
+        Raises:
+            MoreishError: a file is damaged.
+        """
         self.tokenizer()
         with ThreadPoolExecutor(workers) as pool:
             paths = [self.folder / shard.file for shard in self.manifest.shards]
-            for shard, found in zip(self.manifest.shards, pool.map(digest, paths), strict=True):
-                if found != shard.sha256:
+            for shard, sha256 in zip(
+                self.manifest.shards, pool.map(file_sha256, paths), strict=True
+            ):
+                if sha256 != shard.sha256:
                     raise MoreishError(
                         f"{self.folder / shard.file} is damaged: its sha256 is not the one in "
                         f"{MANIFEST}; prepare the text again, with --overwrite"

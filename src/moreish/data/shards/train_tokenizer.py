@@ -1,10 +1,11 @@
-"""A tokenizer for sources of any size: what it needs is read from them first."""
+"""Tokenizers for sources of any size; those that are trained read the sources first."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from moreish.data.shards.chunks import Cut, HashSplitter, encoded, passages
-from moreish.data.shards.sources import Source, SourceFormat
+from moreish.data.shards.chunks import CutFunction, HashSplitter, encode_utf8, split_into_chunks
+from moreish.data.shards.readers import SourceFormat
+from moreish.data.shards.sources import Source
 from moreish.data.text import Alphabet
 from moreish.tokenizers import (
     REGISTRY,
@@ -14,16 +15,22 @@ from moreish.tokenizers import (
     tokenizer_builder,
 )
 
-SAMPLE = 200_000_000
-"""Bytes of training text that a vocabulary is learned from, about: more changes little."""
+SAMPLE_BYTES = 200_000_000
+"""Approximate amount of training text that a vocabulary is learned from: more changes little."""
 
 Progress = Callable[[str, int], None]
-"""Is told what is being done, and how many bytes of text were read for it."""
+"""Called with a description and the number of bytes of text that were read."""
 
 
-def cut_of(name: str, tokenizer: Tokenizer | None = None) -> Cut:
-    """Where passages may end. It is the same for all tokenizers of ours and GPT-2's, so that these
-    have equal splits of a text."""
+def cut_function(name: str, tokenizer: Tokenizer | None = None) -> CutFunction:
+    """Where chunks may end.
+
+    It is the same for all registered tokenizers, so that their splits of a text are equal.
+
+    Args:
+        name: a registered tokenizer, or the path of a tokenizer.json.
+        tokenizer: the tokenizer, if it was built already.
+    """
     if name in REGISTRY:
         return cut_before_space
     return (tokenizer or tokenizer_builder(name).build([], boundary=True)).safe_cut
@@ -31,60 +38,68 @@ def cut_of(name: str, tokenizer: Tokenizer | None = None) -> Cut:
 
 @dataclass(frozen=True)
 class TrainingSample:
-    """Passages of the training split, chosen by their hashes, as often as wanted."""
+    """Random chunks of the training split, chosen by their hash; it can be iterated repeatedly."""
 
     sources: list[Source]
-    how: SourceFormat
-    sides: HashSplitter
+    source_format: SourceFormat
+    splitter: HashSplitter
     share: float
-    """Of the passages."""
-    told: Progress
+    """Fraction of the chunks."""
+    progress: Progress
 
     def __iter__(self) -> Iterator[str]:
         done = 0
         for source in self.sources:
             for part in range(source.parts):
-                pieces = source.pieces(part, self.how)
-                for passage in passages(pieces, cut_before_space, self.sides.passage):
-                    raw = encoded(passage, source, part)
-                    place, chance = self.sides.hashed(raw)
-                    if self.sides.side(place) == "train" and chance < self.share:
-                        yield passage.text + "\n" * passage.ends
+                pieces = source.pieces(part, self.source_format)
+                size = self.splitter.chunk_characters
+                for chunk in split_into_chunks(pieces, cut_before_space, size):
+                    raw = encode_utf8(chunk, source, part)
+                    hashed, chance = self.splitter.hash(raw)
+                    if self.splitter.split_of(hashed) == "train" and chance < self.share:
+                        yield chunk.text + "\n" * chunk.is_last
                     done += len(raw)
-                    self.told("reading for the vocabulary", done)
+                    self.progress("reading text for the vocabulary", done)
 
 
-def learned(
+def build_tokenizer(
     name: str,
     limits: VocabularyLimits,
     sources: list[Source],
-    how: SourceFormat,
-    sides: HashSplitter,
-    size: int,
-    told: Progress,
+    source_format: SourceFormat,
+    splitter: HashSplitter,
+    text_bytes: int,
+    progress: Progress,
 ) -> Tokenizer:
-    """The tokenizer of that name; one that learns does so from a sample of the training split, and
-    one of characters knows all that occur.
+    """Build a tokenizer for sources.
+
+    A trained vocabulary is learned from a sample of the training split; the character tokenizer
+    gets all characters that occur in the sources.
 
     Args:
-        size: bytes that the sources have, about.
+        name: a registered tokenizer, or the path of a tokenizer.json.
+        limits: limits of the vocabulary.
+        sources, source_format, splitter: what to read, and its split.
+        text_bytes: the approximate size of the sources, in bytes.
+        progress: called while the sources are read.
 
     Raises:
-        MoreishError: there is none, or a library or a source is missing.
+        MoreishError: there is no such tokenizer, or a library or a source is missing.
     """
-    made = tokenizer_builder(name)
-    if made.needs_text:
-        sample = TrainingSample(sources, how, sides, min(1.0, SAMPLE / max(1, size)), told)
-        return made.build(sample, boundary=True, limits=limits)
+    recipe = tokenizer_builder(name)
+    if recipe.needs_text:
+        share = min(1.0, SAMPLE_BYTES / max(1, text_bytes))
+        sample = TrainingSample(sources, source_format, splitter, share, progress)
+        return recipe.build(sample, boundary=True, limits=limits)
     if name != "char":
-        return made.build([], boundary=True, limits=limits)
+        return recipe.build([], boundary=True, limits=limits)
     alphabet, done = Alphabet(), 0
     for source in sources:
         for part in range(source.parts):
-            for _, text, _ in source.pieces(part, how):
+            for _, text, _ in source.pieces(part, source_format):
                 if text:
                     alphabet.add(text)
                 done += len(text)
-                told("reading for the characters", done)
+                progress("reading text for the alphabet", done)
     characters = "".join(map(chr, sorted(alphabet.points)))
-    return made.build([characters], boundary=True, limits=limits)
+    return recipe.build([characters], boundary=True, limits=limits)

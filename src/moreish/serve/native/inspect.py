@@ -186,7 +186,7 @@ def predict_next(
     run, model = served.run, served.run.model
     check_length("prompt", len(body.prompt), limits)
     prompt = encode_prompt(body.prompt, served)
-    ids = np.concatenate([run.lead(prompt), prompt])[-(model.max_length or model.context) :]
+    ids = np.concatenate([run.initial_context(prompt), prompt])[-(model.max_length or model.context) :]
     logits_1V = model(torch.from_numpy(ids)[None])[0][:, -1].float()
     if (unk := run.tokenizer.unk_id) is not None:
         logits_1V = logits_1V.index_fill(1, torch.tensor([unk]), -torch.inf)
@@ -219,7 +219,7 @@ def compute_attention(
         raise bad_request("layer", message)
     check_length("text", len(body.text), limits)
     ids = encode_prompt(body.text, served, "text")
-    all_ids = np.concatenate([run.lead(ids), ids])
+    all_ids = np.concatenate([run.initial_context(ids), ids])
     ids_T = all_ids[-min(MAX_ATTENTION_TOKENS, network.context) :]
     maps_HTT = attention_maps(run.model, ids_T)[body.layer]
     return schemas.AttentionResponse(

@@ -52,7 +52,7 @@ async def list_items(
     deadline = time.monotonic() + limits.seconds
     seed = random.getrandbits(32) if body.seed is None else body.seed % 2**63
     writer = await executor.run(_build_writer, served, body, seed, limits)
-    known = await executor.run(lambda: served.run.known) if body.new_only else None
+    known = await executor.run(lambda: served.run.training_index) if body.new_only else None
     texts = await _generate(served, body, writer, known, deadline, limits)
     items = []
     for first in range(0, len(texts), LOOKUP_CHUNK):
@@ -89,13 +89,13 @@ def _build_writer(
         )
         if constraint or body.new_only:
             check_searchable(served)
-        return run.writer(
+        return run.text_generator(
             prompt=body.starts,
             max_tokens=min(run.default_max_tokens(constraint), limits.max_tokens),
             sampling=body.sampling,
             seed=seed,
-            asked=constraint,
-            effort=REGEX_LIMITS,
+            constraint=constraint,
+            limits=REGEX_LIMITS,
         )
     except MoreishError as error:
         if (flag := re.search(CLI_FLAGS, str(error))) is None:
@@ -177,9 +177,9 @@ def _look_up(served: ServedModel, texts: list[str]) -> list[schemas.ListItem]:
     for text in texts:
         known, nearest, distance = None, None, None
         if searchable:
-            known = text.encode() in run.known
+            known = text.encode() in run.training_index
             with suppress(MoreishError):  # the library for edit distances is not installed
-                nearest, distance = run.items.nearest(text)
+                nearest, distance = run.nearest_item_index.nearest(text)
         items.append(schemas.ListItem(text=text, known=known, nearest=nearest, distance=distance))
     return items
 

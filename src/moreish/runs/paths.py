@@ -1,0 +1,66 @@
+"""Where a run may be created, and what happens to the run that it replaces."""
+
+import shutil
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from moreish.errors import MoreishError
+from moreish.utils.files import file_lock
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder is a run folder."""
+    return (path / "run.json").is_file()
+
+
+def backup_path(path: Path) -> Path:
+    """Where the run that a new one at `path` replaces is kept until the new one is under way."""
+    path = path if path.name else path.absolute()  # the current folder
+    return path.parent / f".{path.name}.replaced"
+
+
+def remove_run(path: Path) -> None:
+    """Remove a run folder; anything else is left alone."""
+    if is_run(path):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def training_lock(path: Path) -> AbstractContextManager[None]:
+    """Lock the run folder at `path`, so that no other process trains in it.
+
+    Raises:
+        MoreishError: another process does.
+    """
+    message = f"another process is training {path}: wait until it ends"
+    return file_lock(path / ".lock", message)
+
+
+def check_run_path(path: Path, *, overwrite: bool) -> None:
+    """Check that a run can be created at `path`.
+
+    Raises:
+        MoreishError: it cannot, and why.
+    """
+    if path.name in ("", ".."):
+        raise MoreishError(f"--out {path}: give the run a folder of its own, e.g. runs/mine")
+    for parent in path.absolute().parents:
+        if is_run(parent):
+            raise MoreishError(f"--out {path}: {parent} is a run folder, which cannot hold another")
+        if parent.is_file():
+            raise MoreishError(f"--out {path}: {parent} is a file, not a folder")
+    is_empty = path.is_dir() and not any(path.iterdir())
+    if is_empty or not (path.exists() or path.is_symlink()):
+        return
+    if not overwrite:
+        raise MoreishError(f"{path} exists: choose another --out, or replace it with --overwrite")
+    if path.is_symlink() or not is_run(path):
+        raise MoreishError(f"{path} is not a run folder, so --overwrite will not replace it")
+    if path.resolve() in (Path.cwd(), *Path.cwd().parents):
+        raise MoreishError(f"you are inside {path}: change to another folder to replace it")
+
+
+def other_runs(path: Path) -> str:
+    """The end of an error message that lists the runs beside or in `path`, if any."""
+    folder = path if path.is_dir() else path.parent
+    runs = sorted(str(found.parent) for found in folder.glob("*/run.json"))
+    return f"; there are {', '.join(runs[:5])}" if runs else ""
