@@ -186,7 +186,9 @@ def predict_next(
     run, model = served.run, served.run.model
     check_length("prompt", len(body.prompt), limits)
     prompt = encode_prompt(body.prompt, served)
-    ids = np.concatenate([run.initial_context(prompt), prompt])[-(model.max_length or model.context) :]
+    ids = np.concatenate([run.initial_context(prompt), prompt])[
+        -(model.max_length or model.context) :
+    ]
     logits_1V = model(torch.from_numpy(ids)[None])[0][:, -1].float()
     if (unk := run.tokenizer.unk_id) is not None:
         logits_1V = logits_1V.index_fill(1, torch.tensor([unk]), -torch.inf)

@@ -56,7 +56,7 @@ def build_sequence_requests(
     seed = random.getrandbits(63) if body.seed is None else body.seed % 2**63
     requests = []
     for ids in prompts:
-        prefix = served.run.lead(ids)
+        prefix = served.run.initial_context(ids)
         max_length = served.run.model.max_length
         if scores_prompt and max_length is not None and len(prefix) + len(ids) > max_length:
             raise bad_request(
