@@ -129,7 +129,7 @@ def compare(
         report = partial(progress, f"evaluating {run.path}")
         losses = evaluate_losses(run.model, run.split(split), progress=report)
         sums_U: Sums = np.bincount(unit_P, losses, minlength=len(sizes_U)).astype(np.float64)
-        groups.setdefault(_settings_key(run), []).append((run, sums_U))
+        groups.setdefault(settings_key(run), []).append((run, sums_U))
     if len(groups) < 2:
         raise MoreishError("these runs differ only in their seed: there is nothing to compare")
     ranked = sorted((_group(members, sizes_U) for members in groups.values()), key=lambda g: g.loss)
@@ -230,7 +230,7 @@ def _split_text(run: Run, split: SplitName) -> list[bytes]:
     return [tokenizer.decode_bytes(tokens.item(i)) for i in range(len(tokens.boundaries) - 1)]
 
 
-def _settings_key(run: Run) -> str:
+def settings_key(run: Run) -> str:
     """A string that is equal for runs that differ only in their seed.
 
     The source's name and the tracker are ignored; that the texts are equal is checked elsewhere.

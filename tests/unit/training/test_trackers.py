@@ -16,7 +16,7 @@ import pytest
 from conftest import STORY, Moreish
 from moreish import api
 from moreish.errors import MoreishError
-from moreish.runs.compare import _settings_of
+from moreish.runs.compare import settings_key
 from moreish.runs.run import Run
 from moreish.training import trackers as tracking
 from moreish.training.events import Event, Note, Step, ignore
@@ -124,7 +124,7 @@ def test_tracking_changes_no_bit(tmp_path: Path) -> None:
     weights = [(run.path / "model.safetensors").read_bytes() for run in (tracked, alone)]
     assert weights[0] == weights[1]
     assert not (alone.path / "tensorboard").exists()
-    assert _settings_of(tracked) == _settings_of(alone)  # so they differ in nothing
+    assert settings_key(tracked) == settings_key(alone)  # so they differ in nothing
 
 
 KILLED = """
