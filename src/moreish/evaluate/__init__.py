@@ -17,7 +17,7 @@ from moreish.evaluate.metrics import (
     batch_losses,
     evaluate_losses,
     evaluation_batches,
-    evaluation_spans,
+    evaluation_windows,
     format_bits,
     score,
 )
@@ -42,7 +42,7 @@ __all__ = [
     "context_counts",
     "evaluate_losses",
     "evaluation_batches",
-    "evaluation_spans",
+    "evaluation_windows",
     "find_transformer",
     "format_bits",
     "mean_loss",

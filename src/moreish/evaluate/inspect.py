@@ -1,6 +1,6 @@
-"""What can be looked at inside a model, as numbers: pairs, embeddings, attention.
+"""The inside of a model as numbers: letter pairs, embeddings, attention.
 
-V vocabulary, M some of it, C width, T time, H heads.
+V vocabulary, M a selection of it, C width, T positions, H heads.
 """
 
 import numpy as np
@@ -16,19 +16,19 @@ Floats = NDArray[np.floating]
 
 
 def context_counts(ids_N: AnyIds | ShardedArray, vocab_size: int) -> Ids:
-    """(V,) how often each token is followed by another."""
+    """Return (V,) how often each token is followed by another."""
     counts_V = count_tokens(ids_N, vocab_size)
     counts_V[int(ids_N[-1])] -= 1
     return counts_V
 
 
 def tokens_by_frequency(counts_V: Ids) -> Ids:
-    """(V,) the tokens, the most frequent first."""
+    """Return (V,) the tokens, the most frequent first."""
     return np.argsort(-counts_V, kind="stable")
 
 
 def bigram_counts(ids_N: AnyIds | ShardedArray, chosen_M: Ids, vocab_size: int) -> Ids:
-    """(M, M) how often one of these follows another: a row for the first of a pair."""
+    """Return (M, M) the counts of pairs of the chosen tokens; the row is the first of a pair."""
     size = len(chosen_M)
     place_V = np.full(vocab_size, size)
     place_V[chosen_M] = np.arange(size)
@@ -41,7 +41,7 @@ def bigram_counts(ids_N: AnyIds | ShardedArray, chosen_M: Ids, vocab_size: int) 
 
 @torch.inference_mode()
 def bigram_probabilities(model: Model, chosen_M: Ids) -> Floats:
-    """(M, M) the chance of one of these after another, nothing being before."""
+    """Return (M, M) the model's probabilities of the same pairs, at the start of a text."""
     chosen_MT = torch.from_numpy(chosen_M)[:, None]
     shares_MV = model(chosen_MT)[0][:, 0].softmax(dim=-1)
     expected_MM: Floats = shares_MV.numpy()[:, chosen_M]
@@ -49,17 +49,17 @@ def bigram_probabilities(model: Model, chosen_M: Ids) -> Floats:
 
 
 def token_embedding(model: Model, vocab_size: int) -> Floats | None:
-    """(V, C) a vector for each token; None of a model that has none."""
+    """Return (V, C) the token embedding, or None if the model has none."""
     for name, module in model.named_modules():
         if name.endswith(("embedding", "embedding_table")) and isinstance(module, nn.Embedding):
-            weight = module.weight.detach()[:vocab_size]  # others are gates, or other places
+            weight = module.weight.detach()[:vocab_size]  # the rest: gates, positions
             return weight.numpy() if weight.shape[1] > 1 else None
     return None
 
 
 def principal_components(points_MC: Floats) -> tuple[Floats, Floats]:
-    """(M, 2) the two widest axes of some points (Pearson 1901), and (2,) their shares of the
-    variance."""
+    """Return (M, 2) the first two principal components of some points (Pearson 1901), and (2,) the
+    shares of the variance that they explain."""
     u, s, _ = np.linalg.svd(points_MC - points_MC.mean(axis=0), full_matrices=False)
     shares = s**2 / max(float((s**2).sum()), 1e-12)
     return u[:, :2] * s[:2], shares[:2]

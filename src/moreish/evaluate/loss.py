@@ -1,6 +1,6 @@
-"""The one place where logits become losses.
+"""From logits to losses: the only place where losses are computed.
 
-B batch, T time, V vocabulary.
+B batch, T positions, V vocabulary.
 """
 
 from jaxtyping import Float, Int
@@ -13,7 +13,7 @@ from moreish.data import IGNORE_INDEX
 def token_losses(
     logits_BTV: Float[Tensor, "B T V"], targets_BT: Int[Tensor, "B T"]
 ) -> Float[Tensor, "B T"]:
-    """Minus the log-probability of each target, in nats; 0 where it is `IGNORE_INDEX`."""
+    """Return the negative log-probability of each target, in nats; 0 where it is `IGNORE_INDEX`."""
     return F.cross_entropy(
         logits_BTV.flatten(0, 1).float(),
         targets_BT.flatten(),
@@ -27,7 +27,7 @@ def mean_loss(
     targets_BT: Int[Tensor, "B T"],
     counts_BT: Int[Tensor, "B T"] | None = None,
 ) -> Float[Tensor, ""]:
-    """The mean over the targets that are scored, in nats per token; each as often as it counts."""
+    """Return the mean loss in nats per token, weighted by `counts_BT` if given."""
     if counts_BT is not None:
         return (token_losses(logits_BTV, targets_BT) * counts_BT).sum() / counts_BT.sum()
     return F.cross_entropy(

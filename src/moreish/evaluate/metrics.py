@@ -1,6 +1,6 @@
 """Exact losses over a whole split, on one ruler for every model and tokenizer.
 
-B batch, T time, U units.
+B batch, T positions, U units of the standard error.
 """
 
 import math
@@ -21,47 +21,48 @@ from moreish.models import Model
 from moreish.tokenizers import Tokenizer
 
 BATCH_POSITIONS = 4_096
-"""Positions that one forward pass evaluates: few enough that a CPU keeps them in its cache,
-which is 1.6 times as fast as 16,384. The result does not depend on it."""
+"""Positions per forward pass on a CPU. They fit into its cache, which is 1.6 times as fast as
+16,384. The result does not depend on it."""
 
 BATCH_LOGITS = 2**24
-"""Logits that one forward pass makes, where the vocabulary is large: 64 MB of them."""
+"""Maximum logits per forward pass: 64 MB."""
 
-BATCH_NUMBERS = 2**21
-"""Numbers of the widest layer in one forward pass: 8 MB of them."""
+BATCH_ACTIVATIONS = 2**21
+"""Maximum activations of the widest layer per forward pass: 8 MB."""
 
-GPU_NUMBERS = 16
-"""Numbers that a GPU holds at a time for every number of a position's widest vector, about: halving
-a pass mends a guess that was too low."""
+GPU_ACTIVATIONS = 16
+"""Estimate of the numbers that a GPU holds per number of a position's widest vector; where it is
+too low, the batch is split."""
 
 WINDOW = 512
-"""Positions a pass scores where the model itself sets no limit."""
+"""Positions scored per window if the model sets no limit."""
 
 STDERR_BLOCK = 256
-"""Tokens of running text that count as one observation in the standard error: neighbouring tokens
-are not independent. In a list every item is one."""
+"""Tokens of running text that count as one observation in the standard error, since neighboring
+tokens are not independent. In a list every item is one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """The loss of one split. `stderr` is the standard error of `loss`, by item or by stretch."""
+    """The loss of one split in nats per token, and what follows from it; `stderr` is the standard
+    error of `loss`, over items or blocks of text."""
 
     loss: float
     stderr: float
     bits_per_char: float
-    """NaN, like those of bytes, where there are unknown words: what they are was not predicted."""
+    """NaN, as are bits per byte, if the split has unknown words, which have no known length."""
     bits_per_byte: float
     perplexity: float
     tokens: int
 
     def as_json(self) -> dict[str, float | int | None]:
-        """JSON has no infinity and no NaN: they become null."""
+        """Return a dictionary for JSON, with null for infinity and NaN."""
         return {key: value if math.isfinite(value) else None for key, value in asdict(self).items()}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Back from `as_json`. A null is infinity, in an error NaN, and in bits too where the loss
-        is finite."""
+        """Restore a score from `as_json`: null is NaN in the error, and in bits if the loss is
+        finite; else infinity."""
         lost = {"stderr": math.nan}
         if data["loss"] is not None:
             lost |= {"bits_per_char": math.nan, "bits_per_byte": math.nan}
@@ -72,17 +73,17 @@ class Score:
 
 
 def format_bits(value: float) -> str:
-    """Bits per character or byte; a dash where words are unknown, so that nobody can tell."""
+    """Format bits per character or byte; a dash for NaN."""
     return "–" if math.isnan(value) else f"{value:.3f}"
 
 
-def evaluation_spans(model: Model, tokens: TokenDataset, stride: int | None = None) -> Windows:
-    """How a split is cut so that every token is predicted once.
+def evaluation_windows(model: Model, tokens: TokenDataset, stride: int | None = None) -> Windows:
+    """Cut a split into windows, so that every token is predicted once.
 
-    Items start afresh. A model that sees only its context of K tokens gets K - 1 of them again
-    before each further piece, so that the cuts change nothing. A model with a limited length gets
-    consecutive windows of that length; a `stride` below it lets windows overlap, and scores in
-    each only the last `stride` predictions, which then have more past.
+    Every item begins a new window. For a model that depends on K tokens, windows overlap by K - 1,
+    so that the cuts change nothing. A model with a maximum length gets consecutive windows of that
+    length; with a smaller `stride` they overlap, and only the last `stride` predictions of each,
+    which have more context, are scored.
 
     Raises:
         MoreishError: `stride` is not between 1 and the context.
@@ -102,8 +103,8 @@ def evaluation_spans(model: Model, tokens: TokenDataset, stride: int | None = No
 def evaluation_batches(
     model: Model, tokens: TokenDataset, spans: Windows, group: ProcessGroup = SINGLE_PROCESS
 ) -> Iterator[tuple[Windows, Batch]]:
-    """All spans, in batches of like length. Of several processes each has its own, and as many as
-    the others, where needed one of which nothing is scored: layers in parts need all of them."""
+    """Yield all windows, in batches of similar length. Each of several processes gets its own, and
+    all get equally many, if necessary one that is not scored: sharded layers need all processes."""
     positions = int(group.broadcast(batch_positions(model)))
     spans = spans[np.argsort(-spans.length_W, kind="stable")]
     groups, first = [], 0
@@ -119,27 +120,27 @@ def evaluation_batches(
 
 
 def batch_positions(model: Model) -> int:
-    """Positions in one forward pass: few on a CPU, for its cache; on a GPU as many as should fit
-    into its memory."""
+    """Return the positions per forward pass: few on a CPU, for its cache; on a GPU as many as
+    should fit into its memory."""
     device = device_of(model)
     if device.type != "cuda":
         layers = [part.out_features for part in model.modules() if isinstance(part, nn.Linear)]
-        fitting = BATCH_NUMBERS // max(layers, default=1)
-        return max(1, min(BATCH_POSITIONS, BATCH_LOGITS // model.vocab_size, fitting))
+        fits_cache = BATCH_ACTIVATIONS // max(layers, default=1)
+        return max(1, min(BATCH_POSITIONS, BATCH_LOGITS // model.vocab_size, fits_cache))
     widest = max(model.vocab_size, *(max(p.shape) for p in model.parameters()))
     free, _ = torch.cuda.mem_get_info(device)
-    # No tensor of more numbers than 32 bits count, which some kernels rely on.
-    return max(1, min(free // (4 * GPU_NUMBERS), 2**31) // widest)
+    # Some kernels index tensors with 32 bits.
+    return max(1, min(free // (4 * GPU_ACTIVATIONS), 2**31) // widest)
 
 
 def device_of(model: Model) -> torch.device:
-    """Where the model is; one without parameters is on the CPU."""
+    """Return the model's device; the CPU if it has no parameters."""
     return next((p.device for p in model.parameters()), torch.device("cpu"))
 
 
 def batch_losses(model: Model, batch: Batch, parts: int) -> tuple[NDArray[np.float32], int]:
-    """(B, T) the losses of `batch`, taken in `parts`, or in twice as many until the memory of the
-    GPU holds each; and how many these were, to begin the next batch with."""
+    """Return (B, T) losses of `batch`, computed in `parts`, and the number of parts, which is
+    doubled until each fits into the memory of the GPU; start the next batch with it."""
     device = device_of(model)
     while True:
         try:
@@ -162,32 +163,33 @@ def evaluate_losses(
     progress: Callable[[float], None] | None = None,
     group: ProcessGroup = SINGLE_PROCESS,
 ) -> NDArray[np.float32]:
-    """(predictions,) the loss of each token but the first, in nats, in the order of the split.
+    """Return (predictions,) the loss of each token but the first, in nats, in the split's order.
 
     Args:
-        progress: is told the share that is done.
-        group: the processes that share the work; each has all losses then.
+        stride: see `evaluation_windows`.
+        progress: called with the share that is done.
+        group: the processes that share the work; each gets all losses.
     """
-    spans = evaluation_spans(model, tokens, stride)
+    spans = evaluation_windows(model, tokens, stride)
     losses = np.zeros(tokens.num_predictions, dtype=np.float32)
     was_training = model.training
     model.eval()
     done, parts = 0, 1
     for chosen, batch in evaluation_batches(model, tokens, spans, group):
         losses_BT, parts = batch_losses(model, batch, parts)
-        scored_BT = batch.targets_BT.numpy() != IGNORE_INDEX
-        places_BT = chosen.start_W[:, None] + np.arange(losses_BT.shape[1])
-        losses[places_BT[scored_BT]] = losses_BT[scored_BT]
+        is_scored_BT = batch.targets_BT.numpy() != IGNORE_INDEX
+        position_BT = chosen.start_W[:, None] + np.arange(losses_BT.shape[1])
+        losses[position_BT[is_scored_BT]] = losses_BT[is_scored_BT]
         done += len(chosen) * group.size
         if progress is not None:
             progress(min(1.0, done / len(spans)))
     model.train(was_training)
-    group.all_reduce(torch.from_numpy(losses))  # what others have scored is zero here
+    group.all_reduce(torch.from_numpy(losses))  # losses of other processes are zero here
     return losses
 
 
 def score(losses: NDArray[np.float32], tokens: TokenDataset, tokenizer: Tokenizer) -> Score:
-    """Sum up the losses of a split."""
+    """Summarize the losses of a split."""
     exact = losses.astype(np.float64)
     total, count = float(exact.sum()), len(exact)
     predicted = count_tokens(tokens.ids_N, tokenizer.vocab_size)
@@ -206,7 +208,8 @@ def score(losses: NDArray[np.float32], tokens: TokenDataset, tokenizer: Tokenize
 
 
 def _standard_error(losses: NDArray[np.float64], tokens: TokenDataset) -> float:
-    """Of a ratio of sums over independent units (Cochran 1977, section 6.4); NaN for one unit."""
+    """Compute it as that of a ratio of sums over independent units (Cochran 1977, section 6.4);
+    NaN for one unit."""
     starts_U, _ = (
         tokens.segments() if tokens.items else (np.arange(0, len(losses), STDERR_BLOCK), None)
     )

@@ -1,23 +1,23 @@
-"""What stands in the data already, word for word."""
+"""Novelty: what of a text is in the training data word for word, and what is nearest to it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from moreish.errors import MoreishError
 
-AROUND = 40
-"""Bytes before and after a shared piece that are shown with it."""
+CONTEXT_BYTES = 40
+"""Bytes shown before and after an overlap."""
 
 
 class TrainingIndex:
-    """The data that a run was made of, all splits of it; `text in known` asks if it holds a text.
+    """The data of a run, all splits; `text in index` says whether a text is in it.
 
-    An item is known if it equals one; running text, if it stands anywhere in one piece. That there
-    is nothing is known of any data. All texts are UTF-8: one text may be written in many tokens.
+    An item is if it equals one; running text is if the data contain it. An empty text always is.
+    Texts are UTF-8 bytes, since one text may be encoded in many ways.
     """
 
     def __init__(self, texts: Iterable[bytes], *, items: bool) -> None:
-        """`items`: each line of a text is one."""
+        """`items`: whether each line of a text is an item."""
         self._items: set[bytes] = set()
         self._texts: list[bytes] = []
         for text in texts:
@@ -27,42 +27,43 @@ class TrainingIndex:
                 self._texts.append(text)
 
     def __contains__(self, text: bytes) -> bool:
-        return not text or text in self._items or any(text in known for known in self._texts)
+        return not text or text in self._items or any(text in data for data in self._texts)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Overlap:
-    """The longest piece of a text that stands in the data, word for word."""
+    """The longest part of a text that is in the data."""
 
     text: str
     place: int
-    """Of its first occurrence found, in bytes of the data."""
+    """Offset of one occurrence in the data, in bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextNovelty:
-    """What a text owes to the training data."""
+    """How much of a text is in the training data."""
 
     text: str
     known: bool
-    """It stands there whole."""
+    """Whether all of it is in the data."""
     overlap: str
-    """Its longest piece that stands there."""
+    """Its longest part that is in the data."""
     place: int
-    """The line of the training data where that piece stands, from 1; 0 if there is none."""
+    """The line of the data where that part begins, from 1; 0 if there is none."""
     passage: str
-    """That line, or as much of it as lies around the piece."""
+    """That line, cut around the overlap."""
     nearest: str | None
-    """The item with the fewest edits to it, and how many those are."""
+    """The item with the smallest edit distance."""
     distance: int | None
+    """That distance."""
 
 
 class OverlapIndex:
-    """Finds what texts share with the data: a suffix array (Manber and Myers 1993) over the bytes
-    of the data, built once in linear time, so that a look-up is a binary search."""
+    """Finds the longest overlaps of texts with the data, by binary search in a suffix array of its
+    bytes (Manber and Myers 1993), which is built in linear time."""
 
     def __init__(self, data: bytes) -> None:
-        """Five bytes of memory for each byte of `data`.
+        """Takes five bytes of memory for each byte of `data`.
 
         Raises:
             MoreishError: the library that sorts suffixes is not installed.
@@ -77,62 +78,62 @@ class OverlapIndex:
         self._suffixes = divsufsort(data)
 
     def longest_overlap(self, text: str) -> Overlap:
-        """The longest common piece of `text` and the data; empty if they share no character."""
-        wanted = text.encode("utf-8", "surrogatepass")
+        """Return the longest common substring of `text` and the data; empty if there is none."""
+        target = text.encode("utf-8", "surrogatepass")
         best, best_at, best_place = 0, 0, 0
-        for at in range(len(wanted)):
-            if len(wanted) - at <= best:
+        for at in range(len(target)):
+            if len(target) - at <= best:
                 break
-            if _continues(wanted[at]) or not self._stands(wanted[at : at + best + 1]):
+            if _is_continuation(target[at]) or not self._contains(target[at : at + best + 1]):
                 continue
-            length, place = self._match(wanted[at:])
+            length, place = self._match(target[at:])
             if length > best:
                 best, best_at, best_place = length, at, place
-        piece = wanted[best_at : best_at + best].decode("utf-8", "surrogatepass")
+        piece = target[best_at : best_at + best].decode("utf-8", "surrogatepass")
         return Overlap(text=piece, place=best_place)
 
     def locate(self, overlap: Overlap) -> tuple[int, str]:
-        """The line of the data on which an overlap begins, from 1, and as much of that line as lies
-        around it; 0 and nothing for an empty one."""
+        """Return the number of the line where an overlap begins, from 1, and that line, cut around
+        the overlap; 0 and an empty text for an empty overlap."""
         if not overlap.text:
             return 0, ""
         data, at = self._data, overlap.place
         end = at + len(overlap.text.encode("utf-8", "surrogatepass"))
         after = data.find(b"\n", end)
-        first = max(data.rfind(b"\n", 0, at) + 1, at - AROUND)
-        last = min(len(data) if after < 0 else after, end + AROUND)
+        first = max(data.rfind(b"\n", 0, at) + 1, at - CONTEXT_BYTES)
+        last = min(len(data) if after < 0 else after, end + CONTEXT_BYTES)
         return data.count(b"\n", 0, at) + 1, data[first:last].decode("utf-8", "replace")
 
-    def _stands(self, piece: bytes) -> bool:
-        """Whether it stands in the data."""
-        low = self._before(piece)
+    def _contains(self, piece: bytes) -> bool:
+        """Whether the data contain `piece`."""
+        low = self._bisect(piece)
         if low == len(self._suffixes):
             return False
         start = int(self._suffixes[low])
         return self._data[start : start + len(piece)] == piece
 
-    def _before(self, wanted: bytes) -> int:
-        """How many suffixes come before `wanted`, and before all that begin with it."""
+    def _bisect(self, target: bytes) -> int:
+        """Return the number of suffixes that sort before `target`."""
         low, high = 0, len(self._suffixes)
         while low < high:
             middle = (low + high) // 2
             start = int(self._suffixes[middle])
-            if self._data[start : start + len(wanted)] < wanted:
+            if self._data[start : start + len(target)] < target:
                 low = middle + 1
             else:
                 high = middle
         return low
 
-    def _match(self, wanted: bytes) -> tuple[int, int]:
-        """Length and place of the longest prefix of `wanted` in the data."""
-        low = self._before(wanted)
+    def _match(self, target: bytes) -> tuple[int, int]:
+        """Return the length and the place of the longest prefix of `target` in the data."""
+        low = self._bisect(target)
         best, place = 0, 0
-        for neighbour in (low - 1, low):
-            if 0 <= neighbour < len(self._suffixes):
-                start = int(self._suffixes[neighbour])
-                shared = _common(self._data[start : start + len(wanted)], wanted)
-                while shared < len(wanted) and _continues(wanted[shared]):
-                    shared -= 1  # half a character is none
+        for neighbor in (low - 1, low):
+            if 0 <= neighbor < len(self._suffixes):
+                start = int(self._suffixes[neighbor])
+                shared = _common_prefix(self._data[start : start + len(target)], target)
+                while shared < len(target) and _is_continuation(target[shared]):
+                    shared -= 1  # whole characters only
                 if shared > best:
                     best, place = shared, start
         return best, place
@@ -142,7 +143,7 @@ class NearestItemIndex:
     """Finds the nearest item of a list by edit distance (Levenshtein 1966)."""
 
     def __init__(self, items: Iterable[str]) -> None:
-        """Raises MoreishError when the library that reckons distances is not installed."""
+        """Raises MoreishError when the library that computes distances is not installed."""
         try:
             from rapidfuzz.distance import Levenshtein
             from rapidfuzz.process import extractOne
@@ -156,11 +157,10 @@ class NearestItemIndex:
             self._by_length.setdefault(len(item), []).append(item)
 
     def nearest(self, text: str) -> tuple[str, int]:
-        """An item with the fewest insertions, deletions and replacements of a character to `text`,
-        and how many those are.
+        """Return an item with the smallest edit distance to `text`, and that distance.
 
-        The likeliest lengths come first; one that differs by as much as the best distance so far
-        holds nothing nearer.
+        Items of similar length are searched first; the search stops at lengths that differ by as
+        much as the best distance so far.
         """
         nearest, best = "", len(text) + max(self._by_length) + 1
         for length in sorted(self._by_length, key=lambda n: (abs(n - len(text)), n)):
@@ -173,13 +173,13 @@ class NearestItemIndex:
         return nearest, best
 
 
-def _continues(byte: int) -> bool:
-    """Whether a byte of UTF-8 stands inside a character."""
+def _is_continuation(byte: int) -> bool:
+    """Whether a UTF-8 byte is not the first of a character."""
     return byte & 0b1100_0000 == 0b1000_0000
 
 
-def _common(a: bytes, b: bytes) -> int:
-    """How many bytes two strings begin with in common."""
+def _common_prefix(a: bytes, b: bytes) -> int:
+    """Return the length of the longest common prefix."""
     low, high = 0, min(len(a), len(b))
     while low < high:
         middle = (low + high + 1) // 2

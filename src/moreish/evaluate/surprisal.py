@@ -1,4 +1,4 @@
-"""What a model makes of one text, token by token."""
+"""The probability of one text, token by token."""
 
 import math
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from moreish.tokenizers import Ids, Tokenizer
 
 @dataclass(frozen=True, kw_only=True)
 class TokenSurprisal:
-    """One token: its id, its label, and minus its log-probability in nats."""
+    """A token and its negative log-probability in nats."""
 
     id: int
     token: str
@@ -28,20 +28,20 @@ class TokenSurprisal:
 def surprisal(
     model: Model, tokenizer: Tokenizer, text: str, *, lead: Ids, items: bool
 ) -> list[TokenSurprisal]:
-    """Every token of `text` with its surprisal given all before it.
+    """Return the surprisal of every token of `text`, given all before it.
 
     Args:
-        lead: the token that stands before the text, which the model reads first.
-        items: the text is an item, whose end is predicted too.
+        lead: the token that the model reads before the text.
+        items: whether the text is an item, whose end is predicted too.
 
     Raises:
-        MoreishError: `text` has characters that the model never saw, or is empty.
+        MoreishError: `text` is empty or has characters that the model never saw.
     """
     end = [tokenizer.boundary_id] if items else []
     ids = np.concatenate([lead, tokenizer.encode(text), np.array(end, dtype=np.int64)])
     if len(ids) < 2:
         raise MoreishError("there is no text to evaluate")
-    # Half a context at the least before every token, where the text has it.
+    # Every token sees at least half a context, if the text has it.
     stride = None if model.max_length is None else max(1, model.max_length // 2)
     losses = evaluate_losses(model, TokenDataset(ids.astype(np.uint32), items=False), stride)
     return [

@@ -1,4 +1,4 @@
-"""What tokenizers make of a text, and what they cost."""
+"""Tokenizers compared: their tokens of a text, compression and speed."""
 
 import time
 from collections.abc import Iterator
@@ -16,26 +16,26 @@ class Token:
 
     id: int
     label: str
-    """As a person reads it."""
+    """Readable form."""
     bytes: str
-    """Its UTF-8, hexadecimal."""
+    """Its UTF-8 bytes, hexadecimal."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerStats:
-    """What one tokenizer makes of a corpus."""
+    """Compression and speed of one tokenizer on a corpus."""
 
     name: str
     vocabulary: int
     tokens: int
     bytes_per_token: float
     unknown: float
-    """Share of the tokens that stand for what is unknown."""
+    """Share of unknown tokens."""
     megabytes_per_second: float
 
 
 def tokenize_text(tokenizer: Tokenizer, text: str) -> list[Token]:
-    """The tokens of `text`, in order. Raises MoreishError when some of it is unknown."""
+    """Return the tokens of `text`. Raises MoreishError if some of it is unknown."""
     ids = tokenizer.encode(text)
     return [
         Token(
@@ -48,10 +48,10 @@ def tokenize_text(tokenizer: Tokenizer, text: str) -> list[Token]:
 
 
 def measure_tokenizer(name: str, tokenizer: Tokenizer, corpus: Corpus) -> TokenizerStats:
-    """Encode all of `corpus`; only the encoding is timed, not the reading."""
+    """Encode all of `corpus` and measure; reading is not timed."""
     seconds = 0.0
     with TokenBuffer(tokenizer) as spool:
-        for part in corpus.items() if corpus.kind == "lines" else _pieces(corpus):
+        for part in corpus.items() if corpus.kind == "lines" else _chunks(corpus):
             began = time.perf_counter()
             if isinstance(part, str):
                 spool.add_text(part)
@@ -62,8 +62,8 @@ def measure_tokenizer(name: str, tokenizer: Tokenizer, corpus: Corpus) -> Tokeni
     predicted_V = np.bincount(ids_N, minlength=tokenizer.vocab_size)
     count, size = len(ids_N), int(predicted_V @ tokenizer.byte_lengths())
     unknown = 0 if tokenizer.unk_id is None else int(predicted_V[tokenizer.unk_id])
-    if unknown:  # whose length nobody knows
-        size = sum(len(piece.encode()) for piece in _pieces(corpus))
+    if unknown:  # their length is unknown
+        size = sum(len(piece.encode()) for piece in _chunks(corpus))
     return TokenizerStats(
         name=name,
         vocabulary=tokenizer.vocab_size,
@@ -74,6 +74,6 @@ def measure_tokenizer(name: str, tokenizer: Tokenizer, corpus: Corpus) -> Tokeni
     )
 
 
-def _pieces(corpus: Corpus) -> Iterator[str]:
+def _chunks(corpus: Corpus) -> Iterator[str]:
     for text in corpus.texts:
         yield from text

@@ -1,6 +1,6 @@
-"""The one interface that carries the ladder.
+"""The interface of all models.
 
-B batch, R rows of it, T time (positions), V vocabulary.
+B batch, R rows of it, T positions, V vocabulary.
 """
 
 from abc import ABC, abstractmethod
@@ -16,12 +16,12 @@ from moreish.settings import Settings
 
 State = Any
 """What a model carries from one call to the next: nothing, the last tokens, a hidden vector or a
-key/value cache. Only the model that made it looks inside; to others it is a tree of tuples and
-lists whose tensors all have the batch as their first dimension."""
+key/value cache. To all but the model itself it is a tree of tuples and lists whose tensors have the
+batch as their first dimension."""
 
 
 def select_rows(state: State, which: Bool[Tensor, " B"] | Int[Tensor, " R"] | slice) -> State:
-    """The state of some rows of the batch, by mask, by number or by place."""
+    """Select rows of a state by mask, indices or slice."""
     if isinstance(state, Tensor):
         return state[which]
     if isinstance(state, tuple | list):
@@ -41,45 +41,44 @@ def concat_states(states: Sequence[State]) -> State:
     return first
 
 
-def split_states(state: State, number: int) -> list[State]:
-    """The state of each of so many rows by itself."""
-    return [select_rows(state, slice(row, row + 1)) for row in range(number)]
+def split_states(state: State, rows: int) -> list[State]:
+    """Split the state of a batch into the states of its rows."""
+    return [select_rows(state, slice(row, row + 1)) for row in range(rows)]
 
 
 class ModelConfig(Settings):
-    """A model's own settings; `name` is its key in the registry."""
+    """The settings of a model; `name` is its key in the registry."""
 
     name: str
 
     def for_data(self, longest_item: int | None, vocab_size: int) -> "ModelConfig":
-        """These settings, with what the user left open fitted to the data.
+        """Return these settings with defaults that fit the data.
 
         Args:
-            longest_item: in tokens; None for running text.
-            vocab_size: V.
+            longest_item: length in tokens; None for running text.
+            vocab_size: number of distinct tokens.
         """
         return self
 
 
 class Model(nn.Module, ABC):
-    """Gives each position the logits of the token that follows it.
+    """A causal language model: the logits of the next token at each position.
 
-    A model reads tokens from left to right and never looks ahead. It returns logits; losses are
-    not its business. `forward(b, forward(a)[1])` continues where `forward(a)` ended, with the
-    logits that `forward(a + b)` has there; what a model does when that is more than it can hold is
-    said where it is defined. A state stays what it is: several texts may go on from it.
+    `forward(b, forward(a)[1])` continues where `forward(a)` ended, with the logits that
+    `forward(a + b)` has there, as far as the model's context reaches. A state is never changed:
+    several texts may continue from it. Losses are computed elsewhere (`moreish.evaluate`).
     """
 
     Config: ClassVar[type[ModelConfig]]
     training_defaults: ClassVar[Mapping[str, Any]] = {}
-    """`train.*` settings that suit this model where the user names none."""
+    """Defaults of `train.*` settings for this model."""
     fixed_window: ClassVar[bool] = False
-    """Whether a prediction depends on just the last `context` tokens, with boundaries (or the token
-    0) before the first. Equal windows then need to be trained on once, with their counts."""
+    """Whether a prediction depends on exactly the last `context` tokens, padded with boundaries (or
+    token 0), so that equal windows can be trained on once, weighted by their counts."""
     supports_activation_checkpointing: ClassVar[bool] = False
-    """Whether it heeds `activation_checkpointing`."""
+    """Whether the model implements `activation_checkpointing`."""
     activation_checkpointing: bool = False
-    """Whether its layers are reckoned again on the way back, instead of kept."""
+    """Whether layers are recomputed in the backward pass instead of keeping their activations."""
     takes_features: ClassVar[bool] = False
     """Whether the constructor takes `num_features=N`, and `forward` a third argument (B, T, N):
     auxiliary features of each position, such as a hybrid's statistics of its counts."""
@@ -94,10 +93,10 @@ class Model(nn.Module, ABC):
     ) -> None:
         """
         Args:
-            vocab_size: V.
-            context: how many tokens, the current one included, a prediction can depend on.
-            max_length: the most positions that one call may pass; None: any number.
-            learning_rate: one that suits this model at its size, where the user names none.
+            vocab_size: number of distinct tokens.
+            context: number of tokens, the current one included, that a prediction can depend on.
+            max_length: maximum positions of one call; None: no limit.
+            learning_rate: default learning rate of this model at its size.
         """
         super().__init__()
         self.vocab_size = vocab_size
@@ -107,48 +106,48 @@ class Model(nn.Module, ABC):
 
     @classmethod
     def defaults_for(cls, config: ModelConfig) -> Mapping[str, Any]:
-        """The `training_defaults` of a model with these settings."""
+        """Return the `training_defaults` of a model with these settings."""
         return cls.training_defaults
 
     @abstractmethod
     def forward(
         self, tokens_BT: Int[Tensor, "B T"], state: State = None
     ) -> tuple[Float[Tensor, "B T V"], State]:
-        """Logits after each token, and the state after the last; `state` None is a fresh start."""
+        """Return the logits after each token and the state after the last; None is the start."""
 
     def decode_step(
         self, token_R: Int[Tensor, " R"], states: Sequence[State]
     ) -> tuple[Float[Tensor, "R V"], list[State]]:
-        """One more token of each of several texts, whatever was read of each before: the logits and
-        states that `forward` gives for it alone, but the work is done for all together.
+        """Read one more token of each of several texts, in one batch; return each text's logits and
+        state as `forward` gives them for it alone.
 
-        This suits a model whose state has the same shapes after every token.
+        This implementation is for models whose state has the same shapes after every token.
         """
         logits_R1V, state = self(token_R[:, None], concat_states(states))
         return logits_R1V[:, 0], split_states(state, len(states))
 
     def fit_counts(self, tokens: TokenDataset) -> None:
-        """Count what is to be counted of the training tokens, before the first step."""
+        """Count n-grams of the training tokens, before the first step, if the model uses counts."""
 
     def training_logits(self, batch: Batch) -> Float[Tensor, "B T V"]:
-        """The logits that gradients are taken of. A model that has counted the training text must
-        make them as if it had not counted the targets of `batch`."""
+        """Return the logits for a training step. A model that has counted the training text must
+        leave the targets of `batch` out of its counts."""
         logits_BTV, _ = self(batch.tokens_BT)
         return logits_BTV
 
     def num_parameters(self) -> int:
-        """How many numbers training may change, and how many were counted."""
+        """Return the number of trainable parameters and stored counts."""
         counted = sum(p.num_counts() for p in self.modules() if isinstance(p, CountBasedModel))
         return counted + sum(parameter.numel() for parameter in self.parameters())
 
 
 class CountBasedModel(Model, ABC):
-    """A model that is fitted by counting, in one pass, and not by gradients."""
+    """A model that is fitted by counting in one pass, without gradients."""
 
     @abstractmethod
     def fit_counts(self, tokens: TokenDataset) -> None:
-        """Replace whatever was counted before by the counts of `tokens`."""
+        """Count `tokens`, replacing earlier counts."""
 
     @abstractmethod
     def num_counts(self) -> int:
-        """How many numbers the counting left."""
+        """Return the number of stored counts."""

@@ -1,6 +1,6 @@
-"""The neural bigram (makemore, part 1): one row of logits for each previous token.
+"""The neural bigram model (makemore, part 1): one row of logits for each previous token.
 
-B batch, T time, V vocabulary.
+B batch, T positions, V vocabulary.
 """
 
 from typing import Literal, final
@@ -17,10 +17,10 @@ class BigramConfig(ModelConfig):
 
 @final
 class Bigram(Model):
-    """A table of V×V logits: what a linear layer does to a one-hot vector, without the product.
+    """A table of V×V logits, equal to a linear layer on one-hot vectors.
 
-    Its optimum is the logarithm of the bigram counts' frequencies. `train.squared_weights`
-    pulls the table towards zero, that is towards uniform, as adding to all counts does.
+    Its optimum is the log of the bigram frequencies. `train.squared_weights` pulls the table toward
+    zero, that is, toward a uniform distribution, as adding to all counts does.
     """
 
     Config = BigramConfig

@@ -1,6 +1,6 @@
 """The multi-layer perceptron of Bengio et al. 2003, "A Neural Probabilistic Language Model".
 
-B batch, T time, K context, D embedding width, V vocabulary.
+B batch, T positions, K context, D embedding width, V vocabulary.
 """
 
 from typing import Literal, final
@@ -18,23 +18,23 @@ from moreish.tokenizers import BOUNDARY_ID
 class MLPConfig(ModelConfig):
     name: Literal["mlp"] = "mlp"
     context: int = Field(8, ge=1, le=4096)
-    """Tokens that the network reads."""
+    """Number of tokens that the network reads."""
     embedding: int = Field(32, ge=1, le=65536)
-    """Width of the embedding that all positions share."""
+    """Width of the embedding."""
     hidden: int = Field(512, ge=1, le=1 << 20)
-    """Units of the tanh layer."""
+    """Width of the tanh layer."""
     direct: bool = False
-    """A second, linear way from the embeddings to the output (the paper's W)."""
+    """Whether embeddings are also connected linearly to the output (the paper's W)."""
     shared: bool = True
-    """One embedding for all positions (the paper's C), or one for each."""
+    """Whether all positions share one embedding (the paper's C)."""
 
 
 @final
 class MLP(Model):
-    """The last K tokens, embedded and concatenated, through one tanh layer.
+    """The last K tokens, embedded and concatenated, through a tanh layer.
 
-    Before the start stand boundaries, as in makemore part 2 (`...` before `emma`); running text,
-    which has none, has its token 0 there: most often the line end.
+    The start is padded with boundaries, as in makemore part 2 (`...` before `emma`); running text,
+    which has none, is padded with token 0, most often the line end.
     """
 
     Config = MLPConfig
@@ -50,8 +50,8 @@ class MLP(Model):
         self.register_buffer("table_K", place_K, persistent=False)
         self.hidden = nn.Linear(config.context * config.embedding, config.hidden)
         self.head = nn.Linear(config.hidden, vocab_size)
-        # tanh keeps unit variance through the layer at a gain of 5/3 (Kaiming He et al. 2015,
-        # makemore part 3); a head at zero makes the first prediction uniform.
+        # A gain of 5/3 keeps unit variance through tanh (He et al. 2015; makemore part 3), and a
+        # head of zeros makes the first prediction uniform.
         nn.init.kaiming_normal_(self.hidden.weight, nonlinearity="tanh")
         nn.init.zeros_(self.hidden.bias)
         nn.init.zeros_(self.head.weight)

@@ -1,6 +1,6 @@
-"""Recurrent networks: what was read is a vector that each token changes.
+"""Recurrent networks: RNN, LSTM and GRU.
 
-B batch, T time, C width, V vocabulary, G gates.
+B batch, T positions, C width, V vocabulary, G gates.
 """
 
 import math
@@ -18,16 +18,16 @@ from moreish.models.base import Model, ModelConfig, State
 
 class RecurrentConfig(ModelConfig):
     width: int = Field(128, ge=1, le=65536)
-    """Of the embedding and of the hidden vector."""
+    """Width of the embedding and of the hidden vector."""
     context: int = Field(64, ge=1, le=1 << 20)
-    """Tokens through which the gradient flows back, and after which training and
-    evaluation begin afresh; what it writes remembers all."""
+    """Number of tokens after which the gradient is truncated, and training and evaluation start
+    from an empty state. Sampling keeps its state without limit."""
 
     dropout: float = Field(0.0, ge=0, lt=1)
-    """Of what goes in and what comes out, not of what is remembered (Zaremba et al. 2014)."""
+    """Dropout rate of the layer's input and output, not of its state (Zaremba et al. 2014)."""
 
     def for_data(self, longest_item: int | None, vocab_size: int) -> "RecurrentConfig":
-        """For items, a context that just holds the longest, unless it is set."""
+        """For items, use a context that just holds the longest, unless it is set."""
         if longest_item is None or "context" in self.model_fields_set:
             return self
         return self.model_copy(update={"context": longest_item + 1})
@@ -46,8 +46,8 @@ class GRUConfig(RecurrentConfig):
 
 
 class Recurrent(Model):
-    """An embedding, one recurrent layer and a linear one. The state is the layer's own, so that a
-    sampled token costs the same however long the text is."""
+    """An embedding, one recurrent layer and a linear layer. The state has a fixed size, so the cost
+    of a sampled token does not depend on the length of the text."""
 
     gates: ClassVar[int]
     training_defaults = {"batch_tokens": 1024, "weight_decay": 0.01}
@@ -62,7 +62,7 @@ class Recurrent(Model):
         self.head = nn.Linear(config.width, vocab_size)
         self.dropout = nn.Dropout(config.dropout)
         for gate in self.recurrent.weight.chunk(self.gates):
-            # A rotation neither swells nor shrinks what it remembers (Saxe et al. 2014).
+            # An orthogonal matrix preserves the norm of the state (Saxe et al. 2014).
             nn.init.orthogonal_(gate)
         nn.init.normal_(self.input.weight, std=1 / math.sqrt(config.width))
         for bias in (self.input.bias, self.recurrent.bias, self.head.bias):
@@ -71,18 +71,21 @@ class Recurrent(Model):
 
     @abstractmethod
     def start(self, like_BC: Float[Tensor, "B C"]) -> tuple[Tensor, ...]:
-        """The state before the first token."""
+        """Return the state before the first token."""
 
     @abstractmethod
     def step(self, input_BG: Float[Tensor, "B G"], state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """The state after one token, whose hidden vector stands first; `input_BG` is what the
-        token itself says to each gate."""
+        """Return the state after one token, the hidden vector first.
+
+        Args:
+            input_BG: the token's contribution to each gate.
+        """
 
     def forward(
         self, tokens_BT: Int[Tensor, "B T"], state: State = None
     ) -> tuple[Float[Tensor, "B T V"], State]:
         x_BTC = self.dropout(self.embedding(tokens_BT))
-        input_BTG = self.input(x_BTC)  # for all positions at once: only the rest must wait
+        input_BTG = self.input(x_BTC)  # all positions at once: only the rest is sequential
         state = self.start(x_BTC[:, 0]) if state is None else state
         hidden = []
         for input_BG in input_BTG.unbind(dim=1):
@@ -114,7 +117,7 @@ class LSTM(Recurrent):
 
     def __init__(self, config: LSTMConfig, vocab_size: int) -> None:
         super().__init__(config, vocab_size)
-        with torch.no_grad():  # remember, to begin with (Jozefowicz et al. 2015)
+        with torch.no_grad():  # forget gates start open (Jozefowicz et al. 2015)
             self.input.bias[config.width : 2 * config.width] = 1.0
 
     def start(self, like_BC: Tensor) -> tuple[Tensor, ...]:

@@ -1,6 +1,6 @@
 """Dilated causal convolutions (van den Oord et al. 2016, "WaveNet"; makemore, part 5).
 
-B batch, T time, S positions seen (kept and new), K context, C width, V vocabulary.
+B batch, T positions, S positions seen (kept and new), K context, C width, V vocabulary.
 """
 
 from typing import Literal, final
@@ -18,13 +18,13 @@ from moreish.tokenizers import BOUNDARY_ID
 class WaveNetConfig(ModelConfig):
     name: Literal["wavenet"] = "wavenet"
     layers: int = Field(4, ge=1, le=20)
-    """Each sees twice as far as the one before: 2^layers tokens in all."""
+    """Number of layers; each doubles the context, which is 2^layers tokens."""
     width: int = Field(64, ge=1, le=65536)
-    """Channels of every layer."""
+    """Width of the embedding and of every layer."""
 
 
 class Convolution(nn.Module):
-    """Two taps, `dilation` apart, through a gate; added to what came in (section 2.3)."""
+    """A gated convolution of two taps, `dilation` apart, with a residual path (section 2.3)."""
 
     def __init__(self, width: int, dilation: int) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Convolution(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, x_BSC: Float[Tensor, "B S C"]) -> Float[Tensor, "B R C"]:
-        """Shorter by the dilation: the first positions lack a past."""
+        """Return `dilation` fewer positions: the first ones have no past."""
         old_BRC, new_BRC = x_BSC[:, : -self.dilation], x_BSC[:, self.dilation :]
         filter_BRC, gate_BRC = self.taps(torch.cat([old_BRC, new_BRC], -1)).chunk(2, dim=-1)
         return new_BRC + self.out(F.tanh(filter_BRC) * F.sigmoid(gate_BRC))
@@ -41,10 +41,10 @@ class Convolution(nn.Module):
 
 @final
 class WaveNet(Model):
-    """A stack of convolutions whose dilations double, so that K = 2^layers tokens are seen.
+    """A stack of convolutions with doubling dilations, which sees K = 2^layers tokens.
 
-    Before the start stand boundaries (of running text token 0). The state is what each layer still
-    needs of its own past, so that nothing is computed twice (Le Paine et al. 2016).
+    The start is padded with boundaries (running text: token 0). The state holds each layer's past
+    inputs, so that nothing is computed twice (Le Paine et al. 2016).
     """
 
     Config = WaveNetConfig

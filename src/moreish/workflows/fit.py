@@ -24,7 +24,7 @@ from moreish.evaluate import (
     batch_losses,
     evaluate_losses,
     evaluation_batches,
-    evaluation_spans,
+    evaluation_windows,
 )
 from moreish.models import CountBasedModel, Mixture, Model
 from moreish.planning import check_counting_memory, check_training_memory, free_memory
@@ -317,7 +317,7 @@ def plan_training(
     """
     config, model, group = run.config.train, trainer.model, trainer.group
     validation = run.split("val")
-    windows = evaluation_spans(model, validation)
+    windows = evaluation_windows(model, validation)
     positions = float(windows.length_W.sum())
     steps = budget_steps(config, trainer.sampler)
     if steps is not None:

@@ -8,7 +8,7 @@ from conftest import Proved, item_tokens
 from moreish.data.token_dataset import TokenDataset
 from moreish.errors import MoreishError
 from moreish.evaluate import metrics
-from moreish.evaluate.metrics import Score, evaluate_losses, evaluation_spans, score
+from moreish.evaluate.metrics import Score, evaluate_losses, evaluation_windows, score
 from moreish.models import Model, build_model, model_config
 from moreish.runs.run import Run
 from moreish.tokenizers.byte import ByteTokenizer
@@ -68,7 +68,7 @@ def test_cuts_change_nothing_for_a_model_of_limited_context(
 
 def test_a_stride_gives_every_token_more_past(text_run: Run) -> None:
     tokens = text_run.split("val")
-    spans = evaluation_spans(text_run.model, tokens, 16)
+    spans = evaluation_windows(text_run.model, tokens, 16)
     assert spans.skip_W.tolist()[:3] == [0, 48, 48]
     assert text_run.score("val", stride=1).tokens == text_run.score("val").tokens
     with pytest.raises(MoreishError, match="give 1 to 64"):
@@ -188,6 +188,6 @@ def test_a_gpu_s_passes_grow_with_its_memory(monkeypatch: pytest.MonkeyPatch) ->
     assert metrics.batch_positions(model) == metrics.BATCH_POSITIONS
     monkeypatch.setattr(metrics, "device_of", lambda model: torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**30, 2**33))
-    assert metrics.batch_positions(model) == 2**30 // (4 * metrics.GPU_NUMBERS) // 256
+    assert metrics.batch_positions(model) == 2**30 // (4 * metrics.GPU_ACTIVATIONS) // 256
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**40, 2**40))
     assert metrics.batch_positions(model) * 256 <= 2**31

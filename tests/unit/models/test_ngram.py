@@ -17,7 +17,7 @@ from moreish.models import build_model, model_config
 from moreish.models.ngram import counts as counting
 from moreish.models.ngram import kneser_ney
 from moreish.models.ngram.counts import Folds
-from moreish.models.ngram.discounts import discounted
+from moreish.models.ngram.discounts import discounted_tables
 from moreish.models.ngram.kneser_ney import KneserNey, KneserNeyConfig
 from moreish.tokenizers.char import CharTokenizer
 
@@ -84,7 +84,7 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
             parts = Folds(tokens, 2)
             half = counting.count_ngrams(tokens, order, 5, parts, 0)
             for chunk in (1, 7, 64):
-                monkeypatch.setattr(counting, "CHUNK", chunk)
+                monkeypatch.setattr(counting, "CHUNK_POSITIONS", chunk)
                 found = counting.count_ngrams(tokens, order, 5)
                 found_half = counting.count_ngrams(tokens, order, 5, parts, 0)
                 monkeypatch.undo()
@@ -174,14 +174,14 @@ def test_each_stretch_is_looked_up_in_the_counts_of_all_others(
     place_BT = batch.start_B[:, None] + np.arange(batch.tokens_BT.shape[1])
     fold_BT = torch.from_numpy(parts.of(place_BT))
     got, left, _ = model.log_probs_by_order(batch.tokens_BT, fold_BT=fold_BT)
-    every_P = counting.grams(tokens, order, size)
+    every_P = counting.ngrams(tokens, order, size)
     fold_P = parts.of(np.arange(len(every_P)))
     assert set(fold_P) <= set(range(folds)) and len(set(fold_P)) > 1
     for fold in range(folds):
         rest = KneserNey(config, size)
         kept = np.repeat(*counting.count_ngrams(tokens, order, size, parts, fold))
         assert sorted(every_P[fold_P != fold]) == list(kept)
-        rest._take([discounted(tokens, order, size, parts, fold)])
+        rest._set_tables([discounted_tables(tokens, order, size, parts, fold)])
         here_BT = (fold_BT == fold) & (batch.targets_BT >= 0)
         alone, backoff_alone, _ = rest.log_probs_by_order(batch.tokens_BT)
         torch.testing.assert_close(got[here_BT], alone[here_BT])
@@ -244,7 +244,7 @@ def test_orders_are_those_of_shorter_models() -> None:
     assert ((left > 0) & (left <= 1)).all()
     model._rows = [*model._rows[:2]]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kneser_ney, "DENSE", 0)
+        patch.setattr(kneser_ney, "MAX_DENSE_TABLE", 0)
         torch.testing.assert_close(every, model.log_probs_by_order(ids[None])[0])
         model._rows = []
         torch.testing.assert_close(every, model.log_probs_by_order(ids[None])[0])

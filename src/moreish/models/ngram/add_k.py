@@ -1,6 +1,6 @@
-"""Counting: how often each token followed the last n - 1 (Shannon 1948, section 3).
+"""N-gram counts with add-k smoothing (Shannon 1948, section 3).
 
-B batch, T time, P positions (B·T), K context (order - 1), V vocabulary, G distinct n-grams.
+B batch, T positions, P positions (B·T), K context (order - 1), V vocabulary, G distinct n-grams.
 """
 
 from typing import Literal, final
@@ -19,16 +19,16 @@ from moreish.tokenizers import BOUNDARY_ID
 class NGramConfig(ModelConfig):
     name: Literal["ngram"] = "ngram"
     order: int = Field(2, ge=1, le=64)
-    """Tokens in an n-gram: 2 counts pairs."""
+    """Length of the n-grams in tokens; 2 counts pairs."""
     add_k: float = Field(0.01, ge=0)
-    """Added to every count (Laplace, Lidstone): 0 makes what never followed impossible."""
+    """Added to every count (Laplace, Lidstone); 0 makes unseen n-grams impossible."""
 
 
 @final
 class NGram(CountBasedModel):
-    """P(token | context) = (count + k) / (context's count + k·V), from a sorted list of n-grams.
+    """p(token | context) = (count + k) / (context count + k·V), from a sorted list of n-grams.
 
-    Where the context never occurred and k is 0, every token is equally likely.
+    If the context never occurred and k is 0, every token is equally likely.
     """
 
     Config = NGramConfig
@@ -44,7 +44,7 @@ class NGram(CountBasedModel):
         self.order, self.add_k = config.order, config.add_k
         self.register_buffer("grams_G", torch.empty(0, dtype=torch.int64))
         self.register_buffer("counts_G", torch.empty(0, dtype=torch.int64))
-        self.register_load_state_dict_pre_hook(_make_room)
+        self.register_load_state_dict_pre_hook(_resize_buffers)
 
     def fit_counts(self, tokens: TokenDataset) -> None:
         grams_G, counts_G = count_ngrams(tokens, self.order, self.vocab_size)
@@ -72,7 +72,7 @@ class NGram(CountBasedModel):
         size = self.vocab_size
         low_P = torch.searchsorted(self.grams_G, context_P * size)
         found_P = torch.searchsorted(self.grams_G, (context_P + 1) * size) - low_P
-        # Every n-gram of every context, one after another: which position it is for, which it is.
+        # All n-grams of all contexts, one after another: the position and the index of each.
         place_F = torch.repeat_interleave(found_P)
         first_F = (found_P.cumsum(0) - found_P)[place_F]
         gram_F = low_P[place_F] + torch.arange(len(place_F), device=place_F.device) - first_F
@@ -85,8 +85,8 @@ class NGram(CountBasedModel):
         return shares_PV.log().float()
 
 
-def _make_room(module: NGram, state: dict[str, Tensor], prefix: str, *_: object) -> None:
-    """How many n-grams there are is known only to the saved counts."""
+def _resize_buffers(module: NGram, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """Resize the buffers to those that are loaded."""
     for name in ("grams_G", "counts_G"):
         if (saved := state.get(prefix + name)) is not None:
             setattr(module, name, torch.empty_like(saved))

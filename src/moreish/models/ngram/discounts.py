@@ -1,4 +1,4 @@
-"""From counts to the tables of Kneser-Ney smoothing.
+"""The tables of modified Kneser-Ney smoothing, from counts.
 
 G distinct n-grams, C distinct contexts.
 """
@@ -12,19 +12,19 @@ from moreish.tokenizers import Ids
 
 Tables = dict[str, NDArray[np.generic]]
 
-LEAST_DISCOUNT = 0.05
-"""Something is set aside even where counts of counts are too few to say how much."""
+MIN_DISCOUNT = 0.05
+"""Used where counts of counts are too few for an estimate."""
 
 TABLE_NAMES = ("targets", "shares", "contexts", "first", "gammas")
-"""Of each order: (G,) last token of each n-gram, sorted, and its share of its context's counts
-after the discount; (C,) the contexts, (C + 1,) where the n-grams of each begin, and (C,) how much
-of the counts the discounts leave to the shorter context."""
+"""For each order: (G,) the last token of each n-gram, sorted, and its discounted share of its
+context's counts; (C,) the contexts, (C + 1,) where the n-grams of each begin, and (C,) the backoff
+mass, which the discounts leave to the shorter context."""
 
 
-def discounted(
+def discounted_tables(
     tokens: TokenDataset, order: int, vocab_size: int, folds: Folds | None = None, without: int = 0
 ) -> list[Tables]:
-    """The tables of orders 1 to `order`; of `folds`, one part may be left out."""
+    """Return the tables of orders 1 to `order`, leaving out one of the `folds` if there are any."""
     grams_G, counts_G = count_ngrams(tokens, order, vocab_size, folds, without)
     small = np.uint8 if vocab_size <= 256 else np.int32
     found = []
@@ -49,9 +49,9 @@ def discounted(
 
 
 def discounts(counts_G: Ids) -> NDArray[np.float64]:
-    """By count: 0, 1, 2, and 3 or more (Chen and Goodman 1999, equation 26)."""
+    """Estimate the discounts of counts 0, 1, 2 and 3+ (Chen and Goodman 1999, equation 26)."""
     n1, n2, n3, n4 = (max(1, int((counts_G == k).sum())) for k in (1, 2, 3, 4))
     y = n1 / (n1 + 2 * n2)
     found = [1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3]
-    # A discount takes no more than the count that it is taken from.
-    return np.array([0.0] + [min(k + 1, max(LEAST_DISCOUNT, d)) for k, d in enumerate(found)])
+    # A discount must not exceed the count.
+    return np.array([0.0] + [min(k + 1, max(MIN_DISCOUNT, d)) for k, d in enumerate(found)])
