@@ -228,7 +228,7 @@ def test_a_number_that_cannot_be_is_refused(watched: Watched) -> None:
     assert asked == []
     most.fill("99999")
     start.click()
-    expect(error).to_have_text("Max tokens: 99,999 is more than 4,096, the most here.")
+    expect(error).to_have_text("Max tokens: 99,999 exceeds the limit of 4,096.")
     # Where none is given, the field shows which one it was.
     seed.fill("")
     most.fill("3")

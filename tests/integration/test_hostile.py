@@ -380,18 +380,18 @@ def test_any_text_through_any_verb(
 def test_a_file_that_shrinks_while_it_is_read(
     moreish: Moreish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from moreish.training import setup as prepare
+    from moreish.training import load_data
 
     source = tmp_path / "text.txt"
     source.write_text(STORY * 500)
-    read = prepare.read_corpus
+    read = load_data.read_corpus
 
     def shrinking(*arguments: Any) -> Any:
         corpus = read(*arguments)
         source.write_text(STORY)
         return corpus
 
-    monkeypatch.setattr(prepare, "read_corpus", shrinking)
+    monkeypatch.setattr(load_data, "read_corpus", shrinking)
     assert not fine(moreish("train", source, *TINY, "--as", "text", "--out", "r"))
 
 
@@ -405,7 +405,7 @@ def test_a_disk_that_cannot_be_read(
 
     source = tmp_path / "text.txt"
     source.write_text(STORY * 9)
-    monkeypatch.setattr(decode, "decoded", broken)
+    monkeypatch.setattr(decode, "decode_chunks", broken)
     assert not fine(moreish("train", source, *TINY, "--out", "r"))
 
 

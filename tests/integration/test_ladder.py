@@ -128,7 +128,7 @@ def test_equal_data_instead_of_equal_time(moreish: Moreish, source: Path) -> Non
         for rung in ("bow", "head")
     ]
     assert tokens[0] == pytest.approx(tokens[1], rel=0.3)
-    assert "2 times over the data" in Path("ladders/names/report.html").read_text()
+    assert "2 epochs" in Path("ladders/names/report.html").read_text()
 
 
 def test_equal_steps_are_the_lectures_recipe(moreish: Moreish, source: Path) -> None:
@@ -140,7 +140,7 @@ def test_equal_steps_are_the_lectures_recipe(moreish: Moreish, source: Path) -> 
         train = run.config.train
         assert max(line["step"] for line in run.read_metrics()) == train.steps == 20
         recipe = (train.optimizer, train.batch_size, train.lr, train.decay, train.warmup)
-        assert recipe == ("adamw", 32, None, "constant", 0)
+        assert recipe == ("adamw", 32, 1e-3, "constant", 0)
         assert (train.beta2, train.weight_decay, train.clip, train.patience) == (0.999, 0.01, 0, 0)
         assert run.model.learning_rate == 1e-3
         assert len(attention_maps(run.model, run.tokenizer.encode("anna"))) == layers
@@ -203,7 +203,11 @@ def test_a_new_model_is_one_file_and_one_line(
     assert "toy" in Path("ladders/names/report.html").read_text()
     assert moreish("report", "ladders/names/toy").status == 0
     page = Path("ladders/names/toy/report.html").read_text()
-    for word in ("Exact losses", "Pairs that the model expects", "Inside the layers"):
+    for word in (
+        "Loss on the whole splits",
+        "Token pairs that the model predicts",
+        "Layer statistics",
+    ):
         assert word in page
 
 
