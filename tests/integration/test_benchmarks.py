@@ -94,7 +94,7 @@ def test_a_page_without_the_long_proofs_must_be_asked_for(
 
 def test_the_long_proofs_are_those_of_the_tests(reliability: ModuleType) -> None:
     """Else the page could never be made."""
-    faults = (ROOT / "tests" / "test_faults.py").read_text("utf-8")
+    faults = (ROOT / "tests" / "integration" / "test_faults.py").read_text("utf-8")
     assert "kills(tmp_path, 1000, proved)" in faults
     assert 'f"training, {number} times kill -9"' in faults
     assert {"training, 1000 times kill -9"} == reliability.SOAK

@@ -185,7 +185,7 @@ def test_a_run_that_is_replaced_is_there_until_the_new_one_is(
     def check(folder: Path, done: bool) -> None:
         place = folder / "run"
         if not place.exists():
-            with pytest.raises(MoreishError, match=r"was being replaced.*\.run\.replaced"):
+            with pytest.raises(MoreishError, match=r"was interrupted.*\.run\.replaced"):
                 Run.open(place)
             place = folder / ".run.replaced"
         run = Run.open(place)
@@ -233,7 +233,7 @@ def test_killed_a_thousand_times_on_a_real_disk(tmp_path: Path, proved: Proved) 
 
 
 def kills(folder: Path, number: int, proved: Proved) -> None:
-    command = [sys.executable, ROOT / "tests" / "crashes.py", folder, str(number), "1"]
+    command = [sys.executable, ROOT / "tests" / "support" / "crashes.py", folder, str(number), "1"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)

@@ -1,6 +1,6 @@
-"""Kills trainings: run by tests/test_faults.py in a process of its own, where forks are cheap.
+"""Kills trainings: run by test_faults.py in a process of its own, where forks are cheap.
 
-    python tests/crashes.py FOLDER KILLS SEED
+    python tests/support/crashes.py FOLDER KILLS SEED
 
 Prints one JSON object: what was done and found. Any promise that does not hold ends it with an
 assertion.

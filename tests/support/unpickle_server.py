@@ -1,7 +1,7 @@
-"""Runs `moreish/unpickle.py` as often as it is asked to, in a fork each time: PyTorch, whose import
-takes a hundred times as long as a small file, is imported once.
+"""Runs `moreish/convert/_unpickle.py` in a fork for each request, so that
+PyTorch, whose import takes a hundred times as long as a small file, is imported once.
 
-    python -I at_hand.py UNPICKLER
+    python -I unpickle_server.py UNPICKLER
 
 A request is a line of JSON with the arguments, an answer one with exit status and output. This is
 no fork of the tests, whose audit hook would stay with it.

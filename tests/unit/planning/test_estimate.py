@@ -190,7 +190,7 @@ def test_activations_are_what_autograd_keeps(name: str, *, bfloat16: bool) -> No
 )
 def test_memory_is_that_of_the_measured_estimate(tmp_path: Path, train: dict[str, Any]) -> None:
     """Of one device here: what `train` asks for before it begins, which is held against the peak of
-    real trainings (tests/test_memory.py)."""
+    real trainings (tests/unit/planning/test_memory.py)."""
     (tmp_path / "story.txt").write_text(STORY * 100)
     tree = {"data": {"source": str(tmp_path / "story.txt")}, "model": SMALL}
     ready = set_up(resolve({**tree, "train": {"steps": 2, "lr": 0.1, "batch_size": 7, **train}}))
