@@ -174,7 +174,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     from moreish.models import Model
     from moreish.training.checkpoint import Checkpoints
     from moreish.training.gradients import Backward
-    from moreish.workflows import fit as carry_out
+    from moreish.workflows import fit
 
     clock = Clock()
 
@@ -189,7 +189,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
     costing(Backward, "__call__", "step")
     costing(Run, "score", "evaluation")
-    costing(carry_out, "fitting", "evaluation")
+    costing(fit, "batch_losses", "evaluation")
     costing(Checkpoints, "save", "checkpoint")
     costing(Model, "before_training", "counting")
     monkeypatch.setattr(time, "perf_counter", clock)

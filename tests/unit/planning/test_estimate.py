@@ -270,11 +270,11 @@ def test_the_modern_recipe_says_what_its_plan_says() -> None:
     found = api.plan(config=recipe)
     assert isinstance(found, Estimate) and found.tokens is not None
     head = " ".join(recipe.read_text().partition("\n[data]")[0].replace("\n#", "").split())
-    looked_up_not = found.parameters - found.embeddings
+    multiplied = found.parameters - found.embeddings
     for part in (
         f"{found.tokens / 1e9:.1f} billion tokens",
-        f"{found.tokens / looked_up_not:.0f} for each of the {looked_up_not / 1e6:.0f} million",
-        f"{found.tokens / found.parameters:.0f} for each of all {found.parameters / 1e6:.0f} mill",
+        f"{found.tokens / multiplied:.0f} per non-embedding parameter ({multiplied / 1e6:.0f} million)",
+        f"{found.tokens / found.parameters:.0f} per parameter ({found.parameters / 1e6:.0f} million)",
         f"would be {found.optimal_tokens / 1e9:.2f} billion",
     ):
         assert part in head
