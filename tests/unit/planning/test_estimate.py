@@ -273,8 +273,10 @@ def test_the_modern_recipe_says_what_its_plan_says() -> None:
     multiplied = found.parameters - found.embeddings
     for part in (
         f"{found.tokens / 1e9:.1f} billion tokens",
-        f"{found.tokens / multiplied:.0f} per non-embedding parameter ({multiplied / 1e6:.0f} million)",
-        f"{found.tokens / found.parameters:.0f} per parameter ({found.parameters / 1e6:.0f} million)",
+        f"{found.tokens / multiplied:.0f} per non-embedding parameter",
+        f"({multiplied / 1e6:.0f} million)",
+        f"{found.tokens / found.parameters:.0f} per parameter",
+        f"({found.parameters / 1e6:.0f} million)",
         f"would be {found.optimal_tokens / 1e9:.2f} billion",
     ):
         assert part in head
