@@ -15,6 +15,7 @@ from moreish.generate.sampling import Sampling
 from moreish.models import REGISTRY, CountBasedModel, Model, build_model, model_class, model_config
 from moreish.models.base import select_rows
 from moreish.models.gpt.attention import Attention
+from moreish.models.gpt.config import GPTConfig
 from moreish.models.gpt.model import GPT, GPTConfig
 from moreish.models.hybrid import Hybrid
 from moreish.training.objectives import next_token_loss
@@ -320,7 +321,7 @@ def test_unknown_models_and_settings_name_the_nearest() -> None:
 def test_all_heads_batched_equal_one_head_at_a_time() -> None:
     """Scaled dot-product attention written out as in Vaswani et al. 2017, head by head."""
     torch.manual_seed(3)
-    attention = Attention(32, 4).eval()
+    attention = Attention(GPTConfig(width=32, heads=4, context=16)).eval()
     x = torch.randn(2, 16, 32)
     together, _ = attention(x, None, None)
     q, k, v = attention.qkv(x).split(32, dim=-1)
