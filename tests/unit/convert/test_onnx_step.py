@@ -7,6 +7,7 @@ import torch
 
 from conftest import STORY
 from moreish.convert.onnx.counts import HashTable, make_exportable
+from moreish.data.encode import encode_corpus
 from moreish.data.text.corpus import Corpus
 from moreish.data.token_dataset import TokenDataset
 from moreish.models import REGISTRY, Model, build_model, model_config

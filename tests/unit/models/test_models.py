@@ -16,7 +16,7 @@ from moreish.models import REGISTRY, CountBasedModel, Model, build_model, model_
 from moreish.models.base import select_rows
 from moreish.models.gpt.attention import Attention
 from moreish.models.gpt.config import GPTConfig
-from moreish.models.gpt.model import GPT, GPTConfig
+from moreish.models.gpt.model import GPT
 from moreish.models.hybrid import Hybrid
 from moreish.training.objectives import next_token_loss
 

@@ -83,7 +83,7 @@ def test_the_same_ids_as_the_libraries(
 ) -> None:
     import tiktoken
 
-    assert gpt2._is_like_gpt2 and learned._like_gpt2
+    assert gpt2._is_like_gpt2 and learned._is_like_gpt2
     ranks = {gpt2.decode_bytes(np.array([i])): i for i in range(50_256)}
     words = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
     original = tiktoken.Encoding("x", pat_str=words, mergeable_ranks=ranks, special_tokens={})
