@@ -133,7 +133,9 @@ def test_for_letter_pairs_the_guess_is_exact(counted: dict[str, Run]) -> None:
     """The hope is reckoned in pairs: for a model of pairs every text has the same weight, and that
     is the probability of the constraint."""
     run = counted["pairs"]
-    writer = run.text_generator(prompt="", sampling=run_sampling(), asked=Constraint(contains="ee"))
+    writer = run.text_generator(
+        prompt="", sampling=run_sampling(), constraint=Constraint(contains="ee")
+    )
     drawn = list(writer.weighted_texts(range(200)))
     weights = np.array([text.log_weight for text in drawn])
     assert weights.std() < 0.02
