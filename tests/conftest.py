@@ -191,7 +191,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     costing(Run, "score", "evaluation")
     costing(fit, "batch_losses", "evaluation")
     costing(Checkpoints, "save", "checkpoint")
-    costing(Model, "before_training", "counting")
+    costing(Model, "fit_counts", "counting")
     monkeypatch.setattr(time, "perf_counter", clock)
     return clock
 
