@@ -705,7 +705,7 @@ def prepared(moreish: Moreish) -> Path:
 def test_built_in_names_come_first(moreish: Moreish, prepared: Path) -> None:
     prepared.rename("names")
     told = moreish("train", "names", "--model", "kneser-ney", "--out", "r").out
-    assert "by line, duplicates" in told
+    assert "by line; duplicates" in told
     assert "of running text" not in told
 
 
@@ -726,7 +726,7 @@ def test_the_ladder_is_climbed_on_it(moreish: Moreish, prepared: Path) -> None:
     assert result.json["rungs"][0]["splits"]["val"]["loss"] == pytest.approx(alone)
     assert moreish("train", "p", "--as", "text", "--model", "ngram", "--out", "t").status == 0
     for wrong in (["--as", "lines"], ["--split", "lecture"]):
-        assert "moreish prepare decided data." in moreish(*order, *wrong, "--out", "m").err
+        assert "prepare, which decided data." in moreish(*order, *wrong, "--out", "m").err
 
 
 def test_from_python(tmp_path: Path) -> None:
@@ -801,7 +801,10 @@ def test_training_on_it_goes_on_to_the_same_weights(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "p", "--tokenizer", "byte"], "prepare decided data.tokenizer: leave it out"),
+        (
+            ["train", "p", "--tokenizer", "byte"],
+            "which decided data.tokenizer: leave it out",
+        ),
         (["train", "p", "--split", "lecture", "--clean"], "data.clean, data.split: leave them out"),
         (["train", "p", "--weight", "a=1"], "b has none; the sources are a, b"),
         (["train", "p", "--weight", "a"], "--weight a: write each once, as NAME=SHARE"),
@@ -847,7 +850,7 @@ def test_begun_folders_are_not_trained_on(
     with monkeypatch.context() as patch:
         patch.setattr(pipeline, "encode_block", stopped)
         result = moreish("prepare", "a.jsonl", "--out", "p", "--tokenizer", "byte")
-    assert result.status == 130 and "The same command goes on" in result.out
+    assert result.status == 130 and "Run the same command to resume" in result.out
     assert "the preparation of p is unfinished" in moreish("train", "p").err
 
 
