@@ -30,7 +30,7 @@ export function plainName(given) {
 
 /** What the server says in the words of its command line, and which field here does the same. */
 const TERMS = [
-  [/[;:,.]? *(?:for a closer look: |The best weights so far are kept: )?moreish (?:doctor|sample|eval|train) .*$/, ""],
+  [/[;:,.]? *(?:for a closer look: |when that is fixed, resume with |The best weights so far are kept: )?moreish (?:doctor|sample|eval|train) .*$/, ""],
   [/\(if not: --as text\)/g, "(if not, read it as running text)"],
   [/\(if not: --as lines\)/g, "(if not, read it as a list)"],
   [/use --as text/g, "read it as running text"],
