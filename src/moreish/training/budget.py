@@ -29,7 +29,7 @@ the model writes, and saving it if it is the best."""
 class StepPlan:
     """The number of steps, and the way there. Schedules see `progress`, never a clock.
 
-    A plan made for minutes may turn out too long or too short. `replanned` then stretches or
+    A plan made for minutes may turn out too long or too short. `replan` then stretches or
     squeezes what is left, from the step and the progress where that happened. All of it is saved
     with each checkpoint, so that a resumed run goes the same way.
     """

@@ -254,12 +254,12 @@ def test_a_plan_in_minutes_leaves_room_for_evaluations() -> None:
 
 def test_a_plan_made_anew_goes_on_from_where_it_is() -> None:
     plan = StepPlan(steps=100, eval_every=10)
-    longer = plan.replanned(40, 200)
+    longer = plan.replan(40, 200)
     assert longer.progress(40) == plan.progress(40) == 0.4
     assert longer.progress(120) == pytest.approx(0.7)
     assert longer.progress(200) == 1
     assert longer.eval_every == 27
-    assert plan.replanned(40, 101).eval_every == 10
+    assert plan.replan(40, 101).eval_every == 10
 
 
 @pytest.mark.parametrize("decay", ["cosine", "linear"])
