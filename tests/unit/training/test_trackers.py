@@ -129,7 +129,7 @@ def test_tracking_changes_no_bit(tmp_path: Path) -> None:
 
 KILLED = """
 import os, signal, sys
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = [sys.argv[1], os.path.dirname(os.path.dirname(sys.argv[1]))]
 from pathlib import Path
 from moreish.training.events import Step
 from test_trackers import train
