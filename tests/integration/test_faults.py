@@ -20,7 +20,7 @@ from moreish.training.checkpoint import Checkpoints
 from moreish.training.events import ignore
 from moreish.training.trainer import Trainer
 from moreish.utils.files import PARTIAL_SUFFIX, write_atomic
-from moreish.workflows import fit as carry_out
+from moreish.workflows import fit
 from support.faults import Dead, Disk, attempts, watched
 
 Fresh = Callable[[], Path]
@@ -39,7 +39,7 @@ def trainers(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("trained")
     (folder / "names.txt").write_text("\n".join(f"anna{n}" for n in range(30)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(carry_out, "Checkpoints", Watching)
+        patch.setattr(fit, "Checkpoints", Watching)
         settings = {"train": {"checkpoint_every": 1, "steps": 4}}
         api.train(
             folder / "names.txt", model="bigram", settings=settings, out=folder / "run",
