@@ -43,6 +43,9 @@ from moreish.utils.files import (
 )
 from moreish.utils.safetensors_io import iter_safetensors_bytes, tensor_bytes
 
+RENAMED_METRICS = {"utilisation": "mfu", "went_back": "rollback"}
+"""Names in metrics.jsonl that runs of 0.1.0 used, and their names now."""
+
 MAX_LINE_BYTES = 1 << 24
 """Longest line of metrics.jsonl that is parsed; a longer one is damaged."""
 
@@ -395,7 +398,7 @@ class RunFolder:
                 except (ValueError, RecursionError):
                     continue
                 if isinstance(entry, dict) and isinstance(entry.get("step"), int):
-                    yield entry
+                    yield {RENAMED_METRICS.get(key, key): value for key, value in entry.items()}
 
     @property
     def scores(self) -> dict[SplitName, Score]:

@@ -47,7 +47,7 @@ class MetricsLog:
         elif isinstance(event, Rollback):
             self._rewind(event.step)
             self.tracking.roll_back(event.step)
-            self._write(step=event.step, went_back=event.why, lr=event.lr)
+            self._write(step=event.step, rollback=event.why, lr=event.lr)
         elif isinstance(event, Step) and event.step % self.every == 0:
             self._write(
                 step=event.step,

@@ -323,3 +323,16 @@ def test_overwrite_never_takes_the_ground_away(
 def test_a_run_holds_no_other(copy: Path) -> None:
     with pytest.raises(MoreishError, match="is a run folder, which cannot hold another"):
         api.train("names", model="ngram", out=copy / "inner", report=ignore)
+
+
+def test_metrics_of_older_runs_are_read_by_their_present_names(
+    tmp_path: Path, small_run: Run
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(small_run.path, folder)
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write(
+            '{"step": 99, "utilisation": 0.25}\n{"step": 98, "went_back": "the loss is nan"}\n'
+        )
+    entries = list(Run.open(folder).read_metrics())
+    assert entries[-2:] == [{"step": 99, "mfu": 0.25}, {"step": 98, "rollback": "the loss is nan"}]

@@ -160,7 +160,7 @@ def test_lost_weights_are_fetched_from_the_checkpoint(
     assert back.lr == pytest.approx(run.config.train.lr / 3)
     assert run.record.status == "finished"
     log = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
-    assert [entry["step"] for entry in log if "went_back" in entry] == [10]
+    assert [entry["step"] for entry in log if "rollback" in entry] == [10]
     assert all(bool(p.isfinite().all()) for p in run.model.parameters())
     proved(4, "a weight lost", {"went back": 1})
 
