@@ -1,6 +1,7 @@
-"""What a training will take, reckoned before there is a machine for it: operations, memory, hours.
+"""Estimates what a training needs before the machine exists: FLOPs, memory, hours.
 
-docs/planning.md holds it against published tables, tests/test_estimate.py against measurements.
+docs/planning.md compares the estimates with published tables, and
+tests/unit/planning/test_estimate.py with measurements.
 """
 
 import math
@@ -35,87 +36,86 @@ from moreish.training import (
 )
 
 DEFAULT_MFU = 0.3
-"""Share of the peak that is used, where nobody says: nanoGPT's four days on eight A100s for GPT-2's
-smallest size come to 0.29."""
+"""Default fraction of peak FLOP/s: nanoGPT's four days on eight A100s for GPT-2 small correspond to
+0.29."""
 
-OPTIMAL = 20
-"""Tokens for each parameter that make the best of so many operations (Hoffmann et al. 2022,
-"Chinchilla", table 3: 20.0 to 21.2 up to 280 B parameters)."""
+OPTIMAL_TOKENS_PER_PARAMETER = 20
+"""Compute-optimal number of training tokens per parameter (Hoffmann et al. 2022, "Chinchilla",
+table 3: 20.0 to 21.2 up to 280 B parameters)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """What the steps of a training are made of."""
+    """The size and number of training steps."""
 
     rows: int
     length: int
-    """Positions of a row."""
+    """Positions per row."""
     tokens: int
-    """Predictions of a step."""
+    """Predictions per step."""
     steps: int | None
-    """None where minutes, or data that are not here, decide it."""
+    """None if it depends on minutes, or on data that is not available."""
     data_tokens: int | None
-    """Predictions in the training split; None where it is not here."""
+    """Predictions in the training split; None if it is not available."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """Bytes on one device at the most; None where that is not known for this kind of model."""
+    """Peak memory on one device, in bytes; None if unknown for this model class."""
 
     weights: float
     gradients: float
     moments: float
-    """Of the optimizer, and what it works with."""
+    """Optimizer state and workspace."""
     copies: float
-    """Of weights in bfloat16; of those that lie on other devices, while they are needed; and of
-    gradients on their way to them."""
+    """bfloat16 copies of weights, gathered shards of other devices, and gradient buckets."""
     activations: float | None
-    """That the way back needs of the rows taken at once."""
+    """Activations saved for the backward pass, for the rows processed at once."""
     logits: float | None
-    """Of these rows, with their gradients."""
+    """Logits of these rows, with their gradients."""
     libraries: float
 
     @property
     def total(self) -> float | None:
-        """All of it."""
+        """The sum of all parts; None if one is unknown."""
         parts = [getattr(self, field.name) for field in fields(self)]
         return None if None in parts else sum(parts)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """What a training will take."""
+    """The estimated cost of a training."""
 
     config: RunConfig
     vocabulary: int
     load: Load
     parameters: int
     embeddings: int
-    """Of the parameters: those that are looked up, tokens' and positions'."""
+    """Parameters of token and position embeddings."""
     tokens: int | None
-    """Trained on in all."""
+    """Tokens of the whole training."""
     optimal_tokens: int
     operations_per_position: float
-    """Floating-point operations, there and back: 6 for each weight of a matrix, and 12 x layers x
-    width x length for attention (Chowdhery et al. 2022, "PaLM", appendix B)."""
+    """FLOPs of the forward and backward pass: 6 per weight of a matrix, and 12 x layers x width x
+    length for attention (Chowdhery et al. 2022, "PaLM", appendix B)."""
     attention: float
-    """Share of them that attention's affinities are."""
+    """Share of the FLOPs that is attention."""
     operations: float | None
     devices: int
     rows_at_once: int
-    """On each device."""
+    """Rows per micro-batch on each device."""
     precision: str
-    """Of products."""
+    """Data type of matrix products."""
     ddp: Memory
-    """With weights, gradients and moments whole on each device (DDP), or on the only one."""
+    """With DDP, or on a single device."""
     fsdp: Memory | None
-    """With each of them shared out over the devices (FSDP); None of one device."""
+    """With FSDP; None on a single device."""
     checkpoint: int
-    """Bytes of one."""
+    """Size of one checkpoint, in bytes."""
     disk: int
-    """Bytes of a run, beside its data, at the most."""
+    """Peak size of a run folder without its data, in bytes."""
     peak: float | None
-    """Operations a second that a device promises."""
+    """Peak FLOP/s of a device."""
     mfu: float
     hours: float | None
 
@@ -211,7 +211,7 @@ def estimate(
         parameters=parameters,
         embeddings=sum(weight.numel() for weight in embeddings),
         tokens=tokens,
-        optimal_tokens=OPTIMAL * parameters,
+        optimal_tokens=OPTIMAL_TOKENS_PER_PARAMETER * parameters,
         operations_per_position=operations,
         attention=1 - work.per_position(0) / operations if operations else 0.0,
         operations=in_all,
