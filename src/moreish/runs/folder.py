@@ -398,7 +398,9 @@ class RunFolder:
                 except (ValueError, RecursionError):
                     continue
                 if isinstance(entry, dict) and isinstance(entry.get("step"), int):
-                    yield {RENAMED_METRICS.get(key, key): value for key, value in entry.items()}
+                    for old in RENAMED_METRICS.keys() & entry:
+                        entry[RENAMED_METRICS[old]] = entry.pop(old)
+                    yield entry
 
     @property
     def scores(self) -> dict[SplitName, Score]:
