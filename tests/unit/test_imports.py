@@ -1,10 +1,11 @@
 """The structure: imports go one way, through the packages' doors, and nothing unpickles."""
 
 import ast
-from collections.abc import Iterator
+import functools
 from graphlib import TopologicalSorter
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -51,16 +52,20 @@ def modules() -> dict[str, Path]:
 MODULES = modules()
 
 
-def imported(path: Path) -> Iterator[str]:
+@functools.cache
+def imported(path: Path) -> list[str]:
     """Modules of ours that a file imports, at the top, in functions or for types only."""
+    names = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module in MODULES:
-            exported = getattr(import_module(node.module), "__all__", ())
+            package = import_module(node.module)
             for alias in node.names:
                 module = f"{node.module}.{alias.name}"
-                yield module if module in MODULES and alias.name not in exported else node.module
+                is_module = isinstance(getattr(package, alias.name, None), ModuleType)
+                names.append(module if module in MODULES and is_module else node.module)
         elif isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if alias.name in MODULES)
+            names += [alias.name for alias in node.names if alias.name in MODULES]
+    return names
 
 
 def place(module: str) -> int:

@@ -9,15 +9,3 @@ from moreish.convert.hf_import import (
     resolve_model_folder,
 )
 from moreish.convert.pt_import import describe_import, import_pt
-
-__all__ = [
-    "ExportResult",
-    "checkpoint_digest",
-    "describe_import",
-    "export",
-    "gpt2_settings",
-    "import_hf",
-    "import_pt",
-    "load_model_settings",
-    "resolve_model_folder",
-]

@@ -24,33 +24,3 @@ from moreish.evaluate.metrics import (
 from moreish.evaluate.novelty import NearestItemIndex, OverlapIndex, TextNovelty, TrainingIndex
 from moreish.evaluate.surprisal import TokenSurprisal, surprisal
 from moreish.evaluate.tokenization import Token, TokenizerStats, measure_tokenizer, tokenize_text
-
-__all__ = [
-    "STDERR_BLOCK",
-    "NearestItemIndex",
-    "OverlapIndex",
-    "Score",
-    "TextNovelty",
-    "Token",
-    "TokenSurprisal",
-    "TokenizerStats",
-    "TrainingIndex",
-    "attention_maps",
-    "batch_losses",
-    "bigram_counts",
-    "bigram_probabilities",
-    "context_counts",
-    "evaluate_losses",
-    "evaluation_batches",
-    "evaluation_windows",
-    "find_transformer",
-    "format_bits",
-    "mean_loss",
-    "measure_tokenizer",
-    "principal_components",
-    "score",
-    "surprisal",
-    "token_embedding",
-    "tokenize_text",
-    "tokens_by_frequency",
-]

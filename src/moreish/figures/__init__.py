@@ -1,5 +1,3 @@
 """Figures of runs, ladders and learning-rate range tests (needs matplotlib)."""
 
 from moreish.figures.run_figures import make_figures, make_ladder_figure, make_lr_range_figure
-
-__all__ = ["make_figures", "make_ladder_figure", "make_lr_range_figure"]

@@ -18,21 +18,3 @@ from moreish.generate.sampling import (
     uniform_noise,
 )
 from moreish.generate.writer import POOL_FACTOR, TextGenerator
-
-__all__ = [
-    "NOISE_BLOCK",
-    "POOL_FACTOR",
-    "Automaton",
-    "CompileLimits",
-    "ConstrainedDecoder",
-    "Constraint",
-    "Sampling",
-    "TextGenerator",
-    "compile_constraint",
-    "limit_threads",
-    "parse_length",
-    "resample",
-    "sample_tokens",
-    "sampling_probabilities",
-    "uniform_noise",
-]

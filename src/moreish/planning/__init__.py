@@ -10,18 +10,3 @@ from moreish.planning.planner import (
     resolve_auto_model,
 )
 from moreish.planning.report import format_estimate
-
-__all__ = [
-    "DEFAULT_MFU",
-    "PLANNED_NETWORK",
-    "PLANNED_TRAIN",
-    "Estimate",
-    "Plan",
-    "check_counting_memory",
-    "check_training_memory",
-    "estimate_run",
-    "format_estimate",
-    "free_memory",
-    "plan_run",
-    "resolve_auto_model",
-]

@@ -4,12 +4,3 @@ from moreish.reports.doctor import check_doctor_report_path, doctor_report_html
 from moreish.reports.html import write_report
 from moreish.reports.ladder import ladder_report_html
 from moreish.reports.run import RunFigure, run_report_html
-
-__all__ = [
-    "RunFigure",
-    "check_doctor_report_path",
-    "doctor_report_html",
-    "ladder_report_html",
-    "run_report_html",
-    "write_report",
-]

@@ -12,20 +12,3 @@ from moreish.runs.record import (
     machine_info,
 )
 from moreish.runs.run import Run
-
-__all__ = [
-    "ENDED_STATUSES",
-    "MAX_SEARCHABLE_TOKENS",
-    "DatasetInfo",
-    "Run",
-    "RunGroup",
-    "SavedScore",
-    "backup_path",
-    "check_run_path",
-    "compare",
-    "environment",
-    "library_versions",
-    "machine_info",
-    "remove_run",
-    "training_lock",
-]

@@ -2,8 +2,3 @@
 
 from moreish.serve.http import Limits
 from moreish.serve.server import Service
-
-__all__ = [
-    "Limits",
-    "Service",
-]

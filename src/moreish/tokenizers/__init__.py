@@ -115,25 +115,3 @@ def tokenizer_from_json(data: Any, *, boundary: bool) -> Tokenizer:
 def _imported(name: str) -> Any:
     module, _, attribute = REGISTRY[name].partition(":")
     return getattr(import_module(module), attribute)
-
-
-__all__ = [
-    "BOUNDARY_ID",
-    "END_OF_TEXT",
-    "GPT2_VOCAB_SIZE",
-    "REGISTRY",
-    "SURROGATE",
-    "UNICODE_TO_BYTE",
-    "BPETokenizer",
-    "ByteTokenizer",
-    "CharTokenizer",
-    "Ids",
-    "Tokenizer",
-    "TokenizerBuilder",
-    "VocabularyLimits",
-    "check_vocab_size",
-    "code_points",
-    "cut_before_space",
-    "tokenizer_builder",
-    "tokenizer_from_json",
-]

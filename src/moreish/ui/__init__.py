@@ -16,21 +16,3 @@ from moreish.ui.tables import (
     tokenization_table,
 )
 from moreish.ui.terminal import TrainingView, console
-
-__all__ = [
-    "TrainingView",
-    "audit_lines",
-    "clock",
-    "comparison_table",
-    "console",
-    "guess_line",
-    "ladder_table",
-    "novelty_table",
-    "plural",
-    "range_lines",
-    "score_table",
-    "stated_lines",
-    "surprisal_table",
-    "token_lines",
-    "tokenization_table",
-]

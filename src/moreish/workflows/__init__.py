@@ -3,12 +3,3 @@
 from moreish.workflows.ladder import QUICK, climb
 from moreish.workflows.new_run import RUNS, free_path
 from moreish.workflows.train import resume, train
-
-__all__ = [
-    "QUICK",
-    "RUNS",
-    "climb",
-    "free_path",
-    "resume",
-    "train",
-]

@@ -2,5 +2,3 @@
 
 from moreish.data.audit.audit import TOKENS_PER_PARAMETER, AuditReport, audit_corpus, audit_source
 from moreish.data.audit.checks import Finding
-
-__all__ = ["TOKENS_PER_PARAMETER", "AuditReport", "Finding", "audit_corpus", "audit_source"]

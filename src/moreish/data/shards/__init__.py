@@ -3,11 +3,3 @@
 from moreish.data.shards.dataset import PreparedDataset
 from moreish.data.shards.pipeline import PrepareConfig, PrepareResult, prepare_dataset
 from moreish.data.shards.readers import SourceFormat
-
-__all__ = [
-    "PrepareConfig",
-    "PrepareResult",
-    "PreparedDataset",
-    "SourceFormat",
-    "prepare_dataset",
-]

@@ -11,16 +11,3 @@ from moreish.models.gpt.layers import (
     rope_table,
 )
 from moreish.models.gpt.model import GPT
-
-__all__ = [
-    "GPT",
-    "ROTARY_BASE",
-    "Attention",
-    "Block",
-    "FeedForward",
-    "GPTConfig",
-    "NgramEmbedding",
-    "RopeTable",
-    "apply_rope",
-    "rope_table",
-]

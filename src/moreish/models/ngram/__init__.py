@@ -4,14 +4,3 @@ from moreish.models.ngram.add_k import NGram
 from moreish.models.ngram.counts import Folds, check_order, count_ngrams, max_order
 from moreish.models.ngram.discounts import TABLE_NAMES
 from moreish.models.ngram.kneser_ney import KneserNey, KneserNeyConfig
-
-__all__ = [
-    "TABLE_NAMES",
-    "Folds",
-    "KneserNey",
-    "KneserNeyConfig",
-    "NGram",
-    "check_order",
-    "count_ngrams",
-    "max_order",
-]

@@ -9,16 +9,3 @@ from moreish.serve.batching.errors import (
     ShuttingDown,
 )
 from moreish.serve.batching.requests import SequenceDelta, SequenceRequest, TokenLogprob
-
-__all__ = [
-    "DeadlineExceeded",
-    "Engine",
-    "EngineError",
-    "GenerationFailed",
-    "GenerationStream",
-    "QueueFull",
-    "SequenceDelta",
-    "SequenceRequest",
-    "ShuttingDown",
-    "TokenLogprob",
-]

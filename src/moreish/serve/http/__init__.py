@@ -14,24 +14,3 @@ from moreish.serve.http.limits import Limits
 from moreish.serve.http.metrics import Metrics
 from moreish.serve.http.openapi import DocumentedApp
 from moreish.serve.http.streams import EVENT_STREAM_RESPONSE, EventStream, cancel_on_disconnect
-
-__all__ = [
-    "ACCEPT_BATCH",
-    "ERROR_RESPONSES",
-    "EVENT_STREAM_RESPONSE",
-    "GUARD_ERROR_RESPONSES",
-    "LOOPBACK_HOSTS",
-    "AccessRules",
-    "ApiError",
-    "Connection",
-    "DocumentedApp",
-    "EventStream",
-    "Guard",
-    "Limits",
-    "Metrics",
-    "RequestBody",
-    "bad_request",
-    "cancel_on_disconnect",
-    "connection_factory",
-    "to_api_error",
-]

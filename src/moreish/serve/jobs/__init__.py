@@ -2,8 +2,3 @@
 
 from moreish.serve.jobs.manager import TrainingManager
 from moreish.serve.jobs.routes import router as training_router
-
-__all__ = [
-    "TrainingManager",
-    "training_router",
-]

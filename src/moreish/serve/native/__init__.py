@@ -3,10 +3,3 @@
 from moreish.serve.native.inspect import read_history
 from moreish.serve.native.routes import router as native_router
 from moreish.serve.native.schemas import HistoryResponse, LoggedSample
-
-__all__ = [
-    "HistoryResponse",
-    "LoggedSample",
-    "native_router",
-    "read_history",
-]

@@ -3,13 +3,3 @@
 from moreish.serve.openai.requests import build_sequence_requests, encode_prompt
 from moreish.serve.openai.routes import router as openai_router
 from moreish.serve.openai.schemas import BaseCompletionRequest, SamplingParams, TokenIds, Usage
-
-__all__ = [
-    "BaseCompletionRequest",
-    "SamplingParams",
-    "TokenIds",
-    "Usage",
-    "build_sequence_requests",
-    "encode_prompt",
-    "openai_router",
-]
