@@ -61,7 +61,7 @@ def imported(path: Path) -> list[str]:
             package = import_module(node.module)
             for alias in node.names:
                 module = f"{node.module}.{alias.name}"
-                is_module = isinstance(getattr(package, alias.name, None), ModuleType)
+                is_module = isinstance(vars(package).get(alias.name, package), ModuleType)
                 names.append(module if module in MODULES and is_module else node.module)
         elif isinstance(node, ast.Import):
             names += [alias.name for alias in node.names if alias.name in MODULES]
