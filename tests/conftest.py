@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# Checks the jaxtyping shapes of all that handles tensors with beartype; it must come before the
-# package is imported.
-from jaxtyping import install_import_hook
+# Lets beartype check shapes; it must come before the package is imported.
+from jaxtyping import config, install_import_hook
 
 install_import_hook(
     ["moreish.models", "moreish.generate.sampling", "moreish.evaluate.loss"], "beartype.beartype"
@@ -42,6 +41,17 @@ def _no_code_from_data(event: str, arguments: tuple[object, ...]) -> None:
 sys.addaudithook(_no_code_from_data)
 
 ROOT = Path(__file__).parent.parent
+UNIT_TESTS = Path(__file__).parent / "unit"
+
+config.update("jaxtyping_disable", True)
+
+
+@pytest.fixture(autouse=True)
+def _shape_checks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Check shapes in the unit tests only: the checks make a small training three times slower."""
+    monkeypatch.setattr(config, "jaxtyping_disable", UNIT_TESTS not in request.path.parents)
+
+
 BESIDE = ROOT.parent / "shared" / "data"
 
 
