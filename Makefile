@@ -5,10 +5,10 @@ BIN    := $(VENV)/bin
 PIP     = $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test settings screenshots proofs soak lint bench large texts ladders clean
+.PHONY: help setup run test settings screenshots proofs soak soak-quick lint bench large texts ladders clean
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 13
 
 # One stamp a level: what is installed is not installed again until its lists change.
 $(VENV)/core: pyproject.toml constraints.txt
@@ -31,8 +31,6 @@ run: $(VENV)/core  ## train on the built-in names, print the losses and twenty n
 	@$(BIN)/moreish sample runs/names -n 20 --new-only --unique
 
 test: $(VENV)/dev  ## the tests (a few minutes on two cores)
-	@command -v chromium >/dev/null || \
-	  echo "NO BROWSER: the page is not tested; Debian has one: apt-get install chromium" >&2
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not soak" -n auto --maxprocesses 8
 
 settings: $(VENV)/core  ## docs/settings.md, from the code
@@ -47,8 +45,11 @@ proofs: $(VENV)/dev  ## docs/reliability.md, from the tests and the long proofs
 	@MOREISH_PROOFS=$(CURDIR)/.proofs.jsonl $(MAKE) --no-print-directory test soak
 	@$(BIN)/python benchmarks/reliability.py .proofs.jsonl
 
-soak: $(VENV)/dev  ## the long proofs
+soak: $(VENV)/dev  ## all long tests (an hour)
 	@$(BIN)/python -m pytest -m soak
+
+soak-quick: $(VENV)/dev  ## those of the long tests that CI runs too (a few minutes)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "soak and not long" -n auto --maxprocesses 8
 
 lint: $(VENV)/dev  ## ruff and mypy
 	@$(BIN)/ruff check .

@@ -4,10 +4,11 @@ import functools
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 # Lets beartype check shapes; it must come before the package is imported.
 from jaxtyping import config, install_import_hook
@@ -66,20 +67,43 @@ def _data_and_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["XDG_CACHE_HOME"] = str(shared / "cache")
 
 
+NOT_TESTED = "NOT TESTED: "
+
+
+def skip_or_fail(missing: str) -> NoReturn:
+    """End a test that needs what this machine lacks: skipped, loudly, and failed in CI."""
+    if os.environ.get("CI"):
+        pytest.fail(missing)
+    pytest.skip(NOT_TESTED + missing)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what was not tested, and why, after everything else."""
+    reasons = Counter(
+        str(report.longrepr).rpartition(NOT_TESTED)[2].rstrip("')")
+        for report in terminalreporter.stats.get("skipped", [])
+        if NOT_TESTED in str(report.longrepr)
+    )
+    if reasons:
+        terminalreporter.section("PART OF THE PROJECT WAS NOT TESTED", red=True, bold=True)
+        for reason, count in reasons.items():
+            terminalreporter.line(f"{count} tests did not run: {reason}", red=True)
+
+
 def lecture_text(name: str) -> str:
-    """A text of the lectures; the test is skipped where it is not at hand."""
+    """Load a text of the lectures, or end the test where there is none."""
     entry = catalog.find_dataset(name)
     if not catalog.is_available_offline(entry):
-        pytest.skip(f"{entry.file_name} is not here: name its folder with MOREISH_DATA")
+        skip_or_fail(f"{entry.file_name} is missing: name its folder with MOREISH_DATA")
     return catalog.load_dataset(name)
 
 
 def needs_gpt2() -> None:
-    """The test is skipped where GPT-2's vocabulary cannot be had."""
+    """End the test where GPT-2's vocabulary is missing."""
     try:
         tokenizer_builder("gpt2").build([], boundary=False)
     except MoreishError as error:
-        pytest.skip(str(error))
+        skip_or_fail(str(error))
 
 
 @pytest.fixture(scope="session")

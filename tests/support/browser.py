@@ -9,8 +9,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import axe_playwright_python
-import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from conftest import skip_or_fail
 
 expect.set_options(timeout=20_000)
 
@@ -18,10 +19,10 @@ QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
 
 def chromium() -> str:
-    """Where it is; the test is skipped where there is none."""
+    """The path of Chromium; the test ends where there is none."""
     found = shutil.which("chromium", path="/usr/bin") or shutil.which("chromium")
     if found is None:
-        pytest.skip("NO BROWSER: the page is not tested, for want of a `chromium`")
+        skip_or_fail("the page needs a browser: apt-get install chromium")
     return found
 
 
