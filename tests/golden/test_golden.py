@@ -73,9 +73,9 @@ def test_golden_runs(tmp_path: Path) -> None:
             skip_or_fail(f"golden run {name}: {fields['missing']}")
     if not exact:
         pytest.skip(
-            f"GOLDEN RUNS ONLY PARTLY CHECKED: this machine is {measured['machine']} and the records "
-            f"are from {expected['machine']}, so losses and scores agree to {TOLERANCE:g}, not to "
-            "the last bit"
+            f"GOLDEN RUNS ONLY PARTLY CHECKED: this machine is {measured['machine']} and the "
+            f"records are from {expected['machine']}, so losses and scores agree to "
+            f"{TOLERANCE:g}, not to the last bit"
         )
 
 
