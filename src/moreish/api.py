@@ -4,19 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any, Unpack
 
+from moreish import convert, data, reports, training, workflows
 from moreish.config import AutoConfig, normalize, resolve
-from moreish.data import (
-    AuditReport,
-    Corpus,
-    PrepareConfig,
-    PrepareResult,
-    SourceFormat,
-    audit_source,
-    prepare_dataset,
-    read_corpus,
-)
 from moreish.errors import MoreishError
 from moreish.evaluate import Token, TokenizerStats, measure_tokenizer, tokenize_text
 from moreish.options import ModelOptions, TextOptions, TrainOptions, settings_tree, takes_options
@@ -24,25 +15,8 @@ from moreish.planning import DEFAULT_MFU, Estimate, Plan, estimate_run, plan_run
 from moreish.runs import Run
 from moreish.settings import Tree, from_toml, merge
 from moreish.tokenizers import REGISTRY, Tokenizer, VocabularyLimits
-from moreish.training import (
-    LRRange,
-    Note,
-    Progress,
-    Report,
-    build_tokenizer,
-    check_optimizer,
-    parse_trackers,
-    run_lr_range_test,
-    set_up,
-    warm_start_settings,
-)
-from moreish.workflows import RUNS, free_path
-from moreish.workflows import resume as resume_training
-from moreish.workflows import train as train_run
-
-if TYPE_CHECKING:
-    from moreish.convert import ExportResult
-    from moreish.reports import RunFigure
+from moreish.training import Report
+from moreish.ui import TrainingView
 
 Source = str | Path
 Settings = Mapping[str, Any]
@@ -82,16 +56,16 @@ def train(
     base: Tree = {}
     if isinstance(start := requested.get("init_from"), str):
         start_run = _start(start)
-        base = warm_start_settings(start_run, requested)
+        base = training.warm_start_settings(start_run, requested)
         overrides = merge(overrides, {"init_from": str(start_run.path)})
     own = {} if base else requested.get("model", {})
     notes: tuple[str, ...] = ()
     if own and "name" not in own:
         notes = (f"model.{min(own)} was set without --model, so this trains a plain GPT.",)
-    place = None if out is None else Path(out).expanduser()
+    path = None if out is None else Path(out).expanduser()
     resolved = resolve(base, recipe, overrides)
     with _watching(report) as watch:
-        return train_run(resolved, place, overwrite=overwrite, report=watch, notes=notes)[0]
+        return workflows.train(resolved, path, overwrite=overwrite, report=watch, notes=notes)[0]
 
 
 @takes_options(TrainOptions)
@@ -127,22 +101,17 @@ def plan(
     start = requested.get("init_from")
     base = _planned_start(start, requested) if isinstance(start, str) else {}
     resolved = resolve(base, recipe, overrides)
-    check_optimizer(resolved.train.optimizer)
-    parse_trackers(resolved.train.track)  # their packages need not be installed
+    training.check_optimizer(resolved.train.optimizer)
+    training.parse_trackers(resolved.train.track)  # their packages need not be installed
     if isinstance(resolved.model, AutoConfig):
         if (gpus, gpu, mfu) != (None, None, None):
             raise MoreishError(
                 "--gpus, --gpu and --mfu need a chosen model, by --config or --model: the planner "
                 "chooses for this machine"
             )
-        return plan_run(set_up(resolved))
-    return estimate_run(
-        resolved,
-        asked=source is not None,
-        gpus=1 if gpus is None else gpus,
-        gpu=gpu,
-        mfu=DEFAULT_MFU if mfu is None else mfu,
-    )
+        return plan_run(training.set_up(resolved))
+    gpus, mfu = 1 if gpus is None else gpus, DEFAULT_MFU if mfu is None else mfu
+    return estimate_run(resolved, asked=source is not None, gpus=gpus, gpu=gpu, mfu=mfu)
 
 
 def _layers(
@@ -151,38 +120,33 @@ def _layers(
     settings: Settings | None = None,
     config: str | Path | None = None,
 ) -> tuple[Tree, Tree]:
-    """The settings of a recipe, and those of the arguments, which override it."""
+    """Return the settings of a recipe, and those of the arguments, which override it."""
     recipe = normalize({} if config is None else from_toml(Path(config)))
     place = {} if source is None else {"data": {"source": str(source)}}
     return recipe, merge(place, settings_tree(options), normalize(settings or {}))
 
 
 def _start(name: str) -> Run:
-    """The run to start from; a Hugging Face model is imported to `runs/` first, once."""
+    """Return the run to start from; a Hugging Face model is imported to `runs/` first, once."""
     if not name.startswith("hf:"):
         return load(name)
-    from moreish.convert import checkpoint_digest, resolve_model_folder
-    from moreish.convert import import_hf as import_model
-
-    folder = resolve_model_folder(name.removeprefix("hf:"))
-    for place in RUNS.glob(f"hf-{folder.name}*"):
-        if (place / "run.json").is_file():
-            run = load(place)
-            is_same = run.config.data.source == str(folder.resolve())
-            if is_same and checkpoint_digest(folder) in run.record.data.notes:
-                return run
-    return import_model(folder, free_path(f"hf-{folder.name}"))
+    folder = convert.resolve_model_folder(name.removeprefix("hf:"))
+    for record in workflows.RUNS.glob(f"hf-{folder.name}*/run.json"):
+        run = load(record.parent)
+        is_same = run.config.data.source == str(folder.resolve())
+        if is_same and convert.checkpoint_digest(folder) in run.record.data.notes:
+            return run
+    return convert.import_hf(folder, workflows.free_path(f"hf-{folder.name}"))
 
 
 def _planned_start(start: str, requested: Mapping[str, Any]) -> Tree:
-    """The settings that a training takes over from the run or Hugging Face model it starts from."""
+    """Return the settings that a training takes over from the run or Hugging Face model that it
+    starts from, without importing the model."""
     if not start.startswith("hf:"):
-        return warm_start_settings(load(start), requested)
-    from moreish.convert import gpt2_settings, load_model_settings
-
+        return training.warm_start_settings(load(start), requested)
     name = start.removeprefix("hf:")
-    if (known := gpt2_settings(name)) is not None:
-        return {"model": known, "data": {"tokenizer": "gpt2"}}
+    if (published := convert.gpt2_settings(name)) is not None:
+        return {"model": published, "data": {"tokenizer": "gpt2"}}
     folder = Path(name).expanduser()
     if not name or not folder.is_dir():
         raise MoreishError(
@@ -190,7 +154,7 @@ def _planned_start(start: str, requested: Mapping[str, Any]) -> Tree:
             "--init-from hf:FOLDER"
         )
     tokenizer = str(folder / "tokenizer.json")
-    return {"model": load_model_settings(folder), "data": {"tokenizer": tokenizer}}
+    return {"model": convert.load_model_settings(folder), "data": {"tokenizer": tokenizer}}
 
 
 def resume(path: str | Path, *, inexact: bool = False, report: Report | None = None) -> Run:
@@ -206,7 +170,7 @@ def resume(path: str | Path, *, inexact: bool = False, report: Report | None = N
         MoreishError: there is nothing to resume, or it would not be exact.
     """
     with _watching(report) as watch:
-        return resume_training(Path(path).expanduser(), inexact=inexact, report=watch)[0]
+        return workflows.resume(Path(path).expanduser(), inexact=inexact, report=watch)[0]
 
 
 def load(path: str | Path) -> Run:
@@ -217,7 +181,7 @@ def load(path: str | Path) -> Run:
 @takes_options(TextOptions)
 def doctor(
     source: Source, *, report: Report | None = None, **options: Unpack[TextOptions]
-) -> AuditReport:
+) -> data.AuditReport:
     """Find problems in a text, and the options of `train` that fix them.
 
     Args:
@@ -227,26 +191,24 @@ def doctor(
     Raises:
         MoreishError: the source cannot be read.
     """
-    data = resolve(*_layers(source, options)).data
+    config = resolve(*_layers(source, options)).data
     with _watching(report) as watch:
-        return audit_source(
-            data.source,
-            data.kind,
-            data.encoding,
-            data.cleaning,
-            data.split,
-            source_args=[data.source, *data.options()],
-            progress=lambda share: watch(Progress(what="reading", share=share)),
+        return data.audit_source(
+            config.source,
+            config.kind,
+            config.encoding,
+            config.cleaning,
+            config.split,
+            source_args=[config.source, *config.options()],
+            progress=lambda share: watch(training.Progress(what="reading", share=share)),
         )
 
 
-def doctor_page(audit: AuditReport, path: Path) -> None:
+def doctor_page(audit: data.AuditReport, path: Path) -> None:
     """Write the findings of `doctor` as an HTML page. Raises MoreishError where that would replace
     something else, or lie in the source."""
-    from moreish.reports import check_doctor_report_path, doctor_report_html, write_report
-
-    check_doctor_report_path(path, next(iter(audit.source_args), ""))
-    write_report(path, doctor_report_html(audit))
+    reports.check_doctor_report_path(path, next(iter(audit.source_args), ""))
+    reports.write_report(path, reports.doctor_report_html(audit))
 
 
 def prepare(
@@ -263,7 +225,7 @@ def prepare(
     workers: int | None = None,
     overwrite: bool = False,
     report: Report | None = None,
-) -> PrepareResult:
+) -> data.PrepareResult:
     """Tokenize text of any size into token files, which `train` and `plan` take as a source.
 
     Called again it resumes what was interrupted, or verifies what is complete.
@@ -286,24 +248,24 @@ def prepare(
     Raises:
         MoreishError: a source, an option or the place is wrong, or the text is too small.
     """
-    order = PrepareConfig(
+    config = data.PrepareConfig(
         sources=tuple(map(str, [sources] if isinstance(sources, str | Path) else sources)),
-        source_format=SourceFormat(field=field, separator=separator, encoding=encoding),
+        source_format=data.SourceFormat(field=field, separator=separator, encoding=encoding),
         tokenizer=tokenizer,
         limits=VocabularyLimits(vocab_size=vocab_size),
         hold_out=hold_out,
         split_seed=split_seed,
     )
     with _watching(report) as watch:
-        return prepare_dataset(
-            order,
+        return data.prepare_dataset(
+            config,
             Path(out).expanduser(),
             overwrite=overwrite,
             workers=workers,
             progress=lambda what, done, total: watch(
-                Progress(what=what, share=done / max(1, total))
+                training.Progress(what=what, share=done / max(1, total))
             ),
-            note=lambda text: watch(Note(text=text)),
+            note=lambda text: watch(training.Note(text=text)),
         )
 
 
@@ -337,7 +299,7 @@ def tokenize(
     *,
     vocab_size: int | None = None,
 ) -> dict[str, list[Token]]:
-    """The tokens of a text, by the name of the tokenizer.
+    """Return the tokens of a text, by the name of the tokenizer.
 
     Args:
         text: what to tokenize.
@@ -356,13 +318,15 @@ def tokenize(
 
 def _tokenizers(
     source: Source, names: Sequence[str] | None, vocab_size: int | None
-) -> Iterator[tuple[str, Tokenizer, Corpus]]:
-    """Each tokenizer, built for the source."""
+) -> Iterator[tuple[str, Tokenizer, data.Corpus]]:
+    """Yield the name of each tokenizer, the tokenizer built for the source, and the source."""
     config = resolve(*_layers(source, {"vocab_size": vocab_size})).data
-    corpus = read_corpus(config.source)
+    corpus = data.read_corpus(config.source)
     for name in names or REGISTRY:
         try:
-            tokenizer = build_tokenizer(config.model_copy(update={"tokenizer": name}), corpus)
+            tokenizer = training.build_tokenizer(
+                config.model_copy(update={"tokenizer": name}), corpus
+            )
         except MoreishError:
             if names:
                 raise
@@ -380,7 +344,7 @@ def lr_range(
     settings: Settings | None = None,
     report: Report | None = None,
     **options: Unpack[ModelOptions],
-) -> LRRange:
+) -> training.LRRange:
     """Train a model for a few steps at growing learning rates (Smith 2017, "Cyclical Learning Rates
     for Training Neural Networks", section 3.3).
 
@@ -394,8 +358,8 @@ def lr_range(
     """
     config = resolve(*_layers(source, options, settings))
     with _watching(report) as watch:
-        ready, _ = resolve_auto_model(set_up(config))
-        return run_lr_range_test(ready, report=watch, low=low, high=high, steps=steps)
+        setup, _ = resolve_auto_model(training.set_up(config))
+        return training.run_lr_range_test(setup, report=watch, low=low, high=high, steps=steps)
 
 
 def import_hf(source: Source, *, out: str | Path, overwrite: bool = False) -> Run:
@@ -409,11 +373,8 @@ def import_hf(source: Source, *, out: str | Path, overwrite: bool = False) -> Ru
     Raises:
         MoreishError: the model is of another kind, damaged, or cannot be reached.
     """
-    from moreish.convert import import_hf as import_model
-    from moreish.convert import resolve_model_folder
-
-    folder = resolve_model_folder(str(source))
-    return import_model(folder, Path(out).expanduser(), overwrite=overwrite)
+    folder = convert.resolve_model_folder(str(source))
+    return convert.import_hf(folder, Path(out).expanduser(), overwrite=overwrite)
 
 
 def export(
@@ -423,7 +384,7 @@ def export(
     to: str = "hf",
     model_license: str = "unknown",
     overwrite: bool = False,
-) -> "ExportResult":
+) -> convert.ExportResult:
     """Export a run for another program, which checks the folder before it appears.
 
     Args:
@@ -436,24 +397,24 @@ def export(
     Raises:
         MoreishError: the model cannot be expressed there, a library is missing, or `out` exists.
     """
-    from moreish.convert import export as export_run
-
     path = Path(out).expanduser()
-    return export_run(run, path, to=to, model_license=model_license, overwrite=overwrite)
+    return convert.export(run, path, to=to, model_license=model_license, overwrite=overwrite)
 
 
-def figures(run: Run, *, text: str | None = None) -> "list[RunFigure]":
+def figures(run: Run, *, text: str | None = None) -> list[reports.RunFigure]:
     """Draw all figures of a run into its folder.
 
     Args:
         run: the run.
-        text: whose attention and surprisal are drawn; None: the start of the validation split.
+        text: the text whose attention and surprisal are drawn; None: the start of the validation
+            split.
 
     Raises:
         MoreishError: the drawing library is not installed.
     """
-    made: list[RunFigure] = _figures_package().make_figures(run, run.path / "figures", text)
-    return made
+    found: list[reports.RunFigure]
+    found = _figures_package().make_figures(run, run.path / "figures", text)
+    return found
 
 
 def report(run: Run, *, text: str | None = None) -> Path:
@@ -462,10 +423,8 @@ def report(run: Run, *, text: str | None = None) -> Path:
     Returns:
         The path of the HTML file.
     """
-    from moreish.reports import run_report_html, write_report
-
     path = run.path / "report.html"
-    write_report(path, run_report_html(run, figures(run, text=text)))
+    reports.write_report(path, reports.run_report_html(run, figures(run, text=text)))
     return path
 
 
@@ -478,23 +437,21 @@ def ladder_report(found: Mapping[str, Any], folder: Path) -> Path:
     Raises:
         MoreishError: the drawing library is not installed, or no rung has a finite loss.
     """
-    from moreish.reports import ladder_report_html, write_report
-
     package, path = _figures_package(), folder / "report.html"
     if all(rung["splits"]["val"]["loss"] is None for rung in found["rungs"]):
         raise MoreishError("no rung has a finite loss: there is nothing to draw")
     package.make_ladder_figure(found["rungs"], folder)
-    write_report(path, ladder_report_html(found, folder))
+    reports.write_report(path, reports.ladder_report_html(found, folder))
     return path
 
 
-def draw_range(found: LRRange, path: Path) -> None:
+def draw_range(found: training.LRRange, path: Path) -> None:
     """Draw a learning-rate range test. Raises MoreishError without the drawing library."""
     _figures_package().make_lr_range_figure(found, path)
 
 
 def _figures_package() -> ModuleType:
-    """Returns `moreish.figures`. Raises MoreishError if its library is not installed."""
+    """Return `moreish.figures`. Raises MoreishError if its library is not installed."""
     try:
         from moreish import figures
     except ImportError:
@@ -503,9 +460,5 @@ def _figures_package() -> ModuleType:
 
 
 def _watching(report: Report | None) -> AbstractContextManager[Report]:
-    """A context with `report`, or with a view on the terminal that is closed at the end."""
-    if report is not None:
-        return nullcontext(report)
-    from moreish.ui import TrainingView
-
-    return TrainingView()
+    """Return a context with `report`, or with a view on the terminal that is closed at the end."""
+    return TrainingView() if report is None else nullcontext(report)

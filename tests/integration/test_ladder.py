@@ -303,7 +303,7 @@ def test_control_c_in_the_first_rung(moreish: Moreish, source: Path) -> None:
         patch.setattr(Trainer, "train_step", interrupted)
         result = moreish(*options)
     assert result.status == 130
-    assert "the same command goes on" in result.err
+    assert "Run the same command to resume" in result.err
     assert "Traceback" not in result.err
     stopped = max(line["step"] for line in Run.open("ladders/names/bow").read_metrics())
     result = moreish(*options)

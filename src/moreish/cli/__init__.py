@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
+from typer import Option
 
-from moreish.cli.base import Stopped, app
+from moreish.cli.base import Stopped, app, os_error_message
 from moreish.errors import GoneError, MoreishError, visible
 
 # In the order of the help.
@@ -57,7 +58,7 @@ def _print_version(is_given: bool) -> None:
 def root(
     show_version: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--version", help="Print the version and exit.", callback=_print_version, is_eager=True
         ),
     ] = False,
@@ -93,7 +94,7 @@ def main() -> NoReturn:
     except BrokenPipeError:
         exit_quietly()
     except OSError as error:
-        fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+        fail(os_error_message(error))
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error)):
             fail(
@@ -109,15 +110,15 @@ def main() -> NoReturn:
 def format_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: Any = None
 ) -> str:
-    """A warning that is meant for users as one line, without its place in the source."""
+    """Format a warning that is meant for users as one line, without its place in the source."""
     if issubclass(category, FutureWarning):
         return f"moreish: {message}\n"
     return f"{filename}:{lineno}: {category.__name__}: {message}\n"
 
 
 def wait_for_other_processes(error: MoreishError) -> None:
-    """In a training of several processes, let the one that knows the cause report it first; the
-    launcher then ends the others before they repeat it."""
+    """Let the process that knows the cause of an error report it first; the launcher of a training
+    then ends the others before they repeat it."""
     if isinstance(error, GoneError):
         time.sleep(10)
     elif os.environ.get("RANK", "0") != "0":

@@ -2,7 +2,6 @@
 
 import inspect
 import json
-import math
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from types import NoneType
 from typing import Annotated, Any, TypeVar, get_args
 
 import typer
+from typer import Argument, Option
 from typer.core import TyperGroup
 from typer.models import ArgumentInfo
 
@@ -44,25 +44,25 @@ app = typer.Typer(
     epilog="Run moreish VERB --help for the options of a verb. Start with: moreish train",
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is already at --out.")]
+Json = Annotated[bool, Option("--json", help="Print one JSON object on standard output.")]
+Overwrite = Annotated[bool, Option("--overwrite", help="Replace what is already at --out.")]
 Set = Annotated[
     list[str] | None,
-    typer.Option(
+    Option(
         "--set",
         metavar="KEY=VALUE",
         help="Change any setting, e.g. train.lr=0.001 (docs/settings.md lists all).",
     ),
 ]
 Recipe = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="Read settings from a TOML recipe.")
+    Path | None, Option("--config", metavar="FILE", help="Read settings from a TOML recipe.")
 ]
 SOURCE_HELP = (
     "A built-in data set, a text file, a folder of text files, or a folder made by moreish prepare "
     "(default names)."
 )
-Source = Annotated[str | None, typer.Argument(metavar="SOURCE", help=SOURCE_HELP)]
-RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, e.g. runs/names-gpt.")]
+Source = Annotated[str | None, Argument(metavar="SOURCE", help=SOURCE_HELP)]
+RunPath = Annotated[Path, Argument(metavar="RUN", help="Run folder, e.g. runs/names-gpt.")]
 
 
 def takes_flags(*names: str) -> Callable[[F], F]:
@@ -92,9 +92,7 @@ def _parameter(name: str) -> inspect.Parameter:
     kind: Any = bool if bool in kinds else next(iter(kinds & {int, float}), str) | None
     if option.flag == "--weight":
         kind = list[str] | None
-    info = typer.Option(
-        flag(name), help=option.help, metavar=option.metavar, rich_help_panel=panel(name)
-    )
+    info = Option(flag(name), help=option.help, metavar=option.metavar, rich_help_panel=panel(name))
     return inspect.Parameter(
         name,
         inspect.Parameter.KEYWORD_ONLY,
@@ -104,17 +102,21 @@ def _parameter(name: str) -> inspect.Parameter:
 
 
 def given(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that were given on the command line, as the Python functions take them."""
+    """Return the options that were set on the command line, as the Python functions take them."""
     values = {k: v for k, v in options.items() if v is not None and v is not False}
     return {k: parse_weights(v) if k == "weights" else v for k, v in values.items()}
 
 
-def print_json(data: dict[str, Any]) -> None:
-    """Print one JSON object on standard output, in ASCII where that is not UTF-8."""
+def os_error_message(error: OSError) -> str:
+    """Return what the system says about an error, and the file."""
+    return f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
+
+
+def print_json(**fields: Any) -> None:
+    """Print one JSON object on standard output, in ASCII where that is not UTF-8; infinity and NaN,
+    which JSON does not have, are null."""
+    from pydantic_core import to_jsonable_python
+
     is_utf8 = (sys.stdout.encoding or "").lower().startswith("utf")
-    sys.stdout.write(json.dumps(data, ensure_ascii=not is_utf8, allow_nan=False) + "\n")
-
-
-def finite(value: float) -> float | None:
-    """The value, or None (JSON's null) for infinity and NaN, which JSON does not have."""
-    return value if math.isfinite(value) else None
+    tree = to_jsonable_python(fields, inf_nan_mode="null")
+    sys.stdout.write(json.dumps(tree, ensure_ascii=not is_utf8) + "\n")

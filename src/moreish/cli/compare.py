@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
-from moreish.cli.base import Json, app, finite, print_json
+from moreish.cli.base import Json, app, print_json
 from moreish.errors import MoreishError
 
 MANY_COMPARISONS = 5
@@ -14,12 +14,10 @@ MANY_COMPARISONS = 5
 
 @app.command(name="compare")
 def compare_verb(
-    paths: Annotated[
-        list[Path], typer.Argument(metavar="RUN RUN …", help="Two or more run folders.")
-    ],
+    paths: Annotated[list[Path], Argument(metavar="RUN RUN …", help="Two or more run folders.")],
     test: Annotated[
         bool,
-        typer.Option("--test", help="Compare on the test split; every such evaluation is counted."),
+        Option("--test", help="Compare on the test split; every such evaluation is counted."),
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -36,35 +34,29 @@ def compare_verb(
         groups, comparisons = compare(
             runs,
             "test" if test else "val",
-            progress=lambda what, share: view(Progress(what=what, share=share)),
+            lambda what, share: view(Progress(what=what, share=share)),
         )
     if test:
         for run in runs:
             run.count_test_evaluation()
     if as_json:
         print_json(
-            {
-                "groups": [
-                    {
-                        "runs": [str(run.path) for run in g.runs],
-                        "losses": [finite(loss) for loss in g.losses],
-                        "loss": finite(g.loss),
-                    }
-                    for g in groups
-                ],
-                "comparisons": [
-                    {
-                        "better": c.better,
-                        "worse": c.worse,
-                        "difference": finite(c.difference),
-                        "stderr": finite(c.stderr),
-                        "interval": [finite(c.low), finite(c.high)],
-                        "real": c.real,
-                        "sentence": c.sentence(),
-                    }
-                    for c in comparisons
-                ],
-            }
+            groups=[
+                {"runs": [run.path for run in g.runs], "losses": g.losses, "loss": g.loss}
+                for g in groups
+            ],
+            comparisons=[
+                {
+                    "better": c.better,
+                    "worse": c.worse,
+                    "difference": c.difference,
+                    "stderr": c.stderr,
+                    "interval": [c.low, c.high],
+                    "real": c.real,
+                    "sentence": c.sentence(),
+                }
+                for c in comparisons
+            ],
         )
         return
     console().print(comparison_table(groups))

@@ -13,16 +13,16 @@ def data_list(as_json: Json = False) -> None:
     """List the built-in data sets, and which of them are on this machine."""
     from moreish.data import CATALOG, is_available_offline
 
+    entries = [
+        {"name": e.name, "title": e.title, "here": is_available_offline(e)}
+        for e in CATALOG.values()
+    ]
     if as_json:
-        entries = [
-            {"name": e.name, "title": e.title, "here": is_available_offline(e)}
-            for e in CATALOG.values()
-        ]
-        print_json({"data": entries})
+        print_json(data=entries)
         return
-    for entry in CATALOG.values():
-        here = "" if is_available_offline(entry) else "  (downloaded when needed)"
-        typer.echo(f"{entry.name:<15}{entry.title}{here}")
+    for entry in entries:
+        here = "" if entry["here"] else "  (downloaded when needed)"
+        typer.echo(f"{entry['name']:<15}{entry['title']}{here}")
 
 
 @data_app.command("show")
@@ -41,10 +41,10 @@ def data_show(name: str, as_json: Json = False) -> None:
         "license": entry.license,
         "sha256": entry.sha256,
         "here": is_available_offline(entry),
-        "cache": None if entry.url is None else str(cache_path(entry)),
+        "cache": None if entry.url is None else cache_path(entry),
     }
     if as_json:
-        print_json(facts)
+        print_json(**facts)
         return
     for key, value in facts.items():
         if value is not None:
@@ -60,6 +60,6 @@ def data_get(name: str, as_json: Json = False) -> None:
     text = load_dataset(name)
     where = str(local_path(entry) or "inside the package")
     if as_json:
-        print_json({"name": name, "characters": len(text), "where": where})
+        print_json(name=name, characters=len(text), where=where)
         return
     typer.echo(f"{name}: {len(text):,} characters, {where}")

@@ -1,10 +1,9 @@
 """`moreish doctor`."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 from moreish.cli.base import Json, app, given, print_json, takes_flags
 from moreish.options import TextOptions, names_of
@@ -14,11 +13,11 @@ from moreish.options import TextOptions, names_of
 @takes_flags(*names_of(TextOptions))
 def doctor(
     source: Annotated[
-        str, typer.Argument(help="A built-in data set, a text file, or a folder of text files.")
+        str, Argument(help="A built-in data set, a text file, or a folder of text files.")
     ],
     page: Annotated[
         Path | None,
-        typer.Option("--report", metavar="FILE", help="Write the findings to an HTML file."),
+        Option("--report", metavar="FILE", help="Write the findings to an HTML file."),
     ] = None,
     as_json: Json = False,
     **options: Any,
@@ -37,7 +36,7 @@ def doctor(
     if page is not None:
         api.doctor_page(audit, page)
     if as_json:
-        print_json({**asdict(audit), "fixes": audit.fixes})
+        print_json(**vars(audit), fixes=audit.fixes)
         return
     for line in audit_lines(audit):
         out.print(line)

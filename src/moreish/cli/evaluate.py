@@ -3,9 +3,9 @@
 import sys
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Option
 
-from moreish.cli.base import Json, RunPath, app, finite, print_json
+from moreish.cli.base import Json, RunPath, app, print_json
 from moreish.errors import MoreishError
 
 if TYPE_CHECKING:
@@ -17,27 +17,23 @@ def evaluate(
     path: RunPath,
     test: Annotated[
         bool,
-        typer.Option(
-            "--test", help="Evaluate the test split too; every such evaluation is counted."
-        ),
+        Option("--test", help="Evaluate the test split too; every such evaluation is counted."),
     ] = False,
     text: Annotated[
         str | None,
-        typer.Option(
+        Option(
             help="Show the probability of every token of this text instead; - reads standard input."
         ),
     ] = None,
     stride: Annotated[
         int | None,
-        typer.Option(help="Overlap the windows of running text; each scores this many tokens."),
+        Option(help="Overlap the windows of running text; each scores this many tokens."),
     ] = None,
     unknown: Annotated[
         str,
-        typer.Option(
-            help="What to do with characters that the model does not know: error or drop."
-        ),
+        Option(help="What to do with characters that the model does not know: error or drop."),
     ] = "error",
-    encoding: Annotated[str, typer.Option(help="Character encoding of standard input.")] = "utf-8",
+    encoding: Annotated[str, Option(help="Character encoding of standard input.")] = "utf-8",
     as_json: Json = False,
 ) -> None:
     """Compute exact losses over whole splits, or the probability of a text."""
@@ -60,7 +56,7 @@ def evaluate(
     count = run.record.test_evaluations
     if as_json:
         splits = {name: score.as_json() for name, score in scores.items()}
-        print_json({"run": str(run.path), "splits": splits, "test_evaluations": count})
+        print_json(run=run.path, splits=splits, test_evaluations=count)
         return
     console().print(score_table(scores))
     console().print(guess_line(run.tokenizer.vocab_size), style="dim")
@@ -70,8 +66,7 @@ def evaluate(
         )
     if test:
         times = "once" if count == 1 else f"{count} times"
-        counted = f"\nThe test split of this run has been evaluated {times}."
-        console().print(counted, style="dim")
+        console().print(f"\nThe test split of this run has been evaluated {times}.", style="dim")
 
 
 def _read_stdin(encoding: str) -> str:
@@ -91,22 +86,13 @@ def _evaluate_text(run: "Run", text: str, unknown: str, as_json: bool) -> None:
     results = [(text, run.surprisal(text)) for text in known]
     tokens = [token for _, found in results for token in found]
     total = sum(token.nats for token in tokens)
+    mean = total / len(tokens)
     if as_json:
-        print_json(
-            {
-                "run": str(run.path),
-                "nats": finite(total),
-                "nats_per_token": finite(total / len(tokens)),
-                "tokens": [
-                    {"token": t.token, "probability": t.probability, "nats": finite(t.nats)}
-                    for t in tokens
-                ],
-            }
-        )
+        shown = [{"token": t.token, "probability": t.probability, "nats": t.nats} for t in tokens]
+        print_json(run=run.path, nats=total, nats_per_token=mean, tokens=shown)
         return
     for item, found in results:
         if len(results) > 1:
             console().print(visible(item), style="bold")
         console().print(surprisal_table(found))
-    mean = total / len(tokens)
     console().print(f"\nlog-likelihood {-total:.4f} nats, {mean:.4f} nats per token")

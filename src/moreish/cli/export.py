@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Option
 
 from moreish.cli.base import Json, Overwrite, RunPath, app, print_json
 
@@ -11,13 +12,13 @@ from moreish.cli.base import Json, Overwrite, RunPath, app, print_json
 @app.command()
 def export(
     run: RunPath,
-    out: Annotated[Path, typer.Option(help="Folder to create.")],
+    out: Annotated[Path, Option(help="Folder to create.")],
     to: Annotated[
         str,
-        typer.Option(help="Format: hf (Hugging Face), gguf (llama.cpp) or onnx (ONNX Runtime)."),
+        Option(help="Format: hf (Hugging Face), gguf (llama.cpp) or onnx (ONNX Runtime)."),
     ] = "hf",
     model_license: Annotated[
-        str, typer.Option("--license", "--licence", help="License that the model card names.")
+        str, Option("--license", "--licence", help="License that the model card names.")
     ] = "unknown",
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -26,20 +27,18 @@ def export(
     from moreish import api
 
     found = api.export(api.load(run), out, to=to, model_license=model_license, overwrite=overwrite)
+    parity = found.parity
     if as_json:
         print_json(
-            {
-                "path": str(found.path),
-                "program": found.program,
-                "kind": found.architecture,
-                "logit_difference": found.parity.max_difference,
-                "compared": found.quantity,
-                "tokens_alike": found.parity.matching_tokens,
-                "ties": found.parity.ties,
-            }
+            path=found.path,
+            program=found.program,
+            kind=found.architecture,
+            logit_difference=parity.max_difference,
+            compared=found.quantity,
+            tokens_alike=parity.matching_tokens,
+            ties=parity.ties,
         )
         return
-    parity = found.parity
     ties = f", {parity.ties} of them ties" if parity.ties else ""
     typer.echo(
         f"{found.path}: {found.architecture} model. Checked with {found.program}: "

@@ -3,12 +3,13 @@
 from typing import Annotated
 
 import typer
+from typer import Option
 
 from moreish.cli.base import Json, RunPath, app, print_json
 
 Text = Annotated[
     str | None,
-    typer.Option(
+    Option(
         help="Text whose attention and surprisal are drawn (default: the start of the validation "
         "split)."
     ),
@@ -23,7 +24,7 @@ def figures(path: RunPath, text: Text = None, as_json: Json = False) -> None:
     run = api.load(path)
     pictures = api.figures(run, text=text)
     if as_json:
-        print_json({"run": str(path), "figures": [str(p.light) for p in pictures]})
+        print_json(run=path, figures=[picture.light for picture in pictures])
         return
     for picture in pictures:
         typer.echo(f"{picture.light}  {picture.title}")
@@ -34,8 +35,8 @@ def report(path: RunPath, text: Text = None, as_json: Json = False) -> None:
     """Write one HTML file with the results and figures of a run."""
     from moreish import api
 
-    place = api.report(api.load(path), text=text)
+    page = api.report(api.load(path), text=text)
     if as_json:
-        print_json({"run": str(path), "report": str(place)})
+        print_json(run=path, report=page)
     else:
-        typer.echo(f"{place}")
+        typer.echo(page)

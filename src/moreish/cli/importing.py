@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from moreish.cli.base import Json, Overwrite, app, print_json
 from moreish.errors import command
@@ -14,18 +15,17 @@ app.add_typer(import_app, name="import")
 
 @import_app.command("pt")
 def import_pt(
-    path: Annotated[Path, typer.Argument(metavar="FILE", help="File written by torch.save.")],
-    out: Annotated[Path, typer.Option(help="Folder to create.")],
+    path: Annotated[Path, Argument(metavar="FILE", help="File written by torch.save.")],
+    out: Annotated[Path, Option(help="Folder to create.")],
     trust: Annotated[
         bool,
-        typer.Option("--trust", help="Run the code in the file; only for files that you trust."),
+        Option("--trust", help="Run the code in the file; only for files that you trust."),
     ] = False,
     as_json: Json = False,
 ) -> None:
     """Convert the tensors of a PyTorch file (.pt, .pth, .ckpt) to safetensors. Code in the file is
     not run, except with --trust."""
-    from moreish.convert import describe_import
-    from moreish.convert import import_pt as convert
+    from moreish import convert
 
     if trust:
         typer.echo(
@@ -33,30 +33,22 @@ def import_pt(
             "network.",
             err=True,
         )
-    imported = convert(path.expanduser(), out.expanduser(), trusted=trust)
+    imported = convert.import_pt(path.expanduser(), out.expanduser(), trusted=trust)
     if as_json:
-        print_json(
-            {
-                "weights": str(imported.weights),
-                "tensors": imported.tensors,
-                "numbers": imported.numbers,
-                "about": imported.about,
-                "left_out": imported.left_out,
-            }
-        )
+        print_json(**vars(imported))
         return
-    typer.echo(f"{imported.weights}: {describe_import(imported)}")
+    typer.echo(f"{imported.weights}: {convert.describe_import(imported)}")
 
 
 @import_app.command("hf")
 def import_hf(
     path: Annotated[
         str,
-        typer.Argument(
+        Argument(
             metavar="FOLDER", help="Folder of a GPT-2 or Llama model, or its name on the hub."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Run folder to create.")],
+    out: Annotated[Path, Option(help="Run folder to create.")],
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -67,7 +59,7 @@ def import_hf(
     run = api.import_hf(path, out=out, overwrite=overwrite)
     model = run.config.model.model_dump()
     if as_json:
-        print_json({"run": str(run.path), "parameters": run.record.parameters, "model": model})
+        print_json(run=run.path, parameters=run.record.parameters, model=model)
         return
     typer.echo(
         f"{run.path}: a GPT of {run.record.parameters:,} parameters, {model['layers']} layers, "

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 from moreish.cli.base import Json, Set, app, given, print_json, takes_flags
 from moreish.errors import command
@@ -16,20 +16,20 @@ from moreish.utils.sighup import survive_hangup
 @takes_flags(*names_of(ModelOptions))
 def lr_range(
     source: Annotated[
-        str, typer.Argument(help="As in train (default names).", show_default=False)
+        str, Argument(help="As in train (default names).", show_default=False)
     ] = "names",
     low: Annotated[
         float | None,
-        typer.Option(help="First learning rate (default: the model's usual one / 300)."),
+        Option(help="First learning rate (default: the model's usual one / 300)."),
     ] = None,
     high: Annotated[
         float | None,
-        typer.Option(help="Last learning rate (default: the model's usual one x 300)."),
+        Option(help="Last learning rate (default: the model's usual one x 300)."),
     ] = None,
-    steps: Annotated[int, typer.Option(help="Number of learning rates to try.")] = 300,
+    steps: Annotated[int, Option(help="Number of learning rates to try.")] = 300,
     settings: Set = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw the curve into an SVG file.")
+        Path | None, Option(metavar="FILE", help="Draw the curve into an SVG file.")
     ] = None,
     as_json: Json = False,
     **options: Any,
@@ -53,12 +53,7 @@ def lr_range(
         api.draw_range(found, out)
     if as_json:
         print_json(
-            {
-                "suggested": found.suggested,
-                "valley": found.valley,
-                "rates": found.rates,
-                "losses": found.losses,
-            }
+            suggested=found.suggested, valley=found.valley, rates=found.rates, losses=found.losses
         )
         return
     for line in range_lines(found):

@@ -1,9 +1,8 @@
 """`moreish novelty`."""
 
-from dataclasses import asdict
 from typing import Annotated
 
-import typer
+from typer import Option
 
 from moreish.cli.base import Json, RunPath, app, print_json
 
@@ -11,11 +10,9 @@ from moreish.cli.base import Json, RunPath, app, print_json
 @app.command()
 def novelty(
     path: RunPath,
-    n: Annotated[int, typer.Option("-n", help="Number of samples to check.")] = 100,
-    temperature: Annotated[float, typer.Option(help="Sampling temperature.")] = 1.0,
-    seed: Annotated[
-        int, typer.Option(help="Random seed; the same seed gives the same samples.")
-    ] = 0,
+    n: Annotated[int, Option("-n", help="Number of samples to check.")] = 100,
+    temperature: Annotated[float, Option(help="Sampling temperature.")] = 1.0,
+    seed: Annotated[int, Option(help="Random seed; the same seed gives the same samples.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Show how much of what a model writes is copied from its training data."""
@@ -25,20 +22,19 @@ def novelty(
     run = api.load(path)
     found = run.novelty(run.sample(n, temperature=temperature, seed=seed))
     known = sum(text.known for text in found) / len(found)
-    shared = [len(text.overlap) for text in found]
+    overlaps = [len(text.overlap) for text in found]
+    mean, longest = sum(overlaps) / len(overlaps), max(overlaps)
     if as_json:
         print_json(
-            {
-                "run": str(run.path),
-                "samples": [asdict(text) for text in found],
-                "known_share": known,
-                "mean_overlap": sum(shared) / len(shared),
-                "longest_overlap": max(shared),
-            }
+            run=run.path,
+            samples=found,
+            known_share=known,
+            mean_overlap=mean,
+            longest_overlap=longest,
         )
         return
     console().print(novelty_table(found))
     console().print(
         f"\n{known:.0%} of {len(found)} samples are in the training data. Longest copied span: "
-        f"{sum(shared) / len(shared):.1f} characters on average, {max(shared)} at most."
+        f"{mean:.1f} characters on average, {longest} at most."
     )

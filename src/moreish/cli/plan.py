@@ -4,6 +4,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Option
 
 from moreish.cli.base import Json, Recipe, Set, Source, app, given, print_json, takes_flags
 from moreish.options import TrainOptions, names_of
@@ -20,18 +21,18 @@ def plan(
     config: Recipe = None,
     gpus: Annotated[
         int | None,
-        typer.Option(help="Number of GPUs to estimate for, with --config or --model (default 1)."),
+        Option(help="Number of GPUs to estimate for, with --config or --model (default 1)."),
     ] = None,
     gpu: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="NAME",
             help="GPU to estimate for: h100, a100, … or its peak in TFLOP/s (default: this one).",
         ),
     ] = None,
     mfu: Annotated[
         float | None,
-        typer.Option(metavar="FRACTION", help="Fraction of peak FLOP/s to assume (default 0.3)."),
+        Option(metavar="FRACTION", help="Fraction of peak FLOP/s to assume (default 0.3)."),
     ] = None,
     as_json: Json = False,
     **options: Any,
@@ -54,12 +55,12 @@ def plan(
     recipe = found.config.model_dump(mode="json", exclude_none=True)
     if not isinstance(found, Plan):
         if as_json:
-            print_json({"recipe": recipe, "estimate": as_tree(found)})
+            print_json(recipe=recipe, estimate=as_tree(found))
         else:
             typer.echo("\n".join(format_estimate(found)))
         return
     if as_json:
-        print_json({"reasons": found.reasons, "recipe": recipe})
+        print_json(reasons=found.reasons, recipe=recipe)
         return
     for reason in found.reasons:
         typer.echo(f"# {reason}")
@@ -67,7 +68,7 @@ def plan(
 
 
 def as_tree(estimate: "Estimate") -> dict[str, Any]:
-    """An estimate as JSON, with sizes in bytes."""
+    """Return an estimate as JSON, with sizes in bytes."""
     tree = {k: v for k, v in asdict(estimate).items() if k != "config"}
     for kind, memory in (("ddp", estimate.ddp), ("fsdp", estimate.fsdp)):
         if memory is not None:

@@ -4,7 +4,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from moreish.cli.base import app
 from moreish.errors import MoreishError
@@ -14,35 +14,35 @@ from moreish.errors import MoreishError
 def serve(
     paths: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="RUN…", help="Run folders to serve, e.g. runs/names-gpt."),
+        Argument(metavar="RUN…", help="Run folders to serve, e.g. runs/names-gpt."),
     ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    host: Annotated[str, Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)
+        int, Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)
     ] = 8000,
     token: Annotated[
         str | None,
-        typer.Option(envvar="MOREISH_TOKEN", help="Token that every request must carry."),
+        Option(envvar="MOREISH_TOKEN", help="Token that every request must carry."),
     ] = None,
     allow_host: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Another host name of this server; may be repeated."),
+        Option(metavar="NAME", help="Another host name of this server; may be repeated."),
     ] = None,
     insecure: Annotated[
-        bool, typer.Option("--insecure", help="Allow other machines to connect without a token.")
+        bool, Option("--insecure", help="Allow other machines to connect without a token.")
     ] = False,
     slots: Annotated[
-        int, typer.Option(help="Number of texts that a model generates at once.", min=1, max=1024)
+        int, Option(help="Number of texts that a model generates at once.", min=1, max=1024)
     ] = 16,
     home: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="Folder for runs that are trained from the page.")
+        Path, Option(metavar="FOLDER", help="Folder for runs that are trained from the page.")
     ] = Path("runs"),
     training: Annotated[
-        bool, typer.Option("--training/--no-training", help="Allow training from the page.")
+        bool, Option("--training/--no-training", help="Allow training from the page.")
     ] = True,
     limit: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             metavar="NAME=VALUE", help="Change a limit, e.g. max_tokens=1000 (see docs/serving.md)."
         ),
     ] = None,

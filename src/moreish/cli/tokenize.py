@@ -1,9 +1,9 @@
 """`moreish tokenize`."""
 
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from moreish.cli.base import Json, app, print_json, takes_flags
 
@@ -12,14 +12,14 @@ from moreish.cli.base import Json, app, print_json, takes_flags
 @takes_flags("vocab_size")
 def tokenize(
     source: Annotated[
-        str, typer.Argument(help="A run, a built-in data set, a file, or a folder of text files.")
+        str, Argument(help="A run, a built-in data set, a file, or a folder of text files.")
     ] = "names",
     text: Annotated[
-        str | None, typer.Option(help="Show the tokens of this text instead of comparing.")
+        str | None, Option(help="Show the tokens of this text instead of comparing.")
     ] = None,
     tokenizer: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             metavar="NAME",
             help="Tokenizer to use: char, byte, word, bpe, gpt2, or a tokenizer.json file; may be "
             "repeated (default: all).",
@@ -37,17 +37,17 @@ def tokenize(
     if text is None:
         compared = api.compare_tokenizers(source, tokenizer, vocab_size=vocab_size)
         if as_json:
-            print_json({"tokenizers": [asdict(each) for each in compared]})
-        else:
-            console().print(tokenization_table(compared))
-            if missing := set() if tokenizer else {*REGISTRY} - {each.name for each in compared}:
-                names = ", ".join(sorted(missing))
-                typer.echo(f"\nNot available: {names}. To see why, run with --tokenizer NAME.")
+            print_json(tokenizers=compared)
+            return
+        console().print(tokenization_table(compared))
+        missing = set() if tokenizer else {*REGISTRY} - {each.name for each in compared}
+        if missing:
+            names = ", ".join(sorted(missing))
+            typer.echo(f"\nNot available: {names}. To see why, run with --tokenizer NAME.")
         return
     found = api.tokenize(text, source, tokenizer, vocab_size=vocab_size)
     if as_json:
-        tokens = {name: [asdict(token) for token in each] for name, each in found.items()}
-        print_json({"text": text, "tokens": tokens})
+        print_json(text=text, tokens=found)
         return
     for name, each in found.items():
         for line in token_lines(name, each):

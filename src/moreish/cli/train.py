@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer import Option
 
 from moreish.cli.base import (
     Json,
@@ -38,19 +39,17 @@ RESULTS = {
 def train(
     source: Source = None,
     out: Annotated[
-        Path | None, typer.Option(help="Run folder to create (default: a new one in runs/).")
+        Path | None, Option(help="Run folder to create (default: a new one in runs/).")
     ] = None,
     overwrite: Overwrite = False,
     settings: Set = None,
     config: Recipe = None,
     resume: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="Resume an interrupted training.")
+        Path | None, Option(metavar="RUN", help="Resume an interrupted training.")
     ] = None,
     inexact: Annotated[
         bool,
-        typer.Option(
-            "--inexact", help="Resume even where the result cannot be the same bit for bit."
-        ),
+        Option("--inexact", help="Resume even where the result cannot be the same bit for bit."),
     ] = False,
     as_json: Json = False,
     **options: Any,
@@ -85,7 +84,7 @@ def train(
     if record.status == "interrupted":
         terminal.print(f"\nStopped. Resume with: {command('train', '--resume', run.path)}")
     if as_json:
-        print_json({"run": str(run.path), **record.model_dump(mode="json", include=RESULTS)})
+        print_json(run=run.path, **record.model_dump(mode="json", include=RESULTS))
     if record.status == "interrupted":
         raise typer.Exit(130)
     if as_json:

@@ -15,7 +15,7 @@ Array = NDArray[Any]
 
 
 def ladder(rungs: Sequence[Mapping[str, Any]], theme: Theme) -> Figure:
-    """Draws the validation losses, the best at the top, and the losses against cost.
+    """Draw the validation losses, the best at the top, and the losses against cost.
 
     Args:
         rungs: entries of ladder.json; those whose loss is infinite are left out.
@@ -44,25 +44,20 @@ def ladder(rungs: Sequence[Mapping[str, Any]], theme: Theme) -> Figure:
     bars.set_yticks(y, names)
     bars.tick_params(axis="y", length=0)
     bars.set_xlabel("validation loss (nats per token)")
-    sources = [rung["stated"]["where"] for rung in ranked if rung["stated"]]
-    if sources:
+    if sources := [rung["stated"]["where"] for rung in ranked if rung["stated"]]:
         on_all_data = any("training loss" in source for source in sources)
         note = " (counts and bigram: on all data)" if on_all_data else ""
         bars.set_title(f"| stated in the lecture{note}", fontsize=8, color=theme.series[1])
     bars.grid(axis="x")
-    bars.set_axisbelow(True)
     for axes, key, smallest, label in (
         (by_size, "parameters", 1, "parameters or counts"),
         (by_time, "seconds", 0.01, "training time (s)"),
     ):
         cost = np.array([max(smallest, rung[key]) for rung in ranked])
         axes.scatter(cost, losses, color=colors, s=26, zorder=3)
-        axes.set_xscale("log")
+        axes.set(xscale="log", xlabel=label, ylabel="validation loss")
         axes.margins(x=0.18, y=0.16)
-        axes.set_xlabel(label)
-        axes.set_ylabel("validation loss")
         axes.grid()
-        axes.set_axisbelow(True)
         # With equal budgets many rungs take the same time, so only the Pareto front is labeled.
         labeled = [
             i for i in range(len(names))
@@ -73,7 +68,7 @@ def ladder(rungs: Sequence[Mapping[str, Any]], theme: Theme) -> Figure:
 
 
 def _label_points(axes: Axes, x: Array, y: Array, names: Sequence[str], theme: Theme) -> None:
-    """Writes names to the right of their points, moved up or down where others are in the way."""
+    """Write names to the right of their points, moved up or down where others are in the way."""
     width, height = max(np.ptp(np.log10(x)), 0.3) * 1.36, max(np.ptp(y), 1e-9) * 1.2
     taken = [(math.log10(a), b, 0.012 * width) for a, b in zip(x, y, strict=True)]
     for i in np.argsort(y):

@@ -21,7 +21,7 @@ NUM_STEPS = 10
 
 
 def layer_statistics(run: Run) -> list[dict[str, Any]]:
-    """Measures every weight matrix and activation function of a trained network.
+    """Measure every weight matrix and activation function of a trained network.
 
     Trains a copy of the model for a few more steps at the run's peak learning rate.
 
@@ -62,7 +62,7 @@ def layer_statistics(run: Run) -> list[dict[str, Any]]:
 
 
 class LayerRecorder(TorchFunctionMode):
-    """While open, records the outputs of each weight matrix and activation function of a model."""
+    """While open, record the outputs of each weight matrix and activation function of a model."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ class LayerRecorder(TorchFunctionMode):
     def _record(
         self, name: str, output: Tensor, inactive: float | None = None, kind: str = ""
     ) -> None:
-        """Updates the running means; a recurrent network calls its layers once per token."""
+        """Update the running means; a recurrent network calls its layers once per token."""
         new = {"name": name, "calls": 0, "spread": 0.0, "inactive": inactive, "kind": kind}
         layer = self.layers.setdefault(name, {**new, "gradient": None, "update": None})
         layer["calls"] += 1

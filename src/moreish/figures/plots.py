@@ -11,11 +11,11 @@ import numpy as np
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
 from moreish.evaluate import principal_components
 from moreish.figures.style import Theme
+from moreish.training import LRRange
 
 Array = NDArray[Any]
 
@@ -38,7 +38,7 @@ MAX_SURPRISAL = 6.0
 def pair_table(
     table_MM: Array, names: Sequence[str], theme: Theme, *, counts: bool, vocab_size: int
 ) -> Figure:
-    """Draws a table of token pairs: the row is the token before, the column the token after.
+    """Draw a table of token pairs: the row is the token before, the column the token after.
 
     Args:
         table_MM: (M, M) counts or probabilities.
@@ -59,7 +59,7 @@ def pair_table(
     for row, column in np.ndindex(size, size):
         value = float(table[row, column])
         color = readable_on(colors[row, column])
-        number = _short(value) if counts else (f"{100 * value:.0f}" if value >= 0.005 else "")
+        number = short_number(value) if counts else f"{100 * value:.0f}" * (value >= 0.005)
         cell: dict[str, Any] = {"ha": "center", "va": "center", "color": color, "in_layout": False}
         if short:
             axes.text(column, row - 0.16, names[row] + names[column], fontsize=7.5, **cell)
@@ -79,7 +79,7 @@ def pair_table(
 def loss_curves(
     steps: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]], theme: Theme
 ) -> Figure:
-    """Draws the loss against steps and against tokens, on linear and on logarithmic axes."""
+    """Draw the loss against steps and against tokens, on linear and on logarithmic axes."""
     figure = Figure(figsize=(9.6, 6.6))
     grid: Any = figure.subplots(2, 2)
     step, tokens, loss = (
@@ -88,7 +88,7 @@ def loss_curves(
     smooth = smoothed(loss)
     val_step = np.array([line["step"] for line in evaluations])
     val = np.array([line["val"]["loss"] for line in evaluations])
-    val_tokens = np.interp(val_step, step, tokens) if len(step) else val_step
+    val_tokens = np.interp(val_step, step, tokens)
     columns = ((step, val_step, "steps"), (tokens, val_tokens, "training tokens"))
     for axes, (x, val_x, label) in zip(grid.flat, [*columns, *columns], strict=True):
         axes.plot(x, loss, color=theme.series[0], alpha=0.25, linewidth=0.6)
@@ -101,33 +101,31 @@ def loss_curves(
         axes.grid(axis="y")
         axes.set_xlabel(label)
     for axes in grid[0]:
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: _short(v)))
+        axes.xaxis.set_major_formatter(lambda number, _: short_number(number))
     for axes in grid[1]:
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-        axes.yaxis.set_minor_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+        axes.set(xscale="log", yscale="log")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}")
     for axes in grid[:, 0]:
         axes.set_ylabel("loss (nats per token)")
-    if len(val):
-        best = int(val.argmin())
-        grid[0, 0].annotate(
-            f"{val[best]:.3f}", (val_step[best], val[best]), xytext=(0, 7),
-            textcoords="offset points", ha="right", fontsize=9, color=theme.series[1],
-        )  # fmt: skip
+    best = int(val.argmin())
+    grid[0, 0].annotate(
+        f"{val[best]:.3f}", (val_step[best], val[best]), xytext=(0, 7),
+        textcoords="offset points", ha="right", fontsize=9, color=theme.series[1],
+    )  # fmt: skip
     grid[0, 0].legend(loc="upper right")
     return figure
 
 
 def readable_on(background: tuple[float, float, float, float]) -> str:
-    """Returns black or white, whichever has more contrast (WCAG 2.1, relative luminance)."""
+    """Return black or white, whichever has more contrast (WCAG 2.1, relative luminance)."""
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in background[:3]]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
     return "#000000" if (luminance + 0.05) ** 2 > 1.05 * 0.05 else "#ffffff"
 
 
 def smoothed(values: Array, window: float = 0.02) -> Array:
-    """Returns an exponential moving average with bias correction.
+    """Return an exponential moving average with bias correction.
 
     Args:
         values: (N,) the series.
@@ -142,29 +140,29 @@ def smoothed(values: Array, window: float = 0.02) -> Array:
 
 
 def embeddings(weight_VC: Array, labels: Sequence[str], theme: Theme) -> Figure:
-    """Draws tokens as points: 2-dimensional embeddings as they are, others by their first two
+    """Draw tokens as points: 2-dimensional embeddings as they are, others by their first two
     principal components."""
-    names = ["dimension 1", "dimension 2"]
-    points = weight_VC
+    points, names = weight_VC, ("dimension 1", "dimension 2")
     if weight_VC.shape[1] != 2:
-        points, variance = principal_components(weight_VC)
-        names = [f"component {i + 1} ({variance[i]:.0%} of the variance)" for i in range(2)]
+        points, (first, second) = principal_components(weight_VC)
+        names = (
+            f"component 1 ({first:.0%} of the variance)",
+            f"component 2 ({second:.0%} of the variance)",
+        )
     figure = Figure(figsize=(6.4, 6.0))
     axes = figure.add_subplot()
     axes.scatter(points[:, 0], points[:, 1], s=150, color=theme.heat[1], linewidths=0)
     for (x, y), label in zip(points[:, :2], labels, strict=True):
-        is_vowel = label.lower() in "aeiouy" and label
-        color = theme.series[1] if is_vowel else theme.ink
+        color = theme.series[1] if label.lower() in set("aeiouy") else theme.ink
         axes.text(x, y, label, ha="center", va="center", fontsize=9, color=color)
     axes.margins(0.08)
     axes.grid()
-    axes.set_xlabel(names[0])
-    axes.set_ylabel(names[1])
+    axes.set(xlabel=names[0], ylabel=names[1])
     return figure
 
 
 def attention(maps: Sequence[Array], labels: Sequence[str], theme: Theme) -> Figure:
-    """Draws attention weights, a row of squares per layer and a column per head.
+    """Draw attention weights, a row of squares per layer and a column per head.
 
     Args:
         maps: for each layer (H, T, T); rows attend to columns.
@@ -189,7 +187,7 @@ def attention(maps: Sequence[Array], labels: Sequence[str], theme: Theme) -> Fig
 
 
 def omitted_maps(maps: Sequence[Array]) -> str:
-    """Returns a sentence about the layers and heads that `attention` does not show, or ""."""
+    """Return a sentence about the layers and heads that `attention` does not show, or ""."""
     layers, heads = len(maps), maps[0].shape[0]
     if max(layers, heads) <= MAX_MAPS:
         return ""
@@ -197,7 +195,7 @@ def omitted_maps(maps: Sequence[Array]) -> str:
 
 
 def surprisal(tokens: Sequence[tuple[str, float]], theme: Theme, *, row_width: int = 48) -> Figure:
-    """Draws a text whose tokens are colored by their surprisal.
+    """Draw a text whose tokens are colored by their surprisal.
 
     Args:
         tokens: labels and surprisals in nats.
@@ -222,8 +220,7 @@ def surprisal(tokens: Sequence[tuple[str, float]], theme: Theme, *, row_width: i
             x + width / 2, -y - 0.45, label, ha="center", va="center", fontsize=9,
             color=readable_on(color), family="DejaVu Sans Mono", in_layout=False,
         )  # fmt: skip
-    axes.set_xlim(0, total)
-    axes.set_ylim(-rows, 0)
+    axes.set(xlim=(0, total), ylim=(-rows, 0))
     axes.set_axis_off()
     mean = sum(nats for _, nats in tokens) / len(tokens)
     scale = f"color from 0 to {MAX_SURPRISAL:.0f} nats or more"
@@ -232,7 +229,7 @@ def surprisal(tokens: Sequence[tuple[str, float]], theme: Theme, *, row_width: i
 
 
 def layer_statistics(layers: Sequence[Mapping[str, Any]], theme: Theme) -> Figure:
-    """Draws the statistics of `moreish.figures.layer_statistics`, a row for each layer."""
+    """Draw the statistics of `moreish.figures.layer_statistics`, a row for each layer."""
     figure = Figure(figsize=(10.4, 0.3 * len(layers) + 1.3))
     spread, inactive, gradient, update = figure.subplots(1, 4, sharey=True)
     names = [layer["name"] for layer in layers]
@@ -244,8 +241,8 @@ def layer_statistics(layers: Sequence[Mapping[str, Any]], theme: Theme) -> Figur
     for i, layer in enumerate(layers):
         note = "" if layer["inactive"] is None else f" {percent[i]:.0f}% {layer['kind']}"
         inactive.text(percent[i], i, note, va="center", fontsize=8, color=theme.faint)
-    inactive.set_xlim(0, max(30.0, 1.6 * max(percent)))
-    inactive.set_xlabel("saturated or dead units (%)")
+    limits = (0, max(30.0, 1.6 * max(percent)))
+    inactive.set(xlim=limits, xlabel="saturated or dead units (%)")
     for axes, key, label in (
         (gradient, "gradient", "gradient: standard\ndeviation (log10)"),
         (update, "update", "update / weight\n(log10)"),
@@ -256,44 +253,34 @@ def layer_statistics(layers: Sequence[Mapping[str, Any]], theme: Theme) -> Figur
         axes.set_xlabel(label)
     spread.set_yticks(y, names)
     spread.set_ylim(len(layers) - 0.5, -0.5)
-    for axes in (spread, inactive, gradient, update):
+    for axes in figure.axes:
         axes.grid(axis="x")
-        axes.set_axisbelow(True)
         axes.tick_params(axis="y", length=0)
     return figure
 
 
-def lr_range(
-    rates: Sequence[float],
-    losses: Sequence[float],
-    smooth: Sequence[float],
-    valley: float,
-    suggested: float,
-    theme: Theme,
-) -> Figure:
-    """Draws a learning-rate range test, with the start of the valley and the suggested rate."""
+def lr_range(test: LRRange, theme: Theme) -> Figure:
+    """Draw a learning-rate range test, with the start of the valley and the suggested rate."""
     figure = Figure(figsize=(6.8, 4.0))
     axes = figure.add_subplot()
-    axes.plot(rates, losses, color=theme.series[0], alpha=0.25, linewidth=0.7)
-    axes.plot(rates, smooth, color=theme.series[0], linewidth=1.8)
-    low, high = min(smooth), smooth[0]
-    marks = [(suggested, "suggested", theme.series[1], high)]
-    if valley != suggested:
+    axes.plot(test.rates, test.losses, color=theme.series[0], alpha=0.25, linewidth=0.7)
+    axes.plot(test.rates, test.smoothed, color=theme.series[0], linewidth=1.8)
+    low, high = min(test.smoothed), test.smoothed[0]
+    marks = [(test.suggested, "suggested", theme.series[1], high)]
+    if test.valley != test.suggested:
         level = high - 0.12 * (high - low)
-        marks.append((valley, "start of the valley", theme.series[2], level))
+        marks.append((test.valley, "start of the valley", theme.series[2], level))
     for rate, name, color, level in marks:
         axes.axvline(rate, color=color, linewidth=1.2, linestyle="--")
         axes.text(rate, level, f" {name}: {rate:.2g}", color=color, fontsize=9, ha="left")
-    axes.set_xscale("log")
-    axes.set_ylim(low - 0.1 * (high - low), high + 0.25 * (high - low))
+    limits = (low - 0.1 * (high - low), high + 0.25 * (high - low))
+    axes.set(xscale="log", ylim=limits, xlabel="learning rate", ylabel="loss (nats per token)")
     axes.grid(axis="y")
-    axes.set_xlabel("learning rate")
-    axes.set_ylabel("loss (nats per token)")
     return figure
 
 
-def _short(number: float) -> str:
-    """Formats a number in three or four characters: `627`, `6.8k`, `1.2M`."""
+def short_number(number: float) -> str:
+    """Format a number in three or four characters: `627`, `6.8k`, `1.2M`."""
     if number < 1000:
         return f"{number:.0f}"
     scaled, unit = (number / 1e3, "k") if number < 1e6 else (number / 1e6, "M")

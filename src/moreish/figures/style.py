@@ -1,7 +1,7 @@
 """The style of all figures, light and dark, readable by the color-blind (Okabe and Ito 2008)."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -20,7 +20,6 @@ from moreish.utils.files import write_atomic
 class Theme:
     """The colors of a figure."""
 
-    name: str
     paper: str
     ink: str
     faint: str
@@ -31,11 +30,10 @@ class Theme:
     @property
     def colormap(self) -> Colormap:
         """The scale from zero to the largest value."""
-        return LinearSegmentedColormap.from_list(self.name, self.heat)
+        return LinearSegmentedColormap.from_list("heat", self.heat)
 
 
 LIGHT = Theme(
-    name="light",
     paper="#ffffff",
     ink="#1f2328",
     faint="#656d76",
@@ -44,7 +42,6 @@ LIGHT = Theme(
     heat=("#ffffff", "#cfe4f3", "#7db8de", "#2f86c1", "#0b4f86"),
 )
 DARK = Theme(
-    name="dark",
     paper="#0d1117",
     ink="#e6edf3",
     faint="#9aa4af",
@@ -53,35 +50,23 @@ DARK = Theme(
     heat=("#0d1117", "#12324d", "#1d5f8f", "#4aa3dc", "#c9e8ff"),
 )
 
-THEMES = ((LIGHT, ""), (DARK, "-dark"))
-"""The themes, and the suffix of their files."""
-
 
 @contextmanager
 def use_theme(theme: Theme) -> Iterator[None]:
-    """Gives this style to figures that are made while the context is open."""
+    """Give this style to figures that are made while the context is open."""
     settings: dict[Any, Any] = {
-        "figure.facecolor": theme.paper,
-        "axes.facecolor": theme.paper,
-        "savefig.facecolor": theme.paper,
-        "text.color": theme.ink,
-        "axes.labelcolor": theme.ink,
-        "axes.edgecolor": theme.grid,
-        "axes.titlecolor": theme.ink,
+        **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), theme.paper),
+        **dict.fromkeys(("text.color", "axes.labelcolor", "axes.titlecolor"), theme.ink),
+        **dict.fromkeys(("axes.edgecolor", "grid.color"), theme.grid),
+        **dict.fromkeys(("xtick.color", "ytick.color"), theme.faint),
+        **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 9),
+        **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
         "axes.titlesize": 11,
         "axes.titlelocation": "left",
         "axes.labelsize": 10,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
+        "axes.axisbelow": True,
         "axes.prop_cycle": cycler(color=theme.series),
-        "xtick.color": theme.faint,
-        "ytick.color": theme.faint,
-        "xtick.labelsize": 9,
-        "ytick.labelsize": 9,
-        "grid.color": theme.grid,
         "grid.linewidth": 0.6,
-        "legend.frameon": False,
-        "legend.fontsize": 9,
         "font.size": 10,
         "font.family": "DejaVu Sans",
         "svg.fonttype": "none",
@@ -92,13 +77,14 @@ def use_theme(theme: Theme) -> Iterator[None]:
         yield
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Writes a figure as SVG; equal figures give equal files."""
+def save(draw: Callable[[Theme], Figure], theme: Theme, path: Path) -> None:
+    """Draw a figure and write it as SVG; equal figures give equal files."""
     file = BytesIO()
-    with warnings.catch_warnings():
+    with use_theme(theme), warnings.catch_warnings():
         # The viewer's fonts draw characters that this one lacks; only their width is estimated.
         warnings.filterwarnings("ignore", "Glyph .* missing from")
-        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": "moreish"})
+        metadata = {"Date": None, "Creator": "moreish"}
+        draw(theme).savefig(file, format="svg", metadata=metadata)
     # A viewer without this font would fall back to a serif one.
     text = file.getvalue().replace(b"'DejaVu Sans'", b"'DejaVu Sans', Verdana, sans-serif")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -16,13 +16,13 @@ OLD_TITLE = "The doctor on "
 
 
 def doctor_report_html(audit: AuditReport) -> str:
-    """Returns the findings as one HTML page."""
+    """Return the findings as one HTML page."""
     title = f"{TITLE}{visible(audit.name)}"
     return page(title, "Report by Moreish", [findings_html(audit)])
 
 
 def check_doctor_report_path(path: Path, source: str) -> None:
-    """Checks that a report at `path` would replace nothing but an earlier one.
+    """Check that a report at `path` would replace nothing but an earlier one.
 
     Args:
         path: the file to write.
@@ -47,7 +47,7 @@ def check_doctor_report_path(path: Path, source: str) -> None:
 
 
 def findings_html(audit: AuditReport) -> str:
-    """Returns a summary and the table of findings."""
+    """Return a summary and the table of findings."""
     scope = "" if audit.is_complete else "; only the beginning was checked"
     summary = (
         f"{audit.lines:,} lines, {audit.characters:,} characters, {audit.distinct_characters:,} "
@@ -68,8 +68,5 @@ def findings_html(audit: AuditReport) -> str:
         for finding in audit.findings
     ]
     findings = table(("", "problem", "where", "example", "fixed by"), rows)
-    fix = html.escape(visible(audit.fix_command))
-    return (
-        f"<p>{html.escape(summary)}</p>{notes}<div class=doctor>{findings}</div>"
-        + f"<p>{fix}</p>" * bool(fix)
-    )
+    fix = f"<p>{html.escape(visible(audit.fix_command))}</p>" if audit.fix_command else ""
+    return f"<p>{html.escape(summary)}</p>{notes}<div class=doctor>{findings}</div>{fix}"

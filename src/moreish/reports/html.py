@@ -36,7 +36,7 @@ HEAD = (
 
 
 def page(title: str, subtitle: str, parts: Iterable[str]) -> str:
-    """Returns a whole document; `parts` are HTML."""
+    """Return a whole document; `parts` are HTML."""
     return (
         f"{HEAD}{html.escape(title)}</title><style>{STYLE}</style></head><body>"
         f"<h1>{html.escape(title)}</h1><p class=faint>{html.escape(subtitle)}</p>"
@@ -46,7 +46,7 @@ def page(title: str, subtitle: str, parts: Iterable[str]) -> str:
 
 
 def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Returns a table; cells that look like numbers are aligned to the right."""
+    """Return a table; cells that look like numbers are aligned to the right."""
     titles = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
     body = ""
     for row in rows:
@@ -58,7 +58,7 @@ def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def figure(light: Path, dark: Path, title: str, caption: str) -> str:
-    """Returns an embedded figure for both color schemes; a wide one scrolls."""
+    """Return an embedded figure for both color schemes; a wide one scrolls."""
     return (
         f"<h2>{html.escape(title)}</h2><p class=faint>{html.escape(caption)}</p>"
         "<div class=wide tabindex=0><picture>"
@@ -67,8 +67,13 @@ def figure(light: Path, dark: Path, title: str, caption: str) -> str:
     )
 
 
+def preformatted(text: str) -> str:
+    """Return a text with its line breaks."""
+    return f"<pre>{html.escape(text)}</pre>"
+
+
 def write_report(path: Path, text: str) -> None:
-    """Writes the whole file or nothing."""
+    """Write the whole file or nothing."""
     write_atomic(path, text.encode("utf-8", "replace"))
 
 

@@ -1,13 +1,15 @@
 """The report of a ladder."""
 
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from moreish.data import SplitName
 from moreish.errors import command
 from moreish.evaluate import Score, format_bits
-from moreish.reports.html import figure, page, table
+from moreish.reports.html import figure, page, preformatted, table
+from moreish.ui import SPLIT_TITLES
 
 CAPTION = (
     "Left: validation loss of every rung with 95 % intervals, the best at the top. Right: loss "
@@ -17,14 +19,14 @@ CAPTION = (
 
 
 def ladder_report_html(ladder: Mapping[str, Any], folder: Path) -> str:
-    """Returns the report of a ladder as one HTML page.
+    """Return the report of a ladder as one HTML page.
 
     Args:
         ladder: the content of ladder.json.
         folder: where its figures are: ladder.svg and ladder-dark.svg.
     """
     has_test = any("test" in rung["splits"] for rung in ladder["rungs"])
-    splits = ("train", "val", "test") if has_test else ("train", "val")
+    splits: Sequence[SplitName] = ("train", "val", "test") if has_test else ("train", "val")
     rows = [
         (
             rung["rung"],
@@ -37,11 +39,11 @@ def ladder_report_html(ladder: Mapping[str, Any], folder: Path) -> str:
         )
         for rung in ladder["rungs"]
     ]
-    losses = ("training", "validation", "test")[: len(splits)]
+    losses = (SPLIT_TITLES[name] for name in splits)
     header = ("rung", "adds", "parameters", "seconds", *losses, "stated", "bits/char")
     samples = "".join(
         f"<h2>{html.escape(rung['rung'])}</h2>"
-        f"<pre>{html.escape(chr(10).join(rung['samples']))}</pre>"
+        f"{preformatted(chr(10).join(rung['samples']))}"
         f"<p class=faint>Report of this run: "
         f"<code>{html.escape(command('report', folder / rung['run']))}</code></p>"
         for rung in ladder["rungs"]
@@ -55,7 +57,7 @@ def ladder_report_html(ladder: Mapping[str, Any], folder: Path) -> str:
 
 
 def _loss(split: Mapping[str, Any] | None) -> str:
-    """Formats a loss with its standard error."""
+    """Format a loss with its standard error."""
     if split is None or split["loss"] is None:
         return "" if split is None else "∞"
     return f"{split['loss']:.4f}" + (f" ± {split['stderr']:.4f}" if split["stderr"] else "")

@@ -1,6 +1,5 @@
 """The report of a run."""
 
-import html
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +8,9 @@ from moreish.data import AuditReport
 from moreish.errors import MoreishError
 from moreish.evaluate import format_bits
 from moreish.reports.doctor import findings_html
-from moreish.reports.html import figure, page, table
+from moreish.reports.html import figure, page, preformatted, table
 from moreish.runs import Run
-
-SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
+from moreish.ui import SPLIT_TITLES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,13 +25,13 @@ class RunFigure:
 
 
 def run_report_html(run: Run, figures: Iterable[RunFigure]) -> str:
-    """Returns the report of a run as one HTML page."""
+    """Return the report of a run as one HTML page."""
     record, data = run.record, run.record.data
     losses = table(
         ("", "loss (nats/token)", "std. error", "bits/char", "bits/byte", "perplexity", "tokens"),
         (
             (
-                SPLIT_NAMES[name],
+                SPLIT_TITLES[name],
                 f"{score.loss:.4f}",
                 f"{score.stderr:.4f}",
                 format_bits(score.bits_per_char),
@@ -67,18 +65,14 @@ def run_report_html(run: Run, figures: Iterable[RunFigure]) -> str:
         "<h2>Loss on the whole splits</h2>",
         losses,
         "<h2>Samples</h2>",
-        _preformatted(_samples(run)),
+        preformatted(_samples(run)),
         *(figure(f.light, f.dark, f.title, f.caption) for f in figures),
-        _training_samples(run),
-        _findings(run),
+        *_training_samples(run),
+        *_findings(run),
         "<h2>Settings</h2>",
         table(("", ""), settings),
     ]
     return page(run.path.name, "Run report by Moreish", parts)
-
-
-def _preformatted(text: str) -> str:
-    return f"<pre>{html.escape(text)}</pre>"
 
 
 def _samples(run: Run) -> str:
@@ -90,16 +84,16 @@ def _samples(run: Run) -> str:
         return "\n".join(run.sample(20))
 
 
-def _training_samples(run: Run) -> str:
+def _training_samples(run: Run) -> list[str]:
     path = run.path / "samples.txt"
     text = path.read_text("utf-8") if path.exists() else ""
-    return f"<h2>Samples during training</h2>{_preformatted(text)}" if text else ""
+    return ["<h2>Samples during training</h2>", preformatted(text)] if text else []
 
 
-def _findings(run: Run) -> str:
-    """Returns what `moreish doctor` found before the training, if it checked a text."""
+def _findings(run: Run) -> list[str]:
+    """Return what `moreish doctor` found before the training, if it checked a text."""
     try:
         audit = AuditReport.load(run.path / "doctor.json")
     except (OSError, ValueError):
-        return ""
-    return "<h2>Data check</h2>" + findings_html(audit)
+        return []
+    return ["<h2>Data check</h2>", findings_html(audit)]

@@ -14,6 +14,15 @@ from starlette.responses import Response
 from moreish.serve.http import GUARD_ERROR_RESPONSES
 from moreish.serve.registry import Registry
 
+ENGINE_METRICS = (
+    (GaugeMetricFamily, "slots", "slots", "Maximum number of texts that are generated at a time."),
+    (GaugeMetricFamily, "texts_writing", "num_running", "Texts that are being generated."),
+    (GaugeMetricFamily, "texts_waiting", "num_waiting", "Texts that wait for a slot."),
+    (GaugeMetricFamily, "requests_open", "num_requests", "Generation requests in progress."),
+    (CounterMetricFamily, "tokens", "num_generated", "Generated tokens."),
+)
+"""The type, name, attribute of `Engine` and description of each metric."""
+
 
 class Health(BaseModel):
     status: str = "ok"
@@ -26,22 +35,11 @@ class _EngineCollector(Collector):
         self._registry = registry
 
     def collect(self) -> Iterator[Metric]:
-        def gauge(name: str, help_text: str) -> GaugeMetricFamily:
-            return GaugeMetricFamily(f"moreish_{name}", help_text, labels=["model"])
-
-        slots = gauge("slots", "Maximum number of texts that are generated at a time.")
-        running = gauge("texts_writing", "Texts that are being generated.")
-        waiting = gauge("texts_waiting", "Texts that wait for a slot.")
-        requests = gauge("requests_open", "Generation requests in progress.")
-        tokens = CounterMetricFamily("moreish_tokens", "Generated tokens.", labels=["model"])
-        for served in self._registry:
-            engine, name = served.engine, [served.name]
-            slots.add_metric(name, engine.slots)
-            running.add_metric(name, engine.num_running)
-            waiting.add_metric(name, engine.num_waiting)
-            requests.add_metric(name, engine.num_requests)
-            tokens.add_metric(name, engine.num_generated)
-        yield from (slots, running, waiting, requests, tokens)
+        for family, name, attribute, help_text in ENGINE_METRICS:
+            metric = family(f"moreish_{name}", help_text, labels=["model"])
+            for served in self._registry:
+                metric.add_metric([served.name], getattr(served.engine, attribute))
+            yield metric
         tasks = len(asyncio.all_tasks())
         yield GaugeMetricFamily("moreish_tasks", "Tasks of the event loop.", value=tasks)
 

@@ -6,6 +6,7 @@ import math
 import socket
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -21,7 +22,7 @@ from moreish.serve.http import (
     Connection,
     Limits,
     Metrics,
-    connection_factory,
+    affordable_connections,
 )
 from moreish.serve.jobs import TrainingManager
 from moreish.serve.registry import Registry
@@ -80,9 +81,12 @@ def access_rules(
             f"--host {host} is open to other machines: set a --token (or MOREISH_TOKEN) that "
             "clients have to send, or add --insecure"
         )
-    names = [*LOOPBACK_HOSTS, *hosts, host]
-    uploads = {"/api/texts": limits.upload_bytes}
-    return AccessRules.create(names, token, body_bytes=limits.body_bytes, uploads=uploads)
+    return AccessRules(
+        hosts=frozenset(name.lower().strip("[]") for name in (*LOOPBACK_HOSTS, *hosts, host)),
+        token=token or None,
+        body_bytes=limits.body_bytes,
+        uploads={"/api/texts": limits.upload_bytes},
+    )
 
 
 def is_local(host: str) -> bool:
@@ -189,9 +193,11 @@ class Service:
         self.url = f"http://{url_host}:{self._listener.getsockname()[1]}"
         executor = BackgroundExecutor()
         trainings = None if home is None else TrainingManager(self.registry, executor, home)
+        maximum = affordable_connections(limits.connections)
+        connection = partial(Connection, limits=limits, maximum=maximum, uploads=rules.uploads)
         config = uvicorn.Config(
             create_app(self.registry, rules, executor, trainings),
-            http=connection_factory(limits, rules.uploads),  # type: ignore[arg-type]
+            http=connection,  # type: ignore[arg-type]
             ws="none",
             backlog=ACCEPT_BATCH,
             log_level="warning",

@@ -1,6 +1,7 @@
 """Output for terminals."""
 
 from moreish.ui.tables import (
+    SPLIT_TITLES,
     audit_lines,
     clock,
     comparison_table,
@@ -15,4 +16,4 @@ from moreish.ui.tables import (
     token_lines,
     tokenization_table,
 )
-from moreish.ui.terminal import TrainingView, console
+from moreish.ui.terminal import ByteProgress, TrainingView, console

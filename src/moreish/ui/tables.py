@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import numpy as np
-from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
@@ -30,8 +30,12 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def _table(gap: int = 2) -> Table:
-    return Table(box=None, pad_edge=False, padding=(0, gap, 0, 0))
+def _table(left: Sequence[str], right: Sequence[str] = (), *, gap: int = 2) -> Table:
+    """Return an empty table with columns that are aligned to the left, then to the right."""
+    table = Table(*left, box=None, pad_edge=False, padding=(0, gap, 0, 0))
+    for title in right:
+        table.add_column(title, justify="right")
+    return table
 
 
 def warning_lines(audit: AuditReport) -> list[Text]:
@@ -66,25 +70,21 @@ def audit_lines(audit: AuditReport) -> list[Text]:
             lines.append(Text(visible(f"  {finding.location}: {finding.example}"), style="dim"))
     if not audit.findings:
         lines.append(Text("No problems found."))
-    if mending := audit.fix_command:
-        lines += [Text(), Text(visible(mending))]
+    if audit.fix_command:
+        lines += [Text(), Text(visible(audit.fix_command))]
     return lines
 
 
 def _finding(finding: Finding) -> Text:
-    mark = (
-        Text("! ", style="bold red") if finding.severity == "warning" else Text("· ", style="dim")
-    )
-    mend = Text(f"  {finding.fix_label}", style="bold") if finding.fix else Text()
-    return mark + Text(finding.summary) + mend
+    mark = ("! ", "bold red") if finding.severity == "warning" else ("· ", "dim")
+    fix = f"  {finding.fix_label}" if finding.fix else ""
+    return Text.assemble(mark, finding.summary, (fix, "bold"))
 
 
 def score_table(scores: Mapping[SplitName, Score]) -> Table:
     """The exact losses, one row for each split."""
-    table = _table()
-    table.add_column("")
-    for title in ("loss (nats/token)", "bits/char", "bits/byte", "perplexity", "tokens"):
-        table.add_column(title, justify="right")
+    titles = ("loss (nats/token)", "bits/char", "bits/byte", "perplexity", "tokens")
+    table = _table([""], titles)
     for name, score in scores.items():
         error = "" if math.isnan(score.stderr) else f" ± {score.stderr:.4f}"
         table.add_row(
@@ -105,10 +105,8 @@ def guess_line(vocabulary: int) -> str:
 
 def tokenization_table(compared: Sequence[TokenizerStats]) -> Table:
     """One row for each tokenizer."""
-    table = _table()
-    table.add_column("tokenizer")
-    for title in ("vocabulary", "tokens", "bytes/token", "MB/s", "unknown"):
-        table.add_column(title, justify="right")
+    titles = ("vocabulary", "tokens", "bytes/token", "MB/s", "unknown")
+    table = _table(["tokenizer"], titles)
     for each in compared:
         table.add_row(
             visible(each.name),
@@ -129,27 +127,28 @@ def token_lines(name: str, tokens: Sequence[Token]) -> list[Text]:
     """A text with its tokens on colored backgrounds, then one line for each token."""
     size = sum(len(token.bytes.split()) for token in tokens)
     each = f", {size / len(tokens):.2f} bytes each" if tokens else ""
-    lines = [Text(f"{visible(name)}: {plural(len(tokens), 'token')}{each}")]
-    backgrounds = [
-        f"white {TOKEN_BACKGROUNDS[place % len(TOKEN_BACKGROUNDS)]}" for place in range(len(tokens))
+    title = Text(f"{visible(name)}: {plural(len(tokens), 'token')}{each}")
+    labels = [
+        Text(token.label, f"white {background}")
+        for token, background in zip(tokens, cycle(TOKEN_BACKGROUNDS), strict=False)
     ]
-    lines.append(Text.assemble(*((t.label, b) for t, b in zip(tokens, backgrounds, strict=True))))
-    width = max((cell_len(token.label) for token in tokens), default=0)
-    for token, background in zip(tokens, backgrounds, strict=True):
-        space = " " * (width - cell_len(token.label))
-        lines.append(Text(f"{token.id:>8}  ") + Text(token.label, background))
-        lines[-1].append(f"{space}  {token.bytes}", "dim")
-    return [*lines, Text()]
+    width = max((label.cell_len for label in labels), default=0)
+    rows = []
+    for token, label in zip(tokens, labels, strict=True):
+        space = " " * (width - label.cell_len)
+        rows.append(Text.assemble(f"{token.id:>8}  ", label, (f"{space}  {token.bytes}", "dim")))
+    return [title, Text.assemble(*labels), *rows, Text()]
 
 
 def ladder_table(entries: Sequence[Mapping[str, Any]]) -> Table:
     """One row for each rung, with the stated loss where there is one; 80 columns wide."""
-    table = _table(gap=1)
-    tested = any("test" in entry["splits"] for entry in entries)
-    names = ("train", "val", "test") if tested else ("train", "val")
+    has_test = any("test" in entry["splits"] for entry in entries)
+    names = ("train", "val", "test") if has_test else ("train", "val")
     losses = ("train", "validation", "test")[: len(names)]
-    for title in ("rung", "size", "s", *losses, "stated", "bits/\nchar", "copied"):
-        table.add_column(title, justify="left" if title == "rung" else "right", no_wrap=True)
+    titles = ("size", "s", *losses, "stated", "bits/\nchar", "copied")
+    table = _table(["rung"], titles, gap=1)
+    for column in table.columns:
+        column.no_wrap = True
     best = min(entry["splits"]["val"]["loss"] or math.inf for entry in entries)
     for entry in entries:
         splits, val = entry["splits"], entry["splits"]["val"]
@@ -199,15 +198,12 @@ def _size(number: int) -> str:
 
 def novelty_table(texts: Sequence[TextNovelty]) -> Table:
     """The ten samples with the most in common with the training data."""
-    table = _table()
-    items = texts[0].nearest is not None
-    where = ["found in", *(["nearest item", "edits"] if items else ["line"])]
-    for title in ("sample", "longest copied span", *where):
-        table.add_column(title)
+    is_list = texts[0].nearest is not None
+    where = ["nearest item", "edits"] if is_list else ["line"]
+    table = _table(["sample", "longest copied span", "found in", *where])
     for text in sorted(texts, key=lambda t: (not t.known, -len(t.overlap)))[:10]:
-        rest = [text.nearest, str(text.distance)] if items else [str(text.place)]
-        rest = [text.passage, *rest]
-        cells = [_short(text.text), _short(text.overlap), *(_short(cell or "") for cell in rest)]
+        place = [text.nearest or "", str(text.distance)] if is_list else [str(text.place)]
+        cells = map(_short, [text.text, text.overlap, text.passage, *place])
         table.add_row(*cells, style="bold" if text.known else None)
     return table
 
@@ -219,10 +215,7 @@ def _short(text: str) -> Text:
 
 def comparison_table(groups: Sequence[RunGroup]) -> Table:
     """One row for each group of runs, best first."""
-    table = _table()
-    table.add_column("")
-    for title in ("runs", "loss (nats)", "seed spread"):
-        table.add_column(title, justify="right")
+    table = _table([""], ["runs", "loss (nats)", "seed spread"])
     for group in groups:
         spread = max(group.losses) - min(group.losses)
         seeds = f"{spread:.4f}" if len(group.losses) > 1 else ""
@@ -248,10 +241,7 @@ def range_lines(found: LRRange) -> list[Text]:
 
 def surprisal_table(tokens: list[TokenSurprisal]) -> Table:
     """One row for each token: its probability, and its surprisal in nats."""
-    table = _table()
-    table.add_column("")
-    table.add_column("probability", justify="right")
-    table.add_column("nats", justify="right")
+    table = _table([""], ["probability", "nats"])
     for token in tokens:
         table.add_row(Text(token.token), f"{token.probability:.4f}", f"{token.nats:.3f}")
     return table

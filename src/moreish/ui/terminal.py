@@ -4,32 +4,33 @@ import math
 import os
 import time
 from collections.abc import Mapping
-from typing import IO, Any, Self
+from typing import Any, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, TaskID, TextColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    ProgressColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.progress import Progress as ProgressBar
 from rich.text import Text
 
+from moreish import training
 from moreish.errors import visible
 from moreish.runs import DatasetInfo
-from moreish.training import (
-    Audited,
-    Evaluated,
-    Event,
-    Note,
-    Progress,
-    Rollback,
-    Sampled,
-    Skipped,
-    Started,
-    Step,
-)
 from moreish.ui.tables import SPLIT_TITLES, clock, plural, warning_lines
 from moreish.utils.files import format_bytes
 
 PLAIN_LINES = 12
 """Progress lines that a training prints where there is no terminal to draw a bar on."""
+
+
+PLAIN_SECONDS = 10.0
+"""Seconds between two lines of `ByteProgress` where there is no terminal to draw a bar on."""
 
 
 class PatientConsole(Console):
@@ -38,25 +39,65 @@ class PatientConsole(Console):
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
-        discard_output(self.file)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console that prints paths and samples unchanged: no markup, no line breaks inside."""
+    """Return a console that prints text unchanged: no markup, no line breaks inside."""
     return PatientConsole(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
-def discard_output(stream: IO[str]) -> None:
-    """Send what is still to be written to the null device."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+def _progress_bar(out: Console, *columns: ProgressColumn) -> ProgressBar:
+    return ProgressBar(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=28),
+        *columns,
+        console=out,
+        transient=True,
+        disable=not out.is_terminal,
+    )
+
+
+class ByteProgress:
+    """Shows progress in bytes: a bar on a terminal, a line every ten seconds elsewhere."""
+
+    def __init__(self, out: Console) -> None:
+        self._out = out
+        self._bar = _progress_bar(
+            out, DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
+        )
+        self._printed = time.perf_counter()
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Show that this much is done; a total of 0 is unknown."""
+        if not self._bar.tasks or self._bar.tasks[0].description != what:
+            for old in self._bar.task_ids:
+                self._bar.remove_task(old)
+            self._bar.add_task(what, completed=done, total=total or None)
+        task = self._bar.tasks[0]
+        self._bar.update(task.id, completed=done, total=total or None)
+        now = time.perf_counter()
+        if not self._out.is_terminal and total and now - self._printed >= PLAIN_SECONDS:
+            self._printed = now
+            facts = f"{done / 1e6:,.0f} of about {total / 1e6:,.0f} MB"
+            if task.speed and task.time_remaining is not None:
+                left = clock(task.time_remaining)
+                facts += f"  {task.speed / 1e6:,.1f} MB/s  {left} left"
+            self._out.print(f"{what}  {done / total:.0%}  {facts}")
 
 
 class TrainingView:
     """Shows the events of a training: a progress bar on a terminal, plain lines elsewhere."""
 
     def __init__(self, out: Console | None = None, *, brief: bool = False) -> None:
-        """Create a view.
-
+        """
         Args:
             out: the console to print on; None creates one on standard output.
             brief: whether to show only the progress bar, for many trainings one after another.
@@ -65,43 +106,39 @@ class TrainingView:
         self.brief = brief
         self._bar: ProgressBar | None = None
         self._task = TaskID(0)
-        self._loss = math.nan
-        self._val = math.nan
-        self._start = (0.0, 0)
-        self._printed = 0.0
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: training.Event) -> None:
         match event:
-            case Started():
+            case training.Started():
                 self._loss = self._val = math.nan
                 self._printed = 0.0
                 self._name = event.config["model"]["name"]
-                self._start = (time.perf_counter(), 0)
                 if not self.brief:
-                    self._started(event)
-            case Step():
-                self._step(event)
-            case Evaluated():
+                    for title, value in describe_start(event):
+                        self.out.print(Text.assemble((f"{title:<11}", "dim"), value))
+                    self.out.print()
+            case training.Step():
+                self._show_step(event)
+            case training.Evaluated():
                 self._val = event.score.loss
-            case Sampled():
-                if not self.brief:
-                    self._sampled(event)
-            case Progress():
-                self._working(event)
-            case Skipped():
-                self.out.print(Text(f"Skipped step {event.step:,}: {event.why}", style="yellow"))
-            case Rollback():
-                text = (
-                    f"Rolled back to step {event.step:,}, learning rate now {event.lr:.2g}: "
-                    f"{event.why}"
-                )
-                self.out.print(Text(text, style="yellow"))
-            case Audited():
-                if not self.brief:
-                    for line in warning_lines(event.audit):
-                        self.out.print(line)
-            case Note():
-                self.out.print(Text(event.text, style="dim"))
+            case training.Sampled() if not self.brief:
+                is_list = len(event.texts) > 1
+                text = visible("  ".join(event.texts)) if is_list else repr(event.texts[0])
+                label = (f"after {event.step:,} steps  ", "dim")
+                self.out.print(Text.assemble(label, (text, "italic")))
+            case training.Progress():
+                self._show_progress(event)
+            case training.Skipped():
+                self.out.print(f"Skipped step {event.step:,}: {event.why}", style="yellow")
+            case training.Rollback():
+                rate = f"learning rate now {event.lr:.2g}"
+                text = f"Rolled back to step {event.step:,}, {rate}: {event.why}"
+                self.out.print(text, style="yellow")
+            case training.Audited() if not self.brief:
+                for line in warning_lines(event.audit):
+                    self.out.print(line)
+            case training.Note():
+                self.out.print(event.text, style="dim")
 
     def __enter__(self) -> Self:
         return self
@@ -115,39 +152,27 @@ class TrainingView:
             self._bar.stop()
             self._bar = None
 
-    def _started(self, event: Started) -> None:
-        for key, value in describe_start(event):
-            self.out.print(Text(f"{key:<11}", style="dim") + Text(value))
-        self.out.print()
-
     def rung(self, entry: Mapping[str, Any]) -> None:
         """Print one line for a finished rung of the ladder."""
         self.close()
         loss = entry["splits"]["val"]["loss"]
-        line = Text(f"{entry['rung']:<14} {math.inf if loss is None else loss:.4f}  ")
+        line = f"{entry['rung']:<14} {math.inf if loss is None else loss:.4f}  "
         sample = visible("  ".join(entry["samples"]).replace("\n", " ↵ "))[:60]
-        self.out.print(line + Text(sample, style="italic"))
+        self.out.print(Text.assemble(line, (sample, "italic")))
 
-    def _draw(self, columns: str, total: float) -> ProgressBar:
+    def _draw(self, description: str, total: float) -> ProgressBar:
         if self._bar is None:
-            self._bar = ProgressBar(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=28),
-                TextColumn("{task.percentage:>3.0f}%"),
-                TextColumn("{task.fields[facts]}"),
-                console=self.out,
-                transient=True,
-            )
-            self._task = self._bar.add_task(columns, total=total, facts="")
+            percent, facts = "{task.percentage:>3.0f}%", "{task.fields[facts]}"
+            self._bar = _progress_bar(self.out, TextColumn(percent), TextColumn(facts))
+            self._task = self._bar.add_task(description, total=total, facts="")
             self._bar.start()
         return self._bar
 
-    def _step(self, event: Step) -> None:
-        first = math.isnan(self._loss)
-        self._loss = event.loss if first else 0.95 * self._loss + 0.05 * event.loss
-        if first:
-            self._start = (time.perf_counter(), event.tokens)
+    def _show_step(self, event: training.Step) -> None:
         now = time.perf_counter()
+        if math.isnan(self._loss):  # the first step
+            self._loss, self._start = event.loss, (now, event.tokens)
+        self._loss = 0.95 * self._loss + 0.05 * event.loss
         pace = (event.tokens - self._start[1]) / max(now - self._start[0], 1e-9)
         facts = f"loss {self._loss:.3f}"
         if not math.isnan(self._val):
@@ -165,13 +190,7 @@ class TrainingView:
         if event.step == event.steps:
             self.close()
 
-    def _sampled(self, event: Sampled) -> None:
-        label = Text(f"after {event.step:,} steps  ", style="dim")
-        is_list = len(event.texts) > 1
-        shown = visible("  ".join(event.texts)) if is_list else repr(event.texts[0])
-        self.out.print(label + Text(shown, style="italic"))
-
-    def _working(self, event: Progress) -> None:
+    def _show_progress(self, event: training.Progress) -> None:
         if not self.out.is_terminal:
             return
         if self._bar is None:
@@ -182,9 +201,8 @@ class TrainingView:
                 self.close()
 
 
-def describe_start(event: Started) -> list[tuple[str, str]]:
-    """How data and settings were understood, as rows of a title and a text for the user to
-    check."""
+def describe_start(event: training.Started) -> list[tuple[str, str]]:
+    """Return how data and settings were understood, as rows of a title and a text."""
     data, config = event.data, event.config
     if data.kind == "lines":
         size = (
@@ -205,37 +223,30 @@ def describe_start(event: Started) -> list[tuple[str, str]]:
     else:
         rule = "by position"
     shares = ", ".join(f"{count:,} {SPLIT_TITLES[name]}" for name, count in parts.items())
-    rows = [("data", f"{data.name}: {size}")]
-    rows += [("", note) for note in data.notes]
+    rows = [("data", f"{data.name}: {size}"), *(("", note) for note in data.notes)]
     if data.sources is not None:
-        rows += [("", _mix(data.sources, config["data"]["weights"]))]
-    rows += [("split", f"{shares} ({rule})")]
-    rows += [("vocabulary", _vocabulary(data, config["data"]["tokenizer"]))]
+        rows.append(("", _mix(data.sources, config["data"]["weights"])))
+    rows.append(("split", f"{shares} ({rule})"))
+    rows.append(("vocabulary", _vocabulary(data, config["data"]["tokenizer"])))
     model = config["model"]
     context = f", context {model['context']}" if "context" in model else ""
     order = f", order {model['order']}" if "order" in model else ""
-    each = data.tokens["train"] / max(1, event.parameters)
-    each_shown = f"{each:,.0f}" if each >= 10 else f"{each:.2g}"
-    ratio = f"{each_shown} training tokens per parameter"
-    size = f", {event.parameters:,} parameters ({ratio})" if event.parameters else ""
-    rows += [("model", f"{model['name']}{size}{context}{order}")]
+    size = ""
+    if event.parameters:
+        ratio = data.tokens["train"] / event.parameters
+        ratio_shown = f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.2g}"
+        size = f", {event.parameters:,} parameters ({ratio_shown} training tokens per parameter)"
+    rows.append(("model", f"{model['name']}{size}{context}{order}"))
     longest, most = data.longest_item, event.max_length
     if longest is not None and most is not None and most <= longest:
-        rows += [("", f"lines longer than {most - 1} tokens are trained on in windows")]
+        rows.append(("", f"lines longer than {most - 1} tokens are trained on in windows"))
     if event.steps:
-        apiece = " each" if event.processes > 1 else ""
-        memory = (
-            ""
-            if event.memory is None
-            else f", about {format_bytes(event.memory)} of memory{apiece}"
-        )
-        rows += [("training", _length(event) + memory)]
-    rows += [("run", event.path)]
-    return rows
+        rows.append(("training", _length(event)))
+    return [*rows, ("run", event.path)]
 
 
 def _mix(sources: Mapping[str, int], weights: Mapping[str, float] | None) -> str:
-    """The share of the training batches that comes from each source."""
+    """Return the share of the training batches that comes from each source."""
     shares = sources if weights is None else weights
     total = sum(shares.values())
     parts = [
@@ -246,19 +257,18 @@ def _mix(sources: Mapping[str, int], weights: Mapping[str, float] | None) -> str
 
 def _vocabulary(data: DatasetInfo, tokenizer: str) -> str:
     boundary = " and a boundary token" if data.boundary else ""
-    if tokenizer == "char":
-        alphabet = "".join(c if c.isprintable() else "" for c in data.alphabet).strip()
-        shown = alphabet if len(alphabet) <= 70 else alphabet[:70] + "…"
-        count = data.vocabulary - data.boundary
-        return f"{plural(count, 'character')}{boundary}: {shown}"
     count = data.vocabulary - data.boundary
+    if tokenizer == "char":
+        alphabet = "".join(filter(str.isprintable, data.alphabet)).strip()
+        shown = alphabet if len(alphabet) <= 70 else alphabet[:70] + "…"
+        return f"{plural(count, 'character')}{boundary}: {shown}"
     if tokenizer in ("byte", "word"):
         return f"{plural(count, tokenizer)}{boundary}"
     learned = {"bpe": "learned from the training split", "gpt2": "GPT-2's"}
     return f"{plural(count, 'token')}{boundary}, {learned.get(tokenizer, f'of {tokenizer}')}"
 
 
-def _length(event: Started) -> str:
+def _length(event: training.Started) -> str:
     train = event.config["train"]
     if event.from_step:
         length = f"steps {event.from_step:,} to {event.steps:,}"
@@ -268,8 +278,11 @@ def _length(event: Started) -> str:
         length = plural(event.steps, "step")
     # Some sums on a GPU add in any order.
     bits = " (reproducible up to rounding)" if event.device.startswith("cuda") else ""
-    where = event.device
+    where, each = event.device, ""
     if event.processes > 1:
         how = "FSDP" if event.sharded else "DDP"
-        where = f"{event.processes} processes ({where.split(':')[0]}, {how})"
-    return f"{length} on {where}, seed {event.config['seed']}{bits}"
+        where, each = f"{event.processes} processes ({where.split(':')[0]}, {how})", " each"
+    memory = ""
+    if event.memory is not None:
+        memory = f", about {format_bytes(event.memory)} of memory{each}"
+    return f"{length} on {where}, seed {event.config['seed']}{bits}{memory}"

@@ -498,8 +498,8 @@ def engines() -> Iterator[Any]:
 async def read_text(engine: Engine, sequence: SequenceRequest, seconds: float = 60) -> str:
     text = ""
     with closing(engine.submit([sequence], seconds)) as answer:
-        async for deltas in answer:
-            text += "".join(delta.text for _, delta in deltas)
+        async for _, delta in answer:
+            text += delta.text
     return text
 
 

@@ -7,11 +7,6 @@ MAX_UTF8_BYTES = 4
 """Length of the longest UTF-8 character."""
 
 
-def decode_complete(raw: bytes) -> str:
-    """Decode UTF-8 and drop an incomplete character at the end."""
-    return codecs.getincrementaldecoder("utf-8")("replace").decode(raw)
-
-
 class StreamDetokenizer:
     """Decodes bytes as they arrive and holds back text that is not final yet.
 

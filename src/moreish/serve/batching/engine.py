@@ -12,13 +12,8 @@ import torch
 
 from moreish.generate import limit_threads
 from moreish.models import Model
+from moreish.serve.batching import errors
 from moreish.serve.batching.batch import Batch
-from moreish.serve.batching.errors import (
-    DeadlineExceeded,
-    GenerationFailed,
-    QueueFull,
-    ShuttingDown,
-)
 from moreish.serve.batching.requests import GenerationRequest, SequenceDelta, SequenceRequest
 from moreish.tokenizers import Tokenizer
 
@@ -112,11 +107,11 @@ class Engine:
         stream = GenerationStream(self, request)
         with self._wake:
             if self._stopping:
-                raise ShuttingDown
+                raise errors.ShuttingDown
             total = sum(other.num_sequences for other in self._open)
             if total + request.num_sequences > self.queue + self.slots:
                 seconds = math.ceil(total / self.slots * self._mean_latency)
-                raise QueueFull(min(60, max(1, seconds)))
+                raise errors.QueueFull(min(60, max(1, seconds)))
             self._new.append(request)
             self._open[request] = stream
             self._wake.notify()
@@ -143,7 +138,7 @@ class Engine:
             self._stopping = True
             self._wake.notify()
         self._thread.join(timeout)
-        self._publish(dict.fromkeys(list(self._open), ShuttingDown()))
+        self._publish(dict.fromkeys(list(self._open), errors.ShuttingDown()))
         for request in list(self._open):
             request.cancelled = True
         self._thread.join(10)
@@ -160,7 +155,7 @@ class Engine:
             updates = self._step(new)
             for request in list(self._open):
                 if request.is_over:
-                    updates[request] = DeadlineExceeded()
+                    updates[request] = errors.DeadlineExceeded()
             self._publish(updates)
 
     def _step(self, new: list[GenerationRequest]) -> "Updates":
@@ -173,7 +168,7 @@ class Engine:
                 updates.setdefault(request, []).append((index, delta))
         except Exception:  # whatever it is, the requests in the batch fail and the engine goes on
             logging.getLogger("moreish.serve").exception("a generation step failed")
-            return dict.fromkeys([*self._batch.clear(), *new], GenerationFailed())
+            return dict.fromkeys([*self._batch.clear(), *new], errors.GenerationFailed())
         return dict(updates)
 
     def _publish(self, updates: "Updates") -> None:
@@ -194,6 +189,8 @@ class GenerationStream:
         self.request, self._engine = request, engine
         self.time_to_first_token: float | None = None
         """In seconds; None until there is one."""
+        self.num_tokens = 0
+        """Tokens generated so far."""
         self._num_unfinished = request.num_sequences
         self._error: Exception | None = None
         self._deltas: Deltas = []
@@ -210,26 +207,25 @@ class GenerationStream:
         else:
             if self.time_to_first_token is None:
                 self.time_to_first_token = time.monotonic() - self.request.submitted_at
-            self._deltas += update
+            self.num_tokens += sum(delta.num_tokens for _, delta in update)
+            self._deltas += [(index, delta) for index, delta in update if delta.is_visible]
             self._num_unfinished -= sum(delta.finish_reason is not None for _, delta in update)
         self._ready.set()
 
-    async def __aiter__(self) -> AsyncIterator[Deltas]:
-        """Yield what the steps add until each sequence is complete.
+    async def __aiter__(self) -> AsyncIterator[tuple[int, SequenceDelta]]:
+        """Yield what the steps add to each sequence, with its index, until all are complete.
 
         Raises:
             EngineError: why the request ends before that.
         """
-        while self._num_unfinished:
+        while self._num_unfinished or self._deltas:
             await self._ready.wait()
             self._ready.clear()
             deltas, self._deltas = self._deltas, []
-            if deltas:
-                yield deltas
-            if self._error is not None:
+            for index, delta in deltas:
+                yield index, delta
+            if self._error is not None and self._num_unfinished:
                 raise self._error
-        if self._deltas:
-            yield self._deltas
 
 
 Updates = dict[GenerationRequest, Deltas | Exception]

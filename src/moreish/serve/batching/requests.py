@@ -22,7 +22,7 @@ from moreish.generate import (
     uniform_noise,
 )
 from moreish.models import Model, State
-from moreish.serve.batching.detokenizer import StreamDetokenizer, decode_complete
+from moreish.serve.batching.detokenizer import StreamDetokenizer
 from moreish.tokenizers import Ids, Tokenizer
 
 PREFILL_CHUNK = 128
@@ -88,6 +88,11 @@ class SequenceDelta:
     """Set in the last delta of a sequence."""
     log_weight: float = 0.0
     """Set in the last delta of a constrained sequence: see `ConstrainedDecoder`."""
+
+    @property
+    def is_visible(self) -> bool:
+        """Whether it has anything for the client; the text of a token may be held back."""
+        return bool(self.text or self.tokens or self.finish_reason)
 
 
 @dataclass(eq=False)
@@ -269,7 +274,7 @@ class SequenceState:
 
     def echo_prompt(self) -> SequenceDelta:
         """The prompt, without an incomplete character at its end."""
-        text = decode_complete(self.prefill.prompt_bytes)
+        text = StreamDetokenizer().add(self.prefill.prompt_bytes)
         self.echo_length = len(text)
         return SequenceDelta(text=text, tokens=tuple(self.prefill.logprobs))
 

@@ -1,7 +1,7 @@
 """The HTTP layer: connections, access checks, errors, streams, limits, metrics and OpenAPI."""
 
 from moreish.serve.http.body import RequestBody
-from moreish.serve.http.connections import ACCEPT_BATCH, Connection, connection_factory
+from moreish.serve.http.connections import ACCEPT_BATCH, Connection, affordable_connections
 from moreish.serve.http.errors import (
     ERROR_RESPONSES,
     GUARD_ERROR_RESPONSES,

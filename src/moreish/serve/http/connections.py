@@ -1,8 +1,7 @@
 """Connections: how long a client may take to send and to read, and how many there may be."""
 
 import asyncio
-from collections.abc import Callable, Collection
-from functools import partial
+from collections.abc import Collection
 from typing import Any
 
 import h11
@@ -37,17 +36,6 @@ def affordable_connections(maximum: int) -> int:
     return max(1, min(maximum, (files - RESERVED_FILES) // 2))
 
 
-def connection_factory(limits: Limits, uploads: Collection[str]) -> Callable[..., "Connection"]:
-    """Return what uvicorn calls for each connection.
-
-    Args:
-        limits: timeouts and the number of connections.
-        uploads: paths whose request body may take longer than `limits.seconds`.
-    """
-    maximum = affordable_connections(limits.connections)
-    return partial(Connection, limits=limits, maximum=maximum, uploads=uploads)
-
-
 class Connection(H11Protocol):
     """uvicorn's connection with timeouts.
 
@@ -59,6 +47,13 @@ class Connection(H11Protocol):
     def __init__(
         self, *args: Any, limits: Limits, maximum: int, uploads: Collection[str], **options: Any
     ) -> None:
+        """
+        Args:
+            limits: the timeouts.
+            maximum: the number of connections beyond which an idle one is dropped.
+            uploads: paths whose request body may take longer than `limits.seconds`.
+            args, options: uvicorn's own.
+        """
         super().__init__(*args, **options)
         self._limits, self._maximum, self._uploads = limits, maximum, uploads
         self._check_seconds = min(limits.stall, limits.seconds) / CHECKS_PER_TIMEOUT

@@ -5,9 +5,8 @@ The reasons are in docs/serving.md, under "Threat model".
 
 import asyncio
 import hmac
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -41,19 +40,13 @@ class AccessRules:
     """What `Guard` lets through."""
 
     hosts: frozenset[str]
-    """Allowed names in the Host header, without port."""
-    token: str | None = None
+    """Allowed names in the Host header, in lower case, without port or brackets."""
+    token: str | None
     """Bearer token that everything but the page itself requires; None requires none."""
-    body_bytes: int = 1_000_000
+    body_bytes: int
     """Maximum size of a JSON body."""
-    uploads: Mapping[str, int] = field(default_factory=dict)
+    uploads: Mapping[str, int]
     """Paths whose body is a file, with the maximum size of each."""
-
-    @classmethod
-    def create(cls, hosts: Iterable[str], token: str | None, **options: Any) -> "AccessRules":
-        """Normalize host names; an empty token counts as none."""
-        names = frozenset(host.lower().strip("[]") for host in hosts)
-        return cls(hosts=names, token=token or None, **options)
 
 
 class Guard:

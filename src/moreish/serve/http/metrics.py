@@ -18,20 +18,15 @@ class Metrics:
         self._responses = Counter(
             "moreish_requests", "HTTP responses by status.", ["status"], registry=self.registry
         )
-        self._first_token = self._histogram(
-            "first_token", "Seconds from a generation request to its first token."
-        )
-        self._completion = self._histogram(
-            "completion", "Seconds from a generation request to its end."
-        )
-
-    def _histogram(self, name: str, help_text: str) -> Histogram:
-        return Histogram(
-            f"moreish_{name}_seconds",
-            help_text,
-            ["model"],
-            buckets=BUCKETS,
-            registry=self.registry,
+        self._first_token, self._completion = (
+            Histogram(
+                f"moreish_{name}_seconds",
+                f"Seconds from a generation request to its {event}.",
+                ["model"],
+                buckets=BUCKETS,
+                registry=self.registry,
+            )
+            for name, event in (("first_token", "first token"), ("completion", "end"))
         )
 
     def count_response(self, status: int) -> None:

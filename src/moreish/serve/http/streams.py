@@ -2,8 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
@@ -52,8 +51,7 @@ class EventStream(StreamingResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            with suppress(ClientDisconnect):
-                await run_until_disconnect(self.stream_response(send), receive)
+            await super().__call__(scope, receive, send)
         finally:
             self._close()
 
@@ -64,27 +62,6 @@ async def _encode(events: AsyncIterator[str]) -> AsyncIterator[str]:
             yield f"data: {event}\n\n"
     except Exception as error:
         yield f"data: {json.dumps(to_api_error(error).body())}\n\n"
-
-
-async def run_until_disconnect(
-    work: Coroutine[Any, Any, T], receive: Callable[[], Awaitable[Any]]
-) -> T:
-    """Run a coroutine and cancel it when the client disconnects.
-
-    Raises:
-        ClientDisconnect: the client disconnected.
-    """
-    task = asyncio.create_task(work)
-    watcher = asyncio.create_task(_wait_for_disconnect(receive))
-    try:
-        await asyncio.wait({task, watcher}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientDisconnect
-        return task.result()
-    finally:
-        for pending in (task, watcher):
-            pending.cancel()
-        await asyncio.gather(task, watcher, return_exceptions=True)
 
 
 async def cancel_on_disconnect(
@@ -101,15 +78,21 @@ async def cancel_on_disconnect(
         ClientDisconnect: the client disconnected.
         DeadlineExceeded: the timeout has passed.
     """
+    task = asyncio.create_task(work)
+    watcher = asyncio.create_task(_wait_for_disconnect(request))
     try:
-        async with asyncio.timeout(timeout) as deadline:
-            return await run_until_disconnect(work, request.receive)
-    except TimeoutError:
-        if deadline.expired():
-            raise DeadlineExceeded from None
-        raise
+        done, _ = await asyncio.wait(
+            {task, watcher}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED
+        )
+        if task in done:
+            return task.result()
+        raise ClientDisconnect if done else DeadlineExceeded
+    finally:
+        for pending in (task, watcher):
+            pending.cancel()
+        await asyncio.gather(task, watcher, return_exceptions=True)
 
 
-async def _wait_for_disconnect(receive: Callable[[], Awaitable[Any]]) -> None:
-    while (await receive())["type"] != "http.disconnect":
+async def _wait_for_disconnect(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
         pass

@@ -18,7 +18,7 @@ from moreish.runs import Run, backup_path
 from moreish.serve.executor import BackgroundExecutor
 from moreish.serve.http import ApiError
 from moreish.serve.jobs.schemas import TextRequest, TrainingState, TrainingStatus
-from moreish.serve.jobs.subprocess import AuditQueue, read_messages, start_worker
+from moreish.serve.jobs.subprocess import WorkerQueue, read_messages, start_worker
 from moreish.serve.jobs.uploads import UploadFolder, is_valid_name
 from moreish.serve.native import HistoryResponse, LoggedSample, read_history
 from moreish.serve.registry import Registry
@@ -43,18 +43,18 @@ class TrainingManager:
         self.registry, self.executor, self.home = registry, executor, home
         self.texts = UploadFolder(home / "texts", registry.limits.upload_bytes)
         self._status = TrainingStatus()
-        self._audits = AuditQueue(registry.limits.seconds)
+        self._queue = WorkerQueue(registry.limits.seconds)
         self._changed = asyncio.Event()
         self._process: Process | None = None
         self._task: asyncio.Task[None] | None = None
 
-    async def audit(self, command: str, body: TextRequest) -> dict[str, Any]:
-        """Run "doctor" or "plan" on a text and return the result; see `AuditQueue.run`.
+    async def run_worker(self, command: str, body: TextRequest) -> dict[str, Any]:
+        """Run "doctor" or "plan" on a text and return the result; see `WorkerQueue.run`.
 
         Raises:
             ApiError: there is no such text (404), or it cannot be read (400).
         """
-        message = await self._audits.run(command, self._worker_options(body))
+        message = await self._queue.run(command, self._worker_options(body))
         if "error" in message:
             path = str(self.texts.find(body.text))
             # In quotes, since a name may look like words of the sentence.

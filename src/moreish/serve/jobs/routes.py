@@ -9,18 +9,8 @@ from moreish.serve.http import (
     EventStream,
     cancel_on_disconnect,
 )
+from moreish.serve.jobs import schemas
 from moreish.serve.jobs.manager import TrainingManager
-from moreish.serve.jobs.schemas import (
-    DoctorResponse,
-    NameResponse,
-    PlanRequest,
-    PlanResponse,
-    ResumeRequest,
-    TextRequest,
-    TrainingStatus,
-    TrainRequest,
-    UploadList,
-)
 from moreish.serve.jobs.uploads import UploadedText, ValidName
 from moreish.serve.native import HistoryResponse
 
@@ -33,44 +23,42 @@ def router(trainings: TrainingManager) -> APIRouter:
     upload_body = {"required": True, "content": {"application/octet-stream": upload_schema}}
 
     @api.get("/texts")
-    async def list_texts() -> UploadList:
+    async def list_texts() -> schemas.UploadList:
         """List the uploaded texts."""
-        return UploadList(texts=trainings.texts.contents())
+        return schemas.UploadList(texts=trainings.texts.contents())
 
     @api.post(
-        "/texts",
-        max_body_size=limits.upload_bytes,
-        openapi_extra={"requestBody": upload_body},
+        "/texts", max_body_size=limits.upload_bytes, openapi_extra={"requestBody": upload_body}
     )
     async def upload_text(name: ValidName, request: Request) -> UploadedText:
         """Upload a text: the body has its bytes."""
         return await trainings.texts.save(name, request)
 
     @api.post("/doctor")
-    async def doctor(body: TextRequest, request: Request) -> DoctorResponse:
+    async def doctor(body: schemas.TextRequest, request: Request) -> schemas.DoctorResponse:
         """Audit a text and suggest options that clean it."""
-        result = await cancel_on_disconnect(trainings.audit("doctor", body), request)
-        return DoctorResponse(**result)
+        work = trainings.run_worker("doctor", body)
+        return schemas.DoctorResponse(**await cancel_on_disconnect(work, request))
 
     @api.post("/plan")
-    async def plan(body: PlanRequest, request: Request) -> PlanResponse:
+    async def plan(body: schemas.PlanRequest, request: Request) -> schemas.PlanResponse:
         """Return what a training would do, and why."""
-        result = await cancel_on_disconnect(trainings.audit("plan", body), request)
-        return PlanResponse(**result)
+        work = trainings.run_worker("plan", body)
+        return schemas.PlanResponse(**await cancel_on_disconnect(work, request))
 
     @api.get("/training/name")
-    async def available_name(wanted: ValidName) -> NameResponse:
+    async def available_name(wanted: ValidName) -> schemas.NameResponse:
         """Return a name for a new run: the requested one or a similar one that is not taken."""
-        return NameResponse(name=trainings.available_name(wanted))
+        return schemas.NameResponse(name=trainings.available_name(wanted))
 
     @api.post("/training", status_code=202)
-    async def train(body: TrainRequest) -> TrainingStatus:
+    async def train(body: schemas.TrainRequest) -> schemas.TrainingStatus:
         """Start a training."""
         trainings.train(body.name, body)
         return trainings.status
 
     @api.get("/training")
-    async def training() -> TrainingStatus:
+    async def training() -> schemas.TrainingStatus:
         """Return the progress of the training."""
         return trainings.status
 
@@ -86,13 +74,13 @@ def router(trainings: TrainingManager) -> APIRouter:
         return EventStream(status.model_dump_json() async for status in trainings.status_changes())
 
     @api.post("/training/stop", status_code=202)
-    async def stop() -> TrainingStatus:
+    async def stop() -> schemas.TrainingStatus:
         """Stop the training; it can be resumed."""
         trainings.interrupt()
         return trainings.status
 
     @api.post("/training/resume", status_code=202)
-    async def resume(body: ResumeRequest) -> TrainingStatus:
+    async def resume(body: schemas.ResumeRequest) -> schemas.TrainingStatus:
         """Resume a training that was stopped."""
         trainings.resume(body.name)
         return trainings.status

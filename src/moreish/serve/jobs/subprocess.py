@@ -46,7 +46,7 @@ async def read_messages(process: Process) -> AsyncIterator[dict[str, Any]]:
             yield json.loads(line)
 
 
-class AuditQueue:
+class WorkerQueue:
     """Runs audits and plans one at a time, since each may take all of a core and much memory."""
 
     def __init__(self, timeout: float) -> None:
@@ -57,8 +57,8 @@ class AuditQueue:
         self._timeout, self._lock, self._num_waiting = timeout, asyncio.Lock(), 0
 
     async def run(self, command: str, options: dict[str, Any]) -> dict[str, Any]:
-        """Run a worker and return its message with `result` or `error`. Canceling the call ends the
-        process.
+        """Run a worker and return its message with `result` or `error`. Canceling the call kills
+        the process.
 
         Raises:
             QueueFull: too many calls are waiting.

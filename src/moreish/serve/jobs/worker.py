@@ -11,8 +11,13 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from moreish.data import NotTextError
+from moreish import api
+from moreish.data import AuditReport, NotTextError
 from moreish.errors import MoreishError
+from moreish.planning import Plan, format_estimate
+from moreish.runs import Run
+from moreish.training import Evaluated, Event, Note, Progress, Sampled, Started, Step, ignore
+from moreish.ui import audit_lines
 
 STEP_SECONDS = 0.2
 """Minimum time between two reported steps."""
@@ -21,9 +26,8 @@ STEP_SECONDS = 0.2
 def main() -> None:
     """Run the task."""
     task = json.loads(sys.stdin.readline())
-    commands = {"doctor": _doctor, "plan": _plan, "train": _train, "resume": _resume}
     try:
-        _write(result=commands[task["command"]](task["options"]))
+        _write(result=run_command(task["command"], task["options"]))
     except NotTextError as error:
         _write(error=str(error), param="encoding")
     except MoreishError as error:
@@ -42,49 +46,37 @@ def _write(**message: Any) -> None:
         raise KeyboardInterrupt from None
 
 
-def _doctor(options: dict[str, Any]) -> dict[str, Any]:
-    from moreish import api
-    from moreish.training import ignore
-    from moreish.ui import audit_lines
+def run_command(command: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Call the function of `moreish.api` of this name and return its result as JSON."""
+    match command:
+        case "doctor":
+            return audit_result(api.doctor(**options, report=ignore))
+        case "plan":
+            found = api.plan(**options)
+            return {"lines": found.reasons if isinstance(found, Plan) else format_estimate(found)}
+        case "train":
+            return training_result(api.train(**options, report=EventWriter()))
+        case _:
+            return training_result(api.resume(**options, report=EventWriter()))
 
-    found = api.doctor(**options, report=ignore)
-    facts = {
-        key: value for key, value in asdict(found).items() if key not in ("findings", "source_args")
-    }
-    # The last line is a command, which is of no use on the page.
-    lines = [line.plain for line in audit_lines(found)]
-    findings = [
-        {**asdict(finding), "summary": finding.summary, "fix_label": finding.fix_label}
-        for finding in found.findings
-    ]
+
+def audit_result(audit: AuditReport) -> dict[str, Any]:
+    """Return the fields of `DoctorResponse`."""
+    facts = asdict(audit)
+    del facts["source_args"], facts["findings"]
+    lines = [line.plain for line in audit_lines(audit)]
     return {
         "facts": facts,
-        "findings": findings,
-        "lines": lines[: -2 if found.fix_command else None],
+        "findings": [
+            {**asdict(finding), "summary": finding.summary, "fix_label": finding.fix_label}
+            for finding in audit.findings
+        ],
+        # The last line is a command, which is of no use on the page.
+        "lines": lines[: -2 if audit.fix_command else None],
     }
 
 
-def _plan(options: dict[str, Any]) -> dict[str, Any]:
-    from moreish import api
-    from moreish.planning import Plan, format_estimate
-
-    found = api.plan(**options)
-    return {"lines": list(found.reasons) if isinstance(found, Plan) else format_estimate(found)}
-
-
-def _train(options: dict[str, Any]) -> dict[str, Any]:
-    from moreish import api
-
-    return training_result(api.train(**options, report=EventWriter()))
-
-
-def _resume(options: dict[str, Any]) -> dict[str, Any]:
-    from moreish import api
-
-    return training_result(api.resume(options["path"], report=EventWriter()))
-
-
-def training_result(run: Any) -> dict[str, Any]:
+def training_result(run: Run) -> dict[str, Any]:
     """Return the fields of `TrainingStatus` that are known at the end of a training."""
     status, final = run.record.status, run.record.splits.get("val")
     losses = (
@@ -108,9 +100,7 @@ class EventWriter:
         self._note: str | None = None
         self._shows_progress = False
 
-    def __call__(self, event: Any) -> None:
-        from moreish.training import Evaluated, Note, Progress, Sampled, Started, Step
-
+    def __call__(self, event: Event) -> None:
         now = time.monotonic()
         match event:
             case Step(step=step, steps=steps, loss=loss, seconds_left=left):

@@ -13,18 +13,9 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 
+from moreish import evaluate
 from moreish.data import TokenDataset
 from moreish.errors import MoreishError
-from moreish.evaluate import (
-    attention_maps,
-    bigram_counts,
-    bigram_probabilities,
-    context_counts,
-    find_transformer,
-    principal_components,
-    token_embedding,
-    tokens_by_frequency,
-)
 from moreish.generate import sampling_probabilities
 from moreish.models import GPTConfig, NetworkWithCountsConfig
 from moreish.runs import MAX_SEARCHABLE_TOKENS, Run
@@ -60,23 +51,12 @@ def cached_per_model(compute: Callable[[ServedModel], T]) -> Callable[[ServedMod
 
 def describe_model(served: ServedModel) -> schemas.ModelInfo:
     """Describe a run and its views; its data may have been removed since it was loaded."""
-    info = _describe_with_data(served)
-    if not info.has.data or served.run.has_data:
-        return info
-    has = info.has.model_copy(update={"data": False, "pairs": False, "novelty": False})
-    return info.model_copy(update={"has": has})
-
-
-@cached_per_model
-def _describe_with_data(served: ServedModel) -> schemas.ModelInfo:
-    """Describe a run as if its data are still available."""
     run, record = served.run, served.run.record
     config = run.config.model
     network = config.network if isinstance(config, NetworkWithCountsConfig) else config
     gpt = network if isinstance(network, GPTConfig) else None
-    data = bool(run.split_names)
-    val = record.splits.get("val")
-    train = record.splits.get("train")
+    has_data = run.has_data
+    train, val = record.splits.get("train"), record.splits.get("val")
     return schemas.ModelInfo(
         name=served.name,
         kind=run.kind,
@@ -93,11 +73,11 @@ def _describe_with_data(served: ServedModel) -> schemas.ModelInfo:
         ),
         bits_per_byte=None if val is None else val.bits_per_byte,
         has=schemas.Capabilities(
-            data=data,
+            data=has_data,
             attention=gpt is not None,
-            embedding=token_embedding(run.model, run.tokenizer.vocab_size) is not None,
-            pairs=data,
-            novelty=data and _data_size(served) <= MAX_SEARCHABLE_TOKENS,
+            embedding=evaluate.token_embedding(run.model, run.tokenizer.vocab_size) is not None,
+            pairs=has_data,
+            novelty=has_data and _data_size(served) <= MAX_SEARCHABLE_TOKENS,
             history=next(run.read_metrics(), None) is not None,
         ),
     )
@@ -157,9 +137,8 @@ def compute_surprisal(
     ids = encode_prompt(body.text, served, "text")
     per_token = sum(p.numel() for p in model.parameters()) + 16 * model.vocab_size
     if len(ids) > (limit := max(1, MAX_SURPRISAL_OPERATIONS // per_token)):
-        raise bad_request(
-            "text", f"text: {len(ids):,} tokens exceed this model's limit of {limit:,}"
-        )
+        message = f"text: {len(ids):,} tokens exceed this model's limit of {limit:,}"
+        raise bad_request("text", message)
     scored = run.surprisal(body.text)
     nats, token_ids = sum(token.nats for token in scored), [token.id for token in scored]
     bits = math.nan  # the length of unknown words is not known
@@ -168,13 +147,11 @@ def compute_surprisal(
         bits = nats / math.log(2) / max(1, characters)
     return schemas.SurprisalResponse(
         tokens=[
-            schemas.ScoredToken(
-                **dict(render_token(run.tokenizer, token.id)), nats=_finite(token.nats)
-            )
+            schemas.ScoredToken(**dict(render_token(run.tokenizer, token.id)), nats=token.nats)
             for token in scored
         ],
-        nats_per_token=_finite(nats / len(scored)),
-        bits_per_character=_finite(bits),
+        nats_per_token=nats / len(scored),
+        bits_per_character=bits,
     )
 
 
@@ -186,9 +163,8 @@ def predict_next(
     run, model = served.run, served.run.model
     check_length("prompt", len(body.prompt), limits)
     prompt = encode_prompt(body.prompt, served)
-    ids = np.concatenate([run.initial_context(prompt), prompt])[
-        -(model.max_length or model.context) :
-    ]
+    ids = np.concatenate([run.initial_context(prompt), prompt])
+    ids = ids[-(model.max_length or model.context) :]
     logits_1V = model(torch.from_numpy(ids)[None])[0][:, -1].float()
     if (unk := run.tokenizer.unk_id) is not None:
         logits_1V = logits_1V.index_fill(1, torch.tensor([unk]), -torch.inf)
@@ -198,10 +174,10 @@ def predict_next(
     rest_V = torch.ones_like(p_V, dtype=torch.bool).index_fill(0, best, False)
     return schemas.NextResponse(
         tokens=[
-            schemas.NextToken(**dict(render_token(run.tokenizer, token)), p=p, q=q)
-            for token, p, q in zip(
-                best.tolist(), p_V[best].tolist(), q_V[best].tolist(), strict=True
+            schemas.NextToken(
+                **dict(render_token(run.tokenizer, token)), p=float(p_V[token]), q=float(q_V[token])
             )
+            for token in best.tolist()
         ],
         rest=schemas.Probabilities(p=float(p_V[rest_V].sum()), q=float(q_V[rest_V].sum())),
         vocabulary=len(p_V),
@@ -213,7 +189,7 @@ def compute_attention(
 ) -> schemas.AttentionResponse:
     """Compute the attention weights of one layer for the last tokens of a text."""
     run = served.run
-    if (network := find_transformer(run.model)) is None:
+    if (network := evaluate.find_transformer(run.model)) is None:
         raise bad_request("model", f"{served.name} has no attention: it is not a GPT")
     layers = len(network.blocks)
     if body.layer >= layers:
@@ -223,7 +199,7 @@ def compute_attention(
     ids = encode_prompt(body.text, served, "text")
     all_ids = np.concatenate([run.initial_context(ids), ids])
     ids_T = all_ids[-min(MAX_ATTENTION_TOKENS, network.context) :]
-    maps_HTT = attention_maps(run.model, ids_T)[body.layer]
+    maps_HTT = evaluate.attention_maps(run.model, ids_T)[body.layer]
     return schemas.AttentionResponse(
         tokens=[run.tokenizer.label(int(token)) for token in ids_T],
         total=len(all_ids),
@@ -236,15 +212,17 @@ def compute_attention(
 def project_embedding(served: ServedModel) -> schemas.EmbeddingResponse:
     """Project the embeddings of the most frequent tokens to two principal components."""
     run = served.run
-    weight_VC = token_embedding(run.model, run.tokenizer.vocab_size)
+    weight_VC = evaluate.token_embedding(run.model, run.tokenizer.vocab_size)
     if weight_VC is None:
         raise bad_request("model", f"{served.name} has no embedding")
     counts_V = None
     with suppress(ApiError):
         counts_V = _token_counts(served)
-    order_V = np.arange(len(weight_VC)) if counts_V is None else tokens_by_frequency(counts_V)
+    order_V = (
+        np.arange(len(weight_VC)) if counts_V is None else evaluate.tokens_by_frequency(counts_V)
+    )
     ids_M = order_V[:MAX_EMBEDDED_TOKENS]
-    points_M2, shares = principal_components(weight_VC[ids_M])
+    points_M2, shares = evaluate.principal_components(weight_VC[ids_M])
     return schemas.EmbeddingResponse(
         tokens=[
             schemas.EmbeddedToken(
@@ -266,12 +244,12 @@ def count_pairs(served: ServedModel) -> schemas.PairsResponse:
     probabilities."""
     run, size = served.run, served.run.tokenizer.vocab_size
     ids_N = training_tokens(served).ids_N[:MAX_SEARCHABLE_TOKENS]
-    ids_M = np.sort(tokens_by_frequency(_token_counts(served))[:MAX_PAIR_TOKENS])
+    ids_M = np.sort(evaluate.tokens_by_frequency(_token_counts(served))[:MAX_PAIR_TOKENS])
     return schemas.PairsResponse(
         labels=[run.tokenizer.label(int(token)) for token in ids_M],
         totals=_token_counts(served)[ids_M].tolist(),
-        counts=bigram_counts(ids_N, ids_M, size).tolist(),
-        expected=bigram_probabilities(run.model, ids_M).tolist(),
+        counts=evaluate.bigram_counts(ids_N, ids_M, size).tolist(),
+        expected=evaluate.bigram_probabilities(run.model, ids_M).tolist(),
     )
 
 
@@ -279,7 +257,7 @@ def count_pairs(served: ServedModel) -> schemas.PairsResponse:
 def _token_counts(served: ServedModel) -> Any:
     """(V,) how often another token follows each token."""
     ids_N = training_tokens(served).ids_N[:MAX_SEARCHABLE_TOKENS]
-    return context_counts(ids_N, served.run.tokenizer.vocab_size)
+    return evaluate.context_counts(ids_N, served.run.tokenizer.vocab_size)
 
 
 @cached_per_model
@@ -295,24 +273,21 @@ def read_history(run: Run) -> schemas.HistoryResponse:
     steps = [entry for entry in logged if "loss" in entry]
     per_step = steps[-1]["tokens"] / steps[-1]["step"] if steps else config.train.batch_tokens
     stride = max(1, math.ceil(len(steps) / MAX_LOGGED_STEPS))
-    last: dict[str, Any] = next((e["val"] for e in reversed(logged) if "val" in e), {})
+    evaluations = [entry for entry in logged if "val" in entry]
+    last: dict[str, Any] = evaluations[-1]["val"] if evaluations else {}
     has_ratio = last.get("loss") and last.get("bits_per_byte") is not None
     return schemas.HistoryResponse(
         steps=[schemas.LoggedStep(step=e["step"], loss=e["loss"]) for e in steps[::stride]],
         evaluations=[
             schemas.LoggedEvaluation(step=e["step"], train=None, val=e["val"]["loss"])
-            for e in logged
-            if "val" in e
+            for e in evaluations
         ],
         samples=[
             schemas.LoggedSample(step=e["step"], text="\n".join(e["samples"]))
             for e in logged
             if "samples" in e
         ],
-        settings={
-            "model": config.model.model_dump(mode="json"),
-            "train": config.train.model_dump(mode="json"),
-        },
+        settings=config.model_dump(mode="json", include={"model", "train"}),
         tokens_per_step=round(per_step),
         bits_per_byte=last["bits_per_byte"] / last["loss"] if has_ratio else None,
     )
@@ -326,7 +301,3 @@ def check_length(param: str, size: int, limits: Limits) -> None:
     """
     if size > (limit := limits.prompt_characters):
         raise bad_request(param, f"{param}: {size:,} characters exceed the limit of {limit:,}")
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -4,7 +4,7 @@ import random
 import re
 import time
 from contextlib import closing, suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from moreish.errors import MoreishError
 from moreish.evaluate import TrainingIndex
@@ -33,9 +33,6 @@ LIST_FACTOR = 8
 MAX_ROUND = 64
 """Texts to submit to the engine at once, so that other requests get slots in between."""
 
-LOOKUP_CHUNK = 8
-"""Items to look up in one call to the background executor, for the same reason."""
-
 MAX_PATTERN_LENGTH = 500
 """Characters of a condition."""
 
@@ -52,11 +49,9 @@ async def list_items(
     deadline = time.monotonic() + limits.seconds
     seed = random.getrandbits(32) if body.seed is None else body.seed % 2**63
     writer = await executor.run(_build_writer, served, body, seed, limits)
-    known = await executor.run(lambda: served.run.training_index) if body.new_only else None
+    known = await executor.run(lambda: served.run.training_index) if body.new_only else ()
     texts = await _generate(served, body, writer, known, deadline, limits)
-    items = []
-    for first in range(0, len(texts), LOOKUP_CHUNK):
-        items += await executor.run(_look_up, served, texts[first : first + LOOKUP_CHUNK])
+    items = [await executor.run(_look_up, served, text) for text in texts]
     return schemas.ListResponse(items=items, seed=seed)
 
 
@@ -107,7 +102,7 @@ async def _generate(
     served: ServedModel,
     body: schemas.ListRequest,
     writer: TextGenerator,
-    known: TrainingIndex | None,
+    known: TrainingIndex | tuple[()],
     deadline: float,
     limits: Limits,
 ) -> list[str]:
@@ -125,63 +120,50 @@ async def _generate(
     max_round = min(MAX_ROUND, limits.queue)
     texts: list[str] = []
     weights: list[float] = []
-    seen: set[str] = set()
     attempts, tokens_left = 0, LIST_FACTOR * limits.total_tokens
     while len(texts) < needed and attempts < ATTEMPTS_PER_ITEM * body.n and tokens_left > 0:
         if (seconds := deadline - time.monotonic()) <= 0:
             raise DeadlineExceeded
         size = min(max_round, max(min_round, needed - len(texts)))
         round_request = replace(request, n=size, first_index=attempts)
-        for rest, weight, num_tokens in await _generate_round(served, round_request, seconds):
-            tokens_left -= num_tokens
+        found, num_tokens = await _generate_round(served, round_request, seconds)
+        for rest, weight in found:
             text = body.starts + rest
-            if known is not None and text.encode() in known:
-                continue
-            if body.unique and text in seen:
-                continue
-            seen.add(text)
-            texts.append(text)
-            weights.append(weight)
+            if text.encode() not in known and not (body.unique and text in texts):
+                texts.append(text)
+                weights.append(weight)
         attempts += size
+        tokens_left -= num_tokens
     if not texts:
-        raise ApiError(
-            400,
-            f"no item found in {attempts:,} attempts: raise the temperature or relax the filters",
+        message = (
+            f"no item found in {attempts:,} attempts: raise the temperature or relax the filters"
         )
+        raise ApiError(400, message)
     if writer.automaton is None:
         return texts[: body.n]
-    chosen = resample(weights[:needed], body.n, writer.seed)
-    return [texts[index] for index in chosen]
+    return [texts[index] for index in resample(weights[:needed], body.n, writer.seed)]
 
 
 async def _generate_round(
     served: ServedModel, request: SequenceRequest, timeout: float
-) -> list[tuple[str, float, int]]:
-    """Return the text, log weight and number of tokens of each continuation."""
-    texts, weights, num_tokens = [""] * request.n, [0.0] * request.n, [0] * request.n
+) -> tuple[list[tuple[str, float]], int]:
+    """Return the text and log weight of each continuation, and the number of tokens of all."""
+    texts, weights = [""] * request.n, [0.0] * request.n
     with closing(served.engine.submit([request], timeout)) as stream:
-        async for deltas in stream:
-            for index, delta in deltas:
-                texts[index] += delta.text
-                weights[index] += delta.log_weight
-                num_tokens[index] += delta.num_tokens
-    return list(zip(texts, weights, num_tokens, strict=True))
+        async for index, delta in stream:
+            texts[index] += delta.text
+            weights[index] += delta.log_weight
+    return list(zip(texts, weights, strict=True)), stream.num_tokens
 
 
-def _look_up(served: ServedModel, texts: list[str]) -> list[schemas.ListItem]:
-    run, searchable = served.run, False
-    with suppress(ApiError):
+def _look_up(served: ServedModel, text: str) -> schemas.ListItem:
+    known, nearest, distance = None, None, None
+    # Without the data nothing is known, and without the library for edit distances no nearest item.
+    with suppress(ApiError, MoreishError):
         check_searchable(served)
-        searchable = True
-    items = []
-    for text in texts:
-        known, nearest, distance = None, None, None
-        if searchable:
-            known = text.encode() in run.training_index
-            with suppress(MoreishError):  # the library for edit distances is not installed
-                nearest, distance = run.nearest_item_index.nearest(text)
-        items.append(schemas.ListItem(text=text, known=known, nearest=nearest, distance=distance))
-    return items
+        known = text.encode() in served.run.training_index
+        nearest, distance = served.run.nearest_item_index.nearest(text)
+    return schemas.ListItem(text=text, known=known, nearest=nearest, distance=distance)
 
 
 async def measure_novelty(
@@ -196,12 +178,4 @@ async def measure_novelty(
 def _text_novelty(served: ServedModel, text: str) -> schemas.NoveltyReport:
     check_searchable(served)
     (found,) = served.run.novelty([text])
-    return schemas.NoveltyReport(
-        text=found.text,
-        known=found.known,
-        overlap=found.overlap,
-        nearest=found.nearest,
-        distance=found.distance,
-        place=found.place,
-        passage=found.passage,
-    )
+    return schemas.NoveltyReport(**asdict(found))

@@ -21,6 +21,7 @@ from moreish.serve.http import (
 from moreish.serve.native import inspect, lists, schemas
 from moreish.serve.openai import Usage, build_sequence_requests
 from moreish.serve.registry import Registry, ServedModel
+from moreish.tokenizers import Tokenizer
 
 
 def router(
@@ -113,34 +114,26 @@ def _compute_json(compute: Callable[..., BaseModel], *args: Any) -> str:
 
 async def _write_events(stream: GenerationStream, served: ServedModel) -> AsyncIterator[str]:
     """Yield the data of each event."""
-    num_tokens, boundary = 0, served.run.tokenizer.boundary_id
-    async for deltas in stream:
-        for index, delta in deltas:
-            num_tokens += delta.num_tokens
-            if delta.text or delta.tokens or delta.finish_reason:
-                yield schemas.WriteEvent(
-                    place=index,
-                    text=delta.text,
-                    tokens=[
-                        _generated_token(served, token)
-                        for token in delta.tokens
-                        if token.id != boundary
-                    ],
-                    finish=delta.finish_reason,
-                ).model_dump_json()
-    yield schemas.WriteDone(usage=Usage.count(stream, num_tokens)).model_dump_json()
-
-
-def _generated_token(served: ServedModel, token: TokenLogprob) -> schemas.GeneratedToken:
     tokenizer = served.run.tokenizer
+    async for index, delta in stream:
+        tokens = [
+            _generated_token(tokenizer, token)
+            for token in delta.tokens
+            if token.id != tokenizer.boundary_id
+        ]
+        yield schemas.WriteEvent(
+            place=index, text=delta.text, tokens=tokens, finish=delta.finish_reason
+        ).model_dump_json()
+    yield schemas.WriteDone(usage=Usage.count(stream)).model_dump_json()
+
+
+def _generated_token(tokenizer: Tokenizer, token: TokenLogprob) -> schemas.GeneratedToken:
     return schemas.GeneratedToken(
         **dict(inspect.render_token(tokenizer, token.id)),
         p=None if token.logprob is None else math.exp(token.logprob),
         offset=token.offset,
         top=[
-            schemas.TokenAlternative(
-                **dict(inspect.render_token(tokenizer, other)), p=math.exp(log)
-            )
-            for other, _, log in token.top
+            schemas.TokenAlternative(**dict(inspect.render_token(tokenizer, one)), p=math.exp(log))
+            for one, _, log in token.top
         ],
     )

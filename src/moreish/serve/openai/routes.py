@@ -16,15 +16,8 @@ from moreish.serve.http import (
     bad_request,
     cancel_on_disconnect,
 )
+from moreish.serve.openai import schemas
 from moreish.serve.openai.requests import build_sequence_requests
-from moreish.serve.openai.schemas import (
-    Choice,
-    Completion,
-    CompletionRequest,
-    ModelCard,
-    ModelList,
-    Usage,
-)
 from moreish.serve.registry import Registry, ServedModel
 
 
@@ -33,17 +26,17 @@ def router(registry: Registry) -> APIRouter:
     api = APIRouter(prefix="/v1", tags=["OpenAI-style"], responses=ERROR_RESPONSES)
 
     @api.get("/models")
-    async def list_models() -> ModelList:
+    async def list_models() -> schemas.ModelList:
         """List the served models."""
-        return ModelList(data=[_model_card(served) for served in registry])
+        return schemas.ModelList(data=[_model_card(served) for served in registry])
 
     @api.get("/models/{model}")
-    async def retrieve_model(model: str) -> ModelCard:
+    async def retrieve_model(model: str) -> schemas.ModelCard:
         """Describe a model."""
         return _model_card(registry.find(model))
 
-    @api.post("/completions", response_model=Completion, responses=EVENT_STREAM_RESPONSE)
-    async def create_completion(body: CompletionRequest, request: Request) -> Response:
+    @api.post("/completions", response_model=schemas.Completion, responses=EVENT_STREAM_RESPONSE)
+    async def create_completion(body: schemas.CompletionRequest, request: Request) -> Response:
         """Continue prompts; with `stream`, as server-sent events."""
         served = registry.find(body.model)
         if body.stream_options is not None and not body.stream:
@@ -64,50 +57,43 @@ def router(registry: Registry) -> APIRouter:
     return api
 
 
-def _model_card(served: ServedModel) -> ModelCard:
-    return ModelCard(id=served.name, created=served.created)
+def _model_card(served: ServedModel) -> schemas.ModelCard:
+    return schemas.ModelCard(id=served.name, created=served.created)
 
 
-async def _completion(stream: GenerationStream, body: CompletionRequest) -> str:
+async def _completion(stream: GenerationStream, body: schemas.CompletionRequest) -> str:
     """Wait for all sequences and return the response as JSON."""
     sequences: list[list[SequenceDelta]] = [[] for _ in range(stream.request.num_sequences)]
-    async for deltas in stream:
-        for index, delta in deltas:
-            sequences[index].append(delta)
+    async for index, delta in stream:
+        sequences[index].append(delta)
     # With logprobs it may be megabytes, which would block the event loop.
     return await asyncio.to_thread(_to_json, stream, body, sequences)
 
 
 def _to_json(
-    stream: GenerationStream, body: CompletionRequest, sequences: list[list[SequenceDelta]]
+    stream: GenerationStream, body: schemas.CompletionRequest, sequences: list[list[SequenceDelta]]
 ) -> str:
     logprobs = body.logprobs is not None
-    num_tokens = sum(delta.num_tokens for deltas in sequences for delta in deltas)
-    return Completion(
+    return schemas.Completion(
         model=body.model,
         choices=[
-            Choice.from_deltas(index, deltas, logprobs=logprobs)
+            schemas.Choice.from_deltas(index, deltas, logprobs=logprobs)
             for index, deltas in enumerate(sequences)
         ],
-        usage=Usage.count(stream, num_tokens),
+        usage=schemas.Usage.count(stream),
     ).model_dump_json()
 
 
-async def _chunks(stream: GenerationStream, body: CompletionRequest) -> AsyncIterator[str]:
+async def _chunks(stream: GenerationStream, body: schemas.CompletionRequest) -> AsyncIterator[str]:
     """Yield the data of each event."""
     include_usage = body.stream_options is not None and body.stream_options.include_usage
     excluded = None if include_usage else {"usage"}
     logprobs = body.logprobs is not None
-    chunk = Completion(model=body.model, choices=[])
-    num_tokens = 0
-    async for deltas in stream:
-        for index, delta in deltas:
-            num_tokens += delta.num_tokens
-            if delta.text or delta.tokens or delta.finish_reason:
-                choice = Choice.from_deltas(index, [delta], logprobs=logprobs)
-                update = chunk.model_copy(update={"choices": [choice]})
-                yield update.model_dump_json(exclude=excluded)
+    chunk = schemas.Completion(model=body.model, choices=[])
+    async for index, delta in stream:
+        choice = schemas.Choice.from_deltas(index, [delta], logprobs=logprobs)
+        update = chunk.model_copy(update={"choices": [choice]})
+        yield update.model_dump_json(exclude=excluded)
     if include_usage:
-        usage = Usage.count(stream, num_tokens)
-        yield chunk.model_copy(update={"usage": usage}).model_dump_json()
+        yield chunk.model_copy(update={"usage": schemas.Usage.count(stream)}).model_dump_json()
     yield "[DONE]"

@@ -123,13 +123,10 @@ class Usage(BaseModel):
     total_tokens: int
 
     @classmethod
-    def count(cls, stream: GenerationStream, completion_tokens: int) -> "Usage":
-        prompt_tokens = sum(len(sequence.prompt) for sequence in stream.request.sequences)
-        return cls(
-            prompt_tokens=prompt_tokens,
-            completion_tokens=completion_tokens,
-            total_tokens=prompt_tokens + completion_tokens,
-        )
+    def count(cls, stream: GenerationStream) -> "Usage":
+        prompt = sum(len(sequence.prompt) for sequence in stream.request.sequences)
+        total = prompt + stream.num_tokens
+        return cls(prompt_tokens=prompt, completion_tokens=stream.num_tokens, total_tokens=total)
 
 
 class Completion(BaseModel):
