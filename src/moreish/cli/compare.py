@@ -16,8 +16,7 @@ MANY_COMPARISONS = 5
 def compare_verb(
     paths: Annotated[list[Path], Argument(metavar="RUN RUN …", help="Two or more run folders.")],
     test: Annotated[
-        bool,
-        Option("--test", help="Compare on the test split; every such evaluation is counted."),
+        bool, Option("--test", help="Compare on the test split; every such evaluation is counted.")
     ] = False,
     as_json: Json = False,
 ) -> None:

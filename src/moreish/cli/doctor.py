@@ -16,8 +16,7 @@ def doctor(
         str, Argument(help="A built-in data set, a text file, or a folder of text files.")
     ],
     page: Annotated[
-        Path | None,
-        Option("--report", metavar="FILE", help="Write the findings to an HTML file."),
+        Path | None, Option("--report", metavar="FILE", help="Write the findings to an HTML file.")
     ] = None,
     as_json: Json = False,
     **options: Any,

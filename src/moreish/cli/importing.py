@@ -18,8 +18,7 @@ def import_pt(
     path: Annotated[Path, Argument(metavar="FILE", help="File written by torch.save.")],
     out: Annotated[Path, Option(help="Folder to create.")],
     trust: Annotated[
-        bool,
-        Option("--trust", help="Run the code in the file; only for files that you trust."),
+        bool, Option("--trust", help="Run the code in the file; only for files that you trust.")
     ] = False,
     as_json: Json = False,
 ) -> None:

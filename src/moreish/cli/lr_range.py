@@ -19,12 +19,10 @@ def lr_range(
         str, Argument(help="As in train (default names).", show_default=False)
     ] = "names",
     low: Annotated[
-        float | None,
-        Option(help="First learning rate (default: the model's usual one / 300)."),
+        float | None, Option(help="First learning rate (default: the model's usual one / 300).")
     ] = None,
     high: Annotated[
-        float | None,
-        Option(help="Last learning rate (default: the model's usual one x 300)."),
+        float | None, Option(help="Last learning rate (default: the model's usual one x 300).")
     ] = None,
     steps: Annotated[int, Option(help="Number of learning rates to try.")] = 300,
     settings: Set = None,

@@ -15,12 +15,10 @@ def sample(
     path: RunPath,
     prompt: Annotated[str, Option(help="Start of every text.")] = "",
     n: Annotated[
-        int | None,
-        Option("-n", help="Number of texts (default: 10 items, or 1 running text)."),
+        int | None, Option("-n", help="Number of texts (default: 10 items, or 1 running text).")
     ] = None,
     max_tokens: Annotated[
-        int | None,
-        Option(help="Maximum number of tokens per text (default: set by the data)."),
+        int | None, Option(help="Maximum number of tokens per text (default: set by the data).")
     ] = None,
     temperature: Annotated[
         float, Option(help="Sampling temperature; 0 always takes the most likely token.")
@@ -51,8 +49,7 @@ def sample(
     rank: Annotated[str | None, Option(help="Sort the texts by likelihood or by novelty.")] = None,
     unique: Annotated[bool, Option("--unique", help="Leave out duplicate texts.")] = False,
     unknown: Annotated[
-        str,
-        Option(help="What to do with unknown characters of the prompt: error or drop."),
+        str, Option(help="What to do with unknown characters of the prompt: error or drop.")
     ] = "error",
     as_json: Json = False,
 ) -> None:

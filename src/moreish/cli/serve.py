@@ -21,8 +21,7 @@ def serve(
         int, Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)
     ] = 8000,
     token: Annotated[
-        str | None,
-        Option(envvar="MOREISH_TOKEN", help="Token that every request must carry."),
+        str | None, Option(envvar="MOREISH_TOKEN", help="Token that every request must carry.")
     ] = None,
     allow_host: Annotated[
         list[str] | None,

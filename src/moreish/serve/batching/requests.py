@@ -207,18 +207,16 @@ class Prefill:
         # Logits of the prefix, and those after the last token, predict no token of the prompt.
         first = self._num_read - len(logits_TV) + 1 - len(self.request.prefix)
         skipped = max(0, -first)
-        end = min(first + len(logits_TV), len(self.request.prompt))
-        if (begin := first + skipped) < end:
-            tokens = self.request.prompt[begin:end].tolist()
+        if tokens := self.request.prompt[first + skipped :][: len(logits_TV) - skipped].tolist():
             logits_TV = logits_TV[skipped : skipped + len(tokens)]
-            offsets = self._offsets[begin:end]
+            offsets = self._offsets[first + skipped :][: len(tokens)]
             self.logprobs += self.formatter.format(
                 tokens, logits_TV, offsets, self.request.logprobs
             )
 
 
 def _token_offsets(prompt: Ids, tokenizer: Tokenizer) -> list[int]:
-    """The position of each token's first character in the text of a prompt."""
+    """Return the position of each token's first character in the text of a prompt."""
     detokenizer, offsets = StreamDetokenizer(), []
     for token in prompt:
         offsets.append(detokenizer.num_decoded)

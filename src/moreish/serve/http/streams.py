@@ -14,20 +14,14 @@ from moreish.serve.http.errors import to_api_error
 
 T = TypeVar("T")
 
+EVENT_SCHEMA = {
+    "type": "object",
+    "properties": {"data": {"type": "string", "contentMediaType": "application/json"}},
+    "required": ["data"],
+}
+
 EVENT_STREAM_RESPONSE: dict[int | str, dict[str, Any]] = {
-    200: {
-        "content": {
-            "text/event-stream": {
-                "itemSchema": {
-                    "type": "object",
-                    "properties": {
-                        "data": {"type": "string", "contentMediaType": "application/json"}
-                    },
-                    "required": ["data"],
-                }
-            }
-        }
-    }
+    200: {"content": {"text/event-stream": {"itemSchema": EVENT_SCHEMA}}}
 }
 """The description of an event stream in OpenAPI 3.2."""
 

@@ -17,7 +17,7 @@ from moreish.errors import MoreishError
 from moreish.runs import Run, backup_path
 from moreish.serve.executor import BackgroundExecutor
 from moreish.serve.http import ApiError
-from moreish.serve.jobs.schemas import TextRequest, TrainingState, TrainingStatus
+from moreish.serve.jobs.schemas import TextRequest, TrainingStatus
 from moreish.serve.jobs.subprocess import WorkerQueue, read_messages, start_worker
 from moreish.serve.jobs.uploads import UploadFolder, is_valid_name
 from moreish.serve.native import HistoryResponse, LoggedSample, read_history
@@ -43,7 +43,7 @@ class TrainingManager:
         self.registry, self.executor, self.home = registry, executor, home
         self.texts = UploadFolder(home / "texts", registry.limits.upload_bytes)
         self._status = TrainingStatus()
-        self._queue = WorkerQueue(registry.limits.seconds)
+        self._queue = WorkerQueue()
         self._changed = asyncio.Event()
         self._process: Process | None = None
         self._task: asyncio.Task[None] | None = None
@@ -176,35 +176,32 @@ class TrainingManager:
 
     async def _train(self, path: Path, command: str, options: dict[str, Any]) -> None:
         """Run a worker process to its end, then serve its model."""
-        state: TrainingState = "failed"
         message = "the training process failed; see the server's log"
-        result: dict[str, Any] = {}
+        final: dict[str, Any] = {"status": "failed", "message": message}
         try:
             self._process = await start_worker(command, options)
             if self._status.status == "stopping":  # interrupted while the process was starting
                 self._process.send_signal(signal.SIGINT)
             async for found in read_messages(self._process):
                 if "error" in found:
-                    message = self._without_paths(found["error"])
+                    final["message"] = self._without_paths(found["error"])
                 elif "result" in found:
-                    result, message = found["result"], ""
-                    state = result["status"]
+                    final = {**found["result"], "message": None}
                 else:
                     self._apply_event(found["event"])
             await self._process.wait()
             self._process = None
-            if state != "failed" and (path / "model.safetensors").is_file():
+            if final["status"] != "failed" and (path / "model.safetensors").is_file():
                 load = partial(self.registry.load, path, replace=True)
                 self.registry.add(await self.executor.run(load))
         except MoreishError as error:
-            state, message = "failed", self._without_paths(str(error))
+            final |= {"status": "failed", "message": self._without_paths(str(error))}
         except Exception:  # the status must not stay "training", whatever it is
             logging.getLogger("moreish.serve").exception("a training failed")
-            state, message = "failed", "the training failed; see the server's log"
+            final |= {"status": "failed", "message": "the training failed; see the server's log"}
         finally:
             self._process = None
-            final = {"status": state, "message": message or None, "seconds_left": None}
-            self._update(**result | final)
+            self._update(**final, seconds_left=None)
 
     def _apply_event(self, event: dict[str, Any]) -> None:
         """Update the status from an event of the worker."""

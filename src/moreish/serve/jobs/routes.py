@@ -38,13 +38,13 @@ def router(trainings: TrainingManager) -> APIRouter:
     async def doctor(body: schemas.TextRequest, request: Request) -> schemas.DoctorResponse:
         """Audit a text and suggest options that clean it."""
         work = trainings.run_worker("doctor", body)
-        return schemas.DoctorResponse(**await cancel_on_disconnect(work, request))
+        return schemas.DoctorResponse(**await cancel_on_disconnect(work, request, limits.seconds))
 
     @api.post("/plan")
     async def plan(body: schemas.PlanRequest, request: Request) -> schemas.PlanResponse:
         """Return what a training would do, and why."""
         work = trainings.run_worker("plan", body)
-        return schemas.PlanResponse(**await cancel_on_disconnect(work, request))
+        return schemas.PlanResponse(**await cancel_on_disconnect(work, request, limits.seconds))
 
     @api.get("/training/name")
     async def available_name(wanted: ValidName) -> schemas.NameResponse:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
-from moreish.serve.batching import DeadlineExceeded, QueueFull
+from moreish.serve.batching import QueueFull
 from moreish.serve.http import ApiError
 
 MAX_WAITING = 8
@@ -49,12 +49,8 @@ async def read_messages(process: Process) -> AsyncIterator[dict[str, Any]]:
 class WorkerQueue:
     """Runs audits and plans one at a time, since each may take all of a core and much memory."""
 
-    def __init__(self, timeout: float) -> None:
-        """
-        Args:
-            timeout: seconds that a call may take, including the wait.
-        """
-        self._timeout, self._lock, self._num_waiting = timeout, asyncio.Lock(), 0
+    def __init__(self) -> None:
+        self._lock, self._num_waiting = asyncio.Lock(), 0
 
     async def run(self, command: str, options: dict[str, Any]) -> dict[str, Any]:
         """Run a worker and return its message with `result` or `error`. Canceling the call kills
@@ -62,17 +58,14 @@ class WorkerQueue:
 
         Raises:
             QueueFull: too many calls are waiting.
-            DeadlineExceeded: it took too long.
             ApiError: the process ended without a result (500).
         """
         if self._num_waiting > MAX_WAITING:
             raise QueueFull(2)
         self._num_waiting += 1
         try:
-            async with asyncio.timeout(self._timeout), self._lock:
+            async with self._lock:
                 return await _run_worker(command, options)
-        except TimeoutError:
-            raise DeadlineExceeded from None
         finally:
             self._num_waiting -= 1
 
