@@ -257,6 +257,14 @@ def text_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return api.train(source, steps=60, out=folder / "run", settings=settings, report=ignore)
 
 
+@pytest.fixture(scope="session")
+def served_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The runs of `make_runs`, for tests that only read them."""
+    from support.serving import make_runs
+
+    return make_runs(tmp_path_factory.mktemp("served"))
+
+
 STORY = """The miller had three sons, a mill, an ass and a cat.
 
 The sons ground the corn, the ass carried it away, and the cat caught the mice.

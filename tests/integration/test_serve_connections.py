@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import re
 import signal
 import socket
 import threading
@@ -10,31 +9,26 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import httpx
-import numpy as np
 import pytest
 
-from moreish.generate.sampling import Sampling
-from moreish.serve.batching.engine import DeadlineExceeded, Engine, GenerationStream, ShuttingDown
-from moreish.serve.batching.requests import GenerationRequest, SequenceRequest
 from moreish.serve.http.connections import affordable_connections
 from moreish.serve.http.limits import Limits
-from moreish.serve.server import Service
-from support.serving import idle, make_runs, serving, start, wait_until
+from moreish.serve.server import DRAIN_SECONDS, Service
+from support.serving import (
+    GENEROUS_DEADLINE_S,
+    is_idle,
+    num_connections,
+    read_metrics,
+    serving,
+    start,
+    wait_until,
+)
 
 LONG = {"model": "story", "max_tokens": 10**6, "temperature": 3}
 LIMITS = Limits(max_tokens=10**6, total_tokens=10**6, stall=0.5, connections=30)
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return make_runs(tmp_path_factory.mktemp("runs"))
-
-
-def connections(service: Service) -> int:
-    return len(service._server.server_state.connections)
 
 
 @contextmanager
@@ -73,26 +67,26 @@ def answer(client: socket.socket) -> tuple[int, bytes]:
 
 
 def test_clients_that_read_nothing_are_disconnected(
-    runs: dict[str, Path], capfd: pytest.CaptureFixture[str]
+    served_runs: dict[str, Path], capfd: pytest.CaptureFixture[str]
 ) -> None:
     """During a stream and during a complete response."""
     with ExitStack() as staying:
-        with serving([runs["story"]], slots=8, limits=LIMITS) as service:
+        with serving([served_runs["story"]], slots=8, limits=LIMITS) as service:
             clients = staying.enter_context(connected(service, 4))
             body = {**LONG, "max_tokens": 500, "logprobs": 20}
             for number, client in enumerate(clients):
                 client.sendall(request({**body, "stream": number < 2}))
-            wait_until(lambda: connections(service) == 4)
-            wait_until(lambda: connections(service) == 0, 20)
-            assert idle(service)
-            began = time.monotonic()
-        assert time.monotonic() - began < 2
+            wait_until(lambda: num_connections(service) == 4)
+            wait_until(lambda: num_connections(service) == 0)
+            assert is_idle(service)
+            start_of_shutdown = time.monotonic()
+        assert time.monotonic() - start_of_shutdown < DRAIN_SECONDS  # there is nothing to drain
     assert capfd.readouterr().err == ""
 
 
 @pytest.mark.soak
-def test_a_client_that_reads_slowly_stays_connected(runs: dict[str, Path]) -> None:
-    with serving([runs["story"]], slots=2, limits=LIMITS) as service:
+def test_a_client_that_reads_slowly_stays_connected(served_runs: dict[str, Path]) -> None:
+    with serving([served_runs["story"]], slots=2, limits=LIMITS) as service:
         with connected(service) as (client,):
             body = {**LONG, "max_tokens": 400, "logprobs": 20}
             client.sendall(request(body).replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1))
@@ -109,28 +103,27 @@ def test_a_client_that_reads_slowly_stays_connected(runs: dict[str, Path]) -> No
 
 
 def test_incomplete_requests_are_dropped(
-    runs: dict[str, Path], capfd: pytest.CaptureFixture[str]
+    served_runs: dict[str, Path], capfd: pytest.CaptureFixture[str]
 ) -> None:
     """There are many, and other clients are served meanwhile."""
     with ExitStack() as stack:
-        service = stack.enter_context(serving([runs["words"]], slots=2, limits=LIMITS))
+        service = stack.enter_context(serving([served_runs["words"]], slots=2, limits=LIMITS))
         clients = stack.enter_context(connected(service, 100))
         for client in clients:
             with suppress(BrokenPipeError, ConnectionResetError):
                 client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n")
-        began = time.monotonic()
-        assert httpx.get(f"{service.url}/healthz", timeout=5).status_code == 200
-        assert time.monotonic() - began < LIMITS.stall
-        assert connections(service) <= LIMITS.connections
-        assert clients[-1].recv(10) == b""  # before the timeout
-        wait_until(lambda: connections(service) == 0, 5)
+        url = f"{service.url}/healthz"
+        assert httpx.get(url, timeout=GENEROUS_DEADLINE_S).status_code == 200
+        assert num_connections(service) <= LIMITS.connections
+        assert clients[-1].recv(10) == b""
+        wait_until(lambda: num_connections(service) == 0)
     assert capfd.readouterr().err == ""
 
 
 @pytest.mark.soak
-def test_keep_alive_connections_may_be_idle(runs: dict[str, Path]) -> None:
+def test_keep_alive_connections_may_be_idle(served_runs: dict[str, Path]) -> None:
     with ExitStack() as stack:
-        service = stack.enter_context(serving([runs["words"]], slots=2, limits=LIMITS))
+        service = stack.enter_context(serving([served_runs["words"]], slots=2, limits=LIMITS))
         (client,) = stack.enter_context(connected(service))
         for _ in range(2):
             client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -155,39 +148,36 @@ def test_keep_alive_connections_may_be_idle(runs: dict[str, Path]) -> None:
     ],
 )
 def test_incomplete_bodies(
-    runs: dict[str, Path],
+    served_runs: dict[str, Path],
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
     head: str,
     every: float | None,
     status: int | None,
 ) -> None:
-    limits = Limits(stall=0.5, seconds=1)
+    limits = Limits(stall=1, seconds=1.5)
     kind = "octet-stream" if "texts" in head else "json"
-    with serving([runs["words"]], slots=2, limits=limits, home=tmp_path) as service:
+    with serving([served_runs["words"]], slots=2, limits=limits, home=tmp_path) as service:
         with connected(service) as (client,):
             client.sendall(
                 f"{head} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/{kind}\r\n"
                 "Content-Length: 900\r\n\r\n{".encode()
             )
-            end = time.monotonic() + 2
-            while every is not None and connections(service) < 1:
-                time.sleep(0.01)
-            while every is not None and connections(service) and time.monotonic() < end:
+            if every is not None:
+                wait_until(lambda: num_connections(service) == 1)
+            end = time.monotonic() + (2 if status is None else GENEROUS_DEADLINE_S)
+            while every is not None and num_connections(service) and time.monotonic() < end:
                 client.sendall(b" ")
                 time.sleep(every)
             if status is None:
-                assert connections(service) == 1
+                assert num_connections(service) == 1
                 return
-            assert time.monotonic() < end
             found, body = answer(client)
             assert found == status
             if status == 408:
-                assert (
-                    json.loads(body)["error"]["message"]
-                    == "the request body did not arrive in time"
-                )
-        wait_until(lambda: connections(service) == 0)
+                message = json.loads(body)["error"]["message"]
+                assert message == "the request body did not arrive in time"
+        wait_until(lambda: num_connections(service) == 0)
     assert list(tmp_path.glob("texts/.*")) == []
     assert capfd.readouterr().err == ""
 
@@ -206,16 +196,14 @@ def test_open_files_limit_the_connections() -> None:
 # --- leaks ---
 
 
-def tasks(service: Service) -> int:
-    found = re.search(r"^moreish_tasks (\d+)", httpx.get(f"{service.url}/metrics").text, re.M)
-    assert found is not None
-    return int(found[1])
+def num_tasks(service: Service) -> float:
+    return read_metrics(service.url)["moreish_tasks"]
 
 
-def test_disconnecting_clients_leave_nothing_behind(runs: dict[str, Path]) -> None:
+def test_disconnecting_clients_leave_nothing_behind(served_runs: dict[str, Path]) -> None:
     """Nor do idle ones. See benchmarks/serve.py for a thousand clients."""
-    with serving([runs["story"]], slots=2, limits=LIMITS) as service:
-        before = tasks(service)
+    with serving([served_runs["story"]], slots=2, limits=LIMITS) as service:
+        before = num_tasks(service)
         story = service.registry.find("story").engine
 
         async def come_and_go() -> None:
@@ -225,7 +213,7 @@ def test_disconnecting_clients_leave_nothing_behind(runs: dict[str, Path]) -> No
                 coming = [asyncio.create_task(request) for request in going]
                 await asyncio.to_thread(wait_until, lambda: story.num_requests == 11)
                 assert story.num_running == 2
-                assert tasks(service) > before
+                assert num_tasks(service) > before
                 for task in coming:
                     task.cancel()
                 await asyncio.gather(*coming, return_exceptions=True)
@@ -237,26 +225,25 @@ def test_disconnecting_clients_leave_nothing_behind(runs: dict[str, Path]) -> No
             ):
                 client.sendall(sent)
             asyncio.run(come_and_go())
-            wait_until(lambda: idle(service) and connections(service) == 0, 20)
-        assert tasks(service) == before
+            wait_until(lambda: is_idle(service) and num_connections(service) == 0)
+        assert num_tasks(service) == before
 
 
 # --- shutdown ---
 
 
 def test_open_requests_get_an_error_at_shutdown(
-    runs: dict[str, Path], capfd: pytest.CaptureFixture[str]
+    served_runs: dict[str, Path], capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Running and waiting requests, and one whose body is incomplete."""
     limits = LIMITS.model_copy(update={"stall": 20.0})
     answers: dict[int, httpx.Response] = {}
-    with serving([runs["story"]], slots=1, limits=limits, drain=0.5) as service:
-        asked = [{**LONG, "stream": stream} for stream in (True, False, True, False)]
-        asked += [{**LONG, "model": "words", "stop": [], "n": 16, "max_tokens": 60_000}]
+    with serving([served_runs["story"]], slots=1, limits=limits, drain=0.5) as service:
+        bodies = [{**LONG, "stream": stream} for stream in (True, False, True, False)]
 
         def ask(number: int) -> None:
             url = f"{service.url}/v1/completions"
-            answers[number] = httpx.post(url, json=asked[number], timeout=30)
+            answers[number] = httpx.post(url, json=bodies[number], timeout=GENEROUS_DEADLINE_S)
 
         asking = [threading.Thread(target=ask, args=[number]) for number in range(4)]
         with connected(service) as (half,):
@@ -264,48 +251,37 @@ def test_open_requests_get_an_error_at_shutdown(
             for thread in asking:
                 thread.start()
             story = service.registry.find("story").engine
-            wait_until(lambda: story.num_requests == 4 and connections(service) == 5)
-            began = time.monotonic()
+            wait_until(lambda: story.num_requests == 4 and num_connections(service) == 5)
+            stopped_at = time.monotonic()
             service.stop()
             for thread in asking:
                 thread.join()
-            assert 0.5 <= time.monotonic() - began < 2
+            assert 0.5 <= time.monotonic() - stopped_at < DRAIN_SECONDS
             status, body = answer(half)
             assert (status, json.loads(body)["error"]["code"]) == (503, "closing")
-    assert time.monotonic() - began < 5
-    for number, whole in answers.items():
-        if asked[number]["stream"]:
-            assert whole.status_code == 200
-            told = [line for line in whole.text.split("\n") if line][-1].removeprefix("data: ")
+    for number, response in answers.items():
+        if bodies[number]["stream"]:
+            assert response.status_code == 200
+            error = response.text.strip().split("\n")[-1].removeprefix("data: ")
         else:
-            assert whole.status_code == 503
-            assert whole.headers["retry-after"] == "5"
-            told = whole.text
-        assert json.loads(told)["error"]["code"] == "closing"
+            assert response.status_code == 503
+            assert response.headers["retry-after"] == "5"
+            error = response.text
+        assert json.loads(error)["error"]["code"] == "closing"
     err = capfd.readouterr().err
     assert "Traceback" not in err
     assert "ASGI" not in err
 
 
-def test_the_first_error_of_a_stream_is_raised() -> None:
-    """After a shutdown the engine also finds the deadline exceeded."""
-
-    async def heard() -> None:
-        none = np.array([], dtype=np.int64)
-        ask = SequenceRequest(prefix=none, prompt=none, max_tokens=1, sampling=Sampling(), seed=1)
-        answer = GenerationStream(cast(Engine, None), GenerationRequest([ask], 0.0))
-        answer.put(ShuttingDown())
-        answer.put(DeadlineExceeded())
-        async for _ in answer:
-            pass
-
-    with pytest.raises(ShuttingDown):
-        asyncio.run(heard())
-
-
-def test_a_second_signal_stops_immediately(runs: dict[str, Path]) -> None:
+def test_a_second_signal_stops_immediately(served_runs: dict[str, Path]) -> None:
     process, url = start(
-        runs["story"], "--port", 0, "--limit", "max_tokens=100000", "--limit", "total_tokens=100000"
+        served_runs["story"],
+        "--port",
+        0,
+        "--limit",
+        "max_tokens=100000",
+        "--limit",
+        "total_tokens=100000",
     )
     assert process.stdout is not None
     with httpx.stream(
@@ -316,9 +292,7 @@ def test_a_second_signal_stops_immediately(runs: dict[str, Path]) -> None:
         process.send_signal(signal.SIGTERM)
         time.sleep(0.5)
         assert process.poll() is None
-        began = time.monotonic()
         process.send_signal(signal.SIGTERM)
-        process.wait(20)
-        assert time.monotonic() - began < 2
+        process.wait(DRAIN_SECONDS - 1)
     assert "Traceback" not in process.stdout.read()
     process.stdout.close()

@@ -12,16 +12,17 @@ from schemathesis.checks import CHECKS
 
 from moreish.serve.http.limits import Limits
 from moreish.serve.server import Service
-from support.serving import make_runs, serving
+from support.serving import serving
 
 LIMITS = Limits(max_tokens=20, total_tokens=100)
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    runs = make_runs(tmp_path_factory.mktemp("runs"))
+def service(
+    served_runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Service]:
     home = tmp_path_factory.mktemp("home")  # for uploads and trainings
-    with serving(list(runs.values()), slots=4, limits=LIMITS, home=home) as service:
+    with serving(list(served_runs.values()), slots=4, limits=LIMITS, home=home) as service:
         yield service
 
 
@@ -29,8 +30,8 @@ def run_schemathesis(service: Service, folder: Path, examples: int, *more: str) 
     """Run schemathesis with all checks."""
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{service.url}/openapi.json"]
     options = ["--checks", "all", "--max-examples", str(examples), "--seed", "1", *more]
-    told = subprocess.run([*command, *options], cwd=folder, capture_output=True, text=True)
-    assert told.returncode == 0, told.stdout[-5000:]
+    done = subprocess.run([*command, *options], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-5000:]
 
 
 def test_schemathesis(service: Service, tmp_path: Path) -> None:
@@ -46,14 +47,12 @@ def test_schemathesis_with_many_examples(service: Service, tmp_path: Path) -> No
 def test_schemathesis_with_a_token(tmp_path: Path) -> None:
     (folder := tmp_path / "schemathesis").mkdir()
     with serving([], slots=2, limits=LIMITS, token="secret", home=tmp_path / "home") as service:
-        told = "Authorization: Bearer secret"
-        run_schemathesis(service, folder, 20, "--header", told)
+        run_schemathesis(service, folder, 20, "--header", "Authorization: Bearer secret")
 
 
 @pytest.mark.soak
 def test_schemathesis_with_existing_models(service: Service) -> None:
-    """The same, but with models that there are: what their settings cannot be is refused, with 400,
-    and all else is written."""
+    """With models that exist, every request either succeeds or is rejected with 400."""
     schema = schemathesis.openapi.from_url(f"{service.url}/openapi.json")
     statuses: dict[int, int] = {}
     native = ("surprisal", "next", "write", "attention", "list", "novelty")

@@ -6,16 +6,20 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
+from prometheus_client.parser import text_string_to_metric_families
 
 from moreish import api
 from moreish.serve.server import Service
 from moreish.training.events import ignore
+
+GENEROUS_DEADLINE_S = 60.0
+"""How long a test waits on a busy machine for what takes moments on an idle one."""
 
 STORY = "The cat sat on the mat. A dog ran to the sea, and the cat ran too. Ünïcode € 😀!\n" * 40
 NAMES = [
@@ -54,28 +58,35 @@ def serving(paths: list[Path], **options: Any) -> Iterator[Service]:
     thread = threading.Thread(target=service.run)
     thread.start()
     try:
-        for _ in range(600):
-            try:
-                httpx.get(f"{service.url}/healthz", timeout=5)
-                break
-            except httpx.TransportError:
-                thread.join(0.01)
+        wait_until(lambda: service._server.started)
         yield service
     finally:
         service.stop()
-        thread.join(60)
+        thread.join(GENEROUS_DEADLINE_S)
         assert not thread.is_alive()
 
 
-def idle(service: Service) -> bool:
+def is_idle(service: Service) -> bool:
     return not any(
         served.engine.num_running or served.engine.num_waiting or served.engine.num_requests
         for served in service.registry
     )
 
 
-def wait_until(condition: Any, seconds: float = 10) -> None:
-    end = time.monotonic() + seconds
+def num_connections(service: Service) -> int:
+    return len(service._server.server_state.connections)
+
+
+def read_metrics(url: str) -> dict[str, float]:
+    """The values of /metrics by name and labels."""
+    text = httpx.get(f"{url}/metrics").text
+    assert list(text_string_to_metric_families(text))
+    lines = [line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, value in lines}
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + GENEROUS_DEADLINE_S
     while not condition():
         assert time.monotonic() < end, "the condition did not become true in time"
         time.sleep(0.005)
