@@ -189,7 +189,7 @@ def test_validation_stops_at_the_first_invalid_element() -> None:
     for wrong in ({}, 0.5, None, True, ["a"], [{}]):
         for key in ("prompt", "stop"):
             with pytest.raises(ValidationError) as error:
-                CompletionRequest.model_validate({"model": "m", key: [wrong] * 100_000})
+                CompletionRequest.model_validate({"model": "m", key: [wrong] * 10_000})
             assert error.value.error_count() < 8
 
 
@@ -529,14 +529,17 @@ def test_the_openapi_document_is_valid(http: httpx.Client) -> None:
 
 
 def test_the_openapi_document_describes_the_token(tmp_path: Path) -> None:
-    with serving([], slots=2, token="secret", home=tmp_path) as service:
-        told = {"Authorization": "Bearer secret"}
-        document = httpx.get(f"{service.url}/openapi.json", headers=told).json()
+    with (
+        serving([], slots=2, token="secret", home=tmp_path) as service,
+        httpx.Client(base_url=service.url) as http,
+    ):
+        headers = {"Authorization": "Bearer secret"}
+        document = http.get("/openapi.json", headers=headers).json()
         openapi_spec_validator.validate(document)
         (scheme,) = document["components"]["securitySchemes"]
         for path, methods in document["paths"].items():
             for method, about in methods.items():
-                status = httpx.request(method, service.url + path).status_code
+                status = http.request(method, path).status_code
                 assert (status == 401) == ("401" in about["responses"]) == ("security" in about)
                 assert about.get("security", [{scheme: []}]) == [{scheme: []}]
 

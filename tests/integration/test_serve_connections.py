@@ -21,7 +21,7 @@ from support.serving import (
     GENEROUS_DEADLINE_S,
     is_idle,
     num_connections,
-    read_metrics,
+    num_tasks,
     serving,
     start,
     wait_until,
@@ -194,10 +194,6 @@ def test_open_files_limit_the_connections() -> None:
 
 
 # --- leaks ---
-
-
-def num_tasks(service: Service) -> float:
-    return read_metrics(service.url)["moreish_tasks"]
 
 
 def test_disconnecting_clients_leave_nothing_behind(served_runs: dict[str, Path]) -> None:

@@ -85,6 +85,11 @@ def read_metrics(url: str) -> dict[str, float]:
     return {name: float(value) for name, value in lines}
 
 
+def num_tasks(service: Service) -> float:
+    """Tasks of the server's event loop."""
+    return read_metrics(service.url)["moreish_tasks"]
+
+
 def wait_until(condition: Callable[[], object]) -> None:
     end = time.monotonic() + GENEROUS_DEADLINE_S
     while not condition():

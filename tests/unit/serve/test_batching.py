@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -31,10 +32,16 @@ from moreish.serve.batching import (
 from moreish.serve.batching.batch import Batch
 from moreish.serve.batching.batch_invariance import transpose_weights
 from moreish.serve.batching.detokenizer import StreamDetokenizer
-from moreish.serve.batching.requests import GenerationRequest, SequenceDelta, SequenceRequest
+from moreish.serve.batching.requests import (
+    GenerationRequest,
+    SequenceDelta,
+    SequenceRequest,
+    TokenLogprob,
+)
 from moreish.tokenizers.base import Ids, Tokenizer
 from moreish.tokenizers.byte import ByteTokenizer
 from moreish.tokenizers.char import CharTokenizer
+from support.serving import GENEROUS_DEADLINE_S
 
 LATER = 1e9
 LETTERS = CharTokenizer.build(["abcdef"], boundary=True)  # as many tokens as the test models have
@@ -82,22 +89,33 @@ def text_of(deltas: list[SequenceDelta]) -> str:
     return "".join(delta.text for delta in deltas)
 
 
+def tokens_of(deltas: list[SequenceDelta]) -> list[TokenLogprob]:
+    return [token for delta in deltas for token in delta.tokens]
+
+
 def never_ending(model: Model) -> Model:
     """Make a model that never generates the boundary, so that its texts have no end."""
-    forward, step = model.forward, model.decode_step
 
-    def without(logits: torch.Tensor) -> torch.Tensor:
-        return logits.index_fill(-1, torch.tensor([0]), -torch.inf)
+    def without_boundary(compute: Any) -> Any:
+        def computed(*arguments: Any) -> Any:
+            logits, state = compute(*arguments)
+            return logits.index_fill(-1, torch.tensor([0]), -torch.inf), state
 
-    def other_forward(*given: Any) -> Any:
-        logits, state = forward(*given)
-        return without(logits), state
+        return computed
 
-    def other_step(*given: Any) -> Any:
-        logits, states = step(*given)
-        return without(logits), states
+    model.forward = without_boundary(model.forward)  # type: ignore[method-assign]
+    model.decode_step = without_boundary(model.decode_step)  # type: ignore[method-assign]
+    return model
 
-    model.forward, model.decode_step = other_forward, other_step  # type: ignore[method-assign]
+
+def alphabet_model() -> Model:
+    """A model that generates the alphabet and then the end."""
+    model = build("bigram", {})
+    with torch.no_grad():
+        table = model.get_parameter("table.weight")
+        table.fill_(0.0)
+        for token in range(VOCABULARY):
+            table[token, (token + 1) % VOCABULARY] = 30.0
     return model
 
 
@@ -176,13 +194,12 @@ def test_the_batch_generates_what_sample_generates() -> None:
         )
         expected = list(writer.texts(8, lambda ids: True))
         sequence = make_sequence(5, prompt=prompt, sampling=sampling, n=8, max_tokens=40, echo=True)
-        found = generate_alone(Batch(model, LETTERS, slots=3), sequence)
-        assert [text_of(found[place]) for place in range(8)] == expected
-        later = make_sequence(
-            5, prompt=prompt, sampling=sampling, n=2, first_index=6, max_tokens=40, echo=True
-        )
-        found = generate_alone(Batch(model, LETTERS, slots=3), later)
-        assert [text_of(found[place]) for place in range(2)] == expected[6:]
+        for request, texts in (
+            (sequence, expected),
+            (replace(sequence, n=2, first_index=6), expected[6:]),
+        ):
+            found = generate_alone(Batch(model, LETTERS, slots=3), request)
+            assert [text_of(found[index]) for index in range(request.n)] == texts
 
 
 def test_transposed_weights_have_the_same_values() -> None:
@@ -199,19 +216,17 @@ def test_sequences_are_decoded_one_by_one_where_rows_depend_on_each_other() -> N
     model = build("gpt", GPT)
     step = model.decode_step
 
-    def other(token_R: torch.Tensor, states: Any) -> Any:
+    def depends_on_rows(token_R: torch.Tensor, states: Any) -> Any:
         logits_RV, states = step(token_R, states)
-        return logits_RV + 1e-3 * torch.arange(len(token_R))[:, None] * torch.randn(
-            VOCABULARY
-        ), states
+        noise_RV = torch.arange(len(token_R))[:, None] * torch.randn(VOCABULARY)
+        return logits_RV + 1e-3 * noise_RV, states
 
-    model.decode_step = other  # type: ignore[method-assign]
+    model.decode_step = depends_on_rows  # type: ignore[method-assign]
     batch = Batch(model, LETTERS, slots=4)
     assert batch.min_rows == 0
     model.decode_step = step  # type: ignore[method-assign]
-    found = generate(
-        batch, requests := [GenerationRequest([make_sequence(seed)], LATER) for seed in range(6)]
-    )
+    requests = [GenerationRequest([make_sequence(seed)], LATER) for seed in range(6)]
+    found = generate(batch, requests)
     plain = Batch(build("gpt", GPT), LETTERS, slots=4)
     assert [text_of(found[request][0]) for request in requests] == [
         text_of(generate_alone(plain, make_sequence(seed))[0]) for seed in range(6)
@@ -222,8 +237,7 @@ def test_sequences_are_decoded_one_by_one_where_rows_depend_on_each_other() -> N
 
 
 def test_finish_reasons() -> None:
-    """The model generates the alphabet and then the end."""
-    batch = Batch(_chain(), LETTERS, slots=2)
+    batch = Batch(alphabet_model(), LETTERS, slots=2)
     deltas = generate_alone(batch, make_sequence(0, prompt=np.array([1, 2])))[0]  # "ab"
     assert text_of(deltas) == "cdef"
     assert [delta.finish_reason for delta in deltas] == [None] * 4 + ["stop"]
@@ -231,14 +245,13 @@ def test_finish_reasons() -> None:
     deltas = generate_alone(batch, make_sequence(0, prompt=np.array([1]), max_tokens=3))[0]
     assert (text_of(deltas), deltas[-1].finish_reason) == ("bcd", "length")
     assert deltas[-1].text == "d"  # with the last token, not after it
-    deltas = generate_alone(batch, make_sequence(0, prompt=np.array([1]), max_tokens=0, echo=True))[
-        0
-    ]
+    scored = make_sequence(0, prompt=np.array([1]), max_tokens=0, echo=True)
+    deltas = generate_alone(batch, scored)[0]
     assert (text_of(deltas), deltas[-1].finish_reason) == ("a", "length")
 
 
 def test_stop_strings_may_span_tokens_and_are_not_part_of_the_text() -> None:
-    batch = Batch(_chain(), LETTERS, slots=2)
+    batch = Batch(alphabet_model(), LETTERS, slots=2)
     for stop, text in (
         (("de",), "bc"),
         (("b",), ""),
@@ -246,34 +259,26 @@ def test_stop_strings_may_span_tokens_and_are_not_part_of_the_text() -> None:
         (("cdx", "d"), "bc"),
         (("fa",), "bcdef"),
     ):
-        deltas = generate_alone(
-            batch, make_sequence(0, prompt=np.array([1]), stop=stop, logprobs=1)
-        )[0]
+        sequence = make_sequence(0, prompt=np.array([1]), stop=stop, logprobs=1)
+        deltas = generate_alone(batch, sequence)[0]
         assert text_of(deltas) == text
         assert deltas[-1].finish_reason == "stop"
-        told = [[token.text for token in delta.tokens if token.id] for delta in deltas]
-        assert "".join(map("".join, told)) == text
         # A token is released together with its text.
-        assert list(map("".join, told)) == [delta.text for delta in deltas]
+        for delta in deltas:
+            assert "".join(token.text for token in delta.tokens if token.id) == delta.text
 
 
 def test_echo_with_logprobs_scores_the_prompt() -> None:
-    batch = Batch(_chain(), LETTERS, slots=2)
-    (drawn,) = (
-        [drawn for delta in generate_alone(batch, sequence)[0] for drawn in delta.tokens]
-        for sequence in [make_sequence(0, prompt=np.array([1, 2, 5]), echo=True, logprobs=2)]
-    )
-    assert [token.text for token in drawn] == ["a", "b", "e", "f", "<|endoftext|>"]
-    assert [token.offset for token in drawn] == [0, 1, 2, 3, 4]
+    batch = Batch(alphabet_model(), LETTERS, slots=2)
+    sequence = make_sequence(0, prompt=np.array([1, 2, 5]), echo=True, logprobs=2)
+    tokens = tokens_of(generate_alone(batch, sequence)[0])
+    assert [token.text for token in tokens] == ["a", "b", "e", "f", "<|endoftext|>"]
+    assert [token.offset for token in tokens] == [0, 1, 2, 3, 4]
     sure, unlikely = pytest.approx(0, abs=1e-6), pytest.approx(-30, abs=1e-3)
-    assert [token.logprob for token in drawn[1:]] == [sure, unlikely, sure, sure]
-    assert drawn[2].top[0][1] == "c"  # the most likely token
-    nothing_before = make_sequence(
-        0, prefix=np.array([], dtype=int), prompt=np.array([1, 2]), echo=True, logprobs=1
-    )
-    first = next(
-        drawn for delta in generate_alone(batch, nothing_before)[0] for drawn in delta.tokens
-    )
+    assert [token.logprob for token in tokens[1:]] == [sure, unlikely, sure, sure]
+    assert tokens[2].top[0][1] == "c"  # the most likely token
+    without_prefix = replace(sequence, prefix=np.array([], dtype=int))
+    first = tokens_of(generate_alone(batch, without_prefix)[0])[0]
     assert (first.logprob, first.top) == (None, [])
 
 
@@ -286,12 +291,12 @@ def test_a_long_prompt_is_scored_in_chunks(name: str) -> None:
         sequence = make_sequence(
             0, prefix=np.array(lead), prompt=prompt, echo=True, logprobs=2, max_tokens=0
         )
-        told = [token for delta in generate_alone(batch, sequence)[0] for token in delta.tokens]
+        tokens = tokens_of(generate_alone(batch, sequence)[0])
         logits_TV = model(torch.tensor([[*lead, *prompt]]))[0][0, len(lead) - 1 : -1]
         logs_T = logits_TV.log_softmax(-1)[torch.arange(300), torch.tensor(prompt)]
-        assert [token.id for token in told] == prompt.tolist()
-        assert [token.logprob for token in told] == pytest.approx(logs_T.tolist(), abs=1e-5)
-        assert [token.offset for token in told] == list(range(300))
+        assert [token.id for token in tokens] == prompt.tolist()
+        assert [token.logprob for token in tokens] == pytest.approx(logs_T.tolist(), abs=1e-5)
+        assert [token.offset for token in tokens] == list(range(300))
 
 
 def test_a_long_prompt_does_not_delay_others() -> None:
@@ -313,25 +318,15 @@ def test_only_the_context_of_a_long_prompt_is_read() -> None:
         model = build(name, {})
         batch = Batch(model, LETTERS, slots=2)
         prompt = np.random.default_rng(1).integers(1, VOCABULARY, 3000)
-        expected = generate_alone(
-            batch, make_sequence(3, prompt=prompt, n=5, logprobs=0, echo=True)
+        sequence = make_sequence(3, prompt=prompt, n=5, echo=True)
+        cut, whole = (
+            {index: text_of(deltas) for index, deltas in generate_alone(batch, each).items()}
+            for each in (sequence, replace(sequence, logprobs=0))  # which reads all of it
         )
-        found = generate_alone(batch, make_sequence(3, prompt=prompt, n=5, echo=True))
-        texts = {place: text_of(deltas) for place, deltas in found.items()}
-        assert texts == {place: text_of(deltas) for place, deltas in expected.items()}
-        assert max(map(len, texts.values())) > 3000
+        assert cut == whole
+        assert max(map(len, cut.values())) > 3000
         batch.add(GenerationRequest([make_sequence(3, prompt=prompt)], LATER))
         assert len(batch.waiting[0].prefill.tokens_T) == model.context
-
-
-def _chain() -> Model:
-    model = build("bigram", {})
-    with torch.no_grad():
-        table = model.get_parameter("table.weight")
-        table.fill_(0.0)
-        for token in range(VOCABULARY):
-            table[token, (token + 1) % VOCABULARY] = 30.0
-    return model
 
 
 def test_a_character_that_begins_in_the_prompt_is_complete() -> None:
@@ -342,21 +337,15 @@ def test_a_character_that_begins_in_the_prompt_is_complete() -> None:
         table[0x82, 0xAC] = table[0xAC, ord("!")] = 50.0
     batch = Batch(model, tokenizer, slots=2)
     prompt = tokenizer.encode("a €")[:-1]
-    asked = {
-        "prompt": prompt,
-        "prefix": prompt[:0],
-        "max_tokens": 2,
-        "sampling": Sampling(temperature=0),
-    }
-    assert text_of(generate_alone(batch, make_sequence(0, **asked))[0]) == "€!"
-    assert text_of(generate_alone(batch, make_sequence(0, **asked, echo=True))[0]) == "a €!"
-    told = generate_alone(batch, make_sequence(0, **asked, echo=True, logprobs=0))[0]
-    offsets = [token.offset for delta in told for token in delta.tokens]
-    assert offsets == [0, 1, 2, 2, 2, 3]
-    assert (
-        text_of(generate_alone(batch, make_sequence(0, **{**asked, "max_tokens": 0}, echo=True))[0])
-        == "a "
+    sequence = make_sequence(
+        0, prompt=prompt, prefix=prompt[:0], max_tokens=2, sampling=Sampling(temperature=0)
     )
+    assert text_of(generate_alone(batch, sequence)[0]) == "€!"
+    echoed = generate_alone(batch, replace(sequence, echo=True, logprobs=0))[0]
+    assert text_of(echoed) == "a €!"
+    assert [token.offset for token in tokens_of(echoed)] == [0, 1, 2, 2, 2, 3]
+    only_echoed = generate_alone(batch, replace(sequence, echo=True, max_tokens=0))[0]
+    assert text_of(only_echoed) == "a "
 
 
 def test_characters_of_several_bytes_are_complete() -> None:
@@ -364,29 +353,25 @@ def test_characters_of_several_bytes_are_complete() -> None:
     tokenizer, text = ByteTokenizer(boundary=False), "aé€😀b"
     ids = tokenizer.encode(text).tolist()
     model = build("bigram", {})
-    forward = model.forward
 
-    def says(tokens: torch.Tensor, state: Any = None) -> Any:
+    def predict_text(tokens: torch.Tensor, state: Any = None) -> Any:
         at = (0 if state is None else int(state[0])) + tokens.shape[1]
         logits = torch.zeros(1, tokens.shape[1], 256)
         logits[0, -1, ids[min(at, len(ids)) - 1]] = 50.0
         return logits, torch.tensor([at])
 
-    model.forward = says  # type: ignore[method-assign, assignment]
+    model.forward = predict_text  # type: ignore[method-assign, assignment]
     model.vocab_size = 256
     batch = Batch(model, tokenizer, slots=1)
-    lead = np.array([0])
     for most in range(1, len(ids) + 1):
-        sequence = make_sequence(
-            0, prefix=lead, prompt=np.array([], dtype=int), max_tokens=most, logprobs=0
-        )
-        deltas = generate_alone(batch, sequence)[0]
-        shown = bytes(ids[:most]).decode("utf-8", "ignore")
-        assert text_of(deltas) == shown
-        told = [drawn.text for delta in deltas for drawn in delta.tokens]
-        assert len(told) == most
-        assert told[:3] == ["a", "bytes:\\xc3", "bytes:\\xa9"][:most]
-    assert forward is not None
+        nothing = np.array([], dtype=int)
+        deltas = generate_alone(
+            batch, make_sequence(0, prompt=nothing, max_tokens=most, logprobs=0)
+        )[0]
+        assert text_of(deltas) == bytes(ids[:most]).decode("utf-8", "ignore")
+        labels = [token.text for token in tokens_of(deltas)]
+        assert len(labels) == most
+        assert labels[:3] == ["a", "bytes:\\xc3", "bytes:\\xa9"][:most]
 
 
 @given(
@@ -436,8 +421,7 @@ def test_slots_limit_the_batch_and_cancelled_sequences_free_them() -> None:
         assert len(batch.running) == 3
     requests[0].cancelled = True
     requests[2].cancelled = True
-    told = {request for request, _, _ in batch.step()}
-    assert requests[0] not in told
+    assert requests[0] not in {request for request, _, _ in batch.step()}
     assert {text.parent for text in (*batch.running, *batch.waiting)} == {requests[1], requests[3]}
     requests[1].deadline = time.monotonic() - 1
     list(batch.step())
@@ -546,7 +530,7 @@ def test_closing_a_stream_frees_its_slot_after_the_current_step(engines: Any) ->
         for answer in answers:
             answer.close()
         drawn = engine.num_generated
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(GENEROUS_DEADLINE_S):
             while engine.num_running or engine.num_waiting:
                 await asyncio.sleep(0.001)
         assert engine.num_generated <= drawn + 2 * 2  # the current step and no other
@@ -562,10 +546,9 @@ def test_deadlines_apply_to_running_and_waiting_requests(engines: Any) -> None:
             read_text(engine, make_sequence(seed, max_tokens=10**6), seconds=0.3)
             for seed in range(4)
         ]
-        began = time.monotonic()
-        found = await asyncio.gather(*asked, return_exceptions=True)
+        async with asyncio.timeout(GENEROUS_DEADLINE_S):
+            found = await asyncio.gather(*asked, return_exceptions=True)
         assert [type(error) for error in found] == [DeadlineExceeded] * 4
-        assert time.monotonic() - began < 5
 
     asyncio.run(main())
 
@@ -577,7 +560,7 @@ def test_a_failing_step_fails_the_open_requests_and_no_later_ones(
     engine = engines(model)
     step = model.decode_step
 
-    def broken(*given: Any) -> Any:
+    def broken(*arguments: Any) -> Any:
         raise RuntimeError("out of luck")
 
     async def main() -> None:
@@ -600,7 +583,8 @@ def test_requests_that_do_not_finish_before_the_stop_get_an_error(engines: Any) 
             asyncio.create_task(read_text(engine, make_sequence(s, max_tokens=10**6)))
             for s in range(5)
         ]
-        await asyncio.sleep(0.05)
+        while engine.num_requests < 5:
+            await asyncio.sleep(0.001)
         await asyncio.to_thread(engine.stop, 0.1)
         found = await asyncio.gather(*asked, return_exceptions=True)
         assert {type(error) for error in found} == {ShuttingDown}
