@@ -406,7 +406,7 @@ def figures(run: Run, *, text: str | None = None) -> list[reports.RunFigure]:
 
     Args:
         run: the run.
-        text: the text whose attention and surprisal are drawn; None: the start of the validation
+        text: the text of the attention and surprisal figures; None: the start of the validation
             split.
 
     Raises:

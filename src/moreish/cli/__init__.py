@@ -87,12 +87,13 @@ def main() -> NoReturn:
         fail(str(error))
     except typer.TyperException as error:
         fail(error.format_message())
-    except Stopped as stopped:
-        if isinstance(stopped.__cause__, BrokenPipeError):
-            exit_quietly()
-        exit_interrupted()
-    except BrokenPipeError:
-        exit_quietly()
+    except (Stopped, BrokenPipeError, KeyboardInterrupt, typer.Abort) as error:
+        cause = error.__cause__ if isinstance(error, Stopped) else error
+        if isinstance(cause, BrokenPipeError):  # as in `moreish sample RUN | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(0)
+        sys.stderr.write("moreish: interrupted\n")
+        sys.exit(130)
     except OSError as error:
         fail(os_error_message(error))
     except (MemoryError, RuntimeError) as error:
@@ -102,8 +103,6 @@ def main() -> NoReturn:
                 "or a lower n-gram order (--set model.order=N)"
             )
         raise
-    except (KeyboardInterrupt, typer.Abort):
-        exit_interrupted()
     sys.exit(status if isinstance(status, int) else 0)
 
 
@@ -123,18 +122,6 @@ def wait_for_other_processes(error: MoreishError) -> None:
         time.sleep(10)
     elif os.environ.get("RANK", "0") != "0":
         time.sleep(5)
-
-
-def exit_quietly() -> NoReturn:
-    """Exit after the reader of a pipe has gone, as in `moreish sample RUN | head`."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(0)
-
-
-def exit_interrupted() -> NoReturn:
-    """Exit after Ctrl-C with the usual status, 130."""
-    sys.stderr.write("moreish: interrupted\n")
-    sys.exit(130)
 
 
 def fail(message: str) -> NoReturn:

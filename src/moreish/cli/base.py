@@ -19,7 +19,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Stopped(Exception):  # noqa: N818 (it is no error)
-    """The user pressed Ctrl-C, or the reader of a pipe has gone."""
+    """The user pressed Ctrl-C, or the reader of a pipe exited."""
 
 
 class Verbs(TyperGroup):
@@ -86,7 +86,7 @@ def takes_flags(*names: str) -> Callable[[F], F]:
 
 
 def _parameter(name: str) -> inspect.Parameter:
-    """The Typer parameter of an option; text that must be one of a few words is checked later."""
+    """Return the Typer parameter of an option; `moreish.config` checks its value."""
     option = OPTIONS[name]
     kinds = {kind for kind in get_args(TYPES[name]) if kind is not NoneType}
     kind: Any = bool if bool in kinds else next(iter(kinds & {int, float}), str) | None
@@ -101,7 +101,7 @@ def _parameter(name: str) -> inspect.Parameter:
     )
 
 
-def given(options: Mapping[str, Any]) -> dict[str, Any]:
+def explicit_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that were set on the command line, as the Python functions take them."""
     values = {k: v for k, v in options.items() if v is not None and v is not False}
     return {k: parse_weights(v) if k == "weights" else v for k, v in values.items()}

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from typer import Argument, Option
 
-from moreish.cli.base import Json, app, given, print_json, takes_flags
+from moreish.cli.base import Json, app, explicit_options, print_json, takes_flags
 from moreish.errors import MoreishError, command
 from moreish.utils.sighup import survive_hangup
 
@@ -40,7 +40,7 @@ def ladder(
     from moreish.ui import TrainingView, console, ladder_table, stated_lines
     from moreish.workflows import QUICK, climb
 
-    options = given(options)
+    options = explicit_options(options)
     if quick:
         if options.keys() & {"minutes", "epochs", "steps"}:
             raise MoreishError("give one of --quick, --minutes, --epochs and --steps")

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from moreish.cli.base import Json, Set, app, given, print_json, takes_flags
+from moreish.cli.base import Json, Set, app, explicit_options, print_json, takes_flags
 from moreish.errors import command
 from moreish.options import ModelOptions, command_words, names_of
 from moreish.utils.sighup import survive_hangup
@@ -45,7 +45,7 @@ def lr_range(
             steps=steps,
             settings=from_assignments(settings or []),
             report=view,
-            **given(options),
+            **explicit_options(options),
         )
     if out is not None:
         api.draw_range(found, out)
@@ -56,7 +56,7 @@ def lr_range(
         return
     for line in range_lines(found):
         console().print(line)
-    words = command_words(given(options))
+    words = command_words(explicit_options(options))
     for setting in [*(settings or []), f"train.lr={found.suggested:.2g}"]:
         words += ["--set", setting]
     console().print(f"\nNext: {command('train', source, *words)}")

@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Option
 
-from moreish.cli.base import Json, Recipe, Set, Source, app, given, print_json, takes_flags
+from moreish.cli.base import (
+    Json,
+    Recipe,
+    Set,
+    Source,
+    app,
+    explicit_options,
+    print_json,
+    takes_flags,
+)
 from moreish.options import TrainOptions, names_of
 
 if TYPE_CHECKING:
@@ -50,7 +59,7 @@ def plan(
         gpus=gpus,
         gpu=gpu,
         mfu=mfu,
-        **given(options),
+        **explicit_options(options),
     )
     recipe = found.config.model_dump(mode="json", exclude_none=True)
     if not isinstance(found, Plan):

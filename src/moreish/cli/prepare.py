@@ -58,7 +58,7 @@ def prepare(
     """Tokenize large text into files for train; run again to resume."""
     from moreish.data import PrepareConfig, SourceFormat, prepare_dataset
     from moreish.tokenizers import VocabularyLimits
-    from moreish.ui import ByteProgress, console
+    from moreish.ui import TrainingView, console
 
     config = PrepareConfig(
         sources=tuple(sources),
@@ -71,13 +71,13 @@ def prepare(
     shown = console(stderr=as_json)
     start = time.perf_counter()
     try:
-        with ByteProgress(shown) as progress:
+        with TrainingView(shown) as view:
             result = prepare_dataset(
                 config,
                 out.expanduser(),
                 overwrite=overwrite,
                 workers=workers,
-                progress=progress,
+                progress=view.show_bytes,
                 note=lambda text: shown.print(text, style="dim"),
             )
     except KeyboardInterrupt:

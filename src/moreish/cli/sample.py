@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from typer import Option
 
-from moreish.cli.base import Json, RunPath, app, given, print_json
+from moreish.cli.base import Json, RunPath, app, explicit_options, print_json
 from moreish.errors import MoreishError, visible
 
 
@@ -82,7 +82,7 @@ def sample(
     }
     if n is None:
         n = 10 if run.kind == "lines" else 1
-    if run.kind == "text" and n == 1 and not given(filters) and not as_json:
+    if run.kind == "text" and n == 1 and not explicit_options(filters) and not as_json:
         for piece in run.stream(**options):
             sys.stdout.write(shown(piece))
             sys.stdout.flush()

@@ -13,7 +13,7 @@ from moreish.cli.base import (
     Set,
     Source,
     app,
-    given,
+    explicit_options,
     print_json,
     takes_flags,
 )
@@ -63,7 +63,9 @@ def train(
     terminal = console(stderr=as_json)
     if inexact and resume is None:
         raise MoreishError("--inexact goes with --resume")
-    if resume is not None and any((source, out, config, settings, overwrite, given(options))):
+    if resume is not None and any(
+        (source, out, config, settings, overwrite, explicit_options(options))
+    ):
         raise MoreishError("--resume takes no other settings: the run has its own")
     with TrainingView(terminal) as view:
         if resume is not None:
@@ -76,7 +78,7 @@ def train(
                 out=out,
                 overwrite=overwrite,
                 report=view,
-                **given(options),
+                **explicit_options(options),
             )
     if not is_main_process():
         return

@@ -25,7 +25,7 @@ from moreish.runs import Run
 from moreish.training import LRRange
 
 MAX_ATTENTION_TOKENS = 24
-"""The text whose attention is drawn is cut to this length."""
+"""The length to which the text of the attention figure is cut."""
 
 MIXTURE_NOTE = (
     " The training loss is that of the network alone. For validation, network and counts have "
@@ -51,7 +51,8 @@ def make_figures(run: Run, folder: Path, text: str | None = None) -> list[RunFig
     Args:
         run: the run.
         folder: receives NAME.svg and NAME-dark.svg.
-        text: whose attention and surprisal are drawn; None: the start of the validation split.
+        text: the text of the attention and surprisal figures; None: the start of the validation
+            split.
     """
     figures = []
     for name, title, caption, draw in _plots(run, text):

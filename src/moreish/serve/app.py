@@ -92,7 +92,7 @@ def create_app(
 
 
 def _allowed_methods(app: FastAPI, scope: Scope) -> list[str]:
-    """The methods of a path; FastAPI has a separate route for each of them."""
+    """Return the methods of a path; FastAPI has a separate route for each of them."""
     scopes = {method: {**scope, "method": method} for method in ("GET", "HEAD", "POST")}
     return [
         method

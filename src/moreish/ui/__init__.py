@@ -3,7 +3,6 @@
 from moreish.ui.tables import (
     SPLIT_TITLES,
     audit_lines,
-    clock,
     comparison_table,
     guess_line,
     ladder_table,
@@ -16,4 +15,4 @@ from moreish.ui.tables import (
     token_lines,
     tokenization_table,
 )
-from moreish.ui.terminal import ByteProgress, TrainingView, console
+from moreish.ui.terminal import TrainingView, console

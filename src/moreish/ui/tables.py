@@ -19,12 +19,12 @@ SPLIT_TITLES: dict[SplitName, str] = {"train": "training", "val": "validation", 
 
 
 def plural(count: int, noun: str) -> str:
-    """`1 line`, `2,000 lines`."""
+    """Format a count, as in `1 line` and `2,000 lines`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def clock(seconds: float) -> str:
-    """`0:59`, `1:02:03`."""
+    """Format a duration, as in `0:59` and `1:02:03`."""
     minutes, rest = divmod(max(0, round(seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
@@ -39,7 +39,7 @@ def _table(left: Sequence[str], right: Sequence[str] = (), *, gap: int = 2) -> T
 
 
 def warning_lines(audit: AuditReport) -> list[Text]:
-    """The findings of an audit that are severe or can be fixed by an option."""
+    """Return the findings of an audit that are severe or can be fixed by an option."""
     shown = [finding for finding in audit.findings if finding.severity == "warning" or finding.fix]
     if not shown:
         return []
@@ -49,7 +49,7 @@ def warning_lines(audit: AuditReport) -> list[Text]:
 
 
 def audit_lines(audit: AuditReport) -> list[Text]:
-    """The size of a text and all findings of its audit."""
+    """Return the size of a text and all findings of its audit."""
     kind = "list of" if audit.kind == "lines" else "running text of"
     is_folder = audit.kind == "text" and audit.documents > 1
     files = f" in {plural(audit.documents, 'file')}" if is_folder else ""
@@ -82,7 +82,7 @@ def _finding(finding: Finding) -> Text:
 
 
 def score_table(scores: Mapping[SplitName, Score]) -> Table:
-    """The exact losses, one row for each split."""
+    """Return a table of exact losses, one row for each split."""
     titles = ("loss (nats/token)", "bits/char", "bits/byte", "perplexity", "tokens")
     table = _table([""], titles)
     for name, score in scores.items():
@@ -99,12 +99,12 @@ def score_table(scores: Mapping[SplitName, Score]) -> Table:
 
 
 def guess_line(vocabulary: int) -> str:
-    """The loss of a uniform guess, as a reference for other losses."""
+    """Return the loss of a uniform guess, as a reference for other losses."""
     return f"A uniform guess among {vocabulary:,} tokens has a loss of {math.log(vocabulary):.4f}."
 
 
 def tokenization_table(compared: Sequence[TokenizerStats]) -> Table:
-    """One row for each tokenizer."""
+    """Return a table with one row for each tokenizer."""
     titles = ("vocabulary", "tokens", "bytes/token", "MB/s", "unknown")
     table = _table(["tokenizer"], titles)
     for each in compared:
@@ -124,7 +124,7 @@ TOKEN_BACKGROUNDS = ("on blue", "on dark_green", "on dark_red", "on purple4", "o
 
 
 def token_lines(name: str, tokens: Sequence[Token]) -> list[Text]:
-    """A text with its tokens on colored backgrounds, then one line for each token."""
+    """Return a text with its tokens on colored backgrounds, then one line for each token."""
     size = sum(len(token.bytes.split()) for token in tokens)
     each = f", {size / len(tokens):.2f} bytes each" if tokens else ""
     title = Text(f"{visible(name)}: {plural(len(tokens), 'token')}{each}")
@@ -141,7 +141,7 @@ def token_lines(name: str, tokens: Sequence[Token]) -> list[Text]:
 
 
 def ladder_table(entries: Sequence[Mapping[str, Any]]) -> Table:
-    """One row for each rung, with the stated loss where there is one; 80 columns wide."""
+    """Return a table with one row for each rung; it is at most 80 columns wide."""
     has_test = any("test" in entry["splits"] for entry in entries)
     names = ("train", "val", "test") if has_test else ("train", "val")
     losses = ("train", "validation", "test")[: len(names)]
@@ -166,14 +166,14 @@ def ladder_table(entries: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _copied(share: float | None) -> str:
-    """The copied share of items, `12%`, or the mean copied characters; empty for older ladders."""
+    """Format the copied share of items or, for running text, the mean number of copied characters."""
     if share is None:
         return ""
     return f"{share:.0%}" if share <= 1 else f"{share:.0f}"
 
 
 def _loss(split: Mapping[str, Any] | None) -> str:
-    """`1.9740±.0081`."""
+    """Format a loss and its standard error, as in `1.9740±.0081`."""
     if split is None or split["loss"] is None:
         return "" if split is None else "∞"
     error = f"±{split['stderr']:.4f}".replace("±0.", "±.") if split["stderr"] else ""
@@ -181,7 +181,7 @@ def _loss(split: Mapping[str, Any] | None) -> str:
 
 
 def stated_lines(entries: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The sources of the stated losses of a ladder."""
+    """Return the sources of the stated losses of a ladder."""
     return [
         f"stated for {entry['rung']}: {entry['stated']['loss']:.2f}, {entry['stated']['where']}"
         for entry in entries
@@ -190,14 +190,14 @@ def stated_lines(entries: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _size(number: int) -> str:
-    """`729`, `204 k`, `1.3 M`."""
+    """Format a number of parameters, as in `729`, `204 k` and `1.3 M`."""
     if number < 10_000:
         return str(number)
     return f"{number / 1e3:.0f} k" if number < 1e6 else f"{number / 1e6:.1f} M"
 
 
 def novelty_table(texts: Sequence[TextNovelty]) -> Table:
-    """The ten samples with the most in common with the training data."""
+    """Return a table of the ten samples with the most in common with the training data."""
     is_list = texts[0].nearest is not None
     where = ["nearest item", "edits"] if is_list else ["line"]
     table = _table(["sample", "longest copied span", "found in", *where])
@@ -214,7 +214,7 @@ def _short(text: str) -> Text:
 
 
 def comparison_table(groups: Sequence[RunGroup]) -> Table:
-    """One row for each group of runs, best first."""
+    """Return a table with one row for each group of runs, best first."""
     table = _table([""], ["runs", "loss (nats)", "seed spread"])
     for group in groups:
         spread = max(group.losses) - min(group.losses)
@@ -224,7 +224,7 @@ def comparison_table(groups: Sequence[RunGroup]) -> Table:
 
 
 def range_lines(found: LRRange) -> list[Text]:
-    """A learning-rate range test as a bar chart: one line for each group of rates."""
+    """Return a learning-rate range test as a bar chart: one line for each group of rates."""
     count = min(24, len(found.rates))
     groups = np.array_split(np.arange(len(found.rates)), count)
     losses = [float(np.mean([found.smoothed[i] for i in group])) for group in groups]
@@ -240,7 +240,7 @@ def range_lines(found: LRRange) -> list[Text]:
 
 
 def surprisal_table(tokens: list[TokenSurprisal]) -> Table:
-    """One row for each token: its probability, and its surprisal in nats."""
+    """Return a table with one row for each token: its probability, and its surprisal in nats."""
     table = _table([""], ["probability", "nats"])
     for token in tokens:
         table.add_row(Text(token.token), f"{token.probability:.4f}", f"{token.nats:.3f}")

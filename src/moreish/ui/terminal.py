@@ -7,16 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    ProgressColumn,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
-from rich.progress import Progress as ProgressBar
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
 from moreish import training
@@ -28,9 +19,8 @@ from moreish.utils.files import format_bytes
 PLAIN_LINES = 12
 """Progress lines that a training prints where there is no terminal to draw a bar on."""
 
-
 PLAIN_SECONDS = 10.0
-"""Seconds between two lines of `ByteProgress` where there is no terminal to draw a bar on."""
+"""Seconds between two progress lines of a preparation, likewise."""
 
 
 class PatientConsole(Console):
@@ -47,52 +37,6 @@ def console(*, stderr: bool = False) -> Console:
     return PatientConsole(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
-def _progress_bar(out: Console, *columns: ProgressColumn) -> ProgressBar:
-    return ProgressBar(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=28),
-        *columns,
-        console=out,
-        transient=True,
-        disable=not out.is_terminal,
-    )
-
-
-class ByteProgress:
-    """Shows progress in bytes: a bar on a terminal, a line every ten seconds elsewhere."""
-
-    def __init__(self, out: Console) -> None:
-        self._out = out
-        self._bar = _progress_bar(
-            out, DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
-        )
-        self._printed = time.perf_counter()
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._bar.stop()
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """Show that this much is done; a total of 0 is unknown."""
-        if not self._bar.tasks or self._bar.tasks[0].description != what:
-            for old in self._bar.task_ids:
-                self._bar.remove_task(old)
-            self._bar.add_task(what, completed=done, total=total or None)
-        task = self._bar.tasks[0]
-        self._bar.update(task.id, completed=done, total=total or None)
-        now = time.perf_counter()
-        if not self._out.is_terminal and total and now - self._printed >= PLAIN_SECONDS:
-            self._printed = now
-            facts = f"{done / 1e6:,.0f} of about {total / 1e6:,.0f} MB"
-            if task.speed and task.time_remaining is not None:
-                left = clock(task.time_remaining)
-                facts += f"  {task.speed / 1e6:,.1f} MB/s  {left} left"
-            self._out.print(f"{what}  {done / total:.0%}  {facts}")
-
-
 class TrainingView:
     """Shows the events of a training: a progress bar on a terminal, plain lines elsewhere."""
 
@@ -104,8 +48,9 @@ class TrainingView:
         """
         self.out = out or console()
         self.brief = brief
-        self._bar: ProgressBar | None = None
+        self._bar: Progress | None = None
         self._task = TaskID(0)
+        self._name = ""
 
     def __call__(self, event: training.Event) -> None:
         match event:
@@ -160,10 +105,34 @@ class TrainingView:
         sample = visible("  ".join(entry["samples"]).replace("\n", " ↵ "))[:60]
         self.out.print(Text.assemble(line, (sample, "italic")))
 
-    def _draw(self, description: str, total: float) -> ProgressBar:
+    def show_bytes(self, what: str, done: int, total: int) -> None:
+        """Show how many bytes of a text are prepared; a total of 0 is unknown."""
+        now = time.perf_counter()
+        if what != self._name:
+            self.close()
+            self._name, self._start, self._printed = what, (now, done), now
+        pace = (done - self._start[1]) / max(now - self._start[0], 1e-9)
+        facts = f"{done / 1e6:,.0f} of about {total / 1e6:,.0f} MB  {pace / 1e6:,.1f} MB/s"
+        if pace > 0:
+            facts += f"  {clock((total - done) / pace)} left"
+        if self.out.is_terminal:
+            bar = self._draw(what, None)
+            facts = facts if total else ""
+            bar.update(self._task, completed=done, total=total or None, facts=facts)
+        elif total and now - self._printed >= PLAIN_SECONDS:
+            self._printed = now
+            self.out.print(f"{what}  {done / total:.0%}  {facts}")
+
+    def _draw(self, description: str, total: float | None) -> Progress:
         if self._bar is None:
-            percent, facts = "{task.percentage:>3.0f}%", "{task.fields[facts]}"
-            self._bar = _progress_bar(self.out, TextColumn(percent), TextColumn(facts))
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=28),
+                TextColumn("{task.percentage:>3.0f}%"),
+                TextColumn("{task.fields[facts]}"),
+                console=self.out,
+                transient=True,
+            )
             self._task = self._bar.add_task(description, total=total, facts="")
             self._bar.start()
         return self._bar

@@ -113,7 +113,7 @@ class Batch:
             yield from self._sample(started, torch.stack([s.prefill.logits_V for s in started]))
 
     def _decode(self) -> Tensor:
-        """(R, V) logits after the last token of each running sequence."""
+        """Return the (R, V) logits after the last token of each running sequence."""
         if self.min_rows == 0:
             return torch.cat([self._decode_rows([sequence]) for sequence in self.running])
         return self._decode_rows(self.running)

@@ -55,7 +55,7 @@ class StreamDetokenizer:
         return "" if self.stopped else self._release(len(self._held))
 
     def _possible_stop_length(self) -> int:
-        """The number of characters at the end with which a stop string may begin."""
+        """Return the number of characters at the end with which a stop string may begin."""
         longest = max(map(len, self.stop_strings), default=1) - 1
         for size in range(min(longest, len(self._held)), 0, -1):
             if any(stop.startswith(self._held[-size:]) for stop in self.stop_strings):

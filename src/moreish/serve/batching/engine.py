@@ -94,7 +94,7 @@ class Engine:
 
         Args:
             sequences: prompts and their settings.
-            timeout: seconds after which the request is given up.
+            timeout: seconds after which the request fails.
 
         Returns:
             The stream of results, which must be closed.

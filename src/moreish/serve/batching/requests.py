@@ -1,4 +1,4 @@
-"""What the engine is asked for, the state of each sequence, and what is returned of it.
+"""Generation requests, the state of each sequence, and the deltas that the engine returns.
 
 Shape suffixes: T tokens of a prompt, N random numbers, V vocabulary.
 """
@@ -101,7 +101,7 @@ class GenerationRequest:
 
     sequences: list[SequenceRequest]
     deadline: float
-    """When the request is given up, in seconds of time.monotonic()."""
+    """When the request times out, in seconds of time.monotonic()."""
     cancelled: bool = False
     submitted_at: float = field(default_factory=time.monotonic)
 
@@ -271,13 +271,13 @@ class SequenceState:
         return int(token_1)
 
     def echo_prompt(self) -> SequenceDelta:
-        """The prompt, without an incomplete character at its end."""
+        """Return the prompt, without an incomplete character at its end."""
         text = StreamDetokenizer().add(self.prefill.prompt_bytes)
         self.echo_length = len(text)
         return SequenceDelta(text=text, tokens=tuple(self.prefill.logprobs))
 
     def next_uniform(self) -> float:
-        """The random number of the next token, determined by seed, index and position."""
+        """Return the random number of the next token, which is determined by seed, index and position."""
         position = self.num_generated % NOISE_BLOCK
         if position == 0:
             streams = range(self.seed_index, self.seed_index + 1)

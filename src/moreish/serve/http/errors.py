@@ -102,10 +102,10 @@ def to_api_error(error: Exception) -> ApiError:
             return ApiError(400, str(error))
         case RequestValidationError():
             return _validation_error(error)
-        case HTTPException(status_code=status, detail=detail, headers=given):
+        case HTTPException(status_code=status, detail=detail, headers=headers):
             phrase = HTTPStatus(status).phrase
             message = f"{status} {phrase}" if detail == phrase else str(detail)
-            return ApiError(status, message, headers=dict(given) if given else None)
+            return ApiError(status, message, headers=dict(headers) if headers else None)
     return ApiError(500, "internal error; see the server's log")
 
 

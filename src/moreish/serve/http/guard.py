@@ -136,7 +136,7 @@ def is_private(path: str) -> bool:
 
 
 def _host_name(host: str) -> str:
-    """The name in a Host header, without port; empty if it is invalid."""
+    """Return the name in a Host header, without port; empty if it is invalid."""
     if set(host) & set("@/?#\\"):
         return ""
     try:

@@ -112,7 +112,7 @@ class TrainingManager:
         return exists or any(served.name == name for served in self.registry)
 
     def _resumable(self) -> list[str]:
-        """Names of the runs that were stopped before their end."""
+        """Return the names of the runs that were stopped before their end."""
         found = []
         for record in sorted(self.home.glob("*/run.json")):
             with suppress(OSError, ValueError):

@@ -255,7 +255,7 @@ def count_pairs(served: ServedModel) -> schemas.PairsResponse:
 
 @cached_per_model
 def _token_counts(served: ServedModel) -> Any:
-    """(V,) how often another token follows each token."""
+    """Return (V,) how often another token follows each token."""
     ids_N = training_tokens(served).ids_N[:MAX_SEARCHABLE_TOKENS]
     return evaluate.context_counts(ids_N, served.run.tokenizer.vocab_size)
 
