@@ -37,6 +37,7 @@ def lr_range(
     from moreish.settings import from_assignments
     from moreish.ui import TrainingView, console, range_lines
 
+    options = explicit_options(options)
     with TrainingView(console(stderr=True)) as view:
         found = api.lr_range(
             source,
@@ -45,7 +46,7 @@ def lr_range(
             steps=steps,
             settings=from_assignments(settings or []),
             report=view,
-            **explicit_options(options),
+            **options,
         )
     if out is not None:
         api.draw_range(found, out)
@@ -56,7 +57,7 @@ def lr_range(
         return
     for line in range_lines(found):
         console().print(line)
-    words = command_words(explicit_options(options))
+    words = command_words(options)
     for setting in [*(settings or []), f"train.lr={found.suggested:.2g}"]:
         words += ["--set", setting]
     console().print(f"\nNext: {command('train', source, *words)}")

@@ -63,9 +63,8 @@ def train(
     terminal = console(stderr=as_json)
     if inexact and resume is None:
         raise MoreishError("--inexact goes with --resume")
-    if resume is not None and any(
-        (source, out, config, settings, overwrite, explicit_options(options))
-    ):
+    options = explicit_options(options)
+    if resume is not None and any((source, out, config, settings, overwrite, options)):
         raise MoreishError("--resume takes no other settings: the run has its own")
     with TrainingView(terminal) as view:
         if resume is not None:
@@ -78,7 +77,7 @@ def train(
                 out=out,
                 overwrite=overwrite,
                 report=view,
-                **explicit_options(options),
+                **options,
             )
     if not is_main_process():
         return

@@ -166,7 +166,7 @@ def ladder_table(entries: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _copied(share: float | None) -> str:
-    """Format the copied share of items or, for running text, the mean number of copied characters."""
+    """Format the copied share of items, or the mean number of copied characters of running text."""
     if share is None:
         return ""
     return f"{share:.0%}" if share <= 1 else f"{share:.0f}"

@@ -277,7 +277,7 @@ class SequenceState:
         return SequenceDelta(text=text, tokens=tuple(self.prefill.logprobs))
 
     def next_uniform(self) -> float:
-        """Return the random number of the next token, which is determined by seed, index and position."""
+        """Return the random number of the next token: it depends on seed, index and position."""
         position = self.num_generated % NOISE_BLOCK
         if position == 0:
             streams = range(self.seed_index, self.seed_index + 1)
