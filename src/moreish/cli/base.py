@@ -1,12 +1,13 @@
 """What the verbs share: the app, the options declared in `moreish.options`, and JSON output."""
 
+import functools
 import inspect
 import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, get_args
 
 import typer
 from typer import Argument, Option
@@ -15,7 +16,7 @@ from typer.models import ArgumentInfo
 
 from moreish.options import OPTIONS, TYPES, flag, panel, parse_weights
 
-F = TypeVar("F", bound=Callable[..., Any])
+Verb = Callable[..., Any]
 
 
 class Stopped(Exception):  # noqa: N818 (it is no error)
@@ -65,11 +66,11 @@ Source = Annotated[str | None, Argument(metavar="SOURCE", help=SOURCE_HELP)]
 RunPath = Annotated[Path, Argument(metavar="RUN", help="Run folder, e.g. runs/names-gpt.")]
 
 
-def takes_flags(*names: str) -> Callable[[F], F]:
+def takes_flags(*names: str) -> Callable[[Verb], Verb]:
     """Give a verb the flags of these options, between its arguments and its own flags; it receives
-    them as `**options`, or as keywords of these names."""
+    those that are set as `**options`, or as keywords of these names."""
 
-    def decorate(verb: F) -> F:
+    def decorate(verb: Verb) -> Verb:
         own = [
             parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
             for name, parameter in inspect.signature(verb).parameters.items()
@@ -78,9 +79,14 @@ def takes_flags(*names: str) -> Callable[[F], F]:
         arguments = [p for p in own if isinstance(p.annotation.__metadata__[0], ArgumentInfo)]
         flags = [_parameter(name) for name in names]
         rest = [p for p in own if p not in arguments]
-        signature = inspect.Signature([*arguments, *flags, *rest])
-        verb.__signature__ = signature  # type: ignore[attr-defined]
-        return verb
+
+        @functools.wraps(verb)
+        def call(**values: Any) -> Any:
+            options = {name: values.pop(name) for name in names}
+            return verb(**values, **explicit_options(options))
+
+        call.__signature__ = inspect.Signature([*arguments, *flags, *rest])  # type: ignore[attr-defined]
+        return call
 
     return decorate
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from moreish.cli.base import Json, app, explicit_options, print_json, takes_flags
+from moreish.cli.base import Json, app, print_json, takes_flags
 from moreish.options import TextOptions, names_of
 
 
@@ -31,7 +31,7 @@ def doctor(
         check_doctor_report_path(page, source)
     out = console(stderr=as_json)
     with TrainingView(out) as view:
-        audit = api.doctor(source, report=view, **explicit_options(options))
+        audit = api.doctor(source, report=view, **options)
     if page is not None:
         api.doctor_page(audit, page)
     if as_json:

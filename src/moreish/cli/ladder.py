@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from typer import Argument, Option
 
-from moreish.cli.base import Json, app, explicit_options, print_json, takes_flags
+from moreish.cli.base import Json, app, print_json, takes_flags
 from moreish.errors import MoreishError, command
 from moreish.utils.sighup import survive_hangup
 
@@ -35,12 +35,12 @@ def ladder(
     **options: Any,
 ) -> None:
     """Train a ladder of models on one split, from letter pairs to a GPT, and compare them in a
-    table, a figure and a report. The options of training apply to each rung."""
+    table, a figure and a report. The options of training apply to each rung; the lectures' own data
+    are split as in the lectures."""
     from moreish import api
     from moreish.ui import TrainingView, console, ladder_table, stated_lines
     from moreish.workflows import QUICK, climb
 
-    options = explicit_options(options)
     if quick:
         if options.keys() & {"minutes", "epochs", "steps"}:
             raise MoreishError("give one of --quick, --minutes, --epochs and --steps")

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from moreish.cli.base import Json, Set, app, explicit_options, print_json, takes_flags
+from moreish.cli.base import Json, Set, app, print_json, takes_flags
 from moreish.errors import command
 from moreish.options import ModelOptions, command_words, names_of
 from moreish.utils.sighup import survive_hangup
@@ -37,7 +37,6 @@ def lr_range(
     from moreish.settings import from_assignments
     from moreish.ui import TrainingView, console, range_lines
 
-    options = explicit_options(options)
     with TrainingView(console(stderr=True)) as view:
         found = api.lr_range(
             source,

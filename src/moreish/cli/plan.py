@@ -6,16 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Option
 
-from moreish.cli.base import (
-    Json,
-    Recipe,
-    Set,
-    Source,
-    app,
-    explicit_options,
-    print_json,
-    takes_flags,
-)
+from moreish.cli.base import Json, Recipe, Set, Source, app, print_json, takes_flags
 from moreish.options import TrainOptions, names_of
 
 if TYPE_CHECKING:
@@ -59,7 +50,7 @@ def plan(
         gpus=gpus,
         gpu=gpu,
         mfu=mfu,
-        **explicit_options(options),
+        **options,
     )
     recipe = found.config.model_dump(mode="json", exclude_none=True)
     if not isinstance(found, Plan):

@@ -52,8 +52,8 @@ def prepare(
     ] = False,
     as_json: Json = False,
     *,
-    encoding: str | None,
-    vocab_size: int | None,
+    encoding: str = "utf-8",
+    vocab_size: int | None = None,
 ) -> None:
     """Tokenize large text into files for train; run again to resume."""
     from moreish.data import PrepareConfig, SourceFormat, prepare_dataset
@@ -62,7 +62,7 @@ def prepare(
 
     config = PrepareConfig(
         sources=tuple(sources),
-        source_format=SourceFormat(field=field, separator=separator, encoding=encoding or "utf-8"),
+        source_format=SourceFormat(field=field, separator=separator, encoding=encoding),
         tokenizer=tokenizer,
         limits=VocabularyLimits(vocab_size=vocab_size),
         hold_out=hold_out,

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from typer import Option
 
-from moreish.cli.base import Json, RunPath, app, explicit_options, print_json
+from moreish.cli.base import Json, RunPath, app, print_json
 from moreish.errors import MoreishError, visible
 
 
@@ -82,7 +82,8 @@ def sample(
     }
     if n is None:
         n = 10 if run.kind == "lines" else 1
-    if run.kind == "text" and n == 1 and not explicit_options(filters) and not as_json:
+    is_filtered = any(value is not None and value is not False for value in filters.values())
+    if run.kind == "text" and n == 1 and not is_filtered and not as_json:
         for piece in run.stream(**options):
             sys.stdout.write(shown(piece))
             sys.stdout.flush()

@@ -27,7 +27,7 @@ def tokenize(
     ] = None,
     as_json: Json = False,
     *,
-    vocab_size: int | None,
+    vocab_size: int | None = None,
 ) -> None:
     """Compare tokenizers on a source, or show the tokens of a text."""
     from moreish import api

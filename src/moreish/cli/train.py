@@ -6,17 +6,7 @@ from typing import Annotated, Any
 import typer
 from typer import Option
 
-from moreish.cli.base import (
-    Json,
-    Overwrite,
-    Recipe,
-    Set,
-    Source,
-    app,
-    explicit_options,
-    print_json,
-    takes_flags,
-)
+from moreish.cli.base import Json, Overwrite, Recipe, Set, Source, app, print_json, takes_flags
 from moreish.errors import MoreishError, command
 from moreish.options import TrainOptions, names_of
 from moreish.utils.sighup import survive_hangup
@@ -63,7 +53,6 @@ def train(
     terminal = console(stderr=as_json)
     if inexact and resume is None:
         raise MoreishError("--inexact goes with --resume")
-    options = explicit_options(options)
     if resume is not None and any((source, out, config, settings, overwrite, options)):
         raise MoreishError("--resume takes no other settings: the run has its own")
     with TrainingView(terminal) as view:
