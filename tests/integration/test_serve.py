@@ -93,7 +93,7 @@ def test_completions_match_sample(client: openai.OpenAI, served_runs: dict[str, 
 
 
 def test_streamed_and_complete_responses_are_equal(client: openai.OpenAI) -> None:
-    asked: dict[str, Any] = {
+    options: dict[str, Any] = {
         "model": "story",
         "prompt": ["The ", "cat"],
         "max_tokens": 40,
@@ -102,11 +102,11 @@ def test_streamed_and_complete_responses_are_equal(client: openai.OpenAI) -> Non
         "stop": ["at ", "o t"],
         "logprobs": 3,
     }
-    whole = client.completions.create(**asked)
+    complete = client.completions.create(**options)
     texts, finish, tokens = [""] * 4, [None] * 4, [[] for _ in range(4)]
     usage = None
     for chunk in client.completions.create(
-        **asked, stream=True, stream_options={"include_usage": True}
+        **options, stream=True, stream_options={"include_usage": True}
     ):
         assert chunk.object == "text_completion"
         if chunk.usage is not None:
@@ -117,13 +117,13 @@ def test_streamed_and_complete_responses_are_equal(client: openai.OpenAI) -> Non
             finish[choice.index] = choice.finish_reason
             assert choice.logprobs is not None
             tokens[choice.index] += choice.logprobs.tokens
-    assert texts == [choice.text for choice in whole.choices]
-    assert finish == [choice.finish_reason for choice in whole.choices]
-    assert usage == whole.usage
-    for found, choice in zip(tokens, whole.choices, strict=True):
+    assert texts == [choice.text for choice in complete.choices]
+    assert finish == [choice.finish_reason for choice in complete.choices]
+    assert usage == complete.usage
+    for found, choice in zip(tokens, complete.choices, strict=True):
         assert choice.logprobs is not None
         assert found == choice.logprobs.tokens
-        assert not any(stop in choice.text for stop in asked["stop"])
+        assert not any(stop in choice.text for stop in options["stop"])
 
 
 def test_logprobs_are_the_models_own(client: openai.OpenAI, served_runs: dict[str, Path]) -> None:
@@ -132,20 +132,20 @@ def test_logprobs_are_the_models_own(client: openai.OpenAI, served_runs: dict[st
     found = client.completions.create(
         model="story", prompt=text, max_tokens=10, temperature=0, echo=True, logprobs=5
     ).choices[0]
-    told = found.logprobs
-    assert told is not None
-    assert told.token_logprobs is not None and told.top_logprobs is not None
-    assert told.tokens is not None and told.text_offset is not None
+    logprobs = found.logprobs
+    assert logprobs is not None
+    assert logprobs.token_logprobs is not None and logprobs.top_logprobs is not None
+    assert logprobs.tokens is not None and logprobs.text_offset is not None
     expected = [-token.nats for token in Run.open(served_runs["story"]).surprisal(found.text[1:])]
-    assert told.token_logprobs[1:] == pytest.approx(expected, abs=1e-4)
-    assert told.token_logprobs[0] is told.top_logprobs[0] is None  # nothing precedes it
-    assert "".join(told.tokens) == found.text
-    assert [found.text[at] for at in told.text_offset] == list(found.text)
-    for log, top in list(zip(told.token_logprobs, told.top_logprobs, strict=True))[1:]:
+    assert logprobs.token_logprobs[1:] == pytest.approx(expected, abs=1e-4)
+    assert logprobs.token_logprobs[0] is logprobs.top_logprobs[0] is None  # nothing precedes it
+    assert "".join(logprobs.tokens) == found.text
+    assert [found.text[at] for at in logprobs.text_offset] == list(found.text)
+    for log, top in list(zip(logprobs.token_logprobs, logprobs.top_logprobs, strict=True))[1:]:
         assert len(top) in (5, 6)  # the generated token is always included
         assert log in top.values()
         assert max(top.values()) >= log
-    for token, top in list(zip(told.tokens, told.top_logprobs, strict=True))[len(text) :]:
+    for token, top in list(zip(logprobs.tokens, logprobs.top_logprobs, strict=True))[len(text) :]:
         assert token == max(top, key=lambda name: top[name])  # temperature 0
 
 
@@ -174,14 +174,14 @@ def test_logprobs_include_the_generated_end(
 ) -> None:
     """Harnesses that score a prompt request one more token and ignore the last one."""
     tokenizer = Run.open(served_runs["words"]).tokenizer
-    told = client.completions.create(
+    choice = client.completions.create(
         model="words", prompt="anana", max_tokens=1, temperature=0, echo=True, logprobs=1
     ).choices[0]
-    assert told.finish_reason == "stop"
-    assert told.logprobs is not None
-    assert told.logprobs.tokens == [*"anana", "<|endoftext|>"]
+    assert choice.finish_reason == "stop"
+    assert choice.logprobs is not None
+    assert choice.logprobs.tokens == [*"anana", "<|endoftext|>"]
     assert len(tokenizer.encode("anana")) == 5
-    for token, top in zip(told.logprobs.tokens, told.logprobs.top_logprobs or [], strict=True):
+    for token, top in zip(choice.logprobs.tokens, choice.logprobs.top_logprobs or [], strict=True):
         assert token in (top or {})
 
 
@@ -196,14 +196,14 @@ def test_validation_stops_at_the_first_invalid_element() -> None:
 NODE = """
 import OpenAI from "openai";
 const client = new OpenAI({ baseURL: process.argv[2] + "/v1", apiKey: "none", maxRetries: 0 });
-const asked = { model: "story", prompt: "The ", max_tokens: 30, seed: 1 };
-const whole = await client.completions.create(asked);
+const options = { model: "story", prompt: "The ", max_tokens: 30, seed: 1 };
+const whole = await client.completions.create(options);
 let streamed = "";
-for await (const part of await client.completions.create({ ...asked, stream: true }))
+for await (const part of await client.completions.create({ ...options, stream: true }))
   streamed += part.choices[0]?.text ?? "";
 let error = null;
 try {
-  await client.completions.create({ ...asked, model: "none" });
+  await client.completions.create({ ...options, model: "none" });
 } catch (found) {
   error = found;
 }
@@ -220,10 +220,10 @@ def test_the_javascript_client(service: Service, client: openai.OpenAI, tmp_path
         pytest.skip("there is no npm here")
     subprocess.run(["npm", "install", "--silent", "openai@6"], cwd=tmp_path, check=True)
     (tmp_path / "ask.mjs").write_text(NODE)
-    told = subprocess.run(
+    done = subprocess.run(
         ["node", "ask.mjs", service.url], cwd=tmp_path, check=True, capture_output=True, text=True
     )
-    found = json.loads(told.stdout)
+    found = json.loads(done.stdout)
     expected = client.completions.create(model="story", prompt="The ", max_tokens=30, seed=1)
     assert found["whole"] == found["streamed"] == expected.choices[0].text
     assert (found["status"], found["code"]) == (404, "model_not_found")
@@ -355,8 +355,8 @@ def test_pages_of_other_origins_are_rejected(http: httpx.Client, service: Servic
     )
     for site, status in (("cross-site", 403), ("same-site", 403), ("same-origin", 200)):
         assert http.get("/v1/models", headers={"Sec-Fetch-Site": site}).status_code == status
-    asked = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
-    assert http.options("/v1/completions", headers=asked).status_code == 403
+    headers = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
+    assert http.options("/v1/completions", headers=headers).status_code == 403
 
 
 def test_every_response_has_security_headers(http: httpx.Client) -> None:
@@ -415,7 +415,7 @@ def test_disconnecting_frees_the_slot(http: httpx.Client, service: Service) -> N
     body = {"model": "story", "max_tokens": 2000, "temperature": 3, "seed": 1}
     story = service.registry.find("story").engine
     for stream in (True, False):
-        drawn = story.num_generated
+        before = story.num_generated
         with httpx.Client(base_url=service.url) as other:
             if stream:
                 with other.stream(
@@ -427,7 +427,7 @@ def test_disconnecting_frees_the_slot(http: httpx.Client, service: Service) -> N
                 with pytest.raises(httpx.ReadTimeout):
                     other.post("/v1/completions", json=body, timeout=0.2)
         wait_until(lambda: is_idle(service))
-        assert story.num_generated - drawn < 2000
+        assert story.num_generated - before < 2000
 
 
 def test_a_client_that_does_not_read_is_disconnected(service: Service) -> None:
@@ -458,7 +458,7 @@ def test_a_full_queue_is_429(served_runs: dict[str, Path]) -> None:
 
         async def main() -> None:
             async with httpx.AsyncClient(timeout=60) as http:
-                asked = [asyncio.create_task(http.post(url, json=body)) for _ in range(4)]
+                requests = [asyncio.create_task(http.post(url, json=body)) for _ in range(4)]
                 engine = service.registry.find("story").engine
                 while engine.num_requests < 4:
                     await asyncio.sleep(0.01)
@@ -467,9 +467,9 @@ def test_a_full_queue_is_429(served_runs: dict[str, Path]) -> None:
                     assert refused.status_code == 429
                     assert 1 <= int(refused.headers["retry-after"]) <= 60
                     assert refused.json()["error"]["code"] == "rate_limit_exceeded"
-                for task in asked:
+                for task in requests:
                     task.cancel()
-                await asyncio.gather(*asked, return_exceptions=True)
+                await asyncio.gather(*requests, return_exceptions=True)
 
         asyncio.run(main())
         wait_until(lambda: is_idle(service))

@@ -171,13 +171,13 @@ def test_next_token(native: Native, runs: dict[str, Run], model: str) -> None:
 def test_next_matches_generation(native: Native, runs: dict[str, Run]) -> None:
     """For a prompt that is longer than the context, and for none."""
     for model, prompt in (("story", "The cat sat. " * 20), ("names", ""), ("words", "ca" * 30)):
-        told = native.ask("next", model=model, prompt=prompt, top=3)["tokens"]
+        predicted = native.ask("next", model=model, prompt=prompt, top=3)["tokens"]
         first = events(native, model=model, prompt=prompt, max_tokens=1, logprobs=3)[0]
         if not first["tokens"]:  # the text ended at once
             continue
         top = first["tokens"][0]["top"]
-        assert [other["id"] for other in top] == [token["id"] for token in told]
-        shares = [token["p"] for token in told]
+        assert [other["id"] for other in top] == [token["id"] for token in predicted]
+        shares = [token["p"] for token in predicted]
         assert [other["p"] for other in top] == pytest.approx(shares, abs=1e-4)
 
 
@@ -205,9 +205,9 @@ def test_write_matches_completions(native: Native, runs: dict[str, Run]) -> None
     body: dict[str, Any] = {"model": "story", "prompt": "The ", "n": 2, "max_tokens": 40}
     body |= {"seed": 1, "logprobs": 3, "echo": True, "temperature": 1.5}
     *steps, done = events(native, **body)
-    whole = native.http.post("/v1/completions", json=body).json()
-    assert done == {"done": True, "usage": whole["usage"]}
-    for choice in whole["choices"]:
+    complete = native.http.post("/v1/completions", json=body).json()
+    assert done == {"done": True, "usage": complete["usage"]}
+    for choice in complete["choices"]:
         own = [step for step in steps if step["place"] == choice["index"]]
         assert len(own) > 30  # step by step
         assert "".join(step["text"] for step in own) == choice["text"]
@@ -229,8 +229,8 @@ def test_write_does_not_report_the_boundary(native: Native) -> None:
     body = {"model": "words", "prompt": "anana", "temperature": 0, "max_tokens": 9, "logprobs": 1}
     last = events(native, **body)[-2]
     assert (last["finish"], last["tokens"]) == ("stop", [])
-    told = native.http.post("/v1/completions", json=body).json()["choices"][0]["logprobs"]
-    assert told["tokens"][-1] == "<|endoftext|>"
+    logprobs = native.http.post("/v1/completions", json=body).json()["choices"][0]["logprobs"]
+    assert logprobs["tokens"][-1] == "<|endoftext|>"
 
 
 def test_write_reports_tokens_unless_logprobs_is_null(native: Native) -> None:
@@ -348,7 +348,7 @@ def test_history(native: Native, runs: dict[str, Run]) -> None:
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "options",
     [
         {"n": 50, "seed": 3},  # more than the queue holds
         {"n": 10, "seed": 1, "new_only": True, "unique": True, "temperature": 1.3},
@@ -357,12 +357,12 @@ def test_history(native: Native, runs: dict[str, Run]) -> None:
         {"n": 3, "seed": 5, "contains": "el", "temperature": 0},
     ],
 )
-def test_lists_match_sample(native: Native, runs: dict[str, Run], asked: dict[str, Any]) -> None:
-    as_sampled = {"prompt" if key == "starts" else key: value for key, value in asked.items()}
+def test_lists_match_sample(native: Native, runs: dict[str, Run], options: dict[str, Any]) -> None:
+    as_sampled = {"prompt" if key == "starts" else key: value for key, value in options.items()}
     for name in ("words", "names"):
-        found = native.ask("list", model=name, **asked)
+        found = native.ask("list", model=name, **options)
         run = runs[name]
-        assert found["seed"] == asked["seed"]
+        assert found["seed"] == options["seed"]
         assert [item["text"] for item in found["items"]] == run.sample(**as_sampled)
         for item in found["items"]:
             assert item["known"] == (item["text"].encode() in run.training_index)
@@ -388,8 +388,8 @@ def test_a_list_has_a_limit_of_tokens(native: Native, monkeypatch: pytest.Monkey
     """Whatever the limit of attempts."""
     monkeypatch.setattr(lists, "ATTEMPTS_PER_ITEM", 10**9)
     monkeypatch.setattr(lists, "LIST_FACTOR", 0.2)
-    asked = {"n": 2, "unique": True, "temperature": 0}
-    assert len(native.ask("list", model="names", **asked)["items"]) == 1
+    options = {"n": 2, "unique": True, "temperature": 0}
+    assert len(native.ask("list", model="names", **options)["items"]) == 1
 
 
 def test_novelty(native: Native, runs: dict[str, Run]) -> None:
@@ -446,9 +446,9 @@ def test_disconnecting_cancels_a_list(service: Service, native: Native) -> None:
         body = {"model": "names", "n": 128, "regex": ".*a.*e.*", "new_only": True, "unique": True}
         native.http.post("/api/list", json=body, timeout=0.2)
     wait_until(lambda: is_idle(service))
-    drawn = service.registry.find("names").engine.num_generated
+    before = service.registry.find("names").engine.num_generated
     time.sleep(0.1)
-    assert service.registry.find("names").engine.num_generated == drawn
+    assert service.registry.find("names").engine.num_generated == before
 
 
 @pytest.fixture
@@ -508,8 +508,8 @@ def test_the_examples_in_the_documentation(native: Native) -> None:
     ours = page.replace("names-gpt", "names").replace("lyrics", "story")
     rows = re.findall(ROW, ours, re.M)
     assert len(rows) == 10
-    for method, what, example, told in rows:
-        keys = set(re.findall(r"`(\w+)`", told))
+    for method, what, example, fields in rows:
+        keys = set(re.findall(r"`(\w+)`", fields))
         if what == "write":
             *steps, done = events(native, **json.loads(example))
             assert set(steps[0]) | set(done) == keys
@@ -593,8 +593,8 @@ def test_invalid_json_values(native: Native, what: str, body: str, param: str) -
     answer = native.http.post(f"/api/{what}", content=body, headers=json_type)
     assert answer.status_code == 400, answer.text
     assert answer.json()["error"]["param"] == param
-    whole = '{"model": "story", "prompt": "\\ud83d\\ude00"}'  # a surrogate pair is one character
-    answer = native.http.post("/api/next", content=whole, headers=json_type)
+    pair = '{"model": "story", "prompt": "\\ud83d\\ude00"}'  # a surrogate pair is one character
+    answer = native.http.post("/api/next", content=pair, headers=json_type)
     assert answer.status_code == 200
 
 

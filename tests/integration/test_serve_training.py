@@ -72,8 +72,8 @@ def test_upload_audit_plan_train_and_sample(http: httpx.Client, home: Path) -> N
     assert str(home) not in json.dumps(found)
     plan = http.post("/api/plan", json={"text": "names.txt", "minutes": 0.05}).json()
     assert plan["lines"]
-    asked = {"text": "names.txt", "name": "my names", "minutes": 0.05, "dedup": True}
-    assert http.post("/api/training", json=asked).json()["status"] == "starting"
+    training = {"text": "names.txt", "name": "my names", "minutes": 0.05, "dedup": True}
+    assert http.post("/api/training", json=training).json()["status"] == "starting"
     with http.stream("GET", "/api/training/events") as events:
         states = [json.loads(line[6:]) for line in events.iter_lines() if line]
     assert states[-1]["status"] == "finished"
@@ -84,7 +84,7 @@ def test_upload_audit_plan_train_and_sample(http: httpx.Client, home: Path) -> N
     body = {"model": "my names", "seed": 1, "n": 3}
     choices = http.post("/v1/completions", json=body).json()["choices"]
     assert [choice["text"] for choice in choices] == run.sample(3, seed=1)
-    answer = http.post("/api/training", json=asked)
+    answer = http.post("/api/training", json=training)
     assert answer.status_code == 409
     assert "is taken" in answer.json()["error"]["message"]
     for wanted, free in (("my names", "my names-2"), ("texts", "texts-2"), ("other", "other")):
@@ -96,11 +96,11 @@ def test_upload_audit_plan_train_and_sample(http: httpx.Client, home: Path) -> N
 
 
 def test_stop_and_resume(http: httpx.Client, home: Path) -> None:
-    upload(http, "story.txt", STORY.encode() * 10)
-    asked = {"text": "story.txt", "name": "story", "minutes": 5, "model": "mlp", "kind": "text"}
+    upload(http, "story.txt", STORY.encode())
+    body = {"text": "story.txt", "name": "story", "minutes": 5, "model": "mlp", "kind": "text"}
     assert http.post("/api/training/stop").status_code == 409
-    http.post("/api/training", json=asked)
-    assert http.post("/api/training", json={**asked, "name": "other"}).status_code == 409
+    http.post("/api/training", json=body)
+    assert http.post("/api/training", json={**body, "name": "other"}).status_code == 409
     state = training_until(http, lambda state: state["step"] >= 5)
     assert state["status"] == "training"
     assert state["steps"] > state["step"]
@@ -126,8 +126,8 @@ def test_stop_and_resume(http: httpx.Client, home: Path) -> None:
 def test_a_training_can_be_resumed_after_the_server_stops(home: Path) -> None:
     with serving([], slots=2, home=home) as service, httpx.Client(base_url=service.url) as http:
         upload(http, "story.txt", STORY.encode() * 10)
-        asked = {"text": "story.txt", "name": "story", "minutes": 5, "model": "mlp"}
-        http.post("/api/training", json={**asked, "kind": "text"})
+        body = {"text": "story.txt", "name": "story", "minutes": 5, "model": "mlp"}
+        http.post("/api/training", json={**body, "kind": "text"})
         training_until(http, lambda state: state["step"] >= 5)
     assert Run.open(home / "story").record.status == "interrupted"
     with serving([], slots=2, home=home) as service:
@@ -142,17 +142,16 @@ def workers() -> list[str]:
     return [str(one) for one in found if one.exists() and b"jobs.worker" in one.read_bytes()]
 
 
-def test_audits_run_one_at_a_time_and_end_with_their_clients(http: httpx.Client) -> None:
-    upload(http, "names.txt", "\n".join(NAMES * 30).encode())
+def test_audits_run_one_at_a_time_and_end_with_their_clients(
+    http: httpx.Client, home: Path
+) -> None:
+    upload(http, "zeros.bin", bytes(range(256)) * 8)
 
-    async def ask_often() -> list[int]:
+    async def ask_often() -> list[httpx.Response]:
         async with httpx.AsyncClient(base_url=http.base_url, timeout=GENEROUS_DEADLINE_S) as many:
-
-            async def ask() -> int:
-                return (await many.post("/api/doctor", json={"text": "names.txt"})).status_code
-
             # One runs and eight wait; the tenth is refused long before a worker has started.
-            tasks = [asyncio.create_task(ask()) for _ in range(10)]
+            asking = [many.post("/api/doctor", json={"text": "zeros.bin"}) for _ in range(10)]
+            tasks = [asyncio.create_task(request) for request in asking]
             done, waiting = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             await asyncio.to_thread(wait_until, lambda: len(workers()) == 1)
             *gone, last = waiting
@@ -160,8 +159,13 @@ def test_audits_run_one_at_a_time_and_end_with_their_clients(http: httpx.Client)
                 task.cancel()
             return [task.result() for task in done] + [await last]
 
-    assert asyncio.run(ask_often()) == [429, 200]
+    refused, audited = asyncio.run(ask_often())
+    assert refused.status_code == 429
     wait_until(lambda: not workers())
+    assert audited.status_code == 400
+    assert audited.json()["error"]["message"].startswith("'zeros.bin' is not utf-8")
+    assert audited.json()["error"]["param"] == "encoding"
+    assert str(home) not in audited.text
 
 
 def test_names_in_many_scripts(http: httpx.Client) -> None:
@@ -198,11 +202,11 @@ def test_the_result_of_early_stopping(home: Path) -> None:
 
 
 def test_progress_messages_end_with_the_next_event(capsys: pytest.CaptureFixture[str]) -> None:
-    told = EventWriter()
+    writer = EventWriter()
     for event in (Note(text="a note"), Progress(what="evaluating val", share=1.0)):
-        told(event)
-    told(Sampled(step=1, texts=["anna"]))
-    told(Sampled(step=2, texts=["anna"]))
+        writer(event)
+    writer(Sampled(step=1, texts=["anna"]))
+    writer(Sampled(step=2, texts=["anna"]))
     events = [json.loads(line)["event"] for line in capsys.readouterr().out.splitlines()]
     assert [event.get("message", "as before") for event in events] == [
         "a note", "evaluating val: 100%", "a note", "as before",
@@ -221,19 +225,13 @@ def test_errors(http: httpx.Client, home: Path) -> None:
     assert http.get("/api/texts").json()["texts"] == []
     assert not list((home / "texts").iterdir())
     assert http.post("/api/doctor", json={"text": "../../etc/passwd"}).status_code == 404
-    upload(http, "zeros.bin", bytes(range(256)) * 8)
-    answer = http.post("/api/doctor", json={"text": "zeros.bin"})
-    assert answer.status_code == 400
-    assert answer.json()["error"]["message"].startswith("'zeros.bin' is not utf-8")
-    assert answer.json()["error"]["param"] == "encoding"
-    assert str(home) not in answer.text
     upload(http, "story.txt", STORY.encode())
     for name in ("../x", "texts", ".x", "a/b"):
         answer = http.post("/api/training", json={"text": "story.txt", "name": name})
         assert answer.status_code == (409 if name == "texts" else 400), name
         assert answer.json()["error"]["param"] == "name"
-    asked = {"text": "story.txt", "name": "x", "model": "gtp", "minutes": 0.1}
-    http.post("/api/training", json=asked)
+    body = {"text": "story.txt", "name": "x", "model": "gtp", "minutes": 0.1}
+    http.post("/api/training", json=body)
     state = training_until(http, lambda state: state["status"] == "failed")
     assert "did you mean 'gpt'" in state["message"]
     assert not (home / "x").exists()
