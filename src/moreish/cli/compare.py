@@ -23,18 +23,13 @@ def compare_verb(
     """Compare runs with confidence intervals; runs that differ only in the seed form one group."""
     from moreish import api
     from moreish.runs import compare
-    from moreish.training import Progress
     from moreish.ui import TrainingView, comparison_table, console
 
     if len(set(paths)) < 2:
         raise MoreishError("name at least two different runs")
     runs = [api.load(path) for path in paths]
     with TrainingView(console(stderr=True)) as view:
-        groups, comparisons = compare(
-            runs,
-            "test" if test else "val",
-            lambda what, share: view(Progress(what=what, share=share)),
-        )
+        groups, comparisons = compare(runs, "test" if test else "val", view.show_progress)
     if test:
         for run in runs:
             run.count_test_evaluation()

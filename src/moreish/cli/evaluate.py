@@ -37,7 +37,6 @@ def evaluate(
 ) -> None:
     """Compute exact losses over whole splits, or the probability of a text."""
     from moreish import api
-    from moreish.training import Progress
     from moreish.ui import TrainingView, console, guess_line, score_table
 
     run = api.load(path)
@@ -50,7 +49,7 @@ def evaluate(
         scores = run.evaluate(
             test=test,
             stride=stride,
-            progress=lambda split, share: view(Progress(what=f"evaluating {split}", share=share)),
+            progress=lambda split, share: view.show_progress(f"evaluating {split}", share),
         )
     count = run.record.test_evaluations
     if as_json:

@@ -1,16 +1,13 @@
 """`moreish plan`."""
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer import Option
 
 from moreish.cli.base import Json, Recipe, Set, Source, app, print_json, takes_flags
 from moreish.options import TrainOptions, names_of
-
-if TYPE_CHECKING:
-    from moreish.planning import Estimate
 
 
 @app.command()
@@ -55,7 +52,12 @@ def plan(
     recipe = found.config.model_dump(mode="json", exclude_none=True)
     if not isinstance(found, Plan):
         if as_json:
-            print_json(recipe=recipe, estimate=as_tree(found))
+            estimate = asdict(found)
+            del estimate["config"]
+            for name in ("ddp", "fsdp"):
+                if memory := getattr(found, name):
+                    estimate[name]["total"] = memory.total  # in bytes
+            print_json(recipe=recipe, estimate=estimate)
         else:
             typer.echo("\n".join(format_estimate(found)))
         return
@@ -65,12 +67,3 @@ def plan(
     for reason in found.reasons:
         typer.echo(f"# {reason}")
     typer.echo(to_toml(recipe))
-
-
-def as_tree(estimate: "Estimate") -> dict[str, Any]:
-    """Return an estimate as JSON, with sizes in bytes."""
-    tree = {k: v for k, v in asdict(estimate).items() if k != "config"}
-    for kind, memory in (("ddp", estimate.ddp), ("fsdp", estimate.fsdp)):
-        if memory is not None:
-            tree[kind]["total"] = memory.total
-    return tree

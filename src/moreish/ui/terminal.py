@@ -72,7 +72,7 @@ class TrainingView:
                 label = (f"after {event.step:,} steps  ", "dim")
                 self.out.print(Text.assemble(label, (text, "italic")))
             case training.Progress():
-                self._show_progress(event)
+                self.show_progress(event.what, event.share)
             case training.Skipped():
                 self.out.print(f"Skipped step {event.step:,}: {event.why}", style="yellow")
             case training.Rollback():
@@ -159,14 +159,15 @@ class TrainingView:
         if event.step == event.steps:
             self.close()
 
-    def _show_progress(self, event: training.Progress) -> None:
+    def show_progress(self, what: str, share: float) -> None:
+        """Show the fraction of other work that is done, unless the bar shows a training."""
         if not self.out.is_terminal:
             return
         if self._bar is None:
-            self._draw(event.what, 1.0)
+            self._draw(what, 1.0)
         elif not self._bar.tasks[self._task].description.startswith("training "):
-            self._bar.update(self._task, description=event.what, completed=event.share)
-            if event.share >= 1:
+            self._bar.update(self._task, description=what, completed=share)
+            if share >= 1:
                 self.close()
 
 

@@ -83,10 +83,8 @@ def build_sequence_requests(
 def _encode_prompts(body: BaseCompletionRequest, served: ServedModel, limits: Limits) -> list[Ids]:
     """Return the token ids of each prompt."""
     prompt = "" if body.prompt is None else body.prompt
-    if isinstance(prompt, str) or (prompt and isinstance(prompt[0], int)):
-        prompts: list[Any] = [prompt]
-    else:
-        prompts = list(prompt)
+    is_single = isinstance(prompt, str) or (prompt and isinstance(prompt[0], int))
+    prompts: list[Any] = [prompt] if is_single else list(prompt)
     if not prompts:
         raise bad_request("prompt", "prompt: the list is empty; give a text")
     if len(prompts) > limits.prompts:
