@@ -37,13 +37,17 @@ def evaluate(
 ) -> None:
     """Compute exact losses over whole splits, or the probability of a text."""
     from moreish import api
+    from moreish.data import decode_chunks, normalize_newlines
     from moreish.ui import TrainingView, console, guess_line, score_table
 
     run = api.load(path)
     if text is not None:
         if test or stride is not None:
             raise MoreishError("--text does not go with --test and --stride")
-        _evaluate_text(run, _read_stdin(encoding) if text == "-" else text, unknown, as_json)
+        if text == "-":
+            chunks = decode_chunks(sys.stdin.buffer, encoding, "standard input")
+            text = "".join(normalize_newlines(chunks))
+        _evaluate_text(run, text, unknown, as_json)
         return
     with TrainingView(console(stderr=True)) as view:
         scores = run.evaluate(
@@ -65,12 +69,6 @@ def evaluate(
     if test:
         times = "once" if count == 1 else f"{count} times"
         console().print(f"\nThe test split of this run has been evaluated {times}.", style="dim")
-
-
-def _read_stdin(encoding: str) -> str:
-    from moreish.data import decode_chunks, normalize_newlines
-
-    return "".join(normalize_newlines(decode_chunks(sys.stdin.buffer, encoding, "standard input")))
 
 
 def _evaluate_text(run: "Run", text: str, unknown: str, as_json: bool) -> None:

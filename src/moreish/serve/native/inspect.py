@@ -260,12 +260,6 @@ def _token_counts(served: ServedModel) -> Any:
     return evaluate.context_counts(ids_N, served.run.tokenizer.vocab_size)
 
 
-@cached_per_model
-def served_history(served: ServedModel) -> schemas.HistoryResponse:
-    """Return what the training of a served model logged."""
-    return read_history(served.run)
-
-
 def read_history(run: Run) -> schemas.HistoryResponse:
     """Return what a training has logged so far, with fewer steps where there are many."""
     config = run.config
@@ -291,6 +285,9 @@ def read_history(run: Run) -> schemas.HistoryResponse:
         tokens_per_step=round(per_step),
         bits_per_byte=last["bits_per_byte"] / last["loss"] if has_ratio else None,
     )
+
+
+served_history = cached_per_model(lambda served: read_history(served.run))
 
 
 def check_length(param: str, size: int, limits: Limits) -> None:
