@@ -60,7 +60,7 @@ class Batch:
         for sequence in request.sequences:
             prefill = Prefill(sequence, self.model, self.formatter)
             for seed_index in range(sequence.first_index, sequence.first_index + sequence.n):
-                self.waiting.append(SequenceState(request, sequence, prefill, index, seed_index))
+                self.waiting.append(SequenceState(request, prefill, index, seed_index))
                 index += 1
 
     @property

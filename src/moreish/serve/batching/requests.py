@@ -228,21 +228,16 @@ class SequenceState:
     """A sequence that is being generated or waits for a slot."""
 
     def __init__(
-        self,
-        parent: GenerationRequest,
-        request: SequenceRequest,
-        prefill: Prefill,
-        index: int,
-        seed_index: int,
+        self, parent: GenerationRequest, prefill: Prefill, index: int, seed_index: int
     ) -> None:
         """
         Args:
             parent: the request that the sequence belongs to.
-            request: its prompt and sampling settings.
             prefill: its prompt, shared with the other continuations.
             index: its index among all sequences of `parent`.
             seed_index: its index among the continuations of a seed.
         """
+        request = prefill.request
         self.parent, self.request, self.prefill = parent, request, prefill
         self.index, self.seed_index = index, seed_index
         self.state: State = None
