@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from moreish.runs.run import Run
 from moreish.serve.app import PAGE
 from moreish.serve.http.errors import ApiError
-from moreish.serve.jobs.routes import DoctorResponse, PlanRequest, TrainingStatus, TrainRequest
+from moreish.serve.jobs.schemas import DoctorResponse, PlanRequest, TrainingStatus, TrainRequest
 from moreish.serve.jobs.uploads import is_valid_name
 from moreish.serve.native.schemas import HistoryResponse, LoggedSample
 from moreish.serve.server import Service
