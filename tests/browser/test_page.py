@@ -166,7 +166,7 @@ def test_another_token_is_taken_and_it_goes_on_from_there(watched: Watched) -> N
     assert len(after) == 13 + 30
     (body,) = asked
     assert bytes(body["prompt"]).decode("utf-8", "replace") == "".join(after[:13])
-    expect(tokens(page).nth(12)).to_have_class("taken")
+    expect(tokens(page).nth(12)).to_have_class("chosen")
 
 
 def test_what_is_taken_puts_an_end_to_what_is_being_written(
@@ -200,7 +200,7 @@ def test_an_alternative_goes_where_it_is_shown(watched: Watched) -> None:
     bars.nth(1).click()
     expect(page.locator(".write .status")).to_contain_text("Generated 5 tokens")
     expect(tokens(page)).to_have_count(8 + 1 + 5)
-    expect(tokens(page).nth(8)).to_have_class("taken")
+    expect(tokens(page).nth(8)).to_have_class("chosen")
     # Rows of a place that is left already still belong to it.
     expect(where).to_have_text(f"After the text: {texts(page).translate(SEEN)}")
     page.route("**/api/next", lambda route: None)
@@ -209,7 +209,7 @@ def test_an_alternative_goes_where_it_is_shown(watched: Watched) -> None:
     expect(where).to_contain_text("After the text")
     bars.first.click()
     expect(page.locator(".write .status")).to_contain_text("Generated 10 tokens")
-    expect(tokens(page).nth(14)).to_have_class("taken")
+    expect(tokens(page).nth(14)).to_have_class("chosen")
 
 
 def test_a_number_that_cannot_be_is_refused(watched: Watched) -> None:
@@ -217,7 +217,7 @@ def test_a_number_that_cannot_be_is_refused(watched: Watched) -> None:
     asked = bodies(page, "/api/write")
     start = page.get_by_role("button", name="Generate", exact=True)
     most, seed = page.get_by_label("Max tokens"), page.get_by_label("Seed", exact=True)
-    error = page.locator(".write .paper .error")
+    error = page.locator(".write .main-column .error")
     seed.fill("1" * 20)
     start.click()
     expect(error).to_have_text("Seed must be a whole number of at most 9,007,199,254,740,991.")
@@ -256,7 +256,7 @@ def test_copy(opened: Open, service: Service) -> None:
     write(page, "Ünï\n€ 😀\t", most=5)
     page.get_by_role("button", name="Copy", exact=True).click()
     expect(page.get_by_role("button", name="Copied")).to_be_visible()
-    expect(page.locator("#say")).to_have_text("Copied.")
+    expect(page.locator("#announcer")).to_have_text("Copied.")
     copied = page.evaluate("navigator.clipboard.readText()")
     assert copied.startswith("Ünï\n€ 😀\t") and pictured(copied) == texts(page)
     # Without the permission, or the interface for it, the old way.
@@ -291,7 +291,7 @@ def test_an_item_ends_and_may_go_on(watched: Watched) -> None:
     expect(page.get_by_role("button", name="Continue")).to_be_hidden()
     expect(page.locator(".next [aria-current=true] .token")).to_have_text("end")
     page.locator(".next .bars button").filter(has_not_text="end").first.click()
-    expect(tokens(page).locator(":scope.taken")).to_have_count(1)
+    expect(tokens(page).locator(":scope.chosen")).to_have_count(1)
 
 
 def test_sliders_change_what_is_drawn(watched: Watched, service: Service) -> None:
@@ -349,13 +349,13 @@ def test_errors_are_plain_lines_where_they_arise(watched: Watched) -> None:
     page = watched.open("write/words")
     page.get_by_label("Prompt").fill("Q!")
     page.get_by_role("button", name="Generate", exact=True).click()
-    expect(page.locator(".write .paper .error")).to_have_text(
+    expect(page.locator(".write .main-column .error")).to_have_text(
         "Not in the model's vocabulary: 'Q' '!'."
     )
     expect(page.locator(".next .error")).to_have_text("Not in the model's vocabulary: 'Q' '!'.")
     assert set(watched.answers) == {400}
     write(page, "an")
-    expect(page.locator(".write .paper .error")).to_be_empty()
+    expect(page.locator(".write .main-column .error")).to_be_empty()
 
 
 # --- make a list ---
@@ -678,7 +678,7 @@ def test_the_token_is_asked_for_and_kept(opened: Open, service: Service) -> None
         field.fill("ключ")  # which no header can hold
         page.keyboard.press("Enter")
         expect(page.locator("#token-error")).to_have_text("The token is wrong.")
-        expect(page.locator("#away")).to_be_hidden()
+        expect(page.locator("#offline")).to_be_hidden()
         page.evaluate("sessionStorage.setItem('moreish.token', JSON.stringify('ключ'))")
         page.reload()
         field.fill("sesame")
@@ -696,14 +696,14 @@ def test_it_waits_for_a_server_that_is_away(watched: Watched) -> None:
     page.route("**/api/**", lambda route: route.abort())
     page.route("**/healthz", lambda route: route.abort())
     page.get_by_role("button", name="Generate", exact=True).click()
-    expect(page.locator(".write .paper .error")).to_have_text("The server does not respond.")
-    expect(page.locator("#away")).to_be_visible()
+    expect(page.locator(".write .main-column .error")).to_have_text("The server does not respond.")
+    expect(page.locator("#offline")).to_be_visible()
     page.reload()
-    expect(page.locator("#away")).to_be_visible()
+    expect(page.locator("#offline")).to_be_visible()
     expect(page.locator("#facts")).to_be_empty()
     page.unroute_all()
-    expect(page.locator("#away")).to_be_hidden()
-    expect(page.locator("#say")).to_have_text("The server is back.")
+    expect(page.locator("#offline")).to_be_hidden()
+    expect(page.locator("#announcer")).to_have_text("The server is back.")
     expect(page.locator("#facts")).to_contain_text("ngram")
     write(page, "an")
 
@@ -807,7 +807,7 @@ def test_hostile_tokens_stay_texts(opened: Open, service: Service) -> None:
         watched.answer("/api/surprisal", {"error": {"message": text}}, status=400)
         page.get_by_label("Prompt").fill(text)
         page.get_by_role("button", name="Generate", exact=True).click()
-        expect(page.locator(".write .paper .error")).not_to_be_empty()
+        expect(page.locator(".write .main-column .error")).not_to_be_empty()
         harmless(page)
 
 
@@ -963,7 +963,7 @@ def test_training_from_a_file_to_playing(trains: Trains) -> None:
     plans = bodies(page, "/api/plan")
     page.get_by_label("Remove duplicates").check()
     page.get_by_label("Minutes").fill("0.5")
-    page.locator(".train .trio select").select_option("gpt")
+    page.locator(".train .plan-fields select").select_option("gpt")
     expect(page.get_by_label("Run name")).to_have_value("words")
     page.get_by_role("button", name="Train", exact=True).click()
     expect(told(page)).to_have_text(
@@ -1027,7 +1027,7 @@ def test_a_page_reads_one_thing_at_a_time_and_knows_its_wishes_again(trains: Tra
     assert gone == ["/api/plan"] * 2
     expect(page.locator(".train .working")).to_have_text(["", "", ""])
     expect(page.locator(".train .error")).to_have_text([""] * 6)
-    page.locator(".train .trio select").select_option("mlp")
+    page.locator(".train .plan-fields select").select_option("mlp")
     page.get_by_label("Remove duplicates").check()
     page.get_by_label("Run name").fill("mine")
     trains.route("/api/doctor", waiting.append)
@@ -1289,7 +1289,7 @@ def test_training_with_a_server_that_trains(opened: Open, tmp_path: Path) -> Non
         page.locator("#file").set_input_files(text)
         expect(page.locator(".plan li").first).to_be_visible(timeout=60_000)
         page.get_by_label("Read as").select_option("text")
-        page.locator(".train .trio select").select_option("mlp")
+        page.locator(".train .plan-fields select").select_option("mlp")
         page.get_by_label("Minutes").fill("5")
         page.get_by_label("Run name").fill("my story")
         expect(page.locator(".plan pre")).to_contain_text("mlp", timeout=60_000)
@@ -1305,7 +1305,7 @@ def test_training_with_a_server_that_trains(opened: Open, tmp_path: Path) -> Non
         page.get_by_role("button", name="Stop").click()
         expect(told).to_contain_text("Stopped", timeout=60_000)
         page.get_by_label("Run name").fill("counts")
-        page.locator(".train .trio select").select_option("kneser-ney")
+        page.locator(".train .plan-fields select").select_option("kneser-ney")
         page.get_by_role("button", name="Train", exact=True).click()
         expect(told).to_contain_text("Finished", timeout=60_000)
         page.get_by_role("button", name="Use this model").click()
@@ -1356,7 +1356,7 @@ def test_the_keyboard_alone(watched: Watched) -> None:
     while not page.evaluate("document.activeElement.closest('.next') !== null"):
         page.keyboard.press("Tab")
     page.keyboard.press("Enter")
-    expect(tokens(page).locator(":scope.taken")).to_have_count(1)
+    expect(tokens(page).locator(":scope.chosen")).to_have_count(1)
 
 
 def test_the_focus_stays_where_it_makes_sense(watched: Watched) -> None:
