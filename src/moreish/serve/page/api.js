@@ -12,17 +12,12 @@ export class UserError extends Error {
   }
 }
 
-/** @returns {Promise<any>} */
 export const get = async (path, signal) => (await request(path, null, signal)).json();
 
-/** Posts a file as it is, and anything else as JSON. @returns {Promise<any>} */
+/** Posts a file as it is, and anything else as JSON. */
 export const post = async (path, body, signal) => (await request(path, body, signal)).json();
 
-/**
- * Yields server-sent events whose data are JSON (HTML standard, 9.2). `EventSource` cannot send the token.
- * @param {any} body null for a GET request
- * @returns {AsyncGenerator<any>}
- */
+/** Yields the JSON of server-sent events (HTML standard, 9.2). `EventSource` cannot send the token. */
 export async function* stream(path, body, signal) {
   const response = await request(path, body, signal);
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -133,12 +128,8 @@ export function makeLatestSignal() {
 }
 
 /**
- * Runs some work and shows its error, if any, in a line; an aborted request is no error.
- * @template T
- * @param {HTMLElement} line
- * @param {() => Promise<T>} work
- * @param {(text: string) => string} [rephrase] adapts the message to the view
- * @returns {Promise<T | undefined>} the result, or undefined after an error
+ * Returns the result of some work, or undefined after an error, which is shown in a line. An aborted request is
+ * no error. `rephrase` adapts the message to the view.
  */
 export async function attempt(line, work, rephrase = (text) => text) {
   try {
@@ -146,10 +137,9 @@ export async function attempt(line, work, rephrase = (text) => text) {
     line.textContent = "";
     return result;
   } catch (error) {
-    if (error.name === "AbortError") return undefined;
+    if (error.name === "AbortError") return;
     if (!(error instanceof UserError)) console.error(error);
     line.textContent = sentence(rephrase(shown(withFieldName(error))));
-    return undefined;
   }
 }
 

@@ -16,10 +16,9 @@ const GENERATED = 48;
 
 export function makeAttention(panel) {
   let model = "";
-  /** @type {{tokens: string[], total: number, layers: number, heads: number, maps: number[][][]} | null} */
   let data = null;
   let [layer, head, position] = [0, MEAN, 0];
-  /** The tokens of the text, if a model generated it. @type {number[] | null} */
+  /** The tokens of the text, if a model generated it. */
   let ids = null;
   /** The version of the Generate view's text that was shown last. */
   let version = 0;

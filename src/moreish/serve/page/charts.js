@@ -44,17 +44,12 @@ const picture = (width, height, ...children) =>
 
 const MARGIN = { top: 22, right: 14, bottom: 42, left: 44 };
 
-/**
- * Returns a chart of curves, with a cursor that follows the pointer or the arrow keys.
- * @param {{label: string, x: string, y: string, height?: number, onInspect?: (x: number) => void}} options
- */
+/** Returns a chart of curves, with a cursor that follows the pointer or the arrow keys. */
 export function makeLines({ label, x: xName, y: yName, height = 300, onInspect }) {
   const readout = h("p", { class: "readout values", role: "status" });
   const box = h("div", { class: "chart", tabindex: 0, role: "application", "aria-label": label,
     "aria-roledescription": "chart; use the arrow keys" });
-  /** @type {{name: string, points: number[][], color: number, faint?: boolean, dots?: boolean}[]} */
-  let series = [];
-  let width = 0, cursor = null, isLog = false;
+  let series = [], width = 0, cursor = null, isLog = false;
 
   const onAxis = (x) => (isLog ? Math.log10(x) : x);
 
@@ -134,8 +129,8 @@ export function makeLines({ label, x: xName, y: yName, height = 300, onInspect }
   return {
     element: h("div", {}, box, readout),
     /**
-     * Shows curves; each has at least one point.
-     * @param {{x?: string, y?: string, log?: boolean}} [axes] new names, and whether the x-axis is logarithmic
+     * Shows curves: { name, points, color, faint, dots }, with at least one point each.
+     * The axes may get new names, and the x-axis may become logarithmic.
      */
     set(curves, { x = xName, y = yName, log = isLog } = {}) {
       series = curves;
@@ -148,15 +143,10 @@ export function makeLines({ label, x: xName, y: yName, height = 300, onInspect }
   };
 }
 
-/**
- * Returns a scatter plot of named points; a name is shown if there is room for it.
- * @param {{label: string, onInspect: (at: number | null) => void}} options
- */
+/** Returns a scatter plot of points: { x, y, name, size }, the most important first. A name is shown if there is room. */
 export function makeScatter({ label, onInspect }) {
   const element = h("div", { class: "chart scatter", role: "img", "aria-label": label });
-  /** The most important points come first. @type {{x: number, y: number, name: string, size: number}[]} */
-  let points = [];
-  let marks = [], width = 0, marked = null;
+  let points = [], marks = [], width = 0, marked = null;
 
   function draw() {
     if (!width || !points.length) return;

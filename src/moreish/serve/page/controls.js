@@ -17,11 +17,7 @@ export const checkbox = (title, input) => h("label", { class: "checkbox" }, inpu
 
 export const errorLine = () => h("p", { class: "error", role: "alert" });
 
-/**
- * Returns a slider over a list of values, which sets one of the sampling settings.
- * @param {string} title
- * @param {{setting: string, values: () => number[], format: (value: number) => string, hint: string}} options
- */
+/** Returns a slider over a list of values, which sets one of the sampling settings. */
 function slider(title, { setting, values, format, hint }) {
   const input = h("input", { type: "range", min: 0, step: 1 });
   const output = h("output");

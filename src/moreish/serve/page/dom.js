@@ -6,16 +6,12 @@ const PROPERTIES = new Set(["value", "checked", "disabled", "hidden"]);
 const isPresent = (value) => value !== null && value !== undefined && value !== false;
 
 /**
- * Creates an element: h("p", { class: "hint", onclick: f }, "text", child).
- * Null, undefined and false are skipped, both as values of props and as children.
- * @param {string} tag
- * @param {Record<string, any>} [props] attributes, and listeners named `on…`
- * @param {...any} children
- * @returns {any}
+ * Creates an element from attributes, listeners named `on…`, and children:
+ * h("p", { class: "hint", onclick: f }, "text", child). Null, undefined and false are skipped.
  */
 export const h = (tag, props = {}, ...children) => fill(document.createElement(tag), props, children);
 
-/** Creates an SVG element; the arguments are those of `h`. @returns {any} */
+/** Creates an SVG element; the arguments are those of `h`. */
 export const svg = (tag, props = {}, ...children) =>
   fill(document.createElementNS("http://www.w3.org/2000/svg", tag), props, children);
 
@@ -35,7 +31,6 @@ export const button = (label, onclick, props = {}) => h("button", { type: "butto
 /** Sets a custom CSS property to a number; the content security policy allows no style attributes. */
 export const setVar = (element, name, number) => element.style.setProperty(`--${name}`, number.toFixed(4));
 
-/** @returns {any} */
 export const byId = (id) => document.getElementById(id);
 
 let idCount = 0;
@@ -70,9 +65,7 @@ export function onResize(element, draw) {
 }
 
 /** Announces a text to screen readers. */
-export function announce(text) {
-  byId("announcer").textContent = text;
-}
+export const announce = (text) => (byId("announcer").textContent = text);
 
 /** Returns a button that copies the text that `getText` returns. */
 export function copyButton(getText) {

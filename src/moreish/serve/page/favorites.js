@@ -8,11 +8,10 @@ const MAX_FAVORITES = 1000;
 
 export function makeFavorites() {
   let model = "";
-  /** @type {string[]} */
   let texts = [];
   /** False if the storage is full or disabled. */
   let isStored = true;
-  /** The texts of the stars on the page. @type {Map<HTMLElement, string>} */
+  /** The texts of the stars on the page. */
   const stars = new Map();
 
   const title = h("h2", { tabindex: -1 }, "Favorites");

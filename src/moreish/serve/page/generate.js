@@ -9,8 +9,6 @@ import { currentText, tabStorage } from "./state.js";
 import { legend, makeStrip } from "./strip.js";
 import { counted, ending, makeDecoder, percent, shown } from "./text.js";
 
-/** @typedef {import("./generation.js").Token} Token */
-
 const KINDS = { prompt: "prompt", sampled: "sampled", chosen: "chosen by you" };
 
 const DEFAULT_MAX_TOKENS = 200;
@@ -22,16 +20,15 @@ const decode = (tokens) => tokens.map(makeDecoder()).join("");
 
 export function makeGenerate(panel) {
   let model = "";
-  /** @type {Token[]} */
   let tokens = [];
   let decodeNext = makeDecoder();
-  /** @type {"stop" | "length" | null} */
+  /** Why the generation ended: "stop" or "length". */
   let finish = null;
-  /** @type {AbortController | null} */
+  /** Aborts the current generation. */
   let running = null;
-  /** The element that had the focus when the generation began. @type {Element | null} */
+  /** The element that had the focus when the generation began. */
   let focusedBefore = null;
-  /** Tokens that have arrived and are not shown yet. @type {Token[]} */
+  /** Tokens that have arrived and are not shown yet. */
   let arrived = [];
 
   const prompt = h("textarea", { rows: 3, spellcheck: "false", autocapitalize: "off", dir: "auto",

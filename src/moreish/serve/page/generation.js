@@ -4,12 +4,7 @@ import { post, stream, UserError } from "./api.js";
 import { isEnd } from "./next.js";
 import { route, samplingParams } from "./state.js";
 
-/**
- * @typedef {{id: number, text: string | null, label: string, p: number | null,
- *   kind: "prompt" | "sampled" | "chosen"}} Token
- */
-
-/** Tokenizes a prompt and returns the probability of each token. @returns {Promise<Token[]>} */
+/** Returns the tokens of a prompt: { id, text, label, p, kind }. */
 export async function tokenizePrompt(text, signal) {
   if (!text) return [];
   const { tokens } = await post("/api/surprisal", { model: route.model, text }, signal);
@@ -17,12 +12,7 @@ export async function tokenizePrompt(text, signal) {
   return tokens.map(({ nats, ...token }) => ({ ...token, p: nats === null ? 0 : Math.exp(-nats), kind: "prompt" }));
 }
 
-/**
- * Generates after some tokens, and yields tokens as they arrive.
- * @param {Token[]} before
- * @param {{max_tokens: number, seed: number}} settings
- * @returns {AsyncGenerator<{tokens: Token[], finish: "stop" | "length" | null}>}
- */
+/** Yields the tokens that the model generates after others, as they arrive. */
 export async function* generateAfter(before, settings, signal) {
   const prompt = before.length ? before.map(({ id }) => id) : "";
   const body = { model: route.model, prompt, logprobs: 0, ...settings, ...samplingParams() };

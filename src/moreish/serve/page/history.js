@@ -20,9 +20,8 @@ const sameTokens = (a, b) => a.tokenizer === b.tokenizer && (["char", "byte"].in
 
 export function makeHistory(panel) {
   let model = "";
-  /** @type {Map<string, any>} */
   const logs = new Map();
-  /** The compared runs by color; null is a free color. @type {(string | null)[]} */
+  /** The compared runs by color; null is a free color. */
   let chosen = [];
   let areSettingsShown = false;
   const error = errorLine();

@@ -17,10 +17,10 @@ const MAX_REQUESTS = 8;
 
 export function makeList(panel) {
   let model = "";
-  /** @type {AbortController | null} */
+  /** Aborts the current generation. */
   let running = null;
   let items = [];
-  /** All texts since the list was empty, which may be longer than the list. @type {Set<string>} */
+  /** All texts since the list was empty, which may be longer than the list. */
   const generated = new Set();
 
   const filters = Object.fromEntries(["starts", "ends", "contains", "length", "regex"].map((name) => [name,

@@ -21,7 +21,6 @@ function merged(...samples) {
   return [...byStep.values()].sort((a, b) => a.step - b.step);
 }
 
-/** @param {(isBusy: boolean) => void} onChange */
 export function makeLive(onChange) {
   let training = { status: "none" };
   let isListening = false;
@@ -48,7 +47,6 @@ export function makeLive(onChange) {
   const samplesSection = h("section", { "aria-label": "Samples" }, h("h3", {}, "Samples"), samples);
   const section = h("section", { class: "training", hidden: true }, title, bar, status, about, error, connectionError,
     h("div", { class: "row" }, use, stop), chart.element, samplesSection);
-  /** @type {Map<string, HTMLElement>} */
   let resumeButtons = new Map();
   const stoppedList = h("ul", { class: "stopped" });
   const stoppedSection = h("section", { hidden: true }, h("h2", {}, "Interrupted trainings"), stoppedList);

@@ -39,20 +39,13 @@ const MIN_LABELED_CELL = 9;
 const MAX_CELL = 32;
 const MAX_MARGIN = 28;
 
-/**
- * @param {object} options
- * @param {string} options.label
- * @param {(row: number, column: number) => string} options.describe describes a cell in words
- * @param {(row: number, column: number) => void} options.onInspect
- */
+/** `describe` returns a description of a cell, and `onInspect` is called when one is inspected. */
 export function makeMatrix({ label, describe, onInspect }) {
   const canvas = h("canvas");
   const status = h("p", { class: "visually-hidden", id: uniqueId("cell"), role: "status" });
   const element = h("div", { class: "matrix", tabindex: 0, role: "application", "aria-label": label,
     "aria-roledescription": "heat map; use the arrow keys" }, canvas, status);
-  /** @type {{labels: string[], strength: (row: number, column: number) => number} | null} */
-  let data = null;
-  let image = null, cell = 0, margin = 0, row = 0, column = 0, width = 0;
+  let data = null, image = null, cell = 0, margin = 0, row = 0, column = 0, width = 0;
 
   function draw() {
     if (!data || !width) return;
@@ -120,7 +113,7 @@ export function makeMatrix({ label, describe, onInspect }) {
     draw();
   });
 
-  /** Shows a square matrix with the same labels for rows and columns. */
+  /** Shows a square matrix: { labels, strength }, where strength(row, column) is from 0 to 1. */
   function set(newData) {
     data = newData;
     const last = data.labels.length - 1;

@@ -28,10 +28,8 @@ export const barKey = (model, sampled) => h("p", { class: "key", "aria-hidden": 
   h("span", { class: "model" }, model), h("span", { class: "sampled" }, sampled));
 
 /**
- * @typedef {{prompt: string | number[], chosen: number | string | null, words: any[], before: any}} Place
- *   a place in a text: the text before it as a prompt, the token that was chosen there, a description,
- *   and the tokens before it.
- * @param {(token: {id: number, text: string | null, label: string, p: number}, place: Place) => void} onChoose
+ * Returns the list of the next tokens. A place in a text is { prompt, chosen, words, before }: the text before it as a
+ * prompt, the id of its token (or END, or null), its description, and the tokens before it.
  */
 export function makeNext(onChoose) {
   const where = h("p", { class: "where", tabindex: -1 });
@@ -50,7 +48,7 @@ export function makeNext(onChoose) {
   let limit = FEW;
   /** The tokens that are shown, and their place. */
   let shownAnswer = null;
-  /** The place that is requested. @type {Place | null} */
+  /** The place that is requested. */
   let place = null;
   /** The rows by token id; they are reused so that their bars move. */
   let rows = new Map();
@@ -113,7 +111,7 @@ export function makeNext(onChoose) {
     element,
     /** Requests the next tokens again, after the sampling settings have changed. */
     refresh,
-    /** Shows the next tokens at a place. @param {Place} newPlace */
+    /** Shows the next tokens at a place. */
     show(newPlace) {
       place = newPlace;
       element.setAttribute("aria-busy", "true");

@@ -1,20 +1,11 @@
 // State that all views share: the models, the route, the sampling settings, and browser storage.
 
-/**
- * @typedef {{name: string, kind: "lines" | "text", architecture: string, parameters: number,
- *   tokenizer: string, vocabulary: number, context: number, layers: number | null,
- *   heads: number | null, data: string, losses: {train: number | null, val: number | null} | null,
- *   bits_per_byte: number | null, has: Record<"data" | "attention" | "embedding" | "pairs" | "novelty" | "history",
- *   boolean>}} ModelCard
- */
-
-/** @type {{models: ModelCard[], training: boolean, version: string}} */
+/** The answer of `/api/models`: the cards of the models, whether the server trains, and its version. */
 export const server = { models: [], training: false, version: "" };
 
 /** The current view, model and part of the view, as in the address `#/view/model/part`. */
 export const route = { view: "write", model: "", part: "" };
 
-/** @returns {ModelCard | undefined} */
 export const currentModel = () => server.models.find((card) => card.name === route.model);
 
 export function readRoute() {
@@ -41,11 +32,7 @@ function decode(part) {
 export const events = new EventTarget();
 export const emit = (name) => events.dispatchEvent(new Event(name));
 
-/**
- * The text of the Generate view, which the Attention view shows: its tokens or, before there are any, its prompt.
- * `version` increases with each change.
- * @type {{model: string, tokens: any[], prompt: string, version: number}}
- */
+/** The text of the Generate view, which the Attention view shows; `version` increases with each change. */
 export const currentText = { model: "", tokens: [], prompt: "", version: 0 };
 
 /** The sampling settings of all views. */
@@ -67,7 +54,6 @@ export const browserStorage = makeStorage(() => localStorage);
 /** Wraps a storage that may be full, be disabled, or hold the values of another version. */
 function makeStorage(getStorage) {
   return {
-    /** @returns {any} */
     get(name, fallback) {
       try {
         const value = JSON.parse(getStorage().getItem(`moreish.${name}`) ?? "null");

@@ -10,17 +10,13 @@ const WHITE = new Map([["", "part of a character"], [" ", "space"], ["\n", "line
 const levelOf = (p) => Math.min(LEVELS - 1, Math.max(0, Math.floor(-Math.log2(p))));
 
 /**
- * @param {object} options
- * @param {string} options.label for screen readers
- * @param {(at: number) => void} [options.onChoose] called for a click, Enter or Space
- * @param {(at: number) => void} [options.onInspect] called for the token that is pointed at or focused
- * @param {(at: number) => string} options.describe describes a token in words
+ * `onChoose` is called for a click, Enter or Space, `onInspect` for the token that is pointed at or focused, and
+ * `describe` returns a description of a token. All get the index of the token.
  */
 export function makeStrip({ label, onChoose, onInspect, describe }) {
   const element = h("div", { class: "strip", role: "listbox", "aria-label": label,
     "aria-orientation": "horizontal", hidden: true });
-  /** @type {HTMLElement[]} */
-  let spans = [];
+  const spans = [];
   let [current, selected] = [0, -1];
 
   /** Listens to events of the tokens. */
@@ -83,10 +79,7 @@ export function makeStrip({ label, onChoose, onInspect, describe }) {
     get selected() {
       return selected;
     },
-    /**
-     * @param {string} text empty for a part of a character
-     * @param {{p?: number, kind?: string}} [token]
-     */
+    /** Adds a token; the text of a part of a character is empty. */
     push(text, { p, kind } = {}) {
       const span = h("span", { role: "option", tabindex: spans.length ? -1 : 0, "aria-selected": "false",
         class: kind, "data-level": p === undefined ? null : levelOf(p), "data-part": text === "",

@@ -2,12 +2,7 @@
 
 import { button, h, keepFocus, uniqueId } from "./dom.js";
 
-/**
- * @param {HTMLElement} list element with role "tablist"
- * @param {HTMLElement} panels parent of the panels
- * @param {{key: string, title: string, make: (panel: HTMLElement) => any}[]} items
- * @param {(key: string) => void} onChoose
- */
+/** Adds tabs to an element with the role "tablist", and panels to another; `make` fills the panel of an item. */
 export function makeTabs(list, panels, items, onChoose) {
   const tabs = items.map(({ key, title, make }) => {
     const [tabId, panelId] = [uniqueId("tab"), uniqueId("panel")];
