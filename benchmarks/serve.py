@@ -29,6 +29,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+from result_files import write_results
 
 from moreish import api
 from moreish.runs.record import library_versions, machine_info
@@ -304,14 +305,14 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=64)
     parser.add_argument("--disconnects", type=int, default=1000)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/serve.json"))
-    given = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         run = make_run(Path(temporary))
-        server = Server(run, given.slots)
+        server = Server(run, options.slots)
         try:
-            loaded = asyncio.run(load(server, given.streams, given.seconds))
+            loaded = asyncio.run(load(server, options.streams, options.seconds))
             print(json.dumps(loaded, indent=2), flush=True)
-            left = asyncio.run(disconnect(server, given.disconnects, given.slots))
+            left = asyncio.run(disconnect(server, options.disconnects, options.slots))
             print(json.dumps(left, indent=2))
         finally:
             status = server.stop()
@@ -322,12 +323,12 @@ def main() -> None:
         "machine": machine_info(),
         "versions": library_versions(),
         "model": {**MODEL, "parameters": parameters},
-        "slots": given.slots,
+        "slots": options.slots,
         "load": loaded,
         "disconnects": left,
         "exit_status": status,
     }
-    given.out.write_text(json.dumps(found, indent=2) + "\n")
+    write_results(options.out, found)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ from playwright.sync_api import Page
 
 MEASURE = r"""() => {
     const found = [], texts = [];
-    const isSeen = (one) => one.checkVisibility() && !one.closest(".visually-hidden, .skip, option");
+    const unseen = ".visually-hidden, .skip, option";
+    const isSeen = (one) => one.checkVisibility() && !one.closest(unseen);
     const every = (selector) => [...document.querySelectorAll(selector)].filter(isSeen);
     const root = document.documentElement;
     if (root.scrollWidth > innerWidth) found.push(`scrolls sideways: ${root.scrollWidth}`);
