@@ -135,7 +135,7 @@ def main() -> None:
         "threads": available_cores(),
         "tokens": rounds[0]["moreish"]["tokens"],
         "megabytes_a_second": {
-            side: [round(p, 2) for p in sorted(of)] for side, of in pace.items()
+            side: [round(p, 2) for p in sorted(paces)] for side, paces in pace.items()
         },
         "times_tiktoken": {
             "median": round(median(ratios), 3),
