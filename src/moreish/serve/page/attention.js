@@ -111,7 +111,6 @@ export function makeAttention(panel) {
 
   function draw() {
     matrix.set({ labels: data.tokens.map(labelled), strength: (row, column) => tint(row, column) });
-    strip.forgetDescriptions();
     inspect(position);
   }
 

@@ -49,7 +49,7 @@ export function makeLines({ label, x: xName, y: yName, height = 300, onInspect }
   const readout = h("p", { class: "readout values", role: "status" });
   const box = h("div", { class: "chart", tabindex: 0, role: "application", "aria-label": label,
     "aria-roledescription": "chart; use the arrow keys" });
-  let series = [], width = 0, cursor = null, isLog = false;
+  let series = [], cursor = null, isLog = false;
 
   const onAxis = (x) => (isLog ? Math.log10(x) : x);
 
@@ -64,6 +64,7 @@ export function makeLines({ label, x: xName, y: yName, height = 300, onInspect }
   }
 
   function draw() {
+    const width = box.clientWidth;
     if (!width) return;
     if (!series.length) return box.replaceChildren();
     const [innerWidth, innerHeight] = [width - MARGIN.left - MARGIN.right, height - MARGIN.top - MARGIN.bottom];
@@ -121,10 +122,7 @@ export function makeLines({ label, x: xName, y: yName, height = 300, onInspect }
     const [first, last] = ranges().x.map(onAxis);
     inspect((cursor === null ? 1 : (onAxis(cursor) - first) / (last - first || 1)) + direction / 50);
   });
-  onResize(box, (newWidth) => {
-    width = newWidth;
-    draw();
-  });
+  onResize(box, draw);
 
   return {
     element: h("div", {}, box, readout),
@@ -146,9 +144,10 @@ export function makeLines({ label, x: xName, y: yName, height = 300, onInspect }
 /** Returns a scatter plot of points: { x, y, name, size }, the most important first. A name is shown if there is room. */
 export function makeScatter({ label, onInspect }) {
   const element = h("div", { class: "chart scatter", role: "img", "aria-label": label });
-  let points = [], marks = [], width = 0, marked = null;
+  let points = [], marks = [], marked = null;
 
   function draw() {
+    const width = element.clientWidth;
     if (!width || !points.length) return;
     const height = Math.round(Math.min(0.72 * width, 620));
     const scale = (values, start, end) => {
@@ -189,10 +188,7 @@ export function makeScatter({ label, onInspect }) {
     marks[at]?.parentNode.append(marks[at]);
   }
 
-  onResize(element, (newWidth) => {
-    width = newWidth;
-    draw();
-  });
+  onResize(element, draw);
 
   return {
     element,

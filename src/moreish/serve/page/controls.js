@@ -18,7 +18,7 @@ export const checkbox = (title, input) => h("label", { class: "checkbox" }, inpu
 export const errorLine = () => h("p", { class: "error", role: "alert" });
 
 /** Returns a slider over a list of values, which sets one of the sampling settings. */
-function slider(title, { setting, values, format, hint }) {
+function slider(title, setting, values, format, hint) {
   const input = h("input", { type: "range", min: 0, step: 1 });
   const output = h("output");
   const element = field(title, input, hint);
@@ -51,24 +51,12 @@ const TOP_KS = [1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 75, 100, 20
 /** Returns the controls of the sampling settings; `refresh` shows settings that another view has changed. */
 export function samplingControls(onChange = () => {}) {
   const sliders = [
-    slider("Temperature", {
-      setting: "temperature",
-      values: () => TEMPERATURES,
-      format: (value) => (value ? value.toFixed(2) : "0"),
-      hint: "Below 1: more predictable. Above 1: more varied. 1 leaves the model unchanged.",
-    }),
-    slider("Top-k", {
-      setting: "top_k",
-      values: () => [...TOP_KS.filter((k) => k < (currentModel()?.vocabulary ?? Infinity)), 0],
-      format: (value) => (value ? `top ${value}` : "all"),
-      hint: "Sample only from the k most likely tokens.",
-    }),
-    slider("Top-p", {
-      setting: "top_p",
-      values: () => TOP_PS,
-      format: (value) => (value < 1 ? `top ${Math.round(100 * value)} %` : "all"),
-      hint: "Sample only from the most likely tokens whose probabilities add up to p.",
-    }),
+    slider("Temperature", "temperature", () => TEMPERATURES, (t) => (t ? t.toFixed(2) : "0"),
+      "Below 1: more predictable. Above 1: more varied. 1 leaves the model unchanged."),
+    slider("Top-k", "top_k", () => [...TOP_KS.filter((k) => k < (currentModel()?.vocabulary ?? Infinity)), 0],
+      (k) => (k ? `top ${k}` : "all"), "Sample only from the k most likely tokens."),
+    slider("Top-p", "top_p", () => TOP_PS, (p) => (p < 1 ? `top ${Math.round(100 * p)} %` : "all"),
+      "Sample only from the most likely tokens whose probabilities add up to p."),
   ];
   const element = h("fieldset", { class: "sampling", oninput: onChange }, h("legend", {}, "Sampling settings"),
     sliders.map((one) => one.element));

@@ -55,12 +55,13 @@ export function debounce(milliseconds, work) {
   };
 }
 
-/** Calls `draw(width)` when the element first has a width and whenever it changes. */
+/** Calls a function when the element is shown and whenever its width changes. */
 export function onResize(element, draw) {
-  let last = 0;
+  let width = 0;
   new ResizeObserver(() => {
-    const width = Math.floor(element.clientWidth);
-    if (width && width !== last) draw((last = width));
+    if (element.clientWidth === width) return;
+    width = element.clientWidth;
+    if (width) draw();
   }).observe(element);
 }
 

@@ -1,7 +1,7 @@
 // Items that the user has starred, stored in this browser for each model.
 
-import { browserStorage } from "./state.js";
 import { announce, button, copyButton, downloadText, h } from "./dom.js";
+import { browserStorage } from "./state.js";
 import { counted, shown } from "./text.js";
 
 const MAX_FAVORITES = 1000;
@@ -11,8 +11,6 @@ export function makeFavorites() {
   let texts = [];
   /** False if the storage is full or disabled. */
   let isStored = true;
-  /** The texts of the stars on the page. */
-  const stars = new Map();
 
   const title = h("h2", { tabindex: -1 }, "Favorites");
   const hint = h("p", { class: "hint" }, "Star an item to keep it here, in this browser.");
@@ -48,10 +46,7 @@ export function makeFavorites() {
     hint.hidden = texts.length > 0;
     tools.hidden = !texts.length;
     list.replaceChildren(...texts.map(row));
-    for (const [star, text] of stars) {
-      if (star.isConnected) drawStar(star, text);
-      else stars.delete(star);
-    }
+    document.querySelectorAll(".star").forEach(drawStar);
   }
 
   function row(text, at) {
@@ -63,9 +58,10 @@ export function makeFavorites() {
       button("×", remove, { class: "quiet", "aria-label": `Remove ${shown(text)}` }));
   }
 
-  function drawStar(star, text) {
-    star.setAttribute("aria-pressed", String(texts.includes(text)));
-    star.textContent = texts.includes(text) ? "★" : "☆";
+  function drawStar(star) {
+    const isFavorite = texts.includes(star.dataset.text);
+    star.ariaPressed = String(isFavorite);
+    star.textContent = isFavorite ? "★" : "☆";
   }
 
   return {
@@ -78,9 +74,8 @@ export function makeFavorites() {
     },
     /** Returns a button that adds or removes a favorite. */
     star(text) {
-      const star = button("", () => toggle(text), { class: "star", "aria-label": `Keep ${shown(text)}` });
-      drawStar(star, text);
-      stars.set(star, text);
+      const star = button("", () => toggle(text), { class: "star", "data-text": text, "aria-label": `Keep ${shown(text)}` });
+      drawStar(star);
       return star;
     },
   };

@@ -39,9 +39,7 @@ export function makeLive(onChange) {
   const about = h("p", { class: "hint" });
   const [error, connectionError] = [errorLine(), errorLine()];
   const stop = button("Stop", () => stop.ariaDisabled !== "true" && order("stop", {}));
-  const use = button("Use this model", () => {
-    location.hash = `#/write/${encodeURIComponent(training.name)}`;
-  }, { class: "main" });
+  const use = button("Use this model", () => (location.hash = `#/write/${encodeURIComponent(training.name)}`), { class: "main" });
   const chart = makeLines({ label: "Loss of this training", x: "steps", y: "nats per token", height: 240 });
   const samples = h("ol", { class: "live", "aria-label": "Samples, the latest first", tabindex: 0 });
   const samplesSection = h("section", { "aria-label": "Samples" }, h("h3", {}, "Samples"), samples);

@@ -45,9 +45,10 @@ export function makeMatrix({ label, describe, onInspect }) {
   const status = h("p", { class: "visually-hidden", id: uniqueId("cell"), role: "status" });
   const element = h("div", { class: "matrix", tabindex: 0, role: "application", "aria-label": label,
     "aria-roledescription": "heat map; use the arrow keys" }, canvas, status);
-  let data = null, image = null, cell = 0, margin = 0, row = 0, column = 0, width = 0;
+  let data = null, image = null, cell = 0, margin = 0, row = 0, column = 0;
 
   function draw() {
+    const width = element.clientWidth;
     if (!data || !width) return;
     const count = data.labels.length;
     margin = width / (count + 2) >= MIN_LABELED_CELL ? Math.min(MAX_MARGIN, width / (count + 1)) : 0;
@@ -108,10 +109,7 @@ export function makeMatrix({ label, describe, onInspect }) {
     inspect(row + move[0], column + move[1]);
     status.textContent = describe(row, column);
   });
-  onResize(element, (newWidth) => {
-    width = newWidth;
-    draw();
-  });
+  onResize(element, draw);
 
   /** Shows a square matrix: { labels, strength }, where strength(row, column) is from 0 to 1. */
   function set(newData) {

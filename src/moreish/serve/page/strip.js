@@ -38,7 +38,7 @@ export function makeStrip({ label, onChoose, onInspect, describe }) {
     onChoose?.(at);
   });
   on("pointerover", (at) => {
-    spans[at].title ||= describe(at); // only on demand: a long text has thousands of tokens
+    spans[at].title = describe(at); // only on demand: a long text has thousands of tokens
     onInspect?.(at);
   });
   on("focusin", (at) => {
@@ -110,8 +110,6 @@ export function makeStrip({ label, onChoose, onInspect, describe }) {
         if (at in strengths) setVar(span, "strength", strengths[at]);
       });
     },
-    /** Discards the descriptions, after what they describe has changed. */
-    forgetDescriptions: () => spans.forEach((span) => span.removeAttribute("title")),
   };
 }
 

@@ -50,11 +50,7 @@ export function ending(text, length) {
 /** The label of a token that is part of a character, for example ‹e282›. */
 const BYTES = /^‹((?:[0-9a-f]{2})+)›$/;
 
-/**
- * Returns a function that decodes the tokens of a text, one after another. The last byte of a character
- * returns the character, those before it nothing.
- * @returns {(token: {text: string | null, label: string}) => string}
- */
+/** Returns a function that decodes the tokens of a text in order. Of a character in several bytes, the last returns it. */
 export function makeDecoder() {
   const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
   return ({ text, label }) => {

@@ -8,7 +8,7 @@ import { tabStorage } from "./state.js";
 import { CLEANING, ENCODINGS, inPageTerms, KINDS, MODELS, plainName } from "./terms.js";
 import { large, shown } from "./text.js";
 
-const select = (options) => h("select", {}, options.map(([value, title]) => h("option", { value }, title)));
+const select = (options, onchange) => h("select", { onchange }, options.map(([value, title]) => h("option", { value }, title)));
 const workLine = () => h("p", { class: "working" });
 
 function showWork(line, text) {
@@ -40,9 +40,9 @@ export function makeTrain(panel) {
   const renamed = h("p", { class: "hint" });
   const [uploadError, readError, planError, startError] = [errorLine(), errorLine(), errorLine(), errorLine()];
   const [uploadStatus, readStatus, planStatus] = [workLine(), workLine(), workLine()];
-  const serverText = select([["", "–"]]);
-  const kind = select(KINDS);
-  const encoding = select(ENCODINGS);
+  const serverText = select([["", "–"]], () => readText(serverText.value));
+  const kind = select(KINDS, () => readText(text));
+  const encoding = select(ENCODINGS, () => readText(text));
   const encodingField = field("Encoding", encoding);
   encodingField.hidden = true;
   const about = h("div", { class: "hint" });
@@ -50,8 +50,12 @@ export function makeTrain(panel) {
   const cleaning = h("div", { class: "row", role: "group", "aria-label": "Cleaning options" });
   const audit = h("section", { hidden: true }, h("h2", {}, "Problems found in the text"), about, findings, cleaning);
   const minutes = h("input", { type: "number", min: 0.1, max: 1440, step: "any", value: stored.minutes ?? 2 });
-  const model = select(MODELS);
-  const name = h("input", { type: "text", maxlength: 60, spellcheck: "false", autocomplete: "off", value: stored.name ?? "" });
+  const model = select(MODELS, makePlan);
+  const name = h("input", { type: "text", maxlength: 60, spellcheck: "false", autocomplete: "off", value: stored.name ?? "",
+    oninput: () => {
+      hasOwnName = Boolean(name.value);
+      remember();
+    } });
   const planBox = h("div", { class: "plan" });
   const start = button("Train", train, { class: "main" });
   const plan = h("section", { hidden: true }, h("h2", {}, "The plan"),
@@ -82,15 +86,8 @@ export function makeTrain(panel) {
     drop.addEventListener(type, () => drop.classList.toggle("over", type === "dragover"));
   }
   drop.addEventListener("drop", ({ dataTransfer: { files: [dropped] } }) => dropped && uploadFile(dropped));
-  serverText.addEventListener("change", () => readText(serverText.value));
-  for (const one of [kind, encoding]) one.addEventListener("change", () => readText(text));
   minutes.addEventListener("input", remember);
   minutes.addEventListener("input", debounce(500, makePlan));
-  model.addEventListener("change", makePlan);
-  name.addEventListener("input", () => {
-    hasOwnName = Boolean(name.value);
-    remember();
-  });
 
   /** Stores the choices for a reload. */
   function remember() {
