@@ -28,7 +28,7 @@ from result_files import write_results
 from moreish import api
 from moreish.data import catalog
 from moreish.runs.record import library_versions, machine_info
-from moreish.utils.download import RemoteFile, WheelMember, get
+from moreish.utils.download import RemoteFile, WheelMember, fetch
 
 VERSE = RemoteFile(
     name="verse",
@@ -57,7 +57,7 @@ LONG, SHORT = 2500, 500
 
 def lines_of_verse() -> Iterator[str]:
     """Yield the strings of the package's pickle without unpickling it."""
-    for opcode, argument, _ in pickletools.genops(gzip.decompress(get(VERSE))):
+    for opcode, argument, _ in pickletools.genops(gzip.decompress(fetch(VERSE))):
         if "UNICODE" in opcode.name and isinstance(argument, str):
             yield argument
 
