@@ -37,7 +37,7 @@ settings: $(VENV)/core  ## docs/settings.md, from the code
 	@$(BIN)/python docs/settings_reference.py
 
 screenshots: $(VENV)/dev  ## pictures of every view of the page, in build/screenshots
-	@MOREISH_SCREENSHOTS=$(CURDIR)/build/screenshots OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/browser/test_page.py -k looks_as_it_should
+	@MOREISH_SCREENSHOTS=$(CURDIR)/build/screenshots OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/browser/test_page.py -k layout_of_every_view
 	@ls build/screenshots
 
 proofs: $(VENV)/dev  ## docs/reliability.md, from the tests and the long proofs

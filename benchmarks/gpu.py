@@ -1,9 +1,8 @@
-"""What needs a CUDA GPU: the lecture's 10.8 M model, and how much of the GPU a GPT-2 124M uses.
+"""Benchmarks that need a CUDA GPU: the lecture's 10.8 M model, and the MFU of a GPT-2 124M.
 
     python benchmarks/gpu.py [--only NAME ...] [--out benchmarks/results/gpu.json]
 
-Nothing here was measured until benchmarks/results/gpu.json says so: it was written without a GPU
-at hand, and only its workings are tested, on a CPU with tiny sizes.
+The tests run this on a CPU with tiny sizes. Measurements on a GPU are in the result file.
 """
 
 import argparse
@@ -34,7 +33,7 @@ from moreish.training.state import TrainState
 from moreish.training.trainer import Trainer
 
 GOAL = 1.4697
-"""nanoGPT's README: its best validation loss, after three minutes of an A100."""
+"""The best validation loss in nanoGPT's README, after three minutes on an A100."""
 
 LECTURE_MODEL = {"name": "gpt", "layers": 6, "heads": 6, "width": 384, "context": 256,
                  "dropout": 0.2, "bias": False, "tied": True}  # fmt: skip
@@ -44,13 +43,13 @@ LECTURE_TRAINING = {"batch_size": 64, "lr": 1e-3, "decay": "cosine", "final_lr":
 GPT2 = {"name": "gpt", "layers": 12, "heads": 12, "width": 768, "context": 1024, "bias": False,
         "tied": True}  # fmt: skip
 GPT2_VOCABULARY = 50_304
-"""GPT-2's 50,257, filled up to a multiple of 64, as nanoGPT has it."""
+"""GPT-2's 50,257, padded to a multiple of 64 as in nanoGPT."""
 
 
 def shakespeare(
     model: dict[str, Any] = LECTURE_MODEL, steps: int = 5000, **train: Any
 ) -> dict[str, Any]:
-    """Tiny Shakespeare on the lecture's split: the loss, the seconds, and the way there."""
+    """Train on tiny Shakespeare with the lecture's split; return loss, seconds and loss curve."""
     settings = {"model": model, "train": {**LECTURE_TRAINING, **train}}
     with tempfile.TemporaryDirectory() as folder:
         run = moreish.train(
@@ -80,8 +79,8 @@ def utilisation(
     model: dict[str, Any] = GPT2, vocabulary: int = GPT2_VOCABULARY, rows: int = 480,
     steps: int = 15, **train: Any,
 ) -> dict[str, Any]:  # fmt: skip
-    """Steps of a GPT-2 124M on tokens drawn at random, which cost what any others do. `rows` in a
-    step are nanoGPT's half a million tokens."""
+    """Measure steps of a GPT-2 124M on random tokens, whose cost does not depend on their values.
+    The default `rows` per step are nanoGPT's half a million tokens."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     context = int(model["context"])
     ids = np.random.default_rng(0).integers(vocabulary, size=(rows + 2) * context, dtype=np.uint16)
@@ -101,7 +100,7 @@ def utilisation(
     times = []
     for _ in range(steps):
         began = time.perf_counter()
-        trainer.train_step()  # it reads the loss, so the GPU is done with all but the update
+        trainer.train_step()  # reads the loss, so the GPU has finished all but the update
         times.append(time.perf_counter() - began)
     seconds, peak = statistics.median(times), device_peak_flops(device)
     batch = trainer.sampler.batch(0)

@@ -1,20 +1,21 @@
-"""What each idea buys, with error bars: variants of one model, several seeds, paired differences.
+"""Ablations of modeling ideas: variants of one model, several seeds, paired differences.
 
     python benchmarks/ideas.py [--only NAME ...] [--seeds 3] [--out benchmarks/results/ideas.json]
 
-Variants of a family see equal data, not equal time: the question is what an idea is worth, not what
-it costs. Differences are those of `moreish compare`: on the same tokens of the validation split,
-with the spread between seeds in the interval.
+Variants of a family get equal data, not equal time, because this measures their benefit and not
+their cost. Differences are those of `moreish compare`: on the same tokens of the validation split,
+with confidence intervals that include the spread between seeds.
 """
 
 import argparse
-import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from result_files import read_results, write_results
 
 import moreish
 from moreish.runs.compare import Comparison
@@ -28,19 +29,19 @@ GPT = {"name": "gpt"}
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """Variants of a model, and what each is held against."""
+    """Variants of a model, and the baseline of each."""
 
     source: str
     train: Mapping[str, Any]
     variants: Mapping[str, Mapping[str, Any]]
     chain: bool
-    """Each against the one before, or each against the first."""
+    """Whether the baseline is the previous variant instead of the first one."""
 
 
 FAMILIES = {
     "attention": Family(
         source="shakespeare",
-        train={"steps": 5000},  # what else the GPT lecture's recipe has, its model brings along
+        train={"steps": 5000},  # the model brings the rest of the lecture's recipe
         variants={
             name: LADDER[name]
             for name in (
@@ -83,7 +84,7 @@ FAMILIES = {
 
 
 def measure(family: Family, seeds: int, folder: Path) -> list[dict[str, Any]]:
-    """Train every variant with every seed; returns an entry for each variant."""
+    """Train each variant with each seed, and return one entry per variant."""
     groups: dict[str, list[moreish.Run]] = {}
     entries: list[dict[str, Any]] = []
     for name, model in family.variants.items():
@@ -113,7 +114,7 @@ def measure(family: Family, seeds: int, folder: Path) -> list[dict[str, Any]]:
 
 
 def difference(found: Comparison, loss: float, other: list[moreish.Run]) -> dict[str, Any]:
-    """How much lower the variant's loss is than the other's; below zero it is higher."""
+    """Return how much lower the loss is than the baseline's, with its interval."""
     before = sum(run.scores["val"].loss for run in other) / len(other)
     sign = 1 if loss <= before else -1
     low, high = sorted((sign * found.low, sign * found.high))
@@ -127,7 +128,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/ideas.json"))
     options = parser.parse_args()
-    report = json.loads(options.out.read_text("utf-8")) if options.out.exists() else {}
+    report = read_results(options.out)
     for name in options.only:
         with tempfile.TemporaryDirectory() as folder:
             entries = measure(FAMILIES[name], options.seeds, Path(folder))
@@ -137,8 +138,7 @@ def main() -> None:
             "source": family.source, "train": family.train, "seeds": options.seeds,
             "variants": entries,
         }  # fmt: skip
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        write_results(options.out, report)
 
 
 if __name__ == "__main__":

@@ -1,19 +1,20 @@
-"""Kneser-Ney against an independent implementation: KenLM's `lmplz` (Heafield et al. 2013).
+"""Kneser-Ney compared with an independent implementation: KenLM's `lmplz` (Heafield et al. 2013).
 
     python benchmarks/kenlm.py PATH/TO/lmplz [--out benchmarks/results/kenlm.json]
 
-The program comes with the source distribution of the package `kenlm`, built with its own CMake
-files. It reads the training names of the lecture's split, a name a line, letters apart; its ARPA
-file is then read here, and its loss on the validation names set beside ours. Two things differ by
-design: KenLM pads with one start symbol where we know that boundaries go on, and it keeps a share
-for unknown words.
+The program is part of the source distribution of the package `kenlm`, built with its own CMake
+files. It reads the training names of the lecture's split, one per line, with spaces between
+letters. This script computes the loss of its ARPA file on the validation names and compares it with
+ours. Two things differ by design: KenLM pads names with a single start symbol, and it reserves
+probability for unknown words.
 """
 
 import argparse
-import json
 import math
 import subprocess
 from pathlib import Path
+
+from result_files import write_results
 
 from moreish.data import catalog
 from moreish.data.encode import encode_corpus
@@ -26,7 +27,7 @@ Table = dict[tuple[str, ...], tuple[float, float]]
 
 
 def read_arpa(text: str) -> Table:
-    """Of each n-gram, the logarithms (base 10) of its probability and its back-off."""
+    """Return log10 of the probability and of the back-off of each n-gram."""
     table: Table = {}
     for line in text.splitlines():
         parts = line.split("\t")
@@ -37,7 +38,7 @@ def read_arpa(text: str) -> Table:
 
 
 def log_probability(table: Table, context: tuple[str, ...], word: str) -> float:
-    """As ARPA files are read: the longest n-gram there is, and the back-offs of those above it."""
+    """Return log10 of a probability: of the longest n-gram in the file, with its back-offs."""
     found = table.get((*context, word))
     if found is not None:
         return found[0]
@@ -45,7 +46,7 @@ def log_probability(table: Table, context: tuple[str, ...], word: str) -> float:
 
 
 def kenlm_loss(table: Table, names: list[str], order: int) -> float:
-    """Mean nats a letter, ends included."""
+    """Return the mean loss in nats per letter, including the ends of names."""
     total, count = 0.0, 0
     for name in names:
         words = ["<s>", *name, "</s>"]
@@ -86,7 +87,7 @@ def main() -> None:
         print(found, flush=True)
         results.append(found)
     report = {"split": "the lecture's names, validation, nats a letter", "orders": results}
-    options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_results(options.out, report)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Every number that the lectures state, ours beside it, and how to get it; one Markdown page.
+"""Writes a page of the numbers that the lectures state, with ours and how to reproduce them.
 
     python benchmarks/lecture_numbers.py [--out docs/lecture-numbers.md]
 
-Small numbers are worked out here, in a few seconds. Losses of trained models come from the ladders
-in benchmarks/results (`make ladders` trains them again).
+Small numbers are computed here in a few seconds. Losses of trained models come from the ladders in
+benchmarks/results, which `make ladders` trains again.
 """
 
 import argparse
@@ -36,7 +36,7 @@ RESULTS = Path(__file__).parent / "results"
 
 @dataclass(frozen=True)
 class Line:
-    """A stated number, ours, and how to get it again."""
+    """A number that a lecture states, ours, and how to reproduce it."""
 
     what: str
     stated: str
@@ -47,7 +47,7 @@ class Line:
 def data(
     name: str, kind: str
 ) -> tuple[list[str], CharTokenizer, dict[str, TokenDataset], TokenDataset]:
-    """Documents, tokenizer, the lecture's splits, and all of it as one stream."""
+    """Return the documents, the tokenizer, the lecture's splits, and all tokens in order."""
     text = catalog.load_dataset(name)
     documents = text.split("\n") if kind == "lines" else [text]
     tokenizer = CharTokenizer.build(documents, boundary=kind == "lines")
@@ -64,7 +64,7 @@ def build(name: str, vocab_size: int, **settings: object) -> Model:
     return build_model(model_config({"name": name, **settings}), vocab_size)
 
 
-def counted(
+def fit_counts(
     tokens: TokenDataset, vocab_size: int, name: str = "ngram", **settings: object
 ) -> Model:
     model = build(name, vocab_size, **settings)
@@ -73,12 +73,12 @@ def counted(
     return model
 
 
-def mean(model: Model, tokens: TokenDataset) -> str:
+def mean_loss(model: Model, tokens: TokenDataset) -> str:
     return f"{evaluate_losses(model, tokens).mean(dtype=float):.4f}"
 
 
 def gradient_bigram(tokens: TokenDataset, strength: float) -> Model:
-    """makemore 1: 200 steps of plain gradient descent on all pairs at once, at a rate of 50."""
+    """makemore 1: 200 steps of full-batch gradient descent with learning rate 50."""
     model = build("bigram", 27)
     (weight,) = model.parameters()
     pairs, counts = np.unique(
@@ -97,7 +97,7 @@ def gradient_bigram(tokens: TokenDataset, strength: float) -> Model:
 
 
 def same_draws(a: torch.Tensor, b: torch.Tensor) -> int:
-    """Of a thousand letters drawn one after another from both tables with the same numbers."""
+    """Count equal letters among a thousand sampled from two tables with the same random numbers."""
     uniform = np.random.default_rng(2147483647).random(1000)
     at, same = 0, 0
     for u in uniform:
@@ -166,7 +166,7 @@ def untrained_bigram(train_ids_N: torch.Tensor) -> float:
 
 
 def toy_products() -> list[list[float]]:
-    """GPT lecture: a row of b's sums, and the second rows of its running sums and means."""
+    """GPT lecture: column sums of b, and the second rows of its running sums and means."""
     torch.manual_seed(42)
     lower = torch.ones(3, 3).tril()
     b = torch.randint(0, 10, (3, 2)).float()
@@ -188,7 +188,7 @@ def names_lines() -> Iterator[Line]:
         "27; 0, 1, 26",
         f"{tokenizer.vocab_size}; 0, {ends[0]}, {ends[1]}",
     )
-    table = counted(all_tokens, 27, order=2, add_k=0)
+    table = fit_counts(all_tokens, 27, order=2, add_k=0)
     assert isinstance(table, NGram)
     counts = dict(zip(table.grams_G.tolist(), table.counts_G.tolist(), strict=True))
 
@@ -232,29 +232,29 @@ def names_lines() -> Iterator[Line]:
     three = TokenDataset(all_tokens.ids_N[: 4 + sum(map(len, words[:3]))], items=True)
     yield Line(
         "first three words: loss per character; log-likelihood", "2.4; not stated",
-        f"{mean(table, three)}; −{evaluate_losses(table, three).sum(dtype=float):.4f}",
+        f"{mean_loss(table, three)}; −{evaluate_losses(table, three).sum(dtype=float):.4f}",
     )  # fmt: skip
     for k, stated in ((0, "2.45"), (1, "roughly 2.47"), (5, "")):
-        model = counted(all_tokens, 27, order=2, add_k=k)
-        yield Line(f"count bigram, all words, +{k}", stated, mean(model, all_tokens))
+        model = fit_counts(all_tokens, 27, order=2, add_k=k)
+        yield Line(f"count bigram, all words, +{k}", stated, mean_loss(model, all_tokens))
 
     def word(model: Model, text: str) -> str:
         ids = np.array([0, *tokenizer.encode(text), 0], dtype=np.uint8)
         value = evaluate_losses(model, TokenDataset(ids, items=True)).mean(dtype=float)
         return "infinite" if math.isinf(value) else f"{value:.3f}"
 
-    plus_one = counted(all_tokens, 27, order=2, add_k=1)
+    plus_one = fit_counts(all_tokens, 27, order=2, add_k=1)
     yield Line(
         "`andrej`; `andrejq`, and with +1", "not stated; infinite, not stated",
         f"{word(table, 'andrej')}; {word(table, 'andrejq')}, {word(plus_one, 'andrejq')}",
     )  # fmt: skip
-    yield Line("uniform", "3.29", mean(build("bigram", 27), all_tokens))
+    yield Line("uniform", "3.29", mean_loss(build("bigram", 27), all_tokens))
     by_gradients = {
         strength: gradient_bigram(all_tokens, strength) for strength in (0, 0.01, 1, 10)
     }
     yield Line(
         "neural bigram, full batch, rate 50, 200 steps: loss", "about 2.47, approaching 2.45",
-        mean(by_gradients[0], all_tokens),
+        mean_loss(by_gradients[0], all_tokens),
     )  # fmt: skip
     shares = [m(torch.arange(27)[:, None])[0][:, 0].softmax(-1) for m in (by_gradients[0], table)]
     yield Line(
@@ -297,7 +297,7 @@ def names_lines() -> Iterator[Line]:
     )  # fmt: skip
     first = TokenDataset(all_tokens.ids_N[:33], items=True)
     mlp = build("mlp", 27, context=3, embedding=2, hidden=100)
-    careful = mean(mlp, first)
+    careful = mean_loss(mlp, first)
     naive_loss, overfit_loss, wrong = overfit_32_examples(words[:5])
     yield Line(
         "initial loss on 32 examples: naive; careful (E02)",
@@ -317,11 +317,11 @@ def names_lines() -> Iterator[Line]:
         )  # fmt: skip
     stated = {2: 2.4528, 3: 2.2185, 4: 2.0560, 5: 1.9832, 6: 1.9740, 7: 1.9794}
     for order, value in stated.items():
-        model = counted(splits["train"], 27, "kneser-ney", order=order)
+        model = fit_counts(splits["train"], 27, "kneser-ney", order=order)
         yield Line(
             f"Kneser-Ney, order {order}, validation (independent code: {value:.4f})",
             "",
-            mean(model, splits["val"]),
+            mean_loss(model, splits["val"]),
         )
 
 
@@ -340,7 +340,7 @@ def shakespeare_lines() -> Iterator[Line]:
         "split by position", "90 % / 10 %",
         " / ".join(f"{len(s.ids_N):,}" for s in splits.values()),
     )  # fmt: skip
-    yield Line("uniform", "4.17", mean(build("bigram", 65), splits["val"]))
+    yield Line("uniform", "4.17", mean_loss(build("bigram", 65), splits["val"]))
     yield Line(
         "untrained bigram on the lecture's first batch, generator seed 1337", "4.87",
         f"{untrained_bigram(torch.from_numpy(splits['train'].ids_N.astype(np.int64))):.4f}",
@@ -374,16 +374,16 @@ def shakespeare_lines() -> Iterator[Line]:
     yield Line("GPT-2 tokens of the split", "", "{:,} / {:,}".format(*sizes))
     stated = {2: 2.4835, 3: 2.0381, 4: 1.7191, 5: 1.5612, 6: 1.5227, 7: 1.5165, 8: 1.5192}
     for order, value in stated.items():
-        model = counted(splits["train"], 65, "kneser-ney", order=order)
+        model = fit_counts(splits["train"], 65, "kneser-ney", order=order)
         yield Line(
             f"Kneser-Ney, order {order}, validation (independent code: {value:.4f})",
             "",
-            mean(model, splits["val"]),
+            mean_loss(model, splits["val"]),
         )
 
 
 def trained_lines() -> Iterator[Line]:
-    """From the committed benchmark of single trainings."""
+    """Read the benchmark of single trainings."""
     path = RESULTS / "quality.json"
     results = json.loads(path.read_text(encoding="utf-8"))["results"]
     for name, result in results.items():
@@ -416,7 +416,7 @@ def trained_lines() -> Iterator[Line]:
 
 
 def kenlm_lines() -> Iterator[Line]:
-    """From the committed comparison."""
+    """Read the comparison with KenLM."""
     found = json.loads((RESULTS / "kenlm.json").read_text(encoding="utf-8"))
     for entry in found["orders"]:
         yield Line(
@@ -428,7 +428,7 @@ def kenlm_lines() -> Iterator[Line]:
 
 
 def ladder_lines(source: str) -> Iterator[Line]:
-    """From the committed ladder, if there is one."""
+    """Read the ladder on a data set, if there is one."""
     path = RESULTS / f"ladder-{source}.json"
     if not path.exists():
         return
@@ -449,7 +449,7 @@ LECTURE_RUNGS = [rung.name for rung in RUNGS if rung.model["name"] == "lecture-g
 
 
 def rung_lines() -> Iterator[Line]:
-    """From the committed ladders at the lecture's recipe, one for each seed."""
+    """Read the ladders with the lecture's recipe, one per seed."""
     ladders = [
         json.loads(p.read_text("utf-8")) for p in sorted(RESULTS.glob("lecture-rungs-*.json"))
     ]
@@ -477,7 +477,7 @@ IDEAS = {
 
 
 def ideas() -> Iterator[str]:
-    """A table for each family of variants, from the committed measurement."""
+    """Yield a table for each family of variants of benchmarks/ideas.py."""
     path = RESULTS / "ideas.json"
     found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     for name, title in IDEAS.items():

@@ -85,7 +85,7 @@ class Mutant:
 
 
 class Mistakes(ast.NodeTransformer):
-    """Makes the mistake of some number, and counts how many there could be."""
+    """Makes the mistake with a number, and counts the possible mistakes."""
 
     def __init__(self, number: int) -> None:
         self.number, self.count = number, 0
@@ -99,7 +99,7 @@ class Mistakes(ast.NodeTransformer):
         return True
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        """Neither its annotations nor its decorators."""
+        """Visit the body, but not annotations and decorators."""
         node.body = [self.visit(part) for part in node.body]
         return node
 
@@ -109,7 +109,7 @@ class Mistakes(ast.NodeTransformer):
         return node
 
     def visit_JoinedStr(self, node: ast.JoinedStr) -> ast.AST:
-        """What people read is not judged."""
+        """Skip texts for people."""
         return node
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
@@ -169,7 +169,7 @@ class Mistakes(ast.NodeTransformer):
 
 
 def mutants_of(file: str) -> Iterator[Mutant]:
-    """All of a module."""
+    """Yield all mutants of a module."""
     path = PACKAGE / file
     tree = ast.parse(path.read_text("utf-8"))
     module = "moreish." + file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
@@ -182,7 +182,7 @@ def mutants_of(file: str) -> Iterator[Mutant]:
 
 
 def run_tests(tests: list[str], folder: Path, mutant: Mutant | None) -> int:
-    """pytest's exit status, in this process."""
+    """Run tests in this process and return pytest's exit status."""
     null = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(null, stream)
@@ -196,7 +196,7 @@ def run_tests(tests: list[str], folder: Path, mutant: Mutant | None) -> int:
     options = ["-x", "-q", "-m", "not soak", "-p", "no:cacheprovider", "-p", "no:xdist",
                "-W", "ignore::pytest.PytestAssertRewriteWarning"]  # fmt: skip
     paths = [str(ROOT / "tests" / test) for test in tests]
-    # The same examples each time, and the first that fails is enough.
+    # Hypothesis tries the same examples each time and does not shrink the one that fails.
     hypothesis.settings.register_profile(
         "mutation", derandomize=True, database=None, phases=[hypothesis.Phase.generate]
     )
@@ -205,7 +205,7 @@ def run_tests(tests: list[str], folder: Path, mutant: Mutant | None) -> int:
 
 
 def forked(work: Callable[[Path], int]) -> tuple[int, Path]:
-    """The process that does some work in a folder of its own."""
+    """Start a process that does some work in its own folder; return its id and the folder."""
     folder = Path(tempfile.mkdtemp(prefix="mutant-"))
     pid = os.fork()
     if pid:
@@ -219,8 +219,8 @@ def forked(work: Callable[[Path], int]) -> tuple[int, Path]:
 
 
 def measure(file: str, tests: list[str]) -> tuple[float, int, int]:
-    """How long the tests take without a mistake, how many of the module's lines and branches they
-    reach, and how many there are."""
+    """Return the seconds of the tests without a mistake, how many lines and branches of the module
+    they reach, and how many there are."""
     data = tempfile.mkstemp(suffix=".coverage")[1]
     paths = [str(PACKAGE / file)]
 
@@ -238,19 +238,19 @@ def measure(file: str, tests: list[str]) -> tuple[float, int, int]:
     seconds = time.perf_counter() - began
     shutil.rmtree(folder, ignore_errors=True)
     if status != 0:
-        sys.exit(f"{' '.join(tests)} fail without any mistake")
-    told = coverage.Coverage(data_file=data, branch=True, include=paths)
-    told.load()
+        sys.exit(f"{' '.join(tests)} fail without a mistake")
+    report = coverage.Coverage(data_file=data, branch=True, include=paths)
+    report.load()
     with tempfile.NamedTemporaryFile() as file_of_totals:
-        told.json_report(include=paths, outfile=file_of_totals.name)
+        report.json_report(include=paths, outfile=file_of_totals.name)
         totals = json.loads(Path(file_of_totals.name).read_text("utf-8"))["totals"]
     Path(data).unlink()
     reached = totals["covered_lines"] + totals["covered_branches"]
     return seconds, reached, totals["num_statements"] + totals["num_branches"]
 
 
-def judged(mutants: list[Mutant], tests: list[str], seconds: float) -> list[Mutant]:
-    """Those that no test noticed; one that takes far longer than usual is noticed."""
+def find_undetected(mutants: list[Mutant], tests: list[str], seconds: float) -> list[Mutant]:
+    """Return the mutants that no test detects; far slower tests count as a detection."""
     waiting, running, survived = mutants[::-1], dict[int, tuple[Mutant, Path, float]](), []
     while waiting or running:
         while waiting and len(running) < (os.cpu_count() or 1):
@@ -274,7 +274,7 @@ def judged(mutants: list[Mutant], tests: list[str], seconds: float) -> list[Muta
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="*", choices=AREAS, default=list(AREAS))
-    parser.add_argument("--most", type=int, default=60, help="mutants of each area")
+    parser.add_argument("--most", type=int, default=60, help="number of mutants for each area")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/mutation.json")
     options = parser.parse_args()
     found = json.loads(options.out.read_text("utf-8")) if options.out.exists() else {}
@@ -287,7 +287,7 @@ def main() -> None:
         for file, tests in AREAS[area].items():
             seconds, reached_here, there_here = measure(file, tests)
             reached, there = reached + reached_here, there + there_here
-            survived += judged([m for place, m in chosen if place == file], tests, seconds)
+            survived += find_undetected([m for place, m in chosen if place == file], tests, seconds)
         found[area] = {
             "modules": list(AREAS[area]),
             "tests": sorted({test for tests in AREAS[area].values() for test in tests}),

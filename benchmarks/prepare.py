@@ -1,12 +1,12 @@
-"""`moreish prepare` with GPT-2's tokenizer, against tiktoken alone on as many threads, in turn.
+"""Speed of `moreish prepare` with GPT-2's tokenizer compared with tiktoken alone.
 
     python benchmarks/prepare.py [--text FILE] [--megabytes 1000] [--rounds 3]
 
-Without a file the text is made here: documents of stretches of tiny Shakespeare in any order, one
-word of fifty with its letters in another order, so that new words keep coming. tiktoken gets it
-from memory, split into the same documents (`encode_ordinary_batch`), and its tokens are thrown
-away; `prepare` reads the file and leaves verified token files. Each runs in its own process, whose
-highest memory is reported.
+Without a file the text is synthetic: documents of random excerpts of tiny Shakespeare, with the
+letters of one in 50 words shuffled, so that new words keep appearing. tiktoken gets the documents
+from memory (`encode_ordinary_batch`) and discards the tokens; `prepare` reads the file and writes
+verified token files. Both use as many threads and alternate, each in its own process, whose peak
+memory is reported.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from result_files import write_results
 
 from moreish.data import catalog
 from moreish.data.shards.pipeline import PrepareConfig, available_cores, prepare_dataset
@@ -31,13 +32,13 @@ from moreish.tokenizers import tokenizer_builder
 
 SEPARATOR = "<|endoftext|>"
 
-TOGETHER = 16_000_000
-"""Characters that tiktoken gets at a time: as Python numbers, the tokens of all do not fit into
-memory."""
+BATCH_CHARACTERS = 16_000_000
+"""The number of characters that tiktoken gets at a time: as Python integers, all tokens would not
+fit into memory."""
 
 
 def documents(megabytes: float) -> Iterator[str]:
-    """So many million characters."""
+    """Yield documents of so many million characters in total."""
     words = catalog.load_dataset("shakespeare").split(" ")
     random = np.random.default_rng(0)
     left = megabytes * 1e6
@@ -68,7 +69,7 @@ def tiktoken_alone(text: Path) -> dict[str, Any]:
     for number, document in enumerate(every, 1):
         held.append(document)
         size += len(document)
-        if size >= TOGETHER or number == len(every):
+        if size >= BATCH_CHARACTERS or number == len(every):
             began = time.perf_counter()
             found = encoding.encode_ordinary_batch(held, num_threads=available_cores())
             seconds += time.perf_counter() - began
@@ -77,8 +78,8 @@ def tiktoken_alone(text: Path) -> dict[str, Any]:
     return {"seconds": seconds, "tokens": tokens}
 
 
-def ours(text: Path) -> dict[str, Any]:
-    tokenizer_builder("gpt2").build([], boundary=True)  # fetched, if need be
+def moreish_prepare(text: Path) -> dict[str, Any]:
+    tokenizer_builder("gpt2").build([], boundary=True)  # downloads the tokenizer if needed
     with tempfile.TemporaryDirectory(dir=text.parent) as folder:
         order = PrepareConfig(sources=(str(text),), source_format=SourceFormat(separator=SEPARATOR))
         began = time.perf_counter()
@@ -97,7 +98,7 @@ def ours(text: Path) -> dict[str, Any]:
         }
 
 
-SIDES = {"tiktoken": tiktoken_alone, "moreish": ours}
+SIDES = {"tiktoken": tiktoken_alone, "moreish": moreish_prepare}
 
 
 def main() -> None:
@@ -107,18 +108,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/prepare.json"))
     parser.add_argument("--side", choices=SIDES)
-    given = parser.parse_args()
-    if given.side:
-        print(json.dumps(SIDES[given.side](given.text)))
+    options = parser.parse_args()
+    if options.side:
+        print(json.dumps(SIDES[options.side](options.text)))
         return
     with tempfile.TemporaryDirectory() as folder:
-        text = given.text or Path(folder) / "text.txt"
-        if given.text is None:
+        text = options.text or Path(folder) / "text.txt"
+        if options.text is None:
             with text.open("w", encoding="utf-8") as file:
-                for document in documents(given.megabytes):
+                for document in documents(options.megabytes):
                     file.write(f"{document}\n{SEPARATOR}\n")
         rounds: list[dict[str, dict[str, Any]]] = []
-        for number in range(given.rounds):
+        for number in range(options.rounds):
             rounds.append({})
             for side in sorted(SIDES, reverse=number % 2 == 0):
                 command = [sys.executable, __file__, "--side", side, "--text", str(text)]
@@ -134,7 +135,7 @@ def main() -> None:
         "threads": available_cores(),
         "tokens": rounds[0]["moreish"]["tokens"],
         "megabytes_a_second": {
-            side: [round(p, 2) for p in sorted(of)] for side, of in pace.items()
+            side: [round(p, 2) for p in sorted(paces)] for side, paces in pace.items()
         },
         "times_tiktoken": {
             "median": round(median(ratios), 3),
@@ -146,8 +147,7 @@ def main() -> None:
         "versions": library_versions(),
         "machine": machine_info(),
     }
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(found, indent=2) + "\n")
+    write_results(options.out, found)
     print(json.dumps(found, indent=2))
 
 

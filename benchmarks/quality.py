@@ -1,10 +1,9 @@
-"""What Moreish reaches on the lectures' data, through its own command line; one JSON file.
+"""Validation losses of training runs on the lectures' data, through the command line.
 
     python benchmarks/quality.py [--only NAME ...] [--seeds 1] [--out FILE]
 
-With several seeds, the figure is the mean of their losses, and all of them are kept. Losses are
-exact over the whole validation split. Where a goal is in minutes, it is minutes on the
-machine that the JSON describes.
+With several seeds, the figure is the mean of their losses, and the file lists all of them. Losses
+are exact over the whole validation split. Minutes are those of the machine that the file describes.
 """
 
 import argparse
@@ -13,11 +12,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from moreish.runs.record import library_versions, machine_info
+from result_files import provenance, read_results, write_results
 
 NAMES = ["names-lecture", "--split", "lecture"]
 SHAKESPEARE = ["shakespeare", "--split", "lecture"]
@@ -91,8 +89,8 @@ CASES: dict[str, dict[str, Any]] = {
         "peer": "1.88 in three minutes (nanoGPT's README, its CPU setting)",
     },
 }
-"""What is asked of the command line, the loss that is to be reached (if there is one), what it is,
-and what a lecture or a peer says. Tiny Shakespeare against the clock is in `race.py`."""
+"""For each run: arguments of the command line, goal for the loss, description, and the loss of a
+lecture or peer. `race.py` measures tiny Shakespeare against the clock."""
 
 SHORT = [
     *("names-kneser-ney", "names-20-seconds", "names-2-minutes", "names-default"),
@@ -126,11 +124,11 @@ def measure(arguments: list[str], folder: str, seed: int = 0) -> dict[str, Any] 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="*", choices=sorted(CASES), default=list(CASES))
-    parser.add_argument("--short", action="store_true", help="only what make bench measures")
+    parser.add_argument("--short", action="store_true", help="only the runs of `make bench`")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/quality.json"))
     options = parser.parse_args()
-    earlier = json.loads(options.out.read_text("utf-8"))["results"] if options.out.exists() else {}
+    earlier = read_results(options.out).get("results", {})
     results = {name: {**earlier[name], **CASES[name]} for name in CASES if name in earlier}
     for name in SHORT if options.short else options.only:
         case = CASES[name]
@@ -142,15 +140,7 @@ def main() -> None:
             print(f"{name:<26} NOT MEASURED (see above)", flush=True)
             continue
         losses = [found["splits"]["val"]["loss"] for found in records if found]
-        made = datetime.now(UTC).isoformat(timespec="seconds")
-        results[name] = {
-            **case,
-            **record,
-            "losses": losses,
-            "made": made,
-            "machine": machine_info(),
-            "versions": library_versions(),
-        }
+        results[name] = {**case, **record, "losses": losses, **provenance()}
         loss = statistics.mean(losses)
         goal = case.get("goal")
         verdict = "" if goal is None else f"  goal {goal}: {'met' if loss <= goal else 'MISSED'}"
@@ -158,8 +148,7 @@ def main() -> None:
         facts = f"validation {loss:.4f}  {record['seconds']:.0f} s, {share:.1%} of it evaluation"
         print(f"{name:<26} {facts}{verdict}", flush=True)
     report = {"results": {name: results[name] for name in CASES if name in results}}
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_results(options.out, report)
 
 
 if __name__ == "__main__":

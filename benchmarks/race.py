@@ -1,12 +1,12 @@
-"""Time to quality: nanoGPT's CPU setting and Moreish on tiny Shakespeare, whole processes in turn.
+"""Time to quality: nanoGPT's CPU setting and Moreish on tiny Shakespeare, in alternation.
 
     python benchmarks/race.py --nanogpt PATH [--rounds 1] [--out benchmarks/results/race.json]
 
 PATH is a checkout of nanoGPT (github.com/karpathy/nanoGPT). In each round its `train.py` runs with
-the CPU setting of its README; R is how long that process takes. Then Moreish gets budgets of R/8,
-R/5 and R, with the round's number as its seed. All losses are exact, over the whole validation
-split of the lecture (90/10), in consecutive windows of each model's context, which is 64 characters
-for nanoGPT's and said for ours. Seconds are of whole processes, our final scoring included.
+the CPU setting of its README; R is the duration of that process. Then Moreish gets budgets of R/8,
+R/5 and R, with the number of the round as its seed. All losses are exact, over the whole validation
+split of the lecture (90/10), in consecutive windows of each model's context: 64 characters for
+nanoGPT, the reported context for Moreish. Seconds are those of whole processes, including scoring.
 """
 
 import argparse
@@ -16,16 +16,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from result_files import provenance, write_results
 from torch.nn import functional as F
 
 from moreish.data import catalog
-from moreish.runs.record import library_versions, machine_info
 
 SETTING = {
     "device": "cpu",
@@ -54,11 +53,11 @@ SIDES: dict[str, tuple[float, list[str]]] = {
     "planned-fifth": (1 / 5, SHAKESPEARE),
     "planned": (1, SHAKESPEARE),
 }
-"""The share of R that each may train, and what is asked of `moreish train`."""
+"""The training time as a fraction of R, and the arguments of `moreish train`."""
 
 
 def prepare(folder: Path) -> np.ndarray:
-    """The text as nanoGPT's `prepare.py` leaves it; returns the ids of its validation split."""
+    """Write the files of nanoGPT's `prepare.py` and return the ids of the validation split."""
     text = catalog.load_dataset("shakespeare")
     alphabet = sorted(set(text))
     ids = np.array([alphabet.index(c) for c in text], dtype=np.uint16)
@@ -69,8 +68,8 @@ def prepare(folder: Path) -> np.ndarray:
     return ids[cut:]
 
 
-def theirs(checkout: Path, folder: Path, val_ids: np.ndarray) -> dict[str, float]:
-    """nanoGPT's process: its seconds, and the exact loss of what it saved."""
+def run_nanogpt(checkout: Path, folder: Path, val_ids: np.ndarray) -> dict[str, float]:
+    """Run nanoGPT and return the seconds of its process and the exact loss of its checkpoint."""
     where = [f"--dataset={folder}", f"--out_dir={folder / 'out'}"]
     setting = [f"--{key}={value}" for key, value in SETTING.items()]
     command = ["train.py", "config/train_shakespeare_char.py", *where, *setting]
@@ -93,8 +92,8 @@ def theirs(checkout: Path, folder: Path, val_ids: np.ndarray) -> dict[str, float
     return {"seconds": seconds, "loss": total / (len(ids) - 1)}
 
 
-def ours(arguments: list[str], minutes: float, seed: int, folder: Path) -> dict[str, float]:
-    """Our process: its seconds, those of its training, and its loss."""
+def run_moreish(arguments: list[str], minutes: float, seed: int, folder: Path) -> dict[str, float]:
+    """Run Moreish and return the seconds of its process and of its training, and its loss."""
     began = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-m", "moreish", "train", *arguments, "--minutes", str(minutes),
@@ -119,28 +118,22 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/race.json"))
     options = parser.parse_args()
     if options.nanogpt is None:
-        print("race NOT MEASURED: it needs --nanogpt", flush=True)
+        print("race NOT MEASURED: this needs --nanogpt", flush=True)
         return
     rounds: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         val_ids = prepare(folder)
         for number in range(options.rounds):
-            found = {"nanogpt": theirs(options.nanogpt.resolve(), folder, val_ids)}
+            found = {"nanogpt": run_nanogpt(options.nanogpt.resolve(), folder, val_ids)}
             whole = found["nanogpt"]["seconds"]
             for side, (share, arguments) in SIDES.items():
-                found[side] = ours(arguments, share * whole / 60, number, folder)
+                found[side] = run_moreish(arguments, share * whole / 60, number, folder)
             for side, result in found.items():
                 print(f"{side:<14} {result['seconds']:6.1f} s  loss {result['loss']:.4f}")
             sys.stdout.flush()
             rounds.append(found)
-    report = {
-        "rounds": rounds,
-        "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine_info(),
-        "versions": library_versions(),
-    }
-    options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_results(options.out, {"rounds": rounds, **provenance()})
 
 
 if __name__ == "__main__":

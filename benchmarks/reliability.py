@@ -1,11 +1,11 @@
-"""docs/reliability.md from what the tests proved.
+"""Writes docs/reliability.md from the counts that the tests record.
 
     make proofs
 
-The tests write a line for each promise that they put to the proof, with how often. All lines go
-into benchmarks/results/reliability.json, and the page is made of that; with `--check` it is only
-said whether the page is what the results make of it. A page without what the long proofs write
-would look like one with it, so none is made, unless `--without-soak` asks for it.
+Each test of a guarantee records how often it was tested. The records are summed in
+benchmarks/results/reliability.json, from which the page is generated. `--check` only reports if the
+page matches the results. Without the records of the soak tests no page is written, unless
+`--without-soak` is given.
 """
 
 import argparse
@@ -24,7 +24,7 @@ MUTATION = ROOT / "benchmarks" / "results" / "mutation.json"
 PAGE = ROOT / "docs" / "reliability.md"
 
 SOAK = {"training, 1000 times kill -9"}
-"""What only the long proofs write (`make soak`)."""
+"""Records that only the soak tests write (`make soak`)."""
 
 PROMISES = """Exact resume
 A training that is cut at any step and resumed ends with the bits of one that never was: weights,
@@ -81,7 +81,7 @@ def page(results: dict[str, Any]) -> str:
 
 
 def tests_of_tests() -> list[str]:
-    """What benchmarks/mutation.py found."""
+    """Return the results of benchmarks/mutation.py."""
     areas = json.loads(MUTATION.read_text("utf-8")) if MUTATION.exists() else {}
     if not areas:
         return []
@@ -106,7 +106,7 @@ def tests_of_tests() -> list[str]:
 
 
 def missing(results: dict[str, Any]) -> list[str]:
-    """What the long proofs would have written."""
+    """Return the missing records of the soak tests."""
     return sorted(SOAK - {proof["what"] for proof in results["proofs"]})
 
 

@@ -1,11 +1,10 @@
-"""Time and memory of what must bear large texts: preparing them, counting, and finding what stands
-in the data.
+"""Time and memory on large texts: setting up a run, auditing, counting, and novelty look-ups.
 
     python benchmarks/scale.py [--only NAME ...] [--out benchmarks/results/scale.json]
 
-The text is made here: words drawn by their frequency in tiny Shakespeare, one letter of two hundred
-replaced by another, so that new n-grams keep coming for as long as it is. Each case runs in its
-own process, whose highest memory is reported.
+The text is synthetic: words drawn by their frequency in tiny Shakespeare, with one in 200 letters
+replaced, so that new n-grams keep appearing. Each case runs in its own process, whose peak memory
+is reported.
 """
 
 import argparse
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from result_files import read_results, write_results
 
 from moreish.config import resolve
 from moreish.data import catalog
@@ -36,7 +36,7 @@ from moreish.training.setup import set_up
 
 
 def words(megabytes: int) -> Iterator[bytes]:
-    """Pieces of a text of that many million characters."""
+    """Yield chunks of a text of that many million characters."""
     found, counts = np.unique(catalog.load_dataset("shakespeare").split(), return_counts=True)
     letters = np.frombuffer(b"abcdefghijklmnopqrstuvwxyz", "u1")
     spaced = np.array([f"{word} ".encode() for word in found], dtype=object)
@@ -68,13 +68,13 @@ def fit(tokens: TokenDataset, vocab_size: int, order: int) -> dict[str, Any]:
 
 
 def counting_shakespeare() -> dict[str, Any]:
-    """Kneser-Ney of order 7, the best of nine."""
+    """Measure Kneser-Ney counts of order 7, the best of nine runs."""
     tokens, size = shakespeare()
     return min((fit(tokens, size, 7) for _ in range(9)), key=lambda found: found["seconds"])
 
 
 def counting(megabytes: int) -> dict[str, Any]:
-    """Kneser-Ney of order 7 on a memory-mapped file of tokens, as a run has them."""
+    """Measure Kneser-Ney counts of order 7 on a memory-mapped token file, as in a run."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "ids"
         letters = np.unique(
@@ -85,19 +85,19 @@ def counting(megabytes: int) -> dict[str, Any]:
         with path.open("wb") as file:
             for piece in words(megabytes):
                 file.write(places[np.frombuffer(piece, "u1")].tobytes())
-        before = highest()
+        before = peak_memory()
         ids = np.memmap(path, dtype=np.uint8, mode="r")
         return {"before": before, **fit(TokenDataset(ids, items=False), len(letters), 7)}
 
 
 def preparing(tokenizer: str, kind: str = "text") -> dict[str, Any]:
-    """A file of 1 GB that is not in the page cache, from reading it to the folder of a run; beside
-    it, reading it alone, and copying it."""
+    """Measure the setup of a run on a 1 GB file that is not in the page cache, and reading and
+    copying the file for comparison."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "text.txt"
-        # In another process, for its memory is not what is measured.
+        # Another process writes the text, so that its memory is not measured.
         subprocess.run([sys.executable, __file__, "--write", path, "--as", kind], check=True)
-        before = highest()
+        before = peak_memory()
         read = min(read_through(path) for _ in range(3))
         copied = copy(path)
         forget(path)
@@ -124,11 +124,11 @@ def preparing(tokenizer: str, kind: str = "text") -> dict[str, Any]:
 
 
 def doctor(kind: CorpusKind) -> dict[str, Any]:
-    """The doctor on 1 GB: in lines of three words, or in one line."""
+    """Measure the audit of 1 GB in lines of three words, or in a single line."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "text.txt"
         subprocess.run([sys.executable, __file__, "--write", path, "--as", kind], check=True)
-        before, began = highest(), time.perf_counter()
+        before, began = peak_memory(), time.perf_counter()
         found = audit_source(str(path), kind)
         return {
             "before": before,
@@ -139,14 +139,14 @@ def doctor(kind: CorpusKind) -> dict[str, Any]:
 
 
 def forget(path: Path) -> None:
-    """Take a file out of the page cache."""
+    """Remove a file from the page cache."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def read_through(path: Path) -> float:
-    """Seconds that reading a file takes."""
+    """Return the seconds to read a file."""
     forget(path)
     began = time.perf_counter()
     with path.open("rb", buffering=0) as file:
@@ -156,7 +156,7 @@ def read_through(path: Path) -> float:
 
 
 def copy(path: Path) -> float:
-    """Seconds that copying a file takes."""
+    """Return the seconds to copy a file."""
     forget(path)
     beside = path.with_suffix(".copy")
     began = time.perf_counter()
@@ -167,7 +167,7 @@ def copy(path: Path) -> float:
 
 
 def write(path: Path, kind: str) -> None:
-    """1 GB of running text, or of lines of three words."""
+    """Write 1 GB of running text, or of lines of three words."""
     with path.open("wb") as file:
         for piece in words(1000):
             if kind == "lines":
@@ -178,7 +178,7 @@ def write(path: Path, kind: str) -> None:
 
 
 def novelty() -> dict[str, Any]:
-    """The suffix array of 100 MB, and look-ups of 500 characters in it."""
+    """Measure the suffix array of 100 MB, and look-ups of 500 characters in it."""
     data = b"".join(words(100))
     began = time.perf_counter()
     passages = OverlapIndex(data)
@@ -194,7 +194,7 @@ def novelty() -> dict[str, Any]:
 
 
 def nearest() -> dict[str, Any]:
-    """The nearest of ten million items (100 MB), to names that stand nowhere."""
+    """Measure the search for the nearest of ten million items (100 MB) to unknown names."""
     known = catalog.load_dataset("names").split("\n")
     random = np.random.default_rng(0)
     pairs = random.integers(len(known), size=(10_000_000, 2))
@@ -227,16 +227,18 @@ CASES: dict[str, Callable[[], dict[str, Any]]] = {
 }
 
 
-def highest() -> float:
-    """Gigabytes of memory that this process has had at the most."""
+def peak_memory() -> float:
+    """Return the peak memory of this process in GB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="*", choices=sorted(CASES), default=list(CASES))
-    parser.add_argument("--case", choices=sorted(CASES), help="in this process, as JSON")
-    parser.add_argument("--write", type=Path, help="the text of a case, to this file")
+    parser.add_argument(
+        "--case", choices=sorted(CASES), help="run one case in this process and print JSON"
+    )
+    parser.add_argument("--write", type=Path, help="write the text of a case to this file")
     parser.add_argument("--as", dest="kind", choices=["text", "lines"], default="text")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/scale.json"))
     options = parser.parse_args()
@@ -245,15 +247,15 @@ def main() -> None:
         return
     if options.case:
         found = CASES[options.case]()
-        print(json.dumps({**found, "gigabytes": highest()}))
+        print(json.dumps({**found, "gigabytes": peak_memory()}))
         return
-    report = json.loads(options.out.read_text("utf-8")) if options.out.exists() else {}
+    report = read_results(options.out)
     for name in options.only:
         command = [sys.executable, __file__, "--case", name]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         report[name] = {key: round(value, 4) for key, value in json.loads(done.stdout).items()}
         print(name, report[name], flush=True)
-        options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        write_results(options.out, report)
 
 
 if __name__ == "__main__":

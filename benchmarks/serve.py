@@ -29,6 +29,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+from result_files import write_results
 
 from moreish import api
 from moreish.runs.record import library_versions, machine_info
@@ -223,8 +224,8 @@ async def leave(
     given_up: list[float],
 ) -> None:
     """Run a round of clients of all kinds, and measure how long the server takes to drop them."""
-    of = {kind: [n for n in numbers if KINDS[n % len(KINDS)] == kind] for kind in KINDS}
-    writing = sum(len(of[kind]) for kind in KINDS[:3])
+    by_kind = {kind: [n for n in numbers if KINDS[n % len(KINDS)] == kind] for kind in KINDS}
+    writing = sum(len(by_kind[kind]) for kind in KINDS[:3])
     texts = -(-slots // max(1, writing))
     body = {"model": server.name, "prompt": "a", "max_tokens": 2000, "n": min(8, texts)}
 
@@ -243,9 +244,9 @@ async def leave(
 
     async def come(kinds: tuple[str, str], there: int) -> list[asyncio.Task[None]]:
         """Start clients and wait until the server has this many requests."""
-        tasks = [asyncio.create_task(stream(number)) for number in of[kinds[0]]]
-        tasks += [asyncio.create_task(whole(number)) for number in of[kinds[1]]]
-        await until(lambda: server.gauge("requests_open") >= there)
+        tasks = [asyncio.create_task(stream(number)) for number in by_kind[kinds[0]]]
+        tasks += [asyncio.create_task(whole(number)) for number in by_kind[kinds[1]]]
+        await wait_until(lambda: server.gauge("requests_open") >= there)
         return tasks
 
     async def go(tasks: list[asyncio.Task[None]]) -> None:
@@ -258,21 +259,23 @@ async def leave(
         "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(content)}\r\n\r\n"
     ).encode()
-    idle = [await connect(server, head + content) for _ in of["stalled"]]
-    idle += [await connect(server, (head + content)[: 40 if n % 4 else -10]) for n in of["half"]]
+    idle = [await connect(server, head + content) for _ in by_kind["stalled"]]
+    idle += [
+        await connect(server, (head + content)[: 40 if n % 4 else -10]) for n in by_kind["half"]
+    ]
     began = time.perf_counter()
     some = await come(("stream", "whole"), writing)
-    await until(lambda: server.gauge("texts_writing") == slots)
-    waiting = sum(len(of[kind]) for kind in KINDS[4:])
+    await wait_until(lambda: server.gauge("texts_writing") == slots)
+    waiting = sum(len(by_kind[kind]) for kind in KINDS[4:])
     others = await come(("stream that waits", "whole that waits"), writing + waiting)
     for tasks in (others, some):
         left = time.perf_counter()
         there = server.gauge("requests_open") - len(tasks)
         await go(tasks)
-        await until(lambda there=there: server.gauge("requests_open") <= there)
+        await wait_until(lambda there=there: server.gauge("requests_open") <= there)
         gone.append(time.perf_counter() - left)
-    await until(lambda: server.gauge("requests_open") + server.gauge("texts_writing") == 0)
-    await until(lambda: server.left()["files"] <= files)
+    await wait_until(lambda: server.gauge("requests_open") + server.gauge("texts_writing") == 0)
+    await wait_until(lambda: server.left()["files"] <= files)
     given_up.append(time.perf_counter() - began)
     for client in idle:
         client.close()
@@ -290,9 +293,9 @@ async def connect(server: Server, sent: bytes) -> socket.socket:
     return client
 
 
-async def until(true: Callable[[], bool]) -> None:
+async def wait_until(condition: Callable[[], bool]) -> None:
     began = time.perf_counter()
-    while not true():
+    while not condition():
         await asyncio.sleep(0.02)
         assert time.perf_counter() - began < 120
 
@@ -304,14 +307,14 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=64)
     parser.add_argument("--disconnects", type=int, default=1000)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/serve.json"))
-    given = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         run = make_run(Path(temporary))
-        server = Server(run, given.slots)
+        server = Server(run, options.slots)
         try:
-            loaded = asyncio.run(load(server, given.streams, given.seconds))
+            loaded = asyncio.run(load(server, options.streams, options.seconds))
             print(json.dumps(loaded, indent=2), flush=True)
-            left = asyncio.run(disconnect(server, given.disconnects, given.slots))
+            left = asyncio.run(disconnect(server, options.disconnects, options.slots))
             print(json.dumps(left, indent=2))
         finally:
             status = server.stop()
@@ -322,12 +325,12 @@ def main() -> None:
         "machine": machine_info(),
         "versions": library_versions(),
         "model": {**MODEL, "parameters": parameters},
-        "slots": given.slots,
+        "slots": options.slots,
         "load": loaded,
         "disconnects": left,
         "exit_status": status,
     }
-    given.out.write_text(json.dumps(found, indent=2) + "\n")
+    write_results(options.out, found)
 
 
 if __name__ == "__main__":

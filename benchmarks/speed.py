@@ -1,27 +1,26 @@
-"""How fast: training and sampling beside nanoGPT on one machine, both sides in turn.
+"""Speed of training and sampling compared with nanoGPT on the same machine, in alternation.
 
     python benchmarks/speed.py --nanogpt PATH [--only NAME ...] [--out FILE]
 
 PATH is a checkout of nanoGPT (github.com/karpathy/nanoGPT); without one, the cases that need it are
-left out and said to be. Training is compared with `transformers`' GPT-2 as well where that package
-is installed. Each ratio is the median over rounds in which both sides take turns, with
-the lowest and the highest round beside it: seconds alone mean little on a shared machine.
+reported as not measured. Training is also compared with `transformers`' GPT-2 if that package is
+installed. Each ratio is the median over rounds in which the contestants alternate, with the lowest
+and the highest round: seconds alone mean little on a shared machine.
 """
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from result_files import provenance, read_results, write_results
 from torch import nn
 
 import moreish
@@ -30,7 +29,6 @@ from moreish.evaluate.loss import mean_loss
 from moreish.generate.decode import generate
 from moreish.generate.sampling import Sampling
 from moreish.models import build_model, model_config
-from moreish.runs.record import library_versions, machine_info
 from moreish.training.budget import StepPlan
 from moreish.training.flops import FlopCounter
 from moreish.training.objectives import next_token_loss
@@ -39,22 +37,22 @@ from moreish.training.state import TrainState
 from moreish.training.trainer import Trainer
 
 CPU_SETTING = {"layers": 4, "heads": 4, "width": 128, "context": 64}
-"""nanoGPT's own for a CPU; batches of 12."""
+"""nanoGPT's setting for a CPU."""
 
 BATCH = 12
 ROUNDS = 7
 SAMPLING_ROUNDS = 41
-"""They are short, so that more of them are needed to see through the machine's moods."""
+"""These rounds are short, so more of them are needed against the noise of the machine."""
 
 STEPS = 20
-"""Of training in each round."""
+"""Training steps in each round."""
 
 Side = Callable[[], int]
-"""Does some work, returns how many tokens that was."""
+"""Does some work and returns its number of tokens."""
 
 
 def in_turn(sides: dict[str, Side], rounds: int = ROUNDS) -> dict[str, float]:
-    """Tokens a second of all sides, the first of which is ours, and its ratio to each other one."""
+    """Return tokens per second of each contestant, and the ratios of the first to the others."""
     for side in sides.values():
         side()
     speeds: dict[str, list[float]] = {name: [] for name in sides}
@@ -74,7 +72,7 @@ def in_turn(sides: dict[str, Side], rounds: int = ROUNDS) -> dict[str, float]:
 
 
 def matmul_peak() -> float:
-    """Floating-point operations a second of large float32 products here."""
+    """Return the FLOP/s of large float32 matrix products on this machine."""
     x = torch.randn(2048, 2048)
     x @ x
     times = []
@@ -86,7 +84,7 @@ def matmul_peak() -> float:
 
 
 def trainer(model: dict[str, Any], **train: Any) -> Trainer:
-    """Ours, on tiny Shakespeare at nanoGPT's batch size."""
+    """Return a trainer on tiny Shakespeare with nanoGPT's batch size."""
     config = resolve(
         {"data": {"source": "shakespeare"}, "model": model,
          "train": {"steps": 2000, "batch_size": BATCH, "lr": 1e-3, "optimizer": "adamw", **train}}
@@ -111,7 +109,7 @@ def their_model(checkout: Path) -> nn.Module:
 
 
 def gpt2_of_transformers() -> nn.Module | None:
-    """The same sizes and exact GELU; its biases cannot be left out. None if it is not installed."""
+    """Return a GPT-2 of the same size with exact GELU and, unlike the others, biases, or None."""
     try:
         from transformers import GPT2Config, GPT2LMHeadModel
     except ImportError:
@@ -137,7 +135,7 @@ def their_steps(
     optimizer: torch.optim.Optimizer,
     ids: torch.Tensor,
 ) -> Side:
-    """A step as nanoGPT's train.py makes it, the reading of the loss included."""
+    """Return training steps like those of nanoGPT's train.py, which also read the loss."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
     def steps() -> int:
@@ -157,8 +155,8 @@ def their_steps(
 
 
 def training(checkout: Path, *, compiled: bool = False) -> dict[str, float]:
-    """AdamW on batches of 12 x 64 in float32, without dropout or biases, with exact GELU and tied
-    embeddings, the gradient clipped. nanoGPT's is not compiled, as its CPU setting says."""
+    """Measure AdamW steps on batches of 12 x 64 in float32, without dropout or biases, with exact
+    GELU, tied embeddings and gradient clipping. nanoGPT is not compiled, as in its CPU setting."""
     like = {"name": "gpt", **CPU_SETTING, "bias": False, "tied": True, "feedforward": "gelu-exact"}
     mine = trainer(like, compile=compiled)
     began = time.perf_counter()
@@ -186,7 +184,7 @@ def training(checkout: Path, *, compiled: bool = False) -> dict[str, float]:
 
 
 def step_parts(mine: Trainer) -> dict[str, float]:
-    """Milliseconds of one step, and of its parts measured by themselves, forwards and backwards."""
+    """Measure milliseconds of one step, and of forward and backward of each of its parts."""
     model, block = mine.model, mine.model.blocks[0]
     x_BTC = torch.randn(BATCH, 64, CPU_SETTING["width"], requires_grad=True)
     there_BTC = torch.randn_like(x_BTC)
@@ -227,7 +225,7 @@ def step_parts(mine: Trainer) -> dict[str, float]:
 
 
 def sampling(checkout: Path, streams: int) -> dict[str, Any]:
-    """500 tokens from each of some streams, against nanoGPT's `generate`, which has one."""
+    """Compare 500 tokens from each of some streams with nanoGPT's `generate`, which has one."""
     model = build_model(model_config({"name": "gpt", **CPU_SETTING, "tied": True}), 65).eval()
     theirs = their_model(checkout).eval()
 
@@ -250,8 +248,8 @@ def sampling(checkout: Path, streams: int) -> dict[str, Any]:
 
 
 def tokens_one_by_one() -> dict[str, Any]:
-    """Microseconds for each token of one stream, in blocks of as many tokens as the context holds:
-    the first, which fills it, and those after it. Of each place the median over rounds."""
+    """Measure microseconds per token of one stream, in blocks of as many tokens as the context: the
+    first, which fills it, and those after it. Each value is the median over rounds."""
     block, found = CPU_SETTING["context"], {}
     for positions in ("learned", "rotary"):
         settings = {"name": "gpt", **CPU_SETTING, "positions": positions}
@@ -276,8 +274,8 @@ def tokens_one_by_one() -> dict[str, Any]:
 
 
 def default_run() -> dict[str, Any]:
-    """The run of `make run`: megabytes that the process needs at the most, then seconds for ten
-    thousand names from it, and for whole processes (the median of five)."""
+    """Measure the peak memory of `make run` in MB, seconds for ten thousand names from its model,
+    and seconds of whole processes (the median of five)."""
     with tempfile.TemporaryDirectory() as folder:
         run = str(Path(folder) / "run")
         found: dict[str, Any] = {"megabytes": megabytes_of(["train", "names", "--out", run])}
@@ -298,13 +296,13 @@ def default_run() -> dict[str, Any]:
 
 
 def shakespeare_run() -> dict[str, Any]:
-    """Megabytes that the default training on tiny Shakespeare needs at the most."""
+    """Measure the peak memory in MB of the default training on tiny Shakespeare."""
     with tempfile.TemporaryDirectory() as folder:
         return {"megabytes": megabytes_of(["train", "shakespeare", "--out", f"{folder}/run"])}
 
 
 def megabytes_of(arguments: list[str]) -> float:
-    """The most memory that a command takes."""
+    """Return the peak memory of a command."""
     watch = (
         "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True); "
         "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)"
@@ -336,22 +334,16 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=sorted(CASES), default=list(CASES))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/speed.json"))
     options = parser.parse_args()
-    earlier = json.loads(options.out.read_text("utf-8")) if options.out.exists() else {}
+    earlier = read_results(options.out)
     report = {name: earlier[name] for name in CASES if name in earlier}
     for name in options.only:
         if options.nanogpt is None and name in PEERED:
-            print(f"{name:<17} NOT MEASURED: it needs --nanogpt", flush=True)
+            print(f"{name:<17} NOT MEASURED: this needs --nanogpt", flush=True)
             continue
         found = {key: round(value, 4) for key, value in CASES[name](options.nanogpt).items()}
-        made = datetime.now(UTC).isoformat(timespec="seconds")
-        report[name] = {
-            **found,
-            "made": made,
-            "machine": machine_info(),
-            "versions": library_versions(),
-        }
+        report[name] = {**found, **provenance()}
         print(f"{name:<17} {found}", flush=True)
-        options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        write_results(options.out, report)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A browser for the tests of the page: Debian's Chromium, or another of that name."""
+"""Chromium for the tests of the page."""
 
 import json
 import shutil
@@ -15,11 +15,11 @@ from conftest import skip_or_fail
 
 expect.set_options(timeout=20_000)
 
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
 
 def chromium() -> str:
-    """The path of Chromium; the test ends where there is none."""
+    """Return the path of Chromium, or end the test if there is none."""
     found = shutil.which("chromium", path="/usr/bin") or shutil.which("chromium")
     if found is None:
         skip_or_fail("the page needs a browser: apt-get install chromium")
@@ -29,52 +29,51 @@ def chromium() -> str:
 @contextmanager
 def launched() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=QUIET)
+        browser = playwright.chromium.launch(executable_path=chromium(), args=ARGUMENTS)
         yield browser
         browser.close()
 
 
 class Watched:
-    """A page, and all that it does which it must not."""
+    """A page that records errors, dialogs and requests to other servers."""
 
     def __init__(self, browser: Browser, url: str, **options: Any) -> None:
-        self.context = browser.new_context(
-            viewport=options.pop("viewport", {"width": 1280, "height": 900}), **options
-        )
+        # Without animations, Chromium draws far fewer frames.
+        defaults = {"viewport": {"width": 1280, "height": 900}, "reduced_motion": "reduce"}
+        self.context = browser.new_context(**{**defaults, **options})
         self.context.add_init_script("window.before = Object.keys(window).length")
         self.page: Page = self.context.new_page()
         self.page.set_default_timeout(20_000)
         self.url = url
-        self.wrong: list[str] = []
-        self.answers: list[int] = []
-        """Statuses of errors, which the browser puts on its console too."""
+        self.errors: list[str] = []
+        self.statuses: list[int] = []
+        """The status codes of failed requests."""
         self.page.on("console", self._console)
-        self.page.on("pageerror", lambda error: self.wrong.append(f"error: {error}"))
-        self.page.on("dialog", lambda dialog: (self.wrong.append("dialog"), dialog.dismiss()))
+        self.page.on("pageerror", lambda error: self.errors.append(f"error: {error}"))
+        self.page.on("dialog", lambda dialog: (self.errors.append("dialog"), dialog.dismiss()))
         self.page.on("request", self._request)
         self.page.on(
-            "response", lambda answer: answer.status >= 400 and self.answers.append(answer.status)
+            "response", lambda answer: answer.status >= 400 and self.statuses.append(answer.status)
         )
 
     def _console(self, message: Any) -> None:
         if message.type in ("error", "warning") and "Failed to load resource" not in message.text:
-            self.wrong.append(f"console: {message.text}")
+            self.errors.append(f"console: {message.text}")
 
     def _request(self, request: Any) -> None:
         parts = urlsplit(request.url)
         if parts.scheme not in ("data", "blob") and f"//{parts.netloc}" not in self.url:
-            self.wrong.append(f"request: {request.url}")
+            self.errors.append(f"request: {request.url}")
 
     def open(self, place: str) -> Page:
-        """A view, as an address names it."""
+        """Open a view by its route."""
         self.page.goto("about:blank")
         self.page.goto(f"{self.url}/#/{place}")
         self.page.wait_for_selector("#facts span")
         return self.page
 
     def answer(self, path: str, body: Any, status: int = 200) -> None:
-        """Answer requests in the place of the server, if there is a query only those with it; a
-        list is a stream of events."""
+        """Answer requests to a path, with its query if it has one; a list is an event stream."""
         if isinstance(body, list):
             text, kind = "".join(f"data: {json.dumps(one)}\n\n" for one in body), "event-stream"
             headers = {"Content-Type": f"text/{kind}"}
@@ -85,18 +84,19 @@ class Watched:
             lambda route: route.fulfill(status=status, body=text, headers=headers),
         )
 
-    def shoot(self, path: Path) -> None:
-        """A picture of all of the page, to be looked at."""
+    def screenshot(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=path, full_page=True, animations="disabled")
 
     def close(self) -> None:
         self.context.close()
-        assert not self.wrong, self.wrong
+        assert not self.errors, self.errors
 
 
-def complaints(page: Page) -> list[tuple[str, str]]:
-    """What the checker of accessibility finds: its rule, and where."""
-    page.evaluate((Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text("utf-8"))
+def accessibility_violations(page: Page) -> list[tuple[str, str]]:
+    """Return the rules that axe finds violated, and their elements."""
+    if not page.evaluate("'axe' in window"):
+        axe = Path(axe_playwright_python.__file__).parent / "axe.min.js"
+        page.evaluate(axe.read_text("utf-8"))
     found = page.evaluate("axe.run()")["violations"]
     return [(one["id"], str(node["target"])) for one in found for node in one["nodes"]]

@@ -1,15 +1,16 @@
-"""What can be measured of how a page looks: what a reader would call broken."""
+"""Checks of the layout of a page."""
 
 from playwright.sync_api import Page
 
 MEASURE = r"""() => {
     const found = [], texts = [];
-    const isSeen = (one) => one.checkVisibility() && !one.closest(".unseen, .skip, option");
+    const unseen = ".visually-hidden, .skip, option";
+    const isSeen = (one) => one.checkVisibility() && !one.closest(unseen);
     const every = (selector) => [...document.querySelectorAll(selector)].filter(isSeen);
     const root = document.documentElement;
     if (root.scrollWidth > innerWidth) found.push(`scrolls sideways: ${root.scrollWidth}`);
 
-    /** What is seen of a box that lies in others. */
+    /** Returns the visible part of a box. */
     function seen(box, element) {
         let { left, top, right, bottom } = box;
         for (let one = element; one && one !== document.body; one = one.parentElement) {
@@ -75,7 +76,7 @@ MEASURE = r"""() => {
 
 
 def flaws(page: Page) -> list[str]:
-    """Sideways scrolling, text that is cut off, broken letter by letter, beside the page or over
-    other text, and panels and charts with nothing in them."""
+    """Return flaws: sideways scrolling, text that is cut off, broken within words, outside the page
+    or over other text, and empty panels and charts."""
     found: list[str] = page.evaluate(MEASURE)
     return found

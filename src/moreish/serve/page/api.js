@@ -1,165 +1,124 @@
-// The way to the server: one place that knows the token, the errors and the streams.
+// Requests to the server: the access token, errors, reconnection and event streams.
 
-import { byId, say } from "./dom.js";
+import { announce, byId } from "./dom.js";
+import { emit, tabStorage } from "./state.js";
 import { shown } from "./text.js";
-import { keep, tell } from "./state.js";
 
-/** An answer that is no success, in the server's words. */
-export class ApiError extends Error {
-  constructor(status, { message, param = null, code = null }) {
+/** An error whose message is for the user; `param` and `code` are those of the server's answer. */
+export class UserError extends Error {
+  constructor(message, { param = "", code = "" } = {}) {
     super(message);
-    Object.assign(this, { status, param, code });
+    Object.assign(this, { param: param ?? "", code });
   }
 }
 
-/** What is not even asked; the message says why. */
-export class Refused extends Error {}
+export const get = async (path, signal) => (await request(path, null, signal)).json();
 
-/** No answer. */
-export class Away extends Error {
-  constructor() {
-    super("The server does not respond.");
-  }
-}
+/** Posts a file as it is, and anything else as JSON. */
+export const post = async (path, body, signal) => (await request(path, body, signal)).json();
 
-/** @returns {Promise<any>} */
-export const get = async (path, signal) => (await request(path, { signal })).json();
-
-/** @returns {Promise<any>} */
-export const post = async (path, body, signal) => (await sent(path, body, signal)).json();
-
-const sent = (path, body, signal) =>
-  request(path, {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body: JSON.stringify(body),
-    signal,
-  });
-
-/** A file, as it is. @returns {Promise<any>} */
-export const upload = async (path, file, signal) =>
-  (await request(path, {
-    method: "POST",
-    headers: { "Content-Type": "application/octet-stream" },
-    body: file,
-    signal,
-  })).json();
-
-/**
- * Server-sent events (HTML standard, 9.2), each a line of JSON; of a GET where there is no body.
- * `EventSource` cannot send the token.
- * @returns {AsyncGenerator<any>}
- */
+/** Yields the JSON of server-sent events (HTML standard, 9.2). `EventSource` cannot send the token. */
 export async function* stream(path, body, signal) {
-  const response = await (body ? sent(path, body, signal) : request(path, { signal }));
+  const response = await request(path, body, signal);
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  let held = "";
+  let buffer = "";
   for (;;) {
-    const { value, done } = await reader.read().catch((error) => {
-      if (signal?.aborted) throw error;
-      away();
-      throw new Away();
-    });
+    const { value, done } = await reader.read().catch((error) => handleOffline(error, signal));
     if (done) return;
-    const events = (held + value).split(/\r?\n\r?\n/);
-    held = events.pop() ?? "";
+    const events = (buffer + value).split(/\r?\n\r?\n/);
+    buffer = events.pop() ?? "";
     for (const event of events) {
       const data = event.replace(/^data: ?/, "");
-      if (data === event) continue; // a comment that keeps the line open
-      const found = JSON.parse(data);
-      if (found.error) throw new ApiError(200, found.error);
-      yield found;
+      if (data === event) continue; // a comment that keeps the connection open
+      const answer = JSON.parse(data);
+      if (answer.error) throw new UserError(answer.error.message, answer.error);
+      yield answer;
     }
   }
 }
 
-/** What a header can hold; `fetch` fails with anything else. */
-const SENDABLE = /^[\t\x20-\x7e\x80-\xff]*$/;
+/** The characters that a header may contain; `fetch` fails with others. */
+const HEADER_VALUE = /^[\t\x20-\x7e\x80-\xff]*$/;
 
-let token = keep.tab.get("token", "");
-if (!SENDABLE.test(token)) token = "";
+let token = tabStorage.get("token", "");
+if (!HEADER_VALUE.test(token)) token = "";
 
-async function request(path, options) {
+async function request(path, body, signal) {
+  const isFile = body instanceof Blob;
+  const contentType = isFile ? "application/octet-stream" : "application/json";
   for (;;) {
     const used = token;
-    const headers = { ...options.headers, ...(used && { Authorization: `Bearer ${used}` }) };
-    let response;
-    try {
-      response = await fetch(path, { ...options, headers, cache: "no-store" });
-    } catch (error) {
-      if (options.signal?.aborted) throw error;
-      away();
-      throw new Away();
+    const response = await fetch(path, {
+      method: body ? "POST" : "GET",
+      headers: { ...(body && { "Content-Type": contentType }), ...(used && { Authorization: `Bearer ${used}` }) },
+      body: body && (isFile ? body : JSON.stringify(body)),
+      cache: "no-store",
+      signal,
+    }).catch((error) => handleOffline(error, signal));
+    if (response.ok) return response;
+    if (response.status !== 401) {
+      const { error } = await response.json().catch(() => ({}));
+      throw new UserError(error?.message ?? `the server returned status ${response.status}`, error);
     }
-    if (response.status === 401) {
-      await askForToken(used);
-      continue;
-    }
-    if (!response.ok) throw await errorOf(response);
-    return response;
+    await askForToken(used);
   }
 }
 
-async function errorOf(response) {
-  try {
-    return new ApiError(response.status, (await response.json()).error);
-  } catch {
-    return new ApiError(response.status, { message: `the server returned status ${response.status}` });
-  }
-}
+let tokenDialog = null;
 
-const WRONG = "The token is wrong.";
-
-let asking = null;
-
-/** Until the user has given a token other than the one that was startError. */
-async function askForToken(startError) {
-  if (token !== startError) return; // meanwhile another request has asked
-  asking ??= new Promise((resolve) => {
+/** Waits until the user has entered another token than the rejected one. */
+async function askForToken(rejected) {
+  if (token !== rejected) return; // another request has asked in the meantime
+  tokenDialog ??= new Promise((resolve) => {
     const [dialog, input, error] = [byId("token"), byId("token-field"), byId("token-error")];
-    error.textContent = startError ? WRONG : "";
+    const wrong = "The token is wrong.";
+    error.textContent = rejected ? wrong : "";
     dialog.querySelector("form").onsubmit = (event) => {
       event.preventDefault();
-      const given = input.value.trim();
-      error.textContent = SENDABLE.test(given) ? "" : WRONG;
+      const entered = input.value.trim();
+      error.textContent = HEADER_VALUE.test(entered) ? "" : wrong;
       if (error.textContent) return input.select();
-      token = given;
-      keep.tab.set("token", token);
-      asking = null;
+      token = entered;
+      tabStorage.set("token", token);
+      tokenDialog = null;
       dialog.close();
       resolve(undefined);
     };
-    // Without it nothing works: Escape would leave an empty page behind. A second one closes all the same.
+    // Without a token nothing works, so Escape must not close the dialog. Browsers let a second Escape close it.
     dialog.oncancel = (event) => event.preventDefault();
-    dialog.onclose = () => asking && !dialog.open && dialog.showModal();
+    dialog.onclose = () => tokenDialog && !dialog.open && dialog.showModal();
     input.value = "";
     dialog.showModal();
   });
-  await asking;
+  await tokenDialog;
 }
 
-let isAway = false;
+let isOffline = false;
 
-/** Says that the server is away, and looks for it until it is back. */
-async function away() {
-  if (isAway) return;
-  isAway = true;
-  const line = byId("away");
+/** Throws the error of a request without an answer; unless it was aborted, starts to reconnect. */
+function handleOffline(error, signal) {
+  if (signal?.aborted) throw error;
+  reconnect();
+  throw new UserError("The server does not respond.");
+}
+
+async function reconnect() {
+  if (isOffline) return;
+  isOffline = true;
+  const line = byId("offline");
   line.textContent = "The server does not respond. Retrying …";
   line.hidden = false;
-  for (let wait = 1000; ; wait = Math.min(2 * wait, 8000)) {
+  for (let wait = 1000; isOffline; wait = Math.min(2 * wait, 8000)) {
     await new Promise((resolve) => setTimeout(resolve, wait));
-    const there = await fetch("/healthz", { cache: "no-store" }).then((r) => r.ok, () => false);
-    if (there) break;
+    isOffline = !(await fetch("/healthz", { cache: "no-store" }).then(({ ok }) => ok, () => false));
   }
-  isAway = false;
   line.hidden = true;
-  say("The server is back.");
-  tell("back");
+  announce("The server is back.");
+  emit("models");
 }
 
-/** A signal for a request that replaces the one before. */
-export function latest() {
+/** Returns a function that returns a new abort signal and aborts the previous one. */
+export function makeLatestSignal() {
   let controller = new AbortController();
   return () => {
     controller.abort();
@@ -169,37 +128,44 @@ export function latest() {
 }
 
 /**
- * Does the work and says in the line what went wrong; what was aborted is no error.
- * @template T
- * @param {HTMLElement} line
- * @param {() => Promise<T>} work
- * @param {(text: string) => string} [words] what makes a message fit this place
- * @returns {Promise<T | undefined>}
+ * Returns the result of some work, or undefined after an error, which is shown in a line. An aborted request is
+ * no error. `rephrase` adapts the message to the view.
  */
-export async function attempt(line, work, words = (text) => text) {
+export async function attempt(line, work, rephrase = (text) => text) {
   try {
-    const found = await work();
+    const result = await work();
     line.textContent = "";
-    return found;
+    return result;
   } catch (error) {
-    if (error.name === "AbortError") return undefined;
-    if (![ApiError, Away, Refused].some((kind) => error instanceof kind)) console.error(error);
-    line.textContent = sentence(words(shown(asNamed(error))));
-    return undefined;
+    if (error.name === "AbortError") return;
+    if (!(error instanceof UserError)) console.error(error);
+    line.textContent = sentence(rephrase(shown(withFieldName(error))));
   }
 }
 
-/** What the page calls the parts of a request. */
-const NAMES = { prompt: "The text", text: "The text", max_tokens: "Max tokens", seed: "Seed", temperature: "Temperature",
+/** Returns a function that requests a path for a model and draws the answer, unless that model is already shown. */
+export function makeShow(error, path, draw) {
+  let model = "";
+  const newSignal = makeLatestSignal();
+  return async (card) => {
+    if (model === card.name) return;
+    model = card.name;
+    const answer = await attempt(error, () => get(`${path}?model=${encodeURIComponent(card.name)}`, newSignal()));
+    if (answer) draw(answer, card);
+    else if (model === card.name) model = ""; // so that the next call tries again
+  };
+}
+
+/** The labels of the fields that set the parameters of a request. */
+const FIELDS = { prompt: "The text", text: "The text", max_tokens: "Max tokens", seed: "Seed", temperature: "Temperature",
   top_k: "Top-k", top_p: "Top-p", starts: "Starts with", ends: "Ends with", contains: "Contains", length: "Length",
   regex: "Matches (regex)", minutes: "Minutes", name: "Run name", kind: "Read as" };
 
-/** The message of an error, with the page's name for what it is about. */
-const asNamed = ({ message, param }) =>
-  Object.hasOwn(NAMES, param ?? "") ? message.replace(new RegExp(`^${param}\\b`), NAMES[param]) : message;
+const withFieldName = ({ message, param = "" }) =>
+  Object.hasOwn(FIELDS, param) ? message.replace(new RegExp(`^${param}\\b`), FIELDS[param]) : message;
 
-/** With a capital, unless it begins with the name of a file. */
-const sentence = (text) => {
+/** Adds a period and, unless the text begins with a file name, a capital letter. */
+function sentence(text) {
   const isWord = /^\p{L}+(?=[\s,:;]|$)/u.test(text);
   return (isWord ? text.charAt(0).toUpperCase() + text.slice(1) : text) + (/[.!?…]$/.test(text) ? "" : ".");
-};
+}

@@ -1,173 +1,171 @@
-// Where each token of a text looks, layer by layer and head by head.
+// The attention weights between the tokens of a text, for each layer and head.
 
-import { attempt, latest, post, stream } from "./api.js";
+import { attempt, makeLatestSignal, post, stream } from "./api.js";
 import { errorLine, field } from "./controls.js";
-import { debounce, h } from "./dom.js";
+import { button, debounce, h } from "./dom.js";
 import { makeMatrix, pixels } from "./matrix.js";
-import { events, keep, currentText } from "./state.js";
+import { currentText, events, tabStorage } from "./state.js";
 import { makeStrip } from "./strip.js";
-import { counted, decoding, labelled, percent, whole } from "./text.js";
+import { counted, labelled, makeDecoder, percent, whole } from "./text.js";
 
+/** Stands for the mean of all heads. */
 const MEAN = -1;
 
-/** Tokens that the model writes where there is no text to look into. */
-const FEW = 48;
+/** The number of tokens to generate if there is no text. */
+const GENERATED = 48;
 
 export function makeAttention(panel) {
-  let of = "";
-  /** @type {{tokens: string[], total: number, layers: number, heads: number, maps: number[][][]} | null} */
-  let found = null;
-  let [layer, head, at] = [0, MEAN, 0];
-  /** The tokens of the text, where it is the model's own. @type {number[] | null} */
+  let model = "";
+  let data = null;
+  let [layer, head, position] = [0, MEAN, 0];
+  /** The tokens of the text, if a model generated it. */
   let ids = null;
-  /** How often Write's text had changed when it was looked at last. */
-  let seen = 0;
-  const replaced = latest();
+  /** The version of the Generate view's text that was shown last. */
+  let version = 0;
+  const newSignal = makeLatestSignal();
 
   const text = h("textarea", { rows: 2, spellcheck: "false", autocapitalize: "off", dir: "auto" });
   const part = h("p", { class: "hint part" });
   const layers = h("div", { class: "choices", role: "group", "aria-label": "Layer" });
   const heads = h("div", { class: "heads", role: "group", "aria-label": "Head" });
   const error = errorLine();
-  const strip = makeStrip({ label: "Tokens; each shows what it attends to", looked: (to) => to !== null && look(to),
-    describe: (to) => `${labelled(found.tokens[to])}: ${inWords(to)}` });
+  const strip = makeStrip({ label: "Tokens; each shows what it attends to", onInspect: inspect,
+    describe: (at) => `${labelled(data.tokens[at])}: ${describe(at)}` });
   strip.element.classList.add("chips");
   const readout = h("p", { class: "readout" });
   const matrix = makeMatrix({ label: "Attention: one row per token (query), one column per earlier token (key)",
-    describe: (row, column) => `${name(row)} attends to ${name(column)}: ${percent(weight(row, column))}`,
-    looked: (row, column) => look(row, column) });
+    describe: (row, column) => `${name(row)} attends to ${name(column)}: ${percent(weight(row, column))}`, onInspect: inspect });
 
   panel.append(h("p", { class: "lead" }, "Each position attends to itself and the positions before it. Point at a token, or reach it with Tab ",
       "and the arrow keys: the stronger the tint, the larger the attention weight."),
-    h("div", { class: "row" }, field("Text", text),
-      h("button", { type: "button", onclick: () => invent() }, "Generate a text")),
+    h("div", { class: "row" }, field("Text", text), button("Generate a text", generate)),
     error, part,
     h("div", { class: "row" }, h("span", { class: "label", "aria-hidden": "true" }, "Layer"), layers),
-    h("div", { class: "looking" }, h("div", { class: "paper" }, heads, strip.element, readout), matrix.element));
+    h("div", { class: "attention-maps" }, h("div", { class: "main-column" }, heads, strip.element, readout), matrix.element));
 
-  const soon = debounce(250, () => {
-    keep.tab.set(`attention.${of}`, text.value);
-    ask();
+  const requestSoon = debounce(250, () => {
+    tabStorage.set(`attention.${model}`, text.value);
+    request();
   });
   text.addEventListener("input", () => {
     ids = null;
-    replaced(); // what is on its way must not come over what is typed
-    soon();
+    newSignal(); // an earlier answer must not replace what is typed
+    requestSoon();
   });
-  events.addEventListener("theme", () => found && drawHeads());
+  events.addEventListener("theme", () => data && drawHeads());
 
-  async function ask() {
-    const signal = replaced();
-    const answer = await attempt(error, () =>
-      post("/api/attention", { model: of, text: ids ?? text.value, layer }, signal));
+  async function request() {
+    const signal = newSignal();
+    const answer = await attempt(error, () => post("/api/attention", { model, text: ids ?? text.value, layer }, signal));
     if (!answer) return;
-    found = answer;
-    at = found.tokens.length - 1;
-    const { total, tokens: { length } } = found;
-    part.textContent = total > length ? `Showing the last ${whole(length)} of ${counted(total, "token")}.` : "";
-    strip.cut(0);
-    for (const token of found.tokens) strip.push(labelled(token));
+    data = answer;
+    const { total, tokens } = data;
+    position = tokens.length - 1;
+    part.textContent = total > tokens.length ? `Showing the last ${whole(tokens.length)} of ${counted(total, "token")}.` : "";
+    strip.truncate(0);
+    tokens.forEach((token) => strip.push(labelled(token)));
     drawLayers();
     drawHeads();
     draw();
   }
 
-  /** Have the model write a text: it knows all of its tokens. */
-  async function invent() {
-    const signal = replaced();
+  async function generate() {
+    const signal = newSignal();
     const tokens = await attempt(error, async () => {
       const all = [];
-      for await (const event of stream("/api/write", { model: of, max_tokens: FEW }, signal)) {
+      for await (const event of stream("/api/write", { model, max_tokens: GENERATED }, signal)) {
         all.push(...(event.tokens ?? []));
       }
       return all;
     });
-    if (tokens) take(tokens);
+    if (tokens) showTokens(tokens);
   }
 
-  /** Look into the text of Write, or into how it is to begin; whether there is any. */
-  function takeCurrentText() {
-    if (currentText.of !== of || !(currentText.tokens.length || currentText.beginning)) return false;
-    keep.tab.set(`attention.${of}`, "");
-    if (currentText.tokens.length) take(currentText.tokens);
-    else [ids, text.value] = [null, currentText.beginning], ask();
-    return true;
+  function showTokens(tokens) {
+    ids = tokens.map(({ id }) => id);
+    text.value = tokens.map(makeDecoder()).join("");
+    request();
   }
 
-  function take(tokens) {
-    ids = tokens.map((token) => token.id);
-    text.value = tokens.map(decoding()).join("");
-    ask();
-  }
-
-  /** How much one token takes from another, by the head that is looked at. */
+  /** Returns an attention weight of a head. */
   const weight = (row, column, of = head) =>
-    of === MEAN ? found.maps.reduce((sum, map) => sum + map[row][column], 0) / found.heads : found.maps[of][row][column];
+    of === MEAN ? data.maps.reduce((sum, map) => sum + map[row][column], 0) / data.heads : data.maps[of][row][column];
 
-  const name = (to) => `“${labelled(found.tokens[to])}” (${to + 1})`;
+  const tint = (row, column, of = head) => (column <= row ? Math.sqrt(weight(row, column, of)) : 0);
 
-  function inWords(row) {
-    const looks = found.tokens.slice(0, row + 1).map((token, column) => ({ token, column, share: weight(row, column) }));
-    looks.sort((a, b) => b.share - a.share);
-    const most = looks.slice(0, 4).filter(({ share }) => share >= 0.01);
-    return `attends to ${most.map(({ column, share }) => `${name(column)} ${percent(share)}`).join(", ")}`;
+  const name = (at) => `“${labelled(data.tokens[at])}” (${at + 1})`;
+
+  function describe(row) {
+    const weights = Array.from({ length: row + 1 }, (_, column) => ({ column, share: weight(row, column) }));
+    const largest = weights.sort((a, b) => b.share - a.share).slice(0, 4).filter(({ share }) => share >= 0.01);
+    return `attends to ${largest.map(({ column, share }) => `${name(column)} ${percent(share)}`).join(", ")}`;
   }
 
-  function look(row, column = row) {
-    at = row;
+  function inspect(row, column = row) {
+    position = row;
     strip.select(row);
-    strip.paint((to) => (to <= row ? Math.sqrt(weight(row, to)) : null));
-    readout.replaceChildren(h("bdi", {}, `${name(row)} ${inWords(row)}`));
+    strip.paint(Array.from({ length: row + 1 }, (_, at) => tint(row, at)));
+    readout.replaceChildren(h("bdi", {}, `${name(row)} ${describe(row)}`));
     matrix.mark(row, column);
   }
 
   function draw() {
-    matrix.set({ rows: found.tokens.map(labelled), columns: found.tokens.map(labelled),
-      strength: (row, column) => (column <= row ? Math.sqrt(weight(row, column)) : 0) });
-    strip.stale();
-    look(at);
+    matrix.set({ labels: data.tokens.map(labelled), strength: (row, column) => tint(row, column) });
+    inspect(position);
+  }
+
+  /** Returns a button of a group in which one is pressed. */
+  function choice(label, isPressed, onChoose) {
+    return button(label, ({ currentTarget }) => {
+      for (const other of currentTarget.parentNode.children) other.ariaPressed = String(other === currentTarget);
+      onChoose();
+    }, { "aria-pressed": String(isPressed) });
   }
 
   function drawLayers() {
-    if (layers.children.length === found.layers) return;
-    layers.replaceChildren(...Array.from({ length: found.layers }, (_, number) =>
-      h("button", { type: "button", "aria-pressed": String(number === layer), onclick: () => {
-        layer = number;
-        [...layers.children].forEach((button, other) => button.setAttribute("aria-pressed", String(other === layer)));
-        ask();
-      } }, `${number + 1}`)));
+    if (layers.children.length === data.layers) return;
+    layers.replaceChildren(...Array.from({ length: data.layers }, (_, number) => choice(`${number + 1}`, number === layer, () => {
+      layer = number;
+      request();
+    })));
   }
 
   function drawHeads() {
-    const size = found.tokens.length;
-    if (head >= found.heads) head = MEAN;
-    const all = found.heads > 1 ? [MEAN, ...found.maps.keys()] : [0];
+    const size = data.tokens.length;
+    if (head >= data.heads) head = MEAN;
+    const numbers = data.heads > 1 ? [MEAN, ...data.maps.keys()] : [0];
     const focused = [...heads.children].indexOf(document.activeElement);
-    heads.replaceChildren(...all.map((number) =>
-      h("button", { type: "button", "aria-pressed": String(number === head || all.length === 1), onclick: (event) => {
+    heads.replaceChildren(...numbers.map((number) => choice(
+      [pixels(size, size, (row, column) => tint(row, column, number)), number === MEAN ? "All heads" : `Head ${number + 1}`],
+      number === head || numbers.length === 1, () => {
         head = number;
-        for (const button of heads.children) button.setAttribute("aria-pressed", String(button === event.currentTarget));
         draw();
-      } }, pixels(size, size, (row, column) => (column <= row ? Math.sqrt(weight(row, column, number)) : 0)),
-      number === MEAN ? "All heads" : `Head ${number + 1}`)));
+      })));
     heads.children[focused]?.focus();
   }
 
   return {
     show(card) {
-      const changed = currentText.of === card.name && currentText.changes !== seen;
-      seen = currentText.changes;
-      if (of !== card.name) {
-        of = card.name;
-        [found, layer, head] = [null, 0, MEAN];
+      const isChanged = currentText.model === card.name && currentText.version !== version;
+      version = currentText.version;
+      const isOther = model !== card.name;
+      if (!isOther && data && !isChanged) return;
+      if (isOther) {
+        model = card.name;
+        [data, layer, head] = [null, 0, MEAN];
         layers.replaceChildren();
         heads.replaceChildren();
-        [ids, text.value] = [null, keep.tab.get(`attention.${of}`, "")];
-      } else if (found && !changed) return;
-      // What was typed here stays until the text of Write is another.
-      if ((changed || !text.value) && takeCurrentText()) return;
-      if (text.value) ask();
-      else invent();
+        [ids, text.value] = [null, tabStorage.get(`attention.${model}`, "")];
+      }
+      // What the user typed here stays until the text of the Generate view changes.
+      const { tokens, prompt } = currentText;
+      if ((isChanged || !text.value) && currentText.model === model && (tokens.length || prompt)) {
+        tabStorage.set(`attention.${model}`, "");
+        if (tokens.length) return showTokens(tokens);
+        [ids, text.value] = [null, prompt];
+      }
+      if (text.value) request();
+      else generate();
     },
   };
 }

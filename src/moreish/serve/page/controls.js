@@ -1,113 +1,75 @@
-// Fields that several views have.
+// Form controls that several views share.
 
-import { Refused } from "./api.js";
-import { fresh, h } from "./dom.js";
-import { model, sampling } from "./state.js";
+import { UserError } from "./api.js";
+import { h, uniqueId } from "./dom.js";
+import { currentModel, sampling } from "./state.js";
 import { whole } from "./text.js";
 
-/** A label above a field. */
-export function field(title, input, hint) {
-  input.id ||= fresh("field");
-  const about = hint ? h("small", { id: fresh("hint") }, hint) : null;
-  if (about) input.setAttribute("aria-describedby", about.id);
-  return h("div", { class: "field" }, h("label", { for: input.id }, title), input, about);
+/** Puts a label above a control, and optionally a hint below it. */
+export function field(title, input, hint = "") {
+  input.id ||= uniqueId("field");
+  const small = hint && h("small", { id: uniqueId("hint") }, hint);
+  if (small) input.setAttribute("aria-describedby", small.id);
+  return h("div", { class: "field" }, h("label", { for: input.id }, title), input, small);
 }
 
-/** A box to tick, with its label. */
-export const tick = (title, input) => h("label", { class: "tick" }, input, title);
+export const checkbox = (title, input) => h("label", { class: "checkbox" }, input, title);
 
-/** A line for what went wrong here. */
 export const errorLine = () => h("p", { class: "error", role: "alert" });
 
-/**
- * A slider that shows its value in words.
- * @param {string} title
- * @param {{values: () => number[], name: (value: number) => string, get: () => number,
- *   set: (value: number) => void, hint: string}} options
- */
-function slider(title, { values, name, get, set, hint }) {
+/** Returns a slider over a list of values, which sets one of the sampling settings. */
+function slider(title, setting, values, format, hint) {
   const input = h("input", { type: "range", min: 0, step: 1 });
-  const output = h("output", {});
-  const wrapped = field(title, input, hint);
-  wrapped.classList.add("slider");
-  wrapped.querySelector("label").append(output);
-  const tell = (value) => {
-    output.textContent = name(value);
-    input.setAttribute("aria-valuetext", name(value));
+  const output = h("output");
+  const element = field(title, input, hint);
+  element.classList.add("slider");
+  element.querySelector("label").append(output);
+  const showValue = (value) => {
+    output.textContent = format(value);
+    input.setAttribute("aria-valuetext", format(value));
   };
   const refresh = () => {
     const all = values();
+    // The current value may not be among those of another model, so the closest one is shown.
+    const distances = all.map((value) => Math.abs(Math.log((value || 1e9) / (sampling[setting] || 1e9))));
     input.max = all.length - 1;
-    // The value that comes closest: another model may have fewer.
-    const at = all.reduce((best, value, i) => (far(value, get()) < far(all[best], get()) ? i : best), 0);
-    input.value = at;
-    tell(all[at]);
+    input.value = distances.indexOf(Math.min(...distances));
+    showValue(all[input.valueAsNumber]);
   };
   input.addEventListener("input", () => {
-    const value = values()[input.valueAsNumber];
-    set(value);
-    tell(value);
+    sampling[setting] = values()[input.valueAsNumber];
+    showValue(sampling[setting]);
   });
   refresh();
-  return { element: wrapped, refresh };
-}
-
-const far = (a, b) => Math.abs(Math.log((a || 1e9) / (b || 1e9)));
-
-const TEMPERATURES = [0.01, ...Array.from({ length: 40 }, (_, i) => (i + 1) / 20)];
-const TOP_PS = Array.from({ length: 20 }, (_, i) => (i + 1) / 20);
-const TOP_KS = [1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 75, 100, 200, 500, 1000];
-
-/** All makers of sampling sliders on the page, so that they agree. */
-const copies = [];
-
-/**
- * Temperature, top-k and top-p.
- * @param {() => void} changed
- */
-export function samplingControls(changed) {
-  const setter = (name, of = (value) => value) => (value) => {
-    sampling[name] = of(value);
-    for (const other of copies) if (other !== refresh) other();
-    changed();
-  };
-  const sliders = [
-    slider("Temperature", {
-      values: () => TEMPERATURES,
-      name: (value) => (value <= 0.01 ? "0" : value.toFixed(2)),
-      get: () => sampling.temperature || 0.01,
-      set: setter("temperature", (value) => (value <= 0.01 ? 0 : value)),
-      hint: "Below 1: more predictable. Above 1: more varied. 1 leaves the model unchanged.",
-    }),
-    slider("Top-k", {
-      values: () => [...TOP_KS.filter((k) => k < (model()?.vocabulary ?? Infinity)), 0],
-      name: (value) => (value ? `top ${value}` : "all"),
-      get: () => sampling.top_k,
-      set: setter("top_k"),
-      hint: "Sample only from the k most likely tokens.",
-    }),
-    slider("Top-p", {
-      values: () => TOP_PS,
-      name: (value) => (value < 1 ? `top ${Math.round(100 * value)} %` : "all"),
-      get: () => sampling.top_p,
-      set: setter("top_p"),
-      hint: "Sample only from the most likely tokens whose probabilities add up to p.",
-    }),
-  ];
-  const refresh = () => sliders.forEach((one) => one.refresh());
-  copies.push(refresh);
-  const element = h("fieldset", { class: "sampling" }, h("legend", {}, "Sampling settings"),
-    sliders.map((one) => one.element));
   return { element, refresh };
 }
 
-/** The whole number in a field; null where there is nothing in it. Anything else is startError. */
-export function wholeIn(input, title, low, high = Number.MAX_SAFE_INTEGER) {
-  if (!input.value && !input.validity.badInput) return null;
-  const value = input.valueAsNumber;
-  if (Number.isInteger(value) && value >= low && value <= high) return value;
-  throw new Refused(`${title} must be a whole number ${value > high ? `of at most ${whole(high)}` : `of at least ${whole(low)}`}`);
+const TEMPERATURES = [0, ...Array.from({ length: 40 }, (_, i) => (i + 1) / 20)];
+const TOP_PS = Array.from({ length: 20 }, (_, i) => (i + 1) / 20);
+const TOP_KS = [1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 75, 100, 200, 500, 1000];
+
+/** Returns the controls of the sampling settings; `refresh` shows settings that another view has changed. */
+export function samplingControls(onChange = () => {}) {
+  const sliders = [
+    slider("Temperature", "temperature", () => TEMPERATURES, (t) => (t ? t.toFixed(2) : "0"),
+      "Below 1: more predictable. Above 1: more varied. 1 leaves the model unchanged."),
+    slider("Top-k", "top_k", () => [...TOP_KS.filter((k) => k < (currentModel()?.vocabulary ?? Infinity)), 0],
+      (k) => (k ? `top ${k}` : "all"), "Sample only from the k most likely tokens."),
+    slider("Top-p", "top_p", () => TOP_PS, (p) => (p < 1 ? `top ${Math.round(100 * p)} %` : "all"),
+      "Sample only from the most likely tokens whose probabilities add up to p."),
+  ];
+  const element = h("fieldset", { class: "sampling", oninput: onChange }, h("legend", {}, "Sampling settings"),
+    sliders.map((one) => one.element));
+  return { element, refresh: () => sliders.forEach((one) => one.refresh()) };
 }
 
-/** A whole number that the random draws start from; small enough to read out. */
+/** Returns the whole number in a field, or null if the field is empty. */
+export function wholeNumber(input, title, low) {
+  if (!input.value && !input.validity.badInput) return null;
+  const [value, high] = [input.valueAsNumber, Number.MAX_SAFE_INTEGER];
+  if (Number.isInteger(value) && value >= low && value <= high) return value;
+  throw new UserError(`${title} must be a whole number ${value > high ? `of at most ${whole(high)}` : `of at least ${whole(low)}`}`);
+}
+
+/** Returns a random seed that is short enough to read aloud. */
 export const newSeed = () => Math.floor(Math.random() * 1e6);

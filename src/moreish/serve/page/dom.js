@@ -1,128 +1,103 @@
-// Elements out of values. Nothing here makes markup out of text, so text stays text.
+// Helpers that create and update elements. None of them parses text as markup.
 
-const SVG = "http://www.w3.org/2000/svg";
+/** These are set as properties: an attribute would only set the initial value. */
+const PROPERTIES = new Set(["value", "checked", "disabled", "hidden"]);
 
-/** What is set as a property: an attribute would only be the first value. */
-const PROPERTIES = new Set(["value", "checked", "disabled", "hidden", "selected"]);
+const isPresent = (value) => value !== null && value !== undefined && value !== false;
 
 /**
- * An element: h("p", {class: "hint", onclick: f}, "text", child).
- * Props that are null, undefined or false are left out, as are such children.
- * @param {string} tag
- * @param {Record<string, any>} [props] attributes; `on…` listeners; `vars`, custom CSS properties
- * @param {...any} children
- * @returns {any}
+ * Creates an element from attributes, listeners named `on…`, and children:
+ * h("p", { class: "hint", onclick: f }, "text", child). Null, undefined and false are skipped.
  */
-export function h(tag, props = {}, ...children) {
-  return fill(document.createElement(tag), props, children);
-}
+export const h = (tag, props = {}, ...children) => fill(document.createElement(tag), props, children);
 
-/** The same for SVG. @returns {any} */
-export function svg(tag, props = {}, ...children) {
-  return fill(document.createElementNS(SVG, tag), props, children);
-}
+/** Creates an SVG element; the arguments are those of `h`. */
+export const svg = (tag, props = {}, ...children) =>
+  fill(document.createElementNS("http://www.w3.org/2000/svg", tag), props, children);
 
 function fill(element, props, children) {
   for (const [name, value] of Object.entries(props)) {
-    if (value === null || value === undefined || value === false) continue;
+    if (!isPresent(value)) continue;
     if (typeof value === "function") element.addEventListener(name.slice(2), value);
-    else if (name === "vars") setVars(element, value);
     else if (PROPERTIES.has(name)) element[name] = value;
     else element.setAttribute(name, value === true ? "" : String(value));
   }
-  element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(...children.flat().filter(isPresent));
   return element;
 }
 
-/** Custom CSS properties; the policy of this page allows no style attributes. */
-export function setVars(element, vars) {
-  for (const [name, value] of Object.entries(vars)) element.style.setProperty(`--${name}`, String(value));
-}
+export const button = (label, onclick, props = {}) => h("button", { type: "button", onclick, ...props }, label);
 
-/** @returns {any} */
+/** Sets a custom CSS property to a number; the content security policy allows no style attributes. */
+export const setVar = (element, name, number) => element.style.setProperty(`--${name}`, number.toFixed(4));
+
 export const byId = (id) => document.getElementById(id);
 
-let numbered = 0;
-/** An id that is used nowhere else. */
-export const fresh = (name) => `${name}-${++numbered}`;
+let idCount = 0;
+export const uniqueId = (prefix) => `${prefix}-${++idCount}`;
 
-const canHaveFocus = (one) => one.isConnected && !one.disabled && one.checkVisibility();
+const isFocusable = (element) => element.isConnected && !element.disabled && element.checkVisibility();
 
-/** Does what may hide, disable or replace the element that has the focus: then the first of `others` gets it that can. */
-export function keepFocus(work, ...others) {
+/** Runs work that may hide, disable or replace the focused element; if so, focuses the first usable fallback. */
+export function keepFocus(work, ...fallbacks) {
   const focused = document.activeElement;
   work();
-  if (focused && focused !== document.body && !canHaveFocus(focused)) others.find((one) => one && canHaveFocus(one))?.focus();
+  if (!focused || focused === document.body || isFocusable(focused)) return;
+  fallbacks.find((element) => element && isFocusable(element))?.focus();
 }
 
-/** The last call, once no other has come for so many milliseconds. */
-export function debounce(wait, work) {
+/** Delays a function until it has not been called for some milliseconds. */
+export function debounce(milliseconds, work) {
   let timer = 0;
-  return (...given) => {
+  return () => {
     clearTimeout(timer);
-    timer = setTimeout(work, wait, ...given);
+    timer = setTimeout(work, milliseconds);
   };
 }
 
-/** At most once a frame, with the latest arguments. */
-export function eachFrame(work) {
-  let given = null;
-  return (...latest) => {
-    if (given === null) {
-      requestAnimationFrame(() => {
-        const now = given ?? [];
-        given = null;
-        work(...now);
-      });
-    }
-    given = latest;
-  };
-}
-
-/** Calls `draw(width)` when the element gets another width, once it is seen. */
-export function whenWide(element, draw) {
-  let last = 0;
+/** Calls a function when the element is shown and whenever its width changes. */
+export function onResize(element, draw) {
+  let width = 0;
   new ResizeObserver(() => {
-    const width = Math.floor(element.clientWidth);
-    if (width && width !== last) draw((last = width));
+    if (element.clientWidth === width) return;
+    width = element.clientWidth;
+    if (width) draw();
   }).observe(element);
 }
 
-/** Tells those who listen to the page; sparingly. */
-export function say(text) {
-  byId("say").textContent = text;
+/** Announces a text to screen readers. */
+export const announce = (text) => (byId("announcer").textContent = text);
+
+/** Returns a button that copies the text that `getText` returns. */
+export function copyButton(getText) {
+  const element = button("Copy", async () => {
+    const copied = await copy(getText());
+    announce(copied ? "Copied." : "Copying failed.");
+    if (!copied) return;
+    element.textContent = "Copied";
+    setTimeout(() => (element.textContent = "Copy"), 1500);
+  });
+  return element;
 }
 
-/** Text to the clipboard; whether that went well. */
-export async function copy(text) {
+async function copy(text) {
   try {
     await navigator.clipboard.writeText(text);
+    return true;
   } catch {
-    // No permission, or no https on another machine: the old way.
-    const area = h("textarea", { value: text, class: "unseen", readonly: true });
-    (document.querySelector("dialog[open]") ?? document.body).append(area);
+    // The clipboard API needs permission and, on other machines, https; selecting the text does not.
+    const area = h("textarea", { value: text, class: "visually-hidden", readonly: true });
+    document.body.append(area);
     area.select();
-    const went = document.execCommand("copy");
+    const copied = document.execCommand("copy");
     area.remove();
-    if (!went) return say("Copying failed."), false;
+    return copied;
   }
-  say("Copied.");
-  return true;
 }
 
-/** A button that copies what `text()` gives, and says that it did. */
-export function copyButton(text) {
-  const button = h("button", { type: "button", onclick: async () => {
-    if (!(await copy(text()))) return;
-    button.textContent = "Copied";
-    setTimeout(() => (button.textContent = "Copy"), 1500);
-  } }, "Copy");
-  return button;
-}
-
-/** Has the browser save a text as a file. */
-export function save(name, text) {
-  const address = URL.createObjectURL(new Blob([text], { type: "text/plain;charset=utf-8" }));
-  h("a", { href: address, download: name }).click();
-  setTimeout(() => URL.revokeObjectURL(address), 10_000);
+/** Offers a text as a download. */
+export function downloadText(name, text) {
+  const url = URL.createObjectURL(new Blob([text], { type: "text/plain;charset=utf-8" }));
+  h("a", { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }

@@ -1,46 +1,42 @@
-// Items that the user likes, kept by this browser for each model.
+// Items that the user has starred, stored in this browser for each model.
 
-import { copyButton, h, save, say } from "./dom.js";
-import { keep } from "./state.js";
+import { announce, button, copyButton, downloadText, h } from "./dom.js";
+import { browserStorage } from "./state.js";
 import { counted, shown } from "./text.js";
 
-const MOST = 1000;
+const MAX_FAVORITES = 1000;
 
 export function makeFavorites() {
-  let of = "";
-  /** @type {string[]} */
+  let model = "";
   let texts = [];
-  /** Whether the browser can store them: storage may be full or disabled. */
-  let isKept = true;
-  /** The stars on the page, which have to agree. @type {Map<HTMLElement, string>} */
-  const stars = new Map();
+  /** False if the storage is full or disabled. */
+  let isStored = true;
 
   const title = h("h2", { tabindex: -1 }, "Favorites");
   const hint = h("p", { class: "hint" }, "Star an item to keep it here, in this browser.");
   const list = h("ul", { class: "favorites", "aria-label": "Favorites" });
-  const whole = () => texts.map((text) => `${text}\n`).join("");
-  const tools = h("div", { class: "row" }, copyButton(whole),
-    h("button", { type: "button", onclick: () => save(`${of}-favorites.txt`, whole()) }, "Save as file"));
+  const asLines = () => texts.map((text) => `${text}\n`).join("");
+  const tools = h("div", { class: "row" }, copyButton(asLines),
+    button("Save as file", () => downloadText(`${model}-favorites.txt`, asLines())));
   const element = h("section", { "aria-label": "Favorites" }, title, hint, list, tools);
 
-  const place = () => `favorites.${of}`;
-
   function read() {
-    const found = keep.long.get(place(), []);
-    return Array.isArray(found) ? found.filter((text) => typeof text === "string").slice(0, MOST) : [];
+    const stored = browserStorage.get(`favorites.${model}`, []);
+    return Array.isArray(stored) ? stored.filter((text) => typeof text === "string").slice(0, MAX_FAVORITES) : [];
   }
 
-  /** Keep a text, or give it up. Another tab may have kept others meanwhile. */
-  function set(text, wanted) {
-    const others = (isKept ? read() : texts).filter((other) => other !== text);
-    texts = (wanted ? [text, ...others] : others).slice(0, MOST);
-    isKept = keep.long.set(place(), texts);
+  /** Adds or removes a favorite, after reading those that another tab has stored. */
+  function toggle(text) {
+    const others = (isStored ? read() : texts).filter((other) => other !== text);
+    texts = (texts.includes(text) ? others : [text, ...others]).slice(0, MAX_FAVORITES);
+    isStored = browserStorage.set(`favorites.${model}`, texts);
     draw();
-    if (!isKept) say("This browser cannot store favorites.");
+    if (!isStored) announce("This browser cannot store favorites.");
   }
 
-  keep.long.changed((name) => {
-    if (name !== place()) return;
+  // Another tab has changed the favorites.
+  addEventListener("storage", ({ key }) => {
+    if (key !== `moreish.favorites.${model}`) return;
     texts = read();
     draw();
   });
@@ -50,41 +46,37 @@ export function makeFavorites() {
     hint.hidden = texts.length > 0;
     tools.hidden = !texts.length;
     list.replaceChildren(...texts.map(row));
-    for (const [star, text] of stars) {
-      if (star.isConnected) light(star, texts.includes(text));
-      else stars.delete(star);
-    }
+    document.querySelectorAll(".star").forEach(drawStar);
   }
 
   function row(text, at) {
     const remove = () => {
-      set(text, false);
+      toggle(text);
       (list.children[Math.min(at, texts.length - 1)]?.querySelector("button") ?? title).focus();
     };
     return h("li", {}, h("bdi", { class: "text" }, shown(text)),
-      h("button", { type: "button", class: "quiet", "aria-label": `Remove ${shown(text)}`, onclick: remove }, "×"));
+      button("×", remove, { class: "quiet", "aria-label": `Remove ${shown(text)}` }));
+  }
+
+  function drawStar(star) {
+    const isFavorite = texts.includes(star.dataset.text);
+    star.ariaPressed = String(isFavorite);
+    star.textContent = isFavorite ? "★" : "☆";
   }
 
   return {
     element,
-    /** Those of another model. */
+    /** Shows the favorites of a model. */
     open(name) {
-      of = name;
-      [texts, isKept] = [read(), true];
+      model = name;
+      [texts, isStored] = [read(), true];
       draw();
     },
-    /** A button that keeps a text, or gives it up. */
+    /** Returns a button that adds or removes a favorite. */
     star(text) {
-      const star = h("button", { type: "button", class: "star", "aria-label": `Keep ${shown(text)}`,
-        onclick: () => set(text, !texts.includes(text)) });
-      light(star, texts.includes(text));
-      stars.set(star, text);
+      const star = button("", () => toggle(text), { class: "star", "data-text": text, "aria-label": `Keep ${shown(text)}` });
+      drawStar(star);
       return star;
     },
   };
-}
-
-function light(star, is) {
-  star.setAttribute("aria-pressed", String(is));
-  star.textContent = is ? "★" : "☆";
 }

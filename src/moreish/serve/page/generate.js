@@ -1,248 +1,237 @@
-// The view in which a model writes on from a beginning, and each of its choices can be looked at.
+// The Generate view: a model continues a prompt, and each of its choices can be inspected and changed.
 
 import { attempt } from "./api.js";
-import { errorLine, field, newSeed, samplingControls, tick, wholeIn } from "./controls.js";
-import { copyButton, debounce, eachFrame, h, keepFocus, say } from "./dom.js";
+import { checkbox, errorLine, field, newSeed, samplingControls, wholeNumber } from "./controls.js";
+import { announce, button, copyButton, debounce, h, keepFocus } from "./dom.js";
+import { generateAfter, tokenizePrompt } from "./generation.js";
 import { END, isEnd, makeNext, nameOf } from "./next.js";
-import { keep, currentText } from "./state.js";
+import { currentText, tabStorage } from "./state.js";
 import { legend, makeStrip } from "./strip.js";
-import { counted, decoding, ending, percent, shown } from "./text.js";
-import { generateAfter, read } from "./generation.js";
+import { counted, ending, makeDecoder, percent, shown } from "./text.js";
 
-/** @typedef {import("./generation.js").Token} Token */
+const KINDS = { prompt: "prompt", sampled: "sampled", chosen: "chosen by you" };
 
-const KINDS = { given: "prompt", drawn: "sampled", taken: "chosen by you" };
+const DEFAULT_MAX_TOKENS = 200;
 
-/** Tokens that are currentText where the field does not say. */
-const MOST = 200;
+/** The number of characters before a place that describe it. */
+const CONTEXT = 24;
 
-/** Characters that tell where in the text a place is. */
-const AROUND = 24;
+const decode = (tokens) => tokens.map(makeDecoder()).join("");
 
 export function makeGenerate(panel) {
-  /** @type {Token[]} */
+  let model = "";
   let tokens = [];
-  let decode = decoding();
-  /** @type {"stop" | "length" | null} */
+  let decodeNext = makeDecoder();
+  /** Why the generation ended: "stop" or "length". */
   let finish = null;
-  let of = "";
-  /** @type {AbortController | null} */
-  let writing = null;
-  /** What had the focus when it began. @type {Element | null} */
-  let from = null;
-  /** Tokens that are not shown yet. @type {Token[]} */
+  /** Aborts the current generation. */
+  let running = null;
+  /** The element that had the focus when the generation began. */
+  let focusedBefore = null;
+  /** Tokens that have arrived and are not shown yet. */
   let arrived = [];
-  const soon = eachFrame(flush);
 
   const prompt = h("textarea", { rows: 3, spellcheck: "false", autocapitalize: "off", dir: "auto",
     placeholder: "Optional. Without a prompt, the model starts from scratch." });
-  const seed = h("input", { type: "number", min: 0, step: 1, value: newSeed() });
+  const seed = h("input", { type: "number", min: 0, step: 1, value: newSeed(), oninput: () => (renew.checked = false) });
   const renew = h("input", { type: "checkbox", checked: true });
-  const most = h("input", { type: "number", min: 1, step: 1, value: MOST });
+  const maxTokens = h("input", { type: "number", min: 1, step: 1, value: DEFAULT_MAX_TOKENS });
   const error = errorLine();
-  const start = h("button", { type: "button", class: "main", onclick: () => begin() }, "Generate");
-  const stop = h("button", { type: "button", class: "main", hidden: true, onclick: () => writing?.abort() }, "Stop");
-  const on = h("button", { type: "button", hidden: true, onclick: () => writeAfter(() => tokens) }, "Continue");
+  const start = button("Generate", generate, { class: "main" });
+  const stop = button("Stop", () => running?.abort(), { class: "main", hidden: true });
+  const resume = button("Continue", () => run((signal, settings) => {
+    setTokens(tokens);
+    return continueText(signal, settings);
+  }), { hidden: true });
   const status = h("p", { class: "hint status" });
-  const plain = h("p", {});
-  const strip = makeStrip({ label: "The text, token by token", chosen: look, describe });
+  const plain = h("p");
+  const strip = makeStrip({ label: "The text, token by token", onChoose: inspect, describe });
   const end = h("p", { class: "ended", hidden: true }, "End of the text (the model generated its end token).");
   const empty = h("p", { class: "hint" }, "The generated text appears here. Darker tokens were less likely. ",
     "Select a token to see the alternatives and continue from one of them.");
-  const page = h("div", { class: "page", tabindex: -1 }, empty, strip.element, end);
-  const next = makeNext(take);
-  const before = h("button", { type: "button", "aria-label": "Previous token", onclick: () => step(-1) }, "←");
-  const after = h("button", { type: "button", "aria-label": "Next token", onclick: () => step(1) }, "→");
-  const last = h("button", { type: "button", onclick: () => look(-1) }, "End of text");
-  const sampling = samplingControls(() => next.refresh());
-  const copy = copyButton(text);
+  const box = h("div", { class: "text-box", tabindex: -1 }, empty, strip.element, end);
+  const next = makeNext(choose);
+  const previousButton = button("←", () => step(-1), { "aria-label": "Previous token" });
+  const nextButton = button("→", () => step(1), { "aria-label": "Next token" });
+  const endButton = button("End of text", () => inspect(-1));
+  const sampling = samplingControls(next.refresh);
 
-  const typed = debounce(250, () => {
-    keep.tab.set(`prompt.${of}`, prompt.value);
+  prompt.addEventListener("input", debounce(250, () => {
+    tabStorage.set(`prompt.${model}`, prompt.value);
     if (tokens.length) return;
-    changed();
-    look(-1);
-  });
-  prompt.addEventListener("input", typed);
+    publish();
+    inspect(-1);
+  }));
   prompt.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) begin();
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) generate();
   });
-  seed.addEventListener("input", () => (renew.checked = false));
 
-  panel.append(h("div", { class: "desk" },
-    h("div", { class: "paper" },
+  panel.append(h("div", { class: "columns" },
+    h("div", { class: "main-column" },
       field("Prompt", prompt),
-      h("div", { class: "row" }, start, stop, on, h("span", { class: "hint keys" }, "Ctrl + Enter"),
-        h("span", { class: "gap" }), copy),
-      error, page,
+      h("div", { class: "row" }, start, stop, resume, h("span", { class: "hint keys" }, "Ctrl + Enter"),
+        h("span", { class: "gap" }), copyButton(() => decode(tokens))),
+      error, box,
       h("div", { class: "row under" }, legend(), status),
-      h("section", { class: "unseen", "aria-label": "The text as a whole" }, plain)),
+      h("section", { class: "visually-hidden", "aria-label": "The text as a whole" }, plain)),
     h("aside", { "aria-label": "Next token and sampling settings" },
-      h("div", { class: "head" }, h("h2", {}, "Next token"), h("div", { class: "steps" }, before, after, last)),
+      h("div", { class: "head" }, h("h2", {}, "Next token"), h("div", { class: "steps" }, previousButton, nextButton, endButton)),
       next.element,
       sampling.element,
-      h("div", { class: "pair" }, field("Max tokens", most), field("Seed", seed)),
-      h("div", { class: "head" }, tick("New seed for each run", renew),
-        h("button", { type: "button", class: "quiet", onclick: () => (seed.value = newSeed()) }, "New seed")))));
+      h("div", { class: "pair" }, field("Max tokens", maxTokens), field("Seed", seed)),
+      h("div", { class: "head" }, checkbox("New seed for each run", renew),
+        button("New seed", () => (seed.value = newSeed()), { class: "quiet" })))));
 
-  /** The text as it was currentText. */
-  function text() {
-    return tokens.map(decoding()).join("");
-  }
-
-  /** How much, and from which seed; fields that were empty show what is taken. */
+  /** Returns the settings of a request; empty fields then show their defaults. */
   function requestSettings() {
-    const max_tokens = wholeIn(most, "Max tokens", 1) ?? MOST;
-    const drawnFrom = wholeIn(seed, "Seed", 0) ?? newSeed();
-    [most.value, seed.value] = [max_tokens, drawnFrom];
-    return { max_tokens, seed: drawnFrom };
+    const settings = { max_tokens: wholeNumber(maxTokens, "Max tokens", 1) ?? DEFAULT_MAX_TOKENS,
+      seed: wholeNumber(seed, "Seed", 0) ?? newSeed() };
+    [maxTokens.value, seed.value] = [settings.max_tokens, settings.seed];
+    return settings;
   }
 
-  function begin() {
+  function generate() {
     if (renew.checked) seed.value = newSeed();
-    writeAfter((signal) => read(prompt.value, signal));
+    run(async (signal, settings) => {
+      setTokens(await tokenizePrompt(prompt.value, signal));
+      await continueText(signal, settings);
+    });
   }
 
-  const writeAfter = (lead) => run(async (signal, asked) => {
-    set(await lead(signal));
-    await writeOn(signal, asked);
-  });
-
-  /** Take another token at a place, and go on from there. */
-  function take(token, place) {
-    run(async (signal, asked) => {
-      const kept = place.kept ?? (await read(place.prompt, signal));
+  /** Replaces the token at a place and continues from there. */
+  function choose(token, place) {
+    run(async (signal, settings) => {
+      const before = place.before ?? (await tokenizePrompt(place.prompt, signal));
       if (isEnd(token)) {
-        set(kept);
+        setTokens(before);
         finish = "stop";
       } else {
-        set([...kept, { ...token, kind: "taken" }]);
-        await writeOn(signal, asked);
+        setTokens([...before, { ...token, kind: "chosen" }]);
+        await continueText(signal, settings);
       }
     });
   }
 
-  /** One writing at a time: a new one puts an end to the one before. */
+  /** Runs a generation after aborting the previous one. */
   async function run(work) {
-    writing?.abort();
-    const mine = (writing = new AbortController());
-    busy(true);
+    running?.abort();
+    const mine = (running = new AbortController());
+    setBusy(true);
     await attempt(error, async () => work(mine.signal, requestSettings()));
-    if (writing !== mine) return;
+    if (running !== mine) return;
     flush();
-    writing = null;
-    busy(false);
-    const words = mine.signal.aborted ? "Stopped after" : "Generated";
-    const drawn = tokens.filter((token) => token.kind === "drawn").length;
-    status.textContent = error.textContent ? "" : `${words} ${counted(drawn, "token")}, ${counted([...text()].length, "character")}`;
-    say(status.textContent);
-    plain.textContent = shown(text());
+    running = null;
+    setBusy(false);
+    const count = tokens.filter((token) => token.kind === "sampled").length;
+    const text = decode(tokens);
+    status.textContent = error.textContent ? ""
+      : `${mine.signal.aborted ? "Stopped after" : "Generated"} ${counted(count, "token")}, ${counted([...text].length, "character")}`;
+    announce(status.textContent);
+    plain.textContent = shown(text);
     end.hidden = finish !== "stop";
-    look(strip.selected);
+    inspect(strip.selected);
   }
 
-  function busy(is) {
-    const focused = document.activeElement;
-    if (is) from = focused;
-    // What was pressed comes back when it is done.
+  function setBusy(isBusy) {
+    if (isBusy) focusedBefore = document.activeElement;
     keepFocus(() => {
-      [start.hidden, stop.hidden] = [is, !is];
-      on.hidden = is || !tokens.length || finish === "stop";
-    }, ...(is ? [stop] : [from, start]));
-    page.setAttribute("aria-busy", String(is));
-    if (is) status.textContent = "Generating …";
+      [start.hidden, stop.hidden] = [isBusy, !isBusy];
+      resume.hidden = isBusy || !tokens.length || finish === "stop";
+    }, ...(isBusy ? [stop] : [focusedBefore, start]));
+    box.setAttribute("aria-busy", String(isBusy));
+    if (isBusy) status.textContent = "Generating …";
   }
 
-  async function writeOn(signal, asked) {
-    look(-1);
-    for await (const event of generateAfter(tokens, asked, signal)) {
+  async function continueText(signal, settings) {
+    inspect(-1);
+    for await (const event of generateAfter(tokens, settings, signal)) {
+      // Laying out a long text takes a while, so tokens are shown once per frame.
+      if (!arrived.length) requestAnimationFrame(flush);
       arrived.push(...event.tokens);
       finish = event.finish ?? finish;
-      soon();
     }
   }
 
-  /** Show what has arrived: once a frame, since to lay out a long text takes a while. */
   function flush() {
     if (!arrived.length) return;
-    const down = page.scrollHeight - page.scrollTop - page.clientHeight < 40;
+    const isAtEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 40;
     arrived.splice(0).forEach(push);
-    if (down) page.scrollTop = page.scrollHeight;
-    changed();
+    if (isAtEnd) box.scrollTop = box.scrollHeight;
+    publish();
   }
 
-  /** For those who look into the text. */
-  function changed(count = 1) {
-    Object.assign(currentText, { of, tokens, beginning: prompt.value, changes: currentText.changes + count });
+  /** Makes the text available to the Attention view. */
+  function publish(isChanged = true) {
+    Object.assign(currentText, { model, tokens, prompt: prompt.value, version: currentText.version + Number(isChanged) });
   }
 
   function push(token) {
     tokens.push(token);
-    strip.push(shown(decode(token)), { p: token.p ?? undefined, kind: token.kind });
+    strip.push(shown(decodeNext(token)), { p: token.p ?? undefined, kind: token.kind });
   }
 
-  /** Other tokens; those that stay are not drawn again. */
-  function set(wanted) {
+  /** Replaces the text; the common prefix is not drawn again. */
+  function setTokens(newTokens) {
     arrived = [];
-    const before = tokens.length;
-    let same = 0;
-    while (same < wanted.length && wanted[same] === tokens[same]) same++;
-    tokens = tokens.slice(0, same);
-    strip.cut(same);
+    const difference = tokens.findIndex((token, at) => token !== newTokens[at]);
+    const common = difference < 0 ? tokens.length : difference;
+    const isChanged = common < tokens.length || common < newTokens.length;
+    tokens = tokens.slice(0, common);
+    strip.truncate(common);
     strip.select(-1);
-    decode = decoding();
-    tokens.forEach(decode);
-    wanted.slice(same).forEach(push);
+    decodeNext = makeDecoder();
+    tokens.forEach(decodeNext);
+    newTokens.slice(common).forEach(push);
     finish = null;
     empty.hidden = end.hidden = true;
     error.textContent = "";
-    changed(Number(same < before || same < wanted.length));
+    publish(isChanged);
   }
 
   function describe(at) {
     const { p, kind, ...token } = tokens[at];
-    const chance = p === null ? "" : `: ${percent(p)}, ${p > 0 ? (-Math.log2(p)).toFixed(1) : "∞"} bits`;
-    return `${nameOf(token)}${chance}, ${KINDS[kind]}`;
+    const bits = p > 0 ? (-Math.log2(p)).toFixed(1) : "∞";
+    return `${nameOf(token)}${p === null ? "" : `: ${percent(p)}, ${bits} bits`}, ${KINDS[kind]}`;
   }
 
-  /** Look at the choice of a token, or with -1 at what comes after the text. */
-  function look(at) {
+  /** Shows the alternatives to a token, or with -1 those after the text. */
+  function inspect(at) {
     strip.select(at);
     const place = at < 0 ? tokens.length : at;
-    const kept = tokens.length ? tokens.slice(0, place) : null;
-    const lead = kept ? kept.map(decoding()).join("") : prompt.value;
+    const before = tokens.length ? tokens.slice(0, place) : null;
+    const lead = before ? decode(before) : prompt.value;
     const words = lead
-      ? [at < 0 && !writing ? "After the text: " : "After ", h("bdi", {}, ending(lead, AROUND))]
+      ? [at < 0 && !running ? "After the text: " : "After ", h("bdi", {}, ending(lead, CONTEXT))]
       : ["At the start of the text"];
     if (at >= 0) words.push(h("span", { class: "here" }, describe(at)));
-    next.look({ kept, prompt: kept ? kept.map((token) => token.id) : prompt.value, words,
-      taken: at >= 0 ? tokens[at].id : finish === "stop" ? END : null });
+    next.show({ before, prompt: before ? before.map(({ id }) => id) : prompt.value, words,
+      chosen: at >= 0 ? tokens[at].id : finish === "stop" ? END : null });
     keepFocus(() => {
-      before.disabled = !tokens.length || place === 0;
-      after.disabled = last.disabled = at < 0;
-    }, before, after);
+      previousButton.disabled = !tokens.length || place === 0;
+      nextButton.disabled = endButton.disabled = at < 0;
+    }, previousButton, nextButton);
   }
 
-  function step(way) {
-    const at = (strip.selected < 0 ? tokens.length : strip.selected) + way;
-    look(at >= tokens.length ? -1 : at);
-    if (at < tokens.length) strip.reveal(at);
+  function step(direction) {
+    const at = (strip.selected < 0 ? tokens.length : strip.selected) + direction;
+    inspect(at >= tokens.length ? -1 : at);
+    strip.scrollTo(at);
   }
 
   return {
     show(card) {
-      if (of === card.name) return next.refresh();
-      of = card.name;
-      writing?.abort();
-      writing = null; // what it wrote is no text of this model
-      prompt.value = keep.tab.get(`prompt.${of}`, "");
-      set([]);
+      sampling.refresh();
+      if (model === card.name) return next.refresh();
+      model = card.name;
+      running?.abort();
+      running = null; // its tokens belong to the previous model
+      prompt.value = tabStorage.get(`prompt.${model}`, "");
+      setTokens([]);
       next.clear();
       empty.hidden = false;
       status.textContent = plain.textContent = "";
-      sampling.refresh();
-      look(-1);
-      busy(false);
+      inspect(-1);
+      setBusy(false);
     },
   };
 }

@@ -1,197 +1,172 @@
-// How models were trained: losses and samples on the way, several side by side.
+// The training logs of one or more models: losses, samples and settings.
 
 import { attempt, get } from "./api.js";
 import { makeLines, thinned } from "./charts.js";
 import { errorLine } from "./controls.js";
-import { h } from "./dom.js";
+import { button, h } from "./dom.js";
 import { server } from "./state.js";
 import { large, shown, whole } from "./text.js";
 
-/** Number of distinguishable colors; at most this many runs are compared. */
+/** The number of distinguishable colors, and so of runs that can be compared. */
 const COLORS = 6;
 
-const MOST_POINTS = 400;
+const MAX_POINTS = 400;
 
-/** Runs of which one is so many times as long as another share an axis that multiplies. */
-const FAR = 10;
+/** The x-axis is logarithmic if the longest run is this many times as long as the shortest. */
+const LOG_RATIO = 10;
 
-/** Whether a loss per token means the same for two models. */
+/** Whether losses per token of two models can be compared. */
 const sameTokens = (a, b) => a.tokenizer === b.tokenizer && (["char", "byte"].includes(a.tokenizer) || a.vocabulary === b.vocabulary);
 
 export function makeHistory(panel) {
-  let of = "";
-  /** What each run logged. @type {Map<string, any>} */
+  let model = "";
   const logs = new Map();
-  /** Those that are shown; each keeps its color. @type {(string | null)[]} */
+  /** The compared runs by color; null is a free color. */
   let chosen = [];
-  let settingsShown = false;
+  let areSettingsShown = false;
   const error = errorLine();
-  const others = h("div", { class: "runs", role: "group", "aria-label": "Runs to compare" });
-  const unit = h("select", {}, h("option", { value: "tokens" }, "tokens"), h("option", { value: "steps" }, "steps"));
-  const chart = makeLines({ label: "Loss over the training", x: "tokens", y: "nats per token",
-    looked: (x) => sampleAt(x) });
-  const when = h("input", { type: "range", min: 0, step: 1, "aria-label": "Sample" });
+  const runs = h("div", { class: "runs", role: "group", "aria-label": "Runs to compare" });
+  const unit = h("select", { onchange: draw }, ["tokens", "steps"].map((value) => h("option", { value }, value)));
+  const chart = makeLines({ label: "Loss over the training", x: "tokens", y: "nats per token", onInspect: showSampleAt });
+  const slider = h("input", { type: "range", min: 0, step: 1, "aria-label": "Sample",
+    oninput: () => showSample(slider.valueAsNumber) });
   const step = h("p", { class: "where" });
   const sample = h("pre", { class: "sample", dir: "auto", tabindex: 0, "aria-label": "Sample" });
-  const samples = h("section", { class: "samples" }, h("h2", {}, "Samples during training"), when, step, sample);
-  const open = h("button", { type: "button", class: "quiet", "aria-expanded": "false", onclick: () => {
-    settingsShown = !settingsShown;
-    open.setAttribute("aria-expanded", String(settingsShown));
+  const samples = h("section", { class: "samples" }, h("h2", {}, "Samples during training"), slider, step, sample);
+  const toggle = button("", () => {
+    areSettingsShown = !areSettingsShown;
+    toggle.ariaExpanded = String(areSettingsShown);
     drawTable();
-  } });
+  }, { class: "quiet", "aria-expanded": "false" });
   const table = h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Runs and their settings" });
   const lead = h("p", { class: "lead" });
   panel.append(lead,
-    h("div", { class: "row" }, others, h("span", { class: "gap" }), h("label", { class: "tick" }, "x-axis", unit)),
-    error, chart.element, samples, h("h2", {}, "Comparison"), table, h("div", {}, open));
-  unit.addEventListener("change", draw);
-  when.addEventListener("input", () => showSample(when.valueAsNumber));
+    h("div", { class: "row" }, runs, h("span", { class: "gap" }), h("label", { class: "checkbox" }, "x-axis", unit)),
+    error, chart.element, samples, h("h2", {}, "Comparison"), table, h("div", {}, toggle));
 
-  const perStep = (name) => (unit.value === "tokens" ? logs.get(name).tokens_per_step : 1);
-  const there = () => chosen.filter((name) => name !== null && logs.has(name));
+  /** Returns the compared runs whose logs are loaded: color, model card and log. */
+  const loaded = () => chosen.flatMap((name, color) => (logs.has(name)
+    ? [{ name, color, card: server.models.find((card) => card.name === name), log: logs.get(name) }] : []));
 
-  const cardOf = (name) => server.models.find((card) => card.name === name);
-
-  /** Whether to plot bits per byte: the tokenizers differ and every run reports bits per byte. */
-  function measure() {
-    const names = there();
-    const differ = names.some((name) => !sameTokens(cardOf(name), cardOf(names[0])));
-    const known = names.every((name) => logs.get(name).bits_per_byte !== null);
-    return { differ, bits: differ && known };
-  }
+  const perStep = (log) => (unit.value === "tokens" ? log.tokens_per_step : 1);
 
   function draw() {
-    const { differ, bits } = measure();
-    const series = there().flatMap((name) => {
-      const { steps, evaluations } = logs.get(name);
-      const [color, by, times] = [chosen.indexOf(name), perStep(name), bits ? logs.get(name).bits_per_byte : 1];
-      const losses = steps.filter(({ loss }) => loss !== null).map(({ step, loss }) => [step * by, loss * times]);
-      const curve = (key) => evaluations.filter((one) => one[key] !== null).map((one) => [one.step * by, one[key] * times]);
-      const [train, val] = [curve("train"), curve("val")];
+    const all = loaded();
+    const differ = all.some(({ card }) => !sameTokens(card, all[0].card));
+    const inBits = differ && all.every(({ log }) => log.bits_per_byte !== null);
+    const series = all.flatMap(({ name, color, log }) => {
+      const points = (entries, key) => entries.filter((entry) => entry[key] !== null)
+        .map((entry) => [entry.step * perStep(log), entry[key] * (inBits ? log.bits_per_byte : 1)]);
+      const train = points(log.evaluations, "train");
       return [
-        { name: `${shown(name)}, training`, points: thinned(train.length ? train : losses, MOST_POINTS), color, faint: true },
-        { name: `${shown(name)}, validation`, points: val, color, marks: true },
-      ].filter(({ points }) => points.length);
+        { name: `${shown(name)}, training`, points: thinned(train.length ? train : points(log.steps, "loss"), MAX_POINTS), color, faint: true },
+        { name: `${shown(name)}, validation`, points: points(log.evaluations, "val"), color, dots: true },
+      ].filter((curve) => curve.points.length);
     });
-    const lengths = there().map((name) => logs.get(name).steps.at(-1)?.step * perStep(name)).filter((length) => length > 0);
-    const unlike = differ && !bits ? " (different tokenizers: not comparable)" : "";
-    chart.set(series, { x: unit.value, y: bits ? "bits per byte" : `nats per token${unlike}`,
-      log: Math.max(...lengths) > FAR * Math.min(...lengths) });
-    lead.textContent = `The loss is the cross-entropy in ${bits
-      ? "bits per byte of text, because the tokenizers differ" : "nats per token"}; lower is better. Thin lines: ${
-      ""}training batches. Thick lines: the validation split, which is not trained on.`;
+    const lengths = all.map(({ log }) => log.steps.at(-1)?.step * perStep(log)).filter((length) => length > 0);
+    chart.set(series, { x: unit.value, log: Math.max(...lengths) > LOG_RATIO * Math.min(...lengths),
+      y: inBits ? "bits per byte" : `nats per token${differ ? " (different tokenizers: not comparable)" : ""}` });
+    const loss = inBits ? "bits per byte of text, because the tokenizers differ" : "nats per token";
+    lead.textContent = `The loss is the cross-entropy in ${loss}; lower is better. `
+      + "Thin lines: training batches. Thick lines: the validation split, which is not trained on.";
     drawTable();
   }
 
-  function drawOthers() {
+  function drawRuns() {
     const names = server.models.filter((card) => card.has.history).map((card) => card.name);
-    others.replaceChildren(...names.map((name) => {
-      const at = chosen.indexOf(name);
-      const box = h("input", { type: "checkbox", checked: at >= 0, disabled: name === of, onchange: () => {
+    const isFull = loaded().length >= COLORS;
+    runs.replaceChildren(...names.map((name) => {
+      const color = chosen.indexOf(name);
+      const box = h("input", { type: "checkbox", value: name, checked: color >= 0, onchange: () => {
         if (box.checked) add(name);
-        else chosen[chosen.indexOf(name)] = null;
-        drawOthers();
+        else chosen[color] = null;
+        drawRuns();
         draw();
-        [...others.querySelectorAll("input")].find((input) => input.value === name)?.focus();
-      }, value: name });
-      const full = at < 0 && there().length >= COLORS;
-      box.disabled ||= full;
-      return h("label", { class: "tick" }, box, h("span", { class: at >= 0 ? `swatch c${at}` : "swatch" }),
+        [...runs.querySelectorAll("input")].find((input) => input.value === name)?.focus();
+      }, disabled: name === model || (isFull && color < 0) });
+      return h("label", { class: "checkbox" }, box, h("span", { class: color < 0 ? "swatch" : `swatch c${color}` }),
         h("bdi", {}, shown(name)));
     }));
-    others.hidden = names.length < 2;
+    runs.hidden = names.length < 2;
   }
 
-  function add(name) {
+  async function add(name) {
     const free = chosen.indexOf(null);
-    if (free >= 0) chosen[free] = name;
-    else chosen.push(name);
-    fetchLog(name);
-  }
-
-  async function fetchLog(name) {
+    chosen[free < 0 ? chosen.length : free] = name;
     if (!logs.has(name)) {
-      const found = await attempt(error, () => get(`/api/history?model=${encodeURIComponent(name)}`));
-      if (!found) return;
-      logs.set(name, found);
+      const log = await attempt(error, () => get(`/api/history?model=${encodeURIComponent(name)}`));
+      if (!log) return;
+      logs.set(name, log);
     }
     draw();
-    if (name === of) openSamples();
+    if (name === model) openSamples(logs.get(name).samples);
   }
 
-  function openSamples() {
-    const found = logs.get(of).samples;
-    samples.hidden = !found.length;
-    when.hidden = found.length < 2;
-    when.max = String(Math.max(0, found.length - 1));
-    when.value = when.max;
-    showSample(found.length - 1);
+  function openSamples({ length }) {
+    samples.hidden = !length;
+    slider.hidden = length < 2;
+    if (!length) return;
+    slider.max = String(length - 1);
+    slider.value = slider.max;
+    showSample(length - 1);
   }
 
   function showSample(at) {
-    const found = logs.get(of)?.samples[at];
-    if (!found) return;
+    const found = logs.get(model).samples[at];
     step.textContent = `After ${whole(found.step)} steps`;
-    when.setAttribute("aria-valuetext", step.textContent);
+    slider.setAttribute("aria-valuetext", step.textContent);
     sample.textContent = shown(found.text);
   }
 
-  /** The last sample before a place in the chart. */
-  function sampleAt(x) {
-    const found = logs.get(of)?.samples ?? [];
-    const at = found.findLastIndex(({ step }) => step * perStep(of) <= x);
-    if (at < 0 || String(at) === when.value) return;
-    when.value = String(at);
+  /** Shows the last sample before a place on the x-axis. */
+  function showSampleAt(x) {
+    const log = logs.get(model);
+    const at = log?.samples.findLastIndex((one) => one.step * perStep(log) <= x) ?? -1;
+    if (at < 0 || at === slider.valueAsNumber) return;
+    slider.value = String(at);
     showSample(at);
   }
 
   function drawTable() {
-    const names = there();
-    const cards = names.map(cardOf);
-    const number = (value) => (value === null || value === undefined ? "–" : value.toFixed(4));
-    const facts = [
-      ["trained on", cards.map((card) => shown(card.data))],
-      ["architecture", cards.map((card) => card.architecture)],
-      ["parameters", cards.map((card) => large(card.parameters))],
-      ["tokens", cards.map((card) => `${whole(card.vocabulary)}, ${card.tokenizer}`)],
-      ["training loss, nats per token", cards.map((card) => number(card.losses.train))],
-      ["validation loss, nats per token", cards.map((card) => number(card.losses.val))],
-      ["validation, bits per byte", cards.map((card) => number(card.bits_per_byte))],
-    ];
-    const rows = (all) => h("tbody", {}, all.map(([name, values]) => h("tr", {}, h("th", { scope: "row" }, h("bdi", {}, shown(name))),
-      values.map((value) => h("td", {}, h("bdi", {}, value))))));
-    const more = rows(settings(names));
-    more.hidden = !settingsShown;
-    open.textContent = names.length > 1 ? "Settings that differ" : "All settings";
+    const all = loaded();
+    const number = (value) => value?.toFixed(4) ?? "–";
+    const rows = (names, values) => h("tbody", {}, names.map((name) => h("tr", {},
+      h("th", { scope: "row" }, h("bdi", {}, shown(name))),
+      values.map((of) => h("td", {}, h("bdi", {}, shown(of[name] ?? "–")))))));
+    const facts = all.map(({ card }) => ({
+      "trained on": card.data,
+      "architecture": card.architecture,
+      "parameters": large(card.parameters),
+      "tokens": `${whole(card.vocabulary)}, ${card.tokenizer}`,
+      "training loss, nats per token": number(card.losses.train),
+      "validation loss, nats per token": number(card.losses.val),
+      "validation, bits per byte": number(card.bits_per_byte),
+    }));
+    const settings = all.map(({ log }) => Object.fromEntries(["model", "train"].flatMap((group) =>
+      Object.entries(log.settings[group]).map(([key, value]) => [`${group}.${key}`, format(value)]))));
+    // Of a single run, all settings are shown; of several, those that differ.
+    const keys = [...new Set(settings.flatMap(Object.keys))]
+      .filter((key) => all.length < 2 || settings.some((of) => of[key] !== settings[0][key]));
+    const details = rows(keys, settings);
+    details.hidden = !areSettingsShown;
+    toggle.textContent = all.length > 1 ? "Settings that differ" : "All settings";
     table.replaceChildren(h("table", {},
-      h("thead", {}, h("tr", {}, h("td", {}), names.map((name) => h("th", { scope: "col" },
-        h("span", { class: `swatch c${chosen.indexOf(name)}` }), h("bdi", {}, shown(name)))))),
-      rows(facts), more));
-  }
-
-  /** Of one run all settings, of several those in which they differ. */
-  function settings(names) {
-    const all = names.map((name) => {
-      const { model, train } = logs.get(name).settings;
-      return Object.fromEntries([["model", model], ["train", train]].flatMap(([group, values]) =>
-        Object.entries(values).map(([key, value]) => [`${group}.${key}`, asText(value)])));
-    });
-    const keys = [...new Set(all.flatMap(Object.keys))];
-    const differ = (key) => names.length < 2 || all.some((one) => one[key] !== all[0][key]);
-    return keys.filter(differ).map((key) => [key, all.map((one) => shown(one[key] ?? "–"))]);
+      h("thead", {}, h("tr", {}, h("td"), all.map(({ name, color }) => h("th", { scope: "col" },
+        h("span", { class: `swatch c${color}` }), h("bdi", {}, shown(name)))))),
+      rows(Object.keys(facts[0] ?? {}), facts), details));
   }
 
   return {
     show(card) {
-      if (of !== card.name) {
-        of = card.name;
-        chosen = [of];
+      if (model !== card.name) {
+        model = card.name;
+        chosen = [];
         samples.hidden = true;
-        fetchLog(of);
+        add(model);
       }
-      drawOthers();
+      drawRuns();
     },
   };
 }
 
-const asText = (value) => (value === null ? "–" : typeof value === "object" ? JSON.stringify(value) : String(value));
+const format = (value) => (value === null ? "–" : typeof value === "object" ? JSON.stringify(value) : String(value));

@@ -1,144 +1,136 @@
-// The view that makes items for a list, twenty at a time, and keeps those that are liked.
+// The List view, which generates items twenty at a time and stores favorites.
 
 import { attempt, post } from "./api.js";
-import { errorLine, field, samplingControls, tick } from "./controls.js";
-import { h, keepFocus, say } from "./dom.js";
+import { checkbox, errorLine, field, samplingControls } from "./controls.js";
+import { announce, button, h, keepFocus } from "./dom.js";
 import { makeFavorites } from "./favorites.js";
-import { samplingParams, here } from "./state.js";
+import { route, samplingParams } from "./state.js";
 import { counted, shown } from "./text.js";
 
-const AT_A_TIME = 20;
+const BATCH = 20;
 
-/** Items that are on the page at the most. */
-const MOST = 400;
+/** The most items on the page. */
+const MAX_ITEMS = 400;
 
-/** How often the server is asked for what is still missing. */
-const ROUNDS = 8;
+/** The most requests for a batch without duplicates. */
+const MAX_REQUESTS = 8;
 
 export function makeList(panel) {
-  let of = "";
-  /** @type {AbortController | null} */
-  let making = null;
+  let model = "";
+  /** Aborts the current generation. */
+  let running = null;
   let items = [];
-  /** Texts of all that were made since the list was empty. @type {Set<string>} */
-  const all = new Set();
+  /** All texts since the list was empty, which may be longer than the list. */
+  const generated = new Set();
 
   const filters = Object.fromEntries(["starts", "ends", "contains", "length", "regex"].map((name) => [name,
-    h("input", { type: "text", spellcheck: "false", autocapitalize: "off", autocomplete: "off", dir: "auto" })]));
+    h("input", { type: "text", spellcheck: "false", autocapitalize: "off", autocomplete: "off", dir: "auto",
+      onkeydown: (event) => event.key === "Enter" && generate() })]));
   filters.length.placeholder = "5, 3..7, 3..";
   filters.regex.placeholder = "[aeiou].*";
   const newOnly = h("input", { type: "checkbox" });
   const unique = h("input", { type: "checkbox", checked: true });
   const error = errorLine();
   const status = h("p", { class: "hint" });
-  const start = h("button", { type: "button", class: "main", onclick: make }, `Generate ${AT_A_TIME}`);
-  const stop = h("button", { type: "button", class: "main", hidden: true, onclick: () => making?.abort() }, "Stop");
-  const clear = h("button", { type: "button", class: "quiet", hidden: true, onclick: () => keepFocus(empty, start) }, "Clear");
+  const start = button("", generate, { class: "main" });
+  const stop = button("Stop", () => running?.abort(), { class: "main", hidden: true });
+  const clearButton = button("Clear", () => keepFocus(clear, start), { class: "quiet" });
   const list = h("ol", { class: "items", "aria-label": "Items" });
   const hint = h("p", { class: "hint" }, "Generates twenty items like those in the training data. Each one shows whether it is new ",
     "and which training item is nearest. Star the ones you like.");
   const favorites = makeFavorites();
-  const sampling = samplingControls(() => {});
+  const sampling = samplingControls();
 
-  for (const input of Object.values(filters)) {
-    input.addEventListener("keydown", (event) => event.key === "Enter" && make());
-  }
-
-  panel.append(h("div", { class: "desk" },
-    h("div", { class: "paper" },
+  panel.append(h("div", { class: "columns" },
+    h("div", { class: "main-column" },
       h("div", { class: "filters", role: "group", "aria-label": "Constraints on the items" },
         field("Starts with", filters.starts), field("Ends with", filters.ends), field("Contains", filters.contains),
         field("Length", filters.length), field("Matches (regex)", filters.regex)),
-      h("div", { class: "row" }, start, stop, tick("New items only", newOnly), tick("No duplicates", unique),
-        h("span", { class: "gap" }), clear),
+      h("div", { class: "row" }, start, stop, checkbox("New items only", newOnly), checkbox("No duplicates", unique),
+        h("span", { class: "gap" }), clearButton),
       error, status, hint, list),
     h("aside", { "aria-label": "Favorites and sampling settings" }, favorites.element, sampling.element)));
 
-  async function make() {
-    making?.abort();
-    const mine = (making = new AbortController());
-    busy(true);
-    const body = { model: here.model, new_only: newOnly.checked, unique: unique.checked, ...samplingParams() };
+  async function generate() {
+    running?.abort();
+    const mine = (running = new AbortController());
+    setBusy(true);
+    const body = { model: route.model, n: BATCH, new_only: newOnly.checked, unique: unique.checked, ...samplingParams() };
     for (const [name, input] of Object.entries(filters)) {
       const value = name === "length" ? input.value.trim() : input.value;
       if (value) body[name] = value;
     }
     const [made, seeds] = [[], []];
-    await attempt(error, () => gather(body, made, seeds, mine.signal));
-    if (making !== mine) return;
-    making = null;
-    busy(false);
+    await attempt(error, () => requestItems(body, made, seeds, mine.signal));
+    if (running !== mine) return;
+    running = null;
+    setBusy(false);
     status.textContent = "";
     if (!seeds.length) return;
-    set([...made, ...items].slice(0, MOST), made.length);
-    const fresh = made.filter((item) => item.known === false).length;
-    status.textContent = `${counted(made.length, "item")}${
-      made.some((item) => item.known !== null) ? `, ${fresh} of them new` : ""}${
-      made.length < AT_A_TIME && body.unique ? "; the others were duplicates" : ""}. Seed${seeds.length > 1 ? "s" : ""} ${seeds.join(", ")}.`;
-    say(status.textContent);
+    show([...made, ...items].slice(0, MAX_ITEMS), made.length);
+    const newCount = made.filter((item) => item.known === false).length;
+    status.textContent = counted(made.length, "item")
+      + (made.some((item) => item.known !== null) ? `, ${newCount} of them new` : "")
+      + (made.length < BATCH && body.unique ? "; the others were duplicates" : "")
+      + `. Seed${seeds.length > 1 ? "s" : ""} ${seeds.join(", ")}.`;
+    announce(status.textContent);
   }
 
-  /**
-   * Items until there are enough, or the server itself finds no more. It knows nothing of those that
-   * were made before: they are left out here.
-   */
-  async function gather(body, made, seeds, signal) {
-    for (let round = 0; round < (body.unique ? ROUNDS : 1) && made.length < AT_A_TIME; round++) {
-      const found = await post("/api/list", { ...body, n: AT_A_TIME }, signal);
-      const wanted = !body.unique ? found.items
-        : found.items.filter(({ text }) => !all.has(text)).slice(0, AT_A_TIME - made.length);
-      seeds.push(found.seed);
+  /** Requests items until there are enough or the server finds no more, without those generated earlier. */
+  async function requestItems(body, made, seeds, signal) {
+    for (let count = 0; count < (body.unique ? MAX_REQUESTS : 1) && made.length < BATCH; count++) {
+      const answer = await post("/api/list", body, signal);
+      const wanted = body.unique
+        ? answer.items.filter(({ text }) => !generated.has(text)).slice(0, BATCH - made.length)
+        : answer.items;
+      seeds.push(answer.seed);
       made.push(...wanted);
-      for (const { text } of wanted) all.add(text);
-      if (found.items.length < AT_A_TIME) break;
+      wanted.forEach(({ text }) => generated.add(text));
+      if (answer.items.length < BATCH) break;
     }
   }
 
-  function busy(is) {
-    keepFocus(() => ([start.hidden, stop.hidden] = [is, !is]), is ? stop : start);
-    if (is) status.textContent = "Generating …";
-    list.setAttribute("aria-busy", String(is));
+  function setBusy(isBusy) {
+    keepFocus(() => ([start.hidden, stop.hidden] = [isBusy, !isBusy]), isBusy ? stop : start);
+    if (isBusy) status.textContent = "Generating …";
+    list.setAttribute("aria-busy", String(isBusy));
   }
 
-  function empty() {
-    all.clear();
+  function clear() {
+    generated.clear();
     status.textContent = "";
-    set([]);
+    show([]);
   }
 
-  function set(wanted, latest = 0) {
-    items = wanted;
+  function show(newItems, latest = 0) {
+    items = newItems;
     list.replaceChildren(...items.map((item, at) => row(item, at < latest)));
     hint.hidden = items.length > 0;
-    clear.hidden = !items.length;
-    start.textContent = items.length ? `Generate ${AT_A_TIME} more` : `Generate ${AT_A_TIME}`;
+    clearButton.hidden = !items.length;
+    start.textContent = items.length ? `Generate ${BATCH} more` : `Generate ${BATCH}`;
   }
 
-  function row({ text, known, nearest, distance }, arrives) {
-    return h("li", { class: arrives ? "item arrives" : "item" },
+  function row({ text, known, nearest, distance }, isLatest) {
+    const isCopy = known && (nearest === null || distance === 0);
+    return h("li", { class: isLatest ? "item arrives" : "item" },
       favorites.star(text),
       h("bdi", { class: "text" }, shown(text)),
-      known === null ? null : h("span", { class: known ? "badge known" : "badge" }, known ? "known" : "new"),
-      h("span", { class: "near" }, nearness(known, nearest, distance)));
+      known !== null && h("span", { class: known ? "badge known" : "badge" }, known ? "known" : "new"),
+      h("span", { class: "nearest" }, isCopy ? "in the training data"
+        : nearest !== null && [`edit distance ${distance} from `, h("bdi", {}, shown(nearest))]));
   }
 
   return {
     show(card) {
-      if (of === card.name) return;
-      of = card.name;
-      making?.abort();
-      making = null; // what it makes is nothing of this model
-      busy(false);
-      error.textContent = "";
-      favorites.open(of);
       sampling.refresh();
-      empty();
+      if (model === card.name) return;
+      model = card.name;
+      running?.abort();
+      running = null; // its items belong to the previous model
+      setBusy(false);
+      error.textContent = "";
+      favorites.open(model);
+      clear();
     },
   };
-}
-
-/** How far the nearest training item is. */
-function nearness(known, nearest, distance) {
-  if (nearest === null || (known && distance === 0)) return known ? "in the training data" : "";
-  return [`edit distance ${distance} from `, h("bdi", {}, shown(nearest))];
 }

@@ -1,210 +1,204 @@
-// The training that is on, or was the last: its losses and samples as they come, and what can be done with it.
+// The current or last training: its losses and samples as they arrive, and the buttons that control it.
 
 import { attempt, get, post, stream } from "./api.js";
 import { makeLines, thinned } from "./charts.js";
 import { errorLine } from "./controls.js";
-import { h, say, setVars } from "./dom.js";
-import { here, server, tell } from "./state.js";
+import { announce, button, h, setVar } from "./dom.js";
+import { emit, route, server } from "./state.js";
 import { inPageTerms } from "./terms.js";
 import { duration, large, shown, whole } from "./text.js";
 
-const IN_WORDS = { starting: "Starting", training: "Training", stopping: "Stopping", stopped: "Stopped",
+const STATUS = { starting: "Starting", training: "Training", stopping: "Stopping", stopped: "Stopped",
   finished: "Finished", failed: "Failed" };
 
 const BUSY = ["starting", "training", "stopping"];
 
-const MOST_POINTS = 1000;
+const MAX_POINTS = 1000;
 
-/** @param {(busy: boolean) => void} changed */
-export function makeLive(changed) {
-  let now = { status: "none" };
-  /** Whether the server tells of each change. */
-  let listening = false;
-  /** Whether the server is being asked how it is. */
-  let looking = false;
-  /** Of this training: what was logged before this page began to listen, and what came since. */
-  let curve = { name: "", loss: [], val: [], samples: [] };
-  /** The samples that are shown, so that those who read or copy them are not disturbed. */
+/** Merges samples in the order of their steps. */
+function merged(...samples) {
+  const byStep = new Map(samples.flat().map((sample) => [sample.step, sample]));
+  return [...byStep.values()].sort((a, b) => a.step - b.step);
+}
+
+export function makeLive(onChange) {
+  let training = { status: "none" };
+  let isListening = false;
+  let isRequesting = false;
+  /** What this training has logged, before and after the page began to listen. */
+  let log = { name: "", loss: [], val: [], samples: [] };
+  /** The samples on the page: those that stay are not drawn again, so that a selection is kept. */
   let drawn = { name: "", keys: [] };
-  /** Whether the focus waits at the heading for something that it can go to. */
-  let parked = false;
+  /** Whether the heading has the focus until there is something to do. */
+  let isFocusWaiting = false;
 
   const bar = h("div", { class: "progress", role: "progressbar", "aria-label": "Training", "aria-valuemin": 0,
-    "aria-valuemax": 100 }, h("span", {}));
+    "aria-valuemax": 100 }, h("span"));
   const title = h("h2", { tabindex: -1 });
   const status = h("p", { class: "readout" });
   const about = h("p", { class: "hint" });
-  const [error, unheard] = [errorLine(), errorLine()];
-  const stop = h("button", { type: "button", onclick: () => {
-    if (stop.ariaDisabled !== "true") order("stop", {});
-  } }, "Stop");
-  const play = h("button", { type: "button", class: "main", onclick: () => {
-    location.hash = `#/write/${encodeURIComponent(now.name)}`;
-  } }, "Use this model");
+  const [error, connectionError] = [errorLine(), errorLine()];
+  const stop = button("Stop", () => stop.ariaDisabled !== "true" && order("stop", {}));
+  const use = button("Use this model", () => (location.hash = `#/write/${encodeURIComponent(training.name)}`), { class: "main" });
   const chart = makeLines({ label: "Loss of this training", x: "steps", y: "nats per token", height: 240 });
   const samples = h("ol", { class: "live", "aria-label": "Samples, the latest first", tabindex: 0 });
-  const writes = h("section", { "aria-label": "Samples" }, h("h3", {}, "Samples"), samples);
-  const one = h("section", { class: "training", hidden: true }, title, bar, status, about, error, unheard,
-    h("div", { class: "row" }, play, stop), chart.element, writes);
-  /** Buttons by the runs that go on with them. @type {Map<string, HTMLElement>} */
-  let goOns = new Map();
-  const stopped = h("ul", { class: "stopped" });
-  const others = h("section", { hidden: true }, h("h2", {}, "Interrupted trainings"), stopped);
-  const element = h("div", { class: "trainings" }, one, others);
+  const samplesSection = h("section", { "aria-label": "Samples" }, h("h3", {}, "Samples"), samples);
+  const section = h("section", { class: "training", hidden: true }, title, bar, status, about, error, connectionError,
+    h("div", { class: "row" }, use, stop), chart.element, samplesSection);
+  let resumeButtons = new Map();
+  const stoppedList = h("ul", { class: "stopped" });
+  const stoppedSection = h("section", { hidden: true }, h("h2", {}, "Interrupted trainings"), stoppedList);
+  const element = h("div", { class: "trainings" }, section, stoppedSection);
 
-  for (const [target, event] of [[document, "visibilitychange"], [window, "focus"]]) target.addEventListener(event, look);
+  document.addEventListener("visibilitychange", refresh);
+  window.addEventListener("focus", refresh);
 
-  /** Stop or go on; where that is not possible, something has changed elsewhere. */
+  /** Stops or resumes a training; if that fails, the state on the server has probably changed. */
   async function order(verb, body) {
-    const found = await attempt(error, () => post(`/api/training/${verb}`, body), inPageTerms);
-    if (found) follow(found);
-    else look();
+    const answer = await attempt(error, () => post(`/api/training/${verb}`, body), inPageTerms);
+    if (answer) follow(answer);
+    else refresh();
   }
 
-  /** Show a training, and what becomes of it. */
+  /** Shows a training and listens to its events. */
   async function follow(first) {
     draw(first);
-    if (listening || !BUSY.includes(now.status)) return;
-    listening = true;
-    await attempt(unheard, async () => {
+    if (isListening || !BUSY.includes(training.status)) return;
+    isListening = true;
+    await attempt(connectionError, async () => {
       for await (const event of stream("/api/training/events", null)) draw(event);
     });
-    listening = false;
-    // Where it was cut by something else than the end of the training, it is asked for again.
-    if (BUSY.includes(now.status)) setTimeout(look, 2000);
-    else tell("models");
+    isListening = false;
+    // If the connection was cut before the training ended, the server is asked again.
+    if (BUSY.includes(training.status)) setTimeout(refresh, 2000);
+    else emit("models");
   }
 
-  /** What is there now; the focus stays, or goes to what can be done next. */
-  function draw(found) {
-    const held = document.activeElement;
-    const mine = element.contains(held);
-    show(found);
-    const seen = (one) => one?.getClientRects().length > 0;
-    if (mine && (!seen(held) || (parked && held === title))) toNext();
-    else parked &&= held === title;
-
-    function toNext() {
-      const next = [stop, goOns.get(now.name), play, ...goOns.values()].find(seen);
+  /** Shows a training; if the focused element disappears, the focus moves to what can be done next. */
+  function draw(newTraining) {
+    const focused = document.activeElement;
+    const isMine = element.contains(focused);
+    show(newTraining);
+    const isVisible = (one) => one?.getClientRects().length > 0;
+    if (isMine && (!isVisible(focused) || (isFocusWaiting && focused === title))) {
+      const next = [stop, resumeButtons.get(training.name), use, ...resumeButtons.values()].find(isVisible);
       (next ?? title).focus();
-      parked = !next;
-    }
+      isFocusWaiting = !next;
+    } else isFocusWaiting &&= focused === title;
   }
 
-  function show(found) {
-    const before = now.status;
-    now = found;
-    const busy = BUSY.includes(now.status);
-    changed(busy);
-    drawOthers();
-    one.hidden = now.status === "none";
-    if (one.hidden) return;
-    title.replaceChildren("Training of ", h("bdi", {}, shown(now.name)));
-    setVars(bar, { share: now.share.toFixed(4) });
-    bar.setAttribute("aria-valuenow", String(Math.round(100 * now.share)));
-    bar.hidden = !busy;
-    status.textContent = inWords();
-    if (before !== now.status) say(status.textContent);
-    const message = inPageTerms(shown(now.message ?? ""));
-    about.textContent = now.status === "failed" ? "" : ending() || message;
-    if (now.status === "failed") error.textContent = message;
-    else if (before === "failed") error.textContent = "";
-    stop.hidden = !busy;
-    stop.ariaDisabled = String(now.status === "stopping");
-    play.hidden = busy || !server.models.some((card) => card.name === now.name);
-    addPoint();
+  function show(newTraining) {
+    const before = training.status;
+    training = newTraining;
+    const isBusy = BUSY.includes(training.status);
+    onChange(isBusy);
+    drawStopped();
+    section.hidden = training.status === "none";
+    if (section.hidden) return;
+    title.replaceChildren("Training of ", h("bdi", {}, shown(training.name)));
+    setVar(bar, "share", training.share);
+    bar.setAttribute("aria-valuenow", String(Math.round(100 * training.share)));
+    bar.hidden = !isBusy;
+    status.textContent = describe();
+    if (before !== training.status) announce(status.textContent);
+    const message = inPageTerms(shown(training.message ?? ""));
+    const isFailed = training.status === "failed";
+    about.textContent = isFailed ? "" : describeWeights() || message;
+    if (isFailed || before === "failed") error.textContent = isFailed ? message : "";
+    stop.hidden = !isBusy;
+    stop.ariaDisabled = String(training.status === "stopping");
+    use.hidden = isBusy || !server.models.some((card) => card.name === training.name);
+    addToLog();
     drawSamples();
   }
 
-  /** Which weights are kept, where these are not the last. */
-  function ending() {
-    const { best, best_step: step } = now;
-    if (best === null || !step || step >= now.step) return "";
-    const kept = `validation ${best.toFixed(3)}`;
-    return now.early
-      ? `Training stopped early because the validation loss did not improve after step ${whole(step)}. The weights of that step were saved: ${kept}.`
-      : `The best weights, from step ${whole(step)}, were saved: ${kept}.`;
+  /** Says which weights were saved, if those are not the last. */
+  function describeWeights() {
+    const { best, best_step: step, early } = training;
+    if (best === null || !step || step >= training.step) return "";
+    const loss = `validation ${best.toFixed(3)}`;
+    return early
+      ? `Training stopped early because the validation loss did not improve after step ${whole(step)}. The weights of that step were saved: ${loss}.`
+      : `The best weights, from step ${whole(step)}, were saved: ${loss}.`;
   }
 
-  function inWords() {
-    const parts = [now.early ? "Stopped early" : IN_WORDS[now.status]];
-    if (now.model) parts.push(`${shown(now.model)}, ${large(now.parameters)} parameters`);
-    if (now.step) parts.push(`step ${whole(now.step)} of ${whole(now.steps)}`);
-    if (now.loss !== null) parts.push(`loss ${now.loss.toFixed(3)}`);
-    if (now.val !== null) parts.push(`validation ${now.val.toFixed(3)}`);
-    if (now.status === "training" && now.seconds_left !== null) parts.push(`${duration(now.seconds_left)} left`);
-    return parts.join(" · ");
+  function describe() {
+    const { early, status, model, parameters, step, steps, loss, val, seconds_left } = training;
+    return [
+      early ? "Stopped early" : STATUS[status],
+      model && `${shown(model)}, ${large(parameters)} parameters`,
+      step && `step ${whole(step)} of ${whole(steps)}`,
+      loss !== null && `loss ${loss.toFixed(3)}`,
+      val !== null && `validation ${val.toFixed(3)}`,
+      status === "training" && seconds_left !== null && `${duration(seconds_left)} left`,
+    ].filter(Boolean).join(" · ");
   }
 
-  function drawOthers() {
-    others.hidden = !now.resumable.length;
-    if (now.resumable.join("/") === [...goOns.keys()].join("/")) return;
-    goOns = new Map(now.resumable.map((name) => [name, h("button", { type: "button",
-      "aria-label": `Resume ${shown(name)}`, onclick: () => order("resume", { name }) }, "Resume")]));
-    stopped.replaceChildren(...[...goOns].map(([name, button]) => h("li", {}, h("bdi", {}, shown(name)), button)));
+  function drawStopped() {
+    const names = training.resumable;
+    stoppedSection.hidden = !names.length;
+    if (names.join("/") === [...resumeButtons.keys()].join("/")) return;
+    resumeButtons = new Map(names.map((name) =>
+      [name, button("Resume", () => order("resume", { name }), { "aria-label": `Resume ${shown(name)}` })]));
+    stoppedList.replaceChildren(...[...resumeButtons].map(([name, resume]) => h("li", {}, h("bdi", {}, shown(name)), resume)));
   }
 
-  /** Adds those that are new, the latest first. */
+  /** Adds the new samples, the latest first. */
   function drawSamples() {
-    const all = curve.name === now.name ? curve.samples : now.samples;
+    const all = log.name === training.name ? log.samples : training.samples;
     const keys = all.map(({ step, text }) => `${step} ${text}`);
-    const grows = drawn.name === now.name && drawn.keys.every((key, at) => key === keys[at]);
+    const grows = drawn.name === training.name && drawn.keys.every((key, at) => key === keys[at]);
     if (!grows) samples.replaceChildren();
     samples.prepend(...all.slice(grows ? drawn.keys.length : 0).reverse().map(({ step, text }) =>
       h("li", {}, h("span", { class: "hint" }, `after ${whole(step)} steps`), h("bdi", { class: "sample" }, shown(text)))));
-    drawn = { name: now.name, keys };
-    writes.hidden = !all.length;
+    drawn = { name: training.name, keys };
+    samplesSection.hidden = !all.length;
   }
 
-  /** What was logged before this page began to listen. */
-  async function recall() {
-    curve = { name: now.name, loss: [], val: [], samples: now.samples };
-    const found = await attempt(unheard, () => get("/api/training/history"));
-    if (!found || curve.name !== now.name) return;
-    const before = (entries, key) => entries.filter((one) => one[key] !== null).map((one) => [one.step, one[key]]);
-    const joined = (old, since) => [...old, ...since.filter(([step]) => step > (old.at(-1)?.[0] ?? 0))];
-    curve.loss = joined(before(found.steps, "loss"), curve.loss);
-    curve.val = joined(before(found.evaluations, "val"), curve.val);
-    curve.samples = withNew(found.samples, curve.samples);
+  /** Starts the log of another training with what it logged before this page began to listen. */
+  async function startLog() {
+    log = { name: training.name, loss: [], val: [], samples: training.samples };
+    const answer = await attempt(connectionError, () => get("/api/training/history"));
+    if (!answer || log.name !== training.name) return;
+    for (const [key, entries] of [["loss", answer.steps], ["val", answer.evaluations]]) {
+      const old = entries.filter((entry) => entry[key] !== null).map((entry) => [entry.step, entry[key]]);
+      log[key] = [...old, ...log[key].filter(([step]) => step > (old.at(-1)?.[0] ?? 0))];
+    }
+    log.samples = merged(answer.samples, log.samples);
     drawCurve();
     drawSamples();
   }
 
-  /** Samples of both, in the order of their steps. */
-  function withNew(old, since) {
-    const all = new Map([...old, ...since].map((sample) => [sample.step, sample]));
-    return [...all.values()].sort((a, b) => a.step - b.step);
-  }
-
-  function addPoint() {
-    if (now.step && curve.name !== now.name) recall();
-    // One that goes on tells only of the samples since.
-    if (curve.name === now.name) curve.samples = withNew(curve.samples, now.samples);
-    for (const key of now.step ? ["loss", "val"] : []) {
-      // One that goes on may have gone back some steps.
-      curve[key] = curve[key].filter(([step]) => step <= now.step);
-      const before = curve[key].at(-1);
-      const isNew = key === "loss" ? before?.[0] !== now.step : before?.[1] !== now.val;
-      if (now[key] !== null && isNew) curve[key].push([now.step, now[key]]);
-      if (curve[key].length > MOST_POINTS) curve[key] = thinned(curve[key], MOST_POINTS / 2);
+  function addToLog() {
+    const { name, step, samples: newSamples } = training;
+    if (step && log.name !== name) startLog();
+    // A resumed training reports only the samples since then.
+    if (log.name === name) log.samples = merged(log.samples, newSamples);
+    for (const key of step ? ["loss", "val"] : []) {
+      // A training may resume some steps before its last one.
+      log[key] = log[key].filter(([logged]) => logged <= step);
+      const last = log[key].at(-1);
+      const isNew = key === "loss" ? last?.[0] !== step : last?.[1] !== training.val;
+      if (training[key] !== null && isNew) log[key].push([step, training[key]]);
+      if (log[key].length > MAX_POINTS) log[key] = thinned(log[key], MAX_POINTS / 2);
     }
     drawCurve();
   }
 
   function drawCurve() {
-    chart.element.hidden = curve.name !== now.name || curve.loss.length < 2;
-    chart.set([{ name: "training", points: curve.loss, color: 0, faint: true },
-      { name: "validation", points: curve.val, color: 0, marks: true }].filter(({ points }) => points.length));
+    chart.element.hidden = log.name !== training.name || log.loss.length < 2;
+    chart.set([{ name: "training", points: log.loss, color: 0, faint: true },
+      { name: "validation", points: log.val, color: 0, dots: true }].filter(({ points }) => points.length));
   }
 
-  /** How it is now: it may have been begun by another page. */
-  async function look() {
-    if (listening || looking || document.hidden || here.view !== "train") return;
-    looking = true;
-    const found = await attempt(unheard, () => get("/api/training"));
-    looking = false;
-    if (found) follow(found);
+  /** Requests the state of the training, which another page may have started. */
+  async function refresh() {
+    if (isListening || isRequesting || document.hidden || route.view !== "train") return;
+    isRequesting = true;
+    const answer = await attempt(connectionError, () => get("/api/training"));
+    isRequesting = false;
+    if (answer) follow(answer);
   }
 
-  return { element, follow, look, focus: () => stop.focus() };
+  return { element, follow, refresh, focus: () => stop.focus() };
 }

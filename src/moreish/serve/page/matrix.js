@@ -1,86 +1,78 @@
-// Tables of numbers as tinted squares, which a pointer or the arrow keys look into.
+// Heat maps of matrices, inspected with a pointer or the arrow keys.
 
-import { fresh, h, whenWide } from "./dom.js";
+import { h, onResize, uniqueId } from "./dom.js";
 import { events } from "./state.js";
 
-/** A custom property of the page's style, as a color that a canvas takes. */
-export function color(name) {
-  const probe = h("span", { class: `probe ${name}`, hidden: true });
+/** Returns the color of a CSS class in a form that a canvas accepts. */
+function color(className) {
+  const probe = h("span", { class: `probe ${className}`, hidden: true });
   document.body.append(probe);
-  const found = getComputedStyle(probe).color;
+  const computed = getComputedStyle(probe).color;
   probe.remove();
-  return found;
+  return computed;
 }
 
-/** Red, green and blue of a color, 0 to 255. */
-function channels(name) {
+/** Returns red, green and blue of a color, from 0 to 255. */
+function channels(className) {
   const context = h("canvas", { width: 1, height: 1 }).getContext("2d", { willReadFrequently: true });
-  context.fillStyle = color(name);
+  context.fillStyle = color(className);
   context.fillRect(0, 0, 1, 1);
   return [...context.getImageData(0, 0, 1, 1).data.slice(0, 3)];
 }
 
-/** A picture with a pixel for each cell; `strength` is from 0 to 1. */
+/** Draws a canvas with one pixel per cell; `strength` returns values from 0 to 1. */
 export function pixels(rows, columns, strength) {
   const [low, high] = [channels("cell-low"), channels("cell-high")];
   const canvas = h("canvas", { width: columns, height: rows });
   const context = canvas.getContext("2d");
   const image = context.createImageData(columns, rows);
-  for (let row = 0; row < rows; row++) {
-    for (let column = 0; column < columns; column++) {
-      const at = 4 * (row * columns + column);
-      const share = Math.min(1, Math.max(0, strength(row, column)));
-      for (let i = 0; i < 3; i++) image.data[at + i] = low[i] + share * (high[i] - low[i]);
-      image.data[at + 3] = 255;
-    }
+  for (let cell = 0; cell < rows * columns; cell++) {
+    const share = Math.min(1, Math.max(0, strength(Math.floor(cell / columns), cell % columns)));
+    image.data.set([...low.map((from, i) => from + share * (high[i] - from)), 255], 4 * cell);
   }
   context.putImageData(image, 0, 0);
   return canvas;
 }
 
-/** Labels are left out where they would be smaller than this. */
-const LEGIBLE = 9;
+/** Labels are left out in cells of fewer pixels. */
+const MIN_LABELED_CELL = 9;
+const MAX_CELL = 32;
+const MAX_MARGIN = 28;
 
-/**
- * @param {object} options
- * @param {string} options.label
- * @param {(row: number, column: number) => string} options.describe a cell in words
- * @param {(row: number, column: number) => void} options.looked
- * @param {number} [options.most] pixels that a cell is wide at the most
- */
-export function makeMatrix({ label, describe, looked, most = 32 }) {
-  const canvas = h("canvas", {});
-  const about = h("p", { class: "unseen", id: fresh("cell"), role: "status" });
+/** `describe` returns a description of a cell, and `onInspect` is called when one is inspected. */
+export function makeMatrix({ label, describe, onInspect }) {
+  const canvas = h("canvas");
+  const status = h("p", { class: "visually-hidden", id: uniqueId("cell"), role: "status" });
   const element = h("div", { class: "matrix", tabindex: 0, role: "application", "aria-label": label,
-    "aria-roledescription": "heat map; use the arrow keys" }, canvas, about);
-  let data = null, image = null, cell = 0, margin = 0, row = 0, column = 0, width = 0;
+    "aria-roledescription": "heat map; use the arrow keys" }, canvas, status);
+  let data = null, image = null, cell = 0, margin = 0, row = 0, column = 0;
 
   function draw() {
+    const width = element.clientWidth;
     if (!data || !width) return;
-    const { rows, columns } = data;
-    const count = Math.max(rows.length, columns.length);
-    margin = width / (count + 2) >= LEGIBLE ? Math.min(28, width / (count + 1)) : 0;
-    cell = Math.min(most, (width - margin) / count);
+    const count = data.labels.length;
+    margin = width / (count + 2) >= MIN_LABELED_CELL ? Math.min(MAX_MARGIN, width / (count + 1)) : 0;
+    cell = Math.min(MAX_CELL, (width - margin) / count);
     const ratio = devicePixelRatio || 1;
-    const [wide, high] = [margin + cell * columns.length, margin + cell * rows.length];
-    canvas.width = Math.round(wide * ratio);
-    canvas.height = Math.round(high * ratio);
-    canvas.style.setProperty("width", `${wide}px`);
+    const [length, size] = [cell * count, margin + cell * count];
+    canvas.width = canvas.height = Math.round(size * ratio);
+    canvas.style.setProperty("width", `${size}px`);
     const context = canvas.getContext("2d");
     context.scale(ratio, ratio);
     context.imageSmoothingEnabled = false;
-    context.drawImage(image, margin, margin, wide - margin, high - margin);
-    if (margin) labels(context, rows, columns);
+    context.drawImage(image, margin, margin, length, length);
+    if (margin) drawLabels(context);
+    const [left, top] = [margin + column * cell, margin + row * cell];
     context.strokeStyle = color("cell-mark");
     context.lineWidth = 2;
-    context.strokeRect(margin + column * cell, margin + row * cell, cell, cell);
+    context.strokeRect(left, top, cell, cell);
     context.lineWidth = 1;
     context.globalAlpha = 0.5;
-    context.strokeRect(margin, margin + row * cell, wide - margin, cell);
-    context.strokeRect(margin + column * cell, margin, cell, high - margin);
+    context.strokeRect(margin, top, length, cell);
+    context.strokeRect(left, margin, cell, length);
   }
 
-  function labels(context, rows, columns) {
+  function drawLabels(context) {
     context.fillStyle = color("cell-label");
     context.font = `${Math.min(13, cell - 1)}px ${getComputedStyle(element).fontFamily}`;
     context.textAlign = "center";
@@ -90,52 +82,49 @@ export function makeMatrix({ label, describe, looked, most = 32 }) {
       // Letters that are squeezed to less than half of their width cannot be read.
       context.fillText(context.measureText(short).width > 2 * room ? "…" : short, x, y, room);
     };
-    rows.forEach((text, at) => write(text, margin / 2, margin + (at + 0.5) * cell, margin - 2));
-    columns.forEach((text, at) => write(text, margin + (at + 0.5) * cell, margin / 2, cell - 2));
+    data.labels.forEach((text, at) => {
+      const center = margin + (at + 0.5) * cell;
+      write(text, margin / 2, center, margin - 2);
+      write(text, center, margin / 2, cell - 2);
+    });
   }
 
-  function look(toRow, toColumn, aloud) {
-    if (!data) return;
-    row = Math.max(0, Math.min(data.rows.length - 1, toRow));
-    column = Math.max(0, Math.min(data.columns.length - 1, toColumn));
+  function inspect(toRow, toColumn) {
+    [row, column] = [toRow, toColumn].map((to) => Math.max(0, Math.min(data.labels.length - 1, to)));
     draw();
-    if (aloud) about.textContent = describe(row, column);
-    looked(row, column);
+    onInspect(row, column);
   }
 
-  element.addEventListener("pointermove", point);
-  element.addEventListener("pointerdown", point);
-  function point(event) {
-    const box = canvas.getBoundingClientRect();
-    const at = [event.clientY - box.top - margin, event.clientX - box.left - margin].map((far) => Math.floor(far / cell));
-    if (at[0] >= 0 && at[1] >= 0 && (at[0] !== row || at[1] !== column)) look(at[0], at[1], false);
+  for (const type of ["pointermove", "pointerdown"]) {
+    element.addEventListener(type, (event) => {
+      const box = canvas.getBoundingClientRect();
+      const [toRow, toColumn] = [event.clientY - box.top, event.clientX - box.left].map((at) => Math.floor((at - margin) / cell));
+      if (data && toRow >= 0 && toColumn >= 0 && (toRow !== row || toColumn !== column)) inspect(toRow, toColumn);
+    });
   }
   element.addEventListener("keydown", (event) => {
-    const way = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
-    if (!way) return;
+    const move = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
+    if (!move || !data) return;
     event.preventDefault();
-    look(row + way[0], column + way[1], true);
+    inspect(row + move[0], column + move[1]);
+    status.textContent = describe(row, column);
   });
-  whenWide(element, (wide) => {
-    width = wide;
+  onResize(element, draw);
+
+  /** Shows a square matrix: { labels, strength }, where strength(row, column) is from 0 to 1. */
+  function set(newData) {
+    data = newData;
+    const last = data.labels.length - 1;
+    image = pixels(last + 1, last + 1, data.strength);
+    [row, column] = [Math.min(row, last), Math.min(column, last)];
     draw();
-  });
-  events.addEventListener("theme", () => {
-    if (!data) return;
-    image = pixels(data.rows.length, data.columns.length, data.strength);
-    draw();
-  });
+  }
+  events.addEventListener("theme", () => data && set(data));
 
   return {
     element,
-    /** @param {{rows: string[], columns: string[], strength: (row: number, column: number) => number}} wanted */
-    set(wanted) {
-      data = wanted;
-      image = pixels(data.rows.length, data.columns.length, data.strength);
-      [row, column] = [Math.min(row, data.rows.length - 1), Math.min(column, data.columns.length - 1)];
-      draw();
-    },
-    /** Mark a cell without telling anybody. */
+    set,
+    /** Marks a cell. */
     mark(toRow, toColumn) {
       [row, column] = [toRow, toColumn];
       draw();

@@ -1,39 +1,26 @@
-// What all views share: which models there are, which is looked at, and what the browser keeps.
+// State that all views share: the models, the route, the sampling settings, and browser storage.
 
-/**
- * @typedef {{name: string, kind: "lines" | "text", architecture: string, parameters: number,
- *   tokenizer: string, vocabulary: number, context: number, layers: number | null,
- *   heads: number | null, data: string, losses: {train: number | null, val: number | null} | null,
- *   bits_per_byte: number | null, has: Record<"data" | "attention" | "embedding" | "pairs" | "novelty" | "history",
- *   boolean>}} ModelCard
- */
-
-/** @type {{models: ModelCard[], training: boolean, version: string}} */
+/** The answer of `/api/models`: the cards of the models, whether the server trains, and its version. */
 export const server = { models: [], training: false, version: "" };
 
-/** Where the user is; the address keeps it. */
-export const here = { view: "write", model: "", part: "" };
+/** The current view, model and part of the view, as in the address `#/view/model/part`. */
+export const route = { view: "write", model: "", part: "" };
 
-/** @returns {ModelCard | undefined} */
-export const model = () => server.models.find((card) => card.name === here.model);
+export const currentModel = () => server.models.find((card) => card.name === route.model);
 
-/** `#/view/model/part`, as far as it makes sense. */
-export function readAddress() {
-  const parts = location.hash.replace(/^#\/?/, "").split("/").map(decoded);
-  [here.view, here.model, here.part] = [parts[0] || "write", parts[1] ?? "", parts[2] ?? ""];
+export function readRoute() {
+  const parts = location.hash.replace(/^#\/?/, "").split("/").map(decode);
+  [route.view, route.model, route.part] = [parts[0] || "write", parts[1] ?? "", parts[2] ?? ""];
 }
 
-/** @param {boolean} [another] a view that the browser's Back is to leave again */
-export function writeAddress(another = false) {
-  const parts = [here.view, here.model, here.part].map(encodeURIComponent);
-  while (parts.at(-1) === "") parts.pop();
-  const address = `#/${parts.join("/")}`;
-  if (address === location.hash) return;
-  if (another) history.pushState(null, "", address);
-  else history.replaceState(null, "", address);
+/** Writes the route to the address; with `addsEntry`, the browser's Back button returns to the previous one. */
+export function writeRoute(addsEntry = false) {
+  const parts = [route.view, route.model, route.part].map(encodeURIComponent);
+  const address = `#/${parts.slice(0, parts.findLastIndex(Boolean) + 1).join("/")}`;
+  if (address !== location.hash) history[addsEntry ? "pushState" : "replaceState"](null, "", address);
 }
 
-function decoded(part) {
+function decode(part) {
   try {
     return decodeURIComponent(part);
   } catch {
@@ -41,53 +28,48 @@ function decoded(part) {
   }
 }
 
-/** "change": another model or view; "back": the server answers again; "models": look again. */
+/** Dispatches "models" (load the list of models again) and "theme" (the colors have changed). */
 export const events = new EventTarget();
-export const tell = (name) => events.dispatchEvent(new Event(name));
+export const emit = (name) => events.dispatchEvent(new Event(name));
 
-/**
- * The text of Write as it is now, to be looked into: its tokens, or where there are none yet, what it
- * is to begin with. `changes` counts.
- * @type {{of: string, tokens: any[], beginning: string, changes: number}}
- */
-export const currentText = { of: "", tokens: [], beginning: "", changes: 0 };
+/** The text of the Generate view, which the Attention view shows; `version` increases with each change. */
+export const currentText = { model: "", tokens: [], prompt: "", version: 0 };
 
-/** How tokens are drawn, in every view. */
+/** The sampling settings of all views. */
 export const sampling = { temperature: 1, top_k: 0, top_p: 1 };
 
-/** The sampling in the words of a request. */
+/** Returns the sampling settings as fields of a request. */
 export const samplingParams = () => ({
   temperature: sampling.temperature,
   top_k: sampling.top_k || null,
   top_p: sampling.top_p < 1 ? sampling.top_p : null,
 });
 
-/** Things that the browser keeps: `keep.tab` until the tab is closed, `keep.long` for good. */
-export const keep = { tab: kept(() => sessionStorage), long: kept(() => localStorage) };
+/** Storage until the tab is closed. */
+export const tabStorage = makeStorage(() => sessionStorage);
 
-/** A storage that may be full, switched off, or hold what another version wrote. */
-function kept(storage) {
+/** Storage that stays in the browser. */
+export const browserStorage = makeStorage(() => localStorage);
+
+/** Wraps a storage that may be full, be disabled, or hold the values of another version. */
+function makeStorage(getStorage) {
   return {
-    /** @returns {any} */
-    get(name, otherwise) {
+    get(name, fallback) {
       try {
-        const found = JSON.parse(storage().getItem(`moreish.${name}`) ?? "null");
-        return found === null || typeof found !== typeof otherwise ? otherwise : found;
+        const value = JSON.parse(getStorage().getItem(`moreish.${name}`) ?? "null");
+        return value === null || typeof value !== typeof fallback ? fallback : value;
       } catch {
-        return otherwise;
+        return fallback;
       }
     },
+    /** Returns whether the value could be stored. */
     set(name, value) {
       try {
-        storage().setItem(`moreish.${name}`, JSON.stringify(value));
+        getStorage().setItem(`moreish.${name}`, JSON.stringify(value));
         return true;
       } catch {
         return false;
       }
-    },
-    /** Tells what another tab has changed. @param {(name: string) => void} work */
-    changed(work) {
-      addEventListener("storage", ({ key }) => key?.startsWith("moreish.") && work(key.slice("moreish.".length)));
     },
   };
 }

@@ -1,48 +1,43 @@
-// Tabs as the ARIA Authoring Practices have them: arrows choose, Tab leads into the panel.
+// Tabs after the ARIA Authoring Practices: the arrow keys choose a tab, and Tab moves into its panel.
 
-import { fresh, h } from "./dom.js";
+import { button, h, keepFocus, uniqueId } from "./dom.js";
 
-/**
- * @param {HTMLElement} list with role "tablist"
- * @param {HTMLElement} panels where the panels go
- * @param {{key: string, title: string}[]} items
- * @param {(key: string) => void} chosen
- */
-export function makeTabs(list, panels, items, chosen) {
-  const tabs = items.map(({ key, title }) => {
-    const [tabId, panelId] = [fresh("tab"), fresh("panel")];
+/** Adds tabs to an element with the role "tablist", and panels to another; `make` fills the panel of an item. */
+export function makeTabs(list, panels, items, onChoose) {
+  const tabs = items.map(({ key, title, make }) => {
+    const [tabId, panelId] = [uniqueId("tab"), uniqueId("panel")];
     const panel = h("section", { role: "tabpanel", id: panelId, "aria-labelledby": tabId, tabindex: 0,
       class: `panel ${key}`, hidden: true });
-    const tab = h("button", { type: "button", role: "tab", id: tabId, "aria-controls": panelId,
-      tabindex: -1, "aria-selected": "false", onclick: () => chosen(key) }, title);
-    return { key, tab, panel };
+    const tab = button(title, () => onChoose(key), { role: "tab", id: tabId, "aria-controls": panelId,
+      tabindex: -1, "aria-selected": "false" });
+    return { key, tab, panel, view: make(panel) };
   });
   list.append(...tabs.map(({ tab }) => tab));
   panels.append(...tabs.map(({ panel }) => panel));
 
   list.addEventListener("keydown", (event) => {
-    const seen = tabs.filter(({ tab }) => !tab.hidden);
-    const at = seen.findIndex(({ tab }) => tab === document.activeElement);
-    const to = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: seen.length - 1 }[event.key];
+    const visible = tabs.filter(({ tab }) => !tab.hidden);
+    const at = visible.findIndex(({ tab }) => tab === document.activeElement);
+    const to = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: visible.length - 1 }[event.key];
     if (at < 0 || to === undefined) return;
     event.preventDefault();
-    const next = seen[(to + seen.length) % seen.length];
+    const next = visible[(to + visible.length) % visible.length];
     next.tab.focus();
-    chosen(next.key);
+    onChoose(next.key);
   });
 
   return {
-    panel: (key) => tabs.find((one) => one.key === key)?.panel,
-    /** Which can be chosen. */
-    offer(keys) {
-      for (const { key, tab } of tabs) tab.hidden = !keys.includes(key);
-    },
-    choose(key) {
-      for (const { key: other, tab, panel } of tabs) {
-        tab.setAttribute("aria-selected", String(other === key));
-        tab.tabIndex = other === key ? 0 : -1;
-        panel.hidden = other !== key;
-      }
+    /** The results of `make` by key. */
+    views: Object.fromEntries(tabs.map(({ key, view }) => [key, view])),
+    /** Shows the available tabs and the panel of one of them, which gets the focus of a panel that is hidden. */
+    show(chosen, available) {
+      const select = () => tabs.forEach(({ key, tab, panel }) => {
+        tab.hidden = !available.includes(key);
+        tab.setAttribute("aria-selected", String(key === chosen));
+        tab.tabIndex = key === chosen ? 0 : -1;
+        panel.hidden = key !== chosen;
+      });
+      keepFocus(select, tabs.find(({ key }) => key === chosen)?.tab);
     },
   };
 }

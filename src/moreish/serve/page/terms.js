@@ -1,4 +1,4 @@
-// What is chosen in the Train view, and what comes from files and the command line, in its terms.
+// The options of the Train view, and the server's messages in the terms of that view.
 
 export const MODELS = [["", "automatic"], ["kneser-ney", "n-gram counts (Kneser–Ney)"], ["bigram", "bigram"], ["mlp", "MLP"],
   ["rnn", "RNN"], ["gru", "GRU"], ["lstm", "LSTM"], ["wavenet", "WaveNet"], ["gpt", "GPT"],
@@ -12,23 +12,23 @@ export const ENCODINGS = [["", "UTF-8"], ["cp1252", "Western Europe (Windows-125
   ["cp1254", "Turkish (Windows-1254)"], ["gb18030", "Chinese (GB 18030)"], ["big5", "Chinese (Big5)"],
   ["shift_jis", "Japanese (Shift JIS)"], ["utf-16", "UTF-16"]];
 
-/** Fixes that the audit may suggest and this page offers. */
+/** The fixes of the audit that the page offers: by flag, the option and its label. */
 export const CLEANING = { "--dedup": ["dedup", "Remove duplicates"], "--nfc": ["nfc", "Compose accented letters (NFC)"],
   "--clean": ["clean", "Remove control and invisible characters"] };
 
-const LONGEST = 60;
+const MAX_NAME = 60;
 
-/** A name for a file that the server takes: letters, digits and a few signs; its ending stays. */
-export function plainName(given) {
-  const plain = given.normalize("NFC").replace(/\p{Default_Ignorable_Code_Point}|[^\p{L}\p{M}\p{N} ._()+-]/gu, "_");
+/** Turns a file name into one that the server accepts: letters, digits and a few other characters. */
+export function plainName(fileName) {
+  const plain = fileName.normalize("NFC").replace(/\p{Default_Ignorable_Code_Point}|[^\p{L}\p{M}\p{N} ._()+-]/gu, "_");
   const ending = (/.(\.[\p{L}\p{N}]{1,10})$/u.exec(plain)?.[1] ?? "").replace(/^\.part$/, "");
   const whole = [...plain.slice(0, plain.length - ending.length).replace(/^[^\p{L}\p{N}]+/u, "")];
-  const stem = whole.slice(0, LONGEST - [...ending].length);
+  const stem = whole.slice(0, MAX_NAME - [...ending].length);
   const name = `${stem.join("").trim() || "text"}${ending}`;
   return name.replace(/\.part$/, "_part").replace(/[. ]+$/, "");
 }
 
-/** What the server says in the words of its command line, and which field here does the same. */
+/** Mentions of the command line in the server's messages, and the fields of the page that do the same. */
 const TERMS = [
   [/[;:,.]? *(?:for a closer look: |when that is fixed, resume with |The best weights so far are kept: )?moreish (?:doctor|sample|eval|train) .*$/, ""],
   [/\(if not: --as text\)/g, "(if not, read it as running text)"],
@@ -50,5 +50,5 @@ const TERMS = [
   [/: give the model fewer layers, less width or less --context/g, ": choose another model"],
 ];
 
-/** A sentence of the server as it makes sense to one who sees fields. */
+/** Rephrases a message of the server for the fields of the page. */
 export const inPageTerms = (text) => TERMS.reduce((result, [from, to]) => result.replace(from, to), text);

@@ -1,6 +1,6 @@
-// How texts and numbers are shown, whatever is in them.
+// Formats texts and numbers for display.
 
-/** Format characters that turn lines round or cannot be seen. */
+/** The abbreviations of invisible and bidirectional format characters. */
 const NAMES = new Map([
   [0x85, "NEL"], [0xad, "SHY"], [0x61c, "ALM"], [0x180e, "MVS"], [0x200b, "ZWSP"], [0x200c, "ZWNJ"],
   [0x200d, "ZWJ"], [0x200e, "LRM"], [0x200f, "RLM"], [0x2028, "LS"], [0x2029, "PS"], [0x202a, "LRE"],
@@ -11,10 +11,10 @@ const NAMES = new Map([
 const HIDDEN =
   /[\0-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]|[\u{e0000}-\u{e007f}]/gu;
 
-/** Joiners that scripts and emoji need; between other characters they stay. */
+/** Scripts and emoji need these between characters. */
 const JOINER = /[\u200c\u200d]/;
 
-/** Text with pictures of what cannot be seen; line ends and tabs stay. */
+/** Replaces invisible characters by visible ones, except line breaks and tabs. */
 export function shown(text) {
   return text.replace(HIDDEN, (character, at) => {
     const inside = at > 0 && at + character.length < text.length;
@@ -30,40 +30,31 @@ function picture(code) {
 
 const WHITE = new Map([[" ", "␣"], ["\n", "↵"], ["\t", "⇥"]]);
 
-/** Characters of a token that are shown where it stands by itself. */
-const LABEL = 24;
+const MAX_LABEL = 24;
 
-/** A token by itself: white space is seen, and a mark has something to sit on. */
+/** Formats a token by itself: with visible white space, in at most 24 characters. */
 export function labelled(text) {
-  const seen = shown(shortened(text, LABEL)).replace(/[ \n\t]/g, (white) => WHITE.get(white) ?? white);
-  return /^\p{M}/u.test(seen) ? `◌${seen}` : seen;
-}
-
-/** One line of at most so many characters. */
-function shortened(text, most) {
   const characters = [...text];
-  return characters.length > most ? `${characters.slice(0, most - 1).join("")}…` : text;
+  const short = characters.length > MAX_LABEL ? `${characters.slice(0, MAX_LABEL - 1).join("")}…` : text;
+  const visible = shown(short).replace(/[ \n\t]/g, (white) => WHITE.get(white));
+  return /^\p{M}/u.test(visible) ? `◌${visible}` : visible; // a combining mark needs a base character
 }
 
-/** The last of a text, in one line. */
-export function ending(text, most) {
+/** Returns the last characters of a text in one line. */
+export function ending(text, length) {
   const characters = [...text];
-  const last = shown(characters.slice(-most).join("")).replaceAll("\n", "↵");
-  return characters.length > most ? `…${last}` : last;
+  const last = shown(characters.slice(-length).join("")).replaceAll("\n", "↵");
+  return characters.length > length ? `…${last}` : last;
 }
 
-/** How a label shows bytes: ‹e282›. */
+/** The label of a token that is part of a character, for example ‹e282›. */
 const BYTES = /^‹((?:[0-9a-f]{2})+)›$/;
 
-/**
- * What each token adds to a text. Parts of a character add nothing, but for the last of them, which
- * adds the character.
- * @returns {(token: {text: string | null, label: string}) => string}
- */
-export function decoding() {
+/** Returns a function that decodes the tokens of a text in order. Of a character in several bytes, the last returns it. */
+export function makeDecoder() {
   const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
   return ({ text, label }) => {
-    // What was begun and never ended is a replacement character, as in the server's text.
+    // An incomplete character becomes a replacement character, as in the server's text.
     if (text !== null) return decoder.decode() + text;
     const hex = BYTES.exec(label)?.[1];
     if (!hex) return label;
@@ -76,10 +67,7 @@ const SMALL = new Intl.NumberFormat("en", { maximumSignificantDigits: 2 });
 const WHOLE = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 
 /** 0.2345 → "23 %", 0.00123 → "0.12 %". */
-export function percent(share) {
-  if (share > 0 && share < 0.0001) return "<0.01 %";
-  return `${SMALL.format(100 * share)} %`;
-}
+export const percent = (share) => (share > 0 && share < 0.0001 ? "<0.01 %" : `${SMALL.format(100 * share)} %`);
 
 /** 12345.6 → "12,346". */
 export const whole = (number) => WHOLE.format(number);
@@ -92,7 +80,7 @@ export function large(number) {
 }
 
 /** "3 tokens", "1 token". */
-export const counted = (number, one, many = `${one}s`) => `${whole(number)} ${number === 1 ? one : many}`;
+export const counted = (number, noun) => `${whole(number)} ${noun}${number === 1 ? "" : "s"}`;
 
 /** 75 → "1 min 15 s". */
 export function duration(seconds) {

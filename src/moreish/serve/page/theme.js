@@ -1,6 +1,6 @@
-// Before anything is drawn, so that the page does not flash in the other colours.
+// Runs before anything is drawn, so that the page does not flash in the other colors.
 try {
   document.documentElement.dataset.theme = JSON.parse(localStorage.getItem("moreish.theme") ?? `""`);
 } catch {
-  // Storage is switched off: the system's colours will do.
+  // Without storage, the page has the colors of the system.
 }

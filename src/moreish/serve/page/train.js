@@ -1,246 +1,238 @@
-// The view that makes a model of a text: look at the text, plan, train, and play with what comes out.
+// The Train view: check a text, plan a training, run it, and use the model.
 
-import { attempt, get, latest, post, Refused, upload } from "./api.js";
-import { errorLine, field, tick } from "./controls.js";
-import { debounce, h, say } from "./dom.js";
+import { attempt, get, makeLatestSignal, post, UserError } from "./api.js";
+import { checkbox, errorLine, field } from "./controls.js";
+import { announce, button, debounce, h } from "./dom.js";
 import { makeLive } from "./live.js";
-import { keep } from "./state.js";
-import { ENCODINGS, inPageTerms, KINDS, CLEANING, MODELS, plainName } from "./terms.js";
+import { tabStorage } from "./state.js";
+import { CLEANING, ENCODINGS, inPageTerms, KINDS, MODELS, plainName } from "./terms.js";
 import { large, shown } from "./text.js";
 
-const options = (all) => all.map(([value, title]) => h("option", { value }, title));
-/** A line that says what is being done. */
+const select = (options, onchange) => h("select", { onchange }, options.map(([value, title]) => h("option", { value }, title)));
 const workLine = () => h("p", { class: "working" });
-function works(line, text) {
+
+function showWork(line, text) {
   line.textContent = text;
-  if (text) say(text);
+  if (text) announce(text);
 }
-const tried = (line, work) => attempt(line, work, inPageTerms);
+
+const attemptHere = (line, work) => attempt(line, work, inPageTerms);
+
+/** Chooses an option, which is added if there is none with this value. */
+function choose(list, value) {
+  if (value && ![...list.options].some((option) => option.value === value)) list.append(h("option", { value }, value));
+  list.value = value ?? "";
+}
 
 export function makeTrain(panel) {
-  const kept = keep.tab.get("train", {});
-  let text = kept.text ?? "";
-  /** Whether the user has named the result. */
-  let named = Boolean(kept.name);
-  /** What is to be mended, whether or not there is a box for it now. */
-  const ticked = new Set(kept.ticked ?? []);
-  // A newer one ends the one before, here and on the server.
-  const [uploading, reading, naming] = [latest(), latest(), latest()];
+  const stored = tabStorage.get("train", {});
+  let text = stored.text ?? "";
+  /** Whether the user has chosen the name of the run. */
+  let hasOwnName = Boolean(stored.name);
+  /** The chosen cleaning options, whether or not the page offers them at the moment. */
+  const ticked = new Set(stored.ticked ?? []);
+  // A new request aborts the previous one.
+  const [uploadSignal, readSignal, nameSignal] = [makeLatestSignal(), makeLatestSignal(), makeLatestSignal()];
 
-  const file = h("input", { type: "file", id: "file", accept: "text/*,.txt,.md,.csv,.json,.py", class: "unseen" });
-  const dropped = h("strong", {}, "Drop a text file here");
-  const drop = h("label", { class: "drop", for: "file" }, dropped,
+  const file = h("input", { type: "file", id: "file", accept: "text/*,.txt,.md,.csv,.json,.py", class: "visually-hidden" });
+  const drop = h("label", { class: "drop", for: "file" }, h("strong", {}, "Drop a text file here"),
     h("span", {}, "or choose one. A list (one item per line) yields new items; running text is continued."));
   const renamed = h("p", { class: "hint" });
   const [uploadError, readError, planError, startError] = [errorLine(), errorLine(), errorLine(), errorLine()];
-  const [uploadStatus, reads, plans] = [workLine(), workLine(), workLine()];
-  const there = h("select", {}, h("option", { value: "" }, "–"));
-  const kind = h("select", {}, options(KINDS));
-  const encoding = h("select", {}, options(ENCODINGS));
-  const encoded = field("Encoding", encoding);
-  encoded.hidden = true;
+  const [uploadStatus, readStatus, planStatus] = [workLine(), workLine(), workLine()];
+  const serverText = select([["", "–"]], () => readText(serverText.value));
+  const kind = select(KINDS, () => readText(text));
+  const encoding = select(ENCODINGS, () => readText(text));
+  const encodingField = field("Encoding", encoding);
+  encodingField.hidden = true;
   const about = h("div", { class: "hint" });
   const findings = h("ul", { class: "findings" });
   const cleaning = h("div", { class: "row", role: "group", "aria-label": "Cleaning options" });
-  const doctor = h("section", { hidden: true }, h("h2", {}, "Problems found in the text"), about, findings, cleaning);
-  const minutes = h("input", { type: "number", min: 0.1, max: 1440, step: "any", value: kept.minutes ?? 2 });
-  const model = h("select", {}, options(MODELS));
-  const name = h("input", { type: "text", maxlength: 60, spellcheck: "false", autocomplete: "off", value: kept.name ?? "" });
-  const lines = h("div", { class: "plan" });
-  const start = h("button", { type: "button", class: "main", onclick: begin }, "Train");
+  const audit = h("section", { hidden: true }, h("h2", {}, "Problems found in the text"), about, findings, cleaning);
+  const minutes = h("input", { type: "number", min: 0.1, max: 1440, step: "any", value: stored.minutes ?? 2 });
+  const model = select(MODELS, makePlan);
+  const name = h("input", { type: "text", maxlength: 60, spellcheck: "false", autocomplete: "off", value: stored.name ?? "",
+    oninput: () => {
+      hasOwnName = Boolean(name.value);
+      remember();
+    } });
+  const planBox = h("div", { class: "plan" });
+  const start = button("Train", train, { class: "main" });
   const plan = h("section", { hidden: true }, h("h2", {}, "The plan"),
-    h("div", { class: "trio" }, field("Minutes", minutes), field("Model", model), field("Run name", name)),
-    plans, planError, lines, h("div", { class: "row" }, start, startError));
-  const live = makeLive((busy) => {
-    if (start.disabled && !busy) startError.textContent = "";
-    start.disabled = busy;
+    h("div", { class: "plan-fields" }, field("Minutes", minutes), field("Model", model), field("Run name", name)),
+    planStatus, planError, planBox, h("div", { class: "row" }, start, startError));
+  const live = makeLive((isBusy) => {
+    if (start.disabled && !isBusy) startError.textContent = "";
+    start.disabled = isBusy;
   });
 
   panel.append(live.element,
     h("section", { class: "source" }, h("h2", {}, "Training text"), file, drop, uploadStatus, renamed, uploadError,
-      h("div", { class: "pair" }, field("Or a text on the server", there), field("Read as", kind), encoded),
-      reads, readError),
-    doctor, plan);
-  choose(model, kept.model);
-  choose(kind, kept.kind);
-  choose(encoding, kept.encoding);
+      h("div", { class: "pair" }, field("Or a text on the server", serverText), field("Read as", kind), encodingField),
+      readStatus, readError),
+    audit, plan);
+  choose(model, stored.model);
+  choose(kind, stored.kind);
+  choose(encoding, stored.encoding);
 
   file.addEventListener("change", () => {
     const [chosen] = file.files;
-    file.value = ""; // the same one may be chosen again
-    if (chosen) take(chosen);
+    file.value = ""; // so that the same file can be chosen again
+    if (chosen) uploadFile(chosen);
   });
-  // A file that is dropped beside it is not to take the place of this page.
-  for (const event of ["dragover", "drop"]) panel.addEventListener(event, (dragged) => dragged.preventDefault());
-  drop.addEventListener("dragover", () => drop.classList.add("over"));
-  drop.addEventListener("dragleave", () => drop.classList.remove("over"));
-  drop.addEventListener("drop", (event) => {
-    drop.classList.remove("over");
-    if (event.dataTransfer.files[0]) take(event.dataTransfer.files[0]);
-  });
-  there.addEventListener("change", () => there.value && look(there.value));
-  for (const one of [kind, encoding]) one.addEventListener("change", () => look(text));
+  // A file that is dropped beside the drop area must not replace the page.
+  for (const type of ["dragover", "drop"]) panel.addEventListener(type, (event) => event.preventDefault());
+  for (const type of ["dragover", "dragleave", "drop"]) {
+    drop.addEventListener(type, () => drop.classList.toggle("over", type === "dragover"));
+  }
+  drop.addEventListener("drop", ({ dataTransfer: { files: [dropped] } }) => dropped && uploadFile(dropped));
   minutes.addEventListener("input", remember);
   minutes.addEventListener("input", debounce(500, makePlan));
-  model.addEventListener("change", makePlan);
-  name.addEventListener("input", () => {
-    named = Boolean(name.value);
-    remember();
-  });
 
-  /** Chooses an option, which may be none of those that there are. */
-  function choose(select, value) {
-    if (value && ![...select.options].some((one) => one.value === value)) select.append(h("option", { value }, value));
-    select.value = value ?? "";
-  }
-
-  /** For after a reload. */
+  /** Stores the choices for a reload. */
   function remember() {
-    keep.tab.set("train", { text, kind: kind.value, encoding: encoding.value, ticked: [...ticked],
-      minutes: minutes.value, model: model.value, name: named ? name.value : "" });
+    tabStorage.set("train", { text, kind: kind.value, encoding: encoding.value, ticked: [...ticked],
+      minutes: minutes.value, model: model.value, name: hasOwnName ? name.value : "" });
   }
 
-  async function take(chosen) {
-    const [signal, plain] = [uploading(), plainName(chosen.name)];
-    [renamed.textContent, uploadError.textContent] = ["", ""];
-    works(uploadStatus, `Uploading ${shown(chosen.name)} …`);
-    const found = await tried(uploadError, async () => {
+  async function uploadFile(chosen) {
+    const signal = uploadSignal();
+    renamed.textContent = uploadError.textContent = "";
+    showWork(uploadStatus, `Uploading ${shown(chosen.name)} …`);
+    const answer = await attemptHere(uploadError, async () => {
       await chosen.slice(0, 1).arrayBuffer().catch(() => {
-        throw new Refused(`“${chosen.name}” cannot be read. Is it a folder?`);
+        throw new UserError(`“${chosen.name}” cannot be read. Is it a folder?`);
       });
-      return upload(`/api/texts?name=${encodeURIComponent(plain)}`, chosen, signal);
+      return post(`/api/texts?name=${encodeURIComponent(plainName(chosen.name))}`, chosen, signal);
     });
     if (signal.aborted) return;
-    works(uploadStatus, "");
-    if (!found) return;
-    if (found.name !== chosen.name.normalize("NFC")) {
-      renamed.replaceChildren("Stored as ", h("bdi", {}, shown(found.name)), ": file names may contain letters, digits, . _ - ( ) +");
+    showWork(uploadStatus, "");
+    if (!answer) return;
+    if (answer.name !== chosen.name.normalize("NFC")) {
+      renamed.replaceChildren("Stored as ", h("bdi", {}, shown(answer.name)), ": file names may contain letters, digits, . _ - ( ) +");
     }
-    forget();
-    look(found.name);
+    forgetChoices();
+    readText(answer.name);
     listTexts();
   }
 
   async function listTexts() {
-    const found = await tried(uploadError, () => get("/api/texts"));
-    if (!found) return [];
-    there.replaceChildren(h("option", { value: "" }, "–"), ...found.texts.map((one) =>
+    const { texts } = (await attemptHere(uploadError, () => get("/api/texts"))) ?? {};
+    if (!texts) return [];
+    serverText.replaceChildren(h("option", { value: "" }, "–"), ...texts.map((one) =>
       h("option", { value: one.name }, `${shown(one.name)} (${large(one.bytes)} bytes)`)));
-    there.value = text;
-    return found.texts.map((one) => one.name);
+    serverText.value = text;
+    return texts.map((one) => one.name);
   }
 
-  /** What belongs to a text. */
-  function forget() {
-    [kind.value, encoding.value, encoded.hidden, named] = ["", "", true, false];
+  /** Resets the choices that belong to a text. */
+  function forgetChoices() {
+    [kind.value, encoding.value, encodingField.hidden, hasOwnName] = ["", "", true, false];
     ticked.clear();
   }
 
-  /** What the doctor says of a text; then the plan for it. */
-  async function look(wanted) {
-    if (!wanted) return;
-    if (wanted !== text) forget();
-    there.value = text = wanted;
+  /** Shows the problems of a text, and plans a training on it. */
+  async function readText(newText) {
+    if (!newText) return;
+    if (newText !== text) forgetChoices();
+    serverText.value = text = newText;
     remember();
-    offerName();
-    const signal = reading();
-    [doctor.hidden, plan.hidden] = [true, true];
-    works(reads, `Reading ${shown(text)} …`);
-    const found = await tried(readError, () => post("/api/doctor", { text, ...how() }, signal).catch((error) => {
-      if (error.param === "encoding") encoded.hidden = false;
+    suggestName();
+    const signal = readSignal();
+    audit.hidden = plan.hidden = true;
+    showWork(readStatus, `Reading ${shown(text)} …`);
+    const answer = await attemptHere(readError, () => post("/api/doctor", { text, ...textSettings() }, signal).catch((error) => {
+      if (error.param === "encoding") encodingField.hidden = false;
       throw error;
     }));
     if (signal.aborted) return;
-    works(reads, "");
-    if (found) draw(found);
+    showWork(readStatus, "");
+    if (answer) showAudit(answer);
   }
 
-  function draw({ lines: summary, findings: all }) {
-    const end = summary.indexOf("");
-    about.replaceChildren(...summary.slice(0, end < 0 ? summary.length : end).map((line) => h("p", {}, inPageTerms(shown(line)))));
+  function showAudit({ lines, findings: all }) {
+    const end = lines.indexOf("");
+    about.replaceChildren(...lines.slice(0, end < 0 ? lines.length : end).map((line) => h("p", {}, inPageTerms(shown(line)))));
     findings.replaceChildren(...(all.length ? all.map(finding) : [h("li", {}, "No problems found.")]));
-    const advised = all.map(({ fix }) => /^--encoding ([\w-]+)$/.exec(fix)?.[1]).find(Boolean);
-    if (!encoding.value) choose(encoding, advised);
-    encoded.hidden = !encoding.value;
-    const offered = new Map(all.filter(({ fix }) => CLEANING[fix]).map(({ fix }) => CLEANING[fix]));
-    cleaning.replaceChildren(...[...offered].map(([option, title]) => tick(title, box(option))));
-    [doctor.hidden, plan.hidden] = [false, false];
+    const suggested = all.map(({ fix }) => /^--encoding ([\w-]+)$/.exec(fix)?.[1]).find(Boolean);
+    if (!encoding.value) choose(encoding, suggested);
+    encodingField.hidden = !encoding.value;
+    const fixes = new Set(all.map(({ fix }) => fix));
+    cleaning.replaceChildren(...[...fixes].filter((fix) => CLEANING[fix]).map((fix) => cleaningBox(...CLEANING[fix])));
+    audit.hidden = plan.hidden = false;
     makePlan();
   }
 
-  function box(option) {
+  function cleaningBox(option, title) {
     const input = h("input", { type: "checkbox", checked: ticked.has(option), onchange: () => {
       ticked[input.checked ? "add" : "delete"](option);
       makePlan();
     } });
-    return input;
+    return checkbox(title, input);
   }
 
   function finding({ summary, location, example, severity }) {
-    const at = [location, example].filter(Boolean).map(shown).join(": ");
+    const where = [location, example].filter(Boolean).map(shown).join(": ");
     return h("li", { "data-severity": severity }, h("span", { class: "badge" }, severity),
-      h("bdi", {}, inPageTerms(shown(summary))), at && h("bdi", { class: "where" }, at));
+      h("bdi", {}, inPageTerms(shown(summary))), where && h("bdi", { class: "where" }, where));
   }
 
-  /** How the text is to be read, and mended on the way. */
-  const how = () => ({ ...(kind.value && { kind: kind.value }), ...(encoding.value && { encoding: encoding.value }),
+  /** Returns how the text is to be read and cleaned. */
+  const textSettings = () => ({ ...(kind.value && { kind: kind.value }), ...(encoding.value && { encoding: encoding.value }),
     ...Object.fromEntries([...ticked].map((option) => [option, true])) });
 
-  const requestSettings = () => ({ text, minutes: minutes.valueAsNumber || 2, model: model.value || null, ...how() });
+  const requestSettings = () => ({ text, minutes: minutes.valueAsNumber || 2, model: model.value || null, ...textSettings() });
 
   async function makePlan() {
     remember();
-    if (plan.hidden) return; // it comes when the text has been read
-    const signal = reading();
-    lines.classList.add("waiting");
-    works(plans, "Planning …");
-    const found = await tried(planError, () => post("/api/plan", requestSettings(), signal));
+    if (plan.hidden) return; // the text is still being read
+    const signal = readSignal();
+    planBox.classList.add("waiting");
+    showWork(planStatus, "Planning …");
+    const answer = await attemptHere(planError, () => post("/api/plan", requestSettings(), signal));
     if (signal.aborted) return;
-    works(plans, "");
-    lines.classList.remove("waiting");
-    drawPlan(found?.lines ?? []);
+    showWork(planStatus, "");
+    planBox.classList.remove("waiting");
+    const lines = answer?.lines ?? [];
+    const isTable = lines.some((line) => line.includes("  "));
+    planBox.replaceChildren(isTable
+      ? h("pre", { tabindex: 0, "aria-label": "The plan" }, inPageTerms(shown(lines.join("\n"))))
+      : h("ul", {}, lines.map((line) => h("li", {}, h("bdi", {}, inPageTerms(shown(line)))))));
   }
 
-  function drawPlan(planLines) {
-    const table = planLines.some((line) => line.includes("  "));
-    lines.replaceChildren(table ? h("pre", { tabindex: 0, "aria-label": "The plan" }, inPageTerms(shown(planLines.join("\n"))))
-      : h("ul", {}, planLines.map((line) => h("li", {}, h("bdi", {}, inPageTerms(shown(line)))))));
-  }
-
-  /** A name that is free, unless the user has given one. */
-  async function offerName() {
-    const signal = naming();
-    if (named) return;
+  /** Fills in a free name for the run, unless the user has chosen one. */
+  async function suggestName() {
+    const signal = nameSignal();
+    if (hasOwnName) return;
     const wanted = plainName(text.replace(/\.[^.]*$/, ""));
-    const found = await tried(startError, () => get(`/api/training/name?wanted=${encodeURIComponent(wanted)}`, signal));
-    if (!signal.aborted && !named) name.value = found?.name ?? wanted;
+    const answer = await attemptHere(startError, () => get(`/api/training/name?wanted=${encodeURIComponent(wanted)}`, signal));
+    if (!signal.aborted && !hasOwnName) name.value = answer?.name ?? wanted;
   }
 
-  async function begin() {
-    let elsewhere = false;
+  async function train() {
     start.disabled = true;
-    const found = await tried(startError, () => post("/api/training", { ...requestSettings(), name: name.value.trim() }).catch((error) => {
-      elsewhere = error.code === "busy";
+    const body = { ...requestSettings(), name: name.value.trim() };
+    const answer = await attemptHere(startError, () => post("/api/training", body).catch((error) => {
+      if (error.code === "busy") live.refresh(); // another page has started a training
       throw error;
     }));
     start.disabled = false;
     start.focus();
-    if (elsewhere) live.look();
-    if (!found) return;
-    live.follow(found);
+    if (!answer) return;
+    live.follow(answer);
     live.element.scrollIntoView({ block: "nearest" });
     live.focus();
-    named = false;
-    offerName();
+    hasOwnName = false;
+    suggestName();
     remember();
   }
 
   return {
     async show() {
-      live.look();
+      live.refresh();
       const names = await listTexts();
-      // Again, where it could not be read.
-      if (names.includes(text) && plan.hidden && !reads.textContent) look(text);
+      // A text that could not be read before is read again.
+      if (names.includes(text) && plan.hidden && !readStatus.textContent) readText(text);
     },
   };
 }
