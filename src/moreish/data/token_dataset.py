@@ -11,6 +11,7 @@ from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from tokenize import TokenError
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -205,18 +206,24 @@ def fingerprint(tokens: TokenDataset) -> str:
     return digest.hexdigest()
 
 
+def npy_header(dtype: np.dtype, length: int) -> bytes:
+    """The header of a one-dimensional NumPy file; its size does not depend on the length."""
+    layout: dict[str, Any] = {"fortran_order": False, "shape": (length,)}
+    layout["descr"] = np.lib.format.dtype_to_descr(dtype)
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, layout)
+    return buffer.getvalue()
+
+
 def save_tokens(path: Path, tokens: TokenDataset) -> None:
     """Write a token stream as a NumPy file, which can be memory-mapped.
 
     Raises:
         OSError: the disk is full, or the like.
     """
-    header, ids_N = io.BytesIO(), tokens.ids_N
-    descr = np.lib.format.dtype_to_descr(ids_N.dtype)
-    layout = {"descr": descr, "fortran_order": False, "shape": (len(ids_N),)}
-    np.lib.format.write_array_header_2_0(header, layout)
-    ids = (np.ascontiguousarray(part).data for part in iter_chunks(ids_N))
-    write_durable(path, chain([header.getvalue()], ids))
+    header = npy_header(tokens.ids_N.dtype, len(tokens.ids_N))
+    ids = (np.ascontiguousarray(part).data for part in iter_chunks(tokens.ids_N))
+    write_durable(path, chain([header], ids))
 
 
 def load_tokens(

@@ -4,7 +4,6 @@ A new tokenizer is one file and one line in `REGISTRY`.
 """
 
 from collections.abc import Iterable
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,16 +20,9 @@ from moreish.tokenizers.base import (
 from moreish.tokenizers.bpe import END_OF_TEXT, UNICODE_TO_BYTE, BPETokenizer
 from moreish.tokenizers.byte import ByteTokenizer
 from moreish.tokenizers.char import CharTokenizer, code_points
-from moreish.tokenizers.gpt2 import GPT2_VOCAB_SIZE
+from moreish.tokenizers.gpt2 import GPT2, GPT2_VOCAB_SIZE
+from moreish.tokenizers.word import WordTokenizer
 from moreish.utils.files import read_json
-
-REGISTRY = {
-    "char": "moreish.tokenizers.char:CharTokenizer",
-    "byte": "moreish.tokenizers.byte:ByteTokenizer",
-    "word": "moreish.tokenizers.word:WordTokenizer",
-    "bpe": "moreish.tokenizers.bpe:BPETokenizer",
-    "gpt2": "moreish.tokenizers.gpt2:GPT2",
-}
 
 
 class TokenizerBuilder(Protocol):
@@ -52,6 +44,15 @@ class TokenizerBuilder(Protocol):
         Raises:
             MoreishError: the limits leave no room, or a library or a file is missing.
         """
+
+
+REGISTRY: dict[str, TokenizerBuilder] = {
+    "char": CharTokenizer,
+    "byte": ByteTokenizer,
+    "word": WordTokenizer,
+    "bpe": BPETokenizer,
+    "gpt2": GPT2,
+}
 
 
 class TokenizerFile:
@@ -81,7 +82,7 @@ def tokenizer_builder(name: str) -> TokenizerBuilder:
         MoreishError: there is neither; the message names the most similar tokenizer.
     """
     if name in REGISTRY:
-        return _imported(name)
+        return REGISTRY[name]
     if not (path := Path(name).expanduser()).is_file():
         hint = nearest(name, REGISTRY)
         raise MoreishError(f"unknown tokenizer '{name}': {hint} (or name a tokenizer.json)")
@@ -103,15 +104,14 @@ def tokenizer_from_json(data: Any, *, boundary: bool) -> Tokenizer:
     Raises:
         MoreishError: `data` is damaged or of an unsupported kind.
     """
+    damaged = "the tokenizer file is damaged"
     if not isinstance(data, dict) or data.keys().isdisjoint(("name", "model")):
-        raise MoreishError("the tokenizer file is damaged: it does not say which tokenizer it is")
+        raise MoreishError(f"{damaged}: it does not say which tokenizer it is")
     name = data.get("name", "bpe")
-    if name not in ("char", "byte", "word", "bpe"):
-        raise MoreishError(f"the tokenizer file is damaged: there is no tokenizer {name!r}")
-    tokenizer: Tokenizer = _imported(name).from_json(data, boundary=boundary)
-    return tokenizer
-
-
-def _imported(name: str) -> Any:
-    module, _, attribute = REGISTRY[name].partition(":")
-    return getattr(import_module(module), attribute)
+    classes = (CharTokenizer, ByteTokenizer, WordTokenizer, BPETokenizer)
+    for tokenizer_class in classes:
+        if tokenizer_class.name == name:
+            if name != "bpe" and not isinstance(data.get("boundary"), bool):
+                raise MoreishError(f"{damaged}: 'boundary' is not true or false")
+            return tokenizer_class.from_json(data, boundary=boundary)
+    raise MoreishError(f"{damaged}: there is no tokenizer {name!r}")

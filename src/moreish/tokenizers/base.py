@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self, TypeGuard
 
@@ -22,7 +23,13 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 
 UP_TO_LAST_SPACE = re.compile(r"(?s).*\S(?=[ \n])")
 
-WHITESPACE_LABELS = {" ": "␣", "\n": "↵", "\t": "⇥"}
+WHITESPACE_LABELS = str.maketrans(" \n\t", "␣↵⇥")
+
+CONTINUATION_BYTES = bytes(range(0x80, 0xC0))
+"""All bytes of UTF-8 that do not begin a character."""
+
+CHUNK_TOKENS = 1 << 20
+"""Number of tokens that are decoded at a time."""
 
 BOUNDARY_ID = 0
 """The id of the boundary token of our own tokenizers, written `.` in the makemore lectures. In
@@ -86,12 +93,20 @@ class Tokenizer(ABC):
     """
 
     name: ClassVar[str]
-    boundary_id: int | None
-    """The id of the boundary token; None if there is none."""
-    unk_id: int | None
-    """The id that replaces unknown text; None if unknown text is an error."""
-    vocab_size: int
-    """Number of tokens, including the boundary and the unknown token."""
+    needs_text: ClassVar[bool]
+    """See `TokenizerBuilder`."""
+
+    def __init__(
+        self, tokens: list[bytes], *, boundary_id: int | None, unk_id: int | None = None
+    ) -> None:
+        """
+        Args:
+            tokens: the UTF-8 bytes of each token; those of the boundary are empty.
+            boundary_id: the id of the boundary token; None if there is none.
+            unk_id: the id that replaces unknown text; None if unknown text is an error.
+        """
+        self.tokens, self.boundary_id, self.unk_id = tokens, boundary_id, unk_id
+        self.vocab_size = len(tokens)
 
     @abstractmethod
     def encode(self, text: str) -> Ids:
@@ -104,49 +119,56 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def encode_items(self, items: list[str]) -> Ids:
-        """Return the token ids of all `items`, each followed by a boundary.
+        """Return the token ids of all `items`, which have no line ends, each with a boundary after
+        it."""
 
-        Args:
-            items: texts without line ends.
-        """
-
-    @abstractmethod
     def decode_bytes(self, ids: Ids) -> bytes:
         """Return the UTF-8 bytes of `ids`; boundaries decode to nothing."""
+        ids = np.asarray(ids)
+        firsts = range(0, len(ids), CHUNK_TOKENS)
+        chunks = (ids[first : first + CHUNK_TOKENS].tolist() for first in firsts)
+        return b"".join(b"".join([self.tokens[i] for i in chunk]) for chunk in chunks)
 
     def decode(self, ids: Ids) -> str:
         """Return the text of `ids`; bytes that are not valid UTF-8 become U+FFFD."""
         return self.decode_bytes(ids).decode("utf-8", "replace")
 
-    @abstractmethod
     def safe_cut(self, text: str) -> int:
         """Return the last position that no token crosses, whatever follows `text`; 0 if none.
 
         Both parts, encoded one after the other, give the ids of the whole text.
         """
+        return len(text)
 
-    @abstractmethod
     def find_unknown(self, text: str) -> list[str]:
         """Return the distinct unknown characters or words of `text`, in order of appearance."""
+        return []
 
-    @abstractmethod
     def drop_unknown(self, text: str) -> str:
         """Return `text` without its unknown characters or words."""
+        return text
 
-    @abstractmethod
     def char_lengths(self) -> Ids:
         """Return the number of characters of each token, (V,).
 
-        The boundary counts as one character, like the line end that it replaces.
+        A character is counted at its first byte. The boundary counts as one character, like the
+        line end that it replaces; so does the unknown token.
         """
+        return self._lengths(len(t.translate(None, CONTINUATION_BYTES)) for t in self.tokens)
 
-    @abstractmethod
     def byte_lengths(self) -> Ids:
-        """Return the number of UTF-8 bytes of each token, (V,); the boundary counts as one."""
+        """Return the number of UTF-8 bytes of each token, (V,); the boundary and the unknown token
+        count as one."""
+        return self._lengths(map(len, self.tokens))
 
-    @abstractmethod
+    def _lengths(self, lengths: Iterable[int]) -> Ids:
+        lengths_V = np.fromiter(lengths, np.int64, self.vocab_size)
+        lengths_V[[i for i in (self.boundary_id, self.unk_id) if i is not None]] = 1
+        return lengths_V
+
     def to_json(self) -> dict[str, Any]:
         """Return everything that `from_json` needs to build an equal tokenizer."""
+        return {"name": self.name, "boundary": self.boundary_id is not None}
 
     @classmethod
     @abstractmethod
@@ -169,12 +191,11 @@ class Tokenizer(ABC):
         """
         if token == self.boundary_id:
             return "·"
-        raw = self.decode_bytes(np.array([token]))
+        raw = self.tokens[token]
         try:
-            text = raw.decode()
+            text = raw.decode().translate(WHITESPACE_LABELS)
         except UnicodeDecodeError:
             return f"‹{raw.hex()}›"
-        text = "".join(WHITESPACE_LABELS.get(character, character) for character in text)
         return text if text.isprintable() else f"‹{raw.hex()}›"
 
     def fingerprint(self) -> str:

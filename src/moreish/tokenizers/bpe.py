@@ -12,7 +12,6 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
-from importlib import import_module
 from itertools import pairwise
 from typing import Any, Self, final
 
@@ -28,6 +27,7 @@ from moreish.tokenizers.base import (
     cut_before_space,
     utf8,
 )
+from moreish.utils.extras import import_extra
 
 Encoder = Callable[[list[str]], list[NDArray[np.integer]]]
 
@@ -48,9 +48,6 @@ LONG_WORD = re.compile(rf"\S{{{MAX_WORD_LENGTH}}}|\s{{{MAX_WORD_LENGTH}}}")
 UP_TO_LAST_LINE_END = re.compile(r"(?s).*\w\n(?=\w)")
 """No token crosses a line end between two letters, in any pre-tokenizer; other line ends may join
 the signs before them."""
-
-CHUNK_TOKENS = 1 << 20
-"""Number of tokens that are decoded at a time."""
 
 
 def _unicode_to_byte() -> dict[str, int]:
@@ -79,7 +76,6 @@ class BPETokenizer(Tokenizer):
 
     name = "bpe"
     needs_text = True
-    unk_id = None
 
     def __init__(self, data: dict[str, Any], *, boundary: bool) -> None:
         """Read the content of a tokenizer.json.
@@ -95,14 +91,10 @@ class BPETokenizer(Tokenizer):
             special = {END_OF_TEXT: len(tokens)}
             tokens = [*tokens, b""]
             data = {**data, "added_tokens": [added_token(len(tokens) - 1)]}
-        self._data = data
         candidates = [special[name] for name in BOUNDARY_NAMES if name in special]
-        self.boundary_id = (candidates or list(special.values()))[0] if boundary else None
-        self.vocab_size = len(tokens)
-        self._tokens = tokens
-        self._all_bytes = np.frombuffer(b"".join(tokens), np.uint8)
-        self._length_V = np.fromiter(map(len, tokens), np.int64, len(tokens))
-        self._start_V = np.cumsum(self._length_V) - self._length_V
+        boundary_id = (candidates or list(special.values()))[0] if boundary else None
+        super().__init__(tokens, boundary_id=boundary_id)
+        self._data = data
 
     @classmethod
     def build(
@@ -113,16 +105,17 @@ class BPETokenizer(Tokenizer):
         Raises:
             MoreishError: the limits leave no room for the 256 bytes, or a library is missing.
         """
-        hf = import_library("tokenizers")
+        hf = import_extra("tokenizers", "bpe")
         min_size = len(UNICODE_TO_BYTE) + boundary
         if limits.vocab_size is not None and limits.vocab_size < min_size:
             raise MoreishError(f"--vocab-size {limits.vocab_size}: give {min_size} or more")
-        size = limits.vocab_size or _default_vocab_size(sum(map(len, texts)))
+        characters = 0 if limits.vocab_size else sum(map(len, texts))
+        default_size = min(MAX_VOCAB_SIZE, max(MIN_VOCAB_SIZE, characters // CHARACTERS_PER_TOKEN))
         model = hf.Tokenizer(hf.models.BPE())
         model.pre_tokenizer = hf.pre_tokenizers.ByteLevel(add_prefix_space=False)
         model.decoder = hf.decoders.ByteLevel()
         trainer = hf.trainers.BpeTrainer(
-            vocab_size=size,
+            vocab_size=limits.vocab_size or default_size,
             initial_alphabet=sorted(UNICODE_TO_BYTE),
             special_tokens=[END_OF_TEXT] if boundary else [],
             show_progress=False,
@@ -134,24 +127,24 @@ class BPETokenizer(Tokenizer):
         try:
             text.encode()
         except UnicodeEncodeError:
-            return self._encode_bytes(utf8(text))
+            return self.encode_bytewise(utf8(text))
         (ids_N,) = self._encoder([text])
         return ids_N.astype(np.int64)
 
-    def _encode_bytes(self, raw: bytes) -> Ids:
-        """Encode bytes that are not UTF-8, with one token for each byte."""
-        id_of = {token: id_ for id_, token in enumerate(self._tokens) if len(token) == 1}
+    def encode_bytewise(self, raw: bytes) -> Ids:
+        """Encode bytes, which need not be UTF-8, with one token for each byte."""
+        id_of = {token: id_ for id_, token in enumerate(self.tokens) if len(token) == 1}
         return np.array([id_of[bytes([byte])] for byte in raw], dtype=np.int64)
 
     def safe_cut(self, text: str) -> int:
-        if self._is_like_gpt2:
+        if self.is_like_gpt2:
             return cut_before_space(text)
         match = UP_TO_LAST_LINE_END.match(text)
         return match.end() if match else 0
 
     def encode_items(self, items: list[str]) -> Ids:
         assert self.boundary_id is not None
-        if self._is_like_gpt2 and all(item and item == item.strip() for item in items):
+        if self.is_like_gpt2 and all(item and item == item.strip() for item in items):
             (line_end,) = self.encode("\n").tolist()
             ids_N = self.encode("\n".join([*items, ""]))
             ids_N[ids_N == line_end] = self.boundary_id
@@ -161,38 +154,6 @@ class BPETokenizer(Tokenizer):
         parts = [np.append(ids, self.boundary_id) for ids in self._encoder(items)]
         return np.concatenate([np.zeros(0, np.int64), *parts])
 
-    def decode_bytes(self, ids: Ids) -> bytes:
-        ids = np.asarray(ids, dtype=np.int64)
-        chunks = []
-        for first in range(0, len(ids), CHUNK_TOKENS):
-            ids_N = ids[first : first + CHUNK_TOKENS]
-            length_N = self._length_V[ids_N]
-            start_N = np.cumsum(length_N) - length_N
-            shift = np.repeat(self._start_V[ids_N] - start_N, length_N)
-            chunks.append(self._all_bytes[shift + np.arange(length_N.sum())].tobytes())
-        return b"".join(chunks)
-
-    def find_unknown(self, text: str) -> list[str]:
-        return []
-
-    def drop_unknown(self, text: str) -> str:
-        return text
-
-    def char_lengths(self) -> Ids:
-        # As for bytes, a character is counted at its first byte.
-        is_first_byte = (self._all_bytes & 0b1100_0000) != 0b1000_0000
-        count_before = np.append(0, np.cumsum(is_first_byte))
-        lengths_V = count_before[self._start_V + self._length_V] - count_before[self._start_V]
-        return self._with_boundary(lengths_V)
-
-    def byte_lengths(self) -> Ids:
-        return self._with_boundary(self._length_V.copy())
-
-    def _with_boundary(self, lengths_V: Ids) -> Ids:
-        if self.boundary_id is not None:
-            lengths_V[self.boundary_id] = 1
-        return lengths_V
-
     def to_json(self) -> dict[str, Any]:
         return self._data
 
@@ -201,7 +162,7 @@ class BPETokenizer(Tokenizer):
         return cls(_compact(data), boundary=boundary)
 
     @cached_property
-    def _is_like_gpt2(self) -> bool:
+    def is_like_gpt2(self) -> bool:
         """Whether tiktoken gives the same ids.
 
         The pre-tokenizer must be GPT-2's, and token ids must follow the order of the merges.
@@ -217,24 +178,23 @@ class BPETokenizer(Tokenizer):
             and not any(model.get(key) for key in ("ignore_merges", "dropout", "byte_fallback"))
             and None not in ids
             and all(a < b for a, b in pairwise(ids))
-            and len([token for token in self._tokens if token])
-            == len(UNICODE_TO_BYTE) + len(merges)
+            and len([token for token in self.tokens if token]) == len(UNICODE_TO_BYTE) + len(merges)
         )
 
     @cached_property
     def _encoder(self) -> Encoder:
-        if self._is_like_gpt2:
-            tiktoken = import_library("tiktoken")
-            pattern = import_library("tiktoken_ext.openai_public").r50k_pat_str
+        if self.is_like_gpt2:
+            tiktoken = import_extra("tiktoken", "bpe")
+            pattern = import_extra("tiktoken_ext.openai_public", "bpe").r50k_pat_str
             core = tiktoken.Encoding(
                 "bpe",
                 pat_str=pattern,
-                mergeable_ranks={token: i for i, token in enumerate(self._tokens) if token},
+                mergeable_ranks={token: i for i, token in enumerate(self.tokens) if token},
                 # tiktoken demands a special token; its name in a text is encoded as text.
-                special_tokens={END_OF_TEXT: len(self._tokens)},
+                special_tokens={END_OF_TEXT: len(self.tokens)},
             )
             return lambda texts: [core.encode_to_numpy(t, disallowed_special=()) for t in texts]
-        hf = import_library("tokenizers")
+        hf = import_extra("tokenizers", "bpe")
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
         # Without special tokens, so that their names in a text are encoded as text.
         bare = {**self._data, "added_tokens": [], "post_processor": None, "truncation": None}
@@ -309,19 +269,5 @@ def _cut_long_words(texts: Iterable[str]) -> Iterator[str]:
             yield from (text[i : i + MAX_WORD_LENGTH] for i in range(0, len(text), MAX_WORD_LENGTH))
 
 
-def _default_vocab_size(characters: int) -> int:
-    return min(MAX_VOCAB_SIZE, max(MIN_VOCAB_SIZE, characters // CHARACTERS_PER_TOKEN))
-
-
 def _damaged(why: str) -> MoreishError:
     return MoreishError(f"the tokenizer file is damaged or of another kind: {why[:100]}")
-
-
-def import_library(name: str) -> Any:
-    """Import a module. Raises MoreishError when it is not installed."""
-    try:
-        return import_module(name)
-    except ImportError:
-        raise MoreishError(
-            f"this tokenizer needs a library ({name}): pip install 'moreish[bpe]'"
-        ) from None

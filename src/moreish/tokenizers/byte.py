@@ -5,7 +5,6 @@ from typing import Any, Self, final
 
 import numpy as np
 
-from moreish.errors import MoreishError
 from moreish.tokenizers.base import (
     BOUNDARY_ID,
     NO_LIMITS,
@@ -28,12 +27,11 @@ class ByteTokenizer(Tokenizer):
 
     name = "byte"
     needs_text = False
-    unk_id = None
 
     def __init__(self, *, boundary: bool) -> None:
-        self.boundary_id = BOUNDARY_ID if boundary else None
+        tokens = [b""] * boundary + [bytes([byte]) for byte in range(256)]
+        super().__init__(tokens, boundary_id=BOUNDARY_ID if boundary else None)
         self._first_id = int(boundary)
-        self.vocab_size = 256 + self._first_id
 
     @classmethod
     def build(
@@ -51,32 +49,6 @@ class ByteTokenizer(Tokenizer):
         ids_N[ids_N == ord("\n") + self._first_id] = BOUNDARY_ID
         return ids_N
 
-    def decode_bytes(self, ids: Ids) -> bytes:
-        values = np.asarray(ids, dtype=np.int64) - self._first_id
-        return values[values >= 0].astype(np.uint8).tobytes()
-
-    def safe_cut(self, text: str) -> int:
-        return len(text)
-
-    def find_unknown(self, text: str) -> list[str]:
-        return []
-
-    def drop_unknown(self, text: str) -> str:
-        return text
-
-    def char_lengths(self) -> Ids:
-        # A character is counted at its first byte; continuation bytes are 0b10xxxxxx.
-        is_first_byte = (np.arange(256) & 0b1100_0000) != 0b1000_0000
-        return np.concatenate([np.ones(self._first_id), is_first_byte]).astype(np.int64)
-
-    def byte_lengths(self) -> Ids:
-        return np.ones(self.vocab_size, dtype=np.int64)
-
-    def to_json(self) -> dict[str, Any]:
-        return {"name": self.name, "boundary": self.boundary_id is not None}
-
     @classmethod
     def from_json(cls, data: dict[str, Any], *, boundary: bool) -> Self:
-        if not isinstance(data.get("boundary"), bool):
-            raise MoreishError("the tokenizer file is damaged: 'boundary' is not true or false")
         return cls(boundary=boundary)

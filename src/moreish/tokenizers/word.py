@@ -41,12 +41,11 @@ class WordTokenizer(Tokenizer):
 
     def __init__(self, words: list[str], *, boundary: bool) -> None:
         """`words` must be distinct, each with the space before it if there is one."""
+        tokens = [b""] * boundary + [UNKNOWN_TEXT.encode(), *(word.encode() for word in words)]
+        boundary_id = BOUNDARY_ID if boundary else None
+        super().__init__(tokens, boundary_id=boundary_id, unk_id=int(boundary))
         self.words = words
-        self.boundary_id = BOUNDARY_ID if boundary else None
-        self.unk_id = int(boundary)
-        self._first_id = self.unk_id + 1
-        self.vocab_size = self._first_id + len(words)
-        self._ids = {word: id_ for id_, word in enumerate(words, self._first_id)}
+        self._ids = {word: id_ for id_, word in enumerate(words, 1 + boundary)}
 
     @classmethod
     def build(
@@ -86,14 +85,6 @@ class WordTokenizer(Tokenizer):
         parts = [np.append(self.encode(item), BOUNDARY_ID) for item in items]
         return np.concatenate([np.zeros(0, np.int64), *parts])
 
-    def decode_bytes(self, ids: Ids) -> bytes:
-        first, words = self._first_id, self.words
-        texts = (
-            words[i - first] if i >= first else UNKNOWN_TEXT if i == self.unk_id else ""
-            for i in np.asarray(ids).tolist()
-        )
-        return "".join(texts).encode()
-
     def safe_cut(self, text: str) -> int:
         return cut_before_space(text)
 
@@ -104,21 +95,14 @@ class WordTokenizer(Tokenizer):
     def drop_unknown(self, text: str) -> str:
         return "".join(word for word in WORDS.findall(text) if word in self._ids)
 
-    def char_lengths(self) -> Ids:
-        return np.array([1] * self._first_id + [len(word) for word in self.words])
-
-    def byte_lengths(self) -> Ids:
-        return np.array([1] * self._first_id + [len(word.encode()) for word in self.words])
-
     def to_json(self) -> dict[str, Any]:
-        return {"name": self.name, "boundary": self.boundary_id is not None, "words": self.words}
+        return {**super().to_json(), "words": self.words}
 
     @classmethod
     def from_json(cls, data: dict[str, Any], *, boundary: bool) -> Self:
         words = data.get("words")
         if (
             not isinstance(words, list)
-            or not isinstance(data.get("boundary"), bool)
             or not all(is_valid_text(word) and WORDS.fullmatch(word) for word in words)
             or len(set(words)) != len(words)
         ):

@@ -1,6 +1,7 @@
 """Files that are replaced as a whole, durable writes, locks, disk space and JSON."""
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -137,6 +138,16 @@ def format_bytes(count: float) -> str:
     return f"{count:.1f} {units[-1]}" if small else f"{count:.0f} {units[-1]}"
 
 
+def visible_files(folder: Path) -> list[Path]:
+    """All files below a folder, sorted by path, without hidden ones and those in hidden folders."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+
+
 def summarize_paths(paths: Sequence[Path]) -> str:
     """The names of up to three files.
 
@@ -167,6 +178,12 @@ def file_lock(path: Path, message: str, *, seconds: float = 0.0) -> Iterator[Non
         yield
     finally:
         lock.release()
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_json(path: Path) -> Any:

@@ -83,7 +83,7 @@ def test_the_same_ids_as_the_libraries(
 ) -> None:
     import tiktoken
 
-    assert gpt2._is_like_gpt2 and learned._is_like_gpt2
+    assert gpt2.is_like_gpt2 and learned.is_like_gpt2
     ranks = {gpt2.decode_bytes(np.array([i])): i for i in range(50_256)}
     words = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
     original = tiktoken.Encoding("x", pat_str=words, mergeable_ranks=ranks, special_tokens={})
@@ -139,7 +139,7 @@ def test_long_words_take_no_time(long: str) -> None:
 
 def test_the_vocabularies_of_others(learned: BPETokenizer, tmp_path: Path) -> None:
     other = llama_like(learned)
-    assert not other._is_like_gpt2
+    assert not other.is_like_gpt2
     library = with_library(other, tmp_path)
     for text in [*ODD, "so!\n\nwhat?\nno 12345"]:
         assert other.decode(other.encode(text)) == text
@@ -277,7 +277,7 @@ def test_a_known_text_is_known_however_it_was_drawn(tmp_path: Path) -> None:
     run = api.train(
         source, tokenizer="bpe", model="ngram", vocab_size=300, out=tmp_path / "r", report=ignore
     )
-    by_bytes = run.tokenizer._encode_bytes(STORY[3:30].encode())  # type: ignore[attr-defined]
+    by_bytes = run.tokenizer.encode_bytewise(STORY[3:30].encode())  # type: ignore[attr-defined]
     assert len(by_bytes) > len(run.tokenizer.encode(STORY[3:30]))
     assert run.tokenizer.decode_bytes(by_bytes) in run.training_index
 

@@ -2,13 +2,14 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from moreish.data.shards.readers import Piece, SourceFormat
+from moreish.data.shards.readers import Piece
 from moreish.data.shards.sources import Source
 from moreish.data.split import SPLITS, SplitName
 from moreish.errors import MoreishError
+from moreish.settings import Settings
 
 MAX_CHUNK_CHARACTERS = 1 << 13
 """Chunk size of a large text: several windows of most models."""
@@ -99,8 +100,7 @@ class HashSplitter:
         return SPLITS[1] if hashed < self.share else SPLITS[2 if hashed < 2 * self.share else 0]
 
 
-@dataclass(kw_only=True)
-class SourceCounts:
+class SourceCounts(Settings, frozen=False):
     """What was read of a source; the fields are stored under these names."""
 
     documents: int = 0
@@ -131,8 +131,7 @@ class SourceCounts:
             self.longest = max(self.longest, length)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ReadPosition:
+class ReadPosition(Settings):
     """The next chunk to read; the fields are stored under these names."""
 
     source: int = 0
@@ -142,8 +141,7 @@ class ReadPosition:
     """Index of the chunk in its document."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Block:
+class Block(NamedTuple):
     """Consecutive chunks of one source, by split."""
 
     source: str
@@ -156,44 +154,40 @@ class Block:
 
 def read_blocks(
     sources: list[Source],
-    source_format: SourceFormat,
     cut: CutFunction,
     splitter: HashSplitter,
-    position: ReadPosition = ReadPosition(),
-    counts: SourceCounts | None = None,
+    position: ReadPosition,
+    counts: SourceCounts,
 ) -> Iterator[Block]:
     """Read all chunks from a position on.
 
     In each split, consecutive chunks of a document stay together and are followed by a boundary.
 
     Args:
-        sources, source_format: what to read.
+        sources: what to read.
         cut, splitter: how to cut documents, and how to split the chunks.
         position: where to start.
         counts: what was read of that source before.
     """
-    for number in range(position.source, len(sources)):
-        start, so_far = ReadPosition(source=number), SourceCounts()
-        if number == position.source:
-            start, so_far = position, replace(counts or so_far)
-        yield from _read_source(sources[number], source_format, cut, splitter, start, so_far)
+    for number, source in enumerate(sources[position.source :], position.source):
+        yield from _read_source(source, cut, splitter, position, counts.model_copy())
+        position, counts = ReadPosition(source=number + 1), SourceCounts()
 
 
 def _read_source(
     source: Source,
-    source_format: SourceFormat,
     cut: CutFunction,
     splitter: HashSplitter,
     start: ReadPosition,
     counts: SourceCounts,
 ) -> Iterator[Block]:
-    texts, size = _empty_splits(), 0
+    texts, size = _no_texts(), 0
     for part in range(start.part, source.parts):
         # A partly read document is read again from its start, to know which split is open.
         first = (start.document, start.passage) if part == start.part else (0, 0)
         open_split: SplitName | None = None
         length = 0
-        pieces = source.pieces(part, source_format, first[0])
+        pieces = source.pieces(part, first[0])
         for chunk in split_into_chunks(pieces, cut, splitter.chunk_characters):
             if chunk.is_last and chunk.number == 0 and not chunk.text.strip():
                 counts.empty += 1
@@ -217,15 +211,12 @@ def _read_source(
                     document=chunk.document + chunk.is_last,
                     passage=0 if chunk.is_last else chunk.number + 1,
                 )
-                yield Block(
-                    source=source.name, texts=texts, next_position=after, counts=replace(counts)
-                )
-                texts, size = _empty_splits(), 0
-    end = ReadPosition(source=start.source + 1)
-    yield Block(source=source.name, texts=texts, next_position=end, counts=counts)
+                yield Block(source.name, texts, after, counts.model_copy())
+                texts, size = _no_texts(), 0
+    yield Block(source.name, texts, ReadPosition(source=start.source + 1), counts)
 
 
-def _empty_splits() -> dict[SplitName, list[str | None]]:
+def _no_texts() -> dict[SplitName, list[str | None]]:
     return {name: [] for name in SPLITS}
 
 

@@ -7,11 +7,11 @@ import lzma
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from moreish.errors import MoreishError
+from moreish.utils.extras import import_extra
 
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 
@@ -20,23 +20,8 @@ READ_BYTES = 1 << 14
 
 
 @contextmanager
-def open_decompressed(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for reading its uncompressed bytes.
-
-    Raises:
-        MoreishError: the file is damaged, or a library is missing.
-    """
-    with path.open("rb") as raw, decompress(raw, path) as file:
-        yield file
-
-
-@contextmanager
 def decompress(raw: BinaryIO, path: Path) -> Iterator[BinaryIO]:
-    """The uncompressed bytes of an open file.
-
-    Args:
-        raw: the open file.
-        path: its path, whose suffix is the format.
+    """Yield the uncompressed content of an open file, whose path ends with the format's suffix.
 
     Raises:
         MoreishError: the file is damaged, or a library is missing.
@@ -52,7 +37,7 @@ def decompress(raw: BinaryIO, path: Path) -> Iterator[BinaryIO]:
         case ".xz":
             file = lzma.LZMAFile(raw)  # noqa: SIM115 (it does not own its file)
         case ".zst":
-            library = import_extra("zstandard")
+            library = import_extra("zstandard", "large")
             errors = (*errors, library.ZstdError)
             file = io.BufferedReader(_ZstandardReader(raw, library.ZstdDecompressor()), 1 << 16)
     try:
@@ -87,18 +72,3 @@ class _ZstandardReader(io.RawIOBase):
         count = min(len(buffer), len(self._buffer))
         buffer[:count], self._buffer = self._buffer[:count], self._buffer[count:]
         return count
-
-
-def import_extra(name: str) -> Any:
-    """Import a library of an optional extra.
-
-    Raises:
-        MoreishError: it is not installed; the message names the extra.
-    """
-    extra = "hub" if name == "datasets" else "large"
-    try:
-        return import_module(name)
-    except ImportError:
-        raise MoreishError(
-            f"this needs a library ({name.partition('.')[0]}): pip install 'moreish[{extra}]'"
-        ) from None

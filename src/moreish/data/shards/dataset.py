@@ -1,6 +1,8 @@
 """A prepared dataset: a folder of token files and a manifest that describes them."""
 
 import hashlib
+from collections import Counter
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +12,14 @@ import numpy as np
 
 from moreish.data.shard_layout import MANIFEST, TOKENIZER
 from moreish.data.sharded_array import Array, PreparedReference, ShardedArray
-from moreish.data.shards.chunks import MAX_CHUNK_CHARACTERS
-from moreish.data.shards.writer import file_sha256
+from moreish.data.shards.chunks import MAX_CHUNK_CHARACTERS, SourceCounts
+from moreish.data.shards.writer import Shard
 from moreish.data.split import SPLITS, SplitName
 from moreish.data.token_dataset import TokenDataset, load_tokens
 from moreish.errors import MoreishError
 from moreish.settings import Settings
 from moreish.tokenizers import Tokenizer, tokenizer_from_json
-from moreish.utils.files import read_json
+from moreish.utils.files import file_sha256, read_json
 
 FORMAT: Literal[1] = 1
 """Version of the folder's format; a newer one is rejected."""
@@ -31,31 +33,13 @@ class FileInfo(Settings):
     sha256: str
 
 
-class SourceInfo(Settings):
-    """What was read of a source, see `SourceCounts`."""
+class SourceInfo(SourceCounts):
+    """A source and what was read of it."""
 
     name: str
     given: str
     """The source as the user named it."""
     files: list[FileInfo]
-    documents: int
-    empty: int
-    passages: int
-    characters: int
-    bytes: int
-    shortest: int
-    longest: int
-
-
-class ShardInfo(Settings):
-    """A token file, see `Shard`."""
-
-    file: str
-    source: str
-    split: SplitName
-    tokens: int
-    documents: int
-    sha256: str
 
 
 class Manifest(Settings):
@@ -77,24 +61,29 @@ class Manifest(Settings):
     passage: int = MAX_CHUNK_CHARACTERS
     """Chunk size in characters."""
     sources: list[SourceInfo]
-    shards: list[ShardInfo]
+    shards: list[Shard]
     """By source, in the order of the text."""
     versions: dict[str, str]
 
     def tokens(self) -> dict[SplitName, int]:
         """Number of tokens in each split."""
-        tokens = dict.fromkeys(SPLITS, 0)
-        for shard in self.shards:
-            tokens[shard.split] += shard.tokens
-        return tokens
+        return tokens_by_split(self.shards)
 
     def training_tokens(self) -> dict[str, int]:
         """Number of training tokens of each source that has some."""
-        tokens: dict[str, int] = {}
+        tokens: Counter[str] = Counter()
         for shard in self.shards:
             if shard.split == "train":
-                tokens[shard.source] = tokens.get(shard.source, 0) + shard.tokens
-        return tokens
+                tokens[shard.source] += shard.tokens
+        return dict(tokens)
+
+
+def tokens_by_split(shards: Iterable[Shard]) -> dict[SplitName, int]:
+    """Number of tokens in each split."""
+    tokens = dict.fromkeys(SPLITS, 0)
+    for shard in shards:
+        tokens[shard.split] += shard.tokens
+    return tokens
 
 
 @dataclass(frozen=True)
@@ -125,7 +114,7 @@ class PreparedDataset:
             dataset._open_shard(shard)
         return dataset
 
-    def _open_shard(self, shard: ShardInfo) -> Array:
+    def _open_shard(self, shard: Shard) -> Array:
         path = self.folder / shard.file
         try:
             ids_N = load_tokens(path, items=False, min_tokens=1).ids_N
@@ -169,22 +158,18 @@ class PreparedDataset:
         return {name: self.tokens(name) for name in SPLITS}
 
     def verify(self, workers: int) -> None:
-        """Compare the hashes of all files with the manifest.
-
-        Args:
-            workers: number of threads.
+        """Compare the hashes of all files with the manifest, in so many threads.
 
         Raises:
             MoreishError: a file is damaged.
         """
         self.tokenizer()
+        paths = [self.folder / shard.file for shard in self.manifest.shards]
         with ThreadPoolExecutor(workers) as pool:
-            paths = [self.folder / shard.file for shard in self.manifest.shards]
-            for shard, sha256 in zip(
-                self.manifest.shards, pool.map(file_sha256, paths), strict=True
-            ):
+            sha256s = pool.map(file_sha256, paths)
+            for shard, path, sha256 in zip(self.manifest.shards, paths, sha256s, strict=True):
                 if sha256 != shard.sha256:
                     raise MoreishError(
-                        f"{self.folder / shard.file} is damaged: its sha256 is not the one in "
-                        f"{MANIFEST}; prepare the text again, with --overwrite"
+                        f"{path} is damaged: its sha256 is not the one in {MANIFEST}; prepare the "
+                        "text again, with --overwrite"
                     )

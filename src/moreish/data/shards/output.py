@@ -79,7 +79,7 @@ def check_same_arguments(out: Path, stored: dict[str, Any], current: dict[str, A
 
 
 def check_sources_unchanged(
-    out: Path, manifest: Manifest, given: Sequence[str], source_format: SourceFormat
+    out: Path, manifest: Manifest, names: Sequence[str], source_format: SourceFormat
 ) -> None:
     """Check that the sources of a prepared dataset have the same files and sizes, if they exist.
 
@@ -87,7 +87,7 @@ def check_sources_unchanged(
         MoreishError: they have changed.
     """
     try:
-        sources = find_sources(given, source_format)
+        sources = find_sources(names, source_format)
     except MoreishError:
         return  # they were removed, and are no longer needed
     stored = [(file.path, file.bytes) for source in manifest.sources for file in source.files]

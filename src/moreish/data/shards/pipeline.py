@@ -12,7 +12,7 @@ from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -31,8 +31,8 @@ from moreish.data.shards.dataset import (
     FileInfo,
     Manifest,
     PreparedDataset,
-    ShardInfo,
     SourceInfo,
+    tokens_by_split,
 )
 from moreish.data.shards.output import (
     check_folder,
@@ -45,20 +45,23 @@ from moreish.data.shards.output import (
 )
 from moreish.data.shards.readers import SourceFormat
 from moreish.data.shards.sources import Source, find_sources
-from moreish.data.shards.train_tokenizer import build_tokenizer, cut_function
-from moreish.data.shards.writer import Shard, ShardWriter, file_sha256
-from moreish.data.split import SPLITS, SplitName
+from moreish.data.shards.train_tokenizer import build_tokenizer
+from moreish.data.shards.writer import Shard, ShardWriter
+from moreish.data.split import SplitName
 from moreish.errors import MoreishError
+from moreish.settings import Settings
 from moreish.tokenizers import (
-    Ids,
+    REGISTRY,
     Tokenizer,
     VocabularyLimits,
     check_vocab_size,
+    cut_before_space,
     tokenizer_from_json,
 )
 from moreish.utils.files import (
     check_disk_space,
     encode_json,
+    file_sha256,
     fsync_folder,
     read_json,
     remove_partial_files,
@@ -76,8 +79,11 @@ SAVE_SECONDS = 5.0
 WAITING_BLOCKS = 2
 """Number of blocks that wait for a free core."""
 
-Progress = Callable[[str, int, int], None]
+ProgressCallback = Callable[[str, int, int], None]
 """Called with a description, the number of bytes that are done, and the total."""
+
+NoteCallback = Callable[[str], None]
+"""Called with remarks for the user."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,8 +125,8 @@ def prepare_dataset(
     *,
     overwrite: bool,
     workers: int | None = None,
-    progress: Progress = lambda what, done, total: None,
-    note: Callable[[str], None] = lambda text: None,
+    progress: ProgressCallback = lambda what, done, total: None,
+    note: NoteCallback = lambda text: None,
 ) -> PrepareResult:
     """Prepare a dataset in a folder, resume an interrupted preparation, or verify a complete one.
 
@@ -129,8 +135,7 @@ def prepare_dataset(
         out: the folder.
         overwrite: whether to replace a dataset in it.
         workers: number of threads (default: one per core), which affects only the speed.
-        progress: called while work is done.
-        note: called with remarks for the user.
+        progress, note: called while work is done.
 
     Raises:
         MoreishError: a source, an option or the folder is wrong, or the text is too small.
@@ -176,19 +181,41 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
+class PreparationState(Settings, frozen=False):
+    """The content of progress.json: what is on disk and where to resume."""
+
+    moreish: Literal["begun"] = "begun"
+    format: Literal[1] = FORMAT
+    arguments: dict[str, Any]
+    modified: str
+    """Hash of the paths, sizes and modification times of the sources."""
+    size: int
+    """Approximate size of the text in bytes."""
+    held_out: float
+    passage: int
+    """Chunk size in characters."""
+    position: ReadPosition = ReadPosition()
+    counts: dict[str, SourceCounts] = {}
+    shards: list[Shard] = []
+
+    @property
+    def bytes_done(self) -> int:
+        """Number of bytes of text that were written."""
+        return sum(counts.bytes for counts in self.counts.values())
+
+
 class Preparation:
-    """A preparation in progress, whose state is stored in progress.json."""
+    """A preparation in progress."""
 
     def __init__(
         self,
         config: PrepareConfig,
         sources: list[Source],
         out: Path,
-        progress: Progress,
-        note: Callable[[str], None],
+        progress: ProgressCallback,
+        note: NoteCallback,
     ) -> None:
         self.config, self.sources, self.out, self.progress = config, sources, out, progress
-        self.modified = _modification_hash(sources)
         if preparation_state(out) == "begun":
             self._resume(note)
         else:
@@ -198,87 +225,62 @@ class Preparation:
         assert self.tokenizer.boundary_id is not None
         self.boundary = self.tokenizer.boundary_id
         try:
-            self.writer = ShardWriter(out, self.dtype, self.boundary, self.shards)
+            self.writer = ShardWriter(out, self.dtype, self.boundary, self.state.shards)
         except ValueError as error:
             raise MoreishError(f"{error}: start again with --overwrite") from None
         self.saved_at = time.monotonic()
 
     def _start(self) -> None:
         config = self.config
-        self.size = max(1, sum(s.text_bytes(config.source_format) for s in self.sources))
-        self.splitter = HashSplitter(
-            share=config.hold_out or min(MAX_HELD_OUT, HELD_OUT_BYTES / self.size),
-            seed=config.split_seed,
-            chunk_characters=chunk_characters(self.size),
+        size = max(1, sum(source.text_bytes() for source in self.sources))
+        self.state = PreparationState(
+            arguments=config.arguments(),
+            modified=_modification_hash(self.sources),
+            size=size,
+            held_out=config.hold_out or min(MAX_HELD_OUT, HELD_OUT_BYTES / size),
+            passage=chunk_characters(size),
         )
         self.tokenizer = build_tokenizer(
             config.tokenizer,
             config.limits,
             self.sources,
-            config.source_format,
-            self.splitter,
-            self.size,
-            lambda what, done: self.progress(what, done, self.size),
+            self._splitter(),
+            size,
+            lambda what, done: self.progress(what, done, size),
         )
-        self.position = ReadPosition()
-        self.counts: dict[str, SourceCounts] = {}
-        self.shards: list[Shard] = []
         write_atomic(self.out / TOKENIZER, encode_json(self.tokenizer.to_json()))
         self._save()
 
-    def _resume(self, note: Callable[[str], None]) -> None:
+    def _resume(self, note: NoteCallback) -> None:
         try:
-            saved = read_json(self.out / PROGRESS)
-            check_same_arguments(self.out, saved["arguments"], self.config.arguments())
-            if saved["modified"] != self.modified:
-                raise MoreishError(
-                    f"the sources have changed since {self.out} was begun: start again with "
-                    "--overwrite"
-                )
-            self.size = saved["size"]
-            self.splitter = HashSplitter(
-                share=saved["held_out"],
-                seed=self.config.split_seed,
-                chunk_characters=saved["passage"],
-            )
-            self.position = ReadPosition(**saved["position"])
-            self.counts = {name: SourceCounts(**of) for name, of in saved["counts"].items()}
-            self.shards = [Shard(**shard) for shard in saved["shards"]]
+            self.state = PreparationState.model_validate(read_json(self.out / PROGRESS))
             self.tokenizer = tokenizer_from_json(read_json(self.out / TOKENIZER), boundary=True)
-        except (OSError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
             raise MoreishError(
-                f"{self.out} is damaged ({error}): start again with --overwrite"
+                f"{self.out} is damaged ({reason}): start again with --overwrite"
             ) from None
-        note(f"resuming after {self.bytes_done / 1e6:,.1f} MB")
+        check_same_arguments(self.out, self.state.arguments, self.config.arguments())
+        self._check_unmodified(f"the sources have changed since {self.out} was begun")
+        note(f"resuming after {self.state.bytes_done / 1e6:,.1f} MB")
 
-    @property
-    def bytes_done(self) -> int:
-        """Number of bytes of text that were written."""
-        return sum(counts.bytes for counts in self.counts.values())
+    def _splitter(self) -> HashSplitter:
+        return HashSplitter(
+            share=self.state.held_out,
+            seed=self.config.split_seed,
+            chunk_characters=self.state.passage,
+        )
+
+    def _check_unmodified(self, message: str) -> None:
+        if _modification_hash(self.sources) != self.state.modified:
+            raise MoreishError(f"{message}: start again with --overwrite")
 
     def _save(self) -> None:
-        """Store what is on disk and where to resume."""
-        content = {
-            "moreish": "begun",
-            "format": FORMAT,
-            "arguments": self.config.arguments(),
-            "modified": self.modified,
-            "size": self.size,
-            "held_out": self.splitter.share,
-            "passage": self.splitter.chunk_characters,
-            "position": asdict(self.position),
-            "counts": {name: asdict(counts) for name, counts in self.counts.items()},
-            "shards": [asdict(shard) for shard in self.shards],
-        }
-        write_atomic(self.out / PROGRESS, encode_json(content))
+        write_atomic(self.out / PROGRESS, encode_json(self.state.model_dump(mode="json")))
         self.saved_at = time.monotonic()
 
     def run(self, workers: int) -> None:
-        """Encode and write everything that is missing.
-
-        Args:
-            workers: number of threads.
-        """
+        """Encode and write everything that is missing, in so many threads."""
         stop = Event()
         with ThreadPoolExecutor(1) as hasher, ThreadPoolExecutor(workers) as pool:
             try:
@@ -291,15 +293,13 @@ class Preparation:
                 pool.shutdown(cancel_futures=True)
 
     def _encode_all(self, pool: ThreadPoolExecutor, workers: int) -> None:
-        is_partly_read = self.position.source < len(self.sources)
-        name = self.sources[self.position.source].name if is_partly_read else ""
+        position, name = self.state.position, self.config.tokenizer
+        partly_read = [source.name for source in self.sources[position.source :][:1]]
+        counts = [self.state.counts[name] for name in partly_read if name in self.state.counts]
+        # Registered tokenizers share one rule, so that their splits of a text are equal.
+        cut = cut_before_space if name in REGISTRY else self.tokenizer.safe_cut
         blocks = read_blocks(
-            self.sources,
-            self.config.source_format,
-            cut_function(self.config.tokenizer, self.tokenizer),
-            self.splitter,
-            self.position,
-            self.counts.get(name),
+            self.sources, cut, self._splitter(), position, *(counts or [SourceCounts()])
         )
         waiting: deque[tuple[Block, Future[dict[SplitName, Array]]]] = deque()
         is_first = True
@@ -318,15 +318,16 @@ class Preparation:
         """Check that the disk has room for the rest, if it is like this block."""
         read = sum(len(text.encode()) for texts in block.texts.values() for text in texts if text)
         per_byte = sum(part.nbytes for part in ids.values()) / max(1, read)
-        rest = int(max(0, self.size - self.bytes_done) * per_byte)
+        rest = int(max(0, self.state.size - self.state.bytes_done) * per_byte)
         check_disk_space(self.out, rest, "the prepared text")
 
     def _write(self, block: Block, task: Future[dict[SplitName, Array]]) -> None:
         for split, ids_N in task.result().items():
             self.writer.add(block.source, split, ids_N)
-        self.position, self.counts[block.source] = block.next_position, block.counts
-        done = self.bytes_done
-        self.progress("preparing", done, max(done, self.size))
+        self.state.position = block.next_position
+        self.state.counts[block.source] = block.counts
+        done = self.state.bytes_done
+        self.progress("preparing", done, max(done, self.state.size))
         if time.monotonic() - self.saved_at >= SAVE_SECONDS:
             self.writer.flush()
             self._save()
@@ -345,35 +346,32 @@ class Preparation:
         self.writer.finalize()
         self._save()
         self.progress("hashing", 0, 0)
-        sha256s = list(pool.map(file_sha256, [self.out / shard.file for shard in self.shards]))
+        state = self.state
+        paths = [self.out / shard.file for shard in state.shards]
+        for shard, sha256 in zip(state.shards, pool.map(file_sha256, paths), strict=True):
+            shard.sha256 = sha256
         sources = [
             SourceInfo(
                 name=source.name,
                 given=source.given,
                 files=infos,
-                **asdict(self.counts.get(source.name, SourceCounts())),
+                **state.counts.get(source.name, SourceCounts()).model_dump(),
             )
             for source, infos in zip(self.sources, files.result(), strict=True)
         ]
-        if _modification_hash(self.sources) != self.modified:
-            raise MoreishError(
-                "the sources changed while they were read: start again with --overwrite"
-            )
+        self._check_unmodified("the sources changed while they were read")
         manifest = Manifest(
-            arguments=self.config.arguments(),
+            arguments=state.arguments,
             tokenizer=self.config.tokenizer,
             tokenizer_sha256=self.tokenizer.fingerprint(),
             vocabulary=self.tokenizer.vocab_size,
             boundary=self.boundary,
             dtype=self.dtype.str,
-            held_out=self.splitter.share,
-            split_seed=self.splitter.seed,
-            passage=self.splitter.chunk_characters,
+            held_out=state.held_out,
+            split_seed=self.config.split_seed,
+            passage=state.passage,
             sources=sources,
-            shards=[
-                ShardInfo(**asdict(shard), sha256=sha256)
-                for shard, sha256 in zip(self.shards, sha256s, strict=True)
-            ],
+            shards=state.shards,
             versions={name: version(name) for name in ("moreish", "numpy")},
         )
         write_atomic(self.out / MANIFEST, encode_json(manifest.model_dump(mode="json")))
@@ -382,14 +380,12 @@ class Preparation:
 
     def _check_splits(self) -> None:
         """Check that every split has tokens; otherwise remove what was written."""
-        tokens = dict.fromkeys(SPLITS, 0)
-        for shard in self.shards:
-            tokens[shard.split] += shard.tokens
-        too_small = [name for name in SPLITS if tokens[name] < 2]
+        tokens = tokens_by_split(self.state.shards)
+        too_small = [name for name, count in tokens.items() if count < 2]
         if not too_small:
             return
-        chunks = sum(counts.passages for counts in self.counts.values())
         clear_folder(self.out)
+        chunks = sum(counts.passages for counts in self.state.counts.values())
         if not chunks:
             raise MoreishError(f"there is no text in {', '.join(self.config.sources)}")
         raise MoreishError(
@@ -408,12 +404,11 @@ def encode_block(block: Block, tokenizer: Tokenizer, dtype: np.dtype) -> dict[Sp
     ids = {}
     for split, texts in block.texts.items():
         parts = [np.empty(0, dtype)]
-        for is_text, group in groupby(texts, key=lambda text: text is not None):
-            if is_text:
-                ids_N: Ids = tokenizer.encode("".join(text for text in group if text is not None))
-                parts.append(ids_N.astype(dtype))
-            else:
+        for is_boundary, group in groupby(texts, key=lambda text: text is None):
+            if is_boundary:
                 parts += [boundary for _ in group]
+            else:
+                parts.append(tokenizer.encode("".join(filter(None, group))).astype(dtype))
         ids[split] = np.concatenate(parts)
     return ids
 
@@ -431,7 +426,6 @@ def _hash_files(sources: list[Source], stop: Event) -> list[list[FileInfo]]:
 
 
 def _modification_hash(sources: list[Source]) -> str:
-    """A hash of the paths, sizes and modification times of all files."""
     digest = hashlib.sha256()
     for source in sources:
         for path in source.files:

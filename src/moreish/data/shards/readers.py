@@ -11,14 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from moreish.data import catalog
-from moreish.data.shards.compression import (
-    COMPRESSED,
-    decompress,
-    import_extra,
-    open_decompressed,
-)
+from moreish.data.shards.compression import COMPRESSED, decompress
 from moreish.data.text import NotTextError, decode_chunks, normalize_newlines
 from moreish.errors import MoreishError, nearest
+from moreish.utils.extras import import_extra
 
 HF = "hf:"
 """Prefix of the name of a Hugging Face data set."""
@@ -67,14 +63,14 @@ def is_readable(path: Path, source_format: SourceFormat) -> bool:
     if path.name.endswith(PARQUET) or uncompressed_name(path).endswith(JSON_LINES):
         return True
     try:
-        with open_decompressed(path) as file:
+        with path.open("rb") as raw, decompress(raw, path) as file:
             next(decode_chunks(file, source_format.encoding, ""), "")
         return True
     except NotTextError:
         return False
 
 
-def read_file(path: Path, source_format: SourceFormat, skip: int = 0) -> Iterator[Piece]:
+def read_file(path: Path, source_format: SourceFormat, skip: int) -> Iterator[Piece]:
     """The documents of a file, but for the first `skip`.
 
     Raises:
@@ -87,7 +83,7 @@ def read_file(path: Path, source_format: SourceFormat, skip: int = 0) -> Iterato
     return (piece for piece in _read_text(path, source_format) if piece[0] >= skip)
 
 
-def read_built_in(name: str, source_format: SourceFormat, skip: int = 0) -> Iterator[Piece]:
+def read_built_in(name: str, source_format: SourceFormat, skip: int) -> Iterator[Piece]:
     """The documents of a built-in data set: the items of a list, or one document."""
     text = catalog.load_dataset(name)
     pieces: Iterable[Piece] = [(0, text, True)]
@@ -114,7 +110,7 @@ def read_stream(name: str, source_format: SourceFormat, skip: int = 0) -> Iterat
 
 
 def _read_text(path: Path, source_format: SourceFormat) -> Iterator[Piece]:
-    with open_decompressed(path) as file:
+    with path.open("rb") as raw, decompress(raw, path) as file:
         try:
             text = normalize_newlines(decode_chunks(file, source_format.encoding, str(path)))
             if source_format.separator is None:
@@ -150,7 +146,7 @@ def _strip_line_feeds(text: str, started: bool) -> str:
 
 
 def _read_json_lines(path: Path, source_format: SourceFormat, skip: int) -> Iterator[Piece]:
-    with open_decompressed(path) as file:
+    with path.open("rb") as raw, decompress(raw, path) as file:
         number = 0
         while line := file.readline(MAX_LINE_BYTES):
             number += 1
@@ -181,8 +177,8 @@ def _text_of(row: Any, field: str, where: str) -> str:
 
 @contextmanager
 def _open_parquet(path: Path) -> Iterator[Any]:
-    errors = import_extra("pyarrow").ArrowException
-    library = import_extra("pyarrow.parquet")
+    errors = import_extra("pyarrow", "large").ArrowException
+    library = import_extra("pyarrow.parquet", "large")
     try:
         with library.ParquetFile(path, pre_buffer=False) as file:
             yield file
@@ -217,7 +213,7 @@ def _check_column(file: Any, path: Path, field: str) -> None:
 
 
 def _load_stream(name: str) -> Any:
-    library = import_extra("datasets")
+    library = import_extra("datasets", "hub")
     name_or_path, _, config = name.removeprefix(HF).partition(":")
     path = Path(name_or_path).expanduser()
     library.disable_progress_bars()

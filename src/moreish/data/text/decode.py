@@ -87,6 +87,11 @@ class Alphabet:
         """Add the code points of `text`."""
         self.points.update(np.flatnonzero(np.bincount(code_points(text))).tolist())
 
+    @property
+    def characters(self) -> str:
+        """The characters that occur, in code point order."""
+        return "".join(map(chr, sorted(self.points)))
+
 
 def text_from_chunks(*chunks: str) -> Text:
     """Return a text that is in memory."""
