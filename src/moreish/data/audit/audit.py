@@ -8,23 +8,20 @@ line, and the option of `moreish train` that fixes it).
 import codecs
 import json
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Self
-
-import numpy as np
+from typing import Any, Self
 
 from moreish.data.audit.checks import (
-    AuditScope,
     CharacterCheck,
-    Check,
     Finding,
     LineBlock,
     LineCheck,
     LocatedFinding,
-    NormalizationCheck,
     PatternCheck,
+    Tally,
 )
 from moreish.data.audit.duplicates import DuplicateCheck
 from moreish.data.split import SplitRule
@@ -37,6 +34,7 @@ from moreish.data.text import (
     NotTextError,
     Text,
     bounded_lines,
+    distinct_code_points,
     first_guess,
     guess_encoding,
     mask_secrets,
@@ -44,7 +42,6 @@ from moreish.data.text import (
     read_corpus,
 )
 from moreish.errors import MoreishError, command
-from moreish.tokenizers import code_points
 from moreish.utils.files import read_json, write_atomic
 
 MIN_CHARACTERS = 10_000
@@ -105,24 +102,20 @@ class AuditReport:
             ValueError: it is not such a report.
         """
         try:
-            fields = _rename(read_json(path), _OLD_REPORT_FIELDS)
-            findings = []
-            for each in fields["findings"]:
-                finding = _rename(each, _OLD_FINDING_FIELDS)
+            report = _rename(read_json(path))
+            findings = list(map(_rename, report["findings"]))
+            for finding in findings:
                 if isinstance(finding.get("severity"), bool):
                     finding["severity"] = "warning" if finding["severity"] else "note"
-                findings.append(Finding(**finding))
-            return cls(**{**fields, "findings": findings})
+            return cls(**{**report, "findings": [Finding(**finding) for finding in findings]})
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(str(error)) from None
 
 
-_OLD_REPORT_FIELDS = {
+_OLD_FIELDS = {
     "alphabet": "distinct_characters",
     "whole": "is_complete",
     "given": "source_args",
-}
-_OLD_FINDING_FIELDS = {
     "what": "description",
     "about": "is_estimate",
     "where": "location",
@@ -130,10 +123,11 @@ _OLD_FINDING_FIELDS = {
     "guess": "is_guess",
     "grave": "severity",
 }
+"""Names of fields of reports and findings in 0.1.0, and their present names."""
 
 
-def _rename(fields: dict, new_names: dict[str, str]) -> dict:
-    return {new_names.get(name, name): value for name, value in fields.items()}
+def _rename(fields: dict[str, Any]) -> dict[str, Any]:
+    return {_OLD_FIELDS.get(name, name): value for name, value in fields.items()}
 
 
 def audit_source(
@@ -218,23 +212,14 @@ def audit_corpus(
         progress: called with the share that has been checked, between 0 and 1.
     """
     total = sum(text.stats.characters for text in corpus.texts)
-    is_complete = most is None or most >= total
-    limit = total if is_complete or most is None else most
-    scope = AuditScope(
-        kind=corpus.kind,
-        is_complete=is_complete,
-        characters=total,
-        documents=corpus.stats.documents,
-        rule=rule,
-    )
-    check_classes: tuple[Callable[[AuditScope], Check], ...] = (
-        PatternCheck,
-        LineCheck,
-        NormalizationCheck,
-        CharacterCheck,
-        DuplicateCheck,
-    )
-    checks = [check_class(scope) for check_class in check_classes]
+    limit = total if most is None else min(most, total)
+    is_complete = limit == total
+    checks = [
+        PatternCheck(),
+        LineCheck(corpus.kind),
+        CharacterCheck(corpus.kind, is_complete=is_complete),
+        DuplicateCheck(corpus, rule, is_complete=is_complete),
+    ]
     line_ends = LineEndCounter()
     first_lines, number, characters = [], 0, 0
     for text in corpus.texts:
@@ -244,14 +229,14 @@ def audit_corpus(
         starts_inside = False
         for lines, ends_inside in _audited_lines(normalize_newlines(line_ends.count(text, number))):
             joined = "\n".join(lines)
-            points = frozenset(np.flatnonzero(np.bincount(code_points(joined))).tolist())
+            points = frozenset(distinct_code_points(joined))
             block = LineBlock(lines, joined, points, number, characters, starts_inside, ends_inside)
             for check in checks:
                 check.update(block)
             number += len(lines) - ends_inside
             characters += len(joined) + (not ends_inside)
             starts_inside = ends_inside
-            progress(min(1.0, characters / max(1, limit)))
+            progress(min(1.0, characters / limit))
             if characters >= limit and not is_complete:
                 break
     located = [*line_ends.findings(), *(each for check in checks for each in check.findings())]
@@ -310,8 +295,7 @@ class LineEndCounter:
     """Counts line ends other than LF, before reading converts them to LF."""
 
     def __init__(self) -> None:
-        self.counts = {"CR LF": 0, "CR": 0}
-        self.first_line: dict[str, int] = {}
+        self.tallies = {"CR LF": Tally(), "CR": Tally()}
 
     def count(self, text: Text, number: int) -> Iterator[str]:
         """Yield the unconverted chunks of `text`, whose first line has this number."""
@@ -326,25 +310,22 @@ class LineEndCounter:
 
     def _count_chunk(self, chunk: str, number: int) -> int:
         """Count one chunk; return the number of the line that it ends in."""
-        if "\r" not in chunk:
-            return number + chunk.count("\n")
-        pairs = chunk.count("\r\n")
-        for name, count in (("CR LF", pairs), ("CR", chunk.count("\r") - pairs)):
-            self.counts[name] += count
-            if count and name not in self.first_line:
-                match = re.search("\r\n" if name == "CR LF" else "\r(?!\n)", chunk)
-                assert match is not None
-                before = chunk[: match.start()]
-                self.first_line[name] = number + len(re.findall("\r\n|\r|\n", before))
-        return number + chunk.count("\n") + chunk.count("\r") - pairs
+        returns, pairs = chunk.count("\r"), chunk.count("\r\n")
+        for name, count in (("CR LF", pairs), ("CR", returns - pairs)):
+            tally = self.tallies[name]
+            if count and not tally.count:
+                at = re.search("\r\n" if name == "CR LF" else "\r(?!\n)", chunk)
+                assert at is not None
+                tally.line = number + len(re.findall("\r\n|\r|\n", chunk[: at.start()]))
+            tally.count += count
+        return number + chunk.count("\n") + returns - pairs
 
     def findings(self) -> Iterator[LocatedFinding]:
         """Yield a note for each other kind of line end."""
-        for name, count in self.counts.items():
-            if count:
+        for name, tally in self.tallies.items():
+            if tally.count:
                 description = f"lines that end with {name} instead of LF (converted automatically)"
-                finding = Finding(name="line ends", description=description, count=count)
-                yield LocatedFinding(finding, self.first_line[name])
+                yield tally.finding(name="line ends", description=description)
 
 
 def _with_location(located: LocatedFinding, texts: list[Text], first_lines: list[int]) -> Finding:
@@ -352,17 +333,18 @@ def _with_location(located: LocatedFinding, texts: list[Text], first_lines: list
 
     Secrets in the example are masked.
     """
-    if located.line is None:
-        return located.finding
-    index = int(np.searchsorted(first_lines, located.line, side="right")) - 1
-    number = located.line - first_lines[index]
+    finding, line = located
+    if line is None:
+        return finding
+    index = bisect_right(first_lines, line) - 1
+    number = line - first_lines[index]
     location = f"line {number + 1:,}"
     if len(texts) > 1:
         location = f"{texts[index].name}, {location}"
-    example = mask_secrets(located.finding.example or _read_line(texts[index], number))
+    example = mask_secrets(finding.example or _read_line(texts[index], number))
     if len(example) > MAX_EXAMPLE:
         example = example[: MAX_EXAMPLE - 1] + "…"
-    return replace(located.finding, location=location, example=example)
+    return replace(finding, location=location, example=example)
 
 
 def _read_line(text: Text, number: int) -> str:

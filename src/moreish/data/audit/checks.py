@@ -5,11 +5,10 @@ import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from moreish.data.split import SplitRule
 from moreish.data.text import (
     MAX_EXAMPLE,
     NON_PRINTING,
@@ -84,23 +83,19 @@ class LineBlock(NamedTuple):
     """Whether the last line goes on in the next block."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class AuditScope:
-    """What part of a corpus is checked."""
-
-    kind: CorpusKind
-    is_complete: bool
-    """Whether the whole corpus is checked, not only its beginning."""
-    characters: int
-    documents: int
-    rule: SplitRule
+LocatedFinding = tuple[Finding, int | None]
+"""A finding and the number of the line of its example, from 0; None if it has no line."""
 
 
-class LocatedFinding(NamedTuple):
-    """A finding and the number of the line of its example, from 0."""
+class Tally:
+    """Counts one problem and stores an example."""
 
-    finding: Finding
-    line: int | None = None
+    def __init__(self) -> None:
+        self.count, self.line, self.example = 0, 0, ""
+
+    def finding(self, **fields: Any) -> LocatedFinding:
+        """Return the problem as a finding."""
+        return Finding(count=self.count, example=self.example, **fields), self.line
 
 
 class Check(ABC):
@@ -118,140 +113,106 @@ class Check(ABC):
 class PatternCheck(Check):
     """Looks for everything in `PATTERNS`."""
 
-    def __init__(self, scope: AuditScope) -> None:
-        self.counts = [0] * len(PATTERNS)
-        self.examples = [(0, "")] * len(PATTERNS)
+    def __init__(self) -> None:
+        self.tallies = [(pattern, Tally()) for pattern in PATTERNS]
 
     def update(self, block: LineBlock) -> None:
-        for index, pattern in enumerate(PATTERNS):
+        for pattern, tally in self.tallies:
             if pattern.code_points and pattern.code_points.isdisjoint(block.code_points):
                 continue
             for match in find_matches(pattern, block.text):
                 if pattern.is_real(match[0]):
-                    if self.counts[index] == 0:
-                        line = block.first + block.text.count("\n", 0, match.start())
-                        self.examples[index] = line, excerpt(block.text, *match.span())
-                    self.counts[index] += 1
+                    if not tally.count:
+                        tally.line = block.first + block.text.count("\n", 0, match.start())
+                        tally.example = excerpt(block.text, *match.span())
+                    tally.count += 1
 
     def findings(self) -> Iterator[LocatedFinding]:
-        results = zip(PATTERNS, self.counts, self.examples, strict=True)
-        for pattern, count, (line, example) in results:
-            if count:
-                finding = Finding(
+        for pattern, tally in self.tallies:
+            if tally.count:
+                yield tally.finding(
                     name=pattern.name,
                     description=pattern.description,
-                    count=count,
-                    example=example,
                     fix=pattern.fix,
                     severity=pattern.severity,
                 )
-                yield LocatedFinding(finding, line)
 
 
 class LineCheck(Check):
-    """Looks for long lines, empty lines and trailing whitespace."""
+    """Looks for long lines, empty lines, trailing whitespace, and accented letters that are written
+    as two characters."""
 
-    def __init__(self, scope: AuditScope) -> None:
-        self.kind = scope.kind
-        self.lines = self.blank = self.long = self.trailing = 0
-        self.longest = (0, 0, "")
-        """Length, line number and beginning."""
-        self.first_trailing = (0, "")
+    def __init__(self, kind: CorpusKind) -> None:
+        self.kind = kind
+        self.lines = self.blank = self.longest = 0
+        self.long, self.trailing, self.decomposed = Tally(), Tally(), Tally()
         self.unfinished = (0, "")
         """Length and beginning of a line that goes on in the next block."""
 
     def update(self, block: LineBlock) -> None:
         last = len(block.lines) - 1
+        is_decomposed = not block.text.isascii() and not is_composed(block.text)
         for index, line in enumerate(block.lines):
             number, (length_before, beginning) = block.first + index, self.unfinished
+            if is_decomposed and not is_composed(line):
+                if not self.decomposed.count:
+                    self.decomposed.line, self.decomposed.example = number, line
+                self.decomposed.count += 1
             length, beginning = length_before + len(line), beginning or line[:MAX_UNMASKED]
             self.unfinished = (0, "")
             if block.ends_inside and index == last:
                 self.unfinished = length, beginning
                 return
             if length > MAX_LINE:
-                self.long += 1
-                self.longest = max(self.longest, (length, number, beginning))
+                self.long.count += 1
+                if length >= self.longest:
+                    self.longest, self.long.line, self.long.example = length, number, beginning
             if not length_before and (not line or line.isspace()):
                 self.blank += 1
             elif line and line[-1].isspace():
-                if not self.trailing:
+                if not self.trailing.count:
                     end = mask_secrets(line[-MAX_UNMASKED:])[-MAX_EXAMPLE // 2 :]
-                    self.first_trailing = number, repr(end)
-                self.trailing += 1
+                    self.trailing.line, self.trailing.example = number, repr(end)
+                self.trailing.count += 1
             self.lines += 1
 
     def findings(self) -> Iterator[LocatedFinding]:
-        if self.long:
-            length, number, example = self.longest
-            yield LocatedFinding(
-                Finding(
-                    name="long lines",
-                    description=f"lines longer than {MAX_LINE:,} characters (longest: {length:,})",
-                    count=self.long,
-                    example=example,
-                ),
-                number,
+        is_text = self.kind == "text"  # reading a list strips its items and drops empty lines
+        if self.long.count:
+            longest = f"longest: {self.longest:,}"
+            yield self.long.finding(
+                name="long lines",
+                description=f"lines longer than {MAX_LINE:,} characters ({longest})",
             )
-        if self.kind == "lines":
-            return  # reading a list strips its items and drops empty lines
-        if self.trailing:
-            number, example = self.first_trailing
-            yield LocatedFinding(
-                Finding(
-                    name="trailing whitespace",
-                    description="lines with trailing whitespace",
-                    count=self.trailing,
-                    example=example,
-                ),
-                number,
+        if is_text and self.trailing.count:
+            yield self.trailing.finding(
+                name="trailing whitespace", description="lines with trailing whitespace"
             )
-        if self.blank > self.lines / 2:
+        if is_text and self.blank > self.lines / 2:
             description = f"empty lines, of {self.lines:,} lines"
-            yield LocatedFinding(
-                Finding(name="empty lines", description=description, count=self.blank)
-            )
-
-
-class NormalizationCheck(Check):
-    """Looks for accented letters that are written as two characters."""
-
-    def __init__(self, scope: AuditScope) -> None:
-        self.count, self.line, self.example = 0, 0, ""
-
-    def update(self, block: LineBlock) -> None:
-        if block.text.isascii() or is_composed(block.text):
-            return
-        for number, line in enumerate(block.lines, block.first):
-            if not is_composed(line):
-                if not self.count:
-                    self.line, self.example = number, line
-                self.count += 1
-
-    def findings(self) -> Iterator[LocatedFinding]:
-        if self.count:
-            finding = Finding(
+            yield Finding(name="empty lines", description=description, count=self.blank), None
+        if self.decomposed.count:
+            yield self.decomposed.finding(
                 name="not normalized",
                 description="lines with accents as separate characters (not in Unicode form NFC)",
-                count=self.count,
-                example=self.example,
                 fix="--nfc",
             )
-            yield LocatedFinding(finding, self.line)
 
 
 class CharacterCheck(Check):
     """Counts characters, and looks for rare ones and for several scripts."""
 
-    def __init__(self, scope: AuditScope) -> None:
-        self.scope = scope
+    def __init__(self, kind: CorpusKind, *, is_complete: bool) -> None:
+        """`is_complete` says whether the whole corpus is checked, not only its beginning."""
+        self.kind, self.is_complete = kind, is_complete
         self.counts = np.zeros(sys.maxunicode + 1, np.int64)
         self.first_line: dict[int, int] = {}
         """Number of the line where each code point first occurs."""
 
     def update(self, block: LineBlock) -> None:
-        is_list = self.scope.kind == "lines"  # reading a list strips its items
-        text = "\n".join(map(str.strip, block.lines)) if is_list else block.text
+        text = block.text
+        if self.kind == "lines":  # reading a list strips its items
+            text = "\n".join(map(str.strip, block.lines))
         points = code_points(text)
         counts = np.bincount(points)
         present = np.flatnonzero(counts)
@@ -266,7 +227,7 @@ class CharacterCheck(Check):
         present = np.flatnonzero(self.counts)
         present = present[present != LINE_END]
         rare = present[self.counts[present] < MIN_COUNT].tolist()
-        if self.scope.is_complete and len(rare) > max(5, len(present) // 20):
+        if self.is_complete and len(rare) > max(5, len(present) // 20):
             finding = Finding(
                 name="rare characters",
                 description=f"characters that occur fewer than {MIN_COUNT} times, too rarely to "
@@ -276,7 +237,7 @@ class CharacterCheck(Check):
                 # Removing most characters of a short text would leave nothing.
                 fix=f"--min-count {MIN_COUNT}" if 2 * len(rare) < len(present) else "",
             )
-            yield LocatedFinding(finding, self.first_line[rare[0]])
+            yield finding, self.first_line[rare[0]]
         scripts: dict[str, list[int]] = {}
         for point in present.tolist():
             if script := _script(chr(point)):
@@ -293,7 +254,7 @@ class CharacterCheck(Check):
                 count=len(scripts),
                 example=" ".join(map(chr, rarest[:20])),
             )
-            yield LocatedFinding(finding, self.first_line[rarest[0]])
+            yield finding, self.first_line[rarest[0]]
 
 
 def _script(character: str) -> str:

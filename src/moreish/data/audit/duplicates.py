@@ -7,14 +7,13 @@ import math
 import re
 import zlib
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moreish.data.audit.checks import AuditScope, Check, Finding, LineBlock, LocatedFinding, percent
-from moreish.data.split import split_items_as_lecture
-from moreish.data.text import MIN_UNIQUE_LINE, Severity, normalize
+from moreish.data.audit.checks import Check, Finding, LineBlock, LocatedFinding, percent
+from moreish.data.split import TEXT_SHARES, SplitRule, split_items_as_lecture
+from moreish.data.text import MIN_UNIQUE_LINE, Corpus, normalize
 
 MAX_KEYS = 1 << 19
 """Number of distinct lines that are remembered for exact duplicates, and again for near ones. If a
@@ -73,9 +72,8 @@ class LineSample:
         while len(rows_LF) > MAX_KEYS:
             self.rate *= 2
             is_frequent_L = rows_LF[:, DUPLICATES] >= FREQUENT * self.rate
-            rows_LF = rows_LF[is_frequent_L | (rows_LF[:, SAMPLING_HASH] % self.rate == 0)]
-            is_frequent_L = rows_LF[:, DUPLICATES] >= FREQUENT * self.rate
             rows_LF[~is_frequent_L, WEIGHT] = self.rate
+            rows_LF = rows_LF[is_frequent_L | (rows_LF[:, SAMPLING_HASH] % self.rate == 0)]
         self.chunks, self.num_rows = [rows_LF], len(rows_LF)
         is_unsampled_L = rows_LF[:, SAMPLING_HASH] % self.rate > 0
         self.frequent_keys = np.sort(rows_LF[is_unsampled_L, KEY])
@@ -101,18 +99,19 @@ class LineSample:
 class DuplicateCheck(Check):
     """Looks for duplicate lines, near duplicates, and leakage between the splits."""
 
-    def __init__(self, scope: AuditScope) -> None:
-        self.kind = scope.kind
+    def __init__(self, corpus: Corpus, rule: SplitRule, *, is_complete: bool) -> None:
+        self.kind = corpus.kind
         self.exact, self.near = LineSample(), LineSample()
         self.items = 0
         # Leakage is only known for a complete corpus, in splits that may separate equal items.
         self.held_out_from = math.inf
         self.is_held_out_item: NDArray[np.bool_] | None = None
-        if scope.is_complete and scope.kind == "text":
-            self.held_out_from = 0.9 * scope.characters
-        elif scope.is_complete and scope.rule == "lecture" and scope.documents >= 10:
-            self.is_held_out_item = np.ones(scope.documents, bool)
-            self.is_held_out_item[split_items_as_lecture(scope.documents)["train"]] = False
+        documents = corpus.stats.documents
+        if is_complete and corpus.kind == "text":
+            self.held_out_from = TEXT_SHARES[0] * corpus.stats.characters
+        elif is_complete and rule == "lecture" and documents >= 10:
+            self.is_held_out_item = np.ones(documents, bool)
+            self.is_held_out_item[split_items_as_lecture(documents)["train"]] = False
 
     def update(self, block: LineBlock) -> None:
         min_length = 1 if self.kind == "lines" else MIN_UNIQUE_LINE
@@ -147,54 +146,42 @@ class DuplicateCheck(Check):
     def findings(self) -> Iterator[LocatedFinding]:
         is_text = self.kind == "text"
         lines = f"lines of {MIN_UNIQUE_LINE} characters or more" if is_text else "lines"
-        rows_LF = self.exact.merged()
+        rows_LF, near_LF = self.exact.merged(), self.near.merged()
         weight_L, duplicates_L, held_out_L = (rows_LF[:, c] for c in (WEIGHT, DUPLICATES, HELD_OUT))
-
-        def located(
-            sample: LineSample, line: int, is_warning: bool, **fields: Any
-        ) -> LocatedFinding:
-            severity: Severity = "warning" if is_warning else "note"
-            return LocatedFinding(
-                Finding(is_estimate=sample.rate > 1, severity=severity, **fields), line
-            )
-
         if count := int(weight_L @ duplicates_L):
-            yield located(
-                self.exact,
-                int(rows_LF[:, NEXT_LINE].min()),
-                is_text and count > int(weight_L @ (duplicates_L + 1)) / 10,
+            is_frequent = count > int(weight_L @ (duplicates_L + 1)) / 10
+            finding = Finding(
                 name="duplicates",
                 description=f"{lines} that duplicate an earlier line",
                 count=count,
+                is_estimate=self.exact.rate > 1,
                 fix="--dedup",
+                severity="warning" if is_text and is_frequent else "note",
             )
-        near_LF = self.near.merged()
+            yield finding, int(rows_LF[:, NEXT_LINE].min())
         if count := int(near_LF[:, WEIGHT] @ near_LF[:, DUPLICATES]):
-            yield located(
-                self.near,
-                int(near_LF[:, NEXT_LINE].min()),
-                False,
+            finding = Finding(
                 name="near duplicates",
                 description=f"{lines} that differ from an earlier line only in case, accents, "
                 "digits or punctuation",
                 count=count,
+                is_estimate=self.near.rate > 1,
             )
+            yield finding, int(near_LF[:, NEXT_LINE].min())
         is_leaked_L = (held_out_L > 0) & (held_out_L <= duplicates_L)
         if count := int(weight_L[is_leaked_L] @ held_out_L[is_leaked_L]):
             share = count / int(weight_L @ held_out_L)
-            where = (
-                "the last 10% of the text, which is held out," if is_text else "validation and test"
-            )
-            yield located(
-                self.exact,
-                int(rows_LF[is_leaked_L, HELD_OUT_LINE].min()),
-                share > 0.05,
+            last_tenth = "the last 10% of the text, which is held out,"
+            finding = Finding(
                 name="leakage",
-                description=f"{lines} in {where} that also occur in training "
-                f"({percent(share)} of the held-out lines)",
+                description=f"{lines} in {last_tenth if is_text else 'validation and test'} that "
+                f"also occur in training ({percent(share)} of the held-out lines)",
                 count=count,
+                is_estimate=self.exact.rate > 1,
                 fix="--dedup" if is_text else "--split seeded",
+                severity="warning" if share > 0.05 else "note",
             )
+            yield finding, int(rows_LF[is_leaked_L, HELD_OUT_LINE].min())
 
 
 def _set_keys(rows_LF: NDArray[np.int64], texts: list[str]) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from moreish.data.shards.chunks import HashSplitter, encode_utf8, split_into_chunks
 from moreish.data.shards.sources import Source
-from moreish.data.text import Alphabet
+from moreish.data.text import distinct_code_points
 from moreish.tokenizers import Tokenizer, VocabularyLimits, cut_before_space, tokenizer_builder
 
 SAMPLE_BYTES = 200_000_000
@@ -63,7 +63,8 @@ def build_tokenizer(
         MoreishError: there is no such tokenizer, or a library or a source is missing.
     """
     builder = tokenizer_builder(name)
-    alphabet, done = Alphabet(), 0
+    alphabet: set[int] = set()
+    done = 0
     if builder.needs_text:
         share = min(1.0, SAMPLE_BYTES / text_bytes)
         sample = TrainingSample(sources, splitter, share, progress)
@@ -72,7 +73,8 @@ def build_tokenizer(
         for source in sources:
             for part in range(source.parts):
                 for _, text, _ in source.pieces(part):
-                    alphabet.add(text)
+                    alphabet.update(distinct_code_points(text))
                     done += len(text)
                     progress("reading text for the alphabet", done)
-    return builder.build([alphabet.characters], boundary=True, limits=limits)
+    characters = "".join(map(chr, alphabet))
+    return builder.build([characters], boundary=True, limits=limits)

@@ -9,10 +9,10 @@ from moreish.data.text.clean import (
 )
 from moreish.data.text.corpus import Corpus, read_corpus
 from moreish.data.text.decode import (
-    Alphabet,
     NotTextError,
     Text,
     decode_chunks,
+    distinct_code_points,
     normalize_newlines,
 )
 from moreish.data.text.detect_encoding import first_guess, guess_encoding

@@ -18,9 +18,9 @@ from moreish.data import catalog
 from moreish.data.shard_layout import refuse_prepared
 from moreish.data.text.clean import CleaningOptions, clean_texts
 from moreish.data.text.decode import (
-    Alphabet,
     NotTextError,
     Text,
+    distinct_code_points,
     has_bom,
     text_from_chunks,
     text_from_file,
@@ -29,7 +29,7 @@ from moreish.data.text.detect_encoding import first_guess
 from moreish.data.text.lines import CorpusKind, complete_lines
 from moreish.errors import MoreishError, command, nearest
 from moreish.tokenizers import Ids
-from moreish.utils.files import summarize_paths
+from moreish.utils.files import summarize_paths, visible_files
 
 MAX_MEDIAN_LENGTH = 40
 MAX_95TH_PERCENTILE = 80
@@ -110,33 +110,33 @@ def _text_stats(texts: list[Text]) -> CorpusStats:
     lengths = [text.stats.characters for text in texts]
     return CorpusStats(
         documents=len(texts),
-        distinct=1 if len(texts) == 1 else len({_digest(text) for text in texts}),
+        distinct=1 if len(texts) == 1 else len(set(map(_digest, texts))),
         characters=sum(lengths),
         shortest=min(lengths),
         longest=max(lengths),
-        alphabet=_sorted_characters(frozenset().union(*(text.stats.alphabet for text in texts))),
+        alphabet=_sorted_characters(point for text in texts for point in text.stats.alphabet),
     )
 
 
 def _item_stats(texts: list[Text], *, index_items: bool) -> CorpusStats:
-    hashes, alphabet, stripped, blank = [], Alphabet(), False, 0
+    hashes, alphabet, stripped, blank = [], set[int](), False, 0
     documents, characters, shortest, longest = 0, 0, sys.maxsize, 0
     for text in texts:
         for lines in complete_lines(text):
-            kept = [line for line in lines if line.strip()]
-            items = [line.strip() for line in kept]
-            blank += len(lines) - len(kept)
-            if not kept:
+            with_item = [line for line in lines if line.strip()]
+            blank += len(lines) - len(with_item)
+            if not with_item:
                 continue
-            stripped = stripped or items != kept
+            items = list(map(str.strip, with_item))
+            stripped = stripped or items != with_item
             documents += len(items)
             if index_items:
                 # Two of a billion items may share a hash; they then stay in one split, like copies.
                 hashes.append(np.fromiter(map(hash, items), np.int64, len(items)))
-            lengths = np.fromiter(map(len, items), np.int64, len(items))
-            characters += int(lengths.sum())
-            shortest, longest = min(shortest, int(lengths.min())), max(longest, int(lengths.max()))
-            alphabet.add("".join(items))
+            lengths = list(map(len, items))
+            characters += sum(lengths)
+            shortest, longest = min(shortest, min(lengths)), max(longest, max(lengths))
+            alphabet.update(distinct_code_points("".join(items)))
         blank -= not lines[-1]  # the line end at the end of a text begins no other line
     item_ids_I, distinct = (
         _index_items(np.concatenate(hashes)) if index_items else (None, documents)
@@ -147,7 +147,7 @@ def _item_stats(texts: list[Text], *, index_items: bool) -> CorpusStats:
         characters=characters,
         shortest=shortest,
         longest=longest,
-        alphabet=_sorted_characters(alphabet.points),
+        alphabet=_sorted_characters(alphabet),
         item_ids_I=item_ids_I,
         stripped=stripped,
         blank=blank,
@@ -170,7 +170,7 @@ def _digest(text: Text) -> bytes:
 
 
 def _sorted_characters(points: Iterable[int]) -> str:
-    return "".join(map(chr, sorted(points)))
+    return "".join(map(chr, sorted(set(points))))
 
 
 def read_corpus(
@@ -272,14 +272,12 @@ def _first_lengths(text: Iterable[str]) -> list[int]:
 
 def _no_text(folder: Path, notes: list[str], left_out: list[Path]) -> MoreishError:
     """Return the error for a folder without text in the requested encoding."""
-    message = f"no text files in folder {folder}{''.join(f'; {note}' for note in notes)}"
+    message = "; ".join([f"no text files in folder {folder}", *notes])
     if (found := first_guess(left_out)) is None:
         return MoreishError(message)
     path, guess = found
     advice = f"{guess.option} for {path.name}; for a closer look: {command('doctor', folder)}"
-    error = NotTextError(f"{message}; {advice}")
-    error.path = path
-    return error
+    return NotTextError(f"{message}; {advice}", path)
 
 
 def _folder(folder: Path, encoding: str, notes: list[str], left_out: list[Path]) -> Iterator[Text]:
@@ -290,11 +288,9 @@ def _folder(folder: Path, encoding: str, notes: list[str], left_out: list[Path])
     if (folder / "run.json").is_file():
         resume = command("train", "--resume", folder)
         raise MoreishError(f"{folder} is a run, not a text; to resume it: {resume}")
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    paths = visible_files(folder)
     runs = {path.parent for path in paths if path.name == "run.json"}
     for path in paths:
-        if any(part.startswith(".") for part in path.relative_to(folder).parts):
-            continue
         if not runs.isdisjoint(path.parents):
             continue
         try:

@@ -5,7 +5,7 @@ import io
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
@@ -30,7 +30,9 @@ BOMS = {
 class NotTextError(MoreishError):
     """A file is not text, or not in the encoding in which it is read."""
 
-    path: Path | None = None
+    def __init__(self, message: str, path: Path | None = None) -> None:
+        super().__init__(message)
+        self.path = path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,33 +66,24 @@ class Text:
     def stats(self) -> TextStats:
         """The statistics, for which the text is read once."""
         line_ends = io.IncrementalNewlineDecoder(None, translate=True)
-        characters, alphabet, is_blank = 0, Alphabet(), True
+        characters, is_blank = 0, True
+        alphabet: set[int] = set()
         for chunk in normalize_newlines(self.read(), line_ends):
             characters += len(chunk)
-            alphabet.add(chunk)
+            alphabet.update(distinct_code_points(chunk))
             is_blank = is_blank and chunk.isspace()
         return TextStats(
             characters=characters,
-            alphabet=frozenset(alphabet.points),
+            alphabet=frozenset(alphabet),
             is_blank=is_blank,
             had_other_line_ends=line_ends.newlines not in (None, "\n"),
         )
 
 
-class Alphabet:
-    """Collects the code points that occur."""
-
-    def __init__(self) -> None:
-        self.points: set[int] = set()
-
-    def add(self, text: str) -> None:
-        """Add the code points of `text`."""
-        self.points.update(np.flatnonzero(np.bincount(code_points(text))).tolist())
-
-    @property
-    def characters(self) -> str:
-        """The characters that occur, in code point order."""
-        return "".join(map(chr, sorted(self.points)))
+def distinct_code_points(text: str) -> list[int]:
+    """Return the code points that occur in `text`, sorted."""
+    points: list[int] = np.flatnonzero(np.bincount(code_points(text))).tolist()
+    return points
 
 
 def text_from_chunks(*chunks: str) -> Text:
@@ -100,17 +93,16 @@ def text_from_chunks(*chunks: str) -> Text:
 
 def text_from_file(path: Path, encoding: str) -> Text:
     """Return the text of a file."""
-    return Text(partial(_read, path, encoding), str(path))
 
+    def read() -> Iterator[str]:
+        with path.open("rb") as file:
+            try:
+                yield from decode_chunks(file, encoding, str(path))
+            except NotTextError as error:
+                advice = f"for a closer look: {command('doctor', path)}"
+                raise NotTextError(f"{error}; {advice}", path) from None
 
-def _read(path: Path, encoding: str) -> Iterator[str]:
-    with path.open("rb") as file:
-        try:
-            yield from decode_chunks(file, encoding, str(path))
-        except NotTextError as error:
-            with_advice = NotTextError(f"{error}; for a closer look: {command('doctor', path)}")
-            with_advice.path = path
-            raise with_advice from None
+    return Text(read, str(path))
 
 
 def has_bom(path: Path, encoding: str) -> bool:
