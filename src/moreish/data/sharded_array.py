@@ -47,8 +47,7 @@ class ShardedArray:
         self.shards, self.reference = shards, reference
         self._edge_S = np.cumsum([0, *map(len, shards)])
         self.dtype = shards[0].dtype
-        self.itemsize = self.dtype.itemsize
-        self.nbytes = len(self) * self.itemsize
+        self.nbytes = len(self) * self.dtype.itemsize
 
     def __len__(self) -> int:
         return int(self._edge_S[-1])
@@ -70,17 +69,13 @@ class ShardedArray:
         if isinstance(index, np.ndarray):
             return self._take(index)
         index = range(len(self))[index]
-        shard = self._shard_of(index)
-        token: np.unsignedinteger = self.shards[shard][index - int(self._edge_S[shard])]
+        token: np.unsignedinteger = self._slice(index, index + 1)[0]
         return token
-
-    def _shard_of(self, index: int) -> int:
-        return int(np.searchsorted(self._edge_S, index, side="right")) - 1
 
     def _slice(self, first: int, last: int) -> Array:
         parts = []
         while first < last:
-            shard = self._shard_of(first)
+            shard = int(np.searchsorted(self._edge_S, first, side="right")) - 1
             start, end = int(self._edge_S[shard]), min(last, int(self._edge_S[shard + 1]))
             parts.append(self.shards[shard][first - start : end - start])
             first = end

@@ -5,8 +5,8 @@ B batch, T time (positions), N tokens of a stream, W windows, I items or segment
 
 import hashlib
 import io
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -47,17 +47,14 @@ class Batch:
     def to(self, device: torch.device) -> "Batch":
         """Copy the batch to a device; the copy to a GPU is asynchronous."""
 
-        def move(tensor: Tensor) -> Tensor:
+        def move(value: Any) -> Any:
+            if not isinstance(value, Tensor):
+                return value
             if device.type == "cuda":  # an asynchronous copy needs pinned memory
-                tensor = tensor.pin_memory()
-            return tensor.to(device, non_blocking=True)
+                value = value.pin_memory()
+            return value.to(device, non_blocking=True)
 
-        return Batch(
-            tokens_BT=move(self.tokens_BT),
-            targets_BT=move(self.targets_BT),
-            start_B=self.start_B,
-            counts_BT=None if self.counts_BT is None else move(self.counts_BT),
-        )
+        return self._map(move)
 
     def split(self, count: int) -> "list[Batch]":
         """Split the rows into `count` micro-batches of similar size (at least one row each)."""
@@ -66,12 +63,10 @@ class Batch:
 
     def __getitem__(self, rows: slice) -> "Batch":
         """The batch of some of the rows."""
-        return Batch(
-            tokens_BT=self.tokens_BT[rows],
-            targets_BT=self.targets_BT[rows],
-            start_B=None if self.start_B is None else self.start_B[rows],
-            counts_BT=None if self.counts_BT is None else self.counts_BT[rows],
-        )
+        return self._map(lambda value: None if value is None else value[rows])
+
+    def _map(self, change: Callable[[Any], Any]) -> "Batch":
+        return Batch(**{each.name: change(getattr(self, each.name)) for each in fields(self)})
 
     @cached_property
     def num_targets(self) -> int:

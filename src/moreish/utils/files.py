@@ -52,15 +52,21 @@ def write_durable(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
     Raises:
         OSError: the disk is full, or the like.
     """
-    with attach_path(path):
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
-        descriptor = os.open(path, flags, 0o666)
-        try:
-            for chunk in chunks:
-                write_all(descriptor, chunk)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
+    with attach_path(path), _flushed_at_end(path, flags) as descriptor:
+        for chunk in chunks:
+            write_all(descriptor, chunk)
+
+
+@contextmanager
+def _flushed_at_end(path: Path, flags: int) -> Iterator[int]:
+    """Open a file or folder, and flush it to disk at the end."""
+    descriptor = os.open(path, flags, 0o666)
+    try:
+        yield descriptor
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_all(descriptor: int, content: bytes | memoryview) -> None:
@@ -81,23 +87,16 @@ def attach_path(path: Path) -> Iterator[None]:
 
 def fsync_file(path: Path) -> None:
     """Flush a file to disk, if it exists."""
-    with attach_path(path), suppress(FileNotFoundError):
-        descriptor = os.open(path, os.O_RDWR)  # Windows flushes only files opened for writing
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    # Windows flushes only files opened for writing.
+    with attach_path(path), suppress(FileNotFoundError), _flushed_at_end(path, os.O_RDWR):
+        pass
 
 
 def fsync_folder(folder: Path) -> None:
     """Flush a folder's entries to disk, so that a rename in it survives a power failure."""
-    if os.name == "nt":  # Windows cannot open folders, and flushes their entries itself
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    if os.name != "nt":  # Windows cannot open folders, and flushes their entries itself
+        with _flushed_at_end(folder, os.O_RDONLY):
+            pass
 
 
 def remove_partial_files(folder: Path) -> None:
@@ -139,7 +138,7 @@ def format_bytes(count: float) -> str:
 
 
 def visible_files(folder: Path) -> list[Path]:
-    """Return all files below a folder, sorted by path, without hidden ones and those in hidden folders."""
+    """Return all files below a folder, sorted by path, but for hidden files and folders."""
     return sorted(
         path
         for path in folder.rglob("*")

@@ -5,6 +5,7 @@ import gzip
 import json
 import lzma
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,16 +19,17 @@ import pytest
 
 from conftest import Moreish, needs_gpt2
 from moreish.data import catalog
-from moreish.data.shards import pipeline
+from moreish.data.shards import chunks, pipeline, writer
 from moreish.data.shards.chunks import (
     MAX_CHUNK_CHARACTERS,
     HashSplitter,
+    ReadPosition,
     chunk_characters,
     split_into_chunks,
 )
 from moreish.data.shards.dataset import PreparedDataset
 from moreish.data.shards.pipeline import PrepareConfig, prepare_dataset
-from moreish.data.shards.readers import SourceFormat
+from moreish.data.shards.readers import SourceFormat, split_at_separators
 from moreish.data.shards.sources import find_sources
 from moreish.data.split import SPLITS
 from moreish.errors import MoreishError
@@ -36,7 +38,7 @@ from moreish.tokenizers.base import cut_before_space
 
 TEXT = "the miller had three sons, a mill, an ass and a cat. What? 'I could' é 漢字\n"
 WORDS = TEXT.split(" ")
-FAST = [
+TINY_GPT = [
     "--model", "gpt", "--steps", "3", "--context", "32",
     *(f"--set=model.{name}" for name in ("layers=1", "heads=2", "width=16")),
 ]  # fmt: skip
@@ -49,13 +51,14 @@ def stories(count: int, seed: int = 0, words: int = 60) -> list[str]:
     return [" ".join(WORDS[n] for n in some).strip() + "." for some in chosen]
 
 
-def made(out: Path, *sources: Path | str, **options: Any) -> PreparedDataset:
-    order = PrepareConfig(sources=tuple(map(str, sources)), **{"tokenizer": "byte", **options})
-    return prepare_dataset(order, out, overwrite=False, workers=2).prepared
+def prepare(out: Path, *sources: Path | str, **options: Any) -> PreparedDataset:
+    """Prepare a dataset with the byte tokenizer unless `options` say otherwise."""
+    config = PrepareConfig(sources=tuple(map(str, sources)), **{"tokenizer": "byte", **options})
+    return prepare_dataset(config, out, overwrite=False, workers=2).prepared
 
 
 def documents(prepared: PreparedDataset) -> dict[str, list[str]]:
-    """What stands between the boundaries of each split."""
+    """Return the texts between the boundaries of each split."""
     tokenizer = prepared.tokenizer()
     assert tokenizer.boundary_id is not None
     found = {}
@@ -82,7 +85,7 @@ def write_parquet(path: Path, texts: list[str], **options: Any) -> None:
     pq.write_table(pa.table({"id": numbers, "text": texts}), path, **options)
 
 
-def compressed(path: Path, raw: bytes) -> None:
+def write_compressed(path: Path, raw: bytes) -> None:
     import zstandard
 
     with_ = {
@@ -92,31 +95,30 @@ def compressed(path: Path, raw: bytes) -> None:
     path.write_bytes(with_[path.suffix](raw))
 
 
-def json_lines(texts: list[str]) -> bytes:
+def to_json_lines(texts: list[str]) -> bytes:
     return "".join(
         json.dumps({"n": n, "text": text}) + "\n" for n, text in enumerate(texts)
     ).encode()
 
 
-def test_every_format_gives_the_same_documents(tmp_path: Path) -> None:
+def test_all_formats_yield_the_same_documents(tmp_path: Path) -> None:
     texts = stories(300)
     (tmp_path / "plain.txt").write_text("<end>\n".join(f"{text}\n" for text in texts))
-    (tmp_path / "lines.jsonl").write_bytes(json_lines(texts))
+    (tmp_path / "lines.jsonl").write_bytes(to_json_lines(texts))
     for suffix in (".gz", ".bz2", ".xz", ".zst"):
-        compressed(tmp_path / f"c{suffix[1:]}.jsonl{suffix}", json_lines(texts))
+        write_compressed(tmp_path / f"c{suffix[1:]}.jsonl{suffix}", to_json_lines(texts))
     write_parquet(tmp_path / "table.parquet", texts, row_group_size=70)
     (tmp_path / "set").mkdir()
-    (tmp_path / "set" / "train.jsonl").write_bytes(json_lines(texts))
+    (tmp_path / "set" / "train.jsonl").write_bytes(to_json_lines(texts))
     (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / "a.jsonl").write_bytes(json_lines(texts[:100]))
+    (tmp_path / "folder" / "a.jsonl").write_bytes(to_json_lines(texts[:100]))
     write_parquet(tmp_path / "folder" / "b.parquet", texts[100:])
     (tmp_path / "folder" / ".hidden.jsonl").write_text("no JSON")
     (tmp_path / "folder" / "empty.txt").write_text("")
     (tmp_path / "folder" / "picture.png").write_bytes(b"\x89PNG\0\1\2")
     given = [str(path) for path in sorted(tmp_path.iterdir()) if path.name != "set"]
     given.append(f"hf:{tmp_path / 'set'}")
-    how = SourceFormat(separator="<end>")
-    sources = find_sources(given, how)
+    sources = find_sources(given, SourceFormat(separator="<end>"))
     assert [source.name for source in sources] == [
         "cbz2", "cgz", "cxz", "czst", "folder", "lines", "plain", "table", "set",
     ]  # fmt: skip
@@ -125,26 +127,24 @@ def test_every_format_gives_the_same_documents(tmp_path: Path) -> None:
     for source in sources:
         found = []
         for part in range(source.parts):
-            found += [text for _, text, ends in source.pieces(part, how) if ends and text]
-            rest = [text for _, text, _ in source.pieces(part, how, 60)]
-            assert rest == [text for n, text, _ in source.pieces(part, how) if n >= 60]
+            found += [text for _, text, ends in source.pieces(part) if ends and text]
+            rest = [text for _, text, _ in source.pieces(part, 60)]
+            assert rest == [text for n, text, _ in source.pieces(part) if n >= 60]
         assert found == texts, source.name
-        assert 0.7 * size < source.text_bytes(how) < 1.6 * size + 30 * len(texts), source.name
+        assert 0.7 * size < source.text_bytes() < 1.6 * size + 30 * len(texts), source.name
 
 
-def test_a_file_is_one_document_and_line_ends_become_one(tmp_path: Path) -> None:
+def test_text_file_is_one_document_with_normalized_line_ends(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes("\ufeffone\r\ntwo\rthree\n".encode())
     (source,) = find_sources([str(tmp_path)], SourceFormat())
-    assert list(source.pieces(0, SourceFormat())) == [
+    assert list(source.pieces(0)) == [
         (0, "one\ntwo\nthree\n", False),
         (0, "", True),
     ]
 
 
 @pytest.mark.parametrize("length", [1, 3, 50, 1 << 18])
-def test_separators_are_found_wherever_pieces_end(length: int) -> None:
-    from moreish.data.shards.readers import split_at_separators
-
+def test_separators_are_found_across_chunk_edges(length: int) -> None:
     texts = ["a\n\nb", "", "<|en", "\n" * 3 + "c" * 200_000 + "\n\nd", "e<|endoftext|", "f"]
     whole = "\n<|endoftext|>\n".join(texts) + "\n<|endoftext|>\n"
     pieces = [whole[at : at + length] for at in range(0, len(whole), length)][: 500_000 // length]
@@ -180,28 +180,30 @@ def test_separators_are_found_wherever_pieces_end(length: int) -> None:
     ],
     ids=map(str, range(12)),  # not by their bytes: gzip writes the time into its own
 )  # fmt: skip
-def test_errors_name_the_place(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+def test_read_errors_name_file_and_line(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(MoreishError) as error:
-        made(tmp_path / "out", tmp_path / name)
+        prepare(tmp_path / "out", tmp_path / name)
     assert message in str(error.value)
 
 
-def test_a_truncated_zstandard_file_is_damaged(tmp_path: Path) -> None:
-    compressed(tmp_path / "a.txt.zst", os.urandom(400_000).hex().encode())
+def test_truncated_zstandard_file_is_rejected(tmp_path: Path) -> None:
+    write_compressed(tmp_path / "a.txt.zst", os.urandom(400_000).hex().encode())
     raw = (tmp_path / "a.txt.zst").read_bytes()
     (tmp_path / "b.txt.zst").write_bytes(raw + raw)  # frames may follow one another
     (source,) = find_sources([str(tmp_path / "b.txt.zst")], SourceFormat())
-    assert sum(len(text) for _, text, _ in source.pieces(0, SourceFormat())) == 1_600_000
+    assert sum(len(text) for _, text, _ in source.pieces(0)) == 1_600_000
     (tmp_path / "a.txt.zst").write_bytes(raw[: len(raw) // 2])
     with pytest.raises(MoreishError, match=r"a.txt.zst is damaged"):
-        made(tmp_path / "out", tmp_path / "a.txt.zst")
+        prepare(tmp_path / "out", tmp_path / "a.txt.zst")
 
 
-def test_wrong_columns_sets_and_places(tmp_path: Path) -> None:
+def test_wrong_options_and_sources_are_rejected(tmp_path: Path) -> None:
     write_parquet(tmp_path / "a.parquet", ["x"])
     (tmp_path / "set").mkdir()
-    (tmp_path / "set" / "train.jsonl").write_bytes(json_lines(["x"]))
+    (tmp_path / "set" / "train.jsonl").write_bytes(to_json_lines(["x"]))
     (tmp_path / "empty").mkdir()
     (tmp_path / "a.txt").write_text("text")
     for source, options, message in (
@@ -227,35 +229,35 @@ def test_wrong_columns_sets_and_places(tmp_path: Path) -> None:
         ("a.txt", {}, "1 chunk.* too few to hold out"),
     ):
         with pytest.raises(MoreishError, match=message):
-            made(tmp_path / "out", tmp_path / source, **options)
+            prepare(tmp_path / "out", tmp_path / source, **options)
     with pytest.raises(MoreishError, match=r"hf:.*set: no column 'txt'"):
-        made(tmp_path / "out", f"hf:{tmp_path / 'set'}", source_format=SourceFormat(field="txt"))
+        prepare(tmp_path / "out", f"hf:{tmp_path / 'set'}", source_format=SourceFormat(field="txt"))
     with pytest.raises(MoreishError, match="cannot be loaded"):
-        made(tmp_path / "out", f"hf:{tmp_path / 'empty'}")
+        prepare(tmp_path / "out", f"hf:{tmp_path / 'empty'}")
     with pytest.raises(MoreishError, match="holds something else"):
-        made(tmp_path / "set", tmp_path / "a.txt")
+        prepare(tmp_path / "set", tmp_path / "a.txt")
     with pytest.raises(MoreishError, match="choose another folder"):
-        made(tmp_path / "new", tmp_path)
-        made(tmp_path / "set" / "new", tmp_path / "set")
+        prepare(tmp_path / "new", tmp_path)
+        prepare(tmp_path / "set" / "new", tmp_path / "set")
 
 
-def test_built_in_data_sets_where_nothing_else_has_their_name(
-    moreish: Moreish, shakespeare: str
-) -> None:
+def test_built_in_data_sets(moreish: Moreish, shakespeare: str) -> None:
     names = [*filter(None, catalog.load_dataset("names").split("\n"))]
     for out in ("names", "names/p"):
         result = moreish("prepare", "names", "--out", out, "--tokenizer", "byte")
         assert f"--out {out} is names or in it" in result.err
-    order = ["names", "shakespeare", "--out", "p", "--tokenizer", "byte"]
-    assert moreish("prepare", *order).status == 0
+    arguments = ["names", "shakespeare", "--out", "p", "--tokenizer", "byte"]
+    assert moreish("prepare", *arguments).status == 0
     prepared = PreparedDataset.open(Path("p"))
     items, plays = prepared.manifest.sources
     assert (items.documents, items.characters) == (len(names), sum(map(len, names)))
     assert (plays.documents, plays.characters) == (1, len(shakespeare))
-    sides = HashSplitter(share=prepared.manifest.held_out, seed=42)
-    expected = [name for name in names if sides.split_of(sides.hash(name.encode())[0]) == "val"]
+    splitter = HashSplitter(share=prepared.manifest.held_out, seed=42)
+    expected = [
+        name for name in names if splitter.split_of(splitter.hash(name.encode())[0]) == "val"
+    ]
     assert documents(prepared)["val"][: len(expected)] == expected
-    assert "Prepared before" in moreish("prepare", *order).out
+    assert "Prepared before" in moreish("prepare", *arguments).out
     result = moreish("prepare", "shakespeer", "--out", "q")
     assert result.status == 2 and "data set 'shakespeer': did you mean 'shakes" in result.err
     Path("names").write_text("\n\n".join(stories(700)))
@@ -263,48 +265,48 @@ def test_built_in_data_sets_where_nothing_else_has_their_name(
     assert PreparedDataset.open(Path("q")).manifest.sources[0].documents == 1
 
 
-def test_files_in_another_encoding_are_named(moreish: Moreish) -> None:
+def test_skipped_files_of_another_encoding_are_reported(moreish: Moreish) -> None:
     Path("a").mkdir()
     for number in range(4):
         Path("a", f"{number}.txt").write_text("\n".join(stories(200)), encoding="utf-16")
-    order = ["prepare", "a", "--out", "p", "--tokenizer", "byte"]
+    arguments = ["prepare", "a", "--out", "p", "--tokenizer", "byte"]
     none = "a holds no utf-8 text (--encoding), JSON lines or Parquet; there are 0.txt, 1.txt"
-    assert none in moreish(*order).err
-    assert moreish(*order, "--encoding", "utf-16").status == 0
+    assert none in moreish(*arguments).err
+    assert moreish(*arguments, "--encoding", "utf-16").status == 0
     assert len(PreparedDataset.open(Path("p")).manifest.sources[0].files) == 4
     Path("a", "z.txt").write_text("\n".join(stories(700)))
-    told = " ".join(moreish(*order, "--overwrite").out.split())
+    output = " ".join(moreish(*arguments, "--overwrite").out.split())
     left_out = "skipped 4 file(s) in a that are not JSON lines, Parquet or utf-8 text (--encoding)"
-    assert f"{left_out}: 0.txt, 1.txt, 2.txt, …" in told
+    assert f"{left_out}: 0.txt, 1.txt, 2.txt, …" in output
 
 
-def test_sources_without_text_are_named(moreish: Moreish) -> None:
+def test_sources_without_text_are_rejected(moreish: Moreish) -> None:
     Path("e.txt").write_text("")
     Path("w.txt").write_text(" \n")
     Path("a.txt").write_text("\n".join(stories(700)))
-    order = ["--out", "p", "--tokenizer", "byte"]
+    arguments = ["--out", "p", "--tokenizer", "byte"]
     for sources in (["e.txt"], ["w.txt", "e.txt"]):
-        result = moreish("prepare", *sources, *order)
+        result = moreish("prepare", *sources, *arguments)
         assert f"there is no text in {', '.join(sources)}" in result.err
         assert not Path("p").exists()
-    assert "the source 'hf:' is empty" in moreish("prepare", "hf:", *order).err
-    assert moreish("prepare", "a.txt", "e.txt", *order).status == 0
-    result = moreish("train", "p", "--weight", "e=0.5", "--weight", "a=0.5", *FAST)
+    assert "the source 'hf:' is empty" in moreish("prepare", "hf:", *arguments).err
+    assert moreish("prepare", "a.txt", "e.txt", *arguments).status == 0
+    result = moreish("train", "p", "--weight", "e=0.5", "--weight", "a=0.5", *TINY_GPT)
     assert result.status == 2 and "--weight e: it has no text to train on" in result.err
 
 
-def test_a_mistake_is_mended_by_the_right_command(moreish: Moreish) -> None:
-    Path("a.jsonl").write_bytes(json_lines(stories(200)))
-    order = ["prepare", "a.jsonl", "--tokenizer", "byte", "--out", "p"]
-    assert "no field 'body'" in moreish(*order, "--field", "body").err
-    assert moreish(*order).status == 0
-    assert "was prepared with" in moreish(*order, "--field", "body").err
+def test_corrected_command_runs_after_a_wrong_one(moreish: Moreish) -> None:
+    Path("a.jsonl").write_bytes(to_json_lines(stories(200)))
+    arguments = ["prepare", "a.jsonl", "--tokenizer", "byte", "--out", "p"]
+    assert "no field 'body'" in moreish(*arguments, "--field", "body").err
+    assert moreish(*arguments).status == 0
+    assert "was prepared with" in moreish(*arguments, "--field", "body").err
 
 
-# --- passages and sides ---
+# --- chunks and splits ---
 
 
-def test_passages_are_the_document_and_its_tokens() -> None:
+def test_chunks_join_to_the_document_and_its_tokens() -> None:
     needs_gpt2()
     long = "\n\n".join(stories(900))
     assert len(long) > 5 * MAX_CHUNK_CHARACTERS
@@ -315,25 +317,25 @@ def test_passages_are_the_document_and_its_tokens() -> None:
                for at in range(0, len(text), 999)]  # fmt: skip
     assert list(split_into_chunks(in_bits, cut_before_space, MAX_CHUNK_CHARACTERS)) == found
     for number, text, _ in pieces:
-        own = [passage for passage in found if passage.document == number]
-        assert "".join(passage.text for passage in own) == text
-        assert [passage.is_last for passage in own] == [False] * (len(own) - 1) + [True]
-        assert [passage.number for passage in own] == list(range(len(own)))
+        own = [chunk for chunk in found if chunk.document == number]
+        assert "".join(chunk.text for chunk in own) == text
+        assert [chunk.is_last for chunk in own] == [False] * (len(own) - 1) + [True]
+        assert [chunk.number for chunk in own] == list(range(len(own)))
         gpt2 = tokenizer_builder("gpt2").build([], boundary=True)
-        parts = np.concatenate([gpt2.encode(passage.text) for passage in own])
+        parts = np.concatenate([gpt2.encode(chunk.text) for chunk in own])
         assert parts.tolist() == gpt2.encode(text).tolist()
     assert max(len(p.text) for p in found if p.document == 1) <= MAX_CHUNK_CHARACTERS
 
 
-def test_equal_passages_lie_on_one_side_and_shares_hold() -> None:
-    sides = HashSplitter(share=0.1, seed=42)
-    places = [sides.hash(str(n).encode())[0] for n in range(20_000)]
-    counts = [sum(sides.split_of(place) == name for place in places) for name in SPLITS]
+def test_splitter_is_deterministic_and_keeps_its_shares() -> None:
+    splitter = HashSplitter(share=0.1, seed=42)
+    places = [splitter.hash(str(n).encode())[0] for n in range(20_000)]
+    counts = [sum(splitter.split_of(place) == name for place in places) for name in SPLITS]
     assert abs(counts[1] - 2000) < 170 and abs(counts[2] - 2000) < 170
-    assert sides.hash(b"a") == sides.hash(b"a") != HashSplitter(share=0.1, seed=43).hash(b"a")
+    assert splitter.hash(b"a") == splitter.hash(b"a") != HashSplitter(share=0.1, seed=43).hash(b"a")
 
 
-def test_of_a_small_text_no_side_is_empty_by_chance(tmp_path: Path) -> None:
+def test_small_text_has_tokens_in_every_split(tmp_path: Path) -> None:
     for size, most in (
         (10_000, 1024),
         (300_000, 1171),
@@ -345,31 +347,31 @@ def test_of_a_small_text_no_side_is_empty_by_chance(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(text)
     for seed in range(10):
         out = tmp_path / f"out{seed}"
-        manifest = made(out, tmp_path / "a.txt", split_seed=seed).manifest
+        manifest = prepare(out, tmp_path / "a.txt", split_seed=seed).manifest
         tokens = manifest.tokens()
         assert manifest.passage == 1024 and manifest.sources[0].passages > 95
         held_out = [tokens[name] / sum(tokens.values()) for name in SPLITS[1:]]
         assert min(held_out) > 0.01 and max(held_out) < 0.2
 
 
-def test_documents_end_with_boundaries_also_where_a_passage_is_held_out(tmp_path: Path) -> None:
-    """An oracle by hand: the passages of each document, dealt out one by one."""
+def test_held_out_chunks_are_separated_by_boundaries(tmp_path: Path) -> None:
+    """The chunks of each document are assigned to splits one by one."""
     texts = [*stories(60), "\n".join(stories(4000, seed=1)), *stories(40, seed=2), "", " \n"]
-    (tmp_path / "a.jsonl").write_bytes(json_lines(texts))
-    prepared = made(tmp_path / "out", tmp_path / "a.jsonl", hold_out=0.2)
-    sides, most = HashSplitter(share=0.2, seed=42), prepared.manifest.passage
+    (tmp_path / "a.jsonl").write_bytes(to_json_lines(texts))
+    prepared = prepare(tmp_path / "out", tmp_path / "a.jsonl", hold_out=0.2)
+    splitter, most = HashSplitter(share=0.2, seed=42), prepared.manifest.passage
     expected: dict[str, list[str]] = {name: [] for name in SPLITS}
     for number, text in enumerate(texts):
         before = None
-        for passage in split_into_chunks([(number, text, True)], cut_before_space, most):
+        for chunk in split_into_chunks([(number, text, True)], cut_before_space, most):
             if not text.strip():
                 continue
-            side = sides.split_of(sides.hash(passage.text.encode())[0])
-            if side == before:
-                expected[side][-1] += passage.text
+            split = splitter.split_of(splitter.hash(chunk.text.encode())[0])
+            if split == before:
+                expected[split][-1] += chunk.text
             else:
-                expected[side].append(passage.text)
-            before = side
+                expected[split].append(chunk.text)
+            before = split
     assert documents(prepared) == expected
     (source,) = prepared.manifest.sources
     assert (source.documents, source.empty) == (101, 2)
@@ -383,17 +385,18 @@ def test_documents_end_with_boundaries_also_where_a_passage_is_held_out(tmp_path
 
 
 @pytest.mark.parametrize("tokenizer", ["char", "byte", "word", "bpe", "gpt2"])
-def test_every_tokenizer_on_the_same_split(tmp_path: Path, tokenizer: str) -> None:
+def test_all_tokenizers_share_the_split(tmp_path: Path, tokenizer: str) -> None:
     if tokenizer == "gpt2":
         needs_gpt2()
     texts = stories(400)
-    (tmp_path / "a.jsonl").write_bytes(json_lines(texts))
-    prepared = made(tmp_path / "out", tmp_path / "a.jsonl", tokenizer=tokenizer)
+    (tmp_path / "a.jsonl").write_bytes(to_json_lines(texts))
+    prepared = prepare(tmp_path / "out", tmp_path / "a.jsonl", tokenizer=tokenizer)
     found = documents(prepared)
-    side = HashSplitter(share=prepared.manifest.held_out, seed=42)
-    assert side.share == 0.1
+    splitter = HashSplitter(share=prepared.manifest.held_out, seed=42)
+    assert splitter.share == 0.1
+    split_of = {text: splitter.split_of(splitter.hash(text.encode())[0]) for text in texts}
     for name in SPLITS:
-        assert found[name] == [t for t in texts if side.split_of(side.hash(t.encode())[0]) == name]
+        assert found[name] == [text for text in texts if split_of[text] == name]
     small = prepared.tokenizer().vocab_size < 256
     assert prepared.tokens("val").ids_N.dtype == (np.uint8 if small else np.uint16)
     prepared.verify(2)
@@ -403,57 +406,52 @@ def test_every_tokenizer_on_the_same_split(tmp_path: Path, tokenizer: str) -> No
 
 
 @pytest.fixture
-def many(tmp_path: Path) -> list[Path]:
-    """Sources whose files are cut in the middle of documents and of blocks."""
+def three_sources(tmp_path: Path) -> list[Path]:
+    """Sources that are divided into many blocks and shards, in the middle of documents."""
     (tmp_path / "one").mkdir()
     for number in range(3):
         (tmp_path / "one" / f"{number}.txt").write_text("\n".join(stories(700, seed=number)))
-    (tmp_path / "two.jsonl").write_bytes(json_lines(stories(500, seed=9)))
+    (tmp_path / "two.jsonl").write_bytes(to_json_lines(stories(500, seed=9)))
     write_parquet(tmp_path / "three.parquet", stories(500, seed=10), row_group_size=100)
     return [tmp_path / "one", tmp_path / "two.jsonl", tmp_path / "three.parquet"]
 
 
 @pytest.fixture
-def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many blocks, shards and journals of little text."""
-    from moreish.data.shards import chunks as module
-    from moreish.data.shards import writer
-
-    monkeypatch.setattr(module, "MAX_CHUNK_CHARACTERS", 1 << 10)
-    monkeypatch.setattr(module, "BLOCK_CHARACTERS", 1 << 13)
+def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Limits that give many blocks, shards and stored states for little text."""
+    monkeypatch.setattr(chunks, "MAX_CHUNK_CHARACTERS", 1 << 10)
+    monkeypatch.setattr(chunks, "BLOCK_CHARACTERS", 1 << 13)
     monkeypatch.setattr(writer, "MAX_SHARD_TOKENS", 10_000)
     monkeypatch.setattr(pipeline, "SAVE_SECONDS", 0.0)
 
 
-@pytest.mark.usefixtures("small_steps")
-def test_the_number_of_workers_and_shards_changes_nothing(
-    tmp_path: Path, many: list[Path], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.usefixtures("small_limits")
+def test_tokens_do_not_depend_on_workers_and_shards(
+    tmp_path: Path, three_sources: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from moreish.data.shards import writer
-
-    order = PrepareConfig(sources=tuple(map(str, many)), tokenizer="byte")
+    config = PrepareConfig(sources=tuple(map(str, three_sources)), tokenizer="byte")
     found = [
-        prepare_dataset(order, tmp_path / f"out{n}", overwrite=False, workers=n).prepared
+        prepare_dataset(config, tmp_path / f"out{n}", overwrite=False, workers=n).prepared
         for n in (1, 3)
     ]
     assert files_of(tmp_path / "out1") == files_of(tmp_path / "out3")
     assert [s.name for s in found[0].manifest.sources] == ["one", "two", "three"]
     assert max(shard.tokens for shard in found[0].manifest.shards) == 10_000
     monkeypatch.setattr(writer, "MAX_SHARD_TOKENS", 1 << 26)
-    whole = prepare_dataset(order, tmp_path / "whole", overwrite=False).prepared
+    whole = prepare_dataset(config, tmp_path / "whole", overwrite=False).prepared
     assert len(whole.manifest.shards) == 9
     for name in SPLITS:
         assert (whole.tokens(name).ids_N[:] == found[0].tokens(name).ids_N[:]).all()
         assert whole.manifest.tokens() == found[0].manifest.tokens()
 
 
-@pytest.mark.usefixtures("small_steps")
-def test_an_error_at_any_operation_leaves_what_goes_on_to_the_same_bytes(
-    tmp_path: Path, many: list[Path], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.usefixtures("small_limits")
+def test_resumes_to_the_same_bytes_after_disk_errors(
+    tmp_path: Path, three_sources: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A full disk, or a disk that fails, at every so many operations."""
-    order = PrepareConfig(sources=(str(many[1]), str(many[0])), tokenizer="byte")
-    prepare_dataset(order, tmp_path / "whole", overwrite=False)
+    """The disk is full at every so many operations, also while resuming."""
+    config = PrepareConfig(sources=(str(three_sources[1]), str(three_sources[0])), tokenizer="byte")
+    prepare_dataset(config, tmp_path / "whole", overwrite=False)
     expected = files_of(tmp_path / "whole")
     real = {name: getattr(os, name) for name in ("write", "fsync", "truncate", "replace")}
     left = [0]
@@ -472,26 +470,26 @@ def test_an_error_at_any_operation_leaves_what_goes_on_to_the_same_bytes(
         for name in real:
             patch.setattr(os, name, failing(name))
         left[0] = 10**9
-        prepare_dataset(order, tmp_path / "counted", overwrite=False)
+        prepare_dataset(config, tmp_path / "counted", overwrite=False)
         total = 10**9 - left[0]
         for at in range(1, total + 1, max(1, total // 12)):
             out = tmp_path / f"at{at}"
-            for later in (at, max(1, at // 2)):  # and once more, on the way of going on
+            for later in (at, max(1, at // 2)):  # and once more while resuming
                 left[0] = later
                 try:
-                    prepare_dataset(order, out, overwrite=False)
+                    prepare_dataset(config, out, overwrite=False)
                     break
                 except OSError:
                     failed += 1
             left[0] = 10**9
-            prepare_dataset(order, out, overwrite=False)
+            prepare_dataset(config, out, overwrite=False)
             assert files_of(out) == expected, at
     assert failed > 12
 
 
-@pytest.mark.usefixtures("small_steps")
-def test_what_is_noted_is_on_the_disk_before(
-    tmp_path: Path, many: list[Path], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.usefixtures("small_limits")
+def test_data_are_flushed_before_progress_is_stored(
+    tmp_path: Path, three_sources: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = {name: getattr(os, name) for name in ("write", "fsync", "replace")}
     dirty, noted = set[int](), list[str]()
@@ -512,35 +510,36 @@ def test_what_is_noted_is_on_the_disk_before(
     with monkeypatch.context() as patch:
         for function in (write, fsync, replace):
             patch.setattr(os, function.__name__, function)
-        made(tmp_path / "out", *many)
+        prepare(tmp_path / "out", *three_sources)
     assert noted[0] == "tokenizer.json" and noted[-1] == "manifest.json"
     assert noted.count("progress.json") > 20
 
 
-SCRIPT = """
+PREPARE_SCRIPT = """
 import sys
 from pathlib import Path
 from moreish.data.shards import chunks
-from moreish.data.shards import pipeline
+from moreish.data.shards import chunks, pipeline, writer
 from moreish.data.shards import writer
 chunks.MAX_CHUNK_CHARACTERS, chunks.BLOCK_CHARACTERS = 1 << 10, 1 << 13
 writer.MAX_SHARD_TOKENS, pipeline.SAVE_SECONDS = 10_000, 0.0
-order = pipeline.PrepareConfig(sources=tuple(sys.argv[2:]), tokenizer="byte")
+config = pipeline.PrepareConfig(sources=tuple(sys.argv[2:]), tokenizer="byte")
 print("ready", flush=True)
-pipeline.prepare_dataset(order, Path(sys.argv[1]), overwrite=False, workers=2)
+pipeline.prepare_dataset(config, Path(sys.argv[1]), overwrite=False, workers=2)
 """
 
 
-@pytest.mark.usefixtures("small_steps")
-def test_killed_at_any_moment_it_ends_with_the_same_bytes(tmp_path: Path, many: list[Path]) -> None:
-    order = PrepareConfig(sources=tuple(map(str, many)), tokenizer="byte")
+@pytest.mark.usefixtures("small_limits")
+def test_resumes_to_the_same_bytes_after_kills(tmp_path: Path, three_sources: list[Path]) -> None:
+    config = PrepareConfig(sources=tuple(map(str, three_sources)), tokenizer="byte")
     began = time.monotonic()
-    prepare_dataset(order, tmp_path / "whole", overwrite=False, workers=2)
+    prepare_dataset(config, tmp_path / "whole", overwrite=False, workers=2)
     took = time.monotonic() - began
     out, random, begun = tmp_path / "out", np.random.default_rng(), 0
     for _ in range(3):
         with subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, str(out), *map(str, many)], stdout=subprocess.PIPE
+            [sys.executable, "-c", PREPARE_SCRIPT, str(out), *map(str, three_sources)],
+            stdout=subprocess.PIPE,
         ) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == b"ready\n"
@@ -549,17 +548,17 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(tmp_path: Path, many: 
             time.sleep(random.uniform(0, 0.3) * took)
             process.send_signal(signal.SIGKILL)
         begun += (out / "progress.json").exists()
-    prepare_dataset(order, out, overwrite=False)
+    prepare_dataset(config, out, overwrite=False)
     assert files_of(out) == files_of(tmp_path / "whole")
     assert begun
 
 
-@pytest.mark.usefixtures("small_steps")
-def test_what_is_done_is_not_done_again(
-    tmp_path: Path, many: list[Path], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.usefixtures("small_limits")
+def test_resume_skips_finished_blocks(
+    tmp_path: Path, three_sources: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    order = PrepareConfig(sources=tuple(map(str, many)), tokenizer="byte")
-    prepare_dataset(order, tmp_path / "whole", overwrite=False)
+    config = PrepareConfig(sources=tuple(map(str, three_sources)), tokenizer="byte")
+    prepare_dataset(config, tmp_path / "whole", overwrite=False)
     real, done = pipeline.encode_block, []
 
     def counting(block: Any, *rest: Any) -> Any:
@@ -570,72 +569,67 @@ def test_what_is_done_is_not_done_again(
 
     monkeypatch.setattr(pipeline, "encode_block", counting)
     with pytest.raises(KeyboardInterrupt):
-        prepare_dataset(order, tmp_path / "out", overwrite=False, workers=1)
-    told: list[str] = []
+        prepare_dataset(config, tmp_path / "out", overwrite=False, workers=1)
+    output: list[str] = []
     first = len(done)
-    monkeypatch.setattr(pipeline, "chunk_characters", lambda size: 1 << 9)  # it is not judged anew
-    prepare_dataset(order, tmp_path / "out", overwrite=False, workers=1, note=told.append)
+    # A resumed preparation keeps its chunk size.
+    monkeypatch.setattr(pipeline, "chunk_characters", lambda size: 1 << 9)
+    prepare_dataset(config, tmp_path / "out", overwrite=False, workers=1, note=output.append)
     again = len(done) - first
     monkeypatch.setattr(pipeline, "encode_block", real)
     assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
-    assert told and told[0].startswith("resuming after")
-    count = sum(1 for _ in _blocks(order))
-    assert again < count - 30, "but for those that waited"
+    assert output and output[0].startswith("resuming after")
+    sources = find_sources(config.sources, config.source_format)
+    splitter = HashSplitter(share=0.1, seed=42, chunk_characters=1 << 10)
+    count = len([*chunks.read_blocks(sources, cut_before_space, splitter, ReadPosition(), {})])
+    assert again < count - 30, "all blocks but the waiting ones are skipped"
 
 
-def _blocks(order: PrepareConfig) -> Any:
-    from moreish.data.shards.chunks import read_blocks
-
-    sources = find_sources(order.sources, order.source_format)
-    sides = HashSplitter(share=0.1, seed=42, chunk_characters=1 << 10)
-    return read_blocks(sources, order.source_format, cut_before_space, sides)
-
-
-def test_finished_folders_are_verified_and_others_refused(tmp_path: Path) -> None:
+def test_finished_dataset_is_verified(tmp_path: Path) -> None:
     text = tmp_path / "a.jsonl"
-    text.write_bytes(json_lines(stories(200)))
+    text.write_bytes(to_json_lines(stories(200)))
     out = tmp_path / "out"
-    order = PrepareConfig(sources=(str(text),), tokenizer="byte")
-    assert prepare_dataset(order, out, overwrite=False).new
-    assert not prepare_dataset(order, out, overwrite=False).new
+    config = PrepareConfig(sources=(str(text),), tokenizer="byte")
+    assert prepare_dataset(config, out, overwrite=False).new
+    assert not prepare_dataset(config, out, overwrite=False).new
     other = PrepareConfig(sources=(str(text),), tokenizer="char")
     with pytest.raises(MoreishError, match="prepared with tokenizer=byte, not char"):
         prepare_dataset(other, out, overwrite=False)
     assert prepare_dataset(other, out, overwrite=True).new
-    prepare_dataset(order, out, overwrite=True)
+    prepare_dataset(config, out, overwrite=True)
     shard = out / "a-train-00000.npy"
     raw = bytearray(shard.read_bytes())
     raw[500] ^= 1
     shard.write_bytes(raw)
     with pytest.raises(MoreishError, match=r"a-train-00000.npy is damaged: its sha256"):
-        prepare_dataset(order, out, overwrite=False)
+        prepare_dataset(config, out, overwrite=False)
     shard.write_bytes(raw[:-1])
     with pytest.raises(MoreishError, match=r"a-train-00000.npy is damaged or missing"):
         PreparedDataset.open(out)
-    prepare_dataset(order, out, overwrite=True)
-    text.write_bytes(json_lines(stories(201)))
+    prepare_dataset(config, out, overwrite=True)
+    text.write_bytes(to_json_lines(stories(201)))
     with pytest.raises(MoreishError, match="the sources have changed since"):
-        prepare_dataset(order, out, overwrite=False)
+        prepare_dataset(config, out, overwrite=False)
     text.unlink()
-    assert not prepare_dataset(order, out, overwrite=False).new, "they are no longer needed"
+    assert not prepare_dataset(config, out, overwrite=False).new, "the sources are no longer needed"
 
 
-def test_moments_that_a_kill_may_leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "a.jsonl").write_bytes(json_lines(stories(200)))
-    order = PrepareConfig(sources=(str(tmp_path / "a.jsonl"),), tokenizer="byte")
-    prepare_dataset(order, tmp_path / "whole", overwrite=False)
+def test_files_left_by_a_kill_are_handled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.jsonl").write_bytes(to_json_lines(stories(200)))
+    config = PrepareConfig(sources=(str(tmp_path / "a.jsonl"),), tokenizer="byte")
+    prepare_dataset(config, tmp_path / "whole", overwrite=False)
     expected = files_of(tmp_path / "whole")
 
     out = tmp_path / "begun"
     out.mkdir()
     for name in (".lock", "tokenizer.json", "tokenizer.json.1.part", "progress.json.1.part"):
         (out / name).write_text("")
-    assert prepare_dataset(order, out, overwrite=False).new
+    assert prepare_dataset(config, out, overwrite=False).new
     assert files_of(out) == expected
 
     (out / "progress.json").write_text('{"moreish": "begun"}')
     (out / "manifest.json.7.part").write_text("")
-    assert not prepare_dataset(order, out, overwrite=False).new
+    assert not prepare_dataset(config, out, overwrite=False).new
     assert files_of(out) == expected
 
     unlink, left = Path.unlink, [0]
@@ -646,44 +640,40 @@ def test_moments_that_a_kill_may_leave(tmp_path: Path, monkeypatch: pytest.Monke
             raise KeyboardInterrupt
         unlink(path, missing_ok=missing_ok)
 
-    for at in range(1, 6):  # of replacing it
+    for at in range(1, 6):  # files that replacing the dataset removes
         with monkeypatch.context() as patch:
             patch.setattr(Path, "unlink", killed)
             left[0] = at
             with pytest.raises(KeyboardInterrupt):
-                prepare_dataset(order, out, overwrite=True)
-        assert prepare_dataset(order, out, overwrite=True).new
+                prepare_dataset(config, out, overwrite=True)
+        assert prepare_dataset(config, out, overwrite=True).new
         assert files_of(out) == expected
 
 
-def test_changed_sources_are_not_gone_on_with(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_resume_rejects_changed_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = tmp_path / "a.jsonl"
-    text.write_bytes(json_lines(stories(200)))
-    order = PrepareConfig(sources=(str(text),), tokenizer="byte")
+    text.write_bytes(to_json_lines(stories(200)))
+    config = PrepareConfig(sources=(str(text),), tokenizer="byte")
 
-    def stopped(*arguments: Any) -> Any:
+    def interrupt(*arguments: Any) -> Any:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "SAVE_SECONDS", -1.0)  # what is written is noted at once
-        patch.setattr(pipeline.Preparation, "finish", stopped)
+        patch.setattr(pipeline, "SAVE_SECONDS", -1.0)  # progress is stored after every block
+        patch.setattr(pipeline.Preparation, "finish", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            prepare_dataset(order, tmp_path / "out", overwrite=False)
-    text.write_bytes(json_lines(stories(200, seed=5)))
+            prepare_dataset(config, tmp_path / "out", overwrite=False)
+    text.write_bytes(to_json_lines(stories(200, seed=5)))
     with pytest.raises(MoreishError, match=r"the sources have changed since .* was begun"):
-        prepare_dataset(order, tmp_path / "out", overwrite=False)
+        prepare_dataset(config, tmp_path / "out", overwrite=False)
 
 
-def test_it_asks_for_disk_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import shutil
-
-    (tmp_path / "a.jsonl").write_bytes(json_lines(stories(300)))
+def test_disk_space_is_checked_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.jsonl").write_bytes(to_json_lines(stories(300)))
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=70_000))
     with pytest.raises(OSError, match="the prepared text takes"):
-        made(tmp_path / "out", tmp_path / "a.jsonl")
+        prepare(tmp_path / "out", tmp_path / "a.jsonl")
 
 
 # --- from the command line, and training ---
@@ -691,34 +681,34 @@ def test_it_asks_for_disk_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture
 def prepared(moreish: Moreish) -> Path:
-    """Of two sources, in the present folder."""
-    Path("a.jsonl").write_bytes(json_lines(stories(300)))
+    """A dataset of two sources, in the current folder."""
+    Path("a.jsonl").write_bytes(to_json_lines(stories(300)))
     Path("b.txt").write_text("\n\n".join(stories(1500, seed=3)))
     result = moreish("prepare", "a.jsonl", "b.txt", "--out", "p", "--tokenizer", "char", "--json")
     assert result.status == 0, result.err
-    told = result.json
-    assert told["new"] and set(told["sources"]) == {"a", "b"} and told["tokenizer"] == "char"
-    assert told["tokens"]["train"] == sum(told["sources"].values())
+    output = result.json
+    assert output["new"] and set(output["sources"]) == {"a", "b"} and output["tokenizer"] == "char"
+    assert output["tokens"]["train"] == sum(output["sources"].values())
     return Path("p")
 
 
-def test_built_in_names_come_first(moreish: Moreish, prepared: Path) -> None:
+def test_built_in_name_takes_precedence_over_folder(moreish: Moreish, prepared: Path) -> None:
     prepared.rename("names")
-    told = moreish("train", "names", "--model", "kneser-ney", "--out", "r").out
-    assert "by line; duplicates" in told
-    assert "of running text" not in told
+    output = moreish("train", "names", "--model", "kneser-ney", "--out", "r").out
+    assert "by line; duplicates" in output
+    assert "of running text" not in output
 
 
-def test_prepare_says_what_it_did(moreish: Moreish, prepared: Path) -> None:
+def test_prepare_prints_a_summary(moreish: Moreish, prepared: Path) -> None:
     again = moreish("prepare", "a.jsonl", "b.txt", "--out", "p", "--tokenizer", "char")
     assert "Prepared before: 6 files verified" in again.out
     assert "a: 300 documents, " in again.out and "Next: moreish train p" in again.out
     assert "with sources=['a.jsonl', 'b.txt']" in moreish("prepare", "a.jsonl", "--out", "p").err
 
 
-def test_the_ladder_is_climbed_on_it(moreish: Moreish, prepared: Path) -> None:
-    order = ["ladder", "p", "--epochs", "0.01", "--rungs", "counts,bigram", "--out", "l"]
-    result = moreish(*order, "--test", "--json")
+def test_ladder_on_prepared_text(moreish: Moreish, prepared: Path) -> None:
+    arguments = ["ladder", "p", "--epochs", "0.01", "--rungs", "counts,bigram", "--out", "l"]
+    result = moreish(*arguments, "--test", "--json")
     assert result.status == 0, result.err
     assert [rung["rung"] for rung in result.json["rungs"]] == ["counts", "bigram"]
     assert moreish("train", "p", "--model", "ngram", "--set", "model.add_k=0.01", "--out", "r").out
@@ -726,13 +716,13 @@ def test_the_ladder_is_climbed_on_it(moreish: Moreish, prepared: Path) -> None:
     assert result.json["rungs"][0]["splits"]["val"]["loss"] == pytest.approx(alone)
     assert moreish("train", "p", "--as", "text", "--model", "ngram", "--out", "t").status == 0
     for wrong in (["--as", "lines"], ["--split", "lecture"]):
-        assert "prepare, which decided data." in moreish(*order, *wrong, "--out", "m").err
+        assert "prepare, which decided data." in moreish(*arguments, *wrong, "--out", "m").err
 
 
-def test_from_python(tmp_path: Path) -> None:
+def test_prepare_and_train_from_python(tmp_path: Path) -> None:
     import moreish
 
-    (tmp_path / "a.jsonl").write_bytes(json_lines(stories(300)))
+    (tmp_path / "a.jsonl").write_bytes(to_json_lines(stories(300)))
     done = moreish.prepare(tmp_path / "a.jsonl", out=tmp_path / "p", tokenizer="byte", workers=1)
     assert done.new and done.prepared.manifest.vocabulary == 257
     settings = {"model": {"layers": 1, "heads": 2, "width": 16, "context": 32}}
@@ -743,22 +733,22 @@ def test_from_python(tmp_path: Path) -> None:
     assert run.record.data.sources == done.prepared.manifest.training_tokens()
 
 
-def test_training_on_it_needs_it_only_where_it_must(moreish: Moreish, prepared: Path) -> None:
+def test_run_reads_the_dataset_only_for_training_data(moreish: Moreish, prepared: Path) -> None:
     weights = ["--weight", "a=3", "--weight", "b=1"]
-    result = moreish("train", "p", "--out", "r", *weights, *FAST)
+    result = moreish("train", "p", "--out", "r", *weights, *TINY_GPT)
     assert result.status == 0, result.err
     assert (
         "prepared text; batches from a 75.0%" in result.out
         and "by passage; duplicates" in result.out
     )
     assert not Path("r/data/train.npy").exists() and Path("r/data/val.npy").exists()
-    assert moreish("train", "p", "--out", "s", *FAST).status == 0
+    assert moreish("train", "p", "--out", "s", *TINY_GPT).status == 0
     assert moreish("compare", "r", "s").status == 0
     assert '"train"' in moreish("eval", "s", "--json").out, "it is small enough"
     assert moreish("train", "p", "--init-from", "r", "--steps", "2", "--out", "t").status == 0
     recipe = moreish("plan", "p", "--steps", "3").out
     Path("recipe.toml").write_text(recipe)
-    assert moreish("train", "--config", "recipe.toml", "--out", "u", *FAST[2:4]).status == 0
+    assert moreish("train", "--config", "recipe.toml", "--out", "u", *TINY_GPT[2:4]).status == 0
     assert moreish("novelty", "r", "-n", "2").status == 0
     counted = moreish("train", "p", "--model", "kneser-ney", "--out", "k", *weights)
     assert "The n-gram counts ignore --weight" in counted.out
@@ -770,17 +760,17 @@ def test_training_on_it_needs_it_only_where_it_must(moreish: Moreish, prepared: 
     place = Path("r/data/train.json")
     place.write_text(place.read_text().replace(str(prepared.resolve()), "elsewhere"))
     assert moreish("eval", "r").status == 0
-    order = ["a.jsonl", "b.txt", "--out", "elsewhere", "--tokenizer", "char", "--overwrite"]
-    assert moreish("prepare", *order, "--hold-out", "0.2").status == 0
+    arguments = ["a.jsonl", "b.txt", "--out", "elsewhere", "--tokenizer", "char", "--overwrite"]
+    assert moreish("prepare", *arguments, "--hold-out", "0.2").status == 0
     assert "holds other data than those that r was trained on" in moreish("novelty", "r").err
 
 
-def test_training_on_it_goes_on_to_the_same_weights(
+def test_resumed_training_on_prepared_text_gives_the_same_weights(
     moreish: Moreish, prepared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from moreish.training.trainer import Trainer
 
-    options = ["--weight=a=1", "--weight=b=1", *FAST, "--set=train.checkpoint_every=1"]
+    options = ["--weight=a=1", "--weight=b=1", *TINY_GPT, "--set=train.checkpoint_every=1"]
     assert moreish("train", "p", "--out", "whole", *options).status == 0
     step, calls = Trainer.train_step, []
 
@@ -808,7 +798,7 @@ def test_training_on_it_goes_on_to_the_same_weights(
         (["train", "p", "--split", "lecture", "--clean"], "data.clean, data.split: leave them out"),
         (["train", "p", "--weight", "a=1"], "b has none; the sources are a, b"),
         (["train", "p", "--weight", "a"], "--weight a: write each once, as NAME=SHARE"),
-        (["train", "p", "--set", "train.batch_size=all", *FAST], "too large for one batch"),
+        (["train", "p", "--set", "train.batch_size=all", *TINY_GPT], "too large for one batch"),
         (
             ["train", "a.jsonl", "--weight", "a=1"],
             "--weight needs a folder made by moreish prepare",
@@ -818,20 +808,20 @@ def test_training_on_it_goes_on_to_the_same_weights(
         (["prepare", "p", "--out", "q"], "p is prepared text"),
     ],
 )
-def test_what_does_not_go_with_prepared_text(
+def test_options_that_prepared_text_rejects(
     moreish: Moreish, prepared: Path, arguments: list[str], message: str
 ) -> None:
     result = moreish(*arguments)
     assert result.status == 2 and message in result.err
 
 
-def test_what_is_too_large_to_be_looked_through(
+def test_large_training_data_are_neither_searched_nor_scored(
     moreish: Moreish, prepared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from moreish.runs import folder as run_folder
     from moreish.runs import run
 
-    assert moreish("train", "p", "--out", "r", *FAST).status == 0
+    assert moreish("train", "p", "--out", "r", *TINY_GPT).status == 0
     monkeypatch.setattr(run_folder, "MAX_SEARCHABLE_TOKENS", 1000)
     monkeypatch.setattr(run, "MAX_SCORED_TRAINING_TOKENS", 1000)
     assert "can be searched" in moreish("novelty", "r", "-n", "1").err
@@ -839,28 +829,26 @@ def test_what_is_too_large_to_be_looked_through(
     assert "is not scored" in moreish("eval", "r").out
 
 
-def test_begun_folders_are_not_trained_on(
+def test_unfinished_dataset_is_rejected_by_train(
     moreish: Moreish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Path("a.jsonl").write_bytes(json_lines(stories(200)))
+    Path("a.jsonl").write_bytes(to_json_lines(stories(200)))
 
-    def stopped(*arguments: Any) -> Any:
+    def interrupt(*arguments: Any) -> Any:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "encode_block", stopped)
+        patch.setattr(pipeline, "encode_block", interrupt)
         result = moreish("prepare", "a.jsonl", "--out", "p", "--tokenizer", "byte")
     assert result.status == 130 and "Run the same command to resume" in result.out
     assert "the preparation of p is unfinished" in moreish("train", "p").err
 
 
-def test_libraries_that_are_missing_are_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_libraries_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.txt.zst").write_bytes(b"")
     for given, library, extra in (
         (tmp_path / "a.txt.zst", "zstandard", "large"), ("hf:x", "datasets", "hub"),
     ):  # fmt: skip
         monkeypatch.setitem(sys.modules, library, None)
         with pytest.raises(MoreishError, match=rf"{library}\): pip install 'moreish\[{extra}\]'"):
-            made(tmp_path / "out", given)
+            prepare(tmp_path / "out", given)

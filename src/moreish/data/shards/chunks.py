@@ -1,7 +1,7 @@
 """Documents in chunks, each assigned to a split by its hash, and read in blocks."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -157,7 +157,7 @@ def read_blocks(
     cut: CutFunction,
     splitter: HashSplitter,
     position: ReadPosition,
-    counts: SourceCounts,
+    counts: Mapping[str, SourceCounts],
 ) -> Iterator[Block]:
     """Read all chunks from a position on.
 
@@ -167,11 +167,12 @@ def read_blocks(
         sources: what to read.
         cut, splitter: how to cut documents, and how to split the chunks.
         position: where to start.
-        counts: what was read of that source before.
+        counts: what was read of each source before, by name.
     """
     for number, source in enumerate(sources[position.source :], position.source):
-        yield from _read_source(source, cut, splitter, position, counts.model_copy())
-        position, counts = ReadPosition(source=number + 1), SourceCounts()
+        counted = counts.get(source.name, SourceCounts()).model_copy()
+        yield from _read_source(source, cut, splitter, position, counted)
+        position = ReadPosition(source=number + 1)
 
 
 def _read_source(

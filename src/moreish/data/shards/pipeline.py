@@ -18,6 +18,7 @@ import numpy as np
 
 from moreish.data.shard_layout import MANIFEST, PROGRESS, TOKENIZER, preparation_state
 from moreish.data.sharded_array import Array
+from moreish.data.shards import output
 from moreish.data.shards.chunks import (
     Block,
     HashSplitter,
@@ -33,15 +34,6 @@ from moreish.data.shards.dataset import (
     PreparedDataset,
     SourceInfo,
     tokens_by_split,
-)
-from moreish.data.shards.output import (
-    check_folder,
-    check_same_arguments,
-    check_sources_outside,
-    check_sources_unchanged,
-    clear_folder,
-    has_no_shards,
-    locked_folder,
 )
 from moreish.data.shards.readers import SourceFormat
 from moreish.data.shards.sources import Source, find_sources
@@ -141,7 +133,7 @@ def prepare_dataset(
         MoreishError: a source, an option or the folder is wrong, or the text is too small.
         OSError: the disk is full; the same call resumes when that is fixed.
     """
-    check_folder(out)
+    output.check_folder(out)
     if config.hold_out is not None and not 0 < config.hold_out <= 0.4:
         raise MoreishError(f"--hold-out {config.hold_out}: give a fraction above 0, up to 0.4")
     if config.source_format.separator == "":
@@ -150,16 +142,18 @@ def prepare_dataset(
     workers = workers or available_cores()
     is_complete = preparation_state(out) == "prepared" and not overwrite
     sources = [] if is_complete else find_sources(config.sources, config.source_format)
-    check_sources_outside(out, sources)
-    with locked_folder(out):
+    output.check_sources_outside(out, sources)
+    with output.locked_folder(out):
         remove_partial_files(out)
-        if overwrite or has_no_shards(out):
-            clear_folder(out)
+        if overwrite or output.has_no_shards(out):
+            output.clear_folder(out)
         if preparation_state(out) == "prepared":
             (out / PROGRESS).unlink(missing_ok=True)  # left by a kill at the last moment
             dataset = PreparedDataset.open(out)
-            check_same_arguments(out, dataset.manifest.arguments, config.arguments())
-            check_sources_unchanged(out, dataset.manifest, config.sources, config.source_format)
+            output.check_same_arguments(out, dataset.manifest.arguments, config.arguments())
+            output.check_sources_unchanged(
+                out, dataset.manifest, config.sources, config.source_format
+            )
             progress("verifying", 0, 0)
             dataset.verify(workers)
             return PrepareResult(prepared=dataset, new=False)
@@ -260,7 +254,7 @@ class Preparation:
             raise MoreishError(
                 f"{self.out} is damaged ({reason}): start again with --overwrite"
             ) from None
-        check_same_arguments(self.out, self.state.arguments, self.config.arguments())
+        output.check_same_arguments(self.out, self.state.arguments, self.config.arguments())
         self._check_unmodified(f"the sources have changed since {self.out} was begun")
         note(f"resuming after {self.state.bytes_done / 1e6:,.1f} MB")
 
@@ -293,20 +287,15 @@ class Preparation:
                 pool.shutdown(cancel_futures=True)
 
     def _encode_all(self, pool: ThreadPoolExecutor, workers: int) -> None:
-        position, name = self.state.position, self.config.tokenizer
-        partly_read = [source.name for source in self.sources[position.source :][:1]]
-        counts = [self.state.counts[name] for name in partly_read if name in self.state.counts]
         # Registered tokenizers share one rule, so that their splits of a text are equal.
-        cut = cut_before_space if name in REGISTRY else self.tokenizer.safe_cut
-        blocks = read_blocks(
-            self.sources, cut, self._splitter(), position, *(counts or [SourceCounts()])
-        )
+        is_registered = self.config.tokenizer in REGISTRY
+        cut = cut_before_space if is_registered else self.tokenizer.safe_cut
+        position, counts = self.state.position, self.state.counts
+        blocks = read_blocks(self.sources, cut, self._splitter(), position, counts)
         waiting: deque[tuple[Block, Future[dict[SplitName, Array]]]] = deque()
-        is_first = True
-        for block in blocks:
-            if is_first:  # by itself: it fills shared caches, and shows how much is to be written
+        for number, block in enumerate(blocks):
+            if number == 0:  # by itself: it fills shared caches, and shows how much space is needed
                 self._check_space(encode_block(block, self.tokenizer, self.dtype), block)
-                is_first = False
             task = pool.submit(encode_block, block, self.tokenizer, self.dtype)
             waiting.append((block, task))
             while len(waiting) > workers + WAITING_BLOCKS or (waiting and waiting[0][1].done()):
@@ -384,7 +373,7 @@ class Preparation:
         too_small = [name for name, count in tokens.items() if count < 2]
         if not too_small:
             return
-        clear_folder(self.out)
+        output.clear_folder(self.out)
         chunks = sum(counts.passages for counts in self.state.counts.values())
         if not chunks:
             raise MoreishError(f"there is no text in {', '.join(self.config.sources)}")

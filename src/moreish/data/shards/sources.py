@@ -7,18 +7,8 @@ from pathlib import Path
 
 from moreish.data import catalog
 from moreish.data.shard_layout import refuse_prepared
-from moreish.data.shards.readers import (
-    HF,
-    Piece,
-    SourceFormat,
-    file_text_bytes,
-    is_readable,
-    read_built_in,
-    read_file,
-    read_stream,
-    stream_bytes,
-    uncompressed_name,
-)
+from moreish.data.shards import readers
+from moreish.data.shards.readers import HF, Piece, SourceFormat
 from moreish.errors import MoreishError, nearest
 from moreish.utils.files import summarize_paths, visible_files
 
@@ -56,8 +46,8 @@ class Source:
             MoreishError: the part is damaged or has another format; the message says where.
         """
         if self.files:
-            return read_file(self.files[part], self.format, skip)
-        read = read_built_in if self.given in catalog.CATALOG else read_stream
+            return readers.read_file(self.files[part], self.format, skip)
+        read = readers.read_built_in if self.given in catalog.CATALOG else readers.read_stream
         return read(self.given, self.format, skip)
 
     def text_bytes(self) -> int:
@@ -65,9 +55,11 @@ class Source:
         if not self.files and self.given in catalog.CATALOG:
             return len(catalog.load_dataset(self.given).encode())
         if not self.files:
-            return stream_bytes(self.given, self.format)
+            return readers.stream_bytes(self.given, self.format)
         sizes = [path.stat().st_size for path in self.files]
-        text = sum(file_text_bytes(path, self.format) for path in self.files[:SAMPLED_FILES])
+        text = sum(
+            readers.file_text_bytes(path, self.format) for path in self.files[:SAMPLED_FILES]
+        )
         return int(text / max(1, sum(sizes[:SAMPLED_FILES])) * sum(sizes))
 
 
@@ -97,7 +89,7 @@ def find_sources(names: Iterable[str], source_format: SourceFormat) -> list[Sour
             if (path / "run.json").is_file():
                 raise MoreishError(f"{path} is a run, not a text")
             for file in visible_files(path):
-                (files if is_readable(file, source_format) else skipped).append(file)
+                (files if readers.is_readable(file, source_format) else skipped).append(file)
             if not files:
                 seen = f"; there are {summarize_paths(skipped)}" if skipped else ""
                 raise MoreishError(
@@ -123,7 +115,7 @@ def _unique_name(given: str, taken: set[str]) -> str:
     if given.startswith(HF):
         base = given.removeprefix(HF).rstrip("/").rpartition("/")[2]
     else:
-        base = path.name if path.is_dir() else uncompressed_name(path).partition(".")[0]
+        base = path.name if path.is_dir() else readers.uncompressed_name(path).partition(".")[0]
     name = re.sub(r"[^\w-]+", "-", base).strip("-") or "source"
     candidates = [name, *(f"{name}-{number}" for number in range(2, len(taken) + 3))]
     return next(candidate for candidate in candidates if candidate not in taken)

@@ -7,7 +7,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -147,46 +147,37 @@ def _compose(chunks: Iterable[str]) -> Iterator[str]:
     yield normalize("NFC", held)
 
 
-class RareCharacters(NamedTuple):
-    """The characters that occur too rarely."""
-
-    characters: str
-    occurrences: int
-    """Occurrences of all of them together."""
-    items: int
-    """Number of items in a list, including those with rare characters."""
-
-
 def _remove_rare(texts: list[Text], min_count: int, kind: CorpusKind) -> tuple[list[Text], int]:
     """Remove rare characters, or the items that have them; return how many of these there were."""
-    rare = _find_rare(texts, min_count, kind)
-    num_items, num_characters = rare.items, 0
-    while rare.characters:  # removing items may make other characters rare
+    rare, num_rare, num_items = _find_rare(texts, min_count, kind)
+    num_items_before, num_characters = num_items, 0
+    while rare:  # removing items may make other characters rare
         remove = _remove_items if kind == "lines" else _remove_characters
-        texts = [_map_chunks(text, partial(remove, rare.characters)) for text in texts]
-        num_characters += rare.occurrences
-        rare = _find_rare(texts, min_count, kind)
-    return texts, num_items - rare.items if kind == "lines" else num_characters
+        texts = [_map_chunks(text, partial(remove, rare)) for text in texts]
+        num_characters += num_rare
+        rare, num_rare, num_items = _find_rare(texts, min_count, kind)
+    return texts, num_items_before - num_items if kind == "lines" else num_characters
 
 
-def _find_rare(texts: list[Text], min_count: int, kind: CorpusKind) -> RareCharacters:
+def _find_rare(texts: list[Text], min_count: int, kind: CorpusKind) -> tuple[str, int, int]:
     """Find the characters that occur fewer times than `min_count` in all texts.
 
     Line ends never are rare, nor is whitespace around items, which reading strips anyway.
+
+    Returns:
+        The characters, the number of their occurrences, and of all items of a list.
     """
     counts = np.zeros(0x110000, np.int64)
     items = 0
     for text in texts:
-        chunks: Iterable[tuple[str, int]] = ((chunk, 0) for chunk in text)
-        if kind == "lines":
-            chunks = _stripped_items(text)
+        chunks = _stripped_items(text) if kind == "lines" else ((chunk, 0) for chunk in text)
         for chunk, num_items in chunks:
             found = np.bincount(code_points(chunk))
             counts[: len(found)] += found
             items += num_items
     counts[ord("\n")] = 0
     rare = np.flatnonzero((counts > 0) & (counts < min_count))
-    return RareCharacters("".join(map(chr, rare.tolist())), int(counts[rare].sum()), items)
+    return "".join(map(chr, rare.tolist())), int(counts[rare].sum()), items
 
 
 def _stripped_items(text: Text) -> Iterator[tuple[str, int]]:

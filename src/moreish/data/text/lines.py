@@ -1,5 +1,6 @@
 """Iterates over the lines of a text that arrives in chunks, a list of lines at a time."""
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
@@ -16,20 +17,15 @@ def complete_lines(text: Iterable[str]) -> Iterator[list[str]]:
     >>> list(complete_lines(["one\\ntw", "o\\n"]))
     [['one'], ['two'], ['']]
     """
-    unfinished: list[str] = []
-    for chunk in text:
-        lines, line_end, rest = chunk.rpartition("\n")
-        if line_end:
-            yield "".join([*unfinished, lines]).split("\n")
-            unfinished = []
-        unfinished.append(rest)
-    yield "".join(unfinished).split("\n")
+    return (lines for lines, _ in bounded_lines(text, sys.maxsize))
 
 
-def bounded_lines(text: Iterable[str]) -> Iterator[tuple[list[str], bool]]:
+def bounded_lines(
+    text: Iterable[str], max_held: int | None = None
+) -> Iterator[tuple[list[str], bool]]:
     """Yield lines like `complete_lines`, and whether the last of them goes on in the next list.
 
-    A line that is longer than `MAX_HELD_CHARACTERS` comes in parts.
+    A line that is longer than `max_held` (default: `MAX_HELD_CHARACTERS`) comes in parts.
     """
     unfinished: list[str] = []
     held = 0
@@ -40,7 +36,7 @@ def bounded_lines(text: Iterable[str]) -> Iterator[tuple[list[str], bool]]:
             unfinished, held = [], 0
         unfinished.append(rest)
         held += len(rest)
-        if held > MAX_HELD_CHARACTERS:
+        if held > (max_held or MAX_HELD_CHARACTERS):
             yield ["".join(unfinished)], True
             unfinished, held = [], 0
     yield "".join(unfinished).split("\n"), False
