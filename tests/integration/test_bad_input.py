@@ -43,7 +43,7 @@ def sources(moreish: Moreish) -> None:
     Path("taken/thesis.txt").write_text("years")
 
 
-UNREAL = ("meta", "hpu", "privateuseone", "vulkan")
+MISSING_DEVICES = ("meta", "hpu", "privateuseone", "vulkan")
 
 TRAIN = [
     (["missing.txt"], "no file, folder or built-in data set 'missing.txt'"),
@@ -71,7 +71,7 @@ TRAIN = [
     (["fine.txt", "--set", "train.lr=nan"], "train.lr=nan"),
     (["fine.txt", "--set", "train.optimizer=adam"], "did you mean 'adamw'"),
     (["fine.txt", "--set", "train.device=abacus"], "no such device"),
-    *((["fine.txt", "--set", f"train.device={d}"], "no such device") for d in UNREAL),
+    *((["fine.txt", "--set", f"train.device={d}"], "no such device") for d in MISSING_DEVICES),
     (["fine.txt", "--set", "train.batch_size=true"], "train.batch_size=True"),
     (["fine.txt", "--config", "deep.toml"], "not a valid TOML"),
     (["fine.txt", "--set", f"train.lr={'[' * 9999}"], "train.lr="),
@@ -108,7 +108,7 @@ TRAIN = [
 
 
 @pytest.mark.parametrize(("arguments", "message"), TRAIN, ids=[" ".join(a) for a, _ in TRAIN])
-def test_train_refuses(moreish: Moreish, arguments: list[str], message: str) -> None:
+def test_train_rejects(moreish: Moreish, arguments: list[str], message: str) -> None:
     before = files()
     result = moreish("train", *arguments)
     assert result.status == 2
@@ -148,7 +148,7 @@ OTHERS = [
 
 
 @pytest.mark.parametrize(("arguments", "message"), OTHERS, ids=[" ".join(a) for a, _ in OTHERS])
-def test_other_verbs_refuse(
+def test_other_verbs_reject(
     moreish: Moreish, small_run: Run, arguments: list[str], message: str
 ) -> None:
     result = moreish(*[str(small_run.path) if a == "RUN" else a for a in arguments])
@@ -159,7 +159,7 @@ def test_other_verbs_refuse(
     assert result.out == ""
 
 
-def test_a_rate_far_too_high_is_one_line_and_leaves_nothing(moreish: Moreish) -> None:
+def test_divergence_is_a_one_line_error_without_files(moreish: Moreish) -> None:
     before = files()
     for steps in (1, 50):
         result = moreish(
@@ -171,7 +171,7 @@ def test_a_rate_far_too_high_is_one_line_and_leaves_nothing(moreish: Moreish) ->
         assert files() == before
 
 
-def test_a_mistake_in_overwriting_keeps_the_old_run(moreish: Moreish) -> None:
+def test_failed_overwrite_keeps_the_old_run(moreish: Moreish) -> None:
     moreish("train", "fine.txt", "--model", "ngram", "--out", "r")
     before = files()
     assert moreish("train", "latin.txt", "--out", "r", "--overwrite").status == 2
@@ -180,16 +180,16 @@ def test_a_mistake_in_overwriting_keeps_the_old_run(moreish: Moreish) -> None:
     assert moreish("sample", "r").status == 0
 
 
-def full_disk(folder: Path) -> bool:
-    """A file system with room for 300 KB; False where this process may not make one."""
+def mount_full_disk(folder: Path) -> bool:
+    """Mount a file system of 300 KB; return False if this process may not."""
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(folder)]
     return subprocess.run(mount, capture_output=True).returncode == 0
 
 
-def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, moreish: Moreish) -> None:
+def test_full_disk_is_a_one_line_error_without_files(tmp_path: Path, moreish: Moreish) -> None:
     disk = tmp_path / "disk"
-    if not full_disk(disk):
+    if not mount_full_disk(disk):
         pytest.skip("only root may mount a small file system")
     try:
         result = moreish("train", "names", "--steps", "3", "--out", disk / "r")
@@ -201,8 +201,8 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, moreish: Mor
         subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
-def test_a_file_too_large_for_its_limit_is_one_line(tmp_path: Path) -> None:
-    """Writing fails half way through a file, in the middle of making the run."""
+def test_file_size_limit_is_a_one_line_error(tmp_path: Path) -> None:
+    """Writing fails in the middle of a file while the run is created."""
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))

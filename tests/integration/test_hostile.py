@@ -29,8 +29,8 @@ TINY = [
 FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467\u200d\U0001f466"
 
 
-def rough(kind: str, count: int) -> bytes:
-    """Bytes without meaning."""
+def random_content(kind: str, count: int) -> bytes:
+    """Return random content of one kind."""
     random = np.random.default_rng(len(kind))
     match kind:
         case "bytes":
@@ -106,14 +106,14 @@ TEXTS: dict[str, bytes] = {
     "thai": "ฉันกินกระจกได้ แต่มันไม่ทำให้ฉันเจ็บ\n".encode() * 100,
     "mojibake": "cafÃ© â€œquotedâ€\u009d\n".encode() * 200,
     "many characters": "".join(map(chr, range(0x4E00, 0x5800))).encode(),
-    "random bytes": rough("bytes", 5000),
-    "random ascii": rough("ascii", 5000),
-    "random characters": rough("unicode", 5000),
+    "random bytes": random_content("bytes", 5000),
+    "random ascii": random_content("ascii", 5000),
+    "random characters": random_content("unicode", 5000),
     "gzip named .txt": gzip.compress(STORY.encode() * 9),
-    "zip": b"PK\x03\x04" + rough("bytes", 3000),
-    "png": b"\x89PNG\r\n\x1a\n" + rough("bytes", 3000),
-    "pdf": b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n" + rough("bytes", 3000),
-    "elf": b"\x7fELF\x02\x01\x01" + bytes(9) + rough("bytes", 3000),
+    "zip": b"PK\x03\x04" + random_content("bytes", 3000),
+    "png": b"\x89PNG\r\n\x1a\n" + random_content("bytes", 3000),
+    "pdf": b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n" + random_content("bytes", 3000),
+    "elf": b"\x7fELF\x02\x01\x01" + bytes(9) + random_content("bytes", 3000),
     "json lines": b'{"text": "a \\ud800 b"}\n' * 300,
     "toml": b'[data]\nsource = "names"\n' * 100,
     "percent signs": b"%s %d {0} {name} [red]\n" * 300,
@@ -125,7 +125,7 @@ assert len(TEXTS) >= 60
 
 
 def huge_sparse(path: Path) -> None:
-    """A line of a gigabyte, which takes no room on the disk."""
+    """Write a line of a gigabyte as a sparse file."""
     with path.open("wb") as file:
         file.truncate(1 << 30)
 
@@ -134,7 +134,7 @@ def fifo(path: Path) -> None:
     os.mkfifo(path)
 
 
-def listening(path: Path) -> None:
+def unix_socket(path: Path) -> None:
     server = socket.socket(socket.AF_UNIX)
     server.bind(str(path))
     server.close()
@@ -145,15 +145,15 @@ def unreadable(path: Path) -> None:
     path.chmod(0)
 
 
-def loop(path: Path) -> None:
+def symlink_loop(path: Path) -> None:
     path.symlink_to(path)
 
 
-def dangling(path: Path) -> None:
+def dangling_symlink(path: Path) -> None:
     path.symlink_to(path.parent / "nowhere")
 
 
-def to_device(path: Path) -> None:
+def device_symlink(path: Path) -> None:
     path.symlink_to("/dev/zero")
 
 
@@ -186,17 +186,17 @@ def mixed_folder(path: Path) -> None:
     (path / "text.txt").write_text(STORY * 9)
     (path / "image.png").write_bytes(TEXTS["png"])
     fifo(path / "pipe")
-    dangling(path / "dangling")
+    dangling_symlink(path / "dangling")
 
 
-PLACES: dict[str, Callable[[Path], None]] = {
+SPECIAL_PATHS: dict[str, Callable[[Path], None]] = {
     "a gigabyte of nothing": huge_sparse,
     "a fifo": fifo,
-    "a socket": listening,
+    "a socket": unix_socket,
     "without permission": unreadable,
-    "a symlink loop": loop,
-    "a dangling symlink": dangling,
-    "a device": to_device,
+    "a symlink loop": symlink_loop,
+    "a dangling symlink": dangling_symlink,
+    "a device": device_symlink,
     "a folder in itself": folder_loop,
     "an empty folder": empty_folder,
     "a deep folder": deep_folder,
@@ -205,17 +205,17 @@ PLACES: dict[str, Callable[[Path], None]] = {
 }
 
 
-def made(name: str, folder: Path) -> Path:
+def write_source(name: str, folder: Path) -> Path:
     path = folder / "source.txt"
     if name in TEXTS:
         path.write_bytes(TEXTS[name])
     else:
-        PLACES[name](path)
+        SPECIAL_PATHS[name](path)
     return path
 
 
-def fine(result: Result) -> bool:
-    """A success, or one line that says what is wrong; returns whether it was a success."""
+def succeeds_or_explains(result: Result) -> bool:
+    """Check that a command succeeded or printed a one-line error; return whether it succeeded."""
     assert result.status in (0, 2), result.err
     assert "Traceback" not in result.out + result.err
     if result.status == 0:
@@ -226,73 +226,77 @@ def fine(result: Result) -> bool:
     return False
 
 
-MENDED = ("--dedup", "--nfc", "--clean", "--min-count", "3")
+GENEROUS_DEADLINE_S = 60
+
+CLEANING_FLAGS = ("--dedup", "--nfc", "--clean", "--min-count", "3")
 
 
 def bounded() -> Iterator[None]:
-    """Processor time and memory that a test may take."""
-    began = time.process_time()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    """Limit the processor time and the memory of each test."""
+    start = time.process_time()
+    memory_before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     yield
-    assert time.process_time() - began < 60
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1_000_000  # kilobytes
+    assert time.process_time() - start < GENEROUS_DEADLINE_S
+    assert (
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory_before < 1_000_000
+    )  # kilobytes
 
 
 _bounded = pytest.fixture(autouse=True)(bounded)
 
 
-@pytest.mark.parametrize("name", [*TEXTS, *PLACES])
-def test_texts(name: str, moreish: Moreish, tmp_path: Path, proved: Proved) -> None:
-    source = made(name, tmp_path)
+@pytest.mark.parametrize("name", [*TEXTS, *SPECIAL_PATHS])
+def test_hostile_files(name: str, moreish: Moreish, tmp_path: Path, proved: Proved) -> None:
+    source = write_source(name, tmp_path)
+    train = ["train", source, "--overwrite"]
     verbs = [
-        ["train", source, *TINY, "--out", "r", "--overwrite"],
-        ["train", source, *TINY, "--out", "r", "--overwrite", "--as", "lines"],
-        ["train", source, *TINY, "--out", "r", "--overwrite", "--as", "text"],
-        ["train", source, "--model", "kneser-ney", "--out", "k", "--overwrite"],
-        ["train", source, *TINY, "--tokenizer", "byte", "--out", "b", "--overwrite"],
-        ["train", source, *TINY, "--tokenizer", "bpe", "--out", "p", "--overwrite"],
-        ["train", source, *TINY, "--tokenizer", "word", "--out", "o", "--overwrite"],
+        [*train, *TINY, "--out", "r"],
+        [*train, *TINY, "--as", "lines", "--tokenizer", "word", "--out", "o"],
+        [*train, *TINY, "--as", "text", "--tokenizer", "bpe", "--out", "p"],
+        [*train, *TINY, *CLEANING_FLAGS, "--tokenizer", "byte", "--out", "b"],
+        [*train, *TINY, "--encoding", "utf-16", "--out", "w"],
+        [*train, "--model", "kneser-ney", "--out", "k"],
         ["tokenize", source],
-        ["train", source, *TINY, "--encoding", "utf-16", "--out", "w", "--overwrite"],
-        ["train", source, *TINY, *MENDED, "--out", "m", "--overwrite"],
         ["doctor", source, "--report", "page.html"],
         ["doctor", source, "--as", "lines", "--encoding", "utf-16", "--json"],
         ["plan", source, "--steps", "2"],
         ["lr-range", source, *TINY[:2], *TINY[4:], "--steps", "5"],
         ["ladder", source, "--rungs", "counts,bigram", "--epochs", "0.01", "--out", "l"],
     ]
-    succeeded = sum(fine(moreish(*verb)) for verb in verbs)
-    for run in ("r", "k", "b", "p", "o", "w", "m"):
+    succeeded = sum(succeeds_or_explains(moreish(*verb)) for verb in verbs)
+    for run in ("r", "o", "p", "b", "w", "k"):
         if (tmp_path / run).exists():
-            fine(moreish("sample", run, "-n", "2", "--max-tokens", "20"))
-            fine(moreish("eval", run))
-    if (tmp_path / "r").exists():  # its samples are long, so of one run
-        fine(moreish("novelty", "r", "-n", "1"))
+            succeeds_or_explains(moreish("sample", run, "-n", "2", "--max-tokens", "20"))
+            succeeds_or_explains(moreish("eval", run))
+    if (tmp_path / "r").exists():  # searching long samples is slow, so only those of one run
+        succeeds_or_explains(moreish("novelty", "r", "-n", "1"))
     assert not list(tmp_path.rglob("*.part"))
     proved(9, "hostile texts", {"verbs": len(verbs), "accepted": succeeded, "texts": 1})
 
 
 @pytest.mark.parametrize("name", list(TEXTS))
-def test_texts_from_the_command_line(name: str, small_run: Run, moreish: Moreish) -> None:
-    """As arguments, where they cannot hold NUL, as the system hands them over."""
+def test_hostile_arguments(name: str, small_run: Run, moreish: Moreish) -> None:
+    """Pass hostile texts as arguments, as the system decodes them; they cannot hold NUL."""
     text = os.fsdecode(TEXTS[name].replace(b"\0", b"")[:1500])
     for unknown in ("error", "drop"):
-        fine(moreish("sample", small_run.path, "--prompt", text, "--unknown", unknown))
-        fine(moreish("eval", small_run.path, "--text", text, "--unknown", unknown))
+        succeeds_or_explains(
+            moreish("sample", small_run.path, "--prompt", text, "--unknown", unknown)
+        )
+        succeeds_or_explains(moreish("eval", small_run.path, "--text", text, "--unknown", unknown))
     for flag in ("--ends", "--contains", "--regex", "--length"):
-        fine(moreish("sample", small_run.path, flag, text[:40]))
+        succeeds_or_explains(moreish("sample", small_run.path, flag, text[:40]))
     (found,) = small_run.novelty([text])
     assert found.text == text
 
 
-@pytest.mark.parametrize("name", ["one line", *PLACES])
-def test_places_that_are_no_run(
+@pytest.mark.parametrize("name", ["one line", *SPECIAL_PATHS])
+def test_paths_that_are_not_runs(
     name: str, small_run: Run, moreish: Moreish, tmp_path: Path, proved: Proved
 ) -> None:
-    place = made(name, tmp_path)
+    place = write_source(name, tmp_path)
     verbs = [[verb, place] for verb in ("figures", "report", "novelty", "sample", "eval")]
     verbs += [["compare", place, small_run.path], ["compare", small_run.path, place]]
-    assert not any(fine(moreish(*verb)) for verb in verbs)
+    assert not any(succeeds_or_explains(moreish(*verb)) for verb in verbs)
     proved(9, "places that are no run", {"verbs": len(verbs)})
 
 
@@ -300,48 +304,48 @@ def test_places_that_are_no_run(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.binary(max_size=300), st.integers(1, 60), st.sampled_from(["lines", "text", None]))
-def test_any_bytes(
+def test_random_bytes(
     moreish: Moreish, tmp_path: Path, content: bytes, times: int, kind: str | None
 ) -> None:
     source = tmp_path / "any.txt"
     source.write_bytes(content * times)
     options = ["--as", kind] if kind else []
-    fine(moreish("train", source, *TINY, *options, "--out", "r", "--overwrite"))
+    succeeds_or_explains(moreish("train", source, *TINY, *options, "--out", "r", "--overwrite"))
 
 
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.text(max_size=200), st.integers(1, 60))
-def test_any_text(moreish: Moreish, tmp_path: Path, content: str, times: int) -> None:
+def test_random_text(moreish: Moreish, tmp_path: Path, content: str, times: int) -> None:
     source = tmp_path / "any.txt"
     source.write_bytes((content * times).encode("utf-8", "surrogatepass"))
-    fine(moreish("train", source, *TINY, "--out", "r", "--overwrite"))
+    succeeds_or_explains(moreish("train", source, *TINY, "--out", "r", "--overwrite"))
 
 
-PIECES = [text[at : at + 40] for text in TEXTS.values() for at in (0, 30)]
+FRAGMENTS = [text[at : at + 40] for text in TEXTS.values() for at in (0, 30)]
 
-ANY = st.one_of(
+CONTENT = st.one_of(
     st.binary(max_size=300),
     st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass")),
-    st.lists(st.sampled_from(PIECES), max_size=9).map(b"".join),
+    st.lists(st.sampled_from(FRAGMENTS), max_size=9).map(b"".join),
 )
-"""Bytes, characters, and what is hostile by itself in new neighbourhoods."""
+"""Random bytes and characters, and fragments of hostile texts in new combinations."""
 
-COUNTED = ["train", "any.txt", "--out", "r", "--overwrite", "--model"]
+TRAIN_COUNTS = ["train", "any.txt", "--out", "r", "--overwrite", "--model"]
 
-ON_FILES = [
-    [*COUNTED, "kneser-ney"],
+FILE_VERBS = [
+    [*TRAIN_COUNTS, "kneser-ney"],
     ["doctor", "any.txt"],
     ["doctor", "any.txt", "--as", "lines", "--json"],
     ["doctor", "any.txt", "--as", "text"],
     ["doctor", "any.txt", "--encoding", "utf-16"],
     ["plan", "any.txt", "--steps", "2"],
     ["plan", "any.txt", "--steps", "2", "--as", "lines", "--json"],
-    ["plan", "any.txt", "--steps", "2", "--as", "text", *MENDED],
+    ["plan", "any.txt", "--steps", "2", "--as", "text", *CLEANING_FLAGS],
 ]
 
-ON_RUNS = [
+RUN_VERBS = [
     ["eval", "--text"],
     ["eval", "--unknown", "drop", "--text"],
     ["sample", "-n", "1", "--max-tokens", "2", "--prompt"],
@@ -351,33 +355,33 @@ ON_RUNS = [
 ]
 
 
-def test_any_text_through_any_verb(
+def test_random_content_through_all_verbs(
     small_run: Run, moreish: Moreish, tmp_path: Path, proved: Proved
 ) -> None:
-    """2,000 of them, so verbs that answer in milliseconds; of a regular expression, whose automaton
-    may be huge, that is not so."""
-    done: Counter[str] = Counter()
+    """2,000 examples, so only verbs that take milliseconds: not regular expressions, whose automata
+    may be huge."""
+    counts: Counter[str] = Counter()
 
     @settings(max_examples=2000, deadline=None)
-    @given(ANY, st.integers(1, 9), st.sampled_from([*ON_FILES, *ON_RUNS, ["novelty"]]))
+    @given(CONTENT, st.integers(1, 9), st.sampled_from([*FILE_VERBS, *RUN_VERBS, ["novelty"]]))
     def any_text(content: bytes, times: int, verb: list[str]) -> None:
-        done.update(["examples", verb[0]])
+        counts.update(["examples", verb[0]])
         text = os.fsdecode(content.replace(b"\0", b""))
-        if verb in ON_FILES:
+        if verb in FILE_VERBS:
             (tmp_path / "any.txt").write_bytes(content * times)
-            fine(moreish(*verb))
-        elif verb in ON_RUNS:
-            fine(moreish(verb[0], small_run.path, *verb[1:], text))
+            succeeds_or_explains(moreish(*verb))
+        elif verb in RUN_VERBS:
+            succeeds_or_explains(moreish(verb[0], small_run.path, *verb[1:], text))
         else:
             (found,) = small_run.novelty([text * times])
             assert found.overlap in text * times
 
     any_text()
-    assert done["examples"] >= 2000
-    proved(9, "texts that hypothesis made", done)
+    assert counts["examples"] >= 2000
+    proved(9, "texts that hypothesis made", counts)
 
 
-def test_a_file_that_shrinks_while_it_is_read(
+def test_file_that_shrinks_while_it_is_read(
     moreish: Moreish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from moreish.training import load_data
@@ -392,12 +396,10 @@ def test_a_file_that_shrinks_while_it_is_read(
         return corpus
 
     monkeypatch.setattr(load_data, "read_corpus", shrinking)
-    assert not fine(moreish("train", source, *TINY, "--as", "text", "--out", "r"))
+    assert not succeeds_or_explains(moreish("train", source, *TINY, "--as", "text", "--out", "r"))
 
 
-def test_a_disk_that_cannot_be_read(
-    moreish: Moreish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_disk_read_error(moreish: Moreish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from moreish.data.text import decode
 
     def broken(*arguments: Any) -> Any:
@@ -406,48 +408,65 @@ def test_a_disk_that_cannot_be_read(
     source = tmp_path / "text.txt"
     source.write_text(STORY * 9)
     monkeypatch.setattr(decode, "decode_chunks", broken)
-    assert not fine(moreish("train", source, *TINY, "--out", "r"))
+    assert not succeeds_or_explains(moreish("train", source, *TINY, "--out", "r"))
 
 
-WILD = ("-1", "0", "nan", "inf", "1e308", "1e-308", str(10**30), "x", "true", "[]", "{}", "0.5")
+EXTREME_VALUES = (
+    "-1",
+    "0",
+    "nan",
+    "inf",
+    "1e308",
+    "1e-308",
+    str(10**30),
+    "x",
+    "true",
+    "[]",
+    "{}",
+    "0.5",
+)
 
 
-def numeric(config: type) -> list[str]:
-    """All settings of a group; some are no numbers, which makes them no less wild."""
+def setting_names(config: type) -> list[str]:
+    """Return the names of all settings of a group."""
     return [name for name in config.model_fields if name != "name"]
 
 
 FIELDS = [
-    *((None, f"train.{name}") for name in numeric(TrainConfig)),
-    *((None, f"data.{name}") for name in numeric(DataConfig)),
+    *((None, f"train.{name}") for name in setting_names(TrainConfig)),
+    *((None, f"data.{name}") for name in setting_names(DataConfig)),
     *(
         (model, f"model.{name}")
         for model in REGISTRY
-        for name in numeric(model_class(model).Config)
+        for name in setting_names(model_class(model).Config)
     ),
     (None, "seed"),
 ]
 
 
 @pytest.mark.parametrize(("model", "field"), FIELDS, ids=[f"{m}-{f}" for m, f in FIELDS])
-def test_settings(
+def test_extreme_settings(
     model: str | None, field: str, moreish: Moreish, tmp_path: Path, proved: Proved
 ) -> None:
     source = tmp_path / "names.txt"
     source.write_text("\n".join(f"anna{n}" for n in range(60)))
     budget = [] if field in ("train.steps", "train.minutes", "train.epochs") else ["--steps", "2"]
     small = ["--model", model] if model else TINY[:2] + TINY[4:]
-    for value in WILD:
+    for value in EXTREME_VALUES:
         if (field, value) in (("train.minutes", "0.5"), ("train.compile", "true")):
-            continue  # they would work, and take their time
+            continue  # these are valid and slow
         setting = ["--set", f"{field}={value}"]
-        fine(moreish("train", source, *small, *budget, *setting, "--out", "r", "--overwrite"))
-    proved(9, "wild settings", {"values": len(WILD)})
+        succeeds_or_explains(
+            moreish("train", source, *small, *budget, *setting, "--out", "r", "--overwrite")
+        )
+    proved(9, "wild settings", {"values": len(EXTREME_VALUES)})
 
 
-@pytest.mark.parametrize("value", WILD)
-def test_options_of_the_range_test(value: str, moreish: Moreish, tmp_path: Path) -> None:
+@pytest.mark.parametrize("value", EXTREME_VALUES)
+def test_extreme_lr_range_options(value: str, moreish: Moreish, tmp_path: Path) -> None:
     source = tmp_path / "names.txt"
     source.write_text("\n".join(f"anna{n}" for n in range(60)))
     for flag in ("--steps", "--low", "--high"):
-        fine(moreish("lr-range", source, "--model", "bigram", "--steps", "10", flag, value))
+        succeeds_or_explains(
+            moreish("lr-range", source, "--model", "bigram", "--steps", "10", flag, value)
+        )

@@ -138,7 +138,7 @@ def _encode_items(
 
 
 def _item_indices(corpus: Corpus, rule: SplitRule, seed: int) -> dict[SplitName, Ids]:
-    """The indices of each split's items."""
+    """Return the indices of each split's items."""
     item_ids_I = corpus.stats.item_ids_I
     assert item_ids_I is not None
     if rule == "lecture":
@@ -147,7 +147,7 @@ def _item_indices(corpus: Corpus, rule: SplitRule, seed: int) -> dict[SplitName,
 
 
 def _select_items(ids_N: AnyIds, edge_I: Ids, index_J: Ids) -> Iterator[AnyIds]:
-    """The tokens of some items, in chunks; item i lies from edge i to edge i + 1."""
+    """Yield the tokens of some items, in chunks; item i lies from edge i to edge i + 1."""
     total_J = np.cumsum(edge_I[index_J + 1] - edge_I[index_J])
     for index_K in np.split(index_J, np.flatnonzero(np.diff(total_J // CHUNK_TOKENS)) + 1):
         start_K = edge_I[index_K]

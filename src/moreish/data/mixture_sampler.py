@@ -19,8 +19,8 @@ from moreish.errors import MoreishError
 from moreish.tokenizers import Ids
 
 BLOCK_ROWS = 1024
-"""Every block of so many consecutive rows has the same number of rows of each source, in random
-order: weights are rounded to one row of it."""
+"""Every block of this many consecutive rows has the same number of rows of each source, in random
+order: weights are rounded to one row of a block."""
 
 
 class ShuffledWindows:
@@ -123,8 +123,10 @@ class MixtureSampler(Sampler):
         return self.tokens.gather(windows)
 
     def _rows(self, step: int) -> Ids:
-        """The numbers of a step's rows, counted from the start of the training; without weights,
-        the last step of an epoch has the remainder."""
+        """Return the numbers of a step's rows, counted from the start of the training.
+
+        Without weights, the last step of an epoch has the remainder.
+        """
         if self.weights is not None:
             return np.arange(step * self.batch_size, (step + 1) * self.batch_size)
         epoch, number = divmod(step, self.steps_per_epoch)
@@ -133,7 +135,7 @@ class MixtureSampler(Sampler):
         return epoch * self.num_windows + np.arange(first, last)
 
     def _assign_sources(self, row_B: Ids) -> tuple[Ids, Ids]:
-        """The source of each row, and its index among the rows of that source."""
+        """Return the source of each row, and its index among the rows of that source."""
         block_B, within_B = np.divmod(row_B, BLOCK_ROWS)
         for block in np.unique(block_B).tolist():
             chosen = block_B == block
@@ -145,7 +147,7 @@ class MixtureSampler(Sampler):
 
 
 def mixture_quotas(weights: Mapping[str, float], sources: list[str]) -> dict[str, int]:
-    """Number of rows of each source per block, by the method of largest remainders.
+    """Return the number of rows of each source per block, by the method of largest remainders.
 
     Args:
         weights: one for each source; 0 leaves a source out.

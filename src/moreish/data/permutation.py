@@ -39,7 +39,7 @@ class RandomPermutation:
         self._keys = np.random.SeedSequence(key).generate_state(ROUNDS, np.uint64)
 
     def __getitem__(self, index_B: Ids) -> Ids:
-        """(B,) the elements at these indices."""
+        """Return the elements at these indices, (B,)."""
         element_B = self._encrypt(index_B.astype(np.uint64))
         while len(beyond := np.flatnonzero(element_B >= self.size)):
             element_B[beyond] = self._encrypt(element_B[beyond])

@@ -37,7 +37,7 @@ class Sampler:
         self._epoch: tuple[int, Ids, int] | None = None  # cache of the latest one
 
     def with_shorter_windows(self, times: int) -> "Sampler":
-        """A sampler of `times` as many windows per step that are `times` shorter.
+        """Return a sampler with `times` as many windows per step, which are `times` shorter.
 
         Returns this sampler where that is impossible: for items, overlapping or short windows.
         """
@@ -62,7 +62,7 @@ class Sampler:
         return math.ceil(self.num_windows / self.batch_size)
 
     def batch(self, step: int, rank: int = 0, world_size: int = 1) -> Batch:
-        """The rows that process `rank` of `world_size` trains on at `step`.
+        """Return the rows that process `rank` of `world_size` trains on at `step`.
 
         The rows of all ranks together do not depend on the world size.
         """
@@ -75,7 +75,7 @@ class Sampler:
         return self.tokens.gather(self._grid.windows(chosen, shift))
 
     def _shuffle(self, epoch: int) -> tuple[Ids, int]:
-        """An epoch's random order of windows, and the shift of the cuts of running text."""
+        """Return an epoch's random order of windows, and the shift of the cuts of running text."""
         if self._epoch is None or self._epoch[0] != epoch:
             random = np.random.default_rng((self.seed, epoch))
             order = random.permutation(self.num_windows)
@@ -112,7 +112,7 @@ class WindowGrid:
         self.max_shift = predictions - overlap - self.count * self.step
 
     def windows(self, index_W: Ids, shift_W: Ids | int) -> Windows:
-        """Return the windows at these indices, each shifted by so many tokens."""
+        """Return the windows at these indices, each shifted by a number of tokens."""
         start_W = self.first + index_W * self.step + shift_W
         return Windows(
             start_W=start_W,

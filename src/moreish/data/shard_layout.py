@@ -10,7 +10,7 @@ MANIFEST, PROGRESS, TOKENIZER = "manifest.json", "progress.json", "tokenizer.jso
 
 
 def preparation_state(folder: Path) -> Literal["prepared", "begun", "other"]:
-    """Whether a folder is a prepared dataset, an unfinished one, or something else."""
+    """Return whether a folder is a prepared dataset, an unfinished one, or something else."""
     damaged = (folder / MANIFEST).is_file() and any(folder.glob("*-train-*.npy"))
     if damaged or _is_marked(folder / MANIFEST, "prepared"):
         return "prepared"

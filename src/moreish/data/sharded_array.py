@@ -27,7 +27,7 @@ class PreparedReference:
     """For each source, the position of its first token and the one after its last token."""
 
     def as_json(self) -> dict[str, str]:
-        """The reference as a run folder stores it."""
+        """Return the reference as a run folder stores it."""
         return {"folder": str(self.folder.resolve()), "manifest": self.manifest}
 
 

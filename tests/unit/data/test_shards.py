@@ -1,4 +1,4 @@
-"""Large text to token files, of every format, cut short anywhere, and trained on."""
+"""Prepared datasets: all formats, interruptions at any point, and training on them."""
 
 import bz2
 import gzip
@@ -45,7 +45,7 @@ TINY_GPT = [
 
 
 def stories(count: int, seed: int = 0, words: int = 60) -> list[str]:
-    """Documents of some length, the same for the same seed."""
+    """Return random documents, the same for the same seed."""
     random = np.random.default_rng(seed)
     chosen = (random.integers(len(WORDS), size=1 + random.integers(words)) for _ in range(count))
     return [" ".join(WORDS[n] for n in some).strip() + "." for some in chosen]
@@ -178,7 +178,7 @@ def test_separators_are_found_across_chunk_edges(length: int) -> None:
         ("a.txt.zst", b"none", "a.txt.zst is damaged"),
         ("a.parquet", b"none", "a.parquet is damaged"),
     ],
-    ids=map(str, range(12)),  # not by their bytes: gzip writes the time into its own
+    ids=map(str, range(12)),  # gzip content contains the time, which must not be in an id
 )  # fmt: skip
 def test_read_errors_name_file_and_line(
     tmp_path: Path, name: str, content: bytes, message: str
@@ -402,7 +402,7 @@ def test_all_tokenizers_share_the_split(tmp_path: Path, tokenizer: str) -> None:
     prepared.verify(2)
 
 
-# --- all cores, restarting, faults ---
+# --- threads, resuming, faults ---
 
 
 @pytest.fixture
@@ -518,9 +518,7 @@ def test_data_are_flushed_before_progress_is_stored(
 PREPARE_SCRIPT = """
 import sys
 from pathlib import Path
-from moreish.data.shards import chunks
 from moreish.data.shards import chunks, pipeline, writer
-from moreish.data.shards import writer
 chunks.MAX_CHUNK_CHARACTERS, chunks.BLOCK_CHARACTERS = 1 << 10, 1 << 13
 writer.MAX_SHARD_TOKENS, pipeline.SAVE_SECONDS = 10_000, 0.0
 config = pipeline.PrepareConfig(sources=tuple(sys.argv[2:]), tokenizer="byte")
@@ -676,7 +674,7 @@ def test_disk_space_is_checked_first(tmp_path: Path, monkeypatch: pytest.MonkeyP
         prepare(tmp_path / "out", tmp_path / "a.jsonl")
 
 
-# --- from the command line, and training ---
+# --- command line and training ---
 
 
 @pytest.fixture

@@ -22,9 +22,7 @@ ITEMS = st.lists(st.text("abc", min_size=1, max_size=3), min_size=1, max_size=60
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(items=ITEMS, seed=st.integers(0, 5))
-def test_every_item_has_one_side_and_copies_stay_together(
-    proved: Proved, items: list[str], seed: int
-) -> None:
+def test_copies_of_an_item_stay_in_one_split(proved: Proved, items: list[str], seed: int) -> None:
     if len(set(items)) < 3:
         with pytest.raises(MoreishError, match="cannot be split"):
             split_items(items, seed)
@@ -32,37 +30,43 @@ def test_every_item_has_one_side_and_copies_stay_together(
     parts = split_items(items, seed)
     assert sorted(item for part in parts.values() for item in part) == sorted(items)
     assert all(parts.values())
-    sides = [set(part) for part in parts.values()]
-    assert len(set.union(*sides)) == sum(map(len, sides))
+    splits = [set(part) for part in parts.values()]
+    assert len(set.union(*splits)) == sum(map(len, splits))
     assert split_items(items, seed) == parts
     proved(5, "lists split, no item on two sides", {"lists": 1})
 
 
-def by_hand(items: list[str], seed: int) -> dict[str, list[str]]:
+def split_item_by_item(items: list[str], seed: int) -> dict[str, list[str]]:
     """The same rule, item by item."""
     distinct = list(dict.fromkeys(items))
-    often = [item for item in distinct if items.count(item) > max(1, len(items) / 10)]
-    often = sorted(often, key=lambda item: -items.count(item))[: len(distinct) - 2]
+    frequent = [item for item in distinct if items.count(item) > max(1, len(items) / 10)]
+    frequent = sorted(frequent, key=lambda item: -items.count(item))[: len(distinct) - 2]
     shuffled = [distinct[n] for n in np.random.default_rng(seed).permutation(len(distinct))]
-    dealt = [item for item in shuffled if item not in often]
-    total = sum(map(items.count, dealt))
-    side = dict.fromkeys(often, "train")
-    upto = 0
-    for place, item in enumerate(dealt):
-        upto += items.count(item)
-        side[item] = "train" if upto <= 0.8 * total else "val" if upto <= 0.9 * total else "test"
-        left = len(dealt) - place  # this one and those after it
-        held_out = [s for s in map(side.get, dealt[:place]) if s != "train"]
-        # Nobody goes away empty: the last two items are for validation and test.
-        if place == 0 and not often:
-            side[item] = "train"
+    others = [item for item in shuffled if item not in frequent]
+    total = sum(map(items.count, others))
+    split_of = dict.fromkeys(frequent, "train")
+    total_so_far = 0
+    for place, item in enumerate(others):
+        total_so_far += items.count(item)
+        split_of[item] = (
+            "train"
+            if total_so_far <= 0.8 * total
+            else "val"
+            if total_so_far <= 0.9 * total
+            else "test"
+        )
+        left = len(others) - place  # including this item
+        held_out = [s for s in map(split_of.get, others[:place]) if s != "train"]
+        # No split may be empty: the last two items are for validation and test.
+        if place == 0 and not frequent:
+            split_of[item] = "train"
         elif left <= 2 and "val" not in held_out:
-            side[item] = "val"
+            split_of[item] = "val"
         elif left == 1:
-            side[item] = "test"
-        elif not held_out and side[item] == "test":
-            side[item] = "val"
-    return {name: [i for i in items if side[i] == name] for name in ("train", "val", "test")}
+            split_of[item] = "test"
+        elif not held_out and split_of[item] == "test":
+            split_of[item] = "val"
+    return {name: [i for i in items if split_of[i] == name] for name in ("train", "val", "test")}
 
 
 COPIES = st.lists(st.sampled_from([1, 1, 1, 2, 3, 4, 6, 8, 10, 15, 40]), min_size=3, max_size=24)
@@ -70,21 +74,21 @@ COPIES = st.lists(st.sampled_from([1, 1, 1, 2, 3, 4, 6, 8, 10, 15, 40]), min_siz
 
 @settings(max_examples=400)
 @given(copies=COPIES, seed=st.integers(0, 9))
-def test_every_split_is_the_one_worked_out_by_hand(copies: list[int], seed: int) -> None:
+def test_split_equals_the_rule_item_by_item(copies: list[int], seed: int) -> None:
     items = [str(item) for item, count in enumerate(copies) for _ in range(count)]
     np.random.default_rng(seed).shuffle(items)
-    assert split_items(items, seed) == by_hand(items, seed)
+    assert split_items(items, seed) == split_item_by_item(items, seed)
 
 
-def test_what_comes_more_often_than_a_tenth_is_training() -> None:
+def test_item_above_a_tenth_goes_to_training() -> None:
     few = [[*"aab", *map(str, range(7))], [*"aaab", *map(str, range(26))]]
-    for items in few:  # just a tenth of 10 is 1, of 30 it is 3
-        often = items.count("a") > len(items) / 10
-        sides = {split_items(items, seed)["train"].count("a") for seed in range(40)}
-        assert (sides == {items.count("a")}) == often
+    for items in few:  # a tenth of 10 items is 1, of 30 items 3
+        frequent = items.count("a") > len(items) / 10
+        splits = {split_items(items, seed)["train"].count("a") for seed in range(40)}
+        assert (splits == {items.count("a")}) == frequent
 
 
-def test_shares_are_80_10_10_and_depend_on_the_seed() -> None:
+def test_split_is_80_10_10_and_depends_on_the_seed() -> None:
     items = [str(i) for i in range(1000)]
     parts = split_items(items, 42)
     assert {name: len(part) for name, part in parts.items()} == {
@@ -95,12 +99,12 @@ def test_shares_are_80_10_10_and_depend_on_the_seed() -> None:
     assert split_items(items, 43) != parts
 
 
-def test_one_frequent_item_does_not_empty_a_side() -> None:
+def test_frequent_item_leaves_no_split_empty() -> None:
     parts = split_items(["a"] * 1000 + ["b", "c"], 0)
     assert all(parts.values())
 
 
-def test_the_lectures_split(lecture_names: list[str]) -> None:
+def test_lecture_split(lecture_names: list[str]) -> None:
     parts = split.split_items_as_lecture(len(lecture_names))
     assert [len(part) for part in parts.values()] == [25_626, 3_203, 3_204]
     assert [lecture_names[i] for i in parts["train"][:3]] == ["yuheng", "diondre", "xavien"]
@@ -122,7 +126,7 @@ def test_text_is_cut_by_position_without_gaps(length: int) -> None:
         assert all(part.stop - part.start >= 2 for part in bounds)
 
 
-def test_text_is_cut_90_5_5_or_as_in_the_lecture() -> None:
+def test_text_is_cut_90_5_5_or_90_10() -> None:
     assert split.text_bounds(1000, "seeded") == {
         "train": slice(0, 900),
         "val": slice(900, 950),
@@ -132,7 +136,7 @@ def test_text_is_cut_90_5_5_or_as_in_the_lecture() -> None:
 
 
 @pytest.mark.parametrize(("rule", "least"), [("seeded", 40), ("lecture", 20)])
-def test_too_little_text(rule: split.SplitRule, least: int) -> None:
+def test_too_short_text_is_rejected(rule: split.SplitRule, least: int) -> None:
     for length in range(least - 1):  # just below it, rounding may leave enough
         try:
             bounds = split.text_bounds(length, rule)
@@ -145,8 +149,8 @@ def test_too_little_text(rule: split.SplitRule, least: int) -> None:
     split.text_bounds(least, rule)
 
 
-def test_what_comes_very_often_is_training() -> None:
-    """97 copies of one line of 100 once filled the test split."""
+def test_very_frequent_items_go_to_training() -> None:
+    """97 of 100 lines are equal, which would fill the test split."""
     parts = split_items(["a"] * 97 + ["b", "c", "d"], 0)
     assert parts["train"].count("a") == 97
     assert len(parts["val"]) + len(parts["test"]) <= 3

@@ -1,4 +1,4 @@
-"""Texts are read and encoded in pieces; what comes of them is what comes of them whole."""
+"""Texts are read and encoded in chunks, with the same result as all at once."""
 
 import random
 import tempfile
@@ -22,7 +22,7 @@ from moreish.tokenizers import tokenizer_builder
 from moreish.training.load_data import describe_dataset
 from moreish.training.setup import set_up
 
-AWKWARD = {
+HARD_TEXTS = {
     "running text": [STORY],
     "one line": ["word " * 30],
     "lines": ["\n".join(["emma", "olivia", "ava", "emma", "isabella"] * 4)],
@@ -34,8 +34,10 @@ AWKWARD = {
 }
 
 
-def plain(raw: list[str], kind: str, rule: str, name: str) -> tuple[dict[str, list[int]], str]:
-    """The ids of each split and the alphabet, by everything at once and one by one."""
+def expected_splits(
+    raw: list[str], kind: str, rule: str, name: str
+) -> tuple[dict[str, list[int]], str]:
+    """Compute the ids of each split and the alphabet without chunks, item by item."""
     texts = [text.replace("\r\n", "\n").replace("\r", "\n") for text in raw]
     texts = [text for text in texts if text.strip()]
     items = [line.strip() for text in texts for line in text.split("\n") if line.strip()]
@@ -49,7 +51,7 @@ def plain(raw: list[str], kind: str, rule: str, name: str) -> tuple[dict[str, li
         ids = [[[b + boundary for b in c.encode()] for c in text] for text in documents]
         ids = [[b for c in text for b in c] if kind == "lines" else text for text in ids]
     if kind == "lines":
-        parts = lecture(items) if rule == "lecture" else seeded(items)
+        parts = lecture_indices(items) if rule == "lecture" else seeded_indices(items)
         return {
             part: [0] + [token for i in places for token in [*ids[i], 0]]
             for part, places in parts.items()
@@ -63,15 +65,15 @@ def plain(raw: list[str], kind: str, rule: str, name: str) -> tuple[dict[str, li
     return dict(zip(["train", "val", "test"], flat, strict=False)), alphabet
 
 
-def lecture(items: list[str]) -> dict[str, list[int]]:
+def lecture_indices(items: list[str]) -> dict[str, list[int]]:
     places = list(range(len(items)))
     random.Random(42).shuffle(places)
     first, second = int(0.8 * len(items)), int(0.9 * len(items))
     return {"train": places[:first], "val": places[first:second], "test": places[second:]}
 
 
-def seeded(items: list[str]) -> dict[str, list[int]]:
-    """As it was before there were pieces."""
+def seeded_indices(items: list[str]) -> dict[str, list[int]]:
+    """Compute the seeded split of items directly."""
     distinct = list(dict.fromkeys(items))
     often = [item for item in distinct if items.count(item) > max(1.0, len(items) / 10)]
     often = sorted(often, key=lambda item: -items.count(item))[: len(distinct) - 2]
@@ -91,20 +93,20 @@ def seeded(items: list[str]) -> dict[str, list[int]]:
     }
 
 
-def in_pieces(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def limit_chunks(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decode, "CHUNK_BYTES", size)
     monkeypatch.setattr(encode, "CHUNK_TOKENS", size)
     monkeypatch.setattr(token_dataset, "CHUNK_TOKENS", size)
 
 
-def check(source: Path, raw: list[str], kind: str, encoding: str = "utf-8") -> None:
+def check_splits(source: Path, raw: list[str], kind: str, encoding: str = "utf-8") -> None:
     corpus = read_corpus(str(source), kind, encoding)
     for name in ("char", "byte"):
         tokenizer = tokenizer_builder(name).build(
             [corpus.stats.alphabet], boundary=corpus.has_boundary
         )
         for rule in ("seeded", "lecture"):
-            expected, alphabet = plain(raw, kind, rule, name)
+            expected, alphabet = expected_splits(raw, kind, rule, name)
             assert corpus.stats.alphabet == alphabet
             splits = encode_corpus(corpus, tokenizer, rule, 42)
             assert {part: found.ids_N.tolist() for part, found in splits.items()} == expected
@@ -115,73 +117,73 @@ def check(source: Path, raw: list[str], kind: str, encoding: str = "utf-8") -> N
             }
 
 
-@pytest.mark.parametrize("piece", [1, 2, 3, 7, 1 << 20])
+@pytest.mark.parametrize("chunk_size", [1, 2, 3, 7, 1 << 20])
 @pytest.mark.parametrize("kind", ["lines", "text"])
-@pytest.mark.parametrize("case", AWKWARD)
-def test_pieces_make_the_same_splits(
-    case: str, kind: str, piece: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("case", HARD_TEXTS)
+def test_splits_do_not_depend_on_chunks(
+    case: str, kind: str, chunk_size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    raw = AWKWARD[case]
+    raw = HARD_TEXTS[case]
     if kind == "lines" and case == "one line":
         raw = ["word " * 30, "\nb\nc\nd\n" * 4]
-    in_pieces(piece, monkeypatch)
+    limit_chunks(chunk_size, monkeypatch)
     for number, text in enumerate(raw):
         (tmp_path / f"{number}.txt").write_bytes(text.encode())
-    check(tmp_path / "0.txt" if len(raw) == 1 else tmp_path, raw, kind)
+    check_splits(tmp_path / "0.txt" if len(raw) == 1 else tmp_path, raw, kind)
 
 
-@pytest.mark.parametrize("piece", [1, 2, 3, 1 << 20])
+@pytest.mark.parametrize("chunk_size", [1, 2, 3, 1 << 20])
 @pytest.mark.parametrize(
     "encoding",
     ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-7", "gb18030",
      "shift_jis", "iso2022_jp"],
 )  # fmt: skip
-def test_pieces_of_any_encoding(
-    encoding: str, piece: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_any_encoding_in_chunks(
+    encoding: str, chunk_size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    in_pieces(piece, monkeypatch)
+    limit_chunks(chunk_size, monkeypatch)
     text = "日本\r\n語emma\r" * 9 + ("😀" * 5 if encoding[:2] in ("ut", "gb") else "")
     path = tmp_path / "source.txt"
     path.write_bytes(text.encode(encoding))
-    check(path, [text], "text", encoding)
+    check_splits(path, [text], "text", encoding)
     mark = decode.BOMS.get(encoding)
     if mark:
         path.write_bytes(mark + text.encode(encoding))
-        check(path, [text], "text", encoding)
+        check_splits(path, [text], "text", encoding)
 
 
-@settings(deadline=None, max_examples=40)  # files are written
+@settings(deadline=None, max_examples=40)  # writing files takes time
 @given(
     texts=st.lists(st.text("ab é😀\r\n\t\n", min_size=40, max_size=80), min_size=1, max_size=3),
-    piece=st.integers(1, 5),
+    chunk_size=st.integers(1, 5),
 )
-def test_any_texts_in_pieces(texts: list[str], piece: int) -> None:
+def test_random_texts_in_chunks(texts: list[str], chunk_size: int) -> None:
     if not "".join(texts).strip():
         return
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        in_pieces(piece, patch)
+        limit_chunks(chunk_size, patch)
         for number, text in enumerate(texts):
             (Path(folder) / f"{number}.txt").write_bytes(text.encode())
-        check(Path(folder), texts, "text")
+        check_splits(Path(folder), texts, "text")
 
 
 @settings(deadline=None)
-@given(text=st.text("ab \n\n", max_size=60), piece=st.integers(1, 7), judged=st.integers(1, 9))
-def test_the_guess_does_not_depend_on_pieces(text: str, piece: int, judged: int) -> None:
+@given(text=st.text("ab \n\n", max_size=60), chunk_size=st.integers(1, 7), judged=st.integers(1, 9))
+def test_kind_guess_does_not_depend_on_chunks(text: str, chunk_size: int, judged: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("moreish.data.text.corpus.MAX_GUESS_LINES", judged)
-        cut = [text[i : i + piece] for i in range(0, len(text), piece)]
+        cut = [text[i : i + chunk_size] for i in range(0, len(text), chunk_size)]
         lines = text.rstrip("\n").split("\n")[:judged] if text.strip("\n") else []
         blank = sum(not line.strip() for line in lines)
         expected = "text" if len(lines) < 2 or blank > len(lines) // 20 else "lines"
         assert guess_kind([cut]) == expected
 
 
-@pytest.mark.parametrize("piece", [1, 2, 3, 1 << 20])
-def test_errors_name_the_same_place_in_pieces(
-    piece: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("chunk_size", [1, 2, 3, 1 << 20])
+def test_decoding_errors_name_the_offset_in_any_chunks(
+    chunk_size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    in_pieces(piece, monkeypatch)
+    limit_chunks(chunk_size, monkeypatch)
     path = tmp_path / "source.txt"
     for raw, encoding, message in (
         ("aé€😀".encode() + b"\xff\n", "utf-8", "byte 0xff at offset 10;"),
@@ -197,7 +199,7 @@ def test_errors_name_the_same_place_in_pieces(
             read_corpus(str(path), None, encoding)
 
 
-def test_a_text_that_changes_meanwhile_is_refused(tmp_path: Path) -> None:
+def test_text_that_changes_while_it_is_read_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "source.txt"
     for kind, content in (("text", STORY), ("lines", "a\nb\nc\nd\n")):
         path.write_text(content)
@@ -208,7 +210,7 @@ def test_a_text_that_changes_meanwhile_is_refused(tmp_path: Path) -> None:
             encode_corpus(corpus, tokenizer, "seeded", 42)
 
 
-def test_a_large_text_takes_little_memory_and_leaves_nothing(
+def test_large_text_needs_little_memory_and_leaves_no_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = tmp_path / "temporary"
@@ -227,10 +229,10 @@ def test_a_large_text_takes_little_memory_and_leaves_nothing(
         tracemalloc.stop()
     assert peak < 20e6
     assert sum(len(split.ids_N) for split in ready.splits.values()) == path.stat().st_size
-    assert list(place.iterdir()) == []  # what has no name cannot stay behind
+    assert list(place.iterdir()) == []  # unnamed temporary files cannot remain
 
 
-def test_no_room_for_temporary_files_is_one_line(
+def test_missing_temporary_folder_is_a_one_line_error(
     tmp_path: Path, moreish: Moreish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
@@ -240,7 +242,7 @@ def test_no_room_for_temporary_files_is_one_line(
     assert str(tmp_path / "nowhere") in result.err
 
 
-def test_a_corpus_in_memory_is_like_one_on_disk(tmp_path: Path) -> None:
+def test_corpus_in_memory_equals_corpus_on_disk(tmp_path: Path) -> None:
     path = tmp_path / "source.txt"
     path.write_text("emma\nolivia\nava\nemma\n")
     facts = [

@@ -19,7 +19,7 @@ def documents(corpus: Corpus) -> list[str]:
     return ["".join(text) for text in corpus.texts]
 
 
-def test_a_list_is_told_from_running_text(tmp_path: Path) -> None:
+def test_kind_is_guessed(tmp_path: Path) -> None:
     assert read(tmp_path, "emma\nolivia\nava\n").kind == "lines"
     assert read(tmp_path, STORY).kind == "text"
     assert read(tmp_path, "one line without an end").kind == "text"
@@ -27,20 +27,18 @@ def test_a_list_is_told_from_running_text(tmp_path: Path) -> None:
     assert read(tmp_path, Path(__file__).read_bytes()).kind == "text"
 
 
-def test_the_guess_is_said_and_can_be_overruled(tmp_path: Path) -> None:
+def test_kind_guess_is_noted_and_can_be_overridden(tmp_path: Path) -> None:
     assert "--as text" in " ".join(read(tmp_path, "a\nb\n").notes)
     assert documents(read(tmp_path, "a\nb\n", kind="text")) == ["a\nb\n"]
     assert read(tmp_path, STORY, kind="lines").kind == "lines"
 
 
-def test_shakespeare_and_names_are_guessed_right(
-    shakespeare: str, lecture_names: list[str]
-) -> None:
+def test_kind_of_built_in_data_sets_is_guessed(shakespeare: str, lecture_names: list[str]) -> None:
     assert guess_kind([[shakespeare]]) == "text"
     assert guess_kind([["\n".join(lecture_names)]]) == "lines"
 
 
-def test_lines_lose_white_space_and_empty_ones(tmp_path: Path) -> None:
+def test_items_are_stripped_and_empty_lines_dropped(tmp_path: Path) -> None:
     corpus = read(tmp_path, " emma \n\n\tolivia\n   \nava", kind="lines")
     assert documents(corpus) == ["emma", "olivia", "ava"]
     assert "left out 2 empty lines" in corpus.notes
@@ -50,7 +48,7 @@ def test_only_line_feeds_end_lines(tmp_path: Path) -> None:
     assert documents(read(tmp_path, "a\u2028b\nc\x0bd\n", kind="lines")) == ["a\u2028b", "c\x0bd"]
 
 
-def test_bom_and_windows_line_ends_are_handled_and_said(tmp_path: Path) -> None:
+def test_bom_and_windows_line_ends_are_removed_and_noted(tmp_path: Path) -> None:
     corpus = read(tmp_path, b"\xef\xbb\xbfemma\r\nolivia\r\n", kind="lines")
     assert documents(corpus) == ["emma", "olivia"]
     assert "byte order mark" in corpus.notes[0]
@@ -58,28 +56,28 @@ def test_bom_and_windows_line_ends_are_handled_and_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "UTF-8", "utf8", "utf_8", "utf-8-sig"])
-def test_a_bom_goes_however_its_encoding_is_spelled(tmp_path: Path, encoding: str) -> None:
+def test_bom_is_removed_for_any_spelling_of_utf8(tmp_path: Path, encoding: str) -> None:
     raw = b"\xef\xbb\xbfemma\nolivia\n"
     assert documents(read(tmp_path, raw, kind="lines", encoding=encoding)) == ["emma", "olivia"]
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "UTF-32LE", "utf_16", "utf-32"])
-def test_wide_encodings_lose_their_bom(tmp_path: Path, encoding: str) -> None:
+def test_bom_of_wide_encodings_is_removed(tmp_path: Path, encoding: str) -> None:
     text = "emma\nolivia\n"
     marked = text if encoding in ("utf_16", "utf-32") else "\ufeff" + text
     corpus = read(tmp_path, marked.encode(encoding), kind="lines", encoding=encoding)
     assert documents(corpus) == ["emma", "olivia"]
 
 
-def test_line_ends_of_many_files_are_one_note(tmp_path: Path) -> None:
+def test_line_ends_of_several_files_give_one_note(tmp_path: Path) -> None:
     for i in range(3):
         (tmp_path / f"{i}.txt").write_bytes(b"emma\r\nolivia\r\n")
     notes = read_corpus(str(tmp_path)).notes
     assert sum("line ends" in note for note in notes) == 1
 
 
-def test_runs_are_no_text(tmp_path: Path) -> None:
-    """`moreish train .` twice: the first run lies in the folder that the second reads."""
+def test_run_folders_are_left_out(tmp_path: Path) -> None:
+    """A folder may hold runs of an earlier `moreish train .`."""
     (tmp_path / "a.txt").write_text("first\n\n" * 9)
     run = tmp_path / "runs" / "a-gpt"
     (run / "checkpoints" / "step-000001").mkdir(parents=True)
@@ -93,12 +91,12 @@ def test_runs_are_no_text(tmp_path: Path) -> None:
         read_corpus(str(run))
 
 
-def test_a_few_empty_lines_make_no_prose(tmp_path: Path) -> None:
+def test_list_with_a_few_empty_lines_is_a_list(tmp_path: Path) -> None:
     names = "\n".join(f"name{i}" for i in range(58))
     assert read(tmp_path, names + "\n\n" + "last\n\nnow\n").kind == "lines"
 
 
-def test_bad_bytes_are_located(tmp_path: Path) -> None:
+def test_decoding_error_names_the_offset(tmp_path: Path) -> None:
     with pytest.raises(
         MoreishError, match=r"byte 0xff at offset 5; .*--encoding cp1252; .*moreish doctor"
     ):
@@ -108,7 +106,7 @@ def test_bad_bytes_are_located(tmp_path: Path) -> None:
     assert documents(read(tmp_path, b"caf\xe9\nth\xe9\n", encoding="latin-1")) == ["café", "thé"]
 
 
-def test_utf16_is_recognised(tmp_path: Path) -> None:
+def test_utf16_is_recognized(tmp_path: Path) -> None:
     raw = "emma\nolivia\n".encode("utf-16")
     with pytest.raises(MoreishError, match="--encoding utf-16"):
         read(tmp_path, raw)
@@ -125,7 +123,7 @@ def test_utf16_is_recognised(tmp_path: Path) -> None:
         (b"a\0b\n", "NUL at character 1"),
     ],
 )
-def test_what_is_no_text_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+def test_files_without_text_are_rejected(tmp_path: Path, content: bytes, message: str) -> None:
     with pytest.raises(MoreishError, match=message):
         read(tmp_path, content)
 
@@ -135,7 +133,7 @@ def test_unknown_encoding(tmp_path: Path) -> None:
         read(tmp_path, "a", encoding="utf-99")
 
 
-def test_a_folder_is_its_text_files_in_order(tmp_path: Path) -> None:
+def test_folder_is_read_in_order_of_its_files(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "2.txt").write_text("second\n" * 9)
     (tmp_path / "a.txt").write_text("first\n\n" * 9)
@@ -147,12 +145,12 @@ def test_a_folder_is_its_text_files_in_order(tmp_path: Path) -> None:
     assert any("picture.png" in note for note in corpus.notes)
 
 
-def test_a_folder_without_text(tmp_path: Path) -> None:
+def test_folder_without_text_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(MoreishError, match="no text files"):
         read_corpus(str(tmp_path))
 
 
-def test_a_folder_in_another_encoding_is_no_folder_without_text(tmp_path: Path) -> None:
+def test_encoding_of_a_folder_is_guessed(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"\x89PNG\xff\0")
     (tmp_path / "b.txt").write_bytes("“façade”, naïve".encode("cp1252"))
     with pytest.raises(MoreishError, match=r"no text files.*perhaps --encoding cp1252 for b\.txt"):
@@ -160,12 +158,12 @@ def test_a_folder_in_another_encoding_is_no_folder_without_text(tmp_path: Path) 
     assert len(read_corpus(str(tmp_path), encoding="cp1252").left_out) == 1
 
 
-def test_a_missing_source_suggests_the_nearest() -> None:
+def test_missing_source_suggests_the_nearest() -> None:
     with pytest.raises(MoreishError, match="did you mean 'shakespeare'"):
         read_corpus("shakespear")
 
 
-def test_white_space_around_items_is_said(tmp_path: Path) -> None:
+def test_stripped_whitespace_is_noted(tmp_path: Path) -> None:
     corpus = read(tmp_path, b"  emma\nolivia \nava\n")
     assert documents(corpus) == ["emma", "olivia", "ava"]
     assert any("whitespace" in note for note in corpus.notes)

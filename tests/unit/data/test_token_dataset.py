@@ -1,4 +1,4 @@
-"""Pieces of a token stream: every prediction is scored exactly once, however it is cut."""
+"""Windows of a token stream: every prediction has a loss exactly once, however it is cut."""
 
 from pathlib import Path
 
@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from moreish.data.make_sampler import Sampler
 
 from conftest import item_tokens
 from moreish.data.encode import encode_corpus
-from moreish.data.sampler import Sampler
 from moreish.data.text.corpus import Corpus
 from moreish.data.token_dataset import (
     IGNORE_INDEX,
@@ -25,7 +25,7 @@ ITEMS = st.lists(st.integers(1, 30), min_size=1, max_size=12)
 
 
 def stream(lengths: list[int], items: bool) -> TokenDataset:
-    """Distinct tokens, so that a prediction is known by its target."""
+    """A stream of distinct tokens, so that the target identifies the prediction."""
     ids, number = [0], 1
     for length in lengths:
         ids += [*range(number, number + length), 0]
@@ -41,10 +41,10 @@ def test_spans_score_everything_once(
 ) -> None:
     overlap = min(overlap, max_length - 1)
     tokens = stream(lengths, items)
-    spans = tokens.windows(max_length, overlap)
-    assert spans.length_W.max() <= max_length
+    windows = tokens.windows(max_length, overlap)
+    assert windows.length_W.max() <= max_length
     scored = np.zeros(tokens.num_predictions, dtype=int)
-    for start, length, skip in zip(spans.start_W, spans.length_W, spans.skip_W, strict=True):
+    for start, length, skip in zip(windows.start_W, windows.length_W, windows.skip_W, strict=True):
         assert length > skip
         scored[start + skip : start + length] += 1
     assert (scored == 1).all()
@@ -66,13 +66,13 @@ def test_gather_gives_each_token_its_successor(
     assert count == tokens.num_predictions
 
 
-def test_items_are_found_again() -> None:
+def test_items_by_index() -> None:
     tokens = stream([2, 3, 1], items=True)
     assert [tokens.item(i).tolist() for i in range(3)] == [[1, 2], [3, 4, 5], [6]]
     assert tokens.longest_item == 3
 
 
-def sampler(
+def make_sampler(
     tokens: TokenDataset, batch_size: int = 4, length: int = 5, overlap: int = 0
 ) -> Sampler:
     return Sampler(tokens, batch_size=batch_size, length=length, overlap=overlap, seed=7)
@@ -80,28 +80,28 @@ def sampler(
 
 @pytest.mark.parametrize("items", [True, False])
 @pytest.mark.parametrize("overlap", [0, 2])
-def test_an_epoch_deals_every_piece_once(items: bool, overlap: int) -> None:
+def test_epoch_serves_every_window_once(items: bool, overlap: int) -> None:
     tokens = stream([3, 9, 1, 4, 4, 12, 2, 7], items)
-    dealt = sampler(tokens, batch_size=1, overlap=overlap)
-    rows = [dealt.batch(step) for step in range(dealt.num_windows)]
+    sampler = make_sampler(tokens, batch_size=1, overlap=overlap)
+    rows = [sampler.batch(step) for step in range(sampler.num_windows)]
     targets = [t for row in rows for t in row.targets_BT[0].tolist() if t != IGNORE_INDEX]
     assert len([t for t in targets if t]) == len({t for t in targets if t})
     if items:
         assert len(targets) == tokens.num_predictions
     again = [
-        dealt.batch(step + dealt.num_windows).tokens_BT.tolist()
-        for step in range(dealt.num_windows)
+        sampler.batch(step + sampler.num_windows).tokens_BT.tolist()
+        for step in range(sampler.num_windows)
     ]
     assert again != [row.tokens_BT.tolist() for row in rows]
 
 
 @pytest.mark.parametrize("items", [True, False])
-def test_a_batch_is_a_pure_function_whatever_the_world_size(items: bool) -> None:
+def test_batch_does_not_depend_on_world_size(items: bool) -> None:
     tokens = stream([3, 9, 1, 4, 4, 12, 2, 7] * 3, items)
 
     def rows(step: int, world_size: int) -> list[list[int]]:
         ranks = [
-            sampler(tokens, batch_size=6).batch(step, rank, world_size)
+            make_sampler(tokens, batch_size=6).batch(step, rank, world_size)
             for rank in range(world_size)
         ]
         return sorted(
@@ -116,15 +116,15 @@ def test_a_batch_is_a_pure_function_whatever_the_world_size(items: bool) -> None
 
 
 @given(length=st.integers(2, 40), window=st.integers(1, 50))
-def test_text_shorter_than_a_window_still_trains(length: int, window: int) -> None:
+def test_text_shorter_than_a_window_gives_batches(length: int, window: int) -> None:
     tokens = TokenDataset(np.arange(length, dtype=np.uint8), items=False)
-    batch = sampler(tokens, length=window).batch(3)
+    batch = make_sampler(tokens, length=window).batch(3)
     inside = batch.targets_BT != IGNORE_INDEX
     assert inside.any(1).all()
     assert (batch.targets_BT[inside] == batch.tokens_BT[inside] + 1).all()
 
 
-def test_tokens_survive_the_disk_with_their_fingerprint(tmp_path: Path) -> None:
+def test_saved_tokens_keep_their_fingerprint(tmp_path: Path) -> None:
     tokens = stream([3, 2], items=True)
     save_tokens(tmp_path / "t.npy", tokens)
     again = load_tokens(tmp_path / "t.npy", items=True)
@@ -138,7 +138,7 @@ def test_tokens_survive_the_disk_with_their_fingerprint(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("documents", [["abcdefghij" * 9], ["é" * 50, "abc" * 20, "ž"]])
-def test_running_text_is_cut_at_the_same_characters_whatever_the_tokens(documents) -> None:
+def test_text_splits_do_not_depend_on_the_tokenizer(documents) -> None:
     corpus = Corpus.of(documents, "text")
     texts = []
     for kind in (CharTokenizer, ByteTokenizer):
@@ -159,25 +159,25 @@ def test_running_text_is_cut_at_the_same_characters_whatever_the_tokens(document
     batch_size=st.integers(1, 9),
     steps=st.lists(st.integers(0, 60), min_size=1, max_size=6),
 )
-def test_batches_of_running_text_worked_out_by_hand(
+def test_text_batches_equal_an_independent_computation(
     length: int, window: int, overlap: int, batch_size: int, steps: list[int]
 ) -> None:
-    """Windows side by side, one fewer than would fit, all shifted by one random number."""
+    """There is one window fewer than would fit, and all are shifted by one random number."""
     overlap = min(overlap, window - 1, length - 2)
-    dealt = sampler(
+    sampler = make_sampler(
         TokenDataset(np.arange(length, dtype=np.uint16), items=False), batch_size, window, overlap
     )
     predictions = length - 1
     stride = min(window, predictions) - overlap
     windows = max(1, (predictions - overlap) // stride - 1)
-    assert dealt.num_windows == windows
-    assert dealt.steps_per_epoch == -(-windows // batch_size)
+    assert sampler.num_windows == windows
+    assert sampler.steps_per_epoch == -(-windows // batch_size)
     for step in steps:
-        epoch, number = divmod(step, dealt.steps_per_epoch)
+        epoch, number = divmod(step, sampler.steps_per_epoch)
         random = np.random.default_rng((7, epoch))
         order = random.permutation(windows)[number * batch_size : (number + 1) * batch_size]
         shift = random.integers(predictions - windows * stride - overlap + 1)
-        batch = dealt.batch(step)
+        batch = sampler.batch(step)
         for row, start in enumerate((order * stride + shift).tolist()):
             read = list(range(start, start + stride + overlap))
             skipped = overlap if start > 0 else 0
@@ -190,15 +190,15 @@ def test_batches_of_running_text_worked_out_by_hand(
         assert batch.start_B.tolist() == (order * stride + shift).tolist()
 
 
-def test_the_cuts_move_over_all_that_is_left() -> None:
-    """5 windows of 10 in 69 predictions: they may be shifted by 0 to 19."""
-    dealt = sampler(TokenDataset(np.arange(70, dtype=np.uint16), items=False), 5, 10)
-    assert dealt.num_windows == 5
-    shifts = {int(dealt.batch(epoch).tokens_BT.min()) for epoch in range(400)}
+def test_shifts_cover_the_whole_range() -> None:
+    """5 windows of 10 tokens in 69 predictions can be shifted by 0 to 19."""
+    sampler = make_sampler(TokenDataset(np.arange(70, dtype=np.uint16), items=False), 5, 10)
+    assert sampler.num_windows == 5
+    shifts = {int(sampler.batch(epoch).tokens_BT.min()) for epoch in range(400)}
     assert shifts == set(range(20))
 
 
-def test_shorter_pieces_are_as_many_tokens() -> None:
+def test_shorter_windows_keep_the_number_of_tokens() -> None:
     ids = np.arange(5000, dtype=np.uint16)
     whole = Sampler(TokenDataset(ids, items=False), batch_size=8, length=64, overlap=0, seed=3)
     short = whole.with_shorter_windows(4)
@@ -206,8 +206,8 @@ def test_shorter_pieces_are_as_many_tokens() -> None:
     assert tuple(batch.tokens_BT.shape) == (8, 64)
     assert tuple(part.tokens_BT.shape) == (32, 16)
     assert part.num_targets == batch.num_targets == 8 * 64
-    assert short.with_shorter_windows(4) is short  # they would be too short
-    for length, divided in ((31, 31), (32, 8)):  # eight tokens are the least
+    assert short.with_shorter_windows(4) is short  # the windows would be too short
+    for length, divided in ((31, 31), (32, 8)):  # eight tokens is the minimum
         one = Sampler(
             TokenDataset(ids, items=False), batch_size=8, length=length, overlap=0, seed=3
         )

@@ -25,7 +25,7 @@ NAMES = sorted(REGISTRY)
 def build(name: str, texts: list[str], *, boundary: bool) -> Tokenizer:
     if name == "gpt2":
         return _gpt2(boundary)
-    texts = [f"{text}\n" for text in texts] if name == "word" else texts  # pieces of one text
+    texts = [f"{text}\n" for text in texts] if name == "word" else texts  # chunks of one text
     limits = VocabularyLimits(vocab_size=300 if name == "bpe" else None, min_word_count=1)
     return tokenizer_builder(name).build(texts, boundary=boundary, limits=limits)
 
@@ -37,7 +37,7 @@ def _gpt2(boundary: bool) -> Tokenizer:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(deadline=None)  # the first one fetches
+@settings(deadline=None)  # the first example downloads files
 @given(texts=st.lists(TEXT, min_size=1), boundary=st.booleans())
 def test_decode_undoes_encode(name: str, texts: list[str], boundary: bool) -> None:
     tokenizer = build(name, texts, boundary=boundary)
@@ -53,18 +53,18 @@ def test_decode_undoes_encode(name: str, texts: list[str], boundary: bool) -> No
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "gpt2"])
 @settings(deadline=None)
 @given(text=TEXT, boundary=st.booleans())
-def test_json_form_gives_an_equal_tokenizer(name: str, text: str, boundary: bool) -> None:
+def test_json_round_trip(name: str, text: str, boundary: bool) -> None:
     tokenizer = build(name, [text], boundary=boundary)
     again = tokenizer_from_json(json.loads(json.dumps(tokenizer.to_json())), boundary=boundary)
     assert again.fingerprint() == tokenizer.fingerprint()
     assert again.encode(text).tolist() == tokenizer.encode(text).tolist()
 
 
-def test_fingerprints_tell_tokenizers_apart() -> None:
+def test_fingerprints_are_distinct() -> None:
     built = [
         build(name, [text], boundary=boundary)
         for name in NAMES
-        if name != "gpt2"  # which has one form for both
+        if name != "gpt2"  # its JSON is the same with and without a boundary
         for text in ("ab", "abc")
         for boundary in (True, False)
     ]
@@ -72,12 +72,12 @@ def test_fingerprints_tell_tokenizers_apart() -> None:
     assert len(set(prints.values())) == len(prints)
 
 
-def test_boundary_is_dropped_in_decoding() -> None:
+def test_boundary_decodes_to_nothing() -> None:
     tokenizer = build("char", ["emma"], boundary=True)
     assert tokenizer.decode(np.array([0, 2, 3, 3, 1, 0])) == "emma"
 
 
-def test_unknown_characters_are_named_once_and_in_order() -> None:
+def test_unknown_characters_are_named_in_order() -> None:
     tokenizer = build("char", ["abc"], boundary=True)
     assert tokenizer.find_unknown("azbyaz") == ["z", "y"]
     with pytest.raises(MoreishError, match="never saw 'z' 'y'"):
@@ -85,14 +85,14 @@ def test_unknown_characters_are_named_once_and_in_order() -> None:
 
 
 @pytest.mark.parametrize("text", ["\ud800", "a\udfffb"])
-def test_half_characters_are_refused_not_crashed_on(text: str) -> None:
+def test_lone_surrogates_are_rejected(text: str) -> None:
     for name in NAMES:
         tokenizer = build(name, ["ab"], boundary=False)
         with pytest.raises(MoreishError):
             tokenizer.encode(text)
 
 
-def test_bytes_that_a_terminal_escaped_are_bytes_again() -> None:
+def test_surrogate_escapes_are_decoded_to_bytes() -> None:
     tokenizer = build("byte", [], boundary=False)
     assert tokenizer.encode("\udcff").tolist() == [255]
     assert tokenizer.decode(np.array([255])) == "\ufffd"
@@ -111,7 +111,7 @@ def test_bytes_that_a_terminal_escaped_are_bytes_again() -> None:
         {"name": "byte"},
     ],
 )
-def test_damaged_json_is_refused(data: object) -> None:
+def test_damaged_json_is_rejected(data: object) -> None:
     with pytest.raises(MoreishError, match="damaged"):
         tokenizer_from_json(data, boundary=True)
 
@@ -121,7 +121,7 @@ def test_unknown_tokenizer_suggests_the_nearest() -> None:
         tokenizer_builder("chr")
 
 
-def test_labels_are_readable() -> None:
+def test_labels_are_printable() -> None:
     tokenizer = build("char", [" \n\ta\x07"], boundary=True)
     labels = [tokenizer.label(i) for i in range(tokenizer.vocab_size)]
     assert labels == ["·", "‹07›", "⇥", "↵", "␣", "a"]
@@ -131,15 +131,15 @@ def test_labels_are_readable() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(deadline=None)  # the first one fetches
+@settings(deadline=None)  # the first example downloads files
 @given(items=st.lists(TEXT.map(lambda text: text.replace("\n", ""))))
-def test_items_are_encoded_as_one_by_one(name: str, items: list[str]) -> None:
+def test_encode_items_equals_encoding_each_item(name: str, items: list[str]) -> None:
     tokenizer = build(name, [*items, "a"], boundary=True)
     one_by_one = [[*tokenizer.encode(item).tolist(), tokenizer.boundary_id] for item in items]
     assert tokenizer.encode_items(items).tolist() == [i for item in one_by_one for i in item]
 
 
-def test_ids_are_code_points_in_order_after_the_boundary() -> None:
+def test_character_and_byte_ids_follow_code_points() -> None:
     for boundary in (True, False):
         tokenizer = build("char", ["zé\n", "a漢"], boundary=boundary)
         ids = tokenizer.encode("\nazé漢")
@@ -148,24 +148,24 @@ def test_ids_are_code_points_in_order_after_the_boundary() -> None:
         assert tokenizer.byte_lengths()[ids].tolist() == [1, 1, 1, 2, 3]
         assert tokenizer.char_lengths().tolist() == [1] * (5 + boundary)
         assert tokenizer.byte_lengths().tolist() == [1] * boundary + [1, 1, 1, 2, 3]
-        for unknown in ("b", "\U0010ffff", "\x00", "鿿"):  # between, beyond and before the known
+        for unknown in ("b", "\U0010ffff", "\x00", "鿿"):  # between, above and below the known ones
             with pytest.raises(MoreishError, match="never saw"):
                 tokenizer.encode("a" + unknown)
         of_bytes = build("byte", [], boundary=boundary)
         assert of_bytes.vocab_size == 256 + boundary
         assert of_bytes.encode("a\xff").tolist() == [n + boundary for n in (97, 195, 191)]
         assert of_bytes.byte_lengths().tolist() == [1] * (256 + boundary)
-        assert of_bytes.char_lengths().sum() == 192 + boundary  # 64 bytes go on with a character
+        assert of_bytes.char_lengths().sum() == 192 + boundary  # 64 values are not first bytes
 
 
-def test_fingerprints_stay_what_they_are() -> None:
-    """Runs hold them: one that changed would refuse every run there is."""
+def test_fingerprint_is_stable() -> None:
+    """Runs store fingerprints: a change would reject all existing runs."""
     built = build("char", ["abé"], boundary=True)
     expected = '{"boundary": true, "characters": "ab\\u00e9", "name": "char"}'
     assert built.fingerprint() == hashlib.sha256(expected.encode()).hexdigest()
 
 
-def test_an_empty_alphabet_has_only_the_boundary() -> None:
+def test_empty_alphabet_has_only_the_boundary() -> None:
     tokenizer = build("char", [""], boundary=True)
     assert tokenizer.vocab_size == 1
     assert tokenizer.encode_items([""]).tolist() == [0]
@@ -181,7 +181,7 @@ def test_fingerprints_of_gpt2() -> None:
     assert again.label(50256) == "·" and again.label(995) == "␣world"
 
 
-def test_words_and_their_unknown() -> None:
+def test_word_tokenizer_and_unknown_words() -> None:
     text = "the cat, the dog; the cat's  hat\n"
     words = build("word", [text], boundary=True)
     assert words.decode(words.encode(text)) == text
@@ -207,7 +207,7 @@ def test_words_and_their_unknown() -> None:
 @pytest.mark.parametrize("name", NAMES)
 @settings(deadline=None, max_examples=30)
 @given(parts=st.lists(st.sampled_from(["a", "b c", "\n", " ", "  ", "é!", "x'll", "9"])))
-def test_texts_are_cut_where_it_does_not_matter(name: str, parts: list[str]) -> None:
+def test_safe_cut_does_not_change_tokens(name: str, parts: list[str]) -> None:
     text = "".join(parts)
     tokenizer = build(name, ["a b c\n é! x'll 9 a b c b c b c"], boundary=False)
     place = tokenizer.safe_cut(text)
@@ -216,7 +216,7 @@ def test_texts_are_cut_where_it_does_not_matter(name: str, parts: list[str]) -> 
         assert np.concatenate(halves).tolist() == tokenizer.encode(text).tolist()
 
 
-def test_characters_and_bytes_may_be_cut_anywhere() -> None:
+def test_characters_and_bytes_are_cut_anywhere() -> None:
     for name in ("char", "byte"):
         assert not tokenizer_builder(
             name
@@ -226,13 +226,13 @@ def test_characters_and_bytes_may_be_cut_anywhere() -> None:
     assert build("char", ["ab"], boundary=False).drop_unknown("a b?a") == "aba"
 
 
-def test_words_are_known_from_four_occurrences() -> None:
+def test_words_need_four_occurrences() -> None:
     words = tokenizer_builder("word").build(["\nfour" * 4 + "\nthree" * 3], boundary=False)
     assert words.encode("four").tolist() != [words.unk_id]
     assert words.encode("three").tolist() == [words.unk_id]
 
 
-def test_a_file_is_a_tokenizer_or_is_refused(tmp_path: Path) -> None:
+def test_tokenizer_file(tmp_path: Path) -> None:
     built = build("char", ["abc"], boundary=False)
     (tmp_path / "t.json").write_text(json.dumps(built.to_json()))
     again = tokenizer_builder(str(tmp_path / "t.json")).build([], boundary=True)

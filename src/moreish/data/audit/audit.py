@@ -264,16 +264,19 @@ def audit_corpus(
 
 def _left_out(paths: list[Path]) -> Finding:
     """Report the files of a folder that were not read: images, or text in another encoding."""
-    description = "files left out because they are not text in the encoding of the other files"
-    name, count = "files left out", len(paths)
+    finding = Finding(
+        name="files left out",
+        description="files left out because they are not text in the encoding of the other files",
+        count=len(paths),
+        example=paths[0].name,
+    )
     if (found := first_guess(paths)) is None:
-        return Finding(name=name, description=description, count=count, example=paths[0].name)
+        return finding
     path, guess = found
-    return Finding(
-        name=name,
-        description=f"{description}; convert text files to that encoding ({guess.option} reads the "
-        "example)",
-        count=count,
+    advice = f"convert text files to that encoding ({guess.option} reads the example)"
+    return replace(
+        finding,
+        description=f"{finding.description}; {advice}",
         location=str(path),
         example=guess.example,
         severity="warning",

@@ -80,7 +80,7 @@ class LineBlock(NamedTuple):
     starts_inside: bool
     """Whether the first line began in the block before."""
     ends_inside: bool
-    """Whether the last line goes on in the next block."""
+    """Whether the last line continues in the next block."""
 
 
 LocatedFinding = tuple[Finding, int | None]
@@ -147,7 +147,7 @@ class LineCheck(Check):
         self.lines = self.blank = self.longest = 0
         self.long, self.trailing, self.decomposed = Tally(), Tally(), Tally()
         self.unfinished = (0, "")
-        """Length and beginning of a line that goes on in the next block."""
+        """Length and beginning of a line that continues in the next block."""
 
     def update(self, block: LineBlock) -> None:
         last = len(block.lines) - 1

@@ -48,7 +48,7 @@ class LineSample:
         self.chunks = [np.zeros((0, NUM_FIELDS), np.int64)]
         self.num_rows = 0
         self.rate = 1
-        """One key out of so many is sampled."""
+        """One key out of `rate` is sampled."""
         self.frequent_keys = np.zeros(0, np.int64)
         """Sorted keys that are kept although they are not sampled."""
 

@@ -42,7 +42,7 @@ class Chunk(NamedTuple):
 
 
 def chunk_characters(text_bytes: int) -> int:
-    """The chunk size, in characters, for a text of about `text_bytes` bytes."""
+    """Return the chunk size, in characters, for a text of about `text_bytes` bytes."""
     return min(MAX_CHUNK_CHARACTERS, max(MIN_CHUNK_CHARACTERS, text_bytes // TARGET_CHUNKS))
 
 
@@ -91,12 +91,12 @@ class HashSplitter:
     chunk_characters: int = MAX_CHUNK_CHARACTERS
 
     def hash(self, raw: bytes) -> tuple[float, float]:
-        """Two independent numbers in [0, 1) that depend only on the bytes and the seed."""
+        """Return two independent numbers in [0, 1) that depend only on the bytes and the seed."""
         digest = hashlib.blake2b(raw, digest_size=16, key=self.seed.to_bytes(8, "little")).digest()
         return int.from_bytes(digest[:8]) / 2**64, int.from_bytes(digest[8:]) / 2**64
 
     def split_of(self, hashed: float) -> SplitName:
-        """The split of a chunk, from the first number of its hash."""
+        """Return the split of a chunk, from the first number of its hash."""
         return SPLITS[1] if hashed < self.share else SPLITS[2 if hashed < 2 * self.share else 0]
 
 
@@ -222,7 +222,7 @@ def _no_texts() -> dict[SplitName, list[str | None]]:
 
 
 def encode_utf8(chunk: Chunk, source: Source, part: int) -> bytes:
-    """The UTF-8 of a chunk.
+    """Return the UTF-8 of a chunk.
 
     Raises:
         MoreishError: it holds a lone surrogate; the message says where.

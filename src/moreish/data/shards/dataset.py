@@ -66,11 +66,11 @@ class Manifest(Settings):
     versions: dict[str, str]
 
     def tokens(self) -> dict[SplitName, int]:
-        """Number of tokens in each split."""
+        """Return the number of tokens in each split."""
         return tokens_by_split(self.shards)
 
     def training_tokens(self) -> dict[str, int]:
-        """Number of training tokens of each source that has some."""
+        """Return the number of training tokens of each source that has some."""
         tokens: Counter[str] = Counter()
         for shard in self.shards:
             if shard.split == "train":
@@ -79,7 +79,7 @@ class Manifest(Settings):
 
 
 def tokens_by_split(shards: Iterable[Shard]) -> dict[SplitName, int]:
-    """Number of tokens in each split."""
+    """Return the number of tokens in each split."""
     tokens = dict.fromkeys(SPLITS, 0)
     for shard in shards:
         tokens[shard.split] += shard.tokens
@@ -141,7 +141,7 @@ class PreparedDataset:
         return tokenizer
 
     def tokens(self, split: SplitName) -> TokenDataset:
-        """A split as one stream, source after source."""
+        """Return a split as one stream, source after source."""
         shards = [shard for shard in self.manifest.shards if shard.split == split]
         bounds: dict[str, tuple[int, int]] = {}
         end = 0
@@ -154,11 +154,11 @@ class PreparedDataset:
         return TokenDataset(ids_N, items=False)
 
     def splits(self) -> dict[SplitName, TokenDataset]:
-        """All splits."""
+        """Return all splits."""
         return {name: self.tokens(name) for name in SPLITS}
 
     def verify(self, workers: int) -> None:
-        """Compare the hashes of all files with the manifest, in so many threads.
+        """Compare the hashes of all files with the manifest, in parallel threads.
 
         Raises:
             MoreishError: a file is damaged.

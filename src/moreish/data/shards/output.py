@@ -99,7 +99,7 @@ def check_sources_unchanged(
 
 
 def has_no_shards(out: Path) -> bool:
-    """Whether a preparation was begun but has not written any tokens, so that it can restart."""
+    """Return whether a preparation has begun but not written any tokens, so that it can restart."""
     if preparation_state(out) != "begun":
         return False
     try:

@@ -91,7 +91,7 @@ class PrepareConfig:
     split_seed: int = 42
 
     def arguments(self) -> dict[str, Any]:
-        """The settings as the manifest stores them."""
+        """Return the settings as the manifest stores them."""
         return {
             "sources": list(self.sources),
             **asdict(self.source_format),
@@ -169,7 +169,7 @@ def prepare_dataset(
 
 
 def available_cores() -> int:
-    """Number of cores that this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -274,7 +274,7 @@ class Preparation:
         self.saved_at = time.monotonic()
 
     def run(self, workers: int) -> None:
-        """Encode and write everything that is missing, in so many threads."""
+        """Encode and write everything that is missing, in parallel threads."""
         stop = Event()
         with ThreadPoolExecutor(1) as hasher, ThreadPoolExecutor(workers) as pool:
             try:
@@ -385,7 +385,7 @@ class Preparation:
 
 
 def encode_block(block: Block, tokenizer: Tokenizer, dtype: np.dtype) -> dict[SplitName, Array]:
-    """The tokens of a block, by split.
+    """Return the tokens of a block, by split.
 
     Consecutive chunks are joined before they are encoded, which gives the same tokens.
     """

@@ -54,12 +54,12 @@ class SourceFormat:
 
 
 def uncompressed_name(path: Path) -> str:
-    """The name of a file without the suffix of its compression."""
+    """Return the name of a file without the suffix of its compression."""
     return path.stem if path.suffix in COMPRESSED else path.name
 
 
 def is_readable(path: Path, source_format: SourceFormat) -> bool:
-    """Whether a file has a known format; the start of a text file must be valid text."""
+    """Return whether a file has a known format; the start of a text file must be valid text."""
     if path.name.endswith(PARQUET) or uncompressed_name(path).endswith(JSON_LINES):
         return True
     try:
@@ -71,7 +71,7 @@ def is_readable(path: Path, source_format: SourceFormat) -> bool:
 
 
 def read_file(path: Path, source_format: SourceFormat, skip: int) -> Iterator[Piece]:
-    """The documents of a file, but for the first `skip`.
+    """Yield the documents of a file except the first `skip`.
 
     Raises:
         MoreishError: the file is damaged or has another format.
@@ -84,7 +84,7 @@ def read_file(path: Path, source_format: SourceFormat, skip: int) -> Iterator[Pi
 
 
 def read_built_in(name: str, source_format: SourceFormat, skip: int) -> Iterator[Piece]:
-    """The documents of a built-in data set: the items of a list, or one document."""
+    """Yield the documents of a built-in data set: the items of a list, or one document."""
     text = catalog.load_dataset(name)
     pieces: Iterable[Piece] = [(0, text, True)]
     if catalog.CATALOG[name].kind == "lines":
@@ -96,7 +96,7 @@ def read_built_in(name: str, source_format: SourceFormat, skip: int) -> Iterator
 
 
 def read_stream(name: str, source_format: SourceFormat, skip: int = 0) -> Iterator[Piece]:
-    """The documents of the training split of a Hugging Face data set.
+    """Yield the documents of the training split of a Hugging Face data set.
 
     Args:
         name: `hf:NAME` or `hf:NAME:CONFIG`.
@@ -123,7 +123,7 @@ def _read_text(path: Path, source_format: SourceFormat) -> Iterator[Piece]:
 
 
 def split_at_separators(text: Iterable[str], separator: str) -> Iterator[Piece]:
-    """The documents between separators, without the line feeds around them."""
+    """Yield the documents between separators, without the line feeds around them."""
     number, started, pending = 0, False, ""
     for piece in text:
         *documents, pending = (pending + piece).split(separator)
@@ -163,7 +163,7 @@ def _read_json_lines(path: Path, source_format: SourceFormat, skip: int) -> Iter
 
 
 def _text_of(row: Any, field: str, where: str) -> str:
-    """The text of a row; null counts as empty."""
+    """Return the text of a row; null counts as empty."""
     if not isinstance(row, dict):
         raise MoreishError(f"{where}: it is not an object with fields, such as {{'{field}': …}}")
     if field not in row:
@@ -230,7 +230,7 @@ def _load_stream(name: str) -> Any:
 
 
 def stream_bytes(name: str, source_format: SourceFormat) -> int:
-    """The approximate size of the text of a Hugging Face data set, in bytes."""
+    """Return the approximate size of the text of a Hugging Face data set, in bytes."""
     splits = _load_stream(name).info.splits or {}
     if "train" in splits and splits["train"].num_bytes:
         return int(splits["train"].num_bytes)
@@ -243,7 +243,7 @@ def stream_bytes(name: str, source_format: SourceFormat) -> int:
 
 
 def file_text_bytes(path: Path, source_format: SourceFormat) -> int:
-    """The approximate size of the text of a file, in bytes; estimated from the start of a
+    """Return the approximate size of the text of a file, in bytes; estimated from the start of a
     compressed file."""
     on_disk = path.stat().st_size
     if path.name.endswith(PARQUET):

@@ -36,11 +36,11 @@ class Source:
         return len(self.files) or 1
 
     def part_name(self, part: int) -> str:
-        """The name of a part, for messages."""
+        """Return the name of a part, for messages."""
         return str(self.files[part]) if self.files else self.given
 
     def pieces(self, part: int, skip: int = 0) -> Iterator[Piece]:
-        """The documents of a part, but for the first `skip`, which are skipped quickly.
+        """Yield the documents of a part except the first `skip`, which are skipped quickly.
 
         Raises:
             MoreishError: the part is damaged or has another format; the message says where.
@@ -51,7 +51,7 @@ class Source:
         return read(self.given, self.format, skip)
 
     def text_bytes(self) -> int:
-        """The approximate size of the text, in bytes."""
+        """Return the approximate size of the text, in bytes."""
         if not self.files and self.given in catalog.CATALOG:
             return len(catalog.load_dataset(self.given).encode())
         if not self.files:

@@ -90,7 +90,7 @@ def clean_texts(
     """Apply `options` to some texts.
 
     Returns:
-        The cleaned texts, which are cleaned anew on every iteration, and notes on what was changed.
+        The cleaned texts, which are cleaned again on every iteration, and notes on the changes.
         `dedup` and `min_count` read all texts here to count.
     """
     notes = []

@@ -49,7 +49,7 @@ class TextStats:
 
 @dataclass(frozen=True)
 class Text:
-    """One text, which every iteration reads anew, in chunks that may end anywhere.
+    """One text, which every iteration reads again, in chunks that may end anywhere.
 
     Raises:
         MoreishError: on iteration, if it is not text or not in its encoding.

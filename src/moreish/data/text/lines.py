@@ -23,7 +23,7 @@ def complete_lines(text: Iterable[str]) -> Iterator[list[str]]:
 def bounded_lines(
     text: Iterable[str], max_held: int | None = None
 ) -> Iterator[tuple[list[str], bool]]:
-    """Yield lines like `complete_lines`, and whether the last of them goes on in the next list.
+    """Yield lines like `complete_lines`, and whether the last of them continues in the next list.
 
     A line that is longer than `max_held` (default: `MAX_HELD_CHARACTERS`) comes in parts.
     """

@@ -49,7 +49,7 @@ def _class_points(characters: str) -> frozenset[int]:
 
 
 def _doubly_encoded(text: str) -> bool:
-    """Whether it is UTF-8 that was decoded as Windows-1252 (and its gaps as Latin-1)."""
+    """Return whether a text is UTF-8 that was decoded as Windows-1252 (and its gaps as Latin-1)."""
     try:
         raw = b"".join(c.encode("latin-1" if "\x80" <= c <= "\x9f" else "cp1252") for c in text)
         return raw.decode("utf-8") != text
@@ -76,7 +76,7 @@ NO_TELEPHONE = re.compile(
 
 
 def _is_telephone(text: str) -> bool:
-    """Whether it has 9 to 13 digits, or an international prefix, and is no date or fraction."""
+    """Return whether a number has 9 to 13 digits or an international prefix, and is no date."""
     digits = sum(map(str.isdigit, text))
     if NO_TELEPHONE.match(text):
         return False
@@ -84,14 +84,14 @@ def _is_telephone(text: str) -> bool:
 
 
 def _is_card_number(digits: str) -> bool:
-    """Whether the Luhn checksum of card numbers is right."""
+    """Return whether the Luhn checksum of card numbers is right."""
     figures = [int(digit) for digit in digits if digit.isdigit()]
     doubled = [sum(divmod(2 * figure, 10)) for figure in figures[-2::-2]]
     return len(set(figures)) > 1 and (sum(doubled) + sum(figures[::-2])) % 10 == 0
 
 
 def _is_secret(text: str) -> bool:
-    """Whether it is a key of a known form, or a value that is neither a plain word nor code."""
+    """Return whether a match is a key of a known form, or a value that is no plain word or code."""
     if text.startswith("sk-"):  # rejects names such as sk-a-long-name
         return any(len(part) >= 16 and DIGIT.search(part) for part in re.split("[-_]", text[3:]))
     match = NAMED_VALUE.match(text)
