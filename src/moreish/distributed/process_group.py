@@ -171,7 +171,7 @@ def is_sharded(thing: Tensor | nn.Module) -> bool:
 
 def full_tensor(tensor: Tensor) -> Tensor:
     """Return all of a tensor that may be sharded; a collective operation."""
-    return tensor.full_tensor() if is_sharded(tensor) else tensor  # type: ignore[operator]
+    return tensor.full_tensor() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
 
 
 def gather_full(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -192,7 +192,7 @@ def gather_full(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def local_tensor(tensor: Tensor) -> Tensor:
     """Return this process's shard of a tensor, or all of a tensor that is not sharded."""
-    return tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[operator]
+    return tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
 
 
 def shard_like(tensor: Tensor, model: Tensor) -> Tensor:

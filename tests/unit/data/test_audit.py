@@ -19,8 +19,8 @@ from moreish.data.text.decode import Text, text_from_chunks
 from moreish.data.text.detect_encoding import guess_encoding
 from moreish.data.text.lines import bounded_lines, complete_lines, filter_lines
 
-GENEROUS_DEADLINE_S = 60
-"""Processor time; a check takes a second or two, and minutes if its time is quadratic."""
+GENEROUS_DEADLINE_S = 20
+"""Processor time; a check takes about a second, and minutes if its time is quadratic."""
 
 
 @pytest.fixture
@@ -208,10 +208,10 @@ def test_line_longer_than_the_buffer(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["-eyJ" * 250_000, "a" * 1_000_000, "e" + "\u0301\u0327" * 250_000, "1-" * 500_000,
-     "".join(map(chr, range(0x3400, 0xD7FF))) * 2, "Ã" * 300_000, "@a." * 300_000,
-     "password:" * 100_000, "-----BEGIN " * 90_000, "+1" * 500_000, "+1 " * 300_000,
-     "01 " * 300_000, "://a:" * 200_000, "bearer a" * 120_000, "token=a" * 140_000],
+    ["-eyJ" * 125_000, "a" * 500_000, "e" + "\u0301\u0327" * 125_000, "1-" * 250_000,
+     "".join(map(chr, range(0x3400, 0xD7FF))), "Ã" * 150_000, "@a." * 150_000,
+     "password:" * 50_000, "-----BEGIN " * 45_000, "+1" * 250_000, "+1 " * 150_000,
+     "01 " * 150_000, "://a:" * 100_000, "bearer a" * 60_000, "token=a" * 70_000],
     ids=range(15),
 )  # fmt: skip
 def test_hostile_lines_take_linear_time(tmp_path: Path, line: str) -> None:
