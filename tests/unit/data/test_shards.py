@@ -122,7 +122,7 @@ def test_all_formats_yield_the_same_documents(tmp_path: Path) -> None:
     assert [source.name for source in sources] == [
         "cbz2", "cgz", "cxz", "czst", "folder", "lines", "plain", "table", "set",
     ]  # fmt: skip
-    assert sources[4].skipped == (tmp_path / "folder" / "picture.png",)
+    assert sources[4].skipped == [tmp_path / "folder" / "picture.png"]
     size = len("".join(texts).encode())
     for source in sources:
         found = []

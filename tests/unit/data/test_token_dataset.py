@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from moreish.data.make_sampler import Sampler
+from moreish.data.sampler import Sampler
 
 from conftest import item_tokens
 from moreish.data.encode import encode_corpus
