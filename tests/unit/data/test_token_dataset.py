@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from moreish.data.sampler import Sampler
 
 from conftest import item_tokens
 from moreish.data.encode import encode_corpus
+from moreish.data.sampler import Sampler
 from moreish.data.text.corpus import Corpus
 from moreish.data.token_dataset import (
     IGNORE_INDEX,
