@@ -138,7 +138,7 @@ def plan(
         return plan_run(set_up(resolved))
     return estimate_run(
         resolved,
-        asked=source is not None,
+        requires_data=source is not None,
         gpus=1 if gpus is None else gpus,
         gpu=gpu,
         mfu=DEFAULT_MFU if mfu is None else mfu,

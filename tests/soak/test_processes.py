@@ -200,7 +200,7 @@ def test_mistakes_are_told_once(tmp_path: Path) -> None:
     done = launched(
         "-m", "moreish", "train", "names", "--model", "mlp", *whole, "--steps", "2", "--out", run
     )
-    assert done.stderr.count("moreish: train.squared_weights asks for all weights") == 1
+    assert done.stderr.count("moreish: train.squared_weights needs all weights") == 1
     assert not run.exists()
     options = ("--max-restarts", "1")
     done = launched("-m", "moreish", "train", "names", "--steps", "1", options=options)
