@@ -128,7 +128,7 @@ def plan(
     base = _planned_start(start, requested) if isinstance(start, str) else {}
     resolved = resolve(base, recipe, overrides)
     check_optimizer(resolved.train.optimizer)
-    parse_trackers(resolved.train.track)  # their packages need not be installed
+    parse_trackers(resolved.train.track, installed=False)
     if isinstance(resolved.model, AutoConfig):
         if (gpus, gpu, mfu) != (None, None, None):
             raise MoreishError(

@@ -269,7 +269,7 @@ def test_auto_takes_the_suggested_rate(moreish: Moreish, source: Path) -> None:
 
 
 def test_range_tests_that_make_no_sense(source: Path) -> None:
-    with pytest.raises(MoreishError, match="is counted"):
+    with pytest.raises(MoreishError, match="only counts"):
         api.lr_range(source, model="kneser-ney", report=ignore)
     with pytest.raises(MoreishError, match="low < high"):
         api.lr_range(source, model="gpt", low=1, high=0.1, report=ignore)

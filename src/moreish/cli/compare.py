@@ -59,7 +59,7 @@ def compare_verb(
                         "difference": finite(c.difference),
                         "stderr": finite(c.stderr),
                         "interval": [finite(c.low), finite(c.high)],
-                        "real": c.real,
+                        "real": c.is_significant,
                         "sentence": c.sentence(),
                     }
                     for c in comparisons

@@ -49,7 +49,7 @@ class Size(NamedTuple):
 
     @property
     def flops(self) -> float:
-        """FLOPs per prediction: those of the weights, plus a part that is the same for all sizes."""
+        """FLOPs per prediction: those of the weights, plus a part that all sizes share."""
         return 6.0 * (self.weights + 10_000)
 
 

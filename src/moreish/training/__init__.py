@@ -2,7 +2,6 @@
 
 from moreish.training.budget import StepPlan, budget_steps, median_seconds, plan_minutes, plan_steps
 from moreish.training.checkpoint import (
-    PROCESSES_KEY,
     Checkpoints,
     checkpoint_bytes,
     peak_disk_bytes,
@@ -57,7 +56,7 @@ from moreish.training.setup import (
     set_up,
 )
 from moreish.training.state import TrainState
-from moreish.training.trackers import parse_trackers, require_trackers
+from moreish.training.trackers import parse_trackers
 from moreish.training.trainer import Trainer, measure_step_seconds
 from moreish.training.warm_start import (
     FINE_TUNING_LR_SCALE,

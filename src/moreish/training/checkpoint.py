@@ -38,9 +38,6 @@ MAX_CHECKPOINTS = 2
 
 MANIFEST = "manifest.json"
 
-PROCESSES_KEY = "processes"
-"""Key in the environment of a checkpoint for the number of processes, if there were several."""
-
 PARTS = ("weights.safetensors", "optimizer.safetensors", "state.json")
 
 TRAIN_STATE = TypeAdapter(TrainState)
@@ -135,21 +132,21 @@ class Checkpoints:
             raise
         fsync_folder(self.folder)
 
-    def restore(self, trainer: Trainer, *, inexact: bool = False) -> list[Path]:
+    def restore(self, trainer: Trainer, *, inexact: bool = False) -> list[str]:
         """Restore the newest undamaged checkpoint into `trainer`.
 
         Returns:
-            The damaged checkpoints that are newer.
+            Notes for the user.
 
         Raises:
             MoreishError: there is none, it belongs to another run, or resuming from it here would
                 not give the same bits (unless `inexact`).
         """
-        damaged = []
+        notes = []
         for place in self._newest_first():
             manifest = read_manifest(place)
             if manifest is None:
-                damaged.append(place)
+                notes.append(f"{place} is damaged: an older checkpoint is used")
                 continue
             if manifest.get("run", self.run) != self.run:
                 raise MoreishError(
@@ -163,7 +160,15 @@ class Checkpoints:
             except (RuntimeError, ValueError, LookupError, TypeError, SafetensorError) as error:
                 reason = " ".join(str(error).split())[:200]
                 raise MoreishError(f"{place} is not a checkpoint of this run ({reason})") from None
-            return damaged
+            before, now = (
+                environment.get("processes", "1")
+                for environment in (manifest.get("here", self.environment), self.environment)
+            )
+            if before != now:
+                notes.append(
+                    f"{now} processes now, {before} before: the result is the same up to rounding."
+                )
+            return notes
         raise MoreishError(
             f"{self.folder} has no undamaged checkpoint: there is nothing to resume. If the run "
             f"has weights, {command('sample', self.folder.parent)} uses the best; or train again "
@@ -181,8 +186,8 @@ class Checkpoints:
                 )
         before, now = manifest.get("here", self.environment), self.environment
         changed = {key for key in before.keys() | now if before.get(key) != now.get(key)}
-        if PROCESSES_KEY in changed:  # a choice of the user; launchers set the threads as well
-            changed -= {PROCESSES_KEY, "threads"}
+        if "processes" in changed:  # a choice of the user; launchers set the threads as well
+            changed -= {"processes", "threads"}
         if changed:
             changes = "; ".join(
                 f"{key} was {before.get(key)} and is {now.get(key)}" for key in sorted(changed)
@@ -191,15 +196,6 @@ class Checkpoints:
                 f"resuming would not give the same bits: {changes}. Restore that, or resume with "
                 "--inexact"
             )
-
-    @property
-    def processes(self) -> int | None:
-        """The number of processes that saved the newest checkpoint; None if it is damaged."""
-        try:
-            manifest = read_json(self._newest_first()[0] / MANIFEST)
-            return int(manifest["here"].get(PROCESSES_KEY, 1))
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):
-            return None
 
     def _newest_first(self) -> list[Path]:
         steps = {path: path.name.removeprefix("step-") for path in self.folder.glob("step-*")}

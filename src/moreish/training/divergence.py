@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from moreish.config import TrainConfig
 from moreish.data import Batch
 from moreish.errors import MoreishError
 from moreish.models import Model
@@ -52,35 +51,6 @@ def continue_after_rollback(state: TrainState, before: TrainState) -> None:
     state.rollbacks = before.rollbacks + 1
     state.lr_scale = before.lr_scale * ROLLBACK_LR_SCALE
     state.best, state.best_step = before.best, before.best_step  # as in model.safetensors
-
-
-def divergence_error(
-    model: Model,
-    objective: Objective,
-    batch: Batch,
-    config: TrainConfig,
-    device: torch.device,
-    where: str,
-) -> DivergenceError:
-    """Return the error that ends a diverged training; it names the first layer that is not finite.
-
-    Args:
-        model: the model, with the weights at which it diverged.
-        objective: the function that was minimized.
-        batch: the batch of the last step.
-        config: settings of the training.
-        device: the device of the model.
-        where: the step, and what is not finite there.
-    """
-    parts = (part.to(device) for part in batch.split(config.accumulate))
-    origins = (locate_non_finite(model.train(), objective, part) for part in parts)
-    origin = next(filter(None, origins), "")
-    return DivergenceError(
-        f"training diverged at {where}{origin}. It was rolled back to a checkpoint "
-        f"{MAX_ROLLBACKS} times, each time with a third of the learning rate; try a lower --set "
-        f"train.lr (it was {config.lr:.3g})",
-        batch,
-    )
 
 
 def locate_non_finite(model: Model, objective: Objective, batch: Batch) -> str:

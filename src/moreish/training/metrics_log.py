@@ -25,6 +25,9 @@ from moreish.utils.files import attach_path, fsync_file, write_atomic
 LOG_LINES_PER_EVALUATION = 40
 """Largest number of logged steps between two evaluations."""
 
+STEP_FIELDS = ("step", "tokens", "seconds", "loss", "lr", "gradient_norm", "mfu")
+"""Fields of a `Step` that are logged."""
+
 MAX_SAMPLING_SHARE = 0.03
 """Share of the minutes that sampling during the training may take."""
 
@@ -50,15 +53,9 @@ class MetricsLog:
             self.trackers.roll_back(event.step)
             self._write(step=event.step, rollback=event.why, lr=event.lr)
         elif isinstance(event, Step) and event.step % self.every == 0:
-            self._write(
-                step=event.step,
-                tokens=event.tokens,
-                seconds=round(event.seconds, 3),
-                loss=event.loss,
-                lr=event.lr,
-                gradient_norm=event.gradient_norm,
-                **({} if event.mfu is None else {"mfu": event.mfu}),
-            )
+            entry = {name: getattr(event, name) for name in STEP_FIELDS}
+            entry["seconds"] = round(event.seconds, 3)
+            self._write(**{name: value for name, value in entry.items() if value is not None})
         elif isinstance(event, Evaluated):
             self._write(step=event.step, val=event.score.as_json(), best=event.best)
             if self._is_sample_due(event.step):

@@ -124,22 +124,24 @@ REGISTRY: Mapping[str, type[Tracker]] = MappingProxyType(
 )
 
 
-def parse_trackers(track: str | None) -> list[str]:
-    """Split `train.track` at its commas. Raises MoreishError when a tracker is unknown."""
+def parse_trackers(track: str | None, *, installed: bool = True) -> list[str]:
+    """Split `train.track` at its commas.
+
+    Args:
+        track: the setting.
+        installed: whether the packages of the trackers must be installed.
+
+    Raises:
+        MoreishError: a tracker is unknown, or its package is missing.
+    """
     names = [name.strip() for name in track.split(",")] if track else []
     for name in names:
         if name not in REGISTRY:
             hint = nearest(name, REGISTRY)
             raise MoreishError(f"train.track={track}: there is no tracker {name!r}: {hint}")
-    return names
-
-
-def require_trackers(track: str | None) -> list[str]:
-    """Do the same, and raise MoreishError when the package of a tracker is not installed."""
-    names = parse_trackers(track)
-    for name in names:
         try:
-            version(name)
+            if installed:
+                version(name)
         except PackageNotFoundError:
             raise MoreishError(
                 f"train.track={name} needs a package: pip install 'moreish[{name}]'"
@@ -159,7 +161,7 @@ class TrackerGroup:
         self.run, self.report = run, report
         self.trackers: dict[str, Tracker] = {}
         self._last: tuple[int, float] | None = None
-        for name in require_trackers(run.config.train.track):
+        for name in parse_trackers(run.config.train.track):
             try:
                 self.trackers[name] = REGISTRY[name](run, step)
             except Exception as error:  # libraries raise many kinds

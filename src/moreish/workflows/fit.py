@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,6 @@ from moreish.models import CountBasedModel, Mixture, Model
 from moreish.planning import check_counting_memory, check_training_memory, free_memory
 from moreish.runs import Run, environment
 from moreish.training import (
-    PROCESSES_KEY,
     Checkpoints,
     DivergenceError,
     Hooks,
@@ -63,17 +62,6 @@ MAX_TOKENS_TO_SCORE = 2_000_000
 """Number of training tokens up to which the exact training loss is always part of the result."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class FitResult:
-    """How a training ended."""
-
-    status: str
-    """"finished", "stopped early" or "interrupted"."""
-    state: TrainState
-    val_seconds: float
-    """Duration of the last evaluation."""
-
-
 def fit(run: Run, report: Report, *, exact: bool | None, group: ProcessGroup) -> bool:
     """Train the model of a run, score it and record the result.
 
@@ -92,33 +80,33 @@ def fit(run: Run, report: Report, *, exact: bool | None, group: ProcessGroup) ->
     try:
         with survive_hangup():
             if isinstance(model, CountBasedModel):
-                result = fitting.count(model)
+                status = fitting.count(model)
             else:
-                result = fitting.train(model, exact=exact)
+                status = fitting.train(model, exact=exact)
             began = time.perf_counter()
             scores = {}
-            if result.status != "interrupted":
+            if status != "interrupted":
                 run.load_weights(model)  # the best, in place
                 if exact is not None:  # they may be newer than the checkpoint, and better
-                    result.state.best = fitting.score("val", model)
-                scores = fitting.final_scores(model, result)
+                    fitting.state.best = fitting.score("val", model)
+                scores = fitting.final_scores(model)
     except KeyboardInterrupt:  # while counting or scoring, or the second Ctrl-C
         if group.is_main:
             run.update(status="interrupted")
         return False
     if group.is_main:
-        state = result.state
+        state = fitting.state
         train_seconds = state.seconds - state.overhead_seconds - state.eval_seconds
         run.update(
-            status=result.status,
+            status=status,
             parameters=model.num_parameters(),
             splits={name: score.as_json() for name, score in scores.items()},
             seconds=round(state.seconds, 3),
             evaluation_seconds=round(state.eval_seconds, 3),
-            scoring_seconds=round(result.val_seconds + time.perf_counter() - began, 3),
+            scoring_seconds=round(fitting.val_seconds + time.perf_counter() - began, 3),
             tokens_per_second=round(state.tokens / max(train_seconds, 1e-9), 1),
         )
-    return result.status != "interrupted"
+    return status != "interrupted"
 
 
 def _initial_model(run: Run) -> Model:
@@ -135,11 +123,14 @@ class _Fitting:
     def __init__(self, run: Run, report: Report, group: ProcessGroup) -> None:
         self.run, self.report, self.group = run, report, group
         self.config = run.config.train
+        self.state = TrainState(plan=StepPlan(steps=0, eval_every=1))
+        self.val_seconds = 0.0
+        """Duration of the last evaluation."""
 
     def _note(self, text: str) -> None:
         self.report(Note(text=text))
 
-    def _report_start(self, model: Model, state: TrainState, **details: Any) -> None:
+    def _report_start(self, model: Model, **details: Any) -> None:
         self.report(
             Started(
                 path=str(self.run.path),
@@ -147,8 +138,8 @@ class _Fitting:
                 config=self.run.record.config,
                 parameters=model.num_parameters(),
                 max_length=model.max_length,
-                steps=state.plan.steps,
-                from_step=state.step,
+                steps=self.state.plan.steps,
+                from_step=self.state.step,
                 **details,
             )
         )
@@ -159,12 +150,11 @@ class _Fitting:
 
         return self.run.score(split, model, progress=progress, group=self.group)
 
-    def count(self, model: CountBasedModel) -> FitResult:
-        """Fit a model that only counts."""
+    def count(self, model: CountBasedModel) -> str:
+        """Fit a model that only counts, and return the status of the run."""
         run, config, tokens = self.run, self.config, self.run.split("train")
         check_counting_memory(model, tokens)
-        state = TrainState(plan=StepPlan(steps=0, eval_every=1))
-        self._report_start(model, state)
+        self._report_start(model)
         name = run.config.model.name
         if config.track is not None:
             self._note(f"train.track has no effect: {name} counts and takes no steps")
@@ -172,15 +162,18 @@ class _Fitting:
             self._note(f"{', '.join(BUDGETS)} have no effect: {name} counts and takes no steps")
         began = time.perf_counter()
         model.fit_counts(tokens)
-        state.seconds, state.tokens = time.perf_counter() - began, tokens.num_predictions
+        self.state.seconds, self.state.tokens = time.perf_counter() - began, tokens.num_predictions
         run.save_weights(model)
         began = time.perf_counter()
-        state.best = self.score("val", run.model)
-        val_seconds = time.perf_counter() - began
-        return FitResult(status="finished", state=state, val_seconds=val_seconds)
+        self.state.best = self.score("val", run.model)
+        self.val_seconds = time.perf_counter() - began
+        return "finished"
 
-    def train(self, model: Model, *, exact: bool | None) -> FitResult:
-        """Train a model by gradient descent; its n-gram tables, if it has any, are counted first.
+    def train(self, model: Model, *, exact: bool | None) -> str:
+        """Train a model by gradient descent, after counting its n-grams if it has any.
+
+        Returns:
+            The status of the run.
 
         Raises:
             DivergenceError: the loss or the gradient stays non-finite.
@@ -200,18 +193,22 @@ class _Fitting:
             build_sampler(run.config, tokens, model),
             config,
             objective=with_weight_penalty(next_token_loss, config.squared_weights),
-            state=TrainState(plan=StepPlan(steps=1, eval_every=1)),
+            state=self.state,
             device=device,
             group=group,
         )
         memory = None if is_sharded(model) else check_training_memory(trainer)
-        origin = environment(str(device))
-        if group.size > 1:
-            origin[PROCESSES_KEY] = str(group.size)
+        origin = environment(device, group.size)
         checkpoints = Checkpoints(run.checkpoints, run.record.sha256, origin)
         with stop_on_signals() as should_stop:
             if exact is not None and checkpoints:
-                self._restore_checkpoint(trainer, checkpoints, exact=exact)
+                for note in checkpoints.restore(trainer, inexact=not exact):
+                    self._note(note)
+                if trainer.state.best is not None and not run.has_weights:
+                    raise MoreishError(
+                        f"{run.path} is damaged: its model.safetensors, the best weights so far, "
+                        "is missing; restore it, or train again with --overwrite"
+                    )
             else:
                 if exact is not None:
                     self._note("There is no checkpoint yet: starting from the beginning.")
@@ -223,12 +220,12 @@ class _Fitting:
                 )
                 if group.is_main:
                     run.update(status="training")
-            resuming = exact is not None
             log = None
             if group.is_main:
-                log = MetricsLog(run, trainer, self.report, resuming=resuming)
+                log = MetricsLog(run, trainer, self.report, resuming=exact is not None)
+            self.state = trainer.state
             self._report_start(
-                model, trainer.state, device=str(device), memory=memory, processes=group.size,
+                model, device=str(device), memory=memory, processes=group.size,
                 sharded=is_sharded(model),
             )  # fmt: skip
             try:
@@ -240,29 +237,12 @@ class _Fitting:
             finally:
                 if log is not None:
                     log.close()
+            self.state, self.val_seconds = trainer.state, trainer.last_scoring_seconds
             if not group.broadcast(run.has_weights):  # interrupted before the first evaluation
                 run.save_weights(model, group)
         if isinstance(model, Mixture) and status != "interrupted":
-            trainer.state.best = self._fit_mixture_weight(model)
-        return FitResult(
-            status=status, state=trainer.state, val_seconds=trainer.last_scoring_seconds
-        )
-
-    def _restore_checkpoint(
-        self, trainer: Trainer, checkpoints: Checkpoints, *, exact: bool
-    ) -> None:
-        before, now = checkpoints.processes, self.group.size
-        if before not in (None, now):
-            self._note(
-                f"{now} processes now, {before} before: the result is the same up to rounding."
-            )
-        for damaged in checkpoints.restore(trainer, inexact=not exact):
-            self._note(f"{damaged} is damaged: an older checkpoint is used")
-        if trainer.state.best is not None and not self.run.has_weights:
-            raise MoreishError(
-                f"{self.run.path} is damaged: its model.safetensors, the best weights so far, is "
-                "missing; restore it, or train again with --overwrite"
-            )
+            self.state.best = self._fit_mixture_weight(model)
+        return status
 
     def _hooks(
         self,
@@ -310,18 +290,18 @@ class _Fitting:
         )
         return self.score("val", model)
 
-    def final_scores(self, model: Model, result: FitResult) -> dict[SplitName, Score]:
+    def final_scores(self, model: Model) -> dict[SplitName, Score]:
         """Return the scores of the best weights: on validation as measured in training, and on the
         training split unless it is large and scoring it would take longer than the training."""
-        best = result.state.best
+        best = self.state.best
         assert best is not None
         predictions = self.run.split("train").num_predictions
-        expected = result.val_seconds * predictions / best.tokens
+        expected = self.val_seconds * predictions / best.tokens
         if predictions > MAX_TOKENS_TO_SCORE:
             if self.run.uses_prepared_data:
                 self._note("The training split of prepared text is not scored; validation is.")
                 return {"val": best}
-            if expected > result.state.seconds:
+            if expected > self.state.seconds:
                 minutes, evaluate = f"{expected / 60:.0f} minutes", command("eval", self.run.path)
                 self._note(f"Scoring the training split would take {minutes}: {evaluate}")
                 return {"val": best}

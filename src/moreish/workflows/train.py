@@ -25,7 +25,7 @@ from moreish.training import (
     default_lr,
     encode_splits,
     load_corpus,
-    require_trackers,
+    parse_trackers,
     resolve_device,
     run_lr_range_test,
 )
@@ -141,7 +141,7 @@ def check_request(config: RunConfig, out: Path | None, *, overwrite: bool) -> No
             with training_lock(out):  # raises when another process trains it
                 pass
     check_optimizer(config.train.optimizer)
-    require_trackers(config.train.track)
+    parse_trackers(config.train.track)
     resolve_device(config.train.device)
 
 

@@ -21,7 +21,14 @@ from moreish.models import build_model, model_config
 from moreish.models.gpt.config import GPTConfig
 from moreish.models.gpt.model import GPT
 from moreish.planning import memory
-from moreish.planning.estimate import Estimate, estimate, kept, load_ahead, load_of, outline
+from moreish.planning.estimate import (
+    Estimate,
+    build_meta_model,
+    estimate,
+    measure_load,
+    predict_load,
+    saved_bytes,
+)
 from moreish.settings import from_toml
 from moreish.training.budget import StepPlan
 from moreish.training.events import ignore
@@ -62,7 +69,7 @@ CHINCHILLA = {400e6: 8.0e9, 1e9: 20.2e9, 10e9: 205.1e9, 67e9: 1.5e12, 175e9: 3.7
 def gpt(layers: int, width: int, heads: int, context: int) -> GPT:
     """Of GPT-2's arrangement and vocabulary, without memory for its weights."""
     model = {"name": "gpt", "layers": layers, "width": width, "heads": heads, "context": context}
-    found = outline(resolve({"model": {**model, "tied": True}}), 50_257)
+    found = build_meta_model(resolve({"model": {**model, "tied": True}}), 50_257)
     assert isinstance(found, GPT)
     return found
 
@@ -108,7 +115,7 @@ def test_compute_optimal_tokens_are_about_chinchillas() -> None:
     for parameters, tokens in CHINCHILLA.items():
         assert 20 * parameters == pytest.approx(tokens, rel=0.12)
     config = resolve(from_toml(ROOT / "configs" / "gpt2-124m.toml"))
-    found = estimate(config, 50_257, load_ahead(config, 50_257))
+    found = estimate(config, 50_257, predict_load(config, 50_257))
     assert found.optimal_tokens == 20 * found.parameters
 
 
@@ -173,10 +180,10 @@ def test_activations_are_what_autograd_keeps(name: str, *, bfloat16: bool) -> No
         torch.autocast("cpu", torch.bfloat16, enabled=bfloat16),
     ):
         loss = next_token_loss(model.train(), batch)
-    reckoned = sum(kept(config, 300, half=bfloat16)) * batch.tokens_BT.numel()
-    reckoned += 2 * FlopCounter(model).weights * bfloat16  # autocast's copies
+    expected = sum(saved_bytes(config, 300, half=bfloat16)) * batch.tokens_BT.numel()
+    expected += 2 * FlopCounter(model).weights * bfloat16  # autocast's copies
     assert loss.isfinite()
-    assert reckoned == pytest.approx(sum(found.values()), rel=0.01)
+    assert expected == pytest.approx(sum(found.values()), rel=0.01)
 
 
 @pytest.mark.parametrize(
@@ -200,8 +207,8 @@ def test_memory_is_that_of_the_measured_estimate(tmp_path: Path, train: dict[str
         objective=next_token_loss, state=TrainState(plan=StepPlan(steps=2, eval_every=2)),
         device=ready.device,
     )  # fmt: skip
-    measured = memory.needed(trainer).total(ready.config.train.accumulate)
-    found = estimate(ready.config, ready.tokenizer.vocab_size, load_of(ready))
+    measured = memory.measure_memory(trainer).total(ready.config.train.accumulate)
+    found = estimate(ready.config, ready.tokenizer.vocab_size, measure_load(ready))
     assert found.rows_at_once == (3 if "accumulate" in train else 7)
     assert found.ddp.total is not None and found.fsdp is None
     assert found.ddp.total - found.ddp.weights == pytest.approx(measured, rel=0.01)
@@ -226,7 +233,7 @@ def test_memory_of_many_devices_by_hand() -> None:
     model = {"name": "gpt", "layers": 3, "width": 8, "heads": 2, "context": 4, "bias": False}
     config = resolve({"model": model, "train": {"batch_size": 10, "steps": 5, "accumulate": 8}})
     found = estimate(
-        config, 20, load_ahead(config, 20), devices=4, peak=1e9, mfu=0.5, precision="bfloat16"
+        config, 20, predict_load(config, 20), devices=4, peak=1e9, mfu=0.5, precision="bfloat16"
     )
     block = 4 * (12 * 8 * 8 + 2 * 8)
     outside = 4 * (20 * 8 + 4 * 8 + 8 + 20 * 8)
@@ -321,7 +328,7 @@ def test_what_depends_on_missing_data_is_said(moreish: Moreish, tmp_path: Path) 
     assert "its text decides" in moreish(*plan).err
     assert "no file, folder or built-in" in moreish(*plan, "far-away").err
     assert (
-        "a batch is to be all of it"
+        "train.batch_size=all needs its size"
         in moreish(*plan, "--tokenizer", "byte", "--set", "train.batch_size=all").err
     )
     assert "unknown tokenizer" in moreish(*plan, "--tokenizer", "gtp2").err
@@ -338,7 +345,7 @@ def test_what_depends_on_missing_data_is_said(moreish: Moreish, tmp_path: Path) 
 
 def test_what_cannot_be_planned_is_said(moreish: Moreish) -> None:
     for arguments, message in (
-        (["--model", "ngram"], "ngram is counted"),
+        (["--model", "ngram"], "ngram only counts"),
         (["--gpus", 2], "the planner chooses for this machine"),
         (["--model", "gpt", "--gpus", 0], "1 or more"),
         (["--model", "gpt", "--mfu", 1.5], "above 0"),

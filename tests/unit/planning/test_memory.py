@@ -75,10 +75,12 @@ def test_the_estimate_by_hand(tmp_path: Path, train: dict[str, object], times: i
     of it, with a tenth to spare, and the logits twice."""
     model = {"name": "gpt", "layers": 1, "heads": 2, "width": 16, "context": 24}
     trainer = trainer_of(tmp_path, model, {"batch_size": 5, **train})
-    need = memory.needed(trainer)
+    need = memory.measure_memory(trainer)
     weights = sum(4 * p.numel() for p in trainer.model.parameters())
     assert need.fixed == 64e6 + times * weights
-    muon = memory.needed(trainer_of(tmp_path, model, {"batch_size": 5, "optimizer": "muon"}))
+    muon = memory.measure_memory(
+        trainer_of(tmp_path, model, {"batch_size": 5, "optimizer": "muon"})
+    )
     # Of matrices there is one moment; the largest of one shape lie together some times over.
     matrices = 4 * 16 * 16 * 12
     assert muon.fixed == 64e6 + 3 * weights - matrices + 4 * min(weights, 4 << 22)
@@ -108,7 +110,7 @@ def test_what_just_fits_is_taken_and_the_fewest_parts_are_advised(
 ) -> None:
     model = {"name": "gpt", "layers": 1, "heads": 2, "width": 16, "context": 24}
     trainer = trainer_of(tmp_path, model, {"batch_size": 5})
-    need = memory.needed(trainer)
+    need = memory.measure_memory(trainer)
     free = [0.0]
     monkeypatch.setattr(memory, "free_memory", lambda device: free[0])
     free[0] = need.total(1)
@@ -146,26 +148,26 @@ def test_counts_that_do_not_fit_are_refused_with_what_would(
 def test_ngrams_are_reckoned_from_the_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(0)
     tokens = TokenDataset(random.integers(0, 9, 200_000).astype(np.uint8), items=False)
-    monkeypatch.setattr(memory, "SAMPLE", 1 << 15)
+    monkeypatch.setattr(memory, "MAX_COUNTED_TOKENS", 1 << 15)
     for order in (1, 2, 4, 6, 9):
         true = len(count_ngrams(tokens, order, 9)[0])
-        assert 0.9 < memory.expected_grams(tokens, order, 9) / true < 1.6
+        assert 0.9 < memory.expected_ngrams(tokens, order, 9) / true < 1.6
     small = TokenDataset(tokens.ids_N[:5000], items=False)
-    assert memory.expected_grams(small, 4, 9) == len(count_ngrams(small, 4, 9)[0])
+    assert memory.expected_ngrams(small, 4, 9) == len(count_ngrams(small, 4, 9)[0])
 
 
 def test_a_container_has_less_than_the_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert memory._of_container(tmp_path) == math.inf
+    assert memory.container_memory(tmp_path) == math.inf
     (tmp_path / "memory.current").write_text("300\n")
     (tmp_path / "memory.max").write_text("max\n")
-    assert memory._of_container(tmp_path) == math.inf
+    assert memory.container_memory(tmp_path) == math.inf
     (tmp_path / "memory.max").write_text("1000\n")
-    assert memory._of_container(tmp_path) == 700
+    assert memory.container_memory(tmp_path) == 700
     there, inside = 5.0, 7.0
     monkeypatch.setattr(memory, "available_memory", lambda: there)
-    monkeypatch.setattr(memory, "_of_container", lambda: inside)
+    monkeypatch.setattr(memory, "container_memory", lambda: inside)
     assert memory.free_memory(torch.device("cpu")) == 5
     there = 9.0
     assert memory.free_memory(torch.device("cpu")) == 7
@@ -226,7 +228,7 @@ from moreish.data.token_dataset import TokenDataset
 from moreish.training.budget import StepPlan
 from moreish.training.state import TrainState
 from moreish.training.trainer import Trainer
-from moreish.planning.memory import needed
+from moreish.planning.memory import measure_memory
 from moreish.training.objectives import next_token_loss
 from moreish.training.setup import build_sampler, set_up
 
@@ -242,7 +244,7 @@ peak = lambda: 1024 * int(status().split("VmHWM:")[1].split()[0])
 small = trainer.sampler.batch(0).split(10**6)[0]
 trainer.backward(small)  # what libraries take once
 before = peak()
-expected = needed(trainer).total(ready.config.train.accumulate)
+expected = measure_memory(trainer).total(ready.config.train.accumulate)
 for _ in range(2):
     trainer.train_step()
 print(json.dumps({"expected": expected, "taken": peak() - before}))

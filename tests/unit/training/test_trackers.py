@@ -20,7 +20,7 @@ from moreish.runs.compare import settings_key
 from moreish.runs.run import Run
 from moreish.training import trackers as tracking
 from moreish.training.events import Event, Note, Step, ignore
-from moreish.training.trackers import Tracker, TrackerGroup, require_trackers
+from moreish.training.trackers import Tracker, TrackerGroup, parse_trackers
 
 SETTINGS = {
     "model": {"name": "gpt", "layers": 1, "heads": 2, "width": 16, "context": 16},
@@ -39,8 +39,10 @@ def told(run: Run) -> dict[str, list[tuple[int, float]]]:
     """What trackers must show: of each series, steps and values."""
     found: dict[str, list[tuple[int, float]]] = {}
     for entry in run.read_metrics():
-        numbers = {f"val/{k}": v for k, v in entry.get("val", {}).items() if k in tracking.SCORES}
-        numbers |= {f"train/{name}": entry[name] for name in tracking.STEPS if name in entry}
+        numbers = {
+            f"val/{k}": v for k, v in entry.get("val", {}).items() if k in tracking.SCORE_METRICS
+        }
+        numbers |= {f"train/{name}": entry[name] for name in tracking.STEP_METRICS if name in entry}
         for name, value in numbers.items():
             found.setdefault(name, []).append((entry["step"], value))
     return found
@@ -185,10 +187,10 @@ def test_steps_that_are_taken_back_are_forgotten(tmp_path: Path) -> None:
     run = train(tmp_path, "run", "tensorboard")
     shown = TrackerGroup(run, 16, ignore)
     for step, loss in ((17, 1.0), (18, 2.0), (19, 3.0)):
-        shown(entry(step, loss))
+        shown.log(entry(step, loss))
     shown.roll_back(17)
     for step, loss in ((18, 4.0), (19, 5.0)):
-        shown(entry(step, loss))
+        shown.log(entry(step, loss))
     shown.close()
     losses = in_tensorboard(run)["train/loss"]
     assert [step for step, _ in losses] == list(range(1, 20))
@@ -200,65 +202,55 @@ def entry(step: int, loss: float) -> dict[str, Any]:
             "seconds": float(step)}  # fmt: skip
 
 
-class Listening(Tracker):
-    """Remembers what it is told."""
+class Recording(Tracker):
+    """Records what it logs."""
 
-    begins_anew = True
+    needs_replay = True
 
-    def __init__(self, run: Run, step: int) -> None:
-        self.told: list[tuple[int, str]] = []
+    def open(self, step: int) -> None:
+        self.logged: list[tuple[int, str]] = []
 
-    def numbers(self, step: int, values: Mapping[str, float]) -> None:
-        self.told += [(step, name) for name in values if "loss" in name]
+    def log_metrics(self, step: int, values: Mapping[str, float]) -> None:
+        self.logged += [(step, name) for name in values if "loss" in name]
 
-    def texts(self, step: int, texts: Iterable[str]) -> None:
-        self.told.append((step, "samples"))
+    def log_texts(self, step: int, texts: Iterable[str]) -> None:
+        self.logged.append((step, "samples"))
 
-    def roll_back(self, step: int) -> None:
-        self.told.clear()
-
-    def flush(self) -> None: ...
     def close(self) -> None: ...
 
 
 def test_what_begins_anew_is_told_all_that_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    registry = {**tracking.REGISTRY, "wandb": Listening}
+    registry = {**tracking.REGISTRY, "wandb": Recording}
     monkeypatch.setattr(tracking, "REGISTRY", MappingProxyType(registry))
     run = train(tmp_path, "run", "wandb")
     shown = TrackerGroup(run, 6, ignore)
-    listener = shown.trackers["wandb"]
-    assert isinstance(listener, Listening)
+    tracker = shown.trackers["wandb"]
+    assert isinstance(tracker, Recording)
     until = [(step, "train/loss") for step in range(1, 6)]
     until += [(5, "val/loss"), (5, "samples"), (6, "train/loss")]
-    assert listener.told == until
-    shown(entry(7, 1.0))
-    assert listener.told == [*until, (7, "train/loss")]
+    assert tracker.logged == until
+    shown.log(entry(7, 1.0))
+    assert tracker.logged == [*until, (7, "train/loss")]
     shown.roll_back(5)
-    assert listener.told == until[:-1]
-    assert TrackerGroup(run, 0, ignore).trackers["wandb"].told == []
+    assert tracker.logged == until[:-1]
+    assert TrackerGroup(run, 0, ignore).trackers["wandb"].logged == []
 
 
-class Broken(Tracker):
-    """Its network goes after a while."""
+class Broken(Recording):
+    """Loses its network after a while."""
 
-    def __init__(self, run: Run, step: int) -> None:
-        self.calls = 0
+    calls = 0
 
-    def numbers(self, step: int, values: Mapping[str, float]) -> None:
+    def log_metrics(self, step: int, values: Mapping[str, float]) -> None:
         self.calls += 1
         if self.calls == 3:
             raise ConnectionError("no route\nto host.")
 
-    def texts(self, step: int, texts: Iterable[str]) -> None: ...
-    def roll_back(self, step: int) -> None: ...
-    def flush(self) -> None: ...
-    def close(self) -> None: ...
 
-
-class Closed(Broken):
-    def __init__(self, run: Run, step: int) -> None:
+class Closed(Recording):
+    def open(self, step: int) -> None:
         raise PermissionError("log in first")
 
 
@@ -272,7 +264,7 @@ def test_a_tracker_that_fails_ends_no_training(
     assert run.record.status == "finished"
     notes = [event.text for event in events if isinstance(event, Note)]
     assert [note for note in notes if "wandb" in note] == [
-        "wandb failed (no route to host): it is told nothing more, metrics.jsonl has everything"
+        "wandb failed (no route to host): it gets no more metrics; metrics.jsonl has all of them"
     ]
     assert_equal(in_tensorboard(run), told(run))
 
@@ -283,7 +275,7 @@ def test_one_that_does_not_begin_is_said_before_the_training(
     registry = {**tracking.REGISTRY, "wandb": Closed}
     monkeypatch.setattr(tracking, "REGISTRY", MappingProxyType(registry))
     steps: list[Event] = []
-    with pytest.raises(MoreishError, match="wandb does not begin: log in first; WANDB_MODE"):
+    with pytest.raises(MoreishError, match="wandb cannot start: log in first; WANDB_MODE"):
         train(tmp_path, "run", "tensorboard,wandb", steps.append)
     assert not any(isinstance(event, Step) for event in steps)
     assert not (tmp_path / "run").exists()
@@ -302,4 +294,4 @@ def test_what_is_missing_is_one_line(moreish: Moreish, monkeypatch: pytest.Monke
     refused = moreish(*plan, "train.track=wandb")
     assert "needs a package: pip install 'moreish[wandb]'" in refused.err
     assert not Path("r").exists()
-    assert require_trackers(None) == []
+    assert parse_trackers(None) == []
