@@ -22,8 +22,13 @@ from moreish.errors import MoreishError
 from moreish.runs.record import record_sha256
 from moreish.runs.run import Run
 from moreish.tokenizers import VocabularyLimits, tokenizer_builder
+from moreish.training.budget import StepPlan
 from moreish.training.checkpoint import MANIFEST, PARTS, Checkpoints
 from moreish.training.events import ignore
+from moreish.training.objectives import next_token_loss
+from moreish.training.setup import build_sampler
+from moreish.training.state import TrainState
+from moreish.training.trainer import Trainer
 
 MEMORY = 300
 """Megabytes that all readings of thousands of damaged files may add."""
@@ -318,13 +323,7 @@ def test_checkpoints(mutable: Path, run: Run, proved: Proved) -> None:
     proved(3, "checkpoints", judge.verdict())
 
 
-def a_trainer(run: Run) -> Any:
-    from moreish.training.budget import StepPlan
-    from moreish.training.objectives import next_token_loss
-    from moreish.training.setup import build_sampler
-    from moreish.training.state import TrainState
-    from moreish.training.trainer import Trainer
-
+def a_trainer(run: Run) -> Trainer:
     model = run.new_model()
     return Trainer(
         model,

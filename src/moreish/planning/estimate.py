@@ -8,13 +8,12 @@ import math
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from moreish.config import DataConfig, RunConfig
 from moreish.data import CATALOG, find_dataset, is_available_offline
 from moreish.errors import MoreishError
-from moreish.models import CountBasedModel, GPTConfig, Model, build_model
+from moreish.models import CountBasedModel, GPTConfig, Model
 from moreish.planning.memory import LOGITS_FACTOR, SAVED_FACTOR, WORKSPACE
 from moreish.tokenizers import GPT2_VOCAB_SIZE, check_vocab_size, tokenizer_builder
 from moreish.training import (
@@ -22,9 +21,9 @@ from moreish.training import (
     FlopCounter,
     TrainingSetup,
     budget_steps,
+    build_meta_model,
     build_sampler,
     checkpoint_bytes,
-    count_parameters,
     device_peak_flops,
     optimizer_memory,
     parse_peak_flops,
@@ -184,7 +183,7 @@ def estimate(
     Raises:
         MoreishError: the model cannot be built, or only counts, or there are too many devices.
     """
-    model = build_meta_model(config, vocabulary)
+    model = build_trainable_model(config, vocabulary)
     flops = FlopCounter(model)
     per_position = flops.per_position(load.length)
     tokens = operations = seconds = None
@@ -230,15 +229,13 @@ def estimate(
     )
 
 
-def build_meta_model(config: RunConfig, vocabulary: int) -> Model:
+def build_trainable_model(config: RunConfig, vocabulary: int) -> Model:
     """Build the model without memory for its weights.
 
     Raises:
         MoreishError: it cannot be built, or is not trained by gradients.
     """
-    count_parameters(config.model, vocabulary)  # raises if it cannot be built
-    with torch.device("meta"):
-        model = build_model(config.model, vocabulary)
+    model = build_meta_model(config.model, vocabulary)
     if isinstance(model, CountBasedModel):
         raise MoreishError(f"{config.model.name} only counts, in one pass: there is no plan for it")
     return model
@@ -246,7 +243,7 @@ def build_meta_model(config: RunConfig, vocabulary: int) -> Model:
 
 def measure_load(setup: TrainingSetup) -> Load:
     """Return the load of a training whose data are available."""
-    model = build_meta_model(setup.config, setup.tokenizer.vocab_size)
+    model = build_trainable_model(setup.config, setup.tokenizer.vocab_size)
     tokens = setup.splits["train"]
     sampler = build_sampler(setup.config, tokens, model)
     batch = sampler.batch(0)
@@ -271,7 +268,7 @@ def predict_load(config: RunConfig, vocabulary: int) -> Load:
         raise MoreishError(
             f"{config.data.source} is not on this machine, and train.batch_size=all needs its size"
         )
-    length = build_meta_model(config, vocabulary).max_length or DEFAULT_WINDOW
+    length = build_trainable_model(config, vocabulary).max_length or DEFAULT_WINDOW
     rows = train.batch_size or max(1, round(train.batch_tokens / length))
     assert isinstance(rows, int)
     return Load(rows=rows, length=length, tokens=rows * length, steps=train.steps, data_tokens=None)

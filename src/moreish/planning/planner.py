@@ -26,8 +26,8 @@ from moreish.training import (
     TrainingSetup,
     TrainState,
     available_memory,
+    build_meta_model,
     build_sampler,
-    count_parameters,
     default_lr,
     measure_step_seconds,
     next_token_loss,
@@ -240,7 +240,7 @@ def _evaluate_size(
         predictions = speed * train.minutes * 60
     dropout = next(share for passes, share in DROPOUT if predictions / tokens <= passes)
     config = _network_config(setup, size, folds, dropout=dropout)
-    parameters = count_parameters(config.model, vocabulary)
+    parameters = build_meta_model(config.model, vocabulary).num_parameters()
     activations = batch_tokens * (size.layers * size.width * 160 + 16 * vocabulary)
     return _Choice(
         size=size,

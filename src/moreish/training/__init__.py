@@ -50,8 +50,8 @@ from moreish.training.setup import (
     TrainingSetup,
     assemble,
     available_memory,
+    build_meta_model,
     build_sampler,
-    count_parameters,
     resolve_device,
     set_up,
 )

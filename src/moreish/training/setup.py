@@ -55,7 +55,7 @@ class TrainingSetup:
 
     def _check_memory(self) -> None:
         config = self.config.model
-        parameters = count_parameters(config, self.tokenizer.vocab_size)
+        parameters = build_meta_model(config, self.tokenizer.vocab_size).num_parameters()
         needed = parameters * 4 * 4  # float32: weights, gradients, and AdamW's two moments
         if self.device.type == "cuda":
             memory: float = torch.cuda.get_device_properties(self.device).total_memory
@@ -119,11 +119,11 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def count_parameters(config: ModelConfig, vocab_size: int) -> int:
-    """Count the parameters of a model. Raises MoreishError when it cannot be built."""
+def build_meta_model(config: ModelConfig, vocab_size: int) -> Model:
+    """Build a model without memory for its weights. Raises MoreishError when it cannot be built."""
     try:
-        with torch.device("meta"):  # shapes without memory
-            return build_model(config, vocab_size).num_parameters()
+        with torch.device("meta"):
+            return build_model(config, vocab_size)
     except RuntimeError as error:
         raise MoreishError(f"this model cannot be built: {error}") from None
 

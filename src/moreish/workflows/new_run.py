@@ -6,13 +6,10 @@ from contextlib import contextmanager, nullcontext, suppress
 from itertools import count
 from pathlib import Path
 
-import torch
-
 from moreish.data import ShardedArray
 from moreish.errors import MoreishError, command
-from moreish.models import build_model
 from moreish.runs import Run, backup_path, remove_run, training_lock
-from moreish.training import TrainingSetup, peak_disk_bytes
+from moreish.training import TrainingSetup, build_meta_model, peak_disk_bytes
 from moreish.utils.files import check_disk_space
 
 RUNS = Path("runs")
@@ -75,8 +72,7 @@ def _is_worth_keeping(run: Run) -> bool:
 
 def _disk_space(setup: TrainingSetup) -> int:
     """Return the peak size of a run folder in bytes."""
-    with torch.device("meta"):  # shapes without memory
-        model = build_model(setup.config.model, setup.tokenizer.vocab_size)
+    model = build_meta_model(setup.config.model, setup.tokenizer.vocab_size)
     data = sum(
         tokens.ids_N.nbytes
         for name, tokens in setup.splits.items()
