@@ -91,14 +91,15 @@ class Checkpoints:
 
     def save(self, trainer: Trainer) -> None:
         """Write the folder `step-N`, then remove all but the newest checkpoints; collective."""
+        state = trainer.state
         contents = (
             iter_safetensors_bytes(gather_full(trainer.model.state_dict())),
             iter_safetensors_bytes(gather_full(optimizer_tensors(trainer.optimizer))),
-            [encode_json(_state_as_json(trainer.state))],
+            [encode_json({**asdict(state), "best": state.best and state.best.as_json()})],
         )
         if not trainer.group.is_main:
             return
-        place = self.folder / f"step-{trainer.state.step:06d}"
+        place = self.folder / f"step-{state.step:06d}"
         remove_partial_files(self.folder)  # of a process that was killed
         if read_manifest(place) is None:  # a resumed training reaches the same step again
             check_disk_space(
@@ -239,10 +240,6 @@ def _length_and_hash(path: Path, length: int = -1) -> tuple[int, str]:
     with path.open("rb") as file:
         content = file.read(length)
     return len(content), hashlib.sha256(content).hexdigest()
-
-
-def _state_as_json(state: TrainState) -> dict[str, Any]:
-    return {**asdict(state), "best": state.best and state.best.as_json()}
 
 
 def _restore(place: Path, trainer: Trainer) -> None:
