@@ -15,7 +15,7 @@ from moreish.data import catalog
 from moreish.errors import MoreishError
 from moreish.runs.run import Run
 from moreish.settings import Tree
-from moreish.training.events import Event, Note, Step, ignore
+from moreish.training.events import Event, Step, ignore
 from moreish.training.optim import REGISTRY as OPTIMIZERS
 from support.interrupts import Killed, interrupt_at, kill_at
 
@@ -213,16 +213,6 @@ def test_a_file_of_another_run_is_rejected(
         run.sample(1)
         run.evaluate()
     proved(6, f"{part} of another run", {"refused": 1})
-
-
-def test_a_damaged_checkpoint_is_reported(source: Path) -> None:
-    path = cut(source, "run", GPT, interrupt_at(CUT))
-    newest = max((path / "checkpoints").iterdir())
-    (newest / "weights.safetensors").write_bytes(b"torn")
-    told: list[Event] = []
-    api.resume(path, report=told.append)
-    notes = [event.text for event in told if isinstance(event, Note)]
-    assert notes == [f"{newest} is damaged: an older checkpoint is used"]
 
 
 @pytest.mark.parametrize("log", ["metrics.jsonl", "samples.txt"])

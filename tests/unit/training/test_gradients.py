@@ -11,19 +11,16 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from conftest import STORY, Moreish, item_tokens
-from moreish import api
 from moreish.config import TrainConfig
 from moreish.data.sampler import Sampler
 from moreish.data.token_dataset import Batch, TokenDataset
 from moreish.models import Model, build_model, model_config
-from moreish.runs.run import Run
-from moreish.training.events import Skipped, Step, ignore
+from moreish.training.events import Skipped, Step
 from moreish.training.flops import FlopCounter, gpu_peak_flops
 from moreish.training.gradients import Backward
 from moreish.training.objectives import next_token_loss, with_weight_penalty
 from moreish.training.precision import resolve_precision, unsupported_settings
 from moreish.training.trainer import Trainer
-from support.interrupts import interrupt_at
 from support.trainers import make_trainer, set_up_story
 
 CPU = torch.device("cpu")
@@ -203,20 +200,6 @@ def test_a_compiled_model_has_the_same_loss(tmp_path: Path) -> None:
         )
         losses.append(json.loads(done.stdout)["splits"]["val"]["loss"])
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
-
-
-def test_a_run_with_micro_batches_resumes_exactly(tmp_path: Path) -> None:
-    source = tmp_path / "story.txt"
-    source.write_text(STORY * 8, encoding="utf-8")
-    model = {"layers": 1, "heads": 2, "width": 16, "dropout": 0.2}
-
-    def train(name: str, report: Any = ignore) -> Run:
-        settings = {"model": model, "train": {"accumulate": 3}}
-        return api.train(source, steps=20, out=tmp_path / name, report=report, settings=settings)
-
-    resumed = api.resume(train("cut", interrupt_at(7)).path, report=ignore).model.state_dict()
-    whole = train("whole").model.state_dict()
-    assert all(torch.equal(resumed[key], whole[key]) for key in whole)
 
 
 @pytest.mark.parametrize("tied", [False, True])

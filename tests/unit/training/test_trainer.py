@@ -29,7 +29,6 @@ from moreish.training.events import (
     Step,
     ignore,
 )
-from moreish.training.optim import REGISTRY as OPTIMIZERS
 from moreish.training.schedule import lr_at
 from moreish.training.setup import build_meta_model
 from moreish.training.trainer import Trainer
@@ -84,6 +83,7 @@ def test_the_log_has_every_kind_of_line(source: Path) -> None:
     kinds = [type(event) for event in events if not isinstance(event, Note)]
     assert kinds[:2] == [Audited, Started]
     assert {Step, Evaluated, Sampled} <= set(kinds)
+    assert all(event.mfu is None for event in events if isinstance(event, Step))  # on CPUs
 
 
 def test_epochs_count_the_data(source: Path) -> None:
@@ -152,21 +152,6 @@ def test_a_loss_that_is_not_finite_stops_the_run(source: Path) -> None:
         )
 
 
-@pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
-def test_an_interrupted_run_ends_with_the_same_bits(source: Path, optimizer: str) -> None:
-    settings = {
-        "model": {**TINY["model"], "dropout": 0.2},
-        "train": {"optimizer": optimizer, "momentum": 0.9, "eval_every": 10, "lr": 0.01},
-    }
-    whole = train(source, "whole", steps=40, settings=settings)
-    cut = train(source, "cut", steps=40, settings=settings, report=interrupt_at(17))
-    assert cut.record.status == "interrupted"
-    resumed = api.resume(cut.path, report=ignore)
-    assert resumed.record.status == "finished"
-    assert have_same_weights(whole, resumed)
-    assert logs_of(whole) == logs_of(resumed)
-
-
 def test_a_finished_or_missing_run_cannot_be_resumed(source: Path, small_run: Run) -> None:
     with pytest.raises(MoreishError, match="has finished"):
         api.resume(small_run.path, report=ignore)
@@ -181,11 +166,11 @@ def test_a_damaged_checkpoint_is_skipped(source: Path) -> None:
     newest, older = sorted((run.path / "checkpoints").iterdir(), reverse=True)
     assert (newest.name, older.name) == ("step-000013", "step-000010")
     (newest / "weights.safetensors").write_bytes(b"torn")
-    started: list[Started] = []
-    resumed = api.resume(
-        run.path, report=lambda e: started.append(e) if isinstance(e, Started) else None
-    )
-    assert started[0].from_step == 10
+    events: list[Event] = []
+    resumed = api.resume(run.path, report=events.append)
+    assert [e.from_step for e in events if isinstance(e, Started)] == [10]
+    notes = [event.text for event in events if isinstance(event, Note)]
+    assert notes == [f"{newest} is damaged: an older checkpoint is used"]
     whole = train(source, "whole", steps=40, settings=settings)
     assert have_same_weights(resumed, whole)
     assert logs_of(resumed) == logs_of(whole)
