@@ -146,7 +146,7 @@ def test_from_a_model_of_transformers(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     theirs = save_random_model(tmp_path / "small", "gpt2")
-    assert "no model is named" in moreish("train", other, "--init-from", "hf:").err
+    assert "name a model: a folder" in moreish("train", other, "--init-from", "hf:").err
     args = ["train", other, "--init-from", "hf:small", "--context", "12", "--set", "train.lr=1e-9"]
     shown = moreish(*args, "--steps", "1", "--out", "tuned")
     assert shown.status == 0, shown.err
