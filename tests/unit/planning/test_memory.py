@@ -192,6 +192,7 @@ def test_the_peak_of_a_training_is_near_its_estimate(tmp_path: Path, proved: Pro
 
 MEASURE = """
 import json, sys
+from moreish.config import resolve
 from moreish.data.token_dataset import TokenDataset
 from moreish.training.budget import StepPlan
 from moreish.training.state import TrainState

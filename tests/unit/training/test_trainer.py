@@ -474,8 +474,9 @@ def test_a_model_that_is_too_large_for_the_machine_is_rejected(source: Path) -> 
 
 
 @pytest.mark.parametrize("name", sorted(MODELS))
-def test_parameters_of_every_model_can_be_counted_without_memory(name: str) -> None:
-    assert build_meta_model(model_config({"name": name}), 65).num_parameters() > 0
+def test_every_model_can_be_built_without_memory(name: str) -> None:
+    model = build_meta_model(model_config({"name": name}), 65)
+    assert all(tensor.is_meta for tensor in model.parameters())
 
 
 def test_the_progress_bar_closes_when_training_fails(
