@@ -438,12 +438,14 @@ def ladder_lines(source: str) -> Iterator[Line]:
             continue
         val, stated = entry["splits"]["val"], entry["stated"]
         yield Line(
-            f"{entry['rung']}: {entry['adds']}",
+            f"{entry['rung']}: {ADDS[entry['rung']]}",
             f"{stated['loss']:.2f} ({stated['where']})" if stated else "",
             f"{val['loss']:.4f} ± {val['stderr']:.4f}",
             f"`moreish ladder {source} --rungs {entry['rung']}`",
         )
 
+
+ADDS = {rung.name: rung.adds for rung in RUNGS}
 
 LECTURE_RUNGS = [rung.name for rung in RUNGS if rung.model["name"] == "lecture-gpt"]
 

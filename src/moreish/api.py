@@ -102,7 +102,7 @@ def plan(
     base = _planned_start(start, requested) if isinstance(start, str) else {}
     resolved = resolve(base, recipe, overrides)
     training.check_optimizer(resolved.train.optimizer)
-    training.parse_trackers(resolved.train.track)  # their packages need not be installed
+    training.parse_trackers(resolved.train.track, installed=False)
     if isinstance(resolved.model, AutoConfig):
         if (gpus, gpu, mfu) != (None, None, None):
             raise MoreishError(
@@ -111,7 +111,8 @@ def plan(
             )
         return plan_run(training.set_up(resolved))
     gpus, mfu = 1 if gpus is None else gpus, DEFAULT_MFU if mfu is None else mfu
-    return estimate_run(resolved, asked=source is not None, gpus=gpus, gpu=gpu, mfu=mfu)
+    needs_data = source is not None
+    return estimate_run(resolved, requires_data=needs_data, gpus=gpus, gpu=gpu, mfu=mfu)
 
 
 def _layers(

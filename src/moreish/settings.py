@@ -167,7 +167,7 @@ def from_assignments(assignments: Iterable[str]) -> Tree:
 
 
 def to_toml(tree: Tree) -> str:
-    """Write nested settings as a TOML recipe: values first, then groups.
+    """Format nested settings as a TOML recipe: values first, then groups; None is left out.
 
     >>> print(to_toml({"seed": 0, "model": {"name": "mlp"}}))
     seed = 0
@@ -178,13 +178,14 @@ def to_toml(tree: Tree) -> str:
     # Strings, numbers and booleans of JSON are written the same in TOML.
     lines: list[str] = []
 
-    def write(group: Tree, path: tuple[str, ...]) -> None:
-        values = {k: v for k, v in group.items() if not isinstance(v, Mapping)}
+    def write(group: Mapping[str, Any], path: tuple[str, ...]) -> None:
+        tables = {k: v for k, v in group.items() if isinstance(v, Mapping)}
+        values = {k: v for k, v in group.items() if v is not None and k not in tables}
         if path and values:
             lines.extend(["", f"[{'.'.join(path)}]"])
         lines.extend(f"{key} = {json.dumps(value)}" for key, value in values.items())
-        for key in group.keys() - values.keys():
-            write(group[key], (*path, key))
+        for key, table in tables.items():
+            write(table, (*path, key))
 
     write(tree, ())
     return "\n".join(lines).strip()

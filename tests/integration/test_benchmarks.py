@@ -1,5 +1,4 @@
-"""The benchmarks that no machine here can run do at least run, with tiny sizes; and the page of
-proofs says which ones are missing."""
+"""The GPU benchmarks run with tiny sizes, and the page of proofs names those that are missing."""
 
 import json
 import subprocess
@@ -12,18 +11,21 @@ import pytest
 import torch
 
 from conftest import ROOT
+from support.faults import SOAK_KILLS, describe_kills
 
-SCRIPT = ROOT / "benchmarks" / "gpu.py"
 
-
-@pytest.fixture(scope="module")
-def gpu() -> ModuleType:
-    spec = util.spec_from_file_location("gpu", SCRIPT)
+def load_benchmark(name: str) -> ModuleType:
+    spec = util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def gpu() -> ModuleType:
+    return load_benchmark("gpu")
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
@@ -45,7 +47,9 @@ def test_the_lecture_s_model_on_a_cpu(gpu: ModuleType, shakespeare: str) -> None
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_it_says_so(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, SCRIPT, "--out", tmp_path / "x.json"], capture_output=True, text=True
+        [sys.executable, ROOT / "benchmarks" / "gpu.py", "--out", tmp_path / "x.json"],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 1
     assert "there is no CUDA GPU here" in done.stderr
@@ -54,13 +58,8 @@ def test_without_a_gpu_it_says_so(tmp_path: Path) -> None:
 
 @pytest.fixture
 def reliability(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """Its script, which writes into an empty folder."""
-    script = ROOT / "benchmarks" / "reliability.py"
-    spec = util.spec_from_file_location("reliability", script)
-    assert spec is not None
-    assert spec.loader is not None
-    module = util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    """The benchmark, which writes into an empty folder."""
+    module = load_benchmark("reliability")
     monkeypatch.setattr(module, "RESULTS", tmp_path / "reliability.json")
     monkeypatch.setattr(module, "PAGE", tmp_path / "reliability.md")
     return module
@@ -92,9 +91,5 @@ def test_a_page_without_the_long_proofs_must_be_asked_for(
     assert "Without" not in made_of(1000)
 
 
-def test_the_long_proofs_are_those_of_the_tests(reliability: ModuleType) -> None:
-    """Else the page could never be made."""
-    faults = (ROOT / "tests" / "integration" / "test_faults.py").read_text("utf-8")
-    assert "kills(tmp_path, 1000, proved)" in faults
-    assert 'f"training, {number} times kill -9"' in faults
-    assert {"training, 1000 times kill -9"} == reliability.SOAK
+def test_the_soak_proofs_of_the_page_are_those_of_the_tests(reliability: ModuleType) -> None:
+    assert {describe_kills(SOAK_KILLS)} == reliability.SOAK

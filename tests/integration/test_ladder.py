@@ -1,7 +1,10 @@
 """The ladder and the learning-rate range test."""
 
+import dataclasses
 import json
 import math
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ from moreish.evaluate import attention_maps
 from moreish.models import REGISTRY
 from moreish.runs.run import Run
 from moreish.training.events import ignore
+from moreish.training.trainer import Trainer
 from moreish.workflows.ladder import RUNGS, climb, rungs_for
 
 CHEAP = "counts,kneser-ney,bow,head"
@@ -26,7 +30,7 @@ def source(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_ladder_is_one_table_on_one_split(moreish: Moreish, source: Path) -> None:
+def test_all_rungs_have_the_same_split(moreish: Moreish, source: Path) -> None:
     result = moreish("ladder", source, "--minutes", "0.003", "--rungs", CHEAP)
     assert result.status == 0, result.err
     for word in ("counts", "kneser-ney", "validation", "±", "bits/", "moreish sample"):
@@ -47,7 +51,7 @@ def test_a_ladder_is_one_table_on_one_split(moreish: Moreish, source: Path) -> N
     assert len(hashes) == 1
 
 
-def test_what_is_done_is_not_done_again(moreish: Moreish, source: Path) -> None:
+def test_complete_rungs_are_not_trained_again(moreish: Moreish, source: Path) -> None:
     options = ("ladder", source, "--minutes", "0.003", "--json")
     first = moreish(*options, "--rungs", "counts,head").json
     made = Run.open("ladders/names/head").record.created
@@ -63,7 +67,7 @@ def test_what_is_done_is_not_done_again(moreish: Moreish, source: Path) -> None:
     assert "is a ladder with minutes 0.003, not 0.004" in other.err
 
 
-def test_an_interrupted_rung_goes_on(source: Path, tmp_path: Path) -> None:
+def test_an_interrupted_rung_is_resumed(source: Path, tmp_path: Path) -> None:
     class Killed(BaseException):
         pass
 
@@ -78,7 +82,7 @@ def test_an_interrupted_rung_goes_on(source: Path, tmp_path: Path) -> None:
     assert [entry["rung"] for entry in found["rungs"]] == ["counts", "head"]
 
 
-def test_running_text_has_a_ladder_too(tmp_path: Path) -> None:
+def test_a_ladder_of_running_text(tmp_path: Path) -> None:
     path = tmp_path / "story.txt"
     path.write_text(STORY * 8, encoding="utf-8")
     found = climb(
@@ -93,7 +97,7 @@ def test_running_text_has_a_ladder_too(tmp_path: Path) -> None:
     assert Run.open(tmp_path / "l" / "head").config.model.context == 8
 
 
-def test_the_lectures_numbers_stand_beside_ours_on_its_own_split(
+def test_stated_losses_are_shown_for_the_lectures_split(
     lecture_names: list[str], tmp_path: Path
 ) -> None:
     found = climb("names-lecture", out=tmp_path / "l", rungs="counts", report=ignore)
@@ -108,14 +112,14 @@ def test_the_lectures_numbers_stand_beside_ours_on_its_own_split(
     assert seeded["rungs"][0]["stated"] is None
 
 
-def test_unknown_rungs_name_the_nearest(moreish: Moreish) -> None:
+def test_the_error_for_an_unknown_rung_names_the_nearest(moreish: Moreish) -> None:
     result = moreish("ladder", "names", "--rungs", "counts,kneserney")
     assert result.status == 2
     assert "did you mean 'kneser-ney'?" in result.err
     assert moreish("ladder", "names", "--quick", "--minutes", "1").status == 2
 
 
-def test_equal_data_instead_of_equal_time(moreish: Moreish, source: Path) -> None:
+def test_a_budget_in_epochs(moreish: Moreish, source: Path) -> None:
     result = moreish("ladder", source, "--epochs", "2", "--rungs", "counts,bow,head", "--json")
     assert result.status == 0, result.err
     assert (result.json["minutes"], result.json["epochs"]) == (None, 2)
@@ -131,7 +135,7 @@ def test_equal_data_instead_of_equal_time(moreish: Moreish, source: Path) -> Non
     assert "2 epochs" in Path("ladders/names/report.html").read_text()
 
 
-def test_equal_steps_are_the_lectures_recipe(moreish: Moreish, source: Path) -> None:
+def test_a_budget_in_steps(moreish: Moreish, source: Path) -> None:
     result = moreish("ladder", source, "--steps", "20", "--rungs", "counts,head,norm", "--json")
     assert result.status == 0, result.err
     assert (result.json["minutes"], result.json["steps"]) == (None, 20)
@@ -181,7 +185,7 @@ class Toy(Model):
 def test_a_new_model_is_one_file_and_one_line(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: Path, moreish: Moreish
 ) -> None:
-    """The contract tests, the ladder and the report take it up by themselves."""
+    """The contract tests, the ladder and the report include it automatically."""
     import test_models as contract
 
     assert {rung.model["name"] for rung in RUNGS} <= set(REGISTRY)
@@ -214,7 +218,7 @@ def test_a_new_model_is_one_file_and_one_line(
 # --- the learning-rate range test ---
 
 
-def test_the_range_has_a_valley_between_its_ends(source: Path) -> None:
+def test_the_valley_is_within_the_range(source: Path) -> None:
     found = api.lr_range(
         source,
         low=1e-4,
@@ -232,7 +236,7 @@ def test_the_range_has_a_valley_between_its_ends(source: Path) -> None:
     assert min(found.smoothed) < found.smoothed[0]
 
 
-def test_the_lectures_valley_lies_near_a_tenth(lecture_names: list[str]) -> None:
+def test_the_valley_of_the_lecture_is_near_a_tenth(lecture_names: list[str]) -> None:
     """makemore 2: plain gradient descent, batches of 32, rates from 0.001 to 1."""
     settings = {
         "model": {"context": 3, "embedding": 10, "hidden": 200},
@@ -252,7 +256,7 @@ def test_the_lectures_valley_lies_near_a_tenth(lecture_names: list[str]) -> None
 
 
 @pytest.mark.soak
-def test_auto_takes_the_suggested_rate(moreish: Moreish, source: Path) -> None:
+def test_auto_uses_the_suggested_rate(moreish: Moreish, source: Path) -> None:
     result = moreish(
         "train", source, "--steps", 5, "--set", "train.lr=auto", "--model", "bow",
         "--out", "r",
@@ -268,8 +272,8 @@ def test_auto_takes_the_suggested_rate(moreish: Moreish, source: Path) -> None:
     assert f"--set train.lr={lr:.2g}" in shown.out
 
 
-def test_range_tests_that_make_no_sense(source: Path) -> None:
-    with pytest.raises(MoreishError, match="is counted"):
+def test_invalid_range_tests_are_errors(source: Path) -> None:
+    with pytest.raises(MoreishError, match="only counts"):
         api.lr_range(source, model="kneser-ney", report=ignore)
     with pytest.raises(MoreishError, match="low < high"):
         api.lr_range(source, model="gpt", low=1, high=0.1, report=ignore)
@@ -283,19 +287,14 @@ def test_range_tests_that_make_no_sense(source: Path) -> None:
 # --- what goes wrong on a ladder ---
 
 
-def test_control_c_in_the_first_rung(moreish: Moreish, source: Path) -> None:
-    import os
-    import signal
-
-    from moreish.training.trainer import Trainer
-
+def test_ctrl_c_in_the_first_rung(moreish: Moreish, source: Path) -> None:
     step = Trainer.train_step
-    cut: list[int] = []
+    interrupts = iter([signal.SIGINT])
 
     def interrupted(self: Trainer):
-        if self.state.step == 5 and not cut:
-            cut.append(1)
-            os.kill(os.getpid(), signal.SIGINT)
+        if self.state.step == 5:
+            for number in interrupts:
+                os.kill(os.getpid(), number)
         return step(self)
 
     options = ("ladder", source, "--epochs", "30", "--rungs", "bow,counts")
@@ -314,17 +313,14 @@ def test_control_c_in_the_first_rung(moreish: Moreish, source: Path) -> None:
     assert resumed.scores == whole.scores
 
 
-def test_a_rung_that_comes_apart_does_not_stop_the_others(
+def test_a_rung_that_diverges_does_not_stop_the_others(
     monkeypatch: pytest.MonkeyPatch, moreish: Moreish, source: Path
 ) -> None:
-    import dataclasses
-
-    import moreish.workflows.ladder as ladder
-
     wild = {"name": "bow", "context": 2, "width": 4}
-    rungs = [dataclasses.replace(rung) for rung in RUNGS if rung.name in ("counts", "bow")]
-    rungs[1] = dataclasses.replace(rungs[1], model=wild)
-    monkeypatch.setattr(ladder, "RUNGS", tuple(reversed(rungs)))
+    counts, bow = (rung for rung in RUNGS if rung.name in ("counts", "bow"))
+    monkeypatch.setattr(
+        "moreish.workflows.ladder.RUNGS", (dataclasses.replace(bow, model=wild), counts)
+    )
     monkeypatch.setattr(
         "moreish.models.bow.BagOfWords.training_defaults", {"lr": 1e38, "warmup": 0.0}
     )
@@ -336,7 +332,7 @@ def test_a_rung_that_comes_apart_does_not_stop_the_others(
     assert again.json["failed"].keys() == {"bow"}
 
 
-def test_runs_of_another_ladder_are_not_taken_for_this_one(moreish: Moreish, source: Path) -> None:
+def test_runs_of_another_ladder_are_rejected(moreish: Moreish, source: Path) -> None:
     moreish("ladder", source, "--epochs", "1", "--rungs", "counts,bow")
     other = moreish("ladder", source, "--epochs", "2", "--rungs", "bow")
     assert other.status == 2
@@ -364,7 +360,7 @@ def test_runs_of_another_ladder_are_not_taken_for_this_one(moreish: Moreish, sou
 
 
 @pytest.mark.parametrize("budget", ["nan", "-1", "0", "inf"])
-def test_a_budget_must_make_sense_even_where_nothing_is_trained(
+def test_an_invalid_budget_is_an_error_even_if_all_rungs_only_count(
     budget: str, moreish: Moreish, source: Path
 ) -> None:
     for option in ("--minutes", "--epochs"):
@@ -385,15 +381,15 @@ def test_overwrite_trains_the_named_rungs_again(moreish: Moreish, source: Path) 
     assert Run.open("ladders/names/bow").record.command != before["bow"]
 
 
-def test_the_range_lies_around_the_models_own_rate(source: Path) -> None:
+def test_the_default_range_includes_the_default_rate(source: Path) -> None:
     found = api.lr_range(source, model="bigram", steps=60, report=ignore)
     assert found.rates[0] < 1 < found.rates[-1]
     with pytest.raises(MoreishError, match="hardly falls"):
         api.lr_range(source, model="mlp", low=1e-9, high=1e-8, steps=20, report=ignore)
 
 
-def test_the_test_split_is_evaluated_when_it_is_asked_for(moreish: Moreish, source: Path) -> None:
-    """Also of rungs that are there already, once each; the runs say so."""
+def test_the_test_split_is_evaluated_on_request(moreish: Moreish, source: Path) -> None:
+    """The test split of complete rungs is evaluated too, once each, and the runs record it."""
     ladder = ("ladder", source, "--minutes", "0.003", "--rungs", "counts")
     assert "test" not in moreish(*ladder).out
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""Whatever stands in a file of a run: it is the same as before, or it is refused at once."""
+"""Damaged files of a run: they are rejected quickly, or change nothing."""
 
 import copy
 import hashlib
@@ -22,11 +22,16 @@ from moreish.errors import MoreishError
 from moreish.runs.record import record_sha256
 from moreish.runs.run import Run
 from moreish.tokenizers import VocabularyLimits, tokenizer_builder
+from moreish.training.budget import StepPlan
 from moreish.training.checkpoint import MANIFEST, PARTS, Checkpoints
 from moreish.training.events import ignore
+from moreish.training.objectives import next_token_loss
+from moreish.training.setup import build_sampler
+from moreish.training.state import TrainState
+from moreish.training.trainer import Trainer
 
 MEMORY = 300
-"""Megabytes that all readings of thousands of damaged files may add."""
+"""Megabytes that reading thousands of damaged files may add."""
 
 VALUES: tuple[Any, ...] = (
     None, True, -1, 0, 2**31, 2**63, 10**400, 1e308, "", "x", "\ud800", "../../etc/passwd",
@@ -45,9 +50,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return api.train(folder / "names.txt", settings=settings, out=folder / "run", report=ignore)
 
 
-def bytes_changed(raw: bytes, random: np.random.Generator) -> bytes:
-    """One of the ways in which disks, networks and editors damage files; mostly near the front,
-    where formats keep what the rest depends on."""
+def damage(raw: bytes, random: np.random.Generator) -> bytes:
+    """Damage a file as disks, networks and editors do, mostly near its start, where the headers
+    are."""
     mutant = bytearray(raw)
     reach = len(raw) if random.random() < 0.3 else min(len(raw), 400)
     place = int(random.integers(reach))
@@ -70,46 +75,46 @@ def bytes_changed(raw: bytes, random: np.random.Generator) -> bytes:
     return bytes(mutant)
 
 
-def leaves(tree: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The way to everything in a JSON tree."""
+def paths_in(tree: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield the path to every value of a JSON tree."""
     if path:
         yield path
     if isinstance(tree, dict | list):
         for key in tree if isinstance(tree, dict) else range(len(tree)):
-            yield from leaves(tree[key], (*path, key))
+            yield from paths_in(tree[key], (*path, key))
 
 
-def values_changed(tree: Any) -> Iterator[Any]:
-    """The tree with each of its values replaced by each of many others, or missing."""
-    for path in leaves(tree):
-        for value in (*VALUES, Missing):
+def tree_mutants(tree: Any) -> Iterator[Any]:
+    """Yield the tree with each of its values replaced by each of `VALUES`, or removed."""
+    for path in paths_in(tree):
+        for value in (*VALUES, Removed):
             mutant = copy.deepcopy(tree)
             at = mutant
             for key in path[:-1]:
                 at = at[key]
-            if value is Missing:
+            if value is Removed:
                 del at[path[-1]]
             else:
                 at[path[-1]] = value
             yield mutant
 
 
-class Missing:
-    """Takes a value away."""
+class Removed:
+    """Stands for the removal of a value."""
 
 
-def dumped(tree: Any) -> bytes:
+def to_json(tree: Any) -> bytes:
     return json.dumps(tree, ensure_ascii=True).encode()
 
 
-def headers(raw: bytes) -> Iterator[bytes]:
-    """A safetensors file with headers that lie."""
+def header_mutants(raw: bytes) -> Iterator[bytes]:
+    """Yield a safetensors file with wrong headers."""
     (length,) = struct.unpack("<Q", raw[:8])
     header, body = json.loads(raw[8 : 8 + length]), raw[8 + length :]
     names = [name for name in header if name != "__metadata__"]
 
     def made(tree: Any, padding: bytes = b"") -> bytes:
-        text = (tree if isinstance(tree, bytes) else dumped(tree)) + padding
+        text = (tree if isinstance(tree, bytes) else to_json(tree)) + padding
         return struct.pack("<Q", len(text)) + text + body
 
     for name in names:
@@ -129,14 +134,14 @@ def headers(raw: bytes) -> Iterator[bytes]:
     yield made(header, b" " * 1_000_000)
     yield made(b"[" * 100_000)
     yield made(b"{" * 100_000)
-    yield made(dumped(header)[:-1] + b',"__metadata__":{}}')
+    yield made(to_json(header)[:-1] + b',"__metadata__":{}}')
     for about in ("", "[" * 100_000, "{}", "null", 3):
         yield made({**header, "__metadata__": {"moreish": about}})
     yield made({**header, "__metadata__": {str(n): "x" * 100 for n in range(10_000)}})
 
 
 class Judge:
-    """Reads mutants; counts what was refused and what was as before."""
+    """Reads mutants and counts those that were rejected and those that changed nothing."""
 
     def __init__(self, read: Callable[[], Any]) -> None:
         self.read = read
@@ -146,7 +151,7 @@ class Judge:
         self.memory = self._memory()
 
     def __call__(self, *, strict: bool = True) -> None:
-        """`strict`: what is not refused must be what it was."""
+        """Read a mutant; if `strict`, it must be rejected or change nothing."""
         began = time.process_time()
         try:
             found = self.read()
@@ -169,7 +174,7 @@ class Judge:
         return {"mutants": self.refused + self.same, "refused": self.refused}
 
 
-def weights(path: Path) -> Callable[[], Any]:
+def read_weights(path: Path) -> Callable[[], Any]:
     def read() -> Any:
         run = Run.open(path)
         model = run.new_model()
@@ -187,18 +192,18 @@ def mutable(run: Run, tmp_path: Path) -> Path:
 def test_weights(mutable: Path, proved: Proved) -> None:
     file, random = mutable / "model.safetensors", np.random.default_rng(1)
     raw = file.read_bytes()
-    judge = Judge(weights(mutable))
-    for mutant in headers(raw):
+    judge = Judge(read_weights(mutable))
+    for mutant in header_mutants(raw):
         file.write_bytes(mutant)
         judge()
     for _ in range(3000):
-        file.write_bytes(bytes_changed(raw, random))
+        file.write_bytes(damage(raw, random))
         judge()
     proved(3, "weights (safetensors)", judge.verdict())
 
 
 def test_run_json(mutable: Path, proved: Proved) -> None:
-    """As it is, and signed anew, as by somebody who means it."""
+    """Mutants keep their hash, or get a correct one."""
     file, random = mutable / "run.json", np.random.default_rng(2)
     raw = file.read_bytes()
     tree = json.loads(raw)
@@ -209,9 +214,9 @@ def test_run_json(mutable: Path, proved: Proved) -> None:
 
     judge = Judge(read)
     for _ in range(2000):
-        file.write_bytes(bytes_changed(raw, random))
+        file.write_bytes(damage(raw, random))
         judge(strict=False)  # a time or a version may be another one
-    for mutant in values_changed(tree):
+    for mutant in tree_mutants(tree):
         for signed in (False, True):
             if signed:
                 try:
@@ -219,7 +224,7 @@ def test_run_json(mutable: Path, proved: Proved) -> None:
                     mutant["sha256"] = record_sha256(mutant["config"], data, mutant["tokenizer"])
                 except (ValueError, KeyError, TypeError, AttributeError):
                     continue
-            file.write_bytes(dumped(mutant))
+            file.write_bytes(to_json(mutant))
             judge(strict=False)
             file.write_bytes(raw)
     proved(3, "run.json", judge.verdict())
@@ -229,11 +234,11 @@ def test_tokenizer(mutable: Path, proved: Proved) -> None:
     file, random = mutable / "tokenizer.json", np.random.default_rng(3)
     raw = file.read_bytes()
     judge = Judge(lambda: Run.open(mutable).tokenizer.to_json())
-    for mutant in values_changed(json.loads(raw)):
-        file.write_bytes(dumped(mutant))
+    for mutant in tree_mutants(json.loads(raw)):
+        file.write_bytes(to_json(mutant))
         judge()
     for _ in range(1500):
-        file.write_bytes(bytes_changed(raw, random))
+        file.write_bytes(damage(raw, random))
         judge()
     for bomb in (b"[" * 10, b'{"a":', b"\\", b"1"):
         file.write_bytes(bomb * 1_000_000)
@@ -242,12 +247,12 @@ def test_tokenizer(mutable: Path, proved: Proved) -> None:
 
 
 @pytest.mark.parametrize("name", ["bpe", "word", "char"])
-def test_tokenizers_of_others(name: str, tmp_path: Path, proved: Proved) -> None:
-    """What another project wrote has no hash: it is refused, or encodes and decodes."""
+def test_tokenizers_without_a_hash(name: str, tmp_path: Path, proved: Proved) -> None:
+    """A tokenizer of another project has no hash: it is rejected, or encodes and decodes."""
     file, random = tmp_path / "tokenizer.json", np.random.default_rng(5)
     limits = VocabularyLimits(vocab_size=290, min_word_count=1)
     built = tokenizer_builder(name).build([STORY], boundary=True, limits=limits)
-    raw = dumped(built.to_json())
+    raw = to_json(built.to_json())
 
     def read() -> None:
         tokenizer = tokenizer_builder(str(file)).build([], boundary=True)
@@ -258,12 +263,12 @@ def test_tokenizers_of_others(name: str, tmp_path: Path, proved: Proved) -> None
 
     file.write_bytes(raw)
     judge = Judge(read)
-    trees = list(islice(values_changed(json.loads(raw)), 0, None, 20))
+    trees = list(islice(tree_mutants(json.loads(raw)), 0, None, 20))
     for mutant in (trees[place] for place in random.permutation(len(trees))[:400]):
-        file.write_bytes(dumped(mutant))
+        file.write_bytes(to_json(mutant))
         judge(strict=False)
     for _ in range(400):
-        file.write_bytes(bytes_changed(raw, random))
+        file.write_bytes(damage(raw, random))
         judge(strict=False)
     assert judge.slowest < 1 and judge.refused > 50
     counted = {"mutants": judge.refused + judge.same, "refused": judge.refused}
@@ -275,13 +280,13 @@ def test_tokens(mutable: Path, proved: Proved) -> None:
     raw = file.read_bytes()
     judge = Judge(lambda: Run.open(mutable).split("val").ids_N.tolist())
     for _ in range(2500):
-        file.write_bytes(bytes_changed(raw, random))
+        file.write_bytes(damage(raw, random))
         judge()
     proved(3, "tokens (npy)", judge.verdict())
 
 
 def test_checkpoints(mutable: Path, run: Run, proved: Proved) -> None:
-    """Each file damaged, with the hashes of before and with its own."""
+    """Mutants keep their hash, or get a correct one."""
     random = np.random.default_rng(5)
     folder = mutable / "checkpoints"
     newest = max(folder.glob("step-*"))
@@ -299,32 +304,26 @@ def test_checkpoints(mutable: Path, run: Run, proved: Proved) -> None:
     raws = {name: (newest / name).read_bytes() for name in (*PARTS, MANIFEST)}
     manifest = json.loads(raws[MANIFEST])
     structured = {
-        "state.json": [dumped(tree) for tree in values_changed(json.loads(raws["state.json"]))],
-        "weights.safetensors": list(headers(raws["weights.safetensors"])),
-        "optimizer.safetensors": list(headers(raws["optimizer.safetensors"])),
-        MANIFEST: [dumped(tree) for tree in values_changed(manifest)],
+        "state.json": [to_json(tree) for tree in tree_mutants(json.loads(raws["state.json"]))],
+        "weights.safetensors": list(header_mutants(raws["weights.safetensors"])),
+        "optimizer.safetensors": list(header_mutants(raws["optimizer.safetensors"])),
+        MANIFEST: [to_json(tree) for tree in tree_mutants(manifest)],
     }
     for name, raw in raws.items():
-        mutants = structured[name] + [bytes_changed(raw, random) for _ in range(600)]
+        mutants = structured[name] + [damage(raw, random) for _ in range(600)]
         for mutant in mutants:
             (newest / name).write_bytes(mutant)
             judge(strict=name != MANIFEST)
             if name != MANIFEST:
                 digests = {**manifest["sha256"], name: hashlib.sha256(mutant).hexdigest()}
-                (newest / MANIFEST).write_bytes(dumped({**manifest, "sha256": digests}))
+                (newest / MANIFEST).write_bytes(to_json({**manifest, "sha256": digests}))
                 judge(strict=False)
                 (newest / MANIFEST).write_bytes(raws[MANIFEST])
         (newest / name).write_bytes(raw)
     proved(3, "checkpoints", judge.verdict())
 
 
-def a_trainer(run: Run) -> Any:
-    from moreish.training.budget import StepPlan
-    from moreish.training.objectives import next_token_loss
-    from moreish.training.setup import build_sampler
-    from moreish.training.state import TrainState
-    from moreish.training.trainer import Trainer
-
+def a_trainer(run: Run) -> Trainer:
     model = run.new_model()
     return Trainer(
         model,
@@ -339,8 +338,8 @@ def a_trainer(run: Run) -> Any:
 @pytest.mark.parametrize(
     "name", ["run.json", "tokenizer.json", "data/val.npy", "metrics.jsonl", "model.safetensors"]
 )
-def test_a_terabyte_of_nothing(mutable: Path, name: str, proved: Proved) -> None:
-    """As a sparse file, which takes no room on the disk."""
+def test_sparse_files_of_a_terabyte(mutable: Path, name: str, proved: Proved) -> None:
+    """A sparse file takes no space on the disk."""
     file = mutable / name
     raw = file.read_bytes()
     with file.open("r+b") as opened:

@@ -1,9 +1,6 @@
-"""A training that is cut at any moment and resumed ends with the bits of one that never was."""
+"""A training that is interrupted at any step and resumed ends with the same bits."""
 
 import json
-import os
-import signal
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,8 +15,9 @@ from moreish.data import catalog
 from moreish.errors import MoreishError
 from moreish.runs.run import Run
 from moreish.settings import Tree
-from moreish.training.events import Event, Note, Step, ignore
+from moreish.training.events import Event, Step, ignore
 from moreish.training.optim import REGISTRY as OPTIMIZERS
+from support.interrupts import Killed, interrupt_at, kill_at
 
 STEPS, CUT = 16, 11
 
@@ -40,23 +38,6 @@ FAMILIES: dict[str, Tree] = {
     "hybrid": {"name": "hybrid", "network": GPT, "counts": {"order": 4}, "folds": 4},
     "hybrid-lstm": {"name": "hybrid", "network": {"name": "lstm", "width": 12}, "folds": 4},
 }
-
-
-class Killed(BaseException):
-    """As kill -9 does it, nothing is tidied up afterwards."""
-
-
-def polite(event: Event) -> None:
-    if isinstance(event, Step) and event.step == CUT:
-        os.kill(os.getpid(), signal.SIGINT)
-
-
-def killing(step: int) -> Callable[[Event], None]:
-    def kill(event: Event) -> None:
-        if isinstance(event, Step) and event.step == step:
-            raise Killed
-
-    return kill
 
 
 @pytest.fixture
@@ -80,7 +61,7 @@ def cut(source: Path, name: str, model: Tree, report: Any, **options: Any) -> Pa
 
 
 def everything(path: Path) -> dict[str, Any]:
-    """All that a training leaves, but for its times."""
+    """Everything that a training leaves, except for its times."""
     found: dict[str, Any] = {}
     for file in sorted(path.rglob("[!.]*")):
         name = str(file.relative_to(path))
@@ -106,20 +87,19 @@ TIMES = ("seconds", "overhead_seconds", "eval_seconds", "last_eval_seconds", "pl
 def test_every_model_with_every_optimizer(
     source: Path, family: str, optimizer: str, proved: Proved
 ) -> None:
-    """Killed, it goes on from step 8 of 16; asked to stop, from step 11."""
+    """Killed, it resumes from step 8 of 16; interrupted, from step 11."""
     model, options = FAMILIES[family], {"optimizer": optimizer, "momentum": 0.9, "lr": 0.01}
-    whole = everything(train(source, "whole", model, **options).path)
-    assert "checkpoints/step-000016/optimizer.safetensors" in whole
-    for name, how in (("killed", killing(CUT)), ("asked", polite)):
+    expected = everything(train(source, "whole", model, **options).path)
+    assert "checkpoints/step-000016/optimizer.safetensors" in expected
+    for name, how in (("killed", kill_at(CUT)), ("interrupted", interrupt_at(CUT))):
         path = cut(source, name, model, how, **options)
         assert not (path / "checkpoints" / "step-000016").exists()
         assert api.resume(path, report=ignore).record.status == "finished"
-        ends = everything(path)
-        if name == "asked":  # it made one more checkpoint, where it stopped
-            ends = {key: ends.get(key) for key in whole}
-            whole = {key: value for key, value in whole.items() if "step-000012" not in key}
-            ends = {key: value for key, value in ends.items() if "step-000012" not in key}
-        assert ends == whole
+        result = everything(path)
+        if name == "interrupted":  # it saved one more checkpoint, at step 11
+            expected = {key: value for key, value in expected.items() if "step-000012" not in key}
+            result = {key: result.get(key) for key in expected}
+        assert result == expected
     proved(1, "models with optimizers", {"pairs": 1, "cuts": 2})
 
 
@@ -130,7 +110,8 @@ def test_every_model_with_every_optimizer(
 def test_cut_at_any_steps(
     tmp_path_factory: Any, proved: Proved, cuts: list[int], data: st.DataObject
 ) -> None:
-    """As often as one likes; running text, and checkpoints and evaluations at any distance."""
+    """Running text is interrupted any number of times, with checkpoints and evaluations at any
+    distance."""
     folder = tmp_path_factory.mktemp("cuts")
     source = folder / "story.txt"
     source.write_text(STORY * 8, encoding="utf-8")
@@ -145,10 +126,10 @@ def test_cut_at_any_steps(
     path = folder / "cut"
     for number, step in enumerate(cuts):
         if number == 0:
-            cut(source, "cut", GPT, killing(step), **options)
+            cut(source, "cut", GPT, kill_at(step), **options)
         elif Run.open(path).record.status != "finished":
             with suppress(Killed):
-                api.resume(path, report=killing(step))
+                api.resume(path, report=kill_at(step))
     if not cuts:
         return
     if Run.open(path).record.status != "finished":
@@ -157,26 +138,25 @@ def test_cut_at_any_steps(
     proved(1, "one training, cut again and again", {"trainings": 1, "cuts": len(cuts)})
 
 
-def test_minutes_are_those_of_the_training(source: Path, clock: Clock) -> None:
-    """However often it is cut, and however long it lies idle; with a clock that can be trusted, the
-    bits are the same too."""
+def test_minutes_exclude_pauses(source: Path, clock: Clock) -> None:
+    """With a deterministic clock, the bits are the same as well."""
     clock.checkpoint = 0.0  # what a checkpoint takes is not yet in it
     clock.step, clock.evaluation = 1 / 64, 1 / 8  # so that sums are exact
     options = {"minutes": 0.05, "checkpoint_every": 10, "patience": 0}
     whole = train(source, "whole", GPT, **options)
-    path = cut(source, "cut", GPT, killing(45), **options)
+    path = cut(source, "cut", GPT, kill_at(45), **options)
     for step in (82, 119):
         clock.now += 1024
         with pytest.raises(Killed):
-            api.resume(path, report=killing(step))
+            api.resume(path, report=kill_at(step))
     clock.now += 1024
     resumed = api.resume(path, report=ignore)
     assert resumed.record.seconds == pytest.approx(3, rel=0.1)
     assert everything(path) == everything(whole.path)
 
 
-def test_what_cannot_be_exact_is_refused(source: Path, moreish: Moreish) -> None:
-    path = cut(source, "run", GPT, polite)
+def test_an_inexact_resumption_is_rejected(source: Path, moreish: Moreish) -> None:
+    path = cut(source, "run", GPT, interrupt_at(CUT))
     newest = max((path / "checkpoints").iterdir())
     manifest = json.loads((newest / "manifest.json").read_text())
     assert {"torch", "threads", "processor", "device"} <= set(manifest["here"])
@@ -193,8 +173,10 @@ def test_what_cannot_be_exact_is_refused(source: Path, moreish: Moreish) -> None
     assert moreish("train", "names", "--inexact").err == "moreish: --inexact goes with --resume\n"
 
 
-def test_a_checkpoint_of_another_run_is_named(source: Path, proved: Proved) -> None:
-    mine, other = (cut(source, name, GPT, polite, lr=lr) for name, lr in (("a", 0.1), ("b", 0.2)))
+def test_a_checkpoint_of_another_run_is_rejected(source: Path, proved: Proved) -> None:
+    mine, other = (
+        cut(source, name, GPT, interrupt_at(CUT), lr=lr) for name, lr in (("a", 0.1), ("b", 0.2))
+    )
     for path in (mine / "checkpoints").iterdir():
         (other / "checkpoints" / path.name / "manifest.json").write_bytes(
             (path / "manifest.json").read_bytes()
@@ -214,8 +196,10 @@ def test_a_checkpoint_of_another_run_is_named(source: Path, proved: Proved) -> N
         ("data/val.npy", "val.npy is damaged"),
     ],
 )
-def test_the_wrong_part_is_named(source: Path, part: str, message: str, proved: Proved) -> None:
-    """Of a run that differs in its data alone."""
+def test_a_file_of_another_run_is_rejected(
+    source: Path, part: str, message: str, proved: Proved
+) -> None:
+    """The other run differs only in its data."""
     mine = train(source, "mine", FAMILIES["bigram"]).path
     other = source.parent / "other.txt"
     names = source.read_text("utf-8").split("\n")
@@ -231,20 +215,10 @@ def test_the_wrong_part_is_named(source: Path, part: str, message: str, proved: 
     proved(6, f"{part} of another run", {"refused": 1})
 
 
-def test_a_damaged_checkpoint_is_said_to_be_one(source: Path) -> None:
-    path = cut(source, "run", GPT, polite)
-    newest = max((path / "checkpoints").iterdir())
-    (newest / "weights.safetensors").write_bytes(b"torn")
-    told: list[Event] = []
-    api.resume(path, report=told.append)
-    notes = [event.text for event in told if isinstance(event, Note)]
-    assert notes == [f"{newest} is damaged: an older one is taken"]
-
-
 @pytest.mark.parametrize("log", ["metrics.jsonl", "samples.txt"])
-def test_a_log_that_is_not_whole_is_said(source: Path, moreish: Moreish, log: str) -> None:
-    """Only what was logged until the checkpoint counts: the rest is logged again."""
-    path = cut(source, "run", GPT, polite)
+def test_an_incomplete_log_is_rejected(source: Path, moreish: Moreish, log: str) -> None:
+    """Only the log up to the checkpoint must be intact: the rest is logged again."""
+    path = cut(source, "run", GPT, interrupt_at(CUT))
     content = (path / log).read_bytes()
     for spoiled in (None, content[:-1], b"x" + content[1:]):
         (path / log).unlink()
@@ -260,10 +234,10 @@ def test_a_log_that_is_not_whole_is_said(source: Path, moreish: Moreish, log: st
     assert everything(path) == everything(whole.path)
 
 
-def test_a_run_whose_checkpoints_are_all_damaged_says_what_is_left(
+def test_the_error_for_damaged_checkpoints_suggests_commands(
     source: Path, moreish: Moreish
 ) -> None:
-    path = cut(source, "run", GPT, polite)
+    path = cut(source, "run", GPT, interrupt_at(CUT))
     for weights in path.glob("checkpoints/*/weights.safetensors"):
         weights.write_bytes(b"torn")
     refused = moreish("train", "--resume", path)
@@ -271,7 +245,9 @@ def test_a_run_whose_checkpoints_are_all_damaged_says_what_is_left(
     assert f"moreish sample {path}" in refused.err and "--overwrite" in refused.err
 
 
-def test_only_one_trains_in_a_folder(source: Path, moreish: Moreish, proved: Proved) -> None:
+def test_two_processes_cannot_train_in_one_folder(
+    source: Path, moreish: Moreish, proved: Proved
+) -> None:
     path = source.parent / "run"
 
     def meanwhile(event: Event) -> None:
@@ -289,7 +265,7 @@ def test_only_one_trains_in_a_folder(source: Path, moreish: Moreish, proved: Pro
     proved(8, "resume and replace, while it trains", {"refused": 2})
 
 
-def test_tests_that_are_counted_meanwhile_stay_counted(source: Path) -> None:
+def test_test_evaluations_during_the_training_are_counted(source: Path) -> None:
     path = source.parent / "run"
 
     def meanwhile(event: Event) -> None:

@@ -1,4 +1,4 @@
-"""Several processes train what one would."""
+"""Trainings with several processes have the losses of one process."""
 
 import json
 import os
@@ -20,17 +20,17 @@ from moreish.distributed.process_group import ProcessGroup
 from moreish.models import build_model, model_config
 from moreish.runs.run import Run
 from moreish.training.parallel import should_shard
-from support import ddp_worker as together
+from support import ddp_worker
 
 SMALL = ["--model", "gpt", "--set", "model.layers=2", "--set", "train.batch_tokens=512"]
 SMALL += ["--set", "train.checkpoint_every=20", "--set", "train.eval_every=50", "--seed", "3"]
 
-ENDED = 90.0
-"""Seconds within which what is started here comes to its end."""
+GENEROUS_DEADLINE_S = 90.0
+"""Deadline of every process that is started here."""
 
 
 def launcher(*options: str, size: int = 2) -> list[str]:
-    """torchrun, on a port that is free."""
+    """Return a command line of torchrun with a free port."""
     with closing(socket.socket()) as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
@@ -43,7 +43,7 @@ def launched(*command: str | Path, options: tuple[str, ...] = (), size: int = 2)
         [*launcher(*options, size=size), *map(str, command)],
         capture_output=True,
         text=True,
-        timeout=3 * ENDED,
+        timeout=3 * GENEROUS_DEADLINE_S,
     )
 
 
@@ -51,7 +51,7 @@ def launched(*command: str | Path, options: tuple[str, ...] = (), size: int = 2)
 def launching(
     out: Path, *options: str, steps: int = 400
 ) -> Iterator[tuple[subprocess.Popen[str], Path]]:
-    """A training of two processes, under way; its weights will be at the given place."""
+    """Start a training with two processes; yield the process and the path of its weights."""
     train = ["-m", "moreish", "train", "names", *SMALL, "--steps", str(steps), "--out", str(out)]
     with subprocess.Popen(
         [*launcher(*options), *train], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -63,14 +63,14 @@ def launching(
 
 
 def wait_for(path: Path) -> None:
-    until = time.monotonic() + ENDED
+    until = time.monotonic() + GENEROUS_DEADLINE_S
     while not path.exists():
-        assert time.monotonic() < until, f"{path} never came"
+        assert time.monotonic() < until, f"{path} does not exist"
         time.sleep(0.05)
 
 
 def processes_of(out: Path) -> list[int]:
-    """Those that train at `out`, by rank."""
+    """Return the ids of the processes that train at `out`, by rank."""
     found = {}
     for place in Path("/proc").glob("[0-9]*"):
         try:
@@ -89,7 +89,7 @@ def validation(run: Path) -> dict[int, float]:
     return {entry["step"]: entry["val"]["loss"] for entry in lines if "val" in entry}
 
 
-def test_weights_are_parted_where_copies_do_not_fit() -> None:
+def test_weights_are_sharded_where_copies_do_not_fit() -> None:
     model = build_model(model_config({"name": "gpt"}), 100)
     needed = 16 * sum(parameter.numel() for parameter in model.parameters())
     two = ProcessGroup(0, 2)
@@ -107,17 +107,17 @@ def test_weights_are_parted_where_copies_do_not_fit() -> None:
 @pytest.mark.parametrize(
     "names",
     [
-        pytest.param(together.FEW, id="few"),
-        pytest.param(list(together.CASES), id="all", marks=pytest.mark.soak),
+        pytest.param(ddp_worker.FEW, id="few"),
+        pytest.param(list(ddp_worker.CASES), id="all", marks=pytest.mark.soak),
     ],
 )
-def test_two_processes_train_what_one_does(tmp_path: Path, names: list[str]) -> None:
+def test_two_processes_have_the_losses_of_one(tmp_path: Path, names: list[str]) -> None:
     alone, shared = tmp_path / "one", tmp_path / "two"
     for folder in (alone, shared):
         folder.mkdir()
-    done = launched(together.__file__, shared, *names)
+    done = launched(ddp_worker.__file__, shared, *names)
     assert done.returncode == 0, done.stderr
-    together.train_all(alone, names)
+    ddp_worker.train_all(alone, names)
     for name in names:
         before, after = validation(alone / name), validation(shared / name)
         assert before.keys() == after.keys() and len(before) >= 2, name
@@ -132,7 +132,7 @@ def test_two_processes_train_what_one_does(tmp_path: Path, names: list[str]) -> 
 
 
 @pytest.mark.soak
-def test_a_killed_process_is_started_again_and_the_run_ends_with_the_same_bits(
+def test_a_job_restarts_after_a_kill_and_ends_with_the_same_bits(
     tmp_path: Path,
 ) -> None:
     for out, kill in ((tmp_path / "whole", False), (tmp_path / "killed", True)):
@@ -140,51 +140,53 @@ def test_a_killed_process_is_started_again_and_the_run_ends_with_the_same_bits(
             wait_for(weights)  # beyond the first checkpoints
             if kill:
                 os.kill(processes_of(out)[1], signal.SIGKILL)
-            told, _ = process.communicate(timeout=ENDED)
-            assert process.returncode == 0, told
-            assert ("steps 40 to 400" in told or "to 400 on 2" in told) == kill
+            output, _ = process.communicate(timeout=GENEROUS_DEADLINE_S)
+            assert process.returncode == 0, output
+            assert ("steps 40 to 400" in output or "to 400 on 2" in output) == kill
     one, other = ((tmp_path / name / "model.safetensors") for name in ("whole", "killed"))
     assert one.read_bytes() == other.read_bytes()
     assert validation(one.parent) == validation(other.parent)
 
 
 @pytest.mark.soak
-def test_a_killed_process_ends_the_job_with_its_reason(tmp_path: Path) -> None:
+def test_without_restarts_a_kill_ends_the_job_with_the_cause(tmp_path: Path) -> None:
     out = tmp_path / "run"
     with launching(out, steps=5000) as (process, weights):
         wait_for(weights)
         os.kill(processes_of(out)[1], signal.SIGKILL)
-        told, _ = process.communicate(timeout=ENDED)
+        output, _ = process.communicate(timeout=GENEROUS_DEADLINE_S)
     assert process.returncode == 1
-    assert "Signal 9 (SIGKILL)" in told and told.count("moreish: ") <= 1
+    assert "Signal 9 (SIGKILL)" in output and output.count("moreish: ") <= 1
     assert processes_of(out) == []
 
 
 @pytest.mark.soak
-def test_an_interrupted_run_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
+def test_an_interrupted_run_resumes_with_another_number_of_processes(tmp_path: Path) -> None:
     with launching(tmp_path / "whole") as (process, _):
-        process.wait(ENDED)
+        process.wait(GENEROUS_DEADLINE_S)
     out = tmp_path / "run"
     with launching(out) as (process, weights):
         wait_for(weights)
         process.send_signal(signal.SIGTERM)
-        told, _ = process.communicate(timeout=ENDED)
-    assert "Resume with: moreish train --resume" in told
+        output, _ = process.communicate(timeout=GENEROUS_DEADLINE_S)
+    assert "Resume with: moreish train --resume" in output
     assert Run.open(out).record.status == "interrupted"
     for size in (1, 3):
         copy = shutil.copytree(out, tmp_path / f"run-{size}")
         if size == 1:
             command = [sys.executable, "-m", "moreish", "train", "--resume", copy]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=ENDED)
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=GENEROUS_DEADLINE_S
+            )
         else:
             done = launched("-m", "moreish", "train", "--resume", copy, size=size)
         assert done.returncode == 0, done.stderr
-        assert f"processes: {size} now, 2 before" in done.stdout
+        assert f"{size} processes now, 2 before" in done.stdout
         assert validation(copy) == pytest.approx(validation(tmp_path / "whole"), abs=1e-4)
 
 
 @pytest.mark.soak
-def test_mistakes_are_told_once(tmp_path: Path) -> None:
+def test_errors_are_reported_once(tmp_path: Path) -> None:
     wrong = {
         "unknown model 'gtp': did you mean 'gpt'?": ["--model", "gtp"],
         "kneser-ney only counts: start it with one": ["--model", "kneser-ney"],
@@ -200,7 +202,7 @@ def test_mistakes_are_told_once(tmp_path: Path) -> None:
     done = launched(
         "-m", "moreish", "train", "names", "--model", "mlp", *whole, "--steps", "2", "--out", run
     )
-    assert done.stderr.count("moreish: train.squared_weights asks for all weights") == 1
+    assert done.stderr.count("moreish: train.squared_weights needs all weights") == 1
     assert not run.exists()
     options = ("--max-restarts", "1")
     done = launched("-m", "moreish", "train", "names", "--steps", "1", options=options)
@@ -210,7 +212,7 @@ def test_mistakes_are_told_once(tmp_path: Path) -> None:
 
 @pytest.mark.soak
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-def test_minutes_end_when_they_should(tmp_path: Path, parallel: str) -> None:
+def test_minutes_end_on_time(tmp_path: Path, parallel: str) -> None:
     done = launched(
         "-m", "moreish", "train", "names", "--model", "gpt", "--minutes", "0.2", "--set",
         f"train.parallel={parallel}", "--out", tmp_path / "run",
@@ -223,8 +225,11 @@ def test_minutes_end_when_they_should(tmp_path: Path, parallel: str) -> None:
 
 @contextmanager
 def two_hosts() -> Iterator[list[list[str]]]:
-    """Two network namespaces that reach each other by a cable, and nothing else; what to begin a
-    command with that is to run there."""
+    """Create two network namespaces that can reach only each other.
+
+    Yields:
+        The prefix of a command line for each of them.
+    """
     names = [f"moreish-{os.getpid()}-{number}" for number in range(2)]
     cable = [f"mo{os.getpid()}{end}"[-12:] for end in "ab"]
 
@@ -252,10 +257,13 @@ def two_hosts() -> Iterator[list[list[str]]]:
 
 
 @pytest.mark.soak
-def test_two_hosts_train_what_one_does(tmp_path: Path) -> None:
+def test_two_hosts_have_the_losses_of_one(tmp_path: Path) -> None:
     train = ["-m", "moreish", "train", "names", *SMALL, "--steps", "100", "--out"]
     subprocess.run(
-        [sys.executable, *train, tmp_path / "one"], check=True, capture_output=True, timeout=ENDED
+        [sys.executable, *train, tmp_path / "one"],
+        check=True,
+        capture_output=True,
+        timeout=GENEROUS_DEADLINE_S,
     )
     with two_hosts() as hosts:
         started = []
@@ -269,7 +277,7 @@ def test_two_hosts_train_what_one_does(tmp_path: Path) -> None:
                     command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
                 )
             )
-        told = [process.communicate(timeout=ENDED)[0] for process in started]
-    assert [process.returncode for process in started] == [0, 0], told
-    assert "on 2 processes" in told[0] and "step" not in told[1]
+        outputs = [process.communicate(timeout=GENEROUS_DEADLINE_S)[0] for process in started]
+    assert [process.returncode for process in started] == [0, 0], outputs
+    assert "on 2 processes" in outputs[0] and "step" not in outputs[1]
     assert validation(tmp_path / "two") == pytest.approx(validation(tmp_path / "one"), abs=1e-4)

@@ -24,7 +24,7 @@ from moreish import api
 from moreish.data import catalog
 from moreish.errors import MoreishError
 from moreish.runs.run import Run
-from moreish.training.checkpoint import MANIFEST, _manifest
+from moreish.training.checkpoint import read_manifest
 from moreish.training.events import ignore
 
 torch.set_num_threads(1)
@@ -64,7 +64,7 @@ def newest(out: Path) -> int:
     steps = [
         int(place.name.removeprefix("step-"))
         for place in out.glob("checkpoints/step-*")
-        if not place.name.endswith(".part") and _manifest(place) is not None
+        if not place.name.endswith(".part") and read_manifest(place) is not None
     ]
     return max(steps, default=0)
 
@@ -123,5 +123,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    assert MANIFEST == "manifest.json"
     main()

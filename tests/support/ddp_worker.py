@@ -1,8 +1,6 @@
-"""What several processes are to do in tests: trainings of every kind, one after another.
+"""Trainings that tests run with several processes, and with `train_all` in one.
 
-    torchrun --nproc-per-node 2 together.py FOLDER CASE…
-
-The tests run the same in one process, with `train_all`.
+torchrun --nproc-per-node 2 ddp_worker.py FOLDER CASE…
 """
 
 import sys
@@ -20,11 +18,11 @@ ITEMS = [f"name{number}x{number * number % 97}" for number in range(300)]
 FSDP = {"parallel": "fsdp"}
 
 CASES: dict[str, dict[str, Any]] = {
-    # name: model, its settings and those of training; seven rows are no multiple of anything
+    # Every batch has seven rows, which no number of processes divides.
     "gpt": {"model": {"name": "gpt", "layers": 2}},
-    "gpt in parts of a batch": {"model": {"name": "gpt", "layers": 2}, "train": {"accumulate": 5}},
+    "gpt, micro-batches": {"model": {"name": "gpt", "layers": 2}, "train": {"accumulate": 5}},
     "gpt tied, fsdp": {"model": {"name": "gpt", "tied": True}, "train": {**FSDP, "accumulate": 5}},
-    "gpt reckoned again, fsdp": {
+    "gpt, activation checkpointing, fsdp": {
         "model": {"name": "gpt"},
         "train": {**FSDP, "activation_checkpointing": True},
     },
@@ -37,7 +35,7 @@ CASES: dict[str, dict[str, Any]] = {
     "lstm": {"model": {"name": "lstm"}},
     "wavenet": {"model": {"name": "wavenet"}},
     "fewer rows than processes": {"model": {"name": "mlp"}, "train": {"batch_size": 1}},
-    "weights penalised": {"model": {"name": "mlp"}, "train": {"squared_weights": 0.1}},
+    "weight penalty": {"model": {"name": "mlp"}, "train": {"squared_weights": 0.1}},
 }
 
 
@@ -45,7 +43,7 @@ FEW = ("gpt", "gpt tied, fsdp")
 
 
 def train_all(folder: Path, names: Iterable[str]) -> None:
-    """A run for each of the cases."""
+    """Train a run for each of the cases."""
     source = folder / "items.txt"
     if is_main_process():
         source.write_text("\n".join(ITEMS))
@@ -62,7 +60,7 @@ def train_all(folder: Path, names: Iterable[str]) -> None:
 
 
 def score_both_ways(folder: Path) -> None:
-    """The score that the processes find together is that of one of them alone, to the bit."""
+    """Check that the score of all processes has the bits of that of one process."""
     run = Run.open(folder / "gpt")
     with join_process_group() as group:
         shared = run.score("train", group=group)

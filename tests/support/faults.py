@@ -1,7 +1,7 @@
-"""A disk that fails at a chosen operation, and remembers what a power cut would leave.
+"""A disk that fails at a chosen operation, and simulates power cuts.
 
-All that Moreish writes durably goes through these functions of `os`: replaced, they count, fail as
-they are told, and keep beside the real folder what of it has reached the disk for certain.
+Durable writes use functions of `os`. Their replacements here count the operations, fail at the
+chosen one, and track which content has certainly reached the disk.
 """
 
 import errno
@@ -16,12 +16,12 @@ import pytest
 
 
 class Dead(BaseException):
-    """The process is no more: from here on, every operation ends in this."""
+    """The process died: every further operation raises this."""
 
 
 @dataclass
 class Node:
-    """A file or a folder, as programs see it, and as it is on the disk for certain."""
+    """A file or a folder: its content, and the part that has certainly reached the disk."""
 
     folder: bool
     content: bytes = b""
@@ -31,29 +31,38 @@ class Node:
 
     @classmethod
     def of(cls, path: Path) -> "Node":
-        """What is there already is on the disk."""
+        """Return the node of an existing file or folder, which is on the disk."""
         if path.is_dir():
             entries = {child.name: cls.of(child) for child in path.iterdir()}
             return cls(folder=True, entries=entries, flushed_entries=dict(entries))
         content = path.read_bytes()
         return cls(folder=False, content=content, flushed=content)
 
-    def left(self, place: Path, *, names: bool) -> None:
-        """Make at `place` what a power cut leaves: only what was flushed, or (`names`) that and all
-        names, as file systems do that write names first."""
+    def recreate(self, place: Path, *, names: bool) -> None:
+        """Create at `place` what a power cut leaves: only what was flushed, or (`names`) also all
+        names, as on file systems that write names first."""
         if not self.folder:
             place.write_bytes(self.flushed)
             return
         place.mkdir()
         for name, child in (self.entries if names else self.flushed_entries).items():
-            child.left(place / name, names=names)
+            child.recreate(place / name, names=names)
+
+
+SOAK_KILLS = 1000
+"""Number of kills in the soak test of trainings."""
+
+
+def describe_kills(number: int) -> str:
+    """Return the name of the proof in docs/reliability.md."""
+    return f"training, {number} times kill -9"
 
 
 FAULTS = ("EIO", "ENOSPC", "short", "dead before", "dead after")
 
 
 class Disk:
-    """Watches what happens below `root`; at operation number `at`, `fault` happens."""
+    """Tracks the operations below `root`; the one with number `at` fails with `fault`."""
 
     def __init__(self, root: Path, at: int | None = None, fault: str = "EIO") -> None:
         self.root, self.at, self.fault = root, at, fault
@@ -64,7 +73,7 @@ class Disk:
         self.dead = False
 
     def _at(self, path: Any, dir_fd: int | None) -> tuple[Node, str] | None:
-        """The folder and the name of what `path` means, if it is below the root."""
+        """Return the folder and the name of `path`, if it is below the root."""
         if dir_fd is not None:
             return (self.open[dir_fd], str(path)) if dir_fd in self.open else None
         try:
@@ -73,13 +82,13 @@ class Disk:
             return None
         node = self.node
         for part in parts[:-1]:
-            if part not in node.entries:  # the system will say so
+            if part not in node.entries:  # the real function raises the error
                 return None
             node = node.entries[part]
         return node, parts[-1] if parts else ""
 
     def operation(self, name: str, work: Callable[[], Any], partly: Callable[[], Any]) -> Any:
-        """Count `work`, and do it, or fail instead."""
+        """Count an operation, and do it or fail."""
         if self.dead:
             raise Dead
         self.done += 1
@@ -98,8 +107,8 @@ class Disk:
 
 
 @contextmanager
-def watched(monkeypatch: pytest.MonkeyPatch, disk: Disk) -> Iterator[None]:
-    """While open, `os` is that disk's."""
+def replace_os_functions(monkeypatch: pytest.MonkeyPatch, disk: Disk) -> Iterator[None]:
+    """Replace the functions of `os` by those of the disk."""
     real = {
         name: getattr(os, name)
         for name in ("open", "close", "write", "fsync", "mkdir", "rmdir", "unlink", "rename")
@@ -164,10 +173,10 @@ def watched(monkeypatch: pytest.MonkeyPatch, disk: Disk) -> Iterator[None]:
 
         return changed
 
-    def made(parent: Node, name: str) -> None:
+    def add(parent: Node, name: str) -> None:
         parent.entries[name] = Node(folder=True)
 
-    def gone(parent: Node, name: str) -> None:
+    def remove(parent: Node, name: str) -> None:
         del parent.entries[name]
 
     def rename(source: Any, target: Any, **options: Any) -> None:
@@ -184,15 +193,15 @@ def watched(monkeypatch: pytest.MonkeyPatch, disk: Disk) -> Iterator[None]:
     with monkeypatch.context() as patch:
         for name, function in {
             "open": open_, "close": close, "write": write, "fsync": fsync,
-            "mkdir": changing("mkdir", made), "rmdir": changing("rmdir", gone),
-            "unlink": changing("unlink", gone), "remove": changing("unlink", gone),
+            "mkdir": changing("mkdir", add), "rmdir": changing("rmdir", remove),
+            "unlink": changing("unlink", remove), "remove": changing("unlink", remove),
             "rename": rename, "replace": rename,
         }.items():  # fmt: skip
             patch.setattr(os, name, function)
         try:
             yield
         finally:
-            disk.dead = False  # the test lives on
+            disk.dead = False  # the test itself continues
 
 
 def attempts(
@@ -202,13 +211,21 @@ def attempts(
     check: Callable[[Path, bool], None],
     spare: Path,
 ) -> dict[str, int]:
-    """Let each operation of `action` fail in each way, on a fresh folder; `check` then looks at it,
-    and at what a power cut would leave at that moment. It is told whether `action` was done.
+    """Make each operation of an action fail in each way.
 
-    Returns how many faults of each kind there were.
+    Args:
+        monkeypatch: replaces the functions of `os`.
+        fresh: creates a new folder for each attempt.
+        action: the action, which is given the folder.
+        check: checks the folder, and what a power cut at that moment would leave; its second
+            argument is whether the action was completed.
+        spare: a folder for what power cuts leave.
+
+    Returns:
+        The number of faults of each kind.
     """
     disk = Disk(fresh())
-    with watched(monkeypatch, disk):
+    with replace_os_functions(monkeypatch, disk):
         action(disk.root)
     check(disk.root, True)
     total, counts = disk.done, dict.fromkeys((*FAULTS, "power cut"), 0)
@@ -218,7 +235,7 @@ def attempts(
                 continue
             failing = Disk(fresh(), at, fault)
             done = False
-            with watched(monkeypatch, failing):
+            with replace_os_functions(monkeypatch, failing):
                 try:
                     action(failing.root)
                     done = True
@@ -229,7 +246,7 @@ def attempts(
             if fault.startswith("dead"):
                 for number, names in enumerate((False, True)):
                     place = spare / f"{fault}-{at}-{number}".replace(" ", "-")
-                    failing.node.left(place, names=names)
+                    failing.node.recreate(place, names=names)
                     check(place, False)
                     counts["power cut"] += 1
     return counts

@@ -1,3 +1,5 @@
+"""Settings: layers, recipes, errors and deprecated names."""
+
 from pathlib import Path
 
 import pytest
@@ -25,7 +27,7 @@ def test_assignments_are_toml_or_plain_text() -> None:
         from_assignments(['a={"b": 1}'])
 
 
-def test_defaults_model_recipe_flags_in_this_order() -> None:
+def test_the_precedence_of_settings() -> None:
     assert resolve({}).train.lr is None
     assert resolve({"model": "bigram"}).train.optimizer == "sgd"
     recipe = {"model": {"name": "bigram"}, "train": {"lr": 7.0}}
@@ -79,7 +81,7 @@ def test_a_later_budget_replaces_an_earlier_one() -> None:
         ({"seed": -1}, "seed=-1"),
     ],
 )
-def test_wrong_settings_are_named(tree: dict, message: str) -> None:
+def test_errors_name_the_wrong_setting(tree: dict, message: str) -> None:
     with pytest.raises(MoreishError) as error:
         resolve(tree)
     assert message in str(error.value) and "{" not in str(error.value)
@@ -91,7 +93,7 @@ def test_a_run_config_survives_json() -> None:
     assert resolve(config.model_dump(mode="json")) == config
 
 
-def test_recipes_that_are_none(tmp_path: Path) -> None:
+def test_missing_or_invalid_recipes_are_errors(tmp_path: Path) -> None:
     with pytest.raises(MoreishError, match="no such recipe"):
         from_toml(tmp_path / "missing.toml")
     (tmp_path / "bad.toml").write_text("a = ")

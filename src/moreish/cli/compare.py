@@ -46,7 +46,7 @@ def compare_verb(
                     "difference": c.difference,
                     "stderr": c.stderr,
                     "interval": [c.low, c.high],
-                    "real": c.real,
+                    "real": c.is_significant,
                     "sentence": c.sentence(),
                 }
                 for c in comparisons

@@ -1,4 +1,4 @@
-"""Estimates what a training needs before the machine exists: FLOPs, memory, hours.
+"""Estimates of the FLOPs, memory and hours of a training, on this machine or another.
 
 docs/planning.md compares the estimates with published tables, and
 tests/unit/planning/test_estimate.py with measurements.
@@ -8,28 +8,26 @@ import math
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from moreish.config import DataConfig, RunConfig
 from moreish.data import CATALOG, find_dataset, is_available_offline
 from moreish.errors import MoreishError
-from moreish.models import CountBasedModel, GPTConfig, Model, build_model
-from moreish.planning.memory import KEPT_SHARE, LOGITS_BACK, WORKSPACE
-from moreish.tokenizers import GPT2_VOCAB_SIZE as GPT2_SIZE
-from moreish.tokenizers import check_vocab_size, tokenizer_builder
+from moreish.models import CountBasedModel, GPTConfig, Model
+from moreish.planning.memory import LOGITS_FACTOR, SAVED_FACTOR, WORKSPACE
+from moreish.tokenizers import GPT2_VOCAB_SIZE, check_vocab_size, tokenizer_builder
 from moreish.training import (
-    CHECKPOINTS_KEPT,
     DEFAULT_WINDOW,
     FlopCounter,
     TrainingSetup,
     budget_steps,
+    build_meta_model,
     build_sampler,
-    count_parameters,
+    checkpoint_bytes,
     device_peak_flops,
     optimizer_memory,
-    optimizer_state_bytes,
     parse_peak_flops,
+    peak_disk_bytes,
     resolve_device,
     resolve_precision,
     set_up,
@@ -99,8 +97,9 @@ class Estimate:
     """FLOPs of the forward and backward pass: 6 per weight of a matrix, and 12 x layers x width x
     length for attention (Chowdhery et al. 2022, "PaLM", appendix B)."""
     attention: float
-    """Share of the FLOPs that is attention."""
+    """Fraction of the FLOPs that is attention."""
     operations: float | None
+    """FLOPs of the whole training."""
     devices: int
     rows_at_once: int
     """Rows per micro-batch on each device."""
@@ -121,42 +120,42 @@ class Estimate:
 
 
 def estimate_run(
-    config: RunConfig, *, asked: bool, gpus: int, gpu: str | None, mfu: float
+    config: RunConfig, *, requires_data: bool, gpus: int, gpu: str | None, mfu: float
 ) -> Estimate:
-    """What the training that `config` says will take, with its data or without.
+    """Estimate the training of some settings, whose data may be missing.
 
     Args:
-        asked: whether the user named the data, which must then be here.
-        gpus: how many there will be.
-        gpu: the name or the TFLOP/s of each; None: the device here.
-        mfu: share of the peak that is used.
+        config: the settings.
+        requires_data: whether the data must be on this machine, because the user named them.
+        gpus: number of GPUs.
+        gpu: their name, or their peak in TFLOP/s; None stands for the device of this machine.
+        mfu: fraction of the peak to assume.
 
     Raises:
-        MoreishError: a setting is wrong, or depends on data that are not here.
+        MoreishError: a setting is wrong, or depends on missing data.
     """
     if gpus < 1 or not 0 < mfu <= 1:
         raise MoreishError(
-            "--gpus is 1 or more, and --mfu a share of the peak, above 0 and up to 1"
+            "--gpus must be 1 or more, and --mfu a fraction of the peak, above 0 and up to 1"
         )
-    if asked or data_are_here(config.data.source):
-        ready = set_up(config)
-        config, vocabulary, load = ready.config, ready.tokenizer.vocab_size, load_of(ready)
+    if requires_data or is_source_available(config.data.source):
+        setup = set_up(config)
+        config, vocabulary, load = setup.config, setup.tokenizer.vocab_size, measure_load(setup)
     else:
-        vocabulary = vocabulary_ahead(config.data)
-        load = load_ahead(config, vocabulary)
-    here = resolve_device(config.train.device)
-    precision = str(resolve_precision(config.train, here)).removeprefix("torch.")
-    if gpu is not None:
-        asked_for = config.train.precision
-        precision = "bfloat16" if asked_for == "auto" else asked_for
+        vocabulary = predict_vocabulary(config.data)
+        load = predict_load(config, vocabulary)
+    device = resolve_device(config.train.device)
+    precision: str = config.train.precision
+    if gpu is None:
+        precision = str(resolve_precision(config.train, device)).removeprefix("torch.")
     return estimate(
         config,
         vocabulary,
         load,
         devices=gpus,
-        peak=device_peak_flops(here) if gpu is None else parse_peak_flops(gpu),
+        peak=device_peak_flops(device) if gpu is None else parse_peak_flops(gpu),
         mfu=mfu,
-        precision=precision,
+        precision="bfloat16" if precision == "auto" else precision,
     )
 
 
@@ -170,40 +169,42 @@ def estimate(
     mfu: float = DEFAULT_MFU,
     precision: str = "float32",
 ) -> Estimate:
-    """What training as `config` says takes on so many devices.
+    """Estimate a training.
 
     Args:
-        peak: operations a second that each promises.
-        mfu: share of them that is used (model FLOPs utilisation).
-        precision: of products: float32, bfloat16 or float16.
+        config: the settings.
+        vocabulary: the vocabulary size.
+        load: the size and number of steps.
+        devices: the number of devices.
+        peak: peak FLOP/s of each device.
+        mfu: model FLOPs utilization.
+        precision: data type of matrix products: float32, bfloat16 or float16.
 
     Raises:
-        MoreishError: the model cannot be built, or is counted.
+        MoreishError: the model cannot be built, or only counts, or there are too many devices.
     """
-    model = outline(config, vocabulary)
-    work = FlopCounter(model)
-    operations = work.per_position(load.length)
-    tokens = None if load.steps is None else load.steps * load.tokens
-    in_all = None
+    model = build_trainable_model(config, vocabulary)
+    flops = FlopCounter(model)
+    per_position = flops.per_position(load.length)
+    tokens = operations = seconds = None
     if load.steps is not None:
-        in_all = operations * load.rows * load.length * load.steps
-    seconds = None
+        tokens = load.steps * load.tokens
+        operations = per_position * load.rows * load.length * load.steps
     if config.train.minutes is not None:
         seconds = config.train.minutes * 60
-    elif peak is not None and in_all is not None:
-        seconds = in_all / (devices * peak * mfu)
+    elif peak is not None and operations is not None:
+        seconds = operations / (devices * peak * mfu)
     if devices > load.rows:
         raise MoreishError(
-            f"a step has {load.rows:,} rows, which so many share at the most: give fewer --gpus, "
-            "or more train.batch_tokens"
+            f"a step has {load.rows:,} rows, which cannot be split over more devices: use fewer "
+            "--gpus, or more train.batch_tokens"
         )
-    parts = math.ceil(config.train.accumulate / devices)  # devices share them
-    at_once = math.ceil(math.ceil(load.rows / devices) / parts)
-    weights = sum(tensor.nbytes for tensor in model.state_dict().values())
-    checkpoint = weights + optimizer_state_bytes(model, config.train)
+    micro_batches = math.ceil(config.train.accumulate / devices)
+    rows_at_once = math.ceil(math.ceil(load.rows / devices) / micro_batches)
     embeddings = [m.weight for m in model.modules() if isinstance(m, nn.Embedding)]
     parameters = model.num_parameters()
-    alone = _memory(model, config, at_once * load.length, half=precision != "float32")
+    memory = _memory(model, config, rows_at_once * load.length, half=precision != "float32")
+    is_single = devices == 1
     return Estimate(
         config=config,
         vocabulary=vocabulary,
@@ -212,172 +213,176 @@ def estimate(
         embeddings=sum(weight.numel() for weight in embeddings),
         tokens=tokens,
         optimal_tokens=OPTIMAL_TOKENS_PER_PARAMETER * parameters,
-        operations_per_position=operations,
-        attention=1 - work.per_position(0) / operations if operations else 0.0,
-        operations=in_all,
+        operations_per_position=per_position,
+        attention=1 - flops.per_position(0) / per_position if per_position else 0.0,
+        operations=operations,
         devices=devices,
-        rows_at_once=at_once,
+        rows_at_once=rows_at_once,
         precision=precision,
-        ddp=alone if devices == 1 else replace(alone, copies=alone.copies + alone.gradients),
-        fsdp=None if devices == 1 else _shared_out(alone, model, devices),
-        checkpoint=checkpoint,
-        disk=2 * weights
-        + (CHECKPOINTS_KEPT + 1) * checkpoint,  # one more of each while it is written
+        ddp=memory if is_single else replace(memory, copies=memory.copies + memory.gradients),
+        fsdp=None if is_single else _sharded_memory(memory, model, devices),
+        checkpoint=checkpoint_bytes(model, config.train),
+        disk=peak_disk_bytes(model, config.train),
         peak=peak,
         mfu=mfu,
         hours=None if seconds is None else seconds / 3600,
     )
 
 
-def outline(config: RunConfig, vocabulary: int) -> Model:
-    """The model without memory for its weights. Raises MoreishError when it cannot be built, or
-    is not trained by gradients."""
-    count_parameters(config.model, vocabulary)  # says what is wrong with it
-    with torch.device("meta"):
-        model = build_model(config.model, vocabulary)
+def build_trainable_model(config: RunConfig, vocabulary: int) -> Model:
+    """Build the model without memory for its weights.
+
+    Raises:
+        MoreishError: it cannot be built, or is not trained by gradients.
+    """
+    model = build_meta_model(config.model, vocabulary)
     if isinstance(model, CountBasedModel):
-        raise MoreishError(f"{config.model.name} is counted, in one go: there is nothing to plan")
+        raise MoreishError(f"{config.model.name} only counts, in one pass: there is no plan for it")
     return model
 
 
-def load_of(ready: TrainingSetup) -> Load:
-    """The steps of a training whose data are here."""
-    model = outline(ready.config, ready.tokenizer.vocab_size)
-    tokens = ready.splits["train"]
-    sampler = build_sampler(ready.config, tokens, model)
+def measure_load(setup: TrainingSetup) -> Load:
+    """Return the load of a training whose data are available."""
+    model = build_trainable_model(setup.config, setup.tokenizer.vocab_size)
+    tokens = setup.splits["train"]
+    sampler = build_sampler(setup.config, tokens, model)
     batch = sampler.batch(0)
+    rows, length = batch.tokens_BT.shape
     return Load(
-        rows=len(batch.tokens_BT),
-        length=batch.tokens_BT.shape[1],
+        rows=rows,
+        length=length,
         tokens=batch.num_targets,
-        steps=budget_steps(ready.config.train, sampler),
+        steps=budget_steps(setup.config.train, sampler),
         data_tokens=tokens.num_predictions,
     )
 
 
-def load_ahead(config: RunConfig, vocabulary: int) -> Load:
-    """The steps of a training on running text that is not here.
+def predict_load(config: RunConfig, vocabulary: int) -> Load:
+    """Return the load of a training on running text that is not available.
 
     Raises:
-        MoreishError: they depend on it.
+        MoreishError: it depends on the text.
     """
     train = config.train
     if train.batch_size == "all":
-        raise MoreishError(f"{config.data.source} is not here, and a batch is to be all of it")
-    length = outline(config, vocabulary).max_length or DEFAULT_WINDOW
+        raise MoreishError(
+            f"{config.data.source} is not on this machine, and train.batch_size=all needs its size"
+        )
+    length = build_trainable_model(config, vocabulary).max_length or DEFAULT_WINDOW
     rows = train.batch_size or max(1, round(train.batch_tokens / length))
     assert isinstance(rows, int)
     return Load(rows=rows, length=length, tokens=rows * length, steps=train.steps, data_tokens=None)
 
 
-def data_are_here(source: str) -> bool:
+def is_source_available(source: str) -> bool:
     """Whether the source can be read without a network."""
-    return (
-        is_available_offline(find_dataset(source))
-        if source in CATALOG
-        else Path(source).expanduser().exists()
-    )
+    if source in CATALOG:
+        return is_available_offline(find_dataset(source))
+    return Path(source).expanduser().exists()
 
 
-def vocabulary_ahead(data: DataConfig) -> int:
-    """How many tokens there will be in a vocabulary, without the text.
+def predict_vocabulary(data: DataConfig) -> int:
+    """Return the vocabulary size of a tokenizer without the text.
 
     Raises:
-        MoreishError: the text decides it.
+        MoreishError: it depends on the text.
     """
     check_vocab_size(data.tokenizer, data.limits)
     if data.tokenizer == "gpt2":
-        return GPT2_SIZE
+        return GPT2_VOCAB_SIZE
     if data.tokenizer == "bpe" and data.vocab_size is not None:
         return data.vocab_size
-    made = tokenizer_builder(data.tokenizer)
-    if made.needs_text or data.tokenizer == "char":
+    builder = tokenizer_builder(data.tokenizer)
+    if builder.needs_text or data.tokenizer == "char":
         raise MoreishError(
-            f"{data.source} is not here, and its text decides the vocabulary: put it there, or "
-            "name one that is known, e.g. --tokenizer gpt2"
+            f"{data.source} is not on this machine, and its text decides the vocabulary: put it "
+            "there, or choose a tokenizer with a fixed one, e.g. --tokenizer gpt2"
         )
-    return made.build([], boundary=True).vocab_size
+    return builder.build([], boundary=True).vocab_size
 
 
-def kept(
-    config: GPTConfig, vocabulary: int, *, half: bool = False, recompute: bool = False
+def saved_bytes(
+    config: GPTConfig, vocabulary: int, *, half: bool = False, checkpointing: bool = False
 ) -> tuple[float, float]:
-    """Bytes that autograd keeps of each position of a GPT for the way back; with dropout, those of
-    kernels that keep no affinities (as on GPUs).
+    """Return the bytes per position that autograd saves for the backward pass of a GPT.
+
+    Attention is assumed to save no scores, as the kernels of GPUs do with dropout too.
 
     Args:
-        half: whether products are in 16 bits.
-        recompute: whether layers are reckoned again: one of them is kept then, with its gradients,
-            and what goes into each.
+        config: the settings of the model.
+        vocabulary: the vocabulary size.
+        half: whether matrix products are in 16 bits.
+        checkpointing: whether activations are recomputed: then the input of each block is saved,
+            and all of one block with its gradients.
 
     Returns:
-        of its blocks and its last norm, and of its logits.
+        The bytes of the blocks with the last norm, and those of the logits.
     """
     size, width = (2 if half else 4), config.width
-    ours = width * (config.kv_heads or config.heads) // config.heads
-    turned, grouped = config.positions == "rotary", ours < width
-    # Norms are in float32: their input and what it was divided by; of RMS norm the quotient too.
+    kv_width = width * (config.kv_heads or config.heads) // config.heads
+    is_rotary, is_grouped = config.positions == "rotary", kv_width < width
+    is_cast = config.qk_norm and half
+    # Norms are in float32: their input and divisor, and for RMS norm the quotient.
     norm = {"layer": 4 * width + 8, "rms": 8 * width + 4}[config.norm]
-    attention = norm + size * width  # what queries, keys and values are made of
-    lost = grouped and (turned or (config.qk_norm and half))
-    attention += 0 if lost else size * (width + 2 * ours)
-    attention += size * 2 * width if grouped else 0  # keys and values, repeated
+    block = norm + size * width  # the input of the queries, keys and values
+    if not (is_grouped and (is_rotary or is_cast)):
+        block += size * (width + 2 * kv_width)
+    if is_grouped:
+        block += size * 2 * width  # keys and values, repeated
     if config.qk_norm:
-        attention += size * (width + ours) + size * width
-        attention += 4 * (width + ours) if half else 0
-    if turned and not (config.qk_norm and half):
-        attention += size * (width + ours)
-    attention += size * width + 4 * config.heads  # what the heads gathered, and their denominators
-    block = attention
-    gated = config.feedforward == "swiglu"
-    ratio = config.feedforward_ratio * (2 / 3 if gated else 1)
-    inner = config.feedforward_width or max(1, round(width * ratio))
-    times = {"swiglu": 4, "relu": 1}.get(config.feedforward, 2)
-    block += norm + size * width + times * size * inner
+        block += size * (width + kv_width) + size * width
+        block += 4 * (width + kv_width) if half else 0
+    if is_rotary and not is_cast:
+        block += size * (width + kv_width)
+    block += size * width + 4 * config.heads  # the output of attention, and its denominators
+    is_gated = config.feedforward == "swiglu"
+    ratio = config.feedforward_ratio * (2 / 3 if is_gated else 1)
+    hidden = config.feedforward_width or max(1, round(width * ratio))
+    hidden_copies = {"swiglu": 4, "relu": 1}.get(config.feedforward, 2)
+    block += norm + size * width + hidden_copies * size * hidden
     if config.dropout:
-        block += 2 * width  # masks, a byte each
+        block += 2 * width  # masks, one byte per element
     last = size * width + (norm if config.norm_place == "before" else 0) + 16  # tokens and targets
     logits = 4 * vocabulary + (size * vocabulary if config.softcap else 0)
-    blocks = 2 * block + 4 * width * config.layers if recompute else config.layers * block
+    blocks = 2 * block + 4 * width * config.layers if checkpointing else config.layers * block
     return blocks + last, logits
 
 
 def _memory(model: Model, config: RunConfig, positions: int, *, half: bool) -> Memory:
-    """On one device that has all of the weights."""
+    """Estimate the memory of a device that holds all weights."""
     weights = float(sum(p.nbytes for p in model.parameters()))
     activations = logits = None
-    cast = 0.0
+    copies = 0.0
     if isinstance(config.model, GPTConfig):
-        inside, at_end = kept(
-            config.model,
-            model.vocab_size,
-            half=half,
-            recompute=config.train.activation_checkpointing,
+        checkpointing = config.train.activation_checkpointing
+        saved, saved_logits = saved_bytes(
+            config.model, model.vocab_size, half=half, checkpointing=checkpointing
         )
-        activations = KEPT_SHARE * inside * positions
-        logits = KEPT_SHARE * at_end * positions + LOGITS_BACK * 4 * model.vocab_size * positions
-        if half:  # autocast keeps each matrix once more
-            cast = 2.0 * FlopCounter(model).weights
+        activations = SAVED_FACTOR * saved * positions
+        logits = SAVED_FACTOR * saved_logits * positions
+        logits += LOGITS_FACTOR * 4 * model.vocab_size * positions
+        if half:  # autocast keeps a copy of each matrix
+            copies = 2.0 * FlopCounter(model).weights
     return Memory(
         weights=weights,
         gradients=weights,
         moments=optimizer_memory(model, config.train),
-        copies=cast,
+        copies=copies,
         activations=activations,
         logits=logits,
         libraries=WORKSPACE,
     )
 
 
-def _shared_out(alone: Memory, model: Model, devices: int) -> Memory:
-    """The same, with each block a unit that is gathered when it is its turn, the next one already
-    behind it, and all that lies outside of blocks a unit that stays."""
+def _sharded_memory(memory: Memory, model: Model, devices: int) -> Memory:
+    """Return the memory of each device with FSDP, which gathers one block at a time and prefetches
+    the next; weights outside of blocks stay gathered."""
     blocks = [sum(p.nbytes for p in block.parameters()) for block in getattr(model, "blocks", [])]
-    outside = alone.weights - sum(blocks)
+    outside = memory.weights - sum(blocks)
     return replace(
-        alone,
-        weights=alone.weights / devices,
-        gradients=alone.gradients / devices,
-        moments=alone.moments / devices,
-        copies=alone.copies + 2 * outside + 3 * max(blocks, default=0),
+        memory,
+        weights=memory.weights / devices,
+        gradients=memory.gradients / devices,
+        moments=memory.moments / devices,
+        copies=memory.copies + 2 * outside + 3 * max(blocks, default=0),
     )

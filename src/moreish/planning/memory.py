@@ -1,4 +1,4 @@
-"""What a training will need of memory, asked before it begins."""
+"""Checks before a training or a count that its memory suffices."""
 
 import math
 from contextlib import suppress
@@ -16,135 +16,141 @@ from moreish.training import Trainer, available_memory, checkpointable_models, o
 from moreish.utils.files import format_bytes
 
 WORKSPACE = 64e6
-"""Bytes that the libraries for products take for themselves, and that lie between other blocks."""
+"""Bytes for the workspace of libraries and for fragmentation."""
 
-KEPT_SHARE, LOGITS_BACK = 1.1, 2
-"""On the way back each layer makes one more of its own, and the loss two of what it was made of."""
+SAVED_FACTOR = 1.1
+"""Factor on the saved activations: the backward pass makes one more of each layer."""
 
-TABLES, COUNTING = 23, 100
-"""Bytes that each distinct n-gram leaves in the tables, and that each of the longest takes while it
-is counted (measured on random text)."""
+LOGITS_FACTOR = 2
+"""Factor on the logits: the loss makes two more tensors of their size."""
 
-SAMPLE = 1 << 20
-"""Tokens from which the number of distinct n-grams is reckoned."""
+NGRAM_BYTES = 23
+"""Bytes of a distinct n-gram in the tables (measured on random text)."""
+
+COUNTING_BYTES = 100
+"""Bytes of a distinct n-gram of the longest order while it is counted (measured likewise)."""
+
+MAX_COUNTED_TOKENS = 1 << 20
+"""Tokens from which the number of distinct n-grams is extrapolated."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Need:
-    """Bytes, beside the weights, which are there already."""
+class TrainingMemory:
+    """The memory of a training in bytes, besides its weights."""
 
     fixed: float
-    """Of gradients, the optimizer and libraries, and of a copy of the weights for a trial."""
+    """Gradients, optimizer state, libraries, and a copy of the weights for a trial."""
     row: float
-    """Of what each row of a batch leaves for the way back."""
+    """What each row of a batch saves for the backward pass."""
     rows: int
 
-    def total(self, parts: int) -> float:
-        """With batches that are taken in so many parts."""
-        return self.fixed + self.row * math.ceil(self.rows / parts)
+    def total(self, micro_batches: int) -> float:
+        return self.fixed + self.row * math.ceil(self.rows / micro_batches)
 
 
-def needed(trainer: Trainer) -> Need:
-    """From the forward pass of one row."""
+def measure_memory(trainer: Trainer) -> TrainingMemory:
+    """Estimate the memory of a training from the forward pass of one row."""
     model, batch = trainer.model, trainer.sampler.batch(0)
-    rows = math.ceil(len(batch.tokens_BT) / trainer.group.size)
     row = batch[:1].to(trainer.device)
-    kept = _kept(trainer, row)
+    saved = _saved_bytes(trainer, row)
     for part in checkpointable_models(model):
-        if not part.activation_checkpointing:
-            continue
-        # Outside of its layers as always; what goes into each; and one with all its gradients.
-        assert isinstance(part, GPT)
-        part.activation_checkpointing = False
-        inside = _kept(trainer, row) - kept
-        part.activation_checkpointing = True
-        kept += 2 * inside / len(part.blocks)
-        kept += 4 * row.tokens_BT.numel() * part.embedding.embedding_dim * len(part.blocks)
+        if part.activation_checkpointing:
+            # The input of each block, and all of one block with its gradients.
+            assert isinstance(part, GPT)
+            part.activation_checkpointing = False
+            inside = _saved_bytes(trainer, row) - saved
+            part.activation_checkpointing = True
+            saved += 2 * inside / len(part.blocks)
+            saved += 4 * row.tokens_BT.numel() * part.embedding.embedding_dim * len(part.blocks)
     logits = 4 * row.tokens_BT.numel() * model.vocab_size
     weights = sum(p.nbytes for p in model.parameters())
-    copies = 1 + float(trainer.config.minutes is not None)
-    return Need(
+    copies = 2 if trainer.config.minutes is not None else 1
+    return TrainingMemory(
         fixed=WORKSPACE + copies * weights + optimizer_memory(model, trainer.config),
-        row=KEPT_SHARE * kept + LOGITS_BACK * logits,
-        rows=rows,
+        row=SAVED_FACTOR * saved + LOGITS_FACTOR * logits,
+        rows=math.ceil(len(batch.tokens_BT) / trainer.group.size),
     )
 
 
-def _kept(trainer: Trainer, row: Batch) -> float:
-    """Bytes that the forward pass of `row` leaves for the way back."""
+def _saved_bytes(trainer: Trainer, row: Batch) -> float:
+    """Return the bytes that autograd saves in the forward pass of `row`."""
     model = trainer.model
     own = {p.untyped_storage().data_ptr() for p in (*model.parameters(), *model.buffers())}
-    kept: dict[int, int] = {}
+    saved: dict[int, int] = {}
 
-    def keep(tensor: Tensor) -> Tensor:
+    def record(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
+            saved[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor):
         loss = trainer.objective(model.train(), row)
     del loss
-    return sum(kept.values())
+    return sum(saved.values())
 
 
 def check_training_memory(trainer: Trainer) -> float:
-    """How many bytes the training will need; raises MoreishError when there are not so many, and
-    says what would fit."""
-    need, parts = needed(trainer), math.ceil(trainer.config.accumulate / trainer.group.size)
-    free = free_memory(trainer.device)
-    if need.total(parts) <= free:
-        return need.total(parts)
+    """Return the estimated memory of a training in bytes.
+
+    Raises:
+        MoreishError: less is free; the message says what would fit.
+    """
+    memory, processes = measure_memory(trainer), trainer.group.size
+    micro_batches = math.ceil(trainer.config.accumulate / processes)
+    needed, free = memory.total(micro_batches), free_memory(trainer.device)
+    if needed <= free:
+        return needed
     problem = (
-        f"this training needs about {format_bytes(need.total(parts))} of memory, and "
-        f"{format_bytes(free)} are free"
+        f"this training needs about {format_bytes(needed)} of memory, and {format_bytes(free)} are "
+        "free"
     )
-    more = [2**power for power in range(1, 1 + (need.rows - 1).bit_length())]
-    for part in (part for part in more if part > parts):
-        if need.total(part) <= free:
+    for power in range(1, 1 + (memory.rows - 1).bit_length()):
+        if 2**power > micro_batches and memory.total(2**power) <= free:
+            parts = 2**power * processes
             raise MoreishError(
-                f"{problem}: --set train.accumulate={part * trainer.group.size} takes each batch "
-                f"in {part * trainer.group.size} parts, for which {format_bytes(need.total(part))} "
-                "suffice"
+                f"{problem}: --set train.accumulate={parts} takes each batch in {parts} parts, for "
+                f"which {format_bytes(memory.total(2**power))} suffice"
             )
-    raise MoreishError(f"{problem}: give the model fewer layers, less width or less --context")
+    raise MoreishError(f"{problem}: use fewer layers, less width or a smaller --context")
 
 
 def check_counting_memory(model: Model, tokens: TokenDataset) -> None:
-    """Raises MoreishError when the n-grams that `model` is to count are more than memory holds, and
-    says which order would fit."""
+    """Check that the n-gram counts of `model` fit into memory.
+
+    Raises:
+        MoreishError: they do not; the message names an order that would fit.
+    """
     free = free_memory(torch.device("cpu"))
     folds = 1 + getattr(model, "folds", 0)
+
+    def needed(order: int, distinct: float) -> float:
+        shorter = sum(min(distinct, model.vocab_size**m) for m in range(1, order + 1))
+        return folds * NGRAM_BYTES * shorter + COUNTING_BYTES * distinct
+
+    def expected(order: int) -> float:
+        return needed(order, expected_ngrams(tokens, order, model.vocab_size))
+
     for part in model.modules():
         if not isinstance(part, KneserNey | NGram):
             continue
-
-        def need(order: int, distinct: float) -> float:
-            shorter = sum(min(distinct, model.vocab_size**m) for m in range(1, order + 1))
-            return folds * TABLES * shorter + COUNTING * distinct
-
-        if need(part.order, tokens.num_predictions) <= free:
-            continue  # whatever it holds
-        found = need(part.order, expected_grams(tokens, part.order, model.vocab_size))
-        if found <= free:
+        if needed(part.order, tokens.num_predictions) <= free:  # whatever the text is
             continue
-        fitting = [
-            order
-            for order in range(1, part.order)
-            if need(order, expected_grams(tokens, order, model.vocab_size)) <= free
-        ]
+        if (estimate := expected(part.order)) <= free:
+            continue
+        fitting = [order for order in range(1, part.order) if expected(order) <= free]
         name = "model.order" if part is model else "model.counts.order"
-        advice = f"--set {name}={fitting[-1]} would fit" if fitting else "give less text"
+        advice = f"--set {name}={fitting[-1]} would fit" if fitting else "use less text"
         raise MoreishError(
-            f"counting needs about {format_bytes(found)} of memory, and "
+            f"counting needs about {format_bytes(estimate)} of memory, and "
             f"{format_bytes(free)} are free: {advice}"
         )
 
 
-def expected_grams(tokens: TokenDataset, order: int, vocab_size: int) -> float:
-    """About how many distinct n-grams there are, from how they grow in the beginning: as a power of
-    the length (Heaps 1978, section 7.5)."""
-    sizes = [min(tokens.num_predictions, SAMPLE // part) for part in (4, 1)]
+def expected_ngrams(tokens: TokenDataset, order: int, vocab_size: int) -> float:
+    """Estimate the number of distinct n-grams from its growth at the beginning of the text, which
+    is a power of the length (Heaps 1978, section 7.5)."""
+    sizes = [min(tokens.num_predictions, MAX_COUNTED_TOKENS // part) for part in (4, 1)]
     few, many = (
         len(count_ngrams(replace(tokens, ids_N=tokens.ids_N[: size + 1]), order, vocab_size)[0])
         for size in sizes
@@ -156,14 +162,14 @@ def expected_grams(tokens: TokenDataset, order: int, vocab_size: int) -> float:
 
 
 def free_memory(device: torch.device) -> float:
-    """Bytes that this process can have on `device`: of a machine's memory its share."""
+    """Return the free memory of `device` in bytes; of the machine's, the share of this process."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return min(available_memory(), _of_container()) / local_world_size()
+    return min(available_memory(), container_memory()) / local_world_size()
 
 
-def _of_container(folder: Path = Path("/sys/fs/cgroup")) -> float:
-    """What a container's limit leaves (Linux, cgroup 2)."""
+def container_memory(folder: Path = Path("/sys/fs/cgroup")) -> float:
+    """Return the free memory of a container in bytes (Linux, cgroup 2); infinite outside of one."""
     with suppress(OSError, ValueError):
         limit = int((folder / "memory.max").read_text())
         return limit - int((folder / "memory.current").read_text())

@@ -44,8 +44,8 @@ class RunGroup:
         return mean(self.losses)
 
     @property
-    def lone(self) -> bool:
-        """Whether the effect of the seed is unknown: it has one run, whose loss depends on it."""
+    def is_single_seed(self) -> bool:
+        """Whether the effect of the seed is unknown: it has an effect, and there is one run."""
         return len(self.runs) == 1 and not isinstance(self.runs[0].model, CountBasedModel)
 
     @property
@@ -66,11 +66,11 @@ class Comparison:
     stderr: float
     low: float
     high: float
-    lone: bool
-    """Whether the effect of the seed on a group is unknown."""
+    is_single_seed: bool
+    """Whether the effect of the seed on one of the groups is unknown."""
 
     @property
-    def real(self) -> bool:
+    def is_significant(self) -> bool:
         """Whether the difference is significant: the interval excludes zero."""
         return self.low > 0 or math.isinf(self.difference)
 
@@ -81,8 +81,12 @@ class Comparison:
         if math.isinf(self.difference):
             return f"{self.better} is better than {self.worse}, which gives it probability 0"
         interval = f"{self.difference:.4f} nats (95 % between {self.low:.4f} and {self.high:.4f})"
-        caution = "; one run does not show how much other seeds would change" if self.lone else ""
-        if self.real:
+        caution = (
+            "; one run does not show how much other seeds would change"
+            if self.is_single_seed
+            else ""
+        )
+        if self.is_significant:
             return f"{self.better} is better than {self.worse} by {interval}{caution}"
         return (
             f"{self.better} and {self.worse} are not significantly different: they differ by "
@@ -158,29 +162,27 @@ def compare_groups(better: RunGroup, worse: RunGroup, sizes_U: Sizes) -> Compari
         sizes_U: number of tokens or bytes of each unit.
     """
     difference = worse.loss - better.loss  # NaN if both are infinite
-    lone = better.lone or worse.lone
-    if not math.isfinite(difference):
-        return Comparison(
-            better=better.name, worse=worse.name, difference=difference, stderr=math.nan,
-            low=math.nan, high=math.nan, lone=lone,
-        )  # fmt: skip
-    residuals_U = worse.unit_sums_U - better.unit_sums_U - difference * sizes_U
-    units = len(sizes_U)
-    of_tokens = units / (units - 1) * float(residuals_U @ residuals_U) / float(sizes_U.sum()) ** 2
-    parts = [(of_tokens, units - 1)]
-    parts += [(g.seed_variance, len(g.runs) - 1) for g in (better, worse) if len(g.runs) > 1]
-    total = sum(part for part, _ in parts)
-    # Welch-Satterthwaite degrees of freedom: few seeds give a wide interval.
-    freedom = total**2 / max(sum(part**2 / df for part, df in parts), 1e-300)
-    margin = student_quantile(0.5 + CONFIDENCE / 2, freedom) * math.sqrt(total)
+    stderr = margin = math.nan
+    if math.isfinite(difference):
+        units = len(sizes_U)
+        residuals_U = worse.unit_sums_U - better.unit_sums_U - difference * sizes_U
+        squares = float(residuals_U @ residuals_U) / float(sizes_U.sum()) ** 2
+        # The variance of each part, and its degrees of freedom.
+        parts = [(units / (units - 1) * squares, units - 1)]
+        parts += [(g.seed_variance, len(g.runs) - 1) for g in (better, worse) if len(g.runs) > 1]
+        total = sum(part for part, _ in parts)
+        # Welch-Satterthwaite degrees of freedom: few seeds give a wide interval.
+        freedom = total**2 / max(sum(part**2 / df for part, df in parts), 1e-300)
+        stderr = math.sqrt(total)
+        margin = student_quantile(0.5 + CONFIDENCE / 2, freedom) * stderr
     return Comparison(
         better=better.name,
         worse=worse.name,
         difference=difference,
-        stderr=math.sqrt(total),
+        stderr=stderr,
         low=difference - margin,
         high=difference + margin,
-        lone=lone,
+        is_single_seed=better.is_single_seed or worse.is_single_seed,
     )
 
 
@@ -203,18 +205,16 @@ def student_quantile(probability: float, freedom: float) -> float:
 
 
 def _units(run: Run, split: SplitName, *, per_byte: bool) -> tuple[NDArray[np.int64], Sizes]:
-    """(P,) the unit of each predicted token, and (U,) the size of each unit, in tokens or bytes."""
+    """Return the unit of each prediction, and the size of each unit in tokens or bytes."""
     tokens = run.split(split)
-    lengths_P = np.ones(tokens.num_predictions, dtype=np.int64)
+    lengths_N = np.ones(len(tokens.ids_N), dtype=np.int64)
     if per_byte:
-        lengths_P = run.tokenizer.byte_lengths()[tokens.ids_N[1:].astype(np.int64)]
+        lengths_N = run.tokenizer.byte_lengths()[tokens.ids_N[:].astype(np.int64)]
+    lengths_P = lengths_N[1:]
     if tokens.items:
         unit_P = np.searchsorted(tokens.boundaries, np.arange(tokens.num_predictions), "right") - 1
-    else:
-        # A stretch of bytes is the same text for every tokenizer.
-        before = 0
-        if per_byte:  # the first token is not predicted, and may have several bytes
-            before = int(run.tokenizer.byte_lengths()[int(tokens.ids_N[0])])
+    else:  # a block of bytes is the same text for every tokenizer
+        before = int(lengths_N[0]) if per_byte else 0  # the first token is not predicted
         unit_P = (before + np.cumsum(lengths_P) - 1) // STDERR_BLOCK
     sizes_U = np.bincount(unit_P, lengths_P)
     if len(sizes_U) < 2:
@@ -223,17 +223,18 @@ def _units(run: Run, split: SplitName, *, per_byte: bool) -> tuple[NDArray[np.in
 
 
 def _split_text(run: Run, split: SplitName) -> list[bytes]:
-    """The text of a split, item by item."""
-    tokens, tokenizer = run.split(split), run.tokenizer
-    if not tokens.items:
-        return [tokenizer.decode_bytes(tokens.ids_N[:].astype(np.int64))]
-    return [tokenizer.decode_bytes(tokens.item(i)) for i in range(len(tokens.boundaries) - 1)]
+    """Return the text of a split, item by item."""
+    tokens = run.split(split)
+    items = [tokens.ids_N[:].astype(np.int64)]
+    if tokens.items:
+        items = [tokens.item(i) for i in range(len(tokens.boundaries) - 1)]
+    return [run.tokenizer.decode_bytes(item) for item in items]
 
 
 def settings_key(run: Run) -> str:
-    """A string that is equal for runs that differ only in their seed.
+    """Return a string that is equal for runs that differ only in their seed.
 
-    The source's name and the tracker are ignored; that the texts are equal is checked elsewhere.
+    The source and the tracker are ignored; `compare` checks that the texts are equal.
     """
     data = run.config.data.model_copy(update={"source": ""})
     train = run.config.train.model_copy(update={"track": None})

@@ -49,6 +49,9 @@ RENAMED_METRICS = {"utilisation": "mfu", "went_back": "rollback"}
 MAX_LINE_BYTES = 1 << 24
 """Longest line of metrics.jsonl that is parsed; a longer one is damaged."""
 
+DAMAGE_ERRORS = (OSError, ValueError, LookupError, TypeError)
+"""Errors that reading a damaged file can raise."""
+
 REFERENCE = "data/train.json"
 """File that names the prepared dataset, in place of its training tokens."""
 
@@ -57,7 +60,7 @@ MAX_SEARCHABLE_TOKENS = 1 << 25
 
 
 class RunFolder:
-    """The files of one run; a run works without its source text."""
+    """The files of one run, which do not depend on its source text."""
 
     def __init__(self, path: Path, record: RunRecord) -> None:
         """
@@ -85,16 +88,16 @@ class RunFolder:
         """
         path = Path(path).expanduser()
         backup = backup_path(path)
-        if not path.exists() and is_run(backup):
+        if is_run(path):
+            return cls(path, cls._read_record(path))
+        if path.exists():
+            raise MoreishError(f"{path} is not a run folder: it has no run.json{other_runs(path)}")
+        if is_run(backup):
             raise MoreishError(
                 f"replacing {path} was interrupted; the old run is still there: "
                 f"{shlex.join(['mv', str(backup), str(path)])}"
             )
-        if not path.exists():
-            raise MoreishError(f"no run at {path}{other_runs(path)}")
-        if not is_run(path):
-            raise MoreishError(f"{path} is not a run folder: it has no run.json{other_runs(path)}")
-        return cls(path, cls._read_record(path))
+        raise MoreishError(f"no run at {path}{other_runs(path)}")
 
     @classmethod
     def create(
@@ -117,12 +120,14 @@ class RunFolder:
             OSError: the disk is full, or the like.
         """
         check_run_path(path, overwrite=overwrite)
-        replacing = is_run(path)
+        is_replacing = is_run(path)
         record = RunRecord.new(config, data, tokenizer.fingerprint())
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
         try:
-            for leftover in path.parent.glob(f".{path.name}.*{PARTIAL_SUFFIX}"):  # of a killed one
+            for leftover in path.parent.glob(
+                f".{path.name}.*{PARTIAL_SUFFIX}"
+            ):  # of a killed process
                 shutil.rmtree(leftover, ignore_errors=True)
             (partial / "data").mkdir(parents=True)
             for name, tokens in splits.items():
@@ -132,7 +137,7 @@ class RunFolder:
                     save_tokens(partial / "data" / f"{name}.npy", tokens)
             write_atomic(partial / "tokenizer.json", encode_json(tokenizer.to_json()))
             write_atomic(partial / "run.json", encode_json(record.model_dump(mode="json")))
-            if replacing:
+            if is_replacing:
                 remove_run(backup_path(path))
                 path.rename(backup_path(path))
             fsync_folder(partial / "data")
@@ -140,7 +145,7 @@ class RunFolder:
             fsync_folder(path.parent)
         except BaseException as error:
             shutil.rmtree(partial, ignore_errors=True)
-            if replacing and not path.exists():
+            if is_replacing and not path.exists():
                 backup_path(path).rename(path)
             if isinstance(error, OSError):
                 check_run_path(path, overwrite=overwrite)  # another process may have been faster
@@ -198,7 +203,7 @@ class RunFolder:
         try:
             data = read_json(path)
             tokenizer = tokenizer_from_json(data, boundary=self.record.data.boundary)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except DAMAGE_ERRORS as error:
             raise _damaged(path, error) from None
         if tokenizer.fingerprint() != self.record.tokenizer:
             raise MoreishError(f"{path} is not the tokenizer that this run was trained with")
@@ -231,14 +236,14 @@ class RunFolder:
             MoreishError: there are no weights yet, or they are damaged or of another model.
         """
         path = self.path / "model.safetensors"
-        if not self.has_weights and self.record.status == "diverged":
-            raise MoreishError(
-                f"{self.path} has no weights because its training diverged: train again with a "
-                "lower --set train.lr and --overwrite"
-            )
-        if not self.has_weights and self.record.status in ENDED_STATUSES:
-            raise MoreishError(f"{self.path} is damaged: its model.safetensors is missing")
         if not self.has_weights:
+            if self.record.status == "diverged":
+                raise MoreishError(
+                    f"{self.path} has no weights because its training diverged: train again with a "
+                    "lower --set train.lr and --overwrite"
+                )
+            if self.record.status in ENDED_STATUSES:
+                raise MoreishError(f"{self.path} is damaged: its model.safetensors is missing")
             resume = command("train", "--resume", self.path)
             raise MoreishError(f"{self.path} has no weights yet: resume with {resume}")
         try:
@@ -255,14 +260,7 @@ class RunFolder:
             if metadata.get("data", self._data_sha256) != self._data_sha256:
                 raise ValueError("it was trained on other data, or on another split of them")
             load_state(model, state)
-        except (
-            OSError,
-            safetensors.SafetensorError,
-            RuntimeError,
-            ValueError,
-            LookupError,
-            TypeError,
-        ) as error:
+        except (*DAMAGE_ERRORS, safetensors.SafetensorError, RuntimeError) as error:
             raise _damaged(path, error) from None
 
     def save_weights(self, model: Model, group: ProcessGroup = SINGLE_PROCESS) -> None:
@@ -272,16 +270,15 @@ class RunFolder:
             OSError: the disk is full, or the like.
         """
         state = gather_full(model.state_dict())
-        if not group.is_main:
-            return
-        metadata = {
-            "sha256": _state_sha256(state),
-            "tokenizer": self.record.tokenizer,
-            "data": self._data_sha256,
-        }
-        # One entry, so that equal runs have equal bytes: readers see several in any order.
-        content = iter_safetensors_bytes(state, {"moreish": json.dumps(metadata)})
-        write_atomic(self.path / "model.safetensors", content)
+        if group.is_main:
+            metadata = {
+                "sha256": _state_sha256(state),
+                "tokenizer": self.record.tokenizer,
+                "data": self._data_sha256,
+            }
+            # A single entry, because the order of several would depend on the library.
+            content = iter_safetensors_bytes(state, {"moreish": json.dumps(metadata)})
+            write_atomic(self.path / "model.safetensors", content)
 
     @property
     def _data_sha256(self) -> str:
@@ -298,7 +295,7 @@ class RunFolder:
         """The tokens of a split, verified to be those that the run was trained on.
 
         Raises:
-            MoreishError: there is no such split, or its file is damaged or of other data.
+            MoreishError: there is no such split, or its file is damaged or has other data.
         """
         if name not in self._splits:
             self._splits[name] = self._read_split(name)
@@ -332,7 +329,7 @@ class RunFolder:
         file = self.path / REFERENCE
         try:
             folder = Path(read_json(file)["folder"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except DAMAGE_ERRORS as error:
             raise _damaged(file, error) from None
         if not (folder / MANIFEST).is_file():
             raise MoreishError(
@@ -354,22 +351,24 @@ class RunFolder:
     @property
     def is_training_data_missing(self) -> bool:
         """Whether the run was trained on a prepared dataset that is no longer there."""
-        if not self.uses_prepared_data:
-            return False
-        try:
-            self.split("train")
-        except MoreishError:
-            return True
+        if self.uses_prepared_data:
+            try:
+                self.split("train")
+            except MoreishError:
+                return True
         return False
 
     @property
     def has_data(self) -> bool:
-        """Whether the files of all splits are there; their content is not verified."""
-        if self.is_training_data_missing:
-            return False
-        names = self.split_names
-        files = [self.path / "data" / f"{name}.npy" for name in names if name not in self._splits]
-        return bool(names) and all(file.is_file() for file in files)
+        """Whether the files of all splits exist; their content is not verified."""
+        return (
+            bool(self.split_names)
+            and not self.is_training_data_missing
+            and all(
+                name in self._splits or (self.path / "data" / f"{name}.npy").is_file()
+                for name in self.split_names
+            )
+        )
 
     def check_searchable(self) -> None:
         """Check that the training data can be searched for texts, which needs them in memory.

@@ -149,18 +149,18 @@ def machine_info() -> dict[str, Any]:
     }
 
 
-def environment(device: str) -> dict[str, str]:
-    """Everything but settings and data that the bits of a training depend on."""
+def environment(device: torch.device, processes: int) -> dict[str, str]:
+    """Return everything but settings and data that the bits of a training depend on."""
     versions = library_versions()
     del versions["python"]
-    if device.startswith("cuda"):
-        device = torch.cuda.get_device_name(device)
+    is_gpu = device.type == "cuda"
     return {
         **versions,
         "threads": str(torch.get_num_threads()),
         "processor": _processor_name(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
-        "device": device,
+        "device": torch.cuda.get_device_name(device) if is_gpu else str(device),
+        **({"processes": str(processes)} if processes > 1 else {}),
     }
 
 

@@ -122,8 +122,6 @@ class Run(RunFolder):
         def accept(ids: Ids) -> bool:
             if self.tokenizer.decode_bytes(ids) in training_texts:
                 return False
-            if max_overlap is None and not unique:
-                return True
             text = self.tokenizer.decode(ids)
             if max_overlap is not None and self._overlap(text) > max_overlap:
                 return False
@@ -133,34 +131,38 @@ class Run(RunFolder):
             return True
 
         texts = list(generator.texts(n, accept))
-        return texts if rank is None else self._ranked(texts, rank)
+        if rank == "likelihood":
+            return sorted(texts, key=self._mean_surprisal)
+        return sorted(texts, key=self._similarity) if rank == "novelty" else texts
 
-    def _ranked(self, texts: list[str], rank: str) -> list[str]:
-        """Sort texts by mean log-probability per token, or by distance from the training data."""
+    def _mean_surprisal(self, text: str) -> float:
+        tokens = self.surprisal(text) if text else []
+        return sum(token.nats for token in tokens) / len(tokens) if tokens else math.inf
 
-        def key(text: str) -> float:
-            if rank == "likelihood":
-                if not text:
-                    return math.inf  # it has no tokens, so no likelihood
-                tokens = self.surprisal(text)
-                return sum(token.nats for token in tokens) / len(tokens)
-            if self.kind == "lines":
-                return -self.nearest_item_index.nearest(text)[1] / max(1, len(text))
-            return self._overlap(text) / max(1, len(text))
+    def _similarity(self, text: str) -> float:
+        """Return how similar a text is to the training data, relative to its length."""
+        if self.kind == "lines":
+            return -self.nearest_item_index.nearest(text)[1] / max(1, len(text))
+        return self._overlap(text) / max(1, len(text))
 
-        return sorted(texts, key=key)
-
-    def stream(self, *, prompt: str = "", **options: Any) -> Iterator[str]:
-        """Sample one text, piece by piece: the first text that `sample` returns.
+    def stream(
+        self,
+        *,
+        prompt: str = "",
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        **options: Any,
+    ) -> Iterator[str]:
+        """Sample one text in pieces: the first text that `sample` returns.
 
         Args:
-            prompt, options: as in `sample`, but for the options that select among texts.
+            prompt, temperature, top_k, top_p: as in `sample`.
+            options: the other options of `sample`, except those that select among texts.
         """
-        sampling = {key: options.pop(key, None) for key in ("top_k", "top_p")}
-        sampling["temperature"] = options.pop("temperature", 1.0)
-        return self.text_generator(
-            prompt=prompt, sampling=Sampling.parse(sampling, "sample"), **options
-        ).stream()
+        parameters = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+        sampling = Sampling.parse(parameters, "sample")
+        return self.text_generator(prompt=prompt, sampling=sampling, **options).stream()
 
     def text_generator(
         self,
@@ -181,7 +183,7 @@ class Run(RunFolder):
             sampling: temperature, top-k and top-p.
             model: None for the run's best.
             constraint: what each item must match.
-            limits: bounds of the work of compiling it.
+            limits: bounds on the work of compiling it.
 
         Raises:
             MoreishError: as in `sample`.
@@ -218,7 +220,7 @@ class Run(RunFolder):
         )
 
     def default_max_tokens(self, constraint: Constraint | None = None) -> int:
-        """The largest number of tokens to sample for a text by default."""
+        """Return the default of `max_tokens`."""
         longest = self.record.data.longest_item
         tokens = TEXT_TOKENS if longest is None else max(4 * longest, 32)
         return max(tokens, 2 * constraint.length[0]) if constraint and constraint.length else tokens
@@ -238,16 +240,17 @@ class Run(RunFolder):
         missing = self.tokenizer.find_unknown(text)
         if missing and unknown == "error":
             shown = " ".join(map(repr, missing[:10])) + (" …" if len(missing) > 10 else "")
-            spaced = not self.tokenizer.find_unknown(f" {text}")
+            is_known_after_space = not self.tokenizer.find_unknown(f" {text}")
+            hint = "; with a space before it, it is known" if is_known_after_space else ""
             raise MoreishError(
                 f"the model never saw {shown}: change the text, or remove unknown characters with "
-                f"--unknown drop{'; with a space before it, it is known' if spaced else ''}"
+                f"--unknown drop{hint}"
             )
         return self.tokenizer.drop_unknown(text) if missing else text
 
     def initial_context(self, prompt: Ids) -> Ids:
-        """The token that precedes a text: a boundary, else, for an empty prompt, a line feed (or
-        the first training token). Nothing precedes other prompts."""
+        """Return the tokens before a text: a boundary if the tokenizer has one. Without one, a line
+        feed (or the first training token) precedes an empty prompt, and nothing other prompts."""
         if self.tokenizer.boundary_id is not None:
             return np.array([self.tokenizer.boundary_id])
         if len(prompt):
@@ -294,29 +297,31 @@ class Run(RunFolder):
         )
 
     def _overlap(self, text: str) -> int:
-        """Number of consecutive characters that a text shares with the training data."""
+        """Return how many consecutive characters a text shares with the training data."""
         return len(self.overlap_index.longest_overlap(text).text)
 
     def novelty(self, texts: list[str]) -> list[TextNovelty]:
         """Compare each text with the training data."""
-        return [self._novelty(text) for text in texts]
-
-    def _novelty(self, text: str) -> TextNovelty:
-        overlap = self.overlap_index.longest_overlap(text)
-        item, distance, known = None, None, len(overlap.text) == len(text)
-        if self.kind == "lines":
-            item, distance = self.nearest_item_index.nearest(text)
-            known = distance == 0
-        place, passage = self.overlap_index.locate(overlap)
-        return TextNovelty(
-            text=text,
-            known=known,
-            overlap=overlap.text,
-            place=place,
-            passage=passage,
-            nearest=item,
-            distance=distance,
-        )
+        results = []
+        for text in texts:
+            overlap = self.overlap_index.longest_overlap(text)
+            place, passage = self.overlap_index.locate(overlap)
+            item, distance, known = None, None, len(overlap.text) == len(text)
+            if self.kind == "lines":
+                item, distance = self.nearest_item_index.nearest(text)
+                known = distance == 0
+            results.append(
+                TextNovelty(
+                    text=text,
+                    known=known,
+                    overlap=overlap.text,
+                    place=place,
+                    passage=passage,
+                    nearest=item,
+                    distance=distance,
+                )
+            )
+        return results
 
     # --- losses ---
 
@@ -339,14 +344,13 @@ class Run(RunFolder):
         Raises:
             MoreishError: the run has no data, or they are damaged.
         """
-        self.split("val")  # raises at once for an imported model
-        names = self.split_names if test else [n for n in self.split_names if n != "test"]
+        names: list[SplitName] = ["val", "test"] if test else ["val"]
+        for name in names:
+            self.split(name)  # raises at once if there is none
         train_tokens = self.record.data.tokens["train"]
         is_large = self.uses_prepared_data and train_tokens > MAX_SCORED_TRAINING_TOKENS
-        if is_large or self.is_training_data_missing:
-            names.remove("train")
-        if test:
-            self.split("test")  # raises at once if there is none
+        if not (is_large or self.is_training_data_missing):
+            names.insert(0, "train")
         return {name: self.score(name, stride=stride, progress=progress) for name in names}
 
     def score(

@@ -1,7 +1,11 @@
 """Optimization: setup, gradient steps, checkpoints."""
 
 from moreish.training.budget import StepPlan, budget_steps, median_seconds, plan_minutes, plan_steps
-from moreish.training.checkpoint import CHECKPOINTS_KEPT, PROCESSES_KEY, Checkpoints
+from moreish.training.checkpoint import (
+    Checkpoints,
+    checkpoint_bytes,
+    peak_disk_bytes,
+)
 from moreish.training.divergence import DivergenceError
 from moreish.training.events import (
     Audited,
@@ -25,7 +29,7 @@ from moreish.training.load_data import (
     encode_splits,
     load_corpus,
 )
-from moreish.training.lr_range import LRRange
+from moreish.training.lr_range import LRRange, run_lr_range_test
 from moreish.training.metrics_log import MetricsLog
 from moreish.training.objectives import next_token_loss, with_weight_penalty
 from moreish.training.optim import (
@@ -33,7 +37,6 @@ from moreish.training.optim import (
     check_optimizer,
     default_lr,
     optimizer_memory,
-    optimizer_state_bytes,
     set_lr,
 )
 from moreish.training.parallel import shard_model, should_shard
@@ -47,19 +50,17 @@ from moreish.training.setup import (
     TrainingSetup,
     assemble,
     available_memory,
+    build_meta_model,
     build_sampler,
-    count_parameters,
     resolve_device,
-    run_lr_range_test,
     set_up,
 )
 from moreish.training.state import TrainState
-from moreish.training.trackers import parse_trackers, require_trackers
+from moreish.training.trackers import parse_trackers
 from moreish.training.trainer import Trainer, measure_step_seconds
 from moreish.training.warm_start import (
     FINE_TUNING_LR_SCALE,
     check_warm_start,
     load_warm_start,
     warm_start_settings,
-    warm_start_source,
 )

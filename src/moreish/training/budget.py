@@ -1,4 +1,4 @@
-"""How long to train: steps, epochs or minutes to a plan that can be saved and resumed."""
+"""The plan of a training: from a budget in steps, epochs or minutes to steps and evaluations."""
 
 import math
 import statistics
@@ -11,42 +11,44 @@ from moreish.data import Sampler
 from moreish.distributed import SINGLE_PROCESS, ProcessGroup
 
 MAX_EVALUATIONS = 25
-"""Exact evaluations in a run, where their cost allows it."""
+"""Largest number of evaluations in a run."""
 
 EVAL_SHARE = 0.06
-"""Share of the run planned for evaluations; with the samples that go with them, the promise is a
-tenth."""
+"""Share of the run that is planned for evaluations; with their samples, it stays below a tenth."""
 
 MIN_STEPS_BETWEEN_EVALUATIONS = 40
-"""Training steps between two evaluations at the least: each has costs that no token count tells."""
+"""Smallest number of steps between two evaluations, each of which has some constant cost."""
 
 EVAL_COST_PER_POSITION = 1 / 2
-"""Cost of evaluating a token against that of training on it: no backward pass, but a sample of what
-the model writes, and saving it if it is the best."""
+"""Cost of evaluating a position relative to training on it: there is no backward pass, but samples
+are drawn and the best weights saved."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepPlan:
-    """The number of steps, and the way there. Schedules see `progress`, never a clock.
+    """The number of steps and the schedule, which depends on `progress` and never on a clock.
 
-    A plan made for minutes may turn out too long or too short. `replan` then stretches or
-    squeezes what is left, from the step and the progress where that happened. All of it is saved
-    with each checkpoint, so that a resumed run goes the same way.
+    If a plan made for minutes turns out too long or too short, `replan` changes the remaining
+    steps. Each checkpoint contains the plan, so a resumed run continues it.
     """
 
     steps: int
     eval_every: int
     from_step: int = 0
+    """The step at which the plan was last changed."""
     from_progress: float = 0.0
+    """The progress at that step."""
 
     def progress(self, step: int) -> float:
-        """Share of the training that is done before `step`."""
+        """Return the fraction of the training that is done before `step`."""
         share = (step - self.from_step) / max(1, self.steps - self.from_step)
         return self.from_progress + (1 - self.from_progress) * share
 
     def replan(self, step: int, steps: int) -> "StepPlan":
-        """The same training, to end after `steps` steps in all; evaluations keep their distance,
-        unless there are to be many more or many fewer steps."""
+        """Return a plan that continues this one at `step` and has `steps` steps in all.
+
+        The distance of evaluations changes only if many steps are added or removed.
+        """
         assert steps > step
         stretch = (steps - step) / max(1, self.steps - step)
         every = self.eval_every
@@ -58,36 +60,37 @@ class StepPlan:
 
 
 def plan_steps(steps: int, step_positions: float, eval_positions: float) -> StepPlan:
-    """A plan that no clock decides: the same settings give the same evaluations, everywhere.
+    """Plan a training of `steps` steps without a clock, so that the plan is reproducible.
 
     Args:
+        steps: the number of steps.
         step_positions: positions (padding included) in a training step.
         eval_positions: positions in an evaluation.
     """
-    affordable = int(
-        EVAL_SHARE * steps * step_positions / (EVAL_COST_PER_POSITION * eval_positions)
-    )
-    return _with_evaluations(steps, affordable)
+    eval_cost = EVAL_COST_PER_POSITION * eval_positions
+    return _with_evaluations(steps, int(EVAL_SHARE * steps * step_positions / eval_cost))
 
 
 def plan_minutes(minutes: float, step_seconds: float, eval_seconds: float) -> StepPlan:
-    """As many steps as fit into the minutes beside their evaluations."""
+    """Plan as many steps as fit into `minutes` with their evaluations."""
     seconds = minutes * 60
     evaluations = min(MAX_EVALUATIONS, int(EVAL_SHARE * seconds / eval_seconds))
-    # Two at the least: after the first it can be planned anew.
+    # At least two: the plan can be revised after the first.
     steps = max(2, int((seconds - evaluations * eval_seconds) / step_seconds))
     return _with_evaluations(steps, evaluations)
 
 
 def _with_evaluations(steps: int, affordable: int) -> StepPlan:
-    """The affordable ones on the way, and one after the last step, which is the result."""
+    """Distribute the affordable evaluations; one more follows the last step."""
     count = max(1, min(MAX_EVALUATIONS, affordable + 1, steps // MIN_STEPS_BETWEEN_EVALUATIONS))
     return StepPlan(steps=steps, eval_every=math.ceil(steps / count))
 
 
-def epochs_to_steps(epochs: float, sampler: Sampler) -> int:
-    """Steps in which every piece of the training data comes `epochs` times."""
-    return max(1, round(epochs * sampler.steps_per_epoch))
+def budget_steps(config: TrainConfig, sampler: Sampler) -> int | None:
+    """Return the number of steps for a budget in steps or epochs; None for minutes."""
+    if config.epochs is not None:
+        return max(1, round(config.epochs * sampler.steps_per_epoch))
+    return config.steps
 
 
 def median_seconds(
@@ -97,10 +100,14 @@ def median_seconds(
     least: int = 3,
     group: ProcessGroup = SINGLE_PROCESS,
 ) -> float:
-    """Median seconds of `action`, repeated for a while after a first call that warms up: as often
-    in every process.
+    """Measure the median duration of `action` after a warmup call, the same in every process.
 
-    Once `should_stop` says yes, one measurement has to do.
+    Args:
+        action: the function to measure.
+        should_stop: whether a single measurement must do.
+        seconds: smallest total duration.
+        least: smallest number of measurements.
+        group: the processes that call it together.
     """
     if not group.any(should_stop()):
         action()
@@ -112,10 +119,3 @@ def median_seconds(
         action()
         times.append(group.broadcast(time.perf_counter() - began))
     return statistics.median(times)
-
-
-def budget_steps(config: TrainConfig, sampler: Sampler) -> int | None:
-    """The steps that the settings ask for; None when they ask for minutes."""
-    if config.steps is not None:
-        return config.steps
-    return None if config.epochs is None else epochs_to_steps(config.epochs, sampler)

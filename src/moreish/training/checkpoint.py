@@ -1,10 +1,10 @@
-"""Checkpoints: everything that resuming needs, written beside its place and renamed when whole."""
+"""Checkpoints: everything that resuming needs, written to a partial folder and then renamed."""
 
 import hashlib
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -13,11 +13,13 @@ from pydantic import NonNegativeInt, TypeAdapter
 from safetensors import SafetensorError
 from safetensors.torch import load as from_safetensors
 
+from moreish.config import TrainConfig
 from moreish.distributed import gather_full, load_state
 from moreish.errors import MoreishError, command
 from moreish.evaluate import Score
+from moreish.models import CountBasedModel, Model
 from moreish.runs import SavedScore
-from moreish.training.optim import optimizer_tensors, restore_optimizer
+from moreish.training.optim import optimizer_state_bytes, optimizer_tensors, restore_optimizer
 from moreish.training.state import TrainState
 from moreish.training.trainer import Trainer
 from moreish.utils.files import (
@@ -31,21 +33,12 @@ from moreish.utils.files import (
 )
 from moreish.utils.safetensors_io import iter_safetensors_bytes
 
-Parts = Iterable[tuple[str, Iterable[bytes]]]
-"""Names of files, and what is in them."""
-
-CHECKPOINTS_KEPT = 2
-"""Newest checkpoints that stay; the best weights are apart from them."""
+MAX_CHECKPOINTS = 2
+"""Number of checkpoints that are kept; the best weights are stored apart from them."""
 
 MANIFEST = "manifest.json"
 
-PROCESSES_KEY = "processes"
-"""Of what decides the bits of a training: how many share it, where it is not one."""
-
 PARTS = ("weights.safetensors", "optimizer.safetensors", "state.json")
-
-LOGS = ("metrics.jsonl", "samples.txt")
-"""Of the run: what was logged until a checkpoint goes with it."""
 
 TRAIN_STATE = TypeAdapter(TrainState)
 RENAMED_STATE = {
@@ -59,196 +52,160 @@ RENAMED_STATE = {
 }
 """Fields of `TrainState` under the names that checkpoints of version 0.1.0 give them."""
 
+LOGS = ("metrics.jsonl", "samples.txt")
+"""Files of the run whose content up to a checkpoint is verified when it is restored."""
+
 LOGGED = TypeAdapter(dict[Literal["metrics.jsonl", "samples.txt"], tuple[NonNegativeInt, str]])
+"""The length and the sha256 of each log."""
+
+
+def checkpoint_bytes(model: Model, config: TrainConfig) -> int:
+    """Return the size of a checkpoint of a model that is trained by gradients, in bytes."""
+    weights = sum(tensor.nbytes for tensor in model.state_dict().values())
+    return weights + optimizer_state_bytes(model, config)
+
+
+def peak_disk_bytes(model: Model, config: TrainConfig) -> int:
+    """Return the peak size of a run folder in bytes, without its data."""
+    weights = sum(tensor.nbytes for tensor in model.state_dict().values())
+    if isinstance(model, CountBasedModel):
+        return weights
+    # While a file is written, the old one is still there.
+    return 2 * weights + (MAX_CHECKPOINTS + 1) * checkpoint_bytes(model, config)
 
 
 class Checkpoints:
     """The checkpoints of one run, in its folder `checkpoints`."""
 
-    def __init__(self, folder: Path, run: str, here: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, run: str, environment: Mapping[str, str]) -> None:
         """
         Args:
-            run: the sha256 of what the run is, so that those of another are told from its own.
-            here: what decides the bits of a training, see `moreish.runs.record.environment`.
+            folder: the folder of the checkpoints.
+            run: the sha256 of the run's settings, data and tokenizer.
+            environment: what the bits of a training depend on, see `moreish.runs.environment`.
         """
-        self.folder, self.run, self.here = folder, run, dict(here)
+        self.folder, self.run, self.environment = folder, run, dict(environment)
 
     def __bool__(self) -> bool:
-        return bool(self._by_age())
-
-    @property
-    def _logs(self) -> dict[str, Path]:
-        return {name: self.folder.parent / name for name in LOGS}
+        return bool(self._newest_first())
 
     def save(self, trainer: Trainer) -> None:
-        """Write `step-N`; older ones than the newest few are removed afterwards. Every process
-        gives its part, and the first one writes."""
-        parts = _parts(trainer)
-        if trainer.group.is_main:
-            self._save(trainer, parts)
-
-    def _save(self, trainer: Trainer, parts: Parts) -> None:
-        place = self.folder / f"step-{trainer.state.step:06d}"
+        """Write the folder `step-N`, then remove all but the newest checkpoints; collective."""
+        state = trainer.state
+        contents = (
+            iter_safetensors_bytes(gather_full(trainer.model.state_dict())),
+            iter_safetensors_bytes(gather_full(optimizer_tensors(trainer.optimizer))),
+            [encode_json({**asdict(state), "best": state.best and state.best.as_json()})],
+        )
+        if not trainer.group.is_main:
+            return
+        place = self.folder / f"step-{state.step:06d}"
         remove_partial_files(self.folder)  # of a process that was killed
-        if _manifest(place) is None:  # a training that is cut and resumed makes the same again
-            self._write(place, trainer, parts)
-        for old in self._by_age()[CHECKPOINTS_KEPT:]:
+        if read_manifest(place) is None:  # a resumed training reaches the same step again
+            check_disk_space(
+                self.folder, checkpoint_bytes(trainer.model, trainer.config), "a checkpoint"
+            )
+            self._write(place, dict(zip(PARTS, contents, strict=True)))
+        for old in self._newest_first()[MAX_CHECKPOINTS:]:
             _remove(old)
 
-    def _write(self, place: Path, trainer: Trainer, parts: Parts) -> None:
-        check_disk_space(self.folder, size(trainer), "a checkpoint")
-        beside = place.with_name(f"{place.name}.{os.getpid()}{PARTIAL_SUFFIX}")
-        digests = {}
+    def _write(self, place: Path, contents: Mapping[str, Iterable[bytes]]) -> None:
+        partial = place.with_name(f"{place.name}.{os.getpid()}{PARTIAL_SUFFIX}")
         try:
-            beside.mkdir(parents=True)
-            for name, pieces in parts:
-                digest = hashlib.sha256()
-                write_durable(beside / name, _told(pieces, digest.update))
-                digests[name] = digest.hexdigest()
-            logged = {name: _logged(path) for name, path in self._logs.items() if path.exists()}
-            manifest = {"sha256": digests, "run": self.run, "here": self.here, "logged": logged}
-            write_durable(beside / MANIFEST, [encode_json(manifest)])
-            fsync_folder(beside)
+            partial.mkdir(parents=True)
+            digests = {name: hashlib.sha256() for name in contents}
+            for name, chunks in contents.items():
+                write_durable(partial / name, _hashed(chunks, digests[name]))
+            logs = {name: self.folder.parent / name for name in LOGS}
+            manifest = {
+                "sha256": {name: digest.hexdigest() for name, digest in digests.items()},
+                "run": self.run,
+                "here": self.environment,
+                "logged": {name: _length_and_hash(p) for name, p in logs.items() if p.exists()},
+            }
+            write_durable(partial / MANIFEST, [encode_json(manifest)])
+            fsync_folder(partial)
             if place.exists():  # a damaged one
                 _remove(place)
-            beside.rename(place)
+            partial.rename(place)
         except BaseException:
-            shutil.rmtree(beside, ignore_errors=True)
+            shutil.rmtree(partial, ignore_errors=True)
             raise
         fsync_folder(self.folder)
 
-    def restore(self, trainer: Trainer, *, inexact: bool = False) -> list[Path]:
-        """Put the newest whole checkpoint into `trainer`; returns the damaged ones before it.
+    def restore(self, trainer: Trainer, *, inexact: bool = False) -> list[str]:
+        """Restore the newest undamaged checkpoint into `trainer`.
+
+        Returns:
+            Notes for the user.
 
         Raises:
-            MoreishError: there is none, it is another run's, or what is trained on from it here
-                would not have the same bits (unless `inexact`).
+            MoreishError: there is none, it belongs to another run, or resuming from it here would
+                not give the same bits (unless `inexact`).
         """
-        damaged = []
-        for place in self._by_age():
-            manifest = _manifest(place)
+        notes = []
+        for place in self._newest_first():
+            manifest = read_manifest(place)
             if manifest is None:
-                damaged.append(place)
+                notes.append(f"{place} is damaged: an older checkpoint is used")
                 continue
-            self._check(place, manifest, inexact)
+            if manifest.get("run", self.run) != self.run:
+                raise MoreishError(
+                    f"{place} is a checkpoint of another run: its settings, data or tokenizer are "
+                    "not those of this one"
+                )
+            if not inexact:
+                self._check_exact(place, manifest)
             try:
                 _restore(place, trainer)
             except (RuntimeError, ValueError, LookupError, TypeError, SafetensorError) as error:
                 reason = " ".join(str(error).split())[:200]
                 raise MoreishError(f"{place} is not a checkpoint of this run ({reason})") from None
-            return damaged
-        run = self.folder.parent
+            before, now = (
+                environment.get("processes", "1")
+                for environment in (manifest.get("here", self.environment), self.environment)
+            )
+            if before != now:
+                notes.append(
+                    f"{now} processes now, {before} before: the result is the same up to rounding."
+                )
+            return notes
         raise MoreishError(
-            f"{self.folder} holds no whole checkpoint: there is nothing to resume. If the run has "
-            f"weights, {command('sample', run)} takes the best; or train again with --overwrite"
+            f"{self.folder} has no undamaged checkpoint: there is nothing to resume. If the run "
+            f"has weights, {command('sample', self.folder.parent)} uses the best; or train again "
+            "with --overwrite"
         )
 
-    def _check(self, place: Path, manifest: Mapping[str, Any], inexact: bool) -> None:
-        if manifest.get("run", self.run) != self.run:
-            raise MoreishError(
-                f"{place} is a checkpoint of another run: its settings, data or tokenizer are not "
-                "those of this one"
-            )
-        if inexact:
-            return
+    def _check_exact(self, place: Path, manifest: Mapping[str, Any]) -> None:
+        """Raises MoreishError when resuming from a checkpoint would not give the same bits."""
         for name, (length, digest) in manifest["logged"].items():
-            path = self._logs[name]
-            there_now = path.stat().st_size if path.exists() else -1
-            if there_now < length or _logged(path, length) != (length, digest):
+            path = self.folder.parent / name
+            if not path.exists() or _length_and_hash(path, length) != (length, digest):
                 raise MoreishError(
-                    f"{path} is not what it was when {place.name} was saved: its log would not be "
-                    "whole. Put it back, or go on all the same with --inexact"
+                    f"{path} is not what it was when {place.name} was saved, so the log would be "
+                    "incomplete. Restore it, or resume with --inexact"
                 )
-        there = manifest.get("here", self.here)
-        kinds = sorted(set(there) | set(self.here))
-        changed = {kind for kind in kinds if there.get(kind) != self.here.get(kind)}
-        if (
-            PROCESSES_KEY in changed
-        ):  # which whoever starts them wants; launchers set threads as well
-            changed -= {PROCESSES_KEY, "threads"}
+        before, now = manifest.get("here", self.environment), self.environment
+        changed = {key for key in before.keys() | now if before.get(key) != now.get(key)}
+        if "processes" in changed:  # a choice of the user; launchers set the threads as well
+            changed -= {"processes", "threads"}
         if changed:
-            how = "; ".join(
-                f"{kind} was {there.get(kind)} and is {self.here.get(kind)}"
-                for kind in sorted(changed)
+            changes = "; ".join(
+                f"{key} was {before.get(key)} and is {now.get(key)}" for key in sorted(changed)
             )
             raise MoreishError(
-                f"going on would not give the same bits: {how}. Restore that, or go on all the "
-                "same with --inexact"
+                f"resuming would not give the same bits: {changes}. Restore that, or resume with "
+                "--inexact"
             )
 
-    @property
-    def processes(self) -> int | None:
-        """How many have trained together until the newest checkpoint, as it says; whether that is
-        whole is asked when it is read."""
-        try:
-            return int(read_json(self._by_age()[0] / MANIFEST)["here"].get(PROCESSES_KEY, 1))
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):
-            return None
-
-    def _by_age(self) -> list[Path]:
-        """Newest first."""
+    def _newest_first(self) -> list[Path]:
         steps = {path: path.name.removeprefix("step-") for path in self.folder.glob("step-*")}
-        whole = [path for path, step in steps.items() if step.isdecimal()]
-        return sorted(whole, key=lambda path: int(steps[path]), reverse=True)
+        complete = [path for path, step in steps.items() if step.isdecimal()]
+        return sorted(complete, key=lambda path: int(steps[path]), reverse=True)
 
 
-def _remove(place: Path) -> None:
-    """In one go: what is killed on the way leaves a part, and no half checkpoint."""
-    part = place.with_name(f"{place.name}.{os.getpid()}.old{PARTIAL_SUFFIX}")
-    place.rename(part)
-    shutil.rmtree(part)
-
-
-def size(trainer: Trainer) -> int:
-    """Bytes of a checkpoint."""
-    weights, moments = trainer.model.state_dict(), optimizer_tensors(trainer.optimizer)
-    return sum(tensor.nbytes for part in (weights, moments) for tensor in part.values())
-
-
-def _parts(trainer: Trainer) -> Parts:
-    """The files of a checkpoint, each in pieces."""
-    best = trainer.state.best
-    state = {**asdict(trainer.state), "best": best and best.as_json()}
-    contents = (
-        iter_safetensors_bytes(gather_full(trainer.model.state_dict())),
-        iter_safetensors_bytes(gather_full(optimizer_tensors(trainer.optimizer))),
-        [encode_json(state)],
-    )
-    return zip(PARTS, contents, strict=True)
-
-
-def _told(pieces: Iterable[bytes], hear: Callable[[bytes], None]) -> Iterator[bytes]:
-    """The same pieces, of each of which somebody else hears."""
-    for piece in pieces:
-        hear(piece)
-        yield piece
-
-
-def _restore(place: Path, trainer: Trainer) -> None:
-    weights, optimizer = ((place / name).read_bytes() for name in PARTS[:2])
-    stored = read_json(place / PARTS[2])
-    entries = {RENAMED_STATE.get(name, name): value for name, value in stored.items()}
-    if (best := entries["best"]) is not None:
-        best = Score.from_json(SavedScore.model_validate(best).model_dump())
-    state = TRAIN_STATE.validate_python({**entries, "best": None})
-    numbers = [value for value in vars(state).values() if isinstance(value, float)]
-    if state.step < 0 or state.plan.eval_every < 1 or not all(map(math.isfinite, numbers)):
-        raise ValueError("its numbers cannot be")
-    state.best = best
-    load_state(trainer.model, from_safetensors(weights))
-    restore_optimizer(trainer.optimizer, from_safetensors(optimizer))
-    trainer.state = state
-
-
-def _logged(path: Path, most: int = -1) -> tuple[int, str]:
-    """The length of the first `most` bytes of a log, or of all of it, and their sha256."""
-    with path.open("rb") as file:
-        content = file.read(most)
-    return len(content), hashlib.sha256(content).hexdigest()
-
-
-def _manifest(place: Path) -> dict[str, Any] | None:
-    """The manifest of a checkpoint, if all its files are there as it says."""
+def read_manifest(place: Path) -> dict[str, Any] | None:
+    """Read the manifest of a checkpoint; None if one of its files is missing or damaged."""
     try:
         manifest = read_json(place / MANIFEST)
         digests = manifest["sha256"]
@@ -262,3 +219,40 @@ def _manifest(place: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return manifest
+
+
+def _remove(place: Path) -> None:
+    """Remove a checkpoint; a process that is killed meanwhile leaves only a partial folder."""
+    partial = place.with_name(f"{place.name}.{os.getpid()}.old{PARTIAL_SUFFIX}")
+    place.rename(partial)
+    shutil.rmtree(partial)
+
+
+def _hashed(chunks: Iterable[bytes], digest: Any) -> Iterator[bytes]:
+    """Yield the chunks and update the digest with each."""
+    for chunk in chunks:
+        digest.update(chunk)
+        yield chunk
+
+
+def _length_and_hash(path: Path, length: int = -1) -> tuple[int, str]:
+    """Return the length and the sha256 of the first `length` bytes of a file, or of all of it."""
+    with path.open("rb") as file:
+        content = file.read(length)
+    return len(content), hashlib.sha256(content).hexdigest()
+
+
+def _restore(place: Path, trainer: Trainer) -> None:
+    weights, optimizer = ((place / name).read_bytes() for name in PARTS[:2])
+    stored = read_json(place / PARTS[2])
+    entries = {RENAMED_STATE.get(name, name): value for name, value in stored.items()}
+    if (best := entries["best"]) is not None:
+        best = Score.from_json(SavedScore.model_validate(best).model_dump())
+    state = TRAIN_STATE.validate_python({**entries, "best": None})
+    numbers = [value for value in vars(state).values() if isinstance(value, float)]
+    if state.step < 0 or state.plan.eval_every < 1 or not all(map(math.isfinite, numbers)):
+        raise ValueError("its numbers are out of range")
+    state.best = best
+    load_state(trainer.model, from_safetensors(weights))
+    restore_optimizer(trainer.optimizer, from_safetensors(optimizer))
+    trainer.state = state

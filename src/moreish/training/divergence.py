@@ -1,12 +1,11 @@
 """What happens when the loss, a gradient or a weight is not finite."""
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from moreish.config import TrainConfig
 from moreish.data import Batch
 from moreish.errors import MoreishError
 from moreish.models import Model
@@ -31,13 +30,17 @@ class DivergenceError(MoreishError):
     """The training diverged, and rollbacks did not help."""
 
     def __init__(self, message: str, batch: Batch | None = None) -> None:
-        """`batch` is the one whose loss or gradient is not finite, if one is to blame."""
+        """
+        Args:
+            message: what happened.
+            batch: the batch whose loss or gradient is not finite, if there is one.
+        """
         super().__init__(message)
         self.batch = batch
 
 
 def continue_after_rollback(state: TrainState, before: TrainState) -> None:
-    """Adjust a restored state, in place: the time stays spent, and the learning rate falls.
+    """Adjust a restored state in place: the time counts as spent, and the learning rate is lower.
 
     Args:
         state: the restored state.
@@ -50,35 +53,6 @@ def continue_after_rollback(state: TrainState, before: TrainState) -> None:
     state.best, state.best_step = before.best, before.best_step  # as in model.safetensors
 
 
-def divergence_error(
-    model: Model,
-    objective: Objective,
-    batch: Batch,
-    config: TrainConfig,
-    device: torch.device,
-    where: str,
-) -> DivergenceError:
-    """The error that ends a diverged training; it names the first layer that is not finite.
-
-    Args:
-        model: the model, with the weights at which it diverged.
-        objective: the function that was minimized.
-        batch: the batch of the last step.
-        config: settings of the training.
-        device: the device of the model.
-        where: the step, and what is not finite there.
-    """
-    parts = (part.to(device) for part in batch.split(config.accumulate))
-    origins = (locate_non_finite(model.train(), objective, part) for part in parts)
-    origin = next(filter(None, origins), "")
-    return DivergenceError(
-        f"training diverged at {where}{origin}. It was rolled back to a checkpoint "
-        f"{MAX_ROLLBACKS} times, each time with a third of the learning rate; try a lower --set "
-        f"train.lr (it was {config.lr:.3g})",
-        batch,
-    )
-
-
 def locate_non_finite(model: Model, objective: Objective, batch: Batch) -> str:
     """Find the first weight, layer output or gradient that is not finite.
 
@@ -89,26 +63,22 @@ def locate_non_finite(model: Model, objective: Objective, batch: Batch) -> str:
         The end of a sentence, such as ", first in the output of head"; empty if all are finite.
     """
     for name, parameter in model.named_parameters():
-        if not _finite(parameter):
+        if not _is_finite(parameter):
             return f", first in the weight {name}"
     found: list[str] = []
 
-    def watch(name: str) -> Callable[..., None]:
-        def back(gradient: Tensor) -> None:
-            if not found and not _finite(gradient):
-                found.append(f", first in the gradient of the output of {name}")
+    def check(value: Any, where: str) -> None:
+        if not found and not _is_finite(value):
+            found.append(f", first in {where}")
 
-        def look(module: nn.Module, args: Any, output: Any) -> None:
-            if not found and not _finite(output):
-                found.append(f", first in the output of {name}")
-            for tensor in output if isinstance(output, tuple | list) else [output]:
-                if isinstance(tensor, Tensor) and tensor.requires_grad:
-                    tensor.register_hook(back)
-
-        return look
+    def check_output(name: str, module: nn.Module, args: Any, output: Any) -> None:
+        check(output, f"the output of {name}")
+        for tensor in output if isinstance(output, tuple | list) else [output]:
+            if isinstance(tensor, Tensor) and tensor.requires_grad:
+                tensor.register_hook(partial(check, where=f"the gradient of the output of {name}"))
 
     leaves = [(name, m) for name, m in model.named_modules() if name and not any(m.children())]
-    hooks = [module.register_forward_hook(watch(name)) for name, module in leaves]
+    hooks = [module.register_forward_hook(partial(check_output, name)) for name, module in leaves]
     try:
         loss = objective(model, batch)
         if not found:
@@ -119,12 +89,12 @@ def locate_non_finite(model: Model, objective: Objective, batch: Batch) -> str:
     if found:
         return found[0]
     for name, parameter in reversed(list(model.named_parameters())):
-        if parameter.grad is not None and not _finite(parameter.grad):
+        if parameter.grad is not None and not _is_finite(parameter.grad):
             return f", first in the gradient of {name}"
     return ""
 
 
-def _finite(value: Any) -> bool:
+def _is_finite(value: Any) -> bool:
     if isinstance(value, Tensor):
         return not value.is_floating_point() or bool(torch.isfinite(value).all())
-    return all(map(_finite, value)) if isinstance(value, tuple | list) else True
+    return all(map(_is_finite, value)) if isinstance(value, tuple | list) else True

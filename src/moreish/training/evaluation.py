@@ -55,8 +55,3 @@ def evaluate(state: TrainState, hooks: Hooks, group: ProcessGroup) -> float:
         state.eval_seconds += state.last_eval_seconds
         state.seconds += state.last_eval_seconds
     return scoring_seconds
-
-
-def is_overfitting(state: TrainState, patience: int) -> bool:
-    """Whether `patience` evaluations in a row were above the best; 0 never stops a training."""
-    return 0 < patience <= state.evaluations_since_best

@@ -1,4 +1,4 @@
-"""What a training tells its watchers: the progress bar, the log, a page."""
+"""The events of a training, which the progress bar, the log and the web page receive."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,36 +18,35 @@ class Note:
 
 @dataclass(frozen=True, kw_only=True)
 class Audited:
-    """What the doctor found at the beginning of the text."""
+    """The beginning of the text was audited."""
 
     audit: AuditReport
 
 
 @dataclass(frozen=True, kw_only=True)
 class Started:
-    """The data are understood and the model is built; training begins (or goes on)."""
+    """The data are loaded and the model is built; the training starts or resumes."""
 
     path: str
     data: DatasetInfo
     config: dict[str, Any]
     parameters: int
     max_length: int | None
-    """Positions that the model can see at once."""
+    """Longest sequence of the model, in tokens; None if it has no limit."""
     steps: int
-    """0 for a model that is counted."""
+    """0 for a model that only counts."""
     from_step: int
-    device: str
-    memory: float | None
-    """Bytes that each process will need, about; None where it is not known: of a model that is
-    counted, or in parts."""
+    device: str = "cpu"
+    memory: float | None = None
+    """Estimated memory of each process in bytes; None for models that only count or are sharded."""
     processes: int = 1
     sharded: bool = False
-    """Whether each process has a part of the weights, not all of them."""
+    """Whether each process holds only a shard of the weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One update of the weights is done."""
+    """An optimizer step was taken."""
 
     step: int
     steps: int
@@ -55,17 +54,17 @@ class Step:
     lr: float
     gradient_norm: float
     tokens: int
-    """Predictions trained on since the start."""
+    """Predictions trained on so far."""
     seconds: float
-    """Trained since the start, resumed parts included."""
+    """Duration of the training so far, including the time before it was resumed."""
     seconds_left: float
     mfu: float | None
-    """Share of the GPU's peak that was used; None where no peak is known."""
+    """Model FLOPs utilization; None where the peak of the device is unknown."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Skipped:
-    """A step whose loss or gradient is not finite: the weights stay as they were."""
+    """A step was skipped, because its loss or gradient is not finite."""
 
     step: int
     why: str
@@ -73,26 +72,27 @@ class Skipped:
 
 @dataclass(frozen=True, kw_only=True)
 class Rollback:
-    """Steps were skipped one after another, or weights are lost: it goes on from `step`, slower."""
+    """The training was rolled back to `step` and continues with a lower learning rate."""
 
     step: int
     why: str
     lr: float
-    """The highest learning rate from now on."""
+    """Peak learning rate from now on."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluated:
-    """The validation split was evaluated after `step` steps; `best` if never lower before."""
+    """The validation split was evaluated after `step` steps."""
 
     step: int
     score: Score
     best: bool
+    """Whether this is the lowest loss so far."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sampled:
-    """What the model writes after `step` steps."""
+    """Texts were sampled after `step` steps."""
 
     step: int
     texts: list[str]
@@ -100,7 +100,7 @@ class Sampled:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Something beside the training takes a while; `share` of it is done."""
+    """A fraction (`share`) of something other than training steps is done."""
 
     what: str
     share: float
@@ -111,4 +111,4 @@ Report = Callable[[Event], None]
 
 
 def ignore(event: Event) -> None:
-    """Tell nobody."""
+    """Discard an event."""

@@ -1,4 +1,4 @@
-"""Model FLOPs utilisation: what a training reckons, over what the machine could (Chowdhery et al.
+"""FLOPs of a training, for its model FLOPs utilization: achieved over peak FLOP/s (Chowdhery et al.
 2022, "PaLM", appendix B).
 """
 
@@ -21,40 +21,44 @@ GPU_PEAKS = {
     "L40S": 362e12,
     "4090": 165e12,
 }
-"""Dense operations a second in bfloat16, from the maker's data sheets (SXM where there are two)."""
+"""Peak dense bfloat16 FLOP/s, from NVIDIA's data sheets (of the SXM version if there are two)."""
 
 
 def parse_peak_flops(name: str) -> float:
-    """The peak that a user gives: the name of a GPU, or TFLOP/s.
+    """Return the peak FLOP/s for the name of a GPU or a number of TFLOP/s.
 
-    >>> peak_named("h100"), peak_named("250")
+    >>> parse_peak_flops("h100"), parse_peak_flops("250")
     (989000000000000.0, 250000000000000.0)
 
     Raises:
-        MoreishError: it is neither; the nearest name is given.
+        MoreishError: `name` is neither.
     """
     if (peak := gpu_peak_flops(name.upper())) is not None:
         return peak
     with suppress(ValueError):
-        if 0 < (given := float(name)) < math.inf:
-            return given * 1e12
+        if 0 < (teraflops := float(name)) < math.inf:
+            return teraflops * 1e12
     hint = nearest(name.upper(), GPU_PEAKS)
     raise MoreishError(f"--gpu {name}: {hint} (or give its TFLOP/s in bfloat16)")
 
 
 def gpu_peak_flops(name: str) -> float | None:
-    """The peak of the GPU of this name, if it is a known one.
+    """Return the peak FLOP/s of a GPU; None if it is unknown.
 
-    >>> gpu_peak("NVIDIA A100-SXM4-80GB")
+    >>> gpu_peak_flops("NVIDIA A100-SXM4-80GB")
     312000000000000.0
     """
     return next((GPU_PEAKS[w] for w in re.findall(r"\w+", name) if w in GPU_PEAKS), None)
 
 
+def device_peak_flops(device: torch.device) -> float | None:
+    """Return the peak FLOP/s of a device; None if it is unknown."""
+    return gpu_peak_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
+
+
 class FlopCounter:
-    """Floating-point operations of training on a batch: two for each weight and position, and as
-    many for each gradient, of weights and of inputs; and those of attention, all affinities
-    counted. Embeddings are looked up, for nothing."""
+    """Counts the FLOPs of training: six per position for each weight of a matrix, and those of
+    attention without its causal savings. Embedding lookups count as free."""
 
     def __init__(self, model: nn.Module) -> None:
         weights = {
@@ -65,21 +69,16 @@ class FlopCounter:
             if weight.ndim == 2
         }
         self.weights = sum(weights.values())
-        self.widths = 0
+        self.attention_width = 0
         for module in model.modules():
             if isinstance(module, Attention):
-                self.widths += module.heads[0] * module.head_width
+                self.attention_width += module.heads[0] * module.head_width
             elif isinstance(module, LectureAttention):
-                self.widths += module.value.out_features
+                self.attention_width += module.value.out_features
 
     def per_batch(self, batch: Batch) -> float:
         return batch.tokens_BT.numel() * self.per_position(batch.tokens_BT.shape[1])
 
     def per_position(self, length: int) -> float:
-        """Of one position among `length`."""
-        return 6 * self.weights + 12 * self.widths * length
-
-
-def device_peak_flops(device: torch.device) -> float | None:
-    """Operations a second that `device` promises, where that is known."""
-    return gpu_peak_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
+        """Return the FLOPs for one position of a sequence of `length` positions."""
+        return 6 * self.weights + 12 * self.attention_width * length

@@ -1,17 +1,29 @@
-"""Gradients of a batch, in the parts and the precision that the settings want."""
+"""The gradient of a batch: micro-batches, precision, compilation, and several processes."""
 
 import math
+import warnings
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from moreish.config import TrainConfig
 from moreish.data import Batch
-from moreish.distributed import SINGLE_PROCESS, ProcessGroup
+from moreish.distributed import SINGLE_PROCESS, ProcessGroup, is_sharded
 from moreish.models import Model
 from moreish.training.objectives import Objective
-from moreish.training.parallel import DataParallelLoss
 from moreish.training.precision import can_compile, resolve_precision
+
+
+class LossModule(nn.Module):
+    """An objective as a module, which DDP requires."""
+
+    def __init__(self, model: Model, objective: Objective) -> None:
+        super().__init__()
+        self.model, self.objective = model, objective
+
+    def forward(self, batch: Batch) -> Tensor:
+        return self.objective(self.model, batch)
 
 
 class Backward:
@@ -28,7 +40,11 @@ class Backward:
         self.device, self.group = device, group
         if can_compile(config, device):
             objective = torch.compile(objective)
-        self.loss = DataParallelLoss(model, objective, group)
+        self.loss: nn.Module = LossModule(model, objective)
+        if group.size > 1 and not is_sharded(model):
+            with warnings.catch_warnings(action="ignore", category=FutureWarning):
+                # PyTorch 2.13 deprecates this argument; older versions lack the new one.
+                self.loss = DistributedDataParallel(self.loss, broadcast_buffers=False)
         self.parts = math.ceil(config.accumulate / group.size)
         precision = resolve_precision(config, device)
         self.autocast = torch.autocast(device.type, precision, enabled=precision != torch.float32)
@@ -36,24 +52,27 @@ class Backward:
         """Whether small gradients underflow unless the loss is scaled up."""
 
     def __call__(self, batch: Batch, scale: float = 1.0) -> Tensor:
-        """Returns the loss of `batch`, of which every process takes its rows. Each of the parts
-        weighs as much as it has targets, so that the sum is the mean over all of them.
+        """Compute the loss of `batch`, of which every process takes its own rows.
+
+        Each micro-batch is weighted by its targets, so that the sum is the mean over all targets.
 
         Args:
-            scale: times the gradient.
+            batch: the batch of all processes.
+            scale: a factor on the gradient.
         """
         rank, size = self.group.rank, self.group.size
-        idle = rank >= len(batch.tokens_BT)  # it keeps step with the others all the same
-        own = batch[:1] if idle else batch[rank::size]
-        # As many in each process, although some have a row more.
+        is_idle = rank >= len(batch.tokens_BT)  # it must still take part in collectives
+        own = batch[:1] if is_idle else batch[rank::size]
+        # The same number in each process, although some have one row more.
         parts = own.split(max(1, min(self.parts, len(batch.tokens_BT) // size)))
         loss = torch.zeros((), device=self.device)
         for number, part in enumerate(parts, 1):
-            with self.loss.apart(number < len(parts)):
-                with self.autocast:
-                    share = self.loss(part.to(self.device))
-                share = share * (0.0 if idle else part.num_targets / batch.num_targets)
-                # The processes' gradients are averaged, and wanted is their sum.
-                (share if size * scale == 1 else share * (size * scale)).backward()
+            if isinstance(self.loss, DistributedDataParallel):
+                self.loss.require_backward_grad_sync = number == len(parts)
+            with self.autocast:
+                share = self.loss(part.to(self.device))
+            share = share * (0.0 if is_idle else part.num_targets / batch.num_targets)
+            # DDP averages the gradients of the processes, and their sum is needed.
+            (share if size * scale == 1 else share * (size * scale)).backward()
             loss += share.detach()
         return self.group.all_reduce(loss)

@@ -4,8 +4,7 @@ A corpus is text that is read now, or a folder of token files that `moreish prep
 """
 
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from moreish.config import DataConfig, RunConfig
 from moreish.data import (
@@ -69,31 +68,31 @@ def _check_prepared(config: RunConfig, prepared: PreparedDataset) -> None:
             f"leave {'them' if len(differing) > 1 else 'it'} out"
         )
     if data.weights is not None:
-        with_text = list(manifest.training_tokens())
+        with_text = manifest.training_tokens()
         for source in manifest.sources:
             if source.name in data.weights and source.name not in with_text:
                 raise MoreishError(
                     f"--weight {source.name}: it has no text to train on; leave it out"
                 )
-        mixture_quotas(data.weights, with_text)
+        mixture_quotas(data.weights, list(with_text))
 
 
 def audit_beginning(corpus: Corpus | PreparedDataset, data: DataConfig) -> AuditReport | None:
     """Audit the beginning of a user's text; None for built-in data and prepared folders."""
     if isinstance(corpus, PreparedDataset) or data.source in CATALOG:
         return None
-    given = [data.source, *data.options()]
-    return audit_corpus(corpus, data.split, most=AUDIT_CHARACTERS, source_args=given)
+    source_args = [data.source, *data.options()]
+    return audit_corpus(corpus, data.split, most=AUDIT_CHARACTERS, source_args=source_args)
 
 
 def build_tokenizer(data: DataConfig, corpus: Corpus | PreparedDataset) -> Tokenizer:
     """Build the tokenizer of the settings; one that learns does so from the training split."""
     if isinstance(corpus, PreparedDataset):
         return corpus.tokenizer()
-    chosen = tokenizer_builder(data.tokenizer)
+    builder = tokenizer_builder(data.tokenizer)
     texts = TrainingTexts(corpus, data.split, data.split_seed)
-    return chosen.build(
-        texts if chosen.needs_text else [corpus.stats.alphabet],
+    return builder.build(
+        texts if builder.needs_text else [corpus.stats.alphabet],
         boundary=corpus.has_boundary,
         limits=data.limits,
     )
@@ -108,28 +107,21 @@ def encode_splits(
         MoreishError: the corpus is too small to be split, or most of it is unknown to the
             tokenizer.
     """
+    checked: SplitName = "train"
     if isinstance(corpus, PreparedDataset):
-        splits = corpus.splits()
-        _check_unknown(splits["val"], tokenizer)
-        return splits
-    splits = encode_corpus(corpus, tokenizer, data.split, data.split_seed)
-    _check_unknown(splits["train"], tokenizer)
+        splits, checked = corpus.splits(), "val"  # its training split is too large to count
+    else:
+        splits = encode_corpus(corpus, tokenizer, data.split, data.split_seed)
+    if tokenizer.unk_id is not None:
+        counts_V = count_tokens(splits[checked].ids_N, tokenizer.vocab_size)
+        boundaries = 0 if tokenizer.boundary_id is None else counts_V[tokenizer.boundary_id]
+        unknown = counts_V[tokenizer.unk_id] / (counts_V.sum() - boundaries)
+        if unknown > 0.5:
+            raise MoreishError(
+                f"{unknown:.0%} of the words are too rare to be known: --set "
+                "data.min_word_count=1, or another --tokenizer"
+            )
     return splits
-
-
-def _check_unknown(tokens: TokenDataset, tokenizer: Tokenizer) -> None:
-    if tokenizer.unk_id is None:
-        return
-    counts_V = count_tokens(tokens.ids_N, tokenizer.vocab_size)
-    words = np.delete(
-        counts_V, [] if tokenizer.boundary_id is None else [tokenizer.boundary_id]
-    ).sum()
-    unknown = counts_V[tokenizer.unk_id]
-    if 2 * unknown > words:
-        raise MoreishError(
-            f"{unknown / words:.0%} of the words are too rare to be known: --set "
-            "data.min_word_count=1, or another --tokenizer"
-        )
 
 
 def describe_dataset(
@@ -138,53 +130,45 @@ def describe_dataset(
     splits: dict[SplitName, TokenDataset],
 ) -> DatasetInfo:
     """Describe the data of a run for its user and for later readers of run.json."""
+    encoded: dict[str, Any] = {
+        "vocabulary": tokenizer.vocab_size,
+        "boundary": tokenizer.boundary_id is not None,
+        "tokens": {name: len(tokens.ids_N) for name, tokens in splits.items()},
+    }
     if isinstance(corpus, PreparedDataset):
-        return _describe_prepared(corpus, tokenizer, splits)
-    is_list, facts = corpus.kind == "lines", corpus.stats
+        sources = corpus.manifest.sources
+        documents = sum(source.documents for source in sources)
+        alphabet = tokenizer.characters if isinstance(tokenizer, CharTokenizer) else ""
+        sha256 = {n: corpus.sha256 if n == "train" else fingerprint(t) for n, t in splits.items()}
+        return DatasetInfo(
+            name=corpus.folder.resolve().name,
+            kind="text",
+            documents=documents,
+            distinct=documents,
+            characters=sum(source.characters for source in sources),
+            shortest=min(source.shortest for source in sources),
+            longest=max(source.longest for source in sources),
+            longest_item=None,
+            alphabet=alphabet[:ALPHABET_SHOWN],
+            split_documents=None,
+            sha256=sha256,
+            notes=[],
+            sources=corpus.manifest.training_tokens(),
+            **encoded,
+        )
+    is_list, stats = corpus.kind == "lines", corpus.stats
     return DatasetInfo(
         name=corpus.name,
         kind=corpus.kind,
-        documents=facts.documents,
-        distinct=facts.distinct,
-        characters=facts.characters,
-        shortest=facts.shortest,
-        longest=facts.longest,
+        documents=stats.documents,
+        distinct=stats.distinct,
+        characters=stats.characters,
+        shortest=stats.shortest,
+        longest=stats.longest,
         longest_item=max(tokens.longest_item for tokens in splits.values()) if is_list else None,
-        vocabulary=tokenizer.vocab_size,
-        boundary=tokenizer.boundary_id is not None,
-        alphabet=facts.alphabet[:ALPHABET_SHOWN],
+        alphabet=stats.alphabet[:ALPHABET_SHOWN],
         split_documents={n: len(t.boundaries) - 1 for n, t in splits.items()} if is_list else None,
-        tokens={name: len(tokens.ids_N) for name, tokens in splits.items()},
         sha256={name: fingerprint(tokens) for name, tokens in splits.items()},
         notes=corpus.notes,
-    )
-
-
-def _describe_prepared(
-    prepared: PreparedDataset, tokenizer: Tokenizer, splits: dict[SplitName, TokenDataset]
-) -> DatasetInfo:
-    """The same, as far as the manifest knows it without reading all tokens."""
-    manifest = prepared.manifest
-    documents = sum(source.documents for source in manifest.sources)
-    alphabet = tokenizer.characters if isinstance(tokenizer, CharTokenizer) else ""
-    return DatasetInfo(
-        name=prepared.folder.resolve().name,
-        kind="text",
-        documents=documents,
-        distinct=documents,
-        characters=sum(source.characters for source in manifest.sources),
-        shortest=min(source.shortest for source in manifest.sources),
-        longest=max(source.longest for source in manifest.sources),
-        longest_item=None,
-        vocabulary=manifest.vocabulary,
-        boundary=True,
-        alphabet=alphabet[:ALPHABET_SHOWN],
-        split_documents=None,
-        tokens={name: len(tokens.ids_N) for name, tokens in splits.items()},
-        sha256={
-            "train": prepared.sha256,
-            **{name: fingerprint(splits[name]) for name in splits if name != "train"},
-        },
-        notes=[],
-        sources=manifest.training_tokens(),
+        **encoded,
     )

@@ -1,7 +1,6 @@
 """The learning-rate range test (Smith 2017, section 3.3; makemore, part 2)."""
 
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
@@ -10,81 +9,83 @@ import numpy as np
 import torch
 from torch import nn
 
-from moreish.config import TrainConfig
-from moreish.data import Sampler
 from moreish.errors import MoreishError
-from moreish.models import Model
+from moreish.models import CountBasedModel
+from moreish.training.events import Progress, Report
 from moreish.training.gradients import Backward
-from moreish.training.objectives import Objective
+from moreish.training.objectives import next_token_loss, with_weight_penalty
 from moreish.training.optim import build_optimizer, default_lr, set_lr
+from moreish.training.setup import TrainingSetup, build_sampler
 from moreish.utils.files import encode_json, read_json, write_atomic
 
 SMOOTHING = 0.97
-"""Weight of the past in the running mean of the losses."""
+"""Decay of the running mean of the losses."""
 
-FLOOR = 0.03
-"""The valley begins where the smoothed loss is within this share of its lowest. Its lowest point
-itself is often far to the right, where a few steps more would have burst."""
+VALLEY_TOLERANCE = 0.03
+"""The valley begins where the smoothed loss is within this fraction of its minimum. The minimum
+itself is often at a much higher rate, at which the loss is about to diverge."""
 
 SPAN = 300
-"""How far the range reaches below and above the model's own rate."""
+"""Factor between the model's default rate and either end of the range."""
 
 STEPS = range(10, 1_000_001)
-"""How many there may be: fewer make no curve, and all are kept."""
+"""Allowed numbers of steps: fewer give no curve, and all losses are kept in memory."""
 
 FILE = "lr_range.json"
 
 MARGIN = {"sgd": 1.0, "adamw": 2.5, "muon": 2.5}
-"""How far below the valley the suggested rate lies: what a fresh model bears for a few steps is
-more than is good for it in the long run, where Adam scales the steps."""
+"""Factor between the valley and the suggested rate: where Adam scales the steps, a whole training
+needs a lower rate than a new model tolerates for a few steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LRRange:
-    """One step at each rate, from low to high, spaced by exponent."""
+    """The losses of single steps at exponentially growing learning rates."""
 
     rates: list[float]
     losses: list[float]
     smoothed: list[float]
     valley: float
-    """The lowest rate that brought the smoothed loss near its lowest."""
+    """The lowest rate at which the smoothed loss is near its minimum."""
     suggested: float
 
     def save(self, folder: Path) -> None:
-        """Into the run that takes its rate from here."""
+        """Write the test into the folder of the run whose learning rate it found."""
         write_atomic(folder / FILE, encode_json(asdict(self)))
 
     @classmethod
     def load(cls, folder: Path) -> Self | None:
-        """What `save` left in a run, if its rate came from a range test."""
+        """Read the range test of a run; None if its learning rate was not found by one."""
         try:
             return cls(**read_json(folder / FILE))
         except (OSError, ValueError, TypeError):
             return None
 
 
-def lr_range(
-    model: Model,
-    sampler: Sampler,
-    config: TrainConfig,
-    objective: Objective,
+def run_lr_range_test(
+    setup: TrainingSetup,
     *,
-    device: torch.device,
+    report: Report,
     low: float | None = None,
     high: float | None = None,
     steps: int = 300,
-    progress: Callable[[float], None] = lambda share: None,
 ) -> LRRange:
-    """Train `model` (which is spoilt by it) for `steps` steps at growing rates.
+    """Train a new model for a few steps at growing learning rates.
 
-    It ends early once the loss is four times what it was at its lowest, or not finite.
+    The test ends early once the loss is four times its minimum, or not finite.
 
     Args:
-        low, high: by default far below and above the rate that the model itself names.
+        setup: data and settings.
+        report: receives the progress.
+        low, high: the first and the last rate; by default far below and above the model's own.
+        steps: the number of rates.
 
     Raises:
-        MoreishError: the rates or the steps make no range, or there is no valley in it.
+        MoreishError: the model has no learning rate, the range is invalid, or no valley is in it.
     """
+    model, config = setup.model(), setup.config.train
+    if isinstance(model, CountBasedModel):
+        raise MoreishError(f"{setup.config.model.name} only counts: it has no learning rate")
     own = default_lr(model, config.optimizer)
     low = own / SPAN if low is None else low
     high = own * SPAN if high is None else high
@@ -92,10 +93,12 @@ def lr_range(
         raise MoreishError("give rates with 0 < low < high")
     if steps not in STEPS:
         raise MoreishError(f"--steps {steps}: give {STEPS[0]} to {STEPS[-1]:,}")
+    sampler = build_sampler(setup.config, setup.splits["train"], model)
     model.fit_counts(sampler.tokens)
-    model.to(device).train()
+    model.to(setup.device).train()
     optimizer = build_optimizer(model, config)
-    backward = Backward(model, objective, config, device)
+    objective = with_weight_penalty(next_token_loss, config.squared_weights)
+    backward = Backward(model, objective, config, setup.device)
     rates, losses, smoothed = [], [], []
     mean, lowest = 0.0, math.inf
     for step in range(steps):
@@ -103,35 +106,32 @@ def lr_range(
         set_lr(optimizer, lr)
         torch.manual_seed((sampler.seed * 1_000_003 + step) % 2**63)
         optimizer.zero_grad(set_to_none=True)
-        value = backward(sampler.batch(step)).item()
-        if not math.isfinite(value):
+        loss = backward(sampler.batch(step)).item()
+        if not math.isfinite(loss):
             break
-        mean = SMOOTHING * mean + (1 - SMOOTHING) * value
+        mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
         rates.append(lr)
-        losses.append(value)
+        losses.append(loss)
         smoothed.append(mean / (1 - SMOOTHING ** (step + 1)))
         lowest = min(lowest, smoothed[-1])
-        if value > 4 * lowest:
+        if loss > 4 * lowest:
             break
         nn.utils.clip_grad_norm_(model.parameters(), config.clip or math.inf)
         optimizer.step()
-        progress((step + 1) / steps)
-    if len(rates) < 10:
+        report(Progress(what="testing learning rates", share=(step + 1) / steps))
+    if len(rates) < STEPS[0]:
         raise MoreishError(
-            f"the loss bursts at a rate of {low:g} already: try `moreish lr-range` with a lower "
+            f"the loss diverges at a rate of {low:g} already: try `moreish lr-range` with a lower "
             "--low"
         )
-    near = np.array(smoothed) <= (1 + FLOOR) * lowest
-    if near[0]:
+    is_near = np.array(smoothed) <= (1 + VALLEY_TOLERANCE) * lowest
+    if is_near[0]:
         raise MoreishError(
             f"the loss hardly falls at rates from {low:g} to {rates[-1]:g}: try `moreish lr-range` "
             "with more --steps, or another --low and --high"
         )
-    valley = rates[int(np.argmax(near))]
+    valley = rates[int(np.argmax(is_near))]
+    suggested = valley / MARGIN.get(config.optimizer, 2.5)
     return LRRange(
-        rates=rates,
-        losses=losses,
-        smoothed=smoothed,
-        valley=valley,
-        suggested=valley / MARGIN.get(config.optimizer, 2.5),
+        rates=rates, losses=losses, smoothed=smoothed, valley=valley, suggested=suggested
     )

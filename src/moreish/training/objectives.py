@@ -1,4 +1,4 @@
-"""What training makes smaller: a model and a batch to one number."""
+"""Objectives: functions of a model and a batch that training minimizes."""
 
 from collections.abc import Callable
 
@@ -13,15 +13,15 @@ Objective = Callable[[Model, Batch], Tensor]
 
 
 def next_token_loss(model: Model, batch: Batch) -> Tensor:
-    """Mean cross-entropy of the next token, in nats."""
+    """Return the mean cross-entropy of the next token, in nats."""
     return mean_loss(model.training_logits(batch), batch.targets_BT, batch.counts_BT)
 
 
 def with_weight_penalty(objective: Objective, strength: float) -> Objective:
-    """`objective` plus `strength` times the mean squared weight (makemore, part 1)."""
+    """Add `strength` times the mean squared weight to an objective (makemore, part 1)."""
 
-    def penalised(model: Model, batch: Batch) -> Tensor:
+    def penalized(model: Model, batch: Batch) -> Tensor:
         matrices = [p.flatten() for p in model.parameters() if p.ndim >= 2]
         return objective(model, batch) + strength * torch.cat(matrices).square().mean()
 
-    return penalised if strength else objective
+    return penalized if strength else objective

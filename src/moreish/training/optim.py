@@ -4,7 +4,7 @@ N matrices of one shape, R rows, C columns.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -17,66 +17,57 @@ from moreish.config import TrainConfig
 from moreish.distributed import full_tensor, shard_like
 from moreish.errors import MoreishError, nearest
 from moreish.models import Model
-from moreish.training.precision import FUSED
+from moreish.training.precision import FUSED_DEVICES
 
 MUON_LR = 0.03
-"""Suits matrices of any shape, since what Muon adds to each has the same size. AdamW beside it has
-the same, six times its own where it is alone: with linear decay to nothing, that learns faster."""
+"""Default learning rate of Muon, for matrices of any shape: its updates have the same size.
+Its AdamW part uses it too: with linear decay to zero, six times the usual rate learns faster."""
 
 NEWTON_SCHULZ = ((3.4445, -4.7750, 2.0315),) * 5
-"""Coefficients of the odd polynomials that drive singular values to about one (Jordan 2024)."""
+"""Coefficients of the odd polynomials that bring singular values near one (Jordan 2024)."""
 
 MAX_BATCHED_ELEMENTS = 1 << 22
-"""Numbers in the matrices that are made orthogonal at once: 16 MB, of which some copies are made.
-Small matrices gain by being together; large ones do not."""
+"""Largest number of elements that are orthogonalized in one batch: 16 MB, of which some copies are
+made. Only small matrices gain from batching."""
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices decay; biases and norms do not."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
+def parameter_groups(parameters: Iterable[Tensor], weight_decay: float) -> list[dict[str, Any]]:
+    """Group parameters so that weight decay applies to matrices, not to biases and norms."""
+    trained = [p for p in parameters if p.requires_grad]
     groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
 
 
-def fused(groups: list[dict[str, Any]]) -> bool:
-    """Whether the whole update can be one kernel where the parameters are."""
-    return all(p.device.type in FUSED for group in groups for p in group["params"])
+def adamw(model: nn.Module, config: TrainConfig, *, fused: bool) -> Optimizer:
+    """Create AdamW (Loshchilov and Hutter 2019)."""
+    groups = parameter_groups(model.parameters(), config.weight_decay)
+    return AdamW(groups, betas=(config.beta1, config.beta2), fused=fused)
 
 
-def adamw(model: nn.Module, config: TrainConfig) -> Optimizer:
-    """Loshchilov and Hutter 2019."""
-    groups = parameter_groups(model, config.weight_decay)
-    return AdamW(groups, betas=(config.beta1, config.beta2), fused=fused(groups))
+def sgd(model: nn.Module, config: TrainConfig, *, fused: bool) -> Optimizer:
+    """Create stochastic gradient descent, with momentum if that is set."""
+    groups = parameter_groups(model.parameters(), config.weight_decay)
+    return SGD(groups, lr=1.0, momentum=config.momentum, fused=fused)
 
 
-def sgd(model: nn.Module, config: TrainConfig) -> Optimizer:
-    """Plain gradient descent, with momentum if asked for."""
-    groups = parameter_groups(model, config.weight_decay)
-    return SGD(groups, lr=1.0, momentum=config.momentum, fused=fused(groups))
-
-
-def muon(model: nn.Module, config: TrainConfig) -> Optimizer:
-    """Jordan 2024: hidden matrices by Muon, everything else by AdamW."""
+def muon(model: nn.Module, config: TrainConfig, *, fused: bool) -> Optimizer:
+    """Create Muon for hidden matrices, with AdamW for all else (Jordan 2024)."""
     matrices = hidden_matrices(model)
     own = {id(matrix) for matrix in matrices}
-    rest = [
-        {**group, "params": [p for p in group["params"] if id(p) not in own]}
-        for group in parameter_groups(model, config.weight_decay)
-    ]
+    rest = (p for p in model.parameters() if id(p) not in own)
     groups = [
         {"params": matrices, "weight_decay": config.weight_decay, "muon": True},
-        *({**group, "muon": False} for group in rest),
+        *({**group, "muon": False} for group in parameter_groups(rest, config.weight_decay)),
     ]
-    groups = [group for group in groups if group["params"]]
-    return Muon(groups, betas=(config.beta1, config.beta2), fused=fused(groups))
+    return Muon(groups if matrices else groups[1:], betas=(config.beta1, config.beta2), fused=fused)
 
 
 def hidden_matrices(model: nn.Module) -> list[Tensor]:
-    """The weights of linear layers between vectors of the model's own; not those that begin or end
-    at tokens, embeddings, auxiliary features and heads, which want a rate for each token."""
+    """Return the weights of linear layers between hidden vectors. Those of embeddings, auxiliary
+    features and heads are excluded: they need a learning rate for each token."""
     return [
         module.weight
         for name, module in model.named_modules()
@@ -86,13 +77,13 @@ def hidden_matrices(model: nn.Module) -> list[Tensor]:
 
 
 class Muon(AdamW):
-    """In groups marked `muon`, momentum made orthogonal (Jordan 2024, "Muon"); AdamW in others."""
+    """Orthogonalized momentum in groups marked `muon` (Jordan 2024, "Muon"); AdamW in others."""
 
     MOMENTUM = 0.95
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        """One update. AdamW passes over what Muon has changed, since it finds no gradient there."""
+        """Take a step. AdamW skips the matrices of Muon, whose gradients are gone by then."""
         for group in self.param_groups:
             if group["muon"]:
                 self._step_matrices(group)
@@ -106,7 +97,7 @@ class Muon(AdamW):
             state = self.state[matrix]
             if not state:
                 state["momentum"] = torch.zeros_like(matrix)
-                state["step"] = torch.tensor(0.0)  # AdamW expects one when it reads a checkpoint
+                state["step"] = torch.tensor(0.0)  # AdamW requires it in a checkpoint
             momentum = state["momentum"]
             state["step"] += 1
             momentum.lerp_(matrix.grad, 1 - self.MOMENTUM)
@@ -129,8 +120,8 @@ class Muon(AdamW):
 
 
 def orthogonalize(x_NRC: Float[Tensor, "N R C"]) -> Float[Tensor, "N R C"]:
-    """The nearest matrices with orthonormal rows (R <= C), roughly: singular values lie between 0.7
-    and 1.2. All matrices of one shape at once; in float32, except on GPUs."""
+    """Approximate the nearest matrices with orthonormal rows (R <= C): singular values lie between
+    0.7 and 1.2. The computation is in float32, and on GPUs in bfloat16."""
     x_NRC = x_NRC / (x_NRC.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     if x_NRC.is_cuda:
         x_NRC = x_NRC.bfloat16()
@@ -141,29 +132,26 @@ def orthogonalize(x_NRC: Float[Tensor, "N R C"]) -> Float[Tensor, "N R C"]:
     return x_NRC
 
 
-REGISTRY: Mapping[str, Callable[[nn.Module, TrainConfig], Optimizer]] = MappingProxyType(
+REGISTRY: Mapping[str, Callable[..., Optimizer]] = MappingProxyType(
     {"adamw": adamw, "sgd": sgd, "muon": muon}
 )
 
 
 def check_optimizer(name: str) -> None:
-    """Raises MoreishError when there is no such optimizer; the nearest is named."""
+    """Check the name of an optimizer. Raises MoreishError when it is unknown."""
     if name not in REGISTRY:
         raise MoreishError(f"unknown optimizer '{name}': {nearest(name, REGISTRY)}")
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> Optimizer:
-    """The optimizer that `config.optimizer` names, its rate to be set at each step.
-
-    Raises:
-        MoreishError: there is no such optimizer; the nearest is named.
-    """
+    """Create the optimizer that the settings name; `set_lr` must be called before each step."""
     check_optimizer(config.optimizer)
-    return REGISTRY[config.optimizer](model, config)
+    is_fused = all(p.device.type in FUSED_DEVICES for p in model.parameters())
+    return REGISTRY[config.optimizer](model, config, fused=is_fused)
 
 
 def optimizer_state_bytes(model: nn.Module, config: TrainConfig) -> int:
-    """Bytes of the optimizer's moments, which its checkpoints hold."""
+    """Return the size of the optimizer state, which checkpoints contain."""
     weights = sum(p.nbytes for p in model.parameters())
     if config.optimizer == "sgd":
         return weights if config.momentum else 0
@@ -172,28 +160,28 @@ def optimizer_state_bytes(model: nn.Module, config: TrainConfig) -> int:
 
 
 def optimizer_memory(model: nn.Module, config: TrainConfig) -> int:
-    """Bytes of the optimizer's moments, and of what it works with."""
+    """Return the memory of the optimizer state and of the optimizer's workspace, in bytes."""
     weights = sum(p.nbytes for p in model.parameters())
     matrices = hidden_matrices(model) if config.optimizer == "muon" else []
-    together = max(
+    batch = max(
         (max(p.nbytes, min(4 * MAX_BATCHED_ELEMENTS, weights)) for p in matrices), default=0
     )
-    return optimizer_state_bytes(model, config) + 4 * together
+    return optimizer_state_bytes(model, config) + 4 * batch
 
 
 def set_lr(optimizer: Optimizer, lr: float) -> None:
-    """The learning rate of the next step."""
+    """Set the learning rate of the next step."""
     for group in optimizer.param_groups:
         group["lr"] = lr
 
 
 def default_lr(model: Model, optimizer: str) -> float:
-    """The highest learning rate that suits a model, where the user names none."""
+    """Return the peak learning rate that is used where the settings name none."""
     return MUON_LR if optimizer == "muon" else model.learning_rate
 
 
 def optimizer_tensors(optimizer: Optimizer) -> dict[str, torch.Tensor]:
-    """The optimizer's memory as named tensors, `parameter.slot`."""
+    """Return the optimizer state as tensors named `parameter.slot`."""
     return {
         f"{index}.{slot}": value
         for index, slots in optimizer.state_dict()["state"].items()
@@ -203,12 +191,11 @@ def optimizer_tensors(optimizer: Optimizer) -> dict[str, torch.Tensor]:
 
 
 def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Put back what `optimizer_tensors` gave."""
+    """Restore the optimizer state from the result of `optimizer_tensors`."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, torch.Tensor]] = {}
     for key, tensor in tensors.items():
         index, _, slot = key.partition(".")
-        part = shard_like(tensor, parameters[int(index)])
-        state.setdefault(int(index), {})[slot] = part
+        state.setdefault(int(index), {})[slot] = shard_like(tensor, parameters[int(index)])
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})

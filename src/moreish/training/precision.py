@@ -1,4 +1,4 @@
-"""What a training would like to use, and what it does where a machine or a model lacks it."""
+"""Settings that depend on the device or the model, and their fallbacks."""
 
 import os
 import shutil
@@ -8,15 +8,15 @@ import torch
 from moreish.config import TrainConfig
 from moreish.models import Model
 
-FUSED = ("cpu", "cuda", "mps", "xpu")
-"""Kinds of devices with optimizers whose whole update is one kernel."""
+FUSED_DEVICES = ("cpu", "cuda", "mps", "xpu")
+"""Device types that have fused optimizers: one kernel for the whole update."""
 
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def resolve_precision(config: TrainConfig, device: torch.device) -> torch.dtype:
-    """What products are in; "auto" wants on CUDA GPUs bfloat16, or float16 where they are made for
-    that only."""
+    """Return the data type of matrix products; "auto" is bfloat16 on CUDA GPUs that support it,
+    float16 on other CUDA GPUs, and float32 elsewhere."""
     if config.precision == "auto" and device.type == "cuda":
         bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if bfloat16 else torch.float16
@@ -26,13 +26,13 @@ def resolve_precision(config: TrainConfig, device: torch.device) -> torch.dtype:
 
 
 def can_compile(config: TrainConfig, device: torch.device) -> bool:
-    """Whether the model is to be compiled, and can be: for a CPU that takes a C++ compiler."""
+    """Whether to compile the model: if requested and, for CPUs, if there is a C++ compiler."""
     compilers = (os.environ.get("CXX", "g++"), "g++", "clang++", "cl")
     return config.compile and (device.type != "cpu" or any(map(shutil.which, compilers)))
 
 
 def checkpointable_models(model: Model) -> list[Model]:
-    """The parts of `model` whose layers can be reckoned again on the way back."""
+    """Return the parts of `model` that support activation checkpointing."""
     return [
         part
         for part in model.modules()
@@ -41,7 +41,7 @@ def checkpointable_models(model: Model) -> list[Model]:
 
 
 def unsupported_settings(config: TrainConfig, model: Model, device: torch.device) -> list[str]:
-    """What was asked for and is not to be had here, as sentences for the user."""
+    """Return a note for the user for each setting that has no effect here."""
     notes = []
     if config.compile and not can_compile(config, device):
         notes.append("train.compile needs a C++ compiler, such as g++: not compiled")

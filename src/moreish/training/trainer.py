@@ -1,8 +1,10 @@
-"""The training loop. It takes an objective and knows nothing of run folders or terminals."""
+"""The training loop, which is independent of run folders and terminals."""
 
+import copy
 import math
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,11 +23,12 @@ from moreish.training.budget import StepPlan, median_seconds
 from moreish.training.divergence import (
     MAX_ROLLBACKS,
     MAX_SKIPPED_STEPS,
+    DivergenceError,
     NonFiniteError,
     continue_after_rollback,
-    divergence_error,
+    locate_non_finite,
 )
-from moreish.training.evaluation import evaluate, is_evaluation_due, is_overfitting
+from moreish.training.evaluation import evaluate, is_evaluation_due
 from moreish.training.events import Rollback, Skipped, Step
 from moreish.training.flops import FlopCounter, device_peak_flops
 from moreish.training.gradients import Backward
@@ -57,7 +60,6 @@ class Trainer:
         state: TrainState,
         device: torch.device,
         group: ProcessGroup = SINGLE_PROCESS,
-        backward: Backward | None = None,
     ) -> None:
         """Create a trainer.
 
@@ -69,7 +71,6 @@ class Trainer:
             state: where the training starts.
             device: where the model is trained.
             group: the processes that train together.
-            backward: computes gradients; None creates one for `model`.
         """
         self.model, self.group = model.to(device), group
         for part in checkpointable_models(model):
@@ -79,14 +80,14 @@ class Trainer:
             self.short_sampler = sampler.with_shorter_windows(LENGTH_WARMUP_FACTOR)
         self.config, self.objective, self.state, self.device = config, objective, state, device
         self.optimizer = build_optimizer(model, config)
-        self.backward = backward or Backward(self.model, objective, config, device, group)
+        self.backward = Backward(self.model, objective, config, device, group)
         self.last_scoring_seconds = 0.0
         self._parameters = list(self.model.parameters())
         self._flops, self._peak_flops = FlopCounter(self.model), device_peak_flops(device)
         # On a CPU only its generator is seeded: seeding every kind of device is 70 times slower.
         is_cpu = device.type == "cpu"
         self._manual_seed = torch.default_generator.manual_seed if is_cpu else torch.manual_seed
-        self._prefetched: tuple[int, Sampler, Batch] | None = None
+        self._prefetched: tuple[Any, ...] = ()
         self._saved_at = 0.0
 
     def reset(self, model: Model, state: TrainState) -> None:
@@ -114,17 +115,18 @@ class Trainer:
                 self._roll_back(str(error), hooks)
 
     def _train_until_non_finite(self, hooks: Hooks) -> str:
-        state, config = self.state, self.config
+        state, config, status = self.state, self.config, "finished"
         self._saved_at = state.seconds
         if config.eval_at_start and state.step == 0 and state.best is None:
             evaluate(state, hooks, self.group)
         while state.step < state.plan.steps:
-            if is_overfitting(state, config.patience):  # true at once for some resumed trainings
-                self._save_checkpoint(hooks)
-                return "stopped early"
+            # Some resumed trainings have already used up their patience.
+            if 0 < config.patience <= state.evaluations_since_best:
+                status = "stopped early"
+                break
             if self.group.any(hooks.should_stop()):
-                self._save_checkpoint(hooks)
-                return "interrupted"
+                status = "interrupted"
+                break
             began = time.perf_counter()
             event = self.train_step()
             state.seconds += self.group.seconds_since(began)
@@ -137,7 +139,7 @@ class Trainer:
             if self._is_checkpoint_due():
                 self._save_checkpoint(hooks)
         self._save_checkpoint(hooks)
-        return "finished"
+        return status
 
     def train_step(self) -> Step | Skipped:
         """Take one optimizer step, unless the loss or its gradient is not finite."""
@@ -149,7 +151,7 @@ class Trainer:
             self.model.train()
         batch = self._batch(state.step)
         loss, norm = self.forward_backward_step(batch)
-        self._prefetch(state.step + 1)  # while a GPU still computes
+        self._batch(state.step + 1)  # prefetch it while a GPU still computes
         loss_value, norm_value = loss.item(), full_tensor(norm).item()
         state.step += 1
         if not (math.isfinite(loss_value) and math.isfinite(norm_value)):
@@ -202,16 +204,13 @@ class Trainer:
         is_warmup = self.state.plan.progress(step) < self.config.length_warmup
         return self.short_sampler if is_warmup else self.sampler
 
-    def _prefetch(self, step: int) -> None:
-        sampler = self._sampler(step)
-        self._prefetched = step, sampler, sampler.batch(step)
-
     def _batch(self, step: int) -> Batch:
-        prefetched, self._prefetched = self._prefetched, None
+        """Return the batch of a step, which was prefetched unless it is the first, or a rollback or
+        a new plan came between."""
         sampler = self._sampler(step)
-        if prefetched is not None and prefetched[:2] == (step, sampler):
-            return prefetched[2]
-        return sampler.batch(step)  # the first, or after a rollback or a new plan
+        if self._prefetched[:2] != (step, sampler):
+            self._prefetched = step, sampler, sampler.batch(step)
+        return self._prefetched[2]
 
     def _is_checkpoint_due(self) -> bool:
         state = self.state
@@ -238,8 +237,15 @@ class Trainer:
             step = self.state.step
             self._seed(step - 1)
             batch = self._sampler(step - 1).batch(step - 1)
-            raise divergence_error(
-                self.model, self.objective, batch, self.config, self.device, f"step {step}: {why}"
+            parts = (part.to(self.device) for part in batch.split(self.config.accumulate))
+            model = self.model.train()
+            origins = (locate_non_finite(model, self.objective, part) for part in parts)
+            origin = next(filter(None, origins), "")
+            raise DivergenceError(
+                f"training diverged at step {step}: {why}{origin}. It was rolled back to a "
+                f"checkpoint {MAX_ROLLBACKS} times, each time with a third of the learning rate; "
+                f"try a lower --set train.lr (it was {self.config.lr:.3g})",
+                batch,
             )
         before = self.state
         hooks.restore()
@@ -254,7 +260,7 @@ def measure_step_seconds(
 ) -> float:
     """Measure the median duration of a training step, in seconds.
 
-    The trial leaves the weights as they were. A model that is to be compiled is compiled by it.
+    The trial compiles the model if that is requested, and leaves the weights as they were.
 
     Args:
         trainer: the trainer whose steps are measured.
@@ -263,19 +269,13 @@ def measure_step_seconds(
     """
     model = trainer.model
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    trial = Trainer(
-        model,
-        trainer.sampler,
-        trainer.config.model_copy(update={"length_warmup": 0.0}),
-        objective=trainer.objective,
-        state=TrainState(plan=StepPlan(steps=1_000_000, eval_every=1)),
-        device=trainer.device,
-        group=trainer.group,
-        backward=trainer.backward,
-    )
-    found = median_seconds(trial.train_step, should_stop, seconds=seconds, group=trainer.group)
+    trial = copy.copy(trainer)  # shares the compiled backward pass
+    trial.short_sampler = trainer.sampler
+    trial.optimizer = build_optimizer(model, trainer.config)
+    trial.state = TrainState(plan=StepPlan(steps=1_000_000, eval_every=1))
+    duration = median_seconds(trial.train_step, should_stop, seconds=seconds, group=trainer.group)
     with torch.no_grad():
         for name, p in model.named_parameters():
             p.copy_(before[name])
             p.grad = None
-    return found
+    return duration

@@ -1,9 +1,9 @@
-"""A whole text in one small batch: its distinct windows, each with how often it occurs.
+"""A whole text as one small batch: its unique windows and their counts.
 
-The gradient on it is exactly that of the text, at a fraction of the work (27 letters have 627 pairs
-in 228,000 letters of names).
+The gradient on this batch is exactly that on the text, at a fraction of the compute: the names have
+228,000 letters, but only 627 different pairs of letters.
 
-G distinct n-grams, K context.
+G unique n-grams, K context.
 """
 
 import numpy as np
@@ -14,10 +14,10 @@ from moreish.models import Model, count_ngrams, max_order
 
 
 class UniqueWindowSampler(Sampler):
-    """Deals out the same batch at every step: all of the text."""
+    """Serves the same batch at every step: the whole text."""
 
     def __init__(self, tokens: TokenDataset, model: Model, seed: int) -> None:
-        """`model` must be one of windows."""
+        """Count the windows; `model` must have a fixed window."""
         super().__init__(tokens, batch_size=1, length=model.context, overlap=0, seed=seed)
         grams_G, counts_G = count_ngrams(tokens, model.context + 1, model.vocab_size)
         digits_K = model.vocab_size ** np.arange(model.context, 0, -1)
@@ -33,33 +33,21 @@ class UniqueWindowSampler(Sampler):
     def steps_per_epoch(self) -> int:
         return 1
 
-    @property
-    def positions(self) -> int:
-        return self._batch.tokens_BT.numel()
-
     def batch(self, step: int, rank: int = 0, world_size: int = 1) -> Batch:
-        """The rows of process `rank`: every `world_size`-th."""
-        if world_size == 1:
-            return self._batch
-        counts_BT = self._batch.counts_BT
-        assert counts_BT is not None
-        return Batch(
-            tokens_BT=self._batch.tokens_BT[rank::world_size],
-            targets_BT=self._batch.targets_BT[rank::world_size],
-            counts_BT=counts_BT[rank::world_size],
-        )
+        """Return the rows of one process: every `world_size`-th."""
+        return self._batch if world_size == 1 else self._batch[rank::world_size]
 
 
 def unique_windows(
     tokens: TokenDataset, model: Model, seed: int, *, positions: int
 ) -> UniqueWindowSampler | None:
-    """The whole text as distinct windows, if these take no more than so many positions."""
+    """Create a sampler of unique windows; None if they take more than so many positions."""
     if not model.fixed_window or model.context >= max_order(model.vocab_size):
         return None
-    # More of the beginning's windows than that are more of the whole text's, and dear to count.
-    some = TokenDataset(tokens.ids_N[: 4 * positions], items=False)
-    grams_G, _ = count_ngrams(some, model.context + 1, model.vocab_size)
+    # If the beginning has too many, so has the whole text, which takes longer to count.
+    beginning = TokenDataset(tokens.ids_N[: 4 * positions], items=False)
+    grams_G, _ = count_ngrams(beginning, model.context + 1, model.vocab_size)
     if len(grams_G) * model.context > positions:
         return None
-    found = UniqueWindowSampler(tokens, model, seed)
-    return found if found.positions <= positions else None
+    sampler = UniqueWindowSampler(tokens, model, seed)
+    return sampler if sampler.batch(0).tokens_BT.numel() <= positions else None

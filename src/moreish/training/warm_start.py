@@ -1,7 +1,6 @@
-"""A training that starts from the weights of another run: pre-train, then fine-tune."""
+"""Starting a training from the weights of another run: pre-training, then fine-tuning."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,64 +12,69 @@ from moreish.settings import Tree
 from moreish.tokenizers import Tokenizer
 
 ADJUSTABLE_MODEL_SETTINGS = ("name", "context", "dropout", "ngram_embedding_dropout")
-"""Settings of the model that may be others than those of the weights."""
+"""Settings of the model that may differ from those of the run that it starts from."""
 
 FINE_TUNING_LR_SCALE = 0.1
-"""Times the learning rate that suits a model which knows nothing yet."""
+"""Factor on the default learning rate, which suits a model with random weights."""
 
 
-def warm_start_settings(run: Run, asked: Mapping[str, Any]) -> Tree:
-    """The settings that a training takes over from the run it starts from.
+def warm_start_settings(run: Run, requested: Mapping[str, Any]) -> Tree:
+    """Return the settings that a training takes over from the run that it starts from.
 
     Args:
-        asked: what the user set.
+        run: the run whose weights it starts from.
+        requested: the settings of the user.
 
     Raises:
-        MoreishError: that does not go with the weights of `run`.
+        MoreishError: the settings of the user do not fit the weights.
     """
     own = run.config.model.model_dump(mode="json", exclude_none=True)
-    for key, value in asked.get("model", {}).items():
+    for key, value in requested.get("model", {}).items():
         if value != own.get(key) and (key == "name" or key not in ADJUSTABLE_MODEL_SETTINGS):
             raise MoreishError(
                 f"model.{key}={value} is not that of {run.path}, whose weights it starts from"
             )
-    if asked.get("data", {}).get("tokenizer") is not None:
+    if requested.get("data", {}).get("tokenizer") is not None:
         raise MoreishError(f"leave --tokenizer out: it is that of {run.path}")
     return {"model": own, "data": {"tokenizer": str(run.path / "tokenizer.json")}}
 
 
-def check_warm_start(
-    run: Run, model: Model, tokenizer: Tokenizer, *, prepared: bool = False
-) -> None:
-    """Raises MoreishError when the weights of `run` cannot be those that `model` starts from.
+def check_warm_start(run: Run, model: Model, tokenizer: Tokenizer, *, prepared: bool) -> None:
+    """Check that a training can start from the weights of `run`.
 
     Args:
-        prepared: whether the text was tokenized before.
+        run: the run that it starts from.
+        model: the model of the new run.
+        tokenizer: the tokenizer of the new run.
+        prepared: whether the text was tokenized by `moreish prepare`.
+
+    Raises:
+        MoreishError: it cannot, and why.
     """
     if any(isinstance(part, CountBasedModel | KneserNey) for part in model.modules()):
-        raise MoreishError(f"{run.config.model.name} counts, and counting starts anew")
-    if tokenizer.fingerprint() != run.record.tokenizer and prepared:
         raise MoreishError(
-            f"the text was prepared with another tokenizer than that of {run.path}: prepare it "
-            f"with --tokenizer {run.path / 'tokenizer.json'}"
+            f"{run.config.model.name} counts n-grams, and counting cannot start from another run"
         )
     if tokenizer.fingerprint() != run.record.tokenizer:
         raise MoreishError(
-            f"{run.path} has no token for where an item or a document ends, and this is a list or "
-            "several documents"
+            f"the text was prepared with another tokenizer than that of {run.path}: prepare it "
+            f"with --tokenizer {run.path / 'tokenizer.json'}"
+            if prepared
+            else f"{run.path} has no token for where an item or a document ends, and this is a "
+            "list or several documents"
         )
     theirs, ours = run.new_model().state_dict(), model.state_dict()
     for name, tensor in ours.items():
         if len(theirs[name]) < len(tensor):
             raise MoreishError(
                 f"a context of {len(tensor)} is longer than the {len(theirs[name])} of {run.path}, "
-                "which cannot be lengthened"
+                "which cannot be extended"
             )
 
 
 @torch.no_grad()
 def load_warm_start(run: Run, model: Model) -> None:
-    """Put the weights of `run` into `model`; of more positions than it has, the first.
+    """Copy the best weights of `run` into `model`, whose context may be shorter.
 
     Raises:
         MoreishError: `run` has no weights, or they are damaged.
@@ -78,8 +82,3 @@ def load_warm_start(run: Run, model: Model) -> None:
     theirs = run.model.state_dict()
     for name, tensor in model.state_dict().items():
         tensor.copy_(theirs[name][: len(tensor)])
-
-
-def warm_start_source(run: Run) -> Run | None:
-    """The run that this one started from, if it did."""
-    return None if run.config.init_from is None else Run.open(Path(run.config.init_from))

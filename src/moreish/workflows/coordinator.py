@@ -7,12 +7,12 @@ from pathlib import Path
 
 from moreish.distributed import ProcessGroup, join_process_group
 from moreish.runs import Run
-from moreish.training import Report, ignore, resolve_device
+from moreish.training import Report, ignore
 from moreish.workflows.fit import fit
 
 
 class Coordinator:
-    """The processes of one training, or the only one (see torch.distributed and torchrun)."""
+    """The processes of one training (see torch.distributed and torchrun), or the only one."""
 
     def __init__(self, group: ProcessGroup) -> None:
         self.group = group
@@ -21,7 +21,7 @@ class Coordinator:
     @classmethod
     @contextmanager
     def join(cls) -> Iterator["Coordinator"]:
-        """Join the processes that the launcher started. When the main one fails before it has
+        """Join the processes that the launcher started. If the main one fails before it has
         announced a run, the others exit as well."""
         with join_process_group() as group:
             coordinator = cls(group)
@@ -32,42 +32,30 @@ class Coordinator:
                     group.broadcast_text("null")
                 raise
 
-    @property
-    def is_main(self) -> bool:
-        """Whether this process reads, writes and reports for all."""
-        return self.group.is_main
-
-    @property
-    def size(self) -> int:
-        """The number of processes."""
-        return self.group.size
-
     def fit(self, run: Run, report: Report, *, exact: bool | None = None) -> bool:
-        """Train and score a run in all processes; for the main one.
+        """Announce a run to the other processes and fit it; for the main process.
 
         Args:
             run: the run, which all processes can open.
-            report: a function that is called with every event.
-            exact: of a resumed training, whether it must be exact; None for a new one.
+            report: receives every event.
+            exact: as in `moreish.workflows.fit.fit`.
 
         Returns:
             Whether the training finished.
         """
         self._is_announced = True
         self.group.broadcast_text(json.dumps([str(run.path.absolute()), exact]))
-        device = resolve_device(run.config.train.device)
-        return fit(run, device, report, exact=exact, group=self.group)
+        return fit(run, report, exact=exact, group=self.group)
 
     def follow(self) -> tuple[Run, bool]:
-        """Wait for the run of the main process and fit it together; for the other processes.
+        """Wait for the run of the main process and fit it too; for the other processes.
 
         Raises:
-            SystemExit: the main process failed before there was a run, and reports why.
+            SystemExit: the main process failed before it had a run, and reports why.
         """
         announced = json.loads(self.group.broadcast_text(""))
         if announced is None:
             raise SystemExit(0)
         path, exact = announced
         run = Run.open(Path(path))
-        device = resolve_device(run.config.train.device)
-        return run, fit(run, device, ignore, exact=exact, group=self.group)
+        return run, fit(run, ignore, exact=exact, group=self.group)

@@ -5,7 +5,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +14,6 @@ import torch
 from moreish.config import BUDGETS
 from moreish.data import SplitName
 from moreish.distributed import (
-    SINGLE_PROCESS,
     ProcessGroup,
     is_sharded,
     load_state,
@@ -30,7 +30,6 @@ from moreish.models import CountBasedModel, Mixture, Model
 from moreish.planning import check_counting_memory, check_training_memory, free_memory
 from moreish.runs import Run, environment
 from moreish.training import (
-    PROCESSES_KEY,
     Checkpoints,
     DivergenceError,
     Hooks,
@@ -51,37 +50,23 @@ from moreish.training import (
     next_token_loss,
     plan_minutes,
     plan_steps,
+    resolve_device,
     shard_model,
     should_shard,
     unsupported_settings,
-    warm_start_source,
     with_weight_penalty,
 )
 from moreish.utils.sighup import survive_hangup
 
 MAX_TOKENS_TO_SCORE = 2_000_000
-"""Training tokens up to which the exact training loss is always part of the result."""
+"""Number of training tokens up to which the exact training loss is always part of the result."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class FitResult:
-    """How a training ended."""
-
-    status: str
-    """"finished", "stopped early" or "interrupted"."""
-    state: TrainState
-    val_seconds: float
-    """Duration of the last evaluation."""
-
-
-def fit(
-    run: Run, device: torch.device, report: Report, *, exact: bool | None, group: ProcessGroup
-) -> bool:
+def fit(run: Run, report: Report, *, exact: bool | None, group: ProcessGroup) -> bool:
     """Train the model of a run, score it and record the result.
 
     Args:
         run: the run, whose folder exists.
-        device: where a model that is trained by gradients is trained.
         report: receives every event.
         exact: None starts a training; True and False resume one, and True requires that the result
             has the bits of an uninterrupted training.
@@ -90,190 +75,241 @@ def fit(
     Returns:
         Whether the training came to its end, rather than being interrupted.
     """
+    fitting = _Fitting(run, report, group)
     model = _initial_model(run) if exact is None else run.new_model()
     try:
         with survive_hangup():
             if isinstance(model, CountBasedModel):
-                result = _train_by_counting(run, model, report)
+                status = fitting.count(model)
             else:
-                result = train_with_gradients(run, model, device, report, exact=exact, group=group)
+                status = fitting.train(model, exact=exact)
             began = time.perf_counter()
             scores = {}
-            if result.status != "interrupted":
+            if status != "interrupted":
                 run.load_weights(model)  # the best, in place
                 if exact is not None:  # they may be newer than the checkpoint, and better
-                    result.state.best = _score(run, "val", model, report, group)
-                scores = _final_scores(run, model, result, report, group)
+                    fitting.state.best = fitting.score("val", model)
+                scores = fitting.final_scores(model)
     except KeyboardInterrupt:  # while counting or scoring, or the second Ctrl-C
         if group.is_main:
             run.update(status="interrupted")
         return False
     if group.is_main:
-        state = result.state
+        state = fitting.state
         train_seconds = state.seconds - state.overhead_seconds - state.eval_seconds
         run.update(
-            status=result.status,
+            status=status,
             parameters=model.num_parameters(),
             splits={name: score.as_json() for name, score in scores.items()},
             seconds=round(state.seconds, 3),
             evaluation_seconds=round(state.eval_seconds, 3),
-            scoring_seconds=round(result.val_seconds + time.perf_counter() - began, 3),
+            scoring_seconds=round(fitting.val_seconds + time.perf_counter() - began, 3),
             tokens_per_second=round(state.tokens / max(train_seconds, 1e-9), 1),
         )
-    return result.status != "interrupted"
+    return status != "interrupted"
 
 
 def _initial_model(run: Run) -> Model:
-    """The model before its first step: initialized, or with the weights of another run."""
+    """Return the model before its first step: initialized, or with the weights of another run."""
     model = run.new_model()
-    if (source := warm_start_source(run)) is not None:
-        load_warm_start(source, model)
+    if (source := run.config.init_from) is not None:
+        load_warm_start(Run.open(Path(source)), model)
     return model
 
 
-def _train_by_counting(run: Run, model: CountBasedModel, report: Report) -> FitResult:
-    tokens, config = run.split("train"), run.config.train
-    check_counting_memory(model, tokens)
-    state = TrainState(plan=StepPlan(steps=0, eval_every=1))
-    report(_started(run, model, state, torch.device("cpu")))
-    name = run.config.model.name
-    if config.track is not None:
-        report(Note(text=f"train.track has no effect: {name} counts and takes no steps"))
-    if any(getattr(config, budget) is not None for budget in BUDGETS):
-        report(Note(text=f"{', '.join(BUDGETS)} have no effect: {name} counts and takes no steps"))
-    began = time.perf_counter()
-    model.fit_counts(tokens)
-    state.seconds, state.tokens = time.perf_counter() - began, tokens.num_predictions
-    run.save_weights(model)
-    began = time.perf_counter()
-    state.best = _score(run, "val", None, report)
-    val_seconds = time.perf_counter() - began
-    return FitResult(status="finished", state=state, val_seconds=val_seconds)
+class _Fitting:
+    """The phases of `fit`, which share the run, the report and the processes."""
 
+    def __init__(self, run: Run, report: Report, group: ProcessGroup) -> None:
+        self.run, self.report, self.group = run, report, group
+        self.config = run.config.train
+        self.state = TrainState(plan=StepPlan(steps=0, eval_every=1))
+        self.val_seconds = 0.0
+        """Duration of the last evaluation."""
 
-def train_with_gradients(
-    run: Run,
-    model: Model,
-    device: torch.device,
-    report: Report,
-    *,
-    exact: bool | None,
-    group: ProcessGroup,
-) -> FitResult:
-    """Train a model by gradient descent; its n-gram tables, if it has any, are counted first.
+    def _note(self, text: str) -> None:
+        self.report(Note(text=text))
 
-    Args: as of `fit`.
-
-    Raises:
-        DivergenceError: the loss or the gradient stays non-finite.
-        MoreishError: the training does not fit into memory, or cannot be resumed.
-    """
-    config, began = run.config.train, time.perf_counter()
-    check_counting_memory(model, run.split("train"))
-    model.fit_counts(run.split("train"))
-    model.to(device)
-    for note in unsupported_settings(config, model, device):
-        report(Note(text=note))
-    if should_shard(model, config, group, group.broadcast(free_memory(device))):
-        shard_model(model, config, group, device)
-    trainer = Trainer(
-        model,
-        build_sampler(run.config, run.split("train"), model),
-        config,
-        objective=with_weight_penalty(next_token_loss, config.squared_weights),
-        state=TrainState(plan=StepPlan(steps=1, eval_every=1)),
-        device=device,
-        group=group,
-    )
-    memory = None if is_sharded(model) else check_training_memory(trainer)
-    origin = environment(str(device))
-    if group.size > 1:
-        origin[PROCESSES_KEY] = str(group.size)
-    checkpoints = Checkpoints(run.checkpoints, run.record.sha256, origin)
-    with stop_on_signals() as should_stop:
-        if exact is not None and checkpoints:
-            _restore_checkpoint(run, trainer, checkpoints, report, exact=exact)
-        else:
-            if exact is not None:
-                report(Note(text="There is no checkpoint yet: starting from the beginning."))
-                load_state(model, _initial_model(run).state_dict())
-            plan = plan_training(run, trainer, should_stop, began)
-            spent = group.seconds_since(began)
-            trainer.state = TrainState(
-                plan=plan, seconds=spent, overhead_seconds=spent, planned_at=spent
+    def _report_start(self, model: Model, **details: Any) -> None:
+        self.report(
+            Started(
+                path=str(self.run.path),
+                data=self.run.record.data,
+                config=self.run.record.config,
+                parameters=model.num_parameters(),
+                max_length=model.max_length,
+                steps=self.state.plan.steps,
+                from_step=self.state.step,
+                **details,
             )
-            if group.is_main:
-                run.update(status="training")
-        resuming = exact is not None
-        log = MetricsLog(run, trainer, report, resuming=resuming) if group.is_main else None
-        report(_started(run, model, trainer.state, device, memory, group))
-        try:
-            status = trainer.train(_hooks(run, trainer, checkpoints, log, should_stop, report))
-        except DivergenceError as error:
-            if group.is_main:
-                run.update(status="diverged")
-            raise _with_advice(error, run) from None
-        finally:
-            if log is not None:
-                log.close()
-        if not group.broadcast(run.has_weights):  # interrupted before the first evaluation
-            run.save_weights(model, group)
-    if isinstance(model, Mixture) and status != "interrupted":
-        trainer.state.best = _fit_mixture_weight(run, model, report, group)
-    return FitResult(status=status, state=trainer.state, val_seconds=trainer.last_scoring_seconds)
-
-
-def _restore_checkpoint(
-    run: Run, trainer: Trainer, checkpoints: Checkpoints, report: Report, *, exact: bool
-) -> None:
-    before, now = checkpoints.processes, trainer.group.size
-    if before not in (None, now):
-        report(Note(text=f"{now} processes now, {before} before: the same up to rounding."))
-    for damaged in checkpoints.restore(trainer, inexact=not exact):
-        report(Note(text=f"{damaged} is damaged: an older one is taken"))
-    if trainer.state.best is not None and not run.has_weights:
-        raise MoreishError(
-            f"{run.path} is damaged: its model.safetensors, the best weights so far, is "
-            "missing; restore it, or train again with --overwrite"
         )
 
+    def score(self, split: SplitName, model: Model) -> Score:
+        def progress(name: str, share: float) -> None:
+            self.report(Progress(what=f"evaluating {name}", share=share))
 
-def _hooks(
-    run: Run,
-    trainer: Trainer,
-    checkpoints: Checkpoints,
-    log: MetricsLog | None,
-    should_stop: Callable[[], bool],
-    report: Report,
-) -> Hooks:
-    """Connect a trainer to the folder of its run."""
-    model, group, start = trainer.model, trainer.group, replace(trainer.state)
+        return self.run.score(split, model, progress=progress, group=self.group)
 
-    def save_checkpoint() -> None:
-        if log is not None:
-            log.flush()
-        checkpoints.save(trainer)
+    def count(self, model: CountBasedModel) -> str:
+        """Fit a model that only counts, and return the status of the run."""
+        run, config, tokens = self.run, self.config, self.run.split("train")
+        check_counting_memory(model, tokens)
+        self._report_start(model)
+        name = run.config.model.name
+        if config.track is not None:
+            self._note(f"train.track has no effect: {name} counts and takes no steps")
+        if any(getattr(config, budget) is not None for budget in BUDGETS):
+            self._note(f"{', '.join(BUDGETS)} have no effect: {name} counts and takes no steps")
+        began = time.perf_counter()
+        model.fit_counts(tokens)
+        self.state.seconds, self.state.tokens = time.perf_counter() - began, tokens.num_predictions
+        run.save_weights(model)
+        began = time.perf_counter()
+        self.state.best = self.score("val", run.model)
+        self.val_seconds = time.perf_counter() - began
+        return "finished"
 
-    def restore() -> None:
-        if checkpoints:
-            checkpoints.restore(trainer, inexact=True)  # exactness was checked at the start
-            return
-        initial = _initial_model(run)
-        initial.fit_counts(run.split("train"))
-        trainer.reset(initial, replace(start))
+    def train(self, model: Model, *, exact: bool | None) -> str:
+        """Train a model by gradient descent, after counting its n-grams if it has any.
 
-    return Hooks(
-        evaluate=lambda: _score(run, "val", model, report, group),
-        save_best=lambda: run.save_weights(model, group),
-        save_checkpoint=save_checkpoint,
-        restore=restore,
-        should_stop=should_stop,
-        report=log or ignore,
-    )
+        Returns:
+            The status of the run.
+
+        Raises:
+            DivergenceError: the loss or the gradient stays non-finite.
+            MoreishError: the training does not fit into memory, or cannot be resumed.
+        """
+        run, config, group, tokens = self.run, self.config, self.group, self.run.split("train")
+        device, began = resolve_device(config.device), time.perf_counter()
+        check_counting_memory(model, tokens)
+        model.fit_counts(tokens)
+        model.to(device)
+        for note in unsupported_settings(config, model, device):
+            self._note(note)
+        if should_shard(model, config, group, group.broadcast(free_memory(device))):
+            shard_model(model, config, group, device)
+        trainer = Trainer(
+            model,
+            build_sampler(run.config, tokens, model),
+            config,
+            objective=with_weight_penalty(next_token_loss, config.squared_weights),
+            state=self.state,
+            device=device,
+            group=group,
+        )
+        memory = None if is_sharded(model) else check_training_memory(trainer)
+        origin = environment(device, group.size)
+        checkpoints = Checkpoints(run.checkpoints, run.record.sha256, origin)
+        with stop_on_signals() as should_stop:
+            if exact is not None and checkpoints:
+                for note in checkpoints.restore(trainer, inexact=not exact):
+                    self._note(note)
+                if trainer.state.best is not None and not run.has_weights:
+                    raise MoreishError(
+                        f"{run.path} is damaged: its model.safetensors, the best weights so far, "
+                        "is missing; restore it, or train again with --overwrite"
+                    )
+            else:
+                if exact is not None:
+                    self._note("There is no checkpoint yet: starting from the beginning.")
+                    load_state(model, _initial_model(run).state_dict())
+                plan = plan_training(run, trainer, should_stop, began)
+                spent = group.seconds_since(began)
+                trainer.state = TrainState(
+                    plan=plan, seconds=spent, overhead_seconds=spent, planned_at=spent
+                )
+                if group.is_main:
+                    run.update(status="training")
+            log = None
+            if group.is_main:
+                log = MetricsLog(run, trainer, self.report, resuming=exact is not None)
+            self.state = trainer.state
+            self._report_start(
+                model, device=str(device), memory=memory, processes=group.size,
+                sharded=is_sharded(model),
+            )  # fmt: skip
+            try:
+                status = trainer.train(self._hooks(trainer, checkpoints, log, should_stop))
+            except DivergenceError as error:
+                if group.is_main:
+                    run.update(status="diverged")
+                raise _with_advice(error, run) from None
+            finally:
+                if log is not None:
+                    log.close()
+            self.state, self.val_seconds = trainer.state, trainer.last_scoring_seconds
+            if not group.broadcast(run.has_weights):  # interrupted before the first evaluation
+                run.save_weights(model, group)
+        if isinstance(model, Mixture) and status != "interrupted":
+            self.state.best = self._fit_mixture_weight(model)
+        return status
+
+    def _hooks(
+        self,
+        trainer: Trainer,
+        checkpoints: Checkpoints,
+        log: MetricsLog | None,
+        should_stop: Callable[[], bool],
+    ) -> Hooks:
+        """Connect a trainer to the folder of its run."""
+        run, model, start = self.run, trainer.model, replace(trainer.state)
+
+        def save_checkpoint() -> None:
+            if log is not None:
+                log.flush()
+            checkpoints.save(trainer)
+
+        def restore() -> None:
+            if checkpoints:
+                checkpoints.restore(trainer, inexact=True)  # exactness was checked at the start
+                return
+            initial = _initial_model(run)
+            initial.fit_counts(run.split("train"))
+            trainer.reset(initial, replace(start))
+
+        return Hooks(
+            evaluate=lambda: self.score("val", model),
+            save_best=lambda: run.save_weights(model, self.group),
+            save_checkpoint=save_checkpoint,
+            restore=restore,
+            should_stop=should_stop,
+            report=log or ignore,
+        )
+
+    def _fit_mixture_weight(self, model: Mixture) -> Score:
+        """Set the network's weight in a mixture on validation, and return the score with it."""
+        self.run.load_weights(model)
+        losses = []
+        for weight in (1.0, 0.0):  # the network alone, then the counts alone
+            model.weight.fill_(weight)
+            losses.append(evaluate_losses(model, self.run.split("val"), group=self.group))
+        model.fit_weight(*losses)
+        self.run.save_weights(model, self.group)
+        self._note(
+            f"Weight of the network in the mixture: {model.weight:.3f} (fitted on validation)."
+        )
+        return self.score("val", model)
+
+    def final_scores(self, model: Model) -> dict[SplitName, Score]:
+        """Return the scores of the best weights: on validation as measured in training, and on the
+        training split unless it is large and scoring it would take longer than the training."""
+        best = self.state.best
+        assert best is not None
+        predictions = self.run.split("train").num_predictions
+        expected = self.val_seconds * predictions / best.tokens
+        if predictions > MAX_TOKENS_TO_SCORE:
+            if self.run.uses_prepared_data:
+                self._note("The training split of prepared text is not scored; validation is.")
+                return {"val": best}
+            if expected > self.state.seconds:
+                minutes, evaluate = f"{expected / 60:.0f} minutes", command("eval", self.run.path)
+                self._note(f"Scoring the training split would take {minutes}: {evaluate}")
+                return {"val": best}
+        return {"train": self.score("train", model), "val": best}
 
 
 def _with_advice(error: DivergenceError, run: Run) -> DivergenceError:
-    """Add the beginning of the batch to the message, and what can be done with the run."""
+    """Add to the message how the batch begins, and what can be done with the run."""
     text = ""
     if error.batch is not None:
         ids = error.batch.tokens_BT[0].numpy()
@@ -284,34 +320,16 @@ def _with_advice(error: DivergenceError, run: Run) -> DivergenceError:
     )
 
 
-def _fit_mixture_weight(run: Run, model: Mixture, report: Report, group: ProcessGroup) -> Score:
-    """Set the network's weight in a mixture on validation, and return the score with it."""
-    run.load_weights(model)
-    validation = run.split("val")
-    losses = []
-    for weight in (1.0, 0.0):  # the network alone, then the counts alone, in the same windows
-        model.weight.fill_(weight)
-        losses.append(evaluate_losses(model, validation, group=group))
-    model.fit_weight(*losses)
-    run.save_weights(model, group)
-    report(
-        Note(
-            text=f"Weight of the network in the mixture: {model.weight:.3f} (fitted on validation)."
-        )
-    )
-    return _score(run, "val", model, report, group)
-
-
 def plan_training(
     run: Run, trainer: Trainer, should_stop: Callable[[], bool], began: float
 ) -> StepPlan:
     """Plan the steps and evaluations of a training from its budget.
 
-    Minutes are turned into steps by a short trial of steps and evaluations.
+    For minutes, a short trial measures steps and evaluations; it leaves the weights as they were.
 
     Args:
         run: the run that is trained.
-        trainer: its trainer; a trial leaves its weights as they are.
+        trainer: its trainer.
         should_stop: whether to end a trial early.
         began: time (of `time.perf_counter`) from which the minutes count.
     """
@@ -339,61 +357,6 @@ def plan_training(
         left = max(0.0, config.minutes - group.seconds_since(began) / 60)
         plan = plan_minutes(left, step_seconds, eval_seconds)
     return plan if config.eval_every is None else replace(plan, eval_every=config.eval_every)
-
-
-def _final_scores(
-    run: Run, model: Model, result: FitResult, report: Report, group: ProcessGroup
-) -> dict[SplitName, Score]:
-    """Scores of the best weights: on validation as measured in training, and on the training split
-    unless that is large and would take longer than the training did."""
-    best = result.state.best
-    assert best is not None
-    predictions = run.split("train").num_predictions
-    expected = result.val_seconds * predictions / best.tokens
-    if run.uses_prepared_data and predictions > MAX_TOKENS_TO_SCORE:
-        report(Note(text="The training split of prepared text is not scored; validation is."))
-        return {"val": best}
-    if predictions > MAX_TOKENS_TO_SCORE and expected > result.state.seconds:
-        minutes, score_it = f"{expected / 60:.0f} minutes", command("eval", run.path)
-        report(Note(text=f"Scoring the training split would take {minutes}: {score_it}"))
-        return {"val": best}
-    return {"train": _score(run, "train", model, report, group), "val": best}
-
-
-def _score(
-    run: Run,
-    split: SplitName,
-    model: Model | None,
-    report: Report,
-    group: ProcessGroup = SINGLE_PROCESS,
-) -> Score:
-    def progress(name: str, share: float) -> None:
-        report(Progress(what=f"evaluating {name}", share=share))
-
-    return run.score(split, model, progress=progress, group=group)
-
-
-def _started(
-    run: Run,
-    model: Model,
-    state: TrainState,
-    device: torch.device,
-    memory: float | None = None,
-    group: ProcessGroup = SINGLE_PROCESS,
-) -> Started:
-    return Started(
-        path=str(run.path),
-        data=run.record.data,
-        config=run.record.config,
-        parameters=model.num_parameters(),
-        max_length=model.max_length,
-        steps=state.plan.steps,
-        from_step=state.step,
-        device=str(device),
-        memory=memory,
-        processes=group.size,
-        sharded=is_sharded(model),
-    )
 
 
 @contextmanager

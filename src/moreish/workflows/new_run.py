@@ -3,25 +3,25 @@
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from itertools import count
 from pathlib import Path
-
-import torch
 
 from moreish.data import ShardedArray
 from moreish.errors import MoreishError, command
-from moreish.models import CountBasedModel, build_model
 from moreish.runs import Run, backup_path, remove_run, training_lock
-from moreish.training import CHECKPOINTS_KEPT, TrainingSetup
+from moreish.training import TrainingSetup, build_meta_model, peak_disk_bytes
 from moreish.utils.files import check_disk_space
 
 RUNS = Path("runs")
-"""The folder of runs that are made without a name."""
+"""The folder of new runs that have no name."""
 
 
 @contextmanager
 def new_run(out: Path | None, setup: TrainingSetup, *, overwrite: bool) -> Iterator[Run]:
-    """Create a run folder and lock it. When an error leaves nothing worth keeping in it, it is
-    removed and the run that it replaced comes back.
+    """Create a run folder and lock it.
+
+    If an error leaves nothing worth keeping in it, it is removed and the run that it replaced is
+    restored.
 
     Args:
         out: the folder; None finds a free name in `runs/`.
@@ -61,12 +61,9 @@ def new_run(out: Path | None, setup: TrainingSetup, *, overwrite: bool) -> Itera
 
 
 def free_path(name: str) -> Path:
-    """runs/name, or the first of runs/name-2, runs/name-3, … that does not exist."""
-    path, number = RUNS / name, 1
-    while path.exists():
-        number += 1
-        path = RUNS / f"{name}-{number}"
-    return path
+    """Return runs/name, or the first of runs/name-2, runs/name-3, … that does not exist."""
+    places = (RUNS / (name if number == 1 else f"{name}-{number}") for number in count(1))
+    return next(path for path in places if not path.exists())
 
 
 def _is_worth_keeping(run: Run) -> bool:
@@ -74,17 +71,11 @@ def _is_worth_keeping(run: Run) -> bool:
 
 
 def _disk_space(setup: TrainingSetup) -> int:
-    """Bytes of disk that a run takes at most: its data, its best weights and its checkpoints."""
-    with torch.device("meta"):  # shapes without memory
-        model = build_model(setup.config.model, setup.tokenizer.vocab_size)
+    """Return the peak size of a run folder in bytes."""
+    model = build_meta_model(setup.config.model, setup.tokenizer.vocab_size)
     data = sum(
         tokens.ids_N.nbytes
         for name, tokens in setup.splits.items()
         if name != "train" or not isinstance(tokens.ids_N, ShardedArray)  # which is not copied
     )
-    weights = sum(tensor.nbytes for tensor in model.state_dict().values())
-    if isinstance(model, CountBasedModel):
-        return data + weights
-    moments = 2 * sum(parameter.nbytes for parameter in model.parameters())
-    # One more of each while it is written.
-    return data + 2 * weights + (CHECKPOINTS_KEPT + 1) * (weights + moments)
+    return data + peak_disk_bytes(model, setup.config.train)

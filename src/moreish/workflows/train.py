@@ -25,7 +25,7 @@ from moreish.training import (
     default_lr,
     encode_splits,
     load_corpus,
-    require_trackers,
+    parse_trackers,
     resolve_device,
     run_lr_range_test,
 )
@@ -44,8 +44,8 @@ def train(
 ) -> tuple[Run, bool]:
     """Train a model in a new run folder.
 
-    As one of several processes of a launcher it trains together with the others; restarted by the
-    launcher because one of them died, it resumes the run at `out`.
+    One of several processes of a launcher trains together with the others. If the launcher restarts
+    them because one died, they resume the run at `out`.
 
     Args:
         config: the settings of the run.
@@ -61,7 +61,7 @@ def train(
         MoreishError: a setting or the source is wrong; then no run folder was created.
     """
     with Coordinator.join() as coordinator:
-        if not coordinator.is_main:
+        if not coordinator.group.is_main:
             return coordinator.follow()
         if out is not None and restart_count() and (out / "run.json").is_file():
             return _resume(out, coordinator, inexact=False, report=report)
@@ -74,7 +74,7 @@ def train(
         setup = assemble(config, corpus, tokenizer, splits)
 
         setup, reasons = resolve_auto_model(setup)
-        remarks = check_model(setup, processes=coordinator.size)
+        remarks = check_model(setup, processes=coordinator.group.size)
         if audit is not None:
             report(Audited(audit=audit))
         for text in (*notes, *reasons, *remarks):
@@ -106,7 +106,7 @@ def resume(path: Path, *, inexact: bool = False, report: Report) -> tuple[Run, b
             be exact, or its checkpoints are damaged.
     """
     with Coordinator.join() as coordinator:
-        if not coordinator.is_main:
+        if not coordinator.group.is_main:
             return coordinator.follow()
         return _resume(path, coordinator, inexact=inexact, report=report)
 
@@ -128,7 +128,7 @@ def _resume(
 
 
 def check_request(config: RunConfig, out: Path | None, *, overwrite: bool) -> None:
-    """Find what is wrong with the place, device, optimizer or trackers before any work is done.
+    """Check the run folder, the device, the optimizer and the trackers before any work is done.
 
     Raises:
         MoreishError: one of them cannot be used.
@@ -141,18 +141,18 @@ def check_request(config: RunConfig, out: Path | None, *, overwrite: bool) -> No
             with training_lock(out):  # raises when another process trains it
                 pass
     check_optimizer(config.train.optimizer)
-    require_trackers(config.train.track)
+    parse_trackers(config.train.track)
     resolve_device(config.train.device)
 
 
 def check_model(setup: TrainingSetup, *, processes: int) -> list[str]:
-    """Find what is wrong with the model before anything is written.
+    """Check the model before anything is written.
 
     Returns:
-        Remarks for the user.
+        Notes for the user.
 
     Raises:
-        MoreishError: the model is too large, or does not go with the processes or the warm start.
+        MoreishError: the model is too large, or does not fit the processes or the warm start.
     """
     model, config = setup.model(), setup.config
     if processes > 1 and isinstance(model, CountBasedModel):
@@ -168,11 +168,11 @@ def check_model(setup: TrainingSetup, *, processes: int) -> list[str]:
 
 
 def choose_lr(setup: TrainingSetup, report: Report) -> tuple[TrainingSetup, LRRange | None]:
-    """Decide the learning rate, where the settings leave it open.
+    """Choose the learning rate if the settings leave it open.
 
     Returns:
-        The setup with a learning rate (without one for models that only count), and the
-        learning-rate range test that found it, if there was one.
+        The setup with a learning rate, which models that only count lack, and the range test that
+        found it, if there was one.
     """
     model, config, lr_test = setup.model(), setup.config, None
     if isinstance(model, CountBasedModel):

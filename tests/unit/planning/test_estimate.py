@@ -1,4 +1,4 @@
-"""What a training will take: against published tables, PyTorch's own counts, and measurements."""
+"""Estimates of a training against published tables, PyTorch's counts, and measurements."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -21,16 +20,20 @@ from moreish.models import build_model, model_config
 from moreish.models.gpt.config import GPTConfig
 from moreish.models.gpt.model import GPT
 from moreish.planning import memory
-from moreish.planning.estimate import Estimate, estimate, kept, load_ahead, load_of, outline
+from moreish.planning.estimate import (
+    Estimate,
+    build_trainable_model,
+    estimate,
+    measure_load,
+    predict_load,
+    saved_bytes,
+)
 from moreish.settings import from_toml
-from moreish.training.budget import StepPlan
 from moreish.training.events import ignore
 from moreish.training.flops import FlopCounter, parse_peak_flops
 from moreish.training.objectives import next_token_loss
-from moreish.training.setup import build_sampler, set_up
-from moreish.training.state import TrainState
-from moreish.training.trainer import Trainer
 from support.random_transformers import save_random_model
+from support.trainers import make_trainer, record_saved_bytes, set_up_story
 
 PAGE = (ROOT / "docs" / "planning.md").read_text(encoding="utf-8")
 
@@ -62,7 +65,7 @@ CHINCHILLA = {400e6: 8.0e9, 1e9: 20.2e9, 10e9: 205.1e9, 67e9: 1.5e12, 175e9: 3.7
 def gpt(layers: int, width: int, heads: int, context: int) -> GPT:
     """Of GPT-2's arrangement and vocabulary, without memory for its weights."""
     model = {"name": "gpt", "layers": layers, "width": width, "heads": heads, "context": context}
-    found = outline(resolve({"model": {**model, "tied": True}}), 50_257)
+    found = build_trainable_model(resolve({"model": {**model, "tied": True}}), 50_257)
     assert isinstance(found, GPT)
     return found
 
@@ -87,7 +90,7 @@ def test_parameters_are_those_of_gpt2(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", GPT3)
-def test_parameters_and_operations_are_those_of_gpt3(name: str) -> None:
+def test_parameters_and_flops_are_those_of_gpt3(name: str) -> None:
     """Their table leaves attention out of the operations; so does the first of ours."""
     layers, width, heads, millions, published, head_size, batch, lr = GPT3[name]
     assert head_size == width // heads
@@ -108,14 +111,14 @@ def test_compute_optimal_tokens_are_about_chinchillas() -> None:
     for parameters, tokens in CHINCHILLA.items():
         assert 20 * parameters == pytest.approx(tokens, rel=0.12)
     config = resolve(from_toml(ROOT / "configs" / "gpt2-124m.toml"))
-    found = estimate(config, 50_257, load_ahead(config, 50_257))
+    found = estimate(config, 50_257, predict_load(config, 50_257))
     assert found.optimal_tokens == 20 * found.parameters
 
 
 SMALL = {"name": "gpt", "layers": 2, "heads": 4, "width": 128, "context": 64}
 
 
-def test_operations_are_those_that_pytorch_counts() -> None:
+def test_flops_are_those_that_pytorch_counts() -> None:
     """Of training, with attention as plain products, which its counter knows."""
     model = build_model(model_config({**SMALL, "kv_heads": 2, "feedforward": "swiglu"}), 300)
     batch, work = batch_of(300, 64), FlopCounter(model)
@@ -156,27 +159,19 @@ ARRANGEMENTS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("bfloat16", [False, True], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("name", ARRANGEMENTS)
-def test_activations_are_what_autograd_keeps(name: str, *, bfloat16: bool) -> None:
+def test_activations_are_what_autograd_saves(name: str, *, bfloat16: bool) -> None:
     config = model_config({**SMALL, **ARRANGEMENTS[name]})
     assert isinstance(config, GPTConfig)
-    model, batch, found = build_model(config, 300), batch_of(300, 64), {}
-    own = {p.untyped_storage().data_ptr() for p in model.state_dict().values()}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            found[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
+    model, batch = build_model(config, 300), batch_of(300, 64)
     with (
-        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        record_saved_bytes(model) as saved,
         torch.autocast("cpu", torch.bfloat16, enabled=bfloat16),
     ):
         loss = next_token_loss(model.train(), batch)
-    reckoned = sum(kept(config, 300, half=bfloat16)) * batch.tokens_BT.numel()
-    reckoned += 2 * FlopCounter(model).weights * bfloat16  # autocast's copies
+    expected = sum(saved_bytes(config, 300, half=bfloat16)) * batch.tokens_BT.numel()
+    expected += 2 * FlopCounter(model).weights * bfloat16  # autocast's copies
     assert loss.isfinite()
-    assert reckoned == pytest.approx(sum(found.values()), rel=0.01)
+    assert expected == pytest.approx(saved(), rel=0.01)
 
 
 @pytest.mark.parametrize(
@@ -191,24 +186,16 @@ def test_activations_are_what_autograd_keeps(name: str, *, bfloat16: bool) -> No
 def test_memory_is_that_of_the_measured_estimate(tmp_path: Path, train: dict[str, Any]) -> None:
     """Of one device here: what `train` asks for before it begins, which is held against the peak of
     real trainings (tests/unit/planning/test_memory.py)."""
-    (tmp_path / "story.txt").write_text(STORY * 100)
-    tree = {"data": {"source": str(tmp_path / "story.txt")}, "model": SMALL}
-    ready = set_up(resolve({**tree, "train": {"steps": 2, "lr": 0.1, "batch_size": 7, **train}}))
-    model = ready.model()
-    trainer = Trainer(
-        model, build_sampler(ready.config, ready.splits["train"], model), ready.config.train,
-        objective=next_token_loss, state=TrainState(plan=StepPlan(steps=2, eval_every=2)),
-        device=ready.device,
-    )  # fmt: skip
-    measured = memory.needed(trainer).total(ready.config.train.accumulate)
-    found = estimate(ready.config, ready.tokenizer.vocab_size, load_of(ready))
+    setup = set_up_story(tmp_path, SMALL, batch_size=7, **train)
+    measured = memory.measure_memory(make_trainer(setup)).total(setup.config.train.accumulate)
+    found = estimate(setup.config, setup.tokenizer.vocab_size, measure_load(setup))
     assert found.rows_at_once == (3 if "accumulate" in train else 7)
     assert found.ddp.total is not None and found.fsdp is None
     assert found.ddp.total - found.ddp.weights == pytest.approx(measured, rel=0.01)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon", "sgd"])
-def test_a_checkpoint_is_as_large_as_was_said(tmp_path: Path, optimizer: str) -> None:
+def test_the_size_of_a_checkpoint_is_that_of_the_estimate(tmp_path: Path, optimizer: str) -> None:
     (tmp_path / "story.txt").write_text(STORY * 30)
     settings = {"model": {**SMALL, "tied": True}, "train": {"optimizer": optimizer}}
     arguments = {"steps": 1, "settings": settings}
@@ -226,7 +213,7 @@ def test_memory_of_many_devices_by_hand() -> None:
     model = {"name": "gpt", "layers": 3, "width": 8, "heads": 2, "context": 4, "bias": False}
     config = resolve({"model": model, "train": {"batch_size": 10, "steps": 5, "accumulate": 8}})
     found = estimate(
-        config, 20, load_ahead(config, 20), devices=4, peak=1e9, mfu=0.5, precision="bfloat16"
+        config, 20, predict_load(config, 20), devices=4, peak=1e9, mfu=0.5, precision="bfloat16"
     )
     block = 4 * (12 * 8 * 8 + 2 * 8)
     outside = 4 * (20 * 8 + 4 * 8 + 8 + 20 * 8)
@@ -250,7 +237,7 @@ def test_memory_of_many_devices_by_hand() -> None:
     assert found.hours == pytest.approx(operations * 200 / (4 * 1e9 * 0.5) / 3600)
 
 
-def test_nanogpts_four_days(moreish: Moreish) -> None:
+def test_the_hours_of_nanogpt(moreish: Moreish) -> None:
     """Half a million tokens a step, 300 billion in all, on eight A100s; and the page shows it."""
     recipe = ROOT / "configs" / "gpt2-124m.toml"
     done = moreish("plan", "--config", recipe, "--gpus", 8, "--gpu", "a100")
@@ -265,7 +252,7 @@ def test_nanogpts_four_days(moreish: Moreish) -> None:
     assert found["ddp"]["total"] < 40e9
 
 
-def test_the_modern_recipe_says_what_its_plan_says() -> None:
+def test_the_comments_of_the_modern_recipe_agree_with_its_estimate() -> None:
     recipe = ROOT / "configs" / "gpt2-124m-modern.toml"
     found = api.plan(config=recipe)
     assert isinstance(found, Estimate) and found.tokens is not None
@@ -294,7 +281,7 @@ def test_the_hours_on_the_page(name: str, gpu: str, gpus: int) -> None:
 
 
 @pytest.mark.parametrize("asked", ["train.track=wandbb", "train.optimizer=adamm"])
-def test_names_that_train_refuses_are_no_plan(
+def test_plan_rejects_the_names_that_train_rejects(
     moreish: Moreish, monkeypatch: pytest.MonkeyPatch, asked: str
 ) -> None:
     of_recipe = ["--config", ROOT / "configs" / "gpt2-124m.toml"]
@@ -314,14 +301,16 @@ def test_a_peak_is_a_name_or_a_number() -> None:
             parse_peak_flops(wrong)
 
 
-def test_what_depends_on_missing_data_is_said(moreish: Moreish, tmp_path: Path) -> None:
+def test_an_estimate_that_depends_on_missing_data_is_an_error(
+    moreish: Moreish, tmp_path: Path
+) -> None:
     recipe = tmp_path / "recipe.toml"
     recipe.write_text('[data]\nsource = "far-away"\n[model]\nname = "gpt"\n')
     plan = ["plan", "--config", recipe]
     assert "its text decides" in moreish(*plan).err
     assert "no file, folder or built-in" in moreish(*plan, "far-away").err
     assert (
-        "a batch is to be all of it"
+        "train.batch_size=all needs its size"
         in moreish(*plan, "--tokenizer", "byte", "--set", "train.batch_size=all").err
     )
     assert "unknown tokenizer" in moreish(*plan, "--tokenizer", "gtp2").err
@@ -338,7 +327,7 @@ def test_what_depends_on_missing_data_is_said(moreish: Moreish, tmp_path: Path) 
 
 def test_what_cannot_be_planned_is_said(moreish: Moreish) -> None:
     for arguments, message in (
-        (["--model", "ngram"], "ngram is counted"),
+        (["--model", "ngram"], "ngram only counts"),
         (["--gpus", 2], "the planner chooses for this machine"),
         (["--model", "gpt", "--gpus", 0], "1 or more"),
         (["--model", "gpt", "--mfu", 1.5], "above 0"),
@@ -349,37 +338,21 @@ def test_what_cannot_be_planned_is_said(moreish: Moreish) -> None:
         assert message in refused.err
 
 
-def test_a_plan_of_what_is_here_knows_its_data(moreish: Moreish, tmp_path: Path) -> None:
+def test_an_estimate_with_data(moreish: Moreish, tmp_path: Path) -> None:
     Path("story.txt").write_text(STORY * 50)
-    plan = [
-        "plan",
-        "story.txt",
-        "--model",
-        "gpt",
-        "--epochs",
-        3,
-        "--gpu",
-        10,
-        "--set",
-        "train.precision=float32",
-    ]
-    found = moreish(*plan, "--json").json["estimate"]
+    plan = ["plan", "story.txt", "--model"]
+    gpt = [*plan, "gpt", "--epochs", 3, "--gpu", 10, "--set", "train.precision=float32"]
+    found = moreish(*gpt, "--json").json["estimate"]
     assert found["tokens"] == pytest.approx(3 * found["load"]["data_tokens"], rel=0.05)
     assert found["precision"] == "float32"
-    done = moreish(*plan)
+    done = moreish(*gpt)
     assert "3 epochs" in done.out
     assert re.search(r"time +under 1 s on 1 x 10 TFLOP/s at 30% MFU", done.out)
-    assert (
-        "2 minutes, as requested"
-        in moreish("plan", "story.txt", "--model", "lstm", "--minutes", 2).out
-    )
-    assert (
-        moreish("plan", "story.txt", "--model", "mlp", "--json").json["estimate"]["ddp"]["total"]
-        is None
-    )
+    assert "2 minutes, as requested" in moreish(*plan, "lstm", "--minutes", 2).out
+    assert moreish(*plan, "mlp", "--json").json["estimate"]["ddp"]["total"] is None
 
 
-def test_a_fine_tuning_is_planned_by_what_it_starts_from(moreish: Moreish, tmp_path: Path) -> None:
+def test_the_estimate_of_a_fine_tuning(moreish: Moreish, tmp_path: Path) -> None:
     theirs = save_random_model(tmp_path / "theirs", "gpt2")
     Path("story.txt").write_text(STORY * 50)
     plan = ["plan", "story.txt", "--config", ROOT / "configs" / "shakespeare-gpt2-finetune.toml"]
@@ -399,7 +372,7 @@ def test_a_fine_tuning_is_planned_by_what_it_starts_from(moreish: Moreish, tmp_p
     assert not Path("runs").exists()
 
 
-def test_json_holds_what_train_wants(moreish: Moreish) -> None:
+def test_the_recipe_in_json(moreish: Moreish) -> None:
     recipe = ROOT / "configs" / "gpt2-124m.toml"
     found = moreish("plan", "--config", recipe, "--json").json["recipe"]
     assert resolve(found) == resolve(from_toml(recipe))

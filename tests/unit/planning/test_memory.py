@@ -1,4 +1,4 @@
-"""What a training will need is known before it begins, and what does not fit is refused."""
+"""The memory of a training is estimated before it starts, and too large ones are rejected."""
 
 import json
 import math
@@ -10,23 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from conftest import STORY, Moreish, Proved
-from moreish.config import resolve
 from moreish.data.token_dataset import TokenDataset
 from moreish.errors import MoreishError
 from moreish.models.ngram.counts import count_ngrams
 from moreish.planning import memory
-from moreish.training.budget import StepPlan
 from moreish.training.objectives import next_token_loss
-from moreish.training.setup import build_sampler, set_up
-from moreish.training.state import TrainState
-from moreish.training.trainer import Trainer
 from moreish.utils.files import format_bytes
+from support.trainers import make_trainer, record_saved_bytes, set_up_story
 
 
-def test_what_does_not_fit_is_refused_with_what_would(
+def test_the_error_for_too_little_memory_suggests_micro_batches(
     moreish: Moreish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proved: Proved
 ) -> None:
     source = tmp_path / "story.txt"
@@ -45,20 +40,7 @@ def test_what_does_not_fit_is_refused_with_what_would(
     proved(7, "trainings that did not fit", {"refused": 2})
 
 
-def trainer_of(tmp_path: Path, model: dict[str, object], train: dict[str, object]) -> Trainer:
-    source = tmp_path / "story.txt"
-    source.write_text(STORY * 100)
-    tree = {"data": {"source": str(source)}, "model": model, "train": {"steps": 2, **train}}
-    ready = set_up(resolve({**tree, "train": {"lr": 0.1, **tree["train"]}}))
-    fresh = ready.model()
-    return Trainer(
-        fresh,
-        build_sampler(ready.config, ready.splits["train"], fresh),
-        ready.config.train,
-        objective=next_token_loss,
-        state=TrainState(plan=StepPlan(steps=2, eval_every=2)),
-        device=ready.device,
-    )
+GPT = {"name": "gpt", "layers": 1, "heads": 2, "width": 16, "context": 24}
 
 
 @pytest.mark.parametrize(
@@ -71,47 +53,36 @@ def trainer_of(tmp_path: Path, model: dict[str, object], train: dict[str, object
     ],
 )
 def test_the_estimate_by_hand(tmp_path: Path, train: dict[str, object], times: int) -> None:
-    """Gradients, what the optimizer keeps, and the copy of a trial; of each row what autograd keeps
-    of it, with a tenth to spare, and the logits twice."""
-    model = {"name": "gpt", "layers": 1, "heads": 2, "width": 16, "context": 24}
-    trainer = trainer_of(tmp_path, model, {"batch_size": 5, **train})
-    need = memory.needed(trainer)
+    """It has the gradients, the optimizer state and the copy for a trial; and for each row what
+    autograd saves, with a tenth to spare, and the logits twice."""
+    trainer = make_trainer(set_up_story(tmp_path, GPT, batch_size=5, **train))
+    need = memory.measure_memory(trainer)
     weights = sum(4 * p.numel() for p in trainer.model.parameters())
     assert need.fixed == 64e6 + times * weights
-    muon = memory.needed(trainer_of(tmp_path, model, {"batch_size": 5, "optimizer": "muon"}))
-    # Of matrices there is one moment; the largest of one shape lie together some times over.
+    muon = make_trainer(set_up_story(tmp_path, GPT, batch_size=5, optimizer="muon"))
+    # Matrices have one moment; those of one shape are orthogonalized in a batch.
     matrices = 4 * 16 * 16 * 12
-    assert muon.fixed == 64e6 + 3 * weights - matrices + 4 * min(weights, 4 << 22)
-    kept: dict[int, int] = {}
-    ours = {p.data_ptr() for p in trainer.model.state_dict().values()}
+    workspace = 4 * min(weights, 4 << 22)
+    assert memory.measure_memory(muon).fixed == 64e6 + 3 * weights - matrices + workspace
     row = trainer.sampler.batch(0)[:1]
-
-    def seen(tensor: Tensor) -> Tensor:
-        place = tensor.untyped_storage().data_ptr()
-        if place not in ours:
-            kept[place] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(seen, lambda tensor: tensor):
+    with record_saved_bytes(trainer.model) as saved_bytes:
         loss = next_token_loss(trainer.model, row)
     assert loss.isfinite()
     vocabulary = trainer.model.vocab_size
-    assert need.row == 1.1 * sum(kept.values()) + 2 * 4 * 24 * vocabulary
+    assert need.row == 1.1 * saved_bytes() + 2 * 4 * 24 * vocabulary
     assert need.rows == 5
     assert [need.total(parts) - need.fixed for parts in (1, 2, 3, 5)] == [
         pytest.approx(rows * need.row) for rows in (5, 3, 2, 1)
     ]
 
 
-def test_what_just_fits_is_taken_and_the_fewest_parts_are_advised(
+def test_the_smallest_number_of_micro_batches_is_suggested(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = {"name": "gpt", "layers": 1, "heads": 2, "width": 16, "context": 24}
-    trainer = trainer_of(tmp_path, model, {"batch_size": 5})
-    need = memory.needed(trainer)
-    free = [0.0]
+    trainer = make_trainer(set_up_story(tmp_path, GPT, batch_size=5))
+    need = memory.measure_memory(trainer)
+    free = [need.total(1)]
     monkeypatch.setattr(memory, "free_memory", lambda device: free[0])
-    free[0] = need.total(1)
     assert memory.check_training_memory(trainer) == need.total(1)
     for bytes_free, parts in ((need.total(1) - 1, 2), (need.total(2) - 1, 4), (need.total(8), 8)):
         free[0] = bytes_free
@@ -123,7 +94,7 @@ def test_what_just_fits_is_taken_and_the_fewest_parts_are_advised(
 
 
 @pytest.mark.parametrize("model", ["kneser-ney", "ngram", "hybrid"])
-def test_counts_that_do_not_fit_are_refused_with_what_would(
+def test_the_error_for_too_little_counting_memory_suggests_an_order(
     moreish: Moreish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
 ) -> None:
     source = tmp_path / "story.txt"
@@ -143,38 +114,38 @@ def test_counts_that_do_not_fit_are_refused_with_what_would(
     assert moreish(*train, "--set", advice[1]).status == 0
 
 
-def test_ngrams_are_reckoned_from_the_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_ngrams_is_extrapolated_from_the_beginning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     random = np.random.default_rng(0)
     tokens = TokenDataset(random.integers(0, 9, 200_000).astype(np.uint8), items=False)
-    monkeypatch.setattr(memory, "SAMPLE", 1 << 15)
+    monkeypatch.setattr(memory, "MAX_COUNTED_TOKENS", 1 << 15)
     for order in (1, 2, 4, 6, 9):
         true = len(count_ngrams(tokens, order, 9)[0])
-        assert 0.9 < memory.expected_grams(tokens, order, 9) / true < 1.6
+        assert 0.9 < memory.expected_ngrams(tokens, order, 9) / true < 1.6
     small = TokenDataset(tokens.ids_N[:5000], items=False)
-    assert memory.expected_grams(small, 4, 9) == len(count_ngrams(small, 4, 9)[0])
+    assert memory.expected_ngrams(small, 4, 9) == len(count_ngrams(small, 4, 9)[0])
 
 
-def test_a_container_has_less_than_the_machine(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert memory._of_container(tmp_path) == math.inf
+def test_the_limit_of_a_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert memory.container_memory(tmp_path) == math.inf
     (tmp_path / "memory.current").write_text("300\n")
     (tmp_path / "memory.max").write_text("max\n")
-    assert memory._of_container(tmp_path) == math.inf
+    assert memory.container_memory(tmp_path) == math.inf
     (tmp_path / "memory.max").write_text("1000\n")
-    assert memory._of_container(tmp_path) == 700
+    assert memory.container_memory(tmp_path) == 700
     there, inside = 5.0, 7.0
     monkeypatch.setattr(memory, "available_memory", lambda: there)
-    monkeypatch.setattr(memory, "_of_container", lambda: inside)
+    monkeypatch.setattr(memory, "container_memory", lambda: inside)
     assert memory.free_memory(torch.device("cpu")) == 5
     there = 9.0
     assert memory.free_memory(torch.device("cpu")) == 7
 
 
-def test_bytes_as_people_write_them() -> None:
-    told = {0: "0 bytes", 9: "9 bytes", 999: "999 bytes", 1000: "1.0 kB", 9_949: "9.9 kB"}
-    told |= {10_000: "10 kB", 1_234_567: "1.2 MB", 5e9: "5.0 GB", 2e13: "20 TB", 5e15: "5000 TB"}
-    assert {count_ngrams: format_bytes(count_ngrams) for count_ngrams in told} == told
+def test_bytes_are_formatted() -> None:
+    texts = {0: "0 bytes", 9: "9 bytes", 999: "999 bytes", 1000: "1.0 kB", 9_949: "9.9 kB"}
+    texts |= {10_000: "10 kB", 1_234_567: "1.2 MB", 5e9: "5.0 GB", 2e13: "20 TB", 5e15: "5000 TB"}
+    assert {count: format_bytes(count) for count in texts} == texts
 
 
 WHOLE = """
@@ -195,12 +166,12 @@ print(json.dumps({"said": said[0], "peak": 1024 * int(peak)}))
 
 
 @pytest.mark.soak
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells the peak")
-def test_a_whole_training_takes_what_was_said(tmp_path: Path, proved: Proved) -> None:
-    """Its checkpoints and its evaluations too, which once took three times the weights."""
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux has the peak")
+def test_the_peak_of_a_training_is_near_its_estimate(tmp_path: Path, proved: Proved) -> None:
+    """The peak includes checkpoints and evaluations."""
     source = tmp_path / "story.txt"
     source.write_text(STORY * 6)
-    told = []
+    measured = []
     for width in (16, 768):
         train = {"checkpoint_every": 1, "batch_size": 2}
         settings = {"model": {"width": width, "layers": 3}, "train": train}
@@ -211,11 +182,11 @@ def test_a_whole_training_takes_what_was_said(tmp_path: Path, proved: Proved) ->
             text=True,
         )
         assert done.returncode == 0, done.stderr
-        told.append(json.loads(done.stdout))
+        measured.append(json.loads(done.stdout))
     weights = (tmp_path / "768" / "model.safetensors").stat().st_size
-    taken, said = (told[1][name] - told[0][name] for name in ("peak", "said"))
+    taken, said = (measured[1][name] - measured[0][name] for name in ("peak", "said"))
     ratio = taken / (said + 2 * weights)  # those of the model, and the file that is read at the end
-    assert 0.7 < ratio < 1.4, (told, weights)
+    assert 0.7 < ratio < 1.4, (measured, weights)
     proved(7, "a whole training takes 0.7 to 1.4 times what was said", {"trainings": 1})
 
 
@@ -226,7 +197,7 @@ from moreish.data.token_dataset import TokenDataset
 from moreish.training.budget import StepPlan
 from moreish.training.state import TrainState
 from moreish.training.trainer import Trainer
-from moreish.planning.memory import needed
+from moreish.planning.memory import measure_memory
 from moreish.training.objectives import next_token_loss
 from moreish.training.setup import build_sampler, set_up
 
@@ -242,38 +213,46 @@ peak = lambda: 1024 * int(status().split("VmHWM:")[1].split()[0])
 small = trainer.sampler.batch(0).split(10**6)[0]
 trainer.backward(small)  # what libraries take once
 before = peak()
-expected = needed(trainer).total(ready.config.train.accumulate)
+expected = measure_memory(trainer).total(ready.config.train.accumulate)
 for _ in range(2):
     trainer.train_step()
 print(json.dumps({"expected": expected, "taken": peak() - before}))
 """
 
-LONG = pytest.mark.soak
-
-GPT = {"name": "gpt", "layers": 4, "heads": 4, "width": 128, "context": 128}
+LARGE = {"name": "gpt", "layers": 4, "heads": 4, "width": 128, "context": 128}
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells the peak")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux has the peak")
 @pytest.mark.parametrize(
     ("model", "train"),
     [
-        pytest.param(GPT, {"batch_tokens": 16384}, id="gpt"),
+        pytest.param(LARGE, {"batch_tokens": 16384}, id="gpt"),
         pytest.param(
-            GPT, {"batch_tokens": 16384, "activation_checkpointing": True}, id="gpt-reckoned-again"
+            LARGE,
+            {"batch_tokens": 16384, "activation_checkpointing": True},
+            id="activation-checkpointing",
         ),
-        pytest.param(GPT, {"batch_tokens": 16384, "accumulate": 4}, id="in-parts", marks=LONG),
         pytest.param(
-            {**GPT, "feedforward": "swiglu", "norm": "rms"},
+            LARGE,
+            {"batch_tokens": 16384, "accumulate": 4},
+            id="micro-batches",
+            marks=pytest.mark.soak,
+        ),
+        pytest.param(
+            {**LARGE, "feedforward": "swiglu", "norm": "rms"},
             {"batch_tokens": 8192},
             id="gpt-swiglu",
-            marks=LONG,
+            marks=pytest.mark.soak,
         ),
         pytest.param(
-            {"name": "lstm", "width": 256}, {"batch_tokens": 16384}, id="lstm", marks=LONG
+            {"name": "lstm", "width": 256},
+            {"batch_tokens": 16384},
+            id="lstm",
+            marks=pytest.mark.soak,
         ),
     ],
 )
-def test_the_estimate_is_near_what_is_taken(
+def test_the_memory_of_steps_is_near_its_estimate(
     model: dict[str, object], train: dict[str, object], tmp_path: Path, proved: Proved
 ) -> None:
     source = tmp_path / "story.txt"

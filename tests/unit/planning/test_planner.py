@@ -36,7 +36,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
             network = network.network
         return 5e10 / (6 * 12 * network.layers * network.width**2)
 
-    monkeypatch.setattr(planner, "_rate", rate)
+    monkeypatch.setattr(planner, "measure_speed", rate)
 
 
 def story(folder: Path, times: int) -> Path:
@@ -64,7 +64,7 @@ def test_more_time_buys_a_larger_network(shakespeare: str, tmp_path: Path) -> No
 
 
 def test_steps_need_no_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planner, "_rate", lambda ready: pytest.fail("it was measured"))
+    monkeypatch.setattr(planner, "measure_speed", lambda ready: pytest.fail("it was measured"))
     path = story(tmp_path, 60)
     assert advice(path, steps=300).config == advice(path, steps=300).config
     few, many = (advice(path, steps=n).config.model.network for n in (50, 20_000))
@@ -112,7 +112,7 @@ def test_what_is_chosen_does_not_depend_on_what_a_trial_takes(
         trials.append((network.layers, network.width))
         return 2e10 / (6 * (12 * network.layers * network.width**2 + 10_000))
 
-    monkeypatch.setattr(planner, "_rate", rate)
+    monkeypatch.setattr(planner, "measure_speed", rate)
     found = advice(tmp_path / "play.txt", minutes=1.0)
     network = found.config.model.network
     assert (network.layers, network.width) == (2, 64)

@@ -43,7 +43,7 @@ def test_the_difference_is_that_of_the_losses(runs: dict[str, Run]) -> None:
     losses = [runs[name].scores["val"].loss for name in ("kneser-ney", "counts")]
     assert found.difference == pytest.approx(losses[1] - losses[0], abs=1e-6)
     assert found.low < found.difference < found.high
-    assert found.real
+    assert found.is_significant
     assert "is better than" in found.sentence()
     assert "one run does not show" not in found.sentence()  # counting has no seed
 
@@ -55,7 +55,7 @@ def test_pairing_narrows_the_interval(runs: dict[str, Run]) -> None:
     assert found.stderr < 0.8 * separate
 
 
-def test_seeds_are_folded_and_their_spread_is_in_the_interval(runs: dict[str, Run]) -> None:
+def test_the_interval_includes_the_variance_between_seeds(runs: dict[str, Run]) -> None:
     several = [runs["gpt"], runs["gpt-1"], runs["gpt-2"]]
     groups, (found,) = compare([*several, runs["kneser-ney"]])
     assert sorted(len(g.runs) for g in groups) == [1, 3]
@@ -64,14 +64,14 @@ def test_seeds_are_folded_and_their_spread_is_in_the_interval(runs: dict[str, Ru
     seeds = next(g for g in groups if len(g.runs) == 3)
     assert seeds.loss == pytest.approx(np.mean([r.scores["val"].loss for r in several]), abs=1e-6)
     assert found.stderr**2 >= seeds.seed_variance
-    assert alone.lone
+    assert alone.is_single_seed
     assert "one run does not show" in alone.sentence()
-    assert not found.lone
+    assert not found.is_single_seed
     with pytest.raises(MoreishError, match="nothing to compare"):
         compare(several)
 
 
-def test_different_tokenizers_of_one_text_are_compared_by_the_byte(runs: dict[str, Run]) -> None:
+def test_runs_with_different_tokenizers_are_compared_per_byte(runs: dict[str, Run]) -> None:
     groups, (found,) = compare([runs["counts"], runs["bytes"]])
     by_name = {g.runs[0].config.data.tokenizer: g.loss for g in groups}
     for tokenizer, name in (("char", "counts"), ("byte", "bytes")):
@@ -80,13 +80,13 @@ def test_different_tokenizers_of_one_text_are_compared_by_the_byte(runs: dict[st
     assert found.difference >= 0
 
 
-def test_other_splits_and_kinds_are_refused(runs: dict[str, Run]) -> None:
+def test_runs_with_different_splits_are_rejected(runs: dict[str, Run]) -> None:
     for other in ("other", "text"):
         with pytest.raises(MoreishError, match="different val splits"):
             compare([runs["counts"], runs[other]])
 
 
-def test_intervals_cover_what_they_promise() -> None:
+def test_confidence_intervals_have_their_coverage() -> None:
     """Simulated: units of random size, three seeds a side, a true difference of 0.05."""
     random = np.random.default_rng(0)
     covered, trials = 0, 1500
@@ -108,14 +108,7 @@ def test_intervals_cover_what_they_promise() -> None:
     assert 0.93 < covered / trials < 0.99
 
 
-def test_students_quantiles() -> None:
-    """Tabulated values of 97.5 %."""
-    table = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 10: 2.228, 30: 2.042, 1e9: 1.960}
-    for freedom, value in table.items():
-        assert student_quantile(0.975, freedom) == pytest.approx(value, rel=0.01)
-
-
-def test_the_verb(moreish: Moreish, runs: dict[str, Run]) -> None:
+def test_the_command(moreish: Moreish, runs: dict[str, Run]) -> None:
     paths = [runs[name].path for name in ("counts", "kneser-ney", "gpt", "gpt-1")]
     result = moreish("compare", *paths)
     assert result.status == 0, result.err
@@ -135,13 +128,13 @@ def test_the_verb(moreish: Moreish, runs: dict[str, Run]) -> None:
     ("freedom", "expected"),
     [(1, 12.7062), (1.5, 6.0), (2, 4.3027), (3, 3.1824), (10, 2.2281), (1000, 1.9623), (1e9, 1.96)],
 )
-def test_students_quantiles_of_few_seeds(freedom: float, expected: float) -> None:
-    """Tables; for one and a half, between those of one and two."""
+def test_quantiles_of_students_t_distribution(freedom: float, expected: float) -> None:
+    """The expected values are from tables; that of 1.5 is between those of 1 and 2."""
     found = student_quantile(0.975, freedom)
     assert found == pytest.approx(expected, rel=0.05 if freedom == 1.5 else 2e-4)
 
 
-def test_an_impossible_token_decides_a_comparison(moreish: Moreish) -> None:
+def test_a_model_that_gives_probability_zero_is_worse(moreish: Moreish) -> None:
     Path("l.txt").write_text("\n".join(f"{a}{b}{a}" for a in "abcdefgh" for b in "ijklmnop"))
     impossible = ("--set", "model.order=4", "--set", "model.add_k=0")
     moreish("train", "l.txt", "--model", "ngram", "--out", "a", *impossible)
@@ -157,7 +150,7 @@ def test_an_impossible_token_decides_a_comparison(moreish: Moreish) -> None:
     assert "same settings and seed" in same.err
 
 
-def test_text_beyond_ascii_is_compared_by_the_byte(moreish: Moreish) -> None:
+def test_non_ascii_text_is_compared_per_byte(moreish: Moreish) -> None:
     Path("t.txt").write_text("é" + "Žluťoučký kůň úpěl ďábelské ódy. " * 300, encoding="utf-8")
     moreish("train", "t.txt", "--as", "text", "--model", "kneser-ney", "--out", "a")
     options = ("--tokenizer", "byte", "--set", "model.order=4")
@@ -167,7 +160,7 @@ def test_text_beyond_ascii_is_compared_by_the_byte(moreish: Moreish) -> None:
     assert "nats" in result.out
 
 
-def test_a_rate_from_a_range_test_does_not_part_seeds(tmp_path: Path) -> None:
+def test_seeds_share_the_rate_of_a_range_test(tmp_path: Path) -> None:
     source = tmp_path / "names.txt"
     source.write_text("\n".join(catalog.load_dataset("names").split("\n")[:300]), encoding="utf-8")
     auto = {"train": {"lr": "auto"}}
@@ -183,7 +176,7 @@ def test_a_rate_from_a_range_test_does_not_part_seeds(tmp_path: Path) -> None:
     assert sorted(len(group.runs) for group in groups) == [1, 2]
 
 
-def test_two_that_rule_out_what_came_do_not_hide_the_others(tmp_path: Path) -> None:
+def test_two_models_that_give_probability_zero(tmp_path: Path) -> None:
     source = tmp_path / "names.txt"
     source.write_text("\n".join(catalog.load_dataset("names").split("\n")[:300]), encoding="utf-8")
     runs = [
@@ -197,4 +190,4 @@ def test_two_that_rule_out_what_came_do_not_hide_the_others(tmp_path: Path) -> N
     said = [comparison.sentence() for comparison in found]
     assert sum("both give the text probability zero" in sentence for sentence in said) == 1
     assert sum("which gives it probability 0" in sentence for sentence in said) == 2
-    assert not any(c.real for c in found if "both" in c.sentence())
+    assert not any(c.is_significant for c in found if "both" in c.sentence())

@@ -1,4 +1,4 @@
-"""Numbers that are not finite never reach the weights, and never go unsaid."""
+"""Non-finite losses, gradients and weights: skipped steps, rollbacks and errors."""
 
 import json
 from collections.abc import Callable
@@ -19,6 +19,7 @@ from moreish.training.divergence import MAX_ROLLBACKS, MAX_SKIPPED_STEPS, locate
 from moreish.training.events import Evaluated, Event, Rollback, Skipped, Step
 from moreish.training.objectives import next_token_loss
 from moreish.workflows import fit
+from support.interrupts import Killed, kill_at
 
 Injection = Callable[[Model, Batch, Tensor], Tensor]
 NAN = float("nan")
@@ -35,7 +36,7 @@ def source(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def inject(monkeypatch: pytest.MonkeyPatch) -> Callable[[Injection], None]:
-    """Lets a function spoil what the objective gives."""
+    """Return a function that replaces the objective by an injection."""
 
     def install(injection: Injection) -> None:
         def spoiled(model: Model, batch: Batch) -> Tensor:
@@ -47,15 +48,15 @@ def inject(monkeypatch: pytest.MonkeyPatch) -> Callable[[Injection], None]:
 
 
 def train(source: Path, name: str = "run", **train: Any) -> tuple[Run, list[Event]]:
-    told: list[Event] = []
+    events: list[Event] = []
     given = {"steps": 30, "batch_size": 16, "eval_every": 10, "checkpoint_every": 5, **train}
     settings = {"model": TINY, "train": given}
     out = source.parent / name
-    return api.train(source, out=out, settings=settings, report=told.append), told
+    return api.train(source, out=out, settings=settings, report=events.append), events
 
 
-def of_kind(told: list[Event], kind: type) -> list[Any]:
-    return [event for event in told if isinstance(event, kind)]
+def of_kind(events: list[Event], kind: type) -> list[Any]:
+    return [event for event in events if isinstance(event, kind)]
 
 
 def infinite_loss(model: Model, batch: Batch, loss: Tensor) -> Tensor:
@@ -63,13 +64,13 @@ def infinite_loss(model: Model, batch: Batch, loss: Tensor) -> Tensor:
 
 
 def infinite_gradient(model: Model, batch: Batch, loss: Tensor) -> Tensor:
-    """The loss itself is as it should be."""
+    """Only the gradient is non-finite."""
     loss.register_hook(lambda gradient: gradient * NAN)
     return loss
 
 
-def now_and_then(injection: Injection) -> Injection:
-    """On some batches, always the same ones."""
+def on_some_batches(injection: Injection) -> Injection:
+    """Apply the injection to some batches, always the same ones."""
 
     def some(model: Model, batch: Batch, loss: Tensor) -> Tensor:
         unlucky = int(batch.tokens_BT.sum()) % 9 == 0
@@ -79,14 +80,14 @@ def now_and_then(injection: Injection) -> Injection:
 
 
 @pytest.mark.parametrize("injection", [infinite_loss, infinite_gradient])
-def test_a_bad_step_is_left_out(
+def test_a_non_finite_step_is_skipped(
     source: Path, inject: Callable[[Injection], None], injection: Injection, proved: Proved
 ) -> None:
-    inject(now_and_then(injection))
-    run, told = train(source)
-    skipped = of_kind(told, Skipped)
+    inject(on_some_batches(injection))
+    run, events = train(source)
+    skipped = of_kind(events, Skipped)
     assert 1 <= len(skipped) < 15
-    assert len(of_kind(told, Step)) == 30 - len(skipped)
+    assert len(of_kind(events, Step)) == 30 - len(skipped)
     assert run.record.status == "finished"
     assert all(bool(p.isfinite().all()) for p in run.model.parameters())
     log = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
@@ -94,20 +95,14 @@ def test_a_bad_step_is_left_out(
     proved(4, f"{injection.__name__.replace('_', ' ')}, now and then", {"skipped": len(skipped)})
 
 
-def test_a_training_with_bad_steps_resumes_exactly(
+def test_a_training_with_skipped_steps_resumes_exactly(
     source: Path, inject: Callable[[Injection], None]
 ) -> None:
-    inject(now_and_then(infinite_loss))
-    whole, _ = train(source)
-
-    class Killed(BaseException):
-        pass
-
-    def kill(event: Event) -> None:
-        if isinstance(event, Step) and event.step >= 17:
-            raise Killed
-
+    inject(on_some_batches(infinite_loss))
+    whole, events = train(source)
     settings = {"model": TINY, "train": whole.record.config["train"]}
+    skipped = {event.step for event in of_kind(events, Skipped)}
+    kill = kill_at(next(step for step in range(17, 30) if step not in skipped))
     with pytest.raises(Killed):
         api.train(source, out=source.parent / "cut", settings=settings, report=kill)
     resumed = api.resume(source.parent / "cut", report=lambda event: None)
@@ -115,10 +110,10 @@ def test_a_training_with_bad_steps_resumes_exactly(
     assert all(torch.equal(t, expected[name]) for name, t in resumed.model.state_dict().items())
 
 
-def test_the_best_weights_outlive_going_back(
+def test_a_rollback_keeps_the_best_weights(
     source: Path, inject: Callable[[Injection], None]
 ) -> None:
-    """It goes back behind the best evaluation, and whatever comes after is worse."""
+    """The checkpoint is older than the best evaluation, and later ones are worse."""
     calls = [0]
 
     def lost_then_worse(model: Model, batch: Batch, loss: Tensor) -> Tensor:
@@ -129,16 +124,16 @@ def test_the_best_weights_outlive_going_back(
 
     inject(lost_then_worse)
     options = {"eval_every": 2, "checkpoint_every": 13, "optimizer": "sgd", "lr": 0.5}
-    run, told = train(source, steps=40, patience=0, **options)
-    assert len(of_kind(told, Rollback)) == 1
-    best = min(event.score.loss for event in of_kind(told, Evaluated))
+    run, events = train(source, steps=40, patience=0, **options)
+    assert len(of_kind(events, Rollback)) == 1
+    best = min(event.score.loss for event in of_kind(events, Evaluated))
     assert run.scores["val"].loss == best == pytest.approx(run.evaluate()["val"].loss, abs=1e-6)
 
 
-def test_lost_weights_are_fetched_from_the_checkpoint(
+def test_non_finite_weights_are_restored_from_the_checkpoint(
     source: Path, inject: Callable[[Injection], None], proved: Proved
 ) -> None:
-    """As by a memory error: the loss is nan from then on, until it goes back."""
+    """The loss is NaN from a lost weight on, until the rollback."""
     calls = [0]
 
     def lose(model: Model, batch: Batch, loss: Tensor) -> Tensor:
@@ -149,13 +144,13 @@ def test_lost_weights_are_fetched_from_the_checkpoint(
         return loss
 
     inject(lose)
-    run, told = train(source)
-    (back,) = of_kind(told, Rollback)
+    run, events = train(source)
+    (back,) = of_kind(events, Rollback)
     assert back.step == 10
     assert (
-        1 <= len(of_kind(told, Skipped)) <= MAX_SKIPPED_STEPS
+        1 <= len(of_kind(events, Skipped)) <= MAX_SKIPPED_STEPS
     )  # then a checkpoint is due, and it looks
-    rates = [event.lr for event in of_kind(told, Step)]
+    rates = [event.lr for event in of_kind(events, Step)]
     assert max(rates[14:]) < max(rates) / 2.9
     assert back.lr == pytest.approx(run.config.train.lr / 3)
     assert run.record.status == "finished"
@@ -165,10 +160,9 @@ def test_lost_weights_are_fetched_from_the_checkpoint(
     proved(4, "a weight lost", {"went back": 1})
 
 
-def test_it_goes_back_to_before_the_trouble(
+def test_no_checkpoint_is_saved_after_skipped_steps(
     source: Path, inject: Callable[[Injection], None]
 ) -> None:
-    """Even with a checkpoint after each step: none is made after steps that were left out."""
     calls = [0]
 
     def for_a_while(model: Model, batch: Batch, loss: Tensor) -> Tensor:
@@ -176,25 +170,18 @@ def test_it_goes_back_to_before_the_trouble(
         return loss * NAN if 12 < calls[0] <= 15 else loss
 
     inject(for_a_while)
-    run, told = train(source, checkpoint_every=1)
-    assert [event.step for event in of_kind(told, Rollback)] == [12 - 1]
+    run, events = train(source, checkpoint_every=1)
+    assert [event.step for event in of_kind(events, Rollback)] == [12 - 1]
     assert run.record.status == "finished"
 
 
-def test_it_goes_back_after_an_inexact_resume_too(
+def test_a_rollback_after_an_inexact_resumption(
     source: Path, inject: Callable[[Injection], None]
 ) -> None:
-    class Killed(BaseException):
-        pass
-
-    def kill(event: Event) -> None:
-        if isinstance(event, Step) and event.step == 12:
-            raise Killed
-
     given = {"steps": 30, "batch_size": 16, "eval_every": 10, "checkpoint_every": 10}
     out = source.parent / "run"
     with pytest.raises(Killed):
-        api.train(source, out=out, settings={"model": TINY, "train": given}, report=kill)
+        api.train(source, out=out, settings={"model": TINY, "train": given}, report=kill_at(12))
     (checkpoint,) = (out / "checkpoints").iterdir()
     manifest = json.loads((checkpoint / "manifest.json").read_text())
     manifest["here"]["threads"] = "64"
@@ -206,13 +193,13 @@ def test_it_goes_back_after_an_inexact_resume_too(
         return loss * NAN if 1 < calls[0] <= 4 else loss  # the first is that of the estimate
 
     inject(at_first)
-    told: list[Event] = []
-    run = api.resume(out, inexact=True, report=told.append)
-    assert [event.step for event in of_kind(told, Rollback)] == [10]
+    events: list[Event] = []
+    run = api.resume(out, inexact=True, report=events.append)
+    assert [event.step for event in of_kind(events, Rollback)] == [10]
     assert run.record.status == "finished"
 
 
-def test_before_there_is_a_checkpoint_it_begins_anew(
+def test_a_rollback_without_a_checkpoint_restarts(
     source: Path, inject: Callable[[Injection], None]
 ) -> None:
     calls = [0]
@@ -225,13 +212,13 @@ def test_before_there_is_a_checkpoint_it_begins_anew(
         return loss
 
     inject(lose)
-    run, told = train(source, checkpoint_every=20)
-    assert [event.step for event in of_kind(told, Rollback)] == [0]
+    run, events = train(source, checkpoint_every=20)
+    assert [event.step for event in of_kind(events, Rollback)] == [0]
     assert run.record.status == "finished"
 
 
 @pytest.mark.parametrize("injection", [infinite_loss, infinite_gradient])
-def test_what_does_not_heal_is_said_and_stops(
+def test_repeated_rollbacks_end_in_an_error(
     source: Path, inject: Callable[[Injection], None], injection: Injection, proved: Proved
 ) -> None:
     """After step 12 nothing is finite any more."""
@@ -242,11 +229,11 @@ def test_what_does_not_heal_is_said_and_stops(
         return injection(model, batch, loss) if calls[0] > 12 else loss
 
     inject(for_ever)
-    with pytest.raises(MoreishError, match=r"diverged at step 13: loss ") as told:
+    with pytest.raises(MoreishError, match=r"diverged at step 13: loss ") as error:
         train(source)
-    assert "Its batch begins with 'anna" in str(told.value)
-    assert f"rolled back to a checkpoint {MAX_ROLLBACKS} times" in str(told.value)
-    assert "lower --set train.lr" in str(told.value)
+    assert "Its batch begins with 'anna" in str(error.value)
+    assert f"rolled back to a checkpoint {MAX_ROLLBACKS} times" in str(error.value)
+    assert "lower --set train.lr" in str(error.value)
     run = Run.open(source.parent / "run")
     assert run.record.status == "diverged"
     assert all(bool(p.isfinite().all()) for p in run.model.parameters())
@@ -254,7 +241,7 @@ def test_what_does_not_heal_is_said_and_stops(
     proved(4, f"{name}, for ever", {"went back": MAX_ROLLBACKS, "stopped": 1})
 
 
-def test_the_layer_is_named() -> None:
+def test_the_first_non_finite_layer_is_named() -> None:
     model = build_model(model_config({**TINY, "layers": 2, "dropout": 0.0, "context": 8}), 20)
     tokens_BT = torch.randint(1, 20, (2, 8))
     batch = Batch(tokens_BT=tokens_BT, targets_BT=tokens_BT)

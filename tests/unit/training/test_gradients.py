@@ -1,8 +1,6 @@
-"""Gradients in parts, in bfloat16 and compiled; what a GPU's share of its peak is counted from."""
+"""Gradients with micro-batches, in 16 bits and compiled; FLOPs."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,21 +11,17 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from conftest import STORY, Moreish, item_tokens
-from moreish import api
-from moreish.config import TrainConfig, resolve
+from moreish.config import TrainConfig
 from moreish.data.sampler import Sampler
 from moreish.data.token_dataset import Batch, TokenDataset
 from moreish.models import Model, build_model, model_config
-from moreish.runs.run import Run
-from moreish.training.budget import StepPlan
-from moreish.training.events import Event, Skipped, Step, ignore
+from moreish.training.events import Skipped, Step
 from moreish.training.flops import FlopCounter, gpu_peak_flops
 from moreish.training.gradients import Backward
 from moreish.training.objectives import next_token_loss, with_weight_penalty
 from moreish.training.precision import resolve_precision, unsupported_settings
-from moreish.training.setup import build_sampler, set_up
-from moreish.training.state import TrainState
 from moreish.training.trainer import Trainer
+from support.trainers import make_trainer, set_up_story
 
 CPU = torch.device("cpu")
 NAMES = ["a", "bartholomew", "bo", "cleo", "clementine", "di", "ed"]
@@ -45,7 +39,7 @@ def tiny(name: str = "gpt", **settings: Any) -> Model:
 
 
 def batch_of_names(tokens: TokenDataset | None = None) -> Batch:
-    """Rows of very different lengths, so that parts differ in what is scored."""
+    """Return rows of very different lengths, so that micro-batches differ in their targets."""
     tokens = item_tokens(NAMES)[1] if tokens is None else tokens
     return Sampler(tokens, batch_size=7, length=12, overlap=0, seed=0).batch(0)
 
@@ -59,14 +53,14 @@ def gradient(model: Model, **settings: Any) -> tuple[float, torch.Tensor]:
 
 
 @pytest.mark.parametrize("parts", [2, 3, 7, 100])
-def test_parts_have_the_gradient_of_the_whole(parts: int) -> None:
+def test_micro_batches_have_the_gradient_of_the_batch(parts: int) -> None:
     loss, whole = gradient(tiny())
     in_parts, summed = gradient(tiny(), accumulate=parts)
     assert in_parts == pytest.approx(loss, abs=1e-6)
     torch.testing.assert_close(summed, whole, atol=1e-6, rtol=1e-5)
 
 
-def test_one_part_is_the_objective_itself() -> None:
+def test_without_micro_batches_the_gradient_is_that_of_the_objective() -> None:
     model = tiny()
     found, whole = gradient(model)
     model.zero_grad()
@@ -77,7 +71,7 @@ def test_one_part_is_the_objective_itself() -> None:
     assert torch.equal(plain, whole)
 
 
-def test_parts_are_the_rows() -> None:
+def test_micro_batches_split_the_rows() -> None:
     batch = batch_of_names()
     parts = batch.split(3)
     assert [len(part.tokens_BT) for part in parts] == [3, 2, 2]
@@ -98,7 +92,7 @@ def test_parts_are_the_rows() -> None:
         ("lstm", {"width": 8, "context": 12}),
     ],
 )
-def test_bfloat16_is_the_same_to_its_precision(name: str, settings: dict[str, Any]) -> None:
+def test_the_gradient_in_bfloat16(name: str, settings: dict[str, Any]) -> None:
     loss, exact = gradient(tiny(name, **settings))
     rounded_loss, rounded = gradient(tiny(name, **settings), precision="bfloat16")
     assert rounded_loss == pytest.approx(loss, rel=0.02)
@@ -106,7 +100,7 @@ def test_bfloat16_is_the_same_to_its_precision(name: str, settings: dict[str, An
     assert torch.cosine_similarity(exact, rounded, dim=0) > 0.99
 
 
-def test_without_a_gpu_all_is_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_automatic_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     def found(precision: str, device: torch.device = CPU) -> torch.dtype:
         return resolve_precision(TrainConfig(precision=precision), device)
 
@@ -120,7 +114,7 @@ def test_without_a_gpu_all_is_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found("float16", torch.device("meta")) is torch.float32  # has no autocast
 
 
-def test_what_is_not_to_be_had_is_done_without_and_said(
+def test_unsupported_settings_have_no_effect_and_are_reported(
     moreish: Moreish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = tmp_path / "story.txt"
@@ -139,7 +133,7 @@ def test_what_is_not_to_be_had_is_done_without_and_said(
 
 
 @pytest.mark.parametrize("settings", [{}, {"ngram_embedding": 3, "dropout": 0.2}])
-def test_layers_that_are_reckoned_again_give_the_same_gradient(settings: dict[str, Any]) -> None:
+def test_activation_checkpointing_gives_the_same_gradient(settings: dict[str, Any]) -> None:
     found = []
     for recompute in (False, True):
         model = tiny(layers=3, **settings)
@@ -150,27 +144,13 @@ def test_layers_that_are_reckoned_again_give_the_same_gradient(settings: dict[st
     assert loss == kept_loss and torch.equal(again, kept)
 
 
-def scaled_trainer(tmp_path: Path, **train: Any) -> Trainer:
-    source = tmp_path / "story.txt"
-    source.write_text(STORY * 8, encoding="utf-8")
+def scaled_trainer(folder: Path, precision: str) -> Trainer:
     model = {"name": "gpt", "layers": 1, "heads": 2, "width": 16, "context": 16}
-    tree = {"data": {"source": str(source)}, "model": model}
-    ready = set_up(resolve({**tree, "train": {"steps": 5, "lr": 0.01, **train}}))
-    fresh = ready.model()
-    return Trainer(
-        fresh,
-        build_sampler(ready.config, ready.splits["train"], fresh),
-        ready.config.train,
-        objective=OBJECTIVE,
-        state=TrainState(plan=StepPlan(steps=5, eval_every=5)),
-        device=CPU,
-    )
+    return make_trainer(set_up_story(folder, model, lr=0.01, precision=precision), OBJECTIVE)
 
 
-def test_in_float16_the_loss_is_scaled_to_just_not_overflow(tmp_path: Path) -> None:
-    exact, rounded = (
-        scaled_trainer(tmp_path, precision=precision) for precision in ("float32", "float16")
-    )
+def test_the_loss_scale_of_float16(tmp_path: Path) -> None:
+    exact, rounded = (scaled_trainer(tmp_path, precision) for precision in ("float32", "float16"))
     rounded.state.loss_scale = 2.0**40  # far too large
     for trainer in (exact, rounded):
         for _ in range(3):
@@ -187,14 +167,14 @@ def test_in_float16_the_loss_is_scaled_to_just_not_overflow(tmp_path: Path) -> N
     assert (rounded.state.loss_scale, rounded.state.steps_since_rescale) == (128.0, 1)
 
 
-def test_in_float16_what_diverges_is_still_seen(tmp_path: Path) -> None:
-    trainer = scaled_trainer(tmp_path, precision="float16")
+def test_divergence_in_float16_is_detected(tmp_path: Path) -> None:
+    trainer = scaled_trainer(tmp_path, "float16")
     with torch.no_grad():
         trainer.model.get_parameter("head.weight").fill_(torch.inf)
     assert isinstance(trainer.train_step(), Skipped)
 
 
-def test_what_is_compiled_is_the_objective(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_objective_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[object] = []
     monkeypatch.setattr("shutil.which", lambda name: name)
     monkeypatch.setattr(torch, "compile", lambda function: seen.append(function) or function)
@@ -203,9 +183,9 @@ def test_what_is_compiled_is_the_objective(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.soak
-def test_a_compiled_model_learns_the_same(tmp_path: Path) -> None:
-    """It takes a minute, most of it for the C++ compiler. In processes of their own, since what
-    checks shapes in tests cannot be compiled."""
+def test_a_compiled_model_has_the_same_loss(tmp_path: Path) -> None:
+    """Compilation takes a minute. It runs in other processes, because the shape checks of the tests
+    cannot be compiled."""
     source = tmp_path / "story.txt"
     source.write_text(STORY * 8, encoding="utf-8")
     losses = []
@@ -222,28 +202,9 @@ def test_a_compiled_model_learns_the_same(tmp_path: Path) -> None:
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
 
 
-def test_a_run_in_parts_resumes_exactly(tmp_path: Path) -> None:
-    source = tmp_path / "story.txt"
-    source.write_text(STORY * 8, encoding="utf-8")
-    model = {"layers": 1, "heads": 2, "width": 16, "dropout": 0.2}
-
-    def train(name: str, report: Any = ignore) -> Run:
-        settings = {"model": model, "train": {"accumulate": 3}}
-        return api.train(source, steps=20, out=tmp_path / name, report=report, settings=settings)
-
-    def interrupt(event: Event) -> None:
-        if isinstance(event, Step) and event.step == 7:
-            assert event.mfu is None
-            os.kill(os.getpid(), signal.SIGINT)
-
-    resumed = api.resume(train("cut", interrupt).path, report=ignore).model.state_dict()
-    whole = train("whole").model.state_dict()
-    assert all(torch.equal(resumed[key], whole[key]) for key in whole)
-
-
 @pytest.mark.parametrize("tied", [False, True])
-def test_work_is_what_pytorch_counts(tied: bool) -> None:
-    """Of the products with weights; attention's own kernels are counted by convention."""
+def test_flops_are_what_pytorch_counts(tied: bool) -> None:
+    """PyTorch does not count the kernels of attention."""
     model, tokens = tiny(tied=tied), torch.zeros(3, 12, dtype=torch.long)
     batch = Batch(tokens_BT=tokens, targets_BT=tokens)
     with FlopCounterMode(display=False) as counter:
@@ -257,7 +218,7 @@ def test_work_is_what_pytorch_counts(tied: bool) -> None:
     assert FlopCounter(model).per_batch(batch) - attention == products
 
 
-def test_known_gpus() -> None:
+def test_peaks_of_gpus() -> None:
     assert gpu_peak_flops("NVIDIA H100 80GB HBM3") == gpu_peak_flops("NVIDIA H200") == 989e12
     assert gpu_peak_flops("NVIDIA L40S") == 362e12
     assert gpu_peak_flops("NVIDIA GeForce GTX 1080") is None

@@ -1,4 +1,4 @@
-"""Trackers show what metrics.jsonl holds, by their own readers; and never end a training."""
+"""Trackers show what metrics.jsonl contains, and never end a training."""
 
 import json
 import signal
@@ -13,34 +13,26 @@ from typing import Any
 
 import pytest
 
-from conftest import STORY, Moreish
+from conftest import ROOT, Moreish
 from moreish import api
 from moreish.errors import MoreishError
 from moreish.runs.compare import settings_key
 from moreish.runs.run import Run
 from moreish.training import trackers as tracking
 from moreish.training.events import Event, Note, Step, ignore
-from moreish.training.trackers import Tracker, TrackerGroup, require_trackers
-
-SETTINGS = {
-    "model": {"name": "gpt", "layers": 1, "heads": 2, "width": 16, "context": 16},
-    "train": {"steps": 16, "eval_every": 5, "checkpoint_every": 4, "batch_tokens": 64},
-}
+from moreish.training.trackers import Tracker, TrackerGroup, parse_trackers
+from support.interrupts import Killed, kill_at
+from support.tracked_training import train
 
 
-def train(folder: Path, name: str, track: str | None, report: Any = ignore) -> Run:
-    source = folder / "story.txt"
-    source.write_text(STORY * 4, encoding="utf-8")
-    settings = {**SETTINGS, "train": {**SETTINGS["train"], "track": track}}
-    return api.train(source, out=folder / name, settings=settings, report=report)
-
-
-def told(run: Run) -> dict[str, list[tuple[int, float]]]:
-    """What trackers must show: of each series, steps and values."""
+def logged(run: Run) -> dict[str, list[tuple[int, float]]]:
+    """Return the steps and values that trackers must show, by series."""
     found: dict[str, list[tuple[int, float]]] = {}
     for entry in run.read_metrics():
-        numbers = {f"val/{k}": v for k, v in entry.get("val", {}).items() if k in tracking.SCORES}
-        numbers |= {f"train/{name}": entry[name] for name in tracking.STEPS if name in entry}
+        numbers = {
+            f"val/{k}": v for k, v in entry.get("val", {}).items() if k in tracking.SCORE_METRICS
+        }
+        numbers |= {f"train/{name}": entry[name] for name in tracking.STEP_METRICS if name in entry}
         for name, value in numbers.items():
             found.setdefault(name, []).append((entry["step"], value))
     return found
@@ -99,11 +91,11 @@ def assert_equal(shown: Mapping[str, Any], expected: Mapping[str, Any], rel: flo
         assert values == pytest.approx(wanted, rel=rel), name
 
 
-def test_tensorboard_shows_what_was_logged(tmp_path: Path) -> None:
+def test_tensorboard_shows_the_log(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     run = train(tmp_path, "run", "tensorboard")
-    shown, expected = in_tensorboard(run), told(run)
+    shown, expected = in_tensorboard(run), logged(run)
     assert expected.keys() >= {"train/loss", "train/lr", "train/gradient_norm", "val/loss"}
     assert_equal(shown, expected)
     assert all(value > 0 for _, value in shown["train/tokens_per_second"])
@@ -119,7 +111,7 @@ def test_tensorboard_shows_what_was_logged(tmp_path: Path) -> None:
     assert "_hparams_/session_start_info" in events.summary_metadata
 
 
-def test_tracking_changes_no_bit(tmp_path: Path) -> None:
+def test_trackers_do_not_change_the_weights(tmp_path: Path) -> None:
     tracked, alone = train(tmp_path, "a", "tensorboard"), train(tmp_path, "b", None)
     weights = [(run.path / "model.safetensors").read_bytes() for run in (tracked, alone)]
     assert weights[0] == weights[1]
@@ -127,52 +119,28 @@ def test_tracking_changes_no_bit(tmp_path: Path) -> None:
     assert settings_key(tracked) == settings_key(alone)  # so they differ in nothing
 
 
-KILLED = """
-import os, signal, sys
-sys.path[:0] = [sys.argv[1], os.path.dirname(os.path.dirname(sys.argv[1]))]
-from pathlib import Path
-from moreish.training.events import Step
-from test_trackers import train
-
-def report(event):
-    if isinstance(event, Step) and event.step == 15:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-train(Path(sys.argv[2]), "run", "tensorboard", report)
-"""
-
-
-def test_what_was_killed_shows_no_step_twice_and_none_is_missing(tmp_path: Path) -> None:
+def test_tensorboard_after_a_kill_shows_every_step_once(tmp_path: Path) -> None:
     """Killed at step 15, with a checkpoint at step 12, up to which its events are on the disk."""
-    command = [sys.executable, "-c", KILLED, Path(__file__).parent, tmp_path]
-    done = subprocess.run(command, capture_output=True, text=True)
+    command = [sys.executable, "-m", "support.tracked_training", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT / "tests")
     assert done.returncode == -signal.SIGKILL, done.stderr
     run = Run.open(tmp_path / "run")
     assert in_tensorboard(run)["train/loss"][-1][0] >= 12
-    assert told(run)["train/loss"][-1][0] == 14
+    assert logged(run)["train/loss"][-1][0] == 14
     run = api.resume(run.path, report=ignore)
-    expected = told(run)
+    expected = logged(run)
     assert [step for step, _ in expected["train/loss"]] == list(range(1, 17))
     assert_equal(in_tensorboard(run), expected)
 
 
-class Killed(BaseException):
-    pass
-
-
-def test_wandb_shows_what_was_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb_shows_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run of its own for each part of a training, and the last has everything."""
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
-
-    def kill(event: Event) -> None:
-        if isinstance(event, Step) and event.step == 15:
-            raise Killed
-
     with suppress(Killed):
-        train(tmp_path, "run", "wandb,tensorboard", kill)
+        train(tmp_path, "run", "wandb,tensorboard", kill_at(15))
     run = api.resume(tmp_path / "run", report=ignore)
-    (first, last), expected = in_wandb(run), told(run)
+    (first, last), expected = in_wandb(run), logged(run)
     assert [step for step, _ in first["train/loss"]] == list(range(1, 15))
     assert_equal(last, expected)
     assert_equal(in_tensorboard(run), expected)
@@ -181,14 +149,14 @@ def test_wandb_shows_what_was_logged(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert len(samples) >= 3
 
 
-def test_steps_that_are_taken_back_are_forgotten(tmp_path: Path) -> None:
+def test_steps_before_a_rollback_are_dropped(tmp_path: Path) -> None:
     run = train(tmp_path, "run", "tensorboard")
     shown = TrackerGroup(run, 16, ignore)
     for step, loss in ((17, 1.0), (18, 2.0), (19, 3.0)):
-        shown(entry(step, loss))
+        shown.log(entry(step, loss))
     shown.roll_back(17)
     for step, loss in ((18, 4.0), (19, 5.0)):
-        shown(entry(step, loss))
+        shown.log(entry(step, loss))
     shown.close()
     losses = in_tensorboard(run)["train/loss"]
     assert [step for step, _ in losses] == list(range(1, 20))
@@ -200,69 +168,59 @@ def entry(step: int, loss: float) -> dict[str, Any]:
             "seconds": float(step)}  # fmt: skip
 
 
-class Listening(Tracker):
-    """Remembers what it is told."""
+class Recording(Tracker):
+    """Records what it logs."""
 
-    begins_anew = True
+    needs_replay = True
 
-    def __init__(self, run: Run, step: int) -> None:
-        self.told: list[tuple[int, str]] = []
+    def open(self, step: int) -> None:
+        self.logged: list[tuple[int, str]] = []
 
-    def numbers(self, step: int, values: Mapping[str, float]) -> None:
-        self.told += [(step, name) for name in values if "loss" in name]
+    def log_metrics(self, step: int, values: Mapping[str, float]) -> None:
+        self.logged += [(step, name) for name in values if "loss" in name]
 
-    def texts(self, step: int, texts: Iterable[str]) -> None:
-        self.told.append((step, "samples"))
+    def log_texts(self, step: int, texts: Iterable[str]) -> None:
+        self.logged.append((step, "samples"))
 
-    def roll_back(self, step: int) -> None:
-        self.told.clear()
-
-    def flush(self) -> None: ...
     def close(self) -> None: ...
 
 
-def test_what_begins_anew_is_told_all_that_counts(
+def test_trackers_that_need_a_replay_get_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    registry = {**tracking.REGISTRY, "wandb": Listening}
+    registry = {**tracking.REGISTRY, "wandb": Recording}
     monkeypatch.setattr(tracking, "REGISTRY", MappingProxyType(registry))
     run = train(tmp_path, "run", "wandb")
     shown = TrackerGroup(run, 6, ignore)
-    listener = shown.trackers["wandb"]
-    assert isinstance(listener, Listening)
+    tracker = shown.trackers["wandb"]
+    assert isinstance(tracker, Recording)
     until = [(step, "train/loss") for step in range(1, 6)]
     until += [(5, "val/loss"), (5, "samples"), (6, "train/loss")]
-    assert listener.told == until
-    shown(entry(7, 1.0))
-    assert listener.told == [*until, (7, "train/loss")]
+    assert tracker.logged == until
+    shown.log(entry(7, 1.0))
+    assert tracker.logged == [*until, (7, "train/loss")]
     shown.roll_back(5)
-    assert listener.told == until[:-1]
-    assert TrackerGroup(run, 0, ignore).trackers["wandb"].told == []
+    assert tracker.logged == until[:-1]
+    assert TrackerGroup(run, 0, ignore).trackers["wandb"].logged == []
 
 
-class Broken(Tracker):
-    """Its network goes after a while."""
+class Broken(Recording):
+    """Loses its network after a while."""
 
-    def __init__(self, run: Run, step: int) -> None:
-        self.calls = 0
+    calls = 0
 
-    def numbers(self, step: int, values: Mapping[str, float]) -> None:
+    def log_metrics(self, step: int, values: Mapping[str, float]) -> None:
         self.calls += 1
         if self.calls == 3:
             raise ConnectionError("no route\nto host.")
 
-    def texts(self, step: int, texts: Iterable[str]) -> None: ...
-    def roll_back(self, step: int) -> None: ...
-    def flush(self) -> None: ...
-    def close(self) -> None: ...
 
-
-class Closed(Broken):
-    def __init__(self, run: Run, step: int) -> None:
+class Closed(Recording):
+    def open(self, step: int) -> None:
         raise PermissionError("log in first")
 
 
-def test_a_tracker_that_fails_ends_no_training(
+def test_a_tracker_that_fails_does_not_end_the_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry = {**tracking.REGISTRY, "wandb": Broken}
@@ -272,24 +230,26 @@ def test_a_tracker_that_fails_ends_no_training(
     assert run.record.status == "finished"
     notes = [event.text for event in events if isinstance(event, Note)]
     assert [note for note in notes if "wandb" in note] == [
-        "wandb failed (no route to host): it is told nothing more, metrics.jsonl has everything"
+        "wandb failed (no route to host): it gets no more metrics; metrics.jsonl has all of them"
     ]
-    assert_equal(in_tensorboard(run), told(run))
+    assert_equal(in_tensorboard(run), logged(run))
 
 
-def test_one_that_does_not_begin_is_said_before_the_training(
+def test_a_tracker_that_cannot_start_is_an_error_before_the_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry = {**tracking.REGISTRY, "wandb": Closed}
     monkeypatch.setattr(tracking, "REGISTRY", MappingProxyType(registry))
     steps: list[Event] = []
-    with pytest.raises(MoreishError, match="wandb does not begin: log in first; WANDB_MODE"):
+    with pytest.raises(MoreishError, match="wandb cannot start: log in first; WANDB_MODE"):
         train(tmp_path, "run", "tensorboard,wandb", steps.append)
     assert not any(isinstance(event, Step) for event in steps)
     assert not (tmp_path / "run").exists()
 
 
-def test_what_is_missing_is_one_line(moreish: Moreish, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_or_missing_trackers_are_errors(
+    moreish: Moreish, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan = ["train", "names", "--steps", 1, "--out", "r", "--set"]
     refused = moreish(*plan, "train.track=tensorbord")
     assert (refused.status, refused.err.count("\n")) == (2, 1)
@@ -302,4 +262,4 @@ def test_what_is_missing_is_one_line(moreish: Moreish, monkeypatch: pytest.Monke
     refused = moreish(*plan, "train.track=wandb")
     assert "needs a package: pip install 'moreish[wandb]'" in refused.err
     assert not Path("r").exists()
-    assert require_trackers(None) == []
+    assert parse_trackers(None) == []
