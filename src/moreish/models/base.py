@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from moreish.data import Batch, TokenDataset
 from moreish.settings import Settings
 
+Tokens = Int[Tensor, "B T"]
+Logits = Float[Tensor, "B T V"]
+
 State = Any
 """What a model carries from one call to the next: nothing, the last tokens, a hidden vector or a
 key/value cache. To all but the model itself it is a tree of tuples and lists whose tensors have the
@@ -75,6 +78,8 @@ class Model(nn.Module, ABC):
     fixed_window: ClassVar[bool] = False
     """Whether a prediction depends on exactly the last `context` tokens, padded with boundaries (or
     token 0), so that equal windows can be trained on once, weighted by their counts."""
+    state_grows: ClassVar[bool] = False
+    """Whether the shapes of the state depend on how many tokens have been read."""
     supports_activation_checkpointing: ClassVar[bool] = False
     """Whether the model implements `activation_checkpointing`."""
     activation_checkpointing: bool = False
@@ -84,12 +89,7 @@ class Model(nn.Module, ABC):
     auxiliary features of each position, such as a hybrid's statistics of its counts."""
 
     def __init__(
-        self,
-        vocab_size: int,
-        *,
-        context: int,
-        max_length: int | None,
-        learning_rate: float = 1e-3,
+        self, vocab_size: int, *, context: int, max_length: int | None, learning_rate: float = 1e-3
     ) -> None:
         """
         Args:
@@ -110,30 +110,30 @@ class Model(nn.Module, ABC):
         return cls.training_defaults
 
     @abstractmethod
-    def forward(
-        self, tokens_BT: Int[Tensor, "B T"], state: State = None
-    ) -> tuple[Float[Tensor, "B T V"], State]:
+    def forward(self, tokens_BT: Tokens, state: State = None) -> tuple[Logits, State]:
         """Return the logits after each token and the state after the last; None is the start."""
 
     def decode_step(
         self, token_R: Int[Tensor, " R"], states: Sequence[State]
     ) -> tuple[Float[Tensor, "R V"], list[State]]:
-        """Read one more token of each of several texts, in one batch; return each text's logits and
-        state as `forward` gives them for it alone.
-
-        This implementation is for models whose state has the same shapes after every token.
-        """
+        """Read one more token of each of several texts; return each text's logits and state as
+        `forward` computes them for it alone. States of equal shapes are read in one batch."""
+        if self.state_grows:
+            steps = [
+                self(token_1[None], state)
+                for token_1, state in zip(token_R.split(1), states, strict=True)
+            ]
+            return torch.cat([logits_11V[:, 0] for logits_11V, _ in steps]), [s for _, s in steps]
         logits_R1V, state = self(token_R[:, None], concat_states(states))
         return logits_R1V[:, 0], split_states(state, len(states))
 
     def fit_counts(self, tokens: TokenDataset) -> None:
         """Count n-grams of the training tokens, before the first step, if the model uses counts."""
 
-    def training_logits(self, batch: Batch) -> Float[Tensor, "B T V"]:
+    def training_logits(self, batch: Batch) -> Logits:
         """Return the logits for a training step. A model that has counted the training text must
         leave the targets of `batch` out of its counts."""
-        logits_BTV, _ = self(batch.tokens_BT)
-        return logits_BTV
+        return self(batch.tokens_BT)[0]
 
     def num_parameters(self) -> int:
         """Return the number of trainable parameters and stored counts."""
@@ -142,7 +142,12 @@ class Model(nn.Module, ABC):
 
 
 class CountBasedModel(Model, ABC):
-    """A model that is fitted by counting in one pass, without gradients."""
+    """A model of n-grams that is fitted by counting in one pass, without gradients."""
+
+    def __init__(self, vocab_size: int, order: int) -> None:
+        super().__init__(vocab_size, context=max(1, order - 1), max_length=None)
+        self.order = order
+        self.register_load_state_dict_pre_hook(_resize_buffers)
 
     @abstractmethod
     def fit_counts(self, tokens: TokenDataset) -> None:
@@ -151,3 +156,10 @@ class CountBasedModel(Model, ABC):
     @abstractmethod
     def num_counts(self) -> int:
         """Return the number of stored counts."""
+
+
+def _resize_buffers(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """Resize the buffers to those that are loaded."""
+    for name, _buffer in list(module.named_buffers(recurse=False)):
+        if (saved := state.get(prefix + name)) is not None:
+            setattr(module, name, torch.empty_like(saved))

@@ -6,12 +6,11 @@ B batch, T positions, K context, D embedding width, V vocabulary.
 from typing import Literal, final
 
 import torch
-from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from moreish.models.base import Model, ModelConfig, State
+from moreish.models.base import Logits, Model, ModelConfig, State, Tokens
 from moreish.tokenizers import BOUNDARY_ID
 
 
@@ -61,9 +60,7 @@ class MLP(Model):
             self.direct = nn.Linear(config.context * config.embedding, vocab_size, bias=False)
             nn.init.zeros_(self.direct.weight)
 
-    def forward(
-        self, tokens_BT: Int[Tensor, "B T"], state: State = None
-    ) -> tuple[Float[Tensor, "B T V"], State]:
+    def forward(self, tokens_BT: Tokens, state: State = None) -> tuple[Logits, State]:
         past = self.context - 1
         if state is None:
             state = tokens_BT.new_full((len(tokens_BT), past), BOUNDARY_ID)

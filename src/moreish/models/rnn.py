@@ -8,12 +8,12 @@ from abc import abstractmethod
 from typing import ClassVar, Literal, final
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from moreish.models.base import Model, ModelConfig, State
+from moreish.models.base import Logits, Model, ModelConfig, State, Tokens
 
 
 class RecurrentConfig(ModelConfig):
@@ -50,6 +50,8 @@ class Recurrent(Model):
     of a sampled token does not depend on the length of the text."""
 
     gates: ClassVar[int]
+    num_states: ClassVar[int] = 1
+    """Number of vectors in the state."""
     training_defaults = {"batch_tokens": 1024, "weight_decay": 0.01}
 
     def __init__(self, config: RecurrentConfig, vocab_size: int) -> None:
@@ -70,10 +72,6 @@ class Recurrent(Model):
         nn.init.zeros_(self.head.weight)
 
     @abstractmethod
-    def start(self, like_BC: Float[Tensor, "B C"]) -> tuple[Tensor, ...]:
-        """Return the state before the first token."""
-
-    @abstractmethod
     def step(self, input_BG: Float[Tensor, "B G"], state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Return the state after one token, the hidden vector first.
 
@@ -81,12 +79,11 @@ class Recurrent(Model):
             input_BG: the token's contribution to each gate.
         """
 
-    def forward(
-        self, tokens_BT: Int[Tensor, "B T"], state: State = None
-    ) -> tuple[Float[Tensor, "B T V"], State]:
+    def forward(self, tokens_BT: Tokens, state: State = None) -> tuple[Logits, State]:
         x_BTC = self.dropout(self.embedding(tokens_BT))
         input_BTG = self.input(x_BTC)  # all positions at once: only the rest is sequential
-        state = self.start(x_BTC[:, 0]) if state is None else state
+        if state is None:
+            state = (torch.zeros_like(x_BTC[:, 0]),) * self.num_states
         hidden = []
         for input_BG in input_BTG.unbind(dim=1):
             state = self.step(input_BG, state)
@@ -101,9 +98,6 @@ class RNN(Recurrent):
     Config = RNNConfig
     gates = 1
 
-    def start(self, like_BC: Tensor) -> tuple[Tensor, ...]:
-        return (torch.zeros_like(like_BC),)
-
     def step(self, input_BG: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return (F.tanh(input_BG + self.recurrent(state[0])),)
 
@@ -114,14 +108,12 @@ class LSTM(Recurrent):
 
     Config = LSTMConfig
     gates = 4
+    num_states = 2
 
     def __init__(self, config: LSTMConfig, vocab_size: int) -> None:
         super().__init__(config, vocab_size)
         with torch.no_grad():  # forget gates start open (Jozefowicz et al. 2015)
             self.input.bias[config.width : 2 * config.width] = 1.0
-
-    def start(self, like_BC: Tensor) -> tuple[Tensor, ...]:
-        return torch.zeros_like(like_BC), torch.zeros_like(like_BC)
 
     def step(self, input_BG: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         hidden_BC, cell_BC = state
@@ -136,9 +128,6 @@ class GRU(Recurrent):
 
     Config = GRUConfig
     gates = 3
-
-    def start(self, like_BC: Tensor) -> tuple[Tensor, ...]:
-        return (torch.zeros_like(like_BC),)
 
     def step(self, input_BG: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         (hidden_BC,) = state

@@ -181,7 +181,7 @@ def test_each_stretch_is_looked_up_in_the_counts_of_all_others(
         rest = KneserNey(config, size)
         kept = np.repeat(*counting.count_ngrams(tokens, order, size, parts, fold))
         assert sorted(every_P[fold_P != fold]) == list(kept)
-        rest._set_tables([discounted_tables(tokens, order, size, parts, fold)])
+        rest.set_tables([discounted_tables(tokens, order, size, parts, fold)])
         here_BT = (fold_BT == fold) & (batch.targets_BT >= 0)
         alone, backoff_alone, _ = rest.log_probs_by_order(batch.tokens_BT)
         torch.testing.assert_close(got[here_BT], alone[here_BT])

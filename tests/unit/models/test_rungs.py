@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from conftest import STORY
 from moreish.errors import MoreishError
 from moreish.models import build_model, model_config
-from moreish.models.bow import average_by_loop, average_by_product, average_by_softmax
+from moreish.models.bow import causal_average
 from moreish.models.gpt.attention import Attention
 from moreish.models.gpt.layers import FeedForward, NgramEmbedding, apply_rope, rope_table
 from moreish.models.gpt.model import GPT, GPTConfig
@@ -22,9 +22,11 @@ from moreish.models.rnn import GRU, LSTM, RNN, Recurrent
 def test_averaging_the_past_in_three_forms(context: int) -> None:
     """The GPT lecture's: a loop, a product with a triangular matrix, a softmax of masked zeros."""
     x = torch.randn(4, 8, 2)
-    loop = average_by_loop(x, context)
-    torch.testing.assert_close(average_by_product(x, context), loop)
-    torch.testing.assert_close(average_by_softmax(x, context), loop)
+    loop = torch.stack([x[:, max(0, t + 1 - context) : t + 1].mean(dim=1) for t in range(8)], 1)
+    is_seen = torch.ones(8, 8).tril().triu(1 - context) == 1
+    affinity = torch.zeros(8, 8).masked_fill(~is_seen, -torch.inf)
+    torch.testing.assert_close(causal_average(x, context), loop)
+    torch.testing.assert_close(affinity.softmax(dim=-1) @ x, loop)
     torch.testing.assert_close(loop[:, 0], x[:, 0])
     if context >= 8:
         torch.testing.assert_close(loop[:, -1], x.mean(1))
@@ -139,7 +141,7 @@ def test_attention_maps_are_what_attention_does(settings: dict[str, object]) -> 
         torch.testing.assert_close(m.sum(-1), torch.ones(2, 4, 8))
         assert (m.triu(1) == 0).all()
     block = model.blocks[0]
-    x, rope = model._embed(tokens, range(8))
+    x, rope = model._embed(tokens, torch.arange(8)[None], None)
     x = block.attention_input(x)
     _, _, v = block.attention.split_heads(x, rope)
     groups = config.heads // (config.kv_heads or config.heads)

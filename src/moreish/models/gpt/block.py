@@ -29,19 +29,16 @@ class Block(nn.Module):
         self,
         x_BTC: Float[Tensor, "B T C"],
         rope: RopeTable | None,
-        cache_view: CacheView | None = None,
+        cache: CacheView | list[CacheView] | None = None,
     ) -> tuple[Float[Tensor, "B T C"], tuple[Tensor, Tensor]]:
         """Return the block's output, and the new positions' keys and values; see `Attention`."""
-        y_BTC, keys_values = self.attention(self.attention_input(x_BTC), rope, cache_view)
-        return self.after_attention(x_BTC, y_BTC), keys_values
+        y_BTC, keys_values = self.attention(self.attention_input(x_BTC), rope, cache)
+        x_BTC = x_BTC + self.dropout(y_BTC)
+        if self.pre_norm:
+            y_BTC = self.feedforward(self.norm_feedforward(x_BTC))
+            return x_BTC + self.dropout(y_BTC), keys_values
+        x_BTC = self.norm_attention(x_BTC)
+        return self.norm_feedforward(x_BTC + self.dropout(self.feedforward(x_BTC))), keys_values
 
     def attention_input(self, x_BTC: Tensor) -> Tensor:
         return self.norm_attention(x_BTC) if self.pre_norm else x_BTC
-
-    def after_attention(self, x_BTC: Tensor, y_BTC: Tensor) -> Tensor:
-        """Return the block's output, given its input and what attention made of it."""
-        x_BTC = x_BTC + self.dropout(y_BTC)
-        if self.pre_norm:
-            return x_BTC + self.dropout(self.feedforward(self.norm_feedforward(x_BTC)))
-        x_BTC = self.norm_attention(x_BTC)
-        return self.norm_feedforward(x_BTC + self.dropout(self.feedforward(x_BTC)))

@@ -5,6 +5,7 @@ S a selection of the positions, F n-grams found, G distinct n-grams, C distinct 
 """
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Literal, final
 
 import numpy as np
@@ -14,7 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from moreish.data import TokenDataset
-from moreish.models.base import CountBasedModel, ModelConfig, State
+from moreish.models.base import CountBasedModel, Logits, ModelConfig, State, Tokens
 from moreish.models.ngram.counts import Folds, check_order, max_order
 from moreish.models.ngram.discounts import TABLE_NAMES, Tables, discounted_tables
 from moreish.tokenizers import BOUNDARY_ID
@@ -51,7 +52,7 @@ class KneserNeyConfig(ModelConfig):
 
 @final
 class KneserNey(CountBasedModel):
-    """Every count is discounted_tables, and the mass goes to the next shorter context.
+    """Every count is discounted, and the mass goes to the next shorter context.
 
     p(token | context) = (count - D(count)) / total + gamma(context) · p(token | shorter context),
     down to 1/V, where gamma is the backoff mass: 1 for an unseen context. Below the longest order,
@@ -60,38 +61,30 @@ class KneserNey(CountBasedModel):
     """
 
     Config = KneserNeyConfig
-    training_defaults = {}
 
     def __init__(self, config: KneserNeyConfig, vocab_size: int) -> None:
         """Raises MoreishError when an n-gram does not fit into 63 bits."""
         check_order(config.order, vocab_size)
-        super().__init__(vocab_size, context=max(1, config.order - 1), max_length=None)
-        self.config, self.order = config, config.order
+        super().__init__(vocab_size, config.order)
+        self.config = config
         self.before = UNKNOWN if config.start == "unknown" else BOUNDARY_ID
         self._rows: list[Tensor] = []
         for m in range(1, self.order + 1):
             for name in TABLE_NAMES:
                 self.register_buffer(f"{name}_{m}", torch.empty(0))
-        self.register_load_state_dict_pre_hook(_resize_buffers)
+        self.register_load_state_dict_pre_hook(_drop_dense_rows)
 
     def fit_counts(self, tokens: TokenDataset) -> None:
-        self._set_tables([discounted_tables(tokens, self.order, self.vocab_size)])
+        self.set_tables([discounted_tables(tokens, self.order, self.vocab_size)])
 
     def fit_folds(self, folds: Folds) -> None:
         """Count the text once for each fold, leaving that fold out; `log_probs_by_order` then needs
         `fold_BT`."""
-        with ThreadPoolExecutor(
-            max_workers=torch.get_num_threads()
-        ) as pool:  # NumPy releases the GIL
-            counted = pool.map(
-                lambda part: discounted_tables(
-                    folds.tokens, self.order, self.vocab_size, folds, part
-                ),
-                range(folds.number),
-            )
-            self._set_tables(list(counted))
+        count = partial(discounted_tables, folds.tokens, self.order, self.vocab_size, folds)
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # NumPy releases the GIL
+            self.set_tables(list(pool.map(count, range(folds.number))))
 
-    def _set_tables(self, folds: list[list[Tables]]) -> None:
+    def set_tables(self, folds: list[list[Tables]]) -> None:
         """Concatenate the tables of all folds; a context's first digit is its fold."""
         self._rows = []
         for m in range(1, self.order + 1):
@@ -101,8 +94,8 @@ class KneserNey(CountBasedModel):
                 tables["contexts"] = tables["contexts"] + fold * self.vocab_size ** (m - 1)
                 tables["first"] = tables["first"][min(1, fold) :] + end
             for name in TABLE_NAMES:
-                pieces = [tables[name] for tables in of_folds]
-                table = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+                parts = [tables[name] for tables in of_folds]
+                table = np.concatenate(parts) if len(parts) > 1 else parts[0]
                 setattr(self, f"{name}_{m}", torch.from_numpy(table))
 
     def num_counts(self) -> int:
@@ -112,15 +105,13 @@ class KneserNey(CountBasedModel):
             for m in range(1, self.order + 1)
         )
 
-    def forward(
-        self, tokens_BT: Int[Tensor, "B T"], state: State = None
-    ) -> tuple[Float[Tensor, "B T V"], State]:
+    def forward(self, tokens_BT: Tokens, state: State = None) -> tuple[Logits, State]:
         logp_BTMV, _, state = self.log_probs_by_order(tokens_BT, state, orders=1)
         return logp_BTMV[:, :, 0], state
 
     def log_probs_by_order(
         self,
-        tokens_BT: Int[Tensor, "B T"],
+        tokens_BT: Tokens,
         state: State = None,
         *,
         orders: int | None = None,
@@ -224,9 +215,6 @@ class KneserNey(CountBasedModel):
         return self._rows
 
 
-def _resize_buffers(module: KneserNey, state: dict[str, Tensor], prefix: str, *_: object) -> None:
-    """Resize the buffers to those that are loaded."""
+def _drop_dense_rows(module: KneserNey, *_: object) -> None:
+    """Drop what was computed from the tables that are about to be replaced."""
     module._rows = []
-    for name, _buffer in list(module.named_buffers(recurse=False)):
-        if (saved := state.get(prefix + name)) is not None:
-            setattr(module, name, torch.empty_like(saved))
