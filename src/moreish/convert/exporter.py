@@ -46,7 +46,7 @@ class Exporter(ABC):
     main_file: ClassVar[str]
     """The file by which a folder is recognized as an export."""
     quantity: ClassVar[str] = "logits"
-    """What is compared."""
+    """What is compared: "logits", or "log-probabilities" if the program returns no logits."""
     architecture: str
     """The type of the model, as the program calls it."""
 

@@ -158,13 +158,8 @@ llama.cpp caches keys and values in half precision; this export was checked with
                 candidates.append(server.next_log_probabilities(tokens))
                 tokens.append(next(iter(candidates[-1])))
             observed.append((tokens[:-1], candidates))
-        actual = torch.cat(
-            [
-                _renormalize(torch.tensor(list(log_probabilities.values())))
-                for _, per_position in observed
-                for log_probabilities in per_position
-            ]
-        )
+        per_position = [each for _, candidates in observed for each in candidates]
+        actual = torch.cat([_renormalize(torch.tensor([*each.values()])) for each in per_position])
         expected = _log_probabilities(model, observed)
         compared = expected > MIN_LOG_PROBABILITY
         difference = max_abs_difference(actual[compared], expected[compared])

@@ -120,9 +120,11 @@ def _pre_tokenizer(data: Tree) -> str:
     if last.get("type") == "ByteLevel" and not last.get("add_prefix_space"):
         if not before and last.get("use_regex", True):
             name = "gpt-2"
-        elif len(before) == 1 and before[0].get("type") == "Split" and not last.get("use_regex"):
-            if before[0].get("behavior") == "Isolated" and not before[0].get("invert"):
-                name = PRE_TOKENIZERS.get(before[0].get("pattern", {}).get("Regex", ""))
+        elif len(before) == 1 and not last.get("use_regex"):
+            (split,) = before
+            if split.get("type") == "Split" and split.get("behavior") == "Isolated":
+                pattern = split.get("pattern", {}).get("Regex", "")
+                name = None if split.get("invert") else PRE_TOKENIZERS.get(pattern)
     if name is None:
         raise MoreishError("llama.cpp does not have the pre_tokenizer of this tokenizer")
     for option in ("dropout", "byte_fallback", "continuing_subword_prefix", "end_of_word_suffix"):

@@ -47,18 +47,17 @@ class Architecture:
             for ours, theirs in self.block_layers.items():
                 names[f"blocks.{i}.{ours}"] = tuple(f"{self.block_prefix}.{i}.{t}" for t in theirs)
         names["head"] = self.outer_layers["embedding"] if tied else ("lm_head",)
-        maps = []
-        for ours, theirs in names.items():
-            has_bias = self.has_biases and ours not in ("embedding", "position", "head")
-            for end in ("weight", "bias") if has_bias else ("weight",):
-                maps.append(
-                    TensorMap(
-                        ours=f"{ours}.{end}",
-                        theirs=tuple(f"{name}.{end}" for name in theirs),
-                        transposed=end == "weight" and ".c_" in theirs[0],  # GPT-2's Conv1D
-                    )
-                )
-        return maps
+        without_bias = ("embedding", "position", "head") if self.has_biases else tuple(names)
+        return [
+            TensorMap(
+                ours=f"{ours}.{end}",
+                theirs=tuple(f"{name}.{end}" for name in theirs),
+                transposed=end == "weight" and ".c_" in theirs[0],  # GPT-2's Conv1D
+            )
+            for ours, theirs in names.items()
+            for end in ("weight", "bias")
+            if end == "weight" or ours not in without_bias
+        ]
 
 
 ARCHITECTURES = {

@@ -1,5 +1,6 @@
 """Exports GPTs as folders for Hugging Face transformers (GPT-2 and Llama architectures)."""
 
+import json
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -25,6 +26,9 @@ from moreish.tokenizers import (
 )
 from moreish.utils.files import encode_json, write_atomic
 from moreish.utils.safetensors_io import iter_safetensors_bytes
+
+UNKNOWN = "<|unknown|>"
+"""The name of the unknown token, which a vocabulary of characters does not have."""
 
 TOLERANCE = 1e-4
 """The largest difference of logits that passes the parity check."""
@@ -193,36 +197,26 @@ def tokenizer_to_hf(tokenizer: Tokenizer) -> Tree:
     """Return the tokenizer in the format of the `tokenizers` library."""
     if isinstance(tokenizer, BPETokenizer):
         return tokenizer.to_json()
-    end_of_text = {} if tokenizer.boundary_id is None else {END_OF_TEXT: 0}
+    from tokenizers import Regex, decoders, models, pre_tokenizers
+    from tokenizers import Tokenizer as HFTokenizer
+
+    specials = [] if tokenizer.boundary_id is None else [END_OF_TEXT]
     if isinstance(tokenizer, ByteTokenizer):
-        decoder: Tree = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False}
-        pre_tokenizer = {**decoder, "use_regex": False}
-        vocab = {character: byte + len(end_of_text) for character, byte in UNICODE_TO_BYTE.items()}
-        model: Tree = {"type": "BPE", "merges": []}
+        ids = {character: byte + len(specials) for character, byte in UNICODE_TO_BYTE.items()}
+        converted = HFTokenizer(models.BPE({**ids, **dict.fromkeys(specials, 0)}, []))
+        converted.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        converted.decoder = decoders.ByteLevel()
     elif isinstance(tokenizer, CharTokenizer):
-        decoder = {"type": "Fuse"}
-        every_character = {"Regex": r"[\s\S]"}  # unlike ".", it matches line breaks too
-        pre_tokenizer = {"type": "Split", "pattern": every_character, "behavior": "Isolated"}
-        pre_tokenizer["invert"] = False
-        vocab = {character: i for i, character in enumerate(tokenizer.characters, len(end_of_text))}
-        model = {"type": "WordLevel", "unk_token": "<|unknown|>"}
+        ids = {token: i for i, token in enumerate([*specials, *tokenizer.characters])}
+        converted = HFTokenizer(models.WordLevel(ids, unk_token=UNKNOWN))
+        # Unlike ".", this matches line breaks too.
+        converted.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+        converted.decoder = decoders.Fuse()
     else:
         raise MoreishError(f"transformers has no tokenizer like '{tokenizer.name}'")
-    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [
-            {"id": i, "content": token, "special": True, **flags}
-            for token, i in end_of_text.items()
-        ],
-        "normalizer": None,
-        "pre_tokenizer": pre_tokenizer,
-        "post_processor": None,
-        "decoder": decoder,
-        "model": {**model, "vocab": vocab | end_of_text},
-    }
+    converted.add_special_tokens(specials)
+    tree: Tree = json.loads(converted.to_str())
+    return tree
 
 
 def _tokenizer_config(run: Run) -> Tree:

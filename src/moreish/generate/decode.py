@@ -56,7 +56,7 @@ def generate(
         constraint: restricts the texts; applies `sampling` itself.
     """
     assert len(prompt)
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    device = model.device
     read = prompt if model.max_length is None else prompt[-model.max_length :]
     tokens_RT = torch.as_tensor(read, device=device).long()[None]
     token_B = torch.zeros(len(streams), dtype=torch.long)

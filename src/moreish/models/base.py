@@ -1,6 +1,6 @@
 """The interface of all models.
 
-B batch, R rows of it, T positions, V vocabulary.
+B batch, R rows of it, T positions, K context, S positions seen, V vocabulary.
 """
 
 from abc import ABC, abstractmethod
@@ -10,9 +10,11 @@ from typing import Any, ClassVar
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map, tree_map_only
 
 from moreish.data import Batch, TokenDataset
 from moreish.settings import Settings
+from moreish.tokenizers import BOUNDARY_ID
 
 Tokens = Int[Tensor, "B T"]
 Logits = Float[Tensor, "B T V"]
@@ -25,23 +27,14 @@ batch as their first dimension."""
 
 def select_rows(state: State, which: Bool[Tensor, " B"] | Int[Tensor, " R"] | slice) -> State:
     """Select rows of a state by mask, indices or slice."""
-    if isinstance(state, Tensor):
-        return state[which]
-    if isinstance(state, tuple | list):
-        parts = [select_rows(part, which) for part in state]
-        named = isinstance(state, tuple) and type(state) is not tuple
-        return type(state)(*parts) if named else type(state)(parts)
-    return state
+    return tree_map_only(Tensor, lambda part: part[which], state)
 
 
 def concat_states(states: Sequence[State]) -> State:
     """Concatenate states whose tensors have equal shapes along the batch; see `split_states`."""
-    first = states[0]
-    if isinstance(first, Tensor):
-        return torch.cat(list(states))
-    if isinstance(first, tuple | list):
-        return type(first)(concat_states(parts) for parts in zip(*states, strict=True))
-    return first
+    return tree_map(
+        lambda *parts: torch.cat(parts) if isinstance(parts[0], Tensor) else parts[0], *states
+    )
 
 
 def split_states(state: State, rows: int) -> list[State]:
@@ -53,6 +46,11 @@ class ModelConfig(Settings):
     """The settings of a model; `name` is its key in the registry."""
 
     name: str
+
+    def with_defaults(self, **values: Any) -> "ModelConfig":
+        """Return a copy with these values where a setting is not set."""
+        unset = {k: v for k, v in values.items() if k not in self.model_fields_set}
+        return self.model_copy(update=unset)
 
     def for_data(self, longest_item: int | None, vocab_size: int) -> "ModelConfig":
         """Return these settings with defaults that fit the data.
@@ -104,6 +102,11 @@ class Model(nn.Module, ABC):
         self.max_length = max_length
         self.learning_rate = learning_rate
 
+    @property
+    def device(self) -> torch.device:
+        """The device of the parameters; the CPU if there are none."""
+        return next((p.device for p in self.parameters()), torch.device("cpu"))
+
     @classmethod
     def defaults_for(cls, config: ModelConfig) -> Mapping[str, Any]:
         """Return the `training_defaults` of a model with these settings."""
@@ -112,6 +115,14 @@ class Model(nn.Module, ABC):
     @abstractmethod
     def forward(self, tokens_BT: Tokens, state: State = None) -> tuple[Logits, State]:
         """Return the logits after each token and the state after the last; None is the start."""
+
+    def windows(self, tokens_BT: Tokens, state: State) -> tuple[Int[Tensor, "B T K"], State]:
+        """Return the last `context` tokens at each position, and the last ones as the state. The
+        start is padded with boundaries (running text, which has none: token 0)."""
+        if state is None:
+            state = tokens_BT.new_full((len(tokens_BT), self.context - 1), BOUNDARY_ID)
+        seen_BS = torch.cat([state, tokens_BT], dim=1)
+        return seen_BS.unfold(1, self.context, 1), seen_BS[:, tokens_BT.shape[1] :]
 
     def decode_step(
         self, token_R: Int[Tensor, " R"], states: Sequence[State]
@@ -156,6 +167,14 @@ class CountBasedModel(Model, ABC):
     @abstractmethod
     def num_counts(self) -> int:
         """Return the number of stored counts."""
+
+
+def zero_linear(inputs: int, outputs: int, *, bias: bool = True) -> nn.Linear:
+    """Return a linear layer of zeros. An output layer of zeros predicts all tokens equally."""
+    layer = nn.Linear(inputs, outputs, bias)
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
 
 
 def _resize_buffers(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from moreish.models.base import Logits, Model, ModelConfig, State, Tokens
+from moreish.models.base import Logits, Model, ModelConfig, State, Tokens, zero_linear
 
 
 class BagOfWordsConfig(ModelConfig):
@@ -47,11 +47,9 @@ class BagOfWords(Model):
         super().__init__(vocab_size, context=config.context, max_length=None, learning_rate=3e-3)
         self.embedding = nn.Embedding(vocab_size, config.width)
         self.hidden = nn.Linear(2 * config.width, config.hidden)
-        self.head = nn.Linear(config.hidden, vocab_size)
+        self.head = zero_linear(config.hidden, vocab_size)
         nn.init.kaiming_normal_(self.hidden.weight, nonlinearity="tanh")
         nn.init.zeros_(self.hidden.bias)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
 
     def forward(self, tokens_BT: Tokens, state: State = None) -> tuple[Logits, State]:
         seen_BS = tokens_BT if state is None else torch.cat([state, tokens_BT], dim=1)

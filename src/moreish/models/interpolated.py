@@ -53,7 +53,7 @@ class NetworkWithCountsConfig(ModelConfig):
             )
         return config
 
-    def for_data(self, longest_item: int | None, vocab_size: int) -> "NetworkWithCountsConfig":
+    def for_data(self, longest_item: int | None, vocab_size: int) -> ModelConfig:
         network = self.network.for_data(longest_item, vocab_size)
         counts = self.counts.for_data(longest_item, vocab_size)
         return self.model_copy(update={"network": network, "counts": counts})

@@ -49,11 +49,11 @@ class LectureGPTConfig(ModelConfig):
         stages = get_args(Stage)
         return stages.index(self.stage) >= stages.index(stage)
 
-    def for_data(self, longest_item: int | None, vocab_size: int) -> "LectureGPTConfig":
+    def for_data(self, longest_item: int | None, vocab_size: int) -> ModelConfig:
         """For items, use a context that holds the longest (at most 64), unless it is set."""
-        if longest_item is None or "context" in self.model_fields_set:
+        if longest_item is None:
             return self
-        return self.model_copy(update={"context": min(64, longest_item + 1)})
+        return self.with_defaults(context=min(64, longest_item + 1))
 
 
 class LectureAttention(nn.Module):

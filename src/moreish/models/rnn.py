@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from moreish.models.base import Logits, Model, ModelConfig, State, Tokens
+from moreish.models.base import Logits, Model, ModelConfig, State, Tokens, zero_linear
 
 
 class RecurrentConfig(ModelConfig):
@@ -26,11 +26,9 @@ class RecurrentConfig(ModelConfig):
     dropout: float = Field(0.0, ge=0, lt=1)
     """Dropout rate of the layer's input and output, not of its state (Zaremba et al. 2014)."""
 
-    def for_data(self, longest_item: int | None, vocab_size: int) -> "RecurrentConfig":
+    def for_data(self, longest_item: int | None, vocab_size: int) -> ModelConfig:
         """For items, use a context that just holds the longest, unless it is set."""
-        if longest_item is None or "context" in self.model_fields_set:
-            return self
-        return self.model_copy(update={"context": longest_item + 1})
+        return self if longest_item is None else self.with_defaults(context=longest_item + 1)
 
 
 class RNNConfig(RecurrentConfig):
@@ -61,23 +59,19 @@ class Recurrent(Model):
         self.embedding = nn.Embedding(vocab_size, config.width)
         self.input = nn.Linear(config.width, self.gates * config.width)
         self.recurrent = nn.Linear(config.width, self.gates * config.width)
-        self.head = nn.Linear(config.width, vocab_size)
+        self.head = zero_linear(config.width, vocab_size)
         self.dropout = nn.Dropout(config.dropout)
         for gate in self.recurrent.weight.chunk(self.gates):
             # An orthogonal matrix preserves the norm of the state (Saxe et al. 2014).
             nn.init.orthogonal_(gate)
         nn.init.normal_(self.input.weight, std=1 / math.sqrt(config.width))
-        for bias in (self.input.bias, self.recurrent.bias, self.head.bias):
+        for bias in (self.input.bias, self.recurrent.bias):
             nn.init.zeros_(bias)
-        nn.init.zeros_(self.head.weight)
 
     @abstractmethod
     def step(self, input_BG: Float[Tensor, "B G"], state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Return the state after one token, the hidden vector first.
-
-        Args:
-            input_BG: the token's contribution to each gate.
-        """
+        """Return the state after one token, the hidden vector first, given the token's contribution
+        to each gate."""
 
     def forward(self, tokens_BT: Tokens, state: State = None) -> tuple[Logits, State]:
         x_BTC = self.dropout(self.embedding(tokens_BT))
@@ -130,10 +124,8 @@ class GRU(Recurrent):
     gates = 3
 
     def step(self, input_BG: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        (hidden_BC,) = state
-        width = hidden_BC.shape[-1]
-        past_BG = self.recurrent(hidden_BC)
-        gates_BG = (input_BG[:, : 2 * width] + past_BG[:, : 2 * width]).sigmoid()
-        reset_BC, keep_BC = gates_BG.chunk(2, dim=-1)
-        new_BC = (input_BG[:, 2 * width :] + reset_BC * past_BG[:, 2 * width :]).tanh()
-        return (torch.lerp(new_BC, hidden_BC, keep_BC),)
+        input_reset, input_keep, input_new = input_BG.chunk(3, dim=-1)
+        past_reset, past_keep, past_new = self.recurrent(state[0]).chunk(3, dim=-1)
+        reset_BC = (input_reset + past_reset).sigmoid()
+        new_BC = (input_new + reset_BC * past_new).tanh()
+        return (torch.lerp(new_BC, state[0], (input_keep + past_keep).sigmoid()),)

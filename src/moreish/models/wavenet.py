@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from moreish.models.base import Logits, Model, ModelConfig, State, Tokens
+from moreish.models.base import Logits, Model, ModelConfig, State, Tokens, zero_linear
 from moreish.tokenizers import BOUNDARY_ID
 
 
@@ -57,9 +57,7 @@ class WaveNet(Model):
             Convolution(config.width, 2**layer) for layer in range(config.layers)
         )
         self.norm = nn.LayerNorm(config.width)
-        self.head = nn.Linear(config.width, vocab_size)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        self.head = zero_linear(config.width, vocab_size)
 
     def forward(self, tokens_BT: Tokens, state: State = None) -> tuple[Logits, State]:
         if state is None:

@@ -14,7 +14,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_models import CASES, VOCABULARY, build
 
 from conftest import Proved, item_tokens
 from moreish.generate.constrained import Constraint, compile_constraint
@@ -35,6 +34,7 @@ from moreish.serve.batching.requests import GenerationRequest, SequenceDelta, Se
 from moreish.tokenizers.base import Ids, Tokenizer
 from moreish.tokenizers.byte import ByteTokenizer
 from moreish.tokenizers.char import CharTokenizer
+from support.model_contract import CASES, VOCABULARY, build
 
 LATER = 1e9
 LETTERS = CharTokenizer.build(["abcdef"], boundary=True)  # as many tokens as the test models have

@@ -87,34 +87,30 @@ class ExportableRecurrent(ExportableModel):
         return model.head(hidden_TBC.transpose(0, 1)), tuple(last)
 
 
-# The cells of the recurrent models, from operations that an exported scan supports. Arguments: the
-# contributions of the token and of the hidden state to each gate, then the state.
+# The cells of the recurrent models. An exported scan cannot call the methods of the models where
+# their shapes are checked, as in the tests. Arguments: the contributions of the token and of the
+# hidden state to each gate, then the state.
 
 
-def _rnn_cell(input_BG: Tensor, recurrent_BG: Tensor, hidden_BC: Tensor) -> Tensors:
-    return (F.tanh(input_BG + recurrent_BG),)
+def _rnn_cell(input_BG: Tensor, past_BG: Tensor, hidden_BC: Tensor) -> Tensors:
+    return (F.tanh(input_BG + past_BG),)
 
 
-def _lstm_cell(
-    input_BG: Tensor, recurrent_BG: Tensor, hidden_BC: Tensor, cell_BC: Tensor
-) -> Tensors:
-    input_gate, forget_gate, new, output_gate = (input_BG + recurrent_BG).chunk(4, dim=-1)
-    cell_BC = forget_gate.sigmoid() * cell_BC + input_gate.sigmoid() * new.tanh()
-    return output_gate.sigmoid() * cell_BC.tanh(), cell_BC
+def _lstm_cell(input_BG: Tensor, past_BG: Tensor, hidden_BC: Tensor, cell_BC: Tensor) -> Tensors:
+    enter, forget, new, leave = (input_BG + past_BG).chunk(4, dim=-1)
+    cell_BC = forget.sigmoid() * cell_BC + enter.sigmoid() * new.tanh()
+    return leave.sigmoid() * cell_BC.tanh(), cell_BC
 
 
-def _gru_cell(input_BG: Tensor, recurrent_BG: Tensor, hidden_BC: Tensor) -> Tensors:
-    input_reset, input_update, input_new = input_BG.chunk(3, dim=-1)
-    recurrent_reset, recurrent_update, recurrent_new = recurrent_BG.chunk(3, dim=-1)
-    new_BC = (input_new + (input_reset + recurrent_reset).sigmoid() * recurrent_new).tanh()
-    return (torch.lerp(new_BC, hidden_BC, (input_update + recurrent_update).sigmoid()),)
+def _gru_cell(input_BG: Tensor, past_BG: Tensor, hidden_BC: Tensor) -> Tensors:
+    input_reset, input_keep, input_new = input_BG.chunk(3, dim=-1)
+    past_reset, past_keep, past_new = past_BG.chunk(3, dim=-1)
+    new_BC = (input_new + (input_reset + past_reset).sigmoid() * past_new).tanh()
+    return (torch.lerp(new_BC, hidden_BC, (input_keep + past_keep).sigmoid()),)
 
 
-CELLS: dict[type[Recurrent], Callable[..., Tensors]] = {
-    RNN: _rnn_cell,
-    LSTM: _lstm_cell,
-    GRU: _gru_cell,
-}
+CELLS: dict[type[Recurrent], Callable[..., Tensors]]
+CELLS = {RNN: _rnn_cell, LSTM: _lstm_cell, GRU: _gru_cell}
 
 
 @final
@@ -175,7 +171,7 @@ class ExportableGPT(ExportableModel):
 
     def __init__(self, model: GPT) -> None:
         super().__init__(model, len(model.ngram_embeddings), "ngram_tokens")
-        for i, block in enumerate(model.blocks):
+        for i, block in enumerate(self.model.blocks):
             shape = BATCH, block.attention.heads[1], PAST, model.head_width
             self.state_specs |= {f"keys_{i}": StateSpec(shape), f"values_{i}": StateSpec(shape)}
             block.attention = ExportableAttention(block.attention)

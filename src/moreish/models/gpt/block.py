@@ -3,12 +3,13 @@
 B batch, T new positions, C model width.
 """
 
+from typing import Any
+
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from moreish.models.gpt.attention import Attention
 from moreish.models.gpt.config import GPTConfig
-from moreish.models.gpt.kv_cache import CacheView
 from moreish.models.gpt.layers import FeedForward, RopeTable, norm_layer
 
 
@@ -26,12 +27,10 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
-        self,
-        x_BTC: Float[Tensor, "B T C"],
-        rope: RopeTable | None,
-        cache: CacheView | list[CacheView] | None = None,
+        self, x_BTC: Float[Tensor, "B T C"], rope: RopeTable | None, cache: Any = None
     ) -> tuple[Float[Tensor, "B T C"], tuple[Tensor, Tensor]]:
-        """Return the block's output, and the new positions' keys and values; see `Attention`."""
+        """Return the output, and the keys and values that `Attention` returns for `rope` and
+        `cache`."""
         y_BTC, keys_values = self.attention(self.attention_input(x_BTC), rope, cache)
         x_BTC = x_BTC + self.dropout(y_BTC)
         if self.pre_norm:

@@ -12,7 +12,6 @@ from torch import Tensor
 from moreish.data import TokenDataset
 from moreish.models.base import CountBasedModel, Logits, ModelConfig, State, Tokens
 from moreish.models.ngram.counts import check_order, count_ngrams
-from moreish.tokenizers import BOUNDARY_ID
 
 
 class NGramConfig(ModelConfig):
@@ -51,17 +50,14 @@ class NGram(CountBasedModel):
         return len(self.counts_G)
 
     def forward(self, tokens_BT: Tokens, state: State = None) -> tuple[Logits, State]:
-        past = self.context - 1
-        if state is None:
-            state = tokens_BT.new_full((len(tokens_BT), past), BOUNDARY_ID)
-        seen_BS = torch.cat([state, tokens_BT], dim=1)
+        window_BTK, state = self.windows(tokens_BT, state)
         if self.order == 1:
             context_BT = torch.zeros_like(tokens_BT)
         else:
             digits_K = self.vocab_size ** torch.arange(self.context - 1, -1, -1)
-            context_BT = (seen_BS.unfold(1, self.context, 1) * digits_K.to(seen_BS)).sum(-1)
+            context_BT = (window_BTK * digits_K.to(window_BTK)).sum(-1)
         logits_BTV = self._log_probabilities(context_BT.flatten()).unflatten(0, context_BT.shape)
-        return logits_BTV, seen_BS[:, seen_BS.shape[1] - past :]
+        return logits_BTV, state
 
     def _log_probabilities(self, context_P: Tensor) -> Tensor:
         size = self.vocab_size
