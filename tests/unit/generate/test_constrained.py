@@ -187,8 +187,6 @@ def test_lengths() -> None:
 def test_a_length_has_the_tokens_that_it_needs(small_run: Run) -> None:
     # By default texts have at most four times the length of the longest item.
     far = 5 * (small_run.record.data.longest_item or 0)
-        small_run.record.data.longest_item or 0
-    )  # the default allows four times the longest item
     for prompt in ("", "ab"):
         (text,) = small_run.sample(1, length=f"{far}..{far}", prompt=prompt)
         assert len(text) == far and text.startswith(prompt)
