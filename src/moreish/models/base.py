@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map, tree_map_only
 
 from moreish.data import Batch, TokenDataset
 from moreish.settings import Settings
@@ -27,14 +26,23 @@ batch as their first dimension."""
 
 def select_rows(state: State, which: Bool[Tensor, " B"] | Int[Tensor, " R"] | slice) -> State:
     """Select rows of a state by mask, indices or slice."""
-    return tree_map_only(Tensor, lambda part: part[which], state)
+    if isinstance(state, Tensor):
+        return state[which]
+    if isinstance(state, tuple | list):
+        parts = [select_rows(part, which) for part in state]
+        named = isinstance(state, tuple) and type(state) is not tuple
+        return type(state)(*parts) if named else type(state)(parts)
+    return state
 
 
 def concat_states(states: Sequence[State]) -> State:
     """Concatenate states whose tensors have equal shapes along the batch; see `split_states`."""
-    return tree_map(
-        lambda *parts: torch.cat(parts) if isinstance(parts[0], Tensor) else parts[0], *states
-    )
+    first = states[0]
+    if isinstance(first, Tensor):
+        return torch.cat(list(states))
+    if isinstance(first, tuple | list):
+        return type(first)(concat_states(parts) for parts in zip(*states, strict=True))
+    return first
 
 
 def split_states(state: State, rows: int) -> list[State]:

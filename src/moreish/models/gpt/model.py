@@ -82,16 +82,12 @@ class GPT(Model):
         new = tokens_BT.shape[1]
         if new > self.context:
             raise ValueError(f"{new} tokens at once, but the context holds {self.context}")
-        seen_BS, features_BSN = self._append(state, tokens_BT, features_BTN)
         cache: Cache | None = None
         views: Sequence[CacheView | None] = [None] * len(self.blocks)
         if state is not None:
-            if self.position is not None and state.cache.end + new > self.context:
-                recent = max(new, self.context // 2)
-                features_BSN = None if features_BSN is None else features_BSN[:, -recent:]
-                logits_BTV, state = self(seen_BS[:, -recent:], None, features_BSN)
-                return logits_BTV[:, -new:], state
+            state = self._drop_older_half(state, new)
             views, cache = self._extend_cache(state.cache, new)
+        seen_BS, features_BSN = self._append(state, tokens_BT, features_BTN)
         end = cache.end if cache else new
         position_1T = torch.arange(end - new, end, device=tokens_BT.device)[None]
         x_BTC, rope = self._embed(seen_BS, position_1T, features_BTN)
@@ -149,7 +145,7 @@ class GPT(Model):
     ) -> tuple[Float[Tensor, "R V"], list[State]]:
         """Every text has its own cache, of its own length: only attention, which is the smaller
         part of the work, runs text by text."""
-        states = [self._drop_older_half(state) for state in states]
+        states = [self._drop_older_half(state, 1) for state in states]
         views_RL, caches = zip(*(self._extend_cache(s.cache, 1) for s in states), strict=True)
         seen_RS = token_R[:, None]
         if reach := len(self.ngram_embeddings):  # tokens before the newest
@@ -184,13 +180,13 @@ class GPT(Model):
         )
         return cache.extend(new, self.context)
 
-    def _drop_older_half(self, state: GPTState) -> GPTState:
-        """Return `state`, or if its learned positions are all taken, the state after its newer half
-        without one token: with the next token, `forward` would read as many."""
-        if self.position is None or state.cache.end < self.context:
+    def _drop_older_half(self, state: GPTState, new: int) -> GPTState:
+        """Return `state` if it has room for `new` learned positions. Otherwise, read as many of its
+        last tokens again as make half a context with the new ones."""
+        if self.position is None or state.cache.end + new <= self.context:
             return state
         tokens_BS, features_BSN, cache = state
-        kept = max(1, self.context // 2) - 1
+        kept = max(0, self.context // 2 - new)
         if features_BSN is not None:
             features_BSN = features_BSN[:, features_BSN.shape[1] - kept :]
         if kept == 0:
