@@ -234,7 +234,7 @@ class ONNXModel:
         ]
 
     def _restart(self, kept: int) -> Array:
-        """Clear the state and returns the last `kept` tokens, which are to be read again."""
+        """Clear the state and return the last `kept` tokens, which are to be read again."""
         older_BT, newer_BT = self.history_BT[:, :-kept], self.history_BT[:, -kept:]
         self._clear_state(len(newer_BT))
         for state_input, state in zip(self.state_inputs, self.state, strict=True):
