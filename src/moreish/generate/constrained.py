@@ -22,7 +22,7 @@ from torch import Tensor
 from moreish.data import TokenDataset
 from moreish.errors import MoreishError
 from moreish.generate.automaton import Dfa, Nfa
-from moreish.generate.sampling import Sampling, sampling_probabilities
+from moreish.generate.sampling import Sampling, keep_best, sampling_probabilities
 from moreish.tokenizers import BOUNDARY_ID, ByteTokenizer, CharTokenizer, Ids, Tokenizer
 
 
@@ -210,10 +210,7 @@ class ConstrainedDecoder:
             probs_BV = sampling_probabilities(logits_BV, self.sampling) * reach_BV
             probs_BV = torch.where(probs_BV.sum(dim=1, keepdim=True) > 0, probs_BV, model_BV)
         self.log_weight_B += probs_BV.sum(dim=1).log()
-        if greedy:
-            best_B = probs_BV.argmax(-1)
-            probs_BV = torch.nn.functional.one_hot(best_B, reach_BV.shape[1]).double()
-        return probs_BV.log()
+        return keep_best(probs_BV) if greedy else probs_BV.log()
 
     def accept_tokens(self, token_B: Tensor) -> None:
         """Follow the sampled tokens; a boundary leads to the last state, where texts have ended."""
