@@ -65,14 +65,16 @@ class NgramEmbedding(nn.Module):
         self.length, self.vocab_size = length, vocab_size
         self.dropout = config.ngram_embedding_dropout
 
-    def forward(self, seen_BS: Int[Tensor, "B S"], new: int) -> Float[Tensor, "B T C"]:
+    def forward(
+        self, seen_BS: Int[Tensor, "B S"], new: int | torch.SymInt
+    ) -> Float[Tensor, "B T C"]:
         """Return the embeddings of the n-grams that end with each of the last `new` tokens.
 
         Args:
             seen_BS: tokens up to the newest; -1 stands for positions before the first.
+            new: a symbolic number while the model is exported.
         """
-        before = self.length - 1
-        missing = min(new, max(0, before + new - seen_BS.shape[1]))
+        before, seen = self.length - 1, seen_BS.shape[1]
         seen_BS = F.pad(seen_BS, (before, 0), value=-1)[:, -(before + new) :]
         row_BT = torch.zeros_like(seen_BS[:, before:])
         for i in range(self.length):
@@ -85,6 +87,7 @@ class NgramEmbedding(nn.Module):
             row_BT = (row_BT ^ (row_BT >> 15)) % self.table.num_embeddings
         x_BTC = self.table(row_BT) * (seen_BS[:, :new] >= 0)[..., None]
         if self.training and self.dropout:
+            missing = min(new, max(0, before + new - seen))
             kept_BT1 = torch.rand_like(x_BTC[:, missing:, :1]) >= self.dropout
             x_BTC = x_BTC * F.pad(kept_BT1, (0, 0, missing, 0)) / (1 - self.dropout)
         return x_BTC
