@@ -37,7 +37,7 @@ class UnsupportedError(Exception):
 
 
 def main(path: str, folder: str, mode: str) -> int:
-    """Converts the file and returns the exit status."""
+    """Convert the file and return the exit status."""
     try:
         # `torch.load` is banned elsewhere; this process exists to isolate it.
         content = torch.load(path, map_location="cpu", weights_only=mode == "plain")  # noqa: TID251
@@ -66,7 +66,7 @@ def main(path: str, folder: str, mode: str) -> int:
 
 
 def needed_code(path: str, error: Exception) -> str | None:
-    """Returns the code that the file needs to run, if that is why PyTorch refused to read it."""
+    """Return the code that the file needs to run, if that is why PyTorch refused to read it."""
     refused = REFUSED.search(str(error))
     if refused and isinstance(error, pickle.UnpicklingError | RuntimeError):
         return (refused[1] or refused[2])[:100]
@@ -86,7 +86,7 @@ NUMERIC_TYPES = "?bhilqBHILQefdFD"
 def split_tensors(
     value: Any, name: str, tensors: dict[str, torch.Tensor], left_out: dict[str, str]
 ) -> Any:
-    """Separates tensors from plain values, recursively.
+    """Separate tensors from plain values, recursively.
 
     Args:
         value: any part of the file's content.
@@ -112,22 +112,17 @@ def split_tensors(
             raise UnsupportedError(f"{name} claims {value.numel():,} numbers and stores {stored:,}")
         tensors[name] = value
         return MOVED
-    if isinstance(value, dict):
-        if len({str(key) for key in value}) < len(value):
-            raise UnsupportedError(f"two entries of {name or 'the file'} would have the same name")
-        entries = {
-            str(key): split_tensors(entry, f"{name}.{key}".lstrip("."), tensors, left_out)
-            for key, entry in value.items()
-        }
-        plain_entries = {key: entry for key, entry in entries.items() if entry is not MOVED}
-        return plain_entries if plain_entries or not entries else MOVED
-    if isinstance(value, list | tuple | set | frozenset):
-        items = [
-            split_tensors(item, f"{name}.{i}".lstrip("."), tensors, left_out)
-            for i, item in enumerate(value)
-        ]
-        plain_items = [item for item in items if item is not MOVED]
-        return plain_items if plain_items or not items else MOVED
+    if isinstance(value, dict) and len({str(key) for key in value}) < len(value):
+        raise UnsupportedError(f"two entries of {name or 'the file'} would have the same name")
+    if isinstance(value, dict | list | tuple | set | frozenset):
+        plain = {}
+        for key, entry in value.items() if isinstance(value, dict) else enumerate(value):
+            part = split_tensors(entry, f"{name}.{key}".lstrip("."), tensors, left_out)
+            if part is not MOVED:
+                plain[str(key)] = part
+        if value and not plain:
+            return MOVED
+        return plain if isinstance(value, dict) else list(plain.values())
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if value is None or isinstance(value, bool | int | float | str):

@@ -10,7 +10,6 @@ which needs no end-of-text token.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 from moreish.errors import MoreishError
 from moreish.settings import Tree
@@ -47,45 +46,53 @@ class GGUFVocabulary:
     model: str
     pre_tokenizer: str
     tokens: list[str]
-    special: frozenset[int]
+    special: frozenset[int] = frozenset()
     """Tokens that are not text."""
-    merges: list[str]
-    eos: int | None
+    merges: list[str] | None = None
+    eos: int | None = None
     """The token that ends a text."""
-    adds_bos: bool
+    adds_bos: bool = False
     """Whether the same token also begins every text."""
 
 
 def gguf_vocabulary(tokenizer: Tokenizer) -> GGUFVocabulary:
-    """Converts a tokenizer.
+    """Convert a tokenizer.
 
     Raises:
         MoreishError: llama.cpp has no such tokenizer.
     """
+    boundary, pre_tokenizer = tokenizer.boundary_id, "gpt-2"
+    start = [] if boundary is None else [END_OF_TEXT]
+    special = frozenset(range(len(start)))
     if isinstance(tokenizer, BPETokenizer):
-        return _bpe_vocabulary(tokenizer)
-    boundary = tokenizer.boundary_id
-    if isinstance(tokenizer, ByteTokenizer):
-        tokens, merges = [BYTE_CHARACTERS[byte] for byte in range(256)], [UNUSED_MERGE]
+        data = tokenizer.to_json()
+        pre_tokenizer = _pre_tokenizer(data)
+        added = {token["content"]: token["id"] for token in data.get("added_tokens") or []}
+        ids = {**data["model"]["vocab"], **added}
+        tokens, special = sorted(ids, key=ids.__getitem__), frozenset(added.values())
+        merges = data["model"]["merges"] or [UNUSED_MERGE]
+    elif isinstance(tokenizer, ByteTokenizer):
+        tokens, merges = [*start, *(BYTE_CHARACTERS[byte] for byte in range(256))], [UNUSED_MERGE]
     elif isinstance(tokenizer, CharTokenizer):
         if boundary is None:
             return _rwkv_vocabulary(tokenizer.characters)
         tokens, merges = _merge_characters(tokenizer.characters)
+        tokens = start + tokens
     else:
         raise MoreishError(f"llama.cpp has no tokenizer like '{tokenizer.name}'")
     return GGUFVocabulary(
         model="gpt2",
-        pre_tokenizer="gpt-2",
-        tokens=tokens if boundary is None else [END_OF_TEXT, *tokens],
-        special=frozenset(() if boundary is None else (boundary,)),
+        pre_tokenizer=pre_tokenizer,
+        tokens=tokens,
+        special=special,
         merges=merges,
-        eos=UNUSED_BYTE if boundary is None else boundary,
+        eos=tokens.index(BYTE_CHARACTERS[UNUSED_BYTE]) if boundary is None else boundary,
         adds_bos=boundary is not None,
     )
 
 
 def _merge_characters(characters: str) -> tuple[list[str], list[str]]:
-    """Returns the tokens, and the merges that join the bytes of each character."""
+    """Return the tokens, and the merges that join the bytes of each character."""
     tokens = ["".join(BYTE_CHARACTERS[byte] for byte in c.encode()) for c in characters]
     merges = [f"{token[:i]} {token[i]}" for token in tokens for i in range(1, len(token))]
     return tokens, list(dict.fromkeys(merges)) or [UNUSED_MERGE]
@@ -100,52 +107,29 @@ def _rwkv_vocabulary(characters: str) -> GGUFVocabulary:
             "spare if its tokens are characters: train with --tokenizer byte or bpe"
         )
     tokens = [c if c.isprintable() and c != "\\" else f"\\x{ord(c):02x}" for c in characters]
-    return GGUFVocabulary(
-        model="rwkv",
-        pre_tokenizer="default",
-        tokens=tokens,
-        special=frozenset(),
-        merges=[],
-        eos=None,
-        adds_bos=False,
-    )
-
-
-def _bpe_vocabulary(tokenizer: BPETokenizer) -> GGUFVocabulary:
-    data = tokenizer.to_json()
-    model, pre_tokenizer = data["model"], _pre_tokenizer(data)
-    for name in ("dropout", "byte_fallback", "continuing_subword_prefix", "end_of_word_suffix"):
-        if model.get(name):
-            raise MoreishError(f"llama.cpp has no tokenizer with {name}={model[name]}")
-    if bool(model.get("ignore_merges")) != (pre_tokenizer == "llama-bpe"):
-        raise MoreishError(f"llama.cpp's {pre_tokenizer} tokenizer has another ignore_merges")
-    added = {token["content"]: token["id"] for token in data.get("added_tokens") or []}
-    ids = {**model["vocab"], **added}
-    boundary = tokenizer.boundary_id
-    return GGUFVocabulary(
-        model="gpt2",
-        pre_tokenizer=pre_tokenizer,
-        tokens=sorted(ids, key=ids.__getitem__),
-        special=frozenset(added.values()),
-        merges=model["merges"] or [UNUSED_MERGE],
-        eos=model["vocab"][BYTE_CHARACTERS[UNUSED_BYTE]] if boundary is None else boundary,
-        adds_bos=boundary is not None,
-    )
+    return GGUFVocabulary(model="rwkv", pre_tokenizer="default", tokens=tokens)
 
 
 def _pre_tokenizer(data: Tree) -> str:
-    """Returns llama.cpp's name for how the tokenizer splits a text before merging."""
+    """Return llama.cpp's name for how a BPE tokenizer splits a text before merging."""
+    model, splitter = data["model"], data["pre_tokenizer"]
     if data.get("normalizer") is not None:
         raise MoreishError("llama.cpp does not normalize text, as this tokenizer does")
-    given: Any = data["pre_tokenizer"]
-    parts = given["pretokenizers"] if given.get("type") == "Sequence" else [given]
-    *before, last = parts
+    *before, last = splitter["pretokenizers"] if splitter.get("type") == "Sequence" else [splitter]
+    name = None
     if last.get("type") == "ByteLevel" and not last.get("add_prefix_space"):
         if not before and last.get("use_regex", True):
-            return "gpt-2"
-        if len(before) == 1 and before[0].get("type") == "Split" and not last.get("use_regex"):
-            pattern = before[0].get("pattern", {}).get("Regex", "")
-            isolated = before[0].get("behavior") == "Isolated" and not before[0].get("invert")
-            if isolated and pattern in PRE_TOKENIZERS:
-                return PRE_TOKENIZERS[pattern]
-    raise MoreishError("llama.cpp does not have the pre_tokenizer of this tokenizer")
+            name = "gpt-2"
+        elif len(before) == 1 and not last.get("use_regex"):
+            (split,) = before
+            if split.get("type") == "Split" and split.get("behavior") == "Isolated":
+                pattern = split.get("pattern", {}).get("Regex", "")
+                name = None if split.get("invert") else PRE_TOKENIZERS.get(pattern)
+    if name is None:
+        raise MoreishError("llama.cpp does not have the pre_tokenizer of this tokenizer")
+    for option in ("dropout", "byte_fallback", "continuing_subword_prefix", "end_of_word_suffix"):
+        if model.get(option):
+            raise MoreishError(f"llama.cpp has no tokenizer with {option}={model[option]}")
+    if bool(model.get("ignore_merges")) != (name == "llama-bpe"):
+        raise MoreishError(f"llama.cpp's {name} tokenizer has another ignore_merges")
+    return name

@@ -1,28 +1,19 @@
 """Exports GPTs as folders for Hugging Face transformers (GPT-2 and Llama architectures)."""
 
+import json
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from moreish.convert.export import (
-    GREEDY_TOKENS,
-    Exporter,
-    ParityError,
-    ParityResult,
-    check_encoding,
-    check_greedy_decoding,
-    max_abs_difference,
-    start_token,
-    validation_text,
-)
-from moreish.convert.hf_import import ACTIVATIONS, TensorMap, gpt2_tensors, llama_tensors
+from moreish.convert.exporter import GREEDY_TOKENS, Exporter, ParityResult, max_abs_difference
+from moreish.convert.hf_architectures import ACTIVATIONS, ARCHITECTURES, TensorMap
 from moreish.errors import MoreishError
-from moreish.models import GPT, Block, GPTConfig
+from moreish.models import GPT, GPTConfig
 from moreish.runs import Run
 from moreish.settings import Tree
 from moreish.tokenizers import (
@@ -36,11 +27,11 @@ from moreish.tokenizers import (
 from moreish.utils.files import encode_json, write_atomic
 from moreish.utils.safetensors_io import iter_safetensors_bytes
 
+UNKNOWN = "<|unknown|>"
+"""The name of the unknown token, which a vocabulary of characters does not have."""
+
 TOLERANCE = 1e-4
 """The largest difference of logits that passes the parity check."""
-
-PREFIXES = {"gpt2": "transformer.", "llama": "model."}
-"""The prefix of the tensor names, by architecture."""
 
 
 @final
@@ -53,15 +44,15 @@ class HFExporter(Exporter):
     main_file = "config.json"
 
     def __init__(self, run: Run) -> None:
-        self.run = run
+        super().__init__(run)
         self.model, self.config, self.tensor_maps = map_to_hf(run, self.program)
         self.architecture = self.config["model_type"]
 
     def write(self, folder: Path) -> None:
         write_atomic(folder / "config.json", encode_json(self.config))
-        write_atomic(folder / "tokenizer.json", encode_json(_tokenizer_json(self.run.tokenizer)))
+        write_atomic(folder / "tokenizer.json", encode_json(tokenizer_to_hf(self.run.tokenizer)))
         write_atomic(folder / "tokenizer_config.json", encode_json(_tokenizer_config(self.run)))
-        prefix = PREFIXES[self.architecture]
+        prefix = ARCHITECTURES[self.architecture].prefix
         weights = {
             name if name.startswith("lm_head") else prefix + name: tensor
             for name, tensor in hf_tensors(self.model, self.tensor_maps)
@@ -81,21 +72,19 @@ tokenizer = AutoTokenizer.from_pretrained("FOLDER")
 
     @torch.inference_mode()
     def check_parity(self, folder: Path) -> ParityResult:
-        run, model, transformers = self.run, self.model, import_module("transformers")
+        model, transformers = self.model, import_module("transformers")
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
         exported = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+        text = self.validation_text()
+        self.check_encoding(text, tokenizer(text, add_special_tokens=False)["input_ids"])
         rng, length = np.random.default_rng(0), min(model.context, 256)
         tokens_BT = torch.from_numpy(rng.integers(model.vocab_size, size=(2, length)))
         difference = max_abs_difference(exported(tokens_BT).logits, model(tokens_BT)[0])
-        if not difference < TOLERANCE:
-            raise ParityError(f"logits differ by {difference:.2g}")
-        text = validation_text(run)
-        check_encoding(run, text, tokenizer(text, add_special_tokens=False)["input_ids"])
-        first, generated = start_token(run), []
+        generated = []
         if (max_tokens := min(GREEDY_TOKENS, model.context - 1)) > 0:
-            prompt_BT = torch.tensor([[first]])
+            prompt_BT = torch.tensor([[self.first_token]])
             output_BT = exported.generate(
                 prompt_BT,
                 attention_mask=torch.ones_like(prompt_BT),
@@ -105,12 +94,11 @@ tokenizer = AutoTokenizer.from_pretrained("FOLDER")
                 eos_token_id=None,
             )
             generated = output_BT[0, 1:].tolist()
-        ties = check_greedy_decoding(model, first, generated, TOLERANCE)
-        return ParityResult(max_difference=difference, matching_tokens=len(generated), ties=ties)
+        return self.parity_result(difference, TOLERANCE, generated, TOLERANCE)
 
 
 def map_to_hf(run: Run, program: str) -> tuple[GPT, Tree, list[TensorMap]]:
-    """Maps a run to an architecture of transformers.
+    """Map a run to an architecture of transformers.
 
     Args:
         program: the name of the target in error messages.
@@ -132,79 +120,64 @@ def map_to_hf(run: Run, program: str) -> tuple[GPT, Tree, list[TensorMap]]:
     ):  # fmt: skip
         if (value := getattr(config, name)) != expected:
             raise MoreishError(f"{program} has no model with model.{name}={value}")
-    common = {
-        "torch_dtype": "float32",
-        "vocab_size": tokenizer.vocab_size,
-        "tie_word_embeddings": config.tied,
-        "bos_token_id": tokenizer.boundary_id,
-        "eos_token_id": tokenizer.boundary_id,
-    }
+    block: Any = model.blocks[0]
+    own: Tree = {}
     # Several of their names map to one of ours; the first of them is written.
     activations = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}
     parts = config.positions, config.norm, config.feedforward
     if parts[:2] == ("learned", "layer") and config.feedforward in activations:
         if config.kv_heads not in (None, config.heads):
             raise MoreishError("GPT-2 has no grouped-query attention (model.kv_heads)")
-        gpt2 = {
-            **common,
-            "architectures": ["GPT2LMHeadModel"],
-            "model_type": "gpt2",
-            "n_layer": config.layers,
-            "n_head": config.heads,
-            "n_embd": config.width,
-            "n_positions": config.context,
-            "n_inner": _feedforward_width(model),
-            "activation_function": activations[config.feedforward],
-            "layer_norm_epsilon": 1e-5 if config.norm_eps is None else config.norm_eps,
-            "resid_pdrop": config.dropout,
-            "embd_pdrop": config.dropout,
-            "attn_pdrop": config.dropout,
-        }
-        return model, gpt2, list(gpt2_tensors(config.layers, tied=config.tied))
-    if parts == ("rotary", "rms", "swiglu"):
+        name, default_eps = "gpt2", 1e-5
+        own = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), config.dropout)
+        own["activation_function"] = activations[config.feedforward]
+    elif parts == ("rotary", "rms", "swiglu"):
         if config.bias:
             raise MoreishError("Llama has no biases: train with model.bias=false")
         if model.head_width % 2:
             raise MoreishError("Llama needs an even head width (model.width / model.heads)")
-        llama = {
-            **common,
-            "architectures": ["LlamaForCausalLM"],
-            "model_type": "llama",
-            "num_hidden_layers": config.layers,
-            "num_attention_heads": config.heads,
-            "num_key_value_heads": config.kv_heads or config.heads,
-            "hidden_size": config.width,
-            "intermediate_size": _feedforward_width(model),
-            "max_position_embeddings": config.context,
-            "rms_norm_eps": (
-                torch.finfo(torch.float32).eps if config.norm_eps is None else config.norm_eps
-            ),
+        name, default_eps = "llama", torch.finfo(torch.float32).eps
+        own = {
             "rope_parameters": {"rope_type": "default", "rope_theta": config.rotary_base},
             "hidden_act": "silu",
             "attention_dropout": config.dropout,
         }
-        return model, llama, list(llama_tensors(config.layers, tied=config.tied))
-    raise MoreishError(
-        f"only two architectures can be exported to {program}: GPT-2 (model.positions=learned, "
-        "norm=layer, feedforward=gelu) and Llama (positions=rotary, norm=rms, feedforward=swiglu, "
-        "bias=false)"
-    )
+    else:
+        raise MoreishError(
+            f"only two architectures can be exported to {program}: GPT-2 (model.positions=learned, "
+            "norm=layer, feedforward=gelu) and Llama (positions=rotary, norm=rms, "
+            "feedforward=swiglu, bias=false)"
+        )
+    architecture = ARCHITECTURES[name]
+    values = {
+        **config.model_dump(),
+        "kv_heads": config.kv_heads or config.heads,
+        "feedforward_width": block.feedforward.down.in_features,
+        "norm_eps": default_eps if config.norm_eps is None else config.norm_eps,
+    }
+    hf_config = {
+        "architectures": [architecture.class_name],
+        "model_type": name,
+        "torch_dtype": "float32",
+        "vocab_size": tokenizer.vocab_size,
+        "tie_word_embeddings": config.tied,
+        "bos_token_id": tokenizer.boundary_id,
+        "eos_token_id": tokenizer.boundary_id,
+        **{theirs: values[ours] for ours, theirs in architecture.settings.items()},
+        **own,
+    }
+    return model, hf_config, architecture.tensor_maps(config.layers, tied=config.tied)
 
 
-def _feedforward_width(model: GPT) -> int:
-    block = model.blocks[0]
-    assert isinstance(block, Block)
-    return block.feedforward.down.in_features
-
-
-def hf_tensors(model: GPT, tensor_maps: list[TensorMap]) -> Iterator[tuple[str, Tensor]]:
-    """Yields the tensors of the other architecture, under their names without a prefix.
+def hf_tensors(
+    model: GPT, tensor_maps: list[TensorMap], *, transpose: bool = True
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors of the other architecture, under their names without a prefix.
 
     A bias that the model lacks becomes zeros.
     """
     state = model.state_dict()
-    block = model.blocks[0]
-    assert isinstance(block, Block)
+    block: Any = model.blocks[0]
     kv_width = block.attention.heads[1] * model.head_width
     for tensor_map in tensor_maps:
         name = tensor_map.ours
@@ -217,55 +190,33 @@ def hf_tensors(model: GPT, tensor_maps: list[TensorMap]) -> Iterator[tuple[str, 
         else:
             parts = tensor.chunk(len(tensor_map.theirs))
         for theirs, part in zip(tensor_map.theirs, parts, strict=True):
-            yield theirs, part.mT if tensor_map.transposed else part
+            yield theirs, part.mT if transpose and tensor_map.transposed else part
 
 
-def _tokenizer_json(tokenizer: Tokenizer) -> Tree:
-    """Returns the tokenizer in the format of the `tokenizers` library."""
+def tokenizer_to_hf(tokenizer: Tokenizer) -> Tree:
+    """Return the tokenizer in the format of the `tokenizers` library."""
     if isinstance(tokenizer, BPETokenizer):
         return tokenizer.to_json()
-    end_of_text = {} if tokenizer.boundary_id is None else {END_OF_TEXT: 0}
-    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    common: Tree = {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [
-            {"id": i, "content": token, "special": True, **flags}
-            for token, i in end_of_text.items()
-        ],
-        "normalizer": None,
-        "post_processor": None,
-    }
+    from tokenizers import Regex, decoders, models, pre_tokenizers
+    from tokenizers import Tokenizer as HFTokenizer
+
+    specials = [] if tokenizer.boundary_id is None else [END_OF_TEXT]
     if isinstance(tokenizer, ByteTokenizer):
-        byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False}
-        vocab = {character: byte + len(end_of_text) for character, byte in UNICODE_TO_BYTE.items()}
-        return {
-            **common,
-            "pre_tokenizer": {**byte_level, "use_regex": False},
-            "decoder": byte_level,
-            "model": {"type": "BPE", "vocab": vocab | end_of_text, "merges": []},
-        }
-    if isinstance(tokenizer, CharTokenizer):
-        vocab = {character: i for i, character in enumerate(tokenizer.characters, len(end_of_text))}
+        ids = {character: byte + len(specials) for character, byte in UNICODE_TO_BYTE.items()}
+        converted = HFTokenizer(models.BPE({**ids, **dict.fromkeys(specials, 0)}, []))
+        converted.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        converted.decoder = decoders.ByteLevel()
+    elif isinstance(tokenizer, CharTokenizer):
+        ids = {token: i for i, token in enumerate([*specials, *tokenizer.characters])}
+        converted = HFTokenizer(models.WordLevel(ids, unk_token=UNKNOWN))
         # Unlike ".", this matches line breaks too.
-        every_character = {"Regex": r"[\s\S]"}
-        return {
-            **common,
-            "pre_tokenizer": {
-                "type": "Split",
-                "pattern": every_character,
-                "behavior": "Isolated",
-                "invert": False,
-            },
-            "decoder": {"type": "Fuse"},
-            "model": {
-                "type": "WordLevel",
-                "vocab": vocab | end_of_text,
-                "unk_token": "<|unknown|>",
-            },
-        }
-    raise MoreishError(f"transformers has no tokenizer like '{tokenizer.name}'")
+        converted.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+        converted.decoder = decoders.Fuse()
+    else:
+        raise MoreishError(f"transformers has no tokenizer like '{tokenizer.name}'")
+    converted.add_special_tokens(specials)
+    tree: Tree = json.loads(converted.to_str())
+    return tree
 
 
 def _tokenizer_config(run: Run) -> Tree:

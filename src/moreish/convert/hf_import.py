@@ -6,10 +6,7 @@ several files with an index.
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ import safetensors
 import torch
 
 from moreish.config import resolve
+from moreish.convert.hf_architectures import ACTIVATIONS, ARCHITECTURES, TensorMap
 from moreish.errors import MoreishError
 from moreish.models import ROTARY_BASE, Model, build_model
 from moreish.runs import DatasetInfo, Run, check_run_path
@@ -27,14 +25,6 @@ from moreish.utils.files import read_json
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 INDEX = "model.safetensors.index.json"
-
-ACTIVATIONS = {
-    "gelu_new": "gelu",
-    "gelu_pytorch_tanh": "gelu",
-    "gelu": "gelu-exact",
-    "relu": "relu",
-}
-"""The values of `model.feedforward`, by the names that transformers uses."""
 
 GPT2_SIZES = {
     "gpt2": (12, 12, 768),
@@ -51,37 +41,44 @@ BUFFERS = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")
 """Suffixes of tensors that are not weights."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class TensorMap:
-    """How one tensor of a Moreish GPT is made from tensors of transformers."""
-
-    ours: str
-    theirs: tuple[str, ...]
-    """Concatenated along the first dimension."""
-    transposed: bool = False
-    """Whether theirs are (in, out), unlike `nn.Linear`."""
-
-
 def import_hf(path: Path, out: Path, *, overwrite: bool = False) -> Run:
-    """Creates a run with the model and tokenizer of a transformers folder, and without data.
+    """Create a run with the model and tokenizer of a transformers folder, and without data.
 
     Raises:
         MoreishError: the folder is damaged or holds another architecture, or `out` exists.
     """
     check_run_path(out, overwrite=overwrite)
-    model_settings, maps_of = _read_config(path)
+    model_settings, architecture = _read_config(path)
     source = path.resolve()
     data = {"source": str(source), "kind": "text", "tokenizer": str(source / "tokenizer.json")}
     config = resolve({"data": data, "model": model_settings})
     tokenizer = _load_tokenizer(path)
-    tensor_maps = list(maps_of(model_settings["layers"]))
+    tensor_maps = ARCHITECTURES[architecture].tensor_maps(
+        model_settings["layers"], tied=model_settings["tied"]
+    )
     with ExitStack() as stack:
         weights = _ShardedWeights(path, stack)
         with torch.device("meta"):  # checks the shapes before any memory is allocated
             weights.check(tensor_maps, build_model(config.model, tokenizer.vocab_size))
         model = build_model(config.model, tokenizer.vocab_size)
         weights.copy_into(model, tensor_maps)
-    facts = _data_facts(path, tokenizer)
+    facts = DatasetInfo(
+        name=source.name,
+        kind="text",
+        documents=0,
+        distinct=0,
+        characters=0,
+        shortest=0,
+        longest=0,
+        longest_item=None,
+        vocabulary=tokenizer.vocab_size,
+        boundary=tokenizer.boundary_id is not None,
+        alphabet="",
+        split_documents=None,
+        tokens={},
+        sha256={},
+        notes=["the model was trained elsewhere; its data is not here", checkpoint_digest(path)],
+    )
     run = Run.create(out, config, tokenizer, {}, facts, overwrite=overwrite)
     run.save_weights(model)
     run.update(status="finished", parameters=model.num_parameters())
@@ -89,7 +86,7 @@ def import_hf(path: Path, out: Path, *, overwrite: bool = False) -> Run:
 
 
 def checkpoint_digest(path: Path) -> str:
-    """Returns a note that identifies the weights, config and tokenizer of a folder."""
+    """Return a note that identifies the weights, config and tokenizer of a folder."""
     digest = hashlib.sha256()
     for file in sorted([*path.glob("*.json"), *path.glob("*.safetensors")]):
         with file.open("rb") as opened:
@@ -98,7 +95,7 @@ def checkpoint_digest(path: Path) -> str:
 
 
 def load_model_settings(path: Path) -> Tree:
-    """Returns the `model` settings of a transformers folder.
+    """Return the `model` settings of a transformers folder.
 
     Raises:
         MoreishError: config.json is missing or damaged, or describes another architecture.
@@ -107,17 +104,16 @@ def load_model_settings(path: Path) -> Tree:
 
 
 def gpt2_settings(name: str) -> Tree | None:
-    """Returns the `model` settings of a published GPT-2 without downloading it; None if `name`
+    """Return the `model` settings of a published GPT-2 without downloading it; None if `name`
     is not one."""
-    layers, heads, width = GPT2_SIZES.get(name.removeprefix("openai-community/"), (0, 0, 0))
-    if not layers:
+    if (size := GPT2_SIZES.get(name.removeprefix("openai-community/"))) is None:
         return None
-    config = {"n_layer": layers, "n_head": heads, "n_embd": width, "n_positions": 1024}
-    return _gpt2_settings(config, tied=True)
+    config = dict(zip(("n_layer", "n_head", "n_embd"), size, strict=True))
+    return _model_settings("gpt2", {**config, "n_positions": 1024})
 
 
 def resolve_model_folder(source: str) -> Path:
-    """Returns the folder `source`; if there is none, downloads the model of that name from the Hub.
+    """Return the folder `source`; if there is none, downloads the model of that name from the Hub.
 
     Raises:
         MoreishError: there is no such folder or model, or the Hub cannot be reached.
@@ -145,135 +141,63 @@ def resolve_model_folder(source: str) -> Path:
         ) from None
 
 
-MapsOf = Callable[[int], Iterator[TensorMap]]
-"""Gives the tensor maps of a model with so many layers."""
-
-
-def _read_config(path: Path) -> tuple[Tree, MapsOf]:
+def _read_config(path: Path) -> tuple[Tree, str]:
+    """Return the `model` settings and the architecture."""
     config = _read_object(path, "config.json")
     architecture = config.get("model_type")
+    if architecture not in ("gpt2", "llama"):
+        raise MoreishError(
+            f"{path} holds a model of type {architecture!r}: only gpt2 and llama can be imported"
+        )
     try:
-        if architecture == "gpt2":
-            tied = bool(config.get("tie_word_embeddings", True))
-            return _gpt2_settings(config, tied=tied), partial(gpt2_tensors, tied=tied)
-        if architecture == "llama":
-            tied = bool(config.get("tie_word_embeddings", False))
-            return _llama_settings(config, tied=tied), partial(llama_tensors, tied=tied)
+        return _model_settings(architecture, config), architecture
     except MoreishError:  # is a ValueError too
         raise
     except (KeyError, TypeError, ValueError, OverflowError, ZeroDivisionError) as error:
         raise MoreishError(f"{path / 'config.json'} is damaged: {error!r}") from None
-    raise MoreishError(
-        f"{path} holds a model of type {architecture!r}: only gpt2 and llama can be imported"
-    )
 
 
-def _check_supported(name: str, value: Any, supported: Any) -> None:
-    if value != supported:
-        raise MoreishError(f"{name}={value} is not supported, only {supported}")
-
-
-def _gpt2_settings(config: Tree, *, tied: bool) -> Tree:
-    activation = config.get("activation_function", "gelu_new")
-    if activation not in ACTIVATIONS:
-        raise MoreishError(
-            f"activation_function={activation} is not supported, only {', '.join(ACTIVATIONS)}"
-        )
-    for name, supported in (
-        ("scale_attn_weights", True),
-        ("scale_attn_by_inverse_layer_idx", False),
-        ("add_cross_attention", False),
-    ):
-        _check_supported(name, config.get(name, supported), supported)
-    return {
-        "name": "gpt",
-        "layers": config["n_layer"],
-        "heads": config["n_head"],
-        "width": config["n_embd"],
-        "context": config["n_positions"],
-        "tied": tied,
-        "norm_eps": config.get("layer_norm_epsilon", 1e-5),
-        "feedforward": ACTIVATIONS[activation],
-        "feedforward_width": config.get("n_inner") or 4 * config["n_embd"],
-    }
-
-
-def gpt2_tensors(layers: int, *, tied: bool = True) -> Iterator[TensorMap]:
-    """Yields the tensor maps of a GPT-2; names of theirs are without the common prefix."""
-    yield TensorMap(ours="embedding.weight", theirs=("wte.weight",))
-    yield TensorMap(ours="position.weight", theirs=("wpe.weight",))
-    for i in range(layers):
-        for ours, theirs, transposed in (
-            ("attention.qkv", "attn.c_attn", True),
-            ("attention.out", "attn.c_proj", True),
-            ("feedforward.up", "mlp.c_fc", True),
-            ("feedforward.down", "mlp.c_proj", True),
-            ("norm_attention", "ln_1", False),
-            ("norm_feedforward", "ln_2", False),
-        ):
-            weight, bias = (f"h.{i}.{theirs}.{end}" for end in ("weight", "bias"))
-            yield TensorMap(
-                ours=f"blocks.{i}.{ours}.weight", theirs=(weight,), transposed=transposed
+def _model_settings(name: str, config: Tree) -> Tree:
+    architecture = ARCHITECTURES[name]
+    fixed = dict(architecture.fixed_settings)
+    tied = bool(config.get("tie_word_embeddings", architecture.tied_by_default))
+    settings: Tree = {"name": "gpt", "tied": tied}
+    if name == "gpt2":
+        config = {"layer_norm_epsilon": 1e-5, "activation_function": "gelu_new", **config}
+        config["n_inner"] = config.get("n_inner") or 4 * config["n_embd"]
+        activation = config["activation_function"]
+        if activation not in ACTIVATIONS:
+            raise MoreishError(
+                f"activation_function={activation} is not supported, only {', '.join(ACTIVATIONS)}"
             )
-            yield TensorMap(ours=f"blocks.{i}.{ours}.bias", theirs=(bias,))
-    yield TensorMap(ours="norm.weight", theirs=("ln_f.weight",))
-    yield TensorMap(ours="norm.bias", theirs=("ln_f.bias",))
-    yield TensorMap(ours="head.weight", theirs=("wte.weight" if tied else "lm_head.weight",))
-
-
-def _llama_settings(config: Tree, *, tied: bool) -> Tree:
-    width, heads = config["hidden_size"], config["num_attention_heads"]
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    for name, value, supported in (
-        ("hidden_act", config.get("hidden_act", "silu"), "silu"),
-        ("attention_bias", config.get("attention_bias", False), False),
-        ("mlp_bias", config.get("mlp_bias", False), False),
-        ("head_dim", config.get("head_dim") or width // heads, width // heads),
-        ("rope_type", rope.get("rope_type", rope.get("type", "default")), "default"),
-    ):
-        _check_supported(name, value, supported)
-    return {
-        "name": "gpt",
-        "layers": config["num_hidden_layers"],
-        "heads": heads,
-        "kv_heads": config.get("num_key_value_heads") or heads,
-        "width": width,
-        "context": config["max_position_embeddings"],
-        "tied": tied,
-        "bias": False,
-        "positions": "rotary",
-        "rotary_base": rope.get("rope_theta") or config.get("rope_theta") or ROTARY_BASE,
-        "norm": "rms",
-        "norm_eps": config.get("rms_norm_eps", 1e-6),
-        "feedforward": "swiglu",
-        "feedforward_width": config["intermediate_size"],
-    }
-
-
-def llama_tensors(layers: int, *, tied: bool) -> Iterator[TensorMap]:
-    """Yields the tensor maps of a Llama; names of theirs are without the common prefix."""
-    yield TensorMap(ours="embedding.weight", theirs=("embed_tokens.weight",))
-    for i in range(layers):
-        for ours, theirs in (
-            ("norm_attention", ("input_layernorm",)),
-            ("attention.qkv", ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")),
-            ("attention.out", ("self_attn.o_proj",)),
-            ("norm_feedforward", ("post_attention_layernorm",)),
-            ("feedforward.up", ("mlp.gate_proj", "mlp.up_proj")),
-            ("feedforward.down", ("mlp.down_proj",)),
-        ):
-            names = tuple(f"layers.{i}.{name}.weight" for name in theirs)
-            yield TensorMap(ours=f"blocks.{i}.{ours}.weight", theirs=names)
-    yield TensorMap(ours="norm.weight", theirs=("norm.weight",))
-    head = "embed_tokens.weight" if tied else "lm_head.weight"
-    yield TensorMap(ours="head.weight", theirs=(head,))
+        settings["feedforward"] = ACTIVATIONS[activation]
+    else:
+        heads = config["num_attention_heads"]
+        rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+        fixed["head_dim"] = config["hidden_size"] // heads
+        fixed["rope_type"] = "default"
+        config = {"rms_norm_eps": 1e-6, **config}
+        config["num_key_value_heads"] = config.get("num_key_value_heads") or heads
+        config["head_dim"] = config.get("head_dim") or fixed["head_dim"]
+        config["rope_type"] = rope.get("rope_type", rope.get("type", "default"))
+        settings |= {
+            "bias": False,
+            "positions": "rotary",
+            "rotary_base": rope.get("rope_theta") or config.get("rope_theta") or ROTARY_BASE,
+            "norm": "rms",
+            "feedforward": "swiglu",
+        }
+    for key, supported in fixed.items():
+        if (value := config.get(key, supported)) != supported:
+            raise MoreishError(f"{key}={value} is not supported, only {supported}")
+    return settings | {ours: config[theirs] for ours, theirs in architecture.settings.items()}
 
 
 class _ShardedWeights:
     """The tensors of one or several safetensors files, by name without the common prefix."""
 
     def __init__(self, path: Path, stack: ExitStack) -> None:
-        """Opens the files, which `stack` closes. Raises MoreishError if one cannot be read."""
+        """Open the files, which `stack` closes. Raises MoreishError if one cannot be read."""
         self.path = path
         self._tensors: dict[str, tuple[Any, str]] = {}
         shards = ["model.safetensors"]
@@ -296,17 +220,21 @@ class _ShardedWeights:
                 raise MoreishError(f"{path / shard} is damaged: {error}") from None
 
     def check(self, tensor_maps: list[TensorMap], model: Model) -> None:
-        """Raises MoreishError if a tensor is missing, unknown, or has another shape."""
+        """Raise MoreishError if a tensor is missing, unknown, or has another shape."""
         known = {name for each in tensor_maps for name in each.theirs} | {"lm_head.weight"}
-        for name in sorted(self._tensors):
-            if name not in known and not name.endswith(BUFFERS):
+        for name in sorted(self._tensors.keys() - known):
+            if not name.endswith(BUFFERS):
                 raise MoreishError(f"{self.path} has an unknown tensor: {name}")
         state = model.state_dict()
         assert set(state) == {each.ours for each in tensor_maps}
         for each in tensor_maps:
-            shapes = [self._shape(name) for name in each.theirs]
-            if each.transposed:
-                shapes = [shape[::-1] for shape in shapes]
+            shapes = []
+            for name in each.theirs:
+                if name not in self._tensors:
+                    raise MoreishError(f"{self.path} is damaged: {name} is missing")
+                file, key = self._tensors[name]
+                shape = file.get_slice(key).get_shape() or [0]
+                shapes.append(shape[::-1] if each.transposed else shape)
             actual = (sum(shape[0] for shape in shapes), *shapes[0][1:])
             expected = tuple(state[each.ours].shape)
             extra = actual[0] - expected[0]
@@ -317,16 +245,9 @@ class _ShardedWeights:
                     f"{expected}"
                 )
 
-    def _shape(self, name: str) -> list[int]:
-        if name not in self._tensors:
-            raise MoreishError(f"{self.path} is damaged: {name} is missing")
-        file, key = self._tensors[name]
-        shape: list[int] = file.get_slice(key).get_shape()
-        return shape or [0]
-
     @torch.no_grad()
     def copy_into(self, model: Model, tensor_maps: list[TensorMap]) -> None:
-        """Copies the tensors into `model`, one after another to save memory."""
+        """Copy the tensors into `model`, one after another to save memory."""
         state = model.state_dict()
         for each in tensor_maps:
             sources = [self._tensors[name] for name in each.theirs]
@@ -346,28 +267,8 @@ def _load_tokenizer(path: Path) -> Tokenizer:
         raise MoreishError(f"{path / 'tokenizer.json'}: {error}") from None
 
 
-def _data_facts(path: Path, tokenizer: Tokenizer) -> DatasetInfo:
-    return DatasetInfo(
-        name=path.resolve().name,
-        kind="text",
-        documents=0,
-        distinct=0,
-        characters=0,
-        shortest=0,
-        longest=0,
-        longest_item=None,
-        vocabulary=tokenizer.vocab_size,
-        boundary=tokenizer.boundary_id is not None,
-        alphabet="",
-        split_documents=None,
-        tokens={},
-        sha256={},
-        notes=["the model was trained elsewhere; its data is not here", checkpoint_digest(path)],
-    )
-
-
 def _read_object(path: Path, name: str) -> Tree:
-    """Reads a JSON file that must hold an object."""
+    """Read a JSON file that must hold an object."""
     try:
         content = read_json(path / name)
     except FileNotFoundError:
@@ -380,5 +281,5 @@ def _read_object(path: Path, name: str) -> Tree:
 
 
 def _is_file_name(name: Any) -> bool:
-    """Returns whether `name` is a file in the folder itself, and not a path to another."""
+    """Return whether `name` is a file in the folder itself, and not a path to another."""
     return isinstance(name, str) and Path(name).name == name and name not in ("", ".", "..")

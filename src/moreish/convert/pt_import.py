@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ class PTImportResult:
 
 
 def import_pt(path: Path, out: Path, *, trusted: bool = False) -> PTImportResult:
-    """Writes the tensors and plain values of a PyTorch file to a new folder.
+    """Write the tensors and plain values of a PyTorch file to a new folder.
 
     Such a file is a pickle: a program that rebuilds what was saved. It is opened in a separate
     process by PyTorch's restricted unpickler, which builds tensors and plain values and runs no
@@ -65,7 +65,7 @@ def import_pt(path: Path, out: Path, *, trusted: bool = False) -> PTImportResult
         folder = Path(parent) / "converted"
         folder.mkdir()
         try:
-            process = _run_unpickler(path.resolve(), folder, "trusted" if trusted else "plain")
+            process = run_unpickler(path.resolve(), folder, "trusted" if trusted else "plain")
         except subprocess.TimeoutExpired:
             raise MoreishError(f"{path} was not read within an hour") from None
         reason = (process.stdout.strip().splitlines() or ["the process crashed"])[-1]
@@ -79,10 +79,10 @@ def import_pt(path: Path, out: Path, *, trusted: bool = False) -> PTImportResult
             raise MoreishError(f"{path} cannot be read as a PyTorch file: {reason}")
         result = _read_output(folder, path)
         shutil.move(folder, out)
-    return PTImportResult(weights=out / "weights.safetensors", **result)
+    return replace(result, weights=out / result.weights.name)
 
 
-def _run_unpickler(path: Path, folder: Path, mode: str) -> subprocess.CompletedProcess[str]:
+def run_unpickler(path: Path, folder: Path, mode: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(  # noqa: S603 (our own script; -I ignores the current folder)
         [sys.executable, "-I", UNPICKLER, path, folder.resolve(), mode],
         cwd=folder.parent,
@@ -95,27 +95,31 @@ def _run_unpickler(path: Path, folder: Path, mode: str) -> subprocess.CompletedP
     )
 
 
-def _read_output(folder: Path, path: Path) -> dict[str, Any]:
-    """Reads and checks what the other process wrote, which may have run untrusted code."""
+def _read_output(folder: Path, path: Path) -> PTImportResult:
+    """Read and check what the other process wrote, which may have run untrusted code."""
+    weights = folder / "weights.safetensors"
     try:
         about = read_json(folder / "about.json")
-        values, left_out = about["values"], about["left_out"]
-        with safe_open(folder / "weights.safetensors", "pt") as file:
-            shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
+        with safe_open(weights, "pt") as file:
+            sizes = [math.prod(file.get_slice(name).get_shape()) for name in file.keys()]  # noqa: SIM118
+        return PTImportResult(
+            weights=weights,
+            tensors=len(sizes),
+            numbers=sum(sizes),
+            about=about["values"],
+            left_out=about["left_out"],
+        )
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise MoreishError(f"{path} was not converted to tensors: {error}") from None
-    numbers = sum(map(math.prod, shapes))
-    return {"tensors": len(shapes), "numbers": numbers, "about": values, "left_out": left_out}
 
 
 def describe_import(result: PTImportResult) -> str:
-    """Returns a line for the user, and a second one if any values were skipped."""
+    """Return a line for the user, and a second one if any values were skipped."""
     size = format_bytes(result.weights.stat().st_size)
     text = f"{result.tensors:,} tensors, {result.numbers:,} numbers, {size}"
-    if result.left_out:
-        listed = list(result.left_out.items())[:MAX_LISTED]
-        more = len(result.left_out) - len(listed)
-        names = ", ".join(f"{name[:100]} ({kind[:100]})" for name, kind in listed)
-        text += "\nSkipped, neither tensors nor plain values: " + visible(names)
-        text += f" and {more:,} more, listed in about.json" if more else ""
+    if names := [f"{name[:100]} ({kind[:100]})" for name, kind in result.left_out.items()]:
+        listed = visible(", ".join(names[:MAX_LISTED]))
+        text += f"\nSkipped, neither tensors nor plain values: {listed}"
+        if (more := len(names) - MAX_LISTED) > 0:
+            text += f" and {more:,} more, listed in about.json"
     return text

@@ -1,4 +1,4 @@
-"""The one ruler: exact losses of whole splits, and what a model thinks of a text."""
+"""Exact losses of whole splits, and measurements of texts, tokenizers and models."""
 
 from moreish.evaluate.inspect import (
     attention_maps,

@@ -1,4 +1,4 @@
-"""The inside of a model as numbers: letter pairs, embeddings, attention.
+"""Statistics of models and data for figures: token pairs, embeddings, attention.
 
 V vocabulary, M a selection of it, C width, T positions, H heads.
 """
@@ -66,15 +66,15 @@ def principal_components(points_MC: Floats) -> tuple[Floats, Floats]:
 
 
 def find_transformer(model: Model) -> GPT | LectureGPT | None:
-    """The part of a model that attends, if there is one."""
+    """Return the Transformer in a model, if there is one."""
     network = model.network if isinstance(model, NetworkWithCounts) else model
     return network if isinstance(network, GPT | LectureGPT) else None
 
 
 @torch.inference_mode()
 def attention_maps(model: Model, ids_T: Ids) -> list[Tensor]:
-    """Of each layer (H, T, T): how much every token of a text takes from every earlier one; rows
-    sum to 1. Nothing of a model that does not attend."""
+    """Return each layer's attention weights, (H, T, T), whose rows sum to 1; an empty list if the
+    model has no attention."""
     network, tokens_BT = find_transformer(model), torch.from_numpy(ids_T)[None]
     if network is None:
         return []

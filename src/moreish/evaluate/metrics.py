@@ -1,4 +1,4 @@
-"""Exact losses over a whole split, on one ruler for every model and tokenizer.
+"""Exact losses over a whole split, comparable between models and tokenizers.
 
 B batch, T positions, U units of the standard error.
 """
@@ -61,8 +61,8 @@ class Score:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Restore a score from `as_json`: null is NaN in the error, and in bits if the loss is
-        finite; else infinity."""
+        """Restore a score from `as_json`. Null stands for NaN in the error, and in the bits if the
+        loss is finite; elsewhere for infinity."""
         lost = {"stderr": math.nan}
         if data["loss"] is not None:
             lost |= {"bits_per_char": math.nan, "bits_per_byte": math.nan}
@@ -101,16 +101,16 @@ def evaluation_windows(model: Model, tokens: TokenDataset, stride: int | None = 
 
 
 def evaluation_batches(
-    model: Model, tokens: TokenDataset, spans: Windows, group: ProcessGroup = SINGLE_PROCESS
+    model: Model, tokens: TokenDataset, windows: Windows, group: ProcessGroup = SINGLE_PROCESS
 ) -> Iterator[tuple[Windows, Batch]]:
     """Yield all windows, in batches of similar length. Each of several processes gets its own, and
     all get equally many, if necessary one that is not scored: sharded layers need all processes."""
     positions = int(group.broadcast(batch_positions(model)))
-    spans = spans[np.argsort(-spans.length_W, kind="stable")]
+    windows = windows[np.argsort(-windows.length_W, kind="stable")]
     groups, first = [], 0
-    while first < len(spans):
-        rows = max(1, positions // int(spans.length_W[first]))
-        groups.append(spans[first : first + rows])
+    while first < len(windows):
+        rows = max(1, positions // int(windows.length_W[first]))
+        groups.append(windows[first : first + rows])
         first += rows
     for first in range(0, len(groups), group.size):
         chosen = groups[min(first + group.rank, len(groups) - 1)]
@@ -122,31 +122,24 @@ def evaluation_batches(
 def batch_positions(model: Model) -> int:
     """Return the positions per forward pass: few on a CPU, for its cache; on a GPU as many as
     should fit into its memory."""
-    device = device_of(model)
-    if device.type != "cuda":
+    if model.device.type != "cuda":
         layers = [part.out_features for part in model.modules() if isinstance(part, nn.Linear)]
         fits_cache = BATCH_ACTIVATIONS // max(layers, default=1)
         return max(1, min(BATCH_POSITIONS, BATCH_LOGITS // model.vocab_size, fits_cache))
     widest = max(model.vocab_size, *(max(p.shape) for p in model.parameters()))
-    free, _ = torch.cuda.mem_get_info(device)
+    free, _ = torch.cuda.mem_get_info(model.device)
     # Some kernels index tensors with 32 bits.
     return max(1, min(free // (4 * GPU_ACTIVATIONS), 2**31) // widest)
-
-
-def device_of(model: Model) -> torch.device:
-    """Return the model's device; the CPU if it has no parameters."""
-    return next((p.device for p in model.parameters()), torch.device("cpu"))
 
 
 def batch_losses(model: Model, batch: Batch, parts: int) -> tuple[NDArray[np.float32], int]:
     """Return (B, T) losses of `batch`, computed in `parts`, and the number of parts, which is
     doubled until each fits into the memory of the GPU; start the next batch with it."""
-    device = device_of(model)
     while True:
         try:
             losses = []
             for part in batch.split(parts):
-                there = part.to(device)
+                there = part.to(model.device)
                 losses.append(token_losses(model(there.tokens_BT)[0], there.targets_BT).cpu())
             return torch.cat(losses).numpy(), parts
         except torch.OutOfMemoryError:
@@ -167,22 +160,22 @@ def evaluate_losses(
 
     Args:
         stride: see `evaluation_windows`.
-        progress: called with the share that is done.
+        progress: called with the finished share.
         group: the processes that share the work; each gets all losses.
     """
-    spans = evaluation_windows(model, tokens, stride)
+    windows = evaluation_windows(model, tokens, stride)
     losses = np.zeros(tokens.num_predictions, dtype=np.float32)
     was_training = model.training
     model.eval()
     done, parts = 0, 1
-    for chosen, batch in evaluation_batches(model, tokens, spans, group):
+    for chosen, batch in evaluation_batches(model, tokens, windows, group):
         losses_BT, parts = batch_losses(model, batch, parts)
         is_scored_BT = batch.targets_BT.numpy() != IGNORE_INDEX
         position_BT = chosen.start_W[:, None] + np.arange(losses_BT.shape[1])
         losses[position_BT[is_scored_BT]] = losses_BT[is_scored_BT]
         done += len(chosen) * group.size
         if progress is not None:
-            progress(min(1.0, done / len(spans)))
+            progress(min(1.0, done / len(windows)))
     model.train(was_training)
     group.all_reduce(torch.from_numpy(losses))  # losses of other processes are zero here
     return losses
@@ -208,8 +201,8 @@ def score(losses: NDArray[np.float32], tokens: TokenDataset, tokenizer: Tokenize
 
 
 def _standard_error(losses: NDArray[np.float64], tokens: TokenDataset) -> float:
-    """Compute it as that of a ratio of sums over independent units (Cochran 1977, section 6.4);
-    NaN for one unit."""
+    """Return the standard error of a ratio of sums over independent units (Cochran 1977, section
+    6.4); NaN for one unit."""
     starts_U, _ = (
         tokens.segments() if tokens.items else (np.arange(0, len(losses), STDERR_BLOCK), None)
     )

@@ -1,6 +1,7 @@
-"""Novelty: what of a text is in the training data word for word, and what is nearest to it."""
+"""Novelty: which part of a text is in the training data, and which item is nearest to it."""
 
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from moreish.errors import MoreishError
@@ -12,8 +13,8 @@ CONTEXT_BYTES = 40
 class TrainingIndex:
     """The data of a run, all splits; `text in index` says whether a text is in it.
 
-    An item is if it equals one; running text is if the data contain it. An empty text always is.
-    Texts are UTF-8 bytes, since one text may be encoded in many ways.
+    An item must equal one of the data; running text must be a substring. An empty text always is
+    in the data. Texts are compared as UTF-8, since one text may have several tokenizations.
     """
 
     def __init__(self, texts: Iterable[bytes], *, items: bool) -> None:
@@ -105,38 +106,31 @@ class OverlapIndex:
         return data.count(b"\n", 0, at) + 1, data[first:last].decode("utf-8", "replace")
 
     def _contains(self, piece: bytes) -> bool:
-        """Whether the data contain `piece`."""
-        low = self._bisect(piece)
-        if low == len(self._suffixes):
-            return False
-        start = int(self._suffixes[low])
-        return self._data[start : start + len(piece)] == piece
-
-    def _bisect(self, target: bytes) -> int:
-        """Return the number of suffixes that sort before `target`."""
-        low, high = 0, len(self._suffixes)
-        while low < high:
-            middle = (low + high) // 2
-            start = int(self._suffixes[middle])
-            if self._data[start : start + len(target)] < target:
-                low = middle + 1
-            else:
-                high = middle
-        return low
+        """Return whether the data contain `piece`."""
+        return piece in (self._suffix(i, len(piece)) for i in self._neighbors(piece))
 
     def _match(self, target: bytes) -> tuple[int, int]:
         """Return the length and the place of the longest prefix of `target` in the data."""
-        low = self._bisect(target)
         best, place = 0, 0
-        for neighbor in (low - 1, low):
-            if 0 <= neighbor < len(self._suffixes):
-                start = int(self._suffixes[neighbor])
-                shared = _common_prefix(self._data[start : start + len(target)], target)
-                while shared < len(target) and _is_continuation(target[shared]):
-                    shared -= 1  # whole characters only
-                if shared > best:
-                    best, place = shared, start
+        for neighbor in self._neighbors(target):
+            suffix = self._suffix(neighbor, len(target))
+            shared = next((i for i, b in enumerate(suffix) if b != target[i]), len(suffix))
+            while shared < len(target) and _is_continuation(target[shared]):
+                shared -= 1  # whole characters only
+            if shared > best:
+                best, place = shared, int(self._suffixes[neighbor])
         return best, place
+
+    def _neighbors(self, target: bytes) -> Iterator[int]:
+        """Yield the indices of the suffixes that sort just before and after `target`."""
+        after = bisect_left(
+            range(len(self._suffixes)), target, key=lambda i: self._suffix(i, len(target))
+        )
+        yield from (i for i in (after - 1, after) if 0 <= i < len(self._suffixes))
+
+    def _suffix(self, index: int, length: int) -> bytes:
+        start = int(self._suffixes[index])
+        return self._data[start : start + length]
 
 
 class NearestItemIndex:
@@ -174,17 +168,5 @@ class NearestItemIndex:
 
 
 def _is_continuation(byte: int) -> bool:
-    """Whether a UTF-8 byte is not the first of a character."""
+    """Return whether a UTF-8 byte is not the first of a character."""
     return byte & 0b1100_0000 == 0b1000_0000
-
-
-def _common_prefix(a: bytes, b: bytes) -> int:
-    """Return the length of the longest common prefix."""
-    low, high = 0, min(len(a), len(b))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if a[:middle] == b[:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low

@@ -1,4 +1,4 @@
-"""Tokenizers compared: their tokens of a text, compression and speed."""
+"""The tokens of a text, and the compression and speed of tokenizers."""
 
 import time
 from collections.abc import Iterator
@@ -50,15 +50,15 @@ def tokenize_text(tokenizer: Tokenizer, text: str) -> list[Token]:
 def measure_tokenizer(name: str, tokenizer: Tokenizer, corpus: Corpus) -> TokenizerStats:
     """Encode all of `corpus` and measure; reading is not timed."""
     seconds = 0.0
-    with TokenBuffer(tokenizer) as spool:
+    with TokenBuffer(tokenizer) as buffer:
         for part in corpus.items() if corpus.kind == "lines" else _chunks(corpus):
             began = time.perf_counter()
             if isinstance(part, str):
-                spool.add_text(part)
+                buffer.add_text(part)
             else:
-                spool.add(tokenizer.encode_items(part))
+                buffer.add(tokenizer.encode_items(part))
             seconds += time.perf_counter() - began
-        ids_N = spool.mapped()
+        ids_N = buffer.mapped()
     predicted_V = np.bincount(ids_N, minlength=tokenizer.vocab_size)
     count, size = len(ids_N), int(predicted_V @ tokenizer.byte_lengths())
     unknown = 0 if tokenizer.unk_id is None else int(predicted_V[tokenizer.unk_id])

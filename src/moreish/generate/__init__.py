@@ -1,4 +1,4 @@
-"""From logits to text: filters, and the engine that turns prompts into streams of tokens."""
+"""From logits to text: sampling, decoding and constrained decoding."""
 
 from moreish.generate.constrained import (
     Automaton,

@@ -1,4 +1,4 @@
-"""Constrained decoding: texts that end with, contain or match what is requested, by construction.
+"""Constrained decoding: texts that end with or contain a string, or match a pattern.
 
 A constraint is a deterministic automaton over the tokens. While a text is sampled, a token is
 allowed only if an accepted end can still be reached in time. That alone would favor texts whose
@@ -22,13 +22,13 @@ from torch import Tensor
 from moreish.data import TokenDataset
 from moreish.errors import MoreishError
 from moreish.generate.automaton import Dfa, Nfa
-from moreish.generate.sampling import Sampling, sampling_probabilities
+from moreish.generate.sampling import Sampling, keep_best, sampling_probabilities
 from moreish.tokenizers import BOUNDARY_ID, ByteTokenizer, CharTokenizer, Ids, Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompileLimits:
-    """What the compilation of a constraint may take."""
+    """Limits on the compilation of a constraint."""
 
     seconds: float = 20
     """Time to build the automaton."""
@@ -38,7 +38,7 @@ class CompileLimits:
 
 @dataclass(frozen=True, kw_only=True)
 class Constraint:
-    """What an item must satisfy; None is no constraint."""
+    """A constraint on items; None is no constraint."""
 
     ends: str | None = None
     contains: str | None = None
@@ -94,7 +94,8 @@ class Automaton:
         return state
 
     def reach_probability(self, state_B: Tensor, length: int) -> Float[Tensor, "B V"]:
-        """Return that of each token after `length` tokens; the boundary ends the text."""
+        """Return the reach probability of each token after `length` tokens; the boundary ends the
+        text."""
         every_V = torch.arange(self.next_SV.shape[1])
         reach_BV = self.reach_LSV[length + 1][self.next_SV[state_B], every_V]
         reach_BV[:, BOUNDARY_ID] = self.may_end_LS[length, state_B].double()
@@ -174,7 +175,7 @@ def _build_dfa(constraint: Constraint, tokenizer: Tokenizer, seconds: float) -> 
 
 
 def _pair_probabilities(tokens: TokenDataset, size: int) -> Float[Tensor, "V V"]:
-    """The probability of each token after each, smoothed so that every pair is possible."""
+    """Return the probability of each token after each, smoothed so that every pair is possible."""
     ids_N = torch.from_numpy(tokens.ids_N[:].astype(np.int64))
     counts = torch.bincount(ids_N[:-1] * size + ids_N[1:], minlength=size * size).double() + 0.01
     counts_VV = counts.view(size, size)
@@ -196,8 +197,8 @@ class ConstrainedDecoder:
         self._log_reach_BV = torch.empty(0)
 
     def __call__(self, logits_BV: Float[Tensor, "B V"]) -> Float[Tensor, "B V"]:
-        """Multiply the sampler's distribution by the reach probabilities; where top-k and top-p
-        leave nothing that may follow, the model's own distribution."""
+        """Multiply the sampler's distribution by the reach probabilities. Where top-k and top-p
+        leave no allowed token, multiply the model's own distribution instead."""
         reach_BV = self.automaton.reach_probability(self.state_B, self.length)
         reach_BV[~(reach_BV > 0).any(dim=1)] = 1.0  # streams that ended: their tokens are ignored
         self._log_reach_BV = reach_BV.log()
@@ -209,10 +210,7 @@ class ConstrainedDecoder:
             probs_BV = sampling_probabilities(logits_BV, self.sampling) * reach_BV
             probs_BV = torch.where(probs_BV.sum(dim=1, keepdim=True) > 0, probs_BV, model_BV)
         self.log_weight_B += probs_BV.sum(dim=1).log()
-        if greedy:
-            best_B = probs_BV.argmax(-1)
-            probs_BV = torch.nn.functional.one_hot(best_B, reach_BV.shape[1]).double()
-        return probs_BV.log()
+        return keep_best(probs_BV) if greedy else probs_BV.log()
 
     def accept_tokens(self, token_B: Tensor) -> None:
         """Follow the sampled tokens; a boundary leads to the last state, where texts have ended."""
@@ -228,7 +226,7 @@ def resample(log_weights: list[float], n: int, seed: int) -> list[int]:
 
 
 def _characters(tokenizer: Tokenizer) -> list[str]:
-    """The character of each token, empty for the boundary; a byte is one of 256 characters."""
+    """Return the character of each token, empty for the boundary; bytes are characters too."""
     first = [""] * int(tokenizer.boundary_id is not None)
     if isinstance(tokenizer, CharTokenizer):
         return first + list(tokenizer.characters)

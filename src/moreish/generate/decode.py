@@ -45,7 +45,7 @@ def generate(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Continue `prompt` in every stream; yield (B,) tokens and (B,) whether each stream goes on.
 
-    The token that ends a stream is yielded once; what follows it in that stream is meaningless.
+    The token that ends a stream is yielded once; what follows it in that stream has no meaning.
 
     Args:
         prompt: at least one token; of more than the model's length only the last are read.
@@ -56,9 +56,8 @@ def generate(
         constraint: restricts the texts; applies `sampling` itself.
     """
     assert len(prompt)
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
     read = prompt if model.max_length is None else prompt[-model.max_length :]
-    tokens_RT = torch.as_tensor(read, device=device).long()[None]
+    tokens_RT = torch.as_tensor(read, device=model.device).long()[None]
     token_B = torch.zeros(len(streams), dtype=torch.long)
     alive_B = torch.ones(len(streams), dtype=torch.bool)
     running_R = torch.arange(len(streams))
@@ -99,7 +98,7 @@ def generate(
                     running_R, token_R, uniform_RN, state = select_rows(
                         (running_R, token_R, uniform_RN, state), alive_R
                     )
-            tokens_RT = token_R[:, None].to(device)
+            tokens_RT = token_R[:, None].to(tokens_RT.device)
 
 
 @contextmanager

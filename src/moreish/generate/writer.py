@@ -74,14 +74,12 @@ class TextGenerator:
 
     def weighted_texts(self, streams: range) -> Iterator[WeightedText]:
         """Yield the texts of some streams, accepted or not."""
-        tokens, alive, constraint = [], [], None
+        constraint = None
         if self.automaton is not None:
             constraint = ConstrainedDecoder(
                 self.automaton, self.prompt, len(streams), self.sampling
             )
-        for token_B, alive_B in self._generate(streams, constraint):
-            tokens.append(token_B)
-            alive.append(alive_B)
+        tokens, alive = zip(*self._generate(streams, constraint), strict=True)
         tokens_BT = torch.stack(tokens, dim=1).numpy()
         lengths_B = torch.stack(alive, dim=1).sum(1).tolist()
         weights_B = [0.0] * len(streams) if constraint is None else constraint.log_weight_B.tolist()

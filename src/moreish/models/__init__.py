@@ -1,4 +1,7 @@
-"""Language models behind one interface, `moreish.models.base.Model`."""
+"""Language models behind one interface, `moreish.models.base.Model`.
+
+A new model is one file and one entry in `REGISTRY`, at the end of this file.
+"""
 
 from moreish.models.base import CountBasedModel, Model, ModelConfig, State, select_rows
 from moreish.models.bigram import Bigram
@@ -7,10 +10,8 @@ from moreish.models.gpt import (
     GPT,
     ROTARY_BASE,
     Attention,
-    Block,
     FeedForward,
     GPTConfig,
-    NgramEmbedding,
     RopeTable,
     apply_rope,
     rope_table,
@@ -23,3 +24,19 @@ from moreish.models.ngram import TABLE_NAMES, KneserNey, NGram, count_ngrams, ma
 from moreish.models.registry import REGISTRY, build_model, model_class, model_config
 from moreish.models.rnn import GRU, LSTM, RNN, Recurrent
 from moreish.models.wavenet import WaveNet
+
+REGISTRY |= {
+    "ngram": NGram,
+    "kneser-ney": KneserNey,
+    "bigram": Bigram,
+    "mlp": MLP,
+    "bow": BagOfWords,
+    "rnn": RNN,
+    "lstm": LSTM,
+    "gru": GRU,
+    "wavenet": WaveNet,
+    "lecture-gpt": LectureGPT,
+    "gpt": GPT,
+    "mixture": Mixture,
+    "hybrid": Hybrid,
+}

@@ -1,6 +1,6 @@
 """The interface of all models.
 
-B batch, R rows of it, T positions, V vocabulary.
+B batch, R rows of it, T positions, K context, S positions seen, V vocabulary.
 """
 
 from abc import ABC, abstractmethod
@@ -13,6 +13,10 @@ from torch import Tensor, nn
 
 from moreish.data import Batch, TokenDataset
 from moreish.settings import Settings
+from moreish.tokenizers import BOUNDARY_ID
+
+Tokens = Int[Tensor, "B T"]
+Logits = Float[Tensor, "B T V"]
 
 State = Any
 """What a model carries from one call to the next: nothing, the last tokens, a hidden vector or a
@@ -51,6 +55,11 @@ class ModelConfig(Settings):
 
     name: str
 
+    def with_defaults(self, **values: Any) -> "ModelConfig":
+        """Return a copy with these values where a setting is not set."""
+        unset = {k: v for k, v in values.items() if k not in self.model_fields_set}
+        return self.model_copy(update=unset)
+
     def for_data(self, longest_item: int | None, vocab_size: int) -> "ModelConfig":
         """Return these settings with defaults that fit the data.
 
@@ -75,6 +84,8 @@ class Model(nn.Module, ABC):
     fixed_window: ClassVar[bool] = False
     """Whether a prediction depends on exactly the last `context` tokens, padded with boundaries (or
     token 0), so that equal windows can be trained on once, weighted by their counts."""
+    state_grows: ClassVar[bool] = False
+    """Whether the shapes of the state depend on how many tokens have been read."""
     supports_activation_checkpointing: ClassVar[bool] = False
     """Whether the model implements `activation_checkpointing`."""
     activation_checkpointing: bool = False
@@ -84,12 +95,7 @@ class Model(nn.Module, ABC):
     auxiliary features of each position, such as a hybrid's statistics of its counts."""
 
     def __init__(
-        self,
-        vocab_size: int,
-        *,
-        context: int,
-        max_length: int | None,
-        learning_rate: float = 1e-3,
+        self, vocab_size: int, *, context: int, max_length: int | None, learning_rate: float = 1e-3
     ) -> None:
         """
         Args:
@@ -104,36 +110,49 @@ class Model(nn.Module, ABC):
         self.max_length = max_length
         self.learning_rate = learning_rate
 
+    @property
+    def device(self) -> torch.device:
+        """The device of the parameters; the CPU if there are none."""
+        return next((p.device for p in self.parameters()), torch.device("cpu"))
+
     @classmethod
     def defaults_for(cls, config: ModelConfig) -> Mapping[str, Any]:
         """Return the `training_defaults` of a model with these settings."""
         return cls.training_defaults
 
     @abstractmethod
-    def forward(
-        self, tokens_BT: Int[Tensor, "B T"], state: State = None
-    ) -> tuple[Float[Tensor, "B T V"], State]:
+    def forward(self, tokens_BT: Tokens, state: State = None) -> tuple[Logits, State]:
         """Return the logits after each token and the state after the last; None is the start."""
+
+    def windows(self, tokens_BT: Tokens, state: State) -> tuple[Int[Tensor, "B T K"], State]:
+        """Return the last `context` tokens at each position, and the last ones as the state. The
+        start is padded with boundaries (running text, which has none: token 0)."""
+        if state is None:
+            state = tokens_BT.new_full((len(tokens_BT), self.context - 1), BOUNDARY_ID)
+        seen_BS = torch.cat([state, tokens_BT], dim=1)
+        return seen_BS.unfold(1, self.context, 1), seen_BS[:, tokens_BT.shape[1] :]
 
     def decode_step(
         self, token_R: Int[Tensor, " R"], states: Sequence[State]
     ) -> tuple[Float[Tensor, "R V"], list[State]]:
-        """Read one more token of each of several texts, in one batch; return each text's logits and
-        state as `forward` gives them for it alone.
-
-        This implementation is for models whose state has the same shapes after every token.
-        """
+        """Read one more token of each of several texts; return each text's logits and state as
+        `forward` computes them for it alone. States of equal shapes are read in one batch."""
+        if self.state_grows:
+            steps = [
+                self(token_1[None], state)
+                for token_1, state in zip(token_R.split(1), states, strict=True)
+            ]
+            return torch.cat([logits_11V[:, 0] for logits_11V, _ in steps]), [s for _, s in steps]
         logits_R1V, state = self(token_R[:, None], concat_states(states))
         return logits_R1V[:, 0], split_states(state, len(states))
 
     def fit_counts(self, tokens: TokenDataset) -> None:
         """Count n-grams of the training tokens, before the first step, if the model uses counts."""
 
-    def training_logits(self, batch: Batch) -> Float[Tensor, "B T V"]:
+    def training_logits(self, batch: Batch) -> Logits:
         """Return the logits for a training step. A model that has counted the training text must
         leave the targets of `batch` out of its counts."""
-        logits_BTV, _ = self(batch.tokens_BT)
-        return logits_BTV
+        return self(batch.tokens_BT)[0]
 
     def num_parameters(self) -> int:
         """Return the number of trainable parameters and stored counts."""
@@ -142,7 +161,12 @@ class Model(nn.Module, ABC):
 
 
 class CountBasedModel(Model, ABC):
-    """A model that is fitted by counting in one pass, without gradients."""
+    """A model of n-grams that is fitted by counting in one pass, without gradients."""
+
+    def __init__(self, vocab_size: int, order: int) -> None:
+        super().__init__(vocab_size, context=max(1, order - 1), max_length=None)
+        self.order = order
+        self.register_load_state_dict_pre_hook(_resize_buffers)
 
     @abstractmethod
     def fit_counts(self, tokens: TokenDataset) -> None:
@@ -151,3 +175,18 @@ class CountBasedModel(Model, ABC):
     @abstractmethod
     def num_counts(self) -> int:
         """Return the number of stored counts."""
+
+
+def zero_linear(inputs: int, outputs: int, *, bias: bool = True) -> nn.Linear:
+    """Return a linear layer of zeros. An output layer of zeros predicts all tokens equally."""
+    layer = nn.Linear(inputs, outputs, bias)
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
+
+
+def _resize_buffers(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """Resize the buffers to those that are loaded."""
+    for name, _buffer in list(module.named_buffers(recurse=False)):
+        if (saved := state.get(prefix + name)) is not None:
+            setattr(module, name, torch.empty_like(saved))

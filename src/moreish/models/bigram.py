@@ -5,10 +5,9 @@ B batch, T positions, V vocabulary.
 
 from typing import Literal, final
 
-from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import nn
 
-from moreish.models.base import Model, ModelConfig, State
+from moreish.models.base import Logits, Model, ModelConfig, State, Tokens
 
 
 class BigramConfig(ModelConfig):
@@ -38,7 +37,5 @@ class Bigram(Model):
         self.table = nn.Embedding(vocab_size, vocab_size)
         nn.init.zeros_(self.table.weight)
 
-    def forward(
-        self, tokens_BT: Int[Tensor, "B T"], state: State = None
-    ) -> tuple[Float[Tensor, "B T V"], State]:
+    def forward(self, tokens_BT: Tokens, state: State = None) -> tuple[Logits, State]:
         return self.table(tokens_BT), None

@@ -1,6 +1,6 @@
 """A network and counts, averaged (Bengio et al. 2003, section 4.2: "interpolated" models).
 
-B batch, T time, V vocabulary.
+B batch, R rows of it, T positions, V vocabulary.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,15 +15,16 @@ from torch import Tensor
 
 from moreish.data import Batch, TokenDataset
 from moreish.errors import MoreishError
-from moreish.models.base import Model, ModelConfig, State
+from moreish.models.base import CountBasedModel, Logits, Model, ModelConfig, State, Tokens
 from moreish.models.ngram import KneserNey, KneserNeyConfig
+from moreish.models.registry import build_model, model_class, model_config
 
 
 class NetworkWithCountsConfig(ModelConfig):
     """Settings of a network and counts together."""
 
     NETWORK: ClassVar[str]
-    """The name of the network where none is given."""
+    """The default of `network.name`."""
     network: SerializeAsAny[ModelConfig]
     """Settings of the model that is trained by gradients, `name` included."""
     counts: KneserNeyConfig = KneserNeyConfig()
@@ -31,8 +32,8 @@ class NetworkWithCountsConfig(ModelConfig):
 
     @model_validator(mode="before")
     @classmethod
-    def _the_rest_is_for_the_network(cls, values: Any) -> Any:
-        """`model.width` is short for `model.network.width`, and so is `--context`."""
+    def _pass_on_to_network(cls, values: Any) -> Any:
+        """Accept `model.width`, and so `--context`, as short for `model.network.width`."""
         if not isinstance(values, Mapping) or isinstance(values.get("network"), ModelConfig):
             return values
         own = {key: value for key, value in values.items() if key in cls.model_fields}
@@ -44,10 +45,15 @@ class NetworkWithCountsConfig(ModelConfig):
 
     @field_validator("network", mode="before")
     @classmethod
-    def _of_a_registered_model(cls, value: Any) -> ModelConfig:
-        return value if isinstance(value, ModelConfig) else parsed_network(value)
+    def _parse_network(cls, value: Any) -> ModelConfig:
+        config = value if isinstance(value, ModelConfig) else model_config(value)
+        if issubclass(model_class(config.name), CountBasedModel | NetworkWithCounts):
+            raise ValueError(
+                f"this needs a network that is trained by gradients, not {config.name}"
+            )
+        return config
 
-    def for_data(self, longest_item: int | None, vocab_size: int) -> "NetworkWithCountsConfig":
+    def for_data(self, longest_item: int | None, vocab_size: int) -> ModelConfig:
         network = self.network.for_data(longest_item, vocab_size)
         counts = self.counts.for_data(longest_item, vocab_size)
         return self.model_copy(update={"network": network, "counts": counts})
@@ -59,20 +65,16 @@ class MixtureConfig(NetworkWithCountsConfig):
 
 
 class NetworkWithCounts(Model):
-    """What a mixture and a hybrid share: a network, and counts that are fitted before it learns."""
+    """The base of mixtures and hybrids: a network, and counts that are fitted before training."""
 
     @classmethod
     def defaults_for(cls, config: ModelConfig) -> Mapping[str, Any]:
-        """Those of its network."""
-        from moreish.models.registry import model_class
-
+        """Return those of the network."""
         assert isinstance(config, NetworkWithCountsConfig)
         return model_class(config.network.name).defaults_for(config.network)
 
     def __init__(self, config: NetworkWithCountsConfig, vocab_size: int, *, gates: int = 0) -> None:
-        """`gates`: outputs of the network beside the logits."""
-        from moreish.models.registry import build_model, model_class
-
+        """`gates`: number of outputs of the network beside the logits."""
         takes_features = gates and model_class(config.network.name).takes_features
         more = {"num_features": vocab_size + config.counts.order} if takes_features else {}
         network = build_model(config.network, vocab_size + gates, **more)
@@ -91,9 +93,9 @@ class NetworkWithCounts(Model):
 
 @final
 class Mixture(NetworkWithCounts):
-    """p = w · p(network) + (1 - w) · p(counts), the weight w set on validation after training.
+    """p = w · p(network) + (1 - w) · p(counts), with w fitted on validation data after training.
 
-    Its network is trained alone: gradients know nothing of the counts.
+    The network is trained alone: its gradients do not depend on the counts.
     """
 
     Config = MixtureConfig
@@ -103,14 +105,14 @@ class Mixture(NetworkWithCounts):
         super().__init__(config, vocab_size)
         self.register_buffer("weight", torch.tensor(0.5))
 
-    def training_logits(self, batch: Batch) -> Float[Tensor, "B T V"]:
+    def training_logits(self, batch: Batch) -> Logits:
         return self.network.training_logits(batch)
 
     def fit_weight(
         self, network_losses: NDArray[np.float32], counts_losses: NDArray[np.float32]
     ) -> None:
-        """The weight at which the mixture's mean loss is lowest, from both parts' losses of each
-        token: expectation maximisation, which has one optimum here (Jelinek and Mercer 1980)."""
+        """Set the weight with the lowest mean loss, given both parts' losses of each token, by
+        expectation maximization, which has one optimum here (Jelinek and Mercer 1980)."""
         network, counts = (np.exp(-x.astype(float)) for x in (network_losses, counts_losses))
         weight = 0.5
         for _ in range(200):
@@ -118,10 +120,8 @@ class Mixture(NetworkWithCounts):
             weight = float(np.mean(share / (share + (1 - weight) * counts)))
         self.weight.fill_(weight)
 
-    def forward(
-        self, tokens_BT: Int[Tensor, "B T"], state: State = None
-    ) -> tuple[Float[Tensor, "B T V"], State]:
-        network_state, counts_state = (None, None) if state is None else state
+    def forward(self, tokens_BT: Tokens, state: State = None) -> tuple[Logits, State]:
+        network_state, counts_state = state or (None, None)
         logits_BTV, network_state = self.network(tokens_BT, network_state)
         counts_BTV, counts_state = self.counts(tokens_BT, counts_state)
         return self.interpolate(logits_BTV, counts_BTV), (network_state, counts_state)
@@ -129,32 +129,19 @@ class Mixture(NetworkWithCounts):
     def decode_step(
         self, token_R: Int[Tensor, " R"], states: Sequence[State]
     ) -> tuple[Float[Tensor, "R V"], list[State]]:
-        of_network, of_counts = zip(*states, strict=True)
-        logits_RV, network_states = self.network.decode_step(token_R, of_network)
-        counts_RV, counts_states = self.counts.decode_step(token_R, of_counts)
-        together = zip(network_states, counts_states, strict=True)
-        return self.interpolate(logits_RV, counts_RV), list(together)
+        network_states, counts_states = map(list, zip(*states, strict=True))
+        logits_RV, network_states = self.network.decode_step(token_R, network_states)
+        counts_RV, counts_states = self.counts.decode_step(token_R, counts_states)
+        new_states = list(zip(network_states, counts_states, strict=True))
+        return self.interpolate(logits_RV, counts_RV), new_states
 
     def interpolate(
         self, logits_BTV: Float[Tensor, "*B V"], counts_BTV: Float[Tensor, "*B V"]
     ) -> Float[Tensor, "*B V"]:
-        """The logarithm of the mean of both."""
+        """Return the logarithm of the weighted mean of both distributions."""
         both = (
             logits_BTV.log_softmax(dim=-1) + self.weight.log(),
             counts_BTV + (1 - self.weight).log(),
         )
-        # Not torch.logaddexp: what it gives depends on where in memory a number stands.
+        # Unlike this, the result of torch.logaddexp depends on where in memory a number is.
         return torch.stack(both).logsumexp(dim=0)
-
-
-def parsed_network(settings: dict[str, Any]) -> ModelConfig:
-    from moreish.models.base import CountBasedModel
-    from moreish.models.registry import model_class, model_config
-
-    config = model_config(settings)
-    counts = isinstance(config, NetworkWithCountsConfig) or issubclass(
-        model_class(config.name), CountBasedModel
-    )
-    if counts:
-        raise ValueError(f"this needs a network that is trained by gradients, not {config.name}")
-    return config

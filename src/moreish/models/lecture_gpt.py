@@ -8,15 +8,14 @@ somewhat worse than a uniform guess.
 B batch, T time (positions), C width, D head width, H heads, V vocabulary.
 """
 
-from collections.abc import Sequence
 from typing import Literal, final, get_args
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from moreish.models.base import Model, ModelConfig, State
+from moreish.models.base import Logits, Model, ModelConfig, State, Tokens
 
 Stage = Literal["unscaled-head", "head", "heads", "feed-forward", "residual", "norm"]
 
@@ -46,15 +45,15 @@ class LectureGPTConfig(ModelConfig):
         return self
 
     def includes(self, stage: Stage) -> bool:
-        """Whether the model has what `stage` adds."""
+        """Return whether the model has what `stage` adds."""
         stages = get_args(Stage)
         return stages.index(self.stage) >= stages.index(stage)
 
-    def for_data(self, longest_item: int | None, vocab_size: int) -> "LectureGPTConfig":
-        """For items, a context that holds the longest one (at most 64), unless it is set."""
-        if longest_item is None or "context" in self.model_fields_set:
+    def for_data(self, longest_item: int | None, vocab_size: int) -> ModelConfig:
+        """For items, use a context that holds the longest (at most 64), unless it is set."""
+        if longest_item is None:
             return self
-        return self.model_copy(update={"context": min(64, longest_item + 1)})
+        return self.with_defaults(context=min(64, longest_item + 1))
 
 
 class LectureAttention(nn.Module):
@@ -84,7 +83,7 @@ class LectureAttention(nn.Module):
         self.register_buffer("future_TT", future_TT, persistent=False)
 
     def weights(self, x_BTC: Float[Tensor, "B T C"]) -> Float[Tensor, "B H T T"]:
-        """How much each position attends to each earlier one; rows sum to 1."""
+        """Return how much each position attends to each earlier one; rows sum to 1."""
         q_BHTD, k_BHTD = self._split_heads(self.query(x_BTC)), self._split_heads(self.key(x_BTC))
         affinity_BHTT = q_BHTD @ k_BHTD.mT * self.scale
         future_TT = self.future_TT[: x_BTC.shape[1], : x_BTC.shape[1]]
@@ -100,7 +99,7 @@ class LectureAttention(nn.Module):
 
 
 def feed_forward(config: LectureGPTConfig) -> nn.Module:
-    """A perceptron that works on each position by itself (section 3.3).
+    """Return a perceptron that works on each position by itself (section 3.3).
 
     It ends in a linear layer where it adds to a residual stream, since ReLU alone only adds.
     """
@@ -114,12 +113,12 @@ def feed_forward(config: LectureGPTConfig) -> nn.Module:
 
 
 def layer_norm(config: LectureGPTConfig) -> nn.Module:
-    """Layer norm (Ba et al. 2016), before each part and not after it, as in GPT-2."""
+    """Return a layer norm (Ba et al. 2016), which stands before each part, as in GPT-2."""
     return nn.LayerNorm(config.width) if config.includes("norm") else nn.Identity()
 
 
 class LectureBlock(nn.Module):
-    """Attention lets positions communicate, the feed-forward computes on each."""
+    """Attention lets positions communicate; the feed-forward then works on each by itself."""
 
     def __init__(self, config: LectureGPTConfig) -> None:
         super().__init__()
@@ -145,6 +144,7 @@ class LectureGPT(Model):
     """
 
     Config = LectureGPTConfig
+    state_grows = True
     # The lecture's recipe: 32 windows a step, AdamW with PyTorch's defaults, a constant learning
     # rate, no early stopping.
     training_defaults = {
@@ -166,9 +166,7 @@ class LectureGPT(Model):
         self.final_norm = layer_norm(config)
         self.lm_head = nn.Linear(config.width, vocab_size)
 
-    def forward(
-        self, tokens_BT: Int[Tensor, "B T"], state: State = None
-    ) -> tuple[Float[Tensor, "B T V"], State]:
+    def forward(self, tokens_BT: Tokens, state: State = None) -> tuple[Logits, State]:
         new = tokens_BT.shape[1]
         if new > self.context:
             raise ValueError(f"{new} tokens at once, but the context holds {self.context}")
@@ -177,19 +175,12 @@ class LectureGPT(Model):
         x_BTC = self.blocks(self._embed(tokens_BT))
         return self.lm_head(self.final_norm(x_BTC))[:, -new:], tokens_BT
 
-    def decode_step(
-        self, token_R: Int[Tensor, " R"], states: Sequence[State]
-    ) -> tuple[Float[Tensor, "R V"], list[State]]:
-        """Reads each text by itself, since their states have different lengths."""
-        done = [self(token_R[row : row + 1, None], state) for row, state in enumerate(states)]
-        return torch.cat([logits_1TV[:, -1] for logits_1TV, _ in done]), [s for _, s in done]
-
-    def _embed(self, tokens_BT: Int[Tensor, "B T"]) -> Float[Tensor, "B T C"]:
+    def _embed(self, tokens_BT: Tokens) -> Float[Tensor, "B T C"]:
         position_TC = self.position_embedding_table.weight[: tokens_BT.shape[1]]
         return self.token_embedding_table(tokens_BT) + position_TC
 
-    def attention_maps(self, tokens_BT: Int[Tensor, "B T"]) -> list[Float[Tensor, "B H T T"]]:
-        """The attention weights of each block."""
+    def attention_maps(self, tokens_BT: Tokens) -> list[Float[Tensor, "B H T T"]]:
+        """Return the attention weights of each block."""
         x_BTC, maps = self._embed(tokens_BT), []
         for block in self.blocks:
             assert isinstance(block, LectureBlock)

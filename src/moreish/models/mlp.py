@@ -1,18 +1,16 @@
 """The multi-layer perceptron of Bengio et al. 2003, "A Neural Probabilistic Language Model".
 
-B batch, T positions, K context, D embedding width, V vocabulary.
+B batch, T positions, K context, D embedding width, I inputs of the tanh layer (K·D), V vocabulary.
 """
 
 from typing import Literal, final
 
 import torch
-from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from moreish.models.base import Model, ModelConfig, State
-from moreish.tokenizers import BOUNDARY_ID
+from moreish.models.base import Logits, Model, ModelConfig, State, Tokens, zero_linear
 
 
 class MLPConfig(ModelConfig):
@@ -48,28 +46,20 @@ class MLP(Model):
         self.embedding = nn.Embedding(tables * vocab_size, config.embedding)
         place_K = torch.arange(config.context) * (0 if config.shared else vocab_size)
         self.register_buffer("table_K", place_K, persistent=False)
-        self.hidden = nn.Linear(config.context * config.embedding, config.hidden)
-        self.head = nn.Linear(config.hidden, vocab_size)
-        # A gain of 5/3 keeps unit variance through tanh (He et al. 2015; makemore part 3), and a
-        # head of zeros makes the first prediction uniform.
+        inputs = config.context * config.embedding
+        self.hidden = nn.Linear(inputs, config.hidden)
+        self.head = zero_linear(config.hidden, vocab_size)
+        # A gain of 5/3 keeps unit variance through tanh (He et al. 2015; makemore part 3).
         nn.init.kaiming_normal_(self.hidden.weight, nonlinearity="tanh")
         nn.init.zeros_(self.hidden.bias)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
         self.direct: nn.Linear | None = None
         if config.direct:
-            self.direct = nn.Linear(config.context * config.embedding, vocab_size, bias=False)
-            nn.init.zeros_(self.direct.weight)
+            self.direct = zero_linear(inputs, vocab_size, bias=False)
 
-    def forward(
-        self, tokens_BT: Int[Tensor, "B T"], state: State = None
-    ) -> tuple[Float[Tensor, "B T V"], State]:
-        past = self.context - 1
-        if state is None:
-            state = tokens_BT.new_full((len(tokens_BT), past), BOUNDARY_ID)
-        seen_BS = torch.cat([state, tokens_BT], dim=1)  # S = K - 1 + T
-        window_BTI = self.embedding(seen_BS.unfold(1, self.context, 1) + self.table_K).flatten(2)
+    def forward(self, tokens_BT: Tokens, state: State = None) -> tuple[Logits, State]:
+        window_BTK, state = self.windows(tokens_BT, state)
+        window_BTI = self.embedding(window_BTK + self.table_K).flatten(2)
         logits_BTV = self.head(F.tanh(self.hidden(window_BTI)))
         if self.direct is not None:
             logits_BTV = logits_BTV + self.direct(window_BTI)
-        return logits_BTV, seen_BS[:, seen_BS.shape[1] - past :]
+        return logits_BTV, state

@@ -8,12 +8,12 @@ from abc import abstractmethod
 from typing import ClassVar, Literal, final
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from moreish.models.base import Model, ModelConfig, State
+from moreish.models.base import Logits, Model, ModelConfig, State, Tokens, zero_linear
 
 
 class RecurrentConfig(ModelConfig):
@@ -26,11 +26,9 @@ class RecurrentConfig(ModelConfig):
     dropout: float = Field(0.0, ge=0, lt=1)
     """Dropout rate of the layer's input and output, not of its state (Zaremba et al. 2014)."""
 
-    def for_data(self, longest_item: int | None, vocab_size: int) -> "RecurrentConfig":
+    def for_data(self, longest_item: int | None, vocab_size: int) -> ModelConfig:
         """For items, use a context that just holds the longest, unless it is set."""
-        if longest_item is None or "context" in self.model_fields_set:
-            return self
-        return self.model_copy(update={"context": longest_item + 1})
+        return self if longest_item is None else self.with_defaults(context=longest_item + 1)
 
 
 class RNNConfig(RecurrentConfig):
@@ -50,6 +48,8 @@ class Recurrent(Model):
     of a sampled token does not depend on the length of the text."""
 
     gates: ClassVar[int]
+    num_states: ClassVar[int] = 1
+    """Number of vectors in the state."""
     training_defaults = {"batch_tokens": 1024, "weight_decay": 0.01}
 
     def __init__(self, config: RecurrentConfig, vocab_size: int) -> None:
@@ -59,34 +59,25 @@ class Recurrent(Model):
         self.embedding = nn.Embedding(vocab_size, config.width)
         self.input = nn.Linear(config.width, self.gates * config.width)
         self.recurrent = nn.Linear(config.width, self.gates * config.width)
-        self.head = nn.Linear(config.width, vocab_size)
+        self.head = zero_linear(config.width, vocab_size)
         self.dropout = nn.Dropout(config.dropout)
         for gate in self.recurrent.weight.chunk(self.gates):
             # An orthogonal matrix preserves the norm of the state (Saxe et al. 2014).
             nn.init.orthogonal_(gate)
         nn.init.normal_(self.input.weight, std=1 / math.sqrt(config.width))
-        for bias in (self.input.bias, self.recurrent.bias, self.head.bias):
+        for bias in (self.input.bias, self.recurrent.bias):
             nn.init.zeros_(bias)
-        nn.init.zeros_(self.head.weight)
-
-    @abstractmethod
-    def start(self, like_BC: Float[Tensor, "B C"]) -> tuple[Tensor, ...]:
-        """Return the state before the first token."""
 
     @abstractmethod
     def step(self, input_BG: Float[Tensor, "B G"], state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Return the state after one token, the hidden vector first.
+        """Return the state after one token, the hidden vector first, given the token's contribution
+        to each gate."""
 
-        Args:
-            input_BG: the token's contribution to each gate.
-        """
-
-    def forward(
-        self, tokens_BT: Int[Tensor, "B T"], state: State = None
-    ) -> tuple[Float[Tensor, "B T V"], State]:
+    def forward(self, tokens_BT: Tokens, state: State = None) -> tuple[Logits, State]:
         x_BTC = self.dropout(self.embedding(tokens_BT))
         input_BTG = self.input(x_BTC)  # all positions at once: only the rest is sequential
-        state = self.start(x_BTC[:, 0]) if state is None else state
+        if state is None:
+            state = (torch.zeros_like(x_BTC[:, 0]),) * self.num_states
         hidden = []
         for input_BG in input_BTG.unbind(dim=1):
             state = self.step(input_BG, state)
@@ -101,9 +92,6 @@ class RNN(Recurrent):
     Config = RNNConfig
     gates = 1
 
-    def start(self, like_BC: Tensor) -> tuple[Tensor, ...]:
-        return (torch.zeros_like(like_BC),)
-
     def step(self, input_BG: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return (F.tanh(input_BG + self.recurrent(state[0])),)
 
@@ -114,14 +102,12 @@ class LSTM(Recurrent):
 
     Config = LSTMConfig
     gates = 4
+    num_states = 2
 
     def __init__(self, config: LSTMConfig, vocab_size: int) -> None:
         super().__init__(config, vocab_size)
         with torch.no_grad():  # forget gates start open (Jozefowicz et al. 2015)
             self.input.bias[config.width : 2 * config.width] = 1.0
-
-    def start(self, like_BC: Tensor) -> tuple[Tensor, ...]:
-        return torch.zeros_like(like_BC), torch.zeros_like(like_BC)
 
     def step(self, input_BG: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         hidden_BC, cell_BC = state
@@ -137,14 +123,9 @@ class GRU(Recurrent):
     Config = GRUConfig
     gates = 3
 
-    def start(self, like_BC: Tensor) -> tuple[Tensor, ...]:
-        return (torch.zeros_like(like_BC),)
-
     def step(self, input_BG: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        (hidden_BC,) = state
-        width = hidden_BC.shape[-1]
-        past_BG = self.recurrent(hidden_BC)
-        gates_BG = (input_BG[:, : 2 * width] + past_BG[:, : 2 * width]).sigmoid()
-        reset_BC, keep_BC = gates_BG.chunk(2, dim=-1)
-        new_BC = (input_BG[:, 2 * width :] + reset_BC * past_BG[:, 2 * width :]).tanh()
-        return (torch.lerp(new_BC, hidden_BC, keep_BC),)
+        input_reset, input_keep, input_new = input_BG.chunk(3, dim=-1)
+        past_reset, past_keep, past_new = self.recurrent(state[0]).chunk(3, dim=-1)
+        reset_BC = (input_reset + past_reset).sigmoid()
+        new_BC = (input_new + reset_BC * past_new).tanh()
+        return (torch.lerp(new_BC, state[0], (input_keep + past_keep).sigmoid()),)

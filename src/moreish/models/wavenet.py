@@ -6,12 +6,12 @@ B batch, T positions, S positions seen (kept and new), K context, C width, V voc
 from typing import Literal, final
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from moreish.models.base import Model, ModelConfig, State
+from moreish.models.base import Logits, Model, ModelConfig, State, Tokens, zero_linear
 from moreish.tokenizers import BOUNDARY_ID
 
 
@@ -57,13 +57,9 @@ class WaveNet(Model):
             Convolution(config.width, 2**layer) for layer in range(config.layers)
         )
         self.norm = nn.LayerNorm(config.width)
-        self.head = nn.Linear(config.width, vocab_size)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        self.head = zero_linear(config.width, vocab_size)
 
-    def forward(
-        self, tokens_BT: Int[Tensor, "B T"], state: State = None
-    ) -> tuple[Float[Tensor, "B T V"], State]:
+    def forward(self, tokens_BT: Tokens, state: State = None) -> tuple[Logits, State]:
         if state is None:
             before_BS = tokens_BT.new_full((len(tokens_BT), self.context - 1), BOUNDARY_ID)
             tokens_BT = torch.cat([before_BS, tokens_BT], dim=1)

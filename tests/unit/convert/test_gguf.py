@@ -3,6 +3,8 @@
 import json
 import os
 import random
+from contextlib import closing
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +14,14 @@ import torch
 
 from conftest import STORY, Moreish, needs_gpt2
 from moreish import api
-from moreish.convert import gguf_export
+from moreish.convert import exporter, gguf_export
+from moreish.convert.gguf_export import LlamaServer
 from moreish.convert.gguf_vocab import gguf_vocabulary
 from moreish.errors import MoreishError
-from moreish.runs.run import Run
-from moreish.tokenizers import tokenizer_builder, tokenizer_from_json
-from moreish.training.events import ignore
+from moreish.models import build_model, model_config
+from moreish.tokenizers import tokenizer_from_json
+from support.exports import GPT, LLAMA, LLAMA_3, QWEN_2, foreign_bpe, train_model
 
-GPT = {"name": "gpt", "layers": 2, "heads": 4, "width": 16, "context": 20}
-LLAMA = {"positions": "rotary", "norm": "rms", "feedforward": "swiglu", "bias": False}
 FOREIGN = STORY.replace("cat", "Kätzchen 猫").replace("boots", "“▁boots”")
 
 EXPORTED: dict[str, tuple[str, str, str, dict[str, Any]]] = {
@@ -40,25 +41,16 @@ EXPORTED: dict[str, tuple[str, str, str, dict[str, Any]]] = {
 LARGE = {"llama of gpt2's tokens": ("gpt2", "text", STORY, {**LLAMA, "rotary_base": 500.0})}
 
 
-def trained(folder: Path, text: str, **options: Any) -> Run:
-    (folder / "story.txt").write_text(text * 4, encoding="utf-8")
-    options = {"steps": 60, "out": folder / "run", "report": ignore, **options}
-    return api.train(folder / "story.txt", **options)
-
-
 @pytest.mark.parametrize(
     "name", [*EXPORTED, *(pytest.param(name, marks=pytest.mark.soak) for name in LARGE)]
 )
 def test_llama_cpp_reproduces_the_run(name: str, tmp_path: Path, moreish: Moreish) -> None:
     tokenizer, kind, text, model = {**EXPORTED, **LARGE}[name]
-    steps = 60
+    steps = 30
     if tokenizer == "gpt2":
         needs_gpt2()
         steps = 1
-    run = trained(
-        tmp_path, text, kind=kind, tokenizer=tokenizer, steps=steps,
-        settings={"model": {**GPT, **model}},
-    )  # fmt: skip
+    run = train_model(tmp_path, {**GPT, **model}, text, kind=kind, tokenizer=tokenizer, steps=steps)
     shown = moreish("export", run.path, "--to", "gguf", "--out", "g", "--license", "mit", "--json")
     assert shown.json["program"] == "llama.cpp" and shown.json["kind"] == name.split()[0]
     assert shown.json["tokens_alike"] == 19 and shown.json["compared"] == "log-probabilities"
@@ -70,12 +62,9 @@ def test_llama_cpp_reproduces_the_run(name: str, tmp_path: Path, moreish: Moreis
 
 
 def test_metadata_of_the_file(tmp_path: Path) -> None:
-    lines = trained(tmp_path, STORY, kind="lines", steps=1, settings={"model": GPT})
+    lines = train_model(tmp_path, GPT, kind="lines")
     api.export(lines, tmp_path / "lines", to="gguf")
-    text = trained(
-        tmp_path, STORY, kind="text", tokenizer="byte", steps=1, out=tmp_path / "other",
-        settings={"model": GPT},
-    )  # fmt: skip
+    text = train_model(tmp_path, GPT, kind="text", tokenizer="byte", out=tmp_path / "other")
     api.export(text, tmp_path / "text", to="gguf")
     files = {name: gguf.GGUFReader(tmp_path / name / "model.gguf") for name in ("lines", "text")}
     metadata = {
@@ -101,34 +90,15 @@ def test_any_text_is_tokenized_alike(tokenizer: str, tmp_path: Path) -> None:
         "".join(map(chr, range(1, 0x3000, 41))),
     ]
     alphabet = "".join(kinds) if tokenizer == "char" else STORY
-    run = trained(
-        tmp_path, alphabet + "\n" + STORY, kind="lines", tokenizer=tokenizer, steps=1,
-        settings={"model": GPT},
-    )  # fmt: skip
+    run = train_model(tmp_path, GPT, alphabet + "\n" + STORY, kind="lines", tokenizer=tokenizer)
     api.export(run, tmp_path / "g", to="gguf")
     rng = random.Random(0)
     exported = tmp_path / "g" / "model.gguf"
-    with gguf_export._LlamaServer(exported, run.model, run.tokenizer) as server:
+    with closing(LlamaServer(exported, run.model, run.tokenizer)) as server:
         for _ in range(200):
             text = "".join(rng.choice(rng.choice(kinds)) for _ in range(20))
             text = run.tokenizer.drop_unknown(text)
             assert server.tokenize(text) == [0, *run.tokenizer.encode(text).tolist()], text
-
-
-LLAMA_3 = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-QWEN_2 = LLAMA_3.replace("{1,3}", "")
-
-
-def foreign_bpe(pattern: str, **model: Any) -> dict[str, Any]:
-    """Returns a tokenizer.json with another pre-tokenization, such as that of Llama 3."""
-    data = tokenizer_builder("bpe").build([STORY * 4], boundary=True).to_json()
-    split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated"}
-    parts = [{**split, "invert": False}, {**data["pre_tokenizer"], "use_regex": False}]
-    words = {"type": "Sequence", "pretokenizers": parts}
-    return {**data, "pre_tokenizer": words, "model": {**data["model"], **model}}
 
 
 @pytest.mark.parametrize(
@@ -139,14 +109,12 @@ def test_pre_tokenization_of_other_models(
 ) -> None:
     path = tmp_path / "tokenizer.json"
     path.write_text(json.dumps(foreign_bpe(pattern, ignore_merges=merges)))
-    run = trained(
-        tmp_path, STORY, kind="text", tokenizer=str(path), steps=1, settings={"model": GPT}
-    )
+    run = train_model(tmp_path, GPT, kind="text", tokenizer=str(path))
     api.export(run, tmp_path / "g", to="gguf")
     assert gguf_vocabulary(run.tokenizer).pre_tokenizer == name
     texts = ["I'LL  be 12345\r\n\r\n there!!\n\n (soon)", "  \n\t a1b22c333 “x”"]
     exported = tmp_path / "g" / "model.gguf"
-    with gguf_export._LlamaServer(exported, run.model, run.tokenizer) as server:
+    with closing(LlamaServer(exported, run.model, run.tokenizer)) as server:
         for text in texts:
             ids = run.tokenizer.encode(text).tolist()
             assert server.tokenize(text)[-len(ids) :] == ids
@@ -182,9 +150,8 @@ def test_unsupported_tokenizers_are_refused(data: dict[str, Any], why: str) -> N
 def test_unsupported_models_are_refused(
     model: dict[str, Any], options: dict[str, Any], why: str, tmp_path: Path
 ) -> None:
-    settings = {"model": model if "name" in model else {**GPT, **model}, "train": {"lr": 0.01}}
-    options = {"kind": "lines", "settings": settings, "steps": 1, **options}
-    run = trained(tmp_path, FOREIGN, **options)
+    model = model if "name" in model else {**GPT, **model}
+    run = train_model(tmp_path, model, FOREIGN, **{"kind": "lines", **options})
     with pytest.raises(MoreishError, match=why):
         api.export(run, tmp_path / "g", to="gguf")
     assert not list(tmp_path.glob("*g"))
@@ -193,7 +160,7 @@ def test_unsupported_models_are_refused(
 def test_an_export_that_differs_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = trained(tmp_path, STORY, kind="lines", settings={"model": {**GPT, **LLAMA}})
+    run = train_model(tmp_path, {**GPT, **LLAMA}, kind="lines", steps=30)
     refused = "llama.cpp does not reproduce this run"
 
     def fails(why: str) -> None:
@@ -202,7 +169,7 @@ def test_an_export_that_differs_is_not_written(
         assert not list(tmp_path.glob("*g"))
 
     with monkeypatch.context() as changed:
-        changed.setattr(gguf_export, "_interleave_rotary", lambda weight, head_width: weight)
+        changed.setattr(gguf_export, "interleave_rotary", lambda weight, head_width: weight)
         fails("log-probabilities differ")
     with monkeypatch.context() as changed:
         correct = gguf_export.gguf_vocabulary(run.tokenizer)
@@ -213,29 +180,24 @@ def test_an_export_that_differs_is_not_written(
         changed.setattr(gguf_export, "fsync_file", lambda path: os.truncate(path, 2000))
         fails("cannot read the file")
     with monkeypatch.context() as changed:
-        changed.setattr(gguf_export, "check_greedy_decoding", _check_wrong_model)
+        changed.setattr(exporter, "check_greedy_decoding", _check_wrong_model)
         fails("another token at position 1")
     api.export(run, tmp_path / "g", to="gguf")
 
 
-def _check_wrong_model(model: Any, first: int, generated: list[int], tolerance: float) -> int:
-    from moreish.convert.export import check_greedy_decoding
-
+def _check_wrong_model(model: Any, *args: Any) -> int:
+    model = deepcopy(model)
     with torch.no_grad():
         model.head.weight.neg_()
-    try:
-        return check_greedy_decoding(model, first, generated, tolerance)
-    finally:
-        with torch.no_grad():
-            model.head.weight.neg_()
+    return CHECK(model, *args)
+
+
+CHECK = exporter.check_greedy_decoding
 
 
 def test_ties_are_not_differences() -> None:
-    from moreish.convert.export import ParityError, check_greedy_decoding
-    from moreish.models import build_model, model_config
-
     bigram = build_model(model_config({"name": "bigram"}), 3).requires_grad_(False)
     bigram.table.weight[1, 2] = 1e-5  # after 0 all tokens are equal, after 1 almost
-    assert check_greedy_decoding(bigram, 0, [0, 1, 2, 1], 1e-4) == 2
-    with pytest.raises(ParityError, match="at position 3"):
-        check_greedy_decoding(bigram, 0, [0, 1, 1], 1e-6)
+    assert exporter.check_greedy_decoding(bigram, 0, [0, 1, 2, 1], 1e-4) == 2
+    with pytest.raises(exporter.ParityError, match="at position 3"):
+        exporter.check_greedy_decoding(bigram, 0, [0, 1, 1], 1e-6)

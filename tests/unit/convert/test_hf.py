@@ -9,10 +9,11 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from conftest import STORY, Moreish
+from conftest import Moreish
 from moreish import api
+from moreish.convert import hf_export
 from moreish.errors import MoreishError
-from moreish.training.events import ignore
+from support.exports import GPT, LLAMA, train_model
 from support.random_transformers import SHAPES, save_random_model
 
 
@@ -167,7 +168,6 @@ def test_names_on_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
 
 # --- export ---
 
-LLAMA = {"positions": "rotary", "norm": "rms", "feedforward": "swiglu", "bias": False}
 EXPORTED: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2 of bytes": ("byte", {}),
     "gpt2 of pairs": ("bpe", {"tied": True}),
@@ -181,12 +181,7 @@ EXPORTED: dict[str, tuple[str, dict[str, Any]]] = {
 @pytest.mark.parametrize("name", EXPORTED)
 def test_transformers_agrees(name: str, kind: str, tmp_path: Path, moreish: Moreish) -> None:
     tokenizer, model = EXPORTED[name]
-    (tmp_path / "story.txt").write_text(STORY * 4, encoding="utf-8")
-    settings = {"name": "gpt", "layers": 2, "heads": 4, "width": 16, "context": 20, **model}
-    run = api.train(
-        tmp_path / "story.txt", kind=kind, tokenizer=tokenizer, steps=20, out=tmp_path / "run",
-        settings={"model": settings}, report=ignore,
-    )  # fmt: skip
+    run = train_model(tmp_path, {**GPT, **model}, kind=kind, tokenizer=tokenizer, steps=20)
     shown = moreish("export", run.path, "--out", "hf", "--license", "mit", "--json").json
     assert shown["logit_difference"] < 1e-4 and shown["tokens_alike"] == 19
     assert shown["kind"] == name.split()[0]
@@ -223,15 +218,10 @@ def test_transformers_agrees(name: str, kind: str, tmp_path: Path, moreish: More
     ],
 )
 def test_unsupported_models_are_refused(model: dict[str, Any], why: str, tmp_path: Path) -> None:
-    (tmp_path / "story.txt").write_text(STORY * 4, encoding="utf-8")
-    gpt = {"name": "gpt", "layers": 1, "heads": 4, "width": 16, "context": 20}
-    model = dict(model)
-    tokenizer = model.pop("tokenizer", None)
-    settings = {"model": model if "name" in model else {**gpt, **model}, "train": {"lr": 0.01}}
-    run = api.train(
-        tmp_path / "story.txt", steps=1, out=tmp_path / "run", settings=settings, report=ignore,
-        tokenizer=tokenizer,
-    )  # fmt: skip
+    tokenizer = model.get("tokenizer")
+    model = {key: value for key, value in model.items() if key != "tokenizer"}
+    model = model if "name" in model else {**GPT, **model}
+    run = train_model(tmp_path, model, tokenizer=tokenizer)
     with pytest.raises(MoreishError, match=why):
         api.export(run, tmp_path / "hf")
     assert not list(tmp_path.glob("*hf*"))
@@ -242,14 +232,7 @@ def test_unsupported_models_are_refused(model: dict[str, Any], why: str, tmp_pat
 def test_an_export_that_differs_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from moreish.convert import hf_export
-
-    (tmp_path / "story.txt").write_text(STORY * 4, encoding="utf-8")
-    gpt = {"name": "gpt", "layers": 1, "heads": 4, "width": 16, "context": 20}
-    run = api.train(
-        tmp_path / "story.txt", steps=9, out=tmp_path / "run", settings={"model": gpt},
-        report=ignore,
-    )  # fmt: skip
+    run = train_model(tmp_path, GPT, steps=9)
     correct_map = hf_export.map_to_hf
 
     def wrong_epsilon(*args: Any) -> Any:
@@ -260,7 +243,7 @@ def test_an_export_that_differs_is_not_written(
     with pytest.raises(MoreishError, match=r"does not reproduce this run \(logits differ"):
         api.export(run, tmp_path / "hf")
     monkeypatch.setattr(hf_export, "map_to_hf", correct_map)
-    correct_tokenizer = hf_export._tokenizer_json
+    correct_tokenizer = hf_export.tokenizer_to_hf
 
     def swapped(tokenizer: Any) -> Any:
         tree = correct_tokenizer(tokenizer)
@@ -268,7 +251,7 @@ def test_an_export_that_differs_is_not_written(
         vocab["e"], vocab["t"] = vocab["t"], vocab["e"]
         return tree
 
-    monkeypatch.setattr(hf_export, "_tokenizer_json", swapped)
+    monkeypatch.setattr(hf_export, "tokenizer_to_hf", swapped)
     with pytest.raises(MoreishError, match=r"encodes .* differently"):
         api.export(run, tmp_path / "hf")
     assert not list(tmp_path.glob("*hf*"))

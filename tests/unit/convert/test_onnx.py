@@ -11,8 +11,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_gguf import QWEN_2, foreign_bpe
-from test_onnx_step import GPT, MODELS, ROTARY
 
 from conftest import STORY, Moreish, needs_gpt2
 from moreish import api
@@ -20,9 +18,9 @@ from moreish.convert.onnx import counts, generate_template
 from moreish.convert.onnx import export as onnx_export
 from moreish.errors import MoreishError
 from moreish.runs.run import Run
-from moreish.tokenizers import VocabularyLimits, tokenizer_builder
-from moreish.training.events import ignore
+from moreish.tokenizers import VocabularyLimits, tokenizer_builder, tokenizer_from_json
 from moreish.utils.files import encode_json
+from support.exports import GPT, LLAMA, MODELS, QWEN_2, foreign_bpe, train_model
 
 QUICK: dict[str, tuple[str, str, dict[str, Any]]] = {
     "lstm of bytes": ("byte", "text", {"name": "lstm", "width": 16}),
@@ -35,7 +33,7 @@ QUICK: dict[str, tuple[str, str, dict[str, Any]]] = {
 SLOW: dict[str, tuple[str, str, dict[str, Any]]] = {
     "rotary gpt of pairs, n-grams": (
         "bpe", "text",
-        {**GPT, **ROTARY, "layers": 1, "kv_heads": 2,
+        {**GPT, **LLAMA, "layers": 1, "kv_heads": 2,
          "ngram_embedding": 3, "ngram_embedding_rows": 100},
     ),
     **{
@@ -54,13 +52,10 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """Runs a script in which these packages cannot be imported."""
 
 
-def trained(folder: Path, tokenizer: str, kind: str, model: dict[str, Any]) -> Run:
-    (folder / "story.txt").write_text(STORY * 4, encoding="utf-8")
+def trained(folder: Path, tokenizer: str, kind: str, model: dict[str, Any], steps: int = 1) -> Run:
     counted = model["name"] in ("ngram", "kneser-ney")
-    return api.train(
-        folder / "story.txt", kind=kind, tokenizer=tokenizer, out=folder / "run", report=ignore,
-        settings={"model": model}, steps=None if counted else 60,
-    )  # fmt: skip
+    steps = None if counted else steps
+    return train_model(folder, model, kind=kind, tokenizer=tokenizer, steps=steps)
 
 
 def run_generate_script(folder: Path, *options: str) -> str:
@@ -73,7 +68,7 @@ def run_generate_script(folder: Path, *options: str) -> str:
 
 @pytest.mark.parametrize("name", [*QUICK, *(pytest.param(n, marks=pytest.mark.soak) for n in SLOW)])
 def test_onnx_runtime_reproduces_the_run(name: str, tmp_path: Path, moreish: Moreish) -> None:
-    run = trained(tmp_path, *{**QUICK, **SLOW}[name])
+    run = trained(tmp_path, *{**QUICK, **SLOW}[name], steps=30)
     shown = moreish("export", run.path, "--to", "onnx", "--out", "o", "--license", "mit", "--json")
     assert shown.json["logit_difference"] < 1e-4 and shown.json["tokens_alike"] == 200
     assert shown.json["program"] == "ONNX Runtime" and shown.json["compared"] == "logits"
@@ -171,8 +166,6 @@ def test_the_script_names_unknown_characters_and_words(
 
 
 def test_other_pre_tokenization_needs_a_library(tmp_path: Path) -> None:
-    from moreish.tokenizers import tokenizer_from_json
-
     ours = tokenizer_from_json(foreign_bpe(QWEN_2), boundary=True)
     text = "I'LL  be 123\r\n\r\n there!"
     assert load_standalone(ours, tmp_path).encode(text) == ours.encode(text).tolist()

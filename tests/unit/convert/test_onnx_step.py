@@ -12,36 +12,7 @@ from moreish.data.text.corpus import Corpus
 from moreish.data.token_dataset import TokenDataset
 from moreish.models import REGISTRY, Model, build_model, model_config
 from moreish.tokenizers.char import CharTokenizer
-
-GPT = {"name": "gpt", "layers": 2, "heads": 4, "width": 16, "context": 20}
-ROTARY = {"positions": "rotary", "norm": "rms", "feedforward": "swiglu", "bias": False}
-
-MODELS: dict[str, dict[str, Any]] = {
-    "bigram": {"name": "bigram"},
-    "mlp": {"name": "mlp", "context": 3, "shared": False, "direct": True},
-    "mlp of one token": {"name": "mlp", "context": 1},
-    "bow": {"name": "bow", "context": 4},
-    "bow of one token": {"name": "bow", "context": 1},
-    "rnn": {"name": "rnn", "width": 16},
-    "gru": {"name": "gru", "width": 16},
-    "lstm": {"name": "lstm", "width": 16},
-    "wavenet": {"name": "wavenet", "width": 8, "layers": 3},
-    "lecture-gpt": {"name": "lecture-gpt", "width": 16, "context": 20},
-    "gpt": GPT,
-    "gpt, rotary, shared keys": {**GPT, **ROTARY, "kv_heads": 2, "qk_norm": True, "softcap": 5.0},
-    "gpt, no positions": {**GPT, "positions": "none"},
-    "gpt, n-grams": {**GPT, "ngram_embedding": 3, "ngram_embedding_rows": 100, "tied": True},
-    "gpt, all else": {
-        **GPT, "width": 20, "positions": "rotary", "norm_place": "after",
-        "feedforward": "relu2", "ngram_embedding": 2,
-    },
-    "ngram": {"name": "ngram", "order": 3},
-    "ngram of one token, nothing added": {"name": "ngram", "order": 1, "add_k": 0.0},
-    "kneser-ney": {"name": "kneser-ney"},
-    "mixture": {"name": "mixture", "network": {"name": "lstm", "width": 8}},
-    "hybrid": {"name": "hybrid", "layers": 1, "heads": 2, "width": 16, "context": 20},
-    "hybrid of an mlp": {"name": "hybrid", "network": {"name": "mlp"}},
-}  # fmt: skip
+from support.exports import GPT, MODELS
 
 
 def test_every_model_is_covered() -> None:

@@ -24,15 +24,10 @@ from moreish.errors import MoreishError
 @pytest.fixture(scope="module")
 def forking() -> Iterator[subprocess.Popen[str]]:
     """A process that has imported PyTorch and forks for each file."""
-    command = [
-        sys.executable,
-        "-I",
-        ROOT / "tests" / "support" / "unpickle_server.py",
-        pt_import.UNPICKLER,
-    ]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
+    server = ROOT / "tests" / "support" / "unpickle_server.py"
+    command = [sys.executable, "-I", server, pt_import.UNPICKLER]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
         yield process
         assert process.stdin is not None
         process.stdin.close()
@@ -47,11 +42,11 @@ def forked_unpickler(forking: subprocess.Popen[str], monkeypatch: pytest.MonkeyP
         assert forking.stdin is not None
         assert forking.stdout is not None
         forking.stdin.write(json.dumps([str(path), str(folder.resolve()), mode]) + "\n")
-        forking.stdin.fsync_file()
+        forking.stdin.flush()
         return subprocess.CompletedProcess([], **json.loads(forking.stdout.readline()))
 
     if sys.platform != "win32":  # it does not fork
-        monkeypatch.setattr(pt_import, "_run_unpickler", run)
+        monkeypatch.setattr(pt_import, "run_unpickler", run)
 
 
 quick = pytest.mark.usefixtures("forked_unpickler")

@@ -1,3 +1,5 @@
+"""Losses of whole splits: exact, however they are batched, and their standard errors."""
+
 import math
 
 import numpy as np
@@ -54,7 +56,7 @@ def test_losses_are_those_of_one_item_at_a_time(small_run: Run) -> None:
         np.testing.assert_allclose(losses[first:last], want, atol=1e-5)
 
 
-def test_cuts_change_nothing_for_a_model_of_limited_context(
+def test_windows_change_nothing_for_a_model_of_limited_context(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ids = np.random.default_rng(0).integers(0, 5, 4000).astype(np.uint8)
@@ -66,24 +68,24 @@ def test_cuts_change_nothing_for_a_model_of_limited_context(
     np.testing.assert_allclose(evaluate_losses(model, tokens), reference, atol=1e-5)
 
 
-def test_a_stride_gives_every_token_more_past(text_run: Run) -> None:
+def test_a_stride_gives_every_token_more_context(text_run: Run) -> None:
     tokens = text_run.split("val")
-    spans = evaluation_windows(text_run.model, tokens, 16)
-    assert spans.skip_W.tolist()[:3] == [0, 48, 48]
+    windows = evaluation_windows(text_run.model, tokens, 16)
+    assert windows.skip_W.tolist()[:3] == [0, 48, 48]
     assert text_run.score("val", stride=1).tokens == text_run.score("val").tokens
     with pytest.raises(MoreishError, match="give 1 to 64"):
         text_run.score("val", stride=65)
 
 
 def test_the_standard_error_counts_items_not_tokens() -> None:
-    """Items whose tokens all cost the same within: the error is that of the mean over items."""
+    """If all tokens of an item have the same loss, the error is that of the mean over items."""
     tokenizer, tokens = item_tokens(["aaa"] * 200)
     costs = np.random.default_rng(0).normal(3, 1, 200).astype(np.float32)
     found = score(np.repeat(costs, 4), tokens, tokenizer)
     assert found.stderr == pytest.approx(costs.std(ddof=1) / math.sqrt(200), rel=1e-3)
 
 
-def test_the_standard_error_is_what_the_spread_of_samples_says() -> None:
+def test_the_standard_error_is_the_spread_of_the_means() -> None:
     rng = np.random.default_rng(1)
     means, errors = [], []
     for _ in range(300):
@@ -104,15 +106,9 @@ def test_bytes_and_characters_are_counted() -> None:
     assert found.bits_per_char == pytest.approx(4 / 3)
 
 
-def test_json_has_null_for_what_it_cannot_say() -> None:
-    found = Score(
-        loss=math.inf,
-        stderr=math.nan,
-        bits_per_char=1.0,
-        bits_per_byte=1.0,
-        perplexity=math.inf,
-        tokens=3,
-    )
+def test_json_has_null_for_infinity_and_nan() -> None:
+    bits = {"bits_per_char": 1.0, "bits_per_byte": 1.0}
+    found = Score(loss=math.inf, stderr=math.nan, perplexity=math.inf, tokens=3, **bits)
     assert found.as_json()["loss"] is None
     assert math.isinf(Score.from_json(found.as_json()).loss)
 
@@ -143,8 +139,7 @@ def test_running_text_of_any_length_has_a_surprisal(text_run: Run) -> None:
         text_run.surprisal("aZ")
 
 
-def test_a_large_vocabulary_takes_small_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The logits of a pass stay within bounds, whatever the alphabet."""
+def test_the_logits_of_a_pass_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     characters = "".join(chr(0x4E00 + i) for i in range(6000))
     tokenizer, tokens = item_tokens([characters[i : i + 20] for i in range(0, 6000, 20)])
     model = build_model(model_config({"name": "bigram"}), tokenizer.vocab_size)
@@ -160,8 +155,8 @@ def test_a_large_vocabulary_takes_small_passes(monkeypatch: pytest.MonkeyPatch) 
     assert max(sizes) * tokenizer.vocab_size <= metrics.BATCH_LOGITS
 
 
-def test_a_gpu_takes_what_fits(text_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Passes are halved until they fit, and stay so; here a "memory" of three rows."""
+def test_batches_are_halved_until_they_fit(text_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches stay at the size that fits; here the memory holds three rows."""
     tokens, model = text_run.split("val"), text_run.model
     want = evaluate_losses(model, tokens)
     monkeypatch.setattr(metrics, "BATCH_POSITIONS", 64 * 8)
@@ -183,10 +178,10 @@ def test_a_gpu_takes_what_fits(text_run: Run, monkeypatch: pytest.MonkeyPatch) -
         evaluate_losses(model, tokens)
 
 
-def test_a_gpu_s_passes_grow_with_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_on_a_gpu_grow_with_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     model = build_model(model_config({"name": "gpt", "width": 64}), 65)
     assert metrics.batch_positions(model) == metrics.BATCH_POSITIONS
-    monkeypatch.setattr(metrics, "device_of", lambda model: torch.device("cuda"))
+    monkeypatch.setattr(type(model), "device", torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**30, 2**33))
     assert metrics.batch_positions(model) == 2**30 // (4 * metrics.GPU_ACTIVATIONS) // 256
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**40, 2**40))

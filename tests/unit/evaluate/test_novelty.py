@@ -1,4 +1,4 @@
-"""What stands in the data: overlaps and nearest items against brute force."""
+"""Overlaps with the data and nearest items, compared with brute force."""
 
 import numpy as np
 import pytest
@@ -46,17 +46,17 @@ def test_the_nearest_item_is_the_nearest(items: list[str], text: str) -> None:
     assert edits(text, found) == distance
 
 
-def test_items_do_not_run_into_each_other(small_run: Run) -> None:
+def test_overlaps_do_not_span_items(small_run: Run) -> None:
     items = small_run.training_bytes.decode().split("\n")
     assert len(items) == small_run.record.data.split_documents["train"]
-    glued = items[3] + items[4]
-    assert len(small_run.novelty([glued])[0].overlap) < len(glued)
+    joined = items[3] + items[4]
+    assert len(small_run.novelty([joined])[0].overlap) < len(joined)
     known = small_run.novelty([items[7]])[0]
     assert known.known
     assert (known.distance, known.nearest, known.overlap) == (0, items[7], items[7])
     for found in small_run.novelty(["zz" + items[9][:4], items[5] + "zz"]):
         assert found.overlap in found.passage
-        assert items[found.place - 1] == found.passage  # the item in which the piece stands
+        assert items[found.place - 1] == found.passage  # the item that contains the overlap
         assert not found.known
 
 
@@ -70,7 +70,7 @@ def test_running_text_names_the_line(text_run: Run) -> None:
     assert found.nearest is None
 
 
-def test_max_overlap_holds(moreish: Moreish, text_run: Run) -> None:
+def test_max_overlap_bounds_overlaps(moreish: Moreish, text_run: Run) -> None:
     free = text_run.sample(3, max_tokens=40, temperature=1.5)
     bound = max(len(t.overlap) for t in text_run.novelty(free)) - 1
     texts = text_run.sample(3, max_tokens=40, temperature=1.5, max_overlap=bound)
@@ -80,7 +80,7 @@ def test_max_overlap_holds(moreish: Moreish, text_run: Run) -> None:
     assert "texts found" in result.err
 
 
-def test_the_verb(moreish: Moreish, small_run: Run, text_run: Run) -> None:
+def test_the_command(moreish: Moreish, small_run: Run, text_run: Run) -> None:
     found = moreish("novelty", small_run.path, "-n", 30, "--json").json
     assert len(found["samples"]) == 30
     assert found["known_share"] == np.mean([t["known"] for t in found["samples"]])
@@ -92,7 +92,7 @@ def test_the_verb(moreish: Moreish, small_run: Run, text_run: Run) -> None:
 
 
 @pytest.mark.parametrize("kind", ["lines", "text"])
-def test_nothing_new_only_is_what_it_says(small_run: Run, text_run: Run, kind: str) -> None:
+def test_new_only_excludes_known_texts(small_run: Run, text_run: Run, kind: str) -> None:
     run = small_run if kind == "lines" else text_run
     texts = run.sample(5, new_only=True, max_tokens=60)
     assert not any(t.known for t in run.novelty(texts))

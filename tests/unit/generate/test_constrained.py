@@ -1,4 +1,4 @@
-"""Constrained sampling: always right, natural, and honest where nothing can match."""
+"""Constrained sampling: every text matches, and texts follow the model's own distribution."""
 
 import re
 from collections import Counter
@@ -47,7 +47,7 @@ def counted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
 
 
 @pytest.mark.parametrize(
-    ("asked", "pattern"),
+    ("options", "pattern"),
     [
         ({"ends": "na"}, ".*na"),
         ({"contains": "zz"}, ".*zz.*"),
@@ -59,15 +59,15 @@ def counted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
         ({"contains": "ll", "ends": "a", "length": "5..8", "prompt": "k"}, "k(?=.*ll.*).{3,6}a"),
     ],
 )
-def test_every_text_is_right(
-    counted: dict[str, Run], small_run: Run, asked: dict[str, str], pattern: str
+def test_every_text_matches(
+    counted: dict[str, Run], small_run: Run, options: dict[str, str], pattern: str
 ) -> None:
     for run in (counted["kneser-ney"], counted["bytes"], small_run):
-        texts = run.sample(12, **asked)
+        texts = run.sample(12, **options)
         assert len(texts) == 12
         assert all(re.fullmatch(pattern, text) for text in texts), texts
-        assert run.sample(12, **asked) == texts
-        assert run.sample(12, seed=1, **asked) != texts or "(an|be)" in pattern
+        assert run.sample(12, **options) == texts
+        assert run.sample(12, seed=1, **options) != texts or "(an|be)" in pattern
 
 
 def accepts(add: Callable[[Nfa], None], text: str) -> bool:
@@ -106,22 +106,21 @@ def test_automata_of_regular_expressions_match_what_python_matches(regex: str, t
     assert accepts(lambda nfa: nfa.add_regex(parse(regex)), text) == expected
 
 
-def test_an_automaton_that_takes_long_is_given_up(small_run: Run) -> None:
-    for asked in (Constraint(regex="(an|be)+"), Constraint(contains="an" * 100)):
+def test_building_an_automaton_stops_at_the_deadline(small_run: Run) -> None:
+    for constraint in (Constraint(regex="(an|be)+"), Constraint(contains="an" * 100)):
+        options = {"prompt": "", "sampling": Sampling(), "limits": CompileLimits(seconds=0)}
         with pytest.raises(MoreishError, match="ask for something simpler"):
-            small_run.text_generator(
-                prompt="", sampling=Sampling(), constraint=asked, limits=CompileLimits(seconds=0)
-            )
+            small_run.text_generator(constraint=constraint, **options)
 
 
-def test_letters_of_several_bytes(counted: dict[str, Run]) -> None:
+def test_characters_of_several_bytes(counted: dict[str, Run]) -> None:
     for name in ("kneser-ney", "bytes"):
         assert all(text.endswith("ë") for text in counted[name].sample(5, ends="ë"))
     with pytest.raises(MoreishError, match="only ASCII"):
         counted["bytes"].sample(1, regex=".*ë")
 
 
-def test_special_characters_are_literal_but_in_a_regex(tmp_path) -> None:
+def test_special_characters_are_literal_except_in_a_regex(tmp_path: Path) -> None:
     source = tmp_path / "l.txt"
     source.write_text("\n".join(f"a.b*{i}(c)" for i in range(40)) + "\n" + "axb\n" * 5)
     run = api.train(source, model="kneser-ney", kind="lines", out=tmp_path / "r", report=ignore)
@@ -129,15 +128,12 @@ def test_special_characters_are_literal_but_in_a_regex(tmp_path) -> None:
     assert all(text.endswith("(c)") for text in run.sample(5, ends="(c)"))
 
 
-def test_for_letter_pairs_the_guess_is_exact(counted: dict[str, Run]) -> None:
-    """The hope is reckoned in pairs: for a model of pairs every text has the same weight, and that
-    is the probability of the constraint."""
-    run = counted["pairs"]
-    writer = run.text_generator(
-        prompt="", sampling=run_sampling(), constraint=Constraint(contains="ee")
-    )
-    drawn = list(writer.weighted_texts(range(200)))
-    weights = np.array([text.log_weight for text in drawn])
+def test_the_reach_probability_is_exact_for_letter_pairs(counted: dict[str, Run]) -> None:
+    """The reach probability is computed from letter pairs. For a model of pairs, every text
+    therefore has the same weight, which is the probability of the constraint."""
+    run, constraint = counted["pairs"], Constraint(contains="ee")
+    generator = run.text_generator(prompt="", sampling=Sampling(), constraint=constraint)
+    weights = np.array([text.log_weight for text in generator.weighted_texts(range(200))])
     assert weights.std() < 0.02
     plain = run.sample(4000)
     assert np.exp(weights.mean()) == pytest.approx(
@@ -145,32 +141,26 @@ def test_for_letter_pairs_the_guess_is_exact(counted: dict[str, Run]) -> None:
     )
 
 
-def run_sampling():
-    from moreish.generate.sampling import Sampling
-
-    return Sampling()
-
-
-def test_texts_follow_the_model_s_own_distribution_of_what_matches(counted: dict[str, Run]) -> None:
-    """Against sample-and-hope, which is slow and right."""
+def test_texts_follow_the_models_own_distribution_of_matches(counted: dict[str, Run]) -> None:
+    """The reference is rejection sampling, which is slow and exact."""
     run = counted["kneser-ney"]
-    hoped = [text for text in run.sample(20_000) if text.endswith("an")]
+    reference = [text for text in run.sample(20_000) if text.endswith("an")]
     found = [text for seed in range(4) for text in run.sample(100, ends="an", seed=seed)]
 
     def shares(texts: list[str]) -> Counter[str]:
         return Counter(text[0] for text in texts)
 
-    for letter, count in shares(hoped).most_common(6):
-        expected = count / len(hoped)
-        error = 4 * np.sqrt(expected * (1 - expected) * (1 / len(hoped) + 1 / len(found)))
+    for letter, count in shares(reference).most_common(6):
+        expected = count / len(reference)
+        error = 4 * np.sqrt(expected * (1 - expected) * (1 / len(reference) + 1 / len(found)))
         assert shares(found)[letter] / len(found) == pytest.approx(expected, abs=error)
-    lengths = [np.mean([len(text) for text in texts]) for texts in (hoped, found)]
+    lengths = [np.mean([len(text) for text in texts]) for texts in (reference, found)]
     assert lengths[0] == pytest.approx(lengths[1], abs=0.4)
 
 
-def test_what_cannot_be_is_said(counted: dict[str, Run], text_run: Run) -> None:
+def test_impossible_requests_are_refused(counted: dict[str, Run], text_run: Run) -> None:
     run = counted["kneser-ney"]
-    for asked, message in (
+    for options, message in (
         ({"regex": "a{5}", "length": "3"}, "matches --regex a{5} --length 3..3"),
         ({"prompt": "bx", "regex": "a.*"}, "nothing that the model can write matches"),
         ({"contains": "Q"}, "--contains Q: the model never saw 'Q'"),
@@ -181,7 +171,7 @@ def test_what_cannot_be_is_said(counted: dict[str, Run], text_run: Run) -> None:
         ({"max_overlap": 0}, "at least 1"),
     ):
         with pytest.raises(MoreishError) as error:
-            run.sample(2, **asked)
+            run.sample(2, **options)
         assert message in str(error.value)
     with pytest.raises(MoreishError, match="is for lists"):
         text_run.sample(1, ends="a")
@@ -195,7 +185,8 @@ def test_lengths() -> None:
 
 
 def test_a_length_has_the_tokens_that_it_needs(small_run: Run) -> None:
-    far = 5 * (small_run.record.data.longest_item or 0)  # of itself it writes four times as much
+    # By default texts have at most four times the length of the longest item.
+    far = 5 * (small_run.record.data.longest_item or 0)
     for prompt in ("", "ab"):
         (text,) = small_run.sample(1, length=f"{far}..{far}", prompt=prompt)
         assert len(text) == far and text.startswith(prompt)
@@ -212,7 +203,7 @@ def test_resampling_follows_the_weights() -> None:
         assert counts[place] / 3000 == pytest.approx(share, abs=0.03)
 
 
-def test_a_prompt_that_dies_is_refused_before_anything_is_drawn(counted: dict[str, Run]) -> None:
+def test_a_prompt_that_cannot_match_is_refused_before_sampling(counted: dict[str, Run]) -> None:
     run = counted["kneser-ney"]
     automaton = compile_constraint(
         Constraint(regex="ab"), run.tokenizer, run.split("train"), max_tokens=5
@@ -245,13 +236,13 @@ def test_truncated_sampling_still_matches(small_run: Run, sampling: dict[str, fl
         assert len(text) <= 9
 
 
-def test_top_k_keeps_to_the_likeliest_where_it_can(small_run: Run) -> None:
-    """What matches anyway is drawn as without a constraint: the greedy text, whatever the seed."""
+def test_top_k_is_unchanged_by_a_constraint_that_always_matches(small_run: Run) -> None:
+    """Top-k of one gives the greedy text, whatever the seed."""
     (greedy,) = small_run.sample(1, top_k=1)
     assert set(small_run.sample(5, top_k=1, regex=".*")) == {greedy}
 
 
-def test_anchors_are_not_needed_and_not_swallowed(small_run: Run) -> None:
+def test_anchors_are_allowed_only_at_the_ends(small_run: Run) -> None:
     assert all(text.startswith("a") for text in small_run.sample(5, regex="^a.*$"))
     for regex in ("^a.*|^b.*", "^anna$|^emma$"):
         with pytest.raises(MoreishError, match="leave out"):
@@ -269,7 +260,7 @@ def test_anchors_in_classes_and_escapes_are_characters(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("regex", [".*a.{16}", "(.*a.{9}|.*b.{9}).{8}"])
-def test_patterns_that_would_take_for_ever_are_refused(regex: str, small_run: Run) -> None:
+def test_patterns_with_too_many_states_are_refused(regex: str, small_run: Run) -> None:
     with pytest.raises(MoreishError, match="too many states"):
         small_run.sample(1, regex=regex)
 
@@ -279,5 +270,5 @@ def test_automata_larger_than_memory_are_refused(small_run: Run) -> None:
         small_run.sample(1, ends="a" * 30, max_tokens=200_000)
 
 
-def test_what_is_empty_ranks_last(text_run: Run) -> None:
+def test_empty_texts_rank_last(text_run: Run) -> None:
     assert text_run._ranked(["", "the"], "likelihood") == ["the", ""]

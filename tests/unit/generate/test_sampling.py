@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import item_tokens
+from moreish import api
 from moreish.errors import MoreishError
 from moreish.generate.decode import generate
 from moreish.generate.sampling import (
@@ -16,6 +19,7 @@ from moreish.generate.sampling import (
 )
 from moreish.models import build_model, model_config
 from moreish.runs.run import Run
+from moreish.training.events import ignore
 
 LOGITS = torch.tensor([[1.0, 3.0, 2.0, -torch.inf], [0.0, 0.0, 0.0, 0.0]])
 
@@ -48,22 +52,22 @@ def test_top_p_keeps_the_fewest_that_hold_p() -> None:
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("name", "value"),
     [
-        {"temperature": -1},
-        {"top_k": 0},
-        {"top_p": 0},
-        {"top_p": 1.5},
-        {"temperature": float("nan")},
+        ("temperature", -1),
+        ("temperature", float("nan")),
+        ("top_k", 0),
+        ("top_p", 0),
+        ("top_p", 1.5),
     ],
 )
-def test_settings_out_of_range_are_named(options: dict[str, float]) -> None:
-    with pytest.raises(MoreishError, match=f"sample.{next(iter(options))}"):
-        Sampling.parse(options, "sample")
+def test_settings_out_of_range_are_named(name: str, value: float) -> None:
+    with pytest.raises(MoreishError, match=f"sample.{name}"):
+        Sampling.parse({name: value}, "sample")
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=9), st.floats(0, 1, exclude_max=True))
-def test_draw_never_takes_the_impossible(weights: list[float], uniform: float) -> None:
+def test_tokens_of_probability_zero_are_never_sampled(weights: list[float], uniform: float) -> None:
     row = torch.tensor([weights], dtype=torch.float64)
     if row.sum() < 1e-9:
         return
@@ -71,7 +75,7 @@ def test_draw_never_takes_the_impossible(weights: list[float], uniform: float) -
     assert row[0, token] > 0
 
 
-def test_draw_follows_the_distribution() -> None:
+def test_samples_follow_the_distribution() -> None:
     row = torch.tensor([[0.1, 0.0, 0.6, 0.3]], dtype=torch.float64)
     drawn = sample_tokens(row.expand(100_000, -1), uniform_noise(0, 0, range(100_000))[:, 0])
     frequencies = drawn.bincount(minlength=4) / 100_000
@@ -79,11 +83,11 @@ def test_draw_follows_the_distribution() -> None:
     torch.testing.assert_close(frequencies, row[0].float(), atol=0.008, rtol=0)
 
 
-@pytest.mark.parametrize("stop", [None, 0])
-def test_a_stream_does_not_depend_on_its_neighbours(
-    small_run: Run, text_run: Run, stop: int | None
+@pytest.mark.parametrize("eos_token", [None, 0])
+def test_a_stream_does_not_depend_on_its_neighbors(
+    small_run: Run, text_run: Run, eos_token: int | None
 ) -> None:
-    """Also past the context, past a block of random numbers, and when half of them have ended."""
+    """This holds past the context, past a block of random numbers, and after half have ended."""
 
     def tokens(run: Run, streams: range) -> list[list[int]]:
         steps = generate(
@@ -93,7 +97,7 @@ def test_a_stream_does_not_depend_on_its_neighbours(
             max_tokens=3 * NOISE_BLOCK,
             sampling=Sampling(),
             seed=5,
-            eos_token=stop,
+            eos_token=eos_token,
         )
         drawn, alive = (torch.stack(list(parts), 1) for parts in zip(*steps, strict=True))
         lengths = alive.sum(1).tolist()
@@ -151,7 +155,7 @@ def test_hooks_are_called_while_sampling(small_run: Run) -> None:
     assert len(seen) == called > 0
 
 
-def test_the_same_seed_writes_the_same_texts(small_run: Run, text_run: Run) -> None:
+def test_the_same_seed_gives_the_same_texts(small_run: Run, text_run: Run) -> None:
     for run in (small_run, text_run):
         first = run.sample(5, seed=3)
         assert run.sample(5, seed=3) == first
@@ -187,12 +191,12 @@ def test_new_only_and_unique(small_run: Run) -> None:
     assert len(set(texts)) == 60
 
 
-def test_asking_for_more_than_there_is_ends_with_an_answer(small_run: Run) -> None:
+def test_too_few_distinct_texts_are_an_error(small_run: Run) -> None:
     with pytest.raises(MoreishError, match="only 1 of 2 texts found"):
         small_run.sample(2, temperature=0, unique=True)
 
 
-def test_running_text_is_new_if_it_stands_nowhere(text_run: Run) -> None:
+def test_running_text_is_new_if_the_data_do_not_contain_it(text_run: Run) -> None:
     ids = text_run.split("train").ids_N[40:90].astype(int)
     written = text_run.tokenizer.decode_bytes(ids)
     assert written in text_run.training_index
@@ -206,10 +210,7 @@ def test_unknown_characters_in_a_prompt(small_run: Run) -> None:
     assert small_run.sample(1, prompt="É!a", unknown="drop")[0].startswith("a")
 
 
-def test_characters_are_never_cut_in_two(tmp_path) -> None:
-    from moreish import api
-    from moreish.training.events import ignore
-
+def test_characters_are_never_cut_in_two(tmp_path: Path) -> None:
     source = tmp_path / "s.txt"
     source.write_text("日本語のテキスト。" * 60, encoding="utf-8")
     run = api.train(
@@ -226,10 +227,10 @@ def test_characters_are_never_cut_in_two(tmp_path) -> None:
     assert set("".join(pieces)) <= set("日本語のテキスト。")
 
 
-def test_a_model_that_is_sure_is_followed() -> None:
+def test_a_certain_model_gives_its_only_text() -> None:
     _, tokens = item_tokens(["abc"])
     model = build_model(model_config({"name": "ngram", "order": 3, "add_k": 0}), 4)
-    model.fit(tokens)
+    model.fit_counts(tokens)
     steps = list(
         generate(
             model,

@@ -20,12 +20,11 @@ from moreish.models.ngram.counts import Folds
 from moreish.models.ngram.discounts import discounted_tables
 from moreish.models.ngram.kneser_ney import KneserNey, KneserNeyConfig
 from moreish.tokenizers.char import CharTokenizer
+from support.model_contract import VOCABULARY, tokens_of
 
-VOCABULARY = 7
 
-
-def tokens_of(batch: int, length: int, seed: int = 0) -> torch.Tensor:
-    return torch.randint(VOCABULARY, (batch, length), generator=torch.Generator().manual_seed(seed))
+def text_tokens(length: int, seed: int) -> TokenDataset:
+    return TokenDataset(tokens_of(1, length, seed)[0].numpy().astype("u1"), items=False)
 
 
 def test_items_do_not_see_each_other_in_an_ngram() -> None:
@@ -47,7 +46,7 @@ def test_an_ngram_equals_counting_by_hand() -> None:
         for k in (0.0, 0.5):
             config = model_config({"name": "ngram", "order": order, "add_k": k})
             model = build_model(config, VOCABULARY)
-            model.fit_counts(TokenDataset(ids.numpy().astype("u1"), items=False))
+            model.fit_counts(text_tokens(len(ids), seed=4))
             counts: dict[tuple[int, ...], list[int]] = {}
             padded = [0] * (order - 2) + ids.tolist()
             first = max(0, order - 2) + 1
@@ -65,7 +64,7 @@ def test_an_ngram_equals_counting_by_hand() -> None:
                 torch.testing.assert_close(got[place], torch.tensor(want), atol=1e-6, rtol=0)
 
 
-def test_ngrams_too_long_for_their_integers_are_refused() -> None:
+def test_orders_beyond_63_bits_are_refused() -> None:
     with pytest.raises(
         MoreishError, match="order=14 is too long for a vocabulary of 27: at most 13"
     ):
@@ -133,7 +132,7 @@ def kneser_ney_by_hand(ids: list[int], order: int, size: int) -> dict[tuple[int,
 def test_kneser_ney_equals_the_recursion_by_hand(order: int) -> None:
     ids = tokens_of(1, 400, seed=4)[0]
     model = KneserNey(KneserNeyConfig(order=order), VOCABULARY)
-    model.fit_counts(TokenDataset(ids.numpy().astype("u1"), items=False))
+    model.fit_counts(text_tokens(len(ids), seed=4))
     by_hand = kneser_ney_by_hand(ids.tolist(), order, VOCABULARY)
     got = model(ids[None])[0][0].exp()
     padded = [0] * max(0, order - 2) + ids.tolist()
@@ -154,7 +153,7 @@ def test_kneser_ney_sums_to_one_even_where_nothing_was_seen() -> None:
 
 @pytest.mark.parametrize(("order", "items"), [(1, False), (2, True), (4, False), (5, True)])
 @pytest.mark.parametrize("folds", [2, 3, 7])
-def test_each_stretch_is_looked_up_in_the_counts_of_all_others(
+def test_each_fold_is_looked_up_in_the_counts_of_all_others(
     order: int, items: bool, folds: int
 ) -> None:
     """Against counting the rest of the text alone, fold by fold."""
@@ -162,10 +161,7 @@ def test_each_stretch_is_looked_up_in_the_counts_of_all_others(
         tokenizer, tokens = item_tokens(["anna", "anne", "nan", "an", "na", "anna", "hannah"] * 2)
         size = tokenizer.vocab_size
     else:
-        tokens, size = (
-            TokenDataset(tokens_of(1, 150, seed=5)[0].numpy().astype("u1"), items=False),
-            7,
-        )
+        tokens, size = text_tokens(150, seed=5), VOCABULARY
     config = KneserNeyConfig(order=order, start="unknown")
     model = KneserNey(config, size)
     parts = Folds(tokens, folds)
@@ -181,15 +177,15 @@ def test_each_stretch_is_looked_up_in_the_counts_of_all_others(
         rest = KneserNey(config, size)
         kept = np.repeat(*counting.count_ngrams(tokens, order, size, parts, fold))
         assert sorted(every_P[fold_P != fold]) == list(kept)
-        rest._set_tables([discounted_tables(tokens, order, size, parts, fold)])
+        rest.set_tables([discounted_tables(tokens, order, size, parts, fold)])
         here_BT = (fold_BT == fold) & (batch.targets_BT >= 0)
         alone, backoff_alone, _ = rest.log_probs_by_order(batch.tokens_BT)
         torch.testing.assert_close(got[here_BT], alone[here_BT])
         torch.testing.assert_close(left[here_BT], backoff_alone[here_BT])
 
 
-def test_parts_are_cut_as_validation_is() -> None:
-    """Text in stretches; items by themselves, copies together, whatever order they stand in."""
+def test_folds_are_split_as_validation_is() -> None:
+    """Folds are stretches of text, or items with all of their copies."""
     words = [f"{a}{b}{c}" for a in "abcdefg" for b in "hijklmn" for c in "opqrst"] * 2
     _, tokens = item_tokens(words)
     parts = Folds(tokens, 5)
@@ -206,7 +202,7 @@ def test_parts_are_cut_as_validation_is() -> None:
     assert (np.diff(of_text) >= 0).all() and set(np.bincount(of_text)) == {25, 26}
 
 
-def test_too_little_to_hold_out() -> None:
+def test_folds_need_two_distinct_items() -> None:
     for items in (["anna"] * 50, ["anna"]):
         with pytest.raises(MoreishError, match="too little to hold out"):
             Folds(item_tokens(items)[1], 20)
@@ -214,8 +210,8 @@ def test_too_little_to_hold_out() -> None:
     assert two.number == 2 and set(two.of(np.arange(13))) == {0, 1}
 
 
-def test_a_piece_of_an_item_is_no_beginning() -> None:
-    """Where a window begins in the middle of an item, what stands before it is unknown."""
+def test_a_window_within_an_item_has_an_unknown_past() -> None:
+    """Before a window that begins in the middle of an item, tokens are unknown."""
     tokenizer, tokens = item_tokens(["banana", "bandana", "ananas", "nab"] * 3)
     model = KneserNey(KneserNeyConfig(order=4, start="boundary"), tokenizer.vocab_size)
     model.fit_counts(tokens)
@@ -227,32 +223,31 @@ def test_a_piece_of_an_item_is_no_beginning() -> None:
     assert not torch.allclose(model(whole)[0], unknown(whole)[0])
 
 
-def test_one_kind_of_token_is_no_endless_search() -> None:
+def test_a_vocabulary_of_one_token_has_a_maximum_order() -> None:
     assert counting.max_order(1) == counting.max_order(2)
 
 
-def test_orders_are_those_of_shorter_models() -> None:
-    """Of continuation counts, except for the longest; and rows made in advance change nothing."""
+def test_dense_rows_change_nothing() -> None:
+    """The log-probabilities of all orders are the same with and without rows made in advance."""
     ids = tokens_of(1, 400, seed=4)[0]
     model = KneserNey(KneserNeyConfig(order=4), VOCABULARY)
-    model.fit_counts(TokenDataset(ids.numpy().astype("u1"), items=False))
+    model.fit_counts(text_tokens(len(ids), seed=4))
     every, left, _ = model.log_probs_by_order(ids[None])
     assert every.shape == (1, 400, 4, VOCABULARY)
     torch.testing.assert_close(every[:, :, 3], model(ids[None])[0])
     torch.testing.assert_close(every[:, :, 2:], model.log_probs_by_order(ids[None], orders=2)[0])
     torch.testing.assert_close(every.exp().sum(-1), torch.ones(1, 400, 4))
     assert ((left > 0) & (left <= 1)).all()
-    model._rows = [*model._rows[:2]]
+    model.dense_rows = model.dense_rows[:2]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kneser_ney, "MAX_DENSE_TABLE", 0)
         torch.testing.assert_close(every, model.log_probs_by_order(ids[None])[0])
-        model._rows = []
+        model.dense_rows = []
         torch.testing.assert_close(every, model.log_probs_by_order(ids[None])[0])
 
 
 def test_where_the_past_is_unknown_shorter_contexts_are_looked_up() -> None:
-    ids = tokens_of(1, 400, seed=4)[0].numpy().astype("u1")
-    tokens = TokenDataset(ids, items=False)
+    tokens = text_tokens(400, seed=4)
     long = KneserNey(KneserNeyConfig(order=4, start="unknown"), VOCABULARY)
     long.fit_counts(tokens)
     some = tokens_of(2, 6, seed=9)
@@ -270,36 +265,25 @@ def test_where_the_past_is_unknown_shorter_contexts_are_looked_up() -> None:
 
 
 NAMES_VALUES = {2: 2.4528, 3: 2.2185, 4: 2.0560, 5: 1.9832, 6: 1.9740, 7: 1.9794}
-SHAKESPEARE_VALUES = {
-    2: 2.4835,
-    3: 2.0381,
-    4: 1.7191,
-    5: 1.5612,
-    6: 1.5227,
-    7: 1.5165,
-    8: 1.5192,
-}
+SHAKESPEARE_VALUES = {2: 2.4835, 3: 2.0381, 4: 1.7191, 5: 1.5612, 6: 1.5227, 7: 1.5165, 8: 1.5192}
 
 
 def test_kneser_ney_on_the_lectures_names(lecture_names: list[str]) -> None:
-    _, splits = split_tokens(lecture_names, "lecture")
-    for order, value in NAMES_VALUES.items():
-        model = KneserNey(KneserNeyConfig(order=order), 27)
-        model.fit_counts(splits["train"])
-        assert evaluate_losses(model, splits["val"]).mean(dtype=float) == pytest.approx(
-            value, abs=1e-4
-        )
+    check_losses(split_tokens(lecture_names, "lecture")[1], 27, NAMES_VALUES)
 
 
 def test_kneser_ney_on_shakespeare(shakespeare: str) -> None:
     tokenizer = CharTokenizer.build([shakespeare], boundary=False)
-    corpus = Corpus.of([shakespeare], "text")
-    splits = encode_corpus(corpus, tokenizer, "lecture", 42)
-    for order, value in SHAKESPEARE_VALUES.items():
-        model = KneserNey(KneserNeyConfig(order=order), 65)
+    splits = encode_corpus(Corpus.of([shakespeare], "text"), tokenizer, "lecture", 42)
+    check_losses(splits, 65, SHAKESPEARE_VALUES)
+
+
+def check_losses(splits: dict[str, TokenDataset], size: int, losses: dict[int, float]) -> None:
+    for order, expected in losses.items():
+        model = KneserNey(KneserNeyConfig(order=order), size)
         model.fit_counts(splits["train"])
-        found = evaluate_losses(model, splits["val"]).mean(dtype=float)
-        assert found == pytest.approx(value, abs=1.1e-4)
+        loss = evaluate_losses(model, splits["val"]).mean(dtype=float)
+        assert loss == pytest.approx(expected, abs=1.1e-4)
 
 
 def test_the_order_suits_data_and_vocabulary() -> None:
@@ -310,7 +294,7 @@ def test_the_order_suits_data_and_vocabulary() -> None:
     assert counting.max_order(27) == 13
 
 
-def test_the_weight_of_a_mixture_is_the_best_there_is() -> None:
+def test_the_fitted_mixture_weight_is_optimal() -> None:
     random = np.random.default_rng(1)
     model = build_model(
         model_config({"name": "mixture", "network": {"name": "bigram"}, "counts": {"order": 2}}), 5

@@ -1,7 +1,8 @@
-"""The rungs' own promises: averaging in three forms, recurrences, rotary positions, switches."""
+"""Parts of models: averaging in three forms, recurrences, rotary embedding, switches."""
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,22 +10,27 @@ from torch import nn
 from torch.nn import functional as F
 
 from conftest import STORY
+from moreish import api
+from moreish.config import resolve
 from moreish.errors import MoreishError
 from moreish.models import build_model, model_config
-from moreish.models.bow import average_by_loop, average_by_product, average_by_softmax
+from moreish.models.bow import causal_average
 from moreish.models.gpt.attention import Attention
 from moreish.models.gpt.layers import FeedForward, NgramEmbedding, apply_rope, rope_table
 from moreish.models.gpt.model import GPT, GPTConfig
 from moreish.models.rnn import GRU, LSTM, RNN, Recurrent
+from moreish.training.events import ignore
 
 
 @pytest.mark.parametrize("context", [1, 3, 8, 100])
 def test_averaging_the_past_in_three_forms(context: int) -> None:
     """The GPT lecture's: a loop, a product with a triangular matrix, a softmax of masked zeros."""
     x = torch.randn(4, 8, 2)
-    loop = average_by_loop(x, context)
-    torch.testing.assert_close(average_by_product(x, context), loop)
-    torch.testing.assert_close(average_by_softmax(x, context), loop)
+    loop = torch.stack([x[:, max(0, t + 1 - context) : t + 1].mean(dim=1) for t in range(8)], 1)
+    is_seen = torch.ones(8, 8).tril().triu(1 - context) == 1
+    affinity = torch.zeros(8, 8).masked_fill(~is_seen, -torch.inf)
+    torch.testing.assert_close(causal_average(x, context), loop)
+    torch.testing.assert_close(affinity.softmax(dim=-1) @ x, loop)
     torch.testing.assert_close(loop[:, 0], x[:, 0])
     if context >= 8:
         torch.testing.assert_close(loop[:, -1], x.mean(1))
@@ -89,18 +95,18 @@ def test_direct_connections_are_linear() -> None:
     torch.testing.assert_close(model(tokens)[0], 2 * once)
 
 
-def test_a_turned_product_depends_on_distance_alone() -> None:
+def test_a_rotary_product_depends_on_distance_alone() -> None:
     q, k = torch.randn(1, 1, 1, 9), torch.randn(1, 1, 1, 9)
 
-    def turned(x: torch.Tensor, place: int) -> torch.Tensor:
+    def rotated(x: torch.Tensor, place: int) -> torch.Tensor:
         return apply_rope(x, rope_table(torch.tensor([place]), 9))
 
     def product(i: int, j: int) -> torch.Tensor:
-        return (turned(q, i) * turned(k, j)).sum()
+        return (rotated(q, i) * rotated(k, j)).sum()
 
     torch.testing.assert_close(product(3, 1), product(103, 101), atol=1e-4, rtol=0)
     assert abs(product(3, 1) - product(4, 1)) > 1e-3
-    torch.testing.assert_close(turned(q, 7).norm(), q.norm())
+    torch.testing.assert_close(rotated(q, 7).norm(), q.norm())
 
 
 def test_the_variance_of_affinities() -> None:
@@ -138,14 +144,16 @@ def test_attention_maps_are_what_attention_does(settings: dict[str, object]) -> 
     for m in maps:
         torch.testing.assert_close(m.sum(-1), torch.ones(2, 4, 8))
         assert (m.triu(1) == 0).all()
-    block = model.blocks[0]
-    x, rope = model._embed(tokens, range(8))
-    x = block.attention_input(x)
-    _, _, v = block.attention.split_heads(x, rope)
+    attention = model.blocks[0].attention
+    inputs: list[tuple[Any, ...]] = []
+    attention.register_forward_pre_hook(lambda _, arguments: inputs.append(arguments))
+    model(tokens)
+    x, rope, _ = inputs[0]
+    _, _, v = attention.split_heads(x, rope)
     groups = config.heads // (config.kv_heads or config.heads)
     mixed = maps[0] @ v.repeat_interleave(groups, 1)
-    expected = block.attention.out(mixed.transpose(1, 2).flatten(2))
-    torch.testing.assert_close(block.attention(x, rope, None)[0], expected)
+    expected = attention.out(mixed.transpose(1, 2).flatten(2))
+    torch.testing.assert_close(attention(x, rope, None)[0], expected)
 
 
 def test_post_norm_is_the_paper_of_2017() -> None:
@@ -191,8 +199,6 @@ def test_every_switch_starts_near_uniform() -> None:
 
 
 def test_a_mixture_trains_as_its_network_would() -> None:
-    from moreish.config import resolve
-
     for network in ("mlp", "gpt", "bigram"):
         alone = resolve({"model": {"name": network}}).train
         mixed = resolve({"model": {"name": "mixture", "network": {"name": network}}}).train
@@ -205,14 +211,11 @@ def test_a_mixture_trains_as_its_network_would() -> None:
 
 def test_the_weight_suits_the_windows_that_are_evaluated(tmp_path: Path) -> None:
     """A windowed network: its counts begin afresh in every window too."""
-    from moreish import api
-    from moreish.training.events import ignore
-
     path = tmp_path / "story.txt"
     path.write_text(STORY * 8, encoding="utf-8")
     gpt = {"name": "gpt", "layers": 1, "heads": 1, "width": 8, "context": 4}
     settings = {"model": {"name": "mixture", "network": gpt, "counts": {"order": 6}}}
-    run = api.train(path, steps=60, settings=settings, out=tmp_path / "run", report=ignore)
+    run = api.train(path, steps=30, settings=settings, out=tmp_path / "run", report=ignore)
     best, weight = run.scores["val"].loss, float(run.model.weight)
     for other in (weight - 0.05, weight + 0.05):
         if 0 < other < 1:
@@ -238,7 +241,7 @@ def test_equal_n_grams_have_equal_embeddings(rows: int, length: int) -> None:
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_gpt2_s_initialisation(tied: bool) -> None:
+def test_gpt2s_initialization(tied: bool) -> None:
     settings = {"name": "gpt", "layers": 6, "width": 256, "heads": 4, "context": 64, "tied": tied}
     torch.manual_seed(0)
     model = build_model(model_config({**settings, "init": "gpt2"}), 500)

@@ -15,7 +15,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_models import CASES, VOCABULARY, build
 
 from conftest import Proved, item_tokens
 from moreish.generate.constrained import Constraint, compile_constraint
@@ -41,6 +40,7 @@ from moreish.serve.batching.requests import (
 from moreish.tokenizers.base import Ids, Tokenizer
 from moreish.tokenizers.byte import ByteTokenizer
 from moreish.tokenizers.char import CharTokenizer
+from support.model_contract import CASES, VOCABULARY, build
 from support.serving import GENEROUS_DEADLINE_S
 
 LATER = 1e9

@@ -1,1 +1,3 @@
 """Exports every model to ONNX."""
+
+from moreish.convert.onnx.export import ONNXExporter

@@ -2,7 +2,7 @@
 
 ONNX has no binary search, so n-grams are looked up in a hash table.
 
-B batch, T time (new positions), S all positions (earlier and new), M orders or tables, V
+B batch, T new positions, S all positions (earlier and new), M orders or tables, V
 vocabulary, R rows of all tables, K buckets of all tables.
 """
 
@@ -15,13 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from moreish.convert.onnx.networks import NETWORKS
-from moreish.convert.onnx.step import ExportableModel, StateSpec, Tensors, TokenHistory
+from moreish.convert.onnx.step import ExportableModel, Tensors
 from moreish.errors import MoreishError
-from moreish.models import TABLE_NAMES, Hybrid, KneserNey, Mixture, Model, NGram
+from moreish.models import TABLE_NAMES, Hybrid, KneserNey, Mixture, Model, NetworkWithCounts, NGram
 from moreish.tokenizers import BOUNDARY_ID
-
-NO_TOKEN = -1
-"""The id of positions before the start of the text."""
 
 EMPTY = -1
 """The key of hash table rows that are not used."""
@@ -65,7 +62,7 @@ class HashTable(nn.Module):
         self.register_buffer("values_R", torch.cat(values))
 
     def forward(self, keys: Tensor) -> Tensor:
-        """Returns (..., M) the value of each key (..., M); the last dimension selects the table."""
+        """Return (..., M) the value of each key (..., M); the last dimension selects the table."""
         first_row = self.first_row_K[keys % self.buckets_M + self.offset_M]
         values = torch.full_like(keys, self.default, dtype=self.values_R.dtype)
         for i in range(self.max_size):
@@ -77,7 +74,11 @@ class HashTable(nn.Module):
 def context_ids(
     token_BS: Tensor, past: int, max_length: int, vocab_size: int
 ) -> tuple[Tensor, Tensor]:
-    """Numbers the contexts of each new position.
+    """Number the contexts of each new position.
+
+    Args:
+        token_BS: tokens, -1 before the start.
+        past: number of tokens before the new ones.
 
     Returns:
         (B, T, M) the number of the context of the last 0, 1 … `max_length` tokens, and whether all
@@ -89,12 +90,12 @@ def context_ids(
     for back in range(max_length):
         token_BT = token_BS[:, past - back : past - back + new]
         ids.append(ids[-1] + token_BT.clamp(min=0) * vocab_size**back)
-        exist.append(exist[-1] & (token_BT != NO_TOKEN))
+        exist.append(exist[-1] & (token_BT >= 0))
     return torch.stack(ids, dim=2), torch.stack(exist, dim=2)
 
 
 def ngram_ids(context_BTM: Tensor, vocab_size: int) -> Tensor:
-    """Returns (B, T, V, M) the numbers of the n-grams of these contexts and every token."""
+    """Return (B, T, V, M) the numbers of the n-grams of these contexts and every token."""
     return context_BTM[:, :, None] * vocab_size + torch.arange(vocab_size)[:, None]
 
 
@@ -103,22 +104,14 @@ class ExportableNGram(ExportableModel):
     """The state is the last tokens, which start as boundaries."""
 
     def __init__(self, model: NGram) -> None:
-        super().__init__()
+        super().__init__(None, model.context - 1)
         self.order, self.add_k, self.vocab_size = model.order, model.add_k, model.vocab_size
-        self.history = TokenHistory(model.context - 1)
         self.counts = HashTable([(model.grams_G, model.counts_G.double())], 0.0)
 
-    @property
-    def state_specs(self) -> dict[str, StateSpec]:
-        return self.history.state_specs
-
-    def step(
-        self, tokens_BT: Tensor, state: Tensors, features_BTN: Tensor | None = None
-    ) -> tuple[Tensor, Tensors]:
-        shifted_BS, state = self.history.append(tokens_BT, state)
-        token_BS = (shifted_BS - 1).clamp(min=BOUNDARY_ID)
+    def step(self, tokens_BT: Tensor, state: Tensors) -> tuple[Tensor, Tensors]:
+        token_BS, state = self.append(tokens_BT, state)
         length, size = self.order - 1, self.vocab_size
-        context_BTM, _ = context_ids(token_BS, self.history.length, length, size)
+        context_BTM, _ = context_ids(token_BS.clamp(min=BOUNDARY_ID), self.num_tokens, length, size)
         counts_BTV = self.counts(ngram_ids(context_BTM[:, :, -1:], size))[..., 0] + self.add_k
         total_BT1 = counts_BTV.sum(dim=-1, keepdim=True)
         unseen_BT1 = total_BT1 == 0
@@ -132,10 +125,9 @@ class ExportableKneserNey(ExportableModel):
     token is one; otherwise the context of the first tokens is shorter."""
 
     def __init__(self, model: KneserNey) -> None:
-        super().__init__()
+        super().__init__(None, model.context - 1)
         self.pads_with_boundary = model.config.start == "boundary"
         self.order, self.vocab_size = model.order, model.vocab_size
-        self.history = TokenHistory(model.context - 1)
         probabilities, backoff = [], []
         for m in range(1, model.order + 1):
             targets_G, p_G, contexts_C, first_C, backoff_C = (
@@ -147,33 +139,26 @@ class ExportableKneserNey(ExportableModel):
         self.probabilities = HashTable(probabilities, 0.0)
         self.backoff = HashTable(backoff, 1.0)
 
-    @property
-    def state_specs(self) -> dict[str, StateSpec]:
-        return self.history.state_specs
-
-    def step(
-        self, tokens_BT: Tensor, state: Tensors, features_BTN: Tensor | None = None
-    ) -> tuple[Tensor, Tensors]:
+    def step(self, tokens_BT: Tensor, state: Tensors) -> tuple[Tensor, Tensors]:
         logp_BTMV, _, state = self.log_probs_by_order(tokens_BT, state)
         return logp_BTMV[:, :, -1], state
 
     def log_probs_by_order(
         self, tokens_BT: Tensor, state: Tensors
     ) -> tuple[Tensor, Tensor, Tensors]:
-        """Computes what `KneserNey.log_probs_by_order` does.
+        """Compute what `KneserNey.log_probs_by_order` does.
 
         Returns:
             (B, T, M, V) the log-probabilities by each order, (B, T, M) the backoff mass of each
             order, and the new state.
         """
-        shifted_BS, state = self.history.append(tokens_BT, state)
-        token_BS = shifted_BS - 1
+        token_BS, state = self.append(tokens_BT, state)
         if self.pads_with_boundary:
-            missing_BS = shifted_BS == 0
+            missing_BS = token_BS < 0
             first_B1 = token_BS.gather(1, missing_BS.sum(dim=1, keepdim=True))
             token_BS = torch.where(missing_BS & (first_B1 == BOUNDARY_ID), BOUNDARY_ID, token_BS)
         length, size = self.order - 1, self.vocab_size
-        context_BTM, exists_BTM = context_ids(token_BS, self.history.length, length, size)
+        context_BTM, exists_BTM = context_ids(token_BS, self.num_tokens, length, size)
         backoff_BTM = torch.where(exists_BTM, self.backoff(context_BTM), 1.0)
         discounted_BTVM = self.probabilities(ngram_ids(context_BTM, size))
         discounted_BTVM = torch.where(exists_BTM[:, :, None], discounted_BTVM, 0.0)
@@ -187,19 +172,16 @@ class ExportableKneserNey(ExportableModel):
 class ExportableNetworkWithCounts(ExportableModel):
     """The state is that of the network, followed by that of the counts."""
 
-    def __init__(self, model: Mixture | Hybrid) -> None:
-        super().__init__()
-        self.network = make_exportable(model.network)
-        self.counts = ExportableKneserNey(model.counts)
-
-    @property
-    def state_specs(self) -> dict[str, StateSpec]:
-        parts = {"network": self.network.state_specs, "counts": self.counts.state_specs}
-        return {f"{part}_{n}": spec for part, specs in parts.items() for n, spec in specs.items()}
+    def __init__(self, model: NetworkWithCounts) -> None:
+        super().__init__(model)
+        for name in ("network", "counts"):
+            part = make_exportable(getattr(model, name))
+            setattr(model, name, part)
+            self.state_specs |= {f"{name}_{n}": spec for n, spec in part.state_specs.items()}
 
     def split_state(self, state: Tensors) -> tuple[Tensors, Tensors]:
-        """Returns the state of the network and that of the counts."""
-        size = len(self.network.state_specs)
+        """Return the state of the network and that of the counts."""
+        size = len(self.model.network.state_specs)
         return state[:size], state[size:]
 
 
@@ -207,38 +189,26 @@ class ExportableNetworkWithCounts(ExportableModel):
 class ExportableMixture(ExportableNetworkWithCounts):
     """Interpolates the predictions of a network and of counts."""
 
-    def __init__(self, model: Mixture) -> None:
-        super().__init__(model)
-        self.interpolate = model.interpolate
-        self.register_buffer("weight", model.weight)
-
-    def step(
-        self, tokens_BT: Tensor, state: Tensors, features_BTN: Tensor | None = None
-    ) -> tuple[Tensor, Tensors]:
+    def step(self, tokens_BT: Tensor, state: Tensors) -> tuple[Tensor, Tensors]:
         network_state, counts_state = self.split_state(state)
-        logits_BTV, network_state = self.network.step(tokens_BT, network_state)
-        counts_BTV, counts_state = self.counts.step(tokens_BT, counts_state)
-        return self.interpolate(logits_BTV, counts_BTV), (*network_state, *counts_state)
+        logits_BTV, network_state = self.model.network.step(tokens_BT, network_state)
+        counts_BTV, counts_state = self.model.counts.step(tokens_BT, counts_state)
+        return self.model.interpolate(logits_BTV, counts_BTV), (*network_state, *counts_state)
 
 
 @final
 class ExportableHybrid(ExportableNetworkWithCounts):
     """Corrects counts by a network that reads their predictions as auxiliary features."""
 
-    def __init__(self, model: Hybrid) -> None:
-        super().__init__(model)
-        self.features, self.combine_logits = model.features, model.combine_logits
-
-    def step(
-        self, tokens_BT: Tensor, state: Tensors, features_BTN: Tensor | None = None
-    ) -> tuple[Tensor, Tensors]:
+    def step(self, tokens_BT: Tensor, state: Tensors) -> tuple[Tensor, Tensors]:
         network_state, counts_state = self.split_state(state)
-        logp_BTMV, backoff_BTM, counts_state = self.counts.log_probs_by_order(
+        logp_BTMV, backoff_BTM, counts_state = self.model.counts.log_probs_by_order(
             tokens_BT, counts_state
         )
-        features = self.features(logp_BTMV, backoff_BTM)
-        outputs_BTU, network_state = self.network.step(tokens_BT, network_state, *features)
-        return self.combine_logits(outputs_BTU, logp_BTMV), (*network_state, *counts_state)
+        features = self.model.features(logp_BTMV, backoff_BTM)
+        outputs_BTU, network_state = self.model.network.step(tokens_BT, network_state, *features)
+        logits_BTV = self.model.combine_logits(outputs_BTU, logp_BTMV)
+        return logits_BTV, (*network_state, *counts_state)
 
 
 EXPORTABLE: dict[type, Callable[[Any], ExportableModel]] = {
@@ -251,7 +221,7 @@ EXPORTABLE: dict[type, Callable[[Any], ExportableModel]] = {
 
 
 def make_exportable(model: Model) -> ExportableModel:
-    """Returns a copy of `model` that can be exported.
+    """Return a copy of `model` that can be exported.
 
     Raises:
         MoreishError: no export is written for models of this class.

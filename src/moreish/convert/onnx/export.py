@@ -1,6 +1,6 @@
 """Exports runs as ONNX models and checks them with ONNX Runtime.
 
-B batch, T time, V vocabulary.
+B batch, T positions, V vocabulary.
 """
 
 import logging
@@ -13,16 +13,12 @@ from typing import Any, final
 import numpy as np
 import torch
 
-from moreish.convert.export import (
+from moreish.convert.exporter import (
     GREEDY_TOKENS,
     Exporter,
     ParityError,
     ParityResult,
-    check_encoding,
-    check_greedy_decoding,
     max_abs_difference,
-    start_token,
-    validation_text,
 )
 from moreish.convert.onnx import generate_template
 from moreish.convert.onnx.counts import make_exportable
@@ -51,7 +47,8 @@ class ONNXExporter(Exporter):
     main_file = "model.onnx"
 
     def __init__(self, run: Run) -> None:
-        self.run, self.exportable = run, make_exportable(run.model)
+        super().__init__(run)
+        self.exportable = make_exportable(run.model)
         self.architecture = run.config.model.name
 
     def write(self, folder: Path) -> None:
@@ -81,7 +78,7 @@ class ONNXExporter(Exporter):
         return program
 
     def _metadata(self) -> dict[str, int | str | None]:
-        """Returns what a program must know besides the shapes of the inputs."""
+        """Return what a program must know besides the shapes of the inputs."""
         gpts = [part for part in self.exportable.modules() if isinstance(part, ExportableGPT)]
         slides = bool(gpts) and gpts[0].model.position is None
         return {
@@ -112,38 +109,34 @@ Metadata of the file:
     @torch.inference_mode()
     def check_parity(self, folder: Path) -> ParityResult:
         run, exported = self.run, generate_template.ONNXModel(folder / self.main_file)
-        text = validation_text(run)
+        text = self.validation_text()
         try:
             tokenizer = generate_template.StandaloneTokenizer(folder / "tokenizer.json")
         except ImportError as error:
             raise ParityError(str(error)) from None
         ids = tokenizer.encode(text)
-        check_encoding(run, text, ids)
+        self.check_encoding(text, ids)
         difference = 0.0
         for batch, lengths in _checked_shapes(run.model.max_length):
             # The first sequence is a text that the model knows, the others are random tokens.
             rng = np.random.default_rng(0)
             tokens = rng.integers(run.model.vocab_size, size=(batch, sum(lengths)))
-            tokens[0] = np.resize([start_token(run), *ids], sum(lengths))
+            tokens[0] = np.resize([self.first_token, *ids], sum(lengths))
             exported.reset(batch)
             state = None
             for part_BT in torch.from_numpy(tokens).split(lengths, dim=1):
                 expected_BTV, state = run.model(part_BT, state)
                 actual_BTV = torch.from_numpy(exported.forward(part_BT.numpy()))
                 difference = max(difference, max_abs_difference(actual_BTV, expected_BTV))
-        if not difference < TOLERANCE:
-            raise ParityError(f"logits differ by {difference:.2g}")
         exported.reset()
-        tokens_out = [start_token(run)]
+        tokens_out = [self.first_token]
         for _ in range(GREEDY_TOKENS):
             tokens_out.append(int(exported.forward([tokens_out[-1:]])[0, -1].argmax()))
-        first, *generated = tokens_out
-        ties = check_greedy_decoding(run.model, first, generated, TOLERANCE)
-        return ParityResult(max_difference=difference, matching_tokens=len(generated), ties=ties)
+        return self.parity_result(difference, TOLERANCE, tokens_out[1:], TOLERANCE)
 
 
 def _checked_shapes(max_length: int | None) -> Iterator[tuple[int, list[int]]]:
-    """Yields batch sizes, and how many tokens each call reads: whole sequences of several lengths,
+    """Yield batch sizes, and how many tokens each call reads: whole sequences of several lengths,
     then token by token beyond the context."""
     longest = min(max_length or MAX_CHECKED_LENGTH, MAX_CHECKED_LENGTH)
     for batch, length in enumerate(sorted({1, min(2, longest), (longest + 1) // 2, longest}), 1):
@@ -154,7 +147,7 @@ def _checked_shapes(max_length: int | None) -> Iterator[tuple[int, list[int]]]:
 
 @contextmanager
 def _quiet_export() -> Iterator[None]:
-    """Suppresses the warnings and log lines of `torch.onnx.export`."""
+    """Suppress the warnings and log lines of `torch.onnx.export`."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

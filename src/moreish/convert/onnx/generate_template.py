@@ -36,16 +36,14 @@ WORD_PATTERN = re.compile(r" ?\w+(?:['’]\w+)*| ?[^\w\s]|\s")
 
 
 def byte_characters() -> dict[int, str]:
-    """Returns the printable character that a byte-level BPE vocabulary uses for each byte."""
+    """Return the printable character that a byte-level BPE vocabulary uses for each byte."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
-    return {byte: chr(byte) for byte in printable} | {
-        byte: chr(256 + i) for i, byte in enumerate(others)
-    }
+    return dict(zip(printable + others, map(chr, [*printable, *range(256, 512)]), strict=False))
 
 
 def ascii_class(character: str) -> str:
-    """Returns an ASCII character of the same class: letter, digit, white space or symbol.
+    """Return an ASCII character of the same class: letter, digit, white space or symbol.
 
     Letters become "A", which ends no contraction ('s, 'll, …).
     """
@@ -60,7 +58,7 @@ class StandaloneTokenizer:
     """Reads a tokenizer.json of Moreish: characters, bytes, words or byte-level BPE."""
 
     def __init__(self, path: Path) -> None:
-        """Loads the vocabulary.
+        """Load the vocabulary.
 
         Raises:
             ImportError: the file needs the `tokenizers` library, which is not installed.
@@ -83,7 +81,7 @@ class StandaloneTokenizer:
         self.ids = {token: i for i, token in enumerate(self.tokens) if token}
 
     def encode(self, text: str) -> list[int]:
-        """Returns the token ids of `text`.
+        """Return the token ids of `text`.
 
         Raises:
             ValueError: a character is not in the vocabulary. (A word that is not becomes the
@@ -105,17 +103,14 @@ class StandaloneTokenizer:
         return [self.ids.get(token, self.unknown_id) for token in tokens]
 
     def decode(self, ids: list[int]) -> str:
-        """Returns the text of `ids`; bytes that are not valid UTF-8 become U+FFFD."""
+        """Return the text of `ids`; bytes that are not valid UTF-8 become U+FFFD."""
         return b"".join(self.tokens[i] for i in ids).decode("utf-8", "replace")
 
     def find_unknown(self, text: str) -> list[str]:
-        """Returns the distinct characters or words of `text` that the vocabulary lacks."""
+        """Return the distinct characters or words of `text` that the vocabulary lacks."""
         parts = {"char": list(text), "word": WORD_PATTERN.findall(text)}.get(self.kind, [])
-        return [
-            part
-            for part in dict.fromkeys(parts)
-            if part.encode("utf-8", "surrogatepass") not in self.ids
-        ]
+        distinct = dict.fromkeys(parts)
+        return [p for p in distinct if p.encode("utf-8", "surrogatepass") not in self.ids]
 
     def _load_bpe(self, data: dict[str, Any]) -> None:
         splitter = data["pre_tokenizer"]
@@ -137,7 +132,7 @@ class StandaloneTokenizer:
         self.merge_ranks = {pair: rank for rank, pair in enumerate(merges)}
 
     def _load_library(self, data: dict[str, Any]) -> None:
-        """Uses the `tokenizers` library if the text is not split as GPT-2 splits it."""
+        """Use the `tokenizers` library if the text is not split as GPT-2 splits it."""
         try:
             from tokenizers import Tokenizer
         except ImportError:
@@ -150,7 +145,7 @@ class StandaloneTokenizer:
         return [text[m.start() : m.end()].encode() for m in GPT2_PATTERN.finditer(classes)]
 
     def _merge(self, word: bytes) -> list[bytes]:
-        """Applies the byte-pair merges to one word, the lowest rank first."""
+        """Apply the byte-pair merges to one word, the lowest rank first."""
         parts = [bytes([byte]) for byte in word]
         no_merge = len(self.merge_ranks)
         while len(parts) > 1:
@@ -196,12 +191,12 @@ class ONNXModel:
         self.reset()
 
     def reset(self, batch_size: int = 1) -> None:
-        """Forgets everything read so far and starts `batch_size` empty sequences."""
+        """Discard everything read so far and start `batch_size` empty sequences."""
         self.history_BT = np.zeros((batch_size, 0), np.int64)
         self._clear_state(batch_size)
 
     def forward(self, tokens: ArrayLike) -> Array:
-        """Reads more tokens of each sequence.
+        """Read more tokens of each sequence.
 
         Args:
             tokens: (B, T) token ids, which follow those of earlier calls.
@@ -227,7 +222,7 @@ class ONNXModel:
         return logits_BTV[:, -new:]
 
     def _clear_state(self, batch_size: int) -> None:
-        """Every state tensor starts as zeros of its declared shape, with `past` = 0."""
+        """Set every state tensor to zeros of its declared shape, with `past` = 0."""
         sizes = {"batch": batch_size, "past": 0}
         self.past_length = 0
         self.state = [
@@ -239,7 +234,7 @@ class ONNXModel:
         ]
 
     def _restart(self, kept: int) -> Array:
-        """Clears the state and returns the last `kept` tokens, which are to be read again."""
+        """Clear the state and return the last `kept` tokens, which are to be read again."""
         older_BT, newer_BT = self.history_BT[:, :-kept], self.history_BT[:, -kept:]
         self._clear_state(len(newer_BT))
         for state_input, state in zip(self.state_inputs, self.state, strict=True):
@@ -257,7 +252,7 @@ def generate(
     temperature: float = 1.0,
     seed: int | None = None,
 ) -> Iterator[int]:
-    """Yields the token ids that continue `ids`, until the boundary token or `max_tokens`.
+    """Yield the token ids that continue `ids`, until the boundary token or `max_tokens`.
 
     Args:
         ids: the prompt, at least one token.

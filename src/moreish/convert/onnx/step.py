@@ -3,12 +3,11 @@
 The state of a `Model` may be any object. Here it is a flat tuple of tensors that all start as
 zeros, so that a program needs to know only their shapes.
 
-B batch, T time (new positions), S all positions (earlier and new), V vocabulary, N auxiliary
-features.
+B batch, T new positions, S all positions (earlier and new), V vocabulary, N auxiliary features.
 """
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -38,18 +37,27 @@ class StateSpec(NamedTuple):
 
 
 class ExportableModel(nn.Module, ABC):
-    """One decoding step of a model as a function of tensors."""
+    """One decoding step of a model as a function of tensors.
 
-    @property
-    @abstractmethod
-    def state_specs(self) -> dict[str, StateSpec]:
-        """The state tensors by name, in order."""
+    Attributes:
+        state_specs: the state tensors by name, in order. The first one may hold the last tokens, as
+            id + 1, so that 0 marks a position before the start.
+    """
+
+    takes_features = False
+    """Whether `step` takes auxiliary features as a third argument, (B, T, N)."""
+
+    def __init__(self, model: Any, num_tokens: int = 0, name: str = "last_tokens") -> None:
+        """`num_tokens`: the number of last tokens in the state, under this name."""
+        super().__init__()
+        self.model, self.num_tokens = model, num_tokens
+        self.state_specs: dict[str, StateSpec] = {}
+        if num_tokens:
+            self.state_specs[name] = StateSpec((BATCH, num_tokens), torch.int64)
 
     @abstractmethod
-    def step(
-        self, tokens_BT: Tensor, state: Tensors, features_BTN: Tensor | None = None
-    ) -> tuple[Tensor, Tensors]:
-        """Reads tokens.
+    def step(self, tokens_BT: Tensor, state: Tensors) -> tuple[Tensor, Tensors]:
+        """Read tokens.
 
         Returns:
             (B, T, V) the logits after each token, and the state after the last one.
@@ -59,18 +67,9 @@ class ExportableModel(nn.Module, ABC):
         logits_BTV, state = self.step(tokens_BT, state)
         return logits_BTV, *state
 
-
-class TokenHistory:
-    """State that holds the last tokens, as id + 1, so that 0 marks a position before the start."""
-
-    def __init__(self, length: int, name: str = "last_tokens") -> None:
-        self.length, self.name = length, name
-
-    @property
-    def state_specs(self) -> dict[str, StateSpec]:
-        return {self.name: StateSpec((BATCH, self.length), torch.int64)} if self.length else {}
-
     def append(self, tokens_BT: Tensor, state: Tensors) -> tuple[Tensor, Tensors]:
-        """Returns (B, S) the kept and the new tokens as id + 1, and the new state."""
+        """Return (B, S) the last tokens of the state and the new tokens, -1 before the start, and
+        the state with the tokens that are now last."""
         shifted_BS = torch.cat([*state, tokens_BT + 1], dim=1)
-        return shifted_BS, (shifted_BS[:, shifted_BS.shape[1] - self.length :],) if state else ()
+        last_tokens = (shifted_BS[:, shifted_BS.shape[1] - self.num_tokens :],) if state else ()
+        return shifted_BS - 1, last_tokens

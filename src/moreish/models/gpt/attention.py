@@ -31,17 +31,22 @@ class Attention(nn.Module):
         self,
         x_BTC: Float[Tensor, "B T C"],
         rope: RopeTable | None,
-        cache_view: CacheView | None = None,
+        cache: CacheView | list[CacheView] | None = None,
     ) -> tuple[Float[Tensor, "B T C"], tuple[Tensor, Tensor]]:
         """Return the output for the new positions, and their keys and values, each (B, H, T, D).
 
         Args:
             rope: the new positions' rotary table, if the model has one.
-            cache_view: this layer's part of the cache; None: there is no past.
+            cache: this layer's part of the cache, or of the cache of every row; None: no past.
         """
         q_BHTD, k_BHTD, v_BHTD = self.split_heads(x_BTC, rope)
-        seen = (k_BHTD, v_BHTD) if cache_view is None else cache_view.update(k_BHTD, v_BHTD)
-        return self.project(self.attend(q_BHTD, *seen)), (k_BHTD, v_BHTD)
+        if isinstance(cache, list):
+            rows = zip(cache, q_BHTD.split(1), k_BHTD.split(1), v_BHTD.split(1), strict=True)
+            y_BHTD = torch.cat([self.attend(q, *view.update(k, v)) for view, q, k, v in rows])
+        else:
+            seen = (k_BHTD, v_BHTD) if cache is None else cache.update(k_BHTD, v_BHTD)
+            y_BHTD = self.attend(q_BHTD, *seen)
+        return self.out(y_BHTD.transpose(1, 2).flatten(2)), (k_BHTD, v_BHTD)
 
     def split_heads(self, x_BTC: Tensor, rope: RopeTable | None) -> tuple[Tensor, ...]:
         """Return queries, keys and values, each (B, H, T, D)."""
@@ -63,7 +68,7 @@ class Attention(nn.Module):
         k_BHSD: Float[Tensor, "B K S D"],
         v_BHSD: Float[Tensor, "B K S D"],
     ) -> Float[Tensor, "B H T D"]:
-        """Scaled dot-product attention of the T newest of S positions."""
+        """Compute scaled dot-product attention of the T newest of S positions."""
         new, seen = q_BHTD.shape[2], k_BHSD.shape[2]
         mask_TS = None
         if 1 < new < seen:  # each new position attends to the `context` positions up to itself
@@ -80,11 +85,6 @@ class Attention(nn.Module):
             is_causal=new == seen,
             scale=self.scale,
         )
-
-    def project(self, y_BHTD: Float[Tensor, "B H T D"]) -> Float[Tensor, "B T C"]:
-        """Concatenate the heads and apply the output layer."""
-        y_BTC: Tensor = self.out(y_BHTD.transpose(1, 2).flatten(2))
-        return y_BTC
 
     def attention_weights(
         self, x_BTC: Float[Tensor, "B T C"], rope: RopeTable | None

@@ -3,12 +3,13 @@
 B batch, T new positions, C model width.
 """
 
+from typing import Any
+
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from moreish.models.gpt.attention import Attention
 from moreish.models.gpt.config import GPTConfig
-from moreish.models.gpt.kv_cache import CacheView
 from moreish.models.gpt.layers import FeedForward, RopeTable, norm_layer
 
 
@@ -26,22 +27,17 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
-        self,
-        x_BTC: Float[Tensor, "B T C"],
-        rope: RopeTable | None,
-        cache_view: CacheView | None = None,
+        self, x_BTC: Float[Tensor, "B T C"], rope: RopeTable | None, cache: Any = None
     ) -> tuple[Float[Tensor, "B T C"], tuple[Tensor, Tensor]]:
-        """Return the block's output, and the new positions' keys and values; see `Attention`."""
-        y_BTC, keys_values = self.attention(self.attention_input(x_BTC), rope, cache_view)
-        return self.after_attention(x_BTC, y_BTC), keys_values
+        """Return the output, and the keys and values that `Attention` returns for `rope` and
+        `cache`."""
+        y_BTC, keys_values = self.attention(self.attention_input(x_BTC), rope, cache)
+        x_BTC = x_BTC + self.dropout(y_BTC)
+        if self.pre_norm:
+            y_BTC = self.feedforward(self.norm_feedforward(x_BTC))
+            return x_BTC + self.dropout(y_BTC), keys_values
+        x_BTC = self.norm_attention(x_BTC)
+        return self.norm_feedforward(x_BTC + self.dropout(self.feedforward(x_BTC))), keys_values
 
     def attention_input(self, x_BTC: Tensor) -> Tensor:
         return self.norm_attention(x_BTC) if self.pre_norm else x_BTC
-
-    def after_attention(self, x_BTC: Tensor, y_BTC: Tensor) -> Tensor:
-        """Return the block's output, given its input and what attention made of it."""
-        x_BTC = x_BTC + self.dropout(y_BTC)
-        if self.pre_norm:
-            return x_BTC + self.dropout(self.feedforward(self.norm_feedforward(x_BTC)))
-        x_BTC = self.norm_attention(x_BTC)
-        return self.norm_feedforward(x_BTC + self.dropout(self.feedforward(x_BTC)))

@@ -71,7 +71,7 @@ class GPTConfig(ModelConfig):
             raise ValueError(f"{self.heads} heads do not divide by {self.kv_heads} kv_heads")
         return self
 
-    def for_data(self, longest_item: int | None, vocab_size: int) -> "GPTConfig":
+    def for_data(self, longest_item: int | None, vocab_size: int) -> ModelConfig:
         """For items, use width 64 and a context that just holds the longest, unless they are set.
 
         An item of n tokens is n + 1 predictions, the first of them from the boundary.
@@ -79,6 +79,4 @@ class GPTConfig(ModelConfig):
         if longest_item is None:
             return self
         width = self.width if 64 % self.heads else 64
-        fitted = {"width": width, "context": min(self.context, longest_item + 1)}
-        unset = {k: v for k, v in fitted.items() if k not in self.model_fields_set}
-        return type(self).model_validate(self.model_dump() | unset)
+        return self.with_defaults(width=width, context=min(self.context, longest_item + 1))

@@ -50,7 +50,7 @@ class Cache(NamedTuple):
 
     @classmethod
     def of(cls, keys_values: list[tuple[Tensor, Tensor]]) -> "Cache":
-        """A full cache, from each layer's keys and values."""
+        """Return a full cache of each layer's keys and values."""
         keys, values = map(list, zip(*keys_values, strict=True))
         end = keys[0].shape[2]
         return cls(keys, values, end, [end])
@@ -59,7 +59,7 @@ class Cache(NamedTuple):
         """Take `new` positions, for which `ensure_capacity` has made room.
 
         Returns:
-            a view for each layer, and the cache as it is once every layer has updated its view.
+            A view for each layer, and the cache as it is once every layer has updated its view.
         """
         begin, end = max(0, self.end + 1 - context), self.end + new
         parts = [
@@ -101,7 +101,7 @@ def ensure_capacity(
 
 
 def _slice(layers: Layers, begin: int, end: int) -> list[Tensor] | tuple[Tensor, ...]:
-    """Of each layer the positions from `begin` to before `end`."""
+    """Return each layer's positions from `begin` to before `end`."""
     if isinstance(layers, Tensor):
         return layers.narrow(3, begin, end - begin).unbind(1)
     return [layer_BHRD.narrow(2, begin, end - begin) for layer_BHRD in layers]

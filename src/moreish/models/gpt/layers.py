@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from moreish.models.gpt.config import ROTARY_BASE, GPTConfig
 
 RopeTable = tuple[Tensor, Tensor]
-"""Cosines and signed sines of each position, each (T, D); see `rope_table`."""
+"""Cosines and signed sines of each position, both (*T, D); see `rope_table`."""
 
 HASH_MULTIPLIER = 2_654_435_761
 """2^32 over the golden ratio (Knuth's multiplicative hashing)."""
@@ -26,7 +26,7 @@ def norm_layer(config: GPTConfig) -> nn.Module:
 
 
 def rope_table(
-    positions_T: Int[Tensor, " T"], head_width: int, base: float = ROTARY_BASE
+    position_T: Int[Tensor, "*T"], head_width: int, base: float = ROTARY_BASE
 ) -> RopeTable:
     """Compute the rotary embedding (RoPE, Su et al. 2021) of positions, for `apply_rope`.
 
@@ -34,10 +34,10 @@ def rope_table(
     the product of a query and a key depends on their distance alone. An odd last component stays.
     """
     half = head_width // 2
-    frequency_D = base ** (-torch.arange(half, device=positions_T.device) / half)
-    angle_TD = positions_T[:, None] * frequency_D
+    frequency_D = base ** (-torch.arange(half, device=position_T.device) / half)
+    angle_TD = position_T[..., None] * frequency_D
     cosine_TD, sine_TD = angle_TD.cos(), angle_TD.sin()
-    rest_TD = cosine_TD.new_ones(positions_T.shape[0], head_width % 2)
+    rest_TD = cosine_TD.new_ones(*position_T.shape, head_width % 2)
     return (
         torch.cat([cosine_TD, cosine_TD, rest_TD], dim=-1),
         torch.cat([-sine_TD, sine_TD, 0 * rest_TD], dim=-1),
@@ -65,27 +65,32 @@ class NgramEmbedding(nn.Module):
         self.length, self.vocab_size = length, vocab_size
         self.dropout = config.ngram_embedding_dropout
 
-    def forward(self, seen_BS: Int[Tensor, "B S"], new: int) -> Float[Tensor, "B T C"]:
-        """Return the embeddings of the n-grams that end with each of the last `new` tokens."""
-        whole = min(new, max(0, seen_BS.shape[1] - self.length + 1))
-        ends = range(seen_BS.shape[1] - self.length + 1, seen_BS.shape[1] + 1)
-        x_BTC = self.table(self.row_ids([seen_BS[:, end - whole : end] for end in ends]))
-        if self.training and self.dropout:
-            kept_BT1 = torch.rand_like(x_BTC[..., :1]) >= self.dropout
-            x_BTC = x_BTC * kept_BT1 / (1 - self.dropout)
-        return F.pad(x_BTC, (0, 0, new - whole, 0))
+    def forward(
+        self, seen_BS: Int[Tensor, "B S"], new: int | torch.SymInt
+    ) -> Float[Tensor, "B T C"]:
+        """Return the embeddings of the n-grams that end with each of the last `new` tokens.
 
-    def row_ids(self, tokens: list[Int[Tensor, "B T"]]) -> Int[Tensor, "B T"]:
-        """Return the table's rows for n-grams, given their tokens, the oldest first."""
-        row_BT = torch.zeros_like(tokens[0])
-        for token_BT in tokens:
+        Args:
+            seen_BS: tokens up to the newest; -1 stands for positions before the first.
+            new: a symbolic number while the model is exported.
+        """
+        before, seen = self.length - 1, seen_BS.shape[1]
+        seen_BS = F.pad(seen_BS, (before, 0), value=-1)[:, -(before + new) :]
+        row_BT = torch.zeros_like(seen_BS[:, before:])
+        for i in range(self.length):
+            token_BT = seen_BS[:, i : i + new].clamp(min=0)
             if self.is_exact:
                 row_BT = row_BT * self.vocab_size + token_BT
             else:
                 row_BT = (row_BT * HASH_MULTIPLIER + token_BT + 1) % 2**31
         if not self.is_exact:
             row_BT = (row_BT ^ (row_BT >> 15)) % self.table.num_embeddings
-        return row_BT
+        x_BTC = self.table(row_BT) * (seen_BS[:, :new] >= 0)[..., None]
+        if self.training and self.dropout:
+            missing = int(min(new, max(0, before + new - seen)))
+            kept_BT1 = torch.rand_like(x_BTC[:, missing:, :1]) >= self.dropout
+            x_BTC = x_BTC * F.pad(kept_BT1, (0, 0, missing, 0)) / (1 - self.dropout)
+        return x_BTC
 
 
 class FeedForward(nn.Module):

@@ -5,6 +5,7 @@ N auxiliary features, V vocabulary.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple, final
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from moreish.models.base import Model, State
+from moreish.models.base import Logits, Model, State, Tokens
 from moreish.models.gpt.block import Block
 from moreish.models.gpt.config import GPTConfig
 from moreish.models.gpt.init import init_weights
@@ -74,60 +75,49 @@ class GPT(Model):
 
     def forward(
         self,
-        tokens_BT: Int[Tensor, "B T"],
+        tokens_BT: Tokens,
         state: State = None,
         features_BTN: Float[Tensor, "B T N"] | None = None,
-    ) -> tuple[Float[Tensor, "B T V"], State]:
+    ) -> tuple[Logits, State]:
         new = tokens_BT.shape[1]
         if new > self.context:
             raise ValueError(f"{new} tokens at once, but the context holds {self.context}")
-        learned = self.position is not None
-        seen_BS, features_BSN = tokens_BT, features_BTN if learned else None
         cache: Cache | None = None
         views: Sequence[CacheView | None] = [None] * len(self.blocks)
         if state is not None:
-            seen_BS = torch.cat([state.tokens_BS, tokens_BT], dim=1)
-            if features_BSN is not None:
-                features_BSN = torch.cat([state.features_BSN, features_BSN], dim=1)
-            if learned and state.cache.end + new > self.context:
-                recent = max(new, self.context // 2)
-                features_BSN = None if features_BSN is None else features_BSN[:, -recent:]
-                logits_BTV, state = self(seen_BS[:, -recent:], None, features_BSN)
-                return logits_BTV[:, -new:], state
-            views, cache = self._ensure_capacity(state.cache, new).extend(new, self.context)
-        end = new if cache is None else cache.end
-        x_BTC, rope = self._embed(seen_BS, range(end - new, end), features_BTN)
+            state = self._drop_older_half(state, new)
+            views, cache = self._extend_cache(state.cache, new)
+        seen_BS, features_BSN = self._append(state, tokens_BT, features_BTN)
+        end = cache.end if cache else new
+        position_1T = torch.arange(end - new, end, device=tokens_BT.device)[None]
+        x_BTC, rope = self._embed(seen_BS, position_1T, features_BTN)
         keys_values = []
         for block, view in zip(self.blocks, views, strict=True):
-            x_BTC, new_keys_values = self._run(block, x_BTC, rope, view)
+            run: Any = block
+            if self.activation_checkpointing and self.training:
+                run = partial(checkpoint, block, use_reentrant=False)
+            x_BTC, new_keys_values = run(x_BTC, rope, view)
             keys_values.append(new_keys_values)
         cache = cache or Cache.of(keys_values)
         return self.to_logits(x_BTC), GPTState(seen_BS[:, -self.kept_tokens :], features_BSN, cache)
 
     def _embed(
-        self, seen_BS: Tensor, positions: range, features_BTN: Tensor | None = None
+        self, seen_BS: Tensor, position_BT: Tensor, features_BTN: Tensor | None
     ) -> tuple[Tensor, RopeTable | None]:
         """Return the first block's input for the newest tokens, and their rotary table."""
-        new = len(positions)
+        new, rope = position_BT.shape[1], None
         x_BTC = self.embedding(seen_BS[:, -new:])
         if self.feature_projection is not None:
             x_BTC = x_BTC + self.feature_projection(features_BTN)
         for ngram_embedding in self.ngram_embeddings:
             x_BTC = x_BTC + ngram_embedding(seen_BS, new)
         if self.position is not None:
-            x_BTC = x_BTC + self.position.weight[positions.start : positions.stop]
-        rope = None
+            x_BTC = x_BTC + self.position(position_BT)
         if self.rotary_base is not None:
-            positions_T = torch.arange(positions.start, positions.stop, device=seen_BS.device)
-            rope = rope_table(positions_T, self.head_width, self.rotary_base)
+            rope = rope_table(position_BT[:, None], self.head_width, self.rotary_base)
         return self.dropout(x_BTC), rope
 
-    def _run(self, block: nn.Module, *inputs: Any) -> Any:
-        if self.activation_checkpointing and self.training:
-            return checkpoint(block, *inputs, use_reentrant=False)
-        return block(*inputs)
-
-    def to_logits(self, x_BTC: Float[Tensor, "B T C"]) -> Float[Tensor, "B T V"]:
+    def to_logits(self, x_BTC: Float[Tensor, "B T C"]) -> Logits:
         """Map the last block's output to logits."""
         logits_BTV = self.head(self.norm(x_BTC))
         if self.softcap:
@@ -135,10 +125,11 @@ class GPT(Model):
         return logits_BTV
 
     def attention_maps(
-        self, tokens_BT: Int[Tensor, "B T"], features_BTN: Float[Tensor, "B T N"] | None = None
+        self, tokens_BT: Tokens, features_BTN: Float[Tensor, "B T N"] | None = None
     ) -> list[Float[Tensor, "B H T T"]]:
         """Return each layer's attention weights: rows of positions, which sum to 1."""
-        x_BTC, rope = self._embed(tokens_BT, range(tokens_BT.shape[1]), features_BTN)
+        position_1T = torch.arange(tokens_BT.shape[1], device=tokens_BT.device)[None]
+        x_BTC, rope = self._embed(tokens_BT, position_1T, features_BTN)
         maps = []
         for block in self.blocks:
             assert isinstance(block, Block)
@@ -150,75 +141,57 @@ class GPT(Model):
         self,
         token_R: Int[Tensor, " R"],
         states: Sequence[State],
-        features_RN: Float[Tensor, "R N"] | None = None,
+        features_R1N: Float[Tensor, "R 1 N"] | None = None,
     ) -> tuple[Float[Tensor, "R V"], list[State]]:
         """Every text has its own cache, of its own length: only attention, which is the smaller
         part of the work, runs text by text."""
-        states = [self._with_room(state) for state in states]
-        extended = [
-            self._ensure_capacity(state.cache, 1).extend(1, self.context) for state in states
-        ]
-        views_RL, caches = zip(*extended, strict=True)
-        x_R1C, rope = self._embed_rows(token_R, states, [cache.end - 1 for cache in caches])
-        if self.feature_projection is not None:
-            x_R1C = x_R1C + self.feature_projection(features_RN)[:, None]
-        for block, views_R in zip(self.blocks, zip(*views_RL, strict=True), strict=True):
-            assert isinstance(block, Block)
-            qkv = block.attention.split_heads(block.attention_input(x_R1C), rope)
-            rows = zip(views_R, *(part_RH1D.split(1) for part_RH1D in qkv), strict=True)
-            y_RH1D = torch.cat(
-                [block.attention.attend(q, *view.update(k, v)) for view, q, k, v in rows]
-            )
-            x_R1C = block.after_attention(x_R1C, block.attention.project(y_RH1D))
+        states = [self._drop_older_half(state, 1) for state in states]
+        views_RL, caches = zip(*(self._extend_cache(s.cache, 1) for s in states), strict=True)
+        seen_RS = token_R[:, None]
+        if reach := len(self.ngram_embeddings):  # tokens before the newest
+            pasts = [F.pad(s.tokens_BS, (reach, 0), value=-1)[:, -reach:] for s in states]
+            seen_RS = torch.cat([torch.cat(pasts), seen_RS], dim=1)
+        position_R1 = torch.tensor([[cache.end - 1] for cache in caches], device=token_R.device)
+        x_R1C, rope = self._embed(seen_RS, position_R1, features_R1N)
+        for block, *views_R in zip(self.blocks, *views_RL, strict=True):
+            x_R1C, _ = block(x_R1C, rope, views_R)
         new_states: list[State] = []
         for row, (state, cache) in enumerate(zip(states, caches, strict=True)):
-            tokens_BS = torch.cat([state.tokens_BS, token_R[row, None, None]], dim=1)
-            features_BSN = state.features_BSN
-            if features_BSN is not None and features_RN is not None:
-                features_BSN = torch.cat([features_BSN, features_RN[row, None, None]], dim=1)
-            new_states.append(GPTState(tokens_BS[:, -self.kept_tokens :], features_BSN, cache))
+            features_11N = None if features_R1N is None else features_R1N[row, None]
+            seen_BS, features_BSN = self._append(state, token_R[row, None, None], features_11N)
+            new_states.append(GPTState(seen_BS[:, -self.kept_tokens :], features_BSN, cache))
         return self.to_logits(x_R1C)[:, 0], new_states
 
-    def _ensure_capacity(self, cache: Cache, new: int) -> Cache:
-        return ensure_capacity(
+    def _append(
+        self, state: GPTState | None, tokens_BT: Tensor, features_BTN: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the tokens of a state and new ones, and their features if they are kept."""
+        if self.position is None:
+            features_BTN = None
+        if state is None:
+            return tokens_BT, features_BTN
+        if features_BTN is not None and state.features_BSN is not None:
+            features_BTN = torch.cat([state.features_BSN, features_BTN], dim=1)
+        return torch.cat([state.tokens_BS, tokens_BT], dim=1), features_BTN
+
+    def _extend_cache(self, cache: Cache, new: int) -> tuple[list[CacheView], Cache]:
+        cache = ensure_capacity(
             cache, new, context=self.context, limit=self.max_cached, rotary_base=self.rotary_base
         )
+        return cache.extend(new, self.context)
 
-    def _with_room(self, state: State) -> State:
-        """Return `state`, or if its learned positions are all taken, the state after its newer half
-        without one token: with the next token, `forward` would read as many."""
-        if self.position is None or state.cache.end < self.context:
+    def _drop_older_half(self, state: GPTState, new: int) -> GPTState:
+        """Return `state` if it has room for `new` learned positions. Otherwise, read as many of its
+        last tokens again as make half a context with the new ones."""
+        if self.position is None or state.cache.end + new <= self.context:
             return state
         tokens_BS, features_BSN, cache = state
-        kept = max(1, self.context // 2) - 1
+        kept = max(0, self.context // 2 - new)
         if features_BSN is not None:
             features_BSN = features_BSN[:, features_BSN.shape[1] - kept :]
         if kept == 0:
             return GPTState(tokens_BS[:, :0], features_BSN, cache._replace(end=0))
         return self(tokens_BS[:, -kept:], None, features_BSN)[1]
-
-    def _embed_rows(
-        self, token_R: Tensor, states: Sequence[GPTState], positions: list[int]
-    ) -> tuple[Float[Tensor, "R 1 C"], RopeTable | None]:
-        """As `_embed`, without features, for one new token of each text at its own position."""
-        x_RC = self.embedding(token_R)
-        position_R = torch.tensor(positions, device=token_R.device)
-        if self.ngram_embeddings:
-            reach = len(self.ngram_embeddings)  # tokens before the last one
-            pasts = [state.tokens_BS[:, -reach:] for state in states]
-            length_R = torch.tensor([past.shape[1] for past in pasts], device=token_R.device)
-            past_RS = torch.cat([F.pad(past, (reach - past.shape[1], 0)) for past in pasts])
-            seen_RS = torch.cat([past_RS, token_R[:, None]], dim=1)
-            for ngram_embedding in self.ngram_embeddings:
-                assert isinstance(ngram_embedding, NgramEmbedding)
-                is_whole_R1 = (length_R >= ngram_embedding.length - 1)[:, None]
-                x_RC = x_RC + ngram_embedding(seen_RS, 1)[:, 0] * is_whole_R1
-        if self.position is not None:
-            x_RC = x_RC + self.position(position_R)
-        if self.rotary_base is None:
-            return x_RC[:, None], None
-        cosine_RD, sine_RD = rope_table(position_R, self.head_width, self.rotary_base)
-        return x_RC[:, None], (cosine_RD[:, None, None], sine_RD[:, None, None])
 
 
 def _rename_old_keys(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:

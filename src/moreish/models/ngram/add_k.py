@@ -6,14 +6,12 @@ B batch, T positions, P positions (B·T), K context (order - 1), V vocabulary, G
 from typing import Literal, final
 
 import torch
-from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
 from moreish.data import TokenDataset
-from moreish.models.base import CountBasedModel, ModelConfig, State
+from moreish.models.base import CountBasedModel, Logits, ModelConfig, State, Tokens
 from moreish.models.ngram.counts import check_order, count_ngrams
-from moreish.tokenizers import BOUNDARY_ID
 
 
 class NGramConfig(ModelConfig):
@@ -32,7 +30,6 @@ class NGram(CountBasedModel):
     """
 
     Config = NGramConfig
-    training_defaults = {}
 
     grams_G: Tensor
     counts_G: Tensor
@@ -40,11 +37,10 @@ class NGram(CountBasedModel):
     def __init__(self, config: NGramConfig, vocab_size: int) -> None:
         """Raises MoreishError when an n-gram does not fit into 63 bits."""
         check_order(config.order, vocab_size)
-        super().__init__(vocab_size, context=max(1, config.order - 1), max_length=None)
-        self.order, self.add_k = config.order, config.add_k
+        super().__init__(vocab_size, config.order)
+        self.add_k = config.add_k
         self.register_buffer("grams_G", torch.empty(0, dtype=torch.int64))
         self.register_buffer("counts_G", torch.empty(0, dtype=torch.int64))
-        self.register_load_state_dict_pre_hook(_resize_buffers)
 
     def fit_counts(self, tokens: TokenDataset) -> None:
         grams_G, counts_G = count_ngrams(tokens, self.order, self.vocab_size)
@@ -53,20 +49,15 @@ class NGram(CountBasedModel):
     def num_counts(self) -> int:
         return len(self.counts_G)
 
-    def forward(
-        self, tokens_BT: Int[Tensor, "B T"], state: State = None
-    ) -> tuple[Float[Tensor, "B T V"], State]:
-        past = self.context - 1
-        if state is None:
-            state = tokens_BT.new_full((len(tokens_BT), past), BOUNDARY_ID)
-        seen_BS = torch.cat([state, tokens_BT], dim=1)
+    def forward(self, tokens_BT: Tokens, state: State = None) -> tuple[Logits, State]:
+        window_BTK, state = self.windows(tokens_BT, state)
         if self.order == 1:
             context_BT = torch.zeros_like(tokens_BT)
         else:
             digits_K = self.vocab_size ** torch.arange(self.context - 1, -1, -1)
-            context_BT = (seen_BS.unfold(1, self.context, 1) * digits_K.to(seen_BS)).sum(-1)
+            context_BT = (window_BTK * digits_K.to(window_BTK)).sum(-1)
         logits_BTV = self._log_probabilities(context_BT.flatten()).unflatten(0, context_BT.shape)
-        return logits_BTV, seen_BS[:, seen_BS.shape[1] - past :]
+        return logits_BTV, state
 
     def _log_probabilities(self, context_P: Tensor) -> Tensor:
         size = self.vocab_size
@@ -83,10 +74,3 @@ class NGram(CountBasedModel):
         never_P1 = total_P1 == 0
         shares_PV = torch.where(never_P1, 1 / size, counts_PV / total_P1.where(~never_P1, 1.0))
         return shares_PV.log().float()
-
-
-def _resize_buffers(module: NGram, state: dict[str, Tensor], prefix: str, *_: object) -> None:
-    """Resize the buffers to those that are loaded."""
-    for name in ("grams_G", "counts_G"):
-        if (saved := state.get(prefix + name)) is not None:
-            setattr(module, name, torch.empty_like(saved))

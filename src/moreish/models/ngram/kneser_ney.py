@@ -5,6 +5,7 @@ S a selection of the positions, F n-grams found, G distinct n-grams, C distinct 
 """
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Literal, final
 
 import numpy as np
@@ -14,7 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from moreish.data import TokenDataset
-from moreish.models.base import CountBasedModel, ModelConfig, State
+from moreish.models.base import CountBasedModel, Logits, ModelConfig, State, Tokens
 from moreish.models.ngram.counts import Folds, check_order, max_order
 from moreish.models.ngram.discounts import TABLE_NAMES, Tables, discounted_tables
 from moreish.tokenizers import BOUNDARY_ID
@@ -37,21 +38,16 @@ class KneserNeyConfig(ModelConfig):
     window of running text, so that only shorter contexts are looked up. By default what suits the
     data."""
 
-    def for_data(self, longest_item: int | None, vocab_size: int) -> "KneserNeyConfig":
+    def for_data(self, longest_item: int | None, vocab_size: int) -> ModelConfig:
         """Use order 6 for items and 7 for running text, or the longest whose n-grams fit into an
         integer, unless it is set."""
-        text = longest_item is None
-        fitted = {
-            "order": min(7 if text else 6, max_order(vocab_size)),
-            "start": "unknown" if text else "boundary",
-        }
-        unset = {k: v for k, v in fitted.items() if k not in self.model_fields_set}
-        return self.model_copy(update=unset)
+        order, start = (7, "unknown") if longest_item is None else (6, "boundary")
+        return self.with_defaults(order=min(order, max_order(vocab_size)), start=start)
 
 
 @final
 class KneserNey(CountBasedModel):
-    """Every count is discounted_tables, and the mass goes to the next shorter context.
+    """Every count is discounted, and the mass goes to the next shorter context.
 
     p(token | context) = (count - D(count)) / total + gamma(context) · p(token | shorter context),
     down to 1/V, where gamma is the backoff mass: 1 for an unseen context. Below the longest order,
@@ -60,40 +56,32 @@ class KneserNey(CountBasedModel):
     """
 
     Config = KneserNeyConfig
-    training_defaults = {}
 
     def __init__(self, config: KneserNeyConfig, vocab_size: int) -> None:
         """Raises MoreishError when an n-gram does not fit into 63 bits."""
         check_order(config.order, vocab_size)
-        super().__init__(vocab_size, context=max(1, config.order - 1), max_length=None)
-        self.config, self.order = config, config.order
+        super().__init__(vocab_size, config.order)
+        self.config = config
         self.before = UNKNOWN if config.start == "unknown" else BOUNDARY_ID
-        self._rows: list[Tensor] = []
+        self.dense_rows: list[Tensor] = []
         for m in range(1, self.order + 1):
             for name in TABLE_NAMES:
                 self.register_buffer(f"{name}_{m}", torch.empty(0))
-        self.register_load_state_dict_pre_hook(_resize_buffers)
+        self.register_load_state_dict_pre_hook(_drop_dense_rows)
 
     def fit_counts(self, tokens: TokenDataset) -> None:
-        self._set_tables([discounted_tables(tokens, self.order, self.vocab_size)])
+        self.set_tables([discounted_tables(tokens, self.order, self.vocab_size)])
 
     def fit_folds(self, folds: Folds) -> None:
         """Count the text once for each fold, leaving that fold out; `log_probs_by_order` then needs
         `fold_BT`."""
-        with ThreadPoolExecutor(
-            max_workers=torch.get_num_threads()
-        ) as pool:  # NumPy releases the GIL
-            counted = pool.map(
-                lambda part: discounted_tables(
-                    folds.tokens, self.order, self.vocab_size, folds, part
-                ),
-                range(folds.number),
-            )
-            self._set_tables(list(counted))
+        count = partial(discounted_tables, folds.tokens, self.order, self.vocab_size, folds)
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # NumPy releases the GIL
+            self.set_tables(list(pool.map(count, range(folds.number))))
 
-    def _set_tables(self, folds: list[list[Tables]]) -> None:
+    def set_tables(self, folds: list[list[Tables]]) -> None:
         """Concatenate the tables of all folds; a context's first digit is its fold."""
-        self._rows = []
+        self.dense_rows = []
         for m in range(1, self.order + 1):
             of_folds = [orders.pop(0) for orders in folds]
             ends = np.cumsum([0] + [len(tables["targets"]) for tables in of_folds])
@@ -101,8 +89,8 @@ class KneserNey(CountBasedModel):
                 tables["contexts"] = tables["contexts"] + fold * self.vocab_size ** (m - 1)
                 tables["first"] = tables["first"][min(1, fold) :] + end
             for name in TABLE_NAMES:
-                pieces = [tables[name] for tables in of_folds]
-                table = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+                parts = [tables[name] for tables in of_folds]
+                table = np.concatenate(parts) if len(parts) > 1 else parts[0]
                 setattr(self, f"{name}_{m}", torch.from_numpy(table))
 
     def num_counts(self) -> int:
@@ -112,15 +100,13 @@ class KneserNey(CountBasedModel):
             for m in range(1, self.order + 1)
         )
 
-    def forward(
-        self, tokens_BT: Int[Tensor, "B T"], state: State = None
-    ) -> tuple[Float[Tensor, "B T V"], State]:
+    def forward(self, tokens_BT: Tokens, state: State = None) -> tuple[Logits, State]:
         logp_BTMV, _, state = self.log_probs_by_order(tokens_BT, state, orders=1)
         return logp_BTMV[:, :, 0], state
 
     def log_probs_by_order(
         self,
-        tokens_BT: Int[Tensor, "B T"],
+        tokens_BT: Tokens,
         state: State = None,
         *,
         orders: int | None = None,
@@ -132,35 +118,21 @@ class KneserNey(CountBasedModel):
             orders: return only so many of the longest orders, the longest last; None: all.
             fold_BT: the fold (see `fit_folds`) that each position's counts must leave out.
         """
-        past = self.context - 1
         if state is None:
-            state = tokens_BT.new_full((len(tokens_BT), past), self.before)
+            state = tokens_BT.new_full((len(tokens_BT), self.context - 1), self.before)
             if self.config.start == "boundary":  # a window within an item
                 state[tokens_BT[:, 0] != BOUNDARY_ID] = UNKNOWN
-        seen_BS = torch.cat([state, tokens_BT], dim=1)
-        window_BTK = seen_BS.unfold(1, self.context, 1)
+        window_BTK, state = self.windows(tokens_BT, state)
         digits_K = self.vocab_size ** torch.arange(self.context - 1, -1, -1)
-        context_P = (window_BTK.clamp(min=0) * digits_K.to(seen_BS)).sum(-1).flatten()
+        context_P = (window_BTK.clamp(min=0) * digits_K.to(window_BTK)).sum(-1).flatten()
         length_P = (window_BTK != UNKNOWN).sum(-1).flatten()
         fold_P = torch.zeros_like(context_P) if fold_BT is None else fold_BT.flatten()
-        logp_PMV, backoff_PM = self._look_up(context_P, length_P, fold_P, orders or self.order)
-        logp_BTMV, backoff_BTM = (x.unflatten(0, tokens_BT.shape) for x in (logp_PMV, backoff_PM))
-        return logp_BTMV, backoff_BTM, seen_BS[:, seen_BS.shape[1] - past :]
-
-    def _look_up(
-        self,
-        context_P: Int[Tensor, " P"],
-        length_P: Int[Tensor, " P"],
-        fold_P: Int[Tensor, " P"],
-        orders: int,
-    ) -> tuple[Float[Tensor, "P M V"], Float[Tensor, "P M"]]:
-        """Interpolate from the shortest context to the longest."""
-        rows = self._dense_rows()
+        orders, rows = orders or self.order, self._compute_dense_rows()
         probs_PV = torch.full((len(context_P), self.vocab_size), 1 / self.vocab_size)
         probs_PV = probs_PV.to(context_P.device)
         logp_PMV = probs_PV.new_empty(len(context_P), orders, self.vocab_size)
         backoff_PM = probs_PV.new_ones(len(context_P), orders)
-        for m in range(1, self.order + 1):
+        for m in range(1, self.order + 1):  # from the shortest context to the longest
             digit = self.vocab_size ** (m - 1)
             contexts_C = self.get_buffer(f"contexts_{m}")
             key_P = context_P % digit + fold_P * digit
@@ -171,12 +143,12 @@ class KneserNey(CountBasedModel):
             else:
                 (row_S,) = torch.nonzero(seen_P, as_tuple=True)
                 self._interpolate(m, probs_PV, row_S, index_P[row_S])
-            if m > self.order - orders:
-                column = m - 1 - self.order + orders
+            if (column := m - 1 - self.order + orders) >= 0:
                 torch.log(probs_PV, out=logp_PMV[:, column])
                 gammas_C = self.get_buffer(f"gammas_{m}")
                 backoff_PM[:, column] = torch.where(seen_P, gammas_C[index_P], 1.0)
-        return logp_PMV, backoff_PM
+        logp_BTMV, backoff_BTM = (x.unflatten(0, tokens_BT.shape) for x in (logp_PMV, backoff_PM))
+        return logp_BTMV, backoff_BTM, state
 
     def _interpolate(
         self,
@@ -204,10 +176,10 @@ class KneserNey(CountBasedModel):
         entry_F = row_S[row_F] * self.vocab_size + targets_G[gram_F]
         probs_PV.view(-1).index_add_(0, entry_F, shares_G[gram_F])
 
-    def _dense_rows(self) -> list[Float[Tensor, "C V"]]:
+    def _compute_dense_rows(self) -> list[Float[Tensor, "C V"]]:
         """Return the shorter orders' probabilities after every context, computed once."""
         size = self.vocab_size
-        for m in range(len(self._rows) + 1, self.order + 1):
+        for m in range(len(self.dense_rows) + 1, self.order + 1):
             contexts_C = self.get_buffer(f"contexts_{m}")
             if len(contexts_C) * size > MAX_DENSE_TABLE:
                 break
@@ -217,16 +189,13 @@ class KneserNey(CountBasedModel):
                 digit, shorter = size ** (m - 1), size ** (m - 2)
                 key_C = contexts_C % shorter + contexts_C // digit * shorter
                 above = torch.searchsorted(self.get_buffer(f"contexts_{m - 1}"), key_C)
-                rows_CV = self._rows[-1][above]
+                rows_CV = self.dense_rows[-1][above]
             every_C = torch.arange(len(contexts_C), device=contexts_C.device)
             self._interpolate(m, rows_CV, every_C, every_C)
-            self._rows.append(rows_CV)
-        return self._rows
+            self.dense_rows.append(rows_CV)
+        return self.dense_rows
 
 
-def _resize_buffers(module: KneserNey, state: dict[str, Tensor], prefix: str, *_: object) -> None:
-    """Resize the buffers to those that are loaded."""
-    module._rows = []
-    for name, _buffer in list(module.named_buffers(recurse=False)):
-        if (saved := state.get(prefix + name)) is not None:
-            setattr(module, name, torch.empty_like(saved))
+def _drop_dense_rows(module: KneserNey, *_: object) -> None:
+    """Drop what was computed from the tables that are about to be replaced."""
+    module.dense_rows = []

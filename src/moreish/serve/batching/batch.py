@@ -43,7 +43,7 @@ class Batch:
             slots: maximum number of sequences in a step.
         """
         self.model, self.tokenizer, self.slots = transpose_weights(model), tokenizer, slots
-        self.device = next((p.device for p in model.parameters()), torch.device("cpu"))
+        self.device = model.device
         self.waiting: deque[SequenceState] = deque()
         self.running: list[SequenceState] = []
         self.num_generated = 0
