@@ -25,7 +25,7 @@ from moreish.data.text.corpus import Corpus
 from moreish.data.token_dataset import TokenDataset
 from moreish.evaluate.metrics import evaluate_losses
 from moreish.models import CountBasedModel, Model, build_model, model_config
-from moreish.models.bow import average_by_loop, average_by_product, average_by_softmax
+from moreish.models.bow import causal_average
 from moreish.models.ngram.add_k import NGram
 from moreish.tokenizers.char import CharTokenizer
 from moreish.training.events import ignore
@@ -351,10 +351,11 @@ def shakespeare_lines() -> Iterator[Line]:
         "; ".join(", ".join(f"{x:g}" for x in row) for row in toy_products()),
     )
     x = torch.randn(4, 8, 32, generator=torch.Generator().manual_seed(1337))
-    loop = average_by_loop(x, 8)
+    loop = torch.stack([x[:, : t + 1].mean(dim=1) for t in range(8)], dim=1)
+    affinity = torch.full((8, 8), -torch.inf).triu(1)
     gap = max(
-        float((other(x, 8) - loop).abs().max())
-        for other in (average_by_product, average_by_softmax)
+        float((average - loop).abs().max())
+        for average in (causal_average(x, 8), affinity.softmax(dim=-1) @ x)
     )
     yield Line("averaging by loop, product, softmax", "equal", f"equal to {gap:.0e}")
     q, k = torch.randn(2, 512, 64, 16, generator=torch.Generator().manual_seed(1337))
@@ -462,12 +463,11 @@ def rung_lines() -> Iterator[Line]:
     for rung in RUNGS:
         if rung.name in losses:
             found, stated = losses[rung.name], rung.stated.get("shakespeare")
-            seeds = "1 seed" if len(found) == 1 else f"{len(found)} seeds"
             yield Line(
                 f"{rung.name}: {rung.adds}",
                 f"{stated.loss:.2f}" if stated else "",
-                f"{sum(found) / len(found):.4f} ({seeds})",
-                f"`moreish ladder shakespeare --steps 5000 --rungs {rung.name} --seed 0`",
+                f"{sum(found) / len(found):.4f} ({', '.join(f'{x:.4f}' for x in found)})",
+                f"`moreish ladder shakespeare --steps 5000 --rungs {rung.name} --seed N`",
             )
 
 
