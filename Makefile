@@ -46,7 +46,7 @@ proofs: $(VENV)/dev  ## docs/reliability.md, from the tests and the long proofs
 	@$(BIN)/python benchmarks/reliability.py .proofs.jsonl
 
 soak: $(VENV)/dev  ## all long tests (an hour)
-	@$(BIN)/python -m pytest -m soak
+	@MOREISH_SOAK=1 $(BIN)/python -m pytest -m "soak or repeated"
 
 soak-quick: $(VENV)/dev  ## those of the long tests that CI runs too (a few minutes)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "soak and not long" -n auto --maxprocesses 8

@@ -67,6 +67,14 @@ def _data_and_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["XDG_CACHE_HOME"] = str(shared / "cache")
 
 
+def repetitions(number: int) -> int:
+    """Return how often a randomized test repeats: `number` times in `make soak`, else a tenth.
+
+    Tests that call it have the mark `repeated`, by which `make soak` selects them.
+    """
+    return number if os.environ.get("MOREISH_SOAK") else number // 10
+
+
 NOT_TESTED = "NOT TESTED: "
 
 

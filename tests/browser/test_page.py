@@ -341,7 +341,7 @@ def test_stop_frees_the_slot(watched: Watched, service: Service) -> None:
     assert engine.num_running == 1
     page.get_by_role("button", name="Stop").click()
     expect(page.locator(".write .status")).to_contain_text("Stopped after")
-    wait_until(lambda: not engine.num_running, GENEROUS_DEADLINE_S)
+    wait_until(lambda: not engine.num_running)
     page.get_by_label("Max tokens").fill("3")
     count = tokens(page).count()
     page.get_by_role("button", name="Continue").click()

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from conftest import STORY, Moreish, Proved, Result
+from conftest import STORY, Moreish, Proved, Result, repetitions
 from moreish.config import DataConfig, TrainConfig
 from moreish.models import REGISTRY, model_class
 from moreish.runs.run import Run
@@ -277,7 +277,7 @@ def test_hostile_files(name: str, moreish: Moreish, tmp_path: Path, proved: Prov
 @pytest.mark.parametrize("name", list(TEXTS))
 def test_hostile_arguments(name: str, small_run: Run, moreish: Moreish) -> None:
     """Pass hostile texts as arguments, as the system decodes them; they cannot hold NUL."""
-    text = os.fsdecode(TEXTS[name].replace(b"\0", b"")[:1500])
+    text = os.fsdecode(TEXTS[name].replace(b"\0", b"")[:300])
     for unknown in ("error", "drop"):
         succeeds_or_explains(
             moreish("sample", small_run.path, "--prompt", text, "--unknown", unknown)
@@ -300,8 +300,11 @@ def test_paths_that_are_not_runs(
     proved(9, "places that are no run", {"verbs": len(verbs)})
 
 
+@pytest.mark.repeated
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=repetitions(100),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(st.binary(max_size=300), st.integers(1, 60), st.sampled_from(["lines", "text", None]))
 def test_random_bytes(
@@ -313,8 +316,11 @@ def test_random_bytes(
     succeeds_or_explains(moreish("train", source, *TINY, *options, "--out", "r", "--overwrite"))
 
 
+@pytest.mark.repeated
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=repetitions(100),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(st.text(max_size=200), st.integers(1, 60))
 def test_random_text(moreish: Moreish, tmp_path: Path, content: str, times: int) -> None:
@@ -355,14 +361,15 @@ RUN_VERBS = [
 ]
 
 
+@pytest.mark.repeated
 def test_random_content_through_all_verbs(
     small_run: Run, moreish: Moreish, tmp_path: Path, proved: Proved
 ) -> None:
-    """2,000 examples, so only verbs that take milliseconds: not regular expressions, whose automata
+    """Many examples, so only verbs that take milliseconds: not regular expressions, whose automata
     may be huge."""
     counts: Counter[str] = Counter()
 
-    @settings(max_examples=2000, deadline=None)
+    @settings(max_examples=repetitions(2000), deadline=None)
     @given(CONTENT, st.integers(1, 9), st.sampled_from([*FILE_VERBS, *RUN_VERBS, ["novelty"]]))
     def any_text(content: bytes, times: int, verb: list[str]) -> None:
         counts.update(["examples", verb[0]])
@@ -377,7 +384,7 @@ def test_random_content_through_all_verbs(
             assert found.overlap in text * times
 
     any_text()
-    assert counts["examples"] >= 2000
+    assert counts["examples"] >= repetitions(2000)
     proved(9, "texts that hypothesis made", counts)
 
 
