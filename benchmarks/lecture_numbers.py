@@ -27,6 +27,7 @@ from moreish.evaluate.metrics import evaluate_losses
 from moreish.models import CountBasedModel, Model, build_model, model_config
 from moreish.models.bow import causal_average
 from moreish.models.ngram.add_k import NGram
+from moreish.runs import Run
 from moreish.tokenizers.char import CharTokenizer
 from moreish.training.events import ignore
 from moreish.workflows.ladder import RUNGS
@@ -407,13 +408,39 @@ def trained_lines() -> Iterator[Line]:
             "2.7; 2.6, 2.57, 2.53; 2.48, 2.46; 2.3, 2.3",
         ),
         ("makemore 2, MLP 2 × 300: while training; train, dev", "2.5, 2.52, 2.32; 2.23, 2.24"),
-        (
-            "makemore 2, MLP 10 × 200: train, dev at three points",
-            "2.3, 2.38; 2.17, 2.2; 2.16, 2.19",
-        ),
         ("GPT lecture, bigram: loss while training", "4.7 → 4.5; 3.6; 10,000 steps: about 2.5"),
     ):
         yield Line(what, stated, "not measured", "")
+    yield final_recipe_line()
+
+
+FINAL_RECIPE = RESULTS / "lecture-mlp-final.json"
+
+
+def store_final_recipe(folder: Path) -> None:
+    """Store the losses of a run of configs/names-lecture-mlp-final.toml."""
+    run = Run.open(folder)
+    losses = {name: [score.loss, score.stderr] for name, score in run.scores.items()}
+    course = [
+        (entry["step"], entry["val"]["loss"]) for entry in run.read_metrics() if "val" in entry
+    ]
+    FINAL_RECIPE.write_text(json.dumps({"splits": losses, "course": course}) + "\n")
+
+
+def final_recipe_line() -> Line:
+    """Read the MLP lecture's final recipe: 0.1 until step 100,000, then 0.01."""
+    found = json.loads(FINAL_RECIPE.read_text())
+    course = ", ".join(
+        f"{loss:.3f} at {step:,}" for step, loss in found["course"] if step % 40_000 == 0
+    )
+    (train, _), (val, stderr) = found["splits"]["train"], found["splits"]["val"]
+    return Line(
+        "makemore 2, MLP 10 × 200, 200,000 steps, 0.1 then 0.01: train, dev at three points; dev "
+        "at the end",
+        "2.3, 2.38; 2.17, 2.2; 2.16, 2.19; 2.17",
+        f"train {train:.4f}, validation {val:.4f} ± {stderr:.4f} (on the way: {course})",
+        "`moreish train --config configs/names-lecture-mlp-final.toml`",
+    )
 
 
 def kenlm_lines() -> Iterator[Line]:
@@ -538,7 +565,12 @@ def page() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("docs/lecture-numbers.md"))
+    parser.add_argument(
+        "--final-recipe", type=Path, help="a run of configs/names-lecture-mlp-final.toml, to store"
+    )
     options = parser.parse_args()
+    if options.final_recipe:
+        store_final_recipe(options.final_recipe)
     options.out.write_text(page(), encoding="utf-8")
 
 

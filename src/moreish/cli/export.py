@@ -14,7 +14,10 @@ def export(
     run: RunPath,
     out: Annotated[Path, Option(help="Folder to create.")],
     to: Annotated[
-        str, Option(help="Format: hf (Hugging Face), gguf (llama.cpp) or onnx (ONNX Runtime).")
+        str,
+        Option(
+            help="Format: hf (Hugging Face transformers), gguf (llama.cpp) or onnx (ONNX Runtime)."
+        ),
     ] = "hf",
     model_license: Annotated[
         str, Option("--license", "--licence", help="License that the model card names.")
