@@ -270,5 +270,7 @@ def test_automata_larger_than_memory_are_refused(small_run: Run) -> None:
         small_run.sample(1, ends="a" * 30, max_tokens=200_000)
 
 
-def test_empty_texts_rank_last(text_run: Run) -> None:
-    assert text_run._ranked(["", "the"], "likelihood") == ["the", ""]
+def test_empty_texts_rank_last(small_run: Run) -> None:
+    found = small_run.sample(20, regex="a?", rank="likelihood")
+    assert set(found) == {"a", ""}
+    assert found == sorted(found, reverse=True)
