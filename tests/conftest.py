@@ -42,15 +42,14 @@ def _no_code_from_data(event: str, arguments: tuple[object, ...]) -> None:
 sys.addaudithook(_no_code_from_data)
 
 ROOT = Path(__file__).parent.parent
-UNIT_TESTS = Path(__file__).parent / "unit"
 
 config.update("jaxtyping_disable", True)
 
 
-@pytest.fixture(autouse=True)
-def _shape_checks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Check shapes in the unit tests only: the checks make a small training three times slower."""
-    monkeypatch.setattr(config, "jaxtyping_disable", UNIT_TESTS not in request.path.parents)
+@pytest.fixture
+def shape_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Check the shapes of all tensors; other tests would take three times as long with it."""
+    monkeypatch.setattr(config, "jaxtyping_disable", False)
 
 
 BESIDE = ROOT.parent / "shared" / "data"

@@ -15,6 +15,8 @@ from moreish.models import Model, build_model, model_config
 from moreish.runs.run import Run
 from moreish.tokenizers.byte import ByteTokenizer
 
+pytestmark = pytest.mark.usefixtures("shape_checks")
+
 
 def test_a_uniform_model_has_the_uniform_loss() -> None:
     tokenizer, tokens = item_tokens(["ab", "abc", "c"])

@@ -21,6 +21,8 @@ from moreish.runs.run import Run
 from moreish.training.events import ignore
 from moreish.training.objectives import next_token_loss
 
+pytestmark = pytest.mark.usefixtures("shape_checks")
+
 NETWORK = {"name": "gpt", "layers": 1, "heads": 2, "width": 16, "context": 16}
 
 
@@ -84,12 +86,13 @@ def test_it_does_not_learn_to_trust_counts_that_memorized_the_text() -> None:
 def test_it_wraps_any_network_from_training_to_sampling(network: str, tmp_path: Path) -> None:
     path = tmp_path / "story.txt"
     path.write_text(STORY * 6, encoding="utf-8")
-    settings = {"model": {"name": "hybrid", "network": {"name": network}, "counts": {"order": 4}}}
+    small = {"layers": 1, "heads": 2, "width": 16} if network == "gpt" else {}
+    model = {"name": "hybrid", "network": {"name": network, **small}, "counts": {"order": 4}}
+    settings = {"model": model}
     run = api.train(path, steps=4, settings=settings, out=tmp_path / "run", report=ignore)
     again = Run.open(run.path)
     assert again.score("val").loss == pytest.approx(run.scores["val"].loss, abs=1e-5)
     assert again.sample(2, max_tokens=20, seed=3) == run.sample(2, max_tokens=20, seed=3)
-    assert len(api.figures(again)) >= 3
 
 
 def test_short_names_of_the_networks_settings(moreish: Moreish, tmp_path: Path) -> None:

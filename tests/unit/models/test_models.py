@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from conftest import repetitions
 from moreish.data.token_dataset import Batch
 from moreish.errors import MoreishError
 from moreish.generate.decode import generate
@@ -38,6 +39,7 @@ each_model = pytest.mark.parametrize(("name", "settings"), CASES)
 
 
 @each_model
+@pytest.mark.usefixtures("shape_checks")
 @pytest.mark.parametrize(
     "check", [check_causality, check_decoding_by_state, check_uniform_start, check_learning]
 )
@@ -92,14 +94,15 @@ def longer(settings: dict[str, Any], context: int) -> dict[str, Any]:
     return settings | ({"context": context} if "heads" in settings else {})
 
 
+@pytest.mark.repeated
 @each_model
 @torch.inference_mode()
 def test_greedy_decoding_by_state_is_greedy_decoding(name: str, settings: dict) -> None:
-    """A thousand tokens, each of them (but for rounding) the likeliest after all those before it.
+    """Many tokens, each of them (but for rounding) the likeliest after all those before it.
 
     One pass over the whole is decoding without a state, since no position sees the future.
     """
-    model = build(name, longer(settings, 1024), scrambled=False)
+    model = build(name, longer(settings, repetitions(3000) + 1), scrambled=False)
     torch.manual_seed(1)
     for parameter in model.parameters():
         if not parameter.any():
@@ -108,7 +111,9 @@ def test_greedy_decoding_by_state_is_greedy_decoding(name: str, settings: dict) 
         model,
         np.array([3]),
         streams=range(1),
-        max_tokens=100 if name == "lecture-gpt" else 1000,  # it reads everything for each again
+        max_tokens=100
+        if name == "lecture-gpt"
+        else repetitions(3000),  # it reads all of them again
         sampling=Sampling(temperature=0),
         seed=0,
     )

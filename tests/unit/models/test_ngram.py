@@ -22,6 +22,8 @@ from moreish.models.ngram.kneser_ney import KneserNey, KneserNeyConfig
 from moreish.tokenizers.char import CharTokenizer
 from support.model_contract import VOCABULARY, tokens_of
 
+pytestmark = pytest.mark.usefixtures("shape_checks")
+
 
 def text_tokens(length: int, seed: int) -> TokenDataset:
     return TokenDataset(tokens_of(1, length, seed)[0].numpy().astype("u1"), items=False)

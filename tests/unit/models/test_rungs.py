@@ -21,6 +21,8 @@ from moreish.models.gpt.model import GPT, GPTConfig
 from moreish.models.rnn import GRU, LSTM, RNN, Recurrent
 from moreish.training.events import ignore
 
+pytestmark = pytest.mark.usefixtures("shape_checks")
+
 
 @pytest.mark.parametrize("context", [1, 3, 8, 100])
 def test_averaging_the_past_in_three_forms(context: int) -> None:

@@ -231,6 +231,7 @@ LARGE = {"name": "gpt", "layers": 4, "heads": 4, "width": 128, "context": 128}
             LARGE,
             {"batch_tokens": 16384, "activation_checkpointing": True},
             id="activation-checkpointing",
+            marks=pytest.mark.soak,
         ),
         pytest.param(
             LARGE,

@@ -89,7 +89,7 @@ def test_runs_with_different_splits_are_rejected(runs: dict[str, Run]) -> None:
 def test_confidence_intervals_have_their_coverage() -> None:
     """Simulated: units of random size, three seeds a side, a true difference of 0.05."""
     random = np.random.default_rng(0)
-    covered, trials = 0, 1500
+    covered, trials = 0, 300
     for _ in range(trials):
         sizes = random.integers(3, 12, 150)
         hard = random.normal(2, 0.5, 150)  # shared by both models

@@ -37,7 +37,7 @@ def _gpt2(boundary: bool) -> Tokenizer:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(deadline=None)  # the first example downloads files
+@settings(max_examples=30, deadline=None)  # the first example downloads files
 @given(texts=st.lists(TEXT, min_size=1), boundary=st.booleans())
 def test_decode_undoes_encode(name: str, texts: list[str], boundary: bool) -> None:
     tokenizer = build(name, texts, boundary=boundary)
@@ -131,7 +131,7 @@ def test_labels_are_printable() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(deadline=None)  # the first example downloads files
+@settings(max_examples=30, deadline=None)  # the first example downloads files
 @given(items=st.lists(TEXT.map(lambda text: text.replace("\n", ""))))
 def test_encode_items_equals_encoding_each_item(name: str, items: list[str]) -> None:
     tokenizer = build(name, [*items, "a"], boundary=True)

@@ -95,10 +95,10 @@ def test_epochs_count_the_data(source: Path) -> None:
 @pytest.mark.parametrize(
     "costs",
     [
-        {},
-        {"counting": 1.0},
-        {"checkpoint": 0.5, "evaluation": 0.02},
-        {"step": 0.003, "evaluation": 0.3, "checkpoint": 0.2},
+        {"step": 0.03},
+        {"step": 0.03, "counting": 1.0},
+        {"step": 0.03, "checkpoint": 0.5, "evaluation": 0.02},
+        {"step": 0.01, "evaluation": 0.3, "checkpoint": 0.2},
     ],
 )
 def test_minutes_end_on_time(source: Path, clock: Clock, costs: dict[str, float]) -> None:
