@@ -111,9 +111,7 @@ def test_greedy_decoding_by_state_is_greedy_decoding(name: str, settings: dict) 
         model,
         np.array([3]),
         streams=range(1),
-        max_tokens=100
-        if name == "lecture-gpt"
-        else repetitions(3000),  # it reads all of them again
+        max_tokens=100 if name == "lecture-gpt" else repetitions(3000),  # no state
         sampling=Sampling(temperature=0),
         seed=0,
     )
