@@ -1280,6 +1280,7 @@ def test_a_training_on_a_phone(opened: Open, service: Service) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.long
 def test_training_on_a_real_server(opened: Open, tmp_path: Path) -> None:
     (text := tmp_path / "story.txt").write_text(STORY * 10, "utf-8")
     with serving([], home=tmp_path / "runs") as empty:

@@ -208,6 +208,7 @@ def test_killed_at_random_times(tmp_path_factory: pytest.TempPathFactory, proved
 
 
 @pytest.mark.soak
+@pytest.mark.long
 def test_killed_many_times_on_a_real_disk(tmp_path: Path, proved: Proved) -> None:
     kill_trainings(tmp_path, SOAK_KILLS, proved)
 

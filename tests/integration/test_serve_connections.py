@@ -84,6 +84,7 @@ def test_clients_that_read_nothing_are_disconnected(
 
 
 @pytest.mark.soak
+@pytest.mark.long
 def test_a_client_that_reads_slowly_stays_connected(served_runs: dict[str, Path]) -> None:
     with serving([served_runs["story"]], slots=2, limits=LIMITS) as service:
         with connected(service) as (client,):
@@ -120,6 +121,7 @@ def test_incomplete_requests_are_dropped(
 
 
 @pytest.mark.soak
+@pytest.mark.long
 def test_keep_alive_connections_may_be_idle(served_runs: dict[str, Path]) -> None:
     with ExitStack() as stack:
         service = stack.enter_context(serving([served_runs["words"]], slots=2, limits=LIMITS))

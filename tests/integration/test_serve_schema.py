@@ -39,11 +39,13 @@ def test_schemathesis(service: Service, tmp_path: Path) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.long
 def test_schemathesis_with_many_examples(service: Service, tmp_path: Path) -> None:
     run_schemathesis(service, tmp_path, 1000)
 
 
 @pytest.mark.soak
+@pytest.mark.long
 def test_schemathesis_with_a_token(tmp_path: Path) -> None:
     (folder := tmp_path / "schemathesis").mkdir()
     with serving([], slots=2, limits=LIMITS, token="secret", home=tmp_path / "home") as service:
@@ -51,6 +53,7 @@ def test_schemathesis_with_a_token(tmp_path: Path) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.long
 def test_schemathesis_with_existing_models(service: Service) -> None:
     """With models that exist, every request either succeeds or is rejected with 400."""
     schema = schemathesis.openapi.from_url(f"{service.url}/openapi.json")

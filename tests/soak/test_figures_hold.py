@@ -8,7 +8,7 @@ from conftest import ROOT, lecture_text
 from moreish import api
 from moreish.training.events import ignore
 
-pytestmark = pytest.mark.soak
+pytestmark = [pytest.mark.soak, pytest.mark.long]
 
 
 def test_gpt_on_names_in_two_minutes(tmp_path: Path) -> None:

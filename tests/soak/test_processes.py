@@ -108,7 +108,7 @@ def test_weights_are_sharded_where_copies_do_not_fit() -> None:
     "names",
     [
         pytest.param(ddp_worker.FEW, id="few"),
-        pytest.param(list(ddp_worker.CASES), id="all", marks=pytest.mark.soak),
+        pytest.param(list(ddp_worker.CASES), id="all", marks=[pytest.mark.soak, pytest.mark.long]),
     ],
 )
 def test_two_processes_have_the_losses_of_one(tmp_path: Path, names: list[str]) -> None:
@@ -132,6 +132,7 @@ def test_two_processes_have_the_losses_of_one(tmp_path: Path, names: list[str]) 
 
 
 @pytest.mark.soak
+@pytest.mark.long
 def test_a_job_restarts_after_a_kill_and_ends_with_the_same_bits(
     tmp_path: Path,
 ) -> None:
@@ -149,6 +150,7 @@ def test_a_job_restarts_after_a_kill_and_ends_with_the_same_bits(
 
 
 @pytest.mark.soak
+@pytest.mark.long
 def test_without_restarts_a_kill_ends_the_job_with_the_cause(tmp_path: Path) -> None:
     out = tmp_path / "run"
     with launching(out, steps=5000) as (process, weights):
@@ -161,6 +163,7 @@ def test_without_restarts_a_kill_ends_the_job_with_the_cause(tmp_path: Path) -> 
 
 
 @pytest.mark.soak
+@pytest.mark.long
 def test_an_interrupted_run_resumes_with_another_number_of_processes(tmp_path: Path) -> None:
     with launching(tmp_path / "whole") as (process, _):
         process.wait(GENEROUS_DEADLINE_S)
@@ -186,6 +189,7 @@ def test_an_interrupted_run_resumes_with_another_number_of_processes(tmp_path: P
 
 
 @pytest.mark.soak
+@pytest.mark.long
 def test_errors_are_reported_once(tmp_path: Path) -> None:
     wrong = {
         "unknown model 'gtp': did you mean 'gpt'?": ["--model", "gtp"],
@@ -211,6 +215,7 @@ def test_errors_are_reported_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.long
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_minutes_end_on_time(tmp_path: Path, parallel: str) -> None:
     done = launched(
@@ -257,6 +262,7 @@ def two_hosts() -> Iterator[list[list[str]]]:
 
 
 @pytest.mark.soak
+@pytest.mark.long
 def test_two_hosts_have_the_losses_of_one(tmp_path: Path) -> None:
     train = ["-m", "moreish", "train", "names", *SMALL, "--steps", "100", "--out"]
     subprocess.run(

@@ -145,6 +145,7 @@ def test_a_text_does_not_depend_on_its_neighbors(name: str, settings: dict) -> N
 
 
 @pytest.mark.soak
+@pytest.mark.long
 @pytest.mark.parametrize("settings", [GPT | {"width": 128, "heads": 4, "layers": 4, "context": 64}])
 def test_a_thousand_requests_at_random_times(settings: dict, proved: Proved) -> None:
     """A GPT of realistic size in two threads."""

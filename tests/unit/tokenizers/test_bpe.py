@@ -390,6 +390,7 @@ def test_random_strings(gpt2: BPETokenizer, trained_bpe: BPETokenizer) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.long
 def test_a_million_random_strings(gpt2: BPETokenizer, trained_bpe: BPETokenizer) -> None:
     check_random_strings(1_000_000, [gpt2, trained_bpe])
 
