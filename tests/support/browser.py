@@ -20,9 +20,9 @@ ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
 def chromium() -> str:
     """Return the path of Chromium, or end the test if there is none."""
-    found = shutil.which("chromium", path="/usr/bin") or shutil.which("chromium")
+    found = shutil.which("chromium-headless-shell") or shutil.which("chromium")
     if found is None:
-        skip_or_fail("the page needs a browser: apt-get install chromium")
+        skip_or_fail("the page needs a browser: apt-get install chromium-headless-shell")
     return found
 
 
