@@ -180,7 +180,7 @@ def names_lines() -> Iterator[Line]:
     lengths = sorted(map(len, words))
     yield Line(
         "names; shortest, longest; distinct",
-        "32,033; 2, 15; not stated",
+        "32 000, 32,033; 2, 15; not stated",
         f"{len(words):,}; {lengths[0]}, {lengths[-1]}; {len(set(words)):,}",
     )
     ends = tokenizer.encode("az").tolist()
@@ -189,6 +189,18 @@ def names_lines() -> Iterator[Line]:
         "27; 0, 1, 26",
         f"{tokenizer.vocab_size}; 0, {ends[0]}, {ends[1]}",
     )
+    yield Line(
+        "tokens of the first version, with `<S>` and `<E>`; rows or columns that stay empty",
+        "28; 2", f"{len(tokenizer.characters) + 2}; 2",
+    )  # fmt: skip
+    yield Line(
+        "rows of a table for 1, 2, 3, 4 characters of context", "27; 729; 20,000; not stated",
+        "; ".join(f"{27**length:,}" for length in range(1, 5)),
+    )  # fmt: skip
+    yield Line(
+        "Bengio's example: vocabulary, embedding, context, hidden layer",
+        "17,000 words, 30, 3, 100", "", "",
+    )  # fmt: skip
     table = fit_counts(all_tokens, 27, order=2, add_k=0)
     assert isinstance(table, NGram)
     counts = dict(zip(table.grams_G.tolist(), table.counts_G.tolist(), strict=True))
@@ -213,9 +225,6 @@ def names_lines() -> Iterator[Line]:
         "4,410; 175; 41; 0; 1; 1; 0",
         "; ".join(f"{cell(pair):,}" for pair in pairs),
     )
-    yield Line(
-        "`.m`, `m.`", "", "; ".join(f"{cell(pair):,}" for pair in (".m", "m.")),
-    )  # fmt: skip
     cells = torch.tensor([[counts.get(27 * a + b, 0) for b in range(27)] for a in range(27)])
     yield Line(
         "broadcasting bug (`N / N.sum(1)` without `keepdim`): sum of the first row",
@@ -235,7 +244,7 @@ def names_lines() -> Iterator[Line]:
         "first three words: loss per character; log-likelihood", "2.4; not stated",
         f"{mean_loss(table, three)}; −{evaluate_losses(table, three).sum(dtype=float):.4f}",
     )  # fmt: skip
-    for k, stated in ((0, "2.45"), (1, "roughly 2.47"), (5, "")):
+    for k, stated in ((0, "2.4, 2.45"), (1, "roughly 2.47"), (5, "")):
         model = fit_counts(all_tokens, 27, order=2, add_k=k)
         yield Line(f"count bigram, all words, +{k}", stated, mean_loss(model, all_tokens))
 
@@ -260,7 +269,8 @@ def names_lines() -> Iterator[Line]:
     shares = [m(torch.arange(27)[:, None])[0][:, 0].softmax(-1) for m in (by_gradients[0], table)]
     yield Line(
         "its probabilities and the counts'; same draws for one seed", "the same in the limit",
-        f"within {float((shares[0] - shares[1]).abs().max()):.3f}; {same_draws(*shares)} of 1,000",
+        f"within {float((shares[0] - shares[1]).abs().max()):.3f}; {same_draws(*shares)} of 1,000 "
+        "(measured)",
     )  # fmt: skip
     entropies = [
         float(torch.distributions.Categorical(logits=m(torch.arange(27)[:, None])[0][:, 0])
@@ -268,9 +278,9 @@ def names_lines() -> Iterator[Line]:
         for m in by_gradients.values()
     ]  # fmt: skip
     yield Line(
-        "regularised with 0, 0.01, 1, 10 · mean(W²): mean entropy of a row",
-        "stronger pulls towards uniform",
-        "; ".join(f"{entropy:.3f}" for entropy in entropies),
+        "regularized with 0, 0.01, 1, 10 · mean(W²): mean entropy of a row",
+        "acts as smoothing; stronger pulls towards uniform",
+        "; ".join(f"{entropy:.3f}" for entropy in entropies) + " (measured)",
     )
     valley = api.lr_range(
         "names-lecture", model="mlp", split="lecture", low=1e-3, high=1.0, steps=1000,
@@ -278,8 +288,9 @@ def names_lines() -> Iterator[Line]:
                   "train": {"optimizer": "sgd", "batch_size": 32}}, report=ignore,
     )  # fmt: skip
     yield Line(
-        "learning-rate range test, 10^-3 to 1, 1,000 steps: the valley", "near 0.1",
-        f"{valley.valley:.2f}", "`moreish lr-range names-lecture --split lecture --model mlp "
+        "learning-rate range test, 10^-3 to 1, 1,000 steps of 32 (here 32 names): the valley",
+        "near 0.1", f"{valley.valley:.2f} (measured)",
+        "`moreish lr-range names-lecture --split lecture --model mlp "
         "--low 0.001 --high 1 --steps 1000 --set model.context=3 --set model.embedding=10 "
         "--set model.hidden=200 --set train.optimizer=sgd --set train.batch_size=32`",
     )  # fmt: skip
@@ -363,8 +374,15 @@ def shakespeare_lines() -> Iterator[Line]:
     affinity = q @ k.mT
     yield Line(
         "variance of q·k for heads of 16; scaled", "about 16; about 1",
-        f"{affinity.var():.2f}; {(affinity / 4).var():.3f}",
+        f"{affinity.var():.2f}; {(affinity / 4).var():.3f} (measured)",
     )  # fmt: skip
+    scores = torch.tensor([0.1, -0.2, 0.3, -0.2, 0.5])
+    yield Line(
+        "softmax of (0.1, −0.2, 0.3, −0.2, 0.5), and of eight times that: the largest",
+        "diffuse; peaky",
+        f"{scores.softmax(0).max():.2f}; {(8 * scores).softmax(0).max():.2f}",
+    )
+    yield Line("context sizes", "8; 256", "", "")
     with torch.device("meta"):
         scaled_up = {"layers": 6, "heads": 6, "width": 384, "context": 256}
         big = build("lecture-gpt", 65, **scaled_up)
@@ -373,6 +391,10 @@ def shakespeare_lines() -> Iterator[Line]:
     )  # fmt: skip
     gpt2, cut = tokenizers.tokenizer_builder("gpt2").build([], boundary=True), int(0.9 * len(text))
     sizes = [len(gpt2.encode(part)) for part in (text[:cut], text[cut:])]
+    yield Line(
+        "`Hi there` in GPT-2's tokens; its vocabulary", "3; 50,257",
+        f"{len(gpt2.encode('Hi there'))}; {gpt2.vocab_size:,}",
+    )  # fmt: skip
     yield Line("GPT-2 tokens of the split", "", "{:,} / {:,}".format(*sizes))
     stated = {2: 2.4835, 3: 2.0381, 4: 1.7191, 5: 1.5612, 6: 1.5227, 7: 1.5165, 8: 1.5192}
     for order, value in stated.items():
@@ -389,15 +411,20 @@ def trained_lines() -> Iterator[Line]:
     path = RESULTS / "quality.json"
     results = json.loads(path.read_text(encoding="utf-8"))["results"]
     for name, result in results.items():
-        val = result["splits"]["val"]
+        val, peer = result["splits"]["val"], result["peer"]
+        is_stated = "(makemore 1)" in peer or "(makemore 2)" in peer or "README" in peer
+        other = "" if is_stated or peer == "no figure" else f" (compare, measured: {peer})"
         yield Line(
             name,
-            result["peer"] if " by hand" not in result["peer"] else "",
-            f"{val['loss']:.4f} ± {val['stderr']:.4f} after {result['seconds']:.0f} s",
+            peer if is_stated else "",
+            f"{val['loss']:.4f} ± {val['stderr']:.4f} after {result['seconds']:.0f} s{other}",
             f"`moreish train {' '.join(result['arguments'])}`",
         )
     for what, stated in (
-        ("the GPT lecture's scaled-up model (6 layers, 6 heads, 384, context 256)", "1.48"),
+        (
+            "the GPT lecture's scaled-up model (6 layers, 6 heads, 384, context 256, batch 64)",
+            "2.07 → 1.48, about 15 minutes of an A100; 10,000 characters written to a file",
+        ),
         ("the same in nanoGPT, three minutes of an A100", "1.4697"),
         ("GPT-2 124M on OpenWebText", "about 2.85"),
     ):
@@ -412,6 +439,22 @@ def trained_lines() -> Iterator[Line]:
     ):
         yield Line(what, stated, "not measured", "")
     yield final_recipe_line()
+
+
+def stages_lines() -> Iterator[Line]:
+    """Yield what the GPT lecture states without a figure."""
+    stages = {
+        "a bare pretrained model": "completes documents; may answer a question with questions",
+        "ChatGPT, stage 1": "thousands of documents, the question on top, the answer below",
+        "ChatGPT, stage 2": "raters rank candidates; a reward model learns their ranks",
+        "ChatGPT, stage 3": "PPO on the policy against the reward model",
+        "translation": "`<START> neural networks are awesome <END>` from French, cross-attention "
+        "in every decoder block",
+        "addition": "digits of the result reversed, random problems streamed, inputs masked out "
+        "of the loss; then a calculator for + − × ÷",
+    }
+    for what, stated in stages.items():
+        yield Line(what, stated, "", "")
 
 
 FINAL_RECIPE = RESULTS / "lecture-mlp-final.json"
@@ -436,8 +479,9 @@ def final_recipe_line() -> Line:
     (train, _), (val, stderr) = found["splits"]["train"], found["splits"]["val"]
     return Line(
         "makemore 2, MLP 10 × 200, 200,000 steps, 0.1 then 0.01: train, dev at three points; dev "
-        "at the end",
-        "2.3, 2.38; 2.17, 2.2; 2.16, 2.19; 2.17",
+        "at the end (here a step has four names, about 28 predictions, instead of 32 single ones, "
+        "and the output layer starts at zero)",
+        "2.3, 2.38; 2.17, 2.2; 2.16, 2.19; 2.17 (exercise E01: beat it)",
         f"train {train:.4f}, validation {val:.4f} ± {stderr:.4f} (on the way: {course})",
         "`moreish train --config configs/names-lecture-mlp-final.toml`",
     )
@@ -467,7 +511,7 @@ def ladder_lines(source: str) -> Iterator[Line]:
         val, stated = entry["splits"]["val"], entry["stated"]
         yield Line(
             f"{entry['rung']}: {ADDS[entry['rung']]}",
-            f"{stated['loss']:.2f} ({stated['where']})" if stated else "",
+            f"{stated['loss']:g} ({stated['where']})" if stated else "",
             f"{val['loss']:.4f} ± {val['stderr']:.4f}",
             f"`moreish ladder {source} --rungs {entry['rung']}`",
         )
@@ -492,7 +536,7 @@ def rung_lines() -> Iterator[Line]:
             found, stated = losses[rung.name], rung.stated.get("shakespeare")
             yield Line(
                 f"{rung.name}: {rung.adds}",
-                f"{stated.loss:.2f}" if stated else "",
+                f"{stated.loss:g}" if stated else "",
                 f"{sum(found) / len(found):.4f} ({', '.join(f'{x:.4f}' for x in found)})",
                 f"`moreish ladder shakespeare --steps 5000 --rungs {rung.name} --seed N`",
             )
@@ -551,6 +595,7 @@ def page() -> str:
         "The ladder on the lecture's names": ladder_lines("names-lecture"),
         "The ladder on tiny Shakespeare": ladder_lines("shakespeare"),
         "The GPT lecture's rungs at its recipe": rung_lines(),
+        "Stated without a figure": stages_lines(),
     }
     computed = list(sections)[:3]
     for title, lines in sections.items():

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from conftest import STORY, Clock, Moreish, Proved
+from conftest import STORY, Clock, Moreish, Proved, repetitions
 from moreish import api
 from moreish.data import catalog
 from moreish.errors import MoreishError
@@ -82,8 +82,18 @@ def timeless(entry: Tree) -> Tree:
 TIMES = ("seconds", "overhead_seconds", "eval_seconds", "last_eval_seconds", "planned_at")
 
 
-@pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
-@pytest.mark.parametrize("family", FAMILIES)
+PAIRS = [
+    pytest.param(
+        family,
+        optimizer,
+        marks=[] if optimizer == "adamw" or family == "gpt" else pytest.mark.soak,
+    )
+    for family in FAMILIES
+    for optimizer in sorted(OPTIMIZERS)
+]
+
+
+@pytest.mark.parametrize(("family", "optimizer"), PAIRS)
 def test_every_model_with_every_optimizer(
     source: Path, family: str, optimizer: str, proved: Proved
 ) -> None:
@@ -103,8 +113,11 @@ def test_every_model_with_every_optimizer(
     proved(1, "models with optimizers", {"pairs": 1, "cuts": 2})
 
 
+@pytest.mark.repeated
 @settings(
-    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=repetitions(40),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(st.lists(st.integers(1, STEPS), max_size=4, unique=True).map(sorted), st.data())
 def test_cut_at_any_steps(

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conftest import Moreish, needs_gpt2
+from conftest import Moreish, needs_gpt2, repetitions
 from moreish.data import catalog
 from moreish.data.shards import chunks, pipeline, writer
 from moreish.data.shards.chunks import (
@@ -445,6 +445,7 @@ def test_tokens_do_not_depend_on_workers_and_shards(
         assert whole.manifest.tokens() == found[0].manifest.tokens()
 
 
+@pytest.mark.repeated
 @pytest.mark.usefixtures("small_limits")
 def test_resumes_to_the_same_bytes_after_disk_errors(
     tmp_path: Path, three_sources: list[Path], monkeypatch: pytest.MonkeyPatch
@@ -472,7 +473,7 @@ def test_resumes_to_the_same_bytes_after_disk_errors(
         left[0] = 10**9
         prepare_dataset(config, tmp_path / "counted", overwrite=False)
         total = 10**9 - left[0]
-        for at in range(1, total + 1, max(1, total // 12)):
+        for at in range(1, total + 1, max(1, total // repetitions(60))):
             out = tmp_path / f"at{at}"
             for later in (at, max(1, at // 2)):  # and once more while resuming
                 left[0] = later

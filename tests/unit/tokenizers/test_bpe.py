@@ -215,7 +215,7 @@ def test_escaped_bytes_are_encoded(trained_bpe: BPETokenizer) -> None:
 TINY = {"model": {"name": "gpt", "layers": 1, "heads": 2, "width": 16, "context": 16}}
 
 
-@pytest.mark.parametrize("name", ["bpe", "word", "gpt2"])
+@pytest.mark.parametrize("name", ["bpe", "word", pytest.param("gpt2", marks=pytest.mark.soak)])
 @pytest.mark.parametrize("kind", ["lines", "text"])
 def test_run_with_each_tokenizer(name: str, kind: str, tmp_path: Path, moreish: Moreish) -> None:
     copies = 4
