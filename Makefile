@@ -71,7 +71,7 @@ texts: $(VENV)/dev  ## the planner on texts that it was not tuned on (a quarter 
 	@$(BIN)/python benchmarks/texts.py
 	@$(BIN)/python benchmarks/table.py
 
-ladders: $(VENV)/dev  ## every rung on the lectures' data, and what single ideas buy (two hours)
+ladders: $(VENV)/dev  ## every rung on the lectures' data, and ablations (two hours)
 	@for data in names-lecture shakespeare; do \
 	  $(BIN)/moreish ladder $$data --test --overwrite --json > benchmarks/results/ladder-$$data.json || exit 1; \
 	done
