@@ -22,11 +22,7 @@ RENAMED = {
 """Deprecated names of settings, each with its present name. Names of `model.*` also hold for the
 network inside a hybrid or a mixture (`model.network.*`)."""
 
-REMOVED: dict[str, Any] = {
-    "model.scaled": True,
-    "model.projection": True,
-    "model.residual": True,
-}
+REMOVED: dict[str, Any] = {"model.scaled": True, "model.projection": True, "model.residual": True}
 """Settings that no longer exist, each with the only value that older runs may have stored: its
 former default, which is what Moreish does today."""
 

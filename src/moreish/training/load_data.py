@@ -125,9 +125,7 @@ def encode_splits(
 
 
 def describe_dataset(
-    corpus: Corpus | PreparedDataset,
-    tokenizer: Tokenizer,
-    splits: dict[SplitName, TokenDataset],
+    corpus: Corpus | PreparedDataset, tokenizer: Tokenizer, splits: dict[SplitName, TokenDataset]
 ) -> DatasetInfo:
     """Describe the data of a run for its user and for later readers of run.json."""
     encoded: dict[str, Any] = {

@@ -22,12 +22,7 @@ from moreish.errors import MoreishError
 from moreish.models import Model, ModelConfig, build_model
 from moreish.runs import DatasetInfo
 from moreish.tokenizers import Tokenizer
-from moreish.training.load_data import (
-    build_tokenizer,
-    describe_dataset,
-    encode_splits,
-    load_corpus,
-)
+from moreish.training.load_data import build_tokenizer, describe_dataset, encode_splits, load_corpus
 from moreish.training.unique_windows import unique_windows
 
 MAX_UNIQUE_WINDOW_LOGITS = 1 << 24

@@ -11,13 +11,7 @@ from torch import Tensor, nn
 
 from moreish.config import TrainConfig
 from moreish.data import Batch, Sampler
-from moreish.distributed import (
-    SINGLE_PROCESS,
-    ProcessGroup,
-    full_tensor,
-    load_state,
-    local_tensor,
-)
+from moreish.distributed import SINGLE_PROCESS, ProcessGroup, full_tensor, load_state, local_tensor
 from moreish.models import Model
 from moreish.training.budget import StepPlan, median_seconds
 from moreish.training.divergence import (

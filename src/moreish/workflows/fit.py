@@ -13,11 +13,7 @@ import torch
 
 from moreish.config import BUDGETS
 from moreish.data import SplitName
-from moreish.distributed import (
-    ProcessGroup,
-    is_sharded,
-    load_state,
-)
+from moreish.distributed import ProcessGroup, is_sharded, load_state
 from moreish.errors import MoreishError, command
 from moreish.evaluate import (
     Score,

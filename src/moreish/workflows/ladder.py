@@ -104,10 +104,7 @@ RUNGS: tuple[Rung, ...] = (
     Rung("head", "scaled attention scores", _lecture("head"), stated=_gpt_lecture(2.4)),
     Rung("heads", "four heads", _lecture("heads"), stated=_gpt_lecture(2.28)),
     Rung(
-        "feedforward",
-        "a feed-forward layer",
-        _lecture("feed-forward"),
-        stated=_gpt_lecture(2.24),
+        "feedforward", "a feed-forward layer", _lecture("feed-forward"), stated=_gpt_lecture(2.24)
     ),
     Rung(
         "residual",
