@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Unpack
@@ -17,6 +18,7 @@ from moreish.settings import Tree, from_toml, merge
 from moreish.tokenizers import REGISTRY, Tokenizer, VocabularyLimits
 from moreish.training import Report
 from moreish.ui import TrainingView
+from moreish.utils.extras import import_extra
 
 Source = str | Path
 Settings = Mapping[str, Any]
@@ -453,11 +455,8 @@ def draw_range(found: training.LRRange, path: Path) -> None:
 
 def _figures_package() -> ModuleType:
     """Return `moreish.figures`. Raises MoreishError if its library is not installed."""
-    try:
-        from moreish import figures
-    except ImportError:
-        raise MoreishError("drawing needs a library: pip install 'moreish[figures]'") from None
-    return figures
+    import_extra("matplotlib", "figures", "drawing")
+    return import_module("moreish.figures")
 
 
 def _watching(report: Report | None) -> AbstractContextManager[Report]:

@@ -6,7 +6,6 @@ To add a format, write one module with an `Exporter` and add a line to `REGISTRY
 import json
 import shutil
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 
 from moreish.convert.exporter import Exporter, ParityError, ParityResult
@@ -16,6 +15,7 @@ from moreish.convert.onnx import ONNXExporter
 from moreish.errors import MoreishError, command, nearest
 from moreish.evaluate import format_bits
 from moreish.runs import Run
+from moreish.utils.extras import import_extra
 from moreish.utils.files import PARTIAL_SUFFIX, write_atomic
 
 REGISTRY: dict[str, type[Exporter]] = {"hf": HFExporter, "gguf": GGUFExporter, "onnx": ONNXExporter}
@@ -57,12 +57,7 @@ def export(
             hint = "--overwrite replaces an export" if is_export else "choose another folder"
             raise MoreishError(f"{out} exists: {hint}")
     for library in REGISTRY[to].libraries:
-        try:
-            import_module(library)
-        except ImportError:
-            raise MoreishError(
-                f"this format needs another package ({library}): pip install 'moreish[{to}]'"
-            ) from None
+        import_extra(library, to, "this format")
     exporter = REGISTRY[to](run)
     temporary = out.with_name(f".{out.name}{PARTIAL_SUFFIX}")
     shutil.rmtree(temporary, ignore_errors=True)
