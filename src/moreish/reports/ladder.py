@@ -35,7 +35,7 @@ def ladder_report_html(ladder: Mapping[str, Any], folder: Path) -> str:
             f"{rung['seconds']:.1f}",
             *(_loss(rung["splits"].get(name)) for name in splits),
             f"{rung['stated']['loss']:.2f} ({rung['stated']['where']})" if rung["stated"] else "",
-            format_bits(Score.from_json(rung["splits"]["val"]).bits_per_char),
+            format_bits(Score.model_validate(rung["splits"]["val"]).bits_per_char),
         )
         for rung in ladder["rungs"]
     ]

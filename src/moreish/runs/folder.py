@@ -404,9 +404,7 @@ class RunFolder:
     @property
     def scores(self) -> dict[SplitName, Score]:
         """The losses of the best weights at the end of training; empty before."""
-        return {
-            name: Score.from_json(saved.model_dump()) for name, saved in self.record.splits.items()
-        }
+        return self.record.splits
 
 
 def _state_sha256(state: Mapping[str, torch.Tensor]) -> str:

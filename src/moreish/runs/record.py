@@ -17,6 +17,7 @@ from pydantic import Field
 from moreish.config import RunConfig
 from moreish.data import CorpusKind, SplitName
 from moreish.errors import MoreishError
+from moreish.evaluate import Score
 from moreish.settings import Settings
 
 FORMAT: Literal[1] = 1
@@ -56,17 +57,6 @@ class DatasetInfo(Settings):
     """Number of training tokens of each source of a prepared dataset; None for other data."""
 
 
-class SavedScore(Settings):
-    """A `Score` as JSON; NaN and infinity are None."""
-
-    loss: float | None
-    stderr: float | None
-    bits_per_char: float | None
-    bits_per_byte: float | None
-    perplexity: float | None
-    tokens: int
-
-
 class RunRecord(Settings):
     """The content of run.json; the results are None or empty until the training has ended."""
 
@@ -84,7 +74,7 @@ class RunRecord(Settings):
     command: list[str]
     test_evaluations: int = Field(0, ge=0)
     parameters: int | None = None
-    splits: dict[SplitName, SavedScore] = {}
+    splits: dict[SplitName, Score] = {}
     """The exact losses of the best weights."""
     seconds: float | None = None
     """Duration of the training, including the evaluations during it."""

@@ -5,7 +5,6 @@ import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,9 +15,7 @@ from safetensors.torch import load as from_safetensors
 from moreish.config import TrainConfig
 from moreish.distributed import gather_full, load_state
 from moreish.errors import MoreishError, command
-from moreish.evaluate import Score
 from moreish.models import CountBasedModel, Model
-from moreish.runs import SavedScore
 from moreish.training.optim import optimizer_state_bytes, optimizer_tensors, restore_optimizer
 from moreish.training.state import TrainState
 from moreish.training.trainer import Trainer
@@ -95,7 +92,7 @@ class Checkpoints:
         contents = (
             iter_safetensors_bytes(gather_full(trainer.model.state_dict())),
             iter_safetensors_bytes(gather_full(optimizer_tensors(trainer.optimizer))),
-            [encode_json({**asdict(state), "best": state.best and state.best.as_json()})],
+            [encode_json(TRAIN_STATE.dump_python(state, mode="json"))],
         )
         if not trainer.group.is_main:
             return
@@ -246,13 +243,10 @@ def _restore(place: Path, trainer: Trainer) -> None:
     weights, optimizer = ((place / name).read_bytes() for name in PARTS[:2])
     stored = read_json(place / PARTS[2])
     entries = {RENAMED_STATE.get(name, name): value for name, value in stored.items()}
-    if (best := entries["best"]) is not None:
-        best = Score.from_json(SavedScore.model_validate(best).model_dump())
-    state = TRAIN_STATE.validate_python({**entries, "best": None})
+    state = TRAIN_STATE.validate_python(entries)
     numbers = [value for value in vars(state).values() if isinstance(value, float)]
     if state.step < 0 or state.plan.eval_every < 1 or not all(map(math.isfinite, numbers)):
         raise ValueError("its numbers are out of range")
-    state.best = best
     load_state(trainer.model, from_safetensors(weights))
     restore_optimizer(trainer.optimizer, from_safetensors(optimizer))
     trainer.state = state

@@ -158,7 +158,7 @@ def ladder_table(entries: Sequence[Mapping[str, Any]]) -> Table:
             f"{entry['seconds']:.1f}",
             *(_loss(splits.get(name)) for name in names),
             f"{entry['stated']['loss']:.2f}" if entry["stated"] else "",
-            format_bits(Score.from_json(val).bits_per_char),
+            format_bits(Score.model_validate(val).bits_per_char),
             _copied(entry.get("copied")),
             style="bold" if val["loss"] == best else None,
         )

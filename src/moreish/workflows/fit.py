@@ -96,7 +96,7 @@ def fit(run: Run, report: Report, *, exact: bool | None, group: ProcessGroup) ->
         run.update(
             status=status,
             parameters=model.num_parameters(),
-            splits={name: score.as_json() for name, score in scores.items()},
+            splits=scores,
             seconds=round(state.seconds, 3),
             evaluation_seconds=round(state.eval_seconds, 3),
             scoring_seconds=round(fitting.val_seconds + time.perf_counter() - began, 3),
