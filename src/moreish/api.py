@@ -266,7 +266,7 @@ def prepare(
             overwrite=overwrite,
             workers=workers,
             progress=lambda what, done, total: watch(
-                training.Progress(what=what, share=done / max(1, total))
+                training.Progress(what=what, share=done / max(1, total), size=total)
             ),
             note=lambda text: watch(training.Note(text=text)),
         )

@@ -65,18 +65,8 @@ def import_hf(path: Path, out: Path, *, overwrite: bool = False) -> Run:
     facts = DatasetInfo(
         name=source.name,
         kind="text",
-        documents=0,
-        distinct=0,
-        characters=0,
-        shortest=0,
-        longest=0,
-        longest_item=None,
         vocabulary=tokenizer.vocab_size,
         boundary=tokenizer.boundary_id is not None,
-        alphabet="",
-        split_documents=None,
-        tokens={},
-        sha256={},
         notes=["the model was trained elsewhere; its data is not here", checkpoint_digest(path)],
     )
     run = Run.create(out, config, tokenizer, {}, facts, overwrite=overwrite)

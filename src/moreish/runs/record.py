@@ -30,29 +30,29 @@ ENDED_STATUSES: tuple[Status, ...] = ("finished", "stopped early", "diverged")
 
 
 class DatasetInfo(Settings):
-    """What is known of the data of a run."""
+    """What is known of the data of a run; the defaults are those of a model without data."""
 
     name: str
     kind: CorpusKind
-    documents: int
+    documents: int = 0
     """Number of items of a list, or of files of running text."""
-    distinct: int
+    distinct: int = 0
     """Number of distinct ones."""
-    characters: int
-    shortest: int
+    characters: int = 0
+    shortest: int = 0
     """In characters, like `longest`."""
-    longest: int
-    longest_item: int | None
+    longest: int = 0
+    longest_item: int | None = None
     """In tokens; None for running text."""
     vocabulary: int
     boundary: bool
-    alphabet: str
+    alphabet: str = ""
     """The first characters that occur, for display."""
-    split_documents: dict[SplitName, int] | None
-    tokens: dict[SplitName, int]
-    sha256: dict[SplitName, str]
+    split_documents: dict[SplitName, int] | None = None
+    tokens: dict[SplitName, int] = {}
+    sha256: dict[SplitName, str] = {}
     """Hash of the tokens of each split, see `moreish.data.fingerprint`."""
-    notes: list[str]
+    notes: list[str] = []
     sources: dict[str, int] | None = None
     """Number of training tokens of each source of a prepared dataset; None for other data."""
 

@@ -146,11 +146,8 @@ def describe_dataset(
             characters=sum(source.characters for source in sources),
             shortest=min(source.shortest for source in sources),
             longest=max(source.longest for source in sources),
-            longest_item=None,
             alphabet=alphabet[:ALPHABET_SHOWN],
-            split_documents=None,
             sha256=sha256,
-            notes=[],
             sources=corpus.manifest.training_tokens(),
             **encoded,
         )
