@@ -380,28 +380,7 @@ def import_hf(source: Source, *, out: str | Path, overwrite: bool = False) -> Ru
     return convert.import_hf(folder, Path(out).expanduser(), overwrite=overwrite)
 
 
-def export(
-    run: Run,
-    out: str | Path,
-    *,
-    to: str = "hf",
-    model_license: str = "unknown",
-    overwrite: bool = False,
-) -> convert.ExportResult:
-    """Export a run for another program, which checks the folder before it appears.
-
-    Args:
-        run: the run.
-        out: the folder to create.
-        to: "hf" (Hugging Face's transformers), "gguf" (llama.cpp) or "onnx" (ONNX Runtime).
-        model_license: the license that the model card names.
-        overwrite: whether to replace the export at `out`.
-
-    Raises:
-        MoreishError: the model cannot be expressed there, a library is missing, or `out` exists.
-    """
-    path = Path(out).expanduser()
-    return convert.export(run, path, to=to, model_license=model_license, overwrite=overwrite)
+export = convert.export
 
 
 def figures(run: Run, *, text: str | None = None) -> list[reports.RunFigure]:

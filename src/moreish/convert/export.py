@@ -35,13 +35,18 @@ class ExportResult:
 
 
 def export(
-    run: Run, out: Path, *, to: str = "hf", model_license: str = "unknown", overwrite: bool = False
+    run: Run,
+    out: str | Path,
+    *,
+    to: str = "hf",
+    model_license: str = "unknown",
+    overwrite: bool = False,
 ) -> ExportResult:
     """Export a run; the folder appears only if the other library reproduces the run from it.
 
     Args:
         out: the new folder.
-        to: a name in `REGISTRY`.
+        to: "hf" (Hugging Face's transformers), "gguf" (llama.cpp) or "onnx" (ONNX Runtime).
         model_license: the license that the model card names.
         overwrite: replace an earlier export at `out`.
 
@@ -49,6 +54,7 @@ def export(
         MoreishError: the format cannot express the model, a library is missing or gives other
             results, or `out` exists.
     """
+    out = Path(out).expanduser()
     if to not in REGISTRY:
         raise MoreishError(f"--to {to}: {nearest(to, REGISTRY)}")
     if out.exists():

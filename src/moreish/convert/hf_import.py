@@ -15,7 +15,7 @@ import torch
 
 from moreish.config import resolve
 from moreish.convert.hf_architectures import ACTIVATIONS, ARCHITECTURES, TensorMap
-from moreish.errors import MoreishError
+from moreish.errors import MoreishError, one_line
 from moreish.models import ROTARY_BASE, Model, build_model
 from moreish.runs import DatasetInfo, Run, check_run_path
 from moreish.settings import Tree
@@ -125,9 +125,9 @@ def resolve_model_folder(source: str) -> Path:
             f"no folder {source}; to download a model of that name: pip install 'moreish[bpe]'"
         ) from None
     except Exception as error:  # the library raises many types
-        reason = " ".join(str(error).split())[:200]
         raise MoreishError(
-            f"{source} cannot be downloaded ({reason}): download it elsewhere and name its folder"
+            f"{source} cannot be downloaded ({one_line(error)}): download it elsewhere and name "
+            "its folder"
         ) from None
 
 

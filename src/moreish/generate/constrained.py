@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from moreish.data import TokenDataset
-from moreish.errors import MoreishError
+from moreish.errors import MoreishError, one_line
 from moreish.generate.automaton import Dfa, Nfa
 from moreish.generate.sampling import Sampling, keep_best, sampling_probabilities
 from moreish.tokenizers import BOUNDARY_ID, ByteTokenizer, CharTokenizer, Ids, Tokenizer
@@ -162,7 +162,7 @@ def _build_dfa(constraint: Constraint, tokenizer: Tokenizer, seconds: float) -> 
         try:
             parsed = greenery.parse(pattern)
         except Exception as error:  # greenery has no error class for what it cannot parse
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = one_line(error) or type(error).__name__
             raise MoreishError(
                 f"{constraint}: not understood ({reason[:100]}); it matches the whole item, "
                 "and knows . [ ] ( ) | * + ? { }"

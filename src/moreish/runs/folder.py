@@ -27,7 +27,7 @@ from moreish.data import (
     save_tokens,
 )
 from moreish.distributed import SINGLE_PROCESS, ProcessGroup, gather_full, load_state
-from moreish.errors import MoreishError, command
+from moreish.errors import MoreishError, command, one_line
 from moreish.evaluate import Score
 from moreish.models import Model, build_model
 from moreish.runs.paths import backup_path, check_run_path, is_run, other_runs, remove_run
@@ -417,5 +417,4 @@ def _state_sha256(state: Mapping[str, torch.Tensor]) -> str:
 
 
 def _damaged(path: Path, error: Exception) -> MoreishError:
-    reason = " ".join(str(error).split())
-    return MoreishError(f"{path} is damaged ({type(error).__name__}: {reason[:200]})")
+    return MoreishError(f"{path} is damaged ({type(error).__name__}: {one_line(error)})")

@@ -14,7 +14,7 @@ from safetensors.torch import load as from_safetensors
 
 from moreish.config import TrainConfig
 from moreish.distributed import gather_full, load_state
-from moreish.errors import MoreishError, command
+from moreish.errors import MoreishError, command, one_line
 from moreish.models import CountBasedModel, Model
 from moreish.training.optim import optimizer_state_bytes, optimizer_tensors, restore_optimizer
 from moreish.training.state import TrainState
@@ -156,8 +156,9 @@ class Checkpoints:
             try:
                 _restore(place, trainer)
             except (RuntimeError, ValueError, LookupError, TypeError, SafetensorError) as error:
-                reason = " ".join(str(error).split())[:200]
-                raise MoreishError(f"{place} is not a checkpoint of this run ({reason})") from None
+                raise MoreishError(
+                    f"{place} is not a checkpoint of this run ({one_line(error)})"
+                ) from None
             before, now = (
                 environment.get("processes", "1")
                 for environment in (manifest.get("here", self.environment), self.environment)

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, final
 
-from moreish.errors import MoreishError, nearest
+from moreish.errors import MoreishError, nearest, one_line
 from moreish.runs import Run
 from moreish.settings import to_toml
 from moreish.training.events import Note, Report
@@ -233,4 +233,4 @@ def flatten(tree: Mapping[str, Any], path: str = "") -> dict[str, Any]:
 
 
 def _summary(error: Exception) -> str:
-    return " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
+    return one_line(error).rstrip(".") or type(error).__name__

@@ -16,18 +16,15 @@ from moreish.training import (
     Note,
     Report,
     TrainingSetup,
-    assemble,
     audit_beginning,
     build_optimizer,
-    build_tokenizer,
     check_optimizer,
     check_warm_start,
     default_lr,
-    encode_splits,
-    load_corpus,
     parse_trackers,
     resolve_device,
     run_lr_range_test,
+    set_up,
 )
 from moreish.utils.files import remove_partial_files
 from moreish.workflows.coordinator import Coordinator
@@ -67,12 +64,8 @@ def train(
             return _resume(out, coordinator, inexact=False, report=report)
         check_request(config, out, overwrite=overwrite)
 
-        corpus = load_corpus(config)
-        audit = audit_beginning(corpus, config.data)
-        tokenizer = build_tokenizer(config.data, corpus)
-        splits = encode_splits(corpus, tokenizer, config.data)
-        setup = assemble(config, corpus, tokenizer, splits)
-
+        setup = set_up(config)
+        audit = audit_beginning(setup.corpus, config.data)
         setup, reasons = resolve_auto_model(setup)
         remarks = check_model(setup, processes=coordinator.group.size)
         if audit is not None:
