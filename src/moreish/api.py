@@ -67,7 +67,7 @@ def train(
     path = None if out is None else Path(out).expanduser()
     resolved = resolve(base, recipe, overrides)
     with _watching(report) as watch:
-        return workflows.train(resolved, path, overwrite=overwrite, report=watch, notes=notes)[0]
+        return workflows.train(resolved, path, overwrite=overwrite, report=watch, notes=notes)
 
 
 @takes_options(TrainOptions)
@@ -173,7 +173,7 @@ def resume(path: str | Path, *, inexact: bool = False, report: Report | None = N
         MoreishError: there is nothing to resume, or it would not be exact.
     """
     with _watching(report) as watch:
-        return workflows.resume(Path(path).expanduser(), inexact=inexact, report=watch)[0]
+        return workflows.resume(Path(path).expanduser(), inexact=inexact, report=watch)
 
 
 def load(path: str | Path) -> Run:

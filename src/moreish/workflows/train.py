@@ -38,7 +38,7 @@ def train(
     overwrite: bool,
     report: Report,
     notes: tuple[str, ...] = (),
-) -> tuple[Run, bool]:
+) -> Run:
     """Train a model in a new run folder.
 
     One of several processes of a launcher trains together with the others. If the launcher restarts
@@ -50,9 +50,6 @@ def train(
         overwrite: whether a run at `out` may be replaced.
         report: a function that is called with every event.
         notes: sentences about the settings, for the user.
-
-    Returns:
-        The run, and whether the training finished (False: it was interrupted).
 
     Raises:
         MoreishError: a setting or the source is wrong; then no run folder was created.
@@ -79,20 +76,17 @@ def train(
                 lr_test.save(run.path)
             if audit is not None:
                 audit.save(run.path / "doctor.json")
-            finished = coordinator.fit(run, report)
-        return run, finished
+            coordinator.fit(run, report)
+        return run
 
 
-def resume(path: Path, *, inexact: bool = False, report: Report) -> tuple[Run, bool]:
+def resume(path: Path, *, inexact: bool = False, report: Report) -> Run:
     """Resume an interrupted training from its newest checkpoint, or else from the beginning.
 
     Args:
         path: the run folder.
         inexact: whether to resume even where the result would not be the same bit for bit.
         report: a function that is called with every event.
-
-    Returns:
-        The run, and whether the training finished.
 
     Raises:
         MoreishError: there is no such run, it has finished, another process trains it, it would not
@@ -104,9 +98,7 @@ def resume(path: Path, *, inexact: bool = False, report: Report) -> tuple[Run, b
         return _resume(path, coordinator, inexact=inexact, report=report)
 
 
-def _resume(
-    path: Path, coordinator: Coordinator, *, inexact: bool, report: Report
-) -> tuple[Run, bool]:
+def _resume(path: Path, coordinator: Coordinator, *, inexact: bool, report: Report) -> Run:
     Run.open(path)  # raises when it is not a run
     with training_lock(path):
         run = Run.open(path)  # as it is now that no other process can change it
@@ -115,9 +107,9 @@ def _resume(
                 f"{path} has finished ({run.record.status}): there is nothing to resume"
             )
         remove_partial_files(path)
-        finished = coordinator.fit(run, report, exact=not inexact)
+        coordinator.fit(run, report, exact=not inexact)
         remove_run(backup_path(run.path))  # left behind where the start of this run was killed
-    return run, finished
+    return run
 
 
 def check_request(config: RunConfig, out: Path | None, *, overwrite: bool) -> None:
