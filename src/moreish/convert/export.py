@@ -26,11 +26,7 @@ class ExportResult:
     """What was written, and how closely the other library reproduces the run."""
 
     path: Path
-    program: str
-    architecture: str
-    """The type of the model, as the program calls it."""
-    quantity: str
-    """What was compared: "logits", or "log-probabilities" if the program returns no logits."""
+    exporter: Exporter
     parity: ParityResult
 
 
@@ -84,13 +80,7 @@ def export(
         temporary.rename(out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return ExportResult(
-        path=out,
-        program=exporter.program,
-        architecture=exporter.architecture,
-        quantity=exporter.quantity,
-        parity=parity,
-    )
+    return ExportResult(path=out, exporter=exporter, parity=parity)
 
 
 def _model_card(run: Run, exporter: Exporter, model_license: str) -> str:

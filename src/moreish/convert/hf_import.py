@@ -20,7 +20,7 @@ from moreish.models import ROTARY_BASE, Model, build_model
 from moreish.runs import DatasetInfo, Run, check_run_path
 from moreish.settings import Tree
 from moreish.tokenizers import Tokenizer, tokenizer_from_json
-from moreish.utils.files import read_json
+from moreish.utils.files import file_sha256, read_json
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -79,8 +79,7 @@ def checkpoint_digest(path: Path) -> str:
     """Return a note that identifies the weights, config and tokenizer of a folder."""
     digest = hashlib.sha256()
     for file in sorted([*path.glob("*.json"), *path.glob("*.safetensors")]):
-        with file.open("rb") as opened:
-            digest.update(hashlib.file_digest(opened, "sha256").digest())
+        digest.update(bytes.fromhex(file_sha256(file)))
     return f"sha256 of its files: {digest.hexdigest()}"
 
 

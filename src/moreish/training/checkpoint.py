@@ -23,6 +23,7 @@ from moreish.utils.files import (
     PARTIAL_SUFFIX,
     check_disk_space,
     encode_json,
+    file_sha256,
     fsync_folder,
     read_json,
     remove_partial_files,
@@ -211,9 +212,8 @@ def read_manifest(place: Path) -> dict[str, Any] | None:
             return None
         manifest["logged"] = LOGGED.validate_python(manifest.get("logged", {}))
         for name in PARTS:
-            with (place / name).open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != digests[name]:
-                    return None
+            if file_sha256(place / name) != digests[name]:
+                return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return manifest
