@@ -394,9 +394,7 @@ def figures(run: Run, *, text: str | None = None) -> list[reports.RunFigure]:
     Raises:
         MoreishError: the drawing library is not installed.
     """
-    found: list[reports.RunFigure]
-    found = _figures_package().make_figures(run, run.path / "figures", text)
-    return found
+    return _figures_package().make_figures(run, run.path / "figures", text)
 
 
 def report(run: Run, *, text: str | None = None) -> Path:
