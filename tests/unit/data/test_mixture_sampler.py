@@ -1,5 +1,5 @@
 """Batches of prepared text: every window once per epoch, sources by weight, and all of it a pure
-function of (seed, step, rank, world size)."""
+function of seed and step."""
 
 import tracemalloc
 from collections import Counter
