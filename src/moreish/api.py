@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Unpack
@@ -17,6 +18,7 @@ from moreish.settings import Tree, from_toml, merge
 from moreish.tokenizers import REGISTRY, Tokenizer, VocabularyLimits
 from moreish.training import Report
 from moreish.ui import TrainingView
+from moreish.utils.extras import import_extra
 
 Source = str | Path
 Settings = Mapping[str, Any]
@@ -65,7 +67,7 @@ def train(
     path = None if out is None else Path(out).expanduser()
     resolved = resolve(base, recipe, overrides)
     with _watching(report) as watch:
-        return workflows.train(resolved, path, overwrite=overwrite, report=watch, notes=notes)[0]
+        return workflows.train(resolved, path, overwrite=overwrite, report=watch, notes=notes)
 
 
 @takes_options(TrainOptions)
@@ -171,7 +173,7 @@ def resume(path: str | Path, *, inexact: bool = False, report: Report | None = N
         MoreishError: there is nothing to resume, or it would not be exact.
     """
     with _watching(report) as watch:
-        return workflows.resume(Path(path).expanduser(), inexact=inexact, report=watch)[0]
+        return workflows.resume(Path(path).expanduser(), inexact=inexact, report=watch)
 
 
 def load(path: str | Path) -> Run:
@@ -264,7 +266,7 @@ def prepare(
             overwrite=overwrite,
             workers=workers,
             progress=lambda what, done, total: watch(
-                training.Progress(what=what, share=done / max(1, total))
+                training.Progress(what=what, share=done / max(1, total), size=total)
             ),
             note=lambda text: watch(training.Note(text=text)),
         )
@@ -378,28 +380,7 @@ def import_hf(source: Source, *, out: str | Path, overwrite: bool = False) -> Ru
     return convert.import_hf(folder, Path(out).expanduser(), overwrite=overwrite)
 
 
-def export(
-    run: Run,
-    out: str | Path,
-    *,
-    to: str = "hf",
-    model_license: str = "unknown",
-    overwrite: bool = False,
-) -> convert.ExportResult:
-    """Export a run for another program, which checks the folder before it appears.
-
-    Args:
-        run: the run.
-        out: the folder to create.
-        to: "hf" (Hugging Face's transformers), "gguf" (llama.cpp) or "onnx" (ONNX Runtime).
-        model_license: the license that the model card names.
-        overwrite: whether to replace the export at `out`.
-
-    Raises:
-        MoreishError: the model cannot be expressed there, a library is missing, or `out` exists.
-    """
-    path = Path(out).expanduser()
-    return convert.export(run, path, to=to, model_license=model_license, overwrite=overwrite)
+export = convert.export
 
 
 def figures(run: Run, *, text: str | None = None) -> list[reports.RunFigure]:
@@ -413,9 +394,7 @@ def figures(run: Run, *, text: str | None = None) -> list[reports.RunFigure]:
     Raises:
         MoreishError: the drawing library is not installed.
     """
-    found: list[reports.RunFigure]
-    found = _figures_package().make_figures(run, run.path / "figures", text)
-    return found
+    return _figures_package().make_figures(run, run.path / "figures", text)
 
 
 def report(run: Run, *, text: str | None = None) -> Path:
@@ -453,11 +432,8 @@ def draw_range(found: training.LRRange, path: Path) -> None:
 
 def _figures_package() -> ModuleType:
     """Return `moreish.figures`. Raises MoreishError if its library is not installed."""
-    try:
-        from moreish import figures
-    except ImportError:
-        raise MoreishError("drawing needs a library: pip install 'moreish[figures]'") from None
-    return figures
+    import_extra("matplotlib", "figures", "drawing")
+    return import_module("moreish.figures")
 
 
 def _watching(report: Report | None) -> AbstractContextManager[Report]:

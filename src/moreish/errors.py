@@ -17,6 +17,11 @@ class GoneError(MoreishError):
     """Another process of the same training died, and reports the cause."""
 
 
+def one_line(error: Exception) -> str:
+    """The message of another library's error on one line, cut to 200 characters."""
+    return " ".join(str(error).split())[:200]
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """The end of an error message about an unknown word: the nearest known one, or all of them.
 

@@ -84,8 +84,7 @@ class ModelOptions(TextOptions, total=False):
         ),
     ]
     context: Annotated[
-        int | None,
-        Option("Context length in tokens (default: set by the model).", "model.context"),
+        int | None, Option("Context length in tokens (default: set by the model).", "model.context")
     ]
     tokenizer: Annotated[
         str | None,

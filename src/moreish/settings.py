@@ -22,11 +22,7 @@ RENAMED = {
 """Deprecated names of settings, each with its present name. Names of `model.*` also hold for the
 network inside a hybrid or a mixture (`model.network.*`)."""
 
-REMOVED: dict[str, Any] = {
-    "model.scaled": True,
-    "model.projection": True,
-    "model.residual": True,
-}
+REMOVED: dict[str, Any] = {"model.scaled": True, "model.projection": True, "model.residual": True}
 """Settings that no longer exist, each with the only value that older runs may have stored: its
 former default, which is what Moreish does today."""
 
@@ -88,11 +84,12 @@ class Settings(BaseModel):
             raise MoreishError(f"setting {key}{given}: {reason}") from None
 
 
-def migrate(tree: Mapping[str, Any], *, warn: bool = True) -> Tree:
+def migrate(tree: Mapping[str, Any], path: str = "", *, warn: bool = True) -> Tree:
     """Give settings that were written for an earlier version their present names.
 
     Args:
         tree: nested settings, e.g. from a recipe or a run.json.
+        path: the group that they are in, with a dot at the end; empty for all settings.
         warn: whether to issue a FutureWarning for every deprecated name.
 
     Raises:
@@ -102,17 +99,13 @@ def migrate(tree: Mapping[str, Any], *, warn: bool = True) -> Tree:
     >>> migrate({"train": {"recompute": True}}, warn=False)
     {'train': {'activation_checkpointing': True}}
     """
-    return _migrate_group(tree, "", warn)
-
-
-def _migrate_group(group: Mapping[str, Any], path: str, warn: bool) -> Tree:
     migrated: Tree = {}
-    for key, value in group.items():
+    for key, value in tree.items():
         full = f"{path}{key}"
         new = RENAMED.get(full)
         if new is not None:
             key = new.rpartition(".")[2]
-            if key in group:
+            if key in tree:
                 raise MoreishError(f"{full} is the old name of {new}: give only {new}")
             if warn:
                 message = f"setting {full} is deprecated; use {new}"
@@ -123,7 +116,7 @@ def _migrate_group(group: Mapping[str, Any], path: str, warn: bool) -> Tree:
             continue
         if isinstance(value, Mapping):
             inner = "model." if full == "model.network" else f"{full}."
-            value = _migrate_group(value, inner, warn)
+            value = migrate(value, inner, warn=warn)
         migrated[key] = value
     return migrated
 

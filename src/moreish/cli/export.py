@@ -29,22 +29,22 @@ def export(
     from moreish import api
 
     found = api.export(api.load(run), out, to=to, model_license=model_license, overwrite=overwrite)
-    parity = found.parity
+    exporter, parity = found.exporter, found.parity
     if as_json:
         print_json(
             path=found.path,
-            program=found.program,
-            kind=found.architecture,
+            program=exporter.program,
+            kind=exporter.architecture,
             logit_difference=parity.max_difference,
-            compared=found.quantity,
+            compared=exporter.quantity,
             tokens_alike=parity.matching_tokens,
             ties=parity.ties,
         )
         return
     ties = f", {parity.ties} of them ties" if parity.ties else ""
     typer.echo(
-        f"{found.path}: {found.architecture} model. Checked with {found.program}: "
-        f"{found.quantity} differ by at most {parity.max_difference:.1g}, and "
+        f"{found.path}: {exporter.architecture} model. Checked with {exporter.program}: "
+        f"{exporter.quantity} differ by at most {parity.max_difference:.1g}, and "
         f"{parity.matching_tokens} generated tokens are equal{ties}. "
         f"See {found.path / 'README.md'}"
     )

@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
@@ -51,34 +51,28 @@ def prepare(
         bool, Option("--overwrite", help="Replace what was prepared in the folder before.")
     ] = False,
     as_json: Json = False,
-    *,
-    encoding: str = "utf-8",
-    vocab_size: int | None = None,
+    **options: Any,
 ) -> None:
     """Tokenize large text into files for train; run again to resume."""
-    from moreish.data import PrepareConfig, SourceFormat, prepare_dataset
-    from moreish.tokenizers import VocabularyLimits
+    from moreish import api
     from moreish.ui import TrainingView, console
 
-    config = PrepareConfig(
-        sources=tuple(sources),
-        source_format=SourceFormat(field=field, separator=separator, encoding=encoding),
-        tokenizer=tokenizer,
-        limits=VocabularyLimits(vocab_size=vocab_size),
-        hold_out=hold_out,
-        split_seed=split_seed,
-    )
     shown = console(stderr=as_json)
     start = time.perf_counter()
     try:
         with TrainingView(shown) as view:
-            result = prepare_dataset(
-                config,
-                out.expanduser(),
-                overwrite=overwrite,
+            result = api.prepare(
+                sources,
+                out=out,
+                field=field,
+                separator=separator,
+                tokenizer=tokenizer,
+                hold_out=hold_out,
+                split_seed=split_seed,
                 workers=workers,
-                progress=view.show_bytes,
-                note=lambda text: shown.print(text, style="dim"),
+                overwrite=overwrite,
+                report=view,
+                **options,
             )
     except KeyboardInterrupt:
         shown.print("Stopped. Run the same command to resume.")

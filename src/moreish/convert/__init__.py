@@ -1,6 +1,6 @@
 """Exports models to other libraries, and imports models from them."""
 
-from moreish.convert.export import ExportResult, export
+from moreish.convert.export import export
 from moreish.convert.hf_import import (
     checkpoint_digest,
     gpt2_settings,

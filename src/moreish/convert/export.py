@@ -6,7 +6,6 @@ To add a format, write one module with an `Exporter` and add a line to `REGISTRY
 import json
 import shutil
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 
 from moreish.convert.exporter import Exporter, ParityError, ParityResult
@@ -16,6 +15,7 @@ from moreish.convert.onnx import ONNXExporter
 from moreish.errors import MoreishError, command, nearest
 from moreish.evaluate import format_bits
 from moreish.runs import Run
+from moreish.utils.extras import import_extra
 from moreish.utils.files import PARTIAL_SUFFIX, write_atomic
 
 REGISTRY: dict[str, type[Exporter]] = {"hf": HFExporter, "gguf": GGUFExporter, "onnx": ONNXExporter}
@@ -26,22 +26,23 @@ class ExportResult:
     """What was written, and how closely the other library reproduces the run."""
 
     path: Path
-    program: str
-    architecture: str
-    """The type of the model, as the program calls it."""
-    quantity: str
-    """What was compared: "logits", or "log-probabilities" if the program returns no logits."""
+    exporter: Exporter
     parity: ParityResult
 
 
 def export(
-    run: Run, out: Path, *, to: str = "hf", model_license: str = "unknown", overwrite: bool = False
+    run: Run,
+    out: str | Path,
+    *,
+    to: str = "hf",
+    model_license: str = "unknown",
+    overwrite: bool = False,
 ) -> ExportResult:
     """Export a run; the folder appears only if the other library reproduces the run from it.
 
     Args:
         out: the new folder.
-        to: a name in `REGISTRY`.
+        to: "hf" (Hugging Face's transformers), "gguf" (llama.cpp) or "onnx" (ONNX Runtime).
         model_license: the license that the model card names.
         overwrite: replace an earlier export at `out`.
 
@@ -49,6 +50,7 @@ def export(
         MoreishError: the format cannot express the model, a library is missing or gives other
             results, or `out` exists.
     """
+    out = Path(out).expanduser()
     if to not in REGISTRY:
         raise MoreishError(f"--to {to}: {nearest(to, REGISTRY)}")
     if out.exists():
@@ -57,12 +59,7 @@ def export(
             hint = "--overwrite replaces an export" if is_export else "choose another folder"
             raise MoreishError(f"{out} exists: {hint}")
     for library in REGISTRY[to].libraries:
-        try:
-            import_module(library)
-        except ImportError:
-            raise MoreishError(
-                f"this format needs another package ({library}): pip install 'moreish[{to}]'"
-            ) from None
+        import_extra(library, to, "this format")
     exporter = REGISTRY[to](run)
     temporary = out.with_name(f".{out.name}{PARTIAL_SUFFIX}")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -83,13 +80,7 @@ def export(
         temporary.rename(out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return ExportResult(
-        path=out,
-        program=exporter.program,
-        architecture=exporter.architecture,
-        quantity=exporter.quantity,
-        parity=parity,
-    )
+    return ExportResult(path=out, exporter=exporter, parity=parity)
 
 
 def _model_card(run: Run, exporter: Exporter, model_license: str) -> str:

@@ -261,8 +261,7 @@ class LlamaServer:
     def tokenize(self, text: str) -> list[int]:
         """Return the tokens of a prompt, with the boundary that llama.cpp adds, if any."""
         body = {"content": text, "add_special": True, "parse_special": False}
-        tokens: list[int] = self._post("/tokenize", body)["tokens"]
-        return tokens
+        return self._post("/tokenize", body)["tokens"]
 
     def next_log_probabilities(self, tokens: list[int]) -> dict[int, float]:
         """Return the log-probabilities of the most likely next tokens, the highest first."""

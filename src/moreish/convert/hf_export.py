@@ -215,8 +215,7 @@ def tokenizer_to_hf(tokenizer: Tokenizer) -> Tree:
     else:
         raise MoreishError(f"transformers has no tokenizer like '{tokenizer.name}'")
     converted.add_special_tokens(specials)
-    tree: Tree = json.loads(converted.to_str())
-    return tree
+    return json.loads(converted.to_str())
 
 
 def _tokenizer_config(run: Run) -> Tree:

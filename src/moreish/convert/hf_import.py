@@ -15,12 +15,12 @@ import torch
 
 from moreish.config import resolve
 from moreish.convert.hf_architectures import ACTIVATIONS, ARCHITECTURES, TensorMap
-from moreish.errors import MoreishError
+from moreish.errors import MoreishError, one_line
 from moreish.models import ROTARY_BASE, Model, build_model
 from moreish.runs import DatasetInfo, Run, check_run_path
 from moreish.settings import Tree
 from moreish.tokenizers import Tokenizer, tokenizer_from_json
-from moreish.utils.files import read_json
+from moreish.utils.files import file_sha256, read_json
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -65,18 +65,8 @@ def import_hf(path: Path, out: Path, *, overwrite: bool = False) -> Run:
     facts = DatasetInfo(
         name=source.name,
         kind="text",
-        documents=0,
-        distinct=0,
-        characters=0,
-        shortest=0,
-        longest=0,
-        longest_item=None,
         vocabulary=tokenizer.vocab_size,
         boundary=tokenizer.boundary_id is not None,
-        alphabet="",
-        split_documents=None,
-        tokens={},
-        sha256={},
         notes=["the model was trained elsewhere; its data is not here", checkpoint_digest(path)],
     )
     run = Run.create(out, config, tokenizer, {}, facts, overwrite=overwrite)
@@ -89,8 +79,7 @@ def checkpoint_digest(path: Path) -> str:
     """Return a note that identifies the weights, config and tokenizer of a folder."""
     digest = hashlib.sha256()
     for file in sorted([*path.glob("*.json"), *path.glob("*.safetensors")]):
-        with file.open("rb") as opened:
-            digest.update(hashlib.file_digest(opened, "sha256").digest())
+        digest.update(bytes.fromhex(file_sha256(file)))
     return f"sha256 of its files: {digest.hexdigest()}"
 
 
@@ -135,9 +124,9 @@ def resolve_model_folder(source: str) -> Path:
             f"no folder {source}; to download a model of that name: pip install 'moreish[bpe]'"
         ) from None
     except Exception as error:  # the library raises many types
-        reason = " ".join(str(error).split())[:200]
         raise MoreishError(
-            f"{source} cannot be downloaded ({reason}): download it elsewhere and name its folder"
+            f"{source} cannot be downloaded ({one_line(error)}): download it elsewhere and name "
+            "its folder"
         ) from None
 
 

@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from moreish.data.permutation import RandomPermutation
-from moreish.data.sampler import MIN_SHORT_LENGTH, Sampler, WindowGrid
+from moreish.data.sampler import Sampler, WindowGrid
 from moreish.data.sharded_array import ShardedArray
 from moreish.data.token_dataset import Batch, TokenDataset, Windows
 from moreish.errors import MoreishError
@@ -71,7 +71,7 @@ class MixtureSampler(Sampler):
         """
         super().__init__(tokens, batch_size=batch_size, length=length, overlap=overlap, seed=seed)
         assert isinstance(tokens.ids_N, ShardedArray)
-        self.weights = weights
+        self.weights, self.options = weights, {"weights": weights}
         bounds = tokens.ids_N.reference.bounds
         quotas = {"": BLOCK_ROWS} if weights is None else mixture_quotas(weights, list(bounds))
         ranges = {"": (0, len(tokens.ids_N))} if weights is None else bounds
@@ -89,25 +89,13 @@ class MixtureSampler(Sampler):
         self._quota_S = np.array([quota for quota in quotas.values() if quota])
         self._edge_S = np.cumsum(self._quota_S)
 
-    def with_shorter_windows(self, times: int) -> "MixtureSampler":
-        if self.overlap > 0 or self.length < MIN_SHORT_LENGTH * times:
-            return self
-        return MixtureSampler(
-            self.tokens,
-            weights=self.weights,
-            batch_size=self.batch_size * times,
-            length=self.length // times,
-            overlap=0,
-            seed=self.seed,
-        )
-
     @cached_property
     def num_windows(self) -> int:
         """Number of windows; with weights, an epoch has as many rows."""
         return sum(windows.count for windows in self._windows_S)
 
-    def batch(self, step: int, rank: int = 0, world_size: int = 1) -> Batch:
-        rows = self._rows(step)[rank::world_size]
+    def batch(self, step: int) -> Batch:
+        rows = self._rows(step)
         if self.weights is None:
             return self.tokens.gather(self._windows_S[0][rows])
         source_B, index_B = self._assign_sources(rows)

@@ -1,7 +1,8 @@
-"""Training batches as a pure function of (seed, step, rank, world size), without loader state."""
+"""Training batches as a pure function of seed and step, without loader state."""
 
 import math
 from functools import cached_property
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -19,6 +20,9 @@ class Sampler:
     of `length` tokens, at other positions in every epoch.
     """
 
+    is_fixed: ClassVar[bool] = False
+    """Whether the windows cannot have another length."""
+
     def __init__(
         self, tokens: TokenDataset, *, batch_size: int, length: int, overlap: int, seed: int
     ) -> None:
@@ -34,6 +38,8 @@ class Sampler:
         self.length = length
         self.overlap = overlap
         self.seed = seed
+        self.options: dict[str, Any] = {}
+        """Further arguments of a subclass."""
         self._epoch: tuple[int, Ids, int] | None = None  # cache of the latest one
 
     def with_shorter_windows(self, times: int) -> "Sampler":
@@ -41,15 +47,16 @@ class Sampler:
 
         Returns this sampler where that is impossible: for items, overlapping or short windows.
         """
-        is_fixed = self.tokens.items or self.overlap > 0 or type(self) is not Sampler
+        is_fixed = self.tokens.items or self.overlap > 0 or self.is_fixed
         if is_fixed or self.length < MIN_SHORT_LENGTH * times:
             return self
-        return Sampler(
+        return type(self)(
             self.tokens,
             batch_size=self.batch_size * times,
             length=self.length // times,
             overlap=0,
             seed=self.seed,
+            **self.options,
         )
 
     @cached_property
@@ -61,15 +68,12 @@ class Sampler:
     def steps_per_epoch(self) -> int:
         return math.ceil(self.num_windows / self.batch_size)
 
-    def batch(self, step: int, rank: int = 0, world_size: int = 1) -> Batch:
-        """Return the rows that process `rank` of `world_size` trains on at `step`.
-
-        The rows of all ranks together do not depend on the world size.
-        """
+    def batch(self, step: int) -> Batch:
+        """Return the batch of a step."""
         epoch, number = divmod(step, self.steps_per_epoch)
         order, shift = self._shuffle(epoch)
         first = number * self.batch_size
-        chosen = order[first : first + self.batch_size][rank::world_size]
+        chosen = order[first : first + self.batch_size]
         if self.tokens.items:
             return self.tokens.gather(self._item_windows[chosen])
         return self.tokens.gather(self._grid.windows(chosen, shift))

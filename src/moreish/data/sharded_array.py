@@ -69,8 +69,7 @@ class ShardedArray:
         if isinstance(index, np.ndarray):
             return self._take(index)
         index = range(len(self))[index]
-        token: np.unsignedinteger = self._slice(index, index + 1)[0]
-        return token
+        return self._slice(index, index + 1)[0]
 
     def _slice(self, first: int, last: int) -> Array:
         parts = []

@@ -93,9 +93,7 @@ class Windows:
 
     def __getitem__(self, chosen: Ids | slice) -> "Windows":
         return Windows(
-            start_W=self.start_W[chosen],
-            length_W=self.length_W[chosen],
-            skip_W=self.skip_W[chosen],
+            start_W=self.start_W[chosen], length_W=self.length_W[chosen], skip_W=self.skip_W[chosen]
         )
 
 

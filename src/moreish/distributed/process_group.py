@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from moreish.errors import GoneError, MoreishError
+from moreish.errors import GoneError, MoreishError, one_line
 
 TIMEOUT = timedelta(hours=2)
 """How long the other processes wait for the main one, which may have to read a large text."""
@@ -123,7 +123,7 @@ def join_process_group() -> Iterator[ProcessGroup]:
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and "peer" not in str(error):
             raise
-        raise GoneError(f"another process of this training is gone: {_summary(error)}") from None
+        raise GoneError(f"another process of this training is gone: {one_line(error)}") from None
 
 
 def _initialize() -> None:
@@ -135,7 +135,7 @@ def _initialize() -> None:
         store = PrefixStore(f"moreish/{restart_count()}", store)
         dist.init_process_group(store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     except (RuntimeError, ValueError) as error:
-        raise MoreishError(f"the processes did not meet: {_summary(error)}") from None
+        raise MoreishError(f"the processes did not meet: {one_line(error)}") from None
     atexit.register(_leave)
 
 
@@ -212,7 +212,3 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     model.load_state_dict(
         {name: shard_like(tensor, own.get(name, tensor)) for name, tensor in state.items()}
     )
-
-
-def _summary(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

@@ -44,8 +44,7 @@ def bigram_probabilities(model: Model, chosen_M: Ids) -> Floats:
     """Return (M, M) the model's probabilities of the same pairs, at the start of a text."""
     chosen_MT = torch.from_numpy(chosen_M)[:, None]
     shares_MV = model(chosen_MT)[0][:, 0].softmax(dim=-1)
-    expected_MM: Floats = shares_MV.numpy()[:, chosen_M]
-    return expected_MM
+    return shares_MV.numpy()[:, chosen_M]
 
 
 def token_embedding(model: Model, vocab_size: int) -> Floats | None:

@@ -5,12 +5,13 @@ B batch, T positions, U units of the standard error.
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Self
+from dataclasses import replace
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import ConfigDict, PlainSerializer, model_validator
 from torch import nn
 
 from moreish.data import IGNORE_INDEX, Batch, TokenDataset, Windows, count_tokens
@@ -18,6 +19,7 @@ from moreish.distributed import SINGLE_PROCESS, ProcessGroup
 from moreish.errors import MoreishError
 from moreish.evaluate.loss import token_losses
 from moreish.models import Model
+from moreish.settings import Settings
 from moreish.tokenizers import Tokenizer
 
 BATCH_POSITIONS = 4_096
@@ -42,34 +44,42 @@ STDERR_BLOCK = 256
 tokens are not independent. In a list every item is one."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Score:
+Number = Annotated[
+    float, PlainSerializer(lambda x: x if math.isfinite(x) else None, when_used="json")
+]
+"""A number that is null in JSON if it is infinite or NaN."""
+
+
+class Score(Settings):
     """The loss of one split in nats per token, and what follows from it; `stderr` is the standard
     error of `loss`, over items or blocks of text."""
 
-    loss: float
-    stderr: float
-    bits_per_char: float
+    model_config = ConfigDict(allow_inf_nan=True)
+
+    loss: Number
+    stderr: Number
+    bits_per_char: Number
     """NaN, as are bits per byte, if the split has unknown words, which have no known length."""
-    bits_per_byte: float
-    perplexity: float
+    bits_per_byte: Number
+    perplexity: Number
     tokens: int
 
     def as_json(self) -> dict[str, float | int | None]:
         """Return a dictionary for JSON, with null for infinity and NaN."""
-        return {key: value if math.isfinite(value) else None for key, value in asdict(self).items()}
+        return self.model_dump(mode="json")
 
+    @model_validator(mode="before")
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Restore a score from `as_json`. Null stands for NaN in the error, and in the bits if the
-        loss is finite; elsewhere for infinity."""
-        lost = {"stderr": math.nan}
-        if data["loss"] is not None:
-            lost |= {"bits_per_char": math.nan, "bits_per_byte": math.nan}
-        known: dict[str, Any] = {
-            k: lost.get(k, math.inf) if v is None else v for k, v in data.items()
-        }
-        return cls(**known)
+    def _replace_null(cls, data: Any) -> Any:
+        """Null stands for NaN in the error, and in the bits if the loss is finite; elsewhere for
+        infinity."""
+        if not isinstance(data, Mapping):
+            return data
+        is_nan = (
+            {"stderr"} if data.get("loss") is None else {"stderr", "bits_per_char", "bits_per_byte"}
+        )
+        null = {key: math.nan if key in is_nan else math.inf for key in data}
+        return {key: null[key] if value is None else value for key, value in data.items()}
 
 
 def format_bits(value: float) -> str:

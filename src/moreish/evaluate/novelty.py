@@ -4,7 +4,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from moreish.errors import MoreishError
+from moreish.utils.extras import import_extra
 
 CONTEXT_BYTES = 40
 """Bytes shown before and after an overlap."""
@@ -69,14 +69,8 @@ class OverlapIndex:
         Raises:
             MoreishError: the library that sorts suffixes is not installed.
         """
-        try:
-            from pydivsufsort import divsufsort
-        except ImportError:
-            raise MoreishError(
-                "finding overlaps needs a library: pip install 'moreish[analysis]'"
-            ) from None
-        self._data = data
-        self._suffixes = divsufsort(data)
+        library = import_extra("pydivsufsort", "analysis", "finding overlaps")
+        self._data, self._suffixes = data, library.divsufsort(data)
 
     def longest_overlap(self, text: str) -> Overlap:
         """Return the longest common substring of `text` and the data; empty if there is none."""
@@ -138,14 +132,9 @@ class NearestItemIndex:
 
     def __init__(self, items: Iterable[str]) -> None:
         """Raises MoreishError when the library that computes distances is not installed."""
-        try:
-            from rapidfuzz.distance import Levenshtein
-            from rapidfuzz.process import extractOne
-        except ImportError:
-            raise MoreishError(
-                "finding the nearest item needs a library: pip install 'moreish[analysis]'"
-            ) from None
-        self._extract, self._distance = extractOne, Levenshtein.distance
+        extra, what = "analysis", "finding the nearest item"
+        self._extract = import_extra("rapidfuzz.process", extra, what).extractOne
+        self._distance = import_extra("rapidfuzz.distance", extra, what).Levenshtein.distance
         self._by_length: dict[int, list[str]] = {}
         for item in items:
             self._by_length.setdefault(len(item), []).append(item)

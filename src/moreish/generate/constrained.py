@@ -20,10 +20,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from moreish.data import TokenDataset
-from moreish.errors import MoreishError
+from moreish.errors import MoreishError, one_line
 from moreish.generate.automaton import Dfa, Nfa
 from moreish.generate.sampling import Sampling, keep_best, sampling_probabilities
 from moreish.tokenizers import BOUNDARY_ID, ByteTokenizer, CharTokenizer, Ids, Tokenizer
+from moreish.utils.extras import import_extra
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,11 +141,7 @@ def compile_constraint(
 
 
 def _build_dfa(constraint: Constraint, tokenizer: Tokenizer, seconds: float) -> Dfa:
-    try:
-        from greenery import parse
-    except ImportError:
-        raise MoreishError("constraints need a library: pip install 'moreish[analysis]'") from None
-
+    greenery = import_extra("greenery", "analysis", "a constraint")
     characters = _characters(tokenizer)
     in_bytes = isinstance(tokenizer, ByteTokenizer)
     if in_bytes and not (constraint.regex or "").isascii():
@@ -163,9 +160,9 @@ def _build_dfa(constraint: Constraint, tokenizer: Tokenizer, seconds: float) -> 
     if constraint.regex is not None:
         pattern = _without_anchors(constraint.regex)
         try:
-            parsed = parse(pattern)
+            parsed = greenery.parse(pattern)
         except Exception as error:  # greenery has no error class for what it cannot parse
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = one_line(error) or type(error).__name__
             raise MoreishError(
                 f"{constraint}: not understood ({reason[:100]}); it matches the whole item, "
                 "and knows . [ ] ( ) | * + ? { }"

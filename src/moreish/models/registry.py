@@ -29,5 +29,4 @@ def model_config(settings: Mapping[str, Any]) -> ModelConfig:
 def build_model(config: ModelConfig, vocab_size: int, **more: Any) -> Model:
     """Return a newly initialized model."""
     construct: Any = model_class(config.name)  # every registered model takes these arguments
-    model: Model = construct(config, vocab_size, **more)
-    return model
+    return construct(config, vocab_size, **more)

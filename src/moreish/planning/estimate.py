@@ -138,7 +138,12 @@ def estimate_run(
         raise MoreishError(
             "--gpus must be 1 or more, and --mfu a fraction of the peak, above 0 and up to 1"
         )
-    if requires_data or is_source_available(config.data.source):
+    source = config.data.source
+    if source in CATALOG:
+        is_available = is_available_offline(find_dataset(source))
+    else:
+        is_available = Path(source).expanduser().exists()
+    if requires_data or is_available:
         setup = set_up(config)
         config, vocabulary, load = setup.config, setup.tokenizer.vocab_size, measure_load(setup)
     else:
@@ -272,13 +277,6 @@ def predict_load(config: RunConfig, vocabulary: int) -> Load:
     rows = train.batch_size or max(1, round(train.batch_tokens / length))
     assert isinstance(rows, int)
     return Load(rows=rows, length=length, tokens=rows * length, steps=train.steps, data_tokens=None)
-
-
-def is_source_available(source: str) -> bool:
-    """Whether the source can be read without a network."""
-    if source in CATALOG:
-        return is_available_offline(find_dataset(source))
-    return Path(source).expanduser().exists()
 
 
 def predict_vocabulary(data: DataConfig) -> int:

@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import starmap
 from typing import NamedTuple
 
 from moreish.config import BUDGETS, AutoConfig, RunConfig, TrainConfig
@@ -53,14 +52,9 @@ class Size(NamedTuple):
         return 6.0 * (self.weights + 10_000)
 
 
-SIZES = tuple(
-    starmap(
-        Size,
-        (
-            (1, 32, 1), (1, 64, 2), (2, 64, 2), (2, 96, 3), (3, 128, 4),
-            (4, 192, 6), (6, 256, 8), (6, 384, 6), (8, 512, 8), (12, 768, 12),
-        ),
-    )
+SIZES = (
+    Size(1, 32, 1), Size(1, 64, 2), Size(2, 64, 2), Size(2, 96, 3), Size(3, 128, 4),
+    Size(4, 192, 6), Size(6, 256, 8), Size(6, 384, 6), Size(8, 512, 8), Size(12, 768, 12),
 )  # fmt: skip
 """Networks from small to large."""
 

@@ -9,7 +9,7 @@ from moreish.data import SplitName
 from moreish.errors import command
 from moreish.evaluate import Score, format_bits
 from moreish.reports.html import figure, page, preformatted, table
-from moreish.ui import SPLIT_TITLES
+from moreish.ui import SPLIT_TITLES, format_loss
 
 CAPTION = (
     "Left: validation loss of every rung with 95 % intervals, the best at the top. Right: loss "
@@ -33,9 +33,9 @@ def ladder_report_html(ladder: Mapping[str, Any], folder: Path) -> str:
             rung["adds"],
             f"{rung['parameters']:,}",
             f"{rung['seconds']:.1f}",
-            *(_loss(rung["splits"].get(name)) for name in splits),
+            *(format_loss(rung["splits"].get(name)) for name in splits),
             f"{rung['stated']['loss']:.2f} ({rung['stated']['where']})" if rung["stated"] else "",
-            format_bits(Score.from_json(rung["splits"]["val"]).bits_per_char),
+            format_bits(Score.model_validate(rung["splits"]["val"]).bits_per_char),
         )
         for rung in ladder["rungs"]
     ]
@@ -54,10 +54,3 @@ def ladder_report_html(ladder: Mapping[str, Any], folder: Path) -> str:
     light, dark = folder / "ladder.svg", folder / "ladder-dark.svg"
     parts = [figure(light, dark, "Loss and cost", CAPTION), table(header, rows), samples]
     return page(f"Ladder on {ladder['source']}", subtitle, parts)
-
-
-def _loss(split: Mapping[str, Any] | None) -> str:
-    """Format a loss with its standard error."""
-    if split is None or split["loss"] is None:
-        return "" if split is None else "∞"
-    return f"{split['loss']:.4f}" + (f" ± {split['stderr']:.4f}" if split["stderr"] else "")

@@ -6,7 +6,6 @@ from moreish.runs.paths import backup_path, check_run_path, remove_run, training
 from moreish.runs.record import (
     ENDED_STATUSES,
     DatasetInfo,
-    SavedScore,
     environment,
     library_versions,
     machine_info,

@@ -27,12 +27,12 @@ from moreish.data import (
     save_tokens,
 )
 from moreish.distributed import SINGLE_PROCESS, ProcessGroup, gather_full, load_state
-from moreish.errors import MoreishError, command
+from moreish.errors import MoreishError, command, one_line
 from moreish.evaluate import Score
 from moreish.models import Model, build_model
 from moreish.runs.paths import backup_path, check_run_path, is_run, other_runs, remove_run
 from moreish.runs.record import ENDED_STATUSES, DatasetInfo, RunRecord
-from moreish.tokenizers import BOUNDARY_ID, Tokenizer, tokenizer_from_json
+from moreish.tokenizers import BOUNDARY_ID, Tokenizer, load_tokenizer
 from moreish.utils.files import (
     PARTIAL_SUFFIX,
     encode_json,
@@ -199,15 +199,12 @@ class RunFolder:
         Raises:
             MoreishError: its file is damaged, or not the one that the run was trained with.
         """
-        path = self.path / "tokenizer.json"
-        try:
-            data = read_json(path)
-            tokenizer = tokenizer_from_json(data, boundary=self.record.data.boundary)
-        except DAMAGE_ERRORS as error:
-            raise _damaged(path, error) from None
-        if tokenizer.fingerprint() != self.record.tokenizer:
-            raise MoreishError(f"{path} is not the tokenizer that this run was trained with")
-        return tokenizer
+        return load_tokenizer(
+            self.path / "tokenizer.json",
+            boundary=self.record.data.boundary,
+            fingerprint=self.record.tokenizer,
+            what="this run was trained",
+        )
 
     @cached_property
     def model(self) -> Model:
@@ -404,9 +401,7 @@ class RunFolder:
     @property
     def scores(self) -> dict[SplitName, Score]:
         """The losses of the best weights at the end of training; empty before."""
-        return {
-            name: Score.from_json(saved.model_dump()) for name, saved in self.record.splits.items()
-        }
+        return self.record.splits
 
 
 def _state_sha256(state: Mapping[str, torch.Tensor]) -> str:
@@ -419,5 +414,4 @@ def _state_sha256(state: Mapping[str, torch.Tensor]) -> str:
 
 
 def _damaged(path: Path, error: Exception) -> MoreishError:
-    reason = " ".join(str(error).split())
-    return MoreishError(f"{path} is damaged ({type(error).__name__}: {reason[:200]})")
+    return MoreishError(f"{path} is damaged ({type(error).__name__}: {one_line(error)})")

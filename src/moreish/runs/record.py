@@ -17,6 +17,7 @@ from pydantic import Field
 from moreish.config import RunConfig
 from moreish.data import CorpusKind, SplitName
 from moreish.errors import MoreishError
+from moreish.evaluate import Score
 from moreish.settings import Settings
 
 FORMAT: Literal[1] = 1
@@ -29,42 +30,31 @@ ENDED_STATUSES: tuple[Status, ...] = ("finished", "stopped early", "diverged")
 
 
 class DatasetInfo(Settings):
-    """What is known of the data of a run."""
+    """What is known of the data of a run; the defaults are those of a model without data."""
 
     name: str
     kind: CorpusKind
-    documents: int
+    documents: int = 0
     """Number of items of a list, or of files of running text."""
-    distinct: int
+    distinct: int = 0
     """Number of distinct ones."""
-    characters: int
-    shortest: int
+    characters: int = 0
+    shortest: int = 0
     """In characters, like `longest`."""
-    longest: int
-    longest_item: int | None
+    longest: int = 0
+    longest_item: int | None = None
     """In tokens; None for running text."""
     vocabulary: int
     boundary: bool
-    alphabet: str
+    alphabet: str = ""
     """The first characters that occur, for display."""
-    split_documents: dict[SplitName, int] | None
-    tokens: dict[SplitName, int]
-    sha256: dict[SplitName, str]
+    split_documents: dict[SplitName, int] | None = None
+    tokens: dict[SplitName, int] = {}
+    sha256: dict[SplitName, str] = {}
     """Hash of the tokens of each split, see `moreish.data.fingerprint`."""
-    notes: list[str]
+    notes: list[str] = []
     sources: dict[str, int] | None = None
     """Number of training tokens of each source of a prepared dataset; None for other data."""
-
-
-class SavedScore(Settings):
-    """A `Score` as JSON; NaN and infinity are None."""
-
-    loss: float | None
-    stderr: float | None
-    bits_per_char: float | None
-    bits_per_byte: float | None
-    perplexity: float | None
-    tokens: int
 
 
 class RunRecord(Settings):
@@ -84,7 +74,7 @@ class RunRecord(Settings):
     command: list[str]
     test_evaluations: int = Field(0, ge=0)
     parameters: int | None = None
-    splits: dict[SplitName, SavedScore] = {}
+    splits: dict[SplitName, Score] = {}
     """The exact losses of the best weights."""
     seconds: float | None = None
     """Duration of the training, including the evaluations during it."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
-from moreish.errors import MoreishError, nearest
+from moreish.errors import MoreishError, nearest, one_line
 from moreish.tokenizers.base import (
     BOUNDARY_ID,
     NO_LIMITS,
@@ -96,6 +96,29 @@ def check_vocab_size(name: str, limits: VocabularyLimits) -> None:
             f"--vocab-size {limits.vocab_size}: the vocabulary of {name} has a fixed size; omit "
             "it, or use --tokenizer bpe or word, which train a vocabulary"
         )
+
+
+def load_tokenizer(path: Path, *, boundary: bool, fingerprint: str, what: str) -> Tokenizer:
+    """Read the tokenizer.json that belongs to something.
+
+    Args:
+        path: the file.
+        boundary: as in `tokenizer_from_json`.
+        fingerprint: that of the right tokenizer.
+        what: what was done with the right one, for the error message.
+
+    Raises:
+        MoreishError: the file is damaged, or another tokenizer's.
+    """
+    try:
+        tokenizer = tokenizer_from_json(read_json(path), boundary=boundary)
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise MoreishError(
+            f"{path} is damaged ({type(error).__name__}: {one_line(error)})"
+        ) from None
+    if tokenizer.fingerprint() != fingerprint:
+        raise MoreishError(f"{path} is not the tokenizer that {what} with")
+    return tokenizer
 
 
 def tokenizer_from_json(data: Any, *, boundary: bool) -> Tokenizer:

@@ -50,19 +50,13 @@ UP_TO_LAST_LINE_END = re.compile(r"(?s).*\w\n(?=\w)")
 the signs before them."""
 
 
-def _unicode_to_byte() -> dict[str, int]:
-    """Map the characters of byte-level vocabularies to bytes.
-
-    Printable bytes are written as themselves, the others as the characters from U+0100 on: the
-    inverse of `bytes_to_unicode` in GPT-2's encoder.py.
-    """
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in set(printable)]
-    table = {chr(byte): byte for byte in printable}
-    return table | {chr(256 + index): byte for index, byte in enumerate(others)}
-
-
-UNICODE_TO_BYTE = _unicode_to_byte()
+PRINTABLE_BYTES = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+OTHER_BYTES = [byte for byte in range(256) if byte not in PRINTABLE_BYTES]
+UNICODE_TO_BYTE = {chr(byte): byte for byte in PRINTABLE_BYTES}
+UNICODE_TO_BYTE |= {chr(256 + index): byte for index, byte in enumerate(OTHER_BYTES)}
+"""The bytes by the characters of byte-level vocabularies: printable bytes are written as
+themselves, the others as the characters from U+0100 on: the inverse of `bytes_to_unicode` in
+GPT-2's encoder.py."""
 TO_LATIN_1 = {ord(character): byte for character, byte in UNICODE_TO_BYTE.items()}
 
 

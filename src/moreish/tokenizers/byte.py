@@ -5,14 +5,7 @@ from typing import Any, Self, final
 
 import numpy as np
 
-from moreish.tokenizers.base import (
-    BOUNDARY_ID,
-    NO_LIMITS,
-    Ids,
-    Tokenizer,
-    VocabularyLimits,
-    utf8,
-)
+from moreish.tokenizers.base import BOUNDARY_ID, NO_LIMITS, Ids, Tokenizer, VocabularyLimits, utf8
 
 
 @final

@@ -1,11 +1,7 @@
 """Optimization: setup, gradient steps, checkpoints."""
 
 from moreish.training.budget import StepPlan, budget_steps, median_seconds, plan_minutes, plan_steps
-from moreish.training.checkpoint import (
-    Checkpoints,
-    checkpoint_bytes,
-    peak_disk_bytes,
-)
+from moreish.training.checkpoint import Checkpoints, checkpoint_bytes, peak_disk_bytes
 from moreish.training.divergence import DivergenceError
 from moreish.training.events import (
     Audited,
@@ -23,12 +19,7 @@ from moreish.training.events import (
 )
 from moreish.training.flops import FlopCounter, device_peak_flops, parse_peak_flops
 from moreish.training.hooks import Hooks
-from moreish.training.load_data import (
-    audit_beginning,
-    build_tokenizer,
-    encode_splits,
-    load_corpus,
-)
+from moreish.training.load_data import audit_beginning, build_tokenizer
 from moreish.training.lr_range import LRRange, run_lr_range_test
 from moreish.training.metrics_log import MetricsLog
 from moreish.training.objectives import next_token_loss, with_weight_penalty
@@ -48,7 +39,6 @@ from moreish.training.precision import (
 from moreish.training.setup import (
     DEFAULT_WINDOW,
     TrainingSetup,
-    assemble,
     available_memory,
     build_meta_model,
     build_sampler,

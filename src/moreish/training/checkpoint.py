@@ -5,7 +5,6 @@ import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,10 +14,8 @@ from safetensors.torch import load as from_safetensors
 
 from moreish.config import TrainConfig
 from moreish.distributed import gather_full, load_state
-from moreish.errors import MoreishError, command
-from moreish.evaluate import Score
+from moreish.errors import MoreishError, command, one_line
 from moreish.models import CountBasedModel, Model
-from moreish.runs import SavedScore
 from moreish.training.optim import optimizer_state_bytes, optimizer_tensors, restore_optimizer
 from moreish.training.state import TrainState
 from moreish.training.trainer import Trainer
@@ -26,6 +23,7 @@ from moreish.utils.files import (
     PARTIAL_SUFFIX,
     check_disk_space,
     encode_json,
+    file_sha256,
     fsync_folder,
     read_json,
     remove_partial_files,
@@ -95,7 +93,7 @@ class Checkpoints:
         contents = (
             iter_safetensors_bytes(gather_full(trainer.model.state_dict())),
             iter_safetensors_bytes(gather_full(optimizer_tensors(trainer.optimizer))),
-            [encode_json({**asdict(state), "best": state.best and state.best.as_json()})],
+            [encode_json(TRAIN_STATE.dump_python(state, mode="json"))],
         )
         if not trainer.group.is_main:
             return
@@ -159,8 +157,9 @@ class Checkpoints:
             try:
                 _restore(place, trainer)
             except (RuntimeError, ValueError, LookupError, TypeError, SafetensorError) as error:
-                reason = " ".join(str(error).split())[:200]
-                raise MoreishError(f"{place} is not a checkpoint of this run ({reason})") from None
+                raise MoreishError(
+                    f"{place} is not a checkpoint of this run ({one_line(error)})"
+                ) from None
             before, now = (
                 environment.get("processes", "1")
                 for environment in (manifest.get("here", self.environment), self.environment)
@@ -213,9 +212,8 @@ def read_manifest(place: Path) -> dict[str, Any] | None:
             return None
         manifest["logged"] = LOGGED.validate_python(manifest.get("logged", {}))
         for name in PARTS:
-            with (place / name).open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != digests[name]:
-                    return None
+            if file_sha256(place / name) != digests[name]:
+                return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return manifest
@@ -246,13 +244,10 @@ def _restore(place: Path, trainer: Trainer) -> None:
     weights, optimizer = ((place / name).read_bytes() for name in PARTS[:2])
     stored = read_json(place / PARTS[2])
     entries = {RENAMED_STATE.get(name, name): value for name, value in stored.items()}
-    if (best := entries["best"]) is not None:
-        best = Score.from_json(SavedScore.model_validate(best).model_dump())
-    state = TRAIN_STATE.validate_python({**entries, "best": None})
+    state = TRAIN_STATE.validate_python(entries)
     numbers = [value for value in vars(state).values() if isinstance(value, float)]
     if state.step < 0 or state.plan.eval_every < 1 or not all(map(math.isfinite, numbers)):
         raise ValueError("its numbers are out of range")
-    state.best = best
     load_state(trainer.model, from_safetensors(weights))
     restore_optimizer(trainer.optimizer, from_safetensors(optimizer))
     trainer.state = state

@@ -104,6 +104,8 @@ class Progress:
 
     what: str
     share: float
+    size: int | None = None
+    """Size of the whole in bytes, where bytes are counted; 0 if it is unknown."""
 
 
 Event = Note | Audited | Started | Step | Skipped | Rollback | Evaluated | Sampled | Progress

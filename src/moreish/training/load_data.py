@@ -125,12 +125,11 @@ def encode_splits(
 
 
 def describe_dataset(
-    corpus: Corpus | PreparedDataset,
-    tokenizer: Tokenizer,
-    splits: dict[SplitName, TokenDataset],
+    corpus: Corpus | PreparedDataset, tokenizer: Tokenizer, splits: dict[SplitName, TokenDataset]
 ) -> DatasetInfo:
     """Describe the data of a run for its user and for later readers of run.json."""
-    encoded: dict[str, Any] = {
+    facts: dict[str, Any] = {
+        "kind": "text",
         "vocabulary": tokenizer.vocab_size,
         "boundary": tokenizer.boundary_id is not None,
         "tokens": {name: len(tokens.ids_N) for name, tokens in splits.items()},
@@ -142,33 +141,30 @@ def describe_dataset(
         sha256 = {n: corpus.sha256 if n == "train" else fingerprint(t) for n, t in splits.items()}
         return DatasetInfo(
             name=corpus.folder.resolve().name,
-            kind="text",
             documents=documents,
             distinct=documents,
             characters=sum(source.characters for source in sources),
             shortest=min(source.shortest for source in sources),
             longest=max(source.longest for source in sources),
-            longest_item=None,
             alphabet=alphabet[:ALPHABET_SHOWN],
-            split_documents=None,
             sha256=sha256,
-            notes=[],
             sources=corpus.manifest.training_tokens(),
-            **encoded,
+            **facts,
         )
-    is_list, stats = corpus.kind == "lines", corpus.stats
+    stats = corpus.stats
+    if corpus.kind == "lines":
+        facts["kind"] = "lines"
+        facts["longest_item"] = max(tokens.longest_item for tokens in splits.values())
+        facts["split_documents"] = {n: len(t.boundaries) - 1 for n, t in splits.items()}
     return DatasetInfo(
         name=corpus.name,
-        kind=corpus.kind,
         documents=stats.documents,
         distinct=stats.distinct,
         characters=stats.characters,
         shortest=stats.shortest,
         longest=stats.longest,
-        longest_item=max(tokens.longest_item for tokens in splits.values()) if is_list else None,
         alphabet=stats.alphabet[:ALPHABET_SHOWN],
-        split_documents={n: len(t.boundaries) - 1 for n, t in splits.items()} if is_list else None,
         sha256={name: fingerprint(tokens) for name, tokens in splits.items()},
         notes=corpus.notes,
-        **encoded,
+        **facts,
     )

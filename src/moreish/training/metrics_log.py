@@ -9,15 +9,7 @@ from typing import Any
 from moreish.distributed import is_sharded
 from moreish.generate import Sampling
 from moreish.runs import Run
-from moreish.training.events import (
-    Evaluated,
-    Event,
-    Report,
-    Rollback,
-    Sampled,
-    Skipped,
-    Step,
-)
+from moreish.training.events import Evaluated, Event, Report, Rollback, Sampled, Skipped, Step
 from moreish.training.trackers import TrackerGroup
 from moreish.training.trainer import Trainer
 from moreish.utils.files import attach_path, fsync_file, write_atomic

@@ -22,12 +22,7 @@ from moreish.errors import MoreishError
 from moreish.models import Model, ModelConfig, build_model
 from moreish.runs import DatasetInfo
 from moreish.tokenizers import Tokenizer
-from moreish.training.load_data import (
-    build_tokenizer,
-    describe_dataset,
-    encode_splits,
-    load_corpus,
-)
+from moreish.training.load_data import build_tokenizer, describe_dataset, encode_splits, load_corpus
 from moreish.training.unique_windows import unique_windows
 
 MAX_UNIQUE_WINDOW_LOGITS = 1 << 24
@@ -42,6 +37,7 @@ class TrainingSetup:
     """The data of a run, and settings that were resolved with them."""
 
     config: RunConfig
+    corpus: Corpus | PreparedDataset
     tokenizer: Tokenizer
     splits: dict[SplitName, TokenDataset]
     facts: DatasetInfo
@@ -70,7 +66,8 @@ class TrainingSetup:
 
 
 def set_up(config: RunConfig) -> TrainingSetup:
-    """Load the data of a run and resolve the settings that depend on them.
+    """Load the data of a run and resolve the settings that depend on them, such as the context
+    length for a list.
 
     Raises:
         MoreishError: the source cannot be read, or the settings do not go with it.
@@ -78,16 +75,6 @@ def set_up(config: RunConfig) -> TrainingSetup:
     corpus = load_corpus(config)
     tokenizer = build_tokenizer(config.data, corpus)
     splits = encode_splits(corpus, tokenizer, config.data)
-    return assemble(config, corpus, tokenizer, splits)
-
-
-def assemble(
-    config: RunConfig,
-    corpus: Corpus | PreparedDataset,
-    tokenizer: Tokenizer,
-    splits: dict[SplitName, TokenDataset],
-) -> TrainingSetup:
-    """Resolve the settings that depend on the data, such as the context length for a list."""
     facts = describe_dataset(corpus, tokenizer, splits)
     data = config.data
     if isinstance(corpus, PreparedDataset):
@@ -95,6 +82,7 @@ def assemble(
     model = config.model.for_data(facts.longest_item, tokenizer.vocab_size)
     return TrainingSetup(
         config=config.model_copy(update={"data": data, "model": model}),
+        corpus=corpus,
         tokenizer=tokenizer,
         splits=splits,
         facts=facts,

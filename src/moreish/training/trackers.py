@@ -8,14 +8,14 @@ import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from types import MappingProxyType
 from typing import Any, ClassVar, final
 
-from moreish.errors import MoreishError, nearest
+from moreish.errors import MoreishError, nearest, one_line
 from moreish.runs import Run
 from moreish.settings import to_toml
 from moreish.training.events import Note, Report
+from moreish.utils.extras import import_extra
 
 STEP_METRICS = ("loss", "lr", "gradient_norm", "mfu")
 SCORE_METRICS = ("loss", "bits_per_char", "bits_per_byte")
@@ -139,13 +139,8 @@ def parse_trackers(track: str | None, *, installed: bool = True) -> list[str]:
         if name not in REGISTRY:
             hint = nearest(name, REGISTRY)
             raise MoreishError(f"train.track={track}: there is no tracker {name!r}: {hint}")
-        try:
-            if installed:
-                version(name)
-        except PackageNotFoundError:
-            raise MoreishError(
-                f"train.track={name} needs a package: pip install 'moreish[{name}]'"
-            ) from None
+        if installed:
+            import_extra(name, name, f"train.track={name}")
     return names
 
 
@@ -238,4 +233,4 @@ def flatten(tree: Mapping[str, Any], path: str = "") -> dict[str, Any]:
 
 
 def _summary(error: Exception) -> str:
-    return " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
+    return one_line(error).rstrip(".") or type(error).__name__

@@ -11,13 +11,7 @@ from torch import Tensor, nn
 
 from moreish.config import TrainConfig
 from moreish.data import Batch, Sampler
-from moreish.distributed import (
-    SINGLE_PROCESS,
-    ProcessGroup,
-    full_tensor,
-    load_state,
-    local_tensor,
-)
+from moreish.distributed import SINGLE_PROCESS, ProcessGroup, full_tensor, load_state, local_tensor
 from moreish.models import Model
 from moreish.training.budget import StepPlan, median_seconds
 from moreish.training.divergence import (
@@ -150,7 +144,10 @@ class Trainer:
         if not self.model.training:
             self.model.train()
         batch = self._batch(state.step)
-        loss, norm = self.forward_backward_step(batch)
+        if self.backward.needs_loss_scaling:
+            loss, norm = with_loss_scaling(state, lambda scale: self._gradient(batch, scale))
+        else:
+            loss, norm = self._gradient(batch, 1.0)
         self._batch(state.step + 1)  # prefetch it while a GPU still computes
         loss_value, norm_value = loss.item(), full_tensor(norm).item()
         state.step += 1
@@ -175,17 +172,9 @@ class Trainer:
             mfu=self._peak_flops and flops / self._peak_flops,
         )
 
-    def forward_backward_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Compute the gradient of the objective on `batch`, and clip it.
-
-        Returns:
-            The loss, and the norm of its gradient before clipping.
-        """
-        if self.backward.needs_loss_scaling:
-            return with_loss_scaling(self.state, lambda scale: self._gradient(batch, scale))
-        return self._gradient(batch, 1.0)
-
     def _gradient(self, batch: Batch, loss_scale: float) -> tuple[Tensor, Tensor]:
+        """Compute the gradient of the objective and clip it; return the loss, and the norm of its
+        gradient before clipping."""
         self._seed(self.state.step)
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.backward(batch, loss_scale)

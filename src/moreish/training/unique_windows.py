@@ -16,6 +16,8 @@ from moreish.models import Model, count_ngrams, max_order
 class UniqueWindowSampler(Sampler):
     """Serves the same batch at every step: the whole text."""
 
+    is_fixed = True
+
     def __init__(self, tokens: TokenDataset, model: Model, seed: int) -> None:
         """Count the windows; `model` must have a fixed window."""
         super().__init__(tokens, batch_size=1, length=model.context, overlap=0, seed=seed)
@@ -33,9 +35,8 @@ class UniqueWindowSampler(Sampler):
     def steps_per_epoch(self) -> int:
         return 1
 
-    def batch(self, step: int, rank: int = 0, world_size: int = 1) -> Batch:
-        """Return the rows of one process: every `world_size`-th."""
-        return self._batch if world_size == 1 else self._batch[rank::world_size]
+    def batch(self, step: int) -> Batch:
+        return self._batch
 
 
 def unique_windows(

@@ -4,6 +4,7 @@ from moreish.ui.tables import (
     SPLIT_TITLES,
     audit_lines,
     comparison_table,
+    format_loss,
     guess_line,
     ladder_table,
     novelty_table,

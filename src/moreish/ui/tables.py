@@ -156,9 +156,9 @@ def ladder_table(entries: Sequence[Mapping[str, Any]]) -> Table:
             entry["rung"],
             _size(entry["parameters"]),
             f"{entry['seconds']:.1f}",
-            *(_loss(splits.get(name)) for name in names),
+            *(format_loss(splits.get(name)) for name in names),
             f"{entry['stated']['loss']:.2f}" if entry["stated"] else "",
-            format_bits(Score.from_json(val).bits_per_char),
+            format_bits(Score.model_validate(val).bits_per_char),
             _copied(entry.get("copied")),
             style="bold" if val["loss"] == best else None,
         )
@@ -172,7 +172,7 @@ def _copied(share: float | None) -> str:
     return f"{share:.0%}" if share <= 1 else f"{share:.0f}"
 
 
-def _loss(split: Mapping[str, Any] | None) -> str:
+def format_loss(split: Mapping[str, Any] | None) -> str:
     """Format a loss and its standard error, as in `1.9740±.0081`."""
     if split is None or split["loss"] is None:
         return "" if split is None else "∞"

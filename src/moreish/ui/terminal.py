@@ -71,8 +71,11 @@ class TrainingView:
                 text = visible("  ".join(event.texts)) if is_list else repr(event.texts[0])
                 label = (f"after {event.step:,} steps  ", "dim")
                 self.out.print(Text.assemble(label, (text, "italic")))
-            case training.Progress():
-                self.show_progress(event.what, event.share)
+            case training.Progress(what=what, share=share, size=size):
+                if size is None:
+                    self.show_progress(what, share)
+                else:
+                    self._show_bytes(what, round(share * size), size)
             case training.Skipped():
                 self.out.print(f"Skipped step {event.step:,}: {event.why}", style="yellow")
             case training.Rollback():
@@ -105,7 +108,7 @@ class TrainingView:
         sample = visible("  ".join(entry["samples"]).replace("\n", " ↵ "))[:60]
         self.out.print(Text.assemble(line, (sample, "italic")))
 
-    def show_bytes(self, what: str, done: int, total: int) -> None:
+    def _show_bytes(self, what: str, done: int, total: int) -> None:
         """Show how many bytes of a text are prepared; a total of 0 is unknown."""
         now = time.perf_counter()
         if what != self._name:

@@ -6,8 +6,8 @@ from typing import Any
 from moreish.errors import MoreishError
 
 
-def import_extra(name: str, extra: str) -> Any:
-    """Import a module that only the extra `extra` of Moreish installs.
+def import_extra(name: str, extra: str, what: str = "this") -> Any:
+    """Import a module that only the extra `extra` of Moreish installs; `what` needs it.
 
     Raises:
         MoreishError: it is not installed; the message names the extra.
@@ -17,5 +17,5 @@ def import_extra(name: str, extra: str) -> Any:
     except ImportError:
         library = name.partition(".")[0]
         raise MoreishError(
-            f"this needs a library ({library}): pip install 'moreish[{extra}]'"
+            f"{what} needs a library ({library}): pip install 'moreish[{extra}]'"
         ) from None

@@ -32,22 +32,19 @@ class Coordinator:
                     group.broadcast_text("null")
                 raise
 
-    def fit(self, run: Run, report: Report, *, exact: bool | None = None) -> bool:
+    def fit(self, run: Run, report: Report, *, exact: bool | None = None) -> None:
         """Announce a run to the other processes and fit it; for the main process.
 
         Args:
             run: the run, which all processes can open.
             report: receives every event.
             exact: as in `moreish.workflows.fit.fit`.
-
-        Returns:
-            Whether the training finished.
         """
         self._is_announced = True
         self.group.broadcast_text(json.dumps([str(run.path.absolute()), exact]))
-        return fit(run, report, exact=exact, group=self.group)
+        fit(run, report, exact=exact, group=self.group)
 
-    def follow(self) -> tuple[Run, bool]:
+    def follow(self) -> Run:
         """Wait for the run of the main process and fit it too; for the other processes.
 
         Raises:
@@ -58,4 +55,5 @@ class Coordinator:
             raise SystemExit(0)
         path, exact = announced
         run = Run.open(Path(path))
-        return run, fit(run, ignore, exact=exact, group=self.group)
+        fit(run, ignore, exact=exact, group=self.group)
+        return run

@@ -13,11 +13,7 @@ import torch
 
 from moreish.config import BUDGETS
 from moreish.data import SplitName
-from moreish.distributed import (
-    ProcessGroup,
-    is_sharded,
-    load_state,
-)
+from moreish.distributed import ProcessGroup, is_sharded, load_state
 from moreish.errors import MoreishError, command
 from moreish.evaluate import (
     Score,
@@ -62,7 +58,7 @@ MAX_TOKENS_TO_SCORE = 2_000_000
 """Number of training tokens up to which the exact training loss is always part of the result."""
 
 
-def fit(run: Run, report: Report, *, exact: bool | None, group: ProcessGroup) -> bool:
+def fit(run: Run, report: Report, *, exact: bool | None, group: ProcessGroup) -> None:
     """Train the model of a run, score it and record the result.
 
     Args:
@@ -71,9 +67,6 @@ def fit(run: Run, report: Report, *, exact: bool | None, group: ProcessGroup) ->
         exact: None starts a training; True and False resume one, and True requires that the result
             has the bits of an uninterrupted training.
         group: the processes that train together.
-
-    Returns:
-        Whether the training came to its end, rather than being interrupted.
     """
     fitting = _Fitting(run, report, group)
     model = _initial_model(run) if exact is None else run.new_model()
@@ -93,20 +86,19 @@ def fit(run: Run, report: Report, *, exact: bool | None, group: ProcessGroup) ->
     except KeyboardInterrupt:  # while counting or scoring, or the second Ctrl-C
         if group.is_main:
             run.update(status="interrupted")
-        return False
+        return
     if group.is_main:
         state = fitting.state
         train_seconds = state.seconds - state.overhead_seconds - state.eval_seconds
         run.update(
             status=status,
             parameters=model.num_parameters(),
-            splits={name: score.as_json() for name, score in scores.items()},
+            splits=scores,
             seconds=round(state.seconds, 3),
             evaluation_seconds=round(state.eval_seconds, 3),
             scoring_seconds=round(fitting.val_seconds + time.perf_counter() - began, 3),
             tokens_per_second=round(state.tokens / max(train_seconds, 1e-9), 1),
         )
-    return status != "interrupted"
 
 
 def _initial_model(run: Run) -> Model:

@@ -104,10 +104,7 @@ RUNGS: tuple[Rung, ...] = (
     Rung("head", "scaled attention scores", _lecture("head"), stated=_gpt_lecture(2.4)),
     Rung("heads", "four heads", _lecture("heads"), stated=_gpt_lecture(2.28)),
     Rung(
-        "feedforward",
-        "a feed-forward layer",
-        _lecture("feed-forward"),
-        stated=_gpt_lecture(2.24),
+        "feedforward", "a feed-forward layer", _lecture("feed-forward"), stated=_gpt_lecture(2.24)
     ),
     Rung(
         "residual",
@@ -235,9 +232,9 @@ def climb(
                 _save(out, {**plan, "complete": False}, entries)
                 try:
                     if run is None or run.record.status == "diverged":
-                        run, _ = train(config, path, overwrite=True, report=report)
+                        run = train(config, path, overwrite=True, report=report)
                     elif run.record.status not in ENDED_STATUSES:
-                        run, _ = resume(path, report=report)
+                        run = resume(path, report=report)
                 except DivergenceError as error:  # the others can still be trained
                     report(Note(text=f"{rung.name}: {error}"))
                     failed[rung.name] = str(error)

@@ -16,18 +16,15 @@ from moreish.training import (
     Note,
     Report,
     TrainingSetup,
-    assemble,
     audit_beginning,
     build_optimizer,
-    build_tokenizer,
     check_optimizer,
     check_warm_start,
     default_lr,
-    encode_splits,
-    load_corpus,
     parse_trackers,
     resolve_device,
     run_lr_range_test,
+    set_up,
 )
 from moreish.utils.files import remove_partial_files
 from moreish.workflows.coordinator import Coordinator
@@ -41,7 +38,7 @@ def train(
     overwrite: bool,
     report: Report,
     notes: tuple[str, ...] = (),
-) -> tuple[Run, bool]:
+) -> Run:
     """Train a model in a new run folder.
 
     One of several processes of a launcher trains together with the others. If the launcher restarts
@@ -54,9 +51,6 @@ def train(
         report: a function that is called with every event.
         notes: sentences about the settings, for the user.
 
-    Returns:
-        The run, and whether the training finished (False: it was interrupted).
-
     Raises:
         MoreishError: a setting or the source is wrong; then no run folder was created.
     """
@@ -67,12 +61,8 @@ def train(
             return _resume(out, coordinator, inexact=False, report=report)
         check_request(config, out, overwrite=overwrite)
 
-        corpus = load_corpus(config)
-        audit = audit_beginning(corpus, config.data)
-        tokenizer = build_tokenizer(config.data, corpus)
-        splits = encode_splits(corpus, tokenizer, config.data)
-        setup = assemble(config, corpus, tokenizer, splits)
-
+        setup = set_up(config)
+        audit = audit_beginning(setup.corpus, config.data)
         setup, reasons = resolve_auto_model(setup)
         remarks = check_model(setup, processes=coordinator.group.size)
         if audit is not None:
@@ -86,20 +76,17 @@ def train(
                 lr_test.save(run.path)
             if audit is not None:
                 audit.save(run.path / "doctor.json")
-            finished = coordinator.fit(run, report)
-        return run, finished
+            coordinator.fit(run, report)
+        return run
 
 
-def resume(path: Path, *, inexact: bool = False, report: Report) -> tuple[Run, bool]:
+def resume(path: Path, *, inexact: bool = False, report: Report) -> Run:
     """Resume an interrupted training from its newest checkpoint, or else from the beginning.
 
     Args:
         path: the run folder.
         inexact: whether to resume even where the result would not be the same bit for bit.
         report: a function that is called with every event.
-
-    Returns:
-        The run, and whether the training finished.
 
     Raises:
         MoreishError: there is no such run, it has finished, another process trains it, it would not
@@ -111,9 +98,7 @@ def resume(path: Path, *, inexact: bool = False, report: Report) -> tuple[Run, b
         return _resume(path, coordinator, inexact=inexact, report=report)
 
 
-def _resume(
-    path: Path, coordinator: Coordinator, *, inexact: bool, report: Report
-) -> tuple[Run, bool]:
+def _resume(path: Path, coordinator: Coordinator, *, inexact: bool, report: Report) -> Run:
     Run.open(path)  # raises when it is not a run
     with training_lock(path):
         run = Run.open(path)  # as it is now that no other process can change it
@@ -122,9 +107,9 @@ def _resume(
                 f"{path} has finished ({run.record.status}): there is nothing to resume"
             )
         remove_partial_files(path)
-        finished = coordinator.fit(run, report, exact=not inexact)
+        coordinator.fit(run, report, exact=not inexact)
         remove_run(backup_path(run.path))  # left behind where the start of this run was killed
-    return run, finished
+    return run
 
 
 def check_request(config: RunConfig, out: Path | None, *, overwrite: bool) -> None:

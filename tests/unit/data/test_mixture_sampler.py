@@ -1,5 +1,5 @@
 """Batches of prepared text: every window once per epoch, sources by weight, and all of it a pure
-function of (seed, step, rank, world size)."""
+function of seed and step."""
 
 import tracemalloc
 from collections import Counter
@@ -84,19 +84,17 @@ def test_sharded_array_equals_one_array(sizes: list[int], data: st.DataObject) -
 @settings(deadline=None)
 @given(
     st.integers(20, 400), st.integers(20, 400), st.integers(1, 9), st.integers(0, 3),
-    st.integers(1, 4), st.booleans(), st.integers(0, 40),
+    st.booleans(), st.integers(0, 40),
 )  # fmt: skip
-def test_ranks_together_serve_the_same_rows(
-    one: int, two: int, rows: int, overlap: int, world: int, weighed: bool, step: int
+def test_a_step_needs_no_steps_before_it(
+    one: int, two: int, rows: int, overlap: int, weighed: bool, step: int
 ) -> None:
-    """This holds for any number of ranks, at any step without the steps before it."""
     weights = {"one": 1.0, "two": 2.0} if weighed else None
     options = {"batch_size": rows, "overlap": overlap}
     alone = make_sampler({"one": one, "two": two}, weights, **options).batch(step)
-    fresh = make_sampler({"one": one, "two": two}, weights, **options)
-    parts = [fresh.batch(step, rank, world) for rank in range(min(world, len(alone.tokens_BT)))]
-    found = [row.tolist() for part in parts for row in part.tokens_BT]
-    assert sorted(found) == sorted(alone.tokens_BT.tolist())
+    sampler = make_sampler({"one": one, "two": two}, weights, **options)
+    found = [sampler.batch(number) for number in range(step + 1)][-1]
+    assert found.tokens_BT.tolist() == alone.tokens_BT.tolist()
     # Each token is its position, so each target is the token plus one.
     scored = alone.targets_BT != -1
     assert (alone.targets_BT == alone.tokens_BT + 1)[scored].all()

@@ -95,26 +95,6 @@ def test_epoch_serves_every_window_once(items: bool, overlap: int) -> None:
     assert again != [row.tokens_BT.tolist() for row in rows]
 
 
-@pytest.mark.parametrize("items", [True, False])
-def test_batch_does_not_depend_on_world_size(items: bool) -> None:
-    tokens = stream([3, 9, 1, 4, 4, 12, 2, 7] * 3, items)
-
-    def rows(step: int, world_size: int) -> list[list[int]]:
-        ranks = [
-            make_sampler(tokens, batch_size=6).batch(step, rank, world_size)
-            for rank in range(world_size)
-        ]
-        return sorted(
-            [t for t in row if t != IGNORE_INDEX]
-            for rank in ranks
-            for row in rank.targets_BT.tolist()
-        )
-
-    for step in (0, 3, 50):
-        assert rows(step, 1) == rows(step, 2) == rows(step, 3)
-    assert rows(0, 1) != rows(1, 1)
-
-
 @given(length=st.integers(2, 40), window=st.integers(1, 50))
 def test_text_shorter_than_a_window_gives_batches(length: int, window: int) -> None:
     tokens = TokenDataset(np.arange(length, dtype=np.uint8), items=False)

@@ -112,7 +112,7 @@ def test_json_has_null_for_infinity_and_nan() -> None:
     bits = {"bits_per_char": 1.0, "bits_per_byte": 1.0}
     found = Score(loss=math.inf, stderr=math.nan, perplexity=math.inf, tokens=3, **bits)
     assert found.as_json()["loss"] is None
-    assert math.isinf(Score.from_json(found.as_json()).loss)
+    assert math.isinf(Score.model_validate(found.as_json()).loss)
 
 
 def test_surprisal_adds_up_to_the_loss(small_run: Run) -> None:

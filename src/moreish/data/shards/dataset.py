@@ -18,7 +18,7 @@ from moreish.data.split import SPLITS, SplitName
 from moreish.data.token_dataset import TokenDataset, load_tokens
 from moreish.errors import MoreishError
 from moreish.settings import Settings
-from moreish.tokenizers import Tokenizer, tokenizer_from_json
+from moreish.tokenizers import Tokenizer, load_tokenizer
 from moreish.utils.files import file_sha256, read_json
 
 FORMAT: Literal[1] = 1
@@ -131,14 +131,12 @@ class PreparedDataset:
         Raises:
             MoreishError: its file is damaged, or not the one that the text was prepared with.
         """
-        path = self.folder / TOKENIZER
-        try:
-            tokenizer = tokenizer_from_json(read_json(path), boundary=True)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise MoreishError(f"{path} is damaged: {error}") from None
-        if tokenizer.fingerprint() != self.manifest.tokenizer_sha256:
-            raise MoreishError(f"{path} is not the tokenizer that this text was prepared with")
-        return tokenizer
+        return load_tokenizer(
+            self.folder / TOKENIZER,
+            boundary=True,
+            fingerprint=self.manifest.tokenizer_sha256,
+            what="this text was prepared",
+        )
 
     def tokens(self, split: SplitName) -> TokenDataset:
         """Return a split as one stream, source after source."""

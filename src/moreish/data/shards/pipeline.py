@@ -40,7 +40,7 @@ from moreish.data.shards.sources import Source, find_sources
 from moreish.data.shards.train_tokenizer import build_tokenizer
 from moreish.data.shards.writer import Shard, ShardWriter
 from moreish.data.split import SplitName
-from moreish.errors import MoreishError
+from moreish.errors import MoreishError, one_line
 from moreish.settings import Settings
 from moreish.tokenizers import (
     REGISTRY,
@@ -250,9 +250,8 @@ class Preparation:
             self.state = PreparationState.model_validate(read_json(self.out / PROGRESS))
             self.tokenizer = tokenizer_from_json(read_json(self.out / TOKENIZER), boundary=True)
         except (OSError, ValueError) as error:
-            reason = " ".join(str(error).split())[:200]
             raise MoreishError(
-                f"{self.out} is damaged ({reason}): start again with --overwrite"
+                f"{self.out} is damaged ({one_line(error)}): start again with --overwrite"
             ) from None
         output.check_same_arguments(self.out, self.state.arguments, self.config.arguments())
         self._check_unmodified(f"the sources have changed since {self.out} was begun")

@@ -13,7 +13,7 @@ from typing import Any
 from moreish.data import catalog
 from moreish.data.shards.compression import COMPRESSED, decompress
 from moreish.data.text import NotTextError, decode_chunks, normalize_newlines
-from moreish.errors import MoreishError, nearest
+from moreish.errors import MoreishError, nearest, one_line
 from moreish.utils.extras import import_extra
 
 HF = "hf:"
@@ -183,7 +183,7 @@ def _open_parquet(path: Path) -> Iterator[Any]:
         with library.ParquetFile(path, pre_buffer=False) as file:
             yield file
     except errors as error:
-        raise MoreishError(f"{path} is damaged: {' '.join(str(error).split())[:200]}") from None
+        raise MoreishError(f"{path} is damaged: {one_line(error)}") from None
 
 
 def _read_parquet(path: Path, source_format: SourceFormat, skip: int) -> Iterator[Piece]:
@@ -225,8 +225,9 @@ def _load_stream(name: str) -> Any:
             streaming=True,
         )
     except Exception as error:  # the library and those that it uses have many classes
-        reason = " ".join(str(error).split())[:200]
-        raise MoreishError(f"{name} cannot be loaded ({type(error).__name__}: {reason})") from None
+        raise MoreishError(
+            f"{name} cannot be loaded ({type(error).__name__}: {one_line(error)})"
+        ) from None
 
 
 def stream_bytes(name: str, source_format: SourceFormat) -> int:

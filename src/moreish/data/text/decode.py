@@ -82,8 +82,7 @@ class Text:
 
 def distinct_code_points(text: str) -> list[int]:
     """Return the code points that occur in `text`, sorted."""
-    points: list[int] = np.flatnonzero(np.bincount(code_points(text))).tolist()
-    return points
+    return np.flatnonzero(np.bincount(code_points(text))).tolist()
 
 
 def text_from_chunks(*chunks: str) -> Text:

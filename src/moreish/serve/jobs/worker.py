@@ -78,7 +78,7 @@ def audit_result(audit: AuditReport) -> dict[str, Any]:
 
 def training_result(run: Run) -> dict[str, Any]:
     """Return the fields of `TrainingStatus` that are known at the end of a training."""
-    status, final = run.record.status, run.record.splits.get("val")
+    status, final = run.record.status, run.scores.get("val")
     losses = (
         (entry["val"]["loss"], entry["step"]) for entry in run.read_metrics() if "val" in entry
     )
@@ -87,7 +87,7 @@ def training_result(run: Run) -> dict[str, Any]:
         "status": "stopped" if status == "interrupted" else "finished",
         "early": status == "stopped early",
         # The weights of a mixture of models are tuned after the last evaluation.
-        "best": best if final is None else final.loss,
+        "best": best if final is None else final.as_json()["loss"],
         "best_step": step,
     }
 

@@ -56,7 +56,7 @@ def describe_model(served: ServedModel) -> schemas.ModelInfo:
     network = config.network if isinstance(config, NetworkWithCountsConfig) else config
     gpt = network if isinstance(network, GPTConfig) else None
     has_data = run.has_data
-    train, val = record.splits.get("train"), record.splits.get("val")
+    train, val = (run.scores[n].as_json() if n in run.scores else {} for n in ("train", "val"))
     return schemas.ModelInfo(
         name=served.name,
         kind=run.kind,
@@ -68,10 +68,8 @@ def describe_model(served: ServedModel) -> schemas.ModelInfo:
         layers=None if gpt is None else gpt.layers,
         heads=None if gpt is None else gpt.heads,
         data=record.data.name,
-        losses=schemas.SplitLosses(
-            train=None if train is None else train.loss, val=None if val is None else val.loss
-        ),
-        bits_per_byte=None if val is None else val.bits_per_byte,
+        losses=schemas.SplitLosses(train=train.get("loss"), val=val.get("loss")),
+        bits_per_byte=val.get("bits_per_byte"),
         has=schemas.Capabilities(
             data=has_data,
             attention=gpt is not None,

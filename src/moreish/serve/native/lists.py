@@ -4,7 +4,7 @@ import random
 import re
 import time
 from contextlib import closing, suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 from moreish.errors import MoreishError
 from moreish.evaluate import TrainingIndex
@@ -171,11 +171,6 @@ async def measure_novelty(
 ) -> schemas.NoveltyResponse:
     """Compare texts with the training data."""
     check_length("texts", sum(map(len, body.texts)), limits)
-    reports = [await executor.run(_text_novelty, served, text) for text in body.texts]
-    return schemas.NoveltyResponse(texts=reports)
-
-
-def _text_novelty(served: ServedModel, text: str) -> schemas.NoveltyReport:
-    check_searchable(served)
-    (found,) = served.run.novelty([text])
-    return schemas.NoveltyReport(**asdict(found))
+    await executor.run(check_searchable, served)
+    found = [await executor.run(served.run.novelty, [text]) for text in body.texts]
+    return schemas.NoveltyResponse(texts=[text for (text,) in found])

@@ -37,10 +37,12 @@ def router(
     api = APIRouter(prefix="/api", tags=["native"], responses=ERROR_RESPONSES)
     limits = registry.limits
 
-    async def respond(request: Request, compute: Callable[..., BaseModel], *args: Any) -> Response:
+    async def respond(
+        request: Request, compute: Callable[..., BaseModel], model: str, *args: Any
+    ) -> Response:
         """Respond with the result of a computation in the background. It does not start if the
         client disconnects, or the deadline passes, while it waits."""
-        work = executor.run(_compute_json, compute, *args)
+        work = executor.run(_compute_json, compute, registry.find(model), *args)
         content = await cancel_on_disconnect(work, request, limits.seconds)
         return Response(content, media_type="application/json")
 
@@ -53,35 +55,32 @@ def router(
     @api.post("/surprisal", response_model=schemas.SurprisalResponse)
     async def surprisal(body: schemas.SurprisalRequest, request: Request) -> Response:
         """Score every token of a text."""
-        served = registry.find(body.model)
-        return await respond(request, inspect.compute_surprisal, served, body, limits)
+        return await respond(request, inspect.compute_surprisal, body.model, body, limits)
 
     @api.post("/next", response_model=schemas.NextResponse)
     async def next_token(body: schemas.NextRequest, request: Request) -> Response:
         """Return the probabilities of the next token, before and after the sampling settings."""
-        served = registry.find(body.model)
-        return await respond(request, inspect.predict_next, served, body, limits)
+        return await respond(request, inspect.predict_next, body.model, body, limits)
 
     @api.post("/attention", response_model=schemas.AttentionResponse)
     async def attention(body: schemas.AttentionRequest, request: Request) -> Response:
         """Return the attention weights of one layer for a text."""
-        served = registry.find(body.model)
-        return await respond(request, inspect.compute_attention, served, body, limits)
+        return await respond(request, inspect.compute_attention, body.model, body, limits)
 
     @api.get("/embedding", response_model=schemas.EmbeddingResponse)
     async def embedding(model: str, request: Request) -> Response:
         """Return two principal components of the most frequent tokens' embeddings."""
-        return await respond(request, inspect.project_embedding, registry.find(model))
+        return await respond(request, inspect.project_embedding, model)
 
     @api.get("/pairs", response_model=schemas.PairsResponse)
     async def pairs(model: str, request: Request) -> Response:
         """Return which token follows which in the training data and according to the model."""
-        return await respond(request, inspect.count_pairs, registry.find(model))
+        return await respond(request, inspect.count_pairs, model)
 
     @api.get("/history", response_model=schemas.HistoryResponse)
     async def history(model: str, request: Request) -> Response:
         """Return what the training logged."""
-        return await respond(request, inspect.served_history, registry.find(model))
+        return await respond(request, inspect.served_history, model)
 
     @api.post("/list")
     async def list_items(body: schemas.ListRequest, request: Request) -> schemas.ListResponse:

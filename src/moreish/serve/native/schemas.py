@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from moreish.evaluate import TextNovelty
 from moreish.serve.http import RequestBody
 from moreish.serve.openai import BaseCompletionRequest, SamplingParams, TokenIds, Usage
 
@@ -257,19 +258,5 @@ class NoveltyRequest(RequestBody):
     texts: list[str] = Field(min_length=1, max_length=64)
 
 
-class NoveltyReport(BaseModel):
-    text: str
-    known: bool
-    """Whether the training data contain the whole text."""
-    overlap: str
-    """The longest substring that the training data contain."""
-    nearest: str | None
-    distance: int | None
-    place: int
-    """The line of the training data with that substring, counted from 1; 0 if there is none."""
-    passage: str
-    """That line, or the part of it around the substring."""
-
-
 class NoveltyResponse(BaseModel):
-    texts: list[NoveltyReport]
+    texts: list[TextNovelty]
