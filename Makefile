@@ -31,7 +31,7 @@ run: $(VENV)/core  ## train on the built-in names, print the losses and twenty n
 	@$(BIN)/moreish sample runs/names -n 20 --new-only --unique
 
 test: $(VENV)/dev  ## the tests (a few minutes on two cores)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not soak" -n auto --maxprocesses 8
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not soak" -n auto --maxprocesses 8 --dist loadfile
 
 settings: $(VENV)/core  ## docs/settings.md, from the code
 	@$(BIN)/python docs/settings_reference.py
