@@ -1461,6 +1461,7 @@ def fill_view(page: Page, view: str, there: str) -> None:
     page.wait_for_selector(there)
 
 
+@pytest.mark.soak
 def test_the_layout_of_every_view(trains: Trains) -> None:
     """Check layout and accessibility: in light colors on a wide screen, in dark colors on a phone.
     `make screenshots` stores pictures of all combinations."""

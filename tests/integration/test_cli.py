@@ -209,6 +209,7 @@ def test_control_c_saves_and_says_how_to_go_on(
     assert len(moreish("sample", "r", "-n", 2).out.splitlines()) == 2
 
 
+@pytest.mark.soak
 def test_a_reader_of_samples_may_exit_early(small_run: Run, text_run: Run, tmp_path: Path) -> None:
     """For running text, which streams, and for a list."""
     for run, options, size in ((text_run, "--max-tokens 3000", 20), (small_run, "-n 3000", 5)):
@@ -219,6 +220,7 @@ def test_a_reader_of_samples_may_exit_early(small_run: Run, text_run: Run, tmp_p
 
 
 @pytest.mark.parametrize("recipe", sorted((ROOT / "configs").glob("*.toml")), ids=lambda p: p.stem)
+@pytest.mark.soak
 def test_recipes_run(moreish: Moreish, recipe: Path, tmp_path: Path) -> None:
     """Every recipe runs for two steps, on the beginning of running text. The recipes of GPT-2's
     size are planned as they are and trained with a smaller model."""
@@ -298,6 +300,7 @@ def test_unknown_characters_of_a_text_can_be_dropped(moreish: Moreish, small_run
     assert [token["token"] for token in dropped["tokens"]] == [*"mma", "·"]
 
 
+@pytest.mark.soak
 def test_an_output_that_knows_only_ascii(tmp_path: Path) -> None:
     source = tmp_path / "l.txt"
     source.write_text("\n".join(f"é{i}" for i in range(40)), encoding="utf-8")
@@ -309,6 +312,7 @@ def test_an_output_that_knows_only_ascii(tmp_path: Path) -> None:
     assert any("é" in text for text in samples["samples"])
 
 
+@pytest.mark.soak
 def test_training_continues_after_its_reader_exits(few_names: Path, tmp_path: Path) -> None:
     train = shlex.join([*PROGRAM, "train", str(few_names), "--steps", "60", "--out", "r", *TINY])
     done = run_bash(f"{train} | head -n 1", tmp_path)
@@ -323,6 +327,7 @@ def catches_hangup(pid: int) -> bool:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the signals of a process are in /proc")
 @pytest.mark.parametrize("after", [b"", b"%"], ids=["at-once", "while-it-trains"])
+@pytest.mark.soak
 def test_training_continues_after_its_terminal_is_closed(
     few_names: Path, tmp_path: Path, after: bytes
 ) -> None:

@@ -58,6 +58,7 @@ def test_all_rungs_have_the_same_split(moreish: Moreish, source: Path) -> None:
     assert len(hashes) == 1
 
 
+@pytest.mark.soak
 def test_complete_rungs_are_not_trained_again(moreish: Moreish, source: Path) -> None:
     options = ("ladder", source, "--minutes", "0.003", "--json")
     first = moreish(*options, "--rungs", "counts,head").json
@@ -89,6 +90,7 @@ def test_an_interrupted_rung_is_resumed(source: Path, tmp_path: Path) -> None:
     assert [entry["rung"] for entry in found["rungs"]] == ["counts", "head"]
 
 
+@pytest.mark.soak
 def test_a_ladder_of_running_text(tmp_path: Path) -> None:
     path = tmp_path / "story.txt"
     path.write_text(STORY * 8, encoding="utf-8")
@@ -189,6 +191,7 @@ class Toy(Model):
 """
 
 
+@pytest.mark.soak
 def test_a_new_model_is_one_file_and_one_line(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: Path, moreish: Moreish
 ) -> None:
@@ -236,6 +239,7 @@ def test_the_valley_is_within_the_range(source: Path) -> None:
     assert min(found.smoothed) < found.smoothed[0]
 
 
+@pytest.mark.soak
 def test_the_valley_of_the_lecture_is_near_a_tenth(lecture_names: list[str]) -> None:
     """makemore 2: plain gradient descent, batches of 32, rates from 0.001 to 1."""
     settings = {
@@ -313,6 +317,7 @@ def test_ctrl_c_in_the_first_rung(moreish: Moreish, source: Path) -> None:
     assert resumed.scores == whole.scores
 
 
+@pytest.mark.soak
 def test_a_rung_that_diverges_does_not_stop_the_others(
     monkeypatch: pytest.MonkeyPatch, moreish: Moreish, source: Path
 ) -> None:
@@ -332,6 +337,7 @@ def test_a_rung_that_diverges_does_not_stop_the_others(
     assert again.json["failed"].keys() == {"bow"}
 
 
+@pytest.mark.soak
 def test_runs_of_another_ladder_are_rejected(moreish: Moreish, source: Path) -> None:
     moreish("ladder", source, "--epochs", "1", "--rungs", "counts,bow")
     other = moreish("ladder", source, "--epochs", "2", "--rungs", "bow")
@@ -370,6 +376,7 @@ def test_an_invalid_budget_is_an_error_even_if_all_rungs_only_count(
     assert not Path("ladders").exists()
 
 
+@pytest.mark.soak
 def test_overwrite_trains_the_named_rungs_again(moreish: Moreish, source: Path) -> None:
     moreish("ladder", source, "--epochs", "1", "--rungs", "counts,bow")
     before = {name: Run.open(f"ladders/names/{name}").record.command for name in ("counts", "bow")}
@@ -388,6 +395,7 @@ def test_the_default_range_includes_the_default_rate(source: Path) -> None:
         api.lr_range(source, model="mlp", low=1e-9, high=1e-8, steps=20, report=ignore)
 
 
+@pytest.mark.soak
 def test_the_test_split_is_evaluated_on_request(moreish: Moreish, source: Path) -> None:
     """The test split of complete rungs is evaluated too, once each, and the runs record it."""
     ladder = ("ladder", source, "--minutes", "0.003", "--rungs", "counts")

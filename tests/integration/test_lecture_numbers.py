@@ -110,6 +110,7 @@ def full_batch_descent(tokens: TokenDataset, steps: int, strength: float = 0.0) 
     return model
 
 
+@pytest.mark.soak
 def test_neural_bigram_approaches_the_counts_from_above(names) -> None:
     _, tokens = names
     after_200 = evaluate_losses(full_batch_descent(tokens, 200), tokens).mean()

@@ -66,7 +66,12 @@ def run_generate_script(folder: Path, *options: str) -> str:
     return done.stdout.removesuffix("\n")
 
 
-@pytest.mark.parametrize("name", [*QUICK, *(pytest.param(n, marks=pytest.mark.soak) for n in SLOW)])
+OTHERS = ["hybrid of characters", *SLOW]
+
+
+@pytest.mark.parametrize(
+    "name", ["lstm of bytes", *(pytest.param(name, marks=pytest.mark.soak) for name in OTHERS)]
+)
 def test_onnx_runtime_reproduces_the_run(name: str, tmp_path: Path, moreish: Moreish) -> None:
     run = trained(tmp_path, *{**QUICK, **SLOW}[name], steps=30)
     shown = moreish("export", run.path, "--to", "onnx", "--out", "o", "--license", "mit", "--json")

@@ -86,6 +86,7 @@ def test_sharded_array_equals_one_array(sizes: list[int], data: st.DataObject) -
     st.integers(20, 400), st.integers(20, 400), st.integers(1, 9), st.integers(0, 3),
     st.booleans(), st.integers(0, 40),
 )  # fmt: skip
+@pytest.mark.soak
 def test_a_step_needs_no_steps_before_it(
     one: int, two: int, rows: int, overlap: int, weighed: bool, step: int
 ) -> None:

@@ -529,6 +529,7 @@ pipeline.prepare_dataset(config, Path(sys.argv[1]), overwrite=False, workers=2)
 
 
 @pytest.mark.usefixtures("small_limits")
+@pytest.mark.soak
 def test_resumes_to_the_same_bytes_after_kills(tmp_path: Path, three_sources: list[Path]) -> None:
     config = PrepareConfig(sources=tuple(map(str, three_sources)), tokenizer="byte")
     began = time.monotonic()
@@ -732,6 +733,7 @@ def test_prepare_and_train_from_python(tmp_path: Path) -> None:
     assert run.record.data.sources == done.prepared.manifest.training_tokens()
 
 
+@pytest.mark.soak
 def test_run_reads_the_dataset_only_for_training_data(moreish: Moreish, prepared: Path) -> None:
     weights = ["--weight", "a=3", "--weight", "b=1"]
     result = moreish("train", "p", "--out", "r", *weights, *TINY_GPT)

@@ -160,6 +160,7 @@ def test_non_ascii_text_is_compared_per_byte(moreish: Moreish) -> None:
     assert "nats" in result.out
 
 
+@pytest.mark.soak
 def test_seeds_share_the_rate_of_a_range_test(tmp_path: Path) -> None:
     source = tmp_path / "names.txt"
     source.write_text("\n".join(catalog.load_dataset("names").split("\n")[:300]), encoding="utf-8")
