@@ -392,8 +392,8 @@ def shakespeare_lines() -> Iterator[Line]:
     gpt2, cut = tokenizers.tokenizer_builder("gpt2").build([], boundary=True), int(0.9 * len(text))
     sizes = [len(gpt2.encode(part)) for part in (text[:cut], text[cut:])]
     yield Line(
-        "`Hi there` in GPT-2's tokens; its vocabulary", "3; 50,257",
-        f"{len(gpt2.encode('Hi there'))}; {gpt2.vocab_size:,}",
+        "`hii there`, `Hi there` in GPT-2's tokens; its vocabulary", "3 (one of them); 50,257",
+        f"{len(gpt2.encode('hii there'))}, {len(gpt2.encode('Hi there'))}; {gpt2.vocab_size:,}",
     )  # fmt: skip
     yield Line("GPT-2 tokens of the split", "", "{:,} / {:,}".format(*sizes))
     stated = {2: 2.4835, 3: 2.0381, 4: 1.7191, 5: 1.5612, 6: 1.5227, 7: 1.5165, 8: 1.5192}
