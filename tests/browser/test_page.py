@@ -930,6 +930,21 @@ class Trains:
         self.watched.answer("/api/training/events", events)
         return last
 
+    def orders(self, verb: str, answer: str, *events: TrainingStatus) -> None:
+        """Simulate the server's state from the moment a training is stopped or resumed.
+
+        The page asks for the state on its own every two seconds: it must never get one that
+        contradicts the last answer.
+        """
+
+        def obey(route: Any) -> None:
+            begun = HALF.model_copy(update={"status": answer})
+            self.now = events[-1] if events else begun
+            self.watched.answer("/api/training/events", [one.model_dump() for one in events])
+            route.fulfill(json=begun.model_dump())
+
+        self.route(f"/api/training/{verb}", obey)
+
     def open(self, text: str = "words.txt") -> Page:
         """Open the view and choose a text that was uploaded before."""
         self.texts.append({"name": text, "bytes": 9})
@@ -1240,16 +1255,12 @@ def test_training_with_the_keyboard(trains: Trains) -> None:
     stop = page.get_by_role("button", name="Stop")
     expect(stop).to_be_focused()
     expect(training_status(page)).to_contain_text("Training")
-    half = HALF.model_copy(update={"status": "stopping"})
-    trains.watched.answer("/api/training/stop", half.model_dump())
-    trains.now = half.model_copy(update={"status": "stopped", "resumable": ["aside", "words"]})
-    trains.watched.answer("/api/training/events", [trains.now.model_dump()])
+    stopped = {"status": "stopped", "resumable": ["aside", "words"]}
+    trains.orders("stop", "stopping", HALF.model_copy(update=stopped))
     page.keyboard.press("Enter")
     go_on = page.get_by_role("button", name="Resume words")
     expect(go_on).to_be_focused()
-    begun = HALF.model_copy(update={"status": "starting"})
-    trains.watched.answer("/api/training/resume", begun.model_dump())
-    trains.watched.answer("/api/training/events", [])  # the connection was cut
+    trains.orders("resume", "starting")  # no event: the connection was cut
     page.keyboard.press("Enter")
     expect(stop).to_be_focused()
     # After the end, it takes a moment until the page knows the new model.
