@@ -25,11 +25,10 @@ from moreish.data.sampler import Sampler
 from moreish.data.token_dataset import TokenDataset
 from moreish.models import build_model, model_config
 from moreish.runs.record import library_versions, machine_info
-from moreish.training.budget import StepPlan
 from moreish.training.events import ignore
 from moreish.training.flops import FlopCounter, device_peak_flops
 from moreish.training.objectives import next_token_loss
-from moreish.training.state import TrainState
+from moreish.training.state import StepPlan, TrainState
 from moreish.training.trainer import Trainer
 
 GOAL = 1.4697

@@ -29,11 +29,10 @@ from moreish.evaluate.loss import mean_loss
 from moreish.generate.decode import generate
 from moreish.generate.sampling import Sampling
 from moreish.models import build_model, model_config
-from moreish.training.budget import StepPlan
 from moreish.training.flops import FlopCounter
 from moreish.training.objectives import next_token_loss
 from moreish.training.setup import build_sampler, set_up
-from moreish.training.state import TrainState
+from moreish.training.state import StepPlan, TrainState
 from moreish.training.trainer import Trainer
 
 CPU_SETTING = {"layers": 4, "heads": 4, "width": 128, "context": 64}

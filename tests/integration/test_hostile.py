@@ -394,18 +394,18 @@ def test_random_content_through_all_verbs(
 def test_file_that_shrinks_while_it_is_read(
     moreish: Moreish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from moreish.training import load_data
+    from moreish.training import setup
 
     source = tmp_path / "text.txt"
     source.write_text(STORY * 500)
-    read = load_data.read_corpus
+    read = setup.read_corpus
 
     def shrinking(*arguments: Any) -> Any:
         corpus = read(*arguments)
         source.write_text(STORY)
         return corpus
 
-    monkeypatch.setattr(load_data, "read_corpus", shrinking)
+    monkeypatch.setattr(setup, "read_corpus", shrinking)
     assert not succeeds_or_explains(moreish("train", source, *TINY, "--as", "text", "--out", "r"))
 
 

@@ -22,12 +22,11 @@ from moreish.errors import MoreishError
 from moreish.runs.record import record_sha256
 from moreish.runs.run import Run
 from moreish.tokenizers import VocabularyLimits, tokenizer_builder
-from moreish.training.budget import StepPlan
 from moreish.training.checkpoint import MANIFEST, PARTS, Checkpoints
 from moreish.training.events import ignore
 from moreish.training.objectives import next_token_loss
 from moreish.training.setup import build_sampler
-from moreish.training.state import TrainState
+from moreish.training.state import StepPlan, TrainState
 from moreish.training.trainer import Trainer
 
 T = TypeVar("T")

@@ -12,10 +12,9 @@ from conftest import STORY
 from moreish.config import resolve
 from moreish.models import Model
 from moreish.settings import Tree
-from moreish.training.budget import StepPlan
 from moreish.training.objectives import Objective, next_token_loss
 from moreish.training.setup import TrainingSetup, build_sampler, set_up
-from moreish.training.state import TrainState
+from moreish.training.state import StepPlan, TrainState
 from moreish.training.trainer import Trainer
 
 

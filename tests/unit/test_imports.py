@@ -126,7 +126,7 @@ def test_the_tests_notice_what_unpickles() -> None:
 
 def test_a_model_is_a_file_that_can_be_read_in_one_sitting() -> None:
     for path in (PACKAGE / "models").rglob("*.py"):
-        assert len(path.read_text().splitlines()) <= 250, path
+        assert len(path.read_text().splitlines()) <= 300, path
 
 
 def test_public_names_exist() -> None:

@@ -8,7 +8,7 @@ from typer import Argument, Option
 
 from moreish.cli.base import Json, app, print_json, takes_flags
 from moreish.errors import MoreishError, command
-from moreish.utils.sighup import survive_hangup
+from moreish.utils.signals import survive_hangup
 
 
 @app.command()

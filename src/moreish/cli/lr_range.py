@@ -8,7 +8,7 @@ from typer import Argument, Option
 from moreish.cli.base import Json, Set, app, print_json, takes_flags
 from moreish.errors import command
 from moreish.options import ModelOptions, command_words, names_of
-from moreish.utils.sighup import survive_hangup
+from moreish.utils.signals import survive_hangup
 
 
 @app.command(name="lr-range")

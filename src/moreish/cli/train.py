@@ -9,7 +9,7 @@ from typer import Option
 from moreish.cli.base import Json, Overwrite, Recipe, Set, Source, app, print_json, takes_flags
 from moreish.errors import MoreishError, command
 from moreish.options import TrainOptions, names_of
-from moreish.utils.sighup import survive_hangup
+from moreish.utils.signals import survive_hangup
 
 RESULTS = {
     "status",

@@ -1,12 +1,13 @@
 """Optimization: setup, gradient steps, checkpoints."""
 
-from moreish.training.budget import StepPlan, budget_steps, median_seconds, plan_minutes, plan_steps
+from moreish.training.budget import budget_steps, measure_step_seconds, plan_training
 from moreish.training.checkpoint import Checkpoints, checkpoint_bytes, peak_disk_bytes
 from moreish.training.divergence import DivergenceError
 from moreish.training.events import (
     Audited,
     Evaluated,
     Event,
+    Hooks,
     Note,
     Progress,
     Report,
@@ -18,8 +19,6 @@ from moreish.training.events import (
     ignore,
 )
 from moreish.training.flops import FlopCounter, device_peak_flops, parse_peak_flops
-from moreish.training.hooks import Hooks
-from moreish.training.load_data import audit_beginning, build_tokenizer
 from moreish.training.lr_range import LRRange, run_lr_range_test
 from moreish.training.metrics_log import MetricsLog
 from moreish.training.objectives import next_token_loss, with_weight_penalty
@@ -39,15 +38,17 @@ from moreish.training.precision import (
 from moreish.training.setup import (
     DEFAULT_WINDOW,
     TrainingSetup,
+    audit_beginning,
     available_memory,
     build_meta_model,
     build_sampler,
+    build_tokenizer,
     resolve_device,
     set_up,
 )
-from moreish.training.state import TrainState
+from moreish.training.state import StepPlan, TrainState
 from moreish.training.trackers import parse_trackers
-from moreish.training.trainer import Trainer, measure_step_seconds
+from moreish.training.trainer import Trainer
 from moreish.training.warm_start import (
     FINE_TUNING_LR_SCALE,
     check_warm_start,

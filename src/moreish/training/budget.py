@@ -1,14 +1,22 @@
 """The plan of a training: from a budget in steps, epochs or minutes to steps and evaluations."""
 
+import copy
 import math
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
+
+import torch
 
 from moreish.config import TrainConfig
 from moreish.data import Sampler
 from moreish.distributed import SINGLE_PROCESS, ProcessGroup
+from moreish.evaluate import batch_losses, evaluation_batches, evaluation_windows
+from moreish.runs import Run
+from moreish.training.optim import build_optimizer
+from moreish.training.state import StepPlan, TrainState
+from moreish.training.trainer import Trainer
 
 MAX_EVALUATIONS = 25
 """Largest number of evaluations in a run."""
@@ -22,41 +30,6 @@ MIN_STEPS_BETWEEN_EVALUATIONS = 40
 EVAL_COST_PER_POSITION = 1 / 2
 """Cost of evaluating a position relative to training on it: there is no backward pass, but samples
 are drawn and the best weights saved."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepPlan:
-    """The number of steps and the schedule, which depends on `progress` and never on a clock.
-
-    If a plan made for minutes turns out too long or too short, `replan` changes the remaining
-    steps. Each checkpoint contains the plan, so a resumed run continues it.
-    """
-
-    steps: int
-    eval_every: int
-    from_step: int = 0
-    """The step at which the plan was last changed."""
-    from_progress: float = 0.0
-    """The progress at that step."""
-
-    def progress(self, step: int) -> float:
-        """Return the fraction of the training that is done before `step`."""
-        share = (step - self.from_step) / max(1, self.steps - self.from_step)
-        return self.from_progress + (1 - self.from_progress) * share
-
-    def replan(self, step: int, steps: int) -> "StepPlan":
-        """Return a plan that continues this one at `step` and has `steps` steps in all.
-
-        The distance of evaluations changes only if many steps are added or removed.
-        """
-        assert steps > step
-        stretch = (steps - step) / max(1, self.steps - step)
-        every = self.eval_every
-        if not 1 / 1.5 < stretch < 1.5:
-            every = max(1, round(every * stretch))
-        return StepPlan(
-            steps=steps, eval_every=every, from_step=step, from_progress=self.progress(step)
-        )
 
 
 def plan_steps(steps: int, step_positions: float, eval_positions: float) -> StepPlan:
@@ -119,3 +92,68 @@ def median_seconds(
         action()
         times.append(group.broadcast(time.perf_counter() - began))
     return statistics.median(times)
+
+
+def plan_training(
+    run: Run, trainer: Trainer, should_stop: Callable[[], bool], began: float
+) -> StepPlan:
+    """Plan the steps and evaluations of a training from its budget.
+
+    For minutes, a short trial measures steps and evaluations; it leaves the weights as they were.
+
+    Args:
+        run: the run that is trained.
+        trainer: its trainer.
+        should_stop: whether to end a trial early.
+        began: time (of `time.perf_counter`) from which the minutes count.
+    """
+    config, model, group = run.config.train, trainer.model, trainer.group
+    validation = run.split("val")
+    windows = evaluation_windows(model, validation)
+    positions = float(windows.length_W.sum())
+    steps = budget_steps(config, trainer.sampler)
+    if steps is not None:
+        plan = plan_steps(steps, trainer.sampler.batch(0).tokens_BT.numel(), positions)
+    else:
+        assert config.minutes is not None
+        step_seconds = measure_step_seconds(trainer, should_stop, seconds=min(0.5, config.minutes))
+        some = windows[:: max(1, len(windows) // 2000)]
+        batches = [batch for _, batch in evaluation_batches(model, validation, some, group)]
+        measured = sum(batch.tokens_BT.numel() for batch in batches)
+
+        @torch.inference_mode()
+        def evaluate_some() -> None:
+            for batch in batches:
+                batch_losses(model, batch, 1)
+
+        eval_seconds = median_seconds(evaluate_some, should_stop, seconds=0.0, least=1, group=group)
+        eval_seconds *= positions / group.broadcast(measured) / group.size
+        left = max(0.0, config.minutes - group.seconds_since(began) / 60)
+        plan = plan_minutes(left, step_seconds, eval_seconds)
+    return plan if config.eval_every is None else replace(plan, eval_every=config.eval_every)
+
+
+def measure_step_seconds(
+    trainer: Trainer, should_stop: Callable[[], bool], seconds: float
+) -> float:
+    """Measure the median duration of a training step, in seconds.
+
+    The trial compiles the model if that is requested, and leaves the weights as they were.
+
+    Args:
+        trainer: the trainer whose steps are measured.
+        should_stop: whether to end the trial early.
+        seconds: approximate duration of the trial.
+    """
+    model = trainer.model
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    trial = copy.copy(trainer)  # shares the compiled backward pass
+    trial.short_sampler = trainer.sampler
+    trial.optimizer = build_optimizer(model, trainer.config)
+    trial.state = TrainState(plan=StepPlan(steps=1_000_000, eval_every=1))
+    duration = median_seconds(trial.train_step, should_stop, seconds=seconds, group=trainer.group)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            p.copy_(before[name])
+            p.grad = None
+    return duration

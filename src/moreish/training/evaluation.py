@@ -6,8 +6,7 @@ import time
 from moreish.config import TrainConfig
 from moreish.distributed import ProcessGroup
 from moreish.training.divergence import NonFiniteError
-from moreish.training.events import Evaluated
-from moreish.training.hooks import Hooks
+from moreish.training.events import Evaluated, Hooks
 from moreish.training.state import TrainState
 
 MAX_EVAL_SHARE = 0.08

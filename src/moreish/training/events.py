@@ -1,4 +1,5 @@
-"""The events of a training, which the progress bar, the log and the web page receive."""
+"""The events of a training, which the progress bar, the log and the web page receive, and the
+callbacks through which it reaches the run folder."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -114,3 +115,21 @@ Report = Callable[[Event], None]
 
 def ignore(event: Event) -> None:
     """Discard an event."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hooks:
+    """What `Trainer.train` calls besides its own steps."""
+
+    evaluate: Callable[[], Score]
+    """Returns the exact score of the validation split."""
+    save_best: Callable[[], None]
+    """Saves the current weights as the best."""
+    save_checkpoint: Callable[[], None]
+    """Saves everything that resuming needs."""
+    restore: Callable[[], None]
+    """Restores the last checkpoint, or the start of the training where there is none."""
+    should_stop: Callable[[], bool]
+    """Whether the user asked to stop after the current step."""
+    report: Report
+    """Receives every event."""

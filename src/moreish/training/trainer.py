@@ -1,9 +1,7 @@
 """The training loop, which is independent of run folders and terminals."""
 
-import copy
 import math
 import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,7 +11,6 @@ from moreish.config import TrainConfig
 from moreish.data import Batch, Sampler
 from moreish.distributed import SINGLE_PROCESS, ProcessGroup, full_tensor, load_state, local_tensor
 from moreish.models import Model
-from moreish.training.budget import StepPlan, median_seconds
 from moreish.training.divergence import (
     MAX_ROLLBACKS,
     MAX_SKIPPED_STEPS,
@@ -23,17 +20,15 @@ from moreish.training.divergence import (
     locate_non_finite,
 )
 from moreish.training.evaluation import evaluate, is_evaluation_due
-from moreish.training.events import Rollback, Skipped, Step
+from moreish.training.events import Hooks, Rollback, Skipped, Step
 from moreish.training.flops import FlopCounter, device_peak_flops
 from moreish.training.gradients import Backward
-from moreish.training.hooks import Hooks
 from moreish.training.loss_scaling import with_loss_scaling
 from moreish.training.objectives import Objective
 from moreish.training.optim import build_optimizer, set_lr
 from moreish.training.precision import checkpointable_models
-from moreish.training.replanning import replan
 from moreish.training.schedule import lr_at
-from moreish.training.state import TrainState
+from moreish.training.state import TrainState, replan
 
 LENGTH_WARMUP_FACTOR = 4
 """Factor by which windows are shorter during the length warmup."""
@@ -242,29 +237,3 @@ class Trainer:
         assert isinstance(self.config.lr, float)
         lr = self.state.lr_scale * self.config.lr
         hooks.report(Rollback(step=self.state.step, why=why, lr=lr))
-
-
-def measure_step_seconds(
-    trainer: Trainer, should_stop: Callable[[], bool], seconds: float
-) -> float:
-    """Measure the median duration of a training step, in seconds.
-
-    The trial compiles the model if that is requested, and leaves the weights as they were.
-
-    Args:
-        trainer: the trainer whose steps are measured.
-        should_stop: whether to end the trial early.
-        seconds: approximate duration of the trial.
-    """
-    model = trainer.model
-    before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    trial = copy.copy(trainer)  # shares the compiled backward pass
-    trial.short_sampler = trainer.sampler
-    trial.optimizer = build_optimizer(model, trainer.config)
-    trial.state = TrainState(plan=StepPlan(steps=1_000_000, eval_every=1))
-    duration = median_seconds(trial.train_step, should_stop, seconds=seconds, group=trainer.group)
-    with torch.no_grad():
-        for name, p in model.named_parameters():
-            p.copy_(before[name])
-            p.grad = None
-    return duration

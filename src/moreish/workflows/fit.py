@@ -1,27 +1,18 @@
 """Training, scoring and recording a run whose folder exists."""
 
-import signal
-import threading
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import Any, Literal
 
 from moreish.config import BUDGETS
 from moreish.data import SplitName
-from moreish.distributed import ProcessGroup, is_sharded, load_state
+from moreish.distributed import ProcessGroup, is_sharded, join_process_group, load_state
 from moreish.errors import MoreishError, command
-from moreish.evaluate import (
-    Score,
-    batch_losses,
-    evaluate_losses,
-    evaluation_batches,
-    evaluation_windows,
-)
+from moreish.evaluate import Score, evaluate_losses
 from moreish.models import CountBasedModel, Mixture, Model
 from moreish.planning import check_counting_memory, check_training_memory, free_memory
 from moreish.runs import Run, environment
@@ -37,50 +28,97 @@ from moreish.training import (
     StepPlan,
     Trainer,
     TrainState,
-    budget_steps,
     build_sampler,
     ignore,
     load_warm_start,
-    measure_step_seconds,
-    median_seconds,
     next_token_loss,
-    plan_minutes,
-    plan_steps,
+    plan_training,
     resolve_device,
     shard_model,
     should_shard,
     unsupported_settings,
     with_weight_penalty,
 )
-from moreish.utils.sighup import survive_hangup
+from moreish.utils.signals import stop_on_signals, survive_hangup
 
 MAX_TOKENS_TO_SCORE = 2_000_000
 """Number of training tokens up to which the exact training loss is always part of the result."""
 
 
-def fit(run: Run, report: Report, *, exact: bool | None, group: ProcessGroup) -> None:
+Resume = Literal["exact", "inexact"]
+"""How to resume a training; exact requires the bits of an uninterrupted one."""
+
+
+class Coordinator:
+    """The processes of one training (see torch.distributed and torchrun), or the only one."""
+
+    def __init__(self, group: ProcessGroup) -> None:
+        self.group = group
+        self._is_announced = False
+
+    @classmethod
+    @contextmanager
+    def join(cls) -> Iterator["Coordinator"]:
+        """Join the processes that the launcher started. If the main one fails before it has
+        announced a run, the others exit as well."""
+        with join_process_group() as group:
+            coordinator = cls(group)
+            try:
+                yield coordinator
+            except BaseException:
+                if group.is_main and not coordinator._is_announced:
+                    group.broadcast_text("null")
+                raise
+
+    def fit(self, run: Run, report: Report, *, resume: Resume | None = None) -> None:
+        """Announce a run to the other processes and fit it; for the main process.
+
+        Args:
+            run: the run, which all processes can open.
+            report: receives every event.
+            resume: as in `fit`.
+        """
+        self._is_announced = True
+        self.group.broadcast_text(json.dumps([str(run.path.absolute()), resume]))
+        fit(run, report, resume=resume, group=self.group)
+
+    def follow(self) -> Run:
+        """Wait for the run of the main process and fit it too; for the other processes.
+
+        Raises:
+            SystemExit: the main process failed before it had a run, and reports why.
+        """
+        announced = json.loads(self.group.broadcast_text(""))
+        if announced is None:
+            raise SystemExit(0)
+        path, resume = announced
+        run = Run.open(Path(path))
+        fit(run, ignore, resume=resume, group=self.group)
+        return run
+
+
+def fit(run: Run, report: Report, *, resume: Resume | None, group: ProcessGroup) -> None:
     """Train the model of a run, score it and record the result.
 
     Args:
         run: the run, whose folder exists.
         report: receives every event.
-        exact: None starts a training; True and False resume one, and True requires that the result
-            has the bits of an uninterrupted training.
+        resume: how to resume the training; None starts it.
         group: the processes that train together.
     """
     fitting = _Fitting(run, report, group)
-    model = _initial_model(run) if exact is None else run.new_model()
+    model = _initial_model(run) if resume is None else run.new_model()
     try:
         with survive_hangup():
             if isinstance(model, CountBasedModel):
                 status = fitting.count(model)
             else:
-                status = fitting.train(model, exact=exact)
+                status = fitting.optimize(model, resume)
             began = time.perf_counter()
             scores = {}
             if status != "interrupted":
                 run.load_weights(model)  # the best, in place
-                if exact is not None:  # they may be newer than the checkpoint, and better
+                if resume is not None:  # they may be newer than the checkpoint, and better
                     fitting.state.best = fitting.score("val", model)
                 scores = fitting.final_scores(model)
     except KeyboardInterrupt:  # while counting or scoring, or the second Ctrl-C
@@ -161,7 +199,7 @@ class _Fitting:
         self.val_seconds = time.perf_counter() - began
         return "finished"
 
-    def train(self, model: Model, *, exact: bool | None) -> str:
+    def optimize(self, model: Model, resume: Resume | None) -> str:
         """Train a model by gradient descent, after counting its n-grams if it has any.
 
         Returns:
@@ -193,8 +231,8 @@ class _Fitting:
         origin = environment(device, group.size)
         checkpoints = Checkpoints(run.checkpoints, run.record.sha256, origin)
         with stop_on_signals() as should_stop:
-            if exact is not None and checkpoints:
-                for note in checkpoints.restore(trainer, inexact=not exact):
+            if resume is not None and checkpoints:
+                for note in checkpoints.restore(trainer, inexact=resume == "inexact"):
                     self._note(note)
                 if trainer.state.best is not None and not run.has_weights:
                     raise MoreishError(
@@ -202,7 +240,7 @@ class _Fitting:
                         "is missing; restore it, or train again with --overwrite"
                     )
             else:
-                if exact is not None:
+                if resume is not None:
                     self._note("There is no checkpoint yet: starting from the beginning.")
                     load_state(model, _initial_model(run).state_dict())
                 plan = plan_training(run, trainer, should_stop, began)
@@ -214,7 +252,7 @@ class _Fitting:
                     run.update(status="training")
             log = None
             if group.is_main:
-                log = MetricsLog(run, trainer, self.report, resuming=exact is not None)
+                log = MetricsLog(run, trainer, self.report, resuming=resume is not None)
             self.state = trainer.state
             self._report_start(
                 model, device=str(device), memory=memory, processes=group.size,
@@ -310,67 +348,3 @@ def _with_advice(error: DivergenceError, run: Run) -> DivergenceError:
     return DivergenceError(
         f"{error}.{text} {kept if run.has_weights else 'No weights were saved yet'}"
     )
-
-
-def plan_training(
-    run: Run, trainer: Trainer, should_stop: Callable[[], bool], began: float
-) -> StepPlan:
-    """Plan the steps and evaluations of a training from its budget.
-
-    For minutes, a short trial measures steps and evaluations; it leaves the weights as they were.
-
-    Args:
-        run: the run that is trained.
-        trainer: its trainer.
-        should_stop: whether to end a trial early.
-        began: time (of `time.perf_counter`) from which the minutes count.
-    """
-    config, model, group = run.config.train, trainer.model, trainer.group
-    validation = run.split("val")
-    windows = evaluation_windows(model, validation)
-    positions = float(windows.length_W.sum())
-    steps = budget_steps(config, trainer.sampler)
-    if steps is not None:
-        plan = plan_steps(steps, trainer.sampler.batch(0).tokens_BT.numel(), positions)
-    else:
-        assert config.minutes is not None
-        step_seconds = measure_step_seconds(trainer, should_stop, seconds=min(0.5, config.minutes))
-        some = windows[:: max(1, len(windows) // 2000)]
-        batches = [batch for _, batch in evaluation_batches(model, validation, some, group)]
-        measured = sum(batch.tokens_BT.numel() for batch in batches)
-
-        @torch.inference_mode()
-        def evaluate_some() -> None:
-            for batch in batches:
-                batch_losses(model, batch, 1)
-
-        eval_seconds = median_seconds(evaluate_some, should_stop, seconds=0.0, least=1, group=group)
-        eval_seconds *= positions / group.broadcast(measured) / group.size
-        left = max(0.0, config.minutes - group.seconds_since(began) / 60)
-        plan = plan_minutes(left, step_seconds, eval_seconds)
-    return plan if config.eval_every is None else replace(plan, eval_every=config.eval_every)
-
-
-@contextmanager
-def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C (or SIGTERM) into a flag; a second one raises KeyboardInterrupt.
-
-    Yields:
-        A function that returns whether the flag is set.
-    """
-    flag = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield flag.is_set  # signals belong to the main thread
-        return
-
-    def handle(number: int, frame: Any) -> None:
-        if flag.is_set():
-            raise KeyboardInterrupt
-        flag.set()
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield flag.is_set
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -6,7 +6,7 @@ from pathlib import Path
 from moreish.config import RunConfig
 from moreish.distributed import may_restart, restart_count
 from moreish.errors import MoreishError
-from moreish.models import CountBasedModel, KneserNey
+from moreish.models import CountBasedModel, KneserNey, Model
 from moreish.planning import resolve_auto_model
 from moreish.runs import ENDED_STATUSES, Run, backup_path, check_run_path, remove_run, training_lock
 from moreish.training import (
@@ -27,7 +27,7 @@ from moreish.training import (
     set_up,
 )
 from moreish.utils.files import remove_partial_files
-from moreish.workflows.coordinator import Coordinator
+from moreish.workflows.fit import Coordinator
 from moreish.workflows.new_run import new_run
 
 
@@ -64,12 +64,13 @@ def train(
         setup = set_up(config)
         audit = audit_beginning(setup.corpus, config.data)
         setup, reasons = resolve_auto_model(setup)
-        remarks = check_model(setup, processes=coordinator.group.size)
+        model = setup.model()
+        remarks = check_model(model, setup, processes=coordinator.group.size)
         if audit is not None:
             report(Audited(audit=audit))
         for text in (*notes, *reasons, *remarks):
             report(Note(text=text))
-        setup, lr_test = choose_lr(setup, report)
+        setup, lr_test = choose_lr(model, setup, report)
 
         with new_run(out, setup, overwrite=overwrite) as run:
             if lr_test is not None:
@@ -107,7 +108,7 @@ def _resume(path: Path, coordinator: Coordinator, *, inexact: bool, report: Repo
                 f"{path} has finished ({run.record.status}): there is nothing to resume"
             )
         remove_partial_files(path)
-        coordinator.fit(run, report, exact=not inexact)
+        coordinator.fit(run, report, resume="inexact" if inexact else "exact")
         remove_run(backup_path(run.path))  # left behind where the start of this run was killed
     return run
 
@@ -130,7 +131,7 @@ def check_request(config: RunConfig, out: Path | None, *, overwrite: bool) -> No
     resolve_device(config.train.device)
 
 
-def check_model(setup: TrainingSetup, *, processes: int) -> list[str]:
+def check_model(model: Model, setup: TrainingSetup, *, processes: int) -> list[str]:
     """Check the model before anything is written.
 
     Returns:
@@ -139,7 +140,7 @@ def check_model(setup: TrainingSetup, *, processes: int) -> list[str]:
     Raises:
         MoreishError: the model is too large, or does not fit the processes or the warm start.
     """
-    model, config = setup.model(), setup.config
+    config = setup.config
     if processes > 1 and isinstance(model, CountBasedModel):
         raise MoreishError(f"{config.model.name} only counts: start it with one process")
     if config.init_from is not None:
@@ -152,14 +153,16 @@ def check_model(setup: TrainingSetup, *, processes: int) -> list[str]:
     return []
 
 
-def choose_lr(setup: TrainingSetup, report: Report) -> tuple[TrainingSetup, LRRange | None]:
+def choose_lr(
+    model: Model, setup: TrainingSetup, report: Report
+) -> tuple[TrainingSetup, LRRange | None]:
     """Choose the learning rate if the settings leave it open.
 
     Returns:
         The setup with a learning rate, which models that only count lack, and the range test that
         found it, if there was one.
     """
-    model, config, lr_test = setup.model(), setup.config, None
+    config, lr_test = setup.config, None
     if isinstance(model, CountBasedModel):
         return setup, None
     lr = config.train.lr or default_lr(model, config.train.optimizer)

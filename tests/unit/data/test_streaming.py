@@ -19,8 +19,7 @@ from moreish.data.text.corpus import Corpus, guess_kind, read_corpus
 from moreish.data.token_dataset import TokenDataset, fingerprint
 from moreish.errors import MoreishError
 from moreish.tokenizers import tokenizer_builder
-from moreish.training.load_data import describe_dataset
-from moreish.training.setup import set_up
+from moreish.training.setup import describe_dataset, set_up
 
 HARD_TEXTS = {
     "running text": [STORY],

@@ -194,8 +194,7 @@ MEASURE = """
 import json, sys
 from moreish.config import resolve
 from moreish.data.token_dataset import TokenDataset
-from moreish.training.budget import StepPlan
-from moreish.training.state import TrainState
+from moreish.training.state import StepPlan, TrainState
 from moreish.training.trainer import Trainer
 from moreish.planning.memory import measure_memory
 from moreish.training.objectives import next_token_loss

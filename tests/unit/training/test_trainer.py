@@ -18,7 +18,7 @@ from moreish.errors import MoreishError
 from moreish.models import REGISTRY as MODELS
 from moreish.models import model_config
 from moreish.runs.run import Run
-from moreish.training.budget import MAX_EVALUATIONS, StepPlan, plan_minutes, plan_steps
+from moreish.training.budget import MAX_EVALUATIONS, plan_minutes, plan_steps
 from moreish.training.events import (
     Audited,
     Evaluated,
@@ -31,6 +31,7 @@ from moreish.training.events import (
 )
 from moreish.training.schedule import lr_at
 from moreish.training.setup import build_meta_model
+from moreish.training.state import StepPlan
 from moreish.training.trainer import Trainer
 from support.interrupts import Killed, interrupt_at, kill_at
 
@@ -121,7 +122,7 @@ def test_a_plan_from_a_slow_trial_is_revised(
     source: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The trial measures one second per step; real steps take milliseconds."""
-    monkeypatch.setattr("moreish.workflows.fit.median_seconds", lambda *a, **k: 1.0)
+    monkeypatch.setattr("moreish.training.budget.median_seconds", lambda *a, **k: 1.0)
     run = train(source, minutes=0.05, settings={**TINY, "train": {"patience": 0}})
     assert run.record.seconds == pytest.approx(3, rel=0.1)
     assert logged_steps(run) > 200
@@ -440,7 +441,7 @@ def test_evaluations_that_take_longer_than_planned_become_fewer(
     source: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The trial measures a tenth of their real duration."""
-    monkeypatch.setattr("moreish.workflows.fit.median_seconds", lambda *a, **k: 0.01)
+    monkeypatch.setattr("moreish.training.budget.median_seconds", lambda *a, **k: 0.01)
     run = train(source, minutes=0.05, settings={**TINY, "train": {"patience": 0}})
     assert sum("val" in line for line in run.read_metrics()) >= 2
     assert run.record.evaluation_seconds <= 0.15 * run.record.seconds

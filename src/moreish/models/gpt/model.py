@@ -4,6 +4,7 @@ B batch, R rows of it, T new positions, S positions in all (cached and new), C m
 N auxiliary features, V vocabulary.
 """
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple, final
@@ -15,11 +16,43 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from moreish.models.base import Logits, Model, State, Tokens
-from moreish.models.gpt.block import Block
+from moreish.models.gpt.attention import Attention
 from moreish.models.gpt.config import GPTConfig
-from moreish.models.gpt.init import init_weights
 from moreish.models.gpt.kv_cache import Cache, CacheView, ensure_capacity
-from moreish.models.gpt.layers import NgramEmbedding, RopeTable, norm_layer, rope_table
+from moreish.models.gpt.layers import FeedForward, NgramEmbedding, RopeTable, norm_layer, rope_table
+
+ZERO_INITIALIZED = ("ngram_embeddings.", "feature_projection.")
+"""Parts that start at zero, so that training begins as without them."""
+
+
+class Block(nn.Module):
+    """Attention, then a feed-forward network; each has a residual connection and a norm, which
+    stands before it (GPT-2) or after the sum (Vaswani et al. 2017)."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.pre_norm = config.norm_place == "before"
+        self.norm_attention = norm_layer(config)
+        self.attention = Attention(config)
+        self.norm_feedforward = norm_layer(config)
+        self.feedforward = FeedForward(config)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self, x_BTC: Float[Tensor, "B T C"], rope: RopeTable | None, cache: Any = None
+    ) -> tuple[Float[Tensor, "B T C"], tuple[Tensor, Tensor]]:
+        """Return the output, and the keys and values that `Attention` returns for `rope` and
+        `cache`."""
+        y_BTC, keys_values = self.attention(self.attention_input(x_BTC), rope, cache)
+        x_BTC = x_BTC + self.dropout(y_BTC)
+        if self.pre_norm:
+            y_BTC = self.feedforward(self.norm_feedforward(x_BTC))
+            return x_BTC + self.dropout(y_BTC), keys_values
+        x_BTC = self.norm_attention(x_BTC)
+        return self.norm_feedforward(x_BTC + self.dropout(self.feedforward(x_BTC))), keys_values
+
+    def attention_input(self, x_BTC: Tensor) -> Tensor:
+        return self.norm_attention(x_BTC) if self.pre_norm else x_BTC
 
 
 class GPTState(NamedTuple):
@@ -192,6 +225,43 @@ class GPT(Model):
         if kept == 0:
             return GPTState(tokens_BS[:, :0], features_BSN, cache._replace(end=0))
         return self(tokens_BS[:, -kept:], None, features_BSN)[1]
+
+
+def init_weights(model: Any, config: GPTConfig) -> None:
+    """Initialize all weights of `model`, a GPT of these settings; biases start at zero.
+
+    `init="gpt2"`: normal with standard deviation 0.02, and 0.02 / sqrt(2 · layers) for the layers
+    that write to the residual stream (Radford et al. 2019, section 2.3).
+
+    `init="scaled"`: normal with standard deviation 1 / sqrt(fan-in), so that every layer keeps the
+    scale of its input, with the same factor 1 / sqrt(2 · layers); embeddings of size one; and an
+    output layer that makes the first prediction uniform. Narrow models learn much faster so
+    (docs/dev-log.md).
+    """
+    gpt2 = config.init == "gpt2"
+    if gpt2 and config.tied:
+        model.head.weight = model.embedding.weight
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias") or (not gpt2 and name.startswith(ZERO_INITIALIZED)):
+            nn.init.zeros_(parameter)
+        elif parameter.ndim == 2:
+            embeds = name in ("embedding.weight", "position.weight")
+            fan_in = 1 if embeds else parameter.shape[1]
+            depth = 2 * config.layers if name.endswith(("out.weight", "down.weight")) else 1
+            std = 0.02 * depth**-0.5 if gpt2 else (fan_in * depth) ** -0.5
+            nn.init.normal_(parameter, std=std)
+    if gpt2:
+        return
+    if not config.tied:
+        nn.init.zeros_(model.head.weight)
+        return
+    # The last token's own embedding is in the residual stream, so a tied model would begin by
+    # repeating its input, the more surely the wider it is; a small scale keeps it uniform.
+    if isinstance(model.norm, nn.Identity):
+        nn.init.normal_(model.embedding.weight, std=0.02 / math.sqrt(config.width))
+    for name, gain in model.norm.named_parameters():
+        nn.init.constant_(gain, 0.0 if name == "bias" else 0.5 / config.width)
+    model.head.weight = model.embedding.weight
 
 
 def _rename_old_keys(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:

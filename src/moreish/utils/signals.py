@@ -1,10 +1,10 @@
-"""Long work that continues when its terminal is closed."""
+"""Signals during long work: a closed terminal does not end it, and Ctrl-C ends it cleanly."""
 
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,3 +30,28 @@ def survive_hangup() -> Iterator[None]:
         yield
     finally:
         signal.signal(hangup, signal.SIG_DFL)
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C (or SIGTERM) into a flag; a second one raises KeyboardInterrupt.
+
+    Yields:
+        A function that returns whether the flag is set.
+    """
+    flag = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield flag.is_set  # signals belong to the main thread
+        return
+
+    def handle(number: int, frame: Any) -> None:
+        if flag.is_set():
+            raise KeyboardInterrupt
+        flag.set()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield flag.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
