@@ -41,8 +41,9 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Run moreish VERB --help for the options of a verb. Start with: moreish train",
+    epilog="Run moreish COMMAND --help for the options of a command. Start with: moreish train",
 )
 
 Json = Annotated[bool, Option("--json", help="Print one JSON object on standard output.")]
