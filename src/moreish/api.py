@@ -243,7 +243,7 @@ def prepare(
         tokenizer: a name in `moreish.tokenizers.REGISTRY`, or a tokenizer.json.
         vocab_size: the largest vocabulary that a tokenizer may learn.
         hold_out: the fraction of the text for validation, and for test; None: set by the size.
-        split_seed: the seed that decides which passages are held out.
+        split_seed: the seed that decides which chunks are held out.
         workers: the number of threads (default: one for each core); they affect only the speed.
         overwrite: whether to replace what was prepared in `out`.
         report: as in `train`.

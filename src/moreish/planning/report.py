@@ -3,8 +3,8 @@
 from dataclasses import asdict
 
 from moreish.planning.estimate import Estimate, Memory
-from moreish.ui import plural
 from moreish.utils.files import format_bytes
+from moreish.utils.text import plural
 
 
 def format_estimate(found: Estimate) -> list[str]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from moreish.config import TrainConfig
-from moreish.data import Batch, Sampler
+from moreish.data import Batch, BatchSampler
 from moreish.distributed import SINGLE_PROCESS, ProcessGroup, full_tensor, load_state, local_tensor
 from moreish.models import Model
 from moreish.training.divergence import (
@@ -42,7 +42,7 @@ class Trainer:
     def __init__(
         self,
         model: Model,
-        sampler: Sampler,
+        sampler: BatchSampler,
         config: TrainConfig,
         *,
         objective: Objective,
@@ -184,7 +184,7 @@ class Trainer:
         seed = self.sampler.seed * 1_000_003 + step + self.group.rank * 2**32
         self._manual_seed(seed % 2**63)
 
-    def _sampler(self, step: int) -> Sampler:
+    def _sampler(self, step: int) -> BatchSampler:
         is_warmup = self.state.plan.progress(step) < self.config.length_warmup
         return self.short_sampler if is_warmup else self.sampler
 
