@@ -203,7 +203,8 @@ def names_of(group: type) -> list[str]:
 
 
 def parse_weights(flags: Iterable[str]) -> dict[str, float]:
-    """Parse the values of several `--weight NAME=SHARE`. Raises MoreishError when one is malformed."""
+    """Parse the values of several `--weight NAME=SHARE`. Raises MoreishError when one is
+    malformed."""
     found: dict[str, float] = {}
     for text in flags:
         name, _, share = text.rpartition("=")

@@ -148,7 +148,8 @@ def _build_dfa(constraint: Constraint, tokenizer: Tokenizer, seconds: float) -> 
     in_bytes = isinstance(tokenizer, ByteTokenizer)
     if in_bytes and not (constraint.regex or "").isascii():
         raise MoreishError(
-            f"--regex {constraint.regex}: a model with a byte tokenizer supports only ASCII patterns"
+            f"--regex {constraint.regex}: a model with a byte tokenizer supports only ASCII "
+            "patterns"
         )
     too_large = f"{constraint}: it needs too many states: use a simpler constraint"
     nfa = Nfa(seconds=seconds, too_large=too_large)
@@ -169,7 +170,7 @@ def _build_dfa(constraint: Constraint, tokenizer: Tokenizer, seconds: float) -> 
             reason = one_line(error) or type(error).__name__
             raise MoreishError(
                 f"{constraint}: invalid pattern ({reason[:100]}); a pattern matches the whole item "
-                "and supports . [ ] ( ) | * + ? {{ }}"
+                "and supports . [ ] ( ) | * + ? { }"
             ) from None
         nfa.add_regex(parsed)
     return nfa.to_dfa(characters)
@@ -251,8 +252,8 @@ def _without_anchors(regex: str) -> str:
         if piece in ("^", "$") and not in_class:
             if place != {"^": 0, "$": len(pieces) - 1}[piece]:
                 raise MoreishError(
-                    f"--regex {regex}: a pattern matches whole items: leave out ^ and $, or write \\^ and "
-                    "\\$"
+                    f"--regex {regex}: a pattern matches whole items: leave out ^ and $, or write "
+                    "\\^ and \\$"
                 )
             continue
         if in_class and piece == "^" and parts[-1] != "[":

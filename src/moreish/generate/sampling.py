@@ -19,7 +19,8 @@ Logits = Float[Tensor, "B V"]
 LogitsProcessor = Callable[[Logits], Logits]
 
 NOISE_BLOCK = 32
-"""Positions whose random numbers are drawn together, because creating a generator takes longer than drawing them."""
+"""Positions whose random numbers are drawn together, because creating a generator takes longer than
+drawing them."""
 
 
 class Sampling(Settings):

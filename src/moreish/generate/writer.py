@@ -97,8 +97,8 @@ class TextGenerator:
                 if found >= minimum:
                     return
                 raise MoreishError(
-                    f"only {found} of {minimum} texts found in {first:,} tries: request fewer texts, "
-                    "raise the temperature, or relax the filters"
+                    f"only {found} of {minimum} texts found in {first:,} tries: request fewer "
+                    "texts, raise the temperature, or relax the filters"
                 )
             streams = range(first, first + min(MAX_BATCH, max(32, n - found)))
             for text in self.weighted_texts(streams):

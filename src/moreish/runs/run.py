@@ -272,7 +272,8 @@ class Run(RunFolder):
 
     @cached_property
     def overlap_index(self) -> OverlapIndex:
-        """Index of the training data, to find the longest substring that a text shares with them."""
+        """Index of the training data, to find the longest substring that a text shares with
+        them."""
         return OverlapIndex(self.training_bytes)
 
     @cached_property

@@ -135,7 +135,7 @@ def test_text_is_cut_90_5_5_or_90_10() -> None:
     assert split.text_bounds(1000, "lecture") == {"train": slice(0, 900), "val": slice(900, 1000)}
 
 
-@pytest.mark.parametrize(("rule", "least"), [("seeded", 40), ("lecture", 20)])
+@pytest.mark.parametrize(("rule", "minimum"), [("seeded", 40), ("lecture", 20)])
 def test_too_short_text_is_rejected(rule: split.SplitRule, minimum: int) -> None:
     for length in range(minimum - 1):  # just below it, rounding may leave enough
         try:

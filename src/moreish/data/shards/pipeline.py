@@ -161,8 +161,8 @@ def prepare_dataset(
         for source in sources:
             if skipped := source.skipped:
                 note(
-                    f"skipped {plural(len(skipped), 'file')} in {source.argument}: neither JSON lines "
-                    f"nor Parquet nor {config.source_format.encoding} text (--encoding): "
+                    f"skipped {plural(len(skipped), 'file')} in {source.argument}: neither JSON "
+                    f"lines nor Parquet nor {config.source_format.encoding} text (--encoding): "
                     f"{summarize_paths(skipped)}"
                 )
         Preparation(config, sources, out, progress, note).run(workers)

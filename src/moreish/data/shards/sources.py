@@ -98,7 +98,8 @@ def find_sources(names: Iterable[str], source_format: SourceFormat) -> list[Sour
                 )
         elif argument not in catalog.CATALOG or path.exists():
             raise MoreishError(
-                f"no file, folder or built-in data set '{argument}': {nearest(argument, catalog.CATALOG)}"
+                f"no file, folder or built-in data set '{argument}': "
+                f"{nearest(argument, catalog.CATALOG)}"
                 " (one on the hub is hf:NAME)"
             )
         name = _unique_name(argument, {source.name for source in sources})

@@ -34,7 +34,8 @@ def check_order(order: int, vocab_size: int, folds: int = 1) -> None:
     into 63 bits."""
     if order > (maximum := max_order(vocab_size)):
         raise MoreishError(
-            f"model.order={order} is too high for a vocabulary of {vocab_size}: use {maximum} or less"
+            f"model.order={order} is too high for a vocabulary of {vocab_size}: use {maximum} or "
+            "less"
         )
     if folds * vocab_size ** (order - 1) >= 2**63:
         raise MoreishError(
