@@ -111,7 +111,7 @@ class MixtureSampler(BatchSampler):
         return self.tokens.gather(windows)
 
     def _rows(self, step: int) -> Ids:
-        """Return the numbers of a step's rows, counted from the start of the training.
+        """Return the numbers of a step's rows, counted from the start of the run.
 
         Without weights, the last step of an epoch has the remainder.
         """

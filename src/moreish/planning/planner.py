@@ -182,7 +182,7 @@ class _Choice:
     speed: float | None
     """Predictions per second; None if the budget is in steps or epochs."""
     memory: float
-    """Memory of a training, in bytes."""
+    """Memory that training takes, in bytes."""
 
     def suits(self, memory: float) -> bool:
         enough = self.predictions >= MIN_PREDICTIONS_PER_WEIGHT * self.size.weights
@@ -273,7 +273,7 @@ def _run_config(setup: TrainingSetup, model: Tree, train: Tree) -> RunConfig:
 
 
 def measure_speed(setup: TrainingSetup) -> float:
-    """Measure predictions per second in a short training on the beginning of the text."""
+    """Measure predictions per second in a short training run on the beginning of the text."""
     tokens, train = _beginning(setup.splits["train"]), setup.config.train
     model = setup.model()
     model.fit_counts(tokens)

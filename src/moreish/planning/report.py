@@ -1,4 +1,4 @@
-"""Formats the estimated cost of a training for the terminal."""
+"""Formats the estimated cost of a training run for the terminal."""
 
 from dataclasses import asdict
 

@@ -1,4 +1,5 @@
-"""The plan of a training: from a budget in steps, epochs or minutes to steps and evaluations."""
+"""The plan of a training run: from a budget in steps, epochs or minutes to steps and
+evaluations."""
 
 import copy
 import math
@@ -33,7 +34,7 @@ are drawn and the best weights saved."""
 
 
 def plan_steps(steps: int, step_positions: float, eval_positions: float) -> StepPlan:
-    """Plan a training of `steps` steps without a clock, so that the plan is reproducible.
+    """Plan a training run of `steps` steps without a clock, so that the plan is reproducible.
 
     Args:
         steps: the number of steps.
@@ -97,7 +98,7 @@ def median_seconds(
 def plan_training(
     run: Run, trainer: Trainer, should_stop: Callable[[], bool], began: float
 ) -> StepPlan:
-    """Plan the steps and evaluations of a training from its budget.
+    """Plan the steps and evaluations of a training run from its budget.
 
     For minutes, a short trial measures steps and evaluations; it leaves the weights as they were.
 

@@ -1,5 +1,5 @@
-"""The setup of a training, before anything is written: load the corpus, build its tokenizer, encode
-its splits, and resolve the settings that depend on them.
+"""The setup of a training run, before anything is written: load the corpus, build its tokenizer,
+encode its splits, and resolve the settings that depend on them.
 
 A corpus is text that is read now, or a folder of token files that `moreish prepare` made before.
 """
@@ -46,7 +46,7 @@ DEFAULT_WINDOW = 64
 """Predictions per training window of running text, for models without a maximum length."""
 
 AUDIT_CHARACTERS = 1 << 20
-"""Characters at the beginning of a text that are audited before a training: under a second."""
+"""Characters at the beginning of a text that are audited before training: under a second."""
 
 ALPHABET_SHOWN = 200
 """Characters of the alphabet that run.json holds."""

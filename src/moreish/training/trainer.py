@@ -55,9 +55,9 @@ class Trainer:
         Args:
             model: the model to train; it is moved to `device`.
             sampler: returns the batch of each step.
-            config: settings of the training; its learning rate must be a number.
+            config: training settings; its learning rate must be a number.
             objective: the function to minimize.
-            state: where the training starts.
+            state: where the run starts.
             device: where the model is trained.
             group: the processes that train together.
         """
@@ -88,7 +88,7 @@ class Trainer:
     def train(self, hooks: Hooks) -> str:
         """Train to the end of the plan.
 
-        Steps with a non-finite loss or gradient are skipped. After several in a row the training
+        Steps with a non-finite loss or gradient are skipped. After several in a row the run
         is rolled back to its last checkpoint and continues with a lower learning rate.
 
         Returns:
@@ -109,7 +109,7 @@ class Trainer:
         if config.eval_at_start and state.step == 0 and state.best is None:
             evaluate(state, hooks, self.group)
         while state.step < state.plan.steps:
-            # Some resumed trainings have already used up their patience.
+            # A resumed run may already have used up its patience.
             if 0 < config.patience <= state.evaluations_since_best:
                 status = "stopped early"
                 break

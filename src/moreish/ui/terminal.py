@@ -1,4 +1,4 @@
-"""The terminal: its console, progress bars, and the view of a training."""
+"""The terminal: its console, progress bars, and the view of a training run."""
 
 import math
 import os
@@ -18,7 +18,7 @@ from moreish.utils.files import format_bytes
 from moreish.utils.text import plural
 
 PLAIN_LINES = 12
-"""Progress lines that a training prints where there is no terminal to draw a bar on."""
+"""Progress lines that a training run prints where there is no terminal to draw a bar on."""
 
 PLAIN_SECONDS = 10.0
 """Seconds between two progress lines of a preparation, likewise."""
@@ -41,13 +41,13 @@ def console(*, stderr: bool = False) -> Console:
 
 
 class TrainingView:
-    """Shows the events of a training: a progress bar on a terminal, plain lines elsewhere."""
+    """Shows the events of a training run: a progress bar on a terminal, plain lines elsewhere."""
 
     def __init__(self, out: Console | None = None, *, brief: bool = False) -> None:
         """
         Args:
             out: the console to print on; None creates one on standard output.
-            brief: whether to show only the progress bar, for many trainings one after another.
+            brief: whether to show only the progress bar, for many training runs one after another.
         """
         self.out = out or console()
         self.brief = brief
@@ -166,7 +166,7 @@ class TrainingView:
             self.close()
 
     def show_progress(self, what: str, share: float) -> None:
-        """Show the fraction of other work that is done, unless the bar shows a training."""
+        """Show the fraction of other work that is done, unless the bar shows training."""
         if not self.out.is_terminal:
             return
         if self._bar is None:

@@ -216,7 +216,7 @@ def train_ladder(
         The content of ladder.json.
 
     Raises:
-        MoreishError: a rung is unknown, `out` holds something else, or every training failed.
+        MoreishError: a rung is unknown, `out` holds something else, or every training run failed.
     """
     chosen = rungs_for(rungs)
     budget: Tree = {"minutes": minutes, "epochs": epochs, "steps": steps}

@@ -208,7 +208,7 @@ def test_a_prompt_that_cannot_match_is_refused_before_sampling(counted: dict[str
     automaton = compile_constraint(
         Constraint(regex="ab"), run.tokenizer, run.split("train"), max_tokens=5
     )
-    with pytest.raises(MoreishError, match="nothing"):
+    with pytest.raises(MoreishError, match="cannot generate any text"):
         ConstrainedDecoder(automaton, run.tokenizer.encode("b"), 1, Sampling())
 
 
