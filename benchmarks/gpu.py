@@ -21,7 +21,7 @@ import torch
 
 import moreish
 from moreish.config import TrainConfig
-from moreish.data.sampler import Sampler
+from moreish.data.sampler import BatchSampler
 from moreish.data.token_dataset import TokenDataset
 from moreish.models import build_model, model_config
 from moreish.runs.record import library_versions, machine_info
@@ -87,7 +87,7 @@ def utilisation(
     torch.manual_seed(0)
     trainer = Trainer(
         build_model(model_config(model), vocabulary),
-        Sampler(tokens, batch_size=rows, length=context, overlap=0, seed=0),
+        BatchSampler(tokens, batch_size=rows, length=context, overlap=0, seed=0),
         TrainConfig.parse({"steps": steps, "lr": 6e-4, "weight_decay": 0.1, **train}, "train"),
         objective=next_token_loss,
         state=TrainState(plan=StepPlan(steps=1_000_000, eval_every=10**9)),

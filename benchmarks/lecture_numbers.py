@@ -203,7 +203,7 @@ def names_lines() -> Iterator[Line]:
     )  # fmt: skip
     table = fit_counts(all_tokens, 27, order=2, add_k=0)
     assert isinstance(table, NGram)
-    counts = dict(zip(table.grams_G.tolist(), table.counts_G.tolist(), strict=True))
+    counts = dict(zip(table.ngrams_G.tolist(), table.counts_G.tolist(), strict=True))
 
     def cell(pair: str) -> int:
         first, second = (0 if c == "." else ord(c) - 96 for c in pair)

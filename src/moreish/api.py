@@ -47,7 +47,7 @@ def train(
         config: a recipe (TOML) of settings, which the other arguments override.
         out: the run folder; None creates one in `runs/`.
         overwrite: whether to replace the run at `out`.
-        report: a function that is called with every event of the training; None shows the progress
+        report: a function that is called with every event of the run; None shows the progress
             on the terminal.
 
     Raises:
@@ -143,7 +143,7 @@ def _start(name: str) -> Run:
 
 
 def _planned_start(start: str, requested: Mapping[str, Any]) -> Tree:
-    """Return the settings that a training takes over from the run or Hugging Face model that it
+    """Return the settings that a run takes over from the run or Hugging Face model that it
     starts from, without importing the model."""
     if not start.startswith("hf:"):
         return training.warm_start_settings(load(start), requested)
@@ -161,7 +161,7 @@ def _planned_start(start: str, requested: Mapping[str, Any]) -> Tree:
 
 
 def resume(path: str | Path, *, inexact: bool = False, report: Report | None = None) -> Run:
-    """Resume an interrupted training; it ends with the same weights as if it had never stopped.
+    """Resume an interrupted run; it ends with the same weights as if it had never stopped.
 
     Args:
         path: the run folder.
@@ -243,7 +243,7 @@ def prepare(
         tokenizer: a name in `moreish.tokenizers.REGISTRY`, or a tokenizer.json.
         vocab_size: the largest vocabulary that a tokenizer may learn.
         hold_out: the fraction of the text for validation, and for test; None: set by the size.
-        split_seed: the seed that decides which passages are held out.
+        split_seed: the seed that decides which chunks are held out.
         workers: the number of threads (default: one for each core); they affect only the speed.
         overwrite: whether to replace what was prepared in `out`.
         report: as in `train`.

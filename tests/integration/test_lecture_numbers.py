@@ -51,7 +51,7 @@ def test_bigram_counts(names) -> None:
     label = tokenizer.label
     table = {
         label(gram // 27) + label(gram % 27): count
-        for gram, count in zip(model.grams_G.tolist(), model.counts_G.tolist(), strict=True)
+        for gram, count in zip(model.ngrams_G.tolist(), model.counts_G.tolist(), strict=True)
     }
     assert Counter(table).most_common(2) == [("n·", 6_763), ("a·", 6_640)]
     assert (table["·m"], table["m·"]) == (2_538, 516)
@@ -211,7 +211,7 @@ def test_broadcasting_without_keepdim_normalizes_the_wrong_axis(names) -> None:
     _, tokens = names
     model = counted(tokens, 0)
     counts = torch.zeros(27 * 27)
-    counts[model.grams_G] = model.counts_G.float()
+    counts[model.ngrams_G] = model.counts_G.float()
     counts = counts.view(27, 27)
     assert (counts / counts.sum(1))[0].sum().item() == pytest.approx(7.0225, abs=1e-4)
     table = {".a": (0, 1), "aj": (1, 10), "bh": (2, 8), "bg": (2, 7), "qr": (17, 18), "dz": (4, 26)}

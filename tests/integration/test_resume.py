@@ -33,7 +33,7 @@ FAMILIES: dict[str, Tree] = {
     "lstm": {"name": "lstm", "dropout": 0.2, "width": 12},
     "wavenet": {"name": "wavenet", "layers": 3, "width": 12},
     "gpt": GPT,
-    "gpt-grams": {**GPT, "positions": "rotary", "ngram_embedding": 3, "ngram_embedding_rows": 64},
+    "gpt-ngrams": {**GPT, "positions": "rotary", "ngram_embedding": 3, "ngram_embedding_rows": 64},
     "mixture": {"name": "mixture", "network": {"name": "mlp", **HIDDEN, "context": 3}},
     "hybrid": {"name": "hybrid", "network": GPT, "counts": {"order": 4}, "folds": 4},
     "hybrid-lstm": {"name": "hybrid", "network": {"name": "lstm", "width": 12}, "folds": 4},

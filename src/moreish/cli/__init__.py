@@ -117,7 +117,7 @@ def format_warning(
 
 def wait_for_other_processes(error: MoreishError) -> None:
     """Let the process that knows the cause of an error report it first; the launcher of a training
-    then ends the others before they repeat it."""
+    run then ends the others before they repeat it."""
     if isinstance(error, GoneError):
         time.sleep(10)
     elif os.environ.get("RANK", "0") != "0":

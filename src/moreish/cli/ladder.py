@@ -39,7 +39,7 @@ def ladder(
     are split as in the lectures."""
     from moreish import api
     from moreish.ui import TrainingView, console, ladder_table, stated_lines
-    from moreish.workflows import QUICK, climb
+    from moreish.workflows import QUICK, train_ladder
 
     if quick:
         if options.keys() & {"minutes", "epochs", "steps"}:
@@ -47,7 +47,7 @@ def ladder(
         options["minutes"] = QUICK
     folder = out or Path("ladders") / (Path(source).resolve().stem or "ladder")
     with TrainingView(console(stderr=as_json), brief=True) as view:
-        found = climb(
+        found = train_ladder(
             source,
             out=folder,
             rungs=rungs,

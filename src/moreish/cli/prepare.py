@@ -99,8 +99,8 @@ def prepare(
 
 def summary(prepared: "PreparedDataset", *, new: bool, seconds: float) -> list[str]:
     """Describe what was written, or verified."""
-    from moreish.ui import plural
     from moreish.utils.files import format_bytes
+    from moreish.utils.text import plural
 
     manifest = prepared.manifest
     tokens = manifest.tokens()

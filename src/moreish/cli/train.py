@@ -34,9 +34,7 @@ def train(
     overwrite: Overwrite = False,
     settings: Set = None,
     config: Recipe = None,
-    resume: Annotated[
-        Path | None, Option(metavar="RUN", help="Resume an interrupted training.")
-    ] = None,
+    resume: Annotated[Path | None, Option(metavar="RUN", help="Resume an interrupted run.")] = None,
     inexact: Annotated[
         bool,
         Option("--inexact", help="Resume even where the result cannot be the same bit for bit."),

@@ -32,7 +32,7 @@ LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """All processes of a training, as this process sees them."""
+    """All processes of a training run, as this process sees them."""
 
     rank: int = 0
     size: int = 1
@@ -82,7 +82,7 @@ SINGLE_PROCESS = ProcessGroup()
 
 
 def launched_world_size() -> int:
-    """Return the number of processes of the training, also before they have joined a group."""
+    """Return the number of processes of the run, also before they have joined a group."""
     is_launched = all(name in os.environ for name in LAUNCHER_VARIABLES)
     return int(os.environ["WORLD_SIZE"]) if is_launched else 1
 
@@ -123,7 +123,7 @@ def join_process_group() -> Iterator[ProcessGroup]:
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and "peer" not in str(error):
             raise
-        raise GoneError(f"another process of this training is gone: {one_line(error)}") from None
+        raise GoneError(f"another process of this run is gone: {one_line(error)}") from None
 
 
 def _initialize() -> None:
@@ -155,7 +155,7 @@ def local_rank() -> int:
 
 
 def local_world_size() -> int:
-    """Return the number of processes of the training on this machine."""
+    """Return the number of processes of the run on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if launched_world_size() > 1 else 1
 
 

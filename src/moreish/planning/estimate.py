@@ -1,4 +1,4 @@
-"""Estimates of the FLOPs, memory and hours of a training, on this machine or another.
+"""Estimates of the FLOPs, memory and hours of a training run, on this machine or another.
 
 docs/planning.md compares the estimates with published tables, and
 tests/unit/planning/test_estimate.py with measurements.
@@ -82,7 +82,7 @@ class Memory:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """The estimated cost of a training."""
+    """The estimated cost of a training run."""
 
     config: RunConfig
     vocabulary: int
@@ -91,7 +91,7 @@ class Estimate:
     embeddings: int
     """Parameters of token and position embeddings."""
     tokens: int | None
-    """Tokens of the whole training."""
+    """Tokens of the whole run."""
     optimal_tokens: int
     operations_per_position: float
     """FLOPs of the forward and backward pass: 6 per weight of a matrix, and 12 x layers x width x
@@ -99,7 +99,7 @@ class Estimate:
     attention: float
     """Fraction of the FLOPs that is attention."""
     operations: float | None
-    """FLOPs of the whole training."""
+    """FLOPs of the whole run."""
     devices: int
     rows_at_once: int
     """Rows per micro-batch on each device."""
@@ -122,7 +122,7 @@ class Estimate:
 def estimate_run(
     config: RunConfig, *, requires_data: bool, gpus: int, gpu: str | None, mfu: float
 ) -> Estimate:
-    """Estimate the training of some settings, whose data may be missing.
+    """Estimate training with some settings, whose data may be missing.
 
     Args:
         config: the settings.
@@ -174,7 +174,7 @@ def estimate(
     mfu: float = DEFAULT_MFU,
     precision: str = "float32",
 ) -> Estimate:
-    """Estimate a training.
+    """Estimate a training run.
 
     Args:
         config: the settings.
@@ -247,7 +247,7 @@ def build_trainable_model(config: RunConfig, vocabulary: int) -> Model:
 
 
 def measure_load(setup: TrainingSetup) -> Load:
-    """Return the load of a training whose data are available."""
+    """Return the load of training on data that are available."""
     model = build_trainable_model(setup.config, setup.tokenizer.vocab_size)
     tokens = setup.splits["train"]
     sampler = build_sampler(setup.config, tokens, model)
@@ -263,7 +263,7 @@ def measure_load(setup: TrainingSetup) -> Load:
 
 
 def predict_load(config: RunConfig, vocabulary: int) -> Load:
-    """Return the load of a training on running text that is not available.
+    """Return the load of training on running text that is not available.
 
     Raises:
         MoreishError: it depends on the text.

@@ -34,7 +34,7 @@ STEPS = range(10, 1_000_001)
 FILE = "lr_range.json"
 
 MARGIN = {"sgd": 1.0, "adamw": 2.5, "muon": 2.5}
-"""Factor between the valley and the suggested rate: where Adam scales the steps, a whole training
+"""Factor between the valley and the suggested rate: where Adam scales the steps, a whole run
 needs a lower rate than a new model tolerates for a few steps."""
 
 

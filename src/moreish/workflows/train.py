@@ -82,7 +82,7 @@ def train(
 
 
 def resume(path: Path, *, inexact: bool = False, report: Report) -> Run:
-    """Resume an interrupted training from its newest checkpoint, or else from the beginning.
+    """Resume an interrupted run from its newest checkpoint, or else from the beginning.
 
     Args:
         path: the run folder.

@@ -98,7 +98,7 @@ def longer(settings: dict[str, Any], context: int) -> dict[str, Any]:
 @each_model
 @torch.inference_mode()
 def test_greedy_decoding_by_state_is_greedy_decoding(name: str, settings: dict) -> None:
-    """Many tokens, each of them (but for rounding) the likeliest after all those before it.
+    """Many tokens, each of them (but for rounding) the most likely after all those before it.
 
     One pass over the whole is decoding without a state, since no position sees the future.
     """

@@ -16,6 +16,7 @@ from moreish.evaluate.metrics import evaluate_losses
 from moreish.models import build_model, model_config
 from moreish.models.ngram import counts as counting
 from moreish.models.ngram import kneser_ney
+from moreish.models.ngram.add_k import NGram, NGramConfig
 from moreish.models.ngram.counts import Folds
 from moreish.models.ngram.discounts import discounted_tables
 from moreish.models.ngram.kneser_ney import KneserNey, KneserNeyConfig
@@ -68,7 +69,7 @@ def test_an_ngram_equals_counting_by_hand() -> None:
 
 def test_orders_beyond_63_bits_are_refused() -> None:
     with pytest.raises(
-        MoreishError, match="order=14 is too long for a vocabulary of 27: at most 13"
+        MoreishError, match="order=14 is too high for a vocabulary of 27: use 13 or less"
     ):
         build_model(model_config({"name": "ngram", "order": 14}), 27)
 
@@ -206,7 +207,7 @@ def test_folds_are_split_as_validation_is() -> None:
 
 def test_folds_need_two_distinct_items() -> None:
     for items in (["anna"] * 50, ["anna"]):
-        with pytest.raises(MoreishError, match="too little to hold out"):
+        with pytest.raises(MoreishError, match="too small for the folds"):
             Folds(item_tokens(items)[1], 20)
     two = Folds(item_tokens(["anna", "bob", "anna"])[1], 20)
     assert two.number == 2 and set(two.of(np.arange(13))) == {0, 1}
@@ -309,3 +310,15 @@ def test_the_fitted_mixture_weight_is_optimal() -> None:
 
     grid = [i / 1000 for i in range(1, 1000)]
     assert loss(float(model.weight)) <= min(map(loss, grid)) + 1e-6
+
+
+def test_ngram_weights_with_the_names_of_version_0_1_0_load() -> None:
+    config = NGramConfig(order=2)
+    tokens = TokenDataset(np.array([0, 1, 2, 1, 0], dtype=np.uint8), items=True)
+    model = NGram(config, 3)
+    model.fit_counts(tokens)
+    state = model.state_dict()
+    loaded = NGram(config, 3)
+    loaded.load_state_dict({"grams_G": state["ngrams_G"], "counts_G": state["counts_G"]})
+    assert torch.equal(loaded.ngrams_G, model.ngrams_G)
+    assert torch.equal(loaded.counts_G, model.counts_G)

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from conftest import ROOT, STORY, Moreish, needs_gpt2
 from moreish import api
 from moreish.config import resolve
-from moreish.data.sampler import Sampler
+from moreish.data.sampler import BatchSampler
 from moreish.data.token_dataset import Batch, TokenDataset
 from moreish.errors import MoreishError
 from moreish.models import build_model, model_config
@@ -134,7 +134,7 @@ def test_flops_are_those_that_pytorch_counts() -> None:
 
 def batch_of(vocabulary: int, length: int) -> Batch:
     ids = np.random.default_rng(0).integers(vocabulary, size=5 * length, dtype=np.uint16)
-    sampler = Sampler(
+    sampler = BatchSampler(
         TokenDataset(ids, items=False), batch_size=2, length=length, overlap=0, seed=0
     )
     return sampler.batch(0)

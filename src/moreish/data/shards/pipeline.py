@@ -60,6 +60,7 @@ from moreish.utils.files import (
     summarize_paths,
     write_atomic,
 )
+from moreish.utils.text import plural
 
 HELD_OUT_BYTES, MAX_HELD_OUT = 1_000_000, 0.1
 """Approximate amount of text for each of validation and test, and the largest fraction of all text
@@ -160,8 +161,8 @@ def prepare_dataset(
         for source in sources:
             if skipped := source.skipped:
                 note(
-                    f"skipped {len(skipped):,} file(s) in {source.given} that are not JSON lines, "
-                    f"Parquet or {config.source_format.encoding} text (--encoding): "
+                    f"skipped {plural(len(skipped), 'file')} in {source.argument}: neither JSON "
+                    f"lines nor Parquet nor {config.source_format.encoding} text (--encoding): "
                     f"{summarize_paths(skipped)}"
                 )
         Preparation(config, sources, out, progress, note).run(workers)
@@ -341,7 +342,7 @@ class Preparation:
         sources = [
             SourceInfo(
                 name=source.name,
-                given=source.given,
+                given=source.argument,
                 files=infos,
                 **state.counts.get(source.name, SourceCounts()).model_dump(),
             )
@@ -377,7 +378,7 @@ class Preparation:
         if not chunks:
             raise MoreishError(f"there is no text in {', '.join(self.config.sources)}")
         raise MoreishError(
-            f"{chunks:,} chunk(s) of text are too few to hold out some of them for "
+            f"the text has only {plural(chunks, 'chunk')}, too few to hold out some for "
             f"{' and '.join(too_small)}: give more text, a larger --hold-out, or the text itself "
             "to moreish train"
         )

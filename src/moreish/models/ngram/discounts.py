@@ -44,26 +44,26 @@ def discounted_tables(
 ) -> list[Tables]:
     """Return the tables of orders 1 to `order`, leaving out one of the `folds` if there are any;
     `prior` as in `discounts`."""
-    grams_G, counts_G = count_ngrams(tokens, order, vocab_size, folds, without)
+    ngrams_G, counts_G = count_ngrams(tokens, order, vocab_size, folds, without)
     small = np.uint8 if vocab_size <= 256 else np.int32
     found = []
     for m in range(order, 0, -1):
         discounts_G = discounts(counts_G, prior)[np.minimum(counts_G, 3)]
-        contexts_G = grams_G // vocab_size
+        contexts_G = ngrams_G // vocab_size
         first_C = run_starts(contexts_G)
         total_C = np.add.reduceat(counts_G, first_C)
-        many_C = np.diff(first_C, append=len(grams_G))
+        many_C = np.diff(first_C, append=len(ngrams_G))
         shares_G = (counts_G - discounts_G) / np.repeat(total_C, many_C)
         found.append(
             {
-                "targets": (grams_G % vocab_size).astype(small),
+                "targets": (ngrams_G % vocab_size).astype(small),
                 "shares": shares_G.astype(np.float32),
                 "contexts": contexts_G[first_C],
-                "first": np.append(first_C, len(grams_G)),
+                "first": np.append(first_C, len(ngrams_G)),
                 "gammas": (np.add.reduceat(discounts_G, first_C) / total_C).astype(np.float32),
             }
         )
-        grams_G, counts_G = distinct(np.sort(grams_G % vocab_size ** (m - 1)))
+        ngrams_G, counts_G = distinct(np.sort(ngrams_G % vocab_size ** (m - 1)))
     return found[::-1]
 
 
@@ -94,30 +94,32 @@ def choose_prior(tokens: TokenDataset, order: int, vocab_size: int) -> float:
     ):
         return 0.0
     folds = Folds(tokens, CV_FOLDS)
-    grams_P = ngrams(tokens, order, vocab_size)
+    ngrams_P = ngrams(tokens, order, vocab_size)
     fold_P = folds.of(np.arange(tokens.num_predictions))
 
     def loss(prior: float) -> float:
         total = 0.0
         for fold in range(folds.number):
             tables = discounted_tables(tokens, order, vocab_size, folds, fold, prior=prior)
-            total -= np.log(ngram_probabilities(tables, grams_P[fold_P == fold], vocab_size)).sum()
+            total -= np.log(ngram_probabilities(tables, ngrams_P[fold_P == fold], vocab_size)).sum()
         return total
 
     return min(PRIORS, key=loss)
 
 
-def ngram_probabilities(tables: list[Tables], grams_P: Ids, vocab_size: int) -> NDArray[np.float64]:
+def ngram_probabilities(
+    tables: list[Tables], ngrams_P: Ids, vocab_size: int
+) -> NDArray[np.float64]:
     """Return (P,) the probability of the last token of each n-gram after the others.
 
     Args:
         tables: those of orders 1 to the length of the n-grams.
-        grams_P: n-grams as integers, see `moreish.models.ngram.counts`.
+        ngrams_P: n-grams as integers, see `moreish.models.ngram.counts`.
         vocab_size: the number of tokens.
     """
-    probs_P = np.full(len(grams_P), 1 / vocab_size)
+    probs_P = np.full(len(ngrams_P), 1 / vocab_size)
     for m, table in enumerate(tables, 1):
-        context_P, target_P = np.divmod(grams_P % vocab_size**m, vocab_size)
+        context_P, target_P = np.divmod(ngrams_P % vocab_size**m, vocab_size)
         contexts_C, first_C = table["contexts"], table["first"]
         index_P = np.minimum(np.searchsorted(contexts_C, context_P), len(contexts_C) - 1)
         is_seen_P = contexts_C[index_P] == context_P

@@ -208,7 +208,7 @@ class LoggedSample(BaseModel):
 
 
 class HistoryResponse(BaseModel):
-    """What a training logged."""
+    """What a training run logged."""
 
     steps: list[LoggedStep]
     evaluations: list[LoggedEvaluation]
