@@ -50,7 +50,7 @@ class DataConfig(CleaningOptions):
     def options(self) -> list[str]:
         """The words that make a command line read its source as these settings do."""
         defaults = type(self)()
-        names = ("kind", "encoding", "split", *CleaningOptions.model_fields)
+        names = ("kind", "encoding", *CleaningOptions.model_fields)
         changed = {n: v for n in names if (v := getattr(self, n)) != getattr(defaults, n)}
         return command_words(changed)
 

@@ -139,11 +139,8 @@ def _encode_items(
 
 def _item_indices(corpus: Corpus, rule: SplitRule, seed: int) -> dict[SplitName, Ids]:
     """Return the indices of each split's items."""
-    item_ids_I = corpus.stats.item_ids_I
-    assert item_ids_I is not None
-    if rule == "lecture":
-        return split_items_as_lecture(len(item_ids_I))
-    return split_items(item_ids_I, seed)
+    count = corpus.stats.documents
+    return split_items_as_lecture(count) if rule == "lecture" else split_items(count, seed)
 
 
 def _select_items(ids_N: AnyIds, edge_I: Ids, index_J: Ids) -> Iterator[AnyIds]:

@@ -28,7 +28,6 @@ from moreish.data.text.decode import (
 from moreish.data.text.detect_encoding import first_guess
 from moreish.data.text.lines import CorpusKind, complete_lines
 from moreish.errors import MoreishError, command, nearest
-from moreish.tokenizers import Ids
 from moreish.utils.files import summarize_paths, visible_files
 from moreish.utils.text import plural
 
@@ -49,7 +48,7 @@ class CorpusStats:
 
     documents: int
     distinct: int
-    """Number of distinct documents; of a list without item ids, the number of all."""
+    """Number of distinct documents; that of all where `Corpus.count_distinct` is false."""
     characters: int
     shortest: int
     """Characters of the shortest document."""
@@ -57,9 +56,6 @@ class CorpusStats:
     """Characters of the longest document."""
     alphabet: str
     """The characters that occur, in code point order."""
-    item_ids_I: Ids | None = None
-    """For each item, the index of its text among the distinct items, in order of first appearance;
-    None for running text, and where `Corpus.index_items` is false."""
     stripped: bool = False
     """Whether items had surrounding whitespace."""
     blank: int = 0
@@ -78,8 +74,8 @@ class Corpus:
     """What was changed or guessed while reading, for the user."""
     left_out: list[Path] = field(default_factory=list)
     """Files of a folder that are not text, or not in its encoding."""
-    index_items: bool = True
-    """Whether equal items are identified, which takes forty bytes of memory for each item."""
+    count_distinct: bool = True
+    """Whether distinct items are counted, which takes some memory for each item."""
 
     @classmethod
     def of(cls, documents: list[str], kind: CorpusKind, name: str = "corpus") -> Self:
@@ -104,7 +100,7 @@ class Corpus:
         """The statistics, for which all texts are read once."""
         if self.kind == "text":
             return _text_stats(self.texts)
-        return _item_stats(self.texts, index_items=self.index_items)
+        return _item_stats(self.texts, count_distinct=self.count_distinct)
 
 
 def _text_stats(texts: list[Text]) -> CorpusStats:
@@ -119,7 +115,7 @@ def _text_stats(texts: list[Text]) -> CorpusStats:
     )
 
 
-def _item_stats(texts: list[Text], *, index_items: bool) -> CorpusStats:
+def _item_stats(texts: list[Text], *, count_distinct: bool) -> CorpusStats:
     hashes, alphabet, stripped, blank = [], set[int](), False, 0
     documents, characters, shortest, longest = 0, 0, sys.maxsize, 0
     for text in texts:
@@ -131,36 +127,23 @@ def _item_stats(texts: list[Text], *, index_items: bool) -> CorpusStats:
             items = list(map(str.strip, with_item))
             stripped = stripped or items != with_item
             documents += len(items)
-            if index_items:
-                # Two of a billion items may share a hash; they then stay in one split, like copies.
+            if count_distinct:
                 hashes.append(np.fromiter(map(hash, items), np.int64, len(items)))
             lengths = list(map(len, items))
             characters += sum(lengths)
             shortest, longest = min(shortest, min(lengths)), max(longest, max(lengths))
             alphabet.update(distinct_code_points("".join(items)))
         blank -= not lines[-1]  # the line end at the end of a text begins no other line
-    item_ids_I, distinct = (
-        _index_items(np.concatenate(hashes)) if index_items else (None, documents)
-    )
     return CorpusStats(
         documents=documents,
-        distinct=distinct,
+        distinct=len(np.unique(np.concatenate(hashes))) if count_distinct else documents,
         characters=characters,
         shortest=shortest,
         longest=longest,
         alphabet=_sorted_characters(alphabet),
-        item_ids_I=item_ids_I,
         stripped=stripped,
         blank=blank,
     )
-
-
-def _index_items(hashes_I: Ids) -> tuple[Ids, int]:
-    """Return `CorpusStats.item_ids_I`, and the number of distinct items."""
-    _, first_D, index_I = np.unique(hashes_I, return_index=True, return_inverse=True)
-    rank_D = np.empty_like(first_D)
-    rank_D[np.argsort(first_D)] = np.arange(len(first_D))
-    return rank_D[index_I], len(first_D)
 
 
 def _digest(text: Text) -> bytes:
@@ -180,7 +163,7 @@ def read_corpus(
     encoding: str = "utf-8",
     cleaning: CleaningOptions = CleaningOptions(),  # noqa: B008 (it is frozen)
     *,
-    index_items: bool = True,
+    count_distinct: bool = True,
 ) -> Corpus:
     """Read a corpus.
 
@@ -189,7 +172,7 @@ def read_corpus(
         kind: list or running text; None guesses by the length of the lines.
         encoding: encoding of the files.
         cleaning: changes to the text.
-        index_items: see `Corpus`.
+        count_distinct: see `Corpus`.
 
     Raises:
         MoreishError: there is no such source, or it has no text.
@@ -235,7 +218,12 @@ def read_corpus(
             )
         notes.append(", ".join(changes))
     corpus = Corpus(
-        name=name, kind=kind, texts=texts, notes=notes, left_out=left_out, index_items=index_items
+        name=name,
+        kind=kind,
+        texts=texts,
+        notes=notes,
+        left_out=left_out,
+        count_distinct=count_distinct,
     )
     if corpus.stats.stripped:
         notes.append("left out whitespace at the beginning and end of lines")

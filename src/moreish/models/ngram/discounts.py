@@ -123,7 +123,9 @@ def ngram_probabilities(
         contexts_C, first_C = table["contexts"], table["first"]
         index_P = np.minimum(np.searchsorted(contexts_C, context_P), len(contexts_C) - 1)
         is_seen_P = contexts_C[index_P] == context_P
-        known_G = np.repeat(contexts_C, np.diff(first_C)) * vocab_size + table["targets"]
+        known_G = np.repeat(contexts_C, np.diff(first_C)) * vocab_size + table["targets"].astype(
+            np.int64
+        )
         gram_P = context_P * vocab_size + target_P
         place_P = np.minimum(np.searchsorted(known_G, gram_P), len(known_G) - 1)
         share_P = np.where(known_G[place_P] == gram_P, table["shares"][place_P], 0.0)
