@@ -266,6 +266,8 @@ def generate(
         logits_V = model.forward([ids])[0, -1].astype(np.float64)
         if model.suppressed is not None:
             logits_V[model.suppressed] = -np.inf
+        if ids[-1] == model.boundary:  # no item is empty
+            logits_V[model.boundary] = -np.inf
         if temperature:
             logits_V = (logits_V - logits_V.max()) / temperature
             probabilities_V = np.exp(logits_V) / np.exp(logits_V).sum()

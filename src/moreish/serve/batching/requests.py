@@ -256,6 +256,14 @@ class SequenceState:
         """Tokens whose text is held back."""
         self._uniform_N = torch.empty(0)
 
+    @property
+    def starts_item(self) -> bool:
+        """Whether the next token is the first of an item or document, without a constraint."""
+        if self.num_generated > 0 or self.constraint is not None:
+            return False
+        last = np.concatenate([self.request.prefix, self.request.prompt])[-1]
+        return bool(last == self.prefill.formatter.tokenizer.boundary_id)
+
     def sample_constrained(self, logits_1V: Tensor) -> int:
         """Sample the next token among those that the constraint allows."""
         assert self.constraint is not None

@@ -144,6 +144,10 @@ class BatchScheduler:
         self.running = [sequence for sequence in self.running if sequence not in finished]
 
     def _sample_tokens(self, sequences: list[SequenceState], logits_RV: Tensor) -> list[int]:
+        # No item is empty (see `moreish.generate.decode.generate`).
+        if starts := [row for row, sequence in enumerate(sequences) if sequence.starts_item]:
+            logits_RV = logits_RV.clone()
+            logits_RV[starts, self.tokenizer.boundary_id] = -torch.inf
         tokens = [0] * len(sequences)
         rows_by_sampling: dict[Sampling, list[int]] = {}
         for row, sequence in enumerate(sequences):
