@@ -27,7 +27,8 @@ SOAK = {"training, 1000 times kill -9"}
 """Records that only the soak tests write (`make soak`)."""
 
 PROMISES = """Exact resume
-A training that is cut at any step and resumed ends with the bits of one that never was: weights,
+A training run that is cut at any step and resumed ends with the bits of one that never was:
+    weights,
 optimizer, log and samples, on the same machine with as many threads. Where that cannot be, it is
 said why, and `--inexact` goes on all the same.
 
@@ -52,9 +53,9 @@ Mismatch is refused
 Tokenizer, data, split, weights and checkpoints carry hashes; the wrong one is named.
 
 Memory and space are asked for first
-A training that will not fit is not begun; what would fit is said.
+A training run that will not fit is not begun; what would fit is said.
 
-One training in a folder
+One training run in a folder
 A second one is refused; the lock goes with the process that held it.
 
 No traceback

@@ -593,7 +593,7 @@ def test_comparing_two_runs(watched: Watched) -> None:
     page.get_by_label("run", exact=True).check()
     expect(page.locator(".history thead th")).to_have_text(["story", "run"])
     expect(page.locator(".history .curve.c1")).to_have_count(2)
-    chart = page.get_by_label("Loss over the training")
+    chart = page.get_by_label("Loss during training")
     chart.focus()
     page.keyboard.press("ArrowLeft")
     expect(page.locator(".history .readout")).to_contain_text("tokens")
@@ -628,7 +628,7 @@ def test_runs_with_other_lengths_and_tokenizers(watched: Watched, service: Servi
     assert len(wide) == 2 and min(wide) > 100, wide
     log = httpx.get(f"{service.url}/api/history", params={"model": "story"}).json()
     last = log["evaluations"][-1]["val"]
-    page.get_by_label("Loss over the training").focus()
+    page.get_by_label("Loss during training").focus()
     page.keyboard.press("End")
     page.keyboard.press("ArrowRight")
     readout = page.locator(".history .readout.values")
@@ -931,7 +931,7 @@ class Trains:
         return last
 
     def orders(self, verb: str, answer: str, *events: TrainingStatus) -> None:
-        """Simulate the server's state from the moment a training is stopped or resumed.
+        """Simulate the server's state from the moment training is stopped or resumed.
 
         The page asks for the state on its own every two seconds: it must never get one that
         contradicts the last answer.
@@ -1010,7 +1010,7 @@ def test_training_from_an_upload_to_generating(trains: Trains) -> None:
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
         assert not accessibility_violations(page), scheme
-    # A resumed training reports new samples only; the earlier ones stay.
+    # A resumed run reports new samples only; the earlier ones stay.
     new = [LoggedSample(step=55, text="carla")]
     trains.now = trains.ends("finished", step=95, early=True, best=1.958, best_step=55, samples=new)
     begun = HALF.model_copy(update={"status": "starting", "samples": []}).model_dump()

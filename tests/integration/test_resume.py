@@ -1,4 +1,4 @@
-"""A training that is interrupted at any step and resumed ends with the same bits."""
+"""A training run that is interrupted at any step and resumed ends with the same bits."""
 
 import json
 from contextlib import suppress
@@ -61,7 +61,7 @@ def cut(source: Path, name: str, model: Tree, report: Any, **options: Any) -> Pa
 
 
 def everything(path: Path) -> dict[str, Any]:
-    """Everything that a training leaves, except for its times."""
+    """Everything that a training run leaves, except for its times."""
     found: dict[str, Any] = {}
     for file in sorted(path.rglob("[!.]*")):
         name = str(file.relative_to(path))
@@ -148,7 +148,7 @@ def test_cut_at_any_steps(
     if Run.open(path).record.status != "finished":
         api.resume(path, report=ignore)
     assert everything(path) == everything(whole.path)
-    proved(1, "one training, cut again and again", {"trainings": 1, "cuts": len(cuts)})
+    proved(1, "one training run, cut again and again", {"training runs": 1, "cuts": len(cuts)})
 
 
 def test_minutes_exclude_pauses(source: Path, clock: Clock) -> None:

@@ -49,7 +49,7 @@ def upload(http: httpx.Client, name: str, content: bytes) -> httpx.Response:
 def training_until(
     http: httpx.Client, condition: Callable[[dict[str, Any]], bool]
 ) -> dict[str, Any]:
-    """Wait until the state of the training meets a condition and return it."""
+    """Wait until the state of the run meets a condition and return it."""
     states: list[dict[str, Any]] = []
 
     def is_met() -> bool:

@@ -1,4 +1,4 @@
-"""Long proofs, run by `make soak`: full trainings against the figures that were promised."""
+"""Long proofs, run by `make soak`: full training runs against the figures that were promised."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Trainings with several processes have the losses of one process."""
+"""Training runs with several processes have the losses of one process."""
 
 import json
 import os
@@ -51,7 +51,7 @@ def launched(*command: str | Path, options: tuple[str, ...] = (), size: int = 2)
 def launching(
     out: Path, *options: str, steps: int = 400
 ) -> Iterator[tuple[subprocess.Popen[str], Path]]:
-    """Start a training with two processes; yield the process and the path of its weights."""
+    """Start a training run with two processes; yield the process and the path of its weights."""
     train = ["-m", "moreish", "train", "names", *SMALL, "--steps", str(steps), "--out", str(out)]
     with subprocess.Popen(
         [*launcher(*options), *train], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

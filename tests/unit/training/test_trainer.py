@@ -60,7 +60,7 @@ def logged_steps(run: Run) -> int:
 
 
 def logs_of(run: Run) -> tuple[list[dict[str, Any]], str]:
-    """Everything that a training logged, except for its times."""
+    """Everything that a training run logged, except for its times."""
     lines = [{k: v for k, v in line.items() if k != "seconds"} for line in run.read_metrics()]
     return lines, (run.path / "samples.txt").read_text()
 
