@@ -35,7 +35,7 @@ def train(
     report: Report | None = None,
     **options: Unpack[TrainOptions],
 ) -> Run:
-    """Train a language model of a text and return its run.
+    """Train a language model on a text and return its run.
 
     Without arguments it trains on the built-in names for about a minute, with the model that the
     planner chooses for this machine (see `plan`).
@@ -66,7 +66,7 @@ def train(
         notes = (f"model.{min(own)} was set without --model, so this trains a plain GPT.",)
     path = None if out is None else Path(out).expanduser()
     resolved = resolve(base, recipe, overrides)
-    with _watching(report) as watch:
+    with _report_context(report) as watch:
         return workflows.train(resolved, path, overwrite=overwrite, report=watch, notes=notes)
 
 
@@ -172,7 +172,7 @@ def resume(path: str | Path, *, inexact: bool = False, report: Report | None = N
     Raises:
         MoreishError: there is nothing to resume, or it would not be exact.
     """
-    with _watching(report) as watch:
+    with _report_context(report) as watch:
         return workflows.resume(Path(path).expanduser(), inexact=inexact, report=watch)
 
 
@@ -195,7 +195,7 @@ def doctor(
         MoreishError: the source cannot be read.
     """
     config = resolve(*_layers(source, options)).data
-    with _watching(report) as watch:
+    with _report_context(report) as watch:
         return data.audit_source(
             config.source,
             config.kind,
@@ -259,7 +259,7 @@ def prepare(
         hold_out=hold_out,
         split_seed=split_seed,
     )
-    with _watching(report) as watch:
+    with _report_context(report) as watch:
         return data.prepare_dataset(
             config,
             Path(out).expanduser(),
@@ -360,7 +360,7 @@ def lr_range(
         MoreishError: the model has no learning rate, or none can be found.
     """
     config = resolve(*_layers(source, options, settings))
-    with _watching(report) as watch:
+    with _report_context(report) as watch:
         setup, _ = resolve_auto_model(training.set_up(config))
         return training.run_lr_range_test(setup, report=watch, low=low, high=high, steps=steps)
 
@@ -436,6 +436,6 @@ def _figures_package() -> ModuleType:
     return import_module("moreish.figures")
 
 
-def _watching(report: Report | None) -> AbstractContextManager[Report]:
+def _report_context(report: Report | None) -> AbstractContextManager[Report]:
     """Return a context with `report`, or with a view on the terminal that is closed at the end."""
     return TrainingView() if report is None else nullcontext(report)

@@ -825,7 +825,7 @@ def test_hostile_texts_in_the_inspect_view(opened: Open) -> None:
     pairs = {"labels": some, "totals": [9] * len(some), "counts": table, "expected": table}
     watched.answer("/api/pairs", pairs)
     points = [{"id": i, "label": t, "x": i, "y": -i, "count": 1} for i, t in enumerate(HOSTILE)]
-    watched.answer("/api/embedding", {"tokens": points, "explained": [0.5, 0.1]})
+    watched.answer("/api/embedding", {"tokens": points, "explained_variance_ratio": [0.5, 0.1]})
     samples = [{"step": at, "text": text} for at, text in enumerate(HOSTILE)]
     watched.answer(
         "/api/history",
@@ -901,8 +901,8 @@ class Trains:
             route.fulfill(json={"texts": self.texts})
 
     def _name(self, route: Any) -> None:
-        wanted = parse_qs(urlsplit(route.request.url).query)["wanted"][0]
-        route.fulfill(json={"name": f"{wanted}-2" if wanted in self.taken else wanted})
+        name = parse_qs(urlsplit(route.request.url).query)["name"][0]
+        route.fulfill(json={"name": f"{name}-2" if name in self.taken else name})
 
     def _train(self, route: Any) -> None:
         if route.request.method == "POST":

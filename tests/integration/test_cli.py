@@ -143,10 +143,10 @@ def test_flags_win_over_the_recipe(moreish: Moreish, few_names: Path) -> None:
     assert (config.train.steps, config.seed) == (3, 3)
 
 
-def test_lines_longer_than_the_context_are_said(moreish: Moreish) -> None:
+def test_lines_longer_than_the_context_are_reported(moreish: Moreish) -> None:
     Path("l.txt").write_text("\n".join(f"a long line number {i}" for i in range(30)))
     result = moreish("train", "l.txt", "--context", 8, "--steps", 3, *TINY)
-    assert "lines longer than 7 tokens are trained on in windows" in result.out
+    assert "lines longer than 7 tokens are split into windows" in result.out
 
 
 def test_the_bare_command_is_its_help(moreish: Moreish) -> None:

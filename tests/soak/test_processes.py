@@ -193,7 +193,7 @@ def test_an_interrupted_run_resumes_with_another_number_of_processes(tmp_path: P
 def test_errors_are_reported_once(tmp_path: Path) -> None:
     wrong = {
         "unknown model 'gtp': did you mean 'gpt'?": ["--model", "gtp"],
-        "kneser-ney only counts: start it with one": ["--model", "kneser-ney"],
+        "kneser-ney is fitted by counting, which takes one": ["--model", "kneser-ney"],
     }
     for message, options in wrong.items():
         done = launched("-m", "moreish", "train", "names", *options, "--out", tmp_path / "run")

@@ -28,7 +28,7 @@ class LectureGPTConfig(ModelConfig):
     the heads and a feed-forward that is four times as wide inside), and layer norm."""
     layers: int | None = Field(None, ge=1, le=1000)
     """Number of blocks (default: 3 from the stage "residual" on, as in the lecture; before it 1,
-    since a deeper stack without residual connections hardly trains)."""
+    since a deeper stack without residual connections barely trains)."""
     heads: int = Field(4, ge=1, le=1000)
     """Number of attention heads from the stage "heads" on; before it there is one."""
     width: int = Field(32, ge=1, le=1 << 20)

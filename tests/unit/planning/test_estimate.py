@@ -328,7 +328,7 @@ def test_an_estimate_that_depends_on_missing_data_is_an_error(
 
 def test_what_cannot_be_planned_is_said(moreish: Moreish) -> None:
     for arguments, message in (
-        (["--model", "ngram"], "ngram only counts"),
+        (["--model", "ngram"], "ngram is fitted by counting"),
         (["--gpus", 2], "the planner chooses for this machine"),
         (["--model", "gpt", "--gpus", 0], "1 or more"),
         (["--model", "gpt", "--mfu", 1.5], "above 0"),

@@ -238,5 +238,5 @@ def test_tokenizer_file(tmp_path: Path) -> None:
     again = tokenizer_builder(str(tmp_path / "t.json")).build([], boundary=True)
     assert again.encode("abc").tolist() == [1, 2, 3]
     (tmp_path / "t.json").write_text("{")
-    with pytest.raises(MoreishError, match="is no tokenizer"):
+    with pytest.raises(MoreishError, match="is not a tokenizer file"):
         tokenizer_builder(str(tmp_path / "t.json")).build([], boundary=True)

@@ -245,7 +245,7 @@ def read_corpus(
 
 
 def guess_kind(texts: Iterable[Iterable[str]]) -> CorpusKind:
-    """Guess the kind of some texts: short lines with hardly any blank ones are a list."""
+    """Guess the kind of some texts: short lines with few blank lines are a list."""
     lengths = sorted(length for text in texts for length in _first_lengths(text))
     blank = sum(length == 0 for length in lengths)
     if len(lengths) < 2 or blank > len(lengths) // 20:

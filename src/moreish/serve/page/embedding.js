@@ -36,7 +36,7 @@ export function makeEmbedding(panel) {
       tokens = answer.tokens;
       const count = whole(tokens.length);
       const which = tokens.length < vocabulary ? `the ${count} most frequent tokens` : `all ${count} tokens`;
-      const explained = percent(answer.explained.reduce((sum, share) => sum + share, 0));
+      const explained = percent(answer.explained_variance_ratio.reduce((sum, share) => sum + share, 0));
       lead.textContent = "Each token has an embedding vector; tokens with similar embeddings lie close together. "
         + `This plot shows ${which} along the first two principal components, which explain ${explained} of the variance.`;
       choice.replaceChildren(h("option", { value: "" }, "none"),
