@@ -51,7 +51,7 @@ def train(
             on the terminal.
 
     Raises:
-        MoreishError: the source, a setting or the place is wrong; then nothing was written.
+        MoreishError: the source, a setting or the output folder is invalid; nothing was written.
     """
     recipe, overrides = _layers(source, options, settings, config)
     requested = merge(recipe, overrides)
@@ -96,7 +96,7 @@ def plan(
         The plan, where the model is left to the planner; otherwise the estimate for the model.
 
     Raises:
-        MoreishError: a setting or the source is wrong, or the answer depends on missing data.
+        MoreishError: a setting or the source is invalid, or the answer depends on missing data.
     """
     recipe, overrides = _layers(source, options, settings, config)
     requested = merge(recipe, overrides)
@@ -241,7 +241,7 @@ def prepare(
         separator: the text between the documents of a file; None: each file is one document.
         encoding: the character encoding of text files.
         tokenizer: a name in `moreish.tokenizers.REGISTRY`, or a tokenizer.json.
-        vocab_size: the largest vocabulary that a tokenizer may learn.
+        vocab_size: the largest size of a learned vocabulary.
         hold_out: the fraction of the text for validation, and for test; None: set by the size.
         split_seed: the seed that decides which chunks are held out.
         workers: the number of threads (default: one for each core); they affect only the speed.
@@ -249,7 +249,7 @@ def prepare(
         report: as in `train`.
 
     Raises:
-        MoreishError: a source, an option or the place is wrong, or the text is too small.
+        MoreishError: a source, an option or the output folder is invalid, or the text is too small.
     """
     config = data.PrepareConfig(
         sources=tuple(map(str, [sources] if isinstance(sources, str | Path) else sources)),
@@ -278,13 +278,13 @@ def compare_tokenizers(
     *,
     vocab_size: int | None = None,
 ) -> list[TokenizerStats]:
-    """Measure what each tokenizer makes of a source.
+    """Measure how each tokenizer encodes a source.
 
     Args:
         source: a built-in data set, a file, or a folder of text files.
-        tokenizers: registered names or tokenizer.json files; None: all that are available. Those
-            that learn do so from the training split.
-        vocab_size: the largest vocabulary that a tokenizer may learn.
+        tokenizers: registered names or tokenizer.json files; None: all that are available.
+            Tokenizers with a learned vocabulary are trained on the training split.
+        vocab_size: the largest size of a learned vocabulary.
 
     Raises:
         MoreishError: the source or a tokenizer is not available.

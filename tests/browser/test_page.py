@@ -674,13 +674,13 @@ def test_the_access_token(opened: Open, service: Service) -> None:
         field = page.locator("#token-field")
         field.fill("open")
         page.keyboard.press("Enter")
-        expect(page.locator("#token-error")).to_have_text("The token is wrong.")
+        expect(page.locator("#token-error")).to_have_text("The token is not valid.")
         for _ in range(3):  # browsers let a second Escape close any dialog
             page.keyboard.press("Escape")
             expect(page.locator("#token")).to_be_visible()
         field.fill("ключ")  # not allowed in a header
         page.keyboard.press("Enter")
-        expect(page.locator("#token-error")).to_have_text("The token is wrong.")
+        expect(page.locator("#token-error")).to_have_text("The token is not valid.")
         expect(page.locator("#offline")).to_be_hidden()
         page.evaluate("sessionStorage.setItem('moreish.token', JSON.stringify('ключ'))")
         page.reload()
@@ -1135,7 +1135,7 @@ def test_dropped_files_get_valid_names(trains: Trains) -> None:
         assert is_valid_name(name), name
 
 
-def test_a_free_run_name_is_suggested(trains: Trains) -> None:
+def test_an_available_run_name_is_suggested(trains: Trains) -> None:
     trains.taken = {"words"}
     trains.now = trains.ends("finished")
     page = trains.open()
@@ -1153,7 +1153,7 @@ def test_a_free_run_name_is_suggested(trains: Trains) -> None:
     expect(name).to_have_value("words-2")
 
 
-def test_a_training_that_another_tab_started(trains: Trains) -> None:
+def test_training_that_another_tab_started(trains: Trains) -> None:
     page = trains.open()
     train = page.get_by_role("button", name="Train", exact=True)
     train.wait_for()
@@ -1273,7 +1273,7 @@ def test_training_with_the_keyboard(trains: Trains) -> None:
     expect(page.get_by_role("button", name="Use this model")).to_be_focused()
 
 
-def test_a_training_on_a_phone(opened: Open, service: Service) -> None:
+def test_training_on_a_phone(opened: Open, service: Service) -> None:
     trains = Trains(opened(viewport=NARROW, has_touch=True), service)
     long = "anna" * 40
     finding = {**COPIES, "summary": long, "location": long, "example": f"{long} {long}"}
@@ -1372,7 +1372,7 @@ def test_the_keyboard(watched: Watched) -> None:
     expect(tokens(page).locator(":scope.chosen")).to_have_count(1)
 
 
-def test_the_focus_moves_sensibly(watched: Watched) -> None:
+def test_the_focus_moves_to_the_next_possible_action(watched: Watched) -> None:
     page = watched.open("write/story")
     start, on = (
         page.get_by_role("button", name=name, exact=True) for name in ("Generate", "Continue")

@@ -151,7 +151,7 @@ OTHERS = [
 
 
 @pytest.mark.parametrize(("arguments", "message"), OTHERS, ids=[" ".join(a) for a, _ in OTHERS])
-def test_other_verbs_reject(
+def test_other_commands_reject(
     moreish: Moreish, small_run: Run, arguments: list[str], message: str
 ) -> None:
     result = moreish(*[str(small_run.path) if a == "RUN" else a for a in arguments])

@@ -29,14 +29,14 @@ def gpu() -> ModuleType:
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_utilisation_on_a_cpu(gpu: ModuleType, optimizer: str) -> None:
+def test_utilization_on_a_cpu(gpu: ModuleType, optimizer: str) -> None:
     tiny = {"name": "gpt", "layers": 1, "heads": 2, "width": 16, "context": 8, "tied": True}
-    found = gpu.utilisation(tiny, 300, 6, 2, accumulate=3, optimizer=optimizer)
+    found = gpu.utilization(tiny, 300, 6, 2, accumulate=3, optimizer=optimizer)
     assert found["tokens_per_second"] > 0
     assert found["tflops"] > 0
 
 
-def test_the_lecture_s_model_on_a_cpu(gpu: ModuleType, shakespeare: str) -> None:
+def test_the_lectures_model_on_a_cpu(gpu: ModuleType, shakespeare: str) -> None:
     tiny = {**gpu.LECTURE_MODEL, "layers": 1, "width": 12, "context": 256}
     found = gpu.shakespeare(tiny, 4, batch_size=2, eval_every=2)
     assert [at["step"] for at in found["curve"]] == [2, 4]
@@ -45,7 +45,7 @@ def test_the_lecture_s_model_on_a_cpu(gpu: ModuleType, shakespeare: str) -> None
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_it_says_so(tmp_path: Path) -> None:
+def test_the_gpu_benchmark_requires_a_gpu(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, ROOT / "benchmarks" / "gpu.py", "--out", tmp_path / "x.json"],
         capture_output=True,

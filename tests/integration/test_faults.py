@@ -184,7 +184,9 @@ def test_a_run_that_is_replaced_exists_until_the_new_one_does(
     inject_faults("replacing a run", create, check)
 
 
-def test_a_dead_process_does_nothing_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_process_has_no_further_effect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The simulated process must not clean up after its death."""
     disk = Disk(tmp_path, 2, "kills before")
     with replace_os_functions(monkeypatch, disk), pytest.raises(Dead):
@@ -194,7 +196,9 @@ def test_a_dead_process_does_nothing_more(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.repeated
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not fork")
-def test_killed_at_random_times(tmp_path_factory: pytest.TempPathFactory, proved: Proved) -> None:
+def test_training_killed_at_random_times(
+    tmp_path_factory: pytest.TempPathFactory, proved: Proved
+) -> None:
     """The folder is in memory where possible: there training hardly waits for the disk, so that
     kills come at any operation."""
     memory = Path("/dev/shm")  # noqa: S108
@@ -209,7 +213,7 @@ def test_killed_at_random_times(tmp_path_factory: pytest.TempPathFactory, proved
 
 @pytest.mark.soak
 @pytest.mark.long
-def test_killed_many_times_on_a_real_disk(tmp_path: Path, proved: Proved) -> None:
+def test_training_killed_many_times_on_a_real_disk(tmp_path: Path, proved: Proved) -> None:
     kill_runs(tmp_path, SOAK_KILLS, proved)
 
 

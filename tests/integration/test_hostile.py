@@ -91,7 +91,7 @@ TEXTS: dict[str, bytes] = {
     "mixed line ends": b"a\nbb\r\nccc\rdddd\n\r" * 300,
     "combining marks": ("e" + "\u0301" * 500 + "\n").encode() * 20,
     "a mark first": "\u0301start of it\n".encode() * 100,
-    "not normalised": "Zoe\u0308 and Zoë\n".encode() * 200,
+    "not normalized": "Zoe\u0308 and Zoë\n".encode() * 200,
     "right to left": "שלום עולם\n".encode() * 200,
     "arabic": "مرحبا بالعالم\n".encode() * 200,
     "direction overrides": "abc\u202edef\u202c\n".encode() * 200,
@@ -365,7 +365,7 @@ RUN_VERBS = [
 
 
 @pytest.mark.repeated
-def test_random_content_through_all_verbs(
+def test_random_content_in_all_commands(
     small_run: Run, moreish: Moreish, tmp_path: Path, proved: Proved
 ) -> None:
     """Many examples, so only verbs that take milliseconds: not regular expressions, whose automata

@@ -371,7 +371,7 @@ def test_runs_of_another_ladder_are_rejected(moreish: Moreish, source: Path) -> 
 
 
 @pytest.mark.parametrize("budget", ["nan", "-1", "0", "inf"])
-def test_an_invalid_budget_is_an_error_even_if_all_rungs_only_count(
+def test_an_invalid_budget_is_an_error_even_if_all_rungs_are_count_based(
     budget: str, moreish: Moreish, source: Path
 ) -> None:
     for option in ("--minutes", "--epochs"):

@@ -50,13 +50,13 @@ def test_the_make_targets_exist() -> None:
         assert f"\n{target}:" in makefile
 
 
-def test_links_lead_somewhere() -> None:
+def test_links_are_valid() -> None:
     for page in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), (page.name, target)
 
 
-def test_the_figures_are_those_of_the_benchmark() -> None:
+def test_figures_equal_the_benchmark_results() -> None:
     done = subprocess.run(
         [sys.executable, ROOT / "benchmarks" / "table.py", "--check"],
         stderr=subprocess.PIPE,

@@ -124,7 +124,7 @@ def test_every_model_with_every_optimizer(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(st.lists(st.integers(1, STEPS), max_size=4, unique=True).map(sorted), st.data())
-def test_cut_at_any_steps(
+def test_interruptions_at_any_steps(
     tmp_path_factory: Any, proved: Proved, cuts: list[int], data: st.DataObject
 ) -> None:
     """Running text is interrupted any number of times, with checkpoints and evaluations at any
@@ -282,7 +282,7 @@ def test_two_processes_cannot_train_in_one_folder(
     proved(8, "resuming or replacing a run during training", {"rejected": 2})
 
 
-def test_test_evaluations_during_the_training_are_counted(source: Path) -> None:
+def test_test_evaluations_during_training_are_counted(source: Path) -> None:
     path = source.parent / "run"
 
     def meanwhile(event: Event) -> None:

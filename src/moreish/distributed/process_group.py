@@ -1,8 +1,8 @@
 """The processes that train one model together: those that `torchrun` starts, or this one alone.
 
 All of them run the same program with the same settings. Only the main process (rank 0) reads,
-writes and prints; it broadcasts what the others cannot know (the time, a signal, a path), so that
-all of them decide alike.
+writes and prints; it broadcasts what only it has (the time, a signal, a path), so that all of
+them take the same decisions.
 """
 
 import atexit

@@ -128,11 +128,11 @@ def estimate_run(
         config: the settings.
         requires_data: whether the data must be on this machine, because the user named them.
         gpus: number of GPUs.
-        gpu: their name, or their peak in TFLOP/s; None stands for the device of this machine.
+        gpu: their name, or their peak in TFLOP/s; None means the device of this machine.
         mfu: fraction of the peak to assume.
 
     Raises:
-        MoreishError: a setting is wrong, or depends on missing data.
+        MoreishError: a setting is invalid, or depends on missing data.
     """
     if gpus < 1 or not 0 < mfu <= 1:
         raise MoreishError(

@@ -52,7 +52,7 @@ def train(
         notes: sentences about the settings, for the user.
 
     Raises:
-        MoreishError: a setting or the source is wrong; then no run folder was created.
+        MoreishError: a setting or the source is invalid; no run folder was created.
     """
     with Coordinator.join() as coordinator:
         if not coordinator.group.is_main:

@@ -72,7 +72,7 @@ def test_fingerprints_are_distinct() -> None:
     assert len(set(prints.values())) == len(prints)
 
 
-def test_boundary_decodes_to_nothing() -> None:
+def test_boundary_decodes_to_an_empty_string() -> None:
     tokenizer = build("char", ["emma"], boundary=True)
     assert tokenizer.decode(np.array([0, 2, 3, 3, 1, 0])) == "emma"
 

@@ -447,7 +447,7 @@ def test_evaluations_that_take_longer_than_planned_become_fewer(
     assert run.record.evaluation_seconds <= 0.15 * run.record.seconds
 
 
-def test_a_budget_has_no_effect_on_a_model_that_only_counts(source: Path) -> None:
+def test_a_budget_has_no_effect_on_a_count_based_model(source: Path) -> None:
     events: list[Event] = []
     options = {"model": "ngram", "settings": {}, "report": events.append}
     train(source, "a", **options)
