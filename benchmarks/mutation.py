@@ -296,7 +296,7 @@ def main() -> None:
             "coverage": reached / there,
             "possible": len(everything),
             "mutants": len(chosen),
-            "noticed": len(chosen) - len(survived),
+            "detected": len(chosen) - len(survived),
             "survived": [f"{mutant.module}:{mutant.line} {mutant.what}" for mutant in survived],
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
         }

@@ -100,7 +100,7 @@ SHORT = [
 
 
 def measure(arguments: list[str], folder: str, seed: int = 0) -> dict[str, Any] | None:
-    """One training: what `moreish train --json` says of it; None where its data cannot be had."""
+    """One training run: what `moreish train --json` reports; None where its data cannot be had."""
     command = [
         sys.executable,
         "-m",

@@ -48,7 +48,7 @@ class DataConfig(CleaningOptions):
         return value
 
     def options(self) -> list[str]:
-        """The words that make a command line read its source as these settings do."""
+        """Command-line options with which a source is read with these settings."""
         defaults = type(self)()
         names = ("kind", "encoding", *CleaningOptions.model_fields)
         changed = {n: v for n in names if (v := getattr(self, n)) != getattr(defaults, n)}

@@ -144,7 +144,7 @@ def test_neural_bigram_at_its_optimum_is_the_count_table(names) -> None:
 
 
 @pytest.mark.soak
-def test_squared_weights_pull_towards_uniform(names) -> None:
+def test_squared_weights_pull_toward_uniform(names) -> None:
     _, tokens = names
     losses = [
         evaluate_losses(full_batch_descent(tokens, 60, s), tokens).mean() for s in (0, 0.01, 1, 10)
@@ -168,7 +168,7 @@ def test_split_sizes(lecture_names: list[str]) -> None:
     assert [s.num_predictions for s in splits.values()] == [182_625, 22_655, 22_866]
 
 
-def test_careful_initialisation_starts_at_the_uniform_loss(names) -> None:
+def test_careful_initialization_starts_at_the_uniform_loss(names) -> None:
     _, tokens = names
     first = TokenDataset(tokens.ids_N[:33], items=True)
     settings = {"name": "mlp", "context": 3, "embedding": 2, "hidden": 100}

@@ -292,7 +292,7 @@ def test_embedding(native: Native, runs: dict[str, Run]) -> None:
     weight_VC = run.model.embedding.weight.detach().double().numpy()
     weight_VC = weight_VC[[token["id"] for token in tokens]]
     spread = np.linalg.eigvalsh(np.cov(weight_VC.T))[::-1]
-    assert found["explained"] == pytest.approx((spread / spread.sum())[:2], rel=1e-4)
+    assert found["explained_variance_ratio"] == pytest.approx((spread / spread.sum())[:2], rel=1e-4)
     for axis, width in zip("xy", spread, strict=False):
         assert np.var([token[axis] for token in tokens], ddof=1) == pytest.approx(width, rel=1e-4)
     unknown = native.get("embedding", model="bare")

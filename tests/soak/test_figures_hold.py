@@ -1,4 +1,4 @@
-"""Long proofs, run by `make soak`: full trainings against the figures that were promised."""
+"""Long proofs, run by `make soak`: full training runs against the figures that were promised."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def test_gpt_on_names_in_two_minutes(tmp_path: Path) -> None:
         ("shakespeare", 1.45, 1.42),
     ],
 )
-def test_what_the_planner_reaches(
+def test_losses_of_the_settings_that_the_planner_chooses(
     tmp_path: Path, source: str, minutes: float, max_loss: float
 ) -> None:
     """On two cores: a fifth of the time of nanoGPT's CPU setting, all of it, and the names."""

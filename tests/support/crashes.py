@@ -70,7 +70,7 @@ def newest(out: Path) -> int:
 
 
 def result(out: Path) -> list[bytes | str]:
-    """What two trainings must have in common."""
+    """What two training runs must have in common."""
     files = [out / "model.safetensors", out / "samples.txt"]
     files += sorted(out.glob("checkpoints/*/*.safetensors"))
     log = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
@@ -96,7 +96,7 @@ def main() -> None:
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         if os.WIFEXITED(status):
-            assert os.WEXITSTATUS(status) == 0, "a training failed by itself"
+            assert os.WEXITSTATUS(status) == 0, "a training run failed by itself"
             done["too_late"] += 1
         else:
             done["kills"] += 1

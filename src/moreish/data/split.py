@@ -88,6 +88,7 @@ def text_bounds(length: int, rule: SplitRule) -> dict[SplitName, slice]:
     if any(part.stop - part.start < 2 for part in bounds.values()):
         minimum = 20 if rule == "lecture" else 40
         raise MoreishError(
-            f"{length} characters of running text are too few to split: give {minimum} or more"
+            f"running text of {plural(length, 'character')} is too short to split: give {minimum} "
+            "or more"
         )
     return bounds

@@ -1,8 +1,8 @@
 """The processes that train one model together: those that `torchrun` starts, or this one alone.
 
 All of them run the same program with the same settings. Only the main process (rank 0) reads,
-writes and prints; it broadcasts what the others cannot know (the time, a signal, a path), so that
-all of them decide alike.
+writes and prints; it broadcasts what only it has (the time, a signal, a path), so that all of
+them take the same decisions.
 """
 
 import atexit
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from moreish.errors import GoneError, MoreishError, one_line
+from moreish.errors import MoreishError, PeerLostError, one_line
 
 TIMEOUT = timedelta(hours=2)
 """How long the other processes wait for the main one, which may have to read a large text."""
@@ -111,7 +111,7 @@ def join_process_group() -> Iterator[ProcessGroup]:
 
     Raises:
         MoreishError: the other processes cannot be reached.
-        GoneError: one of them died.
+        PeerLostError: one of them died.
     """
     if launched_world_size() == 1:
         yield SINGLE_PROCESS
@@ -123,7 +123,7 @@ def join_process_group() -> Iterator[ProcessGroup]:
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and "peer" not in str(error):
             raise
-        raise GoneError(f"another process of this run is gone: {one_line(error)}") from None
+        raise PeerLostError(f"another process of this run died: {one_line(error)}") from None
 
 
 def _initialize() -> None:
@@ -135,7 +135,9 @@ def _initialize() -> None:
         store = PrefixStore(f"moreish/{restart_count()}", store)
         dist.init_process_group(store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     except (RuntimeError, ValueError) as error:
-        raise MoreishError(f"the processes did not meet: {one_line(error)}") from None
+        raise MoreishError(
+            f"the processes could not form a process group: {one_line(error)}"
+        ) from None
     atexit.register(_leave)
 
 

@@ -41,7 +41,7 @@ def surprisal(
     ids = np.concatenate([prefix, tokenizer.encode(text), np.array(end, dtype=np.int64)])
     if len(ids) < 2:
         raise MoreishError("there is no text to evaluate")
-    # Every token sees at least half a context, if the text has it.
+    # Every token has at least half a context before it, where the text is long enough.
     stride = None if model.max_length is None else max(1, model.max_length // 2)
     losses = evaluate_losses(model, TokenDataset(ids.astype(np.uint32), items=False), stride)
     return [

@@ -3,10 +3,10 @@
 A constraint is a deterministic automaton over the tokens. While a text is sampled, a token is
 allowed only if an accepted end can still be reached in time. That alone would favor texts whose
 beginnings are likely and whose only continuations are not, so each token's probability is
-multiplied by its reach probability: the probability, under letter-pair counts, that a text goes on
-to an accepted end (a "twist", Whiteley and Lee 2014). The error of that estimate is known for each
-text, as a weight, and texts are chosen by weight from a larger pool (Rubin 1987), so that the
-result follows the model's own distribution of matching texts.
+multiplied by its reach probability: the probability, under letter-pair counts, that a text
+continues to an accepted end (a "twist", Whiteley and Lee 2014). The error of that estimate is known
+for each text, as a weight, and texts are chosen by weight from a larger pool (Rubin 1987), so that
+the result follows the model's own distribution of matching texts.
 
 B streams, S states, V vocabulary, L length in tokens.
 """
@@ -81,7 +81,7 @@ class Automaton:
     """Whether a text of so many tokens may end in a state."""
     reach_LSV: Tensor
     """The probability, by letter pairs, that a text of so many tokens, in a state and with v as its
-    last token, goes on to an accepted end; 0 if it cannot."""
+    last token, continues to an accepted end; 0 if it cannot."""
     description: str
 
     def state_after(self, prompt: Ids) -> int:
@@ -243,7 +243,7 @@ def _without_anchors(regex: str) -> str:
     To greenery both are ordinary characters; only `^` in a class needs a backslash.
 
     Raises:
-        MoreishError: an anchor is elsewhere.
+        MoreishError: an anchor is at another position.
     """
     parts: list[str] = []
     in_class = False

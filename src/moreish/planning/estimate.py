@@ -128,11 +128,11 @@ def estimate_run(
         config: the settings.
         requires_data: whether the data must be on this machine, because the user named them.
         gpus: number of GPUs.
-        gpu: their name, or their peak in TFLOP/s; None stands for the device of this machine.
+        gpu: their name, or their peak in TFLOP/s; None means the device of this machine.
         mfu: fraction of the peak to assume.
 
     Raises:
-        MoreishError: a setting is wrong, or depends on missing data.
+        MoreishError: a setting is invalid, or depends on missing data.
     """
     if gpus < 1 or not 0 < mfu <= 1:
         raise MoreishError(
@@ -186,7 +186,7 @@ def estimate(
         precision: data type of matrix products: float32, bfloat16 or float16.
 
     Raises:
-        MoreishError: the model cannot be built, or only counts, or there are too many devices.
+        MoreishError: the model cannot be built, or is count-based, or there are too many devices.
     """
     model = build_trainable_model(config, vocabulary)
     flops = FlopCounter(model)
@@ -238,11 +238,13 @@ def build_trainable_model(config: RunConfig, vocabulary: int) -> Model:
     """Build the model without memory for its weights.
 
     Raises:
-        MoreishError: it cannot be built, or is not trained by gradients.
+        MoreishError: it cannot be built, or is not trained by gradient descent.
     """
     model = build_meta_model(config.model, vocabulary)
     if isinstance(model, CountBasedModel):
-        raise MoreishError(f"{config.model.name} only counts, in one pass: there is no plan for it")
+        raise MoreishError(
+            f"{config.model.name} is fitted by counting, in one pass: there is no training to plan"
+        )
     return model
 
 

@@ -303,7 +303,7 @@ class RunFolder:
 
     def _read_split(self, name: SplitName) -> TokenDataset:
         if not self.split_names:
-            raise MoreishError(f"{self.path} has no data: its model was trained elsewhere")
+            raise MoreishError(f"{self.path} has no data, because its model was imported")
         if name not in self.split_names:
             raise MoreishError(f"this run has no {name} split: the lecture's split has none")
         if name == "train" and self.uses_prepared_data:

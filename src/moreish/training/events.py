@@ -35,11 +35,11 @@ class Started:
     max_length: int | None
     """Longest sequence of the model, in tokens; None if it has no limit."""
     steps: int
-    """0 for a model that only counts."""
+    """0 for a count-based model."""
     from_step: int
     device: str = "cpu"
     memory: float | None = None
-    """Estimated memory of each process in bytes; None for models that only count or are sharded."""
+    """Estimated memory of each process in bytes; None for count-based models or are sharded."""
     processes: int = 1
     sharded: bool = False
     """Whether each process holds only a shard of the weights."""

@@ -194,7 +194,7 @@ def encode_splits(
         unknown = counts_V[tokenizer.unk_id] / (counts_V.sum() - boundaries)
         if unknown > 0.5:
             raise MoreishError(
-                f"{unknown:.0%} of the words are too rare to be known: --set "
+                f"{unknown:.0%} of the words are too rare for the vocabulary: --set "
                 "data.min_word_count=1, or another --tokenizer"
             )
     return splits
@@ -259,7 +259,7 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.ones(1, device=device).sum().item()  # some devices exist but cannot compute
     except (RuntimeError, AssertionError, ImportError, AttributeError):
-        raise MoreishError(f"train.device={name}: there is no such device here; try auto") from None
+        raise MoreishError(f"train.device={name}: this device is not available; use auto") from None
     return device
 
 

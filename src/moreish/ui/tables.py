@@ -1,4 +1,4 @@
-"""Tables and lines that the verbs print."""
+"""Tables and lines that the commands print."""
 
 import math
 from collections.abc import Mapping, Sequence

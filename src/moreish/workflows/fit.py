@@ -181,7 +181,7 @@ class _Fitting:
         return self.run.score(split, model, progress=progress, group=self.group)
 
     def count(self, model: CountBasedModel) -> str:
-        """Fit a model that only counts, and return the status of the run."""
+        """Fit a count-based model, and return the status of the run."""
         run, config, tokens = self.run, self.config, self.run.split("train")
         check_counting_memory(model, tokens)
         self._report_start(model)
@@ -263,7 +263,7 @@ class _Fitting:
             except DivergenceError as error:
                 if group.is_main:
                     run.update(status="diverged")
-                raise _with_advice(error, run) from None
+                raise _with_remedy(error, run) from None
             finally:
                 if log is not None:
                     log.close()
@@ -338,8 +338,9 @@ class _Fitting:
         return {"train": self.score("train", model), "val": best}
 
 
-def _with_advice(error: DivergenceError, run: Run) -> DivergenceError:
-    """Add to the message how the batch begins, and what can be done with the run."""
+def _with_remedy(error: DivergenceError, run: Run) -> DivergenceError:
+    """Add to the message how the batch begins, and which command uses the weights that were
+    saved."""
     text = ""
     if error.batch is not None:
         ids = error.batch.tokens_BT[0].numpy()

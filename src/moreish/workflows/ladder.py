@@ -196,7 +196,7 @@ def train_ladder(
     report: Report,
     done: Callable[[dict[str, Any]], None] = lambda rung: None,
 ) -> dict[str, Any]:
-    """Train every rung with the same budget, which models that only count ignore.
+    """Train every rung with the same budget, which count-based models ignore.
 
     Rungs that are complete in `out` are kept; an interrupted one is resumed.
 
@@ -222,7 +222,7 @@ def train_ladder(
     budget: Tree = {"minutes": minutes, "epochs": epochs, "steps": steps}
     if all(value is None for value in budget.values()):
         budget["minutes"] = DEFAULT_MINUTES
-    resolve({"train": budget})  # a ladder of models that only count would not notice a wrong one
+    resolve({"train": budget})  # a ladder of count-based models would not notice a wrong one
     lectures = {data for rung in RUNGS for data in rung.stated}
     split = split or ("lecture" if source in lectures else "seeded")
     data: Tree = {"source": source, "split": split} | ({"kind": kind} if kind else {})

@@ -664,7 +664,7 @@ def test_resume_rejects_changed_sources(tmp_path: Path, monkeypatch: pytest.Monk
         with pytest.raises(KeyboardInterrupt):
             prepare_dataset(config, tmp_path / "out", overwrite=False)
     text.write_bytes(to_json_lines(stories(200, seed=5)))
-    with pytest.raises(MoreishError, match=r"the sources have changed since .* was begun"):
+    with pytest.raises(MoreishError, match=r"the sources have changed since .* started"):
         prepare_dataset(config, tmp_path / "out", overwrite=False)
 
 

@@ -33,7 +33,7 @@ def test_copies_of_an_item_stay_in_one_split(proved: Proved, items: list[str], s
     splits = [set(part) for part in parts.values()]
     assert len(set.union(*splits)) == sum(map(len, splits))
     assert split_items(items, seed) == parts
-    proved(5, "lists split, no item on two sides", {"lists": 1})
+    proved(5, "no item is in two splits", {"lists": 1})
 
 
 def split_item_by_item(items: list[str], seed: int) -> dict[str, list[str]]:

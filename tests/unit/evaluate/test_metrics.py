@@ -43,7 +43,7 @@ def test_the_batch_size_does_not_matter(
         assert run.score("val").loss == pytest.approx(reference.loss, abs=1e-6)
         assert run.score("val").stderr == pytest.approx(reference.stderr, abs=1e-6)
         monkeypatch.undo()
-    proved(5, "the loss of a split, however it is batched, to 1e-6", {"batch sizes": 1})
+    proved(5, "the loss of a split is the same for every batch size, to 1e-6", {"batch sizes": 1})
 
 
 def test_losses_are_those_of_one_item_at_a_time(small_run: Run) -> None:

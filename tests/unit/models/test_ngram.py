@@ -74,7 +74,7 @@ def test_orders_beyond_63_bits_are_refused() -> None:
         build_model(model_config({"name": "ngram", "order": 14}), 27)
 
 
-def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunked_counting_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(0)
     text = TokenDataset(random.integers(0, 5, 1000).astype(np.uint8), items=False)
     items = TokenDataset(np.append(0, random.integers(0, 5, 999)).astype(np.uint8), items=True)
@@ -145,7 +145,7 @@ def test_kneser_ney_equals_the_recursion_by_hand(order: int) -> None:
         torch.testing.assert_close(got[place], torch.tensor(by_hand[context]), atol=1e-6, rtol=1e-5)
 
 
-def test_kneser_ney_sums_to_one_even_where_nothing_was_seen() -> None:
+def test_kneser_ney_sums_to_one_even_for_unseen_contexts() -> None:
     _, tokens = item_tokens(["emma", "ava", "olivia"])
     model = KneserNey(KneserNeyConfig(order=4), 27)
     model.fit_counts(tokens)
@@ -213,7 +213,7 @@ def test_folds_need_two_distinct_items() -> None:
     assert two.number == 2 and set(two.of(np.arange(13))) == {0, 1}
 
 
-def test_a_window_within_an_item_has_an_unknown_past() -> None:
+def test_a_window_within_an_item_has_an_unknown_context() -> None:
     """Before a window that begins in the middle of an item, tokens are unknown."""
     tokenizer, tokens = item_tokens(["banana", "bandana", "ananas", "nab"] * 3)
     model = KneserNey(KneserNeyConfig(order=4, start="boundary"), tokenizer.vocab_size)
@@ -230,7 +230,7 @@ def test_a_vocabulary_of_one_token_has_a_maximum_order() -> None:
     assert counting.max_order(1) == counting.max_order(2)
 
 
-def test_dense_rows_change_nothing() -> None:
+def test_dense_rows_do_not_change_log_probabilities() -> None:
     """The log-probabilities of all orders are the same with and without rows made in advance."""
     ids = tokens_of(1, 400, seed=4)[0]
     model = KneserNey(KneserNeyConfig(order=4), VOCABULARY)
@@ -249,7 +249,7 @@ def test_dense_rows_change_nothing() -> None:
         torch.testing.assert_close(every, model.log_probs_by_order(ids[None])[0])
 
 
-def test_where_the_past_is_unknown_shorter_contexts_are_looked_up() -> None:
+def test_shorter_contexts_are_looked_up_where_the_context_is_unknown() -> None:
     tokens = text_tokens(400, seed=4)
     long = KneserNey(KneserNeyConfig(order=4, start="unknown"), VOCABULARY)
     long.fit_counts(tokens)

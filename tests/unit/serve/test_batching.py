@@ -177,7 +177,7 @@ def test_a_thousand_requests_at_random_times(settings: dict, proved: Proved) -> 
         for request, _, delta in scheduler.step():
             found.setdefault(request, []).append(delta)
     same = sum(found[request] == deltas for request, deltas in zip(requests, expected, strict=True))
-    proved(6, "texts of a seed, generated among others", {"same": same})
+    proved(6, "texts of a seed, generated in a batch with other texts", {"equal": same})
     assert same == 1000
 
 

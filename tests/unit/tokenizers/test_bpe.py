@@ -276,7 +276,7 @@ def test_mostly_unknown_words_are_rejected(tmp_path: Path, moreish: Moreish) -> 
         "--set", "data.min_word_count=1", "--model", "ngram", "--out", "r",
     )  # fmt: skip
     assert refused.status == 2
-    assert "of the words are too rare to be known" in refused.err
+    assert "of the words are too rare for the vocabulary" in refused.err
     assert not Path("r").exists()
 
 
@@ -302,7 +302,11 @@ def test_tokenizer_from_a_file(tmp_path: Path, moreish: Moreish) -> None:
     assert second.record.tokenizer == first.record.tokenizer
     assert second.record.data.sha256 == first.record.data.sha256
     (tmp_path / "no.json").write_text('{"name": "char"}')
-    for wrong, why in (("no.json", "damaged"), ("story.txt", "no tokenizer"), ("a", "unknown tok")):
+    for wrong, why in (
+        ("no.json", "damaged"),
+        ("story.txt", "not a tokenizer"),
+        ("a", "unknown tok"),
+    ):
         refused = moreish("train", source, "--tokenizer", tmp_path / wrong, "--out", "c")
         assert refused.status == 2 and why in refused.err, refused.err
 

@@ -72,7 +72,7 @@ def test_fingerprints_are_distinct() -> None:
     assert len(set(prints.values())) == len(prints)
 
 
-def test_boundary_decodes_to_nothing() -> None:
+def test_boundary_decodes_to_an_empty_string() -> None:
     tokenizer = build("char", ["emma"], boundary=True)
     assert tokenizer.decode(np.array([0, 2, 3, 3, 1, 0])) == "emma"
 
@@ -238,5 +238,5 @@ def test_tokenizer_file(tmp_path: Path) -> None:
     again = tokenizer_builder(str(tmp_path / "t.json")).build([], boundary=True)
     assert again.encode("abc").tolist() == [1, 2, 3]
     (tmp_path / "t.json").write_text("{")
-    with pytest.raises(MoreishError, match="is no tokenizer"):
+    with pytest.raises(MoreishError, match="is not a tokenizer file"):
         tokenizer_builder(str(tmp_path / "t.json")).build([], boundary=True)

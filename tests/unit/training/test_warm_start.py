@@ -1,4 +1,4 @@
-"""Trainings that start from the weights of others."""
+"""Training runs that start from the weights of others."""
 
 from pathlib import Path
 

@@ -65,7 +65,7 @@ def check_sources_outside(out: Path, sources: Sequence[Source]) -> None:
 
 
 def check_same_arguments(out: Path, stored: dict[str, Any], current: dict[str, Any]) -> None:
-    """Check that a folder was prepared, or begun, with the same arguments.
+    """Check that a folder was prepared with the same arguments, completely or in part.
 
     Raises:
         MoreishError: an argument differs.
@@ -99,7 +99,8 @@ def check_sources_unchanged(
 
 
 def has_no_shards(out: Path) -> bool:
-    """Return whether a preparation has begun but not written any tokens, so that it can restart."""
+    """Return whether a preparation has started but not written any tokens, so that it can
+    restart."""
     if preparation_state(out) != "begun":
         return False
     try:

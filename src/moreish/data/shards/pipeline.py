@@ -131,7 +131,7 @@ def prepare_dataset(
         progress, note: called while work is done.
 
     Raises:
-        MoreishError: a source, an option or the folder is wrong, or the text is too small.
+        MoreishError: a source, an option or the folder is invalid, or the text is too small.
         OSError: the disk is full; the same call resumes when that is fixed.
     """
     output.check_folder(out)
@@ -255,7 +255,9 @@ class Preparation:
                 f"{self.out} is damaged ({one_line(error)}): start again with --overwrite"
             ) from None
         output.check_same_arguments(self.out, self.state.arguments, self.config.arguments())
-        self._check_unmodified(f"the sources have changed since {self.out} was begun")
+        self._check_unmodified(
+            f"the sources have changed since the preparation of {self.out} started"
+        )
         note(f"resuming after {self.state.bytes_done / 1e6:,.1f} MB")
 
     def _splitter(self) -> HashSplitter:
@@ -294,7 +296,9 @@ class Preparation:
         blocks = read_blocks(self.sources, cut, self._splitter(), position, counts)
         waiting: deque[tuple[Block, Future[dict[SplitName, Array]]]] = deque()
         for number, block in enumerate(blocks):
-            if number == 0:  # by itself: it fills shared caches, and shows how much space is needed
+            if (
+                number == 0
+            ):  # alone: it fills shared caches, and its size shows how much space is needed
                 self._check_space(encode_block(block, self.tokenizer, self.dtype), block)
             task = pool.submit(encode_block, block, self.tokenizer, self.dtype)
             waiting.append((block, task))

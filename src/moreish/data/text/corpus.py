@@ -1,14 +1,10 @@
-"""Reads a source (built-in data set, file or folder) as a corpus of items or of running text.
-
-Array suffixes: I items, D distinct items.
-"""
+"""Reads a source (built-in data set, file or folder) as a corpus of items or of running text."""
 
 import hashlib
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from typing import Self
 
@@ -26,20 +22,11 @@ from moreish.data.text.decode import (
     text_from_file,
 )
 from moreish.data.text.detect_encoding import first_guess
+from moreish.data.text.guess_kind import sign_of_text
 from moreish.data.text.lines import CorpusKind, complete_lines
 from moreish.errors import MoreishError, command, nearest
 from moreish.utils.files import summarize_paths, visible_files
 from moreish.utils.text import plural
-
-MAX_MEDIAN_LENGTH = 40
-MAX_95TH_PERCENTILE = 80
-"""Lines of a list are at most so long, in characters: the median, and 95 % of them."""
-
-MAX_GUESS_LINES = 100_000
-"""Lines of a file from which the kind of a corpus is guessed."""
-
-MAX_GUESS_LENGTH = 100_000
-"""Characters of a line that are looked at for the guess."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +156,7 @@ def read_corpus(
 
     Args:
         source: name of a built-in data set, a file, or a folder of text files.
-        kind: list or running text; None guesses by the length of the lines.
+        kind: list or running text; None guesses.
         encoding: encoding of the files.
         cleaning: changes to the text.
         count_distinct: see `Corpus`.
@@ -205,10 +192,12 @@ def read_corpus(
     if not texts:
         raise MoreishError(f"{source} is empty: there is no text to train on")
     if kind is None:
-        kind = guess_kind(texts)
-        other = "text" if kind == "lines" else "lines"
-        guess = "a list, one item a line" if kind == "lines" else "running text"
-        notes.append(f"it looks like {guess} (if not: --as {other})")
+        files = visible_files(path) if path.is_dir() else [path]
+        names = [file.name for file in files]
+        sign = sign_of_text(texts, names)
+        kind = "text" if sign else "lines"
+        guess = f"running text, by {sign} (if not: --as lines)"
+        notes.append(f"it looks like {guess if sign else 'a list of lines (if not: --as text)'}")
     if cleaning != CleaningOptions():
         texts, changes = clean_texts(texts, cleaning, kind)
         texts = [text for text in texts if not text.stats.is_blank]
@@ -230,33 +219,6 @@ def read_corpus(
     if blank := corpus.stats.blank:
         notes.append(f"left out {plural(blank, 'empty line')}")
     return corpus
-
-
-def guess_kind(texts: Iterable[Iterable[str]]) -> CorpusKind:
-    """Guess the kind of some texts: short lines with hardly any blank ones are a list."""
-    lengths = sorted(length for text in texts for length in _first_lengths(text))
-    blank = sum(length == 0 for length in lengths)
-    if len(lengths) < 2 or blank > len(lengths) // 20:
-        return "text"
-    median, long = lengths[len(lengths) // 2], lengths[len(lengths) * 95 // 100]
-    return "lines" if median <= MAX_MEDIAN_LENGTH and long <= MAX_95TH_PERCENTILE else "text"
-
-
-def _first_lengths(text: Iterable[str]) -> list[int]:
-    """Return the lengths of the first lines, stripped, without empty lines at the end."""
-    lengths: list[int] = []
-    used, rest = 0, ""
-    for chunk in chain(text, "\n"):
-        *lines, rest = (rest + chunk).split("\n")
-        rest = rest[:MAX_GUESS_LENGTH]
-        for line in lines:
-            if len(lengths) < MAX_GUESS_LINES:
-                lengths.append(len(line.strip()))
-            if line:
-                used = len(lengths)
-        if used == MAX_GUESS_LINES:
-            break
-    return lengths[:used]
 
 
 def _no_text(folder: Path, notes: list[str], left_out: list[Path]) -> MoreishError:

@@ -158,7 +158,7 @@ def _odd_share(text: str) -> float:
                 (before.isalpha() and before <= "\u024f")
                 or (after.isalpha() and after <= "\u024f")
                 or (c.isupper() and (before.isalpha() or not after.islower()))
-                or "\uff61" <= c <= "\uff9f"  # half-width katakana, hardly used in text
+                or "\uff61" <= c <= "\uff9f"  # half-width katakana, rarely used in text
             )
     return odd / max(1, count)
 

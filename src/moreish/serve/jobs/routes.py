@@ -47,9 +47,9 @@ def router(manager: TrainingManager) -> APIRouter:
         return schemas.PlanResponse(**await cancel_on_disconnect(work, request, limits.seconds))
 
     @api.get("/training/name")
-    async def available_name(wanted: ValidName) -> schemas.NameResponse:
+    async def available_name(name: ValidName) -> schemas.NameResponse:
         """Return a name for a new run: the requested one or a similar one that is not taken."""
-        return schemas.NameResponse(name=manager.available_name(wanted))
+        return schemas.NameResponse(name=manager.available_name(name))
 
     @api.post("/training", status_code=202)
     async def train(body: schemas.TrainRequest) -> schemas.TrainingStatus:

@@ -232,7 +232,7 @@ def project_embedding(served: ServedModel) -> schemas.EmbeddingResponse:
             )
             for token, (x, y) in zip(ids_M, points_M2, strict=True)
         ],
-        explained=(float(shares[0]), float(shares[1])),
+        explained_variance_ratio=(float(shares[0]), float(shares[1])),
     )
 
 

@@ -176,7 +176,7 @@ class EmbeddedToken(BaseModel):
 class EmbeddingResponse(BaseModel):
     tokens: list[EmbeddedToken]
     """Most frequent first."""
-    explained: tuple[float, float]
+    explained_variance_ratio: tuple[float, float]
     """Fractions of the variance that the two principal components explain."""
 
 

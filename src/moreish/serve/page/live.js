@@ -54,8 +54,8 @@ export function makeLive(onChange) {
   window.addEventListener("focus", refresh);
 
   /** Stops or resumes a run; if that fails, the state on the server has probably changed. */
-  async function order(verb, body) {
-    const answer = await attempt(error, () => post(`/api/training/${verb}`, body), inPageTerms);
+  async function order(action, body) {
+    const answer = await attempt(error, () => post(`/api/training/${action}`, body), inPageTerms);
     if (answer) follow(answer);
     else refresh();
   }

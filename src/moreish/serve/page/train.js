@@ -204,9 +204,9 @@ export function makeTrain(panel) {
   async function suggestName() {
     const signal = nameSignal();
     if (hasOwnName) return;
-    const wanted = plainName(text.replace(/\.[^.]*$/, ""));
-    const answer = await attemptHere(startError, () => get(`/api/training/name?wanted=${encodeURIComponent(wanted)}`, signal));
-    if (!signal.aborted && !hasOwnName) name.value = answer?.name ?? wanted;
+    const preferred = plainName(text.replace(/\.[^.]*$/, ""));
+    const answer = await attemptHere(startError, () => get(`/api/training/name?name=${encodeURIComponent(preferred)}`, signal));
+    if (!signal.aborted && !hasOwnName) name.value = answer?.name ?? preferred;
   }
 
   async function train() {
