@@ -15,7 +15,7 @@ from moreish.config import resolve
 from moreish.data import encode, token_dataset
 from moreish.data.encode import encode_corpus
 from moreish.data.text import decode
-from moreish.data.text.corpus import Corpus, guess_kind, read_corpus
+from moreish.data.text.corpus import Corpus, read_corpus
 from moreish.data.token_dataset import TokenDataset, fingerprint
 from moreish.errors import MoreishError
 from moreish.tokenizers import tokenizer_builder
@@ -164,18 +164,6 @@ def test_random_texts_in_chunks(texts: list[str], chunk_size: int) -> None:
         for number, text in enumerate(texts):
             (Path(folder) / f"{number}.txt").write_bytes(text.encode())
         check_splits(Path(folder), texts, "text")
-
-
-@settings(deadline=None)
-@given(text=st.text("ab \n\n", max_size=60), chunk_size=st.integers(1, 7), judged=st.integers(1, 9))
-def test_kind_guess_does_not_depend_on_chunks(text: str, chunk_size: int, judged: int) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("moreish.data.text.corpus.MAX_GUESS_LINES", judged)
-        cut = [text[i : i + chunk_size] for i in range(0, len(text), chunk_size)]
-        lines = text.rstrip("\n").split("\n")[:judged] if text.strip("\n") else []
-        blank = sum(not line.strip() for line in lines)
-        expected = "text" if len(lines) < 2 or blank > len(lines) // 20 else "lines"
-        assert guess_kind([cut]) == expected
 
 
 @pytest.mark.parametrize("chunk_size", [1, 2, 3, 1 << 20])

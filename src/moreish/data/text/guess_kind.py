@@ -4,7 +4,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import chain, pairwise
-from pathlib import PurePath
 
 MAX_GUESS_LINES = 10_000
 """Lines at the beginning of each text that are looked at."""
@@ -21,28 +20,27 @@ MAX_ITEM_LENGTH = 250
 MIN_LIST_FILE = 50
 """Lines of a file on average, if a list is spread over several files."""
 
-TEXT_SUFFIXES = frozenset(
-    ".abc .bib .c .cc .cfg .cpp .cs .css .diff .go .h .hpp .htm .html .ini .ipynb .java .js .json "
-    ".jsx .kt .log .lua .m .patch .pgn .php .pl .ps1 .py .r .rb .rs .rst .scala .sh .sql .srt .sub "
-    ".swift .tex .toml .ts .tsx .vtt .xml .yaml .yml".split()
+TEXT_SUFFIX = re.compile(
+    r"\.(abc|bib|cc?|cfg|cpp|cs|css|diff|go|hp?p?|html?|ini|ipynb|java|jsx?|json|kt|log|lua|m|patch|"
+    r"pgn|php|pl|ps1|py|r|rb|rs|rst|scala|sh|sql|srt|sub|swift|tex|toml|tsx?|vtt|xml|ya?ml)$",
+    re.IGNORECASE,
 )
-"""Endings of the names of files whose lines belong together."""
+"""Ends of the names of files whose lines belong together."""
 
-SENTENCE_END = re.compile(r"[.!?…。！？؟][\"'»”’)\]」*]*$")  # noqa: RUF001
-SENTENCE_BREAK = re.compile(r"[.!?…。！？؟][\"'»”’)\]」*]*\s+\S")  # noqa: RUF001
-CONTINUED = tuple(",;:、，—–{(\\&|")  # noqa: RUF001
+SENTENCE_END = re.compile(r"[.!?…。！？؟][\"'»”’)\]」*]*$")
+SENTENCE_BREAK = re.compile(r"[.!?…。！？؟][\"'»”’)\]」*]*\s+\S")
+CONTINUED = tuple(",;:、，—–{(\\&|")
 SPEAKER = re.compile(  # of plays, interviews and chat logs: [12:30] Anna: …, <user> …
-    r"(?:[\[(<]?\d{1,2}[:.]\d{2}(?:[:.]\d{2})?[\])>]?[ \t]*(?:[-–][ \t]*)?)?"  # noqa: RUF001
-    r"[<*]?(\w[\w .'’-]{0,24}?)[>*]?\s?[:：>]\s"  # noqa: RUF001
+    r"(?:[\[(<]?\d{1,2}[:.]\d{2}(?:[:.]\d{2})?[\])>]?[ \t]*(?:[-–][ \t]*)?)?"
+    r"[<*]?(\w[\w .'’-]{0,24}?)[>*]?\s?[:：>]\s"
 )
-DASH = re.compile(r"[–—―„«»]")  # noqa: RUF001
+DASH = re.compile(r"[–—―„«»]")
 MARKER = re.compile(r"<\||-{3}$|.*\d\s*-->\s*\d")
 
 
 def sign_of_text(texts: Sequence[Iterable[str]], names: Sequence[str] = ()) -> str:
     """Return by what some texts are seen to be running text; an empty string for a list."""
-    suffixes = [PurePath(name).suffix.lower() for name in names]
-    if sum(suffix in TEXT_SUFFIXES for suffix in suffixes) > len(suffixes) / 2:
+    if sum(TEXT_SUFFIX.search(name) is not None for name in names) > len(names) / 2:
         return "the kind of file"
     lines_of_texts = [_first_lines(text) for text in texts]
     every = list(chain.from_iterable(lines_of_texts))
