@@ -1,4 +1,4 @@
-"""Long proofs, run by `make soak`: full training runs against the figures that were promised."""
+"""Long tests, run by `make soak`: full training runs reach the documented losses."""
 
 from pathlib import Path
 

@@ -263,7 +263,7 @@ class _Fitting:
             except DivergenceError as error:
                 if group.is_main:
                     run.update(status="diverged")
-                raise _with_remedy(error, run) from None
+                raise _explain_divergence(error, run) from None
             finally:
                 if log is not None:
                     log.close()
@@ -338,9 +338,9 @@ class _Fitting:
         return {"train": self.score("train", model), "val": best}
 
 
-def _with_remedy(error: DivergenceError, run: Run) -> DivergenceError:
-    """Add to the message how the batch begins, and which command uses the weights that were
-    saved."""
+def _explain_divergence(error: DivergenceError, run: Run) -> DivergenceError:
+    """Add to the message the beginning of the batch, and the command that uses the saved
+    weights."""
     text = ""
     if error.batch is not None:
         ids = error.batch.tokens_BT[0].numpy()
