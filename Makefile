@@ -40,7 +40,7 @@ screenshots: $(VENV)/dev  ## pictures of every view of the page, in build/screen
 	@MOREISH_SCREENSHOTS=$(CURDIR)/build/screenshots OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/browser/test_page.py -k layout_of_every_view
 	@ls build/screenshots
 
-proofs: $(VENV)/dev  ## docs/reliability.md, from the tests and the long proofs
+proofs: $(VENV)/dev  ## write docs/reliability.md from the results of all tests (over an hour)
 	@rm -f .proofs.jsonl
 	@MOREISH_PROOFS=$(CURDIR)/.proofs.jsonl $(MAKE) --no-print-directory test soak
 	@$(BIN)/python benchmarks/reliability.py .proofs.jsonl

@@ -21,7 +21,7 @@ import torch
 
 import moreish
 from moreish.config import TrainConfig
-from moreish.data.sampler import Sampler
+from moreish.data.sampler import BatchSampler
 from moreish.data.token_dataset import TokenDataset
 from moreish.models import build_model, model_config
 from moreish.runs.record import library_versions, machine_info
@@ -69,12 +69,12 @@ def shakespeare(
         "seconds": run.record.seconds,
         "seconds_to_goal": next((at["seconds"] for at in curve if at["loss"] <= GOAL), None),
         "tokens_per_second": run.record.tokens_per_second,
-        "utilisation": statistics.median(shares) if shares else None,
+        "utilization": statistics.median(shares) if shares else None,
         "curve": curve,
     }
 
 
-def utilisation(
+def utilization(
     model: dict[str, Any] = GPT2, vocabulary: int = GPT2_VOCABULARY, rows: int = 480,
     steps: int = 15, **train: Any,
 ) -> dict[str, Any]:  # fmt: skip
@@ -87,7 +87,7 @@ def utilisation(
     torch.manual_seed(0)
     trainer = Trainer(
         build_model(model_config(model), vocabulary),
-        Sampler(tokens, batch_size=rows, length=context, overlap=0, seed=0),
+        BatchSampler(tokens, batch_size=rows, length=context, overlap=0, seed=0),
         TrainConfig.parse({"steps": steps, "lr": 6e-4, "weight_decay": 0.1, **train}, "train"),
         objective=next_token_loss,
         state=TrainState(plan=StepPlan(steps=1_000_000, eval_every=10**9)),
@@ -107,7 +107,7 @@ def utilisation(
         "first_step_seconds": first,
         "tokens_per_second": batch.num_targets / seconds,
         "tflops": FlopCounter(trainer.model).per_batch(batch) / seconds / 1e12,
-        "utilisation": peak and FlopCounter(trainer.model).per_batch(batch) / seconds / peak,
+        "utilization": peak and FlopCounter(trainer.model).per_batch(batch) / seconds / peak,
         "peak_memory_gb": torch.cuda.max_memory_allocated() / 1e9
         if device.type == "cuda"
         else None,
@@ -118,10 +118,10 @@ CASES: dict[str, Callable[[], dict[str, Any]]] = {
     "shakespeare-10.8m": shakespeare,
     "shakespeare-10.8m-compiled": lambda: shakespeare(compile=True),
     "shakespeare-10.8m-float32": lambda: shakespeare(precision="float32"),
-    "gpt2-124m": lambda: utilisation(accumulate=40),
-    "gpt2-124m-compiled": lambda: utilisation(accumulate=40, compile=True),
-    "gpt2-124m-compiled-muon": lambda: utilisation(accumulate=40, compile=True, optimizer="muon"),
-    "gpt2-124m-compiled-large-parts": lambda: utilisation(accumulate=10, compile=True),
+    "gpt2-124m": lambda: utilization(accumulate=40),
+    "gpt2-124m-compiled": lambda: utilization(accumulate=40, compile=True),
+    "gpt2-124m-compiled-muon": lambda: utilization(accumulate=40, compile=True, optimizer="muon"),
+    "gpt2-124m-compiled-large-parts": lambda: utilization(accumulate=10, compile=True),
 }
 
 

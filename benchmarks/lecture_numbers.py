@@ -190,7 +190,7 @@ def names_lines() -> Iterator[Line]:
         f"{tokenizer.vocab_size}; 0, {ends[0]}, {ends[1]}",
     )
     yield Line(
-        "tokens of the first version, with `<S>` and `<E>`; rows or columns that stay empty",
+        "tokens of the first version, with `<S>` and `<E>`; empty rows or columns",
         "28; 2", f"{len(tokenizer.characters) + 2}; 2",
     )  # fmt: skip
     yield Line(
@@ -203,14 +203,14 @@ def names_lines() -> Iterator[Line]:
     )  # fmt: skip
     table = fit_counts(all_tokens, 27, order=2, add_k=0)
     assert isinstance(table, NGram)
-    counts = dict(zip(table.grams_G.tolist(), table.counts_G.tolist(), strict=True))
+    counts = dict(zip(table.ngrams_G.tolist(), table.counts_G.tolist(), strict=True))
 
     def cell(pair: str) -> int:
         first, second = (0 if c == "." else ord(c) - 96 for c in pair)
         return counts.get(27 * first + second, 0)
 
     yield Line(
-        "bigrams in all words; non-zero cells",
+        "bigrams in all words; nonzero cells",
         "228,146; not stated",
         f"{all_tokens.num_predictions:,}; {len(counts)} of {27**2}",
     )
@@ -221,20 +221,20 @@ def names_lines() -> Iterator[Line]:
     )
     pairs = (".a", "aj", "bh", "bg", "qr", "dz", "jq")
     yield Line(
-        "read off the bigram table: " + ", ".join(f"`{pair}`" for pair in pairs),
+        "counts in the bigram table: " + ", ".join(f"`{pair}`" for pair in pairs),
         "4,410; 175; 41; 0; 1; 1; 0",
         "; ".join(f"{cell(pair):,}" for pair in pairs),
     )
     cells = torch.tensor([[counts.get(27 * a + b, 0) for b in range(27)] for a in range(27)])
     yield Line(
-        "broadcasting bug (`N / N.sum(1)` without `keepdim`): sum of the first row",
+        "broadcasting error (`N / N.sum(1)` without `keepdim`): sum of the first row",
         "about 7",
         f"{float((cells / cells.sum(1))[0].sum()):.4f}",
     )
     emma = all_tokens.ids_N[:6].tolist()
     letters = "." + tokenizer.characters
     yield Line(
-        "the examples of `emma`", "`.e em mm ma a.`",
+        "the bigrams of `emma`", "`.e em mm ma a.`",
         "`" + " ".join(letters[a] + letters[b] for a, b in pairwise(emma)) + "`",
     )  # fmt: skip
     five = TokenDataset(all_tokens.ids_N[: 6 + sum(map(len, words[:5]))], items=True)
@@ -268,7 +268,8 @@ def names_lines() -> Iterator[Line]:
     )  # fmt: skip
     shares = [m(torch.arange(27)[:, None])[0][:, 0].softmax(-1) for m in (by_gradients[0], table)]
     yield Line(
-        "its probabilities and the counts'; same draws for one seed", "the same in the limit",
+        "largest difference from the count model's probabilities; equal samples with one seed",
+        "equal in the limit",
         f"within {float((shares[0] - shares[1]).abs().max()):.3f}; {same_draws(*shares)} of 1,000 "
         "(measured)",
     )  # fmt: skip
@@ -279,7 +280,7 @@ def names_lines() -> Iterator[Line]:
     ]  # fmt: skip
     yield Line(
         "regularized with 0, 0.01, 1, 10 · mean(W²): mean entropy of a row",
-        "acts as smoothing; stronger pulls towards uniform",
+        "acts as smoothing; stronger pulls toward uniform",
         "; ".join(f"{entropy:.3f}" for entropy in entropies) + " (measured)",
     )
     valley = api.lr_range(
@@ -312,12 +313,12 @@ def names_lines() -> Iterator[Line]:
     careful = mean_loss(mlp, first)
     naive_loss, overfit_loss, wrong = overfit_32_examples(words[:5])
     yield Line(
-        "initial loss on 32 examples: naive; careful (E02)",
+        "initial loss on 32 examples: standard normal weights; output layer at zero",
         "17; 3.29",
         f"{naive_loss:.4f} with the lecture's generator; {careful}",
     )
     yield Line(
-        "after 1,000 steps at rate 0.1 on the 32 examples: loss; wrong guesses",
+        "after 1,000 steps at rate 0.1 on the 32 examples: loss; wrong predictions",
         "very low; not stated",
         f"{overfit_loss:.4f}; {wrong} of 32",
     )
@@ -395,7 +396,7 @@ def shakespeare_lines() -> Iterator[Line]:
         "`hii there`, `Hi there` in GPT-2's tokens; its vocabulary", "3 (one of them); 50,257",
         f"{len(gpt2.encode('hii there'))}, {len(gpt2.encode('Hi there'))}; {gpt2.vocab_size:,}",
     )  # fmt: skip
-    yield Line("GPT-2 tokens of the split", "", "{:,} / {:,}".format(*sizes))
+    yield Line("GPT-2 tokens of training / validation split", "", "{:,} / {:,}".format(*sizes))
     stated = {2: 2.4835, 3: 2.0381, 4: 1.7191, 5: 1.5612, 6: 1.5227, 7: 1.5165, 8: 1.5192}
     for order, value in stated.items():
         model = fit_counts(splits["train"], 65, "kneser-ney", order=order)
@@ -407,7 +408,7 @@ def shakespeare_lines() -> Iterator[Line]:
 
 
 def trained_lines() -> Iterator[Line]:
-    """Read the benchmark of single trainings."""
+    """Read the benchmark of single runs."""
     path = RESULTS / "quality.json"
     results = json.loads(path.read_text(encoding="utf-8"))["results"]
     for name, result in results.items():
@@ -415,7 +416,7 @@ def trained_lines() -> Iterator[Line]:
         is_stated = "(makemore 1)" in peer or "(makemore 2)" in peer or "README" in peer
         if name == "names-mlp-context-3":
             peer += ", 11,897 parameters"
-        other = "" if is_stated or peer == "no figure" else f" (compare, measured: {peer})"
+        other = "" if is_stated or peer == "no figure" else f" (for comparison, measured: {peer})"
         yield Line(
             name,
             peer if is_stated else "",
@@ -436,7 +437,7 @@ def trained_lines() -> Iterator[Line]:
 
 
 def stages_lines() -> Iterator[Line]:
-    """Yield what the GPT lecture states without a figure."""
+    """Yield the GPT lecture's statements without figures."""
     stages = {
         "a bare pretrained model": "completes documents; may answer a question with questions",
         "ChatGPT, stage 1": "thousands of documents, the question on top, the answer below",
@@ -482,7 +483,7 @@ RECIPES = (
         "makemore 2, MLP 10 × 200, 200,000 steps, 0.1 then 0.01: train, dev at three points; dev "
         "at the end (in these three, a step has four names, about 28 predictions, instead of 32 "
         "single ones, and the output layer starts at zero)",
-        "2.3, 2.38; 2.17, 2.2; 2.16, 2.19; 2.17 (exercise E01: beat it)",
+        "2.3, 2.38; 2.17, 2.2; 2.16, 2.19; 2.17 (an exercise of the lecture: beat it)",
         MLP_COMMAND,
     ),
     Recipe(
@@ -580,9 +581,9 @@ def rung_lines() -> Iterator[Line]:
 
 
 IDEAS = {
-    "attention": "The GPT lecture's attention rungs at its own budget: each against the one before",
-    "bengio": "What Bengio's ideas buy (E03): each against the lecture's MLP",
-    "modern": "What each modern switch buys (EX4): each against GPT-2's arrangement",
+    "attention": "The GPT lecture's attention rungs at its budget, each compared with the previous",
+    "bengio": "Bengio's ideas, each compared with the lecture's MLP",
+    "modern": "Modern changes to the transformer, each compared with GPT-2's architecture",
 }
 
 
@@ -599,9 +600,10 @@ def ideas() -> Iterator[str]:
         )
         head = (
             f"## {title}\n\n{family['source']}, {budget}, {family['seeds']} seeds, validation; "
-            "gains with their 95 % intervals\n(paired by item or stretch of text, the spread "
-            f"between seeds included). `python benchmarks/ideas.py --only {name}`\n\n"
-            "| variant | numbers | loss | against | gain | |\n|---|---|---|---|---|---|\n"
+            "gains with 95 % confidence intervals\n(paired by item or span of text; they include "
+            f"the variation between seeds). `python benchmarks/ideas.py --only {name}`\n\n| "
+            "variant | parameters | loss | compared with | gain | result "
+            "|\n|---|---|---|---|---|---|\n"
         )
         rows = []
         for entry in family["variants"]:
@@ -616,30 +618,30 @@ def ideas() -> Iterator[str]:
 
 
 def page() -> str:
-    parts = ["# The lectures' numbers, and ours\n"]
+    parts = ["# The lectures' figures and Moreish's measurements\n"]
     parts.append(
         "Made by `python benchmarks/lecture_numbers.py`. Losses are exact, over whole splits, in "
         'nats per\ncharacter. "Stated" is what a lecture says, often rounded and often from a '
         'few random batches;\n"exact" is computed from the data; "measured" comes from one or '
-        "more trainings. Most exact\nlines are also tests. GPT-3's table of sizes is in "
+        "more training runs. Most\nexact figures are also tests. GPT-3's table of sizes is in "
         "[planning.md](planning.md).\n"
     )
     sections = {
         "Names (makemore)": names_lines(),
         "Tiny Shakespeare (the GPT lecture, nanoGPT)": shakespeare_lines(),
         "An independent implementation of Kneser-Ney": kenlm_lines(),
-        "Single trainings, validation (`python benchmarks/quality.py`)": trained_lines(),
+        "Single runs, validation loss (`python benchmarks/quality.py`)": trained_lines(),
         "The ladder on the lecture's names": ladder_lines("names-lecture"),
         "The ladder on tiny Shakespeare": ladder_lines("shakespeare"),
         "The GPT lecture's rungs at its recipe": rung_lines(),
-        "Stated without a figure": stages_lines(),
+        "Statements without figures": stages_lines(),
     }
     computed = list(sections)[:3]
     for title, lines in sections.items():
         rows = [f"| {x.what} | {x.stated} | {x.ours} | {x.how} |" for x in lines]
         if rows:
             ours = "exact" if title in computed else "measured"
-            head = f"| what | stated | {ours} | how to reproduce |\n|---|---|---|---|\n"
+            head = f"| quantity | stated | {ours} | how to reproduce |\n|---|---|---|---|\n"
             parts.append(f"## {title}\n\n{head}" + "\n".join(rows) + "\n")
     return "\n".join([*parts, *ideas()])
 

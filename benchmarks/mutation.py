@@ -1,6 +1,6 @@
 """Mutation testing: how many small mistakes in critical code the tests detect.
 
-    python benchmarks/mutation.py [--only AREA ...] [--most N] [--out FILE]
+    python benchmarks/mutation.py [--only AREA ...] [--max-mutants N] [--out FILE]
 
 A mutant is a module with one mistake: `<` for `<=`, `+` for `-`, a number that is one too large, a
 negated condition, or a call, `raise` or return value left out. A fixed random sample of each area's
@@ -274,7 +274,9 @@ def find_undetected(mutants: list[Mutant], tests: list[str], seconds: float) -> 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="*", choices=AREAS, default=list(AREAS))
-    parser.add_argument("--most", type=int, default=60, help="number of mutants for each area")
+    parser.add_argument(
+        "--max-mutants", type=int, default=60, help="number of mutants for each area"
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/mutation.json")
     options = parser.parse_args()
     found = json.loads(options.out.read_text("utf-8")) if options.out.exists() else {}
@@ -282,7 +284,7 @@ def main() -> None:
         reached = there = 0
         survived: list[Mutant] = []
         everything = [(file, mutant) for file in AREAS[area] for mutant in mutants_of(file)]
-        some = min(options.most, len(everything))
+        some = min(options.max_mutants, len(everything))
         chosen = random.Random(0).sample(everything, some)
         for file, tests in AREAS[area].items():
             seconds, reached_here, there_here = measure(file, tests)
@@ -294,7 +296,7 @@ def main() -> None:
             "coverage": reached / there,
             "possible": len(everything),
             "mutants": len(chosen),
-            "noticed": len(chosen) - len(survived),
+            "detected": len(chosen) - len(survived),
             "survived": [f"{mutant.module}:{mutant.line} {mutant.what}" for mutant in survived],
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
         }

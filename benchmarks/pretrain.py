@@ -42,7 +42,7 @@ SHARED_WORDS = 6
 """The number of consecutive words that no line may share with tiny Shakespeare."""
 
 MAX_CHARACTERS = 40_000_000
-"""The number of characters of verse: ten times as many as the training reads."""
+"""The number of characters of verse: ten times as many as the run reads."""
 
 MODEL = {
     "name": "gpt", "layers": 4, "heads": 4, "width": 128, "context": 128, "positions": "rotary",

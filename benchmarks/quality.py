@@ -82,10 +82,10 @@ CASES: dict[str, dict[str, Any]] = {
         "what": "GPT at nanoGPT's CPU setting: 2,000 steps of 12 x 64 characters",
         "peer": "1.88 (nanoGPT's README)",
     },
-    "shakespeare-grams-11-seconds": {
-        "arguments": ["--config", "configs/shakespeare-grams.toml", "--minutes", "0.18"],
+    "shakespeare-ngrams-11-seconds": {
+        "arguments": ["--config", "configs/shakespeare-ngrams.toml", "--minutes", "0.18"],
         "goal": 1.58,
-        "what": "a small GPT with embeddings of n-grams, 11 s",
+        "what": "a small GPT with n-gram embeddings, 11 s",
         "peer": "1.88 in three minutes (nanoGPT's README, its CPU setting)",
     },
 }
@@ -94,13 +94,13 @@ lecture or peer. `race.py` measures tiny Shakespeare against the clock."""
 
 SHORT = [
     *("names-kneser-ney", "names-20-seconds", "names-2-minutes", "names-default"),
-    *("shakespeare-kneser-ney", "shakespeare-grams-11-seconds"),
+    *("shakespeare-kneser-ney", "shakespeare-ngrams-11-seconds"),
 ]
 """Those of `make bench`, which is to end within twenty minutes."""
 
 
 def measure(arguments: list[str], folder: str, seed: int = 0) -> dict[str, Any] | None:
-    """One training: what `moreish train --json` says of it; None where its data cannot be had."""
+    """One training run: what `moreish train --json` reports; None where its data cannot be had."""
     command = [
         sys.executable,
         "-m",

@@ -2,10 +2,10 @@
 
     make proofs
 
-Each test of a guarantee records how often it was tested. The records are summed in
-benchmarks/results/reliability.json, from which the page is generated. `--check` only reports if the
-page matches the results. Without the records of the soak tests no page is written, unless
-`--without-soak` is given.
+Each test of a guarantee records how often it was run. The records are summed in
+benchmarks/results/reliability.json, from which the page is generated. `--check` only reports
+whether the page matches the results. Without the records of the soak tests no page is written,
+unless `--without-soak` is given.
 """
 
 import argparse
@@ -23,83 +23,93 @@ RESULTS = ROOT / "benchmarks" / "results" / "reliability.json"
 MUTATION = ROOT / "benchmarks" / "results" / "mutation.json"
 PAGE = ROOT / "docs" / "reliability.md"
 
-SOAK = {"training, 1000 times kill -9"}
+SOAK = {"training killed with SIGKILL 1000 times"}
 """Records that only the soak tests write (`make soak`)."""
 
-PROMISES = """Exact resume
-A training that is cut at any step and resumed ends with the bits of one that never was: weights,
-optimizer, log and samples, on the same machine with as many threads. Where that cannot be, it is
-said why, and `--inexact` goes on all the same.
+GUARANTEES = """Exact resume
+A run that is interrupted at any step and resumed has the same weights, optimizer state, log and
+samples, bit for bit, as an uninterrupted run on the same machine with the same number of threads.
+Where this is not possible, `--resume` reports the reason; `--inexact` resumes nevertheless.
 
 No lost checkpoint
-Whatever write, flush or rename fails, and whenever the process is killed or the power goes: the
-newest checkpoint that was whole is still there, and is the one resumed.
+If a write, flush or rename fails, the process is killed or the power fails at any moment, the
+newest complete checkpoint remains, and training resumes from it. In the table, EIO is a failed
+operation, ENOSPC a full disk, and a short write stores only part of the data; kills happen before
+or after a file operation, and power failures lose what was not flushed.
 
-No code from data
-Nothing is unpickled. A damaged or malicious file is refused within a second, in bounded memory, in
-one line.
+No code execution from data
+Nothing is unpickled. A damaged or malicious file is rejected within a second, with bounded memory
+and a message of one line.
 
 No silent divergence
-A loss or a gradient that is not finite never reaches the weights. Such steps are left out; after
-three in a row training goes back to its last checkpoint and on at a third of the rate; after three
-times it stops, and names step, batch and layer.
+Non-finite losses and gradients never reach the weights: such steps are skipped. After three
+skipped steps in a row, training is rolled back to the last checkpoint and continues with a third
+of the learning rate. After three rollbacks it stops, and the error names the step, batch and
+layer.
 
-Honest numbers
-Losses are of whole splits and do not depend on how they are batched. No item stands on two sides of
-a split, unless the lecture's was asked for. Evaluations of the test split are counted.
+Correct losses
+Losses are computed over whole splits and do not depend on the batch size. No item is in two
+splits, unless the lecture's split is requested. Evaluations of the test split are counted.
 
-Mismatch is refused
-Tokenizer, data, split, weights and checkpoints carry hashes; the wrong one is named.
+Mismatched files are rejected
+The tokenizer, data, split, weights and checkpoints are identified by hashes; an error names the
+file that does not match.
 
-Memory and space are asked for first
-A training that will not fit is not begun; what would fit is said.
+Memory and disk space are checked first
+A run that does not fit into memory or on the disk does not start; the error suggests settings
+that fit.
 
-One training in a folder
-A second one is refused; the lock goes with the process that held it.
+One process per run folder
+A second process is rejected; the lock is released when the process that holds it ends.
 
 No traceback
-Whatever text, file or setting it is given: Moreish takes it, or says in one line what is wrong.
+Any text, file or setting is either accepted or rejected with a message of one line.
 """
 
 
 def page(results: dict[str, Any]) -> str:
     where = f"with PyTorch {results['versions']['torch']} on {results['machine']['system']}"
-    made = f"Made by the tests (`make proofs`), {results['made'][:10]}, {where}."
+    made = f"Generated from test results (`make proofs`), {results['made'][:10]}, {where}."
     if missing(results):
-        made += " Without the long proofs."
-    lines = ["# What Moreish promises, and how that was tested", "", made]
-    for number, text in enumerate(PROMISES.strip().split("\n\n"), 1):
-        title, _, promise = text.partition("\n")
-        proofs = [proof for proof in results["proofs"] if proof["promise"] == number]
-        lines += ["", f"## {number}. {title}", "", promise]
-        if proofs:
-            lines += ["", "| put to the proof | how often |", "|---|---|"]
-        for proof in sorted(proofs, key=lambda proof: proof["what"]):
-            counts = ", ".join(f"{count:,} {what}" for what, count in proof["counts"].items())
-            lines.append(f"| {proof['what']} | {counts} |")
-    return "\n".join([*lines, *tests_of_tests()]) + "\n"
+        made += " The soak tests are not included."
+    lines = ["# Guarantees and their tests", "", made]
+    for number, text in enumerate(GUARANTEES.strip().split("\n\n"), 1):
+        title, _, guarantee = text.partition("\n")
+        tests = [entry for entry in results["tests"] if entry["guarantee"] == number]
+        lines += ["", f"## {number}. {title}", "", guarantee]
+        if tests:
+            lines += ["", "| test | counts |", "|---|---|"]
+        for entry in sorted(tests, key=lambda entry: entry["test"]):
+            counts = ", ".join(count_text(*item) for item in entry["counts"].items())
+            lines.append(f"| {entry['test']} | {counts} |")
+    return "\n".join([*lines, *mutation_results()]) + "\n"
 
 
-def tests_of_tests() -> list[str]:
+def count_text(name: str, count: int) -> str:
+    """Return a count with its name, which is singular for 1."""
+    return f"{count:,} {name.removesuffix('s') if count == 1 else name}"
+
+
+def mutation_results() -> list[str]:
     """Return the results of benchmarks/mutation.py."""
     areas = json.loads(MUTATION.read_text("utf-8")) if MUTATION.exists() else {}
     if not areas:
         return []
     rows = [
-        f"| {area} | {found['coverage']:.0%} | {found['noticed']} of {found['mutants']} "
-        f"({found['noticed'] / found['mutants']:.0%}) |"
+        f"| {area} | {found['coverage']:.0%} | {found['detected']} of {found['mutants']} "
+        f"({found['detected'] / found['mutants']:.0%}) |"
         for area, found in areas.items()
     ]
     return [
         "",
-        "## The tests, put to the test",
+        "## Mutation tests",
         "",
-        "Small mistakes (`<` for `<=`, a number that is one more, a call left out …) are put into",
-        "the code that must not be wrong, one at a time, and its tests are run (`python",
-        "benchmarks/mutation.py`, a fixed random choice). Those that no test noticed are listed in",
-        "benchmarks/results/mutation.json.",
+        "A mutant is a module with one small mistake (`<` for `<=`, a number that is one too",
+        "large, a call that is left out). A fixed random sample of mutants of critical code is",
+        "tested, one at a time, with `python benchmarks/mutation.py`. Mutants that no test detects",
+        "are listed in benchmarks/results/mutation.json.",
         "",
-        "| code | lines and branches reached | mistakes noticed |",
+        "| code | line and branch coverage | mutants detected |",
         "|---|---|---|",
         *rows,
     ]
@@ -107,25 +117,25 @@ def tests_of_tests() -> list[str]:
 
 def missing(results: dict[str, Any]) -> list[str]:
     """Return the missing records of the soak tests."""
-    return sorted(SOAK - {proof["what"] for proof in results["proofs"]})
+    return sorted(SOAK - {entry["test"] for entry in results["tests"]})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("proofs", type=Path, nargs="?")
+    parser.add_argument("records", type=Path, nargs="?")
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--without-soak", action="store_true")
     options = parser.parse_args()
-    if options.proofs is not None:
-        found = [json.loads(line) for line in options.proofs.read_text("utf-8").splitlines()]
+    if options.records is not None:
         summed: dict[tuple[int, str], Counter[str]] = {}
-        for proof in found:
-            counts = summed.setdefault((proof["promise"], proof["what"]), Counter())
-            counts.update(proof["counts"])
+        for line in options.records.read_text("utf-8").splitlines():
+            entry = json.loads(line)
+            counts = summed.setdefault((entry["guarantee"], entry["test"]), Counter())
+            counts.update(entry["counts"])
         results = {
-            "proofs": [
-                {"promise": promise, "what": what, "counts": dict(counts)}
-                for (promise, what), counts in sorted(summed.items())
+            "tests": [
+                {"guarantee": guarantee, "test": test, "counts": dict(counts)}
+                for (guarantee, test), counts in sorted(summed.items())
             ],
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
             "machine": machine_info(),
@@ -136,8 +146,8 @@ def main() -> None:
     gone = missing(results)
     if gone and not (options.check or options.without_soak):
         print(
-            f"not in the record: {', '.join(gone)}. `make proofs` runs the long proofs too; a page "
-            "without them: --without-soak",
+            f"missing records: {', '.join(gone)}; run `make proofs`, which includes the soak "
+            "tests, or omit them with --without-soak",
             file=sys.stderr,
         )
         sys.exit(2)
@@ -145,7 +155,7 @@ def main() -> None:
     if options.check:
         same = PAGE.read_text("utf-8") == made
         sys.exit(
-            0 if same else f"{PAGE.name} is not what the results say: benchmarks/reliability.py"
+            0 if same else f"{PAGE.name} does not match the results: run benchmarks/reliability.py"
         )
     RESULTS.write_text(json.dumps(results, indent=2) + "\n", "utf-8")
     PAGE.write_text(made, "utf-8")

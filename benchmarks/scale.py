@@ -181,11 +181,11 @@ def novelty() -> dict[str, Any]:
     """Measure the suffix array of 100 MB, and look-ups of 500 characters in it."""
     data = b"".join(words(100))
     began = time.perf_counter()
-    passages = OverlapIndex(data)
+    index = OverlapIndex(data)
     built = time.perf_counter() - began
     text = catalog.load_dataset("shakespeare")[5000:5500]
     began = time.perf_counter()
-    longest = [passages.longest_overlap(text[i:] + text[:i]) for i in range(20)]
+    longest = [index.longest_overlap(text[i:] + text[:i]) for i in range(20)]
     return {
         "seconds": built,
         "seconds_a_text": (time.perf_counter() - began) / 20,

@@ -184,12 +184,12 @@ Proved = Callable[[int, str, dict[str, int]], None]
 
 @pytest.fixture
 def proved() -> Proved:
-    """Takes the number of a promise, what it was tested with, and how often: docs/reliability.md is
-    made of that, where MOREISH_PROOFS names a file to write it to."""
+    """Record the number of a guarantee, its test, and counts in the file that MOREISH_PROOFS names,
+    if any. docs/reliability.md is generated from these records."""
 
-    def proved(promise: int, what: str, counts: dict[str, int]) -> None:
+    def proved(guarantee: int, test: str, counts: dict[str, int]) -> None:
         if place := os.environ.get("MOREISH_PROOFS"):
-            entry = {"promise": promise, "what": what, "counts": counts}
+            entry = {"guarantee": guarantee, "test": test, "counts": counts}
             with Path(place).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(entry) + "\n")
 

@@ -35,7 +35,7 @@ def train(
     report: Report | None = None,
     **options: Unpack[TrainOptions],
 ) -> Run:
-    """Train a language model of a text and return its run.
+    """Train a language model on a text and return its run.
 
     Without arguments it trains on the built-in names for about a minute, with the model that the
     planner chooses for this machine (see `plan`).
@@ -47,11 +47,11 @@ def train(
         config: a recipe (TOML) of settings, which the other arguments override.
         out: the run folder; None creates one in `runs/`.
         overwrite: whether to replace the run at `out`.
-        report: a function that is called with every event of the training; None shows the progress
+        report: a function that is called with every event of the run; None shows the progress
             on the terminal.
 
     Raises:
-        MoreishError: the source, a setting or the place is wrong; then nothing was written.
+        MoreishError: the source, a setting or the output folder is invalid; nothing was written.
     """
     recipe, overrides = _layers(source, options, settings, config)
     requested = merge(recipe, overrides)
@@ -66,7 +66,7 @@ def train(
         notes = (f"model.{min(own)} was set without --model, so this trains a plain GPT.",)
     path = None if out is None else Path(out).expanduser()
     resolved = resolve(base, recipe, overrides)
-    with _watching(report) as watch:
+    with _report_context(report) as watch:
         return workflows.train(resolved, path, overwrite=overwrite, report=watch, notes=notes)
 
 
@@ -96,7 +96,7 @@ def plan(
         The plan, where the model is left to the planner; otherwise the estimate for the model.
 
     Raises:
-        MoreishError: a setting or the source is wrong, or the answer depends on missing data.
+        MoreishError: a setting or the source is invalid, or the answer depends on missing data.
     """
     recipe, overrides = _layers(source, options, settings, config)
     requested = merge(recipe, overrides)
@@ -143,7 +143,7 @@ def _start(name: str) -> Run:
 
 
 def _planned_start(start: str, requested: Mapping[str, Any]) -> Tree:
-    """Return the settings that a training takes over from the run or Hugging Face model that it
+    """Return the settings that a run takes over from the run or Hugging Face model that it
     starts from, without importing the model."""
     if not start.startswith("hf:"):
         return training.warm_start_settings(load(start), requested)
@@ -161,7 +161,7 @@ def _planned_start(start: str, requested: Mapping[str, Any]) -> Tree:
 
 
 def resume(path: str | Path, *, inexact: bool = False, report: Report | None = None) -> Run:
-    """Resume an interrupted training; it ends with the same weights as if it had never stopped.
+    """Resume an interrupted run; it ends with the same weights as if it had never stopped.
 
     Args:
         path: the run folder.
@@ -172,7 +172,7 @@ def resume(path: str | Path, *, inexact: bool = False, report: Report | None = N
     Raises:
         MoreishError: there is nothing to resume, or it would not be exact.
     """
-    with _watching(report) as watch:
+    with _report_context(report) as watch:
         return workflows.resume(Path(path).expanduser(), inexact=inexact, report=watch)
 
 
@@ -195,7 +195,7 @@ def doctor(
         MoreishError: the source cannot be read.
     """
     config = resolve(*_layers(source, options)).data
-    with _watching(report) as watch:
+    with _report_context(report) as watch:
         return data.audit_source(
             config.source,
             config.kind,
@@ -241,15 +241,15 @@ def prepare(
         separator: the text between the documents of a file; None: each file is one document.
         encoding: the character encoding of text files.
         tokenizer: a name in `moreish.tokenizers.REGISTRY`, or a tokenizer.json.
-        vocab_size: the largest vocabulary that a tokenizer may learn.
+        vocab_size: the largest size of a learned vocabulary.
         hold_out: the fraction of the text for validation, and for test; None: set by the size.
-        split_seed: the seed that decides which passages are held out.
+        split_seed: the seed that decides which chunks are held out.
         workers: the number of threads (default: one for each core); they affect only the speed.
         overwrite: whether to replace what was prepared in `out`.
         report: as in `train`.
 
     Raises:
-        MoreishError: a source, an option or the place is wrong, or the text is too small.
+        MoreishError: a source, an option or the output folder is invalid, or the text is too small.
     """
     config = data.PrepareConfig(
         sources=tuple(map(str, [sources] if isinstance(sources, str | Path) else sources)),
@@ -259,7 +259,7 @@ def prepare(
         hold_out=hold_out,
         split_seed=split_seed,
     )
-    with _watching(report) as watch:
+    with _report_context(report) as watch:
         return data.prepare_dataset(
             config,
             Path(out).expanduser(),
@@ -278,13 +278,13 @@ def compare_tokenizers(
     *,
     vocab_size: int | None = None,
 ) -> list[TokenizerStats]:
-    """Measure what each tokenizer makes of a source.
+    """Measure how each tokenizer encodes a source.
 
     Args:
         source: a built-in data set, a file, or a folder of text files.
-        tokenizers: registered names or tokenizer.json files; None: all that are available. Those
-            that learn do so from the training split.
-        vocab_size: the largest vocabulary that a tokenizer may learn.
+        tokenizers: registered names or tokenizer.json files; None: all that are available.
+            Tokenizers with a learned vocabulary are trained on the training split.
+        vocab_size: the largest size of a learned vocabulary.
 
     Raises:
         MoreishError: the source or a tokenizer is not available.
@@ -360,7 +360,7 @@ def lr_range(
         MoreishError: the model has no learning rate, or none can be found.
     """
     config = resolve(*_layers(source, options, settings))
-    with _watching(report) as watch:
+    with _report_context(report) as watch:
         setup, _ = resolve_auto_model(training.set_up(config))
         return training.run_lr_range_test(setup, report=watch, low=low, high=high, steps=steps)
 
@@ -436,6 +436,6 @@ def _figures_package() -> ModuleType:
     return import_module("moreish.figures")
 
 
-def _watching(report: Report | None) -> AbstractContextManager[Report]:
+def _report_context(report: Report | None) -> AbstractContextManager[Report]:
     """Return a context with `report`, or with a view on the terminal that is closed at the end."""
     return TrainingView() if report is None else nullcontext(report)

@@ -48,7 +48,7 @@ class DataConfig(CleaningOptions):
         return value
 
     def options(self) -> list[str]:
-        """The words that make a command line read its source as these settings do."""
+        """Command-line options with which a source is read with these settings."""
         defaults = type(self)()
         names = ("kind", "encoding", "split", *CleaningOptions.model_fields)
         changed = {n: v for n in names if (v := getattr(self, n)) != getattr(defaults, n)}
@@ -66,7 +66,7 @@ class DataConfig(CleaningOptions):
 
 
 class BudgetConfig(Settings):
-    """Length of the training; at most one of these."""
+    """Length of training; set at most one of these."""
 
     steps: int | None = Field(None, ge=1, le=10**12)
     """Number of optimizer steps."""
@@ -88,7 +88,7 @@ class BatchConfig(Settings):
     """Micro-batches per step, shared among the processes; the gradient is that of the whole
     batch."""
     length_warmup: float = Field(0, ge=0, lt=1)
-    """Share of the training in which windows of running text are a quarter as long (Li, Zhang and
+    """Fraction of the run in which windows of running text are a quarter as long (Li, Zhang and
     He 2022, "The Stability-Efficiency Dilemma")."""
 
     @field_validator("batch_size")
@@ -125,14 +125,14 @@ class ScheduleConfig(Settings):
     """Peak learning rate; None takes one that suits the model and its size, "auto" finds one with a
     learning-rate range test."""
     warmup: float = Field(0.02, ge=0, lt=1)
-    """Share of the training in which the learning rate rises linearly from zero."""
+    """Fraction of the run in which the learning rate rises linearly from zero."""
     decay: Literal["cosine", "linear", "constant", "step"] = "linear"
     """Shape of the learning-rate schedule after the warmup; "step" multiplies the learning rate by
     `decay_factor` once, at `decay_at`."""
     final_lr: float = Field(0.0, ge=0, le=1)
     """Learning rate at the end of a cosine or linear decay, as a fraction of `lr`."""
     decay_at: float = Field(0.5, gt=0, lt=1)
-    """Share of the training after which a step decay lowers the learning rate."""
+    """Fraction of the run after which a step decay lowers the learning rate."""
     decay_factor: float = Field(0.1, ge=0, le=1)
     """Factor by which a step decay lowers the learning rate."""
 
@@ -149,7 +149,7 @@ class EvaluationConfig(Settings):
 
     eval_every: int | None = Field(None, ge=1)
     """Steps between evaluations of the whole validation split; None keeps their cost under a tenth
-    of the training."""
+    of the run."""
     eval_at_start: bool = False
     """Whether to evaluate and sample the untrained model before the first step."""
     patience: int = Field(10, ge=0)
@@ -204,7 +204,7 @@ class TrainConfig(
     BatchConfig,
     BudgetConfig,
 ):
-    """How to train. Shares are of the whole training, whatever its length is measured in."""
+    """How to train. Fractions are of the whole run, in any unit of its length."""
 
 
 class AutoConfig(ModelConfig):

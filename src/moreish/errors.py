@@ -13,8 +13,8 @@ class MoreishError(ValueError):
     """
 
 
-class GoneError(MoreishError):
-    """Another process of the same training died, and reports the cause."""
+class PeerLostError(MoreishError):
+    """Another process of the same run died; that process reports the cause."""
 
 
 def one_line(error: Exception) -> str:

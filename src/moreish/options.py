@@ -1,4 +1,4 @@
-"""The options of `train` and of the verbs that share them, declared once.
+"""The options of `train` and of the commands that share them, declared once.
 
 The flags of the command line, the keyword arguments of the Python functions with their
 documentation, and the first table of docs/settings.md are generated from the classes below. This
@@ -97,7 +97,7 @@ class ModelOptions(TextOptions, total=False):
     vocab_size: Annotated[
         int | None,
         Option(
-            "Largest vocabulary that the word or bpe tokenizer may learn (default: set by the "
+            "Maximum vocabulary size of the word or bpe tokenizer (default: set by the "
             "size of the text).",
             "data.vocab_size",
             metavar="N",
@@ -202,17 +202,20 @@ def names_of(group: type) -> list[str]:
     return sorted(group.__annotations__, key=lambda name: -GROUPS.index(_group(name)))
 
 
-def parse_weights(given: Iterable[str]) -> dict[str, float]:
-    """Read several `--weight NAME=SHARE`. Raises MoreishError when one is malformed."""
+def parse_weights(flags: Iterable[str]) -> dict[str, float]:
+    """Parse the values of several `--weight NAME=SHARE`. Raises MoreishError when one is
+    malformed."""
     found: dict[str, float] = {}
-    for one in given:
-        name, _, share = one.rpartition("=")
+    for text in flags:
+        name, _, share = text.rpartition("=")
         try:
             number = float(share)
         except ValueError:
             number = math.nan
         if not name or not number >= 0 or name in found:
-            raise MoreishError(f"--weight {one}: write each once, as NAME=SHARE, e.g. stories=0.7")
+            raise MoreishError(
+                f"--weight {text}: write NAME=SHARE, e.g. stories=0.7, once per source"
+            )
         found[name] = number
     return found
 

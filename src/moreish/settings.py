@@ -80,8 +80,8 @@ class Settings(BaseModel):
                 hint = nearest(str(first["loc"][-1]), cls.model_fields)
                 raise MoreishError(f"unknown setting {key}: {hint}") from None
             reason = first["msg"].removeprefix("Value error, ")
-            given = "" if isinstance(first["input"], Mapping) else f"={first['input']}"
-            raise MoreishError(f"setting {key}{given}: {reason}") from None
+            value = "" if isinstance(first["input"], Mapping) else f"={first['input']}"
+            raise MoreishError(f"setting {key}{value}: {reason}") from None
 
 
 def migrate(tree: Mapping[str, Any], path: str = "", *, warn: bool = True) -> Tree:

@@ -593,7 +593,7 @@ def test_comparing_two_runs(watched: Watched) -> None:
     page.get_by_label("run", exact=True).check()
     expect(page.locator(".history thead th")).to_have_text(["story", "run"])
     expect(page.locator(".history .curve.c1")).to_have_count(2)
-    chart = page.get_by_label("Loss over the training")
+    chart = page.get_by_label("Loss during training")
     chart.focus()
     page.keyboard.press("ArrowLeft")
     expect(page.locator(".history .readout")).to_contain_text("tokens")
@@ -628,7 +628,7 @@ def test_runs_with_other_lengths_and_tokenizers(watched: Watched, service: Servi
     assert len(wide) == 2 and min(wide) > 100, wide
     log = httpx.get(f"{service.url}/api/history", params={"model": "story"}).json()
     last = log["evaluations"][-1]["val"]
-    page.get_by_label("Loss over the training").focus()
+    page.get_by_label("Loss during training").focus()
     page.keyboard.press("End")
     page.keyboard.press("ArrowRight")
     readout = page.locator(".history .readout.values")
@@ -674,13 +674,13 @@ def test_the_access_token(opened: Open, service: Service) -> None:
         field = page.locator("#token-field")
         field.fill("open")
         page.keyboard.press("Enter")
-        expect(page.locator("#token-error")).to_have_text("The token is wrong.")
+        expect(page.locator("#token-error")).to_have_text("The token is not valid.")
         for _ in range(3):  # browsers let a second Escape close any dialog
             page.keyboard.press("Escape")
             expect(page.locator("#token")).to_be_visible()
         field.fill("ключ")  # not allowed in a header
         page.keyboard.press("Enter")
-        expect(page.locator("#token-error")).to_have_text("The token is wrong.")
+        expect(page.locator("#token-error")).to_have_text("The token is not valid.")
         expect(page.locator("#offline")).to_be_hidden()
         page.evaluate("sessionStorage.setItem('moreish.token', JSON.stringify('ключ'))")
         page.reload()
@@ -825,7 +825,7 @@ def test_hostile_texts_in_the_inspect_view(opened: Open) -> None:
     pairs = {"labels": some, "totals": [9] * len(some), "counts": table, "expected": table}
     watched.answer("/api/pairs", pairs)
     points = [{"id": i, "label": t, "x": i, "y": -i, "count": 1} for i, t in enumerate(HOSTILE)]
-    watched.answer("/api/embedding", {"tokens": points, "explained": [0.5, 0.1]})
+    watched.answer("/api/embedding", {"tokens": points, "explained_variance_ratio": [0.5, 0.1]})
     samples = [{"step": at, "text": text} for at, text in enumerate(HOSTILE)]
     watched.answer(
         "/api/history",
@@ -901,8 +901,8 @@ class Trains:
             route.fulfill(json={"texts": self.texts})
 
     def _name(self, route: Any) -> None:
-        wanted = parse_qs(urlsplit(route.request.url).query)["wanted"][0]
-        route.fulfill(json={"name": f"{wanted}-2" if wanted in self.taken else wanted})
+        name = parse_qs(urlsplit(route.request.url).query)["name"][0]
+        route.fulfill(json={"name": f"{name}-2" if name in self.taken else name})
 
     def _train(self, route: Any) -> None:
         if route.request.method == "POST":
@@ -931,7 +931,7 @@ class Trains:
         return last
 
     def orders(self, verb: str, answer: str, *events: TrainingStatus) -> None:
-        """Simulate the server's state from the moment a training is stopped or resumed.
+        """Simulate the server's state from the moment training is stopped or resumed.
 
         The page asks for the state on its own every two seconds: it must never get one that
         contradicts the last answer.
@@ -1010,7 +1010,7 @@ def test_training_from_an_upload_to_generating(trains: Trains) -> None:
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
         assert not accessibility_violations(page), scheme
-    # A resumed training reports new samples only; the earlier ones stay.
+    # A resumed run reports new samples only; the earlier ones stay.
     new = [LoggedSample(step=55, text="carla")]
     trains.now = trains.ends("finished", step=95, early=True, best=1.958, best_step=55, samples=new)
     begun = HALF.model_copy(update={"status": "starting", "samples": []}).model_dump()
@@ -1135,7 +1135,7 @@ def test_dropped_files_get_valid_names(trains: Trains) -> None:
         assert is_valid_name(name), name
 
 
-def test_a_free_run_name_is_suggested(trains: Trains) -> None:
+def test_an_available_run_name_is_suggested(trains: Trains) -> None:
     trains.taken = {"words"}
     trains.now = trains.ends("finished")
     page = trains.open()
@@ -1153,7 +1153,7 @@ def test_a_free_run_name_is_suggested(trains: Trains) -> None:
     expect(name).to_have_value("words-2")
 
 
-def test_a_training_that_another_tab_started(trains: Trains) -> None:
+def test_training_that_another_tab_started(trains: Trains) -> None:
     page = trains.open()
     train = page.get_by_role("button", name="Train", exact=True)
     train.wait_for()
@@ -1273,7 +1273,7 @@ def test_training_with_the_keyboard(trains: Trains) -> None:
     expect(page.get_by_role("button", name="Use this model")).to_be_focused()
 
 
-def test_a_training_on_a_phone(opened: Open, service: Service) -> None:
+def test_training_on_a_phone(opened: Open, service: Service) -> None:
     trains = Trains(opened(viewport=NARROW, has_touch=True), service)
     long = "anna" * 40
     finding = {**COPIES, "summary": long, "location": long, "example": f"{long} {long}"}
@@ -1372,7 +1372,7 @@ def test_the_keyboard(watched: Watched) -> None:
     expect(tokens(page).locator(":scope.chosen")).to_have_count(1)
 
 
-def test_the_focus_moves_sensibly(watched: Watched) -> None:
+def test_the_focus_moves_to_the_next_possible_action(watched: Watched) -> None:
     page = watched.open("write/story")
     start, on = (
         page.get_by_role("button", name=name, exact=True) for name in ("Generate", "Continue")

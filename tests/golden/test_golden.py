@@ -79,7 +79,7 @@ def test_golden_runs(tmp_path: Path) -> None:
         )
 
 
-def test_the_comparison_sees_small_changes() -> None:
+def test_the_comparison_detects_small_changes() -> None:
     expected = expected_record()
     assert differences(expected, expected, exact=True) == []
     assert differences(expected, expected, exact=False) == []

@@ -1,4 +1,4 @@
-"""The GPU benchmarks run with tiny sizes, and the page of proofs names those that are missing."""
+"""The GPU benchmarks run with tiny sizes, and the reliability page names missing records."""
 
 import json
 import subprocess
@@ -29,14 +29,14 @@ def gpu() -> ModuleType:
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_utilisation_on_a_cpu(gpu: ModuleType, optimizer: str) -> None:
+def test_utilization_on_a_cpu(gpu: ModuleType, optimizer: str) -> None:
     tiny = {"name": "gpt", "layers": 1, "heads": 2, "width": 16, "context": 8, "tied": True}
-    found = gpu.utilisation(tiny, 300, 6, 2, accumulate=3, optimizer=optimizer)
+    found = gpu.utilization(tiny, 300, 6, 2, accumulate=3, optimizer=optimizer)
     assert found["tokens_per_second"] > 0
     assert found["tflops"] > 0
 
 
-def test_the_lecture_s_model_on_a_cpu(gpu: ModuleType, shakespeare: str) -> None:
+def test_the_lectures_model_on_a_cpu(gpu: ModuleType, shakespeare: str) -> None:
     tiny = {**gpu.LECTURE_MODEL, "layers": 1, "width": 12, "context": 256}
     found = gpu.shakespeare(tiny, 4, batch_size=2, eval_every=2)
     assert [at["step"] for at in found["curve"]] == [2, 4]
@@ -45,7 +45,7 @@ def test_the_lecture_s_model_on_a_cpu(gpu: ModuleType, shakespeare: str) -> None
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_it_says_so(tmp_path: Path) -> None:
+def test_the_gpu_benchmark_requires_a_gpu(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, ROOT / "benchmarks" / "gpu.py", "--out", tmp_path / "x.json"],
         capture_output=True,
@@ -65,7 +65,7 @@ def reliability(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-def test_a_page_without_the_long_proofs_must_be_asked_for(
+def test_a_page_without_soak_tests_requires_an_option(
     reliability: ModuleType,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -74,8 +74,8 @@ def test_a_page_without_the_long_proofs_must_be_asked_for(
     record = tmp_path / "proofs.jsonl"
 
     def made_of(kills: int, *flags: str) -> str:
-        what = f"training, {kills} times kill -9"
-        record.write_text(json.dumps({"promise": 2, "what": what, "counts": {"SIGKILL": kills}}))
+        test = f"training killed with SIGKILL {kills} times"
+        record.write_text(json.dumps({"guarantee": 2, "test": test, "counts": {"kills": kills}}))
         monkeypatch.setattr(sys, "argv", ["reliability.py", str(record), *flags])
         reliability.main()
         return (tmp_path / "reliability.md").read_text()
@@ -84,12 +84,12 @@ def test_a_page_without_the_long_proofs_must_be_asked_for(
         made_of(200)
     assert ended.value.code == 2
     said = capsys.readouterr().err
-    assert said.startswith("not in the record: training, 1000 times kill -9.")
+    assert said.startswith("missing records: training killed with SIGKILL 1000 times;")
     assert said.count("\n") == 1
     assert list(tmp_path.iterdir()) == [record]
-    assert "Without the long proofs." in made_of(200, "--without-soak")
-    assert "Without" not in made_of(1000)
+    assert "The soak tests are not included." in made_of(200, "--without-soak")
+    assert "not included" not in made_of(1000)
 
 
-def test_the_soak_proofs_of_the_page_are_those_of_the_tests(reliability: ModuleType) -> None:
+def test_the_page_and_the_soak_tests_use_the_same_names(reliability: ModuleType) -> None:
     assert {describe_kills(SOAK_KILLS)} == reliability.SOAK

@@ -49,7 +49,7 @@ def interrupt(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_train_says_what_it_understood_and_what_to_do_next(moreish: Moreish) -> None:
+def test_train_prints_the_kind_of_text_and_the_next_commands(moreish: Moreish) -> None:
     Path("pets.txt").write_text("cat\ndog\nrat\nhen\ncow\ncat\n" * 3 + "newt\n")
     result = moreish("train", "pets.txt", "--steps", 20, *TINY, "--set", "train.patience=0")
     assert result.status == 0
@@ -143,19 +143,19 @@ def test_flags_win_over_the_recipe(moreish: Moreish, few_names: Path) -> None:
     assert (config.train.steps, config.seed) == (3, 3)
 
 
-def test_lines_longer_than_the_context_are_said(moreish: Moreish) -> None:
+def test_lines_longer_than_the_context_are_reported(moreish: Moreish) -> None:
     Path("l.txt").write_text("\n".join(f"a long line number {i}" for i in range(30)))
     result = moreish("train", "l.txt", "--context", 8, "--steps", 3, *TINY)
-    assert "lines longer than 7 tokens are trained on in windows" in result.out
+    assert "lines longer than 7 tokens are split into windows" in result.out
 
 
-def test_the_bare_command_is_its_help(moreish: Moreish) -> None:
+def test_the_bare_command_prints_its_help(moreish: Moreish) -> None:
     assert "train" in moreish().out
     assert moreish().err == ""
     assert moreish("--version").out.startswith("moreish 0.")
 
 
-def test_catalog_verbs(moreish: Moreish) -> None:
+def test_data_commands(moreish: Moreish) -> None:
     assert "names" in moreish("data", "list").out
     shown = moreish("data", "show", "shakespeare").out
     assert "public domain" in shown
@@ -188,7 +188,7 @@ def test_the_module_is_a_command_and_errors_are_one_line(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
-def test_control_c_saves_and_says_how_to_go_on(
+def test_control_c_saves_and_prints_the_resume_command(
     moreish: Moreish, few_names: Path, tmp_path: Path
 ) -> None:
     options = ["train", few_names, "--steps", "100000", "--out", "r", *TINY]
@@ -275,7 +275,7 @@ def test_a_short_name_of_a_model_goes_with_its_other_settings(
     assert (config.model.name, config.model.context) == ("mlp", 5)
 
 
-def test_the_present_folder_may_be_a_run(
+def test_the_current_folder_may_be_a_run(
     moreish: Moreish, small_run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert ". is not a run folder" in moreish("sample", ".").err
@@ -301,7 +301,7 @@ def test_unknown_characters_of_a_text_can_be_dropped(moreish: Moreish, small_run
 
 
 @pytest.mark.soak
-def test_an_output_that_knows_only_ascii(tmp_path: Path) -> None:
+def test_output_that_is_limited_to_ascii(tmp_path: Path) -> None:
     source = tmp_path / "l.txt"
     source.write_text("\n".join(f"é{i}" for i in range(40)), encoding="utf-8")
     env = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
@@ -371,7 +371,7 @@ def test_samples_do_not_control_the_terminal(moreish: Moreish, tmp_path: Path) -
     assert "␛" in shown
 
 
-def test_the_group_of_verbs_alone_is_its_help(moreish: Moreish) -> None:
+def test_a_command_group_alone_prints_its_help(moreish: Moreish) -> None:
     result = moreish("data")
     assert "show" in result.out
     assert result.err == ""
@@ -386,7 +386,7 @@ def test_the_group_of_verbs_alone_is_its_help(moreish: Moreish) -> None:
         (["sample", "nowhere"], ">&- 2>&-", 2),
     ],
 )
-def test_closed_streams_are_no_traceback(
+def test_closed_streams_cause_no_traceback(
     tmp_path: Path, arguments: list[str], closed: str, status: int
 ) -> None:
     done = run_bash(f"{shlex.join([*PROGRAM, *arguments])} {closed}", tmp_path)
@@ -428,7 +428,7 @@ def test_control_c_outside_the_loop_prints_a_message(
     assert result.err == "moreish: interrupted\n"
 
 
-def test_an_interrupted_training_says_where_it_is_in_json_too(
+def test_json_of_an_interrupted_run_names_its_folder(
     moreish: Moreish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Path("l.txt").write_text("\n".join(f"item{i}" for i in range(30)))
@@ -453,7 +453,7 @@ def test_items_of_bytes_stay_on_their_lines(moreish: Moreish) -> None:
 
 
 @pytest.mark.parametrize("verb", ["train", "plan", "lr-range", "prepare"])
-def test_a_size_of_a_vocabulary_that_is_not_learned_is_refused(moreish: Moreish, verb: str) -> None:
+def test_vocab_size_is_rejected_for_tokenizers_of_fixed_size(moreish: Moreish, verb: str) -> None:
     Path("a.txt").write_text(STORY * 20)
     own = tokenizer_builder("byte").build([], boundary=False)
     Path("own.json").write_bytes(encode_json(own.to_json()))

@@ -184,9 +184,11 @@ def test_a_run_that_is_replaced_exists_until_the_new_one_does(
     inject_faults("replacing a run", create, check)
 
 
-def test_a_dead_process_does_nothing_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_process_has_no_further_effect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The simulated process must not clean up after its death."""
-    disk = Disk(tmp_path, 2, "dead before")
+    disk = Disk(tmp_path, 2, "kills before")
     with replace_os_functions(monkeypatch, disk), pytest.raises(Dead):
         write_atomic(tmp_path / "x", b"content")
     assert [path.suffix for path in tmp_path.iterdir()] == [PARTIAL_SUFFIX]
@@ -194,26 +196,28 @@ def test_a_dead_process_does_nothing_more(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.repeated
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not fork")
-def test_killed_at_random_times(tmp_path_factory: pytest.TempPathFactory, proved: Proved) -> None:
-    """The folder is in memory where possible: there a training hardly waits for the disk, so that
+def test_training_killed_at_random_times(
+    tmp_path_factory: pytest.TempPathFactory, proved: Proved
+) -> None:
+    """The folder is in memory where possible: there training hardly waits for the disk, so that
     kills come at any operation."""
     memory = Path("/dev/shm")  # noqa: S108
     shared = memory / f"moreish-{tmp_path_factory.getbasetemp().name}" if memory.is_dir() else None
     folder = shared or tmp_path_factory.mktemp("kills")
     folder.mkdir(exist_ok=True)
     try:
-        kill_trainings(folder, repetitions(200), proved)
+        kill_runs(folder, repetitions(200), proved)
     finally:
         shutil.rmtree(folder)
 
 
 @pytest.mark.soak
 @pytest.mark.long
-def test_killed_many_times_on_a_real_disk(tmp_path: Path, proved: Proved) -> None:
-    kill_trainings(tmp_path, SOAK_KILLS, proved)
+def test_training_killed_many_times_on_a_real_disk(tmp_path: Path, proved: Proved) -> None:
+    kill_runs(tmp_path, SOAK_KILLS, proved)
 
 
-def kill_trainings(folder: Path, number: int, proved: Proved) -> None:
+def kill_runs(folder: Path, number: int, proved: Proved) -> None:
     command = [sys.executable, ROOT / "tests" / "support" / "crashes.py", folder, str(number), "1"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -221,4 +225,4 @@ def kill_trainings(folder: Path, number: int, proved: Proved) -> None:
     assert found["kills"] == number
     assert found["lost"] == 0
     assert found["finished"] >= number // 60
-    proved(2, describe_kills(number), {"SIGKILL": found["kills"]})
+    proved(2, describe_kills(number), {"kills": found["kills"]})

@@ -19,7 +19,7 @@ from moreish.models import REGISTRY
 from moreish.runs.run import Run
 from moreish.training.events import ignore
 from moreish.training.trainer import Trainer
-from moreish.workflows.ladder import RUNGS, climb, rungs_for
+from moreish.workflows.ladder import RUNGS, rungs_for, train_ladder
 from support.model_contract import (
     check_causality,
     check_decoding_by_state,
@@ -84,8 +84,8 @@ def test_an_interrupted_rung_is_resumed(source: Path, tmp_path: Path) -> None:
 
     options = {"out": tmp_path / "ladder", "minutes": 0.003, "rungs": "counts,head"}
     with pytest.raises(Killed):
-        climb(str(source), report=kill, **options)
-    found = climb(str(source), report=ignore, **options)
+        train_ladder(str(source), report=kill, **options)
+    found = train_ladder(str(source), report=ignore, **options)
     assert found["complete"]
     assert [entry["rung"] for entry in found["rungs"]] == ["counts", "head"]
 
@@ -94,7 +94,7 @@ def test_an_interrupted_rung_is_resumed(source: Path, tmp_path: Path) -> None:
 def test_a_ladder_of_running_text(tmp_path: Path) -> None:
     path = tmp_path / "story.txt"
     path.write_text(STORY * 8, encoding="utf-8")
-    found = climb(
+    found = train_ladder(
         str(path),
         out=tmp_path / "l",
         minutes=0.002,
@@ -109,13 +109,13 @@ def test_a_ladder_of_running_text(tmp_path: Path) -> None:
 def test_stated_losses_are_shown_for_the_lectures_split(
     lecture_names: list[str], tmp_path: Path
 ) -> None:
-    found = climb("names-lecture", out=tmp_path / "l", rungs="counts", report=ignore)
+    found = train_ladder("names-lecture", out=tmp_path / "l", rungs="counts", report=ignore)
     (entry,) = found["rungs"]
     assert found["split"] == "lecture"
     assert entry["stated"]["loss"] == 2.45
     assert "makemore 1" in entry["stated"]["where"]
     assert entry["splits"]["val"]["loss"] == pytest.approx(2.4535, abs=1e-4)
-    seeded = climb(
+    seeded = train_ladder(
         "names-lecture", out=tmp_path / "s", split="seeded", rungs="counts", report=ignore
     )
     assert seeded["rungs"][0]["stated"] is None
@@ -218,6 +218,11 @@ def test_a_new_model_is_one_file_and_one_line(
         assert word in page
 
 
+def test_the_old_name_of_a_rung_still_works() -> None:
+    with pytest.warns(FutureWarning, match="rung grams is deprecated; use gpt-ngram"):
+        assert [rung.name for rung in rungs_for("counts,grams")] == ["counts", "gpt-ngram"]
+
+
 # --- the learning-rate range test ---
 
 
@@ -277,7 +282,7 @@ def test_auto_uses_the_suggested_rate(moreish: Moreish, source: Path) -> None:
 
 
 def test_invalid_range_tests_are_errors(source: Path) -> None:
-    with pytest.raises(MoreishError, match="only counts"):
+    with pytest.raises(MoreishError, match="is fitted by counting"):
         api.lr_range(source, model="kneser-ney", report=ignore)
     with pytest.raises(MoreishError, match="low < high"):
         api.lr_range(source, model="gpt", low=1, high=0.1, report=ignore)
@@ -366,7 +371,7 @@ def test_runs_of_another_ladder_are_rejected(moreish: Moreish, source: Path) -> 
 
 
 @pytest.mark.parametrize("budget", ["nan", "-1", "0", "inf"])
-def test_an_invalid_budget_is_an_error_even_if_all_rungs_only_count(
+def test_an_invalid_budget_is_an_error_even_if_all_rungs_are_count_based(
     budget: str, moreish: Moreish, source: Path
 ) -> None:
     for option in ("--minutes", "--epochs"):
@@ -391,7 +396,7 @@ def test_overwrite_trains_the_named_rungs_again(moreish: Moreish, source: Path) 
 def test_the_default_range_includes_the_default_rate(source: Path) -> None:
     found = api.lr_range(source, model="bigram", steps=60, report=ignore)
     assert found.rates[0] < 1 < found.rates[-1]
-    with pytest.raises(MoreishError, match="hardly falls"):
+    with pytest.raises(MoreishError, match="barely decreases"):
         api.lr_range(source, model="mlp", low=1e-9, high=1e-8, steps=20, report=ignore)
 
 

@@ -51,7 +51,7 @@ def test_bigram_counts(names) -> None:
     label = tokenizer.label
     table = {
         label(gram // 27) + label(gram % 27): count
-        for gram, count in zip(model.grams_G.tolist(), model.counts_G.tolist(), strict=True)
+        for gram, count in zip(model.ngrams_G.tolist(), model.counts_G.tolist(), strict=True)
     }
     assert Counter(table).most_common(2) == [("n·", 6_763), ("a·", 6_640)]
     assert (table["·m"], table["m·"]) == (2_538, 516)
@@ -144,7 +144,7 @@ def test_neural_bigram_at_its_optimum_is_the_count_table(names) -> None:
 
 
 @pytest.mark.soak
-def test_squared_weights_pull_towards_uniform(names) -> None:
+def test_squared_weights_pull_toward_uniform(names) -> None:
     _, tokens = names
     losses = [
         evaluate_losses(full_batch_descent(tokens, 60, s), tokens).mean() for s in (0, 0.01, 1, 10)
@@ -168,7 +168,7 @@ def test_split_sizes(lecture_names: list[str]) -> None:
     assert [s.num_predictions for s in splits.values()] == [182_625, 22_655, 22_866]
 
 
-def test_careful_initialisation_starts_at_the_uniform_loss(names) -> None:
+def test_careful_initialization_starts_at_the_uniform_loss(names) -> None:
     _, tokens = names
     first = TokenDataset(tokens.ids_N[:33], items=True)
     settings = {"name": "mlp", "context": 3, "embedding": 2, "hidden": 100}
@@ -211,7 +211,7 @@ def test_broadcasting_without_keepdim_normalizes_the_wrong_axis(names) -> None:
     _, tokens = names
     model = counted(tokens, 0)
     counts = torch.zeros(27 * 27)
-    counts[model.grams_G] = model.counts_G.float()
+    counts[model.ngrams_G] = model.counts_G.float()
     counts = counts.view(27, 27)
     assert (counts / counts.sum(1))[0].sum().item() == pytest.approx(7.0225, abs=1e-4)
     table = {".a": (0, 1), "aj": (1, 10), "bh": (2, 8), "bg": (2, 7), "qr": (17, 18), "dz": (4, 26)}

@@ -177,7 +177,7 @@ class Judge:
         assert self.slowest < 1, "seconds of the processor"
         assert self._memory() - self.memory < MEMORY
         assert self.refused > self.same
-        return {"mutants": self.refused + self.same, "refused": self.refused}
+        return {"damaged files": self.refused + self.same, "rejected": self.refused}
 
 
 def read_weights(path: Path) -> Callable[[], Any]:
@@ -281,8 +281,8 @@ def test_tokenizers_without_a_hash(name: str, tmp_path: Path, proved: Proved) ->
         file.write_bytes(damage(raw, random))
         judge(strict=False)
     assert judge.slowest < 1 and judge.refused > 5
-    counted = {"mutants": judge.refused + judge.same, "refused": judge.refused}
-    proved(3, "tokenizer.json of others", counted)
+    counted = {"damaged files": judge.refused + judge.same, "rejected": judge.refused}
+    proved(3, "tokenizer.json of other programs", counted)
 
 
 @pytest.mark.repeated
@@ -382,4 +382,4 @@ def test_sparse_files_of_a_terabyte(mutable: Path, name: str, proved: Proved) ->
     assert judge.refused == 1
     assert judge.slowest < 1
     assert judge._memory() - judge.memory < MEMORY
-    proved(3, "files of a terabyte", {"mutants": 1, "refused": 1})
+    proved(3, "sparse files of a terabyte", {"damaged files": 1, "rejected": 1})

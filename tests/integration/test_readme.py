@@ -18,7 +18,7 @@ def blocks(language: str) -> list[str]:
 
 
 def test_the_commands_run(moreish: Moreish) -> None:
-    """The README's own commands, in its order, with trainings cut short."""
+    """The README's own commands, in its order, with training runs cut short."""
     Path("lyrics.txt").write_text(STORY * 20, encoding="utf-8")
     assert moreish("train", "names", "--out", "runs/names", *FAST).status == 0
     done = 0
@@ -50,13 +50,13 @@ def test_the_make_targets_exist() -> None:
         assert f"\n{target}:" in makefile
 
 
-def test_links_lead_somewhere() -> None:
+def test_links_are_valid() -> None:
     for page in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), (page.name, target)
 
 
-def test_the_figures_are_those_of_the_benchmark() -> None:
+def test_figures_equal_the_benchmark_results() -> None:
     done = subprocess.run(
         [sys.executable, ROOT / "benchmarks" / "table.py", "--check"],
         stderr=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""A training that is interrupted at any step and resumed ends with the same bits."""
+"""A training run that is interrupted at any step and resumed ends with the same bits."""
 
 import json
 from contextlib import suppress
@@ -33,7 +33,7 @@ FAMILIES: dict[str, Tree] = {
     "lstm": {"name": "lstm", "dropout": 0.2, "width": 12},
     "wavenet": {"name": "wavenet", "layers": 3, "width": 12},
     "gpt": GPT,
-    "gpt-grams": {**GPT, "positions": "rotary", "ngram_embedding": 3, "ngram_embedding_rows": 64},
+    "gpt-ngrams": {**GPT, "positions": "rotary", "ngram_embedding": 3, "ngram_embedding_rows": 64},
     "mixture": {"name": "mixture", "network": {"name": "mlp", **HIDDEN, "context": 3}},
     "hybrid": {"name": "hybrid", "network": GPT, "counts": {"order": 4}, "folds": 4},
     "hybrid-lstm": {"name": "hybrid", "network": {"name": "lstm", "width": 12}, "folds": 4},
@@ -61,7 +61,7 @@ def cut(source: Path, name: str, model: Tree, report: Any, **options: Any) -> Pa
 
 
 def everything(path: Path) -> dict[str, Any]:
-    """Everything that a training leaves, except for its times."""
+    """Everything that a training run leaves, except for its times."""
     found: dict[str, Any] = {}
     for file in sorted(path.rglob("[!.]*")):
         name = str(file.relative_to(path))
@@ -110,7 +110,11 @@ def test_every_model_with_every_optimizer(
             expected = {key: value for key, value in expected.items() if "step-000012" not in key}
             result = {key: result.get(key) for key in expected}
         assert result == expected
-    proved(1, "models with optimizers", {"pairs": 1, "cuts": 2})
+    proved(
+        1,
+        "every model with every optimizer, interrupted or killed",
+        {"pairs": 1, "interruptions": 2},
+    )
 
 
 @pytest.mark.repeated
@@ -120,7 +124,7 @@ def test_every_model_with_every_optimizer(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(st.lists(st.integers(1, STEPS), max_size=4, unique=True).map(sorted), st.data())
-def test_cut_at_any_steps(
+def test_interruptions_at_any_steps(
     tmp_path_factory: Any, proved: Proved, cuts: list[int], data: st.DataObject
 ) -> None:
     """Running text is interrupted any number of times, with checkpoints and evaluations at any
@@ -148,7 +152,7 @@ def test_cut_at_any_steps(
     if Run.open(path).record.status != "finished":
         api.resume(path, report=ignore)
     assert everything(path) == everything(whole.path)
-    proved(1, "one training, cut again and again", {"trainings": 1, "cuts": len(cuts)})
+    proved(1, "one run, interrupted several times", {"runs": 1, "interruptions": len(cuts)})
 
 
 def test_minutes_exclude_pauses(source: Path, clock: Clock) -> None:
@@ -198,7 +202,7 @@ def test_a_checkpoint_of_another_run_is_rejected(source: Path, proved: Proved) -
             (other / "checkpoints" / path.name / part.name).write_bytes(part.read_bytes())
     with pytest.raises(MoreishError, match="checkpoint of another run"):
         api.resume(other, report=ignore)
-    proved(6, "a checkpoint of another run", {"refused": 1})
+    proved(6, "a checkpoint of another run", {"rejected": 1})
 
 
 @pytest.mark.parametrize(
@@ -225,7 +229,7 @@ def test_a_file_of_another_run_is_rejected(
         run = api.load(mine)
         run.sample(1)
         run.evaluate()
-    proved(6, f"{part} of another run", {"refused": 1})
+    proved(6, f"{part} of another run", {"rejected": 1})
 
 
 @pytest.mark.parametrize("log", ["metrics.jsonl", "samples.txt"])
@@ -275,10 +279,10 @@ def test_two_processes_cannot_train_in_one_folder(
     assert train(source, "run", GPT, meanwhile).record.status == "finished"
     assert said == [3]
     assert train(source, "run2", GPT).record.status == "finished"
-    proved(8, "resume and replace, while it trains", {"refused": 2})
+    proved(8, "resuming or replacing a run during training", {"rejected": 2})
 
 
-def test_test_evaluations_during_the_training_are_counted(source: Path) -> None:
+def test_test_evaluations_during_training_are_counted(source: Path) -> None:
     path = source.parent / "run"
 
     def meanwhile(event: Event) -> None:

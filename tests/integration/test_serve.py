@@ -401,8 +401,8 @@ def test_messages_have_no_paths(
     http: httpx.Client, service: Service, served_runs: dict[str, Path]
 ) -> None:
     run = next(iter(service.registry)).run
-    message = f"{run.path} has no data: its model was trained elsewhere"
-    expected = "words has no data: its model was trained elsewhere"
+    message = f"{run.path} has no data, because its model was imported"
+    expected = "words has no data, because its model was imported"
     assert service.registry.without_paths(message) == expected
     message = f"{run.path}/data/train.npy is damaged (no such file: '{run.path}/data/train.npy')"
     assert service.registry.without_paths(message) == "words is damaged (no such file: 'words')"

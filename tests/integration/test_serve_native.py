@@ -292,7 +292,7 @@ def test_embedding(native: Native, runs: dict[str, Run]) -> None:
     weight_VC = run.model.embedding.weight.detach().double().numpy()
     weight_VC = weight_VC[[token["id"] for token in tokens]]
     spread = np.linalg.eigvalsh(np.cov(weight_VC.T))[::-1]
-    assert found["explained"] == pytest.approx((spread / spread.sum())[:2], rel=1e-4)
+    assert found["explained_variance_ratio"] == pytest.approx((spread / spread.sum())[:2], rel=1e-4)
     for axis, width in zip("xy", spread, strict=False):
         assert np.var([token[axis] for token in tokens], ddof=1) == pytest.approx(width, rel=1e-4)
     unknown = native.get("embedding", model="bare")
@@ -546,8 +546,13 @@ def test_the_examples_in_the_documentation(native: Native) -> None:
         ("list", {"model": "words", "n": 129}, "n", "129 exceeds the limit of 128"),
         ("list", {"model": "words", "n": 0}, "n", "greater than or equal to 1"),
         ("list", {"model": "words", "starts": "Z"}, "starts", "vocabulary: 'Z'"),
-        ("list", {"model": "words", "ends": "Z"}, "ends", "ends Z: the model never saw 'Z'"),
-        ("list", {"model": "words", "regex": "(a"}, "regex", "regex (a: not understood"),
+        (
+            "list",
+            {"model": "words", "ends": "Z"},
+            "ends",
+            "ends Z: not in the model's vocabulary: 'Z'",
+        ),
+        ("list", {"model": "words", "regex": "(a"}, "regex", "regex (a: invalid pattern"),
         ("list", {"model": "words", "regex": ".*a.{20}"}, "regex", "too many states"),
         ("list", {"model": "words", "contains": "a" * 501}, "contains", "more than 500 characters"),
         ("list", {"model": "words", "length": "x"}, "length", "write 5, 3..7"),

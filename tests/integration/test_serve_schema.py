@@ -21,7 +21,7 @@ LIMITS = Limits(max_tokens=20, total_tokens=100)
 def service(
     served_runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Service]:
-    home = tmp_path_factory.mktemp("home")  # for uploads and trainings
+    home = tmp_path_factory.mktemp("home")  # for uploads and training runs
     with serving(list(served_runs.values()), slots=4, limits=LIMITS, home=home) as service:
         yield service
 

@@ -49,7 +49,7 @@ def upload(http: httpx.Client, name: str, content: bytes) -> httpx.Response:
 def training_until(
     http: httpx.Client, condition: Callable[[dict[str, Any]], bool]
 ) -> dict[str, Any]:
-    """Wait until the state of the training meets a condition and return it."""
+    """Wait until the state of the run meets a condition and return it."""
     states: list[dict[str, Any]] = []
 
     def is_met() -> bool:
@@ -87,11 +87,11 @@ def test_upload_audit_plan_train_and_sample(http: httpx.Client, home: Path) -> N
     answer = http.post("/api/training", json=training)
     assert answer.status_code == 409
     assert "is taken" in answer.json()["error"]["message"]
-    for wanted, free in (("my names", "my names-2"), ("texts", "texts-2"), ("other", "other")):
-        found = http.get("/api/training/name", params={"wanted": wanted}).json()
+    for name, free in (("my names", "my names-2"), ("texts", "texts-2"), ("other", "other")):
+        found = http.get("/api/training/name", params={"name": name}).json()
         assert found == {"name": free}
     (home / ("x" * 60)).mkdir()
-    found = http.get("/api/training/name", params={"wanted": "x" * 60}).json()
+    found = http.get("/api/training/name", params={"name": "x" * 60}).json()
     assert found == {"name": "x" * 55 + "-2"}
 
 
@@ -172,7 +172,7 @@ def test_names_in_many_scripts(http: httpx.Client) -> None:
     for name in ("हिन्दी गीत.txt", "Beyonce\u0301.txt", "שָׁלוֹם", "字" * 60):
         composed = unicodedata.normalize("NFC", name)
         assert upload(http, name, b"text").json()["name"] == composed
-        assert http.get("/api/training/name", params={"wanted": name}).json()["name"] == composed
+        assert http.get("/api/training/name", params={"name": name}).json()["name"] == composed
     for name in ("a\u200bb", "a\ufe0f", "\u0301a", "𠀀" * 61, "a'b", "a\u202eb"):
         assert upload(http, name, b"text").status_code == 400, name
 

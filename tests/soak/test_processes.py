@@ -1,4 +1,4 @@
-"""Trainings with several processes have the losses of one process."""
+"""Training runs with several processes have the losses of one process."""
 
 import json
 import os
@@ -51,7 +51,7 @@ def launched(*command: str | Path, options: tuple[str, ...] = (), size: int = 2)
 def launching(
     out: Path, *options: str, steps: int = 400
 ) -> Iterator[tuple[subprocess.Popen[str], Path]]:
-    """Start a training with two processes; yield the process and the path of its weights."""
+    """Start a training run with two processes; yield the process and the path of its weights."""
     train = ["-m", "moreish", "train", "names", *SMALL, "--steps", str(steps), "--out", str(out)]
     with subprocess.Popen(
         [*launcher(*options), *train], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -193,7 +193,7 @@ def test_an_interrupted_run_resumes_with_another_number_of_processes(tmp_path: P
 def test_errors_are_reported_once(tmp_path: Path) -> None:
     wrong = {
         "unknown model 'gtp': did you mean 'gpt'?": ["--model", "gtp"],
-        "kneser-ney only counts: start it with one": ["--model", "kneser-ney"],
+        "kneser-ney is fitted by counting, which takes one": ["--model", "kneser-ney"],
     }
     for message, options in wrong.items():
         done = launched("-m", "moreish", "train", "names", *options, "--out", tmp_path / "run")

@@ -1,8 +1,8 @@
-"""Kills trainings: run by test_faults.py in a process of its own, where forks are cheap.
+"""Kills training runs: run by test_faults.py in a process of its own, where forks are cheap.
 
     python tests/support/crashes.py FOLDER KILLS SEED
 
-Prints one JSON object: what was done and found. Any promise that does not hold ends it with an
+Prints one JSON object: what was done and found. Any guarantee that fails ends it with an
 assertion.
 """
 
@@ -70,7 +70,7 @@ def newest(out: Path) -> int:
 
 
 def result(out: Path) -> list[bytes | str]:
-    """What two trainings must have in common."""
+    """What two training runs must have in common."""
     files = [out / "model.safetensors", out / "samples.txt"]
     files += sorted(out.glob("checkpoints/*/*.safetensors"))
     log = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
@@ -96,7 +96,7 @@ def main() -> None:
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         if os.WIFEXITED(status):
-            assert os.WEXITSTATUS(status) == 0, "a training failed by itself"
+            assert os.WEXITSTATUS(status) == 0, "a training run failed by itself"
             done["too_late"] += 1
         else:
             done["kills"] += 1

@@ -1,4 +1,4 @@
-"""Trainings that tests run with several processes, and with `train_all` in one.
+"""Training runs that tests run with several processes, and with `train_all` in one.
 
 torchrun --nproc-per-node 2 ddp_worker.py FOLDER CASE…
 """

@@ -1,4 +1,4 @@
-"""A disk that fails at a chosen operation, and simulates power cuts.
+"""A disk that fails at a chosen operation, and simulates power failures.
 
 Durable writes use functions of `os`. Their replacements here count the operations, fail at the
 chosen one, and track which content has certainly reached the disk.
@@ -39,8 +39,8 @@ class Node:
         return cls(folder=False, content=content, flushed=content)
 
     def recreate(self, place: Path, *, names: bool) -> None:
-        """Create at `place` what a power cut leaves: only what was flushed, or (`names`) also all
-        names, as on file systems that write names first."""
+        """Create at `place` what a power failure leaves: only what was flushed, or (`names`) also
+        all names, as on file systems that write names first."""
         if not self.folder:
             place.write_bytes(self.flushed)
             return
@@ -50,15 +50,15 @@ class Node:
 
 
 SOAK_KILLS = 1000
-"""Number of kills in the soak test of trainings."""
+"""Number of kills in the soak test of training."""
 
 
 def describe_kills(number: int) -> str:
-    """Return the name of the proof in docs/reliability.md."""
-    return f"training, {number} times kill -9"
+    """Return the name of the test in docs/reliability.md."""
+    return f"training killed with SIGKILL {number} times"
 
 
-FAULTS = ("EIO", "ENOSPC", "short", "dead before", "dead after")
+FAULTS = ("EIO", "ENOSPC", "short writes", "kills before", "kills after")
 
 
 class Disk:
@@ -95,11 +95,11 @@ class Disk:
         self.names.append(name)
         if self.done != self.at:
             return work()
-        if self.fault == "short":
+        if self.fault == "short writes":
             return partly()
-        if self.fault == "dead after":
+        if self.fault == "kills after":
             work()
-        if self.fault.startswith("dead"):
+        if self.fault.startswith("kills"):
             self.dead = True
             raise Dead
         code = getattr(errno, self.fault)
@@ -217,9 +217,9 @@ def attempts(
         monkeypatch: replaces the functions of `os`.
         fresh: creates a new folder for each attempt.
         action: the action, which is given the folder.
-        check: checks the folder, and what a power cut at that moment would leave; its second
+        check: checks the folder, and what a power failure at that moment would leave; its second
             argument is whether the action was completed.
-        spare: a folder for what power cuts leave.
+        spare: a folder for what power failures leave.
 
     Returns:
         The number of faults of each kind.
@@ -228,10 +228,10 @@ def attempts(
     with replace_os_functions(monkeypatch, disk):
         action(disk.root)
     check(disk.root, True)
-    total, counts = disk.done, dict.fromkeys((*FAULTS, "power cut"), 0)
+    total, counts = disk.done, dict.fromkeys((*FAULTS, "power failures"), 0)
     for fault in FAULTS:
         for at in range(1, total + 1):
-            if fault == "short" and disk.names[at - 1] != "write":
+            if fault == "short writes" and disk.names[at - 1] != "write":
                 continue
             failing = Disk(fresh(), at, fault)
             done = False
@@ -243,10 +243,10 @@ def attempts(
                     pass
             check(failing.root, done)
             counts[fault] += 1
-            if fault.startswith("dead"):
+            if fault.startswith("kills"):
                 for number, names in enumerate((False, True)):
                     place = spare / f"{fault}-{at}-{number}".replace(" ", "-")
                     failing.node.recreate(place, names=names)
                     check(place, False)
-                    counts["power cut"] += 1
+                    counts["power failures"] += 1
     return counts

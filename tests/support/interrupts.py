@@ -1,4 +1,4 @@
-"""Reports that end a training at a step, as Ctrl-C or `kill -9` would."""
+"""Reports that end a training run at a step, as Ctrl-C or `kill -9` would."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ from moreish.training.events import Event, Step
 
 
 class Killed(BaseException):
-    """Ends a training without any cleanup, as `kill -9` does."""
+    """Ends a training run without any cleanup, as `kill -9` does."""
 
 
 def interrupt_at(step: int, *, times: int = 1) -> Callable[[Event], None]:

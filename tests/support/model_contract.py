@@ -1,4 +1,4 @@
-"""What every registered model promises: small settings of each, and checks that take any of them.
+"""The contract of every registered model: small settings of each, and checks for all of them.
 
 A new model passes these checks without a test of its own.
 """

@@ -1,4 +1,4 @@
-"""A short training with experiment trackers.
+"""A short training run with experiment trackers.
 
     python -m support.tracked_training FOLDER
 

@@ -19,7 +19,7 @@ from moreish.training.trainer import Trainer
 
 
 def set_up_story(folder: Path, model: Tree, **train: Any) -> TrainingSetup:
-    """Set up a training on the story, repeated a hundred times."""
+    """Set up a training run on the story, repeated a hundred times."""
     source = folder / "story.txt"
     source.write_text(STORY * 100, encoding="utf-8")
     train = {"steps": 5, "lr": 0.1, **train}

@@ -1,6 +1,6 @@
-"""The command line: one module per verb, each a few lines over `moreish.api`.
+"""The command line: one module per command, each a few lines over `moreish.api`.
 
-PyTorch is imported only by the verbs that need it, so that `moreish --help` answers at once.
+PyTorch is imported only by the commands that need it, so that `moreish --help` answers at once.
 """
 
 import atexit
@@ -21,10 +21,10 @@ import typer
 from typer import Option
 
 from moreish.cli.base import Stopped, app, os_error_message
-from moreish.errors import GoneError, MoreishError, visible
+from moreish.errors import MoreishError, PeerLostError, visible
 
 # In the order of the help.
-for verb in (
+for module in (
     "train",
     "plan",
     "prepare",
@@ -42,7 +42,7 @@ for verb in (
     "export",
     "serve",
 ):
-    import_module(f"moreish.cli.{verb}")
+    import_module(f"moreish.cli.{module}")
 
 OUT_OF_MEMORY = re.compile("allocate memory|out of memory", re.IGNORECASE)
 """Matches PyTorch's messages, which are plain RuntimeErrors on a CPU."""
@@ -67,7 +67,7 @@ def root(
 
 
 def main() -> NoReturn:
-    """Run a verb; a user's mistake is one line on standard error and exit status 2."""
+    """Run a command; a user error is one line on standard error and exit status 2."""
     # PyTorch creates a million objects; collecting garbage among them, and again at exit, takes a
     # third of the time of a short command.
     gc.set_threshold(100_000, 20, 100)
@@ -116,9 +116,9 @@ def format_warning(
 
 
 def wait_for_other_processes(error: MoreishError) -> None:
-    """Let the process that knows the cause of an error report it first; the launcher of a training
+    """Let the process in which an error occurred report it first; the launcher of a training run
     then ends the others before they repeat it."""
-    if isinstance(error, GoneError):
+    if isinstance(error, PeerLostError):
         time.sleep(10)
     elif os.environ.get("RANK", "0") != "0":
         time.sleep(5)

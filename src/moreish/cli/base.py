@@ -1,4 +1,5 @@
-"""What the verbs share: the app, the options declared in `moreish.options`, and JSON output."""
+"""Parts that the commands share: the app, the options declared in `moreish.options`, and JSON
+output."""
 
 import functools
 import inspect
@@ -16,14 +17,14 @@ from typer.models import ArgumentInfo
 
 from moreish.options import OPTIONS, TYPES, flag, panel, parse_weights
 
-Verb = Callable[..., Any]
+Command = Callable[..., Any]
 
 
-class Stopped(Exception):  # noqa: N818 (it is no error)
+class Stopped(Exception):  # noqa: N818 (not an error)
     """The user pressed Ctrl-C, or the reader of a pipe exited."""
 
 
-class Verbs(TyperGroup):
+class CommandGroup(TyperGroup):
     """Raises `Stopped` where Typer would exit without a message, so that `moreish.cli.main` can
     print one."""
 
@@ -35,9 +36,9 @@ class Verbs(TyperGroup):
 
 
 app = typer.Typer(
-    cls=Verbs,
+    cls=CommandGroup,
     name="moreish",
-    help="Train a language model of any text, on this machine, and write more of it.",
+    help="Train a language model on any text, on this machine, and generate more of it.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
@@ -67,24 +68,24 @@ Source = Annotated[str | None, Argument(metavar="SOURCE", help=SOURCE_HELP)]
 RunPath = Annotated[Path, Argument(metavar="RUN", help="Run folder, e.g. runs/names-gpt.")]
 
 
-def takes_flags(*names: str) -> Callable[[Verb], Verb]:
-    """Give a verb the flags of these options, between its arguments and its own flags; it receives
-    those that are set as `**options`, or as keywords of these names."""
+def takes_flags(*names: str) -> Callable[[Command], Command]:
+    """Add the flags of these options to a command, between its arguments and its own flags; it
+    receives those that are set as `**options`, or as keywords of these names."""
 
-    def decorate(verb: Verb) -> Verb:
+    def decorate(command: Command) -> Command:
         own = [
             parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-            for name, parameter in inspect.signature(verb).parameters.items()
+            for name, parameter in inspect.signature(command).parameters.items()
             if parameter.kind is not inspect.Parameter.VAR_KEYWORD and name not in names
         ]
         arguments = [p for p in own if isinstance(p.annotation.__metadata__[0], ArgumentInfo)]
         flags = [_parameter(name) for name in names]
         rest = [p for p in own if p not in arguments]
 
-        @functools.wraps(verb)
+        @functools.wraps(command)
         def call(**values: Any) -> Any:
             options = {name: values.pop(name) for name in names}
-            return verb(**values, **explicit_options(options))
+            return command(**values, **explicit_options(options))
 
         call.__signature__ = inspect.Signature([*arguments, *flags, *rest])  # type: ignore[attr-defined]
         return call

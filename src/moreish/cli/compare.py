@@ -14,7 +14,7 @@ MANY_COMPARISONS = 5
 
 @app.command(name="compare")
 def compare_verb(
-    paths: Annotated[list[Path], Argument(metavar="RUN RUN …", help="Two or more run folders.")],
+    paths: Annotated[list[Path], Argument(metavar="RUN", help="Two or more run folders.")],
     test: Annotated[
         bool, Option("--test", help="Compare on the test split; every such evaluation is counted.")
     ] = False,

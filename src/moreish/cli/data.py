@@ -1,11 +1,17 @@
 """`moreish data list|show|get`."""
 
+from typing import Annotated
+
 import typer
 
 from moreish.cli.base import Json, app, print_json
 
 data_app = typer.Typer(help="List, show or download the built-in data sets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+
+DatasetName = Annotated[
+    str, typer.Argument(metavar="NAME", help="A built-in data set; moreish data list shows them.")
+]
 
 
 @data_app.command("list")
@@ -26,7 +32,7 @@ def data_list(as_json: Json = False) -> None:
 
 
 @data_app.command("show")
-def data_show(name: str, as_json: Json = False) -> None:
+def data_show(name: DatasetName, as_json: Json = False) -> None:
     """Show the title, source, license and location of a data set."""
     from moreish.data import find_dataset, is_available_offline
     from moreish.utils.download import cache_path
@@ -52,7 +58,7 @@ def data_show(name: str, as_json: Json = False) -> None:
 
 
 @data_app.command("get")
-def data_get(name: str, as_json: Json = False) -> None:
+def data_get(name: DatasetName, as_json: Json = False) -> None:
     """Download a data set now, for use without a network later."""
     from moreish.data import find_dataset, load_dataset, local_path
 

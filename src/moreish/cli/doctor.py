@@ -13,7 +13,10 @@ from moreish.options import TextOptions, names_of
 @takes_flags(*names_of(TextOptions))
 def doctor(
     source: Annotated[
-        str, Argument(help="A built-in data set, a text file, or a folder of text files.")
+        str,
+        Argument(
+            metavar="SOURCE", help="A built-in data set, a text file, or a folder of text files."
+        ),
     ],
     page: Annotated[
         Path | None, Option("--report", metavar="FILE", help="Write the findings to an HTML file.")

@@ -30,7 +30,8 @@ def evaluate(
         Option(help="Overlap the windows of running text; each scores this many tokens."),
     ] = None,
     unknown: Annotated[
-        str, Option(help="What to do with characters that the model does not know: error or drop.")
+        str,
+        Option(help="What to do with characters that are not in the vocabulary: error or drop."),
     ] = "error",
     encoding: Annotated[str, Option(help="Character encoding of standard input.")] = "utf-8",
     as_json: Json = False,

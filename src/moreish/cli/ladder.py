@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from typer import Argument, Option
 
-from moreish.cli.base import Json, app, print_json, takes_flags
+from moreish.cli.base import SOURCE_HELP, Json, app, print_json, takes_flags
 from moreish.errors import MoreishError, command
 from moreish.utils.signals import survive_hangup
 
@@ -17,10 +17,7 @@ from moreish.utils.signals import survive_hangup
 def ladder(
     source: Annotated[
         str,
-        Argument(
-            help="A built-in data set, a text file, a folder of text files, or a folder made by "
-            "moreish prepare."
-        ),
+        Argument(metavar="SOURCE", help=SOURCE_HELP, show_default=False),
     ] = "names",
     quick: Annotated[bool, Option("--quick", help="Train each rung for 6 seconds.")] = False,
     rungs: Annotated[
@@ -35,11 +32,11 @@ def ladder(
     **options: Any,
 ) -> None:
     """Train a ladder of models on one split, from letter pairs to a GPT, and compare them in a
-    table, a figure and a report. The options of training apply to each rung; the lectures' own data
+    table, a figure and a report. Training options apply to each rung; the lectures' own data
     are split as in the lectures."""
     from moreish import api
     from moreish.ui import TrainingView, console, ladder_table, stated_lines
-    from moreish.workflows import QUICK, climb
+    from moreish.workflows import QUICK, train_ladder
 
     if quick:
         if options.keys() & {"minutes", "epochs", "steps"}:
@@ -47,7 +44,7 @@ def ladder(
         options["minutes"] = QUICK
     folder = out or Path("ladders") / (Path(source).resolve().stem or "ladder")
     with TrainingView(console(stderr=as_json), brief=True) as view:
-        found = climb(
+        found = train_ladder(
             source,
             out=folder,
             rungs=rungs,

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from moreish.cli.base import Json, Set, app, print_json, takes_flags
+from moreish.cli.base import SOURCE_HELP, Json, Set, app, print_json, takes_flags
 from moreish.errors import command
 from moreish.options import ModelOptions, command_words, names_of
 from moreish.utils.signals import survive_hangup
@@ -16,7 +16,7 @@ from moreish.utils.signals import survive_hangup
 @takes_flags(*names_of(ModelOptions))
 def lr_range(
     source: Annotated[
-        str, Argument(help="As in train (default names).", show_default=False)
+        str, Argument(metavar="SOURCE", help=SOURCE_HELP, show_default=False)
     ] = "names",
     low: Annotated[
         float | None, Option(help="First learning rate (default: the model's usual one / 300).")
@@ -32,7 +32,7 @@ def lr_range(
     as_json: Json = False,
     **options: Any,
 ) -> None:
-    """Find a learning rate: train briefly at growing rates and watch the loss."""
+    """Find a learning rate: train for a few steps at increasing rates and record the loss."""
     from moreish import api
     from moreish.settings import from_assignments
     from moreish.ui import TrainingView, console, range_lines

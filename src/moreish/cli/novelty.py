@@ -15,7 +15,7 @@ def novelty(
     seed: Annotated[int, Option(help="Random seed; the same seed gives the same samples.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Show how much of what a model writes is copied from its training data."""
+    """Show how much of a model's output is copied from its training data."""
     from moreish import api
     from moreish.ui import console, novelty_table
 

@@ -34,8 +34,8 @@ def plan(
     as_json: Json = False,
     **options: Any,
 ) -> None:
-    """Show the recipe that train would choose, or what a chosen model (--model, --config) would
-    take: compute, memory, hours."""
+    """Show the recipe that train would choose, or the compute, memory and hours that a chosen
+    model (--model, --config) needs."""
     from moreish import api
     from moreish.planning import Plan, format_estimate
     from moreish.settings import from_assignments, to_toml

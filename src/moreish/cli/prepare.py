@@ -19,7 +19,7 @@ def prepare(
     sources: Annotated[
         list[str],
         Argument(
-            metavar="SOURCES…",
+            metavar="SOURCE",
             help="Text, .jsonl or .parquet files (also .gz, .bz2, .xz, .zst), folders, built-in "
             "data sets, or hf:NAME.",
         ),
@@ -53,7 +53,7 @@ def prepare(
     as_json: Json = False,
     **options: Any,
 ) -> None:
-    """Tokenize large text into files for train; run again to resume."""
+    """Tokenize large text into files for train; run the same command again to resume."""
     from moreish import api
     from moreish.ui import TrainingView, console
 
@@ -99,8 +99,8 @@ def prepare(
 
 def summary(prepared: "PreparedDataset", *, new: bool, seconds: float) -> list[str]:
     """Describe what was written, or verified."""
-    from moreish.ui import plural
     from moreish.utils.files import format_bytes
+    from moreish.utils.text import plural
 
     manifest = prepared.manifest
     tokens = manifest.tokens()

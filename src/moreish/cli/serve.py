@@ -14,7 +14,7 @@ from moreish.errors import MoreishError
 def serve(
     paths: Annotated[
         list[Path] | None,
-        Argument(metavar="RUN…", help="Run folders to serve, e.g. runs/names-gpt."),
+        Argument(metavar="RUN", help="Run folders to serve, e.g. runs/names-gpt."),
     ] = None,
     host: Annotated[str, Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[

@@ -12,7 +12,10 @@ from moreish.cli.base import Json, app, print_json, takes_flags
 @takes_flags("vocab_size")
 def tokenize(
     source: Annotated[
-        str, Argument(help="A run, a built-in data set, a file, or a folder of text files.")
+        str,
+        Argument(
+            metavar="SOURCE", help="A run, a built-in data set, a file, or a folder of text files."
+        ),
     ] = "names",
     text: Annotated[
         str | None, Option(help="Show the tokens of this text instead of comparing.")

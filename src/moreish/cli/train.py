@@ -34,9 +34,7 @@ def train(
     overwrite: Overwrite = False,
     settings: Set = None,
     config: Recipe = None,
-    resume: Annotated[
-        Path | None, Option(metavar="RUN", help="Resume an interrupted training.")
-    ] = None,
+    resume: Annotated[Path | None, Option(metavar="RUN", help="Resume an interrupted run.")] = None,
     inexact: Annotated[
         bool,
         Option("--inexact", help="Resume even where the result cannot be the same bit for bit."),
@@ -44,7 +42,7 @@ def train(
     as_json: Json = False,
     **options: Any,
 ) -> None:
-    """Train a language model of a text, by default of the built-in names for one minute."""
+    """Train a language model on a text, by default on the built-in names for one minute."""
     from moreish import api
     from moreish.distributed import is_main_process
     from moreish.settings import from_assignments
@@ -84,5 +82,5 @@ def train(
     terminal.print()
     terminal.print(score_table(run.scores))
     terminal.print(guess_line(run.tokenizer.vocab_size), style="dim")
-    next_steps = " · ".join(command(verb, run.path) for verb in ("sample", "serve"))
+    next_steps = " · ".join(command(name, run.path) for name in ("sample", "serve"))
     terminal.print(f"\nNext: {next_steps}")

@@ -77,7 +77,7 @@ def needed_code(path: str, error: Exception) -> str | None:
 
 
 MOVED = object()
-"""Stands for a value that is not plain: a tensor, which is stored elsewhere, or a skipped one."""
+"""Represents a value that is not plain: a tensor, which is stored elsewhere, or a skipped one."""
 
 NUMERIC_TYPES = "?bhilqBHILQefdFD"
 """The type codes of NumPy arrays that PyTorch has a type for."""

@@ -16,7 +16,7 @@ from moreish.models import Model
 from moreish.runs import Run
 
 GREEDY_TOKENS = 200
-"""Number of tokens that both programs must generate alike at temperature 0."""
+"""Number of tokens that both programs must generate identically at temperature 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class ParityResult:
     max_difference: float
     """The largest absolute difference of logits, or of log-probabilities."""
     matching_tokens: int
-    """The number of tokens that both generate alike at temperature 0."""
+    """The number of tokens that both generate identically at temperature 0."""
     ties: int
     """How many of those the run ranks equal to another token, so that either choice is right."""
 

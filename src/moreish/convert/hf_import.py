@@ -67,7 +67,10 @@ def import_hf(path: Path, out: Path, *, overwrite: bool = False) -> Run:
         kind="text",
         vocabulary=tokenizer.vocab_size,
         boundary=tokenizer.boundary_id is not None,
-        notes=["the model was trained elsewhere; its data is not here", checkpoint_digest(path)],
+        notes=[
+            "the model is imported; its training data is not available",
+            checkpoint_digest(path),
+        ],
     )
     run = Run.create(out, config, tokenizer, {}, facts, overwrite=overwrite)
     run.save_weights(model)
@@ -125,8 +128,8 @@ def resolve_model_folder(source: str) -> Path:
         ) from None
     except Exception as error:  # the library raises many types
         raise MoreishError(
-            f"{source} cannot be downloaded ({one_line(error)}): download it elsewhere and name "
-            "its folder"
+            f"{source} cannot be downloaded ({one_line(error)}): download it on another machine "
+            "and name its folder"
         ) from None
 
 

@@ -16,7 +16,7 @@ from moreish.data.catalog import (
 )
 from moreish.data.encode import TokenBuffer, TrainingTexts, encode_corpus
 from moreish.data.mixture_sampler import MixtureSampler, mixture_quotas
-from moreish.data.sampler import Sampler
+from moreish.data.sampler import BatchSampler
 from moreish.data.shard_layout import MANIFEST, preparation_state
 from moreish.data.sharded_array import ShardedArray
 from moreish.data.shards import (

@@ -164,7 +164,7 @@ def _corpus_changed(corpus: Corpus) -> MoreishError:
 class TokenBuffer:
     """Encoded tokens in a temporary file, which uses no memory and is deleted in any case.
 
-    Use it as a context manager; the array that `mapped` returns stays valid afterwards.
+    Use it as a context manager; the array that `mapped` returns stays valid afterward.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:

@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from moreish.data.permutation import RandomPermutation
-from moreish.data.sampler import Sampler, WindowGrid
+from moreish.data.sampler import BatchSampler, WindowGrid
 from moreish.data.sharded_array import ShardedArray
 from moreish.data.token_dataset import Batch, TokenDataset, Windows
 from moreish.errors import MoreishError
@@ -43,7 +43,7 @@ class ShuffledWindows:
         return self.grid.windows(window_B, shift_B)
 
 
-class MixtureSampler(Sampler):
+class MixtureSampler(BatchSampler):
     """Serves windows of prepared text.
 
     Without weights, every window is served once per epoch, whatever its source. With weights, each
@@ -64,7 +64,7 @@ class MixtureSampler(Sampler):
         """
         Args:
             weights: one for each source, or None; they are normalized.
-            tokens, batch_size, length, overlap, seed: as in `Sampler`.
+            tokens, batch_size, length, overlap, seed: as in `BatchSampler`.
 
         Raises:
             MoreishError: `weights` do not match the sources, or a source is too short.
@@ -111,7 +111,7 @@ class MixtureSampler(Sampler):
         return self.tokens.gather(windows)
 
     def _rows(self, step: int) -> Ids:
-        """Return the numbers of a step's rows, counted from the start of the training.
+        """Return the numbers of a step's rows, counted from the start of the run.
 
         Without weights, the last step of an epoch has the remainder.
         """

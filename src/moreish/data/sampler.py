@@ -13,7 +13,7 @@ MIN_SHORT_LENGTH = 8
 """Smallest window, in tokens, that a warm-up of the length uses."""
 
 
-class Sampler:
+class BatchSampler:
     """Cuts the training tokens into windows and serves them in random order, each once per epoch.
 
     An item is one window (several if it is longer than `length`). Running text is cut into windows
@@ -42,7 +42,7 @@ class Sampler:
         """Further arguments of a subclass."""
         self._epoch: tuple[int, Ids, int] | None = None  # cache of the latest one
 
-    def with_shorter_windows(self, times: int) -> "Sampler":
+    def with_shorter_windows(self, times: int) -> "BatchSampler":
         """Return a sampler with `times` as many windows per step, which are `times` shorter.
 
         Returns this sampler where that is impossible: for items, overlapping or short windows.

@@ -1,4 +1,4 @@
-"""The files of a prepared dataset, and how far its preparation is."""
+"""The files of a prepared dataset, and the state of its preparation."""
 
 from pathlib import Path
 from typing import Literal

@@ -10,6 +10,7 @@ import numpy as np
 
 from moreish.errors import MoreishError
 from moreish.tokenizers import Ids
+from moreish.utils.text import plural
 
 SplitName = Literal["train", "val", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
@@ -43,7 +44,7 @@ def split_items(item_ids_I: Ids, seed: int) -> dict[SplitName, Ids]:
     distinct = len(copies_D)
     if distinct < len(SPLITS):
         raise MoreishError(
-            f"{distinct} distinct line(s) cannot be split into train, validation and test: "
+            f"{plural(distinct, 'distinct line')} cannot be split into train, validation and test: "
             "give at least 3, or use --as text"
         )
     frequent = np.flatnonzero(copies_D > max(1.0, len(item_ids_I) / 10))
@@ -82,7 +83,7 @@ def split_items_as_lecture(count: int) -> dict[SplitName, Ids]:
     random.Random(42).shuffle(shuffled)  # noqa: S311 (the lecture's own generator)
     first, second = (int(share * count) for share in ITEM_SHARES)
     if first == second:
-        raise MoreishError(f"{count} line(s) are too few for the lecture's 80/10/10 split")
+        raise MoreishError(f"the lecture's 80/10/10 split needs 6 or more lines, not {count}")
     train, val, test = np.split(np.array(shuffled), [first, second])
     return {"train": train, "val": val, "test": test}
 
@@ -103,6 +104,9 @@ def text_bounds(length: int, rule: SplitRule) -> dict[SplitName, slice]:
     if rule == "lecture":
         bounds = {"train": slice(0, first), "val": slice(first, length)}
     if any(part.stop - part.start < 2 for part in bounds.values()):
-        least = 20 if rule == "lecture" else 40
-        raise MoreishError(f"{length} characters of running text are too few: give {least} or more")
+        minimum = 20 if rule == "lecture" else 40
+        raise MoreishError(
+            f"running text of {plural(length, 'character')} is too short to split: give {minimum} "
+            "or more"
+        )
     return bounds

@@ -1,8 +1,8 @@
 """The processes that train one model together: those that `torchrun` starts, or this one alone.
 
 All of them run the same program with the same settings. Only the main process (rank 0) reads,
-writes and prints; it broadcasts what the others cannot know (the time, a signal, a path), so that
-all of them decide alike.
+writes and prints; it broadcasts what only it has (the time, a signal, a path), so that all of
+them take the same decisions.
 """
 
 import atexit
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from moreish.errors import GoneError, MoreishError, one_line
+from moreish.errors import MoreishError, PeerLostError, one_line
 
 TIMEOUT = timedelta(hours=2)
 """How long the other processes wait for the main one, which may have to read a large text."""
@@ -32,7 +32,7 @@ LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """All processes of a training, as this process sees them."""
+    """All processes of a training run, as this process sees them."""
 
     rank: int = 0
     size: int = 1
@@ -82,7 +82,7 @@ SINGLE_PROCESS = ProcessGroup()
 
 
 def launched_world_size() -> int:
-    """Return the number of processes of the training, also before they have joined a group."""
+    """Return the number of processes of the run, also before they have joined a group."""
     is_launched = all(name in os.environ for name in LAUNCHER_VARIABLES)
     return int(os.environ["WORLD_SIZE"]) if is_launched else 1
 
@@ -111,7 +111,7 @@ def join_process_group() -> Iterator[ProcessGroup]:
 
     Raises:
         MoreishError: the other processes cannot be reached.
-        GoneError: one of them died.
+        PeerLostError: one of them died.
     """
     if launched_world_size() == 1:
         yield SINGLE_PROCESS
@@ -123,7 +123,7 @@ def join_process_group() -> Iterator[ProcessGroup]:
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and "peer" not in str(error):
             raise
-        raise GoneError(f"another process of this training is gone: {one_line(error)}") from None
+        raise PeerLostError(f"another process of this run died: {one_line(error)}") from None
 
 
 def _initialize() -> None:
@@ -135,7 +135,9 @@ def _initialize() -> None:
         store = PrefixStore(f"moreish/{restart_count()}", store)
         dist.init_process_group(store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     except (RuntimeError, ValueError) as error:
-        raise MoreishError(f"the processes did not meet: {one_line(error)}") from None
+        raise MoreishError(
+            f"the processes could not form a process group: {one_line(error)}"
+        ) from None
     atexit.register(_leave)
 
 
@@ -155,7 +157,7 @@ def local_rank() -> int:
 
 
 def local_world_size() -> int:
-    """Return the number of processes of the training on this machine."""
+    """Return the number of processes of the run on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if launched_world_size() > 1 else 1
 
 

@@ -71,7 +71,7 @@ class Score(Settings):
     @model_validator(mode="before")
     @classmethod
     def _replace_null(cls, data: Any) -> Any:
-        """Null stands for NaN in the error, and in the bits if the loss is finite; elsewhere for
+        """Null is NaN in the error, and in the bits if the loss is finite; in other fields it is
         infinity."""
         if not isinstance(data, Mapping):
             return data
@@ -101,7 +101,8 @@ def evaluation_windows(model: Model, tokens: TokenDataset, stride: int | None = 
     if model.max_length is None:
         if stride is not None:
             raise MoreishError(
-                f"--stride {stride}: this model has no windows, each token sees all of its context"
+                f"--stride {stride}: this model is not evaluated in windows; each token has its "
+                "whole context"
             )
         return tokens.windows(WINDOW + model.context - 1, model.context - 1)
     stride = model.max_length if stride is None else stride

@@ -26,22 +26,22 @@ class TokenSurprisal:
 
 
 def surprisal(
-    model: Model, tokenizer: Tokenizer, text: str, *, lead: Ids, items: bool
+    model: Model, tokenizer: Tokenizer, text: str, *, prefix: Ids, items: bool
 ) -> list[TokenSurprisal]:
-    """Return the surprisal of every token of `text`, given all before it.
+    """Return the surprisal of every token of `text`, each conditioned on all tokens before it.
 
     Args:
-        lead: the token that the model reads before the text.
+        prefix: tokens that the model reads before the text.
         items: whether the text is an item, whose end is predicted too.
 
     Raises:
-        MoreishError: `text` is empty or has characters that the model never saw.
+        MoreishError: `text` is empty, or has characters that are not in the vocabulary.
     """
     end = [tokenizer.boundary_id] if items else []
-    ids = np.concatenate([lead, tokenizer.encode(text), np.array(end, dtype=np.int64)])
+    ids = np.concatenate([prefix, tokenizer.encode(text), np.array(end, dtype=np.int64)])
     if len(ids) < 2:
         raise MoreishError("there is no text to evaluate")
-    # Every token sees at least half a context, if the text has it.
+    # Every token has at least half a context before it, where the text is long enough.
     stride = None if model.max_length is None else max(1, model.max_length // 2)
     losses = evaluate_losses(model, TokenDataset(ids.astype(np.uint32), items=False), stride)
     return [

@@ -14,7 +14,7 @@ from moreish.runs import Run
 from moreish.training import build_optimizer, build_sampler, next_token_loss, set_lr
 
 SATURATION = 0.97
-"""A tanh beyond this value passes hardly any gradient; likewise a sigmoid that close to 0 or 1."""
+"""A tanh beyond this value passes almost no gradient; likewise a sigmoid that close to 0 or 1."""
 
 NUM_STEPS = 10
 """The training steps taken before the update is measured: AdamW's first ones are larger."""

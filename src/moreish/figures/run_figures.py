@@ -117,7 +117,7 @@ def _plots(run: Run, text: str | None) -> Iterator[Plot]:
         yield Plot(
             "embeddings",
             "Token embeddings",
-            "Tokens that are close together are used alike. Vowels have another color.",
+            "Tokens that are close together occur in similar contexts. Vowels have another color.",
             partial(plots.embeddings, weight_VC[embedded], labels),
         )
     ids = _text_ids(run, text)

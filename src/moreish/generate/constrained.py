@@ -3,10 +3,10 @@
 A constraint is a deterministic automaton over the tokens. While a text is sampled, a token is
 allowed only if an accepted end can still be reached in time. That alone would favor texts whose
 beginnings are likely and whose only continuations are not, so each token's probability is
-multiplied by its reach probability: the probability, under letter-pair counts, that a text goes on
-to an accepted end (a "twist", Whiteley and Lee 2014). The error of that estimate is known for each
-text, as a weight, and texts are chosen by weight from a larger pool (Rubin 1987), so that the
-result follows the model's own distribution of matching texts.
+multiplied by its reach probability: the probability, under letter-pair counts, that a text
+continues to an accepted end (a "twist", Whiteley and Lee 2014). The error of that estimate is known
+for each text, as a weight, and texts are chosen by weight from a larger pool (Rubin 1987), so that
+the result follows the model's own distribution of matching texts.
 
 B streams, S states, V vocabulary, L length in tokens.
 """
@@ -62,18 +62,18 @@ def parse_length(text: str) -> tuple[int, int | None]:
     """Parse a range of lengths: `5`, `3..7`, `3..` or `..7`. Raises MoreishError otherwise."""
     low, dots, high = text.partition("..")
     try:
-        least = int(low) if low else 0
-        most = (int(high) if high else None) if dots else least
+        minimum = int(low) if low else 0
+        maximum = (int(high) if high else None) if dots else minimum
     except ValueError:
         raise MoreishError(f"--length {text}: write 5, 3..7, 3.. or ..7") from None
-    if least < 0 or (most is not None and most < max(1, least)):
-        raise MoreishError(f"--length {text}: the least comes first, and the most is at least 1")
-    return least, most
+    if minimum < 0 or (maximum is not None and maximum < max(1, minimum)):
+        raise MoreishError(f"--length {text}: write MINIMUM..MAXIMUM, with a maximum of 1 or more")
+    return minimum, maximum
 
 
 @dataclass(frozen=True, eq=False)
 class Automaton:
-    """Which tokens may follow, by state and length, and their reach probabilities."""
+    """The tokens that may follow, by state and length, and their reach probabilities."""
 
     next_SV: Tensor
     """The state after each token; from the last state nothing is allowed."""
@@ -81,7 +81,7 @@ class Automaton:
     """Whether a text of so many tokens may end in a state."""
     reach_LSV: Tensor
     """The probability, by letter pairs, that a text of so many tokens, in a state and with v as its
-    last token, goes on to an accepted end; 0 if it cannot."""
+    last token, continues to an accepted end; 0 if it cannot."""
     description: str
 
     def state_after(self, prompt: Ids) -> int:
@@ -91,7 +91,9 @@ class Automaton:
             state = int(self.next_SV[state, int(token)])
         last = int(prompt[-1]) if len(prompt) else BOUNDARY_ID
         if len(prompt) >= len(self.reach_LSV) or not self.reach_LSV[len(prompt), state, last]:
-            raise MoreishError(f"nothing that the model can write matches {self.description}")
+            raise MoreishError(
+                f"the model cannot generate any text that matches {self.description}"
+            )
         return state
 
     def reach_probability(self, state_B: Tensor, length: int) -> Float[Tensor, "B V"]:
@@ -117,7 +119,7 @@ def compile_constraint(
 
     Raises:
         MoreishError: the tokenizer has tokens of several characters, a character of the constraint
-            is unknown to it, the regular expression is not understood, or the automaton is beyond
+            is unknown to it, the regular expression is invalid, or the automaton is beyond
             `limits`.
     """
     dfa = _build_dfa(constraint, tokenizer, limits.seconds)
@@ -125,12 +127,12 @@ def compile_constraint(
     if (needed := 8 * (max_tokens + 2) * states * size) > limits.bytes:
         raise MoreishError(
             f"{constraint} needs {needed / 2**30:.1f} GB for texts of up to {max_tokens} tokens: "
-            "ask for something simpler, or fewer --max-tokens"
+            "use a simpler constraint, or a smaller --max-tokens"
         )
-    least, most = constraint.length or (0, None)
-    most = min(max_tokens, max_tokens if most is None else most)
+    minimum, maximum = constraint.length or (0, None)
+    maximum = min(max_tokens, max_tokens if maximum is None else maximum)
     may_end_LS = torch.zeros(max_tokens + 2, states, dtype=torch.bool)
-    may_end_LS[least : most + 1] = torch.from_numpy(dfa.accepts_S)
+    may_end_LS[minimum : maximum + 1] = torch.from_numpy(dfa.accepts_S)
     reach_LSV = torch.zeros(max_tokens + 2, states, size, dtype=torch.float64)
     automaton = Automaton(torch.from_numpy(dfa.next_SV), may_end_LS, reach_LSV, str(constraint))
     pairs_VV = _pair_probabilities(tokens, size)
@@ -145,8 +147,11 @@ def _build_dfa(constraint: Constraint, tokenizer: Tokenizer, seconds: float) -> 
     characters = _characters(tokenizer)
     in_bytes = isinstance(tokenizer, ByteTokenizer)
     if in_bytes and not (constraint.regex or "").isascii():
-        raise MoreishError(f"--regex {constraint.regex}: only ASCII for a model of bytes")
-    too_large = f"{constraint}: it needs too many states: ask for something simpler"
+        raise MoreishError(
+            f"--regex {constraint.regex}: a model with a byte tokenizer supports only ASCII "
+            "patterns"
+        )
+    too_large = f"{constraint}: it needs too many states: use a simpler constraint"
     nfa = Nfa(seconds=seconds, too_large=too_large)
     for flag in ("ends", "contains"):
         value = getattr(constraint, flag)
@@ -154,7 +159,7 @@ def _build_dfa(constraint: Constraint, tokenizer: Tokenizer, seconds: float) -> 
             continue
         if unknown := tokenizer.find_unknown(value):
             names = " ".join(map(repr, unknown))
-            raise MoreishError(f"--{flag} {value}: the model never saw {names}")
+            raise MoreishError(f"--{flag} {value}: not in the model's vocabulary: {names}")
         literal = value.encode().decode("latin-1") if in_bytes else value
         nfa.add_literal(literal, anywhere=flag == "contains")
     if constraint.regex is not None:
@@ -164,8 +169,8 @@ def _build_dfa(constraint: Constraint, tokenizer: Tokenizer, seconds: float) -> 
         except Exception as error:  # greenery has no error class for what it cannot parse
             reason = one_line(error) or type(error).__name__
             raise MoreishError(
-                f"{constraint}: not understood ({reason[:100]}); it matches the whole item, "
-                "and knows . [ ] ( ) | * + ? { }"
+                f"{constraint}: invalid pattern ({reason[:100]}); a pattern matches the whole item "
+                "and supports . [ ] ( ) | * + ? { }"
             ) from None
         nfa.add_regex(parsed)
     return nfa.to_dfa(characters)
@@ -229,7 +234,7 @@ def _characters(tokenizer: Tokenizer) -> list[str]:
         return first + list(tokenizer.characters)
     if isinstance(tokenizer, ByteTokenizer):
         return first + [chr(byte) for byte in range(256)]
-    raise MoreishError("constraints need a character or byte tokenizer")
+    raise MoreishError("constraints require a character or byte tokenizer")
 
 
 def _without_anchors(regex: str) -> str:
@@ -238,7 +243,7 @@ def _without_anchors(regex: str) -> str:
     To greenery both are ordinary characters; only `^` in a class needs a backslash.
 
     Raises:
-        MoreishError: an anchor is elsewhere.
+        MoreishError: an anchor is at another position.
     """
     parts: list[str] = []
     in_class = False
@@ -247,8 +252,8 @@ def _without_anchors(regex: str) -> str:
         if piece in ("^", "$") and not in_class:
             if place != {"^": 0, "$": len(pieces) - 1}[piece]:
                 raise MoreishError(
-                    f"--regex {regex}: it matches whole items: leave out ^ and $, or write \\^ and "
-                    "\\$"
+                    f"--regex {regex}: a pattern matches whole items: leave out ^ and $, or write "
+                    "\\^ and \\$"
                 )
             continue
         if in_class and piece == "^" and parts[-1] != "[":

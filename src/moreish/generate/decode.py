@@ -43,7 +43,7 @@ def generate(
     suppressed_token: int | None = None,
     constraint: ConstrainedDecoder | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Continue `prompt` in every stream; yield (B,) tokens and (B,) whether each stream goes on.
+    """Continue `prompt` in every stream; yield (B,) tokens and (B,) whether each stream continues.
 
     The token that ends a stream is yielded once; what follows it in that stream has no meaning.
 
@@ -149,7 +149,7 @@ def _fast_call(module: nn.Module | None, *, small: bool) -> Any:
 
 @contextmanager
 def limit_threads(number: int) -> Iterator[None]:
-    """Let PyTorch use `number` threads; restore the previous number afterwards."""
+    """Let PyTorch use `number` threads; restore the previous number afterward."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:

@@ -1,4 +1,4 @@
-"""Logits processors, and sampling from what they leave.
+"""Logits processors, and sampling from the processed distribution.
 
 B batch, V vocabulary.
 """
@@ -19,18 +19,19 @@ Logits = Float[Tensor, "B V"]
 LogitsProcessor = Callable[[Logits], Logits]
 
 NOISE_BLOCK = 32
-"""Positions whose random numbers are drawn together, because starting a generator takes longer."""
+"""Positions whose random numbers are drawn together, because creating a generator takes longer than
+drawing them."""
 
 
 class Sampling(Settings):
-    """Sampling settings. Temperature 0 always takes the likeliest token."""
+    """Sampling settings. Temperature 0 always takes the most likely token."""
 
     temperature: float = Field(1.0, ge=0)
-    """What logits are divided by: below 1 sharpens the distribution, above 1 flattens it."""
+    """Divisor of the logits: below 1 sharpens the distribution, above 1 flattens it."""
     top_k: int | None = Field(None, ge=1)
-    """Sample from the k likeliest tokens only."""
+    """Sample from the k most likely tokens only."""
     top_p: float | None = Field(None, gt=0, le=1)
-    """Sample from the fewest tokens that hold this share of the probability."""
+    """Sample from the smallest set of most likely tokens whose probabilities add up to this."""
 
 
 def suppress(logits_BV: Logits, token: int) -> Logits:
@@ -39,15 +40,15 @@ def suppress(logits_BV: Logits, token: int) -> Logits:
 
 
 def keep_best(logits_BV: Logits) -> Logits:
-    """Keep the likeliest token, the first of several (greedy decoding)."""
+    """Keep the most likely token, the first of equally likely ones (greedy decoding)."""
     best_B1 = logits_BV.argmax(-1, keepdim=True)
     return torch.full_like(logits_BV, -torch.inf).scatter(-1, best_B1, 0.0)
 
 
 def keep_top_k(logits_BV: Logits, k: int) -> Logits:
-    """Keep the `k` likeliest tokens, and those as likely as the last of them."""
-    least_B1 = logits_BV.topk(min(k, logits_BV.shape[-1])).values[:, -1:]
-    return logits_BV.masked_fill(logits_BV < least_B1, -torch.inf)
+    """Keep the `k` most likely tokens, and those as likely as the last of them."""
+    kth_B1 = logits_BV.topk(min(k, logits_BV.shape[-1])).values[:, -1:]
+    return logits_BV.masked_fill(logits_BV < kth_B1, -torch.inf)
 
 
 def apply_temperature(logits_BV: Logits, temperature: float) -> Logits:
@@ -56,17 +57,17 @@ def apply_temperature(logits_BV: Logits, temperature: float) -> Logits:
 
 
 def keep_top_p(logits_BV: Logits, p: float) -> Logits:
-    """Keep the fewest likeliest tokens with a probability of `p` together (nucleus sampling,
-    Holtzman et al. 2020)."""
+    """Keep the smallest set of most likely tokens whose probabilities add up to `p` (nucleus
+    sampling, Holtzman et al. 2020)."""
     sorted_BV, order_BV = logits_BV.sort(descending=True)
     probs_BV = sorted_BV.softmax(-1)
-    # A token is dropped if those before it hold p already, so the likeliest always stays.
+    # A token is dropped if those before it hold p already, so the most likely one always stays.
     dropped_BV = probs_BV.cumsum(-1) - probs_BV >= p
     return logits_BV.masked_fill(dropped_BV.scatter(-1, order_BV, dropped_BV), -torch.inf)
 
 
 def logits_processors(sampling: Sampling) -> list[LogitsProcessor]:
-    """Return the processors that `sampling` asks for: top-k, the temperature, then top-p."""
+    """Return the processors for these settings: top-k, the temperature, then top-p."""
     if sampling.temperature == 0:
         return [keep_best]
     processors: list[LogitsProcessor] = []

@@ -40,7 +40,7 @@ class TextGenerator:
     tokenizer: Tokenizer
     prompt: Ids
     """Tokens that begin every text."""
-    lead: Ids
+    prefix: Ids
     """Tokens that the model reads before the prompt and that are not part of the text."""
     max_tokens: int
     sampling: Sampling
@@ -88,17 +88,17 @@ class TextGenerator:
             yield WeightedText(ids=ids, log_weight=weight)
 
     def _accepted(
-        self, n: int, least: int, accept: Callable[[Ids], bool]
+        self, n: int, minimum: int, accept: Callable[[Ids], bool]
     ) -> Iterator[WeightedText]:
-        """Yield `n` accepted texts, or at least `least` if many tries find no more."""
+        """Yield `n` accepted texts, or at least `minimum` of them if many tries find no more."""
         found, first = 0, 0
         while found < n:
-            if first >= MAX_TRIES * least:
-                if found >= least:
+            if first >= MAX_TRIES * minimum:
+                if found >= minimum:
                     return
                 raise MoreishError(
-                    f"only {found} of {least} texts found in {first:,} tries: ask for fewer, "
-                    "raise the temperature, or ask less of them"
+                    f"only {found} of {minimum} texts found in {first:,} tries: request fewer "
+                    "texts, raise the temperature, or relax the filters"
                 )
             streams = range(first, first + min(MAX_BATCH, max(32, n - found)))
             for text in self.weighted_texts(streams):
@@ -112,7 +112,7 @@ class TextGenerator:
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         return generate(
             self.model,
-            np.concatenate([self.lead, self.prompt]),
+            np.concatenate([self.prefix, self.prompt]),
             streams=streams,
             max_tokens=self.max_tokens,
             sampling=self.sampling,

@@ -163,10 +163,13 @@ class Model(nn.Module, ABC):
 class CountBasedModel(Model, ABC):
     """A model of n-grams that is fitted by counting in one pass, without gradients."""
 
+    renamed_buffers: ClassVar[Mapping[str, str]] = {}
+    """Names of buffers in version 0.1.0, and their present names."""
+
     def __init__(self, vocab_size: int, order: int) -> None:
         super().__init__(vocab_size, context=max(1, order - 1), max_length=None)
         self.order = order
-        self.register_load_state_dict_pre_hook(_resize_buffers)
+        self.register_load_state_dict_pre_hook(_prepare_buffers)
 
     @abstractmethod
     def fit_counts(self, tokens: TokenDataset) -> None:
@@ -185,8 +188,13 @@ def zero_linear(inputs: int, outputs: int, *, bias: bool = True) -> nn.Linear:
     return layer
 
 
-def _resize_buffers(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
-    """Resize the buffers to those that are loaded."""
+def _prepare_buffers(
+    module: CountBasedModel, state: dict[str, Tensor], prefix: str, *_: object
+) -> None:
+    """Rename the buffers of version 0.1.0, and resize the buffers to those that are loaded."""
+    for old, new in module.renamed_buffers.items():
+        if prefix + old in state:
+            state[prefix + new] = state.pop(prefix + old)
     for name, _buffer in list(module.named_buffers(recurse=False)):
         if (saved := state.get(prefix + name)) is not None:
             setattr(module, name, torch.empty_like(saved))

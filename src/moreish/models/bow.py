@@ -1,5 +1,5 @@
-"""The causal bag of words: each position sees the average of what came before (the GPT lecture;
-makemore's BoW).
+"""The causal bag of words: each position reads the average of the positions up to it (the GPT
+lecture; makemore's BoW).
 
 B batch, T positions, S positions seen (kept and new), K context, C width, V vocabulary.
 """

@@ -1,7 +1,7 @@
 """The model of the GPT lecture, which grows from one attention head to a Transformer.
 
 Karpathy 2023, "Let's build GPT: from scratch, in code, spelled out". Read it from top to bottom:
-attention, feed-forward, block, model. The setting `stage` says how far it has grown.
+attention, feed-forward, block, model. The setting `stage` selects how much of it is used.
 All weights keep PyTorch's default initialization, as in the lecture, so that a new model predicts
 somewhat worse than a uniform guess.
 
@@ -28,7 +28,7 @@ class LectureGPTConfig(ModelConfig):
     the heads and a feed-forward that is four times as wide inside), and layer norm."""
     layers: int | None = Field(None, ge=1, le=1000)
     """Number of blocks (default: 3 from the stage "residual" on, as in the lecture; before it 1,
-    since a deeper stack without residual connections hardly trains)."""
+    since a deeper stack without residual connections barely trains)."""
     heads: int = Field(4, ge=1, le=1000)
     """Number of attention heads from the stage "heads" on; before it there is one."""
     width: int = Field(32, ge=1, le=1 << 20)
@@ -99,7 +99,7 @@ class LectureAttention(nn.Module):
 
 
 def feed_forward(config: LectureGPTConfig) -> nn.Module:
-    """Return a perceptron that works on each position by itself (section 3.3).
+    """Return a perceptron that is applied to each position separately (section 3.3).
 
     It ends in a linear layer where it adds to a residual stream, since ReLU alone only adds.
     """
@@ -113,12 +113,13 @@ def feed_forward(config: LectureGPTConfig) -> nn.Module:
 
 
 def layer_norm(config: LectureGPTConfig) -> nn.Module:
-    """Return a layer norm (Ba et al. 2016), which stands before each part, as in GPT-2."""
+    """Return a layer norm (Ba et al. 2016), which is applied before each part, as in GPT-2."""
     return nn.LayerNorm(config.width) if config.includes("norm") else nn.Identity()
 
 
 class LectureBlock(nn.Module):
-    """Attention lets positions communicate; the feed-forward then works on each by itself."""
+    """Attention lets positions communicate; the feed-forward network is then applied to each
+    separately."""
 
     def __init__(self, config: LectureGPTConfig) -> None:
         super().__init__()

@@ -41,7 +41,7 @@ class Convolution(nn.Module):
 
 @final
 class WaveNet(Model):
-    """A stack of convolutions with doubling dilations, which sees K = 2^layers tokens.
+    """A stack of convolutions with doubling dilations and a receptive field of K = 2^layers tokens.
 
     The start is padded with boundaries (running text: token 0). The state holds each layer's past
     inputs, so that nothing is computed twice (Le Paine et al. 2016).

@@ -1,4 +1,4 @@
-"""What a training will take, and which one suits a text and a machine."""
+"""What training will cost, and which settings suit a text and a machine."""
 
 from moreish.planning.estimate import DEFAULT_MFU, Estimate, estimate_run
 from moreish.planning.memory import check_counting_memory, check_training_memory, free_memory

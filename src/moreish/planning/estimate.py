@@ -1,4 +1,4 @@
-"""Estimates of the FLOPs, memory and hours of a training, on this machine or another.
+"""Estimates of the FLOPs, memory and hours of a training run, on this machine or another.
 
 docs/planning.md compares the estimates with published tables, and
 tests/unit/planning/test_estimate.py with measurements.
@@ -82,7 +82,7 @@ class Memory:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """The estimated cost of a training."""
+    """The estimated cost of a training run."""
 
     config: RunConfig
     vocabulary: int
@@ -91,7 +91,7 @@ class Estimate:
     embeddings: int
     """Parameters of token and position embeddings."""
     tokens: int | None
-    """Tokens of the whole training."""
+    """Tokens of the whole run."""
     optimal_tokens: int
     operations_per_position: float
     """FLOPs of the forward and backward pass: 6 per weight of a matrix, and 12 x layers x width x
@@ -99,7 +99,7 @@ class Estimate:
     attention: float
     """Fraction of the FLOPs that is attention."""
     operations: float | None
-    """FLOPs of the whole training."""
+    """FLOPs of the whole run."""
     devices: int
     rows_at_once: int
     """Rows per micro-batch on each device."""
@@ -122,17 +122,17 @@ class Estimate:
 def estimate_run(
     config: RunConfig, *, requires_data: bool, gpus: int, gpu: str | None, mfu: float
 ) -> Estimate:
-    """Estimate the training of some settings, whose data may be missing.
+    """Estimate training with some settings, whose data may be missing.
 
     Args:
         config: the settings.
         requires_data: whether the data must be on this machine, because the user named them.
         gpus: number of GPUs.
-        gpu: their name, or their peak in TFLOP/s; None stands for the device of this machine.
+        gpu: their name, or their peak in TFLOP/s; None means the device of this machine.
         mfu: fraction of the peak to assume.
 
     Raises:
-        MoreishError: a setting is wrong, or depends on missing data.
+        MoreishError: a setting is invalid, or depends on missing data.
     """
     if gpus < 1 or not 0 < mfu <= 1:
         raise MoreishError(
@@ -174,7 +174,7 @@ def estimate(
     mfu: float = DEFAULT_MFU,
     precision: str = "float32",
 ) -> Estimate:
-    """Estimate a training.
+    """Estimate a training run.
 
     Args:
         config: the settings.
@@ -186,7 +186,7 @@ def estimate(
         precision: data type of matrix products: float32, bfloat16 or float16.
 
     Raises:
-        MoreishError: the model cannot be built, or only counts, or there are too many devices.
+        MoreishError: the model cannot be built, or is count-based, or there are too many devices.
     """
     model = build_trainable_model(config, vocabulary)
     flops = FlopCounter(model)
@@ -238,16 +238,18 @@ def build_trainable_model(config: RunConfig, vocabulary: int) -> Model:
     """Build the model without memory for its weights.
 
     Raises:
-        MoreishError: it cannot be built, or is not trained by gradients.
+        MoreishError: it cannot be built, or is not trained by gradient descent.
     """
     model = build_meta_model(config.model, vocabulary)
     if isinstance(model, CountBasedModel):
-        raise MoreishError(f"{config.model.name} only counts, in one pass: there is no plan for it")
+        raise MoreishError(
+            f"{config.model.name} is fitted by counting, in one pass: there is no training to plan"
+        )
     return model
 
 
 def measure_load(setup: TrainingSetup) -> Load:
-    """Return the load of a training whose data are available."""
+    """Return the load of training on data that are available."""
     model = build_trainable_model(setup.config, setup.tokenizer.vocab_size)
     tokens = setup.splits["train"]
     sampler = build_sampler(setup.config, tokens, model)
@@ -263,7 +265,7 @@ def measure_load(setup: TrainingSetup) -> Load:
 
 
 def predict_load(config: RunConfig, vocabulary: int) -> Load:
-    """Return the load of a training on running text that is not available.
+    """Return the load of training on running text that is not available.
 
     Raises:
         MoreishError: it depends on the text.

@@ -1,4 +1,4 @@
-"""Checks before a training or a count that its memory suffices."""
+"""Checks that memory suffices before training or counting starts."""
 
 import math
 from contextlib import suppress
@@ -36,7 +36,7 @@ MAX_COUNTED_TOKENS = 1 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingMemory:
-    """The memory of a training in bytes, besides its weights."""
+    """The memory that training takes in bytes, besides the weights."""
 
     fixed: float
     """Gradients, optimizer state, libraries, and a copy of the weights for a trial."""
@@ -49,7 +49,7 @@ class TrainingMemory:
 
 
 def measure_memory(trainer: Trainer) -> TrainingMemory:
-    """Estimate the memory of a training from the forward pass of one row."""
+    """Estimate the memory that training takes from the forward pass of one row."""
     model, batch = trainer.model, trainer.sampler.batch(0)
     row = batch[:1].to(trainer.device)
     saved = _saved_bytes(trainer, row)
@@ -91,7 +91,7 @@ def _saved_bytes(trainer: Trainer, row: Batch) -> float:
 
 
 def check_training_memory(trainer: Trainer) -> float:
-    """Return the estimated memory of a training in bytes.
+    """Return the estimated memory of training in bytes.
 
     Raises:
         MoreishError: less is free; the message says what would fit.
@@ -102,8 +102,7 @@ def check_training_memory(trainer: Trainer) -> float:
     if needed <= free:
         return needed
     problem = (
-        f"this training needs about {format_bytes(needed)} of memory, and {format_bytes(free)} are "
-        "free"
+        f"training needs about {format_bytes(needed)} of memory, and {format_bytes(free)} are free"
     )
     for power in range(1, 1 + (memory.rows - 1).bit_length()):
         if 2**power > micro_batches and memory.total(2**power) <= free:

@@ -31,7 +31,7 @@ from moreish.training import (
     measure_step_seconds,
     next_token_loss,
 )
-from moreish.ui import plural
+from moreish.utils.text import plural
 
 
 class Size(NamedTuple):
@@ -182,7 +182,7 @@ class _Choice:
     speed: float | None
     """Predictions per second; None if the budget is in steps or epochs."""
     memory: float
-    """Memory of a training, in bytes."""
+    """Memory that training takes, in bytes."""
 
     def suits(self, memory: float) -> bool:
         enough = self.predictions >= MIN_PREDICTIONS_PER_WEIGHT * self.size.weights
@@ -192,10 +192,11 @@ class _Choice:
 def _choose_folds(setup: TrainingSetup, seconds: float | None, memory: float) -> tuple[int, str]:
     """Return the number of folds for cross-fitted counts and how long counting takes, or 0 and why
     the plan has no counts."""
-    tokens, most = setup.splits["train"].num_predictions, HybridConfig.model_fields["folds"].default
+    tokens = setup.splits["train"].num_predictions
+    max_folds = HybridConfig.model_fields["folds"].default
     if setup.tokenizer.vocab_size > MAX_COUNTED_VOCABULARY:
         return 0, "the vocabulary is too large to count n-grams"
-    folds = max(2, min(most, MAX_COUNTED_TOKENS // tokens))
+    folds = max(2, min(max_folds, MAX_COUNTED_TOKENS // tokens))
     if seconds is not None:
         affordable = int(MAX_COUNTING_SHARE * seconds * COUNTS_PER_SECOND / tokens) - 1
         if affordable < 2:
@@ -272,7 +273,7 @@ def _run_config(setup: TrainingSetup, model: Tree, train: Tree) -> RunConfig:
 
 
 def measure_speed(setup: TrainingSetup) -> float:
-    """Measure predictions per second in a short training on the beginning of the text."""
+    """Measure predictions per second in a short training run on the beginning of the text."""
     tokens, train = _beginning(setup.splits["train"]), setup.config.train
     model = setup.model()
     model.fit_counts(tokens)

@@ -1,10 +1,10 @@
-"""Formats the estimated cost of a training for the terminal."""
+"""Formats the estimated cost of a training run for the terminal."""
 
 from dataclasses import asdict
 
 from moreish.planning.estimate import Estimate, Memory
-from moreish.ui import plural
 from moreish.utils.files import format_bytes
+from moreish.utils.text import plural
 
 
 def format_estimate(found: Estimate) -> list[str]:

@@ -91,7 +91,7 @@ def _training_samples(run: Run) -> list[str]:
 
 
 def _findings(run: Run) -> list[str]:
-    """Return what `moreish doctor` found before the training, if it checked a text."""
+    """Return what `moreish doctor` found before training, if it checked a text."""
     try:
         audit = AuditReport.load(run.path / "doctor.json")
     except (OSError, ValueError):

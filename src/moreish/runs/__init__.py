@@ -1,4 +1,4 @@
-"""Run folders: what a training leaves behind."""
+"""Run folders: what a training run writes."""
 
 from moreish.runs.compare import RunGroup, compare
 from moreish.runs.folder import MAX_SEARCHABLE_TOKENS

@@ -1,4 +1,4 @@
-"""The run folder: the settings, data, weights and results of one training."""
+"""The run folder: the settings, data, weights and results of one training run."""
 
 import hashlib
 import json
@@ -236,7 +236,7 @@ class RunFolder:
         if not self.has_weights:
             if self.record.status == "diverged":
                 raise MoreishError(
-                    f"{self.path} has no weights because its training diverged: train again with a "
+                    f"{self.path} has no weights because the run diverged: train again with a "
                     "lower --set train.lr and --overwrite"
                 )
             if self.record.status in ENDED_STATUSES:
@@ -300,7 +300,7 @@ class RunFolder:
 
     def _read_split(self, name: SplitName) -> TokenDataset:
         if not self.split_names:
-            raise MoreishError(f"{self.path} has no data: its model was trained elsewhere")
+            raise MoreishError(f"{self.path} has no data, because its model was imported")
         if name not in self.split_names:
             raise MoreishError(f"this run has no {name} split: the lecture's split has none")
         if name == "train" and self.uses_prepared_data:

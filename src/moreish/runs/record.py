@@ -58,7 +58,7 @@ class DatasetInfo(Settings):
 
 
 class RunRecord(Settings):
-    """The content of run.json; the results are None or empty until the training has ended."""
+    """The content of run.json; the results are None or empty until training has ended."""
 
     format: Literal[1] = FORMAT
     status: Status = "created"
@@ -77,11 +77,11 @@ class RunRecord(Settings):
     splits: dict[SplitName, Score] = {}
     """The exact losses of the best weights."""
     seconds: float | None = None
-    """Duration of the training, including the evaluations during it."""
+    """Duration of training, including the evaluations during it."""
     evaluation_seconds: float | None = None
     """Part of `seconds` that was spent on these evaluations."""
     scoring_seconds: float | None = None
-    """Duration of the exact evaluation of the splits after the training."""
+    """Duration of the exact evaluation of the splits after training."""
     tokens_per_second: float | None = None
 
     @classmethod
@@ -140,7 +140,7 @@ def machine_info() -> dict[str, Any]:
 
 
 def environment(device: torch.device, processes: int) -> dict[str, str]:
-    """Return everything but settings and data that the bits of a training depend on."""
+    """Return everything but settings and data that the bits of a run depend on."""
     versions = library_versions()
     del versions["python"]
     is_gpu = device.type == "cuda"

@@ -77,18 +77,18 @@ class Run(RunFolder):
             prompt: how every text begins.
             max_tokens: largest number of tokens to sample (default: 500 for running text; for
                 items, four times the longest training item or twice the smallest `length`).
-            temperature: below 1 makes likely tokens likelier; 0 always takes the likeliest.
-            top_k: sample from the k likeliest tokens only.
-            top_p: sample from the fewest tokens that together have at least this probability.
+            temperature: below 1 sharpens the distribution; 0 always takes the most likely token.
+            top_k: sample from the k most likely tokens only.
+            top_p: sample from the most likely tokens whose probabilities add up to this.
             seed: random seed; the same seed gives the same texts.
             new_only: reject texts that occur in the data.
             unique: return no text twice.
-            unknown: "error" or "drop", for characters of the prompt that the model does not know.
+            unknown: "error" or "drop", for characters of the prompt that are not in the vocabulary.
             ends, contains, regex, length: constraints on items that hold by construction: the end,
                 a substring, a pattern for the whole item, and its length in characters (`5`,
                 `3..7`, `3..`).
             max_overlap: reject texts that share more consecutive characters with the training data.
-            rank: "likelihood" (likeliest first) or "novelty" (least similar to the training data
+            rank: "likelihood" (most likely first) or "novelty" (least similar to the training data
                 first); None keeps the order in which they were sampled.
 
         Raises:
@@ -212,7 +212,7 @@ class Run(RunFolder):
             model=model or self.model,
             tokenizer=self.tokenizer,
             prompt=ids,
-            lead=self.initial_context(ids),
+            prefix=self.initial_context(ids),
             max_tokens=max_tokens,
             sampling=sampling,
             seed=seed,
@@ -226,7 +226,7 @@ class Run(RunFolder):
         return max(tokens, 2 * constraint.length[0]) if constraint and constraint.length else tokens
 
     def handle_unknown(self, text: str, unknown: str) -> str:
-        """Check a text for characters that the model does not know.
+        """Check a text for characters that are not in the vocabulary.
 
         Args:
             text: any text.
@@ -241,10 +241,12 @@ class Run(RunFolder):
         if missing and unknown == "error":
             shown = " ".join(map(repr, missing[:10])) + (" …" if len(missing) > 10 else "")
             is_known_after_space = not self.tokenizer.find_unknown(f" {text}")
-            hint = "; with a space before it, it is known" if is_known_after_space else ""
+            hint = (
+                "; with a space before it, it is in the vocabulary" if is_known_after_space else ""
+            )
             raise MoreishError(
-                f"the model never saw {shown}: change the text, or remove unknown characters with "
-                f"--unknown drop{hint}"
+                f"not in the model's vocabulary: {shown}; change the text, or remove unknown "
+                f"characters with --unknown drop{hint}"
             )
         return self.tokenizer.drop_unknown(text) if missing else text
 
@@ -270,7 +272,8 @@ class Run(RunFolder):
 
     @cached_property
     def overlap_index(self) -> OverlapIndex:
-        """Index of the training data, to find the longest passage that a text shares with them."""
+        """Index of the training data, to find the longest substring that a text shares with
+        them."""
         return OverlapIndex(self.training_bytes)
 
     @cached_property
@@ -385,5 +388,7 @@ class Run(RunFolder):
             unknown: as in `sample`.
         """
         text = self.handle_unknown(text, unknown)
-        lead = self.initial_context(self.tokenizer.encode(""))
-        return surprisal(self.model, self.tokenizer, text, lead=lead, items=self.kind == "lines")
+        prefix = self.initial_context(self.tokenizer.encode(""))
+        return surprisal(
+            self.model, self.tokenizer, text, prefix=prefix, items=self.kind == "lines"
+        )

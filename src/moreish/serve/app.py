@@ -31,7 +31,7 @@ def create_app(
     registry: Registry,
     rules: AccessRules,
     executor: BackgroundExecutor,
-    trainings: TrainingManager | None,
+    manager: TrainingManager | None,
 ) -> ASGIApp:
     """Return the ASGI application.
 
@@ -39,7 +39,7 @@ def create_app(
         registry: the served models.
         rules: which requests to let through.
         executor: runs the computations of the native API.
-        trainings: runs trainings; None serves no training routes.
+        manager: runs training; None serves no training routes.
     """
 
     @asynccontextmanager
@@ -83,9 +83,9 @@ def create_app(
     app.add_exception_handler(ClientDisconnect, respond_to_nobody)
     app.include_router(metrics_routes.router(registry))
     app.include_router(openai_router(registry))
-    app.include_router(native_router(registry, executor, training=trainings is not None))
-    if trainings is not None:
-        app.include_router(training_router(trainings))
+    app.include_router(native_router(registry, executor, training=manager is not None))
+    if manager is not None:
+        app.include_router(training_router(manager))
     for path in PAGE.iterdir():
         app.router.routes.append(_page_route(path))
     return Guard(app, rules, registry.metrics.count_response)

@@ -16,7 +16,7 @@ MAX_WAITING = 32
 
 
 class BackgroundExecutor:
-    """Runs calls one at a time, on one core, so that generation is hardly slowed down."""
+    """Runs calls one at a time, on one core, so that generation is slowed down little."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(

@@ -100,17 +100,17 @@ def is_local(host: str) -> bool:
 
 
 class _UvicornServer(uvicorn.Server):
-    """uvicorn's server with a shutdown that stops the training and lets requests finish."""
+    """uvicorn's server with a shutdown that stops training and lets requests finish."""
 
     def __init__(
         self,
         config: uvicorn.Config,
         registry: Registry,
-        trainings: TrainingManager | None,
+        manager: TrainingManager | None,
         drain: float,
     ) -> None:
         super().__init__(config)
-        self._registry, self._trainings, self._drain = registry, trainings, drain
+        self._registry, self._manager, self._drain = registry, manager, drain
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -122,9 +122,9 @@ class _UvicornServer(uvicorn.Server):
         super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        if self._trainings is not None:
-            # First, since uvicorn waits for the event streams of pages that watch the training.
-            stopping = asyncio.create_task(self._trainings.stop())
+        if self._manager is not None:
+            # First, since uvicorn waits for the event streams of pages that watch it.
+            stopping = asyncio.create_task(self._manager.stop())
             while not stopping.done() and not self.force_exit:
                 await asyncio.wait([stopping], timeout=POLL_SECONDS)
         draining = asyncio.create_task(self._end_requests())
@@ -192,11 +192,11 @@ class Service:
         url_host = f"[{host}]" if ":" in host else host
         self.url = f"http://{url_host}:{self._listener.getsockname()[1]}"
         executor = BackgroundExecutor()
-        trainings = None if home is None else TrainingManager(self.registry, executor, home)
+        manager = None if home is None else TrainingManager(self.registry, executor, home)
         maximum = affordable_connections(limits.connections)
         connection = partial(Connection, limits=limits, maximum=maximum, uploads=rules.uploads)
         config = uvicorn.Config(
-            create_app(self.registry, rules, executor, trainings),
+            create_app(self.registry, rules, executor, manager),
             http=connection,  # type: ignore[arg-type]
             ws="none",
             backlog=ACCEPT_BATCH,
@@ -207,7 +207,7 @@ class Service:
             timeout_graceful_shutdown=math.ceil(drain + GRACE_SECONDS),
             timeout_keep_alive=30,
         )
-        self._server = _UvicornServer(config, self.registry, trainings, drain)
+        self._server = _UvicornServer(config, self.registry, manager, drain)
 
     def run(self) -> None:
         """Serve until `stop` is called or, in the main thread, Ctrl-C or SIGTERM arrives; then let

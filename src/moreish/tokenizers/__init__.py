@@ -72,7 +72,7 @@ class TokenizerFile:
             has_boundary = isinstance(data, dict) and data.get("boundary") is True
             return tokenizer_from_json(data, boundary=boundary or has_boundary)
         except (OSError, ValueError) as error:
-            raise MoreishError(f"{self.path} is no tokenizer: {error}") from None
+            raise MoreishError(f"{self.path} is not a tokenizer file: {error}") from None
 
 
 def tokenizer_builder(name: str) -> TokenizerBuilder:

@@ -80,7 +80,7 @@ class CharTokenizer(Tokenizer):
         ids_N: Ids = table.take(code_points(text), mode="clip")
         if (ids_N == UNKNOWN_ID).any():
             names = " ".join(map(repr, self.find_unknown(text)))
-            raise MoreishError(f"the model never saw {names}; leave them out or drop them")
+            raise MoreishError(f"not in the model's vocabulary: {names}")
         return ids_N
 
     def find_unknown(self, text: str) -> list[str]:

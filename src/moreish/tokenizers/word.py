@@ -106,5 +106,5 @@ class WordTokenizer(Tokenizer):
             or not all(is_valid_text(word) and WORDS.fullmatch(word) for word in words)
             or len(set(words)) != len(words)
         ):
-            raise MoreishError("the tokenizer file is damaged: its words are no list of words")
+            raise MoreishError("the tokenizer file is damaged: its words are not a list of strings")
         return cls(words, boundary=boundary)

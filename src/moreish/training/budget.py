@@ -1,4 +1,5 @@
-"""The plan of a training: from a budget in steps, epochs or minutes to steps and evaluations."""
+"""The plan of a training run: from a budget in steps, epochs or minutes to steps and
+evaluations."""
 
 import copy
 import math
@@ -10,7 +11,7 @@ from dataclasses import replace
 import torch
 
 from moreish.config import TrainConfig
-from moreish.data import Sampler
+from moreish.data import BatchSampler
 from moreish.distributed import SINGLE_PROCESS, ProcessGroup
 from moreish.evaluate import batch_losses, evaluation_batches, evaluation_windows
 from moreish.runs import Run
@@ -33,7 +34,7 @@ are drawn and the best weights saved."""
 
 
 def plan_steps(steps: int, step_positions: float, eval_positions: float) -> StepPlan:
-    """Plan a training of `steps` steps without a clock, so that the plan is reproducible.
+    """Plan a training run of `steps` steps without a clock, so that the plan is reproducible.
 
     Args:
         steps: the number of steps.
@@ -59,7 +60,7 @@ def _with_evaluations(steps: int, affordable: int) -> StepPlan:
     return StepPlan(steps=steps, eval_every=math.ceil(steps / count))
 
 
-def budget_steps(config: TrainConfig, sampler: Sampler) -> int | None:
+def budget_steps(config: TrainConfig, sampler: BatchSampler) -> int | None:
     """Return the number of steps for a budget in steps or epochs; None for minutes."""
     if config.epochs is not None:
         return max(1, round(config.epochs * sampler.steps_per_epoch))
@@ -70,23 +71,23 @@ def median_seconds(
     action: Callable[[], object],
     should_stop: Callable[[], bool],
     seconds: float = 1.0,
-    least: int = 3,
+    min_repeats: int = 3,
     group: ProcessGroup = SINGLE_PROCESS,
 ) -> float:
     """Measure the median duration of `action` after a warmup call, the same in every process.
 
     Args:
         action: the function to measure.
-        should_stop: whether a single measurement must do.
-        seconds: smallest total duration.
-        least: smallest number of measurements.
+        should_stop: returns whether to stop after the current measurement.
+        seconds: minimum total duration of the measurements.
+        min_repeats: minimum number of measurements.
         group: the processes that call it together.
     """
     if not group.any(should_stop()):
         action()
     times: list[float] = []
     while not times or (
-        not group.any(should_stop()) and (len(times) < least or sum(times) < seconds)
+        not group.any(should_stop()) and (len(times) < min_repeats or sum(times) < seconds)
     ):
         began = time.perf_counter()
         action()
@@ -97,7 +98,7 @@ def median_seconds(
 def plan_training(
     run: Run, trainer: Trainer, should_stop: Callable[[], bool], began: float
 ) -> StepPlan:
-    """Plan the steps and evaluations of a training from its budget.
+    """Plan the steps and evaluations of a training run from its budget.
 
     For minutes, a short trial measures steps and evaluations; it leaves the weights as they were.
 
@@ -126,7 +127,9 @@ def plan_training(
             for batch in batches:
                 batch_losses(model, batch, 1)
 
-        eval_seconds = median_seconds(evaluate_some, should_stop, seconds=0.0, least=1, group=group)
+        eval_seconds = median_seconds(
+            evaluate_some, should_stop, seconds=0.0, min_repeats=1, group=group
+        )
         eval_seconds *= positions / group.broadcast(measured) / group.size
         left = max(0.0, config.minutes - group.seconds_since(began) / 60)
         plan = plan_minutes(left, step_seconds, eval_seconds)

@@ -80,7 +80,7 @@ class Checkpoints:
         Args:
             folder: the folder of the checkpoints.
             run: the sha256 of the run's settings, data and tokenizer.
-            environment: what the bits of a training depend on, see `moreish.runs.environment`.
+            environment: what the bits of a run depend on, see `moreish.runs.environment`.
         """
         self.folder, self.run, self.environment = folder, run, dict(environment)
 
@@ -99,7 +99,7 @@ class Checkpoints:
             return
         place = self.folder / f"step-{state.step:06d}"
         remove_partial_files(self.folder)  # of a process that was killed
-        if read_manifest(place) is None:  # a resumed training reaches the same step again
+        if read_manifest(place) is None:  # a resumed run reaches the same step again
             check_disk_space(
                 self.folder, checkpoint_bytes(trainer.model, trainer.config), "a checkpoint"
             )

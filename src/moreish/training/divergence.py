@@ -13,10 +13,10 @@ from moreish.training.objectives import Objective
 from moreish.training.state import TrainState
 
 MAX_SKIPPED_STEPS = 3
-"""Consecutive steps that are skipped before the training is rolled back."""
+"""Consecutive steps that are skipped before the run is rolled back."""
 
 MAX_ROLLBACKS = 3
-"""Rollbacks before the training ends with `DivergenceError`."""
+"""Rollbacks before the run ends with `DivergenceError`."""
 
 ROLLBACK_LR_SCALE = 1 / 3
 """Factor on the learning rate at each rollback."""
@@ -27,7 +27,7 @@ class NonFiniteError(ArithmeticError):
 
 
 class DivergenceError(MoreishError):
-    """The training diverged, and rollbacks did not help."""
+    """The run diverged, and rollbacks did not help."""
 
     def __init__(self, message: str, batch: Batch | None = None) -> None:
         """
@@ -44,7 +44,7 @@ def continue_after_rollback(state: TrainState, before: TrainState) -> None:
 
     Args:
         state: the restored state.
-        before: the state in which the training diverged.
+        before: the state in which the run diverged.
     """
     lost = before.seconds - state.seconds
     state.seconds, state.overhead_seconds = state.seconds + lost, state.overhead_seconds + lost

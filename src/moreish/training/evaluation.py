@@ -1,4 +1,4 @@
-"""Evaluations during a training: when they are due, what they record, when they stop it early."""
+"""Evaluations during training: when they are due, what they record, when they stop it early."""
 
 import math
 import time

@@ -1,4 +1,4 @@
-"""The events of a training, which the progress bar, the log and the web page receive, and the
+"""The events of a training run, which the progress bar, the log and the web page receive, and the
 callbacks through which it reaches the run folder."""
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ class Audited:
 
 @dataclass(frozen=True, kw_only=True)
 class Started:
-    """The data are loaded and the model is built; the training starts or resumes."""
+    """The data are loaded and the model is built; the run starts or resumes."""
 
     path: str
     data: DatasetInfo
@@ -35,11 +35,11 @@ class Started:
     max_length: int | None
     """Longest sequence of the model, in tokens; None if it has no limit."""
     steps: int
-    """0 for a model that only counts."""
+    """0 for a count-based model."""
     from_step: int
     device: str = "cpu"
     memory: float | None = None
-    """Estimated memory of each process in bytes; None for models that only count or are sharded."""
+    """Estimated memory of each process in bytes; None for count-based models or are sharded."""
     processes: int = 1
     sharded: bool = False
     """Whether each process holds only a shard of the weights."""
@@ -57,7 +57,7 @@ class Step:
     tokens: int
     """Predictions trained on so far."""
     seconds: float
-    """Duration of the training so far, including the time before it was resumed."""
+    """Duration of training so far, including the time before it was resumed."""
     seconds_left: float
     mfu: float | None
     """Model FLOPs utilization; None where the peak of the device is unknown."""
@@ -73,7 +73,7 @@ class Skipped:
 
 @dataclass(frozen=True, kw_only=True)
 class Rollback:
-    """The training was rolled back to `step` and continues with a lower learning rate."""
+    """The run was rolled back to `step` and continues with a lower learning rate."""
 
     step: int
     why: str
@@ -128,7 +128,7 @@ class Hooks:
     save_checkpoint: Callable[[], None]
     """Saves everything that resuming needs."""
     restore: Callable[[], None]
-    """Restores the last checkpoint, or the start of the training where there is none."""
+    """Restores the last checkpoint, or the start of the run where there is none."""
     should_stop: Callable[[], bool]
     """Whether the user asked to stop after the current step."""
     report: Report

@@ -1,4 +1,4 @@
-"""FLOPs of a training, for its model FLOPs utilization: achieved over peak FLOP/s (Chowdhery et al.
+"""FLOPs of training, for the model FLOPs utilization: achieved over peak FLOP/s (Chowdhery et al.
 2022, "PaLM", appendix B).
 """
 

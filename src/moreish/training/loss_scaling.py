@@ -1,7 +1,7 @@
 """Loss scaling for float16 (Micikevicius et al. 2018, "Mixed Precision Training", section 3.2).
 
 Not `torch.amp.GradScaler`, which skips a step whose gradient overflows; here the step is repeated
-with half the scale, so no batch is lost and a resumed training is exact (docs/dev-log.md).
+with half the scale, so no batch is lost and a resumed run is exact (docs/dev-log.md).
 """
 
 import math

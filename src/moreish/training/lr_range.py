@@ -34,7 +34,7 @@ STEPS = range(10, 1_000_001)
 FILE = "lr_range.json"
 
 MARGIN = {"sgd": 1.0, "adamw": 2.5, "muon": 2.5}
-"""Factor between the valley and the suggested rate: where Adam scales the steps, a whole training
+"""Factor between the valley and the suggested rate: where Adam scales the steps, a whole run
 needs a lower rate than a new model tolerates for a few steps."""
 
 
@@ -85,7 +85,9 @@ def run_lr_range_test(
     """
     model, config = setup.model(), setup.config.train
     if isinstance(model, CountBasedModel):
-        raise MoreishError(f"{setup.config.model.name} only counts: it has no learning rate")
+        raise MoreishError(
+            f"{setup.config.model.name} is fitted by counting and has no learning rate"
+        )
     own = default_lr(model, config.optimizer)
     low = own / SPAN if low is None else low
     high = own * SPAN if high is None else high
@@ -127,8 +129,8 @@ def run_lr_range_test(
     is_near = np.array(smoothed) <= (1 + VALLEY_TOLERANCE) * lowest
     if is_near[0]:
         raise MoreishError(
-            f"the loss hardly falls at rates from {low:g} to {rates[-1]:g}: try `moreish lr-range` "
-            "with more --steps, or another --low and --high"
+            f"the loss barely decreases at rates from {low:g} to {rates[-1]:g}: try `moreish "
+            "lr-range` with more --steps, or another --low and --high"
         )
     valley = rates[int(np.argmax(is_near))]
     suggested = valley / MARGIN.get(config.optimizer, 2.5)

@@ -1,4 +1,4 @@
-"""The log of a training: metrics.jsonl and samples.txt."""
+"""The log of a training run: metrics.jsonl and samples.txt."""
 
 import json
 import time
@@ -21,7 +21,7 @@ STEP_FIELDS = ("step", "tokens", "seconds", "loss", "lr", "gradient_norm", "mfu"
 """Fields of a `Step` that are logged."""
 
 MAX_SAMPLING_SHARE = 0.03
-"""Share of the minutes that sampling during the training may take."""
+"""Share of the minutes that sampling during training may take."""
 
 
 class MetricsLog:

@@ -83,7 +83,7 @@ class Muon(AdamW):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        """Take a step. AdamW skips the matrices of Muon, whose gradients are gone by then."""
+        """Take a step. AdamW skips the matrices of Muon, whose gradients are None by then."""
         for group in self.param_groups:
             if group["muon"]:
                 self._step_matrices(group)

@@ -6,15 +6,15 @@ from moreish.config import TrainConfig
 
 
 def lr_at(config: TrainConfig, progress: float) -> float:
-    """Return the learning rate at a point of the training.
+    """Return the learning rate at a point of the run.
 
     It rises linearly over the warmup. Then it falls to `final_lr`, along half a cosine (Loshchilov
     and Hutter 2017, "SGDR") or linearly; or it stays constant; or it is multiplied by
     `decay_factor` once, at `decay_at` (as `torch.optim.lr_scheduler.MultiStepLR` does).
 
     Args:
-        config: settings of the training; `lr` must be a number.
-        progress: share of the training that is done, from 0 to 1.
+        config: training settings; `lr` must be a number.
+        progress: share of the run that is done, from 0 to 1.
     """
     assert isinstance(config.lr, float), "resolved before training starts"
     if progress < config.warmup:

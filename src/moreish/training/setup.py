@@ -1,5 +1,5 @@
-"""The setup of a training, before anything is written: load the corpus, build its tokenizer, encode
-its splits, and resolve the settings that depend on them.
+"""The setup of a training run, before anything is written: load the corpus, build its tokenizer,
+encode its splits, and resolve the settings that depend on them.
 
 A corpus is text that is read now, or a folder of token files that `moreish prepare` made before.
 """
@@ -16,10 +16,10 @@ from moreish.config import DataConfig, RunConfig
 from moreish.data import (
     CATALOG,
     AuditReport,
+    BatchSampler,
     Corpus,
     MixtureSampler,
     PreparedDataset,
-    Sampler,
     ShardedArray,
     SplitName,
     TokenDataset,
@@ -46,7 +46,7 @@ DEFAULT_WINDOW = 64
 """Predictions per training window of running text, for models without a maximum length."""
 
 AUDIT_CHARACTERS = 1 << 20
-"""Characters at the beginning of a text that are audited before a training: under a second."""
+"""Characters at the beginning of a text that are audited before training: under a second."""
 
 ALPHABET_SHOWN = 200
 """Characters of the alphabet that run.json holds."""
@@ -158,7 +158,9 @@ def audit_beginning(corpus: Corpus | PreparedDataset, data: DataConfig) -> Audit
     if isinstance(corpus, PreparedDataset) or data.source in CATALOG:
         return None
     source_args = [data.source, *data.options()]
-    return audit_corpus(corpus, data.split, most=AUDIT_CHARACTERS, source_args=source_args)
+    return audit_corpus(
+        corpus, data.split, max_characters=AUDIT_CHARACTERS, source_args=source_args
+    )
 
 
 def build_tokenizer(data: DataConfig, corpus: Corpus | PreparedDataset) -> Tokenizer:
@@ -194,7 +196,7 @@ def encode_splits(
         unknown = counts_V[tokenizer.unk_id] / (counts_V.sum() - boundaries)
         if unknown > 0.5:
             raise MoreishError(
-                f"{unknown:.0%} of the words are too rare to be known: --set "
+                f"{unknown:.0%} of the words are too rare for the vocabulary: --set "
                 "data.min_word_count=1, or another --tokenizer"
             )
     return splits
@@ -259,7 +261,7 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.ones(1, device=device).sum().item()  # some devices exist but cannot compute
     except (RuntimeError, AssertionError, ImportError, AttributeError):
-        raise MoreishError(f"train.device={name}: there is no such device here; try auto") from None
+        raise MoreishError(f"train.device={name}: this device is not available; use auto") from None
     return device
 
 
@@ -286,12 +288,14 @@ def _pages(name: str) -> float:
     return os.sysconf(name) * os.sysconf("SC_PAGE_SIZE") if is_known else math.inf
 
 
-def build_sampler(run_config: RunConfig, tokens: TokenDataset, model: Model) -> Sampler:
+def build_sampler(run_config: RunConfig, tokens: TokenDataset, model: Model) -> BatchSampler:
     """Create the sampler of training batches."""
     config, seed = run_config.train, run_config.seed
     overlap = 0 if model.max_length is not None else model.context - 1
     length = model.max_length or DEFAULT_WINDOW + overlap
-    windows = Sampler(tokens, batch_size=1, length=length, overlap=overlap, seed=seed).num_windows
+    windows = BatchSampler(
+        tokens, batch_size=1, length=length, overlap=overlap, seed=seed
+    ).num_windows
     rows = max(1, round(config.batch_tokens / (tokens.num_predictions / windows)))
     if isinstance(config.batch_size, int):
         rows = config.batch_size
@@ -313,4 +317,4 @@ def build_sampler(run_config: RunConfig, tokens: TokenDataset, model: Model) -> 
         if sampler is not None:
             return sampler
     rows = windows if config.batch_size == "all" else min(rows, windows)
-    return Sampler(tokens, batch_size=rows, length=length, overlap=overlap, seed=seed)
+    return BatchSampler(tokens, batch_size=rows, length=length, overlap=overlap, seed=seed)

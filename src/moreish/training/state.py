@@ -1,4 +1,4 @@
-"""The plan and the progress of a training, as its checkpoints store them."""
+"""The plan and the progress of a training run, as its checkpoints store them."""
 
 from dataclasses import dataclass
 
@@ -30,7 +30,7 @@ class StepPlan:
     """The progress at that step."""
 
     def progress(self, step: int) -> float:
-        """Return the fraction of the training that is done before `step`."""
+        """Return the fraction of the run that is done before `step`."""
         share = (step - self.from_step) / max(1, self.steps - self.from_step)
         return self.from_progress + (1 - self.from_progress) * share
 
@@ -51,7 +51,8 @@ class StepPlan:
 
 @dataclass(kw_only=True)
 class TrainState:
-    """Progress of a training: with the weights and the optimizer state, all that resuming needs."""
+    """Progress of a training run: with the weights and the optimizer state, all that resuming
+    needs."""
 
     plan: StepPlan
     step: int = 0
@@ -85,10 +86,10 @@ class TrainState:
 
 
 def replan(state: TrainState, minutes: float | None) -> None:
-    """Revise `state.plan` so that the training ends after `minutes` at its average speed so far.
+    """Revise `state.plan` so that the run ends after `minutes` at its average speed so far.
 
     Args:
-        state: the progress of the training; changed in place.
+        state: the progress of the run; changed in place.
         minutes: the time budget; None leaves the plan as it is.
     """
     if minutes is None or state.step >= state.plan.steps:

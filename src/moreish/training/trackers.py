@@ -1,5 +1,5 @@
-"""Experiment trackers show what is written to metrics.jsonl in other programs. A training continues
-without a tracker that fails.
+"""Experiment trackers show what is written to metrics.jsonl in other programs. A training run
+continues without a tracker that fails.
 
 A new tracker is one class and one line in `REGISTRY`.
 """
@@ -49,7 +49,7 @@ class Tracker(ABC):
         """Make everything so far durable: a checkpoint is about to be saved."""
 
     def roll_back(self, step: int) -> None:
-        """Continue after `step` steps, as the training does."""
+        """Continue after `step` steps, as the run does."""
         self.close()
         self.open(step)
 
@@ -91,8 +91,8 @@ class TensorBoard(Tracker):
 
 @final
 class Wandb(Tracker):
-    """Logs to Weights & Biases, where logged steps cannot be deleted. A training that resumes or
-    rolls back therefore starts a new run, in the same group, and logs everything again."""
+    """Logs to Weights & Biases, where logged steps cannot be deleted. A training run that resumes
+    or rolls back therefore starts a new run, in the same group, and logs everything again."""
 
     needs_replay = True
 
@@ -148,7 +148,7 @@ class TrackerGroup:
     """All trackers of a run."""
 
     def __init__(self, run: Run, step: int, report: Report) -> None:
-        """Start the trackers of a training that starts or resumes after `step` steps.
+        """Start the trackers of a training run that starts or resumes after `step` steps.
 
         Raises:
             MoreishError: a tracker cannot start.
@@ -211,7 +211,7 @@ class TrackerGroup:
                 continue
             try:
                 getattr(tracker, method)(*arguments)
-            except Exception as error:  # a network error must not end a training
+            except Exception as error:  # a network error must not end a training run
                 del self.trackers[name]
                 rest = "it gets no more metrics; metrics.jsonl has all of them"
                 self.report(Note(text=f"{name} failed ({_summary(error)}): {rest}"))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from moreish.config import TrainConfig
-from moreish.data import Batch, Sampler
+from moreish.data import Batch, BatchSampler
 from moreish.distributed import SINGLE_PROCESS, ProcessGroup, full_tensor, load_state, local_tensor
 from moreish.models import Model
 from moreish.training.divergence import (
@@ -42,7 +42,7 @@ class Trainer:
     def __init__(
         self,
         model: Model,
-        sampler: Sampler,
+        sampler: BatchSampler,
         config: TrainConfig,
         *,
         objective: Objective,
@@ -55,9 +55,9 @@ class Trainer:
         Args:
             model: the model to train; it is moved to `device`.
             sampler: returns the batch of each step.
-            config: settings of the training; its learning rate must be a number.
+            config: training settings; its learning rate must be a number.
             objective: the function to minimize.
-            state: where the training starts.
+            state: where the run starts.
             device: where the model is trained.
             group: the processes that train together.
         """
@@ -88,7 +88,7 @@ class Trainer:
     def train(self, hooks: Hooks) -> str:
         """Train to the end of the plan.
 
-        Steps with a non-finite loss or gradient are skipped. After several in a row the training
+        Steps with a non-finite loss or gradient are skipped. After several in a row the run
         is rolled back to its last checkpoint and continues with a lower learning rate.
 
         Returns:
@@ -109,7 +109,7 @@ class Trainer:
         if config.eval_at_start and state.step == 0 and state.best is None:
             evaluate(state, hooks, self.group)
         while state.step < state.plan.steps:
-            # Some resumed trainings have already used up their patience.
+            # A resumed run may already have used up its patience.
             if 0 < config.patience <= state.evaluations_since_best:
                 status = "stopped early"
                 break
@@ -184,7 +184,7 @@ class Trainer:
         seed = self.sampler.seed * 1_000_003 + step + self.group.rank * 2**32
         self._manual_seed(seed % 2**63)
 
-    def _sampler(self, step: int) -> Sampler:
+    def _sampler(self, step: int) -> BatchSampler:
         is_warmup = self.state.plan.progress(step) < self.config.length_warmup
         return self.short_sampler if is_warmup else self.sampler
 

@@ -9,11 +9,11 @@ G unique n-grams, K context.
 import numpy as np
 import torch
 
-from moreish.data import IGNORE_INDEX, Batch, Sampler, TokenDataset
+from moreish.data import IGNORE_INDEX, Batch, BatchSampler, TokenDataset
 from moreish.models import Model, count_ngrams, max_order
 
 
-class UniqueWindowSampler(Sampler):
+class UniqueWindowSampler(BatchSampler):
     """Serves the same batch at every step: the whole text."""
 
     is_fixed = True
@@ -21,12 +21,12 @@ class UniqueWindowSampler(Sampler):
     def __init__(self, tokens: TokenDataset, model: Model, seed: int) -> None:
         """Count the windows; `model` must have a fixed window."""
         super().__init__(tokens, batch_size=1, length=model.context, overlap=0, seed=seed)
-        grams_G, counts_G = count_ngrams(tokens, model.context + 1, model.vocab_size)
+        ngrams_G, counts_G = count_ngrams(tokens, model.context + 1, model.vocab_size)
         digits_K = model.vocab_size ** np.arange(model.context, 0, -1)
-        targets_GK = np.full((len(grams_G), model.context), IGNORE_INDEX)
-        targets_GK[:, -1] = grams_G % model.vocab_size
+        targets_GK = np.full((len(ngrams_G), model.context), IGNORE_INDEX)
+        targets_GK[:, -1] = ngrams_G % model.vocab_size
         self._batch = Batch(
-            tokens_BT=torch.from_numpy(grams_G[:, None] // digits_K % model.vocab_size),
+            tokens_BT=torch.from_numpy(ngrams_G[:, None] // digits_K % model.vocab_size),
             targets_BT=torch.from_numpy(targets_GK),
             counts_BT=torch.from_numpy(np.where(targets_GK == IGNORE_INDEX, 0, counts_G[:, None])),
         )
@@ -47,8 +47,8 @@ def unique_windows(
         return None
     # If the beginning has too many, so has the whole text, which takes longer to count.
     beginning = TokenDataset(tokens.ids_N[: 4 * positions], items=False)
-    grams_G, _ = count_ngrams(beginning, model.context + 1, model.vocab_size)
-    if len(grams_G) * model.context > positions:
+    ngrams_G, _ = count_ngrams(beginning, model.context + 1, model.vocab_size)
+    if len(ngrams_G) * model.context > positions:
         return None
     sampler = UniqueWindowSampler(tokens, model, seed)
     return sampler if sampler.batch(0).tokens_BT.numel() <= positions else None

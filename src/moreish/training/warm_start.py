@@ -1,4 +1,4 @@
-"""Starting a training from the weights of another run: pre-training, then fine-tuning."""
+"""Starting training from the weights of another run: pre-training, then fine-tuning."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,7 +19,7 @@ FINE_TUNING_LR_SCALE = 0.1
 
 
 def warm_start_settings(run: Run, requested: Mapping[str, Any]) -> Tree:
-    """Return the settings that a training takes over from the run that it starts from.
+    """Return the settings that a run takes over from the run that it starts from.
 
     Args:
         run: the run whose weights it starts from.
@@ -40,7 +40,7 @@ def warm_start_settings(run: Run, requested: Mapping[str, Any]) -> Tree:
 
 
 def check_warm_start(run: Run, model: Model, tokenizer: Tokenizer, *, prepared: bool) -> None:
-    """Check that a training can start from the weights of `run`.
+    """Check that training can start from the weights of `run`.
 
     Args:
         run: the run that it starts from.

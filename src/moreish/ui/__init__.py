@@ -8,7 +8,6 @@ from moreish.ui.tables import (
     guess_line,
     ladder_table,
     novelty_table,
-    plural,
     range_lines,
     score_table,
     stated_lines,

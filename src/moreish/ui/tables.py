@@ -1,4 +1,4 @@
-"""Tables and lines that the verbs print."""
+"""Tables and lines that the commands print."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,13 +14,9 @@ from moreish.errors import command, visible
 from moreish.evaluate import Score, TextNovelty, Token, TokenizerStats, TokenSurprisal, format_bits
 from moreish.runs import RunGroup
 from moreish.training import LRRange
+from moreish.utils.text import plural
 
 SPLIT_TITLES: dict[SplitName, str] = {"train": "training", "val": "validation", "test": "test"}
-
-
-def plural(count: int, noun: str) -> str:
-    """Format a count, as in `1 line` and `2,000 lines`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def clock(seconds: float) -> str:

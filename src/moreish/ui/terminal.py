@@ -1,4 +1,4 @@
-"""The terminal: its console, progress bars, and the view of a training."""
+"""The terminal: its console, progress bars, and the view of a training run."""
 
 import math
 import os
@@ -13,19 +13,20 @@ from rich.text import Text
 from moreish import training
 from moreish.errors import visible
 from moreish.runs import DatasetInfo
-from moreish.ui.tables import SPLIT_TITLES, clock, plural, warning_lines
+from moreish.ui.tables import SPLIT_TITLES, clock, warning_lines
 from moreish.utils.files import format_bytes
+from moreish.utils.text import plural
 
 PLAIN_LINES = 12
-"""Progress lines that a training prints where there is no terminal to draw a bar on."""
+"""Progress lines that a training run prints where there is no terminal to draw a bar on."""
 
 PLAIN_SECONDS = 10.0
 """Seconds between two progress lines of a preparation, likewise."""
 
 
-class PatientConsole(Console):
-    """A console that goes quiet when its reader exits, so that `moreish train | head` still
-    trains."""
+class PipeSafeConsole(Console):
+    """A console that discards its output once the reading end of a pipe is closed, so that training
+    continues under `moreish train | head`."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
@@ -34,17 +35,19 @@ class PatientConsole(Console):
 
 def console(*, stderr: bool = False) -> Console:
     """Return a console that prints text unchanged: no markup, no line breaks inside."""
-    return PatientConsole(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)
+    return PipeSafeConsole(
+        stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False
+    )
 
 
 class TrainingView:
-    """Shows the events of a training: a progress bar on a terminal, plain lines elsewhere."""
+    """Shows the events of a training run: a progress bar on a terminal, plain lines elsewhere."""
 
     def __init__(self, out: Console | None = None, *, brief: bool = False) -> None:
         """
         Args:
             out: the console to print on; None creates one on standard output.
-            brief: whether to show only the progress bar, for many trainings one after another.
+            brief: whether to show only the progress bar, for many training runs one after another.
         """
         self.out = out or console()
         self.brief = brief
@@ -163,7 +166,7 @@ class TrainingView:
             self.close()
 
     def show_progress(self, what: str, share: float) -> None:
-        """Show the fraction of other work that is done, unless the bar shows a training."""
+        """Show the fraction of other work that is done, unless the bar shows training."""
         if not self.out.is_terminal:
             return
         if self._bar is None:
@@ -175,7 +178,7 @@ class TrainingView:
 
 
 def describe_start(event: training.Started) -> list[tuple[str, str]]:
-    """Return how data and settings were understood, as rows of a title and a text."""
+    """Return a summary of the data and the settings, as rows of a title and a text."""
     data, config = event.data, event.config
     if data.kind == "lines":
         size = (
@@ -190,7 +193,7 @@ def describe_start(event: training.Started) -> list[tuple[str, str]]:
     if config["data"]["split"] == "lecture":
         rule = "as in the lecture"
     elif data.sources is not None:
-        rule = "by passage; duplicates stay in one split"
+        rule = "by chunk; duplicates stay in one split"
     elif data.kind == "lines":
         rule = "by line; duplicates stay in one split"
     else:
@@ -210,9 +213,9 @@ def describe_start(event: training.Started) -> list[tuple[str, str]]:
         ratio_shown = f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.2g}"
         size = f", {event.parameters:,} parameters ({ratio_shown} training tokens per parameter)"
     rows.append(("model", f"{model['name']}{size}{context}{order}"))
-    longest, most = data.longest_item, event.max_length
-    if longest is not None and most is not None and most <= longest:
-        rows.append(("", f"lines longer than {most - 1} tokens are trained on in windows"))
+    longest, maximum = data.longest_item, event.max_length
+    if longest is not None and maximum is not None and maximum <= longest:
+        rows.append(("", f"lines longer than {maximum - 1} tokens are split into windows"))
     if event.steps:
         rows.append(("training", _length(event)))
     return [*rows, ("run", event.path)]

@@ -60,8 +60,8 @@ def fetch(file: RemoteFile) -> bytes:
         return found[1]
     if (path := _user_path(file)) is not None and path.is_file():
         raise MoreishError(
-            f"{path} is not '{file.name}': its sha256 is wrong. Replace it by the right file, or "
-            "remove it to have it downloaded"
+            f"{path} is not '{file.name}': its sha256 does not match. Replace it with the correct "
+            "file, or remove it to have it downloaded"
         )
     return _download_any(file)
 
@@ -104,7 +104,7 @@ def _download_any(file: RemoteFile) -> bytes:
             cache_path(file).parent.mkdir(parents=True, exist_ok=True)
             write_atomic(cache_path(file), raw)
             return raw
-        tried.append(f"{origin} (its sha256 is wrong)")
+        tried.append(f"{origin} (its sha256 does not match)")
     raise MoreishError(
         f"'{file.name}' could not be downloaded; tried {'; '.join(tried)}. Place {file.file_name} "
         f"at {cache_path(file)}, or in a folder that {DATA_DIR_VARIABLE} names"

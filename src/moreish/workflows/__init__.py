@@ -1,5 +1,5 @@
-"""Whole tasks from start to end: a training, its continuation, a ladder of models."""
+"""Whole tasks from start to end: training a model, resuming a run, training a ladder of models."""
 
-from moreish.workflows.ladder import QUICK, climb
+from moreish.workflows.ladder import QUICK, train_ladder
 from moreish.workflows.new_run import RUNS, free_path
 from moreish.workflows.train import resume, train

@@ -46,11 +46,11 @@ MAX_TOKENS_TO_SCORE = 2_000_000
 
 
 Resume = Literal["exact", "inexact"]
-"""How to resume a training; exact requires the bits of an uninterrupted one."""
+"""How to resume a training run; exact requires the bits of an uninterrupted run."""
 
 
 class Coordinator:
-    """The processes of one training (see torch.distributed and torchrun), or the only one."""
+    """The processes of one training run (see torch.distributed and torchrun), or the only one."""
 
     def __init__(self, group: ProcessGroup) -> None:
         self.group = group
@@ -103,7 +103,7 @@ def fit(run: Run, report: Report, *, resume: Resume | None, group: ProcessGroup)
     Args:
         run: the run, whose folder exists.
         report: receives every event.
-        resume: how to resume the training; None starts it.
+        resume: how to resume the run; None starts it.
         group: the processes that train together.
     """
     fitting = _Fitting(run, report, group)
@@ -181,7 +181,7 @@ class _Fitting:
         return self.run.score(split, model, progress=progress, group=self.group)
 
     def count(self, model: CountBasedModel) -> str:
-        """Fit a model that only counts, and return the status of the run."""
+        """Fit a count-based model, and return the status of the run."""
         run, config, tokens = self.run, self.config, self.run.split("train")
         check_counting_memory(model, tokens)
         self._report_start(model)
@@ -207,7 +207,7 @@ class _Fitting:
 
         Raises:
             DivergenceError: the loss or the gradient stays non-finite.
-            MoreishError: the training does not fit into memory, or cannot be resumed.
+            MoreishError: the run does not fit into memory, or cannot be resumed.
         """
         run, config, group, tokens = self.run, self.config, self.group, self.run.split("train")
         device, began = resolve_device(config.device), time.perf_counter()
@@ -263,7 +263,7 @@ class _Fitting:
             except DivergenceError as error:
                 if group.is_main:
                     run.update(status="diverged")
-                raise _with_advice(error, run) from None
+                raise _explain_divergence(error, run) from None
             finally:
                 if log is not None:
                     log.close()
@@ -322,7 +322,7 @@ class _Fitting:
 
     def final_scores(self, model: Model) -> dict[SplitName, Score]:
         """Return the scores of the best weights: on validation as measured in training, and on the
-        training split unless it is large and scoring it would take longer than the training."""
+        training split unless it is large and scoring it would take longer than training."""
         best = self.state.best
         assert best is not None
         predictions = self.run.split("train").num_predictions
@@ -338,8 +338,9 @@ class _Fitting:
         return {"train": self.score("train", model), "val": best}
 
 
-def _with_advice(error: DivergenceError, run: Run) -> DivergenceError:
-    """Add to the message how the batch begins, and what can be done with the run."""
+def _explain_divergence(error: DivergenceError, run: Run) -> DivergenceError:
+    """Add to the message the beginning of the batch, and the command that uses the saved
+    weights."""
     text = ""
     if error.batch is not None:
         ids = error.batch.tokens_BT[0].numpy()

@@ -1,5 +1,6 @@
 """A ladder of models from letter pairs to a GPT: one split, one evaluation, one table."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -30,6 +31,9 @@ LARGE = "scale"
 """The rung that is trained only when it is named."""
 
 LADDER = "ladder.json"
+
+RENAMED_RUNGS = {"grams": "gpt-ngram"}
+"""Deprecated names of rungs, each with its present name."""
 
 
 @dataclass(frozen=True)
@@ -129,8 +133,8 @@ RUNGS: tuple[Rung, ...] = (
         {**PLANNED_NETWORK, "norm": "rms", "feedforward": "swiglu"},
     ),
     Rung(
-        "grams",
-        "n-gram embeddings up to 5-grams in place of layers, trained by Muon",
+        "gpt-ngram",
+        "n-gram embeddings up to 5-grams in place of layers, trained with Muon",
         PLANNED_NETWORK
         | {"layers": 1, "width": 64, "heads": 2, "context": 128, "ngram_embedding": 5},
         PLANNED_TRAIN,
@@ -166,13 +170,17 @@ def rungs_for(names: str | None) -> list[Rung]:
     chosen = [name.strip() for name in names.split(",") if name.strip()]
     if not chosen:
         raise MoreishError(f"--rungs {names}: name at least one of {', '.join(rungs)}")
+    for name in RENAMED_RUNGS.keys() & set(chosen):
+        message = f"rung {name} is deprecated; use {RENAMED_RUNGS[name]}"
+        warnings.warn(message, FutureWarning, stacklevel=2)
+    chosen = [RENAMED_RUNGS.get(name, name) for name in chosen]
     for name in chosen:
         if name not in rungs:
             raise MoreishError(f"unknown rung '{name}': {nearest(name, rungs)}")
     return [rungs[name] for name in chosen]
 
 
-def climb(
+def train_ladder(
     source: str,
     *,
     out: Path,
@@ -188,7 +196,7 @@ def climb(
     report: Report,
     done: Callable[[dict[str, Any]], None] = lambda rung: None,
 ) -> dict[str, Any]:
-    """Train every rung with the same budget, which models that only count ignore.
+    """Train every rung with the same budget, which count-based models ignore.
 
     Rungs that are complete in `out` are kept; an interrupted one is resumed.
 
@@ -208,13 +216,13 @@ def climb(
         The content of ladder.json.
 
     Raises:
-        MoreishError: a rung is unknown, `out` holds something else, or every training failed.
+        MoreishError: a rung is unknown, `out` holds something else, or every training run failed.
     """
     chosen = rungs_for(rungs)
     budget: Tree = {"minutes": minutes, "epochs": epochs, "steps": steps}
     if all(value is None for value in budget.values()):
         budget["minutes"] = DEFAULT_MINUTES
-    resolve({"train": budget})  # a ladder of models that only count would not notice a wrong one
+    resolve({"train": budget})  # a ladder of count-based models would not notice a wrong one
     lectures = {data for rung in RUNGS for data in rung.stated}
     split = split or ("lecture" if source in lectures else "seeded")
     data: Tree = {"source": source, "split": split} | ({"kind": kind} if kind else {})
@@ -352,6 +360,6 @@ def _entry(rung: Rung, run: Run, plan: Tree) -> dict[str, Any]:
         "seconds": run.record.seconds,
         "splits": {name: score.as_json() for name, score in run.scores.items()},
         "samples": texts[:5] if is_list else [texts[0][:120]],
-        "copied": copied,  # share of items, or mean characters of the longest passage, in the data
+        "copied": copied,  # share of items, or mean length of the longest copied span
         "stated": None if stated is None else asdict(stated),
     }

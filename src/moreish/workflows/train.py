@@ -52,7 +52,7 @@ def train(
         notes: sentences about the settings, for the user.
 
     Raises:
-        MoreishError: a setting or the source is wrong; then no run folder was created.
+        MoreishError: a setting or the source is invalid; no run folder was created.
     """
     with Coordinator.join() as coordinator:
         if not coordinator.group.is_main:
@@ -82,7 +82,7 @@ def train(
 
 
 def resume(path: Path, *, inexact: bool = False, report: Report) -> Run:
-    """Resume an interrupted training from its newest checkpoint, or else from the beginning.
+    """Resume an interrupted run from its newest checkpoint, or else from the beginning.
 
     Args:
         path: the run folder.
@@ -104,9 +104,7 @@ def _resume(path: Path, coordinator: Coordinator, *, inexact: bool, report: Repo
     with training_lock(path):
         run = Run.open(path)  # as it is now that no other process can change it
         if run.record.status in ENDED_STATUSES:
-            raise MoreishError(
-                f"{path} has finished ({run.record.status}): there is nothing to resume"
-            )
+            raise MoreishError(f"{path} cannot be resumed: its status is '{run.record.status}'")
         remove_partial_files(path)
         coordinator.fit(run, report, resume="inexact" if inexact else "exact")
         remove_run(backup_path(run.path))  # left behind where the start of this run was killed
@@ -142,7 +140,7 @@ def check_model(model: Model, setup: TrainingSetup, *, processes: int) -> list[s
     """
     config = setup.config
     if processes > 1 and isinstance(model, CountBasedModel):
-        raise MoreishError(f"{config.model.name} only counts: start it with one process")
+        raise MoreishError(f"{config.model.name} is fitted by counting, which takes one process")
     if config.init_from is not None:
         source = Run.open(Path(config.init_from))
         is_prepared = setup.facts.sources is not None
@@ -159,7 +157,7 @@ def choose_lr(
     """Choose the learning rate if the settings leave it open.
 
     Returns:
-        The setup with a learning rate, which models that only count lack, and the range test that
+        The setup with a learning rate, which count-based models lack, and the range test that
         found it, if there was one.
     """
     config, lr_test = setup.config, None

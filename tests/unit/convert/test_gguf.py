@@ -83,7 +83,7 @@ def test_metadata_of_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("tokenizer", ["char", "byte", "bpe"])
-def test_any_text_is_tokenized_alike(tokenizer: str, tmp_path: Path) -> None:
+def test_tokenization_is_equal_for_any_text(tokenizer: str, tmp_path: Path) -> None:
     kinds = [
         "abc xyz 123 's 'll don't \n\n\t  .,!?",
         "äöüß éà 你好 мир 日本 ½²Ⅷ \u3000\u2003\x85\xa0\u2028▁",

@@ -123,7 +123,7 @@ def load_standalone(tokenizer: Any, folder: Path) -> generate_template.Standalon
 
 @pytest.mark.parametrize("boundary", [True, False])
 @pytest.mark.parametrize("name", ["byte", "char", "word", "bpe", "gpt2"])
-def test_the_script_tokenizes_alike(
+def test_the_script_has_equal_tokenization(
     name: str, boundary: bool, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     if name == "gpt2":

@@ -171,7 +171,7 @@ def test_partial_audit_reports_no_leakage(tmp_path: Path) -> None:
     corpus = Corpus.of(
         ["\n".join([*VARIED, *VARIED[:80], *(f"{n} " * 20 for n in range(9999))])], "text"
     )
-    names = {finding.name for finding in audit_corpus(corpus, most=60_000).findings}
+    names = {finding.name for finding in audit_corpus(corpus, max_characters=60_000).findings}
     assert "duplicates" in names and "leakage" not in names and "rare characters" not in names
 
 
@@ -406,8 +406,8 @@ def test_frequent_near_duplicates_are_counted_exactly(
 
 def test_audit_of_the_beginning_only() -> None:
     corpus = Corpus.of(["\n".join([*VARIED, "bob@example.com"])], "text")
-    assert not audit_corpus(corpus, most=1000).findings
-    assert not audit_corpus(corpus, most=1000).is_complete
+    assert not audit_corpus(corpus, max_characters=1000).findings
+    assert not audit_corpus(corpus, max_characters=1000).is_complete
     assert audit_corpus(corpus).findings and audit_corpus(corpus).is_complete
 
 

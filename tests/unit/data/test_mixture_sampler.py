@@ -57,8 +57,8 @@ def test_permutation_is_uniform() -> None:
     expected = size * keys / 256
     # 225 degrees of freedom: beyond 320 once in 30,000 times.
     assert ((counts - expected) ** 2 / expected).sum() < 320
-    neighbours = np.abs(np.diff(RandomPermutation(100_000, 1)[np.arange(100_000)]))
-    assert abs(neighbours.mean() / (100_000 / 3) - 1) < 0.02
+    neighbors = np.abs(np.diff(RandomPermutation(100_000, 1)[np.arange(100_000)]))
+    assert abs(neighbors.mean() / (100_000 / 3) - 1) < 0.02
     first = Counter(int(RandomPermutation(3, key)[np.array([0])][0]) for key in range(600))
     assert min(first.values()) > 150
 
@@ -176,7 +176,7 @@ def test_the_order_of_sources_is_shuffled() -> None:
         ({"a": 1.0, "b": 1e-5}, "--weight b: give 0, or at least one row in 1024"),
     ],
 )
-def test_wrong_weights_are_rejected(weights: dict[str, float], message: str) -> None:
+def test_invalid_weights_are_rejected(weights: dict[str, float], message: str) -> None:
     with pytest.raises(MoreishError, match=message):
         make_sampler({"a": 100, "b": 100}, weights)
 
@@ -188,7 +188,7 @@ def test_a_source_shorter_than_a_window_is_named() -> None:
     assert max(left_out.batch(0).start_B) < 100
 
 
-def test_shorter_pieces_are_as_many_more() -> None:
+def test_shorter_windows_are_proportionally_more() -> None:
     sampler = make_sampler({"a": 3000, "b": 3000}, {"a": 1, "b": 3}, length=32)
     short = sampler.with_shorter_windows(4)
     assert isinstance(short, MixtureSampler)

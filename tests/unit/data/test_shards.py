@@ -276,7 +276,7 @@ def test_skipped_files_of_another_encoding_are_reported(moreish: Moreish) -> Non
     assert len(PreparedDataset.open(Path("p")).manifest.sources[0].files) == 4
     Path("a", "z.txt").write_text("\n".join(stories(700)))
     output = " ".join(moreish(*arguments, "--overwrite").out.split())
-    left_out = "skipped 4 file(s) in a that are not JSON lines, Parquet or utf-8 text (--encoding)"
+    left_out = "skipped 4 files in a: neither JSON lines nor Parquet nor utf-8 text (--encoding)"
     assert f"{left_out}: 0.txt, 1.txt, 2.txt, …" in output
 
 
@@ -336,13 +336,13 @@ def test_splitter_is_deterministic_and_keeps_its_shares() -> None:
 
 
 def test_small_text_has_tokens_in_every_split(tmp_path: Path) -> None:
-    for size, most in (
+    for size, expected in (
         (10_000, 1024),
         (300_000, 1171),
         (1_000_000, 3906),
         (10**9, MAX_CHUNK_CHARACTERS),
     ):
-        assert chunk_characters(size) == most
+        assert chunk_characters(size) == expected
     text = "\n".join(stories(800))[:100_000]
     (tmp_path / "a.txt").write_text(text)
     for seed in range(10):
@@ -359,11 +359,11 @@ def test_held_out_chunks_are_separated_by_boundaries(tmp_path: Path) -> None:
     texts = [*stories(60), "\n".join(stories(4000, seed=1)), *stories(40, seed=2), "", " \n"]
     (tmp_path / "a.jsonl").write_bytes(to_json_lines(texts))
     prepared = prepare(tmp_path / "out", tmp_path / "a.jsonl", hold_out=0.2)
-    splitter, most = HashSplitter(share=0.2, seed=42), prepared.manifest.passage
+    splitter, size = HashSplitter(share=0.2, seed=42), prepared.manifest.passage
     expected: dict[str, list[str]] = {name: [] for name in SPLITS}
     for number, text in enumerate(texts):
         before = None
-        for chunk in split_into_chunks([(number, text, True)], cut_before_space, most):
+        for chunk in split_into_chunks([(number, text, True)], cut_before_space, size):
             if not text.strip():
                 continue
             split = splitter.split_of(splitter.hash(chunk.text.encode())[0])
@@ -664,7 +664,7 @@ def test_resume_rejects_changed_sources(tmp_path: Path, monkeypatch: pytest.Monk
         with pytest.raises(KeyboardInterrupt):
             prepare_dataset(config, tmp_path / "out", overwrite=False)
     text.write_bytes(to_json_lines(stories(200, seed=5)))
-    with pytest.raises(MoreishError, match=r"the sources have changed since .* was begun"):
+    with pytest.raises(MoreishError, match=r"the sources have changed since .* started"):
         prepare_dataset(config, tmp_path / "out", overwrite=False)
 
 
@@ -739,8 +739,7 @@ def test_run_reads_the_dataset_only_for_training_data(moreish: Moreish, prepared
     result = moreish("train", "p", "--out", "r", *weights, *TINY_GPT)
     assert result.status == 0, result.err
     assert (
-        "prepared text; batches from a 75.0%" in result.out
-        and "by passage; duplicates" in result.out
+        "prepared text; batches from a 75.0%" in result.out and "by chunk; duplicates" in result.out
     )
     assert not Path("r/data/train.npy").exists() and Path("r/data/val.npy").exists()
     assert moreish("train", "p", "--out", "s", *TINY_GPT).status == 0
@@ -798,7 +797,7 @@ def test_resumed_training_on_prepared_text_gives_the_same_weights(
         ),
         (["train", "p", "--split", "lecture", "--clean"], "data.clean, data.split: leave them out"),
         (["train", "p", "--weight", "a=1"], "b has none; the sources are a, b"),
-        (["train", "p", "--weight", "a"], "--weight a: write each once, as NAME=SHARE"),
+        (["train", "p", "--weight", "a"], "--weight a: write NAME=SHARE"),
         (["train", "p", "--set", "train.batch_size=all", *TINY_GPT], "too large for one batch"),
         (
             ["train", "a.jsonl", "--weight", "a=1"],

@@ -33,7 +33,7 @@ def test_copies_of_an_item_stay_in_one_split(proved: Proved, items: list[str], s
     splits = [set(part) for part in parts.values()]
     assert len(set.union(*splits)) == sum(map(len, splits))
     assert split_items(items, seed) == parts
-    proved(5, "lists split, no item on two sides", {"lists": 1})
+    proved(5, "no item is in two splits", {"lists": 1})
 
 
 def split_item_by_item(items: list[str], seed: int) -> dict[str, list[str]]:
@@ -109,15 +109,15 @@ def test_lecture_split(lecture_names: list[str]) -> None:
     assert [len(part) for part in parts.values()] == [25_626, 3_203, 3_204]
     assert [lecture_names[i] for i in parts["train"][:3]] == ["yuheng", "diondre", "xavien"]
     for count in range(6):
-        with pytest.raises(MoreishError, match="too few"):
+        with pytest.raises(MoreishError, match="6 or more lines"):
             split.split_items_as_lecture(count)
     assert all(len(part) for part in split.split_items_as_lecture(6).values())
 
 
 @given(length=st.integers(0, 10_000))
 def test_text_is_cut_by_position_without_gaps(length: int) -> None:
-    for rule, least in (("seeded", 40), ("lecture", 20)):
-        if length < least:
+    for rule, minimum in (("seeded", 40), ("lecture", 20)):
+        if length < minimum:
             continue
         bounds = list(split.text_bounds(length, rule).values())
         assert bounds[0].start == 0
@@ -135,18 +135,18 @@ def test_text_is_cut_90_5_5_or_90_10() -> None:
     assert split.text_bounds(1000, "lecture") == {"train": slice(0, 900), "val": slice(900, 1000)}
 
 
-@pytest.mark.parametrize(("rule", "least"), [("seeded", 40), ("lecture", 20)])
-def test_too_short_text_is_rejected(rule: split.SplitRule, least: int) -> None:
-    for length in range(least - 1):  # just below it, rounding may leave enough
+@pytest.mark.parametrize(("rule", "minimum"), [("seeded", 40), ("lecture", 20)])
+def test_too_short_text_is_rejected(rule: split.SplitRule, minimum: int) -> None:
+    for length in range(minimum - 1):  # just below it, rounding may leave enough
         try:
             bounds = split.text_bounds(length, rule)
         except MoreishError as error:
-            assert f"give {least} or more" in str(error)
+            assert f"give {minimum} or more" in str(error)
         else:
             assert all(part.stop - part.start >= 2 for part in bounds.values())
-    with pytest.raises(MoreishError, match=f"^5 characters .* give {least} or more"):
+    with pytest.raises(MoreishError, match=f"^5 characters .* give {minimum} or more"):
         split.text_bounds(5, rule)
-    split.text_bounds(least, rule)
+    split.text_bounds(minimum, rule)
 
 
 def test_very_frequent_items_go_to_training() -> None:

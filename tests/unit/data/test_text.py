@@ -86,7 +86,7 @@ def test_run_folders_are_left_out(tmp_path: Path) -> None:
     (run / "checkpoints" / "step-000001" / "state.json").write_text("{}")
     corpus = read_corpus(str(tmp_path))
     assert documents(corpus) == ["first\n\n" * 9]
-    assert "left out 1 run folder(s)" in corpus.notes
+    assert "left out 1 run folder" in corpus.notes
     with pytest.raises(MoreishError, match="is a run, not a text"):
         read_corpus(str(run))
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from conftest import item_tokens
 from moreish.data.encode import encode_corpus
-from moreish.data.sampler import Sampler
+from moreish.data.sampler import BatchSampler
 from moreish.data.text.corpus import Corpus
 from moreish.data.token_dataset import (
     IGNORE_INDEX,
@@ -74,8 +74,8 @@ def test_items_by_index() -> None:
 
 def make_sampler(
     tokens: TokenDataset, batch_size: int = 4, length: int = 5, overlap: int = 0
-) -> Sampler:
-    return Sampler(tokens, batch_size=batch_size, length=length, overlap=overlap, seed=7)
+) -> BatchSampler:
+    return BatchSampler(tokens, batch_size=batch_size, length=length, overlap=overlap, seed=7)
 
 
 @pytest.mark.parametrize("items", [True, False])
@@ -180,7 +180,7 @@ def test_shifts_cover_the_whole_range() -> None:
 
 def test_shorter_windows_keep_the_number_of_tokens() -> None:
     ids = np.arange(5000, dtype=np.uint16)
-    whole = Sampler(TokenDataset(ids, items=False), batch_size=8, length=64, overlap=0, seed=3)
+    whole = BatchSampler(TokenDataset(ids, items=False), batch_size=8, length=64, overlap=0, seed=3)
     short = whole.with_shorter_windows(4)
     batch, part = whole.batch(2), short.batch(2)
     assert tuple(batch.tokens_BT.shape) == (8, 64)
@@ -188,14 +188,14 @@ def test_shorter_windows_keep_the_number_of_tokens() -> None:
     assert part.num_targets == batch.num_targets == 8 * 64
     assert short.with_shorter_windows(4) is short  # the windows would be too short
     for length, divided in ((31, 31), (32, 8)):  # eight tokens is the minimum
-        one = Sampler(
+        one = BatchSampler(
             TokenDataset(ids, items=False), batch_size=8, length=length, overlap=0, seed=3
         )
         assert one.with_shorter_windows(4).length == divided
-    overlapping = Sampler(
+    overlapping = BatchSampler(
         TokenDataset(ids, items=False), batch_size=8, length=64, overlap=1, seed=3
     )
     assert overlapping.with_shorter_windows(4) is overlapping
     _, items = item_tokens(["anna", "bob"] * 40)
-    of_items = Sampler(items, batch_size=8, length=64, overlap=0, seed=3)
+    of_items = BatchSampler(items, batch_size=8, length=64, overlap=0, seed=3)
     assert of_items.with_shorter_windows(4) is of_items

@@ -194,7 +194,7 @@ def test_a_model_that_only_copies_has_a_report(moreish: Moreish) -> None:
     assert moreish("report", "l").status == 0
 
 
-def test_what_counts_as_saturated_or_dead() -> None:
+def test_thresholds_of_saturated_and_dead_units() -> None:
     class Three(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x.tanh() + F.relu(x) + torch.sigmoid(x)

@@ -109,14 +109,14 @@ def test_automata_of_regular_expressions_match_what_python_matches(regex: str, t
 def test_building_an_automaton_stops_at_the_deadline(small_run: Run) -> None:
     for constraint in (Constraint(regex="(an|be)+"), Constraint(contains="an" * 100)):
         options = {"prompt": "", "sampling": Sampling(), "limits": CompileLimits(seconds=0)}
-        with pytest.raises(MoreishError, match="ask for something simpler"):
+        with pytest.raises(MoreishError, match="use a simpler constraint"):
             small_run.text_generator(constraint=constraint, **options)
 
 
 def test_characters_of_several_bytes(counted: dict[str, Run]) -> None:
     for name in ("kneser-ney", "bytes"):
         assert all(text.endswith("ë") for text in counted[name].sample(5, ends="ë"))
-    with pytest.raises(MoreishError, match="only ASCII"):
+    with pytest.raises(MoreishError, match="only ASCII patterns"):
         counted["bytes"].sample(1, regex=".*ë")
 
 
@@ -162,11 +162,11 @@ def test_impossible_requests_are_refused(counted: dict[str, Run], text_run: Run)
     run = counted["kneser-ney"]
     for options, message in (
         ({"regex": "a{5}", "length": "3"}, "matches --regex a{5} --length 3..3"),
-        ({"prompt": "bx", "regex": "a.*"}, "nothing that the model can write matches"),
-        ({"contains": "Q"}, "--contains Q: the model never saw 'Q'"),
-        ({"regex": "a(b"}, "not understood"),
+        ({"prompt": "bx", "regex": "a.*"}, "the model cannot generate any text that matches"),
+        ({"contains": "Q"}, "--contains Q: not in the model's vocabulary: 'Q'"),
+        ({"regex": "a(b"}, "invalid pattern"),
         ({"length": "x"}, "write 5, 3..7"),
-        ({"length": "7..3"}, "the least comes first"),
+        ({"length": "7..3"}, "write MINIMUM..MAXIMUM"),
         ({"rank": "beauty"}, "known: likelihood, novelty"),
         ({"max_overlap": 0}, "at least 1"),
     ):
@@ -208,7 +208,7 @@ def test_a_prompt_that_cannot_match_is_refused_before_sampling(counted: dict[str
     automaton = compile_constraint(
         Constraint(regex="ab"), run.tokenizer, run.split("train"), max_tokens=5
     )
-    with pytest.raises(MoreishError, match="nothing"):
+    with pytest.raises(MoreishError, match="cannot generate any text"):
         ConstrainedDecoder(automaton, run.tokenizer.encode("b"), 1, Sampling())
 
 

@@ -40,7 +40,7 @@ def random_tokens(length: int, size: int, seed: int) -> TokenDataset:
     return TokenDataset(ids.astype("u1"), items=False)
 
 
-def test_it_starts_at_the_loss_of_its_counts() -> None:
+def test_a_hybrid_starts_at_the_loss_of_its_counts() -> None:
     tokens, held_out = random_tokens(500, 5, 0), random_tokens(200, 5, 1)
     model = hybrid(tokens, 5)
     windows = held_out.gather(held_out.windows(16))
@@ -60,7 +60,7 @@ def test_it_starts_at_the_loss_of_its_counts() -> None:
     )
 
 
-def test_it_does_not_learn_to_trust_counts_that_memorized_the_text() -> None:
+def test_a_hybrid_does_not_rely_on_counts_that_memorized_the_text() -> None:
     """Random text cannot be predicted, but counts of long contexts memorize it."""
     tokens, held_out = random_tokens(3000, 5, 0), random_tokens(1000, 5, 1)
     model = hybrid(tokens, 5, order=7)
@@ -83,7 +83,7 @@ def test_it_does_not_learn_to_trust_counts_that_memorized_the_text() -> None:
         *(pytest.param(n, marks=pytest.mark.soak) for n in ("mlp", "lstm", "wavenet", "bigram")),
     ],
 )
-def test_it_wraps_any_network_from_training_to_sampling(network: str, tmp_path: Path) -> None:
+def test_a_hybrid_trains_and_samples_with_any_network(network: str, tmp_path: Path) -> None:
     path = tmp_path / "story.txt"
     path.write_text(STORY * 6, encoding="utf-8")
     small = {"layers": 1, "heads": 2, "width": 16} if network == "gpt" else {}

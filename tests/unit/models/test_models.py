@@ -43,7 +43,7 @@ each_model = pytest.mark.parametrize(("name", "settings"), CASES)
 @pytest.mark.parametrize(
     "check", [check_causality, check_decoding_by_state, check_uniform_start, check_learning]
 )
-def test_every_model_keeps_the_contract(
+def test_every_model_fulfills_the_contract(
     check: Callable[[str, dict], None], name: str, settings: dict
 ) -> None:
     check(name, settings)
@@ -66,7 +66,7 @@ def test_models_of_default_size_start_at_the_uniform_loss_too(name: str, vocabul
 
 
 @each_model
-def test_the_weights_make_the_model(name: str, settings: dict) -> None:
+def test_the_weights_determine_the_model(name: str, settings: dict) -> None:
     model = build(name, settings)
     config = model_config({"name": name, **settings}).for_data(None, VOCABULARY)
     torch.manual_seed(99)
@@ -78,7 +78,7 @@ def test_the_weights_make_the_model(name: str, settings: dict) -> None:
 
 @each_model
 @torch.inference_mode()
-def test_it_goes_on_past_its_context(name: str, settings: dict) -> None:
+def test_generation_continues_beyond_the_context(name: str, settings: dict) -> None:
     model = build(name, settings)
     state, tokens = None, tokens_of(2, 60)
     for piece in tokens.split(1, dim=1):
@@ -98,7 +98,7 @@ def longer(settings: dict[str, Any], context: int) -> dict[str, Any]:
 @each_model
 @torch.inference_mode()
 def test_greedy_decoding_by_state_is_greedy_decoding(name: str, settings: dict) -> None:
-    """Many tokens, each of them (but for rounding) the likeliest after all those before it.
+    """Many tokens, each of them (but for rounding) the most likely after all those before it.
 
     One pass over the whole is decoding without a state, since no position sees the future.
     """
@@ -186,7 +186,7 @@ def test_gradients_flow_through_a_state() -> None:
 
 
 @torch.inference_mode()
-def test_a_full_gpt_forgets_its_older_half() -> None:
+def test_a_gpt_with_full_context_drops_its_older_half() -> None:
     model = build("gpt", {"layers": 2, "heads": 2, "width": 8, "context": 8})
     tokens = tokens_of(2, 9)
     _, state = model(tokens[:, :8])
@@ -291,7 +291,7 @@ def test_texts_of_different_lengths_are_decoded_together(name: str, settings: di
 
 @each_model
 @torch.inference_mode()
-def test_several_texts_go_on_from_one_state(name: str, settings: dict) -> None:
+def test_several_texts_continue_from_one_state(name: str, settings: dict) -> None:
     model = build(name, settings)
     _, state = model(tokens_of(1, 9))
     token = torch.arange(3)

@@ -16,6 +16,7 @@ from moreish.evaluate.metrics import evaluate_losses
 from moreish.models import build_model, model_config
 from moreish.models.ngram import counts as counting
 from moreish.models.ngram import kneser_ney
+from moreish.models.ngram.add_k import NGram, NGramConfig
 from moreish.models.ngram.counts import Folds
 from moreish.models.ngram.discounts import discounted_tables
 from moreish.models.ngram.kneser_ney import KneserNey, KneserNeyConfig
@@ -68,12 +69,12 @@ def test_an_ngram_equals_counting_by_hand() -> None:
 
 def test_orders_beyond_63_bits_are_refused() -> None:
     with pytest.raises(
-        MoreishError, match="order=14 is too long for a vocabulary of 27: at most 13"
+        MoreishError, match="order=14 is too high for a vocabulary of 27: use 13 or less"
     ):
         build_model(model_config({"name": "ngram", "order": 14}), 27)
 
 
-def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunked_counting_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(0)
     text = TokenDataset(random.integers(0, 5, 1000).astype(np.uint8), items=False)
     items = TokenDataset(np.append(0, random.integers(0, 5, 999)).astype(np.uint8), items=True)
@@ -144,7 +145,7 @@ def test_kneser_ney_equals_the_recursion_by_hand(order: int) -> None:
         torch.testing.assert_close(got[place], torch.tensor(by_hand[context]), atol=1e-6, rtol=1e-5)
 
 
-def test_kneser_ney_sums_to_one_even_where_nothing_was_seen() -> None:
+def test_kneser_ney_sums_to_one_even_for_unseen_contexts() -> None:
     _, tokens = item_tokens(["emma", "ava", "olivia"])
     model = KneserNey(KneserNeyConfig(order=4), 27)
     model.fit_counts(tokens)
@@ -206,13 +207,13 @@ def test_folds_are_split_as_validation_is() -> None:
 
 def test_folds_need_two_distinct_items() -> None:
     for items in (["anna"] * 50, ["anna"]):
-        with pytest.raises(MoreishError, match="too little to hold out"):
+        with pytest.raises(MoreishError, match="too small for the folds"):
             Folds(item_tokens(items)[1], 20)
     two = Folds(item_tokens(["anna", "bob", "anna"])[1], 20)
     assert two.number == 2 and set(two.of(np.arange(13))) == {0, 1}
 
 
-def test_a_window_within_an_item_has_an_unknown_past() -> None:
+def test_a_window_within_an_item_has_an_unknown_context() -> None:
     """Before a window that begins in the middle of an item, tokens are unknown."""
     tokenizer, tokens = item_tokens(["banana", "bandana", "ananas", "nab"] * 3)
     model = KneserNey(KneserNeyConfig(order=4, start="boundary"), tokenizer.vocab_size)
@@ -229,7 +230,7 @@ def test_a_vocabulary_of_one_token_has_a_maximum_order() -> None:
     assert counting.max_order(1) == counting.max_order(2)
 
 
-def test_dense_rows_change_nothing() -> None:
+def test_dense_rows_do_not_change_log_probabilities() -> None:
     """The log-probabilities of all orders are the same with and without rows made in advance."""
     ids = tokens_of(1, 400, seed=4)[0]
     model = KneserNey(KneserNeyConfig(order=4), VOCABULARY)
@@ -248,7 +249,7 @@ def test_dense_rows_change_nothing() -> None:
         torch.testing.assert_close(every, model.log_probs_by_order(ids[None])[0])
 
 
-def test_where_the_past_is_unknown_shorter_contexts_are_looked_up() -> None:
+def test_shorter_contexts_are_looked_up_where_the_context_is_unknown() -> None:
     tokens = text_tokens(400, seed=4)
     long = KneserNey(KneserNeyConfig(order=4, start="unknown"), VOCABULARY)
     long.fit_counts(tokens)
@@ -309,3 +310,15 @@ def test_the_fitted_mixture_weight_is_optimal() -> None:
 
     grid = [i / 1000 for i in range(1, 1000)]
     assert loss(float(model.weight)) <= min(map(loss, grid)) + 1e-6
+
+
+def test_ngram_weights_with_the_names_of_version_0_1_0_load() -> None:
+    config = NGramConfig(order=2)
+    tokens = TokenDataset(np.array([0, 1, 2, 1, 0], dtype=np.uint8), items=True)
+    model = NGram(config, 3)
+    model.fit_counts(tokens)
+    state = model.state_dict()
+    loaded = NGram(config, 3)
+    loaded.load_state_dict({"grams_G": state["ngrams_G"], "counts_G": state["counts_G"]})
+    assert torch.equal(loaded.ngrams_G, model.ngrams_G)
+    assert torch.equal(loaded.counts_G, model.counts_G)

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("shape_checks")
 
 
 @pytest.mark.parametrize("context", [1, 3, 8, 100])
-def test_averaging_the_past_in_three_forms(context: int) -> None:
+def test_averaging_the_context_in_three_forms(context: int) -> None:
     """The GPT lecture's: a loop, a product with a triangular matrix, a softmax of masked zeros."""
     x = torch.randn(4, 8, 2)
     loop = torch.stack([x[:, max(0, t + 1 - context) : t + 1].mean(dim=1) for t in range(8)], 1)
@@ -67,7 +67,7 @@ def test_a_recurrent_state_does_not_grow(kind: type[Recurrent]) -> None:
     assert [part.shape for part in short] == [part.shape for part in long] == [(1, 8)] * len(short)
 
 
-def test_wavenet_sees_two_to_the_layers_and_no_further() -> None:
+def test_wavenet_context_is_two_to_the_power_of_its_layers() -> None:
     model = build_model(model_config({"name": "wavenet", "layers": 3, "width": 8}), 5).eval()
     nn.init.normal_(model.head.weight)
     tokens = torch.randint(5, (1, 30))
@@ -158,7 +158,7 @@ def test_attention_maps_are_what_attention_does(settings: dict[str, object]) -> 
     torch.testing.assert_close(attention(x, rope, None)[0], expected)
 
 
-def test_post_norm_is_the_paper_of_2017() -> None:
+def test_post_norm_equals_the_paper_of_2017() -> None:
     config = GPTConfig(layers=1, heads=2, width=8, context=8, norm_place="after", bias=False)
     model = GPT(config, 5)
     block, x = model.blocks[0], torch.randn(1, 8, 8)
@@ -200,7 +200,7 @@ def test_every_switch_starts_near_uniform() -> None:
         assert abs(loss.item() - math.log(65)) < 0.02, settings
 
 
-def test_a_mixture_trains_as_its_network_would() -> None:
+def test_a_mixture_trains_like_its_network() -> None:
     for network in ("mlp", "gpt", "bigram"):
         alone = resolve({"model": {"name": network}}).train
         mixed = resolve({"model": {"name": "mixture", "network": {"name": network}}}).train

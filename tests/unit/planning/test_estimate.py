@@ -1,4 +1,4 @@
-"""Estimates of a training against published tables, PyTorch's counts, and measurements."""
+"""Estimates of a training run against published tables, PyTorch's counts, and measurements."""
 
 import re
 import sys
@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from conftest import ROOT, STORY, Moreish, needs_gpt2
 from moreish import api
 from moreish.config import resolve
-from moreish.data.sampler import Sampler
+from moreish.data.sampler import BatchSampler
 from moreish.data.token_dataset import Batch, TokenDataset
 from moreish.errors import MoreishError
 from moreish.models import build_model, model_config
@@ -134,7 +134,7 @@ def test_flops_are_those_that_pytorch_counts() -> None:
 
 def batch_of(vocabulary: int, length: int) -> Batch:
     ids = np.random.default_rng(0).integers(vocabulary, size=5 * length, dtype=np.uint16)
-    sampler = Sampler(
+    sampler = BatchSampler(
         TokenDataset(ids, items=False), batch_size=2, length=length, overlap=0, seed=0
     )
     return sampler.batch(0)
@@ -186,7 +186,7 @@ def test_activations_are_what_autograd_saves(name: str, *, bfloat16: bool) -> No
 )
 def test_memory_is_that_of_the_measured_estimate(tmp_path: Path, train: dict[str, Any]) -> None:
     """Of one device here: what `train` asks for before it begins, which is held against the peak of
-    real trainings (tests/unit/planning/test_memory.py)."""
+    real training runs (tests/unit/planning/test_memory.py)."""
     setup = set_up_story(tmp_path, SMALL, batch_size=7, **train)
     measured = memory.measure_memory(make_trainer(setup)).total(setup.config.train.accumulate)
     found = estimate(setup.config, setup.tokenizer.vocab_size, measure_load(setup))
@@ -328,7 +328,7 @@ def test_an_estimate_that_depends_on_missing_data_is_an_error(
 
 def test_what_cannot_be_planned_is_said(moreish: Moreish) -> None:
     for arguments, message in (
-        (["--model", "ngram"], "ngram only counts"),
+        (["--model", "ngram"], "ngram is fitted by counting"),
         (["--gpus", 2], "the planner chooses for this machine"),
         (["--model", "gpt", "--gpus", 0], "1 or more"),
         (["--model", "gpt", "--mfu", 1.5], "above 0"),

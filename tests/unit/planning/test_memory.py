@@ -1,4 +1,4 @@
-"""The memory of a training is estimated before it starts, and too large ones are rejected."""
+"""The memory that training takes is estimated before it starts, and too large ones are rejected."""
 
 import json
 import math
@@ -37,7 +37,7 @@ def test_the_error_for_too_little_memory_suggests_micro_batches(
     assert moreish(*train, "--set", advice[1]).status == 0
     monkeypatch.setattr(memory, "free_memory", lambda device: 1e6)
     assert "fewer layers" in moreish(*train, "--overwrite").err
-    proved(7, "trainings that did not fit", {"refused": 2})
+    proved(7, "runs that do not fit into memory", {"rejected": 2})
 
 
 GPT = {"name": "gpt", "layers": 1, "heads": 2, "width": 16, "context": 24}
@@ -187,7 +187,7 @@ def test_the_peak_of_a_training_is_near_its_estimate(tmp_path: Path, proved: Pro
     taken, said = (measured[1][name] - measured[0][name] for name in ("peak", "said"))
     ratio = taken / (said + 2 * weights)  # those of the model, and the file that is read at the end
     assert 0.7 < ratio < 1.4, (measured, weights)
-    proved(7, "a whole training takes 0.7 to 1.4 times what was said", {"trainings": 1})
+    proved(7, "the memory of a whole run is 0.7 to 1.4 times the estimate", {"runs": 1})
 
 
 MEASURE = """
@@ -266,4 +266,4 @@ def test_the_memory_of_steps_is_near_its_estimate(
     found = json.loads(done.stdout)
     ratio = found["expected"] / found["taken"]
     assert 0.7 < ratio < 1.6, found
-    proved(7, "the estimate is 0.7 to 1.6 times what is taken", {"trainings": 1})
+    proved(7, "the estimate is 0.7 to 1.6 times the memory that is used", {"runs": 1})

@@ -37,7 +37,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
     }
 
 
-def test_the_difference_is_that_of_the_losses(runs: dict[str, Run]) -> None:
+def test_the_difference_equals_that_of_the_losses(runs: dict[str, Run]) -> None:
     groups, (found,) = compare([runs["counts"], runs["kneser-ney"]])
     assert [g.runs[0].config.model.name for g in groups] == ["kneser-ney", "ngram"]
     losses = [runs[name].scores["val"].loss for name in ("kneser-ney", "counts")]

@@ -22,7 +22,7 @@ def copy(small_run: Run, tmp_path: Path) -> Path:
     return Path(shutil.copytree(small_run.path, tmp_path / "copy"))
 
 
-def test_its_files(small_run: Run) -> None:
+def test_files_of_a_run(small_run: Run) -> None:
     found = {path.name for path in small_run.path.iterdir()}
     assert {
         "run.json",
@@ -44,7 +44,7 @@ def test_its_files(small_run: Run) -> None:
     assert set(record["data"]["sha256"]) == {"train", "val", "test"}
 
 
-def test_it_works_without_the_source_text(tmp_path: Path) -> None:
+def test_a_run_works_without_the_source_text(tmp_path: Path) -> None:
     source = tmp_path / "list.txt"
     source.write_text("\n".join(f"word{i}" for i in range(50)))
     run = api.train(source, model="ngram", out=tmp_path / "run", report=ignore)

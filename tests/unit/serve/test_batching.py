@@ -28,7 +28,6 @@ from moreish.serve.batching import (
     QueueFull,
     ShuttingDown,
 )
-from moreish.serve.batching.batch import Batch
 from moreish.serve.batching.batch_invariance import transpose_weights
 from moreish.serve.batching.detokenizer import StreamDetokenizer
 from moreish.serve.batching.requests import (
@@ -37,6 +36,7 @@ from moreish.serve.batching.requests import (
     SequenceRequest,
     TokenLogprob,
 )
+from moreish.serve.batching.scheduler import BatchScheduler
 from moreish.tokenizers.base import Ids, Tokenizer
 from moreish.tokenizers.byte import ByteTokenizer
 from moreish.tokenizers.char import CharTokenizer
@@ -66,23 +66,25 @@ def random_letters(draw: random.Random, count: int) -> Ids:
 
 
 def generate(
-    batch: Batch, requests: list[GenerationRequest]
+    scheduler: BatchScheduler, requests: list[GenerationRequest]
 ) -> dict[GenerationRequest, dict[int, list[SequenceDelta]]]:
     """Run the batch until it is idle and return the deltas of every sequence."""
     found: dict[GenerationRequest, dict[int, list[SequenceDelta]]] = {
         request: defaultdict(list) for request in requests
     }
     for request in requests:
-        batch.add(request)
-    while not batch.is_idle:
-        for request, place, delta in batch.step():
+        scheduler.add(request)
+    while not scheduler.is_idle:
+        for request, place, delta in scheduler.step():
             found[request][place].append(delta)
     return found
 
 
-def generate_alone(batch: Batch, sequence: SequenceRequest) -> dict[int, list[SequenceDelta]]:
+def generate_alone(
+    scheduler: BatchScheduler, sequence: SequenceRequest
+) -> dict[int, list[SequenceDelta]]:
     request = GenerationRequest([sequence], LATER)
-    return generate(batch, [request])[request]
+    return generate(scheduler, [request])[request]
 
 
 def text_of(deltas: list[SequenceDelta]) -> str:
@@ -126,7 +128,7 @@ def alphabet_model() -> Model:
 def test_a_text_does_not_depend_on_its_neighbors(name: str, settings: dict) -> None:
     """For every model, sequences of different lengths, seeds and sampling settings give the same
     deltas alone and together, down to the bits of the log-probabilities."""
-    batch = Batch(build(name, settings), LETTERS, slots=5)
+    scheduler = BatchScheduler(build(name, settings), LETTERS, slots=5)
     draw = random.Random(1)
     sequences = [
         make_sequence(
@@ -139,9 +141,9 @@ def test_a_text_does_not_depend_on_its_neighbors(name: str, settings: dict) -> N
         )
         for seed in range(12)
     ]
-    expected = [generate_alone(batch, sequence) for sequence in sequences]
+    expected = [generate_alone(scheduler, sequence) for sequence in sequences]
     together = [GenerationRequest([sequence], LATER) for sequence in sequences]
-    assert list(generate(batch, together).values()) == expected
+    assert list(generate(scheduler, together).values()) == expected
 
 
 @pytest.mark.soak
@@ -150,7 +152,7 @@ def test_a_text_does_not_depend_on_its_neighbors(name: str, settings: dict) -> N
 def test_a_thousand_requests_at_random_times(settings: dict, proved: Proved) -> None:
     """A GPT of realistic size in two threads."""
     torch.set_num_threads(2)
-    batch = Batch(build("gpt", settings), LETTERS, slots=16)
+    scheduler = BatchScheduler(build("gpt", settings), LETTERS, slots=16)
     draw = random.Random(2)
     sequences = [
         make_sequence(
@@ -164,18 +166,18 @@ def test_a_thousand_requests_at_random_times(settings: dict, proved: Proved) -> 
         )
         for seed in range(1000)
     ]
-    expected = [generate_alone(batch, sequence)[0] for sequence in sequences]
+    expected = [generate_alone(scheduler, sequence)[0] for sequence in sequences]
     found: dict[GenerationRequest, list[SequenceDelta]] = {}
     waiting = [GenerationRequest([sequence], LATER) for sequence in sequences]
     requests = list(waiting)
-    while waiting or not batch.is_idle:
+    while waiting or not scheduler.is_idle:
         for _ in range(draw.choice([0, 0, 1, 2, 20])):
             if waiting:
-                batch.add(waiting.pop(0))
-        for request, _, delta in batch.step():
+                scheduler.add(waiting.pop(0))
+        for request, _, delta in scheduler.step():
             found.setdefault(request, []).append(delta)
     same = sum(found[request] == deltas for request, deltas in zip(requests, expected, strict=True))
-    proved(6, "texts of a seed, generated among others", {"same": same})
+    proved(6, "texts of a seed, generated in a batch with other texts", {"equal": same})
     assert same == 1000
 
 
@@ -188,7 +190,7 @@ def test_the_batch_generates_what_sample_generates() -> None:
             model=model,
             tokenizer=LETTERS,
             prompt=prompt,
-            lead=np.array([0]),
+            prefix=np.array([0]),
             max_tokens=40,
             sampling=sampling,
             seed=5,
@@ -199,7 +201,7 @@ def test_the_batch_generates_what_sample_generates() -> None:
             (sequence, expected),
             (replace(sequence, n=2, first_index=6), expected[6:]),
         ):
-            found = generate_alone(Batch(model, LETTERS, slots=3), request)
+            found = generate_alone(BatchScheduler(model, LETTERS, slots=3), request)
             assert [text_of(found[index]) for index in range(request.n)] == texts
 
 
@@ -223,12 +225,12 @@ def test_sequences_are_decoded_one_by_one_where_rows_depend_on_each_other() -> N
         return logits_RV + 1e-3 * noise_RV, states
 
     model.decode_step = depends_on_rows  # type: ignore[method-assign]
-    batch = Batch(model, LETTERS, slots=4)
-    assert batch.min_rows == 0
+    scheduler = BatchScheduler(model, LETTERS, slots=4)
+    assert scheduler.min_rows == 0
     model.decode_step = step  # type: ignore[method-assign]
     requests = [GenerationRequest([make_sequence(seed)], LATER) for seed in range(6)]
-    found = generate(batch, requests)
-    plain = Batch(build("gpt", GPT), LETTERS, slots=4)
+    found = generate(scheduler, requests)
+    plain = BatchScheduler(build("gpt", GPT), LETTERS, slots=4)
     assert [text_of(found[request][0]) for request in requests] == [
         text_of(generate_alone(plain, make_sequence(seed))[0]) for seed in range(6)
     ]
@@ -238,21 +240,21 @@ def test_sequences_are_decoded_one_by_one_where_rows_depend_on_each_other() -> N
 
 
 def test_finish_reasons() -> None:
-    batch = Batch(alphabet_model(), LETTERS, slots=2)
-    deltas = generate_alone(batch, make_sequence(0, prompt=np.array([1, 2])))[0]  # "ab"
+    scheduler = BatchScheduler(alphabet_model(), LETTERS, slots=2)
+    deltas = generate_alone(scheduler, make_sequence(0, prompt=np.array([1, 2])))[0]  # "ab"
     assert text_of(deltas) == "cdef"
     assert [delta.finish_reason for delta in deltas] == [None] * 4 + ["stop"]
     assert sum(delta.num_tokens for delta in deltas) == 4
-    deltas = generate_alone(batch, make_sequence(0, prompt=np.array([1]), max_tokens=3))[0]
+    deltas = generate_alone(scheduler, make_sequence(0, prompt=np.array([1]), max_tokens=3))[0]
     assert (text_of(deltas), deltas[-1].finish_reason) == ("bcd", "length")
     assert deltas[-1].text == "d"  # with the last token, not after it
     scored = make_sequence(0, prompt=np.array([1]), max_tokens=0, echo=True)
-    deltas = generate_alone(batch, scored)[0]
+    deltas = generate_alone(scheduler, scored)[0]
     assert (text_of(deltas), deltas[-1].finish_reason) == ("a", "length")
 
 
 def test_stop_strings_may_span_tokens_and_are_not_part_of_the_text() -> None:
-    batch = Batch(alphabet_model(), LETTERS, slots=2)
+    scheduler = BatchScheduler(alphabet_model(), LETTERS, slots=2)
     for stop, text in (
         (("de",), "bc"),
         (("b",), ""),
@@ -261,7 +263,7 @@ def test_stop_strings_may_span_tokens_and_are_not_part_of_the_text() -> None:
         (("fa",), "bcdef"),
     ):
         sequence = make_sequence(0, prompt=np.array([1]), stop=stop, logprobs=1)
-        deltas = generate_alone(batch, sequence)[0]
+        deltas = generate_alone(scheduler, sequence)[0]
         assert text_of(deltas) == text
         assert deltas[-1].finish_reason == "stop"
         # A token is released together with its text.
@@ -270,30 +272,30 @@ def test_stop_strings_may_span_tokens_and_are_not_part_of_the_text() -> None:
 
 
 def test_echo_with_logprobs_scores_the_prompt() -> None:
-    batch = Batch(alphabet_model(), LETTERS, slots=2)
+    scheduler = BatchScheduler(alphabet_model(), LETTERS, slots=2)
     sequence = make_sequence(0, prompt=np.array([1, 2, 5]), echo=True, logprobs=2)
-    tokens = tokens_of(generate_alone(batch, sequence)[0])
+    tokens = tokens_of(generate_alone(scheduler, sequence)[0])
     assert [token.text for token in tokens] == ["a", "b", "e", "f", "<|endoftext|>"]
     assert [token.offset for token in tokens] == [0, 1, 2, 3, 4]
     sure, unlikely = pytest.approx(0, abs=1e-6), pytest.approx(-30, abs=1e-3)
     assert [token.logprob for token in tokens[1:]] == [sure, unlikely, sure, sure]
     assert tokens[2].top[0][1] == "c"  # the most likely token
     without_prefix = replace(sequence, prefix=np.array([], dtype=int))
-    first = tokens_of(generate_alone(batch, without_prefix)[0])[0]
+    first = tokens_of(generate_alone(scheduler, without_prefix)[0])[0]
     assert (first.logprob, first.top) == (None, [])
 
 
 @pytest.mark.parametrize("name", ["bigram", "mlp", "lstm"])
 def test_a_long_prompt_is_scored_in_chunks(name: str) -> None:
     model = build(name, {"context": 400} if name == "lstm" else {})
-    batch = Batch(model, LETTERS, slots=2)
+    scheduler = BatchScheduler(model, LETTERS, slots=2)
     prompt = np.random.default_rng(1).integers(1, VOCABULARY, 300)
-    for lead in ([0], [0, 3, 2]):
+    for prefix in ([0], [0, 3, 2]):
         sequence = make_sequence(
-            0, prefix=np.array(lead), prompt=prompt, echo=True, logprobs=2, max_tokens=0
+            0, prefix=np.array(prefix), prompt=prompt, echo=True, logprobs=2, max_tokens=0
         )
-        tokens = tokens_of(generate_alone(batch, sequence)[0])
-        logits_TV = model(torch.tensor([[*lead, *prompt]]))[0][0, len(lead) - 1 : -1]
+        tokens = tokens_of(generate_alone(scheduler, sequence)[0])
+        logits_TV = model(torch.tensor([[*prefix, *prompt]]))[0][0, len(prefix) - 1 : -1]
         logs_T = logits_TV.log_softmax(-1)[torch.arange(300), torch.tensor(prompt)]
         assert [token.id for token in tokens] == prompt.tolist()
         assert [token.logprob for token in tokens] == pytest.approx(logs_T.tolist(), abs=1e-5)
@@ -301,15 +303,15 @@ def test_a_long_prompt_is_scored_in_chunks(name: str) -> None:
 
 
 def test_a_long_prompt_does_not_delay_others() -> None:
-    batch = Batch(build("bigram", {}), LETTERS, slots=4)
+    scheduler = BatchScheduler(build("bigram", {}), LETTERS, slots=4)
     prompt = np.ones(2000, dtype=int)
-    batch.add(
+    scheduler.add(
         GenerationRequest([make_sequence(0, prompt=prompt, echo=True, logprobs=0, n=2)], LATER)
     )
-    batch.add(short := GenerationRequest([make_sequence(1, max_tokens=1)], LATER))
+    scheduler.add(short := GenerationRequest([make_sequence(1, max_tokens=1)], LATER))
     ended = []
-    while not batch.is_idle:
-        ended += [request for request, _, delta in batch.step() if delta.finish_reason]
+    while not scheduler.is_idle:
+        ended += [request for request, _, delta in scheduler.step() if delta.finish_reason]
     assert ended[0] is short
     assert len(ended) == 3
 
@@ -317,17 +319,17 @@ def test_a_long_prompt_does_not_delay_others() -> None:
 def test_only_the_context_of_a_long_prompt_is_read() -> None:
     for name in ("bigram", "mlp", "wavenet"):
         model = build(name, {})
-        batch = Batch(model, LETTERS, slots=2)
+        scheduler = BatchScheduler(model, LETTERS, slots=2)
         prompt = np.random.default_rng(1).integers(1, VOCABULARY, 3000)
         sequence = make_sequence(3, prompt=prompt, n=5, echo=True)
         cut, whole = (
-            {index: text_of(deltas) for index, deltas in generate_alone(batch, each).items()}
+            {index: text_of(deltas) for index, deltas in generate_alone(scheduler, each).items()}
             for each in (sequence, replace(sequence, logprobs=0))  # which reads all of it
         )
         assert cut == whole
         assert max(map(len, cut.values())) > 3000
-        batch.add(GenerationRequest([make_sequence(3, prompt=prompt)], LATER))
-        assert len(batch.waiting[0].prefill.tokens_T) == model.context
+        scheduler.add(GenerationRequest([make_sequence(3, prompt=prompt)], LATER))
+        assert len(scheduler.waiting[0].prefill.tokens_T) == model.context
 
 
 def test_a_character_that_begins_in_the_prompt_is_complete() -> None:
@@ -336,16 +338,16 @@ def test_a_character_that_begins_in_the_prompt_is_complete() -> None:
     with torch.no_grad():
         table = model.get_parameter("table.weight")
         table[0x82, 0xAC] = table[0xAC, ord("!")] = 50.0
-    batch = Batch(model, tokenizer, slots=2)
+    scheduler = BatchScheduler(model, tokenizer, slots=2)
     prompt = tokenizer.encode("a €")[:-1]
     sequence = make_sequence(
         0, prompt=prompt, prefix=prompt[:0], max_tokens=2, sampling=Sampling(temperature=0)
     )
-    assert text_of(generate_alone(batch, sequence)[0]) == "€!"
-    echoed = generate_alone(batch, replace(sequence, echo=True, logprobs=0))[0]
+    assert text_of(generate_alone(scheduler, sequence)[0]) == "€!"
+    echoed = generate_alone(scheduler, replace(sequence, echo=True, logprobs=0))[0]
     assert text_of(echoed) == "a €!"
     assert [token.offset for token in tokens_of(echoed)] == [0, 1, 2, 2, 2, 3]
-    only_echoed = generate_alone(batch, replace(sequence, echo=True, max_tokens=0))[0]
+    only_echoed = generate_alone(scheduler, replace(sequence, echo=True, max_tokens=0))[0]
     assert text_of(only_echoed) == "a "
 
 
@@ -363,16 +365,16 @@ def test_characters_of_several_bytes_are_complete() -> None:
 
     model.forward = predict_text  # type: ignore[method-assign, assignment]
     model.vocab_size = 256
-    batch = Batch(model, tokenizer, slots=1)
-    for most in range(1, len(ids) + 1):
+    scheduler = BatchScheduler(model, tokenizer, slots=1)
+    for max_tokens in range(1, len(ids) + 1):
         nothing = np.array([], dtype=int)
         deltas = generate_alone(
-            batch, make_sequence(0, prompt=nothing, max_tokens=most, logprobs=0)
+            scheduler, make_sequence(0, prompt=nothing, max_tokens=max_tokens, logprobs=0)
         )[0]
-        assert text_of(deltas) == bytes(ids[:most]).decode("utf-8", "ignore")
+        assert text_of(deltas) == bytes(ids[:max_tokens]).decode("utf-8", "ignore")
         labels = [token.text for token in tokens_of(deltas)]
-        assert len(labels) == most
-        assert labels[:3] == ["a", "bytes:\\xc3", "bytes:\\xa9"][:most]
+        assert len(labels) == max_tokens
+        assert labels[:3] == ["a", "bytes:\\xc3", "bytes:\\xa9"][:max_tokens]
 
 
 @given(
@@ -411,37 +413,42 @@ def test_the_detokenizer_releases_the_text_before_the_first_stop_string(
 
 
 def test_slots_limit_the_batch_and_cancelled_sequences_free_them() -> None:
-    batch = Batch(never_ending(build("gpt", GPT)), LETTERS, slots=3)
+    scheduler = BatchScheduler(never_ending(build("gpt", GPT)), LETTERS, slots=3)
     requests = [
         GenerationRequest([make_sequence(seed, max_tokens=1000, n=2)], LATER) for seed in range(4)
     ]
     for request in requests:
-        batch.add(request)
+        scheduler.add(request)
     for _ in range(5):
-        list(batch.step())
-        assert len(batch.running) == 3
+        list(scheduler.step())
+        assert len(scheduler.running) == 3
     requests[0].cancelled = True
     requests[2].cancelled = True
-    assert requests[0] not in {request for request, _, _ in batch.step()}
-    assert {text.parent for text in (*batch.running, *batch.waiting)} == {requests[1], requests[3]}
+    assert requests[0] not in {request for request, _, _ in scheduler.step()}
+    assert {text.parent for text in (*scheduler.running, *scheduler.waiting)} == {
+        requests[1],
+        requests[3],
+    }
     requests[1].deadline = time.monotonic() - 1
-    list(batch.step())
+    list(scheduler.step())
     assert requests[1].is_over
-    assert {text.parent for text in batch.running} == {requests[3]}
+    assert {text.parent for text in scheduler.running} == {requests[3]}
 
 
 def test_a_long_prompt_is_read_between_decoding_steps() -> None:
-    batch = Batch(never_ending(build("lstm", {"width": 16, "context": 2000})), LETTERS, slots=3)
+    scheduler = BatchScheduler(
+        never_ending(build("lstm", {"width": 16, "context": 2000})), LETTERS, slots=3
+    )
     short, long = (
         GenerationRequest([make_sequence(0, max_tokens=500)], LATER),
         GenerationRequest([make_sequence(1, prompt=np.ones(1500, int))], LATER),
     )
-    batch.add(short)
-    list(batch.step())
-    batch.add(long)
+    scheduler.add(short)
+    list(scheduler.step())
+    scheduler.add(long)
     steps = 0
-    while long not in {text.parent for text in batch.running}:
-        assert short in {request for request, _, _ in batch.step()}
+    while long not in {text.parent for text in scheduler.running}:
+        assert short in {request for request, _, _ in scheduler.step()}
         steps += 1
     assert steps == 12  # 1,501 tokens, 128 at a time
 
@@ -450,7 +457,7 @@ def test_constrained_sequences_are_generated_beside_others() -> None:
     tokenizer, tokens = item_tokens(["abba", "baba", "cab", "dad", "fed", "bed"] * 5)
     model = build("ngram", {"order": 2})
     model.fit_counts(tokens)  # type: ignore[operator]
-    batch = Batch(model, tokenizer, slots=4)
+    scheduler = BatchScheduler(model, tokenizer, slots=4)
     automaton = compile_constraint(Constraint(ends="d", length=(3, 5)), tokenizer, tokens, 20)
     nothing = np.array([], dtype=int)
     constrained = make_sequence(0, prompt=nothing, n=6, automaton=automaton)
@@ -458,11 +465,11 @@ def test_constrained_sequences_are_generated_beside_others() -> None:
         GenerationRequest([constrained], LATER),
         GenerationRequest([make_sequence(1, prompt=nothing, n=6)], LATER),
     ]
-    found = generate(batch, requests)
+    found = generate(scheduler, requests)
     texts = [text_of(found[requests[0]][place]) for place in range(6)]
     assert all(text.endswith("d") and 3 <= len(text) <= 5 for text in texts)
     assert all(found[requests[0]][place][-1].log_weight < 0 for place in range(6))
-    assert found[requests[0]] == generate_alone(batch, constrained)
+    assert found[requests[0]] == generate_alone(scheduler, constrained)
 
 
 @pytest.fixture
@@ -491,8 +498,8 @@ async def read_text(engine: Engine, sequence: SequenceRequest, seconds: float = 
 def test_the_engine_serves_many_requests_at_once(engines: Any) -> None:
     ended = []
     engine = engines(build("gpt", GPT), queue=100, on_finished=ended.append)
-    batch = Batch(build("gpt", GPT), LETTERS, slots=2)
-    expected = [text_of(generate_alone(batch, make_sequence(seed))[0]) for seed in range(30)]
+    scheduler = BatchScheduler(build("gpt", GPT), LETTERS, slots=2)
+    expected = [text_of(generate_alone(scheduler, make_sequence(seed))[0]) for seed in range(30)]
 
     async def main() -> list[str]:
         return await asyncio.gather(*(read_text(engine, make_sequence(seed)) for seed in range(30)))

@@ -262,9 +262,9 @@ def test_unknown_word_is_never_sampled(tmp_path: Path) -> None:
     run = api.train(source, tokenizer="word", settings=settings, out=tmp_path / "r", report=ignore)
     assert (run.split("train").ids_N == run.tokenizer.unk_id).mean() > 0.05
     assert all("\ufffd" not in text for text in run.sample(5, max_tokens=200))
-    with pytest.raises(MoreishError, match="never saw 'xylophones'"):
+    with pytest.raises(MoreishError, match="vocabulary: 'xylophones'"):
         run.sample(1, prompt=" the xylophones")
-    with pytest.raises(MoreishError, match=r"never saw 'the': .* with a space before it"):
+    with pytest.raises(MoreishError, match=r"vocabulary: 'the'; .* with a space before it"):
         run.sample(1, prompt="the")
     assert run.sample(1, prompt=" the xylophones", unknown="drop")[0].startswith(" the")
 
@@ -276,7 +276,7 @@ def test_mostly_unknown_words_are_rejected(tmp_path: Path, moreish: Moreish) -> 
         "--set", "data.min_word_count=1", "--model", "ngram", "--out", "r",
     )  # fmt: skip
     assert refused.status == 2
-    assert "of the words are too rare to be known" in refused.err
+    assert "of the words are too rare for the vocabulary" in refused.err
     assert not Path("r").exists()
 
 
@@ -302,7 +302,11 @@ def test_tokenizer_from_a_file(tmp_path: Path, moreish: Moreish) -> None:
     assert second.record.tokenizer == first.record.tokenizer
     assert second.record.data.sha256 == first.record.data.sha256
     (tmp_path / "no.json").write_text('{"name": "char"}')
-    for wrong, why in (("no.json", "damaged"), ("story.txt", "no tokenizer"), ("a", "unknown tok")):
+    for wrong, why in (
+        ("no.json", "damaged"),
+        ("story.txt", "not a tokenizer"),
+        ("a", "unknown tok"),
+    ):
         refused = moreish("train", source, "--tokenizer", tmp_path / wrong, "--out", "c")
         assert refused.status == 2 and why in refused.err, refused.err
 
@@ -337,7 +341,7 @@ def test_tokenize_lists_tokens(tmp_path: Path, moreish: Moreish) -> None:
     assert "byte: 4 tokens, 1.00 bytes each" in shown.out
     assert re.search(r"^ +172  ‹ab›  ab$", shown.out, re.MULTILINE)
     refused = moreish("tokenize", "names", "--tokenizer", "char", "--text", "é")
-    assert refused.status == 2 and "never saw 'é'" in refused.err
+    assert refused.status == 2 and "vocabulary: 'é'" in refused.err
     refused = moreish("tokenize", "names", "--tokenizer", "bqe")
     assert refused.status == 2 and "did you mean" in refused.err
 

@@ -92,7 +92,9 @@ def test_a_non_finite_step_is_skipped(
     assert all(bool(p.isfinite().all()) for p in run.model.parameters())
     log = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
     assert [e["step"] for e in log if "skipped" in e] == [event.step for event in skipped]
-    proved(4, f"{injection.__name__.replace('_', ' ')}, now and then", {"skipped": len(skipped)})
+    proved(
+        4, f"{injection.__name__.replace('_', ' ')} in some steps", {"skipped steps": len(skipped)}
+    )
 
 
 def test_a_training_with_skipped_steps_resumes_exactly(
@@ -157,7 +159,7 @@ def test_non_finite_weights_are_restored_from_the_checkpoint(
     log = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
     assert [entry["step"] for entry in log if "rollback" in entry] == [10]
     assert all(bool(p.isfinite().all()) for p in run.model.parameters())
-    proved(4, "a weight lost", {"went back": 1})
+    proved(4, "a weight that becomes NaN", {"rollbacks": 1})
 
 
 def test_no_checkpoint_is_saved_after_skipped_steps(
@@ -238,7 +240,7 @@ def test_repeated_rollbacks_end_in_an_error(
     assert run.record.status == "diverged"
     assert all(bool(p.isfinite().all()) for p in run.model.parameters())
     name = injection.__name__.replace("_", " ")
-    proved(4, f"{name}, for ever", {"went back": MAX_ROLLBACKS, "stopped": 1})
+    proved(4, f"{name} in every step", {"rollbacks": MAX_ROLLBACKS, "stopped": 1})
 
 
 def test_the_first_non_finite_layer_is_named() -> None:

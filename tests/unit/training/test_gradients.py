@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from conftest import STORY, Moreish, item_tokens
 from moreish.config import TrainConfig
-from moreish.data.sampler import Sampler
+from moreish.data.sampler import BatchSampler
 from moreish.data.token_dataset import Batch, TokenDataset
 from moreish.models import Model, build_model, model_config
 from moreish.training.events import Skipped, Step
@@ -41,7 +41,7 @@ def tiny(name: str = "gpt", **settings: Any) -> Model:
 def batch_of_names(tokens: TokenDataset | None = None) -> Batch:
     """Return rows of very different lengths, so that micro-batches differ in their targets."""
     tokens = item_tokens(NAMES)[1] if tokens is None else tokens
-    return Sampler(tokens, batch_size=7, length=12, overlap=0, seed=0).batch(0)
+    return BatchSampler(tokens, batch_size=7, length=12, overlap=0, seed=0).batch(0)
 
 
 def gradient(model: Model, **settings: Any) -> tuple[float, torch.Tensor]:

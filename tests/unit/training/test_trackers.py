@@ -1,4 +1,4 @@
-"""Trackers show what metrics.jsonl contains, and never end a training."""
+"""Trackers show what metrics.jsonl contains, and never end a training run."""
 
 import json
 import signal
@@ -133,7 +133,7 @@ def test_tensorboard_after_a_kill_shows_every_step_once(tmp_path: Path) -> None:
 
 
 def test_wandb_shows_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run of its own for each part of a training, and the last has everything."""
+    """A run of its own for each part of a training run, and the last has everything."""
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     with suppress(Killed):

@@ -60,7 +60,7 @@ def logged_steps(run: Run) -> int:
 
 
 def logs_of(run: Run) -> tuple[list[dict[str, Any]], str]:
-    """Everything that a training logged, except for its times."""
+    """Everything that a training run logged, except for its times."""
     lines = [{k: v for k, v in line.items() if k != "seconds"} for line in run.read_metrics()]
     return lines, (run.path / "samples.txt").read_text()
 
@@ -447,7 +447,7 @@ def test_evaluations_that_take_longer_than_planned_become_fewer(
     assert run.record.evaluation_seconds <= 0.15 * run.record.seconds
 
 
-def test_a_budget_has_no_effect_on_a_model_that_only_counts(source: Path) -> None:
+def test_a_budget_has_no_effect_on_a_count_based_model(source: Path) -> None:
     events: list[Event] = []
     options = {"model": "ngram", "settings": {}, "report": events.append}
     train(source, "a", **options)

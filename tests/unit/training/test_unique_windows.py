@@ -6,7 +6,7 @@ import torch
 
 from conftest import item_tokens
 from moreish.config import resolve
-from moreish.data.sampler import Sampler
+from moreish.data.sampler import BatchSampler
 from moreish.data.token_dataset import TokenDataset
 from moreish.models import build_model, model_config
 from moreish.training.objectives import next_token_loss
@@ -55,7 +55,7 @@ def test_the_gradient_is_that_of_the_whole_text(settings: dict, items: bool) -> 
 def test_it_is_taken_where_it_costs_no_more_than_a_batch() -> None:
     tokenizer, tokens = item_tokens(WORDS)
 
-    def sampler(**settings: object) -> Sampler:
+    def sampler(**settings: object) -> BatchSampler:
         config = resolve(settings)
         return build_sampler(config, tokens, build_model(config.model, tokenizer.vocab_size))
 

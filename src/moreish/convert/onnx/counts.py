@@ -106,7 +106,7 @@ class ExportableNGram(ExportableModel):
     def __init__(self, model: NGram) -> None:
         super().__init__(None, model.context - 1)
         self.order, self.add_k, self.vocab_size = model.order, model.add_k, model.vocab_size
-        self.counts = HashTable([(model.grams_G, model.counts_G.double())], 0.0)
+        self.counts = HashTable([(model.ngrams_G, model.counts_G.double())], 0.0)
 
     def step(self, tokens_BT: Tensor, state: Tensors) -> tuple[Tensor, Tensors]:
         token_BS, state = self.append(tokens_BT, state)

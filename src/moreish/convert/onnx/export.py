@@ -118,7 +118,7 @@ Metadata of the file:
         self.check_encoding(text, ids)
         difference = 0.0
         for batch, lengths in _checked_shapes(run.model.max_length):
-            # The first sequence is a text that the model knows, the others are random tokens.
+            # The first sequence is a text from the vocabulary, the others are random tokens.
             rng = np.random.default_rng(0)
             tokens = rng.integers(run.model.vocab_size, size=(batch, sum(lengths)))
             tokens[0] = np.resize([self.first_token, *ids], sum(lengths))

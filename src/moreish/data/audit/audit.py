@@ -198,7 +198,7 @@ def audit_corpus(
     corpus: Corpus,
     rule: SplitRule = "seeded",
     *,
-    most: int | None = None,
+    max_characters: int | None = None,
     source_args: Sequence[str] = (),
     progress: ProgressCallback = lambda share: None,
 ) -> AuditReport:
@@ -207,12 +207,12 @@ def audit_corpus(
     Args:
         corpus: the texts to check.
         rule: rule of the split, which decides what may leak from one split into another.
-        most: number of characters to check, from the beginning; None checks everything.
+        max_characters: number of characters to check, from the beginning; None checks everything.
         source_args: see `AuditReport`.
         progress: called with the share that has been checked, between 0 and 1.
     """
     total = sum(text.stats.characters for text in corpus.texts)
-    limit = total if most is None else min(most, total)
+    limit = total if max_characters is None else min(max_characters, total)
     is_complete = limit == total
     checks = [
         PatternCheck(),

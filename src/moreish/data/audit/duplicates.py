@@ -17,7 +17,7 @@ from moreish.data.text import MIN_UNIQUE_LINE, Corpus, normalize
 
 MAX_KEYS = 1 << 19
 """Number of distinct lines that are remembered for exact duplicates, and again for near ones. If a
-text has more, an even sample of them stands for all."""
+text has more, an even sample of them represents all."""
 
 FREQUENT = 10
 """Duplicates of a line, in units of the sampling rate, from which the line is always kept: whether
@@ -28,7 +28,7 @@ KEY, VARIANT, SAMPLING_HASH, WEIGHT, FIRST_LINE, NEXT_LINE, DUPLICATES, HELD_OUT
 )
 """The fields of a row, which describes all lines with one key: the key itself; what distinguishes
 lines with equal keys; a hash that decides whether the key is sampled; the number of keys that this
-one stands for; the number of its first line and of its next one (`NO_LINE` if there is none); the
+one represents; the number of its first line and of its next one (`NO_LINE` if there is none); the
 number of duplicates of the first line; and how many lines are held out for validation and test, and
 the number of the first of them."""
 

@@ -38,7 +38,7 @@ class SourceInfo(SourceCounts):
 
     name: str
     given: str
-    """The source as the user named it."""
+    """The source as the user named it; stored under this name."""
     files: list[FileInfo]
 
 

@@ -58,14 +58,14 @@ def check_sources_outside(out: Path, sources: Sequence[Source]) -> None:
     folder = out.resolve()
     for source in sources:
         if folder in [parent for path in source.files for parent in path.resolve().parents]:
-            raise MoreishError(f"--out {out}: {source.given} lies in it; choose another folder")
-        place = Path(source.given).expanduser().resolve()
+            raise MoreishError(f"--out {out}: {source.argument} lies in it; choose another folder")
+        place = Path(source.argument).expanduser().resolve()
         if place in (folder, *folder.parents):  # also for the name of a data set
-            raise MoreishError(f"--out {out} is {source.given} or in it; choose another folder")
+            raise MoreishError(f"--out {out} is {source.argument} or in it; choose another folder")
 
 
 def check_same_arguments(out: Path, stored: dict[str, Any], current: dict[str, Any]) -> None:
-    """Check that a folder was prepared, or begun, with the same arguments.
+    """Check that a folder was prepared with the same arguments, completely or in part.
 
     Raises:
         MoreishError: an argument differs.
@@ -99,7 +99,8 @@ def check_sources_unchanged(
 
 
 def has_no_shards(out: Path) -> bool:
-    """Return whether a preparation has begun but not written any tokens, so that it can restart."""
+    """Return whether a preparation has started but not written any tokens, so that it can
+    restart."""
     if preparation_state(out) != "begun":
         return False
     try:

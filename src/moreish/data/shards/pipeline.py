@@ -60,6 +60,7 @@ from moreish.utils.files import (
     summarize_paths,
     write_atomic,
 )
+from moreish.utils.text import plural
 
 HELD_OUT_BYTES, MAX_HELD_OUT = 1_000_000, 0.1
 """Approximate amount of text for each of validation and test, and the largest fraction of all text
@@ -130,7 +131,7 @@ def prepare_dataset(
         progress, note: called while work is done.
 
     Raises:
-        MoreishError: a source, an option or the folder is wrong, or the text is too small.
+        MoreishError: a source, an option or the folder is invalid, or the text is too small.
         OSError: the disk is full; the same call resumes when that is fixed.
     """
     output.check_folder(out)
@@ -160,8 +161,8 @@ def prepare_dataset(
         for source in sources:
             if skipped := source.skipped:
                 note(
-                    f"skipped {len(skipped):,} file(s) in {source.given} that are not JSON lines, "
-                    f"Parquet or {config.source_format.encoding} text (--encoding): "
+                    f"skipped {plural(len(skipped), 'file')} in {source.argument}: neither JSON "
+                    f"lines nor Parquet nor {config.source_format.encoding} text (--encoding): "
                     f"{summarize_paths(skipped)}"
                 )
         Preparation(config, sources, out, progress, note).run(workers)
@@ -254,7 +255,9 @@ class Preparation:
                 f"{self.out} is damaged ({one_line(error)}): start again with --overwrite"
             ) from None
         output.check_same_arguments(self.out, self.state.arguments, self.config.arguments())
-        self._check_unmodified(f"the sources have changed since {self.out} was begun")
+        self._check_unmodified(
+            f"the sources have changed since the preparation of {self.out} started"
+        )
         note(f"resuming after {self.state.bytes_done / 1e6:,.1f} MB")
 
     def _splitter(self) -> HashSplitter:
@@ -293,7 +296,9 @@ class Preparation:
         blocks = read_blocks(self.sources, cut, self._splitter(), position, counts)
         waiting: deque[tuple[Block, Future[dict[SplitName, Array]]]] = deque()
         for number, block in enumerate(blocks):
-            if number == 0:  # by itself: it fills shared caches, and shows how much space is needed
+            if (
+                number == 0
+            ):  # alone: it fills shared caches, and its size shows how much space is needed
                 self._check_space(encode_block(block, self.tokenizer, self.dtype), block)
             task = pool.submit(encode_block, block, self.tokenizer, self.dtype)
             waiting.append((block, task))
@@ -341,7 +346,7 @@ class Preparation:
         sources = [
             SourceInfo(
                 name=source.name,
-                given=source.given,
+                given=source.argument,
                 files=infos,
                 **state.counts.get(source.name, SourceCounts()).model_dump(),
             )
@@ -377,7 +382,7 @@ class Preparation:
         if not chunks:
             raise MoreishError(f"there is no text in {', '.join(self.config.sources)}")
         raise MoreishError(
-            f"{chunks:,} chunk(s) of text are too few to hold out some of them for "
+            f"the text has only {plural(chunks, 'chunk')}, too few to hold out some for "
             f"{' and '.join(too_small)}: give more text, a larger --hold-out, or the text itself "
             "to moreish train"
         )

@@ -22,7 +22,7 @@ class Source:
 
     name: str
     """Unique name, by which the source can be weighted."""
-    given: str
+    argument: str
     """The source as the user named it."""
     format: SourceFormat
     files: list[Path]
@@ -37,7 +37,7 @@ class Source:
 
     def part_name(self, part: int) -> str:
         """Return the name of a part, for messages."""
-        return str(self.files[part]) if self.files else self.given
+        return str(self.files[part]) if self.files else self.argument
 
     def pieces(self, part: int, skip: int = 0) -> Iterator[Piece]:
         """Yield the documents of a part except the first `skip`, which are skipped quickly.
@@ -47,15 +47,15 @@ class Source:
         """
         if self.files:
             return readers.read_file(self.files[part], self.format, skip)
-        read = readers.read_built_in if self.given in catalog.CATALOG else readers.read_stream
-        return read(self.given, self.format, skip)
+        read = readers.read_built_in if self.argument in catalog.CATALOG else readers.read_stream
+        return read(self.argument, self.format, skip)
 
     def text_bytes(self) -> int:
         """Return the approximate size of the text, in bytes."""
-        if not self.files and self.given in catalog.CATALOG:
-            return len(catalog.load_dataset(self.given).encode())
+        if not self.files and self.argument in catalog.CATALOG:
+            return len(catalog.load_dataset(self.argument).encode())
         if not self.files:
-            return readers.stream_bytes(self.given, self.format)
+            return readers.stream_bytes(self.argument, self.format)
         sizes = [path.stat().st_size for path in self.files]
         text = sum(
             readers.file_text_bytes(path, self.format) for path in self.files[:SAMPLED_FILES]
@@ -74,13 +74,13 @@ def find_sources(names: Iterable[str], source_format: SourceFormat) -> list[Sour
         MoreishError: a source does not exist, or a folder has no readable file.
     """
     sources: list[Source] = []
-    for given in names:
-        if not given.removeprefix(HF):
-            raise MoreishError(f"the source '{given}' is empty: name a file, folder or data set")
-        path = Path(given).expanduser()
+    for argument in names:
+        if not argument.removeprefix(HF):
+            raise MoreishError(f"the source '{argument}' is empty: name a file, folder or data set")
+        path = Path(argument).expanduser()
         files: list[Path] = []
         skipped: list[Path] = []
-        if given.startswith(HF):
+        if argument.startswith(HF):
             pass
         elif path.is_file():
             files = [path]
@@ -96,24 +96,25 @@ def find_sources(names: Iterable[str], source_format: SourceFormat) -> list[Sour
                     f"{path} holds no {source_format.encoding} text (--encoding), JSON lines or "
                     f"Parquet{seen}"
                 )
-        elif given not in catalog.CATALOG or path.exists():
+        elif argument not in catalog.CATALOG or path.exists():
             raise MoreishError(
-                f"no file, folder or built-in data set '{given}': {nearest(given, catalog.CATALOG)}"
+                f"no file, folder or built-in data set '{argument}': "
+                f"{nearest(argument, catalog.CATALOG)}"
                 " (one on the hub is hf:NAME)"
             )
-        name = _unique_name(given, {source.name for source in sources})
+        name = _unique_name(argument, {source.name for source in sources})
         sources.append(
-            Source(name=name, given=given, format=source_format, files=files, skipped=skipped)
+            Source(name=name, argument=argument, format=source_format, files=files, skipped=skipped)
         )
     if not sources:
         raise MoreishError("name at least one file, folder or data set (hf:NAME)")
     return sources
 
 
-def _unique_name(given: str, taken: set[str]) -> str:
-    path = Path(given).expanduser().resolve()
-    if given.startswith(HF):
-        base = given.removeprefix(HF).rstrip("/").rpartition("/")[2]
+def _unique_name(argument: str, taken: set[str]) -> str:
+    path = Path(argument).expanduser().resolve()
+    if argument.startswith(HF):
+        base = argument.removeprefix(HF).rstrip("/").rpartition("/")[2]
     else:
         base = path.name if path.is_dir() else readers.uncompressed_name(path).partition(".")[0]
     name = re.sub(r"[^\w-]+", "-", base).strip("-") or "source"

@@ -110,7 +110,7 @@ class ShardWriter:
         self._descriptors.clear()
 
     def finalize(self) -> None:
-        """Write the lengths into the headers; nothing may be added afterwards."""
+        """Write the lengths into the headers; nothing may be added afterward."""
         self.flush()
         self.close()
         for shard in self.shards:

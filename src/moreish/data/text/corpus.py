@@ -30,6 +30,7 @@ from moreish.data.text.lines import CorpusKind, complete_lines
 from moreish.errors import MoreishError, command, nearest
 from moreish.tokenizers import Ids
 from moreish.utils.files import summarize_paths, visible_files
+from moreish.utils.text import plural
 
 MAX_MEDIAN_LENGTH = 40
 MAX_95TH_PERCENTILE = 80
@@ -239,12 +240,12 @@ def read_corpus(
     if corpus.stats.stripped:
         notes.append("left out whitespace at the beginning and end of lines")
     if blank := corpus.stats.blank:
-        notes.append(f"left out {blank:,} empty line{'s' * (blank > 1)}")
+        notes.append(f"left out {plural(blank, 'empty line')}")
     return corpus
 
 
 def guess_kind(texts: Iterable[Iterable[str]]) -> CorpusKind:
-    """Guess the kind of some texts: short lines with hardly any blank ones are a list."""
+    """Guess the kind of some texts: short lines with few blank lines are a list."""
     lengths = sorted(length for text in texts for length in _first_lengths(text))
     blank = sum(length == 0 for length in lengths)
     if len(lengths) < 2 or blank > len(lengths) // 20:
@@ -299,9 +300,10 @@ def _folder(folder: Path, encoding: str, notes: list[str], left_out: list[Path])
             left_out.append(path)
     if left_out:
         names = summarize_paths(left_out)
-        notes.append(f"left out {len(left_out)} file(s) that are not {encoding} text: {names}")
+        count = plural(len(left_out), "file")
+        notes.append(f"left out {count} without valid {encoding} text: {names}")
     if runs:
-        notes.append(f"left out {len(runs)} run folder(s)")
+        notes.append(f"left out {plural(len(runs), 'run folder')}")
 
 
 def _file(path: Path, encoding: str, notes: list[str]) -> Text:

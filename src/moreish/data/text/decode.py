@@ -115,7 +115,7 @@ def decode_chunks(file: BinaryIO, encoding: str, where: str) -> Iterator[str]:
 
     Args:
         file: the file, at its beginning.
-        encoding: any text encoding that Python knows.
+        encoding: any text encoding that Python supports.
         where: name of the file in error messages.
 
     Raises:

@@ -88,7 +88,7 @@ def _can_decode(path: Path, encoding: str) -> bool:
 def _guess_by_words(path: Path) -> EncodingGuess | None:
     """Choose among `CANDIDATES` the encoding in which the text looks most like words.
 
-    The example is the line that tells the best three of them apart.
+    The example is the line that distinguishes the best three of them.
     """
     lines = _lines_beyond_ascii(path)
     odd: dict[str, float] = {}
@@ -158,7 +158,7 @@ def _odd_share(text: str) -> float:
                 (before.isalpha() and before <= "\u024f")
                 or (after.isalpha() and after <= "\u024f")
                 or (c.isupper() and (before.isalpha() or not after.islower()))
-                or "\uff61" <= c <= "\uff9f"  # half-width katakana, hardly used in text
+                or "\uff61" <= c <= "\uff9f"  # half-width katakana, rarely used in text
             )
     return odd / max(1, count)
 

@@ -76,7 +76,7 @@ NO_TELEPHONE = re.compile(
 
 
 def _is_telephone(text: str) -> bool:
-    """Return whether a number has 9 to 13 digits or an international prefix, and is no date."""
+    """Return whether a number has 9 to 13 digits or an international prefix, and is not a date."""
     digits = sum(map(str.isdigit, text))
     if NO_TELEPHONE.match(text):
         return False
@@ -91,7 +91,8 @@ def _is_card_number(digits: str) -> bool:
 
 
 def _is_secret(text: str) -> bool:
-    """Return whether a match is a key of a known form, or a value that is no plain word or code."""
+    """Return whether a match is a key of a known form, or a value that is neither a plain word nor
+    code."""
     if text.startswith("sk-"):  # rejects names such as sk-a-long-name
         return any(len(part) >= 16 and DIGIT.search(part) for part in re.split("[-_]", text[3:]))
     match = NAMED_VALUE.match(text)

@@ -71,7 +71,7 @@ class NgramEmbedding(nn.Module):
         """Return the embeddings of the n-grams that end with each of the last `new` tokens.
 
         Args:
-            seen_BS: tokens up to the newest; -1 stands for positions before the first.
+            seen_BS: tokens up to the newest; -1 marks positions before the first.
             new: a symbolic number while the model is exported.
         """
         before, seen = self.length - 1, seen_BS.shape[1]

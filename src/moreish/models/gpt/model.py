@@ -27,7 +27,7 @@ ZERO_INITIALIZED = ("ngram_embeddings.", "feature_projection.")
 
 class Block(nn.Module):
     """Attention, then a feed-forward network; each has a residual connection and a norm, which
-    stands before it (GPT-2) or after the sum (Vaswani et al. 2017)."""
+    is applied before it (GPT-2) or after the sum (Vaswani et al. 2017)."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -67,9 +67,10 @@ class GPTState(NamedTuple):
 class GPT(Model):
     """Token and position embeddings, blocks, a last norm, and a linear layer to the logits.
 
-    Beyond the context, a text slides: each layer sees the last `context` positions of the layer
-    below, and nothing is read again. Learned positions cannot slide: once the context is full, the
-    older half is dropped and the newer half is read again.
+    Beyond the context, a sliding window is used: each layer attends to the last `context` positions
+        of the layer
+    below, and nothing is recomputed. Learned positions cannot slide: once the context is full, the
+    older half is dropped and the newer half is recomputed.
     """
 
     Config = GPTConfig

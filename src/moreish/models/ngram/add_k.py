@@ -30,8 +30,9 @@ class NGram(CountBasedModel):
     """
 
     Config = NGramConfig
+    renamed_buffers = {"grams_G": "ngrams_G"}
 
-    grams_G: Tensor
+    ngrams_G: Tensor
     counts_G: Tensor
 
     def __init__(self, config: NGramConfig, vocab_size: int) -> None:
@@ -39,12 +40,12 @@ class NGram(CountBasedModel):
         check_order(config.order, vocab_size)
         super().__init__(vocab_size, config.order)
         self.add_k = config.add_k
-        self.register_buffer("grams_G", torch.empty(0, dtype=torch.int64))
+        self.register_buffer("ngrams_G", torch.empty(0, dtype=torch.int64))
         self.register_buffer("counts_G", torch.empty(0, dtype=torch.int64))
 
     def fit_counts(self, tokens: TokenDataset) -> None:
-        grams_G, counts_G = count_ngrams(tokens, self.order, self.vocab_size)
-        self.grams_G, self.counts_G = torch.from_numpy(grams_G), torch.from_numpy(counts_G)
+        ngrams_G, counts_G = count_ngrams(tokens, self.order, self.vocab_size)
+        self.ngrams_G, self.counts_G = torch.from_numpy(ngrams_G), torch.from_numpy(counts_G)
 
     def num_counts(self) -> int:
         return len(self.counts_G)
@@ -61,14 +62,14 @@ class NGram(CountBasedModel):
 
     def _log_probabilities(self, context_P: Tensor) -> Tensor:
         size = self.vocab_size
-        low_P = torch.searchsorted(self.grams_G, context_P * size)
-        found_P = torch.searchsorted(self.grams_G, (context_P + 1) * size) - low_P
+        low_P = torch.searchsorted(self.ngrams_G, context_P * size)
+        found_P = torch.searchsorted(self.ngrams_G, (context_P + 1) * size) - low_P
         # All n-grams of all contexts, one after another: the position and the index of each.
         place_F = torch.repeat_interleave(found_P)
         first_F = (found_P.cumsum(0) - found_P)[place_F]
-        gram_F = low_P[place_F] + torch.arange(len(place_F), device=place_F.device) - first_F
+        ngram_F = low_P[place_F] + torch.arange(len(place_F), device=place_F.device) - first_F
         counts_PV = torch.zeros(len(context_P), size, dtype=torch.float64, device=context_P.device)
-        counts_PV[place_F, self.grams_G[gram_F] % size] = self.counts_G[gram_F].double()
+        counts_PV[place_F, self.ngrams_G[ngram_F] % size] = self.counts_G[ngram_F].double()
         counts_PV += self.add_k
         total_P1 = counts_PV.sum(-1, keepdim=True)
         never_P1 = total_P1 == 0

@@ -32,19 +32,21 @@ def max_order(vocab_size: int) -> int:
 def check_order(order: int, vocab_size: int, folds: int = 1) -> None:
     """Raise MoreishError if n-grams of `order`, or their contexts with a fold number, do not fit
     into 63 bits."""
-    if order > (most := max_order(vocab_size)):
+    if order > (maximum := max_order(vocab_size)):
         raise MoreishError(
-            f"model.order={order} is too long for a vocabulary of {vocab_size}: at most {most}"
+            f"model.order={order} is too high for a vocabulary of {vocab_size}: use {maximum} or "
+            "less"
         )
     if folds * vocab_size ** (order - 1) >= 2**63:
         raise MoreishError(
-            f"model.folds={folds} are too many for model.counts.order={order} and a vocabulary of "
-            f"{vocab_size}: give fewer of either"
+            f"model.folds={folds} is too high for model.counts.order={order} and a vocabulary of "
+            f"{vocab_size}: lower either of them"
         )
 
 
 class Folds:
-    """A split of the training text into folds, each to be left out of the counts for itself.
+    """A split of the training text into folds for cross-fitted counts: each fold is looked up in
+    counts that leave it out.
 
     Folds are made as validation splits are: consecutive stretches of running text, because words
     and names come in clusters; the items of a list, with all copies of an item in one fold.
@@ -56,14 +58,16 @@ class Folds:
         Raises:
             MoreishError: there are fewer than two.
         """
-        self.tokens, most = tokens, tokens.num_predictions
+        self.tokens, maximum = tokens, tokens.num_predictions
         if tokens.items:
             # Assigned in the order of their hashes, which is as good as random.
             distinct, of_item = np.unique(_hashes(tokens), return_inverse=True)
-            most = len(distinct)
-        self.number = min(number, most)
+            maximum = len(distinct)
+        self.number = min(number, maximum)
         if self.number < 2:
-            raise MoreishError("there is too little to hold out for a hybrid: --model kneser-ney")
+            raise MoreishError(
+                "the text is too small for the folds of a hybrid: use --model kneser-ney"
+            )
         if tokens.items:
             self._of_item = of_item % self.number
 
@@ -107,12 +111,12 @@ def count_ngrams(
     runs: list[tuple[Ids, Ids]] = []
     for first in range(0, tokens.num_predictions, CHUNK_POSITIONS):
         last = min(first + CHUNK_POSITIONS, tokens.num_predictions)
-        grams_P = ngrams(tokens, order, vocab_size, first, last)
+        ngrams_P = ngrams(tokens, order, vocab_size, first, last)
         if folds is not None:
-            grams_P = grams_P[folds.of(np.arange(first, last)) != without]
-            if not len(grams_P):
+            ngrams_P = ngrams_P[folds.of(np.arange(first, last)) != without]
+            if not len(ngrams_P):
                 continue
-        runs.append(distinct(np.sort(grams_P)))
+        runs.append(distinct(np.sort(ngrams_P)))
         while len(runs) > 1 and len(runs[-2][0]) <= 2 * len(runs[-1][0]):
             runs.append(_merge(runs.pop(), runs.pop()))
     while len(runs) > 1:
@@ -132,14 +136,14 @@ def ngrams(
     if tokens.items:
         marks = np.where(ids == tokens.boundary, np.arange(len(ids)), 0)
         begin_P = np.maximum.accumulate(marks)[place_P]
-    gram_P = np.zeros_like(place_P)
+    ngram_P = np.zeros_like(place_P)
     for back in range(order - 2, -1, -1):
         inside_P = place_P - back >= begin_P
-        gram_P *= vocab_size
-        gram_P += np.where(inside_P, ids[np.maximum(place_P - back, 0)], BOUNDARY_ID)
-    gram_P *= vocab_size
-    gram_P += ids[place_P + 1]
-    return gram_P
+        ngram_P *= vocab_size
+        ngram_P += np.where(inside_P, ids[np.maximum(place_P - back, 0)], BOUNDARY_ID)
+    ngram_P *= vocab_size
+    ngram_P += ids[place_P + 1]
+    return ngram_P
 
 
 def distinct(sorted_P: Ids) -> tuple[Ids, Ids]:
@@ -154,9 +158,9 @@ def run_starts(sorted_P: Ids) -> Ids:
 
 
 def _merge(a: tuple[Ids, Ids], b: tuple[Ids, Ids]) -> tuple[Ids, Ids]:
-    grams_P = np.concatenate([a[0], b[0]])
+    ngrams_P = np.concatenate([a[0], b[0]])
     counts_P = np.concatenate([a[1], b[1]])
-    order_P = np.argsort(grams_P, kind="stable")  # stable sorts are fast on two sorted runs
-    grams_P, counts_P = grams_P[order_P], counts_P[order_P]
-    first_G = run_starts(grams_P)
-    return grams_P[first_G], np.add.reduceat(counts_P, first_G)
+    order_P = np.argsort(ngrams_P, kind="stable")  # stable sorts are fast on two sorted runs
+    ngrams_P, counts_P = ngrams_P[order_P], counts_P[order_P]
+    first_G = run_starts(ngrams_P)
+    return ngrams_P[first_G], np.add.reduceat(counts_P, first_G)

@@ -25,26 +25,26 @@ def discounted_tables(
     tokens: TokenDataset, order: int, vocab_size: int, folds: Folds | None = None, without: int = 0
 ) -> list[Tables]:
     """Return the tables of orders 1 to `order`, leaving out one of the `folds` if there are any."""
-    grams_G, counts_G = count_ngrams(tokens, order, vocab_size, folds, without)
+    ngrams_G, counts_G = count_ngrams(tokens, order, vocab_size, folds, without)
     small = np.uint8 if vocab_size <= 256 else np.int32
     found = []
     for m in range(order, 0, -1):
         discounts_G = discounts(counts_G)[np.minimum(counts_G, 3)]
-        contexts_G = grams_G // vocab_size
+        contexts_G = ngrams_G // vocab_size
         first_C = run_starts(contexts_G)
         total_C = np.add.reduceat(counts_G, first_C)
-        many_C = np.diff(first_C, append=len(grams_G))
+        many_C = np.diff(first_C, append=len(ngrams_G))
         shares_G = (counts_G - discounts_G) / np.repeat(total_C, many_C)
         found.append(
             {
-                "targets": (grams_G % vocab_size).astype(small),
+                "targets": (ngrams_G % vocab_size).astype(small),
                 "shares": shares_G.astype(np.float32),
                 "contexts": contexts_G[first_C],
-                "first": np.append(first_C, len(grams_G)),
+                "first": np.append(first_C, len(ngrams_G)),
                 "gammas": (np.add.reduceat(discounts_G, first_C) / total_C).astype(np.float32),
             }
         )
-        grams_G, counts_G = distinct(np.sort(grams_G % vocab_size ** (m - 1)))
+        ngrams_G, counts_G = distinct(np.sort(ngrams_G % vocab_size ** (m - 1)))
     return found[::-1]
 
 

@@ -171,10 +171,10 @@ class KneserNey(CountBasedModel):
         low_S, length_S = first_C[context_S], first_C[context_S + 1] - first_C[context_S]
         row_F = torch.repeat_interleave(length_S)
         ahead_S = length_S.cumsum(0) - length_S
-        gram_F = torch.arange(len(row_F), device=row_F.device) + (low_S - ahead_S)[row_F]
+        ngram_F = torch.arange(len(row_F), device=row_F.device) + (low_S - ahead_S)[row_F]
         # Every n-gram occurs once in a row, so the sum has one term.
-        entry_F = row_S[row_F] * self.vocab_size + targets_G[gram_F]
-        probs_PV.view(-1).index_add_(0, entry_F, shares_G[gram_F])
+        entry_F = row_S[row_F] * self.vocab_size + targets_G[ngram_F]
+        probs_PV.view(-1).index_add_(0, entry_F, shares_G[ngram_F])
 
     def _compute_dense_rows(self) -> list[Float[Tensor, "C V"]]:
         """Return the shorter orders' probabilities after every context, computed once."""

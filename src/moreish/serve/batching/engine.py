@@ -13,8 +13,8 @@ import torch
 from moreish.generate import limit_threads
 from moreish.models import Model
 from moreish.serve.batching import errors
-from moreish.serve.batching.batch import Batch
 from moreish.serve.batching.requests import GenerationRequest, SequenceDelta, SequenceRequest
+from moreish.serve.batching.scheduler import BatchScheduler
 from moreish.tokenizers import Tokenizer
 
 SINGLE_THREAD_PARAMETERS = 30_000_000
@@ -29,8 +29,8 @@ Deltas = list[tuple[int, SequenceDelta]]
 class Engine:
     """Generates the sequences of all requests for one model in a thread of its own.
 
-    Only that thread uses the batch. It receives new requests through a list; the results of a step
-    go to the event loop in a single call.
+    Only that thread uses the scheduler. It receives new requests through a list; the results of a
+    step go to the event loop in a single call.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Engine:
         small = sum(p.numel() for p in model.parameters()) < SINGLE_THREAD_PARAMETERS
         self.threads = 1 if small else torch.get_num_threads()
         with limit_threads(self.threads):
-            self._batch = Batch(model, tokenizer, slots)
+            self._scheduler = BatchScheduler(model, tokenizer, slots)
         self.slots, self.queue, self._on_finished = slots, queue, on_finished
         self._new: list[GenerationRequest] = []
         self._open: dict[GenerationRequest, GenerationStream] = {}
@@ -67,17 +67,17 @@ class Engine:
     @property
     def is_batching(self) -> bool:
         """Whether sequences are decoded together; if not, each takes a step of its own."""
-        return self._batch.min_rows > 0
+        return self._scheduler.min_rows > 0
 
     @property
     def num_running(self) -> int:
         """Sequences that are being generated."""
-        return len(self._batch.running)
+        return len(self._scheduler.running)
 
     @property
     def num_waiting(self) -> int:
         """Sequences that wait for a slot."""
-        return len(self._batch.waiting) + sum(request.num_sequences for request in self._new)
+        return len(self._scheduler.waiting) + sum(request.num_sequences for request in self._new)
 
     @property
     def num_requests(self) -> int:
@@ -87,7 +87,7 @@ class Engine:
     @property
     def num_generated(self) -> int:
         """Tokens generated since the start."""
-        return self._batch.num_generated
+        return self._scheduler.num_generated
 
     def submit(self, sequences: list[SequenceRequest], timeout: float) -> "GenerationStream":
         """Queue sequences for generation; call it on the event loop that reads the stream.
@@ -147,9 +147,9 @@ class Engine:
         torch.set_num_threads(self.threads)
         while True:
             with self._wake:
-                while not self._new and self._batch.is_idle and not self._stopping:
+                while not self._new and self._scheduler.is_idle and not self._stopping:
                     self._wake.wait()
-                if self._stopping and not self._new and self._batch.is_idle:
+                if self._stopping and not self._new and self._scheduler.is_idle:
                     return
                 new, self._new = self._new, []
             updates = self._step(new)
@@ -159,16 +159,16 @@ class Engine:
             self._publish(updates)
 
     def _step(self, new: list[GenerationRequest]) -> "Updates":
-        """Add new requests and run one step of the batch."""
+        """Add new requests and run one step of the scheduler."""
         updates: dict[GenerationRequest, Deltas] = {}
         try:
             for request in new:
-                self._batch.add(request)
-            for request, index, delta in self._batch.step():
+                self._scheduler.add(request)
+            for request, index, delta in self._scheduler.step():
                 updates.setdefault(request, []).append((index, delta))
-        except Exception:  # whatever it is, the requests in the batch fail and the engine goes on
+        except Exception:  # its requests fail, and the engine continues
             logging.getLogger("moreish.serve").exception("a generation step failed")
-            return dict.fromkeys([*self._batch.clear(), *new], errors.GenerationFailed())
+            return dict.fromkeys([*self._scheduler.clear(), *new], errors.GenerationFailed())
         return dict(updates)
 
     def _publish(self, updates: "Updates") -> None:

@@ -1,4 +1,4 @@
-"""The folder of texts and runs, and the one training that may be in progress."""
+"""The folder of texts and runs, and the one training run that may be in progress."""
 
 import asyncio
 import json
@@ -31,7 +31,7 @@ EVENT_SECONDS = 0.2
 
 
 class TrainingManager:
-    """Runs audits, plans and trainings in worker processes, and serves the trained models."""
+    """Runs audits, plans and training in worker processes, and serves the trained models."""
 
     def __init__(self, registry: Registry, executor: BackgroundExecutor, home: Path) -> None:
         """
@@ -122,11 +122,11 @@ class TrainingManager:
         return found
 
     def train(self, name: str, body: TextRequest) -> None:
-        """Start a training.
+        """Start a training run.
 
         Raises:
-            ApiError: the name is taken, a training is in progress (409), or there is no such text
-                (404).
+            ApiError: the name is taken, a training run is in progress (409), or there is no such
+                text (404).
         """
         if self._is_taken(name):
             message = f"the name {name!r} is taken; {self.available_name(name)!r} is available"
@@ -135,17 +135,17 @@ class TrainingManager:
         self._start(name, "train", options)
 
     def resume(self, name: str) -> None:
-        """Resume a training.
+        """Resume a training run.
 
         Raises:
-            ApiError: there is no such run (404), or a training is in progress (409).
+            ApiError: there is no such run (404), or a training run is in progress (409).
         """
         if name not in self._resumable():
             raise ApiError(404, f"there is no stopped run {name[:100]!r}", param="name")
         self._start(name, "resume", {"path": str(self.home / name)})
 
     def interrupt(self) -> None:
-        """Stop the training so that it can be resumed.
+        """Stop the run so that it can be resumed.
 
         Raises:
             ApiError: there is none (409).
@@ -157,7 +157,7 @@ class TrainingManager:
         self._update(status="stopping")
 
     async def stop(self) -> None:
-        """Interrupt the training, if there is one, and wait until it has ended."""
+        """Interrupt the run, if there is one, and wait until it has ended."""
         if self.is_training:
             assert self._task is not None
             self.interrupt()
@@ -197,8 +197,8 @@ class TrainingManager:
         except MoreishError as error:
             final |= {"status": "failed", "message": self._without_paths(str(error))}
         except Exception:  # the status must not stay "training", whatever it is
-            logging.getLogger("moreish.serve").exception("a training failed")
-            final |= {"status": "failed", "message": "the training failed; see the server's log"}
+            logging.getLogger("moreish.serve").exception("a training run failed")
+            final |= {"status": "failed", "message": "the run failed; see the server's log"}
         finally:
             self._process = None
             self._update(**final, seconds_left=None)

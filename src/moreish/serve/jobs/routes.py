@@ -1,4 +1,4 @@
-"""`/api`: uploads, audits, plans and trainings."""
+"""`/api`: uploads, audits, plans and manager."""
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -15,74 +15,74 @@ from moreish.serve.jobs.uploads import UploadedText, ValidName
 from moreish.serve.native import HistoryResponse
 
 
-def router(trainings: TrainingManager) -> APIRouter:
-    """Return the routes below /api for texts and trainings."""
+def router(manager: TrainingManager) -> APIRouter:
+    """Return the routes below /api for texts and manager."""
     api = APIRouter(prefix="/api", tags=["training"], responses=ERROR_RESPONSES)
-    limits = trainings.registry.limits
+    limits = manager.registry.limits
     upload_schema = {"schema": {"type": "string", "minLength": 1}}
     upload_body = {"required": True, "content": {"application/octet-stream": upload_schema}}
 
     @api.get("/texts")
     async def list_texts() -> schemas.UploadList:
         """List the uploaded texts."""
-        return schemas.UploadList(texts=trainings.texts.contents())
+        return schemas.UploadList(texts=manager.texts.contents())
 
     @api.post(
         "/texts", max_body_size=limits.upload_bytes, openapi_extra={"requestBody": upload_body}
     )
     async def upload_text(name: ValidName, request: Request) -> UploadedText:
         """Upload a text: the body has its bytes."""
-        return await trainings.texts.save(name, request)
+        return await manager.texts.save(name, request)
 
     @api.post("/doctor")
     async def doctor(body: schemas.TextRequest, request: Request) -> schemas.DoctorResponse:
         """Audit a text and suggest options that clean it."""
-        work = trainings.run_worker("doctor", body)
+        work = manager.run_worker("doctor", body)
         return schemas.DoctorResponse(**await cancel_on_disconnect(work, request, limits.seconds))
 
     @api.post("/plan")
     async def plan(body: schemas.PlanRequest, request: Request) -> schemas.PlanResponse:
-        """Return what a training would do, and why."""
-        work = trainings.run_worker("plan", body)
+        """Return what training would do, and why."""
+        work = manager.run_worker("plan", body)
         return schemas.PlanResponse(**await cancel_on_disconnect(work, request, limits.seconds))
 
     @api.get("/training/name")
-    async def available_name(wanted: ValidName) -> schemas.NameResponse:
+    async def available_name(name: ValidName) -> schemas.NameResponse:
         """Return a name for a new run: the requested one or a similar one that is not taken."""
-        return schemas.NameResponse(name=trainings.available_name(wanted))
+        return schemas.NameResponse(name=manager.available_name(name))
 
     @api.post("/training", status_code=202)
     async def train(body: schemas.TrainRequest) -> schemas.TrainingStatus:
-        """Start a training."""
-        trainings.train(body.name, body)
-        return trainings.status
+        """Start training."""
+        manager.train(body.name, body)
+        return manager.status
 
     @api.get("/training")
     async def training() -> schemas.TrainingStatus:
-        """Return the progress of the training."""
-        return trainings.status
+        """Return the progress of training."""
+        return manager.status
 
     @api.get("/training/history")
     async def training_history(request: Request) -> HistoryResponse:
-        """Return what the training has logged so far."""
-        work = trainings.executor.run(trainings.history)
+        """Return what the run has logged so far."""
+        work = manager.executor.run(manager.history)
         return await cancel_on_disconnect(work, request, limits.seconds)
 
     @api.get("/training/events", responses=EVENT_STREAM_RESPONSE, response_class=Response)
     async def training_events() -> Response:
-        """Stream the progress of the training as server-sent events."""
-        return EventStream(status.model_dump_json() async for status in trainings.status_changes())
+        """Stream the progress of training as server-sent events."""
+        return EventStream(status.model_dump_json() async for status in manager.status_changes())
 
     @api.post("/training/stop", status_code=202)
     async def stop() -> schemas.TrainingStatus:
-        """Stop the training; it can be resumed."""
-        trainings.interrupt()
-        return trainings.status
+        """Stop training; it can be resumed."""
+        manager.interrupt()
+        return manager.status
 
     @api.post("/training/resume", status_code=202)
     async def resume(body: schemas.ResumeRequest) -> schemas.TrainingStatus:
-        """Resume a training that was stopped."""
-        trainings.resume(body.name)
-        return trainings.status
+        """Resume a run that was stopped."""
+        manager.resume(body.name)
+        return manager.status
 
     return api

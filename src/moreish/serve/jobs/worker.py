@@ -2,7 +2,7 @@
 
 It reads its task as one line of JSON from standard input and writes lines of JSON to standard
 output: `{"event": …}` during the work, then `{"result": …}` or `{"error": …}`. SIGINT (Ctrl-C)
-stops a training so that it can be resumed.
+stops a training run so that it can be resumed.
 """
 
 import json
@@ -77,7 +77,7 @@ def audit_result(audit: AuditReport) -> dict[str, Any]:
 
 
 def training_result(run: Run) -> dict[str, Any]:
-    """Return the fields of `TrainingStatus` that are known at the end of a training."""
+    """Return the fields of `TrainingStatus` that are known at the end of a training run."""
     status, final = run.record.status, run.scores.get("val")
     losses = (
         (entry["val"]["loss"], entry["step"]) for entry in run.read_metrics() if "val" in entry
@@ -93,7 +93,7 @@ def training_result(run: Run) -> dict[str, Any]:
 
 
 class EventWriter:
-    """Writes the events of a training as fields of `TrainingStatus`, steps not too often."""
+    """Writes the events of a training run as fields of `TrainingStatus`, steps not too often."""
 
     def __init__(self) -> None:
         self._last_step = 0.0

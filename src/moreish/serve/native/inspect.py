@@ -232,7 +232,7 @@ def project_embedding(served: ServedModel) -> schemas.EmbeddingResponse:
             )
             for token, (x, y) in zip(ids_M, points_M2, strict=True)
         ],
-        explained=(float(shares[0]), float(shares[1])),
+        explained_variance_ratio=(float(shares[0]), float(shares[1])),
     )
 
 
@@ -259,7 +259,7 @@ def _token_counts(served: ServedModel) -> Any:
 
 
 def read_history(run: Run) -> schemas.HistoryResponse:
-    """Return what a training has logged so far, with fewer steps where there are many."""
+    """Return what a training run has logged so far, with fewer steps where there are many."""
     config = run.config
     logged = list(run.read_metrics())
     steps = [entry for entry in logged if "loss" in entry]

@@ -48,14 +48,14 @@ async def list_items(
     """Generate items and look each of them up in the data."""
     deadline = time.monotonic() + limits.seconds
     seed = random.getrandbits(32) if body.seed is None else body.seed % 2**63
-    writer = await executor.run(_build_writer, served, body, seed, limits)
+    generator = await executor.run(_build_generator, served, body, seed, limits)
     known = await executor.run(lambda: served.run.training_index) if body.new_only else ()
-    texts = await _generate(served, body, writer, known, deadline, limits)
+    texts = await _generate(served, body, generator, known, deadline, limits)
     items = [await executor.run(_look_up, served, text) for text in texts]
     return schemas.ListResponse(items=items, seed=seed)
 
 
-def _build_writer(
+def _build_generator(
     served: ServedModel, body: schemas.ListRequest, seed: int, limits: Limits
 ) -> TextGenerator:
     """Return the generator that the command line would use.
@@ -101,21 +101,21 @@ def _build_writer(
 async def _generate(
     served: ServedModel,
     body: schemas.ListRequest,
-    writer: TextGenerator,
+    generator: TextGenerator,
     known: TrainingIndex | tuple[()],
     deadline: float,
     limits: Limits,
 ) -> list[str]:
     """Generate texts until enough pass the filters, in the order of `TextGenerator.texts`."""
     request = SequenceRequest(
-        prefix=writer.lead,
-        prompt=writer.prompt,
-        max_tokens=writer.max_tokens,
-        sampling=writer.sampling,
-        seed=writer.seed,
-        automaton=writer.automaton,
+        prefix=generator.prefix,
+        prompt=generator.prompt,
+        max_tokens=generator.max_tokens,
+        sampling=generator.sampling,
+        seed=generator.seed,
+        automaton=generator.automaton,
     )
-    needed = body.n if writer.automaton is None else POOL_FACTOR * body.n
+    needed = body.n if generator.automaton is None else POOL_FACTOR * body.n
     min_round = 8 if body.new_only or body.unique else 1
     max_round = min(MAX_ROUND, limits.queue)
     texts: list[str] = []
@@ -139,9 +139,9 @@ async def _generate(
             f"no item found in {attempts:,} attempts: raise the temperature or relax the filters"
         )
         raise ApiError(400, message)
-    if writer.automaton is None:
+    if generator.automaton is None:
         return texts[: body.n]
-    return [texts[index] for index in resample(weights[:needed], body.n, writer.seed)]
+    return [texts[index] for index in resample(weights[:needed], body.n, generator.seed)]
 
 
 async def _generate_round(

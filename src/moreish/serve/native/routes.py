@@ -79,7 +79,7 @@ def router(
 
     @api.get("/history", response_model=schemas.HistoryResponse)
     async def history(model: str, request: Request) -> Response:
-        """Return what the training logged."""
+        """Return what the run logged."""
         return await respond(request, inspect.served_history, model)
 
     @api.post("/list")

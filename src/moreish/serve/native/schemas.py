@@ -176,7 +176,7 @@ class EmbeddedToken(BaseModel):
 class EmbeddingResponse(BaseModel):
     tokens: list[EmbeddedToken]
     """Most frequent first."""
-    explained: tuple[float, float]
+    explained_variance_ratio: tuple[float, float]
     """Fractions of the variance that the two principal components explain."""
 
 
@@ -208,7 +208,7 @@ class LoggedSample(BaseModel):
 
 
 class HistoryResponse(BaseModel):
-    """What a training logged."""
+    """What a training run logged."""
 
     steps: list[LoggedStep]
     evaluations: list[LoggedEvaluation]

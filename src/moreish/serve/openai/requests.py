@@ -10,6 +10,7 @@ from moreish.serve.http import Limits, bad_request
 from moreish.serve.openai.schemas import BaseCompletionRequest
 from moreish.serve.registry import ServedModel
 from moreish.tokenizers import Ids
+from moreish.utils.text import plural
 
 DEFAULT_MAX_TOKENS = 16
 
@@ -46,12 +47,12 @@ def build_sequence_requests(
     if total > limits.total_tokens:
         raise bad_request(
             "max_tokens",
-            f"{len(prompts)} prompt(s) with n={n} and max_tokens={max_tokens:,}"
+            f"{plural(len(prompts), 'prompt')} with n={n} and max_tokens={max_tokens:,}"
             f"{' with echo' * scores_prompt} may need {total:,} tokens; the limit of a request is "
             f"{limits.total_tokens:,}",
         )
     if len(prompts) * n > (room := limits.queue + served.engine.slots):
-        message = f"{len(prompts)} prompt(s) with n={n} exceed the limit of {room} texts"
+        message = f"{plural(len(prompts), 'prompt')} with n={n} exceed the limit of {room} texts"
         raise bad_request("n", message)
     seed = random.getrandbits(63) if body.seed is None else body.seed % 2**63
     requests = []

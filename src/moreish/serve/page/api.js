@@ -71,7 +71,7 @@ async function askForToken(rejected) {
   if (token !== rejected) return; // another request has asked in the meantime
   tokenDialog ??= new Promise((resolve) => {
     const [dialog, input, error] = [byId("token"), byId("token-field"), byId("token-error")];
-    const wrong = "The token is wrong.";
+    const wrong = "The token is not valid.";
     error.textContent = rejected ? wrong : "";
     dialog.querySelector("form").onsubmit = (event) => {
       event.preventDefault();

@@ -6,7 +6,7 @@ import { button, debounce, h } from "./dom.js";
 import { makeMatrix, pixels } from "./matrix.js";
 import { currentText, events, tabStorage } from "./state.js";
 import { makeStrip } from "./strip.js";
-import { counted, labelled, makeDecoder, percent, whole } from "./text.js";
+import { counted, labeled, makeDecoder, percent, whole } from "./text.js";
 
 /** Stands for the mean of all heads. */
 const MEAN = -1;
@@ -30,7 +30,7 @@ export function makeAttention(panel) {
   const heads = h("div", { class: "heads", role: "group", "aria-label": "Head" });
   const error = errorLine();
   const strip = makeStrip({ label: "Tokens; each shows what it attends to", onInspect: inspect,
-    describe: (at) => `${labelled(data.tokens[at])}: ${describe(at)}` });
+    describe: (at) => `${labeled(data.tokens[at])}: ${describe(at)}` });
   strip.element.classList.add("chips");
   const readout = h("p", { class: "readout" });
   const matrix = makeMatrix({ label: "Attention: one row per token (query), one column per earlier token (key)",
@@ -63,7 +63,7 @@ export function makeAttention(panel) {
     position = tokens.length - 1;
     part.textContent = total > tokens.length ? `Showing the last ${whole(tokens.length)} of ${counted(total, "token")}.` : "";
     strip.truncate(0);
-    tokens.forEach((token) => strip.push(labelled(token)));
+    tokens.forEach((token) => strip.push(labeled(token)));
     drawLayers();
     drawHeads();
     draw();
@@ -93,7 +93,7 @@ export function makeAttention(panel) {
 
   const tint = (row, column, of = head) => (column <= row ? Math.sqrt(weight(row, column, of)) : 0);
 
-  const name = (at) => `“${labelled(data.tokens[at])}” (${at + 1})`;
+  const name = (at) => `“${labeled(data.tokens[at])}” (${at + 1})`;
 
   function describe(row) {
     const weights = Array.from({ length: row + 1 }, (_, column) => ({ column, share: weight(row, column) }));
@@ -110,7 +110,7 @@ export function makeAttention(panel) {
   }
 
   function draw() {
-    matrix.set({ labels: data.tokens.map(labelled), strength: (row, column) => tint(row, column) });
+    matrix.set({ labels: data.tokens.map(labeled), strength: (row, column) => tint(row, column) });
     inspect(position);
   }
 

@@ -172,8 +172,8 @@ export function makeScatter({ label, onInspect }) {
     const inspectNearest = (event) => {
       const box = image.getBoundingClientRect();
       const distances = points.map(({ x, y }) => Math.hypot(px(x) - event.clientX + box.left, py(y) - event.clientY + box.top));
-      const least = Math.min(...distances);
-      onInspect(least < 40 ? distances.indexOf(least) : null);
+      const smallest = Math.min(...distances);
+      onInspect(smallest < 40 ? distances.indexOf(smallest) : null);
     };
     image.addEventListener("pointermove", inspectNearest);
     image.addEventListener("pointerdown", inspectNearest);

@@ -199,9 +199,9 @@ export function makeGenerate(panel) {
     strip.select(at);
     const place = at < 0 ? tokens.length : at;
     const before = tokens.length ? tokens.slice(0, place) : null;
-    const lead = before ? decode(before) : prompt.value;
-    const words = lead
-      ? [at < 0 && !running ? "After the text: " : "After ", h("bdi", {}, ending(lead, CONTEXT))]
+    const textBefore = before ? decode(before) : prompt.value;
+    const words = textBefore
+      ? [at < 0 && !running ? "After the text: " : "After ", h("bdi", {}, ending(textBefore, CONTEXT))]
       : ["At the start of the text"];
     if (at >= 0) words.push(h("span", { class: "here" }, describe(at)));
     next.show({ before, prompt: before ? before.map(({ id }) => id) : prompt.value, words,

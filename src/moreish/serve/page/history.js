@@ -27,7 +27,7 @@ export function makeHistory(panel) {
   const error = errorLine();
   const runs = h("div", { class: "runs", role: "group", "aria-label": "Runs to compare" });
   const unit = h("select", { onchange: draw }, ["tokens", "steps"].map((value) => h("option", { value }, value)));
-  const chart = makeLines({ label: "Loss over the training", x: "tokens", y: "nats per token", onInspect: showSampleAt });
+  const chart = makeLines({ label: "Loss during training", x: "tokens", y: "nats per token", onInspect: showSampleAt });
   const slider = h("input", { type: "range", min: 0, step: 1, "aria-label": "Sample",
     oninput: () => showSample(slider.valueAsNumber) });
   const step = h("p", { class: "where" });

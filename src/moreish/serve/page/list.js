@@ -80,12 +80,12 @@ export function makeList(panel) {
   async function requestItems(body, made, seeds, signal) {
     for (let count = 0; count < (body.unique ? MAX_REQUESTS : 1) && made.length < BATCH; count++) {
       const answer = await post("/api/list", body, signal);
-      const wanted = body.unique
+      const kept = body.unique
         ? answer.items.filter(({ text }) => !generated.has(text)).slice(0, BATCH - made.length)
         : answer.items;
       seeds.push(answer.seed);
-      made.push(...wanted);
-      wanted.forEach(({ text }) => generated.add(text));
+      made.push(...kept);
+      kept.forEach(({ text }) => generated.add(text));
       if (answer.items.length < BATCH) break;
     }
   }

@@ -1,4 +1,4 @@
-// The current or last training: its losses and samples as they arrive, and the buttons that control it.
+// The current or last training run: its losses and samples as they arrive, and the buttons that control it.
 
 import { attempt, get, post, stream } from "./api.js";
 import { makeLines, thinned } from "./charts.js";
@@ -25,7 +25,7 @@ export function makeLive(onChange) {
   let training = { status: "none" };
   let isListening = false;
   let isRequesting = false;
-  /** What this training has logged, before and after the page began to listen. */
+  /** What this run has logged, before and after the page began to listen. */
   let log = { name: "", loss: [], val: [], samples: [] };
   /** The samples on the page: those that stay are not drawn again, so that a selection is kept. */
   let drawn = { name: "", keys: [] };
@@ -40,27 +40,27 @@ export function makeLive(onChange) {
   const [error, connectionError] = [errorLine(), errorLine()];
   const stop = button("Stop", () => stop.ariaDisabled !== "true" && order("stop", {}));
   const use = button("Use this model", () => (location.hash = `#/write/${encodeURIComponent(training.name)}`), { class: "main" });
-  const chart = makeLines({ label: "Loss of this training", x: "steps", y: "nats per token", height: 240 });
+  const chart = makeLines({ label: "Loss of this run", x: "steps", y: "nats per token", height: 240 });
   const samples = h("ol", { class: "live", "aria-label": "Samples, the latest first", tabindex: 0 });
   const samplesSection = h("section", { "aria-label": "Samples" }, h("h3", {}, "Samples"), samples);
   const section = h("section", { class: "training", hidden: true }, title, bar, status, about, error, connectionError,
     h("div", { class: "row" }, use, stop), chart.element, samplesSection);
   let resumeButtons = new Map();
   const stoppedList = h("ul", { class: "stopped" });
-  const stoppedSection = h("section", { hidden: true }, h("h2", {}, "Interrupted trainings"), stoppedList);
-  const element = h("div", { class: "trainings" }, section, stoppedSection);
+  const stoppedSection = h("section", { hidden: true }, h("h2", {}, "Interrupted training runs"), stoppedList);
+  const element = h("div", { class: "training-runs" }, section, stoppedSection);
 
   document.addEventListener("visibilitychange", refresh);
   window.addEventListener("focus", refresh);
 
-  /** Stops or resumes a training; if that fails, the state on the server has probably changed. */
-  async function order(verb, body) {
-    const answer = await attempt(error, () => post(`/api/training/${verb}`, body), inPageTerms);
+  /** Stops or resumes a run; if that fails, the state on the server has probably changed. */
+  async function order(action, body) {
+    const answer = await attempt(error, () => post(`/api/training/${action}`, body), inPageTerms);
     if (answer) follow(answer);
     else refresh();
   }
 
-  /** Shows a training and listens to its events. */
+  /** Shows a run and listens to its events. */
   async function follow(first) {
     draw(first);
     if (isListening || !BUSY.includes(training.status)) return;
@@ -69,12 +69,12 @@ export function makeLive(onChange) {
       for await (const event of stream("/api/training/events", null)) draw(event);
     });
     isListening = false;
-    // If the connection was cut before the training ended, the server is asked again.
+    // If the connection was cut before training ended, the server is asked again.
     if (BUSY.includes(training.status)) setTimeout(refresh, 2000);
     else emit("models");
   }
 
-  /** Shows a training; if the focused element disappears, the focus moves to what can be done next. */
+  /** Shows a run; if the focused element disappears, the focus moves to the next possible action. */
   function draw(newTraining) {
     const focused = document.activeElement;
     const isMine = element.contains(focused);
@@ -155,7 +155,7 @@ export function makeLive(onChange) {
     samplesSection.hidden = !all.length;
   }
 
-  /** Starts the log of another training with what it logged before this page began to listen. */
+  /** Starts the log of another run with what it logged before this page began to listen. */
   async function startLog() {
     log = { name: training.name, loss: [], val: [], samples: training.samples };
     const answer = await attempt(connectionError, () => get("/api/training/history"));
@@ -172,10 +172,10 @@ export function makeLive(onChange) {
   function addToLog() {
     const { name, step, samples: newSamples } = training;
     if (step && log.name !== name) startLog();
-    // A resumed training reports only the samples since then.
+    // A resumed run reports only the samples since then.
     if (log.name === name) log.samples = merged(log.samples, newSamples);
     for (const key of step ? ["loss", "val"] : []) {
-      // A training may resume some steps before its last one.
+      // A run may resume some steps before its last one.
       log[key] = log[key].filter(([logged]) => logged <= step);
       const last = log[key].at(-1);
       const isNew = key === "loss" ? last?.[0] !== step : last?.[1] !== training.val;
@@ -191,7 +191,7 @@ export function makeLive(onChange) {
       { name: "validation", points: log.val, color: 0, dots: true }].filter(({ points }) => points.length));
   }
 
-  /** Requests the state of the training, which another page may have started. */
+  /** Requests the state of training, which another page may have started. */
   async function refresh() {
     if (isListening || isRequesting || document.hidden || route.view !== "train") return;
     isRequesting = true;

@@ -4,7 +4,7 @@ import { attempt, makeLatestSignal, post } from "./api.js";
 import { errorLine } from "./controls.js";
 import { button, debounce, h, setVar } from "./dom.js";
 import { route, samplingParams } from "./state.js";
-import { labelled, percent, whole } from "./text.js";
+import { labeled, percent, whole } from "./text.js";
 
 /** Stands for the token that ends a text, whose id the page does not know. */
 export const END = "end";
@@ -15,7 +15,7 @@ const MANY = 40;
 /** The token that ends an item has no text. */
 export const isEnd = ({ text }) => text === "";
 
-export const nameOf = (token) => (isEnd(token) ? "end" : labelled(token.text ?? token.label));
+export const nameOf = (token) => (isEnd(token) ? "end" : labeled(token.text ?? token.label));
 
 /** Returns a pair of bars: one for the model's probability, and one that is compared with it. */
 export const makeBars = () => h("span", { class: "bar" }, h("span", { class: "model" }), h("span", { class: "sampled" }));

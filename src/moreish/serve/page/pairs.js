@@ -5,7 +5,7 @@ import { errorLine } from "./controls.js";
 import { h } from "./dom.js";
 import { makeMatrix } from "./matrix.js";
 import { barKey, makeBars, setBars } from "./next.js";
-import { labelled, percent, whole } from "./text.js";
+import { labeled, percent, whole } from "./text.js";
 
 export function makePairs(panel) {
   let data = null;
@@ -27,7 +27,7 @@ export function makePairs(panel) {
   const share = (row, column) => data.counts[row][column] / (data.totals[row] || 1);
 
   function describe(row, column) {
-    const [first, second] = [row, column].map((at) => labelled(data.labels[at]));
+    const [first, second] = [row, column].map((at) => labeled(data.labels[at]));
     return `${first}${second}: ${whole(data.counts[row][column])} times, ${percent(share(row, column))} of the tokens after ${
       first}; model probability ${percent(data.expected[row][column])}`;
   }
@@ -36,14 +36,14 @@ export function makePairs(panel) {
     counts.mark(row, column);
     model.mark(row, column);
     readout.replaceChildren(h("bdi", {}, describe(row, column)));
-    title.replaceChildren("After ", h("bdi", { class: "token" }, labelled(data.labels[row])));
+    title.replaceChildren("After ", h("bdi", { class: "token" }, labeled(data.labels[row])));
     const followers = data.labels.map((label, at) => ({ label, counted: share(row, at), p: data.expected[row][at] }));
     followers.sort((a, b) => b.counted - a.counted);
     const largest = Math.max(1e-9, ...followers.flatMap(({ counted, p }) => [counted, p]));
     rows.replaceChildren(...followers.slice(0, 12).map(({ label, counted, p }) => {
       const bars = makeBars();
       setBars(bars, counted / largest, p / largest);
-      return h("li", {}, h("div", {}, h("bdi", { class: "token" }, labelled(label)), bars,
+      return h("li", {}, h("div", {}, h("bdi", { class: "token" }, labeled(label)), bars,
         h("span", { class: "figure" }, percent(counted), " ", h("span", { class: "second" }, percent(p)))));
     }));
   }
@@ -51,7 +51,7 @@ export function makePairs(panel) {
   return {
     show: makeShow(error, "/api/pairs", (answer) => {
       data = answer;
-      const labels = data.labels.map(labelled);
+      const labels = data.labels.map(labeled);
       counts.set({ labels, strength: (row, column) => Math.sqrt(share(row, column)) });
       model.set({ labels, strength: (row, column) => Math.sqrt(data.expected[row][column]) });
       inspect(0, 0);

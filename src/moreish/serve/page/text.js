@@ -33,7 +33,7 @@ const WHITE = new Map([[" ", "␣"], ["\n", "↵"], ["\t", "⇥"]]);
 const MAX_LABEL = 24;
 
 /** Formats a token by itself: with visible white space, in at most 24 characters. */
-export function labelled(text) {
+export function labeled(text) {
   const characters = [...text];
   const short = characters.length > MAX_LABEL ? `${characters.slice(0, MAX_LABEL - 1).join("")}…` : text;
   const visible = shown(short).replace(/[ \n\t]/g, (white) => WHITE.get(white));

@@ -1,4 +1,4 @@
-// The Train view: check a text, plan a training, run it, and use the model.
+// The Train view: check a text, plan a training run, run it, and use the model.
 
 import { attempt, get, makeLatestSignal, post, UserError } from "./api.js";
 import { checkbox, errorLine, field } from "./controls.js";
@@ -131,7 +131,7 @@ export function makeTrain(panel) {
     ticked.clear();
   }
 
-  /** Shows the problems of a text, and plans a training on it. */
+  /** Shows the problems of a text, and plans a training run on it. */
   async function readText(newText) {
     if (!newText) return;
     if (newText !== text) forgetChoices();
@@ -204,16 +204,16 @@ export function makeTrain(panel) {
   async function suggestName() {
     const signal = nameSignal();
     if (hasOwnName) return;
-    const wanted = plainName(text.replace(/\.[^.]*$/, ""));
-    const answer = await attemptHere(startError, () => get(`/api/training/name?wanted=${encodeURIComponent(wanted)}`, signal));
-    if (!signal.aborted && !hasOwnName) name.value = answer?.name ?? wanted;
+    const preferred = plainName(text.replace(/\.[^.]*$/, ""));
+    const answer = await attemptHere(startError, () => get(`/api/training/name?name=${encodeURIComponent(preferred)}`, signal));
+    if (!signal.aborted && !hasOwnName) name.value = answer?.name ?? preferred;
   }
 
   async function train() {
     start.disabled = true;
     const body = { ...requestSettings(), name: name.value.trim() };
     const answer = await attemptHere(startError, () => post("/api/training", body).catch((error) => {
-      if (error.code === "busy") live.refresh(); // another page has started a training
+      if (error.code === "busy") live.refresh(); // another page has started a training run
       throw error;
     }));
     start.disabled = false;

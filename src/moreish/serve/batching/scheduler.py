@@ -27,10 +27,10 @@ from moreish.serve.batching.requests import (
 from moreish.tokenizers import Tokenizer
 
 
-class Batch:
-    """The sequences that are decoded together, and those that wait for a slot.
+class BatchScheduler:
+    """Schedules sequences: those that are decoded together, and those that wait for a slot.
 
-    The text of a sequence does not depend on the others: its prompt is read by itself, its tokens
+    The text of a sequence does not depend on the others: its prompt is read separately, its tokens
     are sampled with its own random numbers, and each row of a step has the same bits whatever the
     other rows are (`min_invariant_batch` finds the smallest number of rows for which that is so).
     """

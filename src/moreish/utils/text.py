@@ -1,0 +1,10 @@
+"""Text for messages."""
+
+
+def plural(count: int, noun: str) -> str:
+    """Format a count with its noun.
+
+    >>> plural(1, "line"), plural(2000, "line")
+    ('1 line', '2,000 lines')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
