@@ -414,11 +414,14 @@ def trained_lines() -> Iterator[Line]:
     for name, result in results.items():
         val, peer = result["splits"]["val"], result["peer"]
         is_stated = "(makemore 1)" in peer or "(makemore 2)" in peer or "README" in peer
+        if name == "names-mlp-context-3":
+            peer += ", 11,897 parameters"
         other = "" if is_stated or peer == "no figure" else f" (for comparison, measured: {peer})"
         yield Line(
             name,
             peer if is_stated else "",
-            f"{val['loss']:.4f} ± {val['stderr']:.4f} after {result['seconds']:.0f} s{other}",
+            f"{val['loss']:.4f} ± {val['stderr']:.4f} after {result['seconds']:.0f} s, "
+            f"{result['parameters']:,} parameters{other}",
             f"`moreish train {' '.join(result['arguments'])}`",
         )
     for what, stated in (
@@ -430,16 +433,7 @@ def trained_lines() -> Iterator[Line]:
         ("GPT-2 124M on OpenWebText", "about 2.85"),
     ):
         yield Line(what, stated, "not measured: it needs a GPU", "")
-    for what, stated in (
-        (
-            "makemore 2, MLP 2 × 100: loss while training; then train, dev",
-            "2.7; 2.6, 2.57, 2.53; 2.48, 2.46; 2.3, 2.3",
-        ),
-        ("makemore 2, MLP 2 × 300: while training; train, dev", "2.5, 2.52, 2.32; 2.23, 2.24"),
-        ("GPT lecture, bigram: loss while training", "4.7 → 4.5; 3.6; 10,000 steps: about 2.5"),
-    ):
-        yield Line(what, stated, "not measured", "")
-    yield final_recipe_line()
+    yield from (recipe_line(recipe) for recipe in RECIPES)
 
 
 def stages_lines() -> Iterator[Line]:
@@ -458,33 +452,76 @@ def stages_lines() -> Iterator[Line]:
         yield Line(what, stated, "", "")
 
 
-FINAL_RECIPE = RESULTS / "lecture-mlp-final.json"
+@dataclass(frozen=True)
+class Recipe:
+    """A training that a lecture describes, and the command that runs it here."""
+
+    name: str
+    what: str
+    stated: str
+    command: str
 
 
-def store_final_recipe(folder: Path) -> None:
-    """Store the losses of a run of configs/names-lecture-mlp-final.toml."""
+MLP_COMMAND = "moreish train --config configs/names-lecture-mlp-final.toml"
+SMALLER_MLP = f"{MLP_COMMAND} --steps 60000 --set model.embedding=2 --set model.hidden="
+RECIPES = (
+    Recipe(
+        "mlp-2x100",
+        "makemore 2, MLP 2 × 100: loss while training; then train, dev (here 30,000 steps at 0.1 "
+        "and 30,000 at 0.01)",
+        "2.7; 2.6, 2.57, 2.53; 2.48, 2.46; 2.3, 2.3",
+        f"{SMALLER_MLP}100",
+    ),
+    Recipe(
+        "mlp-2x300",
+        "makemore 2, MLP 2 × 300: while training; train, dev (likewise)",
+        "2.5, 2.52, 2.32; 2.23, 2.24",
+        f"{SMALLER_MLP}300",
+    ),
+    Recipe(
+        "mlp-final",
+        "makemore 2, MLP 10 × 200, 200,000 steps, 0.1 then 0.01: train, dev at three points; dev "
+        "at the end (in these three, a step has four names, about 28 predictions, instead of 32 "
+        "single ones, and the output layer starts at zero)",
+        "2.3, 2.38; 2.17, 2.2; 2.16, 2.19; 2.17 (an exercise of the lecture: beat it)",
+        MLP_COMMAND,
+    ),
+    Recipe(
+        "bigram-10000",
+        "GPT lecture, bigram, 10,000 steps of 256 predictions (here it starts at zero, a uniform "
+        "guess)",
+        "4.7 → 4.5; 3.6; 10,000 steps: about 2.5",
+        "moreish train shakespeare --split lecture --model bigram --steps 10000 --set "
+        "train.optimizer=adamw --set "
+        "train.lr=0.001 --set train.batch_size=4 --set train.decay=constant --set train.warmup=0",
+    ),
+)
+
+
+def recipe_path(name: str) -> Path:
+    return RESULTS / f"lecture-{name}.json"
+
+
+def store_recipe(name: str, folder: Path) -> None:
+    """Store the losses of a run of a recipe."""
     run = Run.open(folder)
-    losses = {name: [score.loss, score.stderr] for name, score in run.scores.items()}
+    losses = {split: [score.loss, score.stderr] for split, score in run.scores.items()}
     course = [
         (entry["step"], entry["val"]["loss"]) for entry in run.read_metrics() if "val" in entry
     ]
-    FINAL_RECIPE.write_text(json.dumps({"splits": losses, "course": course}) + "\n")
+    content = json.dumps({"splits": losses, "course": course}) + "\n"
+    recipe_path(name).write_text(content, encoding="utf-8")
 
 
-def final_recipe_line() -> Line:
-    """Read the MLP lecture's final recipe: 0.1 until step 100,000, then 0.01."""
-    found = json.loads(FINAL_RECIPE.read_text())
-    course = ", ".join(
-        f"{loss:.3f} at {step:,}" for step, loss in found["course"] if step % 40_000 == 0
-    )
+def recipe_line(recipe: Recipe) -> Line:
+    """Read the result of a recipe."""
+    found = json.loads(recipe_path(recipe.name).read_text(encoding="utf-8"))
+    shown = found["course"][:: max(1, len(found["course"]) // 5)]
+    course = ", ".join(f"{loss:.3f} at {step:,}" for step, loss in shown)
     (train, _), (val, stderr) = found["splits"]["train"], found["splits"]["val"]
+    losses = f"train {train:.4f}, validation {val:.4f} ± {stderr:.4f}"
     return Line(
-        "makemore 2, MLP 10 × 200, 200,000 steps, 0.1 then 0.01: train, dev at three points; dev "
-        "at the end (here a step has four names, about 28 predictions, instead of 32 single ones, "
-        "and the output layer starts at zero)",
-        "2.3, 2.38; 2.17, 2.2; 2.16, 2.19; 2.17 (an exercise of the lecture: beat it)",
-        f"train {train:.4f}, validation {val:.4f} ± {stderr:.4f} (on the way: {course})",
-        "`moreish train --config configs/names-lecture-mlp-final.toml`",
+        recipe.what, recipe.stated, f"{losses} (on the way: {course})", f"`{recipe.command}`"
     )
 
 
@@ -612,12 +649,13 @@ def page() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("docs/lecture-numbers.md"))
+    names = ", ".join(recipe.name for recipe in RECIPES)
     parser.add_argument(
-        "--final-recipe", type=Path, help="a run of configs/names-lecture-mlp-final.toml, to store"
+        "--store", nargs=2, metavar=("RECIPE", "RUN"), help=f"store the losses of a run: {names}"
     )
     options = parser.parse_args()
-    if options.final_recipe:
-        store_final_recipe(options.final_recipe)
+    if options.store:
+        store_recipe(options.store[0], Path(options.store[1]))
     options.out.write_text(page(), encoding="utf-8")
 
 

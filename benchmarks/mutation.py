@@ -32,10 +32,10 @@ from typing import Any
 os.environ["OMP_NUM_THREADS"] = "1"
 import coverage
 import hypothesis
-import jaxtyping  # noqa: F401
-import numpy as np  # noqa: F401
 import pytest
-import torch  # noqa: F401
+
+for library in ("jaxtyping", "numpy", "torch"):
+    importlib.import_module(library)
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "moreish"

@@ -97,14 +97,17 @@ def field_docstrings(found: type) -> dict[str, str]:
     for base in reversed(found.__mro__):
         if base in (object, Settings) or not issubclass(base, Settings):
             continue
-        body = ast.parse(dedent(inspect.getsource(base))).body[0].body  # type: ignore[attr-defined]
-        for field, below in pairwise(body):
+        tree = ast.parse(dedent(inspect.getsource(base)))
+        (fields,) = (node.body for node in tree.body if isinstance(node, ast.ClassDef))
+        for field, below in pairwise(fields):
             if (
                 isinstance(field, ast.AnnAssign)
                 and isinstance(below, ast.Expr)
+                and isinstance(field.target, ast.Name)
                 and isinstance(below.value, ast.Constant)
             ):
-                texts[field.target.id] = inspect.cleandoc(below.value.value).replace("\n", " ")  # type: ignore[union-attr]
+                text = str(below.value.value)
+                texts[field.target.id] = inspect.cleandoc(text).replace("\n", " ")
     return texts
 
 
