@@ -209,13 +209,13 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """In place of the real one, so that what depends on time can be told in advance."""
+    """A simulated clock, so that everything that depends on time is deterministic."""
     import time
 
     from moreish.models import Model
+    from moreish.training import budget
     from moreish.training.checkpoint import Checkpoints
     from moreish.training.gradients import Backward
-    from moreish.workflows import fit
 
     clock = Clock()
 
@@ -230,7 +230,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
     costing(Backward, "__call__", "step")
     costing(Run, "score", "evaluation")
-    costing(fit, "batch_losses", "evaluation")
+    costing(budget, "batch_losses", "evaluation")
     costing(Checkpoints, "save", "checkpoint")
     costing(Model, "fit_counts", "counting")
     monkeypatch.setattr(time, "perf_counter", clock)
