@@ -5,7 +5,7 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -179,6 +179,24 @@ def moreish(
     return run
 
 
+@pytest.fixture(scope="session")
+def _zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    from support.zygote import running_zygote
+
+    with running_zygote(tmp_path_factory.mktemp("zygote")) as python:
+        yield python
+
+
+@pytest.fixture
+def quick_processes(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Let Python's programs be forks of a process that has imported PyTorch: `sys.executable` is
+    then the client of `support/zygote.py`. Elsewhere than on Linux they are the usual processes."""
+    if sys.platform == "linux":
+        python = str(request.getfixturevalue("_zygote"))
+        monkeypatch.setattr(sys, "executable", python)
+        monkeypatch.setenv("PYTHON_EXEC", python)  # torchrun's own
+
+
 Proved = Callable[[int, str, dict[str, int]], None]
 
 
@@ -213,9 +231,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     import time
 
     from moreish.models import Model
+    from moreish.training import budget
     from moreish.training.checkpoint import Checkpoints
     from moreish.training.gradients import Backward
-    from moreish.workflows import fit
 
     clock = Clock()
 
@@ -230,7 +248,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
     costing(Backward, "__call__", "step")
     costing(Run, "score", "evaluation")
-    costing(fit, "batch_losses", "evaluation")
+    costing(budget, "batch_losses", "evaluation")
     costing(Checkpoints, "save", "checkpoint")
     costing(Model, "fit_counts", "counting")
     monkeypatch.setattr(time, "perf_counter", clock)
