@@ -44,6 +44,7 @@ def test_the_lecture_s_model_on_a_cpu(gpu: ModuleType, shakespeare: str) -> None
     assert found["loss"] > gpu.GOAL
 
 
+@pytest.mark.usefixtures("quick_processes")
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_it_says_so(tmp_path: Path) -> None:
     done = subprocess.run(

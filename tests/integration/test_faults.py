@@ -194,6 +194,7 @@ def test_a_dead_process_does_nothing_more(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.repeated
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not fork")
+@pytest.mark.usefixtures("quick_processes")
 def test_killed_at_random_times(tmp_path_factory: pytest.TempPathFactory, proved: Proved) -> None:
     """The folder is in memory where possible: there a training hardly waits for the disk, so that
     kills come at any operation."""

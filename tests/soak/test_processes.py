@@ -104,6 +104,7 @@ def test_weights_are_sharded_where_copies_do_not_fit() -> None:
     assert not chosen(1e15, "fsdp", ProcessGroup())
 
 
+@pytest.mark.usefixtures("quick_processes")
 @pytest.mark.parametrize(
     "names",
     [
