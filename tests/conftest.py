@@ -66,6 +66,15 @@ def _data_and_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["XDG_CACHE_HOME"] = str(shared / "cache")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    """Files need not survive a power cut of the machine that tests run on. What is flushed, and
+    when, is tested with a simulated disk: `support/faults.py`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 def repetitions(number: int) -> int:
     """Return how often a randomized test repeats: `number` times in `make soak`, else a tenth.
 
