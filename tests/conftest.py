@@ -5,7 +5,7 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -64,6 +64,15 @@ def _data_and_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     # One for all processes of the tests: what is fetched is fetched once.
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     os.environ["XDG_CACHE_HOME"] = str(shared / "cache")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    """Files need not survive a power cut of the machine that tests run on. What is flushed, and
+    when, is tested with a simulated disk: `support/faults.py`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
 
 
 def repetitions(number: int) -> int:
@@ -177,6 +186,24 @@ def moreish(
         return Result(int(ended.value.code or 0), out, err)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def _zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    from support.zygote import running_zygote
+
+    with running_zygote(tmp_path_factory.mktemp("zygote")) as python:
+        yield python
+
+
+@pytest.fixture
+def quick_processes(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Let Python's programs be forks of a process that has imported PyTorch: `sys.executable` is
+    then the client of `support/zygote.py`. Elsewhere than on Linux they are the usual processes."""
+    if sys.platform == "linux":
+        python = str(request.getfixturevalue("_zygote"))
+        monkeypatch.setattr(sys, "executable", python)
+        monkeypatch.setenv("PYTHON_EXEC", python)  # torchrun's own
 
 
 Proved = Callable[[int, str, dict[str, int]], None]

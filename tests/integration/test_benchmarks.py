@@ -44,6 +44,7 @@ def test_the_lectures_model_on_a_cpu(gpu: ModuleType, shakespeare: str) -> None:
     assert found["loss"] > gpu.GOAL
 
 
+@pytest.mark.usefixtures("quick_processes")
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_the_gpu_benchmark_requires_a_gpu(tmp_path: Path) -> None:
     done = subprocess.run(

@@ -221,6 +221,7 @@ print(json.dumps({"expected": expected, "taken": peak() - before}))
 LARGE = {"name": "gpt", "layers": 4, "heads": 4, "width": 128, "context": 128}
 
 
+@pytest.mark.usefixtures("quick_processes")
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux has the peak")
 @pytest.mark.parametrize(
     ("model", "train"),
