@@ -78,7 +78,7 @@ TRAIN = [
     (["fine.txt", "--set", f"train.lr={'[' * 9999}"], "train.lr="),
     (["surrogate.txt", "--encoding", "unicode_escape"], "half a character"),
     ([""], "the source is empty"),
-    (["fine.txt", "--set", "model.heads=3"], "does not divide by 3 heads"),
+    (["fine.txt", "--set", "model.heads=3"], "is not divisible by 3 heads"),
     (["fine.txt", "--steps", "0"], "train.steps=0"),
     (["fine.txt", "--minutes", "-1"], "train.minutes=-1"),
     (["fine.txt", "--minutes", "1", "--steps", "5"], "one of steps and minutes"),

@@ -48,7 +48,7 @@ def generate(
     The token that ends a stream is yielded once; what follows it in that stream has no meaning.
 
     Args:
-        prompt: at least one token; of more than the model's length only the last are read.
+        prompt: at least one token; only the last `model.max_length` tokens are read.
         streams: numbers of the streams. With the same `seed`, stream 7 is the same text alone or
             among others.
         eos_token: the token that ends a stream (the boundary).

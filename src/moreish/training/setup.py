@@ -65,7 +65,7 @@ class TrainingSetup:
     facts: DatasetInfo
     device: torch.device
 
-    def model(self) -> Model:
+    def build_model(self) -> Model:
         """Return a new model. Raises MoreishError when it is too large for the machine."""
         self._check_memory()
         torch.manual_seed(self.config.seed)

@@ -41,7 +41,7 @@ from moreish.training import (
 )
 from moreish.utils.signals import stop_on_signals, survive_hangup
 
-MAX_TOKENS_TO_SCORE = 2_000_000
+MAX_SCORED_TOKENS = 2_000_000
 """Number of training tokens up to which the exact training loss is always part of the result."""
 
 
@@ -327,7 +327,7 @@ class _Fitting:
         assert best is not None
         predictions = self.run.split("train").num_predictions
         expected = self.val_seconds * predictions / best.tokens
-        if predictions > MAX_TOKENS_TO_SCORE:
+        if predictions > MAX_SCORED_TOKENS:
             if self.run.uses_prepared_data:
                 self._note("The training split of prepared text is not scored; validation is.")
                 return {"val": best}

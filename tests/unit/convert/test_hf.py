@@ -69,7 +69,7 @@ def test_a_run_without_data(tmp_path: Path, moreish: Moreish) -> None:
         refused = moreish(verb[0], "r", *verb[1:])
         assert refused.status == 2 and "has no data" in refused.err, (verb, refused)
     refused = moreish("train", "--resume", "r")
-    assert refused.status == 2 and "nothing to resume" in refused.err
+    assert refused.status == 2 and "cannot be resumed" in refused.err
     again = moreish("import", "hf", tmp_path / "hf", "--out", "r")
     assert again.status == 2 and "--overwrite" in again.err
     assert moreish("import", "hf", tmp_path / "hf", "--out", "r", "--overwrite").status == 0

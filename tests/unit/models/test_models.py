@@ -200,7 +200,7 @@ def test_unknown_models_and_settings_name_the_nearest() -> None:
         model_class("gtp")
     with pytest.raises(MoreishError, match=r"unknown setting model.widht: did you mean 'width'"):
         model_config({"name": "gpt", "widht": 3})
-    with pytest.raises(MoreishError, match="does not divide by 3 heads"):
+    with pytest.raises(MoreishError, match="is not divisible by 3 heads"):
         model_config({"name": "gpt", "heads": 3})
 
 

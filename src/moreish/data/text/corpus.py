@@ -34,7 +34,8 @@ from moreish.utils.text import plural
 
 MAX_MEDIAN_LENGTH = 40
 MAX_95TH_PERCENTILE = 80
-"""Lines of a list are at most so long, in characters: the median, and 95 % of them."""
+"""Maximum median and 95th percentile of line length, in characters, for a text to count as a
+list."""
 
 MAX_GUESS_LINES = 100_000
 """Lines of a file from which the kind of a corpus is guessed."""
