@@ -83,6 +83,25 @@ def repetitions(number: int) -> int:
     return number if os.environ.get("MOREISH_SOAK") else number // 10
 
 
+LONG_FILES = (
+    "test_golden.py",
+    "test_page.py",
+    "test_hostile.py",
+    "test_models.py",
+    "test_processes.py",
+    "test_faults.py",
+    "test_serve_schema.py",
+    "test_figures.py",
+)
+"""Those whose tests take longest; with short ones at the end, two processes end together."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first."""
+    places = {name: place for place, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+
+
 NOT_TESTED = "NOT TESTED: "
 
 

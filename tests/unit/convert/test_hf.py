@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-import transformers
 from safetensors.torch import load_file, save_file
 
 from conftest import Moreish
@@ -185,6 +184,8 @@ def test_transformers_agrees(name: str, kind: str, tmp_path: Path, moreish: More
     shown = moreish("export", run.path, "--out", "hf", "--license", "mit", "--json").json
     assert shown["logit_difference"] < 1e-4 and shown["tokens_alike"] == 19
     assert shown["kind"] == name.split()[0]
+    import transformers
+
     theirs = transformers.AutoModelForCausalLM.from_pretrained("hf").eval()
     reader = transformers.AutoTokenizer.from_pretrained("hf")
     ids = reader("the story", add_special_tokens=False)["input_ids"]

@@ -186,7 +186,7 @@ def test_running_text_trains_too(tmp_path: Path) -> None:
     path = tmp_path / "story.txt"
     path.write_text(STORY * 8, encoding="utf-8")
     for model in ("gpt", "mlp", "bigram", "ngram"):
-        budget = {} if model == "ngram" else {"steps": 40}
+        budget = {} if model == "ngram" else {"steps": 20}
         run = api.train(path, model=model, out=tmp_path / model, report=ignore, **budget)
         assert run.scores["val"].loss < math.log(run.tokenizer.vocab_size)
 
