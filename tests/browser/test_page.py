@@ -437,6 +437,8 @@ def test_two_tabs_share_favorites(watched: Watched) -> None:
     two.goto(one.url)
     for page in (one, two):
         page.get_by_role("button", name="Generate 20").dispatch_event("click")
+        expect(page.locator(".items")).to_have_attribute("aria-busy", "false")
+        expect(page.locator(".item")).to_have_count(20)  # until then, new items replace the list
         page.locator(".star").first.dispatch_event("click")
     wanted = [page.locator(".item .text").first.inner_text() for page in (two, one)]
     for page in (one, two):
