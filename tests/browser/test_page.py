@@ -1410,6 +1410,7 @@ def test_the_focus_moves_to_the_next_possible_action(watched: Watched) -> None:
     page.get_by_role("button", name="Clear").press("Enter")
     expect(make).to_be_focused()
     make.press("Enter")
+    expect(page.locator(".item")).to_have_count(20)
     page.locator(".star").first.press("Enter")
     page.get_by_role("button", name=re.compile("^Remove")).press("Enter")
     expect(page.get_by_role("heading", name="Favorites")).to_be_focused()
