@@ -30,8 +30,9 @@ run: $(VENV)/core  ## train on the built-in names, print the losses and twenty n
 	@echo; echo "Twenty new names, none of them in the training data:"; echo
 	@$(BIN)/moreish sample runs/names -n 20 --new-only --unique
 
+# Tests are compiled once, even where the environment says otherwise: it takes longer than many run.
 test: $(VENV)/dev  ## the tests (a few minutes on two cores)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not soak" -n auto --maxprocesses 8 --dist loadfile
+	@PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not soak" -n auto --maxprocesses 8 --dist loadfile
 
 settings: $(VENV)/core  ## docs/settings.md, from the code
 	@$(BIN)/python docs/settings_reference.py

@@ -89,7 +89,7 @@ def trainer(model: dict[str, Any], **train: Any) -> Trainer:
          "train": {"steps": 2000, "batch_size": BATCH, "lr": 1e-3, "optimizer": "adamw", **train}}
     )  # fmt: skip
     ready = set_up(config)
-    built = ready.model()
+    built = ready.build_model()
     return Trainer(
         built, build_sampler(ready.config, ready.splits["train"], built), ready.config.train,
         objective=next_token_loss, device=ready.device,

@@ -5,7 +5,7 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -66,12 +66,40 @@ def _data_and_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["XDG_CACHE_HOME"] = str(shared / "cache")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    """Files need not survive a power cut of the machine that tests run on. What is flushed, and
+    when, is tested with a simulated disk: `support/faults.py`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 def repetitions(number: int) -> int:
     """Return how often a randomized test repeats: `number` times in `make soak`, else a tenth.
 
     Tests that call it have the mark `repeated`, by which `make soak` selects them.
     """
     return number if os.environ.get("MOREISH_SOAK") else number // 10
+
+
+LONG_FILES = (
+    "test_golden.py",
+    "test_page.py",
+    "test_hostile.py",
+    "test_models.py",
+    "test_processes.py",
+    "test_faults.py",
+    "test_serve_schema.py",
+    "test_figures.py",
+)
+"""Those whose tests take longest; with short ones at the end, two processes end together."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first."""
+    places = {name: place for place, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
 
 
 NOT_TESTED = "NOT TESTED: "
@@ -179,6 +207,24 @@ def moreish(
     return run
 
 
+@pytest.fixture(scope="session")
+def _zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    from support.zygote import running_zygote
+
+    with running_zygote(tmp_path_factory.mktemp("zygote")) as python:
+        yield python
+
+
+@pytest.fixture
+def quick_processes(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Let Python's programs be forks of a process that has imported PyTorch: `sys.executable` is
+    then the client of `support/zygote.py`. Elsewhere than on Linux they are the usual processes."""
+    if sys.platform == "linux":
+        python = str(request.getfixturevalue("_zygote"))
+        monkeypatch.setattr(sys, "executable", python)
+        monkeypatch.setenv("PYTHON_EXEC", python)  # torchrun's own
+
+
 Proved = Callable[[int, str, dict[str, int]], None]
 
 
@@ -209,13 +255,13 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """In place of the real one, so that what depends on time can be told in advance."""
+    """A simulated clock, so that everything that depends on time is deterministic."""
     import time
 
     from moreish.models import Model
+    from moreish.training import budget
     from moreish.training.checkpoint import Checkpoints
     from moreish.training.gradients import Backward
-    from moreish.workflows import fit
 
     clock = Clock()
 
@@ -230,7 +276,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
     costing(Backward, "__call__", "step")
     costing(Run, "score", "evaluation")
-    costing(fit, "batch_losses", "evaluation")
+    costing(budget, "batch_losses", "evaluation")
     costing(Checkpoints, "save", "checkpoint")
     costing(Model, "fit_counts", "counting")
     monkeypatch.setattr(time, "perf_counter", clock)

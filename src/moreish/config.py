@@ -88,7 +88,7 @@ class BatchConfig(Settings):
     """Micro-batches per step, shared among the processes; the gradient is that of the whole
     batch."""
     length_warmup: float = Field(0, ge=0, lt=1)
-    """Share of the run in which windows of running text are a quarter as long (Li, Zhang and
+    """Fraction of the run in which windows of running text are a quarter as long (Li, Zhang and
     He 2022, "The Stability-Efficiency Dilemma")."""
 
     @field_validator("batch_size")
@@ -125,14 +125,14 @@ class ScheduleConfig(Settings):
     """Peak learning rate; None takes one that suits the model and its size, "auto" finds one with a
     learning-rate range test."""
     warmup: float = Field(0.02, ge=0, lt=1)
-    """Share of the run in which the learning rate rises linearly from zero."""
+    """Fraction of the run in which the learning rate rises linearly from zero."""
     decay: Literal["cosine", "linear", "constant", "step"] = "linear"
     """Shape of the learning-rate schedule after the warmup; "step" multiplies the learning rate by
     `decay_factor` once, at `decay_at`."""
     final_lr: float = Field(0.0, ge=0, le=1)
     """Learning rate at the end of a cosine or linear decay, as a fraction of `lr`."""
     decay_at: float = Field(0.5, gt=0, lt=1)
-    """Share of the run after which a step decay lowers the learning rate."""
+    """Fraction of the run after which a step decay lowers the learning rate."""
     decay_factor: float = Field(0.1, ge=0, le=1)
     """Factor by which a step decay lowers the learning rate."""
 
@@ -204,7 +204,7 @@ class TrainConfig(
     BatchConfig,
     BudgetConfig,
 ):
-    """How to train. Shares are of the whole run, whatever its length is measured in."""
+    """How to train. Fractions are of the whole run, in any unit of its length."""
 
 
 class AutoConfig(ModelConfig):

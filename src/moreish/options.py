@@ -97,7 +97,7 @@ class ModelOptions(TextOptions, total=False):
     vocab_size: Annotated[
         int | None,
         Option(
-            "Largest vocabulary that the word or bpe tokenizer may learn (default: set by the "
+            "Maximum vocabulary size of the word or bpe tokenizer (default: set by the "
             "size of the text).",
             "data.vocab_size",
             metavar="N",

@@ -437,6 +437,8 @@ def test_two_tabs_share_favorites(watched: Watched) -> None:
     two.goto(one.url)
     for page in (one, two):
         page.get_by_role("button", name="Generate 20").dispatch_event("click")
+        expect(page.locator(".items")).to_have_attribute("aria-busy", "false")
+        expect(page.locator(".item")).to_have_count(20)  # until then, new items replace the list
         page.locator(".star").first.dispatch_event("click")
     wanted = [page.locator(".item .text").first.inner_text() for page in (two, one)]
     for page in (one, two):
@@ -1408,6 +1410,7 @@ def test_the_focus_moves_to_the_next_possible_action(watched: Watched) -> None:
     page.get_by_role("button", name="Clear").press("Enter")
     expect(make).to_be_focused()
     make.press("Enter")
+    expect(page.locator(".item")).to_have_count(20)
     page.locator(".star").first.press("Enter")
     page.get_by_role("button", name=re.compile("^Remove")).press("Enter")
     expect(page.get_by_role("heading", name="Favorites")).to_be_focused()

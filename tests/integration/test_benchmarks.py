@@ -6,11 +6,14 @@ import sys
 from importlib import util
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 
+import moreish
 from conftest import ROOT
+from moreish.runs.run import Run
 from support.faults import SOAK_KILLS, describe_kills
 
 
@@ -36,7 +39,19 @@ def test_utilization_on_a_cpu(gpu: ModuleType, optimizer: str) -> None:
     assert found["tflops"] > 0
 
 
-def test_the_lectures_model_on_a_cpu(gpu: ModuleType, shakespeare: str) -> None:
+def test_the_lectures_model_on_a_cpu(
+    gpu: ModuleType, shakespeare: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the beginning of Shakespeare, whose evaluations take less time."""
+    beginning = tmp_path / "beginning.txt"
+    beginning.write_text(shakespeare[:50_000], encoding="utf-8")
+    train = moreish.train
+
+    def train_on_the_beginning(source: str, **options: Any) -> Run:
+        assert source == "shakespeare"
+        return train(beginning, **options)
+
+    monkeypatch.setattr(moreish, "train", train_on_the_beginning)
     tiny = {**gpu.LECTURE_MODEL, "layers": 1, "width": 12, "context": 256}
     found = gpu.shakespeare(tiny, 4, batch_size=2, eval_every=2)
     assert [at["step"] for at in found["curve"]] == [2, 4]
@@ -44,6 +59,7 @@ def test_the_lectures_model_on_a_cpu(gpu: ModuleType, shakespeare: str) -> None:
     assert found["loss"] > gpu.GOAL
 
 
+@pytest.mark.usefixtures("quick_processes")
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_the_gpu_benchmark_requires_a_gpu(tmp_path: Path) -> None:
     done = subprocess.run(

@@ -21,7 +21,6 @@ from support.random_transformers import save_random_model
 from support.serving import GENEROUS_DEADLINE_S, wait_until
 
 TINY = ("--set", "model.layers=1", "--set", "model.heads=2", "--set", "model.width=16")
-PROGRAM = (sys.executable, "-m", "moreish")
 
 
 @pytest.fixture
@@ -32,12 +31,15 @@ def few_names(tmp_path: Path) -> Path:
     return path
 
 
+def program(*arguments: object) -> list[str]:
+    """Return the command line of a process of its own."""
+    return [sys.executable, "-m", "moreish", *map(str, arguments)]
+
+
 def run_program(
     *arguments: object, cwd: Path, env: dict[str, str] | None = None
 ) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [*PROGRAM, *map(str, arguments)], cwd=cwd, env=env, capture_output=True, text=True
-    )
+    return subprocess.run(program(*arguments), cwd=cwd, env=env, capture_output=True, text=True)
 
 
 def run_bash(line: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
@@ -188,12 +190,13 @@ def test_the_module_is_a_command_and_errors_are_one_line(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("quick_processes")
 def test_control_c_saves_and_prints_the_resume_command(
     moreish: Moreish, few_names: Path, tmp_path: Path
 ) -> None:
     options = ["train", few_names, "--steps", "100000", "--out", "r", *TINY]
     process = subprocess.Popen(
-        [*PROGRAM, *options],
+        program(*options),
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -213,7 +216,7 @@ def test_control_c_saves_and_prints_the_resume_command(
 def test_a_reader_of_samples_may_exit_early(small_run: Run, text_run: Run, tmp_path: Path) -> None:
     """For running text, which streams, and for a list."""
     for run, options, size in ((text_run, "--max-tokens 3000", 20), (small_run, "-n 3000", 5)):
-        sample = f"{shlex.join([*PROGRAM, 'sample', str(run.path)])} {options}"
+        sample = f"{shlex.join(program('sample', run.path))} {options}"
         done = run_bash(f"{sample} | head -c {size}", tmp_path)
         assert (done.returncode, done.stderr) == (0, "")
         assert len(done.stdout) == size
@@ -300,6 +303,7 @@ def test_unknown_characters_of_a_text_can_be_dropped(moreish: Moreish, small_run
     assert [token["token"] for token in dropped["tokens"]] == [*"mma", "·"]
 
 
+@pytest.mark.usefixtures("quick_processes")
 @pytest.mark.soak
 def test_output_that_is_limited_to_ascii(tmp_path: Path) -> None:
     source = tmp_path / "l.txt"
@@ -312,9 +316,10 @@ def test_output_that_is_limited_to_ascii(tmp_path: Path) -> None:
     assert any("é" in text for text in samples["samples"])
 
 
+@pytest.mark.usefixtures("quick_processes")
 @pytest.mark.soak
 def test_training_continues_after_its_reader_exits(few_names: Path, tmp_path: Path) -> None:
-    train = shlex.join([*PROGRAM, "train", str(few_names), "--steps", "60", "--out", "r", *TINY])
+    train = shlex.join(program("train", few_names, "--steps", 60, "--out", "r", *TINY))
     done = run_bash(f"{train} | head -n 1", tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads((tmp_path / "r" / "run.json").read_text())["status"] == "finished"
@@ -332,7 +337,7 @@ def test_training_continues_after_its_terminal_is_closed(
     few_names: Path, tmp_path: Path, after: bytes
 ) -> None:
     """The system sends SIGHUP, and writing to the terminal fails."""
-    command = [*PROGRAM, "train", str(few_names), "--steps", "200", "--out", str(tmp_path / "r")]
+    command = program("train", few_names, "--steps", 200, "--out", tmp_path / "r")
     parent, child = pty.openpty()
     begin = (
         "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_DFL); os.setsid(); "
@@ -356,6 +361,7 @@ def test_training_continues_after_its_terminal_is_closed(
     assert json.loads((tmp_path / "r" / "run.json").read_text())["status"] == "finished"
 
 
+@pytest.mark.usefixtures("quick_processes")
 def test_samples_do_not_control_the_terminal(moreish: Moreish, tmp_path: Path) -> None:
     """Control characters are replaced on a terminal, and unchanged in a file."""
     source = tmp_path / "l.txt"
@@ -363,7 +369,7 @@ def test_samples_do_not_control_the_terminal(moreish: Moreish, tmp_path: Path) -
     moreish("train", "l.txt", "--model", "ngram", "--as", "lines", "--out", "r")
     assert "\x1b" in moreish("sample", "r").out
     parent, child = pty.openpty()
-    subprocess.run([*PROGRAM, "sample", "r"], stdout=child, cwd=tmp_path, check=True)
+    subprocess.run(program("sample", "r"), stdout=child, cwd=tmp_path, check=True)
     os.close(child)
     shown = os.read(parent, 10_000).decode()
     os.close(parent)
@@ -377,6 +383,7 @@ def test_a_command_group_alone_prints_its_help(moreish: Moreish) -> None:
     assert result.err == ""
 
 
+@pytest.mark.usefixtures("quick_processes")
 @pytest.mark.parametrize(
     ("arguments", "closed", "status"),
     [
@@ -389,7 +396,7 @@ def test_a_command_group_alone_prints_its_help(moreish: Moreish) -> None:
 def test_closed_streams_cause_no_traceback(
     tmp_path: Path, arguments: list[str], closed: str, status: int
 ) -> None:
-    done = run_bash(f"{shlex.join([*PROGRAM, *arguments])} {closed}", tmp_path)
+    done = run_bash(f"{shlex.join(program(*arguments))} {closed}", tmp_path)
     assert done.returncode == status
     assert "Traceback" not in done.stdout + done.stderr
 

@@ -196,6 +196,7 @@ def test_a_killed_process_has_no_further_effect(
 
 @pytest.mark.repeated
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not fork")
+@pytest.mark.usefixtures("quick_processes")
 def test_training_killed_at_random_times(
     tmp_path_factory: pytest.TempPathFactory, proved: Proved
 ) -> None:

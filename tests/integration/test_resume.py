@@ -82,11 +82,17 @@ def timeless(entry: Tree) -> Tree:
 TIMES = ("seconds", "overhead_seconds", "eval_seconds", "last_eval_seconds", "planned_at")
 
 
+QUICK = ("bigram", "mlp", "lstm", "mixture", "hybrid")
+"""Families whose trainings are cut in the quick tests too, with the default optimizer; the GPT is
+with every one."""
+
 PAIRS = [
     pytest.param(
         family,
         optimizer,
-        marks=[] if optimizer == "adamw" or family == "gpt" else pytest.mark.soak,
+        marks=[]
+        if family == "gpt" or (family in QUICK and optimizer == "adamw")
+        else pytest.mark.soak,
     )
     for family in FAMILIES
     for optimizer in sorted(OPTIMIZERS)

@@ -562,6 +562,7 @@ def test_405_lists_all_methods_of_the_path(tmp_path: Path) -> None:
 # --- the command ---
 
 
+@pytest.mark.usefixtures("quick_processes")
 def test_sigterm_lets_open_requests_finish(served_runs: dict[str, Path]) -> None:
     process, url = start(served_runs["story"], "--port", 0)
     assert process.stdout is not None

@@ -556,7 +556,7 @@ def test_the_examples_in_the_documentation(native: Native) -> None:
         ("list", {"model": "words", "regex": ".*a.{20}"}, "regex", "too many states"),
         ("list", {"model": "words", "contains": "a" * 501}, "contains", "more than 500 characters"),
         ("list", {"model": "words", "length": "x"}, "length", "write 5, 3..7"),
-        ("list", {"model": "words", "length": "2", "ends": "nana"}, "ends", "nothing that the"),
+        ("list", {"model": "words", "length": "2", "ends": "nana"}, "ends", "cannot generate any"),
         ("list", {"model": "words", "seed": -1}, "seed", "greater than or equal to 0"),
         ("novelty", {"texts": []}, "texts", "at least 1 item"),
         ("novelty", {"texts": ["a"] * 65}, "texts", "at most 64 items"),

@@ -4,11 +4,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-import schemathesis
 from hypothesis import HealthCheck, given, settings
-from schemathesis.checks import CHECKS
 
 from moreish.serve.http.limits import Limits
 from moreish.serve.server import Service
@@ -35,7 +34,7 @@ def run_schemathesis(service: Service, folder: Path, examples: int, *more: str) 
 
 
 def test_schemathesis(service: Service, tmp_path: Path) -> None:
-    run_schemathesis(service, tmp_path, 3)
+    run_schemathesis(service, tmp_path, 1)  # in the phase of coverage there are many more
 
 
 @pytest.mark.soak
@@ -56,6 +55,9 @@ def test_schemathesis_with_a_token(tmp_path: Path) -> None:
 @pytest.mark.long
 def test_schemathesis_with_existing_models(service: Service) -> None:
     """With models that exist, every request either succeeds or is rejected with 400."""
+    import schemathesis
+    from schemathesis.checks import CHECKS
+
     schema = schemathesis.openapi.from_url(f"{service.url}/openapi.json")
     statuses: dict[int, int] = {}
     native = ("surprisal", "next", "write", "attention", "list", "novelty")
@@ -64,7 +66,7 @@ def test_schemathesis_with_existing_models(service: Service) -> None:
 
         @given(case=strategy)
         @settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
-        def try_out(case: schemathesis.Case) -> None:
+        def try_out(case: Any) -> None:
             if isinstance(case.body, dict):
                 case.body["model"] = "story" if len(str(case.body)) % 2 else "words"
             excluded = [CHECKS.get_one("positive_data_acceptance")]

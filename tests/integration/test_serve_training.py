@@ -21,6 +21,8 @@ from moreish.serve.server import Service
 from moreish.training.events import Note, Progress, Sampled, ignore
 from support.serving import GENEROUS_DEADLINE_S, NAMES, STORY, serving, wait_until
 
+pytestmark = pytest.mark.usefixtures("quick_processes")
+
 LIMITS = Limits(upload_bytes=100_000)
 BYTES = {"Content-Type": "application/octet-stream"}
 

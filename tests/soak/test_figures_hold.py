@@ -1,4 +1,4 @@
-"""Long proofs, run by `make soak`: full training runs against the figures that were promised."""
+"""Long tests, run by `make soak`: full training runs reach the documented losses."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def test_gpt_on_names_in_two_minutes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "minutes", "most"),
+    ("source", "minutes", "max_loss"),
     [
         ("names-lecture", 1 / 3, 1.93),
         ("names-lecture", 2, 1.91),

@@ -104,20 +104,23 @@ def test_weights_are_sharded_where_copies_do_not_fit() -> None:
     assert not chosen(1e15, "fsdp", ProcessGroup())
 
 
+@pytest.mark.usefixtures("quick_processes")
 @pytest.mark.parametrize(
-    "names",
+    ("names", "steps"),
     [
-        pytest.param(ddp_worker.FEW, id="few"),
-        pytest.param(list(ddp_worker.CASES), id="all", marks=[pytest.mark.soak, pytest.mark.long]),
+        pytest.param(ddp_worker.FEW, 20, id="few"),
+        pytest.param(
+            list(ddp_worker.CASES), 50, id="all", marks=[pytest.mark.soak, pytest.mark.long]
+        ),
     ],
 )
-def test_two_processes_have_the_losses_of_one(tmp_path: Path, names: list[str]) -> None:
+def test_two_processes_have_the_losses_of_one(tmp_path: Path, names: list[str], steps: int) -> None:
     alone, shared = tmp_path / "one", tmp_path / "two"
     for folder in (alone, shared):
         folder.mkdir()
-    done = launched(ddp_worker.__file__, shared, *names)
+    done = launched(ddp_worker.__file__, shared, str(steps), *names)
     assert done.returncode == 0, done.stderr
-    ddp_worker.train_all(alone, names)
+    ddp_worker.train_all(alone, steps, names)
     for name in names:
         before, after = validation(alone / name), validation(shared / name)
         assert before.keys() == after.keys() and len(before) >= 2, name

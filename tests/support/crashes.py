@@ -1,8 +1,8 @@
-"""Kills trainings: run by test_faults.py in a process of its own, where forks are cheap.
+"""Kills training runs: run by test_faults.py in a process of its own, where forks are cheap.
 
     python tests/support/crashes.py FOLDER KILLS SEED
 
-Prints one JSON object: what was done and found. Any promise that does not hold ends it with an
+Prints one JSON object: what was done and found. Any guarantee that fails ends it with an
 assertion.
 """
 

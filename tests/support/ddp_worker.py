@@ -1,6 +1,6 @@
 """Training runs that tests run with several processes, and with `train_all` in one.
 
-torchrun --nproc-per-node 2 ddp_worker.py FOLDER CASE…
+torchrun --nproc-per-node 2 ddp_worker.py FOLDER STEPS CASE…
 """
 
 import sys
@@ -42,7 +42,7 @@ CASES: dict[str, dict[str, Any]] = {
 FEW = ("gpt", "gpt tied, fsdp")
 
 
-def train_all(folder: Path, names: Iterable[str]) -> None:
+def train_all(folder: Path, steps: int, names: Iterable[str]) -> None:
     """Train a run for each of the cases."""
     source = folder / "items.txt"
     if is_main_process():
@@ -52,7 +52,7 @@ def train_all(folder: Path, names: Iterable[str]) -> None:
         train = {"batch_size": 7, "eval_every": 10, **settings.get("train", {})}
         api.train(
             source,
-            steps=50,
+            steps=steps,
             settings={**settings, "train": train},
             out=folder / name,
             report=ignore,
@@ -71,5 +71,5 @@ def score_both_ways(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    train_all(Path(sys.argv[1]), sys.argv[2:])
+    train_all(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])
     score_both_ways(Path(sys.argv[1]))

@@ -50,7 +50,7 @@ class Node:
 
 
 SOAK_KILLS = 1000
-"""Number of kills in the soak test of trainings."""
+"""Number of kills in the soak test of training."""
 
 
 def describe_kills(number: int) -> str:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 
 from conftest import STORY
 from moreish.tokenizers import VocabularyLimits, tokenizer_builder
@@ -30,6 +29,8 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
 
 def save_random_model(folder: Path, name: str, **more: Any) -> Any:
     """Saves a random model with transformers, and a byte-level tokenizer of 300 tokens."""
+    import transformers
+
     kind, settings = SHAPES[name]
     own = {"vocab_size": 300, "bos_token_id": 0, "eos_token_id": 0, **settings}
     torch.manual_seed(3)

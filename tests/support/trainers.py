@@ -27,7 +27,7 @@ def set_up_story(folder: Path, model: Tree, **train: Any) -> TrainingSetup:
 
 
 def make_trainer(setup: TrainingSetup, objective: Objective = next_token_loss) -> Trainer:
-    model = setup.model()
+    model = setup.build_model()
     return Trainer(
         model,
         build_sampler(setup.config, setup.splits["train"], model),

@@ -116,8 +116,8 @@ def format_warning(
 
 
 def wait_for_other_processes(error: MoreishError) -> None:
-    """Let the process that knows the cause of an error report it first; the launcher of a training
-    run then ends the others before they repeat it."""
+    """Let the process in which an error occurred report it first; the launcher of a training run
+    then ends the others before they repeat it."""
     if isinstance(error, PeerLostError):
         time.sleep(10)
     elif os.environ.get("RANK", "0") != "0":

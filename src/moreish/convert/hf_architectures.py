@@ -41,7 +41,7 @@ class Architecture:
     outer_layers: Mapping[str, tuple[str, ...]]
 
     def tensor_maps(self, layers: int, *, tied: bool) -> list[TensorMap]:
-        """Return the maps of all tensors of a model with so many blocks."""
+        """Return the maps of all tensors of a model with this number of blocks."""
         names = dict(self.outer_layers)
         for i in range(layers):
             for ours, theirs in self.block_layers.items():

@@ -178,7 +178,7 @@ def hf_tensors(
     """
     state = model.state_dict()
     block: Any = model.blocks[0]
-    kv_width = block.attention.heads[1] * model.head_width
+    kv_width = block.attention.num_kv_heads * model.head_width
     for tensor_map in tensor_maps:
         name = tensor_map.ours
         if name in state:

@@ -78,10 +78,10 @@ class Automaton:
     next_SV: Tensor
     """The state after each token; from the last state nothing is allowed."""
     may_end_LS: Tensor
-    """Whether a text of so many tokens may end in a state."""
+    """Whether a text of a given number of tokens may end in a state."""
     reach_LSV: Tensor
-    """The probability, by letter pairs, that a text of so many tokens, in a state and with v as its
-    last token, continues to an accepted end; 0 if it cannot."""
+    """The probability, by letter pairs, that a text of a given number of tokens, in a state and
+    with v as its last token, continues to an accepted end; 0 if it cannot."""
     description: str
 
     def state_after(self, prompt: Ids) -> int:

@@ -49,7 +49,7 @@ def generate(
     is never the first after itself: no data set has empty items or documents.
 
     Args:
-        prompt: at least one token; of more than the model's length only the last are read.
+        prompt: at least one token; only the last `model.max_length` tokens are read.
         streams: numbers of the streams. With the same `seed`, stream 7 is the same text alone or
             among others.
         eos_token: the token that ends a stream (the boundary).

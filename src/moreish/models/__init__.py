@@ -16,7 +16,7 @@ from moreish.models.gpt import (
     apply_rope,
     rope_table,
 )
-from moreish.models.hybrid import MAX_COUNTED_TOKENS, Hybrid, HybridConfig
+from moreish.models.hybrid import MAX_FOLD_TOKENS, Hybrid, HybridConfig
 from moreish.models.interpolated import Mixture, NetworkWithCounts, NetworkWithCountsConfig
 from moreish.models.lecture_gpt import LectureAttention, LectureGPT
 from moreish.models.mlp import MLP

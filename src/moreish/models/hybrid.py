@@ -21,7 +21,7 @@ from moreish.models.base import Logits, ModelConfig, State, Tokens, concat_state
 from moreish.models.interpolated import NetworkWithCounts, NetworkWithCountsConfig
 from moreish.models.ngram import Folds, KneserNey, check_order
 
-MAX_COUNTED_TOKENS = 1 << 25
+MAX_FOLD_TOKENS = 1 << 25
 """Maximum number of tokens counted for all folds together; a larger text has fewer folds."""
 
 PROBABILITY_SCALE = 8.0
@@ -87,7 +87,7 @@ class Hybrid(NetworkWithCounts):
 
     def fit_counts(self, tokens: TokenDataset) -> None:
         super().fit_counts(tokens)
-        folds = Folds(tokens, max(2, min(self.folds, MAX_COUNTED_TOKENS // tokens.num_predictions)))
+        folds = Folds(tokens, max(2, min(self.folds, MAX_FOLD_TOKENS // tokens.num_predictions)))
         held_out = KneserNey(self.counts.config, self.vocab_size)
         held_out.fit_folds(folds)
         self._held_out = (held_out, folds)  # a tuple, so that it is not a submodule

@@ -41,7 +41,7 @@ class LectureGPTConfig(ModelConfig):
     @model_validator(mode="after")
     def _heads_divide(self) -> "LectureGPTConfig":
         if self.width % self.heads:
-            raise ValueError(f"a width of {self.width} does not divide by {self.heads} heads")
+            raise ValueError(f"width {self.width} is not divisible by {self.heads} heads")
         return self
 
     def includes(self, stage: Stage) -> bool:

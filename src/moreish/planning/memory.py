@@ -30,7 +30,7 @@ NGRAM_BYTES = 23
 COUNTING_BYTES = 100
 """Bytes of a distinct n-gram of the longest order while it is counted (measured likewise)."""
 
-MAX_COUNTED_TOKENS = 1 << 20
+MAX_SAMPLED_TOKENS = 1 << 20
 """Tokens from which the number of distinct n-grams is extrapolated."""
 
 
@@ -149,7 +149,7 @@ def check_counting_memory(model: Model, tokens: TokenDataset) -> None:
 def expected_ngrams(tokens: TokenDataset, order: int, vocab_size: int) -> float:
     """Estimate the number of distinct n-grams from its growth at the beginning of the text, which
     is a power of the length (Heaps 1978, section 7.5)."""
-    sizes = [min(tokens.num_predictions, MAX_COUNTED_TOKENS // part) for part in (4, 1)]
+    sizes = [min(tokens.num_predictions, MAX_SAMPLED_TOKENS // part) for part in (4, 1)]
     few, many = (
         len(count_ngrams(replace(tokens, ids_N=tokens.ids_N[: size + 1]), order, vocab_size)[0])
         for size in sizes

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from moreish.config import BUDGETS, AutoConfig, RunConfig, TrainConfig
 from moreish.data import IGNORE_INDEX, TokenDataset
 from moreish.models import (
-    MAX_COUNTED_TOKENS,
+    MAX_FOLD_TOKENS,
     CountBasedModel,
     HybridConfig,
     model_class,
@@ -196,7 +196,7 @@ def _choose_folds(setup: TrainingSetup, seconds: float | None, memory: float) ->
     max_folds = HybridConfig.model_fields["folds"].default
     if setup.tokenizer.vocab_size > MAX_COUNTED_VOCABULARY:
         return 0, "the vocabulary is too large to count n-grams"
-    folds = max(2, min(max_folds, MAX_COUNTED_TOKENS // tokens))
+    folds = max(2, min(max_folds, MAX_FOLD_TOKENS // tokens))
     if seconds is not None:
         affordable = int(MAX_COUNTING_SHARE * seconds * COUNTS_PER_SECOND / tokens) - 1
         if affordable < 2:
@@ -275,7 +275,7 @@ def _run_config(setup: TrainingSetup, model: Tree, train: Tree) -> RunConfig:
 def measure_speed(setup: TrainingSetup) -> float:
     """Measure predictions per second in a short training run on the beginning of the text."""
     tokens, train = _beginning(setup.splits["train"]), setup.config.train
-    model = setup.model()
+    model = setup.build_model()
     model.fit_counts(tokens)
     lr = default_lr(model, train.optimizer)
     trainer = Trainer(

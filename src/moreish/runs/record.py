@@ -1,5 +1,6 @@
 """The content of run.json, which is verified whenever a run is opened."""
 
+import functools
 import hashlib
 import json
 import os
@@ -124,9 +125,12 @@ class RunRecord(Settings):
         return record
 
 
+_cached_version = functools.cache(version)  # it reads and parses a file
+
+
 def library_versions() -> dict[str, str]:
     """The versions of the libraries that numerical results depend on."""
-    versions = {name: version(name) for name in ("moreish", "torch", "numpy")}
+    versions = {name: _cached_version(name) for name in ("moreish", "torch", "numpy")}
     return {**versions, "python": platform.python_version()}
 
 

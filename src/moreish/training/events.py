@@ -39,7 +39,7 @@ class Started:
     from_step: int
     device: str = "cpu"
     memory: float | None = None
-    """Estimated memory of each process in bytes; None for count-based models or are sharded."""
+    """Estimated memory of each process in bytes; None for count-based and for sharded models."""
     processes: int = 1
     sharded: bool = False
     """Whether each process holds only a shard of the weights."""

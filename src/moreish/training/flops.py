@@ -72,7 +72,7 @@ class FlopCounter:
         self.attention_width = 0
         for module in model.modules():
             if isinstance(module, Attention):
-                self.attention_width += module.heads[0] * module.head_width
+                self.attention_width += module.num_heads * module.head_width
             elif isinstance(module, LectureAttention):
                 self.attention_width += module.value.out_features
 

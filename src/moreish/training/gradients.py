@@ -40,12 +40,14 @@ class Backward:
         self.device, self.group = device, group
         if can_compile(config, device):
             objective = torch.compile(objective)
-        self.loss: nn.Module = LossModule(model, objective)
+        self.loss_module: nn.Module = LossModule(model, objective)
         if group.size > 1 and not is_sharded(model):
             with warnings.catch_warnings(action="ignore", category=FutureWarning):
                 # PyTorch 2.13 deprecates this argument; older versions lack the new one.
-                self.loss = DistributedDataParallel(self.loss, broadcast_buffers=False)
-        self.parts = math.ceil(config.accumulate / group.size)
+                self.loss_module = DistributedDataParallel(
+                    self.loss_module, broadcast_buffers=False
+                )
+        self.num_micro_batches = math.ceil(config.accumulate / group.size)
         precision = resolve_precision(config, device)
         self.autocast = torch.autocast(device.type, precision, enabled=precision != torch.float32)
         self.needs_loss_scaling = precision == torch.float16
@@ -64,15 +66,17 @@ class Backward:
         is_idle = rank >= len(batch.tokens_BT)  # it must still take part in collectives
         own = batch[:1] if is_idle else batch[rank::size]
         # The same number in each process, although some have one row more.
-        parts = own.split(max(1, min(self.parts, len(batch.tokens_BT) // size)))
+        number = max(1, min(self.num_micro_batches, len(batch.tokens_BT) // size))
+        micro_batches = own.split(number)
         loss = torch.zeros((), device=self.device)
-        for number, part in enumerate(parts, 1):
-            if isinstance(self.loss, DistributedDataParallel):
-                self.loss.require_backward_grad_sync = number == len(parts)
+        for micro_batch in micro_batches:
+            if isinstance(self.loss_module, DistributedDataParallel):
+                self.loss_module.require_backward_grad_sync = micro_batch is micro_batches[-1]
             with self.autocast:
-                share = self.loss(part.to(self.device))
-            share = share * (0.0 if is_idle else part.num_targets / batch.num_targets)
+                micro_loss = self.loss_module(micro_batch.to(self.device))
+            weight = 0.0 if is_idle else micro_batch.num_targets / batch.num_targets
+            micro_loss = micro_loss * weight
             # DDP averages the gradients of the processes, and their sum is needed.
-            (share if size * scale == 1 else share * (size * scale)).backward()
-            loss += share.detach()
+            (micro_loss if size * scale == 1 else micro_loss * (size * scale)).backward()
+            loss += micro_loss.detach()
         return self.group.all_reduce(loss)

@@ -83,7 +83,7 @@ def run_lr_range_test(
     Raises:
         MoreishError: the model has no learning rate, the range is invalid, or no valley is in it.
     """
-    model, config = setup.model(), setup.config.train
+    model, config = setup.build_model(), setup.config.train
     if isinstance(model, CountBasedModel):
         raise MoreishError(
             f"{setup.config.model.name} is fitted by counting and has no learning rate"
@@ -123,8 +123,8 @@ def run_lr_range_test(
         report(Progress(what="testing learning rates", share=(step + 1) / steps))
     if len(rates) < STEPS[0]:
         raise MoreishError(
-            f"the loss diverges at a rate of {low:g} already: try `moreish lr-range` with a lower "
-            "--low"
+            f"the loss already diverges at learning rate {low:g}: try `moreish lr-range` with a "
+            "lower --low"
         )
     is_near = np.array(smoothed) <= (1 + VALLEY_TOLERANCE) * lowest
     if is_near[0]:

@@ -46,7 +46,7 @@ def unsupported_settings(config: TrainConfig, model: Model, device: torch.device
     if config.compile and not can_compile(config, device):
         notes.append("train.compile needs a C++ compiler, such as g++: not compiled")
     if config.precision != "auto" and resolve_precision(config, device) != TYPES[config.precision]:
-        notes.append(f"a {device.type} device has no {config.precision} products: float32 instead")
+        notes.append(f"{config.precision} is not supported on {device.type}: using float32")
     if config.activation_checkpointing and not checkpointable_models(model):
         notes.append("train.activation_checkpointing has no effect: this model has no GPT layers")
     return notes

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from moreish.config import DataConfig, RunConfig
 from moreish.data import (
@@ -63,7 +65,7 @@ class TrainingSetup:
     facts: DatasetInfo
     device: torch.device
 
-    def model(self) -> Model:
+    def build_model(self) -> Model:
         """Return a new model. Raises MoreishError when it is too large for the machine."""
         self._check_memory()
         torch.manual_seed(self.config.seed)
@@ -263,10 +265,27 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+class _SkippedInitialization(TorchFunctionMode):
+    """Skips the initialization of weights, which takes most of the time that a model without memory
+    takes to build."""
+
+    _SKIPPED = {
+        nn.init.kaiming_uniform_, nn.init.normal_, nn.init.ones_, nn.init.uniform_, nn.init.zeros_,
+    }  # fmt: skip
+
+    def __torch_function__(
+        self, function: Any, types: Any, arguments: Any = (), options: Any = None
+    ) -> Any:
+        options = options or {}
+        if function in self._SKIPPED:
+            return arguments[0] if arguments else options["tensor"]
+        return function(*arguments, **options)
+
+
 def build_meta_model(config: ModelConfig, vocab_size: int) -> Model:
     """Build a model without memory for its weights. Raises MoreishError when it cannot be built."""
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _SkippedInitialization():
             return build_model(config, vocab_size)
     except RuntimeError as error:
         raise MoreishError(f"this model cannot be built: {error}") from None

@@ -42,7 +42,7 @@ class UniqueWindowSampler(BatchSampler):
 def unique_windows(
     tokens: TokenDataset, model: Model, seed: int, *, positions: int
 ) -> UniqueWindowSampler | None:
-    """Create a sampler of unique windows; None if they take more than so many positions."""
+    """Create a sampler of unique windows; None if they take more than `positions`."""
     if not model.fixed_window or model.context >= max_order(model.vocab_size):
         return None
     # If the beginning has too many, so has the whole text, which takes longer to count.

@@ -41,7 +41,7 @@ from moreish.training import (
 )
 from moreish.utils.signals import stop_on_signals, survive_hangup
 
-MAX_TOKENS_TO_SCORE = 2_000_000
+MAX_SCORED_TOKENS = 2_000_000
 """Number of training tokens up to which the exact training loss is always part of the result."""
 
 
@@ -263,7 +263,7 @@ class _Fitting:
             except DivergenceError as error:
                 if group.is_main:
                     run.update(status="diverged")
-                raise _with_remedy(error, run) from None
+                raise _explain_divergence(error, run) from None
             finally:
                 if log is not None:
                     log.close()
@@ -327,7 +327,7 @@ class _Fitting:
         assert best is not None
         predictions = self.run.split("train").num_predictions
         expected = self.val_seconds * predictions / best.tokens
-        if predictions > MAX_TOKENS_TO_SCORE:
+        if predictions > MAX_SCORED_TOKENS:
             if self.run.uses_prepared_data:
                 self._note("The training split of prepared text is not scored; validation is.")
                 return {"val": best}
@@ -338,9 +338,9 @@ class _Fitting:
         return {"train": self.score("train", model), "val": best}
 
 
-def _with_remedy(error: DivergenceError, run: Run) -> DivergenceError:
-    """Add to the message how the batch begins, and which command uses the weights that were
-    saved."""
+def _explain_divergence(error: DivergenceError, run: Run) -> DivergenceError:
+    """Add to the message the beginning of the batch, and the command that uses the saved
+    weights."""
     text = ""
     if error.batch is not None:
         ids = error.batch.tokens_BT[0].numpy()

@@ -40,7 +40,7 @@ def new_run(out: Path | None, setup: TrainingSetup, *, overwrite: bool) -> Itera
         try:
             yield run
             if not _is_worth_keeping(run) and backup_path(path).exists():
-                raise KeyboardInterrupt  # before there was anything better than the old run
+                raise KeyboardInterrupt  # so early that the replaced run is restored
         except (Exception, KeyboardInterrupt) as error:
             if not _is_worth_keeping(run):
                 shutil.rmtree(path, ignore_errors=True)

@@ -64,7 +64,7 @@ def train(
         setup = set_up(config)
         audit = audit_beginning(setup.corpus, config.data)
         setup, reasons = resolve_auto_model(setup)
-        model = setup.model()
+        model = setup.build_model()  # for checks and the default rate; `fit` builds its own
         remarks = check_model(model, setup, processes=coordinator.group.size)
         if audit is not None:
             report(Audited(audit=audit))

@@ -4,9 +4,7 @@ import argparse
 import json
 import os
 import pickle  # noqa: TID251 (what strangers send)
-import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,41 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from conftest import ROOT, Moreish
-from moreish.convert import pt_import
+from conftest import Moreish
 from moreish.convert.pt_import import import_pt
 from moreish.errors import MoreishError
 
-
-@pytest.fixture(scope="module")
-def forking() -> Iterator[subprocess.Popen[str]]:
-    """A process that has imported PyTorch and forks for each file."""
-    server = ROOT / "tests" / "support" / "unpickle_server.py"
-    command = [sys.executable, "-I", server, pt_import.UNPICKLER]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
-        yield process
-        assert process.stdin is not None
-        process.stdin.close()
-
-
-@pytest.fixture
-def forked_unpickler(forking: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs the script in a fork of that process, which saves importing PyTorch. For tests about the
-    content of files, not about the process."""
-
-    def run(path: Path, folder: Path, mode: str) -> subprocess.CompletedProcess[str]:
-        assert forking.stdin is not None
-        assert forking.stdout is not None
-        forking.stdin.write(json.dumps([str(path), str(folder.resolve()), mode]) + "\n")
-        forking.stdin.flush()
-        return subprocess.CompletedProcess([], **json.loads(forking.stdout.readline()))
-
-    if sys.platform != "win32":  # it does not fork
-        monkeypatch.setattr(pt_import, "run_unpickler", run)
-
-
-quick = pytest.mark.usefixtures("forked_unpickler")
+# For tests about the content of files, not about the process.
+quick = pytest.mark.usefixtures("quick_processes")
 
 
 class Malicious:
@@ -246,8 +215,8 @@ def test_paths(tmp_path: Path) -> None:
 
 
 def test_a_separate_process_reads_the_file(tmp_path: Path) -> None:
-    """Without the forking fixture: trusted code runs in the separate process and nowhere else. The
-    audit hook of the tests would notice code that runs here."""
+    """In a process that is not a fork: trusted code runs there and nowhere else. The audit hook of
+    the tests would notice code that runs here."""
     mark = tmp_path / "it-ran"
     torch.save({"w": torch.ones(2), "x": Malicious(mark)}, tmp_path / "bad.pt")
     with pytest.raises(MoreishError, match=r"\(eval\)"):

@@ -119,7 +119,7 @@ def test_the_number_of_ngrams_is_extrapolated_from_the_beginning(
 ) -> None:
     random = np.random.default_rng(0)
     tokens = TokenDataset(random.integers(0, 9, 200_000).astype(np.uint8), items=False)
-    monkeypatch.setattr(memory, "MAX_COUNTED_TOKENS", 1 << 15)
+    monkeypatch.setattr(memory, "MAX_SAMPLED_TOKENS", 1 << 15)
     for order in (1, 2, 4, 6, 9):
         true = len(count_ngrams(tokens, order, 9)[0])
         assert 0.9 < memory.expected_ngrams(tokens, order, 9) / true < 1.6
@@ -201,7 +201,7 @@ from moreish.training.objectives import next_token_loss
 from moreish.training.setup import build_sampler, set_up
 
 ready = set_up(resolve(json.loads(sys.argv[1])))
-model = ready.model()
+model = ready.build_model()
 trainer = Trainer(
     model, build_sampler(ready.config, ready.splits["train"], model), ready.config.train,
     objective=next_token_loss, state=TrainState(plan=StepPlan(steps=9, eval_every=9)),
@@ -221,6 +221,7 @@ print(json.dumps({"expected": expected, "taken": peak() - before}))
 LARGE = {"name": "gpt", "layers": 4, "heads": 4, "width": 128, "context": 128}
 
 
+@pytest.mark.usefixtures("quick_processes")
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux has the peak")
 @pytest.mark.parametrize(
     ("model", "train"),

@@ -128,7 +128,7 @@ def test_unsupported_settings_have_no_effect_and_are_reported(
     assert "train.activation_checkpointing has no effect" in done.out
     config = TrainConfig(precision="float16")
     assert unsupported_settings(config, tiny(), torch.device("meta")) == [
-        "a meta device has no float16 products: float32 instead"
+        "float16 is not supported on meta: using float32"
     ]
 
 

@@ -118,6 +118,7 @@ def test_trackers_do_not_change_the_weights(tmp_path: Path) -> None:
     assert settings_key(tracked) == settings_key(alone)  # so they differ in nothing
 
 
+@pytest.mark.usefixtures("quick_processes")
 def test_tensorboard_after_a_kill_shows_every_step_once(tmp_path: Path) -> None:
     """Killed at step 15, with a checkpoint at step 12, up to which its events are on the disk."""
     command = [sys.executable, "-m", "support.tracked_training", tmp_path]

@@ -172,7 +172,7 @@ class ExportableGPT(ExportableModel):
     def __init__(self, model: GPT) -> None:
         super().__init__(model, len(model.ngram_embeddings), "ngram_tokens")
         for i, block in enumerate(self.model.blocks):
-            shape = BATCH, block.attention.heads[1], PAST, model.head_width
+            shape = BATCH, block.attention.num_kv_heads, PAST, model.head_width
             self.state_specs |= {f"keys_{i}": StateSpec(shape), f"values_{i}": StateSpec(shape)}
             block.attention = ExportableAttention(block.attention)
 
@@ -218,8 +218,10 @@ class ExportableAttention(nn.Module):
         if rope is not None:
             q_BHTD = apply_rope(q_BHTD, (rope[0][past:], rope[1][past:]))
             k_BHSD = apply_rope(k_BHSD, rope)
-        if attention.groups > 1:
-            k_BHSD, v_BHSD = (_repeat_heads(x, attention.groups) for x in (k_BHSD, v_BHSD))
+        if attention.heads_per_kv_head > 1:
+            k_BHSD, v_BHSD = (
+                _repeat_heads(x, attention.heads_per_kv_head) for x in (k_BHSD, v_BHSD)
+            )
         position_S = torch.arange(k_BHSD.shape[2])
         distance_TS = position_S[past:, None] - position_S
         visible_TS = (distance_TS >= 0) & (distance_TS < attention.context)

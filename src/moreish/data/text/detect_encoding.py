@@ -88,7 +88,7 @@ def _can_decode(path: Path, encoding: str) -> bool:
 def _guess_by_words(path: Path) -> EncodingGuess | None:
     """Choose among `CANDIDATES` the encoding in which the text looks most like words.
 
-    The example is the line that tells the best three of them apart.
+    The example is the line that distinguishes the best three of them.
     """
     lines = _lines_beyond_ascii(path)
     odd: dict[str, float] = {}

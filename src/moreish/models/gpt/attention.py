@@ -1,6 +1,7 @@
 """Causal self-attention.
 
-B batch, T new positions, S positions in all (cached and new), H heads, D head width, C model width.
+B batch, T new positions, S positions in all (cached and new), H heads, K heads of keys and values,
+D head width, C model width.
 """
 
 import torch
@@ -21,10 +22,11 @@ class Attention(nn.Module):
         super().__init__()
         width, heads, kv_heads = config.width, config.heads, config.kv_heads or config.heads
         self.head_width = width // heads
-        self.heads, self.groups = (heads, kv_heads), heads // kv_heads
+        self.num_heads, self.num_kv_heads = heads, kv_heads
+        self.heads_per_kv_head = heads // kv_heads
         self.context, self.dropout, self.qk_norm = config.context, config.dropout, config.qk_norm
         self.scale = self.head_width**-0.5
-        self.qkv = nn.Linear(width, width + 2 * (width // self.groups), bias=config.bias)
+        self.qkv = nn.Linear(width, (heads + 2 * kv_heads) * self.head_width, bias=config.bias)
         self.out = nn.Linear(width, width, bias=config.bias)
 
     def forward(
@@ -52,7 +54,7 @@ class Attention(nn.Module):
         """Return queries, keys and values, each (B, H, T, D)."""
         heads_BTHD = self.qkv(x_BTC).view(*x_BTC.shape[:2], -1, self.head_width)
         heads_BHTD = heads_BTHD.transpose(1, 2)
-        heads, kv_heads = self.heads
+        heads, kv_heads = self.num_heads, self.num_kv_heads
         if rope is None and not self.qk_norm:
             return heads_BHTD.split_with_sizes([heads, kv_heads, kv_heads], dim=1)
         qk_BHTD, v_BHTD = heads_BHTD.split_with_sizes([heads + kv_heads, kv_heads], dim=1)
@@ -65,21 +67,22 @@ class Attention(nn.Module):
     def attend(
         self,
         q_BHTD: Float[Tensor, "B H T D"],
-        k_BHSD: Float[Tensor, "B K S D"],
-        v_BHSD: Float[Tensor, "B K S D"],
+        k_BKSD: Float[Tensor, "B K S D"],
+        v_BKSD: Float[Tensor, "B K S D"],
     ) -> Float[Tensor, "B H T D"]:
         """Compute scaled dot-product attention of the T newest of S positions."""
-        new, seen = q_BHTD.shape[2], k_BHSD.shape[2]
+        new, seen = q_BHTD.shape[2], k_BKSD.shape[2]
         mask_TS = None
         if 1 < new < seen:  # each new position attends to the `context` positions up to itself
             mask_TS = torch.ones(new, seen, dtype=torch.bool, device=q_BHTD.device)
             mask_TS = mask_TS.tril(seen - new).triu(seen - new + 1 - self.context)
-        if self.groups > 1:
-            k_BHSD, v_BHSD = (x.repeat_interleave(self.groups, dim=1) for x in (k_BHSD, v_BHSD))
+        if self.heads_per_kv_head > 1:
+            k_BKSD = k_BKSD.repeat_interleave(self.heads_per_kv_head, dim=1)
+            v_BKSD = v_BKSD.repeat_interleave(self.heads_per_kv_head, dim=1)
         return F.scaled_dot_product_attention(
             q_BHTD,
-            k_BHSD,
-            v_BHSD,
+            k_BKSD,
+            v_BKSD,
             attn_mask=mask_TS,
             dropout_p=self.dropout if self.training else 0.0,
             is_causal=new == seen,
@@ -91,6 +94,8 @@ class Attention(nn.Module):
     ) -> Float[Tensor, "B H T T"]:
         """Return the weights that `forward` gives earlier positions and does not keep."""
         q_BHTD, k_BHTD, _ = self.split_heads(x_BTC, rope)
-        affinity_BHTT = q_BHTD @ k_BHTD.repeat_interleave(self.groups, dim=1).mT * self.scale
+        affinity_BHTT = (
+            q_BHTD @ k_BHTD.repeat_interleave(self.heads_per_kv_head, dim=1).mT * self.scale
+        )
         future_TT = torch.ones_like(affinity_BHTT[0, 0], dtype=torch.bool).triu(1)
         return affinity_BHTT.masked_fill(future_TT, -torch.inf).softmax(dim=-1)

@@ -66,9 +66,9 @@ class GPTConfig(ModelConfig):
     @model_validator(mode="after")
     def _heads_divide(self) -> "GPTConfig":
         if self.width % self.heads:
-            raise ValueError(f"a width of {self.width} does not divide by {self.heads} heads")
+            raise ValueError(f"width {self.width} is not divisible by {self.heads} heads")
         if self.kv_heads is not None and self.heads % self.kv_heads:
-            raise ValueError(f"{self.heads} heads do not divide by {self.kv_heads} kv_heads")
+            raise ValueError(f"{self.heads} heads are not divisible by {self.kv_heads} kv_heads")
         return self
 
     def for_data(self, longest_item: int | None, vocab_size: int) -> ModelConfig:

@@ -68,9 +68,8 @@ class GPT(Model):
     """Token and position embeddings, blocks, a last norm, and a linear layer to the logits.
 
     Beyond the context, a sliding window is used: each layer attends to the last `context` positions
-        of the layer
-    below, and nothing is recomputed. Learned positions cannot slide: once the context is full, the
-    older half is dropped and the newer half is recomputed.
+    of the layer below, and nothing is recomputed. Learned positions cannot slide: once the context
+    is full, the older half is dropped and the newer half is recomputed.
     """
 
     Config = GPTConfig
@@ -236,8 +235,8 @@ def init_weights(model: Any, config: GPTConfig) -> None:
 
     `init="scaled"`: normal with standard deviation 1 / sqrt(fan-in), so that every layer keeps the
     scale of its input, with the same factor 1 / sqrt(2 · layers); embeddings of size one; and an
-    output layer that makes the first prediction uniform. Narrow models learn much faster so
-    (docs/dev-log.md).
+    output layer that makes the first prediction uniform. Narrow models learn much faster this
+    way (docs/dev-log.md).
     """
     gpt2 = config.init == "gpt2"
     if gpt2 and config.tied:

@@ -130,7 +130,7 @@ class KneserNey(CountBasedModel):
         """Return log-probabilities and backoff mass by order, and the state.
 
         Args:
-            orders: return only so many of the longest orders, the longest last; None: all.
+            orders: number of longest orders to return, the longest last; None returns all.
             fold_BT: the fold (see `fit_folds`) that each position's counts must leave out.
         """
         if state is None:
