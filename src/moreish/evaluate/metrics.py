@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, PlainSerializer, model_validator
 from torch import nn
 
-from moreish.data import IGNORE_INDEX, Batch, TokenDataset, Windows, count_tokens
+from moreish.data import IGNORE_INDEX, Batch, TokenDataset, Windows, count_tokens, iter_chunks
 from moreish.distributed import SINGLE_PROCESS, ProcessGroup
 from moreish.errors import MoreishError
 from moreish.evaluate.loss import token_losses
@@ -220,6 +220,10 @@ def score(
     total, count = float(exact.sum()), len(exact)
     predicted = count_tokens(tokens.ids_N, tokenizer.vocab_size)
     predicted[int(tokens.ids_N[0])] -= 1
+    spaces, previous = 0, int(tokens.ids_N[0])
+    for ids in iter_chunks(tokens.ids_N):
+        spaces += int(tokenizer.implied_spaces(ids, previous).sum())
+        previous = int(ids[-1])
     known = tokenizer.unk_id is None or predicted[tokenizer.unk_id] == 0
     bits = total / math.log(2) if known else math.nan
     mean = total / count
@@ -234,8 +238,8 @@ def score(
     return Score(
         loss=mean,
         stderr=_standard_error(sums_U, sizes_U, float(exact.mean())),
-        bits_per_char=bits / max(1, int(predicted @ tokenizer.char_lengths())),
-        bits_per_byte=bits / int(predicted @ tokenizer.byte_lengths()),
+        bits_per_char=bits / max(1, int(predicted @ tokenizer.char_lengths()) - spaces),
+        bits_per_byte=bits / max(1, int(predicted @ tokenizer.byte_lengths()) - spaces),
         perplexity=math.exp(min(mean, 700.0)) if math.isfinite(mean) else math.inf,
         tokens=count,
         **unseen,

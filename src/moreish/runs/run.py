@@ -293,7 +293,8 @@ class Run(RunFolder):
         if (boundary := self.tokenizer.boundary_id) is None:
             return self.tokenizer.decode_bytes(ids)
         # Boundaries have no bytes, so a document ends where the bytes before its boundary end.
-        ends = np.cumsum(np.where(ids == boundary, 0, self.tokenizer.byte_lengths()[ids]))
+        lengths = self.tokenizer.byte_lengths()[ids] - self.tokenizer.implied_spaces(ids)
+        ends = np.cumsum(np.where(ids == boundary, 0, lengths))
         edges = np.unique(ends[ids == boundary]).tolist()
         content = self.tokenizer.decode_bytes(ids)
         return b"\n".join(
