@@ -73,23 +73,11 @@ def lecture_indices(items: list[str]) -> dict[str, list[int]]:
 
 def seeded_indices(items: list[str]) -> dict[str, list[int]]:
     """Compute the seeded split of items directly."""
-    distinct = list(dict.fromkeys(items))
-    often = [item for item in distinct if items.count(item) > max(1.0, len(items) / 10)]
-    often = sorted(often, key=lambda item: -items.count(item))[: len(distinct) - 2]
-    rest = [distinct[i] for i in np.random.default_rng(42).permutation(len(distinct))]
-    rest = [item for item in rest if item not in often]
-    ends = np.cumsum([items.count(item) for item in rest])
-    first = int(np.searchsorted(ends, 0.8 * ends[-1], side="right"))
-    first = min(max(first, 0 if often else 1), len(rest) - 2)
-    second = int(np.searchsorted(ends, 0.9 * ends[-1], side="right"))
-    second = min(max(second, first + 1), len(rest) - 1)
-    side = dict.fromkeys(often + rest[:first], "train")
-    side |= dict.fromkeys(rest[first:second], "val")
-    side |= dict.fromkeys(rest[second:], "test")
-    return {
-        part: [i for i, item in enumerate(items) if side[item] == part]
-        for part in ("train", "val", "test")
-    }
+    shuffled = np.random.default_rng(42).permutation(len(items)).tolist()
+    first = min(int(0.8 * len(items)), len(items) - 2)
+    second = max(int(0.9 * len(items)), first + 1)
+    parts = {"train": shuffled[:first], "val": shuffled[first:second], "test": shuffled[second:]}
+    return {part: sorted(places) for part, places in parts.items()}
 
 
 def limit_chunks(size: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -134,7 +134,7 @@ def kneser_ney_by_hand(ids: list[int], order: int, size: int) -> dict[tuple[int,
 @pytest.mark.parametrize("order", [1, 2, 3, 5])
 def test_kneser_ney_equals_the_recursion_by_hand(order: int) -> None:
     ids = tokens_of(1, 400, seed=4)[0]
-    model = KneserNey(KneserNeyConfig(order=order), VOCABULARY)
+    model = KneserNey(KneserNeyConfig(order=order, prior=0), VOCABULARY)
     model.fit_counts(text_tokens(len(ids), seed=4))
     by_hand = kneser_ney_by_hand(ids.tolist(), order, VOCABULARY)
     got = model(ids[None])[0][0].exp()
@@ -165,7 +165,7 @@ def test_each_fold_is_looked_up_in_the_counts_of_all_others(
         size = tokenizer.vocab_size
     else:
         tokens, size = text_tokens(150, seed=5), VOCABULARY
-    config = KneserNeyConfig(order=order, start="unknown")
+    config = KneserNeyConfig(order=order, start="unknown", prior=0)
     model = KneserNey(config, size)
     parts = Folds(tokens, folds)
     model.fit_folds(parts)
@@ -188,7 +188,7 @@ def test_each_fold_is_looked_up_in_the_counts_of_all_others(
 
 
 def test_folds_are_split_as_validation_is() -> None:
-    """Folds are stretches of text, or items with all of their copies."""
+    """Folds are stretches of text, or items at random, each copy of an item by itself."""
     words = [f"{a}{b}{c}" for a in "abcdefg" for b in "hijklmn" for c in "opqrst"] * 2
     _, tokens = item_tokens(words)
     parts = Folds(tokens, 5)
@@ -196,7 +196,8 @@ def test_folds_are_split_as_validation_is() -> None:
     start_I, length_I = tokens.segments()
     of_items = [set(of_P[s : s + n]) for s, n in zip(start_I, length_I, strict=True)]
     assert all(len(one) == 1 for one in of_items)
-    assert of_items[:294] == of_items[294:]
+    same = np.mean([a == b for a, b in zip(of_items[:343], of_items[343:], strict=False)])
+    assert same < 0.3  # a fifth by chance
     shares = np.bincount(of_P) / len(of_P)
     assert len(shares) == 5 and shares.min() > 0.13
     assert len({min(one) for one in of_items[:6]}) > 1
@@ -205,12 +206,11 @@ def test_folds_are_split_as_validation_is() -> None:
     assert (np.diff(of_text) >= 0).all() and set(np.bincount(of_text)) == {25, 26}
 
 
-def test_folds_need_two_distinct_items() -> None:
-    for items in (["anna"] * 50, ["anna"]):
-        with pytest.raises(MoreishError, match="too small for the folds"):
-            Folds(item_tokens(items)[1], 20)
-    two = Folds(item_tokens(["anna", "bob", "anna"])[1], 20)
-    assert two.number == 2 and set(two.of(np.arange(13))) == {0, 1}
+def test_folds_need_two_items() -> None:
+    with pytest.raises(MoreishError, match="too small for the folds"):
+        Folds(item_tokens(["anna"])[1], 20)
+    two = Folds(item_tokens(["anna", "anna"])[1], 20)
+    assert two.number == 2 and set(two.of(np.arange(10))) == {0, 1}
 
 
 def test_a_window_within_an_item_has_an_unknown_context() -> None:
