@@ -201,7 +201,6 @@ def doctor(
             config.kind,
             config.encoding,
             config.cleaning,
-            config.split,
             source_args=[config.source, *config.options()],
             progress=lambda share: watch(training.Progress(what="reading", share=share)),
         )

@@ -50,7 +50,7 @@ class DataConfig(CleaningOptions):
     def options(self) -> list[str]:
         """Command-line options with which a source is read with these settings."""
         defaults = type(self)()
-        names = ("kind", "encoding", "split", *CleaningOptions.model_fields)
+        names = ("kind", "encoding", *CleaningOptions.model_fields)
         changed = {n: v for n in names if (v := getattr(self, n)) != getattr(defaults, n)}
         return command_words(changed)
 

@@ -45,15 +45,6 @@ class TextOptions(TypedDict, total=False):
     encoding: Annotated[
         str | None, Option("Character encoding of the source (default utf-8).", "data.encoding")
     ]
-    split: Annotated[
-        Literal["seeded", "lecture"] | None,
-        Option(
-            "Split into training, validation and test at random, or as in the lectures "
-            "(default seeded).",
-            "data.split",
-            metavar="seeded|lecture",
-        ),
-    ]
     dedup: Annotated[
         bool | None,
         Option("Remove duplicate items, or duplicate long lines of running text.", "data.dedup"),
@@ -72,8 +63,17 @@ class TextOptions(TypedDict, total=False):
 
 
 class ModelOptions(TextOptions, total=False):
-    """Model and tokenizer"""
+    """Split, tokenizer and model"""
 
+    split: Annotated[
+        Literal["seeded", "lecture"] | None,
+        Option(
+            "Split into training, validation and test at random, or as in the lectures "
+            "(default seeded).",
+            "data.split",
+            metavar="seeded|lecture",
+        ),
+    ]
     model: Annotated[
         str | None,
         Option(

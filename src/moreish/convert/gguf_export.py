@@ -288,5 +288,5 @@ class LlamaServer:
 
 def _is_text(tokenizer: Tokenizer, token: int) -> bool:
     """Return whether a token is text by itself, not part of a character."""
-    text = tokenizer.decode(np.array([token]))
+    text = tokenizer.tokens[token].decode("utf-8", "replace")
     return bool(text) and "\ufffd" not in text

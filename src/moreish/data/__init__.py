@@ -46,6 +46,7 @@ from moreish.data.token_dataset import (
     Windows,
     count_tokens,
     fingerprint,
+    iter_chunks,
     load_tokens,
     save_tokens,
 )

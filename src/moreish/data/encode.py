@@ -139,11 +139,8 @@ def _encode_items(
 
 def _item_indices(corpus: Corpus, rule: SplitRule, seed: int) -> dict[SplitName, Ids]:
     """Return the indices of each split's items."""
-    item_ids_I = corpus.stats.item_ids_I
-    assert item_ids_I is not None
-    if rule == "lecture":
-        return split_items_as_lecture(len(item_ids_I))
-    return split_items(item_ids_I, seed)
+    count = corpus.stats.documents
+    return split_items_as_lecture(count) if rule == "lecture" else split_items(count, seed)
 
 
 def _select_items(ids_N: AnyIds, edge_I: Ids, index_J: Ids) -> Iterator[AnyIds]:
@@ -169,7 +166,7 @@ class TokenBuffer:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.length = 0
-        self._tokenizer, self._pending_text = tokenizer, ""
+        self._tokenizer, self._pending_text, self._previous = tokenizer, "", ""
         self._dtype = np.min_scalar_type(tokenizer.vocab_size - 1)
         self._folder = Path(tempfile.gettempdir())
         with attach_path(self._folder):
@@ -202,12 +199,14 @@ class TokenBuffer:
     def add_boundary(self) -> None:
         """End the current document or item."""
         self._encode_pending(len(self._pending_text))
+        self._previous = ""
         self.add(np.array([self._tokenizer.boundary_id]))
 
     def _encode_pending(self, length: int) -> None:
         text, self._pending_text = self._pending_text[:length], self._pending_text[length:]
         if text:
-            self.add(self._tokenizer.encode(text))
+            self.add(self._tokenizer.encode(text, self._previous))
+            self._previous = text[-1]
 
     def mapped(self) -> NDArray[np.unsignedinteger]:
         """Everything that was added, as a memory-mapped array.

@@ -1,7 +1,4 @@
-"""Training, validation and test splits of items and of running text.
-
-I items, D distinct items.
-"""
+"""Training, validation and test splits of items and of running text."""
 
 import random
 from typing import Literal
@@ -24,45 +21,30 @@ TEXT_SHARES = (0.9, 0.95)
 """The same for running text, by position."""
 
 
-def split_items(item_ids_I: Ids, seed: int) -> dict[SplitName, Ids]:
-    """Split items 80/10/10 at random, with all copies of an item in one split.
-
-    An item that makes up more than a tenth of the list would fill a split alone: it goes to
-    training, and the fractions hold for the other items. Each split keeps the order of the list.
+def split_items(count: int, seed: int) -> dict[SplitName, Ids]:
+    """Split items 80/10/10 at random, item by item: copies of an item may be in several splits, as
+    they are among new draws from the same source. Each split keeps the order of the list.
 
     Args:
-        item_ids_I: for each item, the number of its text: equal items have equal numbers.
+        count: number of items.
         seed: random seed of the split.
 
     Returns:
         The indices of each split's items.
 
     Raises:
-        MoreishError: there are fewer than three distinct items.
+        MoreishError: there are fewer than three items.
     """
-    copies_D = np.bincount(item_ids_I)
-    distinct = len(copies_D)
-    if distinct < len(SPLITS):
+    if count < len(SPLITS):
         raise MoreishError(
-            f"{plural(distinct, 'distinct line')} cannot be split into train, validation and test: "
-            "give at least 3, or use --as text"
+            f"{plural(count, 'line')} cannot be split into training, validation and test: give at "
+            "least 3, or use --as text"
         )
-    frequent = np.flatnonzero(copies_D > max(1.0, len(item_ids_I) / 10))
-    frequent = frequent[np.argsort(-copies_D[frequent], kind="stable")][: distinct - 2]
-    rest = np.random.default_rng(seed).permutation(distinct)
-    rest = rest[~np.isin(rest, frequent)]
-    # The position of an item's last copy in the shuffled list decides its split, so that the
-    # fractions count copies. The limits leave at least one distinct item to each split.
-    ends = np.cumsum(copies_D[rest])
-    first = int(np.searchsorted(ends, ITEM_SHARES[0] * ends[-1], side="right"))
-    first = min(first, len(rest) - 2)
-    second = int(np.searchsorted(ends, ITEM_SHARES[1] * ends[-1], side="right"))
-    second = max(second, first + 1)
-    split_D = np.zeros(distinct, np.uint8)
-    split_D[rest[first:second]] = SPLITS.index("val")
-    split_D[rest[second:]] = SPLITS.index("test")
-    split_I = split_D[item_ids_I]
-    return {name: np.flatnonzero(split_I == number) for number, name in enumerate(SPLITS)}
+    first = min(int(ITEM_SHARES[0] * count), count - 2)
+    second = max(int(ITEM_SHARES[1] * count), first + 1)
+    shuffled = np.random.default_rng(seed).permutation(count)
+    parts = np.split(shuffled, [first, second])
+    return {name: np.sort(part) for name, part in zip(SPLITS, parts, strict=True)}
 
 
 def split_items_as_lecture(count: int) -> dict[SplitName, Ids]:

@@ -8,7 +8,7 @@ import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any
@@ -134,6 +134,27 @@ class TokenDataset:
         if not self.items:
             return np.array([0]), np.array([self.num_predictions])
         return self.boundaries[:-1], np.diff(self.boundaries)
+
+    def item_hashes(self) -> NDArray[np.uint64]:
+        """Return (I,) a hash of each item of a list."""
+        start_I, length_I = self.segments()
+        factors = np.random.default_rng(0).integers(
+            2**63, size=int(length_I.max()), dtype=np.uint64
+        )
+        hash_I = np.empty(len(start_I), np.uint64)
+        chunks = np.arange(0, self.num_predictions, CHUNK_TOKENS)
+        edges = np.searchsorted(start_I, chunks).tolist()
+        for first, last in pairwise([*edges, len(start_I)]):
+            start_K, length_K = start_I[first:last], length_I[first:last]
+            if not len(start_K):  # the chunk lies within one long item
+                continue
+            begin, end = int(start_K[0]), int(start_K[-1] + length_K[-1])
+            offset_P = np.arange(begin, end) - np.repeat(start_K, length_K)
+            # Products wrap around, which mixes the high bits.
+            mixed_P = self.ids_N[begin + 1 : end + 1].astype(np.uint64) + np.uint64(1)
+            sums_K = np.add.reduceat(mixed_P * factors[offset_P], start_K - begin)
+            hash_I[first:last] = sums_K >> np.uint64(32)
+        return hash_I
 
     def windows(self, max_length: int, overlap: int = 0) -> Windows:
         """Cut the stream into windows that together predict every token exactly once.

@@ -1,6 +1,6 @@
 """Exact losses over a whole split, comparable between models and tokenizers.
 
-B batch, T positions, U units of the standard error.
+B batch, T positions, I items, U units of the standard error.
 """
 
 import math
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, PlainSerializer, model_validator
 from torch import nn
 
-from moreish.data import IGNORE_INDEX, Batch, TokenDataset, Windows, count_tokens
+from moreish.data import IGNORE_INDEX, Batch, TokenDataset, Windows, count_tokens, iter_chunks
 from moreish.distributed import SINGLE_PROCESS, ProcessGroup
 from moreish.errors import MoreishError
 from moreish.evaluate.loss import token_losses
@@ -50,6 +50,10 @@ Number = Annotated[
 """A number that is null in JSON if it is infinite or NaN."""
 
 
+UNSEEN = ("unseen_loss", "unseen_stderr", "unseen_tokens")
+"""Fields of a `Score` that may be absent."""
+
+
 class Score(Settings):
     """The loss of one split in nats per token, and what follows from it; `stderr` is the standard
     error of `loss`, over items or blocks of text."""
@@ -63,10 +67,16 @@ class Score(Settings):
     bits_per_byte: Number
     perplexity: Number
     tokens: int
+    unseen_loss: Number | None = None
+    """The loss on the items of a list that are not in the training split; None where all are, and
+    for running text."""
+    unseen_stderr: Number | None = None
+    unseen_tokens: int | None = None
 
     def as_json(self) -> dict[str, float | int | None]:
         """Return a dictionary for JSON, with null for infinity and NaN."""
-        return self.model_dump(mode="json")
+        absent = {name for name in UNSEEN if getattr(self, name) is None}
+        return self.model_dump(mode="json", exclude=absent)
 
     @model_validator(mode="before")
     @classmethod
@@ -78,8 +88,8 @@ class Score(Settings):
         is_nan = (
             {"stderr"} if data.get("loss") is None else {"stderr", "bits_per_char", "bits_per_byte"}
         )
-        null = {key: math.nan if key in is_nan else math.inf for key in data}
-        return {key: null[key] if value is None else value for key, value in data.items()}
+        null = {key: math.nan if key in is_nan else math.inf for key in data if key not in UNSEEN}
+        return {key: null.get(key) if value is None else value for key, value in data.items()}
 
 
 def format_bits(value: float) -> str:
@@ -192,35 +202,56 @@ def evaluate_losses(
     return losses
 
 
-def score(losses: NDArray[np.float32], tokens: TokenDataset, tokenizer: Tokenizer) -> Score:
-    """Summarize the losses of a split."""
+def score(
+    losses: NDArray[np.float32],
+    tokens: TokenDataset,
+    tokenizer: Tokenizer,
+    is_unseen_I: NDArray[np.bool_] | None = None,
+) -> Score:
+    """Summarize the losses of a split.
+
+    Args:
+        losses: (predictions,) the loss of each token but the first.
+        tokens: the split.
+        tokenizer: its tokenizer.
+        is_unseen_I: for each item, whether it is not in the training split.
+    """
     exact = losses.astype(np.float64)
     total, count = float(exact.sum()), len(exact)
     predicted = count_tokens(tokens.ids_N, tokenizer.vocab_size)
     predicted[int(tokens.ids_N[0])] -= 1
+    spaces, previous = 0, int(tokens.ids_N[0])
+    for ids in iter_chunks(tokens.ids_N):
+        spaces += int(tokenizer.implied_spaces(ids, previous).sum())
+        previous = int(ids[-1])
     known = tokenizer.unk_id is None or predicted[tokenizer.unk_id] == 0
     bits = total / math.log(2) if known else math.nan
     mean = total / count
+    starts_U = tokens.segments()[0] if tokens.items else np.arange(0, count, STDERR_BLOCK)
+    sums_U, sizes_U = np.add.reduceat(exact, starts_U), np.diff(np.append(starts_U, count))
+    unseen: dict[str, Any] = {}
+    if is_unseen_I is not None and is_unseen_I.any():
+        sums_I, sizes_I = sums_U[is_unseen_I], sizes_U[is_unseen_I]
+        unseen_loss, unseen_tokens = float(sums_I.sum() / sizes_I.sum()), int(sizes_I.sum())
+        stderr = _standard_error(sums_I, sizes_I, unseen_loss)
+        unseen = dict(zip(UNSEEN, (unseen_loss, stderr, unseen_tokens), strict=True))
     return Score(
         loss=mean,
-        stderr=_standard_error(exact, tokens),
-        bits_per_char=bits / max(1, int(predicted @ tokenizer.char_lengths())),
-        bits_per_byte=bits / int(predicted @ tokenizer.byte_lengths()),
+        stderr=_standard_error(sums_U, sizes_U, float(exact.mean())),
+        bits_per_char=bits / max(1, int(predicted @ tokenizer.char_lengths()) - spaces),
+        bits_per_byte=bits / max(1, int(predicted @ tokenizer.byte_lengths()) - spaces),
         perplexity=math.exp(min(mean, 700.0)) if math.isfinite(mean) else math.inf,
         tokens=count,
+        **unseen,
     )
 
 
-def _standard_error(losses: NDArray[np.float64], tokens: TokenDataset) -> float:
+def _standard_error(sums_U: NDArray[np.float64], sizes_U: NDArray[np.int64], mean: float) -> float:
     """Return the standard error of a ratio of sums over independent units (Cochran 1977, section
     6.4); NaN for one unit."""
-    starts_U, _ = (
-        tokens.segments() if tokens.items else (np.arange(0, len(losses), STDERR_BLOCK), None)
-    )
-    units = len(starts_U)
-    if units < 2 or not np.isfinite(losses).all():
+    units = len(sums_U)
+    if units < 2 or not np.isfinite(sums_U).all():
         return math.nan
-    sums_U = np.add.reduceat(losses, starts_U)
-    sizes_U = np.diff(np.append(starts_U, len(losses)))
-    residuals_U = sums_U - losses.mean() * sizes_U
-    return math.sqrt(units / (units - 1) * float(residuals_U @ residuals_U)) / len(losses)
+    residuals_U = sums_U - mean * sizes_U
+    squares = float(residuals_U @ residuals_U)
+    return math.sqrt(units / (units - 1) * squares) / int(sizes_U.sum())

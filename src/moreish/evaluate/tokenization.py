@@ -41,9 +41,9 @@ def tokenize_text(tokenizer: Tokenizer, text: str) -> list[Token]:
         Token(
             id=int(token),
             label=tokenizer.label(int(token)),
-            bytes=tokenizer.decode_bytes(ids[place : place + 1]).hex(" "),
+            bytes=tokenizer.decode_bytes(ids[place : place + 1], last).hex(" "),
         )
-        for place, token in enumerate(ids)
+        for place, (last, token) in enumerate(zip([None, *ids[:-1].tolist()], ids, strict=True))
     ]
 
 
@@ -60,7 +60,8 @@ def measure_tokenizer(name: str, tokenizer: Tokenizer, corpus: Corpus) -> Tokeni
             seconds += time.perf_counter() - began
         ids_N = buffer.mapped()
     predicted_V = np.bincount(ids_N, minlength=tokenizer.vocab_size)
-    count, size = len(ids_N), int(predicted_V @ tokenizer.byte_lengths())
+    count = len(ids_N)
+    size = int(predicted_V @ tokenizer.byte_lengths()) - int(tokenizer.implied_spaces(ids_N).sum())
     unknown = 0 if tokenizer.unk_id is None else int(predicted_V[tokenizer.unk_id])
     if unknown:  # their length is unknown
         size = sum(len(piece.encode()) for piece in _chunks(corpus))

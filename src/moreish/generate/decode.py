@@ -45,7 +45,8 @@ def generate(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Continue `prompt` in every stream; yield (B,) tokens and (B,) whether each stream continues.
 
-    The token that ends a stream is yielded once; what follows it in that stream has no meaning.
+    The token that ends a stream is yielded once; what follows it in that stream has no meaning. It
+    is never the first after itself: no data set has empty items or documents.
 
     Args:
         prompt: at least one token; only the last `model.max_length` tokens are read.
@@ -76,6 +77,8 @@ def generate(
                 logits_RV = logits_RTV[:, -1].cpu().double()
                 if position == 0:  # the prompt was read once, for all streams
                     logits_RV, state = select_rows((logits_RV, state), torch.zeros_like(running_R))
+                    if eos_token is not None and prompt[-1] == eos_token and constraint is None:
+                        logits_RV = suppress(logits_RV, eos_token)
                 for process in processors:
                     logits_RV = process(logits_RV)
                 if position % NOISE_BLOCK == 0:

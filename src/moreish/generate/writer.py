@@ -67,9 +67,11 @@ class TextGenerator:
         """Yield one text in pieces as it is sampled, never half a character."""
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         yield decoder.decode(self.tokenizer.decode_bytes(self.prompt))
+        previous = int(self.prompt[-1]) if len(self.prompt) else None
         for token_B, alive_B in self._generate(range(1)):
             if alive_B[0]:
-                yield decoder.decode(self.tokenizer.decode_bytes(token_B.numpy()))
+                yield decoder.decode(self.tokenizer.decode_bytes(token_B.numpy(), previous))
+                previous = int(token_B[0])
         yield decoder.decode(b"", final=True)
 
     def weighted_texts(self, streams: range) -> Iterator[WeightedText]:

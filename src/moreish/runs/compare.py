@@ -209,7 +209,8 @@ def _units(run: Run, split: SplitName, *, per_byte: bool) -> tuple[NDArray[np.in
     tokens = run.split(split)
     lengths_N = np.ones(len(tokens.ids_N), dtype=np.int64)
     if per_byte:
-        lengths_N = run.tokenizer.byte_lengths()[tokens.ids_N[:].astype(np.int64)]
+        ids_N = tokens.ids_N[:].astype(np.int64)
+        lengths_N = run.tokenizer.byte_lengths()[ids_N] - run.tokenizer.implied_spaces(ids_N)
     lengths_P = lengths_N[1:]
     if tokens.items:
         unit_P = np.searchsorted(tokens.boundaries, np.arange(tokens.num_predictions), "right") - 1

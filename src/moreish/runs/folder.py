@@ -11,8 +11,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import safetensors
 import torch
+from numpy.typing import NDArray
 
 from moreish.config import RunConfig, resolve
 from moreish.data import (
@@ -73,6 +75,7 @@ class RunFolder:
         self.config: RunConfig = resolve(record.config, warn=False)
         self.kind = record.data.kind
         self._splits: dict[SplitName, TokenDataset] = {}
+        self._unseen: dict[SplitName, NDArray[np.bool_]] = {}
 
     def __repr__(self) -> str:
         return f"Run('{self.path}': {self.record.status}, {self.config.model.name})"

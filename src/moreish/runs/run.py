@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from moreish.data import SplitName
 from moreish.distributed import SINGLE_PROCESS, ProcessGroup
@@ -292,7 +293,8 @@ class Run(RunFolder):
         if (boundary := self.tokenizer.boundary_id) is None:
             return self.tokenizer.decode_bytes(ids)
         # Boundaries have no bytes, so a document ends where the bytes before its boundary end.
-        ends = np.cumsum(np.where(ids == boundary, 0, self.tokenizer.byte_lengths()[ids]))
+        lengths = self.tokenizer.byte_lengths()[ids] - self.tokenizer.implied_spaces(ids)
+        ends = np.cumsum(np.where(ids == boundary, 0, lengths))
         edges = np.unique(ends[ids == boundary]).tolist()
         content = self.tokenizer.decode_bytes(ids)
         return b"\n".join(
@@ -378,7 +380,17 @@ class Run(RunFolder):
         losses = evaluate_losses(model or self.model, tokens, stride, report, group)
         if name == "test":
             self.count_test_evaluation()
-        return score(losses, tokens, self.tokenizer)
+        return score(losses, tokens, self.tokenizer, self._is_unseen(name))
+
+    def _is_unseen(self, name: SplitName) -> NDArray[np.bool_] | None:
+        """Return for each item of a split whether it is not in the training split."""
+        tokens = self.split(name)
+        if name == "train" or not tokens.items:
+            return None
+        if name not in self._unseen:
+            seen = self.split("train").item_hashes()
+            self._unseen[name] = ~np.isin(tokens.item_hashes(), seen)
+        return self._unseen[name]
 
     def surprisal(self, text: str, *, unknown: str = "error") -> list[TokenSurprisal]:
         """Compute the surprisal (minus log-probability, in nats) of each token of a text.

@@ -109,8 +109,12 @@ class Tokenizer(ABC):
         self.vocab_size = len(tokens)
 
     @abstractmethod
-    def encode(self, text: str) -> Ids:
+    def encode(self, text: str, previous: str = "") -> Ids:
         """Return the token ids (N,) of `text`, without boundaries.
+
+        Args:
+            text: the text, or a part of one.
+            previous: the text before that part, or at least its last character.
 
         Raises:
             MoreishError: `text` has unknown characters, which the message names, and the tokenizer
@@ -122,21 +126,44 @@ class Tokenizer(ABC):
         """Return the token ids of all `items`, which have no line ends, each with a boundary after
         it."""
 
-    def decode_bytes(self, ids: Ids) -> bytes:
-        """Return the UTF-8 bytes of `ids`; boundaries decode to nothing."""
-        ids = np.asarray(ids)
-        firsts = range(0, len(ids), CHUNK_TOKENS)
-        chunks = (ids[first : first + CHUNK_TOKENS].tolist() for first in firsts)
-        return b"".join(b"".join([self.tokens[i] for i in chunk]) for chunk in chunks)
+    def decode_bytes(self, ids: Ids, previous: int | None = None) -> bytes:
+        """Return the UTF-8 bytes of `ids`; boundaries decode to nothing.
 
-    def decode(self, ids: Ids) -> str:
+        Args:
+            ids: token ids (N,).
+            previous: the token before them; None at the beginning of a text.
+        """
+        ids = np.asarray(ids)
+        chunks = []
+        for first in range(0, len(ids), CHUNK_TOKENS):
+            ids_K = ids[first : first + CHUNK_TOKENS]
+            raw = [self.tokens[i] for i in ids_K.tolist()]
+            for place in np.flatnonzero(self.implied_spaces(ids_K, previous)):
+                raw[place] = raw[place][1:]
+            chunks.append(b"".join(raw))
+            previous = int(ids_K[-1])
+        return b"".join(chunks)
+
+    def decode(self, ids: Ids, previous: int | None = None) -> str:
         """Return the text of `ids`; bytes that are not valid UTF-8 become U+FFFD."""
-        return self.decode_bytes(ids).decode("utf-8", "replace")
+        return self.decode_bytes(ids, previous).decode("utf-8", "replace")
+
+    def implied_spaces(
+        self, ids: NDArray[np.integer], previous: int | None = None
+    ) -> NDArray[np.bool_]:
+        """Return whether the space that a token begins with is implied and so not part of the text,
+        (N,): that of a word at the beginning of a line.
+
+        Args:
+            ids, previous: as for `decode_bytes`.
+        """
+        return np.zeros(len(ids), dtype=bool)
 
     def safe_cut(self, text: str) -> int:
         """Return the last position that no token crosses, whatever follows `text`; 0 if none.
 
-        Both parts, encoded one after the other, give the ids of the whole text.
+        Both parts, encoded one after the other (the second with `previous`), give the ids of the
+        whole text.
         """
         return len(text)
 

@@ -117,7 +117,7 @@ class BPETokenizer(Tokenizer):
         model.train_from_iterator(_cut_long_words(texts), trainer)
         return cls(_compact(json.loads(model.to_str())), boundary=boundary)
 
-    def encode(self, text: str) -> Ids:
+    def encode(self, text: str, previous: str = "") -> Ids:
         try:
             text.encode()
         except UnicodeEncodeError:

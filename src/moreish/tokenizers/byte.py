@@ -33,7 +33,7 @@ class ByteTokenizer(Tokenizer):
         """Build the tokenizer; neither `texts` nor `limits` make a difference."""
         return cls(boundary=boundary)
 
-    def encode(self, text: str) -> Ids:
+    def encode(self, text: str, previous: str = "") -> Ids:
         return np.frombuffer(utf8(text), dtype=np.uint8).astype(np.int64) + self._first_id
 
     def encode_items(self, items: list[str]) -> Ids:

@@ -67,7 +67,7 @@ class CharTokenizer(Tokenizer):
             distinct.update(text)
         return cls("".join(sorted(distinct)), boundary=boundary)
 
-    def encode(self, text: str) -> Ids:
+    def encode(self, text: str, previous: str = "") -> Ids:
         return self._look_up(text, self._id_of_code_point)
 
     def encode_items(self, items: list[str]) -> Ids:

@@ -160,9 +160,7 @@ def audit_beginning(corpus: Corpus | PreparedDataset, data: DataConfig) -> Audit
     if isinstance(corpus, PreparedDataset) or data.source in CATALOG:
         return None
     source_args = [data.source, *data.options()]
-    return audit_corpus(
-        corpus, data.split, max_characters=AUDIT_CHARACTERS, source_args=source_args
-    )
+    return audit_corpus(corpus, max_characters=AUDIT_CHARACTERS, source_args=source_args)
 
 
 def build_tokenizer(data: DataConfig, corpus: Corpus | PreparedDataset) -> Tokenizer:

@@ -82,16 +82,24 @@ def score_table(scores: Mapping[SplitName, Score]) -> Table:
     titles = ("loss (nats/token)", "bits/char", "bits/byte", "perplexity", "tokens")
     table = _table([""], titles)
     for name, score in scores.items():
-        error = "" if math.isnan(score.stderr) else f" ± {score.stderr:.4f}"
         table.add_row(
             SPLIT_TITLES[name],
-            f"{score.loss:.4f}{error}",
+            _with_error(score.loss, score.stderr),
             format_bits(score.bits_per_char),
             format_bits(score.bits_per_byte),
             f"{score.perplexity:.2f}",
             f"{score.tokens:,}",
         )
+        if score.unseen_loss is not None and score.unseen_tokens != score.tokens:
+            loss = _with_error(score.unseen_loss, score.unseen_stderr)
+            perplexity = f"{math.exp(min(score.unseen_loss, 700.0)):.2f}"
+            table.add_row("  new items", loss, "", "", perplexity, f"{score.unseen_tokens:,}")
     return table
+
+
+def _with_error(loss: float, stderr: float | None) -> str:
+    is_known = stderr is not None and not math.isnan(stderr)
+    return f"{loss:.4f} ± {stderr:.4f}" if is_known else f"{loss:.4f}"
 
 
 def guess_line(vocabulary: int) -> str:

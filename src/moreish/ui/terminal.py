@@ -195,7 +195,7 @@ def describe_start(event: training.Started) -> list[tuple[str, str]]:
     elif data.sources is not None:
         rule = "by chunk; duplicates stay in one split"
     elif data.kind == "lines":
-        rule = "by line; duplicates stay in one split"
+        rule = "by line, at random"
     else:
         rule = "by position"
     shares = ", ".join(f"{count:,} {SPLIT_TITLES[name]}" for name, count in parts.items())

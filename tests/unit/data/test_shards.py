@@ -695,7 +695,7 @@ def prepared(moreish: Moreish) -> Path:
 def test_built_in_name_takes_precedence_over_folder(moreish: Moreish, prepared: Path) -> None:
     prepared.rename("names")
     output = moreish("train", "names", "--model", "kneser-ney", "--out", "r").out
-    assert "by line; duplicates" in output
+    assert "by line, at random" in output
     assert "of running text" not in output
 
 

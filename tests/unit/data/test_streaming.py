@@ -15,7 +15,7 @@ from moreish.config import resolve
 from moreish.data import encode, token_dataset
 from moreish.data.encode import encode_corpus
 from moreish.data.text import decode
-from moreish.data.text.corpus import Corpus, guess_kind, read_corpus
+from moreish.data.text.corpus import Corpus, read_corpus
 from moreish.data.token_dataset import TokenDataset, fingerprint
 from moreish.errors import MoreishError
 from moreish.tokenizers import tokenizer_builder
@@ -73,23 +73,11 @@ def lecture_indices(items: list[str]) -> dict[str, list[int]]:
 
 def seeded_indices(items: list[str]) -> dict[str, list[int]]:
     """Compute the seeded split of items directly."""
-    distinct = list(dict.fromkeys(items))
-    often = [item for item in distinct if items.count(item) > max(1.0, len(items) / 10)]
-    often = sorted(often, key=lambda item: -items.count(item))[: len(distinct) - 2]
-    rest = [distinct[i] for i in np.random.default_rng(42).permutation(len(distinct))]
-    rest = [item for item in rest if item not in often]
-    ends = np.cumsum([items.count(item) for item in rest])
-    first = int(np.searchsorted(ends, 0.8 * ends[-1], side="right"))
-    first = min(max(first, 0 if often else 1), len(rest) - 2)
-    second = int(np.searchsorted(ends, 0.9 * ends[-1], side="right"))
-    second = min(max(second, first + 1), len(rest) - 1)
-    side = dict.fromkeys(often + rest[:first], "train")
-    side |= dict.fromkeys(rest[first:second], "val")
-    side |= dict.fromkeys(rest[second:], "test")
-    return {
-        part: [i for i, item in enumerate(items) if side[item] == part]
-        for part in ("train", "val", "test")
-    }
+    shuffled = np.random.default_rng(42).permutation(len(items)).tolist()
+    first = min(int(0.8 * len(items)), len(items) - 2)
+    second = max(int(0.9 * len(items)), first + 1)
+    parts = {"train": shuffled[:first], "val": shuffled[first:second], "test": shuffled[second:]}
+    return {part: sorted(places) for part, places in parts.items()}
 
 
 def limit_chunks(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,18 +152,6 @@ def test_random_texts_in_chunks(texts: list[str], chunk_size: int) -> None:
         for number, text in enumerate(texts):
             (Path(folder) / f"{number}.txt").write_bytes(text.encode())
         check_splits(Path(folder), texts, "text")
-
-
-@settings(deadline=None)
-@given(text=st.text("ab \n\n", max_size=60), chunk_size=st.integers(1, 7), judged=st.integers(1, 9))
-def test_kind_guess_does_not_depend_on_chunks(text: str, chunk_size: int, judged: int) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("moreish.data.text.corpus.MAX_GUESS_LINES", judged)
-        cut = [text[i : i + chunk_size] for i in range(0, len(text), chunk_size)]
-        lines = text.rstrip("\n").split("\n")[:judged] if text.strip("\n") else []
-        blank = sum(not line.strip() for line in lines)
-        expected = "text" if len(lines) < 2 or blank > len(lines) // 20 else "lines"
-        assert guess_kind([cut]) == expected
 
 
 @pytest.mark.parametrize("chunk_size", [1, 2, 3, 1 << 20])

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from conftest import STORY
-from moreish.data.text.corpus import Corpus, guess_kind, read_corpus
+from moreish.data.text.corpus import Corpus, read_corpus
+from moreish.data.text.guess_kind import sign_of_text
 from moreish.errors import MoreishError
 
 
@@ -34,8 +35,8 @@ def test_kind_guess_is_noted_and_can_be_overridden(tmp_path: Path) -> None:
 
 
 def test_kind_of_built_in_data_sets_is_guessed(shakespeare: str, lecture_names: list[str]) -> None:
-    assert guess_kind([[shakespeare]]) == "text"
-    assert guess_kind([["\n".join(lecture_names)]]) == "lines"
+    assert sign_of_text([[shakespeare]]) == "blank lines"
+    assert sign_of_text([["\n".join(lecture_names)]]) == ""
 
 
 def test_items_are_stripped_and_empty_lines_dropped(tmp_path: Path) -> None:

@@ -46,8 +46,9 @@ def test_decode_undoes_encode(name: str, texts: list[str], boundary: bool) -> No
         assert tokenizer.decode(ids) == text
         assert ((ids >= 0) & (ids < tokenizer.vocab_size)).all()
         assert tokenizer.boundary_id not in ids.tolist() and tokenizer.unk_id not in ids.tolist()
-        assert tokenizer.char_lengths()[ids].sum() == len(text)
-        assert tokenizer.byte_lengths()[ids].sum() == len(text.encode())
+        implied = tokenizer.implied_spaces(ids).sum()
+        assert tokenizer.char_lengths()[ids].sum() - implied == len(text)
+        assert tokenizer.byte_lengths()[ids].sum() - implied == len(text.encode())
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "gpt2"])
@@ -212,7 +213,7 @@ def test_safe_cut_does_not_change_tokens(name: str, parts: list[str]) -> None:
     tokenizer = build(name, ["a b c\n é! x'll 9 a b c b c b c"], boundary=False)
     place = tokenizer.safe_cut(text)
     if place:
-        halves = [tokenizer.encode(text[:place]), tokenizer.encode(text[place:])]
+        halves = [tokenizer.encode(text[:place]), tokenizer.encode(text[place:], text[:place])]
         assert np.concatenate(halves).tolist() == tokenizer.encode(text).tolist()
 
 
@@ -240,3 +241,30 @@ def test_tokenizer_file(tmp_path: Path) -> None:
     (tmp_path / "t.json").write_text("{")
     with pytest.raises(MoreishError, match="is not a tokenizer file"):
         tokenizer_builder(str(tmp_path / "t.json")).build([], boundary=True)
+
+
+@pytest.mark.parametrize("boundary", [False, True])
+def test_a_word_is_one_token_at_the_beginning_of_a_line_and_inside_it(boundary: bool) -> None:
+    text = "Burnt toast\nToast Burnt\n\nBurnt\tBurnt"
+    tokenizer = build("word", [text], boundary=boundary)
+    ids = tokenizer.encode(text)
+    assert (ids == tokenizer.encode("Burnt")[0]).sum() == 4
+    assert tokenizer.decode(ids) == text
+
+
+@settings(deadline=None)
+@given(text=st.text(st.sampled_from("ab \n\t.-\u00a0\r"), max_size=30), data=st.data())
+def test_words_decode_in_parts(text: str, data: st.DataObject) -> None:
+    tokenizer = build("word", [text], boundary=True)
+    ids = tokenizer.encode(text)
+    cut = data.draw(st.integers(0, len(ids)))
+    previous = int(ids[cut - 1]) if cut else None
+    assert tokenizer.decode(ids[:cut]) + tokenizer.decode(ids[cut:], previous) == text
+
+
+def test_a_vocabulary_of_words_without_implied_spaces_is_read() -> None:
+    data = {"name": "word", "boundary": True, "words": ["Burnt", " Burnt"]}  # moreish 0.1.0
+    tokenizer = tokenizer_from_json(data, boundary=True)
+    assert tokenizer.encode("Burnt Burnt").tolist() == [2, 3]
+    assert tokenizer.decode(np.array([2, 3])) == "Burnt Burnt"
+    assert tokenizer.to_json() == data

@@ -34,6 +34,9 @@ GPT2_PATTERN = re.compile(
 WORD_PATTERN = re.compile(r" ?\w+(?:['’]\w+)*| ?[^\w\s]|\s")
 """How Moreish's word tokenizer splits text."""
 
+LINE_START = re.compile(r"(?:^|(?<=[^\S ]))(?=[\S ])")
+"""Where it adds a space before it splits, so that a word is the same token everywhere."""
+
 
 def byte_characters() -> dict[int, str]:
     """Return the printable character that a byte-level BPE vocabulary uses for each byte."""
@@ -65,7 +68,7 @@ class StandaloneTokenizer:
         """
         data = json.loads(Path(path).read_text(encoding="utf-8"))
         self.kind = data.get("name", "bpe")
-        self.unknown_id = 0
+        self.unknown_id, self.line_spaces = 0, False
         self.library: Any = None
         boundary = [b""] * int(bool(data.get("boundary")))  # id 0, if the model has one
         if self.kind == "char":
@@ -74,6 +77,7 @@ class StandaloneTokenizer:
             self.tokens = [*boundary, *(bytes([byte]) for byte in range(256))]
         elif self.kind == "word":
             self.unknown_id = len(boundary)
+            self.line_spaces = bool(data.get("line_spaces"))
             words = (word.encode() for word in data["words"])
             self.tokens = [*boundary, "\ufffd".encode(), *words]
         else:
@@ -93,7 +97,7 @@ class StandaloneTokenizer:
         if self.kind == "bpe":
             tokens = [token for word in self._split_words(text) for token in self._merge(word)]
         elif self.kind == "word":
-            tokens = [word.encode() for word in WORD_PATTERN.findall(text)]
+            tokens = [word.encode() for word in self._find_words(text)]
         elif self.kind == "byte":
             tokens = [bytes([byte]) for byte in text.encode()]
         else:
@@ -102,15 +106,30 @@ class StandaloneTokenizer:
             tokens = [character.encode() for character in text]
         return [self.ids.get(token, self.unknown_id) for token in tokens]
 
-    def decode(self, ids: list[int]) -> str:
-        """Return the text of `ids`; bytes that are not valid UTF-8 become U+FFFD."""
-        return b"".join(self.tokens[i] for i in ids).decode("utf-8", "replace")
+    def decode(self, ids: list[int], previous: int | None = None) -> str:
+        """Return the text of `ids`; bytes that are not valid UTF-8 become U+FFFD.
+
+        Args:
+            ids: token ids.
+            previous: the token before them; None at the beginning of a text.
+        """
+        raw = [self.tokens[i] for i in ids]
+        if self.line_spaces:
+            before = ["" if previous is None else self.tokens[previous].decode()]
+            before += [token.decode() for token in raw[:-1]]
+            for place, text in enumerate(before[: len(raw)]):
+                if not text or (text.isspace() and text != " "):
+                    raw[place] = raw[place].removeprefix(b" ")
+        return b"".join(raw).decode("utf-8", "replace")
 
     def find_unknown(self, text: str) -> list[str]:
         """Return the distinct characters or words of `text` that the vocabulary lacks."""
-        parts = {"char": list(text), "word": WORD_PATTERN.findall(text)}.get(self.kind, [])
-        distinct = dict.fromkeys(parts)
-        return [p for p in distinct if p.encode("utf-8", "surrogatepass") not in self.ids]
+        parts = {"char": list(text), "word": self._find_words(text)}.get(self.kind, [])
+        unknown = (p for p in parts if p.encode("utf-8", "surrogatepass") not in self.ids)
+        return list(dict.fromkeys(p.strip() or p for p in unknown))
+
+    def _find_words(self, text: str) -> list[str]:
+        return WORD_PATTERN.findall(LINE_START.sub(" ", text) if self.line_spaces else text)
 
     def _load_bpe(self, data: dict[str, Any]) -> None:
         splitter = data["pre_tokenizer"]
@@ -266,6 +285,8 @@ def generate(
         logits_V = model.forward([ids])[0, -1].astype(np.float64)
         if model.suppressed is not None:
             logits_V[model.suppressed] = -np.inf
+        if ids[-1] == model.boundary:  # no item is empty
+            logits_V[model.boundary] = -np.inf
         if temperature:
             logits_V = (logits_V - logits_V.max()) / temperature
             probabilities_V = np.exp(logits_V) / np.exp(logits_V).sum()
@@ -303,7 +324,7 @@ def main() -> None:
     elif not ids:  # the model needs some token to start from
         ids = tokenizer.encode("\n") if b"\n" in tokenizer.ids else [0]
     generated = generate(model, ids, args.max_tokens, args.temperature, args.seed)
-    print(args.prompt + tokenizer.decode(list(generated)))
+    print(args.prompt + tokenizer.decode(list(generated), ids[-1]))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,6 @@ from moreish.data.audit.checks import (
     Tally,
 )
 from moreish.data.audit.duplicates import DuplicateCheck
-from moreish.data.split import SplitRule
 from moreish.data.text import (
     MAX_EXAMPLE,
     MISREAD,
@@ -135,7 +134,6 @@ def audit_source(
     kind: CorpusKind | None = None,
     encoding: str = "utf-8",
     cleaning: CleaningOptions | None = None,
-    rule: SplitRule = "seeded",
     *,
     source_args: Sequence[str] = (),
     progress: ProgressCallback = lambda share: None,
@@ -149,7 +147,6 @@ def audit_source(
         kind: see `read_corpus`.
         encoding: encoding to try first.
         cleaning: changes to the text before it is audited.
-        rule: rule of the split, which decides what may leak from one split into another.
         source_args: see `AuditReport`.
         progress: called with the share that has been checked, between 0 and 1.
 
@@ -159,7 +156,7 @@ def audit_source(
     cleaning = cleaning or CleaningOptions()
     encoding_findings: list[Finding] = []
     try:
-        corpus = read_corpus(source, kind, encoding, cleaning, index_items=False)
+        corpus = read_corpus(source, kind, encoding, cleaning, count_distinct=False)
     except NotTextError as error:
         problem = str(error).partition(";")[0]
         guess = error.path and guess_encoding(error.path)
@@ -180,10 +177,10 @@ def audit_source(
             )
         )
         try:
-            corpus = read_corpus(source, kind, guess.encoding, cleaning, index_items=False)
+            corpus = read_corpus(source, kind, guess.encoding, cleaning, count_distinct=False)
         except NotTextError as wrong_guess:  # a byte order mark that the rest does not follow
             raise MoreishError(str(wrong_guess).partition(";")[0]) from None
-    report = audit_corpus(corpus, rule, source_args=source_args, progress=progress)
+    report = audit_corpus(corpus, source_args=source_args, progress=progress)
     findings = report.findings
     if not encoding_findings and codecs.lookup(encoding).name == "iso8859-1":
         # The ellipsis of Windows-1252 is a rare line separator in Latin-1.
@@ -196,7 +193,6 @@ def audit_source(
 
 def audit_corpus(
     corpus: Corpus,
-    rule: SplitRule = "seeded",
     *,
     max_characters: int | None = None,
     source_args: Sequence[str] = (),
@@ -206,7 +202,6 @@ def audit_corpus(
 
     Args:
         corpus: the texts to check.
-        rule: rule of the split, which decides what may leak from one split into another.
         max_characters: number of characters to check, from the beginning; None checks everything.
         source_args: see `AuditReport`.
         progress: called with the share that has been checked, between 0 and 1.
@@ -218,7 +213,7 @@ def audit_corpus(
         PatternCheck(),
         LineCheck(corpus.kind),
         CharacterCheck(corpus.kind, is_complete=is_complete),
-        DuplicateCheck(corpus, rule, is_complete=is_complete),
+        DuplicateCheck(corpus, is_complete=is_complete),
     ]
     line_ends = LineEndCounter()
     first_lines, number, characters = [], 0, 0

@@ -1,4 +1,5 @@
-"""Duplicate lines, near duplicates, and lines that leak from one split into another.
+"""Duplicate lines, near duplicates, and lines of running text that leak from training into
+validation.
 
 Array suffixes: L lines, or keys that stand for several lines; F fields of a row.
 """
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moreish.data.audit.checks import Check, Finding, LineBlock, LocatedFinding, percent
-from moreish.data.split import TEXT_SHARES, SplitRule, split_items_as_lecture
+from moreish.data.split import TEXT_SHARES
 from moreish.data.text import MIN_UNIQUE_LINE, Corpus, normalize
 
 MAX_KEYS = 1 << 19
@@ -99,19 +100,14 @@ class LineSample:
 class DuplicateCheck(Check):
     """Looks for duplicate lines, near duplicates, and leakage between the splits."""
 
-    def __init__(self, corpus: Corpus, rule: SplitRule, *, is_complete: bool) -> None:
+    def __init__(self, corpus: Corpus, *, is_complete: bool) -> None:
         self.kind = corpus.kind
         self.exact, self.near = LineSample(), LineSample()
-        self.items = 0
-        # Leakage is only known for a complete corpus, in splits that may separate equal items.
+        # Leakage is only known for a complete text. In a list, copies of an item belong to what is
+        # predicted: splits are made item by item.
         self.held_out_from = math.inf
-        self.is_held_out_item: NDArray[np.bool_] | None = None
-        documents = corpus.stats.documents
         if is_complete and corpus.kind == "text":
             self.held_out_from = TEXT_SHARES[0] * corpus.stats.characters
-        elif is_complete and rule == "lecture" and documents >= 10:
-            self.is_held_out_item = np.ones(documents, bool)
-            self.is_held_out_item[split_items_as_lecture(documents)["train"]] = False
 
     def update(self, block: LineBlock) -> None:
         min_length = 1 if self.kind == "lines" else MIN_UNIQUE_LINE
@@ -119,15 +115,11 @@ class DuplicateCheck(Check):
         offset, last = block.offset, len(block.lines) - 1
         for index, line in enumerate(block.lines):
             is_part = (block.starts_inside and index == 0) or (block.ends_inside and index == last)
-            if (text := line.strip()) and not is_part:
-                if len(text) >= min_length:
-                    numbers.append(block.first + index)
-                    stripped.append(text)
-                    is_held_out = offset >= self.held_out_from
-                    if self.is_held_out_item is not None:
-                        is_held_out = bool(self.is_held_out_item[self.items])
-                    held_out.append(is_held_out)
-                self.items += 1
+            text = line.strip()
+            if not is_part and len(text) >= min_length:
+                numbers.append(block.first + index)
+                stripped.append(text)
+                held_out.append(offset >= self.held_out_from)
             offset += len(line) + 1
         rows_LF = np.zeros((len(numbers), NUM_FIELDS), np.int64)
         rows_LF[:, FIRST_LINE] = numbers
@@ -171,14 +163,13 @@ class DuplicateCheck(Check):
         is_leaked_L = (held_out_L > 0) & (held_out_L <= duplicates_L)
         if count := int(weight_L[is_leaked_L] @ held_out_L[is_leaked_L]):
             share = count / int(weight_L @ held_out_L)
-            last_tenth = "the last 10% of the text, which is held out,"
             finding = Finding(
                 name="leakage",
-                description=f"{lines} in {last_tenth if is_text else 'validation and test'} that "
-                f"also occur in training ({percent(share)} of the held-out lines)",
+                description=f"{lines} in the last 10% of the text, which is held out, that also "
+                f"occur in training ({percent(share)} of the held-out lines)",
                 count=count,
                 is_estimate=self.exact.rate > 1,
-                fix="--dedup" if is_text else "--split seeded",
+                fix="--dedup",
                 severity="warning" if share > 0.05 else "note",
             )
             yield finding, int(rows_LF[is_leaked_L, HELD_OUT_LINE].min())

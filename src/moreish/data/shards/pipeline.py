@@ -401,7 +401,10 @@ def encode_block(block: Block, tokenizer: Tokenizer, dtype: np.dtype) -> dict[Sp
             if is_boundary:
                 parts += [boundary for _ in group]
             else:
-                parts.append(tokenizer.encode("".join(filter(None, group))).astype(dtype))
+                text = "".join(filter(None, group))
+                # A chunk from inside a document begins before a space (see `cut_before_space`).
+                is_inside = parts[-1] is not boundary and text.startswith(" ")
+                parts.append(tokenizer.encode(text, "." if is_inside else "").astype(dtype))
         ids[split] = np.concatenate(parts)
     return ids
 

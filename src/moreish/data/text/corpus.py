@@ -1,14 +1,10 @@
-"""Reads a source (built-in data set, file or folder) as a corpus of items or of running text.
-
-Array suffixes: I items, D distinct items.
-"""
+"""Reads a source (built-in data set, file or folder) as a corpus of items or of running text."""
 
 import hashlib
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from typing import Self
 
@@ -26,22 +22,11 @@ from moreish.data.text.decode import (
     text_from_file,
 )
 from moreish.data.text.detect_encoding import first_guess
+from moreish.data.text.guess_kind import sign_of_text
 from moreish.data.text.lines import CorpusKind, complete_lines
 from moreish.errors import MoreishError, command, nearest
-from moreish.tokenizers import Ids
 from moreish.utils.files import summarize_paths, visible_files
 from moreish.utils.text import plural
-
-MAX_MEDIAN_LENGTH = 40
-MAX_95TH_PERCENTILE = 80
-"""Maximum median and 95th percentile of line length, in characters, for a text to count as a
-list."""
-
-MAX_GUESS_LINES = 100_000
-"""Lines of a file from which the kind of a corpus is guessed."""
-
-MAX_GUESS_LENGTH = 100_000
-"""Characters of a line that are looked at for the guess."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +35,7 @@ class CorpusStats:
 
     documents: int
     distinct: int
-    """Number of distinct documents; of a list without item ids, the number of all."""
+    """Number of distinct documents; that of all where `Corpus.count_distinct` is false."""
     characters: int
     shortest: int
     """Characters of the shortest document."""
@@ -58,9 +43,6 @@ class CorpusStats:
     """Characters of the longest document."""
     alphabet: str
     """The characters that occur, in code point order."""
-    item_ids_I: Ids | None = None
-    """For each item, the index of its text among the distinct items, in order of first appearance;
-    None for running text, and where `Corpus.index_items` is false."""
     stripped: bool = False
     """Whether items had surrounding whitespace."""
     blank: int = 0
@@ -79,8 +61,8 @@ class Corpus:
     """What was changed or guessed while reading, for the user."""
     left_out: list[Path] = field(default_factory=list)
     """Files of a folder that are not text, or not in its encoding."""
-    index_items: bool = True
-    """Whether equal items are identified, which takes forty bytes of memory for each item."""
+    count_distinct: bool = True
+    """Whether distinct items are counted, which takes some memory for each item."""
 
     @classmethod
     def of(cls, documents: list[str], kind: CorpusKind, name: str = "corpus") -> Self:
@@ -105,7 +87,7 @@ class Corpus:
         """The statistics, for which all texts are read once."""
         if self.kind == "text":
             return _text_stats(self.texts)
-        return _item_stats(self.texts, index_items=self.index_items)
+        return _item_stats(self.texts, count_distinct=self.count_distinct)
 
 
 def _text_stats(texts: list[Text]) -> CorpusStats:
@@ -120,7 +102,7 @@ def _text_stats(texts: list[Text]) -> CorpusStats:
     )
 
 
-def _item_stats(texts: list[Text], *, index_items: bool) -> CorpusStats:
+def _item_stats(texts: list[Text], *, count_distinct: bool) -> CorpusStats:
     hashes, alphabet, stripped, blank = [], set[int](), False, 0
     documents, characters, shortest, longest = 0, 0, sys.maxsize, 0
     for text in texts:
@@ -132,36 +114,23 @@ def _item_stats(texts: list[Text], *, index_items: bool) -> CorpusStats:
             items = list(map(str.strip, with_item))
             stripped = stripped or items != with_item
             documents += len(items)
-            if index_items:
-                # Two of a billion items may share a hash; they then stay in one split, like copies.
+            if count_distinct:
                 hashes.append(np.fromiter(map(hash, items), np.int64, len(items)))
             lengths = list(map(len, items))
             characters += sum(lengths)
             shortest, longest = min(shortest, min(lengths)), max(longest, max(lengths))
             alphabet.update(distinct_code_points("".join(items)))
         blank -= not lines[-1]  # the line end at the end of a text begins no other line
-    item_ids_I, distinct = (
-        _index_items(np.concatenate(hashes)) if index_items else (None, documents)
-    )
     return CorpusStats(
         documents=documents,
-        distinct=distinct,
+        distinct=len(np.unique(np.concatenate(hashes))) if count_distinct else documents,
         characters=characters,
         shortest=shortest,
         longest=longest,
         alphabet=_sorted_characters(alphabet),
-        item_ids_I=item_ids_I,
         stripped=stripped,
         blank=blank,
     )
-
-
-def _index_items(hashes_I: Ids) -> tuple[Ids, int]:
-    """Return `CorpusStats.item_ids_I`, and the number of distinct items."""
-    _, first_D, index_I = np.unique(hashes_I, return_index=True, return_inverse=True)
-    rank_D = np.empty_like(first_D)
-    rank_D[np.argsort(first_D)] = np.arange(len(first_D))
-    return rank_D[index_I], len(first_D)
 
 
 def _digest(text: Text) -> bytes:
@@ -181,16 +150,16 @@ def read_corpus(
     encoding: str = "utf-8",
     cleaning: CleaningOptions = CleaningOptions(),  # noqa: B008 (it is frozen)
     *,
-    index_items: bool = True,
+    count_distinct: bool = True,
 ) -> Corpus:
     """Read a corpus.
 
     Args:
         source: name of a built-in data set, a file, or a folder of text files.
-        kind: list or running text; None guesses by the length of the lines.
+        kind: list or running text; None guesses.
         encoding: encoding of the files.
         cleaning: changes to the text.
-        index_items: see `Corpus`.
+        count_distinct: see `Corpus`.
 
     Raises:
         MoreishError: there is no such source, or it has no text.
@@ -223,10 +192,12 @@ def read_corpus(
     if not texts:
         raise MoreishError(f"{source} is empty: there is no text to train on")
     if kind is None:
-        kind = guess_kind(texts)
-        other = "text" if kind == "lines" else "lines"
-        guess = "a list, one item a line" if kind == "lines" else "running text"
-        notes.append(f"it looks like {guess} (if not: --as {other})")
+        files = visible_files(path) if path.is_dir() else [path]
+        names = [file.name for file in files]
+        sign = sign_of_text(texts, names)
+        kind = "text" if sign else "lines"
+        guess = f"running text, by {sign} (if not: --as lines)"
+        notes.append(f"it looks like {guess if sign else 'a list of lines (if not: --as text)'}")
     if cleaning != CleaningOptions():
         texts, changes = clean_texts(texts, cleaning, kind)
         texts = [text for text in texts if not text.stats.is_blank]
@@ -236,40 +207,18 @@ def read_corpus(
             )
         notes.append(", ".join(changes))
     corpus = Corpus(
-        name=name, kind=kind, texts=texts, notes=notes, left_out=left_out, index_items=index_items
+        name=name,
+        kind=kind,
+        texts=texts,
+        notes=notes,
+        left_out=left_out,
+        count_distinct=count_distinct,
     )
     if corpus.stats.stripped:
         notes.append("left out whitespace at the beginning and end of lines")
     if blank := corpus.stats.blank:
         notes.append(f"left out {plural(blank, 'empty line')}")
     return corpus
-
-
-def guess_kind(texts: Iterable[Iterable[str]]) -> CorpusKind:
-    """Guess the kind of some texts: short lines with few blank lines are a list."""
-    lengths = sorted(length for text in texts for length in _first_lengths(text))
-    blank = sum(length == 0 for length in lengths)
-    if len(lengths) < 2 or blank > len(lengths) // 20:
-        return "text"
-    median, long = lengths[len(lengths) // 2], lengths[len(lengths) * 95 // 100]
-    return "lines" if median <= MAX_MEDIAN_LENGTH and long <= MAX_95TH_PERCENTILE else "text"
-
-
-def _first_lengths(text: Iterable[str]) -> list[int]:
-    """Return the lengths of the first lines, stripped, without empty lines at the end."""
-    lengths: list[int] = []
-    used, rest = 0, ""
-    for chunk in chain(text, "\n"):
-        *lines, rest = (rest + chunk).split("\n")
-        rest = rest[:MAX_GUESS_LENGTH]
-        for line in lines:
-            if len(lengths) < MAX_GUESS_LINES:
-                lengths.append(len(line.strip()))
-            if line:
-                used = len(lengths)
-        if used == MAX_GUESS_LINES:
-            break
-    return lengths[:used]
 
 
 def _no_text(folder: Path, notes: list[str], left_out: list[Path]) -> MoreishError:

@@ -7,10 +7,7 @@ an item is padded with boundaries (running text, which has none: token 0).
 P positions, G distinct n-grams, N tokens.
 """
 
-from itertools import pairwise
-
 import numpy as np
-from numpy.typing import NDArray
 
 from moreish.data import TokenDataset
 from moreish.errors import MoreishError
@@ -49,27 +46,25 @@ class Folds:
     counts that leave it out.
 
     Folds are made as validation splits are: consecutive stretches of running text, because words
-    and names come in clusters; the items of a list, with all copies of an item in one fold.
+    and names come in clusters; the items of a list at random, so that the counts that are looked
+    up know what repeats in the list.
     """
 
     def __init__(self, tokens: TokenDataset, number: int) -> None:
-        """Make `number` folds, or as many as there are distinct items or predictions.
+        """Make `number` folds, or as many as there are items or predictions.
 
         Raises:
             MoreishError: there are fewer than two.
         """
-        self.tokens, maximum = tokens, tokens.num_predictions
-        if tokens.items:
-            # Assigned in the order of their hashes, which is as good as random.
-            distinct, of_item = np.unique(_hashes(tokens), return_inverse=True)
-            maximum = len(distinct)
-        self.number = min(number, maximum)
+        self.tokens = tokens
+        items = len(tokens.boundaries) - 1 if tokens.items else tokens.num_predictions
+        self.number = min(number, items)
         if self.number < 2:
             raise MoreishError(
                 "the text is too small for the folds of a hybrid: use --model kneser-ney"
             )
         if tokens.items:
-            self._of_item = of_item % self.number
+            self._of_item = np.random.default_rng(0).permutation(items) % self.number
 
     def of(self, place_P: Ids) -> Ids:
         """Return (P,) the fold of each of these predictions."""
@@ -77,26 +72,6 @@ class Folds:
             item_P = np.searchsorted(self.tokens.boundaries, place_P, side="right") - 1
             return self._of_item[np.minimum(item_P, len(self._of_item) - 1)]
         return np.minimum(place_P * self.number // self.tokens.num_predictions, self.number - 1)
-
-
-def _hashes(tokens: TokenDataset) -> NDArray[np.uint64]:
-    """Return a hash of each item."""
-    start_I, length_I = tokens.segments()
-    factors = np.random.default_rng(0).integers(2**63, size=int(length_I.max()), dtype=np.uint64)
-    hash_I = np.empty(len(start_I), np.uint64)
-    edges = np.searchsorted(start_I, np.arange(0, tokens.num_predictions, CHUNK_POSITIONS)).tolist()
-    for first, last in pairwise([*edges, len(start_I)]):
-        start_K, length_K = start_I[first:last], length_I[first:last]
-        if not len(start_K):  # the chunk lies within one long item
-            continue
-        begin, end = int(start_K[0]), int(start_K[-1] + length_K[-1])
-        offset_P = np.arange(begin, end) - np.repeat(start_K, length_K)
-        # Products wrap around, which mixes the high bits.
-        mixed_P = (tokens.ids_N[begin + 1 : end + 1].astype(np.uint64) + np.uint64(1)) * (
-            factors[offset_P]
-        )
-        hash_I[first:last] = np.add.reduceat(mixed_P, start_K - begin) >> np.uint64(32)
-    return hash_I
 
 
 def count_ngrams(

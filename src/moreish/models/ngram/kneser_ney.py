@@ -17,7 +17,7 @@ from torch import Tensor
 from moreish.data import TokenDataset
 from moreish.models.base import CountBasedModel, Logits, ModelConfig, State, Tokens
 from moreish.models.ngram.counts import Folds, check_order, max_order
-from moreish.models.ngram.discounts import TABLE_NAMES, Tables, discounted_tables
+from moreish.models.ngram.discounts import TABLE_NAMES, Tables, choose_prior, discounted_tables
 from moreish.tokenizers import BOUNDARY_ID
 
 MAX_DENSE_TABLE = 1 << 22
@@ -38,6 +38,11 @@ class KneserNeyConfig(ModelConfig):
     window of running text, so that only shorter contexts are looked up. By default what suits the
     data."""
 
+    prior: float | None = Field(None, ge=0, le=1e12)
+    """Weight of a prior on the discounts of 1/2, 1 and 3/2 for counts of 1, 2 and more, in counts
+    of counts; 0 is the estimate of Chen and Goodman. By default it is chosen by cross-validation,
+    and 0 for texts of more than 20,000 tokens."""
+
     def for_data(self, longest_item: int | None, vocab_size: int) -> ModelConfig:
         """Use order 6 for items and 7 for running text, or the longest whose n-grams fit into an
         integer, unless it is set."""
@@ -52,7 +57,8 @@ class KneserNey(CountBasedModel):
     p(token | context) = (count - D(count)) / total + gamma(context) · p(token | shorter context),
     down to 1/V, where gamma is the backoff mass: 1 for an unseen context. Below the longest order,
     counts are continuation counts: the number of different tokens that precede the n-gram. Each
-    order's three discounts, for counts of 1, 2 and more, come from its counts of counts.
+    order's three discounts, for counts of 1, 2 and more, come from its counts of counts, and in a
+    small text also from a prior.
     """
 
     Config = KneserNeyConfig
@@ -70,12 +76,21 @@ class KneserNey(CountBasedModel):
         self.register_load_state_dict_pre_hook(_drop_dense_rows)
 
     def fit_counts(self, tokens: TokenDataset) -> None:
-        self.set_tables([discounted_tables(tokens, self.order, self.vocab_size)])
+        prior = self._prior(tokens)
+        self.set_tables([discounted_tables(tokens, self.order, self.vocab_size, prior=prior)])
+
+    def _prior(self, tokens: TokenDataset) -> float:
+        if self.config.prior is not None:
+            return self.config.prior
+        return choose_prior(tokens, self.order, self.vocab_size)
 
     def fit_folds(self, folds: Folds) -> None:
         """Count the text once for each fold, leaving that fold out; `log_probs_by_order` then needs
         `fold_BT`."""
-        count = partial(discounted_tables, folds.tokens, self.order, self.vocab_size, folds)
+        tokens = folds.tokens
+        count = partial(
+            discounted_tables, tokens, self.order, self.vocab_size, folds, prior=self._prior(tokens)
+        )
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # NumPy releases the GIL
             self.set_tables(list(pool.map(count, range(folds.number))))
 

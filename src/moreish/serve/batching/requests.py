@@ -73,6 +73,8 @@ class TokenLogprob:
     offset: int
     """Position in the text of the token's first character; tokens that share a character have the
     same offset."""
+    previous: int | None = None
+    """The token before it; None at the beginning of a text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +129,12 @@ class LogprobFormatter:
         self.label = lru_cache(maxsize=1 << 16)(self._label)
 
     def format(
-        self, tokens: Sequence[int], logits_TV: Tensor, offsets: Sequence[int], num_top: int
+        self,
+        tokens: Sequence[int],
+        logits_TV: Tensor,
+        offsets: Sequence[int],
+        num_top: int,
+        previous: int | None,
     ) -> list[TokenLogprob]:
         """Describe tokens by the logits that predicted each of them.
 
@@ -136,26 +143,32 @@ class LogprobFormatter:
             logits_TV: the logits at the position before each token.
             offsets: T positions in the text.
             num_top: number of most likely tokens to report for each position.
+            previous: the token before the first of them; None at the beginning of a text.
         """
         logs_TV = logits_TV.double().log_softmax(dim=-1)
         best = logs_TV.topk(min(num_top, logs_TV.shape[1]))
         own_T = logs_TV.gather(1, torch.tensor(tokens)[:, None])[:, 0]
         columns = (offsets, own_T.tolist(), best.indices.tolist(), best.values.tolist())
-        return [
-            TokenLogprob(
-                id=token,
-                text=self.label(token),
-                logprob=log,
-                top=list(zip(ids, map(self.label, ids), logs, strict=True)),
-                offset=offset,
+        described = []
+        for token, offset, log, ids, logs in zip(tokens, *columns, strict=True):
+            labels = [self.label(one, previous) for one in [token, *ids]]
+            described.append(
+                TokenLogprob(
+                    id=token,
+                    previous=previous,
+                    text=labels[0],
+                    logprob=log,
+                    top=list(zip(ids, labels[1:], logs, strict=True)),
+                    offset=offset,
+                )
             )
-            for token, offset, log, ids, logs in zip(tokens, *columns, strict=True)
-        ]
+            previous = token
+        return described
 
-    def _label(self, token: int) -> str:
+    def _label(self, token: int, previous: int | None) -> str:
         if token == self.tokenizer.boundary_id:
             return END_OF_TEXT
-        raw = self.tokenizer.decode_bytes(np.array([token]))
+        raw = self.tokenizer.decode_bytes(np.array([token]), previous)
         try:
             return raw.decode()
         except UnicodeDecodeError:
@@ -179,7 +192,7 @@ class Prefill:
             self._offsets = _token_offsets(request.prompt, formatter.tokenizer)
             if not len(request.prefix):
                 first = int(request.prompt[0])
-                label = formatter.label(first)
+                label = formatter.label(first, None)
                 self.logprobs = [TokenLogprob(id=first, text=label, logprob=None, top=[], offset=0)]
         else:  # the continuation depends on no more than this
             ids = ids[-(model.max_length or model.context) :]
@@ -209,18 +222,21 @@ class Prefill:
         skipped = max(0, -first)
         if tokens := self.request.prompt[first + skipped :][: len(logits_TV) - skipped].tolist():
             logits_TV = logits_TV[skipped : skipped + len(tokens)]
-            offsets = self._offsets[first + skipped :][: len(tokens)]
+            start = first + skipped
+            offsets = self._offsets[start:][: len(tokens)]
+            previous = int(self.request.prompt[start - 1]) if start else None
             self.logprobs += self.formatter.format(
-                tokens, logits_TV, offsets, self.request.logprobs
+                tokens, logits_TV, offsets, self.request.logprobs, previous
             )
 
 
 def _token_offsets(prompt: Ids, tokenizer: Tokenizer) -> list[int]:
     """Return the position of each token's first character in the text of a prompt."""
-    detokenizer, offsets = StreamDetokenizer(), []
+    detokenizer, offsets, previous = StreamDetokenizer(), [], None
     for token in prompt:
         offsets.append(detokenizer.num_decoded)
-        detokenizer.add(tokenizer.decode_bytes(np.array([token])))
+        detokenizer.add(tokenizer.decode_bytes(np.array([token]), previous))
+        previous = int(token)
     return offsets
 
 
@@ -241,8 +257,8 @@ class SequenceState:
         self.parent, self.request, self.prefill = parent, request, prefill
         self.index, self.seed_index = index, seed_index
         self.state: State = None
-        self.last_token = -1
-        """The input of the next step."""
+        self.last_token = int(np.concatenate([request.prefix, request.prompt])[-1])
+        """The last token of the prompt or of the text, and the input of the next step."""
         self.num_generated = 0
         self.constraint: ConstrainedDecoder | None = None
         if request.automaton is not None:
@@ -255,6 +271,13 @@ class SequenceState:
         self.pending_logprobs: list[TokenLogprob] = []
         """Tokens whose text is held back."""
         self._uniform_N = torch.empty(0)
+
+    @property
+    def starts_item(self) -> bool:
+        """Whether the next token is the first of an item or document, without a constraint."""
+        if self.num_generated > 0 or self.constraint is not None:
+            return False
+        return self.last_token == self.prefill.formatter.tokenizer.boundary_id
 
     def sample_constrained(self, logits_1V: Tensor) -> int:
         """Sample the next token among those that the constraint allows."""

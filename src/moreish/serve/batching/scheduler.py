@@ -144,6 +144,10 @@ class BatchScheduler:
         self.running = [sequence for sequence in self.running if sequence not in finished]
 
     def _sample_tokens(self, sequences: list[SequenceState], logits_RV: Tensor) -> list[int]:
+        # No item is empty (see `moreish.generate.decode.generate`).
+        if starts := [row for row, sequence in enumerate(sequences) if sequence.starts_item]:
+            logits_RV = logits_RV.clone()
+            logits_RV[starts, self.tokenizer.boundary_id] = -torch.inf
         tokens = [0] * len(sequences)
         rows_by_sampling: dict[Sampling, list[int]] = {}
         for row, sequence in enumerate(sequences):
@@ -167,16 +171,18 @@ class BatchScheduler:
         if request.logprobs is not None:
             offset = sequence.echo_length + detokenizer.num_decoded
             sequence.pending_logprobs += self.formatter.format(
-                [token], logits_V[None], [offset], request.logprobs
+                [token], logits_V[None], [offset], request.logprobs, sequence.last_token
             )
         if token == self.tokenizer.boundary_id:
             finish_reason = "stop"
         else:
+            text = detokenizer.add(
+                self.tokenizer.decode_bytes(np.array([token]), sequence.last_token)
+            )
             sequence.last_token = token
             sequence.num_generated += 1
             self.num_generated += 1
             num_tokens = 1
-            text = detokenizer.add(self.tokenizer.decode_bytes(np.array([token])))
             if detokenizer.stopped:
                 finish_reason = "stop"
             elif sequence.num_generated == request.max_tokens:

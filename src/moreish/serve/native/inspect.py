@@ -117,10 +117,10 @@ def _data_size(served: ServedModel) -> int:
 
 
 @lru_cache(maxsize=1 << 16)
-def render_token(tokenizer: Tokenizer, token: int) -> schemas.RenderedToken:
-    """Return a token's text and its printable label."""
+def render_token(tokenizer: Tokenizer, token: int, previous: int | None) -> schemas.RenderedToken:
+    """Return what a token adds to a text after `previous`, and its printable label."""
     try:
-        text = tokenizer.decode_bytes(np.array([token])).decode()
+        text = tokenizer.decode_bytes(np.array([token]), previous).decode()
     except UnicodeDecodeError:
         text = None
     return schemas.RenderedToken(id=token, text=text, label=tokenizer.label(token))
@@ -141,12 +141,15 @@ def compute_surprisal(
     nats, token_ids = sum(token.nats for token in scored), [token.id for token in scored]
     bits = math.nan  # the length of unknown words is not known
     if run.tokenizer.unk_id not in token_ids:
-        characters = int(run.tokenizer.char_lengths()[token_ids].sum())
+        lengths = run.tokenizer.char_lengths()[token_ids]
+        characters = int((lengths - run.tokenizer.implied_spaces(np.array(token_ids))).sum())
         bits = nats / math.log(2) / max(1, characters)
     return schemas.SurprisalResponse(
         tokens=[
-            schemas.ScoredToken(**dict(render_token(run.tokenizer, token.id)), nats=token.nats)
-            for token in scored
+            schemas.ScoredToken(
+                **dict(render_token(run.tokenizer, token.id, previous)), nats=token.nats
+            )
+            for previous, token in zip([None, *token_ids[:-1]], scored, strict=True)
         ],
         nats_per_token=nats / len(scored),
         bits_per_character=bits,
@@ -173,7 +176,9 @@ def predict_next(
     return schemas.NextResponse(
         tokens=[
             schemas.NextToken(
-                **dict(render_token(run.tokenizer, token)), p=float(p_V[token]), q=float(q_V[token])
+                **dict(render_token(run.tokenizer, token, int(ids[-1]))),
+                p=float(p_V[token]),
+                q=float(q_V[token]),
             )
             for token in best.tolist()
         ],

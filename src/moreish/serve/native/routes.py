@@ -128,11 +128,13 @@ async def _write_events(stream: GenerationStream, served: ServedModel) -> AsyncI
 
 def _generated_token(tokenizer: Tokenizer, token: TokenLogprob) -> schemas.GeneratedToken:
     return schemas.GeneratedToken(
-        **dict(inspect.render_token(tokenizer, token.id)),
+        **dict(inspect.render_token(tokenizer, token.id, token.previous)),
         p=None if token.logprob is None else math.exp(token.logprob),
         offset=token.offset,
         top=[
-            schemas.TokenAlternative(**dict(inspect.render_token(tokenizer, one)), p=math.exp(log))
+            schemas.TokenAlternative(
+                **dict(inspect.render_token(tokenizer, one, token.previous)), p=math.exp(log)
+            )
             for one, _, log in token.top
         ],
     )

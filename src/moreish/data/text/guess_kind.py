@@ -1,0 +1,108 @@
+"""Guess whether lines are the items of a list, or belong together as running text."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import chain, pairwise
+
+MAX_GUESS_LINES = 10_000
+"""Lines at the beginning of each text that are looked at."""
+
+MAX_GUESS_LENGTH = 2_000
+"""Characters of a line that are looked at."""
+
+MAX_BLANK_LINES = 3
+"""Blank lines that any list may have, and a larger one up to a twentieth of its lines."""
+
+MAX_ITEM_LENGTH = 250
+"""Characters of the longest items, except for a twentieth of them."""
+
+MIN_LIST_FILE = 50
+"""Lines of a file on average, if a list is spread over several files."""
+
+TEXT_SUFFIX = re.compile(
+    r"\.(abc|bib|cc?|cfg|cpp|cs|css|diff|go|hp?p?|html?|ini|ipynb|java|jsx?|json|kt|log|lua|m|patch|"
+    r"pgn|php|pl|ps1|py|r|rb|rs|rst|scala|sh|sql|srt|sub|swift|tex|toml|tsx?|vtt|xml|ya?ml)$",
+    re.IGNORECASE,
+)
+"""Ends of the names of files whose lines belong together."""
+
+SENTENCE_END = re.compile(r"[.!?…。！？؟][\"'»”’)\]」*]*$")
+SENTENCE_BREAK = re.compile(r"[.!?…。！？؟][\"'»”’)\]」*]*\s+\S")
+CONTINUED = tuple(",;:、，—–{(\\&|")
+SPEAKER = re.compile(  # of plays, interviews and chat logs: [12:30] Anna: …, <user> …
+    r"(?:[\[(<]?\d{1,2}[:.]\d{2}(?:[:.]\d{2})?[\])>]?[ \t]*(?:[-–][ \t]*)?)?"
+    r"[<*]?(\w[\w .'’-]{0,24}?)[>*]?\s?[:：>]\s"
+)
+DASH = re.compile(r"[–—―„«»]")
+MARKER = re.compile(r"<\||-{3}$|.*\d\s*-->\s*\d")
+
+
+def sign_of_text(texts: Sequence[Iterable[str]], names: Sequence[str] = ()) -> str:
+    """Return by what some texts are seen to be running text; an empty string for a list."""
+    if sum(TEXT_SUFFIX.search(name) is not None for name in names) > len(names) / 2:
+        return "the kind of file"
+    lines_of_texts = [_first_lines(text) for text in texts]
+    every = list(chain.from_iterable(lines_of_texts))
+    lines = [line for line in every if line.strip()]
+    if len(lines) < 2:
+        return "a single line"
+    if len(texts) > 1 and len(lines) < MIN_LIST_FILE * len(texts):
+        return "many short files"
+    if len(every) - len(lines) > max(MAX_BLANK_LINES, len(every) / 20):
+        return "blank lines"
+    return _sign_in_lines(lines)
+
+
+def _sign_in_lines(lines: list[str]) -> str:
+    """Return the sign of running text in lines that are not blank."""
+    stripped = [line.strip() for line in lines]
+    number = len(lines)
+    lengths = sorted(map(len, stripped))
+    median, long = lengths[number // 2], lengths[number * 95 // 100]
+
+    def share(is_sign: Iterable[object]) -> float:
+        return sum(map(bool, is_sign)) / number
+
+    markers = sum(MARKER.match(line) is not None for line in stripped)
+    if markers >= 2 and markers >= 0.002 * number:
+        return "markers between parts"
+    if sum(line[0].isspace() for line in lines) >= max(3, 0.15 * number):
+        return "indentation"
+    if share(line.endswith(CONTINUED) for line in stripped) >= 0.15:
+        return "lines that end with a comma or colon"
+    speakers = Counter(m[1] for line in stripped if (m := SPEAKER.match(line)))
+    turns = sum(n for name, n in speakers.items() if n > 1 and not (name[0].islower() and name[1:]))
+    if turns >= 0.5 * number or share(map(DASH.match, stripped)) >= 0.5:
+        return "turns of speakers"
+    if long > MAX_ITEM_LENGTH:
+        return "long paragraphs"
+    sentences = share(len(SENTENCE_BREAK.findall(line)) >= 2 for line in stripped)
+    if median >= 60 and sentences >= 0.3:
+        return "paragraphs of several sentences"
+    ends = share(map(SENTENCE_END.search, stripped))
+    upper, lower = share(s[0].isupper() for s in stripped), share(s[0].islower() for s in stripped)
+    broken = sum(
+        not SENTENCE_END.search(line) and after[0].islower() for line, after in pairwise(stripped)
+    )
+    if median >= 30 and upper >= 0.1 and broken >= 0.2 * number:
+        return "sentences over several lines"
+    if upper + lower < 0.2 and median >= 15 and 0.1 < ends < 0.9:  # scripts without case
+        return "sentences over several lines"
+    return ""
+
+
+def _first_lines(text: Iterable[str]) -> list[str]:
+    """Return the beginnings of the first lines, without blank ones at the end."""
+    lines: list[str] = []
+    rest = ""
+    for chunk in chain(text, "\n"):
+        *complete, rest = (rest + chunk).split("\n")
+        rest = rest[:MAX_GUESS_LENGTH]
+        lines += [line[:MAX_GUESS_LENGTH] for line in complete]
+        if len(lines) >= MAX_GUESS_LINES:
+            break
+    lines = lines[:MAX_GUESS_LINES]
+    while lines and not lines[-1].strip():
+        lines.pop()
+    return lines

@@ -1,0 +1,64 @@
+"""List or running text: the guess on labeled files, and what each sign is."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from moreish.data import read_corpus
+from moreish.data.text.guess_kind import sign_of_text
+
+LABELED = Path(__file__).parents[2] / "support" / "kinds"
+
+MISTAKEN_FOR_LISTS = {"bear_bedtime.txt", "numbered_verses.txt", "tale_short.txt"}
+"""Stories with a sentence on each line, which only their meaning tells from a list."""
+
+
+def test_labeled_files() -> None:
+    """Written and labeled by someone who did not know the signs: 137 files in eight languages."""
+    files = sorted(LABELED.glob("*/*"))
+    assert len(files) == 137
+    wrong = set()
+    for path in files:
+        sign = sign_of_text([[path.read_text(encoding="utf-8")]], [path.name])
+        if ("text" if sign else "lines") != path.parent.name:
+            wrong.add(path.name)
+    assert wrong == MISTAKEN_FOR_LISTS
+
+
+@pytest.mark.parametrize(
+    ("text", "sign"),
+    [
+        ("one\ntwo\n", ""),
+        ("only one\n", "a single line"),
+        ("a\n\n" * 5, "blank lines"),
+        ("a\n  b\n  c\n  d\n", "indentation"),
+        ("<|start|>a\nb\n<|start|>c\nd\n", "markers between parts"),
+        ("When all was dark,\nwe came,\nand went.\n", "lines that end with a comma or colon"),
+        ("Anna: hi\nBen: hello\nAnna: tea?\nBen: yes\n", "turns of speakers"),
+        ("fix: a typo\nfix: a link\nfeat: a page\nfix: a test\n", ""),
+        ("word " * 60 + "\n" + "word " * 60 + "\n", "long paragraphs"),
+        ("- milk\n- bread\n- eggs\n", ""),
+    ],
+)
+def test_signs(text: str, sign: str) -> None:
+    assert sign_of_text([[text]]) == sign
+
+
+def test_name_of_the_file_and_number_of_files(tmp_path: Path) -> None:
+    assert sign_of_text([["a\nb\n"]], ["a.py"]) == "the kind of file"
+    assert sign_of_text([["a\nb\n"], ["c\nd\n"]]) == "many short files"
+    assert sign_of_text([["a\n" * 60], ["c\n" * 60]]) == ""
+    for number in range(3):
+        (tmp_path / f"{number}.txt").write_text("Soup\nBoil water.\nServe.\n", encoding="utf-8")
+    corpus = read_corpus(str(tmp_path))
+    assert corpus.kind == "text"
+    assert "it looks like running text, by many short files (if not: --as lines)" in corpus.notes
+
+
+@settings(deadline=None)
+@given(text=st.text("aB.,: \n\n", max_size=80), size=st.integers(1, 7))
+def test_guess_does_not_depend_on_chunks(text: str, size: int) -> None:
+    chunks = [text[i : i + size] for i in range(0, len(text), size)]
+    assert sign_of_text([chunks]) == sign_of_text([[text]])
