@@ -1,7 +1,6 @@
 """From a source to tokens on disk: catalog, text, split, batches."""
 
 from moreish.data.audit import (
-    TOKENS_PER_PARAMETER,
     AuditReport,
     Finding,
     audit_corpus,

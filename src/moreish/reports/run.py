@@ -11,6 +11,7 @@ from moreish.reports.doctor import findings_html
 from moreish.reports.html import figure, page, preformatted, table
 from moreish.runs import Run
 from moreish.ui import SPLIT_TITLES
+from moreish.utils.text import plural
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,11 +43,10 @@ def run_report_html(run: Run, figures: Iterable[RunFigure]) -> str:
             for name, score in run.scores.items()
         ),
     )
-    unit = "lines" if run.kind == "lines" else "documents"
-    contents = (
-        f"{data.name}: {data.documents:,} {unit}, {data.characters:,} characters, "
-        f"vocabulary of {data.vocabulary:,} tokens"
-    )
+    parts = [plural(data.characters, "character"), f"vocabulary of {data.vocabulary:,} tokens"]
+    if run.kind == "lines" or data.documents > 1:
+        parts.insert(0, plural(data.documents, "line" if run.kind == "lines" else "document"))
+    contents = f"{data.name}: {', '.join(parts)}"
     versions = f"Moreish {record.versions['moreish']}, PyTorch {record.versions['torch']}"
     facts = [
         ("data", contents),

@@ -9,7 +9,7 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from moreish.data import TOKENS_PER_PARAMETER, AuditReport, Finding, SplitName
+from moreish.data import AuditReport, Finding, SplitName
 from moreish.errors import command, visible
 from moreish.evaluate import Score, TextNovelty, Token, TokenizerStats, TokenSurprisal, format_bits
 from moreish.runs import RunGroup
@@ -50,14 +50,9 @@ def audit_lines(audit: AuditReport) -> list[Text]:
     is_folder = audit.kind == "text" and audit.documents > 1
     files = f" in {plural(audit.documents, 'file')}" if is_folder else ""
     size = f"{plural(audit.lines, 'line')}{files}, {plural(audit.characters, 'character')}"
-    suits = audit.characters // TOKENS_PER_PARAMETER
-    enough = (
-        f"Suits models of up to {suits:,} parameters ({TOKENS_PER_PARAMETER} characters per "
-        "parameter); larger ones begin to memorize the text."
-    )
     lines = [
         Text(f"{visible(audit.name)}: {kind} {size} ({audit.distinct_characters:,} distinct)"),
-        *(Text(visible(note), style="dim") for note in (*audit.notes, enough)),
+        *(Text(visible(note), style="dim") for note in audit.notes),
         Text(),
     ]
     for finding in audit.findings:

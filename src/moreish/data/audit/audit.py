@@ -46,9 +46,6 @@ from moreish.utils.files import read_json, write_atomic
 MIN_CHARACTERS = 10_000
 """Characters below which a text is reported as little."""
 
-TOKENS_PER_PARAMETER = 20
-"""Hoffmann et al. 2022, "Training Compute-Optimal Large Language Models"."""
-
 ProgressCallback = Callable[[float], None]
 
 
