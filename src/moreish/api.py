@@ -201,7 +201,9 @@ def doctor(
             config.kind,
             config.encoding,
             config.cleaning,
-            source_args=[config.source, *config.options()],
+            column=config.column,
+            separator=config.separator,
+            source_args=[*config.sources, *config.options()],
             progress=lambda share: watch(training.Progress(what="reading", share=share)),
         )
 

@@ -25,10 +25,15 @@ AUTO = "auto"
 class DataConfig(CleaningOptions):
     """What to learn from, and how to read, clean, split and tokenize it."""
 
-    source: str = "names"
-    """Built-in data set, text file, folder of text files, or folder made by `moreish prepare`."""
+    source: str | list[str] = "names"
+    """Built-in data set, text file, folder of text files, or folder made by `moreish prepare`; or
+    several files, folders and data sets."""
     kind: CorpusKind | None = None
     encoding: str = "utf-8"
+    column: str | None = None
+    """Name or number of the column to learn, in a table (CSV, TSV, JSON, JSON lines, Parquet)."""
+    separator: str | None = Field(None, min_length=1)
+    """Text between the documents of a file; `<|endoftext|>` is recognized without it."""
     split: SplitRule = "seeded"
     split_seed: int = Field(42, ge=0, lt=2**63)
     """Random seed of the split, apart from `seed` so that runs of several seeds share one split."""
@@ -50,9 +55,14 @@ class DataConfig(CleaningOptions):
     def options(self) -> list[str]:
         """Command-line options with which a source is read with these settings."""
         defaults = type(self)()
-        names = ("kind", "encoding", *CleaningOptions.model_fields)
+        names = ("kind", "encoding", "column", "separator", *CleaningOptions.model_fields)
         changed = {n: v for n in names if (v := getattr(self, n)) != getattr(defaults, n)}
         return command_words(changed)
+
+    @property
+    def sources(self) -> list[str]:
+        """All sources."""
+        return [self.source] if isinstance(self.source, str) else self.source
 
     @property
     def limits(self) -> VocabularyLimits:

@@ -45,6 +45,22 @@ class TextOptions(TypedDict, total=False):
     encoding: Annotated[
         str | None, Option("Character encoding of the source (default utf-8).", "data.encoding")
     ]
+    column: Annotated[
+        str | None,
+        Option(
+            "Column of a table to learn: CSV, TSV, JSON, JSON lines or Parquet (default: text).",
+            "data.column",
+            metavar="NAME",
+        ),
+    ]
+    separator: Annotated[
+        str | None,
+        Option(
+            "Text between the documents of a file, e.g. '\\n---\\n' (default: <|endoftext|>).",
+            "data.separator",
+            metavar="TEXT",
+        ),
+    ]
     dedup: Annotated[
         bool | None,
         Option("Remove duplicate items, or duplicate long lines of running text.", "data.dedup"),

@@ -4,6 +4,7 @@ output."""
 import functools
 import inspect
 import json
+import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -112,7 +113,18 @@ def _parameter(name: str) -> inspect.Parameter:
 def explicit_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that were set on the command line, as the Python functions take them."""
     values = {k: v for k, v in options.items() if v is not None and v is not False}
-    return {k: parse_weights(v) if k == "weights" else v for k, v in values.items()}
+    parsers = {"weights": parse_weights, "separator": unescape}
+    return {k: parsers[k](v) if k in parsers else v for k, v in values.items()}
+
+
+def unescape(text: str) -> str:
+    r"""Replace the escapes `\n`, `\t` and `\\` of a text from the command line.
+
+    >>> unescape(r"\n--\n")
+    '\n--\n'
+    """
+    characters = {"n": "\n", "t": "\t", "\\": "\\"}
+    return re.sub(r"\\([nt\\])", lambda match: characters[match[1]], text)
 
 
 def os_error_message(error: OSError) -> str:

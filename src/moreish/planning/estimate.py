@@ -138,11 +138,12 @@ def estimate_run(
         raise MoreishError(
             "--gpus must be 1 or more, and --mfu a fraction of the peak, above 0 and up to 1"
         )
-    source = config.data.source
-    if source in CATALOG:
-        is_available = is_available_offline(find_dataset(source))
-    else:
-        is_available = Path(source).expanduser().exists()
+    is_available = all(
+        is_available_offline(find_dataset(source))
+        if source in CATALOG
+        else Path(source).expanduser().exists()
+        for source in config.data.sources
+    )
     if requires_data or is_available:
         setup = set_up(config)
         config, vocabulary, load = setup.config, setup.tokenizer.vocab_size, measure_load(setup)

@@ -119,17 +119,25 @@ def load_corpus(config: RunConfig) -> Corpus | PreparedDataset:
         MoreishError: it cannot be read, or the settings do not go with it.
     """
     data = config.data
-    path = Path(data.source).expanduser()
-    if data.source not in CATALOG and preparation_state(path) == "prepared":
+    first, *more = data.sources
+    path = Path(first).expanduser()
+    if not more and first not in CATALOG and preparation_state(path) == "prepared":
         prepared = PreparedDataset.open(path)
         _check_prepared(config, prepared)
         return prepared
     if data.weights is not None:
         raise MoreishError(
-            f"--weight needs a folder made by moreish prepare, and {data.source} is not one"
+            f"--weight needs a folder made by moreish prepare, and {first} is not one"
         )
     check_vocab_size(data.tokenizer, data.limits)
-    return read_corpus(data.source, data.kind, data.encoding, data.cleaning)
+    return read_corpus(
+        data.source,
+        data.kind,
+        data.encoding,
+        data.cleaning,
+        column=data.column,
+        separator=data.separator,
+    )
 
 
 def _check_prepared(config: RunConfig, prepared: PreparedDataset) -> None:
@@ -157,9 +165,9 @@ def _check_prepared(config: RunConfig, prepared: PreparedDataset) -> None:
 
 def audit_beginning(corpus: Corpus | PreparedDataset, data: DataConfig) -> AuditReport | None:
     """Audit the beginning of a user's text; None for built-in data and prepared folders."""
-    if isinstance(corpus, PreparedDataset) or data.source in CATALOG:
+    if isinstance(corpus, PreparedDataset) or set(data.sources) <= CATALOG.keys():
         return None
-    source_args = [data.source, *data.options()]
+    source_args = [*data.sources, *data.options()]
     return audit_corpus(corpus, max_characters=AUDIT_CHARACTERS, source_args=source_args)
 
 

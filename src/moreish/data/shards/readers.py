@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from moreish.data import catalog
-from moreish.data.shards.compression import COMPRESSED, decompress
 from moreish.data.text import NotTextError, decode_chunks, normalize_newlines
+from moreish.data.text.compression import COMPRESSED, decompress
 from moreish.errors import MoreishError, nearest, one_line
 from moreish.utils.extras import import_extra
 

@@ -16,6 +16,7 @@ from moreish.data.text.decode import (
     normalize_newlines,
 )
 from moreish.data.text.detect_encoding import first_guess, guess_encoding
+from moreish.data.text.documents import UnsupportedFileError
 from moreish.data.text.lines import CorpusKind, bounded_lines
 from moreish.data.text.patterns import (
     MAX_EXAMPLE,
