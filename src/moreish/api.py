@@ -20,7 +20,7 @@ from moreish.training import Report
 from moreish.ui import TrainingView
 from moreish.utils.extras import import_extra
 
-Source = str | Path
+Source = data.Source
 Settings = Mapping[str, Any]
 
 
@@ -28,6 +28,7 @@ Settings = Mapping[str, Any]
 def train(
     source: Source | None = None,
     *,
+    text: str | None = None,
     settings: Settings | None = None,
     config: str | Path | None = None,
     out: str | Path | None = None,
@@ -41,7 +42,9 @@ def train(
     planner chooses for this machine (see `plan`).
 
     Args:
-        source: a built-in data set, a file, a folder of text files, or one that `prepare` made.
+        source: a built-in data set, a file, a folder of text files, or one that `prepare` made; a
+            list of paths; or the items of a list, e.g. `["anna", "otto", …]`.
+        text: a text to learn, in place of a source.
         settings: any other setting, as nested groups, e.g. `{"train": {"lr": 0.001}}`; all are
             listed in docs/settings.md.
         config: a recipe (TOML) of settings, which the other arguments override.
@@ -53,27 +56,29 @@ def train(
     Raises:
         MoreishError: the source, a setting or the output folder is invalid; nothing was written.
     """
-    recipe, overrides = _layers(source, options, settings, config)
-    requested = merge(recipe, overrides)
-    base: Tree = {}
-    if isinstance(start := requested.get("init_from"), str):
-        start_run = _start(start)
-        base = training.warm_start_settings(start_run, requested)
-        overrides = merge(overrides, {"init_from": str(start_run.path)})
-    own = {} if base else requested.get("model", {})
-    notes: tuple[str, ...] = ()
-    if own and "name" not in own:
-        notes = (f"model.{min(own)} was set without --model, so this trains a plain GPT.",)
-    path = None if out is None else Path(out).expanduser()
-    resolved = resolve(base, recipe, overrides)
-    with _report_context(report) as watch:
-        return workflows.train(resolved, path, overwrite=overwrite, report=watch, notes=notes)
+    with data.source_settings(source, text) as place:
+        recipe, overrides = _layers(place, options, settings, config)
+        requested = merge(recipe, overrides)
+        base: Tree = {}
+        if isinstance(start := requested.get("init_from"), str):
+            start_run = _start(start)
+            base = training.warm_start_settings(start_run, requested)
+            overrides = merge(overrides, {"init_from": str(start_run.path)})
+        own = {} if base else requested.get("model", {})
+        notes: tuple[str, ...] = ()
+        if own and "name" not in own:
+            notes = (f"model.{min(own)} was set without --model, so this trains a plain GPT.",)
+        path = None if out is None else Path(out).expanduser()
+        resolved = resolve(base, recipe, overrides)
+        with _report_context(report) as watch:
+            return workflows.train(resolved, path, overwrite=overwrite, report=watch, notes=notes)
 
 
 @takes_options(TrainOptions)
 def plan(
     source: Source | None = None,
     *,
+    text: str | None = None,
     settings: Settings | None = None,
     config: str | Path | None = None,
     gpus: int | None = None,
@@ -87,7 +92,7 @@ def plan(
     machine must be known from the settings.
 
     Args:
-        source, settings, config: as in `train`.
+        source, text, settings, config: as in `train`.
         gpus: the number of GPUs to estimate for (default 1).
         gpu: a GPU by name, such as "h100", or its bfloat16 peak in TFLOP/s; None takes this one.
         mfu: the fraction of that peak to assume (default 0.3).
@@ -98,35 +103,35 @@ def plan(
     Raises:
         MoreishError: a setting or the source is invalid, or the answer depends on missing data.
     """
-    recipe, overrides = _layers(source, options, settings, config)
-    requested = merge(recipe, overrides)
-    start = requested.get("init_from")
-    base = _planned_start(start, requested) if isinstance(start, str) else {}
-    resolved = resolve(base, recipe, overrides)
-    training.check_optimizer(resolved.train.optimizer)
-    training.parse_trackers(resolved.train.track, installed=False)
-    if isinstance(resolved.model, AutoConfig):
-        if (gpus, gpu, mfu) != (None, None, None):
-            raise MoreishError(
-                "--gpus, --gpu and --mfu need a chosen model, by --config or --model: the planner "
-                "chooses for this machine"
-            )
-        return plan_run(training.set_up(resolved))
-    gpus, mfu = 1 if gpus is None else gpus, DEFAULT_MFU if mfu is None else mfu
-    needs_data = source is not None
-    return estimate_run(resolved, requires_data=needs_data, gpus=gpus, gpu=gpu, mfu=mfu)
+    with data.source_settings(source, text) as place:
+        recipe, overrides = _layers(place, options, settings, config)
+        requested = merge(recipe, overrides)
+        start = requested.get("init_from")
+        base = _planned_start(start, requested) if isinstance(start, str) else {}
+        resolved = resolve(base, recipe, overrides)
+        training.check_optimizer(resolved.train.optimizer)
+        training.parse_trackers(resolved.train.track, installed=False)
+        if isinstance(resolved.model, AutoConfig):
+            if (gpus, gpu, mfu) != (None, None, None):
+                raise MoreishError(
+                    "--gpus, --gpu and --mfu need a chosen model, by --config or --model: the "
+                    "planner chooses for this machine"
+                )
+            return plan_run(training.set_up(resolved))
+        gpus, mfu = 1 if gpus is None else gpus, DEFAULT_MFU if mfu is None else mfu
+        needs_data = bool(place)
+        return estimate_run(resolved, requires_data=needs_data, gpus=gpus, gpu=gpu, mfu=mfu)
 
 
 def _layers(
-    source: Source | None,
+    place: Tree,
     options: Mapping[str, Any],
     settings: Settings | None = None,
     config: str | Path | None = None,
 ) -> tuple[Tree, Tree]:
     """Return the settings of a recipe, and those of the arguments, which override it."""
     recipe = normalize({} if config is None else from_toml(Path(config)))
-    place = {} if source is None else {"data": {"source": str(source)}}
-    return recipe, merge(place, settings_tree(options), normalize(settings or {}))
+    return recipe, merge({"data": place}, settings_tree(options), normalize(settings or {}))
 
 
 def _start(name: str) -> Run:
@@ -183,19 +188,22 @@ def load(path: str | Path) -> Run:
 
 @takes_options(TextOptions)
 def doctor(
-    source: Source, *, report: Report | None = None, **options: Unpack[TextOptions]
+    source: Source | None = None,
+    *,
+    text: str | None = None,
+    report: Report | None = None,
+    **options: Unpack[TextOptions],
 ) -> data.AuditReport:
     """Find problems in a text, and the options of `train` that fix them.
 
     Args:
-        source: a built-in data set, a file, or a folder of text files.
-        report: as in `train`.
+        source, text, report: as in `train`.
 
     Raises:
         MoreishError: the source cannot be read.
     """
-    config = resolve(*_layers(source, options)).data
-    with _report_context(report) as watch:
+    with data.source_settings(source, text) as place, _report_context(report) as watch:
+        config = resolve(*_layers(place, options)).data
         return data.audit_source(
             config.source,
             config.kind,
@@ -216,7 +224,7 @@ def doctor_page(audit: data.AuditReport, path: Path) -> None:
 
 
 def prepare(
-    sources: Source | Sequence[Source],
+    sources: str | Path | Sequence[str | Path],
     *,
     out: str | Path,
     field: str = "text",
@@ -274,7 +282,7 @@ def prepare(
 
 
 def compare_tokenizers(
-    source: Source = "names",
+    source: str | Path = "names",
     tokenizers: Sequence[str] | None = None,
     *,
     vocab_size: int | None = None,
@@ -298,7 +306,7 @@ def compare_tokenizers(
 
 def tokenize(
     text: str,
-    source: Source = "names",
+    source: str | Path = "names",
     tokenizers: Sequence[str] | None = None,
     *,
     vocab_size: int | None = None,
@@ -321,10 +329,10 @@ def tokenize(
 
 
 def _tokenizers(
-    source: Source, names: Sequence[str] | None, vocab_size: int | None
+    source: str | Path, names: Sequence[str] | None, vocab_size: int | None
 ) -> Iterator[tuple[str, Tokenizer, data.Corpus]]:
     """Yield the name of each tokenizer, the tokenizer built for the source, and the source."""
-    config = resolve(*_layers(source, {"vocab_size": vocab_size})).data
+    config = resolve(*_layers({"source": str(source)}, {"vocab_size": vocab_size})).data
     corpus = data.read_corpus(config.source)
     for name in names or REGISTRY:
         try:
@@ -340,7 +348,7 @@ def _tokenizers(
 
 @takes_options(ModelOptions)
 def lr_range(
-    source: Source = "names",
+    source: str | Path = "names",
     *,
     low: float | None = None,
     high: float | None = None,
@@ -360,13 +368,13 @@ def lr_range(
     Raises:
         MoreishError: the model has no learning rate, or none can be found.
     """
-    config = resolve(*_layers(source, options, settings))
+    config = resolve(*_layers({"source": str(source)}, options, settings))
     with _report_context(report) as watch:
         setup, _ = resolve_auto_model(training.set_up(config))
         return training.run_lr_range_test(setup, report=watch, low=low, high=high, steps=steps)
 
 
-def import_hf(source: Source, *, out: str | Path, overwrite: bool = False) -> Run:
+def import_hf(source: str | Path, *, out: str | Path, overwrite: bool = False) -> Run:
     """Import a GPT-2 or Llama model of Hugging Face's transformers, with its tokenizer, as a run.
 
     Args:

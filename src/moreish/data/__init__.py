@@ -32,9 +32,11 @@ from moreish.data.text import (
     Corpus,
     CorpusKind,
     NotTextError,
+    Source,
     decode_chunks,
     normalize_newlines,
     read_corpus,
+    source_settings,
 )
 from moreish.data.token_dataset import (
     CHUNK_TOKENS,

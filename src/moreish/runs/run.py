@@ -1,9 +1,10 @@
 """A trained run: sampling, exact losses, and what is new in a text."""
 
 import math
+import unicodedata
 from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,9 @@ from moreish.generate import (
 from moreish.models import Model
 from moreish.runs.folder import RunFolder
 from moreish.tokenizers import Ids
+
+NORMAL_FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
+"""Unicode normal forms in which accented letters of a prompt are tried."""
 
 RANKS = ("likelihood", "novelty")
 
@@ -239,6 +243,10 @@ class Run(RunFolder):
         if unknown not in ("error", "drop"):
             raise MoreishError(f"--unknown {unknown}: {nearest(unknown, ['error', 'drop'])}")
         missing = self.tokenizer.find_unknown(text)
+        for form in NORMAL_FORMS if missing else ():  # accents as in the training text
+            other = unicodedata.normalize(form, text)
+            if not self.tokenizer.find_unknown(other):
+                return other
         if missing and unknown == "error":
             shown = " ".join(map(repr, missing[:10])) + (" …" if len(missing) > 10 else "")
             is_known_after_space = not self.tokenizer.find_unknown(f" {text}")

@@ -27,3 +27,4 @@ from moreish.data.text.patterns import (
     find_matches,
     mask_secrets,
 )
+from moreish.data.text.sources import Source, source_settings
