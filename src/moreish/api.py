@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any, Unpack
 
 from moreish import convert, data, reports, training, workflows
-from moreish.config import AutoConfig, normalize, resolve
+from moreish.config import AutoConfig, BudgetConfig, normalize, resolve
 from moreish.errors import MoreishError
 from moreish.evaluate import Token, TokenizerStats, measure_tokenizer, tokenize_text
 from moreish.options import ModelOptions, TextOptions, TrainOptions, settings_tree, takes_options
@@ -165,20 +165,35 @@ def _planned_start(start: str, requested: Mapping[str, Any]) -> Tree:
     return {"model": convert.load_model_settings(folder), "data": {"tokenizer": tokenizer}}
 
 
-def resume(path: str | Path, *, inexact: bool = False, report: Report | None = None) -> Run:
-    """Resume an interrupted run; it ends with the same weights as if it had never stopped.
+def resume(
+    path: str | Path,
+    *,
+    inexact: bool = False,
+    minutes: float | None = None,
+    steps: int | None = None,
+    epochs: float | None = None,
+    report: Report | None = None,
+) -> Run:
+    """Resume an interrupted run, which ends with the same weights as if it had never stopped; or
+    train a finished one longer, from its best weights.
 
     Args:
         path: the run folder.
         inexact: whether to resume even where other versions, threads or machines make the same
             bits impossible.
+        minutes, steps, epochs: how long to train a finished run further.
         report: as in `train`.
 
     Raises:
         MoreishError: there is nothing to resume, or it would not be exact.
     """
+    given = {"minutes": minutes, "steps": steps, "epochs": epochs}
+    budget = {name: value for name, value in given.items() if value is not None}
+    BudgetConfig.parse(budget, "train")
     with _report_context(report) as watch:
-        return workflows.resume(Path(path).expanduser(), inexact=inexact, report=watch)
+        return workflows.resume(
+            Path(path).expanduser(), inexact=inexact, budget=budget, report=watch
+        )
 
 
 def load(path: str | Path) -> Run:

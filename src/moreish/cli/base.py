@@ -16,6 +16,7 @@ from typer import Argument, Option
 from typer.core import TyperGroup
 from typer.models import ArgumentInfo
 
+from moreish.errors import MoreishError
 from moreish.options import OPTIONS, TYPES, flag, panel, parse_weights
 
 Command = Callable[..., Any]
@@ -62,10 +63,33 @@ Recipe = Annotated[
     Path | None, Option("--config", metavar="FILE", help="Read settings from a TOML recipe.")
 ]
 SOURCE_HELP = (
-    "A built-in data set, a text file, a folder of text files, or a folder made by moreish prepare "
-    "(default names)."
+    "Built-in data sets, files (text, tables, documents), folders of files, a folder made by "
+    "moreish prepare, or - for standard input (default names)."
 )
-Source = Annotated[str | None, Argument(metavar="SOURCE", help=SOURCE_HELP)]
+Sources = Annotated[list[str] | None, Argument(metavar="[SOURCE]...", help=SOURCE_HELP)]
+
+
+def read_sources(sources: list[str] | None) -> dict[str, Any]:
+    """Return the sources of a command line as the Python functions take them."""
+    if not sources:
+        return {}
+    if sources == ["-"]:
+        return {"text": read_standard_input()}
+    if "-" in sources:
+        raise MoreishError("- (standard input) cannot be combined with other sources")
+    if len(sources) == 1:
+        return {"source": sources[0]}
+    return {"source": [Path(source) for source in sources]}
+
+
+def read_standard_input() -> str:
+    """Return the text of standard input, in UTF-8. Raises MoreishError if it is not text."""
+    from moreish.data import decode_chunks, normalize_newlines
+
+    chunks = decode_chunks(sys.stdin.buffer, "utf-8", "standard input")
+    return "".join(normalize_newlines(chunks))
+
+
 RunPath = Annotated[Path, Argument(metavar="RUN", help="Run folder, e.g. runs/names-gpt.")]
 
 

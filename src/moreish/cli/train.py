@@ -6,7 +6,17 @@ from typing import Annotated, Any
 import typer
 from typer import Option
 
-from moreish.cli.base import Json, Overwrite, Recipe, Set, Source, app, print_json, takes_flags
+from moreish.cli.base import (
+    Json,
+    Overwrite,
+    Recipe,
+    Set,
+    Sources,
+    app,
+    print_json,
+    read_sources,
+    takes_flags,
+)
 from moreish.errors import MoreishError, command
 from moreish.options import TrainOptions, names_of
 from moreish.utils.signals import survive_hangup
@@ -27,14 +37,20 @@ RESULTS = {
 @survive_hangup()
 @takes_flags(*names_of(TrainOptions))
 def train(
-    source: Source = None,
+    sources: Sources = None,
     out: Annotated[
         Path | None, Option(help="Run folder to create (default: a new one in runs/).")
     ] = None,
     overwrite: Overwrite = False,
     settings: Set = None,
     config: Recipe = None,
-    resume: Annotated[Path | None, Option(metavar="RUN", help="Resume an interrupted run.")] = None,
+    resume: Annotated[
+        Path | None,
+        Option(
+            metavar="RUN",
+            help="Resume an interrupted run, or train a finished one longer, for --minutes.",
+        ),
+    ] = None,
     inexact: Annotated[
         bool,
         Option("--inexact", help="Resume even where the result cannot be the same bit for bit."),
@@ -51,14 +67,17 @@ def train(
     terminal = console(stderr=as_json)
     if inexact and resume is None:
         raise MoreishError("--inexact goes with --resume")
-    if resume is not None and any((source, out, config, settings, overwrite, options)):
-        raise MoreishError("--resume takes no other settings: the run has its own")
+    from moreish.config import BUDGETS
+
+    budget = {name: options[name] for name in BUDGETS if name in options}
+    if resume is not None and any((sources, out, config, settings, overwrite, options != budget)):
+        raise MoreishError("--resume takes no other settings than --minutes, --steps and --epochs")
     with TrainingView(terminal) as view:
         if resume is not None:
-            run = api.resume(resume, inexact=inexact, report=view)
+            run = api.resume(resume, inexact=inexact, report=view, **budget)
         else:
             run = api.train(
-                source,
+                **read_sources(sources),
                 settings=from_assignments(settings or []),
                 config=config,
                 out=out,

@@ -16,7 +16,7 @@ import safetensors
 import torch
 from numpy.typing import NDArray
 
-from moreish.config import RunConfig, resolve
+from moreish.config import BUDGETS, RunConfig, resolve
 from moreish.data import (
     MANIFEST,
     SPLITS,
@@ -31,9 +31,9 @@ from moreish.data import (
 from moreish.distributed import SINGLE_PROCESS, ProcessGroup, gather_full, load_state
 from moreish.errors import MoreishError, command, one_line
 from moreish.evaluate import Score
-from moreish.models import Model, build_model
+from moreish.models import CountBasedModel, Model, build_model
 from moreish.runs.paths import backup_path, check_run_path, is_run, other_runs, remove_run
-from moreish.runs.record import ENDED_STATUSES, DatasetInfo, RunRecord
+from moreish.runs.record import ENDED_STATUSES, DatasetInfo, RunRecord, record_sha256
 from moreish.tokenizers import BOUNDARY_ID, Tokenizer, load_tokenizer
 from moreish.utils.files import (
     PARTIAL_SUFFIX,
@@ -59,6 +59,10 @@ REFERENCE = "data/train.json"
 
 MAX_SEARCHABLE_TOKENS = 1 << 25
 """Largest prepared dataset that is loaded into memory to search texts in it."""
+
+
+INITIAL_WEIGHTS = "initial.safetensors"
+"""The weights with which `RunFolder.extend` lets a finished run go on."""
 
 
 class RunFolder:
@@ -164,6 +168,34 @@ class RunFolder:
         with self._locked_record() as record:
             self.record = RunRecord.model_validate({**record.model_dump(), **changes})
 
+    def extend(self, budget: Mapping[str, Any]) -> None:
+        """Prepare a finished run to be trained further, from its best weights.
+
+        It is a new phase of the run: the weights become those that training begins with, the steps
+        go on, and the schedule begins again. A run that is killed here is as it was before, or is
+        extended.
+
+        Args:
+            budget: the budget of the new phase, as in `BudgetConfig`.
+
+        Raises:
+            MoreishError: the run counts n-grams only, or has no weights.
+        """
+        model = self.new_model()
+        if isinstance(model, CountBasedModel):
+            name = self.config.model.name
+            raise MoreishError(f"{self.path} cannot be trained longer: {name} has counted it all")
+        self.load_weights(model)
+        train = {**self.record.config["train"], **dict.fromkeys(BUDGETS), **budget}
+        config = {**self.record.config, "train": train}
+        self.config = resolve(config, warn=False)
+        first_step = max((entry["step"] for entry in self.read_metrics()), default=0)
+        weights = (self.path / "model.safetensors").read_bytes()
+        write_atomic(self.path / INITIAL_WEIGHTS, weights)
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+        sha256 = record_sha256(config, self.record.data, self.record.tokenizer)
+        self.update(config=config, sha256=sha256, status="created", first_step=first_step)
+
     def count_test_evaluation(self) -> None:
         """Count one more evaluation of the test split in run.json."""
         with self._locked_record() as record:
@@ -229,13 +261,20 @@ class RunFolder:
     def has_weights(self) -> bool:
         return (self.path / "model.safetensors").is_file()
 
+    def load_initial_weights(self, model: Model) -> None:
+        """Load the weights with which the phase of training that `extend` began starts.
+
+        Raises:
+            MoreishError: they are missing, damaged or of another model.
+        """
+        self._load(self.path / INITIAL_WEIGHTS, model)
+
     def load_weights(self, model: Model) -> None:
         """Load the best weights into `model`.
 
         Raises:
             MoreishError: there are no weights yet, or they are damaged or of another model.
         """
-        path = self.path / "model.safetensors"
         if not self.has_weights:
             if self.record.status == "diverged":
                 raise MoreishError(
@@ -246,6 +285,9 @@ class RunFolder:
                 raise MoreishError(f"{self.path} is damaged: its model.safetensors is missing")
             resume = command("train", "--resume", self.path)
             raise MoreishError(f"{self.path} has no weights yet: resume with {resume}")
+        self._load(self.path / "model.safetensors", model)
+
+    def _load(self, path: Path, model: Model) -> None:
         try:
             with safetensors.safe_open(path, framework="pt") as file:
                 metadata = json.loads((file.metadata() or {})["moreish"])

@@ -140,9 +140,12 @@ def fit(run: Run, report: Report, *, resume: Resume | None, group: ProcessGroup)
 
 
 def _initial_model(run: Run) -> Model:
-    """Return the model before its first step: initialized, or with the weights of another run."""
+    """Return the model before its first step: initialized, or with the weights of another run, or
+    with its own if it is trained longer."""
     model = run.new_model()
-    if (source := run.config.init_from) is not None:
+    if run.record.first_step:
+        run.load_initial_weights(model)
+    elif (source := run.config.init_from) is not None:
         load_warm_start(Run.open(Path(source)), model)
     return model
 
@@ -244,15 +247,21 @@ class _Fitting:
                     self._note("There is no checkpoint yet: starting from the beginning.")
                     load_state(model, _initial_model(run).state_dict())
                 plan = plan_training(run, trainer, should_stop, began)
+                first, best = run.record.first_step, None
+                if first:
+                    plan = replace(plan, steps=first + plan.steps, from_step=first)
+                    best = self.score("val", model)
                 spent = group.seconds_since(began)
                 trainer.state = TrainState(
-                    plan=plan, seconds=spent, overhead_seconds=spent, planned_at=spent
-                )
+                    plan=plan, step=first, first_step=first, best=best, best_step=first,
+                    seconds=spent, overhead_seconds=spent, planned_at=spent,
+                )  # fmt: skip
                 if group.is_main:
                     run.update(status="training")
             log = None
             if group.is_main:
-                log = MetricsLog(run, trainer, self.report, resuming=resume is not None)
+                goes_on = resume is not None or run.record.first_step > 0
+                log = MetricsLog(run, trainer, self.report, resuming=goes_on)
             self.state = trainer.state
             self._report_start(
                 model, device=str(device), memory=memory, processes=group.size,

@@ -66,10 +66,15 @@ def _html_text(raw: bytes, where: str) -> str:
     soup = library.BeautifulSoup(raw, "html.parser")
     for tag in soup(SKIPPED_TAGS):
         tag.decompose()
+    for text in soup.find_all(string=True):
+        is_plain = type(text) is library.NavigableString  # and no comment
+        if is_plain and text.find_parent("pre") is None:
+            text.replace_with(re.sub(r"\s+", " ", text))
     for tag in soup(BLOCK_TAGS):
+        tag.insert_before("\n")
         tag.insert_after("\n")
     lines = (" ".join(line.split()) for line in soup.get_text().split("\n"))
-    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip("\n") + "\n"
+    return "\n".join(filter(None, lines)) + "\n"
 
 
 def _read_docx(path: Path) -> str:
