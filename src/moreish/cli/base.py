@@ -13,7 +13,7 @@ from typing import Annotated, Any, get_args
 
 import typer
 from typer import Argument, Option
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup, TyperOption
 from typer.models import ArgumentInfo
 
 from moreish.errors import MoreishError
@@ -37,7 +37,26 @@ class CommandGroup(TyperGroup):
             raise Stopped from cause
 
 
-app = typer.Typer(
+class PlainCommand(TyperCommand):
+    """Names the values of options in help as other programs do; flags take none."""
+
+    METAVARS = {bool: "", int: "N", float: "X", str: "TEXT", Path: "PATH"}
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for param in self.params:
+            if isinstance(param, TyperOption) and param.metavar is None:
+                param.metavar = self.METAVARS.get(param.type_descriptor.annotation)
+
+
+class App(typer.Typer):
+    """An application whose commands are `PlainCommand`s."""
+
+    def command(self, *args: Any, **kwargs: Any) -> Any:
+        return super().command(*args, cls=PlainCommand, **kwargs)
+
+
+app = App(
     cls=CommandGroup,
     name="moreish",
     help="Train a language model on any text, on this machine, and generate more of it.",

@@ -121,6 +121,8 @@ def _resume(
     with training_lock(path):
         run = Run.open(path)  # as it is now that no other process can change it
         has_ended = run.record.status in ENDED_STATUSES
+        if not run.split_names:
+            raise MoreishError(f"{path} cannot be resumed: its model was imported, without data")
         if has_ended and not budget:
             longer = command("train", "--resume", path, "--minutes", "5")
             raise MoreishError(
