@@ -33,6 +33,7 @@ for module in (
     "figures",
     "novelty",
     "compare",
+    "runs",
     "ladder",
     "lr_range",
     "doctor",

@@ -13,7 +13,7 @@ from typing import Annotated, Any, get_args
 
 import typer
 from typer import Argument, Option
-from typer.core import TyperCommand, TyperGroup, TyperOption
+from typer.core import TyperArgument, TyperCommand, TyperGroup
 from typer.models import ArgumentInfo
 
 from moreish.errors import MoreishError
@@ -26,7 +26,28 @@ class Stopped(Exception):  # noqa: N818 (not an error)
     """The user pressed Ctrl-C, or the reader of a pipe exited."""
 
 
-class CommandGroup(TyperGroup):
+METAVARS = {bool: "", int: "N", float: "X", str: "TEXT", Path: "PATH"}
+"""How help names the values of options; a flag takes none."""
+
+
+class _PlainParams:
+    """Shows the parameters of a command in help as other programs do, without Python's types."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for param in params:
+            if isinstance(param, TyperArgument):  # its name says enough
+                param.display_type_rich = lambda ctx: None  # type: ignore[method-assign]
+            elif param.metavar is None:
+                param.metavar = METAVARS.get(param.type_descriptor.annotation)
+        return params
+
+
+class PlainCommand(_PlainParams, TyperCommand):
+    """A command."""
+
+
+class CommandGroup(_PlainParams, TyperGroup):
     """Raises `Stopped` where Typer would exit without a message, so that `moreish.cli.main` can
     print one."""
 
@@ -37,23 +58,13 @@ class CommandGroup(TyperGroup):
             raise Stopped from cause
 
 
-class PlainCommand(TyperCommand):
-    """Names the values of options in help as other programs do; flags take none."""
-
-    METAVARS = {bool: "", int: "N", float: "X", str: "TEXT", Path: "PATH"}
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        for param in self.params:
-            if isinstance(param, TyperOption) and param.metavar is None:
-                param.metavar = self.METAVARS.get(param.type_descriptor.annotation)
-
-
 class App(typer.Typer):
     """An application whose commands are `PlainCommand`s."""
 
-    def command(self, *args: Any, **kwargs: Any) -> Any:
-        return super().command(*args, cls=PlainCommand, **kwargs)
+    def command(  # type: ignore[override]
+        self, name: str | None = None, **kwargs: Any
+    ) -> Callable[[Command], Command]:
+        return super().command(name, cls=PlainCommand, **kwargs)
 
 
 app = App(
@@ -109,7 +120,36 @@ def read_standard_input() -> str:
     return "".join(normalize_newlines(chunks))
 
 
-RunPath = Annotated[Path, Argument(metavar="RUN", help="Run folder, e.g. runs/names-gpt.")]
+RUNS = Path("runs")
+"""The folder of runs that have no other."""
+
+
+def find_run(name: str | Path) -> Path:
+    """Return the folder of a run that is named by its path, or by its name in `runs/`."""
+    path = Path(name).expanduser()
+    return path if path.exists() or not (RUNS / path / "run.json").is_file() else RUNS / path
+
+
+def newest_run() -> Path:
+    """Return the newest run in `runs/`. Raises MoreishError if there is none."""
+    found = list(RUNS.glob("*/run.json"))
+    if not found:
+        raise MoreishError("there is no run in runs/: train one with moreish train, or name one")
+    newest = max(found, key=lambda path: path.stat().st_mtime).parent
+    sys.stderr.write(f"Run: {newest} (the newest)\n")
+    return newest
+
+
+RunPath = Annotated[
+    Path,
+    Argument(
+        metavar="RUN",
+        help="Run folder, e.g. runs/names-gpt (default: the newest in runs/).",
+        parser=find_run,
+        default_factory=newest_run,
+        show_default=False,
+    ),
+]
 
 
 def takes_flags(*names: str) -> Callable[[Command], Command]:

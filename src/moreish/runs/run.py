@@ -2,7 +2,7 @@
 
 import math
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
@@ -64,6 +64,10 @@ class Run(RunFolder):
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float = 1.0,
+        stop: Sequence[str] = (),
+        best_of: int = 1,
         seed: int = 0,
         new_only: bool = False,
         unique: bool = False,
@@ -85,6 +89,11 @@ class Run(RunFolder):
             temperature: below 1 sharpens the distribution; 0 always takes the most likely token.
             top_k: sample from the k most likely tokens only.
             top_p: sample from the most likely tokens whose probabilities add up to this.
+            min_p: sample from tokens at least this fraction as likely as the most likely one.
+            repetition_penalty: above 1, tokens of the prompt and the text become less likely.
+            stop: a text ends before the first of these strings.
+            best_of: sample this many times as many texts, and return the most likely ones, by
+                their mean log-probability per token, most likely first.
             seed: random seed; the same seed gives the same texts.
             new_only: reject texts that occur in the data.
             unique: return no text twice.
@@ -112,11 +121,20 @@ class Run(RunFolder):
             regex=regex,
             length=None if length is None else parse_length(length),
         )
-        sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+        if best_of < 1:
+            raise MoreishError(f"--best-of {best_of}: give 1 or more")
+        sampling = {
+            "temperature": temperature,
+            "top_k": top_k,
+            "top_p": top_p,
+            "min_p": min_p,
+            "repetition_penalty": repetition_penalty,
+        }
         generator = self.text_generator(
             prompt=prompt,
             max_tokens=max_tokens,
             sampling=Sampling.parse(sampling, "sample"),
+            stop=stop,
             seed=seed,
             unknown=unknown,
             constraint=constraint,
@@ -125,9 +143,9 @@ class Run(RunFolder):
         seen: set[str] = set()
 
         def accept(ids: Ids) -> bool:
-            if self.tokenizer.decode_bytes(ids) in training_texts:
+            text = generator.decode(ids)
+            if new_only and text.encode() in training_texts:
                 return False
-            text = self.tokenizer.decode(ids)
             if max_overlap is not None and self._overlap(text) > max_overlap:
                 return False
             if unique and text in seen:
@@ -135,12 +153,15 @@ class Run(RunFolder):
             seen.add(text)
             return True
 
-        texts = list(generator.texts(n, accept))
+        texts = list(generator.texts(n * best_of, accept))
+        if best_of > 1:
+            texts = sorted(texts, key=self.mean_surprisal)[:n]
         if rank == "likelihood":
-            return sorted(texts, key=self._mean_surprisal)
+            return sorted(texts, key=self.mean_surprisal)
         return sorted(texts, key=self._similarity) if rank == "novelty" else texts
 
-    def _mean_surprisal(self, text: str) -> float:
+    def mean_surprisal(self, text: str) -> float:
+        """Return the mean surprisal of a text in nats per token; infinite for an empty one."""
         tokens = self.surprisal(text) if text else []
         return sum(token.nats for token in tokens) / len(tokens) if tokens else math.inf
 
@@ -157,15 +178,23 @@ class Run(RunFolder):
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float = 1.0,
         **options: Any,
     ) -> Iterator[str]:
         """Sample one text in pieces: the first text that `sample` returns.
 
         Args:
-            prompt, temperature, top_k, top_p: as in `sample`.
+            prompt, temperature, top_k, top_p, min_p, repetition_penalty: as in `sample`.
             options: the other options of `sample`, except those that select among texts.
         """
-        parameters = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+        parameters = {
+            "temperature": temperature,
+            "top_k": top_k,
+            "top_p": top_p,
+            "min_p": min_p,
+            "repetition_penalty": repetition_penalty,
+        }
         sampling = Sampling.parse(parameters, "sample")
         return self.text_generator(prompt=prompt, sampling=sampling, **options).stream()
 
@@ -179,6 +208,7 @@ class Run(RunFolder):
         unknown: str = "error",
         model: Model | None = None,
         constraint: Constraint | None = None,
+        stop: Sequence[str] = (),
         limits: CompileLimits = CompileLimits(),  # noqa: B008 (it is immutable)
     ) -> TextGenerator:
         """Set up sampling.
@@ -188,6 +218,7 @@ class Run(RunFolder):
             sampling: temperature, top-k and top-p.
             model: None for the run's best.
             constraint: what each item must match.
+            stop: as in `sample`.
             limits: bounds on the work of compiling it.
 
         Raises:
@@ -222,6 +253,7 @@ class Run(RunFolder):
             sampling=sampling,
             seed=seed,
             automaton=automaton,
+            stop=tuple(filter(None, stop)),
         )
 
     def default_max_tokens(self, constraint: Constraint | None = None) -> int:

@@ -9,6 +9,7 @@ from moreish.ui.tables import (
     ladder_table,
     novelty_table,
     range_lines,
+    runs_table,
     score_table,
     stated_lines,
     surprisal_table,

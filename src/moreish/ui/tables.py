@@ -14,6 +14,7 @@ from moreish.errors import command, visible
 from moreish.evaluate import Score, TextNovelty, Token, TokenizerStats, TokenSurprisal, format_bits
 from moreish.runs import RunGroup
 from moreish.training import LRRange
+from moreish.utils.files import format_bytes
 from moreish.utils.text import plural
 
 SPLIT_TITLES: dict[SplitName, str] = {"train": "training", "val": "validation", "test": "test"}
@@ -95,6 +96,34 @@ def score_table(scores: Mapping[SplitName, Score]) -> Table:
 def _with_error(loss: float, stderr: float | None) -> str:
     is_known = stderr is not None and not math.isnan(stderr)
     return f"{loss:.4f} ± {stderr:.4f}" if is_known else f"{loss:.4f}"
+
+
+def runs_table(entries: Sequence[Mapping[str, Any]], now: float) -> Table:
+    """Return a table of runs, as `moreish runs` describes them.
+
+    Args:
+        entries: the runs.
+        now: the time, in seconds since 1970.
+    """
+    table = _table(["run", "model"], ("val. loss", "size", "age"))
+    table.add_column("status")
+    for entry in entries:
+        table.add_row(
+            visible(str(entry["run"])),
+            entry["model"] or "",
+            "" if entry["loss"] is None else f"{entry['loss']:.4f}",
+            format_bytes(entry["bytes"]),
+            _format_age(now - entry["modified"]),
+            entry["status"],
+        )
+    return table
+
+
+def _format_age(seconds: float) -> str:
+    for size, unit in ((86_400, "day"), (3_600, "hour"), (60, "minute")):
+        if seconds >= size:
+            return plural(int(seconds / size), unit)
+    return "now"
 
 
 def guess_line(vocabulary: int) -> str:

@@ -20,6 +20,9 @@ from moreish.utils.text import plural
 PLAIN_LINES = 12
 """Progress lines that a training run prints where there is no terminal to draw a bar on."""
 
+TITLE_WIDTH = 11
+"""Width of the titles in the summary of a training run."""
+
 PLAIN_SECONDS = 10.0
 """Seconds between two progress lines of a preparation, likewise."""
 
@@ -34,10 +37,11 @@ class PipeSafeConsole(Console):
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return a console that prints text unchanged: no markup, no line breaks inside."""
-    return PipeSafeConsole(
-        stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False
-    )
+    """Return a console that prints text without markup; it breaks lines between words, and only on
+    a terminal."""
+    found = PipeSafeConsole(stderr=stderr, highlight=False, markup=False, emoji=False)
+    found.soft_wrap = not found.is_terminal
+    return found
 
 
 class TrainingView:
@@ -63,7 +67,7 @@ class TrainingView:
                 self._name = event.config["model"]["name"]
                 if not self.brief:
                     for title, value in describe_start(event):
-                        self.out.print(Text.assemble((f"{title:<11}", "dim"), value))
+                        self.print_row(title, value)
                     self.out.print()
             case training.Step():
                 self._show_step(event)
@@ -71,9 +75,10 @@ class TrainingView:
                 self._val = event.score.loss
             case training.Sampled() if not self.brief:
                 is_list = len(event.texts) > 1
-                text = visible("  ".join(event.texts)) if is_list else repr(event.texts[0])
-                label = (f"after {event.step:,} steps  ", "dim")
-                self.out.print(Text.assemble(label, (text, "italic")))
+                text = visible("  ".join(event.texts) if is_list else event.texts[0])
+                label = f"after {event.step:,} steps"
+                self.out.print(Text(label, "dim"))
+                self.print_text(text)
             case training.Progress(what=what, share=share, size=size):
                 if size is None:
                     self.show_progress(what, share)
@@ -90,6 +95,24 @@ class TrainingView:
                     self.out.print(line)
             case training.Note():
                 self.out.print(event.text, style="dim")
+
+    def print_row(self, title: str, value: str) -> None:
+        """Print a text after a title; its further lines are indented."""
+        self._print_indented(Text(f"{title:<{TITLE_WIDTH}}", "dim"), Text(value))
+
+    def print_text(self, text: str) -> None:
+        """Print generated text, which keeps its lines, indented."""
+        for line in text.split("\n"):
+            self._print_indented(Text("  "), Text(line, "italic"))
+
+    def _print_indented(self, first: Text, text: Text) -> None:
+        if self.out.soft_wrap:
+            self.out.print(Text.assemble(first, text))
+            return
+        width = max(20, self.out.width - len(first))
+        for number, line in enumerate(text.wrap(self.out, width) or [Text()]):
+            line.rstrip()
+            self.out.print(Text.assemble(first if number == 0 else " " * len(first), line))
 
     def __enter__(self) -> Self:
         return self
