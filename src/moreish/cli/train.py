@@ -62,7 +62,7 @@ def train(
     from moreish import api
     from moreish.distributed import is_main_process
     from moreish.settings import from_assignments
-    from moreish.ui import TrainingView, console, guess_line, score_table
+    from moreish.ui import TrainingView, console, print_result
 
     terminal = console(stderr=as_json)
     if inexact and resume is None:
@@ -99,7 +99,4 @@ def train(
     if record.status == "stopped early":
         terminal.print("Stopped early: the validation loss was rising. The best weights are kept.")
     terminal.print()
-    terminal.print(score_table(run.scores))
-    terminal.print(guess_line(run.tokenizer.vocab_size), style="dim")
-    next_steps = " · ".join(command(name, run.path) for name in ("sample", "serve"))
-    terminal.print(f"\nNext: {next_steps}")
+    print_result(terminal, run)

@@ -1,5 +1,6 @@
 """Exact losses of whole splits, and measurements of texts, tokenizers and models."""
 
+from moreish.evaluate.baselines import pair_loss, uniform_loss
 from moreish.evaluate.inspect import (
     attention_maps,
     bigram_counts,

@@ -20,8 +20,10 @@ from moreish.evaluate import (
     TokenSurprisal,
     TrainingIndex,
     evaluate_losses,
+    pair_loss,
     score,
     surprisal,
+    uniform_loss,
 )
 from moreish.generate import (
     CompileLimits,
@@ -301,6 +303,18 @@ class Run(RunFolder):
         if not self.tokenizer.find_unknown("\n"):
             return self.tokenizer.encode("\n")
         return self.split("train").ids_N[:1].astype(np.int64)
+
+    @cached_property
+    def baselines(self) -> dict[str, float]:
+        """The validation losses, in nats per token, of a uniform guess and, unless the vocabulary
+        is large, of counted pairs of tokens."""
+        size = self.tokenizer.vocab_size
+        found = {"guessing": uniform_loss(size)}
+        pairs = pair_loss(self.split("train"), self.split("val"), size)
+        if pairs is not None:
+            is_char = self.config.data.tokenizer == "char"
+            found["letter pairs" if is_char else "token pairs"] = pairs
+        return found
 
     # --- novelty ---
 

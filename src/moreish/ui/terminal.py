@@ -44,6 +44,17 @@ def console(*, stderr: bool = False) -> Console:
     return found
 
 
+def print_indented(out: Console, first: Text, text: Text) -> None:
+    """Print a text after another one; where it takes several lines, all begin below its first."""
+    if out.soft_wrap:
+        out.print(Text.assemble(first, text))
+        return
+    width = max(20, out.width - len(first))
+    for number, line in enumerate(text.wrap(out, width) or [Text()]):
+        line.rstrip()
+        out.print(Text.assemble(first if number == 0 else " " * len(first), line))
+
+
 class TrainingView:
     """Shows the events of a training run: a progress bar on a terminal, plain lines elsewhere."""
 
@@ -98,21 +109,12 @@ class TrainingView:
 
     def print_row(self, title: str, value: str) -> None:
         """Print a text after a title; its further lines are indented."""
-        self._print_indented(Text(f"{title:<{TITLE_WIDTH}}", "dim"), Text(value))
+        print_indented(self.out, Text(f"{title:<{TITLE_WIDTH}}", "dim"), Text(value))
 
     def print_text(self, text: str) -> None:
         """Print generated text, which keeps its lines, indented."""
         for line in text.split("\n"):
-            self._print_indented(Text("  "), Text(line, "italic"))
-
-    def _print_indented(self, first: Text, text: Text) -> None:
-        if self.out.soft_wrap:
-            self.out.print(Text.assemble(first, text))
-            return
-        width = max(20, self.out.width - len(first))
-        for number, line in enumerate(text.wrap(self.out, width) or [Text()]):
-            line.rstrip()
-            self.out.print(Text.assemble(first if number == 0 else " " * len(first), line))
+            print_indented(self.out, Text("  "), Text(line, "italic"))
 
     def __enter__(self) -> Self:
         return self
