@@ -42,6 +42,9 @@ PAIRS = [f"{a}\t{b}" for a, b in NOUNS.items()] + [
 ]
 
 
+DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
+
+
 def zipf(items: list[str], number: int, exponent: float) -> list[str]:
     """Draw items with frequencies as in Zipf's law, the first the most frequent."""
     shares = 1 / np.arange(1, len(items) + 1) ** exponent
@@ -52,7 +55,7 @@ LISTS = {
     "streets": zipf([f"{a} {b}" for b in SECOND for a in FIRST], 3000, 1.0),
     "two hundred names": zipf(NAMES[:200], 4000, 1.0),
     "two thousand names": zipf(NAMES[:2000], 6000, 0.8),
-    "days": zipf(["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"], 1000, 0.3),
+    "days": zipf(DAYS, 1000, 0.3),
     "dice": [f"{a} {b}" for a, b in RNG.integers(1, 7, (3000, 2))],
     "numbers": [str(number) for number in RNG.geometric(0.02, 3000)],
     "answers": RNG.choice(["yes", "no", "maybe", "I do not know"], 800, p=[0.5, 0.3, 0.15, 0.05])
@@ -104,7 +107,7 @@ def test_samples_reproduce_the_frequencies(name: str, tmp_path: Path) -> None:
         # A model of new items generates fewer of the unique ones, and never too many of any.
         assert sampled < share + 0.05, title
         if title == "repeated":
-            assert sampled > share - 0.1, title
+            assert sampled > 0.8 * share, title
 
 
 @pytest.mark.soak
