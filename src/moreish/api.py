@@ -19,6 +19,7 @@ from moreish.tokenizers import REGISTRY, Tokenizer, VocabularyLimits
 from moreish.training import Report
 from moreish.ui import TrainingView
 from moreish.utils.extras import import_extra
+from moreish.utils.files import user_path
 
 Source = data.Source
 Settings = Mapping[str, Any]
@@ -68,7 +69,7 @@ def train(
         notes: tuple[str, ...] = ()
         if own and "name" not in own:
             notes = (f"model.{min(own)} was set without --model, so this trains a plain GPT.",)
-        path = None if out is None else Path(out).expanduser()
+        path = None if out is None else user_path(out)
         resolved = resolve(base, recipe, overrides)
         with _report_context(report) as watch:
             return workflows.train(resolved, path, overwrite=overwrite, report=watch, notes=notes)
@@ -139,9 +140,11 @@ def _start(name: str) -> Run:
     if not name.startswith("hf:"):
         return load(name)
     folder = convert.resolve_model_folder(name.removeprefix("hf:"))
-    for record in workflows.RUNS.glob(f"hf-{folder.name}*/run.json"):
+    for record in sorted(workflows.RUNS.glob("*/run.json")):
+        if not record.parent.name.startswith(f"hf-{folder.name}"):
+            continue
         run = load(record.parent)
-        is_same = run.config.data.source == str(folder.resolve())
+        is_same = run.has_weights and run.config.data.source == str(folder.resolve())
         if is_same and convert.checkpoint_digest(folder) in run.record.data.notes:
             return run
     return convert.import_hf(folder, workflows.free_path(f"hf-{folder.name}"))
@@ -155,7 +158,7 @@ def _planned_start(start: str, requested: Mapping[str, Any]) -> Tree:
     name = start.removeprefix("hf:")
     if (published := convert.gpt2_settings(name)) is not None:
         return {"model": published, "data": {"tokenizer": "gpt2"}}
-    folder = Path(name).expanduser()
+    folder = user_path(name)
     if not name or not folder.is_dir():
         raise MoreishError(
             f"{start}: there is no such folder, and plan downloads nothing; give one that exists, "
@@ -191,9 +194,7 @@ def resume(
     budget = {name: value for name, value in given.items() if value is not None}
     BudgetConfig.parse(budget, "train")
     with _report_context(report) as watch:
-        return workflows.resume(
-            Path(path).expanduser(), inexact=inexact, budget=budget, report=watch
-        )
+        return workflows.resume(user_path(path), inexact=inexact, budget=budget, report=watch)
 
 
 def load(path: str | Path) -> Run:
@@ -286,7 +287,7 @@ def prepare(
     with _report_context(report) as watch:
         return data.prepare_dataset(
             config,
-            Path(out).expanduser(),
+            user_path(out),
             overwrite=overwrite,
             workers=workers,
             progress=lambda what, done, total: watch(
@@ -401,7 +402,7 @@ def import_hf(source: str | Path, *, out: str | Path, overwrite: bool = False) -
         MoreishError: the model is of another kind, damaged, or cannot be reached.
     """
     folder = convert.resolve_model_folder(str(source))
-    return convert.import_hf(folder, Path(out).expanduser(), overwrite=overwrite)
+    return convert.import_hf(folder, user_path(out), overwrite=overwrite)
 
 
 export = convert.export

@@ -1,8 +1,10 @@
 """Training through the server: upload, audit, plan, train, stop, resume."""
 
 import asyncio
+import errno
 import json
 import os
+import shutil
 import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +21,7 @@ from moreish.serve.jobs.uploads import MAX_NAME_LENGTH, NAME_PATTERN, is_valid_n
 from moreish.serve.jobs.worker import EventWriter, training_result
 from moreish.serve.server import Service
 from moreish.training.events import Note, Progress, Sampled, ignore
+from moreish.utils.files import write_all
 from support.serving import GENEROUS_DEADLINE_S, NAMES, STORY, serving, wait_until
 
 pytestmark = pytest.mark.usefixtures("quick_processes")
@@ -237,6 +240,49 @@ def test_errors(http: httpx.Client, home: Path) -> None:
     state = training_until(http, lambda state: state["status"] == "failed")
     assert "did you mean 'gpt'" in state["message"]
     assert not (home / "x").exists()
+
+
+@pytest.mark.parametrize("limit", ["space", "write"])
+def test_a_full_disk_during_an_upload(
+    http: httpx.Client,
+    home: Path,
+    limit: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """The response has one line, and nothing remains of the text, whenever it is noticed."""
+
+    def full(descriptor: int, content: bytes) -> None:
+        write_all(descriptor, content[:1000])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    if limit == "space":
+        usage = shutil.disk_usage(home.parent)._replace(free=70_000)
+        monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+    else:
+        monkeypatch.setattr("moreish.serve.jobs.uploads.write_all", full)
+    answer = upload(http, "a.txt", b"x" * 90_000)
+    assert answer.status_code == 507
+    message = answer.json()["error"]["message"]
+    assert "was not saved" in message and "free some space" in message and "\n" not in message
+    assert list((home / "texts").iterdir()) == []
+    monkeypatch.undo()
+    assert upload(http, "a.txt", b"x" * 90_000).status_code == 200
+    assert capfd.readouterr().err == ""
+
+
+def test_a_server_removes_no_upload_of_another_one(home: Path) -> None:
+    """Only those that nobody writes any more."""
+    (home / "texts").mkdir(parents=True)
+    names = (f".{'a' * 32}.part", f".{'b' * 32}.part", ".mine.part", "notes.part")
+    paths = [home / "texts" / name for name in names]
+    for path in paths:
+        path.write_text("half of a text")
+    for path in paths[1:]:
+        os.utime(path, (0, 0))
+    with serving([], slots=2, home=home):
+        pass
+    assert [path.exists() for path in paths] == [True, False, True, True]
 
 
 def test_training_can_be_disabled() -> None:

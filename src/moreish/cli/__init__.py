@@ -45,6 +45,9 @@ for module in (
 ):
     import_module(f"moreish.cli.{module}")
 
+MAX_MESSAGE = 1500
+"""Largest number of characters of an error; its middle is left out beyond that."""
+
 OUT_OF_MEMORY = re.compile("allocate memory|out of memory", re.IGNORECASE)
 """Matches PyTorch's messages, which are plain RuntimeErrors on a CPU."""
 
@@ -129,6 +132,8 @@ def fail(message: str) -> NoReturn:
     """Print one line on standard error and exit with status 2; an empty message prints nothing."""
     if message:
         line = visible(" ".join(message.split()))
+        if len(line) > MAX_MESSAGE:  # it repeats a long value
+            line = f"{line[: MAX_MESSAGE // 2]} … {line[-MAX_MESSAGE // 2 :]}"
         sys.stderr.write(f"moreish: {line}\n")
         if report := os.environ.get("TORCHELASTIC_ERROR_FILE"):  # for torchrun's report
             reason = {"message": line, "extraInfo": {"timestamp": str(int(time.time()))}}

@@ -18,6 +18,7 @@ from typer.models import ArgumentInfo
 
 from moreish.errors import MoreishError
 from moreish.options import OPTIONS, TYPES, flag, panel, parse_weights
+from moreish.utils.files import user_path
 
 Command = Callable[..., Any]
 
@@ -126,7 +127,7 @@ RUNS = Path("runs")
 
 def find_run(name: str | Path) -> Path:
     """Return the folder of a run that is named by its path, or by its name in `runs/`."""
-    path = Path(name).expanduser()
+    path = user_path(name)
     return path if path.exists() or not (RUNS / path / "run.json").is_file() else RUNS / path
 
 

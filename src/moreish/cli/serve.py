@@ -8,6 +8,7 @@ from typer import Argument, Option
 
 from moreish.cli.base import app
 from moreish.errors import MoreishError
+from moreish.utils.files import user_path
 
 
 @app.command()
@@ -67,7 +68,7 @@ def serve(
         insecure=insecure,
         slots=slots,
         limits=Limits.parse(from_assignments(limit or []), "limit"),
-        home=home.expanduser() if training and not insecure else None,
+        home=user_path(home) if training and not insecure else None,
     )
     out = console()
     for served in service.registry:

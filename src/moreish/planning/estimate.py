@@ -6,7 +6,6 @@ tests/unit/planning/test_estimate.py with measurements.
 
 import math
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 
 from torch import nn
 
@@ -32,6 +31,7 @@ from moreish.training import (
     resolve_precision,
     set_up,
 )
+from moreish.utils.files import user_path
 
 DEFAULT_MFU = 0.3
 """Default fraction of peak FLOP/s: nanoGPT's four days on eight A100s for GPT-2 small correspond to
@@ -141,7 +141,7 @@ def estimate_run(
     is_available = all(
         is_available_offline(find_dataset(source))
         if source in CATALOG
-        else Path(source).expanduser().exists()
+        else user_path(source).exists()
         for source in config.data.sources
     )
     if requires_data or is_available:

@@ -7,6 +7,7 @@ from pathlib import Path
 from moreish.data import CATALOG, AuditReport
 from moreish.errors import MoreishError, visible
 from moreish.reports.html import HEAD, page, table
+from moreish.utils.files import user_path
 from moreish.utils.text import plural
 
 TITLE = "Data check of "
@@ -33,7 +34,7 @@ def check_doctor_report_path(path: Path, source: str) -> None:
         MoreishError: `path` is in the source, is another file, or its folder does not exist.
     """
     # Unlike Path.resolve, realpath accepts links that form a loop.
-    source_path = Path(os.path.realpath(Path(source).expanduser()))
+    source_path = Path(os.path.realpath(user_path(source)))
     target = Path(os.path.realpath(path))
     is_inside = source_path == target or (source_path.is_dir() and source_path in target.parents)
     if source and source not in CATALOG and is_inside:

@@ -2,7 +2,13 @@
 
 from moreish.runs.compare import RunGroup, compare
 from moreish.runs.folder import MAX_SEARCHABLE_TOKENS
-from moreish.runs.paths import backup_path, check_run_path, remove_run, training_lock
+from moreish.runs.paths import (
+    backup_path,
+    check_run_path,
+    remove_run,
+    restore_run,
+    training_lock,
+)
 from moreish.runs.record import (
     ENDED_STATUSES,
     DatasetInfo,

@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -32,15 +30,24 @@ from moreish.distributed import SINGLE_PROCESS, ProcessGroup, gather_full, load_
 from moreish.errors import MoreishError, command, one_line
 from moreish.evaluate import Score
 from moreish.models import CountBasedModel, Model, build_model
-from moreish.runs.paths import backup_path, check_run_path, is_run, other_runs, remove_run
+from moreish.runs.paths import (
+    backup_path,
+    check_not_replaced,
+    check_run_path,
+    is_run,
+    other_runs,
+    remove_run,
+)
 from moreish.runs.record import ENDED_STATUSES, DatasetInfo, RunRecord, record_sha256
 from moreish.tokenizers import BOUNDARY_ID, Tokenizer, load_tokenizer
 from moreish.utils.files import (
-    PARTIAL_SUFFIX,
     encode_json,
     file_lock,
     fsync_folder,
+    partial_folder,
     read_json,
+    remove_partial_files,
+    user_path,
     write_atomic,
 )
 from moreish.utils.safetensors_io import iter_safetensors_bytes, tensor_bytes
@@ -93,17 +100,12 @@ class RunFolder:
         Raises:
             MoreishError: it is not a run folder, damaged, or written by a newer Moreish.
         """
-        path = Path(path).expanduser()
-        backup = backup_path(path)
+        path = user_path(path)
         if is_run(path):
             return cls(path, cls._read_record(path))
         if path.exists():
             raise MoreishError(f"{path} is not a run folder: it has no run.json{other_runs(path)}")
-        if is_run(backup):
-            raise MoreishError(
-                f"replacing {path} was interrupted; the old run is still there: "
-                f"{shlex.join(['mv', str(backup), str(path)])}"
-            )
+        check_not_replaced(path)
         raise MoreishError(f"no run at {path}{other_runs(path)}")
 
     @classmethod
@@ -116,8 +118,9 @@ class RunFolder:
         data: DatasetInfo,
         *,
         overwrite: bool,
+        files: Mapping[str, bytes] | None = None,
     ) -> Self:
-        """Create a run folder with its data and tokenizer, without weights.
+        """Create a run folder with its data, its tokenizer and `files`, without weights.
 
         The folder appears complete or not at all. A run that it replaces is kept at
         `backup_path(path)` until the new one is under way.
@@ -129,21 +132,10 @@ class RunFolder:
         check_run_path(path, overwrite=overwrite)
         is_replacing = is_run(path)
         record = RunRecord.new(config, data, tokenizer.fingerprint())
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
+        partial: Path | None = None
         try:
-            for leftover in path.parent.glob(
-                f".{path.name}.*{PARTIAL_SUFFIX}"
-            ):  # of a killed process
-                shutil.rmtree(leftover, ignore_errors=True)
-            (partial / "data").mkdir(parents=True)
-            for name, tokens in splits.items():
-                if name == "train" and isinstance(tokens.ids_N, ShardedArray):
-                    write_atomic(partial / REFERENCE, encode_json(tokens.ids_N.reference.as_json()))
-                else:
-                    save_tokens(partial / "data" / f"{name}.npy", tokens)
-            write_atomic(partial / "tokenizer.json", encode_json(tokenizer.to_json()))
-            write_atomic(partial / "run.json", encode_json(record.model_dump(mode="json")))
+            with partial_folder(path) as partial:
+                cls._fill(partial, splits, tokenizer, files or {}, record)
             if is_replacing:
                 remove_run(backup_path(path))
                 path.rename(backup_path(path))
@@ -151,13 +143,33 @@ class RunFolder:
             partial.rename(path)
             fsync_folder(path.parent)
         except BaseException as error:
-            shutil.rmtree(partial, ignore_errors=True)
+            if partial is not None:
+                shutil.rmtree(partial, ignore_errors=True)
             if is_replacing and not path.exists():
                 backup_path(path).rename(path)
             if isinstance(error, OSError):
                 check_run_path(path, overwrite=overwrite)  # another process may have been faster
             raise
         return cls(path, record)
+
+    @staticmethod
+    def _fill(
+        folder: Path,
+        splits: Mapping[SplitName, TokenDataset],
+        tokenizer: Tokenizer,
+        files: Mapping[str, bytes],
+        record: RunRecord,
+    ) -> None:
+        (folder / "data").mkdir()
+        for name, tokens in splits.items():
+            if name == "train" and isinstance(tokens.ids_N, ShardedArray):
+                write_atomic(folder / REFERENCE, encode_json(tokens.ids_N.reference.as_json()))
+            else:
+                save_tokens(folder / "data" / f"{name}.npy", tokens)
+        for file_name, content in files.items():
+            write_atomic(folder / file_name, content)
+        write_atomic(folder / "tokenizer.json", encode_json(tokenizer.to_json()))
+        write_atomic(folder / "run.json", encode_json(record.model_dump(mode="json")))
 
     def update(self, **changes: Any) -> None:
         """Change fields of run.json.
@@ -209,6 +221,7 @@ class RunFolder:
         message = f"another process is writing {self.path}: try again"
         with file_lock(self.path / ".record.lock", message, seconds=10):
             yield self._read_record(self.path)
+            remove_partial_files(self.path, "run.json")
             write_atomic(self.path / "run.json", encode_json(self.record.model_dump(mode="json")))
 
     @staticmethod

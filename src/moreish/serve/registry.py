@@ -93,7 +93,8 @@ class Registry:
         not learn where they are stored."""
         for served in self:
             for path in (served.run.path.resolve(), served.run.path):
-                message = re.sub(re.escape(str(path)) + r"(/[\w.]+)*", served.name, message)
+                files = re.escape(str(path)) + r"(/[\w.]+)*"
+                message = re.sub(files, served.name.replace("\\", r"\\"), message)
         return message
 
     def stop(self, timeout: float) -> None:

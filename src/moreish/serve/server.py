@@ -183,16 +183,16 @@ class Service:
         rules = access_rules(host, token=token, hosts=hosts, insecure=insecure, limits=limits)
         self._listener = listen(host, port)
         self.registry = Registry(limits, slots, Metrics())
+        executor = BackgroundExecutor()
         try:
             for path in paths:
                 self.registry.add(self.registry.load(path))
+            manager = None if home is None else TrainingManager(self.registry, executor, home)
         except BaseException:
             self.close()
             raise
         url_host = f"[{host}]" if ":" in host else host
         self.url = f"http://{url_host}:{self._listener.getsockname()[1]}"
-        executor = BackgroundExecutor()
-        manager = None if home is None else TrainingManager(self.registry, executor, home)
         maximum = affordable_connections(limits.connections)
         connection = partial(Connection, limits=limits, maximum=maximum, uploads=rules.uploads)
         config = uvicorn.Config(

@@ -25,6 +25,7 @@ from moreish.utils.files import (
     encode_json,
     file_sha256,
     fsync_folder,
+    partial_path,
     read_json,
     remove_partial_files,
     write_durable,
@@ -108,7 +109,7 @@ class Checkpoints:
             _remove(old)
 
     def _write(self, place: Path, contents: Mapping[str, Iterable[bytes]]) -> None:
-        partial = place.with_name(f"{place.name}.{os.getpid()}{PARTIAL_SUFFIX}")
+        partial = partial_path(place)
         try:
             partial.mkdir(parents=True)
             digests = {name: hashlib.sha256() for name in contents}

@@ -40,6 +40,7 @@ from moreish.models import Model, ModelConfig, build_model
 from moreish.runs import DatasetInfo
 from moreish.tokenizers import CharTokenizer, Tokenizer, check_vocab_size, tokenizer_builder
 from moreish.training.unique_windows import unique_windows
+from moreish.utils.files import user_path
 
 MAX_UNIQUE_WINDOW_LOGITS = 1 << 24
 """Largest number of logits of a batch of unique windows: 64 MB."""
@@ -120,7 +121,7 @@ def load_corpus(config: RunConfig) -> Corpus | PreparedDataset:
     """
     data = config.data
     first, *more = data.sources
-    path = Path(first).expanduser()
+    path = user_path(first)
     if not more and first not in CATALOG and preparation_state(path) == "prepared":
         prepared = PreparedDataset.open(path)
         _check_prepared(config, prepared)

@@ -10,12 +10,12 @@ from typing import Any, Literal
 
 from moreish.config import BUDGETS
 from moreish.data import SplitName
-from moreish.distributed import ProcessGroup, is_sharded, join_process_group, load_state
+from moreish.distributed import ProcessGroup, is_sharded, join_process_group
 from moreish.errors import MoreishError, command
 from moreish.evaluate import Score, evaluate_losses
 from moreish.models import CountBasedModel, Mixture, Model
 from moreish.planning import check_counting_memory, check_training_memory, free_memory
-from moreish.runs import Run, environment
+from moreish.runs import Run, backup_path, environment, remove_run
 from moreish.training import (
     Checkpoints,
     DivergenceError,
@@ -107,7 +107,7 @@ def fit(run: Run, report: Report, *, resume: Resume | None, group: ProcessGroup)
         group: the processes that train together.
     """
     fitting = _Fitting(run, report, group)
-    model = _initial_model(run) if resume is None else run.new_model()
+    model = run.new_model()
     try:
         with survive_hangup():
             if isinstance(model, CountBasedModel):
@@ -126,6 +126,8 @@ def fit(run: Run, report: Report, *, resume: Resume | None, group: ProcessGroup)
             run.update(status="interrupted")
         return
     if group.is_main:
+        if status != "interrupted":  # before the run is finished: no resumption would remove it
+            remove_run(backup_path(run.path))
         state = fitting.state
         train_seconds = state.seconds - state.overhead_seconds - state.eval_seconds
         run.update(
@@ -139,15 +141,13 @@ def fit(run: Run, report: Report, *, resume: Resume | None, group: ProcessGroup)
         )
 
 
-def _initial_model(run: Run) -> Model:
-    """Return the model before its first step: initialized, or with the weights of another run, or
-    with its own if it is trained longer."""
-    model = run.new_model()
+def _warm_start(run: Run, model: Model) -> None:
+    """Give a new model the weights of the run that it starts from, if there is one, or its own if
+    it is trained longer."""
     if run.record.first_step:
         run.load_initial_weights(model)
     elif (source := run.config.init_from) is not None:
         load_warm_start(Run.open(Path(source)), model)
-    return model
 
 
 class _Fitting:
@@ -214,6 +214,11 @@ class _Fitting:
         """
         run, config, group, tokens = self.run, self.config, self.group, self.run.split("train")
         device, began = resolve_device(config.device), time.perf_counter()
+        origin = environment(device, group.size)
+        checkpoints = Checkpoints(run.checkpoints, run.record.sha256, origin)
+        is_new = resume is None or not checkpoints
+        if is_new:
+            _warm_start(run, model)
         check_counting_memory(model, tokens)
         model.fit_counts(tokens)
         model.to(device)
@@ -231,10 +236,9 @@ class _Fitting:
             group=group,
         )
         memory = None if is_sharded(model) else check_training_memory(trainer)
-        origin = environment(device, group.size)
-        checkpoints = Checkpoints(run.checkpoints, run.record.sha256, origin)
         with stop_on_signals() as should_stop:
-            if resume is not None and checkpoints:
+            if not is_new:
+                assert resume is not None
                 for note in checkpoints.restore(trainer, inexact=resume == "inexact"):
                     self._note(note)
                 if trainer.state.best is not None and not run.has_weights:
@@ -245,7 +249,6 @@ class _Fitting:
             else:
                 if resume is not None:
                     self._note("There is no checkpoint yet: starting from the beginning.")
-                    load_state(model, _initial_model(run).state_dict())
                 plan = plan_training(run, trainer, should_stop, began)
                 first, best = run.record.first_step, None
                 if first:
@@ -302,7 +305,8 @@ class _Fitting:
             if checkpoints:
                 checkpoints.restore(trainer, inexact=True)  # exactness was checked at the start
                 return
-            initial = _initial_model(run)
+            initial = run.new_model()
+            _warm_start(run, initial)
             initial.fit_counts(run.split("train"))
             trainer.reset(initial, replace(start))
 

@@ -1,14 +1,14 @@
 """New run folders: where they go, what they need, and what happens when they fail."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from itertools import count
 from pathlib import Path
 
 from moreish.data import ShardedArray
 from moreish.errors import MoreishError, command
-from moreish.runs import Run, backup_path, remove_run, training_lock
+from moreish.runs import Run, backup_path, remove_run, restore_run, training_lock
 from moreish.training import TrainingSetup, build_meta_model, peak_disk_bytes
 from moreish.utils.files import check_disk_space
 
@@ -17,7 +17,9 @@ RUNS = Path("runs")
 
 
 @contextmanager
-def new_run(out: Path | None, setup: TrainingSetup, *, overwrite: bool) -> Iterator[Run]:
+def new_run(
+    out: Path | None, setup: TrainingSetup, *, overwrite: bool, files: Mapping[str, bytes]
+) -> Iterator[Run]:
     """Create a run folder and lock it.
 
     If an error leaves nothing worth keeping in it, it is removed and the run that it replaced is
@@ -27,14 +29,23 @@ def new_run(out: Path | None, setup: TrainingSetup, *, overwrite: bool) -> Itera
         out: the folder; None finds a free name in `runs/`.
         setup: the data and settings of the run.
         overwrite: whether a run at `out` may be replaced.
+        files: other files of the run, by name.
     """
     path = out or free_path(f"{setup.facts.name}-{setup.config.model.name}")
     check_disk_space(path, _disk_space(setup), "this run")
     is_first = not path.parent.exists()
+    if overwrite:
+        restore_run(path)
     is_replacing = (path / "run.json").is_file()
     with training_lock(path) if is_replacing else nullcontext():
         run = Run.create(
-            path, setup.config, setup.tokenizer, setup.splits, setup.facts, overwrite=overwrite
+            path,
+            setup.config,
+            setup.tokenizer,
+            setup.splits,
+            setup.facts,
+            overwrite=overwrite,
+            files=files,
         )
     with training_lock(path):
         try:

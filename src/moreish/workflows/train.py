@@ -13,6 +13,8 @@ from moreish.planning import resolve_auto_model
 from moreish.runs import ENDED_STATUSES, Run, backup_path, check_run_path, remove_run, training_lock
 from moreish.training import (
     FINE_TUNING_LR_SCALE,
+    LOGS,
+    LR_RANGE_FILE,
     Audited,
     LRRange,
     Note,
@@ -74,11 +76,12 @@ def train(
             report(Note(text=text))
         setup, lr_test = choose_lr(model, setup, report)
 
-        with new_run(out, setup, overwrite=overwrite) as run:
-            if lr_test is not None:
-                lr_test.save(run.path)
-            if audit is not None:
-                audit.save(run.path / "doctor.json")
+        files = {}
+        if lr_test is not None:
+            files[LR_RANGE_FILE] = lr_test.encode()
+        if audit is not None:
+            files["doctor.json"] = audit.encode()
+        with new_run(out, setup, overwrite=overwrite, files=files) as run:
             coordinator.fit(run, report)
         return run
 
@@ -132,7 +135,8 @@ def _resume(
         if budget and not has_ended:
             first = command("train", "--resume", path)
             raise MoreishError(f"{path} is interrupted: first resume it, {first}")
-        remove_partial_files(path)
+        remove_partial_files(path, "model.safetensors", *LOGS)
+        remove_partial_files(run.checkpoints)
         if budget:
             run.extend(budget)
             coordinator.fit(run, report)

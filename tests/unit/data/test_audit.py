@@ -155,7 +155,7 @@ def test_leakage_of_running_text(tmp_path: Path) -> None:
     assert found["leakage"].count == 68  # the duplicates in the last tenth of 680 lines
     assert found["duplicates"].count == 80
     audit = audit_source(str(tmp_path / "a.txt"), "text")
-    audit.save(tmp_path / "doctor.json")
+    (tmp_path / "doctor.json").write_bytes(audit.encode())
     assert AuditReport.load(tmp_path / "doctor.json") == audit
 
 

@@ -43,7 +43,7 @@ from moreish.data.text import (
     read_corpus,
 )
 from moreish.errors import MoreishError, command
-from moreish.utils.files import read_json, write_atomic
+from moreish.utils.files import read_json
 
 MIN_CHARACTERS = 10_000
 """Characters below which a text is reported as little."""
@@ -87,9 +87,9 @@ class AuditReport:
         guess = ", if the guess is right" if any(f.is_guess for f in self.findings) else ""
         return f"To fix this while training{guess}: {command('train', *arguments)} {self.fixes}"
 
-    def save(self, path: Path) -> None:
-        """Write the report as JSON."""
-        write_atomic(path, json.dumps(asdict(self), indent=1).encode())
+    def encode(self) -> bytes:
+        """Return the report as JSON."""
+        return json.dumps(asdict(self), indent=1).encode()
 
     @classmethod
     def load(cls, path: Path) -> Self:

@@ -15,6 +15,7 @@ from moreish.data.text import NotTextError, decode_chunks, normalize_newlines
 from moreish.data.text.compression import COMPRESSED, decompress
 from moreish.errors import MoreishError, nearest, one_line
 from moreish.utils.extras import import_extra
+from moreish.utils.files import user_path
 
 HF = "hf:"
 """Prefix of the name of a Hugging Face data set."""
@@ -215,7 +216,7 @@ def _check_column(file: Any, path: Path, field: str) -> None:
 def _load_stream(name: str) -> Any:
     library = import_extra("datasets", "hub")
     name_or_path, _, config = name.removeprefix(HF).partition(":")
-    path = Path(name_or_path).expanduser()
+    path = user_path(name_or_path)
     library.disable_progress_bars()
     try:
         return library.load_dataset(

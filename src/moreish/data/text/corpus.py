@@ -26,7 +26,7 @@ from moreish.data.text.files import FileFormat, is_table, read_file, uncompresse
 from moreish.data.text.guess_kind import sign_of_text
 from moreish.data.text.lines import CorpusKind, complete_lines
 from moreish.errors import MoreishError, command, nearest
-from moreish.utils.files import summarize_paths, visible_files
+from moreish.utils.files import summarize_paths, user_path, visible_files
 from moreish.utils.text import plural
 
 
@@ -239,7 +239,7 @@ class _SourceReader:
         """
         if not source:
             raise MoreishError("the source is empty: name a built-in data set, a file or a folder")
-        path = Path(source).expanduser()
+        path = user_path(source)
         if source in catalog.CATALOG:
             self.name = self.name or source
             self._kinds.add("lines" if catalog.CATALOG[source].kind == "lines" else "text")

@@ -6,6 +6,7 @@ from starlette.responses import Response
 from moreish.serve.http import (
     ERROR_RESPONSES,
     EVENT_STREAM_RESPONSE,
+    ErrorBody,
     EventStream,
     cancel_on_disconnect,
 )
@@ -28,7 +29,10 @@ def router(manager: TrainingManager) -> APIRouter:
         return schemas.UploadList(texts=manager.texts.contents())
 
     @api.post(
-        "/texts", max_body_size=limits.upload_bytes, openapi_extra={"requestBody": upload_body}
+        "/texts",
+        max_body_size=limits.upload_bytes,
+        openapi_extra={"requestBody": upload_body},
+        responses={507: {"model": ErrorBody, "description": "The disk of the server is full."}},
     )
     async def upload_text(name: ValidName, request: Request) -> UploadedText:
         """Upload a text: the body has its bytes."""
