@@ -260,13 +260,13 @@ def test_stories_are_found(moreish: Moreish) -> None:
 
 
 def test_an_impossible_text_is_null_in_json(moreish: Moreish) -> None:
-    Path("l.txt").write_text("\n".join(["ab", "ba", "aab", "abb"] * 5))
+    Path("l.txt").write_text("\n".join(["ab", "aab", "abb", "aabb"] * 5))
     moreish("train", "l.txt", "--model", "ngram", "--set", "model.add_k=0", "--out", "r")
-    found = moreish("eval", "r", "--text", "b" * 9 + "aaa", "--json")
+    found = moreish("eval", "r", "--text", "ba", "--json")
     assert found.status == 0
     assert found.json["nats"] is None
     assert None in [token["nats"] for token in found.json["tokens"]]
-    assert "inf nats" in moreish("eval", "r", "--text", "b" * 9 + "aaa").out
+    assert "inf nats" in moreish("eval", "r", "--text", "ba").out
 
 
 def test_a_short_name_of_a_model_goes_with_its_other_settings(
