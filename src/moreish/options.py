@@ -124,6 +124,27 @@ class ModelOptions(TextOptions, total=False):
 class TrainOptions(ModelOptions, total=False):
     """Training"""
 
+    lr: Annotated[
+        float | str | None,
+        Option(
+            "Learning rate, or auto for a range test (default: set by the model).",
+            "train.lr",
+            metavar="RATE",
+        ),
+    ]
+    batch_size: Annotated[
+        int | str | None,
+        Option(
+            "Items, or windows of running text, per step (default: set by the model).",
+            "train.batch_size",
+            metavar="N",
+        ),
+    ]
+    device: Annotated[
+        str | None,
+        Option("PyTorch device: cpu, cuda, mps, … (default auto).", "train.device"),
+    ]
+
     minutes: Annotated[
         float | None, Option("Train for this many minutes (default 1).", "train.minutes")
     ]

@@ -7,6 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, get_args
@@ -182,7 +183,8 @@ def _parameter(name: str) -> inspect.Parameter:
     """Return the Typer parameter of an option; `moreish.config` checks its value."""
     option = OPTIONS[name]
     kinds = {kind for kind in get_args(TYPES[name]) if kind is not NoneType}
-    kind: Any = bool if bool in kinds else next(iter(kinds & {int, float}), str) | None
+    numbers = set() if str in kinds else kinds & {int, float}
+    kind: Any = bool if bool in kinds else next(iter(numbers), str) | None
     if option.flag == "--weight":
         kind = list[str] | None
     info = Option(flag(name), help=option.help, metavar=option.metavar, rich_help_panel=panel(name))
@@ -197,8 +199,25 @@ def _parameter(name: str) -> inspect.Parameter:
 def explicit_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that were set on the command line, as the Python functions take them."""
     values = {k: v for k, v in options.items() if v is not None and v is not False}
-    parsers = {"weights": parse_weights, "separator": unescape}
+    parsers: dict[str, Callable[[Any], Any]] = {
+        "weights": parse_weights,
+        "separator": unescape,
+        "lr": number_or_word,
+        "batch_size": number_or_word,
+    }
     return {k: parsers[k](v) if k in parsers else v for k, v in values.items()}
+
+
+def number_or_word(text: str) -> int | float | str:
+    """Return the number that a text is, or the text itself.
+
+    >>> number_or_word("32"), number_or_word("1e-3"), number_or_word("auto")
+    (32, 0.001, 'auto')
+    """
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text
 
 
 def unescape(text: str) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from moreish.convert.exporter import GREEDY_TOKENS, Exporter, ParityResult, max_abs_difference
 from moreish.convert.hf_architectures import ACTIVATIONS, ARCHITECTURES, TensorMap
-from moreish.errors import MoreishError
+from moreish.errors import MoreishError, command
 from moreish.models import GPT, GPTConfig
 from moreish.runs import Run
 from moreish.settings import Tree
@@ -112,16 +112,18 @@ def map_to_hf(run: Run, program: str) -> tuple[GPT, Tree, list[TensorMap]]:
         MoreishError: the model is neither a GPT-2 nor a Llama.
     """
     model, config, tokenizer = run.model, run.config.model, run.tokenizer
+    source = run.config.data.sources[0]
+    other = f"; train one that can be exported: {command('train', source, '--model', 'gpt')}"
     if not isinstance(model, GPT) or not isinstance(config, GPTConfig):
         raise MoreishError(
             f"{program} has no {config.name} model: only a gpt can be exported to it, and every "
-            "model with --to onnx"
+            f"model with --to onnx{other}"
         )
     for name, expected in (
         ("ngram_embedding", 1), ("norm_place", "before"), ("qk_norm", False), ("softcap", 0.0),
     ):  # fmt: skip
         if (value := getattr(config, name)) != expected:
-            raise MoreishError(f"{program} has no model with model.{name}={value}")
+            raise MoreishError(f"{program} has no model with model.{name}={value}{other}")
     block: Any = model.blocks[0]
     own: Tree = {}
     # Several of their names map to one of ours; the first of them is written.

@@ -86,7 +86,7 @@ class RunFolder:
         self.config: RunConfig = resolve(record.config, warn=False)
         self.kind = record.data.kind
         self._splits: dict[SplitName, TokenDataset] = {}
-        self._unseen: dict[SplitName, NDArray[np.bool_]] = {}
+        self._unseen: dict[TokenDataset, NDArray[np.bool_]] = {}
 
     def __repr__(self) -> str:
         return f"Run('{self.path}': {self.record.status}, {self.config.model.name})"

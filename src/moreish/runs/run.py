@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from moreish.data import SplitName
+from moreish.data import SplitName, TokenDataset
 from moreish.distributed import SINGLE_PROCESS, ProcessGroup
 from moreish.errors import MoreishError, nearest
 from moreish.evaluate import (
@@ -44,6 +44,12 @@ RANKS = ("likelihood", "novelty")
 
 MAX_SCORED_TRAINING_TOKENS = 2_000_000
 """Largest training split of prepared text that an evaluation includes."""
+
+MAX_VALIDATION_PREDICTIONS = 250_000
+"""Predictions that an evaluation during training scores."""
+
+VALIDATION_BLOCK = 16_384
+"""Length in tokens of the blocks of running text that they are spread over."""
 
 TEXT_TOKENS = 500
 """Default length of a sample of running text, in tokens."""
@@ -420,6 +426,7 @@ class Run(RunFolder):
         stride: int | None = None,
         progress: Callable[[str, float], None] | None = None,
         group: ProcessGroup = SINGLE_PROCESS,
+        tokens: TokenDataset | None = None,
     ) -> Score:
         """Compute the exact score of one split; evaluations of the test split are counted.
 
@@ -428,23 +435,33 @@ class Run(RunFolder):
             model: None for the run's best.
             stride, progress: as in `evaluate`.
             group: the processes that share the work.
+            tokens: a sample of the split, such as `validation_sample`, in place of all of it.
         """
-        tokens = self.split(name)
+        tokens = tokens or self.split(name)
         report = None if progress is None else lambda share: progress(name, share)
         losses = evaluate_losses(model or self.model, tokens, stride, report, group)
         if name == "test":
             self.count_test_evaluation()
-        return score(losses, tokens, self.tokenizer, self._is_unseen(name))
+        return score(losses, tokens, self.tokenizer, self._is_unseen(name, tokens))
 
-    def _is_unseen(self, name: SplitName) -> NDArray[np.bool_] | None:
-        """Return for each item of a split whether it is not in the training split."""
-        tokens = self.split(name)
+    @cached_property
+    def validation_sample(self) -> TokenDataset:
+        """What evaluations during training score: the validation split, or a sample of a large
+        one."""
+        return self.split("val").sample(MAX_VALIDATION_PREDICTIONS, VALIDATION_BLOCK)
+
+    def _is_unseen(self, name: SplitName, tokens: TokenDataset) -> NDArray[np.bool_] | None:
+        """Return for each item of a split, or of a sample of it, whether it is not in the training
+        split."""
         if name == "train" or not tokens.items:
             return None
-        if name not in self._unseen:
-            seen = self.split("train").item_hashes()
-            self._unseen[name] = ~np.isin(tokens.item_hashes(), seen)
-        return self._unseen[name]
+        if tokens not in self._unseen:
+            self._unseen[tokens] = ~np.isin(tokens.item_hashes(), self._training_hashes)
+        return self._unseen[tokens]
+
+    @cached_property
+    def _training_hashes(self) -> NDArray[np.uint64]:
+        return self.split("train").item_hashes()
 
     def surprisal(self, text: str, *, unknown: str = "error") -> list[TokenSurprisal]:
         """Compute the surprisal (minus log-probability, in nats) of each token of a text.

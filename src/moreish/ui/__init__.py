@@ -7,6 +7,7 @@ from moreish.ui.tables import (
     comparison_table,
     format_loss,
     guess_line,
+    ladder_loss,
     ladder_table,
     novelty_table,
     range_lines,

@@ -169,7 +169,7 @@ def token_lines(name: str, tokens: Sequence[Token]) -> list[Text]:
 
 
 def ladder_table(entries: Sequence[Mapping[str, Any]]) -> Table:
-    """Return a table with one row for each rung; it is at most 80 columns wide."""
+    """Return a table with one row for each rung, the best first, at most 80 columns wide."""
     has_test = any("test" in entry["splits"] for entry in entries)
     names = ("train", "val", "test") if has_test else ("train", "val")
     losses = ("train", "validation", "test")[: len(names)]
@@ -177,8 +177,8 @@ def ladder_table(entries: Sequence[Mapping[str, Any]]) -> Table:
     table = _table(["rung"], titles, gap=1)
     for column in table.columns:
         column.no_wrap = True
-    best = min(entry["splits"]["val"]["loss"] or math.inf for entry in entries)
-    for entry in entries:
+    ranked = sorted(entries, key=ladder_loss)
+    for entry in ranked:
         splits, val = entry["splits"], entry["splits"]["val"]
         table.add_row(
             entry["rung"],
@@ -188,9 +188,15 @@ def ladder_table(entries: Sequence[Mapping[str, Any]]) -> Table:
             f"{entry['stated']['loss']:.2f}" if entry["stated"] else "",
             format_bits(Score.model_validate(val).bits_per_char),
             _copied(entry.get("copied")),
-            style="bold" if val["loss"] == best else None,
+            style="bold" if entry is ranked[0] else None,
         )
     return table
+
+
+def ladder_loss(entry: Mapping[str, Any]) -> float:
+    """Return the validation loss of a rung; one without a finite loss is the worst."""
+    loss = entry["splits"]["val"]["loss"]
+    return math.inf if loss is None else loss
 
 
 def _copied(share: float | None) -> str:

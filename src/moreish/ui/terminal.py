@@ -23,6 +23,9 @@ PLAIN_LINES = 12
 TITLE_WIDTH = 11
 """Width of the titles in the summary of a training run."""
 
+RUNG_WIDTH = 79
+"""Length of the line of a finished rung of the ladder."""
+
 PLAIN_SECONDS = 10.0
 """Seconds between two progress lines of a preparation, likewise."""
 
@@ -128,12 +131,14 @@ class TrainingView:
             self._bar.stop()
             self._bar = None
 
-    def rung(self, entry: Mapping[str, Any]) -> None:
+    def rung(self, entry: Mapping[str, Any], number: int, total: int) -> None:
         """Print one line for a finished rung of the ladder."""
         self.close()
         loss = entry["splits"]["val"]["loss"]
-        line = f"{entry['rung']:<14} {math.inf if loss is None else loss:.4f}  "
-        sample = visible("  ".join(entry["samples"]).replace("\n", " ↵ "))[:60]
+        place = f"{number:>{len(str(total))}} of {total}"
+        line = f"{place}  {entry['rung']:<14} {math.inf if loss is None else loss:.4f}  "
+        sample = visible("  ".join(entry["samples"]).replace("\n", " ↵ "))
+        sample = sample[: max(20, RUNG_WIDTH - len(line))]
         self.out.print(Text.assemble(line, (sample, "italic")))
 
     def _show_bytes(self, what: str, done: int, total: int) -> None:

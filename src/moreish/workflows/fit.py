@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from moreish.config import BUDGETS
-from moreish.data import SplitName
+from moreish.data import SplitName, TokenDataset
 from moreish.distributed import ProcessGroup, is_sharded, join_process_group
 from moreish.errors import MoreishError, command
 from moreish.evaluate import Score, evaluate_losses
@@ -119,7 +119,7 @@ def fit(run: Run, report: Report, *, resume: Resume | None, group: ProcessGroup)
             if status != "interrupted":
                 run.load_weights(model)  # the best, in place
                 if resume is not None:  # they may be newer than the checkpoint, and better
-                    fitting.state.best = fitting.score("val", model)
+                    fitting.state.best = fitting.validate(model)
                 scores = fitting.final_scores(model)
     except KeyboardInterrupt:  # while counting or scoring, or the second Ctrl-C
         if group.is_main:
@@ -177,11 +177,15 @@ class _Fitting:
             )
         )
 
-    def score(self, split: SplitName, model: Model) -> Score:
+    def score(self, split: SplitName, model: Model, tokens: TokenDataset | None = None) -> Score:
         def progress(name: str, share: float) -> None:
             self.report(Progress(what=f"evaluating {name}", share=share))
 
-        return self.run.score(split, model, progress=progress, group=self.group)
+        return self.run.score(split, model, progress=progress, group=self.group, tokens=tokens)
+
+    def validate(self, model: Model) -> Score:
+        """Score the validation split, or a sample of a large one."""
+        return self.score("val", model, self.run.validation_sample)
 
     def count(self, model: CountBasedModel) -> str:
         """Fit a count-based model, and return the status of the run."""
@@ -198,7 +202,7 @@ class _Fitting:
         self.state.seconds, self.state.tokens = time.perf_counter() - began, tokens.num_predictions
         run.save_weights(model)
         began = time.perf_counter()
-        self.state.best = self.score("val", run.model)
+        self.state.best = self.validate(run.model)
         self.val_seconds = time.perf_counter() - began
         return "finished"
 
@@ -253,7 +257,7 @@ class _Fitting:
                 first, best = run.record.first_step, None
                 if first:
                     plan = replace(plan, steps=first + plan.steps, from_step=first)
-                    best = self.score("val", model)
+                    best = self.validate(model)
                 spent = group.seconds_since(began)
                 trainer.state = TrainState(
                     plan=plan, step=first, first_step=first, best=best, best_step=first,
@@ -311,7 +315,7 @@ class _Fitting:
             trainer.reset(initial, replace(start))
 
         return Hooks(
-            evaluate=lambda: self.score("val", model),
+            evaluate=lambda: self.validate(model),
             save_best=lambda: run.save_weights(model, self.group),
             save_checkpoint=save_checkpoint,
             restore=restore,
@@ -325,19 +329,31 @@ class _Fitting:
         losses = []
         for weight in (1.0, 0.0):  # the network alone, then the counts alone
             model.weight.fill_(weight)
-            losses.append(evaluate_losses(model, self.run.split("val"), group=self.group))
+            losses.append(evaluate_losses(model, self.run.validation_sample, group=self.group))
         model.fit_weight(*losses)
         self.run.save_weights(model, self.group)
         self._note(
             f"Weight of the network in the mixture: {model.weight:.3f} (fitted on validation)."
         )
-        return self.score("val", model)
+        return self.validate(model)
 
     def final_scores(self, model: Model) -> dict[SplitName, Score]:
-        """Return the scores of the best weights: on validation as measured in training, and on the
-        training split unless it is large and scoring it would take longer than training."""
+        """Return the scores of the best weights: on validation as measured in training, or exactly
+        if that was a sample; and on the training split unless it is large and scoring it would take
+        longer than training. Ctrl-C leaves the score of the sample."""
         best = self.state.best
         assert best is not None
+        if best.tokens < self.run.split("val").num_predictions:
+            try:
+                exact = self.score("val", model)
+                self.val_seconds *= exact.tokens / best.tokens
+                best = exact
+            except KeyboardInterrupt:
+                if self.group.size > 1:
+                    raise
+                sample, whole = f"{best.tokens:,} tokens", command("eval", self.run.path)
+                self._note(f"The validation loss is that of a sample of {sample}. All: {whole}")
+                return {"val": best}
         predictions = self.run.split("train").num_predictions
         expected = self.val_seconds * predictions / best.tokens
         if predictions > MAX_SCORED_TOKENS:
