@@ -35,7 +35,11 @@ def serve(
         int, Option(help="Number of texts that a model generates at once.", min=1, max=1024)
     ] = 16,
     home: Annotated[
-        Path, Option(metavar="FOLDER", help="Folder for runs that are trained from the page.")
+        Path,
+        Option(
+            metavar="FOLDER",
+            help="Folder for runs that are trained from the page; its runs are served as well.",
+        ),
     ] = Path("runs"),
     training: Annotated[
         bool, Option("--training/--no-training", help="Allow training from the page.")

@@ -36,6 +36,8 @@ class Registry:
         """
         self.limits, self.slots, self.metrics = limits, slots, metrics
         self._served: dict[str, ServedModel] = {}
+        self.num_loading = 0
+        """Runs that will be served as soon as they are loaded."""
 
     def __iter__(self) -> Iterator[ServedModel]:
         return iter(list(self._served.values()))
@@ -72,6 +74,17 @@ class Registry:
         if old := self._served.get(served.name):
             old.engine.stop(0)
         self._served[served.name] = served
+
+    def remove(self, path: Path) -> bool:
+        """Stop serving the run of a folder; return whether it was served."""
+        found = [one for one in self if one.run.path.resolve() == path.resolve()]
+        for served in found:
+            del self._served[served.name]
+            served.engine.stop(0)
+        return bool(found)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._served
 
     def find(self, name: str) -> ServedModel:
         """Return the model of a name.

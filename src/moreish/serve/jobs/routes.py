@@ -3,6 +3,7 @@
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from moreish.data import CATALOG
 from moreish.serve.http import (
     ERROR_RESPONSES,
     EVENT_STREAM_RESPONSE,
@@ -25,8 +26,8 @@ def router(manager: TrainingManager) -> APIRouter:
 
     @api.get("/texts")
     async def list_texts() -> schemas.UploadList:
-        """List the uploaded texts."""
-        return schemas.UploadList(texts=manager.texts.contents())
+        """List the uploaded texts and the built-in data sets."""
+        return schemas.UploadList(texts=manager.texts.contents(), datasets=list(CATALOG))
 
     @api.post(
         "/texts",
@@ -53,7 +54,7 @@ def router(manager: TrainingManager) -> APIRouter:
     @api.get("/training/name")
     async def available_name(name: ValidName) -> schemas.NameResponse:
         """Return a name for a new run: the requested one or a similar one that is not taken."""
-        return schemas.NameResponse(name=manager.available_name(name))
+        return schemas.NameResponse(name=manager.runs.available_name(name))
 
     @api.post("/training", status_code=202)
     async def train(body: schemas.TrainRequest) -> schemas.TrainingStatus:
@@ -81,6 +82,18 @@ def router(manager: TrainingManager) -> APIRouter:
     async def stop() -> schemas.TrainingStatus:
         """Stop training; it can be resumed."""
         manager.interrupt()
+        return manager.status
+
+    @api.post("/training/delete")
+    async def delete(body: schemas.DeleteRequest) -> schemas.TrainingStatus:
+        """Delete a run and its model for good."""
+        await manager.delete(body.name)
+        return manager.status
+
+    @api.post("/training/rename")
+    async def rename(body: schemas.RenameRequest) -> schemas.TrainingStatus:
+        """Rename a run and its model."""
+        await manager.rename(body.name, body.new_name)
         return manager.status
 
     @api.post("/training/resume", status_code=202)
