@@ -6,7 +6,7 @@ name in `moreish.options`.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializeAsAny, field_validator
 
@@ -25,7 +25,7 @@ AUTO = "auto"
 class DataConfig(CleaningOptions):
     """What to learn from, and how to read, clean, split and tokenize it."""
 
-    source: str | list[str] = "names"
+    source: str | Annotated[list[str], Field(min_length=1)] = "names"
     """Built-in data set, text file, folder of text files, or folder made by `moreish prepare`; or
     several files, folders and data sets."""
     kind: CorpusKind | None = None

@@ -1297,6 +1297,11 @@ def test_runs_are_renamed_and_deleted(trains: Trains) -> None:
     expect(rows.nth(2).locator(".hint")).to_have_text("damaged")
     assert not accessibility_violations(page)
 
+    obey("resume", [done, longer, damaged])
+    rows.nth(1).get_by_role("button", name="Train longer longer").click()
+    expect(rows).to_have_count(3)
+    wait_until(lambda: asked == [("resume", {"name": "longer", "minutes": 2})])
+
     # Renaming: an error is shown, and the name can be changed again.
     error = {"message": "new_name: a name may have letters", "param": "new_name"}
     trains.watched.answer("/api/training/rename", {"error": error}, status=400)
@@ -1332,6 +1337,7 @@ def test_runs_are_renamed_and_deleted(trains: Trains) -> None:
     expect(rows).to_have_count(2)
     expect(page.get_by_role("heading", name="Runs")).to_be_focused()
     assert asked == [
+        ("resume", {"name": "longer", "minutes": 2}),
         ("rename", {"name": "words", "new_name": "new"}),
         ("delete", {"name": "new"}),
     ]

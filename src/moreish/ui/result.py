@@ -21,7 +21,8 @@ EQUAL_LOSSES = 0.05
 
 def print_result(out: Console, run: Run) -> None:
     """Print the result of a training run."""
-    _print_samples(out, run)
+    if math.isfinite(run.scores["val"].loss):
+        _print_samples(out, run)
     out.print(score_table(run.scores))
     out.print()
     out.print(_comparison(run))
@@ -36,7 +37,7 @@ def _print_samples(out: Console, run: Run) -> None:
     is_list = run.kind == "lines"
     try:
         samples = run.sample(LIST_SAMPLES) if is_list else run.sample(1, max_tokens=TEXT_TOKENS)
-    except MoreishError:  # an untrained model may find no end
+    except MoreishError:  # an untrained model may never end an item
         return
     title = "Ten samples:" if is_list else "A sample:"
     out.print(Text(title, "dim"))

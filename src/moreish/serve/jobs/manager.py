@@ -111,15 +111,16 @@ class TrainingManager:
         options = {**self._worker_options(body), "out": str(self.home / name)}
         self._start(name, "train", options)
 
-    def resume(self, name: str) -> None:
-        """Resume a training run.
+    def resume(self, name: str, minutes: float | None) -> None:
+        """Resume a training run, or train a finished one for more minutes.
 
         Raises:
             ApiError: there is no such run (404), or a training run is in progress (409).
         """
         if not any(run.can_resume for run in self.runs.contents() if run.name == name):
-            raise ApiError(404, f"there is no stopped run {name[:100]!r}", param="name")
-        self._start(name, "resume", {"path": str(self.home / name)})
+            message = f"there is no run {name[:100]!r} that can be resumed or trained longer"
+            raise ApiError(404, message, param="name")
+        self._start(name, "resume", {"path": str(self.home / name), "minutes": minutes})
 
     async def delete(self, name: str) -> None:
         """Delete a run; see `RunStore.delete`.

@@ -99,7 +99,7 @@ def router(manager: TrainingManager) -> APIRouter:
     @api.post("/training/resume", status_code=202)
     async def resume(body: schemas.ResumeRequest) -> schemas.TrainingStatus:
         """Resume a run that was stopped."""
-        manager.resume(body.name)
+        manager.resume(body.name, body.minutes)
         return manager.status
 
     return api

@@ -11,6 +11,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from moreish.errors import MoreishError
+from moreish.models import CountBasedModel, model_class
 from moreish.runs import backup_path, training_lock
 from moreish.serve.http import ApiError
 from moreish.serve.jobs.schemas import RunInfo
@@ -25,6 +26,12 @@ REMOVED_SUFFIX = ".removed"
 
 RESUMABLE = ("interrupted", "training")
 """Statuses in run.json of runs that can be resumed; one in training was killed."""
+
+DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
+"""What reading a damaged run.json may raise."""
+
+EXTENSIBLE = ("finished", "stopped early")
+"""Statuses of runs that can be trained longer, if their models are trained by gradients."""
 
 TEXTS = "texts"
 """The folder of uploaded texts, which is beside the runs."""
@@ -147,10 +154,16 @@ class RunStore:
             self._restoring.cancel()
 
 
+def _can_resume(status: str, model: str) -> bool:
+    """Return whether a run can be resumed or trained longer."""
+    counts_only = issubclass(model_class(model), CountBasedModel)
+    return status in RESUMABLE or (status in EXTENSIBLE and not counts_only)
+
+
 def _describe_run(path: Path) -> RunInfo:
     """Describe a run from its run.json, without checking the rest of the folder."""
     name = path.parent.name
-    with suppress(OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+    with suppress(*DAMAGE, MoreishError):
         record = json.loads(path.read_bytes())
         return RunInfo(
             name=name,
@@ -160,6 +173,6 @@ def _describe_run(path: Path) -> RunInfo:
             parameters=record.get("parameters"),
             loss=record.get("splits", {}).get("val", {}).get("loss"),
             created=record["created"],
-            can_resume=record["status"] in RESUMABLE,
+            can_resume=_can_resume(record["status"], record["config"]["model"]["name"]),
         )
     return RunInfo(name=name)

@@ -49,6 +49,8 @@ class TrainRequest(PlanRequest):
 
 class ResumeRequest(RequestBody):
     name: str
+    minutes: float | None = Field(None, gt=0, le=60 * 24)
+    """How long to train a finished run further; null resumes an interrupted one."""
 
 
 class DeleteRequest(RequestBody):

@@ -4,6 +4,9 @@ import { button, h } from "./dom.js";
 import { server } from "./state.js";
 import { large, shown } from "./text.js";
 
+/** How long "Train longer" trains. */
+const MORE_MINUTES = 2;
+
 const STATUS = { interrupted: "stopped", training: "stopped" };
 
 /** Opens a model in the view that suits it. */
@@ -37,8 +40,10 @@ export function makeRuns(order) {
     const name = shown(run.name);
     const tool = (label, onclick, props = {}) => button(label, onclick, { "aria-label": `${label} ${name}`, ...props });
     // A finished run that the server can resume is trained longer.
-    const resumeLabel = STATUS[run.status] ? "Resume" : "Train longer";
-    const resume = run.can_resume && tool(resumeLabel, () => order("resume", { name: run.name }));
+    const isStopped = run.status in STATUS;
+    const minutes = isStopped ? {} : { minutes: MORE_MINUTES };
+    const resume = run.can_resume && tool(isStopped ? "Resume" : "Train longer",
+      () => order("resume", { name: run.name, ...minutes }), isStopped ? {} : { title: `${MORE_MINUTES} more minutes` });
     if (resume) resumeButtons.set(run.name, resume);
     const rename = tool("Rename", () => showRename(row, run, back), { class: "quiet" });
     const remove = tool("Delete", () => showDelete(row, run, back), { class: "quiet" });
