@@ -620,7 +620,7 @@ def test_invalid_parameters(
         ("novelty", '{"model": "words", "texts": ["a", "\\ud800"]}', "texts"),
         ("novelty", '{"model": "\\ud800", "texts": ["a"]}', "model"),
         ("write", '{"model": "words", "logit_bias": {"\\ud800": 1}}', "logit_bias"),
-        ("write", '{"model": "words", "\\ud800": 1}', "body"),
+        ("write", '{"model": "words", "\\ud800": 1}', None),
         ("write", f'{{"model": "words", "prompt": {"[" * 600}{"]" * 600}}}', "prompt"),
     ],
 )

@@ -95,6 +95,8 @@ def _read_text(path: Path, file_format: FileFormat, kind: CorpusKind | None) -> 
         with _decoded(path, file_format.encoding) as chunks:
             yield from chunks
 
+    if file_format.column is not None:
+        raise MoreishError(f"{path} is not a table: leave out --column {file_format.column}")
     text = Text(read, str(path))
     separator = file_format.separator
     if separator is None and kind != "lines":
@@ -106,6 +108,8 @@ def _read_text(path: Path, file_format: FileFormat, kind: CorpusKind | None) -> 
     if separator == END_OF_DOCUMENT:
         parts = (part.removeprefix(START_OF_DOCUMENT).strip("\n") for part in parts)
     documents = [part for part in parts if part]
+    if len(documents) < 2 and file_format.separator is not None:
+        raise MoreishError(f"{path} has no separator {separator!r} between documents")
     notes = (f"{len(documents):,} documents in {path.name}, separated by {separator!r}",)
     texts = [text_from_chunks(document) for document in documents]
     return FileTexts(texts=texts, kind=kind or "text", notes=notes)
