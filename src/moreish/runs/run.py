@@ -282,6 +282,7 @@ class Run(RunFolder):
         """
         if unknown not in ("error", "drop"):
             raise MoreishError(f"--unknown {unknown}: {nearest(unknown, ['error', 'drop'])}")
+        text = self.tokenizer.normalize_prompt(text)
         missing = self.tokenizer.find_unknown(text)
         for form in NORMAL_FORMS if missing else ():  # accents as in the training text
             other = unicodedata.normalize(form, text)
@@ -289,13 +290,9 @@ class Run(RunFolder):
                 return other
         if missing and unknown == "error":
             shown = " ".join(map(repr, missing[:10])) + (" …" if len(missing) > 10 else "")
-            is_known_after_space = not self.tokenizer.find_unknown(f" {text}")
-            hint = (
-                "; with a space before it, it is in the vocabulary" if is_known_after_space else ""
-            )
             raise MoreishError(
                 f"not in the model's vocabulary: {shown}; change the text, or remove unknown "
-                f"characters with --unknown drop{hint}"
+                "characters with --unknown drop"
             )
         return self.tokenizer.drop_unknown(text) if missing else text
 

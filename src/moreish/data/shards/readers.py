@@ -11,8 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from moreish.data import catalog
-from moreish.data.text import NotTextError, decode_chunks, normalize_newlines
-from moreish.data.text.compression import COMPRESSED, decompress
+from moreish.data.text import (
+    COMPRESSED,
+    NotTextError,
+    decode_chunks,
+    decompress,
+    normalize_newlines,
+    uncompressed_name,
+)
 from moreish.errors import MoreishError, nearest, one_line
 from moreish.utils.extras import import_extra
 from moreish.utils.files import user_path
@@ -52,11 +58,6 @@ class SourceFormat:
     """Text between the documents of a text file; None: each file is one document."""
     encoding: str = "utf-8"
     """Character encoding of text files."""
-
-
-def uncompressed_name(path: Path) -> str:
-    """Return the name of a file without the suffix of its compression."""
-    return path.stem if path.suffix in COMPRESSED else path.name
 
 
 def is_readable(path: Path, source_format: SourceFormat) -> bool:
