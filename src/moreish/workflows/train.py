@@ -126,10 +126,12 @@ def _resume(
         has_ended = run.record.status in ENDED_STATUSES
         if not run.split_names:
             raise MoreishError(f"{path} cannot be resumed: its model was imported, without data")
+        if run.record.status == "diverged":
+            raise MoreishError(f"{path} cannot be resumed: it diverged; train with a lower --lr")
         if has_ended and not budget:
             longer = command("train", "--resume", path, "--minutes", "5")
             raise MoreishError(
-                f"{path} is not interrupted (its status is '{run.record.status}'); to train it "
+                f"{path} cannot be resumed: its status is '{run.record.status}'; to train it "
                 f"longer: {longer}"
             )
         if budget and not has_ended:
