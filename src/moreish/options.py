@@ -90,6 +90,20 @@ class ModelOptions(TextOptions, total=False):
             metavar="seeded|lecture",
         ),
     ]
+    validation: Annotated[
+        str | None,
+        Option(
+            "Validation split from a file of its own; the source is then all training split.",
+            "data.validation",
+            metavar="FILE",
+        ),
+    ]
+    test: Annotated[
+        str | None,
+        Option(
+            "Test split from a file of its own, with --validation.", "data.test", metavar="FILE"
+        ),
+    ]
     model: Annotated[
         str | None,
         Option(

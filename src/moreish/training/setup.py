@@ -20,6 +20,7 @@ from moreish.data import (
     AuditReport,
     BatchSampler,
     Corpus,
+    CorpusKind,
     MixtureSampler,
     PreparedDataset,
     ShardedArray,
@@ -131,14 +132,24 @@ def load_corpus(config: RunConfig) -> Corpus | PreparedDataset:
             f"--weight needs a folder made by moreish prepare, and {first} is not one"
         )
     check_vocab_size(data.tokenizer, data.limits)
-    return read_corpus(
-        data.source,
-        data.kind,
-        data.encoding,
-        data.cleaning,
-        column=data.column,
-        separator=data.separator,
-    )
+    if data.test is not None and data.validation is None:
+        raise MoreishError("--test needs --validation: the other splits come from the source")
+
+    def read(source: str | list[str], kind: CorpusKind | None) -> Corpus:
+        return read_corpus(
+            source,
+            kind,
+            data.encoding,
+            data.cleaning,
+            column=data.column,
+            separator=data.separator,
+        )
+
+    corpus = read(data.source, data.kind)
+    held_out = [source for source in (data.validation, data.test) if source is not None]
+    if not held_out:
+        return corpus
+    return corpus.with_held_out(*(read(source, corpus.kind) for source in held_out))
 
 
 def _check_prepared(config: RunConfig, prepared: PreparedDataset) -> None:

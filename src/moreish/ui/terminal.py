@@ -220,7 +220,9 @@ def describe_start(event: training.Started) -> list[tuple[str, str]]:
         files = f" in {plural(data.documents, unit)}" if data.documents > 1 else ""
         size = f"running text, {plural(data.characters, 'character')}{files}"
     parts = data.split_documents or data.tokens
-    if config["data"]["split"] == "lecture":
+    if config["data"].get("validation") is not None:
+        rule = "files of their own"
+    elif config["data"]["split"] == "lecture":
         rule = "as in the lecture"
     elif data.sources is not None:
         rule = "by chunk; duplicates stay in one split"

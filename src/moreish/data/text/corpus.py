@@ -3,7 +3,7 @@
 import hashlib
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from glob import glob
 from pathlib import Path
@@ -62,6 +62,9 @@ class Corpus:
     """What was changed or guessed while reading, for the user."""
     left_out: list[Path] = field(default_factory=list)
     """Files of a folder that are not text, or not in its encoding."""
+    texts_of_split: tuple[int, ...] = ()
+    """Number of texts of the training, validation and test split, in this order, where each has
+    files of its own."""
     count_distinct: bool = True
     """Whether distinct items are counted, which takes some memory for each item."""
 
@@ -70,6 +73,15 @@ class Corpus:
         """Make a corpus of items, or of running texts, that are in memory."""
         texts = ["\n".join(documents)] if kind == "lines" else documents
         return cls(name=name, kind=kind, texts=[text_from_chunks(text) for text in texts])
+
+    def with_held_out(self, *held_out: "Corpus") -> "Corpus":
+        """Return this corpus as the training split, with those of validation and test."""
+        corpora = (self, *held_out)
+        return replace(
+            self,
+            texts=[text for corpus in corpora for text in corpus.texts],
+            texts_of_split=tuple(len(corpus.texts) for corpus in corpora),
+        )
 
     @property
     def has_boundary(self) -> bool:
