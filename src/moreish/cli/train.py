@@ -55,6 +55,9 @@ def train(
         bool,
         Option("--inexact", help="Resume even where the result cannot be the same bit for bit."),
     ] = False,
+    quiet: Annotated[
+        bool, Option("--quiet", "-q", help="Print the run folder only, and errors.")
+    ] = False,
     as_json: Json = False,
     **options: Any,
 ) -> None:
@@ -65,6 +68,7 @@ def train(
     from moreish.ui import TrainingView, console, print_result
 
     terminal = console(stderr=as_json)
+    terminal.quiet = quiet
     if inexact and resume is None:
         raise MoreishError("--inexact goes with --resume")
     from moreish.config import BUDGETS
@@ -95,6 +99,9 @@ def train(
     if record.status == "interrupted":
         raise typer.Exit(130)
     if as_json:
+        return
+    if quiet:
+        typer.echo(run.path)
         return
     if record.status == "stopped early":
         terminal.print("Stopped early: the validation loss was rising. The best weights are kept.")
