@@ -13,7 +13,7 @@ from moreish.errors import MoreishError
 from moreish.evaluate import Token, TokenizerStats, measure_tokenizer, tokenize_text
 from moreish.options import ModelOptions, TextOptions, TrainOptions, settings_tree, takes_options
 from moreish.planning import DEFAULT_MFU, Estimate, Plan, estimate_run, plan_run, resolve_auto_model
-from moreish.runs import Run
+from moreish.runs import Comparison, Run, RunGroup, compare_runs
 from moreish.settings import Tree, from_toml, merge
 from moreish.tokenizers import REGISTRY, Tokenizer, VocabularyLimits
 from moreish.training import Report
@@ -406,6 +406,41 @@ def import_hf(source: str | Path, *, out: str | Path, overwrite: bool = False) -
 
 
 export = convert.export
+
+
+def compare(
+    *runs: Run | str | Path | Sequence[Run | str | Path],
+    test: bool = False,
+    report: Report | None = None,
+) -> tuple[list[RunGroup], list[Comparison]]:
+    """Compare runs on the same tokens, with confidence intervals.
+
+    Args:
+        runs: at least two runs or run folders, or one sequence of them, trained on the same text
+            and split. Those that differ only in their seed form one group.
+        test: whether to compare on the test split; run.json counts how often that was done.
+        report: as in `train`.
+
+    Returns:
+        The groups, the best first, and the difference of every pair of them; `str` of a
+        comparison is a sentence.
+
+    Raises:
+        MoreishError: fewer than two different runs, runs of different texts or splits, or runs
+            that differ only in their seed.
+    """
+    flat: list[Run | str | Path] = []
+    for item in runs:
+        flat += [item] if isinstance(item, Run | str | Path) else item
+    opened = [item if isinstance(item, Run) else load(item) for item in flat]
+    if len({run.path.resolve() for run in opened}) < max(2, len(opened)):
+        raise MoreishError("name at least two different runs, each once")
+    with _report_context(report) as watch:
+        return compare_runs(
+            opened,
+            "test" if test else "val",
+            lambda what, share: watch(training.Progress(what=what, share=share)),
+        )
 
 
 def figures(run: Run, *, text: str | None = None) -> list[reports.RunFigure]:

@@ -181,7 +181,8 @@ class DeviceConfig(Settings):
     """Device and precision."""
 
     device: str = "auto"
-    """PyTorch device to train on; "auto" takes a CUDA GPU where there is one, else the CPU."""
+    """PyTorch device to train on; "auto" takes a CUDA GPU; else, for a network without
+    counts, the GPU of a Mac (mps); else the CPU."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Type of the matrix products in training (weights, losses and evaluations are float32); "auto"
     is bfloat16 on GPUs that support it, float16 on other GPUs, and float32 on CPUs."""

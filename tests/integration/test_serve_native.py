@@ -445,7 +445,7 @@ def test_missing_libraries(
         assert "needs a library (" in message
         assert message.endswith("pip install 'moreish[analysis]'")
     (item,) = native.ask("list", model="both", n=1, seed=0)["items"]
-    assert [item["text"]] == runs["both"].sample(1)
+    assert [item["text"]] == runs["both"].sample(1, seed=0)
     assert item["nearest"] is item["distance"] is None
 
 

@@ -22,6 +22,7 @@ from typer import Option
 
 from moreish.cli.base import Stopped, app, os_error_message
 from moreish.errors import MoreishError, PeerLostError, visible
+from moreish.python_errors import flags_in_errors
 
 # In the order of the help.
 for module in (
@@ -84,7 +85,8 @@ def main() -> NoReturn:
             stream.reconfigure(errors="replace")
     warnings.formatwarning = format_warning
     try:
-        status = app(standalone_mode=False)
+        with flags_in_errors():
+            status = app(standalone_mode=False)
         sys.stdout.flush()
     except MoreishError as error:
         wait_for_other_processes(error)

@@ -162,6 +162,7 @@ def sample(
         sys.stdout.write("\n")
         return
     problem = ""
+    texts: list[str]
     try:
         texts = run.sample(n, best_of=best_of, **filters, **options)
     except TooFewTexts as error:

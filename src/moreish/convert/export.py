@@ -17,6 +17,7 @@ from moreish.evaluate import format_bits
 from moreish.runs import Run
 from moreish.utils.extras import import_extra
 from moreish.utils.files import LOCK, partial_folder, user_path, write_atomic
+from moreish.utils.platforms import rename_folder
 
 REGISTRY: dict[str, type[Exporter]] = {"hf": HFExporter, "gguf": GGUFExporter, "onnx": ONNXExporter}
 
@@ -76,7 +77,7 @@ def export(
         (temporary / LOCK).unlink(missing_ok=True)
         if out.exists():
             shutil.rmtree(out)
-        temporary.rename(out)
+        rename_folder(temporary, out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return ExportResult(path=out, exporter=exporter, parity=parity)

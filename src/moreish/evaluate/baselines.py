@@ -16,7 +16,7 @@ MAX_PAIR_TOKENS = 10_000_000
 
 def uniform_loss(vocab_size: int) -> float:
     """Return the loss of a uniform guess, in nats per token."""
-    return math.log(vocab_size)
+    return math.log(max(1, vocab_size))
 
 
 def pair_loss(train: TokenDataset, evaluated: TokenDataset, vocab_size: int) -> float | None:

@@ -24,13 +24,13 @@ from moreish.training import (
     Trainer,
     TrainingSetup,
     TrainState,
-    available_memory,
     build_meta_model,
     build_sampler,
     default_lr,
     measure_step_seconds,
     next_token_loss,
 )
+from moreish.utils.platforms import available_memory
 from moreish.utils.text import plural
 
 

@@ -1,11 +1,12 @@
 """Run folders: what a training run writes."""
 
-from moreish.runs.compare import RunGroup, compare
+from moreish.runs.compare import Comparison, RunGroup, compare_runs
 from moreish.runs.folder import MAX_SEARCHABLE_TOKENS
 from moreish.runs.paths import (
     backup_path,
     check_run_path,
     remove_run,
+    replacement_lock,
     restore_run,
     training_lock,
 )

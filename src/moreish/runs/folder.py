@@ -50,6 +50,7 @@ from moreish.utils.files import (
     user_path,
     write_atomic,
 )
+from moreish.utils.platforms import rename_folder
 from moreish.utils.safetensors_io import iter_safetensors_bytes, tensor_bytes
 
 RENAMED_METRICS = {"utilisation": "mfu", "went_back": "rollback"}
@@ -87,9 +88,6 @@ class RunFolder:
         self.kind = record.data.kind
         self._splits: dict[SplitName, TokenDataset] = {}
         self._unseen: dict[TokenDataset, NDArray[np.bool_]] = {}
-
-    def __repr__(self) -> str:
-        return f"Run('{self.path}': {self.record.status}, {self.config.model.name})"
 
     # --- opening and creating ---
 
@@ -138,15 +136,15 @@ class RunFolder:
                 cls._fill(partial, splits, tokenizer, files or {}, record)
             if is_replacing:
                 remove_run(backup_path(path))
-                path.rename(backup_path(path))
+                rename_folder(path, backup_path(path))
             fsync_folder(partial / "data")
-            partial.rename(path)
+            rename_folder(partial, path)
             fsync_folder(path.parent)
         except BaseException as error:
             if partial is not None:
                 shutil.rmtree(partial, ignore_errors=True)
             if is_replacing and not path.exists():
-                backup_path(path).rename(path)
+                rename_folder(backup_path(path), path)
             if isinstance(error, OSError):
                 check_run_path(path, overwrite=overwrite)  # another process may have been faster
             raise
@@ -404,7 +402,7 @@ class RunFolder:
         return self.record.data.sources is not None
 
     @property
-    def is_training_data_missing(self) -> bool:
+    def _is_training_data_missing(self) -> bool:
         """Whether the run was trained on a prepared dataset that is no longer there."""
         if self.uses_prepared_data:
             try:
@@ -418,14 +416,14 @@ class RunFolder:
         """Whether the files of all splits exist; their content is not verified."""
         return (
             bool(self.split_names)
-            and not self.is_training_data_missing
+            and not self._is_training_data_missing
             and all(
                 name in self._splits or (self.path / "data" / f"{name}.npy").is_file()
                 for name in self.split_names
             )
         )
 
-    def check_searchable(self) -> None:
+    def _check_searchable(self) -> None:
         """Check that the training data can be searched for texts, which needs them in memory.
 
         Raises:

@@ -2,11 +2,13 @@
 
 import shlex
 import shutil
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from moreish.errors import MoreishError
 from moreish.utils.files import LOCK, PARTIAL_SUFFIX, file_lock
+from moreish.utils.platforms import IS_WINDOWS
 
 
 def is_run(path: Path) -> bool:
@@ -62,6 +64,21 @@ def training_lock(path: Path) -> AbstractContextManager[None]:
     """
     message = f"another process is training {path}: wait until it ends"
     return file_lock(path / LOCK, message)
+
+
+@contextmanager
+def replacement_lock(path: Path) -> Iterator[None]:
+    """Lock the run folder at `path` while it is renamed. Windows renames no folder with an open
+    file, so the lock is released at once there.
+
+    Raises:
+        MoreishError: another process trains in it.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(training_lock(path))
+        if IS_WINDOWS:
+            stack.close()
+        yield
 
 
 def check_run_path(path: Path, *, overwrite: bool) -> None:

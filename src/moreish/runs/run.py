@@ -1,9 +1,12 @@
 """A trained run: sampling, exact losses, and what is new in a text."""
 
 import math
+import random
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import cached_property
+from importlib import import_module
 from typing import Any, Literal
 
 import numpy as np
@@ -14,12 +17,14 @@ from moreish.distributed import SINGLE_PROCESS, ProcessGroup
 from moreish.errors import MoreishError, nearest
 from moreish.evaluate import (
     NearestItemIndex,
+    NextToken,
     OverlapIndex,
     Score,
     TextNovelty,
     TokenSurprisal,
     TrainingIndex,
     evaluate_losses,
+    next_tokens,
     pair_loss,
     score,
     surprisal,
@@ -34,8 +39,11 @@ from moreish.generate import (
     parse_length,
 )
 from moreish.models import Model
+from moreish.python_errors import names_arguments
 from moreish.runs.folder import RunFolder
+from moreish.runs.notebook import run_html
 from moreish.tokenizers import Ids
+from moreish.utils.extras import import_extra
 
 NORMAL_FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
 """Unicode normal forms in which accented letters of a prompt are tried."""
@@ -55,14 +63,53 @@ TEXT_TOKENS = 500
 """Default length of a sample of running text, in tokens."""
 
 
+INTERNAL = frozenset({
+    "count_test_evaluation", "create", "default_max_tokens",
+    "handle_unknown", "has_data", "has_weights", "initial_context",
+    "load_weights", "nearest_item_index", "new_model", "overlap_index",
+    "read_metrics", "save_weights", "score", "text_generator",
+    "training_bytes", "training_index", "update", "uses_prepared_data",
+})  # fmt: skip
+"""Members of `Run` for the other packages of Moreish, which completion leaves out."""
+
+PREVIEW_TOKENS = 80
+"""Length of the sample of running text that a notebook shows."""
+
+
+class Samples(list[str]):
+    """Sampled texts, and the random seed that gives the same ones again."""
+
+    def __init__(self, texts: Iterable[str], seed: int) -> None:
+        super().__init__(texts)
+        self.seed = seed
+
+
 class Run(RunFolder):
     """A training run and its results, in a folder that works without the source text.
 
     `moreish.load(path)` opens one; `moreish.train(...)` returns one.
     """
 
+    def __repr__(self) -> str:
+        facts = f"{self.config.model.name} on {self.record.data.name}, {self.record.status}"
+        if (score := self.scores.get("val")) is not None:
+            guess = self.guessing_loss
+            facts += f", validation loss {score.loss:.4f} nats/token (guessing: {guess:.4f})"
+        return f"Run('{self.path}': {facts})"
+
+    def _repr_html_(self) -> str:
+        samples: list[str] = []
+        with suppress(MoreishError):  # no weights yet, or damaged ones: the rest is still shown
+            count, tokens = (6, None) if self.kind == "lines" else (1, PREVIEW_TOKENS)
+            samples = self.sample(count, max_tokens=tokens, seed=0)
+        return run_html(self, ["\n".join(samples)] if samples else [])
+
+    def __dir__(self) -> list[str]:
+        return [name for name in super().__dir__() if name not in INTERNAL]
+
     # --- sampling ---
 
+    @names_arguments
     def sample(
         self,
         n: int = 1,
@@ -76,7 +123,7 @@ class Run(RunFolder):
         repetition_penalty: float = 1.0,
         stop: Sequence[str] = (),
         best_of: int = 1,
-        seed: int = 0,
+        seed: int | None = None,
         new_only: bool = False,
         unique: bool = False,
         unknown: str = "error",
@@ -86,7 +133,7 @@ class Run(RunFolder):
         length: str | None = None,
         max_overlap: int | None = None,
         rank: str | None = None,
-    ) -> list[str]:
+    ) -> Samples:
         """Sample texts that begin with a prompt.
 
         Args:
@@ -102,7 +149,8 @@ class Run(RunFolder):
             stop: a text ends before the first of these strings.
             best_of: sample this many times as many texts, and return the most likely ones, by
                 their mean log-probability per token, most likely first.
-            seed: random seed; the same seed gives the same texts.
+            seed: random seed; the same seed gives the same texts. None draws a new one, which the
+                result has as `seed`.
             new_only: reject texts that occur in the data.
             unique: return no text twice.
             unknown: "error" or "drop", for characters of the prompt that are not in the vocabulary.
@@ -112,6 +160,9 @@ class Run(RunFolder):
             max_overlap: reject texts that share more consecutive characters with the training data.
             rank: "likelihood" (most likely first) or "novelty" (least similar to the training data
                 first); None keeps the order in which they were sampled.
+
+        Returns:
+            A list of texts, whose attribute `seed` is the seed that was used.
 
         Raises:
             MoreishError: an option is out of range, the prompt has unknown characters, nothing can
@@ -123,6 +174,7 @@ class Run(RunFolder):
             raise MoreishError(f"--max-overlap {max_overlap}: give at least 1")
         if rank not in (None, *RANKS):
             raise MoreishError(f"--rank {rank}: {nearest(str(rank), RANKS)}")
+        seed = _new_seed() if seed is None else seed
         constraint = Constraint(
             ends=ends,
             contains=contains,
@@ -164,9 +216,9 @@ class Run(RunFolder):
         texts = list(generator.texts(n * best_of, accept))
         if best_of > 1:
             texts = sorted(texts, key=self.mean_surprisal)[:n]
-        if rank == "likelihood":
-            return sorted(texts, key=self.mean_surprisal)
-        return sorted(texts, key=self._similarity) if rank == "novelty" else texts
+        if rank is not None:
+            texts.sort(key=self.mean_surprisal if rank == "likelihood" else self._similarity)
+        return Samples(texts, seed)
 
     def mean_surprisal(self, text: str) -> float:
         """Return the mean surprisal of a text in nats per token; infinite for an empty one."""
@@ -179,22 +231,29 @@ class Run(RunFolder):
             return -self.nearest_item_index.nearest(text)[1] / max(1, len(text))
         return self._overlap(text) / max(1, len(text))
 
+    @names_arguments
     def stream(
         self,
         *,
         prompt: str = "",
+        max_tokens: int | None = None,
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
         min_p: float | None = None,
         repetition_penalty: float = 1.0,
-        **options: Any,
+        stop: Sequence[str] = (),
+        seed: int | None = None,
+        unknown: str = "error",
     ) -> Iterator[str]:
-        """Sample one text in pieces: the first text that `sample` returns.
+        """Sample one text in pieces: the first text that `sample` returns for the same seed.
 
         Args:
-            prompt, temperature, top_k, top_p, min_p, repetition_penalty: as in `sample`.
-            options: the other options of `sample`, except those that select among texts.
+            prompt, max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, stop, seed,
+                unknown: as in `sample`.
+
+        Raises:
+            MoreishError: as in `sample`.
         """
         parameters = {
             "temperature": temperature,
@@ -203,8 +262,33 @@ class Run(RunFolder):
             "min_p": min_p,
             "repetition_penalty": repetition_penalty,
         }
-        sampling = Sampling.parse(parameters, "sample")
-        return self.text_generator(prompt=prompt, sampling=sampling, **options).stream()
+        generator = self.text_generator(
+            prompt=prompt,
+            max_tokens=max_tokens,
+            sampling=Sampling.parse(parameters, "sample"),
+            seed=_new_seed() if seed is None else seed,
+            unknown=unknown,
+            stop=stop,
+        )
+        return generator.stream()
+
+    @names_arguments
+    def next(self, prompt: str = "", n: int = 10, *, unknown: str = "error") -> list[NextToken]:
+        """Return the most likely tokens after a prompt, with their probabilities.
+
+        Args:
+            prompt: the text before; empty for the start of a text.
+            n: how many tokens to return, at most as many as there are in the vocabulary.
+            unknown: as in `sample`.
+
+        Raises:
+            MoreishError: `n` is below 1, or the prompt has unknown characters.
+        """
+        if n < 1:
+            raise MoreishError(f"-n {n}: ask for at least one token")
+        ids = self.tokenizer.encode(self.handle_unknown(prompt, unknown))
+        ids = np.concatenate([self.initial_context(ids), ids])
+        return next_tokens(self.model, self.tokenizer, ids, n)
 
     def text_generator(
         self,
@@ -307,12 +391,17 @@ class Run(RunFolder):
             return self.tokenizer.encode("\n")
         return self.split("train").ids_N[:1].astype(np.int64)
 
+    @property
+    def guessing_loss(self) -> float:
+        """The loss of a uniform guess, in nats per token."""
+        return uniform_loss(self.record.data.vocabulary)
+
     @cached_property
     def baselines(self) -> dict[str, float]:
         """The validation losses, in nats per token, of a uniform guess and, unless the vocabulary
         is large, of counted pairs of tokens."""
         size = self.tokenizer.vocab_size
-        found = {"guessing": uniform_loss(size)}
+        found = {"guessing": self.guessing_loss}
         pairs = pair_loss(self.split("train"), self.split("val"), size)
         if pairs is not None:
             is_char = self.config.data.tokenizer == "char"
@@ -345,7 +434,7 @@ class Run(RunFolder):
         return self._bytes_of("train")
 
     def _bytes_of(self, name: SplitName) -> bytes:
-        self.check_searchable()
+        self._check_searchable()
         ids = self.split(name).ids_N[:].astype(np.int64)
         if (boundary := self.tokenizer.boundary_id) is None:
             return self.tokenizer.decode_bytes(ids)
@@ -362,6 +451,7 @@ class Run(RunFolder):
         """Return how many consecutive characters a text shares with the training data."""
         return len(self.overlap_index.longest_overlap(text).text)
 
+    @names_arguments
     def novelty(self, texts: list[str]) -> list[TextNovelty]:
         """Compare each text with the training data."""
         results = []
@@ -387,6 +477,37 @@ class Run(RunFolder):
 
     # --- losses ---
 
+    def history(self) -> list[dict[str, Any]]:
+        """Return the log of training, one record for each logged step, as pandas.DataFrame takes
+        it.
+
+        The keys are those of metrics.jsonl (step, tokens, seconds, loss, lr, …), and `val_loss`,
+        `val_stderr` and the like where the validation split was evaluated. Models that only count
+        have no steps, so their log is empty.
+        """
+        records: dict[int, dict[str, Any]] = {}
+        for entry in self.read_metrics():
+            record = records.setdefault(entry["step"], {})
+            record |= {k: v for k, v in entry.items() if k not in ("val", "samples")}
+            record |= {f"val_{key}": value for key, value in entry.get("val", {}).items()}
+        return [records[step] for step in sorted(records)]
+
+    @names_arguments
+    def plot(self) -> Any:
+        """Draw the training and validation losses by step.
+
+        Returns:
+            A matplotlib Figure, which a notebook shows and `savefig` writes.
+
+        Raises:
+            MoreishError: matplotlib is not installed (`pip install 'moreish[figures]'`), or the
+                run has no log of losses.
+        """
+        import_extra("matplotlib", "figures", "drawing")
+        # Figures come after runs in the order of imports; only a call of this method needs them.
+        return import_module("moreish.figures").plot_losses(self)
+
+    @names_arguments
     def evaluate(
         self,
         *,
@@ -411,7 +532,7 @@ class Run(RunFolder):
             self.split(name)  # raises at once if there is none
         train_tokens = self.record.data.tokens["train"]
         is_large = self.uses_prepared_data and train_tokens > MAX_SCORED_TRAINING_TOKENS
-        if not (is_large or self.is_training_data_missing):
+        if not (is_large or self._is_training_data_missing):
             names.insert(0, "train")
         return {name: self.score(name, stride=stride, progress=progress) for name in names}
 
@@ -460,6 +581,7 @@ class Run(RunFolder):
     def _training_hashes(self) -> NDArray[np.uint64]:
         return self.split("train").item_hashes()
 
+    @names_arguments
     def surprisal(self, text: str, *, unknown: str = "error") -> list[TokenSurprisal]:
         """Compute the surprisal (minus log-probability, in nats) of each token of a text.
 
@@ -472,3 +594,7 @@ class Run(RunFolder):
         return surprisal(
             self.model, self.tokenizer, text, prefix=prefix, items=self.kind == "lines"
         )
+
+
+def _new_seed() -> int:
+    return random.SystemRandom().getrandbits(32)

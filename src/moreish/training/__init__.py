@@ -39,7 +39,6 @@ from moreish.training.setup import (
     DEFAULT_WINDOW,
     TrainingSetup,
     audit_beginning,
-    available_memory,
     build_meta_model,
     build_sampler,
     build_tokenizer,

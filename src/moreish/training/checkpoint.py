@@ -30,6 +30,7 @@ from moreish.utils.files import (
     remove_partial_files,
     write_durable,
 )
+from moreish.utils.platforms import rename_folder
 from moreish.utils.safetensors_io import iter_safetensors_bytes
 
 MAX_CHECKPOINTS = 2
@@ -126,7 +127,7 @@ class Checkpoints:
             fsync_folder(partial)
             if place.exists():  # a damaged one
                 _remove(place)
-            partial.rename(place)
+            rename_folder(partial, place)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
@@ -223,7 +224,7 @@ def read_manifest(place: Path) -> dict[str, Any] | None:
 def _remove(place: Path) -> None:
     """Remove a checkpoint; a process that is killed meanwhile leaves only a partial folder."""
     partial = place.with_name(f"{place.name}.{os.getpid()}.old{PARTIAL_SUFFIX}")
-    place.rename(partial)
+    rename_folder(place, partial)
     shutil.rmtree(partial)
 
 

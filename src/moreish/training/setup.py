@@ -4,17 +4,14 @@ encode its splits, and resolve the settings that depend on them.
 A corpus is text that is read now, or a folder of token files that `moreish prepare` made before.
 """
 
-import math
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from moreish.config import DataConfig, RunConfig
+from moreish.config import AUTO, DataConfig, RunConfig
 from moreish.data import (
     CATALOG,
     AuditReport,
@@ -37,11 +34,19 @@ from moreish.data import (
 )
 from moreish.distributed import launched_world_size, local_rank, local_world_size
 from moreish.errors import MoreishError
-from moreish.models import Model, ModelConfig, build_model
+from moreish.models import (
+    CountBasedModel,
+    Model,
+    ModelConfig,
+    NetworkWithCounts,
+    build_model,
+    model_class,
+)
 from moreish.runs import DatasetInfo
 from moreish.tokenizers import CharTokenizer, Tokenizer, check_vocab_size, tokenizer_builder
 from moreish.training.unique_windows import unique_windows
 from moreish.utils.files import user_path
+from moreish.utils.platforms import total_memory
 
 MAX_UNIQUE_WINDOW_LOGITS = 1 << 24
 """Largest number of logits of a batch of unique windows: 64 MB."""
@@ -80,7 +85,7 @@ class TrainingSetup:
         if self.device.type == "cuda":
             memory: float = torch.cuda.get_device_properties(self.device).total_memory
         else:
-            memory = _pages("SC_PHYS_PAGES") / local_world_size()
+            memory = total_memory() / local_world_size()
         memory *= launched_world_size()
         if needed > memory:
             raise MoreishError(
@@ -110,7 +115,9 @@ def set_up(config: RunConfig) -> TrainingSetup:
         tokenizer=tokenizer,
         splits=splits,
         facts=facts,
-        device=resolve_device(config.train.device),
+        device=resolve_device(
+            config.train.device, None if model.name == AUTO else model_class(model.name)
+        ),
     )
 
 
@@ -268,15 +275,25 @@ def describe_dataset(
     )
 
 
-def resolve_device(name: str) -> torch.device:
-    """Return the device that `train.device` names; "auto" is this process's CUDA GPU, or the CPU.
+def resolve_device(name: str, model: type[Model] | None = None) -> torch.device:
+    """Return the device that `train.device` names.
+
+    "auto" is this process's CUDA GPU; else, for a network without counts, the GPU of a Mac (MPS);
+    else the CPU.
+
+    Args:
+        name: a PyTorch device, or "auto".
+        model: the class of the model; None if the planner is to choose it.
 
     Raises:
         MoreishError: there is no such device.
     """
     if name == "auto":
-        has_gpu = torch.cuda.is_available()
-        return torch.device("cuda", local_rank()) if has_gpu else torch.device("cpu")
+        if torch.cuda.is_available():
+            return torch.device("cuda", local_rank())
+        # Looking up counts takes operations, and float64, that MPS does not have.
+        is_network = model and not issubclass(model, CountBasedModel | NetworkWithCounts)
+        return torch.device("mps" if is_network and torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
         torch.ones(1, device=device).sum().item()  # some devices exist but cannot compute
@@ -309,20 +326,6 @@ def build_meta_model(config: ModelConfig, vocab_size: int) -> Model:
             return build_model(config, vocab_size)
     except RuntimeError as error:
         raise MoreishError(f"this model cannot be built: {error}") from None
-
-
-def available_memory() -> float:
-    """Return the free memory of the machine in bytes; infinite where the system does not say."""
-    try:  # on Linux, where cached files count as free
-        text = Path("/proc/meminfo").read_text()
-        return 1024.0 * int(text.split("MemAvailable:")[1].split()[0])
-    except (OSError, LookupError, ValueError):
-        return _pages("SC_AVPHYS_PAGES")
-
-
-def _pages(name: str) -> float:
-    is_known = name in getattr(os, "sysconf_names", ())
-    return os.sysconf(name) * os.sysconf("SC_PAGE_SIZE") if is_known else math.inf
 
 
 def build_sampler(run_config: RunConfig, tokens: TokenDataset, model: Model) -> BatchSampler:

@@ -217,7 +217,7 @@ class _Fitting:
             MoreishError: the run does not fit into memory, or cannot be resumed.
         """
         run, config, group, tokens = self.run, self.config, self.group, self.run.split("train")
-        device, began = resolve_device(config.device), time.perf_counter()
+        device, began = resolve_device(config.device, type(model)), time.perf_counter()
         origin = environment(device, group.size)
         checkpoints = Checkpoints(run.checkpoints, run.record.sha256, origin)
         is_new = resume is None or not checkpoints

@@ -348,7 +348,7 @@ def _find_run(path: Path, config: RunConfig, facts: DatasetInfo) -> Run | None:
 def _entry(rung: Rung, run: Run, plan: Tree) -> dict[str, Any]:
     stated = rung.stated.get(plan["source"]) if plan["split"] == "lecture" else None
     is_list = run.kind == "lines"
-    texts = run.sample(100) if is_list else run.sample(3, max_tokens=300)
+    texts = run.sample(100, seed=0) if is_list else run.sample(3, max_tokens=300, seed=0)
     novelty = run.novelty(texts)
     copied = sum(text.known if is_list else len(text.overlap) for text in novelty) / len(texts)
     return {

@@ -2,15 +2,23 @@
 
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from itertools import count
 from pathlib import Path
 
 from moreish.data import ShardedArray
 from moreish.errors import MoreishError, command
-from moreish.runs import Run, backup_path, remove_run, restore_run, training_lock
+from moreish.runs import (
+    Run,
+    backup_path,
+    remove_run,
+    replacement_lock,
+    restore_run,
+    training_lock,
+)
 from moreish.training import TrainingSetup, build_meta_model, peak_disk_bytes
 from moreish.utils.files import check_disk_space
+from moreish.utils.platforms import IS_WINDOWS, rename_folder
 
 RUNS = Path("runs")
 """The folder of new runs that have no name."""
@@ -37,7 +45,7 @@ def new_run(
     if overwrite:
         restore_run(path)
     is_replacing = (path / "run.json").is_file()
-    with training_lock(path) if is_replacing else nullcontext():
+    with replacement_lock(path) if is_replacing else nullcontext():
         run = Run.create(
             path,
             setup.config,
@@ -47,16 +55,19 @@ def new_run(
             overwrite=overwrite,
             files=files,
         )
-    with training_lock(path):
+    with ExitStack() as locks:
+        locks.enter_context(training_lock(path))
         try:
             yield run
             if not _is_worth_keeping(run) and backup_path(path).exists():
                 raise KeyboardInterrupt  # so early that the replaced run is restored
         except (Exception, KeyboardInterrupt) as error:
             if not _is_worth_keeping(run):
+                if IS_WINDOWS:  # which neither removes nor renames a folder with an open file
+                    locks.close()
                 shutil.rmtree(path, ignore_errors=True)
                 if is_replacing:
-                    backup_path(path).rename(path)
+                    _restore(path, error)
                 elif is_first:
                     with suppress(OSError):  # another run may be there by now
                         path.parent.rmdir()
@@ -67,8 +78,18 @@ def new_run(
                 ) from None
             raise
         finally:
-            if is_replacing:
+            if is_replacing and _is_worth_keeping(run):
                 remove_run(backup_path(path))
+
+
+def _restore(path: Path, error: BaseException) -> None:
+    """Put the run that was to be replaced at `path` back. Raises MoreishError where Windows does
+    not let go of the failed one: the replaced one is then kept where it is."""
+    try:
+        rename_folder(backup_path(path), path)
+    except (MoreishError, FileExistsError):
+        kept = f"the run that it was to replace is kept in {backup_path(path)}"
+        raise MoreishError(f"{str(error) or 'interrupted'}; {kept}") from None
 
 
 def free_path(name: str) -> Path:
