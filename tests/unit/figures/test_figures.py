@@ -24,8 +24,7 @@ from moreish.figures.layer_statistics import LayerRecorder, layer_statistics
 from moreish.figures.style import DARK, LIGHT, save, use_theme
 from moreish.models import REGISTRY, CountBasedModel, model_class
 from moreish.reports.html import MAX_FITTED_POINTS, tinted
-from moreish.reports.run import pair_loss, run_report_html
-from moreish.runs import guessing_loss
+from moreish.reports.run import run_report_html
 from moreish.runs.run import Run
 from moreish.training.events import ignore
 
@@ -215,7 +214,7 @@ def test_reports_are_self_contained(
     places = [page.index(part) for part in (sentence, first, "How good it is", "<h2>Loss")]
     assert places == sorted(places)
     loss = run.scores["val"].loss
-    guess, pairs = guessing_loss(run), pair_loss(run)
+    guess, pairs = run.baselines.values()
     assert f"a probability of {math.exp(-loss):.1%} on average" in page
     assert f"(guessing: {math.exp(-guess):.1%}, letter pairs: {math.exp(-pairs):.1%})" in page
     for number in (guess, pairs, loss):
@@ -225,7 +224,7 @@ def test_reports_are_self_contained(
 def test_the_loss_of_pairs_is_that_of_a_pair_model(small_run: Run, tmp_path: Path) -> None:
     source = small_run.path.parent / "names.txt"
     counts = api.train(source, model="ngram", out=tmp_path / "run", report=ignore)
-    assert pair_loss(small_run) == pytest.approx(counts.scores["val"].loss, abs=1e-6)
+    assert small_run.baselines["letter pairs"] == pytest.approx(counts.scores["val"].loss, abs=1e-6)
 
 
 @pytest.mark.parametrize(
