@@ -4,7 +4,6 @@ import asyncio
 import json
 import logging
 import math
-import signal
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -23,6 +22,7 @@ from moreish.serve.jobs.subprocess import WorkerQueue, read_messages, start_work
 from moreish.serve.jobs.uploads import UploadFolder
 from moreish.serve.native import HistoryResponse, LoggedSample, read_history
 from moreish.serve.registry import Registry
+from moreish.utils.platforms import interrupt_process
 
 MAX_SAMPLES = 50
 """Samples that a status has."""
@@ -158,7 +158,7 @@ class TrainingManager:
         if not self.is_training:
             raise ApiError(409, "no training is in progress", code="idle")
         if self._process is not None and self._process.returncode is None:
-            self._process.send_signal(signal.SIGINT)
+            interrupt_process(self._process)
         self._update(status="stopping")
 
     async def stop(self) -> None:
@@ -187,7 +187,7 @@ class TrainingManager:
         try:
             self._process = await start_worker(command, options)
             if self._status.status == "stopping":  # interrupted while the process was starting
-                self._process.send_signal(signal.SIGINT)
+                interrupt_process(self._process)
             async for found in read_messages(self._process):
                 if "error" in found:
                     final["message"] = self._without_paths(found["error"])
