@@ -9,7 +9,7 @@ import torch
 
 import moreish
 from moreish.data import load_dataset
-from moreish.ui.result import describe_losses
+from moreish.runs import describe_losses
 
 SAMPLES = 5_000
 

@@ -8,11 +8,7 @@ from pathlib import Path
 
 from moreish.data import AuditReport
 from moreish.errors import MoreishError
-from moreish.evaluate import Score, format_bits
-from moreish.models import (
-    CountBasedModel,
-    NetworkWithCounts,
-)
+from moreish.evaluate import format_bits
 from moreish.reports.doctor import findings_html
 from moreish.reports.html import (
     bars,
@@ -24,7 +20,7 @@ from moreish.reports.html import (
     table,
     tinted,
 )
-from moreish.runs import Run
+from moreish.runs import Run, describe_losses
 from moreish.ui import SPLIT_TITLES
 from moreish.utils.text import plural
 
@@ -127,7 +123,7 @@ def _verdict(run: Run) -> list[str]:
         others = ", ".join(f"{name}: {math.exp(-loss):.1%}" for name, loss in rows)
         verdict = (
             f"On text that it has not seen, it gives each next {unit} a probability of "
-            f"{math.exp(-val.loss):.1%} on average ({others}). {_gap(run, val)}"
+            f"{math.exp(-val.loss):.1%} on average ({others}). {describe_losses(run)}"
         )
         parts += [
             f"<p>{html.escape(verdict)}</p>",
@@ -135,27 +131,6 @@ def _verdict(run: Run) -> list[str]:
             f"<p class=faint>Validation loss in nats per {unit}. The averages are geometric.</p>",
         ]
     return [*parts, losses]
-
-
-def _gap(run: Run, val: Score) -> str:
-    """Return what the difference between training and validation loss means."""
-    if (train := run.scores.get("train")) is None or not math.isfinite(train.loss):
-        return ""
-    gap = val.loss - train.loss
-    margin = max(0.05, 3 * val.stderr if math.isfinite(val.stderr) else 0.0)
-    losses = f"training loss {train.loss:.2f}, validation loss {val.loss:.2f}"
-    if gap > margin and isinstance(run.model, CountBasedModel | NetworkWithCounts):
-        return f"Its counts hold the training text, so only the validation loss tells ({losses})."
-    if gap > max(margin, 0.15 * val.loss):
-        return (
-            f"It knows much of the training text by heart ({losses}): more text, or a smaller "
-            "model, would help more than longer training."
-        )
-    if gap > margin:
-        return f"It fits the training text somewhat better ({losses}), which is usual."
-    if gap < -margin:
-        return f"The validation text is easier for it than the training text ({losses})."
-    return f"It does as well on the training text ({losses}), so a larger model may do better."
 
 
 def _samples(run: Run) -> str:

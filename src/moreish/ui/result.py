@@ -7,16 +7,13 @@ from rich.table import Table
 from rich.text import Text
 
 from moreish.errors import MoreishError, command, visible
-from moreish.runs import Run
+from moreish.runs import Run, describe_losses
 from moreish.ui.tables import score_table
 from moreish.ui.terminal import print_indented
 
 LIST_SAMPLES = 10
 TEXT_TOKENS = 300
 """Samples of a list, or the length of the sample of running text in tokens."""
-
-EQUAL_LOSSES = 0.05
-"""Difference of training and validation loss, as a fraction of the latter, that is called small."""
 
 
 def print_result(out: Console, run: Run) -> None:
@@ -56,41 +53,6 @@ def _comparison(run: Run) -> Table:
         table.add_row(name, f"{loss:.4f}")
     table.add_row(Text("this model", "bold"), Text(f"{run.scores['val'].loss:.4f}", "bold"))
     return table
-
-
-def describe_losses(run: Run) -> str:
-    """Return what the losses mean, in one or two sentences; empty without a training loss."""
-    scores, guessing = run.scores, run.baselines["guessing"]
-    val = scores["val"]
-    if not val.loss <= guessing:
-        return (
-            "Warning: the validation loss is above that of guessing. This model predicts new text "
-            "worse than no model; try another one, or more text."
-        )
-    if (train := scores.get("train")) is None:
-        return ""
-    if train.loss > guessing:
-        return (
-            "Warning: the training loss is above that of guessing. The model fails on its own "
-            "text; try another one: --model gpt."
-        )
-    noise = 2 * math.hypot(*(e for e in (train.stderr, val.stderr) if math.isfinite(e)))
-    small = max(noise, EQUAL_LOSSES * val.loss)
-    if train.loss > val.loss + small:
-        return (
-            "Warning: the training loss is higher than the validation loss. The model prefers what "
-            "the training split lacks, as in a list of nearly all possible items that has none "
-            "twice; --model gpt or --model kneser-ney reproduces such a list better."
-        )
-    if val.loss - train.loss <= small:
-        return (
-            "The training loss is about the same: the model has learned rules rather than the text "
-            "by heart, and more minutes may lower both."
-        )
-    return (
-        f"The training loss is {val.loss - train.loss:.2f} lower: the model knows its text better "
-        f"than new text, and some samples are copies. How many: {command('novelty', run.path)}"
-    )
 
 
 def _next_commands(run: Run) -> Table:
