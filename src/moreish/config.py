@@ -34,9 +34,9 @@ class DataConfig(CleaningOptions):
     """Name or number of the column to learn, in a table (CSV, TSV, JSON, JSON lines, Parquet)."""
     separator: str | None = Field(None, min_length=1)
     """Text between the documents of a file; `<|endoftext|>` is recognized without it."""
-    validation: str | Annotated[list[str], Field(min_length=1)] | None = None
+    validation_file: str | Annotated[list[str], Field(min_length=1)] | None = None
     """Files of the validation split; the source is then the training split as a whole."""
-    test: str | Annotated[list[str], Field(min_length=1)] | None = None
+    test_file: str | Annotated[list[str], Field(min_length=1)] | None = None
     """Files of the test split, beside those of the validation split."""
     split: SplitRule = "seeded"
     split_seed: int = Field(42, ge=0, lt=2**63)

@@ -90,18 +90,20 @@ class ModelOptions(TextOptions, total=False):
             metavar="seeded|lecture",
         ),
     ]
-    validation: Annotated[
+    validation_file: Annotated[
         str | None,
         Option(
             "Validation split from a file of its own; the source is then all training split.",
-            "data.validation",
+            "data.validation_file",
             metavar="FILE",
         ),
     ]
-    test: Annotated[
+    test_file: Annotated[
         str | None,
         Option(
-            "Test split from a file of its own, with --validation.", "data.test", metavar="FILE"
+            "Test split from a file of its own, with --validation-file.",
+            "data.test_file",
+            metavar="FILE",
         ),
     ]
     model: Annotated[

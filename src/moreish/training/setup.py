@@ -139,8 +139,10 @@ def load_corpus(config: RunConfig) -> Corpus | PreparedDataset:
             f"--weight needs a folder made by moreish prepare, and {first} is not one"
         )
     check_vocab_size(data.tokenizer, data.limits)
-    if data.test is not None and data.validation is None:
-        raise MoreishError("--test needs --validation: the other splits come from the source")
+    if data.test_file is not None and data.validation_file is None:
+        raise MoreishError(
+            "--test-file needs --validation-file; the other splits come from the source"
+        )
 
     def read(source: str | list[str], kind: CorpusKind | None) -> Corpus:
         return read_corpus(
@@ -153,7 +155,7 @@ def load_corpus(config: RunConfig) -> Corpus | PreparedDataset:
         )
 
     corpus = read(data.source, data.kind)
-    held_out = [source for source in (data.validation, data.test) if source is not None]
+    held_out = [source for source in (data.validation_file, data.test_file) if source is not None]
     if not held_out:
         return corpus
     return corpus.with_held_out(*(read(source, corpus.kind) for source in held_out))

@@ -220,7 +220,7 @@ def describe_start(event: training.Started) -> list[tuple[str, str]]:
         files = f" in {plural(data.documents, unit)}" if data.documents > 1 else ""
         size = f"running text, {plural(data.characters, 'character')}{files}"
     parts = data.split_documents or data.tokens
-    if config["data"].get("validation") is not None:
+    if config["data"].get("validation_file") is not None:
         rule = "files of their own"
     elif config["data"]["split"] == "lecture":
         rule = "as in the lecture"

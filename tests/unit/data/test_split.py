@@ -105,7 +105,7 @@ def test_splits_from_files_of_their_own(kind: str, moreish: Moreish) -> None:
     for name, text in texts.items():
         Path(f"{name}.txt").write_text(text)
     result = moreish(
-        "train", "train.txt", "--validation", "val.txt", "--test", "test.txt", "--as", kind,
+        "train", "train.txt", "--validation-file", "val.txt", "--test-file", "test.txt", "--as", kind,
         "--model", "ngram", "--out", "r",
     )  # fmt: skip
     assert result.status == 0, result
@@ -115,5 +115,5 @@ def test_splits_from_files_of_their_own(kind: str, moreish: Moreish) -> None:
         found = run.tokenizer.decode(tokens.ids_N[:])
         assert found == text.replace("\n", "" if kind == "lines" else "\n")
         assert tokens.ids_N[0] == tokens.ids_N[-1] == run.tokenizer.boundary_id
-    result = moreish("train", "train.txt", "--test", "test.txt")
-    assert result.status == 2 and "--test needs --validation" in result.err
+    result = moreish("train", "train.txt", "--test-file", "test.txt")
+    assert result.status == 2 and "--test-file needs --validation-file" in result.err

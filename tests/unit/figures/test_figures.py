@@ -223,7 +223,8 @@ def test_reports_are_self_contained(
 
 def test_the_loss_of_pairs_is_that_of_a_pair_model(small_run: Run, tmp_path: Path) -> None:
     source = small_run.path.parent / "names.txt"
-    counts = api.train(source, model="ngram", out=tmp_path / "run", report=ignore)
+    settings = {"model": {"name": "ngram", "order": 2, "add_k": 1}}
+    counts = api.train(source, settings=settings, out=tmp_path / "run", report=ignore)
     assert small_run.baselines["letter pairs"] == pytest.approx(counts.scores["val"].loss, abs=1e-6)
 
 

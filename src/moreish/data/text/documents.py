@@ -157,7 +157,9 @@ def _read_subtitles(path: Path) -> str:
         elif in_cue and (spoken := SUBTITLE_TAG.sub("", line).strip()):
             shown.append(spoken)
     if not shown:
-        raise MoreishError(f"{path} has no subtitles (no line with --> between times)")
+        raise MoreishError(
+            f"{path} has no subtitles: no line with two times and an arrow between them"
+        )
     return "\n".join(shown) + "\n"
 
 
