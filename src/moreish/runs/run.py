@@ -64,11 +64,11 @@ TEXT_TOKENS = 500
 
 
 INTERNAL = frozenset({
-    "count_test_evaluation", "create", "default_max_tokens", "extend",
-    "handle_unknown", "has_data", "has_weights", "initial_context",
-    "load_initial_weights", "load_weights", "mean_surprisal", "nearest_item_index", "new_model", "overlap_index",
-    "read_metrics", "save_weights", "score", "text_generator",
-    "training_bytes", "training_index", "update", "uses_prepared_data", "validation_sample",
+    "count_test_evaluation", "create", "default_max_tokens", "extend", "handle_unknown",
+    "has_data", "has_weights", "initial_context", "load_initial_weights", "load_weights",
+    "mean_surprisal", "nearest_item_index", "new_model", "overlap_index", "read_metrics",
+    "save_weights", "score", "text_generator", "training_bytes", "training_index", "update",
+    "uses_prepared_data", "validation_sample",
 })  # fmt: skip
 """Members of `Run` for the other packages of Moreish, which completion leaves out."""
 

@@ -105,7 +105,8 @@ def test_splits_from_files_of_their_own(kind: str, moreish: Moreish) -> None:
     for name, text in texts.items():
         Path(f"{name}.txt").write_text(text)
     result = moreish(
-        "train", "train.txt", "--validation-file", "val.txt", "--test-file", "test.txt", "--as", kind,
+        "train", "train.txt", "--validation-file", "val.txt", "--test-file", "test.txt",
+        "--as", kind,
         "--model", "ngram", "--out", "r",
     )  # fmt: skip
     assert result.status == 0, result

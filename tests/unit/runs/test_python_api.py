@@ -142,9 +142,9 @@ def test_completion_shows_what_is_for_people(small_run: Run) -> None:
     assert not shown & INTERNAL
     assert {name for name in INTERNAL if not hasattr(Run, name)} == set()
     assert shown == {
-        "baselines", "checkpoints", "config", "evaluate", "guessing_loss", "history", "kind", "model", "next", "novelty", "open",
-        "path", "plot", "record", "sample", "scores", "split", "split_names", "stream",
-        "surprisal", "tokenizer",
+        "baselines", "checkpoints", "config", "evaluate", "guessing_loss", "history", "kind",
+        "model", "next", "novelty", "open", "path", "plot", "record", "sample", "scores",
+        "split", "split_names", "stream", "surprisal", "tokenizer",
     }  # fmt: skip
 
 
