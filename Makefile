@@ -11,21 +11,21 @@ help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 13
 
 # One stamp a level: what is installed is not installed again until its lists change.
-$(VENV)/core: pyproject.toml constraints.txt
+$(VENV)/all: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "moreish needs Python 3.11 or newer; say which with: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
-	@echo "Setting up $(VENV) (once; a minute or two) ..."
+	@echo "Setting up $(VENV) with all optional libraries (once; a few minutes) ..."
 	@$(PYTHON) -m venv $(VENV)
-	@$(PIP) install --constraint constraints.txt --editable .
+	@$(PIP) install --constraint constraints.txt --editable '.[all]'
 	@touch $@
 
-$(VENV)/dev: $(VENV)/core
+$(VENV)/dev: $(VENV)/all
 	@$(PIP) install --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 setup: $(VENV)/dev  ## make .venv with everything that developing needs
 
-run: $(VENV)/core  ## train on the built-in names, print the losses and twenty new names
+run: $(VENV)/all  ## train on the built-in names, print the losses and twenty new names
 	@$(BIN)/moreish train names --out runs/names --overwrite
 	@echo; echo "Twenty new names, none of them in the training data:"; echo
 	@$(BIN)/moreish sample runs/names -n 20 --new-only --unique
@@ -34,7 +34,7 @@ run: $(VENV)/core  ## train on the built-in names, print the losses and twenty n
 test: $(VENV)/dev  ## the tests (a few minutes on two cores)
 	@PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not soak" -n auto --maxprocesses 8 --dist loadfile
 
-settings: $(VENV)/core  ## docs/settings.md, from the code
+settings: $(VENV)/all  ## docs/settings.md, from the code
 	@$(BIN)/python docs/settings_reference.py
 
 screenshots: $(VENV)/dev  ## pictures of every view of the page, in build/screenshots

@@ -8,19 +8,20 @@ from types import ModuleType
 from typing import Any, Unpack
 
 from moreish import convert, data, reports, training, workflows
-from moreish.config import AutoConfig, normalize, resolve
+from moreish.config import AutoConfig, BudgetConfig, normalize, resolve
 from moreish.errors import MoreishError
 from moreish.evaluate import Token, TokenizerStats, measure_tokenizer, tokenize_text
 from moreish.options import ModelOptions, TextOptions, TrainOptions, settings_tree, takes_options
 from moreish.planning import DEFAULT_MFU, Estimate, Plan, estimate_run, plan_run, resolve_auto_model
-from moreish.runs import Run
+from moreish.runs import Comparison, Run, RunGroup, compare_runs
 from moreish.settings import Tree, from_toml, merge
 from moreish.tokenizers import REGISTRY, Tokenizer, VocabularyLimits
 from moreish.training import Report
 from moreish.ui import TrainingView
 from moreish.utils.extras import import_extra
+from moreish.utils.files import user_path
 
-Source = str | Path
+Source = data.Source
 Settings = Mapping[str, Any]
 
 
@@ -28,6 +29,7 @@ Settings = Mapping[str, Any]
 def train(
     source: Source | None = None,
     *,
+    text: str | None = None,
     settings: Settings | None = None,
     config: str | Path | None = None,
     out: str | Path | None = None,
@@ -41,7 +43,9 @@ def train(
     planner chooses for this machine (see `plan`).
 
     Args:
-        source: a built-in data set, a file, a folder of text files, or one that `prepare` made.
+        source: a built-in data set, a file, a folder of text files, or one that `prepare` made; a
+            list of paths; or the items of a list, e.g. `["anna", "otto", …]`.
+        text: a text to learn, in place of a source.
         settings: any other setting, as nested groups, e.g. `{"train": {"lr": 0.001}}`; all are
             listed in docs/settings.md.
         config: a recipe (TOML) of settings, which the other arguments override.
@@ -53,27 +57,29 @@ def train(
     Raises:
         MoreishError: the source, a setting or the output folder is invalid; nothing was written.
     """
-    recipe, overrides = _layers(source, options, settings, config)
-    requested = merge(recipe, overrides)
-    base: Tree = {}
-    if isinstance(start := requested.get("init_from"), str):
-        start_run = _start(start)
-        base = training.warm_start_settings(start_run, requested)
-        overrides = merge(overrides, {"init_from": str(start_run.path)})
-    own = {} if base else requested.get("model", {})
-    notes: tuple[str, ...] = ()
-    if own and "name" not in own:
-        notes = (f"model.{min(own)} was set without --model, so this trains a plain GPT.",)
-    path = None if out is None else Path(out).expanduser()
-    resolved = resolve(base, recipe, overrides)
-    with _report_context(report) as watch:
-        return workflows.train(resolved, path, overwrite=overwrite, report=watch, notes=notes)
+    with data.source_settings(source, text) as place:
+        recipe, overrides = _layers(place, options, settings, config)
+        requested = merge(recipe, overrides)
+        base: Tree = {}
+        if isinstance(start := requested.get("init_from"), str):
+            start_run = _start(start)
+            base = training.warm_start_settings(start_run, requested)
+            overrides = merge(overrides, {"init_from": str(start_run.path)})
+        own = {} if base else requested.get("model", {})
+        notes: tuple[str, ...] = ()
+        if own and "name" not in own:
+            notes = (f"model.{min(own)} was set without --model, so this trains a plain GPT.",)
+        path = None if out is None else user_path(out)
+        resolved = resolve(base, recipe, overrides)
+        with _report_context(report) as watch:
+            return workflows.train(resolved, path, overwrite=overwrite, report=watch, notes=notes)
 
 
 @takes_options(TrainOptions)
 def plan(
     source: Source | None = None,
     *,
+    text: str | None = None,
     settings: Settings | None = None,
     config: str | Path | None = None,
     gpus: int | None = None,
@@ -87,7 +93,7 @@ def plan(
     machine must be known from the settings.
 
     Args:
-        source, settings, config: as in `train`.
+        source, text, settings, config: as in `train`.
         gpus: the number of GPUs to estimate for (default 1).
         gpu: a GPU by name, such as "h100", or its bfloat16 peak in TFLOP/s; None takes this one.
         mfu: the fraction of that peak to assume (default 0.3).
@@ -98,35 +104,35 @@ def plan(
     Raises:
         MoreishError: a setting or the source is invalid, or the answer depends on missing data.
     """
-    recipe, overrides = _layers(source, options, settings, config)
-    requested = merge(recipe, overrides)
-    start = requested.get("init_from")
-    base = _planned_start(start, requested) if isinstance(start, str) else {}
-    resolved = resolve(base, recipe, overrides)
-    training.check_optimizer(resolved.train.optimizer)
-    training.parse_trackers(resolved.train.track, installed=False)
-    if isinstance(resolved.model, AutoConfig):
-        if (gpus, gpu, mfu) != (None, None, None):
-            raise MoreishError(
-                "--gpus, --gpu and --mfu need a chosen model, by --config or --model: the planner "
-                "chooses for this machine"
-            )
-        return plan_run(training.set_up(resolved))
-    gpus, mfu = 1 if gpus is None else gpus, DEFAULT_MFU if mfu is None else mfu
-    needs_data = source is not None
-    return estimate_run(resolved, requires_data=needs_data, gpus=gpus, gpu=gpu, mfu=mfu)
+    with data.source_settings(source, text) as place:
+        recipe, overrides = _layers(place, options, settings, config)
+        requested = merge(recipe, overrides)
+        start = requested.get("init_from")
+        base = _planned_start(start, requested) if isinstance(start, str) else {}
+        resolved = resolve(base, recipe, overrides)
+        training.check_optimizer(resolved.train.optimizer)
+        training.parse_trackers(resolved.train.track, installed=False)
+        if isinstance(resolved.model, AutoConfig):
+            if (gpus, gpu, mfu) != (None, None, None):
+                raise MoreishError(
+                    "--gpus, --gpu and --mfu need a chosen model, by --config or --model: the "
+                    "planner chooses for this machine"
+                )
+            return plan_run(training.set_up(resolved))
+        gpus, mfu = 1 if gpus is None else gpus, DEFAULT_MFU if mfu is None else mfu
+        needs_data = bool(place)
+        return estimate_run(resolved, requires_data=needs_data, gpus=gpus, gpu=gpu, mfu=mfu)
 
 
 def _layers(
-    source: Source | None,
+    place: Tree,
     options: Mapping[str, Any],
     settings: Settings | None = None,
     config: str | Path | None = None,
 ) -> tuple[Tree, Tree]:
     """Return the settings of a recipe, and those of the arguments, which override it."""
     recipe = normalize({} if config is None else from_toml(Path(config)))
-    place = {} if source is None else {"data": {"source": str(source)}}
-    return recipe, merge(place, settings_tree(options), normalize(settings or {}))
+    return recipe, merge({"data": place}, settings_tree(options), normalize(settings or {}))
 
 
 def _start(name: str) -> Run:
@@ -134,9 +140,11 @@ def _start(name: str) -> Run:
     if not name.startswith("hf:"):
         return load(name)
     folder = convert.resolve_model_folder(name.removeprefix("hf:"))
-    for record in workflows.RUNS.glob(f"hf-{folder.name}*/run.json"):
+    for record in sorted(workflows.RUNS.glob("*/run.json")):
+        if not record.parent.name.startswith(f"hf-{folder.name}"):
+            continue
         run = load(record.parent)
-        is_same = run.config.data.source == str(folder.resolve())
+        is_same = run.has_weights and run.config.data.source == str(folder.resolve())
         if is_same and convert.checkpoint_digest(folder) in run.record.data.notes:
             return run
     return convert.import_hf(folder, workflows.free_path(f"hf-{folder.name}"))
@@ -150,7 +158,7 @@ def _planned_start(start: str, requested: Mapping[str, Any]) -> Tree:
     name = start.removeprefix("hf:")
     if (published := convert.gpt2_settings(name)) is not None:
         return {"model": published, "data": {"tokenizer": "gpt2"}}
-    folder = Path(name).expanduser()
+    folder = user_path(name)
     if not name or not folder.is_dir():
         raise MoreishError(
             f"{start}: there is no such folder, and plan downloads nothing; give one that exists, "
@@ -160,20 +168,33 @@ def _planned_start(start: str, requested: Mapping[str, Any]) -> Tree:
     return {"model": convert.load_model_settings(folder), "data": {"tokenizer": tokenizer}}
 
 
-def resume(path: str | Path, *, inexact: bool = False, report: Report | None = None) -> Run:
-    """Resume an interrupted run; it ends with the same weights as if it had never stopped.
+def resume(
+    path: str | Path,
+    *,
+    inexact: bool = False,
+    minutes: float | None = None,
+    steps: int | None = None,
+    epochs: float | None = None,
+    report: Report | None = None,
+) -> Run:
+    """Resume an interrupted run, which ends with the same weights as if it had never stopped; or
+    train a finished one longer, from its best weights.
 
     Args:
         path: the run folder.
         inexact: whether to resume even where other versions, threads or machines make the same
             bits impossible.
+        minutes, steps, epochs: how long to train a finished run further.
         report: as in `train`.
 
     Raises:
         MoreishError: there is nothing to resume, or it would not be exact.
     """
+    given = {"minutes": minutes, "steps": steps, "epochs": epochs}
+    budget = {name: value for name, value in given.items() if value is not None}
+    BudgetConfig.parse(budget, "train")
     with _report_context(report) as watch:
-        return workflows.resume(Path(path).expanduser(), inexact=inexact, report=watch)
+        return workflows.resume(user_path(path), inexact=inexact, budget=budget, report=watch)
 
 
 def load(path: str | Path) -> Run:
@@ -183,25 +204,30 @@ def load(path: str | Path) -> Run:
 
 @takes_options(TextOptions)
 def doctor(
-    source: Source, *, report: Report | None = None, **options: Unpack[TextOptions]
+    source: Source | None = None,
+    *,
+    text: str | None = None,
+    report: Report | None = None,
+    **options: Unpack[TextOptions],
 ) -> data.AuditReport:
     """Find problems in a text, and the options of `train` that fix them.
 
     Args:
-        source: a built-in data set, a file, or a folder of text files.
-        report: as in `train`.
+        source, text, report: as in `train`.
 
     Raises:
         MoreishError: the source cannot be read.
     """
-    config = resolve(*_layers(source, options)).data
-    with _report_context(report) as watch:
+    with data.source_settings(source, text) as place, _report_context(report) as watch:
+        config = resolve(*_layers(place, options)).data
         return data.audit_source(
             config.source,
             config.kind,
             config.encoding,
             config.cleaning,
-            source_args=[config.source, *config.options()],
+            column=config.column,
+            separator=config.separator,
+            source_args=[*config.sources, *config.options()],
             progress=lambda share: watch(training.Progress(what="reading", share=share)),
         )
 
@@ -214,7 +240,7 @@ def doctor_page(audit: data.AuditReport, path: Path) -> None:
 
 
 def prepare(
-    sources: Source | Sequence[Source],
+    sources: str | Path | Sequence[str | Path],
     *,
     out: str | Path,
     field: str = "text",
@@ -261,7 +287,7 @@ def prepare(
     with _report_context(report) as watch:
         return data.prepare_dataset(
             config,
-            Path(out).expanduser(),
+            user_path(out),
             overwrite=overwrite,
             workers=workers,
             progress=lambda what, done, total: watch(
@@ -272,7 +298,7 @@ def prepare(
 
 
 def compare_tokenizers(
-    source: Source = "names",
+    source: str | Path = "names",
     tokenizers: Sequence[str] | None = None,
     *,
     vocab_size: int | None = None,
@@ -296,7 +322,7 @@ def compare_tokenizers(
 
 def tokenize(
     text: str,
-    source: Source = "names",
+    source: str | Path = "names",
     tokenizers: Sequence[str] | None = None,
     *,
     vocab_size: int | None = None,
@@ -319,10 +345,10 @@ def tokenize(
 
 
 def _tokenizers(
-    source: Source, names: Sequence[str] | None, vocab_size: int | None
+    source: str | Path, names: Sequence[str] | None, vocab_size: int | None
 ) -> Iterator[tuple[str, Tokenizer, data.Corpus]]:
     """Yield the name of each tokenizer, the tokenizer built for the source, and the source."""
-    config = resolve(*_layers(source, {"vocab_size": vocab_size})).data
+    config = resolve(*_layers({"source": str(source)}, {"vocab_size": vocab_size})).data
     corpus = data.read_corpus(config.source)
     for name in names or REGISTRY:
         try:
@@ -338,7 +364,7 @@ def _tokenizers(
 
 @takes_options(ModelOptions)
 def lr_range(
-    source: Source = "names",
+    source: str | Path = "names",
     *,
     low: float | None = None,
     high: float | None = None,
@@ -358,13 +384,13 @@ def lr_range(
     Raises:
         MoreishError: the model has no learning rate, or none can be found.
     """
-    config = resolve(*_layers(source, options, settings))
+    config = resolve(*_layers({"source": str(source)}, options, settings))
     with _report_context(report) as watch:
         setup, _ = resolve_auto_model(training.set_up(config))
         return training.run_lr_range_test(setup, report=watch, low=low, high=high, steps=steps)
 
 
-def import_hf(source: Source, *, out: str | Path, overwrite: bool = False) -> Run:
+def import_hf(source: str | Path, *, out: str | Path, overwrite: bool = False) -> Run:
     """Import a GPT-2 or Llama model of Hugging Face's transformers, with its tokenizer, as a run.
 
     Args:
@@ -376,10 +402,45 @@ def import_hf(source: Source, *, out: str | Path, overwrite: bool = False) -> Ru
         MoreishError: the model is of another kind, damaged, or cannot be reached.
     """
     folder = convert.resolve_model_folder(str(source))
-    return convert.import_hf(folder, Path(out).expanduser(), overwrite=overwrite)
+    return convert.import_hf(folder, user_path(out), overwrite=overwrite)
 
 
 export = convert.export
+
+
+def compare(
+    *runs: Run | str | Path | Sequence[Run | str | Path],
+    test: bool = False,
+    report: Report | None = None,
+) -> tuple[list[RunGroup], list[Comparison]]:
+    """Compare runs on the same tokens, with confidence intervals.
+
+    Args:
+        runs: at least two runs or run folders, or one sequence of them, trained on the same text
+            and split. Those that differ only in their seed form one group.
+        test: whether to compare on the test split; run.json counts how often that was done.
+        report: as in `train`.
+
+    Returns:
+        The groups, the best first, and the difference of every pair of them; `str` of a
+        comparison is a sentence.
+
+    Raises:
+        MoreishError: fewer than two different runs, runs of different texts or splits, or runs
+            that differ only in their seed.
+    """
+    flat: list[Run | str | Path] = []
+    for item in runs:
+        flat += [item] if isinstance(item, Run | str | Path) else item
+    opened = [item if isinstance(item, Run) else load(item) for item in flat]
+    if len({run.path.resolve() for run in opened}) < max(2, len(opened)):
+        raise MoreishError("name at least two different runs, each once")
+    with _report_context(report) as watch:
+        return compare_runs(
+            opened,
+            "test" if test else "val",
+            lambda what, share: watch(training.Progress(what=what, share=share)),
+        )
 
 
 def figures(run: Run, *, text: str | None = None) -> list[reports.RunFigure]:

@@ -6,7 +6,7 @@ name in `moreish.options`.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializeAsAny, field_validator
 
@@ -25,10 +25,19 @@ AUTO = "auto"
 class DataConfig(CleaningOptions):
     """What to learn from, and how to read, clean, split and tokenize it."""
 
-    source: str = "names"
-    """Built-in data set, text file, folder of text files, or folder made by `moreish prepare`."""
+    source: str | Annotated[list[str], Field(min_length=1)] = "names"
+    """Built-in data set, text file, folder of text files, or folder made by `moreish prepare`; or
+    several files, folders and data sets."""
     kind: CorpusKind | None = None
     encoding: str = "utf-8"
+    column: str | None = None
+    """Name or number of the column to learn, in a table (CSV, TSV, JSON, JSON lines, Parquet)."""
+    separator: str | None = Field(None, min_length=1)
+    """Text between the documents of a file; `<|endoftext|>` is recognized without it."""
+    validation_file: str | Annotated[list[str], Field(min_length=1)] | None = None
+    """Files of the validation split; the source is then the training split as a whole."""
+    test_file: str | Annotated[list[str], Field(min_length=1)] | None = None
+    """Files of the test split, beside those of the validation split."""
     split: SplitRule = "seeded"
     split_seed: int = Field(42, ge=0, lt=2**63)
     """Random seed of the split, apart from `seed` so that runs of several seeds share one split."""
@@ -50,9 +59,14 @@ class DataConfig(CleaningOptions):
     def options(self) -> list[str]:
         """Command-line options with which a source is read with these settings."""
         defaults = type(self)()
-        names = ("kind", "encoding", *CleaningOptions.model_fields)
+        names = ("kind", "encoding", "column", "separator", *CleaningOptions.model_fields)
         changed = {n: v for n in names if (v := getattr(self, n)) != getattr(defaults, n)}
         return command_words(changed)
+
+    @property
+    def sources(self) -> list[str]:
+        """All sources."""
+        return [self.source] if isinstance(self.source, str) else self.source
 
     @property
     def limits(self) -> VocabularyLimits:
@@ -167,7 +181,8 @@ class DeviceConfig(Settings):
     """Device and precision."""
 
     device: str = "auto"
-    """PyTorch device to train on; "auto" takes a CUDA GPU where there is one, else the CPU."""
+    """PyTorch device to train on; "auto" takes a CUDA GPU; else, for a network without
+    counts, the GPU of a Mac (mps); else the CPU."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Type of the matrix products in training (weights, losses and evaluations are float32); "auto"
     is bfloat16 on GPUs that support it, float16 on other GPUs, and float32 on CPUs."""

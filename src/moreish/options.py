@@ -45,6 +45,22 @@ class TextOptions(TypedDict, total=False):
     encoding: Annotated[
         str | None, Option("Character encoding of the source (default utf-8).", "data.encoding")
     ]
+    column: Annotated[
+        str | None,
+        Option(
+            "Column of a table to learn: CSV, TSV, JSON, JSON lines or Parquet (default: text).",
+            "data.column",
+            metavar="NAME",
+        ),
+    ]
+    separator: Annotated[
+        str | None,
+        Option(
+            "Text between the documents of a file, e.g. '\\n---\\n' (default: <|endoftext|>).",
+            "data.separator",
+            metavar="TEXT",
+        ),
+    ]
     dedup: Annotated[
         bool | None,
         Option("Remove duplicate items, or duplicate long lines of running text.", "data.dedup"),
@@ -72,6 +88,22 @@ class ModelOptions(TextOptions, total=False):
             "(default seeded).",
             "data.split",
             metavar="seeded|lecture",
+        ),
+    ]
+    validation_file: Annotated[
+        str | None,
+        Option(
+            "Validation split from a file of its own; the source is then all training split.",
+            "data.validation_file",
+            metavar="FILE",
+        ),
+    ]
+    test_file: Annotated[
+        str | None,
+        Option(
+            "Test split from a file of its own, with --validation-file.",
+            "data.test_file",
+            metavar="FILE",
         ),
     ]
     model: Annotated[
@@ -107,6 +139,27 @@ class ModelOptions(TextOptions, total=False):
 
 class TrainOptions(ModelOptions, total=False):
     """Training"""
+
+    lr: Annotated[
+        float | str | None,
+        Option(
+            "Learning rate, or auto for a range test (default: set by the model).",
+            "train.lr",
+            metavar="RATE",
+        ),
+    ]
+    batch_size: Annotated[
+        int | str | None,
+        Option(
+            "Items, or windows of running text, per step (default: set by the model).",
+            "train.batch_size",
+            metavar="N",
+        ),
+    ]
+    device: Annotated[
+        str | None,
+        Option("PyTorch device: cpu, cuda, mps, … (default auto).", "train.device"),
+    ]
 
     minutes: Annotated[
         float | None, Option("Train for this many minutes (default 1).", "train.minutes")

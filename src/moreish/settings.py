@@ -9,9 +9,15 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from moreish.errors import MoreishError, nearest
+from moreish.errors import MoreishError, nearest, one_line
 
 Tree = dict[str, Any]
+
+MAX_DEPTH = 20
+"""Levels of nested settings that are read from a recipe or the command line; there are four."""
+
+MAX_INTEGER_BITS = 1024
+"""Largest size of an integer in them, which is also that of the largest float."""
 
 RENAMED = {
     "train.recompute": "train.activation_checkpointing",
@@ -80,7 +86,7 @@ class Settings(BaseModel):
                 hint = nearest(str(first["loc"][-1]), cls.model_fields)
                 raise MoreishError(f"unknown setting {key}: {hint}") from None
             reason = first["msg"].removeprefix("Value error, ")
-            value = "" if isinstance(first["input"], Mapping) else f"={first['input']}"
+            value = "" if isinstance(first["input"], Mapping) else f"={shorten(first['input'])}"
             raise MoreishError(f"setting {key}{value}: {reason}") from None
 
 
@@ -141,11 +147,12 @@ def from_assignments(assignments: Iterable[str]) -> Tree:
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         keys = path.strip().split(".")
-        if not equals or not all(keys):
+        if not equals or not all(keys) or len(keys) > MAX_DEPTH:
+            assignment = shorten(assignment)
             raise MoreishError(f"--set {assignment}: write it as name=value, e.g. train.lr=0.001")
         try:
             value = tomllib.loads(f"value = {text}")["value"]
-        except (tomllib.TOMLDecodeError, RecursionError):
+        except (ValueError, RecursionError):  # also an integer of too many digits
             value = text.strip()
             if value.startswith("{"):
                 raise MoreishError(
@@ -156,7 +163,36 @@ def from_assignments(assignments: Iterable[str]) -> Tree:
         for key in reversed(keys):
             branch = {key: branch}
         tree = merge(tree, branch)
+    check_sizes(tree, "--set")
     return tree
+
+
+def check_sizes(tree: Tree, where: str) -> None:
+    """Check what would fail before any setting is validated.
+
+    Args:
+        tree: nested settings.
+        where: what they come from, for messages.
+
+    Raises:
+        MoreishError: groups are nested without end, or an integer is too large to be printed.
+    """
+    groups: list[tuple[Any, int]] = [(tree, 1)]
+    while groups:
+        value, depth = groups.pop()
+        if isinstance(value, int) and value.bit_length() > MAX_INTEGER_BITS:
+            raise MoreishError(f"{where}: an integer has too many digits; use a smaller one")
+        if isinstance(value, Mapping | list):
+            if depth > MAX_DEPTH:
+                raise MoreishError(f"{where}: settings have at most {MAX_DEPTH} levels; use fewer")
+            values = value.values() if isinstance(value, Mapping) else value
+            groups += [(each, depth + 1) for each in values]
+
+
+def shorten(value: object) -> str:
+    """Return a value as text for a message, cut to 100 characters."""
+    text = str(value)
+    return text if len(text) <= 100 else f"{text[:99]}…"
 
 
 def to_toml(tree: Tree) -> str:
@@ -187,8 +223,10 @@ def to_toml(tree: Tree) -> str:
 def from_toml(path: Path) -> Tree:
     """Read a recipe. Raises MoreishError when it does not exist or is not TOML."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise MoreishError(f"no such recipe: {path}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MoreishError(f"{path} is not a valid TOML recipe: {error}") from None
+    except (ValueError, RecursionError) as error:  # also an integer of too many digits
+        raise MoreishError(f"{path} is not a valid TOML recipe: {one_line(error)}") from None
+    check_sizes(tree, str(path))
+    return tree

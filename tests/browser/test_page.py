@@ -11,13 +11,20 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
+import matplotlib.image
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from moreish.runs.run import Run
 from moreish.serve.app import PAGE
 from moreish.serve.http.errors import ApiError
-from moreish.serve.jobs.schemas import DoctorResponse, PlanRequest, TrainingStatus, TrainRequest
+from moreish.serve.jobs.schemas import (
+    DoctorResponse,
+    PlanRequest,
+    RunInfo,
+    TrainingStatus,
+    TrainRequest,
+)
 from moreish.serve.jobs.uploads import is_valid_name
 from moreish.serve.native.schemas import HistoryResponse, LoggedSample
 from moreish.serve.server import Service
@@ -301,6 +308,155 @@ def test_an_item_ends_and_can_be_continued(watched: Watched) -> None:
     expect(tokens(page).locator(":scope.chosen")).to_have_count(1)
 
 
+def test_the_page_opens_with_items_or_a_passage(opened: Open, service: Service) -> None:
+    watched = opened(reduced_motion="no-preference")
+    page = watched.page
+    page.goto(service.url)
+    expect(page.locator(".item")).to_have_count(20)
+    assert page.url.endswith("#/list/words"), "a list opens with its items"
+    held: list[Any] = []
+    page.route("**/api/write", lambda route: held.append(route))
+    page.locator("#model").select_option("story")
+    status = page.locator(".write .status")
+    expect(status).to_have_text("Generating …")
+    while not held:
+        page.wait_for_timeout(25)
+    page.get_by_label("Prompt").fill("The")  # typing stops the passage that began by itself
+    expect(status).to_contain_text("Stopped after 0 tokens")
+    expect(generate_button(page)).to_be_visible()
+    page.unroute_all()
+    page.get_by_label("Prompt").fill("")
+    page.reload()
+    expect(status).to_contain_text("Generated")
+    beginnings = page.get_by_role("group", name="Begin with").get_by_role("button")
+    expect(beginnings).to_have_text(["The cat sat"])
+    page.get_by_label("Max tokens").fill("5")
+    beginnings.click()
+    expect(status).to_contain_text("Generated 5 tokens")
+    expect(page.get_by_label("Prompt")).to_have_value("The cat sat ")
+    assert texts(page).startswith("The cat sat ")
+
+
+def test_no_passage_begins_by_itself_with_reduced_motion(watched: Watched) -> None:
+    page = watched.page
+    asked = bodies(page, "/api/write")
+    watched.open("write/story")
+    expect(page.get_by_role("group", name="Begin with")).to_be_visible()
+    expect(page.locator(".next .bars li").first).to_be_visible()
+    assert asked == []
+    expect(generate_button(page)).to_be_visible()
+
+
+def test_a_server_that_loads_models(watched: Watched, service: Service) -> None:
+    page = watched.page
+    models = httpx.get(f"{service.url}/api/models").json()
+    watched.answer("/api/models", {**models, "models": [], "loading": 3})
+    page.goto(f"{service.url}/#/write/story")
+    expect(page.locator("#loading")).to_have_text("Loading 3 models …")
+    words = [card for card in models["models"] if card["name"] == "words"]
+    watched.answer("/api/models", {**models, "models": words, "loading": 2})
+    expect(page.locator("#loading")).to_have_text("Loading 2 models …")
+    watched.answer("/api/models", models)
+    expect(page.locator("#facts")).to_contain_text("of story")
+    expect(page.locator("#loading")).to_be_hidden()
+    assert page.url.endswith("#/write/story"), "it waits for the model of the address"
+
+
+def test_the_facts_of_a_model(watched: Watched) -> None:
+    page = watched.open("list/words")
+    line, details = page.locator("#facts summary"), page.locator("#facts dl")
+    expect(line.locator("span").first).to_have_text(f"Learned from {len(NAMES)} words")
+    expect(line.locator("span").last).to_have_text(re.compile(r"^[\d.]+k? parameters$"))
+    expect(details).to_be_hidden()
+    line.press("Enter")
+    expect(details).to_be_visible()
+    expect(details).to_contain_text("Uniform guess")
+    assert not accessibility_violations(page)
+    page.keyboard.press("Escape")
+    expect(details).to_be_hidden()
+    line.click()
+    page.locator(".list .items").click(position={"x": 2, "y": 2})
+    expect(details).to_be_hidden()
+    page.locator("#model").select_option("story")
+    expect(line).to_contain_text("Learned from 3.2k characters of story")
+
+
+def test_a_second_bar_appears_with_other_settings(watched: Watched) -> None:
+    page = watched.open("write/story")
+    second, key = page.locator(".next .bar .model").first, page.locator(".next .key")
+    expect(page.locator(".next .bars li").first).to_be_visible()
+    expect(second).to_be_hidden()
+    expect(key).to_be_hidden()
+    settings = page.locator(".write .sampling").bounding_box()
+    bars = page.locator(".next .bars").bounding_box()
+    assert settings and bars and settings["y"] + settings["height"] <= bars["y"]
+    slider = page.locator(".write .sampling").get_by_label("Temperature")
+    slider.press("ArrowLeft")
+    expect(second).to_be_visible()
+    expect(key).to_be_visible()
+    expect(page.locator(".next > .hint").last).to_contain_text("after sampling settings")
+    slider.press("ArrowRight")
+    expect(second).to_be_hidden()
+
+
+def test_a_tapped_token_opens_a_sheet(opened: Open) -> None:
+    page = opened(viewport={"width": 390, "height": 844}, has_touch=True).open("write/story")
+    generate(page, "The cat ", max_tokens=60)
+    sheet = page.get_by_role("region", name="Next token")
+    expect(sheet).to_be_hidden()
+    tokens(page).nth(60).tap()
+    expect(sheet).to_be_visible()
+    expect(sheet.get_by_role("heading")).to_be_focused()
+    expect(sheet.locator(".here")).to_contain_text("sampled")
+    expect(sheet.locator("[aria-current=true] .figure")).to_have_text(re.compile("%$"))
+    token, box = tokens(page).nth(60).bounding_box(), sheet.bounding_box()
+    assert token and box and token["y"] + token["height"] <= box["y"], "the sheet does not hide it"
+    assert box["y"] + box["height"] == 844
+    assert flaws(page) == []
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+        assert not accessibility_violations(page), scheme
+    tokens(page).nth(50).tap()  # another token replaces its content
+    expect(sheet).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(sheet).to_be_hidden()
+    expect(tokens(page).nth(50)).to_be_focused()
+    tokens(page).nth(20).tap()
+    page.get_by_role("button", name="Close: Next token").click()
+    expect(sheet).to_be_hidden()
+    tokens(page).nth(20).tap()
+    page.get_by_label("Max tokens").fill("5")
+    page.get_by_label("Prompt").tap()  # touching anything else closes it
+    expect(sheet).to_be_hidden()
+    tokens(page).nth(20).tap()
+    expect(sheet.locator("[aria-current=true]")).to_be_visible()
+    sheet.locator(".bars button:not([aria-current])").first.click()
+    expect(sheet).to_be_hidden()
+    expect(page.locator(".write .status")).to_contain_text("Generated")
+    expect(tokens(page).nth(20)).to_have_class("chosen")
+
+
+def test_a_text_is_saved_as_a_picture(opened: Open, tmp_path: Path) -> None:
+    page = opened(color_scheme="light").open("write/story")
+    save = page.get_by_role("button", name="Save as picture")
+    expect(save).to_be_hidden()
+    generate(page, "The cat sat on the mat.\n" * 3, max_tokens=40)
+    with page.expect_download() as download:
+        save.click()
+    assert download.value.suggested_filename == "story.png"
+    download.value.save_as(tmp_path / "story.png")
+    pixels = matplotlib.image.imread(tmp_path / "story.png")[..., :3]
+    height, width, _ = pixels.shape
+    assert width == 1360 and height > 400
+    colors = {tuple(color) for color in pixels[::2, ::2].reshape(-1, 3).tolist()}
+    assert (1.0, 1.0, 1.0) in colors, "the ground of the text"
+    tints = {color for color in colors if color[0] > 0.9 and color[2] < color[0] - 0.03}
+    assert len(tints) >= 5, "the tints of the text"
+    # The lines are where they are in the text: the third line is not empty, and all have a margin.
+    ink = (pixels.sum(axis=2) < 1.0).any(axis=1)
+    assert ink[80 + 2 * 68 : 80 + 3 * 68].any() and not ink[:80].any()
+
+
 def test_sliders_change_the_probabilities(watched: Watched, service: Service) -> None:
     page = watched.open("write/story")
     page.get_by_label("Prompt").fill("The ")
@@ -371,8 +527,7 @@ def test_lists_are_labeled_filtered_and_starred(
     known = set(NAMES)
     make = page.get_by_role("button", name=re.compile("^Generate 20"))
     items = page.locator(".item")
-    make.click()
-    expect(items).to_have_count(20)
+    expect(items).to_have_count(20)  # the view opens with items
     for item in items.all():
         text = item.locator(".text").inner_text()
         assert item.locator(".badge").inner_text() == ("known" if text in known else "new")
@@ -415,11 +570,13 @@ def test_lists_are_labeled_filtered_and_starred(
 def test_a_list_has_no_duplicates(watched: Watched) -> None:
     page = watched.open("list/words")
     items = page.locator(".item")
-    for count in (20, 40, 60):
-        page.get_by_role("button", name=re.compile("^Generate 20")).click()
+    expect(items).to_have_count(20)
+    for count in (40, 60):
+        page.get_by_role("button", name="Generate 20 more").click()
         expect(items).to_have_count(count)
     assert len(set(page.locator(".item .text").all_inner_texts())) == 60
     page.get_by_role("button", name="Clear").click()
+    expect(items).to_have_count(0)
     page.get_by_label("Starts with").fill("anana")
     page.get_by_label("Length").fill("5")
     for _ in range(2):  # only one item matches
@@ -436,7 +593,6 @@ def test_two_tabs_share_favorites(watched: Watched) -> None:
     two = watched.context.new_page()
     two.goto(one.url)
     for page in (one, two):
-        page.get_by_role("button", name="Generate 20").dispatch_event("click")
         expect(page.locator(".items")).to_have_attribute("aria-busy", "false")
         expect(page.locator(".item")).to_have_count(20)  # until then, new items replace the list
         page.locator(".star").first.dispatch_event("click")
@@ -550,7 +706,7 @@ def test_attention_shows_the_generated_text(watched: Watched) -> None:
     assert [text and label for label, text in zip(labels, seen, strict=True)] == seen
 
 
-def test_embedding(watched: Watched) -> None:
+def test_embedding(watched: Watched, service: Service) -> None:
     page = watched.open("inside/story/attention")
     page.get_by_role("tab", name="Embedding").click()
     page.reload()  # stays in the part of the view
@@ -560,15 +716,25 @@ def test_embedding(watched: Watched) -> None:
     box = points.filter(has_text=re.compile("^e$")).bounding_box()
     assert box is not None
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    expect(page.locator(".embedding .readout")).to_contain_text("occurs")
+    expect(page.locator(".embedding [role=status]")).to_contain_text("occurs")
     # Bytes are marked, and the key explains them.
     names = page.locator(".embedding option").all_text_contents()
-    assert len(set(names)) == 257 and {"‹c3›", "‹00›", "a", "␣"} <= set(names)
+    assert len(set(names)) == 256 and {"‹c3›", "‹00›", "a", "␣"} <= set(names)
     key = page.locator(".inside > .hint").last
     expect(key).to_contain_text("‹e2› a byte that is part of a character")
     page.locator(".embedding select").select_option("a")
     expect(page.locator(".point.marked")).to_have_text("a")
-    expect(page.locator(".embedding .readout")).to_contain_text("nearest in this plot")
+    # The nearest neighbors are those of the whole vectors.
+    found = httpx.get(f"{service.url}/api/embedding", params={"model": "story"}).json()["tokens"]
+    a = next(token for token in found if token["label"] == "a")
+    labels = [found[one["index"]]["label"].replace(" ", "␣") for one in a["neighbors"]]
+    neighbors = page.locator(".neighbors .bars .token")
+    expect(neighbors).to_have_text([label.replace("\n", "↵") for label in labels])
+    figures = [f"{one['similarity']:.2f}" for one in a["neighbors"]]
+    expect(page.locator(".neighbors .figure")).to_have_text(figures)
+    page.locator(".neighbors .bars button").first.press("Enter")
+    expect(page.locator(".point.marked")).to_have_text(labels[0].replace("\n", "↵"))
+    expect(page.locator(".neighbors .bars button").first).to_be_focused()
 
 
 def test_pairs(watched: Watched, service: Service) -> None:
@@ -576,7 +742,12 @@ def test_pairs(watched: Watched, service: Service) -> None:
     found = httpx.get(f"{service.url}/api/pairs", params={"model": "words"}).json()
     matrix = page.locator(".pairs .matrix").first
     expect(page.locator(".pairs .bars li").first).to_be_visible()
+    most = max(itertools.chain(*found["counts"]))
+    expect(page.locator(".pairs .readout")).to_contain_text(f": {most:,} times")
     matrix.focus()
+    for key in ("ArrowUp", "ArrowLeft"):  # to the first pair
+        for _ in found["labels"]:
+            page.keyboard.press(key)
     page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowRight")
     pair = "".join(found["labels"][1]) * 2
@@ -689,6 +860,7 @@ def test_the_access_token(opened: Open, service: Service) -> None:
         field.fill("sesame")
         page.get_by_role("button", name="Continue").click()
         expect(page.locator("#facts")).to_contain_text("ngram")
+        page.get_by_role("tab", name="Generate").click()
         generate(page, "an")
         page.reload()
         expect(page.locator("#facts")).to_contain_text("ngram")
@@ -705,7 +877,7 @@ def test_reconnecting_to_the_server(watched: Watched) -> None:
     expect(page.locator("#offline")).to_be_visible()
     page.reload()
     expect(page.locator("#offline")).to_be_visible()
-    expect(page.locator("#facts")).to_be_empty()
+    expect(page.locator("#facts")).to_be_hidden()
     page.unroute_all()
     expect(page.locator("#offline")).to_be_hidden()
     expect(page.locator("#announcer")).to_have_text("The server is back.")
@@ -720,10 +892,10 @@ BIDI = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u
 ALLOWED = set(
     re.findall(
         r"\w+",
-        """a article aside bdi body button canvas circle code dialog div fieldset figcaption figure
-        footer form g h1 h2 h3 head header html input label legend li line link main meta noscript
-        ol option output p path pre script section select small span strong svg symbol table tbody
-        td text textarea th thead title tr ul use""",
+        """a article aside bdi body button canvas circle code dd details dialog div dl dt fieldset
+        figcaption figure footer form g h1 h2 h3 head header html input label legend li line link
+        main meta noscript ol option output p path pre script section select small span strong
+        summary svg symbol table tbody td text textarea th thead title tr ul use""",
     )
 )
 
@@ -774,6 +946,8 @@ def test_hostile_texts_in_lists(opened: Open) -> None:
     page.reload()
     kept = page.locator(".favorites .text")
     expect(kept).to_have_count(len(HOSTILE))
+    expect(page.locator(".item")).to_have_count(20)
+    page.get_by_role("button", name="Clear").click()
     page.get_by_label("No duplicates").uncheck()
     page.get_by_role("button", name="Generate 20").click()
     expect(page.locator(".item")).to_have_count(len(HOSTILE))
@@ -802,9 +976,12 @@ def test_hostile_tokens(opened: Open, service: Service) -> None:
     events = [{"place": 0, "text": one["text"], "tokens": [one], "finish": None} for one in drawn]
     watched.answer("/api/write", [*events, {"done": True, "usage": {}}])
     watched.answer("/api/next", {"tokens": drawn[:40], "rest": {"p": 0, "q": 0}, "vocabulary": 300})
+    watched.answer("/api/beginnings", {"texts": HOSTILE[:3]})
     page = watched.open("write/story")
+    expect(page.get_by_role("group", name="Begin with").get_by_role("button")).to_have_count(3)
     generate_button(page).click()
     expect(tokens(page)).to_have_count(len(HOSTILE))
+    tokens(page).first.evaluate("one => one.click()")  # opens the sheet
     page.get_by_role("button", name="Show 40").click()
     assert_harmless(page)
     for at in range(0, len(HOSTILE), 30):
@@ -826,7 +1003,11 @@ def test_hostile_texts_in_the_inspect_view(opened: Open) -> None:
     watched.answer("/api/attention", {"tokens": some, "layers": 2, "heads": 2, "maps": maps})
     pairs = {"labels": some, "totals": [9] * len(some), "counts": table, "expected": table}
     watched.answer("/api/pairs", pairs)
-    points = [{"id": i, "label": t, "x": i, "y": -i, "count": 1} for i, t in enumerate(HOSTILE)]
+    near = [{"index": at, "similarity": 0.5} for at in range(8)]
+    points = [
+        {"id": i, "label": t, "x": i, "y": -i, "count": 1, "neighbors": near}
+        for i, t in enumerate(HOSTILE)
+    ]
     watched.answer("/api/embedding", {"tokens": points, "explained_variance_ratio": [0.5, 0.1]})
     samples = [{"step": at, "text": text} for at, text in enumerate(HOSTILE)]
     watched.answer(
@@ -864,6 +1045,11 @@ LOGGED = {
     "evaluations": [{"step": 25, "train": None, "val": 2.8}],
     "samples": [{"step": 25, "text": "bob"}],
 }
+
+
+def stopped_runs(*names: str) -> list[RunInfo]:
+    facts = {"model": "gpt", "data": "words", "created": "2026-01-01"}
+    return [RunInfo(name=name, status="interrupted", can_resume=True, **facts) for name in names]
 
 
 class Trains:
@@ -951,7 +1137,7 @@ class Trains:
         """Open the view and choose a text that was uploaded before."""
         self.texts.append({"name": text, "bytes": 9})
         page = self.watched.open("train")
-        page.get_by_label("Or a text on the server").select_option(text)
+        page.get_by_label("Or an earlier text").select_option(text)
         return page
 
 
@@ -977,7 +1163,7 @@ def return_to_window(page: Page) -> None:
 
 def test_training_from_an_upload_to_generating(trains: Trains) -> None:
     watched, page = trains.watched, trains.page
-    stopped = trains.ends("stopped", resumable=["words"])
+    stopped = trains.ends("stopped", runs=stopped_runs("words"))
     watched.open("train")
     upload(page, "words.txt", b"anna\nbob\n")
     expect(page.locator(".findings li")).to_contain_text("3 lines occur twice")
@@ -1024,9 +1210,10 @@ def test_training_from_an_upload_to_generating(trains: Trains) -> None:
         "The weights of that step were saved: validation 1.958."
     )
     expect(samples).to_have_text(["carla", "anna", "bob"])
-    page.get_by_role("button", name="Use this model").click()
-    expect(page.get_by_role("tab", name="Generate")).to_have_attribute("aria-selected", "true")
-    generate(page, "an")
+    page.get_by_role("button", name="Play with it").click()
+    expect(page.get_by_role("tab", name="List")).to_have_attribute("aria-selected", "true")
+    assert page.url.endswith("#/list/words")
+    expect(page.locator(".item")).to_have_count(20)
 
 
 def test_new_requests_abort_old_ones_and_choices_survive_a_reload(trains: Trains) -> None:
@@ -1052,7 +1239,7 @@ def test_new_requests_abort_old_ones_and_choices_survive_a_reload(trains: Trains
     expect(page.locator(".plan li")).to_have_text("A small one.")
     assert aborted == ["/api/plan"] * 2
     expect(page.locator(".train .working")).to_have_text(["", "", ""])
-    expect(page.locator(".train .error")).to_have_text([""] * 6)
+    expect(page.locator(".train .error")).to_have_text([""] * 7)
     page.locator(".train .plan-fields select").select_option("mlp")
     page.get_by_label("Remove duplicates").check()
     page.get_by_label("Run name").fill("mine")
@@ -1082,6 +1269,108 @@ def test_new_requests_abort_old_ones_and_choices_survive_a_reload(trains: Trains
     expect(page.locator(".plan li")).to_be_visible()
     upload(page, "other.txt", b"another")
     expect(page.get_by_label("Read as")).to_have_value("")
+
+
+def test_runs_are_renamed_and_deleted(trains: Trains) -> None:
+    page = trains.page
+    done = RunInfo(name="words", status="finished", model="hybrid", data="words", loss=1.5,
+                   parameters=2000, created="2026-01-02")  # fmt: skip
+    longer = done.model_copy(update={"name": "longer", "can_resume": True})
+    damaged = RunInfo(name="broken")
+    asked: list[Any] = []
+
+    def obey(action: str, runs: list[RunInfo]) -> None:
+        def answer(route: Any) -> None:
+            asked.append((action, route.request.post_data_json))
+            trains.now = TrainingStatus(runs=runs)
+            route.fulfill(json=trains.now.model_dump())
+
+        trains.route(f"/api/training/{action}", answer)
+
+    trains.now = TrainingStatus(runs=[done, longer, damaged])
+    trains.watched.open("train")
+    rows = page.locator(".run-list > li")
+    expect(rows).to_have_count(3)
+    facts = "hybrid · 2,000 parameters · trained on words · validation loss 1.500 nats per token"
+    expect(rows.first.locator(".hint")).to_have_text(f"{facts} · finished")
+    expect(rows.nth(1).get_by_role("button", name="Train longer longer")).to_be_visible()
+    expect(rows.nth(2).locator(".hint")).to_have_text("damaged")
+    assert not accessibility_violations(page)
+
+    obey("resume", [done, longer, damaged])
+    rows.nth(1).get_by_role("button", name="Train longer longer").click()
+    expect(rows).to_have_count(3)
+    wait_until(lambda: asked == [("resume", {"name": "longer", "minutes": 2})])
+
+    # Renaming: an error is shown, and the name can be changed again.
+    error = {"message": "new_name: a name may have letters", "param": "new_name"}
+    trains.watched.answer("/api/training/rename", {"error": error}, status=400)
+    page.get_by_role("button", name="Rename words").click()
+    field = page.get_by_label("New name of words")
+    expect(field).to_be_focused()
+    expect(field).to_have_value("words")
+    field.fill("a/b")
+    field.press("Enter")
+    expect(page.locator(".runs-section .error")).to_have_text("New name: a name may have letters.")
+    field.press("Escape")
+    expect(field).to_be_hidden()
+    expect(rows.first.locator(".name")).to_have_text("words")
+    renamed = done.model_copy(update={"name": "new"})
+    obey("rename", [renamed, longer, damaged])
+    page.get_by_role("button", name="Rename words").click()
+    page.get_by_label("New name of words").fill("new")
+    page.get_by_role("button", name="Rename", exact=True).click()
+    expect(rows.first.locator(".name")).to_have_text("new")
+    expect(page.get_by_role("heading", name="Runs")).to_be_focused()
+    expect(page.locator(".runs-section .error")).to_be_empty()
+
+    # Deleting needs a confirmation, and nothing is deleted without one.
+    obey("delete", [longer, damaged])
+    page.get_by_role("button", name="Delete new").click()
+    expect(rows.first).to_contain_text("Delete new and its model? This cannot be undone.")
+    expect(page.get_by_role("button", name="Cancel")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(rows).to_have_count(3)
+    expect(page.get_by_role("button", name="Delete new")).to_be_focused()
+    page.get_by_role("button", name="Delete new").click()
+    page.get_by_role("button", name="Delete", exact=True).click()
+    expect(rows).to_have_count(2)
+    expect(page.get_by_role("heading", name="Runs")).to_be_focused()
+    assert asked == [
+        ("resume", {"name": "longer", "minutes": 2}),
+        ("rename", {"name": "words", "new_name": "new"}),
+        ("delete", {"name": "new"}),
+    ]
+
+
+def test_pasted_texts_and_built_in_data_sets(trains: Trains) -> None:
+    page = trains.watched.open("train")
+    expect(page.get_by_role("heading", name="Give it a text.")).to_be_visible()
+    field, use = page.get_by_label("Text to train on"), page.get_by_role("button", name="Use this")
+    expect(use).to_be_hidden()
+    expect(page.get_by_label("Or an earlier text")).to_be_hidden()
+    plans = bodies(page, "/api/plan")
+    for name in ("anna maria.txt", "anna maria-2.txt"):
+        field.fill("anna maria\nbob\n")
+        use.click()
+        expect(page.get_by_label("Or an earlier text")).to_have_value(name)
+        expect(field).to_have_value("")
+        expect(use).to_be_hidden()
+        expect(field).to_be_focused()
+    assert trains.texts[0] == {"name": "anna maria.txt", "bytes": 15}
+    expect(page.locator(".plan li")).to_be_visible()
+    expect(page.get_by_label("Run name")).to_have_value("anna maria-2")
+    with page.expect_request("**/api/plan"):
+        page.get_by_role("button", name="Shakespeare", exact=True).click()
+    assert plans[-1] == {"text": "shakespeare", "minutes": 1, "model": None}
+    expect(page.get_by_label("Run name")).to_have_value("shakespeare")
+    page.reload()
+    expect(page.locator(".plan li")).to_be_visible()
+    terms = "await import('/terms.js')"
+    rename = f"async all => {{ const t = {terms}; return all.map(one => t.pastedName(one, [])); }}"
+    odd = ["😀", "", "a/b\\c", " \n x", "x" * 99, "a.b c.", "字" * 50]
+    for name in page.evaluate(rename, odd):
+        assert is_valid_name(name), name
 
 
 STORED_NAMES = {
@@ -1120,7 +1409,7 @@ def test_dropped_files_get_valid_names(trains: Trains) -> None:
     for file in dropped:
         assert page.evaluate(DROP, [file, STORY]) == [True, True, False]
         name = STORED_NAMES[file]
-        expect(page.get_by_label("Or a text on the server")).to_have_value(name)
+        expect(page.get_by_label("Or an earlier text")).to_have_value(name)
         is_renamed = name != unicodedata.normalize("NFC", file)
         expect(renamed).to_have_text([name] if is_renamed else [])
     assert [text["name"] for text in trains.texts] == [STORED_NAMES[file] for file in dropped]
@@ -1128,7 +1417,7 @@ def test_dropped_files_get_valid_names(trains: Trains) -> None:
     expect(page.get_by_label("Remove duplicates")).to_be_visible()
     expect(page.get_by_label("Run name")).to_have_value("plain")
     expect(page.get_by_label("Encoding")).to_be_hidden()
-    expect(page.locator(".train .error")).to_have_text([""] * 6)
+    expect(page.locator(".train .error")).to_have_text([""] * 7)
     plain = "async all => all.map((await import('/terms.js')).plainName)"
     assert page.evaluate(plain, list(STORED_NAMES)) == list(STORED_NAMES.values())
     texts = [text for text in HOSTILE if not has_surrogate(text)]
@@ -1173,7 +1462,7 @@ def test_training_that_another_tab_started(trains: Trains) -> None:
     expect(page.get_by_role("heading", name="Training of others")).to_be_visible()
     error = page.locator(".row .error").last
     expect(error).to_have_text("'others' is being trained: stop it first.")
-    expect(train).to_be_disabled()
+    expect(train).to_be_hidden()
     trains.now = trains.now.model_copy(update={"status": "finished"})
     while not held:
         page.wait_for_timeout(25)
@@ -1185,7 +1474,7 @@ def test_training_that_another_tab_started(trains: Trains) -> None:
 
 
 def test_new_samples_keep_the_selection(trains: Trains) -> None:
-    stopped = {"status": "stopped", "resumable": ["aside", "words"]}
+    stopped = {"status": "stopped", "runs": stopped_runs("aside", "words")}
     trains.now = HALF.model_copy(update=stopped)
     page = trains.open()
     sample = page.locator(".live .sample").first
@@ -1241,10 +1530,13 @@ def test_training_with_the_keyboard(trains: Trains) -> None:
     page = trains.open()
     expect(page.locator(".plan li")).to_be_visible()
     page.locator("#file").focus()
+    for name in ("names", "Shakespeare"):
+        page.keyboard.press("Tab")
+        expect(page.get_by_role("button", name=name, exact=True)).to_be_focused()
     for label in (
-        "Or a text on the server",
-        "Read as",
+        "Or an earlier text",
         "Remove duplicates",
+        "Read as",
         "Minutes",
         "Model",
         "Run name",
@@ -1257,7 +1549,7 @@ def test_training_with_the_keyboard(trains: Trains) -> None:
     stop = page.get_by_role("button", name="Stop")
     expect(stop).to_be_focused()
     expect(training_status(page)).to_contain_text("Training")
-    stopped = {"status": "stopped", "resumable": ["aside", "words"]}
+    stopped = {"status": "stopped", "runs": stopped_runs("aside", "words")}
     trains.orders("stop", "stopping", HALF.model_copy(update=stopped))
     page.keyboard.press("Enter")
     go_on = page.get_by_role("button", name="Resume words")
@@ -1272,7 +1564,7 @@ def test_training_with_the_keyboard(trains: Trains) -> None:
     return_to_window(page)
     expect(training_status(page)).to_contain_text("Finished")
     trains.now = HALF.model_copy(update={"status": "finished"})
-    expect(page.get_by_role("button", name="Use this model")).to_be_focused()
+    expect(page.get_by_role("button", name="Play with it")).to_be_focused()
 
 
 def test_training_on_a_phone(opened: Open, service: Service) -> None:
@@ -1282,9 +1574,9 @@ def test_training_on_a_phone(opened: Open, service: Service) -> None:
     trains.examined([finding, {**finding, "fix": "--clean"}], long)
     trains.watched.answer("/api/plan", {"lines": [f"model        {long}", "", "x  y"]})
     samples = [LoggedSample(step=50, text=f"{long}\n{long}")]
-    trains.now = trains.ends("stopped", samples=samples, resumable=["x" * 80], name="x" * 80)
+    trains.now = trains.ends("stopped", samples=samples, runs=stopped_runs("x" * 80), name="x" * 80)
     page = trains.open(f"{'x' * 76}.txt")
-    page.locator(".plan pre").wait_for()
+    page.locator(".plan .terms").first.wait_for()
     page.locator(".live li").first.wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     for scheme in ("light", "dark"):
@@ -1307,7 +1599,7 @@ def test_training_on_a_real_server(opened: Open, tmp_path: Path) -> None:
         page.locator(".train .plan-fields select").select_option("mlp")
         page.get_by_label("Minutes").fill("5")
         page.get_by_label("Run name").fill("my story")
-        expect(page.locator(".plan pre")).to_contain_text("mlp", timeout=60_000)
+        expect(page.locator(".plan .terms").first).to_contain_text("mlp", timeout=60_000)
         page.get_by_role("button", name="Train", exact=True).click()
         status = page.locator(".training .readout").first
         expect(status).to_contain_text("loss", timeout=60_000)
@@ -1323,7 +1615,7 @@ def test_training_on_a_real_server(opened: Open, tmp_path: Path) -> None:
         page.locator(".train .plan-fields select").select_option("kneser-ney")
         page.get_by_role("button", name="Train", exact=True).click()
         expect(status).to_contain_text("Finished", timeout=60_000)
-        page.get_by_role("button", name="Use this model").click()
+        page.get_by_role("button", name="Play with it").click()
         generate(page, "The cat ")
         assert page.locator("#model").input_value() == "counts"
         watched.context.close()
@@ -1332,7 +1624,7 @@ def test_training_on_a_real_server(opened: Open, tmp_path: Path) -> None:
 def test_a_server_without_training(watched: Watched) -> None:
     page = watched.open("train")
     expect(page.get_by_role("tab", name="Train")).to_be_hidden()
-    expect(page.get_by_role("tab", name="Generate")).to_have_attribute("aria-selected", "true")
+    expect(page.get_by_role("tab", name="List")).to_have_attribute("aria-selected", "true")
 
 
 # --- accessibility and navigation ---
@@ -1342,11 +1634,11 @@ def test_the_keyboard(watched: Watched) -> None:
     page = watched.open("write/words")
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="Skip to the view")).to_be_focused()
-    for place in ("#model", "#theme", "[role=tab][aria-selected=true]"):
+    for place in ("#model", "#facts summary", "#theme", "[role=tab][aria-selected=true]"):
         page.keyboard.press("Tab")
         expect(page.locator(place).first).to_be_focused()
     tab = page.get_by_role("tab", name="List")
-    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowLeft")
     expect(tab).to_be_focused()
     expect(tab).to_have_attribute("aria-selected", "true")
     panel = page.locator(f"#{tab.get_attribute('aria-controls')}")
@@ -1355,6 +1647,8 @@ def test_the_keyboard(watched: Watched) -> None:
     page.keyboard.press("End")
     expect(page.get_by_role("tab", name="Inspect")).to_be_focused()
     page.keyboard.press("ArrowRight")  # wraps around
+    expect(tab).to_be_focused()
+    page.keyboard.press("ArrowRight")
     expect(page.get_by_role("tab", name="Generate")).to_be_focused()
     page.keyboard.press("Tab")
     expect(page.get_by_role("tabpanel", name="Generate")).to_be_focused()
@@ -1404,8 +1698,9 @@ def test_the_focus_moves_to_the_next_possible_action(watched: Watched) -> None:
     page.locator("#model").select_option("words")
     page.get_by_role("tab", name="List").click()
     make = page.get_by_role("button", name=re.compile("^Generate 20"))
-    make.press("Enter")
     expect(page.locator(".item")).to_have_count(20)
+    make.press("Enter")
+    expect(page.locator(".item")).to_have_count(40)
     expect(make).to_be_focused()
     page.get_by_role("button", name="Clear").press("Enter")
     expect(make).to_be_focused()
@@ -1448,7 +1743,6 @@ def test_colors_and_motion(opened: Open) -> None:
     page.reload()
     page.wait_for_selector("#facts span")
     assert not dark(), "the choice is stored"
-    page.get_by_role("button", name="Generate 20").click()
     moving = page.locator(".item").first.evaluate("one => getComputedStyle(one).animationName")
     assert moving == "none"
 
@@ -1463,7 +1757,6 @@ def fill_view(page: Page, view: str, there: str) -> None:
         tokens(page).nth(12).click()
         page.wait_for_selector(".next[aria-busy=false] [aria-current=true]")
     elif view.startswith("list"):
-        page.get_by_role("button", name="Generate 20").click()
         for at in (1, 4):
             page.locator(".star").nth(at).click()
     elif view.endswith("history"):

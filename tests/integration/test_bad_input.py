@@ -122,7 +122,7 @@ def test_train_rejects(moreish: Moreish, arguments: list[str], message: str) -> 
 
 OTHERS = [
     (["trian"], "train"),
-    (["sample"], "RUN"),
+    (["sample"], "there is no run in runs/"),
     (["sample", "nowhere"], "no run at nowhere"),
     (["sample", "folder"], "not a run folder"),
     (["sample", "RUN", "--temperature", "-0.1"], "sample.temperature=-0.1"),

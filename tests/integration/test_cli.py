@@ -2,14 +2,17 @@
 
 import io
 import json
+import math
 import os
 import pty
+import re
 import shlex
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from conftest import ROOT, STORY, Moreish, Result, lecture_text
@@ -260,13 +263,13 @@ def test_stories_are_found(moreish: Moreish) -> None:
 
 
 def test_an_impossible_text_is_null_in_json(moreish: Moreish) -> None:
-    Path("l.txt").write_text("\n".join(["ab", "ba", "aab", "abb"] * 5))
+    Path("l.txt").write_text("\n".join(["ab", "aab", "abb", "aabb"] * 5))
     moreish("train", "l.txt", "--model", "ngram", "--set", "model.add_k=0", "--out", "r")
-    found = moreish("eval", "r", "--text", "b" * 9 + "aaa", "--json")
+    found = moreish("eval", "r", "--text", "ba", "--json")
     assert found.status == 0
     assert found.json["nats"] is None
     assert None in [token["nats"] for token in found.json["tokens"]]
-    assert "inf nats" in moreish("eval", "r", "--text", "b" * 9 + "aaa").out
+    assert "inf nats" in moreish("eval", "r", "--text", "ba").out
 
 
 def test_a_short_name_of_a_model_goes_with_its_other_settings(
@@ -470,3 +473,49 @@ def test_vocab_size_is_rejected_for_tokenizers_of_fixed_size(moreish: Moreish, v
         assert result.status == 2 and result.err.count("\n") == 1
         assert f"--vocab-size 99: the vocabulary of {name} has a fixed size" in result.err
     assert not Path("x").exists() and not Path("runs").exists()
+
+
+def test_quiet_prints_the_run_only(moreish: Moreish, few_names: Path) -> None:
+    result = moreish("train", few_names, "--model", "ngram", "--out", "r", "--quiet")
+    assert (result.status, result.out, result.err) == (0, "r\n", "")
+
+
+def test_runs_are_listed_renamed_and_removed(moreish: Moreish, few_names: Path) -> None:
+    assert "There are no runs" in moreish("runs").out
+    for name in ("a", "b"):
+        moreish("train", few_names, "--model", "ngram", "--out", f"runs/{name}")
+    Path("runs/broken").mkdir()
+    Path("runs/broken/run.json").write_text("{")
+    os.utime("runs/broken/run.json", (0, 0))
+    lines = moreish("runs").out.splitlines()
+    assert {line.split()[0] for line in lines[1:]} == {"runs/a", "runs/b", "runs/broken"}
+    found = {entry["run"]: entry for entry in moreish("runs", "--json").json["runs"]}
+    assert found["runs/a"]["loss"] == Run.open("runs/a").scores["val"].loss
+    assert found["runs/broken"]["status"] == "damaged"
+    newest = moreish("sample", "-n", 2, "--seed", 1)
+    assert newest.err == "Run: runs/b (the newest)\n"
+    assert newest.out == moreish("sample", "b", "-n", 2, "--seed", 1).out  # its name is enough
+    assert moreish("runs", "rename", "a", "b").status == 2  # taken
+    assert moreish("runs", "rename", "a", "../c").status == 2
+    assert moreish("runs", "rename", "a", "c").out == "Renamed runs/a to runs/c.\n"
+    assert moreish("runs", "rm", "c", "runs/b", "-y").status == 0
+    assert moreish("runs", "rm", "nothing", "-y").status == 2
+    assert [path.name for path in Path("runs").iterdir()] == ["broken"]
+
+
+def test_the_end_of_training_compares_and_explains(moreish: Moreish, few_names: Path) -> None:
+    out = moreish("train", few_names, "--model", "kneser-ney", "--out", "r").out
+    run = Run.open("r")
+    guessing = math.log(run.tokenizer.vocab_size)
+    assert re.search(rf"^guessing +{guessing:.4f}$", out, re.MULTILINE)
+    counts = np.ones((run.tokenizer.vocab_size,) * 2)
+    ids = run.split("train").ids_N[:].astype(int)
+    np.add.at(counts, (ids[:-1], ids[1:]), 1)
+    shares = counts / counts.sum(1, keepdims=True)
+    val = run.split("val").ids_N[:].astype(int)
+    pairs = -np.log(shares[val[:-1], val[1:]]).mean()
+    assert run.baselines["letter pairs"] == pytest.approx(pairs)
+    assert f"{pairs:.4f}" in out and f"{run.scores['val'].loss:.4f}" in out
+    assert "The training loss is" in out
+    for verb in ("sample", "serve", "report"):
+        assert f"moreish {verb} r " in out

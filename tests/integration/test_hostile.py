@@ -400,8 +400,8 @@ def test_file_that_shrinks_while_it_is_read(
     source.write_text(STORY * 500)
     read = setup.read_corpus
 
-    def shrinking(*arguments: Any) -> Any:
-        corpus = read(*arguments)
+    def shrinking(*arguments: Any, **options: Any) -> Any:
+        corpus = read(*arguments, **options)
         source.write_text(STORY)
         return corpus
 
@@ -410,14 +410,14 @@ def test_file_that_shrinks_while_it_is_read(
 
 
 def test_disk_read_error(moreish: Moreish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from moreish.data.text import decode
+    from moreish.data.text import files
 
     def broken(*arguments: Any) -> Any:
         raise OSError(errno.EIO, os.strerror(errno.EIO), "text.txt")
 
     source = tmp_path / "text.txt"
     source.write_text(STORY * 9)
-    monkeypatch.setattr(decode, "decode_chunks", broken)
+    monkeypatch.setattr(files, "decode_chunks", broken)
     assert not succeeds_or_explains(moreish("train", source, *TINY, "--out", "r"))
 
 

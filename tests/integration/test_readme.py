@@ -39,6 +39,7 @@ def test_the_commands_run(moreish: Moreish) -> None:
 
 
 def test_the_python_example_runs(moreish: Moreish) -> None:
+    assert moreish("train", "names", "--model", "ngram", "--out", "runs/names").status == 0
     (code,) = blocks("python")
     exec(code.replace("steps=2000", "steps=5"), {})  # noqa: S102 (our own README)
     assert Path("runs/example/model.safetensors").exists()

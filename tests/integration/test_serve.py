@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from conftest import Moreish
 from moreish.errors import MoreishError
+from moreish.generate import Sampling
 from moreish.runs.run import Run
 from moreish.serve.http.limits import Limits
 from moreish.serve.openai.schemas import CompletionRequest
@@ -90,6 +91,27 @@ def test_completions_match_sample(client: openai.OpenAI, served_runs: dict[str, 
         assert found.usage.total_tokens == 1 + sum(map(len, ids))
         for choice, text in zip(found.choices, ids, strict=True):
             assert choice.finish_reason == ("length" if len(text) == 30 else "stop")
+
+
+def test_penalties_match_those_of_sample(
+    client: openai.OpenAI, served_runs: dict[str, Path]
+) -> None:
+    run = Run.open(served_runs["story"])
+    penalties = {"repetition_penalty": 1.3, "frequency_penalty": 0.5, "presence_penalty": 0.2}
+    generator = run.text_generator(
+        prompt="The ", max_tokens=40, seed=3, sampling=Sampling(min_p=0.02, **penalties)
+    )
+    found = client.completions.create(
+        model="story",
+        prompt="The ",
+        max_tokens=40,
+        seed=3,
+        echo=True,
+        frequency_penalty=0.5,
+        presence_penalty=0.2,
+        extra_body={"min_p": 0.02, "repetition_penalty": 1.3},
+    )
+    assert found.choices[0].text == "".join(generator.stream())
 
 
 def test_streamed_and_complete_responses_are_equal(client: openai.OpenAI) -> None:
@@ -237,7 +259,7 @@ def test_the_javascript_client(service: Service, client: openai.OpenAI, tmp_path
     ("body", "param", "message"),
     [
         ({"suffix": "x"}, "suffix", "suffix is not supported: leave it out"),
-        ({"presence_penalty": 0.5}, "presence_penalty", "not supported"),
+        ({"presence_penalty": 3}, "presence_penalty", "less than or equal to 2"),
         ({"logit_bias": {"5": 3}}, "logit_bias", "not supported"),
         ({"best_of": 4}, "best_of", "not supported"),
         ({"n": 17}, "n", "n: 17 exceeds the limit of 16"),
@@ -299,7 +321,7 @@ def test_invalid_bodies_and_paths(http: httpx.Client) -> None:
 
     for answer, status, message in (
         (post_json(b"{"), 400, "the body is not valid JSON"),
-        (post_json(b"\xff"), 400, "parsing the body"),
+        (post_json(b"\xff"), 400, "the body is not valid JSON"),
         (post_json(b"[]"), 400, "body"),
         (post_json(b""), 400, "body"),
         (http.post("/v1/completions", content=b"{}"), 415, "must be application/json"),

@@ -23,7 +23,7 @@ from moreish.errors import MoreishError
 from moreish.generate.sampling import Sampling, sampling_probabilities
 from moreish.runs.run import Run
 from moreish.serve.http.limits import Limits
-from moreish.serve.native import inspect, lists
+from moreish.serve.native import beginnings, inspect, lists
 from moreish.serve.server import Service
 from moreish.training.events import ignore
 from support.serving import NAMES, is_idle, num_tasks, serving, wait_until
@@ -297,6 +297,37 @@ def test_embedding(native: Native, runs: dict[str, Run]) -> None:
         assert np.var([token[axis] for token in tokens], ddof=1) == pytest.approx(width, rel=1e-4)
     unknown = native.get("embedding", model="bare")
     assert [token["count"] for token in unknown["tokens"]] == [None] * 256
+    unit_VC = weight_VC / np.linalg.norm(weight_VC, axis=1, keepdims=True)
+    for row, token in enumerate(tokens):
+        similarity = {at: unit_VC[row] @ unit for at, unit in enumerate(unit_VC) if at != row}
+        neighbors = token["neighbors"]
+        assert len(neighbors) == inspect.MAX_NEIGHBORS
+        expected = sorted(similarity.values(), reverse=True)[: len(neighbors)]
+        assert [one["similarity"] for one in neighbors] == pytest.approx(expected, abs=1e-5)
+        for one in neighbors:
+            assert one["similarity"] == pytest.approx(similarity[one["index"]], abs=1e-5)
+
+
+def test_beginnings(native: Native) -> None:
+    assert native.get("beginnings", model="story")["texts"] == ["The cat sat "]
+    for model in ("names", "bare"):
+        assert native.get("beginnings", model=model)["texts"] == []
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("To be, or not to be\n", "To be, or "),
+        ("ROMEO:\n", "ROMEO:\n"),
+        ("ROMEO: \n", "ROMEO:\n"),
+        ("  indented line of code\n", ""),
+        ("a  b c\n", ""),
+        ("\n", ""),
+        ("* * *\n", ""),
+    ],
+)
+def test_the_beginning_of_a_line(line: str, expected: str) -> None:
+    assert beginnings._beginning(line) == expected
 
 
 def test_pairs(native: Native, runs: dict[str, Run]) -> None:
@@ -414,7 +445,7 @@ def test_missing_libraries(
         assert "needs a library (" in message
         assert message.endswith("pip install 'moreish[analysis]'")
     (item,) = native.ask("list", model="both", n=1, seed=0)["items"]
-    assert [item["text"]] == runs["both"].sample(1)
+    assert [item["text"]] == runs["both"].sample(1, seed=0)
     assert item["nearest"] is item["distance"] is None
 
 
@@ -508,7 +539,7 @@ def test_the_examples_in_the_documentation(native: Native) -> None:
     page = (ROOT / "docs/serving.md").read_text("utf-8")
     ours = page.replace("names-gpt", "names").replace("lyrics", "story")
     rows = re.findall(ROW, ours, re.M)
-    assert len(rows) == 10
+    assert len(rows) == 11
     for method, what, example, fields in rows:
         keys = set(re.findall(r"`(\w+)`", fields))
         if what == "write":
@@ -589,7 +620,7 @@ def test_invalid_parameters(
         ("novelty", '{"model": "words", "texts": ["a", "\\ud800"]}', "texts"),
         ("novelty", '{"model": "\\ud800", "texts": ["a"]}', "model"),
         ("write", '{"model": "words", "logit_bias": {"\\ud800": 1}}', "logit_bias"),
-        ("write", '{"model": "words", "\\ud800": 1}', "body"),
+        ("write", '{"model": "words", "\\ud800": 1}', None),
         ("write", f'{{"model": "words", "prompt": {"[" * 600}{"]" * 600}}}', "prompt"),
     ],
 )

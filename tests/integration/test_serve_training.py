@@ -1,8 +1,10 @@
 """Training through the server: upload, audit, plan, train, stop, resume."""
 
 import asyncio
+import errno
 import json
 import os
+import shutil
 import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,12 +15,14 @@ import jsonschema_rs
 import pytest
 
 from moreish import api
+from moreish.runs.paths import training_lock
 from moreish.runs.run import Run
 from moreish.serve.http.limits import Limits
 from moreish.serve.jobs.uploads import MAX_NAME_LENGTH, NAME_PATTERN, is_valid_name
 from moreish.serve.jobs.worker import EventWriter, training_result
 from moreish.serve.server import Service
 from moreish.training.events import Note, Progress, Sampled, ignore
+from moreish.utils.files import write_all
 from support.serving import GENEROUS_DEADLINE_S, NAMES, STORY, serving, wait_until
 
 pytestmark = pytest.mark.usefixtures("quick_processes")
@@ -101,6 +105,8 @@ def test_stop_and_resume(http: httpx.Client, home: Path) -> None:
     upload(http, "story.txt", STORY.encode())
     body = {"text": "story.txt", "name": "story", "minutes": 5, "model": "mlp", "kind": "text"}
     assert http.post("/api/training/stop").status_code == 409
+    gone = http.post("/api/training/delete", json={"name": "story"})
+    assert gone.status_code == 404
     http.post("/api/training", json=body)
     assert http.post("/api/training", json={**body, "name": "other"}).status_code == 409
     state = training_until(http, lambda state: state["step"] >= 5)
@@ -109,12 +115,17 @@ def test_stop_and_resume(http: httpx.Client, home: Path) -> None:
     assert 0 < state["share"] < 1
     assert state["loss"] > 0
     assert state["seconds_left"] > 0
+    for action, fields in (("delete", {}), ("rename", {"new_name": "tale"})):
+        answer = http.post(f"/api/training/{action}", json={"name": "story", **fields})
+        assert answer.status_code == 409
+        assert answer.json()["error"]["message"] == "'story' is being trained: stop it first"
     wait_until(lambda: http.get("/api/training/history").json()["steps"])
     logged = http.get("/api/training/history").json()
     assert logged["settings"]["model"]["name"] == "mlp"
     assert http.post("/api/training/stop").json()["status"] == "stopping"
     state = training_until(http, lambda state: state["status"] == "stopped")
-    assert state["resumable"] == ["story"]
+    (run,) = state["runs"]
+    assert (run["name"], run["status"], run["can_resume"]) == ("story", "interrupted", True)
     assert http.post("/api/training/resume", json={"name": "other"}).status_code == 404
     assert http.post("/api/training/resume", json={"name": "story"}).status_code == 202
     training_until(http, lambda now: now["step"] > state["step"])
@@ -133,7 +144,81 @@ def test_a_training_can_be_resumed_after_the_server_stops(home: Path) -> None:
         training_until(http, lambda state: state["step"] >= 5)
     assert Run.open(home / "story").record.status == "interrupted"
     with serving([], slots=2, home=home) as service:
-        assert httpx.get(f"{service.url}/api/training").json()["resumable"] == ["story"]
+        (run,) = httpx.get(f"{service.url}/api/training").json()["runs"]
+        assert run["name"] == "story" and run["can_resume"]
+
+
+def test_runs_are_served_again_renamed_and_deleted(home: Path, tmp_path: Path) -> None:
+    source, elsewhere = tmp_path / "words.txt", tmp_path / "elsewhere" / "both"
+    source.write_text("\n".join(NAMES))
+    for out in (home / "counts", home / "both", elsewhere):
+        api.train(source, model="ngram", out=out, report=ignore)
+    for damaged in ("weights", "record"):
+        shutil.copytree(home / "counts", home / damaged)
+    (home / "weights" / "model.safetensors").write_bytes(b"damaged")
+    (home / "record" / "run.json").write_text("[]")
+    (home / "folder").mkdir()
+    (home / "link").symlink_to(elsewhere)
+    with (
+        serving([elsewhere], home=home) as service,
+        httpx.Client(base_url=service.url, timeout=60) as http,
+    ):
+
+        def models() -> set[str]:
+            return {model["name"] for model in http.get("/api/models").json()["models"]}
+
+        def order(action: str, **body: str) -> httpx.Response:
+            return http.post(f"/api/training/{action}", json=body)
+
+        wait_until(lambda: http.get("/api/models").json()["loading"] == 0)
+        # The run that the command named is served, and not another one of its name.
+        assert models() == {"both", "counts"}
+        assert service.registry.find("both").run.path == elsewhere
+        runs = {run["name"]: run for run in http.get("/api/training").json()["runs"]}
+        assert set(runs) == {"both", "counts", "record", "weights"}
+        assert runs["record"]["status"] is None
+        assert runs["counts"]["status"] == "finished" and not runs["counts"]["can_resume"]
+        assert runs["counts"]["loss"] == Run.open(home / "counts").scores["val"].loss
+
+        for name in ("link", "folder", "texts", "..", "elsewhere", "both/../counts", "other"):
+            assert order("delete", name=name).status_code == 404, name
+            assert order("rename", name=name, new_name="new").status_code == 404, name
+        for name in ("both", "texts", "folder"):
+            answer = order("rename", name="counts", new_name=name)
+            assert answer.status_code == 409
+            assert f"'{name}-2' is available" in answer.json()["error"]["message"]
+        assert order("rename", name="counts", new_name="../new").status_code == 400
+        with training_lock(home / "counts"):
+            for action in ("delete", "rename"):
+                new = {"new_name": "new"} if action == "rename" else {}
+                assert order(action, name="counts", **new).status_code == 400
+        text = http.post("/v1/completions", json={"model": "counts", "seed": 1}).json()["choices"]
+        assert order("rename", name="counts", new_name="new").status_code == 200
+        assert models() == {"both", "new"}
+        again = http.post("/v1/completions", json={"model": "new", "seed": 1}).json()["choices"]
+        assert again == text
+
+        # Deleting a run that is not served does not touch the served one of its name.
+        left = order("delete", name="both").json()["runs"]
+        assert {run["name"] for run in left} == {"new", "record", "weights"}
+        assert models() == {"both", "new"} and elsewhere.is_dir()
+        order("delete", name="new")
+        order("delete", name="record")
+        assert models() == {"both"}
+        assert sorted(path.name for path in home.iterdir()) == ["folder", "link", "weights"]
+        foreign = {"Origin": "http://example.com"}
+        answer = http.post("/api/training/delete", json={"name": "weights"}, headers=foreign)
+        assert answer.status_code == 403 and (home / "weights").is_dir()
+
+
+def test_built_in_data_sets(http: httpx.Client, home: Path) -> None:
+    assert http.get("/api/texts").json()["datasets"][0] == "names"
+    found = http.post("/api/doctor", json={"text": "names"}).json()
+    assert found["facts"]["kind"] == "lines"
+    # An uploaded text has precedence.
+    upload(http, "names", b"one\ntwo\n")
+    lines = http.post("/api/doctor", json={"text": "names"}).json()["lines"]
+    assert "2 lines" in lines[0]
 
 
 def workers() -> list[str]:
@@ -237,6 +322,49 @@ def test_errors(http: httpx.Client, home: Path) -> None:
     state = training_until(http, lambda state: state["status"] == "failed")
     assert "did you mean 'gpt'" in state["message"]
     assert not (home / "x").exists()
+
+
+@pytest.mark.parametrize("limit", ["space", "write"])
+def test_a_full_disk_during_an_upload(
+    http: httpx.Client,
+    home: Path,
+    limit: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """The response has one line, and nothing remains of the text, whenever it is noticed."""
+
+    def full(descriptor: int, content: bytes) -> None:
+        write_all(descriptor, content[:1000])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    if limit == "space":
+        usage = shutil.disk_usage(home.parent)._replace(free=70_000)
+        monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+    else:
+        monkeypatch.setattr("moreish.serve.jobs.uploads.write_all", full)
+    answer = upload(http, "a.txt", b"x" * 90_000)
+    assert answer.status_code == 507
+    message = answer.json()["error"]["message"]
+    assert "was not saved" in message and "free some space" in message and "\n" not in message
+    assert list((home / "texts").iterdir()) == []
+    monkeypatch.undo()
+    assert upload(http, "a.txt", b"x" * 90_000).status_code == 200
+    assert capfd.readouterr().err == ""
+
+
+def test_a_server_removes_no_upload_of_another_one(home: Path) -> None:
+    """Only those that nobody writes any more."""
+    (home / "texts").mkdir(parents=True)
+    names = (f".{'a' * 32}.part", f".{'b' * 32}.part", ".mine.part", "notes.part")
+    paths = [home / "texts" / name for name in names]
+    for path in paths:
+        path.write_text("half of a text")
+    for path in paths[1:]:
+        os.utime(path, (0, 0))
+    with serving([], slots=2, home=home):
+        pass
+    assert [path.exists() for path in paths] == [True, False, True, True]
 
 
 def test_training_can_be_disabled() -> None:

@@ -45,11 +45,20 @@ MEASURE = r"""() => {
         }
     }
 
+    /** Returns the fixed element above the page that an element is part of, or null. */
+    function layer(element) {
+        for (let one = element; one; one = one.parentElement) {
+            if (getComputedStyle(one).position === "fixed") return one;
+        }
+        return null;
+    }
+
     for (const [at, one] of texts.entries()) {
         for (const other of texts.slice(at + 1)) {
             const wide = Math.min(one.right, other.right) - Math.max(one.left, other.left);
             const high = Math.min(one.bottom, other.bottom) - Math.max(one.top, other.top);
-            if (wide > 3 && high > 5 && one.element !== other.element) {
+            if (wide <= 3 || high <= 5 || one.element === other.element) continue;
+            if (layer(one.element) === layer(other.element)) {
                 found.push(`one over the other: ${one.text} | ${other.text}`);
             }
         }

@@ -18,6 +18,7 @@ ORDER = [
     "utils",
     "settings",
     "options",
+    "python_errors",
     "tokenizers",
     "data",
     "models",

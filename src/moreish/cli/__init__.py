@@ -22,6 +22,7 @@ from typer import Option
 
 from moreish.cli.base import Stopped, app, os_error_message
 from moreish.errors import MoreishError, PeerLostError, visible
+from moreish.python_errors import flags_in_errors
 
 # In the order of the help.
 for module in (
@@ -33,6 +34,7 @@ for module in (
     "figures",
     "novelty",
     "compare",
+    "runs",
     "ladder",
     "lr_range",
     "doctor",
@@ -43,6 +45,9 @@ for module in (
     "serve",
 ):
     import_module(f"moreish.cli.{module}")
+
+MAX_MESSAGE = 1500
+"""Largest number of characters of an error; its middle is left out beyond that."""
 
 OUT_OF_MEMORY = re.compile("allocate memory|out of memory", re.IGNORECASE)
 """Matches PyTorch's messages, which are plain RuntimeErrors on a CPU."""
@@ -80,7 +85,8 @@ def main() -> NoReturn:
             stream.reconfigure(errors="replace")
     warnings.formatwarning = format_warning
     try:
-        status = app(standalone_mode=False)
+        with flags_in_errors():
+            status = app(standalone_mode=False)
         sys.stdout.flush()
     except MoreishError as error:
         wait_for_other_processes(error)
@@ -128,6 +134,8 @@ def fail(message: str) -> NoReturn:
     """Print one line on standard error and exit with status 2; an empty message prints nothing."""
     if message:
         line = visible(" ".join(message.split()))
+        if len(line) > MAX_MESSAGE:  # it repeats a long value
+            line = f"{line[: MAX_MESSAGE // 2]} … {line[-MAX_MESSAGE // 2 :]}"
         sys.stderr.write(f"moreish: {line}\n")
         if report := os.environ.get("TORCHELASTIC_ERROR_FILE"):  # for torchrun's report
             reason = {"message": line, "extraInfo": {"timestamp": str(int(time.time()))}}

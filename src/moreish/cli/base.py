@@ -4,18 +4,22 @@ output."""
 import functools
 import inspect
 import json
+import re
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, get_args
 
 import typer
 from typer import Argument, Option
-from typer.core import TyperGroup
+from typer.core import TyperArgument, TyperCommand, TyperGroup
 from typer.models import ArgumentInfo
 
+from moreish.errors import MoreishError
 from moreish.options import OPTIONS, TYPES, flag, panel, parse_weights
+from moreish.utils.files import user_path
 
 Command = Callable[..., Any]
 
@@ -24,7 +28,28 @@ class Stopped(Exception):  # noqa: N818 (not an error)
     """The user pressed Ctrl-C, or the reader of a pipe exited."""
 
 
-class CommandGroup(TyperGroup):
+METAVARS = {bool: "", int: "N", float: "X", str: "TEXT", Path: "PATH"}
+"""How help names the values of options; a flag takes none."""
+
+
+class _PlainParams:
+    """Shows the parameters of a command in help as other programs do, without Python's types."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for param in params:
+            if isinstance(param, TyperArgument):  # its name says enough
+                param.display_type_rich = lambda ctx: None  # type: ignore[method-assign]
+            elif param.metavar is None:
+                param.metavar = METAVARS.get(param.type_descriptor.annotation)
+        return params
+
+
+class PlainCommand(_PlainParams, TyperCommand):
+    """A command."""
+
+
+class CommandGroup(_PlainParams, TyperGroup):
     """Raises `Stopped` where Typer would exit without a message, so that `moreish.cli.main` can
     print one."""
 
@@ -35,7 +60,16 @@ class CommandGroup(TyperGroup):
             raise Stopped from cause
 
 
-app = typer.Typer(
+class App(typer.Typer):
+    """An application whose commands are `PlainCommand`s."""
+
+    def command(  # type: ignore[override]
+        self, name: str | None = None, **kwargs: Any
+    ) -> Callable[[Command], Command]:
+        return super().command(name, cls=PlainCommand, **kwargs)
+
+
+app = App(
     cls=CommandGroup,
     name="moreish",
     help="Train a language model on any text, on this machine, and generate more of it.",
@@ -61,11 +95,63 @@ Recipe = Annotated[
     Path | None, Option("--config", metavar="FILE", help="Read settings from a TOML recipe.")
 ]
 SOURCE_HELP = (
-    "A built-in data set, a text file, a folder of text files, or a folder made by moreish prepare "
-    "(default names)."
+    "Built-in data sets, files (text, tables, documents), folders of files, a folder made by "
+    "moreish prepare, or - for standard input (default names)."
 )
-Source = Annotated[str | None, Argument(metavar="SOURCE", help=SOURCE_HELP)]
-RunPath = Annotated[Path, Argument(metavar="RUN", help="Run folder, e.g. runs/names-gpt.")]
+Sources = Annotated[list[str] | None, Argument(metavar="[SOURCE]...", help=SOURCE_HELP)]
+
+
+def read_sources(sources: list[str] | None) -> dict[str, Any]:
+    """Return the sources of a command line as the Python functions take them."""
+    if not sources:
+        return {}
+    if sources == ["-"]:
+        return {"text": read_standard_input()}
+    if "-" in sources:
+        raise MoreishError("- (standard input) cannot be combined with other sources")
+    if len(sources) == 1:
+        return {"source": sources[0]}
+    return {"source": [Path(source) for source in sources]}
+
+
+def read_standard_input() -> str:
+    """Return the text of standard input, in UTF-8. Raises MoreishError if it is not text."""
+    from moreish.data import decode_chunks, normalize_newlines
+
+    chunks = decode_chunks(sys.stdin.buffer, "utf-8", "standard input")
+    return "".join(normalize_newlines(chunks))
+
+
+RUNS = Path("runs")
+"""The folder of runs that have no other."""
+
+
+def find_run(name: str | Path) -> Path:
+    """Return the folder of a run that is named by its path, or by its name in `runs/`."""
+    path = user_path(name)
+    return path if path.exists() or not (RUNS / path / "run.json").is_file() else RUNS / path
+
+
+def newest_run() -> Path:
+    """Return the newest run in `runs/`. Raises MoreishError if there is none."""
+    found = list(RUNS.glob("*/run.json"))
+    if not found:
+        raise MoreishError("there is no run in runs/: train one with moreish train, or name one")
+    newest = max(found, key=lambda path: path.stat().st_mtime).parent
+    sys.stderr.write(f"Run: {newest} (the newest)\n")
+    return newest
+
+
+RunPath = Annotated[
+    Path,
+    Argument(
+        metavar="RUN",
+        help="Run folder, e.g. runs/names-gpt (default: the newest in runs/).",
+        parser=find_run,
+        default_factory=newest_run,
+        show_default=False,
+    ),
+]
 
 
 def takes_flags(*names: str) -> Callable[[Command], Command]:
@@ -97,7 +183,8 @@ def _parameter(name: str) -> inspect.Parameter:
     """Return the Typer parameter of an option; `moreish.config` checks its value."""
     option = OPTIONS[name]
     kinds = {kind for kind in get_args(TYPES[name]) if kind is not NoneType}
-    kind: Any = bool if bool in kinds else next(iter(kinds & {int, float}), str) | None
+    numbers = set() if str in kinds else kinds & {int, float}
+    kind: Any = bool if bool in kinds else next(iter(numbers), str) | None
     if option.flag == "--weight":
         kind = list[str] | None
     info = Option(flag(name), help=option.help, metavar=option.metavar, rich_help_panel=panel(name))
@@ -112,7 +199,35 @@ def _parameter(name: str) -> inspect.Parameter:
 def explicit_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that were set on the command line, as the Python functions take them."""
     values = {k: v for k, v in options.items() if v is not None and v is not False}
-    return {k: parse_weights(v) if k == "weights" else v for k, v in values.items()}
+    parsers: dict[str, Callable[[Any], Any]] = {
+        "weights": parse_weights,
+        "separator": unescape,
+        "lr": number_or_word,
+        "batch_size": number_or_word,
+    }
+    return {k: parsers[k](v) if k in parsers else v for k, v in values.items()}
+
+
+def number_or_word(text: str) -> int | float | str:
+    """Return the number that a text is, or the text itself.
+
+    >>> number_or_word("32"), number_or_word("1e-3"), number_or_word("auto")
+    (32, 0.001, 'auto')
+    """
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text
+
+
+def unescape(text: str) -> str:
+    r"""Replace the escapes `\n`, `\t` and `\\` of a text from the command line.
+
+    >>> unescape(r"\n--\n")
+    '\n--\n'
+    """
+    characters = {"n": "\n", "t": "\t", "\\": "\\"}
+    return re.sub(r"\\([nt\\])", lambda match: characters[match[1]], text)
 
 
 def os_error_message(error: OSError) -> str:

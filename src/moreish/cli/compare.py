@@ -6,7 +6,6 @@ from typing import Annotated
 from typer import Argument, Option
 
 from moreish.cli.base import Json, app, print_json
-from moreish.errors import MoreishError
 
 MANY_COMPARISONS = 5
 """Number of comparisons above which the output warns about false positives."""
@@ -22,17 +21,10 @@ def compare_verb(
 ) -> None:
     """Compare runs with confidence intervals; runs that differ only in the seed form one group."""
     from moreish import api
-    from moreish.runs import compare
     from moreish.ui import TrainingView, comparison_table, console
 
-    if len(set(paths)) < 2:
-        raise MoreishError("name at least two different runs")
-    runs = [api.load(path) for path in paths]
     with TrainingView(console(stderr=True)) as view:
-        groups, comparisons = compare(runs, "test" if test else "val", view.show_progress)
-    if test:
-        for run in runs:
-            run.count_test_evaluation()
+        groups, comparisons = api.compare(*paths, test=test, report=view)
     if as_json:
         print_json(
             groups=[

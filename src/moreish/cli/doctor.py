@@ -3,21 +3,17 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-from typer import Argument, Option
+from typer import Option
 
-from moreish.cli.base import Json, app, print_json, takes_flags
+from moreish.cli.base import Json, Sources, app, print_json, read_sources, takes_flags
+from moreish.errors import MoreishError
 from moreish.options import TextOptions, names_of
 
 
 @app.command()
 @takes_flags(*names_of(TextOptions))
 def doctor(
-    source: Annotated[
-        str,
-        Argument(
-            metavar="SOURCE", help="A built-in data set, a text file, or a folder of text files."
-        ),
-    ],
+    sources: Sources = None,
     page: Annotated[
         Path | None, Option("--report", metavar="FILE", help="Write the findings to an HTML file.")
     ] = None,
@@ -25,16 +21,19 @@ def doctor(
     **options: Any,
 ) -> None:
     """Find problems in a text, and the options of train that fix them. Nothing is changed."""
+    if not sources:
+        raise MoreishError("name the text to check: moreish doctor FILE")
     from moreish import api
     from moreish.ui import TrainingView, audit_lines, console
 
     if page is not None:
         from moreish.reports import check_doctor_report_path
 
-        check_doctor_report_path(page, source)
+        for source in sources:
+            check_doctor_report_path(page, source)
     out = console(stderr=as_json)
     with TrainingView(out) as view:
-        audit = api.doctor(source, report=view, **options)
+        audit = api.doctor(**read_sources(sources), report=view, **options)
     if page is not None:
         api.doctor_page(audit, page)
     if as_json:

@@ -8,6 +8,7 @@ from typer import Argument, Option
 
 from moreish.cli.base import Json, Overwrite, app, print_json
 from moreish.errors import command
+from moreish.utils.files import user_path
 
 import_app = typer.Typer(help="Import models of other programs: hf, pt.", no_args_is_help=True)
 app.add_typer(import_app, name="import")
@@ -32,7 +33,7 @@ def import_pt(
             "network.",
             err=True,
         )
-    imported = convert.import_pt(path.expanduser(), out.expanduser(), trusted=trust)
+    imported = convert.import_pt(user_path(path), user_path(out), trusted=trust)
     if as_json:
         print_json(**vars(imported))
         return

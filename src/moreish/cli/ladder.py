@@ -35,13 +35,18 @@ def ladder(
     table, a figure and a report. Training options apply to each rung; the lectures' own data
     are split as in the lectures."""
     from moreish import api
-    from moreish.ui import TrainingView, console, ladder_table, stated_lines
+    from moreish.ui import TrainingView, console, ladder_loss, ladder_table, stated_lines
     from moreish.workflows import QUICK, train_ladder
 
     if quick:
         if options.keys() & {"minutes", "epochs", "steps"}:
             raise MoreishError("give one of --quick, --minutes, --epochs and --steps")
         options["minutes"] = QUICK
+        console(stderr=True).print(
+            "Six seconds are enough for counts and small networks. Larger ones barely begin to "
+            "learn, so their losses say little: without --quick each rung has a minute.",
+            style="dim",
+        )
     folder = out or Path("ladders") / (Path(source).resolve().stem or "ladder")
     with TrainingView(console(stderr=as_json), brief=True) as view:
         found = train_ladder(
@@ -71,7 +76,8 @@ def ladder(
         for line in stated_lines(found["rungs"]):
             console().print(line, style="dim")
         console().print(f"\n{report}")
-        console().print(f"Next: {command('sample', folder / found['rungs'][-1]['rung'])}")
+        best = min(found["rungs"], key=ladder_loss)["rung"]
+        console().print(f"Best: {best}. Next: {command('sample', folder / best)}")
     if not found["complete"]:
         flags = ", without --overwrite" if overwrite else ""
         console(stderr=True).print(f"Stopped. Run the same command{flags} to resume.")

@@ -6,14 +6,14 @@ from typing import Annotated, Any
 import typer
 from typer import Option
 
-from moreish.cli.base import Json, Recipe, Set, Source, app, print_json, takes_flags
+from moreish.cli.base import Json, Recipe, Set, Sources, app, print_json, read_sources, takes_flags
 from moreish.options import TrainOptions, names_of
 
 
 @app.command()
 @takes_flags(*names_of(TrainOptions))
 def plan(
-    source: Source = None,
+    sources: Sources = None,
     settings: Set = None,
     config: Recipe = None,
     gpus: Annotated[
@@ -41,7 +41,7 @@ def plan(
     from moreish.settings import from_assignments, to_toml
 
     found = api.plan(
-        source,
+        **read_sources(sources),
         settings=from_assignments(settings or []),
         config=config,
         gpus=gpus,

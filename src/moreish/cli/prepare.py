@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
-from moreish.cli.base import Json, app, os_error_message, print_json, takes_flags
+from moreish.cli.base import Json, app, os_error_message, print_json, takes_flags, unescape
 from moreish.errors import MoreishError, command
 
 if TYPE_CHECKING:
@@ -26,7 +26,12 @@ def prepare(
     ],
     out: Annotated[Path, Option(metavar="FOLDER", help="Folder for the token files.")],
     field: Annotated[
-        str, Option(help="Field of JSON lines, or column of Parquet files, with the text.")
+        str,
+        Option(
+            "--column",
+            "--field",
+            help="Field of JSON lines, or column of Parquet files, with the text.",
+        ),
     ] = "text",
     separator: Annotated[
         str | None,
@@ -65,7 +70,7 @@ def prepare(
                 sources,
                 out=out,
                 field=field,
-                separator=separator,
+                separator=separator and unescape(separator),
                 tokenizer=tokenizer,
                 hold_out=hold_out,
                 split_seed=split_seed,

@@ -8,6 +8,7 @@ from typer import Argument, Option
 
 from moreish.cli.base import app
 from moreish.errors import MoreishError
+from moreish.utils.files import user_path
 
 
 @app.command()
@@ -34,7 +35,11 @@ def serve(
         int, Option(help="Number of texts that a model generates at once.", min=1, max=1024)
     ] = 16,
     home: Annotated[
-        Path, Option(metavar="FOLDER", help="Folder for runs that are trained from the page.")
+        Path,
+        Option(
+            metavar="FOLDER",
+            help="Folder for runs that are trained from the page; its runs are served as well.",
+        ),
     ] = Path("runs"),
     training: Annotated[
         bool, Option("--training/--no-training", help="Allow training from the page.")
@@ -67,7 +72,7 @@ def serve(
         insecure=insecure,
         slots=slots,
         limits=Limits.parse(from_assignments(limit or []), "limit"),
-        home=home.expanduser() if training and not insecure else None,
+        home=user_path(home) if training and not insecure else None,
     )
     out = console()
     for served in service.registry:

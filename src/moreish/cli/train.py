@@ -6,7 +6,17 @@ from typing import Annotated, Any
 import typer
 from typer import Option
 
-from moreish.cli.base import Json, Overwrite, Recipe, Set, Source, app, print_json, takes_flags
+from moreish.cli.base import (
+    Json,
+    Overwrite,
+    Recipe,
+    Set,
+    Sources,
+    app,
+    print_json,
+    read_sources,
+    takes_flags,
+)
 from moreish.errors import MoreishError, command
 from moreish.options import TrainOptions, names_of
 from moreish.utils.signals import survive_hangup
@@ -27,17 +37,26 @@ RESULTS = {
 @survive_hangup()
 @takes_flags(*names_of(TrainOptions))
 def train(
-    source: Source = None,
+    sources: Sources = None,
     out: Annotated[
         Path | None, Option(help="Run folder to create (default: a new one in runs/).")
     ] = None,
     overwrite: Overwrite = False,
     settings: Set = None,
     config: Recipe = None,
-    resume: Annotated[Path | None, Option(metavar="RUN", help="Resume an interrupted run.")] = None,
+    resume: Annotated[
+        Path | None,
+        Option(
+            metavar="RUN",
+            help="Resume an interrupted run, or train a finished one longer, for --minutes.",
+        ),
+    ] = None,
     inexact: Annotated[
         bool,
         Option("--inexact", help="Resume even where the result cannot be the same bit for bit."),
+    ] = False,
+    quiet: Annotated[
+        bool, Option("--quiet", "-q", help="Print the run folder only, and errors.")
     ] = False,
     as_json: Json = False,
     **options: Any,
@@ -46,19 +65,23 @@ def train(
     from moreish import api
     from moreish.distributed import is_main_process
     from moreish.settings import from_assignments
-    from moreish.ui import TrainingView, console, guess_line, score_table
+    from moreish.ui import TrainingView, console, print_result
 
     terminal = console(stderr=as_json)
+    terminal.quiet = quiet
     if inexact and resume is None:
         raise MoreishError("--inexact goes with --resume")
-    if resume is not None and any((source, out, config, settings, overwrite, options)):
-        raise MoreishError("--resume takes no other settings: the run has its own")
+    from moreish.config import BUDGETS
+
+    budget = {name: options[name] for name in BUDGETS if name in options}
+    if resume is not None and any((sources, out, config, settings, overwrite, options != budget)):
+        raise MoreishError("--resume takes no other settings than --minutes, --steps and --epochs")
     with TrainingView(terminal) as view:
         if resume is not None:
-            run = api.resume(resume, inexact=inexact, report=view)
+            run = api.resume(resume, inexact=inexact, report=view, **budget)
         else:
             run = api.train(
-                source,
+                **read_sources(sources),
                 settings=from_assignments(settings or []),
                 config=config,
                 out=out,
@@ -77,10 +100,10 @@ def train(
         raise typer.Exit(130)
     if as_json:
         return
+    if quiet:
+        typer.echo(run.path)
+        return
     if record.status == "stopped early":
         terminal.print("Stopped early: the validation loss was rising. The best weights are kept.")
     terminal.print()
-    terminal.print(score_table(run.scores))
-    terminal.print(guess_line(run.tokenizer.vocab_size), style="dim")
-    next_steps = " · ".join(command(name, run.path) for name in ("sample", "serve"))
-    terminal.print(f"\nNext: {next_steps}")
+    print_result(terminal, run)

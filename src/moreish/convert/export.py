@@ -16,7 +16,8 @@ from moreish.errors import MoreishError, command, nearest
 from moreish.evaluate import format_bits
 from moreish.runs import Run
 from moreish.utils.extras import import_extra
-from moreish.utils.files import PARTIAL_SUFFIX, write_atomic
+from moreish.utils.files import LOCK, partial_folder, user_path, write_atomic
+from moreish.utils.platforms import rename_folder
 
 REGISTRY: dict[str, type[Exporter]] = {"hf": HFExporter, "gguf": GGUFExporter, "onnx": ONNXExporter}
 
@@ -50,7 +51,7 @@ def export(
         MoreishError: the format cannot express the model, a library is missing or gives other
             results, or `out` exists.
     """
-    out = Path(out).expanduser()
+    out = user_path(out)
     if to not in REGISTRY:
         raise MoreishError(f"--to {to}: {nearest(to, REGISTRY)}")
     if out.exists():
@@ -61,10 +62,7 @@ def export(
     for library in REGISTRY[to].libraries:
         import_extra(library, to, "this format")
     exporter = REGISTRY[to](run)
-    temporary = out.with_name(f".{out.name}{PARTIAL_SUFFIX}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
+    with partial_folder(out) as temporary:
         exporter.write(temporary)
         write_atomic(temporary / "README.md", _model_card(run, exporter, model_license).encode())
         try:
@@ -75,9 +73,11 @@ def export(
                 f"exported. Please report this with the output of {command('eval', run.path)} "
                 f"and of pip show {exporter.libraries[-1]}"
             ) from None
+    try:
+        (temporary / LOCK).unlink(missing_ok=True)
         if out.exists():
             shutil.rmtree(out)
-        temporary.rename(out)
+        rename_folder(temporary, out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return ExportResult(path=out, exporter=exporter, parity=parity)

@@ -18,6 +18,9 @@ from moreish.runs import Run
 GREEDY_TOKENS = 200
 """Number of tokens that both programs must generate identically at temperature 0."""
 
+PROMPT_TOKENS = 8
+"""Largest number of tokens of the prompt that they continue."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ParityResult:
@@ -53,8 +56,6 @@ class Exporter(ABC):
     def __init__(self, run: Run) -> None:
         """Raises MoreishError if the format cannot express the run."""
         self.run = run
-        boundary = run.tokenizer.boundary_id
-        self.first_token = 0 if boundary is None else boundary
 
     @abstractmethod
     def write(self, folder: Path) -> None:
@@ -76,34 +77,49 @@ class Exporter(ABC):
         ids = tokens.item(0) if tokens.items else tokens.ids_N[:500].astype(np.int64)
         return self.run.tokenizer.decode(ids).replace("\ufffd", "")
 
+    def prompt(self, text: str) -> str:
+        """Return the beginning of `text`, of a few tokens, to be continued."""
+        ids = self.run.tokenizer.encode(text)
+        length = min(len(ids) // 2, self.run.model.context // 2, PROMPT_TOKENS)
+        return self.run.tokenizer.decode(ids[: max(1, length)]).replace("\ufffd", "")
+
     def check_encoding(self, text: str, ids: list[int]) -> None:
-        """Raise ParityError unless `ids` are the tokens of `text`, without a boundary."""
-        if ids != self.run.tokenizer.encode(text).tolist():
+        """Raise ParityError unless `ids` are what `moreish sample --prompt` reads: the tokens of
+        `text`, after a boundary if the tokenizer has one."""
+        expected = self.run.tokenizer.encode(text)
+        if ids != [*self.run.initial_context(expected), *expected]:
             raise ParityError(f"it encodes {text[:30]!r} differently")
 
     def parity_result(
-        self, difference: float, tolerance: float, generated: list[int], tie_tolerance: float
+        self,
+        difference: float,
+        tolerance: float,
+        prompt: list[int],
+        generated: list[int],
+        tie_tolerance: float,
     ) -> ParityResult:
-        """Check a difference, and tokens that the other program generated after `first_token`.
+        """Check a difference, and tokens that the other program generated after `prompt`.
 
         Raises:
             ParityError: the difference is not below the tolerance, or the run prefers other tokens.
         """
         if not difference < tolerance:
             raise ParityError(f"{self.quantity} differ by {difference:.2g}")
-        ties = check_greedy_decoding(self.run.model, self.first_token, generated, tie_tolerance)
+        ties = check_greedy_decoding(self.run.model, prompt, generated, tie_tolerance)
         return ParityResult(max_difference=difference, matching_tokens=len(generated), ties=ties)
 
 
 @torch.inference_mode()
-def check_greedy_decoding(model: Model, first: int, generated: list[int], tolerance: float) -> int:
+def check_greedy_decoding(
+    model: Model, prompt: list[int], generated: list[int], tolerance: float
+) -> int:
     """Check that the model would have generated the same tokens at temperature 0.
 
     If the model ranks two tokens equal, either choice is right; the comparison continues after the
     token that the other program chose.
 
     Args:
-        first: the token that the text starts with.
+        prompt: the tokens that the text starts with.
         generated: the tokens that the other program generated after it.
         tolerance: logits that differ by less are equal.
 
@@ -113,7 +129,7 @@ def check_greedy_decoding(model: Model, first: int, generated: list[int], tolera
     Raises:
         ParityError: the model prefers another token.
     """
-    state, ties, last_BT = None, 0, torch.tensor([[first]])
+    state, ties, last_BT = None, 0, torch.tensor([prompt])
     for i, token in enumerate(generated, 1):
         logits_BTV, state = model(last_BT, state)
         logits_V = logits_BTV[0, -1]

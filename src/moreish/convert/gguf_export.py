@@ -141,23 +141,21 @@ llama.cpp caches keys and values in half precision; this export was checked with
 
     @torch.inference_mode()
     def check_parity(self, folder: Path) -> ParityResult:
-        model, first, observed = self.model, self.first_token, []
+        model, observed = self.model, []
         with closing(LlamaServer(folder / self.main_file, model, self.run.tokenizer)) as server:
             text = self.validation_text()
-            prefix = [] if self.run.tokenizer.boundary_id is None else [first]
-            ids = server.tokenize(text)
-            if ids[: len(prefix)] != prefix:
-                raise ParityError("it does not begin a text with the boundary")
-            self.check_encoding(text, ids[len(prefix) :])
+            self.check_encoding(text, server.tokenize(text))
             for length in sorted({1, max(1, model.context // 2), model.context - 1}):
                 rng = np.random.default_rng(length)
                 tokens = rng.integers(model.vocab_size, size=length).tolist()
                 observed.append((tokens, [server.next_log_probabilities(tokens)]))
-            tokens, candidates = [first], []
-            for _ in range(min(GREEDY_TOKENS, model.context - 1)):
+            prompt = server.tokenize(self.prompt(text))
+            tokens, candidates = [*prompt], []
+            for _ in range(min(GREEDY_TOKENS, model.context - len(prompt))):
                 candidates.append(server.next_log_probabilities(tokens))
                 tokens.append(next(iter(candidates[-1])))
-            observed.append((tokens[:-1], candidates))
+            if candidates:
+                observed.append((tokens[:-1], candidates))
         per_position = [each for _, candidates in observed for each in candidates]
         actual = torch.cat([_renormalize(torch.tensor([*each.values()])) for each in per_position])
         expected = _log_probabilities(model, observed)
@@ -166,7 +164,9 @@ llama.cpp caches keys and values in half precision; this export was checked with
         rounded = _log_probabilities(_with_float16_gelu(model), observed)
         tolerance = TOLERANCE + 2 * max_abs_difference(rounded[compared], expected[compared])
         # Two tokens may swap ranks if each is off by the tolerance, in opposite directions.
-        return self.parity_result(difference, tolerance, tokens[1:], 2 * tolerance)
+        return self.parity_result(
+            difference, tolerance, prompt, tokens[len(prompt) :], 2 * tolerance
+        )
 
 
 def _add_vocabulary(writer: Any, vocabulary: GGUFVocabulary) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from moreish.convert.exporter import GREEDY_TOKENS, Exporter, ParityResult, max_abs_difference
 from moreish.convert.hf_architectures import ACTIVATIONS, ARCHITECTURES, TensorMap
-from moreish.errors import MoreishError
+from moreish.errors import MoreishError, command
 from moreish.models import GPT, GPTConfig
 from moreish.runs import Run
 from moreish.settings import Tree
@@ -67,6 +67,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 model = AutoModelForCausalLM.from_pretrained("FOLDER")
 tokenizer = AutoTokenizer.from_pretrained("FOLDER")
+inputs = tokenizer("PROMPT", return_tensors="pt")
+output = model.generate(**inputs, do_sample=True, max_new_tokens=100)
+print(tokenizer.decode(output[0], skip_special_tokens=True))
 ```
 """
 
@@ -78,23 +81,22 @@ tokenizer = AutoTokenizer.from_pretrained("FOLDER")
         exported = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
         text = self.validation_text()
-        self.check_encoding(text, tokenizer(text, add_special_tokens=False)["input_ids"])
+        self.check_encoding(text, tokenizer(text)["input_ids"])
         rng, length = np.random.default_rng(0), min(model.context, 256)
         tokens_BT = torch.from_numpy(rng.integers(model.vocab_size, size=(2, length)))
         difference = max_abs_difference(exported(tokens_BT).logits, model(tokens_BT)[0])
-        generated = []
-        if (max_tokens := min(GREEDY_TOKENS, model.context - 1)) > 0:
-            prompt_BT = torch.tensor([[self.first_token]])
+        inputs = tokenizer(self.prompt(text), return_tensors="pt")
+        prompt, generated = inputs["input_ids"][0].tolist(), []
+        if (max_tokens := min(GREEDY_TOKENS, model.context - len(prompt))) > 0:
             output_BT = exported.generate(
-                prompt_BT,
-                attention_mask=torch.ones_like(prompt_BT),
+                **inputs,
                 max_new_tokens=max_tokens,
                 do_sample=False,
                 pad_token_id=0,
                 eos_token_id=None,
             )
-            generated = output_BT[0, 1:].tolist()
-        return self.parity_result(difference, TOLERANCE, generated, TOLERANCE)
+            generated = output_BT[0, len(prompt) :].tolist()
+        return self.parity_result(difference, TOLERANCE, prompt, generated, TOLERANCE)
 
 
 def map_to_hf(run: Run, program: str) -> tuple[GPT, Tree, list[TensorMap]]:
@@ -110,16 +112,18 @@ def map_to_hf(run: Run, program: str) -> tuple[GPT, Tree, list[TensorMap]]:
         MoreishError: the model is neither a GPT-2 nor a Llama.
     """
     model, config, tokenizer = run.model, run.config.model, run.tokenizer
+    source = run.config.data.sources[0]
+    other = f"; train one that can be exported: {command('train', source, '--model', 'gpt')}"
     if not isinstance(model, GPT) or not isinstance(config, GPTConfig):
         raise MoreishError(
             f"{program} has no {config.name} model: only a gpt can be exported to it, and every "
-            "model with --to onnx"
+            f"model with --to onnx{other}"
         )
     for name, expected in (
         ("ngram_embedding", 1), ("norm_place", "before"), ("qk_norm", False), ("softcap", 0.0),
     ):  # fmt: skip
         if (value := getattr(config, name)) != expected:
-            raise MoreishError(f"{program} has no model with model.{name}={value}")
+            raise MoreishError(f"{program} has no model with model.{name}={value}{other}")
     block: Any = model.blocks[0]
     own: Tree = {}
     # Several of their names map to one of ours; the first of them is written.
@@ -194,9 +198,36 @@ def hf_tensors(
 
 
 def tokenizer_to_hf(tokenizer: Tokenizer) -> Tree:
-    """Return the tokenizer in the format of the `tokenizers` library."""
+    """Return the tokenizer in the format of the `tokenizers` library.
+
+    It adds the boundary before a text, if there is one, as our own sampling does.
+    """
     if isinstance(tokenizer, BPETokenizer):
-        return tokenizer.to_json()
+        converted = tokenizer.to_json()
+    else:
+        converted = _vocabulary_to_hf(tokenizer)
+    if (name := _boundary_name(tokenizer)) is None:
+        return converted
+    boundary: Tree = {"SpecialToken": {"id": name, "type_id": 0}}
+    texts = [{"Sequence": {"id": text, "type_id": 0}} for text in "AB"]
+    special = {"id": name, "ids": [tokenizer.boundary_id], "tokens": [name]}
+    template: Tree = {
+        "type": "TemplateProcessing",
+        "single": [boundary, texts[0]],
+        "pair": [boundary, texts[0], boundary, texts[1]],
+        "special_tokens": {name: special},
+    }
+    return {**converted, "post_processor": template}
+
+
+def _boundary_name(tokenizer: Tokenizer) -> str | None:
+    if tokenizer.boundary_id is None:
+        return None
+    added = tokenizer.to_json().get("added_tokens") or [{"content": END_OF_TEXT, "id": 0}]
+    return next(str(t["content"]) for t in added if t["id"] == tokenizer.boundary_id)
+
+
+def _vocabulary_to_hf(tokenizer: Tokenizer) -> Tree:
     from tokenizers import Regex, decoders, models, pre_tokenizers
     from tokenizers import Tokenizer as HFTokenizer
 
@@ -224,8 +255,6 @@ def _tokenizer_config(run: Run) -> Tree:
         "model_max_length": run.model.max_length,
         "clean_up_tokenization_spaces": False,
     }
-    if run.tokenizer.boundary_id is not None:
-        added = run.tokenizer.to_json().get("added_tokens") or [{"content": END_OF_TEXT, "id": 0}]
-        end = next(t["content"] for t in added if t["id"] == run.tokenizer.boundary_id)
-        config |= {"bos_token": end, "eos_token": end}
+    if (name := _boundary_name(run.tokenizer)) is not None:
+        config |= {"bos_token": name, "eos_token": name}
     return config

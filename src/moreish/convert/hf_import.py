@@ -17,10 +17,10 @@ from moreish.config import resolve
 from moreish.convert.hf_architectures import ACTIVATIONS, ARCHITECTURES, TensorMap
 from moreish.errors import MoreishError, one_line
 from moreish.models import ROTARY_BASE, Model, build_model
-from moreish.runs import DatasetInfo, Run, check_run_path
+from moreish.runs import DatasetInfo, Run, backup_path, check_run_path, remove_run, restore_run
 from moreish.settings import Tree
 from moreish.tokenizers import Tokenizer, tokenizer_from_json
-from moreish.utils.files import file_sha256, read_json
+from moreish.utils.files import file_sha256, read_json, user_path
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -72,9 +72,12 @@ def import_hf(path: Path, out: Path, *, overwrite: bool = False) -> Run:
             checkpoint_digest(path),
         ],
     )
+    if overwrite:
+        restore_run(out)
     run = Run.create(out, config, tokenizer, {}, facts, overwrite=overwrite)
     run.save_weights(model)
     run.update(status="finished", parameters=model.num_parameters())
+    remove_run(backup_path(out))
     return Run.open(out)
 
 
@@ -112,7 +115,7 @@ def resolve_model_folder(source: str) -> Path:
     """
     if not source:
         raise MoreishError("name a model: a folder, or its name on the Hub (hf:NAME)")
-    path = Path(source).expanduser()
+    path = user_path(source)
     if path.is_dir():
         return path
     if not HUB_NAME.fullmatch(source):

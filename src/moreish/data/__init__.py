@@ -1,7 +1,6 @@
 """From a source to tokens on disk: catalog, text, split, batches."""
 
 from moreish.data.audit import (
-    TOKENS_PER_PARAMETER,
     AuditReport,
     Finding,
     audit_corpus,
@@ -33,9 +32,11 @@ from moreish.data.text import (
     Corpus,
     CorpusKind,
     NotTextError,
+    Source,
     decode_chunks,
     normalize_newlines,
     read_corpus,
+    source_settings,
 )
 from moreish.data.token_dataset import (
     CHUNK_TOKENS,

@@ -6,8 +6,8 @@ I items, J items of a split, K some of those, N tokens.
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
-from itertools import chain, compress
+from dataclasses import dataclass, replace
+from itertools import accumulate, chain, compress, pairwise
 from pathlib import Path
 from typing import Self
 
@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 
 from moreish.data.sharded_array import release_pages
 from moreish.data.split import (
+    SPLITS,
     SplitName,
     SplitRule,
     split_items,
     split_items_as_lecture,
     text_bounds,
 )
-from moreish.data.text import Corpus
+from moreish.data.text import Corpus, Text
 from moreish.data.token_dataset import AnyIds, TokenDataset
 from moreish.errors import MoreishError
 from moreish.tokenizers import Ids, Tokenizer
@@ -97,6 +98,11 @@ def _split_text(corpus: Corpus, rule: SplitRule) -> Iterator[tuple[SplitName, st
     on the tokenizer.
     """
     boundary = [None] * corpus.has_boundary
+    if corpus.texts_of_split:
+        for name, texts in zip(SPLITS, _texts_of_splits(corpus), strict=False):
+            for piece in chain(*((None, *text) for text in texts), [None]):
+                yield name, piece
+        return
     length = corpus.stats.characters + (len(corpus.texts) + 1) * len(boundary)
     bounds = text_bounds(length, rule)
     position = 0
@@ -137,9 +143,20 @@ def _encode_items(
     return splits
 
 
+def _texts_of_splits(corpus: Corpus) -> list[list[Text]]:
+    """Return the texts of each split that has files of its own."""
+    ends = list(accumulate(corpus.texts_of_split, initial=0))
+    return [corpus.texts[first:last] for first, last in pairwise(ends)]
+
+
 def _item_indices(corpus: Corpus, rule: SplitRule, seed: int) -> dict[SplitName, Ids]:
     """Return the indices of each split's items."""
     count = corpus.stats.documents
+    if corpus.texts_of_split:
+        parts = (replace(corpus, texts=texts) for texts in _texts_of_splits(corpus))
+        counts = [sum(map(len, part.items())) for part in parts]
+        indices = np.split(np.arange(count), np.cumsum(counts)[:-1])
+        return dict(zip(SPLITS, indices, strict=False))
     return split_items_as_lecture(count) if rule == "lecture" else split_items(count, seed)
 
 

@@ -6,7 +6,7 @@ B batch, T time (positions), N tokens of a stream, W windows, I items or segment
 import hashlib
 import io
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import chain, pairwise
 from pathlib import Path
@@ -134,6 +134,34 @@ class TokenDataset:
         if not self.items:
             return np.array([0]), np.array([self.num_predictions])
         return self.boundaries[:-1], np.diff(self.boundaries)
+
+    def sample(self, max_predictions: int, block: int) -> "TokenDataset":
+        """Return items, or blocks of running text, that are spread evenly over a larger split and
+        together have about `max_predictions` predictions; the split itself if it has no more.
+
+        Args:
+            max_predictions: number of predictions.
+            block: length of a block of running text in tokens. Where two blocks meet, a token has
+                the context of another place.
+        """
+        share = max_predictions / self.num_predictions
+        if share >= 1:
+            return self
+        if self.items:
+            start_I, length_I = self.segments()
+            start_I = start_I + 1  # the boundary before an item is that of the item before
+        else:
+            start_I = np.arange(0, len(self.ids_N) - block + 1, block)
+            length_I = np.full(len(start_I), block)
+        count = max(1, round(share * len(start_I)))
+        chosen = np.linspace(0, len(start_I) - 1, count).round().astype(np.int64)
+        parts = [
+            self.ids_N[start : start + length]
+            for start, length in zip(start_I[chosen], length_I[chosen], strict=True)
+        ]
+        if self.items:
+            parts.insert(0, self.ids_N[:1])
+        return replace(self, ids_N=np.concatenate(parts))
 
     def item_hashes(self) -> NDArray[np.uint64]:
         """Return (I,) a hash of each item of a list."""

@@ -1,5 +1,6 @@
 """Exact losses of whole splits, and measurements of texts, tokenizers and models."""
 
+from moreish.evaluate.baselines import pair_loss, uniform_loss
 from moreish.evaluate.inspect import (
     attention_maps,
     bigram_counts,
@@ -22,5 +23,5 @@ from moreish.evaluate.metrics import (
     score,
 )
 from moreish.evaluate.novelty import NearestItemIndex, OverlapIndex, TextNovelty, TrainingIndex
-from moreish.evaluate.surprisal import TokenSurprisal, surprisal
+from moreish.evaluate.surprisal import NextToken, TokenSurprisal, next_tokens, surprisal
 from moreish.evaluate.tokenization import Token, TokenizerStats, measure_tokenizer, tokenize_text

@@ -1,9 +1,10 @@
-"""The probability of one text, token by token."""
+"""The probability of one text, token by token, and of what may follow it."""
 
 import math
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from moreish.data import TokenDataset
 from moreish.errors import MoreishError
@@ -47,4 +48,31 @@ def surprisal(
     return [
         TokenSurprisal(id=int(token), token=tokenizer.label(int(token)), nats=float(nats))
         for token, nats in zip(ids[1:], losses, strict=True)
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NextToken:
+    """A token that may come next, and its probability."""
+
+    id: int
+    token: str
+    """Its text in a printable form; `·` is the end of an item."""
+    probability: float
+
+
+@torch.inference_mode()
+def next_tokens(model: Model, tokenizer: Tokenizer, ids: Ids, n: int) -> list[NextToken]:
+    """Return the `n` most likely tokens after `ids`, the most likely first.
+
+    Of tokens that do not fit into the model's context, it reads the last ones.
+    """
+    ids_1T = torch.from_numpy(ids[-(model.max_length or model.context) :].astype(np.int64))[None]
+    logits_V = model(ids_1T)[0][0, -1].double()
+    if tokenizer.unk_id is not None:  # it stands for text that cannot be written
+        logits_V[tokenizer.unk_id] = -math.inf
+    p_V = logits_V.softmax(dim=-1)
+    return [
+        NextToken(id=token, token=tokenizer.label(token), probability=float(p_V[token]))
+        for token in p_V.topk(min(n, len(p_V))).indices.tolist()
     ]

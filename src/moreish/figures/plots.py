@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
 from moreish.evaluate import principal_components
@@ -28,7 +29,7 @@ CHARACTER_WIDTH = 0.42
 MAX_SHORT_LABEL = 2
 """Labels up to this length fit into a cell, and on an axis without rotation."""
 
-MAX_TABLE_SIZE = 40
+MAX_TABLE_SIZE = 30
 """How many of the most frequent tokens the table of pairs shows."""
 
 MAX_SURPRISAL = 6.0
@@ -38,7 +39,7 @@ MAX_SURPRISAL = 6.0
 def pair_table(
     table_MM: Array, names: Sequence[str], theme: Theme, *, counts: bool, vocab_size: int
 ) -> Figure:
-    """Draw a table of token pairs: the row is the token before, the column the token after.
+    """Draw a heat map of token pairs: the row is the token before, the column the token after.
 
     Args:
         table_MM: (M, M) counts or probabilities.
@@ -48,72 +49,84 @@ def pair_table(
     """
     table = table_MM.astype(float)
     size = len(names)
-    figure = Figure(figsize=(0.37 * size + 1.2, 0.37 * size + 1.0))
+    figure = Figure(figsize=(5.2, 5.7))
     axes = figure.add_subplot()
     high = max(float(table.max()), 1e-9)
     norm = LogNorm(0.5, high) if counts and high > 1 else Normalize(0, high)
-    clipped = np.maximum(table, 0.5) if counts else table
-    axes.imshow(clipped, cmap=theme.colormap, norm=norm, aspect="equal")
-    short = max(map(len, names)) <= MAX_SHORT_LABEL
-    colors = theme.colormap(norm(clipped))
-    for row, column in np.ndindex(size, size):
-        value = float(table[row, column])
-        color = readable_on(colors[row, column])
-        number = short_number(value) if counts else f"{100 * value:.0f}" * (value >= 0.005)
-        cell: dict[str, Any] = {"ha": "center", "va": "center", "color": color, "in_layout": False}
-        if short:
-            axes.text(column, row - 0.16, names[row] + names[column], fontsize=7.5, **cell)
-        if number:
-            axes.text(column, row + 0.24 * short, number, fontsize=6, **cell)
-    axes.set_xticks(range(size), names, rotation=0 if short else 90)
+    image = axes.imshow(
+        np.maximum(table, 0.5) if counts else table, cmap=theme.colormap, norm=norm, aspect="equal"
+    )
+    is_short = max(map(len, names)) <= MAX_SHORT_LABEL
+    axes.set_xticks(range(size), names, rotation=0 if is_short else 90)
     axes.set_yticks(range(size), names)
     axes.xaxis.tick_top()
-    axes.tick_params(length=0)
+    axes.xaxis.set_label_position("top")
+    axes.tick_params(length=0, labelsize=9, labelcolor=theme.ink)
     axes.spines[:].set_visible(False)
-    quantity = "count of the pair" if counts else "probability of the column token (%)"
-    scope = f"; the {size} most frequent of {vocab_size:,} tokens" if vocab_size > size else ""
-    axes.set_xlabel(quantity + scope)
+    scope = f" ({size} most frequent of {vocab_size:,})" if vocab_size > size else ""
+    axes.set(xlabel="token after", ylabel=f"token before{scope}")
+    bar = figure.colorbar(image, ax=axes, orientation="horizontal", shrink=0.6, aspect=40, pad=0.02)
+    bar.outline.set_visible(False)
+    if counts:
+        bar.set_label("count")
+        bar.ax.xaxis.set_major_formatter(lambda number, _: short_number(number))
+    else:
+        bar.set_label("probability of the token after")
+        bar.ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    bar.ax.tick_params(length=0, which="both")
     return figure
 
 
 def loss_curves(
-    steps: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]], theme: Theme
+    steps: Sequence[Mapping[str, Any]],
+    evaluations: Sequence[Mapping[str, Any]],
+    theme: Theme,
+    *,
+    guess: float | None = None,
+    log: bool = False,
+    figure_type: type[Figure] = Figure,
 ) -> Figure:
-    """Draw the loss against steps and against tokens, on linear and on logarithmic axes."""
-    figure = Figure(figsize=(9.6, 6.6))
-    grid: Any = figure.subplots(2, 2)
-    step, tokens, loss = (
-        np.array([line[key] for line in steps]) for key in ("step", "tokens", "loss")
-    )
-    smooth = smoothed(loss)
+    """Draw the training and validation losses against the steps.
+
+    Args:
+        steps: lines of metrics.jsonl with a training loss.
+        evaluations: lines with a validation score.
+        guess: the loss of a uniform guess in nats, which is drawn where it is near.
+        log: whether both axes are logarithmic.
+        figure_type: the class of the figure.
+    """
+    figure = figure_type(figsize=(5.4, 3.6))
+    axes = figure.add_subplot()
+    step, loss = (np.array([line[key] for line in steps]) for key in ("step", "loss"))
     val_step = np.array([line["step"] for line in evaluations])
     val = np.array([line["val"]["loss"] for line in evaluations])
-    val_tokens = np.interp(val_step, step, tokens)
-    columns = ((step, val_step, "steps"), (tokens, val_tokens, "training tokens"))
-    for axes, (x, val_x, label) in zip(grid.flat, [*columns, *columns], strict=True):
-        axes.plot(x, loss, color=theme.series[0], alpha=0.25, linewidth=0.6)
-        axes.plot(x, smooth, color=theme.series[0], linewidth=1.6, label="training (smoothed)")
-        marker = "o" if len(val) < 40 else None
-        axes.plot(
-            val_x, val, color=theme.series[1], linewidth=1.6, marker=marker, markersize=3.5,
-            label="validation (whole split)",
+    smooth = smoothed(loss)
+    train_color, val_color = theme.series[:2]
+    axes.plot(step, loss, color=train_color, alpha=0.25, linewidth=0.6)
+    axes.plot(step, smooth, color=train_color, linewidth=1.6, label="training (smoothed)")
+    marker = "o" if len(val) < 40 else None
+    axes.plot(
+        val_step, val, color=val_color, linewidth=1.6, marker=marker, markersize=4,
+        label=f"validation (lowest: {val.min():.3f})",
+    )  # fmt: skip
+    # A first step of a network that has learned nothing must not press the rest together.
+    top = float(np.quantile(loss, 0.98)) if len(loss) > 200 else float(smooth.max())
+    low, high = min(smooth.min(), val.min()), max(top, val.max())
+    room = 0.08 * (high - low) or 0.1
+    axes.set(ylim=(low - room, high + 2 * room), xlabel="step", ylabel="loss (nats per token)")
+    if guess is not None and guess < high + 2 * room:
+        axes.axhline(guess, color=theme.faint, linewidth=1, linestyle=":")
+        axes.annotate(
+            f"guessing {guess:.2f}", (1, guess), xycoords=("axes fraction", "data"),
+            xytext=(0, 3), textcoords="offset points", ha="right", color=theme.faint,
         )  # fmt: skip
-        axes.grid(axis="y")
-        axes.set_xlabel(label)
-    for axes in grid[0]:
-        axes.xaxis.set_major_formatter(lambda number, _: short_number(number))
-    for axes in grid[1]:
+    if log:
         axes.set(xscale="log", yscale="log")
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter("{x:g}")
-    for axes in grid[:, 0]:
-        axes.set_ylabel("loss (nats per token)")
-    best = int(val.argmin())
-    grid[0, 0].annotate(
-        f"{val[best]:.3f}", (val_step[best], val[best]), xytext=(0, 7),
-        textcoords="offset points", ha="right", fontsize=9, color=theme.series[1],
-    )  # fmt: skip
-    grid[0, 0].legend(loc="upper right")
+    axes.xaxis.set_major_formatter(lambda number, _: short_number(number))
+    axes.grid(axis="y")
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
     return figure
 
 
@@ -149,12 +162,12 @@ def embeddings(weight_VC: Array, labels: Sequence[str], theme: Theme) -> Figure:
             f"component 1 ({first:.0%} of the variance)",
             f"component 2 ({second:.0%} of the variance)",
         )
-    figure = Figure(figsize=(6.4, 6.0))
+    figure = Figure(figsize=(5.2, 5.0))
     axes = figure.add_subplot()
-    axes.scatter(points[:, 0], points[:, 1], s=150, color=theme.heat[1], linewidths=0)
+    axes.scatter(points[:, 0], points[:, 1], s=190, color=theme.heat[1], linewidths=0)
     for (x, y), label in zip(points[:, :2], labels, strict=True):
         color = theme.series[1] if label.lower() in set("aeiouy") else theme.ink
-        axes.text(x, y, label, ha="center", va="center", fontsize=9, color=color)
+        axes.text(x, y, label, ha="center", va="center", fontsize=11, color=color)
     axes.margins(0.08)
     axes.grid()
     axes.set(xlabel=names[0], ylabel=names[1])
@@ -171,7 +184,7 @@ def attention(maps: Sequence[Array], labels: Sequence[str], theme: Theme) -> Fig
     layers, heads, length = len(maps), maps[0].shape[0], len(labels)
     rows, columns = min(layers, MAX_MAPS), min(heads, MAX_MAPS)
     short = max(map(len, labels)) <= MAX_SHORT_LABEL
-    side = min(2.6, max(1.5, 0.13 * length))
+    side = min(2.6, max(1.9, 0.16 * length))
     figure = Figure(figsize=(columns * side + 0.6, rows * side + 0.6))
     grid = figure.subplots(rows, columns, squeeze=False)
     for i, j in np.ndindex(rows, columns):
@@ -180,9 +193,9 @@ def attention(maps: Sequence[Array], labels: Sequence[str], theme: Theme) -> Fig
         x_labels = labels if i == rows - 1 else [""] * length
         axes.set_xticks(range(length), x_labels, rotation=0 if short else 90)
         axes.set_yticks(range(length), labels if j == 0 else [""] * length)
-        axes.tick_params(length=0, labelsize=6.5)
+        axes.tick_params(length=0, labelsize=9)
         axes.spines[:].set_color(theme.grid)
-        axes.set_title(f"layer {i + 1}, head {j + 1}", fontsize=8, color=theme.faint, loc="center")
+        axes.set_title(f"layer {i + 1}, head {j + 1}", fontsize=9, color=theme.faint, loc="center")
     return figure
 
 
@@ -230,19 +243,20 @@ def surprisal(tokens: Sequence[tuple[str, float]], theme: Theme, *, row_width: i
 
 def layer_statistics(layers: Sequence[Mapping[str, Any]], theme: Theme) -> Figure:
     """Draw the statistics of `moreish.figures.layer_statistics`, a row for each layer."""
-    figure = Figure(figsize=(10.4, 0.3 * len(layers) + 1.3))
-    spread, inactive, gradient, update = figure.subplots(1, 4, sharey=True)
+    figure = Figure(figsize=(5.4, 0.46 * len(layers) + 2.0))
+    grid: Any = figure.subplots(2, 2, sharey=True)
+    spread, inactive, gradient, update = grid.flat
     names = [layer["name"] for layer in layers]
     y = np.arange(len(layers))
     spread.barh(y, [layer["spread"] for layer in layers], color=theme.series[0], height=0.62)
-    spread.set_xlabel("output: standard deviation")
+    spread.set_xlabel("output:\nstandard deviation")
     percent = [100 * (layer["inactive"] or 0.0) for layer in layers]
     inactive.barh(y, percent, color=theme.series[1], height=0.62)
     for i, layer in enumerate(layers):
         note = "" if layer["inactive"] is None else f" {percent[i]:.0f}% {layer['kind']}"
         inactive.text(percent[i], i, note, va="center", fontsize=8, color=theme.faint)
     limits = (0, max(30.0, 1.6 * max(percent)))
-    inactive.set(xlim=limits, xlabel="saturated or dead units (%)")
+    inactive.set(xlim=limits, xlabel="saturated or\ndead units (%)")
     for axes, key, label in (
         (gradient, "gradient", "gradient: standard\ndeviation (log10)"),
         (update, "update", "update / weight\n(log10)"),

@@ -3,9 +3,10 @@
 V vocabulary, M tokens shown, C width, T time.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,14 +19,19 @@ from moreish.errors import MoreishError
 from moreish.figures import plots
 from moreish.figures.ladder_plot import ladder
 from moreish.figures.layer_statistics import layer_statistics
-from moreish.figures.style import DARK, LIGHT, Theme, save
+from moreish.figures.style import DARK, LIGHT, Theme, save, use_theme
 from moreish.models import Mixture
 from moreish.reports import RunFigure
 from moreish.runs import Run
 from moreish.training import LRRange
 
-MAX_ATTENTION_TOKENS = 24
+MAX_ATTENTION_TOKENS = 16
 """The length to which the text of the attention figure is cut."""
+
+PAIRS_IN_WORDS = 10
+"""How many of the strongest pairs are described in words."""
+
+BOUNDARY_LABEL = "·"
 
 MIXTURE_NOTE = (
     " The training loss is that of the network alone. For validation, network and counts have "
@@ -43,6 +49,8 @@ class Plot(NamedTuple):
     title: str
     caption: str
     draw: Draw
+    notes: Sequence[str] = ()
+    tokens: Sequence[tuple[str, float]] = ()
 
 
 def make_figures(run: Run, folder: Path, text: str | None = None) -> list[RunFigure]:
@@ -55,9 +63,10 @@ def make_figures(run: Run, folder: Path, text: str | None = None) -> list[RunFig
             split.
     """
     figures = []
-    for name, title, caption, draw in _plots(run, text):
-        light, dark = save_themes(draw, folder, name)
-        figures.append(RunFigure(name=name, title=title, caption=caption, light=light, dark=dark))
+    for plot in _plots(run, text):
+        light, dark = save_themes(plot.draw, folder, plot.name)
+        facts = {key: value for key, value in plot._asdict().items() if key != "draw"}
+        figures.append(RunFigure(**facts, light=light, dark=dark))
     return figures
 
 
@@ -70,17 +79,16 @@ def save_themes(draw: Draw, folder: Path, name: str) -> tuple[Path, Path]:
 
 
 def _plots(run: Run, text: str | None) -> Iterator[Plot]:
-    log = list(run.read_metrics())
-    steps, evaluations = [e for e in log if "loss" in e], [e for e in log if "val" in e]
+    steps, evaluations = _logged_losses(run)
     if steps and evaluations:
-        yield Plot(
-            "loss",
-            "Loss",
+        caption = (
             "Pale: every logged step. If the validation loss rises while the training loss falls, "
             "the model is overfitting; the run keeps the weights of the lowest validation loss."
-            + (MIXTURE_NOTE if isinstance(run.model, Mixture) else ""),
-            partial(plots.loss_curves, steps, evaluations),
+            + (MIXTURE_NOTE if isinstance(run.model, Mixture) else "")
         )
+        draw = partial(plots.loss_curves, steps, evaluations, guess=run.guessing_loss)
+        yield Plot("loss", "Loss", caption, draw)
+        yield Plot("loss-log", "Loss, logarithmic axes", caption, partial(draw, log=True))
     if (test := LRRange.load(run.path)) is not None:
         yield Plot(
             "lr-range",
@@ -95,6 +103,9 @@ def _plots(run: Run, text: str | None) -> Iterator[Plot]:
     shown_M = np.sort(by_frequency_V[: plots.MAX_TABLE_SIZE])
     names = [label(int(token)) for token in shown_M]
     counts_MM = evaluate.bigram_counts(ids_N, shown_M, size)
+    totals_M1 = evaluate.context_counts(ids_N, size)[shown_M, None]
+    shares_MM = counts_MM / np.maximum(totals_M1, 1)
+    p_MM = evaluate.bigram_probabilities(run.model, shown_M)
     yield Plot(
         "pairs-counted",
         "Token pairs in the training data",
@@ -102,15 +113,21 @@ def _plots(run: Run, text: str | None) -> Iterator[Plot]:
         + " The first row shows how items begin, the first column how they end."
         * (run.kind == "lines"),
         partial(plots.pair_table, counts_MM, names, counts=True, vocab_size=size),
-    )
-    p_MM = evaluate.bigram_probabilities(run.model, shown_M)
+        _pairs_in_words(counts_MM, names, lambda a, b: (
+            f"{counts_MM[a, b]:,} times, {shares_MM[a, b]:.0%} "
+            + ("of items" if names[a] == BOUNDARY_LABEL else f"of what follows “{names[a]}”")
+        )),
+    )  # fmt: skip
     yield Plot(
         "pairs-expected",
         "Token pairs that the model predicts",
         "The model's probability of the next token after a single token, in percent. Differences "
         "from the counts come from smoothing, or from a model that relies on longer contexts.",
         partial(plots.pair_table, p_MM, names, counts=False, vocab_size=size),
-    )
+        _pairs_in_words(p_MM, names, lambda a, b: (
+            f"{p_MM[a, b]:.0%} (in the data {shares_MM[a, b]:.0%})"
+        )),
+    )  # fmt: skip
     if (weight_VC := evaluate.token_embedding(run.model, size)) is not None:
         embedded = np.sort(by_frequency_V[:120])
         labels = [label(int(token)) for token in embedded]
@@ -143,6 +160,7 @@ def _plots(run: Run, text: str | None) -> Iterator[Plot]:
         "Tokens of a text that was not trained on. The stronger the color, the lower the "
         "probability that the model gave the token.",
         partial(plots.surprisal, surprisals),
+        tokens=surprisals,
     )
     if layers := layer_statistics(run):
         yield Plot(
@@ -155,6 +173,25 @@ def _plots(run: Run, text: str | None) -> Iterator[Plot]:
             "(makemore, part 3).",
             partial(plots.layer_statistics, layers),
         )
+
+
+def _pairs_in_words(
+    table_MM: np.ndarray, names: Sequence[str], describe: Callable[[int, int], str]
+) -> list[str]:
+    """Return a sentence about each of the strongest pairs, the strongest first."""
+    order = np.argsort(-table_MM, axis=None, kind="stable")[:PAIRS_IN_WORDS]
+    pairs = [divmod(int(place), len(names)) for place in order if table_MM.flat[place] > 0]
+    return [f"{_pair_in_words(names[a], names[b])}: {describe(a, b)}" for a, b in pairs]
+
+
+def _pair_in_words(before: str, after: str) -> str:
+    """
+    >>> _pair_in_words("q", "u"), _pair_in_words("·", "a"), _pair_in_words("n", "·")
+    ('“q”, then “u”', 'begins with “a”', 'ends with “n”')
+    """
+    if before == BOUNDARY_LABEL:
+        return f"begins with “{after}”" if after != BOUNDARY_LABEL else "is empty"
+    return f"ends with “{before}”" if after == BOUNDARY_LABEL else f"“{before}”, then “{after}”"
 
 
 def _text_ids(run: Run, text: str | None) -> np.ndarray:
@@ -181,6 +218,41 @@ def _surprisals(run: Run, ids: np.ndarray) -> list[tuple[str, float]]:
     losses = evaluate.evaluate_losses(run.model, tokens)
     labels = [run.tokenizer.label(int(token)) for token in ids[1:]]
     return [(label, float(loss)) for label, loss in zip(labels, losses, strict=True)]
+
+
+class NotebookFigure(Figure):
+    """A figure that notebooks show without pyplot."""
+
+    def _repr_svg_(self) -> str:
+        file = StringIO()
+        self.savefig(file, format="svg")
+        return file.getvalue()
+
+
+def plot_losses(run: Run) -> Figure:
+    """Draw the training and validation losses of a run, in the light theme.
+
+    Raises:
+        MoreishError: the run has no log of losses.
+    """
+    steps, evaluations = _logged_losses(run)
+    if not steps or not evaluations:
+        raise MoreishError(f"{run.path} has no log of losses to plot; its scores are in run.scores")
+    with use_theme(LIGHT):
+        return plots.loss_curves(
+            steps,
+            evaluations,
+            LIGHT,
+            guess=run.guessing_loss,
+            figure_type=NotebookFigure,
+        )
+
+
+def _logged_losses(run: Run) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the logged training steps and evaluations with finite losses."""
+    log = list(run.read_metrics())
+    evaluations = [e for e in log if "val" in e and e["val"]["loss"] is not None]
+    return [e for e in log if e.get("loss") is not None], evaluations
 
 
 def make_ladder_figure(rungs: list[dict[str, Any]], folder: Path) -> None:

@@ -1,4 +1,5 @@
-"""The style of all figures, light and dark, readable by the color-blind (Okabe and Ito 2008)."""
+"""The style of all figures, light and dark. The first two series, teal and orange, differ for the
+color-blind as well."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -33,21 +34,22 @@ class Theme:
         return LinearSegmentedColormap.from_list("heat", self.heat)
 
 
+# The colors of the page of `moreish serve`.
 LIGHT = Theme(
-    paper="#ffffff",
-    ink="#1f2328",
-    faint="#656d76",
-    grid="#d8dee4",
-    series=("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00", "#56b4e9"),
-    heat=("#ffffff", "#cfe4f3", "#7db8de", "#2f86c1", "#0b4f86"),
+    paper="#fbfaf7",
+    ink="#201d19",
+    faint="#655f56",
+    grid="#e3ded4",
+    series=("#0f5d66", "#d9661f", "#5f9a2a", "#8a5fb0", "#a07a00", "#4f8fd0"),
+    heat=("#fbfaf7", "#d5e6e8", "#8fbcc2", "#3d868f", "#0f4a52"),
 )
 DARK = Theme(
-    paper="#0d1117",
-    ink="#e6edf3",
-    faint="#9aa4af",
-    grid="#30363d",
-    series=("#56b4e9", "#e69f00", "#2fc79a", "#e3a3c8", "#f0e442", "#7aa2ff"),
-    heat=("#0d1117", "#12324d", "#1d5f8f", "#4aa3dc", "#c9e8ff"),
+    paper="#171513",
+    ink="#ece7df",
+    faint="#a8a095",
+    grid="#36322d",
+    series=("#79c6cf", "#f0a070", "#a8cf5e", "#c9a6e8", "#e0c250", "#9cc4f5"),
+    heat=("#171513", "#1c3a3f", "#2b5e66", "#4f9ba5", "#b5e6ec"),
 )
 
 
@@ -59,7 +61,7 @@ def use_theme(theme: Theme) -> Iterator[None]:
         **dict.fromkeys(("text.color", "axes.labelcolor", "axes.titlecolor"), theme.ink),
         **dict.fromkeys(("axes.edgecolor", "grid.color"), theme.grid),
         **dict.fromkeys(("xtick.color", "ytick.color"), theme.faint),
-        **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 9),
+        **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 9.5),
         **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
         "axes.titlesize": 11,
         "axes.titlelocation": "left",

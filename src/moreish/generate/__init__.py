@@ -10,11 +10,13 @@ from moreish.generate.constrained import (
     resample,
 )
 from moreish.generate.decode import limit_threads
+from moreish.generate.detokenizer import StreamDetokenizer
 from moreish.generate.sampling import (
     NOISE_BLOCK,
+    RepetitionCounter,
     Sampling,
     sample_tokens,
     sampling_probabilities,
     uniform_noise,
 )
-from moreish.generate.writer import POOL_FACTOR, TextGenerator
+from moreish.generate.writer import POOL_FACTOR, TextGenerator, TooFewTexts

@@ -17,6 +17,7 @@ from moreish.generate.constrained import ConstrainedDecoder
 from moreish.generate.sampling import (
     NOISE_BLOCK,
     LogitsProcessor,
+    RepetitionCounter,
     Sampling,
     logits_processors,
     sample_tokens,
@@ -65,6 +66,11 @@ def generate(
     processors: list[LogitsProcessor] = []
     if suppressed_token is not None:
         processors.append(partial(suppress, token=suppressed_token))
+    repetitions = None
+    if sampling.has_penalties:
+        text = prompt[prompt != eos_token]
+        repetitions = RepetitionCounter(text, model.vocab_size, sampling, len(streams))
+        processors.append(repetitions)
     processors += logits_processors(sampling) if constraint is None else [constraint]
     parameters = sum(p.numel() for p in model.parameters())
     model.eval()
@@ -87,6 +93,8 @@ def generate(
                 token_R = sample_tokens(logits_RV.softmax(-1), uniform_R)
                 if constraint is not None:
                     constraint.accept_tokens(token_R)
+                if repetitions is not None:
+                    repetitions.add(token_R)
             if eos_token is None:
                 yield token_R, alive_B
             else:
@@ -101,6 +109,8 @@ def generate(
                     running_R, token_R, uniform_RN, state = select_rows(
                         (running_R, token_R, uniform_RN, state), alive_R
                     )
+                    if repetitions is not None:
+                        repetitions.counts_BV = repetitions.counts_BV[alive_R]
             tokens_RT = token_R[:, None].to(tokens_RT.device)
 
 

@@ -3,6 +3,7 @@
 B batch, V vocabulary.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -13,6 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from moreish.settings import Settings
+from moreish.tokenizers import Ids
 
 Logits = Float[Tensor, "B V"]
 
@@ -32,6 +34,21 @@ class Sampling(Settings):
     """Sample from the k most likely tokens only."""
     top_p: float | None = Field(None, gt=0, le=1)
     """Sample from the smallest set of most likely tokens whose probabilities add up to this."""
+    min_p: float | None = Field(None, gt=0, le=1)
+    """Sample from tokens that are at least this fraction as likely as the most likely one."""
+    repetition_penalty: float = Field(1.0, gt=0, le=100)
+    """Above 1 makes tokens of the prompt and the text less likely, below 1 more likely."""
+    frequency_penalty: float = Field(0.0, ge=-2, le=2)
+    """Subtracted from the logit of a token for each time that it was sampled."""
+    presence_penalty: float = Field(0.0, ge=-2, le=2)
+    """Subtracted from the logit of a token that was sampled."""
+
+    @property
+    def has_penalties(self) -> bool:
+        """Whether a token's probability depends on the tokens before it by a penalty."""
+        neutral = (1.0, 0.0, 0.0)
+        penalties = (self.repetition_penalty, self.frequency_penalty, self.presence_penalty)
+        return penalties != neutral
 
 
 def suppress(logits_BV: Logits, token: int) -> Logits:
@@ -66,8 +83,42 @@ def keep_top_p(logits_BV: Logits, p: float) -> Logits:
     return logits_BV.masked_fill(dropped_BV.scatter(-1, order_BV, dropped_BV), -torch.inf)
 
 
+def keep_min_p(logits_BV: Logits, p: float) -> Logits:
+    """Keep tokens that are at least `p` times as likely as the most likely one (min-p sampling,
+    Nguyen et al. 2024)."""
+    limit_B1 = logits_BV.amax(-1, keepdim=True) + math.log(p)
+    return logits_BV.masked_fill(logits_BV < limit_B1, -torch.inf)
+
+
+class RepetitionCounter:
+    """Counts the tokens of a batch of streams, and penalizes them.
+
+    The repetition penalty (CTRL, Keskar et al. 2019, section 4.1) applies to tokens of the prompt
+    and of the text; frequency and presence penalty (OpenAI's API) to those of the text.
+    """
+
+    def __init__(self, prompt: Ids, vocab_size: int, sampling: Sampling, streams: int = 1) -> None:
+        self.sampling = sampling
+        self.in_prompt_V = torch.zeros(vocab_size, dtype=torch.bool)
+        self.in_prompt_V[torch.as_tensor(prompt).long()] = True
+        self.counts_BV = torch.zeros(streams, vocab_size)
+
+    def add(self, token_B: Int[Tensor, " B"]) -> None:
+        """Count a sampled token of each stream."""
+        self.counts_BV.scatter_add_(1, token_B[:, None], torch.ones(len(token_B), 1))
+
+    def __call__(self, logits_BV: Logits) -> Logits:
+        """Return the penalized logits."""
+        sampling, is_sampled_BV = self.sampling, self.counts_BV > 0
+        factor = sampling.repetition_penalty
+        scaled_BV = torch.where(logits_BV > 0, logits_BV / factor, logits_BV * factor)
+        logits_BV = torch.where(is_sampled_BV | self.in_prompt_V, scaled_BV, logits_BV)
+        logits_BV = logits_BV - sampling.frequency_penalty * self.counts_BV
+        return logits_BV - sampling.presence_penalty * is_sampled_BV
+
+
 def logits_processors(sampling: Sampling) -> list[LogitsProcessor]:
-    """Return the processors for these settings: top-k, the temperature, then top-p."""
+    """Return the processors for these settings: top-k, the temperature, top-p, then min-p."""
     if sampling.temperature == 0:
         return [keep_best]
     processors: list[LogitsProcessor] = []
@@ -77,6 +128,8 @@ def logits_processors(sampling: Sampling) -> list[LogitsProcessor]:
         processors.append(partial(apply_temperature, temperature=sampling.temperature))
     if sampling.top_p is not None:
         processors.append(partial(keep_top_p, p=sampling.top_p))
+    if sampling.min_p is not None:
+        processors.append(partial(keep_min_p, p=sampling.min_p))
     return processors
 
 

@@ -1,6 +1,5 @@
 """Whole texts from decoded tokens: lists of items, running text, and streams of text."""
 
-import codecs
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ import torch
 from moreish.errors import MoreishError
 from moreish.generate.constrained import Automaton, ConstrainedDecoder, resample
 from moreish.generate.decode import generate
+from moreish.generate.detokenizer import StreamDetokenizer
 from moreish.generate.sampling import Sampling
 from moreish.models import Model
 from moreish.tokenizers import Ids, Tokenizer
@@ -22,6 +22,15 @@ MAX_TRIES = 200
 
 POOL_FACTOR = 4
 """Constrained texts sampled for each that is chosen by weight."""
+
+
+class TooFewTexts(MoreishError):  # noqa: N818 (what it says)
+    """Fewer texts were accepted than requested."""
+
+    def __init__(self, message: str, texts: list[str]) -> None:
+        super().__init__(message)
+        self.texts = texts
+        """Those that were found."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,12 +56,14 @@ class TextGenerator:
     seed: int
     automaton: Automaton | None = None
     """The constraint on the texts."""
+    stop: tuple[str, ...] = ()
+    """A text ends before the first of these strings."""
 
     def texts(self, n: int, accept: Callable[[Ids], bool]) -> Iterator[str]:
         """Yield `n` texts that `accept` accepts, in the order of their streams.
 
         Raises:
-            MoreishError: too few were accepted after many tries.
+            TooFewTexts: too few were accepted after many tries.
         """
         if self.automaton is None:
             texts: Iterator[WeightedText] = self._accepted(n, n, accept)
@@ -61,18 +72,29 @@ class TextGenerator:
             chosen = resample([text.log_weight for text in pool], n, self.seed)
             texts = (pool[index] for index in chosen)
         for text in texts:
-            yield self.tokenizer.decode(text.ids)
+            yield self.decode(text.ids)
+
+    def decode(self, ids: Ids) -> str:
+        """Return the text of a prompt and its continuation, up to the first stop string of the
+        continuation."""
+        text = self.tokenizer.decode(ids)
+        start = len(self.tokenizer.decode(self.prompt))
+        ends = [at for stop in self.stop if (at := text.find(stop, start)) >= 0]
+        return text[: min(ends)] if ends else text
 
     def stream(self) -> Iterator[str]:
         """Yield one text in pieces as it is sampled, never half a character."""
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        yield decoder.decode(self.tokenizer.decode_bytes(self.prompt))
+        prompt = self.tokenizer.decode_bytes(self.prompt)
+        detokenizer = StreamDetokenizer(self.stop, after=prompt)
+        yield StreamDetokenizer().add(prompt)
         previous = int(self.prompt[-1]) if len(self.prompt) else None
         for token_B, alive_B in self._generate(range(1)):
-            if alive_B[0]:
-                yield decoder.decode(self.tokenizer.decode_bytes(token_B.numpy(), previous))
+            if alive_B[0] and not detokenizer.stopped:
+                yield detokenizer.add(self.tokenizer.decode_bytes(token_B.numpy(), previous))
                 previous = int(token_B[0])
-        yield decoder.decode(b"", final=True)
+            if detokenizer.stopped:
+                return
+        yield detokenizer.finish()
 
     def weighted_texts(self, streams: range) -> Iterator[WeightedText]:
         """Yield the texts of some streams, accepted or not."""
@@ -93,19 +115,21 @@ class TextGenerator:
         self, n: int, minimum: int, accept: Callable[[Ids], bool]
     ) -> Iterator[WeightedText]:
         """Yield `n` accepted texts, or at least `minimum` of them if many tries find no more."""
-        found, first = 0, 0
+        found, first, accepted = 0, 0, list[Ids]()
         while found < n:
             if first >= MAX_TRIES * minimum:
                 if found >= minimum:
                     return
-                raise MoreishError(
+                raise TooFewTexts(
                     f"only {found} of {minimum} texts found in {first:,} tries: request fewer "
-                    "texts, raise the temperature, or relax the filters"
+                    "texts, raise the temperature, or relax the filters",
+                    [self.decode(ids) for ids in accepted],
                 )
             streams = range(first, first + min(MAX_BATCH, max(32, n - found)))
             for text in self.weighted_texts(streams):
                 if found < n and accept(text.ids):
                     found += 1
+                    accepted.append(text.ids)
                     yield text
             first = streams.stop
 

@@ -6,7 +6,6 @@ tests/unit/planning/test_estimate.py with measurements.
 
 import math
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 
 from torch import nn
 
@@ -32,6 +31,7 @@ from moreish.training import (
     resolve_precision,
     set_up,
 )
+from moreish.utils.files import user_path
 
 DEFAULT_MFU = 0.3
 """Default fraction of peak FLOP/s: nanoGPT's four days on eight A100s for GPT-2 small correspond to
@@ -138,11 +138,12 @@ def estimate_run(
         raise MoreishError(
             "--gpus must be 1 or more, and --mfu a fraction of the peak, above 0 and up to 1"
         )
-    source = config.data.source
-    if source in CATALOG:
-        is_available = is_available_offline(find_dataset(source))
-    else:
-        is_available = Path(source).expanduser().exists()
+    is_available = all(
+        is_available_offline(find_dataset(source))
+        if source in CATALOG
+        else user_path(source).exists()
+        for source in config.data.sources
+    )
     if requires_data or is_available:
         setup = set_up(config)
         config, vocabulary, load = setup.config, setup.tokenizer.vocab_size, measure_load(setup)

@@ -12,8 +12,9 @@ from moreish.data import Batch, TokenDataset
 from moreish.distributed import local_world_size
 from moreish.errors import MoreishError
 from moreish.models import GPT, KneserNey, Model, NGram, count_ngrams
-from moreish.training import Trainer, available_memory, checkpointable_models, optimizer_memory
+from moreish.training import Trainer, checkpointable_models, optimizer_memory
 from moreish.utils.files import format_bytes
+from moreish.utils.platforms import available_memory
 
 WORKSPACE = 64e6
 """Bytes for the workspace of libraries and for fragmentation."""

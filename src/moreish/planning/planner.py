@@ -24,13 +24,13 @@ from moreish.training import (
     Trainer,
     TrainingSetup,
     TrainState,
-    available_memory,
     build_meta_model,
     build_sampler,
     default_lr,
     measure_step_seconds,
     next_token_loss,
 )
+from moreish.utils.platforms import available_memory
 from moreish.utils.text import plural
 
 
@@ -258,7 +258,8 @@ def _network_config(setup: TrainingSetup, size: Size, folds: int, *, dropout: fl
         is_small = setup.tokenizer.vocab_size <= MAX_COUNTED_VOCABULARY
         # Items are too few to learn n-gram embeddings from (docs/dev-log.md).
         model = {**network, "ngram_embedding": 5 if is_small and longest is None else 1}
-    return _run_config(setup, model, PLANNED_TRAIN)
+    # A hybrid starts as its counts, so it never ends worse than they are.
+    return _run_config(setup, model, {**PLANNED_TRAIN, "eval_at_start": folds > 0})
 
 
 def _run_config(setup: TrainingSetup, model: Tree, train: Tree) -> RunConfig:

@@ -7,6 +7,8 @@ from pathlib import Path
 from moreish.data import CATALOG, AuditReport
 from moreish.errors import MoreishError, visible
 from moreish.reports.html import HEAD, page, table
+from moreish.utils.files import user_path
+from moreish.utils.text import plural
 
 TITLE = "Data check of "
 """The start of the title, by which `check_doctor_report_path` recognizes an earlier report."""
@@ -32,7 +34,7 @@ def check_doctor_report_path(path: Path, source: str) -> None:
         MoreishError: `path` is in the source, is another file, or its folder does not exist.
     """
     # Unlike Path.resolve, realpath accepts links that form a loop.
-    source_path = Path(os.path.realpath(Path(source).expanduser()))
+    source_path = Path(os.path.realpath(user_path(source)))
     target = Path(os.path.realpath(path))
     is_inside = source_path == target or (source_path.is_dir() and source_path in target.parents)
     if source and source not in CATALOG and is_inside:
@@ -48,11 +50,12 @@ def check_doctor_report_path(path: Path, source: str) -> None:
 
 def findings_html(audit: AuditReport) -> str:
     """Return a summary and the table of findings."""
-    scope = "" if audit.is_complete else "; only the beginning was checked"
-    summary = (
-        f"{audit.lines:,} lines, {audit.characters:,} characters, {audit.distinct_characters:,} "
-        f"of them distinct{scope}."
+    size = (
+        f"{plural(audit.lines, 'line')}, {plural(audit.characters, 'character')}, "
+        f"{audit.distinct_characters:,} of them distinct"
     )
+    scope = "The whole text was checked" if audit.is_complete else "Only the beginning was checked"
+    summary = f"{scope}: {size}."
     notes = "".join(f"<p class=faint>{html.escape(visible(n))}</p>" for n in audit.notes)
     if not audit.findings:
         return f"<p>{html.escape(summary)}</p>{notes}<p>No problems found.</p>"

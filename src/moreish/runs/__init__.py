@@ -1,8 +1,15 @@
 """Run folders: what a training run writes."""
 
-from moreish.runs.compare import RunGroup, compare
+from moreish.runs.compare import Comparison, RunGroup, compare_runs
 from moreish.runs.folder import MAX_SEARCHABLE_TOKENS
-from moreish.runs.paths import backup_path, check_run_path, remove_run, training_lock
+from moreish.runs.paths import (
+    backup_path,
+    check_run_path,
+    remove_run,
+    replacement_lock,
+    restore_run,
+    training_lock,
+)
 from moreish.runs.record import (
     ENDED_STATUSES,
     DatasetInfo,
@@ -11,3 +18,4 @@ from moreish.runs.record import (
     machine_info,
 )
 from moreish.runs.run import Run
+from moreish.runs.verdict import describe_losses

@@ -74,6 +74,9 @@ class Comparison:
         """Whether the difference is significant: the interval excludes zero."""
         return self.low > 0 or math.isinf(self.difference)
 
+    def __str__(self) -> str:
+        return self.sentence()
+
     def sentence(self) -> str:
         """The result in plain words."""
         if math.isnan(self.difference):
@@ -94,7 +97,7 @@ class Comparison:
         )
 
 
-def compare(
+def compare_runs(
     runs: Sequence[Run],
     split: SplitName = "val",
     progress: Callable[[str, float], None] = lambda what, share: None,
@@ -106,7 +109,7 @@ def compare(
 
     Args:
         runs: at least two, trained on the same text and split.
-        split: the split to evaluate.
+        split: the split to evaluate; evaluations of the test split are counted.
         progress: called with a description and the fraction that is done.
 
     Raises:
@@ -134,6 +137,8 @@ def compare(
         losses = evaluate_losses(run.model, run.split(split), progress=report)
         sums_U: Sums = np.bincount(unit_P, losses, minlength=len(sizes_U)).astype(np.float64)
         groups.setdefault(settings_key(run), []).append((run, sums_U))
+        if split == "test":
+            run.count_test_evaluation()
     if len(groups) < 2:
         raise MoreishError("these runs differ only in their seed: there is nothing to compare")
     ranked = sorted((_group(members, sizes_U) for members in groups.values()), key=lambda g: g.loss)
@@ -235,7 +240,7 @@ def _split_text(run: Run, split: SplitName) -> list[bytes]:
 def settings_key(run: Run) -> str:
     """Return a string that is equal for runs that differ only in their seed.
 
-    The source and the tracker are ignored; `compare` checks that the texts are equal.
+    The source and the tracker are ignored; `compare_runs` checks that the texts are equal.
     """
     data = run.config.data.model_copy(update={"source": ""})
     train = run.config.train.model_copy(update={"track": None})

@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +14,7 @@ import safetensors
 import torch
 from numpy.typing import NDArray
 
-from moreish.config import RunConfig, resolve
+from moreish.config import BUDGETS, RunConfig, resolve
 from moreish.data import (
     MANIFEST,
     SPLITS,
@@ -31,18 +29,28 @@ from moreish.data import (
 from moreish.distributed import SINGLE_PROCESS, ProcessGroup, gather_full, load_state
 from moreish.errors import MoreishError, command, one_line
 from moreish.evaluate import Score
-from moreish.models import Model, build_model
-from moreish.runs.paths import backup_path, check_run_path, is_run, other_runs, remove_run
-from moreish.runs.record import ENDED_STATUSES, DatasetInfo, RunRecord
+from moreish.models import CountBasedModel, Model, build_model
+from moreish.runs.paths import (
+    backup_path,
+    check_not_replaced,
+    check_run_path,
+    is_run,
+    other_runs,
+    remove_run,
+)
+from moreish.runs.record import ENDED_STATUSES, DatasetInfo, RunRecord, record_sha256
 from moreish.tokenizers import BOUNDARY_ID, Tokenizer, load_tokenizer
 from moreish.utils.files import (
-    PARTIAL_SUFFIX,
     encode_json,
     file_lock,
     fsync_folder,
+    partial_folder,
     read_json,
+    remove_partial_files,
+    user_path,
     write_atomic,
 )
+from moreish.utils.platforms import rename_folder
 from moreish.utils.safetensors_io import iter_safetensors_bytes, tensor_bytes
 
 RENAMED_METRICS = {"utilisation": "mfu", "went_back": "rollback"}
@@ -61,6 +69,10 @@ MAX_SEARCHABLE_TOKENS = 1 << 25
 """Largest prepared dataset that is loaded into memory to search texts in it."""
 
 
+INITIAL_WEIGHTS = "initial.safetensors"
+"""The weights with which `RunFolder.extend` lets a finished run go on."""
+
+
 class RunFolder:
     """The files of one run, which do not depend on its source text."""
 
@@ -75,10 +87,7 @@ class RunFolder:
         self.config: RunConfig = resolve(record.config, warn=False)
         self.kind = record.data.kind
         self._splits: dict[SplitName, TokenDataset] = {}
-        self._unseen: dict[SplitName, NDArray[np.bool_]] = {}
-
-    def __repr__(self) -> str:
-        return f"Run('{self.path}': {self.record.status}, {self.config.model.name})"
+        self._unseen: dict[TokenDataset, NDArray[np.bool_]] = {}
 
     # --- opening and creating ---
 
@@ -89,17 +98,12 @@ class RunFolder:
         Raises:
             MoreishError: it is not a run folder, damaged, or written by a newer Moreish.
         """
-        path = Path(path).expanduser()
-        backup = backup_path(path)
+        path = user_path(path)
         if is_run(path):
             return cls(path, cls._read_record(path))
         if path.exists():
             raise MoreishError(f"{path} is not a run folder: it has no run.json{other_runs(path)}")
-        if is_run(backup):
-            raise MoreishError(
-                f"replacing {path} was interrupted; the old run is still there: "
-                f"{shlex.join(['mv', str(backup), str(path)])}"
-            )
+        check_not_replaced(path)
         raise MoreishError(f"no run at {path}{other_runs(path)}")
 
     @classmethod
@@ -112,8 +116,9 @@ class RunFolder:
         data: DatasetInfo,
         *,
         overwrite: bool,
+        files: Mapping[str, bytes] | None = None,
     ) -> Self:
-        """Create a run folder with its data and tokenizer, without weights.
+        """Create a run folder with its data, its tokenizer and `files`, without weights.
 
         The folder appears complete or not at all. A run that it replaces is kept at
         `backup_path(path)` until the new one is under way.
@@ -125,35 +130,44 @@ class RunFolder:
         check_run_path(path, overwrite=overwrite)
         is_replacing = is_run(path)
         record = RunRecord.new(config, data, tokenizer.fingerprint())
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
+        partial: Path | None = None
         try:
-            for leftover in path.parent.glob(
-                f".{path.name}.*{PARTIAL_SUFFIX}"
-            ):  # of a killed process
-                shutil.rmtree(leftover, ignore_errors=True)
-            (partial / "data").mkdir(parents=True)
-            for name, tokens in splits.items():
-                if name == "train" and isinstance(tokens.ids_N, ShardedArray):
-                    write_atomic(partial / REFERENCE, encode_json(tokens.ids_N.reference.as_json()))
-                else:
-                    save_tokens(partial / "data" / f"{name}.npy", tokens)
-            write_atomic(partial / "tokenizer.json", encode_json(tokenizer.to_json()))
-            write_atomic(partial / "run.json", encode_json(record.model_dump(mode="json")))
+            with partial_folder(path) as partial:
+                cls._fill(partial, splits, tokenizer, files or {}, record)
             if is_replacing:
                 remove_run(backup_path(path))
-                path.rename(backup_path(path))
+                rename_folder(path, backup_path(path))
             fsync_folder(partial / "data")
-            partial.rename(path)
+            rename_folder(partial, path)
             fsync_folder(path.parent)
         except BaseException as error:
-            shutil.rmtree(partial, ignore_errors=True)
+            if partial is not None:
+                shutil.rmtree(partial, ignore_errors=True)
             if is_replacing and not path.exists():
-                backup_path(path).rename(path)
+                rename_folder(backup_path(path), path)
             if isinstance(error, OSError):
                 check_run_path(path, overwrite=overwrite)  # another process may have been faster
             raise
         return cls(path, record)
+
+    @staticmethod
+    def _fill(
+        folder: Path,
+        splits: Mapping[SplitName, TokenDataset],
+        tokenizer: Tokenizer,
+        files: Mapping[str, bytes],
+        record: RunRecord,
+    ) -> None:
+        (folder / "data").mkdir()
+        for name, tokens in splits.items():
+            if name == "train" and isinstance(tokens.ids_N, ShardedArray):
+                write_atomic(folder / REFERENCE, encode_json(tokens.ids_N.reference.as_json()))
+            else:
+                save_tokens(folder / "data" / f"{name}.npy", tokens)
+        for file_name, content in files.items():
+            write_atomic(folder / file_name, content)
+        write_atomic(folder / "tokenizer.json", encode_json(tokenizer.to_json()))
+        write_atomic(folder / "run.json", encode_json(record.model_dump(mode="json")))
 
     def update(self, **changes: Any) -> None:
         """Change fields of run.json.
@@ -163,6 +177,34 @@ class RunFolder:
         """
         with self._locked_record() as record:
             self.record = RunRecord.model_validate({**record.model_dump(), **changes})
+
+    def extend(self, budget: Mapping[str, Any]) -> None:
+        """Prepare a finished run to be trained further, from its best weights.
+
+        It is a new phase of the run: the weights become those that training begins with, the steps
+        go on, and the schedule begins again. A run that is killed here is as it was before, or is
+        extended.
+
+        Args:
+            budget: the budget of the new phase, as in `BudgetConfig`.
+
+        Raises:
+            MoreishError: the run counts n-grams only, or has no weights.
+        """
+        model = self.new_model()
+        if isinstance(model, CountBasedModel):
+            name = self.config.model.name
+            raise MoreishError(f"{self.path} cannot be trained longer: {name} has counted it all")
+        self.load_weights(model)
+        train = {**self.record.config["train"], **dict.fromkeys(BUDGETS), **budget}
+        config = {**self.record.config, "train": train}
+        self.config = resolve(config, warn=False)
+        first_step = max((entry["step"] for entry in self.read_metrics()), default=0)
+        weights = (self.path / "model.safetensors").read_bytes()
+        write_atomic(self.path / INITIAL_WEIGHTS, weights)
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+        sha256 = record_sha256(config, self.record.data, self.record.tokenizer)
+        self.update(config=config, sha256=sha256, status="created", first_step=first_step)
 
     def count_test_evaluation(self) -> None:
         """Count one more evaluation of the test split in run.json."""
@@ -177,6 +219,7 @@ class RunFolder:
         message = f"another process is writing {self.path}: try again"
         with file_lock(self.path / ".record.lock", message, seconds=10):
             yield self._read_record(self.path)
+            remove_partial_files(self.path, "run.json")
             write_atomic(self.path / "run.json", encode_json(self.record.model_dump(mode="json")))
 
     @staticmethod
@@ -229,13 +272,20 @@ class RunFolder:
     def has_weights(self) -> bool:
         return (self.path / "model.safetensors").is_file()
 
+    def load_initial_weights(self, model: Model) -> None:
+        """Load the weights with which the phase of training that `extend` began starts.
+
+        Raises:
+            MoreishError: they are missing, damaged or of another model.
+        """
+        self._load(self.path / INITIAL_WEIGHTS, model)
+
     def load_weights(self, model: Model) -> None:
         """Load the best weights into `model`.
 
         Raises:
             MoreishError: there are no weights yet, or they are damaged or of another model.
         """
-        path = self.path / "model.safetensors"
         if not self.has_weights:
             if self.record.status == "diverged":
                 raise MoreishError(
@@ -246,6 +296,9 @@ class RunFolder:
                 raise MoreishError(f"{self.path} is damaged: its model.safetensors is missing")
             resume = command("train", "--resume", self.path)
             raise MoreishError(f"{self.path} has no weights yet: resume with {resume}")
+        self._load(self.path / "model.safetensors", model)
+
+    def _load(self, path: Path, model: Model) -> None:
         try:
             with safetensors.safe_open(path, framework="pt") as file:
                 metadata = json.loads((file.metadata() or {})["moreish"])
@@ -349,7 +402,7 @@ class RunFolder:
         return self.record.data.sources is not None
 
     @property
-    def is_training_data_missing(self) -> bool:
+    def _is_training_data_missing(self) -> bool:
         """Whether the run was trained on a prepared dataset that is no longer there."""
         if self.uses_prepared_data:
             try:
@@ -363,14 +416,14 @@ class RunFolder:
         """Whether the files of all splits exist; their content is not verified."""
         return (
             bool(self.split_names)
-            and not self.is_training_data_missing
+            and not self._is_training_data_missing
             and all(
                 name in self._splits or (self.path / "data" / f"{name}.npy").is_file()
                 for name in self.split_names
             )
         )
 
-    def check_searchable(self) -> None:
+    def _check_searchable(self) -> None:
         """Check that the training data can be searched for texts, which needs them in memory.
 
         Raises:

@@ -1,11 +1,14 @@
 """Where a run may be created, and what happens to the run that it replaces."""
 
+import shlex
 import shutil
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from moreish.errors import MoreishError
-from moreish.utils.files import file_lock
+from moreish.utils.files import LOCK, PARTIAL_SUFFIX, file_lock
+from moreish.utils.platforms import IS_WINDOWS
 
 
 def is_run(path: Path) -> bool:
@@ -19,10 +22,38 @@ def backup_path(path: Path) -> Path:
     return path.parent / f".{path.name}.replaced"
 
 
+def check_not_replaced(path: Path) -> None:
+    """Raise MoreishError if there is no run at `path` because replacing it was interrupted."""
+    if not path.exists() and is_run(backup_path(path)):
+        raise MoreishError(
+            f"replacing {path} was interrupted; the old run is still there: "
+            f"{shlex.join(['mv', str(backup_path(path)), str(path)])}"
+        )
+
+
+def restore_run(path: Path) -> None:
+    """Put a run back whose replacement was interrupted.
+
+    Raises:
+        MoreishError: another process is replacing it.
+    """
+    if not path.exists() and is_run(backup := backup_path(path)):
+        with training_lock(backup):
+            backup.rename(path)
+
+
 def remove_run(path: Path) -> None:
-    """Remove a run folder; anything else is left alone."""
+    """Remove a run folder; anything else is left alone, except for an empty folder."""
     if is_run(path):
+        for child in path.iterdir():
+            if child.name != "run.json":  # last, so that the rest of it is removed after a kill
+                shutil.rmtree(child, ignore_errors=True)
+                with suppress(OSError):
+                    child.unlink()
         shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.rmdir()
 
 
 def training_lock(path: Path) -> AbstractContextManager[None]:
@@ -32,7 +63,22 @@ def training_lock(path: Path) -> AbstractContextManager[None]:
         MoreishError: another process does.
     """
     message = f"another process is training {path}: wait until it ends"
-    return file_lock(path / ".lock", message)
+    return file_lock(path / LOCK, message)
+
+
+@contextmanager
+def replacement_lock(path: Path) -> Iterator[None]:
+    """Lock the run folder at `path` while it is renamed. Windows renames no folder with an open
+    file, so the lock is released at once there.
+
+    Raises:
+        MoreishError: another process trains in it.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(training_lock(path))
+        if IS_WINDOWS:
+            stack.close()
+        yield
 
 
 def check_run_path(path: Path, *, overwrite: bool) -> None:
@@ -43,6 +89,12 @@ def check_run_path(path: Path, *, overwrite: bool) -> None:
     """
     if path.name in ("", ".."):
         raise MoreishError(f"--out {path}: give the run a folder of its own, e.g. runs/mine")
+    if path.name.endswith(PARTIAL_SUFFIX):
+        raise MoreishError(f"--out {path}: unfinished folders end in {PARTIAL_SUFFIX}; rename it")
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError:  # the library that reads weights opens no such file
+        raise MoreishError(f"--out {path}: this path is not valid UTF-8; choose another") from None
     for parent in path.absolute().parents:
         if is_run(parent):
             raise MoreishError(f"--out {path}: {parent} is a run folder, which cannot hold another")
@@ -50,6 +102,8 @@ def check_run_path(path: Path, *, overwrite: bool) -> None:
             raise MoreishError(f"--out {path}: {parent} is a file, not a folder")
     is_empty = path.is_dir() and not any(path.iterdir())
     if is_empty or not (path.exists() or path.is_symlink()):
+        if not overwrite:
+            check_not_replaced(path)
         return
     if not overwrite:
         raise MoreishError(f"{path} exists: choose another --out, or replace it with --overwrite")

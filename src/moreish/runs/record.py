@@ -73,6 +73,8 @@ class RunRecord(Settings):
     versions: dict[str, str]
     machine: dict[str, Any]
     command: list[str]
+    first_step: int = Field(0, ge=0)
+    """The step from which `RunFolder.extend` lets a finished run go on; 0 if it never did."""
     test_evaluations: int = Field(0, ge=0)
     parameters: int | None = None
     splits: dict[SplitName, Score] = {}

@@ -1,26 +1,34 @@
 """A trained run: sampling, exact losses, and what is new in a text."""
 
 import math
-from collections.abc import Callable, Iterator
+import random
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import cached_property
-from typing import Any
+from importlib import import_module
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moreish.data import SplitName
+from moreish.data import SplitName, TokenDataset
 from moreish.distributed import SINGLE_PROCESS, ProcessGroup
 from moreish.errors import MoreishError, nearest
 from moreish.evaluate import (
     NearestItemIndex,
+    NextToken,
     OverlapIndex,
     Score,
     TextNovelty,
     TokenSurprisal,
     TrainingIndex,
     evaluate_losses,
+    next_tokens,
+    pair_loss,
     score,
     surprisal,
+    uniform_loss,
 )
 from moreish.generate import (
     CompileLimits,
@@ -31,16 +39,49 @@ from moreish.generate import (
     parse_length,
 )
 from moreish.models import Model
+from moreish.python_errors import names_arguments
 from moreish.runs.folder import RunFolder
+from moreish.runs.notebook import run_html
 from moreish.tokenizers import Ids
+from moreish.utils.extras import import_extra
+
+NORMAL_FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
+"""Unicode normal forms in which accented letters of a prompt are tried."""
 
 RANKS = ("likelihood", "novelty")
 
 MAX_SCORED_TRAINING_TOKENS = 2_000_000
 """Largest training split of prepared text that an evaluation includes."""
 
+MAX_VALIDATION_PREDICTIONS = 250_000
+"""Predictions that an evaluation during training scores."""
+
+VALIDATION_BLOCK = 16_384
+"""Length in tokens of the blocks of running text that they are spread over."""
+
 TEXT_TOKENS = 500
 """Default length of a sample of running text, in tokens."""
+
+
+INTERNAL = frozenset({
+    "count_test_evaluation", "create", "default_max_tokens", "extend", "handle_unknown",
+    "has_data", "has_weights", "initial_context", "load_initial_weights", "load_weights",
+    "mean_surprisal", "nearest_item_index", "new_model", "overlap_index", "read_metrics",
+    "save_weights", "score", "text_generator", "training_bytes", "training_index", "update",
+    "uses_prepared_data", "validation_sample",
+})  # fmt: skip
+"""Members of `Run` for the other packages of Moreish, which completion leaves out."""
+
+PREVIEW_TOKENS = 80
+"""Length of the sample of running text that a notebook shows."""
+
+
+class Samples(list[str]):
+    """Sampled texts, and the random seed that gives the same ones again."""
+
+    def __init__(self, texts: Iterable[str], seed: int) -> None:
+        super().__init__(texts)
+        self.seed = seed
 
 
 class Run(RunFolder):
@@ -49,8 +90,26 @@ class Run(RunFolder):
     `moreish.load(path)` opens one; `moreish.train(...)` returns one.
     """
 
+    def __repr__(self) -> str:
+        facts = f"{self.config.model.name} on {self.record.data.name}, {self.record.status}"
+        if (score := self.scores.get("val")) is not None:
+            guess = self.guessing_loss
+            facts += f", validation loss {score.loss:.4f} nats/token (guessing: {guess:.4f})"
+        return f"Run('{self.path}': {facts})"
+
+    def _repr_html_(self) -> str:
+        samples: list[str] = []
+        with suppress(MoreishError):  # no weights yet, or damaged ones: the rest is still shown
+            count, tokens = (6, None) if self.kind == "lines" else (1, PREVIEW_TOKENS)
+            samples = self.sample(count, max_tokens=tokens, seed=0)
+        return run_html(self, ["\n".join(samples)] if samples else [])
+
+    def __dir__(self) -> list[str]:
+        return [name for name in super().__dir__() if name not in INTERNAL]
+
     # --- sampling ---
 
+    @names_arguments
     def sample(
         self,
         n: int = 1,
@@ -60,7 +119,11 @@ class Run(RunFolder):
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
-        seed: int = 0,
+        min_p: float | None = None,
+        repetition_penalty: float = 1.0,
+        stop: Sequence[str] = (),
+        best_of: int = 1,
+        seed: int | None = None,
         new_only: bool = False,
         unique: bool = False,
         unknown: str = "error",
@@ -70,7 +133,7 @@ class Run(RunFolder):
         length: str | None = None,
         max_overlap: int | None = None,
         rank: str | None = None,
-    ) -> list[str]:
+    ) -> Samples:
         """Sample texts that begin with a prompt.
 
         Args:
@@ -81,7 +144,13 @@ class Run(RunFolder):
             temperature: below 1 sharpens the distribution; 0 always takes the most likely token.
             top_k: sample from the k most likely tokens only.
             top_p: sample from the most likely tokens whose probabilities add up to this.
-            seed: random seed; the same seed gives the same texts.
+            min_p: sample from tokens at least this fraction as likely as the most likely one.
+            repetition_penalty: above 1, tokens of the prompt and the text become less likely.
+            stop: a text ends before the first of these strings.
+            best_of: sample this many times as many texts, and return the most likely ones, by
+                their mean log-probability per token, most likely first.
+            seed: random seed; the same seed gives the same texts. None draws a new one, which the
+                result has as `seed`.
             new_only: reject texts that occur in the data.
             unique: return no text twice.
             unknown: "error" or "drop", for characters of the prompt that are not in the vocabulary.
@@ -91,6 +160,9 @@ class Run(RunFolder):
             max_overlap: reject texts that share more consecutive characters with the training data.
             rank: "likelihood" (most likely first) or "novelty" (least similar to the training data
                 first); None keeps the order in which they were sampled.
+
+        Returns:
+            A list of texts, whose attribute `seed` is the seed that was used.
 
         Raises:
             MoreishError: an option is out of range, the prompt has unknown characters, nothing can
@@ -102,17 +174,27 @@ class Run(RunFolder):
             raise MoreishError(f"--max-overlap {max_overlap}: give at least 1")
         if rank not in (None, *RANKS):
             raise MoreishError(f"--rank {rank}: {nearest(str(rank), RANKS)}")
+        seed = _new_seed() if seed is None else seed
         constraint = Constraint(
             ends=ends,
             contains=contains,
             regex=regex,
             length=None if length is None else parse_length(length),
         )
-        sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+        if best_of < 1:
+            raise MoreishError(f"--best-of {best_of}: give 1 or more")
+        sampling = {
+            "temperature": temperature,
+            "top_k": top_k,
+            "top_p": top_p,
+            "min_p": min_p,
+            "repetition_penalty": repetition_penalty,
+        }
         generator = self.text_generator(
             prompt=prompt,
             max_tokens=max_tokens,
             sampling=Sampling.parse(sampling, "sample"),
+            stop=stop,
             seed=seed,
             unknown=unknown,
             constraint=constraint,
@@ -121,9 +203,9 @@ class Run(RunFolder):
         seen: set[str] = set()
 
         def accept(ids: Ids) -> bool:
-            if self.tokenizer.decode_bytes(ids) in training_texts:
+            text = generator.decode(ids)
+            if new_only and text.encode() in training_texts:
                 return False
-            text = self.tokenizer.decode(ids)
             if max_overlap is not None and self._overlap(text) > max_overlap:
                 return False
             if unique and text in seen:
@@ -131,12 +213,15 @@ class Run(RunFolder):
             seen.add(text)
             return True
 
-        texts = list(generator.texts(n, accept))
-        if rank == "likelihood":
-            return sorted(texts, key=self._mean_surprisal)
-        return sorted(texts, key=self._similarity) if rank == "novelty" else texts
+        texts = list(generator.texts(n * best_of, accept))
+        if best_of > 1:
+            texts = sorted(texts, key=self.mean_surprisal)[:n]
+        if rank is not None:
+            texts.sort(key=self.mean_surprisal if rank == "likelihood" else self._similarity)
+        return Samples(texts, seed)
 
-    def _mean_surprisal(self, text: str) -> float:
+    def mean_surprisal(self, text: str) -> float:
+        """Return the mean surprisal of a text in nats per token; infinite for an empty one."""
         tokens = self.surprisal(text) if text else []
         return sum(token.nats for token in tokens) / len(tokens) if tokens else math.inf
 
@@ -146,24 +231,64 @@ class Run(RunFolder):
             return -self.nearest_item_index.nearest(text)[1] / max(1, len(text))
         return self._overlap(text) / max(1, len(text))
 
+    @names_arguments
     def stream(
         self,
         *,
         prompt: str = "",
+        max_tokens: int | None = None,
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
-        **options: Any,
+        min_p: float | None = None,
+        repetition_penalty: float = 1.0,
+        stop: Sequence[str] = (),
+        seed: int | None = None,
+        unknown: str = "error",
     ) -> Iterator[str]:
-        """Sample one text in pieces: the first text that `sample` returns.
+        """Sample one text in pieces: the first text that `sample` returns for the same seed.
 
         Args:
-            prompt, temperature, top_k, top_p: as in `sample`.
-            options: the other options of `sample`, except those that select among texts.
+            prompt, max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, stop, seed,
+                unknown: as in `sample`.
+
+        Raises:
+            MoreishError: as in `sample`.
         """
-        parameters = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-        sampling = Sampling.parse(parameters, "sample")
-        return self.text_generator(prompt=prompt, sampling=sampling, **options).stream()
+        parameters = {
+            "temperature": temperature,
+            "top_k": top_k,
+            "top_p": top_p,
+            "min_p": min_p,
+            "repetition_penalty": repetition_penalty,
+        }
+        generator = self.text_generator(
+            prompt=prompt,
+            max_tokens=max_tokens,
+            sampling=Sampling.parse(parameters, "sample"),
+            seed=_new_seed() if seed is None else seed,
+            unknown=unknown,
+            stop=stop,
+        )
+        return generator.stream()
+
+    @names_arguments
+    def next(self, prompt: str = "", n: int = 10, *, unknown: str = "error") -> list[NextToken]:
+        """Return the most likely tokens after a prompt, with their probabilities.
+
+        Args:
+            prompt: the text before; empty for the start of a text.
+            n: how many tokens to return, at most as many as there are in the vocabulary.
+            unknown: as in `sample`.
+
+        Raises:
+            MoreishError: `n` is below 1, or the prompt has unknown characters.
+        """
+        if n < 1:
+            raise MoreishError(f"-n {n}: ask for at least one token")
+        ids = self.tokenizer.encode(self.handle_unknown(prompt, unknown))
+        ids = np.concatenate([self.initial_context(ids), ids])
+        return next_tokens(self.model, self.tokenizer, ids, n)
 
     def text_generator(
         self,
@@ -175,6 +300,7 @@ class Run(RunFolder):
         unknown: str = "error",
         model: Model | None = None,
         constraint: Constraint | None = None,
+        stop: Sequence[str] = (),
         limits: CompileLimits = CompileLimits(),  # noqa: B008 (it is immutable)
     ) -> TextGenerator:
         """Set up sampling.
@@ -184,6 +310,7 @@ class Run(RunFolder):
             sampling: temperature, top-k and top-p.
             model: None for the run's best.
             constraint: what each item must match.
+            stop: as in `sample`.
             limits: bounds on the work of compiling it.
 
         Raises:
@@ -218,6 +345,7 @@ class Run(RunFolder):
             sampling=sampling,
             seed=seed,
             automaton=automaton,
+            stop=tuple(filter(None, stop)),
         )
 
     def default_max_tokens(self, constraint: Constraint | None = None) -> int:
@@ -238,16 +366,17 @@ class Run(RunFolder):
         """
         if unknown not in ("error", "drop"):
             raise MoreishError(f"--unknown {unknown}: {nearest(unknown, ['error', 'drop'])}")
+        text = self.tokenizer.normalize_prompt(text)
         missing = self.tokenizer.find_unknown(text)
+        for form in NORMAL_FORMS if missing else ():  # accents as in the training text
+            other = unicodedata.normalize(form, text)
+            if not self.tokenizer.find_unknown(other):
+                return other
         if missing and unknown == "error":
             shown = " ".join(map(repr, missing[:10])) + (" …" if len(missing) > 10 else "")
-            is_known_after_space = not self.tokenizer.find_unknown(f" {text}")
-            hint = (
-                "; with a space before it, it is in the vocabulary" if is_known_after_space else ""
-            )
             raise MoreishError(
                 f"not in the model's vocabulary: {shown}; change the text, or remove unknown "
-                f"characters with --unknown drop{hint}"
+                "characters with --unknown drop"
             )
         return self.tokenizer.drop_unknown(text) if missing else text
 
@@ -261,6 +390,23 @@ class Run(RunFolder):
         if not self.tokenizer.find_unknown("\n"):
             return self.tokenizer.encode("\n")
         return self.split("train").ids_N[:1].astype(np.int64)
+
+    @property
+    def guessing_loss(self) -> float:
+        """The loss of a uniform guess, in nats per token."""
+        return uniform_loss(self.record.data.vocabulary)
+
+    @cached_property
+    def baselines(self) -> dict[str, float]:
+        """The validation losses, in nats per token, of a uniform guess and, unless the vocabulary
+        is large, of counted pairs of tokens."""
+        size = self.tokenizer.vocab_size
+        found = {"guessing": self.guessing_loss}
+        pairs = pair_loss(self.split("train"), self.split("val"), size)
+        if pairs is not None:
+            is_char = self.config.data.tokenizer == "char"
+            found["letter pairs" if is_char else "token pairs"] = pairs
+        return found
 
     # --- novelty ---
 
@@ -288,7 +434,7 @@ class Run(RunFolder):
         return self._bytes_of("train")
 
     def _bytes_of(self, name: SplitName) -> bytes:
-        self.check_searchable()
+        self._check_searchable()
         ids = self.split(name).ids_N[:].astype(np.int64)
         if (boundary := self.tokenizer.boundary_id) is None:
             return self.tokenizer.decode_bytes(ids)
@@ -305,6 +451,7 @@ class Run(RunFolder):
         """Return how many consecutive characters a text shares with the training data."""
         return len(self.overlap_index.longest_overlap(text).text)
 
+    @names_arguments
     def novelty(self, texts: list[str]) -> list[TextNovelty]:
         """Compare each text with the training data."""
         results = []
@@ -330,6 +477,37 @@ class Run(RunFolder):
 
     # --- losses ---
 
+    def history(self) -> list[dict[str, Any]]:
+        """Return the log of training, one record for each logged step, as pandas.DataFrame takes
+        it.
+
+        The keys are those of metrics.jsonl (step, tokens, seconds, loss, lr, …), and `val_loss`,
+        `val_stderr` and the like where the validation split was evaluated. Models that only count
+        have no steps, so their log is empty.
+        """
+        records: dict[int, dict[str, Any]] = {}
+        for entry in self.read_metrics():
+            record = records.setdefault(entry["step"], {})
+            record |= {k: v for k, v in entry.items() if k not in ("val", "samples")}
+            record |= {f"val_{key}": value for key, value in entry.get("val", {}).items()}
+        return [records[step] for step in sorted(records)]
+
+    @names_arguments
+    def plot(self) -> Any:
+        """Draw the training and validation losses by step.
+
+        Returns:
+            A matplotlib Figure, which a notebook shows and `savefig` writes.
+
+        Raises:
+            MoreishError: matplotlib is not installed (`pip install 'moreish[figures]'`), or the
+                run has no log of losses.
+        """
+        import_extra("matplotlib", "figures", "drawing")
+        # Figures come after runs in the order of imports; only a call of this method needs them.
+        return import_module("moreish.figures").plot_losses(self)
+
+    @names_arguments
     def evaluate(
         self,
         *,
@@ -354,7 +532,7 @@ class Run(RunFolder):
             self.split(name)  # raises at once if there is none
         train_tokens = self.record.data.tokens["train"]
         is_large = self.uses_prepared_data and train_tokens > MAX_SCORED_TRAINING_TOKENS
-        if not (is_large or self.is_training_data_missing):
+        if not (is_large or self._is_training_data_missing):
             names.insert(0, "train")
         return {name: self.score(name, stride=stride, progress=progress) for name in names}
 
@@ -366,6 +544,7 @@ class Run(RunFolder):
         stride: int | None = None,
         progress: Callable[[str, float], None] | None = None,
         group: ProcessGroup = SINGLE_PROCESS,
+        tokens: TokenDataset | None = None,
     ) -> Score:
         """Compute the exact score of one split; evaluations of the test split are counted.
 
@@ -374,24 +553,35 @@ class Run(RunFolder):
             model: None for the run's best.
             stride, progress: as in `evaluate`.
             group: the processes that share the work.
+            tokens: a sample of the split, such as `validation_sample`, in place of all of it.
         """
-        tokens = self.split(name)
+        tokens = tokens or self.split(name)
         report = None if progress is None else lambda share: progress(name, share)
         losses = evaluate_losses(model or self.model, tokens, stride, report, group)
         if name == "test":
             self.count_test_evaluation()
-        return score(losses, tokens, self.tokenizer, self._is_unseen(name))
+        return score(losses, tokens, self.tokenizer, self._is_unseen(name, tokens))
 
-    def _is_unseen(self, name: SplitName) -> NDArray[np.bool_] | None:
-        """Return for each item of a split whether it is not in the training split."""
-        tokens = self.split(name)
+    @cached_property
+    def validation_sample(self) -> TokenDataset:
+        """What evaluations during training score: the validation split, or a sample of a large
+        one."""
+        return self.split("val").sample(MAX_VALIDATION_PREDICTIONS, VALIDATION_BLOCK)
+
+    def _is_unseen(self, name: SplitName, tokens: TokenDataset) -> NDArray[np.bool_] | None:
+        """Return for each item of a split, or of a sample of it, whether it is not in the training
+        split."""
         if name == "train" or not tokens.items:
             return None
-        if name not in self._unseen:
-            seen = self.split("train").item_hashes()
-            self._unseen[name] = ~np.isin(tokens.item_hashes(), seen)
-        return self._unseen[name]
+        if tokens not in self._unseen:
+            self._unseen[tokens] = ~np.isin(tokens.item_hashes(), self._training_hashes)
+        return self._unseen[tokens]
 
+    @cached_property
+    def _training_hashes(self) -> NDArray[np.uint64]:
+        return self.split("train").item_hashes()
+
+    @names_arguments
     def surprisal(self, text: str, *, unknown: str = "error") -> list[TokenSurprisal]:
         """Compute the surprisal (minus log-probability, in nats) of each token of a text.
 
@@ -404,3 +594,7 @@ class Run(RunFolder):
         return surprisal(
             self.model, self.tokenizer, text, prefix=prefix, items=self.kind == "lines"
         )
+
+
+def _new_seed() -> int:
+    return random.SystemRandom().getrandbits(32)

@@ -44,6 +44,8 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        if manager is not None:
+            manager.runs.start()
         yield
         executor.stop()
         await anyio.to_thread.run_sync(registry.stop, 0)  # all connections are closed

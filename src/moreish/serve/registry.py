@@ -36,6 +36,8 @@ class Registry:
         """
         self.limits, self.slots, self.metrics = limits, slots, metrics
         self._served: dict[str, ServedModel] = {}
+        self.num_loading = 0
+        """Runs that will be served as soon as they are loaded."""
 
     def __iter__(self) -> Iterator[ServedModel]:
         return iter(list(self._served.values()))
@@ -73,6 +75,17 @@ class Registry:
             old.engine.stop(0)
         self._served[served.name] = served
 
+    def remove(self, path: Path) -> bool:
+        """Stop serving the run of a folder; return whether it was served."""
+        found = [one for one in self if one.run.path.resolve() == path.resolve()]
+        for served in found:
+            del self._served[served.name]
+            served.engine.stop(0)
+        return bool(found)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._served
+
     def find(self, name: str) -> ServedModel:
         """Return the model of a name.
 
@@ -93,7 +106,8 @@ class Registry:
         not learn where they are stored."""
         for served in self:
             for path in (served.run.path.resolve(), served.run.path):
-                message = re.sub(re.escape(str(path)) + r"(/[\w.]+)*", served.name, message)
+                files = re.escape(str(path)) + r"(/[\w.]+)*"
+                message = re.sub(files, served.name.replace("\\", r"\\"), message)
         return message
 
     def stop(self, timeout: float) -> None:

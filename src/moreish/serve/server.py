@@ -26,6 +26,7 @@ from moreish.serve.http import (
 )
 from moreish.serve.jobs import TrainingManager
 from moreish.serve.registry import Registry
+from moreish.utils.platforms import own_port
 
 DRAIN_SECONDS = 28.0
 """Time that requests in progress have to finish when the server stops."""
@@ -55,7 +56,7 @@ def listen(host: str, port: int) -> socket.socket:
         listener = socket.socket(family, kind, protocol)
     except OSError as error:
         raise MoreishError(f"--host {host}: {error.strerror or error}") from None
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    own_port(listener)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
     try:
         listener.bind(address)
@@ -183,16 +184,16 @@ class Service:
         rules = access_rules(host, token=token, hosts=hosts, insecure=insecure, limits=limits)
         self._listener = listen(host, port)
         self.registry = Registry(limits, slots, Metrics())
+        executor = BackgroundExecutor()
         try:
             for path in paths:
                 self.registry.add(self.registry.load(path))
+            manager = None if home is None else TrainingManager(self.registry, executor, home)
         except BaseException:
             self.close()
             raise
         url_host = f"[{host}]" if ":" in host else host
         self.url = f"http://{url_host}:{self._listener.getsockname()[1]}"
-        executor = BackgroundExecutor()
-        manager = None if home is None else TrainingManager(self.registry, executor, home)
         maximum = affordable_connections(limits.connections)
         connection = partial(Connection, limits=limits, maximum=maximum, uploads=rules.uploads)
         config = uvicorn.Config(

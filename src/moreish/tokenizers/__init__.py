@@ -22,7 +22,7 @@ from moreish.tokenizers.byte import ByteTokenizer
 from moreish.tokenizers.char import CharTokenizer, code_points
 from moreish.tokenizers.gpt2 import GPT2, GPT2_VOCAB_SIZE
 from moreish.tokenizers.word import WordTokenizer
-from moreish.utils.files import read_json
+from moreish.utils.files import read_json, user_path
 
 
 class TokenizerBuilder(Protocol):
@@ -83,10 +83,10 @@ def tokenizer_builder(name: str) -> TokenizerBuilder:
     """
     if name in REGISTRY:
         return REGISTRY[name]
-    if not (path := Path(name).expanduser()).is_file():
-        hint = nearest(name, REGISTRY)
-        raise MoreishError(f"unknown tokenizer '{name}': {hint} (or name a tokenizer.json)")
-    return TokenizerFile(path)
+    if name.strip() and (path := user_path(name)).is_file():
+        return TokenizerFile(path)
+    hint = nearest(name, REGISTRY)
+    raise MoreishError(f"unknown tokenizer '{name}': {hint} (or name a tokenizer.json)")
 
 
 def check_vocab_size(name: str, limits: VocabularyLimits) -> None:

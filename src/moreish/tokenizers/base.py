@@ -171,6 +171,11 @@ class Tokenizer(ABC):
         """Return the distinct unknown characters or words of `text`, in order of appearance."""
         return []
 
+    def normalize_prompt(self, text: str) -> str:
+        """Return a prompt without what no text of the training data can contain, and which makes
+        no difference to a reader."""
+        return text
+
     def drop_unknown(self, text: str) -> str:
         """Return `text` without its unknown characters or words."""
         return text

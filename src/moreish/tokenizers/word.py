@@ -30,6 +30,8 @@ WORDS = re.compile(r" ?\w+(?:['’]\w+)*| ?[^\w\s]|\s")
 LINE_START = re.compile(r"(?<=[^\S ])(?=[\S ])")
 """Positions after a line end or other whitespace that is not a space, where a word begins."""
 
+IMPLIED_SPACE = re.compile(r"(^|[^\S ]) ")
+
 
 @final
 class WordTokenizer(Tokenizer):
@@ -115,12 +117,20 @@ class WordTokenizer(Tokenizer):
         return cut_before_space(text)
 
     def find_unknown(self, text: str) -> list[str]:
-        unknown = (word for word in self._split(text) if word not in self._ids)
+        unknown = (word for word in self._split(text) if word not in self._ids and word != " ")
         return list(dict.fromkeys(word.strip() or word for word in unknown))
 
     def drop_unknown(self, text: str) -> str:
         ids = self.encode(text)
         return self.decode(ids[ids != self.unk_id])
+
+    def normalize_prompt(self, text: str) -> str:
+        """Remove single spaces that are no token: those before a line or at the end of a text are
+        rare in most texts, and common in prompts."""
+        if " " in self._ids:
+            return text
+        words = "".join(word for word in self._split(text) if word != " ")
+        return IMPLIED_SPACE.sub(r"\1", words) if self.line_spaces else words
 
     def to_json(self) -> dict[str, Any]:
         line_spaces = {"line_spaces": True} if self.line_spaces else {}

@@ -1,7 +1,7 @@
 """Optimization: setup, gradient steps, checkpoints."""
 
 from moreish.training.budget import budget_steps, measure_step_seconds, plan_training
-from moreish.training.checkpoint import Checkpoints, checkpoint_bytes, peak_disk_bytes
+from moreish.training.checkpoint import LOGS, Checkpoints, checkpoint_bytes, peak_disk_bytes
 from moreish.training.divergence import DivergenceError
 from moreish.training.events import (
     Audited,
@@ -19,7 +19,7 @@ from moreish.training.events import (
     ignore,
 )
 from moreish.training.flops import FlopCounter, device_peak_flops, parse_peak_flops
-from moreish.training.lr_range import LRRange, run_lr_range_test
+from moreish.training.lr_range import LR_RANGE_FILE, LRRange, run_lr_range_test
 from moreish.training.metrics_log import MetricsLog
 from moreish.training.objectives import next_token_loss, with_weight_penalty
 from moreish.training.optim import (
@@ -39,7 +39,6 @@ from moreish.training.setup import (
     DEFAULT_WINDOW,
     TrainingSetup,
     audit_beginning,
-    available_memory,
     build_meta_model,
     build_sampler,
     build_tokenizer,

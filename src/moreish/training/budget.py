@@ -109,7 +109,7 @@ def plan_training(
         began: time (of `time.perf_counter`) from which the minutes count.
     """
     config, model, group = run.config.train, trainer.model, trainer.group
-    validation = run.split("val")
+    validation = run.validation_sample
     windows = evaluation_windows(model, validation)
     positions = float(windows.length_W.sum())
     steps = budget_steps(config, trainer.sampler)

@@ -25,10 +25,12 @@ from moreish.utils.files import (
     encode_json,
     file_sha256,
     fsync_folder,
+    partial_path,
     read_json,
     remove_partial_files,
     write_durable,
 )
+from moreish.utils.platforms import rename_folder
 from moreish.utils.safetensors_io import iter_safetensors_bytes
 
 MAX_CHECKPOINTS = 2
@@ -108,7 +110,7 @@ class Checkpoints:
             _remove(old)
 
     def _write(self, place: Path, contents: Mapping[str, Iterable[bytes]]) -> None:
-        partial = place.with_name(f"{place.name}.{os.getpid()}{PARTIAL_SUFFIX}")
+        partial = partial_path(place)
         try:
             partial.mkdir(parents=True)
             digests = {name: hashlib.sha256() for name in contents}
@@ -125,7 +127,7 @@ class Checkpoints:
             fsync_folder(partial)
             if place.exists():  # a damaged one
                 _remove(place)
-            partial.rename(place)
+            rename_folder(partial, place)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
@@ -222,7 +224,7 @@ def read_manifest(place: Path) -> dict[str, Any] | None:
 def _remove(place: Path) -> None:
     """Remove a checkpoint; a process that is killed meanwhile leaves only a partial folder."""
     partial = place.with_name(f"{place.name}.{os.getpid()}.old{PARTIAL_SUFFIX}")
-    place.rename(partial)
+    rename_folder(place, partial)
     shutil.rmtree(partial)
 
 

@@ -16,7 +16,7 @@ from moreish.training.gradients import Backward
 from moreish.training.objectives import next_token_loss, with_weight_penalty
 from moreish.training.optim import build_optimizer, default_lr, set_lr
 from moreish.training.setup import TrainingSetup, build_sampler
-from moreish.utils.files import encode_json, read_json, write_atomic
+from moreish.utils.files import encode_json, read_json
 
 SMOOTHING = 0.97
 """Decay of the running mean of the losses."""
@@ -31,7 +31,7 @@ SPAN = 300
 STEPS = range(10, 1_000_001)
 """Allowed numbers of steps: fewer give no curve, and all losses are kept in memory."""
 
-FILE = "lr_range.json"
+LR_RANGE_FILE = "lr_range.json"
 
 MARGIN = {"sgd": 1.0, "adamw": 2.5, "muon": 2.5}
 """Factor between the valley and the suggested rate: where Adam scales the steps, a whole run
@@ -49,15 +49,15 @@ class LRRange:
     """The lowest rate at which the smoothed loss is near its minimum."""
     suggested: float
 
-    def save(self, folder: Path) -> None:
-        """Write the test into the folder of the run whose learning rate it found."""
-        write_atomic(folder / FILE, encode_json(asdict(self)))
+    def encode(self) -> bytes:
+        """Return the content of `LR_RANGE_FILE` for the run whose learning rate it found."""
+        return encode_json(asdict(self))
 
     @classmethod
     def load(cls, folder: Path) -> Self | None:
         """Read the range test of a run; None if its learning rate was not found by one."""
         try:
-            return cls(**read_json(folder / FILE))
+            return cls(**read_json(folder / LR_RANGE_FILE))
         except (OSError, ValueError, TypeError):
             return None
 

@@ -4,22 +4,20 @@ encode its splits, and resolve the settings that depend on them.
 A corpus is text that is read now, or a folder of token files that `moreish prepare` made before.
 """
 
-import math
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from moreish.config import DataConfig, RunConfig
+from moreish.config import AUTO, DataConfig, RunConfig
 from moreish.data import (
     CATALOG,
     AuditReport,
     BatchSampler,
     Corpus,
+    CorpusKind,
     MixtureSampler,
     PreparedDataset,
     ShardedArray,
@@ -36,10 +34,19 @@ from moreish.data import (
 )
 from moreish.distributed import launched_world_size, local_rank, local_world_size
 from moreish.errors import MoreishError
-from moreish.models import Model, ModelConfig, build_model
+from moreish.models import (
+    CountBasedModel,
+    Model,
+    ModelConfig,
+    NetworkWithCounts,
+    build_model,
+    model_class,
+)
 from moreish.runs import DatasetInfo
 from moreish.tokenizers import CharTokenizer, Tokenizer, check_vocab_size, tokenizer_builder
 from moreish.training.unique_windows import unique_windows
+from moreish.utils.files import user_path
+from moreish.utils.platforms import total_memory
 
 MAX_UNIQUE_WINDOW_LOGITS = 1 << 24
 """Largest number of logits of a batch of unique windows: 64 MB."""
@@ -78,7 +85,7 @@ class TrainingSetup:
         if self.device.type == "cuda":
             memory: float = torch.cuda.get_device_properties(self.device).total_memory
         else:
-            memory = _pages("SC_PHYS_PAGES") / local_world_size()
+            memory = total_memory() / local_world_size()
         memory *= launched_world_size()
         if needed > memory:
             raise MoreishError(
@@ -108,7 +115,9 @@ def set_up(config: RunConfig) -> TrainingSetup:
         tokenizer=tokenizer,
         splits=splits,
         facts=facts,
-        device=resolve_device(config.train.device),
+        device=resolve_device(
+            config.train.device, None if model.name == AUTO else model_class(model.name)
+        ),
     )
 
 
@@ -119,17 +128,37 @@ def load_corpus(config: RunConfig) -> Corpus | PreparedDataset:
         MoreishError: it cannot be read, or the settings do not go with it.
     """
     data = config.data
-    path = Path(data.source).expanduser()
-    if data.source not in CATALOG and preparation_state(path) == "prepared":
+    first, *more = data.sources
+    path = user_path(first)
+    if not more and first not in CATALOG and preparation_state(path) == "prepared":
         prepared = PreparedDataset.open(path)
         _check_prepared(config, prepared)
         return prepared
     if data.weights is not None:
         raise MoreishError(
-            f"--weight needs a folder made by moreish prepare, and {data.source} is not one"
+            f"--weight needs a folder made by moreish prepare, and {first} is not one"
         )
     check_vocab_size(data.tokenizer, data.limits)
-    return read_corpus(data.source, data.kind, data.encoding, data.cleaning)
+    if data.test_file is not None and data.validation_file is None:
+        raise MoreishError(
+            "--test-file needs --validation-file; the other splits come from the source"
+        )
+
+    def read(source: str | list[str], kind: CorpusKind | None) -> Corpus:
+        return read_corpus(
+            source,
+            kind,
+            data.encoding,
+            data.cleaning,
+            column=data.column,
+            separator=data.separator,
+        )
+
+    corpus = read(data.source, data.kind)
+    held_out = [source for source in (data.validation_file, data.test_file) if source is not None]
+    if not held_out:
+        return corpus
+    return corpus.with_held_out(*(read(source, corpus.kind) for source in held_out))
 
 
 def _check_prepared(config: RunConfig, prepared: PreparedDataset) -> None:
@@ -157,9 +186,9 @@ def _check_prepared(config: RunConfig, prepared: PreparedDataset) -> None:
 
 def audit_beginning(corpus: Corpus | PreparedDataset, data: DataConfig) -> AuditReport | None:
     """Audit the beginning of a user's text; None for built-in data and prepared folders."""
-    if isinstance(corpus, PreparedDataset) or data.source in CATALOG:
+    if isinstance(corpus, PreparedDataset) or set(data.sources) <= CATALOG.keys():
         return None
-    source_args = [data.source, *data.options()]
+    source_args = [*data.sources, *data.options()]
     return audit_corpus(corpus, max_characters=AUDIT_CHARACTERS, source_args=source_args)
 
 
@@ -248,15 +277,25 @@ def describe_dataset(
     )
 
 
-def resolve_device(name: str) -> torch.device:
-    """Return the device that `train.device` names; "auto" is this process's CUDA GPU, or the CPU.
+def resolve_device(name: str, model: type[Model] | None = None) -> torch.device:
+    """Return the device that `train.device` names.
+
+    "auto" is this process's CUDA GPU; else, for a network without counts, the GPU of a Mac (MPS);
+    else the CPU.
+
+    Args:
+        name: a PyTorch device, or "auto".
+        model: the class of the model; None if the planner is to choose it.
 
     Raises:
         MoreishError: there is no such device.
     """
     if name == "auto":
-        has_gpu = torch.cuda.is_available()
-        return torch.device("cuda", local_rank()) if has_gpu else torch.device("cpu")
+        if torch.cuda.is_available():
+            return torch.device("cuda", local_rank())
+        # Looking up counts takes operations, and float64, that MPS does not have.
+        is_network = model and not issubclass(model, CountBasedModel | NetworkWithCounts)
+        return torch.device("mps" if is_network and torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
         torch.ones(1, device=device).sum().item()  # some devices exist but cannot compute
@@ -289,20 +328,6 @@ def build_meta_model(config: ModelConfig, vocab_size: int) -> Model:
             return build_model(config, vocab_size)
     except RuntimeError as error:
         raise MoreishError(f"this model cannot be built: {error}") from None
-
-
-def available_memory() -> float:
-    """Return the free memory of the machine in bytes; infinite where the system does not say."""
-    try:  # on Linux, where cached files count as free
-        text = Path("/proc/meminfo").read_text()
-        return 1024.0 * int(text.split("MemAvailable:")[1].split()[0])
-    except (OSError, LookupError, ValueError):
-        return _pages("SC_AVPHYS_PAGES")
-
-
-def _pages(name: str) -> float:
-    is_known = name in getattr(os, "sysconf_names", ())
-    return os.sysconf(name) * os.sysconf("SC_PAGE_SIZE") if is_known else math.inf
 
 
 def build_sampler(run_config: RunConfig, tokens: TokenDataset, model: Model) -> BatchSampler:

@@ -56,6 +56,8 @@ class TrainState:
 
     plan: StepPlan
     step: int = 0
+    first_step: int = 0
+    """The step from which a finished run is trained longer."""
     tokens: int = 0
     """Targets trained on so far."""
     seconds: float = 0.0
@@ -98,7 +100,8 @@ def replan(state: TrainState, minutes: float | None) -> None:
     if state.seconds - state.planned_at < minutes * 60 / REPLAN_CHECKS and not is_last_chance:
         return
     state.planned_at = state.seconds
-    step_seconds = (state.seconds - state.overhead_seconds) / state.step
+    steps = state.step - state.first_step
+    step_seconds = (state.seconds - state.overhead_seconds) / steps
     left = minutes * 60 - state.seconds
     if abs(step_seconds * (state.plan.steps - state.step) - left) > REPLAN_TOLERANCE * minutes * 60:
         state.plan = state.plan.replan(state.step, state.step + max(1, int(left / step_seconds)))

@@ -1,14 +1,17 @@
 """Output for terminals."""
 
+from moreish.ui.result import print_result
 from moreish.ui.tables import (
     SPLIT_TITLES,
     audit_lines,
     comparison_table,
     format_loss,
     guess_line,
+    ladder_loss,
     ladder_table,
     novelty_table,
     range_lines,
+    runs_table,
     score_table,
     stated_lines,
     surprisal_table,

@@ -9,11 +9,12 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from moreish.data import TOKENS_PER_PARAMETER, AuditReport, Finding, SplitName
+from moreish.data import AuditReport, Finding, SplitName
 from moreish.errors import command, visible
 from moreish.evaluate import Score, TextNovelty, Token, TokenizerStats, TokenSurprisal, format_bits
 from moreish.runs import RunGroup
 from moreish.training import LRRange
+from moreish.utils.files import format_bytes
 from moreish.utils.text import plural
 
 SPLIT_TITLES: dict[SplitName, str] = {"train": "training", "val": "validation", "test": "test"}
@@ -50,14 +51,9 @@ def audit_lines(audit: AuditReport) -> list[Text]:
     is_folder = audit.kind == "text" and audit.documents > 1
     files = f" in {plural(audit.documents, 'file')}" if is_folder else ""
     size = f"{plural(audit.lines, 'line')}{files}, {plural(audit.characters, 'character')}"
-    suits = audit.characters // TOKENS_PER_PARAMETER
-    enough = (
-        f"Suits models of up to {suits:,} parameters ({TOKENS_PER_PARAMETER} characters per "
-        "parameter); larger ones begin to memorize the text."
-    )
     lines = [
         Text(f"{visible(audit.name)}: {kind} {size} ({audit.distinct_characters:,} distinct)"),
-        *(Text(visible(note), style="dim") for note in (*audit.notes, enough)),
+        *(Text(visible(note), style="dim") for note in audit.notes),
         Text(),
     ]
     for finding in audit.findings:
@@ -100,6 +96,34 @@ def score_table(scores: Mapping[SplitName, Score]) -> Table:
 def _with_error(loss: float, stderr: float | None) -> str:
     is_known = stderr is not None and not math.isnan(stderr)
     return f"{loss:.4f} ± {stderr:.4f}" if is_known else f"{loss:.4f}"
+
+
+def runs_table(entries: Sequence[Mapping[str, Any]], now: float) -> Table:
+    """Return a table of runs, as `moreish runs` describes them.
+
+    Args:
+        entries: the runs.
+        now: the time, in seconds since 1970.
+    """
+    table = _table(["run", "model"], ("val. loss", "size", "age"))
+    table.add_column("status")
+    for entry in entries:
+        table.add_row(
+            visible(str(entry["run"])),
+            entry["model"] or "",
+            "" if entry["loss"] is None else f"{entry['loss']:.4f}",
+            format_bytes(entry["bytes"]),
+            _format_age(now - entry["modified"]),
+            entry["status"],
+        )
+    return table
+
+
+def _format_age(seconds: float) -> str:
+    for size, unit in ((86_400, "day"), (3_600, "hour"), (60, "minute")):
+        if seconds >= size:
+            return plural(int(seconds / size), unit)
+    return "now"
 
 
 def guess_line(vocabulary: int) -> str:
@@ -145,7 +169,7 @@ def token_lines(name: str, tokens: Sequence[Token]) -> list[Text]:
 
 
 def ladder_table(entries: Sequence[Mapping[str, Any]]) -> Table:
-    """Return a table with one row for each rung; it is at most 80 columns wide."""
+    """Return a table with one row for each rung, the best first, at most 80 columns wide."""
     has_test = any("test" in entry["splits"] for entry in entries)
     names = ("train", "val", "test") if has_test else ("train", "val")
     losses = ("train", "validation", "test")[: len(names)]
@@ -153,8 +177,8 @@ def ladder_table(entries: Sequence[Mapping[str, Any]]) -> Table:
     table = _table(["rung"], titles, gap=1)
     for column in table.columns:
         column.no_wrap = True
-    best = min(entry["splits"]["val"]["loss"] or math.inf for entry in entries)
-    for entry in entries:
+    ranked = sorted(entries, key=ladder_loss)
+    for entry in ranked:
         splits, val = entry["splits"], entry["splits"]["val"]
         table.add_row(
             entry["rung"],
@@ -164,9 +188,15 @@ def ladder_table(entries: Sequence[Mapping[str, Any]]) -> Table:
             f"{entry['stated']['loss']:.2f}" if entry["stated"] else "",
             format_bits(Score.model_validate(val).bits_per_char),
             _copied(entry.get("copied")),
-            style="bold" if val["loss"] == best else None,
+            style="bold" if entry is ranked[0] else None,
         )
     return table
+
+
+def ladder_loss(entry: Mapping[str, Any]) -> float:
+    """Return the validation loss of a rung; one without a finite loss is the worst."""
+    loss = entry["splits"]["val"]["loss"]
+    return math.inf if loss is None else loss
 
 
 def _copied(share: float | None) -> str:

@@ -20,6 +20,12 @@ from moreish.utils.text import plural
 PLAIN_LINES = 12
 """Progress lines that a training run prints where there is no terminal to draw a bar on."""
 
+TITLE_WIDTH = 11
+"""Width of the titles in the summary of a training run."""
+
+RUNG_WIDTH = 79
+"""Length of the line of a finished rung of the ladder."""
+
 PLAIN_SECONDS = 10.0
 """Seconds between two progress lines of a preparation, likewise."""
 
@@ -34,10 +40,22 @@ class PipeSafeConsole(Console):
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return a console that prints text unchanged: no markup, no line breaks inside."""
-    return PipeSafeConsole(
-        stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False
-    )
+    """Return a console that prints text without markup; it breaks lines between words, and only on
+    a terminal."""
+    found = PipeSafeConsole(stderr=stderr, highlight=False, markup=False, emoji=False)
+    found.soft_wrap = not found.is_terminal
+    return found
+
+
+def print_indented(out: Console, first: Text, text: Text) -> None:
+    """Print a text after another one; where it takes several lines, all begin below its first."""
+    if out.soft_wrap:
+        out.print(Text.assemble(first, text))
+        return
+    width = max(20, out.width - len(first))
+    for number, line in enumerate(text.wrap(out, width) or [Text()]):
+        line.rstrip()
+        out.print(Text.assemble(first if number == 0 else " " * len(first), line))
 
 
 class TrainingView:
@@ -63,7 +81,7 @@ class TrainingView:
                 self._name = event.config["model"]["name"]
                 if not self.brief:
                     for title, value in describe_start(event):
-                        self.out.print(Text.assemble((f"{title:<11}", "dim"), value))
+                        self.print_row(title, value)
                     self.out.print()
             case training.Step():
                 self._show_step(event)
@@ -71,9 +89,10 @@ class TrainingView:
                 self._val = event.score.loss
             case training.Sampled() if not self.brief:
                 is_list = len(event.texts) > 1
-                text = visible("  ".join(event.texts)) if is_list else repr(event.texts[0])
-                label = (f"after {event.step:,} steps  ", "dim")
-                self.out.print(Text.assemble(label, (text, "italic")))
+                text = visible("  ".join(event.texts) if is_list else event.texts[0])
+                label = f"after {event.step:,} steps"
+                self.out.print(Text(label, "dim"))
+                self.print_text(text)
             case training.Progress(what=what, share=share, size=size):
                 if size is None:
                     self.show_progress(what, share)
@@ -91,6 +110,15 @@ class TrainingView:
             case training.Note():
                 self.out.print(event.text, style="dim")
 
+    def print_row(self, title: str, value: str) -> None:
+        """Print a text after a title; its further lines are indented."""
+        print_indented(self.out, Text(f"{title:<{TITLE_WIDTH}}", "dim"), Text(value))
+
+    def print_text(self, text: str) -> None:
+        """Print generated text, which keeps its lines, indented."""
+        for line in text.split("\n"):
+            print_indented(self.out, Text("  "), Text(line, "italic"))
+
     def __enter__(self) -> Self:
         return self
 
@@ -103,12 +131,14 @@ class TrainingView:
             self._bar.stop()
             self._bar = None
 
-    def rung(self, entry: Mapping[str, Any]) -> None:
+    def rung(self, entry: Mapping[str, Any], number: int, total: int) -> None:
         """Print one line for a finished rung of the ladder."""
         self.close()
         loss = entry["splits"]["val"]["loss"]
-        line = f"{entry['rung']:<14} {math.inf if loss is None else loss:.4f}  "
-        sample = visible("  ".join(entry["samples"]).replace("\n", " ↵ "))[:60]
+        place = f"{number:>{len(str(total))}} of {total}"
+        line = f"{place}  {entry['rung']:<14} {math.inf if loss is None else loss:.4f}  "
+        sample = visible("  ".join(entry["samples"]).replace("\n", " ↵ "))
+        sample = sample[: max(20, RUNG_WIDTH - len(line))]
         self.out.print(Text.assemble(line, (sample, "italic")))
 
     def _show_bytes(self, what: str, done: int, total: int) -> None:
@@ -190,7 +220,9 @@ def describe_start(event: training.Started) -> list[tuple[str, str]]:
         files = f" in {plural(data.documents, unit)}" if data.documents > 1 else ""
         size = f"running text, {plural(data.characters, 'character')}{files}"
     parts = data.split_documents or data.tokens
-    if config["data"]["split"] == "lecture":
+    if config["data"].get("validation_file") is not None:
+        rule = "files of their own"
+    elif config["data"]["split"] == "lecture":
         rule = "as in the lecture"
     elif data.sources is not None:
         rule = "by chunk; duplicates stay in one split"

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -16,6 +17,12 @@ from moreish.errors import MoreishError
 
 PARTIAL_SUFFIX = ".part"
 """Suffix of files and folders that are being written and will be renamed when complete."""
+
+PARTIAL_NAME = re.compile(rf"(.+)\.\d+(?:\.old)?{re.escape(PARTIAL_SUFFIX)}", re.DOTALL)
+"""Matches their whole names: the final name, and the process that writes them."""
+
+LOCK = ".lock"
+"""File that is locked by the process that works in its folder."""
 
 MAX_JSON_BYTES = 1 << 26
 """Largest JSON file that is read: Moreish writes none that are larger."""
@@ -34,7 +41,7 @@ def write_atomic(path: Path, content: bytes | Iterable[bytes]) -> None:
     Raises:
         OSError: the disk is full, or the like.
     """
-    partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
+    partial = partial_path(path)
     try:
         write_durable(partial, [content] if isinstance(content, bytes) else content)
         partial.replace(path)
@@ -99,11 +106,69 @@ def fsync_folder(folder: Path) -> None:
             pass
 
 
-def remove_partial_files(folder: Path) -> None:
-    """Remove the incomplete files and folders that a killed process left below `folder`."""
-    for partial in folder.rglob(f"*{PARTIAL_SUFFIX}"):
+def user_path(path: str | Path) -> Path:
+    """Return the path that a user wrote, in which `~` is a home folder.
+
+    Raises:
+        MoreishError: there is no such home folder, or no file can have this name.
+    """
+    if str(path).isspace():
+        raise MoreishError("the path is blank: name a file or folder")
+    try:
+        if "\0" not in os.fsdecode(os.fsencode(path)):
+            return Path(path).expanduser()
+    except UnicodeEncodeError:
+        pass
+    except RuntimeError:
+        raise MoreishError(
+            f"{path}: there is no home folder of that name; write the whole path, or ./{path} for "
+            "a file of this name"
+        ) from None
+    raise MoreishError(f"{str(path)!r}: no file can have this name; remove what is not text")
+
+
+def partial_path(path: Path) -> Path:
+    """Return where this process writes a file or folder that will be renamed to `path`."""
+    return path.with_name(f"{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
+
+
+def remove_partial_files(folder: Path, *names: str) -> None:
+    """Remove the incomplete files and folders that a killed process left in `folder`.
+
+    Args:
+        folder: the folder.
+        names: the final names of files that only this process may write now, because it holds a
+            lock; without names, all files in the folder are such.
+    """
+    for partial in list(folder.iterdir()) if folder.is_dir() else ():
+        match = PARTIAL_NAME.fullmatch(partial.name)
+        if match is not None and (not names or match[1] in names):
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def partial_folder(path: Path) -> Iterator[Path]:
+    """Create a folder to be filled and then renamed to `path`; it is removed if that fails.
+
+    It is locked meanwhile. The unlocked ones, which killed processes left for the same path, are
+    removed first.
+    """
+    hidden = path.with_name(f".{path.name}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for other in list(path.parent.iterdir()):
+        match = PARTIAL_NAME.fullmatch(other.name)
+        if match is not None and match[1] == hidden.name:
+            with suppress(MoreishError, OSError), file_lock(other / LOCK, "it is being filled"):
+                shutil.rmtree(other)
+    partial = partial_path(hidden)
+    partial.mkdir()
+    try:
+        with file_lock(partial / LOCK, "it is being removed"):
+            yield partial
+    except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
-        partial.unlink(missing_ok=True)
+        raise
 
 
 def check_disk_space(place: Path, needed: int, what: str) -> None:
@@ -199,4 +264,7 @@ def read_json(path: Path) -> Any:
 
 def encode_json(data: Any) -> bytes:
     """Serialize data as Moreish's JSON files; NaN and infinity, which JSON lacks, are rejected."""
-    return (json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    try:
+        return (json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    except UnicodeEncodeError:  # a command line with bytes that are not UTF-8, which are escaped
+        return (json.dumps(data, indent=2, allow_nan=False) + "\n").encode()

@@ -34,7 +34,8 @@ def survive_hangup() -> Iterator[None]:
 
 @contextmanager
 def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C (or SIGTERM) into a flag; a second one raises KeyboardInterrupt.
+    """Turn the first Ctrl-C (or SIGTERM, or Ctrl-Break on Windows) into a flag; a second one raises
+    KeyboardInterrupt.
 
     Yields:
         A function that returns whether the flag is set.
@@ -49,7 +50,9 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         flag.set()
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    names = ("SIGINT", "SIGTERM", "SIGBREAK")  # the last one is Windows', see `interrupt_process`
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    before = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield flag.is_set
     finally:

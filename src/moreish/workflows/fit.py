@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from moreish.config import BUDGETS
-from moreish.data import SplitName
-from moreish.distributed import ProcessGroup, is_sharded, join_process_group, load_state
+from moreish.data import SplitName, TokenDataset
+from moreish.distributed import ProcessGroup, is_sharded, join_process_group
 from moreish.errors import MoreishError, command
 from moreish.evaluate import Score, evaluate_losses
 from moreish.models import CountBasedModel, Mixture, Model
 from moreish.planning import check_counting_memory, check_training_memory, free_memory
-from moreish.runs import Run, environment
+from moreish.runs import Run, backup_path, environment, remove_run
 from moreish.training import (
     Checkpoints,
     DivergenceError,
@@ -107,7 +107,7 @@ def fit(run: Run, report: Report, *, resume: Resume | None, group: ProcessGroup)
         group: the processes that train together.
     """
     fitting = _Fitting(run, report, group)
-    model = _initial_model(run) if resume is None else run.new_model()
+    model = run.new_model()
     try:
         with survive_hangup():
             if isinstance(model, CountBasedModel):
@@ -119,13 +119,15 @@ def fit(run: Run, report: Report, *, resume: Resume | None, group: ProcessGroup)
             if status != "interrupted":
                 run.load_weights(model)  # the best, in place
                 if resume is not None:  # they may be newer than the checkpoint, and better
-                    fitting.state.best = fitting.score("val", model)
+                    fitting.state.best = fitting.validate(model)
                 scores = fitting.final_scores(model)
     except KeyboardInterrupt:  # while counting or scoring, or the second Ctrl-C
         if group.is_main:
             run.update(status="interrupted")
         return
     if group.is_main:
+        if status != "interrupted":  # before the run is finished: no resumption would remove it
+            remove_run(backup_path(run.path))
         state = fitting.state
         train_seconds = state.seconds - state.overhead_seconds - state.eval_seconds
         run.update(
@@ -139,12 +141,13 @@ def fit(run: Run, report: Report, *, resume: Resume | None, group: ProcessGroup)
         )
 
 
-def _initial_model(run: Run) -> Model:
-    """Return the model before its first step: initialized, or with the weights of another run."""
-    model = run.new_model()
-    if (source := run.config.init_from) is not None:
+def _warm_start(run: Run, model: Model) -> None:
+    """Give a new model the weights of the run that it starts from, if there is one, or its own if
+    it is trained longer."""
+    if run.record.first_step:
+        run.load_initial_weights(model)
+    elif (source := run.config.init_from) is not None:
         load_warm_start(Run.open(Path(source)), model)
-    return model
 
 
 class _Fitting:
@@ -174,11 +177,15 @@ class _Fitting:
             )
         )
 
-    def score(self, split: SplitName, model: Model) -> Score:
+    def score(self, split: SplitName, model: Model, tokens: TokenDataset | None = None) -> Score:
         def progress(name: str, share: float) -> None:
             self.report(Progress(what=f"evaluating {name}", share=share))
 
-        return self.run.score(split, model, progress=progress, group=self.group)
+        return self.run.score(split, model, progress=progress, group=self.group, tokens=tokens)
+
+    def validate(self, model: Model) -> Score:
+        """Score the validation split, or a sample of a large one."""
+        return self.score("val", model, self.run.validation_sample)
 
     def count(self, model: CountBasedModel) -> str:
         """Fit a count-based model, and return the status of the run."""
@@ -195,7 +202,7 @@ class _Fitting:
         self.state.seconds, self.state.tokens = time.perf_counter() - began, tokens.num_predictions
         run.save_weights(model)
         began = time.perf_counter()
-        self.state.best = self.score("val", run.model)
+        self.state.best = self.validate(run.model)
         self.val_seconds = time.perf_counter() - began
         return "finished"
 
@@ -210,7 +217,12 @@ class _Fitting:
             MoreishError: the run does not fit into memory, or cannot be resumed.
         """
         run, config, group, tokens = self.run, self.config, self.group, self.run.split("train")
-        device, began = resolve_device(config.device), time.perf_counter()
+        device, began = resolve_device(config.device, type(model)), time.perf_counter()
+        origin = environment(device, group.size)
+        checkpoints = Checkpoints(run.checkpoints, run.record.sha256, origin)
+        is_new = resume is None or not checkpoints
+        if is_new:
+            _warm_start(run, model)
         check_counting_memory(model, tokens)
         model.fit_counts(tokens)
         model.to(device)
@@ -228,10 +240,9 @@ class _Fitting:
             group=group,
         )
         memory = None if is_sharded(model) else check_training_memory(trainer)
-        origin = environment(device, group.size)
-        checkpoints = Checkpoints(run.checkpoints, run.record.sha256, origin)
         with stop_on_signals() as should_stop:
-            if resume is not None and checkpoints:
+            if not is_new:
+                assert resume is not None
                 for note in checkpoints.restore(trainer, inexact=resume == "inexact"):
                     self._note(note)
                 if trainer.state.best is not None and not run.has_weights:
@@ -242,17 +253,22 @@ class _Fitting:
             else:
                 if resume is not None:
                     self._note("There is no checkpoint yet: starting from the beginning.")
-                    load_state(model, _initial_model(run).state_dict())
                 plan = plan_training(run, trainer, should_stop, began)
+                first, best = run.record.first_step, None
+                if first:
+                    plan = replace(plan, steps=first + plan.steps, from_step=first)
+                    best = self.validate(model)
                 spent = group.seconds_since(began)
                 trainer.state = TrainState(
-                    plan=plan, seconds=spent, overhead_seconds=spent, planned_at=spent
-                )
+                    plan=plan, step=first, first_step=first, best=best, best_step=first,
+                    seconds=spent, overhead_seconds=spent, planned_at=spent,
+                )  # fmt: skip
                 if group.is_main:
                     run.update(status="training")
             log = None
             if group.is_main:
-                log = MetricsLog(run, trainer, self.report, resuming=resume is not None)
+                goes_on = resume is not None or run.record.first_step > 0
+                log = MetricsLog(run, trainer, self.report, resuming=goes_on)
             self.state = trainer.state
             self._report_start(
                 model, device=str(device), memory=memory, processes=group.size,
@@ -293,12 +309,13 @@ class _Fitting:
             if checkpoints:
                 checkpoints.restore(trainer, inexact=True)  # exactness was checked at the start
                 return
-            initial = _initial_model(run)
+            initial = run.new_model()
+            _warm_start(run, initial)
             initial.fit_counts(run.split("train"))
             trainer.reset(initial, replace(start))
 
         return Hooks(
-            evaluate=lambda: self.score("val", model),
+            evaluate=lambda: self.validate(model),
             save_best=lambda: run.save_weights(model, self.group),
             save_checkpoint=save_checkpoint,
             restore=restore,
@@ -312,19 +329,31 @@ class _Fitting:
         losses = []
         for weight in (1.0, 0.0):  # the network alone, then the counts alone
             model.weight.fill_(weight)
-            losses.append(evaluate_losses(model, self.run.split("val"), group=self.group))
+            losses.append(evaluate_losses(model, self.run.validation_sample, group=self.group))
         model.fit_weight(*losses)
         self.run.save_weights(model, self.group)
         self._note(
             f"Weight of the network in the mixture: {model.weight:.3f} (fitted on validation)."
         )
-        return self.score("val", model)
+        return self.validate(model)
 
     def final_scores(self, model: Model) -> dict[SplitName, Score]:
-        """Return the scores of the best weights: on validation as measured in training, and on the
-        training split unless it is large and scoring it would take longer than training."""
+        """Return the scores of the best weights: on validation as measured in training, or exactly
+        if that was a sample; and on the training split unless it is large and scoring it would take
+        longer than training. Ctrl-C leaves the score of the sample."""
         best = self.state.best
         assert best is not None
+        if best.tokens < self.run.split("val").num_predictions:
+            try:
+                exact = self.score("val", model)
+                self.val_seconds *= exact.tokens / best.tokens
+                best = exact
+            except KeyboardInterrupt:
+                if self.group.size > 1:
+                    raise
+                sample, whole = f"{best.tokens:,} tokens", command("eval", self.run.path)
+                self._note(f"The validation loss is that of a sample of {sample}. All: {whole}")
+                return {"val": best}
         predictions = self.run.split("train").num_predictions
         expected = self.val_seconds * predictions / best.tokens
         if predictions > MAX_SCORED_TOKENS:

@@ -194,7 +194,7 @@ def train_ladder(
     test: bool = False,
     overwrite: bool = False,
     report: Report,
-    done: Callable[[dict[str, Any]], None] = lambda rung: None,
+    done: Callable[[dict[str, Any], int, int], None] = lambda rung, number, total: None,
 ) -> dict[str, Any]:
     """Train every rung with the same budget, which count-based models ignore.
 
@@ -210,7 +210,8 @@ def train_ladder(
         test: whether to evaluate the test split too, which each run records.
         overwrite: whether to train the chosen rungs again, and to replace another ladder at `out`.
         report: receives every event.
-        done: called with each rung's entry as soon as it is complete.
+        done: called with each rung's entry as soon as it is complete, its number, and the number
+            of all rungs.
 
     Returns:
         The content of ladder.json.
@@ -232,7 +233,7 @@ def train_ladder(
     entries, replaced = _read_entries(out, plan, overwrite=overwrite)
     is_complete, failed = True, {}
     try:
-        for rung in chosen:
+        for number, rung in enumerate(chosen, 1):
             config, path = _rung_config(rung, plan), out / rung.name
             run = None if overwrite else _find_run(path, config, facts)
             if run is None or rung.name not in entries:
@@ -255,7 +256,7 @@ def train_ladder(
             # The lectures' split of running text has no test part.
             if test and "test" not in splits and "test" in run.split_names:
                 splits["test"] = run.score("test").as_json()
-            done(entries[rung.name])
+            done(entries[rung.name], number, len(chosen))
     finally:
         if not entries and not any(out.glob("*/run.json")):
             (out / LADDER).unlink(missing_ok=True)
@@ -347,7 +348,7 @@ def _find_run(path: Path, config: RunConfig, facts: DatasetInfo) -> Run | None:
 def _entry(rung: Rung, run: Run, plan: Tree) -> dict[str, Any]:
     stated = rung.stated.get(plan["source"]) if plan["split"] == "lecture" else None
     is_list = run.kind == "lines"
-    texts = run.sample(100) if is_list else run.sample(3, max_tokens=300)
+    texts = run.sample(100, seed=0) if is_list else run.sample(3, max_tokens=300, seed=0)
     novelty = run.novelty(texts)
     copied = sum(text.known if is_list else len(text.overlap) for text in novelty) / len(texts)
     return {

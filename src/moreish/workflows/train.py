@@ -1,16 +1,20 @@
 """Train a model: from a text and settings to a finished run."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from moreish.config import RunConfig
 from moreish.distributed import may_restart, restart_count
-from moreish.errors import MoreishError
+from moreish.errors import MoreishError, command
 from moreish.models import CountBasedModel, KneserNey, Model
 from moreish.planning import resolve_auto_model
 from moreish.runs import ENDED_STATUSES, Run, backup_path, check_run_path, remove_run, training_lock
 from moreish.training import (
     FINE_TUNING_LR_SCALE,
+    LOGS,
+    LR_RANGE_FILE,
     Audited,
     LRRange,
     Note,
@@ -72,21 +76,30 @@ def train(
             report(Note(text=text))
         setup, lr_test = choose_lr(model, setup, report)
 
-        with new_run(out, setup, overwrite=overwrite) as run:
-            if lr_test is not None:
-                lr_test.save(run.path)
-            if audit is not None:
-                audit.save(run.path / "doctor.json")
+        files = {}
+        if lr_test is not None:
+            files[LR_RANGE_FILE] = lr_test.encode()
+        if audit is not None:
+            files["doctor.json"] = audit.encode()
+        with new_run(out, setup, overwrite=overwrite, files=files) as run:
             coordinator.fit(run, report)
         return run
 
 
-def resume(path: Path, *, inexact: bool = False, report: Report) -> Run:
-    """Resume an interrupted run from its newest checkpoint, or else from the beginning.
+def resume(
+    path: Path,
+    *,
+    inexact: bool = False,
+    budget: Mapping[str, Any] | None = None,
+    report: Report,
+) -> Run:
+    """Resume an interrupted run from its newest checkpoint, or else from the beginning; or train a
+    finished one longer.
 
     Args:
         path: the run folder.
         inexact: whether to resume even where the result would not be the same bit for bit.
+        budget: how long to train a finished run further, as in `BudgetConfig`.
         report: a function that is called with every event.
 
     Raises:
@@ -96,16 +109,40 @@ def resume(path: Path, *, inexact: bool = False, report: Report) -> Run:
     with Coordinator.join() as coordinator:
         if not coordinator.group.is_main:
             return coordinator.follow()
-        return _resume(path, coordinator, inexact=inexact, report=report)
+        return _resume(path, coordinator, inexact=inexact, budget=budget, report=report)
 
 
-def _resume(path: Path, coordinator: Coordinator, *, inexact: bool, report: Report) -> Run:
+def _resume(
+    path: Path,
+    coordinator: Coordinator,
+    *,
+    inexact: bool,
+    budget: Mapping[str, Any] | None = None,
+    report: Report,
+) -> Run:
     Run.open(path)  # raises when it is not a run
     with training_lock(path):
         run = Run.open(path)  # as it is now that no other process can change it
-        if run.record.status in ENDED_STATUSES:
-            raise MoreishError(f"{path} cannot be resumed: its status is '{run.record.status}'")
-        remove_partial_files(path)
+        has_ended = run.record.status in ENDED_STATUSES
+        if not run.split_names:
+            raise MoreishError(f"{path} cannot be resumed: its model was imported, without data")
+        if run.record.status == "diverged":
+            raise MoreishError(f"{path} cannot be resumed: it diverged; train with a lower --lr")
+        if has_ended and not budget:
+            longer = command("train", "--resume", path, "--minutes", "5")
+            raise MoreishError(
+                f"{path} cannot be resumed: its status is '{run.record.status}'; to train it "
+                f"longer: {longer}"
+            )
+        if budget and not has_ended:
+            first = command("train", "--resume", path)
+            raise MoreishError(f"{path} is interrupted: first resume it, {first}")
+        remove_partial_files(path, "model.safetensors", *LOGS)
+        remove_partial_files(run.checkpoints)
+        if budget:
+            run.extend(budget)
+            coordinator.fit(run, report)
+            return run
         coordinator.fit(run, report, resume="inexact" if inexact else "exact")
         remove_run(backup_path(run.path))  # left behind where the start of this run was killed
     return run

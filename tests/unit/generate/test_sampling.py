@@ -6,17 +6,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import item_tokens
+from conftest import Moreish, item_tokens
 from moreish import api
 from moreish.errors import MoreishError
 from moreish.generate.decode import generate
 from moreish.generate.sampling import (
     NOISE_BLOCK,
+    RepetitionCounter,
     Sampling,
     sample_tokens,
     sampling_probabilities,
     uniform_noise,
 )
+from moreish.generate.writer import TooFewTexts
 from moreish.models import build_model, model_config
 from moreish.runs.run import Run
 from moreish.training.events import ignore
@@ -147,11 +149,11 @@ def test_hooks_are_called_while_sampling(small_run: Run) -> None:
     seen: list[int] = []
     hook = layer.register_forward_hook(lambda *_: seen.append(1))
     try:
-        small_run.sample(1, max_tokens=3)
+        small_run.sample(1, max_tokens=3, seed=0)
     finally:
         hook.remove()
     called = len(seen)
-    small_run.sample(1, max_tokens=3)
+    small_run.sample(1, max_tokens=3, seed=0)
     assert len(seen) == called > 0
 
 
@@ -205,7 +207,7 @@ def test_running_text_is_new_if_the_data_do_not_contain_it(text_run: Run) -> Non
 
 
 def test_unknown_characters_in_a_prompt(small_run: Run) -> None:
-    with pytest.raises(MoreishError, match=r"vocabulary: 'É' '!'; .*--unknown drop"):
+    with pytest.raises(MoreishError, match=r"vocabulary: 'É' '!'; .*unknown='drop'"):
         small_run.sample(1, prompt="É!a")
     assert small_run.sample(1, prompt="É!a", unknown="drop")[0].startswith("a")
 
@@ -244,3 +246,65 @@ def test_a_certain_model_gives_its_only_text() -> None:
     )
     assert [token.tolist() for token, _ in steps] == [[1, 1], [2, 2], [3, 3], [0, 0]]
     assert steps[-1][1].tolist() == [False, False]
+
+
+def test_min_p_keeps_tokens_that_are_likely_enough() -> None:
+    logits_BV = torch.tensor([[0.5, 0.2, 0.1, 0.2]]).log()
+    kept = sampling_probabilities(logits_BV, Sampling(min_p=0.3))
+    torch.testing.assert_close(kept.float(), torch.tensor([[5 / 9, 2 / 9, 0, 2 / 9]]))
+    assert (sampling_probabilities(logits_BV, Sampling(min_p=1.0)) > 0).sum() == 1
+
+
+def test_penalties_equal_the_formulas() -> None:
+    """CTRL's repetition penalty, and OpenAI's frequency and presence penalties."""
+    sampling = Sampling(repetition_penalty=2.0, frequency_penalty=0.5, presence_penalty=0.25)
+    counter = RepetitionCounter(np.array([0]), 4, sampling, streams=2)
+    for tokens in ([1, 2], [1, 3]):
+        counter.add(torch.tensor(tokens))
+    logits = [3.0, 1.0, -1.0, 0.5]
+    in_text = [{0, 1}, {0, 2, 3}]
+    counts = [{1: 2}, {2: 1, 3: 1}]
+    expected = [
+        [
+            (x / 2 if x > 0 else 2 * x) * (v in in_text[b])
+            + x * (v not in in_text[b])
+            - 0.5 * counts[b].get(v, 0)
+            - 0.25 * (v in counts[b])
+            for v, x in enumerate(logits)
+        ]
+        for b in range(2)
+    ]
+    got = counter(torch.tensor([logits, logits]))
+    torch.testing.assert_close(got, torch.tensor(expected))
+
+
+def test_repetition_is_rarer_with_a_penalty(small_run: Run) -> None:
+    def repeats(penalty: float) -> int:
+        texts = small_run.sample(50, repetition_penalty=penalty, seed=1)
+        return sum(len(text) - len(set(text)) for text in texts)
+
+    assert repeats(3.0) < repeats(1.0) / 2
+
+
+def test_a_text_ends_before_a_stop_string(small_run: Run) -> None:
+    plain = small_run.sample(30, seed=2, prompt="a")
+    stopped = small_run.sample(30, seed=2, prompt="a", stop=["a", "zz", ""])
+    assert stopped == ["a" + text[1:].split("a")[0] for text in plain]
+    assert any(a != b for a, b in zip(plain, stopped, strict=True))
+    streamed = "".join(small_run.stream(prompt="a", seed=2, stop=["a"]))
+    assert streamed == stopped[0]
+
+
+def test_the_best_of_several_texts(small_run: Run) -> None:
+    texts = small_run.sample(5, best_of=6, seed=3)
+    every = small_run.sample(30, seed=3)
+    assert texts == sorted(every, key=small_run.mean_surprisal)[:5]
+
+
+def test_too_few_texts_are_not_lost(small_run: Run, moreish: Moreish) -> None:
+    with pytest.raises(TooFewTexts) as error:
+        small_run.sample(3, unique=True, temperature=0.0)
+    assert error.value.texts == small_run.sample(1, temperature=0.0)
+    result = moreish("sample", small_run.path, "--unique", "--temperature", 0, "-n", 3)
+    assert result.status == 0 and result.out.split("\n")[:1] == error.value.texts
+    assert "only 1 of 3 texts found" in result.err

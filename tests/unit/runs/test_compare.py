@@ -9,7 +9,7 @@ from conftest import Moreish
 from moreish import api
 from moreish.data import catalog
 from moreish.errors import MoreishError
-from moreish.runs.compare import RunGroup, compare, compare_groups, student_quantile
+from moreish.runs.compare import RunGroup, compare_groups, compare_runs, student_quantile
 from moreish.runs.run import Run
 from moreish.training.events import ignore
 
@@ -38,7 +38,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
 
 
 def test_the_difference_equals_that_of_the_losses(runs: dict[str, Run]) -> None:
-    groups, (found,) = compare([runs["counts"], runs["kneser-ney"]])
+    groups, (found,) = compare_runs([runs["counts"], runs["kneser-ney"]])
     assert [g.runs[0].config.model.name for g in groups] == ["kneser-ney", "ngram"]
     losses = [runs[name].scores["val"].loss for name in ("kneser-ney", "counts")]
     assert found.difference == pytest.approx(losses[1] - losses[0], abs=1e-6)
@@ -50,16 +50,16 @@ def test_the_difference_equals_that_of_the_losses(runs: dict[str, Run]) -> None:
 
 def test_pairing_narrows_the_interval(runs: dict[str, Run]) -> None:
     """Both models find the same names hard, which a comparison of two separate errors ignores."""
-    _, (found,) = compare([runs["counts"], runs["kneser-ney"]])
+    _, (found,) = compare_runs([runs["counts"], runs["kneser-ney"]])
     separate = np.hypot(*(runs[name].scores["val"].stderr for name in ("counts", "kneser-ney")))
     assert found.stderr < 0.8 * separate
 
 
 def test_the_interval_includes_the_variance_between_seeds(runs: dict[str, Run]) -> None:
     several = [runs["gpt"], runs["gpt-1"], runs["gpt-2"]]
-    groups, (found,) = compare([*several, runs["kneser-ney"]])
+    groups, (found,) = compare_runs([*several, runs["kneser-ney"]])
     assert sorted(len(g.runs) for g in groups) == [1, 3]
-    _, (alone,) = compare([runs["gpt"], runs["kneser-ney"]])
+    _, (alone,) = compare_runs([runs["gpt"], runs["kneser-ney"]])
     assert found.high - found.low > 0
     seeds = next(g for g in groups if len(g.runs) == 3)
     assert seeds.loss == pytest.approx(np.mean([r.scores["val"].loss for r in several]), abs=1e-6)
@@ -68,11 +68,11 @@ def test_the_interval_includes_the_variance_between_seeds(runs: dict[str, Run]) 
     assert "one run does not show" in alone.sentence()
     assert not found.is_single_seed
     with pytest.raises(MoreishError, match="nothing to compare"):
-        compare(several)
+        compare_runs(several)
 
 
 def test_runs_with_different_tokenizers_are_compared_per_byte(runs: dict[str, Run]) -> None:
-    groups, (found,) = compare([runs["counts"], runs["bytes"]])
+    groups, (found,) = compare_runs([runs["counts"], runs["bytes"]])
     by_name = {g.runs[0].config.data.tokenizer: g.loss for g in groups}
     for tokenizer, name in (("char", "counts"), ("byte", "bytes")):
         bits = runs[name].scores["val"].bits_per_byte
@@ -83,7 +83,7 @@ def test_runs_with_different_tokenizers_are_compared_per_byte(runs: dict[str, Ru
 def test_runs_with_different_splits_are_rejected(runs: dict[str, Run]) -> None:
     for other in ("other", "text"):
         with pytest.raises(MoreishError, match="different val splits"):
-            compare([runs["counts"], runs[other]])
+            compare_runs([runs["counts"], runs[other]])
 
 
 def test_confidence_intervals_have_their_coverage() -> None:
@@ -173,7 +173,7 @@ def test_seeds_share_the_rate_of_a_range_test(tmp_path: Path) -> None:
         for seed in (0, 1)
     ]  # fmt: skip
     counts = api.train(source, model="ngram", out=tmp_path / "counts", report=ignore)
-    groups, _ = compare([*several, counts])
+    groups, _ = compare_runs([*several, counts])
     assert sorted(len(group.runs) for group in groups) == [1, 2]
 
 
@@ -187,7 +187,7 @@ def test_two_models_that_give_probability_zero(tmp_path: Path) -> None:
         )
         for order, k in ((4, 0.0), (5, 0.0), (2, 0.1))
     ]  # fmt: skip
-    _, found = compare(runs)
+    _, found = compare_runs(runs)
     said = [comparison.sentence() for comparison in found]
     assert sum("both give the text probability zero" in sentence for sentence in said) == 1
     assert sum("which gives it probability 0" in sentence for sentence in said) == 2

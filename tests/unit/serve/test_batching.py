@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from conftest import Proved, item_tokens
 from moreish.generate.constrained import Constraint, compile_constraint
+from moreish.generate.detokenizer import StreamDetokenizer
 from moreish.generate.sampling import Sampling
 from moreish.generate.writer import TextGenerator
 from moreish.models import Model, build_model, model_config
@@ -29,7 +30,6 @@ from moreish.serve.batching import (
     ShuttingDown,
 )
 from moreish.serve.batching.batch_invariance import transpose_weights
-from moreish.serve.batching.detokenizer import StreamDetokenizer
 from moreish.serve.batching.requests import (
     GenerationRequest,
     SequenceDelta,

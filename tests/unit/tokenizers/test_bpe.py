@@ -234,11 +234,12 @@ def test_run_with_each_tokenizer(name: str, kind: str, tmp_path: Path, moreish: 
     assert again.tokenizer.boundary_id == run.tokenizer.boundary_id
     assert again.score("val").loss == pytest.approx(run.scores["val"].loss, abs=1e-5)
     assert again.sample(3, max_tokens=9, seed=1) == run.sample(3, max_tokens=9, seed=1)
-    text = again.sample(1, prompt=" the", max_tokens=9)[0]
-    assert text.startswith(" the")
+    prompt = "the" if name == "word" else " the"
+    text = again.sample(1, prompt=prompt, max_tokens=9)[0]
+    assert text.startswith(prompt)
     (found,) = again.novelty([text])
     assert found.text == text
-    assert sum(token.nats for token in again.surprisal(" the")) > 0
+    assert sum(token.nats for token in again.surprisal(prompt)) > 0
     bits = again.score("val").bits_per_byte
     if name == "word":
         assert math.isnan(bits) == (run.tokenizer.unk_id in run.split("val").ids_N[1:])
@@ -251,7 +252,7 @@ def test_run_with_each_tokenizer(name: str, kind: str, tmp_path: Path, moreish: 
     written = run.training_bytes.decode()
     if name != "word":
         assert all(line in STORY for line in written.split("\n")[1:-1])
-    shown = moreish("tokenize", run.path, "--text", " the", "--json")
+    shown = moreish("tokenize", run.path, "--text", prompt, "--json")
     assert "".join(token["label"] for token in shown.json["tokens"][name]) == "␣the"
 
 
@@ -264,9 +265,8 @@ def test_unknown_word_is_never_sampled(tmp_path: Path) -> None:
     assert all("\ufffd" not in text for text in run.sample(5, max_tokens=200))
     with pytest.raises(MoreishError, match="vocabulary: 'xylophones'"):
         run.sample(1, prompt=" the xylophones")
-    with pytest.raises(MoreishError, match=r"vocabulary: 'the'; .* with a space before it"):
-        run.sample(1, prompt="the")
-    assert run.sample(1, prompt=" the xylophones", unknown="drop")[0].startswith(" the")
+    for prompt in (" the xylophones", "the xylophones "):  # spaces around it do not matter
+        assert run.sample(1, prompt=prompt, unknown="drop")[0].startswith("the")
 
 
 def test_mostly_unknown_words_are_rejected(tmp_path: Path, moreish: Moreish) -> None:

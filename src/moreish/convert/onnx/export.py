@@ -114,14 +114,14 @@ Metadata of the file:
             tokenizer = generate_template.StandaloneTokenizer(folder / "tokenizer.json")
         except ImportError as error:
             raise ParityError(str(error)) from None
-        ids = tokenizer.encode(text)
+        ids = generate_template.encode_prompt(tokenizer, exported, text)
         self.check_encoding(text, ids)
         difference = 0.0
         for batch, lengths in _checked_shapes(run.model.max_length):
             # The first sequence is a text from the vocabulary, the others are random tokens.
             rng = np.random.default_rng(0)
             tokens = rng.integers(run.model.vocab_size, size=(batch, sum(lengths)))
-            tokens[0] = np.resize([self.first_token, *ids], sum(lengths))
+            tokens[0] = np.resize(ids, sum(lengths))
             exported.reset(batch)
             state = None
             for part_BT in torch.from_numpy(tokens).split(lengths, dim=1):
@@ -129,10 +129,11 @@ Metadata of the file:
                 actual_BTV = torch.from_numpy(exported.forward(part_BT.numpy()))
                 difference = max(difference, max_abs_difference(actual_BTV, expected_BTV))
         exported.reset()
-        tokens_out = [self.first_token]
-        for _ in range(GREEDY_TOKENS):
-            tokens_out.append(int(exported.forward([tokens_out[-1:]])[0, -1].argmax()))
-        return self.parity_result(difference, TOLERANCE, tokens_out[1:], TOLERANCE)
+        prompt = generate_template.encode_prompt(tokenizer, exported, self.prompt(text))
+        generated = [int(exported.forward([prompt])[0, -1].argmax())]
+        while len(generated) < GREEDY_TOKENS:
+            generated.append(int(exported.forward([generated[-1:]])[0, -1].argmax()))
+        return self.parity_result(difference, TOLERANCE, prompt, generated, TOLERANCE)
 
 
 def _checked_shapes(max_length: int | None) -> Iterator[tuple[int, list[int]]]:

@@ -264,6 +264,16 @@ class ONNXModel:
         return newer_BT
 
 
+def encode_prompt(tokenizer: StandaloneTokenizer, model: ONNXModel, prompt: str) -> list[int]:
+    """Return the token ids to continue: those of `prompt`, after the boundary if there is one."""
+    ids = tokenizer.encode(prompt)
+    if model.boundary is not None:
+        return [model.boundary, *ids]
+    if not ids:  # the model needs some token to start from
+        return tokenizer.encode("\n") if b"\n" in tokenizer.ids else [0]
+    return ids
+
+
 def generate(
     model: ONNXModel,
     ids: list[int],
@@ -318,11 +328,7 @@ def main() -> None:
     model = ONNXModel(folder / "model.onnx")
     if unknown := tokenizer.find_unknown(args.prompt):
         parser.error(f"--prompt: not in the vocabulary: {' '.join(map(repr, unknown))}")
-    ids = tokenizer.encode(args.prompt)
-    if model.boundary is not None:
-        ids = [model.boundary, *ids]
-    elif not ids:  # the model needs some token to start from
-        ids = tokenizer.encode("\n") if b"\n" in tokenizer.ids else [0]
+    ids = encode_prompt(tokenizer, model, args.prompt)
     generated = generate(model, ids, args.max_tokens, args.temperature, args.seed)
     print(args.prompt + tokenizer.decode(list(generated), ids[-1]))
 

@@ -11,6 +11,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -32,6 +33,7 @@ from moreish.data.text import (
     CorpusKind,
     NotTextError,
     Text,
+    UnsupportedFileError,
     bounded_lines,
     distinct_code_points,
     first_guess,
@@ -41,13 +43,10 @@ from moreish.data.text import (
     read_corpus,
 )
 from moreish.errors import MoreishError, command
-from moreish.utils.files import read_json, write_atomic
+from moreish.utils.files import read_json
 
 MIN_CHARACTERS = 10_000
 """Characters below which a text is reported as little."""
-
-TOKENS_PER_PARAMETER = 20
-"""Hoffmann et al. 2022, "Training Compute-Optimal Large Language Models"."""
 
 ProgressCallback = Callable[[float], None]
 
@@ -88,9 +87,9 @@ class AuditReport:
         guess = ", if the guess is right" if any(f.is_guess for f in self.findings) else ""
         return f"To fix this while training{guess}: {command('train', *arguments)} {self.fixes}"
 
-    def save(self, path: Path) -> None:
-        """Write the report as JSON."""
-        write_atomic(path, json.dumps(asdict(self), indent=1).encode())
+    def encode(self) -> bytes:
+        """Return the report as JSON."""
+        return json.dumps(asdict(self), indent=1).encode()
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -130,11 +129,13 @@ def _rename(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def audit_source(
-    source: str,
+    source: str | Sequence[str],
     kind: CorpusKind | None = None,
     encoding: str = "utf-8",
     cleaning: CleaningOptions | None = None,
     *,
+    column: str | None = None,
+    separator: str | None = None,
     source_args: Sequence[str] = (),
     progress: ProgressCallback = lambda share: None,
 ) -> AuditReport:
@@ -143,8 +144,7 @@ def audit_source(
     A file in another encoding is read in the encoding it seems to have, and reported.
 
     Args:
-        source: a built-in data set, a file or a folder.
-        kind: see `read_corpus`.
+        source, kind, column, separator: see `read_corpus`.
         encoding: encoding to try first.
         cleaning: changes to the text before it is audited.
         source_args: see `AuditReport`.
@@ -155,8 +155,19 @@ def audit_source(
     """
     cleaning = cleaning or CleaningOptions()
     encoding_findings: list[Finding] = []
+    read = partial(
+        read_corpus,
+        source,
+        kind,
+        cleaning=cleaning,
+        column=column,
+        separator=separator,
+        count_distinct=False,
+    )
     try:
-        corpus = read_corpus(source, kind, encoding, cleaning, count_distinct=False)
+        corpus = read(encoding=encoding)
+    except UnsupportedFileError:
+        raise
     except NotTextError as error:
         problem = str(error).partition(";")[0]
         guess = error.path and guess_encoding(error.path)
@@ -177,7 +188,7 @@ def audit_source(
             )
         )
         try:
-            corpus = read_corpus(source, kind, guess.encoding, cleaning, count_distinct=False)
+            corpus = read(encoding=guess.encoding)
         except NotTextError as wrong_guess:  # a byte order mark that the rest does not follow
             raise MoreishError(str(wrong_guess).partition(";")[0]) from None
     report = audit_corpus(corpus, source_args=source_args, progress=progress)

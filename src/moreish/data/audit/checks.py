@@ -32,6 +32,9 @@ in half would not be recognized."""
 MIN_COUNT = 5
 """Occurrences below which a character is too rare to learn."""
 
+MAX_RARE_ITEMS = 0.05
+"""Rare characters per item above which removing the items that have them would remove too many."""
+
 LINE_END = ord("\n")
 
 
@@ -227,6 +230,10 @@ class CharacterCheck(Check):
         present = np.flatnonzero(self.counts)
         present = present[present != LINE_END]
         rare = present[self.counts[present] < MIN_COUNT].tolist()
+        num_rare = int(self.counts[rare].sum())  # at least as many items have rare characters
+        suits = 2 * len(rare) < len(present) and (
+            self.kind == "text" or num_rare <= MAX_RARE_ITEMS * self.counts[LINE_END]
+        )
         if self.is_complete and len(rare) > max(5, len(present) // 20):
             finding = Finding(
                 name="rare characters",
@@ -234,8 +241,8 @@ class CharacterCheck(Check):
                 f"learn (of {len(present):,} distinct characters)",
                 count=len(rare),
                 example=" ".join(map(chr, rare[:20])),
-                # Removing most characters of a short text would leave nothing.
-                fix=f"--min-count {MIN_COUNT}" if 2 * len(rare) < len(present) else "",
+                # Removing most characters, or the items of a short list, would leave too little.
+                fix=f"--min-count {MIN_COUNT}" if suits else "",
             )
             yield finding, self.first_line[rare[0]]
         scripts: dict[str, list[int]] = {}
@@ -260,7 +267,7 @@ class CharacterCheck(Check):
 def _script(character: str) -> str:
     """Return the script of a letter, as its Unicode name begins; empty for other characters."""
     if NON_PRINTING.match(character) or not unicodedata.category(character).startswith("L"):
-        return ""  # flags are symbols named REGIONAL INDICATOR SYMBOL LETTER
+        return ""
     name = unicodedata.name(character, "")
     first = name.partition(" ")[0]
     if first in ("CJK", "HANGUL"):

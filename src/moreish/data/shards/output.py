@@ -10,7 +10,7 @@ from moreish.data.shards.dataset import Manifest
 from moreish.data.shards.readers import SourceFormat
 from moreish.data.shards.sources import Source, find_sources
 from moreish.errors import MoreishError
-from moreish.utils.files import file_lock, read_json
+from moreish.utils.files import file_lock, read_json, user_path
 
 LOCK = ".lock"
 
@@ -59,7 +59,7 @@ def check_sources_outside(out: Path, sources: Sequence[Source]) -> None:
     for source in sources:
         if folder in [parent for path in source.files for parent in path.resolve().parents]:
             raise MoreishError(f"--out {out}: {source.argument} lies in it; choose another folder")
-        place = Path(source.argument).expanduser().resolve()
+        place = user_path(source.argument).resolve()
         if place in (folder, *folder.parents):  # also for the name of a data set
             raise MoreishError(f"--out {out} is {source.argument} or in it; choose another folder")
 

@@ -426,5 +426,6 @@ def _modification_hash(sources: list[Source]) -> str:
     for source in sources:
         for path in source.files:
             stat = path.stat()
-            digest.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
+            about = f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\0"
+            digest.update(about.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()

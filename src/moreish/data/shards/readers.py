@@ -11,10 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from moreish.data import catalog
-from moreish.data.shards.compression import COMPRESSED, decompress
-from moreish.data.text import NotTextError, decode_chunks, normalize_newlines
+from moreish.data.text import (
+    COMPRESSED,
+    NotTextError,
+    decode_chunks,
+    decompress,
+    normalize_newlines,
+    uncompressed_name,
+)
 from moreish.errors import MoreishError, nearest, one_line
 from moreish.utils.extras import import_extra
+from moreish.utils.files import user_path
 
 HF = "hf:"
 """Prefix of the name of a Hugging Face data set."""
@@ -51,11 +58,6 @@ class SourceFormat:
     """Text between the documents of a text file; None: each file is one document."""
     encoding: str = "utf-8"
     """Character encoding of text files."""
-
-
-def uncompressed_name(path: Path) -> str:
-    """Return the name of a file without the suffix of its compression."""
-    return path.stem if path.suffix in COMPRESSED else path.name
 
 
 def is_readable(path: Path, source_format: SourceFormat) -> bool:
@@ -215,7 +217,7 @@ def _check_column(file: Any, path: Path, field: str) -> None:
 def _load_stream(name: str) -> Any:
     library = import_extra("datasets", "hub")
     name_or_path, _, config = name.removeprefix(HF).partition(":")
-    path = Path(name_or_path).expanduser()
+    path = user_path(name_or_path)
     library.disable_progress_bars()
     try:
         return library.load_dataset(

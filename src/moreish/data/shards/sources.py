@@ -10,7 +10,7 @@ from moreish.data.shard_layout import refuse_prepared
 from moreish.data.shards import readers
 from moreish.data.shards.readers import HF, Piece, SourceFormat
 from moreish.errors import MoreishError, nearest
-from moreish.utils.files import summarize_paths, visible_files
+from moreish.utils.files import summarize_paths, user_path, visible_files
 
 SAMPLED_FILES = 16
 """Number of files from which the size of a source is estimated."""
@@ -77,7 +77,7 @@ def find_sources(names: Iterable[str], source_format: SourceFormat) -> list[Sour
     for argument in names:
         if not argument.removeprefix(HF):
             raise MoreishError(f"the source '{argument}' is empty: name a file, folder or data set")
-        path = Path(argument).expanduser()
+        path = user_path(argument)
         files: list[Path] = []
         skipped: list[Path] = []
         if argument.startswith(HF):
@@ -112,7 +112,7 @@ def find_sources(names: Iterable[str], source_format: SourceFormat) -> list[Sour
 
 
 def _unique_name(argument: str, taken: set[str]) -> str:
-    path = Path(argument).expanduser().resolve()
+    path = user_path(argument).resolve()
     if argument.startswith(HF):
         base = argument.removeprefix(HF).rstrip("/").rpartition("/")[2]
     else:

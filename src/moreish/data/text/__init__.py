@@ -7,6 +7,7 @@ from moreish.data.text.clean import (
     is_composed,
     normalize,
 )
+from moreish.data.text.compression import COMPRESSED, decompress
 from moreish.data.text.corpus import Corpus, read_corpus
 from moreish.data.text.decode import (
     NotTextError,
@@ -16,6 +17,8 @@ from moreish.data.text.decode import (
     normalize_newlines,
 )
 from moreish.data.text.detect_encoding import first_guess, guess_encoding
+from moreish.data.text.documents import UnsupportedFileError
+from moreish.data.text.files import uncompressed_name
 from moreish.data.text.lines import CorpusKind, bounded_lines
 from moreish.data.text.patterns import (
     MAX_EXAMPLE,
@@ -26,3 +29,4 @@ from moreish.data.text.patterns import (
     find_matches,
     mask_secrets,
 )
+from moreish.data.text.sources import Source, source_settings

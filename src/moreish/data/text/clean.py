@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import chain
 from typing import Literal
 
 import numpy as np
@@ -32,6 +33,13 @@ INVISIBLE = (
     "\U000e0000-\U000e007f"
 )
 NON_PRINTING = re.compile(f"[{CONTROL}{C1}{INVISIBLE}]")
+
+BLACK_FLAG = "\U0001f3f4"
+TAG_FLAG = f"{BLACK_FLAG}[\U000e0020-\U000e007e]{{1,30}}\U000e007f"
+"""The flag of a part of a country, such as Scotland: its invisible tags are part of the emoji
+(Unicode Technical Standard 51, ED-14a)."""
+MAX_TAG_FLAG = 32
+NON_PRINTING_OR_FLAG = re.compile(f"({TAG_FLAG})|{NON_PRINTING.pattern}")
 
 BREAKS = "\x0b\x0c\x1c-\x1f\x85\u2028\u2029"
 """Control characters that separate words: of lines, pages, records and paragraphs."""
@@ -121,12 +129,16 @@ def _remove_invisible(separator: str, chunks: Iterable[str]) -> Iterator[str]:
     """Remove `NON_PRINTING` characters and stray joiners; replace `BREAKS` by `separator`.
 
     The last character is held back, and a joiner with the character before it, because what a
-    joiner joins may be in the next chunk.
+    joiner joins may be in the next chunk. So is the beginning of a `TAG_FLAG`.
     """
-    held = ""
-    for chunk in chunks:
-        chunk = SPACE.sub(" ", BREAK.sub(separator, NON_PRINTING.sub("", chunk)))
-        chunk = STRAY_JOINER.sub("", held + chunk)
+    held = flag = ""
+    for chunk in chain(chunks, [None]):
+        is_last, chunk = chunk is None, flag + (chunk or "")
+        at = chunk.find(BLACK_FLAG, max(0, len(chunk) - MAX_TAG_FLAG))
+        at = len(chunk) if at < 0 or is_last else at
+        chunk, flag = chunk[:at], chunk[at:]
+        chunk = NON_PRINTING_OR_FLAG.sub(r"\1", chunk)
+        chunk = STRAY_JOINER.sub("", held + SPACE.sub(" ", BREAK.sub(separator, chunk)))
         cut = -2 if chunk.endswith(("\u200c", "\u200d")) else -1
         yield chunk[:cut]
         held = chunk[cut:]

@@ -2,9 +2,10 @@
 
 import hashlib
 import sys
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from glob import glob
 from pathlib import Path
 from typing import Self
 
@@ -19,13 +20,13 @@ from moreish.data.text.decode import (
     distinct_code_points,
     has_bom,
     text_from_chunks,
-    text_from_file,
 )
 from moreish.data.text.detect_encoding import first_guess
+from moreish.data.text.files import FileFormat, is_table, read_file, uncompressed_name
 from moreish.data.text.guess_kind import sign_of_text
 from moreish.data.text.lines import CorpusKind, complete_lines
 from moreish.errors import MoreishError, command, nearest
-from moreish.utils.files import summarize_paths, visible_files
+from moreish.utils.files import summarize_paths, user_path, visible_files
 from moreish.utils.text import plural
 
 
@@ -61,6 +62,9 @@ class Corpus:
     """What was changed or guessed while reading, for the user."""
     left_out: list[Path] = field(default_factory=list)
     """Files of a folder that are not text, or not in its encoding."""
+    texts_of_split: tuple[int, ...] = ()
+    """Number of texts of the training, validation and test split, in this order, where each has
+    files of its own."""
     count_distinct: bool = True
     """Whether distinct items are counted, which takes some memory for each item."""
 
@@ -69,6 +73,15 @@ class Corpus:
         """Make a corpus of items, or of running texts, that are in memory."""
         texts = ["\n".join(documents)] if kind == "lines" else documents
         return cls(name=name, kind=kind, texts=[text_from_chunks(text) for text in texts])
+
+    def with_held_out(self, *held_out: "Corpus") -> "Corpus":
+        """Return this corpus as the training split, with those of validation and test."""
+        corpora = (self, *held_out)
+        return replace(
+            self,
+            texts=[text for corpus in corpora for text in corpus.texts],
+            texts_of_split=tuple(len(corpus.texts) for corpus in corpora),
+        )
 
     @property
     def has_boundary(self) -> bool:
@@ -145,56 +158,45 @@ def _sorted_characters(points: Iterable[int]) -> str:
 
 
 def read_corpus(
-    source: str,
+    source: str | Sequence[str],
     kind: CorpusKind | None = None,
     encoding: str = "utf-8",
     cleaning: CleaningOptions = CleaningOptions(),  # noqa: B008 (it is frozen)
     *,
+    column: str | None = None,
+    separator: str | None = None,
     count_distinct: bool = True,
 ) -> Corpus:
     """Read a corpus.
 
     Args:
-        source: name of a built-in data set, a file, or a folder of text files.
+        source: one or several of: the name of a built-in data set, a file, a folder of files, or a
+            pattern such as `*.txt`.
         kind: list or running text; None guesses.
         encoding: encoding of the files.
         cleaning: changes to the text.
+        column, separator: see `FileFormat`.
         count_distinct: see `Corpus`.
 
     Raises:
         MoreishError: there is no such source, or it has no text.
         NotTextError: it is not in `encoding`.
     """
-    if not source:
-        raise MoreishError("the source is empty: name a built-in data set, a file or a folder")
-    path = Path(source).expanduser()
-    notes: list[str] = []
-    left_out: list[Path] = []
-    if source in catalog.CATALOG:
-        name, found = source, [text_from_chunks(catalog.load_dataset(source))]
-        kind = kind or ("lines" if catalog.CATALOG[source].kind == "lines" else "text")
-    elif path.is_dir():
-        refuse_prepared(path)
-        name, found = path.resolve().name, list(_folder(path, encoding, notes, left_out))
-        if not found:
-            raise _no_text(path, notes, left_out)
-    elif path.is_file():
-        name, found = path.stem, [_file(path, encoding, notes)]
-    elif path.exists():
-        raise MoreishError(f"{path} is neither a file nor a folder")
-    else:
-        hint = nearest(source, catalog.CATALOG)
-        raise MoreishError(f"no file, folder or built-in data set '{source}': {hint}")
-
+    file_format = FileFormat(encoding=encoding, column=column, separator=separator)
+    reader = _SourceReader(kind, file_format)
+    names = [source] if isinstance(source, str) else list(source)
+    for name in names:
+        reader.read(name)
+    found, notes = reader.texts, reader.notes
+    shown = ", ".join(names)
     if any(text.stats.had_other_line_ends for text in found):
         notes.append("converted other line ends (CR LF, CR) to LF")
     texts = [text for text in found if not text.stats.is_blank]
     if not texts:
-        raise MoreishError(f"{source} is empty: there is no text to train on")
+        raise MoreishError(f"{shown} is empty: there is no text to train on")
+    kind = kind or reader.known_kind()
     if kind is None:
-        files = visible_files(path) if path.is_dir() else [path]
-        names = [file.name for file in files]
-        sign = sign_of_text(texts, names)
+        sign = sign_of_text(texts, [file.name for file in reader.files])
         kind = "text" if sign else "lines"
         guess = f"running text, by {sign} (if not: --as lines)"
         notes.append(f"it looks like {guess if sign else 'a list of lines (if not: --as text)'}")
@@ -203,15 +205,16 @@ def read_corpus(
         texts = [text for text in texts if not text.stats.is_blank]
         if not texts:
             raise MoreishError(
-                f"cleaning removes everything from {source}: use fewer of its options"
+                f"cleaning removes everything from {shown}: use fewer of its options"
             )
         notes.append(", ".join(changes))
+    more = f"-and-{len(names) - 1}-more" if len(names) > 1 else ""
     corpus = Corpus(
-        name=name,
+        name=reader.name + more,
         kind=kind,
         texts=texts,
         notes=notes,
-        left_out=left_out,
+        left_out=reader.left_out,
         count_distinct=count_distinct,
     )
     if corpus.stats.stripped:
@@ -219,6 +222,98 @@ def read_corpus(
     if blank := corpus.stats.blank:
         notes.append(f"left out {plural(blank, 'empty line')}")
     return corpus
+
+
+class _SourceReader:
+    """Reads sources one after the other, and collects their texts."""
+
+    def __init__(self, kind: CorpusKind | None, file_format: FileFormat) -> None:
+        self.kind, self.file_format = kind, file_format
+        self.name = ""
+        """The name of the first source."""
+        self.texts: list[Text] = []
+        self.notes: list[str] = []
+        self.files: list[Path] = []
+        self.left_out: list[Path] = []
+        """Files that are not text, or not in the encoding."""
+        self._kinds: set[CorpusKind | None] = set()
+
+    def known_kind(self) -> CorpusKind | None:
+        """Return the kind if the sources themselves decide it."""
+        return next(iter(self._kinds)) if len(self._kinds) == 1 else None
+
+    def read(self, source: str) -> None:
+        """Read a source.
+
+        Raises:
+            MoreishError: there is no such source, or it cannot be read.
+            NotTextError: it is not text in the encoding.
+        """
+        if not source:
+            raise MoreishError("the source is empty: name a built-in data set, a file or a folder")
+        path = user_path(source)
+        if source in catalog.CATALOG:
+            self.name = self.name or source
+            self._kinds.add("lines" if catalog.CATALOG[source].kind == "lines" else "text")
+            self.texts.append(text_from_chunks(catalog.load_dataset(source)))
+        elif path.is_dir():
+            self.name = self.name or path.resolve().name
+            self._read_folder(path)
+        elif path.is_file():
+            self.name = self.name or Path(uncompressed_name(path)).stem
+            self._read_file(path)
+        elif path.exists():
+            raise MoreishError(f"{path} is neither a file nor a folder")
+        elif matches := sorted(glob(str(path), recursive=True)):  # noqa: PTH207
+            for match in matches:
+                self.read(match)
+        else:
+            hint = nearest(source, catalog.CATALOG)
+            raise MoreishError(f"no file, folder or built-in data set '{source}': {hint}")
+
+    def _read_file(self, path: Path, *, is_plain: bool = False) -> None:
+        found = read_file(path, self.file_format, "text" if is_plain else self.kind)
+        for text in found.texts:
+            _ = text.stats  # raises NotTextError at once
+        if has_bom(path, self.file_format.encoding):
+            self.notes.append(f"left out the byte order mark of {path.name}")
+        self.files.append(path)
+        self.texts += found.texts
+        self.notes += found.notes
+        self._kinds.add(found.kind)
+
+    def _read_folder(self, folder: Path) -> None:
+        """Read all files below `folder`, sorted by path.
+
+        Hidden files, files that cannot be decoded and run folders (samples and logs) are left out.
+        """
+        refuse_prepared(folder)
+        if (folder / "run.json").is_file():
+            resume = command("train", "--resume", folder)
+            raise MoreishError(f"{folder} is a run, not a text; to resume it: {resume}")
+        paths, before = visible_files(folder), len(self.texts)
+        runs = {path.parent for path in paths if path.name == "run.json"}
+        left_out = []
+        # Among other files, JSON is rather a part of a program than a table.
+        is_plain = not all(map(is_table, paths)) and self.file_format.column is None
+        for path in paths:
+            if not runs.isdisjoint(path.parents):
+                continue
+            try:
+                self._read_file(path, is_plain=is_plain and is_table(path))
+            except NotTextError:
+                left_out.append(path)
+        notes = []
+        if left_out:
+            names, count = summarize_paths(left_out), plural(len(left_out), "file")
+            encoding = self.file_format.encoding
+            notes.append(f"left out {count} without valid {encoding} text: {names}")
+        if runs:
+            notes.append(f"left out {plural(len(runs), 'run folder')}")
+        if len(self.texts) == before:
+            raise _no_text(folder, notes, left_out)
+        self.notes += notes
+        self.left_out += left_out
 
 
 def _no_text(folder: Path, notes: list[str], left_out: list[Path]) -> MoreishError:
@@ -229,37 +324,3 @@ def _no_text(folder: Path, notes: list[str], left_out: list[Path]) -> MoreishErr
     path, guess = found
     advice = f"{guess.option} for {path.name}; for a closer look: {command('doctor', folder)}"
     return NotTextError(f"{message}; {advice}", path)
-
-
-def _folder(folder: Path, encoding: str, notes: list[str], left_out: list[Path]) -> Iterator[Text]:
-    """Yield the texts of all files below `folder`, sorted by path.
-
-    Hidden files, files that cannot be decoded and run folders (samples and logs) are left out.
-    """
-    if (folder / "run.json").is_file():
-        resume = command("train", "--resume", folder)
-        raise MoreishError(f"{folder} is a run, not a text; to resume it: {resume}")
-    paths = visible_files(folder)
-    runs = {path.parent for path in paths if path.name == "run.json"}
-    for path in paths:
-        if not runs.isdisjoint(path.parents):
-            continue
-        try:
-            yield _file(path, encoding, notes)
-        except NotTextError:
-            left_out.append(path)
-    if left_out:
-        names = summarize_paths(left_out)
-        count = plural(len(left_out), "file")
-        notes.append(f"left out {count} without valid {encoding} text: {names}")
-    if runs:
-        notes.append(f"left out {plural(len(runs), 'run folder')}")
-
-
-def _file(path: Path, encoding: str, notes: list[str]) -> Text:
-    """Return the text of a file. Raises NotTextError at once if it is not text."""
-    text = text_from_file(path, encoding)
-    _ = text.stats
-    if has_bom(path, encoding):
-        notes.append(f"left out the byte order mark of {path.name}")
-    return text

@@ -167,7 +167,7 @@ def _codec_and_bom(head: bytes, encoding: str) -> tuple[str, int]:
     try:
         codec = codecs.lookup(encoding).name
         "".encode(encoding)  # rejects codecs from bytes to bytes
-    except (LookupError, UnicodeError):
+    except (LookupError, ValueError):  # a name that contains NUL is a ValueError
         raise MoreishError(f"unknown encoding '{encoding}' (try utf-8 or cp1252)") from None
     if codec == "utf-8-sig":
         codec = "utf-8"

@@ -27,13 +27,26 @@ TEXT_SUFFIX = re.compile(
 )
 """Ends of the names of files whose lines belong together."""
 
+MIN_NUMBERED_LENGTH = 60
+"""Median length of numbered lines from which they are paragraphs, in characters."""
+
 SENTENCE_END = re.compile(r"[.!?…。！？؟][\"'»”’)\]」*]*$")
 SENTENCE_BREAK = re.compile(r"[.!?…。！？؟][\"'»”’)\]」*]*\s+\S")
 CONTINUED = tuple(",;:、，—–{(\\&|")
 SPEAKER = re.compile(  # of plays, interviews and chat logs: [12:30] Anna: …, <user> …
-    r"(?:[\[(<]?\d{1,2}[:.]\d{2}(?:[:.]\d{2})?[\])>]?[ \t]*(?:[-–][ \t]*)?)?"
-    r"[<*]?(\w[\w .'’-]{0,24}?)[>*]?\s?[:：>]\s"
+    r"(?:[\[(<]?(?:\d{1,4}[-./]\d{1,2}[-./]\d{1,4},?\s+)?\d{1,2}[:.]\d{2}(?:[:.]\d{2})?[\])>]?"
+    r"[ \t]*(?:[-–][ \t]*)?)?[<*]?(\w[\w .'’-]{0,24}?)[>*]?(?:\s?[:：>]\s|\.\s?[—–-]\s)"
 )
+TIME = re.compile(  # of logs: Feb  3 06:25:01 …, 2024-01-02T10:11:12 …
+    r"[\[(<]?(?:(?:\w{3,4}\s+)?\w{3}\s+\d{1,2}\s+|\d{1,4}[-./]\d{1,2}[-./]\d{1,4}[T, ]\s*)"
+    r"\d{1,2}:\d{2}.*\w"
+)
+COMMAND = re.compile(r"(?:\w[\w.@:~/\\-]*)?[$#>%] \w|>>> |In \[\d+\]:")
+CODE = re.compile(
+    r"\\[a-z]+|[^\s].*[{};]$|\[\w+ \".*\"\]$|</?\w[^<>]*>|#!"
+    r"|(?:import|from|def|class|function|var|let|const|return|elif|else|end)\b.*[:;({=]"
+)
+NUMBER = re.compile(r"\W?(\d+)\W?\W?\s")
 DASH = re.compile(r"[–—―„«»]")
 MARKER = re.compile(r"<\||-{3}$|.*\d\s*-->\s*\d")
 
@@ -75,17 +88,31 @@ def _sign_in_lines(lines: list[str]) -> str:
     turns = sum(n for name, n in speakers.items() if n > 1 and not (name[0].islower() and name[1:]))
     if turns >= 0.5 * number or share(map(DASH.match, stripped)) >= 0.5:
         return "turns of speakers"
+    if share(map(TIME.match, stripped)) >= 0.6:
+        return "times at the beginning of lines"
+    commands = sum(COMMAND.match(line) is not None for line in stripped)
+    if commands >= 3 and 0.1 * number <= commands < number:
+        return "commands"
+    if share(map(CODE.match, stripped)) >= 0.25:
+        return "code"
+    numbers = [int(match[1]) if (match := NUMBER.match(line)) else 0 for line in stripped]
+    counted = sum(after == before + 1 for before, after in pairwise(numbers))
+    if median >= MIN_NUMBERED_LENGTH and counted >= 0.6 * number:
+        return "numbered paragraphs"
     if long > MAX_ITEM_LENGTH:
         return "long paragraphs"
-    sentences = share(len(SENTENCE_BREAK.findall(line)) >= 2 for line in stripped)
-    if median >= 60 and sentences >= 0.3:
+    breaks = [len(SENTENCE_BREAK.findall(line)) for line in stripped]
+    if (median >= 60 and share(count >= 2 for count in breaks) >= 0.3) or (
+        median >= 100 and share(breaks) >= 0.6
+    ):
         return "paragraphs of several sentences"
     ends = share(map(SENTENCE_END.search, stripped))
     upper, lower = share(s[0].isupper() for s in stripped), share(s[0].islower() for s in stripped)
     broken = sum(
         not SENTENCE_END.search(line) and after[0].islower() for line, after in pairwise(stripped)
     )
-    if median >= 30 and upper >= 0.1 and broken >= 0.2 * number:
+    is_wrapped = share(length >= 0.7 * long for length in lengths) >= 0.5
+    if median >= 30 and upper >= 0.1 and broken >= 0.2 * number and is_wrapped:
         return "sentences over several lines"
     if upper + lower < 0.2 and median >= 15 and 0.1 < ends < 0.9:  # scripts without case
         return "sentences over several lines"

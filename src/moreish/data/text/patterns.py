@@ -5,7 +5,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from moreish.data.text.clean import BREAKS, C1, CONTROL, INVISIBLE, SPACES, STRAY_JOINERS
+from moreish.data.text.clean import (
+    BLACK_FLAG,
+    BREAKS,
+    C1,
+    CONTROL,
+    INVISIBLE,
+    SPACES,
+    STRAY_JOINERS,
+    TAG_FLAG,
+)
 
 Severity = Literal["warning", "note"]
 
@@ -157,7 +166,8 @@ PATTERNS = (
     ),
     Pattern(
         name="invisible characters",
-        regex=re.compile(f"[{INVISIBLE}{SPACES}]|{STRAY_JOINERS}"),
+        regex=re.compile(f"{TAG_FLAG}|[{INVISIBLE}{SPACES}]|{STRAY_JOINERS}"),
+        is_real=lambda found: not found.startswith(BLACK_FLAG),
         code_points=_class_points(INVISIBLE + SPACES + "\u200c\u200d"),
         description="invisible characters and no-break spaces (also soft hyphens, directional "
         "marks and stray joiners)",

@@ -17,12 +17,13 @@ from moreish.generate import (
     NOISE_BLOCK,
     Automaton,
     ConstrainedDecoder,
+    RepetitionCounter,
     Sampling,
+    StreamDetokenizer,
     sample_tokens,
     uniform_noise,
 )
 from moreish.models import Model, State
-from moreish.serve.batching.detokenizer import StreamDetokenizer
 from moreish.tokenizers import Ids, Tokenizer
 
 PREFILL_CHUNK = 128
@@ -265,6 +266,10 @@ class SequenceState:
             self.constraint = ConstrainedDecoder(
                 request.automaton, request.prompt, 1, request.sampling
             )
+        self.repetitions: RepetitionCounter | None = None
+        if request.sampling.has_penalties:
+            size = prefill.formatter.tokenizer.vocab_size
+            self.repetitions = RepetitionCounter(request.prompt, size, request.sampling)
         self.detokenizer = StreamDetokenizer(request.stop, after=prefill.prompt_bytes)
         self.echo_length = 0
         """Characters at the beginning of the text that are the prompt's."""

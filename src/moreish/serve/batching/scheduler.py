@@ -148,6 +148,10 @@ class BatchScheduler:
         if starts := [row for row, sequence in enumerate(sequences) if sequence.starts_item]:
             logits_RV = logits_RV.clone()
             logits_RV[starts, self.tokenizer.boundary_id] = -torch.inf
+        for row, sequence in enumerate(sequences):
+            if sequence.repetitions is not None:
+                logits_RV = logits_RV.clone()
+                logits_RV[row] = sequence.repetitions(logits_RV[row : row + 1])[0]
         tokens = [0] * len(sequences)
         rows_by_sampling: dict[Sampling, list[int]] = {}
         for row, sequence in enumerate(sequences):
@@ -176,6 +180,8 @@ class BatchScheduler:
         if token == self.tokenizer.boundary_id:
             finish_reason = "stop"
         else:
+            if sequence.repetitions is not None:
+                sequence.repetitions.add(torch.tensor([token]))
             text = detokenizer.add(
                 self.tokenizer.decode_bytes(np.array([token]), sequence.last_token)
             )

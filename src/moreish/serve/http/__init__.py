@@ -6,6 +6,7 @@ from moreish.serve.http.errors import (
     ERROR_RESPONSES,
     GUARD_ERROR_RESPONSES,
     ApiError,
+    ErrorBody,
     bad_request,
     to_api_error,
 )

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Collection
+from contextlib import suppress
 from typing import Any
 
 import h11
@@ -95,6 +96,20 @@ class Connection(H11Protocol):
         if self._is_keep_alive:
             self._request_started, self._is_keep_alive = self._last_received, False
         super().data_received(data)
+
+    def _should_upgrade(self) -> bool:
+        """Treat a request to upgrade the connection as any other (RFC 9110, section 7.8), where
+        uvicorn would also warn that it has no library for WebSockets."""
+        return False
+
+    def send_400_response(self, msg: str) -> None:
+        """Reject bytes that are not HTTP, and ignore what the application still sends."""
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        with suppress(h11.LocalProtocolError):  # there is a response, or it must have no body
+            super().send_400_response(msg)
+        self.transport.close()
 
     def on_response_complete(self) -> None:
         self._request_started, self._is_keep_alive = self.loop.time(), True

@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from moreish.errors import MoreishError
+from moreish.errors import MoreishError, one_line
 from moreish.serve.batching import DeadlineExceeded, GenerationFailed, QueueFull, ShuttingDown
 
 
@@ -102,6 +102,11 @@ def to_api_error(error: Exception) -> ApiError:
             return ApiError(400, str(error))
         case RequestValidationError():
             return _validation_error(error)
+        case HTTPException(status_code=400) if isinstance(error.__cause__, ValueError):
+            # FastAPI's error: an integer of too many digits, or bytes that are not UTF-8.
+            return ApiError(400, f"the body is not valid JSON: {one_line(error.__cause__)}")
+        case HTTPException(status_code=400) if isinstance(error.__cause__, RecursionError):
+            return ApiError(400, "the body is not valid JSON: it is nested too deeply")
         case HTTPException(status_code=status, detail=detail, headers=headers):
             phrase = HTTPStatus(status).phrase
             message = f"{status} {phrase}" if detail == phrase else str(detail)
@@ -117,6 +122,8 @@ def _validation_error(error: RequestValidationError) -> ApiError:
     kind, where = first["type"], [str(part) for part in first["loc"]]
     if kind == "json_invalid":
         return ApiError(400, f"the body is not valid JSON: {first['ctx'].get('error', kind)}")
+    if where == ["body"]:
+        return ApiError(400, "the body must be a JSON object")
     # A location is ("body", "prompt", "list[int]", 3) and the like.
     param = where[1] if len(where) > 1 else where[0]
     if kind == "extra_forbidden":

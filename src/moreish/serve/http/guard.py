@@ -79,7 +79,7 @@ class Guard:
                 headers = MutableHeaders(scope=message)
                 for name, value in SECURITY_HEADERS.items():
                     headers.setdefault(name, value)
-                if message["status"] == 413:
+                if message["status"] in (413, 507):  # the rest of the body is not read
                     headers["Connection"] = "close"
             await send(message)
 

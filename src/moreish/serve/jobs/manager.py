@@ -4,24 +4,25 @@ import asyncio
 import json
 import logging
 import math
-import signal
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import Any
 
+from moreish.data import CATALOG
 from moreish.errors import MoreishError
-from moreish.runs import Run, backup_path
+from moreish.runs import Run
 from moreish.serve.executor import BackgroundExecutor
 from moreish.serve.http import ApiError
+from moreish.serve.jobs.run_store import TEXTS, RunStore
 from moreish.serve.jobs.schemas import TextRequest, TrainingStatus
 from moreish.serve.jobs.subprocess import WorkerQueue, read_messages, start_worker
-from moreish.serve.jobs.uploads import UploadFolder, is_valid_name
+from moreish.serve.jobs.uploads import UploadFolder
 from moreish.serve.native import HistoryResponse, LoggedSample, read_history
 from moreish.serve.registry import Registry
+from moreish.utils.platforms import interrupt_process
 
 MAX_SAMPLES = 50
 """Samples that a status has."""
@@ -41,7 +42,8 @@ class TrainingManager:
             home: folder of the runs; uploaded texts go to its folder `texts`.
         """
         self.registry, self.executor, self.home = registry, executor, home
-        self.texts = UploadFolder(home / "texts", registry.limits.upload_bytes)
+        self.texts = UploadFolder(home / TEXTS, registry.limits.upload_bytes)
+        self.runs = RunStore(home, registry)
         self._status = TrainingStatus()
         self._queue = WorkerQueue()
         self._changed = asyncio.Event()
@@ -56,14 +58,16 @@ class TrainingManager:
         """
         message = await self._queue.run(command, self._worker_options(body))
         if "error" in message:
-            path = str(self.texts.find(body.text))
             # In quotes, since a name may look like words of the sentence.
-            text = message["error"].replace(path, repr(body.text))
+            text = message["error"].replace(str(self.texts.path / body.text), repr(body.text))
             raise ApiError(400, self._without_paths(text), param=message.get("param"))
         return json.loads(self._without_paths(json.dumps(message["result"], ensure_ascii=False)))
 
     def _worker_options(self, body: TextRequest) -> dict[str, Any]:
-        return {"source": str(self.texts.find(body.text)), **body.train_options()}
+        uploaded = {text.name for text in self.texts.contents()}
+        is_built_in = body.text in CATALOG and body.text not in uploaded
+        source = body.text if is_built_in else str(self.texts.find(body.text))
+        return {"source": source, **body.train_options()}
 
     @property
     def is_training(self) -> bool:
@@ -71,9 +75,9 @@ class TrainingManager:
 
     @property
     def status(self) -> TrainingStatus:
-        """The progress of the current or last training, and which runs can be resumed."""
-        resumable = [] if self.is_training else self._resumable()
-        return self._status.model_copy(update={"resumable": resumable})
+        """The progress of the current or last training, and the runs."""
+        runs = [] if self.is_training else self.runs.contents()
+        return self._status.model_copy(update={"runs": runs})
 
     async def status_changes(self) -> AsyncIterator[TrainingStatus]:
         """Yield the status now and after changes, until no training is in progress."""
@@ -96,31 +100,6 @@ class TrainingManager:
             raise ApiError(404, "nothing has been logged yet", code="idle")
         return read_history(Run.open(path))
 
-    def available_name(self, name: str) -> str:
-        """Return the name, with a number at the end if it is taken."""
-        if not self._is_taken(name):
-            return name
-        while not is_valid_name(f"{name}-9999"):
-            name = name[:-1]
-        candidates = (f"{name}-{number}" for number in count(2))
-        return next(name for name in candidates if not self._is_taken(name))
-
-    def _is_taken(self, name: str) -> bool:
-        """Whether a run has the name, here or among those served from other folders."""
-        path = self.home / name
-        exists = path.exists() or backup_path(path).exists() or path == self.texts.path
-        return exists or any(served.name == name for served in self.registry)
-
-    def _resumable(self) -> list[str]:
-        """Return the names of the runs that were stopped before their end."""
-        found = []
-        for record in sorted(self.home.glob("*/run.json")):
-            with suppress(OSError, ValueError):
-                status = json.loads(record.read_bytes()).get("status")
-                if status in ("interrupted", "training") and is_valid_name(record.parent.name):
-                    found.append(record.parent.name)
-        return found
-
     def train(self, name: str, body: TextRequest) -> None:
         """Start a training run.
 
@@ -128,21 +107,47 @@ class TrainingManager:
             ApiError: the name is taken, a training run is in progress (409), or there is no such
                 text (404).
         """
-        if self._is_taken(name):
-            message = f"the name {name!r} is taken; {self.available_name(name)!r} is available"
-            raise ApiError(409, message, param="name", code="taken")
+        self.runs.check_available(name)
         options = {**self._worker_options(body), "out": str(self.home / name)}
         self._start(name, "train", options)
 
-    def resume(self, name: str) -> None:
-        """Resume a training run.
+    def resume(self, name: str, minutes: float | None) -> None:
+        """Resume a training run, or train a finished one for more minutes.
 
         Raises:
             ApiError: there is no such run (404), or a training run is in progress (409).
         """
-        if name not in self._resumable():
-            raise ApiError(404, f"there is no stopped run {name[:100]!r}", param="name")
-        self._start(name, "resume", {"path": str(self.home / name)})
+        if not any(run.can_resume for run in self.runs.contents() if run.name == name):
+            message = f"there is no run {name[:100]!r} that can be resumed or trained longer"
+            raise ApiError(404, message, param="name")
+        self._start(name, "resume", {"path": str(self.home / name), "minutes": minutes})
+
+    async def delete(self, name: str) -> None:
+        """Delete a run; see `RunStore.delete`.
+
+        Raises:
+            ApiError: it is being trained (409), or there is no such run (404).
+        """
+        self._check_not_training(name)
+        await self.runs.delete(name)
+        if self._status.name == name:
+            self._update(**TrainingStatus().model_dump())
+
+    async def rename(self, name: str, new_name: str) -> None:
+        """Rename a run; see `RunStore.rename`.
+
+        Raises:
+            ApiError: it is being trained or the new name is taken (409), or there is no such run
+                (404).
+        """
+        self._check_not_training(name)
+        await self.runs.rename(name, new_name)
+        if self._status.name == name:
+            self._update(name=new_name)
+
+    def _check_not_training(self, name: str) -> None:
+        if self.is_training and name == self._status.name:
+            raise ApiError(409, f"{name!r} is being trained: stop it first", code="busy")
 
     def interrupt(self) -> None:
         """Stop the run so that it can be resumed.
@@ -153,11 +158,12 @@ class TrainingManager:
         if not self.is_training:
             raise ApiError(409, "no training is in progress", code="idle")
         if self._process is not None and self._process.returncode is None:
-            self._process.send_signal(signal.SIGINT)
+            interrupt_process(self._process)
         self._update(status="stopping")
 
     async def stop(self) -> None:
         """Interrupt the run, if there is one, and wait until it has ended."""
+        self.runs.stop()
         if self.is_training:
             assert self._task is not None
             self.interrupt()
@@ -181,7 +187,7 @@ class TrainingManager:
         try:
             self._process = await start_worker(command, options)
             if self._status.status == "stopping":  # interrupted while the process was starting
-                self._process.send_signal(signal.SIGINT)
+                interrupt_process(self._process)
             async for found in read_messages(self._process):
                 if "error" in found:
                     final["message"] = self._without_paths(found["error"])

@@ -3,9 +3,11 @@
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from moreish.data import CATALOG
 from moreish.serve.http import (
     ERROR_RESPONSES,
     EVENT_STREAM_RESPONSE,
+    ErrorBody,
     EventStream,
     cancel_on_disconnect,
 )
@@ -24,11 +26,14 @@ def router(manager: TrainingManager) -> APIRouter:
 
     @api.get("/texts")
     async def list_texts() -> schemas.UploadList:
-        """List the uploaded texts."""
-        return schemas.UploadList(texts=manager.texts.contents())
+        """List the uploaded texts and the built-in data sets."""
+        return schemas.UploadList(texts=manager.texts.contents(), datasets=list(CATALOG))
 
     @api.post(
-        "/texts", max_body_size=limits.upload_bytes, openapi_extra={"requestBody": upload_body}
+        "/texts",
+        max_body_size=limits.upload_bytes,
+        openapi_extra={"requestBody": upload_body},
+        responses={507: {"model": ErrorBody, "description": "The disk of the server is full."}},
     )
     async def upload_text(name: ValidName, request: Request) -> UploadedText:
         """Upload a text: the body has its bytes."""
@@ -49,7 +54,7 @@ def router(manager: TrainingManager) -> APIRouter:
     @api.get("/training/name")
     async def available_name(name: ValidName) -> schemas.NameResponse:
         """Return a name for a new run: the requested one or a similar one that is not taken."""
-        return schemas.NameResponse(name=manager.available_name(name))
+        return schemas.NameResponse(name=manager.runs.available_name(name))
 
     @api.post("/training", status_code=202)
     async def train(body: schemas.TrainRequest) -> schemas.TrainingStatus:
@@ -79,10 +84,22 @@ def router(manager: TrainingManager) -> APIRouter:
         manager.interrupt()
         return manager.status
 
+    @api.post("/training/delete")
+    async def delete(body: schemas.DeleteRequest) -> schemas.TrainingStatus:
+        """Delete a run and its model for good."""
+        await manager.delete(body.name)
+        return manager.status
+
+    @api.post("/training/rename")
+    async def rename(body: schemas.RenameRequest) -> schemas.TrainingStatus:
+        """Rename a run and its model."""
+        await manager.rename(body.name, body.new_name)
+        return manager.status
+
     @api.post("/training/resume", status_code=202)
     async def resume(body: schemas.ResumeRequest) -> schemas.TrainingStatus:
         """Resume a run that was stopped."""
-        manager.resume(body.name)
+        manager.resume(body.name, body.minutes)
         return manager.status
 
     return api

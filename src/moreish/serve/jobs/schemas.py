@@ -18,9 +18,10 @@ def option(name: str, default: Any = None, **bounds: Any) -> Any:
 
 
 class TextRequest(RequestBody):
-    """An uploaded text and how to read it."""
+    """A text and how to read it."""
 
     text: str
+    """Name of an uploaded text or of a built-in data set."""
     kind: Literal["lines", "text"] | None = option("kind")
     encoding: str | None = option("encoding", max_length=40)
     dedup: bool | None = option("dedup")
@@ -48,10 +49,23 @@ class TrainRequest(PlanRequest):
 
 class ResumeRequest(RequestBody):
     name: str
+    minutes: float | None = Field(None, gt=0, le=60 * 24)
+    """How long to train a finished run further; null resumes an interrupted one."""
+
+
+class DeleteRequest(RequestBody):
+    name: str
+
+
+class RenameRequest(RequestBody):
+    name: str
+    new_name: ValidName
 
 
 class UploadList(BaseModel):
     texts: list[UploadedText]
+    datasets: list[str]
+    """Built-in data sets, which may be named in place of a text."""
 
 
 class DoctorResponse(BaseModel):
@@ -68,6 +82,22 @@ class PlanResponse(BaseModel):
 
 class NameResponse(BaseModel):
     name: str
+
+
+class RunInfo(BaseModel):
+    """A run in the server's folder; fields that a damaged run does not have are null."""
+
+    name: str
+    status: str | None = None
+    """As in run.json: "finished", "interrupted", "stopped early" and so on."""
+    model: str | None = None
+    data: str | None = None
+    parameters: int | None = None
+    loss: float | None = None
+    """On the validation split, in nats per token."""
+    created: str | None = None
+    can_resume: bool = False
+    """Whether `/api/training/resume` takes it."""
 
 
 class TrainingStatus(BaseModel):
@@ -92,5 +122,5 @@ class TrainingStatus(BaseModel):
     """The validation loss of the saved weights; set at the end."""
     best_step: int | None = None
     """The step of these weights."""
-    resumable: list[str] = []
-    """Runs that were stopped and can be resumed."""
+    runs: list[RunInfo] = []
+    """The runs in the server's folder, the newest first; empty while training."""

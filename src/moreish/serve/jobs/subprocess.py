@@ -10,6 +10,7 @@ from typing import Any
 
 from moreish.serve.batching import QueueFull
 from moreish.serve.http import ApiError
+from moreish.utils.platforms import new_group_options
 
 MAX_WAITING = 8
 """Audits that may wait for the one that is running."""
@@ -28,7 +29,7 @@ async def start_worker(command: str, options: dict[str, Any]) -> Process:
         "moreish.serve.jobs.worker",
         stdin=PIPE,
         stdout=PIPE,
-        start_new_session=True,  # Ctrl-C goes to the server, which passes it on
+        **new_group_options(),  # Ctrl-C goes to the server, which passes it on
         limit=1 << 24,
     )
     assert process.stdin is not None

@@ -1,7 +1,10 @@
 """The folder of uploaded texts, and the names that texts and runs may have."""
 
+import errno
 import re
+import time
 import unicodedata
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 from uuid import uuid4
@@ -11,7 +14,13 @@ from starlette.requests import Request
 
 from moreish.data import NON_PRINTING
 from moreish.serve.http import ApiError
-from moreish.utils.files import PARTIAL_SUFFIX, check_disk_space, remove_partial_files
+from moreish.utils.files import PARTIAL_SUFFIX, check_disk_space, write_all
+
+PARTIAL_UPLOAD = re.compile(rf"\.[0-9a-f]{{32}}{re.escape(PARTIAL_SUFFIX)}")
+
+ABANDONED_SECONDS = 3600
+"""Time without a change after which an upload belongs to a server that was killed: another server
+may have the same folder, and a client that sends nothing is disconnected far sooner."""
 
 MAX_NAME_LENGTH = 60
 """In characters: at most 240 bytes of UTF-8; file systems allow 255, and a suffix may follow."""
@@ -70,7 +79,14 @@ class UploadFolder:
             max_bytes: maximum size of a text.
         """
         self.path, self.max_bytes = path, max_bytes
-        remove_partial_files(path)
+        self._remove_abandoned()
+
+    def _remove_abandoned(self) -> None:
+        for partial in list(self.path.iterdir()) if self.path.is_dir() else ():
+            if PARTIAL_UPLOAD.fullmatch(partial.name):
+                with suppress(FileNotFoundError):  # another server has finished it
+                    if partial.stat().st_mtime < time.time() - ABANDONED_SECONDS:
+                        partial.unlink()
 
     def contents(self) -> list[UploadedText]:
         """Return all texts in alphabetical order."""
@@ -95,25 +111,34 @@ class UploadFolder:
         """Save the body of a request; it replaces a text of the same name once it is complete.
 
         Raises:
-            ApiError: it is empty (400) or too large (413).
+            ApiError: it is empty (400), too large (413), or the disk is full (507).
             ClientDisconnect: the client disconnected before the end.
         """
-        size = 0
-        self.path.mkdir(parents=True, exist_ok=True)
-        check_disk_space(self.path, int(request.headers.get("content-length", 0)), "the text")
         # A random name, since the same text may be uploaded twice at a time.
         partial = self.path / f".{uuid4().hex}{PARTIAL_SUFFIX}"
         try:
-            with partial.open("wb") as file:
-                async for chunk in request.stream():
-                    size += len(chunk)
-                    if size > self.max_bytes:
-                        message = f"a text may have at most {self.max_bytes:,} bytes"
-                        raise ApiError(413, message)
-                    file.write(chunk)
-            if size == 0:
-                raise ApiError(400, "the text is empty")
+            self.path.mkdir(parents=True, exist_ok=True)
+            check_disk_space(self.path, int(request.headers.get("content-length", 0)), "the text")
+            size = await self._write(partial, request)
             partial.replace(self.path / name)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            message = f"the text was not saved ({error.strerror}): free some space on the server"
+            raise ApiError(507, message) from None
         finally:
             partial.unlink(missing_ok=True)
         return UploadedText(name=name, bytes=size)
+
+    async def _write(self, path: Path, request: Request) -> int:
+        """Write the body of a request to a file, and return its size."""
+        size = 0
+        with path.open("wb", buffering=0) as file:
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > self.max_bytes:
+                    raise ApiError(413, f"a text may have at most {self.max_bytes:,} bytes")
+                write_all(file.fileno(), chunk)
+        if size == 0:
+            raise ApiError(400, "the text is empty")
+        return size

@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from moreish import evaluate
 from moreish.data import TokenDataset
@@ -32,6 +33,7 @@ MAX_ATTENTION_TOKENS = 256
 MAX_EMBEDDED_TOKENS = 500
 MAX_PAIR_TOKENS = 30
 MAX_LOGGED_STEPS = 2000
+MAX_NEIGHBORS = 8
 """The sizes of the views."""
 
 T = TypeVar("T")
@@ -68,6 +70,8 @@ def describe_model(served: ServedModel) -> schemas.ModelInfo:
         layers=None if gpt is None else gpt.layers,
         heads=None if gpt is None else gpt.heads,
         data=record.data.name,
+        documents=record.data.documents,
+        characters=record.data.characters,
         losses=schemas.SplitLosses(train=train.get("loss"), val=val.get("loss")),
         bits_per_byte=val.get("bits_per_byte"),
         has=schemas.Capabilities(
@@ -226,6 +230,7 @@ def project_embedding(served: ServedModel) -> schemas.EmbeddingResponse:
     )
     ids_M = order_V[:MAX_EMBEDDED_TOKENS]
     points_M2, shares = evaluate.principal_components(weight_VC[ids_M])
+    neighbors_M = _nearest_neighbors(weight_VC[ids_M])
     return schemas.EmbeddingResponse(
         tokens=[
             schemas.EmbeddedToken(
@@ -234,11 +239,28 @@ def project_embedding(served: ServedModel) -> schemas.EmbeddingResponse:
                 x=float(x),
                 y=float(y),
                 count=None if counts_V is None else int(counts_V[token]),
+                neighbors=neighbors,
             )
-            for token, (x, y) in zip(ids_M, points_M2, strict=True)
+            for token, (x, y), neighbors in zip(ids_M, points_M2, neighbors_M, strict=True)
         ],
         explained_variance_ratio=(float(shares[0]), float(shares[1])),
     )
+
+
+def _nearest_neighbors(weight_MC: NDArray[np.floating]) -> list[list[schemas.Neighbor]]:
+    """Return for each embedding those with the largest cosine similarity to it."""
+    norms_M1 = np.linalg.norm(weight_MC, axis=1, keepdims=True)
+    unit_MC = weight_MC / np.maximum(norms_M1, 1e-12)
+    similarity_MM = unit_MC @ unit_MC.T
+    np.fill_diagonal(similarity_MM, -np.inf)
+    count = min(MAX_NEIGHBORS, len(unit_MC) - 1)
+    return [
+        [
+            schemas.Neighbor(index=int(index), similarity=float(row_M[index]))
+            for index in np.argsort(-row_M, kind="stable")[:count]
+        ]
+        for row_M in similarity_MM
+    ]
 
 
 @cached_per_model

@@ -18,7 +18,7 @@ from moreish.serve.http import (
     EventStream,
     cancel_on_disconnect,
 )
-from moreish.serve.native import inspect, lists, schemas
+from moreish.serve.native import beginnings, inspect, lists, schemas
 from moreish.serve.openai import Usage, build_sequence_requests
 from moreish.serve.registry import Registry, ServedModel
 from moreish.tokenizers import Tokenizer
@@ -50,7 +50,12 @@ def router(
     def models() -> schemas.ModelInfoList:
         """Describe the served models and the views that each of them has."""
         found = [inspect.describe_model(served) for served in registry]
-        return schemas.ModelInfoList(models=found, training=training, version=version("moreish"))
+        return schemas.ModelInfoList(
+            models=found,
+            loading=registry.num_loading,
+            training=training,
+            version=version("moreish"),
+        )
 
     @api.post("/surprisal", response_model=schemas.SurprisalResponse)
     async def surprisal(body: schemas.SurprisalRequest, request: Request) -> Response:
@@ -71,6 +76,11 @@ def router(
     async def embedding(model: str, request: Request) -> Response:
         """Return two principal components of the most frequent tokens' embeddings."""
         return await respond(request, inspect.project_embedding, model)
+
+    @api.get("/beginnings", response_model=schemas.BeginningsResponse)
+    async def list_beginnings(model: str, request: Request) -> Response:
+        """Return how lines of the training data begin, as suggestions for a prompt."""
+        return await respond(request, beginnings.find_beginnings, model)
 
     @api.get("/pairs", response_model=schemas.PairsResponse)
     async def pairs(model: str, request: Request) -> Response:

@@ -43,6 +43,9 @@ class ModelInfo(BaseModel):
     heads: int | None
     data: str
     """Name of the training data."""
+    documents: int
+    """Items or files of the training data in all splits; 0 for an imported model."""
+    characters: int
     losses: SplitLosses
     bits_per_byte: float | None
     """On the validation split."""
@@ -51,6 +54,8 @@ class ModelInfo(BaseModel):
 
 class ModelInfoList(BaseModel):
     models: list[ModelInfo]
+    loading: int
+    """Number of runs that are being loaded and will be served."""
     training: bool
     """Whether the server has the training routes."""
     version: str
@@ -145,6 +150,13 @@ class WriteDone(BaseModel):
     usage: Usage
 
 
+class BeginningsResponse(BaseModel):
+    """The first words of lines of the training data, the most frequent ones first."""
+
+    texts: list[str]
+    """At most three; empty for lists and where the training data are not available."""
+
+
 class AttentionRequest(RequestBody):
     model: str
     text: str | TokenIds
@@ -171,6 +183,15 @@ class EmbeddedToken(BaseModel):
     y: float
     count: int | None
     """Occurrences in the training data; null where these are not available."""
+    neighbors: list["Neighbor"]
+    """The tokens with the most similar embeddings, among those of this response."""
+
+
+class Neighbor(BaseModel):
+    index: int
+    """Position in the list of tokens."""
+    similarity: float
+    """Cosine similarity of the two embeddings, from -1 to 1."""
 
 
 class EmbeddingResponse(BaseModel):

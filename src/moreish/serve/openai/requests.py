@@ -25,8 +25,6 @@ def build_sequence_requests(
     """
     for name, neutral in (
         ("suffix", (None, "")),
-        ("frequency_penalty", (None, 0)),
-        ("presence_penalty", (None, 0)),
         ("logit_bias", (None, {})),
         ("best_of", (None, 1, body.n)),
     ):

@@ -21,6 +21,12 @@ class SamplingParams(RequestBody):
     top_k: int | None = Field(None, ge=-1)
     """Sample from this many of the most likely tokens; 0 and -1 sample from all. This parameter is
     not in OpenAI's API."""
+    min_p: float | None = Field(None, ge=0, le=1)
+    """Sample from tokens that are at least this fraction as likely as the most likely one. This
+    parameter and the next are not in OpenAI's API."""
+    repetition_penalty: float | None = Field(None, gt=0, le=100)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
 
     @property
     def sampling(self) -> Sampling:
@@ -28,6 +34,10 @@ class SamplingParams(RequestBody):
             temperature=1.0 if self.temperature is None else self.temperature,
             top_k=self.top_k if self.top_k and self.top_k > 0 else None,
             top_p=self.top_p,
+            min_p=self.min_p or None,
+            repetition_penalty=self.repetition_penalty or 1.0,
+            frequency_penalty=self.frequency_penalty or 0.0,
+            presence_penalty=self.presence_penalty or 0.0,
         )
 
 
@@ -54,8 +64,6 @@ class BaseCompletionRequest(SamplingParams):
     echo: bool | None = None
     suffix: str | None = None
     best_of: int | None = Field(None, ge=1)
-    frequency_penalty: float | None = None
-    presence_penalty: float | None = None
     logit_bias: dict[str, float] | None = None
     user: str | None = None
 

@@ -159,7 +159,7 @@ export function makeShow(error, path, draw) {
 /** The labels of the fields that set the parameters of a request. */
 const FIELDS = { prompt: "The text", text: "The text", max_tokens: "Max tokens", seed: "Seed", temperature: "Temperature",
   top_k: "Top-k", top_p: "Top-p", starts: "Starts with", ends: "Ends with", contains: "Contains", length: "Length",
-  regex: "Matches (regex)", minutes: "Minutes", name: "Run name", kind: "Read as" };
+  regex: "Matches (regex)", minutes: "Minutes", name: "Run name", new_name: "New name", kind: "Read as" };
 
 const withFieldName = ({ message, param = "" }) =>
   Object.hasOwn(FIELDS, param) ? message.replace(new RegExp(`^${param}\\b`), FIELDS[param]) : message;

@@ -1,8 +1,8 @@
 // Line charts and scatter plots in SVG.
 
 import { h, onResize, svg } from "./dom.js";
+import { compact } from "./text.js";
 
-const short = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 });
 const fine = new Intl.NumberFormat("en", { maximumSignificantDigits: 4 });
 
 /** Returns about `count` ticks, whose distance is 1, 2 or 5 times a power of ten. */
@@ -75,10 +75,10 @@ export function makeLines({ label, x: xName, y: yName, height = 300, onInspect }
     const dot = ([x, y], color, r) => svg("circle", { class: `dot c${color}`, cx: px(x), cy: py(y), r });
     const marks = ticks(...range.y, innerHeight / 50).flatMap((y) => [
       svg("line", { class: "grid", x1: MARGIN.left, x2: width - MARGIN.right, y1: py(y), y2: py(y) }),
-      svg("text", { class: "tick y", x: MARGIN.left - 8, y: py(y) }, (Math.abs(y) < 1e4 ? fine : short).format(y)),
+      svg("text", { class: "tick y", x: MARGIN.left - 8, y: py(y) }, Math.abs(y) < 1e4 ? fine.format(y) : compact(y)),
     ]);
     for (const x of (isLog ? logTicks : ticks)(...range.x, innerWidth / 90)) {
-      marks.push(svg("text", { class: "tick x", x: px(x), y: height - MARGIN.bottom + 18 }, short.format(x)));
+      marks.push(svg("text", { class: "tick x", x: px(x), y: height - MARGIN.bottom + 18 }, compact(x)));
     }
     for (const { points, color, faint, dots } of series) {
       const path = points.map(([x, y], i) => `${i ? "L" : "M"}${px(x).toFixed(1)} ${py(y).toFixed(1)}`).join("");
@@ -110,7 +110,7 @@ export function makeLines({ label, x: xName, y: yName, height = 300, onInspect }
       const near = nearest(points, cursor);
       return near && h("span", { class: `value c${color}` }, h("bdi", {}, name), ` ${near[1].toFixed(3)}`);
     });
-    readout.replaceChildren(h("span", { class: "value" }, `${short.format(Math.round(cursor))} ${xName}`),
+    readout.replaceChildren(h("span", { class: "value" }, `${compact(Math.round(cursor))} ${xName}`),
       ...values.filter(Boolean));
     onInspect?.(cursor);
   }

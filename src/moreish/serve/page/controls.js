@@ -1,7 +1,7 @@
 // Form controls that several views share.
 
 import { UserError } from "./api.js";
-import { h, uniqueId } from "./dom.js";
+import { button, h, uniqueId } from "./dom.js";
 import { currentModel, sampling } from "./state.js";
 import { whole } from "./text.js";
 
@@ -52,11 +52,11 @@ const TOP_KS = [1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 75, 100, 20
 export function samplingControls(onChange = () => {}) {
   const sliders = [
     slider("Temperature", "temperature", () => TEMPERATURES, (t) => (t ? t.toFixed(2) : "0"),
-      "Below 1: more predictable. Above 1: more varied. 1 leaves the model unchanged."),
+      "Low: predictable. High: varied."),
     slider("Top-k", "top_k", () => [...TOP_KS.filter((k) => k < (currentModel()?.vocabulary ?? Infinity)), 0],
-      (k) => (k ? `top ${k}` : "all"), "Sample only from the k most likely tokens."),
+      (k) => (k ? `top ${k}` : "all"), "Only the k most likely tokens."),
     slider("Top-p", "top_p", () => TOP_PS, (p) => (p < 1 ? `top ${Math.round(100 * p)} %` : "all"),
-      "Sample only from the most likely tokens whose probabilities add up to p."),
+      "The most likely tokens that sum to p."),
   ];
   const element = h("fieldset", { class: "sampling", oninput: onChange }, h("legend", {}, "Sampling settings"),
     sliders.map((one) => one.element));
@@ -64,7 +64,7 @@ export function samplingControls(onChange = () => {}) {
 }
 
 /** Returns the whole number in a field, or null if the field is empty. */
-export function wholeNumber(input, title, low) {
+function wholeNumber(input, title, low) {
   if (!input.value && !input.validity.badInput) return null;
   const [value, high] = [input.valueAsNumber, Number.MAX_SAFE_INTEGER];
   if (Number.isInteger(value) && value >= low && value <= high) return value;
@@ -72,4 +72,30 @@ export function wholeNumber(input, title, low) {
 }
 
 /** Returns a random seed that is short enough to read aloud. */
-export const newSeed = () => Math.floor(Math.random() * 1e6);
+const newSeed = () => Math.floor(Math.random() * 1e6);
+
+const DEFAULT_MAX_TOKENS = 400;
+
+/** Returns the controls of the length and the seed of a text. */
+export function lengthAndSeedControls() {
+  const maxTokens = h("input", { type: "number", min: 1, step: 1, value: DEFAULT_MAX_TOKENS });
+  const isRenewed = h("input", { type: "checkbox", checked: true });
+  const seed = h("input", { type: "number", min: 0, step: 1, value: newSeed(), oninput: () => (isRenewed.checked = false) });
+  return {
+    element: h("div", { class: "length-and-seed" },
+      h("div", { class: "pair" }, field("Max tokens", maxTokens), field("Seed", seed)),
+      h("div", { class: "head" }, checkbox("New seed for each run", isRenewed),
+        button("New seed", () => (seed.value = newSeed()), { class: "quiet" }))),
+    /** Chooses a new seed, unless the user wants to keep it. */
+    renew() {
+      if (isRenewed.checked) seed.value = newSeed();
+    },
+    /** Returns the settings as fields of a request; empty fields then show their defaults. */
+    read() {
+      const settings = { max_tokens: wholeNumber(maxTokens, "Max tokens", 1) ?? DEFAULT_MAX_TOKENS,
+        seed: wholeNumber(seed, "Seed", 0) ?? newSeed() };
+      [maxTokens.value, seed.value] = [settings.max_tokens, settings.seed];
+      return settings;
+    },
+  };
+}

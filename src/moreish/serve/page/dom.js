@@ -96,8 +96,11 @@ async function copy(text) {
 }
 
 /** Offers a text as a download. */
-export function downloadText(name, text) {
-  const url = URL.createObjectURL(new Blob([text], { type: "text/plain;charset=utf-8" }));
+export const downloadText = (name, text) => downloadBlob(name, new Blob([text], { type: "text/plain;charset=utf-8" }));
+
+/** Offers a file as a download. */
+export function downloadBlob(name, blob) {
+  const url = URL.createObjectURL(blob);
   h("a", { href: url, download: name }).click();
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }

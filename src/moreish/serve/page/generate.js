@@ -1,17 +1,18 @@
 // The Generate view: a model continues a prompt, and each of its choices can be inspected and changed.
 
 import { attempt } from "./api.js";
-import { checkbox, errorLine, field, newSeed, samplingControls, wholeNumber } from "./controls.js";
+import { makeBeginnings } from "./beginnings.js";
+import { errorLine, field, lengthAndSeedControls, samplingControls } from "./controls.js";
 import { announce, button, copyButton, debounce, h, keepFocus } from "./dom.js";
 import { generateAfter, tokenizePrompt } from "./generation.js";
 import { END, isEnd, makeNext, nameOf } from "./next.js";
+import { savePicture } from "./picture.js";
+import { makeSheet } from "./sheet.js";
 import { currentText, tabStorage } from "./state.js";
 import { legend, makeStrip } from "./strip.js";
 import { counted, ending, makeDecoder, percent, shown } from "./text.js";
 
 const KINDS = { prompt: "prompt", sampled: "sampled", chosen: "chosen by you" };
-
-const DEFAULT_MAX_TOKENS = 200;
 
 /** The number of characters before a place that describe it. */
 const CONTEXT = 24;
@@ -26,16 +27,16 @@ export function makeGenerate(panel) {
   let finish = null;
   /** Aborts the current generation. */
   let running = null;
+  /** Whether it began by itself. */
+  let isDemo = false;
   /** The element that had the focus when the generation began. */
   let focusedBefore = null;
   /** Tokens that have arrived and are not shown yet. */
   let arrived = [];
 
-  const prompt = h("textarea", { rows: 3, spellcheck: "false", autocapitalize: "off", dir: "auto",
+  const prompt = h("textarea", { rows: 2, spellcheck: "false", autocapitalize: "off", dir: "auto",
     placeholder: "Optional. Without a prompt, the model starts from scratch." });
-  const seed = h("input", { type: "number", min: 0, step: 1, value: newSeed(), oninput: () => (renew.checked = false) });
-  const renew = h("input", { type: "checkbox", checked: true });
-  const maxTokens = h("input", { type: "number", min: 1, step: 1, value: DEFAULT_MAX_TOKENS });
+  const lengthAndSeed = lengthAndSeedControls();
   const error = errorLine();
   const start = button("Generate", generate, { class: "main" });
   const stop = button("Stop", () => running?.abort(), { class: "main", hidden: true });
@@ -45,17 +46,29 @@ export function makeGenerate(panel) {
   }), { hidden: true });
   const status = h("p", { class: "hint status" });
   const plain = h("p");
-  const strip = makeStrip({ label: "The text, token by token", onChoose: inspect, describe });
+  const strip = makeStrip({ label: "The text, token by token", describe, onChoose: (at) => {
+    inspect(at);
+    sheet.show();
+    strip.scrollTo(at);
+  } });
   const end = h("p", { class: "ended", hidden: true }, "End of the text (the model generated its end token).");
-  const empty = h("p", { class: "hint" }, "The generated text appears here. Darker tokens were less likely. ",
-    "Select a token to see the alternatives and continue from one of them.");
+  const empty = h("p", { class: "hint" }, "The generated text appears here.");
+  const tip = h("p", { class: "hint" }, "The stronger the tint, the less likely the token. Select one to see its alternatives and to continue from another.");
   const box = h("div", { class: "text-box", tabindex: -1 }, empty, strip.element, end);
   const next = makeNext(choose);
   const previousButton = button("←", () => step(-1), { "aria-label": "Previous token" });
   const nextButton = button("→", () => step(1), { "aria-label": "Next token" });
   const endButton = button("End of text", () => inspect(-1));
+  const sheet = makeSheet("Next token", h("div", { class: "steps" }, previousButton, nextButton, endButton), next.element);
   const sampling = samplingControls(next.refresh);
+  const beginnings = makeBeginnings((text) => {
+    prompt.value = text;
+    tabStorage.set(`prompt.${model}`, text);
+    generate();
+  });
+  const picture = button("Save as picture", () => savePicture(model, tokens), { hidden: true });
 
+  prompt.addEventListener("input", () => isDemo && running?.abort());
   prompt.addEventListener("input", debounce(250, () => {
     tabStorage.set(`prompt.${model}`, prompt.value);
     if (tokens.length) return;
@@ -68,30 +81,17 @@ export function makeGenerate(panel) {
 
   panel.append(h("div", { class: "columns" },
     h("div", { class: "main-column" },
-      field("Prompt", prompt),
-      h("div", { class: "row" }, start, stop, resume, h("span", { class: "hint keys" }, "Ctrl + Enter"),
-        h("span", { class: "gap" }), copyButton(() => decode(tokens))),
+      field("Prompt", prompt), beginnings.element,
+      h("div", { class: "row" }, start, stop, resume, h("span", { class: "hint keys" }, "Ctrl + Enter")),
       error, box,
-      h("div", { class: "row under" }, legend(), status),
+      h("div", { class: "row under" }, legend(), h("span", { class: "gap" }), copyButton(() => decode(tokens)), picture),
+      status, tip,
       h("section", { class: "visually-hidden", "aria-label": "The text as a whole" }, plain)),
     h("aside", { "aria-label": "Next token and sampling settings" },
-      h("div", { class: "head" }, h("h2", {}, "Next token"), h("div", { class: "steps" }, previousButton, nextButton, endButton)),
-      next.element,
-      sampling.element,
-      h("div", { class: "pair" }, field("Max tokens", maxTokens), field("Seed", seed)),
-      h("div", { class: "head" }, checkbox("New seed for each run", renew),
-        button("New seed", () => (seed.value = newSeed()), { class: "quiet" })))));
-
-  /** Returns the settings of a request; empty fields then show their defaults. */
-  function requestSettings() {
-    const settings = { max_tokens: wholeNumber(maxTokens, "Max tokens", 1) ?? DEFAULT_MAX_TOKENS,
-      seed: wholeNumber(seed, "Seed", 0) ?? newSeed() };
-    [maxTokens.value, seed.value] = [settings.max_tokens, settings.seed];
-    return settings;
-  }
+      sampling.element, sheet.element, lengthAndSeed.element)));
 
   function generate() {
-    if (renew.checked) seed.value = newSeed();
+    lengthAndSeed.renew();
     run(async (signal, settings) => {
       setTokens(await tokenizePrompt(prompt.value, signal));
       await continueText(signal, settings);
@@ -100,6 +100,7 @@ export function makeGenerate(panel) {
 
   /** Replaces the token at a place and continues from there. */
   function choose(token, place) {
+    sheet.hide(false);
     run(async (signal, settings) => {
       const before = place.before ?? (await tokenizePrompt(place.prompt, signal));
       if (isEnd(token)) {
@@ -116,8 +117,9 @@ export function makeGenerate(panel) {
   async function run(work) {
     running?.abort();
     const mine = (running = new AbortController());
+    isDemo = false;
     setBusy(true);
-    await attempt(error, async () => work(mine.signal, requestSettings()));
+    await attempt(error, async () => work(mine.signal, lengthAndSeed.read()));
     if (running !== mine) return;
     flush();
     running = null;
@@ -167,6 +169,7 @@ export function makeGenerate(panel) {
 
   function push(token) {
     tokens.push(token);
+    picture.hidden = false;
     strip.push(shown(decodeNext(token)), { p: token.p ?? undefined, kind: token.kind });
   }
 
@@ -184,6 +187,7 @@ export function makeGenerate(panel) {
     newTokens.slice(common).forEach(push);
     finish = null;
     empty.hidden = end.hidden = true;
+    picture.hidden = !newTokens.length;
     error.textContent = "";
     publish(isChanged);
   }
@@ -232,6 +236,11 @@ export function makeGenerate(panel) {
       status.textContent = plain.textContent = "";
       inspect(-1);
       setBusy(false);
+      beginnings.show(card);
+      // A text that grows by itself would be in the way of those who want less motion.
+      if (matchMedia("(prefers-reduced-motion: reduce)").matches) return;
+      generate();
+      isDemo = true;
     },
   };
 }

@@ -42,7 +42,7 @@ export function makeHistory(panel) {
   const lead = h("p", { class: "lead" });
   panel.append(lead,
     h("div", { class: "row" }, runs, h("span", { class: "gap" }), h("label", { class: "checkbox" }, "x-axis", unit)),
-    error, chart.element, samples, h("h2", {}, "Comparison"), table, h("div", {}, toggle));
+    error, h("div", { class: "chart-and-samples" }, chart.element, samples), h("h2", {}, "Comparison"), table, h("div", {}, toggle));
 
   /** Returns the compared runs whose logs are loaded: color, model card and log. */
   const loaded = () => chosen.flatMap((name, color) => (logs.has(name)
@@ -84,7 +84,7 @@ export function makeHistory(panel) {
         draw();
         [...runs.querySelectorAll("input")].find((input) => input.value === name)?.focus();
       }, disabled: name === model || (isFull && color < 0) });
-      return h("label", { class: "checkbox" }, box, h("span", { class: color < 0 ? "swatch" : `swatch c${color}` }),
+      return h("label", { class: "checkbox" }, box, color >= 0 && h("span", { class: `swatch c${color}` }),
         h("bdi", {}, shown(name)));
     }));
     runs.hidden = names.length < 2;

@@ -36,19 +36,21 @@ export function makeList(panel) {
   const stop = button("Stop", () => running?.abort(), { class: "main", hidden: true });
   const clearButton = button("Clear", () => keepFocus(clear, start), { class: "quiet" });
   const list = h("ol", { class: "items", "aria-label": "Items" });
-  const hint = h("p", { class: "hint" }, "Generates twenty items like those in the training data. Each one shows whether it is new ",
-    "and which training item is nearest. Star the ones you like.");
+  const constraints = h("details", { class: "constraints" }, h("summary", {}, "Constraints"),
+    h("div", { class: "filters", role: "group", "aria-label": "Constraints on the items" },
+      field("Starts with", filters.starts), field("Ends with", filters.ends), field("Contains", filters.contains),
+      field("Length", filters.length), field("Matches (regex)", filters.regex)));
+  // On a phone, the items are more important.
+  constraints.open = matchMedia("(min-width: 40rem)").matches;
   const favorites = makeFavorites();
   const sampling = samplingControls();
 
   panel.append(h("div", { class: "columns" },
     h("div", { class: "main-column" },
-      h("div", { class: "filters", role: "group", "aria-label": "Constraints on the items" },
-        field("Starts with", filters.starts), field("Ends with", filters.ends), field("Contains", filters.contains),
-        field("Length", filters.length), field("Matches (regex)", filters.regex)),
       h("div", { class: "row" }, start, stop, checkbox("New items only", newOnly), checkbox("No duplicates", unique),
         h("span", { class: "gap" }), clearButton),
-      error, status, hint, list),
+      constraints,
+      error, status, list),
     h("aside", { "aria-label": "Favorites and sampling settings" }, favorites.element, sampling.element)));
 
   async function generate() {
@@ -105,7 +107,6 @@ export function makeList(panel) {
   function show(newItems, latest = 0) {
     items = newItems;
     list.replaceChildren(...items.map((item, at) => row(item, at < latest)));
-    hint.hidden = items.length > 0;
     clearButton.hidden = !items.length;
     start.textContent = items.length ? `Generate ${BATCH} more` : `Generate ${BATCH}`;
   }
@@ -117,7 +118,7 @@ export function makeList(panel) {
       h("bdi", { class: "text" }, shown(text)),
       known !== null && h("span", { class: known ? "badge known" : "badge" }, known ? "known" : "new"),
       h("span", { class: "nearest" }, isCopy ? "in the training data"
-        : nearest !== null && [`edit distance ${distance} from `, h("bdi", {}, shown(nearest))]));
+        : nearest !== null && [`${counted(distance, "edit")} from `, h("bdi", {}, shown(nearest))]));
   }
 
   return {
@@ -131,6 +132,7 @@ export function makeList(panel) {
       error.textContent = "";
       favorites.open(model);
       clear();
+      generate();
     },
   };
 }

@@ -4,6 +4,7 @@ import { attempt, get, post, stream } from "./api.js";
 import { makeLines, thinned } from "./charts.js";
 import { errorLine } from "./controls.js";
 import { announce, button, h, setVar } from "./dom.js";
+import { makeRuns, open } from "./runs.js";
 import { emit, route, server } from "./state.js";
 import { inPageTerms } from "./terms.js";
 import { duration, large, shown, whole } from "./text.js";
@@ -33,31 +34,32 @@ export function makeLive(onChange) {
   let isFocusWaiting = false;
 
   const bar = h("div", { class: "progress", role: "progressbar", "aria-label": "Training", "aria-valuemin": 0,
-    "aria-valuemax": 100 }, h("span"));
+    "aria-valuemax": 100, hidden: true }, h("span"));
   const title = h("h2", { tabindex: -1 });
   const status = h("p", { class: "readout" });
   const about = h("p", { class: "hint" });
   const [error, connectionError] = [errorLine(), errorLine()];
   const stop = button("Stop", () => stop.ariaDisabled !== "true" && order("stop", {}));
-  const use = button("Use this model", () => (location.hash = `#/write/${encodeURIComponent(training.name)}`), { class: "main" });
-  const chart = makeLines({ label: "Loss of this run", x: "steps", y: "nats per token", height: 240 });
+  const use = button("Play with it", () => open(training.name), { class: "main" });
+  const chart = makeLines({ label: "Loss of this run", x: "steps", y: "nats per token", height: 300 });
   const samples = h("ol", { class: "live", "aria-label": "Samples, the latest first", tabindex: 0 });
   const samplesSection = h("section", { "aria-label": "Samples" }, h("h3", {}, "Samples"), samples);
   const section = h("section", { class: "training", hidden: true }, title, bar, status, about, error, connectionError,
-    h("div", { class: "row" }, use, stop), chart.element, samplesSection);
-  let resumeButtons = new Map();
-  const stoppedList = h("ul", { class: "stopped" });
-  const stoppedSection = h("section", { hidden: true }, h("h2", {}, "Interrupted training runs"), stoppedList);
-  const element = h("div", { class: "training-runs" }, section, stoppedSection);
+    h("div", { class: "row" }, use, stop), h("div", { class: "chart-and-samples" }, chart.element, samplesSection));
+  const runs = makeRuns(order);
+  const runsError = errorLine();
+  runs.element.append(runsError);
 
   document.addEventListener("visibilitychange", refresh);
   window.addEventListener("focus", refresh);
 
-  /** Stops or resumes a run; if that fails, the state on the server has probably changed. */
+  /** Changes a run and returns whether that succeeded; if not, the state on the server has probably changed. */
   async function order(action, body) {
-    const answer = await attempt(error, () => post(`/api/training/${action}`, body), inPageTerms);
+    const answer = await attempt(action === "stop" ? error : runsError, () => post(`/api/training/${action}`, body), inPageTerms);
     if (answer) follow(answer);
     else refresh();
+    if (answer && !BUSY.includes(answer.status)) emit("models");
+    return Boolean(answer);
   }
 
   /** Shows a run and listens to its events. */
@@ -77,11 +79,11 @@ export function makeLive(onChange) {
   /** Shows a run; if the focused element disappears, the focus moves to the next possible action. */
   function draw(newTraining) {
     const focused = document.activeElement;
-    const isMine = element.contains(focused);
+    const isMine = [section, runs.element].some((element) => element.contains(focused));
     show(newTraining);
     const isVisible = (one) => one?.getClientRects().length > 0;
     if (isMine && (!isVisible(focused) || (isFocusWaiting && focused === title))) {
-      const next = [stop, resumeButtons.get(training.name), use, ...resumeButtons.values()].find(isVisible);
+      const next = [stop, runs.resumeButtons.get(training.name), use].find(isVisible);
       (next ?? title).focus();
       isFocusWaiting = !next;
     } else isFocusWaiting &&= focused === title;
@@ -92,13 +94,13 @@ export function makeLive(onChange) {
     training = newTraining;
     const isBusy = BUSY.includes(training.status);
     onChange(isBusy);
-    drawStopped();
+    runs.show(training.runs);
+    bar.hidden = !isBusy;
     section.hidden = training.status === "none";
     if (section.hidden) return;
     title.replaceChildren("Training of ", h("bdi", {}, shown(training.name)));
     setVar(bar, "share", training.share);
     bar.setAttribute("aria-valuenow", String(Math.round(100 * training.share)));
-    bar.hidden = !isBusy;
     status.textContent = describe();
     if (before !== training.status) announce(status.textContent);
     const message = inPageTerms(shown(training.message ?? ""));
@@ -130,17 +132,8 @@ export function makeLive(onChange) {
       step && `step ${whole(step)} of ${whole(steps)}`,
       loss !== null && `loss ${loss.toFixed(3)}`,
       val !== null && `validation ${val.toFixed(3)}`,
-      status === "training" && seconds_left !== null && `${duration(seconds_left)} left`,
+      status === "training" && seconds_left !== null && step < steps && `${duration(seconds_left)} left`,
     ].filter(Boolean).join(" · ");
-  }
-
-  function drawStopped() {
-    const names = training.resumable;
-    stoppedSection.hidden = !names.length;
-    if (names.join("/") === [...resumeButtons.keys()].join("/")) return;
-    resumeButtons = new Map(names.map((name) =>
-      [name, button("Resume", () => order("resume", { name }), { "aria-label": `Resume ${shown(name)}` })]));
-    stoppedList.replaceChildren(...[...resumeButtons].map(([name, resume]) => h("li", {}, h("bdi", {}, shown(name)), resume)));
   }
 
   /** Adds the new samples, the latest first. */
@@ -200,5 +193,5 @@ export function makeLive(onChange) {
     if (answer) follow(answer);
   }
 
-  return { element, follow, refresh, focus: () => stop.focus() };
+  return { element: section, runs, follow, refresh, focus: () => stop.focus() };
 }

@@ -8,17 +8,23 @@ import { makeInside } from "./inside.js";
 import { makeList } from "./list.js";
 import { browserStorage, currentModel, emit, events, readRoute, route, server, writeRoute } from "./state.js";
 import { makeTabs } from "./tabs.js";
-import { counted, large, shown, whole } from "./text.js";
+import { makeFacts } from "./facts.js";
+import { counted, shown } from "./text.js";
 import { makeTrain } from "./train.js";
 
+// A model of a list opens with its list.
 const VIEWS = [
-  { key: "write", title: "Generate", make: makeGenerate },
   { key: "list", title: "List", make: makeList },
+  { key: "write", title: "Generate", make: makeGenerate },
   { key: "inside", title: "Inspect", make: makeInside },
   { key: "train", title: "Train", make: makeTrain },
 ];
 
+/** Milliseconds until the list of models is loaded again while the server is loading some. */
+const LOADING_INTERVAL = 1000;
+
 const picker = byId("model");
+const facts = makeFacts(byId("facts"));
 const tabs = makeTabs(byId("tabs"), byId("panels"), VIEWS, (view) => go({ view }, true));
 const error = errorLine();
 byId("panels").prepend(error);
@@ -36,46 +42,42 @@ function go(changes, addsEntry = false) {
   writeRoute(addsEntry);
   picker.value = route.model;
   const card = currentModel();
-  byId("facts").replaceChildren(...(card ? facts(card) : []).map((fact) => h("span", {}, fact)));
-  byId("loading").textContent = view ? "" : "This server has no models yet.";
-  byId("loading").hidden = Boolean(view);
+  facts.show(card);
+  showMessage(view ? "" : "This server has no models yet.");
   document.title = view ? `${view.title} · ${shown(route.model) || "Moreish"}` : "Moreish";
   if (card || route.view === "train") tabs.views[route.view]?.show(card);
 }
 
-/** Describes a model in one line. */
-function facts({ architecture, layers, heads, parameters, data, vocabulary, tokenizer, context, losses, bits_per_byte }) {
-  const training = losses.train === null ? "" : ` (training ${losses.train.toFixed(3)})`;
-  return [
-    shown(architecture) + (layers ? `, ${counted(layers, "layer")}, ${counted(heads, "head")}` : ""),
-    `${large(parameters)} parameters`,
-    ["trained on ", h("bdi", {}, shown(data))],
-    `vocabulary ${whole(vocabulary)} (${shown(tokenizer)})`,
-    `context ${whole(context)}`,
-    losses.val !== null && `loss ${losses.val.toFixed(3)}${training} nats per token`,
-    bits_per_byte !== null && `${bits_per_byte.toFixed(3)} bits per byte`,
-  ].filter(Boolean);
+function showMessage(text) {
+  byId("loading").textContent = text;
+  byId("loading").hidden = !text;
 }
 
 async function load() {
   const answer = await attempt(error, () => get("/api/models"));
   if (!answer) return;
+  if (answer.loading) setTimeout(load, LOADING_INTERVAL);
+  const isSame = JSON.stringify({ ...server, loading: 0 }) === JSON.stringify({ ...answer, loading: 0 });
   Object.assign(server, answer);
+  if (isSame && answer.loading) return;
   byId("version").textContent = `Moreish ${server.version}`;
   picker.replaceChildren(...server.models.map(({ name }) => h("option", { value: name }, shown(name))));
-  picker.disabled = !server.models.length;
+  byId("model-picker").hidden = !server.models.length;
   showRoute();
 }
 
 /** Shows the route, with the first model where it names none of the server's. */
 function showRoute() {
+  if (!currentModel() && server.loading && (route.model || !server.models.length)) {
+    return showMessage(`Loading ${counted(server.loading, "model")} …`);
+  }
   if (!currentModel()) route.model = server.models[0]?.name ?? "";
   go({});
 }
 
 picker.addEventListener("change", () => {
   go({ model: picker.value, part: "" });
-  announce(`Model: ${shown(route.model)}. ${byId("facts").textContent}`);
+  announce(`Model: ${shown(route.model)}. ${facts.summary}`);
 });
 
 const theme = byId("theme");

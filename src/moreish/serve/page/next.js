@@ -3,13 +3,13 @@
 import { attempt, makeLatestSignal, post } from "./api.js";
 import { errorLine } from "./controls.js";
 import { button, debounce, h, setVar } from "./dom.js";
-import { route, samplingParams } from "./state.js";
+import { isUnchanged, route, samplingParams } from "./state.js";
 import { labeled, percent, whole } from "./text.js";
 
 /** Stands for the token that ends a text, whose id the page does not know. */
 export const END = "end";
 
-const FEW = 12;
+const FEW = 10;
 const MANY = 40;
 
 /** The token that ends an item has no text. */
@@ -71,9 +71,12 @@ export function makeNext(onChoose) {
     if (!shownAnswer) return;
     const { tokens: all, vocabulary } = shownAnswer;
     const tokens = all.slice(0, limit);
+    // A second bar would only repeat the first.
+    const isSingle = isUnchanged();
+    element.classList.toggle("single", isSingle);
     const largest = Math.max(...tokens.flatMap(({ p, q }) => [p, q]), 1e-9);
     rows = new Map(tokens.map((token) => [token.id, rows.get(token.id) ?? row(token)]));
-    for (const token of tokens) update(rows.get(token.id), token, largest);
+    for (const token of tokens) update(rows.get(token.id), token, largest, isSingle);
     const items = [...rows.values()];
     // Items that are moved lose the focus and their transition, so they are only replaced if the order changes.
     if (items.some((item, i) => list.children[i] !== item) || list.children.length !== items.length) {
@@ -83,7 +86,7 @@ export function makeNext(onChoose) {
     }
     const left = vocabulary - tokens.length;
     const [p, q] = ["p", "q"].map((name) => Math.max(0, 1 - tokens.reduce((sum, token) => sum + token[name], 0)));
-    rest.textContent = left > 0 ? `${whole(left)} other tokens: ${percent(p)}, after sampling settings ${percent(q)}` : "";
+    rest.textContent = left > 0 ? `${whole(left)} other tokens: ${percent(p)}${isSingle ? "" : `, after sampling settings ${percent(q)}`}` : "";
     bytes.hidden = tokens.every((token) => token.text !== null);
     more.hidden = all.length <= FEW;
     more.textContent = `Show ${limit === FEW ? Math.min(MANY, all.length) : FEW}`;
@@ -96,13 +99,13 @@ export function makeNext(onChoose) {
     return h("li", {}, choose);
   }
 
-  function update({ firstChild: choose }, token, largest) {
+  function update({ firstChild: choose }, token, largest, isSingle) {
     const [, bars, figure, words] = choose.children;
     const [p, q] = [percent(token.p), percent(token.q)];
     setBars(bars, token.p / largest, token.q / largest);
     figure.textContent = q;
-    words.textContent = ` after sampling settings, model probability ${p}: choose this token`;
-    choose.title = `Model probability ${p}, after sampling settings ${q}. Choose this token.`;
+    words.textContent = isSingle ? ": choose this token" : ` after sampling settings, model probability ${p}: choose this token`;
+    choose.title = `Model probability ${p}${isSingle ? "" : `, after sampling settings ${q}`}. Choose this token.`;
     const { chosen } = shownAnswer.place;
     choose.ariaCurrent = (chosen === END ? isEnd(token) : chosen === token.id) ? "true" : null;
   }

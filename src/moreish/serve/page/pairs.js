@@ -19,10 +19,10 @@ export function makePairs(panel) {
     h("p", { class: "lead" }, "One row per token, one column per following token: how often the pair occurs in the training ",
       "data, and the probability the model assigns when that token is its only context."),
     error, readout,
-    h("div", { class: "side-by-side" },
+    h("div", { class: "maps-and-bars" },
       h("figure", {}, h("figcaption", {}, "Counts"), counts.element),
-      h("figure", {}, h("figcaption", {}, "Model"), model.element)),
-    h("section", { class: "followers" }, title, barKey("counts", "model"), rows));
+      h("figure", {}, h("figcaption", {}, "Model"), model.element),
+      h("section", { class: "followers" }, title, barKey("counts", "model"), rows)));
 
   const share = (row, column) => data.counts[row][column] / (data.totals[row] || 1);
 
@@ -54,7 +54,10 @@ export function makePairs(panel) {
       const labels = data.labels.map(labeled);
       counts.set({ labels, strength: (row, column) => Math.sqrt(share(row, column)) });
       model.set({ labels, strength: (row, column) => Math.sqrt(data.expected[row][column]) });
-      inspect(0, 0);
+      // Begin with the most frequent pair.
+      const largest = data.counts.map((row) => Math.max(...row));
+      const row = largest.indexOf(Math.max(...largest));
+      inspect(row, data.counts[row].indexOf(largest[row]));
     }),
   };
 }

@@ -1,16 +1,16 @@
 // State that all views share: the models, the route, the sampling settings, and browser storage.
 
-/** The answer of `/api/models`: the cards of the models, whether the server trains, and its version. */
-export const server = { models: [], training: false, version: "" };
+/** The answer of `/api/models`: the cards of the models, how many more are being loaded, whether the server trains, and its version. */
+export const server = { models: [], loading: 0, training: false, version: "" };
 
 /** The current view, model and part of the view, as in the address `#/view/model/part`. */
-export const route = { view: "write", model: "", part: "" };
+export const route = { view: "", model: "", part: "" };
 
 export const currentModel = () => server.models.find((card) => card.name === route.model);
 
 export function readRoute() {
   const parts = location.hash.replace(/^#\/?/, "").split("/").map(decode);
-  [route.view, route.model, route.part] = [parts[0] || "write", parts[1] ?? "", parts[2] ?? ""];
+  [route.view, route.model, route.part] = [parts[0] ?? "", parts[1] ?? "", parts[2] ?? ""];
 }
 
 /** Writes the route to the address; with `addsEntry`, the browser's Back button returns to the previous one. */
@@ -37,6 +37,9 @@ export const currentText = { model: "", tokens: [], prompt: "", version: 0 };
 
 /** The sampling settings of all views. */
 export const sampling = { temperature: 1, top_k: 0, top_p: 1 };
+
+/** Whether the sampling settings leave the model's probabilities unchanged. */
+export const isUnchanged = () => sampling.temperature === 1 && !sampling.top_k && sampling.top_p === 1;
 
 /** Returns the sampling settings as fields of a request. */
 export const samplingParams = () => ({

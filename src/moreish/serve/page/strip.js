@@ -3,11 +3,12 @@
 import { h, setVar } from "./dom.js";
 
 /** The number of tints; a token of level n had a probability of about 1 in 2ⁿ. */
-const LEVELS = 8;
+export const LEVELS = 8;
 
 const WHITE = new Map([["", "part of a character"], [" ", "space"], ["\n", "line end"], ["\t", "tab"]]);
 
-const levelOf = (p) => Math.min(LEVELS - 1, Math.max(0, Math.floor(-Math.log2(p))));
+/** Returns the tint of a probability. */
+export const levelOf = (p) => Math.min(LEVELS - 1, Math.max(0, Math.floor(-Math.log2(p))));
 
 /**
  * `onChoose` is called for a click, Enter or Space, `onInspect` for the token that is pointed at or focused, and

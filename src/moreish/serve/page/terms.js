@@ -4,6 +4,9 @@ export const MODELS = [["", "automatic"], ["kneser-ney", "n-gram counts (Kneserâ
   ["rnn", "RNN"], ["gru", "GRU"], ["lstm", "LSTM"], ["wavenet", "WaveNet"], ["gpt", "GPT"],
   ["hybrid", "hybrid: n-gram counts and a network"]];
 
+/** The built-in data sets that are offered. */
+export const DATASETS = [["names", "names"], ["shakespeare", "Shakespeare"]];
+
 export const KINDS = [["", "automatic"], ["lines", "a list, one item per line"], ["text", "running text"]];
 
 export const ENCODINGS = [["", "UTF-8"], ["cp1252", "Western Europe (Windows-1252)"], ["mac_roman", "Western Europe (Macintosh)"],
@@ -26,6 +29,16 @@ export function plainName(fileName) {
   const stem = whole.slice(0, MAX_NAME - [...ending].length);
   const name = `${stem.join("").trim() || "text"}${ending}`;
   return name.replace(/\.part$/, "_part").replace(/[. ]+$/, "");
+}
+
+/** Returns a file name for a pasted text, after its first words and unlike the others. */
+export function pastedName(text, others) {
+  const words = text.trim().split("\n", 1)[0].split(/\s+/).slice(0, 4).join(" ").slice(0, 30);
+  const stem = plainName(words).replace(/[ .]+/g, " ").trim();
+  for (let number = 1; ; number++) {
+    const name = `${stem}${number > 1 ? `-${number}` : ""}.txt`;
+    if (!others.includes(name)) return name;
+  }
 }
 
 /** Mentions of the command line in the server's messages, and the fields of the page that do the same. */

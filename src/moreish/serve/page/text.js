@@ -79,6 +79,11 @@ export function large(number) {
   return whole(number);
 }
 
+const COMPACT = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 });
+
+/** 252345 → "252k", 1115394 → "1.12M". */
+export const compact = (number) => COMPACT.format(number).replace("K", "k");
+
 /** "3 tokens", "1 token". */
 export const counted = (number, noun) => `${whole(number)} ${noun}${number === 1 ? "" : "s"}`;
 

@@ -2,10 +2,11 @@
 
 import { attempt, get, makeLatestSignal, post, UserError } from "./api.js";
 import { checkbox, errorLine, field } from "./controls.js";
-import { announce, button, debounce, h } from "./dom.js";
+import { announce, button, debounce, h, keepFocus } from "./dom.js";
 import { makeLive } from "./live.js";
+import { finding, planned } from "./plan.js";
 import { tabStorage } from "./state.js";
-import { CLEANING, ENCODINGS, inPageTerms, KINDS, MODELS, plainName } from "./terms.js";
+import { CLEANING, DATASETS, ENCODINGS, inPageTerms, KINDS, MODELS, pastedName, plainName } from "./terms.js";
 import { large, shown } from "./text.js";
 
 const select = (options, onchange) => h("select", { onchange }, options.map(([value, title]) => h("option", { value }, title)));
@@ -34,13 +35,22 @@ export function makeTrain(panel) {
   // A new request aborts the previous one.
   const [uploadSignal, readSignal, nameSignal] = [makeLatestSignal(), makeLatestSignal(), makeLatestSignal()];
 
+  const paste = h("textarea", { rows: 5, spellcheck: "false", dir: "auto", "aria-label": "Text to train on", oninput: showUse,
+    placeholder: "Paste a text here, or drop a file: a list with one item per line, or running text." });
+  const use = button("Use this text", () => uploadFile(new File([paste.value], pastedName(paste.value, textNames))), { class: "main", hidden: true });
   const file = h("input", { type: "file", id: "file", accept: "text/*,.txt,.md,.csv,.json,.py", class: "visually-hidden" });
-  const drop = h("label", { class: "drop", for: "file" }, h("strong", {}, "Drop a text file here"),
-    h("span", {}, "or choose one. A list (one item per line) yields new items; running text is continued."));
+  const drop = h("div", { class: "drop" }, paste, h("div", { class: "row" }, use,
+    file, h("label", { class: "button", for: "file" }, "Choose a file"),
+    h("span", { class: "chips-row" }, h("span", { class: "label" }, "or try"),
+      DATASETS.map(([name, title]) => button(title, () => readText(name), { class: "chip" })))));
   const renamed = h("p", { class: "hint" });
   const [uploadError, readError, planError, startError] = [errorLine(), errorLine(), errorLine(), errorLine()];
   const [uploadStatus, readStatus, planStatus] = [workLine(), workLine(), workLine()];
+  /** The names of the texts on the server. */
+  let textNames = [];
   const serverText = select([["", "–"]], () => readText(serverText.value));
+  const serverTextField = field("Or an earlier text", serverText);
+  serverTextField.hidden = true;
   const kind = select(KINDS, () => readText(text));
   const encoding = select(ENCODINGS, () => readText(text));
   const encodingField = field("Encoding", encoding);
@@ -48,8 +58,9 @@ export function makeTrain(panel) {
   const about = h("div", { class: "hint" });
   const findings = h("ul", { class: "findings" });
   const cleaning = h("div", { class: "row", role: "group", "aria-label": "Cleaning options" });
-  const audit = h("section", { hidden: true }, h("h2", {}, "Problems found in the text"), about, findings, cleaning);
-  const minutes = h("input", { type: "number", min: 0.1, max: 1440, step: "any", value: stored.minutes ?? 2 });
+  const audit = h("section", { class: "audit", hidden: true }, h("h2", {}, "The text"), about, findings, cleaning,
+    h("div", { class: "pair" }, field("Read as", kind)));
+  const minutes = h("input", { type: "number", min: 0.1, max: 1440, step: "any", value: stored.minutes ?? 1 });
   const model = select(MODELS, makePlan);
   const name = h("input", { type: "text", maxlength: 60, spellcheck: "false", autocomplete: "off", value: stored.name ?? "",
     oninput: () => {
@@ -67,10 +78,9 @@ export function makeTrain(panel) {
   });
 
   panel.append(live.element,
-    h("section", { class: "source" }, h("h2", {}, "Training text"), file, drop, uploadStatus, renamed, uploadError,
-      h("div", { class: "pair" }, field("Or a text on the server", serverText), field("Read as", kind), encodingField),
-      readStatus, readError),
-    audit, plan);
+    h("section", { class: "source" }, h("h2", { class: "title" }, "Give it a text. In a minute it writes more of it."),
+      drop, uploadStatus, renamed, uploadError, serverTextField, readStatus, readError, encodingField),
+    h("div", { class: "audit-and-plan" }, audit, plan), live.runs.element);
   choose(model, stored.model);
   choose(kind, stored.kind);
   choose(encoding, stored.encoding);
@@ -86,6 +96,10 @@ export function makeTrain(panel) {
     drop.addEventListener(type, () => drop.classList.toggle("over", type === "dragover"));
   }
   drop.addEventListener("drop", ({ dataTransfer: { files: [dropped] } }) => dropped && uploadFile(dropped));
+
+  function showUse() {
+    use.hidden = !paste.value.trim();
+  }
   minutes.addEventListener("input", remember);
   minutes.addEventListener("input", debounce(500, makePlan));
 
@@ -111,6 +125,8 @@ export function makeTrain(panel) {
     if (answer.name !== chosen.name.normalize("NFC")) {
       renamed.replaceChildren("Stored as ", h("bdi", {}, shown(answer.name)), ": file names may contain letters, digits, . _ - ( ) +");
     }
+    paste.value = "";
+    keepFocus(showUse, paste);
     forgetChoices();
     readText(answer.name);
     listTexts();
@@ -119,10 +135,12 @@ export function makeTrain(panel) {
   async function listTexts() {
     const { texts } = (await attemptHere(uploadError, () => get("/api/texts"))) ?? {};
     if (!texts) return [];
+    textNames = texts.map((one) => one.name);
+    serverTextField.hidden = !texts.length;
     serverText.replaceChildren(h("option", { value: "" }, "–"), ...texts.map((one) =>
       h("option", { value: one.name }, `${shown(one.name)} (${large(one.bytes)} bytes)`)));
     serverText.value = text;
-    return texts.map((one) => one.name);
+    return textNames;
   }
 
   /** Resets the choices that belong to a text. */
@@ -134,12 +152,15 @@ export function makeTrain(panel) {
   /** Shows the problems of a text, and plans a training run on it. */
   async function readText(newText) {
     if (!newText) return;
+    // The problems of the same text stay until they are found again, so that the focus is kept.
+    audit.hidden ||= newText !== text;
+    plan.hidden = true;
     if (newText !== text) forgetChoices();
     serverText.value = text = newText;
+    if (serverText.selectedIndex < 0) serverText.value = ""; // a built-in data set
     remember();
     suggestName();
     const signal = readSignal();
-    audit.hidden = plan.hidden = true;
     showWork(readStatus, `Reading ${shown(text)} …`);
     const answer = await attemptHere(readError, () => post("/api/doctor", { text, ...textSettings() }, signal).catch((error) => {
       if (error.param === "encoding") encodingField.hidden = false;
@@ -171,17 +192,11 @@ export function makeTrain(panel) {
     return checkbox(title, input);
   }
 
-  function finding({ summary, location, example, severity }) {
-    const where = [location, example].filter(Boolean).map(shown).join(": ");
-    return h("li", { "data-severity": severity }, h("span", { class: "badge" }, severity),
-      h("bdi", {}, inPageTerms(shown(summary))), where && h("bdi", { class: "where" }, where));
-  }
-
   /** Returns how the text is to be read and cleaned. */
   const textSettings = () => ({ ...(kind.value && { kind: kind.value }), ...(encoding.value && { encoding: encoding.value }),
     ...Object.fromEntries([...ticked].map((option) => [option, true])) });
 
-  const requestSettings = () => ({ text, minutes: minutes.valueAsNumber || 2, model: model.value || null, ...textSettings() });
+  const requestSettings = () => ({ text, minutes: minutes.valueAsNumber || 1, model: model.value || null, ...textSettings() });
 
   async function makePlan() {
     remember();
@@ -194,10 +209,7 @@ export function makeTrain(panel) {
     showWork(planStatus, "");
     planBox.classList.remove("waiting");
     const lines = answer?.lines ?? [];
-    const isTable = lines.some((line) => line.includes("  "));
-    planBox.replaceChildren(isTable
-      ? h("pre", { tabindex: 0, "aria-label": "The plan" }, inPageTerms(shown(lines.join("\n"))))
-      : h("ul", {}, lines.map((line) => h("li", {}, h("bdi", {}, inPageTerms(shown(line)))))));
+    planBox.replaceChildren(...planned(lines));
   }
 
   /** Fills in a free name for the run, unless the user has chosen one. */
@@ -232,7 +244,7 @@ export function makeTrain(panel) {
       live.refresh();
       const names = await listTexts();
       // A text that could not be read before is read again.
-      if (names.includes(text) && plan.hidden && !readStatus.textContent) readText(text);
+      if ((names.includes(text) || DATASETS.some(([name]) => name === text)) && plan.hidden && !readStatus.textContent) readText(text);
     },
   };
 }

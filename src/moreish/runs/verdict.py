@@ -1,0 +1,59 @@
+"""What the losses of a run mean, in words."""
+
+import math
+
+from moreish.errors import command
+from moreish.models import CountBasedModel, NetworkWithCounts
+from moreish.runs.run import Run
+
+SMALL_DIFFERENCE = 0.05
+LARGE_DIFFERENCE = 0.15
+"""Differences of training and validation loss, as fractions of the latter."""
+
+
+def describe_losses(run: Run) -> str:
+    """Return what the training and the validation loss mean, in one or two sentences; an empty
+    string without a training loss. A sentence that begins with "Warning" says that the model is not
+    what a user wants."""
+    guessing, val, train = run.guessing_loss, run.scores["val"], run.scores.get("train")
+    if not val.loss <= guessing:
+        return (
+            "Warning: the validation loss is above that of guessing. This model predicts new text "
+            "worse than no model; try another one, or more text."
+        )
+    if train is None:
+        return ""
+    if train.loss > guessing:
+        return (
+            "Warning: the training loss is above that of guessing. The model fails on its own "
+            "text; try another one: --model gpt."
+        )
+    gap = val.loss - train.loss
+    noise = 2 * math.hypot(*(e for e in (train.stderr, val.stderr) if math.isfinite(e)))
+    margin = max(noise, SMALL_DIFFERENCE * val.loss)
+    has_counts = isinstance(run.model, CountBasedModel | NetworkWithCounts)
+    if gap < -margin and has_counts and run.kind == "lines":
+        return (
+            "Warning: the training loss is higher than the validation loss. The model prefers what "
+            "the training split lacks, as in a list of nearly all possible items that has none "
+            "twice; --model gpt or --model kneser-ney reproduces such a list better."
+        )
+    if gap < -margin:
+        return "The training loss is higher: the validation text is easier than the training text."
+    if gap <= margin:
+        return (
+            "The training loss is about the same: the model has learned rules rather than the text "
+            "by heart, and more minutes or a larger model may lower both."
+        )
+    copies = f"How many samples are copies: {command('novelty', run.path)}"
+    if has_counts:
+        return (
+            f"The training loss is {gap:.2f} lower, since the n-gram counts contain the training "
+            f"text; how good the model is, the validation loss tells. {copies}"
+        )
+    if gap > LARGE_DIFFERENCE * val.loss:
+        return (
+            f"The training loss is {gap:.2f} lower: the model knows much of its text by heart. "
+            f"More text or a smaller model would help more than longer training. {copies}"
+        )
+    return f"The training loss is {gap:.2f} lower, which is usual."

@@ -1,0 +1,64 @@
+"""What `moreish train` prints at its end: samples, losses and their meaning, the next commands."""
+
+import math
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from moreish.errors import MoreishError, command, visible
+from moreish.runs import Run, describe_losses
+from moreish.ui.tables import score_table
+from moreish.ui.terminal import print_indented
+
+LIST_SAMPLES = 10
+TEXT_TOKENS = 300
+"""Samples of a list, or the length of the sample of running text in tokens."""
+
+
+def print_result(out: Console, run: Run) -> None:
+    """Print the result of a training run."""
+    if math.isfinite(run.scores["val"].loss):
+        _print_samples(out, run)
+    out.print(score_table(run.scores))
+    out.print()
+    out.print(_comparison(run))
+    out.print()
+    if meaning := describe_losses(run):
+        print_indented(out, Text(), Text(meaning))
+        out.print()
+    out.print(_next_commands(run))
+
+
+def _print_samples(out: Console, run: Run) -> None:
+    is_list = run.kind == "lines"
+    try:
+        samples = run.sample(LIST_SAMPLES) if is_list else run.sample(1, max_tokens=TEXT_TOKENS)
+    except MoreishError:  # an untrained model may never end an item
+        return
+    title = "Ten samples:" if is_list else "A sample:"
+    out.print(Text(title, "dim"))
+    for sample in samples:
+        for line in visible(sample).split("\n"):
+            print_indented(out, Text("  "), Text(line, "italic"))
+    out.print()
+
+
+def _comparison(run: Run) -> Table:
+    """Return the validation loss beside those of simpler models."""
+    unit = "character" if run.config.data.tokenizer == "char" else "token"
+    table = Table("validation loss", box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    table.add_column(f"nats per {unit}", justify="right")
+    for name, loss in run.baselines.items():
+        table.add_row(name, f"{loss:.4f}")
+    table.add_row(Text("this model", "bold"), Text(f"{run.scores['val'].loss:.4f}", "bold"))
+    return table
+
+
+def _next_commands(run: Run) -> Table:
+    table = Table.grid(padding=(0, 3, 0, 0))
+    table.add_row(Text("Next:", "dim"), command("sample", run.path), Text("generate more", "dim"))
+    what = "play with it in the browser"
+    table.add_row("", command("serve", run.path), Text(what, "dim"))
+    table.add_row("", command("report", run.path), Text("see what it has learned", "dim"))
+    return table

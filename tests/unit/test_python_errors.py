@@ -1,0 +1,110 @@
+"""Errors of the Python API name arguments, and those of the command line flags."""
+
+import ast
+import inspect
+import re
+from pathlib import Path
+from types import NoneType
+from typing import get_args, get_type_hints
+
+import pytest
+
+import moreish
+from conftest import Moreish
+from moreish import api
+from moreish.errors import MoreishError
+from moreish.options import OPTIONS, TYPES, flag
+from moreish.python_errors import SWITCHES, name_arguments
+from moreish.runs.run import Run
+
+PACKAGE = Path(moreish.__file__).parent
+
+
+def messages() -> list[str]:
+    """The text of every error outside the command line and the server; values are `x`."""
+    found = []
+    for path in PACKAGE.rglob("*.py"):
+        if path.relative_to(PACKAGE).parts[0] in ("cli", "serve"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "MoreishError":
+                parts = getattr(node.args[0], "values", [node.args[0]])
+                found.append("".join(str(getattr(part, "value", "x")) for part in parts))
+    return [re.sub("<ast[^>]*>", "x", message) for message in found]
+
+
+def test_no_error_of_the_package_keeps_a_flag() -> None:
+    found = [message for message in messages() if "--" in message]
+    assert len(found) > 60
+    kept = [m for m in found if "--" in name_arguments(m).replace("pip install --upgrade", "")]
+    assert kept == []
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_option_is_translated(name: str) -> None:
+    spelling = flag(name)
+    assert name_arguments(f"leave {spelling} out") in (
+        f"leave {name}= out",
+        f"leave {name}=True out",
+    )
+    if bool not in get_args(TYPES[name]) and name != "weights":
+        assert name_arguments(f"{spelling} 5: too few") == f"{name}=5: too few"
+        assert name_arguments(f"{spelling} a b: no") == f"{name}='a b': no"
+        assert name_arguments(f"use {spelling} tiny, or less") == f"use {name}='tiny', or less"
+    setting = OPTIONS[name].setting
+    assert name_arguments(f"setting {setting}=x: wrong") == f"{name}=x: wrong"
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("runs/a has none: moreish train --resume 'a b'", "runs/a has none: moreish.resume('a b')"),
+        ("resume with moreish train --resume runs/a", "resume with moreish.resume('runs/a')"),
+        ("see moreish eval a --stride 8; or --test", "see moreish eval a --stride 8; or test=True"),
+        ("--weight a=0: no", "weights={'a': 0}: no"),
+        ("--set train.parallel=ddp fits", "settings={'train': {'parallel': 'ddp'}} fits"),
+        ("a lower --set train.lr (it was 1)", "a lower train.lr in settings= (it was 1)"),
+        ("-n 0: ask for one", "n=0: ask for one"),
+        ("--regex a: b: no", "regex='a': b: no"),
+        ("--ends a --length 3..: that takes --max-tokens 9 or more",
+         "ends='a' length='3..': that takes max_tokens=9 or more"),
+        ("e.g. --init-from hf:FOLDER", "e.g. init_from='hf:FOLDER'"),
+        ("setting model.layers=0: wrong", "setting model.layers=0: wrong"),
+        ("a - b -- c, well-known", "a - b -- c, well-known"),
+    ],
+)  # fmt: skip
+def test_messages(message: str, expected: str) -> None:
+    assert name_arguments(message) == expected
+    assert name_arguments(expected) == expected
+
+
+def test_every_switch_is_known() -> None:
+    functions = [getattr(moreish, name) for name in moreish.__all__]
+    public = [*(f for f in functions if not isinstance(f, type)), Run.sample, Run.evaluate]
+    for function in [*public, api.import_hf, api.export]:
+        for name, hint in get_type_hints(inspect.unwrap(function)).items():
+            if {hint, *get_args(hint)} - {NoneType} == {bool}:
+                assert name in SWITCHES, (function, name)
+
+
+def test_python_and_the_command_line_speak_their_own_language(
+    small_run: Run, moreish: Moreish
+) -> None:
+    import moreish as package
+
+    for _ in range(2):  # the one does not change the other
+        with pytest.raises(MoreishError, match=r"another out=, or replace it with overwrite=True$"):
+            package.train("names", model="ngram", out=small_run.path)
+        assert "another --out, or replace it with --overwrite" in (
+            moreish("train", "names", "--model", "ngram", "--out", small_run.path).err
+        )
+        with pytest.raises(MoreishError, match=r"^max_tokens=0: give at least 1$"):
+            small_run.sample(1, max_tokens=0)
+        assert "--max-tokens 0: give" in moreish("sample", small_run.path, "--max-tokens", 0).err
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    from importlib.metadata import version
+
+    assert moreish.__version__ == version("moreish")
+    assert "__version__" in dir(moreish)
