@@ -86,6 +86,7 @@ def chi_square_p(data: Counter[str], samples: Counter[str]) -> float:
 
 
 @pytest.mark.soak
+@pytest.mark.long
 @pytest.mark.parametrize("name", LISTS)
 def test_samples_reproduce_the_frequencies(name: str, tmp_path: Path) -> None:
     items = LISTS[name]
@@ -111,6 +112,7 @@ def test_samples_reproduce_the_frequencies(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.long
 def test_a_model_that_prefers_what_the_list_lacks_is_reported(tmp_path: Path) -> None:
     """All combinations once: counts leave one out, so the hybrid learns that none comes again."""
     items = [f"{a}{b}" for a in NAMES[:60] for b in NAMES[100:130]]
