@@ -48,8 +48,8 @@ def describe_losses(run: Run) -> str:
     copies = f"How many samples are copies: {command('novelty', run.path)}"
     if has_counts:
         return (
-            f"The training loss is {gap:.2f} lower, since the n-gram counts contain the training "
-            f"text; how good the model is, the validation loss tells. {copies}"
+            f"The training loss is {gap:.2f} lower because the n-gram counts contain the training "
+            f"text; judge the model by its validation loss. {copies}"
         )
     if gap > LARGE_DIFFERENCE * val.loss:
         return (
