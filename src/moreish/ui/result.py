@@ -36,8 +36,8 @@ def print_result(out: Console, run: Run) -> None:
 def _print_samples(out: Console, run: Run) -> None:
     is_list = run.kind == "lines"
     try:
-        length = {} if is_list else {"max_tokens": TEXT_TOKENS}
-        samples = run.sample(LIST_SAMPLES if is_list else 1, seed=SEED, **length)
+        number, length = (LIST_SAMPLES, None) if is_list else (1, TEXT_TOKENS)
+        samples = run.sample(number, max_tokens=length, seed=SEED)
     except MoreishError:  # an untrained model may never end an item
         return
     title = "Ten samples:" if is_list else "A sample:"
