@@ -211,7 +211,7 @@ def test_a_new_model_is_one_file_and_one_line(
     assert moreish("report", "ladders/names/toy").status == 0
     page = Path("ladders/names/toy/report.html").read_text()
     for word in (
-        "Loss on the whole splits",
+        "How good it is",
         "Token pairs that the model predicts",
         "Layer statistics",
     ):

@@ -132,12 +132,18 @@ def find_run(name: str | Path) -> Path:
     return path if path.exists() or not (RUNS / path / "run.json").is_file() else RUNS / path
 
 
+def trained_at(run: Path) -> float:
+    """Return when the weights of a run were written last, in seconds since 1970."""
+    weights = run / "model.safetensors"
+    return (weights if weights.is_file() else run / "run.json").stat().st_mtime
+
+
 def newest_run() -> Path:
     """Return the newest run in `runs/`. Raises MoreishError if there is none."""
     found = list(RUNS.glob("*/run.json"))
     if not found:
         raise MoreishError("there is no run in runs/: train one with moreish train, or name one")
-    newest = max(found, key=lambda path: path.stat().st_mtime).parent
+    newest = max((path.parent for path in found), key=trained_at)
     sys.stderr.write(f"Run: {newest} (the newest)\n")
     return newest
 

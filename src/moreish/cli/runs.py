@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer import Argument, Option
 
-from moreish.cli.base import RUNS, App, CommandGroup, Json, app, find_run, print_json
+from moreish.cli.base import RUNS, App, CommandGroup, Json, app, find_run, print_json, trained_at
 from moreish.errors import MoreishError, command
 
 runs = App(
@@ -44,7 +44,7 @@ def _describe(path: Path) -> dict[str, Any]:
     from moreish.runs import Run
 
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    modified = (path / "run.json").stat().st_mtime
+    modified = trained_at(path)
     entry: dict[str, Any] = {"run": path, "bytes": size, "modified": modified}
     try:
         run = Run.open(path)

@@ -67,8 +67,8 @@ INTERNAL = frozenset({
     "count_test_evaluation", "create", "default_max_tokens", "extend", "handle_unknown",
     "has_data", "has_weights", "initial_context", "load_initial_weights", "load_weights",
     "mean_surprisal", "nearest_item_index", "new_model", "overlap_index", "read_metrics",
-    "save_weights", "score", "text_generator", "training_bytes", "training_index", "update",
-    "uses_prepared_data", "validation_sample",
+    "save_weights", "score", "text_generator", "training_bytes", "training_index",
+    "unseen_items", "update", "uses_prepared_data", "validation_sample",
 })  # fmt: skip
 """Members of `Run` for the other packages of Moreish, which completion leaves out."""
 
@@ -560,7 +560,7 @@ class Run(RunFolder):
         losses = evaluate_losses(model or self.model, tokens, stride, report, group)
         if name == "test":
             self.count_test_evaluation()
-        return score(losses, tokens, self.tokenizer, self._is_unseen(name, tokens))
+        return score(losses, tokens, self.tokenizer, self.unseen_items(name, tokens))
 
     @cached_property
     def validation_sample(self) -> TokenDataset:
@@ -568,7 +568,7 @@ class Run(RunFolder):
         one."""
         return self.split("val").sample(MAX_VALIDATION_PREDICTIONS, VALIDATION_BLOCK)
 
-    def _is_unseen(self, name: SplitName, tokens: TokenDataset) -> NDArray[np.bool_] | None:
+    def unseen_items(self, name: SplitName, tokens: TokenDataset) -> NDArray[np.bool_] | None:
         """Return for each item of a split, or of a sample of it, whether it is not in the training
         split."""
         if name == "train" or not tokens.items:

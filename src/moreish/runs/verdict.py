@@ -11,6 +11,12 @@ LARGE_DIFFERENCE = 0.15
 """Differences of training and validation loss, as fractions of the latter."""
 
 
+def has_only_known_items(run: Run) -> bool:
+    """Return whether all items of the validation split are in the training split."""
+    is_unseen = run.unseen_items("val", run.split("val"))
+    return is_unseen is not None and not is_unseen.any()
+
+
 def describe_losses(run: Run) -> str:
     """Return what the training and the validation loss mean, in one or two sentences; an empty
     string without a training loss. A sentence that begins with "Warning" says that the model is not
@@ -28,7 +34,12 @@ def describe_losses(run: Run) -> str:
             "Warning: the training loss is above that of guessing. The model fails on its own "
             "text; try another one: --model gpt."
         )
-    gap = val.loss - train.loss
+    if run.kind == "lines" and has_only_known_items(run):
+        return (
+            "Every validation item is in the training split too, so both losses measure how well "
+            "the frequencies of the items are learned."
+        )
+    gap = (val.loss if val.unseen_loss is None else val.unseen_loss) - train.loss
     noise = 2 * math.hypot(*(e for e in (train.stderr, val.stderr) if math.isfinite(e)))
     margin = max(noise, SMALL_DIFFERENCE * val.loss)
     has_counts = isinstance(run.model, CountBasedModel | NetworkWithCounts)
@@ -48,8 +59,8 @@ def describe_losses(run: Run) -> str:
     copies = f"How many samples are copies: {command('novelty', run.path)}"
     if has_counts:
         return (
-            f"The training loss is {gap:.2f} lower, since the n-gram counts contain the training "
-            f"text; how good the model is, the validation loss tells. {copies}"
+            f"The training loss is {gap:.2f} lower because the n-gram counts contain the training "
+            f"text; judge the model by its validation loss. {copies}"
         )
     if gap > LARGE_DIFFERENCE * val.loss:
         return (

@@ -11,6 +11,9 @@ from moreish.runs import Run, describe_losses
 from moreish.ui.tables import score_table
 from moreish.ui.terminal import print_indented
 
+SEED = 1
+"""Random seed of the samples; `moreish sample` uses 0, and so shows others."""
+
 LIST_SAMPLES = 10
 TEXT_TOKENS = 300
 """Samples of a list, or the length of the sample of running text in tokens."""
@@ -33,7 +36,8 @@ def print_result(out: Console, run: Run) -> None:
 def _print_samples(out: Console, run: Run) -> None:
     is_list = run.kind == "lines"
     try:
-        samples = run.sample(LIST_SAMPLES) if is_list else run.sample(1, max_tokens=TEXT_TOKENS)
+        number, length = (LIST_SAMPLES, None) if is_list else (1, TEXT_TOKENS)
+        samples = run.sample(number, max_tokens=length, seed=SEED)
     except MoreishError:  # an untrained model may never end an item
         return
     title = "Ten samples:" if is_list else "A sample:"

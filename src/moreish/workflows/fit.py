@@ -41,6 +41,9 @@ from moreish.training import (
 )
 from moreish.utils.signals import stop_on_signals, survive_hangup
 
+EXACT_SECONDS = 60.0
+"""Duration up to which a large validation split is scored exactly after any training."""
+
 MAX_SCORED_TOKENS = 2_000_000
 """Number of training tokens up to which the exact training loss is always part of the result."""
 
@@ -339,21 +342,25 @@ class _Fitting:
 
     def final_scores(self, model: Model) -> dict[SplitName, Score]:
         """Return the scores of the best weights: on validation as measured in training, or exactly
-        if that was a sample; and on the training split unless it is large and scoring it would take
-        longer than training. Ctrl-C leaves the score of the sample."""
+        if that was a sample and it does not take longer than training; and on the training split,
+        likewise if it is large. Ctrl-C leaves the score of the sample."""
         best = self.state.best
         assert best is not None
-        if best.tokens < self.run.split("val").num_predictions:
+        whole = self.run.split("val").num_predictions
+        if best.tokens < whole:
+            expected = self.val_seconds * whole / best.tokens
+            if expected > max(self.state.seconds, EXACT_SECONDS):
+                self._note_sample(best)
+                return {"val": best}
             try:
                 exact = self.score("val", model)
-                self.val_seconds *= exact.tokens / best.tokens
-                best = exact
             except KeyboardInterrupt:
                 if self.group.size > 1:
                     raise
-                sample, whole = f"{best.tokens:,} tokens", command("eval", self.run.path)
-                self._note(f"The validation loss is that of a sample of {sample}. All: {whole}")
+                self._note_sample(best)
                 return {"val": best}
+            self.val_seconds *= exact.tokens / best.tokens
+            best = exact
         predictions = self.run.split("train").num_predictions
         expected = self.val_seconds * predictions / best.tokens
         if predictions > MAX_SCORED_TOKENS:
@@ -365,6 +372,12 @@ class _Fitting:
                 self._note(f"Scoring the training split would take {minutes}: {evaluate}")
                 return {"val": best}
         return {"train": self.score("train", model), "val": best}
+
+    def _note_sample(self, best: Score) -> None:
+        evaluate = command("eval", self.run.path)
+        self._note(
+            f"The validation loss is that of a sample of {best.tokens:,} tokens; of all: {evaluate}"
+        )
 
 
 def _explain_divergence(error: DivergenceError, run: Run) -> DivergenceError:

@@ -9,6 +9,7 @@ from conftest import Moreish, item_tokens
 from moreish.data import TokenDataset
 from moreish.runs import Run
 from moreish.runs import run as run_module
+from moreish.workflows import fit as fit_module
 
 
 def test_a_sample_of_items_has_whole_items() -> None:
@@ -58,3 +59,14 @@ def test_the_sample_remains_where_the_final_evaluation_is_interrupted(
     result = moreish("train", "l.txt", "--model", "bigram", "--steps", 5, "--out", "r")
     assert result.status == 0 and "is that of a sample" in result.out
     assert Run.open("r").record.splits["val"].tokens < 120
+
+
+def test_a_long_final_evaluation_is_left_to_the_user(
+    moreish: Moreish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("l.txt").write_text("".join(f"{n * 7919 % 1000}\n" for n in range(1_000)))
+    monkeypatch.setattr(run_module, "MAX_VALIDATION_PREDICTIONS", 10)
+    monkeypatch.setattr(fit_module, "EXACT_SECONDS", 0.0)
+    result = moreish("train", "l.txt", "--model", "kneser-ney", "--out", "r")
+    assert result.status == 0 and "of all: moreish eval r" in result.out
+    assert Run.open("r").record.splits["val"].tokens < 20

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from moreish.data.text.compression import COMPRESSED, decompress
 from moreish.data.text.decode import NotTextError, Text, decode_chunks, text_from_chunks
 from moreish.data.text.documents import DOCUMENT_READERS, check_is_no_document
@@ -212,7 +214,9 @@ def _values_of_csv(
     if not has_header and column is None:
         return None
     columns = names if has_header and column not in numbers else numbers
-    name, notes = _choose_column(path, columns, column)
+    widths = [sum(len(row[at]) for row in rows[1:] if at < len(row)) for at in range(len(columns))]
+    longest = columns[int(np.argmax(widths))]
+    name, notes = _choose_column(path, columns, column, longest)
     chosen = columns.index(name)
     body = rows[1:] if has_header else rows
     return [row[chosen] if chosen < len(row) else "" for row in body], notes
@@ -232,7 +236,9 @@ def _values_of_parquet(path: Path, column: str | None) -> tuple[list[str], tuple
     return [_text_of(value, path, chosen) for value in values], notes
 
 
-def _choose_column(path: Path, names: list[str], column: str | None) -> tuple[str, tuple[str, ...]]:
+def _choose_column(
+    path: Path, names: list[str], column: str | None, example: str = ""
+) -> tuple[str, tuple[str, ...]]:
     """Return the column to read, and a note if it was chosen among several."""
     shown = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
     if column is not None:
@@ -244,7 +250,7 @@ def _choose_column(path: Path, names: list[str], column: str | None) -> tuple[st
         return names[0], ()
     if DEFAULT_COLUMN in names:
         return DEFAULT_COLUMN, (f"column '{DEFAULT_COLUMN}' of {path.name} (of {shown})",)
-    example = names[-1] if names else "NAME"
+    example = example or (names[-1] if names else "NAME")
     raise MoreishError(
         f"{path} is a table with the columns {shown}: choose the one to learn with --column "
         f"'{example}', or read every line as it is with --as lines"

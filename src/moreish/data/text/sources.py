@@ -44,6 +44,8 @@ def source_settings(
         items = [part for part in parts if isinstance(part, str)]
         if len(items) < len(parts) or not items:
             raise MoreishError("a list of items needs strings, and a list of files needs paths")
+        if all(Path(item).is_file() for item in items):
+            raise MoreishError("these items are names of files: give them as pathlib.Path")
         if broken := [item for item in items if len(item.splitlines()) != 1]:
             raise MoreishError(
                 f"the item {broken[0][:40]!r} is not one line: give text= for running text"
