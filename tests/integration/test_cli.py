@@ -489,6 +489,7 @@ def test_runs_are_listed_renamed_and_removed(moreish: Moreish, few_names: Path) 
     os.utime("runs/broken/run.json", (0, 0))
     lines = moreish("runs").out.splitlines()
     assert {line.split()[0] for line in lines[1:]} == {"runs/a", "runs/b", "runs/broken"}
+    assert moreish("runs", "list").out == moreish("runs").out
     found = {entry["run"]: entry for entry in moreish("runs", "--json").json["runs"]}
     assert found["runs/a"]["loss"] == Run.open("runs/a").scores["val"].loss
     assert found["runs/broken"]["status"] == "damaged"

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,6 +67,22 @@ def test_a_longer_training_that_is_killed_is_resumed(
     assert (finished / "model.safetensors").read_bytes() == (
         whole / "model.safetensors"
     ).read_bytes()
+
+
+def test_weights_that_training_longer_does_not_improve_are_kept(
+    moreish: Moreish, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (finished / "model.safetensors").read_bytes()
+    score, worse = moreish_package.Run.score, iter(range(100))
+
+    def rising(self: moreish_package.Run, *args: Any, **kwargs: Any) -> Any:
+        found = score(self, *args, **kwargs)
+        return found.model_copy(update={"loss": found.loss + next(worse)})
+
+    monkeypatch.setattr(moreish_package.Run, "score", rising)
+    result = moreish("train", "--resume", finished, "--steps", 5)
+    assert "Training longer did not lower the validation loss" in result.out
+    assert (finished / "model.safetensors").read_bytes() == before
 
 
 def test_what_cannot_be_trained_longer(moreish: Moreish, finished: Path) -> None:

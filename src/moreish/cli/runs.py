@@ -25,8 +25,11 @@ RunArgument = Annotated[
 @runs.callback()
 def list_runs(ctx: typer.Context, as_json: Json = False) -> None:
     """List the runs in runs/, the newest first; remove or rename them."""
-    if ctx.invoked_subcommand is not None:
-        return
+    if ctx.invoked_subcommand is None:
+        _print_list(as_json=as_json)
+
+
+def _print_list(*, as_json: bool) -> None:
     from moreish.ui import console, runs_table
 
     entries = [_describe(path.parent) for path in RUNS.glob("*/run.json")]
@@ -53,6 +56,12 @@ def _describe(path: Path) -> dict[str, Any]:
     score = run.record.splits.get("val")
     loss = None if score is None else score.loss
     return {**entry, "status": run.record.status, "model": run.config.model.name, "loss": loss}
+
+
+@runs.command(name="list")
+def list_verb(as_json: Json = False) -> None:
+    """List the runs in runs/, the newest first."""
+    _print_list(as_json=as_json)
 
 
 @runs.command(name="rm")

@@ -112,8 +112,9 @@ def map_to_hf(run: Run, program: str) -> tuple[GPT, Tree, list[TensorMap]]:
         MoreishError: the model is neither a GPT-2 nor a Llama.
     """
     model, config, tokenizer = run.model, run.config.model, run.tokenizer
-    source = run.config.data.sources[0]
-    other = f"; train one that can be exported: {command('train', source, '--model', 'gpt')}"
+    data = run.config.data
+    words = (*data.sources, *data.options(), "--model", "gpt")
+    other = f"; train one that can be exported: {command('train', *words)}"
     if not isinstance(model, GPT) or not isinstance(config, GPTConfig):
         raise MoreishError(
             f"{program} has no {config.name} model: only a gpt can be exported to it, and every "

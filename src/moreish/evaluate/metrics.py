@@ -221,7 +221,7 @@ def score(
     predicted = count_tokens(tokens.ids_N, tokenizer.vocab_size)
     predicted[int(tokens.ids_N[0])] -= 1
     spaces, previous = 0, int(tokens.ids_N[0])
-    for ids in iter_chunks(tokens.ids_N):
+    for ids in iter_chunks(tokens.ids_N) if tokenizer.line_spaces else ():
         spaces += int(tokenizer.implied_spaces(ids, previous).sum())
         previous = int(ids[-1])
     known = tokenizer.unk_id is None or predicted[tokenizer.unk_id] == 0

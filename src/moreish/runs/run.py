@@ -183,17 +183,11 @@ class Run(RunFolder):
         )
         if best_of < 1:
             raise MoreishError(f"--best-of {best_of}: give 1 or more")
-        sampling = {
-            "temperature": temperature,
-            "top_k": top_k,
-            "top_p": top_p,
-            "min_p": min_p,
-            "repetition_penalty": repetition_penalty,
-        }
+        sampling = _parse_sampling(temperature, top_k, top_p, min_p, repetition_penalty)
         generator = self.text_generator(
             prompt=prompt,
             max_tokens=max_tokens,
-            sampling=Sampling.parse(sampling, "sample"),
+            sampling=sampling,
             stop=stop,
             seed=seed,
             unknown=unknown,
@@ -255,17 +249,11 @@ class Run(RunFolder):
         Raises:
             MoreishError: as in `sample`.
         """
-        parameters = {
-            "temperature": temperature,
-            "top_k": top_k,
-            "top_p": top_p,
-            "min_p": min_p,
-            "repetition_penalty": repetition_penalty,
-        }
+        sampling = _parse_sampling(temperature, top_k, top_p, min_p, repetition_penalty)
         generator = self.text_generator(
             prompt=prompt,
             max_tokens=max_tokens,
-            sampling=Sampling.parse(parameters, "sample"),
+            sampling=sampling,
             seed=_new_seed() if seed is None else seed,
             unknown=unknown,
             stop=stop,
@@ -594,6 +582,17 @@ class Run(RunFolder):
         return surprisal(
             self.model, self.tokenizer, text, prefix=prefix, items=self.kind == "lines"
         )
+
+
+def _parse_sampling(
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    min_p: float | None,
+    repetition_penalty: float,
+) -> Sampling:
+    """Check these settings. Raises MoreishError if one is out of range."""
+    return Sampling.parse(locals(), "sample")
 
 
 def _new_seed() -> int:

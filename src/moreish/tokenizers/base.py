@@ -95,6 +95,8 @@ class Tokenizer(ABC):
     name: ClassVar[str]
     needs_text: ClassVar[bool]
     """See `TokenizerBuilder`."""
+    line_spaces: bool = False
+    """Whether tokens at the beginning of a line have an implied space, see `implied_spaces`."""
 
     def __init__(
         self, tokens: list[bytes], *, boundary_id: int | None, unk_id: int | None = None
@@ -138,8 +140,9 @@ class Tokenizer(ABC):
         for first in range(0, len(ids), CHUNK_TOKENS):
             ids_K = ids[first : first + CHUNK_TOKENS]
             raw = [self.tokens[i] for i in ids_K.tolist()]
-            for place in np.flatnonzero(self.implied_spaces(ids_K, previous)):
-                raw[place] = raw[place][1:]
+            if self.line_spaces:
+                for place in np.flatnonzero(self.implied_spaces(ids_K, previous)):
+                    raw[place] = raw[place][1:]
             chunks.append(b"".join(raw))
             previous = int(ids_K[-1])
         return b"".join(chunks)

@@ -287,6 +287,11 @@ class _Fitting:
                 if log is not None:
                     log.close()
             self.state, self.val_seconds = trainer.state, trainer.last_scoring_seconds
+            if 0 < run.record.first_step == self.state.best_step and status != "interrupted":
+                self._note(
+                    "Training longer did not lower the validation loss: the weights from before "
+                    "are kept."
+                )
             if not group.broadcast(run.has_weights):  # interrupted before the first evaluation
                 run.save_weights(model, group)
         if isinstance(model, Mixture) and status != "interrupted":

@@ -152,7 +152,8 @@ class LogprobFormatter:
         columns = (offsets, own_T.tolist(), best.indices.tolist(), best.values.tolist())
         described = []
         for token, offset, log, ids, logs in zip(tokens, *columns, strict=True):
-            labels = [self.label(one, previous) for one in [token, *ids]]
+            before = previous if self.tokenizer.line_spaces else None  # few keys in the cache
+            labels = [self.label(one, before) for one in [token, *ids]]
             described.append(
                 TokenLogprob(
                     id=token,

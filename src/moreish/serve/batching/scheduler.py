@@ -148,10 +148,13 @@ class BatchScheduler:
         if starts := [row for row, sequence in enumerate(sequences) if sequence.starts_item]:
             logits_RV = logits_RV.clone()
             logits_RV[starts, self.tokenizer.boundary_id] = -torch.inf
-        for row, sequence in enumerate(sequences):
-            if sequence.repetitions is not None:
-                logits_RV = logits_RV.clone()
-                logits_RV[row] = sequence.repetitions(logits_RV[row : row + 1])[0]
+        if any(sequence.repetitions is not None for sequence in sequences):
+            logits_RV = torch.cat(
+                [
+                    logits_1V if sequence.repetitions is None else sequence.repetitions(logits_1V)
+                    for sequence, logits_1V in zip(sequences, logits_RV.split(1), strict=True)
+                ]
+            )
         tokens = [0] * len(sequences)
         rows_by_sampling: dict[Sampling, list[int]] = {}
         for row, sequence in enumerate(sequences):
