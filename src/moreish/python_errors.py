@@ -6,8 +6,11 @@ translate them, except while the command line runs.
 
 import functools
 import re
+import shlex
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar, get_args
 
 from moreish.errors import MoreishError
@@ -36,10 +39,14 @@ _SETTINGS = {option.setting: name for name, option in OPTIONS.items()} | {"run.s
 
 _INVALID = re.compile(r"^setting ([a-z_.]+)(?==)")
 _RESUME = re.compile(r"moreish train --resume ('[^']*'|[^\s:;,)]+)")
+_CALL = re.compile(r": moreish (doctor|train) (?=\S)(.+)$")
 _COMMAND = re.compile(r"((?:moreish|pip) [a-z][a-z-]*(?: (?:--?)?[\w./=~'-]*\w'?)*)")
 _LEADING = re.compile(r"(--[a-z][a-z-]*|-n) ((?:(?! --| is | holds ).)+?)(?=: )")
 _SETTING = re.compile(r"--set (?:([a-z_]+)\.([a-z_]+)=([^\s,;:)]+)|([a-z_.]+))")
 _FLAG = re.compile(r"(?<![\w-])(--[a-z][a-z-]*[a-z]|-n)(?: ('[^']*'|[^\s,;()]*[^\s,;():]))?")
+
+_PHRASES = {"goes to standard input, -": "goes in text=, and items in a list"}
+"""What the command line offers, and what the Python API offers in its place."""
 
 _is_command_line = False
 
@@ -70,9 +77,14 @@ def names_arguments(function: F) -> F:
     return call  # type: ignore[return-value]
 
 
+def spell(message: str) -> str:
+    """Return a message as it is where the command line runs; otherwise with `name_arguments`."""
+    return message if _is_command_line else name_arguments(message)
+
+
 def name_arguments(message: str) -> str:
-    """Replace the flags in a message by the keyword arguments that they stand for; other command
-    lines in it are left as they are.
+    """Replace the flags in a message by the keyword arguments that they stand for, and commands
+    at its end by calls; other command lines in it are left as they are.
 
     >>> name_arguments("runs/a exists: choose another --out, or replace it with --overwrite")
     'runs/a exists: choose another out=, or replace it with overwrite=True'
@@ -80,14 +92,35 @@ def name_arguments(message: str) -> str:
     'max_tokens=0: give at least 1'
     >>> name_arguments("use --model kneser-ney, or --set train.lr=0.1")
     "use model='kneser-ney', or settings={'train': {'lr': 0.1}}"
+    >>> name_arguments("All findings: moreish doctor towns.txt --as lines")
+    "All findings: moreish.doctor('towns.txt', kind='lines')"
     """
+    for phrase, other in _PHRASES.items():
+        message = message.replace(phrase, other)
     message = _INVALID.sub(lambda found: _SETTINGS.get(found[1], found[0]), message)
     message = _RESUME.sub(lambda found: f"moreish.resume({_literal(found[1])})", message)
+    if found := _CALL.search(message):
+        return f"{name_arguments(message[: found.start()])}: {_call(*found.groups())}"
     if found := _LEADING.match(message):
         return _argument(found[1], found[2]) + name_arguments(message[found.end() :])
     parts = _COMMAND.split(message)
     parts[::2] = (_FLAG.sub(_flag, _SETTING.sub(_setting, part)) for part in parts[::2])
     return "".join(parts)
+
+
+def _call(name: str, line: str) -> str:
+    """Return a command as a call; the temporary file of a text in memory is an ellipsis."""
+    words, arguments = shlex.split(line), []
+    while words:
+        word = words.pop(0)
+        if not word.startswith("--"):
+            is_temporary = Path(word).is_relative_to(tempfile.gettempdir())
+            is_memory = is_temporary and Path(word).parent.name.startswith("moreish-")
+            arguments.append("…" if is_memory else _literal(word))
+            continue
+        is_switch = ARGUMENTS.get(word, word.lstrip("-").replace("-", "_")) in SWITCHES
+        arguments.append(_argument(word, None if is_switch or not words else words.pop(0)))
+    return f"moreish.{name}({', '.join(arguments)})"
 
 
 def _flag(found: re.Match[str]) -> str:

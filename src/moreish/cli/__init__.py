@@ -9,7 +9,9 @@ import io
 import json
 import os
 import re
+import shutil
 import sys
+import textwrap
 import time
 import warnings
 from importlib import import_module
@@ -130,13 +132,21 @@ def wait_for_other_processes(error: MoreishError) -> None:
         time.sleep(5)
 
 
+def _wrap(line: str) -> str:
+    """Break a line between words where a terminal would break it inside one."""
+    if not sys.stderr.isatty():
+        return line
+    width = max(20, shutil.get_terminal_size().columns)
+    return textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False)
+
+
 def fail(message: str) -> NoReturn:
     """Print one line on standard error and exit with status 2; an empty message prints nothing."""
     if message:
         line = visible(" ".join(message.split()))
         if len(line) > MAX_MESSAGE:  # it repeats a long value
             line = f"{line[: MAX_MESSAGE // 2]} … {line[-MAX_MESSAGE // 2 :]}"
-        sys.stderr.write(f"moreish: {line}\n")
+        sys.stderr.write(_wrap(f"moreish: {line}") + "\n")
         if report := os.environ.get("TORCHELASTIC_ERROR_FILE"):  # for torchrun's report
             reason = {"message": line, "extraInfo": {"timestamp": str(int(time.time()))}}
             Path(report).write_text(json.dumps({"message": reason}))

@@ -92,4 +92,6 @@ def _evaluate_text(run: "Run", text: str, unknown: str, as_json: bool) -> None:
         if len(results) > 1:
             console().print(visible(item), style="bold")
         console().print(surprisal_table(found))
+    if run.kind == "lines":
+        console().print("· is the end of the item.", style="dim")
     console().print(f"\nlog-likelihood {-total:.4f} nats, {mean:.4f} nats per token")

@@ -73,6 +73,9 @@ def ladder(
         if found["source"] == "names":
             hint = "The lectures' own names, with their numbers: moreish ladder names-lecture"
             console().print(hint, style="dim")
+        if any("unseen_loss" in rung["splits"]["val"] for rung in found["rungs"]):
+            hint = "new items: the validation items that are not in the training split"
+            console().print(hint, style="dim")
         for line in stated_lines(found["rungs"]):
             console().print(line, style="dim")
         console().print(f"\n{report}")

@@ -6,7 +6,7 @@ B batch, T positions, I items, U units of the standard error.
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -50,8 +50,20 @@ Number = Annotated[
 """A number that is null in JSON if it is infinite or NaN."""
 
 
+MAX_EXPONENT = 700.0
+"""Losses above it have a perplexity that is no float64."""
+
 UNSEEN = ("unseen_loss", "unseen_stderr", "unseen_tokens")
 """Fields of a `Score` that may be absent."""
+
+
+class NewItems(NamedTuple):
+    """The loss on the items of a list that are not in the training split."""
+
+    loss: float
+    stderr: float
+    perplexity: float
+    tokens: int
 
 
 class Score(Settings):
@@ -72,6 +84,14 @@ class Score(Settings):
     for running text."""
     unseen_stderr: Number | None = None
     unseen_tokens: int | None = None
+
+    @property
+    def new_items(self) -> NewItems | None:
+        """The loss on new items where the split has others too; None otherwise."""
+        loss, stderr, tokens = self.unseen_loss, self.unseen_stderr, self.unseen_tokens
+        if loss is None or stderr is None or tokens is None or tokens == self.tokens:
+            return None
+        return NewItems(loss, stderr, math.exp(min(loss, MAX_EXPONENT)), tokens)
 
     def as_json(self) -> dict[str, float | int | None]:
         """Return a dictionary for JSON, with null for infinity and NaN."""
@@ -240,7 +260,7 @@ def score(
         stderr=_standard_error(sums_U, sizes_U, float(exact.mean())),
         bits_per_char=bits / max(1, int(predicted @ tokenizer.char_lengths()) - spaces),
         bits_per_byte=bits / max(1, int(predicted @ tokenizer.byte_lengths()) - spaces),
-        perplexity=math.exp(min(mean, 700.0)) if math.isfinite(mean) else math.inf,
+        perplexity=math.exp(min(mean, MAX_EXPONENT)) if math.isfinite(mean) else math.inf,
         tokens=count,
         **unseen,
     )

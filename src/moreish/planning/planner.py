@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from moreish.config import BUDGETS, AutoConfig, RunConfig, TrainConfig
+from moreish.config import BUDGETS, DEFAULT_MINUTES, AutoConfig, RunConfig, TrainConfig
 from moreish.data import IGNORE_INDEX, TokenDataset
 from moreish.models import (
     MAX_FOLD_TOKENS,
@@ -311,6 +311,11 @@ def _plan_counts(setup: TrainingSetup, why: str) -> Plan:
     config = _run_config(setup, {"name": "kneser-ney"}, {})
     seconds = setup.splits["train"].num_predictions / COUNTS_PER_SECOND
     plan = f"Plan: n-gram counts (Kneser-Ney, {_format_seconds(seconds)})."
+    usual: Tree = {"minutes": DEFAULT_MINUTES}
+    values = {name: getattr(setup.config.train, name) for name in BUDGETS}
+    for name, value in values.items():
+        if value not in (None, usual.get(name)):
+            plan += f" They are counted once: --{name} {value:g} is not used."
     return Plan(config=config, reasons=(_describe_text(setup), why, plan))
 
 

@@ -2,13 +2,13 @@
 
 import html
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from moreish.data import AuditReport
+from moreish.data import AuditReport, SplitName
 from moreish.errors import MoreishError
-from moreish.evaluate import format_bits
+from moreish.evaluate import Score, format_bits
 from moreish.reports.doctor import findings_html
 from moreish.reports.html import (
     bars,
@@ -76,7 +76,9 @@ def _summary(run: Run) -> str:
     size = plural(data.characters, "character")
     if run.kind == "lines" or data.documents > 1:
         size = f"{plural(data.documents, 'line' if run.kind == 'lines' else 'document')} ({size})"
-    time = "" if record.seconds is None else f" in {format_duration(record.seconds)}"
+    time = ""
+    if record.seconds is not None:
+        time = f" in {format_duration(record.earlier_seconds + record.seconds)}"
     ended = "" if record.status == "finished" else f" The run is {record.status}."
     return (
         f"This {run.config.model.name} model with {plural(record.parameters or 0, 'parameter')} "
@@ -105,15 +107,9 @@ def _verdict(run: Run) -> list[str]:
     losses = table(
         ("", "loss", "bits/char", *["bits/byte"] * has_own_bytes, "perplexity", "tokens"),
         (
-            (
-                SPLIT_TITLES[name],
-                f"{score.loss:.4f} ± {score.stderr:.4f}",
-                format_bits(score.bits_per_char),
-                *[format_bits(score.bits_per_byte)] * has_own_bytes,
-                f"{score.perplexity:.2f}",
-                f"{score.tokens:,}",
-            )
+            row
             for name, score in run.scores.items()
+            for row in _loss_rows(name, score, has_own_bytes=has_own_bytes)
         ),
     )
     parts = ["<h2>How good it is</h2>"]
@@ -131,6 +127,26 @@ def _verdict(run: Run) -> list[str]:
             f"<p class=faint>Validation loss in nats per {unit}. The averages are geometric.</p>",
         ]
     return [*parts, losses]
+
+
+def _loss_rows(name: SplitName, score: Score, *, has_own_bytes: bool) -> Iterator[tuple[str, ...]]:
+    """Yield the row of a split in the table of losses, and that of its new items."""
+    yield (
+        SPLIT_TITLES[name],
+        f"{score.loss:.4f} ± {score.stderr:.4f}",
+        format_bits(score.bits_per_char),
+        *[format_bits(score.bits_per_byte)] * has_own_bytes,
+        f"{score.perplexity:.2f}",
+        f"{score.tokens:,}",
+    )
+    if (new := score.new_items) is not None:
+        yield (
+            f"{SPLIT_TITLES[name]}, new items",
+            f"{new.loss:.4f} ± {new.stderr:.4f}",
+            *[""] * (1 + has_own_bytes),
+            f"{new.perplexity:.2f}",
+            f"{new.tokens:,}",
+        )
 
 
 def _samples(run: Run) -> str:

@@ -204,7 +204,14 @@ class RunFolder:
         write_atomic(self.path / INITIAL_WEIGHTS, weights)
         shutil.rmtree(self.checkpoints, ignore_errors=True)
         sha256 = record_sha256(config, self.record.data, self.record.tokenizer)
-        self.update(config=config, sha256=sha256, status="created", first_step=first_step)
+        seconds = self.record.earlier_seconds + (self.record.seconds or 0.0)
+        self.update(
+            config=config,
+            sha256=sha256,
+            status="created",
+            first_step=first_step,
+            earlier_seconds=round(seconds, 3),
+        )
 
     def count_test_evaluation(self) -> None:
         """Count one more evaluation of the test split in run.json."""

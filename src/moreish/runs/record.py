@@ -80,7 +80,10 @@ class RunRecord(Settings):
     splits: dict[SplitName, Score] = {}
     """The exact losses of the best weights."""
     seconds: float | None = None
-    """Duration of training, including the evaluations during it."""
+    """Duration of training, including the evaluations during it; after `RunFolder.extend`, that of
+    the last phase."""
+    earlier_seconds: float = Field(0.0, ge=0)
+    """Duration of the phases before it."""
     evaluation_seconds: float | None = None
     """Part of `seconds` that was spent on these evaluations."""
     scoring_seconds: float | None = None

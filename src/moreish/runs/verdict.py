@@ -42,7 +42,8 @@ def describe_losses(run: Run) -> str:
     gap = (val.loss if val.unseen_loss is None else val.unseen_loss) - train.loss
     noise = 2 * math.hypot(*(e for e in (train.stderr, val.stderr) if math.isfinite(e)))
     margin = max(noise, SMALL_DIFFERENCE * val.loss)
-    has_counts = isinstance(run.model, CountBasedModel | NetworkWithCounts)
+    is_counted = isinstance(run.model, CountBasedModel)
+    has_counts = is_counted or isinstance(run.model, NetworkWithCounts)
     if gap < -margin and has_counts and run.kind == "lines":
         return (
             "Warning: the training loss is higher than the validation loss. The model prefers what "
@@ -52,9 +53,10 @@ def describe_losses(run: Run) -> str:
     if gap < -margin:
         return "The training loss is higher: the validation text is easier than the training text."
     if gap <= margin:
+        advice = "more text" if is_counted else "more minutes or a larger model"
         return (
             "The training loss is about the same: the model has learned rules rather than the text "
-            "by heart, and more minutes or a larger model may lower both."
+            f"by heart, and {advice} may lower both."
         )
     copies = f"How many samples are copies: {command('novelty', run.path)}"
     if has_counts:

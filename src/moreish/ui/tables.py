@@ -12,6 +12,7 @@ from rich.text import Text
 from moreish.data import AuditReport, Finding, SplitName
 from moreish.errors import command, visible
 from moreish.evaluate import Score, TextNovelty, Token, TokenizerStats, TokenSurprisal, format_bits
+from moreish.python_errors import spell
 from moreish.runs import RunGroup
 from moreish.training import LRRange
 from moreish.utils.files import format_bytes
@@ -36,23 +37,24 @@ def _table(left: Sequence[str], right: Sequence[str] = (), *, gap: int = 2) -> T
 
 
 def warning_lines(audit: AuditReport) -> list[Text]:
-    """Return the findings of an audit that are severe or can be fixed by an option."""
-    shown = [finding for finding in audit.findings if finding.severity == "warning" or finding.fix]
+    """Return the findings of an audit that are severe or can be fixed by an option, and those of
+    private data."""
+    shown = [
+        finding
+        for finding in audit.findings
+        if finding.severity == "warning" or finding.fix or finding.is_private
+    ]
     if not shown:
         return []
     scope = "" if audit.is_complete else "Only the beginning was checked. "
-    more = Text(f"  {scope}All findings: {command('doctor', *audit.source_args)}", style="dim")
-    return [*(_finding(finding) for finding in shown), more, Text()]
+    more = f"  {scope}All findings: {command('doctor', *audit.source_args)}"
+    return [*(_finding(finding) for finding in shown), Text(spell(more), style="dim"), Text()]
 
 
 def audit_lines(audit: AuditReport) -> list[Text]:
     """Return the size of a text and all findings of its audit."""
-    kind = "list of" if audit.kind == "lines" else "running text of"
-    is_folder = audit.kind == "text" and audit.documents > 1
-    files = f" in {plural(audit.documents, 'file')}" if is_folder else ""
-    size = f"{plural(audit.lines, 'line')}{files}, {plural(audit.characters, 'character')}"
     lines = [
-        Text(f"{visible(audit.name)}: {kind} {size} ({audit.distinct_characters:,} distinct)"),
+        Text(visible(audit.size)),
         *(Text(visible(note), style="dim") for note in audit.notes),
         Text(),
     ]
@@ -63,14 +65,14 @@ def audit_lines(audit: AuditReport) -> list[Text]:
     if not audit.findings:
         lines.append(Text("No problems found."))
     if audit.fix_command:
-        lines += [Text(), Text(visible(audit.fix_command))]
+        lines += [Text(), Text(visible(spell(audit.fix_command)))]
     return lines
 
 
 def _finding(finding: Finding) -> Text:
     mark = ("! ", "bold red") if finding.severity == "warning" else ("· ", "dim")
-    fix = f"  {finding.fix_label}" if finding.fix else ""
-    return Text.assemble(mark, finding.summary, (fix, "bold"))
+    fix = f"  {spell(finding.fix_label)}" if finding.fix else ""
+    return Text.assemble(mark, spell(finding.summary), (fix, "bold"))
 
 
 def score_table(scores: Mapping[SplitName, Score]) -> Table:
@@ -86,10 +88,9 @@ def score_table(scores: Mapping[SplitName, Score]) -> Table:
             f"{score.perplexity:.2f}",
             f"{score.tokens:,}",
         )
-        if score.unseen_loss is not None and score.unseen_tokens != score.tokens:
-            loss = _with_error(score.unseen_loss, score.unseen_stderr)
-            perplexity = f"{math.exp(min(score.unseen_loss, 700.0)):.2f}"
-            table.add_row("  new items", loss, "", "", perplexity, f"{score.unseen_tokens:,}")
+        if (new := score.new_items) is not None:
+            loss = _with_error(new.loss, new.stderr)
+            table.add_row("  new items", loss, "", "", f"{new.perplexity:.2f}", f"{new.tokens:,}")
     return table
 
 
@@ -169,28 +170,47 @@ def token_lines(name: str, tokens: Sequence[Token]) -> list[Text]:
 
 
 def ladder_table(entries: Sequence[Mapping[str, Any]]) -> Table:
-    """Return a table with one row for each rung, the best first, at most 80 columns wide."""
-    has_test = any("test" in entry["splits"] for entry in entries)
-    names = ("train", "val", "test") if has_test else ("train", "val")
-    losses = ("train", "validation", "test")[: len(names)]
-    titles = ("size", "s", *losses, "stated", "bits/\nchar", "copied")
-    table = _table(["rung"], titles, gap=1)
+    """Return a table with one row for each rung, the best first, at most 80 columns wide. Columns
+    without a value in any row are left out."""
+    ranked = sorted(entries, key=ladder_loss)
+    columns: dict[str, list[str]] = {}
+    for entry in ranked:
+        splits = {name: Score.model_validate(split) for name, split in entry["splits"].items()}
+        val, train, test = splits["val"], splits.get("train"), splits.get("test")
+        cells = {
+            "param.\n/ 1000": f"{entry['parameters'] / 1e3:,.1f}",
+            "time\n(s)": f"{entry['seconds']:.1f}",
+            "train": _loss(train),
+            "valid-\nation": _loss(val),
+            "±": f"{val.stderr:.4f}" if math.isfinite(val.stderr) else "",
+            NEW_ITEMS: "" if val.new_items is None else f"{val.new_items.loss:.4f}",
+            "test": _loss(test),
+            "stated": f"{entry['stated']['loss']:.2f}" if entry["stated"] else "",
+            "bits/\nchar": format_bits(val.bits_per_char),
+            "copied": _copied(entry.get("copied")),
+        }
+        for title, cell in cells.items():
+            columns.setdefault(title, []).append(cell)
+    shown = {title: cells for title, cells in columns.items() if any(cells)}
+    if len(shown) == len(columns):  # too wide
+        del shown["±"]
+    table = _table(["rung"], list(shown), gap=1)
     for column in table.columns:
         column.no_wrap = True
-    ranked = sorted(entries, key=ladder_loss)
-    for entry in ranked:
-        splits, val = entry["splits"], entry["splits"]["val"]
-        table.add_row(
-            entry["rung"],
-            _size(entry["parameters"]),
-            f"{entry['seconds']:.1f}",
-            *(format_loss(splits.get(name)) for name in names),
-            f"{entry['stated']['loss']:.2f}" if entry["stated"] else "",
-            format_bits(Score.model_validate(val).bits_per_char),
-            _copied(entry.get("copied")),
-            style="bold" if entry is ranked[0] else None,
-        )
+    for number, entry in enumerate(ranked):
+        style = "bold" if number == 0 else None
+        table.add_row(entry["rung"], *(cells[number] for cells in shown.values()), style=style)
     return table
+
+
+NEW_ITEMS = "new\nitems"
+"""Title of the column with the loss on validation items that are not in the training split."""
+
+
+def _loss(score: Score | None) -> str:
+    if score is None:
+        return ""
+    return f"{score.loss:.4f}" if math.isfinite(score.loss) else "∞"
 
 
 def ladder_loss(entry: Mapping[str, Any]) -> float:
@@ -207,10 +227,10 @@ def _copied(share: float | None) -> str:
 
 
 def format_loss(split: Mapping[str, Any] | None) -> str:
-    """Format a loss and its standard error, as in `1.9740±.0081`."""
+    """Format a loss and its standard error, as in `1.9740 ± 0.0081`."""
     if split is None or split["loss"] is None:
         return "" if split is None else "∞"
-    error = f"±{split['stderr']:.4f}".replace("±0.", "±.") if split["stderr"] else ""
+    error = f" ± {split['stderr']:.4f}" if split["stderr"] else ""
     return f"{split['loss']:.4f}{error}"
 
 
@@ -223,28 +243,23 @@ def stated_lines(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def _size(number: int) -> str:
-    """Format a number of parameters, as in `729`, `204 k` and `1.3 M`."""
-    if number < 10_000:
-        return str(number)
-    return f"{number / 1e3:.0f} k" if number < 1e6 else f"{number / 1e6:.1f} M"
-
-
 def novelty_table(texts: Sequence[TextNovelty]) -> Table:
     """Return a table of the ten samples with the most in common with the training data."""
     is_list = texts[0].nearest is not None
     where = ["nearest item", "edits"] if is_list else ["line"]
     table = _table(["sample", "longest copied span", "found in", *where])
+    length = 17 if is_list else 22
     for text in sorted(texts, key=lambda t: (not t.known, -len(t.overlap)))[:10]:
         place = [text.nearest or "", str(text.distance)] if is_list else [str(text.place)]
-        cells = map(_short, [text.text, text.overlap, text.passage, *place])
+        cells = (_short(cell, length) for cell in [text.text, text.overlap, text.passage, *place])
         table.add_row(*cells, style="bold" if text.known else None)
     return table
 
 
-def _short(text: str) -> Text:
+def _short(text: str, length: int) -> Text:
+    """Return a text on one line, cut to a length."""
     text = visible(text.replace("\n", "↵").replace("\t", " "))
-    return Text(text if len(text) <= 32 else text[:31] + "…")
+    return Text(text if len(text) <= length else text[: length - 1] + "…")
 
 
 def comparison_table(groups: Sequence[RunGroup]) -> Table:
@@ -277,5 +292,8 @@ def surprisal_table(tokens: list[TokenSurprisal]) -> Table:
     """Return a table with one row for each token: its probability, and its surprisal in nats."""
     table = _table([""], ["probability", "nats"])
     for token in tokens:
-        table.add_row(Text(token.token), f"{token.probability:.4f}", f"{token.nats:.3f}")
+        shown = f"{token.probability:.4f}"
+        if shown == "0.0000" and token.probability > 0:
+            shown = f"{token.probability:.1e}"
+        table.add_row(Text(token.token), shown, f"{abs(token.nats):.3f}")
     return table

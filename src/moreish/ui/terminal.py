@@ -12,6 +12,7 @@ from rich.text import Text
 
 from moreish import training
 from moreish.errors import visible
+from moreish.python_errors import spell
 from moreish.runs import DatasetInfo
 from moreish.ui.tables import SPLIT_TITLES, clock, warning_lines
 from moreish.utils.files import format_bytes
@@ -89,8 +90,10 @@ class TrainingView:
                 self._val = event.score.loss
             case training.Sampled() if not self.brief:
                 is_list = len(event.texts) > 1
-                text = visible("  ".join(event.texts) if is_list else event.texts[0])
-                label = f"after {event.step:,} steps"
+                text = visible(" | ".join(event.texts) if is_list else event.texts[0])
+                label = f"after {plural(event.step, 'step')}"
+                if event.step == 0 and self._name == "hybrid":
+                    label = "before the first step, by n-gram counts alone"
                 self.out.print(Text(label, "dim"))
                 self.print_text(text)
             case training.Progress(what=what, share=share, size=size):
@@ -108,7 +111,7 @@ class TrainingView:
                 for line in warning_lines(event.audit):
                     self.out.print(line)
             case training.Note():
-                self.out.print(event.text, style="dim")
+                self.out.print(spell(event.text), style="dim")
 
     def print_row(self, title: str, value: str) -> None:
         """Print a text after a title; its further lines are indented."""

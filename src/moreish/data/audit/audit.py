@@ -43,7 +43,9 @@ from moreish.data.text import (
     read_corpus,
 )
 from moreish.errors import MoreishError, command
+from moreish.python_errors import spell
 from moreish.utils.files import read_json
+from moreish.utils.text import plural
 
 MIN_CHARACTERS = 10_000
 """Characters below which a text is reported as little."""
@@ -51,7 +53,7 @@ MIN_CHARACTERS = 10_000
 ProgressCallback = Callable[[float], None]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class AuditReport:
     """The size of a text and the problems found in it."""
 
@@ -69,6 +71,25 @@ class AuditReport:
     """What was changed or guessed while reading the text."""
     findings: list[Finding]
     """Warnings first."""
+
+    @property
+    def size(self) -> str:
+        """The name of the text, and how large it is."""
+        kind = "list of" if self.kind == "lines" else "running text of"
+        is_folder = self.kind == "text" and self.documents > 1
+        files = f" in {plural(self.documents, 'file')}" if is_folder else ""
+        size = f"{plural(self.lines, 'line')}{files}, {plural(self.characters, 'character')}"
+        return f"{self.name}: {kind} {size} ({self.distinct_characters:,} distinct)"
+
+    def __repr__(self) -> str:
+        """Return the findings as text: `!` marks warnings."""
+        lines = [
+            f"{'!' if finding.severity == 'warning' else '·'} {finding.summary}  "
+            f"{spell(finding.fix_label)}".rstrip()
+            for finding in self.findings
+        ]
+        lines = lines or ["No problems found."]
+        return "\n".join([self.size, *self.notes, *lines, *filter(None, [spell(self.fix_command)])])
 
     @property
     def fixes(self) -> str:
@@ -251,9 +272,9 @@ def audit_corpus(
         findings = [replace(f, fix="") if f.fix == "--clean" else f for f in findings]
     if corpus.left_out:
         findings.append(_left_out(corpus.left_out))
-    if total < MIN_CHARACTERS:
-        description = "characters in total, so few that n-gram counts may fit better than a network"
-        findings.append(Finding(name="little text", description=description, count=total))
+    if (characters := corpus.stats.characters) < MIN_CHARACTERS:
+        description = "characters, so few that n-gram counts may predict better than a network"
+        findings.append(Finding(name="little text", description=description, count=characters))
     return AuditReport(
         name=corpus.name,
         kind=corpus.kind,

@@ -54,6 +54,8 @@ class Finding:
     """Option of `moreish train` that fixes the problem."""
     is_guess: bool = False
     """Whether `fix` is only a guess."""
+    is_private: bool = False
+    """Whether it concerns data about persons, or secrets."""
     severity: Severity = "note"
     """A warning is a problem that harms the model, distorts its losses or exposes private data."""
 
@@ -137,6 +139,7 @@ class PatternCheck(Check):
                     name=pattern.name,
                     description=pattern.description,
                     fix=pattern.fix,
+                    is_private=pattern.is_private,
                     severity=pattern.severity,
                 )
 
@@ -259,9 +262,9 @@ class CharacterCheck(Check):
                 name="scripts",
                 description=f"different scripts ({shares})",
                 count=len(scripts),
-                example=" ".join(map(chr, rarest[:20])),
+                example=f"{by_count[-1][0]}: {' '.join(map(chr, rarest[:20]))}",
             )
-            yield finding, self.first_line[rarest[0]]
+            yield finding, min(self.first_line[point] for point in rarest)
 
 
 def _script(character: str) -> str:

@@ -3,7 +3,9 @@
 import hashlib
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from functools import cached_property
 from glob import glob
 from pathlib import Path
@@ -25,7 +27,7 @@ from moreish.data.text.detect_encoding import first_guess
 from moreish.data.text.files import FileFormat, is_table, read_file, uncompressed_name
 from moreish.data.text.guess_kind import sign_of_text
 from moreish.data.text.lines import CorpusKind, complete_lines
-from moreish.errors import MoreishError, command, nearest
+from moreish.errors import MoreishError, command
 from moreish.utils.files import summarize_paths, user_path, visible_files
 from moreish.utils.text import plural
 
@@ -268,8 +270,9 @@ class _SourceReader:
             for match in matches:
                 self.read(match)
         else:
-            hint = nearest(source, catalog.CATALOG)
-            raise MoreishError(f"no file, folder or built-in data set '{source}': {hint}")
+            raise MoreishError(
+                f"no file, folder or built-in data set '{source}': {_suggest(source, path)}"
+            )
 
     def _read_file(self, path: Path, *, is_plain: bool = False) -> None:
         found = read_file(path, self.file_format, "text" if is_plain else self.kind)
@@ -314,6 +317,20 @@ class _SourceReader:
             raise _no_text(folder, notes, left_out)
         self.notes += notes
         self.left_out += left_out
+
+
+def _suggest(source: str, path: Path) -> str:
+    """Return the end of the error about a source that does not exist: the nearest name in its
+    folder, or what else it may have been meant as."""
+    names: list[str] = []
+    with suppress(OSError):
+        names = [entry.name for entry in path.parent.iterdir()]
+    close = get_close_matches(path.name, names, n=1) or get_close_matches(source, catalog.CATALOG)
+    if close:
+        found = close[0] if close[0] in catalog.CATALOG else str(Path(source).with_name(close[0]))
+        return f"did you mean '{found}'?"
+    known = f"the built-in ones are {', '.join(sorted(catalog.CATALOG))}"
+    return f"{known}; a text itself goes to standard input, -"
 
 
 def _no_text(folder: Path, notes: list[str], left_out: list[Path]) -> MoreishError:

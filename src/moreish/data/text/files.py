@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -29,7 +30,10 @@ START_OF_DOCUMENT = "<|startoftext|>"
 """What files of many documents write after and before each, those of GPT-2 first."""
 
 PEEK_CHARACTERS = 1 << 16
-"""Characters at the beginning of a file in which `END_OF_DOCUMENT` is looked for."""
+"""Characters at the beginning of a file in which `END_OF_DOCUMENT` and a header are looked for."""
+
+TITLED_ROWS = range(5, 200)
+"""Numbers of rows with which a first row of titles can be told from the others."""
 
 MAX_FIELD_CHARACTERS = 1 << 30
 """Longest field of a CSV file."""
@@ -100,12 +104,20 @@ def _read_text(path: Path, file_format: FileFormat, kind: CorpusKind | None) -> 
     if file_format.column is not None:
         raise MoreishError(f"{path} is not a table: leave out --column {file_format.column}")
     text = Text(read, str(path))
+    notes: tuple[str, ...] = ()
+    suffix = Path(uncompressed_name(path)).suffix.lower()
+    if kind == "lines" and suffix in (".csv", ".tsv"):
+        beginning = next(iter(text), "")[:PEEK_CHARACTERS]
+        if _sniff(beginning, suffix)[1]:
+            text = Text(lambda: _skip_line(read()), str(path))
+            header = beginning.partition("\n")[0].strip()
+            notes = (f"left out the header of {path.name}: {header}",)
     separator = file_format.separator
     if separator is None and kind != "lines":
         beginning = next(iter(text), "")[:PEEK_CHARACTERS]
         separator = END_OF_DOCUMENT if END_OF_DOCUMENT in beginning else None
     if separator is None:
-        return FileTexts(texts=[text])
+        return FileTexts(texts=[text], notes=notes)
     parts = ("".join(part).strip("\n") for part in _split_at(text, separator))
     if separator == END_OF_DOCUMENT:
         parts = (part.removeprefix(START_OF_DOCUMENT).strip("\n") for part in parts)
@@ -115,6 +127,17 @@ def _read_text(path: Path, file_format: FileFormat, kind: CorpusKind | None) -> 
     notes = (f"{len(documents):,} documents in {path.name}, separated by {separator!r}",)
     texts = [text_from_chunks(document) for document in documents]
     return FileTexts(texts=texts, kind=kind or "text", notes=notes)
+
+
+def _skip_line(chunks: Iterator[str]) -> Iterator[str]:
+    """Yield a text after its first line."""
+    rest = ""
+    for chunk in chunks:
+        _, end, rest = chunk.partition("\n")
+        if end:
+            break
+    yield rest
+    yield from chunks
 
 
 def _split_at(text: Iterable[str], separator: str) -> Iterator[list[str]]:
@@ -189,12 +212,7 @@ def _parse_json(text: str, where: str) -> Any:
 def _values_of_csv(
     path: Path, text: str, suffix: str, column: str | None
 ) -> tuple[list[str], tuple[str, ...]] | None:
-    beginning, delimiter, has_header = text[:PEEK_CHARACTERS], "\t", False
-    with suppress(csv.Error):  # there may be no delimiters
-        if suffix == ".csv":
-            delimiter = ","
-            delimiter = csv.Sniffer().sniff(beginning, ",;\t|").delimiter
-        has_header = csv.Sniffer().has_header(beginning)
+    delimiter, has_header = _sniff(text[:PEEK_CHARACTERS], suffix)
     previous = csv.field_size_limit(MAX_FIELD_CHARACTERS)
     try:
         rows = [
@@ -220,6 +238,35 @@ def _values_of_csv(
     chosen = columns.index(name)
     body = rows[1:] if has_header else rows
     return [row[chosen] if chosen < len(row) else "" for row in body], notes
+
+
+def _sniff(beginning: str, suffix: str) -> tuple[str, bool]:
+    """Return the delimiter of a table, and whether its first row is a header."""
+    delimiter, has_header = "\t", False
+    with suppress(csv.Error):  # there may be no delimiters
+        if suffix == ".csv":
+            delimiter = ","
+            delimiter = csv.Sniffer().sniff(beginning, ",;\t|").delimiter
+        has_header = csv.Sniffer().has_header(beginning)
+    return delimiter, has_header or _begins_with_titles(beginning, delimiter)
+
+
+def _begins_with_titles(beginning: str, delimiter: str) -> bool:
+    """Return whether the first row of a table has titles above columns of longer texts: different
+    names of one or two words, where a value has twice as many characters on average."""
+    lines = beginning.split("\n")[: TITLED_ROWS.stop]
+    with suppress(csv.Error):
+        titles, *rows = csv.reader(lines, delimiter=delimiter)
+    rows = [row for row in rows if len(row) == len(titles)]
+    if len(rows) not in TITLED_ROWS or not 2 <= len(titles) == len(set(titles)):
+        return False
+    if not all(re.fullmatch(r"[^\W\d]+(?:[ _-][^\W\d]+)?", title.strip()) for title in titles):
+        return False
+    lengths = [sum(len(row[at]) for row in rows) / len(rows) for at in range(len(titles))]
+    return all(
+        length >= 2 * len(title) and title not in {row[at] for row in rows}
+        for at, (title, length) in enumerate(zip(titles, lengths, strict=True))
+    )
 
 
 def _values_of_parquet(path: Path, column: str | None) -> tuple[list[str], tuple[str, ...]]:

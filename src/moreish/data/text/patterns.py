@@ -37,6 +37,8 @@ class Pattern:
     """A closer check that rejects false matches."""
     fix: str = ""
     severity: Severity = "note"
+    is_private: bool = False
+    """Whether it finds data about persons, or secrets."""
     is_secret: bool = False
     """Whether examples must mask the match."""
 
@@ -210,6 +212,7 @@ PATTERNS = (
         description="possible passwords, keys or tokens; remove them before training",
         is_real=_is_secret,
         severity="warning",
+        is_private=True,
         is_secret=True,
     ),
     Pattern(
@@ -220,12 +223,14 @@ PATTERNS = (
         code_points=frozenset([ord("@")]),
         is_real=lambda match: not match.startswith("://"),  # user and password of a URL
         description="e-mail addresses, which a model may reproduce",
+        is_private=True,
     ),
     Pattern(
         name="telephone numbers",
         regex=TELEPHONE,
         code_points=DIGITS,
         description="possible telephone numbers, which a model may reproduce",
+        is_private=True,
         is_real=_is_telephone,
     ),
     Pattern(
@@ -235,6 +240,7 @@ PATTERNS = (
         description="possible payment card numbers; remove them before training",
         is_real=_is_card_number,
         severity="warning",
+        is_private=True,
         is_secret=True,
     ),
 )  # fmt: skip
