@@ -412,3 +412,29 @@ def test_the_test_split_is_evaluated_on_request(moreish: Moreish, source: Path) 
     (entry,) = json.loads(Path("ladders/names/ladder.json").read_text())["rungs"]
     assert set(entry["splits"]) == {"train", "val", "test"}
     assert Run.open("ladders/names/counts").record.test_evaluations == 1
+
+
+def test_a_list_with_copies_has_a_column_for_new_items(moreish: Moreish, tmp_path: Path) -> None:
+    path = tmp_path / "names.txt"
+    names = catalog.load_dataset("names").split("\n")
+    path.write_text("\n".join([*names[:200] * 4, *names[200:600]]), encoding="utf-8")
+    result = moreish("ladder", path, "--rungs", "counts,kneser-ney", "--out", "copies")
+    header = next(line for line in result.out.split("\n") if line.startswith("rung"))
+    assert "items" in header and "stated" not in header and "test" not in header
+    assert "new items: the validation items that are not in the training split" in result.out
+    for entry in json.loads(Path("copies/ladder.json").read_text())["rungs"]:
+        assert f"{entry['splits']['val']['unseen_loss']:.4f}" in result.out
+    report = api.report(Run.open("copies/counts")).read_text("utf-8")
+    assert "validation, new items" in report
+
+
+def test_no_table_of_a_ladder_is_wider_than_a_terminal(
+    moreish: Moreish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    rungs = "counts,head-unscaled"
+    options = ("names-lecture", "--rungs", rungs, "--steps", 1, "--test", "--out", "l")
+    lines = moreish("ladder", *options).out.split("\n")
+    table = lines[next(n for n, line in enumerate(lines) if line.startswith("rung")) - 1 :][:4]
+    assert max(map(len, table)) <= 80 and "…" not in "".join(table)
+    assert "stated" in table[1] and "items" in table[1] and "test" in table[1]

@@ -45,6 +45,7 @@ def test_a_finished_run_goes_on(moreish: Moreish, finished: Path) -> None:
     assert after.record.status == "finished" and after.record.first_step == 20
     assert after.config.train.steps == 15
     assert steps_of(finished) == list(range(1, 36))
+    assert after.record.earlier_seconds == before.record.seconds
     assert after.scores["val"].loss <= before.scores["val"].loss
     assert moreish("train", "--resume", finished, "--epochs", 1).status == 0  # and again
 

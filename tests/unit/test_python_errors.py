@@ -71,6 +71,14 @@ def test_every_option_is_translated(name: str) -> None:
         ("e.g. --init-from hf:FOLDER", "e.g. init_from='hf:FOLDER'"),
         ("setting model.layers=0: wrong", "setting model.layers=0: wrong"),
         ("a - b -- c, well-known", "a - b -- c, well-known"),
+        ("findings: moreish doctor 'a b.txt' --as lines --encoding cp1252",
+         "findings: moreish.doctor('a b.txt', kind='lines', encoding='cp1252')"),
+        ("to fix: moreish train a.txt --clean --min-count 5",
+         "to fix: moreish.train('a.txt', clean=True, min_count=5)"),
+        ("train it: moreish train a.txt --model gpt",
+         "train it: moreish.train('a.txt', model='gpt')"),
+        ("no file 'hello'; a text itself goes to standard input, -",
+         "no file 'hello'; a text itself goes in text=, and items in a list"),
     ],
 )  # fmt: skip
 def test_messages(message: str, expected: str) -> None:
@@ -108,3 +116,18 @@ def test_the_version_is_that_of_the_package() -> None:
 
     assert moreish.__version__ == version("moreish")
     assert "__version__" in dir(moreish)
+
+
+def test_a_text_in_memory_is_shown_without_its_temporary_file(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    items = ["anna", "otto", "anna", "mail me at a.b@example.com", "zero\u200bwidth"] * 9
+    for output in (
+        str(moreish.doctor(items)),
+        str(moreish.train(items, steps=7, out=tmp_path / "r")) + capsys.readouterr().out,
+    ):
+        assert "clean=True" in output and "dedup=True" in output
+        assert "--" not in output and "moreish-" not in output.replace(str(tmp_path), "")
+    assert "All findings: moreish.doctor(…, kind='lines')" in output
+    assert "e-mail addresses, which a model may reproduce: 9" in output
+    assert "They are counted once: steps=7 is not used." in output

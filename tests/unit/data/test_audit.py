@@ -18,6 +18,7 @@ from moreish.data.text.corpus import Corpus, read_corpus
 from moreish.data.text.decode import Text, text_from_chunks
 from moreish.data.text.detect_encoding import guess_encoding
 from moreish.data.text.lines import bounded_lines, complete_lines, filter_lines
+from moreish.ui.tables import warning_lines
 
 GENEROUS_DEADLINE_S = 20
 """Processor time; a check takes about a second, and minutes if its time is quadratic."""
@@ -142,6 +143,20 @@ def test_problem_is_found_with_count_line_and_example(
 def test_harmless_lookalikes_are_not_reported(tmp_path: Path, line: str) -> None:
     found = audit_lines(tmp_path / "a.txt", [*VARIED, line])
     assert set(found) <= {"rare characters", "scripts"}
+
+
+def test_private_data_are_shown_before_training(tmp_path: Path) -> None:
+    lines = [*VARIED, "write to a.b@example.com", "or call +44 20 7946 0958"]
+    (tmp_path / "a.txt").write_text("\n".join(lines), encoding="utf-8")
+    shown = "\n".join(map(str, warning_lines(audit_source(str(tmp_path / "a.txt"), "text"))))
+    assert "e-mail addresses" in shown and "telephone numbers" in shown
+    assert "rare characters" not in shown
+
+
+def test_the_example_of_scripts_names_the_script_that_it_shows(tmp_path: Path) -> None:
+    finding = audit_lines(tmp_path / "a.txt", [*VARIED[:9], "Иван", *VARIED[9:]])["scripts"]
+    assert finding.location == "line 10"
+    assert finding.example == "Cyrillic: И а в н"
 
 
 def test_vowel_signs_distinguish_words(tmp_path: Path) -> None:
@@ -430,8 +445,8 @@ def test_training_prints_the_findings(tmp_path: Path, capsys: pytest.CaptureFixt
     source.write_text("\n".join([*VARIED, "zero\u200bwidth"]))
     run = moreish.train(source, model="bigram", steps=2, out=tmp_path / "run")
     shown = capsys.readouterr().out
-    assert "invisible characters and no-break spaces" in shown and "--clean" in shown
-    assert "moreish doctor" in shown
+    assert "invisible characters and no-break spaces" in shown and "clean=True" in shown
+    assert "moreish.doctor(" in shown
     kept = AuditReport.load(run.path / "doctor.json")
     assert [finding.name for finding in kept.findings] == ["invisible characters"]
     cleaned = moreish.train(source, model="bigram", steps=2, out=tmp_path / "clean", clean=True)

@@ -4,6 +4,7 @@ import bz2
 import gzip
 import json
 import lzma
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -249,3 +250,44 @@ def test_texts_and_items_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             moreish_package.train(source)  # type: ignore[arg-type]
     with pytest.raises(MoreishError, match="not both"):
         moreish_package.train("names", text="x")
+
+
+PAIRS = ["I see the house.\tJe vois la maison.", "We need bread.\tIl nous faut du pain."]
+
+
+@pytest.mark.parametrize(
+    ("first", "is_header"),
+    [
+        ("English\tFrançais", True),
+        ("source\ttarget text", False),  # nearly as long as what is below
+        ("source\ttarget", True),
+        ("I see it.\tJe le vois.", False),
+        ("Good morning\tBonjour à tous", False),
+        ("English\tEnglish", False),
+    ],
+)
+def test_titles_above_columns_of_sentences_are_a_header(
+    first: str, is_header: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "pairs.tsv"
+    path.write_text("\n".join([first, *PAIRS * 5]) + "\n", encoding="utf-8")
+    corpus = read_corpus(str(path), "lines")
+    assert (first not in items_of(corpus)) == is_header
+    assert items_of(corpus)[-10:] == PAIRS * 5
+    assert [note for note in corpus.notes if "header" in note] == (
+        [f"left out the header of pairs.tsv: {first}"] * is_header
+    )
+    if is_header:
+        with pytest.raises(MoreishError, match="choose the one to learn with --column"):
+            read_corpus(str(path))
+
+
+def test_the_error_for_a_missing_file_names_the_nearest(tmp_path: Path) -> None:
+    (tmp_path / "places.txt").write_text("anna")
+    nearest = f"did you mean '{tmp_path / 'places.txt'}'"
+    with pytest.raises(MoreishError, match=re.escape(nearest)):
+        read_corpus(str(tmp_path / "placs.txt"))
+    with pytest.raises(MoreishError, match="did you mean 'shakespeare'"):
+        read_corpus("shakespear")
+    with pytest.raises(MoreishError, match=r"the built-in ones are names, .* standard input, -$"):
+        read_corpus("Once upon a time")

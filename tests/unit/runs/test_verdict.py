@@ -20,3 +20,9 @@ def test_names_of_files_are_no_items(tmp_path: Path) -> None:
     path.write_text("anna\n" * 9)
     with pytest.raises(MoreishError, match="give them as pathlib"):
         moreish.train([str(path), str(path)])
+
+
+def test_counts_are_not_advised_to_train_longer(tmp_path: Path) -> None:
+    items = [f"{a}{b}" for a in "abcdefghij" for b in "klmnopqrst"] * 3
+    run = moreish.train(items, model="ngram", out=tmp_path / "r")
+    assert "minutes" not in describe_losses(run)

@@ -33,6 +33,7 @@ MIN_NUMBERED_LENGTH = 60
 SENTENCE_END = re.compile(r"[.!?…。！？؟][\"'»”’)\]」*]*$")
 SENTENCE_BREAK = re.compile(r"[.!?…。！？؟][\"'»”’)\]」*]*\s+\S")
 CONTINUED = tuple(",;:、，—–{(\\&|")
+GREEK_QUESTION = re.compile(r"(?<=[\u0370-\u03ff\u1f00-\u1fff]);$")
 SPEAKER = re.compile(  # of plays, interviews and chat logs: [12:30] Anna: …, <user> …
     r"(?:[\[(<]?(?:\d{1,4}[-./]\d{1,2}[-./]\d{1,4},?\s+)?\d{1,2}[:.]\d{2}(?:[:.]\d{2})?[\])>]?"
     r"[ \t]*(?:[-–][ \t]*)?)?[<*]?(\w[\w .'’-]{0,24}?)[>*]?(?:\s?[:：>]\s|\.\s?[—–-]\s)"
@@ -46,6 +47,20 @@ CODE = re.compile(
     r"\\[a-z]+|[^\s].*[{};]$|\[\w+ \".*\"\]$|</?\w[^<>]*>|#!"
     r"|(?:import|from|def|class|function|var|let|const|return|elif|else|end)\b.*[:;({=]"
 )
+CONNECTIVE = re.compile(
+    r"\W*(?:(then|but|so|and|dann|aber|und|doch|puis|mais|et|alors|ensuite|luego|pero|y|entonces"
+    r"|después|así|allora|poi|ma|così|então|mas|depois|toen|maar|sedan|och|potem|ale|wtedy|sonra"
+    r"|ama|ve|derken|потом|но|и|а|тогда|затем|потім|але|і|тоді|τότε|μα|και|ύστερα|όμως|αλλά|ثم"
+    r"|لكن|फिर|लेकिन|और|तब)\b"
+    r"|(然后|于是|可是|但是|后来|忽然|突然|そして|でも|すると|それから|しかし|やがて"
+    r"|그리고|그러나|하지만|그래서|그러자))",
+    re.IGNORECASE,
+)
+"""Words for then, but, so and and, which begin sentences of stories and hardly any items."""
+
+MIN_CONNECTIVES = 0.08
+"""Share of lines that begin with one, if sentences belong together."""
+
 NUMBER = re.compile(r"\W?(\d+)\W?\W?\s")
 DASH = re.compile(r"[–—―„«»]")
 MARKER = re.compile(r"<\||-{3}$|.*\d\s*-->\s*\d")
@@ -69,7 +84,7 @@ def sign_of_text(texts: Sequence[Iterable[str]], names: Sequence[str] = ()) -> s
 
 def _sign_in_lines(lines: list[str]) -> str:
     """Return the sign of running text in lines that are not blank."""
-    stripped = [line.strip() for line in lines]
+    stripped = [GREEK_QUESTION.sub("?", line.strip()) for line in lines]
     number = len(lines)
     lengths = sorted(map(len, stripped))
     median, long = lengths[number // 2], lengths[number * 95 // 100]
@@ -82,7 +97,8 @@ def _sign_in_lines(lines: list[str]) -> str:
         return "markers between parts"
     if sum(line[0].isspace() for line in lines) >= max(3, 0.15 * number):
         return "indentation"
-    if share(line.endswith(CONTINUED) for line in stripped) >= 0.15:
+    are_statements = share(line.endswith(";") for line in stripped) >= 0.95  # one on each line
+    if not are_statements and share(line.endswith(CONTINUED) for line in stripped) >= 0.15:
         return "lines that end with a comma or colon"
     speakers = Counter(m[1] for line in stripped if (m := SPEAKER.match(line)))
     turns = sum(n for name, n in speakers.items() if n > 1 and not (name[0].islower() and name[1:]))
@@ -93,7 +109,7 @@ def _sign_in_lines(lines: list[str]) -> str:
     commands = sum(COMMAND.match(line) is not None for line in stripped)
     if commands >= 3 and 0.1 * number <= commands < number:
         return "commands"
-    if share(map(CODE.match, stripped)) >= 0.25:
+    if not are_statements and share(map(CODE.match, stripped)) >= 0.25:
         return "code"
     numbers = [int(match[1]) if (match := NUMBER.match(line)) else 0 for line in stripped]
     counted = sum(after == before + 1 for before, after in pairwise(numbers))
@@ -107,6 +123,10 @@ def _sign_in_lines(lines: list[str]) -> str:
     ):
         return "paragraphs of several sentences"
     ends = share(map(SENTENCE_END.search, stripped))
+    connectives = [m[0].lower().strip() for line in stripped if (m := CONNECTIVE.match(line))]
+    has_several = len(set(connectives)) > 1
+    if ends >= 0.6 and has_several and len(connectives) >= MIN_CONNECTIVES * number:
+        return "sentences that begin with words such as then and but"
     upper, lower = share(s[0].isupper() for s in stripped), share(s[0].islower() for s in stripped)
     broken = sum(
         not SENTENCE_END.search(line) and after[0].islower() for line, after in pairwise(stripped)
