@@ -17,8 +17,11 @@ FAMILIES: dict[str, Tree] = {
     "gpt-ngrams": {**GPT, "positions": "rotary", "ngram_embedding": 3, "ngram_embedding_rows": 64},
     "mixture": {"name": "mixture", "network": {"name": "mlp", **HIDDEN, "context": 3}},
     "hybrid": {"name": "hybrid", "network": GPT, "counts": {"order": 4}, "folds": 4},
+    "hybrid-memory": {
+        "name": "hybrid", "network": GPT, "counts": {"order": 4}, "folds": 4, "memory": 100,
+    },
     "hybrid-lstm": {"name": "hybrid", "network": {"name": "lstm", "width": 12}, "folds": 4},
-}
+}  # fmt: skip
 """Those that are trained by gradients."""
 
 COUNTS: dict[str, Tree] = {"ngram": {"name": "ngram"}, "kneser-ney": {"name": "kneser-ney"}}

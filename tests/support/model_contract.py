@@ -39,6 +39,11 @@ SMALL = {
             ("lstm", {"width": 16, "context": 16}),
             ("bigram", {}),
         )
+    ]
+    + [
+        {"network": {"name": "gpt", **GPT_SMALL}, "counts": {"order": 3}, "memory": 12},
+        {"network": {"name": "lstm", "width": 16}, "counts": {"order": 3}, "memory": 30},
+        {"network": {"name": "bigram"}, "counts": {"order": 3}, "memory": 1},
     ],
     "mlp": [
         {"context": 1},

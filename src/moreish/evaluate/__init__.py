@@ -20,6 +20,7 @@ from moreish.evaluate.metrics import (
     evaluation_batches,
     evaluation_windows,
     format_bits,
+    running_losses,
     score,
 )
 from moreish.evaluate.novelty import NearestItemIndex, OverlapIndex, TextNovelty, TrainingIndex

@@ -79,6 +79,5 @@ def attention_maps(model: Model, ids_T: Ids) -> list[Tensor]:
         return []
     features: tuple[Tensor, ...] = ()
     if isinstance(model, Hybrid):
-        logp_BTMV, backoff_BTM, _ = model.counts.log_probs_by_order(tokens_BT)
-        features = model.features(logp_BTMV, backoff_BTM)
+        features = model.features(tokens_BT)
     return [maps_BHTT[0] for maps_BHTT in network.attention_maps(tokens_BT, *features)]

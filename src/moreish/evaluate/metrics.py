@@ -54,6 +54,7 @@ MAX_EXPONENT = 700.0
 """Losses above it have a perplexity that is no float64."""
 
 UNSEEN = ("unseen_loss", "unseen_stderr", "unseen_tokens")
+RUNNING = ("running_loss", "running_stderr")
 """Fields of a `Score` that may be absent."""
 
 
@@ -84,6 +85,10 @@ class Score(Settings):
     for running text."""
     unseen_stderr: Number | None = None
     unseen_tokens: int | None = None
+    running_loss: Number | None = None
+    """The loss where the state is carried through the split (`running_losses`), while `loss` is
+    that of fresh windows; None where it was not computed."""
+    running_stderr: Number | None = None
 
     @property
     def new_items(self) -> NewItems | None:
@@ -95,7 +100,7 @@ class Score(Settings):
 
     def as_json(self) -> dict[str, float | int | None]:
         """Return a dictionary for JSON, with null for infinity and NaN."""
-        absent = {name for name in UNSEEN if getattr(self, name) is None}
+        absent = {name for name in (*UNSEEN, *RUNNING) if getattr(self, name) is None}
         return self.model_dump(mode="json", exclude=absent)
 
     @model_validator(mode="before")
@@ -108,7 +113,11 @@ class Score(Settings):
         is_nan = (
             {"stderr"} if data.get("loss") is None else {"stderr", "bits_per_char", "bits_per_byte"}
         )
-        null = {key: math.nan if key in is_nan else math.inf for key in data if key not in UNSEEN}
+        null = {
+            key: math.nan if key in is_nan else math.inf
+            for key in data
+            if key not in (*UNSEEN, *RUNNING)
+        }
         return {key: null.get(key) if value is None else value for key, value in data.items()}
 
 
@@ -222,11 +231,42 @@ def evaluate_losses(
     return losses
 
 
+@torch.inference_mode()
+def running_losses(
+    model: Model, tokens: TokenDataset, progress: Callable[[float], None] | None = None
+) -> NDArray[np.float32]:
+    """Return (predictions,) the loss of each token but the first, in nats, where the model reads
+    the split once from its beginning to its end and carries its state along.
+
+    Models without a maximum length depend on a fixed number of tokens, which the windows of
+    `evaluate_losses` contain, so their losses are the same.
+
+    Args:
+        progress: called with the finished share.
+    """
+    if model.max_length is None:
+        return evaluate_losses(model, tokens, progress=progress)
+    was_training, state = model.training, None
+    model.eval()
+    losses = []
+    for first in range(0, tokens.num_predictions, model.call_length):
+        last = min(first + model.call_length, tokens.num_predictions)
+        ids_T = torch.from_numpy(tokens.ids_N[first : last + 1].astype(np.int64))
+        ids_1T = ids_T[None].to(model.device)
+        logits_1TV, state = model(ids_1T[:, :-1], state)
+        losses.append(token_losses(logits_1TV, ids_1T[:, 1:])[0].cpu().numpy())
+        if progress is not None:
+            progress(last / tokens.num_predictions)
+    model.train(was_training)
+    return np.concatenate(losses)
+
+
 def score(
     losses: NDArray[np.float32],
     tokens: TokenDataset,
     tokenizer: Tokenizer,
     is_unseen_I: NDArray[np.bool_] | None = None,
+    running: NDArray[np.float32] | None = None,
 ) -> Score:
     """Summarize the losses of a split.
 
@@ -235,6 +275,7 @@ def score(
         tokens: the split.
         tokenizer: its tokenizer.
         is_unseen_I: for each item, whether it is not in the training split.
+        running: the same losses, with the state carried through the split.
     """
     exact = losses.astype(np.float64)
     total, count = float(exact.sum()), len(exact)
@@ -255,6 +296,9 @@ def score(
         unseen_loss, unseen_tokens = float(sums_I.sum() / sizes_I.sum()), int(sizes_I.sum())
         stderr = _standard_error(sums_I, sizes_I, unseen_loss)
         unseen = dict(zip(UNSEEN, (unseen_loss, stderr, unseen_tokens), strict=True))
+    if running is not None:
+        sums, loss = np.add.reduceat(running.astype(np.float64), starts_U), float(running.mean())
+        unseen |= {"running_loss": loss, "running_stderr": _standard_error(sums, sizes_U, loss)}
     return Score(
         loss=mean,
         stderr=_standard_error(sums_U, sizes_U, float(exact.mean())),

@@ -50,7 +50,7 @@ def generate(
     is never the first after itself: no data set has empty items or documents.
 
     Args:
-        prompt: at least one token; only the last `model.max_length` tokens are read.
+        prompt: at least one token.
         streams: numbers of the streams. With the same `seed`, stream 7 is the same text alone or
             among others.
         eos_token: the token that ends a stream (the boundary).
@@ -58,8 +58,8 @@ def generate(
         constraint: restricts the texts; applies `sampling` itself.
     """
     assert len(prompt)
-    read = prompt if model.max_length is None else prompt[-model.max_length :]
-    tokens_RT = torch.as_tensor(read, device=model.device).long()[None]
+    prompt_1S = torch.as_tensor(prompt, device=model.device).long()[None]
+    tokens_RT, state = model.skip_to_end(prompt_1S)
     token_B = torch.zeros(len(streams), dtype=torch.long)
     alive_B = torch.ones(len(streams), dtype=torch.bool)
     running_R = torch.arange(len(streams))
@@ -74,7 +74,6 @@ def generate(
     processors += logits_processors(sampling) if constraint is None else [constraint]
     parameters = sum(p.numel() for p in model.parameters())
     model.eval()
-    state = None
     with fast_module_calls(model, small=parameters < SMALL_STEP):
         for position in range(max_tokens):
             small = tokens_RT.numel() * parameters < SMALL_STEP

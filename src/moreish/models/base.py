@@ -18,6 +18,9 @@ from moreish.tokenizers import BOUNDARY_ID
 Tokens = Int[Tensor, "B T"]
 Logits = Float[Tensor, "B T V"]
 
+LONG_CALL = 512
+"""Tokens of a long text that a model without a maximum length reads in one call."""
+
 State = Any
 """What a model carries from one call to the next: nothing, the last tokens, a hidden vector or a
 key/value cache. To all but the model itself it is a tree of tuples and lists whose tensors have the
@@ -111,6 +114,11 @@ class Model(nn.Module, ABC):
         self.learning_rate = learning_rate
 
     @property
+    def call_length(self) -> int:
+        """Number of tokens to read in one call of a long text."""
+        return LONG_CALL if self.max_length is None else max(1, self.max_length // 2)
+
+    @property
     def device(self) -> torch.device:
         """The device of the parameters; the CPU if there are none."""
         return next((p.device for p in self.parameters()), torch.device("cpu"))
@@ -123,6 +131,17 @@ class Model(nn.Module, ABC):
     @abstractmethod
     def forward(self, tokens_BT: Tokens, state: State = None) -> tuple[Logits, State]:
         """Return the logits after each token and the state after the last; None is the start."""
+
+    def skip_to_end(self, tokens_BS: Int[Tensor, "B S"]) -> tuple[Int[Tensor, "B T"], State]:
+        """Return the last tokens of a text, which are all that has to be read to continue it, and
+        the state before them."""
+        last = self.max_length or self.context
+        return tokens_BS[:, -last:], self.remember(tokens_BS[:, :-last])
+
+    def remember(self, tokens_BS: Int[Tensor, "B S"]) -> State:
+        """Return a state in which only what is beyond `max_length` or `context` is known of these
+        tokens; None for models that do not reach further."""
+        return None
 
     def windows(self, tokens_BT: Tokens, state: State) -> tuple[Int[Tensor, "B T K"], State]:
         """Return the last `context` tokens at each position, and the last ones as the state. The

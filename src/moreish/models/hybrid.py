@@ -3,8 +3,8 @@
 It follows Bengio et al. 2003 (section 4.2, mixtures with n-grams) and Neubig and Dyer 2016
 ("Generalizing and Hybridizing Count-based and Neural Language Models").
 
-B batch, R rows of it, T positions, M orders, V vocabulary, N auxiliary features, U outputs of the
-network: V logits and M gates.
+B batch, R rows of it, T positions, L positions kept, M orders, E experts (orders and heads of the
+memory), V vocabulary, N auxiliary features, U outputs of the network: V logits and E gates.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,14 +15,31 @@ import torch
 from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
+from torch.nn import functional as F
 
 from moreish.data import Batch, TokenDataset
 from moreish.models.base import Logits, ModelConfig, State, Tokens, concat_states, split_states
 from moreish.models.interpolated import NetworkWithCounts, NetworkWithCountsConfig
+from moreish.models.memory import (
+    HEADS,
+    LONGEST_CONTEXT,
+    MAX_REACH,
+    UNKNOWN,
+    Memory,
+    TextIndex,
+    Votes,
+    latest_votes,
+)
 from moreish.models.ngram import Folds, KneserNey, check_order
 
 MAX_FOLD_TOKENS = 1 << 25
 """Maximum number of tokens counted for all folds together; a larger text has fewer folds."""
+
+FRESH_WINDOWS = 8
+"""One of so many training windows has no memory of what precedes it."""
+
+LONG_CALL = 4096
+"""Tokens of a long text that are read in one call, with one index of the memory."""
 
 PROBABILITY_SCALE = 8.0
 """The factor on probabilities as features: a certain token then is as large as an embedding."""
@@ -34,6 +51,9 @@ class HybridConfig(NetworkWithCountsConfig):
     folds: int = Field(20, ge=2, le=1000)
     """Number of folds of the training text, each of which is looked up in the counts of all the
     others; a very large text has fewer."""
+    memory: int = Field(0, ge=0, le=MAX_REACH)
+    """Tokens of recent text in which earlier occurrences of the current context are found; 0: none.
+    For running text; the items of a list do not depend on each other."""
 
 
 @final
@@ -51,6 +71,7 @@ class Hybrid(NetworkWithCounts):
 
     Config = HybridConfig
     _held_out: tuple[KneserNey, Folds] | None = None
+    _index: TextIndex | None = None
 
     @classmethod
     def defaults_for(cls, config: ModelConfig) -> Mapping[str, Any]:
@@ -60,30 +81,95 @@ class Hybrid(NetworkWithCounts):
 
     def __init__(self, config: HybridConfig, vocab_size: int) -> None:
         check_order(config.counts.order, vocab_size, config.folds)
-        super().__init__(config, vocab_size, gates=config.counts.order)
+        self.reach = config.memory
+        heads = HEADS if self.reach else 0
+        features = heads + (vocab_size if heads else 0)
+        super().__init__(config, vocab_size, gates=config.counts.order + heads, features=features)
         self.folds = config.folds
+        self.memory = Memory(vocab_size) if heads else None
 
     def forward(self, tokens_BT: Tokens, state: State = None) -> tuple[Logits, State]:
-        network_state, counts_state = state or (None, None)
+        network_state, counts_state, past_BL = state or (None, None, None)
         logp_BTMV, backoff_BTM, counts_state = self.counts.log_probs_by_order(
             tokens_BT, counts_state
         )
-        features = self.features(logp_BTMV, backoff_BTM)
-        outputs_BTU, network_state = self.network(tokens_BT, network_state, *features)
-        return self.combine_logits(outputs_BTU, logp_BTMV), (network_state, counts_state)
+        votes, past_BL = self._recall(tokens_BT, past_BL)
+        experts_BTEV, features = self.read_counts(logp_BTMV, backoff_BTM, votes)
+        outputs_BTU, network_state = self._run_network(tokens_BT, network_state, *features)
+        logits_BTV = self.combine_logits(outputs_BTU, experts_BTEV)
+        return logits_BTV, (network_state, counts_state, past_BL)
+
+    def _run_network(
+        self, tokens_BT: Tokens, state: State, *features: Tensor
+    ) -> tuple[Float[Tensor, "B T U"], State]:
+        """Run the network in as many calls as its maximum length takes: to search the memory for
+        many tokens at once is faster."""
+        size, limit = tokens_BT.shape[1], self.network.max_length
+        if limit is None or size <= limit:
+            outputs_BTU, state = self.network(tokens_BT, state, *features)
+            return outputs_BTU, state
+        outputs = []
+        for part in torch.arange(size).split(max(1, limit // 2)):
+            first, last = int(part[0]), int(part[-1]) + 1
+            parts = (each[:, first:last] for each in features)
+            outputs_BTU, state = self.network(tokens_BT[:, first:last], state, *parts)
+            outputs.append(outputs_BTU)
+        return torch.cat(outputs, dim=1), state
+
+    @property
+    def call_length(self) -> int:
+        return super().call_length if self.memory is None else LONG_CALL
+
+    def remember(self, tokens_BS: Int[Tensor, "B S"]) -> State:
+        if self.memory is None or tokens_BS.shape[1] == 0:
+            return None
+        return None, None, self._last(tokens_BS.cpu().int())
+
+    def _last(self, seen_BS: Int[Tensor, "B S"]) -> Int[Tensor, "B L"]:
+        """Return what the memory keeps of the tokens that have been read."""
+        size = self.reach + LONGEST_CONTEXT  # the earliest occurrence has a context too
+        return F.pad(seen_BS[:, -size:], (max(0, size - seen_BS.shape[1]), 0), value=UNKNOWN)
 
     def decode_step(
         self, token_R: Int[Tensor, " R"], states: Sequence[State]
     ) -> tuple[Float[Tensor, "R V"], list[State]]:
-        network_states, counts_states = map(list, zip(*states, strict=True))
+        network_states, counts_states, pasts = map(list, zip(*states, strict=True))
         logp_R1MV, backoff_R1M, counts_state = self.counts.log_probs_by_order(
             token_R[:, None], concat_states(counts_states)
         )
-        features = self.features(logp_R1MV, backoff_R1M)
+        votes, past_RL = self._recall(token_R[:, None], concat_states(pasts))
+        experts_R1EV, features = self.read_counts(logp_R1MV, backoff_R1M, votes)
         outputs_RU, network_states = self.network.decode_step(token_R, network_states, *features)
-        logits_R1V = self.combine_logits(outputs_RU[:, None], logp_R1MV)
-        counts_states = split_states(counts_state, len(states))
-        return logits_R1V[:, 0], list(zip(network_states, counts_states, strict=True))
+        logits_R1V = self.combine_logits(outputs_RU[:, None], experts_R1EV)
+        new_states = zip(
+            network_states,
+            split_states(counts_state, len(states)),
+            split_states(past_RL, len(states)),
+            strict=True,
+        )
+        return logits_R1V[:, 0], list(new_states)
+
+    def _recall(
+        self, tokens_BT: Tokens, past_BL: Int[Tensor, "B L"] | None
+    ) -> tuple[Votes | None, Int[Tensor, "B L"] | None]:
+        """Return the votes of what was read before for what follows each token, and what has now
+        been read, as far as the memory reaches."""
+        if self.memory is None:
+            return None, None
+        if past_BL is None:
+            seen_BS = tokens_BT.cpu().int()
+        else:
+            seen_BS = torch.cat([past_BL, tokens_BT.cpu().int()], dim=1)
+        rows, new, size = *tokens_BT.shape, seen_BS.shape[1]
+        if new == 1:
+            votes = latest_votes(seen_BS.numpy(), self.reach)
+        else:
+            first_B1 = np.arange(rows)[:, None] * size
+            place_BT = first_B1 + np.arange(size - new, size)
+            first_BT = np.broadcast_to(first_B1, place_BT.shape)
+            index = TextIndex(seen_BS.numpy())
+            votes = index.votes(place_BT.ravel(), first_BT.ravel(), self.reach)
+        return votes, self._last(seen_BS)
 
     def fit_counts(self, tokens: TokenDataset) -> None:
         super().fit_counts(tokens)
@@ -91,6 +177,8 @@ class Hybrid(NetworkWithCounts):
         held_out = KneserNey(self.counts.config, self.vocab_size)
         held_out.fit_folds(folds)
         self._held_out = (held_out, folds)  # a tuple, so that it is not a submodule
+        if self.memory is not None:
+            self._index = TextIndex(np.asarray(tokens.ids_N[:], dtype=np.int32)[None])
 
     def training_logits(self, batch: Batch) -> Logits:
         assert self._held_out is not None and batch.start_B is not None
@@ -99,17 +187,46 @@ class Hybrid(NetworkWithCounts):
         fold_BT = torch.from_numpy(folds.of(place_BT)).to(batch.tokens_BT.device)
         held_out.to(fold_BT.device)
         logp_BTMV, backoff_BTM, _ = held_out.log_probs_by_order(batch.tokens_BT, fold_BT=fold_BT)
-        features = self.features(logp_BTMV, backoff_BTM)
+        votes = None
+        if self._index is not None:
+            # Some windows remember nothing before them, as a text that begins does.
+            first_B = np.where(batch.start_B % FRESH_WINDOWS, 0, batch.start_B)
+            first_BT = np.broadcast_to(first_B[:, None], place_BT.shape)
+            last = len(self._index.ids_S) - 1
+            place_P = np.minimum(place_BT.ravel(), last)  # targets of padding are not predicted
+            votes = self._index.votes(place_P, first_BT.ravel(), self.reach)
+        experts_BTEV, features = self.read_counts(logp_BTMV, backoff_BTM, votes)
         outputs_BTU, _ = self.network(batch.tokens_BT, None, *features)
-        return self.combine_logits(outputs_BTU, logp_BTMV)
+        return self.combine_logits(outputs_BTU, experts_BTEV)
 
-    def features(
-        self, logp_BTMV: Float[Tensor, "B T M V"], backoff_BTM: Float[Tensor, "B T M"]
-    ) -> tuple[Tensor, ...]:
-        """Return the features that the network reads, (B, T, V + M), if it reads any."""
+    def read_counts(
+        self,
+        logp_BTMV: Float[Tensor, "B T M V"],
+        backoff_BTM: Float[Tensor, "B T M"],
+        votes: Votes | None,
+    ) -> tuple[Float[Tensor, "B T E V"], tuple[Tensor, ...]]:
+        """Return the log-probabilities of all experts, those of the longest order last, and the
+        features that the network reads of them, if it reads any."""
+        longest_BTV = logp_BTMV[..., -1, :].exp()
+        features = [PROBABILITY_SCALE * longest_BTV, backoff_BTM]
+        if self.memory is not None and votes is not None:
+            votes = Votes(*(part.to(longest_BTV.device) for part in votes))
+            logp_PHV, total_PH = self.memory(votes, longest_BTV.flatten(0, 1))
+            logp_BTHV = logp_PHV.unflatten(0, longest_BTV.shape[:2])
+            features += [
+                PROBABILITY_SCALE * logp_BTHV.exp().mean(dim=-2),
+                total_PH.unflatten(0, longest_BTV.shape[:2]),
+            ]
+            logp_BTMV = torch.cat([logp_BTHV, logp_BTMV], dim=-2)
         if not self.network.takes_features:
-            return ()
-        return (torch.cat([PROBABILITY_SCALE * logp_BTMV[..., -1, :].exp(), backoff_BTM], dim=-1),)
+            return logp_BTMV, ()
+        return logp_BTMV, (torch.cat(features, dim=-1),)
+
+    def features(self, tokens_BT: Tokens) -> tuple[Tensor, ...]:
+        """Return the features that the network reads of a text, if it reads any."""
+        logp_BTMV, backoff_BTM, _ = self.counts.log_probs_by_order(tokens_BT)
+        votes, _ = self._recall(tokens_BT, None)
+        return self.read_counts(logp_BTMV, backoff_BTM, votes)[1]
 
     def combine_logits(
         self, outputs_BTU: Float[Tensor, "B T U"], logp_BTMV: Float[Tensor, "B T M V"]

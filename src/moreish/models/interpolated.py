@@ -73,10 +73,17 @@ class NetworkWithCounts(Model):
         assert isinstance(config, NetworkWithCountsConfig)
         return model_class(config.network.name).defaults_for(config.network)
 
-    def __init__(self, config: NetworkWithCountsConfig, vocab_size: int, *, gates: int = 0) -> None:
-        """`gates`: number of outputs of the network beside the logits."""
+    def __init__(
+        self, config: NetworkWithCountsConfig, vocab_size: int, *, gates: int = 0, features: int = 0
+    ) -> None:
+        """
+        Args:
+            gates: number of outputs of the network beside the logits.
+            features: number of features beside those of the counts.
+        """
         takes_features = gates and model_class(config.network.name).takes_features
-        more = {"num_features": vocab_size + config.counts.order} if takes_features else {}
+        size = vocab_size + config.counts.order + features
+        more = {"num_features": size} if takes_features else {}
         network = build_model(config.network, vocab_size + gates, **more)
         counts = KneserNey(config.counts, vocab_size)
         super().__init__(

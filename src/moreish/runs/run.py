@@ -26,6 +26,7 @@ from moreish.evaluate import (
     evaluate_losses,
     next_tokens,
     pair_loss,
+    running_losses,
     score,
     surprisal,
     uniform_loss,
@@ -522,7 +523,15 @@ class Run(RunFolder):
         is_large = self.uses_prepared_data and train_tokens > MAX_SCORED_TRAINING_TOKENS
         if not (is_large or self._is_training_data_missing):
             names.insert(0, "train")
-        return {name: self.score(name, stride=stride, progress=progress) for name in names}
+        return {
+            name: self.score(
+                name,
+                stride=stride,
+                progress=progress,
+                running=name != "train" and self.kind == "text",
+            )
+            for name in names
+        }
 
     def score(
         self,
@@ -533,6 +542,7 @@ class Run(RunFolder):
         progress: Callable[[str, float], None] | None = None,
         group: ProcessGroup = SINGLE_PROCESS,
         tokens: TokenDataset | None = None,
+        running: bool = False,
     ) -> Score:
         """Compute the exact score of one split; evaluations of the test split are counted.
 
@@ -542,13 +552,15 @@ class Run(RunFolder):
             stride, progress: as in `evaluate`.
             group: the processes that share the work.
             tokens: a sample of the split, such as `validation_sample`, in place of all of it.
+            running: whether to compute the running loss too, in one process.
         """
         tokens = tokens or self.split(name)
         report = None if progress is None else lambda share: progress(name, share)
         losses = evaluate_losses(model or self.model, tokens, stride, report, group)
         if name == "test":
             self.count_test_evaluation()
-        return score(losses, tokens, self.tokenizer, self.unseen_items(name, tokens))
+        carried = running_losses(model or self.model, tokens, report) if running else None
+        return score(losses, tokens, self.tokenizer, self.unseen_items(name, tokens), carried)
 
     @cached_property
     def validation_sample(self) -> TokenDataset:

@@ -80,8 +80,16 @@ def score_table(scores: Mapping[SplitName, Score]) -> Table:
     titles = ("loss (nats/token)", "bits/char", "bits/byte", "perplexity", "tokens")
     table = _table([""], titles)
     for name, score in scores.items():
+        title = SPLIT_TITLES[name]
+        if score.running_loss is not None:
+            loss = _with_error(score.running_loss, score.running_stderr)
+            perplexity = f"{math.exp(min(score.running_loss, 700.0)):.2f}"
+            scale = score.running_loss / score.loss
+            bits = (format_bits(scale * b) for b in (score.bits_per_char, score.bits_per_byte))
+            table.add_row(f"{title}, running", loss, *bits, perplexity, f"{score.tokens:,}")
+            title = "  fresh windows"
         table.add_row(
-            SPLIT_TITLES[name],
+            title,
             _with_error(score.loss, score.stderr),
             format_bits(score.bits_per_char),
             format_bits(score.bits_per_byte),

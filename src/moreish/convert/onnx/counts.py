@@ -205,9 +205,9 @@ class ExportableHybrid(ExportableNetworkWithCounts):
         logp_BTMV, backoff_BTM, counts_state = self.model.counts.log_probs_by_order(
             tokens_BT, counts_state
         )
-        features = self.model.features(logp_BTMV, backoff_BTM)
+        experts_BTEV, features = self.model.read_counts(logp_BTMV, backoff_BTM, None)
         outputs_BTU, network_state = self.model.network.step(tokens_BT, network_state, *features)
-        logits_BTV = self.model.combine_logits(outputs_BTU, logp_BTMV)
+        logits_BTV = self.model.combine_logits(outputs_BTU, experts_BTEV)
         return logits_BTV, (*network_state, *counts_state)
 
 
@@ -224,8 +224,13 @@ def make_exportable(model: Model) -> ExportableModel:
     """Return a copy of `model` that can be exported.
 
     Raises:
-        MoreishError: no export is written for models of this class.
+        MoreishError: no export is written for models of this class, or with a memory.
     """
+    if isinstance(model, Hybrid) and model.memory is not None:
+        raise MoreishError(
+            "export to ONNX cannot express the memory of recent text: train without it, "
+            "--set model.memory=0"
+        )
     if type(model) not in EXPORTABLE:
         raise MoreishError(f"export to ONNX is not implemented for {type(model).__name__}")
     return EXPORTABLE[type(model)](deepcopy(model).eval())

@@ -196,9 +196,10 @@ class Prefill:
                 first = int(request.prompt[0])
                 label = formatter.label(first, None)
                 self.logprobs = [TokenLogprob(id=first, text=label, logprob=None, top=[], offset=0)]
-        else:  # the continuation depends on no more than this
-            ids = ids[-(model.max_length or model.context) :]
         self.tokens_T = torch.from_numpy(ids)
+        if not self._with_logprobs:
+            tokens_1T, self.state = model.skip_to_end(self.tokens_T[None])
+            self.tokens_T = tokens_1T[0]
 
     @property
     def is_finished(self) -> bool:

@@ -169,8 +169,8 @@ def predict_next(
     check_length("prompt", len(body.prompt), limits)
     prompt = encode_prompt(body.prompt, served)
     ids = np.concatenate([run.initial_context(prompt), prompt])
-    ids = ids[-(model.max_length or model.context) :]
-    logits_1V = model(torch.from_numpy(ids)[None])[0][:, -1].float()
+    ids_1T, state = model.skip_to_end(torch.from_numpy(ids)[None])
+    logits_1V = model(ids_1T, state)[0][:, -1].float()
     if (unk := run.tokenizer.unk_id) is not None:
         logits_1V = logits_1V.index_fill(1, torch.tensor([unk]), -torch.inf)
     p_V = logits_1V.double().softmax(dim=-1)[0]

@@ -1,0 +1,195 @@
+"""Memory of recent text: earlier occurrences of the current context, and what followed them.
+
+Cache models (Kuhn and De Mori 1990) count recent tokens; the match models of the PAQ compressors
+(Mahoney 2005, "Adaptive Weighing of Context Models for Lossless Data Compression") predict what
+followed the last occurrence of a long context. Here the latest occurrences of several contexts vote
+for the tokens that followed them, and how much a vote weighs is learned for each length of the
+context and class of distance.
+
+B batch, T positions, S positions seen, P positions of all rows (B·T), K contexts, M votes, H heads,
+V vocabulary.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+CONTEXTS = ((2, 24), (3, 24), (4, 24), (5, 16), (6, 16), (8, 8), (11, 4), (16, 2))
+"""Lengths of the contexts in tokens, and how many of the latest occurrences of each vote."""
+
+LONGEST_CONTEXT = CONTEXTS[-1][0]
+
+MAX_REACH = 1 << 15
+"""Maximum distance of an occurrence in tokens; distances fit into 16 bits."""
+
+DISTANCE_CLASS = np.frexp(np.arange(MAX_REACH + 1))[1] - 1
+"""Class of each distance from 1: the exponent of the power of two below it."""
+
+NUM_CLASSES = int(DISTANCE_CLASS.max()) + 1
+
+HEADS = 4
+"""Weightings of the votes, each of which gives a distribution."""
+
+UNKNOWN = -1
+"""Stands for a position before the start of the text."""
+
+CHUNK = 1 << 20
+"""Positions of the training text that are indexed at a time."""
+
+POWERS = np.cumprod(np.full(LONGEST_CONTEXT, 0x9E3779B97F4A7C15, dtype=np.uint64))
+"""Factors of the tokens of a context in its hash, the latest first."""
+
+
+class Votes(NamedTuple):
+    """Votes of earlier occurrences, in no particular order."""
+
+    position_M: Int[Tensor, " M"]
+    """The position, of P, that each is for."""
+    token_M: Int[Tensor, " M"]
+    """The token that followed."""
+    kind_M: Int[Tensor, " M"]
+    """Context and class of distance: an index of K · `NUM_CLASSES`."""
+
+
+class TextIndex:
+    """A text in which the earlier occurrences of every context can be found.
+
+    Attributes:
+        ids_S: the tokens of all rows, one after another.
+        distance_KS: for each context and position, the distance of the occurrence before; 0 for
+            none within `MAX_REACH`.
+    """
+
+    def __init__(self, ids_BS: NDArray[np.integer]) -> None:
+        self.ids_S = ids_BS.ravel()
+        self.distance_KS = np.zeros((len(CONTEXTS), ids_BS.size), dtype=np.uint16)
+        size = ids_BS.shape[1]
+        for first in range(0, size, CHUNK):
+            begin, end = max(0, first - MAX_REACH), min(size, first + CHUNK)
+            found_KBS = _distances(ids_BS[:, begin:end])
+            view_KBS = self.distance_KS.reshape(len(CONTEXTS), *ids_BS.shape)
+            view_KBS[:, :, first:end] = found_KBS[:, :, first - begin :]
+
+    def votes(
+        self, place_P: NDArray[np.int64], first_P: NDArray[np.int64], reach: int = MAX_REACH
+    ) -> Votes:
+        """Return the votes for what follows the tokens at some places.
+
+        Args:
+            place_P: the places, as indices of `ids_S`.
+            first_P: the first place that each may see.
+            reach: maximum distance in tokens.
+        """
+        positions, tokens, kinds = [], [], []
+        first_P = np.maximum(first_P, place_P - reach)
+        every_P = np.arange(len(place_P))
+        for context, (_, number) in enumerate(CONTEXTS):
+            distance_S = self.distance_KS[context]
+            index_M, at_M = every_P, place_P
+            for _ in range(number):
+                step_M = distance_S[at_M]
+                before_M = at_M - step_M
+                is_seen_M = (step_M > 0) & (before_M >= first_P[index_M])
+                index_M, at_M = index_M[is_seen_M], before_M[is_seen_M]
+                if not len(index_M):
+                    break
+                positions.append(index_M)
+                tokens.append(self.ids_S[at_M + 1])
+                classes_M = DISTANCE_CLASS[place_P[index_M] - at_M]
+                kinds.append(context * NUM_CLASSES + classes_M)
+        return _votes(positions, tokens, kinds)
+
+
+def _distances(ids_BS: NDArray[np.integer]) -> NDArray[np.uint16]:
+    """Return (K, B, S) the distance to the occurrence before of each context, as in `TextIndex`."""
+    rows, size = ids_BS.shape
+    distance_KBS = np.zeros((len(CONTEXTS), rows, size), dtype=np.uint16)
+    begin_B1 = (ids_BS == UNKNOWN).sum(axis=1, keepdims=True)  # they are the first ones
+    token_BS = (ids_BS + 1).astype(np.uint64)
+    hash_BS, length = np.zeros_like(token_BS), 0
+    for context, (longer, _) in enumerate(CONTEXTS):
+        for back in range(length, min(longer, size)):
+            hash_BS[:, back:] += token_BS[:, : size - back] * POWERS[back]
+        length = longer
+        order_BS = np.argsort(hash_BS, axis=1, kind="stable")
+        sorted_BS = np.take_along_axis(hash_BS, order_BS, axis=1)
+        gap_BS = np.diff(order_BS, axis=1)
+        is_same_BS = (sorted_BS[:, 1:] == sorted_BS[:, :-1]) & (gap_BS < MAX_REACH)
+        np.put_along_axis(
+            distance_KBS[context], order_BS[:, 1:], np.where(is_same_BS, gap_BS, 0), axis=1
+        )
+        distance_KBS[context][np.arange(size) < begin_B1 + length - 1] = 0
+    return distance_KBS
+
+
+def latest_votes(ids_BS: NDArray[np.integer], reach: int) -> Votes:
+    """Return the votes for what follows the last token of each row, without an index."""
+    positions, tokens, kinds = [], [], []
+    last = ids_BS.shape[1] - 1
+    ids_BS = ids_BS[:, max(0, last - reach - LONGEST_CONTEXT) :]
+    last = ids_BS.shape[1] - 1
+    ends_BS = np.ones((len(ids_BS), last), dtype=bool)  # where the same context ends
+    ends_BS[:, : max(0, last - reach)] = False
+    length = 0
+    for context, (longer, number) in enumerate(CONTEXTS):
+        for back in range(length, min(longer, last + 1)):
+            ends_BS[:, back:] &= ids_BS[:, : last - back] == ids_BS[:, last - back, None]
+            ends_BS[:, :back] = False
+        length = longer
+        is_known_B = ids_BS[:, max(0, last - length + 1)] != UNKNOWN
+        if last + 1 < length or not ends_BS.any():
+            break
+        for row in np.flatnonzero(is_known_B):
+            at_M = np.flatnonzero(ends_BS[row])[-number:]
+            positions.append(np.full(len(at_M), row))
+            tokens.append(ids_BS[row, at_M + 1])
+            kinds.append(context * NUM_CLASSES + DISTANCE_CLASS[last - at_M])
+    return _votes(positions, tokens, kinds)
+
+
+def _votes(*lists: Sequence[NDArray[np.integer]]) -> Votes:
+    empty = np.zeros(0, dtype=np.int64)
+    joined = (np.concatenate([empty, *arrays]).astype(np.int64) for arrays in lists)
+    return Votes(*map(torch.from_numpy, joined))
+
+
+class Memory(nn.Module):
+    """Distributions of the next token by the votes of earlier occurrences.
+
+    Each head h weighs a vote by its kind and adds a prior of weight one:
+    p_h(v) = (sum of the weights of votes for v + p(v)) / (sum of all weights + 1).
+    """
+
+    def __init__(self, vocab_size: int) -> None:
+        super().__init__()
+        self.vocab_size = vocab_size
+        context = torch.arange(len(CONTEXTS))[:, None]
+        distance = torch.arange(NUM_CLASSES)
+        start = -3.5 + 0.7 * context.clamp(max=5) - 0.1 * distance
+        slopes = torch.linspace(-0.5, 0.5, HEADS)[:, None, None]
+        # One vector, so that optimizers of matrices leave it to AdamW.
+        self.log_weight = nn.Parameter((start + slopes * (distance - 8) / 4).flatten())
+
+    def forward(
+        self, votes: Votes, prior_PV: Float[Tensor, "P V"]
+    ) -> tuple[Float[Tensor, "P H V"], Float[Tensor, "P H"]]:
+        """Return each head's log-probabilities, and the logarithm of its weights' sum plus one.
+
+        Args:
+            votes: see `TextIndex.votes`.
+            prior_PV: probabilities without votes, all positive.
+        """
+        entry_M = votes.position_M * self.vocab_size + votes.token_M
+        weight_HC = self.log_weight.exp().view(HEADS, -1)
+        sums = [
+            prior_PV.flatten().index_add(0, entry_M, weight_C.index_select(0, votes.kind_M))
+            for weight_C in weight_HC
+        ]
+        sums_PHV = torch.stack([sum_PV.view_as(prior_PV) for sum_PV in sums], dim=1)
+        total_PH = sums_PHV.sum(-1).log()
+        return sums_PHV.log() - total_PH[..., None], total_PH

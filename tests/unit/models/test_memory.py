@@ -1,0 +1,121 @@
+"""Memory of recent text: which occurrences it finds, and how they vote."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from moreish.models.memory import (
+    CONTEXTS,
+    DISTANCE_CLASS,
+    NUM_CLASSES,
+    UNKNOWN,
+    Memory,
+    TextIndex,
+    Votes,
+    latest_votes,
+)
+
+Found = list[tuple[int, int, int]]
+
+
+def search(ids: list[int], place: int, reach: int) -> Found:
+    """The votes at a place as (position, token, kind), by comparing every earlier context."""
+    found = []
+    for context, (length, number) in enumerate(CONTEXTS):
+        current = ids[place - length + 1 : place + 1]
+        if place - length + 1 < 0 or UNKNOWN in current:
+            continue
+        places = [
+            at
+            for at in range(place - 1, length - 2, -1)
+            if ids[at - length + 1 : at + 1] == current and place - at <= reach
+        ]
+        found += [
+            (0, ids[at + 1], context * NUM_CLASSES + int(DISTANCE_CLASS[place - at]))
+            for at in places[:number]
+        ]
+    return sorted(found)
+
+
+def listed(votes: Votes) -> Found:
+    return sorted(zip(*(part.tolist() for part in votes), strict=True))
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    ids=st.lists(st.integers(0, 2), min_size=1, max_size=120),
+    unknown=st.integers(0, 5),
+    reach=st.sampled_from([1, 7, 50, 32_768]),
+)
+def test_votes_are_those_of_all_earlier_occurrences(
+    ids: list[int], unknown: int, reach: int
+) -> None:
+    ids = [UNKNOWN] * unknown + ids
+    row_1S = np.array([ids], dtype=np.int32)
+    index = TextIndex(row_1S)
+    for place in (len(ids) - 1, len(ids) // 2):
+        expected = search(ids[: place + 1], place, reach)
+        found = index.votes(np.array([place]), np.array([0]), reach)
+        assert listed(found) == expected
+        assert listed(latest_votes(row_1S[:, : place + 1], reach)) == expected
+
+
+def test_rows_and_the_first_visible_place_are_separate() -> None:
+    row = np.random.default_rng(0).integers(0, 3, 60)
+    index = TextIndex(np.stack([row, row]))
+    places, firsts = np.array([59, 119, 119]), np.array([0, 60, 100])
+    votes = index.votes(places, firsts)
+    alone = listed(TextIndex(row[None]).votes(np.array([59]), np.array([0])))
+    late = listed(TextIndex(row[None]).votes(np.array([59]), np.array([40])))
+    for position, expected in enumerate((alone, alone, late)):
+        of_position = votes.position_M == position
+        assert listed(Votes(*(part[of_position] for part in votes))) == [
+            (position, token, kind) for _, token, kind in expected
+        ]
+    assert len(late) < len(alone)
+
+
+def test_a_head_adds_weights_to_its_prior() -> None:
+    memory = Memory(vocab_size=3)
+    with torch.no_grad():
+        memory.log_weight.copy_(torch.randn_like(memory.log_weight))
+    kinds = torch.tensor([0, 5, NUM_CLASSES])
+    votes = Votes(torch.tensor([0, 0, 1]), torch.tensor([2, 2, 0]), kinds)
+    prior = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8], [0.2, 0.2, 0.6]])
+    logp, total = memory(votes, prior)
+    torch.testing.assert_close(logp.exp().sum(-1), torch.ones(3, logp.shape[1]))
+    weights = memory.log_weight.exp().view(logp.shape[1], -1)
+    expected = (0.2 + weights[:, 0] + weights[:, 5]) / (1 + weights[:, 0] + weights[:, 5])
+    torch.testing.assert_close(logp[0, :, 2].exp(), expected)
+    torch.testing.assert_close(total[2], torch.zeros(logp.shape[1]))
+    torch.testing.assert_close(logp[2].exp(), prior[2].expand_as(logp[2]))
+
+
+def test_a_name_that_occurred_once_is_expected_again(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """A memory predicts the end of a word that only the recent text contains."""
+    from moreish import api
+    from moreish.training.events import ignore
+
+    generator = np.random.default_rng(0)
+    letters = np.array(list("abcdefghijklmnop"))
+    paragraphs = []
+    for _ in range(120):  # each has a name of its own
+        name = "".join(generator.choice(letters, 9))
+        paragraphs.append(
+            " ".join(f"{verb} {name}" for verb in ("see", "ask", "let", "see", "ask"))
+        )
+    folder = tmp_path_factory.mktemp("memory")
+    losses = []
+    for memory in (0, 2_000):
+        model = {"name": "hybrid", "memory": memory, "folds": 4}
+        network = {"name": "gpt", "layers": 1, "heads": 1, "width": 16, "context": 16}
+        run = api.train(
+            text="\n".join(paragraphs), kind="text", steps=60, out=folder / str(memory),
+            report=ignore, settings={"model": {**model, "network": network}},
+        )  # fmt: skip
+        losses.append(run.evaluate()["val"].running_loss)
+    assert losses[1] < losses[0] - 0.2
