@@ -207,7 +207,7 @@ class Run(RunFolder):
             seen.add(text)
             return True
 
-        texts = list(generator.texts(n * best_of, accept))
+        texts = list(generator.texts(n * best_of, accept, distinct=unique))
         if best_of > 1:
             texts = sorted(texts, key=self.mean_surprisal)[:n]
         if rank is not None:
