@@ -119,7 +119,7 @@ async def _generate(
     is_free = generator.automaton is None
     needed = body.n if is_free else max_pool(body.n)
     min_round = 8 if body.new_only or body.unique else 1
-    max_round = min(MAX_ROUND, limits.queue)
+    max_round = min(MAX_ROUND, max(1, limits.queue // 4))
     texts: list[str] = []
     weights: list[float] = []
     attempts, max_attempts = 0, ATTEMPTS_PER_ITEM * body.n + needed
