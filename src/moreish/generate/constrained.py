@@ -168,7 +168,9 @@ def _build_dfa(constraint: Constraint, tokenizer: Tokenizer, seconds: float) -> 
         try:
             parsed = greenery.parse(pattern)
         except Exception as error:  # greenery has no error class for what it cannot parse
-            reason = one_line(error) or type(error).__name__
+            reason = one_line(error)
+            if not reason or isinstance(error, IndexError):  # it read beyond the end
+                reason = "it ends too early, e.g. in a bracket that is not closed"
             raise MoreishError(
                 f"{constraint}: invalid pattern ({reason[:100]}); a pattern matches the whole item "
                 "and supports . [ ] ( ) | * + ? { }"

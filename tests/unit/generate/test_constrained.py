@@ -167,6 +167,7 @@ def test_impossible_requests_are_refused(counted: dict[str, Run], text_run: Run)
         ({"prompt": "bx", "regex": "a.*"}, "the model cannot generate any text that matches"),
         ({"contains": "Q"}, "contains='Q': not in the model's vocabulary: 'Q'"),
         ({"regex": "a(b"}, "invalid pattern"),
+        ({"regex": "["}, "invalid pattern (it ends too early, e.g. in a bracket that is not"),
         ({"length": "x"}, "write 5, 3..7"),
         ({"length": "7..3"}, "write MINIMUM..MAXIMUM"),
         ({"rank": "beauty"}, "known: likelihood, novelty"),
