@@ -9,15 +9,16 @@ from typing import Any, Unpack
 
 from moreish import convert, data, reports, training, workflows
 from moreish.config import AutoConfig, BudgetConfig, normalize, resolve
+from moreish.distributed import is_main_process
 from moreish.errors import MoreishError
 from moreish.evaluate import Token, TokenizerStats, measure_tokenizer, tokenize_text
 from moreish.options import ModelOptions, TextOptions, TrainOptions, settings_tree, takes_options
 from moreish.planning import DEFAULT_MFU, Estimate, Plan, estimate_run, plan_run, resolve_auto_model
 from moreish.runs import Comparison, Run, RunGroup, compare_runs
-from moreish.settings import Tree, from_toml, merge
+from moreish.settings import Tree, expand_names, from_toml, merge
 from moreish.tokenizers import REGISTRY, Tokenizer, VocabularyLimits
 from moreish.training import Report
-from moreish.ui import TrainingView
+from moreish.ui import TrainingView, console, print_ending
 from moreish.utils.extras import import_extra
 from moreish.utils.files import user_path
 
@@ -44,10 +45,10 @@ def train(
 
     Args:
         source: a built-in data set, a file, a folder of text files, or one that `prepare` made; a
-            list of paths; or the items of a list, e.g. `["anna", "otto", …]`.
+            list of paths (`pathlib.Path`); or the items of a list, e.g. `["anna", "otto", …]`.
         text: a text to learn, in place of a source.
-        settings: any other setting, as nested groups, e.g. `{"train": {"lr": 0.001}}`; all are
-            listed in docs/settings.md.
+        settings: any other setting, as nested groups or with dots, e.g. `{"train": {"clip": 0.5}}`
+            or `{"train.clip": 0.5}`; all are listed in docs/settings.md.
         config: a recipe (TOML) of settings, which the other arguments override.
         out: the run folder; None creates one in `runs/`.
         overwrite: whether to replace the run at `out`.
@@ -72,7 +73,8 @@ def train(
         path = None if out is None else user_path(out)
         resolved = resolve(base, recipe, overrides)
         with _report_context(report) as watch:
-            return workflows.train(resolved, path, overwrite=overwrite, report=watch, notes=notes)
+            run = workflows.train(resolved, path, overwrite=overwrite, report=watch, notes=notes)
+    return _ended(run, report)
 
 
 @takes_options(TrainOptions)
@@ -131,8 +133,9 @@ def _layers(
     config: str | Path | None = None,
 ) -> tuple[Tree, Tree]:
     """Return the settings of a recipe, and those of the arguments, which override it."""
-    recipe = normalize({} if config is None else from_toml(Path(config)))
-    return recipe, merge({"data": place}, settings_tree(options), normalize(settings or {}))
+    recipe = normalize({} if config is None else from_toml(user_path(config)))
+    own = normalize(expand_names(settings or {}))
+    return recipe, merge({"data": place}, settings_tree(options), own)
 
 
 def _start(name: str) -> Run:
@@ -169,7 +172,7 @@ def _planned_start(start: str, requested: Mapping[str, Any]) -> Tree:
 
 
 def resume(
-    path: str | Path,
+    path: Run | str | Path,
     *,
     inexact: bool = False,
     minutes: float | None = None,
@@ -181,7 +184,7 @@ def resume(
     train a finished one longer, from its best weights.
 
     Args:
-        path: the run folder.
+        path: the run, or its folder.
         inexact: whether to resume even where other versions, threads or machines make the same
             bits impossible.
         minutes, steps, epochs: how long to train a finished run further.
@@ -194,7 +197,9 @@ def resume(
     budget = {name: value for name, value in given.items() if value is not None}
     BudgetConfig.parse(budget, "train")
     with _report_context(report) as watch:
-        return workflows.resume(user_path(path), inexact=inexact, budget=budget, report=watch)
+        folder = path.path if isinstance(path, Run) else user_path(path)
+        run = workflows.resume(folder, inexact=inexact, budget=budget, report=watch)
+    return _ended(run, report)
 
 
 def load(path: str | Path) -> Run:
@@ -494,6 +499,13 @@ def _figures_package() -> ModuleType:
     """Return `moreish.figures`. Raises MoreishError if its library is not installed."""
     import_extra("matplotlib", "figures", "drawing")
     return import_module("moreish.figures")
+
+
+def _ended(run: Run, report: Report | None) -> Run:
+    """Return a run that was trained; without `report`, print how that ended."""
+    if report is None and is_main_process():
+        print_ending(console(), run)
+    return run
 
 
 def _report_context(report: Report | None) -> AbstractContextManager[Report]:

@@ -12,7 +12,7 @@ from pydantic import Field, SerializeAsAny, field_validator
 
 from moreish.data import CleaningOptions, CorpusKind, SplitRule
 from moreish.errors import MoreishError, nearest
-from moreish.models import CountBasedModel, ModelConfig, model_class, model_config
+from moreish.models import REGISTRY, CountBasedModel, ModelConfig, model_class, model_config
 from moreish.options import command_words
 from moreish.settings import Settings, Tree, merge, migrate
 from moreish.tokenizers import VocabularyLimits
@@ -48,6 +48,11 @@ class DataConfig(CleaningOptions):
     weights: dict[str, float] | None = None
     """Share of each source in the training batches, for a folder made by `moreish prepare`; the
     shares need not add up to one, and without them every epoch contains everything once."""
+
+    @field_validator("column", mode="before")
+    @classmethod
+    def _number_as_text(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, int) else value
 
     @field_validator("weights")
     @classmethod
@@ -296,7 +301,10 @@ def _merge_layer(tree: Tree, layer: Any, warn: bool) -> Tree:
 def _resolve_model(requested: Mapping[str, Any]) -> tuple[ModelConfig, Mapping[str, Any]]:
     """The checked settings of the model, and the training settings that suit it."""
     requested = {"name": "gpt", **requested}
-    if requested["name"] != AUTO:
+    name = requested["name"]
+    if isinstance(name, str) and name not in (models := [AUTO, *REGISTRY]):
+        raise MoreishError(f"unknown model '{name}': {nearest(name, models)}")
+    if name != AUTO:
         model = model_config(requested)
         return model, model_class(model.name).defaults_for(model)
     if others := set(requested) - {"name"}:

@@ -27,11 +27,16 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
     >>> nearest("gtp", ["gpt", "mlp"])
     "did you mean 'gpt'?"
+    >>> nearest("GPT", ["gpt", "mlp"])
+    "did you mean 'gpt'?"
     >>> nearest("x", ["gpt", "mlp"])
     'known: gpt, mlp'
     """
     known = sorted(known)
-    close = get_close_matches(word, known, n=1)
+    lower = {name.lower(): name for name in known}
+    close = get_close_matches(word, known, n=1) or [
+        lower[name] for name in get_close_matches(word.lower(), lower, n=1)
+    ]
     return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
 
 

@@ -46,7 +46,7 @@ class TextOptions(TypedDict, total=False):
         str | None, Option("Character encoding of the source (default utf-8).", "data.encoding")
     ]
     column: Annotated[
-        str | None,
+        str | int | None,
         Option(
             "Column of a table to learn: CSV, TSV, JSON, JSON lines or Parquet (default: text).",
             "data.column",

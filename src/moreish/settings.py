@@ -10,6 +10,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from moreish.errors import MoreishError, nearest, one_line
+from moreish.utils.text import shorten
 
 Tree = dict[str, Any]
 
@@ -31,6 +32,21 @@ network inside a hybrid or a mixture (`model.network.*`)."""
 REMOVED: dict[str, Any] = {"model.scaled": True, "model.projection": True, "model.residual": True}
 """Settings that no longer exist, each with the only value that older runs may have stored: its
 former default, which is what Moreish does today."""
+
+
+REASONS = {
+    "int_type": "give an integer",
+    "float_type": "give a number",
+    "bool_type": "give true or false",
+    "string_type": "give a string",
+    "finite_number": "give a finite number",
+    "greater_than": "give more than {gt}",
+    "greater_than_equal": "give {ge} or more",
+    "less_than": "give less than {lt}",
+    "less_than_equal": "give {le} or less",
+    "literal_error": "give {expected}",
+}
+"""What to say for the types of pydantic's errors."""
 
 
 class Settings(BaseModel):
@@ -84,9 +100,15 @@ class Settings(BaseModel):
             key = ".".join([group, *map(str, first["loc"][:1])])
             if first["type"] == "extra_forbidden":
                 hint = nearest(str(first["loc"][-1]), cls.model_fields)
+                if (name := values.get("name")) and hint.startswith("known"):
+                    hint = f"{name} has no such setting ({hint})"
                 raise MoreishError(f"unknown setting {key}: {hint}") from None
-            reason = first["msg"].removeprefix("Value error, ")
-            value = "" if isinstance(first["input"], Mapping) else f"={shorten(first['input'])}"
+            reason, wrong = first["msg"].removeprefix("Value error, "), first["input"]
+            if plain := REASONS.get(first["type"]):
+                reason = plain.format(**first.get("ctx", {}))
+            is_string = plain is not None and isinstance(wrong, str)
+            shown = repr(wrong) if is_string else wrong
+            value = "" if isinstance(wrong, Mapping) else f"={shorten(shown)}"
             raise MoreishError(f"setting {key}{value}: {reason}") from None
 
 
@@ -135,6 +157,20 @@ def merge(*trees: Mapping[str, Any]) -> Tree:
             both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
             merged[key] = merge(merged[key], value) if both else value
     return merged
+
+
+def expand_names(tree: Mapping[str, Any]) -> Tree:
+    """Turn names with dots into nested groups.
+
+    >>> expand_names({"train.lr": 0.1, "train": {"steps": 5}})
+    {'train': {'lr': 0.1, 'steps': 5}}
+    """
+    expanded: Tree = {}
+    for name, value in tree.items():
+        for key in reversed(str(name).split(".")):
+            value = {key: value}
+        expanded = merge(expanded, value)
+    return expanded
 
 
 def from_assignments(assignments: Iterable[str]) -> Tree:
@@ -187,12 +223,6 @@ def check_sizes(tree: Tree, where: str) -> None:
                 raise MoreishError(f"{where}: settings have at most {MAX_DEPTH} levels; use fewer")
             values = value.values() if isinstance(value, Mapping) else value
             groups += [(each, depth + 1) for each in values]
-
-
-def shorten(value: object) -> str:
-    """Return a value as text for a message, cut to 100 characters."""
-    text = str(value)
-    return text if len(text) <= 100 else f"{text[:99]}…"
 
 
 def to_toml(tree: Tree) -> str:

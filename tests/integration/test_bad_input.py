@@ -59,7 +59,7 @@ TRAIN = [
     (["fine.txt", "--encoding", "klingon"], "unknown encoding"),
     (["fine.txt", "--model", "gtp"], "did you mean 'gpt'"),
     (["fine.txt", "--tokenizer", "chat"], "did you mean 'char'"),
-    (["fine.txt", "--as", "prose"], "data.kind=prose"),
+    (["fine.txt", "--as", "prose"], "data.kind='prose': give 'lines' or 'text'"),
     (["fine.txt", "--set", "train.lrr=1"], "did you mean 'lr'"),
     (["fine.txt", "--set", "model.depth=1"], "unknown setting model.depth"),
     (["fine.txt", "--set", "heads=3"], "did you mean 'model.heads'?"),

@@ -412,7 +412,7 @@ def test_a_list_may_be_shorter(native: Native) -> None:
     both = {"starts": "anana", "length": "5", "new_only": True}
     answer = native.http.post("/api/list", json={"model": "words", "n": 2, **both})
     assert answer.status_code == 400
-    assert "no item found in 80 attempts" in answer.json()["error"]["message"]
+    assert "no item found in 144 attempts" in answer.json()["error"]["message"]
 
 
 def test_a_list_has_a_limit_of_tokens(native: Native, monkeypatch: pytest.MonkeyPatch) -> None:

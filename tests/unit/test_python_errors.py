@@ -3,10 +3,12 @@
 import ast
 import inspect
 import re
+import tempfile
 from pathlib import Path
 from types import NoneType
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
+import numpy as np
 import pytest
 
 import moreish
@@ -59,6 +61,10 @@ def test_every_option_is_translated(name: str) -> None:
     ("message", "expected"),
     [
         ("runs/a has none: moreish train --resume 'a b'", "runs/a has none: moreish.resume('a b')"),
+        ("train it longer: moreish train --resume runs/a --minutes 5",
+         "train it longer: moreish.resume('runs/a', minutes=5)"),
+        ("a list of lines (if not: --as text)", "a list of lines (if not: kind='text')"),
+        (f"{tempfile.gettempdir()}/moreish-ab_1/text.txt is empty", "the text is empty"),
         ("resume with moreish train --resume runs/a", "resume with moreish.resume('runs/a')"),
         ("see moreish eval a --stride 8; or --test", "see moreish eval a --stride 8; or test=True"),
         ("--weight a=0: no", "weights={'a': 0}: no"),
@@ -84,6 +90,70 @@ def test_every_option_is_translated(name: str) -> None:
 def test_messages(message: str, expected: str) -> None:
     assert name_arguments(message) == expected
     assert name_arguments(expected) == expected
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "message"),
+    [
+        ("sample", {"n": "3"}, "n='3': give an int"),
+        ("sample", {"n": 2.5}, "n=2.5: give an int"),
+        ("sample", {"n": True}, "n=True: give an int"),
+        ("sample", {"n": None}, "n=None: give an int"),
+        ("sample", {"prompt": b"T"}, "prompt=b'T': give a str"),
+        ("sample", {"seed": 1.5}, "seed=1.5: give an int or None"),
+        ("sample", {"stop": 3}, "stop=3: give a str or a list of str"),
+        ("sample", {"length": (8, 10)}, "length=(8, 10): give a str, an int or None"),
+        ("sample", {"unique": 1}, "unique=1: give a bool"),
+        ("next", {"prompt": None}, "prompt=None: give a str"),
+        ("stream", {"prompt": None}, "prompt=None: give a str"),
+        ("surprisal", {"text": ["a"]}, "text=['a']: give a str"),
+        ("novelty", {"texts": "soup"}, "texts='soup': give a list of str"),
+        ("novelty", {"texts": ["a", 1]}, "texts[1]=1: give a str"),
+        ("evaluate", {"stride": "a"}, "stride='a': give an int or None"),
+        ("evaluate", {"progress": 1}, "progress=1: give a function or None"),
+        ("split", {"name": "valid"}, "unknown split 'valid': did you mean 'val'?"),
+    ],
+)
+def test_arguments_of_methods_have_types(
+    small_run: Run, method: str, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(MoreishError, match=f"^{re.escape(message)}$"):
+        getattr(small_run, method)(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "message"),
+    [
+        ("train", {"source": 5}, "source=5: give a str, a Path, a list of str or Path or None"),
+        ("train", {"text": 5}, "text=5: give a str or None"),
+        ("train", {"settings": "lr=1"}, "settings='lr=1': give a dict or None"),
+        ("train", {"report": 5}, "report=5: give a function or None"),
+        ("train", {"minutes": "1"}, "minutes='1': give a float or None"),
+        ("train", {"kind": 5}, "kind=5: give 'lines', 'text' or None"),
+        ("train", {"kind": "prose"}, "kind='prose': give 'lines' or 'text'"),
+        ("load", {"path": None}, "path=None: give a str or a Path"),
+        ("resume", {"path": None}, "path=None: give a Run, a str or a Path"),
+    ],
+)
+def test_arguments_of_functions_have_types(
+    function: str, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(MoreishError, match=f"^{re.escape(message)}$"):
+        getattr(moreish, function)(**arguments)
+
+
+def test_types_that_fit(small_run: Run) -> None:
+    assert small_run.sample(np.int64(3), seed=1) == small_run.sample(3, seed=1)
+    assert small_run.sample(temperature=np.float32(0.5), seed=1) == (
+        small_run.sample(temperature=0.5, seed=1)
+    )
+    assert [len(text) for text in small_run.sample(3, length=5)] == [5, 5, 5]
+    texts = np.array(["anna", "bob"])
+    assert small_run.novelty(texts) == small_run.novelty(["anna", "bob"])  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="did you mean 'model'"):
+        moreish.train("names", modle="gpt")
+    with pytest.raises(MoreishError, match=r"^runs=5: give a Run, a str, a Path or a list of "):
+        moreish.compare(small_run, 5)  # type: ignore[arg-type]
 
 
 def test_every_switch_is_known() -> None:
@@ -129,5 +199,6 @@ def test_a_text_in_memory_is_shown_without_its_temporary_file(
         assert "clean=True" in output and "dedup=True" in output
         assert "--" not in output and "moreish-" not in output.replace(str(tmp_path), "")
     assert "All findings: moreish.doctor(…, kind='lines')" in output
-    assert "e-mail addresses, which a model may reproduce: 9" in output
+    assert "9 e-mail addresses, which a model may reproduce" in output
+    assert "this model" in output and "moreish sample" not in output
     assert "They are counted once: steps=7 is not used." in output

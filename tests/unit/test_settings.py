@@ -56,18 +56,18 @@ def test_a_later_budget_replaces_an_earlier_one() -> None:
         ({"train": {"lr": -1}}, "train.lr=-1"),
         ({"train": {"lr": float("nan")}}, "train.lr=nan"),
         ({"train": {"lr": float("inf")}}, "train.lr=inf"),
-        ({"train": {"steps": 0}}, "train.steps=0"),
+        ({"train": {"steps": 0}}, "train.steps=0: give 1 or more"),
         ({"train": {"steps": 1.5}}, "train.steps=1.5"),
         ({"train": {"batch_size": 0}}, "train.batch_size=0: give 1 or more, or all"),
         ({"train": 3}, "train=3: it is a group"),
-        ({"data": {"kind": "prose"}}, "data.kind=prose"),
-        ({"data": {"split": "random"}}, "data.split=random"),
+        ({"data": {"kind": "prose"}}, "data.kind='prose': give 'lines' or 'text'"),
+        ({"data": {"split": "random"}}, "data.split='random'"),
         ({"model": {"name": 3}}, "model.name=3"),
         ({"model": {"name": {"a": 1}}}, "setting model.name: it must be the name"),
-        ({"train": {"steps": {"a": 1}}}, "setting train.steps: Input should be a valid integer"),
+        ({"train": {"steps": {"a": 1}}}, "setting train.steps: give an integer"),
         (
             {"model": {"name": "hybrid", "network": {"layers": "x"}}},
-            "setting model.layers=x: Input should be a valid integer",
+            "setting model.layers='x': give an integer",
         ),
         (
             {"model": {"name": "hybrid", "network": {"name": "ngram"}}},
@@ -78,7 +78,13 @@ def test_a_later_budget_replaces_an_earlier_one() -> None:
             "setting model.network=gpt: it is a group of settings",
         ),
         ({"model": "gtp"}, "did you mean 'gpt'"),
-        ({"seed": -1}, "seed=-1"),
+        ({"seed": -1}, "seed=-1: give 0 or more"),
+        (
+            {"model": {"name": "bigram", "context": 5}},
+            "unknown setting model.context: bigram has no such setting (known: name)",
+        ),
+        ({"model": "x"}, "unknown model 'x': known: auto, bigram, "),
+        ({"model": "GPT"}, "did you mean 'gpt'"),
     ],
 )
 def test_errors_name_the_wrong_setting(tree: dict, message: str) -> None:

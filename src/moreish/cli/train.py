@@ -17,7 +17,7 @@ from moreish.cli.base import (
     read_sources,
     takes_flags,
 )
-from moreish.errors import MoreishError, command
+from moreish.errors import MoreishError
 from moreish.options import TrainOptions, names_of
 from moreish.utils.signals import survive_hangup
 
@@ -65,7 +65,7 @@ def train(
     from moreish import api
     from moreish.distributed import is_main_process
     from moreish.settings import from_assignments
-    from moreish.ui import TrainingView, console, print_result
+    from moreish.ui import TrainingView, console, describe_ending, print_result
 
     terminal = console(stderr=as_json)
     terminal.quiet = quiet
@@ -93,7 +93,7 @@ def train(
         return
     record = run.record
     if record.status == "interrupted":
-        terminal.print(f"\nStopped. Resume with: {command('train', '--resume', run.path)}")
+        terminal.print(f"\n{describe_ending(run)}")
     if as_json:
         print_json(run=run.path, **record.model_dump(mode="json", include=RESULTS))
     if record.status == "interrupted":
@@ -104,6 +104,6 @@ def train(
         typer.echo(run.path)
         return
     if record.status == "stopped early":
-        terminal.print("Stopped early: the validation loss was rising. The best weights are kept.")
+        terminal.print(describe_ending(run))
     terminal.print()
     print_result(terminal, run)

@@ -24,7 +24,7 @@ from moreish.tokenizers import (
     CharTokenizer,
     Tokenizer,
 )
-from moreish.utils.files import encode_json, write_atomic
+from moreish.utils.files import encode_json, is_in_memory, write_atomic
 from moreish.utils.safetensors_io import iter_safetensors_bytes
 
 UNKNOWN = "<|unknown|>"
@@ -113,7 +113,8 @@ def map_to_hf(run: Run, program: str) -> tuple[GPT, Tree, list[TensorMap]]:
     """
     model, config, tokenizer = run.model, run.config.model, run.tokenizer
     data = run.config.data
-    words = (*data.sources, *data.options(), "--model", "gpt")
+    sources = ("TEXT" if is_in_memory(source) else source for source in data.sources)
+    words = (*sources, *data.options(), "--model", "gpt")
     other = f"; train one that can be exported: {command('train', *words)}"
     if not isinstance(model, GPT) or not isinstance(config, GPTConfig):
         raise MoreishError(

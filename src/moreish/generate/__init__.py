@@ -19,4 +19,9 @@ from moreish.generate.sampling import (
     sampling_probabilities,
     uniform_noise,
 )
-from moreish.generate.writer import POOL_FACTOR, TextGenerator, TooFewTexts
+from moreish.generate.writer import (
+    TextGenerator,
+    TooFewTexts,
+    is_pool_complete,
+    max_pool,
+)

@@ -6,12 +6,13 @@ beginnings are likely and whose only continuations are not, so each token's prob
 multiplied by its reach probability: the probability, under letter-pair counts, that a text
 continues to an accepted end (a "twist", Whiteley and Lee 2014). The error of that estimate is known
 for each text, as a weight, and texts are chosen by weight from a larger pool (Rubin 1987), so that
-the result follows the model's own distribution of matching texts.
+the result approaches the model's own distribution of matching texts as the pool grows.
 
 B streams, S states, V vocabulary, L length in tokens.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -167,7 +168,9 @@ def _build_dfa(constraint: Constraint, tokenizer: Tokenizer, seconds: float) -> 
         try:
             parsed = greenery.parse(pattern)
         except Exception as error:  # greenery has no error class for what it cannot parse
-            reason = one_line(error) or type(error).__name__
+            reason = one_line(error)
+            if not reason or isinstance(error, IndexError):  # it read beyond the end
+                reason = "it ends too early, e.g. in a bracket that is not closed"
             raise MoreishError(
                 f"{constraint}: invalid pattern ({reason[:100]}); a pattern matches the whole item "
                 "and supports . [ ] ( ) | * + ? { }"
@@ -221,10 +224,25 @@ class ConstrainedDecoder:
         self.length += 1
 
 
-def resample(log_weights: list[float], n: int, seed: int) -> list[int]:
-    """Return `n` distinct indices drawn by weight, in order (Gumbel's trick, Vieira 2014)."""
-    noise = np.random.default_rng((seed, 1)).gumbel(size=len(log_weights))
-    return sorted(np.argsort(-(np.array(log_weights) + noise), kind="stable")[:n].tolist())
+def resample(
+    log_weights: Sequence[float], n: int, seed: int, *, distinct: bool = False
+) -> list[int]:
+    """Return `n` indices drawn by weight, in order: each as often as its share of the weights asks,
+    rounded up or down (systematic resampling, Kitagawa 1996), or `distinct` ones (Gumbel's trick,
+    Vieira 2014), which favor low weights where few have most of the weight."""
+    generator, logs = np.random.default_rng((seed, 1)), np.array(log_weights)
+    if distinct:
+        noise = generator.gumbel(size=len(logs))
+        return sorted(np.argsort(-(logs + noise), kind="stable")[:n].tolist())
+    shares = np.exp(logs - logs.max()).cumsum()
+    points = (np.arange(n) + generator.random()) / n * shares[-1]
+    return np.minimum(np.searchsorted(shares, points, side="right"), len(logs) - 1).tolist()
+
+
+def effective_size(log_weights: Sequence[float]) -> float:
+    """Return the number of equally weighted texts that would estimate as well as these."""
+    weights = np.exp(np.array(log_weights) - max(log_weights))
+    return float(weights.sum() ** 2 / (weights**2).sum())
 
 
 def _characters(tokenizer: Tokenizer) -> list[str]:

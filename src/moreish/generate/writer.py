@@ -1,13 +1,18 @@
 """Whole texts from decoded tokens: lists of items, running text, and streams of text."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from moreish.errors import MoreishError
-from moreish.generate.constrained import Automaton, ConstrainedDecoder, resample
+from moreish.generate.constrained import (
+    Automaton,
+    ConstrainedDecoder,
+    effective_size,
+    resample,
+)
 from moreish.generate.decode import generate
 from moreish.generate.detokenizer import StreamDetokenizer
 from moreish.generate.sampling import Sampling
@@ -20,8 +25,12 @@ MAX_BATCH = 256
 MAX_TRIES = 200
 """Streams sampled for each requested text before giving up on finding enough accepted ones."""
 
-POOL_FACTOR = 4
-"""Constrained texts sampled for each that is chosen by weight."""
+POOL_FACTORS = 4, 16
+"""Minimum and maximum number of constrained texts sampled for each that is chosen by weight: more
+than the minimum where few of them have most of the weight."""
+
+POOL_STEP = 64
+"""Constrained texts sampled at least, and before the weights are looked at again."""
 
 
 class TooFewTexts(MoreishError):  # noqa: N818 (what it says)
@@ -39,6 +48,21 @@ class WeightedText:
 
     ids: Ids
     log_weight: float
+
+
+def max_pool(n: int) -> int:
+    """Return the largest number of constrained texts that `n` are chosen from."""
+    return max(POOL_FACTORS[1] * n, POOL_STEP)
+
+
+def is_pool_complete(log_weights: Sequence[float], n: int) -> bool:
+    """Return whether these constrained texts suffice to choose `n` from: their effective size
+    (Kish 1965) is twice that number, or they are as many as are sampled at most."""
+    size = len(log_weights)
+    if size >= max_pool(n):
+        return True
+    is_due = size >= POOL_FACTORS[0] * n and size % POOL_STEP == 0
+    return is_due and effective_size(log_weights) >= 2 * n
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +83,15 @@ class TextGenerator:
     stop: tuple[str, ...] = ()
     """A text ends before the first of these strings."""
 
-    def texts(self, n: int, accept: Callable[[Ids], bool]) -> Iterator[str]:
+    def texts(
+        self, n: int, accept: Callable[[Ids], bool], *, distinct: bool = False
+    ) -> Iterator[str]:
         """Yield `n` texts that `accept` accepts, in the order of their streams.
+
+        Args:
+            n: number of texts.
+            accept: whether a text is wanted.
+            distinct: whether `accept` accepts each text once, so that none may be chosen twice.
 
         Raises:
             TooFewTexts: too few were accepted after many tries.
@@ -68,8 +99,9 @@ class TextGenerator:
         if self.automaton is None:
             texts: Iterator[WeightedText] = self._accepted(n, n, accept)
         else:
-            pool = list(self._accepted(POOL_FACTOR * n, n, accept))
-            chosen = resample([text.log_weight for text in pool], n, self.seed)
+            pool = self._pool(n, accept)
+            weights = [text.log_weight for text in pool]
+            chosen = resample(weights, n, self.seed, distinct=distinct)
             texts = (pool[index] for index in chosen)
         for text in texts:
             yield self.decode(text.ids)
@@ -110,6 +142,17 @@ class TextGenerator:
         for row, length, weight in zip(tokens_BT, lengths_B, weights_B, strict=True):
             ids = np.concatenate([self.prompt, row[:length]])
             yield WeightedText(ids=ids, log_weight=weight)
+
+    def _pool(self, n: int, accept: Callable[[Ids], bool]) -> list[WeightedText]:
+        """Return constrained texts to choose `n` from."""
+        pool: list[WeightedText] = []
+        weights: list[float] = []
+        for text in self._accepted(max_pool(n), n, accept):
+            pool.append(text)
+            weights.append(text.log_weight)
+            if is_pool_complete(weights, n):
+                break
+        return pool
 
     def _accepted(
         self, n: int, minimum: int, accept: Callable[[Ids], bool]

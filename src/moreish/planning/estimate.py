@@ -6,6 +6,7 @@ tests/unit/planning/test_estimate.py with measurements.
 
 import math
 from dataclasses import dataclass, fields, replace
+from importlib import import_module
 
 from torch import nn
 
@@ -14,6 +15,7 @@ from moreish.data import CATALOG, find_dataset, is_available_offline
 from moreish.errors import MoreishError
 from moreish.models import CountBasedModel, GPTConfig, Model
 from moreish.planning.memory import LOGITS_FACTOR, SAVED_FACTOR, WORKSPACE
+from moreish.python_errors import spell
 from moreish.tokenizers import GPT2_VOCAB_SIZE, check_vocab_size, tokenizer_builder
 from moreish.training import (
     DEFAULT_WINDOW,
@@ -80,7 +82,7 @@ class Memory:
         return None if None in parts else sum(parts)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Estimate:
     """The estimated cost of a training run."""
 
@@ -117,6 +119,10 @@ class Estimate:
     """Peak FLOP/s of a device."""
     mfu: float
     hours: float | None
+
+    def __repr__(self) -> str:
+        # The report is written from estimates, so it is imported after this module.
+        return spell("\n".join(import_module("moreish.planning.report").format_estimate(self)))
 
 
 def estimate_run(

@@ -18,6 +18,7 @@ from moreish.models import (
     model_class,
     model_config,
 )
+from moreish.python_errors import spell
 from moreish.settings import Tree, merge
 from moreish.training import (
     StepPlan,
@@ -118,12 +119,15 @@ DROPOUT = ((5, 0.0), (25, 0.1), (float("inf"), 0.2))
 """Dropout by the number of passes over the text, up to each bound."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Plan:
     """Settings that suit the text, the machine and the budget, with three sentences of reasons."""
 
     config: RunConfig
     reasons: tuple[str, str, str]
+
+    def __repr__(self) -> str:
+        return spell("\n".join(self.reasons))
 
 
 def resolve_auto_model(setup: TrainingSetup) -> tuple[TrainingSetup, tuple[str, ...]]:

@@ -18,6 +18,7 @@ from moreish.errors import MoreishError
 from moreish.evaluate import STDERR_BLOCK, evaluate_losses
 from moreish.models import CountBasedModel
 from moreish.runs.run import Run
+from moreish.utils.text import plural
 
 CONFIDENCE = 0.95
 
@@ -28,7 +29,7 @@ Sums = NDArray[np.float64]
 Sizes = NDArray[np.integer]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class RunGroup:
     """Runs that differ only in their random seed."""
 
@@ -38,6 +39,9 @@ class RunGroup:
     """The loss of each run, in nats per token, or per byte if the tokenizers differ."""
     unit_sums_U: Sums
     """The sum of the losses in each unit, in nats, averaged over the runs."""
+
+    def __repr__(self) -> str:
+        return f"RunGroup({self.name}: {plural(len(self.runs), 'run')}, loss {self.loss:.4f})"
 
     @property
     def loss(self) -> float:
@@ -55,7 +59,7 @@ class RunGroup:
         return variance(self.losses) / runs if runs > 1 else 0.0
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Comparison:
     """The difference between the losses of two groups and its confidence interval."""
 
@@ -68,6 +72,8 @@ class Comparison:
     high: float
     is_single_seed: bool
     """Whether the effect of the seed on one of the groups is unknown."""
+    unit: str = "token"
+    """What the losses are per: "token", or "byte" if the tokenizers differ."""
 
     @property
     def is_significant(self) -> bool:
@@ -77,13 +83,19 @@ class Comparison:
     def __str__(self) -> str:
         return self.sentence()
 
+    def __repr__(self) -> str:
+        return f"Comparison({self.sentence()})"
+
     def sentence(self) -> str:
         """The result in plain words."""
         if math.isnan(self.difference):
             return f"{self.better} and {self.worse} both give the text probability zero"
         if math.isinf(self.difference):
             return f"{self.better} is better than {self.worse}, which gives it probability 0"
-        interval = f"{self.difference:.4f} nats (95 % between {self.low:.4f} and {self.high:.4f})"
+        interval = (
+            f"{self.difference:.4f} nats per {self.unit} (95 % between {self.low:.4f} and "
+            f"{self.high:.4f})"
+        )
         caution = (
             "; one run does not show how much other seeds would change"
             if self.is_single_seed
@@ -139,10 +151,11 @@ def compare_runs(
         groups.setdefault(settings_key(run), []).append((run, sums_U))
         if split == "test":
             run.count_test_evaluation()
+    ranked = sorted((_group(members, sizes_U) for members in groups.values()), key=lambda g: g.loss)
     if len(groups) < 2:
         raise MoreishError("these runs differ only in their seed: there is nothing to compare")
-    ranked = sorted((_group(members, sizes_U) for members in groups.values()), key=lambda g: g.loss)
-    return ranked, [compare_groups(a, b, sizes_U) for a, b in combinations(ranked, 2)]
+    unit = "token" if same_tokens else "byte"
+    return ranked, [compare_groups(a, b, sizes_U, unit) for a, b in combinations(ranked, 2)]
 
 
 def _group(members: list[tuple[Run, Sums]], sizes_U: Sizes) -> RunGroup:
@@ -158,13 +171,16 @@ def _group(members: list[tuple[Run, Sums]], sizes_U: Sizes) -> RunGroup:
     )
 
 
-def compare_groups(better: RunGroup, worse: RunGroup, sizes_U: Sizes) -> Comparison:
+def compare_groups(
+    better: RunGroup, worse: RunGroup, sizes_U: Sizes, unit: str = "token"
+) -> Comparison:
     """Compare two groups by Welch's t test over units and seeds.
 
     Args:
         better: the group whose loss is not higher.
         worse: the other one.
         sizes_U: number of tokens or bytes of each unit.
+        unit: "token" or "byte", whichever that is.
     """
     difference = worse.loss - better.loss  # NaN if both are infinite
     stderr = margin = math.nan
@@ -188,6 +204,7 @@ def compare_groups(better: RunGroup, worse: RunGroup, sizes_U: Sizes) -> Compari
         low=difference - margin,
         high=difference + margin,
         is_single_seed=better.is_single_seed or worse.is_single_seed,
+        unit=unit,
     )
 
 

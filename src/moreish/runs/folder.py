@@ -27,7 +27,7 @@ from moreish.data import (
     save_tokens,
 )
 from moreish.distributed import SINGLE_PROCESS, ProcessGroup, gather_full, load_state
-from moreish.errors import MoreishError, command, one_line
+from moreish.errors import MoreishError, command, nearest, one_line
 from moreish.evaluate import Score
 from moreish.models import CountBasedModel, Model, build_model
 from moreish.runs.paths import (
@@ -364,6 +364,8 @@ class RunFolder:
     def _read_split(self, name: SplitName) -> TokenDataset:
         if not self.split_names:
             raise MoreishError(f"{self.path} has no data, because its model was imported")
+        if name not in SPLITS:
+            raise MoreishError(f"unknown split {name!r}: {nearest(str(name), SPLITS)}")
         if name not in self.split_names:
             raise MoreishError(f"this run has no {name} split: the lecture's split has none")
         if name == "train" and self.uses_prepared_data:

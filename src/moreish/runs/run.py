@@ -122,7 +122,7 @@ class Run(RunFolder):
         top_p: float | None = None,
         min_p: float | None = None,
         repetition_penalty: float = 1.0,
-        stop: Sequence[str] = (),
+        stop: str | Sequence[str] = (),
         best_of: int = 1,
         seed: int | None = None,
         new_only: bool = False,
@@ -131,7 +131,7 @@ class Run(RunFolder):
         ends: str | None = None,
         contains: str | None = None,
         regex: str | None = None,
-        length: str | None = None,
+        length: str | int | None = None,
         max_overlap: int | None = None,
         rank: str | None = None,
     ) -> Samples:
@@ -147,7 +147,7 @@ class Run(RunFolder):
             top_p: sample from the most likely tokens whose probabilities add up to this.
             min_p: sample from tokens at least this fraction as likely as the most likely one.
             repetition_penalty: above 1, tokens of the prompt and the text become less likely.
-            stop: a text ends before the first of these strings.
+            stop: a text ends before this string, or before the first of several.
             best_of: sample this many times as many texts, and return the most likely ones, by
                 their mean log-probability per token, most likely first.
             seed: random seed; the same seed gives the same texts. None draws a new one, which the
@@ -180,7 +180,7 @@ class Run(RunFolder):
             ends=ends,
             contains=contains,
             regex=regex,
-            length=None if length is None else parse_length(length),
+            length=None if length is None else parse_length(str(length)),
         )
         if best_of < 1:
             raise MoreishError(f"--best-of {best_of}: give 1 or more")
@@ -208,7 +208,7 @@ class Run(RunFolder):
             seen.add(text)
             return True
 
-        texts = list(generator.texts(n * best_of, accept))
+        texts = list(generator.texts(n * best_of, accept, distinct=unique))
         if best_of > 1:
             texts = sorted(texts, key=self.mean_surprisal)[:n]
         if rank is not None:
@@ -237,7 +237,7 @@ class Run(RunFolder):
         top_p: float | None = None,
         min_p: float | None = None,
         repetition_penalty: float = 1.0,
-        stop: Sequence[str] = (),
+        stop: str | Sequence[str] = (),
         seed: int | None = None,
         unknown: str = "error",
     ) -> Iterator[str]:
@@ -289,7 +289,7 @@ class Run(RunFolder):
         unknown: str = "error",
         model: Model | None = None,
         constraint: Constraint | None = None,
-        stop: Sequence[str] = (),
+        stop: str | Sequence[str] = (),
         limits: CompileLimits = CompileLimits(),  # noqa: B008 (it is immutable)
     ) -> TextGenerator:
         """Set up sampling.
@@ -334,7 +334,7 @@ class Run(RunFolder):
             sampling=sampling,
             seed=seed,
             automaton=automaton,
-            stop=tuple(filter(None, stop)),
+            stop=tuple(filter(None, [stop] if isinstance(stop, str) else stop)),
         )
 
     def default_max_tokens(self, constraint: Constraint | None = None) -> int:
@@ -363,9 +363,10 @@ class Run(RunFolder):
                 return other
         if missing and unknown == "error":
             shown = " ".join(map(repr, missing[:10])) + (" …" if len(missing) > 10 else "")
+            what = "words" if self.tokenizer.unk_id is not None else "characters"
             raise MoreishError(
                 f"not in the model's vocabulary: {shown}; change the text, or remove unknown "
-                "characters with --unknown drop"
+                f"{what} with --unknown drop"
             )
         return self.tokenizer.drop_unknown(text) if missing else text
 
@@ -414,8 +415,10 @@ class Run(RunFolder):
 
     @cached_property
     def nearest_item_index(self) -> NearestItemIndex:
-        """Index of the training items, to find the one nearest to a text."""
-        return NearestItemIndex(self.training_bytes.decode("utf-8", "replace").split("\n"))
+        """Index of the items of all splits, as in `training_index`, to find the one nearest to a
+        text."""
+        texts = (self._bytes_of(name) for name in self.split_names)
+        return NearestItemIndex(b"\n".join(texts).decode("utf-8", "replace").split("\n"))
 
     @cached_property
     def training_bytes(self) -> bytes:
@@ -441,7 +444,7 @@ class Run(RunFolder):
         return len(self.overlap_index.longest_overlap(text).text)
 
     @names_arguments
-    def novelty(self, texts: list[str]) -> list[TextNovelty]:
+    def novelty(self, texts: Sequence[str]) -> list[TextNovelty]:
         """Compare each text with the training data."""
         results = []
         for text in texts:

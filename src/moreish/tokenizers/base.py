@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moreish.errors import MoreishError
+from moreish.utils.text import plural
 
 Ids = NDArray[np.int64]
 
@@ -109,6 +110,9 @@ class Tokenizer(ABC):
         """
         self.tokens, self.boundary_id, self.unk_id = tokens, boundary_id, unk_id
         self.vocab_size = len(tokens)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({plural(self.vocab_size, 'token')})"
 
     @abstractmethod
     def encode(self, text: str, previous: str = "") -> Ids:

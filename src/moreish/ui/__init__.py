@@ -1,6 +1,6 @@
 """Output for terminals."""
 
-from moreish.ui.result import print_result
+from moreish.ui.result import describe_ending, print_ending, print_result
 from moreish.ui.tables import (
     SPLIT_TITLES,
     audit_lines,

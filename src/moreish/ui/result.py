@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from moreish.errors import MoreishError, command, visible
+from moreish.python_errors import spell
 from moreish.runs import Run, describe_losses
 from moreish.ui.tables import score_table
 from moreish.ui.terminal import print_indented
@@ -23,14 +24,37 @@ def print_result(out: Console, run: Run) -> None:
     """Print the result of a training run."""
     if math.isfinite(run.scores["val"].loss):
         _print_samples(out, run)
+    _print_losses(out, run)
+    out.print(_next_commands(run))
+
+
+def print_ending(out: Console, run: Run) -> None:
+    """Print how training ended where the budget did not end it, and its losses if it is finished,
+    for the Python functions."""
+    if ending := describe_ending(run):
+        out.print(ending)
+    if run.record.status != "interrupted":
+        out.print()
+        _print_losses(out, run)
+
+
+def describe_ending(run: Run) -> str:
+    """Return how to resume an interrupted run, or that training stopped early; empty otherwise."""
+    if run.record.status == "interrupted":
+        return spell(f"Stopped. Resume with: {command('train', '--resume', run.path)}")
+    if run.record.status == "stopped early":
+        return "Stopped early: the validation loss was rising. The best weights are kept."
+    return ""
+
+
+def _print_losses(out: Console, run: Run) -> None:
     out.print(score_table(run.scores))
     out.print()
     out.print(_comparison(run))
     out.print()
     if meaning := describe_losses(run):
-        print_indented(out, Text(), Text(meaning))
+        print_indented(out, Text(), Text(spell(meaning)))
         out.print()
-    out.print(_next_commands(run))
 
 
 def _print_samples(out: Console, run: Run) -> None:

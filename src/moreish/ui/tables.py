@@ -55,7 +55,7 @@ def audit_lines(audit: AuditReport) -> list[Text]:
     """Return the size of a text and all findings of its audit."""
     lines = [
         Text(visible(audit.size)),
-        *(Text(visible(note), style="dim") for note in audit.notes),
+        *(Text(visible(spell(note)), style="dim") for note in audit.notes),
         Text(),
     ]
     for finding in audit.findings:

@@ -219,9 +219,8 @@ def describe_start(event: training.Started) -> list[tuple[str, str]]:
             f"{data.shortest} to {data.longest} characters"
         )
     else:
-        unit = "file" if data.sources is None else "document"
-        files = f" in {plural(data.documents, unit)}" if data.documents > 1 else ""
-        size = f"running text, {plural(data.characters, 'character')}{files}"
+        several = f" in {plural(data.documents, 'document')}" if data.documents > 1 else ""
+        size = f"running text, {plural(data.characters, 'character')}{several}"
     parts = data.split_documents or data.tokens
     if config["data"].get("validation_file") is not None:
         rule = "files of their own"
@@ -234,7 +233,7 @@ def describe_start(event: training.Started) -> list[tuple[str, str]]:
     else:
         rule = "by position"
     shares = ", ".join(f"{count:,} {SPLIT_TITLES[name]}" for name, count in parts.items())
-    rows = [("data", f"{data.name}: {size}"), *(("", note) for note in data.notes)]
+    rows = [("data", f"{data.name}: {size}"), *(("", spell(note)) for note in data.notes)]
     if data.sources is not None:
         rows.append(("", _mix(data.sources, config["data"]["weights"])))
     rows.append(("split", f"{shares} ({rule})"))

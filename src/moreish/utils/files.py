@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +15,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from moreish.errors import MoreishError
+
+MAX_NAME_BYTES = 255
+"""Longest name of a file or folder."""
 
 PARTIAL_SUFFIX = ".part"
 """Suffix of files and folders that are being written and will be renamed when complete."""
@@ -115,7 +119,8 @@ def user_path(path: str | Path) -> Path:
     if str(path).isspace():
         raise MoreishError("the path is blank: name a file or folder")
     try:
-        if "\0" not in os.fsdecode(os.fsencode(path)):
+        raw = os.fsencode(path)
+        if "\0" not in os.fsdecode(raw) and len(max(raw.split(b"/"), key=len)) <= MAX_NAME_BYTES:
             return Path(path).expanduser()
     except UnicodeEncodeError:
         pass
@@ -124,7 +129,19 @@ def user_path(path: str | Path) -> Path:
             f"{path}: there is no home folder of that name; write the whole path, or ./{path} for "
             "a file of this name"
         ) from None
-    raise MoreishError(f"{str(path)!r}: no file can have this name; remove what is not text")
+    raise MoreishError(
+        f"{str(path)[:80]!r}: no file can have this name; it is too long, or has what is not text"
+    )
+
+
+MEMORY_PREFIX = "moreish-"
+"""Prefix of the temporary folder of a text that was given in memory."""
+
+
+def is_in_memory(path: str | Path) -> bool:
+    """Return whether a path is the temporary file of a text that was given in memory."""
+    path = Path(path)
+    return path.parent.name.startswith(MEMORY_PREFIX) and path.is_relative_to(tempfile.gettempdir())
 
 
 def partial_path(path: Path) -> Path:

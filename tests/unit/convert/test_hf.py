@@ -99,7 +99,7 @@ DAMAGED: dict[str, tuple[Any, str]] = {
     "another kind": (lambda f: _config(f, model_type="t5"), "type 't5'"),
     "another activation": (lambda f: _config(f, activation_function="x"), "activation_function=x"),
     "no layers": (lambda f: _config(f, n_layer=None), "is damaged: KeyError('n_layer')"),
-    "words for layers": (lambda f: _config(f, n_layer="3"), "model.layers=3"),
+    "words for layers": (lambda f: _config(f, n_layer="3"), "model.layers='3': give an integer"),
     "too many layers": (lambda f: _config(f, n_layer=10**9), "model.layers"),
     "more layers": (lambda f: _config(f, n_layer=4), "h.3.attn.c_attn.weight is missing"),
     "fewer layers": (lambda f: _config(f, n_layer=2), "unknown tensor: h.2."),

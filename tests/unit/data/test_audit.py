@@ -606,7 +606,8 @@ def test_clean_is_not_offered_for_misread_text(run_cli: Moreish, tmp_path: Path)
     path.write_bytes("\n".join([*VARIED, "it’s “naïve” \x07"]).encode("cp1252"))
     output = run_cli("doctor", path, "--encoding", "latin-1").out
     assert f"moreish train {path} --encoding cp1252" in output.splitlines()[-1]
-    assert "--clean would delete them: 3  perhaps --encoding cp1252\n" in output
+    assert "! 3 control characters U+0080" in output
+    assert "--clean would delete them  perhaps --encoding cp1252\n" in output
     assert "control characters: 1\n" in output
     path.write_bytes("\n".join([*VARIED, "and so on… and on"]).encode("cp1252"))
     assert "perhaps --encoding cp1252" in run_cli("doctor", path, "--encoding", "latin-1").out

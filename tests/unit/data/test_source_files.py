@@ -6,8 +6,10 @@ import json
 import lzma
 import re
 import zipfile
+from collections import UserList
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 import pyarrow.parquet
@@ -245,11 +247,75 @@ def test_texts_and_items_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     run = moreish_package.train(text="One day. " * 90, model="ngram", out="text")
     assert run.kind == "text" and run.record.data.characters == 810
     assert moreish_package.doctor(text="One day. " * 90).characters == 810
-    for source in ([], ["a", 1], ["a\nb"], [""]):
-        with pytest.raises(MoreishError):
-            moreish_package.train(source)  # type: ignore[arg-type]
     with pytest.raises(MoreishError, match="not both"):
         moreish_package.train("names", text="x")
+
+
+class Frame(UserList[str]):
+    """Iterates over the names of its columns, as a pandas.DataFrame does."""
+
+    columns = ("review",)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ([], "the list of items is empty"),
+        (["a", 1], "item 1 (counted from 0) is 1, not a string"),
+        (["a", float("nan")], "item 1 (counted from 0) is nan, not a string: leave it out"),
+        (["a", "b\nc"], r"item 1 (counted from 0), 'b\nc', has a line end: replace line ends by"),
+        (["a\n"], "has a line end"),
+        (["a", ""], "item 1 (counted from 0) is empty: leave out empty strings"),
+        (["a", Path("b")], "item 1 (counted from 0) is the path b, and others are not"),
+        (["a\ud800"], "character 1 of the items is half of a character (a lone surrogate, U+D800)"),
+        (["here.txt", "b"], "'here.txt' is the name of a file, and 'b' is not: give files as path"),
+        ({"review": 1}, "the source is a table: give one column of it"),
+        (Frame(["review"]), "the source is a table: give one column of it"),
+        ("one\ntwo\n" * 90, "a text itself goes in text=, and items in a list"),
+        ("é" * 200, "a text itself goes in text=, and items in a list"),
+    ],
+)
+def test_what_is_no_source_in_memory(
+    source: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here.txt").write_text("anna")
+    with pytest.raises(MoreishError) as error:
+        moreish_package.train(source)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_errors_about_a_text_in_memory_call_it_the_text() -> None:
+    for text, options, message in (
+        ("", {}, "the text is empty: there is no text to train on"),
+        ("a\0b\n" * 30, {}, "the text holds a NUL at character 1"),
+        ("abc\n" * 30, {"column": 1}, "the text is not a table: leave out column=1"),
+        ("abc\n" * 30, {"weights": {"a": 1.0}}, "weights= needs a folder made by moreish prepare"),
+    ):
+        with pytest.raises(MoreishError, match=re.escape(message)) as error:
+            moreish_package.train(text=text, **options)  # type: ignore[arg-type]
+        assert "moreish-" not in str(error.value)
+
+
+def test_values_of_several_lines_are_documents_and_that_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "d.csv"
+    values = ["ab cd"] * 90 + ['"x\ny"'] * 10
+    path.write_text("\n".join(["review", *values]))
+    corpus = read_corpus(str(path), column="review")
+    assert len(documents_of(corpus)) == 100
+    (note,) = corpus.notes
+    assert note == (
+        "each value is a document of running text, as 10 of 100 have several lines or more than "
+        "250 characters (if not: --as lines and --column 'review')"
+    )
+    assert items_of(read_corpus(str(path), "lines", column="review"))[-1] == "x y"
+    rows = ["id,review", *(f"{number},{value}" for number, value in enumerate(values))]
+    path.write_text("\n".join(rows))
+    run = moreish_package.train(path, column=2, model="ngram", out=tmp_path / "r")
+    assert run.record.data.documents == 100
+    assert "in 100 documents" in capsys.readouterr().out
 
 
 PAIRS = ["I see the house.\tJe vois la maison.", "We need bread.\tIl nous faut du pain."]

@@ -3,6 +3,7 @@
 import html
 import math
 import shutil
+import signal
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ import pytest
 import moreish
 from moreish import api
 from moreish.errors import MoreishError
+from moreish.planning import Plan
 from moreish.runs.run import INTERNAL, Run, Samples
 from moreish.training.events import ignore
+from moreish.ui import TrainingView, describe_ending
 
 
 @pytest.fixture(scope="module")
@@ -164,6 +167,90 @@ def test_runs_and_paths_are_compared(small_run: Run, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(small_run.path, tmp_path / "copy"))
     moreish.compare(copy, other, test=True, report=ignore)
     assert Run.open(other.path).record.test_evaluations == 1
+    assert " nats per token (95 % between " in str(found)
+    assert repr(found) == f"Comparison({found})"
+    assert repr(by_run[0][0]) == f"RunGroup({by_run[0][0].name}: 1 run, loss {losses[0]:.4f})"
+    twin = Path(shutil.copytree(other.path, tmp_path / "twin"))
+    with pytest.raises(MoreishError, match="have the same settings and seed"):
+        moreish.compare(other, twin, report=ignore)
     for runs in ((small_run,), (small_run, small_run), (small_run, small_run.path)):
         with pytest.raises(MoreishError, match="two different runs"):
             moreish.compare(*runs, report=ignore)
+
+
+def test_a_string_stops_a_text(small_run: Run) -> None:
+    texts = small_run.sample(40, seed=0)
+    assert small_run.sample(40, seed=0, stop="an") == [t.partition("an")[0] for t in texts]
+    assert any("a" in text.partition("an")[0] for text in texts)
+
+
+def test_the_nearest_item_may_be_in_any_split(small_run: Run) -> None:
+    item = small_run.tokenizer.decode(small_run.split("val").item(0)).strip("\n")
+    (found,) = small_run.novelty([item])
+    assert (found.nearest, found.distance, found.known) == (item, 0, True)
+    assert item.encode() in small_run.training_index
+
+
+def test_settings_may_have_dots() -> None:
+    settings = {"train.lr": 0.01, "train": {"steps": 3}, "model.width": 16}
+    found = moreish.plan("names", model="gpt", settings=settings)
+    assert (found.config.train.lr, found.config.train.steps) == (0.01, 3)
+    assert found.config.model.width == 16  # type: ignore[attr-defined]
+    with pytest.raises(MoreishError, match=r"^unknown setting lr: did you mean 'train.lr'\?$"):
+        moreish.plan("names", model="gpt", settings={"lr": 0.01})
+
+
+def test_plans_and_tokenizers_have_a_short_repr(small_run: Run) -> None:
+    items = [f"{a}{b}" for a in "abcdefghij" for b in "klmnopqrst"]
+    found = moreish.plan(items)
+    assert isinstance(found, Plan) and repr(found) == "\n".join(found.reasons)
+    estimate = repr(moreish.plan(items, model="gpt", steps=5))
+    assert estimate.startswith("model        gpt, ") and "--" not in estimate
+    assert repr(small_run.tokenizer) == f"CharTokenizer({small_run.tokenizer.vocab_size} tokens)"
+
+
+def test_the_end_of_training_is_printed(
+    small_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(MoreishError, match=r"longer: moreish.resume\('.*', minutes=5\)$"):
+        moreish.resume(small_run)
+    path = Path(shutil.copytree(small_run.path, tmp_path / "copy"))
+    moreish.resume(Run.open(path), steps=5)
+    output = capsys.readouterr().out
+    assert "loss (nats/token)" in output and "this model" in output
+    assert "moreish sample" not in output and "Ten samples" not in output
+
+    run = Run.open(path)
+    assert describe_ending(run) == ""
+    run.update(status="stopped early")
+    assert describe_ending(run).startswith("Stopped early: the validation loss was rising.")
+
+
+def test_an_interrupted_run_says_how_to_resume(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(view: TrainingView, event: Any) -> None:
+        if event.step == 5:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(TrainingView, "_show_step", interrupt)
+    run = moreish.train("names", model="bigram", steps=50, out=tmp_path / "r")
+    assert run.record.status == "interrupted"
+    ending = f"Stopped. Resume with: moreish.resume('{run.path}')\n"
+    assert capsys.readouterr().out.endswith(ending)
+
+
+def test_hints_do_not_name_the_temporary_file_of_a_text(tmp_path: Path) -> None:
+    run = api.train(["anna", "otto"] * 20, model="bigram", steps=2, out=tmp_path / "r",
+                    report=ignore)  # fmt: skip
+    with pytest.raises(MoreishError, match=r"moreish train TEXT --as lines --model gpt$"):
+        api.export(run, tmp_path / "x")
+
+
+def test_unknown_words_are_called_words(tmp_path: Path) -> None:
+    run = api.train(
+        text="the cat sat on the mat . " * 200, tokenizer="word", model="ngram",
+        out=tmp_path / "r", report=ignore,
+    )  # fmt: skip
+    with pytest.raises(MoreishError, match=r"'zzz'; .* remove unknown words with unknown='drop'$"):
+        run.surprisal("the zzz cat")

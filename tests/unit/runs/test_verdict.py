@@ -18,7 +18,7 @@ def test_a_list_whose_items_are_all_known(tmp_path: Path) -> None:
 def test_names_of_files_are_no_items(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("anna\n" * 9)
-    with pytest.raises(MoreishError, match="give them as pathlib"):
+    with pytest.raises(MoreishError, match="give files as pathlib"):
         moreish.train([str(path), str(path)])
 
 

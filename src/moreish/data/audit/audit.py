@@ -76,9 +76,9 @@ class AuditReport:
     def size(self) -> str:
         """The name of the text, and how large it is."""
         kind = "list of" if self.kind == "lines" else "running text of"
-        is_folder = self.kind == "text" and self.documents > 1
-        files = f" in {plural(self.documents, 'file')}" if is_folder else ""
-        size = f"{plural(self.lines, 'line')}{files}, {plural(self.characters, 'character')}"
+        has_several = self.kind == "text" and self.documents > 1
+        parts = f" in {plural(self.documents, 'document')}" if has_several else ""
+        size = f"{plural(self.lines, 'line')}{parts}, {plural(self.characters, 'character')}"
         return f"{self.name}: {kind} {size} ({self.distinct_characters:,} distinct)"
 
     def __repr__(self) -> str:
@@ -89,7 +89,8 @@ class AuditReport:
             for finding in self.findings
         ]
         lines = lines or ["No problems found."]
-        return "\n".join([self.size, *self.notes, *lines, *filter(None, [spell(self.fix_command)])])
+        notes = map(spell, self.notes)
+        return "\n".join([self.size, *notes, *lines, *filter(None, [spell(self.fix_command)])])
 
     @property
     def fixes(self) -> str:

@@ -66,8 +66,10 @@ class Finding:
 
     @property
     def summary(self) -> str:
-        """The description and the count."""
-        return f"{self.description}: {'about ' if self.is_estimate else ''}{self.count:,}"
+        """The count and the description, which begins with a plural."""
+        if self.count == 1:
+            return f"{self.description}: 1"
+        return f"{'about ' if self.is_estimate else ''}{self.count:,} {self.description}"
 
 
 class LineBlock(NamedTuple):

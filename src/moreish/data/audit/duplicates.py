@@ -155,7 +155,7 @@ class DuplicateCheck(Check):
             finding = Finding(
                 name="near duplicates",
                 description=f"{lines} that differ from an earlier line only in case, accents, "
-                "digits or punctuation",
+                "digits, spaces or punctuation",
                 count=count,
                 is_estimate=self.near.rate > 1,
             )

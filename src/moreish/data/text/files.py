@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -92,7 +92,7 @@ def read_file(path: Path, file_format: FileFormat, kind: CorpusKind | None) -> F
     if is_table(path) and (kind is None or file_format.column is not None):
         table = _read_table(path, suffix, file_format)
         if table is not None:
-            return _texts_of_values(path, *table, kind)
+            return _texts_of_values(path, table, kind)
     return _read_text(path, file_format, kind)
 
 
@@ -167,10 +167,17 @@ def _decoded(path: Path, encoding: str) -> Iterator[Iterator[str]]:
         raise NotTextError(f"{error}; {advice}", path) from None
 
 
-def _read_table(
-    path: Path, suffix: str, file_format: FileFormat
-) -> tuple[list[str], tuple[str, ...]] | None:
-    """Return the values of a column, and notes; None if the lines of the file are the items."""
+class _Column(NamedTuple):
+    """The values of a column of a table."""
+
+    values: list[str]
+    name: str = ""
+    """Empty for a list of strings."""
+    notes: tuple[str, ...] = ()
+
+
+def _read_table(path: Path, suffix: str, file_format: FileFormat) -> _Column | None:
+    """Return the column to read; None if the lines of the file are the items."""
     if suffix == ".parquet":
         return _values_of_parquet(path, file_format.column)
     with _decoded(path, file_format.encoding) as chunks:
@@ -191,7 +198,7 @@ def _read_table(
             "is with --as text"
         )
     if all(isinstance(row, str) for row in rows):
-        return rows, ()
+        return _Column(rows)
     if not all(isinstance(row, dict) for row in rows):
         raise MoreishError(
             f"{path} is neither a list of strings nor of objects; read it as it is with --as text"
@@ -199,7 +206,7 @@ def _read_table(
     names = list(dict.fromkeys(name for row in rows for name in row))
     strings = [name for name in names if any(isinstance(row.get(name), str) for row in rows)]
     chosen, notes = _choose_column(path, strings or names, file_format.column)
-    return [_text_of(row.get(chosen), path, chosen) for row in rows], notes
+    return _Column([_text_of(row.get(chosen), path, chosen) for row in rows], chosen, notes)
 
 
 def _parse_json(text: str, where: str) -> Any:
@@ -209,9 +216,7 @@ def _parse_json(text: str, where: str) -> Any:
         raise MoreishError(f"{where}: this is not JSON ({one_line(error)})") from None
 
 
-def _values_of_csv(
-    path: Path, text: str, suffix: str, column: str | None
-) -> tuple[list[str], tuple[str, ...]] | None:
+def _values_of_csv(path: Path, text: str, suffix: str, column: str | None) -> _Column | None:
     delimiter, has_header = _sniff(text[:PEEK_CHARACTERS], suffix)
     previous = csv.field_size_limit(MAX_FIELD_CHARACTERS)
     try:
@@ -225,7 +230,7 @@ def _values_of_csv(
     finally:
         csv.field_size_limit(previous)
     if not rows:
-        return [], ()
+        return _Column([])
     names = [name.strip() for name in rows[0]]
     has_header = has_header or (column or DEFAULT_COLUMN) in names
     numbers = [str(number) for number in range(1, len(names) + 1)]
@@ -237,7 +242,7 @@ def _values_of_csv(
     name, notes = _choose_column(path, columns, column, longest)
     chosen = columns.index(name)
     body = rows[1:] if has_header else rows
-    return [row[chosen] if chosen < len(row) else "" for row in body], notes
+    return _Column([row[chosen] if chosen < len(row) else "" for row in body], name, notes)
 
 
 def _sniff(beginning: str, suffix: str) -> tuple[str, bool]:
@@ -269,7 +274,7 @@ def _begins_with_titles(beginning: str, delimiter: str) -> bool:
     )
 
 
-def _values_of_parquet(path: Path, column: str | None) -> tuple[list[str], tuple[str, ...]]:
+def _values_of_parquet(path: Path, column: str | None) -> _Column:
     errors = import_extra("pyarrow", "large").ArrowException
     library = import_extra("pyarrow.parquet", "large")
     try:
@@ -280,7 +285,7 @@ def _values_of_parquet(path: Path, column: str | None) -> tuple[list[str], tuple
             values = file.read(columns=[chosen]).column(0).to_pylist()
     except errors as error:
         raise MoreishError(f"{path} is damaged: {one_line(error)}") from None
-    return [_text_of(value, path, chosen) for value in values], notes
+    return _Column([_text_of(value, path, chosen) for value in values], chosen, notes)
 
 
 def _choose_column(
@@ -311,15 +316,21 @@ def _text_of(value: Any, path: Path, column: str) -> str:
     return value or ""
 
 
-def _texts_of_values(
-    path: Path, values: list[str], notes: tuple[str, ...], kind: CorpusKind | None
-) -> FileTexts:
+def _texts_of_values(path: Path, column: _Column, kind: CorpusKind | None) -> FileTexts:
     """Return the values of a column as a list, or each as a document if many have several lines."""
+    values, name, notes = column
     values = [value.replace("\r\n", "\n").replace("\r", "\n").strip("\n") for value in values]
     values = [value for value in values if value.strip()]
     are_long = sum("\n" in value or len(value) > MAX_ITEM_LENGTH for value in values)
     if kind is None:
         kind = "text" if are_long > len(values) / 20 else "lines"
+        if kind == "text":
+            options = f" (if not: --as lines and --column {name!r})" if name else ""
+            note = (
+                f"each value is a document of running text, as {are_long:,} of {len(values):,} "
+                f"have several lines or more than {MAX_ITEM_LENGTH} characters{options}"
+            )
+            notes = (*notes, note)
     if kind == "text":
         return FileTexts(texts=list(map(text_from_chunks, values)), kind=kind, notes=notes)
     lines = [" ".join(value.split("\n")) for value in values]

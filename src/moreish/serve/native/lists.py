@@ -9,10 +9,11 @@ from dataclasses import replace
 from moreish.errors import MoreishError
 from moreish.evaluate import TrainingIndex
 from moreish.generate import (
-    POOL_FACTOR,
     CompileLimits,
     Constraint,
     TextGenerator,
+    is_pool_complete,
+    max_pool,
     parse_length,
     resample,
 )
@@ -115,13 +116,15 @@ async def _generate(
         seed=generator.seed,
         automaton=generator.automaton,
     )
-    needed = body.n if generator.automaton is None else POOL_FACTOR * body.n
+    is_free = generator.automaton is None
+    needed = body.n if is_free else max_pool(body.n)
     min_round = 8 if body.new_only or body.unique else 1
-    max_round = min(MAX_ROUND, limits.queue)
+    max_round = min(MAX_ROUND, max(1, limits.queue // 4))
     texts: list[str] = []
     weights: list[float] = []
-    attempts, tokens_left = 0, LIST_FACTOR * limits.total_tokens
-    while len(texts) < needed and attempts < ATTEMPTS_PER_ITEM * body.n and tokens_left > 0:
+    attempts, max_attempts = 0, ATTEMPTS_PER_ITEM * body.n + needed
+    tokens_left = LIST_FACTOR * limits.total_tokens
+    while len(texts) < needed and attempts < max_attempts and tokens_left > 0:
         if (seconds := deadline - time.monotonic()) <= 0:
             raise DeadlineExceeded
         size = min(max_round, max(min_round, needed - len(texts)))
@@ -129,7 +132,9 @@ async def _generate(
         found, num_tokens = await _generate_round(served, round_request, seconds)
         for rest, weight in found:
             text = body.starts + rest
-            if text.encode() not in known and not (body.unique and text in texts):
+            if not is_free and is_pool_complete(weights, body.n):
+                needed = len(weights)
+            elif text.encode() not in known and not (body.unique and text in texts):
                 texts.append(text)
                 weights.append(weight)
         attempts += size
@@ -139,9 +144,11 @@ async def _generate(
             f"no item found in {attempts:,} attempts: raise the temperature or relax the filters"
         )
         raise ApiError(400, message)
-    if generator.automaton is None:
+    if is_free:
         return texts[: body.n]
-    return [texts[index] for index in resample(weights[:needed], body.n, generator.seed)]
+    number = min(body.n, len(texts)) if body.unique else body.n
+    chosen = resample(weights, number, generator.seed, distinct=body.unique)
+    return [texts[index] for index in chosen]
 
 
 async def _generate_round(

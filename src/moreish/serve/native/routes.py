@@ -94,7 +94,7 @@ def router(
 
     @api.post("/list")
     async def list_items(body: schemas.ListRequest, request: Request) -> schemas.ListResponse:
-        """Generate items that match, each with the training item nearest to it."""
+        """Generate items that match, each with the item of the data nearest to it."""
         work = lists.list_items(registry.find(body.model), body, executor, limits)
         return await cancel_on_disconnect(work, request, limits.seconds)
 

@@ -262,7 +262,7 @@ class ListItem(BaseModel):
     known: bool | None
     """Whether the item is in the data, in any split; null where these are not available."""
     nearest: str | None
-    """The training item with the smallest edit distance."""
+    """The item of the data with the smallest edit distance."""
     distance: int | None
 
 
