@@ -8,7 +8,7 @@ import torch
 
 from moreish.data import TokenDataset
 from moreish.errors import MoreishError
-from moreish.evaluate.metrics import running_losses
+from moreish.evaluate.metrics import evaluate_losses
 from moreish.models import Model
 from moreish.tokenizers import Ids, Tokenizer
 
@@ -42,7 +42,9 @@ def surprisal(
     ids = np.concatenate([prefix, tokenizer.encode(text), np.array(end, dtype=np.int64)])
     if len(ids) < 2:
         raise MoreishError("there is no text to evaluate")
-    losses = running_losses(model, TokenDataset(ids.astype(np.uint32), items=False))
+    # Every token has at least half a context before it, where the text is long enough.
+    stride = None if model.max_length is None else max(1, model.max_length // 2)
+    losses = evaluate_losses(model, TokenDataset(ids.astype(np.uint32), items=False), stride)
     return [
         TokenSurprisal(id=int(token), token=tokenizer.label(int(token)), nats=float(nats))
         for token, nats in zip(ids[1:], losses, strict=True)
@@ -61,7 +63,10 @@ class NextToken:
 
 @torch.inference_mode()
 def next_tokens(model: Model, tokenizer: Tokenizer, ids: Ids, n: int) -> list[NextToken]:
-    """Return the `n` most likely tokens after `ids`, the most likely first."""
+    """Return the `n` most likely tokens after `ids`, the most likely first.
+
+    Of tokens that do not fit into the model's context, it reads the last ones.
+    """
     ids_1T, state = model.skip_to_end(torch.from_numpy(ids.astype(np.int64))[None])
     logits_V = model(ids_1T, state)[0][0, -1].double()
     if tokenizer.unk_id is not None:  # it stands for text that cannot be written
