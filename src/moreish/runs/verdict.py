@@ -39,34 +39,40 @@ def describe_losses(run: Run) -> str:
             "Every validation item is in the training split too, so both losses measure how well "
             "the frequencies of the items are learned."
         )
-    gap = (val.loss if val.unseen_loss is None else val.unseen_loss) - train.loss
+    other, reference = "validation", val.loss
+    if val.new_items is not None:
+        other, reference = "new items", val.new_items.loss
+    gap = reference - train.loss
     noise = 2 * math.hypot(*(e for e in (train.stderr, val.stderr) if math.isfinite(e)))
     margin = max(noise, SMALL_DIFFERENCE * val.loss)
     is_counted = isinstance(run.model, CountBasedModel)
     has_counts = is_counted or isinstance(run.model, NetworkWithCounts)
     if gap < -margin and has_counts and run.kind == "lines":
         return (
-            "Warning: the training loss is higher than the validation loss. The model prefers what "
+            f"Warning: the training loss is higher than on {other}. The model prefers what "
             "the training split lacks, as in a list of nearly all possible items that has none "
             "twice; --model gpt or --model kneser-ney reproduces such a list better."
         )
     if gap < -margin:
-        return "The training loss is higher: the validation text is easier than the training text."
+        return (
+            f"The training loss is {-gap:.2f} higher than on {other}: the training split is harder "
+            "to predict."
+        )
     if gap <= margin:
         advice = "more text" if is_counted else "more minutes or a larger model"
         return (
-            "The training loss is about the same: the model has learned rules rather than the text "
-            f"by heart, and {advice} may lower both."
+            f"The training loss is about the same as on {other}: the model has learned rules rather "
+            f"than the text by heart, and {advice} may lower both."
         )
     copies = f"How many samples are copies: {command('novelty', run.path)}"
     if has_counts:
         return (
-            f"The training loss is {gap:.2f} lower because the n-gram counts contain the training "
-            f"text; judge the model by its validation loss. {copies}"
+            f"The training loss is {gap:.2f} lower than on {other} because the n-gram counts "
+            f"contain the training text; judge the model by its loss on {other}. {copies}"
         )
     if gap > LARGE_DIFFERENCE * val.loss:
         return (
-            f"The training loss is {gap:.2f} lower: the model knows much of its text by heart. "
-            f"More text or a smaller model would help more than longer training. {copies}"
+            f"The training loss is {gap:.2f} lower than on {other}: the model knows much of its "
+            f"text by heart. More text or a smaller model would help more than longer training. {copies}"
         )
-    return f"The training loss is {gap:.2f} lower, which is usual."
+    return f"The training loss is {gap:.2f} lower than on {other}, which is usual."

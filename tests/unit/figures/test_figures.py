@@ -230,8 +230,8 @@ def test_the_loss_of_pairs_is_that_of_a_pair_model(small_run: Run, tmp_path: Pat
 
 @pytest.mark.parametrize(
     ("train", "val", "verdict"),
-    [(1.0, 2.0, "1.00 lower: the model knows much"), (1.8, 2.0, "0.20 lower, which is usual"),
-     (2.0, 2.0, "about the same"), (2.2, 2.0, "the validation text is easier"),
+    [(1.0, 2.0, "1.00 lower than on validation: the model knows"), (1.8, 2.0, "0.20 lower than on validation, which is usual"),
+     (2.0, 2.0, "about the same"), (2.2, 2.0, "0.20 higher than on validation"),
      (3.9, 2.0, "Warning: the training loss is above"), (1.0, 3.9, "worse than no model")],
 )  # fmt: skip
 def test_the_verdict_compares_training_and_validation(
@@ -243,6 +243,18 @@ def test_the_verdict_compares_training_and_validation(
     run.__dict__["model"] = small_run.model
     page = run_report_html(run, [])
     assert verdict in page
+
+
+def test_the_verdict_names_the_row_it_compares_with(small_run: Run, tmp_path: Path) -> None:
+    run = Run.open(shutil.copytree(small_run.path, tmp_path / "copy"))
+    facts = {"stderr": 0.01, "bits_per_char": 1, "bits_per_byte": 1, "perplexity": 1, "tokens": 9}
+    new = {"unseen_loss": 2.5, "unseen_stderr": 0.01, "unseen_tokens": 5}
+    run.update(splits={"train": {"loss": 1.9, **facts}, "val": {"loss": 2.0, **facts, **new}})
+    run.__dict__["model"] = small_run.model
+    page = run_report_html(run, [])
+    assert "The training loss is 0.60 lower than on new items" in page
+    assert f"{math.exp(-2.0):.1%} on average" in page
+    assert f", and on its new items {math.exp(-2.5):.1%}." in page
 
 
 def test_a_text_is_tinted_by_surprisal_and_escaped() -> None:
