@@ -16,6 +16,7 @@ from moreish.models import CountBasedModel, ModelConfig, model_class, model_conf
 from moreish.options import command_words
 from moreish.settings import Settings, Tree, merge, migrate
 from moreish.tokenizers import VocabularyLimits
+from moreish.utils.files import is_in_memory
 
 BUDGETS = ("steps", "minutes", "epochs")
 DEFAULT_MINUTES = 1.0
@@ -55,6 +56,11 @@ class DataConfig(CleaningOptions):
         if value is not None and (not value or min(value.values()) < 0):
             raise ValueError("give each source a share of 0 or more")
         return value
+
+    def arguments(self) -> list[str]:
+        """Command-line arguments that read the sources with these settings; `-` is a text in
+        memory."""
+        return [*("-" if is_in_memory(each) else each for each in self.sources), *self.options()]
 
     def options(self) -> list[str]:
         """Command-line options with which a source is read with these settings."""

@@ -7,14 +7,13 @@ translate them, except while the command line runs.
 import functools
 import re
 import shlex
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TypeVar, get_args
 
 from moreish.errors import MoreishError
 from moreish.options import OPTIONS, TYPES, flag
+from moreish.utils.files import is_in_memory
 
 F = TypeVar("F", bound=Callable)
 
@@ -114,9 +113,7 @@ def _call(name: str, line: str) -> str:
     while words:
         word = words.pop(0)
         if not word.startswith("--"):
-            is_temporary = Path(word).is_relative_to(tempfile.gettempdir())
-            is_memory = is_temporary and Path(word).parent.name.startswith("moreish-")
-            arguments.append("…" if is_memory else _literal(word))
+            arguments.append("…" if word == "-" or is_in_memory(word) else _literal(word))
             continue
         is_switch = ARGUMENTS.get(word, word.lstrip("-").replace("-", "_")) in SWITCHES
         arguments.append(_argument(word, None if is_switch or not words else words.pop(0)))

@@ -113,7 +113,7 @@ def map_to_hf(run: Run, program: str) -> tuple[GPT, Tree, list[TensorMap]]:
     """
     model, config, tokenizer = run.model, run.config.model, run.tokenizer
     data = run.config.data
-    words = (*data.sources, *data.options(), "--model", "gpt")
+    words = (*data.arguments(), "--model", "gpt")
     other = f"; train one that can be exported: {command('train', *words)}"
     if not isinstance(model, GPT) or not isinstance(config, GPTConfig):
         raise MoreishError(

@@ -53,4 +53,6 @@ def ladder_report_html(ladder: Mapping[str, Any], folder: Path) -> str:
     subtitle = f"{budget} for each rung that is trained; {ladder['split']} split"
     light, dark = folder / "ladder.svg", folder / "ladder-dark.svg"
     parts = [figure(light, dark, "Loss and cost", CAPTION), table(header, rows), samples]
-    return page(f"Ladder on {ladder['source']}", subtitle, parts)
+    source = ladder["source"]
+    shown = source if isinstance(source, str) else ", ".join(source)
+    return page(f"Ladder on {'standard input' if shown == '-' else shown}", subtitle, parts)

@@ -61,8 +61,8 @@ def describe_losses(run: Run) -> str:
     if gap <= margin:
         advice = "more text" if is_counted else "more minutes or a larger model"
         return (
-            f"The training loss is about the same as on {other}: the model has learned rules rather "
-            f"than the text by heart, and {advice} may lower both."
+            f"The training loss is about the same as on {other}: the model has learned rules, not "
+            f"the text by heart, and {advice} may lower both."
         )
     copies = f"How many samples are copies: {command('novelty', run.path)}"
     if has_counts:
@@ -73,6 +73,7 @@ def describe_losses(run: Run) -> str:
     if gap > LARGE_DIFFERENCE * val.loss:
         return (
             f"The training loss is {gap:.2f} lower than on {other}: the model knows much of its "
-            f"text by heart. More text or a smaller model would help more than longer training. {copies}"
+            "text by heart. More text or a smaller model would help more than longer training. "
+            f"{copies}"
         )
     return f"The training loss is {gap:.2f} lower than on {other}, which is usual."

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -104,6 +105,17 @@ def fsync_folder(folder: Path) -> None:
     if os.name != "nt":  # Windows cannot open folders, and flushes their entries itself
         with _flushed_at_end(folder, os.O_RDONLY):
             pass
+
+
+MEMORY_PREFIX = "moreish-"
+"""How the names of temporary folders begin that hold a text in memory."""
+
+
+def is_in_memory(source: str | Path) -> bool:
+    """Return whether a source is the temporary file of a text in memory, as of standard input."""
+    folder = Path(source).parent
+    is_temporary = folder.parent == Path(tempfile.gettempdir())
+    return is_temporary and folder.name.startswith(MEMORY_PREFIX)
 
 
 def user_path(path: str | Path) -> Path:

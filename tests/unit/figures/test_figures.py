@@ -230,7 +230,8 @@ def test_the_loss_of_pairs_is_that_of_a_pair_model(small_run: Run, tmp_path: Pat
 
 @pytest.mark.parametrize(
     ("train", "val", "verdict"),
-    [(1.0, 2.0, "1.00 lower than on validation: the model knows"), (1.8, 2.0, "0.20 lower than on validation, which is usual"),
+    [(1.0, 2.0, "1.00 lower than on validation: the model knows"),
+     (1.8, 2.0, "0.20 lower than on validation, which is usual"),
      (2.0, 2.0, "about the same"), (2.2, 2.0, "0.20 higher than on validation"),
      (3.9, 2.0, "Warning: the training loss is above"), (1.0, 3.9, "worse than no model")],
 )  # fmt: skip

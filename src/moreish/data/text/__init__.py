@@ -23,6 +23,7 @@ from moreish.data.text.lines import CorpusKind, bounded_lines
 from moreish.data.text.patterns import (
     MAX_EXAMPLE,
     MISREAD,
+    MOJIBAKE,
     PATTERNS,
     Severity,
     excerpt,

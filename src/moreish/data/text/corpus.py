@@ -1,6 +1,7 @@
 """Reads a source (built-in data set, file or folder) as a corpus of items or of running text."""
 
 import hashlib
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -211,6 +212,8 @@ def read_corpus(
             )
         notes.append(", ".join(changes))
     more = f"-and-{len(names) - 1}-more" if len(names) > 1 else ""
+    if column is not None:
+        more += "-" + re.sub(r"[^\w-]+", "_", column)
     corpus = Corpus(
         name=reader.name + more,
         kind=kind,
