@@ -34,6 +34,7 @@ from moreish.data.text import (
     NotTextError,
     Source,
     decode_chunks,
+    find_lines,
     normalize_newlines,
     read_corpus,
     source_settings,

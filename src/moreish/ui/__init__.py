@@ -10,6 +10,7 @@ from moreish.ui.tables import (
     ladder_loss,
     ladder_table,
     novelty_table,
+    overlap_table,
     range_lines,
     runs_table,
     score_table,

@@ -374,15 +374,10 @@ def _with_location(located: LocatedFinding, corpus: Corpus, first_lines: list[in
         return finding
     index = bisect_right(first_lines, line) - 1
     text, number = corpus.texts[index], line - first_lines[index]
-    location = f"line {number + (text.first_line or 1):,}"
-    if text.first_line is None and corpus.kind == "lines":
-        location = f"item {number + 1:,}"
-    if len(corpus.texts) > 1:
-        location = f"{text.name or f'document {index + 1:,}'}, {location}"
     example = mask_secrets(finding.example or _read_line(text, number))
     if len(example) > MAX_EXAMPLE:
         example = example[: MAX_EXAMPLE - 1] + "…"
-    return replace(finding, location=location, example=example)
+    return replace(finding, location=corpus.place(index, number), example=example)
 
 
 def _read_line(text: Text, number: int) -> str:
