@@ -210,6 +210,7 @@ def explicit_options(options: Mapping[str, Any]) -> dict[str, Any]:
         "separator": unescape,
         "lr": number_or_word,
         "batch_size": number_or_word,
+        "init_from": lambda name: name if name.startswith("hf:") else str(find_run(name)),
     }
     return {k: parsers[k](v) if k in parsers else v for k, v in values.items()}
 

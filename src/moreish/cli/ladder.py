@@ -34,7 +34,14 @@ def ladder(
     are split as in the lectures."""
     from moreish import api
     from moreish.data import source_settings
-    from moreish.ui import TrainingView, console, ladder_loss, ladder_table, stated_lines
+    from moreish.ui import (
+        TrainingView,
+        console,
+        ladder_loss,
+        ladder_table,
+        print_message,
+        stated_lines,
+    )
     from moreish.workflows import QUICK, train_ladder
 
     if quick:
@@ -84,7 +91,7 @@ def ladder(
             console().print(line, style="dim")
         console().print(f"\n{report}")
         best = min(found["rungs"], key=ladder_loss)["rung"]
-        console().print(f"Best: {best}. Next: {command('sample', folder / best)}")
+        print_message(console(), f"Best: {best}. Next: {command('sample', folder / best)}")
     if not found["complete"]:
         flags = ", without --overwrite" if overwrite else ""
         console(stderr=True).print(f"Stopped. Run the same command{flags} to resume.")

@@ -81,6 +81,5 @@ def _places(run: "Run", texts: list["TextNovelty"]) -> list[str]:
         )
         places = find_lines(corpus, [text.overlap for text in texts])
     return [
-        place or f"training line {text.place:,}"
-        for place, text in zip(places, texts, strict=True)
+        place or f"training line {text.place:,}" for place, text in zip(places, texts, strict=True)
     ]

@@ -59,6 +59,19 @@ def print_indented(out: Console, first: Text, text: Text) -> None:
         out.print(Text.assemble(first if number == 0 else " " * len(first), line))
 
 
+def print_message(out: Console, message: Text | str, style: str = "") -> None:
+    """Print a message; where it ends with a command and does not fit on a line, the command has a
+    line of its own that the console does not break, so that it can be copied."""
+    text = Text(message, style) if isinstance(message, str) else message
+    at = text.plain.rfind(": moreish ") + 2
+    if at < 2 or out.soft_wrap or text.cell_len <= out.width:
+        out.print(text)
+        return
+    sentence, command = text[: at - 1], text[at:]
+    out.print(sentence)
+    out.print(command, soft_wrap=True)
+
+
 class TrainingView:
     """Shows the events of a training run: a progress bar on a terminal, plain lines elsewhere."""
 
@@ -109,9 +122,9 @@ class TrainingView:
                 self.out.print(text, style="yellow")
             case training.Audited() if not self.brief:
                 for line in warning_lines(event.audit):
-                    self.out.print(line)
+                    print_message(self.out, line)
             case training.Note():
-                self.out.print(spell(event.text), style="dim")
+                print_message(self.out, spell(event.text), "dim")
 
     def print_row(self, title: str, value: str) -> None:
         """Print a text after a title; its further lines are indented."""

@@ -166,7 +166,8 @@ def test_impossible_requests_are_refused(counted: dict[str, Run], text_run: Run)
         ({"contains": "Q"}, "contains='Q': not in the model's vocabulary: 'Q'"),
         ({"regex": "a(b"}, "invalid pattern"),
         ({"length": "x"}, "write 5, 3..7"),
-        ({"length": "7..3"}, "write MINIMUM..MAXIMUM"),
+        ({"length": "7..3"}, "the minimum is above the maximum"),
+        ({"length": "..0"}, "write MINIMUM..MAXIMUM"),
         ({"rank": "beauty"}, "known: likelihood, novelty"),
         ({"max_overlap": 0}, "at least 1"),
     ):
