@@ -14,7 +14,7 @@ from moreish.data import CleaningOptions, CorpusKind, SplitRule
 from moreish.errors import MoreishError, nearest
 from moreish.models import CountBasedModel, ModelConfig, model_class, model_config
 from moreish.options import command_words
-from moreish.settings import Settings, Tree, merge, migrate
+from moreish.settings import SYNONYMS, Settings, Tree, merge, migrate
 from moreish.tokenizers import VocabularyLimits
 from moreish.utils.files import is_in_memory
 
@@ -321,6 +321,7 @@ def _unknown_key(key: str, tree: Tree) -> MoreishError:
         "model": model_class("gpt" if name == AUTO else name).Config,
         "train": TrainConfig,
     }
-    full = [f"{group}.{key}" for group, config in groups.items() if key in config.model_fields]
+    ours = SYNONYMS.get(key, key)
+    full = [f"{group}.{ours}" for group, config in groups.items() if ours in config.model_fields]
     hint = f"did you mean '{full[0]}'?" if full else nearest(key, RunConfig.model_fields)
     return MoreishError(f"unknown setting {key}: {hint}")

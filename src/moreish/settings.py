@@ -28,6 +28,14 @@ RENAMED = {
 """Deprecated names of settings, each with its present name. Names of `model.*` also hold for the
 network inside a hybrid or a mixture (`model.network.*`)."""
 
+SYNONYMS = {
+    "learning_rate": "lr", "max_lr": "lr", "grad_clip": "clip",
+    "block_size": "context", "context_length": "context",
+    "n_layer": "layers", "n_head": "heads", "n_embd": "width", "d_model": "width",
+    "max_iters": "steps", "max_steps": "steps", "num_epochs": "epochs",
+}  # fmt: skip
+"""Names of settings in other projects (nanoGPT, PyTorch, Hugging Face), each with ours."""
+
 REMOVED: dict[str, Any] = {"model.scaled": True, "model.projection": True, "model.residual": True}
 """Settings that no longer exist, each with the only value that older runs may have stored: its
 former default, which is what Moreish does today."""
@@ -83,7 +91,11 @@ class Settings(BaseModel):
             # Only the first part of `loc` is a setting; the rest names the members of a union.
             key = ".".join([group, *map(str, first["loc"][:1])])
             if first["type"] == "extra_forbidden":
-                hint = nearest(str(first["loc"][-1]), cls.model_fields)
+                name = str(first["loc"][-1])
+                if (ours := SYNONYMS.get(name)) in cls.model_fields:
+                    hint = f"did you mean '{group}.{ours}'?"
+                else:
+                    hint = nearest(name, cls.model_fields)
                 raise MoreishError(f"unknown setting {key}: {hint}") from None
             reason = first["msg"].removeprefix("Value error, ")
             value = "" if isinstance(first["input"], Mapping) else f"={shorten(first['input'])}"

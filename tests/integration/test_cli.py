@@ -511,6 +511,16 @@ def test_runs_are_listed_renamed_and_removed(moreish: Moreish, few_names: Path) 
     assert [path.name for path in Path("runs").iterdir()] == ["broken"]
 
 
+def test_a_short_text_needs_a_lower_temperature(moreish: Moreish) -> None:
+    Path("note.txt").write_text(STORY * 2)
+    out = moreish("train", "note.txt", "--as", "text", "--model", "kneser-ney", "--out", "r").out
+    assert f"The text is short ({2 * len(STORY):,} characters)" in out
+    assert "\n" not in out.partition("The text is short")[2].partition("--temperature 0.7")[0]
+    Path("long.txt").write_text(STORY * 20)
+    long = moreish("train", "long.txt", "--as", "text", "--model", "kneser-ney", "--out", "s").out
+    assert "short" not in long
+
+
 @pytest.mark.parametrize("name", ["r", "a name that is so long that no command fits on a line"])
 def test_commands_on_a_terminal_can_be_copied(
     small_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str

@@ -58,6 +58,9 @@ STANDARD_INPUT = re.compile(
 )
 """Matches the temporary file of standard input in messages."""
 
+SAMPLING_SETTING = re.compile(r"^setting sample\.([a-z_]+)=(\S+):")
+"""Matches the beginning of an error about an option of `sample`."""
+
 OUT_OF_MEMORY = re.compile("allocate memory|out of memory", re.IGNORECASE)
 """Matches PyTorch's messages, which are plain RuntimeErrors on a CPU."""
 
@@ -151,6 +154,7 @@ def fail(message: str) -> NoReturn:
     """Print one line on standard error and exit with status 2; an empty message prints nothing."""
     if message:
         line = visible(" ".join(message.split()))
+        line = SAMPLING_SETTING.sub(lambda m: f"--{m[1].replace('_', '-')} {m[2]}:", line)
         line = STANDARD_INPUT.sub(lambda m: f"{m[1]}-" if m[1] else "standard input", line)
         if len(line) > MAX_MESSAGE:  # it repeats a long value
             line = f"{line[: MAX_MESSAGE // 2]} … {line[-MAX_MESSAGE // 2 :]}"

@@ -176,13 +176,32 @@ def takes_flags(*names: str) -> Callable[[Command], Command]:
 
         @functools.wraps(command)
         def call(**values: Any) -> Any:
-            options = {name: values.pop(name) for name in names}
-            return command(**values, **explicit_options(options))
+            options = explicit_options({name: values.pop(name) for name in names})
+            try:
+                return command(**values, **options)
+            except MoreishError as error:
+                error.args = (name_flag(str(error), options),)
+                raise
 
         call.__signature__ = inspect.Signature([*arguments, *flags, *rest])  # type: ignore[attr-defined]
         return call
 
     return decorate
+
+
+def name_flag(message: str, options: Mapping[str, Any]) -> str:
+    """Name the flag that set a setting, where a message begins with the setting.
+
+    >>> name_flag("setting train.minutes=0.0: give more", {"minutes": 0.0})
+    '--minutes 0: give more'
+    """
+    for name, value in options.items():
+        setting = OPTIONS[name].setting
+        spelled = setting if "." in setting else f"run.{setting}"
+        if message.startswith((f"setting {spelled}=", f"setting {setting}=")):
+            shown = f"{value:g}" if isinstance(value, float) else value
+            return f"{flag(name)} {shown}: {message.partition(': ')[2]}"
+    return message
 
 
 def _parameter(name: str) -> inspect.Parameter:

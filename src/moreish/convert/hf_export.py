@@ -61,13 +61,14 @@ class HFExporter(Exporter):
         write_atomic(folder / "model.safetensors", iter_safetensors_bytes(weights, metadata))
 
     def usage(self) -> str:
-        return """
+        prompt = json.dumps(self.example_prompt(), ensure_ascii=False)
+        return f"""
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 model = AutoModelForCausalLM.from_pretrained("FOLDER")
 tokenizer = AutoTokenizer.from_pretrained("FOLDER")
-inputs = tokenizer("PROMPT", return_tensors="pt")
+inputs = tokenizer({prompt}, return_tensors="pt")
 output = model.generate(**inputs, do_sample=True, max_new_tokens=100)
 print(tokenizer.decode(output[0], skip_special_tokens=True))
 ```

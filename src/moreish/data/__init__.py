@@ -25,7 +25,7 @@ from moreish.data.shards import (
     SourceFormat,
     prepare_dataset,
 )
-from moreish.data.split import SPLITS, SplitName, SplitRule
+from moreish.data.split import SPLIT_TITLES, SPLITS, SplitName, SplitRule
 from moreish.data.text import (
     NON_PRINTING,
     CleaningOptions,

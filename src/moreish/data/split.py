@@ -12,6 +12,9 @@ from moreish.utils.text import plural
 SplitName = Literal["train", "val", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 
+SPLIT_TITLES: dict[SplitName, str] = {"train": "training", "val": "validation", "test": "test"}
+"""The names of the splits in messages."""
+
 SplitRule = Literal["seeded", "lecture"]
 
 ITEM_SHARES = (0.8, 0.9)

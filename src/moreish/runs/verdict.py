@@ -5,16 +5,34 @@ import math
 from moreish.errors import command
 from moreish.models import CountBasedModel, NetworkWithCounts
 from moreish.runs.run import Run
+from moreish.utils.text import plural
 
 SMALL_DIFFERENCE = 0.05
 LARGE_DIFFERENCE = 0.15
 """Differences of training and validation loss, as fractions of the latter."""
+
+SHORT_TEXT = 5000
+"""Characters of running text below which n-gram counts know too few contexts."""
 
 
 def has_only_known_items(run: Run) -> bool:
     """Return whether all items of the validation split are in the training split."""
     is_unseen = run.unseen_items("val", run.split("val"))
     return is_unseen is not None and not is_unseen.any()
+
+
+def short_text_note(run: Run) -> str:
+    """Return what to do about the samples of n-gram counts of a short running text; an empty string
+    for other runs."""
+    characters = run.record.data.characters
+    is_counted = isinstance(run.model, CountBasedModel)
+    if run.kind == "lines" or not is_counted or not 0 < characters < SHORT_TEXT:
+        return ""
+    return (
+        f"The text is short ({plural(characters, 'character')}), so many samples are noise: more "
+        "text helps, and so does a lower temperature: "
+        f"{command('sample', run.path, '--temperature', '0.7')}"
+    )
 
 
 def describe_losses(run: Run) -> str:

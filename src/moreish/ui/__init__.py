@@ -19,4 +19,4 @@ from moreish.ui.tables import (
     token_lines,
     tokenization_table,
 )
-from moreish.ui.terminal import TrainingView, console, print_message
+from moreish.ui.terminal import TrainingView, console, print_indented, print_message

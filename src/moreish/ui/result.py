@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from moreish.errors import MoreishError, command, visible
-from moreish.runs import Run, describe_losses
+from moreish.runs import Run, describe_losses, short_text_note
 from moreish.ui.tables import score_table
 from moreish.ui.terminal import print_indented, print_message
 
@@ -37,6 +37,9 @@ def print_result(out: Console, run: Run) -> None:
     out.print()
     if meaning := describe_losses(run):
         print_message(out, meaning)
+        out.print()
+    if note := short_text_note(run):
+        print_message(out, note)
         out.print()
     _print_next_commands(out, run)
 

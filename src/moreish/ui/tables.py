@@ -9,7 +9,7 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from moreish.data import AuditReport, Finding, SplitName
+from moreish.data import SPLIT_TITLES, AuditReport, Finding, SplitName
 from moreish.errors import command, visible
 from moreish.evaluate import Score, TextNovelty, Token, TokenizerStats, TokenSurprisal, format_bits
 from moreish.python_errors import spell
@@ -17,8 +17,6 @@ from moreish.runs import RunGroup
 from moreish.training import LRRange
 from moreish.utils.files import format_bytes
 from moreish.utils.text import plural
-
-SPLIT_TITLES: dict[SplitName, str] = {"train": "training", "val": "validation", "test": "test"}
 
 
 def clock(seconds: float) -> str:

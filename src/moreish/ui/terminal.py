@@ -24,6 +24,9 @@ PLAIN_LINES = 12
 TITLE_WIDTH = 11
 """Width of the titles in the summary of a training run."""
 
+ROW_WIDTH = 80 - TITLE_WIDTH
+"""Width of the texts beside them that must stay on one line."""
+
 RUNG_WIDTH = 79
 """Length of the line of a finished rung of the ladder."""
 
@@ -48,15 +51,16 @@ def console(*, stderr: bool = False) -> Console:
     return found
 
 
-def print_indented(out: Console, first: Text, text: Text) -> None:
-    """Print a text after another one; where it takes several lines, all begin below its first."""
+def print_indented(out: Console, first: Text, text: Text, *, repeat: bool = False) -> None:
+    """Print a text after another one; where it takes several lines, all begin below its first, or
+    after the other one if that is to be repeated."""
     if out.soft_wrap:
         out.print(Text.assemble(first, text))
         return
     width = max(20, out.width - len(first))
     for number, line in enumerate(text.wrap(out, width) or [Text()]):
         line.rstrip()
-        out.print(Text.assemble(first if number == 0 else " " * len(first), line))
+        out.print(Text.assemble(first if repeat or not number else " " * len(first), line))
 
 
 def print_message(out: Console, message: Text | str, style: str = "") -> None:
@@ -284,8 +288,10 @@ def _vocabulary(data: DatasetInfo, tokenizer: str) -> str:
     count = data.vocabulary - data.boundary
     if tokenizer == "char":
         alphabet = "".join(filter(str.isprintable, data.alphabet)).strip()
-        shown = alphabet if len(alphabet) <= 70 else alphabet[:70] + "…"
-        return f"{plural(count, 'character')}{boundary}: {shown}"
+        title = f"{plural(count, 'character')}{boundary}: "
+        shown = Text(title + alphabet)
+        shown.truncate(ROW_WIDTH, overflow="ellipsis")  # in one piece, which no line break can cut
+        return shown.plain
     if tokenizer in ("byte", "word"):
         return f"{plural(count, tokenizer)}{boundary}"
     learned = {"bpe": "learned from the training split", "gpt2": "GPT-2's"}
@@ -294,7 +300,9 @@ def _vocabulary(data: DatasetInfo, tokenizer: str) -> str:
 
 def _length(event: training.Started) -> str:
     train = event.config["train"]
-    if event.from_step:
+    if event.from_step and train["minutes"] is not None:
+        length = f"from step {event.from_step:,}, about {event.steps - event.from_step:,} more"
+    elif event.from_step:
         length = f"steps {event.from_step:,} to {event.steps:,}"
     elif train["minutes"] is not None:
         length = f"about {event.steps:,} steps in {train['minutes']:g} min"

@@ -171,6 +171,15 @@ def test_two_dimensional_embeddings_are_shown_as_they_are() -> None:
     assert share == round(100 * values[-1] / values.sum())
 
 
+@pytest.mark.parametrize(
+    ("label", "is_vowel"),
+    [("a", True), ("Ü", True), ("é", True), ("u\u0308", True), ("ø", True), ("ñ", False),
+     ("ß", False), ("", False), ("·", False), ("ae", False)],
+)  # fmt: skip
+def test_vowels_have_accents(label: str, is_vowel: bool) -> None:
+    assert plots.is_vowel(label) == is_vowel
+
+
 def test_text_on_cells_can_be_read() -> None:
     """Contrast of at least 4.5 to 1 on every shade of both themes (WCAG AA)."""
 
