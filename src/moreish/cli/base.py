@@ -6,8 +6,8 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, get_args
@@ -120,6 +120,18 @@ def read_standard_input() -> str:
 
     chunks = decode_chunks(sys.stdin.buffer, "utf-8", "standard input")
     return "".join(normalize_newlines(chunks))
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """Show on a terminal what is being done, until it is done."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(what):
+        yield
 
 
 RUNS = Path("runs")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from typer import Option
 
-from moreish.cli.base import Json, Overwrite, RunPath, app, print_json
+from moreish.cli.base import Json, Overwrite, RunPath, app, print_json, working
 
 
 @app.command()
@@ -30,7 +30,9 @@ def export(
     from moreish.ui import console
 
     out_console = console()
-    found = api.export(api.load(run), out, to=to, model_license=model_license, overwrite=overwrite)
+    opened = api.load(run)
+    with working("Exporting the run and comparing what the other program computes"):
+        found = api.export(opened, out, to=to, model_license=model_license, overwrite=overwrite)
     exporter, parity = found.exporter, found.parity
     if as_json:
         print_json(

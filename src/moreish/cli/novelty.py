@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
-from moreish.cli.base import Json, RunPath, app, print_json
+from moreish.cli.base import Json, RunPath, app, print_json, working
 from moreish.errors import MoreishError
 from moreish.utils.text import plural
 
@@ -33,7 +33,8 @@ def novelty(
     from moreish.ui import console, novelty_table, overlap_table
 
     run = api.load(path)
-    found = run.novelty(run.sample(n, temperature=temperature, seed=seed))
+    with working("Searching the training data"):
+        found = run.novelty(run.sample(n, temperature=temperature, seed=seed))
     known = sum(text.known for text in found) / len(found)
     overlaps = [len(text.overlap) for text in found]
     long = sum(length >= LONG_OVERLAP for length in overlaps) / len(found)

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Option
 
-from moreish.cli.base import Json, RunPath, app, print_json, read_standard_input, unescape
+from moreish.cli.base import (
+    Json,
+    RunPath,
+    app,
+    print_json,
+    read_standard_input,
+    unescape,
+    working,
+)
 from moreish.errors import MoreishError, visible
 from moreish.utils.text import WordWrapper
 
@@ -169,7 +177,8 @@ def sample(
     problem = ""
     texts: list[str]
     try:
-        texts = run.sample(n, best_of=best_of, **filters, **options)
+        with working("Sampling"):
+            texts = run.sample(n, best_of=best_of, **filters, **options)
     except TooFewTexts as error:
         if not error.texts:
             raise

@@ -84,7 +84,7 @@ RUNGS: tuple[Rung, ...] = (
     Rung("kneser-ney", "longer n-grams, with Kneser-Ney smoothing", {"name": "kneser-ney"}),
     Rung(
         "bigram",
-        "the same table, trained by gradient descent",
+        "a table of letter pairs, trained by gradient descent",
         {"name": "bigram"},
         stated={NAMES: Stated(2.45, "makemore 1, training loss"), **_gpt_lecture(2.5)},
     ),
@@ -94,10 +94,10 @@ RUNGS: tuple[Rung, ...] = (
         {"name": "mlp", "context": 3, "embedding": 10, "hidden": 200},
         stated={NAMES: Stated(2.17, "makemore 2, 200,000 steps")},
     ),
-    Rung("mlp-wide", "more context, a wider layer", {"name": "mlp"}),
+    Rung("mlp-wide", "an MLP of more context and a wider layer", {"name": "mlp"}),
     Rung(
         "mixture",
-        "the average of that network and n-gram counts",
+        "the average of that MLP and n-gram counts",
         {"name": "mixture", "network": {"name": "mlp"}},
     ),
     Rung("bow", "the average of the context, without order", {"name": "bow"}),
