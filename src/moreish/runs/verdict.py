@@ -57,11 +57,9 @@ def describe_losses(run: Run) -> str:
             "Every validation item is in the training split too, so both losses measure how well "
             "the frequencies of the items are learned."
         )
-    other, reference = "validation", val.loss
-    if val.new_items is not None:
-        other, reference = "new items", val.new_items.loss
-    gap = reference - train.loss
-    noise = 2 * math.hypot(*(e for e in (train.stderr, val.stderr) if math.isfinite(e)))
+    other, reference = ("validation", val) if (new := val.new_items) is None else ("new items", new)
+    gap = reference.loss - train.loss
+    noise = 2 * math.hypot(*(e for e in (train.stderr, reference.stderr) if math.isfinite(e)))
     margin = max(noise, SMALL_DIFFERENCE * val.loss)
     is_counted = isinstance(run.model, CountBasedModel)
     has_counts = is_counted or isinstance(run.model, NetworkWithCounts)

@@ -60,6 +60,8 @@ def audit_lines(audit: AuditReport) -> list[Text]:
         lines.append(_finding(finding))
         if finding.location:
             lines.append(Text(visible(f"  {finding.location}: {finding.example}"), style="dim"))
+        if finding.conversion:
+            lines.append(Text(visible(f"  {finding.fix_label}"), style="bold"))
     if not audit.findings:
         lines.append(Text("No problems found."))
     if audit.fix_command:

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import time
 from collections.abc import Mapping
 from typing import Any, Self
@@ -25,13 +26,17 @@ TITLE_WIDTH = 11
 """Width of the titles in the summary of a training run."""
 
 ROW_WIDTH = 80 - TITLE_WIDTH
-"""Width of the texts beside them that must stay on one line."""
+"""Width of the texts beside them, on a terminal of 80 columns."""
 
 RUNG_WIDTH = 79
 """Length of the line of a finished rung of the ladder."""
 
 PLAIN_SECONDS = 10.0
 """Seconds between two progress lines of a preparation, likewise."""
+
+
+COMMAND = re.compile("^.*: ((?:moreish|iconv) .*)$", re.DOTALL)
+"""Matches a message that ends with a command."""
 
 
 class PipeSafeConsole(Console):
@@ -67,13 +72,12 @@ def print_message(out: Console, message: Text | str, style: str = "") -> None:
     """Print a message; where it ends with a command and does not fit on a line, the command has a
     line of its own that the console does not break, so that it can be copied."""
     text = Text(message, style) if isinstance(message, str) else message
-    at = text.plain.rfind(": moreish ") + 2
-    if at < 2 or out.soft_wrap or text.cell_len <= out.width:
+    found = COMMAND.search(text.plain)
+    if found is None or out.soft_wrap or text.cell_len <= out.width:
         out.print(text)
         return
-    sentence, command = text[: at - 1], text[at:]
-    out.print(sentence)
-    out.print(command, soft_wrap=True)
+    out.print(text[: found.start(1) - 1])
+    out.print(text[found.start(1) :], soft_wrap=True)
 
 
 class TrainingView:
@@ -288,10 +292,9 @@ def _vocabulary(data: DatasetInfo, tokenizer: str) -> str:
     count = data.vocabulary - data.boundary
     if tokenizer == "char":
         alphabet = "".join(filter(str.isprintable, data.alphabet)).strip()
-        title = f"{plural(count, 'character')}{boundary}: "
-        shown = Text(title + alphabet)
-        shown.truncate(ROW_WIDTH, overflow="ellipsis")  # in one piece, which no line break can cut
-        return shown.plain
+        shown = Text(alphabet)
+        shown.truncate(ROW_WIDTH, overflow="ellipsis")  # to fit on a line of its own
+        return f"{plural(count, 'character')}{boundary}: {shown.plain}"
     if tokenizer in ("byte", "word"):
         return f"{plural(count, tokenizer)}{boundary}"
     learned = {"bpe": "learned from the training split", "gpt2": "GPT-2's"}

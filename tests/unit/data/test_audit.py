@@ -317,8 +317,8 @@ def test_files_left_out_are_reported(tmp_path: Path) -> None:
     (tmp_path / "c.txt").write_bytes("“façade”, naïve password=hunter2hunter2".encode("cp1252"))
     (finding,) = audit_source(str(tmp_path)).findings
     assert (finding.count, finding.severity, finding.fix) == (2, "warning", "")
-    convert = f"perhaps with iconv -f cp1252 -t utf-8 {tmp_path / 'c.txt'} > NEW"
-    assert convert in finding.description and "façade" in finding.example
+    convert = f"iconv -f cp1252 -t utf-8 {tmp_path / 'c.txt'} > NEW"
+    assert finding.fix_label == f"convert it, perhaps: {convert}" and "façade" in finding.example
     assert finding.location == str(tmp_path / "c.txt") and "hunter2" not in finding.example
     (tmp_path / "a.txt").unlink()
     (first, *_) = audit_source(str(tmp_path)).findings

@@ -108,7 +108,9 @@ class AuditReport:
             arguments = arguments[:at] + arguments[at + 2 :]
         if not self.fixes and arguments == self.source_args:
             return ""
-        guess = ", if the guess is right" if any(f.is_guess for f in self.findings) else ""
+        guess = (
+            ", if the guess is right" if any(f.fix and f.is_guess for f in self.findings) else ""
+        )
         train = command("train", *arguments)
         return f"To fix this while training{guess}: {train} {self.fixes}".rstrip()
 
@@ -305,11 +307,10 @@ def _left_out(paths: list[Path]) -> Finding:
         return finding
     path, guess = found
     convert = f"iconv -f {guess.encoding} -t utf-8 {shlex.quote(str(path))} > NEW"
-    how = "with" if guess.is_certain else "perhaps with"
-    advice = f"convert a text file to UTF-8 ({how} {convert})"
     return replace(
         finding,
-        description=f"{finding.description}; {advice}",
+        conversion=convert,
+        is_guess=not guess.is_certain,
         location=str(path),
         example=guess.example,
         severity="warning",

@@ -54,7 +54,9 @@ class Finding:
     fix: str = ""
     """Option of `moreish train` that fixes the problem."""
     is_guess: bool = False
-    """Whether `fix` is only a guess."""
+    """Whether `fix`, or the encoding in `conversion`, is only a guess."""
+    conversion: str = ""
+    """Command that converts the file of the example to UTF-8."""
     loss: str = ""
     """How much of the text `fix` removes, where the user must decide whether that is right."""
     is_private: bool = False
@@ -64,7 +66,9 @@ class Finding:
 
     @property
     def fix_label(self) -> str:
-        """`fix` for display, marked when it is a guess, and what it removes."""
+        """`fix` or the conversion for display, marked when it is a guess, and what it removes."""
+        if self.conversion:
+            return f"convert it{', perhaps' * self.is_guess}: {self.conversion}"
         loss = f" ({self.loss})" if self.loss else ""
         return f"{'perhaps ' if self.is_guess else ''}{self.fix}{loss}"
 
