@@ -47,10 +47,11 @@ class HFExporter(Exporter):
         super().__init__(run)
         self.model, self.config, self.tensor_maps = map_to_hf(run, self.program)
         self.architecture = self.config["model_type"]
+        self.tokenizer = tokenizer_to_hf(run.tokenizer)
 
     def write(self, folder: Path) -> None:
         write_atomic(folder / "config.json", encode_json(self.config))
-        write_atomic(folder / "tokenizer.json", encode_json(tokenizer_to_hf(self.run.tokenizer)))
+        write_atomic(folder / "tokenizer.json", encode_json(self.tokenizer))
         write_atomic(folder / "tokenizer_config.json", encode_json(_tokenizer_config(self.run)))
         prefix = ARCHITECTURES[self.architecture].prefix
         weights = {

@@ -241,6 +241,10 @@ def test_the_format_is_chosen_for_the_model(tmp_path: Path, moreish: Moreish) ->
     (beginning, _), *_ = Counter(item[:2] for item in items).most_common(1)
     card = Path("o/README.md").read_text()
     assert f"`python generate.py --prompt {beginning} --temperature 0.8`" in card
+    folder = tmp_path / "words"
+    folder.mkdir()
+    words = train_model(folder, GPT, kind="text", tokenizer="word", steps=1)
+    assert api.export(words, tmp_path / "w").format == "onnx"
     with pytest.raises(MoreishError, match="transformers has no kneser-ney model"):
         api.export(run, tmp_path / "p", to="hf")
 
