@@ -345,7 +345,7 @@ def test_errors_about_a_text_in_memory_call_it_the_text() -> None:
     for text, options, message in (
         ("", {}, "the text is empty: there is no text to train on"),
         ("a\0b\n" * 30, {}, "the text holds a NUL at character 1"),
-        ("abc\n" * 30, {"column": 1}, "the text is not a table: leave out column=1"),
+        ("a,b\n" * 30, {"column": "c"}, "the text: no column 'c'"),
         ("abc\n" * 30, {"weights": {"a": 1.0}}, "weights= needs a folder made by moreish prepare"),
     ):
         with pytest.raises(MoreishError, match=re.escape(message)) as error:
