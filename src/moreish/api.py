@@ -58,7 +58,7 @@ def train(
     Raises:
         MoreishError: the source, a setting or the output folder is invalid; nothing was written.
     """
-    with data.source_settings(source, text) as place:
+    with data.source_settings(source, text, column=options.get("column")) as place:
         recipe, overrides = _layers(place, options, settings, config)
         requested = merge(recipe, overrides)
         base: Tree = {}
@@ -106,7 +106,7 @@ def plan(
     Raises:
         MoreishError: a setting or the source is invalid, or the answer depends on missing data.
     """
-    with data.source_settings(source, text) as place:
+    with data.source_settings(source, text, column=options.get("column")) as place:
         recipe, overrides = _layers(place, options, settings, config)
         requested = merge(recipe, overrides)
         start = requested.get("init_from")
@@ -223,7 +223,10 @@ def doctor(
     Raises:
         MoreishError: the source cannot be read.
     """
-    with data.source_settings(source, text) as place, _report_context(report) as watch:
+    with (
+        data.source_settings(source, text, column=options.get("column")) as place,
+        _report_context(report) as watch,
+    ):
         config = resolve(*_layers(place, options)).data
         return data.audit_source(
             config.source,
@@ -232,7 +235,7 @@ def doctor(
             config.cleaning,
             column=config.column,
             separator=config.separator,
-            source_args=[*config.sources, *config.options()],
+            source_args=config.arguments(),
             progress=lambda share: watch(training.Progress(what="reading", share=share)),
         )
 
@@ -369,8 +372,9 @@ def _tokenizers(
 
 @takes_options(ModelOptions)
 def lr_range(
-    source: str | Path = "names",
+    source: Source | None = None,
     *,
+    text: str | None = None,
     low: float | None = None,
     high: float | None = None,
     steps: int = 300,
@@ -382,15 +386,16 @@ def lr_range(
     for Training Neural Networks", section 3.3).
 
     Args:
-        source, settings, report: as in `train`.
+        source, text, settings, report: as in `train`.
         low, high: the first and the last rate; None: the model's usual one / 300 and x 300.
         steps: the number of rates, one step each.
 
     Raises:
         MoreishError: the model has no learning rate, or none can be found.
     """
-    config = resolve(*_layers({"source": str(source)}, options, settings))
-    with _report_context(report) as watch:
+    place = data.source_settings(source, text, column=options.get("column"))
+    with place as found, _report_context(report) as watch:
+        config = resolve(*_layers(found, options, settings))
         setup, _ = resolve_auto_model(training.set_up(config))
         return training.run_lr_range_test(setup, report=watch, low=low, high=high, steps=steps)
 

@@ -14,8 +14,9 @@ from moreish.data import CleaningOptions, CorpusKind, SplitRule
 from moreish.errors import MoreishError, nearest
 from moreish.models import REGISTRY, CountBasedModel, ModelConfig, model_class, model_config
 from moreish.options import command_words
-from moreish.settings import Settings, Tree, merge, migrate
+from moreish.settings import SYNONYMS, Settings, Tree, merge, migrate
 from moreish.tokenizers import VocabularyLimits
+from moreish.utils.files import is_in_memory
 
 BUDGETS = ("steps", "minutes", "epochs")
 DEFAULT_MINUTES = 1.0
@@ -60,6 +61,11 @@ class DataConfig(CleaningOptions):
         if value is not None and (not value or min(value.values()) < 0):
             raise ValueError("give each source a share of 0 or more")
         return value
+
+    def arguments(self) -> list[str]:
+        """Command-line arguments that read the sources with these settings; `-` is a text in
+        memory."""
+        return [*("-" if is_in_memory(each) else each for each in self.sources), *self.options()]
 
     def options(self) -> list[str]:
         """Command-line options with which a source is read with these settings."""
@@ -323,6 +329,7 @@ def _unknown_key(key: str, tree: Tree) -> MoreishError:
         "model": model_class("gpt" if name == AUTO else name).Config,
         "train": TrainConfig,
     }
-    full = [f"{group}.{key}" for group, config in groups.items() if key in config.model_fields]
+    ours = SYNONYMS.get(key, key)
+    full = [f"{group}.{ours}" for group, config in groups.items() if ours in config.model_fields]
     hint = f"did you mean '{full[0]}'?" if full else nearest(key, RunConfig.model_fields)
     return MoreishError(f"unknown setting {key}: {hint}")

@@ -185,7 +185,7 @@ def _resume(found: re.Match[str]) -> str:
 def _memory(message: str) -> str:
     """Replace the temporary file of a text or of items in memory by what it is."""
     folder = re.escape(tempfile.gettempdir())
-    pattern = rf"{folder}[\\/]{MEMORY_PREFIX}\w+[\\/](text|items)\.txt"
+    pattern = rf"{folder}[\\/]{MEMORY_PREFIX}\w+[\\/](text|items)\.(?:txt|csv)"
     return re.sub(pattern, r"the \1", message)
 
 
@@ -195,7 +195,7 @@ def _call(name: str, line: str) -> str:
     while words:
         word = words.pop(0)
         if not word.startswith("--"):
-            arguments.append("…" if is_in_memory(word) else _literal(word))
+            arguments.append("…" if word == "-" or is_in_memory(word) else _literal(word))
             continue
         is_switch = ARGUMENTS.get(word, word.lstrip("-").replace("-", "_")) in SWITCHES
         arguments.append(_argument(word, None if is_switch or not words else words.pop(0)))

@@ -29,6 +29,14 @@ RENAMED = {
 """Deprecated names of settings, each with its present name. Names of `model.*` also hold for the
 network inside a hybrid or a mixture (`model.network.*`)."""
 
+SYNONYMS = {
+    "learning_rate": "lr", "max_lr": "lr", "grad_clip": "clip",
+    "block_size": "context", "context_length": "context",
+    "n_layer": "layers", "n_head": "heads", "n_embd": "width", "d_model": "width",
+    "max_iters": "steps", "max_steps": "steps", "num_epochs": "epochs",
+}  # fmt: skip
+"""Names of settings in other projects (nanoGPT, PyTorch, Hugging Face), each with ours."""
+
 REMOVED: dict[str, Any] = {"model.scaled": True, "model.projection": True, "model.residual": True}
 """Settings that no longer exist, each with the only value that older runs may have stored: its
 former default, which is what Moreish does today."""
@@ -99,9 +107,12 @@ class Settings(BaseModel):
             # Only the first part of `loc` is a setting; the rest names the members of a union.
             key = ".".join([group, *map(str, first["loc"][:1])])
             if first["type"] == "extra_forbidden":
-                hint = nearest(str(first["loc"][-1]), cls.model_fields)
-                if (name := values.get("name")) and hint.startswith("known"):
-                    hint = f"{name} has no such setting ({hint})"
+                name = str(first["loc"][-1])
+                hint = nearest(name, cls.model_fields)
+                if (ours := SYNONYMS.get(name)) in cls.model_fields:
+                    hint = f"did you mean '{group}.{ours}'?"
+                elif (model := values.get("name")) and hint.startswith("known"):
+                    hint = f"{model} has no such setting ({hint})"
                 raise MoreishError(f"unknown setting {key}: {hint}") from None
             reason, wrong = first["msg"].removeprefix("Value error, "), first["input"]
             if plain := REASONS.get(first["type"]):

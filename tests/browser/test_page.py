@@ -362,6 +362,27 @@ def test_a_server_that_loads_models(watched: Watched, service: Service) -> None:
     assert page.url.endswith("#/write/story"), "it waits for the model of the address"
 
 
+def test_models_that_another_tab_deleted_or_renamed(watched: Watched, service: Service) -> None:
+    models = httpx.get(f"{service.url}/api/models").json()
+    songs = {**models["models"][0], "name": "songs", "kind": "text"}
+    watched.answer("/api/models", {**models, "models": [*models["models"], songs]})
+    page = watched.open("write/words")
+    watched.answer("/api/models", models)
+    page.locator("#model").select_option("songs")  # the menu of a tab that does not know
+    names = [card["name"] for card in models["models"]]
+    expect(page.locator("#model option")).to_have_text(names)
+    expect(page.locator("#model")).to_have_value(names[0])
+    expect(page.locator("main > .error")).to_have_text("There is no model “songs” any more.")
+    generate(page, "a", max_tokens=4)
+    expect(page.locator(".write .error")).to_have_text([""] * 2)
+    page.locator("#model").select_option("story")
+    expect(page.locator("main > .error")).to_be_empty()
+    others = [card for card in models["models"] if card["name"] != "story"]
+    watched.answer("/api/models", {**models, "models": others})
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    expect(page.locator("#model")).not_to_have_value("story")
+
+
 def test_the_facts_of_a_model(watched: Watched) -> None:
     page = watched.open("list/words")
     line, details = page.locator("#facts summary"), page.locator("#facts dl")
@@ -397,6 +418,68 @@ def test_a_second_bar_appears_with_other_settings(watched: Watched) -> None:
     expect(page.locator(".next > .hint").last).to_contain_text("after sampling settings")
     slider.press("ArrowRight")
     expect(second).to_be_hidden()
+
+
+def test_a_token_has_one_probability(watched: Watched, service: Service) -> None:
+    page = watched.open("write/story")
+    generate(page, "A dog ", max_tokens=10)
+    body = {"model": "story", "prompt": "A dog ", "top": 40}
+    found = httpx.post(f"{service.url}/api/next", json=body).json()
+    for token in found["tokens"]:  # another computation, with other last digits
+        token["p"] = token["q"] = token["p"] + 0.004
+    found["tokens"][-1] |= {"p": 0.0, "q": 0.0}
+    watched.answer("/api/next", found)
+    tokens(page).nth(6).click()
+    row = page.locator(".next .bars [aria-current=true]")
+    name = tokens(page).nth(6).text_content()
+    here = page.locator(".where .here")
+    expect(here).to_contain_text(f"“{(name or '').replace(' ', '␣')}”: ")
+    share = (here.text_content() or "").split(": ")[1].split(",")[0]
+    expect(row.locator(".figure")).to_have_text(share)
+    page.get_by_role("button", name="Show 40").click()
+    last = page.locator(".next .bars li").last
+    expect(last.locator(".figure")).to_have_text("0 %")
+    assert last.locator(".bar .sampled").evaluate("one => one.getBoundingClientRect().width") == 0
+    percent = "async all => all.map((await import('/text.js')).percent)"
+    shares = [0, 1e-6, 0.00047, 0.055, 0.994, 0.99953, 0.999999, 1]
+    assert page.evaluate(percent, shares) == [
+        "0 %", "<0.01 %", "0.047 %", "5.5 %", "99.4 %", ">99.9 %", ">99.9 %", "100 %",
+    ]  # fmt: skip
+
+
+def test_a_chosen_token_stays_in_sight(opened: Open) -> None:
+    page = opened(viewport={"width": 1280, "height": 500}).open("write/story")
+    generate(page, "A dog ", max_tokens=900)
+    tokens(page).nth(30).click()
+    page.wait_for_selector(".next[aria-busy=false] .bars button")
+    page.locator(".next .bars button:not([aria-current])").first.click()
+    expect(page.locator(".write .status")).to_contain_text("Generated 924")
+    expect(tokens(page).nth(30)).to_have_class("chosen")
+    expect(tokens(page).nth(30)).to_be_in_viewport()
+
+
+def test_blank_lines_at_the_start_leave_no_hole(watched: Watched) -> None:
+    page = watched.open("write/story")
+    generate(page, "\n\n\nA dog\n", max_tokens=5)
+    expect(tokens(page).nth(1)).to_have_text("↵")
+    expect(tokens(page).nth(8)).to_have_text("\n")
+    top = "one => one.getBoundingClientRect().top"
+    assert tokens(page).nth(0).evaluate(top) == tokens(page).nth(3).evaluate(top)
+    expect(page.locator(".write .status")).to_have_text("Generated 5 tokens, 5 characters")
+
+
+def test_a_reload_brings_the_passage_back(watched: Watched) -> None:
+    page = watched.open("write/story")
+    seed = page.get_by_label("Seed", exact=True)
+    generate_button(page).click()
+    expect(page.locator(".write .status")).to_contain_text("Generated")
+    first, used = texts(page), seed.input_value()
+    page.reload()
+    generate_button(page).click()
+    expect(page.locator(".write .status")).to_contain_text("Generated")
+    assert (texts(page), seed.input_value()) == (first, used)
+    generate_button(page).click()
+    expect(seed).not_to_have_value(used)
 
 
 def test_a_tapped_token_opens_a_sheet(opened: Open) -> None:
@@ -592,11 +675,14 @@ def test_two_tabs_share_favorites(watched: Watched) -> None:
     one = watched.open("list/words")
     two = watched.context.new_page()
     two.goto(one.url)
+    wanted: list[str] = []
     for page in (one, two):
         expect(page.locator(".items")).to_have_attribute("aria-busy", "false")
         expect(page.locator(".item")).to_have_count(20)  # until then, new items replace the list
-        page.locator(".star").first.dispatch_event("click")
-    wanted = [page.locator(".item .text").first.inner_text() for page in (two, one)]
+        texts = page.locator(".item .text").all_inner_texts()
+        at = next(at for at, text in enumerate(texts) if text not in wanted)
+        page.locator(".star").nth(at).dispatch_event("click")
+        wanted.insert(0, texts[at])
     for page in (one, two):
         expect(page.locator(".favorites .text")).to_have_text(wanted)
     # A tab reads the stored favorites first; it gets no event for its own changes.
@@ -743,7 +829,7 @@ def test_pairs(watched: Watched, service: Service) -> None:
     matrix = page.locator(".pairs .matrix").first
     expect(page.locator(".pairs .bars li").first).to_be_visible()
     most = max(itertools.chain(*found["counts"]))
-    expect(page.locator(".pairs .readout")).to_contain_text(f": {most:,} times")
+    expect(page.locator(".pairs .readout")).to_contain_text(f"”: {most:,} times")
     matrix.focus()
     for key in ("ArrowUp", "ArrowLeft"):  # to the first pair
         for _ in found["labels"]:
@@ -752,7 +838,7 @@ def test_pairs(watched: Watched, service: Service) -> None:
     page.keyboard.press("ArrowRight")
     pair = "".join(found["labels"][1]) * 2
     times = found["counts"][1][1]
-    expect(page.locator(".pairs .readout")).to_contain_text(f"{pair}: {times} times")
+    expect(page.locator(".pairs .readout")).to_contain_text(f"“{pair}”: {times} times")
     expect(page.locator(".pairs h2")).to_have_text(f"After {found['labels'][1]}")
     shares = [count / found["totals"][1] for count in found["counts"][1]]
     first = page.locator(".pairs .bars .figure").first
@@ -1036,8 +1122,8 @@ COPIES = {"summary": "3 lines occur twice", "fix": "--dedup", "severity": "warni
           "location": "line 2", "example": "<b>anna"}  # fmt: skip
 
 HALF = TrainingStatus(
-    name="words", step=50, steps=100, share=0.5, seconds_left=75, loss=2.5, val=2.6, model="gpt",
-    parameters=12345, samples=[LoggedSample(step=50, text="anna")],
+    name="words", step=50, steps=100, share=0.5, seconds_left=75, loss=2.5, val=2.6, val_step=50,
+    model="gpt", parameters=12345, samples=[LoggedSample(step=50, text="anna")],
 )  # fmt: skip
 
 LOGGED = {
@@ -1293,12 +1379,12 @@ def test_runs_are_renamed_and_deleted(trains: Trains) -> None:
     expect(rows).to_have_count(3)
     facts = "hybrid · 2,000 parameters · trained on words · validation loss 1.500 nats per token"
     expect(rows.first.locator(".hint")).to_have_text(f"{facts} · finished")
-    expect(rows.nth(1).get_by_role("button", name="Train longer longer")).to_be_visible()
+    expect(rows.nth(1).get_by_role("button", name="Train 2 minutes longer longer")).to_be_visible()
     expect(rows.nth(2).locator(".hint")).to_have_text("damaged")
     assert not accessibility_violations(page)
 
     obey("resume", [done, longer, damaged])
-    rows.nth(1).get_by_role("button", name="Train longer longer").click()
+    rows.nth(1).get_by_role("button", name="Train 2 minutes longer longer").click()
     expect(rows).to_have_count(3)
     wait_until(lambda: asked == [("resume", {"name": "longer", "minutes": 2})])
 
@@ -1312,8 +1398,14 @@ def test_runs_are_renamed_and_deleted(trains: Trains) -> None:
     field.fill("a/b")
     field.press("Enter")
     expect(page.locator(".runs-section .error")).to_have_text("New name: a name may have letters.")
+    field.press("b")
+    expect(page.locator(".runs-section .error")).to_be_empty()
+    field.press("Enter")
+    expect(page.locator(".runs-section .error")).not_to_be_empty()
     field.press("Escape")
     expect(field).to_be_hidden()
+    expect(page.get_by_role("button", name="Rename words")).to_be_focused()
+    expect(page.locator(".runs-section .error")).to_be_empty()
     expect(rows.first.locator(".name")).to_have_text("words")
     renamed = done.model_copy(update={"name": "new"})
     obey("rename", [renamed, longer, damaged])
@@ -1341,6 +1433,54 @@ def test_runs_are_renamed_and_deleted(trains: Trains) -> None:
         ("rename", {"name": "words", "new_name": "new"}),
         ("delete", {"name": "new"}),
     ]
+
+
+def test_favorites_and_the_selected_model_follow_a_new_name(trains: Trains) -> None:
+    page = trains.page
+    done = RunInfo(name="words", status="finished", model="ngram", data="words")
+    trains.now = TrainingStatus(runs=[done])
+    trains.watched.open("list/words")
+    for at in (1, 4):
+        page.locator(".star").nth(at).click()
+    starred = page.locator(".favorites .text").all_text_contents()
+    page.get_by_role("tab", name="Generate").click()
+    page.get_by_label("Prompt").fill("an")
+    expect(page.locator(".write .where")).to_have_text("After the text: an")  # it is stored
+    page.get_by_role("tab", name="Train").click()
+
+    def rename(route: Any) -> None:
+        cards = trains.models["models"]
+        models = [{**card, "name": card["name"].replace("words", "new words")} for card in cards]
+        trains.watched.answer("/api/models", {**trains.models, "models": models[::-1]})
+        trains.now = TrainingStatus(runs=[done.model_copy(update={"name": "new words"})])
+        route.fulfill(json=trains.now.model_dump())
+
+    trains.route("/api/training/rename", rename)
+    items = [{"text": "anna", "known": None, "nearest": None, "distance": None}]
+    trains.watched.answer("/api/list", {"items": items, "seed": 1})
+    page.get_by_role("button", name="Rename words").click()
+    page.get_by_label("New name of words").fill("new words")
+    page.keyboard.press("Enter")
+    expect(page.locator("#model")).to_have_value("new words")
+    assert page.url.endswith("#/train/new%20words")
+    expect(page.locator("main > .error")).to_be_empty()
+    page.get_by_role("tab", name="List").click()
+    expect(page.locator(".favorites .text")).to_have_text(starred)
+    page.get_by_role("tab", name="Generate").click()
+    expect(page.get_by_label("Prompt")).to_have_value("an")
+
+    def delete(route: Any) -> None:
+        cards = [card for card in trains.models["models"] if card["name"] != "words"]
+        trains.watched.answer("/api/models", {**trains.models, "models": cards})
+        trains.now = TrainingStatus()
+        route.fulfill(json=trains.now.model_dump())
+
+    trains.route("/api/training/delete", delete)
+    page.get_by_role("tab", name="Train").click()
+    page.get_by_role("button", name="Delete new words").click()
+    page.get_by_role("button", name="Delete", exact=True).click()
+    expect(page.locator("#model")).to_have_value("story")
+    expect(page.locator("main > .error")).to_be_empty()
 
 
 def test_pasted_texts_and_built_in_data_sets(trains: Trains) -> None:
@@ -1473,6 +1613,88 @@ def test_training_that_another_tab_started(trains: Trains) -> None:
     expect(error).to_be_empty()
 
 
+def test_validation_losses_are_drawn_at_their_steps(trains: Trains) -> None:
+    def state(step: int, loss: float, **more: Any) -> TrainingStatus:
+        half = {"status": "training", "step": step, "loss": loss, "steps": 400, "val": None}
+        return HALF.model_copy(update={**half, "val_step": None, **more})
+
+    first = {"val": 2.9, "val_step": 15}
+    second = {"val": 2.9, "val_step": 54}
+    events = [state(14, 3.0), state(15, 2.99, **first), state(50, 2.9, **first),
+              state(54, 2.8, **second), state(60, 2.7, **second)]  # fmt: skip
+    trains.now = events[0]
+    held: list[Any] = []
+    trains.route("/api/training/events", held.append)
+    logged = {"steps": [], "evaluations": [], "samples": [], "settings": {}, "tokens_per_step": 1}
+    trains.watched.answer("/api/training/history", HistoryResponse(**logged).model_dump())
+    page = trains.watched.open("train")
+    while not held:
+        page.wait_for_timeout(25)
+    body = "".join(f"data: {event.model_dump_json()}\n\n" for event in events)
+    held[0].fulfill(body=body, content_type="text/event-stream")
+    dots = page.locator(".training .dot")
+    expect(dots).to_have_count(2)
+    left, right = dots.evaluate_all("all => all.map(one => Number(one.getAttribute('cx')))")
+    assert (left - 44) / (right - 44) == pytest.approx(15 / 54, abs=1e-3)
+    expect(page.get_by_text("Thin line: training batches.")).to_be_visible()
+    # When training has ended, the chart has what came too fast to be reported.
+    evaluations = [{"step": step, "train": None, "val": 2.5} for step in (15, 54, 243, 324)]
+    logged["evaluations"] = evaluations
+    trains.watched.answer("/api/training/history", HistoryResponse(**logged).model_dump())
+    trains.now = state(324, 2.6, status="finished", val=2.9, val_step=324, best=2.4, best_step=243)
+    expect(training_status(page)).to_contain_text("step 324 of 400 · loss 2.600 · validation 2.400")
+    expect(dots).to_have_count(4)
+
+
+def test_the_plan_of_a_run_replaces_the_estimate(trains: Trains) -> None:
+    page = trains.open()
+    expect(page.locator(".plan .hint")).to_contain_text("This is an estimate")
+    plan = ["At 500 tokens/s this machine reads the text once in 1 min.", "Plan: a GPT."]
+    trains.now = trains.ends("finished", plan=plan, message=plan[1])
+    page.get_by_role("button", name="Train", exact=True).click()
+    expect(page.locator(".training .plan li")).to_have_text(plan)
+    expect(page.locator(".training > .hint")).to_be_empty()
+
+
+def test_nothing_of_the_previous_text_stays(trains: Trains) -> None:
+    page, waiting = trains.page, []
+    error = {"error": {"message": "the text is too short"}}
+    trains.watched.answer("/api/plan", error, status=400)
+    trains.texts.append({"name": "byte.txt", "bytes": 1})
+    trains.open()
+    trains.now = HALF.model_copy(update={"status": "failed", "message": "the loss is not finite"})
+    return_to_window(page)
+    expect(page.get_by_label("Or an earlier text").locator("option").nth(1)).to_have_text(
+        "byte.txt (1 byte)"
+    )
+    train = page.get_by_role("button", name="Train", exact=True)
+    expect(page.locator(".audit-and-plan .error").first).to_have_text("The text is too short.")
+    expect(train).to_be_disabled()
+    failure = page.get_by_role("heading", name="Training of words")
+    expect(failure).to_be_visible()
+    trains.route("/api/doctor", waiting.append)
+    trains.texts.append({"name": "other.txt", "bytes": 9})
+    upload(page, "other.txt", b"anna")
+    expect(page.locator(".working", has_text="Reading other.txt …")).to_be_visible()
+    expect(page.locator(".audit-and-plan")).to_be_hidden()
+    expect(failure).to_be_hidden()
+    return_to_window(page)
+    expect(failure).to_be_hidden()
+    trains.examined([])
+    trains.route("/api/plan", waiting.append)
+    page.get_by_label("Or an earlier text").select_option("words.txt")
+    expect(page.locator(".working", has_text="Planning …")).to_be_visible()
+    expect(page.locator(".train .error")).to_have_text([""] * 7)
+    expect(train).to_be_enabled()
+    trains.watched.answer("/api/plan", {"lines": ["A small one."]})
+    page.get_by_label("Minutes").fill("2")
+    expect(page.locator(".plan li")).to_have_text("A small one.")
+    trains.route("/api/plan", waiting.append)
+    page.get_by_label("Or an earlier text").select_option("byte.txt")
+    expect(page.locator(".working", has_text="Planning …")).to_be_visible()
+    expect(page.locator(".plan li")).to_have_count(0)
+
+
 def test_new_samples_keep_the_selection(trains: Trains) -> None:
     stopped = {"status": "stopped", "runs": stopped_runs("aside", "words")}
     trains.now = HALF.model_copy(update=stopped)
@@ -1496,7 +1718,7 @@ def test_messages_use_the_terms_of_the_page(trains: Trains) -> None:
     )
     page = trains.open("photo.png")
     expect(page.locator(".train .hint p").last).to_have_text(
-        "it looks like a list, one item a line (if not, read it as running text)"
+        "It looks like a list, one item a line (if not, read it as running text)"
     )
     expect(page.locator(".findings li")).to_contain_text("removing control characters would")
     encoding = page.get_by_label("Encoding")
@@ -1565,6 +1787,24 @@ def test_training_with_the_keyboard(trains: Trains) -> None:
     expect(training_status(page)).to_contain_text("Finished")
     trains.now = HALF.model_copy(update={"status": "finished"})
     expect(page.get_by_role("button", name="Play with it")).to_be_focused()
+
+
+def test_after_training_the_focus_is_on_the_model(trains: Trains) -> None:
+    others = [card for card in trains.models["models"] if card["name"] != "words"]
+    trains.watched.answer("/api/models", {**trains.models, "models": others})
+    done = stopped_runs("words")[0].model_copy(update={"status": "finished"})
+    held: list[Any] = []
+    trains.route("/api/training/events", held.append)
+    trains.now = HALF.model_copy(update={"status": "training"})
+    page = trains.watched.open("train")
+    page.get_by_role("button", name="Stop").focus()
+    while not held:
+        page.wait_for_timeout(25)
+    trains.now = HALF.model_copy(update={"status": "finished", "runs": [done]})
+    trains.watched.answer("/api/models", trains.models)
+    body = f"data: {trains.now.model_dump_json()}\n\n"
+    held[0].fulfill(body=body, content_type="text/event-stream")
+    expect(page.get_by_role("button", name="Play with it", exact=True)).to_be_focused()
 
 
 def test_training_on_a_phone(opened: Open, service: Service) -> None:
@@ -1716,8 +1956,8 @@ def test_the_back_button_changes_views(watched: Watched) -> None:
     generate(page, "A dog ", max_tokens=4)
     page.get_by_role("tab", name="Inspect").click()
     page.get_by_role("tab", name="Embedding").click()
-    page.locator("#model").select_option("run")  # not an entry of its own
-    for place in ("inside/story/attention", "write/story"):
+    page.locator("#model").select_option("run")
+    for place in ("inside/story/embedding", "inside/story/attention", "write/story"):
         page.go_back()
         expect(page.locator("#facts")).to_contain_text("byte")
         assert page.url.endswith(f"#/{place}")

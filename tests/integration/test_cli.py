@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,11 +15,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from conftest import ROOT, STORY, Moreish, Result, lecture_text
 from moreish.data import load_dataset
 from moreish.runs.run import Run
 from moreish.tokenizers import tokenizer_builder
+from moreish.ui.result import print_result
+from moreish.ui.terminal import print_message
 from moreish.utils.files import encode_json
 from support.random_transformers import save_random_model
 from support.serving import GENEROUS_DEADLINE_S, wait_until
@@ -496,12 +500,44 @@ def test_runs_are_listed_renamed_and_removed(moreish: Moreish, few_names: Path) 
     newest = moreish("sample", "-n", 2, "--seed", 1)
     assert newest.err == "Run: runs/b (the newest)\n"
     assert newest.out == moreish("sample", "b", "-n", 2, "--seed", 1).out  # its name is enough
+    assert "no run at" not in moreish("compare", "a", "b").err  # but they are the same
+    assert "runs/b cannot be resumed: its status is" in moreish("train", "--resume", "b").err
+    assert "counting cannot start from another run" in moreish("train", "--init-from", "b").err
     assert moreish("runs", "rename", "a", "b").status == 2  # taken
     assert moreish("runs", "rename", "a", "../c").status == 2
     assert moreish("runs", "rename", "a", "c").out == "Renamed runs/a to runs/c.\n"
     assert moreish("runs", "rm", "c", "runs/b", "-y").status == 0
     assert moreish("runs", "rm", "nothing", "-y").status == 2
     assert [path.name for path in Path("runs").iterdir()] == ["broken"]
+
+
+def test_a_short_text_needs_a_lower_temperature(moreish: Moreish) -> None:
+    Path("note.txt").write_text(STORY * 2)
+    out = moreish("train", "note.txt", "--as", "text", "--model", "kneser-ney", "--out", "r").out
+    assert f"The text is short ({2 * len(STORY):,} characters)" in out
+    assert "\n" not in out.partition("The text is short")[2].partition("--temperature 0.7")[0]
+    Path("long.txt").write_text(STORY * 20)
+    long = moreish("train", "long.txt", "--as", "text", "--model", "kneser-ney", "--out", "s").out
+    assert "short" not in long
+
+
+@pytest.mark.parametrize("name", ["r", "a name that is so long that no command fits on a line"])
+def test_commands_on_a_terminal_can_be_copied(
+    small_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    shutil.copytree(small_run.path, tmp_path / "runs" / name)
+    monkeypatch.chdir(tmp_path)
+    run = Run.open(Path("runs") / name)
+    shown = io.StringIO()
+    out = Console(file=shown, width=80, force_terminal=True, no_color=True, highlight=False)
+    print_result(out, run)
+    report = shlex.join(["moreish", "report", f"runs/{name}"])
+    print_message(out, f"A sentence of a few words with a command at its end: {report}")
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", shown.getvalue()).splitlines()
+    for verb in ("sample", "serve", "report"):
+        command = shlex.join(["moreish", verb, f"runs/{name}"])
+        assert any(line.strip() == command if name != "r" else command in line for line in lines)
+    assert (report in lines) == (name != "r")
 
 
 def test_the_end_of_training_compares_and_explains(moreish: Moreish, few_names: Path) -> None:

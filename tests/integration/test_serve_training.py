@@ -15,13 +15,15 @@ import jsonschema_rs
 import pytest
 
 from moreish import api
+from moreish.evaluate import Score
 from moreish.runs.paths import training_lock
+from moreish.runs.record import DatasetInfo
 from moreish.runs.run import Run
 from moreish.serve.http.limits import Limits
 from moreish.serve.jobs.uploads import MAX_NAME_LENGTH, NAME_PATTERN, is_valid_name
 from moreish.serve.jobs.worker import EventWriter, training_result
 from moreish.serve.server import Service
-from moreish.training.events import Note, Progress, Sampled, ignore
+from moreish.training.events import Evaluated, Note, Progress, Sampled, Started, Step, ignore
 from moreish.utils.files import write_all
 from support.serving import GENEROUS_DEADLINE_S, NAMES, STORY, serving, wait_until
 
@@ -84,6 +86,7 @@ def test_upload_audit_plan_train_and_sample(http: httpx.Client, home: Path) -> N
         states = [json.loads(line[6:]) for line in events.iter_lines() if line]
     assert states[-1]["status"] == "finished"
     assert states[-1]["model"] == "kneser-ney"
+    assert any(line.startswith("Plan: ") for line in states[-1]["plan"])
     assert (home / "my names" / "model.safetensors").is_file()
     run = Run.open(home / "my names")
     assert run.config.data.dedup
@@ -126,6 +129,7 @@ def test_stop_and_resume(http: httpx.Client, home: Path) -> None:
     state = training_until(http, lambda state: state["status"] == "stopped")
     (run,) = state["runs"]
     assert (run["name"], run["status"], run["can_resume"]) == ("story", "interrupted", True)
+    assert (run["loss"] is None) == (state["best"] is None)
     assert http.post("/api/training/resume", json={"name": "other"}).status_code == 404
     assert http.post("/api/training/resume", json={"name": "story"}).status_code == 202
     training_until(http, lambda now: now["step"] > state["step"])
@@ -298,6 +302,25 @@ def test_progress_messages_end_with_the_next_event(capsys: pytest.CaptureFixture
     assert [event.get("message", "as before") for event in events] == [
         "a note", "evaluating val: 100%", "a note", "as before",
     ]  # fmt: skip
+
+
+def test_an_evaluation_is_reported_with_its_step(capsys: pytest.CaptureFixture[str]) -> None:
+    writer = EventWriter()
+    writer(Note(text="the plan"))
+    started = {"path": "", "config": {"model": {"name": "mlp"}}, "parameters": 9, "max_length": 8}
+    data = DatasetInfo(name="x", kind="text", vocabulary=9, boundary=False)
+    writer(Started(data=data, steps=99, from_step=0, **started))
+    writer(Note(text="not a part of the plan"))
+    values = dict.fromkeys(("lr", "gradient_norm", "tokens", "seconds", "seconds_left"), 0)
+    for number in (1, 2):  # the second one comes too soon to be reported by itself
+        writer(Step(step=number, steps=99, loss=float(number), mfu=None, **values))
+    score = Score(loss=2.5, stderr=0, bits_per_char=0, bits_per_byte=0, perplexity=0, tokens=9)
+    writer(Evaluated(step=2, score=score, best=True))
+    events = [json.loads(line)["event"] for line in capsys.readouterr().out.splitlines()]
+    assert [event["step"] for event in events if "loss" in event] == [1, 2]
+    assert events[-1]["loss"] == 2.0
+    assert (events[-1]["val"], events[-1]["val_step"]) == (2.5, 2)
+    assert [event["plan"] for event in events if "plan" in event] == [["the plan"]]
 
 
 def test_errors(http: httpx.Client, home: Path) -> None:

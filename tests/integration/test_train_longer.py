@@ -1,6 +1,7 @@
 """`moreish train --resume RUN --minutes N`: a finished run goes on."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,9 @@ def test_a_finished_run_goes_on(moreish: Moreish, finished: Path) -> None:
     assert after.record.earlier_seconds == before.record.seconds
     assert after.scores["val"].loss <= before.scores["val"].loss
     assert moreish("train", "--resume", finished, "--epochs", 1).status == 0  # and again
+    steps = max(steps_of(finished))
+    timed = moreish("train", "--resume", finished, "--minutes", 0.005).out
+    assert re.search(rf"training   from step {steps}, about \d+ more on cpu", timed)
 
 
 def test_a_longer_training_that_is_killed_is_resumed(

@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 import textwrap
 import time
 import warnings
@@ -25,6 +26,7 @@ from typer import Option
 from moreish.cli.base import Stopped, app, os_error_message
 from moreish.errors import MoreishError, PeerLostError, visible
 from moreish.python_errors import flags_in_errors
+from moreish.utils.files import MEMORY_PREFIX
 
 # In the order of the help.
 for module in (
@@ -50,6 +52,14 @@ for module in (
 
 MAX_MESSAGE = 1500
 """Largest number of characters of an error; its middle is left out beyond that."""
+
+STANDARD_INPUT = re.compile(
+    rf"(moreish doctor )?{re.escape(tempfile.gettempdir())}[\\/]{MEMORY_PREFIX}\w+[\\/]text\.\w+"
+)
+"""Matches the temporary file of standard input in messages."""
+
+SAMPLING_SETTING = re.compile(r"^setting sample\.([a-z_]+)=(\S+):")
+"""Matches the beginning of an error about an option of `sample`."""
 
 OUT_OF_MEMORY = re.compile("allocate memory|out of memory", re.IGNORECASE)
 """Matches PyTorch's messages, which are plain RuntimeErrors on a CPU."""
@@ -144,6 +154,8 @@ def fail(message: str) -> NoReturn:
     """Print one line on standard error and exit with status 2; an empty message prints nothing."""
     if message:
         line = visible(" ".join(message.split()))
+        line = SAMPLING_SETTING.sub(lambda m: f"--{m[1].replace('_', '-')} {m[2]}:", line)
+        line = STANDARD_INPUT.sub(lambda m: f"{m[1]}-" if m[1] else "standard input", line)
         if len(line) > MAX_MESSAGE:  # it repeats a long value
             line = f"{line[: MAX_MESSAGE // 2]} … {line[-MAX_MESSAGE // 2 :]}"
         sys.stderr.write(_wrap(f"moreish: {line}") + "\n")

@@ -6,8 +6,8 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, get_args
@@ -122,6 +122,18 @@ def read_standard_input() -> str:
     return "".join(normalize_newlines(chunks))
 
 
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """Show on a terminal what is being done, until it is done."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(what):
+        yield
+
+
 RUNS = Path("runs")
 """The folder of runs that have no other."""
 
@@ -176,13 +188,32 @@ def takes_flags(*names: str) -> Callable[[Command], Command]:
 
         @functools.wraps(command)
         def call(**values: Any) -> Any:
-            options = {name: values.pop(name) for name in names}
-            return command(**values, **explicit_options(options))
+            options = explicit_options({name: values.pop(name) for name in names})
+            try:
+                return command(**values, **options)
+            except MoreishError as error:
+                error.args = (name_flag(str(error), options),)
+                raise
 
         call.__signature__ = inspect.Signature([*arguments, *flags, *rest])  # type: ignore[attr-defined]
         return call
 
     return decorate
+
+
+def name_flag(message: str, options: Mapping[str, Any]) -> str:
+    """Name the flag that set a setting, where a message begins with the setting.
+
+    >>> name_flag("setting train.minutes=0.0: give more", {"minutes": 0.0})
+    '--minutes 0: give more'
+    """
+    for name, value in options.items():
+        setting = OPTIONS[name].setting
+        spelled = setting if "." in setting else f"run.{setting}"
+        if message.startswith((f"setting {spelled}=", f"setting {setting}=")):
+            shown = f"{value:g}" if isinstance(value, float) else value
+            return f"{flag(name)} {shown}: {message.partition(': ')[2]}"
+    return message
 
 
 def _parameter(name: str) -> inspect.Parameter:
@@ -210,6 +241,7 @@ def explicit_options(options: Mapping[str, Any]) -> dict[str, Any]:
         "separator": unescape,
         "lr": number_or_word,
         "batch_size": number_or_word,
+        "init_from": lambda name: name if name.startswith("hf:") else str(find_run(name)),
     }
     return {k: parsers[k](v) if k in parsers else v for k, v in values.items()}
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from moreish.cli.base import Json, app, print_json
+from moreish.cli.base import Json, app, find_run, print_json
 
 MANY_COMPARISONS = 5
 """Number of comparisons above which the output warns about false positives."""
@@ -13,7 +13,9 @@ MANY_COMPARISONS = 5
 
 @app.command(name="compare")
 def compare_verb(
-    paths: Annotated[list[Path], Argument(metavar="RUN", help="Two or more run folders.")],
+    paths: Annotated[
+        list[Path], Argument(metavar="RUN", help="Two or more run folders.", parser=find_run)
+    ],
     test: Annotated[
         bool, Option("--test", help="Compare on the test split; every such evaluation is counted.")
     ] = False,

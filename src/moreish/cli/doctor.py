@@ -24,7 +24,7 @@ def doctor(
     if not sources:
         raise MoreishError("name the text to check: moreish doctor FILE")
     from moreish import api
-    from moreish.ui import TrainingView, audit_lines, console
+    from moreish.ui import TrainingView, audit_lines, console, print_message
 
     if page is not None:
         from moreish.reports import check_doctor_report_path
@@ -40,6 +40,6 @@ def doctor(
         print_json(**vars(audit), fixes=audit.fixes)
         return
     for line in audit_lines(audit):
-        out.print(line)
+        print_message(out, line)
     if page is not None:
         out.print(f"\nReport: {page}")

@@ -38,7 +38,7 @@ def evaluate(
 ) -> None:
     """Compute exact losses over whole splits, or the probability of a text."""
     from moreish import api
-    from moreish.data import decode_chunks, normalize_newlines
+    from moreish.data import SPLIT_TITLES, decode_chunks, normalize_newlines
     from moreish.ui import TrainingView, console, guess_line, score_table
 
     run = api.load(path)
@@ -54,7 +54,9 @@ def evaluate(
         scores = run.evaluate(
             test=test,
             stride=stride,
-            progress=lambda split, share: view.show_progress(f"evaluating {split}", share),
+            progress=lambda split, share: view.show_progress(
+                f"evaluating {SPLIT_TITLES[split]}", share
+            ),
         )
     count = run.record.test_evaluations
     if as_json:

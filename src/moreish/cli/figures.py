@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 from typer import Option
 
-from moreish.cli.base import Json, RunPath, app, print_json
+from moreish.cli.base import Json, RunPath, app, print_json, working
 
 Text = Annotated[
     str | None,
@@ -22,7 +22,8 @@ def figures(path: RunPath, text: Text = None, as_json: Json = False) -> None:
     from moreish import api
 
     run = api.load(path)
-    pictures = api.figures(run, text=text)
+    with working("Drawing the figures"):
+        pictures = api.figures(run, text=text)
     if as_json:
         print_json(run=path, figures=[picture.light for picture in pictures])
         return
@@ -35,7 +36,8 @@ def report(path: RunPath, text: Text = None, as_json: Json = False) -> None:
     """Write one HTML file with the results and figures of a run."""
     from moreish import api
 
-    page = api.report(api.load(path), text=text)
+    with working("Drawing the figures and writing the report"):
+        page = api.report(api.load(path), text=text)
     if as_json:
         print_json(run=path, report=page)
     else:

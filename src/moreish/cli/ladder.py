@@ -4,21 +4,19 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer import Argument, Option
+from typer import Option
 
-from moreish.cli.base import SOURCE_HELP, Json, app, print_json, takes_flags
+from moreish.cli.base import Json, Sources, app, print_json, read_sources, takes_flags
 from moreish.errors import MoreishError, command
+from moreish.options import TextOptions, names_of
 from moreish.utils.signals import survive_hangup
 
 
 @app.command()
 @survive_hangup()
-@takes_flags("minutes", "epochs", "steps", "split", "kind", "seed")
+@takes_flags("minutes", "epochs", "steps", "split", "seed", *names_of(TextOptions))
 def ladder(
-    source: Annotated[
-        str,
-        Argument(metavar="SOURCE", help=SOURCE_HELP, show_default=False),
-    ] = "names",
+    sources: Sources = None,
     quick: Annotated[bool, Option("--quick", help="Train each rung for 6 seconds.")] = False,
     rungs: Annotated[
         str | None, Option(metavar="A,B,C", help="Train only these rungs (default: all).")
@@ -35,7 +33,15 @@ def ladder(
     table, a figure and a report. Training options apply to each rung; the lectures' own data
     are split as in the lectures."""
     from moreish import api
-    from moreish.ui import TrainingView, console, ladder_loss, ladder_table, stated_lines
+    from moreish.data import source_settings
+    from moreish.ui import (
+        TrainingView,
+        console,
+        ladder_loss,
+        ladder_table,
+        print_message,
+        stated_lines,
+    )
     from moreish.workflows import QUICK, train_ladder
 
     if quick:
@@ -47,10 +53,15 @@ def ladder(
             "learn, so their losses say little: without --quick each rung has a minute.",
             style="dim",
         )
-    folder = out or Path("ladders") / (Path(source).resolve().stem or "ladder")
-    with TrainingView(console(stderr=as_json), brief=True) as view:
+    first, column = (sources or ["names"])[0], options.get("column")
+    name = "text" if first == "-" else Path(first).resolve().stem or "ladder"
+    folder = out or Path("ladders") / (name if column is None else f"{name}-{column}")
+    with (
+        source_settings(**{"source": None, **read_sources(sources)}, column=column) as place,
+        TrainingView(console(stderr=as_json), brief=True) as view,
+    ):
         found = train_ladder(
-            source,
+            place.get("source", "names"),
             out=folder,
             rungs=rungs,
             test=test,
@@ -80,7 +91,7 @@ def ladder(
             console().print(line, style="dim")
         console().print(f"\n{report}")
         best = min(found["rungs"], key=ladder_loss)["rung"]
-        console().print(f"Best: {best}. Next: {command('sample', folder / best)}")
+        print_message(console(), f"Best: {best}. Next: {command('sample', folder / best)}")
     if not found["complete"]:
         flags = ", without --overwrite" if overwrite else ""
         console(stderr=True).print(f"Stopped. Run the same command{flags} to resume.")

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-from typer import Argument, Option
+from typer import Option
 
-from moreish.cli.base import SOURCE_HELP, Json, Set, app, print_json, takes_flags
+from moreish.cli.base import Json, Set, Sources, app, print_json, read_sources, takes_flags
 from moreish.errors import command
 from moreish.options import ModelOptions, command_words, names_of
 from moreish.utils.signals import survive_hangup
@@ -15,9 +15,7 @@ from moreish.utils.signals import survive_hangup
 @survive_hangup()
 @takes_flags(*names_of(ModelOptions))
 def lr_range(
-    source: Annotated[
-        str, Argument(metavar="SOURCE", help=SOURCE_HELP, show_default=False)
-    ] = "names",
+    sources: Sources = None,
     low: Annotated[
         float | None, Option(help="First learning rate (default: the model's usual one / 300).")
     ] = None,
@@ -39,7 +37,7 @@ def lr_range(
 
     with TrainingView(console(stderr=True)) as view:
         found = api.lr_range(
-            source,
+            **read_sources(sources),
             low=low,
             high=high,
             steps=steps,
@@ -59,4 +57,4 @@ def lr_range(
     words = command_words(options)
     for setting in [*(settings or []), f"train.lr={found.suggested:.2g}"]:
         words += ["--set", setting]
-    console().print(f"\nNext: {command('train', source, *words)}")
+    console().print(f"\nNext: {command('train', *(sources or ['names']), *words)}")

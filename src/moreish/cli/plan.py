@@ -36,9 +36,12 @@ def plan(
 ) -> None:
     """Show the recipe that train would choose, or the compute, memory and hours that a chosen
     model (--model, --config) needs."""
+    from rich.text import Text
+
     from moreish import api
     from moreish.planning import Plan, format_estimate
     from moreish.settings import from_assignments, to_toml
+    from moreish.ui import console, print_indented
 
     found = api.plan(
         **read_sources(sources),
@@ -65,5 +68,5 @@ def plan(
         print_json(reasons=found.reasons, recipe=recipe)
         return
     for reason in found.reasons:
-        typer.echo(f"# {reason}")
+        print_indented(console(), Text("# "), Text(reason), repeat=True)
     typer.echo(to_toml(recipe))

@@ -1,14 +1,24 @@
 """`moreish sample`."""
 
+import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Option
 
-from moreish.cli.base import Json, RunPath, app, print_json, read_standard_input, unescape
+from moreish.cli.base import (
+    Json,
+    RunPath,
+    app,
+    print_json,
+    read_standard_input,
+    unescape,
+    working,
+)
 from moreish.errors import MoreishError, visible
+from moreish.utils.text import WordWrapper
 
 if TYPE_CHECKING:
     from moreish.runs import Run
@@ -156,15 +166,19 @@ def sample(
         n = 10 if run.kind == "lines" else 1
     is_filtered = any(value is not None and value is not False for value in filters.values())
     if run.kind == "text" and n == 1 and best_of == 1 and not is_filtered and not as_json:
-        for piece in run.stream(**options):
-            sys.stdout.write(shown(piece))
+        pieces: Iterable[str] = map(shown, run.stream(**options))
+        if sys.stdout.isatty():
+            pieces = WordWrapper(shutil.get_terminal_size().columns).pieces(pieces)
+        for piece in pieces:
+            sys.stdout.write(piece)
             sys.stdout.flush()
         sys.stdout.write("\n")
         return
     problem = ""
     texts: list[str]
     try:
-        texts = run.sample(n, best_of=best_of, **filters, **options)
+        with working("Sampling"):
+            texts = run.sample(n, best_of=best_of, **filters, **options)
     except TooFewTexts as error:
         if not error.texts:
             raise
@@ -187,4 +201,7 @@ def _print_texts(run: "Run", texts: list[str], scores: list[float]) -> None:
         written = "".join(text.replace("\n", "↵") + "\n" for text in texts)
     else:
         written = "\n\n---\n\n".join(texts) + "\n"
+        if sys.stdout.isatty():
+            wrapper = WordWrapper(shutil.get_terminal_size().columns)
+            written = "".join(wrapper.pieces([written]))
     sys.stdout.write(shown(written))

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from moreish.cli.base import app
+from moreish.cli.base import app, find_run
 from moreish.errors import MoreishError
 from moreish.utils.files import user_path
 
@@ -15,7 +15,7 @@ from moreish.utils.files import user_path
 def serve(
     paths: Annotated[
         list[Path] | None,
-        Argument(metavar="RUN", help="Run folders to serve, e.g. runs/names-gpt."),
+        Argument(metavar="RUN", help="Run folders to serve, e.g. runs/names-gpt.", parser=find_run),
     ] = None,
     host: Annotated[str, Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[

@@ -13,6 +13,7 @@ from moreish.cli.base import (
     Set,
     Sources,
     app,
+    find_run,
     print_json,
     read_sources,
     takes_flags,
@@ -48,6 +49,7 @@ def train(
         Path | None,
         Option(
             metavar="RUN",
+            parser=find_run,
             help="Resume an interrupted run, or train a finished one longer, for --minutes.",
         ),
     ] = None,
@@ -65,7 +67,7 @@ def train(
     from moreish import api
     from moreish.distributed import is_main_process
     from moreish.settings import from_assignments
-    from moreish.ui import TrainingView, console, describe_ending, print_result
+    from moreish.ui import TrainingView, console, describe_ending, print_message, print_result
 
     terminal = console(stderr=as_json)
     terminal.quiet = quiet
@@ -93,7 +95,8 @@ def train(
         return
     record = run.record
     if record.status == "interrupted":
-        terminal.print(f"\n{describe_ending(run)}")
+        terminal.print()
+        print_message(terminal, describe_ending(run))
     if as_json:
         print_json(run=run.path, **record.model_dump(mode="json", include=RESULTS))
     if record.status == "interrupted":

@@ -5,6 +5,7 @@ To add a format, write one module with an `Exporter` and add a line to `REGISTRY
 
 import json
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,8 @@ class ExportResult:
     """What was written, and how closely the other library reproduces the run."""
 
     path: Path
+    format: str
+    """Its name in `REGISTRY`."""
     exporter: Exporter
     parity: ParityResult
 
@@ -35,7 +38,7 @@ def export(
     run: Run,
     out: str | Path,
     *,
-    to: str = "hf",
+    to: str | None = None,
     model_license: str = "unknown",
     overwrite: bool = False,
 ) -> ExportResult:
@@ -43,7 +46,8 @@ def export(
 
     Args:
         out: the new folder.
-        to: "hf" (Hugging Face's transformers), "gguf" (llama.cpp) or "onnx" (ONNX Runtime).
+        to: "hf" (Hugging Face's transformers), "gguf" (llama.cpp) or "onnx" (ONNX Runtime); None
+            chooses "hf", or "onnx" where "hf" cannot express the model.
         model_license: the license that the model card names.
         overwrite: replace an earlier export at `out`.
 
@@ -52,6 +56,11 @@ def export(
             results, or `out` exists.
     """
     out = user_path(out)
+    if to is None:
+        to = "onnx"
+        with suppress(MoreishError):
+            HFExporter(run)
+            to = "hf"
     if to not in REGISTRY:
         raise MoreishError(f"--to {to}: {nearest(to, REGISTRY)}")
     if out.exists():
@@ -80,7 +89,7 @@ def export(
         rename_folder(temporary, out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return ExportResult(path=out, exporter=exporter, parity=parity)
+    return ExportResult(path=out, format=to, exporter=exporter, parity=parity)
 
 
 def _model_card(run: Run, exporter: Exporter, model_license: str) -> str:

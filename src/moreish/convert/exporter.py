@@ -4,6 +4,7 @@ B batch, T positions, V vocabulary.
 """
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -17,6 +18,9 @@ from moreish.runs import Run
 
 GREEDY_TOKENS = 200
 """Number of tokens that both programs must generate identically at temperature 0."""
+
+EXAMPLE_TOKENS = 50_000
+"""Number of training tokens among which the example of a prompt is chosen."""
 
 PROMPT_TOKENS = 8
 """Largest number of tokens of the prompt that they continue."""
@@ -82,6 +86,23 @@ class Exporter(ABC):
         ids = self.run.tokenizer.encode(text)
         length = min(len(ids) // 2, self.run.model.context // 2, PROMPT_TOKENS)
         return self.run.tokenizer.decode(ids[: max(1, length)]).replace("\ufffd", "")
+
+    def example_prompt(self) -> str:
+        """Return the most common beginning of an item or of a line of the training data, for the
+        model card."""
+        if not self.run.split_names:
+            return "The "
+        tokens = self.run.split("train")
+        ids = tokens.ids_N[:EXAMPLE_TOKENS].astype(np.int64)
+        if tokens.items:
+            ends = tokens.boundaries[1 : np.searchsorted(tokens.boundaries, len(ids))]
+            items = (tokens.item(number) for number in range(len(ends)))
+            beginnings = [self.run.tokenizer.decode(item)[:2] for item in items]
+        else:
+            lines = self.run.tokenizer.decode(ids).split("\n")
+            beginnings = [line.split()[0] + " " for line in lines if line.strip()]
+        (found, _), *_ = Counter(filter(str.isprintable, beginnings)).most_common(1) or [("", 0)]
+        return found
 
     def check_encoding(self, text: str, ids: list[int]) -> None:
         """Raise ParityError unless `ids` are what `moreish sample --prompt` reads: the tokens of

@@ -4,6 +4,7 @@ B batch, T time, C width, V vocabulary, K the candidate tokens that llama.cpp re
 """
 
 import json
+import shlex
 from contextlib import closing
 from copy import deepcopy
 from functools import partial
@@ -128,7 +129,11 @@ class GGUFExporter(Exporter):
 
     def usage(self) -> str:
         context = self.model.context
-        prompt = "" if self.run.tokenizer.boundary_id is not None else ' --prompt "The "'
+        prompt = (
+            ""
+            if self.run.tokenizer.boundary_id is not None
+            else f" --prompt {shlex.quote(self.example_prompt())}"
+        )
         return f"""
 ```
 llama-completion --model model.gguf --ctx-size {context} --predict {min(200, context - 1)}{prompt}

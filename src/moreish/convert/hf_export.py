@@ -24,7 +24,7 @@ from moreish.tokenizers import (
     CharTokenizer,
     Tokenizer,
 )
-from moreish.utils.files import encode_json, is_in_memory, write_atomic
+from moreish.utils.files import encode_json, write_atomic
 from moreish.utils.safetensors_io import iter_safetensors_bytes
 
 UNKNOWN = "<|unknown|>"
@@ -47,10 +47,11 @@ class HFExporter(Exporter):
         super().__init__(run)
         self.model, self.config, self.tensor_maps = map_to_hf(run, self.program)
         self.architecture = self.config["model_type"]
+        self.tokenizer = tokenizer_to_hf(run.tokenizer)
 
     def write(self, folder: Path) -> None:
         write_atomic(folder / "config.json", encode_json(self.config))
-        write_atomic(folder / "tokenizer.json", encode_json(tokenizer_to_hf(self.run.tokenizer)))
+        write_atomic(folder / "tokenizer.json", encode_json(self.tokenizer))
         write_atomic(folder / "tokenizer_config.json", encode_json(_tokenizer_config(self.run)))
         prefix = ARCHITECTURES[self.architecture].prefix
         weights = {
@@ -61,13 +62,14 @@ class HFExporter(Exporter):
         write_atomic(folder / "model.safetensors", iter_safetensors_bytes(weights, metadata))
 
     def usage(self) -> str:
-        return """
+        prompt = json.dumps(self.example_prompt(), ensure_ascii=False)
+        return f"""
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 model = AutoModelForCausalLM.from_pretrained("FOLDER")
 tokenizer = AutoTokenizer.from_pretrained("FOLDER")
-inputs = tokenizer("PROMPT", return_tensors="pt")
+inputs = tokenizer({prompt}, return_tensors="pt")
 output = model.generate(**inputs, do_sample=True, max_new_tokens=100)
 print(tokenizer.decode(output[0], skip_special_tokens=True))
 ```
@@ -113,8 +115,7 @@ def map_to_hf(run: Run, program: str) -> tuple[GPT, Tree, list[TensorMap]]:
     """
     model, config, tokenizer = run.model, run.config.model, run.tokenizer
     data = run.config.data
-    sources = ("TEXT" if is_in_memory(source) else source for source in data.sources)
-    words = (*sources, *data.options(), "--model", "gpt")
+    words = (*data.arguments(), "--model", "gpt")
     other = f"; train one that can be exported: {command('train', *words)}"
     if not isinstance(model, GPT) or not isinstance(config, GPTConfig):
         raise MoreishError(

@@ -25,7 +25,7 @@ from moreish.data.shards import (
     SourceFormat,
     prepare_dataset,
 )
-from moreish.data.split import SPLITS, SplitName, SplitRule
+from moreish.data.split import SPLIT_TITLES, SPLITS, SplitName, SplitRule
 from moreish.data.text import (
     NON_PRINTING,
     CleaningOptions,
@@ -34,6 +34,7 @@ from moreish.data.text import (
     NotTextError,
     Source,
     decode_chunks,
+    find_lines,
     normalize_newlines,
     read_corpus,
     source_settings,

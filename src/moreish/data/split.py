@@ -1,6 +1,7 @@
 """Training, validation and test splits of items and of running text."""
 
 import random
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -11,6 +12,9 @@ from moreish.utils.text import plural
 
 SplitName = Literal["train", "val", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
+
+SPLIT_TITLES: Mapping[str, str] = {"train": "training", "val": "validation", "test": "test"}
+"""The names of the splits in messages."""
 
 SplitRule = Literal["seeded", "lecture"]
 

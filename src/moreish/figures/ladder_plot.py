@@ -7,11 +7,15 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from moreish.figures.style import Theme
 
 Array = NDArray[Any]
+
+MAX_LABELS = 8
+"""Number of rungs up to which all points are labeled."""
 
 
 def ladder(rungs: Sequence[Mapping[str, Any]], theme: Theme) -> Figure:
@@ -36,9 +40,10 @@ def ladder(rungs: Sequence[Mapping[str, Any]], theme: Theme) -> Figure:
     bars.errorbar(losses, y, xerr=1.96 * errors, fmt="none", ecolor=theme.faint, elinewidth=1)
     bars.scatter(losses, y, color=colors, s=34, zorder=3)
     for i, rung in enumerate(ranked):
-        bars.text(
-            losses[i], i + 0.12, f"  {losses[i]:.3f}", va="bottom", fontsize=7.5, color=theme.faint
-        )
+        bars.annotate(
+            f"{losses[i]:.3f}", (losses[i], i), xytext=(4, 3), textcoords="offset points",
+            fontsize=7.5, color=theme.faint,
+        )  # fmt: skip
         if rung["stated"]:
             bars.scatter(rung["stated"]["loss"], i, marker="|", s=110, color=theme.series[1])
     bars.set_yticks(y, names)
@@ -56,24 +61,43 @@ def ladder(rungs: Sequence[Mapping[str, Any]], theme: Theme) -> Figure:
         cost = np.array([max(smallest, rung[key]) for rung in ranked])
         axes.scatter(cost, losses, color=colors, s=26, zorder=3)
         axes.set(xscale="log", xlabel=label, ylabel="validation loss")
-        axes.margins(x=0.18, y=0.16)
+        axes.margins(x=0.22, y=0.16)
         axes.grid()
-        # With equal budgets many rungs take the same time, so only the Pareto front is labeled.
+        _plain_ticks(axes)
+        # With equal budgets many rungs take the same time: then only the Pareto front is labeled.
         labeled = [
             i for i in range(len(names))
-            if key == "parameters" or not ((cost < cost[i]) & (losses <= losses[i])).any()
+            if key == "parameters" or len(names) <= MAX_LABELS
+            or not ((cost < cost[i]) & (losses <= losses[i])).any()
         ]  # fmt: skip
-        _label_points(axes, cost[labeled], losses[labeled], [names[i] for i in labeled], theme)
+        _label_points(axes, cost, losses, {i: names[i] for i in labeled}, theme)
     return figure
 
 
-def _label_points(axes: Axes, x: Array, y: Array, names: Sequence[str], theme: Theme) -> None:
-    """Write names to the right of their points, moved up or down where others are in the way."""
-    width, height = max(np.ptp(np.log10(x)), 0.3) * 1.36, max(np.ptp(y), 1e-9) * 1.2
+def _plain_ticks(axes: Axes) -> None:
+    """Label the horizontal axis at 1, 2 and 5 times powers of ten, or at these if there are many,
+    as plain numbers."""
+    low, high = axes.get_xlim()
+    multiples = (1.0, 2.0, 5.0) if high / low < 100 else (1.0,)
+    axes.xaxis.set_major_locator(LogLocator(subs=multiples))
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.10g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _label_points(axes: Axes, x: Array, y: Array, names: Mapping[int, str], theme: Theme) -> None:
+    """Write names to the right of points, moved up or down where others are in the way.
+
+    Args:
+        x, y: all points.
+        names: the names of those to label, by index.
+    """
+    low, high = np.log10(axes.get_xlim())
+    bottom, top = axes.get_ylim()
+    width, height = high - low, top - bottom
     taken = [(math.log10(a), b, 0.012 * width) for a, b in zip(x, y, strict=True)]
-    for i in np.argsort(y):
+    for i in sorted(names, key=lambda i: y[i]):
         length = 0.0165 * width * len(names[i])
-        left = math.log10(x[i]) + 0.02 * width
+        left = math.log10(x[i]) + 0.025 * width
         for shift in sorted(np.arange(-12, 13), key=abs):
             level = y[i] + shift * 0.03 * height
             overlaps = any(

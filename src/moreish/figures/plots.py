@@ -4,6 +4,7 @@ V vocabulary, M tokens shown, C width, H heads, T time.
 """
 
 import math
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -166,12 +167,18 @@ def embeddings(weight_VC: Array, labels: Sequence[str], theme: Theme) -> Figure:
     axes = figure.add_subplot()
     axes.scatter(points[:, 0], points[:, 1], s=190, color=theme.heat[1], linewidths=0)
     for (x, y), label in zip(points[:, :2], labels, strict=True):
-        color = theme.series[1] if label.lower() in set("aeiouy") else theme.ink
+        color = theme.series[1] if is_vowel(label) else theme.ink
         axes.text(x, y, label, ha="center", va="center", fontsize=11, color=color)
     axes.margins(0.08)
     axes.grid()
     axes.set(xlabel=names[0], ylabel=names[1])
     return figure
+
+
+def is_vowel(label: str) -> bool:
+    """Return whether a token is one vowel of the Latin alphabet, with or without accents."""
+    letters = unicodedata.normalize("NFD", label.lower())
+    return letters[:1] in set("aeiouyæœøı") and all(map(unicodedata.combining, letters[1:]))
 
 
 def attention(maps: Sequence[Array], labels: Sequence[str], theme: Theme) -> Figure:

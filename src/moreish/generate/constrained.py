@@ -67,6 +67,8 @@ def parse_length(text: str) -> tuple[int, int | None]:
         maximum = (int(high) if high else None) if dots else minimum
     except ValueError:
         raise MoreishError(f"--length {text}: write 5, 3..7, 3.. or ..7") from None
+    if maximum is not None and 1 <= maximum < minimum:
+        raise MoreishError(f"--length {text}: the minimum is above the maximum")
     if minimum < 0 or (maximum is not None and maximum < max(1, minimum)):
         raise MoreishError(f"--length {text}: write MINIMUM..MAXIMUM, with a maximum of 1 or more")
     return minimum, maximum

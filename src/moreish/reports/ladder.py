@@ -9,7 +9,7 @@ from moreish.data import SplitName
 from moreish.errors import command
 from moreish.evaluate import Score, format_bits
 from moreish.reports.html import figure, page, preformatted, table
-from moreish.ui import SPLIT_TITLES, format_loss
+from moreish.ui import SPLIT_TITLES, format_loss, ladder_loss
 
 CAPTION = (
     "Left: validation loss of every rung with 95 % intervals, the best at the top. Right: loss "
@@ -27,6 +27,8 @@ def ladder_report_html(ladder: Mapping[str, Any], folder: Path) -> str:
     """
     has_test = any("test" in rung["splits"] for rung in ladder["rungs"])
     splits: Sequence[SplitName] = ("train", "val", "test") if has_test else ("train", "val")
+    rungs = sorted(ladder["rungs"], key=ladder_loss)
+    has_stated = any(rung["stated"] for rung in rungs)
     rows = [
         (
             rung["rung"],
@@ -34,23 +36,38 @@ def ladder_report_html(ladder: Mapping[str, Any], folder: Path) -> str:
             f"{rung['parameters']:,}",
             f"{rung['seconds']:.1f}",
             *(format_loss(rung["splits"].get(name)) for name in splits),
-            f"{rung['stated']['loss']:.2f} ({rung['stated']['where']})" if rung["stated"] else "",
+            *[_stated(rung)] * has_stated,
             format_bits(Score.model_validate(rung["splits"]["val"]).bits_per_char),
         )
-        for rung in ladder["rungs"]
+        for rung in rungs
     ]
     losses = (SPLIT_TITLES[name] for name in splits)
-    header = ("rung", "adds", "parameters", "seconds", *losses, "stated", "bits/char")
+    header = (
+        "rung",
+        "adds",
+        "parameters",
+        "seconds",
+        *losses,
+        *["stated"] * has_stated,
+        "bits/char",
+    )
     samples = "".join(
         f"<h2>{html.escape(rung['rung'])}</h2>"
         f"{preformatted(chr(10).join(rung['samples']))}"
         f"<p class=faint>Report of this run: "
         f"<code>{html.escape(command('report', folder / rung['run']))}</code></p>"
-        for rung in ladder["rungs"]
+        for rung in rungs
     )
     units = {"minutes": "min", "epochs": "epochs", "steps": "steps"}
     (budget,) = (f"{ladder[key]:g} {unit}" for key, unit in units.items() if ladder.get(key))
     subtitle = f"{budget} for each rung that is trained; {ladder['split']} split"
     light, dark = folder / "ladder.svg", folder / "ladder-dark.svg"
     parts = [figure(light, dark, "Loss and cost", CAPTION), table(header, rows), samples]
-    return page(f"Ladder on {ladder['source']}", subtitle, parts)
+    source = ladder["source"]
+    shown = source if isinstance(source, str) else ", ".join(source)
+    return page(f"Ladder on {'standard input' if shown == '-' else shown}", subtitle, parts)
+
+
+def _stated(rung: Mapping[str, Any]) -> str:
+    stated = rung["stated"]
+    return f"{stated['loss']:.2f} ({stated['where']})" if stated else ""

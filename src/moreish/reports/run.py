@@ -117,9 +117,11 @@ def _verdict(run: Run) -> list[str]:
         unit = "character" if run.config.data.tokenizer == "char" else "token"
         rows = [*run.baselines.items()]
         others = ", ".join(f"{name}: {math.exp(-loss):.1%}" for name, loss in rows)
+        new = val.new_items
+        on_new = f", and on its new items {math.exp(-new.loss):.1%}" if new is not None else ""
         verdict = (
-            f"On text that it has not seen, it gives each next {unit} a probability of "
-            f"{math.exp(-val.loss):.1%} on average ({others}). {describe_losses(run)}"
+            f"On the validation split, it gives each next {unit} a probability of "
+            f"{math.exp(-val.loss):.1%} on average ({others}){on_new}. {describe_losses(run)}"
         )
         parts += [
             f"<p>{html.escape(verdict)}</p>",

@@ -18,4 +18,4 @@ from moreish.runs.record import (
     machine_info,
 )
 from moreish.runs.run import Run
-from moreish.runs.verdict import describe_losses
+from moreish.runs.verdict import describe_losses, short_text_note

@@ -13,7 +13,7 @@ from statistics import NormalDist, mean, variance
 import numpy as np
 from numpy.typing import NDArray
 
-from moreish.data import SplitName
+from moreish.data import SPLIT_TITLES, SplitName
 from moreish.errors import MoreishError
 from moreish.evaluate import STDERR_BLOCK, evaluate_losses
 from moreish.models import CountBasedModel
@@ -139,8 +139,8 @@ def compare_runs(
         for run in runs[1:]:
             if run.kind != first.kind or _split_text(run, split) != text:
                 raise MoreishError(
-                    f"{first.path} and {run.path} have different {split} splits: only runs of one "
-                    "text and one split can be compared"
+                    f"{first.path} and {run.path} have different {SPLIT_TITLES[split]} splits: "
+                    "only runs of one text and one split can be compared"
                 )
     sizes_U = units[0][1]
     groups: dict[str, list[tuple[Run, Sums]]] = {}
@@ -241,7 +241,8 @@ def _units(run: Run, split: SplitName, *, per_byte: bool) -> tuple[NDArray[np.in
         unit_P = (before + np.cumsum(lengths_P) - 1) // STDERR_BLOCK
     sizes_U = np.bincount(unit_P, lengths_P)
     if len(sizes_U) < 2:
-        raise MoreishError(f"the {split} split of {run.path} is too short for a comparison")
+        title = SPLIT_TITLES[split]
+        raise MoreishError(f"the {title} split of {run.path} is too short for a comparison")
     return unit_P, sizes_U
 
 

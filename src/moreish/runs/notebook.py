@@ -3,11 +3,10 @@
 import html
 from collections.abc import Sequence
 
+from moreish.data import SPLIT_TITLES
 from moreish.evaluate import uniform_loss
 from moreish.runs.folder import RunFolder
 from moreish.utils.text import plural
-
-SPLIT_TITLES = {"train": "training", "val": "validation", "test": "test"}
 
 
 def run_html(run: RunFolder, samples: Sequence[str]) -> str:

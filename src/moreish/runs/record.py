@@ -25,6 +25,8 @@ FORMAT: Literal[1] = 1
 """Version of the run folder's format; a newer one is rejected."""
 
 Status = Literal["created", "training", "interrupted", "diverged", "stopped early", "finished"]
+"""How training stands or ended; after `RunFolder.extend`, its last phase, whether or not that
+lowered the validation loss."""
 
 ENDED_STATUSES: tuple[Status, ...] = ("finished", "stopped early", "diverged")
 """Statuses of a run that cannot be resumed."""

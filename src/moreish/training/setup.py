@@ -188,8 +188,7 @@ def audit_beginning(corpus: Corpus | PreparedDataset, data: DataConfig) -> Audit
     """Audit the beginning of a user's text; None for built-in data and prepared folders."""
     if isinstance(corpus, PreparedDataset) or set(data.sources) <= CATALOG.keys():
         return None
-    source_args = [*data.sources, *data.options()]
-    return audit_corpus(corpus, max_characters=AUDIT_CHARACTERS, source_args=source_args)
+    return audit_corpus(corpus, max_characters=AUDIT_CHARACTERS, source_args=data.arguments())
 
 
 def build_tokenizer(data: DataConfig, corpus: Corpus | PreparedDataset) -> Tokenizer:

@@ -10,6 +10,7 @@ from moreish.ui.tables import (
     ladder_loss,
     ladder_table,
     novelty_table,
+    overlap_table,
     range_lines,
     runs_table,
     score_table,
@@ -18,4 +19,4 @@ from moreish.ui.tables import (
     token_lines,
     tokenization_table,
 )
-from moreish.ui.terminal import TrainingView, console
+from moreish.ui.terminal import TrainingView, console, print_indented, print_message

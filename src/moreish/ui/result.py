@@ -2,18 +2,26 @@
 
 import math
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from moreish.errors import MoreishError, command, visible
 from moreish.python_errors import spell
-from moreish.runs import Run, describe_losses
+from moreish.runs import Run, describe_losses, short_text_note
 from moreish.ui.tables import score_table
-from moreish.ui.terminal import print_indented
+from moreish.ui.terminal import print_indented, print_message
 
 SEED = 1
 """Random seed of the samples; `moreish sample` uses 0, and so shows others."""
+
+NEXT = {
+    "sample": "generate more",
+    "serve": "play with it in the browser",
+    "report": "see what it has learned",
+}
+"""Commands to go on with, and what they do."""
 
 LIST_SAMPLES = 10
 TEXT_TOKENS = 300
@@ -25,7 +33,7 @@ def print_result(out: Console, run: Run) -> None:
     if math.isfinite(run.scores["val"].loss):
         _print_samples(out, run)
     _print_losses(out, run)
-    out.print(_next_commands(run))
+    _print_next_commands(out, run)
 
 
 def print_ending(out: Console, run: Run) -> None:
@@ -53,7 +61,10 @@ def _print_losses(out: Console, run: Run) -> None:
     out.print(_comparison(run))
     out.print()
     if meaning := describe_losses(run):
-        print_indented(out, Text(), Text(spell(meaning)))
+        print_message(out, spell(meaning))
+        out.print()
+    if note := short_text_note(run):
+        print_message(out, spell(note))
         out.print()
 
 
@@ -83,10 +94,17 @@ def _comparison(run: Run) -> Table:
     return table
 
 
-def _next_commands(run: Run) -> Table:
+def _print_next_commands(out: Console, run: Run) -> None:
+    """Print the next commands, each beside what it does, or below it where that is too wide."""
     table = Table.grid(padding=(0, 3, 0, 0))
-    table.add_row(Text("Next:", "dim"), command("sample", run.path), Text("generate more", "dim"))
-    what = "play with it in the browser"
-    table.add_row("", command("serve", run.path), Text(what, "dim"))
-    table.add_row("", command("report", run.path), Text("see what it has learned", "dim"))
-    return table
+    for number, (verb, what) in enumerate(NEXT.items()):
+        title = "" if number else "Next:"
+        table.add_row(Text(title, "dim"), command(verb, run.path), Text(what, "dim"))
+    gaps = len("Next:") + 2 * 3
+    width = gaps + cell_len(command("report", run.path)) + max(map(len, NEXT.values()))
+    if out.soft_wrap or width <= out.width:
+        out.print(table)
+        return
+    for verb, what in NEXT.items():
+        out.print(Text(f"To {what}:", "dim"))
+        out.print(Text(command(verb, run.path)), soft_wrap=True)

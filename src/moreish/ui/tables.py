@@ -9,7 +9,7 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from moreish.data import AuditReport, Finding, SplitName
+from moreish.data import SPLIT_TITLES, AuditReport, Finding, SplitName
 from moreish.errors import command, visible
 from moreish.evaluate import Score, TextNovelty, Token, TokenizerStats, TokenSurprisal, format_bits
 from moreish.python_errors import spell
@@ -17,8 +17,6 @@ from moreish.runs import RunGroup
 from moreish.training import LRRange
 from moreish.utils.files import format_bytes
 from moreish.utils.text import plural
-
-SPLIT_TITLES: dict[SplitName, str] = {"train": "training", "val": "validation", "test": "test"}
 
 
 def clock(seconds: float) -> str:
@@ -62,6 +60,8 @@ def audit_lines(audit: AuditReport) -> list[Text]:
         lines.append(_finding(finding))
         if finding.location:
             lines.append(Text(visible(f"  {finding.location}: {finding.example}"), style="dim"))
+        if finding.conversion:
+            lines.append(Text(visible(f"  {finding.fix_label}"), style="bold"))
     if not audit.findings:
         lines.append(Text("No problems found."))
     if audit.fix_command:
@@ -252,21 +252,40 @@ def stated_lines(entries: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def novelty_table(texts: Sequence[TextNovelty]) -> Table:
-    """Return a table of the ten samples with the most in common with the training data."""
-    is_list = texts[0].nearest is not None
-    where = ["nearest item", "edits"] if is_list else ["line"]
-    table = _table(["sample", "longest copied span", "found in", *where])
-    length = 17 if is_list else 22
-    for text in sorted(texts, key=lambda t: (not t.known, -len(t.overlap)))[:10]:
-        place = [text.nearest or "", str(text.distance)] if is_list else [str(text.place)]
-        cells = (_short(cell, length) for cell in [text.text, text.overlap, text.passage, *place])
-        table.add_row(*cells, style="bold" if text.known else None)
+    """Return a table of the ten items with the longest spans of the training data."""
+    table = _table(["sample", "longest copied span", "found in", "nearest item", "edits"])
+    for text in sorted(texts, key=lambda t: (-len(t.overlap), not t.known))[:10]:
+        cells = [text.text, text.overlap, text.passage, text.nearest or "", str(text.distance)]
+        table.add_row(*(_short(cell, 17) for cell in cells), style="bold" if text.known else None)
     return table
+
+
+SPAN_WIDTH, MARGIN_WIDTH, PLACE_WIDTH = 30, 8, 18
+"""Width of a copied span, of what surrounds it on either side, and of where it is."""
+
+
+def overlap_table(texts: Sequence[TextNovelty], places: Sequence[str]) -> Table:
+    """Return a table of the longest copied spans of running text, in the lines where they are."""
+    table = _table(["copied span, in its line", "where"], ["length"])
+    for text, place in zip(texts, places, strict=True):
+        before, _, after = text.passage.partition(text.overlap)
+        span = Text.assemble(
+            (_one_line(before)[-MARGIN_WIDTH:], "dim"),
+            (str(_short(text.overlap, SPAN_WIDTH)), "bold"),
+            (_one_line(after)[:MARGIN_WIDTH], "dim"),
+        )
+        shown = place if len(place) <= PLACE_WIDTH else "…" + place[-PLACE_WIDTH + 1 :]
+        table.add_row(span, visible(shown), str(len(text.overlap)))
+    return table
+
+
+def _one_line(text: str) -> str:
+    return visible(text.replace("\n", "↵").replace("\t", " "))
 
 
 def _short(text: str, length: int) -> Text:
     """Return a text on one line, cut to a length."""
-    text = visible(text.replace("\n", "↵").replace("\t", " "))
+    text = _one_line(text)
     return Text(text if len(text) <= length else text[: length - 1] + "…")
 
 

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import time
 from collections.abc import Mapping
 from typing import Any, Self
@@ -24,11 +25,18 @@ PLAIN_LINES = 12
 TITLE_WIDTH = 11
 """Width of the titles in the summary of a training run."""
 
+ROW_WIDTH = 80 - TITLE_WIDTH
+"""Width of the texts beside them, on a terminal of 80 columns."""
+
 RUNG_WIDTH = 79
 """Length of the line of a finished rung of the ladder."""
 
 PLAIN_SECONDS = 10.0
 """Seconds between two progress lines of a preparation, likewise."""
+
+
+COMMAND = re.compile("^.*: ((?:moreish|iconv) .*)$", re.DOTALL)
+"""Matches a message that ends with a command."""
 
 
 class PipeSafeConsole(Console):
@@ -48,15 +56,28 @@ def console(*, stderr: bool = False) -> Console:
     return found
 
 
-def print_indented(out: Console, first: Text, text: Text) -> None:
-    """Print a text after another one; where it takes several lines, all begin below its first."""
+def print_indented(out: Console, first: Text, text: Text, *, repeat: bool = False) -> None:
+    """Print a text after another one; where it takes several lines, all begin below its first, or
+    after the other one if that is to be repeated."""
     if out.soft_wrap:
         out.print(Text.assemble(first, text))
         return
     width = max(20, out.width - len(first))
     for number, line in enumerate(text.wrap(out, width) or [Text()]):
         line.rstrip()
-        out.print(Text.assemble(first if number == 0 else " " * len(first), line))
+        out.print(Text.assemble(first if repeat or not number else " " * len(first), line))
+
+
+def print_message(out: Console, message: Text | str, style: str = "") -> None:
+    """Print a message; where it ends with a command and does not fit on a line, the command has a
+    line of its own that the console does not break, so that it can be copied."""
+    text = Text(message, style) if isinstance(message, str) else message
+    found = COMMAND.search(text.plain)
+    if found is None or out.soft_wrap or text.cell_len <= out.width:
+        out.print(text)
+        return
+    out.print(text[: found.start(1) - 1])
+    out.print(text[found.start(1) :], soft_wrap=True)
 
 
 class TrainingView:
@@ -109,9 +130,9 @@ class TrainingView:
                 self.out.print(text, style="yellow")
             case training.Audited() if not self.brief:
                 for line in warning_lines(event.audit):
-                    self.out.print(line)
+                    print_message(self.out, line)
             case training.Note():
-                self.out.print(spell(event.text), style="dim")
+                print_message(self.out, spell(event.text), "dim")
 
     def print_row(self, title: str, value: str) -> None:
         """Print a text after a title; its further lines are indented."""
@@ -270,8 +291,9 @@ def _vocabulary(data: DatasetInfo, tokenizer: str) -> str:
     count = data.vocabulary - data.boundary
     if tokenizer == "char":
         alphabet = "".join(filter(str.isprintable, data.alphabet)).strip()
-        shown = alphabet if len(alphabet) <= 70 else alphabet[:70] + "…"
-        return f"{plural(count, 'character')}{boundary}: {shown}"
+        shown = Text(alphabet)
+        shown.truncate(ROW_WIDTH, overflow="ellipsis")  # to fit on a line of its own
+        return f"{plural(count, 'character')}{boundary}: {shown.plain}"
     if tokenizer in ("byte", "word"):
         return f"{plural(count, tokenizer)}{boundary}"
     learned = {"bpe": "learned from the training split", "gpt2": "GPT-2's"}
@@ -280,7 +302,9 @@ def _vocabulary(data: DatasetInfo, tokenizer: str) -> str:
 
 def _length(event: training.Started) -> str:
     train = event.config["train"]
-    if event.from_step:
+    if event.from_step and train["minutes"] is not None:
+        length = f"from step {event.from_step:,}, about {event.steps - event.from_step:,} more"
+    elif event.from_step:
         length = f"steps {event.from_step:,} to {event.steps:,}"
     elif train["minutes"] is not None:
         length = f"about {event.steps:,} steps in {train['minutes']:g} min"

@@ -110,6 +110,17 @@ def fsync_folder(folder: Path) -> None:
             pass
 
 
+MEMORY_PREFIX = "moreish-"
+"""How the names of temporary folders begin that hold a text in memory."""
+
+
+def is_in_memory(source: str | Path) -> bool:
+    """Return whether a source is the temporary file of a text in memory, as of standard input."""
+    folder = Path(source).parent
+    is_temporary = folder.parent == Path(tempfile.gettempdir())
+    return is_temporary and folder.name.startswith(MEMORY_PREFIX)
+
+
 def user_path(path: str | Path) -> Path:
     """Return the path that a user wrote, in which `~` is a home folder.
 
@@ -132,16 +143,6 @@ def user_path(path: str | Path) -> Path:
     raise MoreishError(
         f"{str(path)[:80]!r}: no file can have this name; it is too long, or has what is not text"
     )
-
-
-MEMORY_PREFIX = "moreish-"
-"""Prefix of the temporary folder of a text that was given in memory."""
-
-
-def is_in_memory(path: str | Path) -> bool:
-    """Return whether a path is the temporary file of a text that was given in memory."""
-    path = Path(path)
-    return path.parent.name.startswith(MEMORY_PREFIX) and path.is_relative_to(tempfile.gettempdir())
 
 
 def partial_path(path: Path) -> Path:

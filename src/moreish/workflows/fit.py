@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from moreish.config import BUDGETS
-from moreish.data import SplitName, TokenDataset
+from moreish.data import SPLIT_TITLES, SplitName, TokenDataset
 from moreish.distributed import ProcessGroup, is_sharded, join_process_group
 from moreish.errors import MoreishError, command
 from moreish.evaluate import Score, evaluate_losses
@@ -182,7 +182,7 @@ class _Fitting:
 
     def score(self, split: SplitName, model: Model, tokens: TokenDataset | None = None) -> Score:
         def progress(name: str, share: float) -> None:
-            self.report(Progress(what=f"evaluating {name}", share=share))
+            self.report(Progress(what=f"evaluating {SPLIT_TITLES[name]}", share=share))
 
         return self.run.score(split, model, progress=progress, group=self.group, tokens=tokens)
 

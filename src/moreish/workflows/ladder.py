@@ -5,11 +5,12 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from moreish.config import BUDGETS, DEFAULT_MINUTES, RunConfig, resolve
 from moreish.errors import MoreishError, nearest
 from moreish.models import REGISTRY, CountBasedModel, model_class
+from moreish.options import TextOptions, settings_tree
 from moreish.planning import PLANNED_NETWORK, PLANNED_TRAIN
 from moreish.runs import (
     ENDED_STATUSES,
@@ -21,7 +22,7 @@ from moreish.runs import (
 )
 from moreish.settings import Tree
 from moreish.training import DivergenceError, Note, Report, set_up
-from moreish.utils.files import encode_json, read_json, write_atomic
+from moreish.utils.files import encode_json, is_in_memory, read_json, write_atomic
 from moreish.workflows.train import resume, train
 
 QUICK = 0.1
@@ -83,7 +84,7 @@ RUNGS: tuple[Rung, ...] = (
     Rung("kneser-ney", "longer n-grams, with Kneser-Ney smoothing", {"name": "kneser-ney"}),
     Rung(
         "bigram",
-        "the same table, trained by gradient descent",
+        "a table of letter pairs, trained by gradient descent",
         {"name": "bigram"},
         stated={NAMES: Stated(2.45, "makemore 1, training loss"), **_gpt_lecture(2.5)},
     ),
@@ -93,10 +94,10 @@ RUNGS: tuple[Rung, ...] = (
         {"name": "mlp", "context": 3, "embedding": 10, "hidden": 200},
         stated={NAMES: Stated(2.17, "makemore 2, 200,000 steps")},
     ),
-    Rung("mlp-wide", "more context, a wider layer", {"name": "mlp"}),
+    Rung("mlp-wide", "an MLP of more context and a wider layer", {"name": "mlp"}),
     Rung(
         "mixture",
-        "the average of that network and n-gram counts",
+        "the average of that MLP and n-gram counts",
         {"name": "mixture", "network": {"name": "mlp"}},
     ),
     Rung("bow", "the average of the context, without order", {"name": "bow"}),
@@ -181,7 +182,7 @@ def rungs_for(names: str | None) -> list[Rung]:
 
 
 def train_ladder(
-    source: str,
+    source: str | list[str],
     *,
     out: Path,
     minutes: float | None = None,
@@ -189,29 +190,30 @@ def train_ladder(
     steps: int | None = None,
     rungs: str | None = None,
     split: str | None = None,
-    kind: str | None = None,
     seed: int = 0,
     test: bool = False,
     overwrite: bool = False,
     report: Report,
     done: Callable[[dict[str, Any], int, int], None] = lambda rung, number, total: None,
+    **options: Unpack[TextOptions],
 ) -> dict[str, Any]:
     """Train every rung with the same budget, which count-based models ignore.
 
     Rungs that are complete in `out` are kept; an interrupted one is resumed.
 
     Args:
-        source: as in `moreish.train`.
+        source: a data set, a file or a folder; or several of them.
         out: the folder of the ladder.
         minutes, epochs, steps: budget of each rung, at most one of them (default: 1 minute).
         rungs: as in `rungs_for`.
-        split, kind: as in `moreish.train`; the lectures' own data have the lecture's split.
+        split: as in `moreish.train`; the lectures' own data have the lecture's split.
         seed: random seed for weights and batches.
         test: whether to evaluate the test split too, which each run records.
         overwrite: whether to train the chosen rungs again, and to replace another ladder at `out`.
         report: receives every event.
         done: called with each rung's entry as soon as it is complete, its number, and the number
             of all rungs.
+        options: how to read and clean the text.
 
     Returns:
         The content of ladder.json.
@@ -225,16 +227,19 @@ def train_ladder(
         budget["minutes"] = DEFAULT_MINUTES
     resolve({"train": budget})  # a ladder of count-based models would not notice a wrong one
     lectures = {data for rung in RUNGS for data in rung.stated}
-    split = split or ("lecture" if source in lectures else "seeded")
-    data: Tree = {"source": source, "split": split} | ({"kind": kind} if kind else {})
-    facts = set_up(resolve({"data": data, "model": {"name": "ngram"}})).facts
-    plan: Tree = {"source": source, "split": split, "kind": facts.kind, **budget, "seed": seed}
+    split = split or ("lecture" if isinstance(source, str) and source in lectures else "seeded")
+    data: Tree = {"source": source, "split": split, **settings_tree(options).get("data", {})}
+    config = resolve({"data": data, "model": {"name": "ngram"}})
+    facts = set_up(config).facts
+    data["kind"] = facts.kind
+    shown = "-" if is_in_memory(config.data.sources[0]) else source
+    plan: Tree = {"source": shown, "split": split, "kind": facts.kind, **budget, "seed": seed}
     plan["data"] = dict(facts.sha256)  # a file that has changed is another ladder
     entries, replaced = _read_entries(out, plan, overwrite=overwrite)
     is_complete, failed = True, {}
     try:
         for number, rung in enumerate(chosen, 1):
-            config, path = _rung_config(rung, plan), out / rung.name
+            config, path = _rung_config(rung, plan, data), out / rung.name
             run = None if overwrite else _find_run(path, config, facts)
             if run is None or rung.name not in entries:
                 entries.pop(rung.name, None)
@@ -313,14 +318,14 @@ def _read_entries(
     return {}, set(entries)
 
 
-def _rung_config(rung: Rung, plan: Tree) -> RunConfig:
+def _rung_config(rung: Rung, plan: Tree, data: Tree) -> RunConfig:
     budget = {} if rung.only_counts else {key: plan[key] for key in BUDGETS}
     return resolve(
         {
             "seed": plan["seed"],
             "model": rung.model,
             "train": {**rung.train, **budget},
-            "data": {key: plan[key] for key in ("source", "split", "kind")},
+            "data": data,
         }
     )
 
@@ -346,7 +351,8 @@ def _find_run(path: Path, config: RunConfig, facts: DatasetInfo) -> Run | None:
 
 
 def _entry(rung: Rung, run: Run, plan: Tree) -> dict[str, Any]:
-    stated = rung.stated.get(plan["source"]) if plan["split"] == "lecture" else None
+    is_lecture = plan["split"] == "lecture" and isinstance(plan["source"], str)
+    stated = rung.stated.get(plan["source"]) if is_lecture else None
     is_list = run.kind == "lines"
     texts = run.sample(100, seed=0) if is_list else run.sample(3, max_tokens=300, seed=0)
     novelty = run.novelty(texts)

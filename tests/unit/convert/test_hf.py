@@ -224,7 +224,7 @@ def test_unsupported_models_are_refused(model: dict[str, Any], why: str, tmp_pat
     model = model if "name" in model else {**GPT, **model}
     run = train_model(tmp_path, model, tokenizer=tokenizer)
     with pytest.raises(MoreishError, match=why):
-        api.export(run, tmp_path / "hf")
+        api.export(run, tmp_path / "hf", to="hf")
     assert not list(tmp_path.glob("*hf*"))
     with pytest.raises(MoreishError, match="--to gguff"):
         api.export(run, tmp_path / "hf", to="gguff")

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +231,22 @@ def test_missing_libraries_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
             with pytest.raises(MoreishError, match=rf"\({library}\): pip install 'moreish\[{to}\]"):
                 api.export(run, tmp_path / "o", to=to)
     assert not list(tmp_path.glob("*o"))
+
+
+def test_the_format_is_chosen_for_the_model(tmp_path: Path, moreish: Moreish) -> None:
+    run = trained(tmp_path, "char", "lines", {"name": "kneser-ney"})
+    shown = moreish("export", run.path, "--out", "o")
+    assert shown.status == 0 and shown.out.startswith("Format: onnx (ONNX Runtime)\n")
+    items = run.training_bytes.decode().split("\n")
+    (beginning, _), *_ = Counter(item[:2] for item in items).most_common(1)
+    card = Path("o/README.md").read_text()
+    assert f"`python generate.py --prompt {beginning} --temperature 0.8`" in card
+    folder = tmp_path / "words"
+    folder.mkdir()
+    words = train_model(folder, GPT, kind="text", tokenizer="word", steps=1)
+    assert api.export(words, tmp_path / "w").format == "onnx"
+    with pytest.raises(MoreishError, match="transformers has no kneser-ney model"):
+        api.export(run, tmp_path / "p", to="hf")
 
 
 def test_the_help_names_the_programs(moreish: Moreish) -> None:

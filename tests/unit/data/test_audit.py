@@ -317,11 +317,68 @@ def test_files_left_out_are_reported(tmp_path: Path) -> None:
     (tmp_path / "c.txt").write_bytes("“façade”, naïve password=hunter2hunter2".encode("cp1252"))
     (finding,) = audit_source(str(tmp_path)).findings
     assert (finding.count, finding.severity, finding.fix) == (2, "warning", "")
-    assert "perhaps --encoding cp1252" in finding.description and "façade" in finding.example
+    convert = f"iconv -f cp1252 -t utf-8 {tmp_path / 'c.txt'} > NEW"
+    assert finding.fix_label == f"convert it, perhaps: {convert}" and "façade" in finding.example
     assert finding.location == str(tmp_path / "c.txt") and "hunter2" not in finding.example
     (tmp_path / "a.txt").unlink()
     (first, *_) = audit_source(str(tmp_path)).findings
     assert first.fix_label == "perhaps --encoding cp1252"
+
+
+def test_mojibake_is_not_fixed_by_the_encoding_that_caused_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("\n".join([*VARIED, *VARIED[:90], "schön"]), encoding="utf-8")
+    arguments = [str(path), "--encoding", "cp1252", "--as", "text"]
+    audit = audit_source(str(path), "text", "cp1252", source_args=arguments)
+    assert "mojibake" in {finding.name for finding in audit.findings}
+    assert audit.fix_command.endswith(f"moreish train {path} --as text --dedup")
+    path.write_text("\n".join([*VARIED, "schön"]), encoding="utf-8")
+    audit = audit_source(str(path), "text", "cp1252", source_args=arguments)
+    assert audit.fix_command.endswith(f"moreish train {path} --as text")
+
+
+def test_fixes_that_remove_much_are_left_to_the_user(tmp_path: Path) -> None:
+    rare = audit_lines(tmp_path / "a.txt", [*VARIED, "漢字かな交じり文"], kind="text")
+    rare = rare["rare characters"]
+    letters = len(set("\n".join(VARIED)))
+    assert rare.fix_label == f"--min-count 5 (removes 8 of {letters + 8} characters)"
+    few = [*WORDS * 9, *WORDS, "acorn", "acorn"]
+    audit = audit_corpus(Corpus.of(few, "lines"), source_args=["a.txt"])
+    (copies,) = (f for f in audit.findings if f.name == "duplicates")
+    assert copies.fix_label == f"--dedup (leaves 14 of {len(few)} items)"
+    assert audit.fix_command == ""
+    distinct = [f"{a} {b}" for a in WORDS for b in WORDS]
+    audit = audit_corpus(Corpus.of([*distinct, *distinct[:9]], "lines"), source_args=["a.txt"])
+    assert audit.fix_command.endswith("moreish train a.txt --dedup")
+
+
+def test_distinct_characters_are_counted_alike(tmp_path: Path) -> None:
+    """The line feed is one of the characters of running text, and none of those of a list."""
+    path = tmp_path / "a.txt"
+    for kind in ("text", "lines"):
+        path.write_text("\n".join([*VARIED, "qz xy jü äöß", *VARIED]) + "\n", encoding="utf-8")
+        audit = audit_source(str(path), kind)
+        (rare,) = (f for f in audit.findings if f.name == "rare characters")
+        assert f"({audit.distinct_characters} distinct)" in audit.size
+        assert f"(of {audit.distinct_characters} distinct characters)" in rare.description
+        assert audit.distinct_characters == len(set(path.read_text("utf-8"))) - (kind == "lines")
+
+
+def test_items_of_a_column_have_no_line_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    rows = [f'{n},"{line}"' for n, line in enumerate(VARIED)]
+    rows[30] = '30,"two\nlines"'
+    rows[50] = '50,"schÃ¶n"'
+    path.write_text("id,plant\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    found = {f.name: f for f in audit_source(str(path), "lines", column="plant").findings}
+    assert found["mojibake"].location == "item 51"
+    path.write_text("plant,use\n" + "Malus domestica,schÃ¶n\n" * 9, encoding="utf-8")
+    found = {f.name: f for f in audit_source(str(path), "lines").findings}
+    assert found["mojibake"].location == "line 2"  # of the file: the header is line 1
+    documents = tmp_path / "b.txt"
+    documents.write_text("one\n<|endoftext|>\ntwo\nschÃ¶n\n", encoding="utf-8")
+    found = {f.name: f for f in audit_source(str(documents)).findings}
+    assert found["mojibake"].location == "document 2, line 2"
 
 
 def test_copies_in_a_list_are_no_leakage() -> None:

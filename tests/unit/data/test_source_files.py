@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+import io
 import json
 import lzma
 import re
@@ -18,7 +19,7 @@ import pytest
 import zstandard
 
 import moreish as moreish_package
-from conftest import Moreish
+from conftest import Moreish, Result
 from moreish.data.text.corpus import Corpus, read_corpus
 from moreish.data.text.files import TABLES
 from moreish.errors import MoreishError
@@ -70,6 +71,61 @@ def test_a_column_must_be_chosen_among_several(tmp_path: Path) -> None:
     assert "columns title, review" in str(error.value) and "--column 'review'" in str(error.value)
     assert items_of(read_corpus(str(path), column="title"))[8] == "title 8"
     assert items_of(read_corpus(str(path), "lines"))[0] == json.dumps(rows[0])  # as it is
+
+
+def test_a_missing_column_lists_the_others_and_empty_values_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "tree.csv"
+    path.write_text("id,surname\n" + "1,Schöne\n2,\n3,  \n4,Huber\n" * 9, encoding="utf-8")
+    with pytest.raises(MoreishError, match=r"no column 'name' .*: its columns are id, surname$"):
+        read_corpus(str(path), column="name")
+    corpus = read_corpus(str(path), column="surname")
+    assert "left out 18 empty values of the column" in corpus.notes
+    assert corpus.name == "tree-surname" and corpus.stats.documents == 18
+
+
+@pytest.mark.parametrize(
+    ("beginning", "what"),
+    [
+        (b"\x89PNG\r\n\x1a\n\0", "a PNG image"),
+        (b"\xff\xd8\xff\xe0\0\x10JFIF", "a JPEG image"),
+        (b"GIF89a\x01\0", "a GIF image"),
+        (b"RIFF\x24\x0a\0\0WEBPVP8 ", "a WebP image"),
+        (b"\0\0\0\x20ftypisom", "an MP4 video"),
+        (b"ID3\x04\0\0", "an MP3 recording"),
+        (b"\x7fELF\x02\x01", "a program"),
+    ],
+)
+def test_binary_files_are_named(beginning: bytes, what: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(beginning + b"\x01\x02" * 40)
+    with pytest.raises(MoreishError, match=f"is {what}.*, not text: leave it out"):
+        read_corpus(str(path))
+
+
+def test_a_table_on_standard_input_is_that_of_a_file(
+    moreish: Moreish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = "id,surname\n" + "".join(f"{n},Name{n % 40} {'ab'[n % 2]}\n" for n in range(90))
+
+    def on_stdin(*arguments: str, text: str = table) -> Result:
+        stdin = io.TextIOWrapper(io.BytesIO(text.encode()))
+        monkeypatch.setattr("sys.stdin", stdin)
+        return moreish(*arguments)
+
+    refused = on_stdin("doctor", "-")
+    assert refused.status == 2
+    assert "moreish: standard input is a table with the columns id, surname" in refused.err
+    found = on_stdin("doctor", "-", "--column", "surname")
+    assert found.out.startswith("text-surname: list of 90 lines"), found
+    trained = on_stdin("train", "-", "--column", "surname", "--model", "ngram")
+    assert trained.status == 0 and "moreish-" not in trained.out
+    assert "All findings: moreish doctor - --column surname" in trained.out
+    ladder = on_stdin("ladder", "-", "--column", "surname", "--rungs", "counts")
+    assert ladder.status == 0 and "ladders/text-surname/counts" in ladder.out
+    poem = "Roses, red\nViolets are blue\nSugar, sweet\n" * 9
+    assert on_stdin("doctor", "-", text=poem).status == 0
+    empty = on_stdin("doctor", "-", text=" \n")
+    assert "moreish: standard input is empty" in empty.err
 
 
 def test_a_table_without_a_header_is_a_list_of_its_lines(tmp_path: Path) -> None:
@@ -289,7 +345,7 @@ def test_errors_about_a_text_in_memory_call_it_the_text() -> None:
     for text, options, message in (
         ("", {}, "the text is empty: there is no text to train on"),
         ("a\0b\n" * 30, {}, "the text holds a NUL at character 1"),
-        ("abc\n" * 30, {"column": 1}, "the text is not a table: leave out column=1"),
+        ("a,b\n" * 30, {"column": "c"}, "the text: no column 'c'"),
         ("abc\n" * 30, {"weights": {"a": 1.0}}, "weights= needs a folder made by moreish prepare"),
     ):
         with pytest.raises(MoreishError, match=re.escape(message)) as error:

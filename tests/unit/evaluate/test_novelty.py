@@ -1,5 +1,8 @@
 """Overlaps with the data and nearest items, compared with brute force."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -88,7 +91,34 @@ def test_the_command(moreish: Moreish, small_run: Run, text_run: Run) -> None:
     shown = moreish("novelty", small_run.path, "-n", 30)
     assert "are in the training data" in shown.out
     assert "nearest" in shown.out
+    longest = found["longest_overlap"]
+    top = max((t["overlap"] for t in found["samples"]), key=len)
+    assert (top if longest <= 17 else top[:16]) in shown.out
     assert "line" in moreish("novelty", text_run.path, "-n", 2).out
+
+
+def test_spans_of_running_text_are_named_by_file_and_line(moreish: Moreish) -> None:
+    """A model of order 9 copies long spans; the files are found while they are as they were."""
+    Path("notes").mkdir()
+    for number, lines in enumerate(np.array_split(STORY.split("\n"), 3)):
+        text = "".join(f"{number} {line}\n" for line in lines)
+        Path(f"notes/{number}.txt").write_text(text)
+    options = ("--model", "ngram", "--set", "model.order=12", "--set", "model.add_k=0.0001")
+    moreish("train", "notes", "--as", "text", *options, "--out", "r")
+    run = Run.open("r")
+    found = run.novelty(run.sample(3, seed=0))
+    out = moreish("novelty", "r", "-n", 3).out
+    longest = max((text.overlap for text in found), key=len)
+    place = next(
+        f"notes/{n}.txt, line {content.count(chr(10), 0, content.find(longest)) + 1}"
+        for n in range(3)
+        if longest in (content := Path(f"notes/{n}.txt").read_text())
+    )
+    assert place[-17:] in out and longest[:20].replace("\n", "↵") in out
+    assert "copy 50 characters or more in one piece" in out
+    assert all(len(line) <= 80 for line in out.splitlines()[:4])
+    shutil.rmtree("notes")
+    assert "training line " in moreish("novelty", "r", "-n", 3).out
 
 
 @pytest.mark.parametrize("kind", ["lines", "text"])

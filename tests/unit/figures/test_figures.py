@@ -1,6 +1,8 @@
 """Figures and reports: every model has some, both themes are readable, pages are self-contained."""
 
 import html
+import itertools
+import json
 import math
 import re
 import shutil
@@ -13,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from torch import nn
 from torch.nn import functional as F
 
@@ -20,6 +23,7 @@ from conftest import STORY, Moreish
 from moreish import api
 from moreish.data import catalog
 from moreish.figures import make_figures, plots
+from moreish.figures.ladder_plot import ladder
 from moreish.figures.layer_statistics import LayerRecorder, layer_statistics
 from moreish.figures.style import DARK, LIGHT, save, use_theme
 from moreish.models import REGISTRY, CountBasedModel, model_class
@@ -171,6 +175,39 @@ def test_two_dimensional_embeddings_are_shown_as_they_are() -> None:
     assert share == round(100 * values[-1] / values.sum())
 
 
+@pytest.mark.parametrize("costs", [(0.7, 5.9, 6.2), (100.0, 2e4, 1e6), (3.0, 3.1, 3.2)])
+def test_points_of_a_ladder_are_labeled_beside_them(costs: tuple[float, ...]) -> None:
+    rungs = [
+        {"rung": name, "splits": {"val": {"loss": loss, "stderr": 0.01}}, "counted": False,
+         "stated": None, "parameters": cost, "seconds": cost}
+        for name, loss, cost in zip(("mlp", "bigram", "kneser-ney"), (2.0, 2.1, 0.9), costs,
+                                    strict=True)
+    ]  # fmt: skip
+    with use_theme(LIGHT):
+        figure = ladder(rungs, LIGHT)
+        FigureCanvasAgg(figure).draw()
+        for axes in figure.axes[1:]:
+            assert {text.get_text() for text in axes.texts} == {"mlp", "bigram", "kneser-ney"}
+            points = axes.transData.transform(axes.collections[0].get_offsets())
+            for text in axes.texts:
+                box = text.get_window_extent()
+                assert not any(box.contains(*point) for point in points), text
+            ticks = [t for t in axes.get_xticklabels() if t.get_text() and t.get_visible()]
+            low, high = axes.get_xlim()
+            boxes = [t.get_window_extent() for t in ticks if low <= t.get_position()[0] <= high]
+            assert boxes
+            assert all(a.x1 < b.x0 for a, b in itertools.pairwise(boxes))
+
+
+@pytest.mark.parametrize(
+    ("label", "is_vowel"),
+    [("a", True), ("Ü", True), ("é", True), ("u\u0308", True), ("ø", True), ("ñ", False),
+     ("ß", False), ("", False), ("·", False), ("ae", False)],
+)  # fmt: skip
+def test_vowels_have_accents(label: str, is_vowel: bool) -> None:
+    assert plots.is_vowel(label) == is_vowel
+
+
 def test_text_on_cells_can_be_read() -> None:
     """Contrast of at least 4.5 to 1 on every shade of both themes (WCAG AA)."""
 
@@ -230,8 +267,9 @@ def test_the_loss_of_pairs_is_that_of_a_pair_model(small_run: Run, tmp_path: Pat
 
 @pytest.mark.parametrize(
     ("train", "val", "verdict"),
-    [(1.0, 2.0, "1.00 lower: the model knows much"), (1.8, 2.0, "0.20 lower, which is usual"),
-     (2.0, 2.0, "about the same"), (2.2, 2.0, "the validation text is easier"),
+    [(1.0, 2.0, "1.00 lower than on validation: the model knows"),
+     (1.8, 2.0, "0.20 lower than on validation, which is usual"),
+     (2.0, 2.0, "about the same"), (2.2, 2.0, "0.20 higher than on validation"),
      (3.9, 2.0, "Warning: the training loss is above"), (1.0, 3.9, "worse than no model")],
 )  # fmt: skip
 def test_the_verdict_compares_training_and_validation(
@@ -243,6 +281,18 @@ def test_the_verdict_compares_training_and_validation(
     run.__dict__["model"] = small_run.model
     page = run_report_html(run, [])
     assert verdict in page
+
+
+def test_the_verdict_names_the_row_it_compares_with(small_run: Run, tmp_path: Path) -> None:
+    run = Run.open(shutil.copytree(small_run.path, tmp_path / "copy"))
+    facts = {"stderr": 0.01, "bits_per_char": 1, "bits_per_byte": 1, "perplexity": 1, "tokens": 9}
+    new = {"unseen_loss": 2.5, "unseen_stderr": 0.01, "unseen_tokens": 5}
+    run.update(splits={"train": {"loss": 1.9, **facts}, "val": {"loss": 2.0, **facts, **new}})
+    run.__dict__["model"] = small_run.model
+    page = run_report_html(run, [])
+    assert "The training loss is 0.60 lower than on new items" in page
+    assert f"{math.exp(-2.0):.1%} on average" in page
+    assert f", and on its new items {math.exp(-2.5):.1%}." in page
 
 
 def test_a_text_is_tinted_by_surprisal_and_escaped() -> None:
@@ -273,9 +323,14 @@ def test_the_ladder_has_a_report(moreish: Moreish, tmp_path: Path) -> None:
     )
     result = moreish("ladder", "n.txt", "--minutes", "0.002", "--rungs", "counts,kneser-ney,head")
     assert "ladders/n/report.html" in result.out
+    saved = json.loads(Path("ladders/n/ladder.json").read_text())
+    saved_losses = {rung["rung"]: rung["splits"]["val"]["loss"] for rung in saved["rungs"]}
     page = Path("ladders/n/report.html").read_text()
     for word in ("kneser-ney", "head", "95 % intervals", "prefers-color-scheme"):
         assert word in page
+    rows = re.findall(r"<tr><td>([a-z-]+)</td>", page)
+    assert rows == sorted(saved_losses, key=saved_losses.__getitem__)  # the best first
+    assert ">stated<" not in page  # nothing is, on these data
     ET.parse("ladders/n/ladder.svg")  # noqa: S314 (our own file)
 
 

@@ -169,7 +169,8 @@ def test_impossible_requests_are_refused(counted: dict[str, Run], text_run: Run)
         ({"regex": "a(b"}, "invalid pattern"),
         ({"regex": "["}, "invalid pattern (it ends too early, e.g. in a bracket that is not"),
         ({"length": "x"}, "write 5, 3..7"),
-        ({"length": "7..3"}, "write MINIMUM..MAXIMUM"),
+        ({"length": "7..3"}, "the minimum is above the maximum"),
+        ({"length": "..0"}, "write MINIMUM..MAXIMUM"),
         ({"rank": "beauty"}, "known: likelihood, novelty"),
         ({"max_overlap": 0}, "at least 1"),
     ):

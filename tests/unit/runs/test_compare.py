@@ -82,7 +82,7 @@ def test_runs_with_different_tokenizers_are_compared_per_byte(runs: dict[str, Ru
 
 def test_runs_with_different_splits_are_rejected(runs: dict[str, Run]) -> None:
     for other in ("other", "text"):
-        with pytest.raises(MoreishError, match="different val splits"):
+        with pytest.raises(MoreishError, match="different validation splits"):
             compare_runs([runs["counts"], runs[other]])
 
 

@@ -243,8 +243,8 @@ def test_an_interrupted_run_says_how_to_resume(
 def test_hints_do_not_name_the_temporary_file_of_a_text(tmp_path: Path) -> None:
     run = api.train(["anna", "otto"] * 20, model="bigram", steps=2, out=tmp_path / "r",
                     report=ignore)  # fmt: skip
-    with pytest.raises(MoreishError, match=r"moreish train TEXT --as lines --model gpt$"):
-        api.export(run, tmp_path / "x")
+    with pytest.raises(MoreishError, match=r"moreish train - --as lines --model gpt$"):
+        api.export(run, tmp_path / "x", to="hf")
 
 
 def test_unknown_words_are_called_words(tmp_path: Path) -> None:

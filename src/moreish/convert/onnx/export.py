@@ -4,6 +4,7 @@ B batch, T positions, V vocabulary.
 """
 
 import logging
+import shlex
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -89,8 +90,9 @@ class ONNXExporter(Exporter):
         }
 
     def usage(self) -> str:
-        return """
-`python generate.py --prompt "The " --temperature 0.8` generates text. It needs only `numpy` and
+        prompt = shlex.quote(self.example_prompt())
+        return f"""
+`python generate.py --prompt {prompt} --temperature 0.8` generates text. It needs only `numpy` and
 `onnxruntime`; its two classes can be copied into other programs.
 
 Inputs of `model.onnx`: `tokens` (batch × length, int64), and the state. Outputs: `logits` (batch ×

@@ -8,6 +8,7 @@ line, and the option of `moreish train` that fixes it).
 import codecs
 import json
 import re
+import shlex
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -28,6 +29,7 @@ from moreish.data.audit.duplicates import DuplicateCheck
 from moreish.data.text import (
     MAX_EXAMPLE,
     MISREAD,
+    MOJIBAKE,
     CleaningOptions,
     Corpus,
     CorpusKind,
@@ -94,20 +96,24 @@ class AuditReport:
 
     @property
     def fixes(self) -> str:
-        """All options of `moreish train` that fix something."""
-        return " ".join(dict.fromkeys(f.fix for f in self.findings if f.fix))
+        """All options of `moreish train` that fix something and remove little of the text."""
+        return " ".join(dict.fromkeys(f.fix for f in self.findings if f.fix and not f.loss))
 
     @property
     def fix_command(self) -> str:
         """A sentence with the command that applies all fixes; empty if there are none."""
-        if not self.fixes:
-            return ""
         arguments = self.source_args
-        if "--encoding" in self.fixes and "--encoding" in arguments:  # replace it
-            at = arguments.index("--encoding")
+        is_misread = any(finding.name == MOJIBAKE for finding in self.findings)
+        if "--encoding" in arguments and ("--encoding" in self.fixes or is_misread):
+            at = arguments.index("--encoding")  # a wrong one
             arguments = arguments[:at] + arguments[at + 2 :]
-        guess = ", if the guess is right" if any(f.is_guess for f in self.findings) else ""
-        return f"To fix this while training{guess}: {command('train', *arguments)} {self.fixes}"
+        if not self.fixes and arguments == self.source_args:
+            return ""
+        guess = (
+            ", if the guess is right" if any(f.fix and f.is_guess for f in self.findings) else ""
+        )
+        train = command("train", *arguments)
+        return f"To fix this while training{guess}: {train} {self.fixes}".rstrip()
 
     def encode(self) -> bytes:
         """Return the report as JSON."""
@@ -268,7 +274,7 @@ def audit_corpus(
             if characters >= limit and not is_complete:
                 break
     located = [*line_ends.findings(), *(each for check in checks for each in check.findings())]
-    findings = [_with_location(each, corpus.texts, first_lines) for each in located]
+    findings = [_with_location(each, corpus, first_lines) for each in located]
     if any(finding.name == MISREAD for finding in findings):  # --clean would delete letters
         findings = [replace(f, fix="") if f.fix == "--clean" else f for f in findings]
     if corpus.left_out:
@@ -301,10 +307,11 @@ def _left_out(paths: list[Path]) -> Finding:
     if (found := first_guess(paths)) is None:
         return finding
     path, guess = found
-    advice = f"convert text files to that encoding ({guess.option} reads the example)"
+    convert = f"iconv -f {guess.encoding} -t utf-8 {shlex.quote(str(path))} > NEW"
     return replace(
         finding,
-        description=f"{finding.description}; {advice}",
+        conversion=convert,
+        is_guess=not guess.is_certain,
         location=str(path),
         example=guess.example,
         severity="warning",
@@ -359,7 +366,7 @@ class LineEndCounter:
                 yield tally.finding(name="line ends", description=description)
 
 
-def _with_location(located: LocatedFinding, texts: list[Text], first_lines: list[int]) -> Finding:
+def _with_location(located: LocatedFinding, corpus: Corpus, first_lines: list[int]) -> Finding:
     """Add the location of the example, and the line as an example if there is none yet.
 
     Secrets in the example are masked.
@@ -368,14 +375,11 @@ def _with_location(located: LocatedFinding, texts: list[Text], first_lines: list
     if line is None:
         return finding
     index = bisect_right(first_lines, line) - 1
-    number = line - first_lines[index]
-    location = f"line {number + 1:,}"
-    if len(texts) > 1:
-        location = f"{texts[index].name}, {location}"
-    example = mask_secrets(finding.example or _read_line(texts[index], number))
+    text, number = corpus.texts[index], line - first_lines[index]
+    example = mask_secrets(finding.example or _read_line(text, number))
     if len(example) > MAX_EXAMPLE:
         example = example[: MAX_EXAMPLE - 1] + "…"
-    return replace(finding, location=location, example=example)
+    return replace(finding, location=corpus.place(index, number), example=example)
 
 
 def _read_line(text: Text, number: int) -> str:

@@ -21,6 +21,7 @@ from moreish.data.text import (
     mask_secrets,
 )
 from moreish.tokenizers import code_points
+from moreish.utils.text import plural
 
 MAX_LINE = 10_000
 """Characters above which a line is reported as long."""
@@ -53,7 +54,11 @@ class Finding:
     fix: str = ""
     """Option of `moreish train` that fixes the problem."""
     is_guess: bool = False
-    """Whether `fix` is only a guess."""
+    """Whether `fix`, or the encoding in `conversion`, is only a guess."""
+    conversion: str = ""
+    """Command that converts the file of the example to UTF-8."""
+    loss: str = ""
+    """How much of the text `fix` removes, where the user must decide whether that is right."""
     is_private: bool = False
     """Whether it concerns data about persons, or secrets."""
     severity: Severity = "note"
@@ -61,8 +66,11 @@ class Finding:
 
     @property
     def fix_label(self) -> str:
-        """`fix` for display, marked when it is a guess."""
-        return f"perhaps {self.fix}" if self.is_guess else self.fix
+        """`fix` or the conversion for display, marked when it is a guess, and what it removes."""
+        if self.conversion:
+            return f"convert it{', perhaps' * self.is_guess}: {self.conversion}"
+        loss = f" ({self.loss})" if self.loss else ""
+        return f"{'perhaps ' if self.is_guess else ''}{self.fix}{loss}"
 
     @property
     def summary(self) -> str:
@@ -233,21 +241,26 @@ class CharacterCheck(Check):
 
     def findings(self) -> Iterator[LocatedFinding]:
         present = np.flatnonzero(self.counts)
+        total = len(present) if self.kind == "text" else len(present) - (LINE_END in present)
         present = present[present != LINE_END]
         rare = present[self.counts[present] < MIN_COUNT].tolist()
         num_rare = int(self.counts[rare].sum())  # at least as many items have rare characters
         suits = 2 * len(rare) < len(present) and (
             self.kind == "text" or num_rare <= MAX_RARE_ITEMS * self.counts[LINE_END]
         )
+        loss = f"removes {len(rare):,} of {total:,} characters"
+        if self.kind == "lines":
+            loss = f"removes up to {plural(num_rare, 'item')}"
         if self.is_complete and len(rare) > max(5, len(present) // 20):
             finding = Finding(
                 name="rare characters",
                 description=f"characters that occur fewer than {MIN_COUNT} times, too rarely to "
-                f"learn (of {len(present):,} distinct characters)",
+                f"learn (of {total:,} distinct characters)",
                 count=len(rare),
                 example=" ".join(map(chr, rare[:20])),
                 # Removing most characters, or the items of a short list, would leave too little.
                 fix=f"--min-count {MIN_COUNT}" if suits else "",
+                loss=loss if suits else "",
             )
             yield finding, self.first_line[rare[0]]
         scripts: dict[str, list[int]] = {}

@@ -141,13 +141,17 @@ class DuplicateCheck(Check):
         rows_LF, near_LF = self.exact.merged(), self.near.merged()
         weight_L, duplicates_L, held_out_L = (rows_LF[:, c] for c in (WEIGHT, DUPLICATES, HELD_OUT))
         if count := int(weight_L @ duplicates_L):
-            is_frequent = count > int(weight_L @ (duplicates_L + 1)) / 10
+            total = int(weight_L @ (duplicates_L + 1))
+            is_frequent = count > total / 10
             finding = Finding(
                 name="duplicates",
                 description=f"{lines} that duplicate an earlier line",
                 count=count,
                 is_estimate=self.exact.rate > 1,
                 fix="--dedup",
+                loss=""
+                if is_text or not is_frequent
+                else f"leaves {total - count:,} of {total:,} items",
                 severity="warning" if is_text and is_frequent else "note",
             )
             yield finding, int(rows_LF[:, NEXT_LINE].min())

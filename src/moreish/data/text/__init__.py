@@ -8,7 +8,7 @@ from moreish.data.text.clean import (
     normalize,
 )
 from moreish.data.text.compression import COMPRESSED, decompress
-from moreish.data.text.corpus import Corpus, read_corpus
+from moreish.data.text.corpus import Corpus, find_lines, read_corpus
 from moreish.data.text.decode import (
     NotTextError,
     Text,
@@ -23,6 +23,7 @@ from moreish.data.text.lines import CorpusKind, bounded_lines
 from moreish.data.text.patterns import (
     MAX_EXAMPLE,
     MISREAD,
+    MOJIBAKE,
     PATTERNS,
     Severity,
     excerpt,

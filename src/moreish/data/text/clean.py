@@ -6,6 +6,7 @@ Array suffix: L lines of all texts that are long enough to be compared.
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from typing import Literal
@@ -107,7 +108,7 @@ def clean_texts(
         texts = [_map_chunks(text, partial(_remove_invisible, separator)) for text in texts]
         notes.append("left out control and invisible characters")
     if options.nfc:
-        texts = [_map_chunks(text, _compose) for text in texts]
+        texts = [replace(_map_chunks(t, _compose), first_line=t.first_line) for t in texts]
         notes.append("wrote accented letters as one character each (NFC)")
     if options.dedup:
         texts, count = _remove_duplicates(texts, 1 if kind == "lines" else MIN_UNIQUE_LINE)
@@ -122,7 +123,8 @@ def clean_texts(
 
 
 def _map_chunks(text: Text, change: Callable[[Iterable[str]], Iterator[str]]) -> Text:
-    return Text(lambda: change(text), text.name)
+    """Return a changed text, whose lines need not be those of its file."""
+    return Text(lambda: change(text), text.name, first_line=None)
 
 
 def _remove_invisible(separator: str, chunks: Iterable[str]) -> Iterator[str]:

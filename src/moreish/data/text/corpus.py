@@ -1,6 +1,7 @@
 """Reads a source (built-in data set, file or folder) as a corpus of items or of running text."""
 
 import hashlib
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -89,6 +90,19 @@ class Corpus:
     def has_boundary(self) -> bool:
         """Whether a token is needed for where an item or a document ends."""
         return self.kind == "lines" or len(self.texts) > 1
+
+    def place(self, index: int, line: int) -> str:
+        """Return where a line is, for messages.
+
+        Args:
+            index: the number of its text.
+            line: its number in the text, from 0.
+        """
+        text = self.texts[index]
+        unit = "item" if text.first_line is None and self.kind == "lines" else "line"
+        place = f"{unit} {line + (text.first_line or 1):,}"
+        several = len(self.texts) > 1
+        return f"{text.name or f'document {index + 1:,}'}, {place}" if several else place
 
     def items(self) -> Iterator[list[str]]:
         """Yield the items of a list, some at a time."""
@@ -211,6 +225,8 @@ def read_corpus(
             )
         notes.append(", ".join(changes))
     more = f"-and-{len(names) - 1}-more" if len(names) > 1 else ""
+    if column is not None:
+        more += "-" + re.sub(r"[^\w-]+", "_", column)
     corpus = Corpus(
         name=reader.name + more,
         kind=kind,
@@ -224,6 +240,18 @@ def read_corpus(
     if blank := corpus.stats.blank:
         notes.append(f"left out {plural(blank, 'empty line')}")
     return corpus
+
+
+def find_lines(corpus: Corpus, parts: Sequence[str]) -> list[str]:
+    """Return the place of the first occurrence of each part: the file, if there are several, and
+    the line; empty where no text has the part."""
+    places = [""] * len(parts)
+    for index, text in enumerate(corpus.texts):
+        content = "".join(text)
+        for number, part in enumerate(parts):
+            if not places[number] and part and (at := content.find(part)) >= 0:
+                places[number] = corpus.place(index, content.count("\n", 0, at))
+    return places
 
 
 class _SourceReader:

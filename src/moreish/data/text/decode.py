@@ -58,6 +58,8 @@ class Text:
     read: Callable[[], Iterator[str]]
     name: str = ""
     """Path of its file; empty for a text in memory."""
+    first_line: int | None = 1
+    """Number of its first line in its file; None where its lines are not those of a file."""
 
     def __iter__(self) -> Iterator[str]:
         return normalize_newlines(self.read())
@@ -85,9 +87,9 @@ def distinct_code_points(text: str) -> list[int]:
     return np.flatnonzero(np.bincount(code_points(text))).tolist()
 
 
-def text_from_chunks(*chunks: str) -> Text:
-    """Return a text that is in memory."""
-    return Text(chunks.__iter__)
+def text_from_chunks(*chunks: str, name: str = "") -> Text:
+    """Return a text that is in memory, made of the file of that name if there is one."""
+    return Text(chunks.__iter__, name, first_line=None)
 
 
 def text_from_file(path: Path, encoding: str) -> Text:

@@ -27,6 +27,8 @@ BLOCK_TAGS = [
 
 SKIPPED_TAGS = ["head", "math", "noscript", "script", "style", "svg", "template"]
 
+NO_TEXT = "leave it out"
+
 SIGNATURES = (
     (b"%PDF-", "a PDF document", "rename it to end with .pdf", ".pdf"),
     (b"{\\rtf", "an RTF document", "save it as plain text", ""),
@@ -39,9 +41,25 @@ SIGNATURES = (
     (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", "unpack it", ""),
     (b"Rar!", "a RAR archive", "unpack it", ""),
     (b"SQLite format 3", "a SQLite database", "export the column to learn as text", ""),
+    (b"\x89PNG\r\n", "a PNG image", NO_TEXT, ""),
+    (b"\xff\xd8\xff", "a JPEG image", NO_TEXT, ""),
+    (b"GIF8.a", "a GIF image", NO_TEXT, ""),
+    (b"II*\0", "a TIFF image", NO_TEXT, ""),
+    (b"MM\0*", "a TIFF image", NO_TEXT, ""),
+    (b"RIFF....WEBP", "a WebP image", NO_TEXT, ""),
+    (b"RIFF....WAVE", "a WAV recording", NO_TEXT, ""),
+    (b"RIFF....AVI ", "an AVI video", NO_TEXT, ""),
+    (b"....ftyp", "an MP4 video or recording", NO_TEXT, ""),
+    (b"ID3\3", "an MP3 recording", NO_TEXT, ""),
+    (b"ID3\4", "an MP3 recording", NO_TEXT, ""),
+    (b"OggS\0", "an Ogg recording", NO_TEXT, ""),
+    (b"fLaC\0", "a FLAC recording", NO_TEXT, ""),
+    (b"\x7fELF", "a program", NO_TEXT, ""),
+    (b"MZ\x90\0", "a program", NO_TEXT, ""),
+    (b"PAR1\x15", "a Parquet file", "rename it to end with .parquet", ".parquet"),
 )
-"""Beginnings of files that are no text: what they are, what to do, and the suffix with which they
-are read."""
+"""Beginnings of files that are no text (a `.` is any byte): what they are, what to do, and the
+suffix with which they are read."""
 
 
 class UnsupportedFileError(NotTextError):
@@ -53,7 +71,8 @@ def check_is_no_document(path: Path) -> None:
     with path.open("rb") as file:
         head = file.read(16)
     for signature, what, advice, suffix in SIGNATURES:
-        if head.startswith(signature) and path.suffix.lower() != suffix:
+        is_found = re.match(re.escape(signature).replace(rb"\.", b"."), head, re.DOTALL)
+        if is_found and path.suffix.lower() != suffix:
             raise UnsupportedFileError(f"{path} is {what}, not text: {advice}", path)
 
 

@@ -17,8 +17,9 @@ from moreish.data.text.decode import NotTextError, Text, decode_chunks, text_fro
 from moreish.data.text.documents import DOCUMENT_READERS, check_is_no_document
 from moreish.data.text.guess_kind import MAX_ITEM_LENGTH
 from moreish.data.text.lines import CorpusKind
-from moreish.errors import MoreishError, command, nearest, one_line
+from moreish.errors import MoreishError, command, one_line
 from moreish.utils.extras import import_extra
+from moreish.utils.text import plural
 
 TABLES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
 
@@ -87,7 +88,8 @@ def read_file(path: Path, file_format: FileFormat, kind: CorpusKind | None) -> F
     """
     suffix = Path(uncompressed_name(path)).suffix.lower()
     if suffix in DOCUMENT_READERS:
-        return FileTexts(texts=[text_from_chunks(DOCUMENT_READERS[suffix](path))])
+        text = text_from_chunks(DOCUMENT_READERS[suffix](path), name=str(path))
+        return FileTexts(texts=[text])
     check_is_no_document(path)
     if is_table(path) and (kind is None or file_format.column is not None):
         table = _read_table(path, suffix, file_format)
@@ -109,7 +111,7 @@ def _read_text(path: Path, file_format: FileFormat, kind: CorpusKind | None) -> 
     if kind == "lines" and suffix in (".csv", ".tsv"):
         beginning = next(iter(text), "")[:PEEK_CHARACTERS]
         if _sniff(beginning, suffix)[1]:
-            text = Text(lambda: _skip_line(read()), str(path))
+            text = Text(lambda: _skip_line(read()), str(path), first_line=2)
             header = beginning.partition("\n")[0].strip()
             notes = (f"left out the header of {path.name}: {header}",)
     separator = file_format.separator
@@ -274,6 +276,20 @@ def _begins_with_titles(beginning: str, delimiter: str) -> bool:
     )
 
 
+def has_table_header(text: str) -> bool:
+    """Return whether a text without a file name is a CSV table: rows of the same number of fields,
+    at least two, below a header."""
+    beginning = text[:PEEK_CHARACTERS]
+    delimiter, has_header = _sniff(beginning, ".csv")
+    rows: list[list[str]] = []
+    with suppress(csv.Error):
+        rows = [row for row in csv.reader(io.StringIO(beginning), delimiter=delimiter) if row]
+    if len(text) > PEEK_CHARACTERS:
+        del rows[-1:]  # it is cut
+    widths = {len(row) for row in rows}
+    return has_header and len(rows) > TITLED_ROWS.start and len(widths) == 1 and widths != {1}
+
+
 def _values_of_parquet(path: Path, column: str | None) -> _Column:
     errors = import_extra("pyarrow", "large").ArrowException
     library = import_extra("pyarrow.parquet", "large")
@@ -295,7 +311,7 @@ def _choose_column(
     shown = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
     if column is not None:
         if column not in names:
-            hint = nearest(column, names) if names else "there are none"
+            hint = f"its columns are {shown}" if names else "there are none"
             raise MoreishError(f"{path}: no column '{column}' (--column): {hint}")
         return column, ()
     if len(names) == 1:
@@ -320,7 +336,10 @@ def _texts_of_values(path: Path, column: _Column, kind: CorpusKind | None) -> Fi
     """Return the values of a column as a list, or each as a document if many have several lines."""
     values, name, notes = column
     values = [value.replace("\r\n", "\n").replace("\r", "\n").strip("\n") for value in values]
-    values = [value for value in values if value.strip()]
+    present = [value for value in values if value.strip()]
+    if num_empty := len(values) - len(present):
+        notes = (*notes, f"left out {plural(num_empty, 'empty value')} of the column")
+    values = present
     are_long = sum("\n" in value or len(value) > MAX_ITEM_LENGTH for value in values)
     if kind is None:
         kind = "text" if are_long > len(values) / 20 else "lines"
@@ -334,5 +353,5 @@ def _texts_of_values(path: Path, column: _Column, kind: CorpusKind | None) -> Fi
     if kind == "text":
         return FileTexts(texts=list(map(text_from_chunks, values)), kind=kind, notes=notes)
     lines = [" ".join(value.split("\n")) for value in values]
-    text = Text(text_from_chunks("\n".join(lines)).read, str(path))
+    text = text_from_chunks("\n".join(lines), name=str(path))
     return FileTexts(texts=[text], kind=kind, notes=notes)

@@ -49,6 +49,9 @@ KEYWORD_MARGIN = 4000
 MISREAD = "misread characters"
 """Name of the finding that another encoding may fix."""
 
+MOJIBAKE = "mojibake"
+"""Name of the finding that the encoding in which the text was read may have caused."""
+
 TESTED_CHARACTERS = "".join(
     map(chr, [*range(0x3200), *range(0xFE00, 0x10000), *range(0xE0000, 0xE0080)])
 )
@@ -183,7 +186,7 @@ PATTERNS = (
         severity="warning",
     ),
     Pattern(
-        name="mojibake",
+        name=MOJIBAKE,
         regex=re.compile(
             f"[\u00c2-\u00df]{CONTINUATION}|[\u00e0-\u00ef]{CONTINUATION}{{2}}|[\u00f0-\u00f4]{CONTINUATION}{{3}}"
         ),

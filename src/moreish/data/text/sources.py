@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from moreish.data.text.files import has_table_header
 from moreish.errors import MoreishError
 from moreish.settings import Tree
 from moreish.utils.files import MAX_NAME_BYTES, MEMORY_PREFIX
@@ -16,7 +17,11 @@ Source = str | Path | Iterable[str | Path]
 
 @contextmanager
 def source_settings(
-    source: Source | None, text: str | None = None, *, name: str = "text"
+    source: Source | None,
+    text: str | None = None,
+    *,
+    name: str = "text",
+    column: str | int | None = None,
 ) -> Iterator[Tree]:
     """Yield the settings `data.*` of a source. A text in memory, or a list of items, is a temporary
     file in the meantime: a run keeps what it needs of it.
@@ -25,6 +30,7 @@ def source_settings(
         source: a data set, file or folder; an iterable of paths (`Path`) or of items (`str`).
         text: a text, in place of a source.
         name: the name of the temporary file of `text`, which names the run.
+        column: the column to learn; a text with it, or with the header of a table, is CSV.
 
     Raises:
         MoreishError: there are both, the source is a table or mixed, an item is empty or has a
@@ -61,7 +67,8 @@ def source_settings(
             f"U+{ord(text[error.start]):04X}): remove it"
         ) from None
     with tempfile.TemporaryDirectory(prefix=MEMORY_PREFIX) as folder:
-        path = Path(folder) / f"{name}.txt"
+        is_table = not kind and (column is not None or has_table_header(text))
+        path = Path(folder) / f"{name}{'.csv' if is_table else '.txt'}"
         path.write_bytes(raw)
         yield {"source": str(path), **kind}
 

@@ -220,6 +220,8 @@ class TrainingManager:
                 event[key] = None
         if event.get("message"):
             event["message"] = self._without_paths(event["message"])
+        if event.get("plan"):
+            event["plan"] = [self._without_paths(line) for line in event["plan"]]
         steps = event.get("steps", self._status.steps)
         share = event.get("step", self._status.step) / steps if steps else 0.0
         self._update(**event, share=share)

@@ -8,6 +8,7 @@ import shutil
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from moreish.errors import MoreishError
@@ -160,6 +161,16 @@ def _can_resume(status: str, model: str) -> bool:
     return status in RESUMABLE or (status in EXTENSIBLE and not counts_only)
 
 
+def _validation_loss(path: Path, record: dict[str, Any]) -> float | None:
+    """Return the loss of the saved weights: the final one or, of a stopped run, the best so far."""
+    if (score := record.get("splits", {}).get("val")) is not None:
+        return score.get("loss")
+    states = sorted(path.glob("checkpoints/*/state.json"))
+    with suppress(*DAMAGE):
+        return json.loads(states[-1].read_bytes())["best"]["loss"]
+    return None
+
+
 def _describe_run(path: Path) -> RunInfo:
     """Describe a run from its run.json, without checking the rest of the folder."""
     name = path.parent.name
@@ -171,7 +182,7 @@ def _describe_run(path: Path) -> RunInfo:
             model=record["config"]["model"]["name"],
             data=record["data"]["name"],
             parameters=record.get("parameters"),
-            loss=record.get("splits", {}).get("val", {}).get("loss"),
+            loss=_validation_loss(path.parent, record),
             created=record["created"],
             can_resume=_can_resume(record["status"], record["config"]["model"]["name"]),
         )

@@ -94,7 +94,7 @@ class RunInfo(BaseModel):
     data: str | None = None
     parameters: int | None = None
     loss: float | None = None
-    """On the validation split, in nats per token."""
+    """Of the saved weights on the validation split, in nats per token."""
     created: str | None = None
     can_resume: bool = False
     """Whether `/api/training/resume` takes it."""
@@ -112,8 +112,12 @@ class TrainingStatus(BaseModel):
     seconds_left: float | None = None
     loss: float | None = None
     val: float | None = None
+    val_step: int | None = None
+    """The step after which `val` was measured."""
     model: str | None = None
     parameters: int | None = None
+    plan: list[str] = []
+    """What the run was planned to do, and why, with the speed measured when it started."""
     samples: list[LoggedSample] = []
     message: str | None = None
     early: bool = False

@@ -97,6 +97,10 @@ class EventWriter:
 
     def __init__(self) -> None:
         self._last_step = 0.0
+        self._step: dict[str, Any] = {}
+        """The fields of the last step, reported or not."""
+        self._plan: list[str] | None = []
+        """The notes before training; None afterwards."""
         self._note: str | None = None
         self._shows_progress = False
 
@@ -104,19 +108,24 @@ class EventWriter:
         now = time.monotonic()
         match event:
             case Step(step=step, steps=steps, loss=loss, seconds_left=left):
+                self._step = {"step": step, "steps": steps, "loss": loss, "seconds_left": left}
                 if step < steps and now - self._last_step < STEP_SECONDS:
                     return
                 self._last_step = now
-                self._write(step=step, steps=steps, loss=loss, seconds_left=left)
+                self._write(**self._step)
             case Started(steps=steps, from_step=first, parameters=count, config=config):
                 model = {"parameters": count, "model": config["model"]["name"]}
-                self._write(status="training", step=first, steps=steps, **model)
-            case Evaluated(score=score):
-                self._write(val=score.loss)
+                plan, self._plan = self._plan or [], None
+                self._write(status="training", step=first, steps=steps, plan=plan, **model)
+            case Evaluated(step=step, score=score):
+                # With its own step, which may not have been reported.
+                self._write(**self._step, val=score.loss, val_step=step)
             case Sampled(step=step, texts=texts):
                 self._write(sample={"step": step, "text": "\n".join(texts)})
             case Note(text=text):
                 self._note = text
+                if self._plan is not None:
+                    self._plan.append(text)
                 _write(event={"message": text})
             case Progress(what=what, share=share):
                 self._shows_progress = True

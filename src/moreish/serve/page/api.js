@@ -58,6 +58,7 @@ async function request(path, body, signal) {
     if (response.ok) return response;
     if (response.status !== 401) {
       const { error } = await response.json().catch(() => ({}));
+      if (error?.code === "model_not_found") emit("missing");
       throw new UserError(error?.message ?? `the server returned status ${response.status}`, error);
     }
     await askForToken(used);
@@ -128,14 +129,13 @@ export function makeLatestSignal() {
 }
 
 /**
- * Returns the result of some work, or undefined after an error, which is shown in a line. An aborted request is
- * no error. `rephrase` adapts the message to the view.
+ * Returns the result of some work, or undefined after an error, which is shown in a line in place of the previous
+ * one. An aborted request is no error. `rephrase` adapts the message to the view.
  */
 export async function attempt(line, work, rephrase = (text) => text) {
+  line.textContent = "";
   try {
-    const result = await work();
-    line.textContent = "";
-    return result;
+    return await work();
   } catch (error) {
     if (error.name === "AbortError") return;
     if (!(error instanceof UserError)) console.error(error);

@@ -6,7 +6,7 @@ import { button, debounce, h } from "./dom.js";
 import { makeMatrix, pixels } from "./matrix.js";
 import { currentText, events, tabStorage } from "./state.js";
 import { makeStrip } from "./strip.js";
-import { counted, labeled, makeDecoder, percent, whole } from "./text.js";
+import { counted, labeled, makeDecoder, percent, quoted, whole } from "./text.js";
 
 /** Stands for the mean of all heads. */
 const MEAN = -1;
@@ -30,7 +30,7 @@ export function makeAttention(panel) {
   const heads = h("div", { class: "heads", role: "group", "aria-label": "Head" });
   const error = errorLine();
   const strip = makeStrip({ label: "Tokens; each shows what it attends to", onInspect: inspect,
-    describe: (at) => `${labeled(data.tokens[at])}: ${describe(at)}` });
+    describe: (at) => `${quoted(labeled(data.tokens[at]))}: ${describe(at)}` });
   strip.element.classList.add("chips");
   const readout = h("p", { class: "readout" });
   const matrix = makeMatrix({ label: "Attention: one row per token (query), one column per earlier token (key)",
@@ -93,7 +93,7 @@ export function makeAttention(panel) {
 
   const tint = (row, column, of = head) => (column <= row ? Math.sqrt(weight(row, column, of)) : 0);
 
-  const name = (at) => `“${labeled(data.tokens[at])}” (${at + 1})`;
+  const name = (at) => `${quoted(labeled(data.tokens[at]))} (${at + 1})`;
 
   function describe(row) {
     const weights = Array.from({ length: row + 1 }, (_, column) => ({ column, share: weight(row, column) }));

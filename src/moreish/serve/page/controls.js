@@ -2,7 +2,7 @@
 
 import { UserError } from "./api.js";
 import { button, h, uniqueId } from "./dom.js";
-import { currentModel, sampling } from "./state.js";
+import { currentModel, sampling, tabStorage } from "./state.js";
 import { whole } from "./text.js";
 
 /** Puts a label above a control, and optionally a hint below it. */
@@ -14,6 +14,15 @@ export function field(title, input, hint = "") {
 }
 
 export const checkbox = (title, input) => h("label", { class: "checkbox" }, input, title);
+
+/** Returns a list of options, [value, title]. */
+export const select = (options, onchange) => h("select", { onchange }, options.map(([value, title]) => h("option", { value }, title)));
+
+/** Chooses an option, which is added if there is none with this value. */
+export function choose(list, value) {
+  if (value && ![...list.options].some((option) => option.value === value)) list.append(h("option", { value }, value));
+  list.value = value ?? "";
+}
 
 export const errorLine = () => h("p", { class: "error", role: "alert" });
 
@@ -80,7 +89,9 @@ const DEFAULT_MAX_TOKENS = 400;
 export function lengthAndSeedControls() {
   const maxTokens = h("input", { type: "number", min: 1, step: 1, value: DEFAULT_MAX_TOKENS });
   const isRenewed = h("input", { type: "checkbox", checked: true });
-  const seed = h("input", { type: "number", min: 0, step: 1, value: newSeed(), oninput: () => (isRenewed.checked = false) });
+  // After a reload, the last passage comes again.
+  let isRestored = tabStorage.get("seed", -1) >= 0;
+  const seed = h("input", { type: "number", min: 0, step: 1, value: isRestored ? tabStorage.get("seed", 0) : newSeed(), oninput: () => (isRenewed.checked = false) });
   return {
     element: h("div", { class: "length-and-seed" },
       h("div", { class: "pair" }, field("Max tokens", maxTokens), field("Seed", seed)),
@@ -88,13 +99,15 @@ export function lengthAndSeedControls() {
         button("New seed", () => (seed.value = newSeed()), { class: "quiet" }))),
     /** Chooses a new seed, unless the user wants to keep it. */
     renew() {
-      if (isRenewed.checked) seed.value = newSeed();
+      if (isRenewed.checked && !isRestored) seed.value = newSeed();
+      isRestored = false;
     },
     /** Returns the settings as fields of a request; empty fields then show their defaults. */
     read() {
       const settings = { max_tokens: wholeNumber(maxTokens, "Max tokens", 1) ?? DEFAULT_MAX_TOKENS,
         seed: wholeNumber(seed, "Seed", 0) ?? newSeed() };
       [maxTokens.value, seed.value] = [settings.max_tokens, settings.seed];
+      tabStorage.set("seed", settings.seed);
       return settings;
     },
   };

@@ -14,7 +14,7 @@ export function makeFavorites() {
 
   const title = h("h2", { tabindex: -1 }, "Favorites");
   const hint = h("p", { class: "hint" }, "Star an item to keep it here, in this browser.");
-  const list = h("ul", { class: "favorites", "aria-label": "Favorites" });
+  const list = h("ul", { class: "favorites scrolling", "aria-label": "Favorites" });
   const asLines = () => texts.map((text) => `${text}\n`).join("");
   const tools = h("div", { class: "row" }, copyButton(asLines),
     button("Save as file", () => downloadText(`${model}-favorites.txt`, asLines())));

@@ -4,20 +4,18 @@ import { attempt } from "./api.js";
 import { makeBeginnings } from "./beginnings.js";
 import { errorLine, field, lengthAndSeedControls, samplingControls } from "./controls.js";
 import { announce, button, copyButton, debounce, h, keepFocus } from "./dom.js";
-import { generateAfter, tokenizePrompt } from "./generation.js";
+import { decode, generateAfter, sampledSize, tokenizePrompt } from "./generation.js";
 import { END, isEnd, makeNext, nameOf } from "./next.js";
 import { savePicture } from "./picture.js";
 import { makeSheet } from "./sheet.js";
 import { currentText, tabStorage } from "./state.js";
 import { legend, makeStrip } from "./strip.js";
-import { counted, ending, makeDecoder, percent, shown } from "./text.js";
+import { ending, makeDecoder, percent, quoted, shown } from "./text.js";
 
 const KINDS = { prompt: "prompt", sampled: "sampled", chosen: "chosen by you" };
 
 /** The number of characters before a place that describe it. */
 const CONTEXT = 24;
-
-const decode = (tokens) => tokens.map(makeDecoder()).join("");
 
 export function makeGenerate(panel) {
   let model = "";
@@ -33,6 +31,8 @@ export function makeGenerate(panel) {
   let focusedBefore = null;
   /** Tokens that have arrived and are not shown yet. */
   let arrived = [];
+  /** The token that stays in sight while the text grows; without one, that is its end. */
+  let anchor = -1;
 
   const prompt = h("textarea", { rows: 2, spellcheck: "false", autocapitalize: "off", dir: "auto",
     placeholder: "Optional. Without a prompt, the model starts from scratch." });
@@ -41,6 +41,7 @@ export function makeGenerate(panel) {
   const start = button("Generate", generate, { class: "main" });
   const stop = button("Stop", () => running?.abort(), { class: "main", hidden: true });
   const resume = button("Continue", () => run((signal, settings) => {
+    anchor = -1;
     setTokens(tokens);
     return continueText(signal, settings);
   }), { hidden: true });
@@ -75,16 +76,14 @@ export function makeGenerate(panel) {
     publish();
     inspect(-1);
   }));
-  prompt.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) generate();
-  });
+  prompt.addEventListener("keydown", (event) => event.key === "Enter" && (event.ctrlKey || event.metaKey) && generate());
 
   panel.append(h("div", { class: "columns" },
     h("div", { class: "main-column" },
       field("Prompt", prompt), beginnings.element,
       h("div", { class: "row" }, start, stop, resume, h("span", { class: "hint keys" }, "Ctrl + Enter")),
       error, box,
-      h("div", { class: "row under" }, legend(), h("span", { class: "gap" }), copyButton(() => decode(tokens)), picture),
+      h("div", { class: "row under" }, legend(), h("div", { class: "row" }, copyButton(() => decode(tokens)), picture)),
       status, tip,
       h("section", { class: "visually-hidden", "aria-label": "The text as a whole" }, plain)),
     h("aside", { "aria-label": "Next token and sampling settings" },
@@ -93,6 +92,7 @@ export function makeGenerate(panel) {
   function generate() {
     lengthAndSeed.renew();
     run(async (signal, settings) => {
+      anchor = -1;
       setTokens(await tokenizePrompt(prompt.value, signal));
       await continueText(signal, settings);
     });
@@ -108,6 +108,8 @@ export function makeGenerate(panel) {
         finish = "stop";
       } else {
         setTokens([...before, { ...token, kind: "chosen" }]);
+        anchor = before.length;
+        strip.scrollTo(anchor);
         await continueText(signal, settings);
       }
     });
@@ -124,12 +126,10 @@ export function makeGenerate(panel) {
     flush();
     running = null;
     setBusy(false);
-    const count = tokens.filter((token) => token.kind === "sampled").length;
-    const text = decode(tokens);
     status.textContent = error.textContent ? ""
-      : `${mine.signal.aborted ? "Stopped after" : "Generated"} ${counted(count, "token")}, ${counted([...text].length, "character")}`;
+      : `${mine.signal.aborted ? "Stopped after" : "Generated"} ${sampledSize(tokens)}`;
     announce(status.textContent);
-    plain.textContent = shown(text);
+    plain.textContent = shown(decode(tokens));
     end.hidden = finish !== "stop";
     inspect(strip.selected);
   }
@@ -158,7 +158,7 @@ export function makeGenerate(panel) {
     if (!arrived.length) return;
     const isAtEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 40;
     arrived.splice(0).forEach(push);
-    if (isAtEnd) box.scrollTop = box.scrollHeight;
+    if (isAtEnd && anchor < 0) box.scrollTop = box.scrollHeight;
     publish();
   }
 
@@ -168,9 +168,12 @@ export function makeGenerate(panel) {
   }
 
   function push(token) {
+    let text = shown(decodeNext(token));
+    // Blank lines at the start would be a hole.
+    if (tokens.every((other) => /^\n+$/.test(other.text ?? ""))) text = text.replace(/^\n+/, ({ length }) => "↵".repeat(length));
     tokens.push(token);
     picture.hidden = false;
-    strip.push(shown(decodeNext(token)), { p: token.p ?? undefined, kind: token.kind });
+    strip.push(text, { p: token.p ?? undefined, kind: token.kind });
   }
 
   /** Replaces the text; the common prefix is not drawn again. */
@@ -195,7 +198,7 @@ export function makeGenerate(panel) {
   function describe(at) {
     const { p, kind, ...token } = tokens[at];
     const bits = p > 0 ? (-Math.log2(p)).toFixed(1) : "∞";
-    return `${nameOf(token)}${p === null ? "" : `: ${percent(p)}, ${bits} bits`}, ${KINDS[kind]}`;
+    return `${quoted(nameOf(token))}${p === null ? "" : `: ${percent(p)}, ${bits} bits`}, ${KINDS[kind]}`;
   }
 
   /** Shows the alternatives to a token, or with -1 those after the text. */
@@ -208,7 +211,7 @@ export function makeGenerate(panel) {
       ? [at < 0 && !running ? "After the text: " : "After ", h("bdi", {}, ending(textBefore, CONTEXT))]
       : ["At the start of the text"];
     if (at >= 0) words.push(h("span", { class: "here" }, describe(at)));
-    next.show({ before, prompt: before ? before.map(({ id }) => id) : prompt.value, words,
+    next.show({ before, p: tokens[at]?.p ?? null, prompt: before ? before.map(({ id }) => id) : prompt.value, words,
       chosen: at >= 0 ? tokens[at].id : finish === "stop" ? END : null });
     keepFocus(() => {
       previousButton.disabled = !tokens.length || place === 0;

@@ -3,6 +3,17 @@
 import { post, stream, UserError } from "./api.js";
 import { isEnd } from "./next.js";
 import { route, samplingParams } from "./state.js";
+import { counted, makeDecoder } from "./text.js";
+
+/** Returns the text of tokens. */
+export const decode = (tokens) => tokens.map(makeDecoder()).join("");
+
+/** Says how much of a text the model has generated. */
+export function sampledSize(tokens) {
+  const pieces = tokens.map(makeDecoder());
+  const sampled = pieces.filter((_, at) => tokens[at].kind === "sampled");
+  return `${counted(sampled.length, "token")}, ${counted([...sampled.join("")].length, "character")}`;
+}
 
 /** Returns the tokens of a prompt: { id, text, label, p, kind }. */
 export async function tokenizePrompt(text, signal) {

@@ -5,7 +5,7 @@ import { makeLines, thinned } from "./charts.js";
 import { errorLine } from "./controls.js";
 import { button, h } from "./dom.js";
 import { server } from "./state.js";
-import { large, shown, whole } from "./text.js";
+import { counted, large, shown, whole } from "./text.js";
 
 /** The number of distinguishable colors, and so of runs that can be compared. */
 const COLORS = 6;
@@ -113,7 +113,7 @@ export function makeHistory(panel) {
 
   function showSample(at) {
     const found = logs.get(model).samples[at];
-    step.textContent = `After ${whole(found.step)} steps`;
+    step.textContent = `After ${counted(found.step, "step")}`;
     slider.setAttribute("aria-valuetext", step.textContent);
     sample.textContent = shown(found.text);
   }

@@ -9,6 +9,9 @@ import { counted, shown } from "./text.js";
 
 const BATCH = 20;
 
+/** The most characters of an item that fit into a narrow column. */
+const SHORT = 14;
+
 /** The most items on the page. */
 const MAX_ITEMS = 400;
 
@@ -106,6 +109,7 @@ export function makeList(panel) {
 
   function show(newItems, latest = 0) {
     items = newItems;
+    list.classList.toggle("long", items.some(({ text }) => [...text].length > SHORT));
     list.replaceChildren(...items.map((item, at) => row(item, at < latest)));
     clearButton.hidden = !items.length;
     start.textContent = items.length ? `Generate ${BATCH} more` : `Generate ${BATCH}`;

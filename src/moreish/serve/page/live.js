@@ -4,10 +4,11 @@ import { attempt, get, post, stream } from "./api.js";
 import { makeLines, thinned } from "./charts.js";
 import { errorLine } from "./controls.js";
 import { announce, button, h, setVar } from "./dom.js";
+import { planned } from "./plan.js";
 import { makeRuns, open } from "./runs.js";
-import { emit, route, server } from "./state.js";
+import { emit, followRename, route, server } from "./state.js";
 import { inPageTerms } from "./terms.js";
-import { duration, large, shown, whole } from "./text.js";
+import { counted, duration, large, shown, whole } from "./text.js";
 
 const STATUS = { starting: "Starting", training: "Training", stopping: "Stopping", stopped: "Stopped",
   finished: "Finished", failed: "Failed" };
@@ -32,6 +33,8 @@ export function makeLive(onChange) {
   let drawn = { name: "", keys: [] };
   /** Whether the heading has the focus until there is something to do. */
   let isFocusWaiting = false;
+  /** Whether the user has turned to another text after a failure. */
+  let isDismissed = false;
 
   const bar = h("div", { class: "progress", role: "progressbar", "aria-label": "Training", "aria-valuemin": 0,
     "aria-valuemax": 100, hidden: true }, h("span"));
@@ -42,20 +45,23 @@ export function makeLive(onChange) {
   const stop = button("Stop", () => stop.ariaDisabled !== "true" && order("stop", {}));
   const use = button("Play with it", () => open(training.name), { class: "main" });
   const chart = makeLines({ label: "Loss of this run", x: "steps", y: "nats per token", height: 300 });
-  const samples = h("ol", { class: "live", "aria-label": "Samples, the latest first", tabindex: 0 });
+  const curves = h("div", {}, chart.element, h("p", { class: "hint" },
+    "Thin line: training batches. Thick line: the validation split, which is not trained on."));
+  const plan = h("div", { class: "plan" });
+  const planDetails = h("details", { open: true }, h("summary", {}, "Plan of this run"), plan);
+  const samples = h("ol", { class: "live scrolling", "aria-label": "Samples, the latest first", tabindex: 0 });
   const samplesSection = h("section", { "aria-label": "Samples" }, h("h3", {}, "Samples"), samples);
   const section = h("section", { class: "training", hidden: true }, title, bar, status, about, error, connectionError,
-    h("div", { class: "row" }, use, stop), h("div", { class: "chart-and-samples" }, chart.element, samplesSection));
+    h("div", { class: "row" }, use, stop), planDetails, h("div", { class: "chart-and-samples" }, curves, samplesSection));
   const runs = makeRuns(order);
-  const runsError = errorLine();
-  runs.element.append(runsError);
 
   document.addEventListener("visibilitychange", refresh);
   window.addEventListener("focus", refresh);
 
   /** Changes a run and returns whether that succeeded; if not, the state on the server has probably changed. */
   async function order(action, body) {
-    const answer = await attempt(action === "stop" ? error : runsError, () => post(`/api/training/${action}`, body), inPageTerms);
+    const answer = await attempt(action === "stop" ? error : runs.error, () => post(`/api/training/${action}`, body), inPageTerms);
+    if (answer && ["rename", "delete"].includes(action)) followRename(body.name, body.new_name ?? "");
     if (answer) follow(answer);
     else refresh();
     if (answer && !BUSY.includes(answer.status)) emit("models");
@@ -81,9 +87,10 @@ export function makeLive(onChange) {
     const focused = document.activeElement;
     const isMine = [section, runs.element].some((element) => element.contains(focused));
     show(newTraining);
-    const isVisible = (one) => one?.getClientRects().length > 0;
+    const isVisible = (one) => Boolean(one) && one.getClientRects().length > 0;
     if (isMine && (!isVisible(focused) || (isFocusWaiting && focused === title))) {
-      const next = [stop, runs.resumeButtons.get(training.name), use].find(isVisible);
+      const resume = training.status !== "finished" && runs.resumeButtons.get(training.name);
+      const next = [stop, resume, use].find(isVisible);
       (next ?? title).focus();
       isFocusWaiting = !next;
     } else isFocusWaiting &&= focused === title;
@@ -96,20 +103,26 @@ export function makeLive(onChange) {
     onChange(isBusy);
     runs.show(training.runs);
     bar.hidden = !isBusy;
-    section.hidden = training.status === "none";
+    isDismissed &&= !isBusy;
+    section.hidden = training.status === "none" || isDismissed;
     if (section.hidden) return;
     title.replaceChildren("Training of ", h("bdi", {}, shown(training.name)));
     setVar(bar, "share", training.share);
     bar.setAttribute("aria-valuenow", String(Math.round(100 * training.share)));
     status.textContent = describe();
     if (before !== training.status) announce(status.textContent);
-    const message = inPageTerms(shown(training.message ?? ""));
+    const lines = training.plan;
+    if (plan.dataset.lines !== lines.join("\n")) plan.replaceChildren(...planned(lines));
+    plan.dataset.lines = lines.join("\n");
+    planDetails.hidden = !lines.length;
+    const message = lines.includes(training.message) ? "" : inPageTerms(shown(training.message ?? ""));
     const isFailed = training.status === "failed";
     about.textContent = isFailed ? "" : describeWeights() || message;
     if (isFailed || before === "failed") error.textContent = isFailed ? message : "";
     stop.hidden = !isBusy;
     stop.ariaDisabled = String(training.status === "stopping");
     use.hidden = isBusy || !server.models.some((card) => card.name === training.name);
+    if (BUSY.includes(before) && !isBusy && log.name === training.name) loadLog(); // with what came too fast to be reported
     addToLog();
     drawSamples();
   }
@@ -125,7 +138,8 @@ export function makeLive(onChange) {
   }
 
   function describe() {
-    const { early, status, model, parameters, step, steps, loss, val, seconds_left } = training;
+    const { early, status, model, parameters, step, steps, loss, best, seconds_left } = training;
+    const val = best ?? training.val; // at the end, that of the saved weights
     return [
       early ? "Stopped early" : STATUS[status],
       model && `${shown(model)}, ${large(parameters)} parameters`,
@@ -143,16 +157,15 @@ export function makeLive(onChange) {
     const grows = drawn.name === training.name && drawn.keys.every((key, at) => key === keys[at]);
     if (!grows) samples.replaceChildren();
     samples.prepend(...all.slice(grows ? drawn.keys.length : 0).reverse().map(({ step, text }) =>
-      h("li", {}, h("span", { class: "hint" }, `after ${whole(step)} steps`), h("bdi", { class: "sample" }, shown(text)))));
+      h("li", {}, h("span", { class: "hint" }, `after ${counted(step, "step")}`), h("bdi", { class: "sample" }, shown(text)))));
     drawn = { name: training.name, keys };
     samplesSection.hidden = !all.length;
   }
 
-  /** Starts the log of another run with what it logged before this page began to listen. */
-  async function startLog() {
-    log = { name: training.name, loss: [], val: [], samples: training.samples };
+  /** Adds what the server has logged. */
+  async function loadLog() {
     const answer = await attempt(connectionError, () => get("/api/training/history"));
-    if (!answer || log.name !== training.name) return;
+    if (!answer || log.name !== training.name) return; // another run has started
     for (const [key, entries] of [["loss", answer.steps], ["val", answer.evaluations]]) {
       const old = entries.filter((entry) => entry[key] !== null).map((entry) => [entry.step, entry[key]]);
       log[key] = [...old, ...log[key].filter(([step]) => step > (old.at(-1)?.[0] ?? 0))];
@@ -164,22 +177,24 @@ export function makeLive(onChange) {
 
   function addToLog() {
     const { name, step, samples: newSamples } = training;
-    if (step && log.name !== name) startLog();
+    if (step && log.name !== name) {
+      log = { name, loss: [], val: [], samples: newSamples };
+      loadLog();
+    }
     // A resumed run reports only the samples since then.
     if (log.name === name) log.samples = merged(log.samples, newSamples);
     for (const key of step ? ["loss", "val"] : []) {
       // A run may resume some steps before its last one.
       log[key] = log[key].filter(([logged]) => logged <= step);
-      const last = log[key].at(-1);
-      const isNew = key === "loss" ? last?.[0] !== step : last?.[1] !== training.val;
-      if (training[key] !== null && isNew) log[key].push([step, training[key]]);
+      const at = key === "loss" ? step : training.val_step;
+      if (training[key] !== null && log[key].at(-1)?.[0] !== at) log[key].push([at, training[key]]);
       if (log[key].length > MAX_POINTS) log[key] = thinned(log[key], MAX_POINTS / 2);
     }
     drawCurve();
   }
 
   function drawCurve() {
-    chart.element.hidden = log.name !== training.name || log.loss.length < 2;
+    curves.hidden = log.name !== training.name || log.loss.length < 2;
     chart.set([{ name: "training", points: log.loss, color: 0, faint: true },
       { name: "validation", points: log.val, color: 0, dots: true }].filter(({ points }) => points.length));
   }
@@ -193,5 +208,12 @@ export function makeLive(onChange) {
     if (answer) follow(answer);
   }
 
-  return { element: section, runs, follow, refresh, focus: () => stop.focus() };
+  /** Hides a run that has failed, after the user has turned to another text. */
+  function dismissFailure() {
+    if (training.status !== "failed") return;
+    section.hidden = isDismissed = true;
+    error.textContent = "";
+  }
+
+  return { element: section, runs, follow, refresh, dismissFailure, focus: () => stop.focus() };
 }

@@ -38,6 +38,7 @@ function go(changes, addsEntry = false) {
   const available = VIEWS.filter(isAvailable);
   const view = available.find(({ key }) => key === route.view) ?? available[0];
   route.view = view?.key ?? "";
+  error.textContent = "";
   tabs.show(route.view, available.map(({ key }) => key));
   writeRoute(addsEntry);
   picker.value = route.model;
@@ -53,13 +54,14 @@ function showMessage(text) {
   byId("loading").hidden = !text;
 }
 
-async function load() {
+/** Loads the models and shows the route; with `ifChanged`, only if the models are others. */
+async function load(ifChanged = false) {
   const answer = await attempt(error, () => get("/api/models"));
   if (!answer) return;
-  if (answer.loading) setTimeout(load, LOADING_INTERVAL);
+  if (answer.loading) setTimeout(load, LOADING_INTERVAL, ifChanged);
   const isSame = JSON.stringify({ ...server, loading: 0 }) === JSON.stringify({ ...answer, loading: 0 });
   Object.assign(server, answer);
-  if (isSame && answer.loading) return;
+  if (isSame && (answer.loading || ifChanged)) return;
   byId("version").textContent = `Moreish ${server.version}`;
   picker.replaceChildren(...server.models.map(({ name }) => h("option", { value: name }, shown(name))));
   byId("model-picker").hidden = !server.models.length;
@@ -71,12 +73,14 @@ function showRoute() {
   if (!currentModel() && server.loading && (route.model || !server.models.length)) {
     return showMessage(`Loading ${counted(server.loading, "model")} …`);
   }
+  const missing = currentModel() ? "" : route.model;
   if (!currentModel()) route.model = server.models[0]?.name ?? "";
   go({});
+  if (missing) error.textContent = `There is no model “${shown(missing)}” any more.`;
 }
 
 picker.addEventListener("change", () => {
-  go({ model: picker.value, part: "" });
+  go({ model: picker.value, part: "" }, true);
   announce(`Model: ${shown(route.model)}. ${facts.summary}`);
 });
 
@@ -93,6 +97,9 @@ addEventListener("hashchange", () => {
   readRoute();
   showRoute();
 });
-events.addEventListener("models", load);
+events.addEventListener("models", () => load());
+// Another tab may have renamed or deleted models.
+events.addEventListener("missing", () => load(true));
+document.addEventListener("visibilitychange", () => document.hidden || load(true));
 readRoute();
 load();

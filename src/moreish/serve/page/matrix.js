@@ -36,6 +36,8 @@ export function pixels(rows, columns, strength) {
 
 /** Labels are left out in cells of fewer pixels. */
 const MIN_LABELED_CELL = 9;
+/** In narrower cells, every other label is set back, so that they do not touch. */
+const MIN_SINGLE_ROW_CELL = 15;
 const MAX_CELL = 32;
 const MAX_MARGIN = 28;
 
@@ -45,13 +47,15 @@ export function makeMatrix({ label, describe, onInspect }) {
   const status = h("p", { class: "visually-hidden", id: uniqueId("cell"), role: "status" });
   const element = h("div", { class: "matrix", tabindex: 0, role: "application", "aria-label": label,
     "aria-roledescription": "heat map; use the arrow keys" }, canvas, status);
-  let data = null, image = null, cell = 0, margin = 0, row = 0, column = 0;
+  let data = null, image = null, cell = 0, margin = 0, isTight = false, row = 0, column = 0;
 
   function draw() {
     const width = element.clientWidth;
     if (!data || !width) return;
     const count = data.labels.length;
-    margin = width / (count + 2) >= MIN_LABELED_CELL ? Math.min(MAX_MARGIN, width / (count + 1)) : 0;
+    const narrowest = width / (count + 2);
+    isTight = narrowest < MIN_SINGLE_ROW_CELL;
+    margin = narrowest < MIN_LABELED_CELL ? 0 : isTight ? 2 * narrowest : Math.min(MAX_MARGIN, width / (count + 1));
     cell = Math.min(MAX_CELL, (width - margin) / count);
     const ratio = devicePixelRatio || 1;
     const [length, size] = [cell * count, margin + cell * count];
@@ -84,8 +88,9 @@ export function makeMatrix({ label, describe, onInspect }) {
     };
     data.labels.forEach((text, at) => {
       const center = margin + (at + 0.5) * cell;
-      write(text, margin / 2, center, margin - 2);
-      write(text, center, margin / 2, cell - 2);
+      const middle = margin * (isTight ? (at % 2 ? 0.25 : 0.75) : 0.5);
+      write(text, middle, center, isTight ? cell - 2 : margin - 2);
+      write(text, center, middle, isTight ? 2 * cell - 4 : cell - 2);
     });
   }
 

@@ -21,15 +21,18 @@ export const nameOf = (token) => (isEnd(token) ? "end" : labeled(token.text ?? t
 export const makeBars = () => h("span", { class: "bar" }, h("span", { class: "model" }), h("span", { class: "sampled" }));
 
 /** Sets the lengths of a pair of bars, from 0 to 1. */
-export const setBars = (bars, ...shares) => shares.forEach((share, i) => setVar(bars.children[i], "share", share));
+export const setBars = (bars, ...shares) => shares.forEach((share, i) => {
+  setVar(bars.children[i], "share", share);
+  bars.children[i].classList.toggle("zero", !share);
+});
 
 /** Returns the key of such bars. */
 export const barKey = (model, sampled) => h("p", { class: "key", "aria-hidden": "true" },
   h("span", { class: "model" }, model), h("span", { class: "sampled" }, sampled));
 
 /**
- * Returns the list of the next tokens. A place in a text is { prompt, chosen, words, before }: the text before it as a
- * prompt, the id of its token (or END, or null), its description, and the tokens before it.
+ * Returns the list of the next tokens. A place in a text is { prompt, chosen, p, words, before }: the text before it as a
+ * prompt, the id of its token (or END, or null) and its probability, its description, and the tokens before it.
  */
 export function makeNext(onChoose) {
   const where = h("p", { class: "where", tabindex: -1 });
@@ -61,6 +64,9 @@ export function makeNext(onChoose) {
     const answer = await attempt(error, () => post("/api/next", body, signal));
     if (signal.aborted) return;
     element.setAttribute("aria-busy", "false");
+    // Two computations differ in the last digits: what is in the text already keeps its value.
+    const chosen = requested.p !== null && answer?.tokens.find(({ id }) => id === requested.chosen);
+    if (chosen) [chosen.p, chosen.q] = [requested.p, isUnchanged() ? requested.p : chosen.q];
     // The rows and the description of their place change together.
     shownAnswer = { tokens: [], vocabulary: 0, ...answer, place: requested };
     where.replaceChildren(...requested.words);

@@ -5,7 +5,7 @@ import { errorLine } from "./controls.js";
 import { h } from "./dom.js";
 import { makeMatrix } from "./matrix.js";
 import { barKey, makeBars, setBars } from "./next.js";
-import { labeled, percent, whole } from "./text.js";
+import { labeled, percent, quoted, whole } from "./text.js";
 
 export function makePairs(panel) {
   let data = null;
@@ -28,8 +28,8 @@ export function makePairs(panel) {
 
   function describe(row, column) {
     const [first, second] = [row, column].map((at) => labeled(data.labels[at]));
-    return `${first}${second}: ${whole(data.counts[row][column])} times, ${percent(share(row, column))} of the tokens after ${
-      first}; model probability ${percent(data.expected[row][column])}`;
+    return `${quoted(first + second)}: ${whole(data.counts[row][column])} times, ${percent(share(row, column))} of the tokens after ${
+      quoted(first)}; model probability ${percent(data.expected[row][column])}`;
   }
 
   function inspect(row, column) {

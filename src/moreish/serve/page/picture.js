@@ -98,8 +98,9 @@ function wrapped(context, tokens) {
         continue;
       }
       endWord();
-      if (part === "\n") lines.push([]);
-      else lines.at(-1).push({ text: part, level });
+      const isStart = lines.length === 1 && !lines[0].length;
+      if (part !== "\n") lines.at(-1).push({ text: part, level });
+      else if (!isStart) lines.push([]);
     }
     if (lines.length > MAX_LINES) break;
   }

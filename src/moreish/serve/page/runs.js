@@ -1,10 +1,11 @@
 // The runs in the server's folder: use, resume, rename and delete them.
 
+import { errorLine } from "./controls.js";
 import { button, h } from "./dom.js";
 import { server } from "./state.js";
-import { large, shown } from "./text.js";
+import { counted, large, shown } from "./text.js";
 
-/** How long "Train longer" trains. */
+/** How much longer a finished run is trained. */
 const MORE_MINUTES = 2;
 
 const STATUS = { interrupted: "stopped", training: "stopped" };
@@ -16,7 +17,8 @@ export const open = (name) => (location.hash = `#//${encodeURIComponent(name)}`)
 export function makeRuns(order) {
   const title = h("h2", { tabindex: -1 }, "Runs");
   const list = h("ul", { class: "run-list" });
-  const element = h("section", { class: "runs-section", hidden: true }, title, list);
+  const error = errorLine();
+  const element = h("section", { class: "runs-section", hidden: true }, title, list, error);
   let runs = [];
   let drawn = "";
   /** The buttons that resume runs, by name. */
@@ -42,23 +44,28 @@ export function makeRuns(order) {
     // A finished run that the server can resume is trained longer.
     const isStopped = run.status in STATUS;
     const minutes = isStopped ? {} : { minutes: MORE_MINUTES };
-    const resume = run.can_resume && tool(isStopped ? "Resume" : "Train longer",
-      () => order("resume", { name: run.name, ...minutes }), isStopped ? {} : { title: `${MORE_MINUTES} more minutes` });
+    const resume = run.can_resume && tool(isStopped ? "Resume" : `Train ${counted(MORE_MINUTES, "minute")} longer`,
+      () => order("resume", { name: run.name, ...minutes }));
     if (resume) resumeButtons.set(run.name, resume);
-    const rename = tool("Rename", () => showRename(row, run, back), { class: "quiet" });
-    const remove = tool("Delete", () => showDelete(row, run, back), { class: "quiet" });
-    function back() {
-      showRow(row, run, isServed);
-      row.querySelector("button:last-of-type")?.focus();
+    const buttons = {
+      rename: tool("Rename", () => showRename(row, run, () => back("rename")), { class: "quiet" }),
+      remove: tool("Delete", () => showDelete(row, run, () => back("remove")), { class: "quiet" }),
+    };
+    /** Shows the row again, with the focus on the button that was used. */
+    function back(used) {
+      error.textContent = "";
+      showRow(row, run, isServed)[used].focus();
     }
     row.replaceChildren(h("div", {}, h("bdi", { class: "name" }, name), h("p", { class: "hint" }, describe(run))),
       h("div", { class: "row" }, isServed && tool("Play with it", () => open(run.name), { "aria-label": `Play with ${name}` }),
-        resume, rename, remove));
+        resume, ...Object.values(buttons)));
+    return buttons;
   }
 
   function showRename(row, run, back) {
+    error.textContent = "";
     const input = h("input", { type: "text", maxlength: 60, value: run.name, spellcheck: "false", autocomplete: "off",
-      "aria-label": `New name of ${shown(run.name)}` });
+      oninput: () => (error.textContent = ""), "aria-label": `New name of ${shown(run.name)}` });
     const form = h("form", { class: "row", onsubmit: async (event) => {
       event.preventDefault();
       if (await order("rename", { name: run.name, new_name: input.value.trim() })) title.focus();
@@ -77,6 +84,7 @@ export function makeRuns(order) {
 
   return {
     element,
+    error,
     resumeButtons,
     /** Shows runs; none while one is being trained. */
     show(newRuns) {

@@ -28,7 +28,18 @@ function decode(part) {
   }
 }
 
-/** Dispatches "models" (load the list of models again) and "theme" (the colors have changed). */
+/** Moves what is stored for a model to its new name, and so the route; a deleted model has none. */
+export function followRename(name, newName) {
+  if (route.model === name) route.model = newName;
+  if (!newName) return;
+  browserStorage.move(`favorites.${name}`, `favorites.${newName}`);
+  tabStorage.move(`prompt.${name}`, `prompt.${newName}`);
+}
+
+/**
+ * Dispatches "models" (load the list of models again), "missing" (a model is not served any more) and "theme" (the
+ * colors have changed).
+ */
 export const events = new EventTarget();
 export const emit = (name) => events.dispatchEvent(new Event(name));
 
@@ -60,7 +71,7 @@ function makeStorage(getStorage) {
     get(name, fallback) {
       try {
         const value = JSON.parse(getStorage().getItem(`moreish.${name}`) ?? "null");
-        return value === null || typeof value !== typeof fallback ? fallback : value;
+        return value === null || (fallback !== null && typeof value !== typeof fallback) ? fallback : value;
       } catch {
         return fallback;
       }
@@ -73,6 +84,11 @@ function makeStorage(getStorage) {
       } catch {
         return false;
       }
+    },
+    /** Stores a value under another name. */
+    move(name, newName) {
+      const value = this.get(name, null);
+      if (value !== null && this.set(newName, value)) getStorage().removeItem(`moreish.${name}`);
     },
   };
 }

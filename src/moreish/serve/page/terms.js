@@ -43,6 +43,7 @@ export function pastedName(text, others) {
 
 /** Mentions of the command line in the server's messages, and the fields of the page that do the same. */
 const TERMS = [
+  [/^it looks like/, "It looks like"],
   [/[;:,.]? *(?:for a closer look: |when that is fixed, resume with |The best weights so far are kept: )?moreish (?:doctor|sample|eval|train) .*$/, ""],
   [/\(if not: --as text\)/g, "(if not, read it as running text)"],
   [/\(if not: --as lines\)/g, "(if not, read it as a list)"],

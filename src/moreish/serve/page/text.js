@@ -64,10 +64,15 @@ export function makeDecoder() {
 }
 
 const SMALL = new Intl.NumberFormat("en", { maximumSignificantDigits: 2 });
+const FINE = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
 const WHOLE = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 
-/** 0.2345 → "23 %", 0.00123 → "0.12 %". */
-export const percent = (share) => (share > 0 && share < 0.0001 ? "<0.01 %" : `${SMALL.format(100 * share)} %`);
+/** 0.2345 → "23 %", 0.00123 → "0.12 %", 0.9983 → "99.8 %": only all is 100 %. */
+export function percent(share) {
+  if (share > 0 && share < 0.0001) return "<0.01 %";
+  if (share >= 0.9995 && share < 1) return ">99.9 %";
+  return `${(share > 0.99 ? FINE : SMALL).format(100 * share)} %`;
+}
 
 /** 12345.6 → "12,346". */
 export const whole = (number) => WHOLE.format(number);
@@ -85,7 +90,10 @@ const COMPACT = new Intl.NumberFormat("en", { notation: "compact", maximumSignif
 export const compact = (number) => COMPACT.format(number).replace("K", "k");
 
 /** "3 tokens", "1 token". */
-export const counted = (number, noun) => `${whole(number)} ${noun}${number === 1 ? "" : "s"}`;
+export const counted = (number, noun, format = whole) => `${format(number)} ${noun}${number === 1 ? "" : "s"}`;
+
+/** A name in a sentence. */
+export const quoted = (text) => `“${text}”`;
 
 /** 75 → "1 min 15 s". */
 export function duration(seconds) {

@@ -1,15 +1,17 @@
 // The Train view: check a text, plan a training run, run it, and use the model.
 
 import { attempt, get, makeLatestSignal, post, UserError } from "./api.js";
-import { checkbox, errorLine, field } from "./controls.js";
-import { announce, button, debounce, h, keepFocus } from "./dom.js";
+import { checkbox, choose, errorLine, field, select } from "./controls.js";
+import { announce, button, debounce, h } from "./dom.js";
 import { makeLive } from "./live.js";
 import { finding, planned } from "./plan.js";
+import { makeSource } from "./source.js";
 import { tabStorage } from "./state.js";
-import { CLEANING, DATASETS, ENCODINGS, inPageTerms, KINDS, MODELS, pastedName, plainName } from "./terms.js";
-import { large, shown } from "./text.js";
+import { CLEANING, DATASETS, ENCODINGS, inPageTerms, KINDS, MODELS, plainName } from "./terms.js";
+import { counted, large, shown } from "./text.js";
 
-const select = (options, onchange) => h("select", { onchange }, options.map(([value, title]) => h("option", { value }, title)));
+const ESTIMATE = "This is an estimate: the speed is measured again when training starts.";
+
 const workLine = () => h("p", { class: "working" });
 
 function showWork(line, text) {
@@ -19,15 +21,10 @@ function showWork(line, text) {
 
 const attemptHere = (line, work) => attempt(line, work, inPageTerms);
 
-/** Chooses an option, which is added if there is none with this value. */
-function choose(list, value) {
-  if (value && ![...list.options].some((option) => option.value === value)) list.append(h("option", { value }, value));
-  list.value = value ?? "";
-}
-
 export function makeTrain(panel) {
   const stored = tabStorage.get("train", {});
   let text = stored.text ?? "";
+  let isTraining = false;
   /** Whether the user has chosen the name of the run. */
   let hasOwnName = Boolean(stored.name);
   /** The chosen cleaning options, whether or not the page offers them at the moment. */
@@ -35,14 +32,7 @@ export function makeTrain(panel) {
   // A new request aborts the previous one.
   const [uploadSignal, readSignal, nameSignal] = [makeLatestSignal(), makeLatestSignal(), makeLatestSignal()];
 
-  const paste = h("textarea", { rows: 5, spellcheck: "false", dir: "auto", "aria-label": "Text to train on", oninput: showUse,
-    placeholder: "Paste a text here, or drop a file: a list with one item per line, or running text." });
-  const use = button("Use this text", () => uploadFile(new File([paste.value], pastedName(paste.value, textNames))), { class: "main", hidden: true });
-  const file = h("input", { type: "file", id: "file", accept: "text/*,.txt,.md,.csv,.json,.py", class: "visually-hidden" });
-  const drop = h("div", { class: "drop" }, paste, h("div", { class: "row" }, use,
-    file, h("label", { class: "button", for: "file" }, "Choose a file"),
-    h("span", { class: "chips-row" }, h("span", { class: "label" }, "or try"),
-      DATASETS.map(([name, title]) => button(title, () => readText(name), { class: "chip" })))));
+  const source = makeSource(panel, { onFile: uploadFile, onDataset: readText, getNames: () => textNames });
   const renamed = h("p", { class: "hint" });
   const [uploadError, readError, planError, startError] = [errorLine(), errorLine(), errorLine(), errorLine()];
   const [uploadStatus, readStatus, planStatus] = [workLine(), workLine(), workLine()];
@@ -73,33 +63,19 @@ export function makeTrain(panel) {
     h("div", { class: "plan-fields" }, field("Minutes", minutes), field("Model", model), field("Run name", name)),
     planStatus, planError, planBox, h("div", { class: "row" }, start, startError));
   const live = makeLive((isBusy) => {
-    if (start.disabled && !isBusy) startError.textContent = "";
-    start.disabled = isBusy;
+    if (isTraining && !isBusy) startError.textContent = "";
+    isTraining = isBusy;
+    allowStart();
   });
 
   panel.append(live.element,
     h("section", { class: "source" }, h("h2", { class: "title" }, "Give it a text. In a minute it writes more of it."),
-      drop, uploadStatus, renamed, uploadError, serverTextField, readStatus, readError, encodingField),
+      source.element, uploadStatus, renamed, uploadError, serverTextField, readStatus, readError, encodingField),
     h("div", { class: "audit-and-plan" }, audit, plan), live.runs.element);
   choose(model, stored.model);
   choose(kind, stored.kind);
   choose(encoding, stored.encoding);
 
-  file.addEventListener("change", () => {
-    const [chosen] = file.files;
-    file.value = ""; // so that the same file can be chosen again
-    if (chosen) uploadFile(chosen);
-  });
-  // A file that is dropped beside the drop area must not replace the page.
-  for (const type of ["dragover", "drop"]) panel.addEventListener(type, (event) => event.preventDefault());
-  for (const type of ["dragover", "dragleave", "drop"]) {
-    drop.addEventListener(type, () => drop.classList.toggle("over", type === "dragover"));
-  }
-  drop.addEventListener("drop", ({ dataTransfer: { files: [dropped] } }) => dropped && uploadFile(dropped));
-
-  function showUse() {
-    use.hidden = !paste.value.trim();
-  }
   minutes.addEventListener("input", remember);
   minutes.addEventListener("input", debounce(500, makePlan));
 
@@ -109,9 +85,22 @@ export function makeTrain(panel) {
       minutes: minutes.value, model: model.value, name: hasOwnName ? name.value : "" });
   }
 
+  /** A text that cannot be planned cannot be trained on. */
+  function allowStart() {
+    start.disabled = isTraining || Boolean(planError.textContent);
+  }
+
+  /** Hides what is about the previous text. */
+  function leaveText() {
+    audit.hidden = plan.hidden = true;
+    readError.textContent = planError.textContent = startError.textContent = "";
+    allowStart();
+    live.dismissFailure();
+  }
+
   async function uploadFile(chosen) {
     const signal = uploadSignal();
-    renamed.textContent = uploadError.textContent = "";
+    renamed.textContent = "";
     showWork(uploadStatus, `Uploading ${shown(chosen.name)} …`);
     const answer = await attemptHere(uploadError, async () => {
       await chosen.slice(0, 1).arrayBuffer().catch(() => {
@@ -125,9 +114,8 @@ export function makeTrain(panel) {
     if (answer.name !== chosen.name.normalize("NFC")) {
       renamed.replaceChildren("Stored as ", h("bdi", {}, shown(answer.name)), ": file names may contain letters, digits, . _ - ( ) +");
     }
-    paste.value = "";
-    keepFocus(showUse, paste);
-    forgetChoices();
+    source.clear();
+    text = ""; // a text of the same name may be another
     readText(answer.name);
     listTexts();
   }
@@ -138,7 +126,7 @@ export function makeTrain(panel) {
     textNames = texts.map((one) => one.name);
     serverTextField.hidden = !texts.length;
     serverText.replaceChildren(h("option", { value: "" }, "–"), ...texts.map((one) =>
-      h("option", { value: one.name }, `${shown(one.name)} (${large(one.bytes)} bytes)`)));
+      h("option", { value: one.name }, `${shown(one.name)} (${counted(one.bytes, "byte", large)})`)));
     serverText.value = text;
     return textNames;
   }
@@ -153,9 +141,12 @@ export function makeTrain(panel) {
   async function readText(newText) {
     if (!newText) return;
     // The problems of the same text stay until they are found again, so that the focus is kept.
-    audit.hidden ||= newText !== text;
+    if (newText !== text) {
+      leaveText();
+      forgetChoices();
+    }
     plan.hidden = true;
-    if (newText !== text) forgetChoices();
+    planBox.replaceChildren();
     serverText.value = text = newText;
     if (serverText.selectedIndex < 0) serverText.value = ""; // a built-in data set
     remember();
@@ -204,12 +195,13 @@ export function makeTrain(panel) {
     const signal = readSignal();
     planBox.classList.add("waiting");
     showWork(planStatus, "Planning …");
+    startError.textContent = "";
     const answer = await attemptHere(planError, () => post("/api/plan", requestSettings(), signal));
     if (signal.aborted) return;
     showWork(planStatus, "");
     planBox.classList.remove("waiting");
-    const lines = answer?.lines ?? [];
-    planBox.replaceChildren(...planned(lines));
+    planBox.replaceChildren(...(answer ? [...planned(answer.lines), h("p", { class: "hint" }, ESTIMATE)] : []));
+    allowStart();
   }
 
   /** Fills in a free name for the run, unless the user has chosen one. */
@@ -228,7 +220,7 @@ export function makeTrain(panel) {
       if (error.code === "busy") live.refresh(); // another page has started a training run
       throw error;
     }));
-    start.disabled = false;
+    allowStart();
     start.focus();
     if (!answer) return;
     live.follow(answer);
@@ -245,6 +237,7 @@ export function makeTrain(panel) {
       const names = await listTexts();
       // A text that could not be read before is read again.
       if ((names.includes(text) || DATASETS.some(([name]) => name === text)) && plan.hidden && !readStatus.textContent) readText(text);
+      else if (planError.textContent) makePlan();
     },
   };
 }
