@@ -39,7 +39,7 @@ from moreish.generate import (
     compile_constraint,
     parse_length,
 )
-from moreish.models import Model
+from moreish.models import Hybrid, Model
 from moreish.python_errors import names_arguments
 from moreish.runs.folder import RunFolder
 from moreish.runs.notebook import run_html
@@ -526,12 +526,14 @@ class Run(RunFolder):
         is_large = self.uses_prepared_data and train_tokens > MAX_SCORED_TRAINING_TOKENS
         if not (is_large or self._is_training_data_missing):
             names.insert(0, "train")
+        # Of other models, fresh windows contain what a prediction depends on, or nearly.
+        remembers = isinstance(self.model, Hybrid) and self.model.memory is not None
         return {
             name: self.score(
                 name,
                 stride=stride,
                 progress=progress,
-                running=name != "train" and self.kind == "text",
+                running=name != "train" and remembers,
             )
             for name in names
         }

@@ -84,7 +84,7 @@ def score_table(scores: Mapping[SplitName, Score]) -> Table:
         if score.running_loss is not None:
             loss = _with_error(score.running_loss, score.running_stderr)
             perplexity = f"{math.exp(min(score.running_loss, 700.0)):.2f}"
-            scale = score.running_loss / score.loss
+            scale = score.running_loss / score.loss if score.loss else math.nan
             bits = (format_bits(scale * b) for b in (score.bits_per_char, score.bits_per_byte))
             table.add_row(f"{title}, running", loss, *bits, perplexity, f"{score.tokens:,}")
             title = "  fresh windows"
