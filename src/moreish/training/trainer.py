@@ -108,6 +108,9 @@ class Trainer:
         self._saved_at = state.seconds
         if config.eval_at_start and state.step == 0 and state.best is None:
             evaluate(state, hooks, self.group)
+            # It is done once, so it says nothing about how long the steps to come take.
+            state.overhead_seconds += state.last_eval_seconds
+            state.eval_seconds -= state.last_eval_seconds
         while state.step < state.plan.steps:
             # A resumed run may already have used up its patience.
             if 0 < config.patience <= state.evaluations_since_best:
@@ -154,7 +157,8 @@ class Trainer:
         self.optimizer.step()
         state.tokens += batch.num_targets
         flops = self._flops.per_batch(batch) / (time.perf_counter() - began) / self.group.size
-        step_seconds = (state.seconds - state.overhead_seconds) / state.step
+        steps = state.step - state.first_step
+        step_seconds = (state.seconds - state.overhead_seconds) / steps
         return Step(
             step=state.step,
             steps=state.plan.steps,

@@ -4,9 +4,11 @@ import math
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,6 +17,7 @@ from moreish import api
 from moreish.config import TrainConfig
 from moreish.data import catalog
 from moreish.errors import MoreishError
+from moreish.evaluate import Score, score
 from moreish.models import REGISTRY as MODELS
 from moreish.models import model_config
 from moreish.runs.run import Run
@@ -23,6 +26,7 @@ from moreish.training.events import (
     Audited,
     Evaluated,
     Event,
+    Hooks,
     Note,
     Sampled,
     Started,
@@ -34,6 +38,7 @@ from moreish.training.setup import build_meta_model
 from moreish.training.state import StepPlan
 from moreish.training.trainer import Trainer
 from support.interrupts import Killed, interrupt_at, kill_at
+from support.trainers import make_trainer, set_up_story
 
 TINY = {"model": {"layers": 1, "heads": 2, "width": 16}}
 
@@ -540,3 +545,27 @@ def test_the_untrained_model_is_evaluated_on_request(tmp_path: Path) -> None:
     assert not any(entry["step"] == 0 for entry in runs[0].read_metrics())
     weights = [run.model.state_dict() for run in runs]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_a_slow_evaluation_at_the_start_leaves_the_schedule_as_it_is(tmp_path: Path) -> None:
+    """Counted as time of the first steps, it would shorten the plan, and the learning rate would
+    collapse."""
+    setup = set_up_story(tmp_path, {"name": "bigram"}, steps=None, minutes=0.1, eval_at_start=True)
+    trainer = make_trainer(setup)
+    trainer.state.plan = StepPlan(steps=200, eval_every=200)
+    events: list[Any] = []
+
+    def evaluate() -> Score:
+        time.sleep(0.5)
+        tokens = setup.splits["val"]
+        return score(np.ones(tokens.num_predictions, np.float32), tokens, setup.tokenizer)
+
+    hooks = Hooks(
+        evaluate=evaluate, save_best=lambda: None, save_checkpoint=lambda: None,
+        restore=lambda: None, should_stop=lambda: len(events) > 30, report=events.append,
+    )  # fmt: skip
+    assert trainer.train(hooks) == "interrupted"
+    state = trainer.state
+    assert state.overhead_seconds > 0.5 > state.eval_seconds
+    assert state.seconds > state.overhead_seconds
+    assert state.plan.steps >= 200
