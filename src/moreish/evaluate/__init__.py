@@ -20,6 +20,7 @@ from moreish.evaluate.metrics import (
     evaluation_batches,
     evaluation_windows,
     format_bits,
+    perplexity,
     running_losses,
     score,
 )

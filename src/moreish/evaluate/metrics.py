@@ -58,6 +58,11 @@ RUNNING = ("running_loss", "running_stderr")
 """Fields of a `Score` that may be absent."""
 
 
+def perplexity(loss: float) -> float:
+    """Return the perplexity of a loss in nats per token."""
+    return math.exp(min(loss, MAX_EXPONENT)) if math.isfinite(loss) else math.inf
+
+
 class NewItems(NamedTuple):
     """The loss on the items of a list that are not in the training split."""
 
@@ -96,7 +101,7 @@ class Score(Settings):
         loss, stderr, tokens = self.unseen_loss, self.unseen_stderr, self.unseen_tokens
         if loss is None or stderr is None or tokens is None or tokens == self.tokens:
             return None
-        return NewItems(loss, stderr, math.exp(min(loss, MAX_EXPONENT)), tokens)
+        return NewItems(loss, stderr, perplexity(loss), tokens)
 
     def as_json(self) -> dict[str, float | int | None]:
         """Return a dictionary for JSON, with null for infinity and NaN."""
@@ -290,23 +295,23 @@ def score(
     mean = total / count
     starts_U = tokens.segments()[0] if tokens.items else np.arange(0, count, STDERR_BLOCK)
     sums_U, sizes_U = np.add.reduceat(exact, starts_U), np.diff(np.append(starts_U, count))
-    unseen: dict[str, Any] = {}
+    more: dict[str, Any] = {}
     if is_unseen_I is not None and is_unseen_I.any():
         sums_I, sizes_I = sums_U[is_unseen_I], sizes_U[is_unseen_I]
         unseen_loss, unseen_tokens = float(sums_I.sum() / sizes_I.sum()), int(sizes_I.sum())
         stderr = _standard_error(sums_I, sizes_I, unseen_loss)
-        unseen = dict(zip(UNSEEN, (unseen_loss, stderr, unseen_tokens), strict=True))
+        more = dict(zip(UNSEEN, (unseen_loss, stderr, unseen_tokens), strict=True))
     if running is not None:
         sums, loss = np.add.reduceat(running.astype(np.float64), starts_U), float(running.mean())
-        unseen |= {"running_loss": loss, "running_stderr": _standard_error(sums, sizes_U, loss)}
+        more |= {"running_loss": loss, "running_stderr": _standard_error(sums, sizes_U, loss)}
     return Score(
         loss=mean,
         stderr=_standard_error(sums_U, sizes_U, float(exact.mean())),
         bits_per_char=bits / max(1, int(predicted @ tokenizer.char_lengths()) - spaces),
         bits_per_byte=bits / max(1, int(predicted @ tokenizer.byte_lengths()) - spaces),
-        perplexity=math.exp(min(mean, MAX_EXPONENT)) if math.isfinite(mean) else math.inf,
+        perplexity=perplexity(mean),
         tokens=count,
-        **unseen,
+        **more,
     )
 
 

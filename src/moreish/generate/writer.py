@@ -30,7 +30,8 @@ POOL_FACTORS = 4, 16
 than the minimum where few of them have most of the weight."""
 
 POOL_STEP = 64
-"""Constrained texts sampled at least, and before the weights are looked at again."""
+"""Constrained texts sampled at least, and, like each further `n`, before the weights are looked at
+again."""
 
 
 class TooFewTexts(MoreishError):  # noqa: N818 (what it says)
@@ -61,7 +62,7 @@ def is_pool_complete(log_weights: Sequence[float], n: int) -> bool:
     size = len(log_weights)
     if size >= max_pool(n):
         return True
-    is_due = size >= POOL_FACTORS[0] * n and size % POOL_STEP == 0
+    is_due = size >= POOL_FACTORS[0] * n and size % max(POOL_STEP, n) == 0
     return is_due and effective_size(log_weights) >= 2 * n
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from moreish.data import Batch, TokenDataset
+from moreish.errors import MoreishError
 from moreish.models.base import Logits, ModelConfig, State, Tokens, concat_states, split_states
 from moreish.models.interpolated import NetworkWithCounts, NetworkWithCountsConfig
 from moreish.models.memory import (
@@ -54,6 +55,15 @@ class HybridConfig(NetworkWithCountsConfig):
     memory: int = Field(0, ge=0, le=MAX_REACH)
     """Tokens of recent text in which earlier occurrences of the current context are found; 0: none.
     For running text; the items of a list do not depend on each other."""
+
+    def for_data(self, longest_item: int | None, vocab_size: int) -> ModelConfig:
+        """Raises MoreishError for a memory of items."""
+        if self.memory and longest_item is not None:
+            raise MoreishError(
+                f"model.memory={self.memory} is for running text: leave it out, as the items of a "
+                "list do not depend on each other"
+            )
+        return super().for_data(longest_item, vocab_size)
 
 
 @final

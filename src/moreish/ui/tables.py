@@ -11,7 +11,15 @@ from rich.text import Text
 
 from moreish.data import SPLIT_TITLES, AuditReport, Finding, SplitName
 from moreish.errors import command, visible
-from moreish.evaluate import Score, TextNovelty, Token, TokenizerStats, TokenSurprisal, format_bits
+from moreish.evaluate import (
+    Score,
+    TextNovelty,
+    Token,
+    TokenizerStats,
+    TokenSurprisal,
+    format_bits,
+    perplexity,
+)
 from moreish.python_errors import spell
 from moreish.runs import RunGroup
 from moreish.training import LRRange
@@ -83,10 +91,15 @@ def score_table(scores: Mapping[SplitName, Score]) -> Table:
         title = SPLIT_TITLES[name]
         if score.running_loss is not None:
             loss = _with_error(score.running_loss, score.running_stderr)
-            perplexity = f"{math.exp(min(score.running_loss, 700.0)):.2f}"
             scale = score.running_loss / score.loss if score.loss else math.nan
             bits = (format_bits(scale * b) for b in (score.bits_per_char, score.bits_per_byte))
-            table.add_row(f"{title}, running", loss, *bits, perplexity, f"{score.tokens:,}")
+            table.add_row(
+                f"{title}, running",
+                loss,
+                *bits,
+                f"{perplexity(score.running_loss):.2f}",
+                f"{score.tokens:,}",
+            )
             title = "  fresh windows"
         table.add_row(
             title,

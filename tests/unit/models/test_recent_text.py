@@ -1,11 +1,15 @@
 """Memory of recent text: which occurrences it finds, and how they vote."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from moreish import api
+from moreish.errors import MoreishError
 from moreish.models.memory import (
     CONTEXTS,
     DISTANCE_CLASS,
@@ -16,6 +20,7 @@ from moreish.models.memory import (
     Votes,
     latest_votes,
 )
+from moreish.training.events import ignore
 
 Found = list[tuple[int, int, int]]
 
@@ -97,9 +102,6 @@ def test_a_name_that_occurred_once_is_expected_again(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     """A memory predicts the end of a word that only the recent text contains."""
-    from moreish import api
-    from moreish.training.events import ignore
-
     generator = np.random.default_rng(0)
     letters = np.array(list("abcdefghijklmnop"))
     paragraphs = []
@@ -120,3 +122,10 @@ def test_a_name_that_occurred_once_is_expected_again(
         score = run.evaluate()["val"]
         losses.append(score.running_loss if memory else score.loss)
     assert losses[1] < losses[0] - 0.2
+
+
+def test_items_have_no_memory(tmp_path: Path) -> None:
+    settings = {"model": {"name": "hybrid", "memory": 100}}
+    with pytest.raises(MoreishError, match="is for running text"):
+        api.train(["anna", "otto"] * 30, steps=1, out=tmp_path / "r", settings=settings)
+    assert not (tmp_path / "r").exists()

@@ -34,7 +34,7 @@ PEEK_CHARACTERS = 1 << 16
 """Characters at the beginning of a file in which `END_OF_DOCUMENT` and a header are looked for."""
 
 TITLED_ROWS = range(5, 200)
-"""Numbers of rows with which a first row of titles can be told from the others."""
+"""Numbers of rows below a header with which it can be recognized."""
 
 MAX_FIELD_CHARACTERS = 1 << 30
 """Longest field of a CSV file."""

@@ -131,12 +131,15 @@ async def _generate(
         round_request = replace(request, n=size, first_index=attempts)
         found, num_tokens = await _generate_round(served, round_request, seconds)
         for rest, weight in found:
+            if len(texts) == needed:
+                break
             text = body.starts + rest
+            if text.encode() in known or (body.unique and text in texts):
+                continue
+            texts.append(text)
+            weights.append(weight)
             if not is_free and is_pool_complete(weights, body.n):
-                needed = len(weights)
-            elif text.encode() not in known and not (body.unique and text in texts):
-                texts.append(text)
-                weights.append(weight)
+                needed = len(texts)
         attempts += size
         tokens_left -= num_tokens
     if not texts:
