@@ -423,7 +423,8 @@ def test_a_list_with_copies_has_a_column_for_new_items(moreish: Moreish, tmp_pat
     assert "items" in header and "stated" not in header and "test" not in header
     assert "new items: the validation items that are not in the training split" in result.out
     for entry in json.loads(Path("copies/ladder.json").read_text())["rungs"]:
-        assert f"{entry['splits']['val']['unseen_loss']:.4f}" in result.out
+        loss = f"{entry['splits']['val']['unseen_loss']:.4f}"
+        assert loss in result.out and loss in Path("copies/report.html").read_text("utf-8")
     report = api.report(Run.open("copies/counts")).read_text("utf-8")
     assert "validation, new items" in report
 

@@ -32,7 +32,7 @@ td, th { padding: .3rem 1rem .3rem 0; text-align: left; border-bottom: 1px solid
 .doctor td:nth-child(3), .doctor td:nth-child(5) { white-space: nowrap; }
 .doctor td:nth-child(4) { white-space: pre-wrap; }
 figure { margin: .6rem 0; } img { height: auto; display: block; max-width: 100%; }
-.wide img { max-width: none; }
+.wide img { max-width: max(100%, 60rem); }
 .beside { display: flex; flex-wrap: wrap; gap: .4rem 2.2rem; align-items: start; }
 .beside > ol { flex: 1 1 17rem; } ol { margin: .6rem 0; padding-left: 1.6rem; font-size: .95rem; }
 li { padding: .1rem 0; }

@@ -28,6 +28,8 @@ def ladder_report_html(ladder: Mapping[str, Any], folder: Path) -> str:
     has_test = any("test" in rung["splits"] for rung in ladder["rungs"])
     splits: Sequence[SplitName] = ("train", "val", "test") if has_test else ("train", "val")
     rungs = sorted(ladder["rungs"], key=ladder_loss)
+    scores = [Score.model_validate(rung["splits"]["val"]) for rung in rungs]
+    has_new = any(score.new_items for score in scores)
     has_stated = any(rung["stated"] for rung in rungs)
     rows = [
         (
@@ -36,10 +38,11 @@ def ladder_report_html(ladder: Mapping[str, Any], folder: Path) -> str:
             f"{rung['parameters']:,}",
             f"{rung['seconds']:.1f}",
             *(format_loss(rung["splits"].get(name)) for name in splits),
+            *["" if score.new_items is None else f"{score.new_items.loss:.4f}"] * has_new,
             *[_stated(rung)] * has_stated,
-            format_bits(Score.model_validate(rung["splits"]["val"]).bits_per_char),
+            format_bits(score.bits_per_char),
         )
-        for rung in rungs
+        for rung, score in zip(rungs, scores, strict=True)
     ]
     losses = (SPLIT_TITLES[name] for name in splits)
     header = (
@@ -48,6 +51,7 @@ def ladder_report_html(ladder: Mapping[str, Any], folder: Path) -> str:
         "parameters",
         "seconds",
         *losses,
+        *["new items"] * has_new,
         *["stated"] * has_stated,
         "bits/char",
     )
