@@ -31,8 +31,9 @@ run: $(VENV)/all  ## train on the built-in names, print the losses and twenty ne
 	@$(BIN)/moreish sample runs/names -n 20 --new-only --unique
 
 # Tests are compiled once, even where the environment says otherwise: it takes longer than many run.
+# A test that takes five minutes hangs: it fails and shows where, and the others go on.
 test: $(VENV)/dev  ## the tests (a few minutes on two cores)
-	@PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not soak" -n auto --maxprocesses 8 --dist loadfile
+	@PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not soak" -n auto --maxprocesses 8 --dist loadfile --timeout 300
 
 settings: $(VENV)/all  ## docs/settings.md, from the code
 	@$(BIN)/python docs/settings_reference.py
@@ -50,7 +51,7 @@ soak: $(VENV)/dev  ## all long tests (an hour)
 	@MOREISH_SOAK=1 $(BIN)/python -m pytest -m "soak or repeated"
 
 soak-quick: $(VENV)/dev  ## those of the long tests that CI runs too (a few minutes)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "soak and not long" -n auto --maxprocesses 8
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "soak and not long" -n auto --maxprocesses 8 --timeout 600
 
 lint: $(VENV)/dev  ## ruff and mypy
 	@$(BIN)/ruff check .
