@@ -47,6 +47,13 @@ def sample(
     unknown: Annotated[
         str, Option(help="What to do with unknown characters of the prompt: error or drop.")
     ] = "error",
+    remember: Annotated[
+        str,
+        Option(
+            metavar="TEXT|FILE",
+            help="Text that the model has just read, or a file of it: more in its manner.",
+        ),
+    ] = "",
     as_json: Json = False,
     temperature: Annotated[
         float,
@@ -151,6 +158,7 @@ def sample(
         "stop": [unescape(text) for text in stop or ()],
         "seed": seed,
         "unknown": unknown,
+        "remember": _read_if_file(remember),
     }
     filters: dict[str, Any] = {
         "new_only": new_only,
@@ -190,6 +198,28 @@ def sample(
         _print_texts(run, texts, scores)
     if problem:
         typer.echo(f"moreish: {problem}", err=True)
+
+
+def _read_if_file(text: str) -> str:
+    """Return the content of the file that `text` names, or `text` itself.
+
+    Raises:
+        MoreishError: it looks like the name of a file, but there is none.
+    """
+    from moreish.data import decode_chunks, normalize_newlines
+    from moreish.utils.files import user_path
+
+    path = user_path(text)
+    try:
+        is_file = bool(text) and path.is_file()
+    except (OSError, ValueError):  # too long for a name
+        is_file = False
+    if is_file:
+        with path.open("rb") as file:
+            return "".join(normalize_newlines(decode_chunks(file, "utf-8", str(path))))
+    if path.suffix and not any(map(str.isspace, text)):
+        raise MoreishError(f"--remember {text}: there is no such file")
+    return text
 
 
 def _print_texts(run: "Run", texts: list[str], scores: list[float]) -> None:

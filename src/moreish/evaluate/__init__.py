@@ -21,6 +21,7 @@ from moreish.evaluate.metrics import (
     evaluation_windows,
     format_bits,
     perplexity,
+    running_loss,
     running_losses,
     score,
 )

@@ -4,6 +4,7 @@ B batch, T positions, I items, U units of the standard error.
 """
 
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Annotated, Any, NamedTuple
@@ -11,7 +12,13 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import ConfigDict, PlainSerializer, model_validator
+from pydantic import (
+    ConfigDict,
+    PlainSerializer,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 from torch import nn
 
 from moreish.data import IGNORE_INDEX, Batch, TokenDataset, Windows, count_tokens, iter_chunks
@@ -42,6 +49,9 @@ WINDOW = 512
 STDERR_BLOCK = 256
 """Tokens of running text that count as one observation in the standard error, since neighboring
 tokens are not independent. In a list every item is one."""
+
+TIMED_CALLS = 4
+"""Calls after which the duration of reading a split is estimated."""
 
 
 Number = Annotated[
@@ -105,8 +115,12 @@ class Score(Settings):
 
     def as_json(self) -> dict[str, float | int | None]:
         """Return a dictionary for JSON, with null for infinity and NaN."""
+        return self.model_dump(mode="json")
+
+    @model_serializer(mode="wrap")
+    def _leave_out_absent(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         absent = {name for name in (*UNSEEN, *RUNNING) if getattr(self, name) is None}
-        return self.model_dump(mode="json", exclude=absent)
+        return {name: value for name, value in dump(self).items() if name not in absent}
 
     @model_validator(mode="before")
     @classmethod
@@ -238,30 +252,45 @@ def evaluate_losses(
 
 @torch.inference_mode()
 def running_losses(
-    model: Model, tokens: TokenDataset, progress: Callable[[float], None] | None = None
-) -> NDArray[np.float32]:
+    model: Model,
+    tokens: TokenDataset,
+    progress: Callable[[float], None] | None = None,
+    max_seconds: float = math.inf,
+) -> NDArray[np.float32] | None:
     """Return (predictions,) the loss of each token but the first, in nats, where the model reads
     the split once from its beginning to its end and carries its state along.
 
     Models without a maximum length depend on a fixed number of tokens, which the windows of
-    `evaluate_losses` contain, so their losses are the same.
+    `evaluate_losses` contain, so their losses are the same. A model that reads half of its context
+    again whenever it is full has overlapping windows.
 
     Args:
         progress: called with the finished share.
+        max_seconds: expected duration above which nothing is computed.
+
+    Returns:
+        None for the items of a list, which do not depend on each other, or if it takes too long.
     """
-    if model.max_length is None:
-        return evaluate_losses(model, tokens, progress=progress)
+    if tokens.items:
+        return None
+    if model.max_length is None or not model.slides:
+        stride = None if model.max_length is None else model.call_length
+        return evaluate_losses(model, tokens, stride, progress)
     was_training, state = model.training, None
     model.eval()
-    losses = []
+    losses, began = [], time.perf_counter()
     for first in range(0, tokens.num_predictions, model.call_length):
         last = min(first + model.call_length, tokens.num_predictions)
         ids_T = torch.from_numpy(tokens.ids_N[first : last + 1].astype(np.int64))
         ids_1T = ids_T[None].to(model.device)
         logits_1TV, state = model(ids_1T[:, :-1], state)
         losses.append(token_losses(logits_1TV, ids_1T[:, 1:])[0].cpu().numpy())
+        share = last / tokens.num_predictions
+        if len(losses) == TIMED_CALLS and time.perf_counter() - began > share * max_seconds:
+            model.train(was_training)
+            return None
         if progress is not None:
-            progress(last / tokens.num_predictions)
+            progress(share)
     model.train(was_training)
     return np.concatenate(losses)
 
@@ -271,7 +300,6 @@ def score(
     tokens: TokenDataset,
     tokenizer: Tokenizer,
     is_unseen_I: NDArray[np.bool_] | None = None,
-    running: NDArray[np.float32] | None = None,
 ) -> Score:
     """Summarize the losses of a split.
 
@@ -280,7 +308,6 @@ def score(
         tokens: the split.
         tokenizer: its tokenizer.
         is_unseen_I: for each item, whether it is not in the training split.
-        running: the same losses, with the state carried through the split.
     """
     exact = losses.astype(np.float64)
     total, count = float(exact.sum()), len(exact)
@@ -301,9 +328,6 @@ def score(
         unseen_loss, unseen_tokens = float(sums_I.sum() / sizes_I.sum()), int(sizes_I.sum())
         stderr = _standard_error(sums_I, sizes_I, unseen_loss)
         more = dict(zip(UNSEEN, (unseen_loss, stderr, unseen_tokens), strict=True))
-    if running is not None:
-        sums, loss = np.add.reduceat(running.astype(np.float64), starts_U), float(running.mean())
-        more |= {"running_loss": loss, "running_stderr": _standard_error(sums, sizes_U, loss)}
     return Score(
         loss=mean,
         stderr=_standard_error(sums_U, sizes_U, float(exact.mean())),
@@ -313,6 +337,16 @@ def score(
         tokens=count,
         **more,
     )
+
+
+def running_loss(losses: NDArray[np.float32]) -> dict[str, float]:
+    """Return the fields of a `Score` for the losses of `running_losses`."""
+    exact = losses.astype(np.float64)
+    starts_U = np.arange(0, len(exact), STDERR_BLOCK)
+    sizes_U = np.diff(np.append(starts_U, len(exact)))
+    mean = float(exact.mean())
+    error = _standard_error(np.add.reduceat(exact, starts_U), sizes_U, mean)
+    return dict(zip(RUNNING, (mean, error), strict=True))
 
 
 def _standard_error(sums_U: NDArray[np.float64], sizes_U: NDArray[np.int64], mean: float) -> float:

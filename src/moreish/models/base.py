@@ -119,6 +119,12 @@ class Model(nn.Module, ABC):
         return LONG_CALL if self.max_length is None else max(1, self.max_length // 2)
 
     @property
+    def slides(self) -> bool:
+        """Whether every prediction of a long text uses all of the state, so that carrying it along
+        is more than overlapping windows."""
+        return True
+
+    @property
     def device(self) -> torch.device:
         """The device of the parameters; the CPU if there are none."""
         return next((p.device for p in self.parameters()), torch.device("cpu"))

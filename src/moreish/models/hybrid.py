@@ -130,6 +130,10 @@ class Hybrid(NetworkWithCounts):
     def call_length(self) -> int:
         return super().call_length if self.memory is None else LONG_CALL
 
+    @property
+    def slides(self) -> bool:
+        return super().slides or self.memory is not None
+
     def remember(self, tokens_BS: Int[Tensor, "B S"]) -> State:
         if self.memory is None or tokens_BS.shape[1] == 0:
             return None

@@ -94,6 +94,10 @@ class NetworkWithCounts(Model):
         )
         self.network, self.counts = network, counts
 
+    @property
+    def slides(self) -> bool:
+        return self.network.slides
+
     def fit_counts(self, tokens: TokenDataset) -> None:
         self.counts.fit_counts(tokens)
 

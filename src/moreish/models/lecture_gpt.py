@@ -167,6 +167,10 @@ class LectureGPT(Model):
         self.final_norm = layer_norm(config)
         self.lm_head = nn.Linear(config.width, vocab_size)
 
+    @property
+    def slides(self) -> bool:
+        return False
+
     def forward(self, tokens_BT: Tokens, state: State = None) -> tuple[Logits, State]:
         new = tokens_BT.shape[1]
         if new > self.context:

@@ -26,6 +26,7 @@ from moreish.evaluate import (
     evaluate_losses,
     next_tokens,
     pair_loss,
+    running_loss,
     running_losses,
     score,
     surprisal,
@@ -39,7 +40,7 @@ from moreish.generate import (
     compile_constraint,
     parse_length,
 )
-from moreish.models import Hybrid, Model
+from moreish.models import Model
 from moreish.python_errors import names_arguments
 from moreish.runs.folder import RunFolder
 from moreish.runs.notebook import run_html
@@ -65,10 +66,11 @@ TEXT_TOKENS = 500
 
 
 INTERNAL = frozenset({
-    "count_test_evaluation", "create", "default_max_tokens", "extend", "handle_unknown",
+    "add_running_loss", "count_test_evaluation", "create", "default_max_tokens",
+    "encode_remembered", "extend", "handle_unknown",
     "has_data", "has_weights", "initial_context", "load_initial_weights", "load_weights",
     "mean_surprisal", "nearest_item_index", "new_model", "overlap_index", "read_metrics",
-    "save_weights", "score", "text_generator", "training_bytes", "training_index",
+    "remembers", "save_weights", "score", "text_generator", "training_bytes", "training_index",
     "unseen_items", "update", "uses_prepared_data", "validation_sample",
 })  # fmt: skip
 """Members of `Run` for the other packages of Moreish, which completion leaves out."""
@@ -128,6 +130,7 @@ class Run(RunFolder):
         new_only: bool = False,
         unique: bool = False,
         unknown: str = "error",
+        remember: str = "",
         ends: str | None = None,
         contains: str | None = None,
         regex: str | None = None,
@@ -155,6 +158,8 @@ class Run(RunFolder):
             new_only: reject texts that occur in the data.
             unique: return no text twice.
             unknown: "error" or "drop", for characters of the prompt that are not in the vocabulary.
+            remember: text that the model has read before the prompt, for models with a memory of
+                recent text (`model.memory`): its names and phrases are likely to recur.
             ends, contains, regex, length: constraints on items that hold by construction: the end,
                 a substring, a pattern for the whole item, and its length in characters (`5`,
                 `3..7`, `3..`).
@@ -192,6 +197,7 @@ class Run(RunFolder):
             stop=stop,
             seed=seed,
             unknown=unknown,
+            remember=remember,
             constraint=constraint,
         )
         training_texts = self.training_index if new_only else ()
@@ -240,12 +246,13 @@ class Run(RunFolder):
         stop: str | Sequence[str] = (),
         seed: int | None = None,
         unknown: str = "error",
+        remember: str = "",
     ) -> Iterator[str]:
         """Sample one text in pieces: the first text that `sample` returns for the same seed.
 
         Args:
             prompt, max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, stop, seed,
-                unknown: as in `sample`.
+                unknown, remember: as in `sample`.
 
         Raises:
             MoreishError: as in `sample`.
@@ -257,6 +264,7 @@ class Run(RunFolder):
             sampling=sampling,
             seed=_new_seed() if seed is None else seed,
             unknown=unknown,
+            remember=remember,
             stop=stop,
         )
         return generator.stream()
@@ -287,6 +295,7 @@ class Run(RunFolder):
         seed: int = 0,
         max_tokens: int | None = None,
         unknown: str = "error",
+        remember: str = "",
         model: Model | None = None,
         constraint: Constraint | None = None,
         stop: str | Sequence[str] = (),
@@ -295,7 +304,7 @@ class Run(RunFolder):
         """Set up sampling.
 
         Args:
-            prompt, seed, max_tokens, unknown: as in `sample`.
+            prompt, seed, max_tokens, unknown, remember: as in `sample`.
             sampling: temperature, top-k and top-p.
             model: None for the run's best.
             constraint: what each item must match.
@@ -329,7 +338,7 @@ class Run(RunFolder):
             model=model or self.model,
             tokenizer=self.tokenizer,
             prompt=ids,
-            prefix=self.initial_context(ids),
+            prefix=self.encode_remembered(remember, unknown, ids),
             max_tokens=max_tokens,
             sampling=sampling,
             seed=seed,
@@ -380,6 +389,30 @@ class Run(RunFolder):
         if not self.tokenizer.find_unknown("\n"):
             return self.tokenizer.encode("\n")
         return self.split("train").ids_N[:1].astype(np.int64)
+
+    def encode_remembered(self, text: str, unknown: str, prompt: Ids) -> Ids:
+        """Return the tokens before a prompt: those of a text to remember, and `initial_context`.
+
+        Raises:
+            MoreishError: the model has no memory, or does not know characters of the text.
+        """
+        if not text:
+            return self.initial_context(prompt)
+        if not self.remembers:
+            raise MoreishError(
+                f"remember: {self.config.model.name} has no memory of recent text; train a hybrid "
+                "on running text (--model hybrid --set model.memory=32768)"
+            )
+        if self.tokenizer.boundary_id is None and not text.endswith("\n"):
+            text += "\n" if not self.tokenizer.find_unknown("\n") else ""
+        ids = self.tokenizer.encode(self.handle_unknown(text, unknown))
+        boundary = self.initial_context(ids)
+        return np.concatenate([boundary, ids, boundary]).astype(np.int64)
+
+    @property
+    def remembers(self) -> bool:
+        """Whether the model has a memory of recent text."""
+        return getattr(self.config.model, "memory", 0) > 0
 
     @property
     def guessing_loss(self) -> float:
@@ -526,17 +559,12 @@ class Run(RunFolder):
         is_large = self.uses_prepared_data and train_tokens > MAX_SCORED_TRAINING_TOKENS
         if not (is_large or self._is_training_data_missing):
             names.insert(0, "train")
-        # Of other models, fresh windows contain what a prediction depends on, or nearly.
-        remembers = isinstance(self.model, Hybrid) and self.model.memory is not None
-        return {
-            name: self.score(
-                name,
-                stride=stride,
-                progress=progress,
-                running=name != "train" and remembers,
-            )
-            for name in names
-        }
+        scores = {}
+        for name in names:
+            scores[name] = self.score(name, stride=stride, progress=progress)
+            if name != "train":
+                scores[name] = self.add_running_loss(scores[name], name, progress=progress)
+        return scores
 
     def score(
         self,
@@ -547,7 +575,6 @@ class Run(RunFolder):
         progress: Callable[[str, float], None] | None = None,
         group: ProcessGroup = SINGLE_PROCESS,
         tokens: TokenDataset | None = None,
-        running: bool = False,
     ) -> Score:
         """Compute the exact score of one split; evaluations of the test split are counted.
 
@@ -557,15 +584,28 @@ class Run(RunFolder):
             stride, progress: as in `evaluate`.
             group: the processes that share the work.
             tokens: a sample of the split, such as `validation_sample`, in place of all of it.
-            running: whether to compute the running loss too, in one process.
         """
         tokens = tokens or self.split(name)
         report = None if progress is None else lambda share: progress(name, share)
         losses = evaluate_losses(model or self.model, tokens, stride, report, group)
         if name == "test":
             self.count_test_evaluation()
-        carried = running_losses(model or self.model, tokens, report) if running else None
-        return score(losses, tokens, self.tokenizer, self.unseen_items(name, tokens), carried)
+        return score(losses, tokens, self.tokenizer, self.unseen_items(name, tokens))
+
+    def add_running_loss(
+        self,
+        score: Score,
+        name: SplitName,
+        model: Model | None = None,
+        *,
+        progress: Callable[[str, float], None] | None = None,
+        max_seconds: float = math.inf,
+    ) -> Score:
+        """Return the score of a split with the loss of a state that is carried through all of it;
+        unchanged for lists, whose items are independent, or if it would take too long."""
+        report = None if progress is None else lambda share: progress(name, share)
+        losses = running_losses(model or self.model, self.split(name), report, max_seconds)
+        return score if losses is None else score.model_copy(update=running_loss(losses))
 
     @cached_property
     def validation_sample(self) -> TokenDataset:

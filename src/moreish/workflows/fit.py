@@ -44,6 +44,9 @@ from moreish.utils.signals import stop_on_signals, survive_hangup
 EXACT_SECONDS = 60.0
 """Duration up to which a large validation split is scored exactly after any training."""
 
+RUNNING_SECONDS = 5.0
+"""Duration up to which the running loss is computed after any training."""
+
 MAX_SCORED_TOKENS = 2_000_000
 """Number of training tokens up to which the exact training loss is always part of the result."""
 
@@ -366,6 +369,9 @@ class _Fitting:
                 return {"val": best}
             self.val_seconds *= exact.tokens / best.tokens
             best = exact
+        if self.group.size == 1:
+            seconds = max(self.state.seconds, RUNNING_SECONDS)
+            best = self.run.add_running_loss(best, "val", model, max_seconds=seconds)
         predictions = self.run.split("train").num_predictions
         expected = self.val_seconds * predictions / best.tokens
         if predictions > MAX_SCORED_TOKENS:

@@ -106,6 +106,10 @@ class GPT(Model):
         init_weights(self, config)
         self.register_load_state_dict_pre_hook(_rename_old_keys)
 
+    @property
+    def slides(self) -> bool:
+        return self.position is None
+
     def forward(
         self,
         tokens_BT: Tokens,
