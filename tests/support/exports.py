@@ -35,8 +35,10 @@ MODELS: dict[str, dict[str, Any]] = {
     "ngram of one token, nothing added": {"name": "ngram", "order": 1, "add_k": 0.0},
     "kneser-ney": {"name": "kneser-ney"},
     "mixture": {"name": "mixture", "network": {"name": "lstm", "width": 8}},
-    "hybrid": {"name": "hybrid", "layers": 1, "heads": 2, "width": 16, "context": 20},
-    "hybrid of an mlp": {"name": "hybrid", "network": {"name": "mlp"}},
+    "hybrid": {
+        "name": "hybrid", "memory": 0, "layers": 1, "heads": 2, "width": 16, "context": 20,
+    },
+    "hybrid of an mlp": {"name": "hybrid", "memory": 0, "network": {"name": "mlp"}},
 }  # fmt: skip
 """Settings of every model, for exports."""
 

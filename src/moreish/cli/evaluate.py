@@ -29,6 +29,14 @@ def evaluate(
         int | None,
         Option(help="Overlap the windows of running text; each scores this many tokens."),
     ] = None,
+    adaptive: Annotated[
+        bool,
+        Option("--adaptive", help="Add the loss where the model learns from what it has read."),
+    ] = False,
+    code: Annotated[
+        bool,
+        Option("--code", help="Write the split with an arithmetic coder, and decode it (minutes)."),
+    ] = False,
     unknown: Annotated[
         str,
         Option(help="What to do with characters that are not in the vocabulary: error or drop."),
@@ -43,8 +51,8 @@ def evaluate(
 
     run = api.load(path)
     if text is not None:
-        if test or stride is not None:
-            raise MoreishError("--text does not go with --test and --stride")
+        if test or adaptive or code or stride is not None:
+            raise MoreishError("--text goes with none of --test, --stride, --adaptive, --code")
         if text == "-":
             chunks = decode_chunks(sys.stdin.buffer, encoding, "standard input")
             text = "".join(normalize_newlines(chunks))
@@ -54,6 +62,8 @@ def evaluate(
         scores = run.evaluate(
             test=test,
             stride=stride,
+            adaptive=adaptive,
+            code=code,
             progress=lambda split, share: view.show_progress(
                 f"evaluating {SPLIT_TITLES[split]}", share
             ),

@@ -1,6 +1,8 @@
 """Exact losses of whole splits, and measurements of texts, tokenizers and models."""
 
+from moreish.evaluate.adaptive import AdaptiveModel, adaptive_losses
 from moreish.evaluate.baselines import pair_loss, uniform_loss
+from moreish.evaluate.coding import decode_tokens, encode_tokens
 from moreish.evaluate.inspect import (
     attention_maps,
     bigram_counts,

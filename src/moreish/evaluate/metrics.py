@@ -65,6 +65,8 @@ MAX_EXPONENT = 700.0
 
 UNSEEN = ("unseen_loss", "unseen_stderr", "unseen_tokens")
 RUNNING = ("running_loss", "running_stderr")
+ADAPTIVE = ("adaptive_loss", "code_bytes")
+OPTIONAL = (*UNSEEN, *RUNNING, *ADAPTIVE)
 """Fields of a `Score` that may be absent."""
 
 
@@ -104,6 +106,10 @@ class Score(Settings):
     """The loss where the state is carried through the split (`running_losses`), while `loss` is
     that of fresh windows; None where it was not computed."""
     running_stderr: Number | None = None
+    adaptive_loss: Number | None = None
+    """The same where a copy of the model learns from what it has read (`adaptive_losses`)."""
+    code_bytes: int | None = None
+    """Length of the split, arithmetic-coded with the model's probabilities, in bytes."""
 
     @property
     def new_items(self) -> NewItems | None:
@@ -119,7 +125,7 @@ class Score(Settings):
 
     @model_serializer(mode="wrap")
     def _leave_out_absent(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        absent = {name for name in (*UNSEEN, *RUNNING) if getattr(self, name) is None}
+        absent = {name for name in OPTIONAL if getattr(self, name) is None}
         return {name: value for name, value in dump(self).items() if name not in absent}
 
     @model_validator(mode="before")
@@ -132,11 +138,7 @@ class Score(Settings):
         is_nan = (
             {"stderr"} if data.get("loss") is None else {"stderr", "bits_per_char", "bits_per_byte"}
         )
-        null = {
-            key: math.nan if key in is_nan else math.inf
-            for key in data
-            if key not in (*UNSEEN, *RUNNING)
-        }
+        null = {key: math.nan if key in is_nan else math.inf for key in data if key not in OPTIONAL}
         return {key: null.get(key) if value is None else value for key, value in data.items()}
 
 
@@ -273,7 +275,7 @@ def running_losses(
     """
     if tokens.items:
         return None
-    if model.max_length is None or not model.slides:
+    if not model.slides:
         stride = None if model.max_length is None else model.call_length
         return evaluate_losses(model, tokens, stride, progress)
     was_training, state = model.training, None

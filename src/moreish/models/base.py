@@ -120,9 +120,9 @@ class Model(nn.Module, ABC):
 
     @property
     def slides(self) -> bool:
-        """Whether every prediction of a long text uses all of the state, so that carrying it along
-        is more than overlapping windows."""
-        return True
+        """Whether carrying the state through a long text gives predictions more context than
+        windows do."""
+        return self.max_length is not None
 
     @property
     def device(self) -> torch.device:

@@ -31,13 +31,19 @@ from moreish.models.memory import (
     Votes,
     latest_votes,
 )
-from moreish.models.ngram import Folds, KneserNey, check_order
+from moreish.models.ngram import Folds, KneserNey, check_order, max_order
 
 MAX_FOLD_TOKENS = 1 << 25
 """Maximum number of tokens counted for all folds together; a larger text has fewer folds."""
 
+MEMORY_ORDER = 9
+"""Default order of the counts beside a memory of recent text."""
+
 FRESH_WINDOWS = 8
 """One of so many training windows has no memory of what precedes it."""
+
+MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+"""2^64 divided by the golden ratio: products with it have evenly distributed digits."""
 
 LONG_CALL = 4096
 """Tokens of a long text that are read in one call, with one index of the memory."""
@@ -52,9 +58,9 @@ class HybridConfig(NetworkWithCountsConfig):
     folds: int = Field(20, ge=2, le=1000)
     """Number of folds of the training text, each of which is looked up in the counts of all the
     others; a very large text has fewer."""
-    memory: int = Field(0, ge=0, le=MAX_REACH)
+    memory: int | None = Field(None, ge=0, le=MAX_REACH)
     """Tokens of recent text in which earlier occurrences of the current context are found; 0: none.
-    For running text; the items of a list do not depend on each other."""
+    By default 32,768 for running text, and 0 for lists, whose items do not depend on each other."""
 
     def for_data(self, longest_item: int | None, vocab_size: int) -> ModelConfig:
         """Raises MoreishError for a memory of items."""
@@ -63,7 +69,15 @@ class HybridConfig(NetworkWithCountsConfig):
                 f"model.memory={self.memory} is for running text: leave it out, as the items of a "
                 "list do not depend on each other"
             )
-        return super().for_data(longest_item, vocab_size)
+        memory = self.memory
+        if memory is None:
+            memory = MAX_REACH if longest_item is None else 0
+        # A memory goes with n-grams that are too long to fill a distribution: the network mixes all
+        # orders.
+        order = min(MEMORY_ORDER, max_order(vocab_size))
+        counts = self.counts.with_defaults(order=order) if memory else self.counts
+        update = {"memory": memory, "counts": counts.for_data(longest_item, vocab_size)}
+        return super().for_data(longest_item, vocab_size).model_copy(update=update)
 
 
 @final
@@ -91,19 +105,24 @@ class Hybrid(NetworkWithCounts):
 
     def __init__(self, config: HybridConfig, vocab_size: int) -> None:
         check_order(config.counts.order, vocab_size, config.folds)
-        self.reach = config.memory
+        self.reach = config.memory or 0
         heads = HEADS if self.reach else 0
         features = heads + (vocab_size if heads else 0)
         super().__init__(config, vocab_size, gates=config.counts.order + heads, features=features)
         self.folds = config.folds
         self.memory = Memory(vocab_size) if heads else None
 
-    def forward(self, tokens_BT: Tokens, state: State = None) -> tuple[Logits, State]:
+    def forward(
+        self, tokens_BT: Tokens, state: State = None, votes: Votes | None = None
+    ) -> tuple[Logits, State]:
+        """See `Model.forward`; `votes`, if they are known, are those of all text that was read, and
+        the memory of the state is neither used nor kept."""
         network_state, counts_state, past_BL = state or (None, None, None)
         logp_BTMV, backoff_BTM, counts_state = self.counts.log_probs_by_order(
             tokens_BT, counts_state
         )
-        votes, past_BL = self._recall(tokens_BT, past_BL)
+        if votes is None:
+            votes, past_BL = self._recall(tokens_BT, past_BL)
         experts_BTEV, features = self.read_counts(logp_BTMV, backoff_BTM, votes)
         outputs_BTU, network_state = self._run_network(tokens_BT, network_state, *features)
         logits_BTV = self.combine_logits(outputs_BTU, experts_BTEV)
@@ -203,8 +222,10 @@ class Hybrid(NetworkWithCounts):
         logp_BTMV, backoff_BTM, _ = held_out.log_probs_by_order(batch.tokens_BT, fold_BT=fold_BT)
         votes = None
         if self._index is not None:
-            # Some windows remember nothing before them, as a text that begins does.
-            first_B = np.where(batch.start_B % FRESH_WINDOWS, 0, batch.start_B)
+            # Some windows remember nothing before them, as a text that begins does. Windows begin
+            # at equal distances, so which is decided by high digits of a product.
+            number_B = (batch.start_B.astype(np.uint64) * MULTIPLIER) >> np.uint64(32)
+            first_B = np.where(number_B % np.uint64(FRESH_WINDOWS), 0, batch.start_B)
             first_BT = np.broadcast_to(first_B[:, None], place_BT.shape)
             last = len(self._index.ids_S) - 1
             place_P = np.minimum(place_BT.ravel(), last)  # targets of padding are not predicted

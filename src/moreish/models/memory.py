@@ -19,7 +19,9 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-CONTEXTS = ((2, 24), (3, 24), (4, 24), (5, 16), (6, 16), (8, 8), (11, 4), (16, 2))
+CONTEXTS = (
+    (1, 32), (2, 24), (3, 24), (4, 24), (5, 16), (6, 16), (8, 8), (12, 4), (20, 2),
+)  # fmt: skip
 """Lengths of the contexts in tokens, and how many of the latest occurrences of each vote."""
 
 LONGEST_CONTEXT = CONTEXTS[-1][0]
@@ -54,6 +56,12 @@ class Votes(NamedTuple):
     """The token that followed."""
     kind_M: Int[Tensor, " M"]
     """Context and class of distance: an index of K · `NUM_CLASSES`."""
+
+    @classmethod
+    def of_positions(cls, votes: "Sequence[Votes]") -> "Votes":
+        """Return the votes of several positions, given those of each alone."""
+        numbered = [each._replace(position_M=each.position_M + n) for n, each in enumerate(votes)]
+        return cls(*map(torch.cat, zip(*numbered, strict=True)))
 
 
 class TextIndex:
@@ -112,11 +120,17 @@ def _distances(ids_BS: NDArray[np.integer]) -> NDArray[np.uint16]:
     begin_B1 = (ids_BS == UNKNOWN).sum(axis=1, keepdims=True)  # they are the first ones
     token_BS = (ids_BS + 1).astype(np.uint64)
     hash_BS, length = np.zeros_like(token_BS), 0
+    # Sorted together with their positions in the low digits, equal hashes are adjacent, the earlier
+    # first. To sort numbers is several times as fast as to find their order.
+    shift = np.uint64(size.bit_length())
+    place_S = np.arange(size, dtype=np.uint64)
     for context, (longer, _) in enumerate(CONTEXTS):
         for back in range(length, min(longer, size)):
             hash_BS[:, back:] += token_BS[:, : size - back] * POWERS[back]
         length = longer
-        order_BS = np.argsort(hash_BS, axis=1, kind="stable")
+        key_BS = ((hash_BS >> shift) << shift) | place_S
+        key_BS.sort(axis=1)
+        order_BS = (key_BS & ((np.uint64(1) << shift) - np.uint64(1))).astype(np.int64)
         sorted_BS = np.take_along_axis(hash_BS, order_BS, axis=1)
         gap_BS = np.diff(order_BS, axis=1)
         is_same_BS = (sorted_BS[:, 1:] == sorted_BS[:, :-1]) & (gap_BS < MAX_REACH)
@@ -125,6 +139,48 @@ def _distances(ids_BS: NDArray[np.integer]) -> NDArray[np.uint16]:
         )
         distance_KBS[context][np.arange(size) < begin_B1 + length - 1] = 0
     return distance_KBS
+
+
+class Reader:
+    """A text that is read token by token, with the votes of `TextIndex` for what follows each.
+
+    Args:
+        reach: maximum distance in tokens; beyond `MAX_REACH`, distances are of the last class.
+    """
+
+    def __init__(self, reach: int) -> None:
+        self.reach = reach
+        self._ids: list[int] = []
+        self._bytes = bytearray()
+        self._last: list[dict[bytes, int]] = [{} for _ in CONTEXTS]  # where each context ended
+        self._before: list[list[int]] = [[] for _ in CONTEXTS]  # the occurrence before each place
+
+    def read(self, ids: Sequence[int]) -> Votes:
+        """Read more tokens, and return the votes for what follows each of them."""
+        positions, tokens, kinds = [], [], []
+        for position, token in enumerate(ids):
+            place = len(self._ids)
+            self._ids.append(token)
+            self._bytes += token.to_bytes(4, "little")
+            for context, (length, number) in enumerate(CONTEXTS):
+                before = self._before[context]
+                if place + 1 < length:
+                    before.append(-1)
+                    continue
+                key = bytes(self._bytes[4 * (place + 1 - length) :])
+                at = self._last[context].get(key, -1)
+                self._last[context][key] = place
+                before.append(at)
+                for _ in range(number):
+                    distance = place - at
+                    if at < 0 or distance > self.reach:
+                        break
+                    positions.append(position)
+                    tokens.append(self._ids[at + 1])
+                    farness = min(distance.bit_length(), NUM_CLASSES) - 1
+                    kinds.append(context * NUM_CLASSES + farness)
+                    at = before[at]
+        return Votes(*(torch.tensor(part, dtype=torch.long) for part in (positions, tokens, kinds)))
 
 
 def latest_votes(ids_BS: NDArray[np.integer], reach: int) -> Votes:
@@ -170,7 +226,7 @@ class Memory(nn.Module):
         self.vocab_size = vocab_size
         context = torch.arange(len(CONTEXTS))[:, None]
         distance = torch.arange(NUM_CLASSES)
-        start = -3.5 + 0.7 * context.clamp(max=5) - 0.1 * distance
+        start = -4.2 + 0.7 * context.clamp(max=6) - 0.1 * distance
         slopes = torch.linspace(-0.5, 0.5, HEADS)[:, None, None]
         # One vector, so that optimizers of matrices leave it to AdamW.
         self.log_weight = nn.Parameter((start + slopes * (distance - 8) / 4).flatten())

@@ -13,6 +13,7 @@ from moreish.config import BUDGETS, DEFAULT_MINUTES, AutoConfig, RunConfig, Trai
 from moreish.data import IGNORE_INDEX, TokenDataset
 from moreish.models import (
     MAX_FOLD_TOKENS,
+    MAX_REACH,
     CountBasedModel,
     HybridConfig,
     model_class,
@@ -99,6 +100,18 @@ MAX_COUNTED_VOCABULARY = 1000
 
 CONTEXT = 384
 """Context length of planned networks, in tokens."""
+
+MEMORY_CONTEXT = 256
+"""Context length beside a memory of recent text, which finds what lies further back."""
+
+MEMORY_FOLDS = 10
+"""Folds beside a memory of recent text, whose counts have longer n-grams and so take more time."""
+
+INDEX_BYTES = 24
+"""Memory that the index of a memory takes, per token of the training text."""
+
+INDEXED_PER_SECOND = 8e5
+"""Tokens of the training text indexed per second."""
 
 PLANNED_NETWORK: Tree = {
     "name": "gpt",
@@ -197,21 +210,24 @@ def _choose_folds(setup: TrainingSetup, seconds: float | None, memory: float) ->
     """Return the number of folds for cross-fitted counts and how long counting takes, or 0 and why
     the plan has no counts."""
     tokens = setup.splits["train"].num_predictions
-    max_folds = HybridConfig.model_fields["folds"].default
+    remembers = _remembers(setup, seconds)
+    max_folds = MEMORY_FOLDS if remembers else HybridConfig.model_fields["folds"].default
+    speed = COUNTS_PER_SECOND / (2 if remembers else 1)
+    indexing = tokens / INDEXED_PER_SECOND if remembers else 0.0
     if setup.tokenizer.vocab_size > MAX_COUNTED_VOCABULARY:
         return 0, "the vocabulary is too large to count n-grams"
     folds = max(2, min(max_folds, MAX_FOLD_TOKENS // tokens))
     if seconds is not None:
-        affordable = int(MAX_COUNTING_SHARE * seconds * COUNTS_PER_SECOND / tokens) - 1
+        affordable = int((MAX_COUNTING_SHARE * seconds - indexing) * speed / tokens) - 1
         if affordable < 2:
-            duration = _format_seconds(3 * tokens / COUNTS_PER_SECOND)
+            duration = _format_seconds(3 * tokens / speed)
             return 0, f"counting n-grams would take {duration}"
         folds = min(folds, affordable)
     while folds >= 2 and _counts_memory(setup, folds) > memory / 2:
         folds -= 1
     if folds < 2:
         return 0, "n-gram counts would not fit into the free memory"
-    return folds, _format_seconds((1 + folds) * tokens / COUNTS_PER_SECOND)
+    return folds, _format_seconds((1 + folds) * tokens / speed + indexing)
 
 
 def _evaluate_size(
@@ -255,9 +271,12 @@ def _estimate_speed(size: Size, speeds: Mapping[Size, float]) -> float:
 def _network_config(setup: TrainingSetup, size: Size, folds: int, *, dropout: float) -> RunConfig:
     longest = setup.facts.longest_item
     context = CONTEXT if longest is None else min(CONTEXT, longest + 1)
+    minutes = setup.config.train.minutes
+    reach = MAX_REACH if folds and _remembers(setup, minutes and minutes * 60) else 0
+    context = MEMORY_CONTEXT if reach else context
     network: Tree = {**PLANNED_NETWORK, **size._asdict(), "dropout": dropout, "context": context}
     if folds:
-        model: Tree = {"name": "hybrid", "folds": folds, "network": network}
+        model: Tree = {"name": "hybrid", "folds": folds, "memory": reach, "network": network}
     else:
         is_small = setup.tokenizer.vocab_size <= MAX_COUNTED_VOCABULARY
         # Items are too few to learn n-gram embeddings from (docs/dev-log.md).
@@ -308,7 +327,21 @@ def _counts_memory(setup: TrainingSetup, folds: int) -> float:
     """Estimate the memory of n-gram counts in bytes: 20 MB for a million tokens of ordinary text,
     2.5 GB for a billion; plus what assigning the items of a list to folds takes."""
     tokens, lines = setup.splits["train"].num_predictions, setup.facts.kind == "lines"
-    return (1 + folds) * 20e6 * (tokens / 1e6) ** 0.7 + 40 * lines * setup.facts.documents
+    index = 40 * lines * setup.facts.documents if lines else INDEX_BYTES * tokens
+    return (1 + folds) * 40e6 * (tokens / 1e6) ** 0.7 + index
+
+
+def _remembers(setup: TrainingSetup, seconds: float | None) -> bool:
+    """Whether a plan with counts has a memory of recent text: where the text is not a list, and to
+    index it takes at most a quarter of the free memory and half the time for counting."""
+    tokens = setup.splits["train"].num_predictions
+    budget = math.inf if seconds is None else seconds * MAX_COUNTING_SHARE / 2
+    is_affordable = tokens / INDEXED_PER_SECOND <= budget
+    return (
+        setup.facts.longest_item is None
+        and is_affordable
+        and INDEX_BYTES * tokens <= available_memory() / 4
+    )
 
 
 def _plan_counts(setup: TrainingSetup, why: str) -> Plan:
@@ -351,7 +384,9 @@ def _reasons(
         )
     dropout = f", so the plan adds dropout {best.dropout}." if best.dropout else "."
     if folds:
-        model = f"Plan: n-gram counts ({why}) plus a GPT ({shape}) trained to correct them."
+        remembers = getattr(best.config.model, "memory", 0)
+        recent = " and a memory of recent text" if remembers else ""
+        model = f"Plan: n-gram counts ({why}){recent} plus a GPT ({shape}) trained to correct them."
     else:
         model = f"Plan: a GPT ({shape}) without n-gram counts, because {why}."
     return _describe_text(setup), reads + dropout, model

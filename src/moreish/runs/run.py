@@ -16,6 +16,7 @@ from moreish.data import SplitName, TokenDataset
 from moreish.distributed import SINGLE_PROCESS, ProcessGroup
 from moreish.errors import MoreishError, nearest
 from moreish.evaluate import (
+    AdaptiveModel,
     NearestItemIndex,
     NextToken,
     OverlapIndex,
@@ -23,6 +24,9 @@ from moreish.evaluate import (
     TextNovelty,
     TokenSurprisal,
     TrainingIndex,
+    adaptive_losses,
+    decode_tokens,
+    encode_tokens,
     evaluate_losses,
     next_tokens,
     pair_loss,
@@ -412,7 +416,7 @@ class Run(RunFolder):
     @property
     def remembers(self) -> bool:
         """Whether the model has a memory of recent text."""
-        return getattr(self.config.model, "memory", 0) > 0
+        return bool(getattr(self.config.model, "memory", 0))
 
     @property
     def guessing_loss(self) -> float:
@@ -538,6 +542,8 @@ class Run(RunFolder):
         *,
         test: bool = False,
         stride: int | None = None,
+        adaptive: bool = False,
+        code: bool = False,
         progress: Callable[[str, float], None] | None = None,
     ) -> dict[SplitName, Score]:
         """Compute the exact loss on the training and validation splits, and optionally on test.
@@ -547,11 +553,18 @@ class Run(RunFolder):
         Args:
             test: whether to evaluate the test split too; run.json counts how often that was done.
             stride: as in `moreish.evaluate.evaluate_losses`.
+            adaptive: whether to compute the loss of a copy that learns from the text it has read.
+            code: whether to write validation and test with an arithmetic coder, with the adaptive
+                copy if there is one, and to decode them again.
             progress: called with the name of a split and the fraction of it that is done.
 
         Raises:
-            MoreishError: the run has no data, or they are damaged.
+            MoreishError: the run has no data, or they are damaged; or it is a list and `adaptive`.
         """
+        if adaptive and self.kind == "lines":
+            raise MoreishError(
+                "adaptive evaluation is for running text: the items of a list are independent"
+            )
         names: list[SplitName] = ["val", "test"] if test else ["val"]
         for name in names:
             self.split(name)  # raises at once if there is none
@@ -564,7 +577,46 @@ class Run(RunFolder):
             scores[name] = self.score(name, stride=stride, progress=progress)
             if name != "train":
                 scores[name] = self.add_running_loss(scores[name], name, progress=progress)
+                scores[name] = self._add_codes(scores[name], name, adaptive, code, progress)
         return scores
+
+    def _add_codes(
+        self,
+        score: Score,
+        name: SplitName,
+        adaptive: bool,
+        code: bool,
+        progress: Callable[[str, float], None] | None,
+    ) -> Score:
+        """Return the score of a split with its adaptive loss and the length of its code."""
+        training = None if self._is_training_data_missing else self.split("train")
+        tokens, more = self.split(name), {}
+        report = None if progress is None else lambda share: progress(name, share)
+
+        def copy() -> AdaptiveModel | None:
+            return AdaptiveModel(self.model, training) if adaptive else None
+
+        if adaptive:
+            losses = adaptive_losses(self.model, tokens, training, report)
+            more["adaptive_loss"] = float(losses.mean(dtype=np.float64))
+        if code:
+            written = encode_tokens(self.model, tokens, adaptive=copy(), progress=report)
+            ids = decode_tokens(
+                self.model,
+                written,
+                int(tokens.ids_N[0]),
+                tokens.num_predictions,
+                adaptive=copy(),
+                boundary=tokens.boundary if tokens.items else None,
+                progress=report,
+            )
+            if not np.array_equal(ids, tokens.ids_N[:]):
+                raise MoreishError(
+                    "the decoded split differs from the original: another program may have changed "
+                    "the number of threads meanwhile; try again"
+                )
+            more["code_bytes"] = len(written)
+        return score.model_copy(update=more)
 
     def score(
         self,

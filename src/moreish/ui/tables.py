@@ -89,18 +89,16 @@ def score_table(scores: Mapping[SplitName, Score]) -> Table:
     table = _table([""], titles)
     for name, score in scores.items():
         title = SPLIT_TITLES[name]
-        if score.running_loss is not None:
-            loss = _with_error(score.running_loss, score.running_stderr)
-            scale = score.running_loss / score.loss if score.loss else math.nan
+        others = {"adaptive": score.adaptive_loss, "running": score.running_loss}
+        for kind, value in others.items():
+            if value is None or (kind == "running" and math.isclose(value, score.loss)):
+                continue  # a state that is carried along would change nothing
+            scale = value / score.loss if score.loss else math.nan
             bits = (format_bits(scale * b) for b in (score.bits_per_char, score.bits_per_byte))
-            table.add_row(
-                f"{title}, running",
-                loss,
-                *bits,
-                f"{perplexity(score.running_loss):.2f}",
-                f"{score.tokens:,}",
-            )
-            title = "  fresh windows"
+            error = score.running_stderr if kind == "running" else None
+            shown = _with_error(value, error), *bits, f"{perplexity(value):.2f}"
+            table.add_row(f"{title}, {kind}", *shown, f"{score.tokens:,}")
+            title = "  fresh windows" if kind == "running" else title
         table.add_row(
             title,
             _with_error(score.loss, score.stderr),
@@ -112,6 +110,9 @@ def score_table(scores: Mapping[SplitName, Score]) -> Table:
         if (new := score.new_items) is not None:
             loss = _with_error(new.loss, new.stderr)
             table.add_row("  new items", loss, "", "", f"{new.perplexity:.2f}", f"{new.tokens:,}")
+        if score.code_bytes is not None:
+            nats = 8 * math.log(2) * score.code_bytes / score.tokens
+            table.add_row("  coded", f"{nats:.4f}", "", "", "", f"{score.code_bytes:,} bytes")
     return table
 
 
