@@ -23,11 +23,11 @@ from moreish.evaluate.loss import token_losses
 from moreish.models import CountBasedModel, Hybrid, Model, NetworkWithCounts, Reader, State, Votes
 from moreish.tokenizers import Ids
 
-SEGMENT = 64
+SEGMENT = 32
 """Tokens between two gradient steps."""
 
-LEARNING_RATE = 1e-3
-"""Learning rate of these steps."""
+LEARNING_RATE = 3e-4
+"""Learning rate of these steps, which have no momentum."""
 
 FARTHEST = 1 << 20
 """Distance in tokens up to which the memory finds what was read."""
@@ -60,7 +60,7 @@ class AdaptiveModel:
         self.segment = max(1, min(SEGMENT, self.model.call_length))
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         self._optimizer = (
-            AdamW(parameters, lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=0.0)
+            AdamW(parameters, lr=LEARNING_RATE, betas=(0.0, 0.999), weight_decay=0.0)
             if parameters
             else None
         )

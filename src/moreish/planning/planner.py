@@ -325,10 +325,13 @@ def _beginning(tokens: TokenDataset) -> TokenDataset:
 
 def _counts_memory(setup: TrainingSetup, folds: int) -> float:
     """Estimate the memory of n-gram counts in bytes: 20 MB for a million tokens of ordinary text,
-    2.5 GB for a billion; plus what assigning the items of a list to folds takes."""
+    2.5 GB for a billion, twice that for the longer n-grams beside a memory of recent text; plus
+    the index of the memory, or what assigning the items of a list to folds takes."""
     tokens, lines = setup.splits["train"].num_predictions, setup.facts.kind == "lines"
-    index = 40 * lines * setup.facts.documents if lines else INDEX_BYTES * tokens
-    return (1 + folds) * 40e6 * (tokens / 1e6) ** 0.7 + index
+    minutes = setup.config.train.minutes
+    if _remembers(setup, minutes and minutes * 60):
+        return (1 + folds) * 40e6 * (tokens / 1e6) ** 0.7 + INDEX_BYTES * tokens
+    return (1 + folds) * 20e6 * (tokens / 1e6) ** 0.7 + 40 * lines * setup.facts.documents
 
 
 def _remembers(setup: TrainingSetup, seconds: float | None) -> bool:

@@ -89,24 +89,25 @@ def score_table(scores: Mapping[SplitName, Score]) -> Table:
     table = _table([""], titles)
     for name, score in scores.items():
         title = SPLIT_TITLES[name]
-        others = {"adaptive": score.adaptive_loss, "running": score.running_loss}
-        for kind, value in others.items():
-            if value is None or (kind == "running" and math.isclose(value, score.loss)):
-                continue  # a state that is carried along would change nothing
-            scale = value / score.loss if score.loss else math.nan
-            bits = (format_bits(scale * b) for b in (score.bits_per_char, score.bits_per_byte))
-            error = score.running_stderr if kind == "running" else None
-            shown = _with_error(value, error), *bits, f"{perplexity(value):.2f}"
-            table.add_row(f"{title}, {kind}", *shown, f"{score.tokens:,}")
-            title = "  fresh windows" if kind == "running" else title
-        table.add_row(
-            title,
-            _with_error(score.loss, score.stderr),
-            format_bits(score.bits_per_char),
-            format_bits(score.bits_per_byte),
-            f"{score.perplexity:.2f}",
-            f"{score.tokens:,}",
-        )
+        values: list[tuple[float, float | None, str]] = [(score.loss, score.stderr, "")]
+        running = score.running_loss
+        if running is not None and not math.isclose(running, score.loss):
+            windows = score.loss, score.stderr, "fresh windows"
+            values = [(running, score.running_stderr, "running"), windows]
+        if score.adaptive_loss is not None:
+            values = [(score.adaptive_loss, None, "adaptive"), *values]
+        if len(values) > 1:
+            table.add_row(title)
+        for value, error, kind in values:
+            scale = value / score.loss if score.loss else 1.0
+            table.add_row(
+                f"  {kind or 'running'}" if len(values) > 1 else title,
+                _with_error(value, error),
+                format_bits(scale * score.bits_per_char),
+                format_bits(scale * score.bits_per_byte),
+                f"{perplexity(value):.2f}",
+                f"{score.tokens:,}",
+            )
         if (new := score.new_items) is not None:
             loss = _with_error(new.loss, new.stderr)
             table.add_row("  new items", loss, "", "", f"{new.perplexity:.2f}", f"{new.tokens:,}")

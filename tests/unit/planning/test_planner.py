@@ -126,13 +126,14 @@ def test_memory_is_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     path = story(tmp_path, 60)
     roomy = advice(path, minutes=60.0).config.model
     assert roomy.folds == 10
-    monkeypatch.setattr(planner, "available_memory", lambda: 20e6)
+    monkeypatch.setattr(planner, "available_memory", lambda: 40e6)
     tight = advice(path, minutes=60.0).config.model
-    assert tight.folds < 20
+    assert tight.folds < 10
     monkeypatch.setattr(planner, "available_memory", lambda: 1e6)
     assert "would not fit into the free memory" in advice(path, minutes=60.0).reasons[2]
     assert isinstance(roomy, HybridConfig) and isinstance(tight, HybridConfig)
-    assert tight.network.width < roomy.network.width
+    weights = [config.network.layers * config.network.width for config in (tight, roomy)]
+    assert weights[0] < weights[1]
     assert math.isfinite(planner.available_memory())
 
 
