@@ -51,7 +51,7 @@ soak: $(VENV)/dev  ## all long tests (an hour)
 	@MOREISH_SOAK=1 $(BIN)/python -m pytest -m "soak or repeated"
 
 soak-quick: $(VENV)/dev  ## those of the long tests that CI runs too (a few minutes)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "soak and not long" -n auto --maxprocesses 8 --timeout 600
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "soak and not long" -n auto --maxprocesses 8 --dist loadfile --timeout 600
 
 lint: $(VENV)/dev  ## ruff and mypy
 	@$(BIN)/ruff check .

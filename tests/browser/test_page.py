@@ -33,6 +33,8 @@ from support.hostile_strings import HOSTILE, UNSEEN
 from support.layout_checks import flaws
 from support.serving import NAMES, STORY, make_runs, serving, wait_until
 
+pytestmark = pytest.mark.soak  # longer than `make test` can wait; CI runs it too
+
 VIEWS = {
     "write/story": ".next .bars li",
     "list/words": ".list .sampling",

@@ -16,6 +16,8 @@ import pytest
 
 from conftest import skip_or_fail
 
+pytestmark = pytest.mark.soak  # longer than `make test` can wait; CI runs it too
+
 HERE = Path(__file__).parent
 
 TOLERANCE = 1e-4

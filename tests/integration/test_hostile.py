@@ -21,6 +21,8 @@ from moreish.config import DataConfig, TrainConfig
 from moreish.models import REGISTRY, model_class
 from moreish.runs.run import Run
 
+pytestmark = pytest.mark.soak  # longer than `make test` can wait; CI runs it too
+
 TINY = [
     *("--model", "gpt", "--steps", "2", "--context", "8", "--set", "model.layers=1"),
     *("--set", "model.heads=1", "--set", "model.width=8", "--set", "train.batch_size=4"),

@@ -13,6 +13,8 @@ from moreish.serve.http.limits import Limits
 from moreish.serve.server import Service
 from support.serving import serving
 
+pytestmark = pytest.mark.soak  # longer than `make test` can wait; CI runs it too
+
 LIMITS = Limits(max_tokens=20, total_tokens=100)
 
 

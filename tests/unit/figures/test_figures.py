@@ -32,6 +32,8 @@ from moreish.reports.run import run_report_html
 from moreish.runs.run import Run
 from moreish.training.events import ignore
 
+pytestmark = pytest.mark.soak  # longer than `make test` can wait; CI runs it too
+
 
 @pytest.fixture(autouse=True)
 def small_tables(monkeypatch: pytest.MonkeyPatch) -> None:
