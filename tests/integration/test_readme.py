@@ -20,6 +20,7 @@ def blocks(language: str) -> list[str]:
 def test_the_commands_run(moreish: Moreish) -> None:
     """The README's own commands, in its order, with training runs cut short."""
     Path("lyrics.txt").write_text(STORY * 20, encoding="utf-8")
+    Path("new-verses.txt").write_text(STORY[:200], encoding="utf-8")
     assert moreish("train", "names", "--out", "runs/names", *FAST).status == 0
     done = 0
     for line in "".join(blocks("")).splitlines():

@@ -15,6 +15,7 @@ from moreish.models import (
     MAX_FOLD_TOKENS,
     MAX_REACH,
     CountBasedModel,
+    GPTConfig,
     HybridConfig,
     model_class,
     model_config,
@@ -144,10 +145,25 @@ class Plan:
 
 
 def resolve_auto_model(setup: TrainingSetup) -> tuple[TrainingSetup, tuple[str, ...]]:
-    """Return `setup` with a planned model and the reasons; unchanged if the user chose a model."""
-    if not isinstance(setup.config.model, AutoConfig):
+    """Return `setup` with a planned model and the reasons; unchanged if the user chose a model.
+
+    A GPT of running text that was only named is planned too, if there is enough of both text and
+    time to train one.
+    """
+    config = setup.config
+    if isinstance(config.model, AutoConfig):
+        plan = plan_run(setup)
+    elif (
+        isinstance(config.model, GPTConfig)
+        and config.model.model_fields_set == {"name"}
+        and config.train.minutes is not None
+        and config.train.minutes * 60 >= MIN_NETWORK_SECONDS
+        and setup.facts.longest_item is None
+        and setup.splits["train"].num_predictions >= MIN_NETWORK_TOKENS
+    ):
+        plan = plan_run(setup, counts=False)
+    else:
         return setup, ()
-    plan = plan_run(setup)
     return replace(setup, config=plan.config), plan.reasons
 
 
@@ -168,7 +184,7 @@ def plan_run(setup: TrainingSetup, *, counts: bool = True) -> Plan:
     if seconds is not None and seconds < MIN_NETWORK_SECONDS:
         return _plan_counts(setup, f"{seconds:.2g} s is too short to train a network.")
     memory = available_memory()
-    folds, why = _choose_folds(setup, seconds, memory) if counts else (0, "none were requested")
+    folds, why = _choose_folds(setup, seconds, memory) if counts else (0, "--model gpt has none")
     speeds: dict[Size, float] = {}
     began = time.perf_counter()
     sizes = [size for size in SIZES if size.weights <= MAX_WEIGHTS_PER_TOKEN * tokens]
