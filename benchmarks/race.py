@@ -43,13 +43,9 @@ SETTING = {
 """nanoGPT's README, "I only have a macbook"."""
 
 SHAKESPEARE = ["shakespeare", "--split", "lecture"]
-LARGER = [
-    *("--set", "model.width=128", "--set", "model.heads=4", "--context", "128"),
-    *("--set", "train.batch_tokens=2048", "--set", "train.lr=0.04"),
-]
 SIDES: dict[str, tuple[float, list[str]]] = {
-    "gpt-eighth": (1 / 8, ["--config", "configs/shakespeare-gpt.toml"]),
-    "gpt": (1, ["--config", "configs/shakespeare-gpt.toml", *LARGER]),
+    "gpt-eighth": (1 / 8, [*SHAKESPEARE, "--model", "gpt"]),
+    "gpt": (1, [*SHAKESPEARE, "--model", "gpt"]),
     "planned-fifth": (1 / 5, SHAKESPEARE),
     "planned": (1, SHAKESPEARE),
 }
@@ -107,6 +103,7 @@ def run_moreish(arguments: list[str], minutes: float, seed: int, folder: Path) -
         "seconds": seconds,
         "trained_seconds": record["seconds"],
         "loss": record["splits"]["val"]["loss"],
+        "running_loss": record["splits"]["val"]["running_loss"],
         "context": config.get("network", config)["context"],
     }
 

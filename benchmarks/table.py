@@ -17,8 +17,8 @@ BEGIN, END = "<!-- figures: begin ({}) -->", "<!-- figures: end -->"
 
 RACE = {
     "nanogpt": "nanoGPT's CPU setting (time R)",
-    "gpt-eighth": "GPT without counts, trained for R/8",
-    "gpt": "GPT without counts, trained for R",
+    "gpt-eighth": "`--model gpt`, with n-gram embeddings, trained for R/8",
+    "gpt": "`--model gpt`, with n-gram embeddings, trained for R",
     "planned-fifth": "planned by Moreish for R/5",
     "planned": "planned by Moreish for R",
 }
@@ -60,8 +60,8 @@ def spread(values: list[float], digits: int) -> str:
 
 def race() -> list[str]:
     """Returns a row for each contestant of the race."""
-    rows = ["| tiny Shakespeare, run in turn | whole process | validation loss |"]
-    rows.append("|---|---|---|")
+    rows = ["| tiny Shakespeare, run in turn | whole process | running | fresh windows |"]
+    rows.append("|---|---|---|---|")
     rounds = load("race").get("rounds", [])
     for side, what in RACE.items():
         found = [one[side] for one in rounds if side in one]
@@ -69,7 +69,9 @@ def race() -> list[str]:
             seconds = spread([one["seconds"] for one in found], 0).replace("*", "")
             context = found[0].get("context", 64)
             losses = spread([one["loss"] for one in found], 4)
-            rows.append(f"| {what}, context {context} | {seconds} s | {losses} |")
+            running = [one["running_loss"] for one in found if "running_loss" in one]
+            carried = spread(running, 4) if running else ""
+            rows.append(f"| {what}, context {context} | {seconds} s | {carried} | {losses} |")
     return rows
 
 
