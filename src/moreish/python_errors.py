@@ -27,7 +27,7 @@ ARGUMENTS = {flag(name): name for name in OPTIONS} | {"-n": "n"}
 
 SWITCHES = frozenset(
     {name for name in OPTIONS if bool in get_args(TYPES[name])}
-    | {"inexact", "new_only", "overwrite", "test", "trust", "unique"}
+    | {"adaptive", "code", "inexact", "new_only", "overwrite", "test", "trust", "unique"}
 )
 """Arguments that are true or false, so that their flags take no value."""
 
