@@ -33,7 +33,7 @@ run: $(VENV)/all  ## train on the built-in names, print the losses and twenty ne
 # Tests are compiled once, even where the environment says otherwise: it takes longer than many run.
 # A test that takes five minutes hangs: it fails and shows where, and the others go on.
 test: $(VENV)/dev  ## the tests (a few minutes on two cores)
-	@PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not soak" -n auto --maxprocesses 8 --dist loadfile --timeout 300
+	@PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not soak" -n auto --maxprocesses 8 --dist loadfile --timeout 300 --timeout-method thread
 
 settings: $(VENV)/all  ## docs/settings.md, from the code
 	@$(BIN)/python docs/settings_reference.py
@@ -51,7 +51,7 @@ soak: $(VENV)/dev  ## all long tests (an hour)
 	@MOREISH_SOAK=1 $(BIN)/python -m pytest -m "soak or repeated"
 
 soak-quick: $(VENV)/dev  ## those of the long tests that CI runs too (a few minutes)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "soak and not long" -n auto --maxprocesses 8 --dist loadfile --timeout 600
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "soak and not long" -n auto --maxprocesses 8 --dist loadfile --timeout 600 --timeout-method thread
 
 lint: $(VENV)/dev  ## ruff and mypy
 	@$(BIN)/ruff check .

@@ -5,6 +5,8 @@ B batch, T time, C width, V vocabulary, K the candidate tokens that llama.cpp re
 
 import json
 import shlex
+import subprocess
+import sys
 from contextlib import closing
 from copy import deepcopy
 from functools import partial
@@ -19,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from moreish.convert import llama_server
 from moreish.convert.exporter import (
     GREEDY_TOKENS,
     Exporter,
@@ -239,29 +242,35 @@ class LlamaServer:
     def __init__(self, path: Path, model: GPT, tokenizer: Tokenizer) -> None:
         self._num_candidates = min(model.vocab_size, MAX_CANDIDATES)
         self._text_token = next(i for i in range(model.vocab_size) if _is_text(tokenizer, i))
-        library = import_module("xllamacpp")
-        params = library.CommonParams()
-        params.model.path = str(path)
-        params.n_ctx = model.context
-        params.n_parallel = 1
-        params.warmup = params.fit_params = False
-        params.n_gpu_layers = params.cache_ram_mib = params.port = 0
-        params.cache_type_k = params.cache_type_v = library.ggml_type.GGML_TYPE_F32
-        flash_attention = library.llama_flash_attn_type
-        params.flash_attn_type = flash_attention.LLAMA_FLASH_ATTN_TYPE_DISABLED
-        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = torch.get_num_threads()
-        params.verbosity = -1
-        params.hostnames = ["127.0.0.1"]
-        try:
-            self._server = library.Server(params)
-        except RuntimeError as error:
-            raise ParityError(f"it cannot read the file: {error}") from None
-        address = urlsplit(self._server.listening_address)
+        settings = {
+            "path": str(path),
+            "context": model.context,
+            "threads": torch.get_num_threads(),
+        }
+        self._process = subprocess.Popen(  # noqa: S603 (our own script)
+            [sys.executable, llama_server.__file__, json.dumps(settings)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        # llama.cpp's own messages may precede the address.
+        lines = map(str.strip, self._process.stdout)
+        answer = next((line for line in lines if line.startswith(("http", "error: "))), "error: ")
+        if answer.startswith("error: "):
+            self._end()
+            raise ParityError(f"it cannot read the file: {answer.removeprefix('error: ')}")
+        address = urlsplit(answer)
         self._connection = HTTPConnection(str(address.hostname), address.port)
 
     def close(self) -> None:
         self._connection.close()
-        del self._server
+        self._end()
+
+    def _end(self) -> None:
+        with self._process:  # closes its pipes and waits
+            self._process.kill()
 
     def tokenize(self, text: str) -> list[int]:
         """Return the tokens of a prompt, with the boundary that llama.cpp adds, if any."""
