@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 import shutil
 import signal
 import socket
@@ -19,13 +20,23 @@ import pytest
 from pydantic import ValidationError
 
 from conftest import Moreish
+from moreish import api
 from moreish.errors import MoreishError
 from moreish.generate import Sampling
 from moreish.runs.run import Run
 from moreish.serve.http.limits import Limits
 from moreish.serve.openai.schemas import CompletionRequest
 from moreish.serve.server import Service, access_rules, is_local, listen
-from support.serving import GENEROUS_DEADLINE_S, is_idle, read_metrics, serving, start, wait_until
+from moreish.training.events import ignore
+from support.serving import (
+    GENEROUS_DEADLINE_S,
+    STORY,
+    is_idle,
+    read_metrics,
+    serving,
+    start,
+    wait_until,
+)
 
 LIMITS = Limits(
     max_tokens=2000, total_tokens=4000, body_bytes=20_000, prompt_characters=5000, stall=1
@@ -91,6 +102,23 @@ def test_completions_match_sample(client: openai.OpenAI, served_runs: dict[str, 
         assert found.usage.total_tokens == 1 + sum(map(len, ids))
         for choice, text in zip(found.choices, ids, strict=True):
             assert choice.finish_reason == ("length" if len(text) == 30 else "stop")
+
+
+def test_what_is_remembered_is_as_in_sample(tmp_path: Path) -> None:
+    words = random.Random(0).choices(STORY.split(), k=3000)
+    (tmp_path / "story.txt").write_text(" ".join(words), encoding="utf-8")
+    chosen = {"model": {"layers": 1, "heads": 2, "width": 16, "context": 16}}
+    run = api.train(
+        tmp_path / "story.txt",
+        model="hybrid", steps=60, kind="text", settings=chosen, out=tmp_path / "r", report=ignore,
+    )  # fmt: skip
+    before = " ".join(words[:2] * 100)
+    options: dict[str, Any] = {"prompt": words[0], "max_tokens": 30, "seed": 2}
+    expected = run.sample(**options, remember=before)
+    assert expected != run.sample(**options)
+    with serving([run.path]) as service, httpx.Client(base_url=service.url, timeout=30) as http:
+        answer = post(http, model="r", echo=True, remember=before, **options)
+    assert [choice["text"] for choice in answer.json()["choices"]] == expected
 
 
 def test_penalties_match_those_of_sample(
@@ -278,6 +306,8 @@ def test_the_javascript_client(service: Service, client: openai.OpenAI, tmp_path
         ({"top_p": 0}, "top_p", "greater than 0"),
         ({"stop": ["a"] * 17}, "stop", "at most 16"),
         ({"prompt": "x" * 5001}, "prompt", "5,001 characters exceed the limit of 5,000"),
+        ({"remember": "a"}, "remember", "no memory of recent text"),
+        ({"remember": "x" * 5001}, "remember", "5,001 characters exceed the limit of 5,000"),
         ({"prompt": []}, "prompt", "the list is empty"),
         ({"prompt": ["a"] * 17}, "prompt", "17 prompts exceed the limit of 16"),
         ({"prompt": [1, 999]}, "prompt", "999 is not a token id: there are 256"),

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from moreish.errors import MoreishError
 from moreish.serve.batching import SequenceRequest
 from moreish.serve.http import Limits, bad_request
 from moreish.serve.openai.schemas import BaseCompletionRequest
@@ -54,14 +55,21 @@ def build_sequence_requests(
         raise bad_request("n", message)
     seed = random.getrandbits(63) if body.seed is None else body.seed % 2**63
     requests = []
+    remembered = body.remember or ""
+    if len(remembered) > (limit := limits.prompt_characters):
+        message = f"{len(remembered):,} characters exceed the limit of {limit:,}"
+        raise bad_request("remember", message)
     for ids in prompts:
-        prefix = served.run.initial_context(ids)
+        try:
+            prefix = served.run.encode_remembered(remembered, "error", ids)
+        except MoreishError as error:
+            raise bad_request("remember", str(error)) from None
         max_length = served.run.model.max_length
         if scores_prompt and max_length is not None and len(prefix) + len(ids) > max_length:
             raise bad_request(
                 "prompt",
                 f"echo with logprobs: the prompt has {len(ids):,} tokens; the model reads at most "
-                f"{max_length - len(prefix):,}",
+                f"{max(0, max_length - len(prefix)):,}",
             )
         requests.append(
             SequenceRequest(

@@ -66,6 +66,9 @@ class BaseCompletionRequest(SamplingParams):
     best_of: int | None = Field(None, ge=1)
     logit_bias: dict[str, float] | None = None
     user: str | None = None
+    remember: str | None = None
+    """Text that the model has read before the prompt, for models with a memory of recent text; not
+    in OpenAI's API."""
 
 
 class StreamOptions(RequestBody):
