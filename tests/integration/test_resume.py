@@ -34,6 +34,8 @@ def train(source: Path, name: str, model: Tree, report: Any = ignore, **train: A
     given: Tree = {"batch_size": 24, "accumulate": 3, "eval_every": 7, "checkpoint_every": 4}
     budget = {} if "minutes" in train else {"steps": STEPS}
     settings: Tree = {"model": model, "train": {**given, **budget, **train}}
+    if model.get("memory"):  # lists have none
+        settings["data"] = {"kind": "text"}
     return api.train(source, out=source.parent / name, settings=settings, report=report)
 
 
