@@ -125,6 +125,8 @@ def test_train_rejects(moreish: Moreish, arguments: list[str], message: str) -> 
     assert files() == before
 
 
+TEXT_ALONE = "--text goes with none of --test, --stride, --adaptive, --code"
+
 OTHERS = [
     (["trian"], "train"),
     (["sample"], "there is no run in runs/"),
@@ -143,8 +145,14 @@ OTHERS = [
     (["eval", "RUN", "--text", ""], "no text"),
     (["eval", "RUN", "--stride", "0"], "give 1 to"),
     (["eval", "RUN", "--text", "éé", "--unknown", "drop"], "no text"),
-    (["eval", "RUN", "--text", "emma", "--test"], "goes with none of"),
-    (["eval", "RUN", "--text", "emma", "--stride", "2"], "--stride"),
+    (["eval", "RUN", "--text", "emma", "--test"], TEXT_ALONE),
+    (["eval", "RUN", "--text", "emma", "--stride", "2"], TEXT_ALONE),
+    (["eval", "RUN", "--text", "emma", "--adaptive"], TEXT_ALONE),
+    (["eval", "RUN", "--text", "emma", "--code"], TEXT_ALONE),
+    (["eval", "RUN", "--adaptive"], "adaptive evaluation is for running text"),
+    (["sample", "RUN", "--remember", "emma"], "has no memory of recent text"),
+    (["sample", "RUN", "--remember", "."], "--remember .: this is not a file"),
+    (["sample", "RUN", "--remember", "missing.txt"], "there is no such file"),
     (["eval", "RUN", "--text", "emma", "--unknown", "dorp"], "did you mean 'drop'"),
     (["eval", "nowhere"], "no run at nowhere"),
     (["data", "show", "nmaes"], "did you mean 'names'"),

@@ -51,7 +51,7 @@ def sample(
         str,
         Option(
             metavar="TEXT|FILE",
-            help="Text that the model has just read, or a file of it: more in its manner.",
+            help="Text that the model has just read, a file of it, or - for standard input.",
         ),
     ] = "",
     as_json: Json = False,
@@ -201,20 +201,24 @@ def sample(
 
 
 def _read_if_file(text: str) -> str:
-    """Return the content of the file that `text` names, or `text` itself.
+    """Return the content of the file that `text` names, standard input for -, or `text` itself.
 
     Raises:
         MoreishError: it looks like the name of a file, but there is none.
     """
+    if text == "-":
+        return read_standard_input()
     from moreish.data import decode_chunks, normalize_newlines
     from moreish.utils.files import user_path
 
     path = user_path(text)
     try:
-        is_file = bool(text) and path.is_file()
+        exists = bool(text) and path.exists()
     except (OSError, ValueError):  # too long for a name
-        is_file = False
-    if is_file:
+        exists = False
+    if exists and not path.is_file():
+        raise MoreishError(f"--remember {text}: this is not a file")
+    if exists:
         with path.open("rb") as file:
             return "".join(normalize_newlines(decode_chunks(file, "utf-8", str(path))))
     if path.suffix and not any(map(str.isspace, text)):

@@ -248,7 +248,7 @@ class LlamaServer:
             "threads": torch.get_num_threads(),
         }
         self._process = subprocess.Popen(  # noqa: S603 (our own script)
-            [sys.executable, llama_server.__file__, json.dumps(settings)],
+            [sys.executable, "-P", llama_server.__file__, json.dumps(settings)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -257,7 +257,8 @@ class LlamaServer:
         assert self._process.stdout is not None
         # llama.cpp's own messages may precede the address.
         lines = map(str.strip, self._process.stdout)
-        answer = next((line for line in lines if line.startswith(("http", "error: "))), "error: ")
+        answers = (line for line in lines if line.startswith(("http", "error: ")))
+        answer = next(answers, "error: llama.cpp's server ended")
         if answer.startswith("error: "):
             self._end()
             raise ParityError(f"it cannot read the file: {answer.removeprefix('error: ')}")

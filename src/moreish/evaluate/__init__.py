@@ -2,7 +2,7 @@
 
 from moreish.evaluate.adaptive import AdaptiveModel, adaptive_losses
 from moreish.evaluate.baselines import pair_loss, uniform_loss
-from moreish.evaluate.coding import decode_tokens, encode_tokens
+from moreish.evaluate.coding import coded_bytes
 from moreish.evaluate.inspect import (
     attention_maps,
     bigram_counts,

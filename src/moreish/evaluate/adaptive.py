@@ -9,7 +9,6 @@ T positions of a segment, V vocabulary.
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +19,16 @@ from torch.optim import AdamW
 
 from moreish.data import TokenDataset
 from moreish.evaluate.loss import token_losses
-from moreish.models import CountBasedModel, Hybrid, Model, NetworkWithCounts, Reader, State, Votes
+from moreish.models import (
+    CountBasedModel,
+    Hybrid,
+    Model,
+    NetworkWithCounts,
+    Reader,
+    State,
+    Votes,
+    map_state,
+)
 from moreish.tokenizers import Ids
 
 SEGMENT = 32
@@ -64,9 +72,9 @@ class AdaptiveModel:
             if parameters
             else None
         )
-        self._counts = counts_of(self.model)
+        self._counts = _counts_of(self.model)
         remembers = isinstance(self.model, Hybrid) and self.model.memory is not None
-        self.reader = Reader(FARTHEST) if remembers else None
+        self._reader = Reader(FARTHEST) if remembers else None
         is_small = training is not None and training.num_predictions <= MAX_COUNTED
         self._training = training if is_small else None
         self._read: list[Ids] = []
@@ -87,7 +95,7 @@ class AdaptiveModel:
                 self._optimizer.zero_grad()
                 losses_T.mean().backward()
                 self._optimizer.step()
-        self.state = detach(state)
+        self.state = map_state(Tensor.detach, state)
         self._read.append(ids_S[1:].numpy() if self._read else ids_S.numpy())
         self._uncounted += len(ids_S) - 1
         if self._counts is not None and self._training is not None and self._uncounted >= COUNTED:
@@ -99,24 +107,13 @@ class AdaptiveModel:
     def recall(self, ids_T: Int[Tensor, " T"]) -> tuple[Votes, ...]:
         """Read more tokens into the memory, and return its votes for what follows each, if the
         model has one."""
-        return () if self.reader is None else (self.reader.read(ids_T.tolist()),)
+        return () if self._reader is None else (self._reader.read(ids_T.tolist()),)
 
 
-def counts_of(model: Model) -> CountBasedModel | None:
+def _counts_of(model: Model) -> CountBasedModel | None:
     """Return the part of a model that counts, if there is one."""
     part = model.counts if isinstance(model, NetworkWithCounts) else model
     return part if isinstance(part, CountBasedModel) else None
-
-
-def detach(state: State) -> State:
-    """Return a state without the gradient of what computed it."""
-    if isinstance(state, Tensor):
-        return state.detach()
-    if isinstance(state, tuple | list):
-        parts: list[Any] = [detach(part) for part in state]
-        named = isinstance(state, tuple) and type(state) is not tuple
-        return type(state)(*parts) if named else type(state)(parts)
-    return state
 
 
 def adaptive_losses(

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from moreish.data import TokenDataset
+from moreish.errors import MoreishError
 from moreish.evaluate.adaptive import AdaptiveModel
 from moreish.models import Model, State, Votes
 from moreish.tokenizers import Ids
@@ -200,3 +201,36 @@ def decode_tokens(
         if progress is not None and place % PROGRESS == 0:
             progress(place / number)
     return np.array(ids)
+
+
+def coded_bytes(
+    model: Model,
+    tokens: TokenDataset,
+    adaptive: Callable[[], AdaptiveModel | None],
+    progress: Callable[[float], None] | None = None,
+) -> int:
+    """Return the length of the code of all tokens of a split but the first, which is decoded again.
+
+    Args:
+        model, tokens, progress: as in `encode_tokens`.
+        adaptive: makes a fresh adaptive model, if one is used in place of the model.
+
+    Raises:
+        MoreishError: the decoded tokens differ.
+    """
+    code = encode_tokens(model, tokens, adaptive=adaptive(), progress=progress)
+    ids = decode_tokens(
+        model,
+        code,
+        int(tokens.ids_N[0]),
+        tokens.num_predictions,
+        adaptive=adaptive(),
+        boundary=tokens.boundary if tokens.items else None,
+        progress=progress,
+    )
+    if not np.array_equal(ids, tokens.ids_N[:]):
+        raise MoreishError(
+            "the decoded split differs from the original: the model computed other numbers the "
+            "second time, as with another number of threads; try again"
+        )
+    return len(code)

@@ -3,7 +3,7 @@
 A new model is one file and one entry in `REGISTRY`, at the end of this file.
 """
 
-from moreish.models.base import CountBasedModel, Model, ModelConfig, State, select_rows
+from moreish.models.base import CountBasedModel, Model, ModelConfig, State, map_state, select_rows
 from moreish.models.bigram import Bigram
 from moreish.models.bow import BagOfWords
 from moreish.models.gpt import (

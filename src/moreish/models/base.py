@@ -4,7 +4,7 @@ B batch, R rows of it, T positions, K context, S positions seen, V vocabulary.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -29,10 +29,15 @@ batch as their first dimension."""
 
 def select_rows(state: State, which: Bool[Tensor, " B"] | Int[Tensor, " R"] | slice) -> State:
     """Select rows of a state by mask, indices or slice."""
+    return map_state(lambda tensor: tensor[which], state)
+
+
+def map_state(change: Callable[[Tensor], Tensor], state: State) -> State:
+    """Return a state with each of its tensors changed."""
     if isinstance(state, Tensor):
-        return state[which]
+        return change(state)
     if isinstance(state, tuple | list):
-        parts = [select_rows(part, which) for part in state]
+        parts = [map_state(change, part) for part in state]
         named = isinstance(state, tuple) and type(state) is not tuple
         return type(state)(*parts) if named else type(state)(parts)
     return state

@@ -13,6 +13,7 @@ from typing import Any, Literal, final
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
@@ -25,6 +26,7 @@ from moreish.models.memory import (
     HEADS,
     LONGEST_CONTEXT,
     MAX_REACH,
+    MULTIPLIER,
     UNKNOWN,
     Memory,
     TextIndex,
@@ -32,6 +34,7 @@ from moreish.models.memory import (
     latest_votes,
 )
 from moreish.models.ngram import Folds, KneserNey, check_order, max_order
+from moreish.tokenizers import Ids
 
 MAX_FOLD_TOKENS = 1 << 25
 """Maximum number of tokens counted for all folds together; a larger text has fewer folds."""
@@ -41,9 +44,6 @@ MEMORY_ORDER = 9
 
 FRESH_WINDOWS = 8
 """One of so many training windows has no memory of what precedes it."""
-
-MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
-"""2^64 divided by the golden ratio: products with it have evenly distributed digits."""
 
 LONG_CALL = 4096
 """Tokens of a long text that are read in one call, with one index of the memory."""
@@ -222,10 +222,7 @@ class Hybrid(NetworkWithCounts):
         logp_BTMV, backoff_BTM, _ = held_out.log_probs_by_order(batch.tokens_BT, fold_BT=fold_BT)
         votes = None
         if self._index is not None:
-            # Some windows remember nothing before them, as a text that begins does. Windows begin
-            # at equal distances, so which is decided by high digits of a product.
-            number_B = (batch.start_B.astype(np.uint64) * MULTIPLIER) >> np.uint64(32)
-            first_B = np.where(number_B % np.uint64(FRESH_WINDOWS), 0, batch.start_B)
+            first_B = np.where(forgets(batch.start_B), batch.start_B, 0)
             first_BT = np.broadcast_to(first_B[:, None], place_BT.shape)
             last = len(self._index.ids_S) - 1
             place_P = np.minimum(place_BT.ravel(), last)  # targets of padding are not predicted
@@ -271,3 +268,13 @@ class Hybrid(NetworkWithCounts):
         logits_BTV, gates_BTM = outputs_BTU.split([self.vocab_size, gates], dim=-1)
         gated_BTV = (gates_BTM[..., None, :] @ logp_BTMV)[..., 0, :]
         return logits_BTV + gated_BTV + logp_BTMV[..., -1, :]
+
+
+def forgets(start_B: Ids) -> NDArray[np.bool_]:
+    """Return whether training windows that begin at these positions have no memory of what precedes
+    them, as a text that begins has none.
+
+    Windows begin at equal distances, so high digits of a product decide, not a remainder.
+    """
+    number_B = (start_B.astype(np.uint64) * MULTIPLIER) >> np.uint64(32)
+    return number_B % np.uint64(FRESH_WINDOWS) == 0

@@ -43,7 +43,10 @@ UNKNOWN = -1
 CHUNK = 1 << 20
 """Positions of the training text that are indexed at a time."""
 
-POWERS = np.cumprod(np.full(LONGEST_CONTEXT, 0x9E3779B97F4A7C15, dtype=np.uint64))
+MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+"""2^64 divided by the golden ratio: products with it have evenly distributed digits."""
+
+POWERS = np.cumprod(np.full(LONGEST_CONTEXT, MULTIPLIER))
 """Factors of the tokens of a context in its hash, the latest first."""
 
 

@@ -226,7 +226,7 @@ def _choose_folds(setup: TrainingSetup, seconds: float | None, memory: float) ->
     """Return the number of folds for cross-fitted counts and how long counting takes, or 0 and why
     the plan has no counts."""
     tokens = setup.splits["train"].num_predictions
-    remembers = _remembers(setup, seconds)
+    remembers = _remembers(setup)
     max_folds = MEMORY_FOLDS if remembers else HybridConfig.model_fields["folds"].default
     speed = COUNTS_PER_SECOND / (2 if remembers else 1)
     indexing = tokens / INDEXED_PER_SECOND if remembers else 0.0
@@ -287,8 +287,7 @@ def _estimate_speed(size: Size, speeds: Mapping[Size, float]) -> float:
 def _network_config(setup: TrainingSetup, size: Size, folds: int, *, dropout: float) -> RunConfig:
     longest = setup.facts.longest_item
     context = CONTEXT if longest is None else min(CONTEXT, longest + 1)
-    minutes = setup.config.train.minutes
-    reach = MAX_REACH if folds and _remembers(setup, minutes and minutes * 60) else 0
+    reach = MAX_REACH if folds and _remembers(setup) else 0
     context = MEMORY_CONTEXT if reach else context
     network: Tree = {**PLANNED_NETWORK, **size._asdict(), "dropout": dropout, "context": context}
     if folds:
@@ -344,17 +343,16 @@ def _counts_memory(setup: TrainingSetup, folds: int) -> float:
     2.5 GB for a billion, twice that for the longer n-grams beside a memory of recent text; plus
     the index of the memory, or what assigning the items of a list to folds takes."""
     tokens, lines = setup.splits["train"].num_predictions, setup.facts.kind == "lines"
-    minutes = setup.config.train.minutes
-    if _remembers(setup, minutes and minutes * 60):
+    if _remembers(setup):
         return (1 + folds) * 40e6 * (tokens / 1e6) ** 0.7 + INDEX_BYTES * tokens
     return (1 + folds) * 20e6 * (tokens / 1e6) ** 0.7 + 40 * lines * setup.facts.documents
 
 
-def _remembers(setup: TrainingSetup, seconds: float | None) -> bool:
+def _remembers(setup: TrainingSetup) -> bool:
     """Whether a plan with counts has a memory of recent text: where the text is not a list, and to
     index it takes at most a quarter of the free memory and half the time for counting."""
-    tokens = setup.splits["train"].num_predictions
-    budget = math.inf if seconds is None else seconds * MAX_COUNTING_SHARE / 2
+    tokens, minutes = setup.splits["train"].num_predictions, setup.config.train.minutes
+    budget = math.inf if minutes is None else 60 * minutes * MAX_COUNTING_SHARE / 2
     is_affordable = tokens / INDEXED_PER_SECOND <= budget
     return (
         setup.facts.longest_item is None

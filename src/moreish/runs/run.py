@@ -5,7 +5,7 @@ import random
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, partial
 from importlib import import_module
 from typing import Any, Literal
 
@@ -25,8 +25,7 @@ from moreish.evaluate import (
     TokenSurprisal,
     TrainingIndex,
     adaptive_losses,
-    decode_tokens,
-    encode_tokens,
+    coded_bytes,
     evaluate_losses,
     next_tokens,
     pair_loss,
@@ -404,8 +403,8 @@ class Run(RunFolder):
             return self.initial_context(prompt)
         if not self.remembers:
             raise MoreishError(
-                f"remember: {self.config.model.name} has no memory of recent text; train a hybrid "
-                "on running text (--model hybrid --set model.memory=32768)"
+                f"this model ({self.config.model.name}) has no memory of recent text; a hybrid of "
+                "running text has one (--model hybrid)"
             )
         if self.tokenizer.boundary_id is None and not text.endswith("\n"):
             text += "\n" if not self.tokenizer.find_unknown("\n") else ""
@@ -577,45 +576,28 @@ class Run(RunFolder):
             scores[name] = self.score(name, stride=stride, progress=progress)
             if name != "train":
                 scores[name] = self.add_running_loss(scores[name], name, progress=progress)
-                scores[name] = self._add_codes(scores[name], name, adaptive, code, progress)
+                report = None if progress is None else partial(progress, name)
+                scores[name] = self._add_adaptive(scores[name], name, adaptive, code, report)
         return scores
 
-    def _add_codes(
+    def _add_adaptive(
         self,
         score: Score,
         name: SplitName,
         adaptive: bool,
         code: bool,
-        progress: Callable[[str, float], None] | None,
+        progress: Callable[[float], None] | None,
     ) -> Score:
-        """Return the score of a split with its adaptive loss and the length of its code."""
-        training = None if self._is_training_data_missing else self.split("train")
+        """Return the score of a split with its adaptive loss and the length of its code, if they
+        were asked for."""
         tokens, more = self.split(name), {}
-        report = None if progress is None else lambda share: progress(name, share)
-
-        def copy() -> AdaptiveModel | None:
-            return AdaptiveModel(self.model, training) if adaptive else None
-
+        training = self.split("train") if adaptive and not self._is_training_data_missing else None
         if adaptive:
-            losses = adaptive_losses(self.model, tokens, training, report)
+            losses = adaptive_losses(self.model, tokens, training, progress)
             more["adaptive_loss"] = float(losses.mean(dtype=np.float64))
         if code:
-            written = encode_tokens(self.model, tokens, adaptive=copy(), progress=report)
-            ids = decode_tokens(
-                self.model,
-                written,
-                int(tokens.ids_N[0]),
-                tokens.num_predictions,
-                adaptive=copy(),
-                boundary=tokens.boundary if tokens.items else None,
-                progress=report,
-            )
-            if not np.array_equal(ids, tokens.ids_N[:]):
-                raise MoreishError(
-                    "the decoded split differs from the original: another program may have changed "
-                    "the number of threads meanwhile; try again"
-                )
-            more["code_bytes"] = len(written)
+            fresh = partial(AdaptiveModel, self.model, training) if adaptive else lambda: None
+            more["code_bytes"] = coded_bytes(self.model, tokens, fresh, progress)
         return score.model_copy(update=more)
 
     def score(

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from moreish import api
 from moreish.errors import MoreishError
-from moreish.evaluate import AdaptiveModel, adaptive_losses, decode_tokens, encode_tokens
-from moreish.evaluate.coding import Decoder, Encoder, frequencies
+from moreish.evaluate import AdaptiveModel, adaptive_losses
+from moreish.evaluate.coding import Decoder, Encoder, decode_tokens, encode_tokens, frequencies
 from moreish.runs.run import Run
 from moreish.settings import Tree
 from moreish.training.events import ignore

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from moreish import api
 from moreish.errors import MoreishError
+from moreish.models.hybrid import forgets
 from moreish.models.memory import (
     CONTEXTS,
     DISTANCE_CLASS,
@@ -129,3 +130,10 @@ def test_items_have_no_memory(tmp_path: Path) -> None:
     with pytest.raises(MoreishError, match="is for running text"):
         api.train(["anna", "otto"] * 30, steps=1, out=tmp_path / "r", settings=settings)
     assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize("length", [8, 32, 64, 100, 256])
+def test_one_window_in_eight_forgets_wherever_an_epoch_begins(length: int) -> None:
+    for shift in range(0, length, max(1, length // 16)):
+        share = forgets(shift + length * np.arange(4000)).mean()
+        assert 0.08 < share < 0.17, shift
