@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from moreish import api
 from moreish.errors import MoreishError
-from moreish.evaluate import AdaptiveModel, adaptive_losses
+from moreish.evaluate import AdaptiveModel, adaptive, adaptive_losses
 from moreish.evaluate.coding import Decoder, Encoder, decode_tokens, encode_tokens, frequencies
 from moreish.runs.run import Run
 from moreish.settings import Tree
@@ -83,6 +83,19 @@ def test_an_adaptive_model_learns_and_leaves_the_model_alone(text_run: Run) -> N
     assert losses[-300:].mean() < losses[:300].mean()
     for old, new in zip(before, text_run.model.parameters(), strict=True):
         assert old.equal(new)
+
+
+def test_counts_learn_from_what_was_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "story.txt").write_text(STORY)
+    chosen: Tree = {"model": MODELS["kneser-ney"], "data": {"kind": "text"}}
+    run = api.train(tmp_path / "story.txt", out=tmp_path / "r", settings=chosen, report=ignore)
+    training = run.split("train")
+    backward = type(training)(training.ids_N[::-1].copy(), items=False)
+    monkeypatch.setattr(adaptive, "COUNTED", 100)
+    learned = adaptive_losses(run.model, backward, training)
+    fixed = adaptive_losses(run.model, backward, None)
+    assert learned[:100] == pytest.approx(fixed[:100])
+    assert learned[-100:].mean() < fixed[-100:].mean() / 2
 
 
 def test_a_list_is_coded_item_by_item(tmp_path: Path) -> None:
