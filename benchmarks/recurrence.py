@@ -32,6 +32,8 @@ def measure(text: str) -> dict[str, float]:
         if names:
             recurring = mean(name in earlier for name in names)
             found.append((len(names), mean(names.values()), recurring))
+    if not found:
+        raise SystemExit(f"recurrence NOT MEASURED: no names after {BEFORE:,} characters of a text")
     titles = ("distinct_names", "occurrences_of_each", "share_that_recurs")
     columns = zip(*found, strict=True)
     return {title: mean(column) for title, column in zip(titles, columns, strict=True)}
