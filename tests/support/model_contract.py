@@ -44,6 +44,13 @@ SMALL = {
         {"network": {"name": "gpt", **GPT_SMALL}, "counts": {"order": 3}, "memory": 12},
         {"network": {"name": "lstm", "width": 16}, "counts": {"order": 3}, "memory": 30},
         {"network": {"name": "bigram"}, "counts": {"order": 3}, "memory": 1},
+        {
+            "network": {"name": "gpt", **GPT_SMALL},
+            "counts": {"order": 3},
+            "memory": 12,
+            "candidates": True,
+        },
+        {"network": {"name": "bigram"}, "counts": {"order": 1}, "memory": 0, "candidates": True},
     ],
     "mlp": [
         {"context": 1},

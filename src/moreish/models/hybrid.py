@@ -4,18 +4,19 @@ It follows Bengio et al. 2003 (section 4.2, mixtures with n-grams) and Neubig an
 ("Generalizing and Hybridizing Count-based and Neural Language Models").
 
 B batch, R rows of it, T positions, L positions kept, M orders, E experts (orders and heads of the
-memory), V vocabulary, N auxiliary features, U outputs of the network: V logits and E gates.
+memory), V vocabulary, F auxiliary features, N candidates of all positions, D width of their
+embeddings, U outputs of the network: V logits and E gates.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, final
+from typing import Any, Literal, NamedTuple, final
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from moreish.data import Batch, TokenDataset
@@ -33,7 +34,7 @@ from moreish.models.memory import (
     Votes,
     latest_votes,
 )
-from moreish.models.ngram import Folds, KneserNey, check_order, max_order
+from moreish.models.ngram import Candidates, Folds, KneserNey, check_order, max_order
 from moreish.tokenizers import Ids
 
 MAX_FOLD_TOKENS = 1 << 25
@@ -47,6 +48,15 @@ FRESH_WINDOWS = 8
 
 LONG_CALL = 4096
 """Tokens of a long text that are read in one call, with one index of the memory."""
+
+LONG_CALL_LOGITS = 1 << 24
+"""Maximum logits of such a call."""
+
+MAX_DENSE_VOCABULARY = 1000
+"""Vocabulary size above which only candidates have predictions of their own, and not all tokens."""
+
+CANDIDATE_WIDTH = 64
+"""Width of the embeddings of candidates."""
 
 PROBABILITY_SCALE = 8.0
 """The factor on probabilities as features: a certain token then is as large as an embedding."""
@@ -62,6 +72,10 @@ class HybridConfig(NetworkWithCountsConfig):
     """Tokens of recent text in which earlier occurrences of the current context are found; 0: none.
     By default 32,768 for running text, and 0 for lists, whose items do not depend on each other."""
 
+    candidates: bool | None = None
+    """Whether only tokens that have followed the current one have predictions of their own, and all
+    others share one. By default above 1,000 tokens, where one for each takes too long."""
+
     def for_data(self, longest_item: int | None, vocab_size: int) -> ModelConfig:
         """Raises MoreishError for a memory of items."""
         if self.memory and longest_item is not None:
@@ -76,8 +90,39 @@ class HybridConfig(NetworkWithCountsConfig):
         # orders.
         order = min(MEMORY_ORDER, max_order(vocab_size))
         counts = self.counts.with_defaults(order=order) if memory else self.counts
-        update = {"memory": memory, "counts": counts.for_data(longest_item, vocab_size)}
+        candidates = self.candidates
+        if candidates is None:
+            candidates = vocab_size > MAX_DENSE_VOCABULARY
+        update = {
+            "memory": memory,
+            "candidates": candidates,
+            "counts": counts.for_data(longest_item, vocab_size),
+        }
         return super().for_data(longest_item, vocab_size).model_copy(update=update)
+
+
+class SparseExperts(NamedTuple):
+    """Experts that tell candidates apart; for all other tokens each has the shortest order's
+    probabilities, times a factor that is of no importance to logits."""
+
+    entry_N: Int[Tensor, " N"]
+    """Position times V plus token of each candidate."""
+    log_ratio_NE: Float[Tensor, "N E"]
+    """How much higher its log-probability is than that of the shortest order times the factor."""
+    shortest_PV: Float[Tensor, "*P V"]
+    """Log-probabilities of the shortest order, with one row if they are equal at all positions."""
+
+    def add_to(self, logits_PV: Float[Tensor, "P V"], weight_PE: Float[Tensor, "P E"]) -> Tensor:
+        """Return (P, V) the sum of logits and weighted log-probabilities."""
+        sum_PV = torch.addcmul(logits_PV, weight_PE.sum(dim=-1, keepdim=True), self.shortest_PV)
+        row_N = self.entry_N // logits_PV.shape[1]
+        gain_N = (weight_PE.index_select(0, row_N) * self.log_ratio_NE).sum(dim=-1)
+        sum_PV.view(-1).index_add_(0, self.entry_N, gain_N)
+        return sum_PV
+
+
+Experts = Float[Tensor, "B T E V"] | SparseExperts
+"""Log-probabilities of all experts, those of the longest order last."""
 
 
 @final
@@ -107,10 +152,13 @@ class Hybrid(NetworkWithCounts):
         check_order(config.counts.order, vocab_size, config.folds)
         self.reach = config.memory or 0
         heads = HEADS if self.reach else 0
-        features = heads + (vocab_size if heads else 0)
-        super().__init__(config, vocab_size, gates=config.counts.order + heads, features=features)
+        width = CANDIDATE_WIDTH if config.candidates else vocab_size
+        gates = config.counts.order + heads
+        features = gates + (2 if heads else 1) * width
+        super().__init__(config, vocab_size, gates=gates, features=features)
         self.folds = config.folds
         self.memory = Memory(vocab_size) if heads else None
+        self.candidate_embedding = nn.Embedding(vocab_size, width) if config.candidates else None
 
     def forward(
         self, tokens_BT: Tokens, state: State = None, votes: Votes | None = None
@@ -118,14 +166,11 @@ class Hybrid(NetworkWithCounts):
         """See `Model.forward`; `votes`, if they are known, are those of all text that was read, and
         the memory of the state is neither used nor kept."""
         network_state, counts_state, past_BL = state or (None, None, None)
-        logp_BTMV, backoff_BTM, counts_state = self.counts.log_probs_by_order(
-            tokens_BT, counts_state
-        )
         if votes is None:
             votes, past_BL = self._recall(tokens_BT, past_BL)
-        experts_BTEV, features = self.read_counts(logp_BTMV, backoff_BTM, votes)
+        experts, features, counts_state = self._consult(tokens_BT, counts_state, votes)
         outputs_BTU, network_state = self._run_network(tokens_BT, network_state, *features)
-        logits_BTV = self.combine_logits(outputs_BTU, experts_BTEV)
+        logits_BTV = self.combine_logits(outputs_BTU, experts)
         return logits_BTV, (network_state, counts_state, past_BL)
 
     def _run_network(
@@ -147,7 +192,9 @@ class Hybrid(NetworkWithCounts):
 
     @property
     def call_length(self) -> int:
-        return super().call_length if self.memory is None else LONG_CALL
+        if self.memory is None:
+            return super().call_length
+        return min(LONG_CALL, max(1, LONG_CALL_LOGITS // self.vocab_size))
 
     @property
     def slides(self) -> bool:
@@ -167,13 +214,12 @@ class Hybrid(NetworkWithCounts):
         self, token_R: Int[Tensor, " R"], states: Sequence[State]
     ) -> tuple[Float[Tensor, "R V"], list[State]]:
         network_states, counts_states, pasts = map(list, zip(*states, strict=True))
-        logp_R1MV, backoff_R1M, counts_state = self.counts.log_probs_by_order(
-            token_R[:, None], concat_states(counts_states)
-        )
         votes, past_RL = self._recall(token_R[:, None], concat_states(pasts))
-        experts_R1EV, features = self.read_counts(logp_R1MV, backoff_R1M, votes)
+        experts, features, counts_state = self._consult(
+            token_R[:, None], concat_states(counts_states), votes
+        )
         outputs_RU, network_states = self.network.decode_step(token_R, network_states, *features)
-        logits_R1V = self.combine_logits(outputs_RU[:, None], experts_R1EV)
+        logits_R1V = self.combine_logits(outputs_RU[:, None], experts)
         new_states = zip(
             network_states,
             split_states(counts_state, len(states)),
@@ -219,7 +265,6 @@ class Hybrid(NetworkWithCounts):
         place_BT = batch.start_B[:, None] + np.arange(batch.tokens_BT.shape[1])
         fold_BT = torch.from_numpy(folds.of(place_BT)).to(batch.tokens_BT.device)
         held_out.to(fold_BT.device)
-        logp_BTMV, backoff_BTM, _ = held_out.log_probs_by_order(batch.tokens_BT, fold_BT=fold_BT)
         votes = None
         if self._index is not None:
             first_B = np.where(forgets(batch.start_B), batch.start_B, 0)
@@ -227,9 +272,69 @@ class Hybrid(NetworkWithCounts):
             last = len(self._index.ids_S) - 1
             place_P = np.minimum(place_BT.ravel(), last)  # targets of padding are not predicted
             votes = self._index.votes(place_P, first_BT.ravel(), self.reach)
-        experts_BTEV, features = self.read_counts(logp_BTMV, backoff_BTM, votes)
+        experts, features, _ = self._consult(batch.tokens_BT, None, votes, fold_BT)
         outputs_BTU, _ = self.network(batch.tokens_BT, None, *features)
-        return self.combine_logits(outputs_BTU, experts_BTEV)
+        return self.combine_logits(outputs_BTU, experts)
+
+    def _consult(
+        self,
+        tokens_BT: Tokens,
+        state: State,
+        votes: Votes | None,
+        fold_BT: Int[Tensor, "B T"] | None = None,
+    ) -> tuple[Experts, tuple[Tensor, ...], State]:
+        """Return the experts, the features that the network reads of them, and the state of the
+        counts; `fold_BT` is the fold that the counts must leave out in training."""
+        if votes is not None:
+            votes = Votes(*(part.to(tokens_BT.device) for part in votes))
+        counts = self.counts
+        if fold_BT is not None:
+            assert self._held_out is not None
+            counts, _ = self._held_out
+        if self.candidate_embedding is None:
+            logp_BTMV, backoff_BTM, state = counts.log_probs_by_order(
+                tokens_BT, state, fold_BT=fold_BT
+            )
+            return *self.read_counts(logp_BTMV, backoff_BTM, votes), state
+        more_F = None if votes is None else votes.position_M * self.vocab_size + votes.token_M
+        found, backoff_BTM, state = counts.candidates(
+            tokens_BT, state, fold_BT=fold_BT, more_F=more_F
+        )
+        return *self.read_candidates(found, backoff_BTM, votes), state
+
+    def read_candidates(
+        self, found: Candidates, backoff_BTM: Float[Tensor, "B T M"], votes: Votes | None
+    ) -> tuple[SparseExperts, tuple[Tensor, ...]]:
+        """Do the same as `read_counts` with candidates."""
+        assert self.candidate_embedding is not None
+        table_VD, shape = self.candidate_embedding.weight, backoff_BTM.shape[:2]
+        row_N, token_N = found.entry_N // self.vocab_size, found.entry_N % self.vocab_size
+        offset_P = torch.searchsorted(row_N, torch.arange(shape.numel(), device=row_N.device))
+
+        def embed(prob_N: Float[Tensor, " N"]) -> Float[Tensor, "B T D"]:
+            return F.embedding_bag(
+                token_N,
+                table_VD,
+                offset_P,
+                mode="sum",
+                per_sample_weights=PROBABILITY_SCALE * prob_N,
+            ).unflatten(0, shape)
+
+        log_ratio_NE, features = found.log_ratio_NM, [embed(found.prob_N), backoff_BTM]
+        if self.memory is not None and votes is not None:
+            gain_NH, total_PH = self.memory.of_candidates(
+                votes, found.entry_N, found.prob_N, shape.numel()
+            )
+            share_NH = (gain_NH - total_PH.index_select(0, row_N)).exp()
+            features += [
+                embed(found.prob_N * share_NH.mean(dim=-1)),
+                total_PH.unflatten(0, shape),
+            ]
+            log_ratio_NE = torch.cat([log_ratio_NE[:, -1:] + gain_NH, log_ratio_NE], dim=1)
+        experts = SparseExperts(found.entry_N, log_ratio_NE, found.shortest_PV)
+        if not self.network.takes_features:
+            return experts, ()
+        return experts, (torch.cat(features, dim=-1),)
 
     def read_counts(
         self,
@@ -242,7 +347,6 @@ class Hybrid(NetworkWithCounts):
         longest_BTV = logp_BTMV[..., -1, :].exp()
         features = [PROBABILITY_SCALE * longest_BTV, backoff_BTM]
         if self.memory is not None and votes is not None:
-            votes = Votes(*(part.to(longest_BTV.device) for part in votes))
             logp_PHV, total_PH = self.memory(votes, longest_BTV.flatten(0, 1))
             logp_BTHV = logp_PHV.unflatten(0, longest_BTV.shape[:2])
             features += [
@@ -256,18 +360,19 @@ class Hybrid(NetworkWithCounts):
 
     def features(self, tokens_BT: Tokens) -> tuple[Tensor, ...]:
         """Return the features that the network reads of a text, if it reads any."""
-        logp_BTMV, backoff_BTM, _ = self.counts.log_probs_by_order(tokens_BT)
         votes, _ = self._recall(tokens_BT, None)
-        return self.read_counts(logp_BTMV, backoff_BTM, votes)[1]
+        return self._consult(tokens_BT, None, votes)[1]
 
-    def combine_logits(
-        self, outputs_BTU: Float[Tensor, "B T U"], logp_BTMV: Float[Tensor, "B T M V"]
-    ) -> Logits:
-        """Add the network's logits and the gated log-probabilities of the counts."""
+    def combine_logits(self, outputs_BTU: Float[Tensor, "B T U"], experts: Experts) -> Logits:
+        """Add the network's logits and the gated log-probabilities of the experts."""
         gates = outputs_BTU.shape[-1] - self.vocab_size
         logits_BTV, gates_BTM = outputs_BTU.split([self.vocab_size, gates], dim=-1)
-        gated_BTV = (gates_BTM[..., None, :] @ logp_BTMV)[..., 0, :]
-        return logits_BTV + gated_BTV + logp_BTMV[..., -1, :]
+        if isinstance(experts, SparseExperts):
+            own_E = F.one_hot(torch.tensor(gates - 1), gates).to(gates_BTM)
+            weight_PE = (gates_BTM + own_E).flatten(0, 1)
+            return experts.add_to(logits_BTV.flatten(0, 1), weight_PE).view_as(logits_BTV)
+        gated_BTV = (gates_BTM[..., None, :] @ experts)[..., 0, :]
+        return logits_BTV + gated_BTV + experts[..., -1, :]
 
 
 def forgets(start_B: Ids) -> NDArray[np.bool_]:

@@ -79,11 +79,10 @@ class NetworkWithCounts(Model):
         """
         Args:
             gates: number of outputs of the network beside the logits.
-            features: number of features beside those of the counts.
+            features: number of auxiliary features, for a network that takes them.
         """
-        takes_features = gates and model_class(config.network.name).takes_features
-        size = vocab_size + config.counts.order + features
-        more = {"num_features": size} if takes_features else {}
+        takes_features = features and model_class(config.network.name).takes_features
+        more = {"num_features": features} if takes_features else {}
         network = build_model(config.network, vocab_size + gates, **more)
         counts = KneserNey(config.counts, vocab_size)
         super().__init__(

@@ -7,7 +7,7 @@ for the tokens that followed them, and how much a vote weighs is learned for eac
 context and class of distance.
 
 B batch, T positions, S positions seen, P positions of all rows (B·T), K contexts, M votes, H heads,
-V vocabulary.
+V vocabulary, N candidates of all positions.
 """
 
 from collections.abc import Sequence
@@ -220,7 +220,8 @@ def _votes(*lists: Sequence[NDArray[np.integer]]) -> Votes:
 class Memory(nn.Module):
     """Distributions of the next token by the votes of earlier occurrences.
 
-    Each head h weighs a vote by its kind and adds a prior of weight one:
+    Each head h weighs a vote by its kind and by the longest context that occurred, as shorter ones
+    then tell little more, and adds a prior of weight one:
     p_h(v) = (sum of the weights of votes for v + p(v)) / (sum of all weights + 1).
     """
 
@@ -231,8 +232,9 @@ class Memory(nn.Module):
         distance = torch.arange(NUM_CLASSES)
         start = -4.2 + 0.7 * context.clamp(max=6) - 0.1 * distance
         slopes = torch.linspace(-0.5, 0.5, HEADS)[:, None, None]
-        # One vector, so that optimizers of matrices leave it to AdamW.
+        # Vectors, so that optimizers of matrices leave them to AdamW.
         self.log_weight = nn.Parameter((start + slopes * (distance - 8) / 4).flatten())
+        self.log_scale = nn.Parameter(torch.zeros(HEADS * len(CONTEXTS) ** 2))
 
     def forward(
         self, votes: Votes, prior_PV: Float[Tensor, "P V"]
@@ -244,11 +246,43 @@ class Memory(nn.Module):
             prior_PV: probabilities without votes, all positive.
         """
         entry_M = votes.position_M * self.vocab_size + votes.token_M
-        weight_HC = self.log_weight.exp().view(HEADS, -1)
-        sums = [
-            prior_PV.flatten().index_add(0, entry_M, weight_C.index_select(0, votes.kind_M))
-            for weight_C in weight_HC
-        ]
-        sums_PHV = torch.stack([sum_PV.view_as(prior_PV) for sum_PV in sums], dim=1)
+        weights = self._weights(votes, len(prior_PV))
+        sums = [prior_PV.flatten().index_add(0, entry_M, weight_M) for weight_M in weights]
+        sums_PHV = torch.stack([sum_N.view_as(prior_PV) for sum_N in sums], dim=1)
         total_PH = sums_PHV.sum(-1).log()
         return sums_PHV.log() - total_PH[..., None], total_PH
+
+    def of_candidates(
+        self,
+        votes: Votes,
+        entry_N: Int[Tensor, " N"],
+        prior_N: Float[Tensor, " N"],
+        positions: int,
+    ) -> tuple[Float[Tensor, "N H"], Float[Tensor, "P H"]]:
+        """Return for some tokens of each position, among which are those of all votes, how much
+        higher their log-probabilities are than without votes but with the same normalization, and
+        the logarithm of the weights' sum plus one.
+
+        Args:
+            votes: see `TextIndex.votes`.
+            entry_N: position times V plus token of each, in order.
+            prior_N: its probability without votes.
+            positions: the number of positions.
+        """
+        entry_M = votes.position_M * self.vocab_size + votes.token_M
+        index_M = torch.searchsorted(entry_N, entry_M)
+        weights, ones_P = self._weights(votes, positions), prior_N.new_ones(positions)
+        sums = [prior_N.index_add(0, index_M, weight_M) for weight_M in weights]
+        totals = [ones_P.index_add(0, votes.position_M, weight_M) for weight_M in weights]
+        total_PH = torch.stack(totals, dim=1).log()
+        return (torch.stack(sums, dim=1) / prior_N[:, None]).log(), total_PH
+
+    def _weights(self, votes: Votes, positions: int) -> list[Float[Tensor, " M"]]:
+        """Return the weight of each vote by each head."""
+        contexts, context_M = len(CONTEXTS), votes.kind_M // NUM_CLASSES
+        longest_P = context_M.new_zeros(positions)
+        longest_P = longest_P.scatter_reduce(0, votes.position_M, context_M, "amax")
+        table_HLKC = self.log_weight.view(HEADS, 1, contexts, NUM_CLASSES)
+        table_HLKC = table_HLKC + self.log_scale.view(HEADS, contexts, contexts, 1)
+        index_M = longest_P[votes.position_M] * (contexts * NUM_CLASSES) + votes.kind_M
+        return [weight_N.index_select(0, index_M) for weight_N in table_HLKC.exp().flatten(1)]

@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 from moreish.config import BUDGETS, DEFAULT_MINUTES, AutoConfig, RunConfig, TrainConfig
 from moreish.data import IGNORE_INDEX, TokenDataset
@@ -15,11 +14,11 @@ from moreish.models import (
     MAX_FOLD_TOKENS,
     MAX_REACH,
     CountBasedModel,
-    GPTConfig,
     HybridConfig,
     model_class,
     model_config,
 )
+from moreish.planning.families import FAMILIES, Family, Size
 from moreish.python_errors import spell
 from moreish.settings import Tree, merge
 from moreish.training import (
@@ -34,32 +33,6 @@ from moreish.training import (
     next_token_loss,
 )
 from moreish.utils.platforms import available_memory
-from moreish.utils.text import plural
-
-
-class Size(NamedTuple):
-    """The size of a network."""
-
-    layers: int
-    width: int
-    heads: int
-
-    @property
-    def weights(self) -> int:
-        """Number of weights in the blocks, which determine the training time."""
-        return 12 * self.layers * self.width**2
-
-    @property
-    def flops(self) -> float:
-        """FLOPs per prediction: those of the weights, plus a part that all sizes share."""
-        return 6.0 * (self.weights + 10_000)
-
-
-SIZES = (
-    Size(1, 32, 1), Size(1, 64, 2), Size(2, 64, 2), Size(2, 96, 3), Size(3, 128, 4),
-    Size(4, 192, 6), Size(6, 256, 8), Size(6, 384, 6), Size(8, 512, 8), Size(12, 768, 12),
-)  # fmt: skip
-"""Networks from small to large."""
 
 MIN_PREDICTIONS_PER_WEIGHT = 8
 """Predictions that a network should be trained on per weight of its blocks: with fewer, a smaller
@@ -96,8 +69,8 @@ TRIAL_TOKENS = 50_000
 TRIAL_SECONDS = 0.3
 """Approximate duration of a speed measurement, in seconds."""
 
-MAX_COUNTED_VOCABULARY = 1000
-"""Vocabulary size above which rows of counts, one number per token, cost more than the network."""
+MAX_EMBEDDED_VOCABULARY = 1000
+"""Vocabulary size above which plans have no embeddings of n-grams."""
 
 CONTEXT = 384
 """Context length of planned networks, in tokens."""
@@ -113,21 +86,6 @@ INDEX_BYTES = 24
 
 INDEXED_PER_SECOND = 8e5
 """Tokens of the training text indexed per second."""
-
-PLANNED_NETWORK: Tree = {
-    "name": "gpt",
-    "positions": "rotary",
-    "qk_norm": True,
-    "feedforward": "relu2",
-    "softcap": 15.0,
-    "bias": False,
-}
-PLANNED_TRAIN: Tree = {
-    "optimizer": "muon",
-    "weight_decay": 0.1,
-    "batch_tokens": 1024,
-    "length_warmup": 0.4,
-}
 
 DROPOUT = ((5, 0.0), (25, 0.1), (float("inf"), 0.2))
 """Dropout by the number of passes over the text, up to each bound."""
@@ -147,35 +105,36 @@ class Plan:
 def resolve_auto_model(setup: TrainingSetup) -> tuple[TrainingSetup, tuple[str, ...]]:
     """Return `setup` with a planned model and the reasons; unchanged if the user chose a model.
 
-    A GPT of running text that was only named is planned too, if there is enough of both text and
-    time to train one.
+    A network that was only named is planned too, if there is enough of both text and time to train
+    one.
     """
-    config = setup.config
-    if isinstance(config.model, AutoConfig):
+    model, train = setup.config.model, setup.config.train
+    if isinstance(model, AutoConfig):
         plan = plan_run(setup)
     elif (
-        isinstance(config.model, GPTConfig)
-        and config.model.model_fields_set == {"name"}
-        and config.train.minutes is not None
-        and config.train.minutes * 60 >= MIN_NETWORK_SECONDS
-        and setup.facts.longest_item is None
+        model.name in FAMILIES
+        and model.model_fields_set == {"name"}
+        and train.minutes is not None
+        and train.minutes * 60 >= MIN_NETWORK_SECONDS
         and setup.splits["train"].num_predictions >= MIN_NETWORK_TOKENS
     ):
-        plan = plan_run(setup, counts=False)
+        plan = plan_run(setup, model.name, counts=False)
     else:
         return setup, ()
     return replace(setup, config=plan.config), plan.reasons
 
 
-def plan_run(setup: TrainingSetup, *, counts: bool = True) -> Plan:
+def plan_run(setup: TrainingSetup, network: str = "gpt", *, counts: bool = True) -> Plan:
     """Choose model, context, batch and regularization for the budget of `setup`.
 
     Settings of `train.*` that the user gave are kept.
 
     Args:
         setup: data, tokenizer and settings, with `model=auto`.
-        counts: whether the plan may use n-gram counts.
+        network: the network to plan, of `FAMILIES`.
+        counts: whether the plan may use n-gram counts, with a GPT.
     """
+    family = FAMILIES[network]
     train, tokens = setup.config.train, setup.splits["train"].num_predictions
     seconds = None if train.minutes is None else train.minutes * 60
     few_items = setup.facts.distinct < MIN_NETWORK_ITEMS <= setup.facts.documents
@@ -184,21 +143,23 @@ def plan_run(setup: TrainingSetup, *, counts: bool = True) -> Plan:
     if seconds is not None and seconds < MIN_NETWORK_SECONDS:
         return _plan_counts(setup, f"{seconds:.2g} s is too short to train a network.")
     memory = available_memory()
-    folds, why = _choose_folds(setup, seconds, memory) if counts else (0, "--model gpt has none")
+    folds, why = 0, f"--model {network} has none"
+    if counts:
+        folds, why = _choose_folds(setup, seconds, memory)
     speeds: dict[Size, float] = {}
     began = time.perf_counter()
-    sizes = [size for size in SIZES if size.weights <= MAX_WEIGHTS_PER_TOKEN * tokens]
-    for _ in SIZES:  # each measurement may change which size is the best
+    sizes = [size for size in family.sizes if size.weights <= MAX_WEIGHTS_PER_TOKEN * tokens]
+    for _ in family.sizes:  # each measurement may change which size is the best
         smallest, *larger = (
-            _evaluate_size(setup, size, folds, speeds) for size in sizes or SIZES[:1]
+            _evaluate_size(setup, family, size, folds, speeds) for size in sizes or family.sizes[:1]
         )
         best = next((choice for choice in reversed(larger) if choice.suits(memory)), smallest)
         is_late = time.perf_counter() - began > MAX_PLANNING_SECONDS
         if seconds is None or best.size in speeds or (is_late and speeds):
             break
-        config = _network_config(setup, best.size, folds, dropout=0.0)
+        config = _network_config(setup, family, best.size, folds, dropout=0.0)
         speeds[best.size] = measure_speed(replace(setup, config=config))
-    reasons = _reasons(setup, best, folds, why, is_measured=best.size in speeds)
+    reasons = _reasons(setup, family, best, folds, why, is_measured=best.size in speeds)
     return Plan(config=best.config, reasons=reasons)
 
 
@@ -230,8 +191,6 @@ def _choose_folds(setup: TrainingSetup, seconds: float | None, memory: float) ->
     max_folds = MEMORY_FOLDS if remembers else HybridConfig.model_fields["folds"].default
     speed = COUNTS_PER_SECOND / (2 if remembers else 1)
     indexing = tokens / INDEXED_PER_SECOND if remembers else 0.0
-    if setup.tokenizer.vocab_size > MAX_COUNTED_VOCABULARY:
-        return 0, "the vocabulary is too large to count n-grams"
     folds = max(2, min(max_folds, MAX_FOLD_TOKENS // tokens))
     if seconds is not None:
         affordable = int((MAX_COUNTING_SHARE * seconds - indexing) * speed / tokens) - 1
@@ -247,11 +206,11 @@ def _choose_folds(setup: TrainingSetup, seconds: float | None, memory: float) ->
 
 
 def _evaluate_size(
-    setup: TrainingSetup, size: Size, folds: int, speeds: Mapping[Size, float]
+    setup: TrainingSetup, family: Family, size: Size, folds: int, speeds: Mapping[Size, float]
 ) -> _Choice:
     train, tokens = setup.config.train, setup.splits["train"].num_predictions
     vocabulary = setup.tokenizer.vocab_size
-    batch_tokens = _network_config(setup, size, folds, dropout=0.0).train.batch_tokens
+    batch_tokens = _network_config(setup, family, size, folds, dropout=0.0).train.batch_tokens
     speed = None
     if train.steps is not None:
         predictions = float(train.steps * batch_tokens)
@@ -262,9 +221,9 @@ def _evaluate_size(
         speed = _estimate_speed(size, speeds)
         predictions = speed * train.minutes * 60
     dropout = next(share for passes, share in DROPOUT if predictions / tokens <= passes)
-    config = _network_config(setup, size, folds, dropout=dropout)
+    config = _network_config(setup, family, size, folds, dropout=dropout)
     parameters = build_meta_model(config.model, vocabulary).num_parameters()
-    activations = batch_tokens * (size.layers * size.width * 160 + 16 * vocabulary)
+    activations = batch_tokens * (size.activations * 160 + 16 * vocabulary)
     return _Choice(
         size=size,
         config=config,
@@ -284,20 +243,26 @@ def _estimate_speed(size: Size, speeds: Mapping[Size, float]) -> float:
     return speeds[nearest] * nearest.flops / size.flops
 
 
-def _network_config(setup: TrainingSetup, size: Size, folds: int, *, dropout: float) -> RunConfig:
+def _network_config(
+    setup: TrainingSetup, family: Family, size: Size, folds: int, *, dropout: float
+) -> RunConfig:
+    network: Tree = {**family.model, **size.model}
+    if family.has_dropout:
+        network = {**network, "dropout": dropout}
     longest = setup.facts.longest_item
-    context = CONTEXT if longest is None else min(CONTEXT, longest + 1)
     reach = MAX_REACH if folds and _remembers(setup) else 0
-    context = MEMORY_CONTEXT if reach else context
-    network: Tree = {**PLANNED_NETWORK, **size._asdict(), "dropout": dropout, "context": context}
+    if network["name"] == "gpt":
+        context = CONTEXT if longest is None else min(CONTEXT, longest + 1)
+        network = {**network, "context": MEMORY_CONTEXT if reach else context}
+        is_small = setup.tokenizer.vocab_size <= MAX_EMBEDDED_VOCABULARY
+        if not folds and is_small and longest is None:
+            # Items are too few to learn n-gram embeddings from (docs/dev-log.md).
+            network = {**network, "ngram_embedding": 5}
+    model = network
     if folds:
-        model: Tree = {"name": "hybrid", "folds": folds, "memory": reach, "network": network}
-    else:
-        is_small = setup.tokenizer.vocab_size <= MAX_COUNTED_VOCABULARY
-        # Items are too few to learn n-gram embeddings from (docs/dev-log.md).
-        model = {**network, "ngram_embedding": 5 if is_small and longest is None else 1}
+        model = {"name": "hybrid", "folds": folds, "memory": reach, "network": network}
     # A hybrid starts as its counts, so it never ends worse than they are.
-    return _run_config(setup, model, {**PLANNED_TRAIN, "eval_at_start": folds > 0})
+    return _run_config(setup, model, {**family.train, "eval_at_start": folds > 0})
 
 
 def _run_config(setup: TrainingSetup, model: Tree, train: Tree) -> RunConfig:
@@ -384,11 +349,10 @@ def _describe_text(setup: TrainingSetup) -> str:
 
 
 def _reasons(
-    setup: TrainingSetup, best: _Choice, folds: int, why: str, *, is_measured: bool
+    setup: TrainingSetup, family: Family, best: _Choice, folds: int, why: str, *, is_measured: bool
 ) -> tuple[str, str, str]:
     """Explain a plan; `why` is how long counting takes, or why the plan has no counts."""
-    layers, width, _ = best.size
-    shape = f"{plural(layers, 'layer')}, width {width}, {best.parameters:,} parameters"
+    shape = f"{best.size.description}, {best.parameters:,} parameters"
     passes = best.predictions / setup.splits["train"].num_predictions
     times = f"{passes:,.0f}" if passes >= 10 else f"{passes:.2g}"
     if best.speed is None:
@@ -405,7 +369,7 @@ def _reasons(
         recent = " and a memory of recent text" if remembers else ""
         model = f"Plan: n-gram counts ({why}){recent} plus a GPT ({shape}) trained to correct them."
     else:
-        model = f"Plan: a GPT ({shape}) without n-gram counts, because {why}."
+        model = f"Plan: {family.title} ({shape}) without n-gram counts, because {why}."
     return _describe_text(setup), reads + dropout, model
 
 

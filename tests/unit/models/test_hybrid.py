@@ -40,6 +40,34 @@ def random_tokens(length: int, size: int, seed: int) -> TokenDataset:
     return TokenDataset(ids.astype("u1"), items=False)
 
 
+@pytest.mark.parametrize("memory", [0, 50])
+def test_candidates_and_rows_of_all_tokens_give_the_same_predictions(memory: int) -> None:
+    tokens = TokenDataset((np.random.default_rng(0).zipf(1.3, 3000) % 40).astype("u1"), items=False)
+    batch, predictions = tokens.gather(tokens.windows(16)[:8]), []
+    for candidates in (False, True):
+        config = model_config(
+            {
+                "name": "hybrid",
+                "folds": 4,
+                "memory": memory,
+                "candidates": candidates,
+                "network": {"name": "lstm", "width": 8},
+                "counts": {"order": 4},
+            }
+        )
+        model = build_model(config.for_data(None, 40), 40)
+        model.fit_counts(tokens)
+        torch.manual_seed(1)
+        for parameter in model.get_submodule("network").parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+        both = [model.training_logits(batch), model(batch.tokens_BT)[0]]
+        loss = mean_loss(both[0], batch.targets_BT)
+        loss.backward()
+        grads = [p.grad for name, p in model.named_parameters() if "candidate" not in name]
+        predictions.append([x.log_softmax(dim=-1) for x in both] + grads)
+    torch.testing.assert_close(*predictions, atol=2e-5, rtol=1e-4)
+
+
 def test_a_hybrid_starts_at_the_loss_of_its_counts() -> None:
     tokens, held_out = random_tokens(500, 5, 0), random_tokens(200, 5, 1)
     model = hybrid(tokens, 5)

@@ -84,17 +84,22 @@ def test_rows_and_the_first_visible_place_are_separate() -> None:
 
 
 def test_a_head_adds_weights_to_its_prior() -> None:
-    memory = Memory(vocab_size=3)
+    memory, contexts = Memory(vocab_size=3), len(CONTEXTS)
     with torch.no_grad():
-        memory.log_weight.copy_(torch.randn_like(memory.log_weight))
-    kinds = torch.tensor([0, 5, NUM_CLASSES])
+        for parameter in memory.parameters():
+            parameter.copy_(torch.randn_like(parameter))
+    kinds = torch.tensor([0, 2 * NUM_CLASSES + 5, NUM_CLASSES])
     votes = Votes(torch.tensor([0, 0, 1]), torch.tensor([2, 2, 0]), kinds)
     prior = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8], [0.2, 0.2, 0.6]])
     logp, total = memory(votes, prior)
     torch.testing.assert_close(logp.exp().sum(-1), torch.ones(3, logp.shape[1]))
-    weights = memory.log_weight.exp().view(logp.shape[1], -1)
-    expected = (0.2 + weights[:, 0] + weights[:, 5]) / (1 + weights[:, 0] + weights[:, 5])
-    torch.testing.assert_close(logp[0, :, 2].exp(), expected)
+    log_weight = memory.log_weight.view(-1, contexts, NUM_CLASSES)
+    log_scale = memory.log_scale.view(-1, contexts, contexts)
+    short = (log_weight[:, 0, 0] + log_scale[:, 2, 0]).exp()  # the longest context is the third
+    long = (log_weight[:, 2, 5] + log_scale[:, 2, 2]).exp()
+    torch.testing.assert_close(logp[0, :, 2].exp(), (0.2 + short + long) / (1 + short + long))
+    alone = (log_weight[:, 1, 0] + log_scale[:, 1, 1]).exp()
+    torch.testing.assert_close(logp[1, :, 0].exp(), (0.1 + alone) / (1 + alone))
     torch.testing.assert_close(total[2], torch.zeros(logp.shape[1]))
     torch.testing.assert_close(logp[2].exp(), prior[2].expand_as(logp[2]))
 

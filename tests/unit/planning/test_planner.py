@@ -8,18 +8,20 @@ import pytest
 
 from conftest import STORY, Clock, Moreish
 from moreish import api
-from moreish.config import AutoConfig, resolve
+from moreish.config import AutoConfig, RunConfig, resolve
 from moreish.errors import MoreishError
+from moreish.models import model_config
 from moreish.models.gpt.model import GPTConfig
 from moreish.models.hybrid import HybridConfig
 from moreish.models.ngram.kneser_ney import KneserNeyConfig
 from moreish.planning import planner
 from moreish.planning.estimate import Estimate
+from moreish.planning.families import FAMILIES
 from moreish.planning.planner import Plan, plan_run
 from moreish.runs.run import Run
 from moreish.settings import Tree, to_toml
 from moreish.training.events import ignore
-from moreish.training.setup import set_up
+from moreish.training.setup import build_meta_model, set_up
 
 
 def advice(source: str | Path, **train: float) -> Plan:
@@ -61,6 +63,30 @@ def test_more_time_buys_a_larger_network(shakespeare: str, tmp_path: Path) -> No
     # It then comes so often over the text that it needs dropout.
     assert model.network.dropout > 0
     assert "dropout" in found.reasons[1]
+
+
+@pytest.mark.parametrize("network", FAMILIES)
+def test_networks_that_are_only_named_are_planned(
+    network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planner, "measure_speed", lambda setup: 20_000.0)
+
+    def trained(model: Tree | str, **train: float) -> RunConfig:
+        asked = {"data": {"source": str(path)}, "model": model, "train": train}
+        return planner.resolve_auto_model(set_up(resolve(asked)))[0].config
+
+    path, sizes = story(tmp_path, 400), []
+    for minutes in (0.1, 100.0):
+        config = trained(network, minutes=minutes)
+        assert config.model.name == network
+        assert config.train.optimizer == FAMILIES[network].train["optimizer"]
+        sizes.append(build_meta_model(config.model, 60).num_parameters())
+    assert sizes[0] < sizes[1]
+    default = model_config({"name": network}).for_data(None, 60)
+    assert trained(network, steps=10).model.model_dump() == default.model_dump()
+    default = model_config({"name": network, **FAMILIES[network].sizes[0].model})
+    chosen = default.model_dump(exclude_unset=True)
+    assert trained(chosen, minutes=1.0).model == default.for_data(None, 60)
 
 
 def test_steps_need_no_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

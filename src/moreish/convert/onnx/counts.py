@@ -224,12 +224,17 @@ def make_exportable(model: Model) -> ExportableModel:
     """Return a copy of `model` that can be exported.
 
     Raises:
-        MoreishError: no export is written for models of this class, or with a memory.
+        MoreishError: no export is written for models of this class, or with a memory or candidates.
     """
     if isinstance(model, Hybrid) and model.memory is not None:
         raise MoreishError(
             "export to ONNX cannot express the memory of recent text: train without it, "
             "--set model.memory=0"
+        )
+    if isinstance(model, Hybrid) and model.candidate_embedding is not None:
+        raise MoreishError(
+            "export to ONNX cannot express a hybrid of candidates: train it with "
+            "--set model.candidates=false"
         )
     if type(model) not in EXPORTABLE:
         raise MoreishError(f"export to ONNX is not implemented for {type(model).__name__}")

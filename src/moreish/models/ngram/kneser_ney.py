@@ -1,12 +1,13 @@
 """Interpolated modified Kneser-Ney smoothing (Chen and Goodman 1999, after Kneser and Ney 1995).
 
 B batch, T positions, P positions of all rows (B·T), K context (order - 1), M orders, V vocabulary,
-S a selection of the positions, F n-grams found, G distinct n-grams, C distinct contexts.
+S a selection of the positions, F n-grams found, G distinct n-grams, C distinct contexts,
+N candidates of all positions.
 """
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Literal, final
+from typing import Literal, NamedTuple, final
 
 import numpy as np
 import torch
@@ -48,6 +49,20 @@ class KneserNeyConfig(ModelConfig):
         integer, unless it is set."""
         order, start = (7, "unknown") if longest_item is None else (6, "boundary")
         return self.with_defaults(order=min(order, max_order(vocab_size)), start=start)
+
+
+class Candidates(NamedTuple):
+    """The tokens with an n-gram of at least two tokens at each position, in order. To all others,
+    each order m gives their probability by the shortest order times a factor."""
+
+    entry_N: Int[Tensor, " N"]
+    """Position times V plus token."""
+    prob_N: Float[Tensor, " N"]
+    """The probability by the longest order."""
+    log_ratio_NM: Float[Tensor, "N M"]
+    """How much higher its log-probability by each order is than if it were one of the others."""
+    shortest_PV: Float[Tensor, "*P V"]
+    """Log-probabilities by the shortest order, with one row if they are equal at all positions."""
 
 
 @final
@@ -133,26 +148,13 @@ class KneserNey(CountBasedModel):
             orders: number of longest orders to return, the longest last; None returns all.
             fold_BT: the fold (see `fit_folds`) that each position's counts must leave out.
         """
-        if state is None:
-            state = tokens_BT.new_full((len(tokens_BT), self.context - 1), self.before)
-            if self.config.start == "boundary":  # a window within an item
-                state[tokens_BT[:, 0] != BOUNDARY_ID] = UNKNOWN
-        window_BTK, state = self.windows(tokens_BT, state)
-        digits_K = self.vocab_size ** torch.arange(self.context - 1, -1, -1)
-        context_P = (window_BTK.clamp(min=0) * digits_K.to(window_BTK)).sum(-1).flatten()
-        length_P = (window_BTK != UNKNOWN).sum(-1).flatten()
-        fold_P = torch.zeros_like(context_P) if fold_BT is None else fold_BT.flatten()
+        found, state = self._look_up(tokens_BT, state, fold_BT)
         orders, rows = orders or self.order, self._compute_dense_rows()
-        probs_PV = torch.full((len(context_P), self.vocab_size), 1 / self.vocab_size)
-        probs_PV = probs_PV.to(context_P.device)
-        logp_PMV = probs_PV.new_empty(len(context_P), orders, self.vocab_size)
-        backoff_PM = probs_PV.new_ones(len(context_P), orders)
-        for m in range(1, self.order + 1):  # from the shortest context to the longest
-            digit = self.vocab_size ** (m - 1)
-            contexts_C = self.get_buffer(f"contexts_{m}")
-            key_P = context_P % digit + fold_P * digit
-            index_P = torch.searchsorted(contexts_C, key_P).clamp_(max=len(contexts_C) - 1)
-            seen_P = (contexts_C[index_P] == key_P) & (length_P >= m - 1)
+        positions, size = tokens_BT.numel(), self.vocab_size
+        probs_PV = torch.full((positions, size), 1 / size, device=tokens_BT.device)
+        logp_PMV = probs_PV.new_empty(positions, orders, size)
+        backoff_PM = probs_PV.new_ones(positions, orders)
+        for m, (seen_P, index_P) in enumerate(found, 1):  # from the shortest context to the longest
             if m <= len(rows):
                 probs_PV = torch.where(seen_P[:, None], rows[m - 1][index_P], probs_PV)
             else:
@@ -164,6 +166,74 @@ class KneserNey(CountBasedModel):
                 backoff_PM[:, column] = torch.where(seen_P, gammas_C[index_P], 1.0)
         logp_BTMV, backoff_BTM = (x.unflatten(0, tokens_BT.shape) for x in (logp_PMV, backoff_PM))
         return logp_BTMV, backoff_BTM, state
+
+    def candidates(
+        self,
+        tokens_BT: Tokens,
+        state: State = None,
+        *,
+        fold_BT: Int[Tensor, "B T"] | None = None,
+        more_F: Int[Tensor, " F"] | None = None,
+    ) -> tuple[Candidates, Float[Tensor, "B T M"], State]:
+        """Return what `log_probs_by_order` does, without rows of the vocabulary's length.
+
+        Args:
+            fold_BT: as there.
+            more_F: further candidates, as position times V plus token.
+        """
+        found, state = self._look_up(tokens_BT, state, fold_BT)
+        size = self.vocab_size
+        entries = [
+            self._ngrams(m, row_S := torch.nonzero(seen_P)[:, 0], index_P[row_S])
+            for m, (seen_P, index_P) in enumerate(found[1:], 2)
+        ]
+        # N-grams of one context are sorted, and longer ones end with those of two tokens.
+        entry_N = entries[0][0] if entries else tokens_BT.new_empty(0)
+        if more_F is not None:
+            entry_N = torch.cat([entry_N, more_F]).unique()
+        row_N, token_N = entry_N // size, entry_N % size
+        shortest_CV, index_P = self._compute_dense_rows()[0], found[0][1]
+        shortest_N = shortest_CV[index_P[row_N], token_N]
+        prob_N, other_N = shortest_N.clone(), shortest_N
+        log_ratios, backoffs = [torch.zeros_like(prob_N)], []
+        for m, (seen_P, context_P) in enumerate(found, 1):
+            gammas_P = self.get_buffer(f"gammas_{m}")[context_P]
+            backoff_P = torch.where(seen_P, gammas_P, 1.0)
+            backoffs.append(backoff_P)
+            if m == 1:
+                continue
+            entry_F, share_F = entries[m - 2]
+            prob_N *= backoff_P[row_N]
+            other_N = other_N * backoff_P[row_N]
+            prob_N[torch.searchsorted(entry_N, entry_F)] += share_F
+            log_ratios.append((prob_N / other_N).log())
+        shortest_PV = (shortest_CV if len(shortest_CV) == 1 else shortest_CV[index_P]).log()
+        log_ratio_NM, backoff_PM = torch.stack(log_ratios, dim=1), torch.stack(backoffs, dim=1)
+        candidates = Candidates(entry_N, prob_N, log_ratio_NM, shortest_PV)
+        return candidates, backoff_PM.unflatten(0, tokens_BT.shape), state
+
+    def _look_up(
+        self, tokens_BT: Tokens, state: State, fold_BT: Int[Tensor, "B T"] | None
+    ) -> tuple[list[tuple[Tensor, Tensor]], State]:
+        """Return for each order (P,) whether the context of each position occurs in its tables and
+        (P,) the index of it there, and the new state."""
+        if state is None:
+            state = tokens_BT.new_full((len(tokens_BT), self.context - 1), self.before)
+            if self.config.start == "boundary":  # a window within an item
+                state[tokens_BT[:, 0] != BOUNDARY_ID] = UNKNOWN
+        window_BTK, state = self.windows(tokens_BT, state)
+        digits_K = self.vocab_size ** torch.arange(self.context - 1, -1, -1)
+        context_P = (window_BTK.clamp(min=0) * digits_K.to(window_BTK)).sum(-1).flatten()
+        length_P = (window_BTK != UNKNOWN).sum(-1).flatten()
+        fold_P = torch.zeros_like(context_P) if fold_BT is None else fold_BT.flatten()
+        found = []
+        for m in range(1, self.order + 1):
+            digit = self.vocab_size ** (m - 1)
+            contexts_C = self.get_buffer(f"contexts_{m}")
+            key_P = context_P % digit + fold_P * digit
+            index_P = torch.searchsorted(contexts_C, key_P).clamp_(max=len(contexts_C) - 1)
+            found.append(((contexts_C[index_P] == key_P) & (length_P >= m - 1), index_P))
+        return found, state
 
     def _interpolate(
         self,
@@ -178,25 +248,28 @@ class KneserNey(CountBasedModel):
             row_S: the rows.
             context_S: index of each row's context in the tables of order m.
         """
-        targets_G, shares_G, _, first_C, gammas_C = (
-            self.get_buffer(f"{n}_{m}") for n in TABLE_NAMES
-        )
-        probs_PV[row_S] *= gammas_C[context_S, None]
-        # All n-grams of these contexts, one context after another.
+        probs_PV[row_S] *= self.get_buffer(f"gammas_{m}")[context_S, None]
+        # Every n-gram occurs once in a row, so the sum has one term.
+        probs_PV.view(-1).index_add_(0, *self._ngrams(m, row_S, context_S))
+
+    def _ngrams(
+        self, m: int, row_S: Int[Tensor, " S"], context_S: Int[Tensor, " S"]
+    ) -> tuple[Int[Tensor, " F"], Float[Tensor, " F"]]:
+        """Return all n-grams of some contexts of order m, one context after another: row times V
+        plus the last token, and the share of each."""
+        targets_G, shares_G, _, first_C, _ = (self.get_buffer(f"{n}_{m}") for n in TABLE_NAMES)
         low_S, length_S = first_C[context_S], first_C[context_S + 1] - first_C[context_S]
         row_F = torch.repeat_interleave(length_S)
         ahead_S = length_S.cumsum(0) - length_S
         ngram_F = torch.arange(len(row_F), device=row_F.device) + (low_S - ahead_S)[row_F]
-        # Every n-gram occurs once in a row, so the sum has one term.
-        entry_F = row_S[row_F] * self.vocab_size + targets_G[ngram_F]
-        probs_PV.view(-1).index_add_(0, entry_F, shares_G[ngram_F])
+        return row_S[row_F] * self.vocab_size + targets_G[ngram_F], shares_G[ngram_F]
 
     def _compute_dense_rows(self) -> list[Float[Tensor, "C V"]]:
         """Return the shorter orders' probabilities after every context, computed once."""
         size = self.vocab_size
         for m in range(len(self.dense_rows) + 1, self.order + 1):
             contexts_C = self.get_buffer(f"contexts_{m}")
-            if len(contexts_C) * size > MAX_DENSE_TABLE:
+            if m > 1 and len(contexts_C) * size > MAX_DENSE_TABLE:
                 break
             if m == 1:
                 rows_CV = torch.full((len(contexts_C), size), 1 / size, device=contexts_C.device)
