@@ -24,6 +24,7 @@ from moreish.errors import MoreishError
 from moreish.models.base import Logits, ModelConfig, State, Tokens, concat_states, split_states
 from moreish.models.interpolated import NetworkWithCounts, NetworkWithCountsConfig
 from moreish.models.memory import (
+    BEST_HEAD,
     HEADS,
     LONGEST_CONTEXT,
     MAX_REACH,
@@ -109,12 +110,18 @@ class SparseExperts(NamedTuple):
     """Position times V plus token of each candidate."""
     log_ratio_NE: Float[Tensor, "N E"]
     """How much higher its log-probability is than that of the shortest order times the factor."""
-    shortest_PV: Float[Tensor, "*P V"]
-    """Log-probabilities of the shortest order, with one row if they are equal at all positions."""
+    fold_P: Int[Tensor, " P"]
+    """The fold of each position, as in `Candidates`."""
+    shortest_CV: Float[Tensor, "C V"]
+    """Log-probabilities of the shortest order, for each fold."""
 
     def add_to(self, logits_PV: Float[Tensor, "P V"], weight_PE: Float[Tensor, "P E"]) -> Tensor:
         """Return (P, V) the sum of logits and weighted log-probabilities."""
-        sum_PV = torch.addcmul(logits_PV, weight_PE.sum(dim=-1, keepdim=True), self.shortest_PV)
+        total_P1 = weight_PE.sum(dim=-1, keepdim=True)
+        if len(self.shortest_CV) == 1:
+            sum_PV = torch.addcmul(logits_PV, total_P1, self.shortest_CV)
+        else:
+            sum_PV = torch.addcmul(logits_PV, total_P1, self.shortest_CV[self.fold_P])
         row_N = self.entry_N // logits_PV.shape[1]
         gain_N = (weight_PE.index_select(0, row_N) * self.log_ratio_NE).sum(dim=-1)
         sum_PV.view(-1).index_add_(0, self.entry_N, gain_N)
@@ -129,8 +136,9 @@ Experts = Float[Tensor, "B T E V"] | SparseExperts
 class Hybrid(NetworkWithCounts):
     """logits = network + sum over orders m of gate(m) · log p(counts of order m).
 
-    The network also outputs the gates, as differences from one for the longest order and from zero
-    for the others. Its outputs start near zero, so training starts at the loss of the counts. A
+    The network also outputs the gates, as differences from one for the longest order, or a head of
+    the memory, and from zero for the others. Its outputs start near zero, so training starts at the
+    loss of the counts, or of those and votes. A
     network that takes features reads what the counts predict after each token, and only has to
     learn where they are wrong.
 
@@ -158,6 +166,7 @@ class Hybrid(NetworkWithCounts):
         super().__init__(config, vocab_size, gates=gates, features=features)
         self.folds = config.folds
         self.memory = Memory(vocab_size) if heads else None
+        self.start = BEST_HEAD if heads else gates - 1  # the expert whose gate starts at one
         self.candidate_embedding = nn.Embedding(vocab_size, width) if config.candidates else None
 
     def forward(
@@ -331,7 +340,7 @@ class Hybrid(NetworkWithCounts):
                 total_PH.unflatten(0, shape),
             ]
             log_ratio_NE = torch.cat([log_ratio_NE[:, -1:] + gain_NH, log_ratio_NE], dim=1)
-        experts = SparseExperts(found.entry_N, log_ratio_NE, found.shortest_PV)
+        experts = SparseExperts(found.entry_N, log_ratio_NE, found.fold_P, found.shortest_CV)
         if not self.network.takes_features:
             return experts, ()
         return experts, (torch.cat(features, dim=-1),)
@@ -368,11 +377,11 @@ class Hybrid(NetworkWithCounts):
         gates = outputs_BTU.shape[-1] - self.vocab_size
         logits_BTV, gates_BTM = outputs_BTU.split([self.vocab_size, gates], dim=-1)
         if isinstance(experts, SparseExperts):
-            own_E = F.one_hot(torch.tensor(gates - 1), gates).to(gates_BTM)
-            weight_PE = (gates_BTM + own_E).flatten(0, 1)
+            start_E = F.one_hot(torch.tensor(self.start), gates).to(gates_BTM)
+            weight_PE = (gates_BTM + start_E).flatten(0, 1)
             return experts.add_to(logits_BTV.flatten(0, 1), weight_PE).view_as(logits_BTV)
         gated_BTV = (gates_BTM[..., None, :] @ experts)[..., 0, :]
-        return logits_BTV + gated_BTV + experts[..., -1, :]
+        return logits_BTV + gated_BTV + experts[..., self.start, :]
 
 
 def forgets(start_B: Ids) -> NDArray[np.bool_]:

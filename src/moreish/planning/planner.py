@@ -66,11 +66,16 @@ ASSUMED_FLOPS = 5e10
 TRIAL_TOKENS = 50_000
 """Tokens of the text that a speed measurement uses."""
 
+LARGE_VOCABULARY = 1000
+"""Vocabulary size above which counting takes three times as long, a speed measurement uses four
+times as many tokens, which have most candidates, batches are small, as a token takes far longer,
+and networks have neither embeddings of n-grams nor a bound on logits."""
+
+SMALL_BATCH = 256
+"""Predictions per batch with a large vocabulary."""
+
 TRIAL_SECONDS = 0.3
 """Approximate duration of a speed measurement, in seconds."""
-
-MAX_EMBEDDED_VOCABULARY = 1000
-"""Vocabulary size above which plans have no embeddings of n-grams."""
 
 CONTEXT = 384
 """Context length of planned networks, in tokens."""
@@ -89,6 +94,9 @@ INDEXED_PER_SECOND = 8e5
 
 DROPOUT = ((5, 0.0), (25, 0.1), (float("inf"), 0.2))
 """Dropout by the number of passes over the text, up to each bound."""
+
+MEMORY_DROPOUT = ((12, 0.0), (40, 0.1), (float("inf"), 0.2))
+"""The same beside a memory of recent text, which leaves less to memorize."""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -189,7 +197,8 @@ def _choose_folds(setup: TrainingSetup, seconds: float | None, memory: float) ->
     tokens = setup.splits["train"].num_predictions
     remembers = _remembers(setup)
     max_folds = MEMORY_FOLDS if remembers else HybridConfig.model_fields["folds"].default
-    speed = COUNTS_PER_SECOND / (2 if remembers else 1)
+    is_large = setup.tokenizer.vocab_size > LARGE_VOCABULARY
+    speed = COUNTS_PER_SECOND / (2 if remembers else 1) / (3 if is_large else 1)
     indexing = tokens / INDEXED_PER_SECOND if remembers else 0.0
     folds = max(2, min(max_folds, MAX_FOLD_TOKENS // tokens))
     if seconds is not None:
@@ -220,7 +229,8 @@ def _evaluate_size(
         assert train.minutes is not None
         speed = _estimate_speed(size, speeds)
         predictions = speed * train.minutes * 60
-    dropout = next(share for passes, share in DROPOUT if predictions / tokens <= passes)
+    table = MEMORY_DROPOUT if folds and _remembers(setup) else DROPOUT
+    dropout = next(share for passes, share in table if predictions / tokens <= passes)
     config = _network_config(setup, family, size, folds, dropout=dropout)
     parameters = build_meta_model(config.model, vocabulary).num_parameters()
     activations = batch_tokens * (size.activations * 160 + 16 * vocabulary)
@@ -246,6 +256,7 @@ def _estimate_speed(size: Size, speeds: Mapping[Size, float]) -> float:
 def _network_config(
     setup: TrainingSetup, family: Family, size: Size, folds: int, *, dropout: float
 ) -> RunConfig:
+    is_large = setup.tokenizer.vocab_size > LARGE_VOCABULARY
     network: Tree = {**family.model, **size.model}
     if family.has_dropout:
         network = {**network, "dropout": dropout}
@@ -254,15 +265,17 @@ def _network_config(
     if network["name"] == "gpt":
         context = CONTEXT if longest is None else min(CONTEXT, longest + 1)
         network = {**network, "context": MEMORY_CONTEXT if reach else context}
-        is_small = setup.tokenizer.vocab_size <= MAX_EMBEDDED_VOCABULARY
-        if not folds and is_small and longest is None:
+        if is_large:
+            network = {**network, "softcap": 0.0}
+        elif not folds and longest is None:
             # Items are too few to learn n-gram embeddings from (docs/dev-log.md).
             network = {**network, "ngram_embedding": 5}
     model = network
     if folds:
         model = {"name": "hybrid", "folds": folds, "memory": reach, "network": network}
+    batch = {"batch_tokens": SMALL_BATCH} if is_large else {}
     # A hybrid starts as its counts, so it never ends worse than they are.
-    return _run_config(setup, model, {**family.train, "eval_at_start": folds > 0})
+    return _run_config(setup, model, {**family.train, **batch, "eval_at_start": folds > 0})
 
 
 def _run_config(setup: TrainingSetup, model: Tree, train: Tree) -> RunConfig:
@@ -278,7 +291,9 @@ def _run_config(setup: TrainingSetup, model: Tree, train: Tree) -> RunConfig:
 
 def measure_speed(setup: TrainingSetup) -> float:
     """Measure predictions per second in a short training run on the beginning of the text."""
-    tokens, train = _beginning(setup.splits["train"]), setup.config.train
+    is_large = setup.tokenizer.vocab_size > LARGE_VOCABULARY
+    tokens = _beginning(setup.splits["train"], TRIAL_TOKENS * (4 if is_large else 1))
+    train = setup.config.train
     model = setup.build_model()
     model.fit_counts(tokens)
     lr = default_lr(model, train.optimizer)
@@ -295,8 +310,8 @@ def measure_speed(setup: TrainingSetup) -> float:
     return float((batch.targets_BT != IGNORE_INDEX).sum()) / seconds
 
 
-def _beginning(tokens: TokenDataset) -> TokenDataset:
-    last = min(len(tokens.ids_N), TRIAL_TOKENS)
+def _beginning(tokens: TokenDataset, number: int) -> TokenDataset:
+    last = min(len(tokens.ids_N), number)
     if tokens.items:  # up to the end of an item
         limit = max(last, tokens.longest_item + 2)
         last = int(tokens.boundaries[tokens.boundaries < limit][-1]) + 1

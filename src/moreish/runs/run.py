@@ -61,8 +61,14 @@ MAX_SCORED_TRAINING_TOKENS = 2_000_000
 MAX_VALIDATION_PREDICTIONS = 250_000
 """Predictions that an evaluation during training scores."""
 
+MAX_VALIDATION_LOGITS = 1 << 25
+"""The same number times the size of the vocabulary."""
+
+MIN_VALIDATION_PREDICTIONS = 4096
+"""Predictions that are scored with any vocabulary."""
+
 VALIDATION_BLOCK = 16_384
-"""Length in tokens of the blocks of running text that they are spread over."""
+"""Maximum length in tokens of the blocks of running text that they are spread over."""
 
 TEXT_TOKENS = 500
 """Default length of a sample of running text, in tokens."""
@@ -645,7 +651,10 @@ class Run(RunFolder):
     def validation_sample(self) -> TokenDataset:
         """What evaluations during training score: the validation split, or a sample of a large
         one."""
-        return self.split("val").sample(MAX_VALIDATION_PREDICTIONS, VALIDATION_BLOCK)
+        affordable = MAX_VALIDATION_LOGITS // self.tokenizer.vocab_size
+        predictions = max(affordable, MIN_VALIDATION_PREDICTIONS)
+        predictions = min(predictions, MAX_VALIDATION_PREDICTIONS)
+        return self.split("val").sample(predictions, min(predictions, VALIDATION_BLOCK))
 
     def unseen_items(self, name: SplitName, tokens: TokenDataset) -> NDArray[np.bool_] | None:
         """Return for each item of a split, or of a sample of it, whether it is not in the training

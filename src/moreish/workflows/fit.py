@@ -50,6 +50,9 @@ RUNNING_SECONDS = 5.0
 MAX_SCORED_TOKENS = 2_000_000
 """Number of training tokens up to which the exact training loss is always part of the result."""
 
+MAX_SCORED_LOGITS = 1 << 30
+"""The same for the number of tokens times the size of the vocabulary."""
+
 
 Resume = Literal["exact", "inexact"]
 """How to resume a training run; exact requires the bits of an uninterrupted run."""
@@ -374,7 +377,8 @@ class _Fitting:
             best = self.run.add_running_loss(best, "val", model, max_seconds=seconds)
         predictions = self.run.split("train").num_predictions
         expected = self.val_seconds * predictions / best.tokens
-        if predictions > MAX_SCORED_TOKENS:
+        logits = predictions * model.vocab_size
+        if predictions > MAX_SCORED_TOKENS or logits > MAX_SCORED_LOGITS:
             if self.run.uses_prepared_data:
                 self._note("The training split of prepared text is not scored; validation is.")
                 return {"val": best}

@@ -26,8 +26,10 @@ pytestmark = pytest.mark.usefixtures("shape_checks")
 NETWORK = {"name": "gpt", "layers": 1, "heads": 2, "width": 16, "context": 16}
 
 
-def hybrid(tokens: TokenDataset, size: int, order: int = 4) -> Hybrid:
-    config = model_config({"name": "hybrid", "network": NETWORK, "counts": {"order": order}})
+def hybrid(tokens: TokenDataset, size: int, order: int = 4, memory: int = 0) -> Hybrid:
+    config = model_config(
+        {"name": "hybrid", "network": NETWORK, "counts": {"order": order}, "memory": memory}
+    )
     torch.manual_seed(0)
     model = build_model(config.for_data(None, size), size)
     assert isinstance(model, Hybrid)

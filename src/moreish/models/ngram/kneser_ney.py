@@ -61,8 +61,10 @@ class Candidates(NamedTuple):
     """The probability by the longest order."""
     log_ratio_NM: Float[Tensor, "N M"]
     """How much higher its log-probability by each order is than if it were one of the others."""
-    shortest_PV: Float[Tensor, "*P V"]
-    """Log-probabilities by the shortest order, with one row if they are equal at all positions."""
+    fold_P: Int[Tensor, " P"]
+    """The fold that each position's counts leave out; 0 without folds."""
+    shortest_CV: Float[Tensor, "C V"]
+    """Log-probabilities by the shortest order, for each fold."""
 
 
 @final
@@ -207,9 +209,8 @@ class KneserNey(CountBasedModel):
             other_N = other_N * backoff_P[row_N]
             prob_N[torch.searchsorted(entry_N, entry_F)] += share_F
             log_ratios.append((prob_N / other_N).log())
-        shortest_PV = (shortest_CV if len(shortest_CV) == 1 else shortest_CV[index_P]).log()
         log_ratio_NM, backoff_PM = torch.stack(log_ratios, dim=1), torch.stack(backoffs, dim=1)
-        candidates = Candidates(entry_N, prob_N, log_ratio_NM, shortest_PV)
+        candidates = Candidates(entry_N, prob_N, log_ratio_NM, index_P, shortest_CV.log())
         return candidates, backoff_PM.unflatten(0, tokens_BT.shape), state
 
     def _look_up(
