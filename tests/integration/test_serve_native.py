@@ -489,7 +489,7 @@ def blocked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     begun: list[Any] = []
     release = threading.Event()
 
-    def block(*arguments: Any) -> Any:
+    def block(*arguments: Any, **options: Any) -> Any:
         begun.append(arguments)
         release.wait()
         raise MoreishError("released")

@@ -25,9 +25,9 @@ from moreish.data import IGNORE_INDEX, Batch, TokenDataset, Windows, count_token
 from moreish.distributed import SINGLE_PROCESS, ProcessGroup
 from moreish.errors import MoreishError
 from moreish.evaluate.loss import token_losses
-from moreish.models import Model
+from moreish.models import Model, State
 from moreish.settings import Settings
-from moreish.tokenizers import Tokenizer
+from moreish.tokenizers import Ids, Tokenizer
 
 BATCH_POSITIONS = 4_096
 """Positions per forward pass on a CPU. They fit into its cache, which is 1.6 times as fast as
@@ -278,16 +278,14 @@ def running_losses(
     if not model.slides:
         stride = None if model.max_length is None else model.call_length
         return evaluate_losses(model, tokens, stride, progress)
-    was_training, state = model.training, None
+    was_training = model.training
     model.eval()
-    losses, began = [], time.perf_counter()
-    for first in range(0, tokens.num_predictions, model.call_length):
-        last = min(first + model.call_length, tokens.num_predictions)
-        ids_T = torch.from_numpy(tokens.ids_N[first : last + 1].astype(np.int64))
-        ids_1T = ids_T[None].to(model.device)
-        logits_1TV, state = model(ids_1T[:, :-1], state)
-        losses.append(token_losses(logits_1TV, ids_1T[:, 1:])[0].cpu().numpy())
-        share = last / tokens.num_predictions
+    losses: list[NDArray[np.float32]] = []
+    done, began = 0, time.perf_counter()
+    for losses_T in _losses_of_calls(model, tokens.ids_N, tokens.num_predictions, None):
+        losses.append(losses_T)
+        done += len(losses_T)
+        share = done / tokens.num_predictions
         if len(losses) == TIMED_CALLS and time.perf_counter() - began > share * max_seconds:
             model.train(was_training)
             return None
@@ -295,6 +293,32 @@ def running_losses(
             progress(share)
     model.train(was_training)
     return np.concatenate(losses)
+
+
+def _losses_of_calls(
+    model: Model, ids_N: Any, predictions: int, state: State
+) -> Iterator[NDArray[np.float32]]:
+    """Yield the losses of all tokens but the first, those of one call after the other, which carry
+    the state along."""
+    for first in range(0, predictions, model.call_length):
+        last = min(first + model.call_length, predictions)
+        ids_T = torch.from_numpy(ids_N[first : last + 1].astype(np.int64))
+        ids_1T = ids_T[None].to(model.device)
+        logits_1TV, state = model(ids_1T[:, :-1], state)
+        yield token_losses(logits_1TV, ids_1T[:, 1:])[0].cpu().numpy()
+
+
+@torch.inference_mode()
+def losses_after(model: Model, before: Ids, ids: Ids) -> NDArray[np.float32]:
+    """Return the loss of each of the tokens `ids`, in nats, where the model has read the tokens
+    `before`, of which there is at least one, and carries its state along as in sampling."""
+    was_training = model.training
+    model.eval()
+    last_1T, state = model.skip_to_end(torch.from_numpy(before.astype(np.int64))[None])
+    all_ids = np.concatenate([last_1T[0].numpy(), ids])
+    losses = np.concatenate(list(_losses_of_calls(model, all_ids, len(all_ids) - 1, state)))
+    model.train(was_training)
+    return losses[-len(ids) :]
 
 
 def score(

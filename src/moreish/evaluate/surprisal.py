@@ -8,7 +8,7 @@ import torch
 
 from moreish.data import TokenDataset
 from moreish.errors import MoreishError
-from moreish.evaluate.metrics import evaluate_losses
+from moreish.evaluate.metrics import evaluate_losses, losses_after
 from moreish.models import Model
 from moreish.tokenizers import Ids, Tokenizer
 
@@ -32,22 +32,26 @@ def surprisal(
     """Return the surprisal of every token of `text`, each conditioned on all tokens before it.
 
     Args:
-        prefix: tokens that the model reads before the text.
+        prefix: tokens that the model reads before the text; at least one.
         items: whether the text is an item, whose end is predicted too.
 
     Raises:
         MoreishError: `text` is empty, or has characters that are not in the vocabulary.
     """
     end = [tokenizer.boundary_id] if items else []
-    ids = np.concatenate([prefix, tokenizer.encode(text), np.array(end, dtype=np.int64)])
-    if len(ids) < 2:
+    ids = np.concatenate([tokenizer.encode(text), np.array(end, dtype=np.int64)])
+    if len(ids) < 1:
         raise MoreishError("there is no text to evaluate")
-    # Every token has at least half a context before it, where the text is long enough.
-    stride = None if model.max_length is None else max(1, model.max_length // 2)
-    losses = evaluate_losses(model, TokenDataset(ids.astype(np.uint32), items=False), stride)
+    if len(prefix) > 1:
+        losses = losses_after(model, prefix, ids)
+    else:
+        # Every token has at least half a context before it, where the text is long enough.
+        stride = None if model.max_length is None else max(1, model.max_length // 2)
+        all_ids = np.concatenate([prefix, ids]).astype(np.uint32)
+        losses = evaluate_losses(model, TokenDataset(all_ids, items=False), stride)
     return [
         TokenSurprisal(id=int(token), token=tokenizer.label(int(token)), nats=float(nats))
-        for token, nats in zip(ids[1:], losses, strict=True)
+        for token, nats in zip(ids, losses, strict=True)
     ]
 
 

@@ -19,7 +19,7 @@ from moreish.models.gpt import (
 from moreish.models.hybrid import MAX_FOLD_TOKENS, Hybrid, HybridConfig
 from moreish.models.interpolated import Mixture, NetworkWithCounts, NetworkWithCountsConfig
 from moreish.models.lecture_gpt import LectureAttention, LectureGPT
-from moreish.models.memory import MAX_REACH, Reader, Votes
+from moreish.models.memory import LONGEST_CONTEXT, MAX_REACH, Reader, Votes
 from moreish.models.mlp import MLP
 from moreish.models.ngram import TABLE_NAMES, KneserNey, NGram, count_ngrams, max_order
 from moreish.models.registry import REGISTRY, build_model, model_class, model_config

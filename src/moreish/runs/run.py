@@ -78,8 +78,8 @@ INTERNAL = frozenset({
     "add_running_loss", "count_test_evaluation", "create", "default_max_tokens",
     "encode_remembered", "extend", "handle_unknown",
     "has_data", "has_weights", "initial_context", "load_initial_weights", "load_weights",
-    "mean_surprisal", "nearest_item_index", "new_model", "overlap_index", "read_metrics",
-    "remembers", "save_weights", "score", "text_generator", "training_bytes", "training_index",
+    "mean_surprisal", "memory", "nearest_item_index", "new_model", "overlap_index",
+    "read_metrics", "save_weights", "score", "text_generator", "training_bytes", "training_index",
     "unseen_items", "update", "uses_prepared_data", "validation_sample",
 })  # fmt: skip
 """Members of `Run` for the other packages of Moreish, which completion leaves out."""
@@ -279,21 +279,24 @@ class Run(RunFolder):
         return generator.stream()
 
     @names_arguments
-    def next(self, prompt: str = "", n: int = 10, *, unknown: str = "error") -> list[NextToken]:
+    def next(
+        self, prompt: str = "", n: int = 10, *, unknown: str = "error", remember: str = ""
+    ) -> list[NextToken]:
         """Return the most likely tokens after a prompt, with their probabilities.
 
         Args:
             prompt: the text before; empty for the start of a text.
             n: how many tokens to return, at most as many as there are in the vocabulary.
-            unknown: as in `sample`.
+            unknown, remember: as in `sample`.
 
         Raises:
-            MoreishError: `n` is below 1, or the prompt has unknown characters.
+            MoreishError: `n` is below 1, the prompt or the text to remember has unknown
+                characters, or the model has no memory.
         """
         if n < 1:
             raise MoreishError(f"-n {n}: ask for at least one token")
         ids = self.tokenizer.encode(self.handle_unknown(prompt, unknown))
-        ids = np.concatenate([self.initial_context(ids), ids])
+        ids = np.concatenate([self.encode_remembered(remember, unknown, ids), ids])
         return next_tokens(self.model, self.tokenizer, ids, n)
 
     def text_generator(
@@ -403,25 +406,29 @@ class Run(RunFolder):
         """Return the tokens before a prompt: those of a text to remember, and `initial_context`.
 
         Raises:
-            MoreishError: the model has no memory, or does not know characters of the text.
+            MoreishError: the model has no memory, or does not know characters of the text; with
+                `unknown` "drop", if it knows none of them.
         """
         if not text:
             return self.initial_context(prompt)
-        if not self.remembers:
+        if not self.memory:
             raise MoreishError(
                 f"this model ({self.config.model.name}) has no memory of recent text; a hybrid of "
                 "running text has one (--model hybrid)"
             )
-        if self.tokenizer.boundary_id is None and not text.endswith("\n"):
-            text += "\n" if not self.tokenizer.find_unknown("\n") else ""
-        ids = self.tokenizer.encode(self.handle_unknown(text, unknown))
+        kept = self.handle_unknown(text, unknown)
+        if text.strip() and not kept.strip():
+            raise MoreishError("nothing of the text to remember is in the model's vocabulary")
+        if self.tokenizer.boundary_id is None and not kept.endswith("\n"):
+            kept += "\n" if not self.tokenizer.find_unknown("\n") else ""
+        ids = self.tokenizer.encode(kept)
         boundary = self.initial_context(ids)
         return np.concatenate([boundary, ids, boundary]).astype(np.int64)
 
     @property
-    def remembers(self) -> bool:
-        """Whether the model has a memory of recent text."""
-        return bool(getattr(self.config.model, "memory", 0))
+    def memory(self) -> int:
+        """Number of tokens that the model's memory of recent text reaches; 0 without one."""
+        return getattr(self.config.model, "memory", 0) or 0
 
     @property
     def guessing_loss(self) -> float:
@@ -670,15 +677,17 @@ class Run(RunFolder):
         return self.split("train").item_hashes()
 
     @names_arguments
-    def surprisal(self, text: str, *, unknown: str = "error") -> list[TokenSurprisal]:
+    def surprisal(
+        self, text: str, *, unknown: str = "error", remember: str = ""
+    ) -> list[TokenSurprisal]:
         """Compute the surprisal (minus log-probability, in nats) of each token of a text.
 
         Args:
             text: an item, a document, or other running text.
-            unknown: as in `sample`.
+            unknown, remember: as in `sample`.
         """
         text = self.handle_unknown(text, unknown)
-        prefix = self.initial_context(self.tokenizer.encode(""))
+        prefix = self.encode_remembered(remember, unknown, self.tokenizer.encode(""))
         return surprisal(
             self.model, self.tokenizer, text, prefix=prefix, items=self.kind == "lines"
         )

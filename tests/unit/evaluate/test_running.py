@@ -1,5 +1,6 @@
 """The running loss: what a model predicts whose state is carried through a whole split."""
 
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -101,7 +102,37 @@ def test_what_was_remembered_is_expected_again(tmp_path: Path, moreish: Moreish)
     assert missing.status == 2 and "there is no such file" in missing.err
 
 
+def test_surprisal_after_a_text_to_remember_is_token_by_token(tmp_path: Path) -> None:
+    run = train(tmp_path, MODELS["hybrid"])
+    before, text = "a rat in a hat. " * 60, "and Anna told the cat of a mat. " * 3
+    found = run.surprisal(text, remember=before)
+    assert [token.token for token in found] == [token.token for token in run.surprisal(text)]
+    ids = run.tokenizer.encode(text)
+    prefix = run.encode_remembered(before, "error", ids)
+    last_1T, state = run.model.skip_to_end(torch.from_numpy(prefix)[None])
+    expected = []
+    with torch.inference_mode():
+        for token in ids:
+            logits_1TV, state = run.model(last_1T, state)
+            last_1T = torch.tensor([[int(token)]])
+            expected.append(token_losses(logits_1TV[:, -1:], last_1T).item())
+    assert [token.nats for token in found] == pytest.approx(expected, abs=2e-4)
+    first = {token.id: token.probability for token in run.next(n=99, remember=before)}
+    assert found[0].probability == pytest.approx(first[found[0].id], abs=1e-5)
+
+
+def test_only_characters_of_the_vocabulary_are_remembered(tmp_path: Path) -> None:
+    run = train(tmp_path, MODELS["hybrid"])
+    known = run.next(remember="the cat")
+    assert run.next(remember="«the cat»", unknown="drop") == known
+    with pytest.raises(MoreishError, match="'«' '»'"):
+        run.next(remember="«the cat»")
+    with pytest.raises(MoreishError, match="nothing of the text to remember"):
+        run.next(remember="«»", unknown="drop")
+
+
 def test_only_models_with_a_memory_remember(tmp_path: Path) -> None:
     run = train(tmp_path, MODELS["rotary"])
-    with pytest.raises(MoreishError, match="no memory of recent text"):
-        run.sample(remember="the cat")
+    for call in (run.sample, run.next, partial(run.surprisal, "the")):
+        with pytest.raises(MoreishError, match="no memory of recent text"):
+            call(remember="the cat")

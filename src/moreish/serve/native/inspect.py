@@ -18,11 +18,11 @@ from moreish import evaluate
 from moreish.data import TokenDataset
 from moreish.errors import MoreishError
 from moreish.generate import sampling_probabilities
-from moreish.models import GPTConfig, NetworkWithCountsConfig
+from moreish.models import LONGEST_CONTEXT, GPTConfig, NetworkWithCountsConfig
 from moreish.runs import MAX_SEARCHABLE_TOKENS, Run
 from moreish.serve.http import ApiError, Limits, bad_request
 from moreish.serve.native import schemas
-from moreish.serve.openai import encode_prompt
+from moreish.serve.openai import encode_prompt, encode_remembered
 from moreish.serve.registry import ServedModel
 from moreish.tokenizers import Tokenizer
 
@@ -51,7 +51,7 @@ def cached_per_model(compute: Callable[[ServedModel], T]) -> Callable[[ServedMod
     return cached
 
 
-def describe_model(served: ServedModel) -> schemas.ModelInfo:
+def describe_model(served: ServedModel, limits: Limits) -> schemas.ModelInfo:
     """Describe a run and its views; its data may have been removed since it was loaded."""
     run, record = served.run, served.run.record
     config = run.config.model
@@ -67,6 +67,8 @@ def describe_model(served: ServedModel) -> schemas.ModelInfo:
         tokenizer=run.tokenizer.name,
         vocabulary=run.tokenizer.vocab_size,
         context=run.model.context,
+        memory=run.memory,
+        remember_characters=min(limits.prompt_characters, _memory_characters(served)),
         layers=None if gpt is None else gpt.layers,
         heads=None if gpt is None else gpt.heads,
         data=record.data.name,
@@ -83,6 +85,13 @@ def describe_model(served: ServedModel) -> schemas.ModelInfo:
             history=next(run.read_metrics(), None) is not None,
         ),
     )
+
+
+@cached_per_model
+def _memory_characters(served: ServedModel) -> int:
+    """Return the number of last characters of a text that fill the memory of a model."""
+    run = served.run
+    return run.memory and (run.memory + LONGEST_CONTEXT) * int(run.tokenizer.char_lengths().max())
 
 
 def training_tokens(served: ServedModel) -> TokenDataset:
@@ -141,7 +150,9 @@ def compute_surprisal(
     if len(ids) > (limit := max(1, MAX_SURPRISAL_OPERATIONS // per_token)):
         message = f"text: {len(ids):,} tokens exceed this model's limit of {limit:,}"
         raise bad_request("text", message)
-    scored = run.surprisal(body.text)
+    encode_remembered(body, served, limits, ids)  # checks it
+    unknown = body.remember_unknown  # the text itself has nothing that is unknown
+    scored = run.surprisal(body.text, unknown=unknown, remember=body.remember or "")
     nats, token_ids = sum(token.nats for token in scored), [token.id for token in scored]
     bits = math.nan  # the length of unknown words is not known
     if run.tokenizer.unk_id not in token_ids:
@@ -168,7 +179,7 @@ def predict_next(
     run, model = served.run, served.run.model
     check_length("prompt", len(body.prompt), limits)
     prompt = encode_prompt(body.prompt, served)
-    ids = np.concatenate([run.initial_context(prompt), prompt])
+    ids = np.concatenate([encode_remembered(body, served, limits, prompt), prompt])
     ids_1T, state = model.skip_to_end(torch.from_numpy(ids)[None])
     logits_1V = model(ids_1T, state)[0][:, -1].float()
     if (unk := run.tokenizer.unk_id) is not None:

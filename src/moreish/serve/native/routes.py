@@ -49,7 +49,7 @@ def router(
     @api.get("/models")
     def models() -> schemas.ModelInfoList:
         """Describe the served models and the views that each of them has."""
-        found = [inspect.describe_model(served) for served in registry]
+        found = [inspect.describe_model(served, limits) for served in registry]
         return schemas.ModelInfoList(
             models=found,
             loading=registry.num_loading,

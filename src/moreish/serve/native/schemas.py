@@ -6,7 +6,13 @@ from pydantic import BaseModel, Field
 
 from moreish.evaluate import TextNovelty
 from moreish.serve.http import RequestBody
-from moreish.serve.openai import BaseCompletionRequest, SamplingParams, TokenIds, Usage
+from moreish.serve.openai import (
+    BaseCompletionRequest,
+    RememberParams,
+    SamplingParams,
+    TokenIds,
+    Usage,
+)
 
 
 class Capabilities(BaseModel):
@@ -38,6 +44,11 @@ class ModelInfo(BaseModel):
     vocabulary: int
     context: int
     """Number of tokens, including the current one, on which a prediction can depend."""
+    memory: int
+    """Number of tokens that a hybrid's memory of recent text reaches; 0 for models without one,
+    which reject `remember`."""
+    remember_characters: int
+    """Number of last characters of a text that fill the memory, at most what a request may have."""
     layers: int | None
     """Transformer layers; null without attention."""
     heads: int | None
@@ -69,7 +80,7 @@ class RenderedToken(BaseModel):
     """A printable form of the token."""
 
 
-class SurprisalRequest(RequestBody):
+class SurprisalRequest(RememberParams):
     model: str
     text: str = Field(min_length=1)
 
@@ -88,7 +99,7 @@ class SurprisalResponse(BaseModel):
     """The end of an item counts as a character; null also for texts with unknown words."""
 
 
-class NextRequest(SamplingParams):
+class NextRequest(SamplingParams, RememberParams):
     model: str
     prompt: str | TokenIds = ""
     top: int = Field(40, ge=0, le=1000)

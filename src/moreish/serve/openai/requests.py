@@ -8,7 +8,7 @@ import numpy as np
 from moreish.errors import MoreishError
 from moreish.serve.batching import SequenceRequest
 from moreish.serve.http import Limits, bad_request
-from moreish.serve.openai.schemas import BaseCompletionRequest
+from moreish.serve.openai.schemas import BaseCompletionRequest, RememberParams
 from moreish.serve.registry import ServedModel
 from moreish.tokenizers import Ids
 from moreish.utils.text import plural
@@ -55,15 +55,8 @@ def build_sequence_requests(
         raise bad_request("n", message)
     seed = random.getrandbits(63) if body.seed is None else body.seed % 2**63
     requests = []
-    remembered = body.remember or ""
-    if len(remembered) > (limit := limits.prompt_characters):
-        message = f"{len(remembered):,} characters exceed the limit of {limit:,}"
-        raise bad_request("remember", message)
     for ids in prompts:
-        try:
-            prefix = served.run.encode_remembered(remembered, "error", ids)
-        except MoreishError as error:
-            raise bad_request("remember", str(error)) from None
+        prefix = encode_remembered(body, served, limits, ids)
         max_length = served.run.model.max_length
         if scores_prompt and max_length is not None and len(prefix) + len(ids) > max_length:
             raise bad_request(
@@ -100,6 +93,26 @@ def _encode_prompts(body: BaseCompletionRequest, served: ServedModel, limits: Li
     if (size := sum(map(len, prompts))) > (limit := limits.prompt_characters):
         raise bad_request("prompt", f"{size:,} characters exceed the limit of {limit:,}")
     return [encode_prompt(prompt, served) for prompt in prompts]
+
+
+def encode_remembered(
+    body: RememberParams, served: ServedModel, limits: Limits, prompt: Ids
+) -> Ids:
+    """Return the tokens that a model reads before a prompt.
+
+    Raises:
+        ApiError: the text to remember is too long or has unknown characters, or the model has no
+            memory (400).
+    """
+    text = body.remember or ""
+    if (size := len(text)) > (limit := limits.prompt_characters):
+        message = f"remember: {size:,} characters exceed the limit of {limit:,}"
+        raise bad_request("remember", message)
+    try:
+        return served.run.encode_remembered(text, body.remember_unknown, prompt)
+    except MoreishError as error:
+        message = str(error).replace("--unknown drop", "remember_unknown=drop")
+        raise bad_request("remember", f"remember: {message}") from None
 
 
 def encode_prompt(prompt: str | list[int], served: ServedModel, param: str = "prompt") -> Ids:

@@ -41,13 +41,22 @@ class SamplingParams(RequestBody):
         )
 
 
+class RememberParams(RequestBody):
+    """What the model has read before; not in OpenAI's API."""
+
+    remember: str | None = None
+    """Text that the model has read before the prompt, for models with a memory of recent text."""
+    remember_unknown: Literal["error", "drop"] = "error"
+    """Whether characters of it that are not in the vocabulary are an error or are left out."""
+
+
 # fail_fast: a list of a million invalid elements has one error, not a million.
 Strings = Annotated[list[str], Field(fail_fast=True)]
 TokenIds = Annotated[list[int], Field(fail_fast=True)]
 Prompt = str | Strings | TokenIds | Annotated[list[TokenIds], Field(fail_fast=True)]
 
 
-class BaseCompletionRequest(SamplingParams):
+class BaseCompletionRequest(SamplingParams, RememberParams):
     """The parameters of a completion without streaming. Those that are not supported are accepted
     with the value that has no effect."""
 
@@ -66,9 +75,6 @@ class BaseCompletionRequest(SamplingParams):
     best_of: int | None = Field(None, ge=1)
     logit_bias: dict[str, float] | None = None
     user: str | None = None
-    remember: str | None = None
-    """Text that the model has read before the prompt, for models with a memory of recent text; not
-    in OpenAI's API."""
 
 
 class StreamOptions(RequestBody):

@@ -34,13 +34,14 @@ function origin({ kind, data, documents, characters }) {
   return /^[a-z]+s$/.test(data) ? [`Learned from ${whole(documents)} `, name] : [`Learned from ${whole(documents)} lines of `, name];
 }
 
-function details({ architecture, layers, heads, parameters, vocabulary, tokenizer, context, losses, bits_per_byte }) {
+function details({ architecture, layers, heads, parameters, vocabulary, tokenizer, context, memory, losses, bits_per_byte }) {
   const inNats = (loss) => `${loss.toFixed(3)} nats per token`;
   return [
     ["Model", h("bdi", {}, shown(architecture)), layers && `, ${counted(layers, "layer")}, ${counted(heads, "head")}`],
     ["Parameters", whole(parameters)],
     ["Vocabulary", `${whole(vocabulary)} tokens (`, h("bdi", {}, shown(tokenizer)), ")"],
     ["Context", counted(context, "token")],
+    memory > 0 && ["Memory", `${counted(memory, "token")} of recent text`],
     losses.val !== null && ["Validation loss", inNats(losses.val), bits_per_byte !== null && `, ${bits_per_byte.toFixed(3)} bits per byte`],
     losses.train !== null && ["Training loss", inNats(losses.train)],
     ["Uniform guess", inNats(Math.log(vocabulary))],

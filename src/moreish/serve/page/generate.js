@@ -4,15 +4,14 @@ import { attempt } from "./api.js";
 import { makeBeginnings } from "./beginnings.js";
 import { errorLine, field, lengthAndSeedControls, samplingControls } from "./controls.js";
 import { announce, button, copyButton, debounce, h, keepFocus } from "./dom.js";
-import { decode, generateAfter, sampledSize, tokenizePrompt } from "./generation.js";
-import { END, isEnd, makeNext, nameOf } from "./next.js";
+import { decode, describeToken, generateAfter, sampledSize, tokenizePrompt } from "./generation.js";
+import { END, isEnd, makeNext } from "./next.js";
 import { savePicture } from "./picture.js";
+import { makeRemember } from "./remember.js";
 import { makeSheet } from "./sheet.js";
 import { currentText, tabStorage } from "./state.js";
 import { legend, makeStrip } from "./strip.js";
-import { ending, makeDecoder, percent, quoted, shown } from "./text.js";
-
-const KINDS = { prompt: "prompt", sampled: "sampled", chosen: "chosen by you" };
+import { ending, makeDecoder, shown } from "./text.js";
 
 /** The number of characters before a place that describe it. */
 const CONTEXT = 24;
@@ -47,7 +46,7 @@ export function makeGenerate(panel) {
   }), { hidden: true });
   const status = h("p", { class: "hint status" });
   const plain = h("p");
-  const strip = makeStrip({ label: "The text, token by token", describe, onChoose: (at) => {
+  const strip = makeStrip({ label: "The text, token by token", describe: (at) => describeToken(tokens[at]), onChoose: (at) => {
     inspect(at);
     sheet.show();
     strip.scrollTo(at);
@@ -56,7 +55,9 @@ export function makeGenerate(panel) {
   const empty = h("p", { class: "hint" }, "The generated text appears here.");
   const tip = h("p", { class: "hint" }, "The stronger the tint, the less likely the token. Select one to see its alternatives and to continue from another.");
   const box = h("div", { class: "text-box", tabindex: -1 }, empty, strip.element, end);
-  const next = makeNext(choose);
+  const abortDemo = () => isDemo && running?.abort();
+  const remember = makeRemember(error, abortDemo, () => next.refresh());
+  const next = makeNext(choose, remember.params);
   const previousButton = button("←", () => step(-1), { "aria-label": "Previous token" });
   const nextButton = button("→", () => step(1), { "aria-label": "Next token" });
   const endButton = button("End of text", () => inspect(-1));
@@ -69,7 +70,7 @@ export function makeGenerate(panel) {
   });
   const picture = button("Save as picture", () => savePicture(model, tokens), { hidden: true });
 
-  prompt.addEventListener("input", () => isDemo && running?.abort());
+  prompt.addEventListener("input", abortDemo);
   prompt.addEventListener("input", debounce(250, () => {
     tabStorage.set(`prompt.${model}`, prompt.value);
     if (tokens.length) return;
@@ -80,7 +81,7 @@ export function makeGenerate(panel) {
 
   panel.append(h("div", { class: "columns" },
     h("div", { class: "main-column" },
-      field("Prompt", prompt), beginnings.element,
+      field("Prompt", prompt), beginnings.element, remember.element,
       h("div", { class: "row" }, start, stop, resume, h("span", { class: "hint keys" }, "Ctrl + Enter")),
       error, box,
       h("div", { class: "row under" }, legend(), h("div", { class: "row" }, copyButton(() => decode(tokens)), picture)),
@@ -93,7 +94,7 @@ export function makeGenerate(panel) {
     lengthAndSeed.renew();
     run(async (signal, settings) => {
       anchor = -1;
-      setTokens(await tokenizePrompt(prompt.value, signal));
+      setTokens(await tokenizePrompt(prompt.value, remember.params(), signal));
       await continueText(signal, settings);
     });
   }
@@ -102,7 +103,7 @@ export function makeGenerate(panel) {
   function choose(token, place) {
     sheet.hide(false);
     run(async (signal, settings) => {
-      const before = place.before ?? (await tokenizePrompt(place.prompt, signal));
+      const before = place.before ?? (await tokenizePrompt(place.prompt, remember.params(), signal));
       if (isEnd(token)) {
         setTokens(before);
         finish = "stop";
@@ -146,7 +147,7 @@ export function makeGenerate(panel) {
 
   async function continueText(signal, settings) {
     inspect(-1);
-    for await (const event of generateAfter(tokens, settings, signal)) {
+    for await (const event of generateAfter(tokens, { ...settings, ...remember.params() }, signal)) {
       // Laying out a long text takes a while, so tokens are shown once per frame.
       if (!arrived.length) requestAnimationFrame(flush);
       arrived.push(...event.tokens);
@@ -195,12 +196,6 @@ export function makeGenerate(panel) {
     publish(isChanged);
   }
 
-  function describe(at) {
-    const { p, kind, ...token } = tokens[at];
-    const bits = p > 0 ? (-Math.log2(p)).toFixed(1) : "∞";
-    return `${quoted(nameOf(token))}${p === null ? "" : `: ${percent(p)}, ${bits} bits`}, ${KINDS[kind]}`;
-  }
-
   /** Shows the alternatives to a token, or with -1 those after the text. */
   function inspect(at) {
     strip.select(at);
@@ -210,7 +205,7 @@ export function makeGenerate(panel) {
     const words = textBefore
       ? [at < 0 && !running ? "After the text: " : "After ", h("bdi", {}, ending(textBefore, CONTEXT))]
       : ["At the start of the text"];
-    if (at >= 0) words.push(h("span", { class: "here" }, describe(at)));
+    if (at >= 0) words.push(h("span", { class: "here" }, describeToken(tokens[at])));
     next.show({ before, p: tokens[at]?.p ?? null, prompt: before ? before.map(({ id }) => id) : prompt.value, words,
       chosen: at >= 0 ? tokens[at].id : finish === "stop" ? END : null });
     keepFocus(() => {
@@ -233,6 +228,7 @@ export function makeGenerate(panel) {
       running?.abort();
       running = null; // its tokens belong to the previous model
       prompt.value = tabStorage.get(`prompt.${model}`, "");
+      remember.show(card);
       setTokens([]);
       next.clear();
       empty.hidden = false;

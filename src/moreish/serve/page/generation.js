@@ -1,12 +1,20 @@
-// The requests of the Generate view.
+// The requests of the Generate view, and the tokens of their answers.
 
 import { post, stream, UserError } from "./api.js";
-import { isEnd } from "./next.js";
+import { isEnd, nameOf } from "./next.js";
 import { route, samplingParams } from "./state.js";
-import { counted, makeDecoder } from "./text.js";
+import { counted, makeDecoder, percent, quoted } from "./text.js";
 
 /** Returns the text of tokens. */
 export const decode = (tokens) => tokens.map(makeDecoder()).join("");
+
+const KINDS = { prompt: "prompt", sampled: "sampled", chosen: "chosen by you" };
+
+/** Says which token it is, how likely it was, and where it comes from. */
+export function describeToken({ p, kind, ...token }) {
+  const bits = p > 0 ? (-Math.log2(p)).toFixed(1) : "∞";
+  return `${quoted(nameOf(token))}${p === null ? "" : `: ${percent(p)}, ${bits} bits`}, ${KINDS[kind]}`;
+}
 
 /** Says how much of a text the model has generated. */
 export function sampledSize(tokens) {
@@ -15,10 +23,10 @@ export function sampledSize(tokens) {
   return `${counted(sampled.length, "token")}, ${counted([...sampled.join("")].length, "character")}`;
 }
 
-/** Returns the tokens of a prompt: { id, text, label, p, kind }. */
-export async function tokenizePrompt(text, signal) {
+/** Returns the tokens of a prompt after a text to remember: { id, text, label, p, kind }. */
+export async function tokenizePrompt(text, remembered, signal) {
   if (!text) return [];
-  const { tokens } = await post("/api/surprisal", { model: route.model, text }, signal);
+  const { tokens } = await post("/api/surprisal", { model: route.model, text, ...remembered }, signal);
   if (isEnd(tokens.at(-1))) tokens.pop();
   return tokens.map(({ nats, ...token }) => ({ ...token, p: nats === null ? 0 : Math.exp(-nats), kind: "prompt" }));
 }

@@ -31,10 +31,10 @@ export const barKey = (model, sampled) => h("p", { class: "key", "aria-hidden": 
   h("span", { class: "model" }, model), h("span", { class: "sampled" }, sampled));
 
 /**
- * Returns the list of the next tokens. A place in a text is { prompt, chosen, p, words, before }: the text before it as a
+ * Returns the list of the next tokens; `getRemembered` returns the fields of a request that the model's memory needs. A place in a text is { prompt, chosen, p, words, before }: the text before it as a
  * prompt, the id of its token (or END, or null) and its probability, its description, and the tokens before it.
  */
-export function makeNext(onChoose) {
+export function makeNext(onChoose, getRemembered) {
   const where = h("p", { class: "where", tabindex: -1 });
   const error = errorLine();
   const list = h("ol", { class: "bars" });
@@ -59,7 +59,7 @@ export function makeNext(onChoose) {
   const refresh = debounce(120, async () => {
     if (!place) return;
     const requested = place;
-    const body = { model: route.model, prompt: place.prompt.length ? place.prompt : "", ...samplingParams(), top: MANY };
+    const body = { model: route.model, prompt: place.prompt.length ? place.prompt : "", ...getRemembered(), ...samplingParams(), top: MANY };
     const signal = newSignal();
     const answer = await attempt(error, () => post("/api/next", body, signal));
     if (signal.aborted) return;
