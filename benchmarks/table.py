@@ -77,12 +77,30 @@ def race() -> list[str]:
 
 def texts() -> list[str]:
     """Returns the losses after half a minute, also on texts that nothing was tuned on."""
-    rows = ["| text | n-gram counts | GPT | planned |", "|---|---|---|---|"]
+    rows = ["| text | n-gram counts | GPT | planned, fresh windows | planned, running |"]
+    rows.append("|---|---|---|---|---|")
     results = load("texts")
     for name, found in ((name, results[name]) for name in TEXTS if name in results):
-        sides = [found["losses"][side] for side in ("kneser-ney", "gpt", "planned")]
-        rows.append(f"| {TEXTS[name]} | " + " | ".join(f"{loss:.4f}" for loss in sides) + " |")
+        cells = [found["losses"][side] for side in ("kneser-ney", "gpt", "planned")]
+        cells.append(found["running"]["planned"])
+        shown = ["–" if loss is None else f"{loss:.4f}" for loss in cells]
+        rows.append(f"| {TEXTS[name]} | " + " | ".join(shown) + " |")
     return rows
+
+
+def gpt2_tokens() -> str:
+    """Returns a sentence that compares tokens with characters."""
+    results = load("texts")
+    if "shakespeare-gpt2" not in results:
+        return "GPT-2's tokens on tiny Shakespeare: not measured yet."
+    bits = [
+        found["bits_per_byte"]["planned"] * found["running"]["planned"] / found["losses"]["planned"]
+        for found in (results["shakespeare"], results["shakespeare-gpt2"])
+    ]
+    return (
+        "With GPT-2's tokens, the model that is planned for tiny Shakespeare takes "
+        f"{bits[1]:.3f} bits per byte, running; with characters {bits[0]:.3f}."
+    )
 
 
 def speed() -> list[str]:
@@ -156,10 +174,13 @@ def section() -> str:
             "",
             (
                 "Validation loss after half a minute (`make texts`). Defaults were tuned on the "
-                "first three texts. The GPT has n-gram embeddings, except on lists:"
+                "first three texts. The GPT has n-gram embeddings, except on lists. Running: the "
+                "state, with the memory of recent text, is carried through the whole split:"
             ),
             "",
             *texts(),
+            "",
+            gpt2_tokens(),
             "",
             (
                 "Speed (`python benchmarks/speed.py`), measured in turn; median and range of the "

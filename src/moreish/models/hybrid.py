@@ -192,7 +192,8 @@ class Hybrid(NetworkWithCounts):
             outputs_BTU, state = self.network(tokens_BT, state, *features)
             return outputs_BTU, state
         outputs = []
-        for part in torch.arange(size).split(max(1, limit // 2)):
+        # A network that does not slide drops the older half of its context where it is full.
+        for part in torch.arange(size).split(max(1, limit // (2 if self.network.slides else 4))):
             first, last = int(part[0]), int(part[-1]) + 1
             parts = (each[:, first:last] for each in features)
             outputs_BTU, state = self.network(tokens_BT[:, first:last], state, *parts)

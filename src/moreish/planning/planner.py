@@ -120,16 +120,31 @@ def resolve_auto_model(setup: TrainingSetup) -> tuple[TrainingSetup, tuple[str, 
     if isinstance(model, AutoConfig):
         plan = plan_run(setup)
     elif (
-        model.name in FAMILIES
-        and model.model_fields_set == {"name"}
-        and train.minutes is not None
-        and train.minutes * 60 >= MIN_NETWORK_SECONDS
-        and setup.splits["train"].num_predictions >= MIN_NETWORK_TOKENS
+        train.minutes is None
+        or train.minutes * 60 < MIN_NETWORK_SECONDS
+        or setup.splits["train"].num_predictions < MIN_NETWORK_TOKENS
     ):
+        return setup, ()
+    elif model.name in FAMILIES and model.model_fields_set == {"name"}:
         plan = plan_run(setup, model.name, counts=False)
+    elif isinstance(model, HybridConfig) and _is_only_named(model):
+        plan = plan_run(setup)
+        if not isinstance(
+            plan.config.model, HybridConfig
+        ):  # no time for counts, or too little text
+            return setup, ()
     else:
         return setup, ()
     return replace(setup, config=plan.config), plan.reasons
+
+
+def _is_only_named(model: HybridConfig) -> bool:
+    network = model.network
+    return (
+        model.model_fields_set <= {"name", "network"}
+        and network.name == "gpt"
+        and network.model_fields_set == {"name"}
+    )
 
 
 def plan_run(setup: TrainingSetup, network: str = "gpt", *, counts: bool = True) -> Plan:
