@@ -39,6 +39,9 @@ class Family:
     model: Tree
     """Settings of the model that all sizes share."""
     train: Tree
+    predictions_per_weight: float
+    """Predictions that a network should be trained on per weight of its hidden layers: with fewer,
+    a smaller one reaches a lower loss."""
     has_dropout: bool = False
     """Whether the model has a setting for dropout."""
 
@@ -79,7 +82,7 @@ def _recurrent(title: str, name: str, gates: int) -> Family:
         )
         for width in (64, 128, 192, 256, 384, 512, 768, 1024)
     )
-    return Family(title, sizes, {"name": name}, WITH_MUON, has_dropout=True)
+    return Family(title, sizes, {"name": name}, WITH_MUON, 2, has_dropout=True)
 
 
 def _mlp(hidden: int) -> Size:
@@ -109,19 +112,23 @@ FAMILIES: Mapping[str, Family] = {
         ),
         PLANNED_NETWORK,
         PLANNED_TRAIN,
+        # With n-gram counts, which do most of the work; Hoffmann et al. 2022 found 20 for networks
+        # alone.
+        8,
         has_dropout=True,
     ),
     "rnn": _recurrent("an RNN", "rnn", 1),
     "gru": _recurrent("a GRU", "gru", 3),
     "lstm": _recurrent("an LSTM", "lstm", 4),
     "mlp": Family(
-        "an MLP", tuple(map(_mlp, (256, 512, 1024, 2048, 4096))), {"name": "mlp"}, WITH_MUON
+        "an MLP", tuple(map(_mlp, (256, 512, 1024, 2048, 4096))), {"name": "mlp"}, WITH_MUON, 4
     ),
     "wavenet": Family(
         "a WaveNet",
         (_wavenet(4, 64), _wavenet(5, 96), _wavenet(5, 128), _wavenet(6, 192), _wavenet(6, 256)),
         {"name": "wavenet"},
         WITH_MUON,
+        4,
     ),
 }  # fmt: skip
 """The networks that can be planned, by name."""

@@ -34,11 +34,6 @@ from moreish.training import (
 )
 from moreish.utils.platforms import available_memory
 
-MIN_PREDICTIONS_PER_WEIGHT = 8
-"""Predictions that a network should be trained on per weight of its blocks: with fewer, a smaller
-network reaches a lower loss. (With n-gram counts, which do most of the work; Hoffmann et al. 2022
-found 20 for networks alone.)"""
-
 MAX_WEIGHTS_PER_TOKEN = 4
 """Weights per training token above which a network only memorizes the text."""
 
@@ -176,7 +171,9 @@ def plan_run(setup: TrainingSetup, network: str = "gpt", *, counts: bool = True)
         smallest, *larger = (
             _evaluate_size(setup, family, size, folds, speeds) for size in sizes or family.sizes[:1]
         )
-        best = next((choice for choice in reversed(larger) if choice.suits(memory)), smallest)
+        best = next(
+            (choice for choice in reversed(larger) if choice.suits(family, memory)), smallest
+        )
         is_late = time.perf_counter() - began > MAX_PLANNING_SECONDS
         if seconds is None or best.size in speeds or (is_late and speeds):
             break
@@ -201,8 +198,8 @@ class _Choice:
     memory: float
     """Memory that training takes, in bytes."""
 
-    def suits(self, memory: float) -> bool:
-        enough = self.predictions >= MIN_PREDICTIONS_PER_WEIGHT * self.size.weights
+    def suits(self, family: Family, memory: float) -> bool:
+        enough = self.predictions >= family.predictions_per_weight * self.size.weights
         return enough and self.memory <= memory
 
 
