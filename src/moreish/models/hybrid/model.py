@@ -4,30 +4,28 @@ It follows Bengio et al. 2003 (section 4.2, mixtures with n-grams) and Neubig an
 ("Generalizing and Hybridizing Count-based and Neural Language Models").
 
 B batch, R rows of it, T positions, L positions kept, M orders, E experts (orders and heads of the
-memory), V vocabulary, F auxiliary features, N candidates of all positions, D width of their
-embeddings, U outputs of the network: V logits and E gates.
+memory), V vocabulary, F auxiliary features, U outputs of the network: V logits and E gates.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple, final
+from typing import Any, final
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from moreish.data import Batch, TokenDataset
-from moreish.errors import MoreishError
 from moreish.models.base import Logits, ModelConfig, State, Tokens, concat_states, split_states
-from moreish.models.interpolated import NetworkWithCounts, NetworkWithCountsConfig
+from moreish.models.hybrid.config import HybridConfig
+from moreish.models.hybrid.experts import Experts, SparseExperts, read_candidates, read_rows
+from moreish.models.interpolated import NetworkWithCounts
 from moreish.models.memory import (
     BEST_HEAD,
     HEADS,
     LONGEST_CONTEXT,
-    MAX_REACH,
     MULTIPLIER,
     UNKNOWN,
     Memory,
@@ -35,14 +33,11 @@ from moreish.models.memory import (
     Votes,
     latest_votes,
 )
-from moreish.models.ngram import Candidates, Folds, KneserNey, check_order, max_order
+from moreish.models.ngram import Folds, KneserNey, check_order
 from moreish.tokenizers import Ids
 
 MAX_FOLD_TOKENS = 1 << 25
 """Maximum number of tokens counted for all folds together; a larger text has fewer folds."""
-
-MEMORY_ORDER = 9
-"""Default order of the counts beside a memory of recent text."""
 
 FRESH_WINDOWS = 8
 """One of so many training windows has no memory of what precedes it."""
@@ -53,83 +48,8 @@ LONG_CALL = 4096
 LONG_CALL_LOGITS = 1 << 24
 """Maximum logits of such a call."""
 
-MAX_DENSE_VOCABULARY = 1000
-"""Vocabulary size above which only candidates have predictions of their own, and not all tokens."""
-
 CANDIDATE_WIDTH = 64
 """Width of the embeddings of candidates."""
-
-PROBABILITY_SCALE = 8.0
-"""The factor on probabilities as features: a certain token then is as large as an embedding."""
-
-
-class HybridConfig(NetworkWithCountsConfig):
-    NETWORK = "gpt"
-    name: Literal["hybrid"] = "hybrid"
-    folds: int = Field(20, ge=2, le=1000)
-    """Number of folds of the training text, each of which is looked up in the counts of all the
-    others; a very large text has fewer."""
-    memory: int | None = Field(None, ge=0, le=MAX_REACH)
-    """Tokens of recent text in which earlier occurrences of the current context are found; 0: none.
-    By default 32,768 for running text, and 0 for lists, whose items do not depend on each other."""
-
-    candidates: bool | None = None
-    """Whether only tokens that have followed the current one have predictions of their own, and all
-    others share one. By default above 1,000 tokens, where one for each takes too long."""
-
-    def for_data(self, longest_item: int | None, vocab_size: int) -> ModelConfig:
-        """Raises MoreishError for a memory of items."""
-        if self.memory and longest_item is not None:
-            raise MoreishError(
-                f"model.memory={self.memory} is for running text: leave it out, as the items of a "
-                "list do not depend on each other"
-            )
-        memory = self.memory
-        if memory is None:
-            memory = MAX_REACH if longest_item is None else 0
-        # A memory goes with n-grams that are too long to fill a distribution: the network mixes all
-        # orders.
-        order = min(MEMORY_ORDER, max_order(vocab_size))
-        counts = self.counts.with_defaults(order=order) if memory else self.counts
-        candidates = self.candidates
-        if candidates is None:
-            candidates = vocab_size > MAX_DENSE_VOCABULARY
-        update = {
-            "memory": memory,
-            "candidates": candidates,
-            "counts": counts.for_data(longest_item, vocab_size),
-        }
-        return super().for_data(longest_item, vocab_size).model_copy(update=update)
-
-
-class SparseExperts(NamedTuple):
-    """Experts that tell candidates apart; for all other tokens each has the shortest order's
-    probabilities, times a factor that is of no importance to logits."""
-
-    entry_N: Int[Tensor, " N"]
-    """Position times V plus token of each candidate."""
-    log_ratio_NE: Float[Tensor, "N E"]
-    """How much higher its log-probability is than that of the shortest order times the factor."""
-    fold_P: Int[Tensor, " P"]
-    """The fold of each position, as in `Candidates`."""
-    shortest_CV: Float[Tensor, "C V"]
-    """Log-probabilities of the shortest order, for each fold."""
-
-    def add_to(self, logits_PV: Float[Tensor, "P V"], weight_PE: Float[Tensor, "P E"]) -> Tensor:
-        """Return (P, V) the sum of logits and weighted log-probabilities."""
-        total_P1 = weight_PE.sum(dim=-1, keepdim=True)
-        if len(self.shortest_CV) == 1:
-            sum_PV = torch.addcmul(logits_PV, total_P1, self.shortest_CV)
-        else:
-            sum_PV = torch.addcmul(logits_PV, total_P1, self.shortest_CV[self.fold_P])
-        row_N = self.entry_N // logits_PV.shape[1]
-        gain_N = (weight_PE.index_select(0, row_N) * self.log_ratio_NE).sum(dim=-1)
-        sum_PV.view(-1).index_add_(0, self.entry_N, gain_N)
-        return sum_PV
-
-
-Experts = Float[Tensor, "B T E V"] | SparseExperts
-"""Log-probabilities of all experts, those of the longest order last."""
 
 
 @final
@@ -138,9 +58,8 @@ class Hybrid(NetworkWithCounts):
 
     The network also outputs the gates, as differences from one for the longest order, or a head of
     the memory, and from zero for the others. Its outputs start near zero, so training starts at the
-    loss of the counts, or of those and votes. A
-    network that takes features reads what the counts predict after each token, and only has to
-    learn where they are wrong.
+    loss of the counts, or of those and votes. A network that takes features reads what these
+    predict after each token, and only has to learn where they are wrong.
 
     In training, counts are cross-fitted: each fold of the text is looked up in the counts of all
     the others. Otherwise the network would learn to trust counts that have memorized the text.
@@ -310,41 +229,10 @@ class Hybrid(NetworkWithCounts):
         found, backoff_BTM, state = counts.candidates(
             tokens_BT, state, fold_BT=fold_BT, more_F=more_F
         )
-        return *self.read_candidates(found, backoff_BTM, votes), state
-
-    def read_candidates(
-        self, found: Candidates, backoff_BTM: Float[Tensor, "B T M"], votes: Votes | None
-    ) -> tuple[SparseExperts, tuple[Tensor, ...]]:
-        """Do the same as `read_counts` with candidates."""
-        assert self.candidate_embedding is not None
-        table_VD, shape = self.candidate_embedding.weight, backoff_BTM.shape[:2]
-        row_N, token_N = found.entry_N // self.vocab_size, found.entry_N % self.vocab_size
-        offset_P = torch.searchsorted(row_N, torch.arange(shape.numel(), device=row_N.device))
-
-        def embed(prob_N: Float[Tensor, " N"]) -> Float[Tensor, "B T D"]:
-            return F.embedding_bag(
-                token_N,
-                table_VD,
-                offset_P,
-                mode="sum",
-                per_sample_weights=PROBABILITY_SCALE * prob_N,
-            ).unflatten(0, shape)
-
-        log_ratio_NE, features = found.log_ratio_NM, [embed(found.prob_N), backoff_BTM]
-        if self.memory is not None and votes is not None:
-            gain_NH, total_PH = self.memory.of_candidates(
-                votes, found.entry_N, found.prob_N, shape.numel()
-            )
-            share_NH = (gain_NH - total_PH.index_select(0, row_N)).exp()
-            features += [
-                embed(found.prob_N * share_NH.mean(dim=-1)),
-                total_PH.unflatten(0, shape),
-            ]
-            log_ratio_NE = torch.cat([log_ratio_NE[:, -1:] + gain_NH, log_ratio_NE], dim=1)
-        experts = SparseExperts(found.entry_N, log_ratio_NE, found.fold_P, found.shortest_CV)
-        if not self.network.takes_features:
-            return experts, ()
-        return experts, (torch.cat(features, dim=-1),)
+        experts, features_BTF = read_candidates(
+            found, backoff_BTM, self.memory, votes, self.candidate_embedding.weight
+        )
+        return experts, (features_BTF,) if self.network.takes_features else (), state
 
     def read_counts(
         self,
@@ -354,19 +242,8 @@ class Hybrid(NetworkWithCounts):
     ) -> tuple[Float[Tensor, "B T E V"], tuple[Tensor, ...]]:
         """Return the log-probabilities of all experts, those of the longest order last, and the
         features that the network reads of them, if it reads any."""
-        longest_BTV = logp_BTMV[..., -1, :].exp()
-        features = [PROBABILITY_SCALE * longest_BTV, backoff_BTM]
-        if self.memory is not None and votes is not None:
-            logp_PHV, total_PH = self.memory(votes, longest_BTV.flatten(0, 1))
-            logp_BTHV = logp_PHV.unflatten(0, longest_BTV.shape[:2])
-            features += [
-                PROBABILITY_SCALE * logp_BTHV.exp().mean(dim=-2),
-                total_PH.unflatten(0, longest_BTV.shape[:2]),
-            ]
-            logp_BTMV = torch.cat([logp_BTHV, logp_BTMV], dim=-2)
-        if not self.network.takes_features:
-            return logp_BTMV, ()
-        return logp_BTMV, (torch.cat(features, dim=-1),)
+        experts_BTEV, features_BTF = read_rows(logp_BTMV, backoff_BTM, self.memory, votes)
+        return experts_BTEV, (features_BTF,) if self.network.takes_features else ()
 
     def features(self, tokens_BT: Tokens) -> tuple[Tensor, ...]:
         """Return the features that the network reads of a text, if it reads any."""
