@@ -49,6 +49,10 @@ MIN_NETWORK_SECONDS = 3.0
 MAX_COUNTING_SHARE = 0.2
 """Share of the budget that counting may take; beyond it, the plan has no n-gram counts."""
 
+MEMORY_SHARE = 0.35
+"""The same for counting and indexing together where the plan has a memory of recent text, which is
+worth more than training."""
+
 COUNTS_PER_SECOND = 8e6
 """Predictions counted per second, all orders together."""
 
@@ -209,12 +213,12 @@ def _choose_folds(setup: TrainingSetup, seconds: float | None, memory: float) ->
     tokens = setup.splits["train"].num_predictions
     remembers = _remembers(setup)
     max_folds = MEMORY_FOLDS if remembers else HybridConfig.model_fields["folds"].default
-    is_large = setup.tokenizer.vocab_size > LARGE_VOCABULARY
-    speed = COUNTS_PER_SECOND / (2 if remembers else 1) / (3 if is_large else 1)
+    speed = _counting_speed(setup, remembers=remembers)
     indexing = tokens / INDEXED_PER_SECOND if remembers else 0.0
     folds = max(2, min(max_folds, MAX_FOLD_TOKENS // tokens))
     if seconds is not None:
-        affordable = int((MAX_COUNTING_SHARE * seconds - indexing) * speed / tokens) - 1
+        share = MEMORY_SHARE if remembers else MAX_COUNTING_SHARE
+        affordable = int((share * seconds - indexing) * speed / tokens) - 1
         if affordable < 2:
             duration = _format_seconds(3 * tokens / speed)
             return 0, f"counting n-grams would take {duration}"
@@ -340,12 +344,20 @@ def _counts_memory(setup: TrainingSetup, folds: int) -> float:
     return (1 + folds) * 20e6 * (tokens / 1e6) ** 0.7 + 40 * lines * setup.facts.documents
 
 
+def _counting_speed(setup: TrainingSetup, *, remembers: bool) -> float:
+    """Predictions counted per second, with longer n-grams beside a memory."""
+    is_large = setup.tokenizer.vocab_size > LARGE_VOCABULARY
+    return COUNTS_PER_SECOND / (2 if remembers else 1) / (3 if is_large else 1)
+
+
 def _remembers(setup: TrainingSetup) -> bool:
-    """Whether a plan with counts has a memory of recent text: where the text is not a list, and to
-    index it takes at most a quarter of the free memory and half the time for counting."""
+    """Whether a plan with counts has a memory of recent text: where the text is not a list, to
+    index it takes at most a quarter of the free memory, and there is time for it and for counts of
+    two folds."""
     tokens, minutes = setup.splits["train"].num_predictions, setup.config.train.minutes
-    budget = math.inf if minutes is None else 60 * minutes * MAX_COUNTING_SHARE / 2
-    is_affordable = tokens / INDEXED_PER_SECOND <= budget
+    budget = math.inf if minutes is None else 60 * minutes * MEMORY_SHARE
+    duration = tokens / INDEXED_PER_SECOND + 3 * tokens / _counting_speed(setup, remembers=True)
+    is_affordable = duration <= budget
     return (
         setup.facts.longest_item is None
         and is_affordable

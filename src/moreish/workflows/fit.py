@@ -383,7 +383,8 @@ class _Fitting:
                 self._note("The training split of prepared text is not scored; validation is.")
                 return {"val": best}
             if expected > self.state.seconds:
-                minutes, evaluate = f"{expected / 60:.0f} minutes", command("eval", self.run.path)
+                minutes = f"{expected / 60:.0f} minutes" if expected > 90 else f"{expected:.0f} s"
+                evaluate = command("eval", self.run.path)
                 self._note(f"Scoring the training split would take {minutes}: {evaluate}")
                 return {"val": best}
         return {"train": self.score("train", model), "val": best}
