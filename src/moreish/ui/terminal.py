@@ -112,9 +112,10 @@ class TrainingView:
             case training.Sampled() if not self.brief:
                 is_list = len(event.texts) > 1
                 text = visible(" | ".join(event.texts) if is_list else event.texts[0])
-                label = f"after {plural(event.step, 'step')}"
-                if event.step == 0 and self._name == "hybrid":
-                    label = "before the first step, by n-gram counts alone"
+                is_start = event.step == 0
+                label = (
+                    "before the first step" if is_start else f"after {plural(event.step, 'step')}"
+                )
                 self.out.print(Text(label, "dim"))
                 self.print_text(text)
             case training.Progress(what=what, share=share, size=size):

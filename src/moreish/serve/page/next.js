@@ -31,8 +31,9 @@ export const barKey = (model, sampled) => h("p", { class: "key", "aria-hidden": 
   h("span", { class: "model" }, model), h("span", { class: "sampled" }, sampled));
 
 /**
- * Returns the list of the next tokens; `getRemembered` returns the fields of a request that the model's memory needs. A place in a text is { prompt, chosen, p, words, before }: the text before it as a
+ * Returns the list of the next tokens. A place in a text is { prompt, chosen, p, words, before }: the text before it as a
  * prompt, the id of its token (or END, or null) and its probability, its description, and the tokens before it.
+ * `getRemembered` returns the fields of a request that the model's memory needs.
  */
 export function makeNext(onChoose, getRemembered) {
   const where = h("p", { class: "where", tabindex: -1 });
