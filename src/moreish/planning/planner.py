@@ -124,9 +124,9 @@ def resolve_auto_model(setup: TrainingSetup) -> tuple[TrainingSetup, tuple[str, 
         or setup.splits["train"].num_predictions < MIN_NETWORK_TOKENS
     ):
         return setup, ()
-    elif model.name in FAMILIES and model.model_fields_set == {"name"}:
+    elif model.name in FAMILIES and _is_only_named(setup):
         plan = plan_run(setup, model.name, counts=False)
-    elif isinstance(model, HybridConfig) and _is_only_named(model):
+    elif isinstance(model, HybridConfig) and _is_only_named(setup):
         plan = plan_run(setup)
         if not isinstance(
             plan.config.model, HybridConfig
@@ -137,13 +137,13 @@ def resolve_auto_model(setup: TrainingSetup) -> tuple[TrainingSetup, tuple[str, 
     return replace(setup, config=plan.config), plan.reasons
 
 
-def _is_only_named(model: HybridConfig) -> bool:
-    network = model.network
-    return (
-        model.model_fields_set <= {"name", "network"}
-        and network.name == "gpt"
-        and network.model_fields_set == {"name"}
-    )
+def _is_only_named(setup: TrainingSetup) -> bool:
+    """Whether the user gave no setting of the model but its name."""
+    model = setup.config.model
+    default = model_config({"name": model.name})
+    default = default.for_data(setup.facts.longest_item, setup.tokenizer.vocab_size)
+    networks = (getattr(each, "network", each) for each in (model, default))
+    return model == default and len({frozenset(each.model_fields_set) for each in networks}) == 1
 
 
 def plan_run(setup: TrainingSetup, network: str = "gpt", *, counts: bool = True) -> Plan:

@@ -66,6 +66,16 @@ def test_more_time_buys_a_larger_network(shakespeare: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("network", FAMILIES)
+def test_networks_of_lists_that_are_only_named_are_planned(
+    network: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planner, "measure_speed", lambda setup: 20_000.0)
+    asked = {"data": {"source": "names"}, "model": network, "train": {"minutes": 0.3}}
+    found, reasons = planner.resolve_auto_model(set_up(resolve(asked)))
+    assert found.config.train.optimizer == "muon" and len(reasons) == 3
+
+
+@pytest.mark.parametrize("network", FAMILIES)
 def test_networks_that_are_only_named_are_planned(
     network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
