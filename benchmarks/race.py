@@ -7,6 +7,9 @@ the CPU setting of its README; R is the duration of that process. Then Moreish g
 R/5 and R, with the number of the round as its seed. All losses are exact, over the whole validation
 split of the lecture (90/10), in consecutive windows of each model's context: 64 characters for
 nanoGPT, the reported context for Moreish. Seconds are those of whole processes, including scoring.
+The model planned for R is also evaluated while it learns from what it has read (`moreish eval
+--adaptive`); with `--code`, the first round's also writes the split with an arithmetic coder and
+decodes it again, which takes some minutes.
 """
 
 import argparse
@@ -108,9 +111,23 @@ def run_moreish(arguments: list[str], minutes: float, seed: int, folder: Path) -
     }
 
 
+def evaluate_adaptively(folder: Path, *, code: bool) -> dict[str, float]:
+    """Evaluate the latest run of Moreish while it learns from what it has read."""
+    arguments = [str(folder / "run"), "--adaptive", "--json", *(["--code"] if code else [])]
+    began = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", "moreish", "eval", *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True,
+    )  # fmt: skip
+    scores = json.loads(done.stdout)["splits"]["val"]
+    found = {key: scores[key] for key in ("adaptive_loss", "code_bytes") if key in scores}
+    return {**found, "adaptive_seconds": time.perf_counter() - began}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--nanogpt", type=Path)
+    parser.add_argument("--code", action="store_true")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/race.json"))
     options = parser.parse_args()
@@ -126,8 +143,10 @@ def main() -> None:
             whole = found["nanogpt"]["seconds"]
             for side, (share, arguments) in SIDES.items():
                 found[side] = run_moreish(arguments, share * whole / 60, number, folder)
+            found["planned"] |= evaluate_adaptively(folder, code=options.code and number == 0)
             for side, result in found.items():
                 print(f"{side:<14} {result['seconds']:6.1f} s  loss {result['loss']:.4f}")
+            print(found["planned"])
             sys.stdout.flush()
             rounds.append(found)
     write_results(options.out, {"rounds": rounds, **provenance()})
