@@ -15,7 +15,8 @@ from moreish.errors import MoreishError, nearest
 from moreish.models import REGISTRY, CountBasedModel, ModelConfig, model_class, model_config
 from moreish.options import command_words
 from moreish.settings import SYNONYMS, Settings, Tree, merge, migrate
-from moreish.tokenizers import VocabularyLimits
+from moreish.tasks import PREFIX, TaskConfig, task_config
+from moreish.tokenizers import TargetForm, VocabularyLimits
 from moreish.utils.files import is_in_memory
 
 BUDGETS = ("steps", "minutes", "epochs")
@@ -33,6 +34,13 @@ class DataConfig(CleaningOptions):
     encoding: str = "utf-8"
     column: str | None = None
     """Name or number of the column to learn, in a table (CSV, TSV, JSON, JSON lines, Parquet)."""
+    input: str | None = None
+    target: str | None = None
+    target_form: TargetForm | None = None
+    """What the targets of examples are: text, words of a small vocabulary, or a label as a whole
+    (default: guess)."""
+    mask_inputs: bool = True
+    """Whether the inputs of examples have no loss in training."""
     separator: str | None = Field(None, min_length=1)
     """Text between the documents of a file; `<|endoftext|>` is recognized without it."""
     validation_file: str | Annotated[list[str], Field(min_length=1)] | None = None
@@ -50,7 +58,7 @@ class DataConfig(CleaningOptions):
     """Share of each source in the training batches, for a folder made by `moreish prepare`; the
     shares need not add up to one, and without them every epoch contains everything once."""
 
-    @field_validator("column", mode="before")
+    @field_validator("column", "input", "target", mode="before")
     @classmethod
     def _number_as_text(cls, value: Any) -> Any:
         return str(value) if isinstance(value, int) else value
@@ -70,7 +78,10 @@ class DataConfig(CleaningOptions):
     def options(self) -> list[str]:
         """Command-line options with which a source is read with these settings."""
         defaults = type(self)()
-        names = ("kind", "encoding", "column", "separator", *CleaningOptions.model_fields)
+        names = (
+            *("kind", "encoding", "column", "input", "target", "separator"),
+            *CleaningOptions.model_fields,
+        )
         changed = {n: v for n in names if (v := getattr(self, n)) != getattr(defaults, n)}
         return command_words(changed)
 
@@ -247,6 +258,7 @@ class RunConfig(Settings):
     """Run to start from, or `hf:` and a Hugging Face model; it decides the model and the
     tokenizer."""
     data: DataConfig = DataConfig()
+    task: SerializeAsAny[TaskConfig] | None = None
     model: SerializeAsAny[ModelConfig]
     train: TrainConfig = TrainConfig()
 
@@ -284,7 +296,24 @@ def resolve(*trees: Mapping[str, Any], warn: bool = True) -> RunConfig:
     if not counts and all(getattr(train, name) is None for name in BUDGETS):
         train = train.model_copy(update={"minutes": DEFAULT_MINUTES})
     data = DataConfig.parse(tree.get("data", {}), "data")
-    return RunConfig.parse({**tree, "model": model, "train": train, "data": data}, "run")
+    task = _resolve_task(data, tree.get("task"))
+    groups = {"model": model, "train": train, "data": data, "task": task}
+    return RunConfig.parse({**tree, **groups}, "run")
+
+
+def _resolve_task(data: DataConfig, requested: Mapping[str, Any] | None) -> TaskConfig | None:
+    """Return the settings of the task that is the source, if it is one."""
+    first, *more = data.sources
+    if not first.startswith(PREFIX):
+        if requested:
+            raise MoreishError(
+                f"setting task.{min(requested)}: {data.source} is no task; tasks are {PREFIX}addition"
+            )
+        return None
+    if more:
+        raise MoreishError(f"{first} cannot be combined with other sources")
+    values = {key: value for key, value in (requested or {}).items() if key != "name"}
+    return task_config(first.removeprefix(PREFIX), values)
 
 
 def _merge_layer(tree: Tree, layer: Any, warn: bool) -> Tree:
@@ -292,8 +321,8 @@ def _merge_layer(tree: Tree, layer: Any, warn: bool) -> Tree:
     if not isinstance(layer, Mapping):
         raise MoreishError(f"settings are groups of name = value, not {layer!r}")
     layer = normalize(layer, warn=warn)
-    for group in ("data", "model", "train"):
-        if not isinstance(layer.get(group, {}), Mapping):
+    for group in ("data", "model", "train", "task"):
+        if not isinstance(layer.get(group) or {}, Mapping):
             raise MoreishError(f"setting {group}={layer[group]}: it is a group of settings")
     budgets = [name for name in BUDGETS if layer.get("train", {}).get(name) is not None]
     if len(budgets) > 1:

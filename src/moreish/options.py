@@ -34,13 +34,22 @@ class TextOptions(TypedDict, total=False):
     """Reading and cleaning the text"""
 
     kind: Annotated[
-        Literal["lines", "text"] | None,
+        Literal["lines", "text", "examples"] | None,
         Option(
-            "Read the source as lines (each line is an item) or as running text (default: guess).",
+            "Read the source as lines (each line is an item), as running text, or as examples "
+            "(default: guess).",
             "data.kind",
             flag="--as",
-            metavar="lines|text",
+            metavar="lines|text|examples",
         ),
+    ]
+    input: Annotated[
+        str | int | None,
+        Option("Column of a table that holds the inputs of examples.", "data.input", metavar="NAME"),
+    ]
+    target: Annotated[
+        str | int | None,
+        Option("Column that holds their targets: text or labels.", "data.target", metavar="NAME"),
     ]
     encoding: Annotated[
         str | None, Option("Character encoding of the source (default utf-8).", "data.encoding")

@@ -37,6 +37,7 @@ for module in (
     "evaluate",
     "figures",
     "novelty",
+    "predict",
     "compare",
     "runs",
     "ladder",

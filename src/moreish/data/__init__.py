@@ -14,6 +14,19 @@ from moreish.data.catalog import (
     local_path,
 )
 from moreish.data.encode import TokenBuffer, TrainingTexts, encode_corpus
+from moreish.data.examples import (
+    ExampleCorpus,
+    ExampleFormat,
+    ProblemStream,
+    StreamSampler,
+    encode_examples,
+    example_dataset,
+    looks_like_examples,
+    read_examples,
+    split_examples,
+    task_corpus,
+    tokens_of,
+)
 from moreish.data.mixture_sampler import MixtureSampler, mixture_quotas
 from moreish.data.sampler import BatchSampler
 from moreish.data.shard_layout import MANIFEST, preparation_state

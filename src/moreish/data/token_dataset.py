@@ -11,7 +11,7 @@ from functools import cached_property
 from itertools import chain, pairwise
 from pathlib import Path
 from tokenize import TokenError
-from typing import Any
+from typing import Any, Protocol
 from zipfile import BadZipFile
 
 import numpy as np
@@ -97,6 +97,14 @@ class Windows:
         )
 
 
+class TokenStream(Protocol):
+    """Training examples without end."""
+
+    def tokens(self, seed: int, first: int, number: int) -> "TokenDataset":
+        """Return `number` examples, from the one with the number `first` on; they depend on nothing
+        else."""
+
+
 @dataclass(frozen=True, eq=False)
 class TokenDataset:
     """One split as a token stream: items between boundaries (`· a n n · b o b ·`), or running
@@ -107,6 +115,15 @@ class TokenDataset:
     """Whether the stream is a list of items, which are modeled independently of each other."""
     boundary: int = BOUNDARY_ID
     """Token between items."""
+    separator: int | None = None
+    """Token between the input and the target of an item, where items are examples: only what
+    follows it is predicted."""
+    predicts_end: bool = True
+    """Whether the boundary after the target of an example is predicted; a label has no end."""
+    masks_inputs: bool = True
+    """Whether the inputs of examples have no loss."""
+    stream: TokenStream | None = None
+    """Where training examples are drawn from, if these here are only a sample of them."""
 
     @property
     def num_predictions(self) -> int:
@@ -123,6 +140,30 @@ class TokenDataset:
     def longest_item(self) -> int:
         """Length of the longest item in tokens, without its boundaries."""
         return int(np.diff(self.boundaries).max()) - 1
+
+    @cached_property
+    def separators(self) -> Ids:
+        """Positions of the separators, one for each example."""
+        return np.flatnonzero(self.ids_N == self.separator)
+
+    @cached_property
+    def longest_target(self) -> int:
+        """Predictions of the longest target, with its end."""
+        return int((self.boundaries[1:] - self.separators).max()) - (not self.predicts_end)
+
+    @cached_property
+    def is_target_N(self) -> NDArray[np.bool_]:
+        """Whether each token but the first is predicted, (predictions,), where items are
+        examples."""
+        change_N = np.zeros(self.num_predictions + 1, dtype=np.int8)
+        change_N[self.separators] = 1
+        change_N[self.boundaries[1:] - (not self.predicts_end)] -= 1
+        return np.cumsum(change_N[:-1], dtype=np.int8) > 0
+
+    @property
+    def num_targets(self) -> int:
+        """Number of tokens that are predicted: all but the first, or those of targets."""
+        return self.num_predictions if self.separator is None else int(self.is_target_N.sum())
 
     def item(self, index: int) -> Ids:
         """Return the tokens of an item, without its boundaries."""
@@ -194,6 +235,8 @@ class TokenDataset:
             max_length: largest length of a window in tokens.
             overlap: tokens that a window shares with the one before it, fewer than `max_length`.
         """
+        if self.separator is not None:
+            return self._example_windows(overlap or max(0, max_length - self.longest_target))
         step = max_length - overlap
         assert step > 0
         start_I, length_I = self.segments()
@@ -209,6 +252,15 @@ class TokenDataset:
             length_W=np.minimum(max_length, length_I[segment_W] - offset_W),
             skip_W=np.where(number_W > 0, overlap, 0),
         )
+
+    def _example_windows(self, max_input: int) -> Windows:
+        """Return one window for each example, with no loss on its input, of which the beginning is
+        left out where there are more than `max_input` tokens before the separator."""
+        first_I, separator_I = self.boundaries[:-1], self.separators
+        start_I = np.maximum(first_I, separator_I - max_input)
+        end_I = self.boundaries[1:] - (not self.predicts_end)
+        skip_I = separator_I - start_I if self.masks_inputs else np.zeros_like(start_I)
+        return Windows(start_W=start_I, length_W=end_I - start_I, skip_W=skip_I)
 
     def gather(self, windows: Windows) -> Batch:
         """Read windows as the rows of a batch, padded at the end to the longest."""

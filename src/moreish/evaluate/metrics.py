@@ -66,7 +66,15 @@ MAX_EXPONENT = 700.0
 UNSEEN = ("unseen_loss", "unseen_stderr", "unseen_tokens")
 RUNNING = ("running_loss", "running_stderr")
 ADAPTIVE = ("adaptive_loss", "code_bytes")
-OPTIONAL = (*UNSEEN, *RUNNING, *ADAPTIVE)
+EXAMPLES = tuple(
+    name
+    for measure in (
+        *("exact_match", "accuracy", "macro_f1", "char_error_rate", "symbol_error_rate"),
+        *("bleu", "chrf"),
+    )
+    for name in (measure, f"{measure}_stderr")
+) + ("calibration_error", "predicted")
+OPTIONAL = (*UNSEEN, *RUNNING, *ADAPTIVE, *EXAMPLES)
 """Fields of a `Score` that may be absent."""
 
 
@@ -110,6 +118,31 @@ class Score(Settings):
     """The same where a copy of the model learns from what it has read (`adaptive_losses`)."""
     code_bytes: int | None = None
     """Length of the split, arithmetic-coded with the model's probabilities, in bytes."""
+    predicted: int | None = None
+    """Number of examples whose targets were predicted for the measurements that follow."""
+    exact_match: Number | None = None
+    """Share of targets that are predicted exactly, where targets are not labels."""
+    exact_match_stderr: Number | None = None
+    accuracy: Number | None = None
+    """Share of labels that are predicted."""
+    accuracy_stderr: Number | None = None
+    macro_f1: Number | None = None
+    """Mean over the labels of the F1 score of each."""
+    macro_f1_stderr: Number | None = None
+    calibration_error: Number | None = None
+    """Expected difference between the probability of a predicted label and its accuracy."""
+    char_error_rate: Number | None = None
+    """Edit distance of predicted and true targets per character of these."""
+    char_error_rate_stderr: Number | None = None
+    symbol_error_rate: Number | None = None
+    """The same per symbol, where targets are sequences of symbols such as phonemes."""
+    symbol_error_rate_stderr: Number | None = None
+    bleu: Number | None = None
+    """BLEU from 0 to 100, as sacrebleu computes it."""
+    bleu_stderr: Number | None = None
+    chrf: Number | None = None
+    """chrF from 0 to 100, as sacrebleu computes it."""
+    chrf_stderr: Number | None = None
 
     @property
     def new_items(self) -> NewItems | None:
@@ -336,6 +369,8 @@ def score(
         is_unseen_I: for each item, whether it is not in the training split.
     """
     exact = losses.astype(np.float64)
+    if tokens.separator is not None:
+        return _score_examples(exact, tokens, tokenizer)
     total, count = float(exact.sum()), len(exact)
     predicted = count_tokens(tokens.ids_N, tokenizer.vocab_size)
     predicted[int(tokens.ids_N[0])] -= 1
@@ -362,6 +397,28 @@ def score(
         perplexity=perplexity(mean),
         tokens=count,
         **more,
+    )
+
+
+def _score_examples(
+    losses: NDArray[np.float64], tokens: TokenDataset, tokenizer: Tokenizer
+) -> Score:
+    """Summarize the losses of the targets of examples."""
+    is_target_N = tokens.is_target_N
+    target_ids = tokens.ids_N[1:][is_target_N]
+    starts_E = tokens.segments()[0]
+    sums_E = np.add.reduceat(np.where(is_target_N, losses, 0.0), starts_E)
+    sizes_E = np.add.reduceat(is_target_N.astype(np.int64), starts_E)
+    total, count = float(sums_E.sum()), len(target_ids)
+    known = tokenizer.unk_id is None or not (target_ids == tokenizer.unk_id).any()
+    bits = total / math.log(2) if known else math.nan
+    return Score(
+        loss=total / count,
+        stderr=_standard_error(sums_E, sizes_E, total / count),
+        bits_per_char=bits / max(1, int(tokenizer.char_lengths()[target_ids].sum())),
+        bits_per_byte=bits / max(1, int(tokenizer.byte_lengths()[target_ids].sum())),
+        perplexity=perplexity(total / count),
+        tokens=count,
     )
 
 

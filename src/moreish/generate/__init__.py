@@ -11,6 +11,8 @@ from moreish.generate.constrained import (
 )
 from moreish.generate.decode import limit_threads
 from moreish.generate.detokenizer import StreamDetokenizer
+from moreish.generate.predict import Search
+from moreish.generate.predictor import Prediction, Predictor
 from moreish.generate.sampling import (
     NOISE_BLOCK,
     RepetitionCounter,

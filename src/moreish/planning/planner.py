@@ -73,6 +73,9 @@ and networks have neither embeddings of n-grams nor a bound on logits."""
 SMALL_BATCH = 256
 """Predictions per batch with a large vocabulary."""
 
+UNBOUNDED_TOKENS = 1 << 40
+"""Number of training tokens that stands for problems without end."""
+
 TRIAL_SECONDS = 0.3
 """Approximate duration of a speed measurement, in seconds."""
 
@@ -158,6 +161,10 @@ def plan_run(setup: TrainingSetup, network: str = "gpt", *, counts: bool = True)
     """
     family = FAMILIES[network]
     train, tokens = setup.config.train, setup.splits["train"].num_predictions
+    if setup.splits["train"].stream is not None:
+        tokens = UNBOUNDED_TOKENS
+    if setup.facts.kind == "examples":
+        counts = False
     seconds = None if train.minutes is None else train.minutes * 60
     few_items = setup.facts.distinct < MIN_NETWORK_ITEMS <= setup.facts.documents
     if tokens < MIN_NETWORK_TOKENS or few_items:

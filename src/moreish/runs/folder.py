@@ -22,6 +22,7 @@ from moreish.data import (
     ShardedArray,
     SplitName,
     TokenDataset,
+    example_dataset,
     fingerprint,
     load_tokens,
     save_tokens,
@@ -39,7 +40,8 @@ from moreish.runs.paths import (
     remove_run,
 )
 from moreish.runs.record import ENDED_STATUSES, DatasetInfo, RunRecord, record_sha256
-from moreish.tokenizers import BOUNDARY_ID, Tokenizer, load_tokenizer
+from moreish.tasks import build_task
+from moreish.tokenizers import BOUNDARY_ID, ExampleTokenizer, Tokenizer, load_tokenizer
 from moreish.utils.files import (
     encode_json,
     file_lock,
@@ -372,8 +374,11 @@ class RunFolder:
             return self._read_prepared_split()
         path = self.path / "data" / f"{name}.npy"
         try:
-            items, boundary = self.kind == "lines", self.tokenizer.boundary_id
+            items, boundary = self.kind != "text", self.tokenizer.boundary_id
             tokens = load_tokens(path, items=items, boundary=boundary or BOUNDARY_ID)
+            if isinstance(self.tokenizer, ExampleTokenizer):
+                task = self.config.task if name == "train" else None
+                tokens = example_dataset(tokens.ids_N, self.tokenizer, task and build_task(task))
         except (OSError, ValueError) as error:
             raise _damaged(path, error) from None
         # Compare the length first: a wrong file may be far too long to hash.

@@ -20,6 +20,7 @@ from moreish.data import CorpusKind, SplitName
 from moreish.errors import MoreishError
 from moreish.evaluate import Score
 from moreish.settings import Settings
+from moreish.tokenizers import TargetForm
 
 FORMAT: Literal[1] = 1
 """Version of the run folder's format; a newer one is rejected."""
@@ -30,6 +31,10 @@ lowered the validation loss."""
 
 ENDED_STATUSES: tuple[Status, ...] = ("finished", "stopped early", "diverged")
 """Statuses of a run that cannot be resumed."""
+
+
+LATER_FIELDS = ("sources", "targets", "labels", "longest_target")
+"""Fields of `DatasetInfo` that older runs do not have."""
 
 
 class DatasetInfo(Settings):
@@ -45,6 +50,12 @@ class DatasetInfo(Settings):
     shortest: int = 0
     """In characters, like `longest`."""
     longest: int = 0
+    targets: TargetForm | None = None
+    """What the targets of examples are; None for other data."""
+    labels: int | None = None
+    """Number of different labels, where targets are labels."""
+    longest_target: int | None = None
+    """Predictions of the longest target of examples."""
     longest_item: int | None = None
     """In tokens; None for running text."""
     vocabulary: int
@@ -174,7 +185,8 @@ def _processor_name() -> str:
 
 def record_sha256(config: dict[str, Any], data: DatasetInfo, tokenizer: str) -> str:
     """The sha256 of what never changes in a run.json, with which edits are detected."""
-    # `sources` is not part of the hash where it is None: older runs do not have it.
-    info = data.model_dump(mode="json", exclude={"sources"} if data.sources is None else None)
+    # Older runs do not have these fields, so they are not part of the hash where they are None.
+    absent = {name for name in LATER_FIELDS if getattr(data, name) is None}
+    info = data.model_dump(mode="json", exclude=absent)
     content = json.dumps([config, info, tokenizer], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()

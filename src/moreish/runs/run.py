@@ -38,7 +38,9 @@ from moreish.evaluate import (
 from moreish.generate import (
     CompileLimits,
     Constraint,
+    Prediction,
     Sampling,
+    Search,
     TextGenerator,
     compile_constraint,
     parse_length,
@@ -47,6 +49,14 @@ from moreish.models import Model
 from moreish.python_errors import names_arguments
 from moreish.runs.folder import RunFolder
 from moreish.runs.notebook import run_html
+from moreish.runs.predicting import (
+    MAX_PREDICTED,
+    MAX_PREDICTED_IN_TRAINING,
+    Predicted,
+    make_predictor,
+    predict_split,
+    score_predictions,
+)
 from moreish.tokenizers import Ids
 from moreish.utils.extras import import_extra
 
@@ -54,6 +64,12 @@ NORMAL_FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
 """Unicode normal forms in which accented letters of a prompt are tried."""
 
 RANKS = ("likelihood", "novelty")
+
+MAX_BEAMS = 100
+"""Largest number of hypotheses of beam search."""
+
+MAX_TEMPERATURE = 100
+"""Largest temperature at which targets are sampled."""
 
 MAX_SCORED_TRAINING_TOKENS = 2_000_000
 """Largest training split of prepared text that an evaluation includes."""
@@ -78,7 +94,7 @@ INTERNAL = frozenset({
     "add_running_loss", "count_test_evaluation", "create", "default_max_tokens",
     "encode_remembered", "extend", "handle_unknown",
     "has_data", "has_weights", "initial_context", "load_initial_weights", "load_weights",
-    "mean_surprisal", "memory", "nearest_item_index", "new_model", "overlap_index",
+    "mean_surprisal", "memory", "nearest_item_index", "new_model", "overlap_index", "predict_split",
     "read_metrics", "save_weights", "score", "text_generator", "training_bytes", "training_index",
     "unseen_items", "update", "uses_prepared_data", "validation_sample",
 })  # fmt: skip
@@ -441,6 +457,8 @@ class Run(RunFolder):
         is large, of counted pairs of tokens."""
         size = self.tokenizer.vocab_size
         found = {"guessing": self.guessing_loss}
+        if self.kind == "examples":
+            return found
         pairs = pair_loss(self.split("train"), self.split("val"), size)
         if pairs is not None:
             is_char = self.config.data.tokenizer == "char"
@@ -637,7 +655,85 @@ class Run(RunFolder):
         losses = evaluate_losses(model or self.model, tokens, stride, report, group)
         if name == "test":
             self.count_test_evaluation()
-        return score(losses, tokens, self.tokenizer, self.unseen_items(name, tokens))
+        found = score(losses, tokens, self.tokenizer, self.unseen_items(name, tokens))
+        if self.kind != "examples":
+            return found
+        is_brief = name == "train" or tokens is not self.split(name)
+        number = MAX_PREDICTED_IN_TRAINING if is_brief else MAX_PREDICTED
+        predicted = self.predict_split(tokens, number, model=model)
+        scores = score_predictions(predicted, self.record.data.targets, full=not is_brief)
+        return found.model_copy(update={"predicted": len(predicted.examples), **scores})
+
+    def predict_split(
+        self,
+        tokens: TokenDataset,
+        number: int,
+        *,
+        search: Search = Search(),  # noqa: B008 (it is immutable)
+        model: Model | None = None,
+    ) -> Predicted:
+        """Predict the targets of a number of examples of a split.
+
+        Args:
+            tokens: the split.
+            number: how many, spread evenly over it.
+            search: how targets are looked for.
+            model: None for the run's best.
+        """
+        predictor = make_predictor(
+            model or self.model, self.tokenizer, self.config, self.record.data
+        )
+        return predict_split(predictor, tokens, number, search)
+
+    @names_arguments
+    def predict(
+        self,
+        inputs: str | Sequence[str],
+        *,
+        beams: int = 1,
+        length_penalty: float = 1.0,
+        temperature: float = 0.0,
+        seed: int = 0,
+        unknown: str = "error",
+    ) -> list[Prediction]:
+        """Predict the target of each input, for runs of examples.
+
+        Args:
+            inputs: one or several inputs.
+            beams: number of hypotheses of beam search; 1 always takes the most likely token.
+            length_penalty: exponent of the length by which beam search divides log-probabilities.
+            temperature: above 0, targets are sampled at this temperature instead.
+            seed: random seed of sampling.
+            unknown: "error" or "drop", for characters that are not in the vocabulary.
+
+        Returns:
+            For each input, a `Prediction`: its target, the probability of that, and alternatives.
+
+        Raises:
+            MoreishError: the run is not one of examples, an option is out of range, or an input
+                cannot be read.
+        """
+        if self.kind != "examples":
+            raise MoreishError(
+                f"{self.path} was trained on a text, not on examples: predict needs inputs with "
+                "targets; to continue a text, use sample"
+            )
+        if not 1 <= beams <= MAX_BEAMS:
+            raise MoreishError(f"--beams {beams}: give 1 to {MAX_BEAMS}")
+        if not 0 <= temperature <= MAX_TEMPERATURE:
+            raise MoreishError(f"--temperature {temperature:g}: give 0 to {MAX_TEMPERATURE}")
+        if temperature and beams > 1:
+            raise MoreishError("--beams and --temperature: search for a target or sample it")
+        if seed < 0:
+            raise MoreishError(f"--seed {seed}: give 0 or more")
+        texts = [inputs] if isinstance(inputs, str) else list(inputs)
+        predictor = make_predictor(self.model, self.tokenizer, self.config, self.record.data)
+        if predictor.task is None:
+            texts = [self.handle_unknown(text, unknown) for text in texts]
+        search = Search(
+            beams=beams, length_penalty=length_penalty, temperature=temperature, seed=seed
+        )
+        return predictor.predict(texts, search)
 
     def add_running_loss(
         self,
@@ -666,7 +762,7 @@ class Run(RunFolder):
     def unseen_items(self, name: SplitName, tokens: TokenDataset) -> NDArray[np.bool_] | None:
         """Return for each item of a split, or of a sample of it, whether it is not in the training
         split."""
-        if name == "train" or not tokens.items:
+        if name == "train" or not tokens.items or self.kind == "examples":
             return None
         if tokens not in self._unseen:
             self._unseen[tokens] = ~np.isin(tokens.item_hashes(), self._training_hashes)

@@ -20,6 +20,7 @@ from moreish.tokenizers.base import (
 from moreish.tokenizers.bpe import END_OF_TEXT, UNICODE_TO_BYTE, BPETokenizer
 from moreish.tokenizers.byte import ByteTokenizer
 from moreish.tokenizers.char import CharTokenizer, code_points
+from moreish.tokenizers.examples import ExampleTokenizer, TargetForm, examples_from_json
 from moreish.tokenizers.gpt2 import GPT2, GPT2_VOCAB_SIZE
 from moreish.tokenizers.word import WordTokenizer
 from moreish.utils.files import read_json, user_path
@@ -131,6 +132,11 @@ def tokenizer_from_json(data: Any, *, boundary: bool) -> Tokenizer:
     if not isinstance(data, dict) or data.keys().isdisjoint(("name", "model")):
         raise MoreishError(f"{damaged}: it does not say which tokenizer it is")
     name = data.get("name", "bpe")
+    if name == ExampleTokenizer.name:
+        text = data.get("text")
+        if isinstance(text, dict) and text.get("name") == name:
+            raise MoreishError(f"{damaged}: the tokenizer of its text is one of examples")
+        return examples_from_json(data, tokenizer_from_json(text, boundary=True))
     classes = (CharTokenizer, ByteTokenizer, WordTokenizer, BPETokenizer)
     for tokenizer_class in classes:
         if tokenizer_class.name == name:

@@ -20,6 +20,9 @@ LOG_LINES_PER_EVALUATION = 40
 STEP_FIELDS = ("step", "tokens", "seconds", "loss", "lr", "gradient_norm", "mfu")
 """Fields of a `Step` that are logged."""
 
+NUM_PREDICTIONS = 6
+"""Number of examples whose predictions are logged."""
+
 MAX_SAMPLING_SHARE = 0.03
 """Share of the minutes that sampling during training may take."""
 
@@ -79,6 +82,12 @@ class MetricsLog:
     def _sample(self, step: int) -> None:
         if is_sharded(self.trainer.model):  # sampling would need all processes
             return
+        if self.run.kind == "examples":
+            predicted = self.run.predict_split(
+                self.run.split("val"), NUM_PREDICTIONS, model=self.trainer.model
+            )
+            self._write_samples(step, predicted.as_lines())
+            return
         is_list = self.run.kind == "lines"
         generator = self.run.text_generator(
             prompt="",
@@ -86,7 +95,9 @@ class MetricsLog:
             max_tokens=None if is_list else 120,
             model=self.trainer.model,
         )
-        texts = list(generator.texts(6 if is_list else 1, lambda ids: True))
+        self._write_samples(step, list(generator.texts(6 if is_list else 1, lambda ids: True)))
+
+    def _write_samples(self, step: int, texts: list[str]) -> None:
         self._write(step=step, samples=texts)
         _append(self.samples, _format_samples(step, texts))
         self.report(Sampled(step=step, texts=texts))

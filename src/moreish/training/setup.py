@@ -4,7 +4,7 @@ encode its splits, and resolve the settings that depend on them.
 A corpus is text that is read now, or a folder of token files that `moreish prepare` made before.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,19 +18,26 @@ from moreish.data import (
     BatchSampler,
     Corpus,
     CorpusKind,
+    ExampleCorpus,
+    ExampleFormat,
     MixtureSampler,
     PreparedDataset,
     ShardedArray,
     SplitName,
+    StreamSampler,
     TokenDataset,
     TrainingTexts,
     audit_corpus,
     count_tokens,
     encode_corpus,
+    encode_examples,
     fingerprint,
+    looks_like_examples,
     mixture_quotas,
     preparation_state,
     read_corpus,
+    read_examples,
+    task_corpus,
 )
 from moreish.distributed import launched_world_size, local_rank, local_world_size
 from moreish.errors import MoreishError
@@ -43,7 +50,14 @@ from moreish.models import (
     model_class,
 )
 from moreish.runs import DatasetInfo
-from moreish.tokenizers import CharTokenizer, Tokenizer, check_vocab_size, tokenizer_builder
+from moreish.tasks import build_task
+from moreish.tokenizers import (
+    CharTokenizer,
+    ExampleTokenizer,
+    Tokenizer,
+    check_vocab_size,
+    tokenizer_builder,
+)
 from moreish.training.unique_windows import unique_windows
 from moreish.utils.files import user_path
 from moreish.utils.platforms import total_memory
@@ -61,12 +75,15 @@ ALPHABET_SHOWN = 200
 """Characters of the alphabet that run.json holds."""
 
 
+AnyCorpus = Corpus | ExampleCorpus | PreparedDataset
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingSetup:
     """The data of a run, and settings that were resolved with them."""
 
     config: RunConfig
-    corpus: Corpus | PreparedDataset
+    corpus: AnyCorpus
     tokenizer: Tokenizer
     splits: dict[SplitName, TokenDataset]
     facts: DatasetInfo
@@ -121,13 +138,15 @@ def set_up(config: RunConfig) -> TrainingSetup:
     )
 
 
-def load_corpus(config: RunConfig) -> Corpus | PreparedDataset:
+def load_corpus(config: RunConfig) -> AnyCorpus:
     """Read the source of a run, or open its token files.
 
     Raises:
         MoreishError: it cannot be read, or the settings do not go with it.
     """
     data = config.data
+    if config.task is not None:
+        return task_corpus(config.task.name, build_task(config.task), config.task.held_out)
     first, *more = data.sources
     path = user_path(first)
     if not more and first not in CATALOG and preparation_state(path) == "prepared":
@@ -144,6 +163,9 @@ def load_corpus(config: RunConfig) -> Corpus | PreparedDataset:
             "--test-file needs --validation-file; the other splits come from the source"
         )
 
+    if is_examples(data):
+        return _load_examples(data)
+
     def read(source: str | list[str], kind: CorpusKind | None) -> Corpus:
         return read_corpus(
             source,
@@ -159,6 +181,32 @@ def load_corpus(config: RunConfig) -> Corpus | PreparedDataset:
     if not held_out:
         return corpus
     return corpus.with_held_out(*(read(source, corpus.kind) for source in held_out))
+
+
+def is_examples(data: DataConfig) -> bool:
+    """Return whether the sources are examples: by an option, or by the names of their columns."""
+    if data.kind == "examples" or data.input is not None or data.target is not None:
+        if data.kind in ("lines", "text"):
+            raise MoreishError(f"--as {data.kind}: --input and --target are for examples")
+        return True
+    return data.kind is None and data.column is None and all(map(looks_like_examples, data.sources))
+
+
+def _load_examples(data: DataConfig) -> ExampleCorpus:
+    file_format = ExampleFormat(
+        encoding=data.encoding, input=data.input, target=data.target, target_form=data.target_form
+    )
+    corpus = read_examples(data.sources, file_format)
+    held_out = [source for source in (data.validation_file, data.test_file) if source is not None]
+    if not held_out:
+        return corpus
+    file_format = replace(file_format, target_form=corpus.form)
+    return corpus.with_held_out(
+        *(
+            read_examples([source] if isinstance(source, str) else source, file_format)
+            for source in held_out
+        )
+    )
 
 
 def _check_prepared(config: RunConfig, prepared: PreparedDataset) -> None:
@@ -184,18 +232,28 @@ def _check_prepared(config: RunConfig, prepared: PreparedDataset) -> None:
         mixture_quotas(data.weights, list(with_text))
 
 
-def audit_beginning(corpus: Corpus | PreparedDataset, data: DataConfig) -> AuditReport | None:
-    """Audit the beginning of a user's text; None for built-in data and prepared folders."""
-    if isinstance(corpus, PreparedDataset) or set(data.sources) <= CATALOG.keys():
+def audit_beginning(corpus: AnyCorpus, data: DataConfig) -> AuditReport | None:
+    """Audit the beginning of a user's text; None for built-in data, examples and prepared
+    folders."""
+    if isinstance(corpus, PreparedDataset | ExampleCorpus) or set(data.sources) <= CATALOG.keys():
         return None
     return audit_corpus(corpus, max_characters=AUDIT_CHARACTERS, source_args=data.arguments())
 
 
-def build_tokenizer(data: DataConfig, corpus: Corpus | PreparedDataset) -> Tokenizer:
+def build_tokenizer(data: DataConfig, corpus: AnyCorpus) -> Tokenizer:
     """Build the tokenizer of the settings; one that learns does so from the training split."""
     if isinstance(corpus, PreparedDataset):
         return corpus.tokenizer()
     builder = tokenizer_builder(data.tokenizer)
+    if isinstance(corpus, ExampleCorpus):
+        examples = corpus.split(data.split, data.split_seed)["train"]
+        lines = [text + "\n" for text in corpus.texts_of(examples)]
+        base = builder.build(
+            lines if builder.needs_text else [corpus.stats.alphabet],
+            boundary=True,
+            limits=data.limits,
+        )
+        return ExampleTokenizer(base, corpus.form, corpus.symbols)
     texts = TrainingTexts(corpus, data.split, data.split_seed)
     return builder.build(
         texts if builder.needs_text else [corpus.stats.alphabet],
@@ -205,7 +263,7 @@ def build_tokenizer(data: DataConfig, corpus: Corpus | PreparedDataset) -> Token
 
 
 def encode_splits(
-    corpus: Corpus | PreparedDataset, tokenizer: Tokenizer, data: DataConfig
+    corpus: AnyCorpus, tokenizer: Tokenizer, data: DataConfig
 ) -> dict[SplitName, TokenDataset]:
     """Split the corpus and encode each split.
 
@@ -216,6 +274,9 @@ def encode_splits(
     checked: SplitName = "train"
     if isinstance(corpus, PreparedDataset):
         splits, checked = corpus.splits(), "val"  # its training split is too large to count
+    elif isinstance(corpus, ExampleCorpus):
+        assert isinstance(tokenizer, ExampleTokenizer)
+        splits = encode_examples(corpus, tokenizer, data.split, data.split_seed)
     else:
         splits = encode_corpus(corpus, tokenizer, data.split, data.split_seed)
     if tokenizer.unk_id is not None:
@@ -231,7 +292,7 @@ def encode_splits(
 
 
 def describe_dataset(
-    corpus: Corpus | PreparedDataset, tokenizer: Tokenizer, splits: dict[SplitName, TokenDataset]
+    corpus: AnyCorpus, tokenizer: Tokenizer, splits: dict[SplitName, TokenDataset]
 ) -> DatasetInfo:
     """Describe the data of a run for its user and for later readers of run.json."""
     facts: dict[str, Any] = {
@@ -258,8 +319,12 @@ def describe_dataset(
             **facts,
         )
     stats = corpus.stats
-    if corpus.kind == "lines":
-        facts["kind"] = "lines"
+    if isinstance(corpus, ExampleCorpus):
+        facts["targets"] = corpus.form
+        facts["labels"] = len(corpus.symbols) if corpus.form == "label" else None
+        facts["longest_target"] = max(tokens.longest_target for tokens in splits.values())
+    if corpus.kind != "text":
+        facts["kind"] = corpus.kind
         facts["longest_item"] = max(tokens.longest_item for tokens in splits.values())
         facts["split_documents"] = {n: len(t.boundaries) - 1 for n, t in splits.items()}
     return DatasetInfo(
@@ -340,6 +405,12 @@ def build_sampler(run_config: RunConfig, tokens: TokenDataset, model: Model) -> 
     rows = max(1, round(config.batch_tokens / (tokens.num_predictions / windows)))
     if isinstance(config.batch_size, int):
         rows = config.batch_size
+    if tokens.separator is not None:
+        tokens = replace(tokens, masks_inputs=run_config.data.mask_inputs)
+        if tokens.stream is not None:
+            return StreamSampler(
+                tokens, batch_size=rows, length=length, overlap=overlap, seed=seed
+            )
     if isinstance(tokens.ids_N, ShardedArray):
         if config.batch_size == "all":
             raise MoreishError("train.batch_size=all: prepared text is too large for one batch")

@@ -10,11 +10,17 @@ from rich.text import Text
 from moreish.errors import MoreishError, command, visible
 from moreish.python_errors import spell
 from moreish.runs import Run, describe_losses, short_text_note
-from moreish.ui.tables import score_table
+from moreish.ui.tables import prediction_table, score_table
 from moreish.ui.terminal import print_indented, print_message
+from moreish.utils.text import shorten
 
 SEED = 1
 """Random seed of the samples; `moreish sample` uses 0, and so shows others."""
+
+NEXT_OF_EXAMPLES = {
+    "predict": "predict targets: one input a line, from a file or from -",
+    "eval": "measure the predictions on whole splits",
+}
 
 NEXT = {
     "sample": "generate more",
@@ -58,6 +64,10 @@ def describe_ending(run: Run) -> str:
 def _print_losses(out: Console, run: Run) -> None:
     out.print(score_table(run.scores))
     out.print()
+    if run.kind == "examples":
+        out.print(prediction_table(run.scores))
+        out.print()
+        return
     out.print(_comparison(run))
     out.print()
     if meaning := describe_losses(run):
@@ -69,6 +79,13 @@ def _print_losses(out: Console, run: Run) -> None:
 
 
 def _print_samples(out: Console, run: Run) -> None:
+    if run.kind == "examples":
+        predicted = run.predict_split(run.split("val"), LIST_SAMPLES)
+        out.print(Text("Predictions for ten inputs of the validation split:", "dim"))
+        for line in predicted.as_lines():
+            print_indented(out, Text("  "), Text(shorten(visible(line)), "italic"))
+        out.print()
+        return
     is_list = run.kind == "lines"
     try:
         number, length = (LIST_SAMPLES, None) if is_list else (1, TEXT_TOKENS)
@@ -97,14 +114,15 @@ def _comparison(run: Run) -> Table:
 def _print_next_commands(out: Console, run: Run) -> None:
     """Print the next commands, each beside what it does, or below it where that is too wide."""
     table = Table.grid(padding=(0, 3, 0, 0))
-    for number, (verb, what) in enumerate(NEXT.items()):
+    commands = NEXT_OF_EXAMPLES if run.kind == "examples" else NEXT
+    for number, (verb, what) in enumerate(commands.items()):
         title = "" if number else "Next:"
         table.add_row(Text(title, "dim"), command(verb, run.path), Text(what, "dim"))
     gaps = len("Next:") + 2 * 3
-    width = gaps + cell_len(command("report", run.path)) + max(map(len, NEXT.values()))
+    width = gaps + cell_len(command("report", run.path)) + max(map(len, commands.values()))
     if out.soft_wrap or width <= out.width:
         out.print(table)
         return
-    for verb, what in NEXT.items():
+    for verb, what in commands.items():
         out.print(Text(f"To {what}:", "dim"))
         out.print(Text(command(verb, run.path)), soft_wrap=True)

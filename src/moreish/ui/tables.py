@@ -117,6 +117,38 @@ def score_table(scores: Mapping[SplitName, Score]) -> Table:
     return table
 
 
+MEASURES = {
+    "exact_match": ("targets right", 100.0),
+    "accuracy": ("labels right", 100.0),
+    "macro_f1": ("macro F1", 100.0),
+    "char_error_rate": ("character errors", 100.0),
+    "symbol_error_rate": ("symbol errors", 100.0),
+    "bleu": ("BLEU", 1.0),
+    "chrf": ("chrF", 1.0),
+}
+"""Measures of predictions: their titles, and what they are multiplied by."""
+
+
+def prediction_table(scores: Mapping[SplitName, Score]) -> Table:
+    """Return a table of how good predicted targets are, one row for each split."""
+    names = [n for n in MEASURES if any(getattr(s, n) is not None for s in scores.values())]
+    titles = [
+        MEASURES[name][0] + (" (%)" if MEASURES[name][1] == 100 else "") for name in names
+    ]
+    table = _table([""], [*titles, "examples"])
+    for split, score in scores.items():
+        cells = []
+        for name in names:
+            value, error = getattr(score, name), getattr(score, f"{name}_stderr")
+            factor = MEASURES[name][1]
+            shown = "" if value is None else f"{factor * value:.2f}"
+            if error is not None and math.isfinite(error):
+                shown += f" ± {factor * error:.2f}"
+            cells.append(shown)
+        table.add_row(SPLIT_TITLES[split], *cells, f"{score.predicted or 0:,}")
+    return table
+
+
 def _with_error(loss: float, stderr: float | None) -> str:
     is_known = stderr is not None and not math.isnan(stderr)
     return f"{loss:.4f} ± {stderr:.4f}" if is_known else f"{loss:.4f}"

@@ -240,6 +240,9 @@ def describe_start(event: training.Started) -> list[tuple[str, str]]:
             f"{plural(data.documents, 'line')} ({data.distinct:,} distinct), "
             f"{data.shortest} to {data.longest} characters"
         )
+    elif data.kind == "examples":
+        what = {"label": "labels", "words": "sequences of symbols", "text": "text"}
+        size = f"{plural(data.documents, 'example')}, the targets are {what[data.targets or 'text']}"
     else:
         several = f" in {plural(data.documents, 'document')}" if data.documents > 1 else ""
         size = f"running text, {plural(data.characters, 'character')}{several}"
@@ -252,6 +255,10 @@ def describe_start(event: training.Started) -> list[tuple[str, str]]:
         rule = "by chunk; duplicates stay in one split"
     elif data.kind == "lines":
         rule = "by line, at random"
+    elif config.get("task") is not None:
+        rule = "no problem is in two of them"
+    elif data.kind == "examples":
+        rule = "by input, at random"
     else:
         rule = "by position"
     shares = ", ".join(f"{count:,} {SPLIT_TITLES[name]}" for name, count in parts.items())
@@ -270,7 +277,11 @@ def describe_start(event: training.Started) -> list[tuple[str, str]]:
         size = f", {event.parameters:,} parameters ({ratio_shown} training tokens per parameter)"
     rows.append(("model", f"{model['name']}{size}{context}{order}"))
     longest, maximum = data.longest_item, event.max_length
-    if longest is not None and maximum is not None and maximum <= longest:
+    if longest is None or maximum is None or maximum > longest:
+        pass
+    elif data.kind == "examples":
+        rows.append(("", f"of examples longer than {maximum - 1} tokens only the end is read"))
+    else:
         rows.append(("", f"lines longer than {maximum - 1} tokens are split into windows"))
     if event.steps:
         rows.append(("training", _length(event)))

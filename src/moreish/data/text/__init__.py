@@ -8,7 +8,7 @@ from moreish.data.text.clean import (
     normalize,
 )
 from moreish.data.text.compression import COMPRESSED, decompress
-from moreish.data.text.corpus import Corpus, find_lines, read_corpus
+from moreish.data.text.corpus import Corpus, CorpusStats, find_lines, read_corpus
 from moreish.data.text.decode import (
     NotTextError,
     Text,
@@ -18,7 +18,14 @@ from moreish.data.text.decode import (
 )
 from moreish.data.text.detect_encoding import first_guess, guess_encoding
 from moreish.data.text.documents import UnsupportedFileError
-from moreish.data.text.files import uncompressed_name
+from moreish.data.text.files import (
+    TABLES,
+    is_table,
+    open_decoded,
+    parse_json,
+    sniff_table,
+    uncompressed_name,
+)
 from moreish.data.text.lines import CorpusKind, bounded_lines
 from moreish.data.text.patterns import (
     MAX_EXAMPLE,

@@ -100,7 +100,7 @@ def read_file(path: Path, file_format: FileFormat, kind: CorpusKind | None) -> F
 
 def _read_text(path: Path, file_format: FileFormat, kind: CorpusKind | None) -> FileTexts:
     def read() -> Iterator[str]:
-        with _decoded(path, file_format.encoding) as chunks:
+        with open_decoded(path, file_format.encoding) as chunks:
             yield from chunks
 
     if file_format.column is not None:
@@ -110,7 +110,7 @@ def _read_text(path: Path, file_format: FileFormat, kind: CorpusKind | None) -> 
     suffix = Path(uncompressed_name(path)).suffix.lower()
     if kind == "lines" and suffix in (".csv", ".tsv"):
         beginning = next(iter(text), "")[:PEEK_CHARACTERS]
-        if _sniff(beginning, suffix)[1]:
+        if sniff_table(beginning, suffix)[1]:
             text = Text(lambda: _skip_line(read()), str(path), first_line=2)
             header = beginning.partition("\n")[0].strip()
             notes = (f"left out the header of {path.name}: {header}",)
@@ -159,7 +159,7 @@ def _split_at(text: Iterable[str], separator: str) -> Iterator[list[str]]:
 
 
 @contextmanager
-def _decoded(path: Path, encoding: str) -> Iterator[Iterator[str]]:
+def open_decoded(path: Path, encoding: str) -> Iterator[Iterator[str]]:
     """Open a file and decode it, with advice if it is not text."""
     try:
         with path.open("rb") as raw, decompress(raw, path) as file:
@@ -182,15 +182,15 @@ def _read_table(path: Path, suffix: str, file_format: FileFormat) -> _Column | N
     """Return the column to read; None if the lines of the file are the items."""
     if suffix == ".parquet":
         return _values_of_parquet(path, file_format.column)
-    with _decoded(path, file_format.encoding) as chunks:
+    with open_decoded(path, file_format.encoding) as chunks:
         if suffix in (".csv", ".tsv"):
             return _values_of_csv(path, "".join(chunks), suffix, file_format.column)
         if suffix == ".json":
-            rows = _parse_json("".join(chunks), str(path))
+            rows = parse_json("".join(chunks), str(path))
         else:
             lines = enumerate("".join(chunks).split("\n"), 1)
             rows = [
-                _parse_json(line, f"{path}, line {number:,}")
+                parse_json(line, f"{path}, line {number:,}")
                 for number, line in lines
                 if line.strip()
             ]
@@ -211,7 +211,7 @@ def _read_table(path: Path, suffix: str, file_format: FileFormat) -> _Column | N
     return _Column([_text_of(row.get(chosen), path, chosen) for row in rows], chosen, notes)
 
 
-def _parse_json(text: str, where: str) -> Any:
+def parse_json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -219,7 +219,7 @@ def _parse_json(text: str, where: str) -> Any:
 
 
 def _values_of_csv(path: Path, text: str, suffix: str, column: str | None) -> _Column | None:
-    delimiter, has_header = _sniff(text[:PEEK_CHARACTERS], suffix)
+    delimiter, has_header = sniff_table(text[:PEEK_CHARACTERS], suffix)
     previous = csv.field_size_limit(MAX_FIELD_CHARACTERS)
     try:
         rows = [
@@ -247,7 +247,7 @@ def _values_of_csv(path: Path, text: str, suffix: str, column: str | None) -> _C
     return _Column([row[chosen] if chosen < len(row) else "" for row in body], name, notes)
 
 
-def _sniff(beginning: str, suffix: str) -> tuple[str, bool]:
+def sniff_table(beginning: str, suffix: str) -> tuple[str, bool]:
     """Return the delimiter of a table, and whether its first row is a header."""
     delimiter, has_header = "\t", False
     with suppress(csv.Error):  # there may be no delimiters
@@ -280,7 +280,7 @@ def has_table_header(text: str) -> bool:
     """Return whether a text without a file name is a CSV table: rows of the same number of fields,
     at least two, below a header."""
     beginning = text[:PEEK_CHARACTERS]
-    delimiter, has_header = _sniff(beginning, ".csv")
+    delimiter, has_header = sniff_table(beginning, ".csv")
     rows: list[list[str]] = []
     with suppress(csv.Error):
         rows = [row for row in csv.reader(io.StringIO(beginning), delimiter=delimiter) if row]

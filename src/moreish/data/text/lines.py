@@ -4,8 +4,8 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
-CorpusKind = Literal["lines", "text"]
-"""A list with one item a line, or running text."""
+CorpusKind = Literal["lines", "text", "examples"]
+"""A list with one item a line, running text, or examples: inputs with their targets."""
 
 MAX_HELD_CHARACTERS = 1 << 20
 """Characters of a line that are held until it ends; longer lines come in parts."""

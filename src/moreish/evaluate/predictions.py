@@ -1,0 +1,134 @@
+"""How good predicted targets are: exact match, accuracy, F1, calibration, error rates, BLEU, chrF.
+
+Standard errors are over examples; those of corpus measures (F1, BLEU, chrF) by the bootstrap.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moreish.generate import Prediction
+from moreish.utils.extras import import_extra
+
+RESAMPLES = 200
+"""Resamples of the bootstrap."""
+
+CALIBRATION_BINS = 10
+"""Bins of equal width of the expected calibration error (Guo et al. 2017, section 2)."""
+
+
+def with_stderr(name: str, values: NDArray[np.float64]) -> dict[str, float]:
+    """Return the mean of a measurement of each example, and its standard error."""
+    count = len(values)
+    error = float(values.std(ddof=1)) / math.sqrt(count) if count > 1 else math.nan
+    return {name: float(values.mean()), f"{name}_stderr": error}
+
+
+def score_labels(predictions: Sequence[Prediction], targets: Sequence[str]) -> dict[str, float]:
+    """Return accuracy, macro-averaged F1, and the expected calibration error."""
+    predicted = [p.target for p in predictions]
+    is_right = np.array([p == t for p, t in zip(predicted, targets, strict=True)], np.float64)
+    labels = sorted({*predicted, *targets})
+    index = {label: i for i, label in enumerate(labels)}
+    predicted_E = np.array([index[each] for each in predicted])
+    target_E = np.array([index[each] for each in targets])
+
+    def f1(chosen_E: NDArray[np.int64]) -> float:
+        return macro_f1(predicted_E[chosen_E], target_E[chosen_E], len(labels))
+
+    probabilities = np.array([p.probability for p in predictions])
+    return {
+        **with_stderr("accuracy", is_right),
+        "macro_f1": f1(np.arange(len(targets))),
+        "macro_f1_stderr": bootstrap(f1, len(targets)),
+        "calibration_error": calibration_error(probabilities, is_right),
+    }
+
+
+def macro_f1(
+    predicted_E: NDArray[np.int64], target_E: NDArray[np.int64], labels: int
+) -> float:
+    """Return the mean F1 of the labels that occur, as scikit-learn computes it."""
+    right = np.bincount(target_E[predicted_E == target_E], minlength=labels)
+    total = np.bincount(predicted_E, minlength=labels) + np.bincount(target_E, minlength=labels)
+    occurs = total > 0
+    return float((2 * right[occurs] / total[occurs]).mean())
+
+
+def calibration_error(probabilities: NDArray[np.float64], is_right: NDArray[np.float64]) -> float:
+    """Return the mean difference of probability and accuracy, over bins of the probability."""
+    bins = np.minimum((probabilities * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    gaps = [
+        abs(float((probabilities - is_right)[bins == each].sum())) for each in range(bins.max() + 1)
+    ]
+    return sum(gaps) / len(bins)
+
+
+def confusion(
+    predictions: Sequence[Prediction], targets: Sequence[str]
+) -> Counter[tuple[str, str]]:
+    """Count the pairs of true and predicted label."""
+    return Counter(zip(targets, (p.target for p in predictions), strict=True))
+
+
+def bootstrap(measure: Callable[[NDArray[np.int64]], float], count: int) -> float:
+    """Return the standard error of a measure of a set of examples (Efron 1979)."""
+    random = np.random.default_rng(0)
+    values = [measure(random.integers(count, size=count)) for _ in range(RESAMPLES)]
+    return float(np.std(values, ddof=1))
+
+
+def score_texts(
+    predictions: Sequence[Prediction], targets: Sequence[str], *, words: bool, translation: bool
+) -> dict[str, float]:
+    """Return the share of targets that are predicted exactly, and how far the others are off.
+
+    Args:
+        words: whether targets are sequences of symbols with spaces, such as phonemes, whose error
+            rate is that of the symbols; otherwise it is that of the characters.
+        translation: whether BLEU and chrF are computed, with sacrebleu.
+    """
+    predicted = [p.target for p in predictions]
+    is_right = np.array([p == t for p, t in zip(predicted, targets, strict=True)], np.float64)
+    scores = with_stderr("exact_match", is_right)
+    pairs = [
+        (p.split(), t.split()) if words else (list(p), list(t))
+        for p, t in zip(predicted, targets, strict=True)
+    ]
+    errors = np.array([edit_distance(p, t) for p, t in pairs], np.float64)
+    lengths = np.array([len(t) for _, t in pairs], np.float64)
+    name = "symbol_error_rate" if words else "char_error_rate"
+    scores[name] = float(errors.sum() / max(1.0, lengths.sum()))
+    residuals = errors - scores[name] * lengths
+    scores[f"{name}_stderr"] = (
+        float(residuals.std(ddof=1)) * math.sqrt(len(pairs)) / max(1.0, lengths.sum())
+        if len(pairs) > 1
+        else math.nan
+    )
+    return {**scores, **(score_translations(predicted, targets) if translation else {})}
+
+
+def edit_distance(a: Sequence[str], b: Sequence[str]) -> int:
+    """Return the number of insertions, deletions and replacements from `a` to `b` (Levenshtein)."""
+    if a == b:
+        return 0
+    row = list(range(len(b) + 1))
+    for i, left in enumerate(a, 1):
+        diagonal, row[0] = row[0], i
+        for j, right in enumerate(b, 1):
+            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (left != right))
+    return row[-1]
+
+
+def score_translations(predicted: Sequence[str], targets: Sequence[str]) -> dict[str, float]:
+    """Return BLEU and chrF (sacrebleu's, 0 to 100) with the standard errors of its bootstrap."""
+    metrics = import_extra("sacrebleu.metrics", "tasks", "scoring translations")
+    scores = {}
+    for name, metric in (("bleu", metrics.BLEU(references=None)), ("chrf", metrics.CHRF())):
+        result = metric.corpus_score(list(predicted), [list(targets)], n_bootstrap=RESAMPLES)
+        scores[name] = float(result.score)
+        scores[f"{name}_stderr"] = float(result._ci) / 1.96
+    return scores
