@@ -39,6 +39,9 @@ class DataConfig(CleaningOptions):
     target_form: TargetForm | None = None
     """What the targets of examples are: text, words of a small vocabulary, or a label as a whole
     (default: guess)."""
+    fold_case: bool | None = None
+    """Whether inputs of examples are read in lower case (default: if they are words, and targets
+    are labels)."""
     mask_inputs: bool = True
     """Whether the inputs of examples have no loss in training."""
     separator: str | None = Field(None, min_length=1)

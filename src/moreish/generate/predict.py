@@ -121,6 +121,7 @@ def _normalize(
     logits_RV: Float[Tensor, "R V"], allowed_V: Bool[Tensor, " V"]
 ) -> Float[Tensor, "R V"]:
     """Return log-probabilities of the allowed tokens."""
+    allowed_V = allowed_V[: logits_RV.shape[1]]  # a classifier predicts the first tokens only
     masked_RV = logits_RV.cpu().double().masked_fill(~allowed_V, -torch.inf)
     return masked_RV.log_softmax(-1)
 
@@ -168,8 +169,8 @@ class _BeamSearch:
                     chosen_RL[:, None].to(self.model.device), self.state
                 )
                 self.log_probs_RV = _normalize(logits_R1V[:, -1], self.allowed_V)
-        for place, number in enumerate(self.alive):  # too long: as they are
-            for beam in range(self.beams):
+        for place, number in enumerate(self.alive):  # those without an end are the last resort
+            for beam in range(self.beams if not self.finished[number] else 0):
                 row = place * self.beams + beam
                 self._finish(number, self.tokens_RL[row], float(self.score_BK[place, beam]))
         return [
@@ -193,7 +194,7 @@ class _BeamSearch:
             best_BC = self._sample(length)
             best_score_BC = total_BC.flatten(1).gather(1, best_BC)
         else:
-            best_score_BC, best_BC = total_BC.flatten(1).topk(min(2 * beams, vocabulary))
+            best_score_BC, best_BC = total_BC.flatten(1).topk(min(2, vocabulary) * beams)
         keep_rows: list[int] = []
         keep_tokens: list[int] = []
         scores: list[list[float]] = []
@@ -203,6 +204,8 @@ class _BeamSearch:
         ):
             going: list[tuple[float, int, int]] = []
             for rank, (candidate, score) in enumerate(zip(best, best_scores, strict=True)):
+                if score == -torch.inf:
+                    break
                 beam, token = divmod(candidate, vocabulary)
                 row = place * beams + beam
                 if token == self.eos_token:

@@ -6,6 +6,8 @@ A new model is one file and one entry in `REGISTRY`, at the end of this file.
 from moreish.models.base import CountBasedModel, Model, ModelConfig, State, map_state, select_rows
 from moreish.models.bigram import Bigram
 from moreish.models.bow import BagOfWords
+from moreish.models.encoder import EncoderClassifier
+from moreish.models.encoder_decoder import EncoderDecoder
 from moreish.models.gpt import (
     GPT,
     ROTARY_BASE,
@@ -21,6 +23,7 @@ from moreish.models.interpolated import Mixture, NetworkWithCounts, NetworkWithC
 from moreish.models.lecture_gpt import LectureAttention, LectureGPT
 from moreish.models.memory import LONGEST_CONTEXT, MAX_REACH, Reader, Votes
 from moreish.models.mlp import MLP
+from moreish.models.naive_bayes import NBSVM, NaiveBayes
 from moreish.models.ngram import TABLE_NAMES, KneserNey, NGram, count_ngrams, max_order
 from moreish.models.registry import REGISTRY, build_model, model_class, model_config
 from moreish.models.rnn import GRU, LSTM, RNN, Recurrent
@@ -40,4 +43,8 @@ REGISTRY |= {
     "gpt": GPT,
     "mixture": Mixture,
     "hybrid": Hybrid,
+    "naive-bayes": NaiveBayes,
+    "nb-svm": NBSVM,
+    "encoder": EncoderClassifier,
+    "encoder-decoder": EncoderDecoder,
 }

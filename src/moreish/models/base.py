@@ -78,6 +78,17 @@ class ModelConfig(Settings):
         return self
 
 
+    def for_outputs(self, outputs: int | None) -> "ModelConfig":
+        """Return these settings for data whose targets are the first tokens of the vocabulary.
+
+        Args:
+            outputs: how many tokens these are; None: all.
+        """
+        if outputs is None or "outputs" not in type(self).model_fields:
+            return self
+        return self.with_defaults(outputs=outputs)
+
+
 class Model(nn.Module, ABC):
     """A causal language model: the logits of the next token at each position.
 
@@ -92,6 +103,8 @@ class Model(nn.Module, ABC):
     fixed_window: ClassVar[bool] = False
     """Whether a prediction depends on exactly the last `context` tokens, padded with boundaries (or
     token 0), so that equal windows can be trained on once, weighted by their counts."""
+    needs_examples: ClassVar[bool] = False
+    """Whether the model predicts the targets of examples, and no text."""
     state_grows: ClassVar[bool] = False
     """Whether the shapes of the state depend on how many tokens have been read."""
     supports_activation_checkpointing: ClassVar[bool] = False

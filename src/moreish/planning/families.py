@@ -103,6 +103,42 @@ def _wavenet(layers: int, width: int) -> Size:
     )
 
 
+def _encoder_decoder(layers: int, width: int, heads: int) -> Size:
+    return Size(
+        model={"layers": layers, "encoder_layers": layers, "width": width, "heads": heads},
+        description=f"{layers} + {plural(layers, 'layer')}, width {width}",
+        weights=28 * layers * width**2,
+        activations=2 * layers * width,
+    )
+
+
+TASK_GPT = Family(
+    "a GPT",
+    (
+        _gpt(2, 64, 2), _gpt(2, 96, 3), _gpt(3, 128, 4), _gpt(4, 192, 6), _gpt(6, 256, 8),
+        _gpt(6, 384, 6), _gpt(8, 512, 8),
+    ),
+    PLANNED_NETWORK,
+    WITH_MUON,
+    40,
+)  # fmt: skip
+"""For the problems of a task. One layer cannot find the digits that belong together, and there is
+no text to memorize."""
+
+ENCODER_DECODER = Family(
+    "an encoder-decoder",
+    (
+        _encoder_decoder(1, 64, 2), _encoder_decoder(2, 64, 2), _encoder_decoder(2, 96, 3),
+        _encoder_decoder(2, 128, 4), _encoder_decoder(3, 192, 6), _encoder_decoder(4, 256, 8),
+        _encoder_decoder(6, 384, 6),
+    ),
+    {**PLANNED_NETWORK, "name": "encoder-decoder"},
+    WITH_MUON,
+    8,
+    has_dropout=True,
+)  # fmt: skip
+"""For examples whose targets are text or sequences of symbols."""
+
 FAMILIES: Mapping[str, Family] = {
     "gpt": Family(
         "a GPT",
@@ -131,4 +167,4 @@ FAMILIES: Mapping[str, Family] = {
         4,
     ),
 }  # fmt: skip
-"""The networks that can be planned, by name."""
+"""The networks that can be planned for any data, by name."""

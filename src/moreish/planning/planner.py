@@ -18,7 +18,7 @@ from moreish.models import (
     model_class,
     model_config,
 )
-from moreish.planning.families import FAMILIES, Family, Size
+from moreish.planning.families import ENCODER_DECODER, FAMILIES, TASK_GPT, Family, Size
 from moreish.python_errors import spell
 from moreish.settings import Tree, merge
 from moreish.training import (
@@ -33,6 +33,7 @@ from moreish.training import (
     next_token_loss,
 )
 from moreish.utils.platforms import available_memory
+from moreish.utils.text import plural
 
 MAX_WEIGHTS_PER_TOKEN = 4
 """Weights per training token above which a network only memorizes the text."""
@@ -73,8 +74,11 @@ and networks have neither embeddings of n-grams nor a bound on logits."""
 SMALL_BATCH = 256
 """Predictions per batch with a large vocabulary."""
 
-UNBOUNDED_TOKENS = 1 << 40
-"""Number of training tokens that stands for problems without end."""
+WORD_ORDER = 2
+"""Length of the longest n-grams of words that a planned classifier counts."""
+
+CHARACTER_ORDER = 5
+"""The same for characters."""
 
 TRIAL_SECONDS = 0.3
 """Approximate duration of a speed measurement, in seconds."""
@@ -159,12 +163,12 @@ def plan_run(setup: TrainingSetup, network: str = "gpt", *, counts: bool = True)
         network: the network to plan, of `FAMILIES`.
         counts: whether the plan may use n-gram counts, with a GPT.
     """
-    family = FAMILIES[network]
-    train, tokens = setup.config.train, setup.splits["train"].num_predictions
-    if setup.splits["train"].stream is not None:
-        tokens = UNBOUNDED_TOKENS
-    if setup.facts.kind == "examples":
+    family, train, tokens = FAMILIES[network], setup.config.train, _num_predictions(setup)
+    if setup.facts.kind == "examples" and counts:
+        if setup.facts.targets == "label":
+            return _plan_classifier(setup)
         counts = False
+        family = ENCODER_DECODER if setup.splits["train"].stream is None else TASK_GPT
     seconds = None if train.minutes is None else train.minutes * 60
     few_items = setup.facts.distinct < MIN_NETWORK_ITEMS <= setup.facts.documents
     if tokens < MIN_NETWORK_TOKENS or few_items:
@@ -173,6 +177,8 @@ def plan_run(setup: TrainingSetup, network: str = "gpt", *, counts: bool = True)
         return _plan_counts(setup, f"{seconds:.2g} s is too short to train a network.")
     memory = available_memory()
     folds, why = 0, f"--model {network} has none"
+    if setup.facts.kind == "examples":
+        why = "they do not know which input a target belongs to"
     if counts:
         folds, why = _choose_folds(setup, seconds, memory)
     speeds: dict[Size, float] = {}
@@ -240,7 +246,7 @@ def _choose_folds(setup: TrainingSetup, seconds: float | None, memory: float) ->
 def _evaluate_size(
     setup: TrainingSetup, family: Family, size: Size, folds: int, speeds: Mapping[Size, float]
 ) -> _Choice:
-    train, tokens = setup.config.train, setup.splits["train"].num_predictions
+    train, tokens = setup.config.train, _num_predictions(setup)
     vocabulary = setup.tokenizer.vocab_size
     batch_tokens = _network_config(setup, family, size, folds, dropout=0.0).train.batch_tokens
     speed = None
@@ -285,7 +291,7 @@ def _network_config(
         network = {**network, "dropout": dropout}
     longest = setup.facts.longest_item
     reach = MAX_REACH if folds and _remembers(setup) else 0
-    if network["name"] == "gpt":
+    if network["name"] == "gpt" and setup.facts.kind != "examples":
         context = CONTEXT if longest is None else min(CONTEXT, longest + 1)
         network = {**network, "context": MEMORY_CONTEXT if reach else context}
         if is_large:
@@ -304,6 +310,7 @@ def _network_config(
 def _run_config(setup: TrainingSetup, model: Tree, train: Tree) -> RunConfig:
     """Fit these settings to the data, and let the user's `train.*` override them."""
     config = model_config(model).for_data(setup.facts.longest_item, setup.tokenizer.vocab_size)
+    config = config.for_outputs(setup.facts.outputs)
     defaults = model_class(config.name).defaults_for(config)
     chosen = setup.config.train.model_dump(exclude_unset=True)
     if issubclass(model_class(config.name), CountBasedModel):
@@ -384,8 +391,37 @@ def _plan_counts(setup: TrainingSetup, why: str) -> Plan:
     return Plan(config=config, reasons=(_describe_text(setup), why, plan))
 
 
+def _num_predictions(setup: TrainingSetup) -> float:
+    """Return the number of predictions in the training split; infinity for problems without end."""
+    tokens = setup.splits["train"]
+    return math.inf if tokens.stream is not None else tokens.num_targets
+
+
+def _plan_classifier(setup: TrainingSetup) -> Plan:
+    """Plan the classifier that counts: n-grams of words, or longer ones of characters."""
+    are_words = setup.config.data.tokenizer == "word"
+    order = WORD_ORDER if are_words else CHARACTER_ORDER
+    config = _run_config(setup, {"name": "nb-svm", "order": order}, {})
+    units = "words" if are_words else "characters"
+    facts = setup.facts
+    return Plan(
+        config=config,
+        reasons=(
+            f"{facts.name}: {facts.documents:,} examples with {plural(facts.labels or 0, 'label')}.",
+            "Labels follow from which n-grams occur in an input, and these can be counted.",
+            f"Plan: a linear model on the log-count ratios of n-grams of up to {order} {units} "
+            "(NB-SVM).",
+        ),
+    )
+
+
 def _describe_text(setup: TrainingSetup) -> str:
     facts, tokens = setup.facts, setup.splits["train"].num_predictions
+    if facts.kind == "examples":
+        what = "Problems are drawn without end" if setup.splits["train"].stream else (
+            f"{setup.splits['train'].num_targets:,} tokens of targets to train on"
+        )
+        return f"{facts.name}: {facts.documents:,} examples. {what}."
     is_list = facts.kind == "lines"
     number, unit = (facts.documents, "items") if is_list else (facts.characters, "characters")
     return (
@@ -399,7 +435,7 @@ def _reasons(
 ) -> tuple[str, str, str]:
     """Explain a plan; `why` is how long counting takes, or why the plan has no counts."""
     shape = f"{best.size.description}, {best.parameters:,} parameters"
-    passes = best.predictions / setup.splits["train"].num_predictions
+    passes = best.predictions / _num_predictions(setup)
     times = f"{passes:,.0f}" if passes >= 10 else f"{passes:.2g}"
     if best.speed is None:
         reads = f"The budget is {best.predictions:,.0f} tokens, {times} times the text"
@@ -409,6 +445,8 @@ def _reasons(
             f"At {about}{best.speed:,.0f} tokens/s this machine reads the text {times} times "
             f"in {setup.config.train.minutes:g} min"
         )
+    if not passes:
+        reads = f"{best.predictions:,.0f} predictions of tokens of targets"
     dropout = f", so the plan adds dropout {best.dropout}." if best.dropout else "."
     if folds:
         remembers = getattr(best.config.model, "memory", 0)

@@ -33,7 +33,7 @@ ENDED_STATUSES: tuple[Status, ...] = ("finished", "stopped early", "diverged")
 """Statuses of a run that cannot be resumed."""
 
 
-LATER_FIELDS = ("sources", "targets", "labels", "longest_target")
+LATER_FIELDS = ("sources", "targets", "labels", "outputs", "longest_target")
 """Fields of `DatasetInfo` that older runs do not have."""
 
 
@@ -54,6 +54,8 @@ class DatasetInfo(Settings):
     """What the targets of examples are; None for other data."""
     labels: int | None = None
     """Number of different labels, where targets are labels."""
+    outputs: int | None = None
+    """Number of tokens that can be predicted, where targets are labels."""
     longest_target: int | None = None
     """Predictions of the longest target of examples."""
     longest_item: int | None = None

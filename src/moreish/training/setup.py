@@ -71,6 +71,15 @@ DEFAULT_WINDOW = 64
 AUDIT_CHARACTERS = 1 << 20
 """Characters at the beginning of a text that are audited before training: under a second."""
 
+MIN_WORDS = 2.5
+"""Mean number of words of an input from which examples are read in words or byte pairs."""
+
+EXAMPLE_VOCABULARY = 4096
+"""Size of the vocabulary of byte pairs of examples."""
+
+SAMPLED_EXAMPLES = 1000
+"""Examples whose words are counted."""
+
 ALPHABET_SHOWN = 200
 """Characters of the alphabet that run.json holds."""
 
@@ -119,13 +128,16 @@ def set_up(config: RunConfig) -> TrainingSetup:
         MoreishError: the source cannot be read, or the settings do not go with it.
     """
     corpus = load_corpus(config)
-    tokenizer = build_tokenizer(config.data, corpus)
-    splits = encode_splits(corpus, tokenizer, config.data)
-    facts = describe_dataset(corpus, tokenizer, splits)
     data = config.data
+    if isinstance(corpus, ExampleCorpus):
+        data = choose_example_settings(data, corpus)
+    tokenizer = build_tokenizer(data, corpus)
+    splits = encode_splits(corpus, tokenizer, data)
+    facts = describe_dataset(corpus, tokenizer, splits)
     if isinstance(corpus, PreparedDataset):
         data = data.model_copy(update={"tokenizer": corpus.manifest.tokenizer})
     model = config.model.for_data(facts.longest_item, tokenizer.vocab_size)
+    model = model.for_outputs(facts.outputs)
     return TrainingSetup(
         config=config.model_copy(update={"data": data, "model": model}),
         corpus=corpus,
@@ -248,18 +260,45 @@ def build_tokenizer(data: DataConfig, corpus: AnyCorpus) -> Tokenizer:
     if isinstance(corpus, ExampleCorpus):
         examples = corpus.split(data.split, data.split_seed)["train"]
         lines = [text + "\n" for text in corpus.texts_of(examples)]
+        if data.fold_case:
+            lines = list(map(str.lower, lines))
         base = builder.build(
-            lines if builder.needs_text else [corpus.stats.alphabet],
+            lines if builder.needs_text else [_alphabet(corpus, data)],
             boundary=True,
             limits=data.limits,
         )
-        return ExampleTokenizer(base, corpus.form, corpus.symbols)
+        return ExampleTokenizer(
+            base, corpus.form, corpus.symbols, fold_case=data.fold_case or False
+        )
     texts = TrainingTexts(corpus, data.split, data.split_seed)
     return builder.build(
         texts if builder.needs_text else [corpus.stats.alphabet],
         boundary=corpus.has_boundary,
         limits=data.limits,
     )
+
+
+def _alphabet(corpus: ExampleCorpus, data: DataConfig) -> str:
+    characters = corpus.stats.alphabet
+    return "".join(sorted(set(characters.lower()))) if data.fold_case else characters
+
+
+def choose_example_settings(data: DataConfig, corpus: ExampleCorpus) -> DataConfig:
+    """Choose the tokenizer of examples where the user did not: words in lower case to classify
+    texts, byte pairs to translate them, characters for single words."""
+    if corpus.task is not None or "tokenizer" in data.model_fields_set:
+        return data
+    sample = corpus.examples[:: max(1, len(corpus.examples) // SAMPLED_EXAMPLES)]
+    texts = [text for text in corpus.texts_of(sample) if text]
+    words = sum(len(text.split()) for text in texts) / max(1, len(texts))
+    if words < MIN_WORDS:
+        return data
+    if corpus.form == "label":
+        chosen: dict[str, Any] = {"tokenizer": "word", "min_word_count": 1, "fold_case": True}
+    else:
+        chosen = {"tokenizer": "bpe", "vocab_size": EXAMPLE_VOCABULARY}
+    new = {key: value for key, value in chosen.items() if key not in data.model_fields_set}
+    return data.model_copy(update=new)
 
 
 def encode_splits(
@@ -321,6 +360,8 @@ def describe_dataset(
     stats = corpus.stats
     if isinstance(corpus, ExampleCorpus):
         facts["targets"] = corpus.form
+        assert isinstance(tokenizer, ExampleTokenizer)
+        facts["outputs"] = tokenizer.num_outputs
         facts["labels"] = len(corpus.symbols) if corpus.form == "label" else None
         facts["longest_target"] = max(tokens.longest_target for tokens in splits.values())
     if corpus.kind != "text":

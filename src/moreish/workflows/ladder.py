@@ -167,7 +167,11 @@ def rungs_for(names: str | None) -> list[Rung]:
     used = {*rungs, *(rung.model["name"] for rung in RUNGS)}
     rungs |= {n: Rung(n, "a registered model", {"name": n}) for n in REGISTRY if n not in used}
     if names is None:
-        return [rung for rung in rungs.values() if rung.name != LARGE]
+        return [
+            rung
+            for rung in rungs.values()
+            if rung.name != LARGE and not REGISTRY[rung.model["name"]].needs_examples
+        ]
     chosen = [name.strip() for name in names.split(",") if name.strip()]
     if not chosen:
         raise MoreishError(f"--rungs {names}: name at least one of {', '.join(rungs)}")

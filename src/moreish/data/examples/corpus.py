@@ -98,6 +98,17 @@ class ExampleCorpus:
         )
         return sorted(counts, key=lambda symbol: (-counts[symbol], symbol))
 
+    @cached_property
+    def ambiguity(self) -> tuple[int, float]:
+        """How many inputs have more than one target, and the largest share of targets that one
+        prediction for each input can match."""
+        counts: dict[str, Counter[str]] = {}
+        for source, target in self.examples:
+            counts.setdefault(source, Counter())[target] += 1
+        several = sum(len(each) > 1 for each in counts.values())
+        best = sum(max(each.values()) for each in counts.values())
+        return several, best / len(self.examples)
+
     def split(self, rule: SplitRule, seed: int) -> Mapping[SplitName, Sequence[Example]]:
         """Split the examples 80/10/10, all that have the same input on one side.
 

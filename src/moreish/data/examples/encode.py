@@ -74,7 +74,7 @@ def split_examples(
         ids = tokens.item(index)
         cut = int(np.flatnonzero(ids == tokenizer.separator_id)[0])
         target = tokenizer.decode_target(ids[cut + 1 :])
-        examples.append(Example(tokenizer.decode(ids[:cut]), target))
+        examples.append(Example(tokenizer.decode_input(ids[:cut]), target))
     return examples
 
 

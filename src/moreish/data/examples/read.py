@@ -10,6 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from moreish.data.catalog import CATALOG, load_dataset
 from moreish.data.examples.corpus import ExampleCorpus
 from moreish.data.text import is_table, open_decoded, parse_json, sniff_table, uncompressed_name
 from moreish.errors import MoreishError
@@ -62,6 +63,8 @@ class _Table:
 def looks_like_examples(source: str) -> bool:
     """Return whether a file has examples by the names of its fields: a prompt and its completion,
     messages, or a text and its label."""
+    if source in CATALOG:
+        return CATALOG[source].kind == "examples"
     path = user_path(source)
     if not path.is_file() or not is_table(path) or _suffix(path) == ".parquet":
         return False
@@ -79,10 +82,14 @@ def read_examples(sources: Sequence[str], file_format: ExampleFormat) -> Example
         MoreishError: a file does not exist or is damaged, a column cannot be chosen, or no example
             has a target.
     """
-    paths = [user_path(source) for source in sources]
     found: list[Example] = []
     notes: list[str] = []
-    for path in paths:
+    for source in sources:
+        path = user_path(source)
+        if source in CATALOG and CATALOG[source].kind == "examples":
+            lines = load_dataset(source).split("\n")
+            found += [Example(*line.split("\t")) for line in lines]
+            continue
         if not path.is_file():
             raise MoreishError(f"no file {path}: examples are read from tables and JSON lines")
         examples, note = _examples_of_file(path, file_format)
@@ -93,14 +100,27 @@ def read_examples(sources: Sequence[str], file_format: ExampleFormat) -> Example
         raise MoreishError(f"{', '.join(sources)}: no example has a target")
     if absent := len(found) - len(present):
         notes.append(f"left out {plural(absent, 'example')} without a target")
-    more = f"-and-{len(paths) - 1}-more" if len(paths) > 1 else ""
+    more = f"-and-{len(sources) - 1}-more" if len(sources) > 1 else ""
+    name = sources[0]
     corpus = ExampleCorpus(
-        name=Path(uncompressed_name(paths[0])).stem + more,
+        name=(name if name in CATALOG else Path(uncompressed_name(user_path(name))).stem) + more,
         examples=present,
         notes=notes,
         target_form=file_format.target_form,
     )
-    return replace(corpus, notes=[*notes, _describe_targets(corpus)])
+    notes.append(_describe_targets(corpus))
+    several, ceiling = corpus.ambiguity
+    if several and corpus.form == "label":
+        notes.append(
+            f"{plural(several, 'input')} with more than one label: at most {ceiling:.2%} of the "
+            "labels can be right"
+        )
+    elif several:
+        notes.append(
+            f"{plural(several, 'input')} with more than one target: a prediction is right if it is "
+            "one of them"
+        )
+    return replace(corpus, notes=notes)
 
 
 def _describe_targets(corpus: ExampleCorpus) -> str:

@@ -39,11 +39,15 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
-        self, x_BTC: Float[Tensor, "B T C"], rope: RopeTable | None, cache: Any = None
+        self,
+        x_BTC: Float[Tensor, "B T C"],
+        rope: RopeTable | None,
+        cache: Any = None,
+        mask: Tensor | None = None,
     ) -> tuple[Float[Tensor, "B T C"], tuple[Tensor, Tensor]]:
-        """Return the output, and the keys and values that `Attention` returns for `rope` and
-        `cache`."""
-        y_BTC, keys_values = self.attention(self.attention_input(x_BTC), rope, cache)
+        """Return the output, and the keys and values that `Attention` returns for `rope`, `cache`
+        and `mask`."""
+        y_BTC, keys_values = self.attention(self.attention_input(x_BTC), rope, cache, mask)
         x_BTC = x_BTC + self.dropout(y_BTC)
         if self.pre_norm:
             y_BTC = self.feedforward(self.norm_feedforward(x_BTC))

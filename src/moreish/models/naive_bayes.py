@@ -1,0 +1,316 @@
+"""Classification by counting: naive Bayes on n-grams, and a linear model on its log-count ratios
+(NB-SVM, Wang and Manning 2012, "Baselines and Bigrams").
+
+B batch, R rows of it with a separator, T positions, S positions seen, E examples, G n-grams of an
+input, F distinct n-grams of the training split, L labels, V vocabulary.
+"""
+
+import warnings
+from typing import Literal, NamedTuple, final
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from moreish.data import TokenDataset
+from moreish.errors import MoreishError
+from moreish.models.base import CountBasedModel, Logits, ModelConfig, State, Tokens
+from moreish.tokenizers import Ids
+
+UNBOUNDED = 1 << 40
+"""Context of a model that reads whole inputs, however long."""
+
+FLOOR = -20.0
+"""Logit of tokens that are no label of the training split, in nats below the sum of the labels."""
+
+MAX_WEIGHTS = 200_000_000
+"""Largest number of n-grams times labels; rare n-grams are left out beyond it."""
+
+MAX_ITERATIONS = 60
+"""Iterations of L-BFGS."""
+
+
+class NaiveBayesConfig(ModelConfig):
+    name: Literal["naive-bayes"] = "naive-bayes"
+    order: int = Field(2, ge=1, le=5)
+    """Length of the longest n-grams of tokens that are counted."""
+    smoothing: float = Field(1.0, gt=0)
+    """Number that is added to each count."""
+    outputs: int | None = None
+    """Number of tokens that can be predicted, the first ones of the vocabulary: the labels."""
+
+    def for_data(self, longest_item: int | None, vocab_size: int) -> ModelConfig:
+        """Raises MoreishError for data without targets."""
+        if longest_item is None:
+            raise MoreishError(
+                f"model {self.name} is a classifier: it needs examples (--input COLUMN --target "
+                "COLUMN), not running text"
+            )
+        return self
+
+
+class NBSVMConfig(NaiveBayesConfig):
+    name: Literal["nb-svm"] = "nb-svm"  # type: ignore[assignment]
+    strength: float = Field(16.0, gt=0)
+    """L2 regularization of the weights, which pulls them toward those of naive Bayes."""
+
+
+class NaiveBayes(CountBasedModel):
+    """The log-probability of each label given which n-grams occur in an input, each counted once.
+
+    It predicts at the separator; its logits elsewhere are equal for all tokens.
+    """
+
+    Config: type[NaiveBayesConfig] = NaiveBayesConfig
+    needs_examples = True
+    ngrams_F: Tensor
+    weight_FL: Tensor
+    bias_L: Tensor
+    label_ids_L: Tensor
+
+    def __init__(self, config: NaiveBayesConfig, vocab_size: int) -> None:
+        super().__init__(vocab_size, order=config.order)
+        self.config, self.context = config, UNBOUNDED
+        self.separator = vocab_size - 1
+        self.register_buffer("ngrams_F", torch.zeros(0, dtype=torch.long))
+        self.register_buffer("weight_FL", torch.zeros(0, 0))
+        self.register_buffer("bias_L", torch.zeros(0))
+        self.register_buffer("label_ids_L", torch.zeros(0, dtype=torch.long))
+
+    def num_counts(self) -> int:
+        return self.weight_FL.numel()
+
+    # --- fitting ---
+
+    def fit_counts(self, tokens: TokenDataset) -> None:
+        example_P, ngrams_P = self._ngrams_of(tokens)
+        label_E = tokens.ids_N[tokens.separators + 1].astype(np.int64)
+        labels, label_E = np.unique(label_E, return_inverse=True)
+        ngrams_F, feature_P, count_F = np.unique(
+            ngrams_P, return_inverse=True, return_counts=True
+        )
+        ngrams_F, feature_P, kept_P = _drop_rare(ngrams_F, feature_P, count_F, len(labels))
+        # Each n-gram counts once for each example.
+        pairs = np.unique(example_P[kept_P] * max(1, len(ngrams_F)) + feature_P)
+        example_P, feature_P = np.divmod(pairs, max(1, len(ngrams_F)))
+        size = len(ngrams_F) * len(labels)
+        joint_FL = np.bincount(feature_P * len(labels) + label_E[example_P], minlength=size)
+        joint_FL = joint_FL.reshape(len(ngrams_F), len(labels)).astype(np.float32)
+        self.ngrams_F = torch.from_numpy(ngrams_F)
+        self.label_ids_L = torch.from_numpy(labels)
+        self._fit(joint_FL, example_P, feature_P, label_E)
+
+    def _fit(
+        self, joint_FL: NDArray[np.float32], example_P: Ids, feature_P: Ids, label_E: Ids
+    ) -> None:
+        """Set the weights to log-count ratios.
+
+        Args:
+            joint_FL: number of examples of each label that have an n-gram.
+            example_P, feature_P: the pairs of an example and an n-gram that it has, by example.
+            label_E: the label of each example, by number.
+        """
+        self.weight_FL = torch.from_numpy(log_count_ratios(joint_FL, self.config.smoothing))
+        counts_L = np.bincount(label_E, minlength=joint_FL.shape[1])
+        self.bias_L = torch.from_numpy(np.log(counts_L / counts_L.sum()).astype(np.float32))
+
+    def _ngrams_of(self, tokens: TokenDataset) -> tuple[Ids, Ids]:
+        """Return the example and the code of every n-gram of every input, (P,) each. The boundary
+        before an input and the separator after it belong to them."""
+        ids_N = tokens.ids_N[:].astype(np.int64)
+        length_E = tokens.separators - tokens.boundaries[:-1] + 1
+        example_P = np.repeat(np.arange(len(length_E)), length_E)
+        place_P = np.arange(length_E.sum()) - np.repeat(np.cumsum(length_E) - length_E, length_E)
+        start_P = np.repeat(tokens.boundaries[:-1], length_E) + place_P
+        left_P = np.repeat(length_E, length_E) - place_P  # tokens from here to the end of the input
+        examples, codes, code_P = [], [], np.zeros(len(start_P), np.int64)
+        for length in range(1, self.order + 1):
+            inside_P = left_P >= length
+            index_P = np.minimum(start_P + length - 1, len(ids_N) - 1)
+            code_P = code_P * self.vocab_size + ids_N[index_P] + 1
+            examples.append(example_P[inside_P])
+            codes.append(code_P[inside_P])
+        return np.concatenate(examples), np.concatenate(codes)
+
+    # --- predicting ---
+
+    def forward(self, tokens_BT: Tokens, state: State = None) -> tuple[Logits, State]:
+        new = tokens_BT.shape[1]
+        seen_BS = tokens_BT if state is None else torch.cat([state, tokens_BT], dim=1)
+        outputs = self.config.outputs or self.vocab_size
+        logits_BTV = torch.zeros(len(seen_BS), new, outputs, device=seen_BS.device)
+        first = seen_BS.shape[1] - new
+        row_R, place_R = (seen_BS[:, first:] == self.separator).nonzero(as_tuple=True)
+        if len(row_R):
+            scores_RL = self.label_scores(seen_BS[row_R], place_R + first)
+            floor_R1 = scores_RL.logsumexp(1, keepdim=True) + FLOOR
+            logits_RV = floor_R1.expand(-1, outputs).clone()
+            logits_RV[:, self.label_ids_L] = scores_RL
+            logits_BTV[row_R, place_R] = logits_RV
+        return logits_BTV, seen_BS
+
+    def label_scores(
+        self, seen_RS: Int[Tensor, "R S"], place_R: Int[Tensor, " R"]
+    ) -> Float[Tensor, "R L"]:
+        """Return the logit of each label of the training split for inputs that end at a place."""
+        length = int(place_R.max()) + 1
+        codes, is_there = [], []
+        code_RS = torch.zeros_like(seen_RS[:, :length])
+        end_S = torch.arange(1, length + 1, device=seen_RS.device)
+        for size in range(1, min(self.order, length) + 1):
+            code_RS = code_RS[:, : length - size + 1] * self.vocab_size
+            code_RS = code_RS + seen_RS[:, size - 1 : length] + 1
+            codes.append(code_RS)
+            is_there.append(end_S[size - 1 :] <= place_R[:, None] + 1)
+        code_RG = torch.cat(codes, dim=1).masked_fill(~torch.cat(is_there, dim=1), -1)
+        code_RG = code_RG.sort(dim=1).values
+        is_new_RG = F.pad(code_RG[:, 1:] != code_RG[:, :-1], (1, 0), value=True)
+        if not len(self.ngrams_F):
+            return self.bias_L.expand(len(seen_RS), -1)
+        index_RG = torch.searchsorted(self.ngrams_F, code_RG).clamp(max=len(self.ngrams_F) - 1)
+        is_known_RG = is_new_RG & (self.ngrams_F[index_RG] == code_RG)
+        scores = [
+            self.weight_FL[index_G[is_known_G]].sum(0)
+            for index_G, is_known_G in zip(index_RG, is_known_RG, strict=True)
+        ]
+        return torch.stack(scores) + self.bias_L
+
+
+
+def _drop_rare(
+    ngrams_F: Ids, feature_P: Ids, count_F: Ids, labels: int
+) -> tuple[Ids, Ids, NDArray[np.bool_]]:
+    """Leave out the rarest n-grams where there are too many of them for this number of labels.
+
+    Returns:
+        The n-grams that are kept, their numbers where they occur, and where that is.
+    """
+    kept_F = np.ones(len(ngrams_F), dtype=bool)
+    minimum = 1
+    while kept_F.sum() * labels > MAX_WEIGHTS:
+        minimum += 1
+        kept_F = count_F >= minimum
+    kept_P = kept_F[feature_P]
+    return ngrams_F[kept_F], (np.cumsum(kept_F) - 1)[feature_P[kept_P]], kept_P
+
+
+def log_count_ratios(
+    joint_FL: NDArray[np.float32], smoothing: float, without: int | None = None
+) -> NDArray[np.float32]:
+    """Return the log of how much more probable each n-gram is with a label than with all others
+    (equation 2 of the paper, for several labels).
+
+    Args:
+        joint_FL: number of examples of each label that have an n-gram.
+        smoothing: added to each count.
+        without: a label of which one example that has the n-gram is left out of the counts.
+    """
+    total_F1, sum_L = joint_FL.sum(1, keepdims=True), joint_FL.sum(0)
+    size = smoothing * len(joint_FL)
+    rest_FL = total_F1 - joint_FL
+    norms_2L = np.log(np.stack([sum_L, sum_L.sum() - sum_L]) + size)
+    if without is not None:
+        joint_FL, rest_FL = joint_FL.copy(), rest_FL.copy()
+        others = np.arange(joint_FL.shape[1]) != without
+        joint_FL[:, without] = np.maximum(joint_FL[:, without] - 1, 0)
+        rest_FL[:, others] = np.maximum(rest_FL[:, others] - 1, 0)
+    ratio_FL = np.log(joint_FL + smoothing) - np.log(rest_FL + smoothing)
+    return ratio_FL - (norms_2L[0] - norms_2L[1])
+
+
+@final
+class NBSVM(NaiveBayes):
+    """Logistic regression on the log-count ratios of naive Bayes: each n-gram has a weight by which
+    its ratio is multiplied.
+
+    The paper trains a support vector machine and averages its weights with their mean; here the
+    weights are regularized toward one number, and a logistic loss gives probabilities. With few
+    labels, the ratios that an example is trained on are those without it: otherwise rare n-grams
+    seem to tell its label.
+    """
+
+    Config = NBSVMConfig
+
+    def _fit(
+        self, joint_FL: NDArray[np.float32], example_P: Ids, feature_P: Ids, label_E: Ids
+    ) -> None:
+        super()._fit(joint_FL, example_P, feature_P, label_E)
+        assert isinstance(self.config, NBSVMConfig)
+        ratios_FL, labels = self.weight_FL, joint_FL.shape[1]
+        groups = [_Group.of(ratios_FL, example_P, feature_P, label_E)]
+        if labels**2 * len(joint_FL) <= MAX_WEIGHTS:
+            groups = []
+            for label in range(labels):
+                without_FL = log_count_ratios(joint_FL, self.config.smoothing, label)
+                kept_P = label_E[example_P] == label
+                groups.append(
+                    _Group.of(
+                        torch.from_numpy(without_FL),
+                        (np.cumsum(label_E == label) - 1)[example_P[kept_P]],
+                        feature_P[kept_P],
+                        label_E[label_E == label],
+                    )
+                )
+        shared = torch.full((), 0.1, requires_grad=True)
+        own_FL = torch.zeros_like(ratios_FL, requires_grad=True)
+        bias_L = self.bias_L.clone().requires_grad_()
+        optimizer = torch.optim.LBFGS(
+            [shared, own_FL, bias_L], max_iter=MAX_ITERATIONS, line_search_fn="strong_wolfe"
+        )
+        penalty = self.config.strength / len(label_E)
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            losses = [group.loss(shared + own_FL, bias_L) for group in groups]
+            loss = torch.stack(losses).sum() / len(label_E) + penalty / 2 * own_FL.square().sum()
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+        self.weight_FL = (ratios_FL * (shared + own_FL)).detach()
+        self.bias_L = bias_L.detach()
+
+
+class _Group(NamedTuple):
+    """Examples that are trained on the same ratios."""
+
+    ratios_FL: Tensor
+    has_EF: Tensor
+    """Which n-grams each example has, a sparse matrix."""
+    target_E: Tensor
+
+    @classmethod
+    def of(cls, ratios_FL: Tensor, example_P: Ids, feature_P: Ids, label_E: Ids) -> "_Group":
+        start_E = np.searchsorted(example_P, np.arange(len(label_E) + 1))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Sparse")  # that they are in beta
+            has_EF = torch.sparse_csr_tensor(
+                torch.from_numpy(start_E),
+                torch.from_numpy(feature_P),
+                torch.ones(len(feature_P)),
+                size=(len(label_E), len(ratios_FL)),
+                check_invariants=False,
+            )
+        return cls(ratios_FL, has_EF, torch.from_numpy(label_E))
+
+    def loss(self, weight_FL: Tensor, bias_L: Tensor) -> Tensor:
+        """Return the sum of the losses."""
+        scores_EL = _SparseProduct.apply(self.has_EF, self.ratios_FL * weight_FL) + bias_L
+        return F.cross_entropy(scores_EL, self.target_E, reduction="sum")
+
+
+class _SparseProduct(torch.autograd.Function):
+    """The product of a sparse matrix, which needs no gradient, and a dense one."""
+
+    @staticmethod
+    def forward(ctx, sparse, dense):  # type: ignore[no-untyped-def]
+        ctx.sparse = sparse
+        return sparse @ dense
+
+    @staticmethod
+    def backward(ctx, gradient):  # type: ignore[no-untyped-def]
+        return None, ctx.sparse.t() @ gradient

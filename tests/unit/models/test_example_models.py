@@ -1,0 +1,163 @@
+"""Models of examples: state, causality, independence of neighbors, and what they learn."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from moreish.data.examples import ExampleCorpus, encode_examples
+from moreish.data.token_dataset import TokenDataset
+from moreish.errors import MoreishError
+from moreish.models import REGISTRY, CountBasedModel, build_model, model_config
+from moreish.tasks import Example
+from moreish.tokenizers import CharTokenizer, ExampleTokenizer
+
+V, SEPARATOR = 12, 11
+NAMES = sorted(name for name in REGISTRY if REGISTRY[name].needs_examples)
+CASES = [
+    ("encoder-decoder", {"width": 16, "heads": 2, "context": 40}),
+    (
+        "encoder-decoder",
+        {
+            "width": 16, "heads": 2, "layers": 1, "encoder_layers": 3, "context": 40,
+            "positions": "learned", "tied": True, "norm_place": "after", "feedforward": "swiglu",
+        },
+    ),
+    ("encoder-decoder", {"width": 16, "heads": 4, "kv_heads": 2, "qk_norm": True, "context": 40}),
+    *(
+        ("encoder", {"width": 16, "heads": 2, "layers": 2, "context": 40, "pooling": pooling})
+        for pooling in ("first", "last", "mean", "max")
+    ),
+    ("naive-bayes", {"order": 3}),
+    ("nb-svm", {"order": 2}),
+]  # fmt: skip
+each_case = pytest.mark.parametrize(("name", "settings"), CASES)
+WORDS = ["aha", "bet", "cat", "dad", "egg", "fed", "gag", "hat", "ice", "jab"]
+LABELED = [Example(a + b, "same" if a == b else "other") for a in WORDS for b in WORDS[:5]]
+
+
+def tokenizer_of(corpus: ExampleCorpus) -> ExampleTokenizer:
+    text = CharTokenizer.build(corpus.texts_of(corpus.examples), boundary=True)
+    return ExampleTokenizer(text, corpus.form, corpus.symbols)
+
+
+def make(name: str, settings: dict) -> torch.nn.Module:
+    torch.manual_seed(0)
+    model = build_model(model_config({"name": name, **settings}), V).eval()
+    if isinstance(model, CountBasedModel):
+        rows = [
+            np.array([0, *np.random.default_rng(n).integers(3, 11, 6), SEPARATOR, 1 + n % 2])
+            for n in range(50)
+        ]
+        ids = np.concatenate([*rows, [0]]).astype(np.uint8)
+        with torch.inference_mode(False):
+            model.fit_counts(
+                TokenDataset(ids, items=True, separator=SEPARATOR, predicts_end=False)
+            )
+    for parameter in model.parameters():
+        with torch.no_grad():
+            parameter.add_(torch.randn_like(parameter) / 5)
+    return model
+
+
+def some_tokens() -> torch.Tensor:
+    """Rows whose separators are at different places."""
+    torch.manual_seed(2)
+    tokens = torch.randint(3, 11, (4, 18))
+    tokens[:, 0] = 0
+    for row, place in enumerate((5, 9, 5, 1)):
+        tokens[row, place] = SEPARATOR
+    return tokens
+
+
+def test_all_are_covered() -> None:
+    assert {name for name, _ in CASES} == set(NAMES)
+
+
+@each_case
+@pytest.mark.usefixtures("shape_checks")
+@pytest.mark.parametrize("cuts", [[4, 12], [1, 2, 3, 17], [5, 6, 10], list(range(1, 18))])
+@torch.inference_mode()
+def test_the_state_continues(name: str, settings: dict, cuts: list[int]) -> None:
+    model, tokens = make(name, settings), some_tokens()
+    for rows in (tokens, tokens[[0, 2]]):
+        whole, _ = model(rows)
+        parts, state = [], None
+        for piece in rows.tensor_split(cuts, dim=1):
+            logits, state = model(piece, state)
+            parts.append(logits)
+        torch.testing.assert_close(torch.cat(parts, 1), whole, atol=2e-5, rtol=1e-4)
+
+
+@each_case
+@torch.inference_mode()
+def test_rows_are_independent_and_targets_causal(name: str, settings: dict) -> None:
+    model, tokens = make(name, settings), some_tokens()
+    whole, _ = model(tokens)
+    for row in range(len(tokens)):
+        torch.testing.assert_close(model(tokens[row : row + 1])[0][0], whole[row])
+    changed = tokens.clone()
+    changed[:, 14:] = 4
+    torch.testing.assert_close(model(changed)[0][:, :14], whole[:, :14])
+    # A change of the input changes the prediction at the separator.
+    changed = tokens.clone()
+    changed[1, 1:9] = 3
+    assert not torch.allclose(model(changed)[0][1, 9], whole[1, 9])
+
+
+@each_case
+@torch.inference_mode()
+def test_logits_of_inputs_are_uniform(name: str, settings: dict) -> None:
+    logits, _ = make(name, settings)(some_tokens())
+    assert not logits.isnan().any()
+    assert (logits[0, :5] == logits[0, :5, :1]).all()
+
+
+@each_case
+@torch.inference_mode()
+def test_empty_inputs_and_separators_only(name: str, settings: dict) -> None:
+    model = make(name, settings)
+    for row in ([0, SEPARATOR], [SEPARATOR], [SEPARATOR, 3], [0, SEPARATOR, SEPARATOR]):
+        logits, _ = model(torch.tensor([row]))
+        assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_running_text_is_refused(name: str) -> None:
+    with pytest.raises(MoreishError, match="needs examples"):
+        model_config({"name": name}).for_data(None, V)
+
+
+def test_naive_bayes_is_bayes_rule() -> None:
+    """One n-gram decides: its log-count ratio and the share of the label, by hand."""
+    examples = [Example("a", "x")] * 3 + [Example("b", "y")] * 1 + [Example("a", "y")] * 2
+    corpus = ExampleCorpus(
+        name="x", examples=examples, target_form="label", sizes_of_split=(6,)
+    )
+    tokenizer = tokenizer_of(corpus)
+    (tokens,) = encode_examples(corpus, tokenizer, "seeded", 0).values()
+    model = build_model(model_config({"name": "naive-bayes", "order": 1}), tokenizer.vocab_size)
+    model.fit_counts(tokens)
+    a = int(tokenizer.encode("a")[0])
+    logits, _ = model(torch.tensor([[0, a, tokenizer.separator_id]]))
+    x, y = (int(tokenizer.encode_target(label)[0]) for label in "xy")
+    # With one added: of 9 + 4 counts of x and 9 + 4 of y, the edges are 4 and 4, "a" 4 and 3.
+    expected = 2 * (math.log(4 / 3) - 0)
+    assert math.isclose(float(logits[0, -1, x] - logits[0, -1, y]), expected, abs_tol=1e-5)
+
+
+def test_nb_svm_beats_naive_bayes_on_pairs_of_words() -> None:
+    corpus = ExampleCorpus(name="x", examples=LABELED * 4, target_form="label")
+    tokenizer = tokenizer_of(corpus)
+    tokens = encode_examples(corpus, tokenizer, "seeded", 0)["train"]
+    losses = {}
+    for name in ("naive-bayes", "nb-svm"):
+        config = model_config({"name": name, "order": 3})
+        model = build_model(config, tokenizer.vocab_size)
+        model.fit_counts(tokens)
+        batch = tokens.gather(tokens.windows(100))
+        logits = model(batch.tokens_BT)[0].flatten(0, 1)
+        loss = torch.nn.functional.cross_entropy(logits, batch.targets_BT.flatten(), ignore_index=-1)
+        losses[name] = loss.item()
+    assert losses["nb-svm"] < losses["naive-bayes"]
