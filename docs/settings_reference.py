@@ -20,6 +20,7 @@ from moreish import config
 from moreish.models import REGISTRY, model_class
 from moreish.options import GROUPS, OPTIONS, TYPES, flag, names_of, panel
 from moreish.settings import RENAMED, Settings
+from moreish.tasks import CONFIGS
 
 TARGET = Path(__file__).with_name("settings.md")
 
@@ -45,8 +46,15 @@ def page() -> str:
     """The whole of docs/settings.md."""
     parts = [INTRODUCTION, "## Options\n", options_table()]
     concerns = [base for base in reversed(config.TrainConfig.__mro__) if _is_concern(base)]
-    parts += ["## Run\n", settings_table([config.RunConfig], "", skip={"data", "model", "train"})]
+    parts += [
+        "## Run\n",
+        settings_table([config.RunConfig], "", skip={"data", "model", "task", "train"}),
+    ]
     parts += ["## Data (`data.*`)\n", settings_table([config.DataConfig], "data.")]
+    parts.append("## Tasks (`task.*`)\n")
+    parts.append("For a source such as `task:addition`.\n")
+    for name, task in CONFIGS.items():
+        parts += [f"### `task:{name}`\n", settings_table([task], "task.", skip={"name"})]
     parts.append("## Training (`train.*`)\n")
     for concern in concerns:
         parts += [f"### {_title(concern)}\n", settings_table([concern], "train.")]

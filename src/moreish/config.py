@@ -262,6 +262,7 @@ class RunConfig(Settings):
     tokenizer."""
     data: DataConfig = DataConfig()
     task: SerializeAsAny[TaskConfig] | None = None
+    """Settings of the task, where the source is one: its size, and in which form it is learned."""
     model: SerializeAsAny[ModelConfig]
     train: TrainConfig = TrainConfig()
 
@@ -310,7 +311,7 @@ def _resolve_task(data: DataConfig, requested: Mapping[str, Any] | None) -> Task
     if not first.startswith(PREFIX):
         if requested:
             raise MoreishError(
-                f"setting task.{min(requested)}: {data.source} is no task; tasks are {PREFIX}addition"
+                f"setting task.{min(requested)}: {data.source} is no task; one is {PREFIX}addition"
             )
         return None
     if more:

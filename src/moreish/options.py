@@ -45,7 +45,9 @@ class TextOptions(TypedDict, total=False):
     ]
     input: Annotated[
         str | int | None,
-        Option("Column of a table that holds the inputs of examples.", "data.input", metavar="NAME"),
+        Option(
+            "Column of a table that holds the inputs of examples.", "data.input", metavar="NAME"
+        ),
     ]
     target: Annotated[
         str | int | None,

@@ -20,6 +20,7 @@ ORDER = [
     "options",
     "python_errors",
     "tokenizers",
+    "tasks",
     "data",
     "models",
     "distributed",

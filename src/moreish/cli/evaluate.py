@@ -47,7 +47,7 @@ def evaluate(
     """Compute exact losses over whole splits, or the probability of a text."""
     from moreish import api
     from moreish.data import SPLIT_TITLES, decode_chunks, normalize_newlines
-    from moreish.ui import TrainingView, console, guess_line, score_table
+    from moreish.ui import TrainingView, console, guess_line, prediction_table, score_table
 
     run = api.load(path)
     if text is not None:
@@ -74,6 +74,10 @@ def evaluate(
         print_json(run=run.path, splits=splits, test_evaluations=count)
         return
     console().print(score_table(scores))
+    if run.kind == "examples":
+        console().print()
+        console().print(prediction_table(scores))
+        return
     console().print(guess_line(run.tokenizer.vocab_size), style="dim")
     if "train" not in scores:
         console().print(

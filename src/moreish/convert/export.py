@@ -55,6 +55,11 @@ def export(
         MoreishError: the format cannot express the model, a library is missing or gives other
             results, or `out` exists.
     """
+    if run.kind == "examples":
+        raise MoreishError(
+            f"{run.path} predicts the targets of inputs, and cannot be exported yet: use moreish "
+            "predict, or run.predict in Python"
+        )
     out = user_path(out)
     if to is None:
         to = "onnx"

@@ -152,7 +152,7 @@ class TokenDataset:
         return int((self.boundaries[1:] - self.separators).max()) - (not self.predicts_end)
 
     @cached_property
-    def is_target_N(self) -> NDArray[np.bool_]:
+    def target_mask(self) -> NDArray[np.bool_]:
         """Whether each token but the first is predicted, (predictions,), where items are
         examples."""
         change_N = np.zeros(self.num_predictions + 1, dtype=np.int8)
@@ -163,7 +163,7 @@ class TokenDataset:
     @property
     def num_targets(self) -> int:
         """Number of tokens that are predicted: all but the first, or those of targets."""
-        return self.num_predictions if self.separator is None else int(self.is_target_N.sum())
+        return self.num_predictions if self.separator is None else int(self.target_mask.sum())
 
     def item(self, index: int) -> Ids:
         """Return the tokens of an item, without its boundaries."""

@@ -28,6 +28,12 @@ from moreish.evaluate.metrics import (
     score,
 )
 from moreish.evaluate.novelty import NearestItemIndex, OverlapIndex, TextNovelty, TrainingIndex
-from moreish.evaluate.predictions import confusion, edit_distance, score_labels, score_texts
+from moreish.evaluate.predictions import (
+    confusion,
+    edit_distance,
+    reliability,
+    score_labels,
+    score_texts,
+)
 from moreish.evaluate.surprisal import NextToken, TokenSurprisal, next_tokens, surprisal
 from moreish.evaluate.tokenization import Token, TokenizerStats, measure_tokenizer, tokenize_text

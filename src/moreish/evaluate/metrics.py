@@ -66,14 +66,14 @@ MAX_EXPONENT = 700.0
 UNSEEN = ("unseen_loss", "unseen_stderr", "unseen_tokens")
 RUNNING = ("running_loss", "running_stderr")
 ADAPTIVE = ("adaptive_loss", "code_bytes")
-EXAMPLES = tuple(
-    name
-    for measure in (
-        *("exact_match", "accuracy", "macro_f1", "char_error_rate", "symbol_error_rate"),
-        *("bleu", "chrf"),
-    )
-    for name in (measure, f"{measure}_stderr")
-) + ("calibration_error", "predicted")
+MEASURES = (
+    *("exact_match", "accuracy", "macro_f1", "char_error_rate", "symbol_error_rate"),
+    *("bleu", "chrf"),
+)
+EXAMPLES = (
+    *(name for measure in MEASURES for name in (measure, f"{measure}_stderr")),
+    *("calibration_error", "predicted"),
+)
 OPTIONAL = (*UNSEEN, *RUNNING, *ADAPTIVE, *EXAMPLES)
 """Fields of a `Score` that may be absent."""
 
@@ -404,7 +404,7 @@ def _score_examples(
     losses: NDArray[np.float64], tokens: TokenDataset, tokenizer: Tokenizer
 ) -> Score:
     """Summarize the losses of the targets of examples."""
-    is_target_N = tokens.is_target_N
+    is_target_N = tokens.target_mask
     target_ids = tokens.ids_N[1:][is_target_N]
     starts_E = tokens.segments()[0]
     sums_E = np.add.reduceat(np.where(is_target_N, losses, 0.0), starts_E)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from moreish.errors import MoreishError
 from moreish.generate import Prediction
 from moreish.utils.extras import import_extra
 
@@ -48,9 +49,7 @@ def score_labels(predictions: Sequence[Prediction], targets: Sequence[str]) -> d
     }
 
 
-def macro_f1(
-    predicted_E: NDArray[np.int64], target_E: NDArray[np.int64], labels: int
-) -> float:
+def macro_f1(predicted_E: NDArray[np.int64], target_E: NDArray[np.int64], labels: int) -> float:
     """Return the mean F1 of the labels that occur, as scikit-learn computes it."""
     right = np.bincount(target_E[predicted_E == target_E], minlength=labels)
     total = np.bincount(predicted_E, minlength=labels) + np.bincount(target_E, minlength=labels)
@@ -60,11 +59,22 @@ def macro_f1(
 
 def calibration_error(probabilities: NDArray[np.float64], is_right: NDArray[np.float64]) -> float:
     """Return the mean difference of probability and accuracy, over bins of the probability."""
+    bins = reliability(probabilities, is_right)
+    gaps = (number * abs(confidence - accuracy) for confidence, accuracy, number in bins)
+    return sum(gaps) / len(probabilities)
+
+
+def reliability(
+    probabilities: NDArray[np.float64], is_right: NDArray[np.float64]
+) -> list[tuple[float, float, int]]:
+    """Return the mean probability, the accuracy and the number of predictions of each bin of the
+    probability that is not empty."""
     bins = np.minimum((probabilities * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    gaps = [
-        abs(float((probabilities - is_right)[bins == each].sum())) for each in range(bins.max() + 1)
+    return [
+        (float(probabilities[bins == b].mean()), float(is_right[bins == b].mean()), int(count))
+        for b, count in enumerate(np.bincount(bins))
+        if count
     ]
-    return sum(gaps) / len(bins)
 
 
 def confusion(
@@ -130,8 +140,12 @@ def edit_distance(a: Sequence[str], b: Sequence[str]) -> int:
 
 
 def score_translations(predicted: Sequence[str], targets: Sequence[str]) -> dict[str, float]:
-    """Return BLEU and chrF (sacrebleu's, 0 to 100) with the standard errors of its bootstrap."""
-    metrics = import_extra("sacrebleu.metrics", "tasks", "scoring translations")
+    """Return BLEU and chrF (sacrebleu's, 0 to 100) with the standard errors of its bootstrap;
+    nothing where sacrebleu is not installed."""
+    try:
+        metrics = import_extra("sacrebleu.metrics", "tasks", "scoring translations")
+    except MoreishError:
+        return {}
     scores = {}
     for name, metric in (("bleu", metrics.BLEU(references=None)), ("chrf", metrics.CHRF())):
         result = metric.corpus_score(list(predicted), [list(targets)], n_bootstrap=RESAMPLES)

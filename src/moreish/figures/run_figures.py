@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from moreish import evaluate
 from moreish.errors import MoreishError
 from moreish.figures import plots
+from moreish.figures.example_plots import example_plots
 from moreish.figures.ladder_plot import ladder
 from moreish.figures.layer_statistics import layer_statistics
 from moreish.figures.style import DARK, LIGHT, Theme, save, use_theme
@@ -97,6 +98,9 @@ def _plots(run: Run, text: str | None) -> Iterator[Plot]:
             "at each rate.",
             partial(plots.lr_range, test),
         )
+    if run.kind == "examples":
+        yield from (Plot(*drawing) for drawing in example_plots(run))
+        return
     label, size = run.tokenizer.label, run.tokenizer.vocab_size
     ids_N = run.split("train").ids_N
     by_frequency_V = evaluate.tokens_by_frequency(evaluate.context_counts(ids_N, size))

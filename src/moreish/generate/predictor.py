@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -21,6 +21,8 @@ class Prediction:
     target: str
     probability: float
     """That of the whole target."""
+    ids: Ids = field(repr=False)
+    """The tokens of the target."""
     alternatives: tuple[tuple[str, float], ...] = ()
     """Other targets with their probabilities, the best first."""
 
@@ -97,4 +99,4 @@ class Predictor:
         (target, probability), *others = (
             (self.decode_target(each.ids), math.exp(each.log_probability)) for each in hypotheses
         )
-        return Prediction(text, target, probability, tuple(others))
+        return Prediction(text, target, probability, hypotheses[0].ids, tuple(others))

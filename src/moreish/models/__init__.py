@@ -23,7 +23,8 @@ from moreish.models.interpolated import Mixture, NetworkWithCounts, NetworkWithC
 from moreish.models.lecture_gpt import LectureAttention, LectureGPT
 from moreish.models.memory import LONGEST_CONTEXT, MAX_REACH, Reader, Votes
 from moreish.models.mlp import MLP
-from moreish.models.naive_bayes import NBSVM, NaiveBayes
+from moreish.models.naive_bayes import NaiveBayes
+from moreish.models.nb_svm import NBSVM
 from moreish.models.ngram import TABLE_NAMES, KneserNey, NGram, count_ngrams, max_order
 from moreish.models.registry import REGISTRY, build_model, model_class, model_config
 from moreish.models.rnn import GRU, LSTM, RNN, Recurrent

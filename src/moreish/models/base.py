@@ -77,7 +77,6 @@ class ModelConfig(Settings):
         """
         return self
 
-
     def for_outputs(self, outputs: int | None) -> "ModelConfig":
         """Return these settings for data whose targets are the first tokens of the vocabulary.
 

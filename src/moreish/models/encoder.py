@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from moreish.errors import MoreishError
 from moreish.models.base import Logits, Model, ModelConfig, State, Tokens
-from moreish.models.gpt import Block, GPTConfig, init_weights, norm_layer, rope_table
+from moreish.models.gpt import Block, TransformerConfig, init_weights, norm_layer, rope_table
 
 Pooling = Literal["first", "last", "mean", "max"]
 
 
-class ExampleModelConfig(GPTConfig):
+class ExampleModelConfig(TransformerConfig):
     """Settings of a Transformer that reads the inputs of examples at once."""
 
     positions: Literal["learned", "rotary", "none"] = "rotary"
@@ -38,7 +38,7 @@ class ExampleModelConfig(GPTConfig):
 class Encoder(nn.Module):
     """Embeddings and blocks of bidirectional attention."""
 
-    def __init__(self, config: GPTConfig, vocab_size: int, layers: int) -> None:
+    def __init__(self, config: TransformerConfig, vocab_size: int, layers: int) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocab_size, config.width)
         learned = config.positions == "learned"
@@ -141,7 +141,7 @@ class EncoderClassifier(Model):
                 return (x_BSC * is_input_BS1).sum(1) / is_input_BS1.sum(1)
 
 
-def init_example_model(model: nn.Module, config: GPTConfig) -> None:
+def init_example_model(model: nn.Module, config: TransformerConfig) -> None:
     """Initialize like a GPT: every layer keeps the scale of its input, and the first prediction is
     uniform; see `moreish.models.gpt.init_weights`."""
     init_weights(model, config)

@@ -19,7 +19,7 @@ from moreish.models.gpt import (
     Cache,
     CacheView,
     CrossAttention,
-    GPTConfig,
+    TransformerConfig,
     ensure_capacity,
     norm_layer,
     rope_table,
@@ -37,7 +37,7 @@ class EncoderDecoderConfig(ExampleModelConfig):
 class DecoderBlock(nn.Module):
     """A block of the GPT with attention to the encoder's output between its two parts."""
 
-    def __init__(self, config: GPTConfig) -> None:
+    def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.pre_norm = config.norm_place == "before"
         self.norm_cross = norm_layer(config)
@@ -158,8 +158,8 @@ class EncoderDecoder(Model):
         """Run the decoder on tokens from a position of the target on."""
         x_BDC, rope = self._embed(tokens_BD, first)
         keys_values = []
-        parts = zip(self.blocks, memory, views or [None] * len(memory), strict=True)
-        for block, layer_memory, view in parts:
+        for layer, (block, layer_memory) in enumerate(zip(self.blocks, memory, strict=True)):
+            view = None if views is None else views[layer]
             x_BDC, new = block(x_BDC, rope, view, layer_memory, is_input_BI[:, None, None])
             keys_values.append(new)
         logits_BDV = self.head(self.norm(x_BDC))

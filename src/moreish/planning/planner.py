@@ -404,22 +404,20 @@ def _plan_classifier(setup: TrainingSetup) -> Plan:
     config = _run_config(setup, {"name": "nb-svm", "order": order}, {})
     units = "words" if are_words else "characters"
     facts = setup.facts
-    return Plan(
-        config=config,
-        reasons=(
-            f"{facts.name}: {facts.documents:,} examples with {plural(facts.labels or 0, 'label')}.",
-            "Labels follow from which n-grams occur in an input, and these can be counted.",
-            f"Plan: a linear model on the log-count ratios of n-grams of up to {order} {units} "
-            "(NB-SVM).",
-        ),
-    )
+    labels = plural(facts.labels or 0, "label")
+    text = f"{facts.name}: {facts.documents:,} examples with {labels}."
+    why = "Labels follow from which n-grams occur in an input, and these can be counted."
+    model = f"a linear model on the log-count ratios of n-grams of up to {order} {units} (NB-SVM)"
+    return Plan(config=config, reasons=(text, why, f"Plan: {model}."))
 
 
 def _describe_text(setup: TrainingSetup) -> str:
     facts, tokens = setup.facts, setup.splits["train"].num_predictions
     if facts.kind == "examples":
-        what = "Problems are drawn without end" if setup.splits["train"].stream else (
-            f"{setup.splits['train'].num_targets:,} tokens of targets to train on"
+        what = (
+            "Problems are drawn without end"
+            if setup.splits["train"].stream
+            else (f"{setup.splits['train'].num_targets:,} tokens of targets to train on")
         )
         return f"{facts.name}: {facts.documents:,} examples. {what}."
     is_list = facts.kind == "lines"

@@ -21,7 +21,7 @@ from moreish.reports.html import (
     tinted,
 )
 from moreish.runs import Run, describe_losses
-from moreish.ui import SPLIT_TITLES
+from moreish.ui import SPLIT_TITLES, prediction_rows
 from moreish.utils.text import plural
 
 MAX_PAIR_TOKENS = 1 << 23
@@ -74,7 +74,9 @@ def _summary(run: Run) -> str:
     """Return a sentence on what learned from what, and in what time."""
     record, data = run.record, run.record.data
     size = plural(data.characters, "character")
-    if run.kind == "lines" or data.documents > 1:
+    if run.kind == "examples":
+        size = plural(data.documents, "example")
+    elif run.kind == "lines" or data.documents > 1:
         size = f"{plural(data.documents, 'line' if run.kind == 'lines' else 'document')} ({size})"
     time = ""
     if record.seconds is not None:
@@ -113,6 +115,8 @@ def _verdict(run: Run) -> list[str]:
         ),
     )
     parts = ["<h2>How good it is</h2>"]
+    if run.kind == "examples":
+        return [*parts, table(*prediction_rows(run.scores)), losses]
     if (val := run.scores.get("val")) is not None and math.isfinite(val.loss):
         unit = "character" if run.config.data.tokenizer == "char" else "token"
         rows = [*run.baselines.items()]
@@ -152,6 +156,9 @@ def _loss_rows(name: SplitName, score: Score, *, has_own_bytes: bool) -> Iterato
 
 
 def _samples(run: Run) -> str:
+    if run.kind == "examples":
+        predicted = run.predict_split(run.split("val"), 20)
+        return samples_list(predicted.as_lines())
     if run.kind == "text":
         return passage(run.sample(1, seed=0)[0].strip("\n"))
     try:

@@ -10,6 +10,7 @@ from moreish.runs.paths import (
     restore_run,
     training_lock,
 )
+from moreish.runs.predicting import Predicted
 from moreish.runs.record import (
     ENDED_STATUSES,
     DatasetInfo,

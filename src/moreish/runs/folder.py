@@ -377,8 +377,9 @@ class RunFolder:
             items, boundary = self.kind != "text", self.tokenizer.boundary_id
             tokens = load_tokens(path, items=items, boundary=boundary or BOUNDARY_ID)
             if isinstance(self.tokenizer, ExampleTokenizer):
-                task = self.config.task if name == "train" else None
-                tokens = example_dataset(tokens.ids_N, self.tokenizer, task and build_task(task))
+                is_drawn = name == "train" and self.config.task is not None
+                task = build_task(self.config.task) if is_drawn else None
+                tokens = example_dataset(tokens.ids_N, self.tokenizer, task)
         except (OSError, ValueError) as error:
             raise _damaged(path, error) from None
         # Compare the length first: a wrong file may be far too long to hash.

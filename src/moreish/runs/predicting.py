@@ -91,5 +91,3 @@ def score_predictions(predicted: Predicted, form: str | None, *, full: bool) -> 
     return score_texts(
         predicted.predictions, targets, words=form == "words", translation=is_translation
     )
-
-

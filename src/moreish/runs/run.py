@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from moreish.data import SplitName, TokenDataset
 from moreish.distributed import SINGLE_PROCESS, ProcessGroup
-from moreish.errors import MoreishError, nearest
+from moreish.errors import MoreishError, command, nearest
 from moreish.evaluate import (
     AdaptiveModel,
     NearestItemIndex,
@@ -39,6 +39,7 @@ from moreish.generate import (
     CompileLimits,
     Constraint,
     Prediction,
+    Predictor,
     Sampling,
     Search,
     TextGenerator,
@@ -91,12 +92,12 @@ TEXT_TOKENS = 500
 
 
 INTERNAL = frozenset({
-    "add_running_loss", "count_test_evaluation", "create", "default_max_tokens",
-    "encode_remembered", "extend", "handle_unknown",
-    "has_data", "has_weights", "initial_context", "load_initial_weights", "load_weights",
-    "mean_surprisal", "memory", "nearest_item_index", "new_model", "overlap_index", "predict_split",
-    "read_metrics", "save_weights", "score", "text_generator", "training_bytes", "training_index",
-    "unseen_items", "update", "uses_prepared_data", "validation_sample",
+    "add_running_loss", "check_text", "count_test_evaluation", "create", "default_max_tokens",
+    "encode_remembered", "extend", "handle_unknown", "has_data", "has_weights",
+    "initial_context", "load_initial_weights", "load_weights", "mean_surprisal", "memory",
+    "nearest_item_index", "new_model", "overlap_index", "predict_split", "predictor",
+    "read_metrics", "save_weights", "score", "text_generator", "training_bytes",
+    "training_index", "unseen_items", "update", "uses_prepared_data", "validation_sample",
 })  # fmt: skip
 """Members of `Run` for the other packages of Moreish, which completion leaves out."""
 
@@ -309,6 +310,7 @@ class Run(RunFolder):
             MoreishError: `n` is below 1, the prompt or the text to remember has unknown
                 characters, or the model has no memory.
         """
+        self.check_text()
         if n < 1:
             raise MoreishError(f"-n {n}: ask for at least one token")
         ids = self.tokenizer.encode(self.handle_unknown(prompt, unknown))
@@ -342,6 +344,7 @@ class Run(RunFolder):
         Raises:
             MoreishError: as in `sample`.
         """
+        self.check_text()
         if max_tokens is not None and max_tokens < 1:
             raise MoreishError(f"--max-tokens {max_tokens}: give at least 1")
         if seed < 0:
@@ -513,6 +516,7 @@ class Run(RunFolder):
     @names_arguments
     def novelty(self, texts: Sequence[str]) -> list[TextNovelty]:
         """Compare each text with the training data."""
+        self.check_text()
         results = []
         for text in texts:
             overlap = self.overlap_index.longest_overlap(text)
@@ -591,10 +595,13 @@ class Run(RunFolder):
         Raises:
             MoreishError: the run has no data, or they are damaged; or it is a list and `adaptive`.
         """
-        if adaptive and self.kind == "lines":
+        if adaptive and self.kind != "text":
+            what = "items of a list" if self.kind == "lines" else "examples"
             raise MoreishError(
-                "adaptive evaluation is for running text: the items of a list are independent"
+                f"adaptive evaluation is for running text: the {what} are independent"
             )
+        if code:
+            self.check_text()
         names: list[SplitName] = ["val", "test"] if test else ["val"]
         for name in names:
             self.split(name)  # raises at once if there is none
@@ -680,10 +687,27 @@ class Run(RunFolder):
             search: how targets are looked for.
             model: None for the run's best.
         """
-        predictor = make_predictor(
-            model or self.model, self.tokenizer, self.config, self.record.data
-        )
-        return predict_split(predictor, tokens, number, search)
+        return predict_split(self.predictor(model), tokens, number, search)
+
+    def predictor(self, model: Model | None = None) -> Predictor:
+        """Return what predicts targets, with the run's best weights or another model.
+
+        Raises:
+            MoreishError: the run was trained on a text.
+        """
+        if self.kind != "examples":
+            raise MoreishError(
+                f"{self.path} was trained on a text, not on examples: predict needs inputs with "
+                "targets; to continue a text, use sample"
+            )
+        return make_predictor(model or self.model, self.tokenizer, self.config, self.record.data)
+
+    def check_text(self) -> None:
+        """Raise MoreishError where the run predicts the targets of examples, and writes no text."""
+        if self.kind == "examples":
+            raise MoreishError(
+                f"{self.path} predicts the targets of inputs: {command('predict', self.path)}"
+            )
 
     @names_arguments
     def predict(
@@ -713,11 +737,7 @@ class Run(RunFolder):
             MoreishError: the run is not one of examples, an option is out of range, or an input
                 cannot be read.
         """
-        if self.kind != "examples":
-            raise MoreishError(
-                f"{self.path} was trained on a text, not on examples: predict needs inputs with "
-                "targets; to continue a text, use sample"
-            )
+        predictor = self.predictor()
         if not 1 <= beams <= MAX_BEAMS:
             raise MoreishError(f"--beams {beams}: give 1 to {MAX_BEAMS}")
         if not 0 <= temperature <= MAX_TEMPERATURE:
@@ -727,7 +747,6 @@ class Run(RunFolder):
         if seed < 0:
             raise MoreishError(f"--seed {seed}: give 0 or more")
         texts = [inputs] if isinstance(inputs, str) else list(inputs)
-        predictor = make_predictor(self.model, self.tokenizer, self.config, self.record.data)
         if predictor.task is None:
             texts = [self.handle_unknown(text, unknown) for text in texts]
         search = Search(
@@ -782,6 +801,7 @@ class Run(RunFolder):
             text: an item, a document, or other running text.
             unknown, remember: as in `sample`.
         """
+        self.check_text()
         text = self.handle_unknown(text, unknown)
         prefix = self.encode_remembered(remember, unknown, self.tokenizer.encode(""))
         return surprisal(

@@ -10,6 +10,7 @@ from typing import Any
 from moreish.errors import MoreishError, nearest
 from moreish.tasks.addition import Addition
 from moreish.tasks.base import Example, Task, TaskConfig
+from moreish.tasks.calculator import Calculator
 
 PREFIX = "task:"
 """How the source of a task begins."""
@@ -27,8 +28,11 @@ class FunctionTask(Task):
         return Example(*self.draw(random))
 
 
-REGISTRY: dict[str, Callable[[Any], Task]] = {"addition": Addition}
-CONFIGS: dict[str, type[TaskConfig]] = {"addition": Addition.Config}
+REGISTRY: dict[str, Callable[[Any], Task]] = {"addition": Addition, "calculator": Calculator}
+CONFIGS: dict[str, type[TaskConfig]] = {
+    "addition": Addition.Config,
+    "calculator": Calculator.Config,
+}
 
 
 def register(name: str) -> Callable[[Generator], Generator]:
@@ -63,6 +67,6 @@ def task_config(name: str, values: dict[str, Any]) -> TaskConfig:
     return CONFIGS[name].parse({"name": name, **values}, "task")
 
 
-def build_task(config: TaskConfig) -> Task:
+def build_task(config: Any) -> Task:
     """Build a task from its settings."""
     return REGISTRY[config.name](config)

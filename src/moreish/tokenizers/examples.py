@@ -49,6 +49,7 @@ class ExampleTokenizer(Tokenizer):
             fold_case: whether inputs are read in lower case.
         """
         assert base.boundary_id is not None
+        self._base_boundary = base.boundary_id
         first = [base.tokens[0]] if base.boundary_id == 0 else []
         new = [symbol.encode() for symbol in symbols]
         rest = base.tokens[len(first) :]
@@ -128,7 +129,7 @@ class ExampleTokenizer(Tokenizer):
         """Return the ids in the tokenizer of text; the boundary for all that are not text."""
         shift = self._first_text - self._first_symbol
         is_text = (ids >= self._first_text) & (ids < self.separator_id)
-        return np.where(is_text, ids.astype(np.int64) - shift, self.base.boundary_id)
+        return np.where(is_text, ids.astype(np.int64) - shift, self._base_boundary)
 
     # --- the text of inputs ---
 
@@ -177,7 +178,8 @@ class ExampleTokenizer(Tokenizer):
 
 def examples_from_json(data: dict[str, Any], base: Tokenizer) -> ExampleTokenizer:
     """Build the tokenizer that `ExampleTokenizer.to_json` described, given that of its text."""
-    form, symbols, fold_case = (data.get(key) for key in ("targets", "symbols", "fold_case"))
+    form: Any = data.get("targets")
+    symbols, fold_case = data.get("symbols"), data.get("fold_case")
     if (
         form not in get_args(TargetForm)
         or not isinstance(symbols, list)

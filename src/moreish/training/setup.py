@@ -449,9 +449,7 @@ def build_sampler(run_config: RunConfig, tokens: TokenDataset, model: Model) -> 
     if tokens.separator is not None:
         tokens = replace(tokens, masks_inputs=run_config.data.mask_inputs)
         if tokens.stream is not None:
-            return StreamSampler(
-                tokens, batch_size=rows, length=length, overlap=overlap, seed=seed
-            )
+            return StreamSampler(tokens, batch_size=rows, length=length, overlap=overlap, seed=seed)
     if isinstance(tokens.ids_N, ShardedArray):
         if config.batch_size == "all":
             raise MoreishError("train.batch_size=all: prepared text is too large for one batch")

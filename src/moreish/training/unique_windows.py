@@ -43,7 +43,11 @@ def unique_windows(
     tokens: TokenDataset, model: Model, seed: int, *, positions: int
 ) -> UniqueWindowSampler | None:
     """Create a sampler of unique windows; None if they take more than `positions`."""
-    if tokens.separator is not None or not model.fixed_window or model.context >= max_order(model.vocab_size):
+    if (
+        tokens.separator is not None
+        or not model.fixed_window
+        or model.context >= max_order(model.vocab_size)
+    ):
         return None
     # If the beginning has too many, so has the whole text, which takes longer to count.
     beginning = TokenDataset(tokens.ids_N[: 4 * positions], items=False)

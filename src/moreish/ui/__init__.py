@@ -11,6 +11,8 @@ from moreish.ui.tables import (
     ladder_table,
     novelty_table,
     overlap_table,
+    prediction_rows,
+    prediction_table,
     range_lines,
     runs_table,
     score_table,

@@ -129,13 +129,13 @@ MEASURES = {
 """Measures of predictions: their titles, and what they are multiplied by."""
 
 
-def prediction_table(scores: Mapping[SplitName, Score]) -> Table:
-    """Return a table of how good predicted targets are, one row for each split."""
+def prediction_rows(
+    scores: Mapping[SplitName, Score],
+) -> tuple[list[str], list[tuple[str, ...]]]:
+    """Return the titles and the rows of a table of how good predicted targets are."""
     names = [n for n in MEASURES if any(getattr(s, n) is not None for s in scores.values())]
-    titles = [
-        MEASURES[name][0] + (" (%)" if MEASURES[name][1] == 100 else "") for name in names
-    ]
-    table = _table([""], [*titles, "examples"])
+    titles = [MEASURES[name][0] + (" (%)" if MEASURES[name][1] == 100 else "") for name in names]
+    rows = []
     for split, score in scores.items():
         cells = []
         for name in names:
@@ -145,7 +145,16 @@ def prediction_table(scores: Mapping[SplitName, Score]) -> Table:
             if error is not None and math.isfinite(error):
                 shown += f" ± {factor * error:.2f}"
             cells.append(shown)
-        table.add_row(SPLIT_TITLES[split], *cells, f"{score.predicted or 0:,}")
+        rows.append((SPLIT_TITLES[split], *cells, f"{score.predicted or 0:,}"))
+    return ["", *titles, "examples"], rows
+
+
+def prediction_table(scores: Mapping[SplitName, Score]) -> Table:
+    """Return a table of how good predicted targets are, one row for each split."""
+    (first, *titles), rows = prediction_rows(scores)
+    table = _table([first], titles)
+    for row in rows:
+        table.add_row(*row)
     return table
 
 

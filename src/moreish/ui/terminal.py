@@ -242,7 +242,9 @@ def describe_start(event: training.Started) -> list[tuple[str, str]]:
         )
     elif data.kind == "examples":
         what = {"label": "labels", "words": "sequences of symbols", "text": "text"}
-        size = f"{plural(data.documents, 'example')}, the targets are {what[data.targets or 'text']}"
+        size = (
+            f"{plural(data.documents, 'example')}, the targets are {what[data.targets or 'text']}"
+        )
     else:
         several = f" in {plural(data.documents, 'document')}" if data.documents > 1 else ""
         size = f"running text, {plural(data.characters, 'character')}{several}"

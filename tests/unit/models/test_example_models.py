@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from moreish.data.examples import ExampleCorpus, encode_examples
 from moreish.data.token_dataset import TokenDataset
@@ -52,9 +53,7 @@ def make(name: str, settings: dict) -> torch.nn.Module:
         ]
         ids = np.concatenate([*rows, [0]]).astype(np.uint8)
         with torch.inference_mode(False):
-            model.fit_counts(
-                TokenDataset(ids, items=True, separator=SEPARATOR, predicts_end=False)
-            )
+            model.fit_counts(TokenDataset(ids, items=True, separator=SEPARATOR, predicts_end=False))
     for parameter in model.parameters():
         with torch.no_grad():
             parameter.add_(torch.randn_like(parameter) / 5)
@@ -132,9 +131,7 @@ def test_running_text_is_refused(name: str) -> None:
 def test_naive_bayes_is_bayes_rule() -> None:
     """One n-gram decides: its log-count ratio and the share of the label, by hand."""
     examples = [Example("a", "x")] * 3 + [Example("b", "y")] * 1 + [Example("a", "y")] * 2
-    corpus = ExampleCorpus(
-        name="x", examples=examples, target_form="label", sizes_of_split=(6,)
-    )
+    corpus = ExampleCorpus(name="x", examples=examples, target_form="label", sizes_of_split=(6,))
     tokenizer = tokenizer_of(corpus)
     (tokens,) = encode_examples(corpus, tokenizer, "seeded", 0).values()
     model = build_model(model_config({"name": "naive-bayes", "order": 1}), tokenizer.vocab_size)
@@ -158,6 +155,6 @@ def test_nb_svm_beats_naive_bayes_on_pairs_of_words() -> None:
         model.fit_counts(tokens)
         batch = tokens.gather(tokens.windows(100))
         logits = model(batch.tokens_BT)[0].flatten(0, 1)
-        loss = torch.nn.functional.cross_entropy(logits, batch.targets_BT.flatten(), ignore_index=-1)
-        losses[name] = loss.item()
+        targets = batch.targets_BT.flatten()
+        losses[name] = F.cross_entropy(logits, targets, ignore_index=-1).item()
     assert losses["nb-svm"] < losses["naive-bayes"]

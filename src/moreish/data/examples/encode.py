@@ -2,14 +2,14 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from moreish.data.examples.corpus import ExampleCorpus
 from moreish.data.examples.problems import training_problem
 from moreish.data.split import SplitName, SplitRule
-from moreish.data.sharded_array import ShardedArray
-from moreish.data.token_dataset import AnyIds, TokenDataset
+from moreish.data.token_dataset import TokenDataset
 from moreish.tasks import Example, Task
 from moreish.tokenizers import ExampleTokenizer
 
@@ -42,11 +42,13 @@ def tokens_of(
 
 
 def example_dataset(
-    ids_N: AnyIds | ShardedArray, tokenizer: ExampleTokenizer, task: Task | None = None
+    ids_N: Any, tokenizer: ExampleTokenizer, task: Task | None = None
 ) -> TokenDataset:
     """Return a token stream of examples as a data set.
 
     Args:
+        ids_N: the tokens.
+        tokenizer: their tokenizer.
         task: the task that training problems are drawn from, of which these are a sample.
     """
     assert tokenizer.boundary_id is not None

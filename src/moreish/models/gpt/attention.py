@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from moreish.models.gpt.config import GPTConfig
+from moreish.models.gpt.config import TransformerConfig
 from moreish.models.gpt.kv_cache import CacheView
 from moreish.models.gpt.layers import RopeTable, apply_rope
 
@@ -18,7 +18,7 @@ class Attention(nn.Module):
     """Causal multi-head self-attention (Vaswani et al. 2017, section 3.2), optionally with rotary
     embedding, normalized queries and keys, and grouped heads of keys and values."""
 
-    def __init__(self, config: GPTConfig) -> None:
+    def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         width, heads, kv_heads = config.width, config.heads, config.kv_heads or config.heads
         self.head_width = width // heads
@@ -76,7 +76,7 @@ class Attention(nn.Module):
         """Compute scaled dot-product attention of the T newest of S positions."""
         new, seen = q_BHTD.shape[2], k_BKSD.shape[2]
         mask_TS = mask
-        if mask is None and 1 < new < seen:  # each new position attends to the `context` positions up to itself
+        if mask is None and 1 < new < seen:  # each sees the `context` positions up to itself
             mask_TS = torch.ones(new, seen, dtype=torch.bool, device=q_BHTD.device)
             mask_TS = mask_TS.tril(seen - new).triu(seen - new + 1 - self.context)
         if self.heads_per_kv_head > 1:
@@ -108,7 +108,7 @@ class CrossAttention(nn.Module):
     """Attention of a decoder's positions to the encoder's output (Vaswani et al. 2017, section
     3.2.3), with the switches of `Attention` but without positions."""
 
-    def __init__(self, config: GPTConfig) -> None:
+    def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         width, heads = config.width, config.heads
         self.head_width, self.dropout, self.qk_norm = width // heads, config.dropout, config.qk_norm

@@ -13,8 +13,9 @@ ROTARY_BASE = 10_000.0
 """The default of Su et al. 2021, section 3.2.2."""
 
 
-class GPTConfig(ModelConfig):
-    name: Literal["gpt"] = "gpt"
+class TransformerConfig(ModelConfig):
+    """Settings that all Transformers share."""
+
     layers: int = Field(4, ge=1, le=1000)
     """Number of blocks."""
     heads: int = Field(4, ge=1, le=1000)
@@ -64,12 +65,16 @@ class GPTConfig(ModelConfig):
     """Bound on the logits' magnitude, by a tanh (Gemma 2, 2024); 0: none."""
 
     @model_validator(mode="after")
-    def _heads_divide(self) -> "GPTConfig":
+    def _heads_divide(self) -> "TransformerConfig":
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not divisible by {self.heads} heads")
         if self.kv_heads is not None and self.heads % self.kv_heads:
             raise ValueError(f"{self.heads} heads are not divisible by {self.kv_heads} kv_heads")
         return self
+
+
+class GPTConfig(TransformerConfig):
+    name: Literal["gpt"] = "gpt"
 
     def for_data(self, longest_item: int | None, vocab_size: int) -> ModelConfig:
         """For items, use width 64 and a context that just holds the longest, unless they are set.

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from moreish.models.gpt.config import ROTARY_BASE, GPTConfig
+from moreish.models.gpt.config import ROTARY_BASE, TransformerConfig
 
 RopeTable = tuple[Tensor, Tensor]
 """Cosines and signed sines of each position, both (*T, D); see `rope_table`."""
@@ -17,7 +17,7 @@ HASH_MULTIPLIER = 2_654_435_761
 """2^32 over the golden ratio (Knuth's multiplicative hashing)."""
 
 
-def norm_layer(config: GPTConfig) -> nn.Module:
+def norm_layer(config: TransformerConfig) -> nn.Module:
     """Return a layer norm (Ba et al. 2016) or an RMS norm (Zhang and Sennrich 2019)."""
     if config.norm == "rms":
         return nn.RMSNorm(config.width, config.norm_eps)
@@ -57,7 +57,7 @@ class NgramEmbedding(nn.Module):
     """Embeddings of n-grams of one length, hashed into a table where they outnumber its rows
     (Pagnoni et al. 2024); zero where an n-gram would begin before the first token."""
 
-    def __init__(self, length: int, vocab_size: int, config: GPTConfig) -> None:
+    def __init__(self, length: int, vocab_size: int, config: TransformerConfig) -> None:
         super().__init__()
         rows = config.ngram_embedding_rows
         self.is_exact = vocab_size**length <= rows
@@ -101,7 +101,7 @@ class FeedForward(nn.Module):
     which makes up for the weights of its gate.
     """
 
-    def __init__(self, config: GPTConfig) -> None:
+    def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.activation = config.feedforward
         gated = config.feedforward == "swiglu"

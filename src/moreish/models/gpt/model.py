@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from moreish.models.base import Logits, Model, State, Tokens
 from moreish.models.gpt.attention import Attention
-from moreish.models.gpt.config import GPTConfig
+from moreish.models.gpt.config import GPTConfig, TransformerConfig
 from moreish.models.gpt.kv_cache import Cache, CacheView, ensure_capacity
 from moreish.models.gpt.layers import FeedForward, NgramEmbedding, RopeTable, norm_layer, rope_table
 
@@ -29,7 +29,7 @@ class Block(nn.Module):
     """Attention, then a feed-forward network; each has a residual connection and a norm, which
     is applied before it (GPT-2) or after the sum (Vaswani et al. 2017)."""
 
-    def __init__(self, config: GPTConfig) -> None:
+    def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.pre_norm = config.norm_place == "before"
         self.norm_attention = norm_layer(config)
@@ -235,7 +235,7 @@ class GPT(Model):
         return self(tokens_BS[:, -kept:], None, features_BSN)[1]
 
 
-def init_weights(model: Any, config: GPTConfig) -> None:
+def init_weights(model: Any, config: TransformerConfig) -> None:
     """Initialize all weights of `model`, a GPT of these settings; biases start at zero.
 
     `init="gpt2"`: normal with standard deviation 0.02, and 0.02 / sqrt(2 · layers) for the layers
