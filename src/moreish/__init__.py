@@ -37,6 +37,8 @@ def __getattr__(name: str) -> Any:
     """Import on first use: PyTorch takes a second, and `moreish --help` does not need it."""
     if name == "__version__":
         return import_module("importlib.metadata").version("moreish")
+    if name == "tasks":
+        return import_module("moreish.tasks")
     if name not in _HOME:
         raise AttributeError(f"module 'moreish' has no attribute '{name}'")
     found = getattr(import_module(_HOME[name]), name)
@@ -46,4 +48,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+    return [*__all__, "__version__", "tasks"]

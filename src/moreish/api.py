@@ -228,6 +228,9 @@ def doctor(
         _report_context(report) as watch,
     ):
         config = resolve(*_layers(place, options)).data
+        if training.is_examples(config):
+            corpus = training.load_examples(config)
+            return data.audit_examples(corpus, source_args=config.arguments())
         return data.audit_source(
             config.source,
             config.kind,

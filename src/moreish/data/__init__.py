@@ -4,6 +4,7 @@ from moreish.data.audit import (
     AuditReport,
     Finding,
     audit_corpus,
+    audit_examples,
     audit_source,
 )
 from moreish.data.catalog import (

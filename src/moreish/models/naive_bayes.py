@@ -56,7 +56,7 @@ class NaiveBayes(CountBasedModel):
     """
 
     Config: ClassVar[type[ModelConfig]] = NaiveBayesConfig
-    needs_examples = True
+    needs_examples = state_grows = True
     ngrams_F: Tensor
     weight_FL: Tensor
     bias_L: Tensor

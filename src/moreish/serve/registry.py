@@ -101,6 +101,19 @@ class Registry:
             code="model_not_found",
         )
 
+    def find_writer(self, name: str) -> ServedModel:
+        """Return the model of a name, which continues text.
+
+        Raises:
+            ApiError: there is none (404), or it predicts the targets of examples (400).
+        """
+        found = self.find(name)
+        if found.run.kind == "examples":
+            raise ApiError(
+                400, f"{name} predicts the targets of inputs: use /api/predict", param="model"
+            )
+        return found
+
     def without_paths(self, message: str) -> str:
         """Replace the paths of runs and their files by the names of the runs, since clients must
         not learn where they are stored."""

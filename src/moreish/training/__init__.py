@@ -42,6 +42,8 @@ from moreish.training.setup import (
     build_meta_model,
     build_sampler,
     build_tokenizer,
+    is_examples,
+    load_examples,
     resolve_device,
     set_up,
 )

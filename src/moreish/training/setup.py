@@ -28,6 +28,7 @@ from moreish.data import (
     TokenDataset,
     TrainingTexts,
     audit_corpus,
+    audit_examples,
     count_tokens,
     encode_corpus,
     encode_examples,
@@ -176,7 +177,7 @@ def load_corpus(config: RunConfig) -> AnyCorpus:
         )
 
     if is_examples(data):
-        return _load_examples(data)
+        return load_examples(data)
 
     def read(source: str | list[str], kind: CorpusKind | None) -> Corpus:
         return read_corpus(
@@ -204,7 +205,12 @@ def is_examples(data: DataConfig) -> bool:
     return data.kind is None and data.column is None and all(map(looks_like_examples, data.sources))
 
 
-def _load_examples(data: DataConfig) -> ExampleCorpus:
+def load_examples(data: DataConfig) -> ExampleCorpus:
+    """Read examples, each split from files of its own where the settings name them.
+
+    Raises:
+        MoreishError: as `read_examples`.
+    """
     file_format = ExampleFormat(
         encoding=data.encoding, input=data.input, target=data.target, target_form=data.target_form
     )
@@ -245,10 +251,14 @@ def _check_prepared(config: RunConfig, prepared: PreparedDataset) -> None:
 
 
 def audit_beginning(corpus: AnyCorpus, data: DataConfig) -> AuditReport | None:
-    """Audit the beginning of a user's text; None for built-in data, examples and prepared
+    """Audit the beginning of a user's text, or examples; None for built-in data, tasks and prepared
     folders."""
-    if isinstance(corpus, PreparedDataset | ExampleCorpus) or set(data.sources) <= CATALOG.keys():
+    if isinstance(corpus, PreparedDataset) or set(data.sources) <= CATALOG.keys():
         return None
+    if isinstance(corpus, ExampleCorpus):
+        if corpus.task is not None:
+            return None
+        return audit_examples(corpus, source_args=data.arguments())
     return audit_corpus(corpus, max_characters=AUDIT_CHARACTERS, source_args=data.arguments())
 
 

@@ -77,6 +77,9 @@ class AuditReport:
     @property
     def size(self) -> str:
         """The name of the text, and how large it is."""
+        if self.kind == "examples":
+            size = f"{plural(self.documents, 'example')}, {plural(self.characters, 'character')}"
+            return f"{self.name}: {size} ({self.distinct_characters:,} distinct)"
         kind = "list of" if self.kind == "lines" else "running text of"
         has_several = self.kind == "text" and self.documents > 1
         parts = f" in {plural(self.documents, 'document')}" if has_several else ""

@@ -22,7 +22,7 @@ class TextRequest(RequestBody):
 
     text: str
     """Name of an uploaded text or of a built-in data set."""
-    kind: Literal["lines", "text"] | None = option("kind")
+    kind: Literal["lines", "text", "examples"] | None = option("kind")
     encoding: str | None = option("encoding", max_length=40)
     dedup: bool | None = option("dedup")
     nfc: bool | None = option("nfc")

@@ -58,10 +58,12 @@ def describe_model(served: ServedModel, limits: Limits) -> schemas.ModelInfo:
     network = config.network if isinstance(config, NetworkWithCountsConfig) else config
     gpt = network if isinstance(network, GPTConfig) else None
     has_data = run.has_data
+    is_text = run.kind != "examples"
     train, val = (run.scores[n].as_json() if n in run.scores else {} for n in ("train", "val"))
     return schemas.ModelInfo(
         name=served.name,
         kind=run.kind,
+        targets=record.data.targets,
         architecture=config.name,
         parameters=run.model.num_parameters(),
         tokenizer=run.tokenizer.name,
@@ -78,10 +80,11 @@ def describe_model(served: ServedModel, limits: Limits) -> schemas.ModelInfo:
         bits_per_byte=val.get("bits_per_byte"),
         has=schemas.Capabilities(
             data=has_data,
-            attention=gpt is not None,
-            embedding=evaluate.token_embedding(run.model, run.tokenizer.vocab_size) is not None,
-            pairs=has_data,
-            novelty=has_data and _data_size(served) <= MAX_SEARCHABLE_TOKENS,
+            attention=gpt is not None and is_text,
+            embedding=is_text
+            and evaluate.token_embedding(run.model, run.tokenizer.vocab_size) is not None,
+            pairs=has_data and is_text,
+            novelty=has_data and is_text and _data_size(served) <= MAX_SEARCHABLE_TOKENS,
             history=next(run.read_metrics(), None) is not None,
         ),
     )

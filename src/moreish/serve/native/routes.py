@@ -18,7 +18,7 @@ from moreish.serve.http import (
     EventStream,
     cancel_on_disconnect,
 )
-from moreish.serve.native import beginnings, inspect, lists, schemas
+from moreish.serve.native import beginnings, inspect, lists, predict, schemas
 from moreish.serve.openai import Usage, build_sequence_requests
 from moreish.serve.registry import Registry, ServedModel
 from moreish.tokenizers import Tokenizer
@@ -38,11 +38,15 @@ def router(
     limits = registry.limits
 
     async def respond(
-        request: Request, compute: Callable[..., BaseModel], model: str, *args: Any
+        request: Request,
+        compute: Callable[..., BaseModel],
+        model: str,
+        *args: Any,
+        find: Callable[[str], ServedModel] = registry.find_writer,
     ) -> Response:
         """Respond with the result of a computation in the background. It does not start if the
         client disconnects, or the deadline passes, while it waits."""
-        work = executor.run(_compute_json, compute, registry.find(model), *args)
+        work = executor.run(_compute_json, compute, find(model), *args)
         content = await cancel_on_disconnect(work, request, limits.seconds)
         return Response(content, media_type="application/json")
 
@@ -90,24 +94,34 @@ def router(
     @api.get("/history", response_model=schemas.HistoryResponse)
     async def history(model: str, request: Request) -> Response:
         """Return what the run logged."""
-        return await respond(request, inspect.served_history, model)
+        return await respond(request, inspect.served_history, model, find=registry.find)
+
+    @api.post("/predict", response_model=schemas.PredictResponse)
+    async def predict_targets(body: schemas.PredictRequest, request: Request) -> Response:
+        """Predict the targets of inputs, for models of examples."""
+        return await respond(request, predict.predict, body.model, body, limits, find=registry.find)
+
+    @api.get("/mistakes", response_model=schemas.MistakesResponse)
+    async def mistakes(model: str, request: Request) -> Response:
+        """Return the worst mistakes of a model of examples on its validation split."""
+        return await respond(request, predict.find_mistakes, model, find=registry.find)
 
     @api.post("/list")
     async def list_items(body: schemas.ListRequest, request: Request) -> schemas.ListResponse:
         """Generate items that match, each with the item of the data nearest to it."""
-        work = lists.list_items(registry.find(body.model), body, executor, limits)
+        work = lists.list_items(registry.find_writer(body.model), body, executor, limits)
         return await cancel_on_disconnect(work, request, limits.seconds)
 
     @api.post("/novelty")
     async def novelty(body: schemas.NoveltyRequest, request: Request) -> schemas.NoveltyResponse:
         """Compare texts with the training data."""
-        work = lists.measure_novelty(registry.find(body.model), body, executor, limits)
+        work = lists.measure_novelty(registry.find_writer(body.model), body, executor, limits)
         return await cancel_on_disconnect(work, request, limits.seconds)
 
     @api.post("/write", response_class=Response, responses=EVENT_STREAM_RESPONSE)
     async def write(body: schemas.NativeWriteRequest) -> Response:
         """Continue prompts, with a server-sent event for each token."""
-        served = registry.find(body.model)
+        served = registry.find_writer(body.model)
         sequences = build_sequence_requests(body, served, limits)
         stream = served.engine.submit(sequences, limits.seconds)
         return EventStream(_write_events(stream, served), stream.close)

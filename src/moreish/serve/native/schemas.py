@@ -36,8 +36,10 @@ class SplitLosses(BaseModel):
 
 class ModelInfo(BaseModel):
     name: str
-    kind: Literal["lines", "text"]
-    """Trained on a list of items or on running text."""
+    kind: Literal["lines", "text", "examples"]
+    """Trained on a list of items, on running text, or on examples, whose targets it predicts."""
+    targets: Literal["text", "words", "label"] | None
+    """What the targets of examples are; null for other data."""
     architecture: str
     parameters: int
     tokenizer: str
@@ -292,3 +294,73 @@ class NoveltyRequest(RequestBody):
 
 class NoveltyResponse(BaseModel):
     texts: list[TextNovelty]
+
+
+class PredictRequest(RequestBody):
+    """Inputs whose targets are wanted; see `moreish predict`."""
+
+    model: str
+    inputs: list[str] = Field(min_length=1)
+    beams: int = Field(1, ge=1, le=100)
+    length_penalty: float = Field(1.0, ge=-10, le=10)
+    temperature: float = Field(0.0, ge=0, le=100)
+    seed: int = Field(0, ge=0, lt=2**63)
+    unknown: Literal["error", "drop"] = "error"
+    attention: bool = False
+    """Whether to return which tokens of the input each token of the target attends to."""
+
+
+class TargetAlternative(BaseModel):
+    target: str
+    probability: float
+
+
+class TargetAttention(BaseModel):
+    input: list[str]
+    """Labels of the tokens of the input."""
+    target: list[str]
+    """Labels of the tokens of the target."""
+    weights: list[list[float]]
+    """A row for each token of the target, a column for each token of the input; the mean of all
+    heads of the last layer."""
+
+
+class PredictedTarget(TargetAlternative):
+    input: str
+    alternatives: list[TargetAlternative]
+    """Other targets, the best first."""
+    attention: TargetAttention | None
+
+
+class PredictResponse(BaseModel):
+    predictions: list[PredictedTarget]
+    """One for each input, in order."""
+
+
+class Confusion(BaseModel):
+    labels: list[str]
+    counts: list[list[int]]
+    """A row for each label in the data, a column for each predicted label."""
+
+
+class Mistake(BaseModel):
+    input: str
+    target: str
+    """That of the data."""
+    predicted: str
+    probability: float
+    """That of the prediction."""
+
+
+class MistakesResponse(BaseModel):
+    """Predictions for a sample of the validation split."""
+
+    examples: int
+    """Size of the sample."""
+    wrong: int
+    confusion: Confusion | None
+    """Null where targets are not labels."""
+    mistakes: list[Mistake]
+    """The most probable ones first."""
+    inputs: list[str]
+    """Some inputs, as suggestions."""

@@ -38,7 +38,7 @@ def router(registry: Registry) -> APIRouter:
     @api.post("/completions", response_model=schemas.Completion, responses=EVENT_STREAM_RESPONSE)
     async def create_completion(body: schemas.CompletionRequest, request: Request) -> Response:
         """Continue prompts; with `stream`, as server-sent events."""
-        served = registry.find(body.model)
+        served = registry.find_writer(body.model)
         if body.stream_options is not None and not body.stream:
             raise bad_request("stream_options", "stream_options is only allowed with stream")
         sequences = build_sequence_requests(body, served, registry.limits)

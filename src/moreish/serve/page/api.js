@@ -157,7 +157,7 @@ export function makeShow(error, path, draw) {
 }
 
 /** The labels of the fields that set the parameters of a request. */
-const FIELDS = { prompt: "The text", text: "The text", remember: "Text to remember", max_tokens: "Max tokens", seed: "Seed", temperature: "Temperature",
+const FIELDS = { prompt: "The text", inputs: "The inputs", beams: "Search", text: "The text", remember: "Text to remember", max_tokens: "Max tokens", seed: "Seed", temperature: "Temperature",
   top_k: "Top-k", top_p: "Top-p", starts: "Starts with", ends: "Ends with", contains: "Contains", length: "Length",
   regex: "Matches (regex)", minutes: "Minutes", name: "Run name", new_name: "New name", kind: "Read as" };
 

@@ -29,6 +29,7 @@ export function makeFacts(element) {
 function origin({ kind, data, documents, characters }) {
   const name = h("bdi", {}, shown(data));
   if (!characters) return ["Imported from ", name];
+  if (kind === "examples") return [`Learned from ${whole(documents)} examples of `, name];
   if (kind === "text") return [`Learned from ${compact(characters)} characters of `, name];
   // A list is often named after its items.
   return /^[a-z]+s$/.test(data) ? [`Learned from ${whole(documents)} `, name] : [`Learned from ${whole(documents)} lines of `, name];

@@ -6,6 +6,7 @@ import { announce, byId, h } from "./dom.js";
 import { makeGenerate } from "./generate.js";
 import { makeInside } from "./inside.js";
 import { makeList } from "./list.js";
+import { makePredict } from "./predict.js";
 import { browserStorage, currentModel, emit, events, readRoute, route, server, writeRoute } from "./state.js";
 import { makeTabs } from "./tabs.js";
 import { makeFacts } from "./facts.js";
@@ -15,6 +16,7 @@ import { makeTrain } from "./train.js";
 // A model of a list opens with its list.
 const VIEWS = [
   { key: "list", title: "List", make: makeList },
+  { key: "predict", title: "Predict", make: makePredict },
   { key: "write", title: "Generate", make: makeGenerate },
   { key: "inside", title: "Inspect", make: makeInside },
   { key: "train", title: "Train", make: makeTrain },
@@ -29,8 +31,11 @@ const tabs = makeTabs(byId("tabs"), byId("panels"), VIEWS, (view) => go({ view }
 const error = errorLine();
 byId("panels").prepend(error);
 
-const isAvailable = ({ key }) =>
-  key === "train" ? server.training : key === "list" ? currentModel()?.kind === "lines" : server.models.length;
+/** The kinds of models that have a view; the others have it all. */
+const KINDS = { list: ["lines"], predict: ["examples"], write: ["lines", "text"] };
+
+const isAvailable = ({ key }) => key === "train" ? server.training
+  : server.models.length && (!currentModel() || (KINDS[key]?.includes(currentModel().kind) ?? true));
 
 /** Changes the route and shows its view; `addsEntry` is for the browser's history. */
 function go(changes, addsEntry = false) {

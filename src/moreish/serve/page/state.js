@@ -33,7 +33,7 @@ export function followRename(name, newName) {
   if (route.model === name) route.model = newName;
   if (!newName) return;
   browserStorage.move(`favorites.${name}`, `favorites.${newName}`);
-  for (const kept of ["prompt", "remember"]) tabStorage.move(`${kept}.${name}`, `${kept}.${newName}`);
+  for (const kept of ["prompt", "remember", "predict"]) tabStorage.move(`${kept}.${name}`, `${kept}.${newName}`);
 }
 
 /**

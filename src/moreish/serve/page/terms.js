@@ -7,7 +7,8 @@ export const MODELS = [["", "automatic"], ["kneser-ney", "n-gram counts (Kneserâ
 /** The built-in data sets that are offered. */
 export const DATASETS = [["names", "names"], ["shakespeare", "Shakespeare"]];
 
-export const KINDS = [["", "automatic"], ["lines", "a list, one item per line"], ["text", "running text"]];
+export const KINDS = [["", "automatic"], ["lines", "a list, one item per line"], ["text", "running text"],
+  ["examples", "examples: inputs with targets"]];
 
 export const ENCODINGS = [["", "UTF-8"], ["cp1252", "Western Europe (Windows-1252)"], ["mac_roman", "Western Europe (Macintosh)"],
   ["cp850", "Western Europe (DOS, 850)"], ["cp1250", "Central Europe (Windows-1250)"],
