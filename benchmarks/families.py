@@ -24,7 +24,7 @@ DEFAULTS = {
     "rnn": "model.width=128",
     "mlp": "model.hidden=512",
     "wavenet": "model.layers=4",
-    "hybrid": "model.folds=20",
+    "hybrid": "model.network.layers=4",
 }
 """For each family, one setting at its default: a model that is more than named is not planned."""
 

@@ -122,6 +122,18 @@ def test_eval_prints_measures_of_predictions(labels: Run, pairs: Run, moreish: M
     assert "labels right (%)" in shown and "macro F1" in shown
 
 
+def test_compare_pairs_predictions(labels: Run, moreish: Moreish, folder: Path) -> None:
+    other = api.train(
+        folder / "labels.csv", model="naive-bayes", out=folder / "bayes", report=ignore
+    )
+    done = moreish("compare", labels.path, other.path, "--json")
+    (found,) = json.loads(done.out)["predictions"]
+    assert found["shares"] == [1, 1] and found["stderr"] == 0 and found["examples"] > 10
+    (losses,) = json.loads(done.out)["comparisons"]
+    expected = abs(labels.scores["val"].loss - other.scores["val"].loss)
+    assert losses["difference"] == pytest.approx(expected, rel=1e-3)
+
+
 def test_a_text_has_no_predictions(moreish: Moreish, tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("\n".join(["anna", "otto", "emma"] * 20))
     assert moreish("train", "names.txt", "--model", "ngram", "--out", "run", "-q").status == 0

@@ -23,10 +23,12 @@ def compare_verb(
 ) -> None:
     """Compare runs with confidence intervals; runs that differ only in the seed form one group."""
     from moreish import api
+    from moreish.runs import Run, compare_predictions
     from moreish.ui import TrainingView, comparison_table, console
 
     with TrainingView(console(stderr=True)) as view:
         groups, comparisons = api.compare(*paths, test=test, report=view)
+    predictions = compare_predictions([Run.open(path) for path in paths], "test" if test else "val")
     if as_json:
         print_json(
             groups=[
@@ -45,12 +47,25 @@ def compare_verb(
                 }
                 for c in comparisons
             ],
+            predictions=[
+                {
+                    "better": c.better,
+                    "worse": c.worse,
+                    "shares": c.shares,
+                    "stderr": c.stderr,
+                    "examples": c.examples,
+                    "sentence": c.sentence(),
+                }
+                for c in predictions
+            ],
         )
         return
     console().print(comparison_table(groups))
     console().print()
     for comparison in comparisons:
         console().print(comparison.sentence())
+    for found in predictions:
+        console().print(found.sentence())
     if len(comparisons) > MANY_COMPARISONS:
         console().print(
             f"\n{len(comparisons)} comparisons at 95 %: about one in twenty equal pairs will look "

@@ -149,8 +149,9 @@ def _is_only_named(setup: TrainingSetup) -> bool:
     model = setup.config.model
     default = model_config({"name": model.name})
     default = default.for_data(setup.facts.longest_item, setup.tokenizer.vocab_size)
-    networks = (getattr(each, "network", each) for each in (model, default))
-    return model == default and len({frozenset(each.model_fields_set) for each in networks}) == 1
+    parts = ((each, getattr(each, "network", each)) for each in (model, default))
+    given = {tuple(frozenset(part.model_fields_set) for part in both) for both in parts}
+    return model == default and len(given) == 1
 
 
 def plan_run(setup: TrainingSetup, network: str = "gpt", *, counts: bool = True) -> Plan:

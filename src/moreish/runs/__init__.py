@@ -1,6 +1,12 @@
 """Run folders: what a training run writes."""
 
-from moreish.runs.compare import Comparison, RunGroup, compare_runs
+from moreish.runs.compare import (
+    Comparison,
+    PredictionComparison,
+    RunGroup,
+    compare_predictions,
+    compare_runs,
+)
 from moreish.runs.folder import MAX_SEARCHABLE_TOKENS
 from moreish.runs.paths import (
     backup_path,

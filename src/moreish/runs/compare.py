@@ -29,6 +29,10 @@ Sums = NDArray[np.float64]
 Sizes = NDArray[np.integer]
 
 
+MAX_COMPARED = 10_000
+"""Examples whose predictions are compared."""
+
+
 @dataclass(frozen=True, kw_only=True, repr=False)
 class RunGroup:
     """Runs that differ only in their random seed."""
@@ -208,6 +212,62 @@ def compare_groups(
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class PredictionComparison:
+    """How many targets two runs of examples predict right, on the same inputs."""
+
+    better: str
+    worse: str
+    shares: tuple[float, float]
+    """Share of targets that each predicts right."""
+    stderr: float
+    """Standard error of the difference, paired by example."""
+    examples: int
+
+    @property
+    def difference(self) -> float:
+        return self.shares[0] - self.shares[1]
+
+    def sentence(self) -> str:
+        """The result in plain words."""
+        right, other = (f"{share:.2%}" for share in self.shares)
+        interval = f"{self.difference:.2%} ± {self.stderr:.2%}"
+        is_real = self.difference > 2 * self.stderr
+        verb = "predicts more" if is_real else "does not predict significantly more"
+        return (
+            f"{self.better} {verb} of {self.examples:,} targets right than {self.worse}: {right} "
+            f"and {other} (difference {interval})"
+        )
+
+
+def compare_predictions(
+    runs: Sequence[Run], split: SplitName = "val"
+) -> list[PredictionComparison]:
+    """Compare the predictions of each pair of runs of examples, the better one first; an empty list
+    for runs of text."""
+    if any(run.kind != "examples" for run in runs):
+        return []
+    is_right: dict[str, NDArray[np.float64]] = {}
+    for run in runs:
+        predicted = run.predict_split(run.split(split), MAX_COMPARED)
+        pairs = zip(predicted.predictions, predicted.targets, strict=True)
+        is_right[str(run.path)] = np.array([p.target == t for p, t in pairs], dtype=np.float64)
+    ranked = sorted(is_right, key=lambda name: -float(is_right[name].mean()))
+    found = []
+    for a, b in combinations(ranked, 2):
+        gap = is_right[a] - is_right[b]
+        found.append(
+            PredictionComparison(
+                better=a,
+                worse=b,
+                shares=(float(is_right[a].mean()), float(is_right[b].mean())),
+                stderr=float(gap.std(ddof=1)) / math.sqrt(len(gap)),
+                examples=len(gap),
+            )
+        )
+    return found
+
+
 def student_quantile(probability: float, freedom: float) -> float:
     """Quantile of Student's t distribution, by numerical integration.
 
@@ -234,6 +294,8 @@ def _units(run: Run, split: SplitName, *, per_byte: bool) -> tuple[NDArray[np.in
         ids_N = tokens.ids_N[:].astype(np.int64)
         lengths_N = run.tokenizer.byte_lengths()[ids_N] - run.tokenizer.implied_spaces(ids_N)
     lengths_P = lengths_N[1:]
+    if tokens.separator is not None:  # inputs are not predicted
+        lengths_P = lengths_P * tokens.target_mask
     if tokens.items:
         unit_P = np.searchsorted(tokens.boundaries, np.arange(tokens.num_predictions), "right") - 1
     else:  # a block of bytes is the same text for every tokenizer

@@ -20,7 +20,7 @@ MAX_INPUTS = 256
 NUM_EXAMPLES = 500
 """Examples of the validation split that mistakes are looked for in."""
 
-MAX_MISTAKES = 20
+MAX_MISTAKES = 10
 MAX_LABELS = 12
 """Mistakes and labels that the page shows."""
 

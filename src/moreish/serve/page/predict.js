@@ -64,7 +64,7 @@ export function makePredict(panel) {
       h("bdi", { class: "token" }, shown(other.target) || "(empty)"), makeBar(other.probability / largest),
       h("span", { class: "figure" }, percent(other.probability)))));
     return h("li", {},
-      h("p", { class: "pair" }, h("bdi", { class: "source" }, shown(source)), h("span", { "aria-hidden": "true" }, " → "),
+      h("p", { class: "mapping" }, h("bdi", { class: "source" }, shown(source)), h("span", { "aria-hidden": "true" }, " → "),
         h("bdi", { class: "target" }, shown(target) || "(empty)")),
       h("ol", { class: "bars single", "aria-label": "Probabilities" }, bars),
       attention && attention.target.length > 0 && readings(attention));
