@@ -20,7 +20,7 @@ from moreish import config
 from moreish.models import REGISTRY, model_class
 from moreish.options import GROUPS, OPTIONS, TYPES, flag, names_of, panel
 from moreish.settings import RENAMED, Settings
-from moreish.tasks import CONFIGS
+from moreish.tasks import CONFIGS, TaskConfig
 
 TARGET = Path(__file__).with_name("settings.md")
 
@@ -54,6 +54,8 @@ def page() -> str:
     parts.append("## Tasks (`task.*`)\n")
     parts.append("For a source such as `task:addition`.\n")
     for name, task in CONFIGS.items():
+        if task is TaskConfig:  # a user's own
+            continue
         parts += [f"### `task:{name}`\n", settings_table([task], "task.", skip={"name"})]
     parts.append("## Training (`train.*`)\n")
     for concern in concerns:

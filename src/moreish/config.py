@@ -153,6 +153,8 @@ class OptimizerConfig(Settings):
     """Decoupled weight decay, applied to matrices only."""
     squared_weights: float = Field(0.0, ge=0)
     """Coefficient of the mean squared weight, which is added to the loss (makemore part 1)."""
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """Share of each target's probability that training gives to all tokens alike."""
     clip: float = Field(1.0, ge=0)
     """Largest gradient norm; larger gradients are scaled down, and 0 means no limit."""
 

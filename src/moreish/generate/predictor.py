@@ -80,6 +80,8 @@ class Predictor:
                 encoded.append(self.encode_input(text))
             except MoreishError as error:
                 raise MoreishError(f"input {number:,}: {error}") from None
+        # Of a task, numbers may be longer than any in training.
+        longest = max(map(len, encoded), default=0)
         found: dict[int, Prediction] = {}
         is_label = self.tokenizer.form == "label"
         for number, hypotheses in predict_targets(
@@ -87,7 +89,7 @@ class Predictor:
             encoded,
             is_target_V=self.tokenizer.target_ids,
             eos_token=None if is_label else self.tokenizer.boundary_id,
-            max_tokens=self.max_target,
+            max_tokens=self.max_target if self.task is None else max(self.max_target, longest),
             search=search,
         ):
             found[number] = self._prediction(inputs[number], hypotheses)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from moreish.data import Batch, TokenDataset
 from moreish.settings import Settings
-from moreish.tokenizers import BOUNDARY_ID
+from moreish.tokenizers import BOUNDARY_ID, ExampleTokenizer, Tokenizer
 
 Tokens = Int[Tensor, "B T"]
 Logits = Float[Tensor, "B T V"]
@@ -77,12 +77,18 @@ class ModelConfig(Settings):
         """
         return self
 
-    def for_outputs(self, outputs: int | None) -> "ModelConfig":
-        """Return these settings for data whose targets are the first tokens of the vocabulary.
+    def for_examples(self, longest: int) -> "ModelConfig":
+        """Return these settings with defaults that fit examples, before `for_data`.
 
         Args:
-            outputs: how many tokens these are; None: all.
+            longest: length in tokens of the longest input and target together.
         """
+        return self
+
+    def for_tokenizer(self, tokenizer: Tokenizer) -> "ModelConfig":
+        """Return these settings with defaults that depend on what the tokens are, such as which of
+        them are labels."""
+        outputs = tokenizer.num_outputs if isinstance(tokenizer, ExampleTokenizer) else None
         if outputs is None or "outputs" not in type(self).model_fields:
             return self
         return self.with_defaults(outputs=outputs)

@@ -32,7 +32,7 @@ class ExampleModelConfig(TransformerConfig):
                 f"model {self.name} reads inputs and predicts their targets: it needs examples "
                 "(--input COLUMN --target COLUMN), not running text"
             )
-        return self.with_defaults(context=longest_item + 1)
+        return self
 
 
 class Encoder(nn.Module):

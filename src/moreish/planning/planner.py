@@ -29,6 +29,7 @@ from moreish.training import (
     build_meta_model,
     build_sampler,
     default_lr,
+    fit_model_config,
     measure_step_seconds,
     next_token_loss,
 )
@@ -147,8 +148,7 @@ def resolve_auto_model(setup: TrainingSetup) -> tuple[TrainingSetup, tuple[str, 
 def _is_only_named(setup: TrainingSetup) -> bool:
     """Whether the user gave no setting of the model but its name."""
     model = setup.config.model
-    default = model_config({"name": model.name})
-    default = default.for_data(setup.facts.longest_item, setup.tokenizer.vocab_size)
+    default = fit_model_config(model_config({"name": model.name}), setup.facts, setup.tokenizer)
     parts = ((each, getattr(each, "network", each)) for each in (model, default))
     given = {tuple(frozenset(part.model_fields_set) for part in both) for both in parts}
     return model == default and len(given) == 1
@@ -310,8 +310,7 @@ def _network_config(
 
 def _run_config(setup: TrainingSetup, model: Tree, train: Tree) -> RunConfig:
     """Fit these settings to the data, and let the user's `train.*` override them."""
-    config = model_config(model).for_data(setup.facts.longest_item, setup.tokenizer.vocab_size)
-    config = config.for_outputs(setup.facts.outputs)
+    config = fit_model_config(model_config(model), setup.facts, setup.tokenizer)
     defaults = model_class(config.name).defaults_for(config)
     chosen = setup.config.train.model_dump(exclude_unset=True)
     if issubclass(model_class(config.name), CountBasedModel):

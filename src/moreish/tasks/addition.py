@@ -21,8 +21,12 @@ class AdditionConfig(TaskConfig):
     """Largest number of digits of the two numbers."""
     reverse: bool = True
     """Whether the model writes the target from the units up."""
+    reverse_numbers: bool = False
+    """Whether the model reads the two numbers from the units up too; with `model.positions=digits`
+    it then adds numbers longer than `digits`."""
     pad: bool = True
-    """Whether the model reads numbers of equal length, with zeros before the first digit."""
+    """Whether the model reads numbers of equal length, with zeros before the first digit: as many
+    digits as `digits`, or with `reverse_numbers` as the longer one has."""
 
 
 @final
@@ -50,12 +54,16 @@ class Addition(Task):
             raise not_a_problem(text, "two whole numbers, such as 123+456")
         a, b = (str(int(number)) for number in match.groups())
         if self.config.pad:
-            width = max(len(a), len(b), self.config.digits)
+            least = 0 if self.config.reverse_numbers else self.config.digits
+            width = max(len(a), len(b), least)
             a, b = a.zfill(width), b.zfill(width)
-        return f"{a}+{b}"
+        return "+".join(map(self._turn, (a, b)))
+
+    def _turn(self, number: str) -> str:
+        return number[::-1] if self.config.reverse_numbers else number
 
     def decode_input(self, text: str) -> str:
-        return "+".join(str(int(number)) for number in text.split("+"))
+        return "+".join(str(int(self._turn(number))) for number in text.split("+"))
 
     def encode_target(self, example: Example) -> str:
         a, b = self.encode_input(example.input).split("+")

@@ -21,7 +21,7 @@ from moreish.training.events import (
 from moreish.training.flops import FlopCounter, device_peak_flops, parse_peak_flops
 from moreish.training.lr_range import LR_RANGE_FILE, LRRange, run_lr_range_test
 from moreish.training.metrics_log import MetricsLog
-from moreish.training.objectives import next_token_loss, with_weight_penalty
+from moreish.training.objectives import next_token_loss, training_objective
 from moreish.training.optim import (
     build_optimizer,
     check_optimizer,
@@ -42,6 +42,7 @@ from moreish.training.setup import (
     build_meta_model,
     build_sampler,
     build_tokenizer,
+    fit_model_config,
     is_examples,
     load_examples,
     resolve_device,

@@ -13,7 +13,7 @@ from moreish.errors import MoreishError
 from moreish.models import CountBasedModel
 from moreish.training.events import Progress, Report
 from moreish.training.gradients import Backward
-from moreish.training.objectives import next_token_loss, with_weight_penalty
+from moreish.training.objectives import training_objective
 from moreish.training.optim import build_optimizer, default_lr, set_lr
 from moreish.training.setup import TrainingSetup, build_sampler
 from moreish.utils.files import encode_json, read_json
@@ -99,7 +99,7 @@ def run_lr_range_test(
     model.fit_counts(sampler.tokens)
     model.to(setup.device).train()
     optimizer = build_optimizer(model, config)
-    objective = with_weight_penalty(next_token_loss, config.squared_weights)
+    objective = training_objective(config.label_smoothing, config.squared_weights)
     backward = Backward(model, objective, config, setup.device)
     rates, losses, smoothed = [], [], []
     mean, lowest = 0.0, math.inf

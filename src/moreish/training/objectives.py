@@ -17,6 +17,18 @@ def next_token_loss(model: Model, batch: Batch) -> Tensor:
     return mean_loss(model.training_logits(batch), batch.targets_BT, batch.counts_BT)
 
 
+def training_objective(label_smoothing: float, squared_weights: float) -> Objective:
+    """Return what training minimizes: the loss of the next token, with smoothed labels and a
+    penalty on the weights where the settings say so."""
+
+    def smoothed_loss(model: Model, batch: Batch) -> Tensor:
+        logits_BTV = model.training_logits(batch)
+        return mean_loss(logits_BTV, batch.targets_BT, batch.counts_BT, label_smoothing)
+
+    objective = smoothed_loss if label_smoothing else next_token_loss
+    return with_weight_penalty(objective, squared_weights)
+
+
 def with_weight_penalty(objective: Objective, strength: float) -> Objective:
     """Add `strength` times the mean squared weight to an objective (makemore, part 1)."""
 

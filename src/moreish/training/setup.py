@@ -137,8 +137,7 @@ def set_up(config: RunConfig) -> TrainingSetup:
     facts = describe_dataset(corpus, tokenizer, splits)
     if isinstance(corpus, PreparedDataset):
         data = data.model_copy(update={"tokenizer": corpus.manifest.tokenizer})
-    model = config.model.for_data(facts.longest_item, tokenizer.vocab_size)
-    model = model.for_outputs(facts.outputs)
+    model = fit_model_config(config.model, facts, tokenizer)
     return TrainingSetup(
         config=config.model_copy(update={"data": data, "model": model}),
         corpus=corpus,
@@ -149,6 +148,19 @@ def set_up(config: RunConfig) -> TrainingSetup:
             config.train.device, None if model.name == AUTO else model_class(model.name)
         ),
     )
+
+
+def fit_model_config(model: ModelConfig, facts: DatasetInfo, tokenizer: Tokenizer) -> ModelConfig:
+    """Return the settings of a model with defaults that fit the data.
+
+    Raises:
+        MoreishError: the model is for other data.
+    """
+    if facts.kind == "examples":
+        assert facts.longest_item is not None
+        model = model.for_examples(facts.longest_item)
+    model = model.for_data(facts.longest_item, tokenizer.vocab_size)
+    return model.for_tokenizer(tokenizer)
 
 
 def load_corpus(config: RunConfig) -> AnyCorpus:

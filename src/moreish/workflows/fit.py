@@ -31,13 +31,12 @@ from moreish.training import (
     build_sampler,
     ignore,
     load_warm_start,
-    next_token_loss,
     plan_training,
     resolve_device,
     shard_model,
     should_shard,
+    training_objective,
     unsupported_settings,
-    with_weight_penalty,
 )
 from moreish.utils.signals import stop_on_signals, survive_hangup
 
@@ -243,7 +242,7 @@ class _Fitting:
             model,
             build_sampler(run.config, tokens, model),
             config,
-            objective=with_weight_penalty(next_token_loss, config.squared_weights),
+            objective=training_objective(config.label_smoothing, config.squared_weights),
             state=self.state,
             device=device,
             group=group,

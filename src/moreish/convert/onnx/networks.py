@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from moreish.convert.onnx.step import BATCH, PAST, ExportableModel, StateSpec, Tensors
+from moreish.errors import MoreishError
 from moreish.models import (
     GPT,
     GRU,
@@ -170,6 +171,8 @@ class ExportableGPT(ExportableModel):
     takes_features = True
 
     def __init__(self, model: GPT) -> None:
+        if model.digit_embedding is not None:
+            raise MoreishError("model.positions=digits cannot be exported to ONNX yet")
         super().__init__(model, len(model.ngram_embeddings), "ngram_tokens")
         for i, block in enumerate(self.model.blocks):
             shape = BATCH, block.attention.num_kv_heads, PAST, model.head_width

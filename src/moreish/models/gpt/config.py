@@ -5,9 +5,18 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from moreish.models.base import ModelConfig
+from moreish.tokenizers import Tokenizer
 
 Norm = Literal["layer", "rms"]
 Activation = Literal["gelu", "gelu-exact", "relu", "relu2", "swiglu"]
+
+MAX_EXAMPLE_CONTEXT = 1024
+"""Largest default context for examples; of longer inputs only the end is read."""
+
+LONGER_NUMBERS = 4
+"""How many times as long as in training numbers may be, by default, with `positions=digits`."""
+
+DIGITS = {str(digit).encode() for digit in range(10)}
 
 ROTARY_BASE = 10_000.0
 """The default of Su et al. 2021, section 3.2.2."""
@@ -33,8 +42,15 @@ class TransformerConfig(ModelConfig):
     """Whether the output layer shares the embedding table (Press and Wolf 2017)."""
     bias: bool = True
     """Whether linear layers and layer norms have biases."""
-    positions: Literal["learned", "rotary", "none"] = "learned"
-    """Position information: learned embeddings, rotary embedding (RoPE), or none at all."""
+    positions: Literal["learned", "rotary", "none", "digits"] = "learned"
+    """Position information: learned embeddings, rotary embedding (RoPE), none at all, or embeddings
+    of the place of each digit within its number, for arithmetic (McLeish et al. 2024, "Transformers
+    Can Do Arithmetic with the Right Embeddings"), which go on to numbers longer than any in
+    training."""
+    max_digits: int = Field(100, ge=1, le=1 << 16)
+    """Largest place of a digit that has an embedding; in training, numbers begin at any."""
+    digit_ids: list[int] | None = None
+    """The tokens that are digits; by default those whose text is one."""
     rotary_base: float = Field(ROTARY_BASE, gt=1, le=1e12)
     """Base of the rotary embedding's wavelengths: the larger, the slower it rotates."""
     ngram_embedding: int = Field(1, ge=1, le=32)
@@ -72,9 +88,21 @@ class TransformerConfig(ModelConfig):
             raise ValueError(f"{self.heads} heads are not divisible by {self.kv_heads} kv_heads")
         return self
 
+    def for_examples(self, longest: int) -> ModelConfig:
+        """Use a context that holds the longest example, within reason; several times as much where
+        numbers may be longer than in training."""
+        factor = LONGER_NUMBERS if self.positions == "digits" else 1
+        return self.with_defaults(context=factor * min(MAX_EXAMPLE_CONTEXT, longest + 1))
+
 
 class GPTConfig(TransformerConfig):
     name: Literal["gpt"] = "gpt"
+
+    def for_tokenizer(self, tokenizer: Tokenizer) -> ModelConfig:
+        if self.positions != "digits" or self.digit_ids is not None:
+            return self
+        digits = [i for i, token in enumerate(tokenizer.tokens) if token in DIGITS]
+        return self.with_defaults(digit_ids=digits)
 
     def for_data(self, longest_item: int | None, vocab_size: int) -> ModelConfig:
         """For items, use width 64 and a context that just holds the longest, unless they are set.

@@ -93,6 +93,36 @@ class NgramEmbedding(nn.Module):
         return x_BTC
 
 
+class DigitEmbedding(nn.Module):
+    """Embeddings of the place of each digit within its number, from 1; other tokens have place 0
+    (McLeish et al. 2024, section 3.1). In training the places of a text are shifted by a random
+    number, the same for all of its numbers, so that places beyond the longest number are trained
+    too."""
+
+    is_digit_V: Tensor
+
+    def __init__(self, config: TransformerConfig, vocab_size: int) -> None:
+        super().__init__()
+        self.table = nn.Embedding(config.max_digits + 1, config.width)
+        is_digit_V = torch.zeros(vocab_size, dtype=torch.bool)
+        is_digit_V[config.digit_ids or []] = True
+        self.register_buffer("is_digit_V", is_digit_V, persistent=False)
+
+    def forward(self, seen_BS: Int[Tensor, "B S"], new: int) -> Float[Tensor, "B T C"]:
+        """Return the embeddings of the last `new` tokens of all that were seen; -1 marks positions
+        before the first."""
+        is_digit_BS = self.is_digit_V[seen_BS.clamp(min=0)] & (seen_BS >= 0)
+        position_S = torch.arange(seen_BS.shape[1], device=seen_BS.device)
+        last_other_BS = torch.where(is_digit_BS, -1, position_S).cummax(dim=1).values
+        place_BS = position_S - last_other_BS
+        most = self.table.num_embeddings - 1
+        if self.training:
+            room_B1 = (most - place_BS.amax(1, keepdim=True)).clamp(min=0)
+            shift_B1 = (torch.rand_like(room_B1, dtype=torch.float) * (room_B1 + 1)).long()
+            place_BS = torch.where(is_digit_BS, place_BS + shift_B1, place_BS)
+        return self.table(place_BS[:, -new:].clamp(max=most))
+
+
 class FeedForward(nn.Module):
     """Two linear layers with an activation between them, applied to each position.
 

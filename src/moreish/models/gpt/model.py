@@ -19,7 +19,14 @@ from moreish.models.base import Logits, Model, State, Tokens
 from moreish.models.gpt.attention import Attention
 from moreish.models.gpt.config import GPTConfig, TransformerConfig
 from moreish.models.gpt.kv_cache import Cache, CacheView, ensure_capacity
-from moreish.models.gpt.layers import FeedForward, NgramEmbedding, RopeTable, norm_layer, rope_table
+from moreish.models.gpt.layers import (
+    DigitEmbedding,
+    FeedForward,
+    NgramEmbedding,
+    RopeTable,
+    norm_layer,
+    rope_table,
+)
 
 ZERO_INITIALIZED = ("ngram_embeddings.", "feature_projection.")
 """Parts that start at zero, so that training begins as without them."""
@@ -91,6 +98,8 @@ class GPT(Model):
         learned, width = config.positions == "learned", config.width
         self.embedding = nn.Embedding(vocab_size, width)
         self.position = nn.Embedding(config.context, width) if learned else None
+        by_digit = config.positions == "digits"
+        self.digit_embedding = DigitEmbedding(config, vocab_size) if by_digit else None
         self.dropout = nn.Dropout(config.dropout)
         self.ngram_embeddings = nn.ModuleList(
             NgramEmbedding(length, vocab_size, config)
@@ -106,7 +115,9 @@ class GPT(Model):
         self.head_width = width // config.heads
         self.rotary_base = config.rotary_base if config.positions == "rotary" else None
         self.max_cached = config.context if learned else 2 * config.context
-        self.kept_tokens = config.context if learned else max(1, config.ngram_embedding - 1)
+        self.kept_tokens = max(1, config.ngram_embedding - 1)
+        if learned or by_digit:
+            self.kept_tokens = config.context
         init_weights(self, config)
         self.register_load_state_dict_pre_hook(_rename_old_keys)
 
@@ -154,6 +165,8 @@ class GPT(Model):
             x_BTC = x_BTC + ngram_embedding(seen_BS, new)
         if self.position is not None:
             x_BTC = x_BTC + self.position(position_BT)
+        if self.digit_embedding is not None:
+            x_BTC = x_BTC + self.digit_embedding(seen_BS, new)
         if self.rotary_base is not None:
             rope = rope_table(position_BT[:, None], self.head_width, self.rotary_base)
         return self.dropout(x_BTC), rope
@@ -189,7 +202,8 @@ class GPT(Model):
         states = [self._drop_older_half(state, 1) for state in states]
         views_RL, caches = zip(*(self._extend_cache(s.cache, 1) for s in states), strict=True)
         seen_RS = token_R[:, None]
-        if reach := len(self.ngram_embeddings):  # tokens before the newest
+        reach = len(self.ngram_embeddings) if self.digit_embedding is None else self.kept_tokens
+        if reach:  # tokens before the newest
             pasts = [F.pad(s.tokens_BS, (reach, 0), value=-1)[:, -reach:] for s in states]
             seen_RS = torch.cat([torch.cat(pasts), seen_RS], dim=1)
         position_R1 = torch.tensor([[cache.end - 1] for cache in caches], device=token_R.device)
