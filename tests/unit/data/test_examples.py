@@ -1,6 +1,7 @@
 """Examples: formats of files, splits by input, token streams with masked inputs, problems."""
 
 import json
+import re
 from collections import Counter
 from itertools import chain
 from pathlib import Path
@@ -197,7 +198,10 @@ def test_no_problem_is_in_two_splits() -> None:
     assert {side_of(each) for each in val} == {"val"}
 
 
-@pytest.mark.parametrize("settings", [{}, {"reverse": False}, {"pad": False}, {"digits": 12}])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"reverse": False}, {"pad": False}, {"digits": 12}, {"reverse_numbers": True}],
+)
 def test_addition_is_written_and_read(settings: dict) -> None:
     task = build_task(task_config("addition", settings))
     for seed in range(100):
@@ -207,6 +211,8 @@ def test_addition_is_written_and_read(settings: dict) -> None:
         encoded = task.encode(problem)
         assert task.decode_target(encoded.target) == problem.target
         assert task.decode_input(encoded.input) == problem.input
+    if settings == {"reverse_numbers": True}:
+        assert task.encode(Example("12+9", "21")) == ("21+90", "120")
     if settings == {}:
         assert task.encode(Example("12+9", "21")) == ("012+009", "1200")
 
@@ -238,3 +244,30 @@ def test_tasks_of_users() -> None:
         task_config("dubble", {})
     with pytest.raises(MoreishError, match=r"unknown setting task\.digits"):
         task_config("double", {"digits": 3})
+
+
+@pytest.mark.parametrize("settings", [{}, {"trace": False}, {"digits": 5}, {"operations": "*"}])
+def test_the_calculator_is_written_and_read(settings: dict) -> None:
+    task = build_task(task_config("calculator", settings))
+    for seed in range(300):
+        problem = task.problem(Random(seed))
+        a, operation, b = re.fullmatch(r"(\d+)([+*/-])(\d+)", problem.input).groups()  # type: ignore[union-attr]
+        expected = {
+            "+": lambda a, b: str(a + b),
+            "-": lambda a, b: str(a - b),
+            "*": lambda a, b: str(a * b),
+            "/": lambda a, b: f"{a // b} r {a % b}" if a % b else str(a // b),
+        }[operation](int(a), int(b))
+        assert problem.target == expected
+        encoded = task.encode(problem)
+        assert task.decode_target(encoded.target) == problem.target
+        assert task.decode_input(encoded.input) == problem.input
+    assert task.encode_input("12 × 3") == task.encode_input("12*3")
+    with pytest.raises(MoreishError, match="a divisor other than 0"):
+        task.encode_input("12/0")
+
+
+def test_the_steps_of_a_product_lead_to_it() -> None:
+    task = build_task(task_config("calculator", {}))
+    encoded = task.encode(Example("12*34", "408"))
+    assert encoded == ("012*034", "8400,8400;6300,80400;0000,804000=804000")
