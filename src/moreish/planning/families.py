@@ -157,7 +157,11 @@ FAMILIES: Mapping[str, Family] = {
     "gru": _recurrent("a GRU", "gru", 3),
     "lstm": _recurrent("an LSTM", "lstm", 4),
     "mlp": Family(
-        "an MLP", tuple(map(_mlp, (256, 512, 1024, 2048, 4096))), {"name": "mlp"}, WITH_MUON, 4
+        "an MLP",
+        tuple(map(_mlp, (256, 512, 1024, 2048, 4096))),
+        {"name": "mlp"},
+        {**WITH_MUON, "lr": 0.01},
+        8,
     ),
     "wavenet": Family(
         "a WaveNet",

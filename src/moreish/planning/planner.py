@@ -99,11 +99,11 @@ INDEX_BYTES = 24
 INDEXED_PER_SECOND = 8e5
 """Tokens of the training text indexed per second."""
 
-DROPOUT = ((5, 0.0), (25, 0.1), (float("inf"), 0.2))
+DROPOUT = ((12, 0.0), (40, 0.1), (float("inf"), 0.2))
 """Dropout by the number of passes over the text, up to each bound."""
 
-MEMORY_DROPOUT = ((12, 0.0), (40, 0.1), (float("inf"), 0.2))
-"""The same beside a memory of recent text, which leaves less to memorize."""
+TEXT_DROPOUT = ((5, 0.0), (25, 0.1), (float("inf"), 0.2))
+"""The same for running text without a memory, in which there is more to memorize."""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -259,7 +259,8 @@ def _evaluate_size(
         assert train.minutes is not None
         speed = _estimate_speed(size, speeds)
         predictions = speed * train.minutes * 60
-    table = MEMORY_DROPOUT if folds and _remembers(setup) else DROPOUT
+    is_plain_text = setup.facts.longest_item is None and not (folds and _remembers(setup))
+    table = TEXT_DROPOUT if is_plain_text else DROPOUT
     dropout = next(share for passes, share in table if predictions / tokens <= passes)
     config = _network_config(setup, family, size, folds, dropout=dropout)
     parameters = build_meta_model(config.model, vocabulary).num_parameters()
