@@ -161,7 +161,7 @@ FAMILIES: Mapping[str, Family] = {
         tuple(map(_mlp, (256, 512, 1024, 2048, 4096))),
         {"name": "mlp"},
         {**WITH_MUON, "lr": 0.01},
-        8,
+        5,
     ),
     "wavenet": Family(
         "a WaveNet",
