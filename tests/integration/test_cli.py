@@ -100,7 +100,7 @@ def test_json_is_one_object_and_nothing_else(moreish: Moreish, few_names: Path) 
     assert [t["token"] for t in letters["tokens"]] == [*"andrej", "·"]
     assert letters["nats"] == pytest.approx(sum(t["nats"] for t in letters["tokens"]))
     names = [entry["name"] for entry in moreish("data", "list", "--json").json["data"]]
-    assert names == ["names", "names-lecture", "shakespeare"]
+    assert names == ["names", "names-sex", "names-lecture", "shakespeare", "cmudict"]
     assert moreish("data", "show", "names", "--json").json["license"].startswith("public domain")
     assert moreish("data", "get", "names", "--json").json["characters"] > 200_000
 

@@ -60,7 +60,7 @@ def test_a_later_budget_replaces_an_earlier_one() -> None:
         ({"train": {"steps": 1.5}}, "train.steps=1.5"),
         ({"train": {"batch_size": 0}}, "train.batch_size=0: give 1 or more, or all"),
         ({"train": 3}, "train=3: it is a group"),
-        ({"data": {"kind": "prose"}}, "data.kind='prose': give 'lines' or 'text'"),
+        ({"data": {"kind": "prose"}}, "data.kind='prose': give 'lines', 'text' or 'examples'"),
         ({"data": {"split": "random"}}, "data.split='random'"),
         ({"model": {"name": 3}}, "model.name=3"),
         ({"model": {"name": {"a": 1}}}, "setting model.name: it must be the name"),

@@ -178,6 +178,12 @@ def check_model(model: Model, setup: TrainingSetup, *, processes: int) -> list[s
     config = setup.config
     if processes > 1 and isinstance(model, CountBasedModel):
         raise MoreishError(f"{config.model.name} is fitted by counting, which takes one process")
+    longest = setup.facts.longest_target
+    if longest is not None and model.max_length is not None and model.max_length < longest:
+        raise MoreishError(
+            f"--context {model.max_length}: the longest target has {longest} tokens with its end, "
+            "and targets are never cut; give at least as many, or leave out these examples"
+        )
     if config.init_from is not None:
         source = Run.open(Path(config.init_from))
         is_prepared = setup.facts.sources is not None

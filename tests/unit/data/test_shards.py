@@ -218,7 +218,11 @@ def test_wrong_options_and_sources_are_rejected(tmp_path: Path) -> None:
             "column 'id' is not text but int64",
         ),
         ("empty", {}, "holds no utf-8 text .--encoding., JSON lines or Parquet$"),
-        ("nothing", {}, "no file, folder or built-in data set .*known: names, names-lecture, "),
+        (
+            "nothing",
+            {},
+            "no file, folder or built-in data set .*known: cmudict, names, names-lecture, ",
+        ),
         ("a.txt", {"hold_out": 0.9}, "--hold-out 0.9: give a fraction"),
         (
             "a.txt",

@@ -411,5 +411,7 @@ def test_the_error_for_a_missing_file_names_the_nearest(tmp_path: Path) -> None:
         read_corpus(str(tmp_path / "placs.txt"))
     with pytest.raises(MoreishError, match="did you mean 'shakespeare'"):
         read_corpus("shakespear")
-    with pytest.raises(MoreishError, match=r"the built-in ones are names, .* standard input, -$"):
+    with pytest.raises(
+        MoreishError, match=r"the built-in ones are cmudict, names, .* standard input, -$"
+    ):
         read_corpus("Once upon a time")

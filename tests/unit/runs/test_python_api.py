@@ -146,7 +146,7 @@ def test_completion_shows_what_is_for_people(small_run: Run) -> None:
     assert {name for name in INTERNAL if not hasattr(Run, name)} == set()
     assert shown == {
         "baselines", "checkpoints", "config", "evaluate", "guessing_loss", "history", "kind",
-        "model", "next", "novelty", "open", "path", "plot", "record", "sample", "scores",
+        "model", "next", "novelty", "open", "path", "plot", "predict", "record", "sample", "scores",
         "split", "split_names", "stream", "surprisal", "tokenizer",
     }  # fmt: skip
 

@@ -54,7 +54,8 @@ class Block(nn.Module):
     ) -> tuple[Float[Tensor, "B T C"], tuple[Tensor, Tensor]]:
         """Return the output, and the keys and values that `Attention` returns for `rope`, `cache`
         and `mask`."""
-        y_BTC, keys_values = self.attention(self.attention_input(x_BTC), rope, cache, mask)
+        masks = () if mask is None else (mask,)
+        y_BTC, keys_values = self.attention(self.attention_input(x_BTC), rope, cache, *masks)
         x_BTC = x_BTC + self.dropout(y_BTC)
         if self.pre_norm:
             y_BTC = self.feedforward(self.norm_feedforward(x_BTC))
