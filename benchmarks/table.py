@@ -238,10 +238,25 @@ def pretrained() -> str:
     return "\n".join(["", text, "", *rows, ""])
 
 
+def tasks() -> str:
+    """Return the table of arithmetic."""
+    rows = ["| problems | command | right | whole process |", "|---|---|---|---|"]
+    for record in load("tasks").values():
+        shares = [run["exact_match"] for run in record["runs"]]
+        seconds = [run["seconds"] for run in record["runs"]]
+        right = f"{min(shares):.2%}" if min(shares) < max(shares) else f"{shares[0]:.2%}"
+        if min(shares) < max(shares):
+            right += f" to {max(shares):.2%}"
+        command = record["command"].removeprefix("moreish train ")
+        rows.append(f"| {record['what']} | `{command}` | **{right}** | {max(seconds):.0f} s |")
+    return "\n".join(rows)
+
+
 PAGES = (
     (ROOT / "docs" / "fine-tuning.md", "python benchmarks/pretrain.py", pretrained),
     (ROOT / "README.md", "make bench", section),
     (ROOT / "docs" / "ladder.md", "make ladders", ladders),
+    (ROOT / "docs" / "tasks.md", "python benchmarks/tasks.py", tasks),
 )
 
 

@@ -155,8 +155,10 @@ def test_options_overrule_the_guess(moreish: Moreish, tmp_path: Path) -> None:
     assert done.status == 2 and "is no task" in done.err
     done = moreish("train", "task:adition")
     assert done.status == 2 and "did you mean 'addition'?" in done.err
-    done = moreish("train", "data.csv", "--as", "text", "--model", "encoder")
-    assert done.status == 2 and "needs examples" in done.err
+    for kind in ("text", "lines"):
+        for model in ("encoder", "encoder-decoder", "naive-bayes", "nb-svm"):
+            done = moreish("train", "data.csv", "--as", kind, "--model", model)
+            assert done.status == 2 and "it needs examples" in done.err
 
 
 def test_addition_is_told_in_plain_form(moreish: Moreish, tmp_path: Path) -> None:

@@ -462,6 +462,9 @@ def test_extreme_settings(
 ) -> None:
     source = tmp_path / "names.txt"
     source.write_text("\n".join(f"anna{n}" for n in range(60)))
+    if model and model_class(model).needs_examples:
+        source = tmp_path / "names.csv"
+        source.write_text("text,label\n" + "\n".join(f"anna{n},{n % 2}" for n in range(60)))
     budget = [] if field in ("train.steps", "train.minutes", "train.epochs") else ["--steps", "2"]
     small = ["--model", model] if model else TINY[:2] + TINY[4:]
     if model == "gpt":  # the sizes that are not under test are small

@@ -40,7 +40,8 @@ def score_labels(predictions: Sequence[Prediction], targets: Sequence[str]) -> d
     def f1(chosen_E: NDArray[np.int64]) -> float:
         return macro_f1(predicted_E[chosen_E], target_E[chosen_E], len(labels))
 
-    probabilities = np.array([p.probability for p in predictions])
+    # Those of a model that has diverged may be no numbers.
+    probabilities = np.nan_to_num(np.array([p.probability for p in predictions]))
     return {
         **with_stderr("accuracy", is_right),
         "macro_f1": f1(np.arange(len(targets))),

@@ -7,10 +7,10 @@ from typing import Literal, final
 
 import torch
 from jaxtyping import Bool, Float, Int
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from moreish.errors import MoreishError
-from moreish.models.base import Logits, Model, ModelConfig, State, Tokens
+from moreish.models.base import Logits, Model, State, Tokens
 from moreish.models.gpt import Block, TransformerConfig, init_weights, norm_layer, rope_table
 
 Pooling = Literal["first", "last", "mean", "max"]
@@ -21,18 +21,9 @@ class ExampleModelConfig(TransformerConfig):
 
     positions: Literal["learned", "rotary", "none"] = "rotary"
     """Position information: learned embeddings, rotary embedding (RoPE), or none at all."""
-    outputs: int | None = None
+    outputs: int | None = Field(None, ge=1, le=1 << 24)
     """Number of tokens that can be predicted, the first ones of the vocabulary; by default all, or
     the labels where targets are labels."""
-
-    def for_data(self, longest_item: int | None, vocab_size: int) -> ModelConfig:
-        """Raises MoreishError for data without targets."""
-        if longest_item is None:
-            raise MoreishError(
-                f"model {self.name} reads inputs and predicts their targets: it needs examples "
-                "(--input COLUMN --target COLUMN), not running text"
-            )
-        return self
 
 
 class Encoder(nn.Module):
@@ -84,6 +75,13 @@ class EncoderConfig(ExampleModelConfig):
     pooling: Pooling = "mean"
     """How the positions of the input become one vector: the first or the last of them, their mean,
     or their maximum."""
+
+    @field_validator("tied")
+    @classmethod
+    def _check_tied(cls, value: bool) -> bool:
+        if value:
+            raise ValueError("the labels that it predicts have no embeddings to share")
+        return value
 
 
 @final

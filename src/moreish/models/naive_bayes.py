@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from moreish.data import TokenDataset
-from moreish.errors import MoreishError
 from moreish.models.base import CountBasedModel, Logits, ModelConfig, State, Tokens
 from moreish.tokenizers import Ids
 
@@ -34,19 +33,10 @@ class NaiveBayesConfig(ModelConfig):
     name: Literal["naive-bayes"] = "naive-bayes"
     order: int = Field(2, ge=1, le=5)
     """Length of the longest n-grams of tokens that are counted."""
-    smoothing: float = Field(1.0, gt=0)
+    smoothing: float = Field(1.0, ge=1e-6, le=1e6)
     """Number that is added to each count."""
-    outputs: int | None = None
+    outputs: int | None = Field(None, ge=1, le=1 << 24)
     """Number of tokens that can be predicted, the first ones of the vocabulary: the labels."""
-
-    def for_data(self, longest_item: int | None, vocab_size: int) -> ModelConfig:
-        """Raises MoreishError for data without targets."""
-        if longest_item is None:
-            raise MoreishError(
-                f"model {self.name} is a classifier: it needs examples (--input COLUMN --target "
-                "COLUMN), not running text"
-            )
-        return self
 
 
 class NaiveBayes(CountBasedModel):

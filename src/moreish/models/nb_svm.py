@@ -28,7 +28,7 @@ MAX_ITERATIONS = 60
 
 class NBSVMConfig(NaiveBayesConfig):
     name: Literal["nb-svm"] = "nb-svm"  # type: ignore[assignment]
-    strength: float = Field(16.0, gt=0)
+    strength: float = Field(16.0, ge=1e-6, le=1e6)
     """L2 regularization of the weights, which pulls them toward those of naive Bayes."""
 
 

@@ -156,11 +156,19 @@ def fit_model_config(model: ModelConfig, facts: DatasetInfo, tokenizer: Tokenize
     Raises:
         MoreishError: the model is for other data.
     """
+    if model.name != AUTO and model_class(model.name).needs_examples and facts.kind != "examples":
+        raise MoreishError(
+            f"model {model.name} predicts the targets of inputs: it needs examples (--input COLUMN "
+            "--target COLUMN), not a text"
+        )
     if facts.kind == "examples":
         assert facts.longest_item is not None
         model = model.for_examples(facts.longest_item)
     model = model.for_data(facts.longest_item, tokenizer.vocab_size)
-    return model.for_tokenizer(tokenizer)
+    model = model.for_tokenizer(tokenizer)
+    if (outputs := getattr(model, "outputs", None)) not in (None, facts.outputs):
+        raise MoreishError(f"model.outputs={outputs}: leave it out, as the data decide it")
+    return model
 
 
 def load_corpus(config: RunConfig) -> AnyCorpus:

@@ -9,7 +9,6 @@ from torch.nn import functional as F
 
 from moreish.data.examples import ExampleCorpus, encode_examples
 from moreish.data.token_dataset import TokenDataset
-from moreish.errors import MoreishError
 from moreish.models import REGISTRY, CountBasedModel, build_model, model_config
 from moreish.tasks import Example
 from moreish.tokenizers import CharTokenizer, ExampleTokenizer
@@ -120,12 +119,6 @@ def test_empty_inputs_and_separators_only(name: str, settings: dict) -> None:
     for row in ([0, SEPARATOR], [SEPARATOR], [SEPARATOR, 3], [0, SEPARATOR, SEPARATOR]):
         logits, _ = model(torch.tensor([row]))
         assert logits.isfinite().all()
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_running_text_is_refused(name: str) -> None:
-    with pytest.raises(MoreishError, match="needs examples"):
-        model_config({"name": name}).for_data(None, V)
 
 
 def test_naive_bayes_is_bayes_rule() -> None:

@@ -44,7 +44,7 @@ def predict(
         beams=body.beams,
         length_penalty=body.length_penalty,
         temperature=body.temperature,
-        seed=body.seed,
+        seed=body.seed % 2**63,
         unknown=body.unknown,
     )
     predictor = served.run.predictor()

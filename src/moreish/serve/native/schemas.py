@@ -304,7 +304,7 @@ class PredictRequest(RequestBody):
     beams: int = Field(1, ge=1, le=100)
     length_penalty: float = Field(1.0, ge=-10, le=10)
     temperature: float = Field(0.0, ge=0, le=100)
-    seed: int = Field(0, ge=0, lt=2**63)
+    seed: int = Field(0, ge=0)
     unknown: Literal["error", "drop"] = "error"
     attention: bool = False
     """Whether to return which tokens of the input each token of the target attends to."""
