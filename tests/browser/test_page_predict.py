@@ -1,6 +1,5 @@
 """The Predict view of the page, in a real browser."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,12 +11,11 @@ from moreish.runs.run import Run
 from moreish.serve.server import Service
 from moreish.training.events import ignore
 from support.browser import Watched, accessibility_violations, chromium, launched
+from support.example_data import TINY_ENCODER_DECODER, WORDS, write_labels, write_pairs
 from support.layout_checks import flaws
 from support.serving import serving
 
 pytestmark = pytest.mark.soak  # longer than `make test` can wait; CI runs it too
-
-WORDS = ["red", "green", "blue", "black", "white", "gold"]
 
 
 @pytest.fixture(scope="module")
@@ -27,25 +25,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def labels(folder: Path) -> Run:
-    rows = [f"{a} {b} {c},{'good' if a < b else 'bad'}" for a in WORDS for b in WORDS
-            for c in WORDS]  # fmt: skip
-    path = folder / "labels.csv"
-    path.write_text("text,label\n" + "\n".join(rows))
-    return api.train(path, out=folder / "labels", report=ignore)
+    return api.train(write_labels(folder / "labels.csv"), out=folder / "labels", report=ignore)
 
 
 @pytest.fixture(scope="module")
 def pairs(folder: Path) -> Run:
-    rows = [
-        json.dumps({"prompt": a + b, "completion": (a + b)[::-1]}) for a in WORDS for b in WORDS
-    ]
-    path = folder / "pairs.jsonl"
-    path.write_text("\n".join(rows * 3))
-    settings = {"model": {"layers": 1, "encoder_layers": 1, "width": 16, "heads": 2}}
     return api.train(
-        path, model="encoder-decoder", steps=60, settings=settings, out=folder / "pairs",
+        write_pairs(folder / "pairs.jsonl"),
+        model="encoder-decoder",
+        steps=60,
+        settings={"model": TINY_ENCODER_DECODER},
+        out=folder / "pairs",
         report=ignore,
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture(scope="module")

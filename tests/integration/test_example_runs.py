@@ -17,10 +17,10 @@ from moreish.errors import MoreishError
 from moreish.runs.run import Run
 from moreish.tasks import register
 from moreish.training.events import ignore
+from support.example_data import TINY_ENCODER_DECODER, WORDS, write_labels, write_pairs
 from support.interrupts import Killed, kill_at
 from support.serving import serving
 
-WORDS = ["red", "green", "blue", "black", "white", "gold"]
 TINY = ["layers=1", "encoder_layers=1", "width=16", "heads=2"]
 
 
@@ -32,26 +32,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def labels(folder: Path) -> Run:
     """Whether a text has a good word in it."""
-    rows = [f"{a} {b} {c},{'good' if a == 'red' else 'bad'}" for a in WORDS for b in WORDS
-            for c in WORDS]  # fmt: skip
-    path = folder / "labels.csv"
-    path.write_text("text,label\n" + "\n".join(rows))
-    return api.train(path, out=folder / "labels", report=ignore)
+    return api.train(write_labels(folder / "labels.csv"), out=folder / "labels", report=ignore)
 
 
 @pytest.fixture(scope="module")
 def pairs(folder: Path) -> Run:
     """Words and the same words backward."""
-    rows = [
-        json.dumps({"prompt": a + b, "completion": (a + b)[::-1]}) for a in WORDS for b in WORDS
-    ]
-    path = folder / "pairs.jsonl"
-    path.write_text("\n".join(rows * 3))
     return api.train(
-        path,
+        write_pairs(folder / "pairs.jsonl"),
         model="encoder-decoder",
         steps=30,
-        settings={"model": {"layers": 1, "encoder_layers": 1, "width": 16, "heads": 2}},
+        settings={"model": TINY_ENCODER_DECODER},
         out=folder / "pairs",
         report=ignore,
     )

@@ -20,8 +20,8 @@ SEPARATOR_TEXT = "\t"
 
 @final
 class ExampleTokenizer(Tokenizer):
-    """A tokenizer of text with two kinds of tokens more: the symbols of targets that are not text,
-    and the separator.
+    """A tokenizer of text with additional tokens: the symbols of targets that are not text, and the
+    separator.
 
     The stream of an example is `· input separator target ·`, where `·` is the boundary. No text
     encodes to a symbol or to the separator. The ids are those of the boundary (if it is 0), the
