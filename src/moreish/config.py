@@ -40,8 +40,8 @@ class DataConfig(CleaningOptions):
     """What the targets of examples are: text, words of a small vocabulary, or a label as a whole
     (default: guess)."""
     fold_case: bool | None = None
-    """Whether inputs of examples are read in lower case (default: if they are words, and targets
-    are labels)."""
+    """Whether inputs of examples are read in lower case (default: if they are words and targets are
+    labels, or if all of them are in lower case)."""
     mask_inputs: bool = True
     """Whether the inputs of examples have no loss in training."""
     separator: str | None = Field(None, min_length=1)

@@ -59,6 +59,22 @@ def test_labels_are_counted(labels: Run) -> None:
         assert prediction.probability + others == pytest.approx(1)
 
 
+def test_inputs_are_read_in_the_case_of_the_data(folder: Path) -> None:
+    for name, source, fold in (("low", "ab", True), ("mixed", "aB", False)):
+        rows = [f"{source * n},{'odd' if n % 2 else 'EVEN'}" for n in range(1, 40)]
+        path = folder / f"{name}.csv"
+        path.write_text("input,target\n" + "\n".join(rows))
+        run = api.train(
+            path, kind="examples", model="naive-bayes", out=folder / name, report=ignore
+        )
+        assert bool(run.config.data.fold_case) == fold
+        if fold:
+            assert run.predict("ABAB")[0].target == run.predict("abab")[0].target
+        else:
+            with pytest.raises(MoreishError, match="vocabulary"):
+                run.predict("ABAB")
+
+
 def test_predict_prints_what_it_finds(labels: Run, moreish: Moreish, tmp_path: Path) -> None:
     (tmp_path / "inputs.txt").write_text("red gold\nblue\n")
     done = moreish("predict", labels.path, tmp_path / "inputs.txt")

@@ -289,28 +289,20 @@ def build_tokenizer(data: DataConfig, corpus: AnyCorpus) -> Tokenizer:
     builder = tokenizer_builder(data.tokenizer)
     if isinstance(corpus, ExampleCorpus):
         examples = corpus.split(data.split, data.split_seed)["train"]
-        lines = [text + "\n" for text in corpus.texts_of(examples)]
-        if data.fold_case:
-            lines = list(map(str.lower, lines))
+        fold_case = data.fold_case or False
+        lines = [text + "\n" for text in corpus.texts_of(examples, fold_case=fold_case)]
         base = builder.build(
-            lines if builder.needs_text else [_alphabet(corpus, data)],
+            lines if builder.needs_text else corpus.texts_of(corpus.examples, fold_case=fold_case),
             boundary=True,
             limits=data.limits,
         )
-        return ExampleTokenizer(
-            base, corpus.form, corpus.symbols, fold_case=data.fold_case or False
-        )
+        return ExampleTokenizer(base, corpus.form, corpus.symbols, fold_case=fold_case)
     texts = TrainingTexts(corpus, data.split, data.split_seed)
     return builder.build(
         texts if builder.needs_text else [corpus.stats.alphabet],
         boundary=corpus.has_boundary,
         limits=data.limits,
     )
-
-
-def _alphabet(corpus: ExampleCorpus, data: DataConfig) -> str:
-    characters = corpus.stats.alphabet
-    return "".join(sorted(set(characters.lower()))) if data.fold_case else characters
 
 
 def choose_example_settings(data: DataConfig, corpus: ExampleCorpus) -> DataConfig:
@@ -322,6 +314,10 @@ def choose_example_settings(data: DataConfig, corpus: ExampleCorpus) -> DataConf
     texts = [text for text in corpus.texts_of(sample) if text]
     words = sum(len(text.split()) for text in texts) / max(1, len(texts))
     if words < MIN_WORDS:
+        # Where all inputs are in lower case, so are those that people will write.
+        is_lower = all(example.input == example.input.lower() for example in corpus.examples)
+        if data.fold_case is None and is_lower:
+            return data.model_copy(update={"fold_case": True})
         return data
     if corpus.form == "label":
         chosen: dict[str, Any] = {"tokenizer": "word", "min_word_count": 1, "fold_case": True}

@@ -74,11 +74,12 @@ class ExampleCorpus:
             alphabet="".join(sorted(characters)),
         )
 
-    def texts_of(self, examples: Iterable[Example]) -> Iterable[str]:
-        """Yield what is encoded as text: all inputs, and targets that are text."""
+    def texts_of(self, examples: Iterable[Example], *, fold_case: bool = False) -> Iterable[str]:
+        """Yield what is encoded as text: all inputs, in lower case with `fold_case`, and targets
+        that are text."""
         is_text = self.form == "text"
         for example in examples:
-            yield example.input
+            yield example.input.lower() if fold_case else example.input
             if is_text:
                 yield example.target
 
