@@ -43,11 +43,9 @@ export function makeAttention(panel) {
     h("div", { class: "row" }, h("span", { class: "label", "aria-hidden": "true" }, "Layer"), layers),
     h("div", { class: "attention-maps" }, h("div", { class: "main-column" }, heads, strip.element, readout), matrix.element));
 
-  const requestSoon = debounce(250, () => {
-    tabStorage.set(`attention.${model}`, text.value);
-    request();
-  });
+  const requestSoon = debounce(250, request);
   text.addEventListener("input", () => {
+    tabStorage.set(`attention.${model}`, text.value);
     ids = null;
     newSignal(); // an earlier answer must not replace what is typed
     requestSoon();

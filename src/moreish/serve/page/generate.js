@@ -71,8 +71,8 @@ export function makeGenerate(panel) {
   const picture = button("Save as picture", () => savePicture(model, tokens), { hidden: true });
 
   prompt.addEventListener("input", abortDemo);
+  prompt.addEventListener("input", () => tabStorage.set(`prompt.${model}`, prompt.value));
   prompt.addEventListener("input", debounce(250, () => {
-    tabStorage.set(`prompt.${model}`, prompt.value);
     if (tokens.length) return;
     publish();
     inspect(-1);

@@ -41,10 +41,7 @@ export function makeRemember(error, onInput, onChange) {
   const element = h("details", { class: "remember", hidden: true }, h("summary", {}, "Text to remember", size),
     h("div", { class: "main-column" }, hint, area, h("div", { class: "row" }, file, chooser, clear)));
 
-  const changed = debounce(250, () => {
-    tabStorage.set(`remember.${model}`, read());
-    onChange();
-  });
+  const changed = debounce(250, onChange);
   area.addEventListener("input", update);
   file.addEventListener("change", () => {
     const [chosen] = file.files;
@@ -72,6 +69,7 @@ export function makeRemember(error, onInput, onChange) {
   }
 
   function update() {
+    tabStorage.set(`remember.${model}`, read());
     draw();
     onInput();
     changed();
